@@ -1,0 +1,5 @@
+//! From a music archive to a versioned feature store in Parquet that answers SQL.
+
+pub mod catalog;
+pub mod decode;
+pub mod source;

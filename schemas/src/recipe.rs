@@ -1,0 +1,454 @@
+//! Recipes: everything that decides a store's content, as TOML.
+//!
+//! The types here are the file's sections. `parse` is strict: an unknown key, a wrong type or an impossible value is
+//! an error that names key, line and allowed values.
+
+use serde::{Deserialize, Serialize};
+
+/// A whole recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name, as shown by `recipe list`.
+    pub name: String,
+    /// One line on what it is for.
+    #[serde(default)]
+    pub description: String,
+    /// Which rows.
+    pub catalog: CatalogSpec,
+    /// What is to be learned.
+    #[serde(default)]
+    pub targets: Vec<TargetSpec>,
+    /// Who trains, who tests.
+    #[serde(default)]
+    pub split: SplitSpec,
+    /// From file to PCM.
+    #[serde(default)]
+    pub audio: AudioSpec,
+    /// From PCM to stored tensors.
+    pub features: Vec<FeatureSpec>,
+    /// How they lie in files.
+    #[serde(default)]
+    pub shards: ShardSpec,
+}
+
+/// Where rows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dataset {
+    /// FMA's `tracks.csv` with its three header lines.
+    Fma,
+    /// One folder a genre.
+    Folders,
+    /// Any CSV or Parquet file with a `clip_key` column (a step's SQL may make it).
+    Table,
+}
+
+/// FMA's nested subsets: small ⊂ medium ⊂ large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subset {
+    /// 8,000 clips, 8 balanced genres.
+    Small,
+    /// 25,000 clips, 16 genres.
+    Medium,
+    /// 106,574 clips.
+    Large,
+}
+
+/// `[catalog]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogSpec {
+    /// Kind of the data set.
+    pub dataset: Dataset,
+    /// FMA only: keep rows of this subset and those within it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Subset>,
+    /// Default true: rows without a file are dropped as the last counted step; false: they are `missing_file` rejects.
+    #[serde(default = "yes")]
+    pub require_audio: bool,
+    /// Cleaning steps in order, each counted.
+    #[serde(default)]
+    pub clean: Vec<CleanStep>,
+}
+
+/// `[[catalog.clean]]`: exactly one of `where` and `sql`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CleanStep {
+    /// Name, shown with its count.
+    pub step: String,
+    /// A predicate; rows for which it is true stay.
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    pub predicate: Option<String>,
+    /// A whole query over `input`, and the other tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<String>,
+}
+
+/// `[[targets]]`: a column to be learned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSpec {
+    /// Column name in the feature rows.
+    pub name: String,
+    /// Column of the cleaned rows that holds the label as text.
+    pub column: String,
+    /// Class names in id order; absent: the sorted names found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
+}
+
+/// Which rule decides the split that is the folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitRule {
+    /// The data set's own.
+    Official,
+    /// Per class by hash order: tracks of one artist fall on several sides (leaky, says so).
+    Stratified,
+    /// No artist on two sides.
+    #[default]
+    Artist,
+    /// A column's values.
+    Column,
+    /// Segments of one track on several sides (leaky, says so).
+    Segment,
+}
+
+/// `[split]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitSpec {
+    /// The rule.
+    #[serde(default)]
+    pub rule: SplitRule,
+    /// Training, validation, test; they add up to 1.
+    #[serde(default = "SplitSpec::default_fractions")]
+    pub fractions: [f64; 3],
+    /// Seed of every hash order.
+    #[serde(default = "SplitSpec::default_seed")]
+    pub seed: u64,
+    /// Rule `column` only: the column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// True: tracks with equal `audio_blake3` share a side, found by a counted hashing pass.
+    #[serde(default)]
+    pub group_duplicates: bool,
+}
+
+impl SplitSpec {
+    const fn default_fractions() -> [f64; 3] {
+        [0.8, 0.1, 0.1]
+    }
+    const fn default_seed() -> u64 {
+        42
+    }
+}
+
+impl Default for SplitSpec {
+    fn default() -> Self {
+        let (fractions, seed) = (Self::default_fractions(), Self::default_seed());
+        Self { rule: SplitRule::default(), fractions, seed, column: None, group_duplicates: false }
+    }
+}
+
+/// `[audio]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AudioSpec {
+    /// Rate after resampling, Hz.
+    #[serde(default = "AudioSpec::default_rate")]
+    pub sample_rate_hz: u32,
+    /// Pad with zeros or cut to this; absent: as long as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_s: Option<f64>,
+    /// Less than this decoded: reject.
+    #[serde(default = "AudioSpec::default_min_duration")]
+    pub min_duration_s: f64,
+    /// Length of a segment; absent: the clip is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_s: Option<f64>,
+    /// Distance of segments; absent: `segment_s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_hop_s: Option<f64>,
+    /// At most this many segments a clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments_max: Option<u32>,
+    /// A last part this long is padded to a segment; absent: it is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_min_s: Option<f64>,
+    /// The decode path.
+    #[serde(default)]
+    pub decode: DecodeSpec,
+}
+
+/// `[audio.decode]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecodeSpec {
+    /// Which decode path.
+    #[serde(default)]
+    pub path: DecodePath,
+}
+
+/// How bytes become PCM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecodePath {
+    /// Full decode at source rate, then downmix, then resample.
+    #[default]
+    Exact,
+}
+
+impl AudioSpec {
+    const fn default_rate() -> u32 {
+        22_050
+    }
+    const fn default_min_duration() -> f64 {
+        1.0
+    }
+}
+
+impl Default for AudioSpec {
+    fn default() -> Self {
+        Self {
+            sample_rate_hz: Self::default_rate(),
+            duration_s: None,
+            min_duration_s: Self::default_min_duration(),
+            segment_s: None,
+            segment_hop_s: None,
+            segments_max: None,
+            segment_min_s: None,
+            decode: DecodeSpec::default(),
+        }
+    }
+}
+
+/// Which feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Magnitude to the given `power` of the short-time Fourier transform.
+    Stft,
+    /// Mel bands, in dB when `db` is given.
+    Mel,
+    /// Mel-frequency cepstral coefficients.
+    Mfcc,
+}
+
+/// Whose defaults a feature starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// librosa 0.11.
+    #[default]
+    Librosa,
+    /// torchaudio's MelSpectrogram and MFCC.
+    Torchaudio,
+    /// Kaldi's fbank and mfcc with dither 0.
+    Kaldi,
+    /// OpenAI Whisper's log-mel.
+    Whisper,
+}
+
+/// `[[features]]`. Absent keys take the preset's value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // librosa's names; kernels' FeatureArgs documents each
+pub struct FeatureSpec {
+    pub name: String,
+    pub op: Op,
+    #[serde(default)]
+    pub preset: Preset,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_fft: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hop_length: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub win_length: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub center: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_mels: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fmin: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fmax: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub htk: Option<bool>,
+    /// `"slaney"` or `"none"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_mfcc: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dct_type: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifter: Option<f64>,
+    /// 0 (none), 1 or 2: append that many orders of deltas below the coefficients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub db: Option<DbSpec>,
+    #[serde(default)]
+    pub normalize: Normalize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
+    /// `"mel,frame"` (default; `"bin,frame"`, `"coefficient,frame"` for the other ops) or the two swapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dim_order: Option<String>,
+    /// Crop or pad the frame axis to this many frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<usize>,
+}
+
+/// `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DbSpec {
+    /// `"max"` or a positive number (power).
+    #[serde(rename = "ref", default = "DbSpec::default_reference")]
+    pub reference: DbRef,
+    /// Smallest power that is told apart.
+    #[serde(default = "DbSpec::default_amin")]
+    pub amin: f64,
+    /// Floor below the maximum, dB; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_db: Option<f64>,
+}
+
+impl DbSpec {
+    const fn default_reference() -> DbRef {
+        DbRef::Value(1.0)
+    }
+    const fn default_amin() -> f64 {
+        1e-10
+    }
+}
+
+/// What 0 dB is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DbRef {
+    /// A fixed power.
+    Value(f64),
+    /// `"max"`: the largest value of the row.
+    Name(String),
+}
+
+/// Scaling of a row (a segment) after everything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// Values as they are.
+    #[default]
+    None,
+    /// To [0, 1] by the row's minimum and maximum.
+    Minmax,
+    /// To mean 0 and variance 1.
+    Meanvar,
+}
+
+/// Stored type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Dtype {
+    F16,
+    F32,
+    U8,
+}
+
+impl Dtype {
+    /// Bytes a value.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+            Self::U8 => 1,
+        }
+    }
+
+    /// `f16`, `f32`, `u8`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::U8 => "u8",
+        }
+    }
+}
+
+/// `[shards]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardSpec {
+    /// Mean clips a shard, at most.
+    #[serde(default = "ShardSpec::default_clips")]
+    pub clips: usize,
+    /// Rows a row group, at most.
+    #[serde(default = "ShardSpec::default_row_group_rows")]
+    pub row_group_rows: usize,
+    /// Of the Parquet pages.
+    #[serde(default)]
+    pub compression: Compression,
+    /// How a tensor lies in its column.
+    #[serde(default)]
+    pub layout: Layout,
+}
+
+impl ShardSpec {
+    const fn default_clips() -> usize {
+        512
+    }
+    const fn default_row_group_rows() -> usize {
+        64
+    }
+}
+
+impl Default for ShardSpec {
+    fn default() -> Self {
+        Self {
+            clips: Self::default_clips(),
+            row_group_rows: Self::default_row_group_rows(),
+            compression: Compression::default(),
+            layout: Layout::default(),
+        }
+    }
+}
+
+/// Page compression.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Compression {
+    #[default]
+    Zstd,
+    Lz4,
+    None,
+}
+
+/// How a tensor lies in its column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// One binary value a row: what every tool reads fastest.
+    #[default]
+    Binary,
+    /// Parquet lists: 6–70 times slower to read.
+    List,
+}
+
+const fn yes() -> bool {
+    true
+}

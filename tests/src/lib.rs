@@ -1,0 +1,25 @@
+//! What every test binary shares: where the real data lies, and a trial that shows as ignored where it is absent.
+
+use std::path::{Path, PathBuf};
+
+pub use libtest_mimic::{Arguments, Failed, Trial, run};
+
+/// The folder of real inputs: `WAVEMILL_DATA`, else `../shared/data` beside the checkout; `None` where there is none.
+#[must_use]
+pub fn data_dir() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os("WAVEMILL_DATA").map_or_else(beside, PathBuf::from);
+    folder.canonicalize().ok()
+}
+
+/// A test on real data. Without the data it shows as ignored, and fails under `WAVEMILL_REQUIRE_DATA=1`.
+pub fn real(name: &str, body: impl FnOnce(&Path) -> Result<(), Failed> + Send + 'static) -> Trial {
+    let data = data_dir();
+    let required = std::env::var("WAVEMILL_REQUIRE_DATA").is_ok_and(|value| value == "1");
+    let ignored = data.is_none() && !required;
+    let run = move || match data {
+        Some(folder) => body(&folder),
+        None => Err("the real test data is absent: set WAVEMILL_DATA to its folder".into()),
+    };
+    Trial::test(name, run).with_ignored_flag(ignored)
+}
