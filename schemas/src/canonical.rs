@@ -11,17 +11,7 @@ use serde::Serialize;
 /// When `value` holds something JSON cannot (a map with keys that are not text).
 pub fn to_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     // Through `Value`, whose map is a BTreeMap: a struct's fields come out sorted too.
-    serde_json::to_value(value)?.serialize_to_string()
-}
-
-trait SerializeToString {
-    fn serialize_to_string(&self) -> Result<String, serde_json::Error>;
-}
-
-impl SerializeToString for serde_json::Value {
-    fn serialize_to_string(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(self)
-    }
+    serde_json::to_string(&serde_json::to_value(value)?)
 }
 
 /// blake3 of the canonical JSON of `value`, lower-case hex.

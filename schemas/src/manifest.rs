@@ -1,1 +1,274 @@
-//! Manifest.
+//! A version of a store: one small JSON, committed last and never overwritten. And the receipts that lead to it.
+//!
+//! Nothing in a manifest varies from run to run: no time, host or absolute path. Receipts hold what one machine saw of
+//! its inputs (modification times), so they stay beside the manifest and out of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FORMAT_VERSION, canonical, recipe::Recipe, reject::Reject};
+
+/// Why a manifest or receipt cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not the JSON it should be.
+    #[error("not a wavemill manifest")]
+    Json(#[from] serde_json::Error),
+    /// Written by a later wavemill.
+    #[error("format version {found}; this wavemill reads up to {FORMAT_VERSION}: use a newer one")]
+    Version {
+        /// What the file says.
+        found: u32,
+    },
+}
+
+/// One complete state of a store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of its writer.
+    pub format_version: u32,
+    /// 16 hex digits; names the folder of its data.
+    pub plan_id: String,
+    /// What `plan_id` was made of, part by part, so that a later run can say which part changed.
+    pub identity: Identity,
+    /// What computed the values.
+    pub engine: Engine,
+    /// With every `--set` applied.
+    pub recipe: Recipe,
+    /// In the recipe's order.
+    pub targets: Vec<TargetEntry>,
+    /// In the recipe's order.
+    pub features: Vec<FeatureEntry>,
+    /// In loader order.
+    pub files: Vec<FileEntry>,
+    /// Every input accounted for.
+    pub counts: Counts,
+    /// Per feature name; absent where there are no training rows.
+    pub stats: BTreeMap<String, Stats>,
+}
+
+impl Manifest {
+    /// Reads the JSON of a manifest.
+    ///
+    /// # Errors
+    /// [`ManifestError`]: not JSON of this form, or of a later format version.
+    pub fn from_json(text: &str) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Head {
+            format_version: u32,
+        }
+        let Head { format_version: found } = serde_json::from_str(text)?;
+        if found > FORMAT_VERSION {
+            return Err(ManifestError::Version { found });
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// Its canonical JSON, ended by a newline.
+    ///
+    /// # Errors
+    /// None in practice: every map has text keys.
+    pub fn to_json(&self) -> Result<String, ManifestError> {
+        Ok(canonical::to_json(self)? + "\n")
+    }
+
+    /// The files of one table or feature, in order.
+    pub fn files_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a FileEntry> {
+        self.files.iter().filter(move |f| f.name() == name)
+    }
+}
+
+/// The parts of a `plan_id`: blake3, lower-case hex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Canonical recipe, `--set` applied.
+    pub recipe: String,
+    /// All columns of the cleaned rows.
+    pub rows: String,
+    /// (`clip_key`, bytes) of each planned input.
+    pub inputs: String,
+    /// Canonical engine.
+    pub engine: String,
+    /// `--limit`.
+    pub limit: Option<u64>,
+    /// The parent version's manifest, where there is one.
+    pub parent: Option<String>,
+}
+
+impl Identity {
+    /// The plan id: 16 hex digits of the whole.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn plan_id(&self) -> Result<String, serde_json::Error> {
+        let mut id = canonical::id(self)?;
+        id.truncate(16);
+        Ok(id)
+    }
+}
+
+/// What computed the values. Bytes are promised equal for equal engines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engine {
+    /// [`crate::NUMERICS_REVISION`].
+    pub numerics: u32,
+    /// `cpu` or `cuda`.
+    pub backend: String,
+    /// `x86-64-v3` or `scalar`; for CUDA its architecture and libraries.
+    pub level: String,
+    /// Name and version.
+    pub decoder: String,
+    /// Processor and system, such as `x86_64-linux`.
+    pub target: String,
+    /// C library and its version (the decoder's tables call its mathematics).
+    pub libc: String,
+}
+
+/// A target and its classes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetEntry {
+    /// Column name in the feature rows.
+    pub name: String,
+    /// Names in id order.
+    pub classes: Vec<String>,
+    /// Written clips per class, by split.
+    pub counts: BTreeMap<String, Vec<u64>>,
+}
+
+/// A feature as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeatureEntry {
+    /// Column name, and the folder's.
+    pub name: String,
+    /// blake3 of everything from file bytes to stored value.
+    pub feature_id: String,
+    /// `f16`, `f32`, `u8`.
+    pub dtype: String,
+    /// How stored integers become values; `None` for floats.
+    pub scale: Option<Scale>,
+    /// Row-major; `None` where a dimension differs from row to row.
+    pub shape: Vec<Option<usize>>,
+    /// Such as `["mel", "frame"]`.
+    pub dim_names: Vec<String>,
+    /// Rate of the audio it was computed from.
+    pub sample_rate_hz: u32,
+    /// Samples from frame to frame.
+    pub hop_length: usize,
+    /// Whose conventions.
+    pub preset: String,
+}
+
+/// value = stored · `factor` + `offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Step of one.
+    pub factor: f64,
+    /// Value of stored zero.
+    pub offset: f64,
+}
+
+/// A Parquet file of the version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// The metadata table, or …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// … the feature that it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature: Option<String>,
+    /// Of a feature's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Below the store, `/`-separated.
+    pub path: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Size.
+    pub bytes: u64,
+    /// Of the whole file, lower-case hex.
+    pub blake3: String,
+    /// Rows of each row group.
+    pub row_groups: Vec<u64>,
+}
+
+impl FileEntry {
+    /// The table or feature that it belongs to.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.table.as_deref().or(self.feature.as_deref()).unwrap_or_default()
+    }
+}
+
+/// Every input accounted for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Records of the metadata = kept + dropped + rejected.
+    pub rows_read: u64,
+    /// Left after the last cleaning step.
+    pub rows_kept: u64,
+    /// Per cleaning step, in order.
+    pub rows_dropped: Vec<Dropped>,
+    /// `bad_row` and `bad_encoding`.
+    pub rows_rejected: u64,
+    /// Kept rows within `--limit` = written + rejected.
+    pub clips_planned: u64,
+    /// Clips with rows in the shards.
+    pub clips_written: u64,
+    /// Clips that became no row.
+    pub clips_rejected: u64,
+    /// Rows in each feature's shards (segments).
+    pub feature_rows: u64,
+    /// Rejects of both kinds by reason.
+    pub rejects: BTreeMap<String, u64>,
+}
+
+/// Rows dropped by one step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Its name in the recipe.
+    pub step: String,
+    /// How many.
+    pub rows: u64,
+}
+
+/// Mean and standard deviation per band over the stored values of the training split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Per band.
+    pub mean: Vec<f64>,
+    /// Per band, population.
+    pub std: Vec<f64>,
+    /// Values a band.
+    pub values: u64,
+}
+
+/// Sums over one row group, per band; added up in file order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Partial {
+    /// Σ x.
+    pub sum: Vec<f64>,
+    /// Σ x².
+    pub sum_squares: Vec<f64>,
+    /// Values a band.
+    pub values: u64,
+}
+
+/// Proof that one shard is complete; written after its files, read on resume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// blake3 of everything that decides the files' bytes.
+    pub key: String,
+    /// One per feature.
+    pub files: Vec<FileEntry>,
+    /// Members that became no row.
+    pub rejects: Vec<Reject>,
+    /// Clips with rows.
+    pub clips_written: u64,
+    /// Per feature name, one per row group (training split only).
+    pub partials: BTreeMap<String, Vec<Partial>>,
+    /// Per target, written clips by class.
+    pub class_counts: Vec<Vec<u64>>,
+    /// What this machine saw of each input: size and stamp.
+    pub inputs: BTreeMap<String, serde_json::Value>,
+}

@@ -1,1 +1,136 @@
-//! Tables.
+//! Arrow schemas of the tables that wavemill writes itself. Contract: docs/store.md.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use serde::Serialize;
+
+use crate::manifest::{FeatureEntry, TargetEntry};
+use crate::recipe::{Dtype, Layout};
+
+/// Key of the metadata that says how a tensor column's bytes are to be read, on the field and on the file.
+pub const TENSOR_KEY: &str = "wavemill.tensor";
+
+/// Columns of every feature row before the targets and the tensor.
+pub const ROW_COLUMNS: [&str; 12] = [
+    "clip_key",
+    "track_id",
+    "segment",
+    "offset_s",
+    "variant",
+    "genres_all",
+    "artist_id",
+    "album_id",
+    "duration_s",
+    "lost_s",
+    "silent",
+    "audio_blake3",
+];
+
+/// The value of [`TENSOR_KEY`]: canonical JSON.
+///
+/// # Errors
+/// None in practice.
+pub fn tensor_metadata(feature: &FeatureEntry, targets: &[TargetEntry]) -> Result<String, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Tensor<'a> {
+        dtype: &'a str,
+        shape: &'a [Option<usize>],
+        dim_names: &'a [String],
+        scale: Option<crate::manifest::Scale>,
+        feature_id: &'a str,
+        sample_rate_hz: u32,
+        hop_length: usize,
+        preset: &'a str,
+        classes: BTreeMap<&'a str, &'a [String]>,
+    }
+    crate::canonical::to_json(&Tensor {
+        dtype: &feature.dtype,
+        shape: &feature.shape,
+        dim_names: &feature.dim_names,
+        scale: feature.scale,
+        feature_id: &feature.feature_id,
+        sample_rate_hz: feature.sample_rate_hz,
+        hop_length: feature.hop_length,
+        preset: &feature.preset,
+        classes: targets.iter().map(|t| (t.name.as_str(), t.classes.as_slice())).collect(),
+    })
+}
+
+/// Schema of a feature's rows: row columns, targets, tensor, and its shape where lengths differ.
+///
+/// # Errors
+/// None in practice.
+pub fn feature_schema(
+    feature: &FeatureEntry,
+    targets: &[TargetEntry],
+    layout: Layout,
+    dtype: Dtype,
+) -> Result<SchemaRef, serde_json::Error> {
+    let metadata = HashMap::from([(TENSOR_KEY.to_owned(), tensor_metadata(feature, targets)?)]);
+    let mut fields = vec![
+        Field::new("clip_key", DataType::Utf8, false),
+        Field::new("track_id", DataType::Int64, false),
+        Field::new("segment", DataType::Int32, false),
+        Field::new("offset_s", DataType::Float32, false),
+        Field::new("variant", DataType::Float32, false),
+    ];
+    fields.extend(targets.iter().map(|t| Field::new(&t.name, DataType::Int32, true)));
+    fields.extend([
+        Field::new("genres_all", list_of(DataType::Int32), false),
+        Field::new("artist_id", DataType::Int64, true),
+        Field::new("album_id", DataType::Int64, true),
+        Field::new("duration_s", DataType::Float32, false),
+        Field::new("lost_s", DataType::Float32, false),
+        Field::new("silent", DataType::Boolean, false),
+        Field::new("audio_blake3", DataType::Utf8, false),
+        Field::new(&feature.name, tensor_type(feature, layout, dtype), false).with_metadata(metadata.clone()),
+    ]);
+    if feature.shape.contains(&None) {
+        fields.push(Field::new(shape_column(&feature.name), list_of(DataType::Int32), false));
+    }
+    Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
+}
+
+/// Name of the column with the shapes of a ragged feature.
+#[must_use]
+pub fn shape_column(feature: &str) -> String {
+    format!("{feature}_shape")
+}
+
+fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType {
+    let values = feature.shape.iter().try_fold(1, |product, dim| dim.map(|n| product * n));
+    match (layout, values) {
+        (Layout::List, _) => list_of(match dtype {
+            Dtype::F16 => DataType::Float16,
+            Dtype::F32 => DataType::Float32,
+            Dtype::U8 => DataType::UInt8,
+        }),
+        // Arrow counts the bytes of a fixed-size value in i32; a row of 2 GiB is refused long before.
+        (Layout::Binary, Some(values)) => DataType::FixedSizeBinary((values * dtype.bytes()) as i32),
+        (Layout::Binary, None) => DataType::Binary,
+    }
+}
+
+/// List type with the item name that Parquet readers expect.
+#[must_use]
+pub fn list_of(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", item, false)))
+}
+
+/// Schema of the `rejects` table.
+#[must_use]
+pub fn rejects_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("clip_key", DataType::Utf8, true),
+        Field::new("track_id", DataType::Int64, true),
+        Field::new("stage", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("detail", DataType::Utf8, false),
+        Field::new("byte_offset", DataType::Int64, true),
+        Field::new("line", DataType::Int64, true),
+        Field::new("column", DataType::Utf8, true),
+        Field::new("decoded_s", DataType::Float32, true),
+    ]))
+}
