@@ -1,0 +1,134 @@
+//! From blocks of a shared spectrum to one finished tensor.
+
+use crate::args::{DimOrder, FeatureArgs};
+use crate::db::LogPlan;
+use crate::delta;
+use crate::error::KernelError;
+use crate::level::Lanes;
+use crate::mel::MelPlan;
+use crate::mfcc::MfccPlan;
+use crate::normalize::normalize;
+use crate::stft::{LANES, Lane};
+
+/// Tables and buffers of one feature.
+pub(super) struct FeaturePlan {
+    args: FeatureArgs,
+    lanes: Lanes,
+    mel: Option<MelPlan>,
+    log: LogPlan,
+    mfcc: Option<MfccPlan>,
+    /// Frames of the clip at hand, before cropping.
+    n_frames: usize,
+    /// A block of the spectrum raised to `power`, and its bands.
+    raised: Vec<Lane>,
+    bands: Vec<Lane>,
+    /// A whole clip's log mel bands before the cosine transform, or its tensor before the axes change places.
+    spare: Vec<f32>,
+}
+
+impl FeaturePlan {
+    pub(super) fn new(args: &FeatureArgs, lanes: Lanes) -> Self {
+        let n_bins = args.stft.n_bins();
+        let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
+        Self {
+            lanes,
+            mel: args.mel.as_ref().map(|mel| MelPlan::new(mel, args.sample_rate_hz, args.stft.n_fft, lanes)),
+            log: LogPlan::new(args.log, args.power, lanes),
+            mfcc: args.mfcc.as_ref().map(|mfcc| MfccPlan::new(mfcc, n_mels, lanes)),
+            n_frames: 0,
+            raised: vec![[0.0; LANES]; if args.power == 2.0 { 0 } else { n_bins }],
+            bands: vec![[0.0; LANES]; n_mels],
+            spare: Vec::new(),
+            args: args.clone(),
+        }
+    }
+
+    /// Makes room for a clip of `n_frames` frames.
+    pub(super) fn start(&mut self, n_frames: usize, out: &mut Vec<f32>) {
+        self.n_frames = n_frames;
+        out.resize(self.args.n_base_bands() * n_frames, 0.0);
+        if self.mfcc.is_some() {
+            self.spare.resize(self.bands.len() * n_frames, 0.0);
+        }
+    }
+
+    /// Takes `count` frames of the power spectrum from frame `first` on.
+    pub(super) fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [f32]) {
+        let spectrum = if self.args.power == 2.0 {
+            power
+        } else {
+            let exponent = self.args.power;
+            self.lanes.run(|| raise(power, exponent, &mut self.raised));
+            &self.raised
+        };
+        let rows = match &self.mel {
+            Some(mel) => {
+                mel.run(spectrum, &mut self.bands);
+                &self.bands
+            }
+            None => spectrum,
+        };
+        let whole = if self.mfcc.is_some() { &mut self.spare[..] } else { out };
+        for (row, lane) in whole.chunks_exact_mut(self.n_frames).zip(rows) {
+            row[first..first + count].copy_from_slice(&lane[..count]);
+        }
+    }
+
+    /// All that needs the whole clip: logarithm, cosine transform, deltas, crop, scaling, order of the axes.
+    pub(super) fn finish(&mut self, out: &mut Vec<f32>) -> Result<(), KernelError> {
+        match &mut self.mfcc {
+            Some(mfcc) => {
+                self.log.run(&mut self.spare);
+                mfcc.run(&self.spare, self.n_frames, out);
+            }
+            None => self.log.run(out),
+        }
+        delta::append(out, self.n_frames, self.args.delta)?;
+        let kept = self.args.frames.map_or(self.n_frames, |frames| frames.min(self.n_frames));
+        crop(out, self.n_frames, kept);
+        normalize(out, self.args.normalize, self.lanes);
+        if self.args.dim_order == DimOrder::FrameBand {
+            self.spare.clear();
+            self.spare.extend_from_slice(out);
+            swap_axes(&self.spare, kept, out);
+        }
+        Ok(())
+    }
+}
+
+/// Powers to magnitudes raised to `exponent`.
+#[inline(always)]
+fn raise(power: &[Lane], exponent: f64, out: &mut [Lane]) {
+    for (lane, out) in power.iter().zip(out) {
+        *out = if exponent == 1.0 {
+            lane.map(f32::sqrt)
+        } else {
+            lane.map(|x| libm::pow(f64::from(x), exponent / 2.0) as f32)
+        };
+    }
+}
+
+/// Keeps the first `kept` of `n_frames` frames in each row.
+fn crop(values: &mut Vec<f32>, n_frames: usize, kept: usize) {
+    if kept == n_frames {
+        return;
+    }
+    let n_rows = values.len() / n_frames;
+    for row in 1..n_rows {
+        values.copy_within(row * n_frames..row * n_frames + kept, row * kept);
+    }
+    values.truncate(n_rows * kept);
+}
+
+/// `[rows, columns]` → `[columns, rows]`.
+fn swap_axes(values: &[f32], columns: usize, out: &mut [f32]) {
+    if columns == 0 {
+        return;
+    }
+    let n_rows = values.len() / columns;
+    for (at, row) in values.chunks_exact(columns).enumerate() {
+        for (column, value) in row.iter().enumerate() {
+            out[column * n_rows + at] = *value;
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Logarithms of a spectrum: decibels as librosa, natural logarithm as Kaldi, and Whisper's scaled log10.
+
+mod args;
+mod cpu;
+#[cfg(test)]
+pub(crate) mod reference;
+
+pub use args::{DbArgs, DbRef, LogArgs};
+pub(crate) use cpu::LogPlan;

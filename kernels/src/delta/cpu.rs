@@ -1,0 +1,57 @@
+//! Savitzky–Golay derivatives as `librosa.feature.delta(x, width=9, order, mode="interp")`.
+
+use super::WIDTH;
+use crate::error::KernelError;
+
+/// Taps of a derivative, from the oldest frame to the newest.
+type Taps = [f64; WIDTH];
+
+/// Appends orders 1 ..= `orders` below the rows of `values`, `[rows, n_frames]` → `[rows · (1 + orders), n_frames]`.
+///
+/// Errors: [`KernelError::TooFewFrames`] under [`WIDTH`] frames (none at all is fine).
+pub(crate) fn append(values: &mut Vec<f32>, n_frames: usize, orders: u8) -> Result<(), KernelError> {
+    if orders == 0 || n_frames == 0 {
+        return Ok(());
+    }
+    if n_frames < WIDTH {
+        return Err(KernelError::TooFewFrames { frames: n_frames, needed: WIDTH });
+    }
+    let base_len = values.len();
+    values.resize(base_len * (1 + usize::from(orders)), 0.0);
+    let (base, appended) = values.split_at_mut(base_len);
+    for (order, out) in (1..=orders).zip(appended.chunks_exact_mut(base_len)) {
+        let taps = taps(order);
+        for (row, out) in base.chunks_exact(n_frames).zip(out.chunks_exact_mut(n_frames)) {
+            derive(row, &taps, out);
+        }
+    }
+    Ok(())
+}
+
+/// Order 1: slope of the fitted line. Order 2: second derivative of the fitted parabola.
+/// Source: Savitzky and Golay (1964); least squares over k = -4 ..= 4.
+fn taps(order: u8) -> Taps {
+    let half = (WIDTH / 2) as f64;
+    let offsets: Taps = std::array::from_fn(|i| i as f64 - half);
+    let squares = offsets.map(|k| k * k);
+    let sum: f64 = squares.iter().sum();
+    if order == 1 {
+        return offsets.map(|k| k / sum);
+    }
+    let centred = squares.map(|square| square - sum / WIDTH as f64);
+    let spread: f64 = centred.iter().map(|x| x * x).sum();
+    centred.map(|x| 2.0 * x / spread)
+}
+
+/// At the ends the polynomial of the outermost window goes on; its derivative of full order is one constant.
+fn derive(row: &[f32], taps: &Taps, out: &mut [f32]) {
+    let half = WIDTH / 2;
+    for (window, out) in row.windows(WIDTH).zip(&mut out[half..]) {
+        let sum: f64 = window.iter().zip(taps).map(|(x, tap)| f64::from(*x) * tap).sum();
+        *out = sum as f32;
+    }
+    let last = row.len() - 1 - half;
+    let (first_value, last_value) = (out[half], out[last]);
+    out[..half].fill(first_value);
+    out[last..].fill(last_value);
+}

@@ -1,0 +1,10 @@
+//! Deltas: how a feature changes from frame to frame, by a polynomial fitted to nine of them.
+
+mod cpu;
+#[cfg(test)]
+pub(crate) mod reference;
+
+pub(crate) use cpu::append;
+
+/// Frames under the fit; `librosa.feature.delta`'s default.
+pub(crate) const WIDTH: usize = 9;

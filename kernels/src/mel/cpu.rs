@@ -1,0 +1,61 @@
+//! Sparse sums: each band reads only the bins under its triangle, for eight frames at once.
+
+use super::MelArgs;
+use crate::level::Lanes;
+use crate::stft::{LANES, Lane};
+
+/// A bank of bands.
+pub(crate) struct MelPlan {
+    lanes: Lanes,
+    bands: Vec<Band>,
+    weights: Vec<f32>,
+}
+
+/// Where a band's bins and weights lie.
+struct Band {
+    first_bin: usize,
+    first_weight: usize,
+    len: usize,
+}
+
+impl MelPlan {
+    pub(crate) fn new(args: &MelArgs, sample_rate_hz: u32, n_fft: usize, lanes: Lanes) -> Self {
+        let (mut bands, mut weights) = (Vec::new(), Vec::new());
+        for (first_bin, under) in args.bands(sample_rate_hz, n_fft) {
+            bands.push(Band { first_bin, first_weight: weights.len(), len: under.len() });
+            weights.extend(under.iter().map(|w| *w as f32));
+        }
+        Self { lanes, bands, weights }
+    }
+
+    /// Bands of a block of spectra, `[n_bins]` → `[n_mels]`, eight frames each.
+    pub(crate) fn run(&self, spectra: &[Lane], out: &mut [Lane]) {
+        self.lanes.run(|| {
+            for (band, out) in self.bands.iter().zip(out) {
+                let bins = &spectra[band.first_bin..][..band.len];
+                *out = weighted_sum(bins, &self.weights[band.first_weight..][..band.len]);
+            }
+        });
+    }
+}
+
+/// `Σ bins · weights` in each lane. Four sums at a time, as one would wait for its own last addition.
+#[inline(always)]
+fn weighted_sum(bins: &[Lane], weights: &[f32]) -> Lane {
+    let mut sums = [[0.0f32; LANES]; 4];
+    let (bin_fours, weight_fours) = (bins.chunks_exact(4), weights.chunks_exact(4));
+    let rest = bin_fours.remainder().iter().zip(weight_fours.remainder());
+    for (bins, weights) in bin_fours.zip(weight_fours) {
+        for ((sum, bin), weight) in sums.iter_mut().zip(bins).zip(weights) {
+            for (sum, power) in sum.iter_mut().zip(bin) {
+                *sum += power * weight;
+            }
+        }
+    }
+    for (bin, weight) in rest {
+        for (sum, power) in sums[0].iter_mut().zip(bin) {
+            *sum += power * weight;
+        }
+    }
+    std::array::from_fn(|lane| (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]))
+}

@@ -1,0 +1,9 @@
+//! Scaling of one clip's (or segment's) feature to a known range or spread.
+
+mod args;
+mod cpu;
+#[cfg(test)]
+pub(crate) mod reference;
+
+pub use args::Normalize;
+pub(crate) use cpu::{normalize, range};

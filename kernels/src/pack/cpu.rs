@@ -1,0 +1,105 @@
+//! Conversion in whole slices, by hardware where there is some: rounding is IEEE's in both cases, so the bits are equal.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::{Dtype, Packing};
+use crate::error::KernelError;
+
+/// Values converted at a time, on the stack.
+const CHUNK: usize = 256;
+
+/// Half of f16's last step above its largest number: from here on rounding gives infinity.
+const F16_OVERFLOW: f32 = 65_520.0;
+
+/// Replaces `bytes` by the packed `values`; allocates only while `bytes` is smaller than ever needed.
+///
+/// Errors: [`KernelError::Pack`] with the first value that is NaN or infinite, overflows f16, or lies outside of u8's
+/// range.
+pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Result<(), KernelError> {
+    let (dtype, low, high) = match packing {
+        Packing::F16 => (Dtype::F16, -F16_OVERFLOW, F16_OVERFLOW),
+        Packing::F32 => (Dtype::F32, f32::NEG_INFINITY, f32::INFINITY),
+        // One value outside of an inclusive range is the same as outside of the open one around it.
+        Packing::U8 { low, high } => (Dtype::U8, low.next_down(), high.next_up()),
+    };
+    let fits = |value: f32| low < value && value < high;
+    if !values.iter().fold(true, |all, value| all & fits(*value)) {
+        let index = values.iter().position(|value| !fits(*value)).unwrap_or_default();
+        return Err(KernelError::Pack { index, value: values[index], dtype });
+    }
+    bytes.clear();
+    bytes.reserve(values.len() * dtype.bytes());
+    match packing {
+        Packing::F16 => pack_f16(values, bytes),
+        Packing::F32 => values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
+        Packing::U8 { low, high } => {
+            let per_unit = 255.0 / (high - low);
+            bytes.extend(values.iter().map(|value| ((value - low) * per_unit + 0.5) as u8));
+        }
+    }
+    Ok(())
+}
+
+fn pack_f16(values: &[f32], bytes: &mut Vec<u8>) {
+    let mut halves = [f16::ZERO; CHUNK];
+    for chunk in values.chunks(CHUNK) {
+        let halves = &mut halves[..chunk.len()];
+        halves.convert_from_f32_slice(chunk);
+        bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(values: &[f32], packing: Packing) -> Result<Vec<u8>, KernelError> {
+        let mut bytes = vec![9; 3];
+        pack_into(values, packing, &mut bytes).map(|()| bytes)
+    }
+
+    fn halves(values: &[f32]) -> Vec<u16> {
+        let bytes = packed(values, Packing::F16).unwrap();
+        bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+    }
+
+    #[test]
+    fn f16_rounds_to_nearest_even() {
+        let ulp = 1.0 / 1024.0;
+        // Halfway above 1 goes down to even, halfway above 1 + ulp goes up to even; just above halfway goes up.
+        let values = [1.0 + ulp / 2.0, 1.0 + 1.5 * ulp, 1.0 + ulp / 2.0 + 1e-6, 65_519.0, -0.0, 2f32.powi(-25)];
+        assert_eq!(halves(&values), [0x3c00, 0x3c02, 0x3c01, 0x7bff, 0x8000, 0x0000]);
+    }
+
+    #[test]
+    fn what_a_type_cannot_hold_is_an_error() {
+        let unit = Packing::U8 { low: 0.0, high: 1.0 };
+        for (value, packing) in [
+            (65_520.0, Packing::F16),
+            (-65_520.0, Packing::F16),
+            (f32::NAN, Packing::F16),
+            (f32::NAN, Packing::F32),
+            (f32::INFINITY, Packing::F32),
+            (f32::NAN, unit),
+            (1.000_001, unit),
+            (-0.000_001, unit),
+        ] {
+            let error = packed(&[0.5, value], packing).unwrap_err();
+            assert!(matches!(error, KernelError::Pack { index: 1, .. }), "{value} as {packing:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn u8_spans_its_range() {
+        let decibels = Packing::U8 { low: -80.0, high: 0.0 };
+        assert_eq!(packed(&[-80.0, -40.0, 0.0], decibels).unwrap(), [0, 128, 255]);
+        let (step, low) = decibels.scale();
+        assert!((128.0 * step + low + 40.0).abs() <= step / 2.0);
+    }
+
+    #[test]
+    fn f32_is_unchanged() {
+        assert_eq!(packed(&[1.5, -0.0], Packing::F32).unwrap(), [0, 0, 192, 63, 0, 0, 0, 128]);
+    }
+}

@@ -1,0 +1,128 @@
+//! Eight frames at a time: window, transform, power, and eight lanes a bin for all that follows.
+
+use super::fft::RealFft;
+use super::{LANES, Lane, Signal, StftArgs};
+use crate::error::KernelError;
+use crate::level::Lanes;
+
+/// Largest sample that is taken for audio. PCM is within ±1, decoders overshoot a little; the bound keeps every power
+/// finite in f32: (n_fft · scale · sample)² ≤ (2^20 · 2^15 · 2^20)² = 2^110.
+pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
+
+/// Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond [`SAMPLE_MAX`].
+pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError> {
+    let sound = |chunk: &[f32]| chunk.iter().fold(true, |sound, x| sound & (x.abs() <= SAMPLE_MAX));
+    if lanes.run(|| sound(pcm)) {
+        return Ok(());
+    }
+    let bad = |(index, &value): (usize, &f32)| {
+        let sound = value.abs() <= SAMPLE_MAX;
+        if sound { None } else { Some(KernelError::Sample { index, value }) }
+    };
+    pcm.iter().enumerate().find_map(bad).map_or(Ok(()), Err)
+}
+
+/// Tables and buffers of one set of STFT arguments.
+pub(crate) struct StftPlan {
+    args: StftArgs,
+    lanes: Lanes,
+    fft: RealFft,
+    /// The window, padded with zeros to what the transform loads.
+    window: Vec<f32>,
+    /// Samples of a frame that cannot be used where they lie.
+    frame: Vec<f32>,
+    /// Powers of each frame of a block, `[LANES, padded bins]`.
+    rows: Vec<f32>,
+    /// The same, `[bins]` of eight frames.
+    block: Vec<Lane>,
+}
+
+impl StftPlan {
+    pub(crate) fn new(args: &StftArgs, lanes: Lanes) -> Self {
+        let fft = RealFft::new(args.n_fft, lanes);
+        let mut window: Vec<f32> = args.window.values(args.win_length).iter().map(|w| *w as f32).collect();
+        window.resize(fft.padded(args.win_length), 0.0);
+        let bins = args.n_bins();
+        let tiled = bins.next_multiple_of(LANES);
+        Self {
+            args: args.clone(),
+            lanes,
+            fft,
+            frame: vec![0.0; window.len()],
+            window,
+            rows: vec![0.0; LANES * tiled],
+            block: vec![[0.0; LANES]; tiled],
+        }
+    }
+
+    /// Power of frames `first .. first + count` (`count` ≤ [`LANES`]), `[n_bins]` of eight frames; lanes beyond
+    /// `count` hold finite values of no meaning.
+    pub(crate) fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
+        for slot in 0..count {
+            self.load(signal, first + slot, slot);
+        }
+        self.fft.transform(count);
+        let (bins, tiled) = (self.args.n_bins(), self.block.len());
+        for (slot, row) in self.rows.chunks_exact_mut(tiled).take(count).enumerate() {
+            self.fft.powers(slot, &mut row[..bins]);
+        }
+        self.lanes.run(|| transpose(&self.rows, &mut self.block));
+        &self.block[..bins]
+    }
+
+    fn load(&mut self, signal: Signal, frame: usize, slot: usize) {
+        let start = self.args.window_start(frame);
+        let end = start + self.window.len() as isize;
+        let within = start >= 0 && end <= signal.pcm.len() as isize;
+        let raw = self.args.scale == 1 && !self.args.remove_dc && self.args.preemphasis == 0.0;
+        if within && raw {
+            return self.fft.load(slot, &signal.pcm[start as usize..end as usize], &self.window);
+        }
+        if within {
+            self.frame.copy_from_slice(&signal.pcm[start as usize..end as usize]);
+        } else {
+            for (i, x) in self.frame.iter_mut().enumerate() {
+                *x = signal.at(start + i as isize, self.args.framing);
+            }
+        }
+        if !raw {
+            let frame = &mut self.frame[..self.args.win_length];
+            self.lanes.run(|| condition(frame, &self.args));
+        }
+        self.fft.load(slot, &self.frame, &self.window);
+    }
+}
+
+/// Scale, DC removal and pre-emphasis of one frame, in Kaldi's order.
+#[inline(always)]
+fn condition(frame: &mut [f32], args: &StftArgs) {
+    let scale = args.scale as f32;
+    frame.iter_mut().for_each(|x| *x *= scale);
+    if args.remove_dc {
+        let sum: f64 = frame.iter().map(|x| f64::from(*x)).sum();
+        let mean = (sum / frame.len() as f64) as f32;
+        frame.iter_mut().for_each(|x| *x -= mean);
+    }
+    if args.preemphasis != 0.0 {
+        let factor = args.preemphasis as f32;
+        for i in (1..frame.len()).rev() {
+            frame[i] -= factor * frame[i - 1];
+        }
+        frame[0] -= factor * frame[0];
+    }
+}
+
+/// `[LANES, bins]` to `[bins, LANES]`, in square tiles.
+#[inline(always)]
+fn transpose(rows: &[f32], block: &mut [Lane]) {
+    let tiled = block.len();
+    let rows: [&[f32]; LANES] = std::array::from_fn(|lane| &rows[lane * tiled..][..tiled]);
+    for (at, tile) in block.chunks_exact_mut(LANES).enumerate() {
+        let square: [Lane; LANES] = std::array::from_fn(|lane| {
+            std::array::from_fn(|bin| rows[lane][at * LANES + bin])
+        });
+        for (bin, out) in tile.iter_mut().enumerate() {
+            *out = std::array::from_fn(|lane| square[lane][bin]);
+        }
+    }
+}
