@@ -4,12 +4,16 @@
 use super::validate::Faults;
 use super::{DbRef, DbSpec, Dtype, FeatureSpec, Normalize, Op, Preset};
 
-/// Longest FFT: a window of 3 minutes at 5.8 kHz, far above any use, and small enough for every plan's memory.
+/// Longest FFT, samples: 11 s at 96 kHz, far above any use, and small enough for any plan's tables.
 const N_FFT_MAX: usize = 1 << 20;
-/// Most mel bands: four times what Whisper's largest model takes, eight times.
-const N_MELS_MAX: usize = 1 << 12;
-const WINDOWS: [&str; 6] = ["hann", "hamming", "blackman", "bartlett", "boxcar", "povey"];
-const PAD_MODES: [&str; 2] = ["constant", "reflect"];
+/// More bands than this are a mistake.
+const N_MELS_MAX: usize = 65_536;
+/// Powers between which f32's logarithm is sound.
+const POWERS: std::ops::RangeInclusive<f64> = 1e-37..=1e30;
+/// As scipy calls them; `ones` is `boxcar`, `povey` Kaldi's own.
+const WINDOWS: [&str; 9] =
+    ["hann", "hamming", "blackman", "blackmanharris", "nuttall", "bartlett", "boxcar", "ones", "povey"];
+const PAD_MODES: [&str; 3] = ["constant", "reflect", "edge"];
 const NORMS: [&str; 2] = ["slaney", "none"];
 
 /// Everything impossible in `spec`, which stands at `key`.
@@ -56,13 +60,19 @@ fn framing(spec: &FeatureSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults)
     faults.one_of(spec.window.as_deref(), &WINDOWS, &at("window"));
     faults.one_of(spec.pad_mode.as_deref(), &PAD_MODES, &at("pad_mode"));
     faults.positive(spec.power, &at("power"));
+    let decibels = spec.db.is_some() || spec.op == Op::Mfcc;
+    let sound = !decibels || spec.power.is_none_or(|power| power == 1.0 || power == 2.0);
+    faults.unless(sound, &at("power"), "allowed before decibels: 1 or 2");
     faults.within(whole(spec.frames), 1.0..=f64::from(u32::MAX), &at("frames"));
 }
 
 fn mel(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
     let nyquist = f64::from(sample_rate_hz) / 2.0;
     faults.within(spec.n_mels.map(|n| n as f64), 1.0..=N_MELS_MAX as f64, &at("n_mels"));
-    faults.within(spec.fmin, 0.0..=nyquist, &at("fmin"));
+    if let Some(fmin) = spec.fmin {
+        let problem = format!("{fmin} is impossible; allowed: from 0 to below {nyquist} (half the sample rate)");
+        faults.unless((0.0..nyquist).contains(&fmin), &at("fmin"), problem);
+    }
     if let Some(fmax) = spec.fmax {
         let fmin = spec.fmin.unwrap_or(0.0);
         let problem =
@@ -84,12 +94,11 @@ fn mel(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, fau
 fn decibels(spec: &FeatureSpec, db: &DbSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
     let own_log = matches!(spec.preset, Preset::Kaldi | Preset::Whisper);
     faults.unless(!own_log, &at("db"), format!("preset = \"{}\" has its own logarithm", spec.preset.name()));
-    let reference = match &db.reference {
-        DbRef::Name(name) => name == "max",
-        DbRef::Value(power) => power.is_finite() && *power > 0.0,
-    };
-    faults.unless(reference, &at("db.ref"), "allowed: \"max\" or a number above 0");
-    faults.positive(Some(db.amin), &at("db.amin"));
+    match &db.reference {
+        DbRef::Name(name) => faults.unless(name == "max", &at("db.ref"), "allowed: \"max\" or a number above 0"),
+        DbRef::Value(power) => faults.within(Some(*power), POWERS, &at("db.ref")),
+    }
+    faults.within(Some(db.amin), POWERS, &at("db.amin"));
     faults.positive(db.top_db, &at("db.top_db"));
 }
 

@@ -6,7 +6,7 @@ use super::parse::{Fault, did_you_mean};
 use super::{AudioSpec, CatalogSpec, Dataset, Recipe, ShardSpec, SplitRule, SplitSpec};
 
 /// Columns that every feature row has: no feature and no target may take their names.
-pub(super) const FIXED_COLUMNS: [&str; 13] = [
+const FIXED_COLUMNS: [&str; 13] = [
     "clip_key",
     "track_id",
     "segment",
@@ -22,6 +22,9 @@ pub(super) const FIXED_COLUMNS: [&str; 13] = [
     "split", // the folder `split=…`, which readers show as a column
 ];
 
+/// Steps that `catalog.subset` and `catalog.require_audio` make.
+const OWN_STEPS: [&str; 2] = ["subset", "audio"];
+
 /// How far the sum of `split.fractions` may be from 1: a few roundings of decimal fractions.
 const FRACTION_SUM_ERROR_MAX: f64 = 1e-9;
 
@@ -33,8 +36,12 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     columns(recipe, &mut faults);
     split(recipe.catalog.dataset, &recipe.split, &mut faults);
     audio(&recipe.audio, &mut faults);
-    let segments = recipe.audio.segment_s.is_some() || recipe.split.rule != SplitRule::Segment;
-    faults.unless(segments, "split.rule", "`segment` wants audio.segment_s");
+    if recipe.split.rule == SplitRule::Segment {
+        let audio = &recipe.audio;
+        let bounded = audio.segment_s.is_some() && (audio.segments_max.is_some() || audio.duration_s.is_some());
+        let problem = "`segment` wants audio.segment_s, and audio.segments_max or audio.duration_s";
+        faults.unless(bounded, "split.rule", problem);
+    }
     for (index, feature) in recipe.features.iter().enumerate() {
         super::feature_rules::check(feature, &format!("features.{index}"), recipe.audio.sample_rate_hz, &mut faults);
     }
@@ -89,6 +96,8 @@ fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
         let name_key = format!("{key}.step");
         faults.unless(!step.step.trim().is_empty(), &name_key, "is empty");
         faults.unless(seen.insert(&step.step), &name_key, format!("`{}` is the name of an earlier step", step.step));
+        let own = OWN_STEPS.contains(&step.step.as_str());
+        faults.unless(!own, &name_key, format!("`{}` is the name of one of wavemill's own steps", step.step));
         match (&step.predicate, &step.sql) {
             (Some(_), None) | (None, Some(_)) => {}
             (None, None) => faults.unless(false, &key, "needs `where` (a predicate) or `sql` (a query over `input`)"),
