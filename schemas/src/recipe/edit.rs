@@ -1,6 +1,6 @@
 //! `--set key=value`: one changed value in a recipe's text, everything else as it stands.
 
-use toml_edit::{DocumentMut, Item, Key, Value};
+use toml_edit::{DocumentMut, InlineTable, Item, Key, Value};
 
 use super::parse::{Fault, did_you_mean};
 use super::place;
@@ -22,7 +22,8 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
     }
     let value = value.trim();
     if value == "none" && !NONE_IS_A_VALUE.contains(&last.get()) {
-        item.as_table_like_mut().and_then(|table| table.remove(last.get()));
+        let removed = item.as_table_like_mut().and_then(|table| table.remove(last.get()));
+        removed.ok_or_else(|| fault(key, "nothing to remove: the recipe does not give this key"))?;
     } else {
         put(item, last.get(), value).map_err(|problem| fault(key, &problem))?;
     }
@@ -32,17 +33,20 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
 /// The child of `item` (which stands at `path`) called `step`: an element by its name; a table is made when absent.
 fn descend<'a>(item: &'a mut Item, step: &str, path: &str) -> Result<&'a mut Item, String> {
     if item.is_array_of_tables() || item.is_array() {
-        let names: Vec<&str> = place::elements(item).filter_map(place::element_name).collect();
-        let index = names.iter().position(|name| *name == step).ok_or_else(|| {
+        let found = place::elements(item).position(|element| place::element_name(element) == Some(step));
+        let index = found.ok_or_else(|| {
+            let names: Vec<&str> = place::elements(item).filter_map(place::element_name).collect();
             let hint = did_you_mean(step, &names);
             format!("nothing in {path} is called `{step}`{hint}; there are: {}", names.join(", "))
         })?;
         return item.get_mut(index).ok_or_else(|| format!("{path} is too short"));
     }
+    let empty = if item.is_table() { toml_edit::table() } else { Item::Value(InlineTable::new().into()) };
     let table = item.as_table_like_mut().ok_or_else(|| format!("{path} is not a table"))?;
-    Ok(table.entry(step).or_insert(toml_edit::table()))
+    Ok(table.entry(step).or_insert(empty))
 }
 
+/// Gives `name` in `parent` the value that `text` is in TOML, else `text` itself.
 fn put(parent: &mut Item, name: &str, text: &str) -> Result<(), String> {
     let mut value = text.parse::<Value>().unwrap_or_else(|_| Value::from(text));
     let inline = parent.is_inline_table();

@@ -219,6 +219,17 @@ fn sets_change_add_and_remove_values() {
 }
 
 #[test]
+fn sets_reach_into_inline_tables() {
+    let text = "name = \"mine\"\ncatalog = { dataset = \"fma\" }\nfeatures = [{ name = \"a\", op = \"mel\" }]\n";
+    let recipe = parse(text, &["features.a.db.top_db=70", "catalog.require_audio=false"]).expect("valid sets");
+    assert_eq!(recipe.features[0].db.as_ref().and_then(|db| db.top_db), Some(70.0));
+    assert!(!recipe.catalog.require_audio);
+    assert!(error(text, &["features.a.n_mels=0"]).contains("features.a.n_mels: 0 is out of range"));
+    let wrong = text.replace("op = \"mel\"", "op = \"mel\", n_mels = 0");
+    assert!(error(&wrong, &[]).starts_with("my.toml:3: features.a.n_mels: "));
+}
+
+#[test]
 fn a_wrong_set_is_named_instead_of_a_line() {
     for (set, message) in [
         (
@@ -238,6 +249,7 @@ fn a_wrong_set_is_named_instead_of_a_line() {
         ),
         ("audio.duration_s", "audio.duration_s: no `=`; write key=value"),
         ("catalog.dataset=none", "catalog.dataset: is missing"),
+        ("audio.duraton_s=none", "audio.duraton_s: nothing to remove: the recipe does not give this key"),
         ("name.first=x", "name.first: its parent is not a table"),
     ] {
         let found = with_set(set);
