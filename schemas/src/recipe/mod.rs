@@ -1,9 +1,28 @@
 //! Recipes: everything that decides a store's content, as TOML.
 //!
-//! The types here are the file's sections. `parse` is strict: an unknown key, a wrong type or an impossible value is
-//! an error that names key, line and allowed values.
+//! The types here are the file's sections; an absent key becomes its default, so that equal recipes have equal
+//! canonical JSON ([`crate::canonical`]). [`Recipe::load`] is strict: an unknown key, a wrong type or an impossible
+//! value is an error that names key, line and allowed values. What a preset's defaults are, and what shapes follow, the
+//! kernels know.
+
+mod edit;
+mod feature;
+mod feature_rules;
+mod parse;
+mod place;
+mod shipped;
+mod validate;
+mod warnings;
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
+
+pub use feature::{DbRef, DbSpec, Dtype, FeatureSpec, Normalize, Op, Preset};
+pub use parse::{RecipeError, Source};
+pub use place::Place;
+pub use shipped::SHIPPED;
 
 /// A whole recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,6 +136,30 @@ pub enum SplitRule {
     Segment,
 }
 
+impl SplitRule {
+    /// As in a recipe: `official`, `stratified`, `artist`, `column`, `segment`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Official => "official",
+            Self::Stratified => "stratified",
+            Self::Artist => "artist",
+            Self::Column => "column",
+            Self::Segment => "segment",
+        }
+    }
+
+    /// What the rule lets a model see of its test before the test; `None` for rules that leak nothing by themselves.
+    #[must_use]
+    pub const fn leak(self) -> Option<&'static str> {
+        match self {
+            Self::Stratified => Some("tracks of one artist or album fall on several sides"),
+            Self::Segment => Some("segments of one track fall on several sides"),
+            Self::Official | Self::Artist | Self::Column => None,
+        }
+    }
+}
+
 /// `[split]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -222,169 +265,6 @@ impl Default for AudioSpec {
             segments_max: None,
             segment_min_s: None,
             decode: DecodeSpec::default(),
-        }
-    }
-}
-
-/// Which feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Op {
-    /// Magnitude to the given `power` of the short-time Fourier transform.
-    Stft,
-    /// Mel bands, in dB when `db` is given.
-    Mel,
-    /// Mel-frequency cepstral coefficients.
-    Mfcc,
-}
-
-/// Whose defaults a feature starts from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Preset {
-    /// librosa 0.11.
-    #[default]
-    Librosa,
-    /// torchaudio's MelSpectrogram and MFCC.
-    Torchaudio,
-    /// Kaldi's fbank and mfcc with dither 0.
-    Kaldi,
-    /// OpenAI Whisper's log-mel.
-    Whisper,
-}
-
-/// `[[features]]`. Absent keys take the preset's value.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // librosa's names; kernels' FeatureArgs documents each
-pub struct FeatureSpec {
-    pub name: String,
-    pub op: Op,
-    #[serde(default)]
-    pub preset: Preset,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n_fft: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hop_length: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub win_length: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub center: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pad_mode: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub power: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n_mels: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fmin: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fmax: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub htk: Option<bool>,
-    /// `"slaney"` or `"none"`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub norm: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n_mfcc: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dct_type: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lifter: Option<f64>,
-    /// 0 (none), 1 or 2: append that many orders of deltas below the coefficients.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delta: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub db: Option<DbSpec>,
-    #[serde(default)]
-    pub normalize: Normalize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dtype: Option<Dtype>,
-    /// `"mel,frame"` (default; `"bin,frame"`, `"coefficient,frame"` for the other ops) or the two swapped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dim_order: Option<String>,
-    /// Crop or pad the frame axis to this many frames.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frames: Option<usize>,
-}
-
-/// `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DbSpec {
-    /// `"max"` or a positive number (power).
-    #[serde(rename = "ref", default = "DbSpec::default_reference")]
-    pub reference: DbRef,
-    /// Smallest power that is told apart.
-    #[serde(default = "DbSpec::default_amin")]
-    pub amin: f64,
-    /// Floor below the maximum, dB; absent: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top_db: Option<f64>,
-}
-
-impl DbSpec {
-    const fn default_reference() -> DbRef {
-        DbRef::Value(1.0)
-    }
-    const fn default_amin() -> f64 {
-        1e-10
-    }
-}
-
-/// What 0 dB is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum DbRef {
-    /// A fixed power.
-    Value(f64),
-    /// `"max"`: the largest value of the row.
-    Name(String),
-}
-
-/// Scaling of a row (a segment) after everything else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalize {
-    /// Values as they are.
-    #[default]
-    None,
-    /// To [0, 1] by the row's minimum and maximum.
-    Minmax,
-    /// To mean 0 and variance 1.
-    Meanvar,
-}
-
-/// Stored type of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Dtype {
-    F16,
-    F32,
-    U8,
-}
-
-impl Dtype {
-    /// Bytes a value.
-    #[must_use]
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
-            Self::U8 => 1,
-        }
-    }
-
-    /// `f16`, `f32`, `u8`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F16 => "f16",
-            Self::F32 => "f32",
-            Self::U8 => "u8",
         }
     }
 }

@@ -1,0 +1,156 @@
+//! `wavemill recipe`: what recipes there are, what one says, and whether it is sound, before any work is done.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use wavemill_schemas::canonical;
+use wavemill_schemas::recipe::{Recipe, SHIPPED, Source};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill recipe list
+  wavemill recipe show fma-large > mine.toml
+  wavemill recipe show demo --set features.log_mel.n_mels=128 --json
+  wavemill recipe check mine.toml --set split.rule=artist --set audio.duration_s=none";
+
+/// List, show and check recipes.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RecipeCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The shipped recipes, one a line: name, split rule, features, what it is for
+    #[command(after_help = "Example:\n  wavemill recipe list")]
+    List,
+    /// The text of a recipe, comments and all
+    #[command(after_help = "Examples:\n  wavemill recipe show fma-large > mine.toml\n  \
+                            wavemill recipe show demo --set features.log_mel.n_mels=128 --json")]
+    Show {
+        #[command(flatten)]
+        which: Which,
+        /// As canonical JSON, with every default written out
+        #[arg(long)]
+        json: bool,
+    },
+    /// Whether a recipe is sound, and what to know of it
+    #[command(after_help = "Example:\n  wavemill recipe check mine.toml --set split.rule=artist")]
+    Check {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// Which recipe, and with which changes: the arguments of every command that takes one by position.
+#[derive(Debug, Args)]
+struct Which {
+    /// A shipped recipe's name, or a TOML file
+    #[arg(value_name = "NAME|FILE")]
+    recipe: String,
+    /// Change a value: features.log_mel.n_mels=96, split.seed=7; `none` removes a key
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl RecipeCommand {
+    /// Writes the answer to stdout.
+    ///
+    /// # Errors
+    /// [`wavemill_schemas::recipe::RecipeError`] (exit code 2), or stdout's own.
+    pub fn run(&self) -> Result<()> {
+        self.write(&mut io::stdout().lock())
+    }
+
+    fn write(&self, out: &mut impl Write) -> Result<()> {
+        match &self.action {
+            Action::List => list(out),
+            Action::Show { which, json } => {
+                let (recipe, text) = Source::find(&which.recipe)?.parse(&which.sets)?;
+                match json {
+                    true => writeln!(out, "{}", canonical::to_json(&recipe)?)?,
+                    false => write!(out, "{text}")?,
+                }
+                Ok(())
+            }
+            Action::Check { which } => check(&Recipe::load(&which.recipe, &which.sets)?, out),
+        }
+    }
+}
+
+fn list(out: &mut impl Write) -> Result<()> {
+    for (name, _) in SHIPPED {
+        let recipe = Recipe::load(name, &[])?;
+        let features: Vec<&str> = recipe.features.iter().map(|feature| feature.name.as_str()).collect();
+        let (split, features) = (split(&recipe), features.join(", "));
+        writeln!(out, "{name:<16}{split:<20}{features:<15}{}", recipe.description)?;
+    }
+    Ok(())
+}
+
+/// `artist`, `stratified (leaky)`.
+fn split(recipe: &Recipe) -> String {
+    let rule = recipe.split.rule;
+    format!("{}{}", rule.name(), if rule.leak().is_some() { " (leaky)" } else { "" })
+}
+
+fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
+    for warning in recipe.warnings() {
+        writeln!(out, "warning: {warning}")?;
+    }
+    writeln!(out, "{}: ok, split {}", recipe.name, split(recipe))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        command: RecipeCommand,
+    }
+
+    fn answer(args: &[&str]) -> Result<String> {
+        let cli = Cli::try_parse_from([&["recipe"], args].concat())?;
+        let mut out = Vec::new();
+        cli.command.write(&mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn list_has_a_line_a_recipe_and_marks_leaks() {
+        let list = answer(&["list"]).expect("shipped recipes are valid");
+        assert_eq!(list.lines().count(), SHIPPED.len());
+        assert!(list.contains("\nfma-large       stratified (leaky)  log_mel, mfcc  FMA large"), "{list}");
+        assert!(list.contains("\nfma-small       official            log_mel"), "{list}");
+    }
+
+    #[test]
+    fn show_gives_the_text_that_makes_the_same_recipe() {
+        let text = answer(&["show", "fma-large", "--set", "split.seed=7"]).expect("valid");
+        let again = Recipe::parse(&text, "shown", &[]).expect("valid");
+        assert_eq!(again, Recipe::load("fma-large", &["split.seed=7".to_owned()]).expect("valid"));
+        assert!(text.contains("# repository"));
+        let json = answer(&["show", "demo", "--json"]).expect("valid");
+        assert!(json.starts_with(r#"{"audio":{"decode":{"path":"exact"},"duration_s":10.0,"#), "{json}");
+    }
+
+    #[test]
+    fn check_tells_warnings_and_errors() {
+        let found = answer(&["check", "gtzan-segments"]).expect("valid");
+        assert_eq!(
+            found,
+            "warning: split.rule: leaky: segments of one track fall on several sides\n\
+             gtzan-segments: ok, split segment (leaky)\n"
+        );
+        let error = answer(&["check", "demo", "--set", "split.sed=1"]).expect_err("no such key");
+        assert!(error.to_string().starts_with("--set split.sed=1: split.sed: unknown key (did you mean `seed`?)"));
+    }
+}

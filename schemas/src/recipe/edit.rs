@@ -1,0 +1,62 @@
+//! `--set key=value`: one changed value in a recipe's text, everything else as it stands.
+
+use toml_edit::{DocumentMut, InlineTable, Item, Key, Value};
+
+use super::parse::{Fault, did_you_mean};
+use super::place;
+
+/// Keys for which `none` is a value and does not remove the key.
+const NONE_IS_A_VALUE: [&str; 3] = ["normalize", "norm", "compression"];
+
+/// Applies `flag` to `document` and returns the new text.
+pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Fault> {
+    let fault = |key: &str, problem: &str| Fault { key: key.to_owned(), problem: problem.to_owned() };
+    let (key, value) = flag.split_once('=').ok_or_else(|| fault(flag, "no `=`; write key=value"))?;
+    let steps = Key::parse(key.trim()).map_err(|_| fault(key, "not a key; write it as split.seed"))?;
+    let (last, parents) = steps.split_last().ok_or_else(|| fault(key, "no key before the `=`"))?;
+    let mut item = document.as_item_mut();
+    let mut path = String::new();
+    for step in parents {
+        item = descend(item, step.get(), &path).map_err(|problem| fault(key, &problem))?;
+        path = if path.is_empty() { step.get().to_owned() } else { format!("{path}.{}", step.get()) };
+    }
+    let value = value.trim();
+    if value == "none" && !NONE_IS_A_VALUE.contains(&last.get()) {
+        let removed = item.as_table_like_mut().and_then(|table| table.remove(last.get()));
+        removed.ok_or_else(|| fault(key, "nothing to remove: the recipe does not give this key"))?;
+    } else {
+        put(item, last.get(), value).map_err(|problem| fault(key, &problem))?;
+    }
+    Ok(document.to_string())
+}
+
+/// The child of `item` (which stands at `path`) called `step`: an element by its name; a table is made when absent.
+fn descend<'a>(item: &'a mut Item, step: &str, path: &str) -> Result<&'a mut Item, String> {
+    if item.is_array_of_tables() || item.is_array() {
+        let found = place::elements(item).position(|element| place::element_name(element) == Some(step));
+        let index = found.ok_or_else(|| {
+            let names: Vec<&str> = place::elements(item).filter_map(place::element_name).collect();
+            let hint = did_you_mean(step, &names);
+            format!("nothing in {path} is called `{step}`{hint}; there are: {}", names.join(", "))
+        })?;
+        return item.get_mut(index).ok_or_else(|| format!("{path} is too short"));
+    }
+    let empty = if item.is_table() { toml_edit::table() } else { Item::Value(InlineTable::new().into()) };
+    let table = item.as_table_like_mut().ok_or_else(|| format!("{path} is not a table"))?;
+    Ok(table.entry(step).or_insert(empty))
+}
+
+/// Gives `name` in `parent` the value that `text` is in TOML, else `text` itself.
+fn put(parent: &mut Item, name: &str, text: &str) -> Result<(), String> {
+    let mut value = text.parse::<Value>().unwrap_or_else(|_| Value::from(text));
+    let inline = parent.is_inline_table();
+    let table = parent.as_table_like_mut().ok_or("its parent is not a table")?;
+    match table.get(name).and_then(Item::as_value) {
+        Some(old) if inline => *value.decor_mut() = old.decor().clone(),
+        // The old comment tells where the old value came from.
+        _ if !inline => value.decor_mut().set_suffix("  # --set"),
+        _ => {}
+    }
+    table.insert(name, Item::Value(value));
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Which parameters a feature may have, and in which ranges. The kernels check again what they are given; here the
+//! author's line is still known.
+
+use super::validate::Faults;
+use super::{DbRef, DbSpec, Dtype, FeatureSpec, Normalize, Op, Preset};
+
+/// Longest FFT, samples: 11 s at 96 kHz, far above any use, and small enough for any plan's tables.
+const N_FFT_MAX: usize = 1 << 20;
+/// More bands than this are a mistake.
+const N_MELS_MAX: usize = 65_536;
+/// Powers between which f32's logarithm is sound.
+const POWERS: std::ops::RangeInclusive<f64> = 1e-37..=1e30;
+/// As scipy calls them; `ones` is `boxcar`, `povey` Kaldi's own.
+const WINDOWS: [&str; 9] =
+    ["hann", "hamming", "blackman", "blackmanharris", "nuttall", "bartlett", "boxcar", "ones", "povey"];
+const PAD_MODES: [&str; 3] = ["constant", "reflect", "edge"];
+const NORMS: [&str; 2] = ["slaney", "none"];
+
+/// Everything impossible in `spec`, which stands at `key`.
+pub(super) fn check(spec: &FeatureSpec, key: &str, sample_rate_hz: u32, faults: &mut Faults) {
+    let at = |name: &str| format!("{key}.{name}");
+    unused(spec, &at, faults);
+    framing(spec, &at, faults);
+    mel(spec, sample_rate_hz, &at, faults);
+    if let Some(db) = &spec.db {
+        decibels(spec, db, &at, faults);
+    }
+    storage(spec, &at, faults);
+}
+
+fn unused(spec: &FeatureSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
+    let (mel, mfcc) = (spec.op != Op::Stft, spec.op == Op::Mfcc);
+    let given = [
+        ("n_mels", spec.n_mels.is_some(), mel),
+        ("fmin", spec.fmin.is_some(), mel),
+        ("fmax", spec.fmax.is_some(), mel),
+        ("htk", spec.htk.is_some(), mel),
+        ("norm", spec.norm.is_some(), mel),
+        ("n_mfcc", spec.n_mfcc.is_some(), mfcc),
+        ("dct_type", spec.dct_type.is_some(), mfcc),
+        ("lifter", spec.lifter.is_some(), mfcc),
+        ("delta", spec.delta.is_some(), mfcc),
+    ];
+    for (name, given, used) in given {
+        faults.unless(!given || used, &at(name), format!("op = \"{}\" does not use it", spec.op.name()));
+    }
+    let whisper = spec.preset != Preset::Whisper || spec.op == Op::Mel;
+    faults.unless(whisper, &at("preset"), "`whisper` defines op = \"mel\" alone");
+}
+
+fn framing(spec: &FeatureSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
+    let whole = |value: Option<usize>| value.map(|value| value as f64);
+    faults.within(whole(spec.n_fft), 2.0..=N_FFT_MAX as f64, &at("n_fft"));
+    faults.within(whole(spec.hop_length), 1.0..=N_FFT_MAX as f64, &at("hop_length"));
+    faults.within(whole(spec.win_length), 1.0..=N_FFT_MAX as f64, &at("win_length"));
+    if let (Some(win_length), Some(n_fft)) = (spec.win_length, spec.n_fft_known()) {
+        let problem = format!("{win_length} is longer than n_fft = {n_fft}");
+        faults.unless(win_length <= n_fft, &at("win_length"), problem);
+    }
+    faults.one_of(spec.window.as_deref(), &WINDOWS, &at("window"));
+    faults.one_of(spec.pad_mode.as_deref(), &PAD_MODES, &at("pad_mode"));
+    faults.positive(spec.power, &at("power"));
+    let decibels = spec.db.is_some() || spec.op == Op::Mfcc;
+    let sound = !decibels || spec.power.is_none_or(|power| power == 1.0 || power == 2.0);
+    faults.unless(sound, &at("power"), "allowed before decibels: 1 or 2");
+    faults.within(whole(spec.frames), 1.0..=f64::from(u32::MAX), &at("frames"));
+}
+
+fn mel(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
+    let nyquist = f64::from(sample_rate_hz) / 2.0;
+    faults.within(spec.n_mels.map(|n| n as f64), 1.0..=N_MELS_MAX as f64, &at("n_mels"));
+    if let Some(fmin) = spec.fmin {
+        let problem = format!("{fmin} is impossible; allowed: from 0 to below {nyquist} (half the sample rate)");
+        faults.unless((0.0..nyquist).contains(&fmin), &at("fmin"), problem);
+    }
+    if let Some(fmax) = spec.fmax {
+        let fmin = spec.fmin.unwrap_or(0.0);
+        let problem =
+            format!("{fmax} is impossible; allowed: above fmin = {fmin}, at most {nyquist} (half the sample rate)");
+        faults.unless(fmax > fmin && fmax <= nyquist, &at("fmax"), problem);
+    }
+    faults.one_of(spec.norm.as_deref(), &NORMS, &at("norm"));
+    if let Some(n_mfcc) = spec.n_mfcc {
+        let n_mels = spec.n_mels_known();
+        let problem = format!("{n_mfcc} is out of range; allowed: 1 to n_mels = {n_mels}");
+        faults.unless((1..=n_mels).contains(&n_mfcc), &at("n_mfcc"), problem);
+    }
+    faults.within(spec.dct_type.map(f64::from), 1.0..=3.0, &at("dct_type"));
+    faults.within(spec.delta.map(f64::from), 0.0..=2.0, &at("delta"));
+    let lifter = spec.lifter.is_none_or(|lifter| lifter.is_finite() && lifter >= 0.0);
+    faults.unless(lifter, &at("lifter"), "allowed: a number, 0 (none) or more");
+}
+
+fn decibels(spec: &FeatureSpec, db: &DbSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
+    let own_log = matches!(spec.preset, Preset::Kaldi | Preset::Whisper);
+    faults.unless(!own_log, &at("db"), format!("preset = \"{}\" has its own logarithm", spec.preset.name()));
+    match &db.reference {
+        DbRef::Name(name) => faults.unless(name == "max", &at("db.ref"), "allowed: \"max\" or a number above 0"),
+        DbRef::Value(power) => faults.within(Some(*power), POWERS, &at("db.ref")),
+    }
+    faults.within(Some(db.amin), POWERS, &at("db.amin"));
+    faults.positive(db.top_db, &at("db.top_db"));
+}
+
+fn storage(spec: &FeatureSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
+    let axis = spec.op.axis();
+    let orders = [format!("{axis},frame"), format!("frame,{axis}")];
+    let known = spec.dim_order.as_ref().is_none_or(|order| orders.contains(order));
+    faults.unless(known, &at("dim_order"), format!("allowed: \"{}\" or \"{}\"", orders[0], orders[1]));
+    match spec.dtype {
+        Some(Dtype::F16) => {
+            let problem = "linear power overflows f16; allowed: f32, or give `db` or normalize";
+            faults.unless(!spec.is_linear(), &at("dtype"), problem);
+        }
+        Some(Dtype::U8) => {
+            let problem = "the range is unknown; allowed: f16, f32, or u8 with normalize = \"minmax\" or db with ref = \"max\" and top_db";
+            faults.unless(spec.has_known_range(), &at("dtype"), problem);
+        }
+        Some(Dtype::F32) | None => {}
+    }
+}
+
+impl FeatureSpec {
+    /// `n_fft` where it does not hang on the sample rate (kaldi's does).
+    pub(super) fn n_fft_known(&self) -> Option<usize> {
+        self.n_fft.or(match self.preset {
+            Preset::Librosa => Some(2048),
+            Preset::Torchaudio | Preset::Whisper => Some(400),
+            Preset::Kaldi => None,
+        })
+    }
+
+    /// `n_mels`, or the preset's.
+    pub(super) fn n_mels_known(&self) -> usize {
+        self.n_mels.unwrap_or(match self.preset {
+            Preset::Librosa | Preset::Torchaudio => 128,
+            Preset::Kaldi => 23,
+            Preset::Whisper => 80,
+        })
+    }
+
+    /// Powers as they are: neither a logarithm nor a scaling follows.
+    fn is_linear(&self) -> bool {
+        let own_log = matches!(self.preset, Preset::Kaldi | Preset::Whisper) && self.op != Op::Stft;
+        self.op != Op::Mfcc && self.db.is_none() && !own_log && self.normalize == Normalize::None
+    }
+
+    /// Smallest and largest value are known before the clip is.
+    fn has_known_range(&self) -> bool {
+        let decibels =
+            self.db.as_ref().is_some_and(|db| db.reference == DbRef::Name("max".into()) && db.top_db.is_some());
+        match self.normalize {
+            Normalize::Minmax => true,
+            Normalize::None => decibels && self.op != Op::Mfcc,
+            Normalize::Meanvar => false,
+        }
+    }
+}

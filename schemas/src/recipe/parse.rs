@@ -1,0 +1,255 @@
+//! From text to a [`Recipe`], strictly, with errors for people who write recipes by hand.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Document, Item};
+
+use super::place::{self, Place};
+use super::{Recipe, edit, shipped, validate};
+
+/// Why there is no recipe. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// Neither a shipped name nor a file.
+    #[error("no recipe and no file is called `{name}`{hint}; shipped recipes: {shipped}", hint = did_you_mean(name, &shipped::names()), shipped = shipped::names().join(", "))]
+    Unknown {
+        /// As given.
+        name: String,
+    },
+    /// The file is there, but cannot be read.
+    #[error("recipe {}: cannot read it", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not TOML.
+    #[error("{place}: {problem}")]
+    Syntax {
+        /// Where.
+        place: Place,
+        /// What TOML wants there.
+        problem: String,
+    },
+    /// An unknown key, a wrong type or an impossible value.
+    #[error("{place}: {key}: {problem}")]
+    Invalid {
+        /// Where.
+        place: Place,
+        /// With dots, elements by name: `features.log_mel.n_mels`.
+        key: String,
+        /// What is wrong, and what is allowed.
+        problem: String,
+    },
+}
+
+/// The text of a recipe and where it is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Path of the file or name of the shipped recipe, for errors.
+    pub origin: String,
+    /// TOML.
+    pub text: String,
+}
+
+impl Source {
+    /// The shipped recipe of that name, else the file at that path.
+    ///
+    /// # Errors
+    /// [`RecipeError::Unknown`], [`RecipeError::Read`].
+    pub fn find(name_or_file: &str) -> Result<Self, RecipeError> {
+        if let Some(text) = shipped::text(name_or_file) {
+            return Ok(Self { origin: name_or_file.to_owned(), text: text.to_owned() });
+        }
+        let path = Path::new(name_or_file);
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self { origin: name_or_file.to_owned(), text }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                Err(RecipeError::Unknown { name: name_or_file.to_owned() })
+            }
+            Err(source) => Err(RecipeError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The recipe, and its text with `sets` applied and comments kept.
+    ///
+    /// A set is `key=value`: see [`Recipe::load`].
+    ///
+    /// # Errors
+    /// [`RecipeError::Syntax`], [`RecipeError::Invalid`]: the first in the file, else the first of the sets.
+    pub fn parse(&self, sets: &[String]) -> Result<(Recipe, String), RecipeError> {
+        let document = Document::parse(self.text.as_str()).map_err(|error| RecipeError::Syntax {
+            place: self.line(error.span().map_or(0, |span| span.start)),
+            problem: one_line(error.message()),
+        })?;
+        let root = document.as_item();
+        let recipe = deserialise(&self.text, root).map_err(|fault| RecipeError::Invalid {
+            place: self.line(fault.offset),
+            key: place::shown(root, &fault.key),
+            problem: fault.problem,
+        })?;
+        let mut edited = document.clone().into_mut();
+        let mut history = vec![recipe];
+        for flag in sets {
+            let recipe = edit::set(&mut edited, flag).and_then(|text| reparse(&text));
+            history.push(recipe.map_err(|fault| RecipeError::Invalid {
+                place: Place::Flag(flag.clone()),
+                key: fault.key,
+                problem: fault.problem,
+            })?);
+        }
+        self.check(&history, sets, root, edited.as_item())?;
+        let recipe = history.pop().expect("the file's own recipe is the first");
+        Ok((recipe, edited.to_string()))
+    }
+
+    /// The first impossible value by line of the file, else the first that a set brought in.
+    fn check(&self, history: &[Recipe], sets: &[String], root: &Item, edited: &Item) -> Result<(), RecipeError> {
+        let faults: Vec<Vec<Fault>> = history.iter().map(validate::faults).collect();
+        let Some(now) = faults.last() else { return Ok(()) };
+        let placed = now.iter().map(|fault| match faults.iter().rposition(|then| !then.contains(fault)) {
+            Some(before) => ((1, before), Place::Flag(sets[before].clone()), fault),
+            None => {
+                let offset = place::offset_of(root, &fault.key);
+                ((0, offset), self.line(offset), fault)
+            }
+        });
+        placed.min_by_key(|(order, ..)| *order).map_or(Ok(()), |(_, place, fault)| {
+            let (key, problem) = (place::shown(edited, &fault.key), fault.problem.clone());
+            Err(RecipeError::Invalid { place, key, problem })
+        })
+    }
+
+    fn line(&self, offset: usize) -> Place {
+        Place::Line { origin: self.origin.clone(), line: place::line_of(&self.text, offset) }
+    }
+}
+
+impl Recipe {
+    /// The shipped recipe of that name, else the file at that path, with `sets` applied in order.
+    ///
+    /// A set is `key=value`: `split.seed=7`, `features.log_mel.n_mels=96` (elements by their `name`, cleaning steps by
+    /// their `step`). The value is TOML, else text as it stands; `none` removes a key that may be absent.
+    ///
+    /// # Errors
+    /// As [`Source::find`] and [`Source::parse`].
+    pub fn load(name_or_file: &str, sets: &[String]) -> Result<Self, RecipeError> {
+        Source::find(name_or_file)?.parse(sets).map(|(recipe, _)| recipe)
+    }
+
+    /// A recipe from its text; `origin` stands in errors for the file.
+    ///
+    /// # Errors
+    /// As [`Source::parse`].
+    pub fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Self, RecipeError> {
+        let source = Source { origin: origin.to_owned(), text: text.to_owned() };
+        source.parse(sets).map(|(recipe, _)| recipe)
+    }
+}
+
+/// Something wrong with a key, not yet placed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Elements as numbers: `features.1.n_mels`.
+    pub key: String,
+    /// What is wrong, and what is allowed.
+    pub problem: String,
+}
+
+struct TypeFault {
+    offset: usize,
+    key: String,
+    problem: String,
+}
+
+fn deserialise(text: &str, root: &Item) -> Result<Recipe, TypeFault> {
+    toml::from_str(text).map_err(|error| {
+        let span = error.span().unwrap_or_default();
+        // Faults of the whole file have an empty span.
+        let mut key = if span.is_empty() { String::new() } else { place::key_at(root, span.start) };
+        let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        if let Some(name) = missing {
+            key = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+        }
+        TypeFault { offset: span.start, key, problem: explain(error.message()) }
+    })
+}
+
+/// The recipe in an edited text, its faults called by names and not yet placed.
+fn reparse(text: &str) -> Result<Recipe, Fault> {
+    let fault = |key, problem| Fault { key, problem };
+    let document = Document::parse(text).map_err(|error| fault(String::new(), one_line(error.message())))?;
+    let root = document.as_item();
+    deserialise(text, root).map_err(|error| fault(place::shown(root, &error.key), error.problem))
+}
+
+/// serde's message in the words of a recipe's author.
+fn explain(message: &str) -> String {
+    let message = one_line(message);
+    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let ([wrong, allowed @ ..], kind) = (words.as_slice(), message.split(' ').nth(1).unwrap_or_default()) else {
+        return plain_types(&message);
+    };
+    let choice = || format!("{}{}; allowed: {}", did_you_mean(wrong, allowed), not_built(wrong), allowed.join(", "));
+    match (message.split(' ').next(), kind) {
+        (Some("unknown"), "field") => format!("unknown key{}", choice()),
+        (Some("unknown"), "variant") => format!("`{wrong}` is unknown{}", choice()),
+        (Some("missing"), "field") => "is missing".to_owned(),
+        _ => plain_types(&message),
+    }
+}
+
+/// Rust's type names in plain words.
+fn plain_types(message: &str) -> String {
+    const WORDS: [(&str, &str); 8] = [
+        ("f64", "a number"),
+        ("u8", "a whole number from 0 to 255"),
+        ("u32", "a whole number, 0 or more"),
+        ("u64", "a whole number, 0 or more"),
+        ("usize", "a whole number, 0 or more"),
+        ("a boolean", "true or false"),
+        ("a sequence", "an array"),
+        ("an array of length 3", "three numbers"),
+    ];
+    if message == "wanted string or table" {
+        return "expected a word in quotes".to_owned();
+    }
+    let Some((found, expected)) = message.split_once(", expected ") else { return message.to_owned() };
+    let expected = WORDS.iter().find(|(rust, _)| *rust == expected).map_or(expected, |(_, plain)| plain);
+    format!("{found}, expected {expected}")
+}
+
+fn not_built(wrong: &str) -> &'static str {
+    if ["images", "stretch"].contains(&wrong) { " (not built yet)" } else { "" }
+}
+
+fn one_line(message: &str) -> String {
+    message.trim().replace('\n', ", ")
+}
+
+/// ` (did you mean …?)` for the nearest of `allowed` when it is near enough to be a slip.
+pub(super) fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
+    let nearest = allowed.iter().map(|word| (edit_distance(wrong, word), word)).min();
+    match nearest {
+        Some((distance, word)) if distance <= 1 + wrong.len().min(word.len()) / 4 => {
+            format!(" (did you mean `{word}`?)")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Levenshtein's: insertions, deletions and replacements of characters.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
+    for (i, l) in left.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, r) in right.chars().enumerate() {
+            let replaced = diagonal + usize::from(l != r);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

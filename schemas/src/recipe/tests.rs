@@ -1,0 +1,319 @@
+//! Errors as an author sees them, word for word; sets; the shipped recipes.
+
+use super::{DbRef, DbSpec, Recipe, RecipeError, SHIPPED, Source};
+use crate::canonical;
+
+/// Eight lines; what a case adds to the feature is line 9.
+const SMALLEST: &str = r#"
+name = "mine"
+[catalog]
+dataset = "fma"
+[[features]]
+name = "log_mel"
+op = "mel"
+db = {}
+"#;
+
+fn parse(text: &str, sets: &[&str]) -> Result<Recipe, RecipeError> {
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    Recipe::parse(text, "my.toml", &sets)
+}
+
+fn error(text: &str, sets: &[&str]) -> String {
+    parse(text, sets).expect_err("a faulty recipe").to_string()
+}
+
+/// The error after adding `text` to the smallest recipe.
+fn added(text: &str) -> String {
+    error(&format!("{SMALLEST}{text}\n"), &[])
+}
+
+fn with_set(set: &str) -> String {
+    error(SMALLEST, &[set])
+}
+
+#[test]
+fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
+    assert_eq!(
+        added("[audio]\nsample_rate = 8000"),
+        "my.toml:10: audio.sample_rate: unknown key (did you mean `sample_rate_hz`?); allowed: sample_rate_hz, \
+         duration_s, min_duration_s, segment_s, segment_hop_s, segments_max, segment_min_s, decode"
+    );
+    assert!(
+        added("n_mel = 96").starts_with("my.toml:9: features.log_mel.n_mel: unknown key (did you mean `n_mels`?); ")
+    );
+    assert_eq!(
+        added("[split]\nxyz = 1"),
+        "my.toml:10: split.xyz: unknown key; allowed: rule, fractions, seed, column, group_duplicates"
+    );
+    assert!(added("[audio]\nstretch = [0.85]").starts_with("my.toml:10: audio.stretch: unknown key (not built yet); "));
+    assert!(
+        added("[audio.decode]\nroute = 1").starts_with("my.toml:10: audio.decode.route: unknown key; allowed: path")
+    );
+}
+
+#[test]
+fn wrong_types_and_words_say_what_is_allowed() {
+    for (text, message) in [
+        (
+            "n_mels = \"96\"",
+            "9: features.log_mel.n_mels: invalid type: string \"96\", expected a whole number, 0 or more",
+        ),
+        ("n_mels = -3", "9: features.log_mel.n_mels: invalid value: integer `-3`, expected a whole number, 0 or more"),
+        ("center = 1", "9: features.log_mel.center: invalid type: integer `1`, expected true or false"),
+        (
+            "preset = \"librossa\"",
+            "9: features.log_mel.preset: `librossa` is unknown (did you mean `librosa`?); allowed: librosa, torchaudio, kaldi, whisper",
+        ),
+        ("[audio]\nduration_s = \"30\"", "10: audio.duration_s: invalid type: string \"30\", expected a number"),
+        ("[split]\nfractions = [0.9, 0.1]", "10: split.fractions: invalid length 2, expected three numbers"),
+        ("[shards]\ncompression = 3", "10: shards.compression: expected a word in quotes"),
+        ("[[features]]\nname = \"b\"", "9: features.b.op: is missing"),
+        ("[[targets]]\nname = \"b\"", "9: targets.b.column: is missing"),
+        ("= 3", "9: unquoted keys cannot be empty"),
+    ] {
+        let found = added(text);
+        assert!(found.starts_with(&format!("my.toml:{message}")), "{text}: {found}");
+    }
+    assert_eq!(error("name = \"mine\"", &[]), "my.toml:1: catalog: is missing");
+    assert_eq!(
+        error("name = \"mine\"\n[catalog]\ndataset = \"images\"", &[]),
+        "my.toml:3: catalog.dataset: `images` is unknown (not built yet); allowed: fma, folders, table"
+    );
+}
+
+#[test]
+fn impossible_values_of_features_are_found_at_their_line() {
+    for (text, message) in [
+        ("n_mels = 0", "n_mels: 0 is out of range; allowed: 1 to 65536"),
+        ("n_fft = 1", "n_fft: 1 is out of range; allowed: 2 to 1048576"),
+        ("hop_length = 0", "hop_length: 0 is out of range; allowed: 1 to 1048576"),
+        ("win_length = 4096", "win_length: 4096 is longer than n_fft = 2048"),
+        ("window = \"han\"", "window: `han` is unknown (did you mean `hann`?); allowed: "),
+        ("pad_mode = \"wrap\"", "pad_mode: `wrap` is unknown; allowed: "),
+        ("norm = \"slany\"", "norm: `slany` is unknown (did you mean `slaney`?); allowed: slaney, none"),
+        ("power = -1", "power: -1 is impossible; allowed: a number above 0"),
+        ("power = 1.5", "power: allowed before decibels: 1 or 2"),
+        ("fmin = -5", "fmin: -5 is impossible; allowed: from 0 to below 11025 (half the sample rate)"),
+        ("fmax = 12000", "fmax: 12000 is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)"),
+        ("fmax = nan", "fmax: NaN is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)"),
+        ("n_mfcc = 20", "n_mfcc: op = \"mel\" does not use it"),
+        ("delta = 1", "delta: op = \"mel\" does not use it"),
+        ("frames = 0", "frames: 0 is out of range; allowed: 1 to 4294967295"),
+        ("dim_order = \"mel,time\"", "dim_order: allowed: \"mel,frame\" or \"frame,mel\""),
+        (
+            "dtype = \"u8\"",
+            "dtype: the range is unknown; allowed: f16, f32, or u8 with normalize = \"minmax\" or db with ref = \"max\" and top_db",
+        ),
+    ] {
+        assert!(added(text).starts_with(&format!("my.toml:9: features.log_mel.{message}")), "{text}: {}", added(text));
+    }
+}
+
+#[test]
+fn rules_between_keys_of_a_feature_hold() {
+    let with_op = |text: &str| SMALLEST.replace("op = \"mel\"\ndb = {}", text);
+    for (text, message) in [
+        ("op = \"mel\"\ndtype = \"f16\"", "8: features.log_mel.dtype: linear power overflows f16"),
+        ("op = \"stft\"\nn_mels = 3", "8: features.log_mel.n_mels: op = \"stft\" does not use it"),
+        ("op = \"mfcc\"\nn_mfcc = 129", "8: features.log_mel.n_mfcc: 129 is out of range; allowed: 1 to n_mels = 128"),
+        ("op = \"mfcc\"\ndct_type = 4", "8: features.log_mel.dct_type: 4 is out of range; allowed: 1 to 3"),
+        ("op = \"mfcc\"\nlifter = -1", "8: features.log_mel.lifter: allowed: a number, 0 (none) or more"),
+        ("op = \"mfcc\"\ndtype = \"u8\"", "8: features.log_mel.dtype: the range is unknown"),
+        ("op = \"mfcc\"\npreset = \"whisper\"", "8: features.log_mel.preset: `whisper` defines op = \"mel\" alone"),
+        ("op = \"mel\"\ndb = { ref = \"min\" }", "8: features.log_mel.db.ref: allowed: \"max\" or a number above 0"),
+        ("op = \"mel\"\ndb = { amin = 0 }", "8: features.log_mel.db.amin: 0 is out of range"),
+        ("op = \"mel\"\n[features.db]\ntop_db = 0", "9: features.log_mel.db.top_db: 0 is impossible"),
+        (
+            "op = \"mel\"\npreset = \"kaldi\"\ndb = {}",
+            "9: features.log_mel.db: preset = \"kaldi\" has its own logarithm",
+        ),
+    ] {
+        let found = error(&with_op(text), &[]);
+        assert!(found.starts_with(&format!("my.toml:{message}")), "{text}: {found}");
+    }
+    let u8_of_decibels = with_op("op = \"mel\"\ndtype = \"u8\"\ndb = { ref = \"max\", top_db = 80 }");
+    parse(&u8_of_decibels, &[]).expect("u8 where the range is known");
+}
+
+#[test]
+fn impossible_values_of_sections_are_found_at_their_line() {
+    for (text, message) in [
+        ("[split]\nfractions = [0.8, 0.1, 0.2]", "10: split.fractions: [0.8, 0.1, 0.2] is impossible"),
+        ("[split]\nfractions = [1.2, -0.1, -0.1]", "10: split.fractions: [1.2, -0.1, -0.1] is impossible"),
+        ("[split]\nrule = \"column\"", "10: split.rule: `column` wants split.column"),
+        ("[split]\ncolumn = \"fold\"", "10: split.column: is used by rule = \"column\" alone"),
+        ("[split]\nrule = \"segment\"", "10: split.rule: `segment` wants audio.segment_s"),
+        ("[split]\nrule = \"official\"\ngroup_duplicates = true", "11: split.group_duplicates: only the rules"),
+        ("[audio]\nsample_rate_hz = 4000", "10: audio.sample_rate_hz: 4000 is out of range; allowed: 8000 to 96000"),
+        ("[audio]\nduration_s = 0", "10: audio.duration_s: 0 is impossible; allowed: a number above 0"),
+        ("[audio]\nduration_s = inf", "10: audio.duration_s: inf is impossible; allowed: a number above 0"),
+        ("[audio]\nsegments_max = 3", "10: audio.segments_max: has no meaning without audio.segment_s"),
+        ("[audio]\nsegment_s = 3\nsegment_min_s = 4", "11: audio.segment_min_s: is longer than audio.segment_s = 3"),
+        ("[audio]\nduration_s = 2\nsegment_s = 3", "11: audio.segment_s: 3 is longer than audio.duration_s = 2"),
+        ("[shards]\nclips = 0", "10: shards.clips: 0 is impossible; allowed: a whole number, 1 or more"),
+        ("[shards]\nrow_group_rows = 0", "10: shards.row_group_rows: 0 is impossible"),
+        ("[[features]]\nname = \"log_mel\"\nop = \"stft\"", "10: features.log_mel.name: `log_mel` is used twice"),
+        (
+            "[[targets]]\nname = \"segment\"\ncolumn = \"x\"",
+            "10: targets.segment.name: `segment` is the name of a column",
+        ),
+        (
+            "[[targets]]\nname = \"log_mel_shape\"\ncolumn = \"x\"",
+            "10: targets.log_mel_shape.name: `log_mel_shape` is the name of",
+        ),
+        ("[[targets]]\nname = \"Genre\"\ncolumn = \"x\"", "10: targets.Genre.name: `Genre` is not a column name"),
+        (
+            "[[targets]]\nname = \"a\"\ncolumn = \"x\"\nclasses = [\"r\", \"r\"]",
+            "12: targets.a.classes: allowed: at least one",
+        ),
+        ("[[catalog.clean]]\nstep = \"a\"", "9: catalog.clean.a: needs `where` (a predicate) or `sql`"),
+        (
+            "[[catalog.clean]]\nstep = \"a\"\nwhere = \"b\"\nsql = \"c\"",
+            "12: catalog.clean.a.sql: `where` is there too",
+        ),
+        ("[[catalog.clean]]\nstep = \"a\"\nwhere = \" \"", "11: catalog.clean.a.where: is empty"),
+    ] {
+        assert!(added(text).starts_with(&format!("my.toml:{message}")), "{text}: {}", added(text));
+    }
+    let folders = SMALLEST.replace("\"fma\"", "\"folders\"\nsubset = \"small\"");
+    assert_eq!(error(&folders, &[]), "my.toml:5: catalog.subset: only dataset = \"fma\" has subsets");
+    let featureless = "features = []\nname = \"mine\"\n[catalog]\ndataset = \"fma\"\n";
+    assert_eq!(error(featureless, &[]), "my.toml:1: features: is empty; at least one feature is wanted");
+}
+
+#[test]
+fn of_several_faults_the_first_line_is_told() {
+    assert!(added("n_mels = 0\n[audio]\nduration_s = 0").starts_with("my.toml:9: "));
+    assert!(
+        added("[audio]\nduration_s = 0\n[[features]]\nname = \"a\"\nop = \"mel\"\nn_mels = 0")
+            .starts_with("my.toml:10: ")
+    );
+}
+
+#[test]
+fn sets_change_add_and_remove_values() {
+    let sets = ["split.seed=7", "features.log_mel.n_mels=96", "features.log_mel.db.ref=max", "audio.duration_s = 15"];
+    let recipe = parse(SMALLEST, &sets).expect("valid sets");
+    assert_eq!((recipe.split.seed, recipe.features[0].n_mels, recipe.audio.duration_s), (7, Some(96), Some(15.0)));
+    let db = DbSpec { reference: DbRef::Name("max".to_owned()), amin: 1e-10, top_db: None };
+    assert_eq!(recipe.features[0].db, Some(db));
+
+    let load = |name: &str, sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        Recipe::load(name, &sets).expect("valid sets")
+    };
+    let recipe = load(
+        "demo",
+        &["catalog.clean.labelled.where=track_genre_top = 'Rock'", "targets.genre.column=x", "audio.duration_s=none"],
+    );
+    assert_eq!(recipe.catalog.clean[0].predicate.as_deref(), Some("track_genre_top = 'Rock'"));
+    assert_eq!((recipe.targets[0].column.as_str(), recipe.audio.duration_s), ("x", None));
+    let recipe = load(
+        "demo",
+        &["features.log_mel.normalize=none", "features.mfcc.norm=none", "features.log_mel.db.top_db=none"],
+    );
+    assert_eq!(recipe.features[0].normalize, super::Normalize::None);
+    assert_eq!(recipe.features[1].norm.as_deref(), Some("none"));
+    assert_eq!(recipe.features[0].db.as_ref().and_then(|db| db.top_db), None);
+}
+
+#[test]
+fn sets_reach_into_inline_tables() {
+    let text = "name = \"mine\"\ncatalog = { dataset = \"fma\" }\nfeatures = [{ name = \"a\", op = \"mel\" }]\n";
+    let recipe = parse(text, &["features.a.db.top_db=70", "catalog.require_audio=false"]).expect("valid sets");
+    assert_eq!(recipe.features[0].db.as_ref().and_then(|db| db.top_db), Some(70.0));
+    assert!(!recipe.catalog.require_audio);
+    assert!(error(text, &["features.a.n_mels=0"]).contains("features.a.n_mels: 0 is out of range"));
+    let wrong = text.replace("op = \"mel\"", "op = \"mel\", n_mels = 0");
+    assert!(error(&wrong, &[]).starts_with("my.toml:3: features.a.n_mels: "));
+}
+
+#[test]
+fn a_wrong_set_is_named_instead_of_a_line() {
+    for (set, message) in [
+        (
+            "features.log_mel.n_mel=96",
+            "features.log_mel.n_mel: unknown key (did you mean `n_mels`?); allowed: name, op,",
+        ),
+        ("features.log_mel.db.top=96", "features.log_mel.db.top: unknown key; allowed: ref, amin, top_db"),
+        (
+            "features.log_mle.n_mels=96",
+            "features.log_mle.n_mels: nothing in features is called `log_mle` (did you mean `log_mel`?); there are: log_mel",
+        ),
+        ("features.log_mel.n_mels=many", "features.log_mel.n_mels: invalid type: string \"many\", expected a whole"),
+        ("features.log_mel.n_mels=0", "features.log_mel.n_mels: 0 is out of range; allowed: 1 to 65536"),
+        (
+            "audio.duration_s=0.5",
+            "audio.duration_s: 0.5 is shorter than audio.min_duration_s = 1: every clip would be a reject",
+        ),
+        ("audio.duration_s", "audio.duration_s: no `=`; write key=value"),
+        ("catalog.dataset=none", "catalog.dataset: is missing"),
+        ("audio.duraton_s=none", "audio.duraton_s: nothing to remove: the recipe does not give this key"),
+        ("name.first=x", "name.first: its parent is not a table"),
+    ] {
+        let found = with_set(set);
+        assert!(found.starts_with(&format!("--set {set}: {message}")), "{found}");
+    }
+    let two = error(SMALLEST, &["split.seed=1", "features.log_mel.n_mels=0"]);
+    assert!(two.starts_with("--set features.log_mel.n_mels=0: "), "{two}");
+}
+
+#[test]
+fn an_edited_text_keeps_comments_and_marks_what_was_set() {
+    let source = Source::find("demo").expect("shipped");
+    let (recipe, text) = source.parse(&["split.seed=7".to_owned()]).expect("valid set");
+    assert!(text.contains("seed = 7  # --set\n") && text.contains("# no artist on two sides"), "{text}");
+    assert_eq!(Recipe::parse(&text, "again", &[]).expect("the edited text is a recipe"), recipe);
+}
+
+#[test]
+fn shipped_recipes_are_found_by_name_and_valid() {
+    for (name, _) in SHIPPED {
+        let recipe = Recipe::load(name, &[]).expect("a shipped recipe");
+        assert_eq!(recipe.name, name);
+        assert!(!recipe.description.is_empty());
+    }
+    assert_eq!(
+        Recipe::load("fma-smal", &[]).expect_err("no such recipe").to_string(),
+        "no recipe and no file is called `fma-smal` (did you mean `fma-small`?); shipped recipes: demo, fma-large, \
+         fma-small, fma-windows, gtzan-segments"
+    );
+}
+
+#[test]
+fn an_explicit_default_is_the_same_recipe_as_an_absent_key() {
+    let explicit =
+        SMALLEST.replace("db = {}", "db = { ref = 1, amin = 1e-10 }\npreset = \"librosa\"\nnormalize = \"none\"");
+    let sections = "[split]\nrule = \"artist\"\nfractions = [0.8, 0.1, 0.1]\nseed = 42\n[audio]\nsample_rate_hz = 22050\n\
+                    min_duration_s = 1\n[shards]\nclips = 512\ncompression = \"zstd\"\n";
+    let explicit = parse(&format!("{explicit}{sections}"), &[]).expect("valid");
+    let absent = parse(SMALLEST, &[]).expect("valid");
+    let json = |recipe: &Recipe| canonical::to_json(recipe).expect("plain struct");
+    assert_eq!(json(&explicit), json(&absent));
+    let changed = parse(SMALLEST, &["split.seed=43"]).expect("valid");
+    assert_ne!(json(&changed), json(&absent));
+}
+
+#[test]
+fn warnings_tell_leaks_rounding_and_empty_filters() {
+    let warnings = |sets: &[&str]| parse(SMALLEST, sets).expect("valid").warnings();
+    assert_eq!(warnings(&[]), [] as [&str; 0]);
+    assert_eq!(
+        warnings(&["split.rule=stratified"]),
+        ["split.rule: leaky: tracks of one artist or album fall on several sides"]
+    );
+    // librosa 0.11's filters.mel(sr=22050, n_fft=256, n_mels=128) has 20 rows of zeros.
+    assert_eq!(
+        warnings(&["features.log_mel.n_fft=256"]),
+        ["features.log_mel.n_mels: 20 of 128 mel filters are empty: lower n_mels, or raise n_fft or fmin"]
+    );
+    assert_eq!(
+        warnings(&["features.log_mel.op=mfcc", "features.log_mel.dtype=f16"]),
+        ["features.log_mel.dtype: f16 rounds MFCC by up to 0.25: f32 is the default"]
+    );
+    assert_eq!(
+        warnings(&["features.log_mel.frames=100"]),
+        ["features.log_mel.frames: clips of every length are cut or padded to it: audio.duration_s is absent"]
+    );
+}

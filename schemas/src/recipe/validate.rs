@@ -1,0 +1,219 @@
+//! Values that TOML's types allow and that mean nothing: everything an author can do wrong, found before any work.
+
+use std::collections::HashSet;
+
+use super::parse::{Fault, did_you_mean};
+use super::{AudioSpec, CatalogSpec, Dataset, Recipe, ShardSpec, SplitRule, SplitSpec};
+
+/// Columns that every feature row has: no feature and no target may take their names.
+const FIXED_COLUMNS: [&str; 13] = [
+    "clip_key",
+    "track_id",
+    "segment",
+    "offset_s",
+    "variant",
+    "genres_all",
+    "artist_id",
+    "album_id",
+    "duration_s",
+    "lost_s",
+    "silent",
+    "audio_blake3",
+    "split", // the folder `split=…`, which readers show as a column
+];
+
+/// Steps that `catalog.subset` and `catalog.require_audio` make.
+const OWN_STEPS: [&str; 2] = ["subset", "audio"];
+
+/// How far the sum of `split.fractions` may be from 1: a few roundings of decimal fractions.
+const FRACTION_SUM_ERROR_MAX: f64 = 1e-9;
+
+/// Everything impossible in `recipe`, in no order.
+pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
+    let mut faults = Faults::default();
+    faults.unless(!recipe.name.trim().is_empty(), "name", "is empty");
+    catalog(&recipe.catalog, &mut faults);
+    columns(recipe, &mut faults);
+    split(recipe.catalog.dataset, &recipe.split, &mut faults);
+    audio(&recipe.audio, &mut faults);
+    if recipe.split.rule == SplitRule::Segment {
+        let audio = &recipe.audio;
+        let bounded = audio.segment_s.is_some() && (audio.segments_max.is_some() || audio.duration_s.is_some());
+        let problem = "`segment` wants audio.segment_s, and audio.segments_max or audio.duration_s";
+        faults.unless(bounded, "split.rule", problem);
+    }
+    for (index, feature) in recipe.features.iter().enumerate() {
+        super::feature_rules::check(feature, &format!("features.{index}"), recipe.audio.sample_rate_hz, &mut faults);
+    }
+    shards(&recipe.shards, &mut faults);
+    faults.0
+}
+
+/// Faults found so far.
+#[derive(Default)]
+pub(super) struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// A fault of `key` unless `ok`.
+    pub fn unless(&mut self, ok: bool, key: &str, problem: impl Into<String>) {
+        if !ok {
+            self.0.push(Fault { key: key.to_owned(), problem: problem.into() });
+        }
+    }
+
+    /// `value`, when given, must lie in `range`.
+    pub fn within(&mut self, value: Option<f64>, range: std::ops::RangeInclusive<f64>, key: &str) {
+        if let Some(value) = value {
+            let (from, to) = (range.start(), range.end());
+            self.unless(range.contains(&value), key, format!("{value} is out of range; allowed: {from} to {to}"));
+        }
+    }
+
+    /// `value`, when given, must be finite and above 0.
+    pub fn positive(&mut self, value: Option<f64>, key: &str) {
+        if let Some(value) = value {
+            let ok = value.is_finite() && value > 0.0;
+            self.unless(ok, key, format!("{value} is impossible; allowed: a number above 0"));
+        }
+    }
+
+    /// `word`, when given, must be one of `allowed`.
+    pub fn one_of(&mut self, word: Option<&str>, allowed: &[&str], key: &str) {
+        if let Some(word) = word {
+            let hint = did_you_mean(word, allowed);
+            let problem = format!("`{word}` is unknown{hint}; allowed: {}", allowed.join(", "));
+            self.unless(allowed.contains(&word), key, problem);
+        }
+    }
+}
+
+fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
+    let subset_has_meaning = spec.subset.is_none() || spec.dataset == Dataset::Fma;
+    faults.unless(subset_has_meaning, "catalog.subset", "only dataset = \"fma\" has subsets");
+    let mut seen = HashSet::new();
+    for (index, step) in spec.clean.iter().enumerate() {
+        let key = format!("catalog.clean.{index}");
+        let name_key = format!("{key}.step");
+        faults.unless(!step.step.trim().is_empty(), &name_key, "is empty");
+        faults.unless(seen.insert(&step.step), &name_key, format!("`{}` is the name of an earlier step", step.step));
+        let own = OWN_STEPS.contains(&step.step.as_str());
+        faults.unless(!own, &name_key, format!("`{}` is the name of one of wavemill's own steps", step.step));
+        match (&step.predicate, &step.sql) {
+            (Some(_), None) | (None, Some(_)) => {}
+            (None, None) => faults.unless(false, &key, "needs `where` (a predicate) or `sql` (a query over `input`)"),
+            (Some(_), Some(_)) => {
+                faults.unless(false, &format!("{key}.sql"), "`where` is there too; allowed: one of them")
+            }
+        }
+        for (name, text) in [("where", &step.predicate), ("sql", &step.sql)] {
+            let empty = text.as_ref().is_some_and(|text| text.trim().is_empty());
+            faults.unless(!empty, &format!("{key}.{name}"), "is empty");
+        }
+    }
+}
+
+/// Targets and features are columns of one row: names that Parquet and SQL take unquoted, each once.
+fn columns(recipe: &Recipe, faults: &mut Faults) {
+    faults.unless(!recipe.features.is_empty(), "features", "is empty; at least one feature is wanted");
+    let targets = recipe.targets.iter().enumerate().map(|(i, target)| (format!("targets.{i}.name"), &target.name));
+    let features = recipe.features.iter().enumerate().map(|(i, feature)| (format!("features.{i}.name"), &feature.name));
+    let shapes: HashSet<String> = recipe.features.iter().map(|feature| format!("{}_shape", feature.name)).collect();
+    let mut seen = HashSet::new();
+    for (key, name) in targets.chain(features) {
+        let mut bytes = name.bytes();
+        let starts = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase());
+        let plain = starts && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        faults.unless(
+            plain,
+            &key,
+            format!("`{name}` is not a column name; allowed: a to z, then a to z, 0 to 9 and _"),
+        );
+        let free = !FIXED_COLUMNS.contains(&name.as_str()) && !shapes.contains(name);
+        faults.unless(free, &key, format!("`{name}` is the name of a column that feature rows have already"));
+        faults.unless(
+            seen.insert(name),
+            &key,
+            format!("`{name}` is used twice; targets and features share their names"),
+        );
+    }
+    for (index, target) in recipe.targets.iter().enumerate() {
+        let key = format!("targets.{index}");
+        faults.unless(!target.column.trim().is_empty(), &format!("{key}.column"), "is empty");
+        if let Some(classes) = &target.classes {
+            let distinct = classes.iter().collect::<HashSet<_>>().len() == classes.len();
+            let problem = "allowed: at least one class name, each once";
+            faults.unless(distinct && !classes.is_empty(), &format!("{key}.classes"), problem);
+        }
+    }
+}
+
+fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
+    let sum: f64 = spec.fractions.iter().sum();
+    let in_range = spec.fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction));
+    let [training, validation, test] = spec.fractions;
+    let problem = format!(
+        "[{training}, {validation}, {test}] is impossible; allowed: three numbers from 0 to 1 that add up to 1"
+    );
+    faults.unless(in_range && (sum - 1.0).abs() <= FRACTION_SUM_ERROR_MAX, "split.fractions", problem);
+    let official = spec.rule != SplitRule::Official || dataset != Dataset::Folders;
+    faults.unless(
+        official,
+        "split.rule",
+        "folders have no official split; allowed: stratified, artist, column, segment",
+    );
+    match (&spec.column, spec.rule == SplitRule::Column) {
+        (None, true) => {
+            faults.unless(false, "split.rule", "`column` wants split.column, the column that holds each row's split")
+        }
+        (Some(_), false) => faults.unless(false, "split.column", "is used by rule = \"column\" alone"),
+        _ => {}
+    }
+    let drawn = matches!(spec.rule, SplitRule::Stratified | SplitRule::Artist);
+    let problem = "only the rules stratified and artist can put duplicates on one side";
+    faults.unless(drawn || !spec.group_duplicates, "split.group_duplicates", problem);
+}
+
+fn audio(spec: &AudioSpec, faults: &mut Faults) {
+    faults.within(Some(f64::from(spec.sample_rate_hz)), 8_000.0..=96_000.0, "audio.sample_rate_hz");
+    faults.positive(spec.duration_s, "audio.duration_s");
+    faults.positive(Some(spec.min_duration_s), "audio.min_duration_s");
+    faults.positive(spec.segment_s, "audio.segment_s");
+    faults.positive(spec.segment_hop_s, "audio.segment_hop_s");
+    faults.positive(spec.segment_min_s, "audio.segment_min_s");
+    faults.unless(
+        spec.segments_max != Some(0),
+        "audio.segments_max",
+        "0 is impossible; allowed: a whole number, 1 or more",
+    );
+    if let Some(duration_s) = spec.duration_s.filter(|duration_s| *duration_s > 0.0) {
+        let min = spec.min_duration_s;
+        let problem =
+            format!("{duration_s} is shorter than audio.min_duration_s = {min}: every clip would be a reject");
+        faults.unless(min <= duration_s, "audio.duration_s", problem);
+        let segment_s = spec.segment_s.unwrap_or(0.0);
+        let problem =
+            format!("{segment_s} is longer than audio.duration_s = {duration_s}: no clip would have a segment");
+        faults.unless(segment_s <= duration_s, "audio.segment_s", problem);
+    }
+    match spec.segment_s {
+        None => {
+            let alone = |given: bool, name: &str, faults: &mut Faults| {
+                faults.unless(!given, &format!("audio.{name}"), "has no meaning without audio.segment_s");
+            };
+            alone(spec.segment_hop_s.is_some(), "segment_hop_s", faults);
+            alone(spec.segments_max.is_some(), "segments_max", faults);
+            alone(spec.segment_min_s.is_some(), "segment_min_s", faults);
+        }
+        Some(segment_s) => {
+            let fits = spec.segment_min_s.is_none_or(|min| min <= segment_s);
+            let problem = format!("is longer than audio.segment_s = {segment_s}");
+            faults.unless(fits, "audio.segment_min_s", problem);
+        }
+    }
+}
+
+fn shards(spec: &ShardSpec, faults: &mut Faults) {
+    let problem = "0 is impossible; allowed: a whole number, 1 or more";
+    faults.unless(spec.clips > 0, "shards.clips", problem);
+    faults.unless(spec.row_group_rows > 0, "shards.row_group_rows", problem);
+}
