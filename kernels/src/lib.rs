@@ -19,6 +19,7 @@ mod pack;
 #[cfg(test)]
 mod parity;
 mod preset;
+pub mod resample;
 mod stft;
 
 pub use args::{DimOrder, FeatureArgs, Op};
