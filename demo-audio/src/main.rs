@@ -16,6 +16,7 @@ mod tracks;
 mod write;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -40,12 +41,23 @@ struct Args {
     force: bool,
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(summary) => {
+            println!("{summary}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("demo-audio: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<String> {
     ensure!((2.0..=60.0).contains(&args.seconds), "--seconds {}: must be 2 to 60", args.seconds);
     ensure!((1..=2000).contains(&args.tracks), "--tracks {}: must be 1 to 2000", args.tracks);
     write::prepare(&args.out_dir, args.force)?;
     let options = tracks::Options { seed: args.seed, tracks: args.tracks, seconds: args.seconds };
-    println!("{}", write::dataset(&args.out_dir, &options)?);
-    Ok(())
+    write::dataset(&args.out_dir, &options)
 }
