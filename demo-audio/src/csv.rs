@@ -1,0 +1,25 @@
+//! CSV as pandas writes it, which is how FMA's tables were written: a field is quoted only where it must be.
+
+/// One record with its line feed.
+pub fn record<I: IntoIterator<Item: AsRef<str>>>(fields: I) -> String {
+    let quoted: Vec<String> = fields.into_iter().map(|field| quote(field.as_ref())).collect();
+    quoted.join(",") + "\n"
+}
+
+fn quote(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::record;
+
+    #[test]
+    fn only_what_needs_quotes_has_them() {
+        assert_eq!(record(["a b", "", "1,2", "x\ny", "5\" tape"]), "a b,,\"1,2\",\"x\ny\",\"5\"\" tape\"\n");
+    }
+}

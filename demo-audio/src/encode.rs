@@ -1,0 +1,150 @@
+//! From samples to the MP3 files that an archive holds: LAME at many rates and modes, an ID3v2 tag and an Info frame in front.
+
+use anyhow::{Context, Result, anyhow};
+use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushNoGap, Mode, MonoPcm, Quality, VbrMode};
+
+use crate::synth::Canvas;
+
+/// How a clip is encoded.
+#[derive(Clone, Copy)]
+pub struct Encoding {
+    /// Sample rate, Hz.
+    pub rate_hz: u32,
+    /// Channels.
+    pub mode: Mode,
+    /// Bits.
+    pub rate: Rate,
+}
+
+/// Constant or variable bit rate.
+#[derive(Clone, Copy)]
+pub enum Rate {
+    /// Constant, kbit/s as in the name.
+    Constant(Bitrate),
+    /// Variable; V0 is the best quality, V9 the worst.
+    Variable(Quality),
+}
+
+impl Rate {
+    /// The rate a catalogue states, where it is fixed: bits a second.
+    pub fn nominal_bps(self) -> Option<u32> {
+        match self {
+            Self::Constant(rate) => Some(1000 * rate as u32),
+            Self::Variable(_) => None,
+        }
+    }
+}
+
+const fn constant(rate_hz: u32, mode: Mode, rate: Bitrate) -> Encoding {
+    Encoding { rate_hz, mode, rate: Rate::Constant(rate) }
+}
+
+const fn variable(rate_hz: u32, mode: Mode, quality: Quality) -> Encoding {
+    Encoding { rate_hz, mode, rate: Rate::Variable(quality) }
+}
+
+/// What is met in the wild, and in FMA.
+pub const ENCODINGS: [Encoding; 12] = [
+    constant(44_100, Mode::JointStereo, Bitrate::Kbps128),
+    constant(44_100, Mode::JointStereo, Bitrate::Kbps192),
+    constant(44_100, Mode::JointStereo, Bitrate::Kbps256),
+    constant(44_100, Mode::JointStereo, Bitrate::Kbps320),
+    constant(44_100, Mode::Stereo, Bitrate::Kbps160),
+    constant(44_100, Mode::Mono, Bitrate::Kbps96),
+    constant(48_000, Mode::JointStereo, Bitrate::Kbps224),
+    constant(22_050, Mode::Mono, Bitrate::Kbps64),
+    variable(44_100, Mode::JointStereo, Quality::Best),
+    variable(44_100, Mode::JointStereo, Quality::Nice),
+    variable(48_000, Mode::Mono, Quality::NearBest),
+    variable(22_050, Mode::JointStereo, Quality::Decent),
+];
+
+/// An encoded clip.
+pub struct Mp3 {
+    /// Tag, Info frame, audio frames.
+    pub bytes: Vec<u8>,
+    /// Where the first audio frame starts.
+    pub audio_at: usize,
+}
+
+/// Encodes a recording; `tag` (see [`id3v2`]) is put in front of it.
+///
+/// # Errors
+/// When LAME refuses a setting or the samples.
+pub fn mp3(canvas: &Canvas, encoding: &Encoding, tag: &[u8]) -> Result<Mp3> {
+    let mut encoder = build(encoding)?;
+    let mut frames = Vec::with_capacity(mp3lame_encoder::max_required_buffer_size(canvas.left.len()));
+    if matches!(encoding.mode, Mode::Mono) {
+        let mono: Vec<f32> = canvas.left.iter().zip(&canvas.right).map(|(left, right)| 0.5 * (left + right)).collect();
+        encoder.encode_to_vec(MonoPcm(&mono), &mut frames)?;
+    } else {
+        encoder.encode_to_vec(DualPcm { left: &canvas.left, right: &canvas.right }, &mut frames)?;
+    }
+    frames.reserve(mp3lame_encoder::max_required_buffer_size(0));
+    encoder.flush_to_vec::<FlushNoGap>(&mut frames)?;
+
+    // LAME leaves room for the Info frame at the start, and knows its content only now.
+    let mut info = Vec::with_capacity(encoder.lame_tag_size());
+    encoder.lame_tag_encode_to_vec(&mut info).context("LAME wrote no Info frame")?;
+    frames[..info.len()].copy_from_slice(&info);
+    Ok(Mp3 { bytes: [tag, &frames].concat(), audio_at: tag.len() + info.len() })
+}
+
+fn build(encoding: &Encoding) -> Result<Encoder> {
+    let mut lame = Builder::new().ok_or_else(|| anyhow!("LAME has no memory"))?;
+    let channels = if matches!(encoding.mode, Mode::Mono) { 1 } else { 2 };
+    lame.set_num_channels(channels)?;
+    lame.set_sample_rate(encoding.rate_hz)?;
+    lame.set_output_sample_rate(encoding.rate_hz.try_into().ok())?;
+    lame.set_mode(encoding.mode)?;
+    lame.set_quality(Quality::Ok)?; // ten times faster than the best; the demo's ear is a small network
+    lame.set_to_write_vbr_tag(true)?;
+    match encoding.rate {
+        Rate::Constant(rate) => lame.set_brate(rate)?,
+        Rate::Variable(quality) => {
+            lame.set_vbr_mode(VbrMode::Mtrh)?;
+            lame.set_vbr_quality(quality)?;
+        }
+    }
+    Ok(lame.build()?)
+}
+
+/// An ID3v2.4 tag (id3.org) with title, artist and album in UTF-8.
+pub fn id3v2(title: &str, artist: &str, album: &str) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for (id, text) in [(b"TIT2", title), (b"TPE1", artist), (b"TALB", album)] {
+        frames.extend_from_slice(id);
+        frames.extend_from_slice(&sync_safe(text.len() + 1));
+        frames.extend_from_slice(&[0, 0, 3]); // no flags; encoding 3 = UTF-8
+        frames.extend_from_slice(text.as_bytes());
+    }
+    [b"ID3\x04\x00\x00".as_slice(), &sync_safe(frames.len()), &frames].concat()
+}
+
+/// 28 bits, seven a byte, so that no size looks like a frame's sync word.
+fn sync_safe(size: usize) -> [u8; 4] {
+    [21, 14, 7, 0].map(|shift| (size >> shift & 0x7F) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ENCODINGS, id3v2, mp3};
+    use crate::{rng::Rng, synth::Canvas};
+
+    #[test]
+    fn every_encoding_gives_a_tag_an_info_frame_and_audio_frames() {
+        let mut rng = Rng::keyed(5, &[]);
+        for (case, encoding) in ENCODINGS.iter().enumerate() {
+            let mut canvas = Canvas::new(encoding.rate_hz, 1.0);
+            canvas.left.iter_mut().for_each(|x| *x = 0.1 * rng.noise());
+            let tag = id3v2("Título", "Ængus", "東京");
+            let clip = mp3(&canvas, encoding, &tag).expect("LAME takes every encoding of the table");
+            assert!(clip.bytes.starts_with(b"ID3"));
+            for at in [tag.len(), clip.audio_at] {
+                assert_eq!((clip.bytes[at], clip.bytes[at + 1] & 0xE0), (0xFF, 0xE0), "encoding {case} at {at}");
+            }
+            let kbits = clip.bytes.len() * 8 / 1000;
+            assert!((16..400).contains(&kbits), "encoding {case}: {kbits} kbit for one second");
+        }
+    }
+}

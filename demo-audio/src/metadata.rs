@@ -1,0 +1,244 @@
+//! `tracks.csv` and `genres.csv` as FMA publishes them: three header lines over 52 columns, lists as Python writes them.
+
+use std::collections::BTreeSet;
+
+use crate::csv;
+use crate::genres::TREE;
+use crate::tracks::{Artist, Line, Plan, Track};
+
+const COLUMNS: [(&str, &[&str]); 4] = [
+    (
+        "album",
+        &[
+            "comments",
+            "date_created",
+            "date_released",
+            "engineer",
+            "favorites",
+            "id",
+            "information",
+            "listens",
+            "producer",
+            "tags",
+            "title",
+            "tracks",
+            "type",
+        ],
+    ),
+    (
+        "artist",
+        &[
+            "active_year_begin",
+            "active_year_end",
+            "associated_labels",
+            "bio",
+            "comments",
+            "date_created",
+            "favorites",
+            "id",
+            "latitude",
+            "location",
+            "longitude",
+            "members",
+            "name",
+            "related_projects",
+            "tags",
+            "website",
+            "wikipedia_page",
+        ],
+    ),
+    ("set", &["split", "subset"]),
+    (
+        "track",
+        &[
+            "bit_rate",
+            "comments",
+            "composer",
+            "date_created",
+            "date_recorded",
+            "duration",
+            "favorites",
+            "genre_top",
+            "genres",
+            "genres_all",
+            "information",
+            "interest",
+            "language_code",
+            "license",
+            "listens",
+            "lyricist",
+            "number",
+            "publisher",
+            "tags",
+            "title",
+        ],
+    ),
+];
+
+/// What is known of a clip once it is encoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Encoded {
+    /// `track.bit_rate`, bits a second.
+    pub bit_rate_bps: u32,
+    /// `track.duration`, seconds.
+    pub seconds: u32,
+}
+
+/// `tracks.csv`; `encoded` has one entry a track. Bytes, since one row is not UTF-8.
+pub fn tracks_csv(plan: &Plan, encoded: &[Encoded]) -> Vec<u8> {
+    let mut table = header().into_bytes();
+    for (track, encoded) in plan.tracks.iter().zip(encoded) {
+        table.extend_from_slice(&line(track, &fields(track, &plan.artists[track.artist], *encoded)));
+    }
+    table
+}
+
+fn header() -> String {
+    let columns = || COLUMNS.iter().flat_map(|(group, names)| names.iter().map(move |name| (*group, *name)));
+    let groups = csv::record([""].into_iter().chain(columns().map(|(group, _)| group)));
+    let names = csv::record([""].into_iter().chain(columns().map(|(_, name)| name)));
+    let index = csv::record(["track_id"].into_iter().chain(columns().map(|_| "")));
+    groups + &names + &index
+}
+
+/// The record of a track, with the fault that the plan asks for.
+fn line(track: &Track, fields: &[String]) -> Vec<u8> {
+    match track.line {
+        Line::Good => csv::record(fields).into_bytes(),
+        Line::TooFewFields => csv::record(&fields[..40]).into_bytes(),
+        Line::TooManyFields => csv::record(fields.iter().map(String::as_str).chain(["stray"])).into_bytes(),
+        Line::NotUtf8 => {
+            let mut bytes = csv::record(&fields[..fields.len() - 1]).into_bytes();
+            bytes.pop();
+            bytes.extend_from_slice(b",Caf\xE9 noir\n"); // Windows-1252
+            bytes
+        }
+    }
+}
+
+fn fields(track: &Track, artist: &Artist, encoded: Encoded) -> Vec<String> {
+    let value = |group: &str, name: &str| match group {
+        "album" => album_value(name, artist),
+        "artist" => artist_value(name, artist),
+        "set" if name == "split" => artist.split.to_owned(),
+        "set" => track.subset.to_owned(),
+        _ => track_value(name, track, artist, encoded),
+    };
+    let columns = COLUMNS.iter().flat_map(|(group, names)| names.iter().map(|name| value(group, name)));
+    [track.id.to_string()].into_iter().chain(columns).collect()
+}
+
+fn album_value(name: &str, artist: &Artist) -> String {
+    match name {
+        "comments" | "favorites" => "0".to_owned(),
+        "date_created" => format!("2008-11-{:02} 01:44:45", 1 + artist.id % 28),
+        "date_released" if artist.id.is_multiple_of(2) => format!("{}-01-05 00:00:00", 2000 + artist.id % 9),
+        "id" => artist.album_id.to_string(),
+        "information" if artist.id.is_multiple_of(4) => "<p></p>".to_owned(),
+        "listens" => (artist.id * 37).to_string(),
+        "tags" => "[]".to_owned(),
+        "title" => artist.album_title.clone(),
+        "tracks" => "12".to_owned(),
+        "type" => "Album".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn artist_value(name: &str, artist: &Artist) -> String {
+    let has_place = artist.id.is_multiple_of(5);
+    match name {
+        "active_year_begin" if has_place => "2006-01-01 00:00:00".to_owned(),
+        "bio" => artist.bio.clone(),
+        "comments" => "0".to_owned(),
+        "date_created" => format!("2008-11-{:02} 01:42:32", 1 + artist.id % 28),
+        "favorites" => (artist.id % 13).to_string(),
+        "id" => artist.id.to_string(),
+        "latitude" if has_place => "40.0583238".to_owned(),
+        "location" if has_place => "Nowhere, São Synth".to_owned(),
+        "longitude" if has_place => "-74.4056612".to_owned(),
+        "members" if artist.id.is_multiple_of(7) => "An oscillator,\nan envelope\nand \"the filter\"".to_owned(),
+        "name" => artist.name.clone(),
+        "tags" => format!("['synthetic', '{}']", artist.genre.title().to_lowercase()),
+        "website" => format!("http://example.org/{}", artist.id),
+        _ => String::new(),
+    }
+}
+
+fn track_value(name: &str, track: &Track, artist: &Artist, encoded: Encoded) -> String {
+    match name {
+        "bit_rate" => encoded.bit_rate_bps.to_string(),
+        "comments" => "0".to_owned(),
+        "date_created" => format!("2008-11-26 01:{:02}:12", track.id % 60),
+        "date_recorded" if track.id.is_multiple_of(3) => "2008-11-26 00:00:00".to_owned(),
+        "duration" => encoded.seconds.to_string(),
+        "favorites" => (track.id % 23).to_string(),
+        "genre_top" if track.labelled => artist.genre.title().to_owned(),
+        "genres" => list(&track.genres),
+        "genres_all" => list(&with_ancestors(&track.genres)),
+        "interest" => (track.id % 9000).to_string(),
+        "language_code" => "en".to_owned(),
+        "license" => "CC0 1.0 Universal".to_owned(),
+        "listens" => (track.id % 7000).to_string(),
+        "number" => track.number.to_string(),
+        "tags" => if track.id.is_multiple_of(4) { "['synthetic']" } else { "[]" }.to_owned(),
+        "title" => track.title.clone(),
+        _ => String::new(),
+    }
+}
+
+fn with_ancestors(genres: &[u32]) -> Vec<u32> {
+    let roots = TREE.iter().filter(|node| genres.contains(&node.id)).map(|node| node.top_level());
+    genres.iter().copied().chain(roots).collect::<BTreeSet<u32>>().into_iter().collect()
+}
+
+fn list(ids: &[u32]) -> String {
+    format!("{ids:?}")
+}
+
+/// `genres.csv`; `#tracks` counts the plan's tracks.
+pub fn genres_csv(plan: &Plan) -> String {
+    let mut table = csv::record(["genre_id", "#tracks", "parent", "title", "top_level"]);
+    for node in &TREE {
+        let tracks = plan.tracks.iter().filter(|track| with_ancestors(&track.genres).contains(&node.id)).count();
+        let numbers = [node.id, tracks as u32, node.parent, node.top_level()].map(|n| n.to_string());
+        let [id, tracks, parent, top_level] = &numbers;
+        table += &csv::record([id, tracks, parent, node.title, top_level]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COLUMNS, Encoded, fields, header, line, with_ancestors};
+    use crate::tracks::{Line, Options, plan};
+
+    #[test]
+    fn the_header_is_fma_s() {
+        let header = header();
+        let lines: Vec<&str> = header.lines().collect();
+        assert_eq!(COLUMNS.iter().map(|(_, names)| names.len()).sum::<usize>(), 52);
+        assert_eq!(lines.iter().map(|line| line.split(',').count()).collect::<Vec<_>>(), [53, 53, 53]);
+        assert!(
+            lines[0].starts_with(",album,album")
+                && lines[1].starts_with(",comments,")
+                && lines[2].starts_with("track_id,")
+        );
+    }
+
+    #[test]
+    fn each_fault_of_a_line_is_there() {
+        let plan = plan(&Options { seed: 1, tracks: 100, seconds: 10.0 });
+        for track in &plan.tracks {
+            let fields = fields(track, &plan.artists[track.artist], Encoded::default());
+            assert_eq!(fields.len(), 53);
+            let utf8 = std::str::from_utf8(&line(track, &fields)).is_ok();
+            assert_eq!(utf8, track.line != Line::NotUtf8, "track {}", track.id);
+        }
+    }
+
+    #[test]
+    fn ancestors_are_added_once() {
+        assert_eq!(with_ancestors(&[297, 12]), [12, 15, 297]);
+        assert_eq!(with_ancestors(&[12]), [12]);
+    }
+}

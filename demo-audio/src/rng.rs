@@ -1,0 +1,77 @@
+//! A small random generator of our own, so that a seed gives the same bytes with every release of every crate.
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// A generator of its own for every key: equal seed and keys, equal numbers, whatever else was drawn before.
+    pub fn keyed(seed: u64, keys: &[u64]) -> Self {
+        let mut rng = Self(seed);
+        for key in keys {
+            rng = Self(rng.next() ^ key.wrapping_mul(0xA24B_AED4_963E_E407));
+        }
+        rng
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `[0, 1)`.
+    pub fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// Uniform in `[low, high)`.
+    pub fn range(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * self.unit()
+    }
+
+    /// White noise in `[-1, 1)`.
+    pub fn noise(&mut self) -> f32 {
+        self.range(-1.0, 1.0)
+    }
+
+    /// Uniform below `n`, which must not be 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// One of `items`, which must not be empty.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
+    /// True with this probability.
+    pub fn chance(&mut self, probability: f32) -> bool {
+        self.unit() < probability
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rng;
+
+    #[test]
+    fn a_key_gives_a_stream_of_its_own() {
+        let draw = |keys: &[u64]| Rng::keyed(7, keys).next();
+        assert_eq!(draw(&[1, 2]), draw(&[1, 2]));
+        assert_ne!(draw(&[1, 2]), draw(&[2, 1]));
+        assert_ne!(Rng::keyed(7, &[1]).next(), Rng::keyed(8, &[1]).next());
+    }
+
+    #[test]
+    fn uniform_numbers_stay_in_range_and_fill_it() {
+        let mut rng = Rng::keyed(2, &[]);
+        let drawn: Vec<f32> = (0..100_000).map(|_| rng.range(-2.0, 3.0)).collect();
+        assert!(drawn.iter().all(|x| (-2.0..3.0).contains(x)));
+        let mean = drawn.iter().sum::<f32>() / 100_000.0;
+        assert!((mean - 0.5).abs() < 0.05, "mean {mean}");
+    }
+}

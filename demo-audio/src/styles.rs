@@ -1,0 +1,322 @@
+//! What makes a genre: which voices play, and in which rhythm.
+//!
+//! Every genre is a timbre and a pattern in time; key, tempo, mix, room, tone and noise belong to the artist, so that a
+//! model which learns the artist learns nothing of the genre.
+
+use crate::genres::Genre;
+use crate::rng::Rng;
+use crate::synth::{Canvas, Note, Voice, drums, effects, voices};
+
+/// How one artist plays and sounds, whatever the piece.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// Lowest tonic, Hz.
+    pub root_hz: f32,
+    /// Factor on the genre's usual tempo.
+    pub pace: f32,
+    /// Minor scale instead of major.
+    pub minor: bool,
+    /// Level of the drums, 1.0 = usual.
+    pub drum_level: f32,
+    /// Level of the guest's part, 0 = none.
+    pub guest_level: f32,
+    /// Room, 0 to 1.
+    pub reverb: f32,
+    /// Spectral tilt, -0.6 dark to 0.6 bright.
+    pub tilt: f32,
+    /// Loudness, dB of full scale.
+    pub rms_db: f32,
+    /// Noise floor, dB of full scale.
+    pub noise_db: f32,
+    /// Stereo width, 0 to 1.
+    pub width: f32,
+}
+
+impl Manner {
+    /// Draws an artist.
+    pub fn draw(rng: &mut Rng) -> Self {
+        Self {
+            root_hz: 55.0 * 2f32.powf(rng.range(0.0, 1.0)),
+            pace: rng.range(0.86, 1.16),
+            minor: rng.chance(0.5),
+            drum_level: rng.range(0.6, 1.3),
+            guest_level: rng.range(0.0, 0.35),
+            reverb: rng.range(0.0, 0.8),
+            tilt: rng.range(-0.5, 0.5),
+            rms_db: rng.range(-26.0, -14.0),
+            noise_db: rng.range(-75.0, -42.0),
+            width: rng.range(0.1, 0.9),
+        }
+    }
+}
+
+/// Renders one piece: the genre's own part, a quiet part of the guest genre, the room, the master.
+pub fn render(genre: Genre, guest: Genre, manner: &Manner, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
+    let mut canvas = part(genre, manner, rate_hz, seconds, rng);
+    if manner.guest_level > 0.05 {
+        let other = part(guest, manner, rate_hz, seconds, rng);
+        canvas.mix(&other, manner.guest_level * level(&canvas) / level(&other).max(1e-6));
+    }
+    effects::reverb(&mut canvas, manner.reverb);
+    effects::tilt(&mut canvas, manner.tilt);
+    effects::master(&mut canvas, manner.rms_db, manner.noise_db, rng);
+    canvas
+}
+
+/// Root mean square of the left channel.
+fn level(canvas: &Canvas) -> f32 {
+    let energy: f64 = canvas.left.iter().map(|x| f64::from(x * x)).sum();
+    (energy / canvas.left.len().max(1) as f64).sqrt() as f32
+}
+
+fn part(genre: Genre, manner: &Manner, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
+    let key = *rng.pick(&[0, 2, 3, 5, 7, 9]);
+    let mut stage = Stage { canvas: Canvas::new(rate_hz, seconds), manner, key, rng };
+    match genre {
+        Genre::Folk => folk(&mut stage),
+        Genre::Classical => classical(&mut stage),
+        Genre::Jazz => jazz(&mut stage),
+        Genre::Electronic => electronic(&mut stage),
+        Genre::HipHop => hip_hop(&mut stage),
+        Genre::Rock => rock(&mut stage),
+        Genre::Experimental => experimental(&mut stage),
+        Genre::Spoken => spoken(&mut stage),
+        Genre::International => international(&mut stage),
+        Genre::OldTime => old_time(&mut stage),
+    }
+    stage.canvas
+}
+
+/// One part being played.
+struct Stage<'a> {
+    canvas: Canvas,
+    manner: &'a Manner,
+    /// Semitones above the artist's root.
+    key: i32,
+    rng: &'a mut Rng,
+}
+
+impl Stage<'_> {
+    /// Seconds a beat, around the genre's usual tempo.
+    fn beat_s(&mut self, bpm: f32) -> f32 {
+        60.0 / (bpm * self.manner.pace * self.rng.range(0.97, 1.03))
+    }
+
+    /// Start times `step_s` apart over the whole piece, numbered.
+    fn grid(&self, step_s: f32) -> impl Iterator<Item = (usize, f32)> + use<> {
+        let steps = (self.canvas.seconds() / step_s).ceil() as usize;
+        (0..steps).map(move |i| (i, i as f32 * step_s))
+    }
+
+    /// The pitch of a scale degree (0 = tonic, 7 = an octave above), `octave` above the artist's root.
+    fn pitch(&self, degree: i32, octave: i32) -> f32 {
+        const MAJOR: [i32; 7] = [0, 2, 4, 5, 7, 9, 11];
+        const MINOR: [i32; 7] = [0, 2, 3, 5, 7, 8, 10];
+        let scale = if self.manner.minor { MINOR } else { MAJOR };
+        let semitones = scale[degree.rem_euclid(7) as usize] + 12 * (degree.div_euclid(7) + octave) + self.key;
+        self.manner.root_hz * 2f32.powf(semitones as f32 / 12.0)
+    }
+
+    /// A pitch drawn from `n` degrees, `from` upwards.
+    fn any_pitch(&mut self, from: i32, n: usize, octave: i32) -> f32 {
+        let degree = from + self.rng.below(n) as i32;
+        self.pitch(degree, octave)
+    }
+
+    /// Plays a note as people do: a little early or late, louder or softer, somewhere on the stage.
+    fn play(&mut self, voice: Voice, at_s: f32, note: Note) {
+        let note = Note { level: note.level * self.rng.range(0.8, 1.0), ..note };
+        let at_s = at_s + self.rng.range(0.0, 0.008);
+        let pan = self.manner.width * self.rng.noise();
+        let sound = voice(&note, self.canvas.rate_hz, self.rng);
+        self.canvas.add(at_s, pan, &sound);
+    }
+
+    /// Repeats a drum pattern over the whole piece: `x` loud, `o` soft, anything else a rest.
+    fn drum(&mut self, voice: Voice, steps: &str, step_s: f32, level: f32) {
+        let steps = steps.as_bytes();
+        let hz = 52.0 * (self.manner.root_hz / 78.0).sqrt();
+        for (i, at_s) in self.grid(step_s) {
+            let strength = match steps[i % steps.len()] {
+                b'x' => 1.0,
+                b'o' => 0.45,
+                _ => continue,
+            };
+            let note = Note { hz, seconds: step_s, level: level * strength * self.manner.drum_level };
+            self.play(voice, at_s, note);
+        }
+    }
+
+    /// Four chord roots, as scale degrees, one a bar.
+    fn changes(&mut self) -> [i32; 4] {
+        *self.rng.pick(&[[0, 3, 4, 0], [0, 5, 3, 4], [0, 4, 5, 3], [0, 3, 0, 4], [0, 2, 3, 4]])
+    }
+}
+
+/// Finger-picked strings in eighths.
+fn folk(stage: &mut Stage) {
+    let step_s = stage.beat_s(104.0) / 2.0;
+    let changes = stage.changes();
+    let picking = *stage.rng.pick(&[[0, 4, 2, 7, 4, 2, 7, 4], [0, 2, 4, 7, 9, 7, 4, 2], [0, 7, 4, 9, 2, 7, 4, 2]]);
+    for (i, at_s) in stage.grid(step_s) {
+        let degree = changes[i / 8 % 4] + picking[i % 8];
+        let note = Note { hz: stage.pitch(degree, 1), seconds: 3.0 * step_s, level: 0.6 };
+        stage.play(voices::string, at_s, note);
+        if i % 4 == 0 {
+            let bass = Note { hz: stage.pitch(changes[i / 8 % 4], 0), seconds: 4.0 * step_s, level: 0.6 };
+            stage.play(voices::string, at_s, bass);
+        }
+    }
+}
+
+/// Slow organ chords under a slow tune.
+fn classical(stage: &mut Stage) {
+    let bar_s = 4.0 * stage.beat_s(72.0);
+    let changes = stage.changes();
+    for (i, at_s) in stage.grid(bar_s) {
+        for degree in [0, 2, 4] {
+            let note = Note { hz: stage.pitch(changes[i % 4] + degree, 1), seconds: bar_s, level: 0.25 };
+            stage.play(voices::organ, at_s, note);
+        }
+        for beat in [0.0, 1.0, 2.0, 3.0] {
+            let note = Note { hz: stage.any_pitch(changes[i % 4] + 7, 5, 1), seconds: bar_s / 4.5, level: 0.25 };
+            stage.play(voices::organ, at_s + beat * bar_s / 4.0, note);
+        }
+    }
+}
+
+/// Walking bass, off-beat electric piano, swung ride.
+fn jazz(stage: &mut Stage) {
+    let beat_s = stage.beat_s(150.0);
+    let changes = stage.changes();
+    for (i, at_s) in stage.grid(beat_s) {
+        let root = changes[i / 4 % 4];
+        let walk = [0, 2, 4, 5][i % 4] + stage.rng.below(2) as i32;
+        stage.play(voices::string, at_s, Note { hz: stage.pitch(root + walk, 0), seconds: 0.8 * beat_s, level: 0.7 });
+        if stage.rng.chance(0.55) {
+            for degree in [2, 6, 8] {
+                let note = Note { hz: stage.pitch(root + degree, 1), seconds: 0.5 * beat_s, level: 0.22 };
+                stage.play(voices::electric_piano, at_s + 0.66 * beat_s, note);
+            }
+        }
+    }
+    stage.drum(drums::ride, "x..x.ox..x.o", beat_s / 3.0, 0.35);
+    stage.drum(drums::hat, "...x..", beat_s / 3.0, 0.3);
+}
+
+/// Square arpeggio in sixteenths over four on the floor.
+fn electronic(stage: &mut Stage) {
+    let step_s = stage.beat_s(128.0) / 4.0;
+    let changes = stage.changes();
+    let shape = *stage.rng.pick(&[[0, 2, 4, 7], [7, 4, 2, 0], [0, 4, 7, 9], [0, 7, 4, 7]]);
+    for (i, at_s) in stage.grid(step_s) {
+        let hz = stage.pitch(changes[i / 16 % 4] + shape[i % 4], 2);
+        stage.play(voices::square, at_s, Note { hz, seconds: 0.7 * step_s, level: 0.4 });
+    }
+    stage.drum(drums::kick, "x...", step_s, 0.9);
+    stage.drum(drums::hat, "..x.", step_s, 0.5);
+}
+
+/// A broken beat, a wobbling bass and a bell now and then.
+fn hip_hop(stage: &mut Stage) {
+    let step_s = stage.beat_s(88.0) / 4.0;
+    let changes = stage.changes();
+    for (i, at_s) in stage.grid(4.0 * step_s) {
+        let root = changes[i / 4 % 4];
+        if i % 4 != 3 {
+            let bass = Note { hz: stage.pitch(root, 0), seconds: 3.4 * step_s, level: 0.5 };
+            stage.play(voices::wobble, at_s, bass);
+        }
+        if stage.rng.chance(0.3) {
+            let note = Note { hz: stage.pitch(root + 4, 2), seconds: 3.0 * step_s, level: 0.15 };
+            stage.play(voices::bell, at_s, note);
+        }
+    }
+    let kick = *stage.rng.pick(&["x..x..x...x.....", "x.....x.x.x.....", "x..x......xo...."]);
+    stage.drum(drums::kick, kick, step_s, 1.0);
+    stage.drum(drums::snare, "....x.......x..o", step_s, 0.8);
+    stage.drum(drums::hat, "x.xox.x.x.xxx.o.", step_s, 0.3);
+}
+
+/// Power chords in eighths on a back beat.
+fn rock(stage: &mut Stage) {
+    let step_s = stage.beat_s(136.0) / 2.0;
+    let changes = stage.changes();
+    for (i, at_s) in stage.grid(step_s) {
+        let length = if stage.rng.chance(0.7) { 0.55 } else { 0.95 };
+        let note = Note { hz: stage.pitch(changes[i / 8 % 4], 0), seconds: length * step_s, level: 0.4 };
+        stage.play(voices::power_chord, at_s, note);
+    }
+    stage.drum(drums::kick, "x..ox...", step_s, 0.9);
+    stage.drum(drums::snare, "..x...x.", step_s, 0.8);
+    stage.drum(drums::ride, "x.x.", step_s, 0.4);
+}
+
+/// Coloured noise that moves slowly, and a lone bell.
+fn experimental(stage: &mut Stage) {
+    let long_s = stage.canvas.seconds();
+    for octave in [1, 3, 4] {
+        let hz = stage.any_pitch(0, 7, octave);
+        stage.play(voices::drone, 0.0, Note { hz, seconds: long_s, level: 0.6 });
+    }
+    for (_, at_s) in stage.grid(1.7) {
+        if stage.rng.chance(0.4) {
+            let at_s = at_s + stage.rng.range(0.0, 1.5);
+            let note = Note { hz: stage.any_pitch(0, 14, 2), seconds: 1.5, level: 0.2 };
+            stage.play(voices::bell, at_s, note);
+        }
+    }
+}
+
+/// Syllables of uneven length in phrases with pauses between.
+fn spoken(stage: &mut Stage) {
+    let base_hz = stage.rng.range(90.0, 220.0);
+    let mut at_s = stage.rng.range(0.0, 0.4);
+    while at_s < stage.canvas.seconds() {
+        let seconds = stage.rng.range(0.09, 0.24) / stage.manner.pace;
+        let note = Note { hz: base_hz * stage.rng.range(0.85, 1.2), seconds, level: 0.7 };
+        stage.play(voices::vowel, at_s, note);
+        if stage.rng.chance(0.3) {
+            let hiss = Note { hz: 60.0, seconds: 0.1, level: 0.12 };
+            stage.play(drums::hat, at_s + seconds, hiss);
+        }
+        at_s += seconds + if stage.rng.chance(0.15) { 0.45 } else { 0.05 };
+    }
+}
+
+/// Two mallets that interlock over hand drums in 3 + 3 + 2.
+fn international(stage: &mut Stage) {
+    let step_s = stage.beat_s(116.0) / 4.0;
+    let scale = [0, 1, 2, 4, 5];
+    for (i, at_s) in stage.grid(step_s) {
+        let plays = if i % 2 == 0 { stage.rng.chance(0.75) } else { stage.rng.chance(0.6) };
+        if plays {
+            let degree = *stage.rng.pick(&scale) + if i % 2 == 0 { 0 } else { 7 };
+            let note = Note { hz: stage.pitch(degree, 2), seconds: step_s, level: 0.5 };
+            stage.play(voices::mallet, at_s, note);
+        }
+    }
+    stage.drum(drums::conga, "x..x..x.", step_s, 0.6);
+    stage.drum(drums::kick, "x.......", step_s, 0.4);
+}
+
+/// Stride on strings, bass and chord in turn, off a worn shellac record.
+fn old_time(stage: &mut Stage) {
+    let beat_s = stage.beat_s(168.0);
+    let changes = stage.changes();
+    for (i, at_s) in stage.grid(beat_s) {
+        let root = changes[i / 4 % 4];
+        let chord: &[i32] = if i % 2 == 0 { &[0] } else { &[7, 9, 11] };
+        for degree in chord {
+            let note = Note { hz: stage.pitch(root + degree, 1), seconds: 0.5 * beat_s, level: 0.4 };
+            stage.play(voices::string, at_s, note);
+        }
+        for half in [0.0, 0.5] {
+            if stage.rng.chance(0.6) {
+                let note = Note { hz: stage.any_pitch(root + 14, 6, 1), seconds: 0.2, level: 0.35 };
+                stage.play(voices::string, at_s + half * beat_s, note);
+            }
+        }
+    }
+    effects::shellac(&mut stage.canvas, stage.rng);
+}

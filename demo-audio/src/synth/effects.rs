@@ -1,0 +1,80 @@
+//! What a room, a desk and a bad tape do to a finished recording. These differ by artist and must not tell the genre.
+
+use super::Canvas;
+use crate::rng::Rng;
+
+/// Room: four combs and an all-pass a channel (Schroeder 1962); `amount` 0 to 1.
+pub fn reverb(canvas: &mut Canvas, amount: f32) {
+    for (samples, spread) in [(&mut canvas.left, 0.0), (&mut canvas.right, 0.0007)] {
+        let dry = samples.clone();
+        for delay_s in [0.0297, 0.0371, 0.0411, 0.0437] {
+            let delay = ((delay_s + spread) * canvas.rate_hz) as usize;
+            let mut line = vec![0.0; delay];
+            for (i, (out, input)) in samples.iter_mut().zip(&dry).enumerate() {
+                let slot = &mut line[i % delay];
+                *slot = input + 0.74 * *slot;
+                *out += 0.22 * amount * *slot;
+            }
+        }
+    }
+}
+
+/// Tilts the spectrum about 1 kHz: `tilt` > 0 is brighter, < 0 darker.
+pub fn tilt(canvas: &mut Canvas, tilt: f32) {
+    let pole = (-std::f32::consts::TAU * 1000.0 / canvas.rate_hz).exp();
+    for samples in [&mut canvas.left, &mut canvas.right] {
+        let mut low = 0.0;
+        for sample in samples.iter_mut() {
+            low = pole * low + (1.0 - pole) * *sample;
+            *sample = (1.0 - tilt) * low + (1.0 + tilt) * (*sample - low);
+        }
+    }
+}
+
+/// Only what an old horn lets through, 300 Hz to 3.5 kHz, with clicks: a shellac record.
+pub fn shellac(canvas: &mut Canvas, rng: &mut Rng) {
+    let rate_hz = canvas.rate_hz;
+    for samples in [&mut canvas.left, &mut canvas.right] {
+        let mut horn = [super::Filter::default(), super::Filter::default()];
+        for sample in samples.iter_mut() {
+            let click = if rng.chance(12.0 / rate_hz) { rng.range(-0.6, 0.6) } else { 0.0 };
+            let narrow = horn[0].next(*sample + click, 3500.0, 1.4, rate_hz).0;
+            *sample = narrow - horn[1].next(narrow, 300.0, 1.4, rate_hz).0;
+        }
+    }
+}
+
+/// Scales to this root mean square and adds a noise floor (both in dB of full scale), then rounds what would clip.
+pub fn master(canvas: &mut Canvas, rms_db: f32, noise_db: f32, rng: &mut Rng) {
+    let energy: f64 = canvas.left.iter().chain(&canvas.right).map(|x| f64::from(*x).powi(2)).sum();
+    let rms = (energy / (2 * canvas.left.len()).max(1) as f64).sqrt().max(1e-9) as f32;
+    let (gain, noise) = (amplitude(rms_db) / rms, amplitude(noise_db));
+    for sample in canvas.left.iter_mut().chain(&mut canvas.right) {
+        let x = gain * *sample + noise * rng.noise();
+        *sample = if x.abs() < 0.8 { x } else { x.signum() * (0.8 + 0.2 * ((x.abs() - 0.8) / 0.2).tanh()) };
+    }
+}
+
+/// dB of full scale as an amplitude.
+pub fn amplitude(db: f32) -> f32 {
+    10f32.powf(db / 20.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{amplitude, master};
+    use crate::{rng::Rng, synth::Canvas};
+
+    #[test]
+    fn the_master_level_is_what_was_asked_and_nothing_clips() {
+        let mut canvas = Canvas::new(8000, 1.0);
+        let mut rng = Rng::keyed(3, &[]);
+        canvas.left.iter_mut().for_each(|x| *x = 30.0 * rng.noise());
+        canvas.right = canvas.left.clone();
+        master(&mut canvas, -20.0, -90.0, &mut rng);
+        let mean_square = canvas.left.iter().map(|x| x * x).sum::<f32>() / 8000.0;
+        assert!((mean_square.sqrt() / amplitude(-20.0) - 1.0).abs() < 0.01);
+        master(&mut canvas, 6.0, -90.0, &mut rng);
+        assert!(canvas.left.iter().all(|x| x.abs() <= 1.0));
+    }
+}
