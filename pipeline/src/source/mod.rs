@@ -29,6 +29,16 @@ pub struct InputId {
     pub stamp: Stamp,
 }
 
+/// An input as it was when it was read: kept in receipts, so that a later run can tell whether it changed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InputSeen {
+    /// Size and stamp.
+    #[serde(flatten)]
+    pub id: Option<InputId>,
+    /// Of a clip with rows: its `audio_blake3`; of a reject: blake3 of the whole file. Empty: it was not read.
+    pub content: String,
+}
+
 /// `clip_key` → identity, of everything below the audio root.
 pub type AudioIndex = BTreeMap<String, InputId>;
 

@@ -1,0 +1,105 @@
+//! What may be in flight, in bytes: a clip takes its permit in plan order before it is read.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// A counting semaphore in bytes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ByteBudget {
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    held: Mutex<Held>,
+    freed: Condvar,
+    total: u64,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: u64,
+    // Permits whose clip is not decoded yet.
+    working: usize,
+}
+
+/// Bytes held; given back on drop.
+#[derive(Debug)]
+pub struct Permit {
+    bytes: u64,
+    working: bool,
+    state: Arc<State>,
+}
+
+impl ByteBudget {
+    /// A budget of `bytes`.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self { state: Arc::new(State { held: Mutex::default(), freed: Condvar::new(), total: bytes }) }
+    }
+
+    /// Waits until `bytes` are free and takes them.
+    ///
+    /// When no other clip is being decoded it never waits: what is held then are rows that wait for this very clip to
+    /// fill their row group, and clips without a fixed length can be longer than was foreseen.
+    #[must_use]
+    pub fn take(&self, bytes: u64) -> Permit {
+        let State { held, freed, total } = &*self.state;
+        let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |held: &mut Held| held.bytes + bytes > *total && held.working > 0;
+        let mut held = freed.wait_while(held, full).unwrap_or_else(PoisonError::into_inner);
+        held.bytes += bytes;
+        held.working += 1;
+        Permit { bytes, working: true, state: Arc::clone(&self.state) }
+    }
+}
+
+impl Permit {
+    /// The clip is decoded: holds `bytes` from here on, until its rows are on disk.
+    pub fn decoded(&mut self, bytes: u64) {
+        self.update(bytes);
+    }
+
+    fn update(&mut self, bytes: u64) {
+        let mut held = self.state.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.bytes = held.bytes + bytes - self.bytes;
+        held.working -= usize::from(self.working);
+        (self.bytes, self.working) = (bytes, false);
+        self.state.freed.notify_all();
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.update(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_taker_waits_until_enough_is_given_back() {
+        let budget = ByteBudget::new(100);
+        let mut first = budget.take(80);
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(budget.take(60));
+                sender.send(()).expect("the receiver is alive");
+            });
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+            first.decoded(40);
+            receiver.recv().expect("60 bytes are free now");
+        });
+    }
+
+    #[test]
+    fn rows_that_wait_for_the_next_clip_cannot_stop_it() {
+        let budget = ByteBudget::new(100);
+        let mut first = budget.take(80);
+        first.decoded(90);
+        drop(budget.take(50));
+    }
+}

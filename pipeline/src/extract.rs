@@ -1,0 +1,105 @@
+//! The parallel middle of a run: read, decode, compute, encode, append, until every shard has its receipt.
+
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Sender;
+use wavemill_schemas::manifest::Receipt;
+
+use crate::account;
+use crate::budget::ByteBudget;
+use crate::event::Event;
+use crate::pool::{self, Work};
+use crate::run::RunError;
+use crate::settings::Limits;
+use crate::shards::{RowGroup, ShardWriter};
+use crate::store::Store;
+
+/// Writes every shard of `work.todo` and puts its receipt into `receipts`, which is in plan order.
+///
+/// # Errors
+/// The first [`RunError`]; [`RunError::Interrupted`] when `work.stop` was set. Finished shards keep their receipts.
+pub fn write_shards(
+    store: &Store,
+    plan_id: &str,
+    work: &Work<'_>,
+    limits: &Limits,
+    receipts: &mut [Option<Receipt>],
+) -> Result<(), RunError> {
+    let mut drive = Drive {
+        writer: ShardWriter::new((store.root(), plan_id), work, limits.row_group_rows),
+        store,
+        plan_id,
+        work,
+        limits,
+        receipts,
+        taken: 0,
+        issued: None,
+    };
+    let budget = ByteBudget::new(limits.in_flight_bytes);
+    let mut result = Ok(());
+    std::thread::scope(|scope| {
+        let pool::Queues { events, groups } = pool::start(scope, work, &budget, limits.threads);
+        let mut groups = Some(groups);
+        for event in events {
+            // After a failure events are only drained, so that no worker waits for this thread.
+            let Some(sender) = &groups else { continue };
+            result = drive.event(event, sender);
+            if result.is_err() {
+                work.stop.store(true, Ordering::Relaxed);
+            }
+            if result.is_err() || drive.issued == Some(drive.taken) {
+                groups = None;
+            }
+        }
+        result = std::mem::replace(&mut result, Ok(())).and_then(|()| drive.finish_shards());
+    });
+    result?;
+    let done = receipts.iter().flatten().count();
+    if done < receipts.len() {
+        return Err(RunError::Interrupted { done, total: receipts.len() });
+    }
+    Ok(())
+}
+
+struct Drive<'a, 'w> {
+    writer: ShardWriter<'a>,
+    store: &'a Store,
+    plan_id: &'a str,
+    work: &'a Work<'w>,
+    limits: &'a Limits,
+    receipts: &'a mut [Option<Receipt>],
+    taken: usize,
+    issued: Option<usize>,
+}
+
+impl Drive<'_, '_> {
+    fn event(&mut self, event: Event, groups: &Sender<RowGroup>) -> Result<(), RunError> {
+        match event {
+            Event::Failed(error) => return Err(error),
+            Event::ReadDone { clips } => self.issued = Some(clips),
+            Event::Encoded(group) => {
+                self.writer.encoded(group)?;
+                self.finish_shards()?;
+            }
+            Event::Clip { seq, outcome, seen } => {
+                self.taken += 1;
+                account::too_many_rejects(self.work, self.limits, outcome.reject())?;
+                for group in self.writer.outcome(seq, outcome, seen)? {
+                    // The workers live as long as this thread holds the sender.
+                    let _ = groups.send(group);
+                }
+                self.finish_shards()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_shards(&mut self) -> Result<(), RunError> {
+        for (index, receipt) in self.writer.finished()? {
+            let todo = &self.work.todo[index];
+            self.store.write_receipt(self.plan_id, &todo.shard.label(), &receipt)?;
+            self.receipts[todo.place] = Some(receipt);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! PCM → packed feature rows: the recipe's sections as kernels' plans. One [`FeaturePlan`] a run, an [`Extractor`] a
+//! worker.
+
+mod extractor;
+mod resolve;
+
+use serde::Serialize;
+use wavemill_kernels::{FeatureArgs, KernelError, Level, Packing};
+use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
+use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, SplitSpec};
+use wavemill_schemas::{NUMERICS_REVISION, canonical};
+
+pub use extractor::{Extractor, NoRows, Segment};
+pub use resolve::resolve;
+
+use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};
+use crate::plan::segments_at_most;
+use crate::shards::{Format, ShardError};
+
+/// Why features cannot be planned or computed.
+#[derive(Debug, thiserror::Error)]
+pub enum FeatureError {
+    /// An argument that cannot work.
+    #[error("features.{feature}")]
+    Args {
+        /// Its name in the recipe.
+        feature: String,
+        /// Which key, and what is allowed.
+        source: KernelError,
+    },
+    /// A value of a clip that the stored type cannot hold.
+    #[error("{clip_key}: features.{feature} does not fit its type: set features.{feature}.dtype = \"f32\"")]
+    Pack {
+        /// Which clip.
+        clip_key: String,
+        /// Its name in the recipe.
+        feature: String,
+        /// Which value.
+        source: KernelError,
+    },
+    /// The kernels refuse to be planned.
+    #[error("features: cannot plan")]
+    Plan(#[from] KernelError),
+    /// The rule `segment` needs to know how many segments a clip can have.
+    #[error("split.rule = \"segment\" needs audio.segment_s, and audio.segments_max or audio.duration_s")]
+    UnboundedSegments,
+    /// JSON of our own; cannot happen.
+    #[error("feature metadata")]
+    Json(#[from] serde_json::Error),
+}
+
+/// One feature with everything resolved.
+#[derive(Clone, Debug)]
+struct Planned {
+    args: FeatureArgs,
+    packing: Packing,
+    dtype: Dtype,
+}
+
+/// Everything between PCM and stored bytes, fixed for a run.
+#[derive(Clone, Debug)]
+pub struct FeaturePlan {
+    features: Vec<Planned>,
+    entries: Vec<FeatureEntry>,
+    audio: AudioSpec,
+    split: SplitSpec,
+    level: Level,
+}
+
+/// Compressed audio of unknown length is taken to run at this rate or more, bytes a second: 32 kbit/s.
+const LEAST_BYTES_PER_S: f64 = 4000.0;
+
+impl FeaturePlan {
+    /// Resolves every feature of a recipe.
+    ///
+    /// # Errors
+    /// [`FeatureError`] naming the feature and the key.
+    pub fn new(recipe: &Recipe, level: Level) -> Result<Self, FeatureError> {
+        let audio = recipe.audio.clone();
+        if recipe.split.rule == SplitRule::Segment
+            && (audio.segment_s.is_none() || segments_at_most(&audio) == usize::MAX)
+        {
+            return Err(FeatureError::UnboundedSegments);
+        }
+        let (mut features, mut entries) = (Vec::new(), Vec::new());
+        for spec in &recipe.features {
+            let args = resolve(spec, audio.sample_rate_hz)
+                .map_err(|source| FeatureError::Args { feature: spec.name.clone(), source })?;
+            let dtype = match args.dtype {
+                wavemill_kernels::Dtype::F16 => Dtype::F16,
+                wavemill_kernels::Dtype::F32 => Dtype::F32,
+                wavemill_kernels::Dtype::U8 => Dtype::U8,
+            };
+            entries.push(entry(&spec.name, spec.preset.name(), &args, &audio, dtype)?);
+            features.push(Planned { packing: args.packing(), args, dtype });
+        }
+        Ok(Self { features, entries, audio, split: recipe.split.clone(), level })
+    }
+
+    /// As the manifest has them, in the recipe's order.
+    #[must_use]
+    pub fn entries(&self) -> &[FeatureEntry] {
+        &self.entries
+    }
+
+    /// How each feature's files look.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub fn formats(&self, targets: &[TargetEntry], spec: &ShardSpec) -> Result<Vec<Format>, ShardError> {
+        let each = self.entries.iter().zip(&self.features);
+        each.map(|(entry, feature)| Format::new(entry.clone(), feature.dtype, targets, spec)).collect()
+    }
+
+    /// A decoder for one worker.
+    #[must_use]
+    pub fn decoder(&self) -> Box<dyn Decode> {
+        let AudioSpec { sample_rate_hz, duration_s, min_duration_s, .. } = self.audio;
+        Box::new(SymphoniaDecoder::new(DecodeArgs { sample_rate_hz, duration_s, min_duration_s }, self.level))
+    }
+
+    /// Kernels and buffers for one worker.
+    ///
+    /// # Errors
+    /// [`FeatureError::Plan`].
+    pub fn extractor(&self) -> Result<Extractor, FeatureError> {
+        Extractor::new(self.clone())
+    }
+
+    /// Bytes of one row of every feature, for a segment of `n_samples` samples.
+    #[must_use]
+    pub fn row_bytes(&self, n_samples: usize) -> u64 {
+        let bytes = |f: &Planned| f.args.shape(n_samples).iter().product::<usize>() * f.dtype.bytes();
+        self.features.iter().map(|f| bytes(f) as u64).sum()
+    }
+
+    fn longest_s(&self, file_bytes: u64) -> f64 {
+        self.audio.duration_s.unwrap_or(file_bytes as f64 / LEAST_BYTES_PER_S)
+    }
+
+    /// Rows that a clip of `file_bytes` gives at worst, and bytes of each.
+    fn worst_rows(&self, file_bytes: u64) -> (u64, u64) {
+        let (rate, longest_s) = (f64::from(self.audio.sample_rate_hz), self.longest_s(file_bytes));
+        let Some(segment_s) = self.audio.segment_s else {
+            return (1, self.row_bytes((longest_s * rate).ceil() as usize));
+        };
+        let hop_s = self.audio.segment_hop_s.unwrap_or(segment_s);
+        let rows = segments_at_most(&self.audio).min((longest_s / hop_s) as usize + 1);
+        (rows as u64, self.row_bytes((segment_s * rate).round() as usize))
+    }
+
+    /// What one clip may hold at once: its file, its PCM and its rows.
+    #[must_use]
+    pub fn charge(&self, file_bytes: u64) -> u64 {
+        let pcm_bytes = (self.longest_s(file_bytes) * f64::from(self.audio.sample_rate_hz)) as u64 * 4;
+        let (rows, row_bytes) = self.worst_rows(file_bytes);
+        file_bytes + pcm_bytes + rows * row_bytes
+    }
+
+    /// What a row group and the clip that fills it hold.
+    #[must_use]
+    pub fn least_bytes(&self, row_group_rows: usize) -> u64 {
+        row_group_rows as u64 * self.worst_rows(0).1 + self.charge(0)
+    }
+
+    /// Bytes of the rows of `clips` clips of `file_bytes` in all, before compression.
+    #[must_use]
+    pub fn estimate(&self, clips: u64, file_bytes: u64) -> u64 {
+        let (rows, row_bytes) = self.worst_rows(file_bytes / clips.max(1));
+        clips * rows * row_bytes
+    }
+}
+
+fn entry(
+    name: &str,
+    preset: &str,
+    args: &FeatureArgs,
+    audio: &AudioSpec,
+    dtype: Dtype,
+) -> Result<FeatureEntry, FeatureError> {
+    #[derive(Serialize)]
+    struct Made<'a> {
+        audio: &'a AudioSpec,
+        decoder: &'a str,
+        numerics: u32,
+        feature: &'a FeatureArgs,
+    }
+    let made = Made { audio, decoder: decode::NAME, numerics: NUMERICS_REVISION, feature: args };
+    let row_s = audio.segment_s.or(audio.duration_s);
+    let row_samples = row_s.map(|seconds| (seconds * f64::from(audio.sample_rate_hz)).round() as usize);
+    let dim_names = args.dim_names();
+    // The frame axis varies where lengths do, unless the recipe crops or pads it.
+    let dim = |(name, n): (&&str, usize)| match (*name, args.frames, row_samples) {
+        ("frame", Some(frames), _) => Some(frames),
+        ("frame", None, None) => None,
+        _ => Some(n),
+    };
+    let (factor, offset) = args.packing().scale();
+    Ok(FeatureEntry {
+        name: name.to_owned(),
+        feature_id: canonical::id(&made)?,
+        dtype: dtype.name().to_owned(),
+        scale: (dtype == Dtype::U8).then_some(Scale { factor, offset }),
+        shape: dim_names.iter().zip(args.shape(row_samples.unwrap_or(0))).map(dim).collect(),
+        dim_names: dim_names.map(str::to_owned).to_vec(),
+        sample_rate_hz: audio.sample_rate_hz,
+        hop_length: args.stft.hop_length,
+        preset: preset.to_owned(),
+    })
+}

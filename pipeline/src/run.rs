@@ -1,0 +1,269 @@
+//! The flow, from metadata and audio to a committed version. Read this first.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use fail::fail_point;
+use wavemill_schemas::manifest::{Engine, Identity, Receipt, TargetEntry};
+use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::canonical;
+
+use crate::account::{self, Made, Report};
+use crate::catalog::{self, Catalog};
+use crate::features::{FeatureError, FeaturePlan};
+use crate::plan::{self, ShardPlan};
+use crate::pool::{Counters, Work};
+use crate::settings::{Limits, Settings};
+use crate::shards::{self, ShardError, Todo};
+use crate::source::{self, Source};
+use crate::store::{Decision, Store, StoreError, Unfinished, linked_key};
+use crate::{engine, extract, space, tables};
+
+/// What a run is given.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// With every `--set` applied.
+    pub recipe: Recipe,
+    /// Folder, file or zip; `None` for data sets without.
+    pub metadata: Option<PathBuf>,
+    /// Folder or zip.
+    pub audio: PathBuf,
+    /// Made if it is not there.
+    pub store: PathBuf,
+}
+
+/// How a caller watches a run, and stops it.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Set it: clips in flight are finished, then the run ends as interrupted.
+    pub stop: AtomicBool,
+    /// Clips that this run has to do; 0 until that is known.
+    pub clips_total: AtomicU64,
+    /// What is done of them.
+    pub counters: Counters,
+}
+
+/// Why a run ended without a version.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The audio cannot be listed.
+    #[error(transparent)]
+    Source(#[from] source::SourceError),
+    /// The metadata cannot be used.
+    #[error(transparent)]
+    Catalog(#[from] catalog::CatalogError),
+    /// The recipe's features cannot be computed.
+    #[error(transparent)]
+    Feature(#[from] FeatureError),
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A shard cannot be written.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// The machine failed to give a clip's bytes.
+    #[error("{clip_key}: cannot read; the same command goes on from here")]
+    Read {
+        /// Which clip.
+        clip_key: String,
+        /// The answer, after retries.
+        source: std::io::Error,
+    },
+    /// No thread can be started.
+    #[error("cannot start a worker: use fewer --threads")]
+    Threads {
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The limit holds less than one row group and one clip.
+    #[error("--memory-limit: {limit_bytes} bytes are too few; this recipe needs {needed_bytes} (or smaller shards.row_group_rows)")]
+    Memory {
+        /// As given.
+        limit_bytes: u64,
+        /// The least that works.
+        needed_bytes: u64,
+    },
+    /// The disk is too small.
+    #[error("{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or use another --store")]
+    Space {
+        /// The store.
+        path: PathBuf,
+        /// Estimate.
+        needed_bytes: u64,
+        /// On its file system.
+        free_bytes: u64,
+    },
+    /// Over `--max-reject-fraction`.
+    #[error(
+        "{rejected} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was \
+         committed. The last: {clip_key}: {reason}: {detail}"
+    )]
+    TooManyRejects {
+        /// So far.
+        rejected: u64,
+        /// In the plan.
+        planned: u64,
+        /// The limit.
+        fraction: f64,
+        /// The clip that was one too many.
+        clip_key: String,
+        /// Its reason.
+        reason: &'static str,
+        /// In words.
+        detail: String,
+    },
+    /// Rows + rejects ≠ inputs: a fault of wavemill.
+    #[error("accounting fails: {what}; nothing was committed; please report this")]
+    Accounting {
+        /// Which sum.
+        what: String,
+    },
+    /// Asked to stop.
+    #[error("interrupted: {done} of {total} shards are complete; the same command goes on from there")]
+    Interrupted {
+        /// Complete shards.
+        done: usize,
+        /// Of the plan.
+        total: usize,
+    },
+    /// Encoding panicked: a fault of wavemill.
+    #[error("shard {shard}: encoding panicked ({words}); nothing was committed; please report this")]
+    Panic {
+        /// Its label.
+        shard: String,
+        /// Of the panic.
+        words: String,
+    },
+    /// JSON of our own; cannot happen.
+    #[error("metadata")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Extracts: the whole of `wavemill extract` but its command line.
+///
+/// # Errors
+/// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
+pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunError> {
+    let source = source::open(&job.audio, settings.allow_outside)?;
+    let catalog = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
+    let features = FeaturePlan::new(&job.recipe, settings.level)?;
+    let engine = engine::current(settings.level);
+    let targets = account::targets(&job.recipe, &catalog);
+    let store = Store::at(&job.store);
+
+    let identity = identity(&job.recipe, settings.limit, &catalog, &plan, (&*source, &engine))?;
+    let stale = |manifest: &_| account::stale_inputs(&store, manifest, &*source, &features);
+    let (parent, identity) = match store.decide(identity, (&job.recipe, &engine), settings.new_version, stale)? {
+        Decision::NothingToDo(version, manifest) => return Ok(Report::nothing_to_do(version, *manifest)),
+        Decision::Go { parent, identity } => (parent, identity),
+    };
+    let plan_id = identity.plan_id()?;
+    let _lock = store.lock()?;
+    let begun = Unfinished { identity: identity.clone(), engine: engine.clone() };
+    store.refuse_other_engine(&begun, settings.restart)?;
+    store.begin(&plan_id, &begun)?;
+    store.clear_temporaries(&plan_id)?;
+
+    let keys = shard_keys(&plan, &catalog, &*source, &job.recipe, (&features, &targets, &engine))?;
+    let mut receipts = found_shards(&store, &plan_id, &plan, &keys)?;
+    let todo = left_to_do(&plan, keys, &receipts);
+    let reused = receipts.iter().flatten().count();
+    let rows = job.recipe.shards.row_group_rows;
+    let limits = Limits::new(settings, plan.planned.len() as u64, rows, features.least_bytes(rows))?;
+    space::check(&job.store, &todo, audio_bytes(&todo, &catalog, &*source), &features)?;
+    let mut files = tables::write(&store, &plan_id, &catalog, &plan)?;
+    let work = Work {
+        clips: &catalog.clips,
+        todo: &todo,
+        source: &*source,
+        plan: &features,
+        class_sizes: &targets.iter().map(|t| t.classes.len()).collect::<Vec<_>>(),
+        formats: &features.formats(&targets, &job.recipe.shards)?,
+        stop: &watch.stop,
+        counters: &watch.counters,
+    };
+    watch.clips_total.store(todo.iter().map(|t| t.shard.members.len() as u64).sum(), Ordering::Relaxed);
+    extract::write_shards(&store, &plan_id, &work, &limits, &mut receipts)?;
+    fail_point!("run-before-commit");
+
+    let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
+    files.push(tables::write_rejects(&store, &plan_id, &catalog, &receipts)?);
+    let made_of = Made { plan_id, identity, engine, targets, files };
+    let manifest = account::manifest(made_of, job.recipe.clone(), &catalog, &plan, features.entries(), &receipts)?;
+    let version = store.commit(parent, &manifest)?;
+    Ok(Report::committed(version, manifest, &watch.counters, reused))
+}
+
+fn audio_bytes(todo: &[Todo<'_>], catalog: &Catalog, source: &dyn Source) -> u64 {
+    let members = todo.iter().flat_map(|t| &t.shard.members);
+    members.filter_map(|&row| source.index().get(&catalog.clips[row].clip_key)).map(|id| id.bytes).sum()
+}
+
+fn identity(
+    recipe: &Recipe,
+    limit: Option<u64>,
+    catalog: &Catalog,
+    plan: &ShardPlan,
+    (source, engine): (&dyn Source, &Engine),
+) -> Result<Identity, RunError> {
+    let size = |&row: &usize| {
+        let key = &catalog.clips[row].clip_key;
+        (key, source.index().get(key).map(|id| id.bytes))
+    };
+    let inputs: Vec<_> = plan.planned.iter().map(size).collect();
+    Ok(Identity {
+        recipe: canonical::id(recipe)?,
+        rows: catalog.rows_hash.clone(),
+        inputs: canonical::id(&inputs)?,
+        engine: canonical::id(engine)?,
+        limit,
+        parent: None,
+    })
+}
+
+fn shard_keys(
+    plan: &ShardPlan,
+    catalog: &Catalog,
+    source: &dyn Source,
+    recipe: &Recipe,
+    (features, targets, engine): (&FeaturePlan, &[TargetEntry], &Engine),
+) -> Result<Vec<String>, RunError> {
+    let made_of = (features.entries(), targets, engine);
+    let key = |shard| shards::shard_key(shard, &catalog.clips, source.index(), recipe, made_of);
+    Ok(plan.shards.iter().map(key).collect::<Result<_, _>>()?)
+}
+
+/// Receipts of shards that need no work: finished by a killed run of this plan, or linked from another plan.
+fn found_shards(
+    store: &Store,
+    plan_id: &str,
+    plan: &ShardPlan,
+    keys: &[String],
+) -> Result<Vec<Option<Receipt>>, RunError> {
+    let mut own = store.receipts(plan_id)?;
+    let others = linked_key(store, plan_id)?;
+    let mut found = Vec::with_capacity(plan.shards.len());
+    for (shard, key) in plan.shards.iter().zip(keys) {
+        let resumed = own.remove(&shard.label()).filter(|receipt| receipt.key == *key && store.holds(receipt));
+        let linked = || others.get(key).filter(|receipt| store.holds(receipt));
+        found.push(match (resumed, linked) {
+            (Some(receipt), _) => Some(receipt),
+            (None, linked) => match linked() {
+                Some(theirs) => {
+                    let receipt = store.link(theirs, plan_id)?;
+                    store.write_receipt(plan_id, &shard.label(), &receipt)?;
+                    Some(receipt)
+                }
+                None => None,
+            },
+        });
+    }
+    Ok(found)
+}
+
+fn left_to_do<'a>(plan: &'a ShardPlan, keys: Vec<String>, receipts: &[Option<Receipt>]) -> Vec<Todo<'a>> {
+    let places = plan.shards.iter().zip(keys).enumerate();
+    let left = places.filter(|(place, _)| receipts[*place].is_none());
+    left.map(|(place, (shard, key))| Todo { place, shard, key }).collect()
+}

@@ -1,0 +1,113 @@
+//! Every limit of a run: name, unit, default, why. Flags set them; nothing here changes a stored byte except `level`.
+
+use wavemill_kernels::Level;
+
+use crate::catalog::CatalogSettings;
+use crate::run::RunError;
+
+/// Threads that read. Two keep a disk busy while one waits for its permit; decoding is what costs.
+pub const READ_THREADS: usize = 2;
+
+/// Compressed clips that wait for a worker, per worker: enough that none waits for a disk seek.
+pub const READ_AHEAD_CLIPS: usize = 2;
+
+/// `--max-reject-fraction` when it is not given …
+pub const MAX_REJECT_FRACTION: f64 = 0.05;
+
+/// … and when fewer clips than this are planned, where one bad clip would already be too many.
+pub const FEW_CLIPS: u64 = 20;
+
+/// `--memory-limit` when it is not given.
+pub const MEMORY_LIMIT_BYTES: u64 = 4 << 30;
+
+/// Below this the catalog alone does not fit.
+pub const MEMORY_LIMIT_BYTES_MIN: u64 = 256 << 20;
+
+/// Limits of one run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Worker threads, each decoding one clip at a time. Default: the processors of the machine.
+    pub threads: usize,
+    /// Bound of the process, from which the two below are taken.
+    pub memory_limit_bytes: u64,
+    /// More rejects than this part of the planned clips: nothing is committed.
+    pub max_reject_fraction: Option<f64>,
+    /// Keep the first N clips by hash order.
+    pub limit: Option<u64>,
+    /// Instruction set of the kernels; part of the engine's name.
+    pub level: Level,
+    /// Commit a further version where the last one was made otherwise.
+    pub new_version: bool,
+    /// Drop an unfinished plan of another engine.
+    pub restart: bool,
+    /// Follow links that leave the audio root.
+    pub allow_outside: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_limit_bytes: MEMORY_LIMIT_BYTES,
+            max_reject_fraction: None,
+            limit: None,
+            level: Level::detect(),
+            new_version: false,
+            restart: false,
+            allow_outside: false,
+        }
+    }
+}
+
+impl Settings {
+    /// DataFusion's pool: a quarter; spilling starts there.
+    #[must_use]
+    pub const fn catalog(&self) -> CatalogSettings {
+        CatalogSettings { memory_bytes: (self.memory_limit_bytes / 4) as usize }
+    }
+
+    /// Clips between read and disk: half. The rest is for the process itself and for pages being compressed.
+    #[must_use]
+    pub const fn in_flight_bytes(&self) -> u64 {
+        self.memory_limit_bytes / 2
+    }
+
+    /// The part of planned clips that may be rejected.
+    #[must_use]
+    pub fn reject_fraction(&self, planned: u64) -> f64 {
+        let default = if planned < FEW_CLIPS { 1.0 } else { MAX_REJECT_FRACTION };
+        self.max_reject_fraction.unwrap_or(default)
+    }
+}
+
+/// Bounds of one run, checked against its recipe.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Worker threads.
+    pub threads: usize,
+    /// Between read and disk.
+    pub in_flight_bytes: u64,
+    /// Rows a row group, at most.
+    pub row_group_rows: usize,
+    /// Planned clips.
+    pub planned: u64,
+    /// The part of them that may be rejected.
+    pub reject_fraction: f64,
+}
+
+impl Limits {
+    /// Takes the bounds from the settings; `least_bytes` is what one row group and one clip need.
+    ///
+    /// # Errors
+    /// [`RunError::Memory`] when that does not fit.
+    pub fn new(settings: &Settings, planned: u64, row_group_rows: usize, least_bytes: u64) -> Result<Self, RunError> {
+        let in_flight_bytes = settings.in_flight_bytes();
+        let limit_bytes = settings.memory_limit_bytes;
+        let needed_bytes = (least_bytes * 2).max(MEMORY_LIMIT_BYTES_MIN);
+        if limit_bytes < needed_bytes {
+            return Err(RunError::Memory { limit_bytes, needed_bytes });
+        }
+        let (threads, reject_fraction) = (settings.threads.max(1), settings.reject_fraction(planned));
+        Ok(Self { threads, in_flight_bytes, row_group_rows, planned, reject_fraction })
+    }
+}

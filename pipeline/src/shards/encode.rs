@@ -1,0 +1,274 @@
+//! Rows → Parquet column chunks, on any thread. The same rows give the same bytes wherever they are encoded.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array, Int32Array, Int32Builder,
+    Int64Array, ListArray, ListBuilder, StringArray, UInt8Array,
+};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter, compute_leaves,
+};
+use parquet::basic::{Compression as Codec, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use wavemill_schemas::manifest::{FeatureEntry, Partial, TargetEntry};
+use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
+use wavemill_schemas::tables;
+
+use super::ShardError;
+use super::rows::{AudioFacts, FeatureRow, Tensor};
+use super::stats::{self, Bands};
+use crate::catalog::ClipRow;
+
+/// Level 1: 1.33 on f16 log-mel at 1.2 GB/s in; higher levels cost several times that for 2 %.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Without compression a reader has nothing to skip: a few rows a page keep page headers rare.
+const ROWS_A_PAGE_PLAIN: usize = 4;
+
+/// Everything fixed about one feature's files.
+pub struct Format {
+    /// As in the manifest.
+    pub feature: FeatureEntry,
+    /// Of the rows.
+    pub schema: SchemaRef,
+    /// Of every file.
+    pub properties: WriterProperties,
+    layout: Layout,
+    dtype: Dtype,
+    factory: ArrowRowGroupWriterFactory,
+}
+
+impl Format {
+    /// Plans the files of one feature.
+    ///
+    /// # Errors
+    /// [`ShardError::Encode`] when Parquet cannot hold the schema.
+    pub fn new(
+        feature: FeatureEntry,
+        dtype: Dtype,
+        targets: &[TargetEntry],
+        spec: &ShardSpec,
+    ) -> Result<Self, ShardError> {
+        let schema = tables::feature_schema(&feature, targets, spec.layout, dtype)?;
+        let properties = properties(&feature, dtype, &schema, spec);
+        let failed = |source| ShardError::Encode {
+            feature: feature.name.clone(),
+            shard: "(schema)".to_owned(),
+            row_group: 0,
+            source,
+        };
+        let nowhere = ArrowWriter::try_new(std::io::sink(), Arc::clone(&schema), Some(properties.clone()));
+        let (_, factory) = nowhere.and_then(ArrowWriter::into_serialized_writer).map_err(failed)?;
+        Ok(Self { feature, schema, properties, layout: spec.layout, dtype, factory })
+    }
+
+    fn bands(&self) -> Bands {
+        let in_rows = self.feature.dim_names.first().is_none_or(|name| name != "frame");
+        Bands { dtype: self.dtype, scale: self.feature.scale, in_rows }
+    }
+}
+
+fn properties(feature: &FeatureEntry, dtype: Dtype, schema: &SchemaRef, spec: &ShardSpec) -> WriterProperties {
+    let codec = match spec.compression {
+        Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("1 is a zstd level")),
+        Compression::Lz4 => Codec::LZ4_RAW,
+        Compression::None => Codec::UNCOMPRESSED,
+    };
+    let row_bytes = feature.shape.iter().map(|dim| dim.unwrap_or(1)).product::<usize>() * dtype.bytes();
+    // A page ends with the write that reaches the limit, and rows are written one by one.
+    let page_bytes = if spec.compression == Compression::None { row_bytes * ROWS_A_PAGE_PLAIN } else { 1 };
+    let tensor = match spec.layout {
+        Layout::Binary => ColumnPath::from(feature.name.as_str()),
+        Layout::List => ColumnPath::new(vec![feature.name.clone(), "list".to_owned(), "item".to_owned()]),
+    };
+    let metadata = schema.metadata().iter().map(|(k, v)| KeyValue::new(k.clone(), v.clone())).collect();
+    WriterProperties::builder()
+        .set_compression(codec)
+        .set_dictionary_enabled(false)
+        .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
+        .set_column_data_page_size_limit(tensor, page_bytes.max(1))
+        .set_max_row_group_row_count(None)
+        .set_key_value_metadata(Some(metadata))
+        .build()
+}
+
+/// Rows of one row group, to be encoded by a worker.
+pub struct RowGroup {
+    /// Index into the plan's shards.
+    pub shard: usize,
+    /// From 0 within the shard.
+    pub number: usize,
+    /// In file order.
+    pub rows: Vec<FeatureRow>,
+    /// Only training rows count for the statistics.
+    pub training: bool,
+}
+
+/// The same, ready to be appended.
+pub struct EncodedGroup {
+    /// Index into the plan's shards.
+    pub shard: usize,
+    /// From 0 within the shard.
+    pub number: usize,
+    /// Rows in it.
+    pub rows: u64,
+    /// Per feature, in the recipe's order.
+    pub features: Vec<EncodedFeature>,
+    /// Permits of its clips, given back when it is on disk.
+    pub clips: Vec<Arc<AudioFacts>>,
+}
+
+/// One feature's part of a row group.
+pub struct EncodedFeature {
+    /// One per Parquet leaf column.
+    pub chunks: Vec<ArrowColumnChunk>,
+    /// Sums over its values; empty outside the training split.
+    pub partial: Partial,
+}
+
+impl RowGroup {
+    /// Encodes every feature of the group.
+    ///
+    /// # Errors
+    /// [`ShardError::Encode`].
+    pub fn encode(self, formats: &[Format], clips: &[ClipRow], label: &str) -> Result<EncodedGroup, ShardError> {
+        let Self { shard, number, mut rows, training } = self;
+        let mut features = Vec::with_capacity(formats.len());
+        let mut scratch = Vec::new();
+        for (index, format) in formats.iter().enumerate() {
+            // Each tensor is freed as soon as its page is made.
+            let tensors: Vec<Tensor> = rows.iter_mut().map(|row| row.tensors[index].take()).collect();
+            let mut partial = Partial::default();
+            if training {
+                tensors.iter().for_each(|t| stats::add(&mut partial, t, format.bands(), &mut scratch));
+            }
+            let chunks = encode_feature(format, number, &rows, tensors, clips).map_err(|source| ShardError::Encode {
+                feature: format.feature.name.clone(),
+                shard: label.to_owned(),
+                row_group: number,
+                source,
+            })?;
+            features.push(EncodedFeature { chunks, partial });
+        }
+        let n_rows = rows.len() as u64;
+        Ok(EncodedGroup { shard, number, rows: n_rows, features, clips: rows.into_iter().map(|r| r.audio).collect() })
+    }
+}
+
+impl Tensor {
+    fn take(&mut self) -> Self {
+        Self { bytes: std::mem::take(&mut self.bytes), shape: self.shape }
+    }
+}
+
+fn encode_feature(
+    format: &Format,
+    number: usize,
+    rows: &[FeatureRow],
+    tensors: Vec<Tensor>,
+    clips: &[ClipRow],
+) -> Result<Vec<ArrowColumnChunk>, ParquetError> {
+    let mut writers = format.factory.create_column_writers(number)?.into_iter();
+    let mut chunks = Vec::new();
+    let ragged = format.feature.shape.contains(&None);
+    let shapes = ragged.then(|| shape_list(&tensors));
+    let n_scalars = format.schema.fields().len() - 1 - usize::from(ragged);
+    let fields = format.schema.fields();
+    for (field, array) in fields.iter().zip(scalar_columns(rows, clips)).take(n_scalars) {
+        write_column(&mut writers, &mut chunks, field, std::iter::once(array))?;
+    }
+    let tensor_arrays = tensors.into_iter().map(|tensor| tensor_array(tensor, format));
+    write_column(&mut writers, &mut chunks, &fields[n_scalars], tensor_arrays)?;
+    if let Some(shapes) = shapes {
+        write_column(&mut writers, &mut chunks, &fields[n_scalars + 1], std::iter::once(shapes))?;
+    }
+    Ok(chunks)
+}
+
+fn write_column(
+    writers: &mut impl Iterator<Item = ArrowColumnWriter>,
+    chunks: &mut Vec<ArrowColumnChunk>,
+    field: &Field,
+    arrays: impl Iterator<Item = ArrayRef>,
+) -> Result<(), ParquetError> {
+    // Every type here has one leaf.
+    let mut writer = writers.next().expect("the factory makes a writer for each leaf");
+    for array in arrays {
+        for leaf in compute_leaves(field, &array)? {
+            writer.write(&leaf)?;
+        }
+    }
+    chunks.push(writer.close()?);
+    Ok(())
+}
+
+fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow]) -> Vec<ArrayRef> {
+    let clip = |row: &FeatureRow| &clips[row.clip];
+    let n_targets = rows.first().map_or(0, |row| clip(row).targets.len());
+    let mut genres = ListBuilder::new(Int32Builder::new()).with_field(Field::new("item", DataType::Int32, false));
+    for row in rows {
+        genres.values().append_slice(&clip(row).genres_all);
+        genres.append(true);
+    }
+    let mut columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &clip(r).clip_key))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| clip(r).track_id))),
+        Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.segment))),
+        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.offset_s))),
+        // 1.0: the tempo as recorded.
+        Arc::new(Float32Array::from_iter_values(rows.iter().map(|_| 1.0))),
+    ];
+    for target in 0..n_targets {
+        columns.push(Arc::new(Int32Array::from_iter(rows.iter().map(|r| clip(r).targets[target]))));
+    }
+    let after: [ArrayRef; 7] = [
+        Arc::new(genres.finish()),
+        Arc::new(Int64Array::from_iter(rows.iter().map(|r| clip(r).artist_id))),
+        Arc::new(Int64Array::from_iter(rows.iter().map(|r| clip(r).album_id))),
+        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.audio.duration_s))),
+        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.audio.lost_s))),
+        Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.silent)))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.audio.audio_blake3))),
+    ];
+    columns.extend(after);
+    columns
+}
+
+fn shape_list(tensors: &[Tensor]) -> ArrayRef {
+    let mut shapes = ListBuilder::new(Int32Builder::new()).with_field(Field::new("item", DataType::Int32, false));
+    for tensor in tensors {
+        shapes.values().append_slice(&tensor.shape.map(|n| n as i32));
+        shapes.append(true);
+    }
+    Arc::new(shapes.finish())
+}
+
+/// One row's tensor as an array of one value; its bytes are not copied.
+fn tensor_array(tensor: Tensor, format: &Format) -> ArrayRef {
+    let bytes = tensor.bytes.len();
+    let buffer = Buffer::from_vec(tensor.bytes);
+    match (format.layout, format.feature.shape.contains(&None)) {
+        (Layout::Binary, false) => Arc::new(FixedSizeBinaryArray::new(bytes as i32, buffer, None)),
+        (Layout::Binary, true) => Arc::new(BinaryArray::new(OffsetBuffer::from_lengths([bytes]), buffer, None)),
+        (Layout::List, _) => list_array(buffer, format.dtype),
+    }
+}
+
+fn list_array(buffer: Buffer, dtype: Dtype) -> ArrayRef {
+    // `Buffer::from_vec` of bytes is aligned for bytes only: a list, the slow layout, copies once.
+    let n = buffer.len() / dtype.bytes();
+    let aligned = Buffer::from_slice_ref(buffer.as_slice());
+    let (item, values): (DataType, ArrayRef) = match dtype {
+        Dtype::F16 => (DataType::Float16, Arc::new(Float16Array::new(ScalarBuffer::new(aligned, 0, n), None))),
+        Dtype::F32 => (DataType::Float32, Arc::new(Float32Array::new(ScalarBuffer::new(aligned, 0, n), None))),
+        Dtype::U8 => (DataType::UInt8, Arc::new(UInt8Array::new(ScalarBuffer::new(aligned, 0, n), None))),
+    };
+    let field = Arc::new(Field::new("item", item, false));
+    Arc::new(ListArray::new(field, OffsetBuffer::from_lengths([n]), values, None))
+}

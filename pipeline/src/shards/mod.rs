@@ -1,0 +1,76 @@
+//! Feature rows in any order → row groups in plan order → one Parquet file per shard and feature.
+//!
+//! The calling thread puts clips back into plan order and appends to files; the workers encode, because compression is
+//! most of the cost. Nothing here knows how a feature was computed.
+
+mod encode;
+mod file;
+mod key;
+mod rows;
+mod stats;
+mod write;
+
+use std::path::PathBuf;
+
+pub use encode::{EncodedGroup, Format, RowGroup};
+pub use file::{sync_folder, write_table};
+pub use key::shard_key;
+pub use rows::{AudioFacts, FeatureRow, Tensor};
+pub use stats::finish as finish_stats;
+pub use write::{Outcome, ShardWriter, Todo};
+
+/// What can go wrong while shards are written.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The file system refused.
+    #[error("{path}: cannot {action}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// Parquet refused.
+    #[error("{path}: cannot write row group {row_group}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// From 0.
+        row_group: usize,
+        /// Its answer.
+        source: parquet::errors::ParquetError,
+    },
+    /// Rows could not be put into columns.
+    #[error("feature {feature}: cannot encode row group {row_group} of shard {shard}")]
+    Encode {
+        /// Its name.
+        feature: String,
+        /// The shard's label.
+        shard: String,
+        /// From 0.
+        row_group: usize,
+        /// Parquet's answer.
+        source: parquet::errors::ParquetError,
+    },
+    /// A metadata table cannot be put together.
+    #[error("metadata table")]
+    Table(#[source] arrow::error::ArrowError),
+    /// Metadata that is not JSON; cannot happen with checked recipes.
+    #[error("shard metadata")]
+    Json(#[from] serde_json::Error),
+}
+
+impl ShardError {
+    /// The I/O error at the bottom, where there is one.
+    #[must_use]
+    pub fn io(&self) -> Option<&std::io::Error> {
+        use parquet::errors::ParquetError;
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Write { source: ParquetError::External(cause), .. } => cause.downcast_ref(),
+            _ => None,
+        }
+    }
+}

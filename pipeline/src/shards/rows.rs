@@ -1,0 +1,44 @@
+//! A row of a shard while it is in memory.
+
+use std::sync::Arc;
+
+use crate::budget::Permit;
+
+/// What decoding told of a clip; shared by its segments.
+#[derive(Debug)]
+pub struct AudioFacts {
+    /// Seconds decoded, before padding.
+    pub duration_s: f32,
+    /// Seconds lost to damage.
+    pub lost_s: f32,
+    /// Over all audio frames, lower-case hex.
+    pub audio_blake3: String,
+    /// Gives the clip's bytes back to the budget when its last row is on disk.
+    pub permit: Permit,
+}
+
+/// One feature's packed values.
+#[derive(Debug)]
+pub struct Tensor {
+    /// Little-endian, row-major.
+    pub bytes: Vec<u8>,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+}
+
+/// One segment of one clip, with every feature of the recipe.
+#[derive(Debug)]
+pub struct FeatureRow {
+    /// Index into the cleaned rows.
+    pub clip: usize,
+    /// From 0 within the clip.
+    pub segment: i32,
+    /// Where the segment starts.
+    pub offset_s: f32,
+    /// Every sample of it is zero.
+    pub silent: bool,
+    /// Of its clip.
+    pub audio: Arc<AudioFacts>,
+    /// In the recipe's order.
+    pub tensors: Vec<Tensor>,
+}

@@ -1,0 +1,67 @@
+//! Put-if-absent: write, fsync, hard link to the version's name, fsync the folder.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use fail::fail_point;
+use wavemill_schemas::manifest::Manifest;
+
+use super::{Store, StoreError};
+
+impl Store {
+    /// Commits `manifest` as the version after `parent` and returns its number.
+    ///
+    /// # Errors
+    /// [`StoreError::Raced`] when another run took that number with another plan.
+    pub fn commit(&self, parent: Option<u64>, manifest: &Manifest) -> Result<u64, StoreError> {
+        let version = parent.map_or(1, |v| v + 1);
+        let path = self.manifest_path(version);
+        let text = manifest.to_json().map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
+        let folder = self.versions_folder();
+        fs::create_dir_all(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        let temporary = folder.join(format!(".{}.{}.tmp", manifest.plan_id, std::process::id()));
+        write_durably(&temporary, text.as_bytes())?;
+        fail_point!("commit-before-link");
+        let linked = fs::hard_link(&temporary, &path);
+        let _ = fs::remove_file(&temporary);
+        match linked {
+            Ok(()) => sync(&folder)?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let (_, theirs) = self.manifest(Some(version))?;
+                if theirs.plan_id != manifest.plan_id {
+                    return Err(StoreError::Raced { path: self.root.clone(), version });
+                }
+            }
+            Err(e) => return Err(StoreError::io_at(&path, "commit")(e)),
+        }
+        fail_point!("commit-after-link");
+        Ok(version)
+    }
+}
+
+/// Writes a small file whole, under a temporary name, and renames it: after a crash it is there or it is not.
+pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.tmp"));
+    write_durably(&temporary, bytes)?;
+    fs::rename(&temporary, path).map_err(StoreError::io_at(path, "rename"))?;
+    sync(folder)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|e| {
+        let _ = fs::remove_file(path);
+        StoreError::io_at(path, "write")(e)
+    })
+}
+
+fn sync(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(StoreError::io_at(folder, "sync the folder"))
+}

@@ -1,0 +1,240 @@
+//! A store on disk: versions, receipts, and the one commit that makes a version exist.
+//!
+//! Invariants: a path is never rewritten once a manifest names it; a manifest is never overwritten; what varies from run
+//! to run lies in receipts and run records only.
+
+mod commit;
+mod diff;
+mod gc;
+mod receipts;
+mod resume;
+mod verify;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wavemill_schemas::manifest::{Manifest, ManifestError};
+
+pub use diff::{Change, Diff};
+pub use gc::Collected;
+pub use receipts::{Unfinished, linked_key};
+pub use resume::{Decision, Found};
+pub use verify::{Damage, Verified};
+
+/// What can be wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused.
+    #[error("{path}: cannot {action}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// No store there.
+    #[error("{path}: no store here (no _wavemill/versions): check --store, or make one with `wavemill extract`")]
+    Missing {
+        /// As given.
+        path: PathBuf,
+    },
+    /// A version that does not exist.
+    #[error("{path}: no version {version}; there is {there}")]
+    NoVersion {
+        /// The store.
+        path: PathBuf,
+        /// Asked for.
+        version: u64,
+        /// What exists, in words.
+        there: String,
+    },
+    /// A manifest that cannot be read.
+    #[error("{path}: damaged manifest: restore it from a copy of the store")]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+    /// Another process writes here.
+    #[error("{path}: another wavemill is writing this store: wait for it, or stop it")]
+    Locked {
+        /// The store.
+        path: PathBuf,
+    },
+    /// The store was made from something else.
+    #[error(
+        "{path}: version {version} was made otherwise ({changed}): add --new-version to commit version {next} beside it, \
+         or use another --store",
+        next = version + 1
+    )]
+    OtherPlan {
+        /// The store.
+        path: PathBuf,
+        /// Its latest version.
+        version: u64,
+        /// What differs.
+        changed: String,
+    },
+    /// An unfinished plan that differs in engine alone.
+    #[error(
+        "{path}: an unfinished run used another engine ({was}; now {now}): go on with `--isa {isa}`, or drop its work \
+         with --restart"
+    )]
+    OtherEngine {
+        /// The store.
+        path: PathBuf,
+        /// Of the unfinished plan.
+        was: String,
+        /// Of this run.
+        now: String,
+        /// The level to ask for.
+        isa: String,
+    },
+    /// Somebody else committed in between, and not the same plan.
+    #[error("{path}: another run committed version {version} meanwhile: run again with --new-version")]
+    Raced {
+        /// The store.
+        path: PathBuf,
+        /// Theirs.
+        version: u64,
+    },
+    /// JSON of our own that cannot be written; cannot happen.
+    #[error("store metadata")]
+    Json(#[from] serde_json::Error),
+}
+
+impl StoreError {
+    /// The I/O error at the bottom, where there is one.
+    #[must_use]
+    pub const fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+}
+
+/// A folder that holds, or will hold, versions.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// Held while a store is written; released when dropped, or when the process ends in any way.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Store {
+    /// An existing store with at least one version.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`].
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let store = Self { root: root.to_owned() };
+        if store.versions()?.is_empty() {
+            return Err(StoreError::Missing { path: root.to_owned() });
+        }
+        Ok(store)
+    }
+
+    /// A store that may not exist yet; nothing is made until something is written.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `data/<plan_id>`.
+    #[must_use]
+    pub fn data(&self, plan_id: &str) -> PathBuf {
+        self.root.join("data").join(plan_id)
+    }
+
+    fn versions_folder(&self) -> PathBuf {
+        self.root.join("_wavemill/versions")
+    }
+
+    fn manifest_path(&self, version: u64) -> PathBuf {
+        self.versions_folder().join(format!("{version:08}.json"))
+    }
+
+    /// Committed versions, ascending.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the folder is there but cannot be read.
+    pub fn versions(&self) -> Result<Vec<u64>, StoreError> {
+        let folder = self.versions_folder();
+        let entries = match fs::read_dir(&folder) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+            other => other.map_err(StoreError::io_at(&folder, "list the versions"))?,
+        };
+        let number = |name: &str| name.strip_suffix(".json").filter(|n| n.len() == 8).and_then(|n| n.parse().ok());
+        let mut versions = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io_at(&folder, "list the versions"))?;
+            versions.extend(entry.file_name().to_str().and_then(number));
+        }
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// A version's manifest, the latest by default, with its number.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::NoVersion`], [`StoreError::Manifest`].
+    pub fn manifest(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
+        let versions = self.versions()?;
+        let Some(&latest) = versions.last() else {
+            return Err(StoreError::Missing { path: self.root.clone() });
+        };
+        let version = version.unwrap_or(latest);
+        if !versions.contains(&version) {
+            let there = if versions.len() == 1 { format!("version {latest} only") } else { format!("1 to {latest}") };
+            return Err(StoreError::NoVersion { path: self.root.clone(), version, there });
+        }
+        let path = self.manifest_path(version);
+        let text = fs::read_to_string(&path).map_err(StoreError::io_at(&path, "read"))?;
+        let manifest = Manifest::from_json(&text).map_err(|source| StoreError::Manifest { path, source })?;
+        Ok((version, manifest))
+    }
+
+    fn manifest_hash(&self, version: u64) -> Result<String, StoreError> {
+        let path = self.manifest_path(version);
+        let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
+        Ok(blake3::hash(&bytes).to_hex().to_string())
+    }
+
+    /// Makes the store's folders and takes its lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::Io`].
+    pub fn lock(&self) -> Result<Lock, StoreError> {
+        let folder = self.root.join("_wavemill");
+        fs::create_dir_all(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        let path = folder.join("lock");
+        let file = File::create(&path).map_err(StoreError::io_at(&path, "create"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: self.root.clone() }),
+            // A file system without locks: the commit itself is still put-if-absent.
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(Lock { _file: file }),
+            Err(TryLockError::Error(e)) => Err(StoreError::io_at(&path, "lock")(e)),
+        }
+    }
+}

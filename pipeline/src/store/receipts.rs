@@ -1,0 +1,141 @@
+//! Receipts: what an unfinished plan has finished, and which shards a later plan can link.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use wavemill_schemas::manifest::{Engine, Identity, Receipt};
+
+use super::commit::write_renamed;
+use super::{Store, StoreError};
+
+/// What a plan that has begun says of itself, before its first shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfinished {
+    /// What its id was made of.
+    pub identity: Identity,
+    /// In words.
+    pub engine: Engine,
+}
+
+const PLAN_FILE: &str = "plan.json";
+
+impl Store {
+    fn receipts_folder(&self, plan_id: &str) -> PathBuf {
+        self.root.join("_wavemill/receipts").join(plan_id)
+    }
+
+    /// Records that a plan has begun.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn begin(&self, plan_id: &str, plan: &Unfinished) -> Result<(), StoreError> {
+        let path = self.receipts_folder(plan_id).join(PLAN_FILE);
+        if path.exists() {
+            return Ok(());
+        }
+        write_renamed(&path, serde_json::to_string(plan)?.as_bytes())
+    }
+
+    /// Writes a shard's receipt. Its files are durable already.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn write_receipt(&self, plan_id: &str, label: &str, receipt: &Receipt) -> Result<(), StoreError> {
+        let path = self.receipts_folder(plan_id).join(format!("{label}.json"));
+        write_renamed(&path, serde_json::to_string(receipt)?.as_bytes())
+    }
+
+    /// The receipts of a plan by shard label. One that cannot be read is as good as none.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the folder is there but cannot be listed.
+    pub fn receipts(&self, plan_id: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
+        let mut receipts = BTreeMap::new();
+        for path in json_files(&self.receipts_folder(plan_id))? {
+            let Some(label) = path.file_stem().and_then(|s| s.to_str()) else { continue };
+            let receipt = fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
+            receipts.extend(receipt.map(|r| (label.to_owned(), r)));
+        }
+        Ok(receipts)
+    }
+
+    /// Plans that have receipts.
+    pub(super) fn begun(&self) -> Result<Vec<(String, Option<Unfinished>)>, StoreError> {
+        let folder = self.root.join("_wavemill/receipts");
+        let mut plans = Vec::new();
+        for path in list(&folder)? {
+            let Some(id) = path.file_name().and_then(|s| s.to_str()) else { continue };
+            let plan = fs::read_to_string(path.join(PLAN_FILE)).ok().and_then(|t| serde_json::from_str(&t).ok());
+            plans.push((id.to_owned(), plan));
+        }
+        Ok(plans)
+    }
+
+    /// Forgets an unfinished plan: its receipts first, so that no receipt ever names a missing file, then its data.
+    pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
+        for folder in [self.receipts_folder(plan_id), self.data(plan_id)] {
+            match fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io_at(&folder, "remove the folder")(e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes temporary files that a killed run left in a plan's folder.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn clear_temporaries(&self, plan_id: &str) -> Result<(), StoreError> {
+        let mut folders = vec![self.data(plan_id), self.receipts_folder(plan_id)];
+        while let Some(folder) = folders.pop() {
+            for path in list(&folder)? {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if name.starts_with('.') && name.ends_with(".tmp") {
+                    fs::remove_file(&path).map_err(StoreError::io_at(&path, "remove"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All receipts of all plans by shard key: what a new plan may link instead of computing.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn linked_key(store: &Store, except: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
+    let mut by_key = BTreeMap::new();
+    for (plan_id, _) in store.begun()? {
+        if plan_id != except {
+            by_key.extend(store.receipts(&plan_id)?.into_values().map(|r| (r.key.clone(), r)));
+        }
+    }
+    Ok(by_key)
+}
+
+fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let is_receipt = |p: &PathBuf| {
+        let name = p.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".json") && !name.starts_with('.') && name != PLAN_FILE
+    };
+    Ok(list(folder)?.into_iter().filter(is_receipt).collect())
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(StoreError::io_at(folder, "list the folder"))?,
+    };
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|e| e.path())).collect();
+    let mut paths = paths.map_err(StoreError::io_at(folder, "list the folder"))?;
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,177 @@
+//! What a run finds in the store before it begins: nothing to do, another plan, or work to go on with.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt};
+use wavemill_schemas::recipe::Recipe;
+
+use super::diff::recipe_changes;
+use super::receipts::Unfinished;
+use super::{Store, StoreError};
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Decision {
+    /// The latest version was made of just this.
+    NothingToDo(u64, Box<Manifest>),
+    /// A version is to be made.
+    Go {
+        /// The version that it follows.
+        parent: Option<u64>,
+        /// With the parent's hash filled in.
+        identity: Identity,
+    },
+}
+
+/// A shard that needs no work.
+#[derive(Debug)]
+pub enum Found {
+    /// Finished by an earlier, killed run of this plan.
+    Resumed(Receipt),
+    /// Linked from another plan.
+    Linked(Receipt),
+}
+
+impl Store {
+    /// Compares what is asked for with the latest version. `identity.parent` is filled in here. `stale` tells whether
+    /// inputs of that version changed although their sizes did not.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherPlan`] unless `new_version`.
+    pub fn decide(
+        &self,
+        mut identity: Identity,
+        (recipe, engine): (&Recipe, &Engine),
+        new_version: bool,
+        stale: impl FnOnce(&Manifest) -> Result<Vec<String>, StoreError>,
+    ) -> Result<Decision, StoreError> {
+        let Some(&latest) = self.versions()?.last() else {
+            return Ok(Decision::Go { parent: None, identity });
+        };
+        let (_, manifest) = self.manifest(Some(latest))?;
+        identity.parent.clone_from(&manifest.identity.parent);
+        let mut changed = changes(&manifest, &identity, recipe, engine);
+        if changed.is_empty() {
+            let clips = stale(&manifest)?;
+            if clips.is_empty() {
+                return Ok(Decision::NothingToDo(latest, Box::new(manifest)));
+            }
+            changed.push(format!("audio of {} changed", name_few(&clips)));
+        }
+        if !new_version {
+            let changed = changed.join("; ");
+            return Err(StoreError::OtherPlan { path: self.root.clone(), version: latest, changed });
+        }
+        identity.parent = Some(self.manifest_hash(latest)?);
+        Ok(Decision::Go { parent: Some(latest), identity })
+    }
+
+    /// Refuses to leave an unfinished plan behind that differs from `plan` in engine alone; `restart` drops it.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherEngine`].
+    pub fn refuse_other_engine(&self, plan: &Unfinished, restart: bool) -> Result<(), StoreError> {
+        let mut committed = Vec::new();
+        for version in self.versions()? {
+            committed.push(self.manifest(Some(version))?.1.plan_id);
+        }
+        for (plan_id, other) in self.begun()? {
+            let Some(other) = other.filter(|_| !committed.contains(&plan_id)) else { continue };
+            let as_ours = Identity { engine: plan.identity.engine.clone(), ..other.identity.clone() };
+            if as_ours != plan.identity || other.engine == plan.engine {
+                continue;
+            }
+            if restart {
+                self.drop_plan(&plan_id)?;
+                continue;
+            }
+            return Err(StoreError::OtherEngine {
+                path: self.root.clone(),
+                was: describe(&other.engine),
+                now: describe(&plan.engine),
+                isa: other.engine.level.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a receipt's files are all there with the right length and blake3. `prefix` is the plan's data folder.
+    #[must_use]
+    pub fn holds(&self, receipt: &Receipt) -> bool {
+        receipt.files.iter().all(|entry| {
+            let path = self.root.join(&entry.path);
+            let right_size = fs::metadata(&path).is_ok_and(|m| m.len() == entry.bytes);
+            right_size && hash_file(&path).is_ok_and(|hash| hash == entry.blake3)
+        })
+    }
+
+    /// Links (or, across file systems, copies) the files of a receipt of another plan into this one.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn link(&self, receipt: &Receipt, plan_id: &str) -> Result<Receipt, StoreError> {
+        let mut receipt = receipt.clone();
+        for entry in &mut receipt.files {
+            let from = self.root.join(&entry.path);
+            let below = entry.path.splitn(3, '/').nth(2).unwrap_or_default();
+            let path = format!("data/{plan_id}/{below}");
+            let to = self.root.join(&path);
+            if let Some(folder) = to.parent() {
+                fs::create_dir_all(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
+            }
+            if !to.exists() && fs::hard_link(&from, &to).is_err() {
+                let temporary = to.with_extension("tmp");
+                fs::copy(&from, &temporary)
+                    .and_then(|_| File::open(&temporary)?.sync_all())
+                    .and_then(|()| fs::rename(&temporary, &to))
+                    .map_err(StoreError::io_at(&to, "copy"))?;
+            }
+            entry.path = path;
+        }
+        Ok(receipt)
+    }
+}
+
+/// blake3 of a file, lower-case hex.
+pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn changes(manifest: &Manifest, identity: &Identity, recipe: &Recipe, engine: &Engine) -> Vec<String> {
+    let was = &manifest.identity;
+    let mut changed = Vec::new();
+    if was.recipe != identity.recipe {
+        let keys: Vec<String> = recipe_changes(&manifest.recipe, recipe).iter().map(ToString::to_string).collect();
+        changed.push(format!("recipe: {}", keys.join(", ")));
+    }
+    if was.limit != identity.limit {
+        let words = |limit: Option<u64>| limit.map_or_else(|| "none".to_owned(), |n| n.to_string());
+        changed.push(format!("--limit {} -> {}", words(was.limit), words(identity.limit)));
+    }
+    if was.rows != identity.rows {
+        changed.push("metadata rows changed".to_owned());
+    }
+    if was.inputs != identity.inputs {
+        changed.push("audio files were added, removed or changed size".to_owned());
+    }
+    if was.engine != identity.engine {
+        changed.push(format!("engine {} -> {}", describe(&manifest.engine), describe(engine)));
+    }
+    changed
+}
+
+fn describe(engine: &Engine) -> String {
+    let Engine { numerics, backend, level, decoder, target, libc } = engine;
+    format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}")
+}
+
+fn name_few(clips: &[String]) -> String {
+    match clips {
+        [one] => one.clone(),
+        [first, ..] => format!("{first} and {} more", clips.len() - 1),
+        [] => String::new(),
+    }
+}
