@@ -1,6 +1,12 @@
 //! Where compressed clips come from: a folder, or a zip read in place.
 
+mod archive;
+pub mod metadata;
+
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use wavemill_schemas::reject::Reject;
 
@@ -45,4 +51,51 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`ReadFailure::Reject`] for what the clip's bytes determine, [`ReadFailure::Io`] for the rest.
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure>;
+}
+
+/// Why a place of clips or metadata could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Neither readable folder nor readable file.
+    #[error("cannot open {path}")]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A zip whose directory cannot be read, as after a broken download.
+    #[error(
+        "{path}: the zip's directory is damaged or cut off; compare its sha1 with the publisher's and download it again"
+    )]
+    BrokenZip {
+        /// The archive.
+        path: PathBuf,
+        /// What the parser says.
+        source: zip::result::ZipError,
+    },
+    /// A metadata file that is not there.
+    #[error("{path} holds no file {name}")]
+    NoSuchFile {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+    },
+    /// A metadata file behind a password.
+    #[error("{name} in {path} is encrypted: unpack it first")]
+    EncryptedFile {
+        /// The archive.
+        path: PathBuf,
+        /// The entry.
+        name: String,
+    },
+}
+
+/// Whether a file is a zip by its first bytes: a local header, or the directory end of an empty archive.
+fn is_zip(path: &Path) -> Result<bool, SourceError> {
+    let mut magic = Vec::with_capacity(4);
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+    read.map_err(|source| SourceError::Open { path: path.to_owned(), source })?;
+    Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
 }

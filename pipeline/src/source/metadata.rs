@@ -1,0 +1,178 @@
+//! Metadata files by name: out of a folder, a zip, or a single file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::SourceError;
+use super::archive::Archive;
+
+/// The files of one metadata place.
+#[derive(Debug)]
+pub struct Files {
+    path: PathBuf,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Names and paths.
+    Folder(BTreeMap<String, PathBuf>),
+    /// Names and positions among the entries.
+    Zip(Archive, BTreeMap<String, usize>),
+}
+
+impl Files {
+    /// Opens a folder (the files in it, not those in folders below), a zip (all entries; a folder that leads every name
+    /// is stripped), or any other file (itself, under its own name).
+    ///
+    /// # Errors
+    /// [`SourceError`] where the path cannot be read, or is a damaged zip.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let place = if path.is_dir() {
+            Place::Folder(folder_names(path)?)
+        } else if super::is_zip(path)? {
+            let archive = Archive::open(path)?;
+            let names = entry_names(&archive);
+            Place::Zip(archive, names)
+        } else {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Place::Folder(BTreeMap::from([(name, path.to_owned())]))
+        };
+        Ok(Self { path: path.to_owned(), place })
+    }
+
+    /// All names, sorted, `/`-separated: `tracks.csv`, ….
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let (files, entries) = match &self.place {
+            Place::Folder(files) => (Some(files.keys()), None),
+            Place::Zip(_, entries) => (None, Some(entries.keys())),
+        };
+        files.into_iter().flatten().chain(entries.into_iter().flatten()).map(String::as_str)
+    }
+
+    /// Opens one of [`Files::names`] for reading; it is not buffered. A damaged zip entry fails as `InvalidData` while
+    /// reading, at the latest at its end.
+    ///
+    /// # Errors
+    /// [`SourceError::NoSuchFile`], or whatever keeps the file from being opened.
+    pub fn read(&self, name: &str) -> Result<Box<dyn Read + Send>, SourceError> {
+        let absent = || SourceError::NoSuchFile { path: self.path.clone(), name: name.to_owned() };
+        let failed = |source| SourceError::Open { path: self.path.join(name), source };
+        match &self.place {
+            Place::Folder(files) => {
+                let path = files.get(name).ok_or_else(absent)?;
+                Ok(Box::new(File::open(path).map_err(|source| SourceError::Open { path: path.clone(), source })?))
+            }
+            Place::Zip(archive, names) => {
+                let entry = &archive.entries[*names.get(name).ok_or_else(absent)?];
+                if entry.encrypted {
+                    return Err(SourceError::EncryptedFile { path: self.path.clone(), name: name.to_owned() });
+                }
+                Ok(Box::new(archive.stream(entry).map_err(failed)?))
+            }
+        }
+    }
+}
+
+fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError> {
+    let failed = |source| SourceError::Open { path: folder.to_owned(), source };
+    let mut names = BTreeMap::new();
+    for entry in folder.read_dir().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str())
+            && path.is_file()
+        {
+            names.insert(name.to_owned(), path);
+        }
+    }
+    Ok(names)
+}
+
+fn entry_names(archive: &Archive) -> BTreeMap<String, usize> {
+    let raw = || archive.entries.iter().map(|entry| String::from_utf8_lossy(&entry.name));
+    let leading = raw().next().and_then(|first| Some(first.split_once('/')?.0.len() + 1)).unwrap_or(0);
+    let first = raw().next().unwrap_or_default().into_owned();
+    let shared = raw().all(|name| name.get(..leading) == first.get(..leading));
+    let strip = if shared { leading } else { 0 };
+    raw().enumerate().map(|(index, name)| (name[strip..].to_owned(), index)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn content(files: &Files, name: &str) -> String {
+        let mut text = String::new();
+        files.read(name).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn zip_of(path: &Path, entries: &[(&str, &str)]) {
+        let mut zip = zip::ZipWriter::new(File::create(path).unwrap());
+        for (name, text) in entries {
+            zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(text.as_bytes()).unwrap();
+        }
+        zip.finish().unwrap();
+    }
+
+    #[test]
+    fn folder_zip_and_single_file_give_equal_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let csv = folder.path().join("tracks.csv");
+        let long = "track_id,genre\n".repeat(50_000);
+        std::fs::write(&csv, &long).unwrap();
+        let zip = folder.path().join("fma_metadata.zip");
+        zip_of(&zip, &[("fma_metadata/tracks.csv", &long), ("fma_metadata/genres.csv", "x")]);
+        for path in [folder.path(), &csv, &zip] {
+            let files = Files::open(path).unwrap();
+            assert!(files.names().any(|name| name == "tracks.csv"), "{}", path.display());
+            assert_eq!(content(&files, "tracks.csv"), long);
+            assert!(matches!(files.read("albums.csv"), Err(SourceError::NoSuchFile { .. })));
+        }
+    }
+
+    #[test]
+    fn entries_of_several_folders_keep_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let zip = folder.path().join("m.zip");
+        zip_of(&zip, &[("a/x.csv", "1"), ("b/x.csv", "2")]);
+        let files = Files::open(&zip).unwrap();
+        assert_eq!(files.names().collect::<Vec<_>>(), ["a/x.csv", "b/x.csv"]);
+        assert_eq!(content(&files, "b/x.csv"), "2");
+    }
+
+    #[test]
+    fn damaged_entry_fails_while_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let zip = folder.path().join("m.zip");
+        let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let mut writer = zip::ZipWriter::new(File::create(&zip).unwrap());
+        writer.start_file("tracks.csv", options).unwrap();
+        writer.write_all(b"track_id").unwrap();
+        writer.finish().unwrap();
+        let mut bytes = std::fs::read(&zip).unwrap();
+        let at = bytes.windows(8).position(|window| window == b"track_id").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&zip, &bytes).unwrap();
+        let error = Files::open(&zip).unwrap().read("tracks.csv").unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn truncated_zip_names_file_and_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let zip = folder.path().join("m.zip");
+        zip_of(&zip, &[("tracks.csv", "1")]);
+        let bytes = std::fs::read(&zip).unwrap();
+        std::fs::write(&zip, &bytes[..bytes.len() - 30]).unwrap();
+        let error = Files::open(&zip).unwrap_err().to_string();
+        assert!(error.contains("m.zip") && error.contains("download it again"), "{error}");
+    }
+}
