@@ -1,9 +1,48 @@
-//! Metadata files → cleaned rows, class lists and splits, as DataFusion SQL.
+//! Metadata files → cleaned rows, class lists and splits.
+//!
+//! A broken row is a reject with line and column, never an error. Cleaning is the recipe's own SQL, run by DataFusion.
+//! Nothing here opens a clip: of the audio it knows the index alone.
+
+mod csv_text;
+mod engine;
+mod error;
+mod files;
+mod fma;
+mod load;
+mod python_list;
+mod rows;
+mod rows_hash;
+pub mod split;
+mod steps;
+mod types;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use arrow::record_batch::RecordBatch;
+use arrow::array::{Array, RecordBatch};
+use wavemill_schemas::recipe::{Dataset, Recipe};
 use wavemill_schemas::reject::Reject;
+
+pub use self::error::CatalogError;
+use self::engine::Engine;
+use self::files::Files;
+use self::load::Loaded;
+use self::steps::Cleaner;
+use crate::source::AudioIndex;
+
+/// Limits of the catalog.
+#[derive(Clone, Copy, Debug)]
+pub struct CatalogSettings {
+    /// Most memory for sorts, joins and groups of the cleaning steps, in bytes; the rows themselves come on top.
+    /// Default 256 MiB: FMA's 106,574 rows need a tenth of it.
+    pub memory_bytes: usize,
+}
+
+impl Default for CatalogSettings {
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20 }
+    }
+}
 
 /// One clip of the cleaned rows: what the plan and the feature rows need of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +59,8 @@ pub struct ClipRow {
     pub artist_id: Option<i64>,
     /// Album, `None` where unknown.
     pub album_id: Option<i64>,
-    /// The side by the recipe's rule: `training`, `validation`, `test`, `none`, or the column's value.
+    /// The side by the recipe's rule: `training`, `validation`, `test`, `none`, or the column's value. Under rule
+    /// `segment` it is `none`: there a side belongs to a segment, and the plan gives it.
     pub split: String,
 }
 
@@ -42,15 +82,143 @@ pub struct Catalog {
     pub clips: Vec<ClipRow>,
     /// Class names in id order, per target name.
     pub classes: BTreeMap<String, Vec<String>>,
-    /// `tracks` (cleaned, with every split rule; same order as `clips`), `tracks_all` (with `dropped_by`), `albums`,
-    /// `artists`, `genres`, `fma_features`, `raw_*`: what the data set has of them.
-    pub tables: BTreeMap<String, Vec<RecordBatch>>,
+    /// `tracks` (cleaned, with every split rule; same order as `clips`), `tracks_all` (as parsed, in the file's order,
+    /// with `dropped_by`), `albums`, `artists`, `genres`: what the data set has of them. Text is `Utf8View`.
+    pub tables: BTreeMap<String, RecordBatch>,
+    /// blake3 over every column of `tracks`, hex.
+    pub rows_hash: String,
     /// Records in the main metadata file, header lines not counted.
     pub rows_read: u64,
-    /// One per cleaning step, in order.
+    /// One per cleaning step, in order: `subset` where the recipe has one, the recipe's, `audio` where it is required.
     pub steps: Vec<StepCount>,
-    /// `bad_row` and `bad_encoding`, `missing_file` when audio is not required.
+    /// `bad_row` and `bad_encoding`, by line.
     pub rejects: Vec<Reject>,
     /// What a person should know (over half of the rows have no audio, …), one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes and sides.
+///
+/// `metadata`: a folder, a zip, or the main file itself; not needed for `folders`. `audio`: what there is below the
+/// audio root. With `require_audio`, rows without a file are dropped; without it they stay, and reading rejects them.
+///
+/// # Errors
+/// When the metadata cannot be read as a whole, a step's SQL is refused or fails, or keys repeat: see [`CatalogError`].
+pub fn clean(
+    recipe: &Recipe,
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
+    settings: CatalogSettings,
+) -> Result<Catalog, CatalogError> {
+    let engine = Engine::new(settings.memory_bytes)?;
+    let loaded = load(&engine, recipe.catalog.dataset, metadata, audio)?;
+    for (name, table) in &loaded.tables {
+        engine.set_table(name, table)?;
+    }
+    let mut cleaner = Cleaner::new(&engine, loaded.rows);
+    cleaner.run(&recipe.catalog)?;
+    let mut warnings = Vec::new();
+    if recipe.catalog.require_audio {
+        require_audio(&mut cleaner, audio, &mut warnings)?;
+    }
+    let keyed = rows::keyed(&cleaner.rows)?;
+    let labels = recipe.targets.iter().map(|target| rows::labels(&keyed, target)).collect::<Result<Vec<_>, _>>()?;
+    let first_target = labels.first().map_or(&[][..], |target| &target.ids);
+    let tracks = rows::with_splits(&keyed, first_target, recipe)?;
+    let clips = rows::clips(&tracks, &labels, recipe.split.rule)?;
+    let mut classes = BTreeMap::new();
+    for (target, labels) in recipe.targets.iter().zip(labels) {
+        if labels.unlisted > 0 {
+            let (name, n) = (&target.name, labels.unlisted);
+            warnings.push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
+        }
+        classes.insert(target.name.clone(), labels.classes);
+    }
+    let mut tables = loaded.tables;
+    for (table, id, prefix) in [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")] {
+        tables.extend(rows::distinct(&tracks, id, prefix)?.map(|rows| (table.to_owned(), rows)));
+    }
+    tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
+    let rows_hash = rows_hash::rows_hash(&tracks)?;
+    tables.insert("tracks".to_owned(), tracks);
+    let (rows_read, rejects, steps) = (loaded.rows_read, loaded.rejects, cleaner.steps);
+    Ok(Catalog { clips, classes, tables, rows_hash, rows_read, steps, rejects, warnings })
+}
+
+/// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not.
+fn require_audio(
+    cleaner: &mut Cleaner<'_>,
+    audio: &AudioIndex,
+    warnings: &mut Vec<String>,
+) -> Result<(), CatalogError> {
+    let keys = steps::clip_keys(&cleaner.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let dropped = cleaner.keep_with_audio(&keys, audio)?;
+    if dropped * 2 > keys.len() {
+        warnings.push(format!("{dropped} of {} rows have no file below the audio root", keys.len()));
+    }
+    Ok(())
+}
+
+fn load(
+    engine: &Engine,
+    dataset: Dataset,
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
+) -> Result<Loaded, CatalogError> {
+    let path = |dataset| metadata.ok_or(CatalogError::NoMetadata { dataset });
+    match dataset {
+        Dataset::Folders => load::folders(audio),
+        Dataset::Fma => {
+            let path = path("fma")?;
+            let files = MetadataFiles::open(path)?;
+            let tracks = files.only_or_named("tracks.csv")?;
+            let genres = match files.named("genres.csv") {
+                Some(name) => Some((name, files.read(name)?)),
+                None => None,
+            };
+            load::fma(engine, (tracks, files.read(tracks)?), genres)
+        }
+        Dataset::Table => {
+            let files = MetadataFiles::open(path("table")?)?;
+            let name = files.only_or_named("*.csv or *.parquet")?;
+            if name.ends_with(".parquet") {
+                load::parquet_table(name, files.read(name)?)
+            } else {
+                load::csv_table(engine, name, files.read(name)?)
+            }
+        }
+    }
+}
+
+/// [`Files`] with errors that name the path.
+struct MetadataFiles<'a> {
+    path: &'a Path,
+    files: Files,
+}
+
+impl<'a> MetadataFiles<'a> {
+    fn open(path: &'a Path) -> Result<Self, CatalogError> {
+        let files = Files::open(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
+        Ok(Self { path, files })
+    }
+
+    fn named(&self, wanted: &str) -> Option<&str> {
+        self.files.names().iter().map(String::as_str).find(|name| *name == wanted)
+    }
+
+    /// The file named `wanted`, or the only one there is.
+    fn only_or_named(&self, wanted: &'static str) -> Result<&str, CatalogError> {
+        let names = self.files.names();
+        match names {
+            [only] => Ok(only),
+            _ => self.named(wanted).ok_or_else(|| {
+                let found = names.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(", ");
+                CatalogError::NoFile { path: self.path.to_owned(), wanted, found }
+            }),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Box<dyn std::io::Read + Send>, CatalogError> {
+        self.files.read(name).map_err(|source| CatalogError::Read { path: self.path.join(name), source })
+    }
 }

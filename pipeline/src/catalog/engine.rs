@@ -1,0 +1,99 @@
+//! DataFusion as the catalog uses it: one partition, one memory pool, queries that only read.
+//!
+//! One partition, because then a query has one order and one result whatever the thread count; the rows are few.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use datafusion::common::utils::datafusion_strsim::levenshtein;
+use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::datasource::MemTable;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use super::CatalogError;
+use super::python_list;
+
+/// Rows that a query sees at a time.
+const BATCH_ROWS: usize = 8192;
+
+/// Characters of an engine's message that are shown.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// Runs the catalog's SQL.
+pub struct Engine {
+    /// The session with all tables and functions.
+    pub context: SessionContext,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Engine {
+    /// A session whose queries take at most `memory_bytes` for sorts, joins and groups.
+    ///
+    /// # Errors
+    /// `Engine` when the session cannot start.
+    pub fn new(memory_bytes: usize) -> Result<Self, CatalogError> {
+        let config = SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS);
+        let pool = Arc::new(FairSpillPool::new(memory_bytes));
+        let environment = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+        let context = SessionContext::new_with_config_rt(config, environment);
+        for function in python_list::functions() {
+            context.register_udf(function);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DataFusionError::from)?;
+        Ok(Self { context, runtime })
+    }
+
+    /// Registers `rows` as table `name`, in place of an earlier one.
+    ///
+    /// # Errors
+    /// `Engine` when the table is refused.
+    pub fn set_table(&self, name: &str, rows: &RecordBatch) -> Result<(), CatalogError> {
+        let slices = (0..rows.num_rows()).step_by(BATCH_ROWS);
+        let slices = slices.map(|start| rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start))).collect();
+        let table = MemTable::try_new(rows.schema(), vec![slices])?;
+        self.context.deregister_table(name)?;
+        self.context.register_table(name, Arc::new(table))?;
+        Ok(())
+    }
+
+    /// The whole result of a query; DDL, DML, COPY and SET are refused.
+    ///
+    /// # Errors
+    /// DataFusion's, from parsing to execution.
+    pub fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
+        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        self.runtime.block_on(async {
+            let frame = self.context.sql_with_options(sql, reading).await?;
+            let schema = Arc::new(frame.schema().as_arrow().clone());
+            let batches = frame.collect().await?;
+            let schema = batches.first().map_or(schema, RecordBatch::schema);
+            Ok(concat_batches(&schema, &batches)?)
+        })
+    }
+}
+
+/// One line for a person; an unknown column is answered with the known ones nearest to it.
+pub fn one_line(error: &DataFusionError) -> String {
+    if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
+        && let SchemaError::FieldNotFound { field, valid_fields } = schema_error.as_ref()
+    {
+        let known: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
+        return format!("no column `{}`; nearest: {}", field.name, nearest(&field.name, &known));
+    }
+    let message = error.find_root().strip_backtrace();
+    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+/// The three of `known` that look most like `name`.
+pub fn nearest(name: &str, known: &[&str]) -> String {
+    let mut known = known.to_vec();
+    known.sort_unstable();
+    known.dedup();
+    known.sort_by_key(|candidate| levenshtein(&name.to_lowercase(), &candidate.to_lowercase()));
+    known.truncate(3);
+    known.join(", ")
+}

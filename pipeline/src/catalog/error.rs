@@ -1,0 +1,129 @@
+//! What can stop the catalog: the metadata as a whole, a step's SQL, or two rows that claim to be one clip.
+
+use std::io;
+use std::path::PathBuf;
+
+use datafusion::error::DataFusionError;
+
+/// Why there is no catalog. A bad row is no error but a reject.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The data set needs metadata, and none was named.
+    #[error("data set `{dataset}` needs metadata: name its folder, zip or file with --metadata")]
+    NoMetadata {
+        /// Kind of the data set.
+        dataset: &'static str,
+    },
+    /// A metadata file cannot be read.
+    #[error("metadata {path}: cannot be read")]
+    Read {
+        /// The file, folder or zip.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The folder or zip does not hold the file.
+    #[error("metadata {path}: no `{wanted}` in it; there is {found}")]
+    NoFile {
+        /// The folder or zip.
+        path: PathBuf,
+        /// What is missing.
+        wanted: &'static str,
+        /// What there is, shortened.
+        found: String,
+    },
+    /// The header is not of the data set's form.
+    #[error("metadata file {file}: no header line starts with `track_id` (FMA's files have one among the first {lines})")]
+    Header {
+        /// The file's name.
+        file: String,
+        /// Lines that were looked at.
+        lines: usize,
+    },
+    /// Two columns of one name.
+    #[error("metadata file {file}: two columns are named `{column}`")]
+    DuplicateColumn {
+        /// The file's name.
+        file: String,
+        /// The name, after flattening.
+        column: String,
+    },
+    /// A CSV file cannot be read on.
+    #[error("metadata file {file}")]
+    Csv {
+        /// The file's name.
+        file: String,
+        /// The cause.
+        source: csv::Error,
+    },
+    /// A Parquet file cannot be read.
+    #[error("metadata file {file}")]
+    Parquet {
+        /// The file's name.
+        file: String,
+        /// The cause.
+        source: parquet::errors::ParquetError,
+    },
+    /// A cleaning step's SQL is refused, or fails.
+    #[error("cleaning step `{step}`: {message}")]
+    Step {
+        /// The step's name.
+        step: String,
+        /// One line: the engine's message, with the nearest known columns where a name is unknown.
+        message: String,
+        /// The whole of it.
+        source: Box<DataFusionError>,
+    },
+    /// A step's query lost what tells one row from another.
+    #[error("cleaning step `{step}`: its result has {problem}; {remedy}")]
+    StepKey {
+        /// The step's name.
+        step: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// After the last step the rows cannot be joined to files.
+    #[error("the cleaned rows have {problem}: a cleaning step must give each row its own text in `clip_key`")]
+    ClipKey {
+        /// What is wrong.
+        problem: String,
+    },
+    /// Two clips with one id.
+    #[error("track_id {track_id} belongs to two clips: {first} and {second}")]
+    TrackIdCollision {
+        /// The id.
+        track_id: i64,
+        /// The one clip.
+        first: String,
+        /// The other clip.
+        second: String,
+    },
+    /// The recipe names a column that the cleaned rows lack, or one of another type.
+    #[error("{wanted_by}: the cleaned rows have no {kind} column `{column}`; nearest: {nearest}")]
+    Column {
+        /// Which part of the recipe wants it.
+        wanted_by: String,
+        /// The type that it should have.
+        kind: &'static str,
+        /// The column.
+        column: String,
+        /// Known columns with similar names.
+        nearest: String,
+    },
+    /// Not one row has a file.
+    #[error("none of the {rows} rows has a file below the audio root: expected {example}, for one")]
+    NoAudio {
+        /// Rows before the audio step.
+        rows: usize,
+        /// A key that was looked for.
+        example: String,
+    },
+    /// Our own SQL or the engine failed (out of memory, for one).
+    #[error("catalog query")]
+    Engine(#[from] DataFusionError),
+    /// A kernel of arrow failed.
+    #[error("catalog columns")]
+    Arrow(#[from] arrow::error::ArrowError),
+}

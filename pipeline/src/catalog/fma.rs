@@ -1,0 +1,25 @@
+//! What is known of FMA's files: column types, and the clip a track's id stands for.
+
+use super::types::Kind;
+
+/// Adds `clip_key` to the typed tracks.
+pub const KEYED_SQL: &str = include_str!("fma_keyed.sql");
+
+/// Type of a column of `tracks.csv`, `genres.csv`, `echonest.csv` or `features.csv`, by its flattened name.
+pub fn kind(column: &str) -> Kind {
+    match column {
+        "track_id" | "genre_id" | "parent" | "top_level" | "tracks" => Kind::Int,
+        "album_id" | "artist_id" => Kind::Id,
+        "album_comments" | "album_favorites" | "album_listens" | "album_tracks" => Kind::Int,
+        "artist_comments" | "artist_favorites" => Kind::Int,
+        "track_bit_rate" | "track_comments" | "track_duration" | "track_favorites" => Kind::Int,
+        "track_interest" | "track_listens" | "track_number" => Kind::Int,
+        "artist_latitude" | "artist_longitude" => Kind::Float,
+        "album_date_created" | "album_date_released" => Kind::Timestamp,
+        "artist_active_year_begin" | "artist_active_year_end" | "artist_date_created" => Kind::Timestamp,
+        "track_date_created" | "track_date_recorded" => Kind::Timestamp,
+        "track_genres" | "track_genres_all" => Kind::Ints,
+        "album_tags" | "artist_tags" | "track_tags" => Kind::Texts,
+        _ => Kind::Text,
+    }
+}

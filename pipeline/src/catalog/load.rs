@@ -1,0 +1,193 @@
+//! From files to typed rows, one function a kind of data set.
+//!
+//! Every kind gives rows with [`LINE`] first; what could not be read is among the rejects, never an error.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_schemas::canonical;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+use super::csv_text::{Header, LINE, TextReader};
+use super::engine::Engine;
+use super::steps::with_first_column;
+use super::types::{self, Kind, Typer};
+use super::{CatalogError, fma};
+use crate::source::AudioIndex;
+
+/// What the files held.
+pub struct Loaded {
+    /// One row a track, typed, ordered by [`LINE`].
+    pub rows: RecordBatch,
+    /// Records read, rejected ones among them.
+    pub rows_read: u64,
+    /// `bad_row` and `bad_encoding`.
+    pub rejects: Vec<Reject>,
+    /// Further tables, by name.
+    pub tables: BTreeMap<String, RecordBatch>,
+}
+
+/// One CSV file, read whole.
+pub struct CsvFile<'a, R> {
+    /// Name, for messages.
+    pub file: &'a str,
+    /// Its bytes.
+    pub input: R,
+    /// Form of its header.
+    pub header: Header,
+    /// A column in which every row needs a value.
+    pub required: Option<&'a str>,
+}
+
+/// Reads and types one CSV file; parsing runs in a thread of its own.
+///
+/// # Errors
+/// `Csv`, `Header`, `DuplicateColumn`; a bad row is a reject.
+pub fn csv_file<R: Read + Send>(
+    engine: &Engine,
+    csv: CsvFile<'_, R>,
+    kind_of: impl Fn(&str) -> Kind,
+) -> Result<Loaded, CatalogError> {
+    let mut reader = TextReader::open(csv.file, csv.input, csv.header)?;
+    let typer = Typer::new(&engine.context, csv.file, reader.schema(), kind_of, csv.required)?;
+    let mut rejects = Vec::new();
+    let mut batches = Vec::new();
+    let parsed = std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(2);
+        let parser = scope.spawn(move || -> Result<_, CatalogError> {
+            while let Some(batch) = reader.next_batch()? {
+                // A closed channel: typing failed, and its error is what the caller gets.
+                if sender.send(batch).is_err() {
+                    break;
+                }
+            }
+            Ok((reader.rows_read, reader.rejects))
+        });
+        for text in receiver {
+            batches.push(typer.typed(&text, &mut rejects)?);
+        }
+        parser.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    let (rows_read, unreadable) = parsed?;
+    rejects.extend(unreadable);
+    rejects.sort_by_key(|reject| reject.line);
+    let rows = concat_batches(typer.schema(), &batches)?;
+    Ok(Loaded { rows, rows_read, rejects, tables: BTreeMap::new() })
+}
+
+/// FMA's `tracks.csv` and, where given, `genres.csv`.
+///
+/// # Errors
+/// As [`csv_file`]; `Column` when there is no `track_id`.
+pub fn fma(
+    engine: &Engine,
+    tracks: (&str, impl Read + Send),
+    genres: Option<(&str, impl Read + Send)>,
+) -> Result<Loaded, CatalogError> {
+    let csv = CsvFile { file: tracks.0, input: tracks.1, header: Header::Levels, required: Some("track_id") };
+    let mut loaded = csv_file(engine, csv, fma::kind)?;
+    loaded.reject_repeated_ids(tracks.0)?;
+    engine.set_table("typed", &loaded.rows)?;
+    loaded.rows = engine.query(fma::KEYED_SQL)?;
+    engine.context.deregister_table("typed")?;
+    if let Some((file, input)) = genres {
+        let csv = CsvFile { file, input, header: Header::Line, required: None };
+        let genres = csv_file(engine, csv, fma::kind)?;
+        loaded.rejects.extend(genres.rejects);
+        loaded.tables.insert("genres".to_owned(), without_line(&genres.rows)?);
+    }
+    Ok(loaded)
+}
+
+/// A CSV file that nobody has described: one header line, numbers where every value of a column is one.
+///
+/// # Errors
+/// As [`csv_file`].
+pub fn csv_table(engine: &Engine, file: &str, input: impl Read + Send) -> Result<Loaded, CatalogError> {
+    let csv = CsvFile { file, input, header: Header::Line, required: None };
+    let mut loaded = csv_file(engine, csv, |_| Kind::Text)?;
+    let kinds = types::inferred(&loaded.rows);
+    let kind_of = |column: &str| kinds.get(column).copied().unwrap_or(Kind::Text);
+    let typer = Typer::new(&engine.context, file, &loaded.rows.schema(), kind_of, None)?;
+    loaded.rows = typer.typed(&loaded.rows, &mut loaded.rejects)?;
+    Ok(loaded)
+}
+
+/// A Parquet file; a row's number stands for its line.
+///
+/// # Errors
+/// `Parquet` when it cannot be read.
+pub fn parquet_table(file: &str, mut input: impl Read) -> Result<Loaded, CatalogError> {
+    let mut bytes = Vec::new();
+    let unreadable = |source| CatalogError::Parquet { file: file.to_owned(), source };
+    input.read_to_end(&mut bytes).map_err(|error| unreadable(error.into()))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(unreadable)?;
+    let schema = builder.schema().clone();
+    let batches = builder.build().map_err(unreadable)?.collect::<Result<Vec<_>, _>>()?;
+    let rows = concat_batches(&schema, &batches)?;
+    let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
+    let rows_read = rows.num_rows() as u64;
+    let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
+    Ok(Loaded { rows, rows_read, rejects: Vec::new(), tables: BTreeMap::new() })
+}
+
+impl Loaded {
+    /// The first row with an id stays, later ones are counted out.
+    fn reject_repeated_ids(&mut self, file: &str) -> Result<(), CatalogError> {
+        let ids = self.rows.column_by_name("track_id").map(|ids| ids.as_primitive::<Int64Type>().clone());
+        let ids = ids.ok_or_else(|| CatalogError::Header { file: file.to_owned(), lines: 1 })?;
+        let lines = self.rows[LINE].as_primitive::<Int64Type>().clone();
+        let mut first_lines = HashMap::with_capacity(ids.len());
+        let mut keep = vec![true; ids.len()];
+        for (row, (&id, &line)) in ids.values().iter().zip(lines.values()).enumerate() {
+            let first = *first_lines.entry(id).or_insert(line);
+            if first != line {
+                keep[row] = false;
+                let detail = format!("{file}: track_id {id} is already on line {first}");
+                let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
+                (reject.track_id, reject.line) = (Some(id), Some(line.cast_unsigned()));
+                reject.column = Some("track_id".to_owned());
+                self.rejects.push(reject);
+            }
+        }
+        self.rows = filter_record_batch(&self.rows, &BooleanArray::from(keep))?;
+        self.rejects.sort_by_key(|reject| reject.line);
+        Ok(())
+    }
+}
+
+/// One row a clip of the audio root: `clip_key`, `track_id`, `genre` (the first folder; null where there is none).
+///
+/// # Errors
+/// `Arrow` alone.
+pub fn folders(audio: &AudioIndex) -> Result<Loaded, CatalogError> {
+    let lines = Int64Array::from_iter_values(1..=audio.len().try_into().expect("a count of map entries fits in i64"));
+    let keys: StringViewArray = audio.keys().map(Some).collect();
+    let ids = Int64Array::from_iter_values(audio.keys().map(|key| canonical::track_id(key)));
+    let genres: StringViewArray = audio.keys().map(|key| key.split_once('/').map(|(folder, _)| folder)).collect();
+    let schema = Schema::new(vec![
+        Field::new(LINE, DataType::Int64, false),
+        Field::new("clip_key", DataType::Utf8View, false),
+        Field::new("track_id", DataType::Int64, false),
+        Field::new("genre", DataType::Utf8View, true),
+    ]);
+    let columns: Vec<ArrayRef> = vec![Arc::new(lines), Arc::new(keys), Arc::new(ids), Arc::new(genres)];
+    let rows = RecordBatch::try_new(Arc::new(schema), columns)?;
+    Ok(Loaded { rows, rows_read: audio.len() as u64, rejects: Vec::new(), tables: BTreeMap::new() })
+}
+
+/// The columns without [`LINE`].
+pub fn without_line(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+    let mut rows = rows.clone();
+    if let Ok(index) = rows.schema().index_of(LINE) {
+        rows.remove_column(index);
+    }
+    Ok(rows)
+}

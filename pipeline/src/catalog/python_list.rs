@@ -1,0 +1,154 @@
+//! Python's `repr` of lists, as FMA's columns hold them: `[21, 103]`, `['a', "b's"]`.
+//!
+//! Two SQL functions, also for recipes: `python_ints(text)` → list of i64, `python_texts(text)` → list of text. A text
+//! that is no such list gives null.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Builder, ListBuilder, StringViewArray, StringViewBuilder};
+use arrow::datatypes::{DataType, Field};
+use datafusion::error::Result;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+
+/// The SQL functions of this module.
+pub fn functions() -> [ScalarUDF; 2] {
+    [list_function("python_ints", DataType::Int64, ints), list_function("python_texts", DataType::Utf8View, texts)]
+}
+
+fn list_function(name: &str, item: DataType, convert: fn(&StringViewArray) -> ArrayRef) -> ScalarUDF {
+    let list = DataType::List(Arc::new(Field::new_list_field(item, true)));
+    let body = move |arguments: &[ColumnarValue]| -> Result<ColumnarValue> {
+        let text = arguments[0].to_array(1)?;
+        Ok(ColumnarValue::Array(convert(text.as_string_view())))
+    };
+    create_udf(name, vec![DataType::Utf8View], list, Volatility::Immutable, Arc::new(body))
+}
+
+fn ints(text: &StringViewArray) -> ArrayRef {
+    let mut lists = ListBuilder::with_capacity(Int64Builder::new(), text.len());
+    let mut row = Vec::new();
+    for value in text {
+        let parsed = value.is_some_and(|value| parse_ints(value, &mut row).is_some());
+        if parsed {
+            lists.values().append_slice(&row);
+        }
+        lists.append(parsed);
+    }
+    Arc::new(lists.finish())
+}
+
+fn texts(text: &StringViewArray) -> ArrayRef {
+    let mut lists = ListBuilder::with_capacity(StringViewBuilder::new(), text.len());
+    let mut row = Vec::new();
+    for value in text {
+        let parsed = value.is_some_and(|value| parse_texts(value, &mut row).is_some());
+        if parsed {
+            row.iter().for_each(|item| lists.values().append_value(item));
+        }
+        lists.append(parsed);
+    }
+    Arc::new(lists.finish())
+}
+
+fn inside_brackets(text: &str) -> Option<&str> {
+    Some(text.trim().strip_prefix('[')?.strip_suffix(']')?.trim())
+}
+
+/// `[21, 103]` → 21, 103 in `row`, cleared first; `None`: not such a list.
+fn parse_ints(text: &str, row: &mut Vec<i64>) -> Option<()> {
+    row.clear();
+    let inside = inside_brackets(text)?;
+    if inside.is_empty() {
+        return Some(());
+    }
+    for item in inside.split(',') {
+        row.push(item.trim().parse().ok()?);
+    }
+    Some(())
+}
+
+/// `['a', "b's"]` → a, b's in `row`, cleared first; `None`: not such a list.
+fn parse_texts(text: &str, row: &mut Vec<String>) -> Option<()> {
+    row.clear();
+    let mut rest = inside_brackets(text)?;
+    while !rest.is_empty() {
+        let quote = rest.chars().next().filter(|quote| matches!(quote, '\'' | '"'))?;
+        let (item, behind) = quoted(&rest[1..], quote)?;
+        row.push(item);
+        let behind = behind.trim_start();
+        rest = match behind.strip_prefix(',') {
+            Some(next) => next.trim_start(),
+            None if behind.is_empty() => behind,
+            None => return None,
+        };
+    }
+    Some(())
+}
+
+/// The text up to the closing `quote`, unescaped, and what follows it.
+fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
+    let mut item = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => item.push(escaped(&mut chars)?),
+            c if c == quote => return Some((item, chars.as_str())),
+            c => item.push(c),
+        }
+    }
+    None
+}
+
+fn escaped(chars: &mut std::str::Chars<'_>) -> Option<char> {
+    let n_digits = match chars.next()? {
+        'n' => return Some('\n'),
+        'r' => return Some('\r'),
+        't' => return Some('\t'),
+        'x' => 2,
+        'u' => 4,
+        'U' => 8,
+        plain => return Some(plain),
+    };
+    let digits = chars.as_str().get(..n_digits)?;
+    *chars = chars.as_str()[n_digits..].chars();
+    char::from_u32(u32::from_str_radix(digits, 16).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_texts(text: &str) -> Option<Vec<String>> {
+        let mut row = Vec::new();
+        parse_texts(text, &mut row).map(|()| row)
+    }
+
+    #[test]
+    fn ints_as_python_prints_them() {
+        let mut row = Vec::new();
+        for (text, wanted) in [("[21, 103]", &[21, 103][..]), ("[]", &[]), ("[-1]", &[-1])] {
+            assert!(parse_ints(text, &mut row).is_some(), "{text}");
+            assert_eq!(row, wanted, "{text}");
+        }
+        for text in ["", "[", "21", "[21,]", "[21 103]", "['a']"] {
+            assert!(parse_ints(text, &mut row).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_with_either_quote_and_escapes() {
+        assert_eq!(read_texts("[]"), Some(vec![]));
+        assert_eq!(read_texts(r#"['a', "b's"]"#), Some(vec!["a".into(), "b's".into()]));
+        assert_eq!(read_texts(r"['it\'s\n', '\xe9\u4eac']"), Some(vec!["it's\n".into(), "é京".into()]));
+        for text in ["", "['a'", "['a' 'b']", "[a]", "['a]", r"['\x4']"] {
+            assert_eq!(read_texts(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_null_in_sql() {
+        let text = StringViewArray::from(vec![Some("[1]"), Some("x"), None]);
+        let lists = ints(&text);
+        assert_eq!((lists.is_null(0), lists.is_null(1), lists.is_null(2)), (false, true, true));
+    }
+}

@@ -1,0 +1,230 @@
+//! From cleaned rows to what the plan needs of them: ids, class lists, sides.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::compute::{cast, sort_to_indices, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
+use wavemill_schemas::canonical;
+use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
+
+use super::engine::nearest;
+use super::load::without_line;
+use super::split::{self, Cut, NO_SIDE, SIDES, SplitRow};
+use super::steps::{clip_keys, with_first_column};
+use super::{CatalogError, ClipRow};
+
+/// The cleaned rows by `clip_key`, each with a `track_id`, without line numbers.
+///
+/// # Errors
+/// `ClipKey`, and `TrackIdCollision` when two clips share an id.
+pub fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+    let keys = clip_keys(rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let sorted = take_record_batch(&without_line(rows)?, &sort_to_indices(&keys, None, None)?)?;
+    let keys = clip_keys(&sorted).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let sorted = if sorted.column_by_name("track_id").is_some() {
+        sorted
+    } else {
+        let ids: Int64Array = keys.iter().map(|key| key.map(canonical::track_id)).collect();
+        with_first_column("track_id", Arc::new(ids), &sorted)?
+    };
+    let ids = int_column(&sorted, "track_id", "track_id")?;
+    let mut clip_of = HashMap::with_capacity(ids.len());
+    for (row, id) in ids.iter().enumerate() {
+        let Some(track_id) = id else {
+            return Err(CatalogError::ClipKey { problem: format!("clip {} without a track_id", keys.value(row)) });
+        };
+        if let Some(first) = clip_of.insert(track_id, row) {
+            let (first, second) = (keys.value(first).to_owned(), keys.value(row).to_owned());
+            return Err(CatalogError::TrackIdCollision { track_id, first, second });
+        }
+    }
+    Ok(sorted)
+}
+
+/// Class names in id order, and every row's class.
+pub struct Labels {
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Class id of each row; `None`: unlabelled.
+    pub ids: Vec<Option<i32>>,
+    /// Rows whose label is not in the recipe's list; they count as unlabelled.
+    pub unlisted: usize,
+}
+
+/// Labels of one target.
+///
+/// # Errors
+/// `Column` when the target's column is not there or is no text.
+pub fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, CatalogError> {
+    let column = text_column(rows, &format!("target `{}`", target.name), &target.column)?;
+    let found = || column.iter().flatten().collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect();
+    let classes: Vec<String> = target.classes.clone().unwrap_or_else(found);
+    let id_of: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
+    let ids: Vec<Option<i32>> = column.iter().map(|label| id_of.get(label?).copied()).collect();
+    let unlisted = ids.iter().zip(column.iter()).filter(|(id, label)| id.is_none() && label.is_some()).count();
+    Ok(Labels { classes, ids, unlisted })
+}
+
+/// Adds `split_official`, `split_stratified`, `split_artist` (and `split_column`) at the end.
+///
+/// `classes`: the first target's class of each row. Official is the rows' own `split_official` or `set_split`.
+///
+/// # Errors
+/// `Column` when rule `column` names none.
+pub fn with_splits(rows: &RecordBatch, classes: &[Option<i32>], recipe: &Recipe) -> Result<RecordBatch, CatalogError> {
+    let keys = text_column(rows, "split", "clip_key")?;
+    let artists = optional_ints(rows, "artist_id")?;
+    let row = |index: usize| SplitRow {
+        key: keys.value(index),
+        class: classes.get(index).copied().flatten(),
+        artist: artists.as_ref().filter(|ids| ids.is_valid(index)).map(|ids| ids.value(index)),
+    };
+    let split_rows: Vec<SplitRow<'_>> = (0..rows.num_rows()).map(row).collect();
+    let cut = Cut { seed: recipe.split.seed, fractions: recipe.split.fractions };
+    let sides = |sides: Vec<usize>| sides.into_iter().map(|side| Some(SIDES[side])).collect::<StringViewArray>();
+    let official = ["split_official", "set_split"].into_iter().find(|name| rows.column_by_name(name).is_some());
+    let official = match official {
+        Some(name) => or_no_side(&text_column(rows, "split", name)?),
+        None => rows_without_side(rows.num_rows()),
+    };
+    let mut columns = vec![
+        ("split_official", official),
+        ("split_stratified", sides(split::stratified(&split_rows, cut))),
+        ("split_artist", sides(split::by_artist(&split_rows, cut))),
+    ];
+    if recipe.split.rule == SplitRule::Column {
+        let name = recipe.split.column.as_deref().unwrap_or_default();
+        columns.push(("split_column", or_no_side(&text_column(rows, "split.column", name)?)));
+    }
+    with_last_columns(rows, columns)
+}
+
+fn or_no_side(column: &StringViewArray) -> StringViewArray {
+    column.iter().map(|side| Some(side.unwrap_or(NO_SIDE))).collect()
+}
+
+fn rows_without_side(n: usize) -> StringViewArray {
+    std::iter::repeat_n(Some(NO_SIDE), n).collect()
+}
+
+fn with_last_columns(
+    rows: &RecordBatch,
+    columns: Vec<(&'static str, StringViewArray)>,
+) -> Result<RecordBatch, CatalogError> {
+    let mut rows = rows.clone();
+    for (name, _) in &columns {
+        if let Ok(index) = rows.schema().index_of(name) {
+            rows.remove_column(index);
+        }
+    }
+    let mut fields = rows.schema().fields().to_vec();
+    let mut arrays = rows.columns().to_vec();
+    for (name, column) in columns {
+        fields.push(Arc::new(Field::new(name, DataType::Utf8View, false)));
+        arrays.push(Arc::new(column));
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+}
+
+/// The rows as the plan takes them, in the order of `tracks`, which [`with_splits`] made.
+///
+/// `labels`: one per target, in the recipe's order.
+///
+/// # Errors
+/// `Column` when `artist_id`, `album_id` or the genres are of another type.
+pub fn clips(tracks: &RecordBatch, labels: &[Labels], rule: SplitRule) -> Result<Vec<ClipRow>, CatalogError> {
+    let keys = text_column(tracks, "plan", "clip_key")?;
+    let ids = int_column(tracks, "plan", "track_id")?;
+    let artists = optional_ints(tracks, "artist_id")?;
+    let albums = optional_ints(tracks, "album_id")?;
+    let genres = genre_lists(tracks)?;
+    let sides = match rule {
+        SplitRule::Official => text_column(tracks, "split", "split_official")?,
+        SplitRule::Stratified => text_column(tracks, "split", "split_stratified")?,
+        SplitRule::Artist => text_column(tracks, "split", "split_artist")?,
+        SplitRule::Column => text_column(tracks, "split", "split_column")?,
+        SplitRule::Segment => rows_without_side(tracks.num_rows()),
+    };
+    let value = |column: &Option<Int64Array>, row| column.as_ref().filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row));
+    let clip = |row: usize| ClipRow {
+        clip_key: keys.value(row).to_owned(),
+        track_id: ids.value(row),
+        targets: labels.iter().map(|target| target.ids[row]).collect(),
+        genres_all: genres.get(row).cloned().unwrap_or_default(),
+        artist_id: value(&artists, row),
+        album_id: value(&albums, row),
+        split: sides.value(row).to_owned(),
+    };
+    Ok((0..tracks.num_rows()).map(clip).collect())
+}
+
+/// `track_genres_all` or `genres_all` of each row; empty where the data set has neither.
+fn genre_lists(tracks: &RecordBatch) -> Result<Vec<Vec<i32>>, CatalogError> {
+    let column = ["track_genres_all", "genres_all"].into_iter().find_map(|name| tracks.column_by_name(name));
+    let Some(column) = column.filter(|column| matches!(column.data_type(), DataType::List(_))) else {
+        return Ok(Vec::new());
+    };
+    let lists = cast(column, &DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true))))?;
+    let ids = |list: Option<ArrayRef>| list.map(|list| list.as_primitive::<Int32Type>().iter().flatten().collect());
+    Ok(lists.as_list::<i32>().iter().map(|list| ids(list).unwrap_or_default()).collect())
+}
+
+/// Rows of `tracks` that are the first (by `track_id`) of each `id`, in the order of the ids, with the columns whose
+/// names start with `prefix`; `None` when there is no such id column.
+///
+/// # Errors
+/// `Arrow` alone.
+pub fn distinct(tracks: &RecordBatch, id: &str, prefix: &str) -> Result<Option<RecordBatch>, CatalogError> {
+    let Some(ids) = optional_ints(tracks, id)? else { return Ok(None) };
+    let track_ids = int_column(tracks, "track_id", "track_id")?;
+    let mut first: BTreeMap<i64, (i64, u32)> = BTreeMap::new();
+    for (row, (id, &track_id)) in (0..).zip(ids.iter().zip(track_ids.values())) {
+        let Some(id) = id else { continue };
+        let entry = first.entry(id).or_insert((track_id, row));
+        *entry = (*entry).min((track_id, row));
+    }
+    let rows = arrow::array::UInt32Array::from_iter_values(first.values().map(|(_, row)| *row));
+    let schema = tracks.schema();
+    let wanted = schema.fields().iter().enumerate().filter(|(_, field)| field.name().starts_with(prefix));
+    let wanted: Vec<usize> = wanted.map(|(index, _)| index).collect();
+    Ok(Some(take_record_batch(&tracks.project(&wanted)?, &rows)?))
+}
+
+fn text_column(rows: &RecordBatch, wanted_by: &str, column: &str) -> Result<StringViewArray, CatalogError> {
+    let text = typed_column(rows, wanted_by, column, &DataType::Utf8View, "text")?;
+    Ok(text.as_string_view().clone())
+}
+
+fn int_column(rows: &RecordBatch, wanted_by: &str, column: &str) -> Result<Int64Array, CatalogError> {
+    let ints = typed_column(rows, wanted_by, column, &DataType::Int64, "integer")?;
+    Ok(ints.as_primitive::<Int64Type>().clone())
+}
+
+/// A column that a data set may lack; one that is no integer counts as absent (an artist's name, for one).
+fn optional_ints(rows: &RecordBatch, column: &str) -> Result<Option<Int64Array>, CatalogError> {
+    match rows.column_by_name(column).map(Array::data_type) {
+        Some(data_type) if data_type.is_integer() => int_column(rows, column, column).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn typed_column(
+    rows: &RecordBatch,
+    wanted_by: &str,
+    column: &str,
+    data_type: &DataType,
+    kind: &'static str,
+) -> Result<ArrayRef, CatalogError> {
+    let missing = || {
+        let schema = rows.schema();
+        let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let (wanted_by, column) = (wanted_by.to_owned(), column.to_owned());
+        CatalogError::Column { wanted_by, kind, nearest: nearest(&column, &known), column }
+    };
+    let array = rows.column_by_name(column).ok_or_else(missing)?;
+    let is_text = matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let fits = if *data_type == DataType::Int64 { array.data_type().is_integer() } else { is_text };
+    if fits { Ok(cast(array, data_type)?) } else { Err(missing()) }
+}

@@ -1,0 +1,135 @@
+//! A hash over every column of the cleaned rows, for the plan's identity.
+//!
+//! Per column: name, type, then each value in row order. A value is a byte (0 null, 1 there) and its content:
+//! integers and timestamps as 8, floats as their own little-endian bytes, text as its length (8 bytes) and bytes, a
+//! list as its length and values; any other type as the text that arrow shows. Batches leave no trace.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::util::display::array_value_to_string;
+
+/// Bytes that are gathered before they are hashed: blake3 is fast on long inputs only.
+const CHUNK_BYTES: usize = 1 << 16;
+
+/// blake3 of `rows`, lower-case hex.
+///
+/// # Errors
+/// When arrow cannot show a value of an unusual type.
+pub fn rows_hash(rows: &RecordBatch) -> Result<String, ArrowError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = Vec::with_capacity(2 * CHUNK_BYTES);
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        put_text(&mut bytes, field.name());
+        put_text(&mut bytes, &type_name(field.data_type()));
+        put_values(&mut bytes, column.as_ref(), &mut |bytes| {
+            if bytes.len() >= CHUNK_BYTES {
+                hasher.update(bytes);
+                bytes.clear();
+            }
+        })?;
+    }
+    hasher.update(&bytes);
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Text is text, however arrow holds it.
+fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "utf8".to_owned(),
+        DataType::List(item) => format!("list<{}>", type_name(item.data_type())),
+        other => other.to_string(),
+    }
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+fn put_all<T>(
+    bytes: &mut Vec<u8>,
+    values: impl Iterator<Item = Option<T>>,
+    flush: &mut dyn FnMut(&mut Vec<u8>),
+    put: impl Fn(&mut Vec<u8>, T),
+) {
+    for value in values {
+        bytes.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            put(bytes, value);
+        }
+        flush(bytes);
+    }
+}
+
+fn put_values(bytes: &mut Vec<u8>, column: &dyn Array, flush: &mut dyn FnMut(&mut Vec<u8>)) -> Result<(), ArrowError> {
+    let put_i64 = |bytes: &mut Vec<u8>, value: i64| bytes.extend_from_slice(&value.to_le_bytes());
+    match column.data_type() {
+        DataType::Utf8View => put_all(bytes, column.as_string_view().iter(), flush, put_text),
+        DataType::Utf8 => put_all(bytes, column.as_string::<i32>().iter(), flush, put_text),
+        DataType::LargeUtf8 => put_all(bytes, column.as_string::<i64>().iter(), flush, put_text),
+        DataType::Int64 => put_all(bytes, column.as_primitive::<Int64Type>().iter(), flush, put_i64),
+        DataType::Int32 => {
+            put_all(bytes, column.as_primitive::<Int32Type>().iter().map(|value| value.map(i64::from)), flush, put_i64);
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            put_all(bytes, column.as_primitive::<TimestampMicrosecondType>().iter(), flush, put_i64);
+        }
+        DataType::Float64 => put_all(bytes, column.as_primitive::<Float64Type>().iter(), flush, |bytes, value| {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }),
+        DataType::Float32 => put_all(bytes, column.as_primitive::<Float32Type>().iter(), flush, |bytes, value| {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }),
+        DataType::List(_) => {
+            for list in column.as_list::<i32>().iter() {
+                bytes.push(u8::from(list.is_some()));
+                if let Some(list) = list {
+                    bytes.extend_from_slice(&(list.len() as u64).to_le_bytes());
+                    put_values(bytes, list.as_ref(), flush)?;
+                }
+            }
+        }
+        _ => {
+            for row in 0..column.len() {
+                bytes.push(u8::from(column.is_valid(row)));
+                put_text(bytes, &array_value_to_string(column, row)?);
+                flush(bytes);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray, StringViewArray};
+
+    use super::*;
+
+    fn hash(columns: Vec<(&str, ArrayRef)>) -> String {
+        rows_hash(&RecordBatch::try_from_iter(columns).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn text_is_text_and_slices_are_whole() {
+        let view: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("longer than twelve bytes")]));
+        let plain: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("longer than twelve bytes")]));
+        let sliced = plain.slice(1, 2);
+        assert_eq!(hash(vec![("x", view.clone())]), hash(vec![("x", plain)]));
+        assert_eq!(hash(vec![("x", view.slice(1, 2))]), hash(vec![("x", sliced)]));
+    }
+
+    #[test]
+    fn values_nulls_names_and_borders_count() {
+        let text = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
+        let base = hash(vec![("x", text(vec![Some("ab"), Some("c")]))]);
+        assert_ne!(base, hash(vec![("x", text(vec![Some("a"), Some("bc")]))]));
+        assert_ne!(base, hash(vec![("y", text(vec![Some("ab"), Some("c")]))]));
+        assert_ne!(hash(vec![("x", text(vec![None]))]), hash(vec![("x", text(vec![Some("")]))]));
+        let numbers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        assert_ne!(hash(vec![("x", numbers(vec![1, 2]))]), hash(vec![("x", numbers(vec![2, 1]))]));
+    }
+}

@@ -1,0 +1,206 @@
+//! Cleaning: the recipe's SQL, step by step, each step counted, each row followed to the step that dropped it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
+
+use super::csv_text::LINE;
+use super::engine::{Engine, one_line};
+use super::load::without_line;
+use super::{CatalogError, StepCount};
+use crate::source::AudioIndex;
+
+/// The rows on their way through the steps.
+pub struct Cleaner<'a> {
+    engine: &'a Engine,
+    /// Every parsed row.
+    all: RecordBatch,
+    /// Index of the step that dropped a row, for each row of `all`.
+    dropped_by: Vec<Option<usize>>,
+    /// Row of `all` by its line.
+    row_of_line: HashMap<i64, usize>,
+    /// The rows that are left; [`LINE`] is always among the columns.
+    pub rows: RecordBatch,
+    /// One per step so far.
+    pub steps: Vec<StepCount>,
+}
+
+impl<'a> Cleaner<'a> {
+    /// Starts with all parsed rows.
+    pub fn new(engine: &'a Engine, all: RecordBatch) -> Self {
+        let row_of_line = lines(&all).values().iter().enumerate().map(|(row, &line)| (line, row)).collect();
+        Self { engine, rows: all.clone(), dropped_by: vec![None; all.num_rows()], row_of_line, all, steps: Vec::new() }
+    }
+
+    /// `subset`, then the recipe's steps.
+    ///
+    /// # Errors
+    /// `Step` for refused or failing SQL, `StepKey` for a query that loses or repeats rows' keys.
+    pub fn run(&mut self, spec: &CatalogSpec) -> Result<(), CatalogError> {
+        if let Some(subset) = spec.subset {
+            self.keep_where("subset", subset_predicate(subset))?;
+        }
+        for CleanStep { step, predicate, sql } in &spec.clean {
+            match (predicate, sql) {
+                (Some(predicate), _) => self.keep_where(step, predicate)?,
+                (None, Some(sql)) => self.replace_by(step, sql)?,
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Step `audio`: keeps rows whose clip is in `audio`. Returns how many it dropped.
+    ///
+    /// # Errors
+    /// `NoAudio` when nothing would be left of some rows.
+    pub fn keep_with_audio(&mut self, keys: &StringViewArray, audio: &AudioIndex) -> Result<usize, CatalogError> {
+        let mask: BooleanArray = keys.iter().map(|key| key.map(|key| audio.contains_key(key))).collect();
+        let dropped = keys.len() - mask.true_count();
+        if dropped == keys.len() && dropped > 0 {
+            return Err(CatalogError::NoAudio { rows: dropped, example: keys.value(0).to_owned() });
+        }
+        let kept = filter_record_batch(&self.rows, &mask)?;
+        self.finish("audio", kept);
+        Ok(dropped)
+    }
+
+    /// `where`: only line numbers come back, so that wide rows never pass through the engine.
+    fn keep_where(&mut self, step: &str, predicate: &str) -> Result<(), CatalogError> {
+        // The line break keeps a comment at the predicate's end from swallowing the bracket.
+        let kept = self.query(step, &format!("SELECT {LINE} FROM input WHERE ({predicate}\n)"))?;
+        let kept: HashSet<i64> = lines(&kept).values().iter().copied().collect();
+        let mask: BooleanArray = lines(&self.rows).values().iter().map(|line| Some(kept.contains(line))).collect();
+        let rows = filter_record_batch(&self.rows, &mask)?;
+        self.finish(step, rows);
+        Ok(())
+    }
+
+    /// `sql`: the query's result is what the next step sees.
+    fn replace_by(&mut self, step: &str, sql: &str) -> Result<(), CatalogError> {
+        let output = self.query(step, sql)?;
+        let had_keys = self.rows.column_by_name("clip_key").is_some();
+        let keys = output.column_by_name("clip_key").map(|_| clip_keys(&output)).transpose();
+        let keys = keys.map_err(|problem| step_key(step, problem, "give each row its own text in `clip_key`"))?;
+        if had_keys && keys.is_none() {
+            return Err(step_key(step, "no `clip_key`", "select it too, or `*`"));
+        }
+        let lines = if output.column_by_name(LINE).is_some() {
+            self.kept_lines(step, &output)?
+        } else if let (true, Some(keys)) = (had_keys, &keys) {
+            self.lines_by_key(step, keys)?
+        } else {
+            return self.start_again(step, &output);
+        };
+        let rows = with_first_column(LINE, Arc::new(lines), &without_line(&output)?)?;
+        self.finish(step, rows);
+        Ok(())
+    }
+
+    fn query(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
+        self.engine.set_table("input", &self.rows)?;
+        self.engine.query(sql).map_err(|source| {
+            let message = one_line(&source);
+            CatalogError::Step { step: step.to_owned(), message, source: Box::new(source) }
+        })
+    }
+
+    fn kept_lines(&self, step: &str, output: &RecordBatch) -> Result<Int64Array, CatalogError> {
+        let lines = cast(&output[LINE], &DataType::Int64)?.as_primitive::<Int64Type>().clone();
+        let mut seen = HashSet::with_capacity(lines.len());
+        let fresh = |line: Option<i64>| line.is_some_and(|line| self.row_of_line.contains_key(&line) && seen.insert(line));
+        if lines.iter().all(fresh) {
+            return Ok(lines);
+        }
+        Err(step_key(step, format!("a null, unknown or repeated `{LINE}`"), "pass that column on as it is"))
+    }
+
+    fn lines_by_key(&self, step: &str, keys: &StringViewArray) -> Result<Int64Array, CatalogError> {
+        let before = clip_keys(&self.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+        let line_of: HashMap<_, _> = before.iter().zip(lines(&self.rows).values()).collect();
+        let line = |key: Option<&str>| {
+            let unknown = || step_key(step, format!("an unknown `clip_key` {key:?}"), "select csv_line too, or `*`");
+            line_of.get(&key).map(|&&line| line).ok_or_else(unknown)
+        };
+        Ok(Int64Array::from(keys.iter().map(line).collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// A query that makes keys and keeps no line: fine while no row is gone, since then its rows are all there are.
+    fn start_again(&mut self, step: &str, output: &RecordBatch) -> Result<(), CatalogError> {
+        if output.num_rows() != self.all.num_rows() {
+            let problem = format!("no `{LINE}`, and not as many rows as were read");
+            return Err(step_key(step, problem, "select csv_line too, so that dropped rows can be told"));
+        }
+        let numbers: Int64Array = (1..).take(output.num_rows()).map(Some).collect();
+        let all = with_first_column(LINE, Arc::new(numbers), output)?;
+        let steps = std::mem::take(&mut self.steps);
+        *self = Self { steps, ..Self::new(self.engine, all.clone()) };
+        self.finish(step, all);
+        Ok(())
+    }
+
+    fn finish(&mut self, step: &str, rows: RecordBatch) {
+        let kept: HashSet<i64> = lines(&rows).values().iter().copied().collect();
+        for line in lines(&self.rows).values() {
+            if !kept.contains(line) {
+                self.dropped_by[self.row_of_line[line]] = Some(self.steps.len());
+            }
+        }
+        let (before, left) = (self.rows.num_rows(), rows.num_rows());
+        self.steps.push(StepCount { step: step.to_owned(), dropped: (before - left) as u64, kept: left as u64 });
+        self.rows = rows;
+    }
+
+    /// Table `tracks_all`: every parsed row, and the step that dropped it or null.
+    ///
+    /// # Errors
+    /// `Arrow` alone.
+    pub fn tracks_all(&self) -> Result<RecordBatch, CatalogError> {
+        let name = |step: &Option<usize>| step.map(|step| self.steps[step].step.as_str());
+        let dropped_by: StringViewArray = self.dropped_by.iter().map(name).collect();
+        with_first_column("dropped_by", Arc::new(dropped_by), &self.all)
+    }
+}
+
+const fn subset_predicate(subset: Subset) -> &'static str {
+    match subset {
+        Subset::Small => "set_subset IN ('small')",
+        Subset::Medium => "set_subset IN ('small', 'medium')",
+        Subset::Large => "set_subset IN ('small', 'medium', 'large')",
+    }
+}
+
+fn step_key(step: &str, problem: impl Into<String>, remedy: &'static str) -> CatalogError {
+    CatalogError::StepKey { step: step.to_owned(), problem: problem.into(), remedy }
+}
+
+fn lines(rows: &RecordBatch) -> &Int64Array {
+    rows[LINE].as_primitive::<Int64Type>()
+}
+
+/// The keys as text, each there and each once; otherwise what is wrong with them.
+pub fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
+    let keys = rows.column_by_name("clip_key").ok_or("no column `clip_key`")?;
+    let keys = cast(keys, &DataType::Utf8View).map_err(|_| "a `clip_key` that is no text")?;
+    let keys = keys.as_string_view().clone();
+    if keys.null_count() > 0 {
+        return Err(format!("{} rows without a `clip_key`", keys.null_count()));
+    }
+    let mut seen = HashSet::with_capacity(keys.len());
+    match keys.iter().flatten().find(|key| !seen.insert(*key)) {
+        Some(twice) => Err(format!("`clip_key` {twice} twice")),
+        None => Ok(keys),
+    }
+}
+
+/// `rows` with a column more, at the front.
+pub fn with_first_column(name: &str, column: ArrayRef, rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+    let mut fields = vec![Arc::new(Field::new(name, column.data_type().clone(), column.null_count() > 0))];
+    fields.extend(rows.schema().fields().iter().cloned());
+    let columns = std::iter::once(column).chain(rows.columns().iter().cloned()).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}

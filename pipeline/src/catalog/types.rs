@@ -1,0 +1,190 @@
+//! The type of every column that a data set knows, and the SQL that makes it from text.
+//!
+//! A value that its column's type cannot hold makes the row a `bad_row` reject, by line and column.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::physical_plan::PhysicalExpr;
+use datafusion::prelude::SessionContext;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+use super::CatalogError;
+use super::csv_text::LINE;
+
+/// What a text column is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Stays as it is, HTML too.
+    Text,
+    /// i64.
+    Int,
+    /// i64 where −1 says that there is none.
+    Id,
+    /// f64.
+    Float,
+    /// f32.
+    Float32,
+    /// Microseconds since 1970, without a zone.
+    Timestamp,
+    /// Python list of i64.
+    Ints,
+    /// Python list of text.
+    Texts,
+}
+
+impl Kind {
+    /// SQL from the text column `name`; null for what it cannot hold. `None`: nothing to do.
+    fn sql(self, name: &str) -> Option<String> {
+        let column = format!("\"{}\"", name.replace('"', "\"\""));
+        Some(match self {
+            Self::Text => return None,
+            Self::Int => format!("TRY_CAST({column} AS BIGINT)"),
+            Self::Id => format!("NULLIF(TRY_CAST({column} AS BIGINT), -1)"),
+            Self::Float => format!("TRY_CAST({column} AS DOUBLE)"),
+            Self::Float32 => format!("TRY_CAST({column} AS REAL)"),
+            Self::Timestamp => format!("TRY_CAST({column} AS TIMESTAMP(6))"),
+            Self::Ints => format!("python_ints({column})"),
+            Self::Texts => format!("python_texts({column})"),
+        })
+    }
+
+    /// A text that is null on purpose.
+    fn is_null_text(self, text: &str) -> bool {
+        self == Self::Id && text == "-1"
+    }
+}
+
+/// The kind of each text column of a file that nobody has described: integers and floats where every value is one.
+///
+/// `007` stays text: as a number it would lose its zeros.
+#[must_use]
+pub fn inferred(text: &RecordBatch) -> BTreeMap<String, Kind> {
+    let kind = |column: &ArrayRef| {
+        let Some(values) = column.as_string_view_opt().filter(|values| values.null_count() < values.len()) else {
+            return Kind::Text;
+        };
+        let all = |fits: fn(&str) -> bool| values.iter().flatten().all(fits);
+        match () {
+            () if all(|value| value.parse::<i64>().is_ok_and(|number| number.to_string() == value)) => Kind::Int,
+            () if all(is_float) => Kind::Float,
+            () => Kind::Text,
+        }
+    };
+    let schema = text.schema();
+    schema.fields().iter().zip(text.columns()).map(|(field, column)| (field.name().clone(), kind(column))).collect()
+}
+
+fn is_float(value: &str) -> bool {
+    let digits = value.trim_start_matches('-');
+    let padded = digits.starts_with('0') && digits.len() > 1 && !digits.starts_with("0.");
+    !padded && digits.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_ok()
+}
+
+/// Turns text batches of one file into typed ones.
+pub struct Typer {
+    file: String,
+    schema: SchemaRef,
+    columns: Vec<(Kind, Option<Arc<dyn PhysicalExpr>>)>,
+    required: Option<usize>,
+}
+
+impl Typer {
+    /// Compiles the SQL of every column of `text` (line first); `required` may not be empty in any row.
+    ///
+    /// # Errors
+    /// `Engine` when DataFusion refuses an expression.
+    pub fn new(
+        context: &SessionContext,
+        file: &str,
+        text: &SchemaRef,
+        kind_of: impl Fn(&str) -> Kind,
+        required: Option<&str>,
+    ) -> Result<Self, CatalogError> {
+        let known = DFSchema::try_from(text.as_ref().clone())?;
+        let mut columns = Vec::new();
+        let mut fields = Vec::new();
+        for field in text.fields() {
+            let kind = if field.name() == LINE { Kind::Text } else { kind_of(field.name()) };
+            let expression = kind.sql(field.name()).map(|sql| {
+                let expression = context.parse_sql_expr(&sql, &known)?;
+                context.create_physical_expr(expression, &known)
+            });
+            let expression = expression.transpose()?;
+            let data_type = match &expression {
+                Some(expression) => expression.data_type(text)?,
+                None => field.data_type().clone(),
+            };
+            fields.push(Field::new(field.name(), data_type, field.is_nullable()));
+            columns.push((kind, expression));
+        }
+        let required = required.and_then(|name| text.index_of(name).ok());
+        Ok(Self { file: file.to_owned(), schema: Arc::new(Schema::new(fields)), columns, required })
+    }
+
+    /// The typed columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Types one batch; rows with a value that does not fit go to `rejects`.
+    ///
+    /// # Errors
+    /// `Engine` when an expression fails as a whole.
+    pub fn typed(&self, text: &RecordBatch, rejects: &mut Vec<Reject>) -> Result<RecordBatch, CatalogError> {
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
+        let mut bad = Vec::new();
+        for (index, (kind, expression)) in self.columns.iter().enumerate() {
+            let from = text.column(index);
+            let Some(expression) = expression else {
+                arrays.push(from.clone());
+                continue;
+            };
+            let to = expression.evaluate(text)?.into_array(text.num_rows())?;
+            // Equal null counts: every value fits, and there is nothing to look for.
+            if to.null_count() > from.null_count() || self.required == Some(index) && to.null_count() > 0 {
+                bad.extend(self.misfits(index, *kind, from, &to));
+            }
+            arrays.push(to);
+        }
+        let typed = RecordBatch::try_new(self.schema.clone(), arrays)?;
+        if bad.is_empty() {
+            return Ok(typed);
+        }
+        bad.sort_unstable();
+        bad.dedup_by_key(|(row, _)| *row);
+        let mut keep = vec![true; text.num_rows()];
+        for (row, column) in bad {
+            keep[row] = false;
+            rejects.push(self.reject(text, row, column));
+        }
+        Ok(filter_record_batch(&typed, &BooleanArray::from(keep))?)
+    }
+
+    /// (row, column) of every value that became null though it says something, or that is missing where required.
+    fn misfits(&self, column: usize, kind: Kind, from: &ArrayRef, to: &ArrayRef) -> Vec<(usize, usize)> {
+        let text = from.as_string_view();
+        let required = self.required == Some(column);
+        let misfit = |row: &usize| {
+            to.is_null(*row) && if text.is_null(*row) { required } else { !kind.is_null_text(text.value(*row)) }
+        };
+        (0..to.len()).filter(misfit).map(|row| (row, column)).collect()
+    }
+
+    fn reject(&self, text: &RecordBatch, row: usize, column: usize) -> Reject {
+        let values = text.column(column).as_string_view();
+        let (field, kind) = (self.schema.field(column), self.columns[column].0);
+        let shown: String = if values.is_null(row) { String::new() } else { values.value(row).chars().take(40).collect() };
+        let detail = format!("{}: `{shown}` is no {kind:?} for column {}", self.file, field.name());
+        let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
+        let lines = text.column(0).as_primitive::<Int64Type>();
+        reject.line = Some(lines.value(row).cast_unsigned());
+        reject.column = Some(field.name().clone());
+        reject.track_id = text.column_by_name("track_id").and_then(|ids| ids.as_string_view().value(row).parse().ok());
+        reject
+    }
+}
