@@ -1,0 +1,151 @@
+//! The tables of one version, by name: `tracks …` and `features_<name>` in schema `store` (the default), the data set's
+//! own files in `raw`, and `classes` and `files` out of the manifest itself.
+//!
+//! A table is opened when a query first names it, so a damaged file stops the queries over its table alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, Int32Array, ListBuilder, RecordBatch, StringArray, UInt64Array, UInt64Builder};
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_schemas::tables::rejects_schema;
+
+use super::SqlError;
+use super::table::StoreTable;
+
+/// Name of the catalog.
+pub const CATALOG: &str = "wavemill";
+/// Schema of the version's own tables; names without a schema are looked up here.
+pub const STORE: &str = "store";
+/// Schema of the data set's files as they came.
+pub const RAW: &str = "raw";
+/// Manifest tables with this prefix lie in schema [`RAW`] without it.
+const RAW_PREFIX: &str = "raw_";
+
+/// The catalog of `manifest`'s version, whose files lie below `store` and are read through `url`.
+///
+/// # Errors
+/// [`SqlError::Failed`] where Arrow refuses the manifest's own tables; none in practice.
+pub fn build(store: PathBuf, url: &ObjectStoreUrl, manifest: &Manifest) -> Result<MemoryCatalogProvider, SqlError> {
+    let mut own = StoreSchema { store: store.clone(), url: url.clone(), ..StoreSchema::default_at(url) };
+    let mut raw = StoreSchema { store, url: url.clone(), ..StoreSchema::default_at(url) };
+    for entry in &manifest.files {
+        let name = table_name(entry);
+        match name.strip_prefix(RAW_PREFIX) {
+            Some(rest) => raw.files.entry(rest.to_owned()).or_default().push(entry.clone()),
+            None => own.files.entry(name).or_default().push(entry.clone()),
+        }
+    }
+    own.add("classes", classes(manifest)?)?;
+    own.add("files", files(manifest)?)?;
+    if !own.files.contains_key("rejects") {
+        own.add("rejects", RecordBatch::new_empty(rejects_schema()))?;
+    }
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(STORE, Arc::new(own))?;
+    catalog.register_schema(RAW, Arc::new(raw))?;
+    Ok(catalog)
+}
+
+fn table_name(entry: &FileEntry) -> String {
+    match &entry.feature {
+        Some(feature) => format!("features_{feature}"),
+        None => entry.name().to_owned(),
+    }
+}
+
+/// A schema: files not yet opened, and tables.
+#[derive(Debug)]
+struct StoreSchema {
+    store: PathBuf,
+    url: ObjectStoreUrl,
+    files: BTreeMap<String, Vec<FileEntry>>,
+    open: Mutex<HashMap<String, Arc<dyn TableProvider>>>,
+}
+
+impl StoreSchema {
+    fn default_at(url: &ObjectStoreUrl) -> Self {
+        Self { store: PathBuf::new(), url: url.clone(), files: BTreeMap::new(), open: Mutex::default() }
+    }
+
+    fn add(&self, name: &str, batch: RecordBatch) -> Result<(), SqlError> {
+        let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
+        self.tables().insert(name.to_owned(), Arc::new(table));
+        Ok(())
+    }
+
+    fn tables(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<dyn TableProvider>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for StoreSchema {
+    fn table_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.files.keys().cloned().chain(self.tables().keys().cloned()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some(table) = self.tables().get(name) {
+            return Ok(Some(Arc::clone(table)));
+        }
+        let Some(entries) = self.files.get(name) else { return Ok(None) };
+        let table = StoreTable::open(&self.store, self.url.clone(), entries)
+            .map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let table: Arc<dyn TableProvider> = Arc::new(table);
+        self.tables().insert(name.to_owned(), Arc::clone(&table));
+        Ok(Some(table))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.files.contains_key(name) || self.tables().contains_key(name)
+    }
+
+    fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
+        Ok(self.tables().insert(name, table))
+    }
+
+    fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        Ok(self.tables().remove(name))
+    }
+}
+
+/// `classes(target, class_id, class)`.
+fn classes(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
+    let rows =
+        || manifest.targets.iter().flat_map(|t| t.classes.iter().enumerate().map(move |(id, class)| (t, id, class)));
+    let columns: [(&str, ArrayRef); 3] = [
+        ("target", Arc::new(StringArray::from_iter_values(rows().map(|(target, ..)| &target.name)))),
+        ("class_id", Arc::new(Int32Array::from_iter_values(rows().map(|(_, id, _)| id as i32)))),
+        ("class", Arc::new(StringArray::from_iter_values(rows().map(|(.., class)| class)))),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+/// `files(table_name, split, path, rows, bytes, blake3, row_groups)`; `table_name` is the table's name in SQL.
+fn files(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
+    let files = &manifest.files;
+    let sql_name = |file| table_name(file).replacen(RAW_PREFIX, "raw.", 1);
+    let mut row_groups = ListBuilder::new(UInt64Builder::new());
+    for file in files {
+        row_groups.append_value(file.row_groups.iter().map(|&rows| Some(rows)));
+    }
+    let columns: [(&str, ArrayRef); 7] = [
+        ("table_name", Arc::new(StringArray::from_iter_values(files.iter().map(sql_name)))),
+        ("split", Arc::new(files.iter().map(|file| file.split.as_deref()).collect::<StringArray>())),
+        ("path", Arc::new(StringArray::from_iter_values(files.iter().map(|file| &file.path)))),
+        ("rows", Arc::new(UInt64Array::from_iter_values(files.iter().map(|file| file.rows)))),
+        ("bytes", Arc::new(UInt64Array::from_iter_values(files.iter().map(|file| file.bytes)))),
+        ("blake3", Arc::new(StringArray::from_iter_values(files.iter().map(|file| &file.blake3)))),
+        ("row_groups", Arc::new(row_groups.finish())),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}

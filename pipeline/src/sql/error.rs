@@ -1,0 +1,295 @@
+//! What can go wrong with a query, each with what to do, and the exit code that tells scripts which kind it was.
+
+use std::path::PathBuf;
+
+use arrow::error::ArrowError;
+use datafusion::common::utils::datafusion_strsim::levenshtein;
+use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::object_store;
+
+use super::output::Format;
+
+/// Why a query gave no answer. Its text is one line: what, where, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// The folder is no store.
+    #[error("{} is not a wavemill store: it has no _wavemill/versions (make one with `wavemill extract --store …`)", path.display())]
+    NoStore {
+        /// The folder given.
+        path: PathBuf,
+    },
+    /// A store whose first run has not been committed.
+    #[error("the store {} has no version yet: its extract was not finished; run the same `wavemill extract` again", path.display())]
+    NoVersion {
+        /// The store.
+        path: PathBuf,
+    },
+    /// `--version` names one that does not exist.
+    #[error("the store has no version {wanted}; it has {}", list(exist))]
+    UnknownVersion {
+        /// The number given.
+        wanted: u32,
+        /// Those there are, ascending.
+        exist: Vec<u32>,
+    },
+    /// The manifest cannot be read.
+    #[error("the manifest {} cannot be read: {detail}", path.display())]
+    Manifest {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A file is not what the manifest says.
+    #[error("the store is damaged: {}: {detail}; `wavemill verify` lists every damaged file", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A file's content cannot be read; the reader does not say which file's.
+    #[error("a file of the store is damaged ({detail}); `wavemill verify` says which")]
+    Unreadable {
+        /// The reader's words.
+        detail: String,
+    },
+    /// No such table.
+    #[error("no table '{name}'{}", suggestion(near))]
+    UnknownTable {
+        /// As written.
+        name: String,
+        /// Tables with a name like it.
+        near: Vec<String>,
+    },
+    /// No such column.
+    #[error("no column '{name}'{}", suggestion(near))]
+    UnknownColumn {
+        /// As written.
+        name: String,
+        /// Columns with a name like it.
+        near: Vec<String>,
+    },
+    /// Not SQL.
+    #[error("{detail}")]
+    Syntax {
+        /// What is wrong, and where.
+        detail: String,
+    },
+    /// SQL that has no meaning here: types, functions, aggregates.
+    #[error("{detail}")]
+    Meaning {
+        /// What is wrong.
+        detail: String,
+    },
+    /// Nothing to run.
+    #[error("the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"")]
+    Empty,
+    /// A statement that writes.
+    #[error("{statement} writes, and `wavemill sql` only reads: give --allow-write to permit it")]
+    Refused {
+        /// Such as `COPY`.
+        statement: String,
+    },
+    /// A tensor in a text format.
+    #[error(
+        "column '{column}' holds tensors, which {format} cannot show: select tensor({column}) or tensor_mean({column}), \
+         or use --format arrow or parquet"
+    )]
+    TensorAsText {
+        /// The column.
+        column: String,
+        /// The format asked for.
+        format: Format,
+    },
+    /// Several results in a format that holds one.
+    #[error("{format} holds one result: give a single query, or --format table, csv or json")]
+    SeveralResults {
+        /// The format asked for.
+        format: Format,
+    },
+    /// Over `--memory-limit`.
+    #[error(
+        "the query needs more than its --memory-limit ({detail}): raise it, or leave the tensors out of sorts and joins"
+    )]
+    Memory {
+        /// What was asked for when it ran out.
+        detail: String,
+    },
+    /// Interrupted by the user.
+    #[error("interrupted")]
+    Interrupted,
+    /// The output cannot be written.
+    #[error("cannot write the result")]
+    Output(#[from] std::io::Error),
+    /// The prompt's terminal or history.
+    #[error("the prompt failed: {detail}")]
+    Prompt {
+        /// What happened.
+        detail: String,
+    },
+    /// Anything else that happens while a query runs.
+    #[error("the query failed: {detail}")]
+    Failed {
+        /// What happened.
+        detail: String,
+    },
+}
+
+impl SqlError {
+    /// The exit code of a command that ends with this error: 2 usage, 3 store damaged, 130 interrupted, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::UnknownVersion { .. }
+            | Self::NoStore { .. }
+            | Self::UnknownTable { .. }
+            | Self::UnknownColumn { .. }
+            | Self::Syntax { .. }
+            | Self::Meaning { .. }
+            | Self::Empty
+            | Self::Refused { .. }
+            | Self::TensorAsText { .. }
+            | Self::SeveralResults { .. } => 2,
+            Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => 3,
+            Self::Interrupted => 130,
+            Self::NoVersion { .. }
+            | Self::Memory { .. }
+            | Self::Output(_)
+            | Self::Prompt { .. }
+            | Self::Failed { .. } => 1,
+        }
+    }
+}
+
+impl From<DataFusionError> for SqlError {
+    fn from(error: DataFusionError) -> Self {
+        match root(error) {
+            DataFusionError::External(error) => match error.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::Failed { detail: one_line(&other.to_string()) },
+            },
+            DataFusionError::SchemaError(error, _) => from_schema(*error),
+            DataFusionError::SQL(error, _) => Self::Syntax { detail: one_line(&error.to_string()) },
+            error @ (DataFusionError::Plan(_)
+            | DataFusionError::NotImplemented(_)
+            | DataFusionError::Configuration(_)) => Self::Meaning { detail: one_line(&error.message()) },
+            DataFusionError::ParquetError(error) => Self::Unreadable { detail: one_line(&error.to_string()) },
+            DataFusionError::ObjectStore(error) => from_object_store(*error),
+            DataFusionError::ArrowError(error, _) => Self::from(*error),
+            DataFusionError::ResourcesExhausted(detail) => Self::Memory { detail: one_line(&detail) },
+            DataFusionError::IoError(error) => Self::Failed { detail: error.to_string() },
+            other => Self::Failed { detail: one_line(&other.message()) },
+        }
+    }
+}
+
+impl From<ArrowError> for SqlError {
+    fn from(error: ArrowError) -> Self {
+        match error {
+            ArrowError::ParquetError(detail) => Self::Unreadable { detail: one_line(&detail) },
+            ArrowError::IoError(_, error) => Self::Output(error),
+            ArrowError::ExternalError(error) => match error.downcast::<DataFusionError>() {
+                Ok(inner) => Self::from(*inner),
+                Err(other) => Self::Failed { detail: one_line(&other.to_string()) },
+            },
+            other => Self::Failed { detail: one_line(&other.to_string()) },
+        }
+    }
+}
+
+/// The error below the layers that only say where it passed.
+fn root(error: DataFusionError) -> DataFusionError {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(*inner),
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => root(errors.swap_remove(0)),
+        DataFusionError::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
+            Ok(inner) => root(inner),
+            Err(shared) => DataFusionError::Execution(shared.to_string()),
+        },
+        other => other,
+    }
+}
+
+fn from_schema(error: SchemaError) -> SqlError {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let valid: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
+            SqlError::UnknownColumn { near: nearest(&field.name, &valid), name: field.quoted_flat_name() }
+        }
+        other => SqlError::Meaning { detail: one_line(&other.to_string()) },
+    }
+}
+
+fn from_object_store(error: object_store::Error) -> SqlError {
+    match error {
+        object_store::Error::NotFound { path, .. } => {
+            SqlError::Damaged { path: PathBuf::from(path), detail: "the file is missing".to_owned() }
+        }
+        other => SqlError::Unreadable { detail: one_line(&other.to_string()) },
+    }
+}
+
+/// Up to three of `names` that `wanted` may have meant, the nearest first: few edits away, or longer by a part.
+pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
+    let wanted = wanted.to_lowercase();
+    let far = 1 + wanted.chars().count() / 4;
+    let distance = |name: &str| {
+        let edits = levenshtein(&wanted, name);
+        if wanted.len() > 2 && name.contains(&wanted) { edits.min(far) } else { edits }
+    };
+    let mut near: Vec<(usize, &str)> =
+        names.iter().map(|&name| (distance(name), name)).filter(|n| n.0 <= far).collect();
+    near.sort_unstable();
+    near.dedup();
+    near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
+}
+
+fn suggestion(near: &[String]) -> String {
+    if near.is_empty() {
+        "; \\d lists what there is".to_owned()
+    } else {
+        format!("; did you mean {}?", near.join(" or "))
+    }
+}
+
+fn list(versions: &[u32]) -> String {
+    versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_names_come_first_and_strangers_not_at_all() {
+        let names = ["artist_id", "artist_name", "album_id", "track_title"];
+        assert_eq!(nearest("artis_name", &names), ["artist_name"]);
+        assert_eq!(nearest("ARTIST_ID", &names), ["artist_id"]);
+        assert_eq!(nearest("title", &names), ["track_title"]);
+        assert!(nearest("bpm", &names).is_empty());
+    }
+
+    #[test]
+    fn exit_codes_tell_usage_from_damage() {
+        let damaged = SqlError::from(DataFusionError::ParquetError(Box::new("bad page".into_parquet())));
+        assert_eq!(damaged.exit_code(), 3);
+        assert_eq!(SqlError::from(DataFusionError::Plan("x".into())).exit_code(), 2);
+        let own = DataFusionError::External(Box::new(SqlError::Interrupted)).context("while reading");
+        assert_eq!(SqlError::from(own).exit_code(), 130);
+    }
+
+    trait IntoParquet {
+        fn into_parquet(self) -> parquet::errors::ParquetError;
+    }
+
+    impl IntoParquet for &str {
+        fn into_parquet(self) -> parquet::errors::ParquetError {
+            parquet::errors::ParquetError::General(self.to_owned())
+        }
+    }
+}

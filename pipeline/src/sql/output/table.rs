@@ -1,0 +1,162 @@
+//! Results as columns for a person.
+//!
+//! Widths come from the first rows; a wider value later moves its row and nothing else, so that a result streams.
+
+use std::fmt::{self, Write as _};
+use std::io::Write;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use super::{Sink, SqlError};
+use crate::sql::tensor::{TensorColumn, TensorType};
+
+/// Characters of a value, at most; the other formats give all.
+const CELL_CHARS: usize = 80;
+/// Rows looked at for the widths.
+const HEAD_ROWS: usize = 1000;
+
+/// Writes results as a table.
+pub struct TableSink<W> {
+    out: W,
+    schema: Option<SchemaRef>,
+    /// Rows not yet written, while the widths are not known.
+    head: Vec<Vec<String>>,
+    widths: Option<Vec<usize>>,
+}
+
+impl<W: Write> TableSink<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out, schema: None, head: Vec::new(), widths: None }
+    }
+
+    /// Fixes the widths and writes the header and the rows held so far; later calls write the rows alone.
+    fn flush_head(&mut self) -> Result<(), SqlError> {
+        let Some(schema) = self.schema.clone() else { return Ok(()) };
+        let right: Vec<bool> = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
+        let widths = match &self.widths {
+            Some(widths) => widths.clone(),
+            None => {
+                let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+                let widths = widths(&names, &self.head);
+                write_row(&mut self.out, &names, &widths, &vec![false; names.len()])?;
+                let rules: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
+                writeln!(self.out, "{}", rules.join("+"))?;
+                self.widths = Some(widths.clone());
+                widths
+            }
+        };
+        for row in self.head.drain(..) {
+            write_row(&mut self.out, &row, &widths, &right)?;
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Sink for TableSink<W> {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
+        // DDL and SET answer with no columns at all.
+        self.schema = (!schema.fields().is_empty()).then(|| schema.clone());
+        self.widths = None;
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        let schema = batch.schema();
+        let columns: Vec<Cells> = schema
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .map(|(field, array)| Cells::new(field, array))
+            .collect::<Result<_, _>>()?;
+        for row in 0..batch.num_rows() {
+            self.head.push(columns.iter().map(|column| column.text(row)).collect());
+        }
+        if self.widths.is_some() || self.head.len() >= HEAD_ROWS {
+            self.flush_head()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SqlError> {
+        self.flush_head()?;
+        self.schema = None;
+        Ok(self.out.flush()?)
+    }
+}
+
+fn widths(names: &[String], rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = names.iter().map(|name| name.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    widths
+}
+
+fn write_row(out: &mut impl Write, cells: &[String], widths: &[usize], right: &[bool]) -> Result<(), SqlError> {
+    let mut line = String::new();
+    for (i, ((cell, &width), &right)) in cells.iter().zip(widths).zip(right).enumerate() {
+        line.push_str(if i == 0 { " " } else { " | " });
+        let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+        let parts = if right { [padding.as_str(), cell] } else { [cell.as_str(), &padding] };
+        line.extend(parts);
+    }
+    writeln!(out, "{}", line.trim_end())?;
+    Ok(())
+}
+
+/// One column of a batch, as text.
+enum Cells<'a> {
+    Tensors(TensorColumn<'a>, TensorType),
+    Values(ArrayFormatter<'a>),
+}
+
+impl<'a> Cells<'a> {
+    fn new(field: &Field, array: &'a ArrayRef) -> Result<Self, ArrowError> {
+        const OPTIONS: FormatOptions = FormatOptions::new().with_null("NULL").with_display_error(true);
+        match (TensorType::of(field), TensorColumn::new(array)) {
+            (Some(tensor), Some(column)) => Ok(Self::Tensors(column, tensor)),
+            _ => Ok(Self::Values(ArrayFormatter::try_new(array, &OPTIONS)?)),
+        }
+    }
+
+    fn text(&self, row: usize) -> String {
+        match self {
+            Self::Tensors(column, _) if column.is_null(row) => "NULL".to_owned(),
+            Self::Tensors(column, tensor) => tensor.label(column.n_values(row, tensor)),
+            Self::Values(formatter) => {
+                let mut cell = Cell::default();
+                // An error means that the cell is full: the rest of a long list is never formatted.
+                if write!(cell, "{}", formatter.value(row)).is_err() {
+                    cell.text.push('…');
+                }
+                cell.text
+            }
+        }
+    }
+}
+
+/// Text up to [`CELL_CHARS`] characters on one line.
+#[derive(Default)]
+struct Cell {
+    text: String,
+    chars: usize,
+}
+
+impl fmt::Write for Cell {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if self.chars == CELL_CHARS - 1 {
+                return Err(fmt::Error);
+            }
+            self.text.push(if c.is_control() { ' ' } else { c });
+            self.chars += 1;
+        }
+        Ok(())
+    }
+}

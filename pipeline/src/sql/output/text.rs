@@ -1,0 +1,127 @@
+//! Results as CSV and as JSON lines. Lists become JSON in both; tensors are refused, with what to type instead.
+
+use std::io::Write;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use arrow::json::writer::{EncoderOptions, LineDelimited, NullableEncoder, make_encoder};
+use arrow::json::{Writer, WriterBuilder};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use super::{Format, Sink, SqlError};
+use crate::sql::tensor::TensorType;
+
+/// A column of bytes cannot be text, be it a tensor with its metadata or without.
+fn refuse_tensors(schema: &SchemaRef, format: Format) -> Result<(), SqlError> {
+    let bytes = |field: &&FieldRef| {
+        let binary =
+            matches!(field.data_type(), DataType::FixedSizeBinary(_) | DataType::Binary | DataType::LargeBinary);
+        binary || TensorType::of(field).is_some()
+    };
+    match schema.fields().iter().find(bytes) {
+        Some(field) => Err(SqlError::TensorAsText { column: field.name().clone(), format }),
+        None => Ok(()),
+    }
+}
+
+/// Writes results as CSV, each with a header.
+pub struct CsvSink<W: Write> {
+    out: csv::Writer<W>,
+}
+
+impl<W: Write> CsvSink<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out: csv::WriterBuilder::new().flexible(true).from_writer(out) }
+    }
+}
+
+impl<W: Write> Sink for CsvSink<W> {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
+        refuse_tensors(schema, Format::Csv)?;
+        if !schema.fields().is_empty() {
+            self.out.write_record(schema.fields().iter().map(|field| field.name())).map_err(csv_error)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        let (schema, options) = (batch.schema(), EncoderOptions::default());
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for (field, array) in schema.fields().iter().zip(batch.columns()) {
+            columns.push(CsvColumn::new(field, array, &options)?);
+        }
+        let mut cell = Vec::new();
+        for row in 0..batch.num_rows() {
+            for column in &mut columns {
+                cell.clear();
+                column.write(row, &mut cell)?;
+                self.out.write_field(&cell).map_err(csv_error)?;
+            }
+            self.out.write_record(None::<&[u8]>).map_err(csv_error)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SqlError> {
+        Ok(self.out.flush()?)
+    }
+}
+
+enum CsvColumn<'a> {
+    Json(NullableEncoder<'a>),
+    Plain(ArrayFormatter<'a>),
+}
+
+impl<'a> CsvColumn<'a> {
+    fn new(field: &'a FieldRef, array: &'a ArrayRef, options: &'a EncoderOptions) -> Result<Self, SqlError> {
+        const PLAIN: FormatOptions = FormatOptions::new().with_null("");
+        Ok(if array.data_type().is_nested() {
+            Self::Json(make_encoder(field, array.as_ref(), options)?)
+        } else {
+            Self::Plain(ArrayFormatter::try_new(array, &PLAIN)?)
+        })
+    }
+
+    fn write(&mut self, row: usize, cell: &mut Vec<u8>) -> Result<(), SqlError> {
+        match self {
+            Self::Json(encoder) if encoder.is_null(row) => {}
+            Self::Json(encoder) => encoder.encode(row, cell),
+            Self::Plain(formatter) => write!(cell, "{}", formatter.value(row))?,
+        }
+        Ok(())
+    }
+}
+
+fn csv_error(error: csv::Error) -> SqlError {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => SqlError::Output(error),
+        other => SqlError::Failed { detail: format!("{other:?}") },
+    }
+}
+
+/// Writes results as JSON lines: an object a row, nulls included.
+pub struct JsonSink<W: Write> {
+    out: Writer<W, LineDelimited>,
+}
+
+impl<W: Write> JsonSink<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out: WriterBuilder::new().with_explicit_nulls(true).build(out) }
+    }
+}
+
+impl<W: Write> Sink for JsonSink<W> {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
+        refuse_tensors(schema, Format::Json)
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        Ok(self.out.write(batch)?)
+    }
+
+    fn finish(&mut self) -> Result<(), SqlError> {
+        Ok(self.out.finish()?)
+    }
+}

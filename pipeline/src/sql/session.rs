@@ -1,0 +1,247 @@
+//! A session over one version of a store: SQL in, record batches out, within a memory limit.
+//!
+//! Rows with tensors are hundreds of kilobytes, and DataFusion counts batches in rows: so before a query is planned,
+//! the batch size follows from the widest row that it reads.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::CatalogProvider;
+use datafusion::common::config::ConfigNonZeroUsize;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::object_store::local::LocalFileSystem;
+use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use futures::StreamExt;
+use futures::future::{AbortHandle, abortable};
+use wavemill_schemas::manifest::Manifest;
+
+use super::catalog::{self, CATALOG, RAW, STORE};
+use super::error::nearest;
+use super::output::Sink;
+use super::tensor::TensorType;
+use super::{SqlError, functions};
+
+/// Bytes of tensors in one batch, at most (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
+const BATCH_BYTES: usize = 32 << 20;
+/// Rows of a batch without tensors.
+const BATCH_ROWS_MAX: usize = 8192;
+/// Part of the memory limit that sorts, joins and aggregates may hold; the rest is for batches on their way and readers.
+const POOL_FRACTION: f64 = 0.5;
+/// Memory that each partition of a query over tensors may need on its way: a few batches and a row group.
+const PARTITION_BYTES: usize = 256 << 20;
+/// A join's side up to this is held once and not cut into partitions, which would copy the tensors of the other side.
+const JOIN_COLLECT_BYTES: usize = 64 << 20;
+
+/// What a session may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of the whole process, bytes; what goes over it is spilled to the temporary folder or refused.
+    pub memory_bytes: usize,
+    /// Threads, at least 1.
+    pub threads: usize,
+    /// True: DDL, DML and COPY are permitted.
+    pub allow_write: bool,
+}
+
+/// SQL over one version of a store.
+pub struct Session {
+    runtime: tokio::runtime::Runtime,
+    ctx: SessionContext,
+    limits: Limits,
+    interrupt: Interrupt,
+}
+
+/// Stops the query that a session is running, from another thread.
+#[derive(Clone, Default)]
+pub struct Interrupt(Arc<Mutex<Option<AbortHandle>>>);
+
+impl Interrupt {
+    /// Stops the running query; false where none runs.
+    pub fn stop(&self) -> bool {
+        let running = self.slot().take();
+        running.inspect(AbortHandle::abort).is_some()
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<AbortHandle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens the version that `manifest` describes, in the store at `store`.
+///
+/// # Errors
+/// [`SqlError::NoStore`] where the folder is missing, [`SqlError::Failed`] where threads cannot start.
+pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
+    let failed = |detail: String| SqlError::Failed { detail };
+    let url = ObjectStoreUrl::parse("store://wavemill")?;
+    let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore { path: store.to_owned() })?;
+    let pool = FairSpillPool::new((limits.memory_bytes as f64 * POOL_FRACTION) as usize);
+    let env = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
+    env.register_object_store(url.as_ref(), Arc::new(files));
+    let state =
+        SessionStateBuilder::new().with_config(config(&limits)).with_runtime_env(env).with_default_features().build();
+    let ctx = SessionContext::new_with_state(state);
+    ctx.register_catalog(CATALOG, Arc::new(catalog::build(store.to_owned(), &url, manifest)?));
+    functions::all().for_each(|function| ctx.register_udf(function));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(limits.threads)
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(Session { runtime, ctx, limits, interrupt: Interrupt::default() })
+}
+
+fn config(limits: &Limits) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, STORE)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(limits.threads);
+    config.options_mut().optimizer.hash_join_single_partition_threshold = JOIN_COLLECT_BYTES;
+    config
+}
+
+impl Session {
+    /// Runs every statement of `sql`, each result into `sink`.
+    ///
+    /// # Errors
+    /// [`SqlError`]; results of earlier statements have been written by then.
+    pub fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
+        let statements = DFParserBuilder::new(sql).build().and_then(|mut parser| parser.parse_statements())?;
+        if statements.is_empty() {
+            return Err(SqlError::Empty);
+        }
+        statements.into_iter().try_for_each(|statement| self.run_statement(statement, sink))
+    }
+
+    fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
+        let (query, handle) = abortable(async {
+            let mut batches = self.stream(statement).await?;
+            sink.begin(&batches.schema())?;
+            while let Some(batch) = batches.next().await {
+                sink.write(&batch?)?;
+            }
+            sink.finish()
+        });
+        *self.interrupt.slot() = Some(handle);
+        let result = self.runtime.block_on(query);
+        self.interrupt.slot().take();
+        result.unwrap_or(Err(SqlError::Interrupted))
+    }
+
+    async fn stream(&self, statement: Statement) -> Result<SendableRecordBatchStream, SqlError> {
+        self.check_tables(&statement)?;
+        let plan = self.ctx.state().statement_to_plan(statement).await?;
+        if !self.limits.allow_write {
+            refuse_writes(&plan)?;
+        }
+        let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
+        let plan = state.optimize(&plan)?;
+        if let Some(row_bytes) = widest_row(&plan)? {
+            let options = state.config_mut().options_mut();
+            options.execution.batch_size =
+                ConfigNonZeroUsize::try_new((BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS_MAX))?;
+            options.execution.target_partitions =
+                self.limits.threads.min(self.limits.memory_bytes / PARTITION_BYTES).max(1);
+        }
+        let physical = state.create_physical_plan(&plan).await?;
+        Ok(execute_stream(physical, state.task_ctx())?)
+    }
+
+    /// DataFusion's own message for an unknown table names no other.
+    fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
+        for table in self.ctx.state().resolve_table_references(statement)? {
+            let schema = table.schema().unwrap_or(STORE);
+            let known = [STORE, RAW].contains(&schema);
+            let creates = !matches!(statement, Statement::Statement(inner) if is_query(inner));
+            if known && !creates && !self.table_exists(schema, table.table()) {
+                let names = self.tables();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                return Err(SqlError::UnknownTable { near: nearest(table.table(), &names), name: table.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    fn schema_provider(&self, schema: &str) -> Option<Arc<dyn datafusion::catalog::SchemaProvider>> {
+        self.ctx.catalog(CATALOG).and_then(|catalog: Arc<dyn CatalogProvider>| catalog.schema(schema))
+    }
+
+    fn table_exists(&self, schema: &str, table: &str) -> bool {
+        self.schema_provider(schema).is_some_and(|provider| provider.table_exist(table))
+    }
+
+    /// Names of all tables as a query writes them, sorted: `albums …`, then `raw.<name> …`.
+    #[must_use]
+    pub fn tables(&self) -> Vec<String> {
+        let names = |schema: &str| self.schema_provider(schema).map(|s| s.table_names()).unwrap_or_default();
+        names(STORE).into_iter().chain(names(RAW).into_iter().map(|name| format!("{RAW}.{name}"))).collect()
+    }
+
+    /// Columns of a table, by a name out of [`Session::tables`].
+    ///
+    /// # Errors
+    /// [`SqlError::UnknownTable`], or [`SqlError::Damaged`].
+    pub fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
+        let (schema, name) = table.split_once('.').unwrap_or((STORE, table));
+        let found = match self.schema_provider(schema) {
+            Some(provider) => self.runtime.block_on(provider.table(name))?,
+            None => None,
+        };
+        match found {
+            Some(provider) => Ok(provider.schema()),
+            None => {
+                let names = self.tables();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                Err(SqlError::UnknownTable { near: nearest(table, &names), name: table.to_owned() })
+            }
+        }
+    }
+
+    /// A handle that stops the running query.
+    #[must_use]
+    pub fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
+    }
+}
+
+fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {
+    use datafusion::sql::sqlparser::ast::Statement::{Explain, ExplainTable, Query};
+    matches!(statement, Query(_) | Explain { .. } | ExplainTable { .. })
+}
+
+fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let mut writes = None;
+    plan.apply_with_subqueries(|node| {
+        writes = match node {
+            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_owned()),
+            LogicalPlan::Dml(dml) => Some(dml.op.to_string()),
+            LogicalPlan::Copy(_) => Some("COPY".to_owned()),
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    })?;
+    writes.map_or(Ok(()), |statement| Err(SqlError::Refused { statement }))
+}
+
+/// Bytes of tensors in the widest row that a table of the plan gives; `None` where no tensor is read.
+fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
+    let mut widest = None;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let tensors = scan.projected_schema.fields().iter().filter_map(|field| TensorType::of(field));
+            // A tensor of unknown length is taken for a minute of the usual log-mel.
+            let bytes: usize = tensors.map(|tensor| tensor.row_bytes().unwrap_or(660 << 10)).sum();
+            widest = widest.max((bytes > 0).then_some(bytes));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(widest)
+}

@@ -1,0 +1,163 @@
+//! A table of the store: the Parquet files that the manifest lists for it, and no other.
+//!
+//! DataFusion's own listing of a folder would see whatever lies there; a version is exactly its manifest. So files,
+//! sizes, row counts and the `split` of feature files come from the manifest, and only the schema from a file's footer.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::TableParquetOptions;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Result, ScalarValue, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use wavemill_schemas::manifest::FileEntry;
+
+use super::SqlError;
+use super::tensor::TensorType;
+
+/// Files of one table, all with one schema.
+#[derive(Debug)]
+pub struct StoreTable {
+    url: ObjectStoreUrl,
+    schema: TableSchema,
+    files: Vec<PartitionedFile>,
+    statistics: Statistics,
+}
+
+impl StoreTable {
+    /// Opens the table that `entries` (at least one) make up, below the folder `store`.
+    ///
+    /// `url` is where the session's object store for `store` is registered. A feature's rows get the column `split`.
+    ///
+    /// # Errors
+    /// [`SqlError::Damaged`]: a file is missing, not as long as the manifest says, or has no readable footer.
+    pub fn open(store: &Path, url: ObjectStoreUrl, entries: &[FileEntry]) -> Result<Self, SqlError> {
+        for entry in entries {
+            check_length(store, entry)?;
+        }
+        let Some(first) = entries.first() else {
+            return Err(SqlError::Manifest { path: store.to_owned(), detail: "a table without files".to_owned() });
+        };
+        let file_schema = footer_schema(&store.join(&first.path))?;
+        let split = first.feature.is_some().then(|| Arc::new(Field::new("split", DataType::Utf8, false)));
+        let schema =
+            TableSchema::builder(file_schema).with_table_partition_cols(split.into_iter().collect::<Vec<_>>()).build();
+        let files = entries.iter().map(partitioned_file).collect();
+        let statistics = statistics(&schema, entries);
+        Ok(Self { url, schema, files, statistics })
+    }
+
+    /// Options for a scan: where tensors are read, rows are filtered before their tensors are decoded.
+    fn parquet_options(&self, projection: Option<&Vec<usize>>) -> TableParquetOptions {
+        let fields = self.schema.table_schema().fields();
+        let is_tensor = |i: usize| TensorType::of(&fields[i]).is_some();
+        let tensors = projection.map_or_else(|| (0..fields.len()).any(is_tensor), |p| p.iter().any(|&i| is_tensor(i)));
+        let mut options = TableParquetOptions::default();
+        options.global.pushdown_filters = tensors;
+        options.global.force_filter_selections = tensors;
+        options
+    }
+}
+
+#[async_trait]
+impl TableProvider for StoreTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        Some(self.statistics.clone())
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // The planner hands the same predicates to the scan, which skips files, row groups and rows by them.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let runtime = state.runtime_env();
+        let readers = CachedParquetFileReaderFactory::new(
+            runtime.object_store(&self.url)?,
+            runtime.cache_manager.get_file_metadata_cache(),
+        );
+        let source = ParquetSource::new(self.schema.clone())
+            .with_table_parquet_options(self.parquet_options(projection))
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        let groups = FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
+        let scan = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(self.statistics.clone())
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(scan))
+    }
+}
+
+fn partitioned_file(entry: &FileEntry) -> PartitionedFile {
+    let file = PartitionedFile::new(entry.path.as_str(), entry.bytes);
+    match &entry.feature {
+        Some(_) => file.with_partition_values(vec![ScalarValue::Utf8(Some(split_of(entry).to_owned()))]),
+        None => file,
+    }
+}
+
+fn split_of(entry: &FileEntry) -> &str {
+    entry.split.as_deref().unwrap_or("none")
+}
+
+fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
+    let path = store.join(&entry.path);
+    let found = std::fs::metadata(&path).map(|file| file.len());
+    match found {
+        Ok(bytes) if bytes == entry.bytes => Ok(()),
+        Ok(bytes) => {
+            let detail = format!("{bytes} bytes long, the manifest says {}", entry.bytes);
+            Err(SqlError::Damaged { path, detail })
+        }
+        Err(error) => Err(SqlError::Damaged { path, detail: error.to_string() }),
+    }
+}
+
+fn footer_schema(path: &Path) -> Result<SchemaRef, SqlError> {
+    let damaged = |detail: String| SqlError::Damaged { path: path.to_owned(), detail };
+    let file = File::open(path).map_err(|error| damaged(error.to_string()))?;
+    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|e| damaged(e.to_string()))?;
+    Ok(Arc::clone(footer.schema()))
+}
+
+/// Row counts are exact: joins put the smaller side in memory by them. Widths are known of tensors alone.
+fn statistics(schema: &TableSchema, entries: &[FileEntry]) -> Statistics {
+    let rows = entries.iter().map(|entry| entry.rows as usize).sum::<usize>();
+    let mut statistics = Statistics::new_unknown(schema.table_schema());
+    statistics.num_rows = Precision::Exact(rows);
+    let columns = statistics.column_statistics.iter_mut().zip(schema.table_schema().fields());
+    for (column, field) in columns {
+        if let Some(bytes) = TensorType::of(field).and_then(|tensor| tensor.row_bytes()) {
+            column.byte_size = Precision::Exact(rows * bytes);
+        }
+    }
+    statistics
+}

@@ -1,0 +1,209 @@
+//! How the bytes of a stored tensor are to be read: type, scale and shape from the metadata of its column.
+//!
+//! A tensor is one binary value a row, little-endian and row-major. Nothing in the value says so: the field's
+//! `wavemill.tensor` metadata does, and every reader here starts from it.
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, ListArray};
+use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, UInt8Type};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use serde::Deserialize;
+use wavemill_schemas::manifest::Scale;
+use wavemill_schemas::recipe::Dtype;
+use wavemill_schemas::tables::TENSOR_KEY;
+
+/// Values converted at a time, so that the conversion of f16 runs over a slice and not value by value.
+const BLOCK: usize = 256;
+
+/// What the metadata of a tensor column says.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct TensorType {
+    /// Stored type of a value.
+    pub dtype: Dtype,
+    /// How stored integers become values; absent for floats.
+    #[serde(default)]
+    pub scale: Option<Scale>,
+    /// Row-major; `None` where a dimension differs from row to row.
+    pub shape: Vec<Option<usize>>,
+    /// Such as `["mel", "frame"]`.
+    #[serde(default)]
+    pub dim_names: Vec<String>,
+}
+
+impl TensorType {
+    /// The tensor type of a column; `None` where the column holds none.
+    #[must_use]
+    pub fn of(field: &Field) -> Option<Self> {
+        let stored = matches!(field.data_type(), DataType::FixedSizeBinary(_) | DataType::Binary | DataType::List(_));
+        let json = field.metadata().get(TENSOR_KEY).filter(|_| stored)?;
+        serde_json::from_str(json).ok()
+    }
+
+    /// Bytes a row; `None` where it differs.
+    #[must_use]
+    pub fn row_bytes(&self) -> Option<usize> {
+        self.shape.iter().try_fold(self.dtype.bytes(), |bytes, dim| dim.map(|n| bytes * n))
+    }
+
+    /// The shape of a row of `values` values. One unknown dimension follows from the rest; `None` where more are unknown
+    /// or `values` does not fit.
+    #[must_use]
+    pub fn shape_of(&self, values: usize) -> Option<Vec<usize>> {
+        let known: usize = self.shape.iter().flatten().product();
+        let unknown = self.shape.iter().filter(|dim| dim.is_none()).count();
+        let rest = values.checked_div(known)?;
+        let fits = rest * known == values && (unknown == 1 || unknown == 0 && rest == 1);
+        fits.then(|| self.shape.iter().map(|dim| dim.unwrap_or(rest)).collect())
+    }
+
+    /// Such as `f16[128,1292]`, for a row of `values` values.
+    #[must_use]
+    pub fn label(&self, values: usize) -> String {
+        let dims: Vec<String> = match self.shape_of(values) {
+            Some(shape) => shape.iter().map(ToString::to_string).collect(),
+            None => vec![values.to_string()],
+        };
+        format!("{}[{}]", self.dtype.name(), dims.join(","))
+    }
+
+    /// Appends the values of one row, de-quantised, to `out`.
+    pub fn decode(&self, bytes: &[u8], out: &mut Vec<f32>) {
+        let start = out.len();
+        match self.dtype {
+            Dtype::F16 => decode_f16(bytes, out),
+            Dtype::F32 => {
+                out.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            }
+            Dtype::U8 => out.extend(bytes.iter().map(|&b| f32::from(b))),
+        }
+        self.apply_scale(&mut out[start..]);
+    }
+
+    fn apply_scale(&self, values: &mut [f32]) {
+        if let Some(Scale { factor, offset }) = self.scale {
+            for value in values {
+                *value = (f64::from(*value) * factor + offset) as f32;
+            }
+        }
+    }
+}
+
+fn decode_f16(bytes: &[u8], out: &mut Vec<f32>) {
+    let mut halves = [f16::ZERO; BLOCK];
+    for block in bytes.chunks(BLOCK * 2) {
+        let n = block.len() / 2;
+        for (half, b) in halves.iter_mut().zip(block.chunks_exact(2)) {
+            *half = f16::from_le_bytes([b[0], b[1]]);
+        }
+        let start = out.len();
+        out.resize(start + n, 0.0);
+        halves[..n].convert_to_f32_slice(&mut out[start..]);
+    }
+}
+
+/// A column of tensors in one of its stored layouts.
+pub enum TensorColumn<'a> {
+    /// All rows of one length.
+    Fixed(&'a FixedSizeBinaryArray),
+    /// Rows of several lengths.
+    Binary(&'a BinaryArray),
+    /// Shards written with `layout = "list"`.
+    List(&'a ListArray),
+}
+
+impl<'a> TensorColumn<'a> {
+    /// The column behind `array`; `None` where its type holds no tensors.
+    #[must_use]
+    pub fn new(array: &'a ArrayRef) -> Option<Self> {
+        match array.data_type() {
+            DataType::FixedSizeBinary(_) => array.as_fixed_size_binary_opt().map(Self::Fixed),
+            DataType::Binary => array.as_binary_opt().map(Self::Binary),
+            DataType::List(_) => array.as_list_opt().map(Self::List),
+            _ => None,
+        }
+    }
+
+    /// True where the row holds no tensor.
+    #[must_use]
+    pub fn is_null(&self, row: usize) -> bool {
+        match self {
+            Self::Fixed(array) => array.is_null(row),
+            Self::Binary(array) => array.is_null(row),
+            Self::List(array) => array.is_null(row),
+        }
+    }
+
+    /// Number of values in a row.
+    #[must_use]
+    pub fn n_values(&self, row: usize, tensor: &TensorType) -> usize {
+        match self {
+            Self::Fixed(array) => array.value_length() as usize / tensor.dtype.bytes(),
+            Self::Binary(array) => array.value_length(row) as usize / tensor.dtype.bytes(),
+            Self::List(array) => array.value_length(row) as usize,
+        }
+    }
+
+    /// Appends the values of a row to `out`.
+    pub fn read(&self, row: usize, tensor: &TensorType, out: &mut Vec<f32>) {
+        match self {
+            Self::Fixed(array) => tensor.decode(array.value(row), out),
+            Self::Binary(array) => tensor.decode(array.value(row), out),
+            Self::List(array) => read_list(array, row, tensor, out),
+        }
+    }
+}
+
+fn read_list(array: &ListArray, row: usize, tensor: &TensorType, out: &mut Vec<f32>) {
+    let range = array.value_offsets()[row] as usize..array.value_offsets()[row + 1] as usize;
+    let (values, start) = (array.values(), out.len());
+    if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
+        out.extend_from_slice(&floats.values()[range]);
+    } else if let Some(halves) = values.as_primitive_opt::<Float16Type>() {
+        out.extend(halves.values()[range].iter().map(|half| half.to_f32()));
+    } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
+        out.extend(bytes.values()[range].iter().map(|&b| f32::from(b)));
+    }
+    tensor.apply_scale(&mut out[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(dtype: Dtype, shape: &[Option<usize>]) -> TensorType {
+        TensorType { dtype, scale: None, shape: shape.to_vec(), dim_names: Vec::new() }
+    }
+
+    #[test]
+    fn f16_decodes_across_block_borders() {
+        let values: Vec<f16> = (0..BLOCK as u16 + 3).map(|i| f16::from_f32(f32::from(i) / 8.0)).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut out = vec![-1.0];
+        tensor(Dtype::F16, &[Some(BLOCK + 3)]).decode(&bytes, &mut out);
+        let want: Vec<f32> = std::iter::once(-1.0).chain(values.iter().map(|v| v.to_f32())).collect();
+        assert_eq!(out, want);
+    }
+
+    #[test]
+    fn u8_is_dequantised() {
+        let mut quantised = tensor(Dtype::U8, &[Some(3)]);
+        quantised.scale = Some(Scale { factor: 80.0 / 255.0, offset: -80.0 });
+        let mut out = Vec::new();
+        quantised.decode(&[0, 51, 255], &mut out);
+        assert_eq!(out, [-80.0, -64.0, 0.0]);
+    }
+
+    #[test]
+    fn one_unknown_dimension_follows_from_the_length() {
+        let ragged = tensor(Dtype::F32, &[Some(4), None]);
+        assert_eq!(ragged.shape_of(12), Some(vec![4, 3]));
+        assert_eq!(ragged.shape_of(0), Some(vec![4, 0]));
+        assert_eq!(ragged.shape_of(13), None);
+        assert_eq!(ragged.row_bytes(), None);
+        assert_eq!(tensor(Dtype::F16, &[Some(2), Some(3)]).row_bytes(), Some(12));
+        assert_eq!(tensor(Dtype::F16, &[None, None]).shape_of(12), None);
+        assert_eq!(tensor(Dtype::F16, &[Some(2), Some(3)]).shape_of(12), None);
+        assert_eq!(tensor(Dtype::F16, &[None, None]).label(12), "f16[12]");
+        assert_eq!(ragged.label(12), "f32[4,3]");
+    }
+}
