@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Release build for machines with AVX2 (x86-64-v3) in target/v3/release; what the benches run.
+# A plain `cargo build --release` stays portable.
+#
+# usage: scripts/build.sh [CARGO OPTIONS]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+need_toolchain
+export RUSTFLAGS='-C target-cpu=x86-64-v3'
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/v3
+step 'release build for x86-64-v3' cargo build --locked --release -p wavemill "$@"
+echo "$CARGO_TARGET_DIR/release/wavemill"

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Everything that can be said of the code without running it, cheapest first. One line a failure.
+#
+# usage: scripts/check.sh [--quick] [--no-trainer]
+#   --quick        without clippy and docs, which compile
+#   --no-trainer   without the crate that needs libtorch
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+quick=false
+packages=(--workspace)
+for option in "$@"; do
+    case $option in
+        --quick) quick=true ;;
+        --no-trainer) [[ ! -d trainer ]] || packages+=(--exclude wavemill-trainer) ;;
+        --help) usage "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) echo "unknown option $option; see --help" >&2; exit 2 ;;
+    esac
+done
+
+# optional TOOL WHY COMMAND…: a step whose tool may be absent; a skip is said, with its reason.
+optional() {
+    local tool=$1 why=$2
+    shift 2
+    if command -v "$tool" >/dev/null 2>&1; then
+        step "$tool" "$@"
+    else
+        printf '== %s: skipped, %s\n' "$tool" "$why"
+    fi
+}
+
+deny() {
+    # Without the network the advisory database may be old, or absent; licences and bans need none.
+    cargo deny --offline check licenses bans sources
+}
+
+[[ ! -d .venv/bin ]] || PATH=$PWD/.venv/bin:$PATH
+step sizes scripts/sizes.py
+step 'crate edges' scripts/check_deps.sh
+step format cargo fmt --all -- --check -l
+optional typos 'not installed: scripts/peers/setup.sh gets it' typos
+optional shellcheck 'not installed: apt-get install shellcheck' shellcheck scripts/*.sh scripts/peers/*.sh .ci/run
+optional cargo-deny 'not installed: cargo install cargo-deny' deny
+if ! $quick; then
+    step clippy cargo clippy --locked "${packages[@]}" --all-targets -- -D warnings
+    RUSTDOCFLAGS='-D warnings' step docs cargo doc --locked "${packages[@]}" --no-deps --quiet
+fi

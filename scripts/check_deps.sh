@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Which crate may know which: reads `cargo metadata` and fails on any edge that is not listed here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [[ ${1:-} == --help ]]; then
+    echo "usage: scripts/check_deps.sh"
+    echo "Fails where a crate depends on one that it must not know, or where LGPL code reaches the wavemill program."
+    exit 0
+fi
+
+cargo metadata --format-version 1 --locked | python3 -c '
+import json, sys
+
+ALLOWED = {  # (from, to): kinds; None is a normal dependency
+    ("wavemill", "wavemill-kernels"): {None},
+    ("wavemill", "wavemill-schemas"): {None},
+    ("wavemill-trainer", "wavemill-schemas"): {None},
+    ("wavemill-tests", "wavemill-schemas"): {None, "dev"},
+    ("wavemill-kernels", "wavemill-tests"): {"dev"},
+    ("wavemill", "wavemill-tests"): {"dev"},
+    ("wavemill-trainer", "wavemill-tests"): {"dev"},
+}
+SHIPPED = ["wavemill", "wavemill-trainer"]
+
+meta = json.load(sys.stdin)
+packages = {package["id"]: package for package in meta["packages"]}
+members = {packages[member]["name"]: packages[member] for member in meta["workspace_members"]}
+faults = []
+for name, package in members.items():
+    for edge in package["dependencies"]:
+        if edge["name"] in members and edge["kind"] not in ALLOWED.get((name, edge["name"]), set()):
+            faults.append("%s must not depend on %s (%s)" % (name, edge["name"], edge["kind"] or "normal"))
+
+nodes = {node["id"]: node for node in meta["resolve"]["nodes"]}
+for name in SHIPPED:
+    waiting = [members[name]["id"]] if name in members else []
+    seen = set(waiting)
+    while waiting:
+        for dep in nodes[waiting.pop()]["deps"]:
+            linked = any(kind["kind"] is None for kind in dep["dep_kinds"])
+            if linked and dep["pkg"] not in seen:
+                seen.add(dep["pkg"])
+                waiting.append(dep["pkg"])
+    for package in sorted(seen):
+        licence = packages[package].get("license") or ""
+        if "GPL" in licence and " OR " not in licence:
+            faults.append("%s must not link %s (%s)" % (name, packages[package]["name"], licence))
+for fault in faults:
+    print("check_deps:", fault, file=sys.stderr)
+sys.exit(1 if faults else 0)
+'

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes .venv with the Python peers: readers of a store, and with --bench what the benches compare with.
+#
+# usage: scripts/peers/setup.sh [--bench]      PYTHON=python3.12 picks an interpreter
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/../lib.sh"
+cd "$here/../.."
+lists=(requirements.txt)
+case ${1:-} in
+    --help) usage "$here/setup.sh"; exit 0 ;;
+    --bench) lists+=(requirements-bench.txt) ;;
+esac
+
+python=${PYTHON:-python3}
+need "$python" 'apt-get install python3 python3-venv'
+if [[ ! -x .venv/bin/pip ]]; then
+    "$python" -m venv .venv || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
+fi
+for list in "${lists[@]}"; do
+    mark=.venv/$list
+    if ! cmp --silent "$here/$list" "$mark"; then
+        .venv/bin/pip install --quiet --disable-pip-version-check -r "$here/$list"
+        cp "$here/$list" "$mark"
+    fi
+done

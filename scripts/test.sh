@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The gate: every check and every test, cheapest first, with durations.
+#
+# usage: scripts/test.sh [--quick] [--no-trainer]
+#   --quick        formatting, sizes and unit tests alone
+#   --no-trainer   without the crate that needs libtorch
+#
+# environment:
+#   WAVEMILL_DATA=DIR          real inputs (default: ../shared/data); tests that need them show as ignored without
+#   WAVEMILL_REQUIRE_DATA=1    they fail without
+#   WAVEMILL_PEERS=1           other readers of a store are asked too (DuckDB, Polars, pandas, pyarrow; makes .venv from
+#                              PyPI); default 1 where CI is set, else 0, and these tests show as ignored
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+quick=false
+packages=(--workspace)
+for option in "$@"; do
+    case $option in
+        --quick) quick=true ;;
+        --no-trainer) [[ ! -d trainer ]] || packages+=(--exclude wavemill-trainer) ;;
+        --help) usage "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) echo "unknown option $option; see --help" >&2; exit 2 ;;
+    esac
+done
+
+need_toolchain
+need python3 'apt-get install python3 python3-venv'
+if [[ ${WAVEMILL_PEERS:-${CI:+1}} == 1 ]]; then
+    step 'peers (.venv)' scripts/peers/setup.sh
+    export WAVEMILL_PEERS=1 WAVEMILL_PYTHON=$PWD/.venv/bin/python
+fi
+
+step checks scripts/check.sh "$@"
+step 'unit tests' cargo test --locked "${packages[@]}" --exclude wavemill-tests --lib --bins
+if $quick; then exit 0; fi
+step 'real files' cargo test --locked "${packages[@]}" --exclude wavemill-tests --tests
+# Cargo does not build another package's programs for a test: the integration tests find these beside themselves.
+step 'build programs' cargo build --locked "${packages[@]}" --bins
+step 'integration tests' cargo test --locked -p wavemill-tests
+step 'doc tests' cargo test --locked "${packages[@]}" --doc
+printf 'all green in %d s\n' "$SECONDS"
