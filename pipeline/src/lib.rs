@@ -1,7 +1,23 @@
 //! From a music archive to a versioned feature store in Parquet that answers SQL.
+//!
+//! [`run::run`] is the whole flow; the modules are its stages, in the order of ARCHITECTURE.md's table.
 
+pub mod account;
+pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod decode;
+pub mod engine;
+pub mod event;
+pub mod extract;
+pub mod features;
+pub mod plan;
+pub mod pool;
+pub mod run;
+pub mod settings;
+pub mod shards;
 pub mod source;
+pub mod space;
 pub mod sql;
+pub mod store;
+pub mod tables;
