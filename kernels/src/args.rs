@@ -149,11 +149,11 @@ impl FeatureArgs {
     fn known_range(&self) -> Option<(f32, f32)> {
         match (self.normalize, self.log, self.op) {
             (Normalize::MinMax, ..) => Some((0.0, 1.0)),
-            (Normalize::None, LogArgs::Db(DbArgs { reference: DbRef::Max, top_db: Some(top), .. }), Op::Mel | Op::Stft)
-                if self.delta == 0 && top > 0.0 =>
-            {
-                Some((-top as f32, 0.0))
-            }
+            (
+                Normalize::None,
+                LogArgs::Db(DbArgs { reference: DbRef::Max, top_db: Some(top), .. }),
+                Op::Mel | Op::Stft,
+            ) if self.delta == 0 && top > 0.0 => Some((-top as f32, 0.0)),
             _ => None,
         }
     }
@@ -187,7 +187,9 @@ impl FeatureArgs {
                 mel.validate(self.sample_rate_hz)?;
                 mfcc.validate(mel.n_mels)
             }
-            (op, ..) => Err(KernelError::argument("op", op.band_name(), "stft without bands, mel with, or mfcc with both")),
+            (op, ..) => {
+                Err(KernelError::argument("op", op.band_name(), "stft without bands, mel with, or mfcc with both"))
+            }
         }
     }
 

@@ -118,8 +118,10 @@ fn check_keys(op: Op, preset: Preset, sample_rate_hz: u32, o: &Overrides) -> Res
         ("htk", o.htk.is_some()),
         ("norm", o.norm.is_some()),
     ];
-    let mfcc_keys = [("n_mfcc", o.n_mfcc.is_some()), ("dct_type", o.dct_type.is_some()), ("lifter", o.lifter.is_some())];
-    let mel_less = mel_keys.iter().filter(|_| op == Op::Stft).map(|key| (key, "absent: op = \"stft\" has no mel bands"));
+    let mfcc_keys =
+        [("n_mfcc", o.n_mfcc.is_some()), ("dct_type", o.dct_type.is_some()), ("lifter", o.lifter.is_some())];
+    let mel_less =
+        mel_keys.iter().filter(|_| op == Op::Stft).map(|key| (key, "absent: op = \"stft\" has no mel bands"));
     let mfcc_less = mfcc_keys.iter().filter(|_| op != Op::Mfcc).map(|key| (key, "absent: it belongs to op = \"mfcc\""));
     for ((key, given), allowed) in mel_less.chain(mfcc_less) {
         if *given {

@@ -1,8 +1,222 @@
-//! Kernels against librosa's own values on real clips.
+//! Kernels against librosa's own values on real clips: every option set of the reference's manifest, on f32 output
+//! before packing.
 
-use wavemill_tests::{Arguments, Trial};
+use std::path::Path;
+
+use serde_json::Value;
+use wavemill_kernels::{CpuPlan, DbArgs, DbRef, FeatureArgs, Level, Op, Overrides, Preset};
+use wavemill_tests::{Arguments, Failed, Trial};
+
+/// STFT magnitudes, of the largest: an f32 transform of 2048 is off by some 1e-7 of a frame's energy.
+const STFT_OF_MAX: f64 = 1e-6;
+/// Mel bands relative to themselves; librosa itself sums in f32 after an f64 transform.
+const MEL_REL_MAX: f64 = 1e-4;
+/// Bands this far below the largest are f32 noise of louder bins: of powers, of magnitudes.
+const MEL_POWER_FROM: f64 = 1e-7;
+const MEL_MAGNITUDE_FROM: f64 = 1e-4;
+/// A relative error of 1e-4 is 4.3e-4 dB.
+const DB_MAX: f64 = 1e-3;
+/// Coefficients reach 1e3, where f32 steps by 6e-5.
+const MFCC_MAX: f64 = 1e-3;
+
+const CLIPS: [&str; 6] = ["fma000002", "fma000256", "like201003", "like211500", "hungarian", "like299998"];
 
 fn main() {
-    let tests: Vec<Trial> = Vec::new();
-    wavemill_tests::run(&Arguments::from_args(), tests).exit();
+    let args = Arguments::from_args();
+    let trials = levels().flat_map(|level| {
+        CLIPS.map(|clip| {
+            let name = format!("librosa::{clip}::{level}");
+            wavemill_tests::real(&name, move |data| Clip::read(&data.join("librosa_ref"), clip)?.check(level))
+        })
+    });
+    let tests: Vec<Trial> = trials.collect();
+    wavemill_tests::run(&args, tests).exit();
+}
+
+fn levels() -> impl Iterator<Item = Level> {
+    [Level::Scalar, Level::X86_64V3].into_iter().filter(|level| level.is_available())
+}
+
+/// A clip's PCM and what librosa made of it.
+struct Clip {
+    folder: std::path::PathBuf,
+    pcm: Vec<f32>,
+    excerpt: std::ops::Range<usize>,
+    arrays: serde_json::Map<String, Value>,
+}
+
+/// How far apart two arrays may be.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// Absolute.
+    Absolute(f64),
+    /// Relative, in cells above a fraction of the largest.
+    Relative(f64, f64),
+    /// As a fraction of the largest.
+    OfMax(f64),
+}
+
+impl Clip {
+    fn read(root: &Path, name: &str) -> Result<Self, Failed> {
+        let manifest: Value = serde_json::from_slice(&std::fs::read(root.join("manifest.json"))?)?;
+        let clip = &manifest[name];
+        let edge = |i: usize| clip["excerpt"][i].as_u64().map(|n| n as usize).ok_or("excerpt");
+        let arrays = clip["arrays"].as_object().ok_or("arrays")?.clone();
+        let folder = root.join(name);
+        let pcm = read_wav(&folder.join("input_22k_mono.wav"))?;
+        Ok(Self { excerpt: edge(0)?..edge(1)?, pcm, arrays, folder })
+    }
+
+    /// Every array that has a feature here; the rest is listed in docs/features.md.
+    fn check(&self, level: Level) -> Result<(), Failed> {
+        let mut checked = 0;
+        for (name, entry) in &self.arrays {
+            let Some((args, bound)) = wanted(name, &entry["kwargs"])? else { continue };
+            self.check_one(name, &args, bound, level)?;
+            checked += 1;
+        }
+        let known = 16 + 4 + 2 + 3 + 2 + 2;
+        if checked == known { Ok(()) } else { Err(format!("{checked} arrays checked of {known}").into()) }
+    }
+
+    fn check_one(&self, name: &str, args: &FeatureArgs, bound: Bound, level: Level) -> Result<(), Failed> {
+        let (shape, want) = read_npy(&self.folder.join(name).with_extension("npy"))?;
+        let pcm = if name.starts_with("full_") { &self.pcm[..] } else { &self.pcm[self.excerpt.clone()] };
+        let mut out = vec![Vec::new()];
+        CpuPlan::new(std::slice::from_ref(args), level)?.run(pcm, &mut out)?;
+        let [n_rows, n_frames] = args.shape(pcm.len());
+        // The reference keeps 24 frames of a spectrum, and deltas without the coefficients they are of.
+        let first_row = n_rows - shape[0];
+        let got: Vec<f32> = out[0].chunks(n_frames).skip(first_row).flat_map(|row| &row[..shape[1]]).copied().collect();
+        compare(&got, &want, bound).map_err(|error| format!("{name} at {level}: {error}").into())
+    }
+}
+
+/// The arguments and the bound of a reference array; none where there is no such feature yet.
+fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Failed> {
+    let db = |reference, top_db| Some(DbArgs { reference, amin: 1e-10, top_db });
+    let frames = Some(24);
+    let none = Overrides::default();
+    let (op, bound, overrides) = match name {
+        "full_mel_default_db_refmax_top80" | "db_refmax_top80" => {
+            (Op::Mel, Bound::Absolute(DB_MAX), Overrides { db: db(DbRef::Max, Some(80.0)), ..none })
+        }
+        "db_ref1_topnone" => (Op::Mel, Bound::Absolute(DB_MAX), Overrides { db: db(DbRef::Power(1.0), None), ..none }),
+        "db_ref1_top80" => {
+            (Op::Mel, Bound::Absolute(DB_MAX), Overrides { db: db(DbRef::Power(1.0), Some(80.0)), ..none })
+        }
+        "ampdb_power1_refmax_top80" => {
+            let overrides = Overrides { db: db(DbRef::Max, Some(80.0)), power: Some(1.0), ..none };
+            (Op::Mel, Bound::Absolute(DB_MAX), overrides)
+        }
+        "stft_abs_first24" => (Op::Stft, Bound::OfMax(STFT_OF_MAX), none),
+        "stft_abs_first24_reflect" => {
+            (Op::Stft, Bound::OfMax(STFT_OF_MAX), Overrides { pad_mode: Some("reflect".parse()?), ..none })
+        }
+        "full_mfcc20" | "mfcc20" => (Op::Mfcc, Bound::Absolute(MFCC_MAX), none),
+        "mfcc13_lifter22" => {
+            let overrides = Overrides { n_mfcc: Some(13), lifter: Some(22.0), ..none };
+            (Op::Mfcc, Bound::Absolute(MFCC_MAX), overrides)
+        }
+        "mfcc20_htk_reflect" => {
+            let overrides = Overrides { htk: Some(true), pad_mode: Some("reflect".parse()?), ..none };
+            (Op::Mfcc, Bound::Absolute(MFCC_MAX), overrides)
+        }
+        "mfcc20_delta" => (Op::Mfcc, Bound::Absolute(MFCC_MAX), Overrides { delta: Some(1), ..none }),
+        "mfcc20_delta2" => (Op::Mfcc, Bound::Absolute(MFCC_MAX), Overrides { delta: Some(2), ..none }),
+        _ if name.starts_with("mel_") => {
+            let overrides = mel_overrides(kwargs)?;
+            let from = if overrides.power == Some(1.0) { MEL_MAGNITUDE_FROM } else { MEL_POWER_FROM };
+            (Op::Mel, Bound::Relative(MEL_REL_MAX, from), overrides)
+        }
+        _ => return Ok(None),
+    };
+    let _ = frames;
+    Ok(Some((FeatureArgs::resolve(op, Preset::Librosa, 22_050, &overrides)?, bound)))
+}
+
+/// librosa's keyword arguments, by their names.
+fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
+    let count = |key: &str| kwargs[key].as_u64().map(|n| n as usize);
+    let known = [
+        "n_fft",
+        "hop_length",
+        "win_length",
+        "window",
+        "center",
+        "pad_mode",
+        "power",
+        "n_mels",
+        "fmin",
+        "fmax",
+        "htk",
+        "norm",
+    ];
+    let given = kwargs.as_object().ok_or("kwargs")?;
+    if let Some(key) = given.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!("the reference uses an option that is unknown here: {key}").into());
+    }
+    Ok(Overrides {
+        n_fft: count("n_fft"),
+        hop_length: count("hop_length"),
+        win_length: count("win_length"),
+        window: kwargs["window"].as_str().map(str::parse).transpose()?,
+        center: kwargs["center"].as_bool(),
+        pad_mode: kwargs["pad_mode"].as_str().map(str::parse).transpose()?,
+        power: kwargs["power"].as_f64(),
+        n_mels: count("n_mels"),
+        fmin: kwargs["fmin"].as_f64(),
+        fmax: kwargs["fmax"].as_f64(),
+        htk: kwargs["htk"].as_bool(),
+        norm: given.get("norm").map(|norm| norm.as_str().unwrap_or("none").parse()).transpose()?,
+        ..Overrides::default()
+    })
+}
+
+fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{} values, librosa has {}", got.len(), want.len()));
+    }
+    let largest = want.iter().fold(0.0f64, |largest, x| largest.max(f64::from(x.abs())));
+    let error = |(got, want): (&f32, &f32)| {
+        let (got, want) = (f64::from(*got), f64::from(*want));
+        match bound {
+            Bound::Absolute(_) => (got - want).abs(),
+            Bound::OfMax(_) => (got - want).abs() / largest,
+            Bound::Relative(_, from) if want < from * largest => 0.0,
+            Bound::Relative(..) => (got - want).abs() / want,
+        }
+    };
+    let errors = got.iter().zip(want).map(error).enumerate();
+    let (index, worst) =
+        errors.fold((0, 0.0), |worst, next| if next.1 > worst.1 || next.1.is_nan() { next } else { worst });
+    let (Bound::Absolute(most) | Bound::Relative(most, _) | Bound::OfMax(most)) = bound;
+    if std::env::var_os("WAVEMILL_SHOW_PARITY").is_some() {
+        eprintln!("worst {worst:.3e} of {most:.0e}");
+    }
+    if worst <= most {
+        return Ok(());
+    }
+    Err(format!("value {index} is {}, librosa has {}: off by {worst:.3e}, allowed {most:.0e}", got[index], want[index]))
+}
+
+/// Samples of a 16-bit mono WAV with a plain 44-byte header, as the reference's are.
+fn read_wav(path: &Path) -> Result<Vec<f32>, Failed> {
+    let bytes = std::fs::read(path)?;
+    let at = bytes.windows(4).position(|tag| tag == b"data").ok_or("no data chunk")? + 8;
+    Ok(bytes[at..].chunks_exact(2).map(|s| f32::from(i16::from_le_bytes([s[0], s[1]])) / 32_768.0).collect())
+}
+
+/// Shape and values of a two-dimensional little-endian f32 `.npy` in C order.
+fn read_npy(path: &Path) -> Result<([usize; 2], Vec<f32>), Failed> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..10 + header_len])?;
+    if !header.contains("'<f4'") || !header.contains("False") {
+        return Err(format!("{}: not little-endian f32 in C order: {header}", path.display()).into());
+    }
+    let shape = header.split(['(', ')']).nth(1).ok_or("no shape")?;
+    let dims: Vec<usize> = shape.split(',').filter_map(|dim| dim.trim().parse().ok()).collect();
+    let values = bytes[10 + header_len..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    Ok((dims.try_into().map_err(|_| "not two-dimensional")?, values.collect()))
 }

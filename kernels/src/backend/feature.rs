@@ -58,7 +58,10 @@ impl FeaturePlan {
             power
         } else {
             let exponent = self.args.power;
-            self.lanes.run(|| raise(power, exponent, &mut self.raised));
+            self.lanes.run(
+                #[inline(always)]
+                || raise(power, exponent, &mut self.raised),
+            );
             &self.raised
         };
         let rows = match &self.mel {

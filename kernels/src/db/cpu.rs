@@ -28,21 +28,36 @@ impl LogPlan {
     pub(crate) fn run(&self, values: &mut [f32]) {
         match self.args {
             LogArgs::Linear => {}
-            LogArgs::Ln { floor } => self.lanes.run(|| logarithms(values, floor as f32, 1.0, 0.0)),
+            LogArgs::Ln { floor } => self.lanes.run(
+                #[inline(always)]
+                || logarithms(values, floor as f32, 1.0, 0.0),
+            ),
             LogArgs::Db(db) => self.decibels(values, &db),
             LogArgs::Whisper => {
                 self.decibels(values, &WHISPER_DB);
-                self.lanes.run(|| values.iter_mut().for_each(|x| *x = *x / 40.0 + 1.0));
+                self.lanes.run(
+                    #[inline(always)]
+                    || values.iter_mut().for_each(|x| *x = *x / 40.0 + 1.0),
+                );
             }
         }
     }
 
     fn decibels(&self, values: &mut [f32], db: &DbArgs) {
         if self.squared {
-            self.lanes.run(|| values.iter_mut().for_each(|x| *x *= *x));
+            self.lanes.run(
+                #[inline(always)]
+                || values.iter_mut().for_each(|x| *x *= *x),
+            );
         }
         let amin = db.amin as f32;
-        let largest = self.lanes.run(|| crate::normalize::range(values)).1;
+        let largest = self
+            .lanes
+            .run(
+                #[inline(always)]
+                || crate::normalize::range(values),
+            )
+            .1;
         let mut top = largest;
         let mut reference = match db.reference {
             DbRef::Max => largest,
@@ -52,10 +67,13 @@ impl LogPlan {
         logarithms(std::slice::from_mut(&mut reference), amin, DB_PER_NEPER, 0.0);
         logarithms(std::slice::from_mut(&mut top), amin, DB_PER_NEPER, reference);
         let floor = db.top_db.map_or(f32::NEG_INFINITY, |top_db| top - top_db as f32);
-        self.lanes.run(|| {
-            logarithms(values, amin, DB_PER_NEPER, reference);
-            values.iter_mut().for_each(|x| *x = x.max(floor).min(top));
-        });
+        self.lanes.run(
+            #[inline(always)]
+            || {
+                logarithms(values, amin, DB_PER_NEPER, reference);
+                values.iter_mut().for_each(|x| *x = x.max(floor).min(top));
+            },
+        );
     }
 }
 

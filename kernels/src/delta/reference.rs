@@ -1,0 +1,39 @@
+//! Derivatives of fitted polynomials, by solving for each fit, f64.
+
+/// Derivative of order `order` of a polynomial of that degree, fitted to nine frames about each; at the ends to the
+/// outermost nine.
+pub(crate) fn delta(rows: &[Vec<f64>], order: usize) -> Vec<Vec<f64>> {
+    let one = |row: &Vec<f64>| {
+        let at = |t: usize| {
+            let start = t.saturating_sub(4).min(row.len() - 9);
+            let coefficients = fit(&row[start..start + 9], order);
+            let factorial: usize = (1..=order).product();
+            coefficients[order] * factorial as f64
+        };
+        (0..row.len()).map(at).collect()
+    };
+    rows.iter().map(one).collect()
+}
+
+/// Coefficients of the least-squares polynomial through (0, y0), (1, y1) …, by the normal equations.
+fn fit(ys: &[f64], degree: usize) -> Vec<f64> {
+    let size = degree + 1;
+    let mut system = vec![vec![0.0; size + 1]; size];
+    for (x, y) in ys.iter().enumerate() {
+        for row in 0..size {
+            for column in 0..size {
+                system[row][column] += (x as f64).powi((row + column) as i32);
+            }
+            system[row][size] += y * (x as f64).powi(row as i32);
+        }
+    }
+    for pivot in 0..size {
+        for row in (0..size).filter(|row| *row != pivot) {
+            let factor = system[row][pivot] / system[pivot][pivot];
+            for column in 0..=size {
+                system[row][column] -= factor * system[pivot][column];
+            }
+        }
+    }
+    (0..size).map(|row| system[row][size] / system[row][row]).collect()
+}

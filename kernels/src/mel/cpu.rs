@@ -30,12 +30,15 @@ impl MelPlan {
 
     /// Bands of a block of spectra, `[n_bins]` → `[n_mels]`, eight frames each.
     pub(crate) fn run(&self, spectra: &[Lane], out: &mut [Lane]) {
-        self.lanes.run(|| {
-            for (band, out) in self.bands.iter().zip(out) {
-                let bins = &spectra[band.first_bin..][..band.len];
-                *out = weighted_sum(bins, &self.weights[band.first_weight..][..band.len]);
-            }
-        });
+        self.lanes.run(
+            #[inline(always)]
+            || {
+                for (band, out) in self.bands.iter().zip(out) {
+                    let bins = &spectra[band.first_bin..][..band.len];
+                    *out = weighted_sum(bins, &self.weights[band.first_weight..][..band.len]);
+                }
+            },
+        );
     }
 }
 

@@ -28,7 +28,10 @@ impl MfccPlan {
                 lane[..count].copy_from_slice(&row[first..first + count]);
             }
             for (weights, row) in self.matrix.chunks_exact(self.n_mels).zip(out.chunks_exact_mut(n_frames)) {
-                let sum = self.lanes.run(|| product(weights, &self.block));
+                let sum = self.lanes.run(
+                    #[inline(always)]
+                    || product(weights, &self.block),
+                );
                 row[first..first + count].copy_from_slice(&sum[..count]);
             }
         }

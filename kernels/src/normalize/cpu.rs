@@ -9,23 +9,29 @@ pub(crate) fn normalize(values: &mut [f32], how: Normalize, lanes: Lanes) {
     if how == Normalize::None {
         return;
     }
-    let (min, max) = lanes.run(|| range(values));
+    let (min, max) = lanes.run(
+        #[inline(always)]
+        || range(values),
+    );
     if max <= min {
         return values.fill(0.0);
     }
-    lanes.run(|| match how {
-        Normalize::None => {}
-        Normalize::MinMax => {
-            let span = max - min;
-            values.iter_mut().for_each(|x| *x = (*x - min) / span);
-        }
-        Normalize::MeanVar => {
-            let n = values.len() as f64;
-            let mean = sum(values, |x| x) / n;
-            let deviation = (sum(values, |x| (x - mean) * (x - mean)) / n).sqrt();
-            values.iter_mut().for_each(|x| *x = ((f64::from(*x) - mean) / deviation) as f32);
-        }
-    });
+    lanes.run(
+        #[inline(always)]
+        || match how {
+            Normalize::None => {}
+            Normalize::MinMax => {
+                let span = max - min;
+                values.iter_mut().for_each(|x| *x = (*x - min) / span);
+            }
+            Normalize::MeanVar => {
+                let n = values.len() as f64;
+                let mean = sum(values, |x| x) / n;
+                let deviation = (sum(values, |x| (x - mean) * (x - mean)) / n).sqrt();
+                values.iter_mut().for_each(|x| *x = ((f64::from(*x) - mean) / deviation) as f32);
+            }
+        },
+    );
 }
 
 /// Smallest and largest value; (∞, -∞) of none.

@@ -12,7 +12,10 @@ pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
 /// Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond [`SAMPLE_MAX`].
 pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError> {
     let sound = |chunk: &[f32]| chunk.iter().fold(true, |sound, x| sound & (x.abs() <= SAMPLE_MAX));
-    if lanes.run(|| sound(pcm)) {
+    if lanes.run(
+        #[inline(always)]
+        || sound(pcm),
+    ) {
         return Ok(());
     }
     let bad = |(index, &value): (usize, &f32)| {
@@ -66,7 +69,10 @@ impl StftPlan {
         for (slot, row) in self.rows.chunks_exact_mut(tiled).take(count).enumerate() {
             self.fft.powers(slot, &mut row[..bins]);
         }
-        self.lanes.run(|| transpose(&self.rows, &mut self.block));
+        self.lanes.run(
+            #[inline(always)]
+            || transpose(&self.rows, &mut self.block),
+        );
         &self.block[..bins]
     }
 
@@ -87,7 +93,10 @@ impl StftPlan {
         }
         if !raw {
             let frame = &mut self.frame[..self.args.win_length];
-            self.lanes.run(|| condition(frame, &self.args));
+            self.lanes.run(
+                #[inline(always)]
+                || condition(frame, &self.args),
+            );
         }
         self.fft.load(slot, &self.frame, &self.window);
     }
@@ -118,9 +127,7 @@ fn transpose(rows: &[f32], block: &mut [Lane]) {
     let tiled = block.len();
     let rows: [&[f32]; LANES] = std::array::from_fn(|lane| &rows[lane * tiled..][..tiled]);
     for (at, tile) in block.chunks_exact_mut(LANES).enumerate() {
-        let square: [Lane; LANES] = std::array::from_fn(|lane| {
-            std::array::from_fn(|bin| rows[lane][at * LANES + bin])
-        });
+        let square: [Lane; LANES] = std::array::from_fn(|lane| std::array::from_fn(|bin| rows[lane][at * LANES + bin]));
         for (bin, out) in tile.iter_mut().enumerate() {
             *out = std::array::from_fn(|lane| square[lane][bin]);
         }

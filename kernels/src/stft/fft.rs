@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftDirection};
 
-use super::LANES;
+use super::{LANES, Lane};
 use crate::level::{Lanes, Level};
 
 /// Transforms of up to [`LANES`] frames of one length.
@@ -55,7 +55,10 @@ impl RealFft {
         let len = self.fft.len();
         let buffer = &mut self.buffer[slot * len..][..len];
         let even = self.n % 2 == 0;
-        self.lanes.run(|| if even { load_pairs(buffer, samples, window) } else { load_real(buffer, samples, window) });
+        self.lanes.run(
+            #[inline(always)]
+            || if even { load_pairs(buffer, samples, window) } else { load_real(buffer, samples, window) },
+        );
     }
 
     /// Transforms the first `count` slots.
@@ -69,7 +72,10 @@ impl RealFft {
         let len = self.fft.len();
         let bins = &self.buffer[slot * len..][..len];
         let even = self.n % 2 == 0;
-        self.lanes.run(|| if even { separate(bins, &self.twiddles, row) } else { squares(bins, row) });
+        self.lanes.run(
+            #[inline(always)]
+            || if even { separate(bins, &self.twiddles, row) } else { squares(bins, row) },
+        );
     }
 }
 
@@ -125,14 +131,39 @@ fn separate(z: &[Complex<f32>], twiddles: &[Complex<f32>], row: &mut [f32]) {
     let (low, high) = row.split_at_mut(m - n_pairs);
     let (low, high) = (&mut low[1..=n_pairs], &mut high[..n_pairs]);
     let (a, b) = (&z[1..=n_pairs], &z[m - n_pairs..]);
-    for i in 0..n_pairs {
-        let (a, b, w) = (a[i], b[n_pairs - 1 - i], twiddles[i]);
-        let (e_re, e_im) = (a.re + b.re, a.im - b.im);
-        let (o_re, o_im) = (a.im + b.im, b.re - a.re);
-        let (t_re, t_im) = (w.re * o_re - w.im * o_im, w.re * o_im + w.im * o_re);
-        let (p_re, p_im, q_re, q_im) = (e_re + t_re, e_im + t_im, e_re - t_re, e_im - t_im);
-        // The halves of E and O, squared.
-        low[i] = 0.25 * (p_re * p_re + p_im * p_im);
-        high[n_pairs - 1 - i] = 0.25 * (q_re * q_re + q_im * q_im);
+    // Eight pairs at a time; what is left over lies in the middle: the end of `low` and the start of `high`.
+    let rest = n_pairs % LANES;
+    let eights = a.chunks_exact(LANES).zip(b.rchunks_exact(LANES)).zip(twiddles.chunks_exact(LANES));
+    let out = low.chunks_exact_mut(LANES).zip(high.rchunks_exact_mut(LANES));
+    for (((a, b), w), (low, high)) in eights.zip(out) {
+        let (p, q) = pairs(a, b, w);
+        low.copy_from_slice(&p);
+        high.copy_from_slice(&q);
     }
+    for i in n_pairs - rest..n_pairs {
+        let mirrored = n_pairs - 1 - i;
+        (low[i], high[mirrored]) = pair(a[i], b[mirrored], twiddles[i]);
+    }
+}
+
+/// [`pair`] of eight `a` and eight mirrored `b`; the second result is mirrored as `b` is.
+#[inline(always)]
+fn pairs(a: &[Complex<f32>], b: &[Complex<f32>], w: &[Complex<f32>]) -> (Lane, Lane) {
+    let (mut p, mut q) = ([0.0; LANES], [0.0; LANES]);
+    for i in 0..LANES {
+        (p[i], q[i]) = pair(a[i], b[LANES - 1 - i], w[i]);
+    }
+    q.reverse();
+    (p, q)
+}
+
+/// Powers of X[k] and X[m-k] from a = Z[k], b = Z[m-k] and the twiddle.
+#[inline(always)]
+fn pair(a: Complex<f32>, b: Complex<f32>, w: Complex<f32>) -> (f32, f32) {
+    // Twice E and O; their halves come back as a quarter of the powers.
+    let (e_re, e_im) = (a.re + b.re, a.im - b.im);
+    let (o_re, o_im) = (a.im + b.im, b.re - a.re);
+    let (t_re, t_im) = (w.re * o_re - w.im * o_im, w.re * o_im + w.im * o_re);
+    let (p_re, p_im, q_re, q_im) = (e_re + t_re, e_im + t_im, e_re - t_re, e_im - t_im);
+    (0.25 * (p_re * p_re + p_im * p_im), 0.25 * (q_re * q_re + q_im * q_im))
 }

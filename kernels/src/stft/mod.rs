@@ -10,8 +10,8 @@ mod fft;
 pub(crate) mod reference;
 mod window;
 
-pub use args::{Framing, PadMode, StftArgs};
 pub(crate) use args::Signal;
+pub use args::{Framing, PadMode, StftArgs};
 pub(crate) use cpu::{SAMPLE_MAX, StftPlan, check_samples};
 pub use window::Window;
 
