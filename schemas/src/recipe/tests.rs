@@ -330,3 +330,20 @@ fn warnings_tell_leaks_rounding_and_empty_filters() {
         ["features.log_mel.frames: clips of every length are cut or padded to it: audio.duration_s is absent"]
     );
 }
+
+#[test]
+fn any_broken_recipe_is_one_line_that_names_its_place() {
+    for (name, text) in SHIPPED {
+        for cut in (0..text.len()).step_by(7) {
+            let broken = format!("{}{}", &text[..cut], &text[(cut + 5).min(text.len())..]);
+            if let Err(error) = parse(&broken, &[]) {
+                let line = error.to_string();
+                assert!(
+                    line.starts_with("my.toml:") && !line.contains('\n'),
+                    "{name} without 5 bytes at {cut}: {line}"
+                );
+            }
+        }
+    }
+    assert_eq!(error("audio.duration_s = 3\naudio.duratio_s = 0", &[]).split(' ').next(), Some("my.toml:2:"));
+}
