@@ -8,6 +8,12 @@ use super::{DbRef, DbSpec, Dtype, FeatureSpec, Normalize, Op, Preset};
 const N_FFT_MAX: usize = 1 << 20;
 /// More bands than this are a mistake.
 const N_MELS_MAX: usize = 65_536;
+/// More frames than this are a mistake: 46 hours at 100 frames a second.
+const FRAMES_MAX: f64 = 16_777_216.0;
+/// Frames that one delta is fitted over.
+const DELTA_WIDTH: f64 = 9.0;
+const LIFTER_MAX: f64 = 1e6;
+const WHISPER_RATE_HZ: u32 = 16_000;
 /// Powers between which f32's logarithm is sound.
 const POWERS: std::ops::RangeInclusive<f64> = 1e-37..=1e30;
 /// As scipy calls them; `ones` is `boxcar`, `povey` Kaldi's own.
@@ -20,10 +26,11 @@ const NORMS: [&str; 2] = ["slaney", "none"];
 pub(super) fn check(spec: &FeatureSpec, key: &str, sample_rate_hz: u32, faults: &mut Faults) {
     let at = |name: &str| format!("{key}.{name}");
     unused(spec, &at, faults);
-    framing(spec, &at, faults);
+    whisper(spec, sample_rate_hz, &at, faults);
+    framing(spec, sample_rate_hz, &at, faults);
     mel(spec, sample_rate_hz, &at, faults);
     if let Some(db) = &spec.db {
-        decibels(spec, db, &at, faults);
+        decibels(db, &at, faults);
     }
     storage(spec, &at, faults);
 }
@@ -39,31 +46,39 @@ fn unused(spec: &FeatureSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) 
         ("n_mfcc", spec.n_mfcc.is_some(), mfcc),
         ("dct_type", spec.dct_type.is_some(), mfcc),
         ("lifter", spec.lifter.is_some(), mfcc),
-        ("delta", spec.delta.is_some(), mfcc),
     ];
     for (name, given, used) in given {
         faults.unless(!given || used, &at(name), format!("op = \"{}\" does not use it", spec.op.name()));
     }
-    let whisper = spec.preset != Preset::Whisper || spec.op == Op::Mel;
-    faults.unless(whisper, &at("preset"), "`whisper` defines op = \"mel\" alone");
 }
 
-fn framing(spec: &FeatureSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
+fn whisper(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
+    if spec.preset == Preset::Whisper {
+        faults.unless(spec.op != Op::Mfcc, &at("preset"), "`whisper` has no op = \"mfcc\"");
+        let problem = format!("`whisper` wants audio.sample_rate_hz = {WHISPER_RATE_HZ}");
+        faults.unless(sample_rate_hz == WHISPER_RATE_HZ, &at("preset"), problem);
+    }
+}
+
+fn framing(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
     let whole = |value: Option<usize>| value.map(|value| value as f64);
     faults.within(whole(spec.n_fft), 2.0..=N_FFT_MAX as f64, &at("n_fft"));
     faults.within(whole(spec.hop_length), 1.0..=N_FFT_MAX as f64, &at("hop_length"));
     faults.within(whole(spec.win_length), 1.0..=N_FFT_MAX as f64, &at("win_length"));
-    if let (Some(win_length), Some(n_fft)) = (spec.win_length, spec.n_fft_known()) {
+    if let Some(win_length) = spec.win_length {
+        let n_fft = spec.n_fft_or_preset(sample_rate_hz);
         let problem = format!("{win_length} is longer than n_fft = {n_fft}");
         faults.unless(win_length <= n_fft, &at("win_length"), problem);
     }
     faults.one_of(spec.window.as_deref(), &WINDOWS, &at("window"));
     faults.one_of(spec.pad_mode.as_deref(), &PAD_MODES, &at("pad_mode"));
-    faults.positive(spec.power, &at("power"));
+    let power = spec.power.is_none_or(|power| power > 0.0 && power <= 2.0);
+    faults.unless(power, &at("power"), "allowed: above 0, at most 2; 1 is magnitude, 2 power");
     let decibels = spec.db.is_some() || spec.op == Op::Mfcc;
     let sound = !decibels || spec.power.is_none_or(|power| power == 1.0 || power == 2.0);
     faults.unless(sound, &at("power"), "allowed before decibels: 1 or 2");
-    faults.within(whole(spec.frames), 1.0..=f64::from(u32::MAX), &at("frames"));
+    let least = if spec.delta.unwrap_or(0) > 0 { DELTA_WIDTH } else { 1.0 };
+    faults.within(whole(spec.frames), least..=FRAMES_MAX, &at("frames"));
 }
 
 fn mel(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
@@ -81,19 +96,16 @@ fn mel(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, fau
     }
     faults.one_of(spec.norm.as_deref(), &NORMS, &at("norm"));
     if let Some(n_mfcc) = spec.n_mfcc {
-        let n_mels = spec.n_mels_known();
+        let n_mels = spec.n_mels_or_preset();
         let problem = format!("{n_mfcc} is out of range; allowed: 1 to n_mels = {n_mels}");
         faults.unless((1..=n_mels).contains(&n_mfcc), &at("n_mfcc"), problem);
     }
     faults.within(spec.dct_type.map(f64::from), 1.0..=3.0, &at("dct_type"));
     faults.within(spec.delta.map(f64::from), 0.0..=2.0, &at("delta"));
-    let lifter = spec.lifter.is_none_or(|lifter| lifter.is_finite() && lifter >= 0.0);
-    faults.unless(lifter, &at("lifter"), "allowed: a number, 0 (none) or more");
+    faults.within(spec.lifter, 0.0..=LIFTER_MAX, &at("lifter"));
 }
 
-fn decibels(spec: &FeatureSpec, db: &DbSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
-    let own_log = matches!(spec.preset, Preset::Kaldi | Preset::Whisper);
-    faults.unless(!own_log, &at("db"), format!("preset = \"{}\" has its own logarithm", spec.preset.name()));
+fn decibels(db: &DbSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
     match &db.reference {
         DbRef::Name(name) => faults.unless(name == "max", &at("db.ref"), "allowed: \"max\" or a number above 0"),
         DbRef::Value(power) => faults.within(Some(*power), POWERS, &at("db.ref")),
@@ -121,17 +133,17 @@ fn storage(spec: &FeatureSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults)
 }
 
 impl FeatureSpec {
-    /// `n_fft` where it does not hang on the sample rate (kaldi's does).
-    pub(super) fn n_fft_known(&self) -> Option<usize> {
-        self.n_fft.or(match self.preset {
-            Preset::Librosa => Some(2048),
-            Preset::Torchaudio | Preset::Whisper => Some(400),
-            Preset::Kaldi => None,
+    /// `n_fft`, or the preset's; Kaldi's is the power of two that holds 25 ms.
+    pub(super) fn n_fft_or_preset(&self, sample_rate_hz: u32) -> usize {
+        self.n_fft.unwrap_or(match self.preset {
+            Preset::Librosa => 2048,
+            Preset::Torchaudio | Preset::Whisper => 400,
+            Preset::Kaldi => self.win_length.unwrap_or(sample_rate_hz as usize / 40).min(N_FFT_MAX).next_power_of_two(),
         })
     }
 
     /// `n_mels`, or the preset's.
-    pub(super) fn n_mels_known(&self) -> usize {
+    pub(super) fn n_mels_or_preset(&self) -> usize {
         self.n_mels.unwrap_or(match self.preset {
             Preset::Librosa | Preset::Torchaudio => 128,
             Preset::Kaldi => 23,
@@ -151,7 +163,7 @@ impl FeatureSpec {
             self.db.as_ref().is_some_and(|db| db.reference == DbRef::Name("max".into()) && db.top_db.is_some());
         match self.normalize {
             Normalize::Minmax => true,
-            Normalize::None => decibels && self.op != Op::Mfcc,
+            Normalize::None => decibels && self.op != Op::Mfcc && self.delta.unwrap_or(0) == 0,
             Normalize::Meanvar => false,
         }
     }

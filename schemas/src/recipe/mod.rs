@@ -13,6 +13,7 @@ mod place;
 mod shipped;
 mod validate;
 mod warnings;
+mod wording;
 
 #[cfg(test)]
 mod tests;

@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item};
 
 use super::place::{self, Place};
+use super::wording::{did_you_mean, explain, one_line};
 use super::{Recipe, edit, shipped, validate};
 
 /// Why there is no recipe. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// Neither a shipped name nor a file.
-    #[error("no recipe and no file is called `{name}`{hint}; shipped recipes: {shipped}", hint = did_you_mean(name, &shipped::names()), shipped = shipped::names().join(", "))]
+    #[error(
+        "no recipe and no file is called `{name}`{}; shipped recipes: {}",
+        did_you_mean(name, &shipped::names()),
+        shipped::names().join(", ")
+    )]
     Unknown {
         /// As given.
         name: String,
@@ -158,6 +163,7 @@ pub(super) struct Fault {
     pub problem: String,
 }
 
+/// What serde objects to.
 struct TypeFault {
     offset: usize,
     key: String,
@@ -183,73 +189,4 @@ fn reparse(text: &str) -> Result<Recipe, Fault> {
     let document = Document::parse(text).map_err(|error| fault(String::new(), one_line(error.message())))?;
     let root = document.as_item();
     deserialise(text, root).map_err(|error| fault(place::shown(root, &error.key), error.problem))
-}
-
-/// serde's message in the words of a recipe's author.
-fn explain(message: &str) -> String {
-    let message = one_line(message);
-    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let ([wrong, allowed @ ..], kind) = (words.as_slice(), message.split(' ').nth(1).unwrap_or_default()) else {
-        return plain_types(&message);
-    };
-    let choice = || format!("{}{}; allowed: {}", did_you_mean(wrong, allowed), not_built(wrong), allowed.join(", "));
-    match (message.split(' ').next(), kind) {
-        (Some("unknown"), "field") => format!("unknown key{}", choice()),
-        (Some("unknown"), "variant") => format!("`{wrong}` is unknown{}", choice()),
-        (Some("missing"), "field") => "is missing".to_owned(),
-        _ => plain_types(&message),
-    }
-}
-
-/// Rust's type names in plain words.
-fn plain_types(message: &str) -> String {
-    const WORDS: [(&str, &str); 8] = [
-        ("f64", "a number"),
-        ("u8", "a whole number from 0 to 255"),
-        ("u32", "a whole number, 0 or more"),
-        ("u64", "a whole number, 0 or more"),
-        ("usize", "a whole number, 0 or more"),
-        ("a boolean", "true or false"),
-        ("a sequence", "an array"),
-        ("an array of length 3", "three numbers"),
-    ];
-    if message == "wanted string or table" {
-        return "expected a word in quotes".to_owned();
-    }
-    let Some((found, expected)) = message.split_once(", expected ") else { return message.to_owned() };
-    let expected = WORDS.iter().find(|(rust, _)| *rust == expected).map_or(expected, |(_, plain)| plain);
-    format!("{found}, expected {expected}")
-}
-
-fn not_built(wrong: &str) -> &'static str {
-    if ["images", "stretch"].contains(&wrong) { " (not built yet)" } else { "" }
-}
-
-fn one_line(message: &str) -> String {
-    message.trim().replace('\n', ", ")
-}
-
-/// ` (did you mean …?)` for the nearest of `allowed` when it is near enough to be a slip.
-pub(super) fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
-    let nearest = allowed.iter().map(|word| (edit_distance(wrong, word), word)).min();
-    match nearest {
-        Some((distance, word)) if distance <= 1 + wrong.len().min(word.len()) / 4 => {
-            format!(" (did you mean `{word}`?)")
-        }
-        _ => String::new(),
-    }
-}
-
-/// Levenshtein's: insertions, deletions and replacements of characters.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (i, l) in left.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, r) in right.chars().enumerate() {
-            let replaced = diagonal + usize::from(l != r);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }

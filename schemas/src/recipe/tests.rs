@@ -92,14 +92,13 @@ fn impossible_values_of_features_are_found_at_their_line() {
         ("window = \"han\"", "window: `han` is unknown (did you mean `hann`?); allowed: "),
         ("pad_mode = \"wrap\"", "pad_mode: `wrap` is unknown; allowed: "),
         ("norm = \"slany\"", "norm: `slany` is unknown (did you mean `slaney`?); allowed: slaney, none"),
-        ("power = -1", "power: -1 is impossible; allowed: a number above 0"),
+        ("power = -1", "power: allowed: above 0, at most 2; 1 is magnitude, 2 power"),
         ("power = 1.5", "power: allowed before decibels: 1 or 2"),
         ("fmin = -5", "fmin: -5 is impossible; allowed: from 0 to below 11025 (half the sample rate)"),
         ("fmax = 12000", "fmax: 12000 is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)"),
         ("fmax = nan", "fmax: NaN is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)"),
         ("n_mfcc = 20", "n_mfcc: op = \"mel\" does not use it"),
-        ("delta = 1", "delta: op = \"mel\" does not use it"),
-        ("frames = 0", "frames: 0 is out of range; allowed: 1 to 4294967295"),
+        ("frames = 0", "frames: 0 is out of range; allowed: 1 to 16777216"),
         ("dim_order = \"mel,time\"", "dim_order: allowed: \"mel,frame\" or \"frame,mel\""),
         (
             "dtype = \"u8\"",
@@ -118,20 +117,26 @@ fn rules_between_keys_of_a_feature_hold() {
         ("op = \"stft\"\nn_mels = 3", "8: features.log_mel.n_mels: op = \"stft\" does not use it"),
         ("op = \"mfcc\"\nn_mfcc = 129", "8: features.log_mel.n_mfcc: 129 is out of range; allowed: 1 to n_mels = 128"),
         ("op = \"mfcc\"\ndct_type = 4", "8: features.log_mel.dct_type: 4 is out of range; allowed: 1 to 3"),
-        ("op = \"mfcc\"\nlifter = -1", "8: features.log_mel.lifter: allowed: a number, 0 (none) or more"),
+        ("op = \"mfcc\"\nlifter = -1", "8: features.log_mel.lifter: -1 is out of range; allowed: 0 to 1000000"),
         ("op = \"mfcc\"\ndtype = \"u8\"", "8: features.log_mel.dtype: the range is unknown"),
-        ("op = \"mfcc\"\npreset = \"whisper\"", "8: features.log_mel.preset: `whisper` defines op = \"mel\" alone"),
+        ("op = \"mfcc\"\npreset = \"whisper\"", "8: features.log_mel.preset: `whisper` has no op = \"mfcc\""),
         ("op = \"mel\"\ndb = { ref = \"min\" }", "8: features.log_mel.db.ref: allowed: \"max\" or a number above 0"),
         ("op = \"mel\"\ndb = { amin = 0 }", "8: features.log_mel.db.amin: 0 is out of range"),
         ("op = \"mel\"\n[features.db]\ntop_db = 0", "9: features.log_mel.db.top_db: 0 is impossible"),
         (
-            "op = \"mel\"\npreset = \"kaldi\"\ndb = {}",
-            "9: features.log_mel.db: preset = \"kaldi\" has its own logarithm",
+            "op = \"mel\"\ndb = {}\ndelta = 1\nframes = 8",
+            "10: features.log_mel.frames: 8 is out of range; allowed: 9 to",
         ),
     ] {
         let found = error(&with_op(text), &[]);
         assert!(found.starts_with(&format!("my.toml:{message}")), "{text}: {found}");
     }
+    let whisper = with_op("op = \"mel\"\npreset = \"whisper\"");
+    assert_eq!(
+        error(&whisper, &[]),
+        "my.toml:8: features.log_mel.preset: `whisper` wants audio.sample_rate_hz = 16000"
+    );
+    parse(&whisper, &["audio.sample_rate_hz=16000"]).expect("whisper at its rate");
     let u8_of_decibels = with_op("op = \"mel\"\ndtype = \"u8\"\ndb = { ref = \"max\", top_db = 80 }");
     parse(&u8_of_decibels, &[]).expect("u8 where the range is known");
 }
@@ -282,6 +287,14 @@ fn shipped_recipes_are_found_by_name_and_valid() {
 }
 
 #[test]
+fn the_example_of_the_docs_is_a_recipe() {
+    let page = include_str!("../../../docs/recipes.md");
+    let (_, rest) = page.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    assert_eq!(parse(example, &[]).expect("valid").name, "mine");
+}
+
+#[test]
 fn an_explicit_default_is_the_same_recipe_as_an_absent_key() {
     let explicit =
         SMALLEST.replace("db = {}", "db = { ref = 1, amin = 1e-10 }\npreset = \"librosa\"\nnormalize = \"none\"");
@@ -316,4 +329,21 @@ fn warnings_tell_leaks_rounding_and_empty_filters() {
         warnings(&["features.log_mel.frames=100"]),
         ["features.log_mel.frames: clips of every length are cut or padded to it: audio.duration_s is absent"]
     );
+}
+
+#[test]
+fn any_broken_recipe_is_one_line_that_names_its_place() {
+    for (name, text) in SHIPPED {
+        for cut in (0..text.len()).step_by(7) {
+            let broken = format!("{}{}", &text[..cut], &text[(cut + 5).min(text.len())..]);
+            if let Err(error) = parse(&broken, &[]) {
+                let line = error.to_string();
+                assert!(
+                    line.starts_with("my.toml:") && !line.contains('\n'),
+                    "{name} without 5 bytes at {cut}: {line}"
+                );
+            }
+        }
+    }
+    assert_eq!(error("audio.duration_s = 3\naudio.duratio_s = 0", &[]).split(' ').next(), Some("my.toml:2:"));
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::parse::{Fault, did_you_mean};
+use super::parse::Fault;
+use super::wording::did_you_mean;
 use super::{AudioSpec, CatalogSpec, Dataset, Recipe, ShardSpec, SplitRule, SplitSpec};
 
 /// Columns that every feature row has: no feature and no target may take their names.

@@ -26,24 +26,25 @@ fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<S
     }
     let empty = empty_mel_filters(feature, audio.sample_rate_hz);
     if empty > 0 {
-        let n_mels = feature.n_mels_known();
+        let n_mels = feature.n_mels_or_preset();
         warn("n_mels", &format!("{empty} of {n_mels} mel filters are empty: lower n_mels, or raise n_fft or fmin"));
     }
     if feature.frames.is_some() && audio.duration_s.is_none() && audio.segment_s.is_none() {
         warn("frames", "clips of every length are cut or padded to it: audio.duration_s is absent");
     }
-    if feature.preset == Preset::Whisper && audio.sample_rate_hz != 16_000 {
-        warn("preset", "whisper is defined at audio.sample_rate_hz = 16000");
-    }
 }
 
 /// Mel filters between whose edges no FFT bin lies: their band is constant.
 fn empty_mel_filters(feature: &FeatureSpec, sample_rate_hz: u32) -> usize {
-    let (Some(n_fft), true) = (feature.n_fft_known(), feature.op != Op::Stft) else { return 0 };
-    let n_mels = feature.n_mels_known();
+    if feature.op == Op::Stft {
+        return 0;
+    }
+    let n_fft = feature.n_fft_or_preset(sample_rate_hz);
+    let n_mels = feature.n_mels_or_preset();
     let htk = feature.htk.unwrap_or(matches!(feature.preset, Preset::Torchaudio | Preset::Kaldi));
     let fmax = feature.fmax.unwrap_or(f64::from(sample_rate_hz) / 2.0);
-    let (low, high) = (mel_of(feature.fmin.unwrap_or(0.0), htk), mel_of(fmax, htk));
+    let fmin = feature.fmin.unwrap_or(if feature.preset == Preset::Kaldi { 20.0 } else { 0.0 });
+    let (low, high) = (mel_of(fmin, htk), mel_of(fmax, htk));
     let bin_of = |edge: usize| {
         let mel = low + (high - low) * edge as f64 / (n_mels + 1) as f64;
         hz_of(mel, htk) * n_fft as f64 / f64::from(sample_rate_hz)

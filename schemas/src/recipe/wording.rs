@@ -1,0 +1,73 @@
+//! The words of errors: serde's messages for people who write TOML and no Rust.
+
+/// serde's message in the words of a recipe's author.
+pub(super) fn explain(message: &str) -> String {
+    let message = one_line(message);
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((wrong, allowed)) = quoted.split_first() else { return plain_types(&message) };
+    let choice = || format!("{}{}; allowed: {}", did_you_mean(wrong, allowed), not_built(wrong), allowed.join(", "));
+    if message.starts_with("unknown field") {
+        format!("unknown key{}", choice())
+    } else if message.starts_with("unknown variant") {
+        format!("`{wrong}` is unknown{}", choice())
+    } else if message.starts_with("missing field") {
+        "is missing".to_owned()
+    } else {
+        plain_types(&message)
+    }
+}
+
+/// Rust's type names in plain words.
+fn plain_types(message: &str) -> String {
+    const WORDS: [(&str, &str); 8] = [
+        ("f64", "a number"),
+        ("u8", "a whole number from 0 to 255"),
+        ("u32", "a whole number, 0 or more"),
+        ("u64", "a whole number, 0 or more"),
+        ("usize", "a whole number, 0 or more"),
+        ("a boolean", "true or false"),
+        ("a sequence", "an array"),
+        ("an array of length 3", "three numbers"),
+    ];
+    if message == "wanted string or table" {
+        return "expected a word in quotes".to_owned();
+    }
+    let Some((found, expected)) = message.split_once(", expected ") else { return message.to_owned() };
+    let expected = WORDS.iter().find(|(rust, _)| *rust == expected).map_or(expected, |(_, plain)| plain);
+    format!("{found}, expected {expected}")
+}
+
+/// Names that recipes will have.
+fn not_built(wrong: &str) -> &'static str {
+    if ["images", "stretch"].contains(&wrong) { " (not built yet)" } else { "" }
+}
+
+/// TOML's messages have several lines.
+pub(super) fn one_line(message: &str) -> String {
+    message.trim().replace('\n', ", ")
+}
+
+/// ` (did you mean …?)` for the nearest of `allowed` when it is near enough to be a slip.
+pub(super) fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
+    let nearest = allowed.iter().map(|word| (edit_distance(wrong, word), word)).min();
+    match nearest {
+        Some((distance, word)) if distance <= 1 + wrong.len().min(word.len()) / 4 => {
+            format!(" (did you mean `{word}`?)")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Levenshtein's: insertions, deletions and replacements of characters.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
+    for (i, l) in left.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, r) in right.chars().enumerate() {
+            let replaced = diagonal + usize::from(l != r);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
