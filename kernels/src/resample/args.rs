@@ -1,0 +1,52 @@
+//! The two rates, and what follows from them alone.
+
+use super::ResampleError;
+
+/// Lowest rate on both sides, Hz: the lowest of MPEG-2.5.
+pub const MIN_HZ: u32 = 8_000;
+/// Highest input rate, Hz: what FLAC files of music have at most.
+pub const MAX_FROM_HZ: u32 = 96_000;
+/// Highest output rate, Hz.
+pub const MAX_TO_HZ: u32 = 48_000;
+
+/// End of the pass band as a fraction of the lower Nyquist frequency; the stop band begins at 1. As soxr's HQ.
+pub const PASS_BAND: f64 = 0.913;
+/// Attenuation that the filter is designed for, dB; 100 are promised.
+pub const STOP_BAND_DB: f64 = 120.0;
+
+/// Rates of a conversion, mono f32 in and out.
+///
+/// `n` samples become `ceil(n * to_hz / from_hz)`. Pass band (ripple below 0.01 dB) up to [`PASS_BAND`] of the lower
+/// Nyquist frequency, at least 100 dB down from that frequency on. Equal rates copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ResampleArgs {
+    /// Rate of the input, Hz.
+    pub from_hz: u32,
+    /// Rate of the output, Hz.
+    pub to_hz: u32,
+}
+
+impl ResampleArgs {
+    /// Samples that `n` input samples become: `ceil(n * to_hz / from_hz)`.
+    #[must_use]
+    pub fn output_len(&self, n: u64) -> u64 {
+        (n * u64::from(self.to_hz)).div_ceil(u64::from(self.from_hz))
+    }
+
+    /// Both rates divided by their greatest common divisor, `(from, to)`.
+    pub(super) fn ratio(&self) -> (usize, usize) {
+        let (mut a, mut b) = (self.from_hz, self.to_hz);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        ((self.from_hz / a) as usize, (self.to_hz / a) as usize)
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ResampleError> {
+        let Self { from_hz, to_hz } = *self;
+        if (MIN_HZ..=MAX_FROM_HZ).contains(&from_hz) && (MIN_HZ..=MAX_TO_HZ).contains(&to_hz) {
+            return Ok(());
+        }
+        Err(ResampleError::Rate { from_hz, to_hz })
+    }
+}

@@ -1,0 +1,234 @@
+//! The overlap-save resampler.
+//!
+//! Two neighbouring real blocks travel as the real and imaginary part of one complex block. The filter has zero phase,
+//! its spectrum is real, so the two never mix, and no packing of half spectra is needed.
+
+use std::f64::consts::PI;
+use std::sync::Arc;
+
+use rustfft::num_complex::Complex32;
+use rustfft::{Fft, FftDirection, FftPlannerAvx, FftPlannerScalar};
+
+use super::ResampleError;
+use super::args::{PASS_BAND, ResampleArgs, STOP_BAND_DB};
+use crate::level::Level;
+
+/// Samples of a block at least: below that the overlap and the calls cost more than the shorter FFT saves.
+const BLOCK_SAMPLES_MIN: usize = 4_096;
+
+/// A planned conversion. Allocates nothing after planning, but for the caller's output vector.
+pub struct Resampler {
+    args: ResampleArgs,
+    /// `None`: equal rates.
+    blocks: Option<Blocks>,
+    n_in: u64,
+    n_out: u64,
+}
+
+impl ResampleArgs {
+    /// Makes tables, FFT plans and buffers.
+    ///
+    /// # Errors
+    /// [`ResampleError::Rate`] for rates out of range, [`ResampleError::Level`] where the machine lacks the level.
+    pub fn plan(self, level: Level) -> Result<Resampler, ResampleError> {
+        self.validate()?;
+        let blocks = if self.from_hz == self.to_hz { None } else { Some(Blocks::new(self, level)?) };
+        Ok(Resampler { args: self, blocks, n_in: 0, n_out: 0 })
+    }
+}
+
+impl Resampler {
+    /// Takes any number of samples and appends to `out` what is certain by then.
+    ///
+    /// Output comes in steps of a few thousand samples; how the input is cut does not change a bit of it.
+    pub fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
+        self.n_in += input.len() as u64;
+        let Some(blocks) = &mut self.blocks else {
+            out.extend_from_slice(input);
+            return;
+        };
+        let before = out.len();
+        let mut rest = input;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(blocks.missing()));
+            blocks.pending.extend_from_slice(now);
+            blocks.convert_if_full(out);
+            rest = later;
+        }
+        self.n_out += (out.len() - before) as u64;
+    }
+
+    /// Appends the rest, as if zeros followed the input, and starts anew: in all, `ceil(n * to_hz / from_hz)` samples.
+    pub fn finish(&mut self, out: &mut Vec<f32>) {
+        let wanted = self.args.output_len(self.n_in);
+        if let Some(blocks) = &mut self.blocks {
+            while self.n_out < wanted {
+                let before = out.len();
+                blocks.pending.resize(blocks.span, 0.0);
+                blocks.convert_if_full(out);
+                self.n_out += (out.len() - before) as u64;
+            }
+            out.truncate(out.len() - (self.n_out - wanted) as usize);
+        }
+        self.reset();
+    }
+
+    /// Forgets everything pushed so far.
+    pub fn reset(&mut self) {
+        (self.n_in, self.n_out) = (0, 0);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.reset();
+        }
+    }
+}
+
+/// The two overlapping blocks that are converted together.
+struct Blocks {
+    /// Input of both blocks: the first begins at 0, the second at `hop`; `span` samples when full.
+    pending: Vec<f32>,
+    span: usize,
+    /// Input samples from block to block, and the output samples that they become.
+    hop: usize,
+    hop_out: usize,
+    /// Zeros before the first sample; also the samples on each side of a block that the filter spoils.
+    pad: usize,
+    pad_out: usize,
+    /// Filter spectrum with both FFT's scaling, for bins 0 to the last below the lower Nyquist frequency.
+    filter: Vec<f32>,
+    forward: Arc<dyn Fft<f32>>,
+    inverse: Arc<dyn Fft<f32>>,
+    spectrum: Vec<Complex32>,
+    output: Vec<Complex32>,
+    scratch: Vec<Complex32>,
+}
+
+impl Blocks {
+    fn new(args: ResampleArgs, level: Level) -> Result<Self, ResampleError> {
+        let (down, up) = args.ratio();
+        let taps = half_filter(args);
+        // Every block begins on a sample of both rates, that is on a multiple of `down`.
+        let pad = taps.len().next_multiple_of(down);
+        let len_min = BLOCK_SAMPLES_MIN.max(8 * taps.len()).max(4 * pad);
+        let len = down * len_min.div_ceil(down).next_power_of_two();
+        let (len_out, hop) = (len / down * up, len - 2 * pad);
+        let (forward, inverse) = fft_plans(level, len, len_out)?;
+        let scratch = forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len());
+        let mut blocks = Self {
+            pending: Vec::with_capacity(len + hop),
+            span: len + hop,
+            hop,
+            hop_out: hop / down * up,
+            pad,
+            pad_out: pad / down * up,
+            filter: filter_spectrum(&taps, len, len.min(len_out).div_ceil(2)),
+            forward,
+            inverse,
+            spectrum: vec![Complex32::default(); len],
+            output: vec![Complex32::default(); len_out],
+            scratch: vec![Complex32::default(); scratch],
+        };
+        blocks.reset();
+        Ok(blocks)
+    }
+
+    fn reset(&mut self) {
+        self.pending.clear();
+        self.pending.resize(self.pad, 0.0);
+    }
+
+    fn missing(&self) -> usize {
+        self.span - self.pending.len()
+    }
+
+    fn convert_if_full(&mut self, out: &mut Vec<f32>) {
+        if self.missing() > 0 {
+            return;
+        }
+        for ((bin, &re), &im) in self.spectrum.iter_mut().zip(&self.pending).zip(&self.pending[self.hop..]) {
+            *bin = Complex32 { re, im };
+        }
+        self.forward.process_with_scratch(&mut self.spectrum, &mut self.scratch);
+        self.filter_bins();
+        self.inverse.process_with_scratch(&mut self.output, &mut self.scratch);
+        let valid = &self.output[self.pad_out..][..self.hop_out];
+        out.extend(valid.iter().map(|sample| sample.re));
+        out.extend(valid.iter().map(|sample| sample.im));
+        self.pending.copy_within(2 * self.hop.., 0);
+        self.pending.truncate(self.span - 2 * self.hop);
+    }
+
+    /// Bins `0..n` and their mirror images go over, the rest of the output's spectrum is zero.
+    fn filter_bins(&mut self) {
+        let (n, len, len_out) = (self.filter.len(), self.spectrum.len(), self.output.len());
+        for ((to, from), gain) in self.output.iter_mut().zip(&self.spectrum).zip(&self.filter) {
+            *to = from * gain;
+        }
+        self.output[n..len_out - n + 1].fill(Complex32::default());
+        let mirrored = self.output[len_out - n + 1..].iter_mut().zip(&self.spectrum[len - n + 1..]);
+        for ((to, from), gain) in mirrored.zip(self.filter[1..].iter().rev()) {
+            *to = from * gain;
+        }
+    }
+}
+
+type Plans = (Arc<dyn Fft<f32>>, Arc<dyn Fft<f32>>);
+
+/// Transforms of one named level, never of whatever the machine happens to have.
+fn fft_plans(level: Level, len: usize, len_out: usize) -> Result<Plans, ResampleError> {
+    match level {
+        Level::Scalar => {
+            let mut planner = FftPlannerScalar::new();
+            Ok((planner.plan_fft(len, FftDirection::Forward), planner.plan_fft(len_out, FftDirection::Inverse)))
+        }
+        Level::X86_64V3 => {
+            let mut planner = FftPlannerAvx::new().map_err(|()| ResampleError::Level { level })?;
+            Ok((planner.plan_fft(len, FftDirection::Forward), planner.plan_fft(len_out, FftDirection::Inverse)))
+        }
+    }
+}
+
+/// The filter at the input rate from its centre to the right: a sinc between pass and stop band under a Kaiser window.
+///
+/// Length and window shape after Kaiser (1974), as in Oppenheim and Schafer, Discrete-Time Signal Processing, 7.6.
+fn half_filter(args: ResampleArgs) -> Vec<f64> {
+    let from_hz = f64::from(args.from_hz);
+    let stop = f64::from(args.from_hz.min(args.to_hz)) / 2.0 / from_hz;
+    let (width, cutoff) = (stop * (1.0 - PASS_BAND), stop * (1.0 + PASS_BAND) / 2.0);
+    let half = (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width);
+    let beta = 0.1102 * (STOP_BAND_DB - 8.7);
+    let tap = |n: usize| {
+        let x = n as f64 / half;
+        let window = bessel_i0(beta * (1.0 - x * x).sqrt()) / bessel_i0(beta);
+        let t = n as f64 * PI;
+        if n == 0 { 2.0 * cutoff } else { window * libm::sin(2.0 * cutoff * t) / t }
+    };
+    (0..=half as usize).map(tap).collect()
+}
+
+/// Modified Bessel function of the first kind, order 0, by its power series.
+fn bessel_i0(x: f64) -> f64 {
+    let (mut sum, mut term, mut k) = (1.0, 1.0, 1.0);
+    while term > sum * 1e-17 {
+        term *= (x / (2.0 * k)) * (x / (2.0 * k));
+        sum += term;
+        k += 1.0;
+    }
+    sum
+}
+
+/// The first `n_bins` bins of the symmetric filter's DFT of length `len`, divided by `len`: it is real.
+///
+/// An unnormalised pair of transforms multiplies by the forward length, when the output is shorter or longer too.
+fn filter_spectrum(half: &[f64], len: usize, n_bins: usize) -> Vec<f32> {
+    let cosine: Vec<f64> = (0..len).map(|k| libm::cos(2.0 * PI * k as f64 / len as f64)).collect();
+    let bin = |k: usize| {
+        let mut phase = 0;
+        let mut sum = half[0];
+        for tap in &half[1..] {
+            phase = (phase + k) % len;
+            sum += 2.0 * tap * cosine[phase];
+        }
+        (sum / len as f64) as f32
+    };
+    (0..n_bins).map(bin).collect()
+}
