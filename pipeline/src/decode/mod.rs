@@ -1,6 +1,20 @@
 //! Compressed bytes → mono PCM at the wanted rate, or a reject. The one narrow door that another decoder can replace.
 
-use wavemill_schemas::reject::Reject;
+mod decoder;
+mod loss;
+mod mp3;
+mod output;
+
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+pub use decoder::SymphoniaDecoder;
+
+/// Largest file, bytes: half a gigabyte is hours of any format here.
+pub const FILE_BYTES_MAX: usize = 512 << 20;
+/// Longest output, seconds: 3 hours, 1.1 GB at 24 kHz. What lies behind a wanted duration does not count.
+pub const OUTPUT_S_MAX: f64 = 3.0 * 3600.0;
+/// Most channels that a file may announce: mono or stereo.
+pub const CHANNELS_MAX: usize = 2;
 
 /// What decoding is asked for; part of every feature's identity.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +30,7 @@ pub struct DecodeArgs {
 /// A decoded clip. Reused from clip to clip: its buffers keep their capacity.
 #[derive(Debug, Default)]
 pub struct Pcm {
-    /// Mono, `sample_rate_hz`, full scale ±1.
+    /// Mono, `sample_rate_hz`, full scale ±1; always finite.
     pub samples: Vec<f32>,
     /// Seconds decoded, before any padding: `samples.len() / sample_rate_hz`.
     pub duration_s: f32,
@@ -35,4 +49,14 @@ pub trait Decode: Send {
     /// # Errors
     /// A [`Reject`] (its clip fields empty: the caller knows the clip).
     fn decode(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject>;
+}
+
+/// What a format's decoder reports beside the samples.
+struct Decoded {
+    loss: loss::Loss,
+    audio_blake3: blake3::Hash,
+}
+
+fn reject(reason: Reason, detail: impl Into<String>) -> Reject {
+    Reject::new(Stage::Decode, reason, detail)
 }

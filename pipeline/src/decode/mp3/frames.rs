@@ -1,0 +1,167 @@
+//! Walks the frames of an MPEG audio file, over tags and damage, in time linear in its bytes.
+//!
+//! symphonia's own demuxer hides what it skips; here every byte that is neither frame nor tag is counted. A frame is
+//! trusted when the next frame, a tag or the end follows it. A stream starts, or changes its format, only where three
+//! headers agree: two agree by chance once in some megabytes of noise.
+
+use memchr::memchr;
+
+use super::header::{HEADER_BYTES, Header};
+use super::tags;
+
+/// A whole frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Its header.
+    pub header: Header,
+    /// Where it starts in the file.
+    pub offset: usize,
+    /// Its bytes, header included.
+    pub bytes: &'a [u8],
+    /// Bytes since the previous frame that are neither frame nor tag. 0 for the first frame.
+    pub skipped_bytes: usize,
+}
+
+/// Iterator over the frames of a file.
+#[derive(Clone, Debug)]
+pub struct Frames<'a> {
+    file: &'a [u8],
+    next: Option<Candidate>,
+    truncated_at: Option<usize>,
+}
+
+/// A header that was accepted as the start of a frame.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    offset: usize,
+    header: Header,
+    skipped_bytes: usize,
+}
+
+/// What comes after a frame.
+enum Following {
+    /// A frame right behind it, or behind tags.
+    Frame(Candidate),
+    /// The end of the audio.
+    End,
+    /// Bytes that are neither.
+    Junk,
+}
+
+impl<'a> Frames<'a> {
+    /// Finds the first frame, behind any tags and foreign bytes.
+    pub fn new(file: &'a [u8]) -> Self {
+        let behind_tags = tags::skip(file, 0);
+        let first = find(file, behind_tags, None).or_else(|| {
+            // A tag that claims too much may have swallowed the audio.
+            if behind_tags > HEADER_BYTES { find(file, HEADER_BYTES, None) } else { None }
+        });
+        Self { file, next: first, truncated_at: None }
+    }
+
+    /// Where the last frame starts, if the file ends inside it; known once the iterator is at its end.
+    pub fn truncated_at(&self) -> Option<usize> {
+        self.truncated_at
+    }
+
+    fn following(&self, frame: &Candidate) -> Following {
+        let end = frame.offset + frame.header.bytes;
+        let Some(rest) = self.file.get(end..) else { return Following::Junk };
+        let same_stream =
+            |at: usize| Header::parse(&self.file[at..]).filter(|header| header.same_stream(&frame.header));
+        if let Some(header) = same_stream(end) {
+            return Following::Frame(Candidate { offset: end, header, skipped_bytes: 0 });
+        }
+        if rest.len() < HEADER_BYTES {
+            return Following::End;
+        }
+        let behind_tags = tags::skip(self.file, end);
+        if behind_tags == end {
+            return Following::Junk;
+        }
+        // What a tag leaves behind is the tag's, not lost audio.
+        match find(self.file, behind_tags, Some(&frame.header)) {
+            Some(next) => Following::Frame(Candidate { skipped_bytes: 0, ..next }),
+            None => Following::End,
+        }
+    }
+
+    /// Decides over a frame that junk follows: the frame to yield now, if any, and the one to go on with.
+    fn resynchronise(&self, frame: Candidate) -> (Option<Candidate>, Option<Candidate>) {
+        let end = frame.offset + frame.header.bytes;
+        let Some(next) = find(self.file, frame.offset + 1, Some(&frame.header)) else {
+            let is_whole = end <= self.file.len();
+            return (is_whole.then_some(frame), None);
+        };
+        // One frame's length until the next: that one's header is broken and this one is whole.
+        let hole = next.offset.checked_sub(end);
+        if hole.is_some_and(|hole| hole == 0 || hole.abs_diff(frame.header.bytes) <= 1) {
+            return (Some(frame), Some(Candidate { skipped_bytes: next.offset - end, ..next }));
+        }
+        let skipped_bytes = frame.skipped_bytes + next.offset - frame.offset;
+        (None, Some(Candidate { skipped_bytes, ..next }))
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        loop {
+            let frame = self.next.take()?;
+            let whole = match self.following(&frame) {
+                Following::Frame(next) => {
+                    self.next = Some(next);
+                    Some(frame)
+                }
+                Following::End => {
+                    let end = frame.offset + frame.header.bytes;
+                    let is_cut_header = self.file.get(end) == Some(&0xFF) && self.file.len() - end < HEADER_BYTES;
+                    self.truncated_at = is_cut_header.then_some(end);
+                    Some(frame)
+                }
+                Following::Junk => {
+                    let (whole, next) = self.resynchronise(frame);
+                    self.truncated_at = (whole.is_none() && next.is_none()).then_some(frame.offset);
+                    self.next = next;
+                    whole
+                }
+            };
+            if let Some(Candidate { offset, header, skipped_bytes }) = whole {
+                return Some(Frame { header, offset, bytes: &self.file[offset..offset + header.bytes], skipped_bytes });
+            }
+        }
+    }
+}
+
+/// The next place from `from` on where frames start: two headers that agree with `stream`, or three among themselves.
+fn find(file: &[u8], from: usize, stream: Option<&Header>) -> Option<Candidate> {
+    let mut at = from;
+    while let Some(hop) = memchr(0xFF, file.get(at..)?) {
+        at += hop;
+        if let Some(header) = Header::parse(&file[at..]) {
+            let n_more = if stream.is_some_and(|stream| header.same_stream(stream)) { 1 } else { 2 };
+            if is_followed(file, at, &header, n_more) {
+                return Some(Candidate { offset: at, header, skipped_bytes: at - from });
+            }
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The header at `at` is followed by `n_more` of its stream, or by fewer and then by a tag or the end.
+fn is_followed(file: &[u8], at: usize, header: &Header, n_more: usize) -> bool {
+    let mut end = at + header.bytes;
+    for n_seen in 0..n_more {
+        let Some(rest) = file.get(end..) else { return n_seen > 0 };
+        if rest.is_empty() || tags::skip(file, end) > end {
+            return true;
+        }
+        match Header::parse(rest) {
+            Some(next) if next.same_stream(header) => end += next.bytes,
+            _ => return rest.len() < HEADER_BYTES && rest[0] == 0xFF,
+        }
+    }
+    true
+}

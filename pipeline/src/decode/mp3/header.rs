@@ -1,0 +1,170 @@
+//! MPEG audio frame headers and the two facts of layer III side info that damage accounting needs.
+//!
+//! Sources: ISO/IEC 11172-3 §2.4.1.3 and §2.4.1.7, ISO/IEC 13818-3 §2.4.1.7; MPEG-2.5 as every encoder writes it.
+
+/// Bytes of a frame header.
+pub const HEADER_BYTES: usize = 4;
+
+/// kbit/s by bit-rate index; row: MPEG-1 layer I, II, III, MPEG-2 layer I, MPEG-2 layer II and III.
+const KBPS: [[u16; 15]; 5] = [
+    [0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
+    [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
+    [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+    [0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256],
+    [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+];
+
+/// A valid frame header. Free format is not valid: its frames have no length of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// MPEG-1; otherwise MPEG-2 or MPEG-2.5.
+    pub mpeg1: bool,
+    /// Layer, 1 to 3.
+    pub layer: u8,
+    /// Sample rate, Hz; it tells MPEG-2 from MPEG-2.5.
+    pub rate_hz: u32,
+    /// 1 or 2.
+    pub channels: u8,
+    /// A checksum of two bytes follows the header.
+    pub has_crc: bool,
+    /// Bytes of the frame, header included.
+    pub bytes: usize,
+}
+
+impl Header {
+    /// The header at the start of `bytes`, if there is one.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let &[sync, b1, b2, b3] = bytes.first_chunk()?;
+        let (version, layer_bits, kbps_index, rate_index) = (b1 >> 3 & 3, b1 >> 1 & 3, b2 >> 4, b2 >> 2 & 3);
+        if sync != 0xFF
+            || b1 < 0xE0
+            || version == 1
+            || layer_bits == 0
+            || matches!(kbps_index, 0 | 15)
+            || rate_index == 3
+        {
+            return None;
+        }
+        let (mpeg1, layer) = (version == 3, 4 - layer_bits);
+        let rate_hz = [44_100, 48_000, 32_000][usize::from(rate_index)] >> [2, 0, 1, 0][usize::from(version)];
+        let row = if mpeg1 { usize::from(layer) - 1 } else { 3 + usize::from(layer > 1) };
+        let bits_per_second = u32::from(KBPS[row][usize::from(kbps_index)]) * 1000;
+        let slots_factor = match layer {
+            1 => 12,
+            3 if !mpeg1 => 72,
+            _ => 144,
+        };
+        let slots = slots_factor * bits_per_second / rate_hz + u32::from(b2 >> 1 & 1);
+        let bytes = slots as usize * if layer == 1 { 4 } else { 1 };
+        Some(Self { mpeg1, layer, rate_hz, channels: if b3 >> 6 == 3 { 1 } else { 2 }, has_crc: b1 & 1 == 0, bytes })
+    }
+
+    /// Frames of one stream share version, layer and rate; channel mode and bit rate may change.
+    pub fn same_stream(&self, other: &Self) -> bool {
+        (self.mpeg1, self.layer, self.rate_hz) == (other.mpeg1, other.layer, other.rate_hz)
+    }
+
+    /// Frames that one decoder takes: also of one channel count.
+    pub fn same_decoder(&self, other: &Self) -> bool {
+        self.same_stream(other) && self.channels == other.channels
+    }
+
+    /// Samples a channel that a layer III frame holds.
+    pub fn samples(&self) -> u64 {
+        if self.mpeg1 { 1152 } else { 576 }
+    }
+
+    /// Bytes of layer III side info, without the checksum.
+    pub fn side_info_bytes(&self) -> usize {
+        match (self.mpeg1, self.channels) {
+            (true, 1) | (false, 2) => 17,
+            (true, _) => 32,
+            (false, _) => 9,
+        }
+    }
+
+    /// Where the main data of a layer III frame starts.
+    pub fn main_data_offset(&self) -> usize {
+        HEADER_BYTES + if self.has_crc { 2 } else { 0 } + self.side_info_bytes()
+    }
+}
+
+/// What a layer III frame says of its main data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SideInfo {
+    /// Bytes before this frame's own, at which its main data starts.
+    pub main_data_begin: usize,
+    /// Bits of each granule over all channels; MPEG-2 has one granule, its second is `None`.
+    pub granule_bits: [Option<u32>; 2],
+}
+
+impl SideInfo {
+    /// Reads the side info of a whole layer III frame.
+    pub fn parse(header: &Header, frame: &[u8]) -> Self {
+        let start = header.main_data_offset() - header.side_info_bytes();
+        let side = &frame[start..start + header.side_info_bytes()];
+        let channels = usize::from(header.channels);
+        // Bits before the first granule: main_data_begin, private bits, and scfsi in MPEG-1.
+        let (begin_bits, first, channel_bits) = match (header.mpeg1, channels) {
+            (true, 1) => (9, 18, 59),
+            (true, _) => (9, 20, 59),
+            (false, 1) => (8, 9, 63),
+            (false, _) => (8, 10, 63),
+        };
+        let granule = |granule: usize| {
+            let channel = |channel: usize| bits(side, first + (granule * channels + channel) * channel_bits, 12);
+            (0..channels).map(channel).sum()
+        };
+        let second = header.mpeg1.then(|| granule(1));
+        Self { main_data_begin: bits(side, 0, begin_bits) as usize, granule_bits: [Some(granule(0)), second] }
+    }
+}
+
+/// At most 16 bits at a bit offset, most significant first.
+fn bits(bytes: &[u8], offset: usize, n: usize) -> u32 {
+    let byte = |i: usize| u32::from(bytes.get(offset / 8 + i).copied().unwrap_or(0));
+    let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+    word << (8 + offset % 8) >> (32 - n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_rates_and_side_info_of_known_headers() {
+        let header = |bytes: [u8; 4]| Header::parse(&bytes);
+        let fma = header([0xFF, 0xFB, 0xD0, 0x64]).unwrap();
+        assert_eq!((fma.rate_hz, fma.bytes, fma.channels, fma.layer, fma.main_data_offset()), (44_100, 835, 2, 3, 36));
+        let mpeg25_mono = header([0xFF, 0xE3, 0x28, 0xC4]).unwrap();
+        assert_eq!((mpeg25_mono.rate_hz, mpeg25_mono.bytes, mpeg25_mono.main_data_offset()), (8_000, 144, 13));
+        let layer1 = header([0xFF, 0xFF, 0x40, 0x00]).unwrap();
+        assert_eq!((layer1.layer, layer1.bytes), (1, 136));
+    }
+
+    #[test]
+    fn reserved_values_and_free_format_are_no_headers() {
+        for bytes in [
+            [0xFF, 0xFB, 0xF0, 0x64],
+            [0xFF, 0xFB, 0x00, 0x64],
+            [0xFF, 0xFB, 0x9C, 0x64],
+            [0xFF, 0xF9, 0x90, 0x64],
+            [0xFF, 0xEB, 0x90, 0x64],
+            [0xFF, 0xDB, 0x90, 0x64],
+        ] {
+            assert_eq!(Header::parse(&bytes), None, "{bytes:02x?}");
+        }
+        assert_eq!(Header::parse(&[0xFF, 0xFB, 0x90]), None);
+    }
+
+    #[test]
+    fn side_info_is_read_across_byte_borders() {
+        let header = Header::parse(&[0xFF, 0xFB, 0x90, 0x64]).unwrap();
+        let mut frame = vec![0; header.bytes];
+        frame[..4].copy_from_slice(&[0xFF, 0xFB, 0x90, 0x64]);
+        // main_data_begin = 511 in 9 bits; part2_3_length of granule 0, channel 0 = 4095 at bit 20.
+        frame[4..9].copy_from_slice(&[0xFF, 0x80, 0x0F, 0xFF, 0x00]);
+        let side = SideInfo::parse(&header, &frame);
+        assert_eq!(side, SideInfo { main_data_begin: 511, granule_bits: [Some(4095), Some(0)] });
+    }
+}

@@ -1,0 +1,186 @@
+//! MP3 frames → symphonia's layer III decoder, with every lost sample accounted for.
+//!
+//! symphonia's demuxer is not used: it errs neither at damage nor at truncation. The frames are found here, twice: a
+//! survey hashes the whole file and decides what the stream is, then as much as is wanted is decoded.
+//!
+//! Frames that cannot be decoded become silence of their length, so that time stays true; holes of unknown length are
+//! closed. Both count as lost. A stream has one format, that of most of its frames; others count as not decodable.
+
+mod frames;
+mod header;
+mod reservoir;
+mod survey;
+mod tags;
+
+use symphonia::core::audio::{Audio, GenericAudioBufferRef};
+use symphonia::core::codecs::audio::well_known::CODEC_ID_MP3;
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::packet::PacketRef;
+use symphonia::core::units::{Duration, Timestamp};
+use symphonia::default::codecs::MpaDecoder;
+
+use self::frames::{Frame, Frames};
+use self::header::{Header, SideInfo};
+use self::reservoir::Reservoir;
+use self::survey::{Survey, Surveyor};
+use self::tags::Info;
+use super::loss::Loss;
+use super::output::{Output, Sink};
+use super::{Decoded, reject};
+use wavemill_schemas::reject::{Reason, Reject};
+
+/// Decodes MP3 files; decoders are kept, one a format, because symphonia's keep the format of their first frame.
+#[derive(Default)]
+pub struct Mp3Decoder {
+    surveyor: Surveyor,
+    decoders: Vec<(Header, MpaDecoder)>,
+}
+
+impl Mp3Decoder {
+    /// Decodes a file; `samples` is emptied first.
+    ///
+    /// # Errors
+    /// A [`Reject`] where no layer III frame is found.
+    pub fn decode(&mut self, file: &[u8], output: &mut Output, samples: &mut Vec<f32>) -> Result<Decoded, Reject> {
+        let survey = self.surveyor.survey(file);
+        let Some(stream) = survey.stream else { return Err(no_stream(file, &survey)) };
+        if stream.layer != 3 {
+            let detail = format!("MPEG audio layer {} is not decoded, only layer III", stream.layer);
+            return Err(reject(Reason::UnsupportedCodec, detail));
+        }
+        let mut sink = output.open(stream.rate_hz, samples)?;
+        let (start, end) = survey.trim(&stream);
+        sink.trim(start, end);
+        let mut run = Run::new(self.decoder(&stream), stream, sink);
+        let mut frames = Frames::new(file);
+        let is_whole = run.decode(&mut frames, &survey);
+        let mut loss = run.finish();
+        if is_whole {
+            add_missing_end(&mut loss, file, &survey, &stream, frames.truncated_at());
+        }
+        Ok(Decoded { loss, audio_blake3: survey.audio_blake3 })
+    }
+
+    fn decoder(&mut self, stream: &Header) -> &mut MpaDecoder {
+        let known = self.decoders.iter().position(|(header, _)| header.same_decoder(stream));
+        let at = known.unwrap_or_else(|| {
+            let mut params = AudioCodecParameters::new();
+            params.for_codec(CODEC_ID_MP3);
+            let options = AudioDecoderOptions::default().gapless(false);
+            let decoder = MpaDecoder::try_new(&params, &options).expect("MP3 is among the built-in codecs");
+            self.decoders.push((*stream, decoder));
+            self.decoders.len() - 1
+        });
+        &mut self.decoders[at].1
+    }
+}
+
+/// One file on its way through the decoder.
+struct Run<'a> {
+    decoder: &'a mut MpaDecoder,
+    stream: Header,
+    sink: Sink<'a>,
+    reservoir: Reservoir,
+    loss: Loss,
+}
+
+impl<'a> Run<'a> {
+    fn new(decoder: &'a mut MpaDecoder, stream: Header, sink: Sink<'a>) -> Self {
+        decoder.reset();
+        Self { decoder, stream, sink, reservoir: Reservoir::default(), loss: Loss::default() }
+    }
+
+    /// Decodes until enough has come out (false) or to the end (true).
+    fn decode(&mut self, frames: &mut Frames, survey: &Survey) -> bool {
+        for frame in frames {
+            if frame.skipped_bytes > 0 {
+                self.hole(&frame, survey);
+            }
+            if Info::of(&frame).is_some() {
+                continue;
+            }
+            if frame.header.same_decoder(&self.stream) {
+                self.frame(&frame);
+            } else {
+                self.foreign_frame(&frame);
+            }
+            if self.sink.is_full() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Bytes that are no frames: as many frames as would fill them, at least one, unless the announced count tells.
+    fn hole(&mut self, frame: &Frame, survey: &Survey) {
+        self.restart();
+        let n_frames = match survey.missing_frames() {
+            Some(_) => 0.0,
+            None => (frame.skipped_bytes as f64 / survey.frame_bytes()).round().max(1.0),
+        };
+        self.loss.add_missing(frame.offset - frame.skipped_bytes, n_frames * self.seconds(self.stream.samples()));
+    }
+
+    fn frame(&mut self, frame: &Frame) {
+        let side = SideInfo::parse(&frame.header, frame.bytes);
+        let missing = self.reservoir.enter(&frame.header, &side);
+        let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame.bytes);
+        let n_silent = match self.decoder.decode_ref(&packet) {
+            Ok(GenericAudioBufferRef::F32(buffer)) => {
+                self.sink.push(buffer.plane(0).unwrap_or_default(), buffer.plane(1));
+                missing.samples
+            }
+            _ => {
+                self.reservoir.clear();
+                self.sink.push_silence(frame.header.samples() as usize);
+                frame.header.samples()
+            }
+        };
+        if n_silent > 0 && missing.is_damage {
+            self.loss.add_silenced(frame.offset, self.seconds(n_silent));
+        }
+    }
+
+    /// A frame of another rate or channel count: silence as long as it.
+    fn foreign_frame(&mut self, frame: &Frame) {
+        self.restart();
+        let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz) / u64::from(frame.header.rate_hz);
+        self.sink.push_silence(n_samples as usize);
+        self.loss.add_silenced(frame.offset, self.seconds(n_samples));
+    }
+
+    /// Forgets bits of before a hole: used behind it, they would be noise.
+    fn restart(&mut self) {
+        self.decoder.reset();
+        self.reservoir.clear();
+    }
+
+    fn seconds(&self, n_samples: u64) -> f64 {
+        n_samples as f64 / f64::from(self.stream.rate_hz)
+    }
+
+    fn finish(self) -> Loss {
+        self.sink.finish();
+        self.loss
+    }
+}
+
+/// Frames that were announced and never came, or the one that the file breaks off in.
+fn add_missing_end(loss: &mut Loss, file: &[u8], survey: &Survey, stream: &Header, truncated_at: Option<usize>) {
+    let n_frames = survey.missing_frames().unwrap_or(u64::from(truncated_at.is_some()));
+    if n_frames > 0 {
+        let seconds = (n_frames * stream.samples()) as f64 / f64::from(stream.rate_hz);
+        loss.add_missing(truncated_at.unwrap_or(file.len()), seconds);
+    }
+}
+
+/// Why there is nothing to decode.
+fn no_stream(file: &[u8], survey: &Survey) -> Reject {
+    if survey.info.is_some() {
+        return reject(Reason::NoAudio, "an Info frame without audio behind it");
+    }
+    if tags::skip(file, 0) > 0 {
+        return reject(Reason::NoAudio, "a tag without audio behind it");
+    }
+    reject(Reason::NotAudio, "no MPEG audio frames, and no other format that is known")
+}

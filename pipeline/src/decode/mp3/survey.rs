@@ -1,0 +1,85 @@
+//! The first walk over an MP3: what the stream is, what its frames hash to, and what was announced.
+
+use super::frames::Frames;
+use super::header::Header;
+use super::tags::Info;
+
+/// What a whole file holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Survey {
+    /// A header of the format that most frames have, the earlier one where two are equal; `None` without audio frames.
+    pub stream: Option<Header>,
+    /// The first Info, Xing or VBRI frame.
+    pub info: Option<Info>,
+    /// Audio frames of all formats.
+    pub n_frames: u64,
+    /// Their bytes.
+    pub n_bytes: u64,
+    /// blake3 over them.
+    pub audio_blake3: blake3::Hash,
+}
+
+impl Survey {
+    /// Mean bytes of a frame.
+    pub fn frame_bytes(&self) -> f64 {
+        self.n_bytes as f64 / self.n_frames.max(1) as f64
+    }
+
+    /// Frames that were announced and are not there; `None` where the announcement does not fit this stream: then it
+    /// is a lie, or absent. It fits if its mean frame is within a factor of two of what is there.
+    pub fn missing_frames(&self) -> Option<u64> {
+        let info = self.info.filter(|info| info.n_frames > 0 && info.n_bytes > 0)?;
+        let ratio = info.n_bytes as f64 / info.n_frames as f64 / self.frame_bytes();
+        (0.5..=2.0).contains(&ratio).then(|| info.n_frames.saturating_sub(self.n_frames))
+    }
+
+    /// Samples to drop at the start, and the sample to end before, as announced by the encoder. An announcement of
+    /// fewer frames than there are says nothing about the end.
+    pub fn trim(&self, stream: &Header) -> (u64, Option<u64>) {
+        let Some((info, trim)) = self.info.and_then(|info| Some((info, info.trim?))) else { return (0, None) };
+        let end = (info.n_frames * stream.samples()).saturating_sub(trim.end_samples);
+        (trim.start_samples, (info.n_frames >= self.n_frames).then_some(end))
+    }
+}
+
+/// Makes surveys; its buffers are kept from file to file.
+#[derive(Debug, Default)]
+pub struct Surveyor {
+    hasher: blake3::Hasher,
+    formats: Vec<(Header, u64)>,
+}
+
+impl Surveyor {
+    /// Walks the whole file.
+    pub fn survey(&mut self, file: &[u8]) -> Survey {
+        self.hasher.reset();
+        self.formats.clear();
+        let (mut info, mut n_frames, mut n_bytes, mut run) = (None, 0, 0, 0..0);
+        for frame in Frames::new(file) {
+            if let Some(announced) = Info::of(&frame) {
+                info.get_or_insert(announced);
+                continue;
+            }
+            n_frames += 1;
+            n_bytes += frame.bytes.len() as u64;
+            // Neighbours are hashed together: blake3 is fast on long input only.
+            if frame.offset != run.end {
+                self.hasher.update(&file[run]);
+                run = frame.offset..frame.offset;
+            }
+            run.end += frame.bytes.len();
+            self.count(&frame.header);
+        }
+        self.hasher.update(&file[run]);
+        let most = self.formats.iter().map(|(_, count)| *count).max();
+        let stream = self.formats.iter().find(|(_, count)| Some(*count) == most).map(|(header, _)| *header);
+        Survey { stream, info, n_frames, n_bytes, audio_blake3: self.hasher.finalize() }
+    }
+
+    fn count(&mut self, header: &Header) {
+        match self.formats.iter_mut().find(|(known, _)| known.same_decoder(header)) {
+            Some((_, count)) => *count += 1,
+            None => self.formats.push((*header, 1)),
+        }
+    }
+}

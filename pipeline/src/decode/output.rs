@@ -1,0 +1,127 @@
+//! Where decoded audio goes, packet by packet: downmix → trim → resample → at most the wanted seconds.
+
+use wavemill_kernels::level::Level;
+use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler};
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::{DecodeArgs, OUTPUT_S_MAX, reject};
+
+/// Louder than 60 dB over full scale is no audio but damage; it becomes 0, as do NaN and infinity.
+const SAMPLE_ABS_MAX: f32 = 1_000.0;
+/// Any rate that every archive has: planning it early finds arguments that cannot work.
+const USUAL_RATE_HZ: u32 = 44_100;
+
+/// The resampler plans, one a source rate, and the downmix buffer; kept from clip to clip.
+pub struct Output {
+    sample_rate_hz: u32,
+    level: Level,
+    n_samples_max: usize,
+    plans: Vec<(u32, Resampler)>,
+    mono: Vec<f32>,
+}
+
+impl Output {
+    /// Checks the arguments by planning the usual rate.
+    ///
+    /// # Errors
+    /// [`ResampleError`] for an output rate out of range, or a level that the machine lacks.
+    pub fn new(args: &DecodeArgs, level: Level) -> Result<Self, ResampleError> {
+        let sample_rate_hz = args.sample_rate_hz;
+        let seconds = args.duration_s.unwrap_or(OUTPUT_S_MAX).min(OUTPUT_S_MAX);
+        let n_samples_max = (seconds * f64::from(sample_rate_hz)).round() as usize;
+        let usual = ResampleArgs { from_hz: USUAL_RATE_HZ, to_hz: sample_rate_hz }.plan(level)?;
+        Ok(Self { sample_rate_hz, level, n_samples_max, plans: vec![(USUAL_RATE_HZ, usual)], mono: Vec::new() })
+    }
+
+    /// Opens the way for one clip of `from_hz`; `samples` is emptied.
+    ///
+    /// # Errors
+    /// A [`Reject`] for a rate out of range.
+    pub fn open<'a>(&'a mut self, from_hz: u32, samples: &'a mut Vec<f32>) -> Result<Sink<'a>, Reject> {
+        if !(MIN_HZ..=MAX_FROM_HZ).contains(&from_hz) {
+            let reason = if from_hz > MAX_FROM_HZ { Reason::TooLarge } else { Reason::UnsupportedCodec };
+            let detail = format!("sample rate {from_hz} Hz is outside {MIN_HZ} to {MAX_FROM_HZ} Hz");
+            return Err(reject(reason, detail));
+        }
+        let at = self.plans.iter().position(|(rate_hz, _)| *rate_hz == from_hz).unwrap_or_else(|| {
+            let args = ResampleArgs { from_hz, to_hz: self.sample_rate_hz };
+            let plan =
+                args.plan(self.level).expect("`new` checked output rate and level, the line above the input rate");
+            self.plans.push((from_hz, plan));
+            self.plans.len() - 1
+        });
+        samples.clear();
+        let resampler = &mut self.plans[at].1;
+        resampler.reset();
+        let n_samples_max = self.n_samples_max;
+        Ok(Sink { resampler, mono: &mut self.mono, samples, n_samples_max, drop_samples: 0, keep_samples: u64::MAX })
+    }
+}
+
+/// Takes one clip's audio at its own rate.
+pub struct Sink<'a> {
+    resampler: &'a mut Resampler,
+    mono: &'a mut Vec<f32>,
+    samples: &'a mut Vec<f32>,
+    n_samples_max: usize,
+    drop_samples: u64,
+    keep_samples: u64,
+}
+
+impl Sink<'_> {
+    /// Of what is pushed from now on, drops the first `start` samples and ends before sample `end`.
+    pub fn trim(&mut self, start: u64, end: Option<u64>) {
+        self.drop_samples = start;
+        self.keep_samples = end.map_or(u64::MAX, |end| end.saturating_sub(start));
+    }
+
+    /// Pushes one packet: the mean of its channels. `planes` are one or two of equal length.
+    pub fn push(&mut self, left: &[f32], right: Option<&[f32]>) {
+        let (start, end) = self.take(left.len());
+        let left = &left[start..end];
+        self.mono.clear();
+        match right {
+            Some(right) => {
+                let pairs = left.iter().zip(&right[start..end]);
+                self.mono.extend(pairs.map(|(left, right)| audible((left + right) * 0.5)));
+            }
+            None => self.mono.extend(left.iter().map(|&sample| audible(sample))),
+        }
+        self.resampler.push(self.mono, self.samples);
+    }
+
+    /// Pushes zeros.
+    pub fn push_silence(&mut self, n_samples: usize) {
+        let (start, end) = self.take(n_samples);
+        self.mono.clear();
+        self.mono.resize(end - start, 0.0);
+        self.resampler.push(self.mono, self.samples);
+    }
+
+    /// All that is wanted has come out.
+    pub fn is_full(&self) -> bool {
+        self.samples.len() >= self.n_samples_max
+    }
+
+    /// Ends the clip.
+    pub fn finish(self) {
+        if !self.is_full() {
+            self.resampler.finish(self.samples);
+        }
+        self.samples.truncate(self.n_samples_max);
+    }
+
+    /// The part of the next `n_samples` that trimming leaves.
+    fn take(&mut self, n_samples: usize) -> (usize, usize) {
+        let start = self.drop_samples.min(n_samples as u64);
+        self.drop_samples -= start;
+        let kept = self.keep_samples.min(n_samples as u64 - start);
+        self.keep_samples -= kept;
+        (start as usize, (start + kept) as usize)
+    }
+}
+
+/// The sample, or 0 where it is no audio.
+fn audible(sample: f32) -> f32 {
+    if sample.abs() <= SAMPLE_ABS_MAX { sample } else { 0.0 }
+}
