@@ -1,45 +1,159 @@
-//! `wavemill sql`.
+//! `wavemill sql`: questions to a store.
 
-use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal};
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
-use crate::sql::{self, Format, Limits};
+use crate::sql::{self, Format, Interrupt, Limits, SqlError, output, prompt};
 
-/// Ask a store in SQL.
+const EXAMPLES: &str = "\
+Examples:
+  wavemill sql --store store \"SELECT genre, count(*) FROM features_log_mel GROUP BY genre\"
+  wavemill sql --store store --format csv 'SELECT * FROM rejects' > rejects.csv
+  wavemill sql --store store --format arrow --out jazz.arrow 'SELECT * FROM features_log_mel WHERE genre = 3'
+  wavemill sql --store store --version 2 < question.sql
+  wavemill sql --store store                 # a prompt; \\d lists the tables
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, 130 interrupted.";
+
+/// Ask a store in SQL
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SqlCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
-    /// Which version; default: the latest
+    /// Which version [default: the latest]
     #[arg(long, value_name = "N")]
     pub version: Option<u32>,
-    /// The query; without one a prompt, or standard input where that is no terminal
+    /// The query; without one it is read from standard input, or at a prompt where that is a terminal
     pub query: Option<String>,
     /// How results are written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// Where results go; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub out: PathBuf,
+    /// Bound of the process; what goes over it is spilled to the temporary folder
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_bytes)]
+    pub memory_limit: usize,
+    /// Threads [default: the processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Permit COPY, CREATE, INSERT and their like
+    #[arg(long)]
+    pub allow_write: bool,
 }
 
 impl SqlCommand {
-    /// Runs the query.
+    /// Answers the query, or talks at a prompt.
     ///
     /// # Errors
-    /// [`crate::sql::SqlError`], whose `exit_code` is the command's.
+    /// [`SqlError`], whose `exit_code` is the command's; else a failure to read the query or write the file.
     pub fn run(&self) -> Result<()> {
         let manifest = sql::manifest(&self.store, self.version)?;
-        let limits = Limits { memory_bytes: 1 << 30, threads: 2, allow_write: false };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.unwrap_or(processors).max(1);
+        let limits = Limits { memory_bytes: self.memory_limit, threads, allow_write: self.allow_write };
         let session = sql::open(&self.store, &manifest, limits)?;
-        let mut query = self.query.clone().unwrap_or_default();
-        if self.query.is_none() && !std::io::stdin().is_terminal() {
-            std::io::stdin().read_to_string(&mut query)?;
+        let at_prompt = self.query.is_none() && io::stdin().is_terminal();
+        stop_on_signals(session.interrupt(), at_prompt)?;
+        let answered = if at_prompt { self.prompt(&session) } else { self.answer(&session) };
+        match answered {
+            Err(error) if error.downcast_ref().is_some_and(SqlError::is_broken_pipe) => Ok(()),
+            other => other,
         }
-        let mut sink = sql::output::sink(self.format, std::io::stdout());
-        session.run(&query, sink.as_mut())?;
-        std::io::stdout().flush()?;
-        Ok(())
+    }
+
+    fn prompt(&self, session: &sql::Session) -> Result<()> {
+        if self.format.is_binary() {
+            return Err(SqlError::BinaryToTerminal { format: self.format }.into());
+        }
+        Ok(prompt::run(session, output::sink(self.format, io::stdout()).as_mut())?)
+    }
+
+    fn answer(&self, session: &sql::Session) -> Result<()> {
+        let query = match &self.query {
+            Some(query) => query.clone(),
+            None => io::read_to_string(io::stdin()).context("cannot read the query from standard input")?,
+        };
+        if self.out == Path::new("-") {
+            if self.format.is_binary() && io::stdout().is_terminal() {
+                return Err(SqlError::BinaryToTerminal { format: self.format }.into());
+            }
+            let out = BufWriter::new(io::stdout());
+            return Ok(session.run(&query, output::sink(self.format, out).as_mut())?);
+        }
+        write_whole(&self.out, |file| Ok(session.run(&query, output::sink(self.format, file).as_mut())?))
+    }
+}
+
+/// Writes `path` under a temporary name first: a query that fails leaves no half file behind, and an old file as it was.
+fn write_whole(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<()>) -> Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    let part = PathBuf::from(name);
+    let file = File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
+    let written = write(BufWriter::new(file))
+        .and_then(|()| std::fs::rename(&part, path).with_context(|| format!("cannot write {}", path.display())));
+    if written.is_err() {
+        // What is left of it is of no use; the first error is the one to tell.
+        let _ = std::fs::remove_file(&part);
+    }
+    written
+}
+
+/// SIGINT and SIGTERM stop the query, which then cleans up after itself; where none runs they end the process.
+fn stop_on_signals(interrupt: Interrupt, at_prompt: bool) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let stopped = interrupt.stop();
+            if !stopped && (signal == SIGTERM || !at_prompt) {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// `512MiB`, `1GiB`, `2G`, `1000000`: bytes; units are powers of 1024.
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text[digits.len()..].to_ascii_lowercase();
+    let shift = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return Err("give a size such as 512MiB or 1GiB".to_owned()),
+    };
+    let count: usize = digits.trim().parse().map_err(|_| "give a size such as 512MiB or 1GiB".to_owned())?;
+    let bytes = count.checked_mul(1 << shift).ok_or("more bytes than this machine can count")?;
+    if bytes < MEMORY_LIMIT_BYTES_MIN {
+        return Err("at least 128MiB are needed".to_owned());
+    }
+    Ok(bytes)
+}
+
+/// Below this not even a few rows with tensors fit beside the process itself.
+const MEMORY_LIMIT_BYTES_MIN: usize = 128 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units_and_a_minimum() {
+        assert_eq!(parse_bytes("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_bytes("512M"), Ok(512 << 20));
+        assert_eq!(parse_bytes("200000kb"), Ok(200_000 << 10));
+        assert_eq!(parse_bytes("268435456"), Ok(256 << 20));
+        assert!(["1MiB", "GiB", "", "-1GiB", "1TiBB", "99999999999999999999G"].iter().all(|s| parse_bytes(s).is_err()));
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with a query, each with what to do, and the exit code that tells scripts which kind it was.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use arrow::error::ArrowError;
@@ -102,6 +103,12 @@ pub enum SqlError {
         /// The format asked for.
         format: Format,
     },
+    /// A binary format on a terminal.
+    #[error("{format} is no text for a terminal: add --out FILE, or send it on with |")]
+    BinaryToTerminal {
+        /// The format asked for.
+        format: Format,
+    },
     /// Several results in a format that holds one.
     #[error("{format} holds one result: give a single query, or --format table, csv or json")]
     SeveralResults {
@@ -120,7 +127,7 @@ pub enum SqlError {
     #[error("interrupted")]
     Interrupted,
     /// The output cannot be written.
-    #[error("cannot write the result")]
+    #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
     /// The prompt's terminal or history.
     #[error("the prompt failed: {detail}")]
@@ -137,7 +144,7 @@ pub enum SqlError {
 }
 
 impl SqlError {
-    /// The exit code of a command that ends with this error: 2 usage, 3 store damaged, 130 interrupted, else 1.
+    /// The exit code of a command that ends with this error: 2 usage, 3 store damaged, 5 no space, 130 interrupted, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -150,15 +157,25 @@ impl SqlError {
             | Self::Empty
             | Self::Refused { .. }
             | Self::TensorAsText { .. }
+            | Self::BinaryToTerminal { .. }
             | Self::SeveralResults { .. } => 2,
             Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => 3,
             Self::Interrupted => 130,
+            Self::Output(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) => 5,
             Self::NoVersion { .. }
             | Self::Memory { .. }
             | Self::Output(_)
             | Self::Prompt { .. }
             | Self::Failed { .. } => 1,
         }
+    }
+}
+
+impl SqlError {
+    /// True where the reader of the output has gone away (`| head`), which is no failure.
+    #[must_use]
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }
 }
 

@@ -8,9 +8,14 @@ mod catalog;
 mod error;
 mod functions;
 pub mod output;
+pub mod prompt;
 mod session;
 mod table;
 pub mod tensor;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use error::SqlError;

@@ -205,6 +205,13 @@ impl Session {
         }
     }
 
+    /// Names of all scalar and aggregate functions, unsorted.
+    #[must_use]
+    pub fn functions(&self) -> Vec<String> {
+        let state = self.ctx.state();
+        state.scalar_functions().keys().chain(state.aggregate_functions().keys()).cloned().collect()
+    }
+
     /// A handle that stops the running query.
     #[must_use]
     pub fn interrupt(&self) -> Interrupt {

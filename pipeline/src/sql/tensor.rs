@@ -3,6 +3,8 @@
 //! A tensor is one binary value a row, little-endian and row-major. Nothing in the value says so: the field's
 //! `wavemill.tensor` metadata does, and every reader here starts from it.
 
+use std::fmt;
+
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, ListArray};
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, UInt8Type};
 use half::f16;
@@ -59,10 +61,8 @@ impl TensorType {
     /// Such as `f16[128,1292]`, for a row of `values` values.
     #[must_use]
     pub fn label(&self, values: usize) -> String {
-        let dims: Vec<String> = match self.shape_of(values) {
-            Some(shape) => shape.iter().map(ToString::to_string).collect(),
-            None => vec![values.to_string()],
-        };
+        let shape = self.shape_of(values).unwrap_or_else(|| vec![values]);
+        let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
         format!("{}[{}]", self.dtype.name(), dims.join(","))
     }
 
@@ -98,6 +98,14 @@ fn decode_f16(bytes: &[u8], out: &mut Vec<f32>) {
         let start = out.len();
         out.resize(start + n, 0.0);
         halves[..n].convert_to_f32_slice(&mut out[start..]);
+    }
+}
+
+/// As declared: `f16[128,1292]`, or `f16[128,?]` where a dimension differs from row to row.
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dims: Vec<String> = self.shape.iter().map(|dim| dim.map_or("?".to_owned(), |n| n.to_string())).collect();
+        write!(f, "{}[{}]", self.dtype.name(), dims.join(","))
     }
 }
 
@@ -205,5 +213,6 @@ mod tests {
         assert_eq!(tensor(Dtype::F16, &[Some(2), Some(3)]).shape_of(12), None);
         assert_eq!(tensor(Dtype::F16, &[None, None]).label(12), "f16[12]");
         assert_eq!(ragged.label(12), "f32[4,3]");
+        assert_eq!(ragged.to_string(), "f32[4,?]");
     }
 }

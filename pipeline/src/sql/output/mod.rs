@@ -2,7 +2,9 @@
 //!
 //! A sink gets one batch at a time and keeps none: the memory of a result does not grow with its rows.
 
+mod binary;
 mod table;
+mod tensors;
 mod text;
 
 use std::fmt;
@@ -10,6 +12,8 @@ use std::io::Write;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+
+pub use tensors::TensorStream;
 
 use super::SqlError;
 
@@ -27,6 +31,14 @@ pub enum Format {
     Arrow,
     /// A Parquet file; tensors as in the store.
     Parquet,
+}
+
+impl Format {
+    /// True where the result is no text, and so nothing for a terminal.
+    #[must_use]
+    pub const fn is_binary(self) -> bool {
+        matches!(self, Self::Arrow | Self::Parquet)
+    }
 }
 
 impl fmt::Display for Format {
@@ -68,6 +80,7 @@ pub fn sink<'a, W: Write + Send + 'a>(format: Format, out: W) -> Box<dyn Sink + 
         Format::Table => Box::new(table::TableSink::new(out)),
         Format::Csv => Box::new(text::CsvSink::new(out)),
         Format::Json => Box::new(text::JsonSink::new(out)),
-        Format::Arrow | Format::Parquet => Box::new(table::TableSink::new(out)),
+        Format::Arrow => Box::new(binary::ArrowSink::new(out)),
+        Format::Parquet => Box::new(binary::ParquetSink::new(out)),
     }
 }

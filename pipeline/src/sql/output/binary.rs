@@ -1,0 +1,135 @@
+//! Results as an Arrow IPC stream or a Parquet file, with tensors whole.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ipc::writer::StreamWriter;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::tensors::TensorStream;
+use super::{Format, Sink, SqlError};
+use crate::sql::tensor::TensorType;
+
+/// Bytes of tensors in a row group of a written Parquet file: as in the store's own.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+
+/// Writes one result as an Arrow IPC stream.
+pub struct ArrowSink<W: Write> {
+    state: State<W, (StreamWriter<W>, TensorStream)>,
+}
+
+/// Writes one result as a Parquet file.
+pub struct ParquetSink<W: Write + Send> {
+    state: State<W, ArrowWriter<W>>,
+}
+
+/// Both formats hold one result: the writer is taken when it starts.
+enum State<W, T> {
+    Unused(W),
+    Open(T),
+    Done,
+}
+
+impl<W, T> State<W, T> {
+    /// Takes the writer out; an error where it is gone.
+    fn start(&mut self, format: Format) -> Result<W, SqlError> {
+        match std::mem::replace(self, Self::Done) {
+            Self::Unused(out) => Ok(out),
+            Self::Open(_) | Self::Done => Err(SqlError::SeveralResults { format }),
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut T, SqlError> {
+        match self {
+            Self::Open(writer) => Ok(writer),
+            _ => Err(SqlError::Failed { detail: "rows came before their columns".to_owned() }),
+        }
+    }
+}
+
+impl<W: Write> ArrowSink<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { state: State::Unused(out) }
+    }
+}
+
+impl<W: Write> Sink for ArrowSink<W> {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
+        let out = self.state.start(Format::Arrow)?;
+        let tensors = TensorStream::new(schema);
+        self.state = State::Open((StreamWriter::try_new(out, tensors.schema())?, tensors));
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        let (writer, tensors) = self.state.open()?;
+        Ok(writer.write(&tensors.convert(batch)?)?)
+    }
+
+    fn finish(&mut self) -> Result<(), SqlError> {
+        let (writer, _) = self.state.open()?;
+        writer.finish()?;
+        Ok(writer.get_mut().flush()?)
+    }
+}
+
+impl<W: Write + Send> ParquetSink<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { state: State::Unused(out) }
+    }
+}
+
+impl<W: Write + Send> Sink for ParquetSink<W> {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
+        let out = self.state.start(Format::Parquet)?;
+        // Results may name a column twice, which a file cannot.
+        let schema = Arc::new(Schema::new(schema.fields().clone()));
+        let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties(&schema))).map_err(parquet_error)?;
+        self.state = State::Open(writer);
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        self.state.open()?.write(batch).map_err(parquet_error)
+    }
+
+    fn finish(&mut self) -> Result<(), SqlError> {
+        let writer = self.state.open()?;
+        writer.finish().map_err(parquet_error)?;
+        Ok(writer.inner_mut().flush()?)
+    }
+}
+
+/// Tensors without dictionary and statistics, which would only cost; few rows a row group where there are tensors.
+fn properties(schema: &Schema) -> WriterProperties {
+    let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
+    for field in schema.fields() {
+        let Some(tensor) = TensorType::of(field) else { continue };
+        let path = ColumnPath::from(field.name().as_str());
+        let rows = tensor.row_bytes().map_or(64, |bytes| (ROW_GROUP_BYTES / bytes.max(1)).max(1));
+        properties = properties
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_statistics_enabled(path, EnabledStatistics::None)
+            .set_write_batch_size(1)
+            .set_max_row_group_row_count(Some(rows));
+    }
+    properties.build()
+}
+
+fn parquet_error(error: ParquetError) -> SqlError {
+    match error {
+        ParquetError::External(error) => match error.downcast::<io::Error>() {
+            Ok(error) => SqlError::Output(*error),
+            Err(other) => SqlError::Failed { detail: other.to_string() },
+        },
+        other => SqlError::Failed { detail: other.to_string() },
+    }
+}

@@ -1,0 +1,96 @@
+//! Stored tensors as `arrow.fixed_shape_tensor`, the type that Arrow streams have for them.
+//!
+//! The extension's metadata is written by hand: arrow-schema's own writes `"permutations":null`, which readers refuse.
+//! Bytes become lists of numbers without a copy. Tensors of differing lengths stay bytes with `wavemill.tensor`.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch};
+use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Schema, SchemaRef, UInt8Type};
+use arrow::error::ArrowError;
+use serde_json::json;
+use wavemill_schemas::recipe::Dtype;
+
+use crate::sql::tensor::TensorType;
+
+/// Name of the extension type.
+const EXTENSION: &str = "arrow.fixed_shape_tensor";
+
+/// Turns the tensor columns of batches of one schema.
+pub struct TensorStream {
+    schema: SchemaRef,
+    /// Of each column that is turned.
+    dtypes: Vec<Option<Dtype>>,
+}
+
+impl TensorStream {
+    /// For batches with the columns of `schema`.
+    #[must_use]
+    pub fn new(schema: &Schema) -> Self {
+        let mut dtypes = Vec::new();
+        let mut fields: Vec<FieldRef> = Vec::new();
+        for field in schema.fields() {
+            let tensor = TensorType::of(field).filter(|_| matches!(field.data_type(), DataType::FixedSizeBinary(_)));
+            fields.push(tensor.as_ref().map_or_else(|| field.clone(), |tensor| Arc::new(extension_field(field, tensor))));
+            dtypes.push(tensor.map(|tensor| tensor.dtype));
+        }
+        Self { schema: Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())), dtypes }
+    }
+
+    /// Columns of the turned batches.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// A batch with its tensors as fixed-size lists, the bytes shared.
+    ///
+    /// # Errors
+    /// Where a column is not what the schema said.
+    pub fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let mut columns = batch.columns().to_vec();
+        for ((column, dtype), field) in columns.iter_mut().zip(&self.dtypes).zip(self.schema.fields()) {
+            if let (Some(dtype), DataType::FixedSizeList(item, n_values)) = (dtype, field.data_type()) {
+                let bytes = column.as_fixed_size_binary().clone();
+                let nulls = bytes.nulls().cloned();
+                *column = Arc::new(FixedSizeListArray::try_new(item.clone(), *n_values, numbers(bytes, *dtype), nulls)?);
+            }
+        }
+        RecordBatch::try_new(self.schema.clone(), columns)
+    }
+}
+
+fn extension_field(field: &Field, tensor: &TensorType) -> Field {
+    let item = match tensor.dtype {
+        Dtype::F16 => DataType::Float16,
+        Dtype::F32 => DataType::Float32,
+        Dtype::U8 => DataType::UInt8,
+    };
+    let n_values: usize = tensor.shape.iter().flatten().product();
+    // pyarrow knows the extension with a nullable item only.
+    let list = DataType::FixedSizeList(Arc::new(Field::new("item", item, true)), n_values as i32);
+    let mut metadata = field.metadata().clone();
+    let mut extension = json!({ "shape": tensor.shape });
+    if !tensor.dim_names.is_empty() {
+        extension["dim_names"] = json!(tensor.dim_names);
+    }
+    metadata.insert("ARROW:extension:name".to_owned(), EXTENSION.to_owned());
+    metadata.insert("ARROW:extension:metadata".to_owned(), extension.to_string());
+    Field::new(field.name(), list, field.is_nullable()).with_metadata(metadata)
+}
+
+fn numbers(bytes: FixedSizeBinaryArray, dtype: Dtype) -> ArrayRef {
+    let (_, data, _) = bytes.into_parts();
+    match dtype {
+        Dtype::F16 => primitive::<Float16Type>(data),
+        Dtype::F32 => primitive::<Float32Type>(data),
+        Dtype::U8 => primitive::<UInt8Type>(data),
+    }
+}
+
+fn primitive<T: ArrowPrimitiveType>(data: Buffer) -> ArrayRef {
+    let aligned = data.as_ptr().align_offset(align_of::<T::Native>()) == 0;
+    let data = if aligned { data } else { Buffer::from(data.as_slice()) };
+    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(data), None))
+}

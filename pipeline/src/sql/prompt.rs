@@ -1,0 +1,205 @@
+//! The prompt: history, completion, several lines up to `;`, and a few commands that start with a backslash.
+//!
+//! Answers go to standard output like any result; everything else that the prompt says goes to standard error.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rustyline::completion::{Completer, extract_word};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{CompletionType, Config, Context, Editor, Helper};
+
+use super::tensor::TensorType;
+use super::{Session, Sink, SqlError};
+
+const HELP: &str = "\
+SQL ends with ; and may take several lines. Tab completes names of tables, columns and functions, and keywords.
+\\d        tables
+\\d TABLE  columns of a table
+\\?        this help
+\\q        leave (or Ctrl-D); Ctrl-C drops the line, or stops the query";
+
+const KEYWORDS: &[&str] = &[
+    "AND", "AS", "ASC", "BETWEEN", "BY", "CASE", "CAST", "CROSS JOIN", "DESC", "DESCRIBE", "DISTINCT", "ELSE", "END",
+    "EXCEPT", "EXISTS", "EXPLAIN", "FILTER", "FROM", "FULL JOIN", "GROUP BY", "HAVING", "ILIKE", "IN", "INNER JOIN",
+    "INTERSECT", "IS NOT NULL", "IS NULL", "JOIN", "LEFT JOIN", "LIKE", "LIMIT", "NOT", "NULLS FIRST", "NULLS LAST",
+    "OFFSET", "ON", "OR", "ORDER BY", "OVER", "PARTITION BY", "SELECT", "SHOW TABLES", "THEN", "UNION ALL", "UNNEST",
+    "USING", "WHEN", "WHERE", "WITH",
+];
+
+/// Reads and answers until the user leaves.
+///
+/// # Errors
+/// [`SqlError::Prompt`] where there is no terminal to talk to; a query's own errors are shown and forgotten.
+pub fn run(session: &Session, sink: &mut dyn Sink) -> Result<(), SqlError> {
+    let config = Config::builder().completion_type(CompletionType::List).history_ignore_space(true).build();
+    let mut editor: Editor<Names, _> = Editor::with_config(config).map_err(prompt_error)?;
+    editor.set_helper(Some(Names::of(session)));
+    let history = history_file();
+    if let Some(path) = &history {
+        // The first session has none.
+        let _ = editor.load_history(path);
+    }
+    eprintln!("\\? for help, \\q to leave");
+    loop {
+        match editor.readline("wavemill> ") {
+            Ok(text) if text.trim().is_empty() => {}
+            Ok(text) => {
+                let _ = editor.add_history_entry(text.trim());
+                if matches!(text.trim().trim_end_matches(';'), "\\q" | "quit" | "exit") {
+                    break;
+                }
+                answer(session, sink, &text)?;
+            }
+            Err(ReadlineError::Interrupted) => {}
+            Err(ReadlineError::Eof) => break,
+            Err(error) => return Err(prompt_error(error)),
+        }
+    }
+    if let Some(path) = &history {
+        let saved = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+            editor.save_history(path).map_err(std::io::Error::other)
+        });
+        if let Err(error) = saved {
+            eprintln!("the history was not saved in {}: {error}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// `$XDG_STATE_HOME/wavemill/history`, by default below `~/.local/state`; `None` without a home.
+fn history_file() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
+    Some(state.join("wavemill/history"))
+}
+
+fn answer(session: &Session, sink: &mut dyn Sink, text: &str) -> Result<(), SqlError> {
+    let start = Instant::now();
+    let answered = match text.trim().trim_end_matches(';').split_once(char::is_whitespace).unwrap_or((text.trim(), "")) {
+        ("\\?" | "\\h" | "help", _) => {
+            eprintln!("{HELP}");
+            return Ok(());
+        }
+        ("\\d", "") => write_lines(session.tables()),
+        ("\\d", table) => session.columns(table.trim()).and_then(|schema| {
+            write_lines(schema.fields().iter().map(|field| {
+                let tensor = TensorType::of(field).map(|tensor| format!("tensor {tensor}"));
+                format!("{:<24} {}", field.name(), tensor.unwrap_or_else(|| field.data_type().to_string()))
+            }))
+        }),
+        (command, _) if command.starts_with('\\') => {
+            eprintln!("no command {command}; \\? lists them");
+            return Ok(());
+        }
+        _ => session.run(text, sink),
+    };
+    match answered {
+        Ok(()) => eprintln!("{:.3} s", start.elapsed().as_secs_f64()),
+        Err(error) if error.is_broken_pipe() => return Err(error),
+        Err(error) => eprintln!("{error}"),
+    }
+    Ok(())
+}
+
+fn write_lines(lines: impl IntoIterator<Item = String>) -> Result<(), SqlError> {
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn prompt_error(error: ReadlineError) -> SqlError {
+    SqlError::Prompt { detail: error.to_string() }
+}
+
+/// Everything that can be completed.
+struct Names {
+    names: Vec<String>,
+}
+
+impl Names {
+    fn of(session: &Session) -> Self {
+        let tables = session.tables();
+        let columns = tables.iter().filter_map(|table| session.columns(table).ok());
+        let columns = columns.flat_map(|schema| schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>());
+        let mut names: Vec<String> = columns.chain(session.functions()).collect();
+        names.extend(tables);
+        names.sort_unstable();
+        names.dedup();
+        Self { names }
+    }
+
+    /// Names that start with `word`, then keywords in the case that it is typed in.
+    fn candidates(&self, word: &str) -> Vec<String> {
+        let upper = word.to_uppercase();
+        let keyword = |keyword: &&str| {
+            if word == upper { (*keyword).to_owned() } else { keyword.to_lowercase() }
+        };
+        let names = self.names.iter().filter(|name| name.starts_with(word)).cloned();
+        names.chain(KEYWORDS.iter().filter(|k| k.starts_with(&upper)).map(keyword)).collect()
+    }
+}
+
+impl Completer for Names {
+    type Candidate = String;
+
+    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+        let (start, word) = extract_word(line, pos, None, |c| c.is_whitespace() || "(),;=<>+-*/'".contains(c));
+        if word.is_empty() {
+            return Ok((start, Vec::new()));
+        }
+        let candidates = self.candidates(word);
+        // `t.tra`: an alias before the dot hides nothing of the column behind it.
+        match word.rsplit_once('.') {
+            Some((alias, column)) if candidates.is_empty() => Ok((start + alias.len() + 1, self.candidates(column))),
+            _ => Ok((start, candidates)),
+        }
+    }
+}
+
+impl Validator for Names {
+    fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
+        let text = context.input().trim();
+        let complete = text.is_empty() || text.ends_with(';') || text.starts_with('\\') || is_word_command(text);
+        Ok(if complete { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+    }
+}
+
+fn is_word_command(text: &str) -> bool {
+    matches!(text, "help" | "quit" | "exit")
+}
+
+impl Hinter for Names {
+    type Hint = String;
+}
+impl Highlighter for Names {}
+impl Helper for Names {}
+
+#[cfg(test)]
+mod tests {
+    use rustyline::history::DefaultHistory;
+
+    use super::*;
+
+    fn complete(line: &str) -> (usize, Vec<String>) {
+        let names = ["artist_id", "artist_name", "raw.tracks", "tracks"].map(str::to_owned).to_vec();
+        let history = DefaultHistory::new();
+        Names { names }.complete(line, line.len(), &Context::new(&history)).expect("completion does not fail")
+    }
+
+    #[test]
+    fn completes_names_keywords_and_columns_behind_an_alias() {
+        assert_eq!(complete("SELECT arti"), (7, vec!["artist_id".to_owned(), "artist_name".to_owned()]));
+        assert_eq!(complete("SELECT count(t.artist_n"), (15, vec!["artist_name".to_owned()]));
+        assert_eq!(complete("select * from raw.t"), (14, vec!["raw.tracks".to_owned()]));
+        assert_eq!(complete("sel"), (0, vec!["select".to_owned()]));
+        assert_eq!(complete("SELECT x ORD"), (9, vec!["ORDER BY".to_owned()]));
+        assert_eq!(complete("SELECT "), (7, Vec::new()));
+    }
+}

@@ -1,0 +1,299 @@
+//! Queries over a small store: what they answer, in every format, and how they fail.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float16Type};
+use arrow::ipc::reader::StreamReader;
+use datafusion::parquet::data_type::AsBytes as _;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::testing::TestStore;
+use super::{Format, Limits, Session, SqlError, manifest, open, output};
+
+const LIMITS: Limits = Limits { memory_bytes: 1 << 30, threads: 2, allow_write: false };
+
+fn session(store: &TestStore) -> Session {
+    open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
+}
+
+fn ask(session: &Session, format: Format, sql: &str) -> Result<Vec<u8>, SqlError> {
+    let mut out = Vec::new();
+    session.run(sql, output::sink(format, &mut out).as_mut())?;
+    Ok(out)
+}
+
+fn csv(session: &Session, sql: &str) -> String {
+    match ask(session, Format::Csv, sql) {
+        Ok(out) => String::from_utf8(out).expect("CSV is text"),
+        Err(error) => panic!("{sql}: {error}"),
+    }
+}
+
+fn error(session: &Session, sql: &str) -> (String, u8) {
+    match ask(session, Format::Csv, sql) {
+        Ok(out) => panic!("{sql} answered {}", String::from_utf8_lossy(&out)),
+        Err(error) => (error.to_string(), error.exit_code()),
+    }
+}
+
+#[test]
+fn every_table_of_the_version_answers() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let tables = ["classes", "features_log_mel", "features_quant", "features_ragged", "files", "rejects", "tracks"];
+    assert_eq!(session.tables()[..7], tables);
+    assert_eq!(session.tables()[7..], ["raw.tracks"]);
+    assert_eq!(csv(&session, "SELECT html FROM raw.tracks"), "html\n<b>a</b>\n");
+    assert_eq!(csv(&session, "SELECT * FROM classes ORDER BY class_id"), "target,class_id,class\ngenre,0,Folk\ngenre,1,Jazz\ngenre,2,Rock\n");
+    let files = "SELECT table_name, sum(rows) AS n FROM files GROUP BY table_name ORDER BY table_name";
+    assert_eq!(csv(&session, files), "table_name,n\nfeatures_log_mel,9\nfeatures_quant,9\nfeatures_ragged,9\nraw.tracks,1\nrejects,1\ntracks,9\n");
+    assert_eq!(csv(&session, "SELECT reason, count(*) AS n FROM rejects GROUP BY reason"), "reason,n\ndamaged,1\n");
+}
+
+#[test]
+fn only_files_of_the_manifest_are_read_and_the_split_comes_from_it() {
+    let mut store = TestStore::small();
+    let stray = store.folder.path().join("data/0123456789abcdef/features/log_mel/split=training/99999.parquet");
+    std::fs::copy(store.folder.path().join(&store.manifest.files[0].path), stray).expect("a copy");
+    store.manifest.files.iter_mut().filter(|file| file.split.as_deref() == Some("none")).for_each(|file| file.split = None);
+    let per_split = "SELECT split, count(*) AS n, min(track_id) AS first FROM features_log_mel GROUP BY split ORDER BY split";
+    assert_eq!(csv(&session(&store), per_split), "split,n,first\nnone,3,6\ntraining,3,0\nvalidation,3,3\n");
+    let one = "SELECT count(*) AS n FROM features_log_mel WHERE split = 'validation' AND track_id > 3";
+    assert_eq!(csv(&session(&store), one), "n\n2\n");
+}
+
+#[test]
+fn functions_read_every_stored_type() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let f16 = "SELECT tensor(log_mel) AS t, tensor_shape(log_mel) AS s, tensor_mean(log_mel) AS mean, tensor_min(log_mel) AS lo, \
+               tensor_max(log_mel) AS hi, tensor_at(log_mel, 1, 0) AS a, tensor_at(log_mel, 2, 0) AS out FROM features_log_mel WHERE track_id = 4";
+    assert_eq!(csv(&session, f16), "t,s,mean,lo,hi,a,out\n\"[4.0,5.0,6.0,7.0,8.0,9.0]\",\"[2,3]\",6.5,4.0,9.0,7.0,\n");
+    let ragged = "SELECT tensor_shape(ragged) AS s, ragged_shape AS stored, tensor_at(ragged, 1, 1) AS a FROM features_ragged WHERE track_id = 5";
+    assert_eq!(csv(&session, ragged), "s,stored,a\n\"[2,3]\",\"[2,3]\",0.5\n");
+    let quant = "SELECT tensor(quant) AS t, tensor_mean(quant) AS m FROM features_quant WHERE track_id = 8";
+    assert_eq!(csv(&session, quant), "t,m\n\"[3.0,3.0,3.0,3.0]\",3.0\n");
+}
+
+#[test]
+fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
+    let store = TestStore::small();
+    let session = session(&store);
+    for from in [
+        "features_log_mel f JOIN tracks t USING (track_id) WHERE t.track_title = 'title 7'",
+        "(SELECT log_mel, track_id FROM features_log_mel ORDER BY track_id DESC LIMIT 2) WHERE track_id = 7",
+        "(SELECT * FROM features_log_mel WHERE split = 'none' UNION ALL SELECT * FROM features_log_mel WHERE false) WHERE track_id = 7",
+        "(SELECT f.log_mel AS log_mel, q.quant FROM features_log_mel f LEFT JOIN features_quant q ON f.clip_key = q.clip_key WHERE f.track_id = 7)",
+        "(SELECT DISTINCT ON (track_id) * FROM features_log_mel WHERE track_id = 7)",
+    ] {
+        assert_eq!(csv(&session, &format!("SELECT tensor_max(log_mel) AS m FROM {from}")), "m\n12.0\n", "{from}");
+    }
+}
+
+#[test]
+fn a_tensor_that_lost_its_type_is_an_error_and_no_number() {
+    let store = TestStore::small();
+    let session = session(&store);
+    for lost in ["tensor_mean(clip_key)", "tensor_mean(arrow_cast(log_mel, 'Binary'))", "tensor_mean(CASE WHEN segment = 0 THEN log_mel END)"] {
+        match ask(&session, Format::Csv, &format!("SELECT {lost} AS m FROM features_log_mel WHERE track_id = 0")) {
+            Ok(out) => assert_eq!(String::from_utf8_lossy(&out), "m\n2.5\n", "{lost}"),
+            Err(error) => assert!(error.to_string().contains("needs a tensor column"), "{lost}: {error}"),
+        }
+    }
+    let (text, code) = error(&session, "SELECT tensor_mean(clip_key) FROM features_log_mel");
+    assert!(text.contains("'clip_key' is none") && code == 2, "{text}");
+    let (text, _) = error(&session, "SELECT tensor_at(log_mel, 1) FROM features_log_mel");
+    assert!(text.contains("2 indices for this tensor of mel × frame, not 1"), "{text}");
+}
+
+#[test]
+fn tables_show_tensors_by_type_and_cut_long_values() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let table = |sql| String::from_utf8(ask(&session, Format::Table, sql).expect("an answer")).expect("text");
+    let want = " clip_key       | log_mel\n----------------+----------\n 000/000000.mp3 | f16[2,3]\n";
+    assert_eq!(table("SELECT clip_key, log_mel FROM features_log_mel WHERE track_id = 0"), want);
+    assert_eq!(table("SELECT ragged FROM features_ragged WHERE track_id = 2"), " ragged\n----------\n f32[2,3]\n");
+    let long = table("SELECT repeat('é\n', 100) AS x, NULL AS y, 1.5 AS z");
+    let row = long.lines().last().expect("a row");
+    assert!(row.contains("é é") && row.contains('…') && row.ends_with("| NULL | 1.5"), "{row}");
+    assert_eq!(table("SELECT 1 AS a WHERE false"), " a\n---\n");
+}
+
+#[test]
+fn json_is_an_object_a_line_with_nulls() {
+    let store = TestStore::small();
+    let sql = "SELECT 1 AS a, NULL AS b, genres_all FROM features_log_mel WHERE track_id = 3; SELECT 'x' AS c";
+    let json = ask(&session(&store), Format::Json, sql).expect("an answer");
+    assert_eq!(String::from_utf8_lossy(&json), "{\"a\":1,\"b\":null,\"genres_all\":[3]}\n{\"c\":\"x\"}\n");
+}
+
+#[test]
+fn text_formats_refuse_tensors_and_say_what_to_type() {
+    let store = TestStore::small();
+    let (text, code) = error(&session(&store), "SELECT * FROM features_log_mel");
+    assert!(text.contains("select tensor(log_mel)") && text.contains("--format arrow"), "{text}");
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn arrow_streams_carry_fixed_shape_tensors() {
+    let store = TestStore::small();
+    let sql = "SELECT track_id, log_mel FROM features_log_mel ORDER BY track_id";
+    let stream = ask(&session(&store), Format::Arrow, sql).expect("an answer");
+    let reader = StreamReader::try_new(stream.as_slice(), None).expect("a stream");
+    let schema = reader.schema();
+    let field = schema.field(1);
+    assert_eq!(field.metadata()["ARROW:extension:name"], "arrow.fixed_shape_tensor");
+    assert_eq!(field.metadata()["ARROW:extension:metadata"], r#"{"dim_names":["mel","frame"],"shape":[2,3]}"#);
+    assert!(field.metadata()["wavemill.tensor"].contains("id-of-log_mel"));
+    assert!(matches!(field.data_type(), DataType::FixedSizeList(_, 6)));
+    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
+    let values: Vec<f32> = batches
+        .iter()
+        .flat_map(|b| b.column(1).as_fixed_size_list().values().as_primitive::<Float16Type>().values().to_vec())
+        .map(half::f16::to_f32)
+        .collect();
+    assert_eq!(values.len(), 54);
+    assert_eq!(values[48..], [8.0, 9.0, 10.0, 11.0, 12.0, 13.0]);
+}
+
+#[test]
+fn parquet_results_keep_tensors_as_the_store_has_them() {
+    let store = TestStore::small();
+    let sql = "SELECT clip_key, split, log_mel FROM features_log_mel WHERE genre = 1 ORDER BY clip_key";
+    let file = Bytes::from(ask(&session(&store), Format::Parquet, sql).expect("an answer"));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a file").build().expect("a reader");
+    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    assert_eq!(batches[0].schema().field(2).data_type(), &DataType::FixedSizeBinary(12));
+    assert!(batches[0].schema().field(2).metadata().contains_key("wavemill.tensor"));
+    assert_eq!(batches[0].column(1).as_string::<i32>().value(0), "training");
+    let twice = ask(&session(&store), Format::Parquet, "SELECT 1 AS a; SELECT 2 AS a").expect_err("two results");
+    assert!(matches!(twice, SqlError::SeveralResults { format: Format::Parquet }));
+}
+
+#[test]
+fn mistakes_are_one_line_with_the_nearest_name() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let cases = [
+        ("SELECT titel FROM trcks", "no table 'trcks'; did you mean tracks?"),
+        ("SELECT track_titel FROM tracks", "no column 'track_titel'; did you mean track_title?"),
+        ("SELECT t.album FROM tracks t", "no column 't.album'"),
+        ("SELECT * FROM raw.track", "no table 'raw.track'; did you mean raw.tracks?"),
+        ("SELEC 1", "SELEC"),
+        ("SELECT tensor_men(log_mel) FROM features_log_mel", "tensor_mean"),
+        ("", "the query is empty"),
+        ("-- nothing\n;", "the query is empty"),
+    ];
+    for (sql, want) in cases {
+        let (text, code) = error(&session, sql);
+        assert!(text.contains(want) && !text.contains('\n'), "{sql}: {text}");
+        assert_eq!(code, 2, "{sql}: {text}");
+    }
+}
+
+#[test]
+fn comments_and_several_statements_are_fine() {
+    let store = TestStore::small();
+    let sql = "-- first\nSELECT 1 AS a; /* second; */ SELECT ';' AS b;";
+    assert_eq!(csv(&session(&store), sql), "a\n1\nb\n;\n");
+}
+
+#[test]
+fn writing_is_refused_unless_allowed() {
+    let store = TestStore::small();
+    let target = store.folder.path().join("out.parquet");
+    let copy = format!("COPY (SELECT track_id FROM tracks) TO '{}' STORED AS PARQUET", target.display());
+    let statements =
+        [copy.as_str(), "CREATE TABLE x AS SELECT 1", "CREATE VIEW x AS SELECT 1", "DROP TABLE tracks", "INSERT INTO tracks VALUES (1)", "DELETE FROM tracks", "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1"];
+    for sql in statements {
+        let (text, code) = error(&session(&store), sql);
+        assert!(text.contains("give --allow-write") && code == 2, "{sql}: {text}");
+    }
+    assert!(!target.exists());
+    let allowed = Limits { allow_write: true, ..LIMITS };
+    let session = open(store.folder.path(), &store.manifest, allowed).expect("the store opens");
+    assert_eq!(csv(&session, &copy), "count\n9\n");
+    assert!(target.exists());
+    assert_eq!(csv(&session, "CREATE TABLE x AS SELECT 7 AS seven; SELECT seven FROM x"), "seven\n7\n");
+    assert!(ask(&session, Format::Csv, "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')").is_err());
+}
+
+#[test]
+fn damage_names_the_file_and_spares_other_tables() {
+    let store = TestStore::small();
+    let path = |i: usize| store.folder.path().join(&store.manifest.files[i].path);
+    let log_mel = (0..store.manifest.files.len()).filter(|&i| store.manifest.files[i].feature.as_deref() == Some("log_mel"));
+    let [first, second, third] = log_mel.collect::<Vec<_>>()[..] else { panic!("three splits") };
+    let mut bytes = std::fs::read(path(first)).expect("a file");
+    bytes[4..60].fill(0xff);
+    std::fs::write(path(first), &bytes).expect("a file");
+    let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
+    assert!(text.contains("damaged") && text.contains("wavemill verify") && code == 3, "{text}");
+    assert_eq!(csv(&session(&store), "SELECT count(track_title) AS n FROM tracks"), "n\n9\n");
+    bytes.pop();
+    std::fs::write(path(second), &bytes).expect("a file");
+    let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
+    assert!(text.contains(&store.manifest.files[second].path) && text.contains("the manifest says") && code == 3, "{text}");
+    std::fs::remove_file(path(second)).expect("removed");
+    std::fs::remove_file(path(third)).expect("removed");
+    assert_eq!(error(&session(&store), "SELECT clip_key FROM features_log_mel").1, 3);
+    assert_eq!(csv(&session(&store), "SELECT count(quant) AS n FROM features_quant"), "n\n9\n");
+}
+
+#[test]
+fn versions_are_found_by_number() {
+    let store = TestStore::small();
+    let at = |wanted| manifest(store.folder.path(), wanted).map(|m| m.plan_id).map_err(|e| (e.to_string(), e.exit_code()));
+    let (text, code) = at(None).expect_err("no version yet");
+    assert!(text.contains("is not a wavemill store") && code == 2, "{text}");
+    store.commit(1);
+    store.commit(2);
+    store.commit(3);
+    assert_eq!(at(None), Ok("0123456789abcdef".to_owned()));
+    assert_eq!(at(Some(2)), Ok("0123456789abcdef".to_owned()));
+    assert_eq!(at(Some(7)), Err(("the store has no version 7; it has 1, 2, 3".to_owned(), 2)));
+    std::fs::write(store.folder.path().join("_wavemill/versions/00000004.json"), "{\"format").expect("a file");
+    assert_eq!(at(None).expect_err("cut").1, 3);
+}
+
+#[test]
+fn an_interrupted_query_ends_as_such() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let interrupt = session.interrupt();
+    assert!(!interrupt.stop());
+    let stopper = std::thread::spawn(move || {
+        while !interrupt.stop() {
+            std::thread::yield_now();
+        }
+    });
+    let endless = "SELECT count(*) FROM features_log_mel a, features_log_mel b, features_log_mel c, features_log_mel d, \
+                   features_log_mel e, features_log_mel f, features_log_mel g, features_log_mel h WHERE a.clip_key < h.clip_key";
+    let stopped = ask(&session, Format::Csv, endless).expect_err("interrupted");
+    stopper.join().expect("the stopper");
+    assert_eq!(stopped.exit_code(), 130);
+    assert_eq!(csv(&session, "SELECT 1 AS a"), "a\n1\n");
+}
+
+#[test]
+fn a_vanished_reader_is_a_broken_pipe() {
+    struct Gone;
+    impl std::io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+    }
+    let store = TestStore::small();
+    let session = session(&store);
+    for format in [Format::Table, Format::Csv, Format::Json, Format::Arrow, Format::Parquet] {
+        let gone = session.run("SELECT track_id FROM tracks", output::sink(format, Gone).as_mut());
+        assert!(gone.as_ref().is_err_and(SqlError::is_broken_pipe), "{format}: {gone:?}");
+    }
+}
