@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Measures wavemill beside its Python peers, alternating in one run, and writes docs/benchmarks/*.md.
+#
+# usage: scripts/bench.sh [extract|catalog|stages|kernels|all] [ROUNDS]      default: all, 5 rounds
+#   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory
+#   catalog   tracks.csv of FMA's size: DuckDB, Polars
+#   stages    decode, resample and log-mel of the Python chains
+#   kernels   wavemill's own kernels (criterion)
+#
+# Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, and WAVEMILL_DATA (default ../shared/data).
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+kind=${1:-all}
+rounds=${2:-5}
+data=${WAVEMILL_DATA:-../shared/data}
+docs=docs/benchmarks
+
+kernels() {
+    local raw
+    raw=$(RUSTFLAGS='-C target-cpu=x86-64-v3' CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/v3 \
+        cargo bench --locked --quiet -p wavemill-kernels --benches -- --noplot | tee /dev/stderr)
+    {
+        printf '# Kernels\n\nOne core, 30 s at 22,050 Hz a clip; low, estimate and high of criterion.\n\n'
+        printf '%s; %s; wavemill %s.\n\n```\n' "$(sed -n 's/^model name[^:]*: //p;T;q' /proc/cpuinfo)" "$(date +%F)" \
+            "$(git rev-parse --short HEAD)"
+        grep -E 'time:|thrpt:|^[a-z].*/' <<<"$raw" | grep -v change
+        printf '```\n'
+    } >$docs/kernels.md
+}
+
+peers() {
+    .venv/bin/python scripts/peers/bench.py "$1" "$wavemill" "$data" "$docs/$1.md" "$rounds"
+}
+
+case $kind in
+    all) kinds=(kernels catalog stages extract) ;;
+    extract | catalog | stages | kernels) kinds=("$kind") ;;
+    *) echo "unknown bench $kind; see --help" >&2; exit 2 ;;
+esac
+mkdir -p $docs
+if [[ $kind != kernels ]]; then
+    if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
+    command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec will not load (apt-get install ffmpeg)' >&2
+    step 'peers (.venv)' scripts/peers/setup.sh --bench
+    wavemill=${CARGO_TARGET_DIR:-target}/v3/release/wavemill
+    step 'release build' scripts/build.sh
+fi
+for one in "${kinds[@]}"; do
+    if [[ $one == kernels ]]; then step kernels kernels; else step "$one" peers "$one"; fi
+done

@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Run wavemill and its Python peers alternately and write a table; started by scripts/bench.sh.
+
+usage: bench.py extract|catalog|stages WAVEMILL DATA OUT.md [ROUNDS]
+
+Each round starts every peer once, in turn, so that a slow minute of the machine meets all of them. The best round
+counts, the spread is shown. A peer's imports and start are not timed; wavemill's process is timed whole, from start to
+committed store.
+"""
+
+import csv
+import datetime
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CLIPS = 64
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+CHAINS = {
+    "librosa": ("chain", "librosa"),
+    "soundfile + soxr + torchaudio": ("chain", "soundfile"),
+    "torchcodec + torchaudio": ("chain", "torchcodec"),
+}
+STAGES = {
+    "decode: librosa": ("decode", "librosa"),
+    "decode: soundfile": ("decode", "soundfile"),
+    "decode: torchcodec": ("decode", "torchcodec"),
+    "resample: librosa (soxr_hq)": ("resample", "librosa"),
+    "resample: soxr": ("resample", "soxr"),
+    "resample: torchaudio": ("resample", "torchaudio"),
+    "log-mel: librosa": ("mel", "librosa"),
+    "log-mel: torchaudio": ("mel", "torchaudio"),
+}
+
+
+def machine():
+    """Where and with what it was measured: one Markdown paragraph."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    versions = []
+    for name in ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec", "duckdb", "polars"):
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
+    today = datetime.date.today().isoformat()
+    return f"{model}, {os.cpu_count()} cores; {today}; wavemill {commit.strip()}; {', '.join(versions)}."
+
+
+def program(command):
+    """Run a program to its end: CPU and wall milliseconds and peak memory (MiB) of it and its children."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
+    error = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"bench: {' '.join(map(str, command))} failed: {error.decode(errors='replace')[-500:]}")
+    wall_ms = (time.perf_counter() - start) * 1e3
+    return {"cpu_ms": (usage.ru_utime + usage.ru_stime) * 1e3, "wall_ms": wall_ms, "peak_mib": usage.ru_maxrss / 1024}
+
+
+def peer(script, *arguments, env=None):
+    """Run one of the peer scripts, which time themselves."""
+    command = [sys.executable, HERE / script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
+    if done.returncode:
+        sys.exit(f"bench: {script} {arguments[:2]} failed: {done.stderr[-500:]}")
+    return json.loads(done.stdout)
+
+
+def alternate(contestants, rounds):
+    """{name: [result of each round]}, every contestant once a round."""
+    results = {name: [] for name in contestants}
+    for number in range(rounds):
+        for name, run in contestants.items():
+            results[name].append(run())
+            print(f"round {number + 1}/{rounds} {name}: {results[name][-1]}", file=sys.stderr)
+    return results
+
+
+def table(results, key, unit, scale=1.0):
+    """Markdown: best, median and worst round of each contestant, the best first (within its stage, `stage: name`)."""
+    rows = {name: sorted(result[key] / scale for result in rounds) for name, rounds in results.items()}
+    text = [f"| | best, {unit} | median | worst |", "|---|---|---|---|"]
+    for name, values in sorted(rows.items(), key=lambda row: (row[0].rpartition(":")[0], row[1][0])):
+        text.append(f"| {name} | {values[0]:.2f} | {statistics.median(values):.2f} | {values[-1]:.2f} |")
+    return "\n".join(text)
+
+
+def best(results, name, key):
+    """The best round's value."""
+    return min(result[key] for result in results[name])
+
+
+def archive(data, folder):
+    """An FMA-shaped archive of CLIPS labelled real clips of 30 s: (metadata folder, audio folder, files)."""
+    header, rows = [], []
+    for source in (data / "audio" / "fma_real", data / "fma_like"):
+        with open(source / "tracks.csv", encoding="utf-8", newline="") as file:
+            header, *records = [list(group) for group in split_header(csv.reader(file))]
+        genre = header[1].index("genre_top")
+        for record in records:
+            name = f"{int(record[0]):06d}"
+            path = source / name[:3] / f"{name}.mp3"
+            if record[genre] and path.exists() and path.stat().st_size > 400_000:
+                rows.append((record, path))
+    (folder / "metadata").mkdir(parents=True)
+    files = []
+    with open(folder / "metadata" / "tracks.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows(header)
+        for index in range(CLIPS):
+            record, path = rows[index % len(rows)]
+            name = f"{1000 + index:06d}"
+            target = folder / "audio" / name[:3] / f"{name}.mp3"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            writer.writerow([str(1000 + index), *record[1:]])
+            files.append(target)
+    return folder / "metadata", folder / "audio", files
+
+
+def split_header(reader):
+    """The three header lines as one list, then each record."""
+    yield [next(reader), next(reader), next(reader)]
+    yield from reader
+
+
+def extract_command(wavemill, metadata_dir, audio, store, threads):
+    """The whole of `wavemill extract`, into a store that does not exist yet."""
+    shutil.rmtree(store, ignore_errors=True)
+    return [
+        wavemill, "extract", "--recipe", HERE / "bench.toml", "--metadata", metadata_dir, "--audio", audio,
+        "--store", store, "--threads", str(threads),
+    ]
+
+
+def bench_extract(wavemill, data, scratch, rounds):
+    """End to end, one core; then two threads against one, and peak memory."""
+    metadata_dir, audio, files = archive(data, scratch)
+    out = scratch / "npy"
+    out.mkdir()
+
+    def ours(threads):
+        return program(extract_command(wavemill, metadata_dir, audio, scratch / "store", threads))
+
+    def theirs(arguments):
+        def run():
+            got = peer("peer_audio.py", *arguments, out, *map(str, files), env=ONE_THREAD)
+            return {**got, "cpu_ms": got["cpu_ms"] * CLIPS}
+
+        return run
+
+    contestants = {"wavemill, 1 thread": lambda: ours(1), "wavemill, 2 threads": lambda: ours(2)}
+    contestants.update({name: theirs(arguments) for name, arguments in CHAINS.items()})
+    results = alternate(contestants, rounds)
+    scaling = {name: results.pop(name) for name in ("wavemill, 2 threads",)}
+    one, two = best(results, "wavemill, 1 thread", "wall_ms"), best(scaling, "wavemill, 2 threads", "wall_ms")
+    us = best(results, "wavemill, 1 thread", "cpu_ms")
+    chains = {name: best(results, name, "cpu_ms") for name in CHAINS}
+    fastest = min(chains, key=chains.get)
+    peak = max(result["peak_mib"] for result in results["wavemill, 1 thread"] + scaling["wavemill, 2 threads"])
+    return "\n\n".join([
+        "# Extract: from MP3 to a stored log-mel",
+        f"CPU time a clip (user + system), {CLIPS} real FMA-shaped clips of 30 s, 22.05 kHz mono, log-mel 128, one core. "
+        "wavemill also reads the metadata, normalises, packs to f16, compresses, writes, syncs and commits; its start is "
+        "in the figure. The others write .npy files; their imports are not in the figure.",
+        machine(),
+        table(results, "cpu_ms", "CPU ms a clip", CLIPS),
+        f"- {chains['librosa'] / us:.2f}× librosa's speed, {chains[fastest] / us:.2f}× that of the best Python chain "
+        f"({fastest}).\n"
+        f"- Two threads: {one / two:.2f}× one (wall {two / 1e3:.2f} s against {one / 1e3:.2f} s, best rounds).\n"
+        f"- Peak memory: {peak:.0f} MiB.",
+    ])
+
+
+def bench_stages(_wavemill, data, scratch, rounds):
+    """What the parts of the Python chains cost."""
+    _, _, files = archive(data, scratch)
+
+    def theirs(arguments):
+        return lambda: peer("peer_audio.py", *arguments, scratch, *map(str, files[:23]), env=ONE_THREAD)
+
+    results = alternate({name: theirs(arguments) for name, arguments in STAGES.items()}, rounds)
+    return "\n\n".join([
+        "# Stages of the Python chains",
+        "CPU time a clip of 30 s, one thread: what wavemill's own stages (kernels.md, and the report at the end of "
+        "`wavemill extract`) compare with.",
+        machine(),
+        table(results, "cpu_ms", "CPU ms a clip"),
+    ])
+
+
+def bench_catalog(wavemill, data, scratch, rounds):
+    """tracks.csv of FMA's size: read everything, clean, count."""
+    tracks = scratch / "metadata" / "tracks.csv"
+    tracks.parent.mkdir()
+    source = data / "fma_metadata"
+    subprocess.run([sys.executable, data / "make_full_tracks.py", source, tracks], check=True, stdout=subprocess.DEVNULL)
+    shutil.copyfile(source / "genres.csv", tracks.parent / "genres.csv")
+    (scratch / "audio").mkdir()
+    command = extract_command(wavemill, tracks.parent, scratch / "audio", scratch / "store", os.cpu_count())
+    command += ["--dry-run", "--set", "catalog.require_audio=false"]
+    contestants = {"wavemill (whole process)": lambda: program(command)}
+    contestants.update({f"{name} (query alone)": lambda name=name: peer("peer_catalog.py", name, tracks)
+                        for name in ("duckdb", "polars")})
+    results = alternate(contestants, rounds)
+    us = best(results, "wavemill (whole process)", "wall_ms")
+    fastest = min(best(results, name, "wall_ms") for name in contestants if not name.startswith("wavemill"))
+    return "\n\n".join([
+        "# Catalog: tracks.csv of FMA's size",
+        f"106,574 rows, {tracks.stat().st_size / 1e6:.0f} MB, 53 columns, all cores. Everyone reads all columns with their "
+        "types, drops unlabelled rows and counts. wavemill's figure is `extract --dry-run` from start to exit, and also "
+        "parses list columns, names rejects by line, derives three splits and class lists, and plans the shards.",
+        machine(),
+        "Wall time:", table(results, "wall_ms", "ms"), "CPU time:", table(results, "cpu_ms", "ms"),
+        f"wavemill takes {us / fastest:.2f}× the wall time of the faster of the two.",
+    ])
+
+
+def main():
+    """Measure one kind and write its page."""
+    if len(sys.argv) < 5 or {"-h", "--help"} & set(sys.argv):
+        sys.exit(__doc__)
+    kind, wavemill, data, out = sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]), Path(sys.argv[4])
+    rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 5
+    measure = {"extract": bench_extract, "catalog": bench_catalog, "stages": bench_stages}[kind]
+    with tempfile.TemporaryDirectory(prefix="wavemill-bench-") as scratch:
+        page = measure(wavemill, data, Path(scratch), rounds)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page + "\n", encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
