@@ -1,14 +1,20 @@
 //! Where compressed clips come from: a folder, or a zip read in place.
 
 mod archive;
+mod folder;
+mod keys;
 pub mod metadata;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod zipped;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use wavemill_schemas::reject::Reject;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 /// What tells one state of an input from another, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -56,11 +62,46 @@ pub trait Source: Send + Sync {
     /// What there is.
     fn index(&self) -> &AudioIndex;
 
+    /// What was found and can have no key: paths that are not UTF-8, names and folder links that lead outside.
+    fn rejects(&self) -> &[Reject];
+
     /// Reads one clip whole into `buffer` (cleared first).
     ///
     /// # Errors
     /// [`ReadFailure::Reject`] for what the clip's bytes determine, [`ReadFailure::Io`] for the rest.
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure>;
+}
+
+/// Most bytes of a clip: over three hours at 320 kbit/s. A worker holds a clip whole, so this also bounds what a zip
+/// bomb or a file that never stops growing can take.
+pub const CLIP_BYTES_MAX: u64 = 512 << 20;
+
+/// Opens a folder, or a zip by its content, and lists its clips.
+///
+/// Clips are known by extension (mp3, wav, flac, ogg, oga), names with a leading dot are passed over. The audio root
+/// is the deepest folder that holds all clips, but none directly unless it is `path` itself: `fma_large/`, its parent
+/// and `fma_large.zip` give equal keys. Links out of `path` are followed with `allow_outside` only.
+///
+/// # Errors
+/// [`SourceError`] where `path` cannot be listed, or holds no clip.
+pub fn open(path: &Path, allow_outside: bool) -> Result<Box<dyn Source>, SourceError> {
+    let source: Box<dyn Source> = if path.is_dir() {
+        Box::new(folder::FolderSource::open(path, allow_outside)?)
+    } else if path.is_file() && is_zip(path)? {
+        Box::new(zipped::ZipSource::open(path)?)
+    } else {
+        File::open(path).map_err(|source| SourceError::Open { path: path.to_owned(), source })?;
+        return Err(SourceError::NotAPlace { path: path.to_owned() });
+    };
+    if source.index().is_empty() && source.rejects().is_empty() {
+        return Err(SourceError::NoClips { path: path.to_owned() });
+    }
+    Ok(source)
+}
+
+fn too_large() -> ReadFailure {
+    let detail = format!("over {} MiB", CLIP_BYTES_MAX >> 20);
+    ReadFailure::Reject(Reject::new(Stage::Read, Reason::TooLarge, detail))
 }
 
 /// Why a place of clips or metadata could not be opened.
@@ -83,6 +124,18 @@ pub enum SourceError {
         path: PathBuf,
         /// What the parser says.
         source: zip::result::ZipError,
+    },
+    /// Something else than a folder or a zip.
+    #[error("{path} is neither a folder nor a zip; give the folder that holds the clips, or a zip of it")]
+    NotAPlace {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A place without clips.
+    #[error("no clip (mp3, wav, flac, ogg, oga) below {path}: is it the audio folder?")]
+    NoClips {
+        /// The path.
+        path: PathBuf,
     },
     /// A metadata file that is not there.
     #[error("{path} holds no file {name}")]

@@ -1,0 +1,197 @@
+//! Clips in a folder.
+//!
+//! The walk looks at every name once and opens nothing. Whatever carries a clip's name is listed, also what cannot be
+//! read as one (a folder, a pipe, a broken link): it is counted out when its turn comes, not lost silently.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, FileType, Metadata};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+use super::keys::{is_clip_name, root_len};
+use super::retry::with_retries;
+use super::{AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, too_large};
+
+/// A folder of clips.
+pub(super) struct FolderSource {
+    root: PathBuf,
+    index: AudioIndex,
+    /// Why a listed clip cannot be read, by key.
+    unreadable: BTreeMap<String, (Reason, &'static str)>,
+    rejects: Vec<Reject>,
+}
+
+impl FolderSource {
+    pub fn open(path: &Path, allow_outside: bool) -> Result<Self, SourceError> {
+        let top = path.canonicalize().map_err(|source| SourceError::Open { path: path.to_owned(), source })?;
+        let mut walk = Walk { top: top.clone(), allow_outside, found: BTreeMap::new(), rejects: Vec::new() };
+        walk.folder(&top, false)?;
+        let root_len = root_len(walk.found.keys().map(String::as_str));
+        let prefix = walk.found.keys().next().map_or("", |first| &first[..root_len]);
+        let root = top.join(prefix);
+        let (mut index, mut unreadable) = (AudioIndex::new(), BTreeMap::new());
+        for (path, (id, fault)) in walk.found {
+            let key = path[root_len..].to_owned();
+            if let Some(fault) = fault {
+                unreadable.insert(key.clone(), fault);
+            }
+            index.insert(key, id);
+        }
+        walk.rejects.sort_by(|a, b| a.detail.cmp(&b.detail));
+        Ok(Self { root, index, unreadable, rejects: walk.rejects })
+    }
+}
+
+impl Source for FolderSource {
+    fn index(&self) -> &AudioIndex {
+        &self.index
+    }
+
+    fn rejects(&self) -> &[Reject] {
+        &self.rejects
+    }
+
+    fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure> {
+        buffer.clear();
+        if let Some((reason, detail)) = self.unreadable.get(clip_key) {
+            return Err(ReadFailure::Reject(Reject::new(Stage::Read, *reason, *detail)));
+        }
+        if !self.index.contains_key(clip_key) {
+            return Err(missing("no such file below the audio root"));
+        }
+        let path = self.root.join(clip_key);
+        with_retries(|| read_file(&path, buffer)).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => too_large(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing("the file vanished after it was listed"),
+            io::ErrorKind::InvalidData => {
+                ReadFailure::Reject(Reject::new(Stage::Read, Reason::NotAudio, "no longer a regular file"))
+            }
+            kind => ReadFailure::Io(io::Error::new(kind, format!("cannot read {}: {error}", path.display()))),
+        })
+    }
+}
+
+fn missing(detail: &str) -> ReadFailure {
+    ReadFailure::Reject(Reject::new(Stage::Read, Reason::MissingFile, detail))
+}
+
+/// What is there now, though it may have grown or shrunk. Never opens a pipe, which would wait for a writer.
+fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    if metadata.len() <= CLIP_BYTES_MAX {
+        buffer.reserve(metadata.len() as usize + 1);
+        File::open(path)?.take(CLIP_BYTES_MAX + 1).read_to_end(buffer)?;
+    }
+    let bytes = metadata.len().max(buffer.len() as u64);
+    if bytes > CLIP_BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+}
+
+/// Identity of a listed file, and why it cannot be read, if so.
+type Found = (InputId, Option<(Reason, &'static str)>);
+
+struct Walk {
+    top: PathBuf,
+    allow_outside: bool,
+    /// By path below `top`.
+    found: BTreeMap<String, Found>,
+    rejects: Vec<Reject>,
+}
+
+impl Walk {
+    /// `linked`: a link led here. Links to folders are followed once and not from there again, so the walk ends.
+    fn folder(&mut self, folder: &Path, linked: bool) -> Result<(), SourceError> {
+        let failed = |source| SourceError::Open { path: folder.to_owned(), source };
+        for entry in folder.read_dir().map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let target = if kind.is_symlink() { fs::metadata(&path).ok() } else { None };
+            let is_folder = target.as_ref().map_or(kind.is_dir(), Metadata::is_dir);
+            if is_clip_name(&entry.file_name()) {
+                let found = self.clip(&path, kind, target).map_err(failed)?;
+                self.list(&path, found);
+            }
+            if is_folder && !kind.is_symlink() {
+                self.folder(&path, linked)?;
+            } else if is_folder && !linked && self.may_follow_folder(&path)? {
+                self.folder(&path, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A link that leads to a folder above itself would list the same clips again and again: it is passed over.
+    fn may_follow_folder(&mut self, link: &Path) -> Result<bool, SourceError> {
+        let failed = |source| SourceError::Open { path: link.to_owned(), source };
+        let target = link.canonicalize().map_err(failed)?;
+        if link.parent().is_some_and(|parent| parent.starts_with(&target)) {
+            return Ok(false);
+        }
+        if self.is_inside(&target) {
+            return Ok(true);
+        }
+        let detail = format!("the folder link {} leads out of the audio folder", self.below_top(link).display());
+        self.rejects.push(Reject::new(Stage::Read, Reason::OutsideRoot, detail));
+        Ok(false)
+    }
+
+    fn is_inside(&self, target: &Path) -> bool {
+        self.allow_outside || target.starts_with(&self.top)
+    }
+
+    fn clip(&self, path: &Path, kind: FileType, target: Option<Metadata>) -> io::Result<Found> {
+        let fault = if !kind.is_symlink() {
+            (!kind.is_file()).then_some((Reason::NotAudio, "a folder, pipe or device, not a file"))
+        } else if let Some(target) = &target {
+            if !self.is_inside(&path.canonicalize()?) {
+                Some((Reason::OutsideRoot, "a link out of the audio folder; --allow-outside follows it"))
+            } else {
+                (!target.is_file()).then_some((Reason::NotAudio, "a link to a folder, pipe or device, not to a file"))
+            }
+        } else {
+            Some((Reason::MissingFile, "a link that leads nowhere"))
+        };
+        let metadata = match target {
+            Some(target) if fault.is_none() => target,
+            _ => fs::symlink_metadata(path)?,
+        };
+        let bytes = if fault.is_none() { metadata.len() } else { 0 };
+        Ok((InputId { bytes, stamp: Stamp::MtimeNs(mtime_ns(&metadata)?) }, fault))
+    }
+
+    fn list(&mut self, path: &Path, found: Found) {
+        let below = self.below_top(path);
+        match below.to_str() {
+            Some(name) => {
+                self.found.insert(name.to_owned(), found);
+            }
+            None => {
+                let detail = format!("the path {} is not UTF-8", below.display());
+                self.rejects.push(Reject::new(Stage::Read, Reason::BadEncoding, detail));
+            }
+        }
+    }
+
+    fn below_top<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.top).unwrap_or(path)
+    }
+}
+
+/// Modification time in ns since the epoch, negative before it.
+fn mtime_ns(metadata: &Metadata) -> io::Result<i64> {
+    let modified = metadata.modified()?;
+    let ns = match modified.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map(|ns| -ns),
+    };
+    Ok(ns.unwrap_or(i64::MAX))
+}

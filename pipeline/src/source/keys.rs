@@ -1,0 +1,69 @@
+//! Which files are clips, and what a clip is called: one rule for folders and zips.
+//!
+//! The audio root is found from where the clips lie: as long as a folder holds no clip itself, and only one of its
+//! folders holds clips further down, that one takes its place, unless clips lie directly in it. So `fma_large/`, its
+//! parent and a zip with that leading folder all give `000/000002.mp3`, and a single genre keeps its folder. A zip's
+//! leading folder that is named like the zip is always stripped: `clips.zip` then equals the folder `clips`.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+/// Extensions of clips, compared without regard to case; all other files are ignored.
+const AUDIO_EXTENSIONS: [&str; 5] = ["mp3", "wav", "flac", "ogg", "oga"];
+
+/// Whether a file of this name is a clip. Names that start with a dot are not: editors and macOS leave such copies.
+pub(super) fn is_clip_name(name: &OsStr) -> bool {
+    let extension = Path::new(name).extension();
+    let known = AUDIO_EXTENSIONS.iter().any(|known| extension.is_some_and(|found| found.eq_ignore_ascii_case(known)));
+    known && !name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Length of what stands before every clip key in the sorted `paths`: empty, or a path that ends in `/`.
+pub(super) fn root_len<'a>(mut paths: impl Iterator<Item = &'a str> + Clone) -> usize {
+    let Some(first) = paths.clone().next() else {
+        return 0;
+    };
+    let mut root = 0;
+    while let Some(folder) = first[root..].split_once('/').map(|(folder, _)| root + folder.len() + 1) {
+        // Every clip must lie in this folder, and none directly.
+        if !paths.clone().all(|path| path.starts_with(&first[..folder]) && path[folder..].contains('/')) {
+            break;
+        }
+        root = folder;
+    }
+    debug_assert!(paths.all(|path| path.starts_with(&first[..root])));
+    root
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root<'a>(paths: &[&'a str]) -> &'a str {
+        &paths[0][..root_len(paths.iter().copied())]
+    }
+
+    #[test]
+    fn root_holds_the_numbered_or_genre_folders() {
+        assert_eq!(root(&["000/000002.mp3", "000/000005.mp3"]), "");
+        assert_eq!(root(&["000/000002.mp3", "155/155066.mp3"]), "");
+        assert_eq!(root(&["fma_large/000/000002.mp3", "fma_large/155/155066.mp3"]), "fma_large/");
+        assert_eq!(root(&["data/fma_large/000/000002.mp3"]), "data/fma_large/");
+        assert_eq!(root(&["genres/blues/a.mp3", "genres/rock/b.mp3"]), "genres/");
+        assert_eq!(root(&["rock/b.mp3"]), "");
+        assert_eq!(root(&["a.mp3", "genres/rock/b.mp3"]), "");
+        assert_eq!(root(&["genres/a.mp3", "genres/rock/b.mp3"]), "");
+        assert_eq!(root(&["fma_large/000/a.mp3", "fma_small/000/a.mp3"]), "");
+        assert_eq!(root_len([].into_iter()), 0);
+    }
+
+    #[test]
+    fn clips_are_known_by_extension() {
+        for name in ["a.mp3", "b.MP3", "c.Flac", "-d.oga", "e f.wav"] {
+            assert!(is_clip_name(OsStr::new(name)), "{name}");
+        }
+        for name in ["tracks.csv", "README", "mp3", ".mp3", "._000002.mp3", "a.mp3.part"] {
+            assert!(!is_clip_name(OsStr::new(name)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Folders and zips made here, good and bad, through the one door.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use tempfile::TempDir;
+use zip::CompressionMethod::{Deflated, Stored};
+use zip::write::SimpleFileOptions;
+
+use super::*;
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]) {
+    let mut zip = zip::ZipWriter::new(File::create(path).unwrap());
+    for (name, bytes) in entries {
+        // Also the 64-bit form of every size.
+        zip.start_file(*name, SimpleFileOptions::default().compression_method(method).large_file(true)).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+fn keys(source: &dyn Source) -> Vec<&str> {
+    source.index().keys().map(String::as_str).collect()
+}
+
+fn read(source: &dyn Source, key: &str) -> Result<Vec<u8>, Reason> {
+    let mut buffer = b"from the clip before".to_vec();
+    match source.read(key, &mut buffer) {
+        Ok(()) => Ok(buffer),
+        Err(ReadFailure::Reject(reject)) => Err(reject.reason),
+        Err(ReadFailure::Io(error)) => panic!("{key}: {error}"),
+    }
+}
+
+/// Rewrites the only place of `old` in the file.
+fn patch(path: &Path, old: &[u8], new: &[u8]) {
+    let mut bytes = fs::read(path).unwrap();
+    let places: Vec<usize> = (0..=bytes.len() - old.len()).filter(|&at| bytes[at..].starts_with(old)).collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|&at| bytes[at..at + new.len()].copy_from_slice(new));
+    fs::write(path, bytes).unwrap();
+}
+
+/// Bytes of the first directory entry, `offset` behind its magic.
+fn patch_directory(path: &Path, offset: usize, new: &[u8]) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.windows(4).position(|window| window == b"PK\x01\x02").unwrap() + offset;
+    bytes[at..at + new.len()].copy_from_slice(new);
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn folder_parent_and_zip_give_equal_keys_and_bytes() {
+    let temp = TempDir::new().unwrap();
+    let clips: [(&str, &[u8]); 3] = [
+        ("fma_large/000/000002.mp3", b"two"),
+        ("fma_large/155/155066.MP3", &[7; 9_999]),
+        ("fma_large/000/000005.mp3", b""),
+    ];
+    let parent = temp.path().join("data");
+    clips.iter().for_each(|(name, bytes)| put(&parent, name, bytes));
+    put(&parent, "fma_large/README.txt", b"no clip");
+    put(&parent, "fma_large/000/._000002.mp3", b"no clip either");
+    let (stored, deflated) = (temp.path().join("fma_large.zip"), temp.path().join("renamed.zip"));
+    zip_of(&stored, Stored, &clips);
+    zip_of(&deflated, Deflated, &clips);
+    for path in [&parent, &parent.join("fma_large"), &stored, &deflated] {
+        let source = open(path, false).unwrap();
+        assert_eq!(keys(&*source), ["000/000002.mp3", "000/000005.mp3", "155/155066.MP3"], "{}", path.display());
+        assert_eq!(read(&*source, "000/000002.mp3").unwrap(), b"two");
+        assert_eq!(read(&*source, "155/155066.MP3").unwrap(), [7; 9_999]);
+        assert_eq!(read(&*source, "000/000005.mp3").unwrap(), b"");
+        assert_eq!(read(&*source, "000/000003.mp3"), Err(Reason::MissingFile));
+        assert_eq!(source.index()["155/155066.MP3"].bytes, 9_999);
+    }
+}
+
+#[test]
+fn zip_of_a_flat_folder_equals_the_folder() {
+    let temp = TempDir::new().unwrap();
+    put(temp.path(), "clips/a.mp3", b"a");
+    zip_of(&temp.path().join("clips.zip"), Stored, &[("clips/a.mp3", b"a")]);
+    for name in ["clips", "clips.zip"] {
+        assert_eq!(keys(&*open(&temp.path().join(name), false).unwrap()), ["a.mp3"], "{name}");
+    }
+}
+
+#[test]
+fn odd_files_are_listed_and_rejected_without_hanging() {
+    let temp = TempDir::new().unwrap();
+    let (root, outside) = (temp.path().join("root"), temp.path().join("outside"));
+    put(&root, "good.mp3", b"good");
+    put(&outside, "secret.mp3", b"secret");
+    put(&outside, "more/far.mp3", b"far");
+    fs::create_dir(root.join("folder.mp3")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(root.join("pipe.mp3")).status().unwrap().success());
+    symlink("nowhere.mp3", root.join("dangling.mp3")).unwrap();
+    symlink("good.mp3", root.join("inside.mp3")).unwrap();
+    symlink("/dev/zero", root.join("zero.mp3")).unwrap();
+    symlink(outside.join("secret.mp3"), root.join("out.mp3")).unwrap();
+    symlink(outside.join("more"), root.join("linked")).unwrap();
+    symlink("..", root.join("loop")).unwrap();
+    symlink(".", root.join("self")).unwrap();
+
+    let source = open(&root, false).unwrap();
+    assert_eq!(read(&*source, "good.mp3").unwrap(), b"good");
+    assert_eq!(read(&*source, "inside.mp3").unwrap(), b"good");
+    assert_eq!(read(&*source, "folder.mp3"), Err(Reason::NotAudio));
+    assert_eq!(read(&*source, "pipe.mp3"), Err(Reason::NotAudio));
+    assert_eq!(read(&*source, "dangling.mp3"), Err(Reason::MissingFile));
+    assert_eq!(read(&*source, "out.mp3"), Err(Reason::OutsideRoot));
+    assert_eq!(read(&*source, "zero.mp3"), Err(Reason::OutsideRoot));
+    assert_eq!(source.index().len(), 7);
+    assert!(source.rejects().iter().all(|reject| reject.reason == Reason::OutsideRoot));
+    assert_eq!(source.rejects().len(), 1);
+
+    let source = open(&root, true).unwrap();
+    assert_eq!(read(&*source, "out.mp3").unwrap(), b"secret");
+    assert_eq!(read(&*source, "linked/far.mp3").unwrap(), b"far");
+    assert_eq!(read(&*source, "zero.mp3"), Err(Reason::NotAudio));
+    assert_eq!(source.rejects(), []);
+}
+
+#[test]
+fn odd_names_are_keys_unless_they_are_not_utf8() {
+    let temp = TempDir::new().unwrap();
+    let names = [
+        "name with space.mp3",
+        "näme-ünï-日本.mp3",
+        "new\nline.mp3",
+        "-dash.mp3",
+        "quote'\".mp3",
+        "semi;colon,comma.mp3",
+    ];
+    names.iter().for_each(|name| put(temp.path(), name, name.as_bytes()));
+    fs::write(temp.path().join(OsStr::from_bytes(b"caf\xe9.mp3")), b"latin 1").unwrap();
+    let source = open(temp.path(), false).unwrap();
+    names.iter().for_each(|name| assert_eq!(read(&*source, name).unwrap(), name.as_bytes()));
+    assert_eq!(source.index().len(), names.len());
+    assert_eq!(source.rejects()[0].reason, Reason::BadEncoding);
+}
+
+#[test]
+fn files_that_change_after_listing() {
+    let temp = TempDir::new().unwrap();
+    ["gone.mp3", "grown.mp3", "huge.mp3"].iter().for_each(|name| put(temp.path(), name, b"abc"));
+    let source = open(temp.path(), false).unwrap();
+    fs::remove_file(temp.path().join("gone.mp3")).unwrap();
+    put(temp.path(), "grown.mp3", b"abcdef");
+    File::create(temp.path().join("huge.mp3")).unwrap().set_len(CLIP_BYTES_MAX + 1).unwrap();
+    assert_eq!(read(&*source, "gone.mp3"), Err(Reason::MissingFile));
+    assert_eq!(read(&*source, "grown.mp3").unwrap(), b"abcdef");
+    assert_eq!(read(&*source, "huge.mp3"), Err(Reason::TooLarge));
+}
+
+#[test]
+fn places_that_are_no_source_say_so() {
+    let temp = TempDir::new().unwrap();
+    put(temp.path(), "tracks.csv", b"track_id");
+    assert!(matches!(open(temp.path(), false), Err(SourceError::NoClips { .. })));
+    assert!(matches!(open(&temp.path().join("tracks.csv"), false), Err(SourceError::NotAPlace { .. })));
+    assert!(matches!(open(&temp.path().join("absent"), false), Err(SourceError::Open { .. })));
+    zip_of(&temp.path().join("cut.zip"), Stored, &[("a/b.mp3", b"x")]);
+    let bytes = fs::read(temp.path().join("cut.zip")).unwrap();
+    fs::write(temp.path().join("cut.zip"), &bytes[..bytes.len() - 40]).unwrap();
+    assert!(matches!(open(&temp.path().join("cut.zip"), false), Err(SourceError::BrokenZip { .. })));
+}
+
+#[test]
+fn damaged_and_hostile_entries_are_rejects() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let text = b"some audio of which one byte will change".as_slice();
+
+    zip_of(&zip, Stored, &[("a.mp3", text)]);
+    patch(&zip, b"some", b"sore");
+    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Damaged));
+
+    zip_of(&zip, Deflated, &[("a.mp3", &[1; 100_000])]);
+    patch(&zip, b"a.mp3", b"b.mp3");
+    assert_eq!(read(&*open(&zip, false).unwrap(), "b.mp3").unwrap(), [1; 100_000]);
+
+    // Flag bit 0: encrypted.
+    zip_of(&zip, Stored, &[("a.mp3", text)]);
+    patch_directory(&zip, 8, &[1, 0]);
+    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Encrypted));
+
+    // A bomb that admits its size, then one that does not.
+    zip_of(&zip, Deflated, &[("a.mp3", &[0; 1_000_000])]);
+    patch_directory(&zip, 24, &u32::try_from(CLIP_BYTES_MAX + 1).unwrap().to_le_bytes());
+    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::TooLarge));
+    patch_directory(&zip, 24, &1_000_u32.to_le_bytes());
+    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Damaged));
+
+    // A compressed size past the end of the file.
+    patch_directory(&zip, 20, &0x7fff_ffff_u32.to_le_bytes());
+    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Damaged));
+}
+
+#[test]
+fn entry_names_stay_inside_the_root() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    zip_of(
+        &zip,
+        Stored,
+        &[("g/./a.mp3", b"a"), ("g/AA/bb.mp3", b"up"), ("Xabs.mp3", b"abs"), ("g/caf_.mp3", b"latin")],
+    );
+    patch(&zip, b"g/AA/b", b"../../");
+    patch(&zip, b"Xabs", b"/abs");
+    patch(&zip, b"caf_", b"caf\xe9");
+    let source = open(&zip, false).unwrap();
+    assert_eq!(keys(&*source), ["g/a.mp3"]);
+    let reasons: Vec<Reason> = source.rejects().iter().map(|reject| reject.reason).collect();
+    assert_eq!(reasons, [Reason::OutsideRoot, Reason::OutsideRoot, Reason::BadEncoding], "{:?}", source.rejects());
+}
+
+#[test]
+fn last_of_equal_names_counts() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    zip_of(&zip, Stored, &[("g/a.mp3", b"first"), ("g/b.mp3", b"second")]);
+    patch(&zip, b"g/b.mp3", b"g/a.mp3");
+    let source = open(&zip, false).unwrap();
+    assert_eq!(read(&*source, "g/a.mp3").unwrap(), b"second");
+    assert_eq!(source.index().len(), 1);
+}
+
+#[test]
+fn threads_read_one_zip_at_once() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let clips: Vec<(String, Vec<u8>)> =
+        (0..64_u8).map(|i| (format!("g/{i}.mp3"), vec![i; 10_000 + usize::from(i)])).collect();
+    let entries: Vec<(&str, &[u8])> = clips.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    zip_of(&zip, Deflated, &entries);
+    let source = open(&zip, false).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| clips.iter().for_each(|(name, bytes)| assert_eq!(read(&*source, name).unwrap(), *bytes)));
+        }
+    });
+}
