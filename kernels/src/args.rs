@@ -145,6 +145,13 @@ impl FeatureArgs {
         }
     }
 
+    /// Whether an f32 transform would show: in decibels that reach down more than 80 dB, or without end, or whose errors
+    /// a lifter multiplies.
+    pub(crate) fn is_wide(&self) -> bool {
+        let lifted = self.mfcc.as_ref().is_some_and(|mfcc| mfcc.lifter > 0.0);
+        matches!(self.log, LogArgs::Db(db) if lifted || db.top_db.is_none_or(|top_db| top_db > 80.0))
+    }
+
     /// The range that values cannot leave, where the arguments fix one.
     fn known_range(&self) -> Option<(f32, f32)> {
         match (self.normalize, self.log, self.op) {

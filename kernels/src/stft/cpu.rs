@@ -1,6 +1,6 @@
 //! Eight frames at a time: window, transform, power, and eight lanes a bin for all that follows.
 
-use super::fft::RealFft;
+use super::fft::{RealFft, Transform};
 use super::{LANES, Lane, Signal, StftArgs};
 use crate::error::KernelError;
 use crate::level::Lanes;
@@ -29,9 +29,7 @@ pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError
 pub(crate) struct StftPlan {
     args: StftArgs,
     lanes: Lanes,
-    fft: RealFft,
-    /// The window, padded with zeros to what the transform loads.
-    window: Vec<f32>,
+    fft: Box<dyn Transform>,
     /// Samples of a frame that cannot be used where they lie.
     frame: Vec<f32>,
     /// Powers of each frame of a block, `[LANES, padded bins]`.
@@ -41,18 +39,17 @@ pub(crate) struct StftPlan {
 }
 
 impl StftPlan {
-    pub(crate) fn new(args: &StftArgs, lanes: Lanes) -> Self {
-        let fft = RealFft::new(args.n_fft, lanes);
-        let mut window: Vec<f32> = args.window.values(args.win_length).iter().map(|w| *w as f32).collect();
-        window.resize(fft.padded(args.win_length), 0.0);
+    /// `wide`: in double precision.
+    pub(crate) fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
+        let fft: Box<dyn Transform> =
+            if wide { Box::new(RealFft::<f64>::new(args, lanes)) } else { Box::new(RealFft::<f32>::new(args, lanes)) };
         let bins = args.n_bins();
         let tiled = bins.next_multiple_of(LANES);
         Self {
             args: args.clone(),
             lanes,
+            frame: vec![0.0; fft.n_loaded()],
             fft,
-            frame: vec![0.0; window.len()],
-            window,
             rows: vec![0.0; LANES * tiled],
             block: vec![[0.0; LANES]; tiled],
         }
@@ -78,11 +75,11 @@ impl StftPlan {
 
     fn load(&mut self, signal: Signal, frame: usize, slot: usize) {
         let start = self.args.window_start(frame);
-        let end = start + self.window.len() as isize;
+        let end = start + self.frame.len() as isize;
         let within = start >= 0 && end <= signal.pcm.len() as isize;
         let raw = self.args.scale == 1 && !self.args.remove_dc && self.args.preemphasis == 0.0;
         if within && raw {
-            return self.fft.load(slot, &signal.pcm[start as usize..end as usize], &self.window);
+            return self.fft.load(slot, &signal.pcm[start as usize..end as usize]);
         }
         if within {
             self.frame.copy_from_slice(&signal.pcm[start as usize..end as usize]);
@@ -98,7 +95,7 @@ impl StftPlan {
                 || condition(frame, &self.args),
             );
         }
-        self.fft.load(slot, &self.frame, &self.window);
+        self.fft.load(slot, &self.frame);
     }
 }
 
