@@ -90,6 +90,9 @@ pub struct FeatureArgs {
     pub dtype: Dtype,
 }
 
+/// More frames than this are a mistake: three hours at 10 ms.
+const FRAMES_MAX: usize = 1 << 20;
+
 impl FeatureArgs {
     /// Rows of the band axis, deltas included.
     #[must_use]
@@ -180,8 +183,8 @@ impl FeatureArgs {
             return Err(KernelError::argument("delta", self.delta, "0, 1 or 2"));
         }
         let least = if self.delta == 0 { 1 } else { WIDTH };
-        if let Some(frames) = self.frames.filter(|frames| !(least..=1 << 24).contains(frames)) {
-            return Err(KernelError::argument("frames", frames, format!("from {least} to {}", 1 << 24)));
+        if let Some(frames) = self.frames.filter(|frames| !(least..=FRAMES_MAX).contains(frames)) {
+            return Err(KernelError::argument("frames", frames, format!("from {least} to {FRAMES_MAX}")));
         }
         self.validate_dtype()
     }

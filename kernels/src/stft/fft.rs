@@ -58,7 +58,8 @@ impl Real for f64 {
 
 /// Tables and buffers of one length.
 pub(super) struct RealFft<T> {
-    n: usize,
+    /// By pairs, or through a complex transform of all samples.
+    even: bool,
     lanes: Lanes,
     fft: Arc<dyn Fft<T>>,
     /// The window, with zeros up to whole pairs.
@@ -73,7 +74,7 @@ pub(super) struct RealFft<T> {
 impl<T: Real> RealFft<T> {
     pub(super) fn new(args: &StftArgs, lanes: Lanes) -> Self {
         let n = args.n_fft;
-        let even = n % 2 == 0;
+        let even = n.is_multiple_of(2);
         let len = if even { n / 2 } else { n };
         let fft = plan(len, lanes.level());
         let mut window: Vec<T> = args.window.values(args.win_length).into_iter().map(T::of).collect();
@@ -85,7 +86,7 @@ impl<T: Real> RealFft<T> {
         };
         let zero = Complex::new(T::zero(), T::zero());
         Self {
-            n,
+            even,
             lanes,
             window,
             twiddles: (1..=n_pairs).map(twiddle).collect(),
@@ -104,7 +105,7 @@ impl<T: Real> Transform for RealFft<T> {
     fn load(&mut self, slot: usize, samples: &[f32]) {
         let len = self.fft.len();
         let (buffer, window) = (&mut self.buffer[slot * len..][..len], &self.window);
-        let even = self.n % 2 == 0;
+        let even = self.even;
         self.lanes.run(
             #[inline(always)]
             || if even { load_pairs(buffer, samples, window) } else { load_real(buffer, samples, window) },
@@ -119,7 +120,7 @@ impl<T: Real> Transform for RealFft<T> {
     fn powers(&self, slot: usize, row: &mut [f32]) {
         let len = self.fft.len();
         let bins = &self.buffer[slot * len..][..len];
-        let even = self.n % 2 == 0;
+        let even = self.even;
         self.lanes.run(
             #[inline(always)]
             || if even { separate(bins, &self.twiddles, row) } else { squares(bins, row) },
@@ -178,7 +179,7 @@ fn separate<T: Real>(z: &[Complex<T>], twiddles: &[Complex<T>], row: &mut [f32])
     let (first, n_pairs) = (z[0], twiddles.len());
     row[0] = square(first.re + first.im, T::zero());
     row[m] = square(first.re - first.im, T::zero());
-    if m % 2 == 0 {
+    if m.is_multiple_of(2) {
         let middle = z[m / 2];
         row[m / 2] = square(middle.re, middle.im);
     }
