@@ -1,5 +1,7 @@
 //! Eight frames at a time: window, transform, power, and eight lanes a bin for all that follows.
 
+use std::ops::Range;
+
 use super::fft::{RealFft, Transform};
 use super::{LANES, Lane, Signal, StftArgs};
 use crate::error::KernelError;
@@ -58,13 +60,9 @@ impl StftPlan {
     /// Power of frames `first .. first + count` (`count` ≤ [`LANES`]), `[n_bins]` of eight frames; lanes beyond
     /// `count` hold finite values of no meaning.
     pub(crate) fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
-        for slot in 0..count {
-            self.load(signal, first + slot, slot);
-        }
-        self.fft.transform(count);
         let (bins, tiled) = (self.args.n_bins(), self.block.len());
-        for (slot, row) in self.rows.chunks_exact_mut(tiled).take(count).enumerate() {
-            self.fft.powers(slot, &mut row[..bins]);
+        for slot in 0..count {
+            self.power(signal, first + slot, slot * tiled..slot * tiled + bins);
         }
         self.lanes.run(
             #[inline(always)]
@@ -73,13 +71,15 @@ impl StftPlan {
         &self.block[..bins]
     }
 
-    fn load(&mut self, signal: Signal, frame: usize, slot: usize) {
+    /// Power of one frame, into that part of `rows`.
+    fn power(&mut self, signal: Signal, frame: usize, place: Range<usize>) {
         let start = self.args.window_start(frame);
         let end = start + self.frame.len() as isize;
+        let row = &mut self.rows[place];
         let within = start >= 0 && end <= signal.pcm.len() as isize;
         let raw = self.args.scale == 1 && !self.args.remove_dc && self.args.preemphasis == 0.0;
         if within && raw {
-            return self.fft.load(slot, &signal.pcm[start as usize..end as usize]);
+            return self.fft.powers(&signal.pcm[start as usize..end as usize], row);
         }
         if within {
             self.frame.copy_from_slice(&signal.pcm[start as usize..end as usize]);
@@ -95,7 +95,7 @@ impl StftPlan {
                 || condition(frame, &self.args),
             );
         }
-        self.fft.load(slot, &self.frame);
+        self.fft.powers(&self.frame, row);
     }
 }
 

@@ -13,19 +13,13 @@ use rustfft::{Fft, FftDirection, FftNum};
 use super::{LANES, Lane, StftArgs};
 use crate::level::{Lanes, Level};
 
-/// Powers of up to [`LANES`] frames, in whatever precision.
+/// Powers of one frame after another, in whatever precision.
 pub(super) trait Transform: Send {
-    /// Samples that `load` takes: the window's length, rounded up to whole pairs.
+    /// Samples that `powers` takes: the window's length, rounded up to whole pairs.
     fn n_loaded(&self) -> usize;
 
-    /// Puts `samples` under the window into `slot`.
-    fn load(&mut self, slot: usize, samples: &[f32]);
-
-    /// Transforms the first `count` slots.
-    fn transform(&mut self, count: usize);
-
-    /// `|X[k]|²` of `slot` for k = 0 ..= n / 2.
-    fn powers(&self, slot: usize, row: &mut [f32]);
+    /// `|X[k]|²` of `samples` under the window, for k = 0 ..= n / 2.
+    fn powers(&mut self, samples: &[f32], row: &mut [f32]);
 }
 
 /// f32 and f64.
@@ -66,7 +60,6 @@ pub(super) struct RealFft<T> {
     window: Vec<T>,
     /// `exp(-2πik / n)` for k = 1 .. n / 4, as far as pairs go; none for odd n.
     twiddles: Vec<Complex<T>>,
-    /// One transform's values a frame.
     buffer: Vec<Complex<T>>,
     scratch: Vec<Complex<T>>,
 }
@@ -90,7 +83,7 @@ impl<T: Real> RealFft<T> {
             lanes,
             window,
             twiddles: (1..=n_pairs).map(twiddle).collect(),
-            buffer: vec![zero; len * LANES],
+            buffer: vec![zero; len],
             scratch: vec![zero; fft.get_inplace_scratch_len()],
             fft,
         }
@@ -102,28 +95,16 @@ impl<T: Real> Transform for RealFft<T> {
         self.window.len()
     }
 
-    fn load(&mut self, slot: usize, samples: &[f32]) {
-        let len = self.fft.len();
-        let (buffer, window) = (&mut self.buffer[slot * len..][..len], &self.window);
-        let even = self.even;
+    fn powers(&mut self, samples: &[f32], row: &mut [f32]) {
+        let (even, window, buffer) = (self.even, &self.window, &mut self.buffer);
         self.lanes.run(
             #[inline(always)]
             || if even { load_pairs(buffer, samples, window) } else { load_real(buffer, samples, window) },
         );
-    }
-
-    fn transform(&mut self, count: usize) {
-        let used = &mut self.buffer[..count * self.fft.len()];
-        self.fft.process_with_scratch(used, &mut self.scratch);
-    }
-
-    fn powers(&self, slot: usize, row: &mut [f32]) {
-        let len = self.fft.len();
-        let bins = &self.buffer[slot * len..][..len];
-        let even = self.even;
+        self.fft.process_with_scratch(buffer, &mut self.scratch);
         self.lanes.run(
             #[inline(always)]
-            || if even { separate(bins, &self.twiddles, row) } else { squares(bins, row) },
+            || if even { separate(buffer, &self.twiddles, row) } else { squares(buffer, row) },
         );
     }
 }
