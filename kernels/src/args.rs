@@ -90,6 +90,9 @@ pub struct FeatureArgs {
     pub dtype: Dtype,
 }
 
+/// More frames than this are a mistake: three hours at 10 ms.
+const FRAMES_MAX: usize = 1 << 20;
+
 impl FeatureArgs {
     /// Rows of the band axis, deltas included.
     #[must_use]
@@ -145,6 +148,13 @@ impl FeatureArgs {
         }
     }
 
+    /// Whether an f32 transform would show: in decibels that reach down more than 80 dB, or without end, or whose errors
+    /// a lifter multiplies.
+    pub(crate) fn is_wide(&self) -> bool {
+        let lifted = self.mfcc.as_ref().is_some_and(|mfcc| mfcc.lifter > 0.0);
+        matches!(self.log, LogArgs::Db(db) if lifted || db.top_db.is_none_or(|top_db| top_db > 80.0))
+    }
+
     /// The range that values cannot leave, where the arguments fix one.
     fn known_range(&self) -> Option<(f32, f32)> {
         match (self.normalize, self.log, self.op) {
@@ -173,8 +183,8 @@ impl FeatureArgs {
             return Err(KernelError::argument("delta", self.delta, "0, 1 or 2"));
         }
         let least = if self.delta == 0 { 1 } else { WIDTH };
-        if let Some(frames) = self.frames.filter(|frames| !(least..=1 << 24).contains(frames)) {
-            return Err(KernelError::argument("frames", frames, format!("from {least} to {}", 1 << 24)));
+        if let Some(frames) = self.frames.filter(|frames| !(least..=FRAMES_MAX).contains(frames)) {
+            return Err(KernelError::argument("frames", frames, format!("from {least} to {FRAMES_MAX}")));
         }
         self.validate_dtype()
     }

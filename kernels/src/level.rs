@@ -5,6 +5,7 @@
 //! level, and only the FFT, which has a planner for each, differs.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::error::KernelError;
 
@@ -49,6 +50,15 @@ impl Level {
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl FromStr for Level {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, KernelError> {
+        let named = [Self::Scalar, Self::X86_64V3].into_iter().find(|level| level.name() == name);
+        named.ok_or_else(|| KernelError::argument("level", name, "scalar or x86-64-v3"))
     }
 }
 

@@ -101,7 +101,8 @@ fn check(backend: &dyn Backend, args: &FeatureArgs, pcm: &[f32]) -> Result<(), S
         return Err(format!("{name}: {} values, reference {}, shape {rows} × {columns}", got.len(), want.len()));
     }
     let most = tolerance(args, want);
-    match got.iter().zip(want).position(|(got, want)| !((f64::from(*got) - want).abs() <= most)) {
+    let close = |(got, want): (&f32, &f64)| (f64::from(*got) - want).abs() <= most;
+    match got.iter().zip(want).position(|pair| !close(pair)) {
         None => Ok(()),
         Some(i) => Err(format!("{name}: value {i} is {}, reference {}, ± {most:.1e}, for {args:?}", got[i], want[i])),
     }

@@ -144,11 +144,12 @@ fn stft_of(op: Op, preset: Preset, sample_rate_hz: u32, o: &Overrides) -> StftAr
     let n_fft = o.n_fft.unwrap_or_else(|| match preset {
         Preset::Librosa => 2048,
         Preset::Torchaudio | Preset::Whisper => 400,
-        Preset::Kaldi => o.win_length.unwrap_or(win_25ms).next_power_of_two(),
+        // What overflows is refused as any n_fft that is too long.
+        Preset::Kaldi => o.win_length.unwrap_or(win_25ms).checked_next_power_of_two().unwrap_or(usize::MAX),
     });
     let win_default = if preset == Preset::Kaldi { win_25ms.min(n_fft) } else { n_fft };
     let win_length = o.win_length.unwrap_or(win_default);
-    let hop_length = o.hop_length.unwrap_or_else(|| match (preset, op) {
+    let hop_length = o.hop_length.unwrap_or(match (preset, op) {
         (Preset::Librosa, Op::Stft) => win_length / 4,
         (Preset::Librosa, _) => 512,
         (Preset::Torchaudio, _) => win_length / 2,
@@ -164,8 +165,7 @@ fn stft_of(op: Op, preset: Preset, sample_rate_hz: u32, o: &Overrides) -> StftAr
         win_length,
         window: o.window.unwrap_or(if kaldi { Window::Povey } else { Window::Hann }),
         framing: match o.center {
-            None if kaldi => Framing::SnipEdges,
-            Some(false) if kaldi => Framing::SnipEdges,
+            None | Some(false) if kaldi => Framing::SnipEdges,
             None | Some(true) => Framing::Center(pad_mode),
             Some(false) => Framing::Inside,
         },
@@ -218,5 +218,71 @@ fn mfcc_of(preset: Preset, o: &Overrides) -> MfccArgs {
         lifter,
         // Without a lifter its count decides nothing, and so must not tell features apart.
         lifter_from: if lifter == 0.0 { 1 } else { lifter_from },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::DbRef;
+    use crate::pack::Packing;
+
+    fn resolve(op: Op, preset: Preset, overrides: &Overrides) -> Result<FeatureArgs, KernelError> {
+        FeatureArgs::resolve(op, preset, 16_000, overrides)
+    }
+
+    #[test]
+    fn an_explicit_default_equals_an_implied_one() {
+        let none = Overrides::default();
+        let mel = Overrides { n_fft: Some(2048), win_length: Some(2048), fmax: Some(8000.0), ..none.clone() };
+        let implied = resolve(Op::Mel, Preset::Librosa, &none).unwrap();
+        let explicit = resolve(Op::Mel, Preset::Librosa, &mel).unwrap();
+        assert_eq!(serde_json::to_string(&explicit).unwrap(), serde_json::to_string(&implied).unwrap());
+        let mfcc = Overrides { db: Some(DbArgs::default()), lifter: Some(0.0), ..none.clone() };
+        let explicit = resolve(Op::Mfcc, Preset::Librosa, &mfcc).unwrap();
+        assert_eq!(explicit, resolve(Op::Mfcc, Preset::Librosa, &none).unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_names_its_key() {
+        let none = Overrides::default();
+        let db = |reference, amin| Some(DbArgs { reference, amin, top_db: Some(80.0) });
+        for (op, key, overrides) in [
+            (Op::Mel, "n_fft", Overrides { n_fft: Some(1), ..none.clone() }),
+            (Op::Mel, "hop_length", Overrides { hop_length: Some(0), ..none.clone() }),
+            (Op::Mel, "win_length", Overrides { win_length: Some(4096), ..none.clone() }),
+            (Op::Mel, "fmax", Overrides { fmax: Some(8000.1), ..none.clone() }),
+            (Op::Mel, "fmax", Overrides { fmin: Some(500.0), fmax: Some(500.0), ..none.clone() }),
+            (Op::Mel, "fmin", Overrides { fmin: Some(f64::NAN), ..none.clone() }),
+            (Op::Mel, "power", Overrides { power: Some(0.0), ..none.clone() }),
+            (Op::Mel, "n_mels", Overrides { n_mels: Some(0), ..none.clone() }),
+            (Op::Mel, "db.amin", Overrides { db: db(DbRef::Max, 0.0), ..none.clone() }),
+            (Op::Mel, "db.ref", Overrides { db: db(DbRef::Power(-1.0), 1e-10), ..none.clone() }),
+            (Op::Mel, "dtype", Overrides { dtype: Some(Dtype::F16), ..none.clone() }),
+            (Op::Mfcc, "dtype", Overrides { dtype: Some(Dtype::U8), ..none.clone() }),
+            (Op::Mfcc, "n_mfcc", Overrides { n_mfcc: Some(129), ..none.clone() }),
+            (Op::Mfcc, "dct_type", Overrides { dct_type: Some(4), ..none.clone() }),
+            (Op::Mfcc, "delta", Overrides { delta: Some(3), ..none.clone() }),
+            (Op::Mfcc, "frames", Overrides { delta: Some(1), frames: Some(8), ..none.clone() }),
+            (Op::Stft, "n_mels", Overrides { n_mels: Some(40), ..none.clone() }),
+            (Op::Mel, "lifter", Overrides { lifter: Some(22.0), ..none.clone() }),
+        ] {
+            let error = resolve(op, Preset::Librosa, &overrides).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{key} = ")), "{error}");
+        }
+        assert!(FeatureArgs::resolve(Op::Mel, Preset::Whisper, 22_050, &none).is_err());
+    }
+
+    #[test]
+    fn shapes_and_types_follow() {
+        let db = Some(DbArgs { reference: DbRef::Max, ..DbArgs::default() });
+        let frame_mel = DimOrder::parse("frame,mel", Op::Mel).unwrap();
+        let overrides = Overrides { db, dim_order: frame_mel, dtype: Some(Dtype::U8), ..Overrides::default() };
+        let args = FeatureArgs::resolve(Op::Mel, Preset::Librosa, 22_050, &overrides).unwrap();
+        assert_eq!((args.shape(661_500), args.dim_names()), ([1292, 128], ["frame", "mel"]));
+        assert_eq!(args.packing().unwrap(), Packing::U8 { low: -80.0, high: 0.0 });
+        let whisper = resolve(Op::Mel, Preset::Whisper, &Overrides::default()).unwrap();
+        assert_eq!((whisper.shape(9), whisper.shape(1 << 20), whisper.dtype), ([80, 3000], [80, 3000], Dtype::F16));
+        assert!(DimOrder::parse("frame,bin", Op::Mel).is_err());
     }
 }

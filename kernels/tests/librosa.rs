@@ -95,7 +95,6 @@ impl Clip {
 /// The arguments and the bound of a reference array; none where there is no such feature yet.
 fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Failed> {
     let db = |reference, top_db| Some(DbArgs { reference, amin: 1e-10, top_db });
-    let frames = Some(24);
     let none = Overrides::default();
     let (op, bound, overrides) = match name {
         "full_mel_default_db_refmax_top80" | "db_refmax_top80" => {
@@ -131,7 +130,6 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         }
         _ => return Ok(None),
     };
-    let _ = frames;
     Ok(Some((FeatureArgs::resolve(op, Preset::Librosa, 22_050, &overrides)?, bound)))
 }
 

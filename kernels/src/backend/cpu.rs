@@ -39,6 +39,7 @@ pub struct CpuPlan {
 struct Spectrum {
     stft: StftArgs,
     frames_min: Option<usize>,
+    wide: bool,
     plan: StftPlan,
     /// Place among the outputs, and plan.
     features: Vec<(usize, FeaturePlan)>,
@@ -52,13 +53,15 @@ impl CpuPlan {
         for (place, args) in features.iter().enumerate() {
             args.validate()?;
             let feature = (place, FeaturePlan::new(args, lanes));
-            let same = |spectrum: &&mut Spectrum| spectrum.stft == args.stft && spectrum.frames_min == args.frames;
+            let wanted = (&args.stft, args.frames, args.is_wide());
+            let same = |spectrum: &&mut Spectrum| (&spectrum.stft, spectrum.frames_min, spectrum.wide) == wanted;
             match spectra.iter_mut().find(same) {
                 Some(spectrum) => spectrum.features.push(feature),
                 None => spectra.push(Spectrum {
                     stft: args.stft.clone(),
                     frames_min: args.frames,
-                    plan: StftPlan::new(&args.stft, lanes),
+                    wide: args.is_wide(),
+                    plan: StftPlan::new(&args.stft, args.is_wide(), lanes),
                     features: vec![feature],
                 }),
             }

@@ -17,7 +17,8 @@ pub enum DbRef {
 /// `librosa.power_to_db`, or `amplitude_to_db` where the spectrum is one of magnitudes.
 ///
 /// `10 · log10(max(amin, S)) - 10 · log10(max(amin, ref))`, then at least `max - top_db`; S is the power, which is the
-/// magnitude squared for `power = 1`, so that `amin` and `ref` are powers in both cases.
+/// magnitude squared for `power = 1`, so that `amin` and `ref` are powers in both cases. A range of more than 80 dB makes
+/// the transform run in double precision: single would drown its quiet end in rounding noise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DbArgs {
     /// 0 dB.

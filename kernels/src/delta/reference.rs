@@ -16,6 +16,7 @@ pub(crate) fn delta(rows: &[Vec<f64>], order: usize) -> Vec<Vec<f64>> {
 }
 
 /// Coefficients of the least-squares polynomial through (0, y0), (1, y1) …, by the normal equations.
+#[allow(clippy::needless_range_loop)] // indices as in the equations
 fn fit(ys: &[f64], degree: usize) -> Vec<f64> {
     let size = degree + 1;
     let mut system = vec![vec![0.0; size + 1]; size];

@@ -24,7 +24,7 @@ fn coefficient(dct_type: u8, x: &[f64], k: usize) -> f64 {
         1 => {
             let inner = x[1..last].iter().enumerate();
             let sum: f64 = inner.map(|(i, x)| 2.0 * x * (PI * at * (i as f64 + 1.0) / (n - 1.0)).cos()).sum();
-            let sign = if k % 2 == 0 { 1.0 } else { -1.0 };
+            let sign = if k.is_multiple_of(2) { 1.0 } else { -1.0 };
             let ends = 2f64.sqrt() * (x[0] + sign * x[last]);
             let edge = k == 0 || k == last;
             (ends + sum) * 0.5 * (if edge { 1.0 } else { 2.0 } / (n - 1.0)).sqrt()

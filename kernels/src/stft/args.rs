@@ -124,8 +124,8 @@ impl StftArgs {
         if !(2..=N_FFT_MAX).contains(&self.n_fft) {
             return Err(KernelError::argument("n_fft", self.n_fft, format!("from 2 to {N_FFT_MAX} samples")));
         }
-        if self.hop_length == 0 {
-            return Err(KernelError::argument("hop_length", 0, "at least 1 sample"));
+        if !(1..=N_FFT_MAX).contains(&self.hop_length) {
+            return Err(KernelError::argument("hop_length", self.hop_length, format!("from 1 to {N_FFT_MAX} samples")));
         }
         if !(1..=self.n_fft).contains(&self.win_length) {
             let allowed = format!("from 1 to n_fft = {} samples", self.n_fft);

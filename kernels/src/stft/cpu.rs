@@ -1,6 +1,8 @@
 //! Eight frames at a time: window, transform, power, and eight lanes a bin for all that follows.
 
-use super::fft::RealFft;
+use std::ops::Range;
+
+use super::fft::{RealFft, Transform};
 use super::{LANES, Lane, Signal, StftArgs};
 use crate::error::KernelError;
 use crate::level::Lanes;
@@ -29,9 +31,7 @@ pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError
 pub(crate) struct StftPlan {
     args: StftArgs,
     lanes: Lanes,
-    fft: RealFft,
-    /// The window, padded with zeros to what the transform loads.
-    window: Vec<f32>,
+    fft: Box<dyn Transform>,
     /// Samples of a frame that cannot be used where they lie.
     frame: Vec<f32>,
     /// Powers of each frame of a block, `[LANES, padded bins]`.
@@ -41,18 +41,17 @@ pub(crate) struct StftPlan {
 }
 
 impl StftPlan {
-    pub(crate) fn new(args: &StftArgs, lanes: Lanes) -> Self {
-        let fft = RealFft::new(args.n_fft, lanes);
-        let mut window: Vec<f32> = args.window.values(args.win_length).iter().map(|w| *w as f32).collect();
-        window.resize(fft.padded(args.win_length), 0.0);
+    /// `wide`: in double precision.
+    pub(crate) fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
+        let fft: Box<dyn Transform> =
+            if wide { Box::new(RealFft::<f64>::new(args, lanes)) } else { Box::new(RealFft::<f32>::new(args, lanes)) };
         let bins = args.n_bins();
         let tiled = bins.next_multiple_of(LANES);
         Self {
             args: args.clone(),
             lanes,
+            frame: vec![0.0; fft.n_loaded()],
             fft,
-            frame: vec![0.0; window.len()],
-            window,
             rows: vec![0.0; LANES * tiled],
             block: vec![[0.0; LANES]; tiled],
         }
@@ -61,13 +60,9 @@ impl StftPlan {
     /// Power of frames `first .. first + count` (`count` ≤ [`LANES`]), `[n_bins]` of eight frames; lanes beyond
     /// `count` hold finite values of no meaning.
     pub(crate) fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
-        for slot in 0..count {
-            self.load(signal, first + slot, slot);
-        }
-        self.fft.transform(count);
         let (bins, tiled) = (self.args.n_bins(), self.block.len());
-        for (slot, row) in self.rows.chunks_exact_mut(tiled).take(count).enumerate() {
-            self.fft.powers(slot, &mut row[..bins]);
+        for slot in 0..count {
+            self.power(signal, first + slot, slot * tiled..slot * tiled + bins);
         }
         self.lanes.run(
             #[inline(always)]
@@ -76,13 +71,15 @@ impl StftPlan {
         &self.block[..bins]
     }
 
-    fn load(&mut self, signal: Signal, frame: usize, slot: usize) {
+    /// Power of one frame, into that part of `rows`.
+    fn power(&mut self, signal: Signal, frame: usize, place: Range<usize>) {
         let start = self.args.window_start(frame);
-        let end = start + self.window.len() as isize;
+        let end = start + self.frame.len() as isize;
+        let row = &mut self.rows[place];
         let within = start >= 0 && end <= signal.pcm.len() as isize;
         let raw = self.args.scale == 1 && !self.args.remove_dc && self.args.preemphasis == 0.0;
         if within && raw {
-            return self.fft.load(slot, &signal.pcm[start as usize..end as usize], &self.window);
+            return self.fft.powers(&signal.pcm[start as usize..end as usize], row);
         }
         if within {
             self.frame.copy_from_slice(&signal.pcm[start as usize..end as usize]);
@@ -98,7 +95,7 @@ impl StftPlan {
                 || condition(frame, &self.args),
             );
         }
-        self.fft.load(slot, &self.frame, &self.window);
+        self.fft.powers(&self.frame, row);
     }
 }
 

@@ -2,84 +2,114 @@
 //!
 //! An even length n takes a complex transform of n / 2 over (even, odd) sample pairs and one pass that separates them:
 //! each frame by itself, so that a loud frame leaves no rounding noise in its neighbour. Odd lengths go through a
-//! complex transform of n. The planner is the level's own, never the detecting one: it decides bits.
+//! complex transform of n. Single precision serves whatever spans 80 dB; a wider range takes double. The planner is the level's own, never the detecting one: it decides bits.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
 
 use rustfft::num_complex::Complex;
-use rustfft::{Fft, FftDirection};
+use rustfft::{Fft, FftDirection, FftNum};
 
-use super::{LANES, Lane};
+use super::{LANES, Lane, StftArgs};
 use crate::level::{Lanes, Level};
 
-/// Transforms of up to [`LANES`] frames of one length.
-pub(super) struct RealFft {
-    n: usize,
-    lanes: Lanes,
-    fft: Arc<dyn Fft<f32>>,
-    /// `exp(-2πik / n)` for k = 1 .. n / 4, as far as pairs go; none for odd n.
-    twiddles: Vec<Complex<f32>>,
-    /// One transform's values a frame.
-    buffer: Vec<Complex<f32>>,
-    scratch: Vec<Complex<f32>>,
+/// Powers of one frame after another, in whatever precision.
+pub(super) trait Transform: Send {
+    /// Samples that `powers` takes: the window's length, rounded up to whole pairs.
+    fn n_loaded(&self) -> usize;
+
+    /// `|X[k]|²` of `samples` under the window, for k = 0 ..= n / 2.
+    fn powers(&mut self, samples: &[f32], row: &mut [f32]);
 }
 
-impl RealFft {
-    pub(super) fn new(n: usize, lanes: Lanes) -> Self {
-        let len = if n % 2 == 0 { n / 2 } else { n };
+/// f32 and f64.
+pub(super) trait Real: FftNum {
+    fn of(x: f64) -> Self;
+    fn narrow(self) -> f32;
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn of(x: f64) -> Self {
+        x as Self
+    }
+    #[inline(always)]
+    fn narrow(self) -> f32 {
+        self
+    }
+}
+
+impl Real for f64 {
+    #[inline(always)]
+    fn of(x: f64) -> Self {
+        x
+    }
+    #[inline(always)]
+    fn narrow(self) -> f32 {
+        self as f32
+    }
+}
+
+/// Tables and buffers of one length.
+pub(super) struct RealFft<T> {
+    /// By pairs, or through a complex transform of all samples.
+    even: bool,
+    lanes: Lanes,
+    fft: Arc<dyn Fft<T>>,
+    /// The window, with zeros up to whole pairs.
+    window: Vec<T>,
+    /// `exp(-2πik / n)` for k = 1 .. n / 4, as far as pairs go; none for odd n.
+    twiddles: Vec<Complex<T>>,
+    buffer: Vec<Complex<T>>,
+    scratch: Vec<Complex<T>>,
+}
+
+impl<T: Real> RealFft<T> {
+    pub(super) fn new(args: &StftArgs, lanes: Lanes) -> Self {
+        let n = args.n_fft;
+        let even = n.is_multiple_of(2);
+        let len = if even { n / 2 } else { n };
         let fft = plan(len, lanes.level());
-        let n_pairs = if n % 2 == 0 { (len - 1) / 2 } else { 0 };
+        let mut window: Vec<T> = args.window.values(args.win_length).into_iter().map(T::of).collect();
+        window.resize(if even { window.len().next_multiple_of(2) } else { window.len() }, T::zero());
+        let n_pairs = if even { (len - 1) / 2 } else { 0 };
         let twiddle = |k: usize| {
             let angle = 2.0 * PI * k as f64 / n as f64;
-            Complex::new(libm::cos(angle) as f32, -libm::sin(angle) as f32)
+            Complex::new(T::of(libm::cos(angle)), T::of(-libm::sin(angle)))
         };
-        let zero = Complex::new(0.0, 0.0);
+        let zero = Complex::new(T::zero(), T::zero());
         Self {
-            n,
+            even,
             lanes,
+            window,
             twiddles: (1..=n_pairs).map(twiddle).collect(),
-            buffer: vec![zero; len * LANES],
+            buffer: vec![zero; len],
             scratch: vec![zero; fft.get_inplace_scratch_len()],
             fft,
         }
     }
+}
 
-    /// Values that a window is padded to, so that `load` sees whole pairs.
-    pub(super) const fn padded(&self, win_length: usize) -> usize {
-        if self.n % 2 == 0 { win_length.next_multiple_of(2) } else { win_length }
+impl<T: Real> Transform for RealFft<T> {
+    fn n_loaded(&self) -> usize {
+        self.window.len()
     }
 
-    /// Puts `samples · window` into `slot`, zeros behind it.
-    pub(super) fn load(&mut self, slot: usize, samples: &[f32], window: &[f32]) {
-        let len = self.fft.len();
-        let buffer = &mut self.buffer[slot * len..][..len];
-        let even = self.n % 2 == 0;
+    fn powers(&mut self, samples: &[f32], row: &mut [f32]) {
+        let (even, window, buffer) = (self.even, &self.window, &mut self.buffer);
         self.lanes.run(
             #[inline(always)]
             || if even { load_pairs(buffer, samples, window) } else { load_real(buffer, samples, window) },
         );
-    }
-
-    /// Transforms the first `count` slots.
-    pub(super) fn transform(&mut self, count: usize) {
-        let used = &mut self.buffer[..count * self.fft.len()];
-        self.fft.process_with_scratch(used, &mut self.scratch);
-    }
-
-    /// `|X[k]|²` of `slot` for k = 0 ..= n / 2.
-    pub(super) fn powers(&self, slot: usize, row: &mut [f32]) {
-        let len = self.fft.len();
-        let bins = &self.buffer[slot * len..][..len];
-        let even = self.n % 2 == 0;
+        self.fft.process_with_scratch(buffer, &mut self.scratch);
         self.lanes.run(
             #[inline(always)]
-            || if even { separate(bins, &self.twiddles, row) } else { squares(bins, row) },
+            || if even { separate(buffer, &self.twiddles, row) } else { squares(buffer, row) },
         );
     }
 }
 
-fn plan(len: usize, level: Level) -> Arc<dyn Fft<f32>> {
+fn plan<T: Real>(len: usize, level: Level) -> Arc<dyn Fft<T>> {
     #[cfg(target_arch = "x86_64")]
     if level == Level::X86_64V3 {
         let mut planner = rustfft::FftPlannerAvx::new().expect("a plan of this level was made where AVX and FMA are");
@@ -90,28 +120,34 @@ fn plan(len: usize, level: Level) -> Arc<dyn Fft<f32>> {
 }
 
 #[inline(always)]
-fn load_pairs(buffer: &mut [Complex<f32>], samples: &[f32], window: &[f32]) {
+fn load_pairs<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T]) {
     let (head, tail) = buffer.split_at_mut(window.len() / 2);
     for ((z, x), w) in head.iter_mut().zip(samples.chunks_exact(2)).zip(window.chunks_exact(2)) {
-        *z = Complex::new(x[0] * w[0], x[1] * w[1]);
+        *z = Complex::new(T::of(f64::from(x[0])) * w[0], T::of(f64::from(x[1])) * w[1]);
     }
-    tail.fill(Complex::new(0.0, 0.0));
+    tail.fill(Complex::new(T::zero(), T::zero()));
 }
 
 #[inline(always)]
-fn load_real(buffer: &mut [Complex<f32>], samples: &[f32], window: &[f32]) {
+fn load_real<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T]) {
     let (head, tail) = buffer.split_at_mut(window.len());
     for ((z, x), w) in head.iter_mut().zip(samples).zip(window) {
-        *z = Complex::new(x * w, 0.0);
+        *z = Complex::new(T::of(f64::from(*x)) * *w, T::zero());
     }
-    tail.fill(Complex::new(0.0, 0.0));
+    tail.fill(Complex::new(T::zero(), T::zero()));
 }
 
 #[inline(always)]
-fn squares(bins: &[Complex<f32>], row: &mut [f32]) {
+fn squares<T: Real>(bins: &[Complex<T>], row: &mut [f32]) {
     for (power, z) in row.iter_mut().zip(bins) {
-        *power = z.re * z.re + z.im * z.im;
+        *power = square(z.re, z.im);
     }
+}
+
+/// `re² + im²`.
+#[inline(always)]
+fn square<T: Real>(re: T, im: T) -> f32 {
+    (re * re + im * im).narrow()
 }
 
 /// Powers of a real transform of n from `z`, the complex one of n / 2 over pairs.
@@ -119,14 +155,14 @@ fn squares(bins: &[Complex<f32>], row: &mut [f32]) {
 /// With E = (Z[k] + conj Z[m-k]) / 2, O = (Z[k] - conj Z[m-k]) / 2i, W = exp(-2πik / n), m = n / 2:
 /// X[k] = E + W·O and X[m-k] = conj(E - W·O).
 #[inline(always)]
-fn separate(z: &[Complex<f32>], twiddles: &[Complex<f32>], row: &mut [f32]) {
+fn separate<T: Real>(z: &[Complex<T>], twiddles: &[Complex<T>], row: &mut [f32]) {
     let m = z.len();
     let (first, n_pairs) = (z[0], twiddles.len());
-    row[0] = (first.re + first.im) * (first.re + first.im);
-    row[m] = (first.re - first.im) * (first.re - first.im);
-    if m % 2 == 0 {
+    row[0] = square(first.re + first.im, T::zero());
+    row[m] = square(first.re - first.im, T::zero());
+    if m.is_multiple_of(2) {
         let middle = z[m / 2];
-        row[m / 2] = middle.re * middle.re + middle.im * middle.im;
+        row[m / 2] = square(middle.re, middle.im);
     }
     let (low, high) = row.split_at_mut(m - n_pairs);
     let (low, high) = (&mut low[1..=n_pairs], &mut high[..n_pairs]);
@@ -148,7 +184,7 @@ fn separate(z: &[Complex<f32>], twiddles: &[Complex<f32>], row: &mut [f32]) {
 
 /// [`pair`] of eight `a` and eight mirrored `b`; the second result is mirrored as `b` is.
 #[inline(always)]
-fn pairs(a: &[Complex<f32>], b: &[Complex<f32>], w: &[Complex<f32>]) -> (Lane, Lane) {
+fn pairs<T: Real>(a: &[Complex<T>], b: &[Complex<T>], w: &[Complex<T>]) -> (Lane, Lane) {
     let (mut p, mut q) = ([0.0; LANES], [0.0; LANES]);
     for i in 0..LANES {
         (p[i], q[i]) = pair(a[i], b[LANES - 1 - i], w[i]);
@@ -159,11 +195,11 @@ fn pairs(a: &[Complex<f32>], b: &[Complex<f32>], w: &[Complex<f32>]) -> (Lane, L
 
 /// Powers of X[k] and X[m-k] from a = Z[k], b = Z[m-k] and the twiddle.
 #[inline(always)]
-fn pair(a: Complex<f32>, b: Complex<f32>, w: Complex<f32>) -> (f32, f32) {
+fn pair<T: Real>(a: Complex<T>, b: Complex<T>, w: Complex<T>) -> (f32, f32) {
     // Twice E and O; their halves come back as a quarter of the powers.
     let (e_re, e_im) = (a.re + b.re, a.im - b.im);
     let (o_re, o_im) = (a.im + b.im, b.re - a.re);
     let (t_re, t_im) = (w.re * o_re - w.im * o_im, w.re * o_im + w.im * o_re);
     let (p_re, p_im, q_re, q_im) = (e_re + t_re, e_im + t_im, e_re - t_re, e_im - t_im);
-    (0.25 * (p_re * p_re + p_im * p_im), 0.25 * (q_re * q_re + q_im * q_im))
+    (0.25 * square(p_re, p_im), 0.25 * square(q_re, q_im))
 }

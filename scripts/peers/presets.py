@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Compare wavemill's presets with the tools they are named after.
+
+usage: presets.py [--wavemill PATH] [--clip X.wav ...]
+needs: pip install numpy torch==2.11.0 torchaudio==2.11.0 kaldi-native-fbank librosa==0.11.0 (no GPU is used)
+
+Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with the peer's on the
+same samples. Without --clip a synthetic one is used: five seconds at 16 kHz of a gliding voice-like tone in noise.
+Prints one line a case; exit code 1 if any is beyond its bound.
+"""
+import argparse, math, pathlib, subprocess, sys, tempfile, warnings, wave
+import kaldi_native_fbank as knf
+import librosa
+import numpy as np
+import torch
+import torchaudio
+
+RECIPE = """
+name = "peer"
+[catalog]
+dataset = "folders"
+[audio]
+sample_rate_hz = {rate}
+min_duration_s = 0.1
+[[features]]
+name = "feature"
+dtype = "f32"
+{feature}
+"""
+
+# Bounds, with what limits each peer: all compute in f32, with transforms and filter banks of their own.
+LINEAR_OF_MAX = 5e-6  # a fraction of the largest value
+DB = 3e-3  # dB within top_db = 80, where an amplitude is 1e-4 of the largest and f32 transforms differ by 1e-7 of that
+LN = 5e-4  # Kaldi's natural logarithm; its filter weights are f32 differences of f32 mels
+MFCC = 5e-3  # a sum over bands of the above, liftered
+WHISPER = 2e-5  # decibels over 40
+
+
+def synthetic(path, rate=16000, seconds=5):
+    """A voice-like glide with harmonics, noise and a pause, as a 16-bit WAV."""
+    t = np.arange(rate * seconds) / rate
+    phase = 2 * np.pi * np.cumsum(120 + 60 * np.sin(2 * np.pi * 0.7 * t)) / rate
+    voice = sum(np.sin(k * phase) / k for k in range(1, 25))
+    noise = np.random.default_rng(0).standard_normal(t.size)
+    x = (0.2 * voice + 0.02 * noise) * (0.05 + np.clip(np.sin(2 * np.pi * 0.4 * t), 0, 1))
+    write_wav(path, x, rate)
+
+
+def write_wav(path, x, rate):
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1), out.setsampwidth(2), out.setframerate(rate)
+        out.writeframes(np.clip(np.round(x * 32767), -32768, 32767).astype("<i2").tobytes())
+
+
+def read_wav(path):
+    with wave.open(str(path), "rb") as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2), f"{path}: not 16-bit mono"
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return samples.astype(np.float32) / np.float32(32768), file.getframerate()
+
+
+def kaldi(kind, rate, n_mels=23, **options):
+    """Kaldi's features through kaldi-native-fbank, frames first turned to columns."""
+    opts = knf.FbankOptions() if kind is knf.OnlineFbank else knf.MfccOptions()
+    opts.frame_opts.samp_freq = rate
+    opts.frame_opts.dither = 0
+    opts.frame_opts.snip_edges = True
+    opts.mel_opts.num_bins = n_mels
+    opts.use_energy = False
+    for key, value in options.items():
+        setattr(opts, key, value)
+
+    def run(x):
+        online = kind(opts)
+        online.accept_waveform(rate, (x * 32768).tolist())
+        online.input_finished()
+        return np.stack([online.get_frame(i) for i in range(online.num_frames_ready)]).T
+
+    return run
+
+
+def whisper(n_mels):
+    """openai/whisper audio.py: log_mel_spectrogram(pad_or_trim(x)); its filter bank is librosa's."""
+    filters = torch.from_numpy(librosa.filters.mel(sr=16000, n_fft=400, n_mels=n_mels))
+
+    def run(x):
+        audio = torch.from_numpy(x)[:480000]
+        audio = torch.nn.functional.pad(audio, (0, 480000 - audio.shape[0]))
+        stft = torch.stft(audio, 400, 160, window=torch.hann_window(400), return_complex=True)
+        log_spec = torch.clamp(filters @ (stft[..., :-1].abs() ** 2), min=1e-10).log10()
+        log_spec = torch.maximum(log_spec, log_spec.max() - 8.0)
+        return ((log_spec + 4.0) / 4.0).numpy()
+
+    return run
+
+
+def torch_chain(*modules):
+    """torchaudio's transforms one after another."""
+    return lambda x: torch.nn.Sequential(*modules)(torch.from_numpy(x)).numpy()
+
+
+def cases(rate):
+    """(name, feature's TOML, peer, bound, whether the bound is a fraction of the largest value)"""
+    t = torchaudio.transforms
+    yield "torchaudio Spectrogram", 'op = "stft"\npreset = "torchaudio"', torch_chain(t.Spectrogram()), LINEAR_OF_MAX, True
+    mel = t.MelSpectrogram(sample_rate=rate)
+    yield "torchaudio MelSpectrogram", 'op = "mel"\npreset = "torchaudio"', torch_chain(mel), LINEAR_OF_MAX, True
+    options = 'n_fft = 1024\nhop_length = 256\nn_mels = 64\nfmin = 50.0\nfmax = 7600.0\nhtk = false\nnorm = "slaney"\n'
+    mel = t.MelSpectrogram(rate, 1024, hop_length=256, n_mels=64, f_min=50.0, f_max=7600.0, norm="slaney", mel_scale="slaney")
+    db = 'op = "mel"\npreset = "torchaudio"\n' + options + "db = { ref = 1.0, amin = 1e-10, top_db = 80.0 }"
+    yield "torchaudio AmplitudeToDB", db, torch_chain(mel, t.AmplitudeToDB(top_db=80.0)), DB, False
+    yield "torchaudio MFCC", 'op = "mfcc"\npreset = "torchaudio"', torch_chain(t.MFCC(sample_rate=rate)), MFCC, False
+    yield "kaldi fbank 23", 'op = "mel"\npreset = "kaldi"', kaldi(knf.OnlineFbank, rate), LN, False
+    yield "kaldi fbank 80", 'op = "mel"\npreset = "kaldi"\nn_mels = 80', kaldi(knf.OnlineFbank, rate, 80), LN, False
+    yield "kaldi mfcc", 'op = "mfcc"\npreset = "kaldi"', kaldi(knf.OnlineMfcc, rate), MFCC, False
+    if rate == 16000:
+        for n_mels in (80, 128):
+            feature = f'op = "mel"\npreset = "whisper"\nn_mels = {n_mels}'
+            yield f"whisper {n_mels}", feature, whisper(n_mels), WHISPER, False
+
+
+def ours(wavemill, clip, rate, feature, folder):
+    """The tensor that `wavemill features` writes."""
+    recipe, out = folder / "recipe.toml", folder / "out.npy"
+    recipe.write_text(RECIPE.format(rate=rate, feature=feature))
+    command = [wavemill, "features", clip, "--recipe", recipe, "--feature", "feature", "--format", "npy", "--out", out]
+    subprocess.run([str(part) for part in command], check=True)
+    return np.squeeze(np.load(out))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wavemill", default="target/debug/wavemill", help="the command (default: %(default)s)")
+    parser.add_argument("--clip", action="append", default=[], help="a 16-bit mono WAV instead of the synthetic one")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", message="At least one mel filterbank")  # torchaudio's own default has some
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        synthetic(folder / "synthetic.wav")
+        for clip in args.clip or [folder / "synthetic.wav"]:
+            x, rate = read_wav(clip)
+            for name, feature, peer, bound, relative in cases(rate):
+                got, want = ours(args.wavemill, clip, rate, feature, folder), peer(x)
+                same = got.shape == want.shape
+                error = np.abs(got - want).max() if same else math.nan
+                error = error / np.abs(want).max() if relative else error
+                ok = same and error <= bound
+                failed += not ok
+                shapes = "x".join(map(str, want.shape)) if same else f"{got.shape} against {want.shape}"
+                print(f"{'ok  ' if ok else 'FAIL'} {pathlib.Path(clip).stem:16} {name:26} {shapes:>10}  {error:.1e} <= {bound:.0e}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
