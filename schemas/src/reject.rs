@@ -110,6 +110,16 @@ impl Reject {
     /// A reject with a reason and a sentence; the other fields start empty.
     pub fn new(stage: Stage, reason: Reason, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { clip_key: None, track_id: None, stage, reason, detail, byte_offset: None, line: None, column: None, decoded_s: None }
+        Self {
+            clip_key: None,
+            track_id: None,
+            stage,
+            reason,
+            detail,
+            byte_offset: None,
+            line: None,
+            column: None,
+            decoded_s: None,
+        }
     }
 }

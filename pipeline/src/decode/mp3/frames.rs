@@ -56,6 +56,8 @@ impl<'a> Frames<'a> {
             // A tag that claims too much may have swallowed the audio.
             if behind_tags > HEADER_BYTES { find(file, HEADER_BYTES, None) } else { None }
         });
+        // Foreign bytes before the audio are no loss.
+        let first = first.map(|first| Candidate { skipped_bytes: 0, ..first });
         Self { file, next: first, truncated_at: None }
     }
 

@@ -7,6 +7,7 @@
 //! closed. Both count as lost. A stream has one format, that of most of its frames; others count as not decodable.
 
 mod frames;
+mod free_format;
 mod header;
 mod reservoir;
 mod survey;
@@ -82,12 +83,14 @@ struct Run<'a> {
     sink: Sink<'a>,
     reservoir: Reservoir,
     loss: Loss,
+    /// Samples without bits before the first complete frame: no damage, unless no such frame comes.
+    n_before_complete: u64,
 }
 
 impl<'a> Run<'a> {
     fn new(decoder: &'a mut MpaDecoder, stream: Header, sink: Sink<'a>) -> Self {
         decoder.reset();
-        Self { decoder, stream, sink, reservoir: Reservoir::default(), loss: Loss::default() }
+        Self { decoder, stream, sink, reservoir: Reservoir::default(), loss: Loss::default(), n_before_complete: 0 }
     }
 
     /// Decodes until enough has come out (false) or to the end (true).
@@ -136,7 +139,9 @@ impl<'a> Run<'a> {
                 frame.header.samples()
             }
         };
-        if n_silent > 0 && missing.is_damage {
+        if !missing.is_damage {
+            self.n_before_complete += n_silent;
+        } else if n_silent > 0 {
             self.loss.add_silenced(frame.offset, self.seconds(n_silent));
         }
     }
@@ -159,7 +164,10 @@ impl<'a> Run<'a> {
         n_samples as f64 / f64::from(self.stream.rate_hz)
     }
 
-    fn finish(self) -> Loss {
+    fn finish(mut self) -> Loss {
+        if !self.reservoir.was_complete() && self.n_before_complete > 0 {
+            self.loss.add_silenced(0, self.seconds(self.n_before_complete));
+        }
         self.sink.finish();
         self.loss
     }
@@ -174,12 +182,20 @@ fn add_missing_end(loss: &mut Loss, file: &[u8], survey: &Survey, stream: &Heade
     }
 }
 
+/// Where the tags at the start of a file end.
+pub fn behind_tags(file: &[u8]) -> usize {
+    tags::skip(file, 0)
+}
+
 /// Why there is nothing to decode.
 fn no_stream(file: &[u8], survey: &Survey) -> Reject {
     if survey.info.is_some() {
         return reject(Reason::NoAudio, "an Info frame without audio behind it");
     }
-    if tags::skip(file, 0) > 0 {
+    if free_format::is_free_format(file) {
+        return reject(Reason::UnsupportedCodec, "MPEG audio in free format");
+    }
+    if behind_tags(file) > 0 {
         return reject(Reason::NoAudio, "a tag without audio behind it");
     }
     reject(Reason::NotAudio, "no MPEG audio frames, and no other format that is known")

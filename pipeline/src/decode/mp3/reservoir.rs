@@ -37,6 +37,11 @@ impl Reservoir {
         Missing { samples: zeroed_granules * GRANULE_SAMPLES, is_damage: self.was_complete }
     }
 
+    /// Some frame has had all its bits.
+    pub fn was_complete(&self) -> bool {
+        self.was_complete
+    }
+
     /// The decoder failed or was reset: nothing is left to refer to.
     pub fn clear(&mut self) {
         self.unread_bytes = 0;
