@@ -3,6 +3,7 @@
 
 use std::io::Cursor;
 
+use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
@@ -80,22 +81,27 @@ impl ContainerDecoder {
         sink: &mut Sink,
         loss: &mut Loss,
     ) -> u64 {
-        match decoder.decode(packet) {
-            Ok(buffer)
-                if buffer.spec().rate() == track.rate_hz && (1..=CHANNELS_MAX).contains(&buffer.num_planes()) =>
-            {
+        let is_wanted = |buffer: &GenericAudioBufferRef| {
+            buffer.spec().rate() == track.rate_hz && (1..=CHANNELS_MAX).contains(&buffer.num_planes())
+        };
+        let (n_samples, is_audio) = match decoder.decode(packet) {
+            Ok(buffer) if is_wanted(&buffer) => {
                 buffer.copy_to_vecs_planar(&mut self.planes);
                 let right = if buffer.num_planes() > 1 { self.planes.get(1) } else { None };
-                sink.push(&self.planes[0], right.map(Vec::as_slice));
-                self.planes[0].len() as u64
+                let is_audio = sink.push(&self.planes[0], right.map(Vec::as_slice));
+                (self.planes[0].len() as u64, is_audio)
             }
             _ => {
+                // A packet of a second or more is a lie.
                 let n_samples = packet.dur.get().min(u64::from(track.rate_hz));
                 sink.push_silence(n_samples as usize);
-                loss.add_silenced(0, n_samples as f64 / f64::from(track.rate_hz));
-                n_samples
+                (n_samples, false)
             }
+        };
+        if !is_audio {
+            loss.add_silenced(0, n_samples as f64 / f64::from(track.rate_hz));
         }
+        n_samples
     }
 }
 

@@ -7,7 +7,7 @@
 use memchr::memchr;
 
 use super::header::{HEADER_BYTES, Header};
-use super::tags;
+use super::tags::{self, Info};
 
 /// A whole frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,14 +142,20 @@ fn find(file: &[u8], from: usize, stream: Option<&Header>) -> Option<Candidate> 
     while let Some(hop) = memchr(0xFF, file.get(at..)?) {
         at += hop;
         if let Some(header) = Header::parse(&file[at..]) {
-            let n_more = if stream.is_some_and(|stream| header.same_stream(stream)) { 1 } else { 2 };
-            if is_followed(file, at, &header, n_more) {
+            let is_expected = stream.is_some_and(|stream| header.same_stream(stream));
+            if is_info(file, at, &header) || is_followed(file, at, &header, if is_expected { 1 } else { 2 }) {
                 return Some(Candidate { offset: at, header, skipped_bytes: at - from });
             }
         }
         at += 1;
     }
     None
+}
+
+/// An Info frame needs no followers: its signature is proof enough.
+fn is_info(file: &[u8], offset: usize, header: &Header) -> bool {
+    let bytes = file.get(offset..offset + header.bytes);
+    bytes.is_some_and(|bytes| Info::of(&Frame { header: *header, offset, bytes, skipped_bytes: 0 }).is_some())
 }
 
 /// The header at `at` is followed by `n_more` of its stream, or by fewer and then by a tag or the end.

@@ -130,8 +130,8 @@ impl<'a> Run<'a> {
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame.bytes);
         let n_silent = match self.decoder.decode_ref(&packet) {
             Ok(GenericAudioBufferRef::F32(buffer)) => {
-                self.sink.push(buffer.plane(0).unwrap_or_default(), buffer.plane(1));
-                missing.samples
+                let is_audio = self.sink.push(buffer.plane(0).unwrap_or_default(), buffer.plane(1));
+                if is_audio { missing.samples } else { frame.header.samples() }
             }
             _ => {
                 self.reservoir.clear();
