@@ -109,7 +109,7 @@ fn open(format: Format, file: &[u8]) -> Result<Box<dyn FormatReader + '_>, Error
     let stream = MediaSourceStream::new(Box::new(Cursor::new(file)), Default::default());
     let options = FormatOptions::default();
     Ok(match format {
-        Format::Wav => Box::new(WavReader::try_new(stream, options)?),
+        Format::Wav { .. } => Box::new(WavReader::try_new(stream, options)?),
         Format::Flac => Box::new(FlacReader::try_new(stream, options)?),
         _ => Box::new(OggReader::try_new(stream, options)?),
     })
@@ -121,9 +121,14 @@ fn track(reader: &dyn FormatReader) -> Result<Track, Reject> {
     let track = reader.default_track(TrackType::Audio).ok_or_else(unsupported)?;
     let params = track.codec_params.as_ref().and_then(|params| params.audio()).ok_or_else(unsupported)?;
     let n_channels = params.channels.as_ref().map_or(1, |channels| channels.count());
+    check_channels(n_channels)?;
+    let rate_hz = params.sample_rate.ok_or_else(unsupported)?;
+    Ok(Track { id: track.id, rate_hz, n_samples: track.num_frames, params: params.clone() })
+}
+
+fn check_channels(n_channels: usize) -> Result<(), Reject> {
     if n_channels > CHANNELS_MAX {
         return Err(reject(Reason::TooLarge, format!("{n_channels} channels, at most {CHANNELS_MAX}")));
     }
-    let rate_hz = params.sample_rate.ok_or_else(unsupported)?;
-    Ok(Track { id: track.id, rate_hz, n_samples: track.num_frames, params: params.clone() })
+    Ok(())
 }

@@ -10,7 +10,10 @@ pub enum Format {
     /// MPEG audio frames, or nothing that is known: the frame search decides.
     Mpeg,
     /// RIFF WAVE with anything but MP3 in it.
-    Wav,
+    Wav {
+        /// As announced; 0 where the header does not say. symphonia panics at large numbers.
+        channels: u16,
+    },
     /// Native FLAC.
     Flac,
     /// Ogg pages.
@@ -35,7 +38,7 @@ const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
     (0, b".snd", "AU"),
 ];
 /// The format tag of MP3 in a WAVE header.
-const WAVE_MP3: [u8; 2] = [0x55, 0];
+const WAVE_MP3: u16 = 0x55;
 /// The `fmt ` chunk is one of the first.
 const FMT_SEARCH_BYTES: usize = 4_096;
 
@@ -49,7 +52,10 @@ pub fn sniff(file: &[u8]) -> Format {
     } else if bytes.starts_with(b"OggS") {
         Format::Ogg
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
-        if holds_mp3(bytes) { Format::Mpeg } else { Format::Wav }
+        match wave_format(bytes) {
+            Some((WAVE_MP3, _)) => Format::Mpeg,
+            format => Format::Wav { channels: format.map_or(0, |(_, channels)| channels) },
+        }
     } else if let Some((.., name)) = UNSUPPORTED.iter().find(|entry| has(entry)) {
         Format::Unsupported(name)
     } else if is_adts(bytes) {
@@ -59,9 +65,12 @@ pub fn sniff(file: &[u8]) -> Format {
     }
 }
 
-fn holds_mp3(wave: &[u8]) -> bool {
+/// Format tag and channels of a WAVE header.
+fn wave_format(wave: &[u8]) -> Option<(u16, u16)> {
     let start = &wave[..wave.len().min(FMT_SEARCH_BYTES)];
-    memmem::find(start, b"fmt ").is_some_and(|at| start.get(at + 8..at + 10) == Some(&WAVE_MP3))
+    let at = memmem::find(start, b"fmt ")?;
+    let &[tag_low, tag_high, channels_low, channels_high] = start.get(at + 8..)?.first_chunk()?;
+    Some((u16::from_le_bytes([tag_low, tag_high]), u16::from_le_bytes([channels_low, channels_high])))
 }
 
 /// Three ADTS headers (ISO/IEC 13818-7 §6.2) in a row; layer 0 is what tells them from MPEG audio.
@@ -82,8 +91,9 @@ mod tests {
     fn formats_are_known_by_their_bytes_also_behind_a_tag() {
         assert_eq!(sniff(b"fLaC\0\0\0\x22"), Format::Flac);
         assert_eq!(sniff(b"ID3\x03\0\0\0\0\0\x02..OggS\0"), Format::Ogg);
-        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0"), Format::Wav);
-        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0"), Format::Mpeg);
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"), Format::Wav { channels: 2 });
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVE"), Format::Wav { channels: 0 });
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0\x02\0"), Format::Mpeg);
         assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Unsupported("MP4"));
         assert_eq!(sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)), Format::Unsupported("AAC"));
         assert_eq!(sniff(b"\xFF\xFB\x90\x64"), Format::Mpeg);

@@ -173,6 +173,7 @@ mod tests {
         // main_data_begin = 511 in 9 bits; part2_3_length of granule 0, channel 0 = 4095 at bit 20.
         frame[4..9].copy_from_slice(&[0xFF, 0x80, 0x0F, 0xFF, 0x00]);
         let side = SideInfo::parse(&header, &frame);
-        assert_eq!(side, SideInfo { main_data_begin: 511, granule_bits: [Some(4095), Some(0)] });
+        let want = SideInfo { main_data_begin: 511, granule_bits: [Some(4095), Some(0)], has_mixed_block: false };
+        assert_eq!(side, want);
     }
 }
