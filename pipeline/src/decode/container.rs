@@ -43,6 +43,9 @@ impl ContainerDecoder {
         output: &mut Output,
         samples: &mut Vec<f32>,
     ) -> Result<Decoded, Reject> {
+        if let Format::Wav { channels } = format {
+            check_channels(usize::from(channels))?;
+        }
         let mut reader =
             open(format, file).map_err(|error| reject(Reason::NotAudio, format!("broken header: {error}")))?;
         let track = track(reader.as_ref())?;
@@ -65,7 +68,7 @@ impl ContainerDecoder {
         if !sink.is_full() {
             let missing = track.n_samples.unwrap_or(0).saturating_sub(n_samples);
             if missing > 0 {
-                loss.add_missing(file.len(), missing as f64 / f64::from(track.rate_hz));
+                loss.add_missing(Some(file.len()), missing as f64 / f64::from(track.rate_hz));
             }
         }
         sink.finish();
@@ -99,7 +102,7 @@ impl ContainerDecoder {
             }
         };
         if !is_audio {
-            loss.add_silenced(0, n_samples as f64 / f64::from(track.rate_hz));
+            loss.add_silenced(None, n_samples as f64 / f64::from(track.rate_hz));
         }
         n_samples
     }

@@ -39,6 +39,8 @@ const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
 ];
 /// The format tag of MP3 in a WAVE header.
 const WAVE_MP3: u16 = 0x55;
+/// The format tag of headers with a channel mask.
+const WAVE_EXTENSIBLE: u16 = 0xFFFE;
 /// The `fmt ` chunk is one of the first.
 const FMT_SEARCH_BYTES: usize = 4_096;
 
@@ -52,10 +54,7 @@ pub fn sniff(file: &[u8]) -> Format {
     } else if bytes.starts_with(b"OggS") {
         Format::Ogg
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
-        match wave_format(bytes) {
-            Some((WAVE_MP3, _)) => Format::Mpeg,
-            format => Format::Wav { channels: format.map_or(0, |(_, channels)| channels) },
-        }
+        wave(bytes)
     } else if let Some((.., name)) = UNSUPPORTED.iter().find(|entry| has(entry)) {
         Format::Unsupported(name)
     } else if is_adts(bytes) {
@@ -65,12 +64,17 @@ pub fn sniff(file: &[u8]) -> Format {
     }
 }
 
-/// Format tag and channels of a WAVE header.
-fn wave_format(wave: &[u8]) -> Option<(u16, u16)> {
+/// Which way a WAVE file takes, by its `fmt ` chunk: format tag, channels, and the channel mask of the extensible kind.
+fn wave(wave: &[u8]) -> Format {
     let start = &wave[..wave.len().min(FMT_SEARCH_BYTES)];
-    let at = memmem::find(start, b"fmt ")?;
-    let &[tag_low, tag_high, channels_low, channels_high] = start.get(at + 8..)?.first_chunk()?;
-    Some((u16::from_le_bytes([tag_low, tag_high]), u16::from_le_bytes([channels_low, channels_high])))
+    let fmt = memmem::find(start, b"fmt ").map_or(&[][..], |at| &start[at + 4..]);
+    let word = |at: usize| fmt.get(at..at + 2).map_or(0, |word| u16::from_le_bytes([word[0], word[1]]));
+    match (word(4), word(26)) {
+        (WAVE_MP3, _) => Format::Mpeg,
+        // No such channel exists, and symphonia panics at it.
+        (WAVE_EXTENSIBLE, mask) if mask & 0x8000 != 0 => Format::Unsupported("WAV with a broken channel mask"),
+        _ => Format::Wav { channels: word(6) },
+    }
 }
 
 /// Three ADTS headers (ISO/IEC 13818-7 §6.2) in a row; layer 0 is what tells them from MPEG audio.
@@ -94,6 +98,9 @@ mod tests {
         assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"), Format::Wav { channels: 2 });
         assert_eq!(sniff(b"RIFF\0\0\0\0WAVE"), Format::Wav { channels: 0 });
         assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0\x02\0"), Format::Mpeg);
+        let mut extensible = b"RIFF\0\0\0\0WAVEfmt \x28\0\0\0\xFE\xFF\x02\0".to_vec();
+        extensible.resize(44, 0x80);
+        assert_eq!(sniff(&extensible), Format::Unsupported("WAV with a broken channel mask"));
         assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Unsupported("MP4"));
         assert_eq!(sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)), Format::Unsupported("AAC"));
         assert_eq!(sniff(b"\xFF\xFB\x90\x64"), Format::Mpeg);

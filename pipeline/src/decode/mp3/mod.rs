@@ -131,7 +131,7 @@ impl<'a> Run<'a> {
             Some(_) => 0.0,
             None => (frame.skipped_bytes as f64 / survey.frame_bytes()).round().max(1.0),
         };
-        self.loss.add_missing(frame.offset - frame.skipped_bytes, n_frames * self.seconds(self.stream.samples()));
+        self.loss.add_missing(Some(frame.offset - frame.skipped_bytes), n_frames * self.seconds(self.stream.samples()));
     }
 
     fn frame(&mut self, frame: &Frame) {
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
         if !missing.is_damage {
             self.n_before_complete += n_silent;
         } else if n_silent > 0 {
-            self.loss.add_silenced(frame.offset, self.seconds(n_silent));
+            self.loss.add_silenced(Some(frame.offset), self.seconds(n_silent));
         }
     }
 
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         self.restart();
         let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz) / u64::from(frame.header.rate_hz);
         self.sink.push_silence(n_samples as usize);
-        self.loss.add_silenced(frame.offset, self.seconds(n_samples));
+        self.loss.add_silenced(Some(frame.offset), self.seconds(n_samples));
     }
 
     /// Forgets bits of before a hole: used behind it, they would be noise.
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
 
     fn finish(mut self) -> Loss {
         if !self.reservoir.was_complete() && self.n_before_complete > 0 {
-            self.loss.add_silenced(0, self.seconds(self.n_before_complete));
+            self.loss.add_silenced(Some(0), self.seconds(self.n_before_complete));
         }
         self.sink.finish();
         self.loss
@@ -194,7 +194,7 @@ fn add_missing_end(loss: &mut Loss, file: &[u8], survey: &Survey, stream: &Heade
     let n_frames = survey.missing_frames().unwrap_or(u64::from(truncated_at.is_some()));
     if n_frames > 0 {
         let seconds = (n_frames * stream.samples()) as f64 / f64::from(stream.rate_hz);
-        loss.add_missing(truncated_at.unwrap_or(file.len()), seconds);
+        loss.add_missing(truncated_at.or(Some(file.len())), seconds);
     }
 }
 
