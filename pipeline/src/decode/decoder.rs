@@ -4,16 +4,19 @@ use wavemill_kernels::level::Level;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_schemas::reject::{Reason, Reject};
 
+use super::container::ContainerDecoder;
 use super::loss::Loss;
 use super::mp3::Mp3Decoder;
 use super::output::Output;
-use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, Pcm, reject};
+use super::sniff::{Format, sniff};
+use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, OUTPUT_S_MAX, Pcm, reject};
 
 /// Decodes with symphonia. Keeps its parsers, buffers and resampler plans from clip to clip.
 pub struct SymphoniaDecoder {
     args: DecodeArgs,
     output: Output,
     mp3: Mp3Decoder,
+    container: ContainerDecoder,
 }
 
 impl SymphoniaDecoder {
@@ -23,14 +26,17 @@ impl SymphoniaDecoder {
     /// [`ResampleError`] for an output rate out of range, or a level that the machine lacks.
     pub fn new(args: DecodeArgs, level: Level) -> Result<Self, ResampleError> {
         let output = Output::new(&args, level)?;
-        Ok(Self { args, output, mp3: Mp3Decoder::default() })
+        Ok(Self { args, output, mp3: Mp3Decoder::default(), container: ContainerDecoder::default() })
     }
 
     /// A clip with too little audio in it is a reject.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
         let duration_s = out.samples.len() as f64 / f64::from(self.args.sample_rate_hz);
         let audio_s = duration_s - loss.silenced_s;
-        let (reason, detail) = if audio_s < self.args.min_duration_s && loss.lost_s > 0.0 {
+        let is_cut = self.args.duration_s.is_none() && duration_s >= OUTPUT_S_MAX;
+        let (reason, detail) = if is_cut {
+            (Reason::TooLarge, format!("longer than {OUTPUT_S_MAX} s, and no duration is asked for"))
+        } else if audio_s < self.args.min_duration_s && loss.lost_s > 0.0 {
             (Reason::Damaged, format!("{audio_s:.3} s of audio are left, {:.3} s are lost to damage", loss.lost_s))
         } else if out.samples.is_empty() {
             (Reason::NoAudio, "no audio sample comes out".to_owned())
@@ -55,7 +61,13 @@ impl Decode for SymphoniaDecoder {
         if bytes.len() > FILE_BYTES_MAX {
             return Err(reject(Reason::TooLarge, format!("{} bytes, at most {FILE_BYTES_MAX}", bytes.len())));
         }
-        let Decoded { loss, audio_blake3 } = self.mp3.decode(bytes, &mut self.output, &mut out.samples)?;
+        let Decoded { loss, audio_blake3 } = match sniff(bytes) {
+            Format::Mpeg => self.mp3.decode(bytes, &mut self.output, &mut out.samples)?,
+            Format::Unsupported(name) => {
+                return Err(reject(Reason::UnsupportedCodec, format!("{name} is not decoded")));
+            }
+            format => self.container.decode(format, bytes, &mut self.output, &mut out.samples)?,
+        };
         self.judge(&loss, out)?;
         out.duration_s = out.samples.len() as f32 / self.args.sample_rate_hz as f32;
         out.lost_s = loss.lost_s as f32;

@@ -1,9 +1,11 @@
 //! Compressed bytes → mono PCM at the wanted rate, or a reject. The one narrow door that another decoder can replace.
 
+mod container;
 mod decoder;
 mod loss;
 mod mp3;
 mod output;
+mod sniff;
 
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 

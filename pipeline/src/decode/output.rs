@@ -6,8 +6,8 @@ use wavemill_schemas::reject::{Reason, Reject};
 
 use super::{DecodeArgs, OUTPUT_S_MAX, reject};
 
-/// Louder than 60 dB over full scale is no audio but damage; it becomes 0, as do NaN and infinity.
-const SAMPLE_ABS_MAX: f32 = 1_000.0;
+/// Louder than 24 dB over full scale is no audio but damage, as are NaN and infinity; clipped music reaches 18 dB.
+const SAMPLE_ABS_MAX: f32 = 16.0;
 /// Any rate that every archive has: planning it early finds arguments that cannot work.
 const USUAL_RATE_HZ: u32 = 44_100;
 
@@ -75,19 +75,27 @@ impl Sink<'_> {
         self.keep_samples = end.map_or(u64::MAX, |end| end.saturating_sub(start));
     }
 
-    /// Pushes one packet: the mean of its channels. `planes` are one or two of equal length.
-    pub fn push(&mut self, left: &[f32], right: Option<&[f32]>) {
+    /// Pushes one packet: the mean of its channels, `left` and `right` of equal length. What cannot be audio becomes
+    /// silence; then this is false.
+    #[must_use]
+    pub fn push(&mut self, left: &[f32], right: Option<&[f32]>) -> bool {
         let (start, end) = self.take(left.len());
         let left = &left[start..end];
         self.mono.clear();
         match right {
             Some(right) => {
                 let pairs = left.iter().zip(&right[start..end]);
-                self.mono.extend(pairs.map(|(left, right)| audible((left + right) * 0.5)));
+                self.mono.extend(pairs.map(|(left, right)| (left + right) * 0.5));
             }
-            None => self.mono.extend(left.iter().map(|&sample| audible(sample))),
+            None => self.mono.extend_from_slice(left),
+        }
+        // No early exit, and so vectorised; NaN compares false.
+        let is_audio = self.mono.iter().fold(true, |is_audio, sample| is_audio & (sample.abs() <= SAMPLE_ABS_MAX));
+        if !is_audio {
+            self.mono.fill(0.0);
         }
         self.resampler.push(self.mono, self.samples);
+        is_audio
     }
 
     /// Pushes zeros.
@@ -119,9 +127,4 @@ impl Sink<'_> {
         self.keep_samples -= kept;
         (start as usize, (start + kept) as usize)
     }
-}
-
-/// The sample, or 0 where it is no audio.
-fn audible(sample: f32) -> f32 {
-    if sample.abs() <= SAMPLE_ABS_MAX { sample } else { 0.0 }
 }

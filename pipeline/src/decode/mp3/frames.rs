@@ -7,7 +7,7 @@
 use memchr::memchr;
 
 use super::header::{HEADER_BYTES, Header};
-use super::tags;
+use super::tags::{self, Info};
 
 /// A whole frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ impl<'a> Frames<'a> {
             // A tag that claims too much may have swallowed the audio.
             if behind_tags > HEADER_BYTES { find(file, HEADER_BYTES, None) } else { None }
         });
+        // Foreign bytes before the audio are no loss.
+        let first = first.map(|first| Candidate { skipped_bytes: 0, ..first });
         Self { file, next: first, truncated_at: None }
     }
 
@@ -140,14 +142,20 @@ fn find(file: &[u8], from: usize, stream: Option<&Header>) -> Option<Candidate> 
     while let Some(hop) = memchr(0xFF, file.get(at..)?) {
         at += hop;
         if let Some(header) = Header::parse(&file[at..]) {
-            let n_more = if stream.is_some_and(|stream| header.same_stream(stream)) { 1 } else { 2 };
-            if is_followed(file, at, &header, n_more) {
+            let is_expected = stream.is_some_and(|stream| header.same_stream(stream));
+            if is_info(file, at, &header) || is_followed(file, at, &header, if is_expected { 1 } else { 2 }) {
                 return Some(Candidate { offset: at, header, skipped_bytes: at - from });
             }
         }
         at += 1;
     }
     None
+}
+
+/// An Info frame needs no followers: its signature is proof enough.
+fn is_info(file: &[u8], offset: usize, header: &Header) -> bool {
+    let bytes = file.get(offset..offset + header.bytes);
+    bytes.is_some_and(|bytes| Info::of(&Frame { header: *header, offset, bytes, skipped_bytes: 0 }).is_some())
 }
 
 /// The header at `at` is followed by `n_more` of its stream, or by fewer and then by a tag or the end.
@@ -164,4 +172,71 @@ fn is_followed(file: &[u8], at: usize, header: &Header, n_more: usize) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 128 kbit/s stereo at 44.1 kHz.
+    const FRAME_BYTES: usize = 417;
+
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![0; FRAME_BYTES];
+        frame[..HEADER_BYTES].copy_from_slice(&[0xFF, 0xFB, 0x90, 0x64]);
+        frame
+    }
+
+    /// Offset and skipped bytes of each frame, and where the file breaks off.
+    fn walk(file: &[u8]) -> (Vec<(usize, usize)>, Option<usize>) {
+        let mut frames = Frames::new(file);
+        let found = frames.by_ref().map(|frame| (frame.offset, frame.skipped_bytes)).collect();
+        (found, frames.truncated_at())
+    }
+
+    #[test]
+    fn foreign_bytes_before_and_behind_the_audio_cost_nothing() {
+        let file = [b"<html>\xFF\xFB\x90\x64".to_vec(), frame().repeat(3), b"</html>".to_vec()].concat();
+        assert_eq!(walk(&file), (vec![(10, 0), (427, 0), (844, 0)], None));
+    }
+
+    #[test]
+    fn a_frame_that_runs_into_a_hole_is_dropped_with_it() {
+        let mut file = frame().repeat(8);
+        file.drain(2 * FRAME_BYTES + 100..3 * FRAME_BYTES + 200);
+        let (frames, truncated_at) = walk(&file);
+        let next = 4 * FRAME_BYTES - FRAME_BYTES - 100;
+        assert_eq!(frames[..3], [(0, 0), (FRAME_BYTES, 0), (next, next - 2 * FRAME_BYTES)]);
+        assert_eq!((frames.len(), truncated_at), (6, None));
+    }
+
+    #[test]
+    fn one_broken_header_costs_one_frame() {
+        let mut file = frame().repeat(6);
+        file[3 * FRAME_BYTES] = 0;
+        let (frames, _) = walk(&file);
+        assert_eq!(frames.len(), 5);
+        assert_eq!(frames[3], (4 * FRAME_BYTES, FRAME_BYTES));
+    }
+
+    #[test]
+    fn the_end_inside_a_frame_or_a_header_is_told() {
+        let file = frame().repeat(4);
+        assert_eq!(walk(&file[..3 * FRAME_BYTES + 50]).1, Some(3 * FRAME_BYTES));
+        assert_eq!(walk(&file[..3 * FRAME_BYTES + 2]).1, Some(3 * FRAME_BYTES));
+        assert_eq!(walk(&file).1, None);
+        assert_eq!(walk(&[]), (vec![], None));
+    }
+
+    #[test]
+    fn a_tag_between_frames_is_no_hole_and_another_format_goes_on() {
+        let tag = b"ID3\x04\0\0\0\0\0\x03abc";
+        let mut other = vec![0; 384];
+        other[..HEADER_BYTES].copy_from_slice(&[0xFF, 0xFB, 0x94, 0x64]);
+        let file = [frame().repeat(3), tag.to_vec(), frame().repeat(2), other.repeat(3)].concat();
+        let (frames, truncated_at) = walk(&file);
+        assert_eq!((frames.len(), truncated_at), (8, None));
+        assert!(frames.iter().all(|(_, skipped_bytes)| *skipped_bytes == 0));
+        assert_eq!(Frames::new(&file).last().unwrap().header.rate_hz, 48_000);
+    }
 }

@@ -1,0 +1,109 @@
+//! What a file is, by its own bytes: extensions in archives lie.
+
+use memchr::memmem;
+
+use super::mp3;
+
+/// Which way a file takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// MPEG audio frames, or nothing that is known: the frame search decides.
+    Mpeg,
+    /// RIFF WAVE with anything but MP3 in it.
+    Wav {
+        /// As announced; 0 where the header does not say. symphonia panics at large numbers.
+        channels: u16,
+    },
+    /// Native FLAC.
+    Flac,
+    /// Ogg pages.
+    Ogg,
+    /// A known format that is not decoded, by name.
+    Unsupported(&'static str),
+}
+
+/// Signatures of formats that are not decoded: offset, bytes, name.
+const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
+    (4, b"ftyp", "MP4"),
+    (0, b"\x1A\x45\xDF\xA3", "Matroska or WebM"),
+    (0, b"FORM", "AIFF"),
+    (0, b"caff", "CAF"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"wvPk", "WavPack"),
+    (0, b"TTA1", "True Audio"),
+    (0, b"MPCK", "Musepack"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"RF64", "RF64"),
+    (0, b"\x30\x26\xB2\x75\x8E\x66\xCF\x11", "Windows Media"),
+    (0, b".snd", "AU"),
+];
+/// The format tag of MP3 in a WAVE header.
+const WAVE_MP3: u16 = 0x55;
+/// The format tag of headers with a channel mask.
+const WAVE_EXTENSIBLE: u16 = 0xFFFE;
+/// The `fmt ` chunk is one of the first.
+const FMT_SEARCH_BYTES: usize = 4_096;
+
+/// Looks at the start of a file, behind any ID3 tag.
+pub fn sniff(file: &[u8]) -> Format {
+    let bytes = &file[mp3::behind_tags(file)..];
+    let has =
+        |(at, signature, _): &(usize, &[u8], &str)| bytes.get(*at..).is_some_and(|bytes| bytes.starts_with(signature));
+    if bytes.starts_with(b"fLaC") {
+        Format::Flac
+    } else if bytes.starts_with(b"OggS") {
+        Format::Ogg
+    } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
+        wave(bytes)
+    } else if let Some((.., name)) = UNSUPPORTED.iter().find(|entry| has(entry)) {
+        Format::Unsupported(name)
+    } else if is_adts(bytes) {
+        Format::Unsupported("AAC")
+    } else {
+        Format::Mpeg
+    }
+}
+
+/// Which way a WAVE file takes, by its `fmt ` chunk: format tag, channels, and the channel mask of the extensible kind.
+fn wave(wave: &[u8]) -> Format {
+    let start = &wave[..wave.len().min(FMT_SEARCH_BYTES)];
+    let fmt = memmem::find(start, b"fmt ").map_or(&[][..], |at| &start[at + 4..]);
+    let word = |at: usize| fmt.get(at..at + 2).map_or(0, |word| u16::from_le_bytes([word[0], word[1]]));
+    match (word(4), word(26)) {
+        (WAVE_MP3, _) => Format::Mpeg,
+        // No such channel exists, and symphonia panics at it.
+        (WAVE_EXTENSIBLE, mask) if mask & 0x8000 != 0 => Format::Unsupported("WAV with a broken channel mask"),
+        _ => Format::Wav { channels: word(6) },
+    }
+}
+
+/// Three ADTS headers (ISO/IEC 13818-7 §6.2) in a row; layer 0 is what tells them from MPEG audio.
+fn is_adts(bytes: &[u8]) -> bool {
+    let mut at = 0;
+    (0..3).all(|_| {
+        let Some(&[0xFF, b1, _, b3, b4, b5]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { return false };
+        at += usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5);
+        b1 & 0xF6 == 0xF0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_by_their_bytes_also_behind_a_tag() {
+        assert_eq!(sniff(b"fLaC\0\0\0\x22"), Format::Flac);
+        assert_eq!(sniff(b"ID3\x03\0\0\0\0\0\x02..OggS\0"), Format::Ogg);
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"), Format::Wav { channels: 2 });
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVE"), Format::Wav { channels: 0 });
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0\x02\0"), Format::Mpeg);
+        let mut extensible = b"RIFF\0\0\0\0WAVEfmt \x28\0\0\0\xFE\xFF\x02\0".to_vec();
+        extensible.resize(44, 0x80);
+        assert_eq!(sniff(&extensible), Format::Unsupported("WAV with a broken channel mask"));
+        assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Unsupported("MP4"));
+        assert_eq!(sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)), Format::Unsupported("AAC"));
+        assert_eq!(sniff(b"\xFF\xFB\x90\x64"), Format::Mpeg);
+        assert_eq!(sniff(b""), Format::Mpeg);
+    }
+}

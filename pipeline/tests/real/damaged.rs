@@ -1,0 +1,142 @@
+//! Every kind of damage, made from one good clip: a fixed, reviewed outcome each.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use wavemill_schemas::reject::Reason::{Damaged, Empty, NoAudio, NotAudio, UnsupportedCodec};
+use wavemill_tests::{Failed, Trial, real};
+
+use super::decode::Outcome::{self, Reject as No, Row};
+use super::decode::{decode, decoder, mismatch};
+
+/// A clip of 1,148 frames at 44.1 kHz, of which the damaged ones are made without its Info frame: 1,322,496 samples.
+const GOOD_CLIP: &str = "audio/fma_real/000/000002.mp3";
+/// One frame is too short, two are not.
+const MIN_DURATION_S: f64 = 0.05;
+
+/// Samples at 44.1 kHz and seconds lost, or the reject.
+#[rustfmt::skip]
+const OUTCOMES: [(&str, Outcome); 84] = [
+    ("all_ff_100k.mp3", No(NotAudio)),
+    ("all_zero_100k.mp3", No(NotAudio)),
+    ("ape_id3v1_tail.mp3", Row(1_322_496, 0.0)),
+    ("bitflip_header_60.mp3", Row(1_276_416, 2.3249)),
+    ("bitflip_main_300.mp3", Row(1_322_496, 0.0)),
+    ("bitflip_side_150.mp3", Row(1_322_496, 0.6531)),
+    ("bitrate_index_15.mp3", No(NotAudio)),
+    ("bytes_1.mp3", No(NotAudio)),
+    ("bytes_2.mp3", No(NotAudio)),
+    ("bytes_3.mp3", No(NotAudio)),
+    ("bytes_4.mp3", No(NotAudio)),
+    ("bytes_5.mp3", No(NotAudio)),
+    ("crc_bit_lie.mp3", Row(1_322_496, 29.2441)),
+    ("drop_every_50th.mp3", Row(1_296_000, 0.1306)),
+    ("dup_every_50th.mp3", Row(1_348_992, 0.1567)),
+    ("emphasis_reserved.mp3", Row(1_322_496, 0.0)),
+    ("frames_1.mp3", No(Damaged)),
+    ("frames_10.mp3", Row(11_520, 0.0)),
+    ("frames_2.mp3", Row(2_304, 0.0)),
+    ("frames_3.mp3", Row(3_456, 0.0)),
+    ("frames_shuffled.mp3", Row(1_322_496, 7.1837)),
+    ("free_format.mp3", No(UnsupportedCodec)),
+    ("good_no_xing.mp3", Row(1_322_496, 0.0)),
+    ("good_original.mp3", Row(1_321_967, 0.0)),
+    ("good_upper.MP3", Row(1_322_496, 0.0)),
+    ("header_and_side_info.mp3", No(NotAudio)),
+    ("id3_huge_2m.mp3", Row(1_322_496, 0.0)),
+    ("id3_only.mp3", No(NoAudio)),
+    ("id3_padding_1m.mp3", Row(1_322_496, 0.0)),
+    ("id3_plain.mp3", Row(1_322_496, 0.0)),
+    ("id3_size_past_eof.mp3", Row(1_322_496, 0.0)),
+    ("id3_size_too_small.mp3", Row(1_322_496, 0.0)),
+    ("id3_twice.mp3", Row(1_322_496, 0.0)),
+    ("id3_unsync.mp3", Row(1_322_496, 0.0)),
+    ("id3v1_tail.mp3", Row(1_322_496, 0.0)),
+    ("id3v24_footer.mp3", Row(1_322_496, 0.0)),
+    ("is_flac.mp3", No(NotAudio)),
+    ("is_html.mp3", No(NotAudio)),
+    ("is_lfs_pointer.mp3", No(NotAudio)),
+    ("is_mp4.mp3", No(UnsupportedCodec)),
+    ("is_ogg.mp3", No(NotAudio)),
+    ("is_wav.mp3", Row(5_000, 0.0)),
+    ("is_wav_mp3_inside.mp3", Row(1_322_496, 0.0)),
+    ("is_zip.mp3", No(NotAudio)),
+    ("joined_twice_with_tags.mp3", Row(2_644_992, 0.0)),
+    ("lame_delay_4095_pad_4095.mp3", Row(1_314_306, 0.0)),
+    ("lame_delay_576_pad_1000.mp3", Row(1_320_920, 0.0)),
+    ("lame_pad_longer_than_file.mp3", No(NoAudio)),
+    ("layer_bits_zero.mp3", No(NotAudio)),
+    ("lyrics3_tail.mp3", Row(1_322_496, 0.0)),
+    ("mid_garbled_3x2k.mp3", Row(1_308_672, 0.3788)),
+    ("mid_hole_1234.mp3", Row(1_320_192, 0.0392)),
+    ("mid_id3v2.mp3", Row(1_322_496, 0.0)),
+    ("mid_insert_3333.mp3", Row(1_321_344, 0.1437)),
+    ("mid_zeros_20k.mp3", Row(1_293_696, 0.6792)),
+    ("prefix_fake_frame.mp3", Row(1_322_496, 0.0)),
+    ("prefix_html.mp3", Row(1_322_496, 0.0)),
+    ("prefix_random_4k.mp3", Row(1_322_496, 0.0)),
+    ("prefix_random_sync.mp3", Row(1_322_496, 0.0)),
+    ("prefix_zeros_2m.mp3", Row(1_322_496, 0.0)),
+    ("prefix_zeros_64k.mp3", Row(1_322_496, 0.0)),
+    ("private_and_flag_bits.mp3", Row(1_322_496, 0.0)),
+    ("random_1m.mp3", No(NotAudio)),
+    ("random_sync_storm.mp3", No(Damaged)),
+    ("reserved_rate_bits.mp3", No(NotAudio)),
+    ("reservoir_cut_at_1.mp3", Row(1_321_344, 0.0)),
+    ("reservoir_cut_at_382.mp3", Row(882_432, 0.0)),
+    ("reservoir_cut_at_574.mp3", Row(661_248, 0.0)),
+    ("reservoir_cut_at_7.mp3", Row(1_314_432, 0.0)),
+    ("suffix_html.mp3", Row(1_322_496, 0.0)),
+    ("suffix_random_100k.mp3", Row(1_322_496, 0.0)),
+    ("suffix_zeros.mp3", Row(1_322_496, 0.0)),
+    ("trunc_1s.mp3", Row(43_776, 0.0)),
+    ("trunc_in_header.mp3", Row(792_576, 0.0261)),
+    ("trunc_mid_frame.mp3", Row(792_576, 0.0261)),
+    ("xing_4g.mp3", Row(1_322_496, 0.0)),
+    ("xing_only.mp3", No(NoAudio)),
+    ("xing_over_10.mp3", Row(1_322_496, 0.0)),
+    ("xing_right.mp3", Row(1_322_496, 0.0)),
+    ("xing_times_10.mp3", Row(1_322_496, 0.0)),
+    ("xing_toc_random.mp3", Row(1_322_496, 0.0)),
+    ("xing_twice.mp3", Row(1_322_496, 0.0)),
+    ("xing_zero.mp3", Row(1_322_496, 0.0)),
+    ("zero_length.mp3", No(Empty)),
+];
+
+pub fn trials() -> Vec<Trial> {
+    vec![real("damaged::each_of_84_files_has_its_outcome", outcomes)]
+}
+
+fn outcomes(data: &Path) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let made = Command::new("python3")
+        .args([data.join("make_damaged.py"), data.join(GOOD_CLIP), folder.path().to_path_buf()])
+        .output()?;
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.path().join("manifest.json"))?)?;
+    let expect: BTreeMap<&str, &str> = manifest["files"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, file)| (name.as_str(), file["expect"].as_str().unwrap()))
+        .collect();
+    assert_eq!(expect.keys().copied().collect::<Vec<_>>(), OUTCOMES.map(|(name, _)| name));
+    let mut decoder = decoder(44_100, None, MIN_DURATION_S);
+    let mut faults = Vec::new();
+    for (name, outcome) in &OUTCOMES {
+        faults.extend(mismatch(name, outcome, &decode(&mut decoder, &folder.path().join(name))));
+        assert!(fits(expect[name], outcome), "{name}: the table does not fit what its maker expects: {}", expect[name]);
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+}
+
+/// The maker's coarse guide: what fails must be a reject, what decodes a row; the rest may be either.
+fn fits(expect: &str, outcome: &Outcome) -> bool {
+    match expect {
+        "decode" => matches!(outcome, Row(..)),
+        "fail" => matches!(outcome, No(_)),
+        _ => true,
+    }
+}
