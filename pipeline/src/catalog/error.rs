@@ -1,9 +1,10 @@
 //! What can stop the catalog: the metadata as a whole, a step's SQL, or two rows that claim to be one clip.
 
-use std::io;
 use std::path::PathBuf;
 
 use datafusion::error::DataFusionError;
+
+use crate::source::SourceError;
 
 /// Why there is no catalog. A bad row is no error but a reject.
 #[derive(Debug, thiserror::Error)]
@@ -14,14 +15,9 @@ pub enum CatalogError {
         /// Kind of the data set.
         dataset: &'static str,
     },
-    /// A metadata file cannot be read.
-    #[error("metadata {path}: cannot be read")]
-    Read {
-        /// The file, folder or zip.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    /// A metadata file, folder or zip cannot be opened.
+    #[error("metadata")]
+    Source(#[from] SourceError),
     /// The folder or zip does not hold the file.
     #[error("metadata {path}: no `{wanted}` in it; there is {found}")]
     NoFile {

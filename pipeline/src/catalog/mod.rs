@@ -6,7 +6,6 @@
 mod csv_text;
 mod engine;
 mod error;
-mod files;
 mod fma;
 mod load;
 mod python_list;
@@ -25,10 +24,10 @@ use wavemill_schemas::reject::Reject;
 
 pub use self::error::CatalogError;
 use self::engine::Engine;
-use self::files::Files;
 use self::load::Loaded;
 use self::steps::Cleaner;
 use crate::source::AudioIndex;
+use crate::source::metadata::Files;
 
 /// Limits of the catalog.
 #[derive(Clone, Copy, Debug)]
@@ -170,17 +169,18 @@ fn load(
         Dataset::Folders => load::folders(audio),
         Dataset::Fma => {
             let path = path("fma")?;
-            let files = MetadataFiles::open(path)?;
-            let tracks = files.only_or_named("tracks.csv")?;
-            let genres = match files.named("genres.csv") {
+            let files = Files::open(path)?;
+            let tracks = main_file(&files, path, "tracks.csv")?;
+            let genres = match files.names().find(|name| *name == "genres.csv") {
                 Some(name) => Some((name, files.read(name)?)),
                 None => None,
             };
             load::fma(engine, (tracks, files.read(tracks)?), genres)
         }
         Dataset::Table => {
-            let files = MetadataFiles::open(path("table")?)?;
-            let name = files.only_or_named("*.csv or *.parquet")?;
+            let path = path("table")?;
+            let files = Files::open(path)?;
+            let name = main_file(&files, path, "single CSV or Parquet file")?;
             if name.ends_with(".parquet") {
                 load::parquet_table(name, files.read(name)?)
             } else {
@@ -190,35 +190,14 @@ fn load(
     }
 }
 
-/// [`Files`] with errors that name the path.
-struct MetadataFiles<'a> {
-    path: &'a Path,
-    files: Files,
-}
-
-impl<'a> MetadataFiles<'a> {
-    fn open(path: &'a Path) -> Result<Self, CatalogError> {
-        let files = Files::open(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
-        Ok(Self { path, files })
-    }
-
-    fn named(&self, wanted: &str) -> Option<&str> {
-        self.files.names().iter().map(String::as_str).find(|name| *name == wanted)
-    }
-
-    /// The file named `wanted`, or the only one there is.
-    fn only_or_named(&self, wanted: &'static str) -> Result<&str, CatalogError> {
-        let names = self.files.names();
-        match names {
-            [only] => Ok(only),
-            _ => self.named(wanted).ok_or_else(|| {
-                let found = names.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(", ");
-                CatalogError::NoFile { path: self.path.to_owned(), wanted, found }
-            }),
-        }
-    }
-
-    fn read(&self, name: &str) -> Result<Box<dyn std::io::Read + Send>, CatalogError> {
-        self.files.read(name).map_err(|source| CatalogError::Read { path: self.path.join(name), source })
+/// The only file there is, or the one named `wanted`.
+fn main_file<'a>(files: &'a Files, path: &Path, wanted: &'static str) -> Result<&'a str, CatalogError> {
+    let names: Vec<&str> = files.names().collect();
+    match names[..] {
+        [only] => Ok(only),
+        _ => names.iter().copied().find(|name| *name == wanted).ok_or_else(|| {
+            let found = names[..names.len().min(6)].join(", ");
+            CatalogError::NoFile { path: path.to_owned(), wanted, found }
+        }),
     }
 }

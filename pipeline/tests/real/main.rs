@@ -1,8 +1,10 @@
 //! Library code of the pipeline on real files; one binary, a module a subject.
 
-use wavemill_tests::{Arguments, Trial};
+mod catalog;
+
+use wavemill_tests::Arguments;
 
 fn main() {
-    let tests: Vec<Trial> = Vec::new();
+    let tests = catalog::trials();
     wavemill_tests::run(&Arguments::from_args(), tests).exit();
 }
