@@ -29,7 +29,9 @@ pub enum CatalogError {
         found: String,
     },
     /// The header is not of the data set's form.
-    #[error("metadata file {file}: no header line starts with `track_id` (FMA's files have one among the first {lines})")]
+    #[error(
+        "metadata file {file}: no header line starts with `track_id` (FMA's files have one among the first {lines})"
+    )]
     Header {
         /// The file's name.
         file: String,
@@ -107,6 +109,16 @@ pub enum CatalogError {
         column: String,
         /// Known columns with similar names.
         nearest: String,
+    },
+    /// A value of the split column that cannot be the name of a folder.
+    #[error(
+        "split column `{column}` has the value {value:?}: sides are folders, named by letters, digits, `_`, `-`, `.`"
+    )]
+    SplitValue {
+        /// The column.
+        column: String,
+        /// The value.
+        value: String,
     },
     /// Not one row has a file.
     #[error("none of the {rows} rows has a file below the audio root: expected {example}, for one")]

@@ -6,6 +6,7 @@
 mod csv_text;
 mod engine;
 mod error;
+mod extra;
 mod fma;
 mod load;
 mod python_list;
@@ -13,17 +14,20 @@ mod rows;
 mod rows_hash;
 pub mod split;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::{Array, RecordBatch};
-use wavemill_schemas::recipe::{Dataset, Recipe};
+use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe};
 use wavemill_schemas::reject::Reject;
 
-pub use self::error::CatalogError;
 use self::engine::Engine;
+pub use self::error::CatalogError;
+pub use self::extra::{ExtraTable, extra_tables};
 use self::load::Loaded;
 use self::steps::Cleaner;
 use crate::source::AudioIndex;
@@ -90,8 +94,10 @@ pub struct Catalog {
     pub rows_read: u64,
     /// One per cleaning step, in order: `subset` where the recipe has one, the recipe's, `audio` where it is required.
     pub steps: Vec<StepCount>,
-    /// `bad_row` and `bad_encoding`, by line.
+    /// `bad_row` and `bad_encoding` of the main metadata file, by line: rows read = kept + dropped + these.
     pub rejects: Vec<Reject>,
+    /// The same of `genres.csv`: outside that sum.
+    pub further_rejects: Vec<Reject>,
     /// What a person should know (over half of the rows have no audio, …), one sentence each.
     pub warnings: Vec<String>,
 }
@@ -114,6 +120,9 @@ pub fn clean(
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
+    if let Some(path) = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma) {
+        set_extra_tables(&engine, &recipe.catalog, path)?;
+    }
     let mut cleaner = Cleaner::new(&engine, loaded.rows);
     cleaner.run(&recipe.catalog)?;
     let mut warnings = Vec::new();
@@ -129,7 +138,8 @@ pub fn clean(
     for (target, labels) in recipe.targets.iter().zip(labels) {
         if labels.unlisted > 0 {
             let (name, n) = (&target.name, labels.unlisted);
-            warnings.push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
+            warnings
+                .push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
         }
         classes.insert(target.name.clone(), labels.classes);
     }
@@ -140,8 +150,21 @@ pub fn clean(
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
     let rows_hash = rows_hash::rows_hash(&tracks)?;
     tables.insert("tracks".to_owned(), tracks);
-    let (rows_read, rejects, steps) = (loaded.rows_read, loaded.rejects, cleaner.steps);
-    Ok(Catalog { clips, classes, tables, rows_hash, rows_read, steps, rejects, warnings })
+    let (rows_read, steps) = (loaded.rows_read, cleaner.steps);
+    let (rejects, further_rejects) = (loaded.rejects, loaded.further_rejects);
+    Ok(Catalog { clips, classes, tables, rows_hash, rows_read, steps, rejects, further_rejects, warnings })
+}
+
+/// Reads the further tables that a cleaning step names; the others stay on disk. Their broken rows are counted where
+/// the whole table is copied.
+fn set_extra_tables(engine: &Engine, spec: &CatalogSpec, metadata: &Path) -> Result<(), CatalogError> {
+    let sql = || spec.clean.iter().flat_map(|step| [&step.predicate, &step.sql]).flatten();
+    for table in extra_tables(metadata)? {
+        if sql().any(|sql| sql.contains(table.name())) {
+            engine.set_table(&table.name().to_owned(), &table.read_whole()?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not.
