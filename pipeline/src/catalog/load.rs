@@ -16,7 +16,7 @@ use wavemill_schemas::canonical;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::csv_text::{Header, LINE, TextReader};
-use super::engine::Engine;
+use super::engine::{Engine, text_views};
 use super::steps::with_first_column;
 use super::types::{self, Kind, Typer};
 use super::{CatalogError, fma};
@@ -133,7 +133,7 @@ pub fn parquet_table(file: &str, mut input: impl Read) -> Result<Loaded, Catalog
     let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(unreadable)?;
     let schema = builder.schema().clone();
     let batches = builder.build().map_err(unreadable)?.collect::<Result<Vec<_>, _>>()?;
-    let rows = concat_batches(&schema, &batches)?;
+    let rows = text_views(&concat_batches(&schema, &batches)?)?;
     let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
     let rows_read = rows.num_rows() as u64;
     let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
