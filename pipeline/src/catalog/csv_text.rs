@@ -50,7 +50,8 @@ impl<R: Read> TextReader<R> {
     /// # Errors
     /// `Csv` when reading fails, `Header` and `DuplicateColumn` when the header is not of the named form.
     pub fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 17).from_reader(input);
+        let mut reader =
+            csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 17).from_reader(input);
         let names = column_names(file, &mut reader, header)?;
         let mut fields = vec![Field::new(LINE, DataType::Int64, false)];
         let mut seen = BTreeSet::from([LINE]);
@@ -61,7 +62,14 @@ impl<R: Read> TextReader<R> {
             fields.push(Field::new(name, DataType::Utf8View, true));
         }
         let schema = Arc::new(Schema::new(fields));
-        Ok(Self { file: file.to_owned(), reader, record: StringRecord::new(), schema, rows_read: 0, rejects: Vec::new() })
+        Ok(Self {
+            file: file.to_owned(),
+            reader,
+            record: StringRecord::new(),
+            schema,
+            rows_read: 0,
+            rejects: Vec::new(),
+        })
     }
 
     /// [`LINE`], then one text column a column of the file.
@@ -148,7 +156,8 @@ fn column_names<R: Read>(file: &str, reader: &mut csv::Reader<R>, header: Header
     let mut levels: Vec<StringRecord> = Vec::new();
     let lines_max = if header == Header::Line { 1 } else { HEADER_LINES_MAX };
     while levels.len() < lines_max {
-        let more = reader.read_record(&mut record).map_err(|source| CatalogError::Csv { file: file.to_owned(), source })?;
+        let more =
+            reader.read_record(&mut record).map_err(|source| CatalogError::Csv { file: file.to_owned(), source })?;
         if !more {
             break;
         }
@@ -158,7 +167,9 @@ fn column_names<R: Read>(file: &str, reader: &mut csv::Reader<R>, header: Header
         }
     }
     match levels.pop() {
-        Some(only) if header == Header::Line => Ok(only.iter().enumerate().map(|(i, name)| plain_name(i, name)).collect()),
+        Some(only) if header == Header::Line => {
+            Ok(only.iter().enumerate().map(|(i, name)| plain_name(i, name)).collect())
+        }
         _ => Err(CatalogError::Header { file: file.to_owned(), lines: HEADER_LINES_MAX }),
     }
 }

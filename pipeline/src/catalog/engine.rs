@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::datasource::MemTable;
@@ -71,9 +73,25 @@ impl Engine {
             let schema = Arc::new(frame.schema().as_arrow().clone());
             let batches = frame.collect().await?;
             let schema = batches.first().map_or(schema, RecordBatch::schema);
-            Ok(concat_batches(&schema, &batches)?)
+            Ok(text_views(&concat_batches(&schema, &batches)?)?)
         })
     }
+}
+
+/// All text as `Utf8View`, whichever of arrow's three kinds a function or a file gave.
+///
+/// # Errors
+/// Arrow's own.
+pub fn text_views(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let mut fields = rows.schema().fields().to_vec();
+    let mut columns = rows.columns().to_vec();
+    for (field, column) in fields.iter_mut().zip(&mut columns) {
+        if matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8) {
+            *column = cast(column, &DataType::Utf8View)?;
+            *field = Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View));
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
 /// One line for a person; an unknown column is answered with the known ones nearest to it.

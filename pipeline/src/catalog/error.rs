@@ -1,9 +1,10 @@
 //! What can stop the catalog: the metadata as a whole, a step's SQL, or two rows that claim to be one clip.
 
-use std::io;
 use std::path::PathBuf;
 
 use datafusion::error::DataFusionError;
+
+use crate::source::SourceError;
 
 /// Why there is no catalog. A bad row is no error but a reject.
 #[derive(Debug, thiserror::Error)]
@@ -14,14 +15,9 @@ pub enum CatalogError {
         /// Kind of the data set.
         dataset: &'static str,
     },
-    /// A metadata file cannot be read.
-    #[error("metadata {path}: cannot be read")]
-    Read {
-        /// The file, folder or zip.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    /// A metadata file, folder or zip cannot be opened.
+    #[error("metadata")]
+    Source(#[from] SourceError),
     /// The folder or zip does not hold the file.
     #[error("metadata {path}: no `{wanted}` in it; there is {found}")]
     NoFile {
@@ -33,7 +29,9 @@ pub enum CatalogError {
         found: String,
     },
     /// The header is not of the data set's form.
-    #[error("metadata file {file}: no header line starts with `track_id` (FMA's files have one among the first {lines})")]
+    #[error(
+        "metadata file {file}: no header line starts with `track_id` (FMA's files have one among the first {lines})"
+    )]
     Header {
         /// The file's name.
         file: String,
@@ -111,6 +109,16 @@ pub enum CatalogError {
         column: String,
         /// Known columns with similar names.
         nearest: String,
+    },
+    /// A value of the split column that cannot be the name of a folder.
+    #[error(
+        "split column `{column}` has the value {value:?}: sides are folders, named by letters, digits, `_`, `-`, `.`"
+    )]
+    SplitValue {
+        /// The column.
+        column: String,
+        /// The value.
+        value: String,
     },
     /// Not one row has a file.
     #[error("none of the {rows} rows has a file below the audio root: expected {example}, for one")]

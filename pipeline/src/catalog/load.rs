@@ -16,7 +16,7 @@ use wavemill_schemas::canonical;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::csv_text::{Header, LINE, TextReader};
-use super::engine::Engine;
+use super::engine::{Engine, text_views};
 use super::steps::with_first_column;
 use super::types::{self, Kind, Typer};
 use super::{CatalogError, fma};
@@ -28,8 +28,10 @@ pub struct Loaded {
     pub rows: RecordBatch,
     /// Records read, rejected ones among them.
     pub rows_read: u64,
-    /// `bad_row` and `bad_encoding`.
+    /// `bad_row` and `bad_encoding` of the main file.
     pub rejects: Vec<Reject>,
+    /// The same of the others.
+    pub further_rejects: Vec<Reject>,
     /// Further tables, by name.
     pub tables: BTreeMap<String, RecordBatch>,
 }
@@ -79,7 +81,7 @@ pub fn csv_file<R: Read + Send>(
     rejects.extend(unreadable);
     rejects.sort_by_key(|reject| reject.line);
     let rows = concat_batches(typer.schema(), &batches)?;
-    Ok(Loaded { rows, rows_read, rejects, tables: BTreeMap::new() })
+    Ok(Loaded { rows, rows_read, rejects, further_rejects: Vec::new(), tables: BTreeMap::new() })
 }
 
 /// FMA's `tracks.csv` and, where given, `genres.csv`.
@@ -100,7 +102,7 @@ pub fn fma(
     if let Some((file, input)) = genres {
         let csv = CsvFile { file, input, header: Header::Line, required: None };
         let genres = csv_file(engine, csv, fma::kind)?;
-        loaded.rejects.extend(genres.rejects);
+        loaded.further_rejects = genres.rejects;
         loaded.tables.insert("genres".to_owned(), without_line(&genres.rows)?);
     }
     Ok(loaded)
@@ -131,11 +133,11 @@ pub fn parquet_table(file: &str, mut input: impl Read) -> Result<Loaded, Catalog
     let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(unreadable)?;
     let schema = builder.schema().clone();
     let batches = builder.build().map_err(unreadable)?.collect::<Result<Vec<_>, _>>()?;
-    let rows = concat_batches(&schema, &batches)?;
+    let rows = text_views(&concat_batches(&schema, &batches)?)?;
     let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
     let rows_read = rows.num_rows() as u64;
     let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
-    Ok(Loaded { rows, rows_read, rejects: Vec::new(), tables: BTreeMap::new() })
+    Ok(Loaded { rows, rows_read, rejects: Vec::new(), further_rejects: Vec::new(), tables: BTreeMap::new() })
 }
 
 impl Loaded {
@@ -180,7 +182,13 @@ pub fn folders(audio: &AudioIndex) -> Result<Loaded, CatalogError> {
     ]);
     let columns: Vec<ArrayRef> = vec![Arc::new(lines), Arc::new(keys), Arc::new(ids), Arc::new(genres)];
     let rows = RecordBatch::try_new(Arc::new(schema), columns)?;
-    Ok(Loaded { rows, rows_read: audio.len() as u64, rejects: Vec::new(), tables: BTreeMap::new() })
+    Ok(Loaded {
+        rows,
+        rows_read: audio.len() as u64,
+        rejects: Vec::new(),
+        further_rejects: Vec::new(),
+        tables: BTreeMap::new(),
+    })
 }
 
 /// The columns without [`LINE`].

@@ -6,7 +6,7 @@
 mod csv_text;
 mod engine;
 mod error;
-mod files;
+mod extra;
 mod fma;
 mod load;
 mod python_list;
@@ -14,21 +14,24 @@ mod rows;
 mod rows_hash;
 pub mod split;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::{Array, RecordBatch};
-use wavemill_schemas::recipe::{Dataset, Recipe};
+use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe};
 use wavemill_schemas::reject::Reject;
 
-pub use self::error::CatalogError;
 use self::engine::Engine;
-use self::files::Files;
+pub use self::error::CatalogError;
+pub use self::extra::{ExtraTable, extra_tables};
 use self::load::Loaded;
 use self::steps::Cleaner;
 use crate::source::AudioIndex;
+use crate::source::metadata::Files;
 
 /// Limits of the catalog.
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +94,10 @@ pub struct Catalog {
     pub rows_read: u64,
     /// One per cleaning step, in order: `subset` where the recipe has one, the recipe's, `audio` where it is required.
     pub steps: Vec<StepCount>,
-    /// `bad_row` and `bad_encoding`, by line.
+    /// `bad_row` and `bad_encoding` of the main metadata file, by line: rows read = kept + dropped + these.
     pub rejects: Vec<Reject>,
+    /// The same of `genres.csv`: outside that sum.
+    pub further_rejects: Vec<Reject>,
     /// What a person should know (over half of the rows have no audio, …), one sentence each.
     pub warnings: Vec<String>,
 }
@@ -115,6 +120,9 @@ pub fn clean(
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
+    if let Some(path) = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma) {
+        set_extra_tables(&engine, &recipe.catalog, path)?;
+    }
     let mut cleaner = Cleaner::new(&engine, loaded.rows);
     cleaner.run(&recipe.catalog)?;
     let mut warnings = Vec::new();
@@ -130,7 +138,8 @@ pub fn clean(
     for (target, labels) in recipe.targets.iter().zip(labels) {
         if labels.unlisted > 0 {
             let (name, n) = (&target.name, labels.unlisted);
-            warnings.push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
+            warnings
+                .push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
         }
         classes.insert(target.name.clone(), labels.classes);
     }
@@ -141,8 +150,21 @@ pub fn clean(
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
     let rows_hash = rows_hash::rows_hash(&tracks)?;
     tables.insert("tracks".to_owned(), tracks);
-    let (rows_read, rejects, steps) = (loaded.rows_read, loaded.rejects, cleaner.steps);
-    Ok(Catalog { clips, classes, tables, rows_hash, rows_read, steps, rejects, warnings })
+    let (rows_read, steps) = (loaded.rows_read, cleaner.steps);
+    let (rejects, further_rejects) = (loaded.rejects, loaded.further_rejects);
+    Ok(Catalog { clips, classes, tables, rows_hash, rows_read, steps, rejects, further_rejects, warnings })
+}
+
+/// Reads the further tables that a cleaning step names; the others stay on disk. Their broken rows are counted where
+/// the whole table is copied.
+fn set_extra_tables(engine: &Engine, spec: &CatalogSpec, metadata: &Path) -> Result<(), CatalogError> {
+    let sql = || spec.clean.iter().flat_map(|step| [&step.predicate, &step.sql]).flatten();
+    for table in extra_tables(metadata)? {
+        if sql().any(|sql| sql.contains(table.name())) {
+            engine.set_table(&table.name().to_owned(), &table.read_whole()?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not.
@@ -170,17 +192,18 @@ fn load(
         Dataset::Folders => load::folders(audio),
         Dataset::Fma => {
             let path = path("fma")?;
-            let files = MetadataFiles::open(path)?;
-            let tracks = files.only_or_named("tracks.csv")?;
-            let genres = match files.named("genres.csv") {
+            let files = Files::open(path)?;
+            let tracks = main_file(&files, path, "tracks.csv")?;
+            let genres = match files.names().find(|name| *name == "genres.csv") {
                 Some(name) => Some((name, files.read(name)?)),
                 None => None,
             };
             load::fma(engine, (tracks, files.read(tracks)?), genres)
         }
         Dataset::Table => {
-            let files = MetadataFiles::open(path("table")?)?;
-            let name = files.only_or_named("*.csv or *.parquet")?;
+            let path = path("table")?;
+            let files = Files::open(path)?;
+            let name = main_file(&files, path, "single CSV or Parquet file")?;
             if name.ends_with(".parquet") {
                 load::parquet_table(name, files.read(name)?)
             } else {
@@ -190,35 +213,14 @@ fn load(
     }
 }
 
-/// [`Files`] with errors that name the path.
-struct MetadataFiles<'a> {
-    path: &'a Path,
-    files: Files,
-}
-
-impl<'a> MetadataFiles<'a> {
-    fn open(path: &'a Path) -> Result<Self, CatalogError> {
-        let files = Files::open(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
-        Ok(Self { path, files })
-    }
-
-    fn named(&self, wanted: &str) -> Option<&str> {
-        self.files.names().iter().map(String::as_str).find(|name| *name == wanted)
-    }
-
-    /// The file named `wanted`, or the only one there is.
-    fn only_or_named(&self, wanted: &'static str) -> Result<&str, CatalogError> {
-        let names = self.files.names();
-        match names {
-            [only] => Ok(only),
-            _ => self.named(wanted).ok_or_else(|| {
-                let found = names.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(", ");
-                CatalogError::NoFile { path: self.path.to_owned(), wanted, found }
-            }),
-        }
-    }
-
-    fn read(&self, name: &str) -> Result<Box<dyn std::io::Read + Send>, CatalogError> {
-        self.files.read(name).map_err(|source| CatalogError::Read { path: self.path.join(name), source })
+/// The only file there is, or the one named `wanted`.
+fn main_file<'a>(files: &'a Files, path: &Path, wanted: &'static str) -> Result<&'a str, CatalogError> {
+    let names: Vec<&str> = files.names().collect();
+    match names[..] {
+        [only] => Ok(only),
+        _ => names.iter().copied().find(|name| *name == wanted).ok_or_else(|| {
+            let found = names[..names.len().min(6)].join(", ");
+            CatalogError::NoFile { path: path.to_owned(), wanted, found }
+        }),
     }
 }

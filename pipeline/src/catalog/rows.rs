@@ -96,7 +96,12 @@ pub fn with_splits(rows: &RecordBatch, classes: &[Option<i32>], recipe: &Recipe)
     ];
     if recipe.split.rule == SplitRule::Column {
         let name = recipe.split.column.as_deref().unwrap_or_default();
-        columns.push(("split_column", or_no_side(&text_column(rows, "split.column", name)?)));
+        let values = text_column(rows, "split.column", name)?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if let Some(value) = values.iter().flatten().find(|value| value.is_empty() || !value.chars().all(is_plain)) {
+            return Err(CatalogError::SplitValue { column: name.to_owned(), value: value.to_owned() });
+        }
+        columns.push(("split_column", or_no_side(&values)));
     }
     with_last_columns(rows, columns)
 }
@@ -147,7 +152,8 @@ pub fn clips(tracks: &RecordBatch, labels: &[Labels], rule: SplitRule) -> Result
         SplitRule::Column => text_column(tracks, "split", "split_column")?,
         SplitRule::Segment => rows_without_side(tracks.num_rows()),
     };
-    let value = |column: &Option<Int64Array>, row| column.as_ref().filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row));
+    let value =
+        |column: &Option<Int64Array>, row| column.as_ref().filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row));
     let clip = |row: usize| ClipRow {
         clip_key: keys.value(row).to_owned(),
         track_id: ids.value(row),

@@ -116,12 +116,9 @@ mod tests {
 
     fn rows(keys: &[String], seed: u64) -> Vec<SplitRow<'_>> {
         let pick = |domain: &str, key: &str, n: u64| canonical::hash(domain, seed, key) % n;
-        let row = |key: &String| SplitRow {
-            key: key.as_str(),
-            class: Some(pick("class", key, 5) as i32).filter(|&class| class > 0),
-            artist: Some(pick("artist", key, 60) as i64).filter(|&artist| artist > 0),
-        };
-        keys.iter().map(row).collect()
+        let class = |key| Some(pick("class", key, 5) as i32).filter(|&class| class > 0);
+        let artist = |key| Some(pick("artist", key, 60) as i64).filter(|&artist| artist > 0);
+        keys.iter().map(|key| SplitRow { key, class: class(key), artist: artist(key) }).collect()
     }
 
     fn by_key<'a>(rows: &[SplitRow<'a>], sides: &[usize]) -> BTreeMap<&'a str, usize> {

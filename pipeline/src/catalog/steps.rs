@@ -112,7 +112,8 @@ impl<'a> Cleaner<'a> {
     fn kept_lines(&self, step: &str, output: &RecordBatch) -> Result<Int64Array, CatalogError> {
         let lines = cast(&output[LINE], &DataType::Int64)?.as_primitive::<Int64Type>().clone();
         let mut seen = HashSet::with_capacity(lines.len());
-        let fresh = |line: Option<i64>| line.is_some_and(|line| self.row_of_line.contains_key(&line) && seen.insert(line));
+        let fresh =
+            |line: Option<i64>| line.is_some_and(|line| self.row_of_line.contains_key(&line) && seen.insert(line));
         if lines.iter().all(fresh) {
             return Ok(lines);
         }

@@ -178,7 +178,8 @@ impl Typer {
     fn reject(&self, text: &RecordBatch, row: usize, column: usize) -> Reject {
         let values = text.column(column).as_string_view();
         let (field, kind) = (self.schema.field(column), self.columns[column].0);
-        let shown: String = if values.is_null(row) { String::new() } else { values.value(row).chars().take(40).collect() };
+        let shown: String =
+            if values.is_null(row) { String::new() } else { values.value(row).chars().take(40).collect() };
         let detail = format!("{}: `{shown}` is no {kind:?} for column {}", self.file, field.name());
         let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
         let lines = text.column(0).as_primitive::<Int64Type>();

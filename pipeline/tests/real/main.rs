@@ -3,6 +3,7 @@
 // clippy knows tests by `cfg(test)`, which a test binary without the standard harness lacks.
 #![allow(clippy::unwrap_used)]
 
+mod catalog;
 mod conformance;
 mod damaged;
 mod decode;
@@ -10,6 +11,6 @@ mod decode;
 use wavemill_tests::Arguments;
 
 fn main() {
-    let tests = [conformance::trials(), damaged::trials(), decode::trials()].into_iter().flatten().collect();
-    wavemill_tests::run(&Arguments::from_args(), tests).exit();
+    let tests = [catalog::trials(), conformance::trials(), damaged::trials(), decode::trials()];
+    wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect()).exit();
 }

@@ -1,0 +1,206 @@
+//! Small files through `clean`: what broken rows, wrong SQL and missing audio come to.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use wavemill_schemas::recipe::{CleanStep, SplitRule, SplitSpec, TargetSpec};
+use wavemill_schemas::reject::Reason;
+
+use super::*;
+use crate::source::{InputId, Stamp};
+
+const HEADER: &str =
+    "\u{feff},album,artist,set,set,track,track\n,id,id,split,subset,genre_top,genres_all\ntrack_id,,,,,,\n";
+
+fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
+    let targets = vec![TargetSpec { name: "genre".into(), column: "track_genre_top".into(), classes: None }];
+    Recipe {
+        name: "test".into(),
+        description: String::new(),
+        catalog: CatalogSpec { dataset, subset: None, require_audio: false, clean },
+        targets,
+        split: SplitSpec::default(),
+        audio: Default::default(),
+        features: Vec::new(),
+        shards: Default::default(),
+    }
+}
+
+fn keep(step: &str, predicate: &str) -> CleanStep {
+    CleanStep { step: step.into(), predicate: Some(predicate.into()), sql: None }
+}
+
+fn query(step: &str, sql: &str) -> CleanStep {
+    CleanStep { step: step.into(), predicate: None, sql: Some(sql.into()) }
+}
+
+fn tracks_csv(rows: &[u8]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tracks.csv"), [HEADER.as_bytes(), rows].concat()).unwrap();
+    folder
+}
+
+/// Tracks 1 to `n`: artist i / 2, a third of them without a genre.
+fn some_tracks(n: usize) -> tempfile::TempDir {
+    let mut rows = String::new();
+    for i in 1..=n {
+        let genre = ["", "Rock", "Jazz"][i % 3];
+        writeln!(rows, "{i},-1,{},training,small,{genre},\"[1, 2]\"", i / 2).unwrap();
+    }
+    tracks_csv(rows.as_bytes())
+}
+
+fn run(recipe: &Recipe, metadata: &Path) -> Result<Catalog, CatalogError> {
+    clean(recipe, Some(metadata), &AudioIndex::new(), CatalogSettings::default())
+}
+
+fn step_error(step: CleanStep) -> String {
+    let tracks = some_tracks(6);
+    run(&recipe(Dataset::Fma, vec![step]), tracks.path()).unwrap_err().to_string()
+}
+
+fn index<'a>(keys: impl IntoIterator<Item = &'a str>) -> AudioIndex {
+    keys.into_iter().map(|key| (key.to_owned(), InputId { bytes: 1, stamp: Stamp::MtimeNs(0) })).collect()
+}
+
+#[test]
+fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
+    let rows = b"1,5,1,training,small,Rock,[1]\n\
+        2,5,1,training,small,\"two\nlines\",[1]\n\
+        3,x,1,training,small,Rock,[1]\n\
+        4,5,1,training,small,Rock\n\
+        5,5,1,training,small,R\xf6ck,[1]\n\
+        six,5,1,training,small,Rock,[1]\n\
+        1,5,1,training,small,Rock,[1]\n\
+        ,5,1,training,small,Rock,[1]\n\
+        9,5,1,training,small,Rock,1;2\n";
+    let catalog = run(&recipe(Dataset::Fma, vec![]), tracks_csv(rows).path()).unwrap();
+    let found: Vec<_> =
+        catalog.rejects.iter().map(|r| (r.reason, r.line.unwrap(), r.column.as_deref().unwrap())).collect();
+    let wanted = [
+        (Reason::BadRow, 7, "album_id"),
+        (Reason::BadRow, 8, "track_genres_all"),
+        (Reason::BadEncoding, 9, "track_genre_top"),
+        (Reason::BadRow, 10, "track_id"),
+        (Reason::BadRow, 11, "track_id"),
+        (Reason::BadRow, 12, "track_id"),
+        (Reason::BadRow, 13, "track_genres_all"),
+    ];
+    assert_eq!(found, wanted);
+    assert_eq!((catalog.rows_read, catalog.clips.len()), (9, 2));
+    assert_eq!(catalog.classes["genre"], ["Rock", "two\nlines"]);
+}
+
+#[test]
+fn steps_are_counted_and_rows_followed() {
+    let steps = vec![
+        keep("labelled", "track_genre_top IS NOT NULL -- a comment"),
+        query("first", "SELECT * FROM input WHERE track_id <= 4 ORDER BY track_id DESC"),
+    ];
+    let tracks = some_tracks(9);
+    let catalog = run(&recipe(Dataset::Fma, steps), tracks.path()).unwrap();
+    let counts: Vec<_> = catalog.steps.iter().map(|step| (step.step.as_str(), step.dropped, step.kept)).collect();
+    assert_eq!(counts, [("labelled", 3, 6), ("first", 3, 3)]);
+    let keys: Vec<_> = catalog.clips.iter().map(|clip| clip.clip_key.as_str()).collect();
+    assert_eq!(keys, ["000/000001.mp3", "000/000002.mp3", "000/000004.mp3"]);
+    assert_eq!((catalog.clips[0].album_id, &catalog.clips[0].genres_all[..]), (None, &[1, 2][..]));
+    let all = &catalog.tables["tracks_all"];
+    assert_eq!((all.num_rows(), all["dropped_by"].null_count()), (9, 3));
+}
+
+#[test]
+fn sql_that_writes_is_refused() {
+    for sql in [
+        "DROP TABLE input",
+        "CREATE TABLE x AS SELECT * FROM input",
+        "INSERT INTO input SELECT * FROM input",
+        "COPY input TO '/tmp/wavemill-must-not-exist.csv'",
+        "SET datafusion.execution.batch_size = 1",
+    ] {
+        let message = step_error(query("bad", sql));
+        assert!(message.contains("`bad`") && message.contains("not supported"), "{sql}: {message}");
+    }
+}
+
+#[test]
+fn misspelt_column_names_the_step_and_the_nearest_columns_in_one_line() {
+    let message = step_error(keep("labelled", "track_genre_topp IS NOT NULL"));
+    assert!(message.starts_with("cleaning step `labelled`: no column `track_genre_topp`"), "{message}");
+    assert!(message.contains("nearest: track_genre_top,") && !message.contains('\n'), "{message}");
+}
+
+#[test]
+fn queries_that_lose_or_repeat_keys_are_errors() {
+    for (sql, wanted) in [
+        ("SELECT csv_line, track_id FROM input", "no `clip_key`"),
+        ("SELECT * FROM input UNION ALL SELECT * FROM input", "twice"),
+        ("SELECT * REPLACE ('a' AS clip_key) FROM input", "twice"),
+        ("SELECT * REPLACE (csv_line + 100 AS csv_line) FROM input", "unknown or repeated `csv_line`"),
+    ] {
+        let message = step_error(query("keys", sql));
+        assert!(message.contains("`keys`") && message.contains(wanted), "{sql}: {message}");
+    }
+}
+
+#[test]
+fn rows_without_audio_are_the_last_step() {
+    let tracks = some_tracks(6);
+    let mut recipe = recipe(Dataset::Fma, vec![]);
+    recipe.catalog.require_audio = true;
+    let clean = |audio: &AudioIndex| clean(&recipe, Some(tracks.path()), audio, CatalogSettings::default());
+    let some = clean(&index(["000/000001.mp3", "000/000003.mp3", "x.mp3"])).unwrap();
+    assert_eq!(some.steps, [StepCount { step: "audio".into(), dropped: 4, kept: 2 }]);
+    assert_eq!(some.warnings, ["4 of 6 rows have no file below the audio root"]);
+    let none = clean(&index(["1.mp3"])).unwrap_err().to_string();
+    assert!(none.contains("none of the 6 rows") && none.contains("000/000001.mp3"), "{none}");
+}
+
+#[test]
+fn folders_give_the_genre() {
+    let audio = index(["jazz/a.mp3", "rock/b.mp3", "c.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+    recipe.split.rule = SplitRule::Stratified;
+    let catalog = clean(&recipe, None, &audio, CatalogSettings::default()).unwrap();
+    assert_eq!(catalog.classes["genre"], ["jazz", "rock"]);
+    let targets: Vec<_> = catalog.clips.iter().map(|clip| (clip.clip_key.as_str(), clip.targets[0])).collect();
+    assert_eq!(targets, [("c.mp3", None), ("jazz/a.mp3", Some(0)), ("rock/b.mp3", Some(1))]);
+}
+
+#[test]
+fn tables_take_keys_and_sides_from_their_own_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gtzan.csv");
+    std::fs::write(&path, "file,label,fold,code\na.wav,blues,train set,007\nb.wav,rock,,8\n").unwrap();
+    let mut recipe =
+        recipe(Dataset::Table, vec![query("keys", "SELECT file AS clip_key, label, fold, code FROM input")]);
+    recipe.targets[0].column = "label".into();
+    recipe.split = SplitSpec { rule: SplitRule::Column, column: Some("fold".into()), ..SplitSpec::default() };
+    let refused = run(&recipe, &path).unwrap_err().to_string();
+    assert!(refused.contains("train set"), "{refused}");
+    std::fs::write(&path, "file,label,fold,code\na.wav,blues,train,007\nb.wav,rock,,8\n").unwrap();
+    let catalog = run(&recipe, &path).unwrap();
+    let splits: Vec<_> = catalog.clips.iter().map(|clip| clip.split.as_str()).collect();
+    assert_eq!(splits, ["train", "none"]);
+    let tracks = &catalog.tables["tracks"];
+    assert!(
+        tracks.column_by_name("code").is_some_and(|code| *code.data_type() == arrow::datatypes::DataType::Utf8View)
+    );
+}
+
+#[test]
+fn features_are_named_by_level_and_typed_f32() {
+    let folder = some_tracks(3);
+    let csv = "feature,mfcc,mfcc\nstatistics,mean,mean\nnumber,01,02\ntrack_id,,\n2,1.5,-2\n3,x,1\n";
+    std::fs::write(folder.path().join("features.csv"), csv).unwrap();
+    let mut table = extra_tables(folder.path()).unwrap().pop().unwrap();
+    assert_eq!(table.name(), "fma_features");
+    let batch = table.next().unwrap().unwrap();
+    let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["track_id", "mfcc_mean_01", "mfcc_mean_02"]);
+    assert_eq!((batch.num_rows(), batch.schema()), (1, table.schema()));
+    assert_eq!(table.rejects()[0].column.as_deref(), Some("mfcc_mean_01"));
+    let join = keep("loud", "track_id IN (SELECT track_id FROM fma_features WHERE mfcc_mean_01 > 1)");
+    let catalog = run(&recipe(Dataset::Fma, vec![join]), folder.path()).unwrap();
+    assert_eq!(catalog.clips.len(), 1);
+}
