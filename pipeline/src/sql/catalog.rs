@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, Int32Array, ListBuilder, RecordBatch, StringArray, UInt64Array, UInt64Builder};
+use arrow::array::{
+    ArrayRef, Int32Builder, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array, UInt64Builder,
+};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, Result};
@@ -32,8 +34,8 @@ const RAW_PREFIX: &str = "raw_";
 /// # Errors
 /// [`SqlError::Failed`] where Arrow refuses the manifest's own tables; none in practice.
 pub fn build(store: PathBuf, url: &ObjectStoreUrl, manifest: &Manifest) -> Result<MemoryCatalogProvider, SqlError> {
-    let mut own = StoreSchema { store: store.clone(), url: url.clone(), ..StoreSchema::default_at(url) };
-    let mut raw = StoreSchema { store, url: url.clone(), ..StoreSchema::default_at(url) };
+    let mut own = StoreSchema::new(store.clone(), url.clone());
+    let mut raw = StoreSchema::new(store, url.clone());
     for entry in &manifest.files {
         let name = table_name(entry);
         match name.strip_prefix(RAW_PREFIX) {
@@ -69,8 +71,8 @@ struct StoreSchema {
 }
 
 impl StoreSchema {
-    fn default_at(url: &ObjectStoreUrl) -> Self {
-        Self { store: PathBuf::new(), url: url.clone(), files: BTreeMap::new(), open: Mutex::default() }
+    fn new(store: PathBuf, url: ObjectStoreUrl) -> Self {
+        Self { store, url, files: BTreeMap::new(), open: Mutex::default() }
     }
 
     fn add(&self, name: &str, batch: RecordBatch) -> Result<(), SqlError> {
@@ -120,12 +122,18 @@ impl SchemaProvider for StoreSchema {
 
 /// `classes(target, class_id, class)`.
 fn classes(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
-    let rows =
-        || manifest.targets.iter().flat_map(|t| t.classes.iter().enumerate().map(move |(id, class)| (t, id, class)));
+    let (mut target_names, mut ids, mut names) = (StringBuilder::new(), Int32Builder::new(), StringBuilder::new());
+    for target in &manifest.targets {
+        for (id, class) in target.classes.iter().enumerate() {
+            target_names.append_value(&target.name);
+            ids.append_value(id as i32);
+            names.append_value(class);
+        }
+    }
     let columns: [(&str, ArrayRef); 3] = [
-        ("target", Arc::new(StringArray::from_iter_values(rows().map(|(target, ..)| &target.name)))),
-        ("class_id", Arc::new(Int32Array::from_iter_values(rows().map(|(_, id, _)| id as i32)))),
-        ("class", Arc::new(StringArray::from_iter_values(rows().map(|(.., class)| class)))),
+        ("target", Arc::new(target_names.finish())),
+        ("class_id", Arc::new(ids.finish())),
+        ("class", Arc::new(names.finish())),
     ];
     Ok(RecordBatch::try_from_iter(columns)?)
 }

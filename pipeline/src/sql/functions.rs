@@ -206,9 +206,9 @@ impl Rows<'_> {
         means.finish()
     }
 
-    fn fold(&self, pick: fn(f32, f32) -> f32) -> Float32Array {
+    fn fold(&self, pick: impl Fn(f32, f32) -> f32) -> Float32Array {
         let mut picked = Float32Builder::with_capacity(self.len);
-        self.for_each(|values| picked.append_option(values.and_then(|v| v.iter().copied().reduce(pick))));
+        self.for_each(|values| picked.append_option(values.and_then(|v| v.iter().copied().reduce(&pick))));
         picked.finish()
     }
 

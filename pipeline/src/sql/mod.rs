@@ -7,6 +7,8 @@
 mod catalog;
 mod error;
 mod functions;
+#[cfg(test)]
+mod memory;
 pub mod output;
 pub mod prompt;
 mod session;

@@ -24,11 +24,55 @@ SQL ends with ; and may take several lines. Tab completes names of tables, colum
 \\q        leave (or Ctrl-D); Ctrl-C drops the line, or stops the query";
 
 const KEYWORDS: &[&str] = &[
-    "AND", "AS", "ASC", "BETWEEN", "BY", "CASE", "CAST", "CROSS JOIN", "DESC", "DESCRIBE", "DISTINCT", "ELSE", "END",
-    "EXCEPT", "EXISTS", "EXPLAIN", "FILTER", "FROM", "FULL JOIN", "GROUP BY", "HAVING", "ILIKE", "IN", "INNER JOIN",
-    "INTERSECT", "IS NOT NULL", "IS NULL", "JOIN", "LEFT JOIN", "LIKE", "LIMIT", "NOT", "NULLS FIRST", "NULLS LAST",
-    "OFFSET", "ON", "OR", "ORDER BY", "OVER", "PARTITION BY", "SELECT", "SHOW TABLES", "THEN", "UNION ALL", "UNNEST",
-    "USING", "WHEN", "WHERE", "WITH",
+    "AND",
+    "AS",
+    "ASC",
+    "BETWEEN",
+    "BY",
+    "CASE",
+    "CAST",
+    "CROSS JOIN",
+    "DESC",
+    "DESCRIBE",
+    "DISTINCT",
+    "ELSE",
+    "END",
+    "EXCEPT",
+    "EXISTS",
+    "EXPLAIN",
+    "FILTER",
+    "FROM",
+    "FULL JOIN",
+    "GROUP BY",
+    "HAVING",
+    "ILIKE",
+    "IN",
+    "INNER JOIN",
+    "INTERSECT",
+    "IS NOT NULL",
+    "IS NULL",
+    "JOIN",
+    "LEFT JOIN",
+    "LIKE",
+    "LIMIT",
+    "NOT",
+    "NULLS FIRST",
+    "NULLS LAST",
+    "OFFSET",
+    "ON",
+    "OR",
+    "ORDER BY",
+    "OVER",
+    "PARTITION BY",
+    "SELECT",
+    "SHOW TABLES",
+    "THEN",
+    "UNION ALL",
+    "UNNEST",
+    "USING",
+    "WHEN",
+    "WHERE",
+    "WITH",
 ];
 
 /// Reads and answers until the user leaves.
@@ -61,9 +105,10 @@ pub fn run(session: &Session, sink: &mut dyn Sink) -> Result<(), SqlError> {
         }
     }
     if let Some(path) = &history {
-        let saved = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
-            editor.save_history(path).map_err(std::io::Error::other)
-        });
+        let saved = path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| editor.save_history(path).map_err(std::io::Error::other));
         if let Err(error) = saved {
             eprintln!("the history was not saved in {}: {error}", path.display());
         }
@@ -80,7 +125,8 @@ fn history_file() -> Option<PathBuf> {
 
 fn answer(session: &Session, sink: &mut dyn Sink, text: &str) -> Result<(), SqlError> {
     let start = Instant::now();
-    let answered = match text.trim().trim_end_matches(';').split_once(char::is_whitespace).unwrap_or((text.trim(), "")) {
+    let answered = match text.trim().trim_end_matches(';').split_once(char::is_whitespace).unwrap_or((text.trim(), ""))
+    {
         ("\\?" | "\\h" | "help", _) => {
             eprintln!("{HELP}");
             return Ok(());

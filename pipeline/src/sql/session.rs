@@ -26,11 +26,14 @@ use wavemill_schemas::manifest::Manifest;
 use super::catalog::{self, CATALOG, RAW, STORE};
 use super::error::nearest;
 use super::output::Sink;
-use super::tensor::TensorType;
+use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 use super::{SqlError, functions};
 
 /// Bytes of tensors in one batch, at most (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
 const BATCH_BYTES: usize = 32 << 20;
+/// The same where the plan holds rows back to sort, join or group them. The reader makes room for whole batches, so that
+/// a few rows left by a filter would hold 32 MiB: `ORDER BY … LIMIT 100` then ran out of 512 MB, and takes 70 so.
+const HELD_BATCH_BYTES: usize = 1 << 20;
 /// Rows of a batch without tensors.
 const BATCH_ROWS_MAX: usize = 8192;
 /// Part of the memory limit that sorts, joins and aggregates may hold; the rest is for batches on their way and readers.
@@ -145,11 +148,12 @@ impl Session {
         let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
         let plan = state.optimize(&plan)?;
         if let Some(row_bytes) = widest_row(&plan)? {
-            let options = state.config_mut().options_mut();
-            options.execution.batch_size =
-                ConfigNonZeroUsize::try_new((BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS_MAX))?;
-            options.execution.target_partitions =
-                self.limits.threads.min(self.limits.memory_bytes / PARTITION_BYTES).max(1);
+            let batch_bytes = if holds_rows(&plan)? { HELD_BATCH_BYTES } else { BATCH_BYTES };
+            let batch_rows = (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX);
+            let partitions = self.limits.threads.min(self.limits.memory_bytes / PARTITION_BYTES).max(1);
+            let execution = &mut state.config_mut().options_mut().execution;
+            execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
+            execution.target_partitions = partitions;
         }
         let physical = state.create_physical_plan(&plan).await?;
         Ok(execute_stream(physical, state.task_ctx())?)
@@ -162,12 +166,16 @@ impl Session {
             let known = [STORE, RAW].contains(&schema);
             let creates = !matches!(statement, Statement::Statement(inner) if is_query(inner));
             if known && !creates && !self.table_exists(schema, table.table()) {
-                let names = self.tables();
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                return Err(SqlError::UnknownTable { near: nearest(table.table(), &names), name: table.to_string() });
+                return Err(self.unknown_table(&table.to_string()));
             }
         }
         Ok(())
+    }
+
+    fn unknown_table(&self, name: &str) -> SqlError {
+        let tables = self.tables();
+        let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+        SqlError::UnknownTable { near: nearest(name, &tables), name: name.to_owned() }
     }
 
     fn schema_provider(&self, schema: &str) -> Option<Arc<dyn datafusion::catalog::SchemaProvider>> {
@@ -195,14 +203,7 @@ impl Session {
             Some(provider) => self.runtime.block_on(provider.table(name))?,
             None => None,
         };
-        match found {
-            Some(provider) => Ok(provider.schema()),
-            None => {
-                let names = self.tables();
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                Err(SqlError::UnknownTable { near: nearest(table, &names), name: table.to_owned() })
-            }
-        }
+        found.map(|provider| provider.schema()).ok_or_else(|| self.unknown_table(table))
     }
 
     /// Names of all scalar and aggregate functions, unsorted.
@@ -244,11 +245,21 @@ fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             let tensors = scan.projected_schema.fields().iter().filter_map(|field| TensorType::of(field));
-            // A tensor of unknown length is taken for a minute of the usual log-mel.
-            let bytes: usize = tensors.map(|tensor| tensor.row_bytes().unwrap_or(660 << 10)).sum();
+            let bytes: usize = tensors.map(|tensor| tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES)).sum();
             widest = widest.max((bytes > 0).then_some(bytes));
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(widest)
+}
+
+/// True where an operator of the plan keeps rows while it reads more.
+fn holds_rows(plan: &LogicalPlan) -> Result<bool, SqlError> {
+    let mut holds = false;
+    plan.apply_with_subqueries(|node| {
+        use LogicalPlan::{Aggregate, Distinct, Join, Sort, Window};
+        holds |= matches!(node, Aggregate(_) | Distinct(_) | Join(_) | Sort(_) | Window(_));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(holds)
 }

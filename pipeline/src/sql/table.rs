@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
@@ -25,7 +25,10 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use wavemill_schemas::manifest::FileEntry;
 
 use super::SqlError;
-use super::tensor::TensorType;
+use super::tensor::{RAGGED_ROW_BYTES, TensorType};
+
+/// Taken for the length of a text or list.
+const TEXT_BYTES: usize = 64;
 
 /// Files of one table, all with one schema.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub struct StoreTable {
     url: ObjectStoreUrl,
     schema: TableSchema,
     files: Vec<PartitionedFile>,
-    statistics: Statistics,
+    rows: usize,
 }
 
 impl StoreTable {
@@ -54,20 +57,36 @@ impl StoreTable {
         let split = first.feature.is_some().then(|| Arc::new(Field::new("split", DataType::Utf8, false)));
         let schema =
             TableSchema::builder(file_schema).with_table_partition_cols(split.into_iter().collect::<Vec<_>>()).build();
-        let files = entries.iter().map(partitioned_file).collect();
-        let statistics = statistics(&schema, entries);
-        Ok(Self { url, schema, files, statistics })
+        let rows = entries.iter().map(|entry| entry.rows as usize).sum();
+        Ok(Self { url, schema, files: entries.iter().map(partitioned_file).collect(), rows })
+    }
+
+    fn projected(&self, projection: Option<&Vec<usize>>) -> impl Iterator<Item = &FieldRef> {
+        let fields = self.schema.table_schema().fields();
+        let wanted = move |i: &usize| projection.is_none_or(|columns| columns.contains(i));
+        (0..fields.len()).filter(wanted).map(|i| &fields[i])
     }
 
     /// Options for a scan: where tensors are read, rows are filtered before their tensors are decoded.
     fn parquet_options(&self, projection: Option<&Vec<usize>>) -> TableParquetOptions {
-        let fields = self.schema.table_schema().fields();
-        let is_tensor = |i: usize| TensorType::of(&fields[i]).is_some();
-        let tensors = projection.map_or_else(|| (0..fields.len()).any(is_tensor), |p| p.iter().any(|&i| is_tensor(i)));
+        let tensors = self.projected(projection).any(|field| TensorType::of(field).is_some());
         let mut options = TableParquetOptions::default();
         options.global.pushdown_filters = tensors;
         options.global.force_filter_selections = tensors;
         options
+    }
+
+    /// Exact row counts, and about how many bytes the columns of a scan are: joins hold the smaller side in memory by
+    /// them, which must never be the side with the tensors.
+    fn statistics(&self, projection: Option<&Vec<usize>>) -> Statistics {
+        let width = |field: &FieldRef| {
+            let tensor = TensorType::of(field).map(|tensor| tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES));
+            tensor.or(field.data_type().primitive_width()).unwrap_or(TEXT_BYTES)
+        };
+        let row_bytes: usize = self.projected(projection).map(width).sum();
+        Statistics::new_unknown(self.schema.table_schema())
+            .with_num_rows(Precision::Exact(self.rows))
+            .with_total_byte_size(Precision::Inexact(self.rows * row_bytes))
     }
 }
 
@@ -79,10 +98,6 @@ impl TableProvider for StoreTable {
 
     fn table_type(&self) -> TableType {
         TableType::Base
-    }
-
-    fn statistics(&self) -> Option<Statistics> {
-        Some(self.statistics.clone())
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -108,7 +123,7 @@ impl TableProvider for StoreTable {
         let groups = FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
         let scan = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups)
-            .with_statistics(self.statistics.clone())
+            .with_statistics(self.statistics(projection))
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
@@ -146,18 +161,4 @@ fn footer_schema(path: &Path) -> Result<SchemaRef, SqlError> {
     let file = File::open(path).map_err(|error| damaged(error.to_string()))?;
     let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|e| damaged(e.to_string()))?;
     Ok(Arc::clone(footer.schema()))
-}
-
-/// Row counts are exact: joins put the smaller side in memory by them. Widths are known of tensors alone.
-fn statistics(schema: &TableSchema, entries: &[FileEntry]) -> Statistics {
-    let rows = entries.iter().map(|entry| entry.rows as usize).sum::<usize>();
-    let mut statistics = Statistics::new_unknown(schema.table_schema());
-    statistics.num_rows = Precision::Exact(rows);
-    let columns = statistics.column_statistics.iter_mut().zip(schema.table_schema().fields());
-    for (column, field) in columns {
-        if let Some(bytes) = TensorType::of(field).and_then(|tensor| tensor.row_bytes()) {
-            column.byte_size = Precision::Exact(rows * bytes);
-        }
-    }
-    statistics
 }

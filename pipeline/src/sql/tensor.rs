@@ -17,6 +17,9 @@ use wavemill_schemas::tables::TENSOR_KEY;
 /// Values converted at a time, so that the conversion of f16 runs over a slice and not value by value.
 const BLOCK: usize = 256;
 
+/// Taken for the length of a tensor where lengths differ: about a minute of the usual log-mel.
+pub const RAGGED_ROW_BYTES: usize = 660 << 10;
+
 /// What the metadata of a tensor column says.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct TensorType {

@@ -111,7 +111,8 @@ impl TestStore {
         let splits = ["training", "validation", "none"];
         for (s, split) in splits.iter().enumerate() {
             let ids = (s as i64 * 3)..(s as i64 * 3 + 3);
-            let clips: Vec<Clip> = ids.map(|id| Clip::f16(id, &[0., 1., 2., 3., 4., 5.].map(|v| v + id as f32))).collect();
+            let clips: Vec<Clip> =
+                ids.map(|id| Clip::f16(id, &[0., 1., 2., 3., 4., 5.].map(|v| v + id as f32))).collect();
             let clips: Vec<Clip> = clips.into_iter().map(same_audio_as_1).collect();
             store.write_feature(&feature("log_mel", "f16", &[Some(2), Some(3)]), split, &clips);
             let ragged = |clip: &Clip| {
@@ -126,6 +127,7 @@ impl TestStore {
         }
         store.write_tracks(9);
         store.write_rejects();
+        store.write_all_tracks_and_genres();
         let raw = RecordBatch::try_from_iter([("html", Arc::new(StringArray::from(vec!["<b>a</b>"])) as ArrayRef)]);
         store.write_table("raw_tracks", &raw.expect("one column"));
         store
@@ -150,11 +152,31 @@ impl TestStore {
         self.write_table("tracks", &RecordBatch::try_from_iter(columns).expect("equal lengths"));
     }
 
+    /// Ten parsed tracks, of which `labelled` dropped the last; genres 0 to 8.
+    fn write_all_tracks_and_genres(&mut self) {
+        let dropped_by = (0..10).map(|i| (i == 9).then_some("labelled")).collect::<StringArray>();
+        let columns: [(&str, ArrayRef); 2] =
+            [("track_id", Arc::new(Int64Array::from_iter_values(0..10))), ("dropped_by", Arc::new(dropped_by))];
+        self.write_table("tracks_all", &RecordBatch::try_from_iter(columns).expect("equal lengths"));
+        let columns: [(&str, ArrayRef); 2] = [
+            ("genre_id", Arc::new(Int64Array::from_iter_values(0..9))),
+            ("title", Arc::new(StringArray::from_iter_values((0..9).map(|i| format!("Genre {i}"))))),
+        ];
+        self.write_table("genres", &RecordBatch::try_from_iter(columns).expect("equal lengths"));
+    }
+
     fn write_rejects(&mut self) {
         let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
         let schema = rejects_schema();
-        let given = [text("000/000099.mp3"), Arc::new(Int64Array::from(vec![99])), text("decode"), text("damaged"), text("cut")];
-        let nulls = schema.fields()[given.len()..].iter().map(|field| arrow::array::new_null_array(field.data_type(), 1));
+        let given = [
+            text("000/000099.mp3"),
+            Arc::new(Int64Array::from(vec![99])),
+            text("decode"),
+            text("damaged"),
+            text("cut"),
+        ];
+        let nulls =
+            schema.fields()[given.len()..].iter().map(|field| arrow::array::new_null_array(field.data_type(), 1));
         let columns = given.into_iter().chain(nulls).collect();
         self.write_table("rejects", &RecordBatch::try_new(schema, columns).expect("the contract's columns"));
     }
@@ -193,7 +215,12 @@ fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> Re
     let n = clips.len();
     let ids = || clips.iter().map(|clip| clip.id);
     let genres_all = ListArray::from_iter_primitive::<Int32Type, _, _>(ids().map(|id| Some(vec![Some(id as i32)])));
-    let genres_all = ListArray::new(item_of(&list_of(DataType::Int32)), genres_all.offsets().clone(), genres_all.values().clone(), None);
+    let genres_all = ListArray::new(
+        item_of(&list_of(DataType::Int32)),
+        genres_all.offsets().clone(),
+        genres_all.values().clone(),
+        None,
+    );
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(ids().map(|id| format!("000/{id:06}.mp3")))),
         Arc::new(Int64Array::from_iter_values(ids())),

@@ -1,11 +1,10 @@
 //! Queries over a small store: what they answer, in every format, and how they fail.
 
-use std::sync::Arc;
+use std::fs::File;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float16Type};
 use arrow::ipc::reader::StreamReader;
-use datafusion::parquet::data_type::AsBytes as _;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::testing::TestStore;
@@ -41,13 +40,30 @@ fn error(session: &Session, sql: &str) -> (String, u8) {
 fn every_table_of_the_version_answers() {
     let store = TestStore::small();
     let session = session(&store);
-    let tables = ["classes", "features_log_mel", "features_quant", "features_ragged", "files", "rejects", "tracks"];
-    assert_eq!(session.tables()[..7], tables);
-    assert_eq!(session.tables()[7..], ["raw.tracks"]);
+    let own = [
+        "classes",
+        "features_log_mel",
+        "features_quant",
+        "features_ragged",
+        "files",
+        "genres",
+        "rejects",
+        "tracks",
+        "tracks_all",
+    ];
+    assert_eq!(session.tables()[..own.len()], own);
+    assert_eq!(session.tables()[own.len()..], ["raw.tracks"]);
     assert_eq!(csv(&session, "SELECT html FROM raw.tracks"), "html\n<b>a</b>\n");
-    assert_eq!(csv(&session, "SELECT * FROM classes ORDER BY class_id"), "target,class_id,class\ngenre,0,Folk\ngenre,1,Jazz\ngenre,2,Rock\n");
+    assert_eq!(
+        csv(&session, "SELECT * FROM classes ORDER BY class_id"),
+        "target,class_id,class\ngenre,0,Folk\ngenre,1,Jazz\ngenre,2,Rock\n"
+    );
     let files = "SELECT table_name, sum(rows) AS n FROM files GROUP BY table_name ORDER BY table_name";
-    assert_eq!(csv(&session, files), "table_name,n\nfeatures_log_mel,9\nfeatures_quant,9\nfeatures_ragged,9\nraw.tracks,1\nrejects,1\ntracks,9\n");
+    assert_eq!(
+        csv(&session, files),
+        "table_name,n\nfeatures_log_mel,9\nfeatures_quant,9\nfeatures_ragged,9\ngenres,9\nraw.tracks,1\nrejects,1\n\
+         tracks,9\ntracks_all,10\n"
+    );
     assert_eq!(csv(&session, "SELECT reason, count(*) AS n FROM rejects GROUP BY reason"), "reason,n\ndamaged,1\n");
 }
 
@@ -56,8 +72,14 @@ fn only_files_of_the_manifest_are_read_and_the_split_comes_from_it() {
     let mut store = TestStore::small();
     let stray = store.folder.path().join("data/0123456789abcdef/features/log_mel/split=training/99999.parquet");
     std::fs::copy(store.folder.path().join(&store.manifest.files[0].path), stray).expect("a copy");
-    store.manifest.files.iter_mut().filter(|file| file.split.as_deref() == Some("none")).for_each(|file| file.split = None);
-    let per_split = "SELECT split, count(*) AS n, min(track_id) AS first FROM features_log_mel GROUP BY split ORDER BY split";
+    store
+        .manifest
+        .files
+        .iter_mut()
+        .filter(|file| file.split.as_deref() == Some("none"))
+        .for_each(|file| file.split = None);
+    let per_split =
+        "SELECT split, count(*) AS n, min(track_id) AS first FROM features_log_mel GROUP BY split ORDER BY split";
     assert_eq!(csv(&session(&store), per_split), "split,n,first\nnone,3,6\ntraining,3,0\nvalidation,3,3\n");
     let one = "SELECT count(*) AS n FROM features_log_mel WHERE split = 'validation' AND track_id > 3";
     assert_eq!(csv(&session(&store), one), "n\n2\n");
@@ -95,12 +117,12 @@ fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
 fn a_tensor_that_lost_its_type_is_an_error_and_no_number() {
     let store = TestStore::small();
     let session = session(&store);
-    for lost in ["tensor_mean(clip_key)", "tensor_mean(arrow_cast(log_mel, 'Binary'))", "tensor_mean(CASE WHEN segment = 0 THEN log_mel END)"] {
-        match ask(&session, Format::Csv, &format!("SELECT {lost} AS m FROM features_log_mel WHERE track_id = 0")) {
-            Ok(out) => assert_eq!(String::from_utf8_lossy(&out), "m\n2.5\n", "{lost}"),
-            Err(error) => assert!(error.to_string().contains("needs a tensor column"), "{lost}: {error}"),
-        }
+    for lost in ["arrow_cast(log_mel, 'Binary')", "CASE WHEN segment = 0 THEN log_mel END", "max(log_mel)", "NULL"] {
+        let (text, code) = error(&session, &format!("SELECT tensor_mean({lost}) FROM features_log_mel"));
+        assert!(text.contains("needs a tensor column") && code == 2, "{lost}: {text}");
     }
+    let kept = "SELECT tensor_mean(first_value(log_mel)) AS m FROM features_log_mel WHERE track_id = 0";
+    assert_eq!(csv(&session, kept), "m\n2.5\n");
     let (text, code) = error(&session, "SELECT tensor_mean(clip_key) FROM features_log_mel");
     assert!(text.contains("'clip_key' is none") && code == 2, "{text}");
     let (text, _) = error(&session, "SELECT tensor_at(log_mel, 1) FROM features_log_mel");
@@ -163,8 +185,10 @@ fn arrow_streams_carry_fixed_shape_tensors() {
 fn parquet_results_keep_tensors_as_the_store_has_them() {
     let store = TestStore::small();
     let sql = "SELECT clip_key, split, log_mel FROM features_log_mel WHERE genre = 1 ORDER BY clip_key";
-    let file = Bytes::from(ask(&session(&store), Format::Parquet, sql).expect("an answer"));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a file").build().expect("a reader");
+    let path = store.folder.path().join("out.parquet");
+    std::fs::write(&path, ask(&session(&store), Format::Parquet, sql).expect("an answer")).expect("a file");
+    let file = File::open(&path).expect("the file just written");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a footer").build().expect("a reader");
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
     assert_eq!(batches[0].schema().field(2).data_type(), &DataType::FixedSizeBinary(12));
@@ -184,7 +208,7 @@ fn mistakes_are_one_line_with_the_nearest_name() {
         ("SELECT t.album FROM tracks t", "no column 't.album'"),
         ("SELECT * FROM raw.track", "no table 'raw.track'; did you mean raw.tracks?"),
         ("SELEC 1", "SELEC"),
-        ("SELECT tensor_men(log_mel) FROM features_log_mel", "tensor_mean"),
+        ("SELECT tensor_men(log_mel) FROM features_log_mel", "Did you mean 'tensor_m"),
         ("", "the query is empty"),
         ("-- nothing\n;", "the query is empty"),
     ];
@@ -207,8 +231,15 @@ fn writing_is_refused_unless_allowed() {
     let store = TestStore::small();
     let target = store.folder.path().join("out.parquet");
     let copy = format!("COPY (SELECT track_id FROM tracks) TO '{}' STORED AS PARQUET", target.display());
-    let statements =
-        [copy.as_str(), "CREATE TABLE x AS SELECT 1", "CREATE VIEW x AS SELECT 1", "DROP TABLE tracks", "INSERT INTO tracks VALUES (1)", "DELETE FROM tracks", "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1"];
+    let statements = [
+        copy.as_str(),
+        "CREATE TABLE x AS SELECT 1",
+        "CREATE VIEW x AS SELECT 1",
+        "DROP TABLE tracks",
+        "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')",
+        "DELETE FROM tracks",
+        "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
+    ];
     for sql in statements {
         let (text, code) = error(&session(&store), sql);
         assert!(text.contains("give --allow-write") && code == 2, "{sql}: {text}");
@@ -226,7 +257,8 @@ fn writing_is_refused_unless_allowed() {
 fn damage_names_the_file_and_spares_other_tables() {
     let store = TestStore::small();
     let path = |i: usize| store.folder.path().join(&store.manifest.files[i].path);
-    let log_mel = (0..store.manifest.files.len()).filter(|&i| store.manifest.files[i].feature.as_deref() == Some("log_mel"));
+    let log_mel =
+        (0..store.manifest.files.len()).filter(|&i| store.manifest.files[i].feature.as_deref() == Some("log_mel"));
     let [first, second, third] = log_mel.collect::<Vec<_>>()[..] else { panic!("three splits") };
     let mut bytes = std::fs::read(path(first)).expect("a file");
     bytes[4..60].fill(0xff);
@@ -237,7 +269,10 @@ fn damage_names_the_file_and_spares_other_tables() {
     bytes.pop();
     std::fs::write(path(second), &bytes).expect("a file");
     let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
-    assert!(text.contains(&store.manifest.files[second].path) && text.contains("the manifest says") && code == 3, "{text}");
+    assert!(
+        text.contains(&store.manifest.files[second].path) && text.contains("the manifest says") && code == 3,
+        "{text}"
+    );
     std::fs::remove_file(path(second)).expect("removed");
     std::fs::remove_file(path(third)).expect("removed");
     assert_eq!(error(&session(&store), "SELECT clip_key FROM features_log_mel").1, 3);
@@ -247,7 +282,8 @@ fn damage_names_the_file_and_spares_other_tables() {
 #[test]
 fn versions_are_found_by_number() {
     let store = TestStore::small();
-    let at = |wanted| manifest(store.folder.path(), wanted).map(|m| m.plan_id).map_err(|e| (e.to_string(), e.exit_code()));
+    let at =
+        |wanted| manifest(store.folder.path(), wanted).map(|m| m.plan_id).map_err(|e| (e.to_string(), e.exit_code()));
     let (text, code) = at(None).expect_err("no version yet");
     assert!(text.contains("is not a wavemill store") && code == 2, "{text}");
     store.commit(1);
@@ -296,4 +332,26 @@ fn a_vanished_reader_is_a_broken_pipe() {
         let gone = session.run("SELECT track_id FROM tracks", output::sink(format, Gone).as_mut());
         assert!(gone.as_ref().is_err_and(SqlError::is_broken_pipe), "{format}: {gone:?}");
     }
+}
+
+#[test]
+fn every_query_of_the_page_answers() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let page = include_str!("../../../docs/sql.md");
+    let queries: Vec<&str> = page.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(queries.len(), 11);
+    let answers: Vec<String> = queries
+        .iter()
+        .map(|sql| match ask(&session, Format::Table, sql) {
+            Ok(answer) => String::from_utf8(answer).expect("text"),
+            Err(error) => panic!("{sql}: {error}"),
+        })
+        .collect();
+    assert!(answers[0].contains(" Folk  | none       |     1\n"), "{}", answers[0]);
+    assert!(answers[1].contains("[000/000001.mp3, 000/000004.mp3]"), "{}", answers[1]);
+    assert!(answers[4].contains(" NULL       |      9\n labelled   |      1\n"), "{}", answers[4]);
+    assert!(answers[5].contains(" Jazz  |  3.5 |    1.0 |     6.0\n"), "{}", answers[5]);
+    assert!(answers[6].lines().nth(2).is_some_and(|row| row.starts_with(" title 8")), "{}", answers[6]);
+    assert!(answers[8].contains(" Genre 1 |     1\n"), "{}", answers[8]);
 }

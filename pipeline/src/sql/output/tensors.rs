@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch};
 use arrow::buffer::{Buffer, ScalarBuffer};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Schema, SchemaRef, UInt8Type};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Schema, SchemaRef, UInt8Type,
+};
 use arrow::error::ArrowError;
 use serde_json::json;
 use wavemill_schemas::recipe::Dtype;
@@ -32,7 +34,8 @@ impl TensorStream {
         let mut fields: Vec<FieldRef> = Vec::new();
         for field in schema.fields() {
             let tensor = TensorType::of(field).filter(|_| matches!(field.data_type(), DataType::FixedSizeBinary(_)));
-            fields.push(tensor.as_ref().map_or_else(|| field.clone(), |tensor| Arc::new(extension_field(field, tensor))));
+            fields
+                .push(tensor.as_ref().map_or_else(|| field.clone(), |tensor| Arc::new(extension_field(field, tensor))));
             dtypes.push(tensor.map(|tensor| tensor.dtype));
         }
         Self { schema: Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())), dtypes }
@@ -54,7 +57,8 @@ impl TensorStream {
             if let (Some(dtype), DataType::FixedSizeList(item, n_values)) = (dtype, field.data_type()) {
                 let bytes = column.as_fixed_size_binary().clone();
                 let nulls = bytes.nulls().cloned();
-                *column = Arc::new(FixedSizeListArray::try_new(item.clone(), *n_values, numbers(bytes, *dtype), nulls)?);
+                *column =
+                    Arc::new(FixedSizeListArray::try_new(item.clone(), *n_values, numbers(bytes, *dtype), nulls)?);
             }
         }
         RecordBatch::try_new(self.schema.clone(), columns)
