@@ -32,11 +32,11 @@ if [[ ${WAVEMILL_PEERS:-${CI:+1}} == 1 ]]; then
 fi
 
 step checks scripts/check.sh "$@"
-step 'unit tests' cargo test --locked "${packages[@]}" --exclude wavemill-tests --lib --bins
+# Every step selects the same packages, so that cargo unifies the same features and builds each crate once.
+step 'unit tests' cargo test --locked "${packages[@]}" --lib --bins
 if $quick; then exit 0; fi
-step 'real files' cargo test --locked "${packages[@]}" --exclude wavemill-tests --tests
-# Cargo does not build another package's programs for a test: the integration tests find these beside themselves.
+# Cargo does not build another package's programs for a test: the whole-system tests find these beside themselves.
 step 'build programs' cargo build --locked "${packages[@]}" --bins
-step 'integration tests' cargo test --locked -p wavemill-tests
+step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*'
 step 'doc tests' cargo test --locked "${packages[@]}" --doc
 printf 'all green in %d s\n' "$SECONDS"
