@@ -1,0 +1,107 @@
+//! Errors → one line and an exit code.
+
+use std::io;
+
+use anyhow::Error;
+use wavemill_schemas::recipe::RecipeError;
+
+use crate::catalog::CatalogError;
+use crate::features::FeatureError;
+use crate::run::RunError;
+use crate::sql::SqlError;
+use crate::store::StoreError;
+
+/// A problem with what the user typed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// A store whose bytes are not what its manifest says.
+#[derive(Debug, thiserror::Error)]
+#[error("{files} damaged {word}: restore them from a copy, or extract again with --new-version", word = if *files == 1 { "file" } else { "files" })]
+pub struct Damaged {
+    /// How many files.
+    pub files: usize,
+}
+
+/// The whole chain on one line; a cause that its error already says is left out.
+#[must_use]
+pub fn words(error: &Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+/// The documented exit code.
+#[must_use]
+pub fn code(error: &Error) -> u8 {
+    let mut causes = error.chain();
+    if causes.any(|cause| cause.downcast_ref().is_some_and(is_no_space)) {
+        return 5;
+    }
+    error.chain().find_map(known).unwrap_or(1)
+}
+
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<Usage>() || cause.is::<RecipeError>() {
+        return Some(2);
+    }
+    if cause.is::<Damaged>() {
+        return Some(3);
+    }
+    if let Some(error) = cause.downcast_ref::<SqlError>() {
+        return Some(error.exit_code());
+    }
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return Some(store(error));
+    }
+    if let Some(error) = cause.downcast_ref::<FeatureError>() {
+        return Some(feature(error));
+    }
+    if let Some(error) = cause.downcast_ref::<CatalogError>() {
+        return Some(if error.is_usage() { 2 } else { 1 });
+    }
+    match cause.downcast_ref::<RunError>()? {
+        RunError::Store(error) => Some(store(error)),
+        RunError::Feature(error) => Some(feature(error)),
+        RunError::Catalog(error) => Some(if error.is_usage() { 2 } else { 1 }),
+        RunError::Source(_) | RunError::Memory { .. } => Some(2),
+        RunError::Space { .. } => Some(5),
+        RunError::Interrupted { .. } => Some(130),
+        _ => None,
+    }
+}
+
+const fn store(error: &StoreError) -> u8 {
+    match error {
+        StoreError::Missing { .. } | StoreError::NoVersion { .. } => 2,
+        StoreError::Manifest { .. } => 3,
+        StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. } | StoreError::Raced { .. } => 4,
+        StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,
+    }
+}
+
+const fn feature(error: &FeatureError) -> u8 {
+    match error {
+        FeatureError::Args { .. } | FeatureError::UnboundedSegments => 2,
+        _ => 1,
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
+}
+
+/// The reader of our output has gone (`| head`): a quiet end.
+#[must_use]
+pub fn is_broken_pipe(error: &Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,231 @@
+//! `wavemill extract`: from metadata and audio to a committed version.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use indicatif::{DecimalBytes, HumanDuration};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use wavemill_kernels::Level;
+use wavemill_schemas::recipe::Recipe;
+
+use super::exit::Usage;
+use super::progress;
+use crate::account::Report;
+use crate::run::{self, Job, Preview, Watch};
+use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill extract --recipe fma-large --metadata fma_metadata.zip --audio fma_large.zip --store store
+  wavemill extract --recipe fma-large --metadata fma_metadata --audio fma_large --store store --dry-run
+  wavemill extract --recipe fma-small --metadata fma_metadata.zip --audio fma_small.zip --store store --limit 100
+  wavemill extract --recipe mine.toml --set features.log_mel.n_mels=96 --metadata m --audio a --store s --new-version
+
+A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
+
+Exit codes: 0 ok, 1 failed, 2 usage or recipe, 4 store of another plan, 5 no space or read-only, 130 interrupted.";
+
+/// Make a version of a store from metadata and audio
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ExtractCommand {
+    /// A shipped recipe's name (see `wavemill recipe list`), or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: String,
+    /// Folder, zip or file of the metadata; not needed for `folders` data sets
+    #[arg(long, value_name = "PATH")]
+    pub metadata: Option<PathBuf>,
+    /// Folder or zip of the audio
+    #[arg(long, value_name = "PATH")]
+    pub audio: PathBuf,
+    /// Where versions are kept; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Change a value of the recipe, such as features.log_mel.n_mels=96
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Keep N clips, chosen by hash; classes and splits stay those of all rows
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Threads that decode [default: the processors]
+    #[arg(long, value_name = "N", env = "WAVEMILL_THREADS")]
+    pub threads: Option<usize>,
+    /// Bound of the process, such as 4GiB
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::sql::parse_bytes, env = "WAVEMILL_MEMORY_LIMIT")]
+    pub memory_limit: usize,
+    /// More rejects than this part of the clips: nothing is committed [default: 0.05, and 1 under 20 clips]
+    #[arg(long, value_name = "F")]
+    pub max_reject_fraction: Option<f64>,
+    /// Instruction set [default: the best of this machine]; part of the engine, so of the promise of equal bytes
+    #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
+    pub isa: Option<String>,
+    /// Commit a further version where the store's last one was made otherwise
+    #[arg(long)]
+    pub new_version: bool,
+    /// Drop an unfinished run that used another engine
+    #[arg(long)]
+    pub restart: bool,
+    /// Follow links that leave the audio folder
+    #[arg(long)]
+    pub allow_outside: bool,
+    /// Show the rows after every step and an estimate; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The report as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ExtractCommand {
+    /// Runs the extraction.
+    ///
+    /// # Errors
+    /// [`crate::run::RunError`], a recipe's error, or wrong usage.
+    pub fn run(&self) -> Result<()> {
+        let recipe = Recipe::load(&self.recipe, &self.sets)?;
+        recipe.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+        let settings = self.settings()?;
+        let (metadata, audio, store) = (self.metadata.clone(), self.audio.clone(), self.store.clone());
+        let job = Job { recipe, metadata, audio, store };
+        if self.dry_run {
+            return self.preview(&run::preview(&job, &settings)?);
+        }
+        let start = Instant::now();
+        let report = run_watched(&job, &settings)?;
+        if self.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            eprint!("{}", summary(&report, start.elapsed()));
+        }
+        Ok(())
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let default = Settings::default();
+        let level = match self.isa.as_deref() {
+            Some("scalar") => Level::Scalar,
+            Some(_) if Level::X86_64V3.is_available() => Level::X86_64V3,
+            Some(level) => return Err(Usage(format!("--isa {level}: this machine lacks its instructions")).into()),
+            None => default.level,
+        };
+        if self.threads == Some(0) {
+            return Err(Usage("--threads 0: at least 1".to_owned()).into());
+        }
+        if self.max_reject_fraction.is_some_and(|f| !(0.0..=1.0).contains(&f)) {
+            return Err(Usage("--max-reject-fraction: from 0 to 1".to_owned()).into());
+        }
+        if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
+            return Err(Usage(format!("--memory-limit: at least {} MiB", MEMORY_LIMIT_BYTES_MIN >> 20)).into());
+        }
+        Ok(Settings {
+            threads: self.threads.unwrap_or(default.threads),
+            memory_limit_bytes: self.memory_limit as u64,
+            max_reject_fraction: self.max_reject_fraction,
+            limit: self.limit,
+            level,
+            new_version: self.new_version,
+            restart: self.restart,
+            allow_outside: self.allow_outside,
+        })
+    }
+
+    fn preview(&self, preview: &Preview) -> Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string(preview)?);
+            return Ok(());
+        }
+        print!("{}", preview_words(preview));
+        Ok(())
+    }
+}
+
+/// Runs a job with a progress line; the first SIGINT or SIGTERM lets it end in order, a second one kills.
+///
+/// # Errors
+/// [`crate::run::RunError`].
+pub fn run_watched(job: &Job, settings: &Settings) -> Result<Report> {
+    let watch = Watch::default();
+    let signalled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&signalled))?;
+        signal_hook::flag::register(signal, Arc::clone(&signalled))?;
+    }
+    let done = AtomicBool::new(false);
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| progress::draw(&watch, || done.load(Ordering::Relaxed)));
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if signalled.load(Ordering::Relaxed) {
+                    watch.stop.store(true, Ordering::Relaxed);
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let report = run::run(job, settings, &watch);
+        done.store(true, Ordering::Relaxed);
+        report
+    })?;
+    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    Ok(report)
+}
+
+fn summary(report: &Report, elapsed: Duration) -> String {
+    let counts = &report.counts;
+    if report.nothing_to_do {
+        return format!(
+            "nothing to do: version {} holds just this ({} clips)\n",
+            report.version, counts.clips_written
+        );
+    }
+    let mut text = format!("version {} committed in {}\n", report.version, HumanDuration(elapsed));
+    let dropped: Vec<String> = counts.rows_dropped.iter().map(|d| format!("{} {}", d.rows, d.step)).collect();
+    text += &format!(
+        "  rows read {} = kept {} + dropped {} ({}) + rejected {}\n",
+        counts.rows_read,
+        counts.rows_kept,
+        counts.rows_dropped.iter().map(|d| d.rows).sum::<u64>(),
+        dropped.join(", "),
+        counts.rows_rejected
+    );
+    text += &format!(
+        "  clips planned {} = written {} + rejected {}; {} feature rows\n",
+        counts.clips_planned, counts.clips_written, counts.clips_rejected, counts.feature_rows
+    );
+    if !counts.rejects.is_empty() {
+        let reasons: Vec<String> = counts.rejects.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        text += &format!("  rejects: {}\n", reasons.join(", "));
+    }
+    if report.shards_reused > 0 {
+        text += &format!("  {} shards were there already\n", report.shards_reused);
+    }
+    let seconds: Vec<String> = report.cpu_s.iter().map(|(stage, s)| format!("{stage} {s:.1}")).collect();
+    text + &format!("  CPU seconds: {}; read {}\n", seconds.join(", "), DecimalBytes(report.bytes_read))
+}
+
+fn preview_words(preview: &Preview) -> String {
+    let mut text = format!("{:>9}  rows read\n", preview.rows_read);
+    if preview.rows_rejected > 0 {
+        text += &format!("{:>9}  rejected (bad_row, bad_encoding)\n", preview.rows_rejected);
+    }
+    for step in &preview.steps {
+        text += &format!("{:>9}  after {} (-{})\n", step.kept, step.step, step.dropped);
+    }
+    text += &format!("{:>9}  clips planned, in {} shards\n", preview.clips_planned, preview.shards);
+    for (split, clips) in &preview.splits {
+        text += &format!("{clips:>9}    {split}\n");
+    }
+    for feature in &preview.features {
+        let dims: Vec<String> = feature.shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
+        text += &format!("{:>9}  {}[{}]\n", feature.name, feature.dtype, dims.join(","));
+    }
+    text += &format!("about {} before compression, {} of audio", DecimalBytes(preview.feature_bytes), DecimalBytes(preview.audio_bytes));
+    text += &format!("; about {} on {} threads\n", HumanDuration(Duration::from_secs_f64(preview.seconds)), preview.threads);
+    for warning in &preview.warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    text
+}

@@ -1,0 +1,218 @@
+//! `wavemill info`, `verify`, `gc` and `diff`: a store's own commands.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use indicatif::DecimalBytes;
+use wavemill_schemas::manifest::Manifest;
+
+use super::exit::{Damaged, Usage};
+use crate::store::{Diff, Store};
+
+/// Show what a version holds
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wavemill info --store store\n  wavemill info --store store --version 1 --json\n  \
+                        duckdb -c \"SELECT * FROM read_parquet([$(wavemill info --store store --files --feature log_mel --sql)])\"")]
+pub struct InfoCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Which version [default: the latest]
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// Only the paths of its files, one a line
+    #[arg(long)]
+    files: bool,
+    /// With --files: those of one table or feature
+    #[arg(long, value_name = "NAME", requires = "files")]
+    feature: Option<String>,
+    /// With --files: quoted and separated by commas, as read_parquet([...]) takes them
+    #[arg(long, requires = "files")]
+    sql: bool,
+    /// As JSON: the manifest, or with --files a list of paths
+    #[arg(long, conflicts_with = "sql")]
+    json: bool,
+}
+
+impl InfoCommand {
+    /// Writes the answer to stdout.
+    ///
+    /// # Errors
+    /// [`crate::store::StoreError`], or an unknown feature.
+    pub fn run(&self) -> Result<()> {
+        let store = Store::open(&self.store)?;
+        let (version, manifest) = store.manifest(self.version)?;
+        if self.files {
+            return self.print_files(&manifest);
+        }
+        if self.json {
+            print!("{}", manifest.to_json()?);
+        } else {
+            print!("{}", describe(version, &manifest));
+        }
+        Ok(())
+    }
+
+    fn print_files(&self, manifest: &Manifest) -> Result<()> {
+        let wanted = manifest.files.iter().filter(|f| self.feature.as_deref().is_none_or(|name| f.name() == name));
+        let paths: Vec<String> = wanted.map(|f| self.store.join(&f.path).to_string_lossy().into_owned()).collect();
+        if let (true, Some(name)) = (paths.is_empty(), &self.feature) {
+            let mut names: Vec<&str> = manifest.files.iter().map(|f| f.name()).collect();
+            names.dedup();
+            return Err(Usage(format!("--feature {name}: this version has {}", names.join(", "))).into());
+        }
+        if self.json {
+            println!("{}", serde_json::to_string(&paths)?);
+        } else if self.sql {
+            let quoted: Vec<String> = paths.iter().map(|p| format!("'{}'", p.replace('\'', "''"))).collect();
+            println!("{}", quoted.join(","));
+        } else {
+            println!("{}", paths.join("\n"));
+        }
+        Ok(())
+    }
+}
+
+fn describe(version: u64, manifest: &Manifest) -> String {
+    let counts = &manifest.counts;
+    let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
+    let mut text = format!("version {version}: recipe {}, plan {}\n", manifest.recipe.name, manifest.plan_id);
+    text += &format!("  {} clips, {} rejected, {} files, {}\n", counts.clips_written, counts.clips_rejected, manifest.files.len(), DecimalBytes(bytes));
+    for feature in &manifest.features {
+        let dims: Vec<String> = feature.shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
+        let names = feature.dim_names.join(",");
+        let rows: u64 = manifest.files_of(&feature.name).map(|f| f.rows).sum();
+        text += &format!("  feature {}: {} rows of {}[{}] ({names})\n", feature.name, rows, feature.dtype, dims.join(","));
+    }
+    for target in &manifest.targets {
+        text += &format!("  target {}: {} classes\n", target.name, target.classes.len());
+        for (split, counts) in &target.counts {
+            text += &format!("    {split}: {} clips\n", counts.iter().sum::<u64>());
+        }
+    }
+    for (table, rows) in manifest.files.iter().filter_map(|f| f.table.as_ref().map(|t| (t, f.rows))) {
+        text += &format!("  table {table}: {rows} rows\n");
+    }
+    let e = &manifest.engine;
+    text + &format!("  engine: {} {}, {}, {}, {}\n", e.backend, e.level, e.decoder, e.target, e.libc)
+}
+
+/// Compare every byte of a version with its manifest
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  wavemill verify --store store\n\nExit codes: 0 all is well, 3 damaged (each file is named).")]
+pub struct VerifyCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Which version [default: the latest]
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// As JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl VerifyCommand {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// [`Damaged`], [`crate::store::StoreError`].
+    pub fn run(&self) -> Result<()> {
+        let store = Store::open(&self.store)?;
+        let (version, manifest) = store.manifest(self.version)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let verified = store.verify(&manifest, threads);
+        if self.json {
+            println!("{}", serde_json::to_string(&verified)?);
+        } else {
+            verified.damage.iter().for_each(|d| println!("{}: {}", d.path, d.problem));
+        }
+        if !verified.damage.is_empty() {
+            return Err(Damaged { files: verified.damage.len() }.into());
+        }
+        eprintln!("version {version}: {} files, {}, all as committed", verified.files, DecimalBytes(verified.bytes));
+        Ok(())
+    }
+}
+
+/// Give back the space of old versions and of runs that were never committed
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wavemill gc --store store --keep 2 --dry-run\n  wavemill gc --store store --keep 1\n\n\
+                        Manifests stay as history; the data of collected versions is gone.")]
+pub struct GcCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// How many of the latest versions keep their data
+    #[arg(long, value_name = "N")]
+    keep: usize,
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+    /// As JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl GcCommand {
+    /// Collects.
+    ///
+    /// # Errors
+    /// [`crate::store::StoreError`].
+    pub fn run(&self) -> Result<()> {
+        if self.keep == 0 {
+            return Err(Usage("--keep 0: at least 1; to drop everything, remove the folder".to_owned()).into());
+        }
+        let store = Store::open(&self.store)?;
+        let _lock = if self.dry_run { None } else { Some(store.lock()?) };
+        let collected = store.collect(self.keep, self.dry_run)?;
+        if self.json {
+            println!("{}", serde_json::to_string(&collected)?);
+            return Ok(());
+        }
+        let (verb, bytes) = (if self.dry_run { "would remove" } else { "removed" }, DecimalBytes(collected.bytes));
+        eprintln!("{verb} the data of versions {:?} and {} plans, {bytes}", collected.versions, collected.plans.len());
+        Ok(())
+    }
+}
+
+/// Show what differs between two versions
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  wavemill diff --store store 1 2")]
+pub struct DiffCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// The first version
+    from: u64,
+    /// The second
+    to: u64,
+    /// As JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl DiffCommand {
+    /// Writes the answer to stdout.
+    ///
+    /// # Errors
+    /// [`crate::store::StoreError`].
+    pub fn run(&self) -> Result<()> {
+        let store = Store::open(&self.store)?;
+        let (_, from) = store.manifest(Some(self.from))?;
+        let (_, to) = store.manifest(Some(self.to))?;
+        let diff = Diff::new(&from, &to);
+        if self.json {
+            println!("{}", serde_json::to_string(&diff)?);
+            return Ok(());
+        }
+        diff.recipe.iter().for_each(|change| println!("recipe {change}"));
+        diff.manifest.iter().for_each(|change| println!("{change}"));
+        for (sign, paths) in [('-', &diff.files_removed), ('+', &diff.files_added), ('~', &diff.files_changed)] {
+            paths.iter().for_each(|path| println!("{sign} {path}"));
+        }
+        println!("= {} files are equal", diff.files_equal);
+        Ok(())
+    }
+}
