@@ -218,7 +218,23 @@ fn early_stop(data: &Path) -> Result<(), Failed> {
     let short = decode(&mut decoder(22_050, Some(2.5), 1.0), &clip).unwrap();
     assert_eq!(short.samples, whole.samples[..55_125]);
     assert_eq!((short.audio_blake3, short.lost_s), (whole.audio_blake3, 0.0));
+    announced_loss(&clip);
     Ok(())
+}
+
+/// 50,000 bytes gone after a fifth of a clip whose Info frame tells its length: also seen when decoding stops early.
+fn announced_loss(clip: &Path) {
+    let mut bytes = fs::read(clip).unwrap();
+    bytes.drain(200_000..250_000);
+    let mut out = Pcm::default();
+    decoder(44_100, None, 1.0).decode("mp3", &bytes, &mut out).unwrap();
+    let n_missing = 1_323_119 - out.samples.len();
+    assert!((out.lost_s - n_missing as f32 / 44_100.0).abs() < 0.08, "{} s lost, {n_missing} samples", out.lost_s);
+    decoder(44_100, Some(10.0), 1.0).decode("mp3", &bytes, &mut out).unwrap();
+    assert!(out.lost_s > 0.0 && out.samples.len() == 441_000);
+    bytes.truncate(400_000);
+    decoder(44_100, None, 1.0).decode("mp3", &bytes, &mut out).unwrap();
+    assert!((f64::from(out.lost_s) + out.samples.len() as f64 / 44_100.0 - 30.0).abs() < 0.1, "{} s lost", out.lost_s);
 }
 
 fn wav(data: &Path) -> Result<(), Failed> {

@@ -19,6 +19,7 @@ use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDe
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use symphonia::default::codecs::MpaDecoder;
+use wavemill_schemas::reject::{Reason, Reject};
 
 use self::frames::{Frame, Frames};
 use self::header::{Header, SideInfo};
@@ -28,7 +29,6 @@ use self::tags::Info;
 use super::loss::Loss;
 use super::output::{Output, Sink};
 use super::{Decoded, reject};
-use wavemill_schemas::reject::{Reason, Reject};
 
 /// Decodes MP3 files; decoders are kept, one a format, because symphonia's keep the format of their first frame.
 #[derive(Default)]
@@ -54,12 +54,10 @@ impl Mp3Decoder {
         sink.trim(start, end);
         let mut run = Run::new(self.decoder(&stream), stream, sink);
         let mut frames = Frames::new(file);
-        let is_whole = run.decode(&mut frames, &survey);
-        let mut loss = run.finish();
-        if is_whole {
-            add_missing_end(&mut loss, file, &survey, &stream, frames.truncated_at());
+        if run.decode(&mut frames, &survey) {
+            run.end(&survey, frames.truncated_at(), file.len());
         }
-        Ok(Decoded { loss, audio_blake3: survey.audio_blake3 })
+        Ok(Decoded { loss: run.finish(), audio_blake3: survey.audio_blake3 })
     }
 
     fn decoder(&mut self, stream: &Header) -> &mut MpaDecoder {
@@ -83,6 +81,8 @@ struct Run<'a> {
     sink: Sink<'a>,
     reservoir: Reservoir,
     loss: Loss,
+    /// The part of the loss that is estimated from the bytes of holes.
+    holes_s: f64,
     /// Samples without bits before the first complete frame: no damage, unless no such frame comes.
     n_before_complete: u64,
     /// The frame before had a mixed block, which reaches over into this one.
@@ -98,6 +98,7 @@ impl<'a> Run<'a> {
             sink,
             reservoir: Reservoir::default(),
             loss: Loss::default(),
+            holes_s: 0.0,
             n_before_complete: 0,
             after_mixed_block: false,
         }
@@ -124,14 +125,27 @@ impl<'a> Run<'a> {
         true
     }
 
-    /// Bytes that are no frames: as many frames as would fill them, at least one, unless the announced count tells.
+    /// Bytes that are no frames: lost are as many frames as would fill them, at least one.
     fn hole(&mut self, frame: &Frame, survey: &Survey) {
         self.restart();
-        let n_frames = match survey.missing_frames() {
-            Some(_) => 0.0,
-            None => (frame.skipped_bytes as f64 / survey.frame_bytes()).round().max(1.0),
-        };
-        self.loss.add_missing(Some(frame.offset - frame.skipped_bytes), n_frames * self.seconds(self.stream.samples()));
+        let n_frames = (frame.skipped_bytes as f64 / survey.frame_bytes()).round().max(1.0);
+        let seconds = n_frames * self.seconds(self.stream.samples());
+        self.holes_s += seconds;
+        self.loss.add_missing(Some(frame.offset - frame.skipped_bytes), seconds);
+    }
+
+    /// At the end of the file: frames that were announced and never came, which tells more of holes than their bytes
+    /// do; without such an announcement, the frame that the file breaks off in.
+    fn end(&mut self, survey: &Survey, truncated_at: Option<usize>, file_bytes: usize) {
+        let announced = survey.missing_frames();
+        if announced.is_some() {
+            self.loss.lost_s -= self.holes_s;
+        }
+        let n_frames = announced.unwrap_or(u64::from(truncated_at.is_some()));
+        if n_frames > 0 {
+            let seconds = self.seconds(n_frames * self.stream.samples());
+            self.loss.add_missing(truncated_at.or(Some(file_bytes)), seconds);
+        }
     }
 
     fn frame(&mut self, frame: &Frame) {
@@ -186,15 +200,6 @@ impl<'a> Run<'a> {
         }
         self.sink.finish();
         self.loss
-    }
-}
-
-/// Frames that were announced and never came, or the one that the file breaks off in.
-fn add_missing_end(loss: &mut Loss, file: &[u8], survey: &Survey, stream: &Header, truncated_at: Option<usize>) {
-    let n_frames = survey.missing_frames().unwrap_or(u64::from(truncated_at.is_some()));
-    if n_frames > 0 {
-        let seconds = (n_frames * stream.samples()) as f64 / f64::from(stream.rate_hz);
-        loss.add_missing(truncated_at.or(Some(file.len())), seconds);
     }
 }
 
