@@ -21,7 +21,7 @@ use crate::run::RunError;
 use crate::settings::Limits;
 use crate::shards::finish_stats;
 use crate::source::{InputSeen, ReadFailure, Source};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::tables::clip_rejects;
 
 /// What a run did.
@@ -125,7 +125,18 @@ pub fn manifest(
     }
     let counts = counts(catalog, plan, &files, features, receipts)?;
     let features = features.to_vec();
-    Ok(Manifest { format_version: FORMAT_VERSION, plan_id, identity, engine, recipe, targets, features, files, counts, stats })
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        plan_id,
+        identity,
+        engine,
+        recipe,
+        targets,
+        features,
+        files,
+        counts,
+        stats,
+    })
 }
 
 fn counts(
@@ -168,7 +179,9 @@ fn check(counts: &Counts, plan: &ShardPlan, rows: &[u64], receipts: &[Receipt]) 
     let dropped: u64 = counts.rows_dropped.iter().map(|d| d.rows).sum();
     let Counts { rows_read, rows_kept, rows_rejected, clips_planned, clips_rejected, .. } = *counts;
     if rows_read != rows_kept + dropped + rows_rejected {
-        return wrong(format!("{rows_read} rows read, {rows_kept} kept + {dropped} dropped + {rows_rejected} rejected"));
+        return wrong(format!(
+            "{rows_read} rows read, {rows_kept} kept + {dropped} dropped + {rows_rejected} rejected"
+        ));
     }
     if rows.iter().any(|n| *n != counts.feature_rows) {
         return wrong(format!("features differ in rows: {rows:?}"));
@@ -205,15 +218,15 @@ pub fn too_many_rejects(work: &Work<'_>, limits: &Limits, reject: Option<&Reject
 /// their content compared.
 ///
 /// # Errors
-/// [`StoreError::Io`] when receipts cannot be listed.
+/// [`RunError::Store`] when receipts cannot be listed.
 pub fn stale_inputs(
     store: &Store,
     manifest: &Manifest,
     source: &dyn Source,
     features: &FeaturePlan,
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<String>, RunError> {
     let mut stale = Vec::new();
-    let (mut decoder, mut pcm, mut bytes) = (None, Pcm::default(), Vec::new());
+    let (mut decoder, mut pcm, mut bytes) = (features.decoder()?, Pcm::default(), Vec::new());
     for (clip_key, seen) in store.receipts(&manifest.plan_id)?.into_values().flat_map(|r| r.inputs) {
         let Ok(seen) = serde_json::from_value::<InputSeen>(seen) else { continue };
         if source.index().get(&clip_key).copied() == seen.id {
@@ -223,7 +236,6 @@ pub fn stale_inputs(
             Err(ReadFailure::Io(_)) => continue,
             Err(ReadFailure::Reject(_)) => String::new(),
             Ok(()) => {
-                let decoder = decoder.get_or_insert_with(|| features.decoder());
                 let extension = Path::new(&clip_key).extension().and_then(|e| e.to_str()).unwrap_or_default();
                 match decoder.decode(extension, &bytes, &mut pcm) {
                     Ok(()) => pcm.audio_blake3.clone(),

@@ -25,7 +25,10 @@ pub fn current(level: Level) -> Engine {
 /// Name and version of the C library that this process uses: what it says of itself in its file.
 fn libc() -> String {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let path = maps.lines().filter_map(|l| l.split_whitespace().last()).find(|p| p.contains("/libc.so") || p.contains("/libc-"));
+    let path = maps
+        .lines()
+        .filter_map(|l| l.split_whitespace().last())
+        .find(|p| p.contains("/libc.so") || p.contains("/libc-"));
     let version = path.and_then(|path| {
         let bytes = fs::read(path).ok()?;
         let marker = b"stable release version ";

@@ -13,6 +13,7 @@ pub mod extract;
 pub mod features;
 pub mod plan;
 pub mod pool;
+pub mod preview;
 pub mod run;
 pub mod settings;
 pub mod shards;

@@ -282,13 +282,7 @@ impl<'a> Worker<'a> {
         Outcome::Rejected(reject)
     }
 
-    fn rows(
-        &mut self,
-        todo: usize,
-        row: usize,
-        bytes: &[u8],
-        mut permit: Permit,
-    ) -> Result<Vec<FeatureRow>, Failure> {
+    fn rows(&mut self, todo: usize, row: usize, bytes: &[u8], mut permit: Permit) -> Result<Vec<FeatureRow>, Failure> {
         let Work { clips, plan, counters, .. } = self.work;
         let key = &clips[row].clip_key;
         fail_point!("worker-panic", |name| match name {
@@ -297,7 +291,7 @@ impl<'a> Worker<'a> {
         });
         let state = match &mut self.state {
             Some(state) => state,
-            none => none.insert(State { decoder: plan.decoder(), extractor: plan.extractor()? }),
+            none => none.insert(State { decoder: plan.decoder()?, extractor: plan.extractor()? }),
         };
         let start = cpu_time();
         let extension = Path::new(key).extension().and_then(|e| e.to_str()).unwrap_or_default();

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fail::fail_point;
-use wavemill_schemas::manifest::{Engine, Identity, Receipt, TargetEntry};
-use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::canonical;
+use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt, TargetEntry};
+use wavemill_schemas::recipe::Recipe;
 
 use crate::account::{self, Made, Report};
 use crate::catalog::{self, Catalog};
@@ -76,7 +76,9 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// The limit holds less than one row group and one clip.
-    #[error("--memory-limit: {limit_bytes} bytes are too few; this recipe needs {needed_bytes} (or smaller shards.row_group_rows)")]
+    #[error(
+        "--memory-limit: {limit_bytes} bytes are too few; this recipe needs {needed_bytes} (or smaller shards.row_group_rows)"
+    )]
     Memory {
         /// As given.
         limit_bytes: u64,
@@ -84,7 +86,9 @@ pub enum RunError {
         needed_bytes: u64,
     },
     /// The disk is too small.
-    #[error("{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or use another --store")]
+    #[error(
+        "{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or use another --store"
+    )]
     Space {
         /// The store.
         path: PathBuf,
@@ -153,7 +157,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let store = Store::at(&job.store);
 
     let identity = identity(&job.recipe, settings.limit, &catalog, &plan, (&*source, &engine))?;
-    let stale = |manifest: &_| account::stale_inputs(&store, manifest, &*source, &features);
+    let stale = |manifest: &Manifest| account::stale_inputs(&store, manifest, &*source, &features);
     let (parent, identity) = match store.decide(identity, (&job.recipe, &engine), settings.new_version, stale)? {
         Decision::NothingToDo(version, manifest) => return Ok(Report::nothing_to_do(version, *manifest)),
         Decision::Go { parent, identity } => (parent, identity),

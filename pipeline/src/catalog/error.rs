@@ -135,3 +135,22 @@ pub enum CatalogError {
     #[error("catalog columns")]
     Arrow(#[from] arrow::error::ArrowError),
 }
+
+impl CatalogError {
+    /// Whether the recipe or the command line is at fault, and not the files.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::NoMetadata { .. }
+                | Self::Source(_)
+                | Self::NoFile { .. }
+                | Self::Step { .. }
+                | Self::StepKey { .. }
+                | Self::ClipKey { .. }
+                | Self::Column { .. }
+                | Self::SplitValue { .. }
+                | Self::NoAudio { .. }
+        )
+    }
+}

@@ -15,7 +15,8 @@ use wavemill_schemas::recipe::Recipe;
 use super::exit::Usage;
 use super::progress;
 use crate::account::Report;
-use crate::run::{self, Job, Preview, Watch};
+use crate::preview::{self, Preview};
+use crate::run::{self, Job, Watch};
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings};
 
 const EXAMPLES: &str = "\
@@ -92,7 +93,7 @@ impl ExtractCommand {
         let (metadata, audio, store) = (self.metadata.clone(), self.audio.clone(), self.store.clone());
         let job = Job { recipe, metadata, audio, store };
         if self.dry_run {
-            return self.preview(&run::preview(&job, &settings)?);
+            return self.preview(&preview::preview(&job, &settings)?);
         }
         let start = Instant::now();
         let report = run_watched(&job, &settings)?;
@@ -176,10 +177,7 @@ pub fn run_watched(job: &Job, settings: &Settings) -> Result<Report> {
 fn summary(report: &Report, elapsed: Duration) -> String {
     let counts = &report.counts;
     if report.nothing_to_do {
-        return format!(
-            "nothing to do: version {} holds just this ({} clips)\n",
-            report.version, counts.clips_written
-        );
+        return format!("nothing to do: version {} holds just this ({} clips)\n", report.version, counts.clips_written);
     }
     let mut text = format!("version {} committed in {}\n", report.version, HumanDuration(elapsed));
     let dropped: Vec<String> = counts.rows_dropped.iter().map(|d| format!("{} {}", d.rows, d.step)).collect();
@@ -222,8 +220,16 @@ fn preview_words(preview: &Preview) -> String {
         let dims: Vec<String> = feature.shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
         text += &format!("{:>9}  {}[{}]\n", feature.name, feature.dtype, dims.join(","));
     }
-    text += &format!("about {} before compression, {} of audio", DecimalBytes(preview.feature_bytes), DecimalBytes(preview.audio_bytes));
-    text += &format!("; about {} on {} threads\n", HumanDuration(Duration::from_secs_f64(preview.seconds)), preview.threads);
+    text += &format!(
+        "about {} before compression, {} of audio",
+        DecimalBytes(preview.feature_bytes),
+        DecimalBytes(preview.audio_bytes)
+    );
+    text += &format!(
+        "; about {} on {} threads\n",
+        HumanDuration(Duration::from_secs_f64(preview.seconds)),
+        preview.threads
+    );
     for warning in &preview.warnings {
         text += &format!("warning: {warning}\n");
     }

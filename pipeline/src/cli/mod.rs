@@ -45,7 +45,9 @@ enum Command {
     Features(features::FeaturesCommand),
     Demo(demo::DemoCommand),
     /// Write a shell's completion script to stdout
-    #[command(after_help = "Example:\n  wavemill completions bash > ~/.local/share/bash-completion/completions/wavemill")]
+    #[command(
+        after_help = "Example:\n  wavemill completions bash > ~/.local/share/bash-completion/completions/wavemill"
+    )]
     Completions {
         /// Which shell
         shell: Shell,

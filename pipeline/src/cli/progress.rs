@@ -42,6 +42,11 @@ fn line(watch: &Watch, clips: u64, total: u64, elapsed: Duration) -> String {
     let rate = clips as f64 / seconds;
     let bytes = (watch.counters.bytes.load(Ordering::Relaxed) as f64 / seconds) as u64;
     let rejects = watch.counters.rejects.load(Ordering::Relaxed);
-    let left = if clips == 0 { Duration::ZERO } else { elapsed.mul_f64((total - clips.min(total)) as f64 / clips as f64) };
-    format!("{clips}/{total} clips  {rate:.1}/s  {}/s  {rejects} rejects  {} left", HumanBytes(bytes), HumanDuration(left))
+    let left =
+        if clips == 0 { Duration::ZERO } else { elapsed.mul_f64((total - clips.min(total)) as f64 / clips as f64) };
+    format!(
+        "{clips}/{total} clips  {rate:.1}/s  {}/s  {rejects} rejects  {} left",
+        HumanBytes(bytes),
+        HumanDuration(left)
+    )
 }

@@ -123,7 +123,7 @@ fn stop_on_signals(interrupt: Interrupt, at_prompt: bool) -> Result<()> {
 }
 
 /// `512MiB`, `1GiB`, `2G`, `1000000`: bytes; units are powers of 1024.
-fn parse_bytes(text: &str) -> Result<usize, String> {
+pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text[digits.len()..].to_ascii_lowercase();
     let shift = match unit.trim_end_matches('b').trim_end_matches('i') {

@@ -12,8 +12,10 @@ use crate::store::{Diff, Store};
 
 /// Show what a version holds
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  wavemill info --store store\n  wavemill info --store store --version 1 --json\n  \
-                        duckdb -c \"SELECT * FROM read_parquet([$(wavemill info --store store --files --feature log_mel --sql)])\"")]
+#[command(
+    after_help = "Examples:\n  wavemill info --store store\n  wavemill info --store store --version 1 --json\n  \
+                        duckdb -c \"SELECT * FROM read_parquet([$(wavemill info --store store --files --feature log_mel --sql)])\""
+)]
 pub struct InfoCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
@@ -78,12 +80,19 @@ fn describe(version: u64, manifest: &Manifest) -> String {
     let counts = &manifest.counts;
     let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
     let mut text = format!("version {version}: recipe {}, plan {}\n", manifest.recipe.name, manifest.plan_id);
-    text += &format!("  {} clips, {} rejected, {} files, {}\n", counts.clips_written, counts.clips_rejected, manifest.files.len(), DecimalBytes(bytes));
+    text += &format!(
+        "  {} clips, {} rejected, {} files, {}\n",
+        counts.clips_written,
+        counts.clips_rejected,
+        manifest.files.len(),
+        DecimalBytes(bytes)
+    );
     for feature in &manifest.features {
         let dims: Vec<String> = feature.shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
         let names = feature.dim_names.join(",");
         let rows: u64 = manifest.files_of(&feature.name).map(|f| f.rows).sum();
-        text += &format!("  feature {}: {} rows of {}[{}] ({names})\n", feature.name, rows, feature.dtype, dims.join(","));
+        text +=
+            &format!("  feature {}: {} rows of {}[{}] ({names})\n", feature.name, rows, feature.dtype, dims.join(","));
     }
     for target in &manifest.targets {
         text += &format!("  target {}: {} classes\n", target.name, target.classes.len());
@@ -100,7 +109,9 @@ fn describe(version: u64, manifest: &Manifest) -> String {
 
 /// Compare every byte of a version with its manifest
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  wavemill verify --store store\n\nExit codes: 0 all is well, 3 damaged (each file is named).")]
+#[command(
+    after_help = "Example:\n  wavemill verify --store store\n\nExit codes: 0 all is well, 3 damaged (each file is named)."
+)]
 pub struct VerifyCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
@@ -138,8 +149,10 @@ impl VerifyCommand {
 
 /// Give back the space of old versions and of runs that were never committed
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  wavemill gc --store store --keep 2 --dry-run\n  wavemill gc --store store --keep 1\n\n\
-                        Manifests stay as history; the data of collected versions is gone.")]
+#[command(
+    after_help = "Examples:\n  wavemill gc --store store --keep 2 --dry-run\n  wavemill gc --store store --keep 1\n\n\
+                        Manifests stay as history; the data of collected versions is gone."
+)]
 pub struct GcCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]

@@ -1,6 +1,6 @@
 //! One decoder for all formats: looks at the bytes, hands them on, and judges what came out.
 
-use wavemill_kernels::level::Level;
+use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_schemas::reject::{Reason, Reject};
 

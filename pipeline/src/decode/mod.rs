@@ -11,6 +11,9 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 pub use decoder::SymphoniaDecoder;
 
+/// Name and version of what decodes; part of the engine and of every feature's identity.
+pub const NAME: &str = "symphonia 0.6.1 exact";
+
 /// Largest file, bytes: half a gigabyte is hours of any format here.
 pub const FILE_BYTES_MAX: usize = 512 << 20;
 /// Longest output, seconds: 3 hours, 1.1 GB at 24 kHz. What lies behind a wanted duration does not count.

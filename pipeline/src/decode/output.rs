@@ -1,6 +1,6 @@
 //! Where decoded audio goes, packet by packet: downmix → trim → resample → at most the wanted seconds.
 
-use wavemill_kernels::level::Level;
+use wavemill_kernels::Level;
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler};
 use wavemill_schemas::reject::{Reason, Reject};
 

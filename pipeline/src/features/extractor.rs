@@ -41,7 +41,7 @@ pub enum NoRows {
 impl Extractor {
     pub(super) fn new(plan: FeaturePlan) -> Result<Self, FeatureError> {
         let args: Vec<FeatureArgs> = plan.features.iter().map(|f| f.args.clone()).collect();
-        let kernels = Cpu::new(plan.level)?.plan(&args)?;
+        let kernels = Cpu { level: plan.level }.plan(&args)?;
         Ok(Self { plan, kernels, values: vec![vec![Vec::new(); args.len()]] })
     }
 
@@ -99,7 +99,11 @@ impl Extractor {
         let mut tensors = Vec::with_capacity(self.plan.features.len());
         for ((feature, entry), values) in self.plan.features.iter().zip(&self.plan.entries).zip(&self.values[0]) {
             if values.is_empty() {
-                return Err(too_short(format!("{} samples are too few for one frame of {}", samples.len(), entry.name)));
+                return Err(too_short(format!(
+                    "{} samples are too few for one frame of {}",
+                    samples.len(),
+                    entry.name
+                )));
             }
             let mut bytes = Vec::new();
             pack_into(values, feature.packing, &mut bytes).map_err(|source| {

@@ -5,6 +5,7 @@ mod extractor;
 mod resolve;
 
 use serde::Serialize;
+use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{FeatureArgs, KernelError, Level, Packing};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, SplitSpec};
@@ -41,6 +42,9 @@ pub enum FeatureError {
     /// The kernels refuse to be planned.
     #[error("features: cannot plan")]
     Plan(#[from] KernelError),
+    /// A rate that nothing is resampled to.
+    #[error("audio.sample_rate_hz")]
+    Rate(#[from] ResampleError),
     /// The rule `segment` needs to know how many segments a clip can have.
     #[error("split.rule = \"segment\" needs audio.segment_s, and audio.segments_max or audio.duration_s")]
     UnboundedSegments,
@@ -92,7 +96,7 @@ impl FeaturePlan {
                 wavemill_kernels::Dtype::U8 => Dtype::U8,
             };
             entries.push(entry(&spec.name, spec.preset.name(), &args, &audio, dtype)?);
-            features.push(Planned { packing: args.packing(), args, dtype });
+            features.push(Planned { packing: args.packing()?, args, dtype });
         }
         Ok(Self { features, entries, audio, split: recipe.split.clone(), level })
     }
@@ -113,10 +117,13 @@ impl FeaturePlan {
     }
 
     /// A decoder for one worker.
-    #[must_use]
-    pub fn decoder(&self) -> Box<dyn Decode> {
+    ///
+    /// # Errors
+    /// [`FeatureError::Rate`].
+    pub fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
         let AudioSpec { sample_rate_hz, duration_s, min_duration_s, .. } = self.audio;
-        Box::new(SymphoniaDecoder::new(DecodeArgs { sample_rate_hz, duration_s, min_duration_s }, self.level))
+        let args = DecodeArgs { sample_rate_hz, duration_s, min_duration_s };
+        Ok(Box::new(SymphoniaDecoder::new(args, self.level)?))
     }
 
     /// Kernels and buffers for one worker.
@@ -195,7 +202,7 @@ fn entry(
         ("frame", None, None) => None,
         _ => Some(n),
     };
-    let (factor, offset) = args.packing().scale();
+    let (factor, offset) = args.packing()?.scale();
     Ok(FeatureEntry {
         name: name.to_owned(),
         feature_id: canonical::id(&made)?,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array, Int32Array, Int32Builder,
-    Int64Array, ListArray, ListBuilder, StringArray, UInt8Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array, Int32Array,
+    Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray, UInt8Array,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter, compute_leaves,
@@ -66,6 +67,21 @@ impl Format {
         let nowhere = ArrowWriter::try_new(std::io::sink(), Arc::clone(&schema), Some(properties.clone()));
         let (_, factory) = nowhere.and_then(ArrowWriter::into_serialized_writer).map_err(failed)?;
         Ok(Self { feature, schema, properties, layout: spec.layout, dtype, factory })
+    }
+
+    /// Rows as an Arrow batch of the files' schema; `index` is the feature's among the rows' tensors.
+    ///
+    /// # Errors
+    /// [`ShardError::Table`].
+    pub fn batch(&self, index: usize, mut rows: Vec<FeatureRow>, clips: &[ClipRow]) -> Result<RecordBatch, ShardError> {
+        let tensors: Vec<Tensor> = rows.iter_mut().map(|row| row.tensors[index].take()).collect();
+        let mut columns = scalar_columns(&rows, clips);
+        let shapes = self.feature.shape.contains(&None).then(|| shape_list(&tensors));
+        let arrays: Vec<ArrayRef> = tensors.into_iter().map(|tensor| tensor_array(tensor, self)).collect();
+        let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
+        columns.push(concat(&arrays).map_err(ShardError::Table)?);
+        columns.extend(shapes);
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(ShardError::Table)
     }
 
     fn bands(&self) -> Bands {
@@ -148,12 +164,13 @@ impl RowGroup {
             if training {
                 tensors.iter().for_each(|t| stats::add(&mut partial, t, format.bands(), &mut scratch));
             }
-            let chunks = encode_feature(format, number, &rows, tensors, clips).map_err(|source| ShardError::Encode {
-                feature: format.feature.name.clone(),
-                shard: label.to_owned(),
-                row_group: number,
-                source,
-            })?;
+            let chunks =
+                encode_feature(format, number, &rows, tensors, clips).map_err(|source| ShardError::Encode {
+                    feature: format.feature.name.clone(),
+                    shard: label.to_owned(),
+                    row_group: number,
+                    source,
+                })?;
             features.push(EncodedFeature { chunks, partial });
         }
         let n_rows = rows.len() as u64;

@@ -1,8 +1,8 @@
 //! The shard key: everything that decides a shard's bytes. Equal keys, equal files: a later version links them.
 
 use serde::Serialize;
-use wavemill_schemas::manifest::{Engine, FeatureEntry, TargetEntry};
 use wavemill_schemas::canonical;
+use wavemill_schemas::manifest::{Engine, FeatureEntry, TargetEntry};
 use wavemill_schemas::recipe::{Recipe, SplitRule, SplitSpec};
 
 use crate::catalog::ClipRow;

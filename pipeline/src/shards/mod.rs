@@ -16,7 +16,7 @@ pub use encode::{EncodedGroup, Format, RowGroup};
 pub use file::{sync_folder, write_table};
 pub use key::shard_key;
 pub use rows::{AudioFacts, FeatureRow, Tensor};
-pub use stats::finish as finish_stats;
+pub use stats::{finish as finish_stats, values as tensor_values};
 pub use write::{Outcome, ShardWriter, Todo};
 
 /// What can go wrong while shards are written.

@@ -2,7 +2,7 @@
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use wavemill_schemas::manifest::{Partial, Scale, Stats};
+use wavemill_schemas::manifest::{FeatureEntry, Partial, Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
 
 use super::rows::Tensor;
@@ -79,6 +79,19 @@ fn unpack(bytes: &[u8], bands: Bands, values: &mut Vec<f32>) {
             }
         }
     }
+}
+
+/// A tensor's values, read back from its bytes.
+#[must_use]
+pub fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
+    let dtype = match feature.dtype.as_str() {
+        "f16" => Dtype::F16,
+        "u8" => Dtype::U8,
+        _ => Dtype::F32,
+    };
+    let mut values = Vec::new();
+    unpack(&tensor.bytes, Bands { dtype, scale: feature.scale, in_rows: true }, &mut values);
+    values
 }
 
 /// Mean and standard deviation from row groups in file order; `None` without values.

@@ -145,7 +145,7 @@ impl<'a> ShardWriter<'a> {
     }
 
     fn open_shard(&self, index: usize) -> Result<OpenShard, ShardError> {
-        let Todo { shard, key } = &self.todo[index];
+        let Todo { shard, key, .. } = &self.todo[index];
         let create = |format: &Format| {
             let relative = format!("data/{}/features/{}/{}", self.plan_id, format.feature.name, shard.path());
             ShardFile::create(self.root, relative, format)

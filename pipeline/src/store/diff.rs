@@ -52,9 +52,7 @@ impl Diff {
             a.keys().filter(|path| !b.contains_key(*path)).cloned().collect()
         };
         let both = || old.iter().filter_map(|(path, hash)| new.get(path).map(|other| (path, hash == other)));
-        let part = |m: &Manifest| {
-            serde_json::json!({"engine": m.engine, "counts": m.counts, "targets": m.targets, "limit": m.identity.limit})
-        };
+        let part = |m: &Manifest| serde_json::json!({"engine": m.engine, "counts": m.counts, "targets": m.targets, "limit": m.identity.limit});
         let mut manifest = Vec::new();
         compare(String::new(), Some(&part(from)), Some(&part(to)), &mut manifest);
         Self {

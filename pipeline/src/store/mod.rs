@@ -181,10 +181,13 @@ impl Store {
     pub fn versions(&self) -> Result<Vec<u64>, StoreError> {
         let folder = self.versions_folder();
         let entries = match fs::read_dir(&folder) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
             other => other.map_err(StoreError::io_at(&folder, "list the versions"))?,
         };
-        let number = |name: &str| name.strip_suffix(".json").filter(|n| n.len() == 8).and_then(|n| n.parse().ok());
+        let number =
+            |name: &str| name.strip_suffix(".json").filter(|n| n.len() == 8).and_then(|n| n.parse::<u64>().ok());
         let mut versions = Vec::new();
         for entry in entries {
             let entry = entry.map_err(StoreError::io_at(&folder, "list the versions"))?;

@@ -39,13 +39,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::OtherPlan`] unless `new_version`.
-    pub fn decide(
+    pub fn decide<E: From<StoreError>>(
         &self,
         mut identity: Identity,
         (recipe, engine): (&Recipe, &Engine),
         new_version: bool,
-        stale: impl FnOnce(&Manifest) -> Result<Vec<String>, StoreError>,
-    ) -> Result<Decision, StoreError> {
+        stale: impl FnOnce(&Manifest) -> Result<Vec<String>, E>,
+    ) -> Result<Decision, E> {
         let Some(&latest) = self.versions()?.last() else {
             return Ok(Decision::Go { parent: None, identity });
         };
@@ -61,7 +61,7 @@ impl Store {
         }
         if !new_version {
             let changed = changed.join("; ");
-            return Err(StoreError::OtherPlan { path: self.root.clone(), version: latest, changed });
+            return Err(StoreError::OtherPlan { path: self.root.clone(), version: latest, changed }.into());
         }
         identity.parent = Some(self.manifest_hash(latest)?);
         Ok(Decision::Go { parent: Some(latest), identity })

@@ -1,0 +1,114 @@
+//! `wavemill demo`: a small labelled data set made on the spot, extracted and asked two questions.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::extract::ExtractCommand;
+use super::sql::SqlCommand;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill demo
+  wavemill demo /tmp/wavemill-demo --tracks 80
+
+The audio is synthetic: ten kinds of instrument and rhythm, encoded to real MP3s, some of them broken on purpose.";
+
+const QUESTIONS: [(&str, &str); 3] = [
+    (
+        "Which genres are there, and how long is their music?",
+        "SELECT track_genre_top AS genre, count(*) AS tracks, count(DISTINCT artist_id) AS artists, \
+         round(sum(f.duration_s) / 60, 1) AS minutes FROM tracks t JOIN features_log_mel f USING (clip_key) \
+         GROUP BY 1 ORDER BY tracks DESC, genre",
+    ),
+    (
+        "Which recordings are there twice, under two ids?",
+        "SELECT audio_blake3[:12] AS audio, count(*) AS clips, min(clip_key) AS first, max(clip_key) AS second \
+         FROM features_log_mel GROUP BY audio_blake3 HAVING count(*) > 1",
+    ),
+    (
+        "What was counted out, and why?",
+        "SELECT stage, reason, count(*) AS inputs, min(coalesce(clip_key, 'line ' || line)) AS for_example \
+         FROM rejects GROUP BY stage, reason ORDER BY stage, reason",
+    ),
+];
+
+/// Make a small synthetic data set, extract it and ask it questions
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DemoCommand {
+    /// Where everything goes
+    #[arg(default_value = "wavemill-demo")]
+    dir: PathBuf,
+    /// How many tracks
+    #[arg(long, default_value_t = 320)]
+    tracks: u32,
+}
+
+impl DemoCommand {
+    /// Makes, extracts and asks.
+    ///
+    /// # Errors
+    /// Without the program `demo-audio`, or as the commands that it calls.
+    pub fn run(&self) -> Result<()> {
+        let data = self.dir.join("data");
+        if data.join("fma_metadata/tracks.csv").exists() {
+            eprintln!("1. the data set is in {} already", data.display());
+        } else {
+            eprintln!(
+                "1. making {} synthetic tracks in {} (the audio is not music that anybody played)",
+                self.tracks,
+                data.display()
+            );
+            make_data(&data, self.tracks)?;
+        }
+        let store = self.dir.join("store");
+        eprintln!(
+            "2. wavemill extract --recipe demo --metadata {0}/fma_metadata --audio {0}/fma_demo --store {1}",
+            data.display(),
+            store.display()
+        );
+        extract(&data, &store)?.run()?;
+        for (number, (question, query)) in QUESTIONS.iter().enumerate() {
+            eprintln!("\n{}. {question}\n   wavemill sql --store {} \"{query}\"", number + 3, store.display());
+            sql(&store, query)?.run()?;
+        }
+        eprintln!("\nThe store is plain Parquet: open {}/data with DuckDB, Polars, pandas or Spark.", store.display());
+        Ok(())
+    }
+}
+
+/// The encoder is LGPL, so it is a program of its own that lies beside this one.
+fn make_data(data: &Path, tracks: u32) -> Result<()> {
+    let beside = std::env::current_exe()?.with_file_name("demo-audio");
+    let program = if beside.exists() { beside } else { PathBuf::from("demo-audio") };
+    let mut command = Command::new(&program);
+    command.arg(data).args(["--tracks", &tracks.to_string()]).stdout(Stdio::null());
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}: build it with `cargo build -p demo-audio`", program.display()))?;
+    if !status.success() {
+        bail!("{} failed: {status}", program.display());
+    }
+    Ok(())
+}
+
+fn extract(data: &Path, store: &Path) -> Result<ExtractCommand> {
+    let (metadata, audio) = (data.join("fma_metadata"), data.join("fma_demo"));
+    let line = ["--recipe", "demo", "--max-reject-fraction", "0.2"].map(Into::into).into_iter();
+    let paths = [("--metadata", metadata), ("--audio", audio), ("--store", store.to_owned())];
+    let paths = paths.into_iter().flat_map(|(flag, path)| [flag.into(), path.into_os_string()]);
+    parse(line.chain(paths))
+}
+
+fn sql(store: &Path, query: &str) -> Result<SqlCommand> {
+    parse([std::ffi::OsString::from("--store"), store.as_os_str().to_owned(), query.into()].into_iter())
+}
+
+/// A command as if it had been typed: its defaults are those of its flags.
+fn parse<C: Args>(line: impl Iterator<Item = std::ffi::OsString>) -> Result<C> {
+    let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
+    Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
+}

@@ -1,0 +1,240 @@
+//! `wavemill features`: the rows that extract would write of some clips, without a store.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use arrow::ipc::writer::StreamWriter;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use wavemill_kernels::Level;
+use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::{canonical, recipe};
+
+use super::exit::Usage;
+use crate::budget::ByteBudget;
+use crate::catalog::ClipRow;
+use crate::decode::{Decode, FILE_BYTES_MAX, Pcm};
+use crate::features::{Extractor, FeaturePlan, NoRows};
+use crate::shards::{AudioFacts, FeatureRow, Format, tensor_values};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill features song.mp3 --recipe fma-large --feature log_mel --format npy --out song.npy
+  wavemill features *.mp3 --recipe mine.toml --feature mfcc --format json > mfcc.jsonl
+  wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out - | wavemill-train predict -
+
+A clip that gives no row is named on stderr with its reason; the exit code is then 1.";
+
+/// Show what extract would store of some clips
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct FeaturesCommand {
+    /// Audio files
+    #[arg(required = true, value_name = "CLIP")]
+    clips: Vec<PathBuf>,
+    /// A shipped recipe's name, or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    recipe: String,
+    /// Change a value of the recipe
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Which of the recipe's features; needed where it has several
+    #[arg(long, value_name = "NAME")]
+    feature: Option<String>,
+    /// npy: one array; json: a line a row; arrow: an IPC stream of rows as in the shards
+    #[arg(long, value_enum, default_value = "json")]
+    format: Output,
+    /// Where to; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Npy,
+    Json,
+    Arrow,
+}
+
+impl FeaturesCommand {
+    /// Computes and writes.
+    ///
+    /// # Errors
+    /// Wrong usage, an unreadable file, or a clip without rows (after the others were written).
+    pub fn run(&self) -> Result<()> {
+        let mut recipe = Recipe::load(&self.recipe, &self.sets)?;
+        let names: Vec<String> = recipe.features.iter().map(|f| f.name.clone()).collect();
+        let wanted = match &self.feature {
+            Some(name) => name.clone(),
+            None if names.len() == 1 => names[0].clone(),
+            None => return Err(Usage(format!("--feature: name one of {}", names.join(", "))).into()),
+        };
+        recipe.features.retain(|f| f.name == wanted);
+        if recipe.features.is_empty() {
+            return Err(Usage(format!("--feature {wanted}: this recipe has {}", names.join(", "))).into());
+        }
+        // Segments of all sides.
+        recipe.split.rule = recipe::SplitRule::Artist;
+        if self.out == Path::new("-") {
+            if self.format != Output::Json && io::stdout().is_terminal() {
+                return Err(
+                    Usage(format!("--format {:?} to a terminal: give --out FILE", self.format).to_lowercase()).into()
+                );
+            }
+            return self.write(&recipe, BufWriter::new(io::stdout().lock()));
+        }
+        let file = File::create(&self.out).with_context(|| format!("cannot write {}", self.out.display()))?;
+        self.write(&recipe, BufWriter::new(file))
+    }
+
+    fn write(&self, recipe: &Recipe, mut out: impl Write) -> Result<()> {
+        let plan = FeaturePlan::new(recipe, Level::detect())?;
+        let mut clips = Clips { decoder: plan.decoder()?, extractor: plan.extractor()?, pcm: Pcm::default() };
+        let (mut rows, mut known, mut rejected) = (Vec::new(), Vec::new(), 0);
+        let entry = &plan.entries()[0];
+        for path in &self.clips {
+            known.push(clip_row(path, recipe.targets.len()));
+            match clips.rows(known.len() - 1, path) {
+                Ok(Ok(of_clip)) => rows.extend(of_clip),
+                Ok(Err(words)) => {
+                    eprintln!("{}: {words}", path.display());
+                    rejected += 1;
+                }
+                Err(error) => return Err(error),
+            }
+            if self.format == Output::Json {
+                rows.drain(..).try_for_each(|row| write_json(&mut out, entry, &known, &row))?;
+            }
+        }
+        match self.format {
+            Output::Json => {}
+            Output::Npy => write_npy(&mut out, entry, &rows)?,
+            Output::Arrow => write_arrow(&mut out, &plan, recipe, rows, &known)?,
+        }
+        out.flush()?;
+        if rejected > 0 {
+            anyhow::bail!("{rejected} of {} clips gave no rows", self.clips.len());
+        }
+        Ok(())
+    }
+}
+
+struct Clips {
+    decoder: Box<dyn Decode>,
+    extractor: Extractor,
+    pcm: Pcm,
+}
+
+impl Clips {
+    /// A clip's rows, or why it has none.
+    fn rows(&mut self, clip: usize, path: &Path) -> Result<Result<Vec<FeatureRow>, String>> {
+        let mut bytes = Vec::new();
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        if let Err(reject) = self.decoder.decode(extension, &bytes, &mut self.pcm) {
+            return Ok(Err(format!("{}: {}", reject.reason.name(), reject.detail)));
+        }
+        let audio = Arc::new(AudioFacts {
+            duration_s: self.pcm.duration_s,
+            lost_s: self.pcm.lost_s,
+            audio_blake3: self.pcm.audio_blake3.clone(),
+            permit: ByteBudget::new(0).take(0),
+        });
+        let key = path.to_string_lossy();
+        let segments = self.extractor.segments(self.pcm.samples.len(), &key, "");
+        match segments.and_then(|s| self.extractor.rows((clip, &key), &mut self.pcm, &s, &audio)) {
+            Ok(rows) => Ok(Ok(rows)),
+            Err(NoRows::Reject(reject)) => Ok(Err(format!("{}: {}", reject.reason.name(), reject.detail))),
+            Err(NoRows::Error(error)) => Err(error.into()),
+        }
+    }
+}
+
+fn clip_row(path: &Path, n_targets: usize) -> ClipRow {
+    let clip_key = path.to_string_lossy().replace('\\', "/");
+    ClipRow {
+        track_id: canonical::track_id(&clip_key),
+        clip_key,
+        targets: vec![None; n_targets],
+        genres_all: Vec::new(),
+        artist_id: None,
+        album_id: None,
+        split: String::new(),
+    }
+}
+
+fn write_json(out: &mut impl Write, entry: &FeatureEntry, clips: &[ClipRow], row: &FeatureRow) -> Result<()> {
+    let tensor = &row.tensors[0];
+    let values = tensor_values(tensor, entry);
+    let [_, columns] = tensor.shape;
+    let line = json!({
+        "clip_key": clips[row.clip].clip_key,
+        "segment": row.segment,
+        "offset_s": row.offset_s,
+        "duration_s": row.audio.duration_s,
+        "lost_s": row.audio.lost_s,
+        "silent": row.silent,
+        "audio_blake3": row.audio.audio_blake3,
+        "feature": entry.name,
+        "feature_id": entry.feature_id,
+        "dim_names": entry.dim_names,
+        "shape": tensor.shape,
+        "values": values.chunks(columns.max(1)).collect::<Vec<_>>(),
+    });
+    Ok(writeln!(out, "{line}")?)
+}
+
+/// NumPy's format 1.0: magic, version, header padded to 64 bytes, values.
+fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) -> Result<()> {
+    let descr = match entry.dtype.as_str() {
+        "f16" => "<f2",
+        "f32" => "<f4",
+        _ => "|u1",
+    };
+    let Some(shape) = rows.first().map(|row| row.tensors[0].shape) else {
+        anyhow::bail!("no rows: nothing to write");
+    };
+    if rows.iter().any(|row| row.tensors[0].shape != shape) {
+        return Err(Usage(
+            "--format npy: the rows differ in shape; use json or arrow, or set audio.duration_s".to_owned(),
+        )
+        .into());
+    }
+    let [height, width] = shape;
+    let dims =
+        if rows.len() == 1 { format!("({height}, {width})") } else { format!("({}, {height}, {width})", rows.len()) };
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {dims}, }}");
+    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&u16::try_from(padded)?.to_le_bytes())?;
+    writeln!(out, "{header:width$}", width = padded - 1)?;
+    rows.iter().try_for_each(|row| out.write_all(&row.tensors[0].bytes))?;
+    Ok(())
+}
+
+fn write_arrow(
+    out: &mut impl Write,
+    plan: &FeaturePlan,
+    recipe: &Recipe,
+    rows: Vec<FeatureRow>,
+    clips: &[ClipRow],
+) -> Result<()> {
+    // Classes are a store's; the stream has the targets' columns, all null.
+    let target = |t: &recipe::TargetSpec| wavemill_schemas::manifest::TargetEntry {
+        name: t.name.clone(),
+        classes: t.classes.clone().unwrap_or_default(),
+        counts: std::collections::BTreeMap::new(),
+    };
+    let targets: Vec<_> = recipe.targets.iter().map(target).collect();
+    let formats: Vec<Format> = plan.formats(&targets, &recipe.shards)?;
+    let mut writer = StreamWriter::try_new(out, &formats[0].schema)?;
+    for row in rows {
+        writer.write(&formats[0].batch(0, vec![row], clips)?)?;
+    }
+    Ok(writer.finish()?)
+}

@@ -1,0 +1,75 @@
+//! What a run would do, without doing it: `extract --dry-run`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use wavemill_schemas::manifest::FeatureEntry;
+
+use crate::catalog::{self, StepCount};
+use crate::features::FeaturePlan;
+use crate::plan;
+use crate::run::{Job, RunError};
+use crate::settings::Settings;
+use crate::source;
+
+/// CPU seconds a 30-s clip of 44.1 kHz stereo costs on one core (docs/benchmarks/): an estimate is made of it.
+const CLIP_CPU_S: f64 = 0.025;
+
+/// What a run would do.
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    /// Records of the metadata.
+    pub rows_read: u64,
+    /// Of them not to be parsed.
+    pub rows_rejected: u64,
+    /// Rows after every cleaning step.
+    pub steps: Vec<StepCount>,
+    /// Clips within `--limit`.
+    pub clips_planned: u64,
+    /// Of them by side.
+    pub splits: BTreeMap<String, u64>,
+    /// Files of each feature.
+    pub shards: usize,
+    /// What would be stored.
+    pub features: Vec<FeatureEntry>,
+    /// Bytes of rows before compression.
+    pub feature_bytes: u64,
+    /// Compressed audio to be read.
+    pub audio_bytes: u64,
+    /// Estimate.
+    pub seconds: f64,
+    /// On so many threads.
+    pub threads: usize,
+    /// What a person should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Cleans and plans a job, and writes nothing.
+///
+/// # Errors
+/// As [`crate::run::run`] up to the plan.
+pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
+    let source = source::open(&job.audio, settings.allow_outside)?;
+    let catalog = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
+    let features = FeaturePlan::new(&job.recipe, settings.level)?;
+    let planned = || plan.planned.iter().map(|&row| &catalog.clips[row]);
+    let mut splits = BTreeMap::new();
+    planned().for_each(|clip| *splits.entry(clip.split.clone()).or_default() += 1);
+    let clips_planned = plan.planned.len() as u64;
+    let audio_bytes = planned().filter_map(|clip| source.index().get(&clip.clip_key)).map(|id| id.bytes).sum();
+    Ok(Preview {
+        rows_read: catalog.rows_read,
+        rows_rejected: catalog.rejects.len() as u64,
+        clips_planned,
+        splits,
+        shards: plan.shards.len(),
+        features: features.entries().to_vec(),
+        feature_bytes: features.estimate(clips_planned, audio_bytes),
+        audio_bytes,
+        seconds: clips_planned as f64 * CLIP_CPU_S / settings.threads as f64,
+        threads: settings.threads,
+        steps: catalog.steps,
+        warnings: catalog.warnings,
+    })
+}
