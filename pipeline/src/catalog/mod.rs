@@ -22,13 +22,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::{Array, RecordBatch};
-use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe};
+use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, TargetSpec};
 use wavemill_schemas::reject::Reject;
 
 use self::engine::Engine;
 pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
 use self::load::Loaded;
+use self::rows::Labels;
 use self::steps::Cleaner;
 use crate::source::AudioIndex;
 use crate::source::metadata::Files;
@@ -123,9 +124,9 @@ pub fn clean(
     if let Some(path) = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma) {
         set_extra_tables(&engine, &recipe.catalog, path)?;
     }
+    let mut warnings = Vec::new();
     let mut cleaner = Cleaner::new(&engine, loaded.rows);
     cleaner.run(&recipe.catalog)?;
-    let mut warnings = Vec::new();
     if recipe.catalog.require_audio {
         require_audio(&mut cleaner, audio, &mut warnings)?;
     }
@@ -133,26 +134,36 @@ pub fn clean(
     let labels = recipe.targets.iter().map(|target| rows::labels(&keyed, target)).collect::<Result<Vec<_>, _>>()?;
     let first_target = labels.first().map_or(&[][..], |target| &target.ids);
     let tracks = rows::with_splits(&keyed, first_target, recipe)?;
-    let clips = rows::clips(&tracks, &labels, recipe.split.rule)?;
-    let mut classes = BTreeMap::new();
-    for (target, labels) in recipe.targets.iter().zip(labels) {
-        if labels.unlisted > 0 {
-            let (name, n) = (&target.name, labels.unlisted);
-            warnings
-                .push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
-        }
-        classes.insert(target.name.clone(), labels.classes);
-    }
     let mut tables = loaded.tables;
     for (table, id, prefix) in [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")] {
         tables.extend(rows::distinct(&tracks, id, prefix)?.map(|rows| (table.to_owned(), rows)));
     }
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
-    let rows_hash = rows_hash::rows_hash(&tracks)?;
-    tables.insert("tracks".to_owned(), tracks);
-    let (rows_read, steps) = (loaded.rows_read, cleaner.steps);
-    let (rejects, further_rejects) = (loaded.rejects, loaded.further_rejects);
-    Ok(Catalog { clips, classes, tables, rows_hash, rows_read, steps, rejects, further_rejects, warnings })
+    tables.insert("tracks".to_owned(), tracks.clone());
+    Ok(Catalog {
+        clips: rows::clips(&tracks, &labels, recipe.split.rule)?,
+        rows_hash: rows_hash::rows_hash(&tracks)?,
+        classes: classes(&recipe.targets, labels, &mut warnings),
+        tables,
+        rows_read: loaded.rows_read,
+        steps: cleaner.steps,
+        rejects: loaded.rejects,
+        further_rejects: loaded.further_rejects,
+        warnings,
+    })
+}
+
+/// Class names by target, and a warning where rows have labels that the recipe does not list.
+fn classes(targets: &[TargetSpec], labels: Vec<Labels>, warnings: &mut Vec<String>) -> BTreeMap<String, Vec<String>> {
+    let class_names = |(target, labels): (&TargetSpec, Labels)| {
+        if labels.unlisted > 0 {
+            let (name, n) = (&target.name, labels.unlisted);
+            warnings
+                .push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
+        }
+        (target.name.clone(), labels.classes)
+    };
+    targets.iter().zip(labels).map(class_names).collect()
 }
 
 /// Reads the further tables that a cleaning step names; the others stay on disk. Their broken rows are counted where
@@ -161,7 +172,8 @@ fn set_extra_tables(engine: &Engine, spec: &CatalogSpec, metadata: &Path) -> Res
     let sql = || spec.clean.iter().flat_map(|step| [&step.predicate, &step.sql]).flatten();
     for table in extra_tables(metadata)? {
         if sql().any(|sql| sql.contains(table.name())) {
-            engine.set_table(&table.name().to_owned(), &table.read_whole()?)?;
+            let name = table.name().to_owned();
+            engine.set_table(&name, &table.read_whole()?)?;
         }
     }
     Ok(())

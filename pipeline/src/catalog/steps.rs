@@ -17,12 +17,10 @@ use crate::source::AudioIndex;
 /// The rows on their way through the steps.
 pub struct Cleaner<'a> {
     engine: &'a Engine,
-    /// Every parsed row.
+    /// Every parsed row, ordered by line.
     all: RecordBatch,
     /// Index of the step that dropped a row, for each row of `all`.
     dropped_by: Vec<Option<usize>>,
-    /// Row of `all` by its line.
-    row_of_line: HashMap<i64, usize>,
     /// The rows that are left; [`LINE`] is always among the columns.
     pub rows: RecordBatch,
     /// One per step so far.
@@ -32,8 +30,19 @@ pub struct Cleaner<'a> {
 impl<'a> Cleaner<'a> {
     /// Starts with all parsed rows.
     pub fn new(engine: &'a Engine, all: RecordBatch) -> Self {
-        let row_of_line = lines(&all).values().iter().enumerate().map(|(row, &line)| (line, row)).collect();
-        Self { engine, rows: all.clone(), dropped_by: vec![None; all.num_rows()], row_of_line, all, steps: Vec::new() }
+        Self { engine, rows: all.clone(), dropped_by: vec![None; all.num_rows()], all, steps: Vec::new() }
+    }
+
+    /// Row of `all` that began on `line`.
+    fn row_of(&self, line: i64) -> Option<usize> {
+        lines(&self.all).values().binary_search(&line).ok()
+    }
+
+    /// For each row of `all`: is its line among `kept`?
+    fn marks(&self, kept: &Int64Array) -> Vec<bool> {
+        let mut marks = vec![false; self.all.num_rows()];
+        kept.values().iter().filter_map(|&line| self.row_of(line)).for_each(|row| marks[row] = true);
+        marks
     }
 
     /// `subset`, then the recipe's steps.
@@ -73,8 +82,9 @@ impl<'a> Cleaner<'a> {
     fn keep_where(&mut self, step: &str, predicate: &str) -> Result<(), CatalogError> {
         // The line break keeps a comment at the predicate's end from swallowing the bracket.
         let kept = self.query(step, &format!("SELECT {LINE} FROM input WHERE ({predicate}\n)"))?;
-        let kept: HashSet<i64> = lines(&kept).values().iter().copied().collect();
-        let mask: BooleanArray = lines(&self.rows).values().iter().map(|line| Some(kept.contains(line))).collect();
+        let kept = self.marks(lines(&kept));
+        let is_kept = |&line: &i64| Some(self.row_of(line).is_some_and(|row| kept[row]));
+        let mask: BooleanArray = lines(&self.rows).values().iter().map(is_kept).collect();
         let rows = filter_record_batch(&self.rows, &mask)?;
         self.finish(step, rows);
         Ok(())
@@ -112,8 +122,7 @@ impl<'a> Cleaner<'a> {
     fn kept_lines(&self, step: &str, output: &RecordBatch) -> Result<Int64Array, CatalogError> {
         let lines = cast(&output[LINE], &DataType::Int64)?.as_primitive::<Int64Type>().clone();
         let mut seen = HashSet::with_capacity(lines.len());
-        let fresh =
-            |line: Option<i64>| line.is_some_and(|line| self.row_of_line.contains_key(&line) && seen.insert(line));
+        let fresh = |line: Option<i64>| line.is_some_and(|line| self.row_of(line).is_some() && seen.insert(line));
         if lines.iter().all(fresh) {
             return Ok(lines);
         }
@@ -145,10 +154,10 @@ impl<'a> Cleaner<'a> {
     }
 
     fn finish(&mut self, step: &str, rows: RecordBatch) {
-        let kept: HashSet<i64> = lines(&rows).values().iter().copied().collect();
-        for line in lines(&self.rows).values() {
-            if !kept.contains(line) {
-                self.dropped_by[self.row_of_line[line]] = Some(self.steps.len());
+        let kept = self.marks(lines(&rows));
+        for row in lines(&self.rows).values().iter().filter_map(|&line| self.row_of(line)).collect::<Vec<_>>() {
+            if !kept[row] {
+                self.dropped_by[row] = Some(self.steps.len());
             }
         }
         let (before, left) = (self.rows.num_rows(), rows.num_rows());

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use wavemill_schemas::recipe::{CleanStep, SplitRule, SplitSpec, TargetSpec};
+use wavemill_schemas::recipe::{CleanStep, SplitRule, SplitSpec};
 use wavemill_schemas::reject::Reason;
 
 use super::*;
@@ -203,4 +203,15 @@ fn features_are_named_by_level_and_typed_f32() {
     let join = keep("loud", "track_id IN (SELECT track_id FROM fma_features WHERE mfcc_mean_01 > 1)");
     let catalog = run(&recipe(Dataset::Fma, vec![join]), folder.path()).unwrap();
     assert_eq!(catalog.clips.len(), 1);
+}
+
+#[test]
+fn labels_outside_the_listed_classes_count_as_unlabelled() {
+    let tracks = some_tracks(6);
+    let mut recipe = recipe(Dataset::Fma, vec![]);
+    recipe.targets[0].classes = Some(vec!["Rock".into()]);
+    let catalog = run(&recipe, tracks.path()).unwrap();
+    assert_eq!(catalog.clips.iter().filter(|clip| clip.targets == [Some(0)]).count(), 2);
+    assert_eq!(catalog.warnings.len(), 1);
+    assert!(catalog.warnings[0].contains("`genre`: 2 rows"), "{}", catalog.warnings[0]);
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::sql::{self, Format, Interrupt, Limits, SqlError, output, prompt};
+use crate::sql::{self, Format, Interrupt, Limits, Prompt, SqlError, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,7 +62,6 @@ impl SqlCommand {
         let limits = Limits { memory_bytes: self.memory_limit, threads, allow_write: self.allow_write };
         let session = sql::open(&self.store, &manifest, limits)?;
         let at_prompt = self.query.is_none() && io::stdin().is_terminal();
-        stop_on_signals(session.interrupt(), at_prompt)?;
         let answered = if at_prompt { self.prompt(&session) } else { self.answer(&session) };
         match answered {
             Err(error) if error.downcast_ref().is_some_and(SqlError::is_broken_pipe) => Ok(()),
@@ -74,10 +73,13 @@ impl SqlCommand {
         if self.format.is_binary() {
             return Err(SqlError::BinaryToTerminal { format: self.format }.into());
         }
-        Ok(prompt::run(session, output::sink(self.format, io::stdout()).as_mut())?)
+        let prompt = Prompt::open(session)?;
+        stop_on_signals(session.interrupt(), true)?;
+        Ok(prompt.run(session, output::sink(self.format, io::stdout()).as_mut())?)
     }
 
     fn answer(&self, session: &sql::Session) -> Result<()> {
+        stop_on_signals(session.interrupt(), false)?;
         let query = match &self.query {
             Some(query) => query.clone(),
             None => io::read_to_string(io::stdin()).context("cannot read the query from standard input")?,

@@ -7,6 +7,7 @@ use arrow::error::ArrowError;
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::object_store;
+use parquet::errors::ParquetError;
 
 use super::output::Format;
 
@@ -222,9 +223,20 @@ fn root(error: DataFusionError) -> DataFusionError {
         DataFusionError::Collection(mut errors) if !errors.is_empty() => root(errors.swap_remove(0)),
         DataFusionError::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
             Ok(inner) => root(inner),
-            Err(shared) => DataFusionError::Execution(shared.to_string()),
+            Err(shared) => same_kind(shared.find_root()),
         },
         other => other,
+    }
+}
+
+/// An error that others hold too, made again: its kind is what decides the exit code.
+fn same_kind(error: &DataFusionError) -> DataFusionError {
+    match error {
+        DataFusionError::ResourcesExhausted(detail) => DataFusionError::ResourcesExhausted(detail.clone()),
+        DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => {
+            DataFusionError::ParquetError(Box::new(ParquetError::General(error.to_string())))
+        }
+        other => DataFusionError::Execution(other.to_string()),
     }
 }
 
@@ -293,20 +305,18 @@ mod tests {
 
     #[test]
     fn exit_codes_tell_usage_from_damage() {
-        let damaged = SqlError::from(DataFusionError::ParquetError(Box::new("bad page".into_parquet())));
+        let page = ParquetError::General("bad page".to_owned());
+        let damaged = SqlError::from(DataFusionError::ParquetError(Box::new(page)));
         assert_eq!(damaged.exit_code(), 3);
         assert_eq!(SqlError::from(DataFusionError::Plan("x".into())).exit_code(), 2);
         let own = DataFusionError::External(Box::new(SqlError::Interrupted)).context("while reading");
         assert_eq!(SqlError::from(own).exit_code(), 130);
     }
 
-    trait IntoParquet {
-        fn into_parquet(self) -> parquet::errors::ParquetError;
-    }
-
-    impl IntoParquet for &str {
-        fn into_parquet(self) -> parquet::errors::ParquetError {
-            parquet::errors::ParquetError::General(self.to_owned())
-        }
+    #[test]
+    fn an_error_that_others_hold_keeps_its_kind() {
+        let held = std::sync::Arc::new(DataFusionError::ResourcesExhausted("full".to_owned()));
+        let error = SqlError::from(DataFusionError::Shared(std::sync::Arc::clone(&held)));
+        assert!(matches!(error, SqlError::Memory { .. }), "{error}");
     }
 }

@@ -10,7 +10,7 @@ mod functions;
 #[cfg(test)]
 mod memory;
 pub mod output;
-pub mod prompt;
+mod prompt;
 mod session;
 mod table;
 pub mod tensor;
@@ -22,5 +22,6 @@ mod version;
 
 pub use error::SqlError;
 pub use output::{Format, Sink};
+pub use prompt::Prompt;
 pub use session::{Interrupt, Limits, Session, open};
 pub use version::manifest;

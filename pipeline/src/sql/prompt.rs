@@ -10,6 +10,7 @@ use rustyline::completion::{Completer, extract_word};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
@@ -75,45 +76,63 @@ const KEYWORDS: &[&str] = &[
     "WITH",
 ];
 
-/// Reads and answers until the user leaves.
-///
-/// # Errors
-/// [`SqlError::Prompt`] where there is no terminal to talk to; a query's own errors are shown and forgotten.
-pub fn run(session: &Session, sink: &mut dyn Sink) -> Result<(), SqlError> {
-    let config = Config::builder().completion_type(CompletionType::List).history_ignore_space(true).build();
-    let mut editor: Editor<Names, _> = Editor::with_config(config).map_err(prompt_error)?;
-    editor.set_helper(Some(Names::of(session)));
-    let history = history_file();
-    if let Some(path) = &history {
-        // The first session has none.
-        let _ = editor.load_history(path);
-    }
-    eprintln!("\\? for help, \\q to leave");
-    loop {
-        match editor.readline("wavemill> ") {
-            Ok(text) if text.trim().is_empty() => {}
-            Ok(text) => {
-                let _ = editor.add_history_entry(text.trim());
-                if matches!(text.trim().trim_end_matches(';'), "\\q" | "quit" | "exit") {
-                    break;
-                }
-                answer(session, sink, &text)?;
-            }
-            Err(ReadlineError::Interrupted) => {}
-            Err(ReadlineError::Eof) => break,
-            Err(error) => return Err(prompt_error(error)),
+/// A terminal to talk at.
+pub struct Prompt {
+    editor: Editor<Names, DefaultHistory>,
+    history: Option<PathBuf>,
+}
+
+impl Prompt {
+    /// Takes the terminal. The line editor takes SIGINT with it, so a caller's own handlers are set after this.
+    ///
+    /// # Errors
+    /// [`SqlError::Prompt`] where there is no terminal.
+    pub fn open(session: &Session) -> Result<Self, SqlError> {
+        let config = Config::builder().completion_type(CompletionType::List).history_ignore_space(true).build();
+        let mut editor = Editor::with_config(config).map_err(prompt_error)?;
+        editor.set_helper(Some(Names::of(session)));
+        let history = history_file();
+        if let Some(path) = &history {
+            // The first session has none.
+            let _ = editor.load_history(path);
         }
+        Ok(Self { editor, history })
     }
-    if let Some(path) = &history {
-        let saved = path
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| editor.save_history(path).map_err(std::io::Error::other));
+
+    /// Reads and answers until the user leaves.
+    ///
+    /// # Errors
+    /// [`SqlError::Prompt`] where the terminal goes away; a query's own errors are shown and forgotten.
+    pub fn run(mut self, session: &Session, sink: &mut dyn Sink) -> Result<(), SqlError> {
+        eprintln!("\\? for help, \\q to leave");
+        loop {
+            match self.editor.readline("wavemill> ") {
+                Ok(text) if text.trim().is_empty() => {}
+                Ok(text) => {
+                    let _ = self.editor.add_history_entry(text.trim());
+                    if matches!(text.trim().trim_end_matches(';'), "\\q" | "quit" | "exit") {
+                        break;
+                    }
+                    answer(session, sink, &text)?;
+                }
+                // Ctrl-C drops the line; one that stopped a query is told of here once more.
+                Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => {}
+                Err(ReadlineError::Eof) => break,
+                Err(error) => return Err(prompt_error(error)),
+            }
+        }
+        self.save_history();
+        Ok(())
+    }
+
+    fn save_history(&mut self) {
+        let Some(path) = &self.history else { return };
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let saved = folder.and_then(|()| self.editor.save_history(path).map_err(std::io::Error::other));
         if let Err(error) = saved {
             eprintln!("the history was not saved in {}: {error}", path.display());
         }
     }
-    Ok(())
 }
 
 /// `$XDG_STATE_HOME/wavemill/history`, by default below `~/.local/state`; `None` without a home.
@@ -229,8 +248,6 @@ impl Helper for Names {}
 
 #[cfg(test)]
 mod tests {
-    use rustyline::history::DefaultHistory;
-
     use super::*;
 
     fn complete(line: &str) -> (usize, Vec<String>) {

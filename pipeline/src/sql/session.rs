@@ -37,9 +37,10 @@ const HELD_BATCH_BYTES: usize = 1 << 20;
 /// Rows of a batch without tensors.
 const BATCH_ROWS_MAX: usize = 8192;
 /// Part of the memory limit that sorts, joins and aggregates may hold; the rest is for batches on their way and readers.
-const POOL_FRACTION: f64 = 0.5;
-/// Memory that each partition of a query over tensors may need on its way: a few batches and a row group.
-const PARTITION_BYTES: usize = 256 << 20;
+const POOL_FRACTION: f64 = 0.4;
+/// Of the limit for each partition of a query over tensors: a sort of 3 GB in two partitions peaked at 511 to 696 MiB, in
+/// four at 942 to 1069.
+const PARTITION_BYTES: usize = 512 << 20;
 /// A join's side up to this is held once and not cut into partitions, which would copy the tensors of the other side.
 const JOIN_COLLECT_BYTES: usize = 64 << 20;
 

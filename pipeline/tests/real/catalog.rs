@@ -1,12 +1,14 @@
 //! The catalog on FMA's own metadata: the published totals, and every kind of broken row.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use wavemill::catalog::{Catalog, CatalogSettings, clean};
+use wavemill::catalog::{Catalog, CatalogSettings, clean, extra_tables};
 use wavemill::source::{AudioIndex, InputId, Stamp};
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, Subset, TargetSpec};
 use wavemill_schemas::reject::Reason;
@@ -19,6 +21,8 @@ pub fn trials() -> Vec<Trial> {
         real("catalog_windows_1252_row_is_one_reject", windows_1252),
         real("catalog_labels_as_table", labels_as_table),
         real("catalog_full_size_totals", full_size_totals),
+        real("catalog_zip_equals_file", zip_equals_file),
+        real("catalog_published_features", published_features),
     ]
 }
 
@@ -103,12 +107,15 @@ fn real_slice(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+fn unpack(packed: &Path, path: &Path) -> Result<(), Failed> {
+    let status = Command::new("zstd").args(["-d", "-q", "-o"]).arg(path).arg(packed).status()?;
+    if status.success() { Ok(()) } else { Err(format!("zstd: {status}").into()) }
+}
+
 fn windows_1252(data: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("raw_tracks.csv");
-    let packed = data.join("fma_metadata/raw_tracks_excerpt_cp1252.csv.zst");
-    let unpacked = Command::new("zstd").args(["-d", "-q", "-o"]).arg(&path).arg(packed).status()?;
-    assert!(unpacked.success());
+    unpack(&data.join("fma_metadata/raw_tracks_excerpt_cp1252.csv.zst"), &path)?;
     let keys = query("keys", "SELECT *, concat(track_id, '.mp3') AS clip_key FROM input");
     let table = catalog(&recipe(Dataset::Table, vec![keys]), &path)?;
     let [reject] = &table.rejects[..] else { return Err(format!("{:?}", table.rejects).into()) };
@@ -163,6 +170,35 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
     labelled.targets = vec![genre()];
     let labelled = catalog(&labelled, folder.path())?;
     assert_eq!((labelled.clips.len(), labelled.classes["genre"].len()), (49_598, 16));
+    Ok(())
+}
+
+fn zip_equals_file(data: &Path) -> Result<(), Failed> {
+    let slice = data.join("fma_metadata/tracks_real_slice.csv");
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("fma_metadata.zip");
+    let mut archive = zip::ZipWriter::new(File::create(&path)?);
+    for (name, from) in [("tracks.csv", &slice), ("genres.csv", &data.join("fma_metadata/genres.csv"))] {
+        archive.start_file(format!("fma_metadata/{name}"), zip::write::SimpleFileOptions::default())?;
+        io::copy(&mut File::open(from)?, &mut archive)?;
+    }
+    archive.finish()?;
+    let recipe = recipe(Dataset::Fma, Vec::new());
+    let (zipped, plain) = (catalog(&recipe, &path)?, catalog(&recipe, &slice)?);
+    assert_eq!((zipped.clips, zipped.rows_hash), (plain.clips, plain.rows_hash));
+    assert_eq!(zipped.tables["genres"].num_rows(), 163);
+    Ok(())
+}
+
+fn published_features(data: &Path) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    unpack(&data.join("fma_metadata/features_mfcc_slice.csv.zst"), &folder.path().join("features.csv"))?;
+    let mut table = extra_tables(folder.path())?.pop().ok_or("no table")?;
+    let batches = table.by_ref().collect::<Result<Vec<_>, _>>()?;
+    let nulls: usize = batches.iter().map(|rows| rows["mfcc_mean_01"].null_count()).sum();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2000);
+    assert_eq!((batches[0].num_columns(), nulls), (141, 10));
+    assert_eq!(table.rejects(), []);
     Ok(())
 }
 
