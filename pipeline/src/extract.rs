@@ -42,16 +42,18 @@ pub fn write_shards(
         let mut groups = Some(groups);
         for event in events {
             // After a failure events are only drained, so that no worker waits for this thread.
-            let Some(sender) = &groups else { continue };
-            result = drive.event(event, sender);
+            if result.is_err() {
+                continue;
+            }
+            result = drive.event(event, groups.as_ref());
             if result.is_err() {
                 work.stop.store(true, Ordering::Relaxed);
             }
+            // Workers end when no more row groups can come.
             if result.is_err() || drive.issued == Some(drive.taken) {
                 groups = None;
             }
         }
-        result = std::mem::replace(&mut result, Ok(())).and_then(|()| drive.finish_shards());
     });
     result?;
     let done = receipts.iter().flatten().count();
@@ -73,7 +75,7 @@ struct Drive<'a, 'w> {
 }
 
 impl Drive<'_, '_> {
-    fn event(&mut self, event: Event, groups: &Sender<RowGroup>) -> Result<(), RunError> {
+    fn event(&mut self, event: Event, groups: Option<&Sender<RowGroup>>) -> Result<(), RunError> {
         match event {
             Event::Failed(error) => return Err(error),
             Event::ReadDone { clips } => self.issued = Some(clips),
@@ -85,8 +87,8 @@ impl Drive<'_, '_> {
                 self.taken += 1;
                 account::too_many_rejects(self.work, self.limits, outcome.reject())?;
                 for group in self.writer.outcome(seq, outcome, seen)? {
-                    // The workers live as long as this thread holds the sender.
-                    let _ = groups.send(group);
+                    // Clips come only while the sender is held, and so do workers.
+                    let _ = groups.map(|sender| sender.send(group));
                 }
                 self.finish_shards()?;
             }

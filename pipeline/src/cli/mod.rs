@@ -27,7 +27,7 @@ Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of anoth
 
 /// From a music archive to a versioned feature store in Parquet that answers SQL
 #[derive(Debug, Parser)]
-#[command(name = "wavemill", version, after_help = AFTER_HELP, propagate_version = true)]
+#[command(name = "wavemill", version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

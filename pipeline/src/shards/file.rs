@@ -109,8 +109,8 @@ pub fn write_table<E: From<ShardError>>(
     for batch in batches {
         writer.write(&batch?).map_err(failed)?;
     }
-    let metadata = writer.finish().map_err(failed)?;
-    let row_groups: Vec<u64> = metadata.row_groups().iter().map(|g| g.num_rows() as u64).collect();
+    writer.flush().map_err(failed)?;
+    let row_groups: Vec<u64> = writer.flushed_row_groups().iter().map(|g| g.num_rows() as u64).collect();
     let hashing = writer.into_inner().map_err(failed)?;
     let (bytes, blake3) = place.finish(hashing)?;
     Ok(FileEntry {
