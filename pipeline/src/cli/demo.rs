@@ -19,13 +19,13 @@ The audio is synthetic: ten kinds of instrument and rhythm, encoded to real MP3s
 const QUESTIONS: [(&str, &str); 3] = [
     (
         "Which genres are there, and how long is their music?",
-        "SELECT track_genre_top AS genre, count(*) AS tracks, count(DISTINCT artist_id) AS artists, \
+        "SELECT track_genre_top AS genre, count(*) AS tracks, count(DISTINCT t.artist_id) AS artists, \
          round(sum(f.duration_s) / 60, 1) AS minutes FROM tracks t JOIN features_log_mel f USING (clip_key) \
          GROUP BY 1 ORDER BY tracks DESC, genre",
     ),
     (
         "Which recordings are there twice, under two ids?",
-        "SELECT audio_blake3[:12] AS audio, count(*) AS clips, min(clip_key) AS first, max(clip_key) AS second \
+        "SELECT left(audio_blake3, 12) AS audio, count(*) AS clips, min(clip_key) AS first, max(clip_key) AS second \
          FROM features_log_mel GROUP BY audio_blake3 HAVING count(*) > 1",
     ),
     (
