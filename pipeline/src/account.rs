@@ -95,6 +95,8 @@ pub struct Made {
     pub targets: Vec<TargetEntry>,
     /// Metadata tables.
     pub files: Vec<FileEntry>,
+    /// Rejects that belong neither to the main metadata file nor to a planned clip.
+    pub others: Vec<Reject>,
 }
 
 /// The manifest of a finished plan; `receipts` in plan order.
@@ -109,7 +111,7 @@ pub fn manifest(
     features: &[FeatureEntry],
     receipts: &[Receipt],
 ) -> Result<Manifest, RunError> {
-    let Made { plan_id, identity, engine, mut targets, mut files } = made;
+    let Made { plan_id, identity, engine, mut targets, mut files, others } = made;
     for (index, target) in targets.iter_mut().enumerate() {
         for (shard, receipt) in plan.shards.iter().zip(receipts) {
             let counts = target.counts.entry(shard.split.clone()).or_insert_with(|| vec![0; target.classes.len()]);
@@ -123,7 +125,8 @@ pub fn manifest(
         let partials = receipts.iter().filter_map(|r| r.partials.get(&feature.name)).flatten();
         stats.extend(finish_stats(partials).map(|found| (feature.name.clone(), found)));
     }
-    let counts = counts(catalog, plan, &files, features, receipts)?;
+    let mut counts = counts(catalog, plan, &files, features, receipts)?;
+    count_reasons(&mut counts.rejects, &others);
     let features = features.to_vec();
     Ok(Manifest {
         format_version: FORMAT_VERSION,
@@ -146,10 +149,8 @@ fn counts(
     features: &[FeatureEntry],
     receipts: &[Receipt],
 ) -> Result<Counts, RunError> {
-    let mut rejects: BTreeMap<String, u64> = BTreeMap::new();
-    for reject in catalog.rejects.iter().chain(clip_rejects(receipts)) {
-        *rejects.entry(reject.reason.name().to_owned()).or_default() += 1;
-    }
+    let mut rejects = BTreeMap::new();
+    count_reasons(&mut rejects, catalog.rejects.iter().chain(clip_rejects(receipts)));
     let rows_of = |feature: &FeatureEntry| -> u64 {
         files.iter().filter(|f| f.feature.as_ref() == Some(&feature.name)).map(|f| f.rows).sum()
     };
@@ -168,6 +169,12 @@ fn counts(
     };
     check(&counts, plan, &rows, receipts)?;
     Ok(counts)
+}
+
+fn count_reasons<'a>(counts: &mut BTreeMap<String, u64>, rejects: impl IntoIterator<Item = &'a Reject>) {
+    for reject in rejects {
+        *counts.entry(reject.reason.name().to_owned()).or_default() += 1;
+    }
 }
 
 const fn is_row(reason: Reason) -> bool {

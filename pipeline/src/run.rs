@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use fail::fail_point;
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt, TargetEntry};
-use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::recipe::{Dataset, Recipe};
 
 use crate::account::{self, Made, Report};
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, ExtraTable};
 use crate::features::{FeatureError, FeaturePlan};
 use crate::plan::{self, ShardPlan};
 use crate::pool::{Counters, Work};
@@ -176,7 +176,9 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let rows = job.recipe.shards.row_group_rows;
     let limits = Limits::new(settings, plan.planned.len() as u64, rows, features.least_bytes(rows))?;
     space::check(&job.store, &todo, audio_bytes(&todo, &catalog, &*source), &features)?;
-    let mut files = tables::write(&store, &plan_id, &catalog, &plan)?;
+    let further = further_tables(job)?;
+    let (mut files, mut others) = tables::write(&store, &plan_id, &catalog, &plan, further)?;
+    others.extend(catalog.further_rejects.iter().chain(source.rejects()).cloned());
     let work = Work {
         clips: &catalog.clips,
         todo: &todo,
@@ -192,11 +194,21 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     fail_point!("run-before-commit");
 
     let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
-    files.push(tables::write_rejects(&store, &plan_id, &catalog, &receipts)?);
-    let made_of = Made { plan_id, identity, engine, targets, files };
+    let rejects = catalog.rejects.iter().chain(&others).chain(tables::clip_rejects(&receipts));
+    files.push(tables::write_rejects(&store, &plan_id, rejects)?);
+    let made_of = Made { plan_id, identity, engine, targets, files, others };
     let manifest = account::manifest(made_of, job.recipe.clone(), &catalog, &plan, features.entries(), &receipts)?;
     let version = store.commit(parent, &manifest)?;
-    Ok(Report::committed(version, manifest, &watch.counters, reused))
+    let warnings = catalog.warnings;
+    Ok(Report { warnings, ..Report::committed(version, manifest, &watch.counters, reused) })
+}
+
+/// FMA's large tables: streamed to the store, never held.
+fn further_tables(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
+    match (&job.metadata, job.recipe.catalog.dataset) {
+        (Some(metadata), Dataset::Fma) => Ok(catalog::extra_tables(metadata)?),
+        _ => Ok(Vec::new()),
+    }
 }
 
 fn audio_bytes(todo: &[Todo<'_>], catalog: &Catalog, source: &dyn Source) -> u64 {

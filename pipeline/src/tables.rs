@@ -8,17 +8,24 @@ use wavemill_schemas::manifest::{FileEntry, Receipt};
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::tables::rejects_schema;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, ExtraTable};
 use crate::plan::ShardPlan;
 use crate::run::RunError;
 use crate::shards::{ShardError, write_table};
 use crate::store::Store;
 
-/// Writes every table of the catalog below the plan's folder, one file each, ordered by name.
+/// Writes every table of the catalog below the plan's folder, one file each, ordered by name; then the data set's
+/// further tables, streaming. Returns the files, and what of the further tables could not be parsed.
 ///
 /// # Errors
-/// [`RunError::Shard`].
-pub fn write(store: &Store, plan_id: &str, catalog: &Catalog, plan: &ShardPlan) -> Result<Vec<FileEntry>, RunError> {
+/// [`RunError::Shard`], [`RunError::Catalog`].
+pub fn write(
+    store: &Store,
+    plan_id: &str,
+    catalog: &Catalog,
+    plan: &ShardPlan,
+    further: Vec<ExtraTable>,
+) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
     let mut files = Vec::with_capacity(catalog.tables.len() + 1);
     for (name, batch) in &catalog.tables {
         let planned = plan.planned.iter().map(|&row| row as u64);
@@ -29,20 +36,27 @@ pub fn write(store: &Store, plan_id: &str, catalog: &Catalog, plan: &ShardPlan) 
         };
         files.push(write_one(store, plan_id, name, batch)?);
     }
-    Ok(files)
+    let mut rejects = Vec::new();
+    for mut table in further {
+        let (name, schema) = (table.name().to_owned(), table.schema());
+        let relative = relative(plan_id, &name);
+        let batches = table.by_ref().map(|batch| batch.map_err(RunError::from));
+        files.push(write_table(store.root(), relative, &name, schema, batches)?);
+        rejects.extend(table.rejects());
+    }
+    Ok((files, rejects))
 }
 
-/// Writes the `rejects` table: the catalog's by line, then the clips' in shard order, each clip once.
+/// Writes the `rejects` table, in the given order.
 ///
 /// # Errors
 /// [`RunError::Shard`].
-pub fn write_rejects(
+pub fn write_rejects<'a>(
     store: &Store,
     plan_id: &str,
-    catalog: &Catalog,
-    receipts: &[Receipt],
+    rejects: impl Iterator<Item = &'a Reject>,
 ) -> Result<FileEntry, RunError> {
-    let rejects: Vec<&Reject> = catalog.rejects.iter().chain(clip_rejects(receipts)).collect();
+    let rejects: Vec<&Reject> = rejects.collect();
     let text = |value: fn(&Reject) -> Option<&str>| -> ArrayRef {
         Arc::new(StringArray::from_iter(rejects.iter().map(|r| value(r))))
     };
@@ -71,6 +85,9 @@ pub fn clip_rejects(receipts: &[Receipt]) -> impl Iterator<Item = &Reject> {
 }
 
 fn write_one(store: &Store, plan_id: &str, name: &str, batch: RecordBatch) -> Result<FileEntry, RunError> {
-    let relative = format!("data/{plan_id}/{name}/{name}.parquet");
-    Ok(write_table::<ShardError>(store.root(), relative, name, batch.schema(), [Ok(batch)])?)
+    Ok(write_table::<ShardError>(store.root(), relative(plan_id, name), name, batch.schema(), [Ok(batch)])?)
+}
+
+fn relative(plan_id: &str, name: &str) -> String {
+    format!("data/{plan_id}/{name}/{name}.parquet")
 }
