@@ -42,7 +42,7 @@ pub struct SqlCommand {
     /// Bound of the process; what goes over it is spilled to the temporary folder
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_bytes)]
     pub memory_limit: usize,
-    /// Threads [default: the processors]
+    /// Threads, at most; each takes 512MiB of the memory limit [default: the processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Permit COPY, CREATE, INSERT and their like

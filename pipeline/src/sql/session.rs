@@ -38,9 +38,9 @@ const HELD_BATCH_BYTES: usize = 1 << 20;
 const BATCH_ROWS_MAX: usize = 8192;
 /// Part of the memory limit that sorts, joins and aggregates may hold; the rest is for batches on their way and readers.
 const POOL_FRACTION: f64 = 0.4;
-/// Of the limit for each partition of a query over tensors: a sort of 3 GB in two partitions peaked at 511 to 696 MiB, in
-/// four at 942 to 1069.
-const PARTITION_BYTES: usize = 512 << 20;
+/// Of the limit for each worker thread: every one keeps freed batches in its own heap. A sort of 3 GB of tensors under
+/// 1 GiB peaked at 563 MiB with two workers and at 1,069 with eight.
+const WORKER_BYTES: usize = 512 << 20;
 /// A join's side up to this is held once and not cut into partitions, which would copy the tensors of the other side.
 const JOIN_COLLECT_BYTES: usize = 64 << 20;
 
@@ -49,10 +49,16 @@ const JOIN_COLLECT_BYTES: usize = 64 << 20;
 pub struct Limits {
     /// Of the whole process, bytes; what goes over it is spilled to the temporary folder or refused.
     pub memory_bytes: usize,
-    /// Threads, at least 1.
+    /// Threads, at least 1; fewer are used where the memory is short for them.
     pub threads: usize,
     /// True: DDL, DML and COPY are permitted.
     pub allow_write: bool,
+}
+
+impl Limits {
+    fn workers(&self) -> usize {
+        self.threads.min(self.memory_bytes / WORKER_BYTES).max(1)
+    }
 }
 
 /// SQL over one version of a store.
@@ -96,7 +102,7 @@ pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session
     ctx.register_catalog(CATALOG, Arc::new(catalog::build(store.to_owned(), &url, manifest)?));
     functions::all().for_each(|function| ctx.register_udf(function));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(limits.threads)
+        .worker_threads(limits.workers())
         .build()
         .map_err(|error| failed(error.to_string()))?;
     Ok(Session { runtime, ctx, limits, interrupt: Interrupt::default() })
@@ -107,7 +113,7 @@ fn config(limits: &Limits) -> SessionConfig {
         .with_default_catalog_and_schema(CATALOG, STORE)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(limits.threads);
+        .with_target_partitions(limits.workers());
     config.options_mut().optimizer.hash_join_single_partition_threshold = JOIN_COLLECT_BYTES;
     config
 }
@@ -151,10 +157,8 @@ impl Session {
         if let Some(row_bytes) = widest_row(&plan)? {
             let batch_bytes = if holds_rows(&plan)? { HELD_BATCH_BYTES } else { BATCH_BYTES };
             let batch_rows = (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX);
-            let partitions = self.limits.threads.min(self.limits.memory_bytes / PARTITION_BYTES).max(1);
             let execution = &mut state.config_mut().options_mut().execution;
             execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
-            execution.target_partitions = partitions;
         }
         let physical = state.create_physical_plan(&plan).await?;
         Ok(execute_stream(physical, state.task_ctx())?)
