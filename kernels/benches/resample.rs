@@ -11,7 +11,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use rubato::audioadapter_buffers::direct::SequentialSlice;
 use rubato::{Fft, FixedSync, Resampler};
-use wavemill_kernels::level::Level;
+use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleArgs;
 
 /// Samples that an MP3 decoder gives at once.

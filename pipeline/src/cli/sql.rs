@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::sql::{self, Format, Interrupt, Limits, Prompt, SqlError, output};
+use crate::store::Store;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +31,7 @@ pub struct SqlCommand {
     pub store: PathBuf,
     /// Which version [default: the latest]
     #[arg(long, value_name = "N")]
-    pub version: Option<u32>,
+    pub version: Option<u64>,
     /// The query; without one it is read from standard input, or at a prompt where that is a terminal
     pub query: Option<String>,
     /// How results are written
@@ -56,7 +57,7 @@ impl SqlCommand {
     /// # Errors
     /// [`SqlError`], whose `exit_code` is the command's; else a failure to read the query or write the file.
     pub fn run(&self) -> Result<()> {
-        let manifest = sql::manifest(&self.store, self.version)?;
+        let (_, manifest) = Store::open(&self.store)?.manifest(self.version)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.unwrap_or(processors).max(1);
         let limits = Limits { memory_bytes: self.memory_limit, threads, allow_write: self.allow_write };

@@ -20,20 +20,6 @@ pub enum SqlError {
         /// The folder given.
         path: PathBuf,
     },
-    /// A store whose first run has not been committed.
-    #[error("the store {} has no version yet: its extract was not finished; run the same `wavemill extract` again", path.display())]
-    NoVersion {
-        /// The store.
-        path: PathBuf,
-    },
-    /// `--version` names one that does not exist.
-    #[error("the store has no version {wanted}; it has {}", list(exist))]
-    UnknownVersion {
-        /// The number given.
-        wanted: u32,
-        /// Those there are, ascending.
-        exist: Vec<u32>,
-    },
     /// The manifest cannot be read.
     #[error("the manifest {} cannot be read: {detail}", path.display())]
     Manifest {
@@ -149,8 +135,7 @@ impl SqlError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::UnknownVersion { .. }
-            | Self::NoStore { .. }
+            Self::NoStore { .. }
             | Self::UnknownTable { .. }
             | Self::UnknownColumn { .. }
             | Self::Syntax { .. }
@@ -163,11 +148,7 @@ impl SqlError {
             Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => 3,
             Self::Interrupted => 130,
             Self::Output(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) => 5,
-            Self::NoVersion { .. }
-            | Self::Memory { .. }
-            | Self::Output(_)
-            | Self::Prompt { .. }
-            | Self::Failed { .. } => 1,
+            Self::Memory { .. } | Self::Output(_) | Self::Prompt { .. } | Self::Failed { .. } => 1,
         }
     }
 }
@@ -280,10 +261,6 @@ fn suggestion(near: &[String]) -> String {
     } else {
         format!("; did you mean {}?", near.join(" or "))
     }
-}
-
-fn list(versions: &[u32]) -> String {
-    versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn one_line(text: &str) -> String {

@@ -7,7 +7,8 @@ use std::time::Instant;
 use half::f16;
 
 use super::testing::{Clip, TestStore, feature};
-use super::{Format, Limits, manifest, open, output};
+use super::{Format, Limits, open, output};
+use crate::store::Store;
 
 /// Set in the processes that run one query: the store, the number of the query and the threads.
 const CHILD: &str = "WAVEMILL_SQL_MEMORY";
@@ -90,7 +91,7 @@ fn run_query(child: &str) {
     let (format, _, sql) = QUERIES[number];
     let store = Path::new(store);
     let limits = Limits { memory_bytes: LIMIT_BYTES, threads, allow_write: false };
-    let session = open(store, &manifest(store, None).expect("version 1"), limits).expect("the store opens");
+    let session = open(store, &Store::at(store).manifest(None).expect("version 1").1, limits).expect("the store opens");
     let result = session.run(sql, output::sink(format, std::io::sink()).as_mut());
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");

@@ -18,10 +18,8 @@ pub mod tensor;
 mod testing;
 #[cfg(test)]
 mod tests;
-mod version;
 
 pub use error::SqlError;
 pub use output::{Format, Sink};
 pub use prompt::Prompt;
 pub use session::{Interrupt, Limits, Session, open};
-pub use version::manifest;

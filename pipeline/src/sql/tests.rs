@@ -8,7 +8,7 @@ use arrow::ipc::reader::StreamReader;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::testing::TestStore;
-use super::{Format, Limits, Session, SqlError, manifest, open, output};
+use super::{Format, Limits, Session, SqlError, open, output};
 
 const LIMITS: Limits = Limits { memory_bytes: 1 << 30, threads: 2, allow_write: false };
 
@@ -277,23 +277,6 @@ fn damage_names_the_file_and_spares_other_tables() {
     std::fs::remove_file(path(third)).expect("removed");
     assert_eq!(error(&session(&store), "SELECT clip_key FROM features_log_mel").1, 3);
     assert_eq!(csv(&session(&store), "SELECT count(quant) AS n FROM features_quant"), "n\n9\n");
-}
-
-#[test]
-fn versions_are_found_by_number() {
-    let store = TestStore::small();
-    let at =
-        |wanted| manifest(store.folder.path(), wanted).map(|m| m.plan_id).map_err(|e| (e.to_string(), e.exit_code()));
-    let (text, code) = at(None).expect_err("no version yet");
-    assert!(text.contains("is not a wavemill store") && code == 2, "{text}");
-    store.commit(1);
-    store.commit(2);
-    store.commit(3);
-    assert_eq!(at(None), Ok("0123456789abcdef".to_owned()));
-    assert_eq!(at(Some(2)), Ok("0123456789abcdef".to_owned()));
-    assert_eq!(at(Some(7)), Err(("the store has no version 7; it has 1, 2, 3".to_owned(), 2)));
-    std::fs::write(store.folder.path().join("_wavemill/versions/00000004.json"), "{\"format").expect("a file");
-    assert_eq!(at(None).expect_err("cut").1, 3);
 }
 
 #[test]

@@ -36,7 +36,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// No store there.
-    #[error("{path}: no store here (no _wavemill/versions): check --store, or make one with `wavemill extract`")]
+    #[error(
+        "{path}: no store with a committed version here: check --store, or run `wavemill extract` (again, if it was stopped)"
+    )]
     Missing {
         /// As given.
         path: PathBuf,
