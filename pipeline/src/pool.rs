@@ -285,10 +285,7 @@ impl<'a> Worker<'a> {
     fn rows(&mut self, todo: usize, row: usize, bytes: &[u8], mut permit: Permit) -> Result<Vec<FeatureRow>, Failure> {
         let Work { clips, plan, counters, .. } = self.work;
         let key = &clips[row].clip_key;
-        fail_point!("worker-panic", |name| match name {
-            Some(name) if *key == name => panic!("injected"),
-            _ => Ok(Vec::new()),
-        });
+        inject_panic(key);
         let state = match &mut self.state {
             Some(state) => state,
             none => none.insert(State { decoder: plan.decoder()?, extractor: plan.extractor()? }),
@@ -336,6 +333,11 @@ impl From<NoRows> for Failure {
             NoRows::Error(error) => error.into(),
         }
     }
+}
+
+/// The tests name a clip whose decoding is to panic.
+fn inject_panic(clip_key: &str) {
+    fail_point!("worker-panic", |clip: Option<String>| assert_ne!(clip.as_deref(), Some(clip_key), "injected"));
 }
 
 fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {

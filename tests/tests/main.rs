@@ -1,2 +1,33 @@
-//! tests
-fn main() {}
+//! Whole runs of the built programs: what they write, what they say, and what survives when they are stopped.
+//!
+//! One data set of synthetic MP3s is made a run, and one store of it that tests only read.
+
+// clippy knows tests by `cfg(test)`, which a test binary without the standard harness lacks.
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod extract;
+mod faults;
+mod peers;
+mod real;
+mod resume;
+mod store;
+mod support;
+
+use wavemill_tests::Arguments;
+
+fn main() {
+    let scratch = support::make_scratch();
+    let tests = [
+        cli::trials(),
+        extract::trials(),
+        faults::trials(),
+        peers::trials(),
+        real::trials(),
+        resume::trials(),
+        store::trials(),
+    ];
+    let conclusion = wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect());
+    drop(scratch);
+    conclusion.exit();
+}

@@ -20,7 +20,7 @@ impl Store {
         let text = manifest.to_json().map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
         let folder = self.versions_folder();
         fs::create_dir_all(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
-        let temporary = folder.join(format!(".{}.{}.tmp", manifest.plan_id, std::process::id()));
+        let temporary = folder.join(format!(".{}.tmp", manifest.plan_id));
         write_durably(&temporary, text.as_bytes())?;
         fail_point!("commit-before-link");
         let linked = fs::hard_link(&temporary, &path);

@@ -87,12 +87,12 @@ impl Store {
         Ok(())
     }
 
-    /// Removes temporary files that a killed run left in a plan's folder.
+    /// Removes temporary files that a killed run left. Call it under the lock.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn clear_temporaries(&self, plan_id: &str) -> Result<(), StoreError> {
-        let mut folders = vec![self.data(plan_id), self.receipts_folder(plan_id)];
+        let mut folders = vec![self.data(plan_id), self.receipts_folder(plan_id), self.versions_folder()];
         while let Some(folder) = folders.pop() {
             for path in list(&folder)? {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wavemill::decode::{Decode, DecodeArgs, Pcm, SymphoniaDecoder};
-use wavemill_kernels::level::Level;
+use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
 

@@ -1,0 +1,246 @@
+//! What `extract` writes: the same bytes however it is run, nothing twice, and every input accounted for.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    Inputs, files_below, inputs, manifest, own_store, run, same, same_versions, scratch, sql, sql_counts, sql_number,
+    versions, wavemill, whole,
+};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("extract::threads_change_no_byte", threads_change_no_byte),
+        Trial::test("extract::zip_and_folder_give_the_same_version", zip_and_folder_give_the_same_version),
+        Trial::test("extract::least_memory_changes_no_byte", least_memory_changes_no_byte),
+        Trial::test("extract::same_command_has_nothing_to_do", same_command_has_nothing_to_do),
+        Trial::test("extract::changed_inputs_are_found", changed_inputs_are_found),
+        Trial::test("extract::new_version_links_unchanged_shards", new_version_links_unchanged_shards),
+        Trial::test("extract::what_differs_is_named", what_differs_is_named),
+        Trial::test("extract::limit_keeps_splits_and_classes", limit_keeps_splits_and_classes),
+        Trial::test("extract::dry_run_shows_steps_and_writes_nothing", dry_run_shows_steps_and_writes_nothing),
+        Trial::test("extract::rows_and_rejects_are_the_inputs", rows_and_rejects_are_the_inputs),
+    ]
+}
+
+fn threads_change_no_byte() -> Result<(), Failed> {
+    for threads in ["1", "8"] {
+        let store = scratch("threads").join("store");
+        run(inputs().extract(&store).args(["--threads", threads])).exits(0)?;
+        same_versions(&store, whole())?;
+    }
+    Ok(())
+}
+
+/// Entries in reverse order, below a leading folder: keys, rows and so the plan are those of the folder.
+fn zip_and_folder_give_the_same_version() -> Result<(), Failed> {
+    const ZIP: &str = "
+import sys, zipfile
+kind, archive, folder, *names = sys.argv[1:]
+with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else zipfile.ZIP_DEFLATED) as out:
+    for name in reversed(names):
+        out.write(folder + '/' + name, 'fma_demo/' + name)
+";
+    for kind in ["stored", "deflated"] {
+        let folder = scratch("zip");
+        let zip = |name: &str, from: &Path| -> Result<_, Failed> {
+            let archive = folder.join(name);
+            let mut python = Command::new("python3");
+            python.args(["-c", ZIP, kind]).arg(&archive).arg(from).args(files_below(from));
+            run(&mut python).exits(0)?;
+            Ok(archive)
+        };
+        let inputs = Inputs {
+            metadata: Some(zip("metadata.zip", inputs().metadata.as_ref().unwrap())?),
+            audio: zip("audio.zip", &inputs().audio)?,
+            recipe: inputs().recipe.clone(),
+        };
+        let store = folder.join("store");
+        run(&mut inputs.extract(&store)).exits(0)?;
+        same_versions(&store, whole())?;
+        let again = run(&mut inputs.extract(&store)).exits(0)?;
+        same("said", again.err.contains("nothing to do"), true)?;
+    }
+    Ok(())
+}
+
+fn least_memory_changes_no_byte() -> Result<(), Failed> {
+    let store = scratch("memory").join("store");
+    run(inputs().extract(&store).args(["--memory-limit", "256MiB"])).exits(0)?;
+    same_versions(&store, whole())?;
+    run(inputs().extract(&store).args(["--memory-limit", "255MiB"])).exits(2)?.says(&["--memory-limit", "256 MiB"])
+}
+
+/// Every file below a folder with what a rewrite would change.
+fn stamps(folder: &Path) -> Result<BTreeMap<String, (u64, i64, i64)>, Failed> {
+    let stamp = |name: String| {
+        let meta = fs::metadata(folder.join(&name))?;
+        Ok((name, (meta.ino(), meta.mtime(), meta.mtime_nsec())))
+    };
+    files_below(folder).into_iter().map(stamp).collect()
+}
+
+fn nothing_to_do(inputs: &Inputs, store: &Path) -> Result<(), Failed> {
+    let before = stamps(store)?;
+    let ran = run(&mut inputs.extract(store)).exits(0)?;
+    same("said", ran.err.contains("nothing to do"), true)?;
+    same("files with inode and time", stamps(store)?, before)
+}
+
+fn same_command_has_nothing_to_do() -> Result<(), Failed> {
+    let store = own_store("again");
+    nothing_to_do(inputs(), &store)?;
+    let json = run(inputs().extract(&store).arg("--json")).exits(0)?;
+    let report: Value = serde_json::from_str(&json.out)?;
+    same("nothing_to_do", report["nothing_to_do"].as_bool(), Some(true))
+}
+
+/// A clip with rows, and its stored audio hash.
+fn some_clip(store: &Path) -> Result<String, Failed> {
+    let rows = sql(store, "SELECT clip_key FROM features_log_mel WHERE lost_s = 0 AND NOT silent ORDER BY 1 LIMIT 1")?;
+    Ok(rows[0]["clip_key"].as_str().unwrap().to_owned())
+}
+
+fn changed_inputs_are_found() -> Result<(), Failed> {
+    let folder = scratch("changed");
+    let (own, store) = (inputs().copied(&folder), folder.join("store"));
+    run(&mut own.extract(&store)).exits(0)?;
+    let clip_key = some_clip(&store)?;
+    let path = own.clip(&clip_key);
+
+    // A later time alone is no change.
+    File::options().write(true).open(&path)?.set_modified(SystemTime::now() + Duration::from_secs(5))?;
+    nothing_to_do(&own, &store)?;
+
+    let mut bytes = fs::read(&path)?;
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].iter_mut().for_each(|byte| *byte ^= 0x55);
+    fs::write(&path, &bytes)?;
+    run(&mut own.extract(&store)).exits(4)?.says(&[&clip_key, "--new-version"])?;
+
+    bytes.truncate(middle);
+    fs::write(&path, &bytes)?;
+    run(&mut own.extract(&store)).exits(4)?.says(&["changed size", "--new-version"])?;
+
+    let csv = own.metadata.as_ref().unwrap().join("tracks.csv");
+    fs::write(&path, fs::read(inputs().clip(&clip_key))?)?;
+    let text = fs::read(&csv)?;
+    let last_line = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
+    fs::write(&csv, &text[..=last_line])?;
+    run(&mut own.extract(&store)).exits(4)?.says(&["metadata rows changed"])?;
+    same("versions", versions(&store).len(), 1)
+}
+
+/// Under the official split one more clip touches one shard; every other file is the same inode.
+fn new_version_links_unchanged_shards() -> Result<(), Failed> {
+    let folder = scratch("grown");
+    let (own, store) = (inputs().copied(&folder), folder.join("store"));
+    let clip_key = some_clip(whole())?;
+    fs::remove_file(own.clip(&clip_key))?;
+    run(&mut own.extract(&store)).exits(0)?;
+    fs::copy(inputs().clip(&clip_key), own.clip(&clip_key))?;
+    run(own.extract(&store).arg("--new-version")).exits(0)?;
+
+    let [old, new] = [manifest(&store, 1)?, manifest(&store, 2)?];
+    same("written", new.counts.clips_written, old.counts.clips_written + 1)?;
+    for feature in ["log_mel", "mfcc"] {
+        let mut fresh = Vec::new();
+        for (before, after) in old.files_of(feature).zip(new.files_of(feature)) {
+            let [was, is] = [before, after].map(|file| fs::metadata(store.join(&file.path)).unwrap().ino());
+            same("equal bytes and equal inode", was == is, before.blake3 == after.blake3)?;
+            fresh.extend((was != is).then_some(&after.path));
+        }
+        same("files made anew", fresh.len(), 1)?;
+    }
+    for version in ["1", "2"] {
+        run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
+    }
+    let keys = format!("SELECT count(*) FROM features_log_mel WHERE clip_key = '{clip_key}'");
+    same("rows of the new clip", sql_number(&store, &keys)?, 1)
+}
+
+fn what_differs_is_named() -> Result<(), Failed> {
+    let store = own_store("differs");
+    let before = stamps(&store)?;
+    let refused = |words: &[&str], said: &[&str]| -> Result<(), Failed> {
+        run(inputs().extract(&store).args(words)).exits(4)?.says(said)
+    };
+    refused(&["--set", "features.log_mel.n_mels=48"], &["features.log_mel.n_mels 40 -> 48", "--new-version"])?;
+    refused(&["--set", "split.seed=7", "--set", "audio.duration_s=2.5"], &["split.seed", "audio.duration_s 3", "2.5"])?;
+    refused(&["--limit", "10"], &["--limit none -> 10"])?;
+    refused(&["--isa", "scalar"], &["engine", "scalar"])?;
+    same("files with inode and time", stamps(&store)?, before)
+}
+
+fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
+    let store = scratch("limit").join("store");
+    run(inputs().extract(&store).args(["--limit", "20"])).exits(0)?;
+    let [limited, all] = [manifest(&store, 1)?, manifest(whole(), 1)?];
+    same("planned", limited.counts.clips_planned, 20)?;
+    same("kept", limited.counts.rows_kept, all.counts.rows_kept)?;
+    same("classes", &limited.targets[0].classes, &all.targets[0].classes)?;
+    same("tracks", sql_number(&store, "SELECT count(*) FROM tracks")?, 20)?;
+    let rows = |store: &Path| -> Result<BTreeMap<String, Value>, Failed> {
+        let rows = sql(store, "SELECT clip_key, split, genre, audio_blake3, tensor(mfcc) AS mfcc FROM features_mfcc")?;
+        Ok(rows.into_iter().map(|row| (row["clip_key"].as_str().unwrap().to_owned(), row)).collect())
+    };
+    let all = rows(whole())?;
+    let limited = rows(&store)?;
+    same("some rows", limited.len() > 10, true)?;
+    limited.into_iter().try_for_each(|(key, row)| same(&key, Some(&row), all.get(&key)))
+}
+
+fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
+    let store = scratch("dry").join("store");
+    let counts = manifest(whole(), 1)?.counts;
+    let words = run(inputs().extract(&store).arg("--dry-run")).exits(0)?.out;
+    let mut kept = counts.rows_read - counts.rows_rejected;
+    same("rows read", words.contains(&format!("{:>9}  rows read\n", counts.rows_read)), true)?;
+    for step in &counts.rows_dropped {
+        kept -= step.rows;
+        let line = format!("{kept:>9}  after {} (-{})\n", step.step, step.rows);
+        same(&line, words.contains(&line), true)?;
+    }
+    same("planned", words.contains(&format!("{:>9}  clips planned", counts.clips_planned)), true)?;
+    let json = run(inputs().extract(&store).args(["--dry-run", "--json"])).exits(0)?.out;
+    let preview: Value = serde_json::from_str(&json)?;
+    same("planned, as JSON", preview["clips_planned"].as_u64(), Some(counts.clips_planned))?;
+    same("the store exists", store.exists(), false)
+}
+
+/// The manifest's sums, and the same sums counted again from the Parquet files.
+fn rows_and_rejects_are_the_inputs() -> Result<(), Failed> {
+    let store = whole();
+    let counts = manifest(store, 1)?.counts;
+    let dropped: u64 = counts.rows_dropped.iter().map(|step| step.rows).sum();
+    same("rows", counts.rows_kept + dropped + counts.rows_rejected, counts.rows_read)?;
+    same("clips", counts.clips_written + counts.clips_rejected, counts.clips_planned)?;
+    same("every kind of loss occurs", [dropped, counts.rows_rejected, counts.clips_rejected].contains(&0), false)?;
+
+    let number = |query: &str| sql_number(store, query);
+    same("rejected rows", number("SELECT count(*) FROM rejects WHERE clip_key IS NULL")?, counts.rows_rejected)?;
+    same("rejected clips", number("SELECT count(*) FROM rejects WHERE clip_key IS NOT NULL")?, counts.clips_rejected)?;
+    same("parsed rows", number("SELECT count(*) FROM tracks_all")?, counts.rows_read - counts.rows_rejected)?;
+    same("planned clips", number("SELECT count(*) FROM tracks")?, counts.clips_planned)?;
+    let steps = "SELECT dropped_by AS name, count(*) AS n FROM tracks_all WHERE dropped_by IS NOT NULL GROUP BY 1";
+    let by_step = counts.rows_dropped.into_iter().map(|step| (step.step, step.rows)).collect();
+    same("dropped by step", sql_counts(store, steps)?, by_step)?;
+    let reasons = "SELECT reason AS name, count(*) AS n FROM rejects GROUP BY 1";
+    same("rejects by reason", sql_counts(store, reasons)?, counts.rejects)?;
+    for feature in ["features_log_mel", "features_mfcc"] {
+        same(feature, number(&format!("SELECT count(DISTINCT clip_key) FROM {feature}"))?, counts.clips_written)?;
+        let outcomes = format!(
+            "SELECT count(*) FROM tracks t WHERE (SELECT count(*) FROM {feature} f WHERE f.clip_key = t.clip_key) \
+             + (SELECT count(*) FROM rejects r WHERE r.clip_key = t.clip_key) <> 1"
+        );
+        same("clips without exactly one outcome", number(&outcomes)?, 0)?;
+    }
+    Ok(())
+}

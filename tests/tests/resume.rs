@@ -1,0 +1,141 @@
+//! Runs that are stopped at any moment go on with the same command, to the same bytes as a run in one go.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    files_below, finish, inputs, kill, manifest, receipts, run, same, same_versions, scratch, start, versions,
+    wait_until, whole,
+};
+
+/// Slows every clip and every file, so that a run takes seconds and can be met at a chosen moment.
+const SLOWLY: &str = "worker-panic=sleep(20);shard-before-rename=sleep(10)";
+/// Holds a program at a fail point until it is killed.
+const FOR_EVER: &str = "sleep(600000)";
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        Trial::test("resume::killed_ten_times_equals_whole", killed_ten_times_equals_whole),
+        Trial::test("resume::other_engine_is_not_mixed_in", other_engine_is_not_mixed_in),
+    ];
+    for signal in ["INT", "TERM"] {
+        let name = format!("resume::sig{}_ends_in_order", signal.to_lowercase());
+        trials.push(Trial::test(name, move || signal_ends_in_order(signal)));
+    }
+    for moment in MOMENTS {
+        trials.push(Trial::test(format!("resume::killed_at_{}", moment.name), move || killed_at(&moment)));
+    }
+    trials
+}
+
+fn slowly(store: &Path) -> Command {
+    let mut command = inputs().extract(store);
+    command.env("FAILPOINTS", SLOWLY);
+    command
+}
+
+fn killed_ten_times_equals_whole() -> Result<(), Failed> {
+    let store = scratch("killed").join("store");
+    let shards = receipts(whole());
+    for time in 0..10 {
+        let mut child = start(&mut slowly(&store));
+        let wanted = time * shards / 12;
+        wait_until(&mut child, "its shards", || store.join("data").exists() && receipts(&store) >= wanted)?;
+        // Not always just after a receipt.
+        std::thread::sleep(Duration::from_millis(7 * time as u64));
+        kill(child)?;
+        same("versions of an unfinished run", versions(&store), Vec::new())?;
+    }
+    let done = receipts(&store);
+    same("shards are kept", (shards / 2..shards).contains(&done), true)?;
+    run(&mut inputs().extract(&store)).exits(0)?;
+    same_versions(&store, whole())
+}
+
+fn signal_ends_in_order(signal: &str) -> Result<(), Failed> {
+    let store = scratch("signal").join("store");
+    let mut child = start(&mut slowly(&store));
+    wait_until(&mut child, "two shards", || receipts(&store) >= 2)?;
+    run(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string())).exits(0)?;
+    let ran = finish(child).exits(130)?;
+    ran.says(&["interrupted", "the same command goes on"])?;
+    same("versions of an unfinished run", versions(&store), Vec::new())?;
+    let names = files_below(&store);
+    same("temporary files", names.iter().filter(|name| name.ends_with(".tmp")).count(), 0)?;
+    let done = receipts(&store);
+    let said = format!("{done} of {}", receipts(whole()));
+    ran.says(&[&said])?;
+    let ran = run(&mut inputs().extract(&store)).exits(0)?;
+    same("reused", ran.err.contains(&format!("{done} shards were there already")), true)?;
+    same_versions(&store, whole())
+}
+
+/// A step at which a run is killed.
+#[derive(Clone, Copy)]
+struct Moment {
+    name: &'static str,
+    /// As in `FAILPOINTS`: hold there, perhaps after some passes.
+    passes: &'static str,
+    /// That it was reached, by what lies in the store.
+    reached: fn(&Path) -> bool,
+    /// Whether the version is committed by then.
+    committed: bool,
+}
+
+const MOMENTS: [Moment; 5] = [
+    Moment { name: "shard-append", passes: "7*off->", reached: |store| receipts(store) >= 3, committed: false },
+    // Six metadata tables come first.
+    Moment { name: "shard-before-rename", passes: "12*off->", reached: |store| receipts(store) >= 2, committed: false },
+    Moment {
+        name: "run-before-commit",
+        passes: "",
+        reached: |store| receipts(store) == receipts(whole()),
+        committed: false,
+    },
+    Moment {
+        name: "commit-before-link",
+        passes: "",
+        reached: |store| !files_below(&store.join("_wavemill/versions")).is_empty(),
+        committed: false,
+    },
+    Moment { name: "commit-after-link", passes: "", reached: |store| !versions(store).is_empty(), committed: true },
+];
+
+fn killed_at(moment: &Moment) -> Result<(), Failed> {
+    let store = scratch(moment.name).join("store");
+    let hold = format!("{}={}{FOR_EVER}", moment.name, moment.passes);
+    let mut child = start(inputs().extract(&store).env("FAILPOINTS", hold));
+    wait_until(&mut child, moment.name, || (moment.reached)(&store))?;
+    // What it waited for comes shortly before the point itself.
+    std::thread::sleep(Duration::from_millis(100));
+    kill(child)?;
+    same("committed", versions(&store).len(), usize::from(moment.committed))?;
+    let ran = run(&mut inputs().extract(&store)).exits(0)?;
+    same("nothing to do", ran.err.contains("nothing to do"), moment.committed)?;
+    if !moment.committed {
+        same("goes on", ran.err.contains("shards were there already"), true)?;
+    }
+    same_versions(&store, whole())
+}
+
+/// Unfinished work of another instruction set is neither used nor left lying without a word.
+fn other_engine_is_not_mixed_in() -> Result<(), Failed> {
+    let store = scratch("engine").join("store");
+    let mut child = start(slowly(&store).args(["--isa", "scalar"]));
+    wait_until(&mut child, "a shard", || receipts(&store) >= 2)?;
+    kill(child)?;
+    run(&mut inputs().extract(&store)).exits(4)?.says(&["scalar", "--isa scalar", "--restart"])?;
+    same("versions", versions(&store), Vec::new())?;
+    run(inputs().extract(&store).arg("--restart")).exits(0)?;
+    same_versions(&store, whole())?;
+
+    let scalar = scratch("scalar").join("store");
+    run(inputs().extract(&scalar).args(["--isa", "scalar"])).exits(0)?;
+    let [ours, theirs] = [manifest(&scalar, 1)?, manifest(whole(), 1)?];
+    same("level", ours.engine.level.as_str(), "scalar")?;
+    same("equal plans", ours.plan_id == theirs.plan_id, false)?;
+    same("counts", ours.counts, theirs.counts)
+}
