@@ -1,7 +1,319 @@
-//! To come.
+//! What the commands say: help, error lines and exit codes word for word, and formats that agree with the store.
 
-use wavemill_tests::Trial;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    Inputs, RECIPE, files_below, inputs, manifest, own_store, program, run, same, scratch, sql, wavemill, whole,
+};
 
 pub fn trials() -> Vec<Trial> {
-    Vec::new()
+    vec![
+        Trial::test("cli::help_is_as_reviewed", help_is_as_reviewed),
+        Trial::test("cli::errors_are_as_reviewed", errors_are_as_reviewed),
+        Trial::test("cli::readers_may_go_away", readers_may_go_away),
+        Trial::test("cli::completions_for_every_shell", completions_for_every_shell),
+        Trial::test("cli::demo_answers", demo_answers),
+        Trial::test("cli::features_are_those_of_the_store", features_are_those_of_the_store),
+        Trial::test("cli::features_of_a_bad_clip", features_of_a_bad_clip),
+        Trial::test("cli::sql_formats_and_refusals", sql_formats_and_refusals),
+    ]
+}
+
+/// Compares with a reviewed text; `WAVEMILL_BLESS=1` rewrites it instead.
+fn snapshot(name: &str, text: &str) -> Result<(), Failed> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(format!("{name}.txt"));
+    if std::env::var_os("WAVEMILL_BLESS").is_some_and(|value| value == "1") {
+        return Ok(fs::write(path, text)?);
+    }
+    let wanted = fs::read_to_string(&path).unwrap_or_default();
+    if text == wanted {
+        return Ok(());
+    }
+    let line = text.lines().zip(wanted.lines()).take_while(|(is, was)| is == was).count();
+    let [is, was] = [text, &wanted].map(|text| text.lines().nth(line).unwrap_or("(end)"));
+    let hint = "WAVEMILL_BLESS=1 rewrites it; then review the diff";
+    Err(format!("{}:{}: is  {is}\nbut was {was}\n{hint}", path.display(), line + 1).into())
+}
+
+/// The subcommands that a help text lists.
+fn subcommands(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+fn help_is_as_reviewed() -> Result<(), Failed> {
+    let mut left: Vec<Vec<String>> = vec![Vec::new()];
+    let mut seen = 0;
+    while let Some(words) = left.pop() {
+        let ran = run(wavemill(&words).arg("--help")).exits(0)?;
+        same("stderr of --help", ran.err, String::new())?;
+        snapshot(&format!("help{}", words.iter().map(|word| format!("-{word}")).collect::<String>()), &ran.out)?;
+        same("Examples", ran.out.contains("Example") || words.len() > 1, true)?;
+        left.extend(subcommands(&ran.out).into_iter().map(|name| [&words[..], &[name]].concat()));
+        seen += 1;
+    }
+    same("at least ten commands", seen > 10, true)
+}
+
+/// Command lines with their exit code and what they say on stderr; `STORE`, `DATA` and `AUDIO` stand for paths.
+const WRONG: &[&[&str]] = &[
+    &["frobnicate"],
+    &["extract"],
+    &["extract", "--recipe", "nosuch", "--audio", "AUDIO", "--store", "STORE"],
+    &["extract", "--recipe", "demo", "--audio", "AUDIO", "--store", "STORE"],
+    &["extract", "--recipe", "demo", "--metadata", "nosuch", "--audio", "AUDIO", "--store", "STORE"],
+    &["extract", "--recipe", "demo", "--metadata", "DATA", "--audio", "nosuch", "--store", "STORE"],
+    &["extract", "--recipe", "demo", "--metadata", "DATA", "--audio", "DATA", "--store", "STORE"],
+    &["extract", "--recipe", "demo", "--set", "audio.durations=3", "--audio", "AUDIO", "--store", "STORE"],
+    &["extract", "--recipe", "demo", "--memory-limit", "1MiB", "--audio", "AUDIO", "--store", "STORE"],
+    &["extract", "--recipe", "demo", "--max-reject-fraction", "2", "--audio", "AUDIO", "--store", "STORE"],
+    &["extract", "--recipe", "TESTS", "--metadata", "DATA", "--audio", "AUDIO", "--store", "STORE", "--limit", "5"],
+    &["sql", "--store", "nosuch", "SELECT 1"],
+    &["sql", "--store", "STORE", "SELEKT 1"],
+    &["sql", "--store", "STORE", "SELECT nosuch FROM tracks"],
+    &["sql", "--store", "STORE", "SELECT 1 FROM nosuch"],
+    &["sql", "--store", "STORE", "DROP TABLE tracks"],
+    &["sql", "--store", "STORE", "COPY tracks TO 'x.csv'"],
+    &["sql", "--store", "STORE", "CREATE TABLE x AS SELECT 1"],
+    &["sql", "--store", "STORE", "INSERT INTO tracks SELECT * FROM tracks"],
+    &["sql", "--store", "STORE", "--format", "csv", "SELECT log_mel FROM features_log_mel"],
+    &["sql", "--store", "STORE", "--version", "7", "SELECT 1"],
+    &["info", "--store", "nosuch"],
+    &["info", "--store", "STORE", "--version", "7"],
+    &["info", "--store", "STORE", "--files", "--feature", "nosuch"],
+    &["verify", "--store", "nosuch"],
+    &["gc", "--store", "STORE", "--keep", "0"],
+    &["diff", "--store", "STORE", "1", "2"],
+    &["recipe", "show", "nosuch"],
+    &["recipe", "check", "demo", "--set", "split.rule=fair"],
+    &["features", "nosuch.mp3", "--recipe", "demo", "--feature", "mfcc"],
+    &["features", "nosuch.mp3", "--recipe", "demo"],
+    &["features", "nosuch.mp3", "--recipe", "demo", "--feature", "nosuch"],
+    &["completions", "nosuch"],
+];
+
+fn errors_are_as_reviewed() -> Result<(), Failed> {
+    let store = own_store("errors");
+    let Inputs { metadata, audio, recipe } = inputs();
+    let places: [(&str, &Path); 4] =
+        [("STORE", &store), ("DATA", metadata.as_ref().unwrap()), ("AUDIO", audio), ("TESTS", recipe)];
+    let mut text = String::new();
+    for words in WRONG {
+        let place = |word: &&str| places.iter().find(|(name, _)| name == word).map(|(_, path)| *path);
+        let words_there: Vec<PathBuf> =
+            words.iter().map(|word| place(word).unwrap_or(Path::new(word)).to_owned()).collect();
+        let ran = run(&mut wavemill(&words_there));
+        let said = places.iter().fold(ran.err, |text, (name, path)| text.replace(path.to_str().unwrap(), name));
+        let code = ran.code.ok_or("killed")?;
+        same("stdout of an error", ran.out, String::new())?;
+        text += &format!("$ wavemill {}\n{said}exit {code}\n\n", words.join(" "));
+    }
+    snapshot("errors", &text)
+}
+
+/// `| head -1` ends a command quietly, whichever writes.
+fn readers_may_go_away() -> Result<(), Failed> {
+    let store = own_store("pipes");
+    let on_store: [&[&str]; 9] = [
+        &["info"],
+        &["info", "--json"],
+        &["info", "--files"],
+        &["diff", "1", "1"],
+        &["sql", "SELECT * FROM tracks_all"],
+        &["sql", "--format", "csv", "SELECT * FROM tracks_all a CROSS JOIN tracks_all b"],
+        &["sql", "--format", "json", "SELECT * FROM tracks_all a CROSS JOIN tracks_all b"],
+        &["sql", "--format", "arrow", "SELECT * FROM features_log_mel"],
+        &["gc", "--keep", "1", "--json"],
+    ];
+    let mut commands: Vec<Command> = Vec::new();
+    for words in on_store {
+        commands.push(wavemill(words));
+        commands.last_mut().unwrap().arg("--store").arg(&store);
+    }
+    let alone: [&[&str]; 5] = [
+        &["--help"],
+        &["recipe", "list"],
+        &["recipe", "show", "demo"],
+        &["completions", "bash"],
+        &["extract", "--help"],
+    ];
+    commands.extend(alone.map(wavemill));
+    for word in ["--json", "--dry-run"] {
+        commands.push(inputs().extract(&store));
+        commands.last_mut().unwrap().arg(word);
+    }
+    for mut command in commands {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let output = command.stdout(writer).stderr(Stdio::piped()).output()?;
+        let quiet = (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
+        same(&format!("{command:?}"), quiet, (Some(0), String::new()))?;
+    }
+    Ok(())
+}
+
+fn completions_for_every_shell() -> Result<(), Failed> {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = run(&mut wavemill(["completions", shell])).exits(0)?;
+        for word in ["extract", "max-reject-fraction"] {
+            same(&format!("{word} in {shell}"), ran.out.contains(word), true)?;
+        }
+        if shell == "bash" {
+            let script = scratch("completions").join("wavemill.bash");
+            fs::write(&script, ran.out)?;
+            run(Command::new("bash").arg("-n").arg(script)).exits(0)?;
+        }
+    }
+    Ok(())
+}
+
+/// From nothing to a store, its answers and its rejects, and again with nothing to do.
+fn demo_answers() -> Result<(), Failed> {
+    program("demo-audio");
+    let folder = scratch("demo");
+    let demo = || run(wavemill(["demo", "--tracks", "40"]).arg(&folder)).exits(0);
+    let first = demo()?;
+    for answer in ["genre", "minutes", "audio", "not_audio", "bad_row", "bad_encoding"] {
+        same(answer, first.out.contains(answer), true)?;
+    }
+    same("it is said to be synthetic", first.err.contains("synthetic"), true)?;
+    same("rows and rejects", first.err.contains("clips planned"), true)?;
+    let store = folder.join("store");
+    same("clips", manifest(&store, 1)?.counts.clips_written > 40, true)?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    let second = demo()?;
+    same("said", second.err.contains("nothing to do"), true)?;
+    same("the same answers", second.out, first.out)
+}
+
+/// 3.5 s of a chord that gets louder, in stereo, as 16-bit WAV.
+fn write_wav(path: &Path) -> Result<(), Failed> {
+    const RATE_HZ: u32 = 44_100;
+    let mut data = Vec::new();
+    for n in 0..RATE_HZ * 7 / 2 {
+        let t = f64::from(n) / f64::from(RATE_HZ);
+        let tone = |hz: f64| (2.0 * std::f64::consts::PI * hz * t).sin();
+        for value in [tone(440.0), tone(554.4) * t / 4.0] {
+            data.extend(((value * 12_000.0) as i16).to_le_bytes());
+        }
+    }
+    let bytes = u32::try_from(data.len())?;
+    let mut file = Vec::new();
+    file.extend(b"RIFF");
+    file.extend((36 + bytes).to_le_bytes());
+    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x02\0");
+    file.extend(RATE_HZ.to_le_bytes());
+    file.extend((RATE_HZ * 4).to_le_bytes());
+    file.extend(b"\x04\0\x10\0data");
+    file.extend(bytes.to_le_bytes());
+    file.extend(data);
+    Ok(fs::write(path, file)?)
+}
+
+/// Two clips, a WAV and an MP3, in one folder a genre, and a store of them.
+fn folders_store() -> Result<(Inputs, PathBuf), Failed> {
+    let folder = scratch("features");
+    let audio = folder.join("audio");
+    fs::create_dir_all(audio.join("tones"))?;
+    fs::create_dir_all(audio.join("music"))?;
+    write_wav(&audio.join("tones/chord.wav"))?;
+    let keys = sql(whole(), "SELECT clip_key FROM features_mfcc WHERE NOT silent ORDER BY 1 LIMIT 1")?;
+    fs::copy(inputs().clip(keys[0]["clip_key"].as_str().unwrap()), audio.join("music/clip.mp3"))?;
+    let recipe = folder.join("folders.toml");
+    let labelled = "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
+    let text = RECIPE.replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
+    fs::write(&recipe, text.replace("track_genre_top", "genre").replace("\"official\"", "\"stratified\""))?;
+    let inputs = Inputs { metadata: None, audio, recipe };
+    let store = folder.join("store");
+    run(&mut inputs.extract(&store)).exits(0)?;
+    Ok((inputs, store))
+}
+
+/// What a command writes to stdout, as bytes.
+fn bytes_of(command: &mut Command) -> Result<Vec<u8>, Failed> {
+    let output = command.output()?;
+    same("exit code", output.status.code(), Some(0))?;
+    Ok(output.stdout)
+}
+
+/// The values of an npy file, which begin after a header whose length it says.
+fn npy_values(npy: &[u8]) -> Result<&[u8], Failed> {
+    same("magic", &npy[..8], b"\x93NUMPY\x01\0")?;
+    let header = 10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]));
+    same("alignment", header % 64, 0)?;
+    Ok(&npy[header..])
+}
+
+fn holds(stream: &[u8], tensor: &[u8]) -> bool {
+    stream.windows(tensor.len()).any(|window| window == tensor)
+}
+
+fn features_are_those_of_the_store() -> Result<(), Failed> {
+    let (inputs, store) = folders_store()?;
+    for clip_key in ["tones/chord.wav", "music/clip.mp3"] {
+        for (feature, shape, value_bytes) in [("log_mel", [40, 130], 2), ("mfcc", [13, 130], 4)] {
+            let of_clip = |format: &str| {
+                let mut command = wavemill(["features", "--feature", feature, "--format", format, "--recipe"]);
+                command.arg(&inputs.recipe).arg(inputs.clip(clip_key));
+                command
+            };
+            let npy = bytes_of(&mut of_clip("npy"))?;
+            let tensor = npy_values(&npy)?;
+            same("bytes", tensor.len(), shape[0] * shape[1] * value_bytes)?;
+            let query = format!("SELECT {feature} FROM features_{feature} WHERE clip_key = '{clip_key}'");
+            let mut stored = wavemill(["sql", "--format", "arrow", "--store"]);
+            same("in the store", holds(&bytes_of(stored.arg(&store).arg(query))?, tensor), true)?;
+            same("in the stream", holds(&bytes_of(&mut of_clip("arrow"))?, tensor), true)?;
+
+            let json: Value = serde_json::from_slice(&bytes_of(&mut of_clip("json"))?)?;
+            let columns = "duration_s, lost_s, silent, audio_blake3, segment, offset_s";
+            let query = format!(
+                "SELECT {columns}, tensor({feature}) AS values FROM features_{feature} WHERE clip_key = '{clip_key}'"
+            );
+            let row = &sql(&store, &query)?[0];
+            for column in columns.split(", ") {
+                same(column, &json[column], &row[column])?;
+            }
+            same("shape", &json["shape"], &serde_json::json!(shape))?;
+            let rows = json["values"].as_array().ok_or("no values")?;
+            let values: Vec<&Value> = rows.iter().filter_map(Value::as_array).flatten().collect();
+            let stored: Vec<&Value> = row["values"].as_array().ok_or("no list")?.iter().collect();
+            same("values", values.len(), shape[0] * shape[1])?;
+            same("values as JSON", values, stored)?;
+        }
+    }
+    Ok(())
+}
+
+fn features_of_a_bad_clip() -> Result<(), Failed> {
+    let bad = sql(whole(), "SELECT clip_key, reason FROM rejects WHERE reason = 'not_audio' ORDER BY 1 LIMIT 1")?;
+    let clip = inputs().clip(bad[0]["clip_key"].as_str().unwrap());
+    let good = inputs().clip(files_below(&inputs().audio).first().ok_or("no clip")?);
+    let words = ["features", "--feature", "mfcc", "--format", "json", "--recipe"];
+    let ran = run(wavemill(words).arg(&inputs().recipe).arg(&clip).arg(good)).exits(1)?;
+    same("named", ran.err.contains(&format!("{}: not_audio", clip.display())), true)?;
+    same("the good clip's row", ran.out.lines().count(), 1)
+}
+
+fn sql_formats_and_refusals() -> Result<(), Failed> {
+    let ask = |words: &[&str]| run(wavemill(["sql", "--store"]).arg(whole()).args(words));
+    let query = "SELECT clip_key, silent FROM features_mfcc ORDER BY clip_key LIMIT 2";
+    let csv = ask(&["--format", "csv", query]).exits(0)?.out;
+    same("lines", csv.lines().count(), 3)?;
+    same("header", csv.lines().next(), Some("clip_key,silent"))?;
+    let table = ask(&["SELECT clip_key, log_mel FROM features_log_mel LIMIT 1"]).exits(0)?.out;
+    same("tensor in a table", table.contains("f16[40,130]"), true)?;
+    let file = scratch("sql").join("out.parquet");
+    ask(&["--format", "parquet", "--out", file.to_str().unwrap(), "SELECT * FROM features_mfcc"]).exits(0)?;
+    let bytes = fs::read(&file)?;
+    same("Parquet's ends", bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), true)?;
+    let copy = format!("COPY (SELECT 1) TO '{}'", file.with_extension("csv").display());
+    ask(&[&copy]).exits(2)?;
+    same("a refused COPY writes", file.with_extension("csv").exists(), false)
 }

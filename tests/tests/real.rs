@@ -1,7 +1,116 @@
-//! To come.
+//! Whole runs on real clips: every file becomes features, or the reject that it should.
 
-use wavemill_tests::Trial;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use wavemill_tests::{Failed, Trial, real};
+
+use crate::support::{Inputs, RECIPE, manifest, run, same, scratch, sql, sql_number, wavemill};
 
 pub fn trials() -> Vec<Trial> {
-    Vec::new()
+    let mut trials = vec![
+        real("real::fma_clips_with_their_tracks", fma_clips_with_their_tracks),
+        real("real::fma_like_clips_with_their_tracks", fma_like_clips_with_their_tracks),
+    ];
+    for case in FOLDERS {
+        trials.push(real(&format!("real::folder_{}", case.folder.replace('/', "_")), move |data| folder(&case, data)));
+    }
+    trials
+}
+
+/// A folder of clips and what becomes of them.
+struct Folder {
+    folder: &'static str,
+    clips: u64,
+    rejects: &'static [(&'static str, &'static str)],
+}
+
+const FOLDERS: [Folder; 6] = [
+    Folder { folder: "audio/fma_real", clips: 7, rejects: &[] },
+    Folder { folder: "audio/librosa_examples", clips: 8, rejects: &[] },
+    Folder { folder: "fma_like", clips: 16, rejects: &[] },
+    Folder {
+        folder: "fma_like_bad",
+        clips: 6,
+        rejects: &[
+            ("098/098567.mp3", "too_short"),
+            ("099/099134.mp3", "no_audio"),
+            ("108/108925.mp3", "no_audio"),
+            ("133/133297.mp3", "no_audio"),
+        ],
+    },
+    Folder {
+        folder: "rate_variants",
+        clips: 37,
+        rejects: &[
+            ("m1_44100_freeformat_200k.mp3", "unsupported_codec"),
+            ("m1_44100_freeformat_400k.mp3", "unsupported_codec"),
+        ],
+    },
+    Folder {
+        folder: "mp3_odd",
+        clips: 12,
+        rejects: &[
+            ("bad-TYER-frame.mp3", "too_short"),
+            ("emptyfile.mp3", "empty"),
+            ("id3v22-test.mp3", "damaged"),
+            ("lame.mp3", "too_short"),
+            ("lame397v9short.mp3", "no_audio"),
+            ("no-tags.mp3", "too_short"),
+        ],
+    },
+];
+
+fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
+    let scratch = scratch("folders");
+    let recipe = scratch.join("folders.toml");
+    let labelled = "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
+    let text = RECIPE.replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
+    fs::write(&recipe, text.replace("track_genre_top", "genre").replace("\"official\"", "\"stratified\""))?;
+    let inputs = Inputs { metadata: None, audio: data.join(case.folder), recipe };
+    let store = scratch.join("store");
+    run(&mut inputs.extract(&store)).exits(0)?;
+    let counts = manifest(&store, 1)?.counts;
+    same("planned", counts.clips_planned, case.clips)?;
+    same("written", counts.clips_written, case.clips - case.rejects.len() as u64)?;
+    let rows = sql(&store, "SELECT clip_key, reason FROM rejects ORDER BY clip_key")?;
+    let found = rows.iter().map(|row| (row["clip_key"].as_str().unwrap(), row["reason"].as_str().unwrap()));
+    same("rejects", found.collect::<Vec<_>>(), case.rejects.to_vec())?;
+    same("values out of range", sql_number(&store, OUT_OF_RANGE)?, 0)?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    Ok(())
+}
+
+/// Min-max normalised: from 0 to 1, and all 0 where there is no sound.
+const OUT_OF_RANGE: &str = "SELECT count(*) FROM features_log_mel WHERE NOT (tensor_min(log_mel) = 0 AND \
+    tensor_max(log_mel) = CASE WHEN silent THEN 0 ELSE 1 END)";
+
+fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
+    let folder = data.join("audio/fma_real");
+    let store = scratch("fma").join("store");
+    let inputs = Inputs { metadata: Some(folder.clone()), audio: folder, recipe: "fma-large".into() };
+    run(&mut inputs.extract(&store)).exits(0)?;
+    let manifest = manifest(&store, 1)?;
+    same("written", manifest.counts.clips_written, 7)?;
+    let shape = sql(&store, "SELECT DISTINCT tensor_shape(log_mel) AS shape FROM features_log_mel")?;
+    same("shape", &shape[0]["shape"], &serde_json::json!([128, 1292]))?;
+    let titles = "SELECT track_title FROM features_mfcc JOIN tracks USING (clip_key) WHERE features_mfcc.track_id = 2";
+    same("title of track 2", sql(&store, titles)?[0]["track_title"].as_str(), Some("Food"))?;
+    let whole = "SELECT count(*) FROM features_log_mel WHERE lost_s = 0 AND duration_s BETWEEN 29.9 AND 30.1";
+    same("whole clips", sql_number(&store, whole)?, 7)
+}
+
+/// The rows without a label and of genres that the recipe leaves out are dropped, and counted.
+fn fma_like_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
+    let folder = data.join("fma_like");
+    let store = scratch("like").join("store");
+    let inputs = Inputs { metadata: Some(folder.clone()), audio: folder, recipe: "fma-large".into() };
+    run(&mut inputs.extract(&store)).exits(0)?;
+    let counts = manifest(&store, 1)?.counts;
+    same("read", counts.rows_read, 16)?;
+    let dropped: BTreeMap<_, _> = counts.rows_dropped.into_iter().map(|step| (step.step, step.rows)).collect();
+    let wanted = [("subset", 0), ("labelled", 2), ("genres", 1), ("audio", 0)];
+    same("dropped", dropped, wanted.map(|(step, rows)| (step.to_owned(), rows)).into())?;
+    same("written", (counts.clips_written, counts.clips_rejected), (13, 0))
 }

@@ -1,4 +1,4 @@
-//! `wavemill demo`: a small labelled data set made on the spot, extracted and asked two questions.
+//! `wavemill demo`: a small labelled data set made on the spot, extracted and asked questions.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

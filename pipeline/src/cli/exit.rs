@@ -81,7 +81,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 const fn store(error: &StoreError) -> u8 {
     match error {
-        StoreError::Missing { .. } | StoreError::NoVersion { .. } => 2,
+        StoreError::Missing { .. } | StoreError::NoVersion { .. } | StoreError::Collected { .. } => 2,
         StoreError::Manifest { .. } => 3,
         StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. } | StoreError::Raced { .. } => 4,
         StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,

@@ -25,7 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   wavemill features song.mp3 --recipe fma-large --feature log_mel --format npy --out song.npy
   wavemill features *.mp3 --recipe mine.toml --feature mfcc --format json > mfcc.jsonl
-  wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out - | wavemill-train predict -
+  wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out song.arrow
 
 A clip that gives no row is named on stderr with its reason; the exit code is then 1.";
 

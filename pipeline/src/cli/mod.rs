@@ -17,7 +17,7 @@ use clap_complete::Shell;
 
 const AFTER_HELP: &str = "\
 Examples:
-  wavemill demo                                     # makes a small data set, extracts it, asks it two questions
+  wavemill demo                                     # makes a small data set, extracts it, asks it questions
   wavemill extract --recipe fma-large --metadata fma_metadata.zip --audio fma_large.zip --store store
   wavemill sql --store store 'SELECT track_genre_top, count(*) FROM tracks GROUP BY 1 ORDER BY 2 DESC'
   wavemill features song.mp3 --recipe fma-large --feature log_mel --format npy --out song.npy

@@ -57,7 +57,7 @@ impl SqlCommand {
     /// # Errors
     /// [`SqlError`], whose `exit_code` is the command's; else a failure to read the query or write the file.
     pub fn run(&self) -> Result<()> {
-        let (_, manifest) = Store::open(&self.store)?.manifest(self.version)?;
+        let (_, manifest) = Store::open(&self.store)?.readable(self.version)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.unwrap_or(processors).max(1);
         let limits = Limits { memory_bytes: self.memory_limit, threads, allow_write: self.allow_write };

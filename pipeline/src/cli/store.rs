@@ -52,6 +52,9 @@ impl InfoCommand {
             print!("{}", manifest.to_json()?);
         } else {
             print!("{}", describe(version, &manifest));
+            if !store.data(&manifest.plan_id).exists() {
+                println!("  its data was removed by `wavemill gc`");
+            }
         }
         Ok(())
     }
@@ -131,7 +134,7 @@ impl VerifyCommand {
     /// [`Damaged`], [`crate::store::StoreError`].
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
-        let (version, manifest) = store.manifest(self.version)?;
+        let (version, manifest) = store.readable(self.version)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let verified = store.verify(&manifest, threads);
         if self.json {
@@ -184,8 +187,15 @@ impl GcCommand {
             println!("{}", serde_json::to_string(&collected)?);
             return Ok(());
         }
-        let (verb, bytes) = (if self.dry_run { "would remove" } else { "removed" }, DecimalBytes(collected.bytes));
-        eprintln!("{verb} the data of versions {:?} and {} plans, {bytes}", collected.versions, collected.plans.len());
+        let verb = if self.dry_run { "would remove" } else { "removed" };
+        let unfinished = collected.plans.len() - collected.versions.len();
+        let versions: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
+        let versions =
+            if versions.is_empty() { "no version".to_owned() } else { format!("version {}", versions.join(", ")) };
+        eprintln!(
+            "{verb} the data of {versions} and of {unfinished} unfinished runs: {}",
+            DecimalBytes(collected.bytes)
+        );
         Ok(())
     }
 }

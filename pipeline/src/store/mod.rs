@@ -53,6 +53,14 @@ pub enum StoreError {
         /// What exists, in words.
         there: String,
     },
+    /// A version whose data is gone on purpose.
+    #[error("{path}: the data of version {version} was removed by `wavemill gc`: use a later version")]
+    Collected {
+        /// The store.
+        path: PathBuf,
+        /// Asked for.
+        version: u64,
+    },
     /// A manifest that cannot be read.
     #[error("{path}: damaged manifest: restore it from a copy of the store")]
     Manifest {
@@ -216,6 +224,19 @@ impl Store {
         let path = self.manifest_path(version);
         let text = fs::read_to_string(&path).map_err(StoreError::io_at(&path, "read"))?;
         let manifest = Manifest::from_json(&text).map_err(|source| StoreError::Manifest { path, source })?;
+        Ok((version, manifest))
+    }
+
+    /// A version's manifest, as [`Store::manifest`], where its data is still there.
+    ///
+    /// # Errors
+    /// [`StoreError::Collected`], and those of [`Store::manifest`].
+    pub fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
+        let (version, manifest) = self.manifest(version)?;
+        let newer = self.versions()?.last().is_some_and(|latest| version < *latest);
+        if newer && !self.data(&manifest.plan_id).exists() {
+            return Err(StoreError::Collected { path: self.root.clone(), version });
+        }
         Ok((version, manifest))
     }
 

@@ -10,6 +10,9 @@ use super::diff::recipe_changes;
 use super::receipts::Unfinished;
 use super::{Store, StoreError};
 
+/// Reading a version back is bound by the disk.
+const VERIFY_THREADS: usize = 2;
+
 /// What is to be done.
 #[derive(Debug)]
 pub enum Decision {
@@ -54,7 +57,9 @@ impl Store {
         let mut changed = changes(&manifest, &identity, recipe, engine);
         if changed.is_empty() {
             let clips = stale(&manifest)?;
-            if clips.is_empty() {
+            // Asked for a new version of the same, there is work only where the old one is damaged.
+            let sound = !new_version || self.verify(&manifest, VERIFY_THREADS).damage.is_empty();
+            if clips.is_empty() && sound {
                 return Ok(Decision::NothingToDo(latest, Box::new(manifest)));
             }
             changed.push(format!("audio of {} changed", name_few(&clips)));
