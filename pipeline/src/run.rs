@@ -15,6 +15,7 @@ use crate::plan::{self, ShardPlan};
 use crate::pool::{Counters, Work};
 use crate::settings::{Limits, Settings};
 use crate::shards::{self, ShardError, Todo};
+use crate::source::metadata::Files;
 use crate::source::{self, Source};
 use crate::store::{Decision, Store, StoreError, Unfinished, linked_key};
 use crate::{engine, extract, space, tables};
@@ -156,7 +157,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let targets = account::targets(&job.recipe, &catalog);
     let store = Store::at(&job.store);
 
-    let identity = identity(&job.recipe, settings.limit, &catalog, &plan, (&*source, &engine))?;
+    let identity = identity(job, settings.limit, &catalog, &plan, (&*source, &engine))?;
     let stale = |manifest: &Manifest| account::stale_inputs(&store, manifest, &*source, &features);
     let (parent, identity) = match store.decide(identity, (&job.recipe, &engine), settings.new_version, stale)? {
         Decision::NothingToDo(version, manifest) => return Ok(Report::nothing_to_do(version, *manifest)),
@@ -217,20 +218,23 @@ fn audio_bytes(todo: &[Todo<'_>], catalog: &Catalog, source: &dyn Source) -> u64
 }
 
 fn identity(
-    recipe: &Recipe,
+    job: &Job,
     limit: Option<u64>,
     catalog: &Catalog,
     plan: &ShardPlan,
     (source, engine): (&dyn Source, &Engine),
 ) -> Result<Identity, RunError> {
+    // Tables other than the cleaned rows are known by name and size.
+    let files = job.metadata.as_deref().map(Files::open).transpose()?;
+    let metadata = files.as_ref().map(Files::sizes);
     let size = |&row: &usize| {
         let key = &catalog.clips[row].clip_key;
         (key, source.index().get(key).map(|id| id.bytes))
     };
     let inputs: Vec<_> = plan.planned.iter().map(size).collect();
     Ok(Identity {
-        recipe: canonical::id(recipe)?,
-        rows: catalog.rows_hash.clone(),
+        recipe: canonical::id(&job.recipe)?,
+        rows: canonical::id(&(&catalog.rows_hash, metadata))?,
         inputs: canonical::id(&inputs)?,
         engine: canonical::id(engine)?,
         limit,

@@ -159,6 +159,15 @@ pub struct FeatureEntry {
     pub preset: String,
 }
 
+impl FeatureEntry {
+    /// Type and shape as people write them: `f16[128,1292]`, with `?` for a dimension that varies.
+    #[must_use]
+    pub fn tensor_type(&self) -> String {
+        let dims: Vec<String> = self.shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
+        format!("{}[{}]", self.dtype, dims.join(","))
+    }
+}
+
 /// value = stored · `factor` + `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {

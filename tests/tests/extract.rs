@@ -11,8 +11,8 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, files_below, inputs, manifest, own_store, run, same, same_versions, scratch, sql, sql_counts, sql_number,
-    versions, wavemill, whole,
+    Inputs, files_below, finish, inputs, manifest, own_store, run, same, same_versions, scratch, sql, sql_counts,
+    sql_number, start, versions, wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -71,9 +71,23 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
     Ok(())
 }
 
+/// The most memory that a process has held so far.
+fn peak_bytes(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
 fn least_memory_changes_no_byte() -> Result<(), Failed> {
     let store = scratch("memory").join("store");
-    run(inputs().extract(&store).args(["--memory-limit", "256MiB"])).exits(0)?;
+    let mut child = start(inputs().extract(&store).args(["--memory-limit", "256MiB"]));
+    let mut peak = 0;
+    while child.try_wait()?.is_none() {
+        peak = peak_bytes(child.id()).unwrap_or(0).max(peak);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    finish(child).exits(0)?;
+    same(&format!("peak of {} MiB", peak >> 20), (1..=256 << 20).contains(&peak), true)?;
     same_versions(&store, whole())?;
     run(inputs().extract(&store).args(["--memory-limit", "255MiB"])).exits(2)?.says(&["--memory-limit", "256 MiB"])
 }

@@ -85,10 +85,9 @@ pub fn program(name: &str) -> PathBuf {
 pub fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill"));
     command.args(words).stdin(Stdio::null());
-    for name in ["FAILPOINTS", "WAVEMILL_MEMORY_LIMIT", "RUST_BACKTRACE", "COLUMNS"] {
+    for name in ["FAILPOINTS", "WAVEMILL_MEMORY_LIMIT", "WAVEMILL_THREADS", "RUST_BACKTRACE", "COLUMNS"] {
         command.env_remove(name);
     }
-    command.env("WAVEMILL_THREADS", "2");
     command
 }
 
@@ -192,6 +191,8 @@ impl Inputs {
     /// `extract` of these inputs with the default for rejects.
     pub fn strict_extract(&self, store: &Path) -> Command {
         let mut command = wavemill(["extract", "--recipe"]);
+        // A flag of the test's own goes before.
+        command.env("WAVEMILL_THREADS", "2");
         command.arg(&self.recipe).arg("--audio").arg(&self.audio).arg("--store").arg(store);
         if let Some(metadata) = &self.metadata {
             command.arg("--metadata").arg(metadata);

@@ -1,5 +1,6 @@
 //! `wavemill extract`: from metadata and audio to a committed version.
 
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +99,7 @@ impl ExtractCommand {
         let start = Instant::now();
         let report = run_watched(&job, &settings)?;
         if self.json {
-            println!("{}", serde_json::to_string(&report)?);
+            writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
         } else {
             eprint!("{}", summary(&report, start.elapsed()));
         }
@@ -136,10 +137,10 @@ impl ExtractCommand {
 
     fn preview(&self, preview: &Preview) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string(preview)?);
+            writeln!(stdout(), "{}", serde_json::to_string(preview)?)?;
             return Ok(());
         }
-        print!("{}", preview_words(preview));
+        write!(stdout(), "{}", preview_words(preview))?;
         Ok(())
     }
 }
@@ -217,8 +218,7 @@ fn preview_words(preview: &Preview) -> String {
         text += &format!("{clips:>9}    {split}\n");
     }
     for feature in &preview.features {
-        let dims: Vec<String> = feature.shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
-        text += &format!("{:>9}  {}[{}]\n", feature.name, feature.dtype, dims.join(","));
+        text += &format!("{:>9}  {}\n", feature.name, feature.tensor_type());
     }
     text += &format!(
         "about {} before compression, {} of audio",

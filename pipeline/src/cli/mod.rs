@@ -9,7 +9,7 @@ pub mod recipe;
 pub mod sql;
 pub mod store;
 
-use std::io;
+use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -84,8 +84,10 @@ fn run(command: Command) -> Result<()> {
         Command::Features(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut io::stdout());
-            Ok(())
+            // Into memory first: the generator panics where its reader has gone.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut script);
+            Ok(io::stdout().write_all(&script)?)
         }
     }
 }

@@ -4,8 +4,11 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use wavemill_kernels::Level;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{Recipe, SHIPPED, Source};
+
+use crate::features::FeaturePlan;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,6 +105,9 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
         writeln!(out, "warning: {warning}")?;
     }
     writeln!(out, "{}: ok, split {}", recipe.name, split(recipe))?;
+    for feature in FeaturePlan::new(recipe, Level::detect())?.entries() {
+        writeln!(out, "  {} {}", feature.name, feature.tensor_type())?;
+    }
     Ok(())
 }
 
@@ -148,7 +154,7 @@ mod tests {
         assert_eq!(
             found,
             "warning: split.rule: leaky: segments of one track fall on several sides\n\
-             gtzan-segments: ok, split segment (leaky)\n"
+             gtzan-segments: ok, split segment (leaky)\n  log_mel f16[128,130]\n"
         );
         let error = answer(&["check", "demo", "--set", "split.sed=1"]).expect_err("no such key");
         assert!(error.to_string().starts_with("--set split.sed=1: split.sed: unknown key (did you mean `seed`?)"));

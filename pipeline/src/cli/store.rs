@@ -1,5 +1,6 @@
 //! `wavemill info`, `verify`, `gc` and `diff`: a store's own commands.
 
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -49,11 +50,11 @@ impl InfoCommand {
             return self.print_files(&manifest);
         }
         if self.json {
-            print!("{}", manifest.to_json()?);
+            write!(stdout(), "{}", manifest.to_json()?)?;
         } else {
-            print!("{}", describe(version, &manifest));
+            write!(stdout(), "{}", describe(version, &manifest))?;
             if !store.data(&manifest.plan_id).exists() {
-                println!("  its data was removed by `wavemill gc`");
+                writeln!(stdout(), "  its data was removed by `wavemill gc`")?;
             }
         }
         Ok(())
@@ -68,12 +69,12 @@ impl InfoCommand {
             return Err(Usage(format!("--feature {name}: this version has {}", names.join(", "))).into());
         }
         if self.json {
-            println!("{}", serde_json::to_string(&paths)?);
+            writeln!(stdout(), "{}", serde_json::to_string(&paths)?)?;
         } else if self.sql {
             let quoted: Vec<String> = paths.iter().map(|p| format!("'{}'", p.replace('\'', "''"))).collect();
-            println!("{}", quoted.join(","));
+            writeln!(stdout(), "{}", quoted.join(","))?;
         } else {
-            println!("{}", paths.join("\n"));
+            writeln!(stdout(), "{}", paths.join("\n"))?;
         }
         Ok(())
     }
@@ -91,11 +92,9 @@ fn describe(version: u64, manifest: &Manifest) -> String {
         DecimalBytes(bytes)
     );
     for feature in &manifest.features {
-        let dims: Vec<String> = feature.shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
         let names = feature.dim_names.join(",");
         let rows: u64 = manifest.files_of(&feature.name).map(|f| f.rows).sum();
-        text +=
-            &format!("  feature {}: {} rows of {}[{}] ({names})\n", feature.name, rows, feature.dtype, dims.join(","));
+        text += &format!("  feature {}: {rows} rows of {} ({names})\n", feature.name, feature.tensor_type());
     }
     for target in &manifest.targets {
         text += &format!("  target {}: {} classes\n", target.name, target.classes.len());
@@ -138,9 +137,9 @@ impl VerifyCommand {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let verified = store.verify(&manifest, threads);
         if self.json {
-            println!("{}", serde_json::to_string(&verified)?);
+            writeln!(stdout(), "{}", serde_json::to_string(&verified)?)?;
         } else {
-            verified.damage.iter().for_each(|d| println!("{}: {}", d.path, d.problem));
+            verified.damage.iter().try_for_each(|d| writeln!(stdout(), "{}: {}", d.path, d.problem))?;
         }
         if !verified.damage.is_empty() {
             return Err(Damaged { files: verified.damage.len() }.into());
@@ -184,7 +183,7 @@ impl GcCommand {
         let _lock = if self.dry_run { None } else { Some(store.lock()?) };
         let collected = store.collect(self.keep, self.dry_run)?;
         if self.json {
-            println!("{}", serde_json::to_string(&collected)?);
+            writeln!(stdout(), "{}", serde_json::to_string(&collected)?)?;
             return Ok(());
         }
         let verb = if self.dry_run { "would remove" } else { "removed" };
@@ -227,15 +226,15 @@ impl DiffCommand {
         let (_, to) = store.manifest(Some(self.to))?;
         let diff = Diff::new(&from, &to);
         if self.json {
-            println!("{}", serde_json::to_string(&diff)?);
+            writeln!(stdout(), "{}", serde_json::to_string(&diff)?)?;
             return Ok(());
         }
-        diff.recipe.iter().for_each(|change| println!("recipe {change}"));
-        diff.manifest.iter().for_each(|change| println!("{change}"));
+        diff.recipe.iter().try_for_each(|change| writeln!(stdout(), "recipe {change}"))?;
+        diff.manifest.iter().try_for_each(|change| writeln!(stdout(), "{change}"))?;
         for (sign, paths) in [('-', &diff.files_removed), ('+', &diff.files_added), ('~', &diff.files_changed)] {
-            paths.iter().for_each(|path| println!("{sign} {path}"));
+            paths.iter().try_for_each(|path| writeln!(stdout(), "{sign} {path}"))?;
         }
-        println!("= {} files are equal", diff.files_equal);
+        writeln!(stdout(), "= {} files are equal", diff.files_equal)?;
         Ok(())
     }
 }

@@ -52,6 +52,17 @@ impl Files {
         files.into_iter().flatten().chain(entries.into_iter().flatten()).map(String::as_str)
     }
 
+    /// Names and (uncompressed) sizes of the tables among them, `.csv` and `.parquet`: equal for a folder and its zip.
+    #[must_use]
+    pub fn sizes(&self) -> BTreeMap<&str, u64> {
+        let size = |name: &str| match &self.place {
+            Place::Folder(files) => files.get(name)?.metadata().ok().map(|m| m.len()),
+            Place::Zip(archive, names) => names.get(name).map(|&entry| archive.entries[entry].bytes),
+        };
+        let tables = self.names().filter(|name| name.ends_with(".csv") || name.ends_with(".parquet"));
+        tables.filter_map(|name| Some((name, size(name)?))).collect()
+    }
+
     /// Opens one of [`Files::names`] for reading; it is not buffered. A damaged zip entry fails as `InvalidData` while
     /// reading, at the latest at its end.
     ///

@@ -157,9 +157,10 @@ fn changes(manifest: &Manifest, identity: &Identity, recipe: &Recipe, engine: &E
         changed.push(format!("--limit {} -> {}", words(was.limit), words(identity.limit)));
     }
     if was.rows != identity.rows {
-        changed.push("metadata rows changed".to_owned());
+        changed.push("metadata changed".to_owned());
     }
-    if was.inputs != identity.inputs {
+    // The planned inputs follow from all of these: only alone do they tell of the audio.
+    if changed.is_empty() && was.inputs != identity.inputs {
         changed.push("audio files were added, removed or changed size".to_owned());
     }
     if was.engine != identity.engine {

@@ -150,7 +150,7 @@ fn impossible_values_of_sections_are_found_at_their_line() {
         ("[split]\ncolumn = \"fold\"", "10: split.column: is used by rule = \"column\" alone"),
         ("[split]\nrule = \"segment\"", "10: split.rule: `segment` wants audio.segment_s"),
         ("[split]\nrule = \"official\"\ngroup_duplicates = true", "11: split.group_duplicates: only the rules"),
-        ("[audio]\nsample_rate_hz = 4000", "10: audio.sample_rate_hz: 4000 is out of range; allowed: 8000 to 96000"),
+        ("[audio]\nsample_rate_hz = 4000", "10: audio.sample_rate_hz: 4000 is out of range; allowed: 8000 to 48000"),
         ("[audio]\nduration_s = 0", "10: audio.duration_s: 0 is impossible; allowed: a number above 0"),
         ("[audio]\nduration_s = inf", "10: audio.duration_s: inf is impossible; allowed: a number above 0"),
         ("[audio]\nsegments_max = 3", "10: audio.segments_max: has no meaning without audio.segment_s"),

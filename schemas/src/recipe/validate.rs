@@ -175,7 +175,7 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
 }
 
 fn audio(spec: &AudioSpec, faults: &mut Faults) {
-    faults.within(Some(f64::from(spec.sample_rate_hz)), 8_000.0..=96_000.0, "audio.sample_rate_hz");
+    faults.within(Some(f64::from(spec.sample_rate_hz)), 8_000.0..=48_000.0, "audio.sample_rate_hz");
     faults.positive(spec.duration_s, "audio.duration_s");
     faults.positive(Some(spec.min_duration_s), "audio.min_duration_s");
     faults.positive(spec.segment_s, "audio.segment_s");
