@@ -62,6 +62,12 @@ pub enum RunError {
     /// A shard cannot be written.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// Nothing to extract.
+    #[error("no row is left after {step}: see the rows after every step with --dry-run")]
+    NoRows {
+        /// The step that dropped the last one, in words.
+        step: String,
+    },
     /// The machine failed to give a clip's bytes.
     #[error("{clip_key}: cannot read; the same command goes on from here")]
     Read {
@@ -151,6 +157,7 @@ pub enum RunError {
 pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunError> {
     let source = source::open(&job.audio, settings.allow_outside)?;
     let catalog = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    require_rows(&catalog)?;
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings.level)?;
     let engine = engine::current(settings.level);
@@ -210,6 +217,15 @@ fn further_tables(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
         (Some(metadata), Dataset::Fma) => Ok(catalog::extra_tables(metadata)?),
         _ => Ok(Vec::new()),
     }
+}
+
+fn require_rows(catalog: &Catalog) -> Result<(), RunError> {
+    if !catalog.clips.is_empty() {
+        return Ok(());
+    }
+    let emptied = catalog.steps.iter().find(|step| step.kept == 0);
+    let step = emptied.map_or_else(|| "reading the metadata".to_owned(), |s| format!("cleaning step `{}`", s.step));
+    Err(RunError::NoRows { step })
 }
 
 fn audio_bytes(todo: &[Todo<'_>], catalog: &Catalog, source: &dyn Source) -> u64 {

@@ -72,7 +72,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         RunError::Store(error) => Some(store(error)),
         RunError::Feature(error) => Some(feature(error)),
         RunError::Catalog(error) => Some(if error.is_usage() { 2 } else { 1 }),
-        RunError::Source(_) | RunError::Memory { .. } => Some(2),
+        RunError::Source(_) | RunError::Memory { .. } | RunError::NoRows { .. } => Some(2),
         RunError::Space { .. } => Some(5),
         RunError::Interrupted { .. } => Some(130),
         _ => None,

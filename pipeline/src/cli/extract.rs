@@ -117,6 +117,9 @@ impl ExtractCommand {
         if self.threads == Some(0) {
             return Err(Usage("--threads 0: at least 1".to_owned()).into());
         }
+        if self.limit == Some(0) {
+            return Err(Usage("--limit 0: at least 1".to_owned()).into());
+        }
         if self.max_reject_fraction.is_some_and(|f| !(0.0..=1.0).contains(&f)) {
             return Err(Usage("--max-reject-fraction: from 0 to 1".to_owned()).into());
         }
