@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("cli::help_is_as_reviewed", help_is_as_reviewed),
         Trial::test("cli::errors_are_as_reviewed", errors_are_as_reviewed),
+        Trial::test("cli::recipes_are_as_reviewed", recipes_are_as_reviewed),
         Trial::test("cli::readers_may_go_away", readers_may_go_away),
         Trial::test("cli::completions_for_every_shell", completions_for_every_shell),
         Trial::test("cli::demo_answers", demo_answers),
@@ -115,6 +116,22 @@ fn errors_are_as_reviewed() -> Result<(), Failed> {
         text += &format!("$ wavemill {}\n{said}exit {code}\n\n", words.join(" "));
     }
     snapshot("errors", &text)
+}
+
+/// The shipped recipes, and what there is to know of each.
+fn recipes_are_as_reviewed() -> Result<(), Failed> {
+    let mut text = run(&mut wavemill(["recipe", "list"])).exits(0)?.out;
+    let names: Vec<String> =
+        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    same("recipes", names.len() >= 5, true)?;
+    for name in names {
+        let ran = run(&mut wavemill(["recipe", "check", &name])).exits(0)?;
+        text += &format!("\n$ wavemill recipe check {name}\n{}{}", ran.out, ran.err);
+        let shown = scratch("recipe").join("shown.toml");
+        fs::write(&shown, run(&mut wavemill(["recipe", "show", &name])).exits(0)?.out)?;
+        run(wavemill(["recipe", "check"]).arg(shown)).exits(0)?;
+    }
+    snapshot("recipes", &text)
 }
 
 /// `| head -1` ends a command quietly, whichever writes.

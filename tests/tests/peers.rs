@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial, data_dir};
 
-use crate::support::{Ran, inputs, manifest, run, same, scratch, sql, whole};
+use crate::support::{Ran, inputs, manifest, run, same, scratch, sql, wavemill, whole};
 
 /// Sums of thousands of f64 in two orders.
 const SUM_REL_MAX: f64 = 1e-9;
@@ -54,7 +54,9 @@ fn stores_keep_the_contract(checker: Option<PathBuf>) -> Result<(), Failed> {
     let windows = scratch("windows").join("store");
     let sets = ["--set", "audio.segment_s=1.0", "--set", "shards.compression=none", "--set", "split.rule=artist"];
     run(inputs().extract(&windows).args(["--set", "audio.duration_s=none"]).args(sets)).exits(0)?;
-    for store in [whole(), &further, &windows] {
+    let demo = scratch("demo");
+    run(wavemill(["demo", "--tracks", "40"]).arg(&demo)).exits(0)?;
+    for store in [whole(), &further, &windows, &demo.join("store")] {
         let ran = python(&checker, &[store])?.exits(0)?;
         same(&ran.out, ran.out.contains("0 faults"), true)?;
     }

@@ -1,5 +1,6 @@
 //! Runs that are stopped at any moment go on with the same command, to the same bytes as a run in one go.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    files_below, finish, inputs, kill, manifest, receipts, run, same, same_versions, scratch, start, versions,
-    wait_until, whole,
+    files_below, finish, inputs, kill, manifest, own_store, receipts, run, same, same_versions, scratch, sql, start,
+    versions, wait_until, whole,
 };
 
 /// Slows every clip and every file, so that a run takes seconds and can be met at a chosen moment.
@@ -17,9 +18,13 @@ const SLOWLY: &str = "worker-panic=sleep(20);shard-before-rename=sleep(10)";
 const FOR_EVER: &str = "sleep(600000)";
 
 pub fn trials() -> Vec<Trial> {
+    // Elsewhere `scalar` is the only instruction set.
+    let has_two = is_x86_64_v3();
     let mut trials = vec![
         Trial::test("resume::killed_ten_times_equals_whole", killed_ten_times_equals_whole),
-        Trial::test("resume::other_engine_is_not_mixed_in", other_engine_is_not_mixed_in),
+        Trial::test("resume::killed_second_version_equals_whole", killed_second_version_equals_whole),
+        Trial::test("resume::clip_changed_while_stopped", clip_changed_while_stopped),
+        Trial::test("resume::other_engine_is_not_mixed_in", other_engine_is_not_mixed_in).with_ignored_flag(!has_two),
     ];
     for signal in ["INT", "TERM"] {
         let name = format!("resume::sig{}_ends_in_order", signal.to_lowercase());
@@ -121,6 +126,57 @@ fn killed_at(moment: &Moment) -> Result<(), Failed> {
     same_versions(&store, whole())
 }
 
+/// The second version's plan names its parent, and its unchanged shards are linked once.
+fn killed_second_version_equals_whole() -> Result<(), Failed> {
+    let words = ["--new-version", "--limit", "50"];
+    let [store, wanted] = [own_store("second"), own_store("wanted")];
+    run(inputs().extract(&wanted).args(words)).exits(0)?;
+    let hold = "commit-before-link=sleep(600000)";
+    for point in ["worker-panic=sleep(20)", hold] {
+        let mut child = start(inputs().extract(&store).args(words).env("FAILPOINTS", point));
+        let (before, temporary) = (receipts(&store), point == hold);
+        let names = || files_below(&store.join("_wavemill/versions")).len();
+        wait_until(&mut child, point, || if temporary { names() == 2 } else { receipts(&store) > before })?;
+        kill(child)?;
+        same("versions", versions(&store).len(), 1)?;
+        // What is committed answers meanwhile.
+        run(&mut inputs().extract(&store)).exits(0)?;
+    }
+    run(inputs().extract(&store).args(words)).exits(0)?;
+    same_versions(&store, &wanted)
+}
+
+/// Sizes are the same, so the plan is; the shard of that clip is not.
+fn clip_changed_while_stopped() -> Result<(), Failed> {
+    let folder = scratch("meanwhile");
+    let (own, store) = (inputs().copied(&folder), folder.join("store"));
+    let mut child = start(own.extract(&store).env("FAILPOINTS", "run-before-commit=sleep(600000)"));
+    wait_until(&mut child, "all shards", || receipts(&store) == receipts(whole()))?;
+    kill(child)?;
+    let rows = sql(whole(), "SELECT clip_key FROM features_mfcc WHERE lost_s = 0 AND NOT silent ORDER BY 1 LIMIT 1")?;
+    let path = own.clip(rows[0]["clip_key"].as_str().ok_or("no clip")?);
+    let mut bytes = fs::read(&path)?;
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].iter_mut().for_each(|byte| *byte ^= 0x55);
+    fs::write(&path, &bytes)?;
+    let ran = run(&mut own.extract(&store)).exits(0)?;
+    let reused = format!("{} shards were there already", receipts(whole()) - 1);
+    same(&reused, ran.err.contains(&reused), true)?;
+    let wanted = folder.join("wanted");
+    run(&mut own.extract(&wanted)).exits(0)?;
+    same_versions(&store, &wanted)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_x86_64_v3() -> bool {
+    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_x86_64_v3() -> bool {
+    false
+}
+
 /// Unfinished work of another instruction set is neither used nor left lying without a word.
 fn other_engine_is_not_mixed_in() -> Result<(), Failed> {
     let store = scratch("engine").join("store");
@@ -135,6 +191,7 @@ fn other_engine_is_not_mixed_in() -> Result<(), Failed> {
     let scalar = scratch("scalar").join("store");
     run(inputs().extract(&scalar).args(["--isa", "scalar"])).exits(0)?;
     let [ours, theirs] = [manifest(&scalar, 1)?, manifest(whole(), 1)?];
+    run(&mut inputs().extract(&scalar)).exits(4)?.says(&["engine", "scalar", "--new-version"])?;
     same("level", ours.engine.level.as_str(), "scalar")?;
     same("equal plans", ours.plan_id == theirs.plan_id, false)?;
     same("counts", ours.counts, theirs.counts)

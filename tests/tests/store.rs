@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("store::files_are_those_of_one_plan", files_are_those_of_one_plan),
         Trial::test("store::info_shows_the_manifest", info_shows_the_manifest),
         Trial::test("store::versions_live_and_are_collected", versions_live_and_are_collected),
+        Trial::test("store::damaged_version_is_made_anew", damaged_version_is_made_anew),
         Trial::test("store::unfinished_plans_are_collected", unfinished_plans_are_collected),
     ]
 }
@@ -172,9 +173,28 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
     same("manifests stay", versions(&store).len(), 3)?;
     let plans = fs::read_dir(store.join("data"))?.count();
     same("plans left", plans, 1)?;
-    on(&store, &["verify", "--version", "1"]).exits(3)?;
+    for command in [&["verify", "--version", "1"][..], &["sql", "--version", "1", "SELECT 1 FROM tracks"]] {
+        on(&store, command).exits(2)?.says(&["version 1", "wavemill gc"])?;
+    }
     let again = run(inputs().extract(&store).args(["--set", "features.log_mel.n_mels=48"])).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)
+}
+
+/// What `verify` advises: the next version holds what the damaged one should.
+fn damaged_version_is_made_anew() -> Result<(), Failed> {
+    let store = own_store("anew");
+    let was = manifest(&store, 1)?;
+    let (mel, tracks) = (&paths(&was, "log_mel")[0], &paths(&was, "tracks")[0]);
+    flip(&store.join(mel), 2_000)?;
+    fs::remove_file(store.join(tracks))?;
+    on(&store, &["verify"]).exits(3)?.says(&["2 damaged files", "--new-version"])?;
+    let ran = run(inputs().extract(&store).arg("--new-version")).exits(0)?;
+    let reused = format!("{} shards were there already", paths(&was, "log_mel").len() - 1);
+    same(&reused, ran.err.contains(&reused), true)?;
+    on(&store, &["verify"]).exits(0)?;
+    on(&store, &["verify", "--version", "1"]).exits(3)?;
+    let hashes = |manifest: &Manifest| manifest.files.iter().map(|file| file.blake3.clone()).collect::<Vec<_>>();
+    same("files of both versions", hashes(&manifest(&store, 2)?), hashes(&was))
 }
 
 fn unfinished_plans_are_collected() -> Result<(), Failed> {
