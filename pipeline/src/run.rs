@@ -240,9 +240,8 @@ fn identity(
     plan: &ShardPlan,
     (source, engine): (&dyn Source, &Engine),
 ) -> Result<Identity, RunError> {
-    // Tables other than the cleaned rows are known by name and size.
     let files = job.metadata.as_deref().map(Files::open).transpose()?;
-    let metadata = files.as_ref().map(Files::sizes);
+    let metadata = files.as_ref().map(Files::fingerprints).transpose()?;
     let size = |&row: &usize| {
         let key = &catalog.clips[row].clip_key;
         (key, source.index().get(key).map(|id| id.bytes))
