@@ -1,6 +1,7 @@
 //! Everything that can go wrong: one clear line, the documented exit code, nothing half-written, and a way on.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,6 +33,11 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("faults::panic_on_one_clip", panic_on_one_clip),
     ];
     trials.extend(mounted);
+    let reads_all = fs::File::open(unreadable(&scratch("mode"))).is_ok();
+    trials.push(
+        Trial::test("faults::unreadable_clip_stops_the_run", unreadable_clip_stops_the_run)
+            .with_ignored_flag(reads_all),
+    );
     trials
 }
 
@@ -204,6 +210,25 @@ fn panic_on_one_clip() -> Result<(), Failed> {
     same("other rows", rows(&store)?, wanted)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
+}
+
+/// Takes the right to read from everybody; root keeps it.
+fn unreadable(path: &Path) -> &Path {
+    fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+    path
+}
+
+/// What a machine refuses is no property of the clip: it must not become a reject.
+fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
+    let folder = scratch("unreadable");
+    let (own, store) = (inputs().copied(&folder), folder.join("store"));
+    let clip = files_below(&own.audio).into_iter().next().ok_or("no clip")?;
+    unreadable(&own.clip(&clip));
+    run(&mut own.extract(&store)).exits(1)?.says(&[&clip, "Permission denied", "the same command goes on"])?;
+    nothing_half_written(&store)?;
+    fs::set_permissions(own.clip(&clip), fs::Permissions::from_mode(0o644))?;
+    run(&mut own.extract(&store)).exits(0)?;
+    same_versions(&store, whole())
 }
 
 /// A small file system of its own, gone with the test.

@@ -290,10 +290,10 @@ pub fn versions(store: &Path) -> Vec<String> {
 pub fn same_versions(left: &Path, right: &Path) -> Result<(), Failed> {
     for part in ["data", "_wavemill/versions"] {
         let [ours, theirs] = [left, right].map(|store| store.join(part));
-        let names = files_below(&ours);
-        if names != files_below(&theirs) {
-            return Err(format!("{part}: {names:?}\nis not {:?}", files_below(&theirs)).into());
-        }
+        let (names, other_names) = (files_below(&ours), files_below(&theirs));
+        let mut in_one = names.iter().filter(|name| !other_names.contains(name));
+        let mut in_other = other_names.iter().filter(|name| !names.contains(name));
+        same(&format!("{part}: files of one store only"), (in_one.next(), in_other.next()), (None, None))?;
         for name in names {
             if fs::read(ours.join(&name))? != fs::read(theirs.join(&name))? {
                 return Err(format!("{part}/{name} differs").into());

@@ -8,6 +8,8 @@ mod file;
 mod key;
 mod rows;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::path::PathBuf;
