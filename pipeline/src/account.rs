@@ -1,7 +1,6 @@
 //! Every input accounted for: rows read = kept + dropped + rejected, clips planned = written + rejected.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
@@ -13,10 +12,8 @@ use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::{Reason, Reject};
 
 use crate::catalog::Catalog;
-use crate::decode::Pcm;
-use crate::features::FeaturePlan;
 use crate::plan::ShardPlan;
-use crate::pool::{Counters, Work};
+use crate::pool::Counters;
 use crate::run::RunError;
 use crate::settings::Limits;
 use crate::shards::finish_stats;
@@ -202,53 +199,61 @@ fn check(counts: &Counts, plan: &ShardPlan, rows: &[u64], receipts: &[Receipt]) 
     Ok(())
 }
 
-/// Fails as soon as so many clips are rejected that the run cannot be committed any more.
+/// Clips rejected so far, each once, those of earlier runs of the plan among them.
+#[derive(Debug, Default)]
+pub struct Rejected(BTreeSet<String>);
+
+impl Rejected {
+    /// What finished shards say.
+    pub fn of<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Self {
+        let rejects = receipts.into_iter().flat_map(|receipt| &receipt.rejects);
+        Self(rejects.filter_map(|reject| reject.clip_key.clone()).collect())
+    }
+
+    /// Counts one more.
+    ///
+    /// # Errors
+    /// [`RunError::TooManyRejects`] as soon as the run cannot be committed any more.
+    pub fn add(&mut self, reject: &Reject, limits: &Limits) -> Result<(), RunError> {
+        let clip_key = reject.clip_key.clone().unwrap_or_default();
+        self.0.insert(clip_key.clone());
+        let (rejected, planned, fraction) = (self.0.len() as u64, limits.planned, limits.reject_fraction);
+        if rejected as f64 <= fraction * planned as f64 {
+            return Ok(());
+        }
+        let (reason, detail) = (reject.reason.name(), reject.detail.clone());
+        Err(RunError::TooManyRejects { rejected, planned, fraction, clip_key, reason, detail })
+    }
+}
+
+/// Once more before the commit: shards of earlier runs bring rejects of their own.
 ///
 /// # Errors
 /// [`RunError::TooManyRejects`].
-pub fn too_many_rejects(work: &Work<'_>, limits: &Limits, reject: Option<&Reject>) -> Result<(), RunError> {
-    let rejected = work.counters.rejects.load(Ordering::Relaxed);
-    let Some(reject) = reject.filter(|_| rejected as f64 > limits.reject_fraction * limits.planned as f64) else {
-        return Ok(());
-    };
-    Err(RunError::TooManyRejects {
-        rejected,
-        planned: limits.planned,
-        fraction: limits.reject_fraction,
-        clip_key: reject.clip_key.clone().unwrap_or_default(),
-        reason: reject.reason.name(),
-        detail: reject.detail.clone(),
-    })
+pub fn check_rejects(receipts: &[Receipt], limits: &Limits) -> Result<(), RunError> {
+    let mut rejected = Rejected::default();
+    clip_rejects(receipts).try_for_each(|reject| rejected.add(reject, limits))
 }
 
 /// Clips of a version whose files changed although their sizes did not: those whose stamp differs are read again and
 /// their content compared.
 ///
 /// # Errors
-/// [`RunError::Store`] when receipts cannot be listed.
-pub fn stale_inputs(
-    store: &Store,
-    manifest: &Manifest,
-    source: &dyn Source,
-    features: &FeaturePlan,
-) -> Result<Vec<String>, RunError> {
+/// [`RunError::Store`] when receipts cannot be listed, [`RunError::Read`] when a clip cannot be read.
+pub fn stale_inputs(store: &Store, manifest: &Manifest, source: &dyn Source) -> Result<Vec<String>, RunError> {
     let mut stale = Vec::new();
-    let (mut decoder, mut pcm, mut bytes) = (features.decoder()?, Pcm::default(), Vec::new());
-    for (clip_key, seen) in store.receipts(&manifest.plan_id)?.into_values().flat_map(|r| r.inputs) {
+    let mut bytes = Vec::new();
+    // Under the rule `segment` several receipts name a clip.
+    let inputs: BTreeMap<_, _> = store.receipts(&manifest.plan_id)?.into_values().flat_map(|r| r.inputs).collect();
+    for (clip_key, seen) in inputs {
         let Ok(seen) = serde_json::from_value::<InputSeen>(seen) else { continue };
         if source.index().get(&clip_key).copied() == seen.id {
             continue;
         }
         let content = match source.read(&clip_key, &mut bytes) {
-            Err(ReadFailure::Io(_)) => continue,
+            Ok(()) => blake3::hash(&bytes).to_hex().to_string(),
             Err(ReadFailure::Reject(_)) => String::new(),
-            Ok(()) => {
-                let extension = Path::new(&clip_key).extension().and_then(|e| e.to_str()).unwrap_or_default();
-                match decoder.decode(extension, &bytes, &mut pcm) {
-                    Ok(()) => pcm.audio_blake3.clone(),
-                    Err(_) => blake3::hash(&bytes).to_hex().to_string(),
-                }
-            }
+            Err(ReadFailure::Io(source)) => return Err(RunError::Read { clip_key, source }),
         };
         if content != seen.content {
             stale.push(clip_key);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::Sender;
 use wavemill_schemas::manifest::Receipt;
 
-use crate::account;
+use crate::account::Rejected;
 use crate::budget::ByteBudget;
 use crate::event::Event;
 use crate::pool::{self, Work};
@@ -31,6 +31,7 @@ pub fn write_shards(
         plan_id,
         work,
         limits,
+        rejected: Rejected::of(receipts.iter().flatten()),
         receipts,
         taken: 0,
         issued: None,
@@ -69,6 +70,7 @@ struct Drive<'a, 'w> {
     plan_id: &'a str,
     work: &'a Work<'w>,
     limits: &'a Limits,
+    rejected: Rejected,
     receipts: &'a mut [Option<Receipt>],
     taken: usize,
     issued: Option<usize>,
@@ -85,7 +87,9 @@ impl Drive<'_, '_> {
             }
             Event::Clip { seq, outcome, seen } => {
                 self.taken += 1;
-                account::too_many_rejects(self.work, self.limits, outcome.reject())?;
+                if let Some(reject) = outcome.reject() {
+                    self.rejected.add(reject, self.limits)?;
+                }
                 for group in self.writer.outcome(seq, outcome, seen)? {
                     // Clips come only while the sender is held, and so do workers.
                     let _ = groups.map(|sender| sender.send(group));

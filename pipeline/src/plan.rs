@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use wavemill_schemas::canonical::hash;
-use wavemill_schemas::recipe::{AudioSpec, Recipe, SplitRule, SplitSpec};
+use wavemill_schemas::recipe::{Recipe, SplitRule, SplitSpec};
 
 use crate::catalog::ClipRow;
+use crate::segments::segments_at_most;
 
 /// The three sides in the order of `split.fractions`.
 pub const SIDES: [&str; 3] = ["training", "validation", "test"];
@@ -98,23 +99,6 @@ pub fn segment_side(split: &SplitSpec, clip_key: &str, segment: usize) -> &'stat
     } else {
         SIDES[2]
     }
-}
-
-/// The most segments that one clip can give. Without `duration_s` and `segments_max` a clip's length decides; the rule
-/// `segment` refuses such recipes.
-#[must_use]
-pub fn segments_at_most(audio: &AudioSpec) -> usize {
-    let by_count = audio.segments_max.map_or(usize::MAX, |n| n as usize);
-    let by_length = match (audio.segment_s, audio.duration_s) {
-        (None, _) => 1,
-        (Some(_), None) => usize::MAX,
-        (Some(segment), Some(duration)) => {
-            let hop = audio.segment_hop_s.unwrap_or(segment);
-            // One more for a padded last part.
-            (((duration - segment).max(0.0) / hop) as usize) + 1 + usize::from(audio.segment_min_s.is_some())
-        }
-    };
-    by_count.min(by_length)
 }
 
 fn split_shards(rows: &[ClipRow], split: String, members: Vec<usize>, clips: usize, seed: u64) -> Vec<Shard> {

@@ -1,7 +1,8 @@
 //! The worker pool: readers take clips in plan order, workers decode them, compute features and encode row groups.
 //!
-//! No queue here can deadlock another: workers only ever wait for the writing thread, which waits for nobody; clips
-//! wait for their permit in plan order, so the oldest clip always has one.
+//! Nothing here waits in a circle: workers wait for the writing thread, which waits for nobody (row groups go into a queue
+//! without a count, bounded in bytes by the permits of their rows); clips wait for their permit in plan order, so the
+//! oldest clip always has one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased, unbounded};
 use fail::fail_point;
 use rustix::time::{ClockId, clock_gettime};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
@@ -85,7 +86,7 @@ struct ClipBytes {
 pub struct Queues {
     /// What workers finished. Ends when all of them have.
     pub events: Receiver<Event>,
-    /// Row groups to encode. Never full: its bound is what the budget can hold. Drop it when no more will come.
+    /// Row groups to encode; sending never waits. Drop it when no more will come.
     pub groups: Sender<RowGroup>,
 }
 
@@ -99,22 +100,30 @@ pub fn start<'scope, 'env>(
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
     let (event_sender, events) = bounded(threads * 2);
-    let members: usize = work.todo.iter().map(|t| t.shard.members.len()).sum();
-    let (groups, group_receiver) = bounded(members.max(1));
+    let (groups, group_receiver) = unbounded();
     let turn = Arc::new(Mutex::new(Turn { todo: 0, member: 0, seq: 0, readers: READ_THREADS, budget: budget.clone() }));
-    for _ in 0..READ_THREADS {
+    let spawn = |name: String, body: Box<dyn FnOnce() + Send + 'scope>| {
+        if let Err(source) = std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
+            // The receiver is alive: it is in our hands.
+            let _ = event_sender.try_send(Event::Failed(RunError::Threads { source }));
+        }
+    };
+    for number in 0..READ_THREADS {
         let (turn, sender, spare, events) = (turn.clone(), clip_sender.clone(), spare.clone(), event_sender.clone());
-        scope.spawn(move || {
-            let result = read_clips(work, &turn, &sender, &spare);
-            let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            turn.readers -= 1;
-            // The receiver lives until every sender is gone.
-            let _ = match result {
-                Err(error) => events.send(Event::Failed(error)),
-                Ok(()) if turn.readers == 0 => events.send(Event::ReadDone { clips: turn.seq }),
-                Ok(()) => Ok(()),
-            };
-        });
+        spawn(
+            format!("{WORKER_NAME}-read-{number}"),
+            Box::new(move || {
+                let result = read_clips(work, &turn, &sender, &spare);
+                let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                turn.readers -= 1;
+                // The receiver lives until every sender is gone.
+                let _ = match result {
+                    Err(error) => events.send(Event::Failed(error)),
+                    Ok(()) if turn.readers == 0 => events.send(Event::ReadDone { clips: turn.seq }),
+                    Ok(()) => Ok(()),
+                };
+            }),
+        );
     }
     for number in 0..threads {
         let ends = Ends {
@@ -123,19 +132,16 @@ pub fn start<'scope, 'env>(
             spare: spare_sender.clone(),
             events: event_sender.clone(),
         };
-        let spawned = std::thread::Builder::new()
-            .name(format!("{WORKER_NAME}-{number}"))
-            .spawn_scoped(scope, move || Worker::new(work).run(&ends));
-        if let Err(source) = spawned {
-            // The receiver is alive: the caller holds it.
-            let _ = event_sender.send(Event::Failed(RunError::Threads { source }));
-        }
+        spawn(format!("{WORKER_NAME}-{number}"), Box::new(move || Worker::new(work).run(&ends)));
     }
     Queues { events, groups }
 }
 
 /// Threads whose panics become rejects; the panic hook stays silent in them.
 pub const WORKER_NAME: &str = "wavemill-worker";
+
+/// Larger read buffers are not kept: one 500-MB clip would hold that much to the end.
+const SPARE_BYTES_MAX: usize = 16 << 20;
 
 /// Whose turn it is: clips are numbered, and take their permits, in plan order.
 struct Turn {
@@ -173,7 +179,8 @@ fn read_clips(
         let start = cpu_time();
         let clip_key = &work.clips[row].clip_key;
         let mut bytes = spare.try_recv().unwrap_or_default();
-        let failure = match work.source.read(clip_key, &mut bytes) {
+        let read = catch_unwind(AssertUnwindSafe(|| work.source.read(clip_key, &mut bytes)));
+        let failure = match read.unwrap_or_else(|panic| Err(ReadFailure::Reject(panicked(Stage::Read, &*panic)))) {
             Ok(()) => None,
             Err(ReadFailure::Reject(reject)) => Some(reject),
             Err(ReadFailure::Io(source)) => return Err(RunError::Read { clip_key: clip_key.clone(), source }),
@@ -250,27 +257,25 @@ impl<'a> Worker<'a> {
         let ClipBytes { seq, todo, row, bytes, failure, permit } = clip;
         let key = &self.work.clips[row].clip_key;
         let id = self.work.source.index().get(key).copied();
-        let (outcome, content) = match failure {
-            Some(reject) => (Err(reject), String::new()),
-            None => {
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.rows(todo, row, &bytes, permit)));
-                let outcome = outcome.unwrap_or_else(|panic| {
-                    self.state = None;
-                    self.pcm = Pcm::default();
-                    let detail = format!("the worker panicked on this clip: {}", panic_words(&*panic));
-                    Err(Reject::new(Stage::Decode, Reason::WorkerPanic, detail).into())
-                });
-                match outcome {
-                    Ok(rows) => (Ok(rows), self.pcm.audio_blake3.clone()),
-                    Err(Failure::Reject(reject)) => (Err(*reject), blake3::hash(&bytes).to_hex().to_string()),
-                    Err(Failure::Run(error)) => return Event::Failed(*error),
-                }
-            }
+        let content = if failure.is_some() { String::new() } else { blake3::hash(&bytes).to_hex().to_string() };
+        let outcome = match failure {
+            Some(reject) => Err(Failure::from(reject)),
+            None => catch_unwind(AssertUnwindSafe(|| self.rows(todo, row, &bytes, permit))).unwrap_or_else(|panic| {
+                self.state = None;
+                self.pcm = Pcm::default();
+                Err(panicked(Stage::Decode, &*panic).into())
+            }),
         };
-        let _ = ends.spare.try_send(bytes);
+        let outcome = match outcome {
+            Ok(rows) => Outcome::Rows(rows),
+            Err(Failure::Reject(reject)) => self.rejected(row, *reject),
+            Err(Failure::Run(error)) => return Event::Failed(*error),
+        };
+        if bytes.capacity() <= SPARE_BYTES_MAX {
+            let _ = ends.spare.try_send(bytes);
+        }
         self.work.counters.clips.fetch_add(1, Ordering::Relaxed);
         let seen = InputSeen { id, content };
-        let outcome = outcome.map_or_else(|reject| self.rejected(row, reject), Outcome::Rows);
         Event::Clip { seq, outcome, seen }
     }
 
@@ -300,7 +305,7 @@ impl<'a> Worker<'a> {
             duration_s: self.pcm.duration_s,
             lost_s: self.pcm.lost_s,
             audio_blake3: self.pcm.audio_blake3.clone(),
-            permit,
+            permit: Some(permit),
         });
         let rows = state.extractor.rows((row, key), &mut self.pcm, &segments, &audio)?;
         add_time(&counters.times.features, decoded);
@@ -338,6 +343,10 @@ impl From<NoRows> for Failure {
 /// The tests name a clip whose decoding is to panic.
 fn inject_panic(clip_key: &str) {
     fail_point!("worker-panic", |clip: Option<String>| assert_ne!(clip.as_deref(), Some(clip_key), "injected"));
+}
+
+fn panicked(stage: Stage, panic: &(dyn std::any::Any + Send)) -> Reject {
+    Reject::new(stage, Reason::WorkerPanic, format!("the worker panicked on this clip: {}", panic_words(panic)))
 }
 
 fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {

@@ -15,6 +15,9 @@ use crate::source;
 /// CPU seconds a 30-s clip of 44.1 kHz stereo costs on one core (docs/benchmarks/): an estimate is made of it.
 const CLIP_CPU_S: f64 = 0.025;
 
+/// Where a recipe leaves the length of clips open: 192 kbit/s.
+const TYPICAL_BYTES_PER_S: f64 = 24_000.0;
+
 /// What a run would do.
 #[derive(Debug, Serialize)]
 pub struct Preview {
@@ -65,7 +68,7 @@ pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
         splits,
         shards: plan.shards.len(),
         features: features.entries().to_vec(),
-        feature_bytes: features.estimate(clips_planned, audio_bytes),
+        feature_bytes: features.estimate(clips_planned, audio_bytes, TYPICAL_BYTES_PER_S),
         audio_bytes,
         seconds: clips_planned as f64 * CLIP_CPU_S / settings.threads as f64,
         threads: settings.threads,

@@ -156,36 +156,43 @@ pub enum RunError {
 /// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
 pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunError> {
     let source = source::open(&job.audio, settings.allow_outside)?;
-    let catalog = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let mut catalog = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
     require_rows(&catalog)?;
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings.level)?;
+    let rows = job.recipe.shards.row_group_rows;
+    let limits = Limits::new(settings, plan.planned.len() as u64, rows, features.least_bytes(rows))?;
     let engine = engine::current(settings.level);
     let targets = account::targets(&job.recipe, &catalog);
     let store = Store::at(&job.store);
 
     let identity = identity(job, settings.limit, &catalog, &plan, (&*source, &engine))?;
-    let stale = |manifest: &Manifest| account::stale_inputs(&store, manifest, &*source, &features);
-    let (parent, identity) = match store.decide(identity, (&job.recipe, &engine), settings.new_version, stale)? {
+    let stale = |manifest: &Manifest| account::stale_inputs(&store, manifest, &*source);
+    let decide = || store.decide(&identity, (&job.recipe, &engine), settings.new_version, stale);
+    if let Decision::NothingToDo(version, manifest) = decide()? {
+        return Ok(Report::nothing_to_do(version, *manifest));
+    }
+    let _lock = store.lock()?;
+    // Once more: another run may have committed before the lock was ours.
+    let (parent, identity) = match decide()? {
         Decision::NothingToDo(version, manifest) => return Ok(Report::nothing_to_do(version, *manifest)),
         Decision::Go { parent, identity } => (parent, identity),
     };
     let plan_id = identity.plan_id()?;
-    let _lock = store.lock()?;
     let begun = Unfinished { identity: identity.clone(), engine: engine.clone() };
     store.refuse_other_engine(&begun, settings.restart)?;
     store.begin(&plan_id, &begun)?;
     store.clear_temporaries(&plan_id)?;
+    let record = store.record(&plan_id, limits.threads)?;
 
     let keys = shard_keys(&plan, &catalog, &*source, &job.recipe, (&features, &targets, &engine))?;
-    let mut receipts = found_shards(&store, &plan_id, &plan, &keys)?;
+    let mut receipts = found_shards(&store, &plan_id, &plan, &keys, &watch.stop)?;
     let todo = left_to_do(&plan, keys, &receipts);
     let reused = receipts.iter().flatten().count();
-    let rows = job.recipe.shards.row_group_rows;
-    let limits = Limits::new(settings, plan.planned.len() as u64, rows, features.least_bytes(rows))?;
-    space::check(&job.store, &todo, audio_bytes(&todo, &catalog, &*source), &features)?;
-    let further = further_tables(job)?;
-    let (mut files, mut others) = tables::write(&store, &plan_id, &catalog, &plan, further)?;
+    let compression = job.recipe.shards.compression;
+    space::check(&job.store, &todo, (&catalog.clips, source.index()), &features, compression)?;
+    let tables = std::mem::take(&mut catalog.tables);
+    let (mut files, mut others) = tables::write(&store, &plan_id, tables, &plan, further_tables(job)?)?;
     others.extend(catalog.further_rejects.iter().chain(source.rejects()).cloned());
     let work = Work {
         clips: &catalog.clips,
@@ -206,9 +213,11 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     files.push(tables::write_rejects(&store, &plan_id, rejects)?);
     let made_of = Made { plan_id, identity, engine, targets, files, others };
     let manifest = account::manifest(made_of, job.recipe.clone(), &catalog, &plan, features.entries(), &receipts)?;
+    account::check_rejects(&receipts, &limits)?;
     let version = store.commit(parent, &manifest)?;
-    let warnings = catalog.warnings;
-    Ok(Report { warnings, ..Report::committed(version, manifest, &watch.counters, reused) })
+    let report = Report::committed(version, manifest, &watch.counters, reused);
+    record.end(&report)?;
+    Ok(Report { warnings: catalog.warnings, ..report })
 }
 
 /// FMA's large tables: streamed to the store, never held.
@@ -226,11 +235,6 @@ fn require_rows(catalog: &Catalog) -> Result<(), RunError> {
     let emptied = catalog.steps.iter().find(|step| step.kept == 0);
     let step = emptied.map_or_else(|| "reading the metadata".to_owned(), |s| format!("cleaning step `{}`", s.step));
     Err(RunError::NoRows { step })
-}
-
-fn audio_bytes(todo: &[Todo<'_>], catalog: &Catalog, source: &dyn Source) -> u64 {
-    let members = todo.iter().flat_map(|t| &t.shard.members);
-    members.filter_map(|&row| source.index().get(&catalog.clips[row].clip_key)).map(|id| id.bytes).sum()
 }
 
 fn identity(
@@ -275,11 +279,15 @@ fn found_shards(
     plan_id: &str,
     plan: &ShardPlan,
     keys: &[String],
+    stop: &AtomicBool,
 ) -> Result<Vec<Option<Receipt>>, RunError> {
     let mut own = store.receipts(plan_id)?;
     let others = linked_key(store, plan_id)?;
     let mut found = Vec::with_capacity(plan.shards.len());
     for (shard, key) in plan.shards.iter().zip(keys) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(RunError::Interrupted { done: found.iter().flatten().count(), total: plan.shards.len() });
+        }
         let resumed = own.remove(&shard.label()).filter(|receipt| receipt.key == *key && store.holds(receipt));
         let linked = || others.get(key).filter(|receipt| store.holds(receipt));
         found.push(match (resumed, linked) {

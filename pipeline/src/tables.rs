@@ -1,5 +1,6 @@
 //! The metadata tables of a version: what the catalog made, cut to the planned clips, and the rejects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray, UInt64Array};
@@ -8,7 +9,7 @@ use wavemill_schemas::manifest::{FileEntry, Receipt};
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::tables::rejects_schema;
 
-use crate::catalog::{Catalog, ExtraTable};
+use crate::catalog::ExtraTable;
 use crate::plan::ShardPlan;
 use crate::run::RunError;
 use crate::shards::{ShardError, write_table};
@@ -22,19 +23,19 @@ use crate::store::Store;
 pub fn write(
     store: &Store,
     plan_id: &str,
-    catalog: &Catalog,
+    tables: BTreeMap<String, RecordBatch>,
     plan: &ShardPlan,
     further: Vec<ExtraTable>,
 ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
-    let mut files = Vec::with_capacity(catalog.tables.len() + 1);
-    for (name, batch) in &catalog.tables {
+    let mut files = Vec::with_capacity(tables.len() + 1);
+    for (name, batch) in tables {
         let planned = plan.planned.iter().map(|&row| row as u64);
         let batch = if name == "tracks" && plan.planned.len() < batch.num_rows() {
-            take_record_batch(batch, &UInt64Array::from_iter_values(planned)).map_err(ShardError::Table)?
+            take_record_batch(&batch, &UInt64Array::from_iter_values(planned)).map_err(ShardError::Table)?
         } else {
-            batch.clone()
+            batch
         };
-        files.push(write_one(store, plan_id, name, batch)?);
+        files.push(write_one(store, plan_id, &name, batch)?);
     }
     let mut rejects = Vec::new();
     for mut table in further {

@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("extract::least_memory_changes_no_byte", least_memory_changes_no_byte),
         Trial::test("extract::same_command_has_nothing_to_do", same_command_has_nothing_to_do),
         Trial::test("extract::changed_inputs_are_found", changed_inputs_are_found),
+        Trial::test("extract::changed_genres_are_found", changed_genres_are_found),
         Trial::test("extract::new_version_links_unchanged_shards", new_version_links_unchanged_shards),
         Trial::test("extract::what_differs_is_named", what_differs_is_named),
         Trial::test("extract::limit_keeps_splits_and_classes", limit_keeps_splits_and_classes),
@@ -150,6 +151,20 @@ fn changed_inputs_are_found() -> Result<(), Failed> {
     fs::write(&csv, &text[..=last_line])?;
     run(&mut own.extract(&store)).exits(4)?.says(&["metadata changed"])?;
     same("versions", versions(&store).len(), 1)
+}
+
+/// Not one row that is kept changes, nor any size; the store's table does.
+fn changed_genres_are_found() -> Result<(), Failed> {
+    let folder = scratch("genres");
+    let (own, store) = (inputs().copied(&folder), folder.join("store"));
+    run(&mut own.extract(&store)).exits(0)?;
+    let csv = own.metadata.as_ref().unwrap().join("genres.csv");
+    fs::write(&csv, fs::read_to_string(&csv)?.replace(",Rock,", ",Rick,"))?;
+    run(&mut own.extract(&store)).exits(4)?.says(&["metadata changed", "--new-version"])?;
+    run(own.extract(&store).arg("--new-version")).exits(0)?;
+    same("titles", sql_number(&store, "SELECT count(*) FROM genres WHERE title = 'Rick'")?, 1)?;
+    let ran = run(&mut own.extract(&store)).exits(0)?;
+    same("said", ran.err.contains("nothing to do"), true)
 }
 
 /// Under the official split one more clip touches one shard; every other file is the same inode.

@@ -51,7 +51,7 @@ row_group_rows = 4
 "#;
 
 /// Ends a wait for something that a program should do by itself.
-const WAIT_S_MAX: u64 = 60;
+const WAIT_S_MAX: u64 = 120;
 /// How often a waiting test looks.
 const LOOK: Duration = Duration::from_millis(5);
 

@@ -42,8 +42,7 @@ pub fn words(error: &Error) -> String {
 /// The documented exit code.
 #[must_use]
 pub fn code(error: &Error) -> u8 {
-    let mut causes = error.chain();
-    if causes.any(|cause| cause.downcast_ref().is_some_and(is_no_space)) {
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(is_no_space)) || store_is_closed(error) {
         return 5;
     }
     error.chain().find_map(known).unwrap_or(1)
@@ -82,7 +81,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 const fn store(error: &StoreError) -> u8 {
     match error {
         StoreError::Missing { .. } | StoreError::NoVersion { .. } | StoreError::Collected { .. } => 2,
-        StoreError::Manifest { .. } => 3,
+        StoreError::Manifest { .. } | StoreError::Lost { .. } => 3,
         StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. } | StoreError::Raced { .. } => 4,
         StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,
     }
@@ -98,6 +97,16 @@ const fn feature(error: &FeatureError) -> u8 {
 fn is_no_space(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
+}
+
+/// Writing is what the user may not do: a store without permission is a read-only one.
+fn store_is_closed(error: &Error) -> bool {
+    let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+    match error.downcast_ref::<RunError>() {
+        Some(RunError::Store(error)) => error.io().is_some_and(denied),
+        Some(RunError::Shard(error)) => error.io().is_some_and(denied),
+        _ => false,
+    }
 }
 
 /// The reader of our output has gone (`| head`): a quiet end.

@@ -29,7 +29,7 @@ Examples:
 
 A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
 
-Exit codes: 0 ok, 1 failed, 2 usage or recipe, 4 store of another plan, 5 no space or read-only, 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, 130 interrupted.";
 
 /// Make a version of a store from metadata and audio
 #[derive(Debug, Args)]
@@ -164,8 +164,8 @@ pub fn run_watched(job: &Job, settings: &Settings) -> Result<Report> {
         scope.spawn(|| progress::draw(&watch, || done.load(Ordering::Relaxed)));
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                if signalled.load(Ordering::Relaxed) {
-                    watch.stop.store(true, Ordering::Relaxed);
+                if signalled.load(Ordering::Relaxed) && !watch.stop.swap(true, Ordering::Relaxed) {
+                    eprintln!("stopping after the clips in flight; once more to stop at once");
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }

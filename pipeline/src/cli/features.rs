@@ -2,20 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use arrow::ipc::writer::StreamWriter;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use wavemill_kernels::Level;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_schemas::{canonical, recipe};
 
 use super::exit::Usage;
-use crate::budget::ByteBudget;
+use super::write_whole;
 use crate::catalog::ClipRow;
 use crate::decode::{Decode, FILE_BYTES_MAX, Pcm};
 use crate::features::{Extractor, FeaturePlan, NoRows};
@@ -85,13 +87,20 @@ impl FeaturesCommand {
                     Usage(format!("--format {:?} to a terminal: give --out FILE", self.format).to_lowercase()).into()
                 );
             }
-            return self.write(&recipe, BufWriter::new(io::stdout().lock()));
+            return self.rejected(self.write(&recipe, BufWriter::new(io::stdout().lock()))?);
         }
-        let file = File::create(&self.out).with_context(|| format!("cannot write {}", self.out.display()))?;
-        self.write(&recipe, BufWriter::new(file))
+        self.rejected(write_whole(&self.out, |file| self.write(&recipe, file))?)
     }
 
-    fn write(&self, recipe: &Recipe, mut out: impl Write) -> Result<()> {
+    fn rejected(&self, rejected: usize) -> Result<()> {
+        if rejected > 0 {
+            bail!("{rejected} of {} clips gave no rows", self.clips.len());
+        }
+        Ok(())
+    }
+
+    /// Writes every clip's rows and returns how many clips have none.
+    fn write(&self, recipe: &Recipe, mut out: impl Write) -> Result<usize> {
         let plan = FeaturePlan::new(recipe, Level::detect())?;
         let mut clips = Clips { decoder: plan.decoder()?, extractor: plan.extractor()?, pcm: Pcm::default() };
         let (mut rows, mut known, mut rejected) = (Vec::new(), Vec::new(), 0);
@@ -116,10 +125,7 @@ impl FeaturesCommand {
             Output::Arrow => write_arrow(&mut out, &plan, recipe, rows, &known)?,
         }
         out.flush()?;
-        if rejected > 0 {
-            anyhow::bail!("{rejected} of {} clips gave no rows", self.clips.len());
-        }
-        Ok(())
+        Ok(rejected)
     }
 }
 
@@ -136,14 +142,19 @@ impl Clips {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if let Err(reject) = self.decoder.decode(extension, &bytes, &mut self.pcm) {
+        // As in a run: what a decoder cannot bear is the clip's fault.
+        let decode = AssertUnwindSafe(|| self.decoder.decode(extension, &bytes, &mut self.pcm));
+        let decoded = catch_unwind(decode).unwrap_or_else(|_| {
+            Err(Reject::new(Stage::Decode, Reason::WorkerPanic, "the decoder panicked on this clip"))
+        });
+        if let Err(reject) = decoded {
             return Ok(Err(format!("{}: {}", reject.reason.name(), reject.detail)));
         }
         let audio = Arc::new(AudioFacts {
             duration_s: self.pcm.duration_s,
             lost_s: self.pcm.lost_s,
             audio_blake3: self.pcm.audio_blake3.clone(),
-            permit: ByteBudget::new(0).take(0),
+            permit: None,
         });
         let key = path.to_string_lossy();
         let segments = self.extractor.segments(self.pcm.samples.len(), &key, "");
@@ -197,7 +208,7 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
         _ => "|u1",
     };
     let Some(shape) = rows.first().map(|row| row.tensors[0].shape) else {
-        anyhow::bail!("no rows: nothing to write");
+        bail!("no rows: nothing to write");
     };
     if rows.iter().any(|row| row.tensors[0].shape != shape) {
         return Err(Usage(

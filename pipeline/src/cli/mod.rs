@@ -9,9 +9,11 @@ pub mod recipe;
 pub mod sql;
 pub mod store;
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -101,4 +103,20 @@ fn silence_worker_panics() {
             default(info);
         }
     }));
+}
+
+/// Writes `path` under a temporary name first: a command that fails leaves no half file behind, and an old file as it was.
+fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    let part = PathBuf::from(name);
+    let file = File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
+    let written = write(BufWriter::new(file)).and_then(|value| {
+        std::fs::rename(&part, path).map(|()| value).with_context(|| format!("cannot write {}", path.display()))
+    });
+    if written.is_err() {
+        // What is left of it is of no use; the first error is the one to tell.
+        let _ = std::fs::remove_file(&part);
+    }
+    written
 }

@@ -1,6 +1,5 @@
 //! `wavemill sql`: questions to a store.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::write_whole;
 use crate::sql::{self, Format, Interrupt, Limits, Prompt, SqlError, output};
 use crate::store::Store;
 
@@ -94,21 +94,6 @@ impl SqlCommand {
         }
         write_whole(&self.out, |file| Ok(session.run(&query, output::sink(self.format, file).as_mut())?))
     }
-}
-
-/// Writes `path` under a temporary name first: a query that fails leaves no half file behind, and an old file as it was.
-fn write_whole(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<()>) -> Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    let part = PathBuf::from(name);
-    let file = File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
-    let written = write(BufWriter::new(file))
-        .and_then(|()| std::fs::rename(&part, path).with_context(|| format!("cannot write {}", path.display())));
-    if written.is_err() {
-        // What is left of it is of no use; the first error is the one to tell.
-        let _ = std::fs::remove_file(&part);
-    }
-    written
 }
 
 /// SIGINT and SIGTERM stop the query, which then cleans up after itself; where none runs they end the process.

@@ -11,11 +11,11 @@ use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, SplitSpec};
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
-pub use extractor::{Extractor, NoRows, Segment};
+pub use extractor::{Extractor, NoRows};
 pub use resolve::resolve;
 
 use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};
-use crate::plan::segments_at_most;
+use crate::segments::{segments, segments_at_most};
 use crate::shards::{Format, ShardError};
 
 /// Why features cannot be planned or computed.
@@ -152,7 +152,7 @@ impl FeaturePlan {
             return (1, self.row_bytes((longest_s * rate).ceil() as usize));
         };
         let hop_s = self.audio.segment_hop_s.unwrap_or(segment_s);
-        let rows = segments_at_most(&self.audio).min((longest_s / hop_s) as usize + 1);
+        let rows = segments_at_most(&self.audio).min((longest_s / hop_s) as usize + 2);
         (rows as u64, self.row_bytes((segment_s * rate).round() as usize))
     }
 
@@ -170,11 +170,15 @@ impl FeaturePlan {
         row_group_rows as u64 * self.worst_rows(0).1 + self.charge(0)
     }
 
-    /// Bytes of the rows of `clips` clips of `file_bytes` in all, before compression.
+    /// Bytes of the rows of `clips` clips of `file_bytes` in all, before compression, where a second of audio takes
+    /// `bytes_per_s` (asked only where the recipe leaves the length open).
     #[must_use]
-    pub fn estimate(&self, clips: u64, file_bytes: u64) -> u64 {
-        let (rows, row_bytes) = self.worst_rows(file_bytes / clips.max(1));
-        clips * rows * row_bytes
+    pub fn estimate(&self, clips: u64, file_bytes: u64, bytes_per_s: f64) -> u64 {
+        let mean_s = file_bytes as f64 / clips.max(1) as f64 / bytes_per_s;
+        let samples = |seconds: f64| (seconds * f64::from(self.audio.sample_rate_hz)) as usize;
+        let clip_samples = samples(self.audio.duration_s.map_or(mean_s, |longest| longest.min(mean_s)));
+        let rows = segments(&self.audio, clip_samples);
+        clips * rows.iter().map(|segment| self.row_bytes(segment.len)).sum::<u64>()
     }
 }
 

@@ -17,6 +17,7 @@ use wavemill_schemas::manifest::FileEntry;
 
 use super::ShardError;
 use super::encode::{EncodedFeature, Format};
+use crate::durable;
 
 /// Large enough that a row group goes to the kernel in few calls.
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
@@ -136,7 +137,7 @@ impl Place {
     fn create(root: &Path, relative: String) -> Result<Self, ShardError> {
         let path = root.join(&relative);
         let folder = path.parent().unwrap_or(root);
-        fs::create_dir_all(folder).map_err(|source| io_error(folder, "create the folder", source))?;
+        durable::make_folder(folder).map_err(|source| io_error(folder, "create the folder", source))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // Readers skip names that start with a dot.
         let temporary = folder.join(format!(".{name}.tmp"));
@@ -159,7 +160,8 @@ impl Place {
         file.sync_all().map_err(|source| io_error(&self.temporary, "sync", source))?;
         fail_point!("shard-before-rename");
         fs::rename(&self.temporary, &self.path).map_err(|source| io_error(&self.path, "rename", source))?;
-        sync_folder(self.path.parent().unwrap_or(Path::new(".")))?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        durable::sync_folder(folder).map_err(|source| io_error(folder, "sync the folder", source))?;
         Ok((bytes, hasher.finalize().to_hex().to_string()))
     }
 }
@@ -169,14 +171,6 @@ impl Drop for Place {
         // Gone already when the file was finished; a leftover is also cleared at the next start.
         let _ = fs::remove_file(&self.temporary);
     }
-}
-
-/// Makes a rename in `folder` durable.
-///
-/// # Errors
-/// [`ShardError::Io`].
-pub fn sync_folder(folder: &Path) -> Result<(), ShardError> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|source| io_error(folder, "sync the folder", source))
 }
 
 fn io_error(path: &Path, action: &'static str, source: io::Error) -> ShardError {

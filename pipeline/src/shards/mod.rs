@@ -15,7 +15,7 @@ mod write;
 use std::path::PathBuf;
 
 pub use encode::{EncodedGroup, Format, RowGroup};
-pub use file::{sync_folder, write_table};
+pub use file::write_table;
 pub use key::shard_key;
 pub use rows::{AudioFacts, FeatureRow, Tensor};
 pub use stats::{finish as finish_stats, values as tensor_values};

@@ -14,7 +14,7 @@ pub struct AudioFacts {
     /// Over all audio frames, lower-case hex.
     pub audio_blake3: String,
     /// Gives the clip's bytes back to the budget when its last row is on disk.
-    pub permit: Permit,
+    pub permit: Option<Permit>,
 }
 
 /// One feature's packed values.

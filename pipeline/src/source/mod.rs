@@ -41,7 +41,7 @@ pub struct InputSeen {
     /// Size and stamp.
     #[serde(flatten)]
     pub id: Option<InputId>,
-    /// Of a clip with rows: its `audio_blake3`; of a reject: blake3 of the whole file. Empty: it was not read.
+    /// blake3 of the whole file, lower-case hex. Empty: it could not be read.
     pub content: String,
 }
 

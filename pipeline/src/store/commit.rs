@@ -8,6 +8,7 @@ use fail::fail_point;
 use wavemill_schemas::manifest::Manifest;
 
 use super::{Store, StoreError};
+use crate::durable;
 
 impl Store {
     /// Commits `manifest` as the version after `parent` and returns its number.
@@ -19,7 +20,7 @@ impl Store {
         let path = self.manifest_path(version);
         let text = manifest.to_json().map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
         let folder = self.versions_folder();
-        fs::create_dir_all(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
         let temporary = folder.join(format!(".{}.tmp", manifest.plan_id));
         write_durably(&temporary, text.as_bytes())?;
         fail_point!("commit-before-link");
@@ -43,7 +44,7 @@ impl Store {
 /// Writes a small file whole, under a temporary name, and renames it: after a crash it is there or it is not.
 pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
+    durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.tmp"));
     write_durably(&temporary, bytes)?;
@@ -63,5 +64,5 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 }
 
 fn sync(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(StoreError::io_at(folder, "sync the folder"))
+    durable::sync_folder(folder).map_err(StoreError::io_at(folder, "sync the folder"))
 }

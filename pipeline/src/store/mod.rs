@@ -7,6 +7,7 @@ mod commit;
 mod diff;
 mod gc;
 mod receipts;
+mod record;
 mod resume;
 mod verify;
 
@@ -19,8 +20,11 @@ use wavemill_schemas::manifest::{Manifest, ManifestError};
 pub use diff::{Change, Diff};
 pub use gc::Collected;
 pub use receipts::{Unfinished, linked_key};
-pub use resume::{Decision, Found};
+pub use record::RunRecord;
+pub use resume::Decision;
 pub use verify::{Damage, Verified};
+
+use crate::durable;
 
 /// What can be wrong with a store.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,12 @@ pub enum StoreError {
         /// Why.
         source: ManifestError,
     },
+    /// A file that the latest version names is gone or cut.
+    #[error("{path}: lost or damaged: `wavemill verify` names every such file; --new-version makes them anew")]
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process writes here.
     #[error("{path}: another wavemill is writing this store: wait for it, or stop it")]
     Locked {
@@ -90,10 +100,7 @@ pub enum StoreError {
         changed: String,
     },
     /// An unfinished plan that differs in engine alone.
-    #[error(
-        "{path}: an unfinished run used another engine ({was}; now {now}): go on with `--isa {isa}`, or drop its work \
-         with --restart"
-    )]
+    #[error("{path}: an unfinished run used another engine ({was}; now {now}): {remedy}")]
     OtherEngine {
         /// The store.
         path: PathBuf,
@@ -101,8 +108,8 @@ pub enum StoreError {
         was: String,
         /// Of this run.
         now: String,
-        /// The level to ask for.
-        isa: String,
+        /// What to type.
+        remedy: String,
     },
     /// Somebody else committed in between, and not the same plan.
     #[error("{path}: another run committed version {version} meanwhile: run again with --new-version")]
@@ -252,7 +259,7 @@ impl Store {
     /// [`StoreError::Locked`], [`StoreError::Io`].
     pub fn lock(&self) -> Result<Lock, StoreError> {
         let folder = self.root.join("_wavemill");
-        fs::create_dir_all(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
         let path = folder.join("lock");
         let file = File::create(&path).map_err(StoreError::io_at(&path, "create"))?;
         match file.try_lock() {

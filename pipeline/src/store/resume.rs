@@ -1,14 +1,16 @@
 //! What a run finds in the store before it begins: nothing to do, another plan, or work to go on with.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
-use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt};
+use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt};
 use wavemill_schemas::recipe::Recipe;
 
 use super::diff::recipe_changes;
 use super::receipts::Unfinished;
 use super::{Store, StoreError};
+use crate::durable;
 
 /// Reading a version back is bound by the disk.
 const VERIFY_THREADS: usize = 2;
@@ -27,15 +29,6 @@ pub enum Decision {
     },
 }
 
-/// A shard that needs no work.
-#[derive(Debug)]
-pub enum Found {
-    /// Finished by an earlier, killed run of this plan.
-    Resumed(Receipt),
-    /// Linked from another plan.
-    Linked(Receipt),
-}
-
 impl Store {
     /// Compares what is asked for with the latest version. `identity.parent` is filled in here. `stale` tells whether
     /// inputs of that version changed although their sizes did not.
@@ -44,11 +37,12 @@ impl Store {
     /// [`StoreError::OtherPlan`] unless `new_version`.
     pub fn decide<E: From<StoreError>>(
         &self,
-        mut identity: Identity,
+        identity: &Identity,
         (recipe, engine): (&Recipe, &Engine),
         new_version: bool,
         stale: impl FnOnce(&Manifest) -> Result<Vec<String>, E>,
     ) -> Result<Decision, E> {
+        let mut identity = identity.clone();
         let Some(&latest) = self.versions()?.last() else {
             return Ok(Decision::Go { parent: None, identity });
         };
@@ -60,6 +54,7 @@ impl Store {
             // Asked for a new version of the same, there is work only where the old one is damaged.
             let sound = !new_version || self.verify(&manifest, VERIFY_THREADS).damage.is_empty();
             if clips.is_empty() && sound {
+                self.require_files(&manifest)?;
                 return Ok(Decision::NothingToDo(latest, Box::new(manifest)));
             }
             changed.push(format!("audio of {} changed", name_few(&clips)));
@@ -72,6 +67,15 @@ impl Store {
         Ok(Decision::Go { parent: Some(latest), identity })
     }
 
+    /// A look at every file's length: not the whole of `verify`, but enough not to call a lost store complete.
+    fn require_files(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let whole = |f: &&FileEntry| fs::metadata(self.root.join(&f.path)).is_ok_and(|m| m.len() == f.bytes);
+        match manifest.files.iter().find(|f| !whole(f)) {
+            Some(lost) => Err(StoreError::Lost { path: self.root.join(&lost.path) }),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses to leave an unfinished plan behind that differs from `plan` in engine alone; `restart` drops it.
     ///
     /// # Errors
@@ -82,7 +86,9 @@ impl Store {
             committed.push(self.manifest(Some(version))?.1.plan_id);
         }
         for (plan_id, other) in self.begun()? {
-            let Some(other) = other.filter(|_| !committed.contains(&plan_id)) else { continue };
+            // A plan that finished nothing has nothing to lose.
+            let unfinished = !committed.contains(&plan_id) && !self.receipts(&plan_id)?.is_empty();
+            let Some(other) = other.filter(|_| unfinished) else { continue };
             let as_ours = Identity { engine: plan.identity.engine.clone(), ..other.identity.clone() };
             if as_ours != plan.identity || other.engine == plan.engine {
                 continue;
@@ -95,13 +101,17 @@ impl Store {
                 path: self.root.clone(),
                 was: describe(&other.engine),
                 now: describe(&plan.engine),
-                isa: other.engine.level.clone(),
+                remedy: if other.engine.level == plan.engine.level {
+                    "drop its work with --restart".to_owned()
+                } else {
+                    format!("go on with `--isa {}`, or drop its work with --restart", other.engine.level)
+                },
             });
         }
         Ok(())
     }
 
-    /// Whether a receipt's files are all there with the right length and blake3. `prefix` is the plan's data folder.
+    /// Whether a receipt's files are all there with the right length and blake3.
     #[must_use]
     pub fn holds(&self, receipt: &Receipt) -> bool {
         receipt.files.iter().all(|entry| {
@@ -122,20 +132,27 @@ impl Store {
             let below = entry.path.splitn(3, '/').nth(2).unwrap_or_default();
             let path = format!("data/{plan_id}/{below}");
             let to = self.root.join(&path);
-            if let Some(folder) = to.parent() {
-                fs::create_dir_all(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
-            }
-            if !to.exists() && fs::hard_link(&from, &to).is_err() {
-                let temporary = to.with_extension("tmp");
-                fs::copy(&from, &temporary)
-                    .and_then(|_| File::open(&temporary)?.sync_all())
-                    .and_then(|()| fs::rename(&temporary, &to))
-                    .map_err(StoreError::io_at(&to, "copy"))?;
-            }
+            link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
             entry.path = path;
         }
         Ok(receipt)
     }
+}
+
+/// Links under a temporary name and renames: what a killed run may have left under the right one is replaced.
+fn link_file(from: &Path, to: &Path) -> io::Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    durable::make_folder(folder)?;
+    let temporary = folder.join(format!(".{}.tmp", to.file_name().unwrap_or_default().to_string_lossy()));
+    let _ = fs::remove_file(&temporary);
+    if fs::hard_link(from, &temporary).is_err() {
+        fs::copy(from, &temporary)?;
+        File::open(&temporary)?.sync_all()?;
+    }
+    fs::rename(&temporary, to)?;
+    // Renaming one link of a file onto another does nothing and leaves both.
+    let _ = fs::remove_file(&temporary);
+    durable::sync_folder(folder)
 }
 
 /// blake3 of a file, lower-case hex.
