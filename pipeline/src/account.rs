@@ -12,7 +12,7 @@ use wavemill_schemas::manifest::{
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Duplicates};
 use crate::decode::Pcm;
 use crate::features::FeaturePlan;
 use crate::plan::ShardPlan;
@@ -41,6 +41,8 @@ pub struct Report {
     pub cpu_s: BTreeMap<&'static str, f64>,
     /// Compressed bytes read.
     pub bytes_read: u64,
+    /// With `split.group_duplicates`: what it found.
+    pub duplicates: Option<Duplicates>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -70,6 +72,7 @@ impl Report {
             shards_reused,
             cpu_s: stages.map(|(name, ns)| (name, ns.load(Ordering::Relaxed) as f64 / 1e9)).into(),
             bytes_read: counters.bytes.load(Ordering::Relaxed),
+            duplicates: None,
             warnings: Vec::new(),
         }
     }

@@ -17,7 +17,7 @@ use crate::settings::{Limits, Settings};
 use crate::shards::{self, ShardError, Todo};
 use crate::source::{self, Source};
 use crate::store::{Decision, Store, StoreError, Unfinished, linked_key};
-use crate::{engine, extract, space, tables};
+use crate::{duplicates, engine, extract, space, tables};
 
 /// What a run is given.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Job {
 pub struct Watch {
     /// Set it: clips in flight are finished, then the run ends as interrupted.
     pub stop: AtomicBool,
+    /// Clips whose audio was hashed, in search of duplicates.
+    pub clips_hashed: AtomicU64,
     /// Clips that this run has to do; 0 until that is known.
     pub clips_total: AtomicU64,
     /// What is done of them.
@@ -130,6 +132,9 @@ pub enum RunError {
         /// Of the plan.
         total: usize,
     },
+    /// Asked to stop before there was a plan.
+    #[error("interrupted while clips were hashed; nothing was written")]
+    Stopped,
     /// Encoding panicked: a fault of wavemill.
     #[error("shard {shard}: encoding panicked ({words}); nothing was committed; please report this")]
     Panic {
@@ -149,7 +154,9 @@ pub enum RunError {
 /// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
 pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunError> {
     let source = source::open(&job.audio, settings.allow_outside)?;
-    let catalog = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let cleaned = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, watch)?;
+    let catalog = cleaned.split(&job.recipe, &hashes)?;
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings.level)?;
     let engine = engine::current(settings.level);
@@ -199,8 +206,8 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let made_of = Made { plan_id, identity, engine, targets, files, others };
     let manifest = account::manifest(made_of, job.recipe.clone(), &catalog, &plan, features.entries(), &receipts)?;
     let version = store.commit(parent, &manifest)?;
-    let warnings = catalog.warnings;
-    Ok(Report { warnings, ..Report::committed(version, manifest, &watch.counters, reused) })
+    let Catalog { warnings, duplicates, .. } = catalog;
+    Ok(Report { warnings, duplicates, ..Report::committed(version, manifest, &watch.counters, reused) })
 }
 
 /// FMA's large tables: streamed to the store, never held.
