@@ -11,7 +11,7 @@ use wavemill_schemas::manifest::{
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Duplicates};
 use crate::plan::ShardPlan;
 use crate::pool::Counters;
 use crate::run::RunError;
@@ -38,6 +38,8 @@ pub struct Report {
     pub cpu_s: BTreeMap<&'static str, f64>,
     /// Compressed bytes read.
     pub bytes_read: u64,
+    /// With `split.group_duplicates`: what it found.
+    pub duplicates: Option<Duplicates>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -67,6 +69,7 @@ impl Report {
             shards_reused,
             cpu_s: stages.map(|(name, ns)| (name, ns.load(Ordering::Relaxed) as f64 / 1e9)).into(),
             bytes_read: counters.bytes.load(Ordering::Relaxed),
+            duplicates: None,
             warnings: Vec::new(),
         }
     }

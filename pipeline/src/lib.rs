@@ -7,6 +7,7 @@ pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod decode;
+pub mod duplicates;
 pub mod durable;
 pub mod engine;
 pub mod event;

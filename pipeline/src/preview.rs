@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use wavemill_schemas::manifest::FeatureEntry;
 
-use crate::catalog::{self, StepCount};
+use crate::catalog::{self, Duplicates, StepCount};
+use crate::duplicates;
 use crate::features::FeaturePlan;
 use crate::plan;
-use crate::run::{Job, RunError};
+use crate::run::{Job, RunError, Watch};
 use crate::settings::Settings;
 use crate::source;
 
@@ -43,6 +44,8 @@ pub struct Preview {
     pub seconds: f64,
     /// On so many threads.
     pub threads: usize,
+    /// With `split.group_duplicates`: what it found.
+    pub duplicates: Option<Duplicates>,
     /// What a person should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -53,7 +56,9 @@ pub struct Preview {
 /// As [`crate::run::run`] up to the plan.
 pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
     let source = source::open(&job.audio, settings.allow_outside)?;
-    let catalog = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let cleaned = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, &Watch::default())?;
+    let catalog = cleaned.split(&job.recipe, &hashes)?;
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings.level)?;
     let planned = || plan.planned.iter().map(|&row| &catalog.clips[row]);
@@ -73,6 +78,7 @@ pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
         seconds: clips_planned as f64 * CLIP_CPU_S / settings.threads as f64,
         threads: settings.threads,
         steps: catalog.steps,
+        duplicates: catalog.duplicates,
         warnings: catalog.warnings,
     })
 }

@@ -18,7 +18,7 @@ use crate::shards::{self, ShardError, Todo};
 use crate::source::metadata::Files;
 use crate::source::{self, Source};
 use crate::store::{Decision, Store, StoreError, Unfinished, linked_key};
-use crate::{engine, extract, space, tables};
+use crate::{duplicates, engine, extract, space, tables};
 
 /// What a run is given.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct Job {
 pub struct Watch {
     /// Set it: clips in flight are finished, then the run ends as interrupted.
     pub stop: AtomicBool,
+    /// Clips whose audio was hashed, in search of duplicates.
+    pub clips_hashed: AtomicU64,
     /// Clips that this run has to do; 0 until that is known.
     pub clips_total: AtomicU64,
     /// What is done of them.
@@ -137,6 +139,9 @@ pub enum RunError {
         /// Of the plan.
         total: usize,
     },
+    /// Asked to stop before there was a plan.
+    #[error("interrupted while clips were hashed; nothing was written")]
+    Stopped,
     /// Encoding panicked: a fault of wavemill.
     #[error("shard {shard}: encoding panicked ({words}); nothing was committed; please report this")]
     Panic {
@@ -156,7 +161,9 @@ pub enum RunError {
 /// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
 pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunError> {
     let source = source::open(&job.audio, settings.allow_outside)?;
-    let mut catalog = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let cleaned = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
+    let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, watch)?;
+    let mut catalog = cleaned.split(&job.recipe, &hashes)?;
     require_rows(&catalog)?;
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings.level)?;
@@ -217,7 +224,8 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let version = store.commit(parent, &manifest)?;
     let report = Report::committed(version, manifest, &watch.counters, reused);
     record.end(&report)?;
-    Ok(Report { warnings: catalog.warnings, ..report })
+    let Catalog { warnings, duplicates, .. } = catalog;
+    Ok(Report { warnings, duplicates, ..report })
 }
 
 /// FMA's large tables: streamed to the store, never held.

@@ -18,10 +18,10 @@ mod steps;
 mod tests;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, TargetSpec};
 use wavemill_schemas::reject::Reject;
 
@@ -79,6 +79,37 @@ pub struct StepCount {
     pub kept: u64,
 }
 
+/// `audio_blake3` of clips, by `clip_key`; a clip that is not here is a recording of its own.
+pub type AudioHashes = HashMap<String, blake3::Hash>;
+
+/// What `split.group_duplicates` found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Duplicates {
+    /// Clips whose audio was hashed.
+    pub clips_hashed: u64,
+    /// Recordings that are there under two keys or more.
+    pub recordings: u64,
+    /// Clips of those.
+    pub clips: u64,
+}
+
+impl Duplicates {
+    fn of(hashes: &AudioHashes) -> Self {
+        let mut clips_of: HashMap<_, u64> = HashMap::new();
+        hashes.values().for_each(|hash| *clips_of.entry(hash).or_default() += 1);
+        let repeated = || clips_of.values().filter(|clips| **clips > 1);
+        Self { clips_hashed: hashes.len() as u64, recordings: repeated().count() as u64, clips: repeated().sum() }
+    }
+}
+
+/// The cleaned rows, before they have sides.
+pub struct Cleaned {
+    rows: RecordBatch,
+    labels: Vec<Labels>,
+    /// All but `clips`, `rows_hash`, `duplicates` and some of the tables.
+    catalog: Catalog,
+}
+
 /// Everything the metadata gives.
 #[derive(Debug, Default)]
 pub struct Catalog {
@@ -99,11 +130,13 @@ pub struct Catalog {
     pub rejects: Vec<Reject>,
     /// The same of `genres.csv`: outside that sum.
     pub further_rejects: Vec<Reject>,
+    /// With `split.group_duplicates`: what it found.
+    pub duplicates: Option<Duplicates>,
     /// What a person should know (over half of the rows have no audio, …), one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes and sides.
+/// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes.
 ///
 /// `metadata`: a folder, a zip, or the main file itself; not needed for `folders`. `audio`: what there is below the
 /// audio root. With `require_audio`, rows without a file are dropped; without it they stay, and reading rejects them.
@@ -115,7 +148,7 @@ pub fn clean(
     metadata: Option<&Path>,
     audio: &AudioIndex,
     settings: CatalogSettings,
-) -> Result<Catalog, CatalogError> {
+) -> Result<Cleaned, CatalogError> {
     let engine = Engine::new(settings.memory_bytes)?;
     let loaded = load(&engine, recipe.catalog.dataset, metadata, audio)?;
     for (name, table) in &loaded.tables {
@@ -130,38 +163,58 @@ pub fn clean(
     if recipe.catalog.require_audio {
         require_audio(&mut cleaner, audio, &mut warnings)?;
     }
-    let keyed = rows::keyed(&cleaner.rows)?;
-    let labels = recipe.targets.iter().map(|target| rows::labels(&keyed, target)).collect::<Result<Vec<_>, _>>()?;
-    let first_target = labels.first().map_or(&[][..], |target| &target.ids);
-    let tracks = rows::with_splits(&keyed, first_target, recipe)?;
+    let rows = rows::keyed(&cleaner.rows)?;
+    let labels = recipe.targets.iter().map(|target| rows::labels(&rows, target)).collect::<Result<Vec<_>, _>>()?;
     let mut tables = loaded.tables;
-    for (table, id, prefix) in [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")] {
-        tables.extend(rows::distinct(&tracks, id, prefix)?.map(|rows| (table.to_owned(), rows)));
-    }
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
-    tables.insert("tracks".to_owned(), tracks.clone());
-    Ok(Catalog {
-        clips: rows::clips(&tracks, &labels, recipe.split.rule)?,
-        rows_hash: rows_hash::rows_hash(&tracks)?,
-        classes: classes(&recipe.targets, labels, &mut warnings),
+    let catalog = Catalog {
+        classes: classes(&recipe.targets, &labels, &mut warnings),
         tables,
         rows_read: loaded.rows_read,
         steps: cleaner.steps,
         rejects: loaded.rejects,
         further_rejects: loaded.further_rejects,
         warnings,
-    })
+        ..Catalog::default()
+    };
+    Ok(Cleaned { rows, labels, catalog })
+}
+
+impl Cleaned {
+    /// Keys of the cleaned rows, in order; none where they are no text, which [`Cleaned::split`] refuses.
+    pub fn clip_keys(&self) -> impl Iterator<Item = &str> {
+        let keys = self.rows["clip_key"].as_string_view_opt();
+        keys.into_iter().flat_map(|keys| keys.iter().flatten())
+    }
+
+    /// Gives each clip its side. The rules `artist` and `stratified` keep clips of equal hash together.
+    ///
+    /// # Errors
+    /// `Column` and `SplitValue` when the recipe's split does not fit the rows.
+    pub fn split(self, recipe: &Recipe, hashes: &AudioHashes) -> Result<Catalog, CatalogError> {
+        let Self { rows, labels, mut catalog } = self;
+        let first_target = labels.first().map_or(&[][..], |target| &target.ids);
+        let tracks = rows::with_splits(&rows, first_target, hashes, recipe)?;
+        for (table, id, prefix) in [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")] {
+            catalog.tables.extend(rows::distinct(&tracks, id, prefix)?.map(|rows| (table.to_owned(), rows)));
+        }
+        catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule)?;
+        catalog.rows_hash = rows_hash::rows_hash(&tracks)?;
+        catalog.duplicates = recipe.split.group_duplicates.then(|| Duplicates::of(hashes));
+        catalog.tables.insert("tracks".to_owned(), tracks);
+        Ok(catalog)
+    }
 }
 
 /// Class names by target, and a warning where rows have labels that the recipe does not list.
-fn classes(targets: &[TargetSpec], labels: Vec<Labels>, warnings: &mut Vec<String>) -> BTreeMap<String, Vec<String>> {
-    let class_names = |(target, labels): (&TargetSpec, Labels)| {
+fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>) -> BTreeMap<String, Vec<String>> {
+    let class_names = |(target, labels): (&TargetSpec, &Labels)| {
         if labels.unlisted > 0 {
             let (name, n) = (&target.name, labels.unlisted);
             warnings
                 .push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
         }
-        (target.name.clone(), labels.classes)
+        (target.name.clone(), labels.classes.clone())
     };
     targets.iter().zip(labels).map(class_names).collect()
 }

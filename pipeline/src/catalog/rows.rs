@@ -13,7 +13,7 @@ use super::engine::nearest;
 use super::load::without_line;
 use super::split::{self, Cut, NO_SIDE, SIDES, SplitRow};
 use super::steps::{clip_keys, with_first_column};
-use super::{CatalogError, ClipRow};
+use super::{AudioHashes, CatalogError, ClipRow};
 
 /// The cleaned rows by `clip_key`, each with a `track_id`, without line numbers.
 ///
@@ -69,17 +69,23 @@ pub fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, Catalog
 
 /// Adds `split_official`, `split_stratified`, `split_artist` (and `split_column`) at the end.
 ///
-/// `classes`: the first target's class of each row. Official is the rows' own `split_official` or `set_split`.
+/// `classes`: the first target's class of each row; `hashes`: what tells one recording from another. Official is the rows' own `split_official` or `set_split`.
 ///
 /// # Errors
 /// `Column` when rule `column` names none.
-pub fn with_splits(rows: &RecordBatch, classes: &[Option<i32>], recipe: &Recipe) -> Result<RecordBatch, CatalogError> {
+pub fn with_splits(
+    rows: &RecordBatch,
+    classes: &[Option<i32>],
+    hashes: &AudioHashes,
+    recipe: &Recipe,
+) -> Result<RecordBatch, CatalogError> {
     let keys = text_column(rows, "split", "clip_key")?;
     let artists = optional_ints(rows, "artist_id")?;
     let row = |index: usize| SplitRow {
         key: keys.value(index),
         class: classes.get(index).copied().flatten(),
         artist: artists.as_ref().filter(|ids| ids.is_valid(index)).map(|ids| ids.value(index)),
+        recording: hashes.get(keys.value(index)).copied(),
     };
     let split_rows: Vec<SplitRow<'_>> = (0..rows.num_rows()).map(row).collect();
     let cut = Cut { seed: recipe.split.seed, fractions: recipe.split.fractions };

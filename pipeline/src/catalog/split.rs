@@ -2,7 +2,8 @@
 //!
 //! Order comes from `canonical::hash("split", seed, key)`, so that a split is the same on every machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
 use wavemill_schemas::canonical;
 
@@ -24,6 +25,8 @@ pub struct SplitRow<'a> {
     pub class: Option<i32>,
     /// Rows of one artist; `None`: a group of one.
     pub artist: Option<i64>,
+    /// Rows of one recording, which both rules keep on one side; `None`: a group of one.
+    pub recording: Option<blake3::Hash>,
 }
 
 /// The seed and the three fractions of a recipe.
@@ -35,52 +38,64 @@ pub struct Cut {
     pub fractions: [f64; 3],
 }
 
-/// Per class, rows in hash order are cut at the cumulative fractions. One artist may be on several sides.
+/// Per class, recordings in hash order are cut at the cumulative fractions; one artist may be on several sides. A
+/// recording that is there several times counts as often in the class of its first key.
 ///
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 #[must_use]
 pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
-    let mut classes: BTreeMap<Option<i32>, Vec<usize>> = BTreeMap::new();
-    for (index, row) in rows.iter().enumerate() {
-        classes.entry(row.class).or_default().push(index);
+    let mut linked = Linked::new(rows);
+    linked.link_by(|row| row.recording);
+    let mut classes: BTreeMap<Option<i32>, Vec<Vec<usize>>> = BTreeMap::new();
+    for group in linked.groups() {
+        classes.entry(rows[group[0]].class).or_default().push(group);
     }
     let mut sides = vec![0; rows.len()];
-    for mut members in classes.into_values() {
-        members.sort_by_cached_key(|&index| (canonical::hash("split", cut.seed, rows[index].key), rows[index].key));
-        let [training, validation, _] = sizes(members.len(), cut.fractions);
-        for (position, index) in members.into_iter().enumerate() {
-            sides[index] = usize::from(position >= training) + usize::from(position >= training + validation);
+    for mut groups in classes.into_values() {
+        groups.sort_by_cached_key(|group| {
+            let key = rows[group[0]].key;
+            (canonical::hash("split", cut.seed, key), key)
+        });
+        let [training, validation, _] = sizes(groups.iter().map(Vec::len).sum(), cut.fractions);
+        let mut position = 0;
+        for group in groups {
+            let side = usize::from(position >= training) + usize::from(position >= training + validation);
+            position += group.len();
+            group.into_iter().for_each(|index| sides[index] = side);
         }
     }
     sides
 }
 
-/// No artist on two sides: artists in hash order, each whole to the side that still needs most of its classes.
+/// No artist on two sides: artists in hash order, each whole to the side that still needs most of its classes. Artists
+/// who share a recording count as one.
 ///
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 #[must_use]
 pub fn by_artist(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
-    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut need: BTreeMap<Option<i32>, [f64; 3]> = BTreeMap::new();
-    for (index, row) in rows.iter().enumerate() {
-        // A path is no number, so that a lone clip never falls in with an artist.
-        let group = row.artist.map_or_else(|| format!("clip {}", row.key), |artist| artist.to_string());
-        groups.entry(group).or_default().push(index);
+    for row in rows {
         let need = need.entry(row.class).or_default();
         (0..3).for_each(|side| need[side] += cut.fractions[side]);
     }
-    let mut order: Vec<_> = groups.into_iter().collect();
-    order.sort_by_cached_key(|(group, _)| (canonical::hash("split", cut.seed, group), group.clone()));
+    let mut linked = Linked::new(rows);
+    linked.link_by(|row| row.artist);
+    linked.link_by(|row| row.recording);
+    // A path is no number, so that a lone clip never falls in with an artist.
+    let artist = |row: &SplitRow<'_>| row.artist.map_or_else(|| format!("clip {}", row.key), |id| id.to_string());
+    let name = |group: &[usize]| group.iter().map(|&index| artist(&rows[index])).min();
+    let named = linked.groups().into_iter().filter_map(|group| Some((name(&group)?, group)));
+    let mut order: Vec<_> = named.collect();
+    order.sort_by_cached_key(|(name, _)| (canonical::hash("split", cut.seed, name), name.clone()));
     let mut sides = vec![0; rows.len()];
-    for (_, mut members) in order {
-        // Sums of floats depend on their order, which may not depend on that of the rows.
-        members.sort_by_key(|&index| rows[index].key);
+    for (_, group) in order {
+        // Sums of floats depend on their order: that of the keys, not that of the rows.
         let mut wanted = [0.0; 3];
-        for &index in &members {
+        for &index in &group {
             (0..3).for_each(|side| wanted[side] += need[&rows[index].class][side]);
         }
         let side = (1..3).fold(0, |best, side| if wanted[side] > wanted[best] { side } else { best });
-        for index in members {
+        for index in group {
             sides[index] = side;
             if let Some(need) = need.get_mut(&rows[index].class) {
                 need[side] -= 1.0;
@@ -88,6 +103,51 @@ pub fn by_artist(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
         }
     }
     sides
+}
+
+/// Rows that must not be parted (union-find).
+struct Linked<'a, 'r> {
+    rows: &'a [SplitRow<'r>],
+    /// Another row of the same group, or the row itself.
+    parent: Vec<usize>,
+}
+
+impl<'a, 'r> Linked<'a, 'r> {
+    /// Every row for itself.
+    fn new(rows: &'a [SplitRow<'r>]) -> Self {
+        Self { rows, parent: (0..rows.len()).collect() }
+    }
+
+    /// Links the rows for which `id` is the same.
+    fn link_by<T: Eq + Hash>(&mut self, id: impl Fn(&SplitRow<'r>) -> Option<T>) {
+        let mut first = HashMap::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            let Some(id) = id(row) else { continue };
+            let first = *first.entry(id).or_insert(index);
+            let (first, this) = (self.root(first), self.root(index));
+            self.parent[this] = first;
+        }
+    }
+
+    fn root(&mut self, mut index: usize) -> usize {
+        while self.parent[index] != index {
+            // Halves the path, so that long chains stay cheap.
+            self.parent[index] = self.parent[self.parent[index]];
+            index = self.parent[index];
+        }
+        index
+    }
+
+    /// The groups, in no order; within each, rows by key.
+    fn groups(mut self) -> Vec<Vec<usize>> {
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for index in 0..self.rows.len() {
+            groups.entry(self.root(index)).or_default().push(index);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.iter_mut().for_each(|group| group.sort_by_key(|&index| self.rows[index].key));
+        groups
+    }
 }
 
 /// Rows a side: the whole parts of the shares, what is left over to the largest remainders, ties to the earlier side.
@@ -118,30 +178,58 @@ mod tests {
         let pick = |domain: &str, key: &str, n: u64| canonical::hash(domain, seed, key) % n;
         let class = |key| Some(pick("class", key, 5) as i32).filter(|&class| class > 0);
         let artist = |key| Some(pick("artist", key, 60) as i64).filter(|&artist| artist > 0);
-        keys.iter().map(|key| SplitRow { key, class: class(key), artist: artist(key) }).collect()
+        let row = |key| SplitRow { key, class: class(key), artist: artist(key), recording: None };
+        keys.iter().map(|key| row(key)).collect()
+    }
+
+    /// The same, a third of them with a recording that some others may have too.
+    fn rows_with_copies(keys: &[String], seed: u64) -> Vec<SplitRow<'_>> {
+        let mut rows = rows(keys, seed);
+        for row in &mut rows {
+            let recording = canonical::hash("recording", seed, row.key) % 300;
+            row.recording = (recording < 100).then(|| blake3::hash(&recording.to_le_bytes()));
+        }
+        rows
     }
 
     fn by_key<'a>(rows: &[SplitRow<'a>], sides: &[usize]) -> BTreeMap<&'a str, usize> {
         rows.iter().map(|row| row.key).zip(sides.iter().copied()).collect()
     }
 
+    /// Rows of one id are on one side.
+    fn is_whole<T: Eq + Hash>(ids: &[Option<T>], sides: &[usize]) -> bool {
+        let mut side_of = HashMap::new();
+        let pairs = ids.iter().zip(sides).filter_map(|(id, side)| Some((id.as_ref()?, side)));
+        pairs.into_iter().all(|(id, side)| *side_of.entry(id).or_insert(side) == side)
+    }
+
     proptest! {
         #[test]
-        fn no_artist_is_on_two_sides(n in 1_usize..400, seed: u64) {
+        fn neither_recording_nor_artist_is_on_two_sides(n in 1_usize..400, seed: u64) {
             let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
-            let rows = rows(&keys, seed);
-            let mut side_of = BTreeMap::new();
-            for (row, side) in rows.iter().zip(by_artist(&rows, CUT)) {
-                if let Some(artist) = row.artist {
-                    prop_assert_eq!(*side_of.entry(artist).or_insert(side), side);
-                }
+            let rows = rows_with_copies(&keys, seed);
+            let artists: Vec<_> = rows.iter().map(|row| row.artist).collect();
+            let recordings: Vec<_> = rows.iter().map(|row| row.recording).collect();
+            prop_assert!(is_whole(&artists, &by_artist(&rows, CUT)));
+            prop_assert!(is_whole(&recordings, &by_artist(&rows, CUT)));
+            prop_assert!(is_whole(&recordings, &stratified(&rows, CUT)));
+        }
+
+        #[test]
+        fn recordings_that_are_there_once_change_nothing(n in 1_usize..300, seed: u64) {
+            let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
+            let plain = rows(&keys, seed);
+            let mut hashed = plain.clone();
+            hashed.iter_mut().for_each(|row| row.recording = Some(blake3::hash(row.key.as_bytes())));
+            for rule in [stratified, by_artist] {
+                prop_assert_eq!(rule(&plain, CUT), rule(&hashed, CUT));
             }
         }
 
         #[test]
         fn sides_do_not_depend_on_the_order_of_rows(n in 1_usize..300, seed: u64) {
             let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
-            let forward = rows(&keys, seed);
+            let forward = rows_with_copies(&keys, seed);
             let mut shuffled = forward.clone();
             shuffled.sort_by_key(|row| canonical::hash("shuffle", seed, row.key));
             for rule in [stratified, by_artist] {
@@ -188,6 +276,17 @@ mod tests {
                 assert!((count / n - fraction).abs() < 0.03, "class {class:?}: {counts:?}");
             }
         }
+    }
+
+    #[test]
+    fn artists_linked_by_shared_recordings_are_one_group() {
+        let keys: Vec<_> = (0..200).map(|i| format!("{i:03}")).collect();
+        let mut rows = rows(&keys, 7);
+        // Row i shares a recording with row i + 1 of the next artist: one chain through all.
+        for (i, row) in rows.iter_mut().enumerate() {
+            (row.artist, row.recording) = (Some(i as i64 / 2), Some(blake3::hash(&[(i as u8).div_ceil(2)])));
+        }
+        assert!(by_artist(&rows, CUT).iter().all(|side| *side == 0));
     }
 
     #[test]

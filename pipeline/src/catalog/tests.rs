@@ -51,7 +51,11 @@ fn some_tracks(n: usize) -> tempfile::TempDir {
 }
 
 fn run(recipe: &Recipe, metadata: &Path) -> Result<Catalog, CatalogError> {
-    clean(recipe, Some(metadata), &AudioIndex::new(), CatalogSettings::default())
+    cleaned(recipe, Some(metadata), &AudioIndex::new())
+}
+
+fn cleaned(recipe: &Recipe, metadata: Option<&Path>, audio: &AudioIndex) -> Result<Catalog, CatalogError> {
+    clean(recipe, metadata, audio, CatalogSettings::default())?.split(recipe, &AudioHashes::new())
 }
 
 fn step_error(step: CleanStep) -> String {
@@ -147,11 +151,11 @@ fn rows_without_audio_are_the_last_step() {
     let tracks = some_tracks(6);
     let mut recipe = recipe(Dataset::Fma, vec![]);
     recipe.catalog.require_audio = true;
-    let clean = |audio: &AudioIndex| clean(&recipe, Some(tracks.path()), audio, CatalogSettings::default());
-    let some = clean(&index(["000/000001.mp3", "000/000003.mp3", "x.mp3"])).unwrap();
+    let with_audio = |audio: &AudioIndex| cleaned(&recipe, Some(tracks.path()), audio);
+    let some = with_audio(&index(["000/000001.mp3", "000/000003.mp3", "x.mp3"])).unwrap();
     assert_eq!(some.steps, [StepCount { step: "audio".into(), dropped: 4, kept: 2 }]);
     assert_eq!(some.warnings, ["4 of 6 rows have no file below the audio root"]);
-    let none = clean(&index(["1.mp3"])).unwrap_err().to_string();
+    let none = with_audio(&index(["1.mp3"])).unwrap_err().to_string();
     assert!(none.contains("none of the 6 rows") && none.contains("000/000001.mp3"), "{none}");
 }
 
@@ -161,7 +165,7 @@ fn folders_give_the_genre() {
     let mut recipe = recipe(Dataset::Folders, vec![]);
     recipe.targets[0].column = "genre".into();
     recipe.split.rule = SplitRule::Stratified;
-    let catalog = clean(&recipe, None, &audio, CatalogSettings::default()).unwrap();
+    let catalog = cleaned(&recipe, None, &audio).unwrap();
     assert_eq!(catalog.classes["genre"], ["jazz", "rock"]);
     let targets: Vec<_> = catalog.clips.iter().map(|clip| (clip.clip_key.as_str(), clip.targets[0])).collect();
     assert_eq!(targets, [("c.mp3", None), ("jazz/a.mp3", Some(0)), ("rock/b.mp3", Some(1))]);

@@ -73,7 +73,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         RunError::Catalog(error) => Some(if error.is_usage() { 2 } else { 1 }),
         RunError::Source(_) | RunError::Memory { .. } | RunError::NoRows { .. } => Some(2),
         RunError::Space { .. } => Some(5),
-        RunError::Interrupted { .. } => Some(130),
+        RunError::Interrupted { .. } | RunError::Stopped => Some(130),
         _ => None,
     }
 }

@@ -16,6 +16,7 @@ use wavemill_schemas::recipe::Recipe;
 use super::exit::Usage;
 use super::progress;
 use crate::account::Report;
+use crate::catalog::Duplicates;
 use crate::preview::{self, Preview};
 use crate::run::{self, Job, Watch};
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings};
@@ -201,11 +202,16 @@ fn summary(report: &Report, elapsed: Duration) -> String {
         let reasons: Vec<String> = counts.rejects.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
         text += &format!("  rejects: {}\n", reasons.join(", "));
     }
+    text.extend(report.duplicates.map(|found| format!("  {}\n", duplicate_words(found))));
     if report.shards_reused > 0 {
         text += &format!("  {} shards were there already\n", report.shards_reused);
     }
     let seconds: Vec<String> = report.cpu_s.iter().map(|(stage, s)| format!("{stage} {s:.1}")).collect();
     text + &format!("  CPU seconds: {}; read {}\n", seconds.join(", "), DecimalBytes(report.bytes_read))
+}
+
+fn duplicate_words(Duplicates { clips_hashed, recordings, clips }: Duplicates) -> String {
+    format!("{clips_hashed} clips hashed: {recordings} recordings are there more than once, as {clips} clips")
 }
 
 fn preview_words(preview: &Preview) -> String {
@@ -216,6 +222,7 @@ fn preview_words(preview: &Preview) -> String {
     for step in &preview.steps {
         text += &format!("{:>9}  after {} (-{})\n", step.kept, step.step, step.dropped);
     }
+    text.extend(preview.duplicates.map(|found| format!("{:>9}  {}\n", "", duplicate_words(found))));
     text += &format!("{:>9}  clips planned, in {} shards\n", preview.clips_planned, preview.shards);
     for (split, clips) in &preview.splits {
         text += &format!("{clips:>9}    {split}\n");

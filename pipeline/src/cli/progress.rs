@@ -25,7 +25,10 @@ pub fn draw(watch: &Watch, done: impl Fn() -> bool) {
         std::thread::sleep(TICK);
         let total = watch.clips_total.load(Ordering::Relaxed);
         if total == 0 {
-            bar.set_message("reading metadata");
+            bar.set_message(match watch.clips_hashed.load(Ordering::Relaxed) {
+                0 => "reading metadata".to_owned(),
+                clips => format!("looking for duplicates: {clips} clips hashed"),
+            });
             continue;
         }
         let start = *started.get_or_insert_with(Instant::now);

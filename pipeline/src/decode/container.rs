@@ -43,12 +43,7 @@ impl ContainerDecoder {
         output: &mut Output,
         samples: &mut Vec<f32>,
     ) -> Result<Decoded, Reject> {
-        if let Format::Wav { channels } = format {
-            check_channels(usize::from(channels))?;
-        }
-        let mut reader =
-            open(format, file).map_err(|error| reject(Reason::NotAudio, format!("broken header: {error}")))?;
-        let track = track(reader.as_ref())?;
+        let (mut reader, track) = open_track(format, file)?;
         let mut decoder = symphonia::default::get_codecs()
             .make_audio_decoder(&track.params, &AudioDecoderOptions::default())
             .map_err(|error| reject(Reason::UnsupportedCodec, format!("no decoder for this codec: {error}")))?;
@@ -106,6 +101,27 @@ impl ContainerDecoder {
         }
         n_samples
     }
+}
+
+/// blake3 over the data of all packets, as decoding gives it; `None` where there is none.
+pub fn hash(format: Format, file: &[u8]) -> Option<blake3::Hash> {
+    let (mut reader, track) = open_track(format, file).ok()?;
+    let mut hasher = blake3::Hasher::new();
+    while let Ok(Some(packet)) = reader.next_packet() {
+        if packet.track_id == track.id {
+            hasher.update(&packet.data);
+        }
+    }
+    (hasher.count() > 0).then(|| hasher.finalize())
+}
+
+fn open_track(format: Format, file: &[u8]) -> Result<(Box<dyn FormatReader + '_>, Track), Reject> {
+    if let Format::Wav { channels } = format {
+        check_channels(usize::from(channels))?;
+    }
+    let reader = open(format, file).map_err(|error| reject(Reason::NotAudio, format!("broken header: {error}")))?;
+    let track = track(reader.as_ref())?;
+    Ok((reader, track))
 }
 
 fn open(format: Format, file: &[u8]) -> Result<Box<dyn FormatReader + '_>, Error> {

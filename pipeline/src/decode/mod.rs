@@ -2,6 +2,7 @@
 
 mod container;
 mod decoder;
+mod hash;
 mod loss;
 mod mp3;
 mod output;
@@ -10,6 +11,7 @@ mod sniff;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 pub use decoder::SymphoniaDecoder;
+pub use hash::AudioHasher;
 
 /// Name and version of what decodes; part of the engine and of every feature's identity.
 pub const NAME: &str = "symphonia 0.6.1 exact";

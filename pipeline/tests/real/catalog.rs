@@ -8,7 +8,7 @@ use std::process::Command;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use wavemill::catalog::{Catalog, CatalogSettings, clean, extra_tables};
+use wavemill::catalog::{AudioHashes, Catalog, CatalogSettings, clean, extra_tables};
 use wavemill::source::{AudioIndex, InputId, Stamp};
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, Subset, TargetSpec};
 use wavemill_schemas::reject::Reason;
@@ -52,7 +52,12 @@ fn genre() -> TargetSpec {
 }
 
 fn catalog(recipe: &Recipe, path: &Path) -> Result<Catalog, Failed> {
-    Ok(clean(recipe, Some(path), &AudioIndex::new(), CatalogSettings::default())?)
+    with_audio(recipe, path, &AudioIndex::new())
+}
+
+fn with_audio(recipe: &Recipe, path: &Path, audio: &AudioIndex) -> Result<Catalog, Failed> {
+    let cleaned = clean(recipe, Some(path), audio, CatalogSettings::default())?;
+    Ok(cleaned.split(recipe, &AudioHashes::new())?)
 }
 
 /// A stand-in for audio: every clip of `tracks` that `wanted` names by its track id.
@@ -95,14 +100,14 @@ fn real_slice(data: &Path) -> Result<(), Failed> {
     labelled.catalog.subset = Some(Subset::Medium);
     labelled.catalog.require_audio = true;
     let files = audio(tracks, |id| id % 10 != 0);
-    let cleaned = clean(&labelled, Some(&path), &files, CatalogSettings::default())?;
+    let cleaned = with_audio(&labelled, &path, &files)?;
     let steps: Vec<_> = cleaned.steps.iter().map(|step| (step.step.as_str(), step.kept + step.dropped)).collect();
     assert_eq!(steps, [("subset", 682), ("labelled", 194), ("audio", 194)]);
     assert!(cleaned.clips.iter().all(|clip| clip.targets[0].is_some() && clip.track_id % 10 != 0));
     let dropped_by = text_counts(&cleaned.tables["tracks_all"], "dropped_by");
     assert_eq!(dropped_by["subset"], 488);
     assert_eq!(dropped_by["audio"], cleaned.steps[2].dropped);
-    let again = clean(&labelled, Some(&path), &files, CatalogSettings::default())?;
+    let again = with_audio(&labelled, &path, &files)?;
     assert_eq!((again.rows_hash, again.clips), (cleaned.rows_hash, cleaned.clips));
     Ok(())
 }

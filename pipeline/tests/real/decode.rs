@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wavemill::decode::{Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use wavemill::decode::{AudioHasher, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
@@ -100,9 +100,14 @@ pub fn decoder(sample_rate_hz: u32, duration_s: Option<f64>, min_duration_s: f64
     SymphoniaDecoder::new(DecodeArgs { sample_rate_hz, duration_s, min_duration_s }, Level::detect()).unwrap()
 }
 
+/// Decodes a file; whatever decodes must have the same hash without being decoded.
 pub fn decode(decoder: &mut SymphoniaDecoder, path: &Path) -> Result<Pcm, Reject> {
+    let bytes = fs::read(path).unwrap();
     let mut out = Pcm::default();
-    decoder.decode("mp3", &fs::read(path).unwrap(), &mut out).map(|()| out)
+    decoder.decode("mp3", &bytes, &mut out)?;
+    let hash = AudioHasher::default().hash(&bytes).map(|hash| hash.to_hex().to_string());
+    assert_eq!(hash.as_ref(), Some(&out.audio_blake3), "{}", path.display());
+    Ok(out)
 }
 
 fn expected(data: &Path) -> BTreeMap<String, Value> {

@@ -1,0 +1,28 @@
+//! The hash of a clip's audio without decoding it: what tells a recording that is there twice.
+
+use super::mp3::Surveyor;
+use super::sniff::{Format, sniff};
+use super::{FILE_BYTES_MAX, container};
+
+/// Hashes audio; one a thread, its buffers are kept from clip to clip.
+#[derive(Debug, Default)]
+pub struct AudioHasher {
+    surveyor: Surveyor,
+}
+
+impl AudioHasher {
+    /// The `audio_blake3` that decoding this file gives; `None` for a file in which no audio is found.
+    pub fn hash(&mut self, bytes: &[u8]) -> Option<blake3::Hash> {
+        if bytes.len() > FILE_BYTES_MAX {
+            return None;
+        }
+        match sniff(bytes) {
+            Format::Mpeg => {
+                let survey = self.surveyor.survey(bytes);
+                survey.stream.filter(|stream| stream.layer == 3).map(|_| survey.audio_blake3)
+            }
+            Format::Unsupported(_) => None,
+            format => container::hash(format, bytes),
+        }
+    }
+}
