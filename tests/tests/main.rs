@@ -11,6 +11,7 @@ mod faults;
 mod peers;
 mod real;
 mod resume;
+mod segments;
 mod store;
 mod support;
 
@@ -25,6 +26,7 @@ fn main() {
         peers::trials(),
         real::trials(),
         resume::trials(),
+        segments::trials(),
         store::trials(),
     ];
     let conclusion = wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect());

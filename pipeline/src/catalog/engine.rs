@@ -102,7 +102,11 @@ pub fn one_line(error: &DataFusionError) -> String {
         let known: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
         return format!("no column `{}`; nearest: {}", field.name, nearest(&field.name, &known));
     }
-    let message = error.find_root().strip_backtrace();
+    let message = match error.find_root() {
+        // DataFusion would say it twice, once as Debug shows it.
+        DataFusionError::SQL(syntax, _) => syntax.to_string(),
+        root => root.strip_backtrace(),
+    };
     message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
 }
 

@@ -257,7 +257,7 @@ pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
 
 fn suggestion(near: &[String]) -> String {
     if near.is_empty() {
-        "; \\d lists what there is".to_owned()
+        "; \\d at the prompt lists what there is".to_owned()
     } else {
         format!("; did you mean {}?", near.join(" or "))
     }
