@@ -15,7 +15,6 @@ use crate::plan::{self, ShardPlan};
 use crate::pool::{Counters, Work};
 use crate::settings::{Limits, Settings};
 use crate::shards::{self, ShardError, Todo};
-use crate::source::metadata::Files;
 use crate::source::{self, Source};
 use crate::store::{Decision, Store, StoreError, Unfinished, linked_key};
 use crate::{duplicates, engine, extract, space, tables};
@@ -252,8 +251,7 @@ fn identity(
     plan: &ShardPlan,
     (source, engine): (&dyn Source, &Engine),
 ) -> Result<Identity, RunError> {
-    let files = job.metadata.as_deref().map(Files::open).transpose()?;
-    let metadata = files.as_ref().map(Files::fingerprints).transpose()?;
+    let metadata = catalog::fingerprints(job.recipe.catalog.dataset, job.metadata.as_deref())?;
     let size = |&row: &usize| {
         let key = &catalog.clips[row].clip_key;
         (key, source.index().get(key).map(|id| id.bytes))

@@ -32,6 +32,24 @@ pub enum Header {
     Levels,
 }
 
+impl Header {
+    /// The form of a file's header, by its first lines: [`Header::Levels`] where one of them starts with `track_id`. A
+    /// single line that does so has the same column names in both forms.
+    ///
+    /// # Errors
+    /// `Csv` when reading fails.
+    pub fn of<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
+        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
+        for record in reader.into_byte_records().take(HEADER_LINES_MAX) {
+            let record = record.map_err(|source| CatalogError::Csv { file: file.to_owned(), source })?;
+            if record.get(0) == Some(b"track_id") {
+                return Ok(Self::Levels);
+            }
+        }
+        Ok(Self::Line)
+    }
+}
+
 /// Reads one CSV file.
 pub struct TextReader<R> {
     file: String,

@@ -2,7 +2,7 @@
 //!
 //! They are streamed, never held whole: a run copies them to Parquet, a dry run does not touch them.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use super::csv_text::{Header, TextReader};
 use super::engine::Engine;
 use super::load::without_line;
 use super::types::{Kind, Typer};
+use crate::source::SourceError;
 use crate::source::metadata::Files;
 
 /// One table, batch by batch, in the file's order.
@@ -26,20 +27,46 @@ pub struct ExtraTable {
     rejects: Vec<Reject>,
 }
 
-/// The further tables of `metadata` (a folder or zip), by name: `fma_features`, `echonest`, `raw_albums`, ….
+/// The further tables of `metadata` (a folder or zip), by name: `fma_features`, `echonest`, `raw_albums`, …, less those
+/// that cannot be opened, of which [`clean`](super::clean) warns.
 ///
 /// # Errors
-/// `Source` when a file cannot be opened, `Header` and `DuplicateColumn` when its header is not FMA's.
+/// `Source` and `Csv` when the machine fails to read a file.
 pub fn extra_tables(metadata: &Path) -> Result<Vec<ExtraTable>, CatalogError> {
+    Ok(open_all(metadata)?.into_iter().filter_map(|(_, table)| table.ok()).collect())
+}
+
+/// Name and table of every further file, or why there is none: a header at fault is the file's own matter.
+pub(super) fn open_all(metadata: &Path) -> Result<Vec<NamedTable>, CatalogError> {
     // No query runs here: the engine compiles the columns' types.
     let engine = Engine::new(0)?;
     let files = Files::open(metadata)?;
-    let named = files.names().filter_map(|file| Some((table_name(file)?, file)));
-    named.map(|(name, file)| ExtraTable::open(&engine, name, file, files.read(file)?)).collect()
+    let mut tables = Vec::new();
+    for (name, file) in files.names().filter_map(|file| Some((table_name(file)?, file))) {
+        tables.push(match ExtraTable::open(&engine, &name, file, &files) {
+            Err(error) if !is_own_fault(&error) => return Err(error),
+            table => (name, table),
+        });
+    }
+    Ok(tables)
+}
+
+/// A further file's table by its name.
+pub(super) type NamedTable = (String, Result<ExtraTable, CatalogError>);
+
+/// Whether the file is at fault, the same today and tomorrow, and not the disk.
+fn is_own_fault(error: &CatalogError) -> bool {
+    match error {
+        CatalogError::Header { .. } | CatalogError::DuplicateColumn { .. } => true,
+        CatalogError::Csv { source, .. } => !source.is_io_error(),
+        CatalogError::Source(SourceError::Open { source, .. }) => source.kind() == io::ErrorKind::Unsupported,
+        CatalogError::Source(SourceError::EncryptedFile { .. }) => true,
+        _ => false,
+    }
 }
 
 /// Table of a file; `None` for one that is no further table.
-fn table_name(file: &str) -> Option<String> {
+pub(super) fn table_name(file: &str) -> Option<String> {
     match file {
         "features.csv" => Some("fma_features".to_owned()),
         "echonest.csv" => Some("echonest".to_owned()),
@@ -48,12 +75,14 @@ fn table_name(file: &str) -> Option<String> {
 }
 
 impl ExtraTable {
-    fn open(engine: &Engine, name: String, file: &str, input: Box<dyn Read + Send>) -> Result<Self, CatalogError> {
-        let header = if name.starts_with("raw_") { Header::Line } else { Header::Levels };
-        let reader = TextReader::open(file, input, header)?;
-        let required = (header == Header::Levels).then_some("track_id");
-        let typer = Typer::new(&engine.context, file, reader.schema(), |column| kind(&name, column), required)?;
-        Ok(Self { name, reader, typer, rejects: Vec::new() })
+    fn open(engine: &Engine, name: &str, file: &str, files: &Files) -> Result<Self, CatalogError> {
+        // FMA's dumps have one header line, but for `raw_echonest.csv`.
+        let is_raw = name.starts_with("raw_");
+        let header = if is_raw { Header::of(file, files.read(file)?)? } else { Header::Levels };
+        let reader = TextReader::open(file, files.read(file)?, header)?;
+        let required = (!is_raw).then_some("track_id");
+        let typer = Typer::new(&engine.context, file, reader.schema(), |column| kind(name, column), required)?;
+        Ok(Self { name: name.to_owned(), reader, typer, rejects: Vec::new() })
     }
 
     /// The table's name.

@@ -149,15 +149,15 @@ pub fn clean(
     audio: &AudioIndex,
     settings: CatalogSettings,
 ) -> Result<Cleaned, CatalogError> {
+    let mut warnings = Vec::new();
     let engine = Engine::new(settings.memory_bytes)?;
     let loaded = load(&engine, recipe.catalog.dataset, metadata, audio)?;
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
     if let Some(path) = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma) {
-        set_extra_tables(&engine, &recipe.catalog, path)?;
+        set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
     }
-    let mut warnings = Vec::new();
     let mut cleaner = Cleaner::new(&engine, loaded.rows);
     cleaner.run(&recipe.catalog)?;
     if recipe.catalog.require_audio {
@@ -220,13 +220,22 @@ fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>
 }
 
 /// Reads the further tables that a cleaning step names; the others stay on disk. Their broken rows are counted where
-/// the whole table is copied.
-fn set_extra_tables(engine: &Engine, spec: &CatalogSpec, metadata: &Path) -> Result<(), CatalogError> {
+/// the whole table is copied. One that cannot be opened is an error where a step names it, and else a warning.
+fn set_extra_tables(
+    engine: &Engine,
+    spec: &CatalogSpec,
+    metadata: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<(), CatalogError> {
     let sql = || spec.clean.iter().flat_map(|step| [&step.predicate, &step.sql]).flatten();
-    for table in extra_tables(metadata)? {
-        if sql().any(|sql| sql.contains(table.name())) {
-            let name = table.name().to_owned();
-            engine.set_table(&name, &table.read_whole()?)?;
+    let words = || sql().flat_map(|sql| sql.split(|c: char| !c.is_alphanumeric() && c != '_'));
+    for (name, table) in extra::open_all(metadata)? {
+        if words().any(|word| word.eq_ignore_ascii_case(&name)) {
+            engine.set_table(&name, &table?.read_whole()?)?;
+        } else if let Err(error) = table {
+            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+            let problem = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            warnings.push(format!("{problem}; table `{name}` is left out"));
         }
     }
     Ok(())
@@ -276,6 +285,27 @@ fn load(
             }
         }
     }
+}
+
+/// What tells one state of the metadata from another: name, CRC-32 and size in bytes of every file that the data set's
+/// tables are made of. Equal for a folder and its zip; other files beside them do not matter.
+///
+/// # Errors
+/// `Source` when a file cannot be read.
+pub fn fingerprints(dataset: Dataset, metadata: Option<&Path>) -> Result<Vec<(String, u32, u64)>, CatalogError> {
+    let Some(path) = metadata else { return Ok(Vec::new()) };
+    let files = Files::open(path)?;
+    let only = files.names().count() == 1;
+    let is_read = |name: &&str| match dataset {
+        Dataset::Folders => false,
+        Dataset::Table => only,
+        Dataset::Fma => only || matches!(*name, "tracks.csv" | "genres.csv") || extra::table_name(name).is_some(),
+    };
+    let fingerprint = |name: &str| {
+        let (crc32, bytes) = files.fingerprint(name)?;
+        Ok((name.to_owned(), crc32, bytes))
+    };
+    files.names().filter(is_read).map(fingerprint).collect()
 }
 
 /// The only file there is, or the one named `wanted`.

@@ -210,6 +210,66 @@ fn features_are_named_by_level_and_typed_f32() {
 }
 
 #[test]
+fn raw_dumps_have_one_header_line_or_several() {
+    let folder = some_tracks(3);
+    let echonest = ",echonest,echonest\n,audio_features,audio_features\ntrack_id,energy,tempo\n2,0.5,120\n3,x,1\n";
+    std::fs::write(folder.path().join("raw_echonest.csv"), echonest).unwrap();
+    std::fs::write(folder.path().join("raw_tracks.csv"), "track_id,title\n2,Two\n").unwrap();
+    std::fs::write(folder.path().join("raw_albums.csv"), "album_id,title\n1,One\n").unwrap();
+    let tables = extra_tables(folder.path()).unwrap().into_iter();
+    let found: Vec<_> = tables
+        .map(|mut table| {
+            let rows = table.next().unwrap().unwrap().num_rows();
+            let columns: Vec<_> = table.schema().fields().iter().map(|field| field.name().clone()).collect();
+            (table.name().to_owned(), columns.join(" "), rows)
+        })
+        .collect();
+    let wanted = [
+        ("raw_albums", "album_id title", 1),
+        ("raw_echonest", "track_id echonest_audio_features_energy echonest_audio_features_tempo", 2),
+        ("raw_tracks", "track_id title", 1),
+    ];
+    assert_eq!(found, wanted.map(|(name, columns, rows)| (name.to_owned(), columns.to_owned(), rows)));
+    assert!(run(&recipe(Dataset::Fma, vec![]), folder.path()).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
+    let folder = some_tracks(3);
+    std::fs::write(folder.path().join("raw_echonest.csv"), ",echonest,echonest\n1,2,3\n").unwrap();
+    std::fs::write(folder.path().join("echonest.csv"), "no such header\n").unwrap();
+    let steps = |sql: &str| recipe(Dataset::Fma, vec![keep("step", sql)]);
+    let catalog = run(&steps("track_id > 0 -- raw_echonests"), folder.path()).unwrap();
+    assert_eq!(catalog.warnings.len(), 2);
+    assert!(catalog.warnings[0].starts_with("metadata file echonest.csv: no header line"), "{:?}", catalog.warnings);
+    assert_eq!(
+        catalog.warnings[1],
+        "metadata file raw_echonest.csv: two columns are named `echonest`; table `raw_echonest` is left out"
+    );
+    assert!(extra_tables(folder.path()).unwrap().is_empty());
+    let named = run(&steps("track_id IN (SELECT track_id FROM RAW_ECHONEST)"), folder.path()).unwrap_err();
+    assert!(matches!(named, CatalogError::DuplicateColumn { .. }), "{named}");
+}
+
+#[test]
+fn fingerprints_know_the_files_that_are_read_and_no_others() {
+    let folder = some_tracks(3);
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let of_fma = || fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
+    put("raw_tracks.csv", "track_id\n1\n");
+    let before = of_fma();
+    assert_eq!(before.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["raw_tracks.csv", "tracks.csv"]);
+    put("rejects.csv", "mine");
+    assert_eq!(of_fma(), before);
+    put("raw_tracks.csv", "track_id\n2\n");
+    assert_ne!(of_fma(), before);
+    let table = folder.path().join("rejects.csv");
+    assert_eq!(fingerprints(Dataset::Table, Some(&table)).unwrap().len(), 1);
+    assert!(fingerprints(Dataset::Folders, Some(folder.path())).unwrap().is_empty());
+    assert!(fingerprints(Dataset::Fma, None).unwrap().is_empty());
+}
+
+#[test]
 fn labels_outside_the_listed_classes_count_as_unlabelled() {
     let tracks = some_tracks(6);
     let mut recipe = recipe(Dataset::Fma, vec![]);

@@ -1,7 +1,7 @@
 //! Random access into a zip: the directory is read once, entries then by position, from any thread, without a lock.
 //!
 //! The zip crate parses the directory (zip64, archives with a prefix); content is read here, because its readers want
-//! the archive to themselves. Only stored and deflated entries can be read, which is what zips of music hold.
+//! the archive to themselves. Stored, deflated and bzip2 entries can be read: FMA's own archives hold the last.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -10,14 +10,23 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bzip2::bufread::BzDecoder;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
-use zip::{CompressionMethod, ZipArchive};
+use zip::ZipArchive;
 
 use super::SourceError;
 
 /// Bytes of a local header before its name: the data begins behind name and extra field, whose lengths stand in it.
 const LOCAL_HEADER_BYTES: u64 = 30;
 const LOCAL_HEADER_MAGIC: &[u8] = b"PK\x03\x04";
+
+/// Compression methods by their number in the zip format.
+const STORED: u16 = 0;
+const DEFLATED: u16 = 8;
+const BZIP2: u16 = 12;
+
+/// What compression may add to content that it cannot shrink, beyond an eighth of it: far more than any program's does.
+const COMPRESSED_EXTRA_BYTES: u64 = 64 << 10;
 
 /// One entry of the directory.
 #[derive(Debug)]
@@ -27,7 +36,7 @@ pub(super) struct Entry {
     pub bytes: u64,
     pub crc32: u32,
     pub encrypted: bool,
-    pub method: CompressionMethod,
+    method: u16,
     header_start: u64,
     compressed_bytes: u64,
 }
@@ -42,7 +51,7 @@ pub(super) struct Archive {
 }
 
 thread_local! {
-    /// Inflate state and the compressed bytes of one entry, kept from clip to clip.
+    /// Inflate state, and the compressed bytes of one entry, kept from clip to clip.
     static INFLATE: RefCell<(Decompress, Vec<u8>)> = RefCell::new((Decompress::new(false), Vec::new()));
 }
 
@@ -60,12 +69,14 @@ impl Archive {
             if data.is_dir() {
                 continue;
             }
+            #[expect(deprecated, reason = "only the number tells methods apart that the zip crate does not know")]
+            let method = data.compression().to_u16();
             entries.push(Entry {
                 name: data.name_raw().into(),
                 bytes: data.size(),
                 crc32: data.crc32(),
                 encrypted: data.encrypted(),
-                method: data.compression(),
+                method,
                 header_start: data.header_start(),
                 compressed_bytes: data.compressed_size(),
             });
@@ -77,22 +88,20 @@ impl Archive {
     /// Reads a whole entry into `buffer` and checks it. The caller has looked at `bytes` and `encrypted`.
     ///
     /// # Errors
-    /// `InvalidData` where the archive's own bytes are wrong, else what the system says.
+    /// `InvalidData` where the archive's own bytes are wrong, `Unsupported` for a compression method that wavemill does
+    /// not know, else what the system says.
     pub fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
         let start = self.data_start(entry)?;
         buffer.clear();
         buffer.resize(entry.bytes as usize, 0);
         match entry.method {
-            CompressionMethod::Stored if entry.bytes == entry.compressed_bytes => {
-                self.file.read_exact_at(buffer, start)?
-            }
-            CompressionMethod::Stored => return Err(damaged("a stored entry of two sizes")),
-            CompressionMethod::Deflated => INFLATE.with_borrow_mut(|(state, compressed)| {
+            STORED => self.file.read_exact_at(buffer, start)?,
+            DEFLATED | BZIP2 => INFLATE.with_borrow_mut(|(state, compressed)| {
                 compressed.resize(entry.compressed_bytes as usize, 0);
                 self.file.read_exact_at(compressed, start)?;
-                inflate(state, compressed, buffer)
+                if entry.method == BZIP2 { bunzip(compressed, buffer) } else { inflate(state, compressed, buffer) }
             })?,
-            other => return Err(unsupported(other)),
+            _ => return Err(self.unsupported(entry)),
         }
         let mut crc = Crc::new();
         crc.update(buffer);
@@ -107,9 +116,10 @@ impl Archive {
         let position = self.data_start(entry)?;
         let raw = Section { file: Arc::clone(&self.file), position, end: position + entry.compressed_bytes };
         let content: Box<dyn Read + Send> = match entry.method {
-            CompressionMethod::Stored => Box::new(raw),
-            CompressionMethod::Deflated => Box::new(flate2::read::DeflateDecoder::new(raw)),
-            other => return Err(unsupported(other)),
+            STORED => Box::new(raw),
+            DEFLATED => Box::new(flate2::read::DeflateDecoder::new(raw)),
+            BZIP2 => Box::new(BzDecoder::new(BufReader::new(raw))),
+            _ => return Err(self.unsupported(entry)),
         };
         Ok(EntryReader {
             content: content.take(entry.bytes + 1),
@@ -119,11 +129,18 @@ impl Archive {
         })
     }
 
+    /// Where an entry's data begins. All `compressed_bytes` of it then lie before the end of the file, or nearly: no
+    /// size in a corrupt directory makes a reader take more memory than the archive is long.
     fn data_start(&self, entry: &Entry) -> io::Result<u64> {
-        let mut header = [0; LOCAL_HEADER_BYTES as usize];
-        if entry.header_start.saturating_add(LOCAL_HEADER_BYTES + entry.compressed_bytes) > self.file_bytes {
+        let most = entry.bytes.saturating_add(entry.bytes / 8).saturating_add(COMPRESSED_EXTRA_BYTES);
+        if entry.compressed_bytes > most || (entry.method == STORED && entry.compressed_bytes != entry.bytes) {
+            return Err(damaged("its two sizes do not fit together"));
+        }
+        let least_end = entry.header_start.saturating_add(LOCAL_HEADER_BYTES).saturating_add(entry.compressed_bytes);
+        if least_end > self.file_bytes {
             return Err(damaged("the entry lies past the end of the archive"));
         }
+        let mut header = [0; LOCAL_HEADER_BYTES as usize];
         self.file.read_exact_at(&mut header, entry.header_start)?;
         if &header[..4] != LOCAL_HEADER_MAGIC {
             return Err(damaged("the directory points to no entry"));
@@ -131,10 +148,12 @@ impl Archive {
         let length_at = |at: usize| u64::from(u16::from_le_bytes([header[at], header[at + 1]]));
         Ok(entry.header_start + LOCAL_HEADER_BYTES + length_at(26) + length_at(28))
     }
-}
 
-fn unsupported(method: CompressionMethod) -> io::Error {
-    damaged(&format!("compression method {method} is not supported"))
+    fn unsupported(&self, entry: &Entry) -> io::Error {
+        let (method, zip) = (entry.method, self.path.file_name().unwrap_or_default().display());
+        let remedy = format!("compression method {method}: unpack it (7z x {zip}) and give the folder");
+        io::Error::new(io::ErrorKind::Unsupported, remedy)
+    }
 }
 
 fn damaged(what: &str) -> io::Error {
@@ -150,6 +169,17 @@ fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::
         return Ok(());
     }
     Err(damaged("the content is not as long as announced"))
+}
+
+/// As [`inflate`], of bzip2. Its state has to be made for each entry.
+fn bunzip(compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
+    let corrupt = |_| damaged("corrupt bzip2 data, or not as long as announced");
+    let mut decoder = BzDecoder::new(compressed);
+    decoder.read_exact(buffer).map_err(corrupt)?;
+    match decoder.read(&mut [0]).map_err(corrupt)? {
+        0 => Ok(()),
+        _ => Err(damaged("the content is longer than announced")),
+    }
 }
 
 /// A part of a file, read by position.
@@ -178,7 +208,11 @@ pub(super) struct EntryReader {
 
 impl Read for EntryReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.content.read(buffer)?;
+        let corrupt = |error: io::Error| match error.raw_os_error() {
+            Some(_) => error,
+            None => damaged(&error.to_string()),
+        };
+        let got = self.content.read(buffer).map_err(corrupt)?;
         self.crc.update(&buffer[..got]);
         let left = self.content.limit();
         // One byte more than announced was allowed: none of it may have come.

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use flate2::Crc;
 
 use super::SourceError;
 use super::archive::Archive;
 
-/// Files above this are told apart by size alone: FMA's features.csv has 950 MB, and inflating it costs seconds. The
-/// cleaned rows of tracks.csv are hashed in any case.
-const HASHED_BYTES_MAX: u64 = 16 << 20;
+/// How much of a file is held while its CRC is taken.
+const CRC_BLOCK_BYTES: usize = 1 << 20;
 
 /// The files of one metadata place.
 #[derive(Debug)]
@@ -56,28 +57,28 @@ impl Files {
         files.into_iter().flatten().chain(entries.into_iter().flatten()).map(String::as_str)
     }
 
-    /// What tells one state of the tables among them, `.csv` and `.parquet`, from another: the content of small files,
-    /// the size of large ones. Equal for a folder and its zip.
+    /// What tells one state of one of [`Files::names`] from another: CRC-32 and size in bytes of its content. Equal for
+    /// a folder and its zip, where both stand in the directory.
     ///
     /// # Errors
-    /// As [`Files::read`].
-    pub fn fingerprints(&self) -> Result<BTreeMap<&str, String>, SourceError> {
-        let tables = self.names().filter(|name| name.ends_with(".csv") || name.ends_with(".parquet"));
-        tables.map(|name| Ok((name, self.fingerprint(name)?))).collect()
-    }
-
-    fn fingerprint(&self, name: &str) -> Result<String, SourceError> {
-        let bytes = match &self.place {
-            Place::Folder(files) => files.get(name).and_then(|path| path.metadata().ok()).map(|m| m.len()),
-            Place::Zip(archive, names) => names.get(name).map(|&entry| archive.entries[entry].bytes),
-        };
-        match bytes {
-            Some(bytes) if bytes > HASHED_BYTES_MAX => Ok(format!("{bytes} bytes")),
-            _ => {
-                let mut hasher = blake3::Hasher::new();
-                let failed = |source| SourceError::Open { path: self.path.join(name), source };
-                hasher.update_reader(self.read(name)?).map_err(failed)?;
-                Ok(hasher.finalize().to_hex().to_string())
+    /// [`SourceError::NoSuchFile`], or whatever keeps a file from being read.
+    pub fn fingerprint(&self, name: &str) -> Result<(u32, u64), SourceError> {
+        if let Place::Zip(archive, names) = &self.place
+            && let Some(&entry) = names.get(name)
+        {
+            return Ok((archive.entries[entry].crc32, archive.entries[entry].bytes));
+        }
+        let mut file = self.read(name)?;
+        let (mut crc, mut bytes, mut block) = (Crc::new(), 0, vec![0; CRC_BLOCK_BYTES]);
+        loop {
+            match file.read(&mut block) {
+                Ok(0) => return Ok((crc.sum(), bytes)),
+                Ok(got) => {
+                    crc.update(&block[..got]);
+                    bytes += got as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(SourceError::Open { path: self.path.join(name), source }),
             }
         }
     }
@@ -166,6 +167,23 @@ mod tests {
             assert_eq!(content(&files, "tracks.csv"), long);
             assert!(matches!(files.read("albums.csv"), Err(SourceError::NoSuchFile { .. })));
         }
+    }
+
+    #[test]
+    fn folder_and_zip_have_equal_fingerprints() {
+        let folder = tempfile::tempdir().unwrap();
+        // Over a block, and the check value of CRC-32.
+        let long = "0123456789".repeat(200_000);
+        std::fs::write(folder.path().join("long.csv"), &long).unwrap();
+        std::fs::write(folder.path().join("check.csv"), "123456789").unwrap();
+        let zip = folder.path().join("m.zip");
+        zip_of(&zip, &[("long.csv", &long), ("check.csv", "123456789")]);
+        let (plain, zipped) = (Files::open(folder.path()).unwrap(), Files::open(&zip).unwrap());
+        assert_eq!(plain.fingerprint("check.csv").unwrap(), (0xcbf4_3926, 9));
+        for name in ["long.csv", "check.csv"] {
+            assert_eq!(plain.fingerprint(name).unwrap(), zipped.fingerprint(name).unwrap());
+        }
+        assert!(matches!(zipped.fingerprint("absent.csv"), Err(SourceError::NoSuchFile { .. })));
     }
 
     #[test]

@@ -11,9 +11,18 @@ const WAITS: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(2
 /// Whether trying again can help: not where the answer lies in the bytes or the name.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{
-        FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied, UnexpectedEof,
+        FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied, UnexpectedEof, Unsupported,
     };
-    let lasting = [FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied, UnexpectedEof];
+    let lasting = [
+        FileTooLarge,
+        InvalidData,
+        IsADirectory,
+        NotADirectory,
+        NotFound,
+        PermissionDenied,
+        UnexpectedEof,
+        Unsupported,
+    ];
     !lasting.contains(&error.kind())
 }
 

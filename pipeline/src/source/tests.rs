@@ -29,6 +29,33 @@ fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]
     zip.finish().unwrap();
 }
 
+/// A zip of one entry, byte by byte: the zip crate writes no bzip2 here. `sizes`: (compressed, whole), as the
+/// directory claims them.
+fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], sizes: (u64, u64)) {
+    let mut crc = flate2::Crc::new();
+    crc.update(content);
+    let (crc, name_len) = (crc.sum().to_le_bytes(), u16::try_from(name.len()).unwrap().to_le_bytes());
+    // The 64-bit sizes stand in an extra field of 20 bytes: whole, then compressed.
+    let extra = [&[1, 0, 16, 0][..], &sizes.1.to_le_bytes(), &sizes.0.to_le_bytes()].concat();
+    let shared = [&[45, 0, 0, 0][..], &method.to_le_bytes(), &[0; 4], &crc, &[0xff; 8], &name_len, &[20, 0]].concat();
+    let local = [b"PK\x03\x04".as_slice(), &shared, name.as_bytes(), &extra, data].concat();
+    let directory = [b"PK\x01\x02\x2d\x00".as_slice(), &shared, &[0; 14], name.as_bytes(), &extra].concat();
+    let (at, length) = (u32::try_from(local.len()).unwrap(), u32::try_from(directory.len()).unwrap());
+    let counts = [0, 0, 0, 0, 1, 0, 1, 0];
+    let end = [b"PK\x05\x06".as_slice(), &counts, &length.to_le_bytes(), &at.to_le_bytes(), &[0; 2]].concat();
+    fs::write(path, [local, directory, end].concat()).unwrap();
+}
+
+fn bzip2(content: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn lengths(data: &[u8], content: &[u8]) -> (u64, u64) {
+    (data.len() as u64, content.len() as u64)
+}
+
 fn keys(source: &dyn Source) -> Vec<&str> {
     source.index().keys().map(String::as_str).collect()
 }
@@ -250,4 +277,76 @@ fn threads_read_one_zip_at_once() {
             scope.spawn(|| clips.iter().for_each(|(name, bytes)| assert_eq!(read(&*source, name).unwrap(), *bytes)));
         }
     });
+}
+
+#[test]
+fn bzip2_entries_are_read_whole_and_as_streams() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    // Over one bzip2 block of 900,000 bytes; then nothing at all.
+    let long: Vec<u8> = (0..2_000_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+    for content in [&long[..], b"short", b""] {
+        let data = bzip2(content);
+        raw_zip(&zip, 12, "a.mp3", content, &data, lengths(&data, content));
+        assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3").unwrap(), content);
+        let mut streamed = Vec::new();
+        let files = metadata::Files::open(&zip).unwrap();
+        files.read("a.mp3").unwrap().read_to_end(&mut streamed).unwrap();
+        assert_eq!(streamed, content);
+    }
+}
+
+#[test]
+fn damaged_bzip2_is_a_reject_and_ends_a_stream() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let content = [5; 10_000];
+    let good = bzip2(&content);
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    let cut = &good[..good.len() - 4];
+    let (whole, compressed) = (content.len() as u64, good.len() as u64);
+    let cases: [(&[u8], (u64, u64)); 4] = [
+        (&flipped, (compressed, whole)),
+        (cut, (compressed - 4, whole)),
+        (&good, (compressed, whole - 1)),
+        (&good, (compressed, whole + 1)),
+    ];
+    for (data, sizes) in cases {
+        raw_zip(&zip, 12, "a.mp3", &content, data, sizes);
+        assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Damaged), "{sizes:?}");
+        let files = metadata::Files::open(&zip).unwrap();
+        let error = files.read("a.mp3").unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{sizes:?}: {error}");
+    }
+}
+
+#[test]
+fn unknown_compression_stops_with_a_remedy() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    raw_zip(&zip, 14, "a.mp3", b"lzma", b"lzma", (4, 4));
+    let Err(ReadFailure::Io(error)) = open(&zip, false).unwrap().read("a.mp3", &mut Vec::new()) else {
+        panic!("not the machine's fault");
+    };
+    let wanted = "compression method 14: unpack it (7z x x.zip) and give the folder";
+    assert!(error.to_string().contains(wanted), "{error}");
+    let Err(SourceError::Open { source, .. }) = metadata::Files::open(&zip).unwrap().read("a.mp3") else {
+        panic!("opened");
+    };
+    assert_eq!(source.to_string(), wanted);
+}
+
+#[test]
+fn sizes_that_cannot_be_are_rejects() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    for method in [0, 8, 12] {
+        for sizes in [(u64::MAX, 4), (u64::MAX - 40, 4), (1 << 40, 4), (70_000, 4), (1 << 28, 1 << 28)] {
+            raw_zip(&zip, method, "a.mp3", b"some", b"some", sizes);
+            let source = open(&zip, false).unwrap();
+            assert_eq!(read(&*source, "a.mp3"), Err(Reason::Damaged), "{method}: {sizes:?}");
+            assert!(metadata::Files::open(&zip).unwrap().read("a.mp3").is_err(), "{method}: {sizes:?}");
+        }
+    }
 }
