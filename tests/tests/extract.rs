@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("extract::what_differs_is_named", what_differs_is_named),
         Trial::test("extract::limit_keeps_splits_and_classes", limit_keeps_splits_and_classes),
         Trial::test("extract::dry_run_shows_steps_and_writes_nothing", dry_run_shows_steps_and_writes_nothing),
+        Trial::test("extract::copies_of_a_recording_share_a_side", copies_of_a_recording_share_a_side),
         Trial::test("extract::rows_and_rejects_are_the_inputs", rows_and_rejects_are_the_inputs),
     ]
 }
@@ -241,6 +242,28 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     let preview: Value = serde_json::from_str(&json)?;
     same("planned, as JSON", preview["clips_planned"].as_u64(), Some(counts.clips_planned))?;
     same("the store exists", store.exists(), false)
+}
+
+/// The data set has one recording twice. By this seed the rule alone parts the two; grouped, they stay together.
+fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
+    const PARTED: &str = "SELECT count(*) FROM (SELECT audio_blake3 FROM features_mfcc GROUP BY audio_blake3 \
+                          HAVING count(DISTINCT split) > 1)";
+    let folder = scratch("copies");
+    let split = ["--set", "split.rule=stratified", "--set", "split.seed=2"];
+    let alone = folder.join("alone");
+    run(inputs().extract(&alone).args(split)).exits(0)?;
+    same("parted", sql_number(&alone, PARTED)?, 1)?;
+
+    let grouped = ["1", "8"].map(|threads| (threads, folder.join(threads)));
+    for (threads, store) in &grouped {
+        let mut extract = inputs().extract(store);
+        extract.args(split).args(["--set", "split.group_duplicates=true", "--json", "--threads", threads]);
+        let report: Value = serde_json::from_str(&run(&mut extract).exits(0)?.out)?;
+        same("found", report["duplicates"]["recordings"].as_u64(), Some(1))?;
+        same("as clips", report["duplicates"]["clips"].as_u64(), Some(2))?;
+        same("parted, grouped", sql_number(store, PARTED)?, 0)?;
+    }
+    same_versions(&grouped[0].1, &grouped[1].1)
 }
 
 /// The manifest's sums, and the same sums counted again from the Parquet files.

@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
+use datafusion::common::config::Dialect;
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::datasource::MemTable;
@@ -15,6 +16,8 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 
 use super::CatalogError;
 use super::python_list;
@@ -75,6 +78,26 @@ impl Engine {
             let schema = batches.first().map_or(schema, RecordBatch::schema);
             Ok(text_views(&concat_batches(&schema, &batches)?)?)
         })
+    }
+
+    /// The first table that a query reads and that is not there; `None` for what is no query.
+    pub fn missing_table(&self, sql: &str) -> Option<String> {
+        let state = self.context.state();
+        let statement = state.sql_to_statement(sql, &Dialect::Generic).ok()?;
+        let Statement::Statement(parsed) = &statement else { return None };
+        if !matches!(**parsed, SqlStatement::Query(_)) {
+            return None;
+        }
+        let tables = state.resolve_table_references(&statement).ok()?;
+        let missing = tables.into_iter().find(|table| !self.context.table_exist(table.clone()).unwrap_or(false))?;
+        Some(missing.table().to_owned())
+    }
+
+    /// The names of all tables.
+    pub fn tables(&self) -> Vec<String> {
+        let catalogs = self.context.catalog_names().into_iter().filter_map(|name| self.context.catalog(&name));
+        let schemas = catalogs.flat_map(|c| c.schema_names().into_iter().filter_map(move |name| c.schema(&name)));
+        schemas.flat_map(|schema| schema.table_names()).collect()
     }
 }
 

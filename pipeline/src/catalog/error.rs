@@ -72,6 +72,16 @@ pub enum CatalogError {
         /// The whole of it.
         source: Box<DataFusionError>,
     },
+    /// A cleaning step reads a table that is not there.
+    #[error("cleaning step `{step}`: no table `{table}`: {hint}")]
+    NoTable {
+        /// The step's name.
+        step: String,
+        /// The table.
+        table: String,
+        /// The file that it comes from and where that was looked for, or the tables that there are.
+        hint: String,
+    },
     /// A step's query lost what tells one row from another.
     #[error("cleaning step `{step}`: its result has {problem}; {remedy}")]
     StepKey {
@@ -146,6 +156,7 @@ impl CatalogError {
                 | Self::Source(_)
                 | Self::NoFile { .. }
                 | Self::Step { .. }
+                | Self::NoTable { .. }
                 | Self::StepKey { .. }
                 | Self::ClipKey { .. }
                 | Self::Column { .. }

@@ -5,6 +5,15 @@ use super::types::Kind;
 /// Adds `clip_key` to the typed tracks.
 pub const KEYED_SQL: &str = include_str!("fma_keyed.sql");
 
+/// The file that a further table comes from.
+pub fn file_of(table: &str) -> Option<String> {
+    match table {
+        "fma_features" => Some("features.csv".to_owned()),
+        "genres" | "echonest" => Some(format!("{table}.csv")),
+        _ => table.starts_with("raw_").then(|| format!("{table}.csv")),
+    }
+}
+
 /// Type of a column of `tracks.csv`, `genres.csv`, `echonest.csv` or `features.csv`, by its flattened name.
 pub fn kind(column: &str) -> Kind {
     match column {

@@ -155,10 +155,11 @@ pub fn clean(
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
-    if let Some(path) = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma) {
+    let fma_metadata = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma);
+    if let Some(path) = fma_metadata {
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
     }
-    let mut cleaner = Cleaner::new(&engine, loaded.rows);
+    let mut cleaner = Cleaner::new(&engine, fma_metadata, loaded.rows);
     cleaner.run(&recipe.catalog)?;
     if recipe.catalog.require_audio {
         require_audio(&mut cleaner, audio, &mut warnings)?;

@@ -1,6 +1,7 @@
 //! Cleaning: the recipe's SQL, step by step, each step counted, each row followed to the step that dropped it.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray};
@@ -9,14 +10,16 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 
 use super::csv_text::LINE;
-use super::engine::{Engine, one_line};
+use super::engine::{Engine, nearest, one_line};
 use super::load::without_line;
-use super::{CatalogError, StepCount};
+use super::{CatalogError, StepCount, fma};
 use crate::source::AudioIndex;
 
 /// The rows on their way through the steps.
 pub struct Cleaner<'a> {
     engine: &'a Engine,
+    /// Where FMA's further tables come from; `None` for other data sets.
+    fma_metadata: Option<&'a Path>,
     /// Every parsed row, ordered by line.
     all: RecordBatch,
     /// Index of the step that dropped a row, for each row of `all`.
@@ -29,8 +32,8 @@ pub struct Cleaner<'a> {
 
 impl<'a> Cleaner<'a> {
     /// Starts with all parsed rows.
-    pub fn new(engine: &'a Engine, all: RecordBatch) -> Self {
-        Self { engine, rows: all.clone(), dropped_by: vec![None; all.num_rows()], all, steps: Vec::new() }
+    pub fn new(engine: &'a Engine, fma_metadata: Option<&'a Path>, all: RecordBatch) -> Self {
+        Self { engine, fma_metadata, rows: all.clone(), dropped_by: vec![None; all.num_rows()], all, steps: Vec::new() }
     }
 
     /// Row of `all` that began on `line`.
@@ -114,9 +117,21 @@ impl<'a> Cleaner<'a> {
     fn query(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
         self.engine.set_table("input", &self.rows)?;
         self.engine.query(sql).map_err(|source| {
+            if let Some(table) = self.engine.missing_table(sql) {
+                return CatalogError::NoTable { step: step.to_owned(), hint: self.table_hint(&table), table };
+            }
             let message = one_line(&source);
             CatalogError::Step { step: step.to_owned(), message, source: Box::new(source) }
         })
+    }
+
+    fn table_hint(&self, table: &str) -> String {
+        if let (Some(metadata), Some(file)) = (self.fma_metadata, fma::file_of(table)) {
+            return format!("it comes from {file}, which is not in {}", metadata.display());
+        }
+        let known = self.engine.tables();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        format!("nearest: {}", nearest(table, &known))
     }
 
     fn kept_lines(&self, step: &str, output: &RecordBatch) -> Result<Int64Array, CatalogError> {
@@ -148,7 +163,7 @@ impl<'a> Cleaner<'a> {
         let numbers: Int64Array = (1..).take(output.num_rows()).map(Some).collect();
         let all = with_first_column(LINE, Arc::new(numbers), output)?;
         let steps = std::mem::take(&mut self.steps);
-        *self = Self { steps, ..Self::new(self.engine, all.clone()) };
+        *self = Self { steps, ..Self::new(self.engine, self.fma_metadata, all.clone()) };
         self.finish(step, all);
         Ok(())
     }

@@ -134,6 +134,21 @@ fn misspelt_column_names_the_step_and_the_nearest_columns_in_one_line() {
 }
 
 #[test]
+fn missing_table_names_its_file_and_where_that_was_looked_for() {
+    let tracks = some_tracks(6);
+    let error = |sql: &str| {
+        let error = run(&recipe(Dataset::Fma, vec![query("top", sql)]), tracks.path()).unwrap_err();
+        assert!(error.is_usage(), "{error:?}");
+        error.to_string()
+    };
+    let found = error("SELECT * FROM input WHERE track_id IN (SELECT genre_id FROM genres)");
+    let wanted = "cleaning step `top`: no table `genres`: it comes from genres.csv, which is not in ";
+    assert_eq!(found, format!("{wanted}{}", tracks.path().display()));
+    let found = error("WITH some AS (SELECT * FROM inputs) SELECT * FROM some");
+    assert_eq!(found, "cleaning step `top`: no table `inputs`: nearest: input");
+}
+
+#[test]
 fn queries_that_lose_or_repeat_keys_are_errors() {
     for (sql, wanted) in [
         ("SELECT csv_line, track_id FROM input", "no `clip_key`"),
