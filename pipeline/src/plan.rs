@@ -9,10 +9,8 @@ use wavemill_schemas::canonical::hash;
 use wavemill_schemas::recipe::{Recipe, SplitRule, SplitSpec};
 
 use crate::catalog::ClipRow;
+use crate::catalog::split::SIDES;
 use crate::segments::segments_at_most;
-
-/// The three sides in the order of `split.fractions`.
-pub const SIDES: [&str; 3] = ["training", "validation", "test"];
 
 /// One file per feature: a split's clips in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

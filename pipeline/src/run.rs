@@ -259,7 +259,7 @@ fn identity(
     let inputs: Vec<_> = plan.planned.iter().map(size).collect();
     Ok(Identity {
         recipe: canonical::id(&job.recipe)?,
-        rows: canonical::id(&(&catalog.rows_hash, metadata))?,
+        rows: canonical::id(&(catalog.rows_hash()?, metadata))?,
         inputs: canonical::id(&inputs)?,
         engine: canonical::id(engine)?,
         limit,

@@ -12,7 +12,7 @@ use crate::recipe::{Dtype, Layout};
 /// Key of the metadata that says how a tensor column's bytes are to be read, on the field and on the file.
 pub const TENSOR_KEY: &str = "wavemill.tensor";
 
-/// Columns of every feature row before the targets and the tensor.
+/// Columns that every feature row has, besides the targets and the tensor: no feature or target may take their names.
 pub const ROW_COLUMNS: [&str; 12] = [
     "clip_key",
     "track_id",

@@ -106,7 +106,7 @@ impl Duplicates {
 pub struct Cleaned {
     rows: RecordBatch,
     labels: Vec<Labels>,
-    /// All but `clips`, `rows_hash`, `duplicates` and some of the tables.
+    /// All but `clips`, `duplicates` and some of the tables.
     catalog: Catalog,
 }
 
@@ -120,8 +120,6 @@ pub struct Catalog {
     /// `tracks` (cleaned, with every split rule; same order as `clips`), `tracks_all` (as parsed, in the file's order,
     /// with `dropped_by`), `albums`, `artists`, `genres`: what the data set has of them. Text is `Utf8View`.
     pub tables: BTreeMap<String, RecordBatch>,
-    /// blake3 over every column of `tracks`, hex.
-    pub rows_hash: String,
     /// Records in the main metadata file, header lines not counted.
     pub rows_read: u64,
     /// One per cleaning step, in order: `subset` where the recipe has one, the recipe's, `audio` where it is required.
@@ -181,6 +179,16 @@ pub fn clean(
     Ok(Cleaned { rows, labels, catalog })
 }
 
+impl Catalog {
+    /// blake3 over every column of `tracks`, hex. Made on demand: a preview does without.
+    ///
+    /// # Errors
+    /// When arrow cannot show a value of an unusual type.
+    pub fn rows_hash(&self) -> Result<String, CatalogError> {
+        Ok(self.tables.get("tracks").map(rows_hash::rows_hash).transpose()?.unwrap_or_default())
+    }
+}
+
 impl Cleaned {
     /// Keys of the cleaned rows, in order; none where they are no text, which [`Cleaned::split`] refuses.
     pub fn clip_keys(&self) -> impl Iterator<Item = &str> {
@@ -200,7 +208,6 @@ impl Cleaned {
             catalog.tables.extend(rows::distinct(&tracks, id, prefix)?.map(|rows| (table.to_owned(), rows)));
         }
         catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule)?;
-        catalog.rows_hash = rows_hash::rows_hash(&tracks)?;
         catalog.duplicates = recipe.split.group_duplicates.then(|| Duplicates::of(hashes));
         catalog.tables.insert("tracks".to_owned(), tracks);
         Ok(catalog)

@@ -89,7 +89,7 @@ const fn store(error: &StoreError) -> u8 {
 
 const fn feature(error: &FeatureError) -> u8 {
     match error {
-        FeatureError::Args { .. } | FeatureError::UnboundedSegments => 2,
+        FeatureError::Args { .. } | FeatureError::RowBytes { .. } | FeatureError::UnboundedSegments => 2,
         _ => 1,
     }
 }

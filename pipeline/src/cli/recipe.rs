@@ -4,10 +4,13 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use wavemill_kernels::Level;
 use wavemill_schemas::canonical;
-use wavemill_schemas::recipe::{Recipe, SHIPPED, Source};
+use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 
+use super::exit::Usage;
 use crate::features::FeaturePlan;
 
 const EXAMPLES: &str = "\
@@ -104,6 +107,7 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     for warning in recipe.warnings() {
         writeln!(out, "warning: {warning}")?;
     }
+    check_sql(&recipe.catalog.clean)?;
     writeln!(out, "{}: ok, split {}", recipe.name, split(recipe))?;
     for feature in FeaturePlan::new(recipe, Level::detect())?.entries() {
         writeln!(out, "  {} {}", feature.name, feature.tensor_type())?;
@@ -111,20 +115,30 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
+/// Names are known only with the data; that it is SQL at all can be told before.
+fn check_sql(steps: &[CleanStep]) -> Result<()> {
+    for CleanStep { step, predicate, sql } in steps {
+        let of_predicate = || predicate.as_ref().map(|predicate| format!("SELECT * FROM input WHERE {predicate}"));
+        let query = sql.clone().or_else(of_predicate).unwrap_or_default();
+        if let Err(error) = Parser::parse_sql(&GenericDialect {}, &query) {
+            return Err(Usage(format!("catalog.clean.{step}: {error}")).into());
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
+    #[derive(clap::Parser)]
     struct Cli {
         #[command(flatten)]
         command: RecipeCommand,
     }
 
     fn answer(args: &[&str]) -> Result<String> {
-        let cli = Cli::try_parse_from([&["recipe"], args].concat())?;
+        let cli = <Cli as clap::Parser>::try_parse_from([&["recipe"], args].concat())?;
         let mut out = Vec::new();
         cli.command.write(&mut out)?;
         Ok(String::from_utf8(out)?)
@@ -156,6 +170,9 @@ mod tests {
             "warning: split.rule: leaky: segments of one track fall on several sides\n\
              gtzan-segments: ok, split segment (leaky)\n  log_mel f16[128,130]\n"
         );
+        let set = "catalog.clean.labelled.where=track_genre_top IS NOT";
+        let error = answer(&["check", "fma-large", "--set", set]).expect_err("no SQL");
+        assert!(error.to_string().starts_with("catalog.clean.labelled: sql parser error"), "{error}");
         let error = answer(&["check", "demo", "--set", "split.sed=1"]).expect_err("no such key");
         assert!(error.to_string().starts_with("--set split.sed=1: split.sed: unknown key (did you mean `seed`?)"));
     }

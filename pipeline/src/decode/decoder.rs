@@ -71,7 +71,6 @@ impl Decode for SymphoniaDecoder {
         self.judge(&loss, out)?;
         out.duration_s = out.samples.len() as f32 / self.args.sample_rate_hz as f32;
         out.lost_s = loss.lost_s as f32;
-        out.silent = out.samples.iter().all(|&sample| sample == 0.0);
         out.audio_blake3.clear();
         out.audio_blake3.push_str(&audio_blake3.to_hex());
         Ok(())

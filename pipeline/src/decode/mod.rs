@@ -17,7 +17,7 @@ pub use hash::AudioHasher;
 pub const NAME: &str = "symphonia 0.6.1 exact";
 
 /// Largest file, bytes: half a gigabyte is hours of any format here.
-pub const FILE_BYTES_MAX: usize = 512 << 20;
+pub const FILE_BYTES_MAX: usize = crate::source::CLIP_BYTES_MAX as usize;
 /// Longest output, seconds: 3 hours, 1.1 GB at 24 kHz. What lies behind a wanted duration does not count.
 pub const OUTPUT_S_MAX: f64 = 3.0 * 3600.0;
 /// Most channels that a file may announce: mono or stereo.
@@ -43,8 +43,6 @@ pub struct Pcm {
     pub duration_s: f32,
     /// Seconds of audio lost to damage; frames before the first complete bit reservoir do not count.
     pub lost_s: f32,
-    /// Every sample is exactly zero.
-    pub silent: bool,
     /// blake3 over all audio frames of the file, lower-case hex.
     pub audio_blake3: String,
 }

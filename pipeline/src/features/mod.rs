@@ -45,6 +45,14 @@ pub enum FeatureError {
     /// A rate that nothing is resampled to.
     #[error("audio.sample_rate_hz")]
     Rate(#[from] ResampleError),
+    /// A row that Arrow cannot hold as one value.
+    #[error("features.{feature}: one row has {row_bytes} bytes, at most {max} fit: shorten audio.duration_s or segments", max = i32::MAX)]
+    RowBytes {
+        /// Its name in the recipe.
+        feature: String,
+        /// What it comes to.
+        row_bytes: u64,
+    },
     /// The rule `segment` needs to know how many segments a clip can have.
     #[error("split.rule = \"segment\" needs audio.segment_s, and audio.segments_max or audio.duration_s")]
     UnboundedSegments,
@@ -95,7 +103,12 @@ impl FeaturePlan {
                 wavemill_kernels::Dtype::F32 => Dtype::F32,
                 wavemill_kernels::Dtype::U8 => Dtype::U8,
             };
-            entries.push(entry(&spec.name, spec.preset.name(), &args, &audio, dtype)?);
+            let entry = entry(&spec.name, spec.preset.name(), &args, &audio, dtype)?;
+            let row_bytes = entry.shape.iter().flatten().product::<usize>() as u64 * dtype.bytes() as u64;
+            if row_bytes > i32::MAX as u64 {
+                return Err(FeatureError::RowBytes { feature: spec.name.clone(), row_bytes });
+            }
+            entries.push(entry);
             features.push(Planned { packing: args.packing()?, args, dtype });
         }
         Ok(Self { features, entries, audio, split: recipe.split.clone(), level })

@@ -11,7 +11,8 @@ use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ShardFile;
 use super::rows::FeatureRow;
 use crate::catalog::ClipRow;
-use crate::plan::{SIDES, Shard};
+use crate::catalog::split::SIDES;
+use crate::plan::Shard;
 use crate::pool::Work;
 use crate::source::InputSeen;
 

@@ -108,7 +108,8 @@ fn real_slice(data: &Path) -> Result<(), Failed> {
     assert_eq!(dropped_by["subset"], 488);
     assert_eq!(dropped_by["audio"], cleaned.steps[2].dropped);
     let again = with_audio(&labelled, &path, &files)?;
-    assert_eq!((again.rows_hash, again.clips), (cleaned.rows_hash, cleaned.clips));
+    assert_eq!(again.rows_hash().unwrap(), cleaned.rows_hash().unwrap());
+    assert_eq!(again.clips, cleaned.clips);
     Ok(())
 }
 
@@ -190,7 +191,8 @@ fn zip_equals_file(data: &Path) -> Result<(), Failed> {
     archive.finish()?;
     let recipe = recipe(Dataset::Fma, Vec::new());
     let (zipped, plain) = (catalog(&recipe, &path)?, catalog(&recipe, &slice)?);
-    assert_eq!((zipped.clips, zipped.rows_hash), (plain.clips, plain.rows_hash));
+    assert_eq!(zipped.rows_hash().unwrap(), plain.rows_hash().unwrap());
+    assert_eq!(zipped.clips, plain.clips);
     assert_eq!(zipped.tables["genres"].num_rows(), 163);
     Ok(())
 }

@@ -9,7 +9,7 @@ const N_FFT_MAX: usize = 1 << 20;
 /// More bands than this are a mistake.
 const N_MELS_MAX: usize = 65_536;
 /// More frames than this are a mistake: 46 hours at 100 frames a second.
-const FRAMES_MAX: f64 = 16_777_216.0;
+const FRAMES_MAX: f64 = 1_048_576.0;
 /// Frames that one delta is fitted over.
 const DELTA_WIDTH: f64 = 9.0;
 const LIFTER_MAX: f64 = 1e6;

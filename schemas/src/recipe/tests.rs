@@ -98,7 +98,7 @@ fn impossible_values_of_features_are_found_at_their_line() {
         ("fmax = 12000", "fmax: 12000 is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)"),
         ("fmax = nan", "fmax: NaN is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)"),
         ("n_mfcc = 20", "n_mfcc: op = \"mel\" does not use it"),
-        ("frames = 0", "frames: 0 is out of range; allowed: 1 to 16777216"),
+        ("frames = 0", "frames: 0 is out of range; allowed: 1 to 1048576"),
         ("dim_order = \"mel,time\"", "dim_order: allowed: \"mel,frame\" or \"frame,mel\""),
         (
             "dtype = \"u8\"",

@@ -5,23 +5,13 @@ use std::collections::HashSet;
 use super::parse::Fault;
 use super::wording::did_you_mean;
 use super::{AudioSpec, CatalogSpec, Dataset, Recipe, ShardSpec, SplitRule, SplitSpec};
+use crate::tables::ROW_COLUMNS;
 
-/// Columns that every feature row has: no feature and no target may take their names.
-const FIXED_COLUMNS: [&str; 13] = [
-    "clip_key",
-    "track_id",
-    "segment",
-    "offset_s",
-    "variant",
-    "genres_all",
-    "artist_id",
-    "album_id",
-    "duration_s",
-    "lost_s",
-    "silent",
-    "audio_blake3",
-    "split", // the folder `split=…`, which readers show as a column
-];
+/// The folder `split=…`, which readers show as a column.
+const SPLIT_COLUMN: &str = "split";
+
+/// Longest clip that is decoded: 3 hours.
+const DURATION_S_MAX: f64 = 10_800.0;
 
 /// Steps that `catalog.subset` and `catalog.require_audio` make.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
@@ -129,7 +119,7 @@ fn columns(recipe: &Recipe, faults: &mut Faults) {
             &key,
             format!("`{name}` is not a column name; allowed: a to z, then a to z, 0 to 9 and _"),
         );
-        let free = !FIXED_COLUMNS.contains(&name.as_str()) && !shapes.contains(name);
+        let free = !ROW_COLUMNS.contains(&name.as_str()) && name != SPLIT_COLUMN && !shapes.contains(name);
         faults.unless(free, &key, format!("`{name}` is the name of a column that feature rows have already"));
         faults.unless(
             seen.insert(name),
@@ -177,6 +167,7 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
 fn audio(spec: &AudioSpec, faults: &mut Faults) {
     faults.within(Some(f64::from(spec.sample_rate_hz)), 8_000.0..=48_000.0, "audio.sample_rate_hz");
     faults.positive(spec.duration_s, "audio.duration_s");
+    faults.within(spec.duration_s.filter(|s| *s > 0.0), 0.0..=DURATION_S_MAX, "audio.duration_s");
     faults.positive(Some(spec.min_duration_s), "audio.min_duration_s");
     faults.positive(spec.segment_s, "audio.segment_s");
     faults.positive(spec.segment_hop_s, "audio.segment_hop_s");
