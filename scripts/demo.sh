@@ -10,5 +10,5 @@ dir=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../tmp/demo}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 need_toolchain
-step 'build (the first time 5 to 10 minutes)' cargo build --locked -p wavemill -p demo-audio
+step 'build (the first time 5 to 10 minutes)' build_programs
 exec "${CARGO_TARGET_DIR:-target}/debug/wavemill" demo "$dir"

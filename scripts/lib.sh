@@ -32,3 +32,9 @@ need_toolchain() {
     need cc 'install a C compiler: apt-get install build-essential, dnf install gcc make, or xcode-select --install'
     need make 'apt-get install build-essential, or dnf install make'
 }
+
+# build_programs [PACKAGES…]: the programs, for the demo as for the gate. The tests are built along, because cargo takes
+# other features of shared dependencies without them and would build DataFusion twice.
+build_programs() {
+    cargo build --locked "${@:---workspace}" --bins --tests
+}

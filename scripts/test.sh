@@ -36,7 +36,7 @@ step checks scripts/check.sh "$@"
 step 'unit tests' cargo test --locked "${packages[@]}" --lib --bins
 if $quick; then exit 0; fi
 # Cargo does not build another package's programs for a test: the whole-system tests find these beside themselves.
-step 'build programs' cargo build --locked "${packages[@]}" --bins
+step 'build programs' build_programs "${packages[@]}"
 step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*'
 step 'doc tests' cargo test --locked "${packages[@]}" --doc
 printf 'all green in %d s\n' "$SECONDS"

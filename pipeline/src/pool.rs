@@ -299,7 +299,9 @@ impl<'a> Worker<'a> {
         let extension = Path::new(key).extension().and_then(|e| e.to_str()).unwrap_or_default();
         state.decoder.decode(extension, bytes, &mut self.pcm)?;
         let decoded = add_time(&counters.times.decode, start);
-        let segments = state.extractor.segments(self.pcm.samples.len(), key, &self.work.todo[todo].shard.split)?;
+        let split = &self.work.todo[todo].shard.split;
+        let segments = state.extractor.segments(self.pcm.samples.len(), key, split);
+        let segments = segments.map_err(|none| none.of_clip(&self.pcm))?;
         permit.decoded(segments.iter().map(|s| plan.row_bytes(s.len)).sum());
         let audio = Arc::new(AudioFacts {
             duration_s: self.pcm.duration_s,
@@ -307,7 +309,8 @@ impl<'a> Worker<'a> {
             audio_blake3: self.pcm.audio_blake3.clone(),
             permit: Some(permit),
         });
-        let rows = state.extractor.rows((row, key), &mut self.pcm, &segments, &audio)?;
+        let rows = state.extractor.rows((row, key), &mut self.pcm, &segments, &audio);
+        let rows = rows.map_err(|none| none.of_clip(&self.pcm))?;
         add_time(&counters.times.features, decoded);
         Ok(rows)
     }

@@ -102,6 +102,9 @@ fn is_no_space(error: &io::Error) -> bool {
 /// Writing is what the user may not do: a store without permission is a read-only one.
 fn store_is_closed(error: &Error) -> bool {
     let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return error.io().is_some_and(denied);
+    }
     match error.downcast_ref::<RunError>() {
         Some(RunError::Store(error)) => error.io().is_some_and(denied),
         Some(RunError::Shard(error)) => error.io().is_some_and(denied),

@@ -185,14 +185,12 @@ fn summary(report: &Report, elapsed: Duration) -> String {
         return format!("nothing to do: version {} holds just this ({} clips)\n", report.version, counts.clips_written);
     }
     let mut text = format!("version {} committed in {}\n", report.version, HumanDuration(elapsed));
-    let dropped: Vec<String> = counts.rows_dropped.iter().map(|d| format!("{} {}", d.rows, d.step)).collect();
+    let steps: Vec<String> = counts.rows_dropped.iter().map(|d| format!("{} {}", d.rows, d.step)).collect();
+    let steps = if steps.is_empty() { String::new() } else { format!(" ({})", steps.join(", ")) };
+    let dropped: u64 = counts.rows_dropped.iter().map(|d| d.rows).sum();
     text += &format!(
-        "  rows read {} = kept {} + dropped {} ({}) + rejected {}\n",
-        counts.rows_read,
-        counts.rows_kept,
-        counts.rows_dropped.iter().map(|d| d.rows).sum::<u64>(),
-        dropped.join(", "),
-        counts.rows_rejected
+        "  rows read {} = kept {} + dropped {dropped}{steps} + rejected {}\n",
+        counts.rows_read, counts.rows_kept, counts.rows_rejected
     );
     text += &format!(
         "  clips planned {} = written {} + rejected {}; {} feature rows\n",

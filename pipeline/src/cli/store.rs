@@ -45,10 +45,10 @@ impl InfoCommand {
     /// [`crate::store::StoreError`], or an unknown feature.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
-        let (version, manifest) = store.manifest(self.version)?;
         if self.files {
-            return self.print_files(&manifest);
+            return self.print_files(&store.readable(self.version)?.1);
         }
+        let (version, manifest) = store.manifest(self.version)?;
         if self.json {
             write!(stdout(), "{}", manifest.to_json()?)?;
         } else {
@@ -179,7 +179,9 @@ impl GcCommand {
         if self.keep == 0 {
             return Err(Usage("--keep 0: at least 1; to drop everything, remove the folder".to_owned()).into());
         }
-        let store = Store::open(&self.store)?;
+        // A store whose first run was stopped has no version, and yet something to give back.
+        let store = Store::at(&self.store);
+        let store = if store.begun_any()? { store } else { Store::open(&self.store)? };
         let _lock = if self.dry_run { None } else { Some(store.lock()?) };
         let collected = store.collect(self.keep, self.dry_run)?;
         if self.json {

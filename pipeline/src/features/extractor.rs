@@ -28,6 +28,21 @@ pub enum NoRows {
     Error(FeatureError),
 }
 
+impl NoRows {
+    /// With what decoding told: a clip that is too short because of damage is `damaged`.
+    #[must_use]
+    pub fn of_clip(mut self, pcm: &Pcm) -> Self {
+        if let Self::Reject(reject) = &mut self {
+            reject.decoded_s = Some(pcm.duration_s);
+            if pcm.lost_s > 0.0 && reject.reason == Reason::TooShort {
+                reject.reason = Reason::Damaged;
+                reject.detail = format!("{}; {:.3} s are lost to damage", reject.detail, pcm.lost_s);
+            }
+        }
+        self
+    }
+}
+
 impl Extractor {
     pub(super) fn new(plan: FeaturePlan) -> Result<Self, FeatureError> {
         let args: Vec<FeatureArgs> = plan.features.iter().map(|f| f.args.clone()).collect();
@@ -42,7 +57,8 @@ impl Extractor {
     pub fn segments(&self, n_samples: usize, clip_key: &str, split: &str) -> Result<Vec<Segment>, NoRows> {
         let mut segments = segments(&self.plan.audio, n_samples);
         if segments.is_empty() {
-            return Err(too_short(format!("{n_samples} samples are too few for one segment")));
+            let seconds = n_samples as f64 / f64::from(self.plan.audio.sample_rate_hz);
+            return Err(too_short(format!("{seconds:.3} s are too few for one segment")));
         }
         if self.plan.split.rule == SplitRule::Segment {
             segments.retain(|s| segment_side(&self.plan.split, clip_key, s.number) == split);

@@ -13,7 +13,7 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::keys::{is_clip_name, root_len};
 use super::retry::with_retries;
-use super::{AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, too_large};
+use super::{AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, too_large};
 
 /// A folder of clips.
 pub(super) struct FolderSource {
@@ -60,7 +60,7 @@ impl Source for FolderSource {
             return Err(ReadFailure::Reject(Reject::new(Stage::Read, *reason, *detail)));
         }
         if !self.index.contains_key(clip_key) {
-            return Err(missing("no such file below the audio root"));
+            return Err(absent(clip_key, "no such file below the audio root"));
         }
         let path = self.root.join(clip_key);
         with_retries(|| read_file(&path, buffer)).map_err(|error| match error.kind() {

@@ -162,3 +162,11 @@ fn is_zip(path: &Path) -> Result<bool, SourceError> {
     read.map_err(|source| SourceError::Open { path: path.to_owned(), source })?;
     Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
 }
+
+/// A clip that is not in the index: one that the metadata looks for elsewhere, or one that is not there.
+fn absent(clip_key: &str, detail: &str) -> ReadFailure {
+    let leaves = clip_key.starts_with('/') || clip_key.split('/').any(|part| part == "..");
+    let (reason, detail) =
+        if leaves { (Reason::OutsideRoot, "the path leaves the audio root") } else { (Reason::MissingFile, detail) };
+    ReadFailure::Reject(Reject::new(Stage::Read, reason, detail))
+}

@@ -10,7 +10,7 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 use super::archive::{Archive, Entry};
 use super::keys::{is_clip_name, root_len};
 use super::retry::with_retries;
-use super::{AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, too_large};
+use super::{AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, too_large};
 
 /// A zip of clips.
 pub(super) struct ZipSource {
@@ -57,7 +57,7 @@ impl Source for ZipSource {
         buffer.clear();
         let reject = |reason, detail: &str| ReadFailure::Reject(Reject::new(Stage::Read, reason, detail));
         let Some(&position) = self.positions.get(clip_key) else {
-            return Err(reject(Reason::MissingFile, "no such entry in the zip"));
+            return Err(absent(clip_key, "no such entry in the zip"));
         };
         let entry = &self.archive.entries[position];
         if entry.encrypted {

@@ -74,7 +74,15 @@ impl Store {
         Ok(plans)
     }
 
-    /// Forgets an unfinished plan: its receipts first, so that no receipt ever names a missing file, then its data.
+    /// Whether any run has begun here.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn begun_any(&self) -> Result<bool, StoreError> {
+        Ok(!self.begun()?.is_empty())
+    }
+
+    /// Forgets a plan: its receipts first, so that no receipt ever names a missing file, then its data.
     pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
         for folder in [self.receipts_folder(plan_id), self.data(plan_id)] {
             match fs::remove_dir_all(&folder) {
