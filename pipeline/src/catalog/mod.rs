@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, TargetSpec};
+use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, SplitRule, TargetSpec};
 use wavemill_schemas::reject::Reject;
 
 use self::engine::Engine;
@@ -206,6 +206,11 @@ impl Cleaned {
         let tracks = rows::with_splits(&rows, first_target, hashes, recipe)?;
         for (table, id, prefix) in [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")] {
             catalog.tables.extend(rows::distinct(&tracks, id, prefix)?.map(|rows| (table.to_owned(), rows)));
+        }
+        let nobody = rows::artist_ids(&rows)?.is_none_or(|ids| ids.null_count() == ids.len());
+        if recipe.split.rule == SplitRule::Artist && nobody {
+            let columns = "no column artist_id, artist_name or artist tells who made a clip";
+            catalog.warnings.push(format!("split.rule = \"artist\": {columns}: each stands for itself"));
         }
         catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule)?;
         catalog.duplicates = recipe.split.group_duplicates.then(|| Duplicates::of(hashes));

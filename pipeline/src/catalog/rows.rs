@@ -80,7 +80,7 @@ pub fn with_splits(
     recipe: &Recipe,
 ) -> Result<RecordBatch, CatalogError> {
     let keys = text_column(rows, "split", "clip_key")?;
-    let artists = optional_ints(rows, "artist_id")?;
+    let artists = artist_ids(rows)?;
     let row = |index: usize| SplitRow {
         key: keys.value(index),
         class: classes.get(index).copied().flatten(),
@@ -148,7 +148,7 @@ fn with_last_columns(
 pub fn clips(tracks: &RecordBatch, labels: &[Labels], rule: SplitRule) -> Result<Vec<ClipRow>, CatalogError> {
     let keys = text_column(tracks, "plan", "clip_key")?;
     let ids = int_column(tracks, "plan", "track_id")?;
-    let artists = optional_ints(tracks, "artist_id")?;
+    let artists = artist_ids(tracks)?;
     let albums = optional_ints(tracks, "album_id")?;
     let genres = genre_lists(tracks)?;
     let sides = match rule {
@@ -170,6 +170,25 @@ pub fn clips(tracks: &RecordBatch, labels: &[Labels], rule: SplitRule) -> Result
         split: sides.value(row).to_owned(),
     };
     Ok((0..tracks.num_rows()).map(clip).collect())
+}
+
+/// Who made each row: `artist_id`, else `artist_name` or `artist`. What is no whole number is an id by its hash, so that
+/// a name, or one `unknown` among numbers, still keeps its rows together.
+///
+/// # Errors
+/// When the column cannot be read as text.
+pub fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
+    let names = ["artist_id", "artist_name", "artist"];
+    let Some(column) = names.into_iter().find_map(|name| rows.column_by_name(name)) else { return Ok(None) };
+    if column.data_type().is_integer() {
+        return Ok(Some(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone()));
+    }
+    let id = |text: &str| {
+        let whole = text.parse::<f64>().ok().filter(|n| n.fract() == 0.0 && n.abs() < 9e15).map(|n| n as i64);
+        text.parse().ok().or(whole).unwrap_or_else(|| canonical::track_id(text))
+    };
+    let text = cast(column, &DataType::Utf8View)?;
+    Ok(Some(text.as_string_view().iter().map(|artist| artist.map(id)).collect()))
 }
 
 /// `track_genres_all` or `genres_all` of each row; empty where the data set has neither.
@@ -239,4 +258,21 @@ fn typed_column(
     let is_text = matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let fits = if *data_type == DataType::Int64 { array.data_type().is_integer() } else { is_text };
     if fits { Ok(cast(array, data_type)?) } else { Err(missing()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_artist_by_name_or_number_is_one_artist() {
+        let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("A"), Some("7"), Some("A"), None, Some("7.0")]));
+        let rows = RecordBatch::try_from_iter([("artist_id", names)]).unwrap();
+        let ids = artist_ids(&rows).unwrap().unwrap();
+        assert_eq!((ids.value(0), ids.value(1), ids.value(4)), (ids.value(2), 7, 7));
+        assert!(ids.is_null(3) && ids.value(0) != 7);
+        let floats: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(3.0), None]));
+        let rows = RecordBatch::try_from_iter([("artist_id", floats)]).unwrap();
+        assert_eq!(artist_ids(&rows).unwrap().unwrap(), Int64Array::from(vec![Some(3), None]));
+    }
 }

@@ -201,6 +201,9 @@ fn summary(report: &Report, elapsed: Duration) -> String {
         text += &format!("  rejects: {}\n", reasons.join(", "));
     }
     text.extend(report.duplicates.map(|found| format!("  {}\n", duplicate_words(found))));
+    if counts.clips_written == 0 {
+        text += "  warning: no clip gave a row; `wavemill sql` shows why in the table rejects\n";
+    }
     if report.shards_reused > 0 {
         text += &format!("  {} shards were there already\n", report.shards_reused);
     }

@@ -8,6 +8,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::exit::Usage;
 use super::write_whole;
 use crate::sql::{self, Format, Interrupt, Limits, Prompt, SqlError, output};
 use crate::store::Store;
@@ -91,6 +92,12 @@ impl SqlCommand {
             }
             let out = BufWriter::new(io::stdout());
             return Ok(session.run(&query, output::sink(self.format, out).as_mut())?);
+        }
+        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let (Ok(folder), Ok(store)) = (folder.canonicalize(), self.store.canonicalize())
+            && folder.starts_with(&store)
+        {
+            return Err(Usage(format!("--out {}: not into the store itself", self.out.display())).into());
         }
         write_whole(&self.out, |file| Ok(session.run(&query, output::sink(self.format, file).as_mut())?))
     }
