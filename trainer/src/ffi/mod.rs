@@ -1,0 +1,169 @@
+//! All that is `unsafe` here: ATen's switches, libtorch_cuda's loading, host buffers lent to tensors, and the
+//! differentiable sum over ranks. Callers outside see safe functions only.
+#![allow(unsafe_code)]
+
+mod host;
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use tch::{Device, Tensor};
+
+pub use host::HostBuffer;
+
+/// What libtorch answered, in its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("libtorch: {message}")]
+pub struct TorchError {
+    message: String,
+}
+
+#[repr(C)]
+struct AtTensor {
+    _private: [u8; 0],
+}
+
+type SumInPlace = unsafe extern "C" fn(group: *const c_void, tensor: *mut AtTensor) -> c_int;
+
+unsafe extern "C" {
+    fn wavemill_set_deterministic(on: bool, message: *mut c_char, size: usize) -> c_int;
+    fn wavemill_set_tf32(on: bool, message: *mut c_char, size: usize) -> c_int;
+    fn wavemill_set_autocast_bf16(cuda: bool, on: bool, message: *mut c_char, size: usize) -> c_int;
+    fn wavemill_sum_over_ranks(
+        tensor: *const AtTensor,
+        sum: SumInPlace,
+        group: *const c_void,
+        out: *mut *mut AtTensor,
+        message: *mut c_char,
+        size: usize,
+    ) -> c_int;
+}
+
+fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), TorchError> {
+    let mut message = [0_u8; 512];
+    if call(message.as_mut_ptr().cast(), message.len()) == 0 {
+        return Ok(());
+    }
+    let text = CStr::from_bytes_until_nul(&message).map(|m| m.to_string_lossy().into_owned()).unwrap_or_default();
+    Err(TorchError { message: text.lines().next().unwrap_or("no message").to_owned() })
+}
+
+/// Only algorithms whose result does not vary from run to run; an operation without one is then an error.
+///
+/// # Errors
+/// [`TorchError`].
+pub fn set_deterministic(on: bool) -> Result<(), TorchError> {
+    // SAFETY: the buffer is valid for `size` bytes; nothing is kept.
+    checked(|message, size| unsafe { wavemill_set_deterministic(on, message, size) })
+}
+
+/// TF32 in matrix products and convolutions on CUDA; off is libtorch's f32.
+///
+/// # Errors
+/// [`TorchError`].
+pub fn set_tf32(on: bool) -> Result<(), TorchError> {
+    // SAFETY: as above.
+    checked(|message, size| unsafe { wavemill_set_tf32(on, message, size) })
+}
+
+/// Autocast to bf16 on `device` for this thread, until turned off.
+///
+/// # Errors
+/// [`TorchError`].
+pub fn set_autocast_bf16(device: Device, on: bool) -> Result<(), TorchError> {
+    // SAFETY: as above.
+    checked(|message, size| unsafe { wavemill_set_autocast_bf16(device.is_cuda(), on, message, size) })
+}
+
+/// Sums a tensor over all ranks in place.
+pub trait SumOverRanks: Sync {
+    /// `tensor` is contiguous; every rank calls with the same shape, in the same order.
+    ///
+    /// # Errors
+    /// One line for people.
+    fn sum_in_place(&self, tensor: &mut Tensor) -> Result<(), String>;
+}
+
+/// A group that lives as long as the process: the graph of autograd may outlast any scope.
+pub type Group = &'static (dyn SumOverRanks + 'static);
+
+unsafe extern "C" fn sum_in_place(group: *const c_void, tensor: *mut AtTensor) -> c_int {
+    // SAFETY: `group` is the pointer to a leaked `Group` that `sum_over_ranks` passed; `tensor` is valid for this call
+    // and `clone_from_ptr` makes a handle of its own to the same storage.
+    let (group, mut tensor) = unsafe { (*group.cast::<Group>(), Tensor::clone_from_ptr(tensor.cast())) };
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| group.sum_in_place(&mut tensor))) {
+        Ok(Ok(())) => 0,
+        Ok(Err(_)) | Err(_) => 1,
+    }
+}
+
+/// Σ over ranks of `tensor`, through which gradients flow: backward sums the gradient over ranks too.
+///
+/// # Errors
+/// [`TorchError`]: the group failed.
+pub fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<Tensor, TorchError> {
+    let mut out = std::ptr::null_mut();
+    let group: *const Group = group;
+    checked(|message, size| {
+        // SAFETY: tch's tensors are `at::Tensor`; `group` is 'static; `out` is written on success only.
+        unsafe {
+            wavemill_sum_over_ranks(tensor.as_ptr().cast(), sum_in_place, group.cast(), &raw mut out, message, size)
+        }
+    })?;
+    // SAFETY: a tensor that the shim allocated for us with `new`, which is how tch owns its own.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+/// Opens libtorch_cuda beside the libtorch that is linked. Says whether a CUDA device can be used.
+///
+/// Linkers drop a library of which no symbol is used, so that one program runs with and without CUDA; hence it is
+/// opened by name, once, before the first question for a device.
+#[must_use]
+pub fn load_cuda() -> bool {
+    static LOADED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *LOADED.get_or_init(|| {
+        // SAFETY: dlopen of a library whose initialisers only register kernels; it is never closed.
+        let handle = unsafe { libc_dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
+        !handle.is_null() && tch::Cuda::is_available()
+    })
+}
+
+const RTLD_NOW: c_int = 2;
+const RTLD_GLOBAL: c_int = 0x100;
+
+unsafe extern "C" {
+    #[link_name = "dlopen"]
+    fn libc_dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    struct Twice;
+
+    impl SumOverRanks for Twice {
+        fn sum_in_place(&self, tensor: &mut Tensor) -> Result<(), String> {
+            let _ = tensor.g_mul_scalar_(2.0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sum_over_two_equal_ranks_doubles_value_and_gradient() {
+        let group: &'static Group = Box::leak(Box::new(&Twice as Group));
+        let x = Tensor::from_slice(&[1.0_f64, -3.0]).set_requires_grad(true);
+        let total = sum_over_ranks(&x, group).expect("two equal ranks");
+        assert_eq!(Vec::<f64>::try_from(&total).expect("f64"), [2.0, -6.0]);
+        total.sum(Kind::Double).backward();
+        assert_eq!(Vec::<f64>::try_from(&x.grad()).expect("f64"), [2.0, 2.0]);
+    }
+
+    #[test]
+    fn an_operation_without_deterministic_form_is_refused_when_asked() {
+        set_deterministic(true).expect("a flag");
+        set_deterministic(false).expect("a flag");
+        set_tf32(false).expect("a flag");
+    }
+}

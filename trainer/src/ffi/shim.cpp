@@ -1,0 +1,91 @@
+// What tch does not offer: process-wide switches of ATen, and one differentiable sum over ranks.
+// Every function catches what ATen throws; `message` then holds its first line.
+
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+
+namespace {
+
+// Sums a contiguous tensor over all ranks in place; 0 on success. `group` is Rust's.
+using SumInPlace = int (*)(const void* group, at::Tensor* tensor);
+
+struct SumOverRanks : public torch::autograd::Function<SumOverRanks> {
+    static at::Tensor run(const at::Tensor& tensor, int64_t sum, int64_t group) {
+        at::Tensor total = tensor.detach().contiguous().clone();
+        if (reinterpret_cast<SumInPlace>(sum)(reinterpret_cast<const void*>(group), &total) != 0) {
+            throw std::runtime_error("the sum over ranks failed");
+        }
+        return total;
+    }
+
+    static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& tensor, int64_t sum,
+                              int64_t group) {
+        context->saved_data["sum"] = sum;
+        context->saved_data["group"] = group;
+        return run(tensor, sum, group);
+    }
+
+    // d(Σ over ranks of loss) / d(own part): every rank's gradient counts.
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                   torch::autograd::variable_list grads) {
+        int64_t sum = context->saved_data["sum"].toInt();
+        int64_t group = context->saved_data["group"].toInt();
+        return {run(grads[0], sum, group), at::Tensor(), at::Tensor()};
+    }
+};
+
+template <typename Body>
+int guarded(char* message, size_t size, Body body) {
+    try {
+        body();
+        return 0;
+    } catch (const std::exception& error) {
+        std::snprintf(message, size, "%s", error.what());
+        return 1;
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int wavemill_set_deterministic(bool on, char* message, size_t size) {
+    return guarded(message, size, [&] {
+        at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false);
+        at::globalContext().setDeterministicCuDNN(on);
+        at::globalContext().setBenchmarkCuDNN(!on);
+    });
+}
+
+int wavemill_set_tf32(bool on, char* message, size_t size) {
+    return guarded(message, size, [&] {
+        at::globalContext().setAllowTF32CuBLAS(on);
+        at::globalContext().setAllowTF32CuDNN(on);
+    });
+}
+
+int wavemill_set_autocast_bf16(bool cuda, bool on, char* message, size_t size) {
+    return guarded(message, size, [&] {
+        auto device = cuda ? at::kCUDA : at::kCPU;
+        at::autocast::set_autocast_dtype(device, at::kBFloat16);
+        at::autocast::set_autocast_enabled(device, on);
+        if (!on) at::autocast::clear_cache();
+    });
+}
+
+// `out` receives a new tensor that the caller owns.
+int wavemill_sum_over_ranks(const at::Tensor* tensor, void* sum, const void* group, at::Tensor** out, char* message,
+                            size_t size) {
+    return guarded(message, size, [&] {
+        *out = new at::Tensor(
+            SumOverRanks::apply(*tensor, reinterpret_cast<int64_t>(sum), reinterpret_cast<int64_t>(group)));
+    });
+}
+
+}  // extern "C"

@@ -1,0 +1,2 @@
+//! The `wavemill-train` command.
+fn main() {}
