@@ -12,7 +12,7 @@ packages=(--workspace)
 for option in "$@"; do
     case $option in
         --quick) quick=true ;;
-        --no-trainer) [[ ! -d trainer ]] || packages+=(--exclude wavemill-trainer) ;;
+        --no-trainer) packages+=(--exclude wavemill-trainer) ;;
         --help) usage "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "unknown option $option; see --help" >&2; exit 2 ;;
     esac

@@ -10,5 +10,6 @@ dir=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../tmp/demo}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 need_toolchain
+step 'libtorch (.libtorch)' scripts/libtorch.sh
 step 'build (the first time 5 to 10 minutes)' build_programs
 exec "${CARGO_TARGET_DIR:-target}/debug/wavemill" demo "$dir"

@@ -14,11 +14,12 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 quick=false
+trainer=true
 packages=(--workspace)
 for option in "$@"; do
     case $option in
         --quick) quick=true ;;
-        --no-trainer) [[ ! -d trainer ]] || packages+=(--exclude wavemill-trainer) ;;
+        --no-trainer) trainer=false; packages+=(--exclude wavemill-trainer) ;;
         --help) usage "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "unknown option $option; see --help" >&2; exit 2 ;;
     esac
@@ -31,6 +32,7 @@ if [[ ${WAVEMILL_PEERS:-${CI:+1}} == 1 ]]; then
     export WAVEMILL_PEERS=1 WAVEMILL_PYTHON=$PWD/.venv/bin/python
 fi
 
+if $trainer; then step 'libtorch (.libtorch)' scripts/libtorch.sh; fi
 step checks scripts/check.sh "$@"
 # Every step selects the same packages, so that cargo unifies the same features and builds each crate once.
 step 'unit tests' cargo test --locked "${packages[@]}" --lib --bins
