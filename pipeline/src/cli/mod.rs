@@ -8,6 +8,7 @@ pub mod progress;
 pub mod recipe;
 pub mod sql;
 pub mod store;
+pub mod train;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -46,6 +47,8 @@ enum Command {
     Recipe(recipe::RecipeCommand),
     Features(features::FeaturesCommand),
     Demo(demo::DemoCommand),
+    Train(train::TrainCommand),
+    Predict(train::PredictCommand),
     /// Write a shell's completion script to stdout
     #[command(
         after_help = "Example:\n  wavemill completions bash > ~/.local/share/bash-completion/completions/wavemill"
@@ -85,6 +88,8 @@ fn run(command: Command) -> Result<()> {
         Command::Recipe(command) => command.run(),
         Command::Features(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Train(command) => command.run(),
+        Command::Predict(command) => command.run(),
         Command::Completions { shell } => {
             // Into memory first: the generator panics where its reader has gone.
             let mut script = Vec::new();

@@ -1,0 +1,132 @@
+//! The command line: one file a subcommand, and what they share. Data goes to stdout, everything else to stderr.
+
+pub mod eval;
+pub mod exit;
+pub mod export;
+pub mod fit;
+pub mod models;
+pub mod predict;
+pub mod progress;
+pub mod sweep;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+use tch::Device;
+
+use crate::ffi;
+
+const AFTER_HELP: &str = "\
+Examples:
+  wavemill-train fit --store store --model cnn2d                    # train, then evaluate once on the test split
+  wavemill-train fit --store store --model crnn --split official --set optimizer.lr=3e-4
+  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-0                 # go on where it stopped
+  torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
+  wavemill-train eval runs/cnn2d-1f2e3d4c-0
+  wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out - |
+      wavemill-train predict --run runs/cnn2d-1f2e3d4c-0 -
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 store or checkpoint damaged, 4 another store or feature,
+5 no space or read-only, 130 interrupted.";
+
+/// From a feature store to an evaluated model
+#[derive(Debug, Parser)]
+#[command(name = "wavemill-train", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Fit(Box<fit::FitCommand>),
+    Eval(eval::EvalCommand),
+    Predict(predict::PredictCommand),
+    Sweep(Box<sweep::SweepCommand>),
+    Models(models::ModelsCommand),
+    Export(export::ExportCommand),
+}
+
+/// Where and how fast, but never what: these change no result of a run on one kind of device.
+#[derive(Debug, Clone, Args)]
+pub struct MachineArgs {
+    /// auto, cpu, cuda, or cuda:N (auto takes CUDA where there is a device)
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Threads of libtorch's operations [default: cores, shared by the ranks of this machine]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Threads that read and decompress rows
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub readers: u16,
+    /// Batches read ahead of the device
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub prefetch_batches: u16,
+    /// Check every shard's blake3 before the first batch
+    #[arg(long)]
+    pub verify: bool,
+}
+
+impl MachineArgs {
+    /// The device of this rank, with libtorch's threads set.
+    ///
+    /// # Errors
+    /// An unknown name, or CUDA asked for where there is none.
+    pub fn device(&self, local_rank: usize, local_ranks: usize) -> Result<Device> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.unwrap_or((cores / local_ranks.max(1)).max(1));
+        tch::set_num_threads(i32::try_from(threads)?);
+        let cuda = || match ffi::load_cuda() {
+            true => Ok(()),
+            false => bail!("no CUDA device can be used: is there a driver, and was scripts/libtorch.sh --cuda run?"),
+        };
+        match self.device.as_str() {
+            "cpu" => Ok(Device::Cpu),
+            "auto" if !ffi::load_cuda() => Ok(Device::Cpu),
+            "auto" | "cuda" => cuda().map(|()| Device::Cuda(local_rank)),
+            name => match name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+                Some(number) => cuda().map(|()| Device::Cuda(number)),
+                None => bail!(exit::Usage(format!("--device {name}: auto, cpu, cuda or cuda:N"))),
+            },
+        }
+    }
+}
+
+/// Runs the command line of this process and returns its exit code.
+#[must_use]
+pub fn main() -> u8 {
+    // tch panics with what libtorch threw: one line for people, not a trace.
+    std::panic::set_hook(Box::new(|_| {}));
+    let cli = Cli::parse();
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(cli.command)));
+    match ran {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) if exit::is_broken_pipe(&error) => 0,
+        Ok(Err(error)) => {
+            eprintln!("wavemill-train: {}", exit::words(&error));
+            exit::code(&error)
+        }
+        Err(panic) => {
+            eprintln!("wavemill-train: {}", exit::panic_words(panic.as_ref()));
+            1
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Fit(command) => command.run(),
+        Command::Eval(command) => command.run(),
+        Command::Predict(command) => command.run(),
+        Command::Sweep(command) => command.run(),
+        Command::Models(command) => command.run(),
+        Command::Export(command) => command.run(),
+    }
+}
+
+/// `runs/` below the working directory, where nothing else is said.
+#[must_use]
+pub fn default_runs() -> PathBuf {
+    PathBuf::from("runs")
+}
