@@ -1,0 +1,73 @@
+//! Errors → one line and an exit code.
+
+use std::any::Any;
+use std::io;
+
+use anyhow::Error;
+
+use crate::config::ConfigError;
+use crate::dataset::DatasetError;
+use crate::run::RunError;
+
+/// A problem with what the user typed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// The whole chain on one line; a cause that its error already says is left out.
+#[must_use]
+pub fn words(error: &Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+/// The first line of what libtorch threw through tch.
+#[must_use]
+pub fn panic_words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let line = text.unwrap_or("no message").lines().next().unwrap_or_default();
+    format!("a fault in wavemill-train, please report it with the command: {line}")
+}
+
+/// The documented exit code.
+#[must_use]
+pub fn code(error: &Error) -> u8 {
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(is_no_space)) {
+        return 5;
+    }
+    error.chain().find_map(known).unwrap_or(1)
+}
+
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<Usage>() || cause.is::<ConfigError>() {
+        return Some(2);
+    }
+    if let Some(error) = cause.downcast_ref::<DatasetError>() {
+        return Some(error.exit_code());
+    }
+    match cause.downcast_ref::<RunError>()? {
+        RunError::NoRows { .. } => Some(2),
+        RunError::OtherStore { .. } => Some(4),
+        RunError::Stopped { .. } => Some(130),
+        _ => None,
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
+}
+
+/// The reader of our output has gone (`| head`): a quiet end.
+#[must_use]
+pub fn is_broken_pipe(error: &Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,213 @@
+//! `wavemill-train fit`: one training run, on one process or many.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use wavemill_schemas::canonical;
+
+use super::exit::Usage;
+use super::{MachineArgs, progress};
+use crate::checkpoint::{self, Checkpoints};
+use crate::config::Config;
+use crate::dataset::{Dataset, Store};
+use crate::records::RunDir;
+use crate::run::{self, Job, RunError, Watch};
+use crate::strategy::{self, Collective, Fingerprint, Ranks};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill-train fit --store store --model cnn2d
+  wavemill-train fit --store store --config my.toml --set optimizer.lr=3e-4 --set augment.enabled=true
+  wavemill-train fit --store store --model crnn --target genre --target subgenre --split official
+  wavemill-train fit --store store --model cnn2d --nproc 2 --threads 1
+  torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
+  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-0
+
+Every key of the configuration, with its default: wavemill-train fit --print-config
+A run stopped by Ctrl-C or SIGTERM writes a checkpoint first and says how to go on.";
+
+/// Train a model on a store, then evaluate it once on the test split
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct FitCommand {
+    /// A feature store of `wavemill extract`
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Its version [default: the latest]
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// A configuration (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Change a value of the configuration
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// As --set model.name=…; `wavemill-train models` lists them
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// As --set data.feature=…
+    #[arg(long, value_name = "NAME")]
+    feature: Option<String>,
+    /// As --set data.targets=[…]; may be given several times; `genres_all` is multi-label
+    #[arg(long = "target", value_name = "NAME")]
+    targets: Vec<String>,
+    /// As --set data.split=…: official, stratified or artist
+    #[arg(long, value_name = "RULE")]
+    split: Option<String>,
+    /// As --set train.epochs=…
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// As --set data.batch_size=…: rows of a batch over all ranks
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// As --set seed=…
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// As --set model.init=…: weights to start from
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// As --set model.freeze=true: train the head alone
+    #[arg(long)]
+    freeze: bool,
+    /// As --set data.skip_damaged=true
+    #[arg(long)]
+    skip_damaged: bool,
+    /// Folder in which the run's own is made
+    #[arg(long, default_value = "runs", value_name = "DIR")]
+    runs: PathBuf,
+    /// Go on with a run where its last checkpoint is; its configuration counts
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init"])]
+    resume: Option<PathBuf>,
+    /// Start N processes on this machine, each a rank
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    nproc: Option<u16>,
+    /// Print the configuration that would be used, and stop
+    #[arg(long)]
+    print_config: bool,
+    /// The result as JSON on stdout
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+impl FitCommand {
+    /// Trains.
+    ///
+    /// # Errors
+    /// Usage, store, or whatever stopped the run.
+    pub fn run(&self) -> Result<u8> {
+        if self.print_config {
+            print!("{}", toml::to_string(&self.config()?)?);
+            return Ok(0);
+        }
+        if let Some(nproc) = self.nproc.filter(|_| !strategy::is_rank()) {
+            return Ok(strategy::launch(usize::from(nproc))?);
+        }
+        let ranks = Ranks::from_env()?;
+        let device = self.machine.device(ranks.local_rank, ranks.local_world_size)?;
+        let (config, recorded) = match &self.resume {
+            Some(run) => resumed(run, self.epochs)?,
+            None => (self.config()?, None),
+        };
+        let store = self.store.clone().or(recorded).ok_or_else(|| Usage("--store DIR is needed".to_owned()))?;
+        let opened = Store::open(&store, self.version)?;
+        let data = Dataset::open(&opened, &config.data, self.machine.verify)?;
+        let fingerprint = Fingerprint {
+            manifest_hash: data.manifest_hash().to_owned(),
+            config_hash: canonical::id(&config)?,
+            feature_id: data.feature_id().to_owned(),
+        };
+        let group: &'static dyn Collective = Box::leak(strategy::join(&ranks, &fingerprint)?);
+        let folder = self.folder(&config, group, &store, &data)?;
+        let job = Job {
+            config,
+            folder,
+            resume: self.resume.is_some(),
+            device,
+            readers: usize::from(self.machine.readers),
+            prefetch_batches: usize::from(self.machine.prefetch_batches),
+        };
+        let result = self.watched(&job, &data, group)?;
+        if group.rank() == 0 {
+            if self.json {
+                println!("{}", serde_json::to_string(&result)?);
+            } else {
+                print!("{result}");
+            }
+            eprintln!("the run is in {}", job.folder.display());
+        }
+        strategy::leave(group);
+        Ok(0)
+    }
+
+    /// Runs with signals caught and progress drawn.
+    fn watched(&self, job: &Job, data: &Dataset, group: &'static dyn Collective) -> Result<crate::result::RunResult> {
+        let watch = Arc::new(Watch::default());
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&watch.stop))?;
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            if group.rank() == 0 {
+                scope.spawn(|| progress::draw(&watch, &job.config, &done));
+            }
+            let result = run::fit(job, data, group, &watch);
+            done.store(true, Ordering::Relaxed);
+            Ok(result?)
+        })
+    }
+
+    /// The file, then the flags, then `--set`.
+    fn config(&self) -> Result<Config> {
+        let place = self.config.as_ref().map_or("defaults".to_owned(), |p| p.display().to_string());
+        let text = match &self.config {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+            None => String::new(),
+        };
+        let text_value = |s: &str| toml::Value::String(s.to_owned()).to_string();
+        let mut sets = Vec::new();
+        let mut set = |key: &str, value: Option<String>| sets.extend(value.map(|v| format!("{key}={v}")));
+        set("model.name", self.model.as_deref().map(text_value));
+        set("data.feature", self.feature.as_deref().map(text_value));
+        set("data.split", self.split.as_deref().map(text_value));
+        set("train.epochs", self.epochs.map(|n| n.to_string()));
+        set("data.batch_size", self.batch_size.map(|n| n.to_string()));
+        set("seed", self.seed.map(|n| n.to_string()));
+        set("model.init", self.init.as_ref().map(|p| text_value(&p.to_string_lossy())));
+        set("model.freeze", self.freeze.then(|| "true".to_owned()));
+        set("data.skip_damaged", self.skip_damaged.then(|| "true".to_owned()));
+        if !self.targets.is_empty() {
+            set("data.targets", Some(toml::Value::from(self.targets.clone()).to_string()));
+        }
+        sets.extend(self.sets.iter().cloned());
+        Ok(Config::parse(&text, &place, &sets)?)
+    }
+
+    /// The run's folder: rank 0 makes it and tells the others.
+    fn folder(&self, config: &Config, group: &dyn Collective, store: &Path, data: &Dataset) -> Result<PathBuf> {
+        if let Some(run) = &self.resume {
+            return Ok(run.clone());
+        }
+        let mut name = Vec::new();
+        if group.rank() == 0 {
+            let made = RunDir::create(&self.runs, config)?;
+            made.write_input(store, data)?;
+            name = made.path().to_string_lossy().into_owned().into_bytes();
+        }
+        let names = group.gather(&name)?;
+        Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
+    }
+}
+
+/// Configuration of a run, and the store that it was started on. More epochs may be asked for.
+fn resumed(run: &Path, epochs: Option<u64>) -> Result<(Config, Option<PathBuf>)> {
+    let checkpoints = Checkpoints::existing(run.join("checkpoints"))?;
+    let mut config = checkpoint::read_state(&checkpoints.last()?)?.config;
+    config.train.epochs = epochs.unwrap_or(config.train.epochs);
+    Ok((config, RunDir::store_of(run)))
+}

@@ -1,0 +1,195 @@
+//! Many runs of one store: every combination, or draws, of some keys of the configuration.
+//!
+//! Trials are compared on validation alone. The best one is then trained no further, and meets the test split once.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, ConfigError, Metric};
+use crate::rng::{Rng, mix};
+
+/// How trials are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Every combination of the values, in order of the keys.
+    #[default]
+    Grid,
+    /// `trials` draws, each key by itself.
+    Random,
+}
+
+/// The values of one key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Values {
+    /// These.
+    Choice(Vec<toml::Value>),
+    /// Between two bounds; for random sweeps.
+    Range {
+        /// Lower bound.
+        min: f64,
+        /// Upper bound.
+        max: f64,
+        /// Whether the logarithm is uniform.
+        #[serde(default)]
+        log: bool,
+    },
+}
+
+/// A sweep file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    /// Grid or random.
+    #[serde(default)]
+    pub method: Method,
+    /// Draws of a random sweep.
+    #[serde(default = "ten")]
+    pub trials: usize,
+    /// Of the draws.
+    #[serde(default)]
+    pub seed: u64,
+    /// Epochs after which a trial whose best value is worse than the median of the others at that epoch ends; absent:
+    /// none ends early.
+    #[serde(default)]
+    pub median_stopping_after: Option<u64>,
+    /// Values by key of the configuration, such as `optimizer.lr`.
+    pub parameters: BTreeMap<String, Values>,
+}
+
+fn ten() -> usize {
+    10
+}
+
+impl Sweep {
+    /// Reads a sweep file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key.
+    pub fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
+        let sweep: Self = toml::from_str(text)
+            .map_err(|e| ConfigError::Parse { place: place.to_owned(), message: e.message().to_owned() })?;
+        let range = sweep.parameters.iter().find(|(_, v)| matches!(v, Values::Range { .. }));
+        if let (Method::Grid, Some((key, _))) = (sweep.method, range) {
+            let message = format!("parameters.\"{key}\" is a range: a grid wants a list; or set method = \"random\"");
+            return Err(ConfigError::Parse { place: place.to_owned(), message });
+        }
+        let empty = sweep.parameters.iter().find(|(_, v)| matches!(v, Values::Choice(c) if c.is_empty()));
+        if let Some((key, _)) = empty {
+            let message = format!("parameters.\"{key}\" has no values");
+            return Err(ConfigError::Parse { place: place.to_owned(), message });
+        }
+        Ok(sweep)
+    }
+
+    /// The `--set` words of each trial, in order.
+    #[must_use]
+    pub fn trials(&self) -> Vec<Vec<String>> {
+        match self.method {
+            Method::Grid => self.grid(),
+            Method::Random => (0..self.trials).map(|trial| self.draw(trial as u64)).collect(),
+        }
+    }
+
+    fn grid(&self) -> Vec<Vec<String>> {
+        let mut trials = vec![Vec::new()];
+        for (key, values) in &self.parameters {
+            let Values::Choice(choices) = values else { continue };
+            let with = |trial: &Vec<String>, value| trial.iter().cloned().chain([format!("{key}={value}")]).collect();
+            trials = trials.iter().flat_map(|trial| choices.iter().map(move |value| with(trial, value))).collect();
+        }
+        trials
+    }
+
+    fn draw(&self, trial: u64) -> Vec<String> {
+        let mut rng = Rng::new(mix("sweep", &[self.seed, trial]));
+        let value = |values: &Values, rng: &mut Rng| match values {
+            Values::Choice(choices) => choices[rng.below(choices.len() as u64) as usize].to_string(),
+            Values::Range { min, max, log: false } => format!("{:?}", rng.uniform_in(*min, *max)),
+            Values::Range { min, max, log: true } => format!("{:?}", rng.uniform_in(min.ln(), max.ln()).exp()),
+        };
+        self.parameters.iter().map(|(key, values)| format!("{key}={}", value(values, &mut rng))).collect()
+    }
+}
+
+/// Validation values of the trials so far, by epoch: which of them should end early.
+#[derive(Clone, Debug, Default)]
+pub struct Medians {
+    trials: Vec<Vec<f64>>,
+}
+
+impl Medians {
+    /// Adds a trial that has ended: its value after each epoch.
+    pub fn add(&mut self, values: Vec<f64>) {
+        self.trials.push(values);
+    }
+
+    /// Whether a trial with these values should end: its best is worse than the median of the others' means up to this
+    /// epoch. Source: Golovin et al., "Google Vizier" (2017), median stopping.
+    #[must_use]
+    pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
+        let epoch = values.len();
+        let better = |a: f64, b: f64| if metric == Metric::Loss { a < b } else { a > b };
+        let mut means: Vec<f64> = self.trials.iter().filter(|t| t.len() >= epoch && epoch > 0).map(|t| t[..epoch].iter().sum::<f64>() / epoch as f64).collect();
+        if (epoch as u64) < after || means.len() < 2 {
+            return false;
+        }
+        means.sort_by(f64::total_cmp);
+        let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
+        let best = values.iter().copied().reduce(|a, b| if better(b, a) { b } else { a });
+        best.is_some_and(|best| better(median, best))
+    }
+}
+
+/// A trial's configuration: the base with its words applied.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn config_of(base: &Config, words: &[String], place: &str) -> Result<Config, ConfigError> {
+    let fail = |message: String| ConfigError::Parse { place: place.to_owned(), message };
+    Config::parse(&toml::to_string(base).map_err(|e| fail(e.to_string()))?, place, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_every_combination() {
+        let text = "[parameters]\n\"optimizer.lr\" = [0.1, 0.01]\n\"model.name\" = [\"a\", \"b\", \"c\"]";
+        let trials = Sweep::parse(text, "s.toml").expect("valid").trials();
+        assert_eq!(trials.len(), 6);
+        assert_eq!(trials[0], ["model.name=\"a\"", "optimizer.lr=0.1"]);
+        assert_eq!(trials[5], ["model.name=\"c\"", "optimizer.lr=0.01"]);
+    }
+
+    #[test]
+    fn draws_stay_in_their_range_and_repeat() {
+        let text = "method = \"random\"\ntrials = 50\n[parameters]\n\"optimizer.lr\" = { min = 1e-4, max = 1e-2, log = true }";
+        let sweep = Sweep::parse(text, "s.toml").expect("valid");
+        let trials = sweep.trials();
+        assert_eq!(trials, sweep.trials());
+        let values: Vec<f64> = trials.iter().map(|t| t[0].split_once('=').expect("key").1.parse().expect("f64")).collect();
+        assert!(values.iter().all(|v| (1e-4..1e-2).contains(v)));
+        assert!(values.iter().filter(|v| **v < 1e-3).count().abs_diff(25) < 15, "{values:?}");
+    }
+
+    #[test]
+    fn a_range_in_a_grid_is_refused_by_key() {
+        let text = "[parameters]\n\"optimizer.lr\" = { min = 1.0, max = 2.0 }";
+        assert!(Sweep::parse(text, "s.toml").expect_err("a range").to_string().contains("optimizer.lr"));
+    }
+
+    #[test]
+    fn a_trial_worse_than_the_median_ends() {
+        let mut medians = Medians::default();
+        medians.add(vec![1.0, 0.5, 0.4]);
+        assert!(!medians.should_end(&[9.0, 9.0], Metric::Loss, 1), "one other trial is no median");
+        medians.add(vec![1.2, 0.7, 0.6]);
+        assert!(medians.should_end(&[2.0, 1.9], Metric::Loss, 1));
+        assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
+        assert!(!medians.should_end(&[2.0, 1.9], Metric::Loss, 3), "not before its epoch");
+    }
+}
