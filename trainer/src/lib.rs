@@ -6,5 +6,7 @@
 pub mod config;
 pub mod ffi;
 pub mod models;
+pub mod optim;
 pub mod rng;
+pub mod schedule;
 pub mod strategy;
