@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Compare the trainer's numbers with PyTorch's own.
+
+usage: training.py optim [--trajectory FILE]
+needs: pip install torch==2.11.0
+
+optim: fifty steps of small nets (optimisers, clipping, schedules, losses), from the trainer's example `trajectory`,
+which is built and run unless FILE has its output. Every learning rate, loss, norm and final weight must agree to 1e-6.
+Prints the largest difference of each trajectory; exit code 1 beyond the bound.
+"""
+import argparse, json, math, pathlib, subprocess, sys, tempfile
+import torch
+from torch.nn import functional
+from torch.optim import lr_scheduler
+
+BOUND = 1e-6
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+def run_example():
+    """The document that the trainer's example writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder) / "trajectory.json"
+        command = ["cargo", "run", "--quiet", "-p", "wavemill-trainer", "--example", "trajectory", "--", "--out", out]
+        subprocess.run([str(word) for word in command], check=True)
+        return json.loads(out.read_text())
+
+
+def largest(differences):
+    """The largest, or NaN if any is: Python's max would pass over it."""
+    differences = list(differences)
+    return math.nan if any(map(math.isnan, differences)) else max(differences)
+
+
+def tensor(value, dtype):
+    return torch.tensor(value["values"], dtype=torch.float64).reshape(value["shape"]).to(dtype)
+
+
+def make_optimizer(settings, variables):
+    common = {"lr": settings["lr"], "weight_decay": settings["weight_decay"]}
+    if settings["name"] == "sgd":
+        own = {"momentum": settings["momentum"], "nesterov": settings["nesterov"]}
+    else:
+        own = {"betas": settings["betas"], "eps": settings["eps"]}
+    return OPTIMIZERS[settings["name"]](variables, **common, **own)
+
+
+def make_schedules(settings, optimizer, steps):
+    """Schedulers called after each step, after each epoch, and after each epoch with its validation."""
+    by_step, by_epoch, by_validation = [], [], []
+    if settings["cosine"]:
+        warmup = settings["cosine"]["warmup_steps"]
+        parts = [
+            lr_scheduler.LambdaLR(optimizer, lambda step: step / warmup),
+            lr_scheduler.CosineAnnealingLR(optimizer, steps - warmup),
+        ]
+        by_step.append(lr_scheduler.SequentialLR(optimizer, parts, [warmup]))
+    if settings["step"]:
+        step = settings["step"]
+        by_epoch.append(lr_scheduler.StepLR(optimizer, step["every_epochs"], step["gamma"]))
+    if settings["plateau"]:
+        plateau = settings["plateau"]
+        mode = "min" if plateau["metric"] == "loss" else "max"
+        by_validation.append(lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode, factor=plateau["factor"], patience=plateau["patience"], threshold=plateau["threshold"],
+        ))
+    return by_step, by_epoch, by_validation
+
+
+class Losses:
+    """Both targets' mean loss, by torch's own loss modules where they have it."""
+
+    def __init__(self, document, settings, dtype):
+        self.smoothing = settings["label_smoothing"]
+        self.mixed = settings["mixup"] > 0
+        self.classes, self.partners = (tensor(document[k], torch.int64) for k in ("classes", "partner_classes"))
+        self.several, self.lambdas = (tensor(document[k], dtype) for k in ("several", "lambda"))
+        self.weights = tensor(document["class_weights"], dtype) if settings["class_weights"] == "balanced" else None
+
+    def one(self, genre, several):
+        criterion = torch.nn.CrossEntropyLoss(self.weights, ignore_index=-1, label_smoothing=self.smoothing)
+        rows = self.several.any(dim=1)
+        binary = functional.binary_cross_entropy_with_logits(several[rows], self.several[rows])
+        return (criterion(genre, self.classes) + binary) / 2
+
+    def two(self, genre, several):
+        """Rows and weights of both labels, each by its share; torch has no such loss."""
+        criterion = torch.nn.CrossEntropyLoss(
+            self.weights, ignore_index=-1, label_smoothing=self.smoothing, reduction="none"
+        )
+        weights = torch.ones(genre.shape[1], dtype=genre.dtype) if self.weights is None else self.weights
+        totals, of_rows = [0, 0], [0, 0]
+        for share, classes, labels in (
+            (self.lambdas, self.classes, self.several),
+            (1 - self.lambdas, self.partners, self.several.flip(0)),
+        ):
+            totals[0] += (share * criterion(genre, classes)).sum()
+            of_rows[0] += (share * torch.where(classes >= 0, weights[classes.clamp(min=0)], 0)).sum()
+            binary = functional.binary_cross_entropy_with_logits(several, labels, reduction="none").mean(dim=1)
+            totals[1] += (share * binary * labels.any(dim=1)).sum()
+            of_rows[1] += (share * labels.any(dim=1)).sum()
+        return (totals[0] / of_rows[0] + totals[1] / of_rows[1]) / 2
+
+    def __call__(self, genre, several):
+        return self.two(genre, several) if self.mixed else self.one(genre, several)
+
+
+def train(document, case):
+    """The case's steps and final weights by PyTorch, in the same form."""
+    dtype = getattr(torch, case["dtype"])
+    weights = {name: tensor(value, dtype).requires_grad_() for name, value in case["initial"].items()}
+    inputs, losses = tensor(document["inputs"], dtype), Losses(document, case["loss"], dtype)
+    optimizer = make_optimizer(case["optimizer"], list(weights.values()))
+    by_step, by_epoch, by_validation = make_schedules(case["schedule"], optimizer, len(case["steps"]))
+    linear = lambda x, name: functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    steps = []
+    for step in range(len(case["steps"])):
+        optimizer.zero_grad()
+        hidden = linear(inputs, "hidden").tanh()
+        loss = losses(linear(hidden, "genre"), linear(hidden, "several"))
+        loss.backward()
+        most, norm = case["optimizer"]["clip_norm"], None
+        if most is not None:
+            norm = torch.nn.utils.clip_grad_norm_(weights.values(), most).item()
+        steps.append({"lr": optimizer.param_groups[0]["lr"], "loss": loss.item(), "norm": norm})
+        optimizer.step()
+        for scheduler in by_step:
+            scheduler.step()
+        epoch, rest = divmod(step + 1, document["steps_per_epoch"])
+        if rest == 0:
+            validation = document["validations"][epoch - 1]
+            for scheduler in by_epoch:
+                scheduler.step()
+            for scheduler in by_validation:
+                scheduler.step(validation if scheduler.mode == "min" else 1 - validation)
+    return steps, weights
+
+
+def compare(document, case):
+    """Print the case's largest differences; return the largest of all."""
+    steps, weights = train(document, case)
+    found = {}
+    for key in ("lr", "loss", "norm"):
+        pairs = [(ours[key], theirs[key]) for ours, theirs in zip(case["steps"], steps, strict=True)]
+        if pairs[0][0] is not None:
+            found[key] = largest(abs(a - b) for a, b in pairs)
+    found["weight"] = largest(
+        (tensor(value, torch.float64) - weights[name].detach()).abs().max().item()
+        for name, value in case["final"].items()
+    )
+    print(f"{case['name']}: " + ", ".join(f"{key} {value:.1e}" for key, value in found.items()))
+    return largest(found.values())
+
+
+def optim(args):
+    document = json.loads(args.trajectory.read_text()) if args.trajectory else run_example()
+    worst = largest(compare(document, case) for case in document["trajectories"])
+    print(f"largest {worst:.1e}, bound {BOUND}")
+    return int(not worst <= BOUND)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("optim", help="optimisers, schedules and losses over fifty steps")
+    command.add_argument("--trajectory", type=pathlib.Path, help="output of the trainer's example of this name")
+    command.set_defaults(run=optim)
+    args = parser.parse_args()
+    sys.exit(args.run(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+//! Fifty training steps of small nets as numbers in JSON, which scripts/peers/training.py makes anew with PyTorch.
+//!
+//! Optimisers, clipping, schedules and losses are the trainer's own; net and data are fixed. Trains nothing of use.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde_json::{Map, Value, json};
+use tch::{Device, Kind, Tensor};
+use wavemill_trainer::config::{self, ClassWeights, Cosine, Metric, OptimizerKind, Plateau, Schedule, StepLr};
+use wavemill_trainer::loss::{Criterion, Mixed, TargetLoss, balanced_weights};
+use wavemill_trainer::mixup;
+use wavemill_trainer::optim::Optimizer;
+use wavemill_trainer::rng::Rng;
+use wavemill_trainer::schedule::{Place, Schedules, Validation};
+
+const STEPS: u64 = 50;
+const STEPS_PER_EPOCH: u64 = 5;
+const ROWS: i64 = 32;
+const INPUTS: i64 = 12;
+const HIDDEN: i64 = 20;
+const CLASSES: i64 = 5;
+/// Losses that stop getting better twice, so that a plateau's rate is cut.
+const VALIDATIONS: [f64; 10] = [1.0, 0.9, 0.91, 0.92, 0.899_95, 0.93, 0.5, 0.6, 0.7, 0.8];
+
+/// Writes the trajectories.
+#[derive(Parser)]
+struct Args {
+    /// JSON file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// What differs between trajectories.
+struct Case {
+    name: &'static str,
+    kind: Kind,
+    optimizer: config::Optimizer,
+    schedule: Schedule,
+    loss: config::Loss,
+}
+
+/// Inputs and labels, the same for every case.
+struct Data {
+    inputs: Tensor,
+    classes: Tensor,
+    partner_classes: Tensor,
+    several: Tensor,
+    class_weights: Tensor,
+    lambda: Tensor,
+}
+
+fn cases() -> Vec<Case> {
+    let optimizer = |name| config::Optimizer { name, lr: 0.01, weight_decay: 0.01, ..config::Optimizer::default() };
+    let plateau = |metric| Some(Plateau { metric, patience: 1, ..Plateau::default() });
+    let step = Some(StepLr { every_epochs: 3, gamma: 0.7 });
+    let smooth = config::Loss { label_smoothing: 0.1, ..config::Loss::default() };
+    let bare = config::Loss { class_weights: ClassWeights::None, ..config::Loss::default() };
+    let (adam, adamw, sgd) =
+        (optimizer(OptimizerKind::Adam), optimizer(OptimizerKind::Adamw), optimizer(OptimizerKind::Sgd));
+    let warm = Schedule { step: None, plateau: None, cosine: Some(Cosine { warmup_steps: 8 }) };
+    let by_loss = Schedule { step, plateau: plateau(Metric::Loss), cosine: None };
+    let by_f1 = Schedule { step: None, plateau: plateau(Metric::MacroF1), cosine: None };
+    let none = Schedule { step: None, plateau: None, cosine: None };
+    let case = |name, kind, optimizer: &config::Optimizer, schedule: &Schedule, loss: &config::Loss| Case {
+        name,
+        kind,
+        optimizer: optimizer.clone(),
+        schedule: schedule.clone(),
+        loss: loss.clone(),
+    };
+    let clipped = config::Optimizer { clip_norm: Some(0.4), ..adamw };
+    let nesterov = config::Optimizer { nesterov: true, ..sgd.clone() };
+    let plain = config::Optimizer { momentum: 0.0, weight_decay: 0.0, ..sgd.clone() };
+    let mixed = config::Loss { mixup: 0.4, ..smooth.clone() };
+    vec![
+        case("adam, step and plateau, smoothing and class weights", Kind::Double, &adam, &by_loss, &smooth),
+        case("adam in f32", Kind::Float, &adam, &by_loss, &smooth),
+        case("adamw, cosine with warm-up, clipped", Kind::Double, &clipped, &warm, &smooth),
+        case("adamw in f32", Kind::Float, &clipped, &warm, &smooth),
+        case("sgd with momentum, plateau of macro F1", Kind::Double, &sgd, &by_f1, &bare),
+        case("sgd after Nesterov", Kind::Double, &nesterov, &by_loss, &smooth),
+        case("sgd in f32", Kind::Float, &nesterov, &by_loss, &smooth),
+        case("sgd alone", Kind::Double, &plain, &none, &bare),
+        case("adam with mix-up", Kind::Double, &adam, &none, &mixed),
+    ]
+}
+
+/// Values in −1 to 1, exact in f32.
+fn random(stream: u64, shape: &[i64]) -> Tensor {
+    let mut rng = Rng::new(stream);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.uniform_in(-1.0, 1.0) as f32).collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+fn data() -> Data {
+    let labels = |stream| {
+        let mut rng = Rng::new(stream);
+        // One in six has no label.
+        let labels: Vec<i64> = (0..ROWS).map(|_| rng.below(CLASSES as u64 + 1) as i64 - 1).collect();
+        Tensor::from_slice(&labels)
+    };
+    let lambda: Vec<f32> = (0..ROWS).map(|row| mixup::lambda(1, 0, row as u64, 0.4) as f32).collect();
+    Data {
+        inputs: random(1, &[ROWS, INPUTS]),
+        classes: labels(2),
+        partner_classes: labels(3),
+        several: random(4, &[ROWS, CLASSES]).gt(0.6).to_kind(Kind::Int64),
+        class_weights: balanced_weights(&[40, 10, 5, 30, 15], Device::Cpu),
+        lambda: Tensor::from_slice(&lambda),
+    }
+}
+
+fn variables(kind: Kind) -> Vec<(String, Tensor)> {
+    let shapes: [(&str, &[i64]); 6] = [
+        ("hidden.weight", &[HIDDEN, INPUTS]),
+        ("hidden.bias", &[HIDDEN]),
+        ("genre.weight", &[CLASSES, HIDDEN]),
+        ("genre.bias", &[CLASSES]),
+        ("several.weight", &[CLASSES, HIDDEN]),
+        ("several.bias", &[CLASSES]),
+    ];
+    let variable = |(index, (name, shape)): (usize, (&str, &[i64]))| {
+        let values = random(10 + index as u64, shape) * 0.5;
+        (name.to_owned(), values.to_kind(kind).set_requires_grad(true))
+    };
+    shapes.into_iter().enumerate().map(variable).collect()
+}
+
+fn logits(variables: &[(String, Tensor)], inputs: &Tensor) -> [Tensor; 2] {
+    let [hidden, genre, several] =
+        [0, 2, 4].map(|first| move |x: &Tensor| x.linear(&variables[first].1, Some(&variables[first + 1].1)));
+    let hidden = hidden(inputs).tanh();
+    [genre(&hidden), several(&hidden)]
+}
+
+/// The two targets' mean loss.
+fn loss(case: &Case, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> Tensor {
+    let labels = [data.classes.shallow_clone(), data.several.shallow_clone()];
+    let mixed = (case.loss.mixup > 0.0).then(|| Mixed {
+        labels: vec![data.partner_classes.shallow_clone(), data.several.flip([0])],
+        lambda: data.lambda.shallow_clone(),
+    });
+    let sums = criterion.weighted_sum(logits, &labels, mixed.as_ref());
+    let weights = criterion.weight_sum(&labels, mixed.as_ref());
+    (&sums[0] / weights[0] + &sums[1] / weights[1]) / 2.0
+}
+
+fn train(case: &Case, data: &Data) -> Value {
+    let variables = variables(case.kind);
+    let initial = values(&variables);
+    let shared = variables.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    let mut optimizer = Optimizer::new(&case.optimizer, shared);
+    let mut schedules = Schedules::new(&case.schedule, case.optimizer.lr);
+    let class_weights = (case.loss.class_weights == ClassWeights::Balanced).then(|| data.class_weights.shallow_clone());
+    let targets =
+        vec![TargetLoss { class_weights, multi_label: false }, TargetLoss { class_weights: None, multi_label: true }];
+    let criterion = Criterion::new(&case.loss, targets);
+    let inputs = data.inputs.to_kind(case.kind);
+    let mut steps = Vec::new();
+    for step in 0..STEPS {
+        let epoch = step / STEPS_PER_EPOCH;
+        let lr = schedules.lr(Place { step, steps_total: STEPS, epoch });
+        optimizer.zero_grad();
+        let loss = loss(case, &criterion, data, &logits(&variables, &inputs));
+        loss.backward();
+        let norm = case.optimizer.clip_norm.map(|max| optimizer.clip_norm(max).double_value(&[]));
+        optimizer.step(lr);
+        steps.push(json!({ "lr": lr, "loss": loss.double_value(&[]), "norm": norm }));
+        if (step + 1) % STEPS_PER_EPOCH == 0 {
+            let loss = VALIDATIONS[epoch as usize];
+            schedules.epoch_ended(epoch, &Validation { loss, accuracy: 1.0 - loss, macro_f1: 1.0 - loss });
+        }
+    }
+    json!({
+        "name": case.name,
+        "dtype": if case.kind == Kind::Double { "float64" } else { "float32" },
+        "optimizer": case.optimizer,
+        "schedule": case.schedule,
+        "loss": case.loss,
+        "initial": initial,
+        "steps": steps,
+        "final": values(&variables),
+    })
+}
+
+/// Every variable as `{"shape", "values"}`.
+fn values(variables: &[(String, Tensor)]) -> Value {
+    let all = variables.iter().map(|(name, tensor)| (name.clone(), value(tensor)));
+    Value::Object(all.collect::<Map<_, _>>())
+}
+
+fn value(tensor: &Tensor) -> Value {
+    let flat = tensor.detach().to_kind(Kind::Double).view(-1);
+    let values = Vec::<f64>::try_from(flat).expect("one dimension of f64");
+    json!({ "shape": tensor.size(), "values": values })
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let data = data();
+    let trajectories: Vec<Value> = cases().iter().map(|case| train(case, &data)).collect();
+    let document = json!({
+        "steps_per_epoch": STEPS_PER_EPOCH,
+        "validations": VALIDATIONS,
+        "inputs": value(&data.inputs),
+        "classes": value(&data.classes),
+        "partner_classes": value(&data.partner_classes),
+        "several": value(&data.several),
+        "class_weights": value(&data.class_weights),
+        "lambda": value(&data.lambda),
+        "trajectories": trajectories,
+    });
+    let mut file = std::fs::File::create(&args.out)?;
+    file.write_all(document.to_string().as_bytes())?;
+    Ok(())
+}

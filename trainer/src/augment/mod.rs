@@ -1,0 +1,297 @@
+//! Changes of training rows, made on the device after each batch has come: a row is never seen twice alike.
+//!
+//! What happens to a row is a function of (seed, epoch, row key, operation) alone, to the bit: neither the number of
+//! ranks nor the rows beside it change it. Hence only arithmetic that rounds each element by itself is used (IEEE sums and
+//! products, integers, look-ups), no sine or logarithm, whose last bit depends on an element's place in a vector.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::config;
+use crate::rng::Rng;
+
+mod noise;
+
+/// Column of [`Draws::whole_numbers`] from which masks are.
+const FIRST_MASK: i64 = 3;
+
+/// Makes the changes of one configuration on one device.
+///
+/// In this order, each row by itself: rotation in time by up to `time_shift` of its frames either way, as `numpy.roll`;
+/// move by up to `frequency_shift_bands` up or down, zeros coming in at the edge; one factor from `amplitude`; noise on
+/// every value; masks of 0, each of 0 to the most bands or frames, anywhere in the row. 0 is silence in min-max features
+/// and the mean in normalised ones; values are not clamped.
+#[derive(Debug)]
+pub struct Augmenter {
+    settings: config::Augment,
+    seed: u64,
+    /// As [`noise::table`] makes it.
+    noise: Option<Tensor>,
+}
+
+/// Which rows of which epoch a batch holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// From 0.
+    pub epoch: u64,
+    /// [`crate::rng::row_key`] of each row.
+    pub keys: &'a [u64],
+}
+
+/// Drawn for each row on the host, then one tensor of `[n, columns]` i64.
+struct Draws<'a> {
+    settings: &'a config::Augment,
+    seed: u64,
+    epoch: u64,
+    bands: u64,
+    frames: u64,
+    key: u64,
+}
+
+impl Augmenter {
+    /// For a run's `settings` and `seed`, for features of `kind` (f32 or f64) on `device`.
+    #[must_use]
+    pub fn new(settings: &config::Augment, seed: u64, kind: Kind, device: Device) -> Self {
+        let noise = (settings.noise_std > 0.0).then(|| noise::table(settings.noise_std, kind, device));
+        Self { settings: settings.clone(), seed, noise }
+    }
+
+    /// `[n, bands, frames]` to the same shape, kind and device; the same values where augmentation is off.
+    ///
+    /// # Panics
+    /// If there are not as many keys as rows.
+    pub fn apply(&self, features: &Tensor, rows: Rows<'_>) -> Tensor {
+        if !self.settings.enabled || rows.keys.is_empty() {
+            return features.shallow_clone();
+        }
+        let (n, bands, frames) = features.size3().expect("features are [rows, bands, frames]");
+        assert_eq!(n as usize, rows.keys.len(), "a key for each row");
+        let draws = |&key: &u64| Draws {
+            settings: &self.settings,
+            seed: self.seed,
+            epoch: rows.epoch,
+            bands: bands as u64,
+            frames: frames as u64,
+            key,
+        };
+        tch::no_grad(|| {
+            let drawn: Vec<i64> = rows.keys.iter().flat_map(|key| draws(key).whole_numbers()).collect();
+            let drawn = Tensor::from_slice(&drawn).view([n, -1]).to_device(features.device());
+            let factors: Vec<f64> = rows.keys.iter().map(|key| draws(key).amplitude()).collect();
+            let factors = Tensor::from_slice(&factors).to_kind(features.kind()).to_device(features.device());
+            let mut out = moved(features, &drawn);
+            let _ = out.g_mul_(&factors.view([n, 1, 1]));
+            if let Some(table) = &self.noise {
+                let _ = out.g_add_(&noise::draw(table, &drawn.narrow(1, 2, 1), bands * frames).view_as(&out));
+            }
+            self.mask(&mut out, &drawn);
+            out
+        })
+    }
+
+    /// Columns [`FIRST_MASK`] and on of `drawn`.
+    fn mask(&self, out: &mut Tensor, drawn: &Tensor) {
+        let (_, bands, frames) = out.size3().expect("features are [rows, bands, frames]");
+        let (of_bands, of_frames) = (self.settings.frequency_masks as i64, self.settings.time_masks as i64);
+        let bounds = |first: i64, masks: i64| drawn.narrow(1, first, 2 * masks);
+        if of_bands > 0 {
+            let _ = out.masked_fill_(&inside(&bounds(FIRST_MASK, of_bands), bands).unsqueeze(2), 0.0);
+        }
+        if of_frames > 0 {
+            let _ = out.masked_fill_(&inside(&bounds(FIRST_MASK + 2 * of_bands, of_frames), frames).unsqueeze(1), 0.0);
+        }
+    }
+}
+
+impl Draws<'_> {
+    fn rng(&self, operation: &str) -> Rng {
+        Rng::for_row(self.seed, self.epoch, self.key, operation)
+    }
+
+    /// Frames rotated, bands moved, the noise's key, then start and end of each mask.
+    fn whole_numbers(&self) -> Vec<i64> {
+        let either_way = |most: u64, operation: &str| self.rng(operation).below(2 * most + 1) as i64 - most as i64;
+        let frames = (self.settings.time_shift * self.frames as f64) as u64;
+        let mut drawn = vec![
+            either_way(frames, "augment.time_shift"),
+            either_way(self.settings.frequency_shift_bands, "augment.frequency_shift"),
+            self.rng("augment.noise").next_u64() as i64,
+        ];
+        let mut masks = |count: u64, widest: u64, length: u64, operation: &str| {
+            let mut rng = self.rng(operation);
+            for _ in 0..count {
+                let width = rng.below(widest.min(length) + 1);
+                let start = rng.below(length - width + 1);
+                drawn.extend([start as i64, (start + width) as i64]);
+            }
+        };
+        let s = self.settings;
+        masks(s.frequency_masks, s.frequency_mask_bands, self.bands, "augment.frequency_mask");
+        masks(s.time_masks, s.time_mask_frames, self.frames, "augment.time_mask");
+        drawn
+    }
+
+    fn amplitude(&self) -> f64 {
+        let [low, high] = self.settings.amplitude;
+        self.rng("augment.amplitude").uniform_in(low, high)
+    }
+}
+
+/// Rotation in time and move in frequency: columns 0 and 1 of `drawn`.
+fn moved(features: &Tensor, drawn: &Tensor) -> Tensor {
+    let (n, bands, frames) = features.size3().expect("features are [rows, bands, frames]");
+    let count = |length: i64| Tensor::arange(length, (Kind::Int64, features.device()));
+    let from_frame = (count(frames).view([1, 1, frames]) - drawn.narrow(1, 0, 1).view([n, 1, 1])).remainder(frames);
+    let from_band = count(bands).view([1, bands, 1]) - drawn.narrow(1, 1, 1).view([n, 1, 1]);
+    let outside = from_band.lt(0).logical_or(&from_band.ge(bands));
+    let all = [n, bands, frames];
+    let rotated = features.gather(2, &from_frame.expand(all, false), false);
+    let mut moved = rotated.gather(1, &from_band.clamp(0, bands - 1).expand(all, false), false);
+    moved.masked_fill_(&outside, 0.0)
+}
+
+/// `[n, length]` bool: within any of the masks, whose starts and ends are `bounds` `[n, 2 · masks]`.
+fn inside(bounds: &Tensor, length: i64) -> Tensor {
+    let n = bounds.size()[0];
+    let bounds = bounds.reshape([n, -1, 2]);
+    let place = Tensor::arange(length, (Kind::Int64, bounds.device())).view([1, 1, length]);
+    let after_start = place.ge_tensor(&bounds.narrow(2, 0, 1));
+    after_start.logical_and(&place.lt_tensor(&bounds.narrow(2, 1, 1))).any_dim(1, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(change: impl Fn(&mut config::Augment)) -> config::Augment {
+        let mut none = config::Augment {
+            enabled: true,
+            frequency_masks: 0,
+            time_masks: 0,
+            amplitude: [1.0, 1.0],
+            time_shift: 0.0,
+            noise_std: 0.0,
+            frequency_shift_bands: 0,
+            ..config::Augment::default()
+        };
+        change(&mut none);
+        none
+    }
+
+    fn random(n: i64, bands: i64, frames: i64) -> Tensor {
+        Tensor::rand([n, bands, frames], (Kind::Float, Device::Cpu)) + 0.5
+    }
+
+    fn augmented(settings: &config::Augment, features: &Tensor, keys: &[u64]) -> Tensor {
+        Augmenter::new(settings, 11, Kind::Float, Device::Cpu).apply(features, Rows { epoch: 2, keys })
+    }
+
+    fn drawn(settings: &config::Augment, key: u64, bands: u64, frames: u64) -> Vec<i64> {
+        Draws { settings, seed: 11, epoch: 2, bands, frames, key }.whole_numbers()
+    }
+
+    fn equal(a: &Tensor, b: &Tensor) -> bool {
+        a.view_dtype(Kind::Int) == b.view_dtype(Kind::Int)
+    }
+
+    #[test]
+    fn a_row_alone_has_the_bits_it_has_among_others() {
+        let settings = config::Augment { enabled: true, ..config::Augment::default() };
+        for (bands, frames) in [(128, 323), (13, 37)] {
+            let (features, keys) = (random(7, bands, frames), [3, 1, 4, 1 << 63, 5, 9, 2]);
+            let together = augmented(&settings, &features, &keys);
+            for (row, key) in keys.into_iter().enumerate() {
+                let one = features.narrow(0, row as i64, 1);
+                let alone = augmented(&settings, &one, &[key]);
+                assert!(equal(&alone, &together.narrow(0, row as i64, 1)), "row {row} of {bands} x {frames}");
+                assert!(!equal(&alone, &one.contiguous()), "row {row} is as it was");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_changes_where_it_is_off_and_much_where_the_epoch_does() {
+        let features = random(2, 8, 40);
+        assert!(equal(&augmented(&config::Augment::default(), &features, &[1, 2]), &features));
+        assert!(equal(&augmented(&only(|_| ()), &features, &[1, 2]), &features));
+        let all = Augmenter::new(
+            &config::Augment { enabled: true, ..config::Augment::default() },
+            11,
+            Kind::Float,
+            Device::Cpu,
+        );
+        let of_epoch = |epoch| all.apply(&features, Rows { epoch, keys: &[1, 2] });
+        assert!(equal(&of_epoch(0), &of_epoch(0)));
+        assert!(!equal(&of_epoch(0), &of_epoch(1)));
+    }
+
+    #[test]
+    fn a_row_is_rolled_in_time_and_moved_in_bands_with_zeros() {
+        let settings = only(|a| {
+            a.time_shift = 0.15;
+            a.frequency_shift_bands = 2;
+        });
+        let mut seen = std::collections::BTreeSet::new();
+        for key in 0..200 {
+            let features = random(1, 6, 20);
+            let [frames, bands, ..] = drawn(&settings, key, 6, 20)[..] else { panic!("two and more columns") };
+            let want = features.roll([frames, bands], [2, 1]);
+            let empty = if bands > 0 { 0..bands } else { 6 + bands..6 };
+            empty.for_each(|band| drop(want.select(1, band).zero_()));
+            assert!(equal(&augmented(&settings, &features, &[key]), &want), "{frames} frames, {bands} bands");
+            seen.extend([("frames", frames), ("bands", bands)]);
+        }
+        // ±3 of 20 frames, ±2 bands: all of them come.
+        assert_eq!(seen.len(), 7 + 5, "{seen:?}");
+    }
+
+    #[test]
+    fn masks_are_zero_within_their_bounds_alone() {
+        let settings = only(|a| {
+            a.frequency_masks = 2;
+            a.time_masks = 2;
+        });
+        let mut widths = [0; 11];
+        for key in 0..300 {
+            let features = random(1, 16, 50);
+            let got = augmented(&settings, &features, &[key]);
+            let bounds = drawn(&settings, key, 16, 50).split_off(FIRST_MASK as usize);
+            for (index, pair) in bounds.chunks(2).enumerate() {
+                let (dim, length, widest) = if index < 2 { (1, 16, 10) } else { (2, 50, 20) };
+                assert!(0 <= pair[0] && pair[0] <= pair[1] && pair[1] <= length && pair[1] - pair[0] <= widest);
+                assert_eq!(got.narrow(dim, pair[0], pair[1] - pair[0]).count_nonzero(None).int64_value(&[]), 0);
+                widths[if index < 2 { (pair[1] - pair[0]) as usize } else { 0 }] += 1;
+            }
+            let masked = |dim: i64, pair: &[i64]| features.narrow(dim, pair[0], pair[1] - pair[0]).zero_();
+            bounds.chunks(2).enumerate().for_each(|(i, pair)| drop(masked(if i < 2 { 1 } else { 2 }, pair)));
+            assert!(equal(&got, &features), "key {key}: cells outside of the masks changed");
+        }
+        assert!(widths.iter().all(|&n| n > 20), "every width comes: {widths:?}");
+    }
+
+    #[test]
+    fn masks_are_at_most_as_wide_as_the_row() {
+        let settings = only(|a| {
+            a.frequency_masks = 1;
+            a.time_masks = 1;
+        });
+        let keys: Vec<u64> = (0..50).collect();
+        assert_eq!(augmented(&settings, &random(50, 3, 2), &keys).size(), [50, 3, 2]);
+    }
+
+    #[test]
+    fn operations_draw_apart_so_that_one_turned_off_moves_no_other() {
+        let all = config::Augment::default();
+        let fewer = config::Augment { time_shift: 0.0, frequency_shift_bands: 0, noise_std: 0.0, ..all.clone() };
+        let masks = |settings| drawn(settings, 5, 128, 1292).split_off(FIRST_MASK as usize);
+        assert_eq!(masks(&all), masks(&fewer));
+    }
+
+    #[test]
+    fn amplitudes_fill_their_range() {
+        let settings = only(|a| a.amplitude = [0.8, 1.2]);
+        let keys: Vec<u64> = (0..500).collect();
+        let factors = augmented(&settings, &Tensor::ones([500, 1, 1], (Kind::Float, Device::Cpu)), &keys);
+        let (low, high) = (factors.min().double_value(&[]), factors.max().double_value(&[]));
+        assert!((0.8..0.805).contains(&low) && (1.195..1.2).contains(&high), "{low} {high}");
+    }
+}

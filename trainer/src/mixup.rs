@@ -1,0 +1,100 @@
+//! Mix-up: a row becomes λ of itself and 1 − λ of a partner from the same global batch, in features and labels alike.
+//!
+//! λ and partner are functions of (seed, epoch, row key), whoever asks. Source: Zhang et al., "mixup: Beyond empirical
+//! risk minimization" (2018); λ is drawn for each row, not once a batch.
+
+use tch::Tensor;
+
+use crate::rng::Rng;
+
+/// Which row of a global batch of `rows` the row of `key` is mixed with; it may be itself.
+#[must_use]
+pub fn partner(seed: u64, epoch: u64, key: u64, rows: usize) -> usize {
+    Rng::for_row(seed, epoch, key, "mixup.partner").below(rows as u64) as usize
+}
+
+/// λ of the row of `key`, from Beta(α, α); `alpha` above 0.
+#[must_use]
+pub fn lambda(seed: u64, epoch: u64, key: u64, alpha: f64) -> f64 {
+    let mut rng = Rng::for_row(seed, epoch, key, "mixup.lambda");
+    // X / (X + Y), through logarithms: for a small α both draws may be less than the least f64.
+    let difference = log_gamma_draw(&mut rng, alpha) - log_gamma_draw(&mut rng, alpha);
+    1.0 / (1.0 + (-difference).exp())
+}
+
+/// `[n, …]` features and their partners' in the same shape: λ · own + (1 − λ) · partner, λ `[n]`.
+pub fn blend(own: &Tensor, partners: &Tensor, lambda: &Tensor) -> Tensor {
+    let mut shape = vec![1; own.dim()];
+    shape[0] = -1;
+    let lambda = lambda.to_device(own.device()).to_kind(own.kind()).view(shape.as_slice());
+    // Not lerp: its fused multiply-add rounds as an element's place in a vector has it.
+    own * &lambda + partners * (1.0 - lambda)
+}
+
+/// ln of a draw from Gamma(`shape`, 1). Source: Marsaglia and Tsang, "A simple method for generating gamma variables"
+/// (2000), with their step from `shape` + 1 for a shape below 1.
+fn log_gamma_draw(rng: &mut Rng, shape: f64) -> f64 {
+    if shape < 1.0 {
+        let larger = log_gamma_draw(rng, shape + 1.0);
+        return larger + (1.0 - rng.uniform()).ln() / shape;
+    }
+    let d = shape - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    loop {
+        let x = rng.normal();
+        let v = (1.0 + c * x).powi(3);
+        if v > 0.0 && (1.0 - rng.uniform()).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+            return (d * v).ln();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows drawn; a mean's error is then its deviation / 200.
+    const DRAWS: u64 = 40_000;
+
+    fn moments(draws: impl Iterator<Item = f64>) -> (f64, f64) {
+        let draws: Vec<f64> = draws.collect();
+        let mean = draws.iter().sum::<f64>() / draws.len() as f64;
+        (mean, draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / draws.len() as f64)
+    }
+
+    #[test]
+    fn gamma_draws_have_mean_and_variance_of_their_shape() {
+        for shape in [0.2, 1.0, 4.5] {
+            let mut rng = Rng::new(3);
+            let (mean, variance) = moments((0..DRAWS).map(|_| log_gamma_draw(&mut rng, shape).exp()));
+            assert!((mean / shape - 1.0).abs() < 0.05 && (variance / shape - 1.0).abs() < 0.1, "{mean} {variance}");
+        }
+    }
+
+    #[test]
+    fn lambdas_have_the_moments_of_beta() {
+        for alpha in [0.001, 0.2, 1.0, 8.0] {
+            let (mean, variance) = moments((0..DRAWS).map(|key| lambda(1, 2, key, alpha)));
+            // Beta(α, α): mean ½, variance 1 / (4 (2α + 1)).
+            let want = 0.25 / (2.0 * alpha + 1.0);
+            assert!((mean - 0.5).abs() < 0.013 && (variance / want - 1.0).abs() < 0.03, "{alpha}: {mean} {variance}");
+        }
+    }
+
+    #[test]
+    fn partners_are_spread_over_the_batch_and_change_with_the_epoch() {
+        let of_epoch = |epoch| (0..7000).map(|key| partner(5, epoch, key, 7)).collect::<Vec<_>>();
+        let counts = (0..7).map(|row| of_epoch(0).iter().filter(|&&p| p == row).count());
+        assert!(counts.into_iter().all(|n| (880..1120).contains(&n)));
+        assert_ne!(of_epoch(0), of_epoch(1));
+    }
+
+    #[test]
+    fn a_blend_is_the_weighted_sum_of_rows() {
+        let (own, partners) =
+            (Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0]), Tensor::from_slice(&[5.0_f32, 6.0, 7.0, 8.0]));
+        let mixed = blend(&own.view([2, 1, 2]), &partners.view([2, 1, 2]), &Tensor::from_slice(&[0.25_f64, 1.0]));
+        assert_eq!(mixed.size(), [2, 1, 2]);
+        assert_eq!(Vec::<f32>::try_from(mixed.view(-1)).expect("f32"), [4.0, 5.0, 3.0, 4.0]);
+    }
+}

@@ -1,0 +1,234 @@
+//! Adam, AdamW and SGD over named variables, with a state that can be saved: tch hides that of libtorch's own.
+//!
+//! The learning rate is given with each step ([`crate::schedule`] has it). Does not sum gradients over ranks: they are
+//! summed before [`Optimizer::clip_norm`] and [`Optimizer::step`], which then are the same on every rank.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::config::{self, OptimizerKind};
+
+#[cfg(test)]
+mod tests;
+
+/// Name of the tensor that holds how often each variable was updated: `[variables]` i64, in order of names.
+const STEPS: &str = "optimizer.steps";
+
+/// Why a saved state cannot be taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum OptimError {
+    /// The state lacks a tensor.
+    #[error("{name}: not in the saved state of the optimiser")]
+    Missing {
+        /// The tensor's name.
+        name: String,
+    },
+    /// The state has a tensor of another kind or shape.
+    #[error("{name}: {found} in the saved state, {wanted} in this run")]
+    Layout {
+        /// The tensor's name.
+        name: String,
+        /// Kind and shape saved.
+        found: String,
+        /// Kind and shape that would do.
+        wanted: String,
+    },
+    /// The state is that of another optimiser or model.
+    #[error("{name}: in the saved state, but this run's optimiser keeps none")]
+    Unexpected {
+        /// The tensor's name.
+        name: String,
+    },
+}
+
+/// A trainable variable and what the optimiser remembers of it.
+#[derive(Debug)]
+struct Variable {
+    name: String,
+    tensor: Tensor,
+    /// Updates so far; a step without a gradient is none.
+    steps: i64,
+    /// One for each of [`slots`], shaped as the variable.
+    slots: Vec<Tensor>,
+}
+
+/// An optimiser and its state, over variables that it shares with the model.
+#[derive(Debug)]
+pub struct Optimizer {
+    settings: config::Optimizer,
+    variables: Vec<Variable>,
+}
+
+/// What an optimiser keeps for each variable, by torch's names.
+fn slots(settings: &config::Optimizer) -> &'static [&'static str] {
+    match settings.name {
+        OptimizerKind::Adam | OptimizerKind::Adamw => &["exp_avg", "exp_avg_sq"],
+        OptimizerKind::Sgd if settings.momentum != 0.0 => &["momentum_buffer"],
+        OptimizerKind::Sgd => &[],
+    }
+}
+
+impl Optimizer {
+    /// A new state for `variables` (name and tensor; f32 or f64), which are sorted by name.
+    #[must_use]
+    pub fn new(settings: &config::Optimizer, variables: Vec<(String, Tensor)>) -> Self {
+        let zeros = |tensor: &Tensor| slots(settings).iter().map(|_| tensor.detach().zeros_like()).collect();
+        let mut variables: Vec<Variable> = variables
+            .into_iter()
+            .map(|(name, tensor)| Variable { slots: no_grad(|| zeros(&tensor)), name, tensor, steps: 0 })
+            .collect();
+        variables.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { settings: settings.clone(), variables }
+    }
+
+    /// Updates every variable that has a gradient, in place; the gradients stay as they are.
+    pub fn step(&mut self, lr: f64) {
+        let settings = &self.settings;
+        no_grad(|| {
+            for variable in &mut self.variables {
+                let grad = variable.tensor.grad();
+                if !grad.defined() {
+                    continue;
+                }
+                variable.steps += 1;
+                let Variable { tensor, steps, slots, .. } = variable;
+                match slots.as_mut_slice() {
+                    [mean, square] => adam(settings, lr, tensor, &grad, Moments { mean, square, steps: *steps }),
+                    [buffer] => sgd(settings, lr, tensor, &grad, Some(buffer)),
+                    _ => sgd(settings, lr, tensor, &grad, None),
+                }
+            }
+        });
+    }
+
+    /// Sets the gradients to zero where they lie.
+    pub fn zero_grad(&mut self) {
+        self.variables.iter_mut().for_each(|v| v.tensor.zero_grad());
+    }
+
+    /// Scales all gradients by one factor so that their L2 norm together is at most `max`, as `clip_grad_norm_`.
+    /// The norm before that, a scalar tensor on the variables' device: reading it waits for the device.
+    pub fn clip_norm(&mut self, max: f64) -> Tensor {
+        no_grad(|| {
+            let mut grads: Vec<Tensor> =
+                self.variables.iter().map(|v| v.tensor.grad()).filter(Tensor::defined).collect();
+            if grads.is_empty() {
+                return Tensor::from(0.0_f64);
+            }
+            let norms: Vec<Tensor> = grads.iter().map(Tensor::norm).collect();
+            let norm = Tensor::stack(&norms, 0).norm();
+            // torch's 1e-6 keeps a norm of zero from dividing.
+            let factor = (max / (&norm + 1e-6)).clamp_max(1.0);
+            for grad in &mut grads {
+                let _ = grad.g_mul_(&factor);
+            }
+            norm
+        })
+    }
+
+    /// The state, as `optimizer.<slot>.<variable>` and `optimizer.steps`. Handles to the live tensors: what must outlast
+    /// the next step is to be copied.
+    #[must_use]
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let steps: Vec<i64> = self.variables.iter().map(|v| v.steps).collect();
+        let mut state = vec![(STEPS.to_owned(), Tensor::from_slice(&steps))];
+        state.extend(self.slots().map(|(name, tensor)| (name, tensor.shallow_clone())));
+        state
+    }
+
+    /// Takes up a state of [`Self::state`]; tensors of `state` whose names are not `optimizer.…` are passed over.
+    ///
+    /// # Errors
+    /// [`OptimError`] naming the tensor; the optimiser is then unchanged.
+    pub fn load(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), OptimError> {
+        let find = |name: String, like: &Tensor| match state.get(&name) {
+            None => Err(OptimError::Missing { name }),
+            Some(found) if layout(found) == layout(like) => Ok(found),
+            Some(found) => Err(OptimError::Layout { name, found: layout(found), wanted: layout(like) }),
+        };
+        let count = self.variables.len() as i64;
+        let steps = find(STEPS.to_owned(), &Tensor::zeros([count], (Kind::Int64, Device::Cpu)))?;
+        let mut known = vec![STEPS.to_owned()];
+        let mut saved = Vec::with_capacity(self.variables.len());
+        for (name, tensor) in self.slots() {
+            saved.push(find(name.clone(), tensor)?);
+            known.push(name);
+        }
+        if let Some(name) = state.keys().find(|k| k.starts_with("optimizer.") && !known.contains(*k)) {
+            return Err(OptimError::Unexpected { name: name.clone() });
+        }
+        no_grad(|| {
+            let slots = self.variables.iter_mut().flat_map(|v| &mut v.slots);
+            slots.zip(saved).for_each(|(slot, saved)| slot.copy_(saved));
+        });
+        for (index, variable) in self.variables.iter_mut().enumerate() {
+            variable.steps = steps.int64_value(&[index as i64]);
+        }
+        Ok(())
+    }
+
+    /// Every slot with its name in a saved state.
+    fn slots(&self) -> impl Iterator<Item = (String, &Tensor)> {
+        let names = slots(&self.settings);
+        self.variables.iter().flat_map(move |v| {
+            names.iter().zip(&v.slots).map(|(slot, tensor)| (format!("optimizer.{slot}.{}", v.name), tensor))
+        })
+    }
+}
+
+fn layout(tensor: &Tensor) -> String {
+    format!("{:?} {:?}", tensor.kind(), tensor.size())
+}
+
+/// Adam's state of one variable.
+struct Moments<'a> {
+    mean: &'a mut Tensor,
+    square: &'a mut Tensor,
+    /// This update's number, from 1.
+    steps: i64,
+}
+
+/// Kingma and Ba 2015; Loshchilov and Hutter 2019. One temporary, shaped as the variable.
+fn adam(settings: &config::Optimizer, lr: f64, variable: &mut Tensor, grad: &Tensor, moments: Moments<'_>) {
+    let Moments { mean, square, steps } = moments;
+    let ([beta1, beta2], decay) = (settings.betas, settings.weight_decay);
+    let decoupled = settings.name == OptimizerKind::Adamw;
+    if decoupled && decay != 0.0 {
+        let _ = variable.g_mul_scalar_(1.0 - lr * decay);
+    }
+    let mut scratch = if decoupled || decay == 0.0 {
+        let _ = mean.lerp_(grad, 1.0 - beta1);
+        grad.square()
+    } else {
+        let mut decayed = variable.g_mul_scalar(decay);
+        let _ = decayed.g_add_(grad);
+        let _ = mean.lerp_(&decayed, 1.0 - beta1);
+        decayed.square_()
+    };
+    let _ = square.lerp_(&scratch, 1.0 - beta2);
+    let unbias = |beta: f64| 1.0 - beta.powf(steps as f64);
+    let _ = square.sqrt_out(&scratch);
+    let _ = scratch.g_div_scalar_(unbias(beta2).sqrt());
+    let _ = scratch.g_add_scalar_(settings.eps);
+    let _ = mean.div_out(&scratch, &scratch);
+    let _ = scratch.g_mul_scalar_(-lr / unbias(beta1));
+    let _ = variable.g_add_(&scratch);
+}
+
+/// Momentum as torch has it: the rate is outside of the buffer, and nothing is dampened. One temporary; two if Nesterov's.
+fn sgd(settings: &config::Optimizer, lr: f64, variable: &mut Tensor, grad: &Tensor, buffer: Option<&mut Tensor>) {
+    let mut update = variable.g_mul_scalar(settings.weight_decay);
+    let _ = update.g_add_(grad);
+    if let Some(buffer) = buffer {
+        let _ = buffer.g_mul_scalar_(settings.momentum);
+        let _ = buffer.g_add_(&update);
+        if settings.nesterov {
+            let _ = update.g_add_(&buffer.g_mul_scalar(settings.momentum));
+        } else {
+            update.copy_(buffer);
+        }
+    }
+    let _ = update.g_mul_scalar_(-lr);
+    let _ = variable.g_add_(&update);
+}
