@@ -4,19 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor, nn};
 
-use crate::augment;
+use crate::augment::{self, Augmenter};
 use crate::checkpoint::{self, CheckpointError};
-use crate::config::{Config, Precision};
+use crate::config::{ClassWeights, Config, Precision};
 use crate::dataset::{Batch, Dataset, DatasetError};
 use crate::ffi::{self, TorchError};
-use crate::loss::{Criterion, Labels};
+use crate::loss::{Criterion, Mixed, TargetLoss, balanced_weights};
+use crate::mixup;
 use crate::models::{Inputs, ModelError, Net};
 use crate::optim::{OptimError, Optimizer};
 use crate::rng::mix;
-use crate::strategy::{Buckets, Collective, RankError};
+use crate::strategy::{self, Buckets, Collective, RankError};
 
 /// Why a step, or what it needs, cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,17 @@ pub enum LearnError {
         /// Rate of the step.
         lr: f64,
     },
+    /// Batch norm over all ranks needs rows on each of them.
+    #[error(
+        "model.sync_batch_norm needs a row on every rank: the last batch has {rows} for {parts} parts; \
+         set data.drop_last=true or another data.batch_size"
+    )]
+    TooFewRows {
+        /// Of the smallest batch.
+        rows: usize,
+        /// Ranks · micro-batches.
+        parts: usize,
+    },
 }
 
 /// When in a run a step happens; random numbers of the step are a function of it.
@@ -80,9 +93,9 @@ pub struct Stepped {
 
 /// A model, its optimiser and its gradients.
 #[derive(Debug)]
-pub struct Learner<'a> {
-    config: &'a Config,
-    data: &'a Dataset,
+pub struct Learner {
+    config: Config,
+    data: Arc<Dataset>,
     ranks: &'static dyn Collective,
     device: Device,
     kind: Kind,
@@ -92,35 +105,50 @@ pub struct Learner<'a> {
     optimizer: Optimizer,
     buckets: Buckets,
     criterion: Criterion,
+    augmenter: Option<Augmenter>,
 }
 
-impl<'a> Learner<'a> {
-    /// A model with its first weights, the same on every rank.
+/// A rank's rows as tensors on the device, own ones only.
+struct Ready {
+    inputs: Inputs,
+    labels: Vec<Tensor>,
+    mixed: Option<Mixed>,
+}
+
+impl Learner {
+    /// A model with its first weights, the same on every rank: a function of the seed alone.
     ///
     /// # Errors
     /// [`LearnError`]: an architecture that does not fit the rows, a file of weights that does not fit it.
     pub fn new(
-        config: &'a Config,
-        data: &'a Dataset,
+        config: &Config,
+        data: &Arc<Dataset>,
         ranks: &'static dyn Collective,
         device: Device,
     ) -> Result<Self, LearnError> {
         ffi::set_deterministic(config.train.deterministic)?;
         ffi::set_tf32(config.train.tf32)?;
+        check_parts(config, data, ranks.world_size())?;
         let kind = if config.train.precision == Precision::F64 { Kind::Double } else { Kind::Float };
-        let (store, net) = build(config, data, ranks, device)?;
-        let trainable = sorted(store.variables()).into_iter().filter(|(_, v)| v.requires_grad()).collect::<Vec<_>>();
-        let weights = data.class_weights(config.loss.class_weights);
+        tch::manual_seed(mix("weights", &[config.seed]) as i64);
+        let store = nn::VarStore::new(device);
+        let mut root = store.root();
+        root.set_kind(kind);
+        let over = (config.model.sync_batch_norm && ranks.world_size() > 1).then(|| strategy::sum_group(ranks));
+        let net = Net::build(&config.model, &data.dims(), &root, over)?;
+        let trainable: Vec<_> = sorted(store.variables()).into_iter().filter(|(_, v)| v.requires_grad()).collect();
+        let augment = &config.augment;
         Ok(Self {
-            config,
-            data,
+            config: config.clone(),
+            data: Arc::clone(data),
             ranks,
             device,
             kind,
-            net,
             optimizer: Optimizer::new(&config.optimizer, trainable.clone()),
-            buckets: Buckets::new(&trainable),
-            criterion: Criterion::new(&config.loss, &weights, device, kind),
+            buckets: Buckets::new(&trainable, EXTRAS),
+            criterion: criterion(config, data, device),
+            augmenter: augment.enabled.then(|| Augmenter::new(augment, config.seed, kind, device)),
+            net,
             store,
         })
     }
@@ -137,21 +165,19 @@ impl<'a> Learner<'a> {
         sorted(self.store.variables())
     }
 
-    /// One optimiser step on this rank's part of a global batch.
+    /// One optimiser step on this rank's part of a global batch; `stop` is told to all ranks.
     ///
     /// # Errors
     /// [`LearnError`].
     pub fn step(&mut self, batch: &Batch, clock: Clock, stop: bool) -> Result<Stepped, LearnError> {
-        let labels = self.labels(batch, clock);
-        let mut totals = self.criterion.weight_sums(&labels);
-        self.sum_f64(&mut totals)?;
-        let mut extras = [0.0, batch.len() as f64, 0.0, f64::from(u8::from(stop))];
-        let inputs = self.training_inputs(batch, clock);
-        for (index, part) in parts(batch.len(), self.config.train.micro_batches).enumerate() {
+        let ready = self.training_rows(batch, clock)?;
+        let mut weights = self.criterion.weight_sum(&ready.labels, ready.mixed.as_ref());
+        self.sum_f64(&mut weights)?;
+        let mut extras = [0.0, batch.n_own() as f64, 0.0, f64::from(u8::from(stop))];
+        for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
             let seed = mix("dropout", &[self.config.seed, clock.step, self.ranks.rank() as u64, index as u64]);
             tch::manual_seed(seed as i64);
-            let labels: Vec<Labels> = labels.iter().map(|l| l.narrow(part)).collect();
-            let (loss, correct) = self.backward(&inputs.narrow(part), &labels, &totals)?;
+            let (loss, correct) = self.backward(&ready.narrow(part), &weights)?;
             extras[0] += loss;
             extras[2] += correct;
         }
@@ -160,32 +186,36 @@ impl<'a> Learner<'a> {
         if !loss.is_finite() {
             return Err(LearnError::Diverged { loss, step: clock.step, lr: clock.lr });
         }
-        self.optimizer.clip();
+        if let Some(max) = self.config.optimizer.clip_norm {
+            self.optimizer.clip_norm(max);
+        }
         self.optimizer.step(clock.lr);
         self.optimizer.zero_grad();
         Ok(Stepped { loss, rows: rows as u64, correct, stops: stops as u64 })
     }
 
-    /// Logits of each target for this rank's rows, as in evaluation: no dropout, running statistics.
+    /// For each target: probabilities `[n, classes]` f32 on the CPU, Σ weight·loss and Σ weight; as in evaluation, with
+    /// running statistics and without dropout or mix-up.
     ///
     /// # Errors
     /// [`LearnError`].
-    pub fn logits(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
-        let inputs = self.inputs(batch);
-        let logits = tch::no_grad(|| self.autocast(|| self.net.forward(&inputs, false)))?;
-        Ok(logits.into_iter().map(|l| l.to_kind(self.kind)).collect())
-    }
-
-    /// What is minimised.
-    #[must_use]
-    pub fn criterion(&self) -> &Criterion {
-        &self.criterion
-    }
-
-    /// The labels of a batch as the criterion wants them, without mix-up.
-    #[must_use]
-    pub fn plain_labels(&self, batch: &Batch) -> Vec<Labels> {
-        self.data.targets().iter().map(|t| Labels::plain(batch.labels(t, self.device, self.kind))).collect()
+    pub fn predict(&self, batch: &Batch) -> Result<Vec<(Tensor, [f64; 2])>, LearnError> {
+        let inputs = self.data.inputs(batch, self.device, self.kind)?;
+        let labels = self.labels(batch)?;
+        tch::no_grad(|| {
+            let logits = self.logits(&inputs, false)?;
+            let losses = self.criterion.weighted_sum(&logits, &labels, None);
+            let weights = self.criterion.weight_sum(&labels, None);
+            let one = |(index, logits): (usize, &Tensor)| {
+                let probabilities = match self.data.targets()[index].is_multi() {
+                    true => logits.f_sigmoid()?,
+                    false => logits.f_softmax(1, self.kind)?,
+                };
+                let sums = [losses[index].f_double_value(&[])?, weights[index]];
+                Ok((probabilities.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?, sums))
+            };
+            logits.iter().enumerate().map(one).collect()
+        })
     }
 
     /// Means of batch norm's running statistics over ranks, so that all evaluate one model.
@@ -212,20 +242,22 @@ impl<'a> Learner<'a> {
         let mut tensors: Vec<(String, Tensor)> =
             self.variables().into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
         tensors.extend(self.optimizer.state());
-        if self.ranks.world_size() == 1 {
+        let buffers = self.buffers();
+        if self.ranks.world_size() == 1 || buffers.is_empty() {
             return Ok(tensors);
         }
-        let buffers = self.buffers();
         let flat = Tensor::cat(&buffers.iter().map(|(_, b)| b.view(-1).to_kind(Kind::Double)).collect::<Vec<_>>(), 0);
-        let bytes: Vec<u8> = Vec::<f64>::try_from(flat.to_device(Device::Cpu))?.iter().flat_map(|x| x.to_le_bytes()).collect();
-        for (rank, bytes) in self.ranks.gather(&bytes)?.iter().enumerate().skip(1) {
+        let values = Vec::<f64>::try_from(flat.to_device(Device::Cpu))?;
+        let bytes: Vec<u8> = values.into_iter().flat_map(f64::to_le_bytes).collect();
+        for (rank, bytes) in self.ranks.gather(&bytes)?.iter().enumerate() {
             let values: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
             tensors.push((format!("rank{rank}.buffers"), Tensor::from_slice(&values)));
         }
         Ok(tensors)
     }
 
-    /// Brings back what [`Self::tensors`] gave. Buffers of other ranks count only where the world size is the same.
+    /// Brings back what [`Self::tensors`] gave; `world_size` is that of the run that wrote it. A rank's own buffers come
+    /// back where it is the same.
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] and others.
@@ -244,6 +276,14 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
+    /// Weights and buffers alone, for evaluation.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Mismatch`] and others.
+    pub fn load_model(&self, tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(), LearnError> {
+        Ok(checkpoint::copy_into(&self.variables(), tensors, "model.", path)?)
+    }
+
     fn buffers(&self) -> Vec<(String, Tensor)> {
         let is_buffer = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
         self.variables().into_iter().filter(|(name, _)| is_buffer(name)).collect()
@@ -258,81 +298,135 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
-    fn labels(&self, batch: &Batch, clock: Clock) -> Vec<Labels> {
-        let partners = (self.config.loss.mixup > 0.0).then(|| {
-            augment::mixup_weights(batch.keys(), self.config.seed, clock.epoch, self.config.loss.mixup)
-        });
-        let of = |target| match &partners {
-            Some(lambda) => Labels::mixed(
-                batch.labels(target, self.device, self.kind),
-                batch.partner_labels(target, self.device, self.kind),
-                Tensor::from_slice(lambda).to_device(self.device).to_kind(self.kind),
-            ),
-            None => Labels::plain(batch.labels(target, self.device, self.kind)),
+    /// Own rows, augmented and mixed.
+    fn training_rows(&self, batch: &Batch, clock: Clock) -> Result<Ready, LearnError> {
+        let mut inputs = self.data.inputs(batch, self.device, self.kind)?;
+        if let Some(augmenter) = &self.augmenter {
+            let rows = augment::Rows { epoch: clock.epoch, keys: batch.keys() };
+            inputs.spectrogram = augmenter.apply(&inputs.spectrogram, rows);
+        }
+        let all = self.labels(batch)?;
+        let own = Part { first: 0, rows: batch.n_own() as i64 };
+        let labels = all.iter().map(|l| own.of(l)).collect();
+        let Some(partners) = batch.partners() else {
+            return Ok(Ready { inputs, labels, mixed: None });
         };
-        self.data.targets().iter().map(of).collect()
+        let at = Tensor::from_slice(partners).to_device(self.device);
+        let draw = |&key: &u64| mixup::lambda(self.config.seed, clock.epoch, key, self.config.loss.mixup);
+        let lambda: Vec<f64> = batch.keys()[..batch.n_own()].iter().map(draw).collect();
+        let lambda = Tensor::from_slice(&lambda).to_device(self.device).to_kind(self.kind);
+        let blend = |all: &Tensor| mixup::blend(&own.of(all), &all.index_select(0, &at), &lambda);
+        let inputs = Inputs {
+            spectrogram: blend(&inputs.spectrogram),
+            metadata: inputs.metadata.as_ref().map(blend),
+            ids: inputs.ids.as_ref().map(|ids| own.of(ids)),
+        };
+        let labels_of = all.iter().map(|l| l.index_select(0, &at)).collect();
+        Ok(Ready { inputs, labels, mixed: Some(Mixed { labels: labels_of, lambda }) })
     }
 
-    fn inputs(&self, batch: &Batch) -> Inputs {
-        self.data.inputs(batch, self.device, self.kind)
-    }
-
-    /// Augmented and mixed.
-    fn training_inputs(&self, batch: &Batch, clock: Clock) -> Inputs {
-        let mut inputs = self.inputs(batch);
-        inputs
+    fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
+        let of = |(index, target): (usize, &crate::dataset::Target)| match target.is_multi() {
+            true => batch.multi_hot(index, self.device),
+            false => batch.labels(index, self.device),
+        };
+        Ok(self.data.targets().iter().enumerate().map(of).collect::<Result<_, _>>()?)
     }
 
     /// This part's share of the batch's loss, its gradients added up; and the rows whose first target was right.
-    fn backward(&self, inputs: &Inputs, labels: &[Labels], totals: &[f64]) -> Result<(f64, f64), LearnError> {
-        let logits = self.autocast(|| self.net.forward(inputs, true))?;
-        let logits: Vec<Tensor> = logits.into_iter().map(|l| l.to_kind(self.kind)).collect();
-        let loss = self.criterion.loss(&logits, labels, totals);
+    fn backward(&self, rows: &Ready, weights: &[f64]) -> Result<(f64, f64), LearnError> {
+        let logits = self.logits(&rows.inputs, true)?;
+        let sums = self.criterion.weighted_sum(&logits, &rows.labels, rows.mixed.as_ref());
+        let targets = sums.len() as f64;
+        let means = sums.into_iter().zip(weights).map(|(sum, weight)| sum / (weight.max(f64::MIN_POSITIVE) * targets));
+        let Some(loss) = means.reduce(|a, b| a + b) else { return Ok((0.0, 0.0)) };
         loss.f_backward()?;
-        Ok((loss.f_double_value(&[])?, self.criterion.correct(&logits[0], &labels[0])))
+        let correct = match self.data.targets()[0].is_multi() {
+            true => 0.0,
+            false => tch::no_grad(|| logits[0].argmax(1, false).eq_tensor(&rows.labels[0]).sum(Kind::Int64)).f_double_value(&[])?,
+        };
+        Ok((loss.f_double_value(&[])?, correct))
     }
 
-    fn autocast<T>(&self, body: impl FnOnce() -> T) -> Result<T, TorchError> {
+    fn logits(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, LearnError> {
         if self.config.train.precision != Precision::Bf16 {
-            return Ok(body());
+            return Ok(self.net.forward(inputs, train)?);
         }
         ffi::set_autocast_bf16(self.device, true)?;
-        let value = body();
+        let logits = self.net.forward(inputs, train);
         ffi::set_autocast_bf16(self.device, false)?;
-        Ok(value)
+        Ok(logits?.into_iter().map(|l| l.to_kind(self.kind)).collect())
     }
 }
 
-/// A model with its first weights, a function of the seed alone.
-///
-/// # Errors
-/// [`LearnError`].
-pub fn build(
-    config: &Config,
-    data: &Dataset,
-    ranks: &'static dyn Collective,
-    device: Device,
-) -> Result<(nn::VarStore, Net), LearnError> {
-    tch::manual_seed(mix("weights", &[config.seed]) as i64);
-    let mut store = nn::VarStore::new(device);
-    let net = Net::build(&config.model, &data.dims(), &store.root(), sync)?;
-    if config.train.precision == Precision::F64 {
-        store.double();
+/// Loss, rows, correct rows, ranks that stop: summed with the gradients.
+const EXTRAS: usize = 4;
+
+impl Ready {
+    fn narrow(&self, part: Part) -> Self {
+        Self {
+            inputs: Inputs {
+                spectrogram: part.of(&self.inputs.spectrogram),
+                metadata: self.inputs.metadata.as_ref().map(|m| part.of(m)),
+                ids: self.inputs.ids.as_ref().map(|i| part.of(i)),
+            },
+            labels: self.labels.iter().map(|l| part.of(l)).collect(),
+            mixed: self.mixed.as_ref().map(|m| Mixed {
+                labels: m.labels.iter().map(|l| part.of(l)).collect(),
+                lambda: part.of(&m.lambda),
+            }),
+        }
     }
-    Ok((store, net))
 }
 
-fn sorted(variables: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(String, Tensor)> {
-    let mut variables: Vec<(String, Tensor)> = variables.into_iter().collect();
-    variables.sort_by(|a, b| a.0.cmp(&b.0));
-    variables
+/// Rows of a micro-batch.
+#[derive(Clone, Copy)]
+struct Part {
+    first: i64,
+    rows: i64,
 }
 
-/// First row and number of rows of each micro-batch; sizes differ by at most one, and none is empty.
+impl Part {
+    fn of(self, tensor: &Tensor) -> Tensor {
+        tensor.narrow(0, self.first, self.rows)
+    }
+}
+
+/// Micro-batches of `rows` rows; sizes differ by at most one, and none is empty.
 fn parts(rows: usize, micro_batches: usize) -> impl Iterator<Item = Part> {
     let count = micro_batches.min(rows);
     (0..count).map(move |i| {
         let (first, end) = (rows * i / count, rows * (i + 1) / count);
         Part { first: first as i64, rows: (end - first) as i64 }
     })
+}
+
+fn criterion(config: &Config, data: &Dataset, device: Device) -> Criterion {
+    let weights = |target: usize| match config.loss.class_weights {
+        ClassWeights::Balanced => Some(balanced_weights(&data.class_counts(target), device)),
+        ClassWeights::None => None,
+    };
+    let of = |(index, target): (usize, &crate::dataset::Target)| TargetLoss {
+        class_weights: if target.is_multi() { None } else { weights(index) },
+        multi_label: target.is_multi(),
+    };
+    Criterion::new(&config.loss, data.targets().iter().enumerate().map(of).collect())
+}
+
+/// With batch norm over ranks every rank must come to every forward.
+fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
+    let parts = world_size * config.train.micro_batches;
+    let rows = data.rows_of(crate::dataset::Side::Training).len();
+    let last = rows % config.data.batch_size;
+    let smallest = if last == 0 || config.data.drop_last { config.data.batch_size } else { last };
+    if config.model.sync_batch_norm && world_size > 1 && smallest < parts {
+        return Err(LearnError::TooFewRows { rows: smallest, parts });
+    }
+    Ok(())
+}
+
+fn sorted(variables: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(String, Tensor)> {
+    let mut variables: Vec<(String, Tensor)> = variables.into_iter().collect();
+    variables.sort_by(|a, b| a.0.cmp(&b.0));
+    variables
 }
