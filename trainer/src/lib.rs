@@ -4,6 +4,7 @@
 //! the `wavemill` program.
 
 pub mod config;
+pub mod dataset;
 pub mod ffi;
 pub mod models;
 pub mod rng;
