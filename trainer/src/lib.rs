@@ -5,6 +5,7 @@
 
 pub mod augment;
 pub mod config;
+pub mod dataset;
 pub mod ffi;
 pub mod loss;
 pub mod mixup;

@@ -1,0 +1,324 @@
+//! Batches of one epoch, in order, made ahead by reader threads.
+//!
+//! Thread i of n makes batches i, i + n, …, and hands them over through a queue of its own, so that nothing is sorted and
+//! nothing locked between them. Host memory goes round: what a batch leaves behind, a reader fills again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::page::Scratch;
+use super::{Batch, Dataset, DatasetError, Side, order};
+use crate::ffi::HostBuffer;
+
+/// What an epoch reads, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoaderPlan {
+    /// Which rows.
+    pub side: Side,
+    /// Training order, over windows of `data.shuffle_window` row groups; else the manifest's order.
+    pub shuffle: bool,
+    /// Of the order and of partners.
+    pub seed: u64,
+    /// From 0.
+    pub epoch: u64,
+    /// Rows of a global batch.
+    pub batch_size: usize,
+    /// Whether the last batch is left out where it is smaller.
+    pub drop_last: bool,
+    /// Whether rows have partners, which are read too where they are another rank's.
+    pub mixup: bool,
+    /// Of this process.
+    pub rank: usize,
+    /// Ranks in all.
+    pub world_size: usize,
+    /// Global batch to begin with: what came before is not read.
+    pub first_batch: u64,
+    /// Threads that read.
+    pub readers: usize,
+    /// Batches that may wait ready; at least one a reader.
+    pub prefetch_batches: usize,
+    /// Whether host memory is page-locked, for a CUDA device.
+    pub pinned: bool,
+}
+
+impl Default for LoaderPlan {
+    /// All training rows once, in manifest order, in batches of 16 for one rank, by one reader, two batches ahead.
+    fn default() -> Self {
+        Self {
+            side: Side::Training,
+            shuffle: false,
+            seed: 0,
+            epoch: 0,
+            batch_size: 16,
+            drop_last: false,
+            mixup: false,
+            rank: 0,
+            world_size: 1,
+            first_batch: 0,
+            readers: 1,
+            prefetch_batches: 2,
+            pinned: false,
+        }
+    }
+}
+
+/// An epoch's batches for one rank, an iterator in their order; ends with the first error.
+///
+/// Dropped early, it stops its threads and waits for them: at most the row that each is reading.
+#[derive(Debug)]
+pub struct Loader {
+    shared: Arc<Shared>,
+    queues: Vec<Receiver<Result<Batch, DatasetError>>>,
+    threads: Vec<Option<JoinHandle<()>>>,
+    next: u64,
+    end: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dataset: Arc<Dataset>,
+    plan: LoaderPlan,
+    order: Vec<u32>,
+    stop: AtomicBool,
+    buffer_bytes: usize,
+    buffers: AtomicUsize,
+    used: Receiver<HostBuffer>,
+    pool: Sender<HostBuffer>,
+}
+
+impl Loader {
+    /// Starts the readers.
+    ///
+    /// # Errors
+    /// [`DatasetError::Thread`].
+    pub fn start(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Result<Self, DatasetError> {
+        let groups = dataset.groups(plan.side);
+        let order = if plan.shuffle {
+            order::shuffled(&groups, plan.seed, plan.epoch, dataset.shuffle_window)
+        } else {
+            order::in_order(&groups)
+        };
+        Self::over(dataset, plan, order)
+    }
+
+    fn over(dataset: &Arc<Dataset>, mut plan: LoaderPlan, order: Vec<u32>) -> Result<Self, DatasetError> {
+        plan.batch_size = plan.batch_size.max(1);
+        let end = order::n_batches(order.len(), plan.batch_size, plan.drop_last);
+        let next = plan.first_batch.min(end);
+        let readers = plan.readers.clamp(1, usize::try_from(end - next).unwrap_or(usize::MAX).max(1));
+        // A reader holds one more, finished, while its queue is full.
+        let ahead = (plan.prefetch_batches / readers).saturating_sub(1);
+        let own = plan.batch_size.min(order.len()).div_ceil(plan.world_size);
+        let rows = if plan.mixup && plan.world_size > 1 { 2 * own } else { own };
+        let (pool, used) = unbounded();
+        let shared = Arc::new(Shared {
+            dataset: Arc::clone(dataset),
+            plan,
+            order,
+            stop: AtomicBool::new(false),
+            buffer_bytes: rows.max(1) * dataset.pages.row_bytes(),
+            buffers: AtomicUsize::new(0),
+            used,
+            pool,
+        });
+        let mut loader = Self { shared, queues: Vec::new(), threads: Vec::new(), next, end };
+        for reader in 0..readers {
+            let (sender, queue) = bounded(ahead);
+            let shared = Arc::clone(&loader.shared);
+            let numbers = (next + reader as u64..end).step_by(readers);
+            let thread = std::thread::Builder::new()
+                .name(format!("reader-{reader}"))
+                .spawn(move || shared.read(numbers, &sender))
+                .map_err(|source| DatasetError::Thread { source })?;
+            loader.queues.push(queue);
+            loader.threads.push(Some(thread));
+        }
+        Ok(loader)
+    }
+
+    /// Batches of the whole epoch, those before `first_batch` included.
+    #[must_use]
+    pub fn n_batches(&self) -> u64 {
+        order::n_batches(self.shared.order.len(), self.shared.plan.batch_size, self.shared.plan.drop_last)
+    }
+
+    /// Rows that `drop_last` leaves out of this epoch.
+    #[must_use]
+    pub fn n_dropped(&self) -> usize {
+        let Shared { order, plan, .. } = &*self.shared;
+        if plan.drop_last { order.len() % plan.batch_size } else { 0 }
+    }
+
+    fn panic_of(&mut self, reader: usize) -> DatasetError {
+        let message = match self.threads[reader].take().map(JoinHandle::join) {
+            Some(Err(payload)) => payload
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| payload.downcast_ref::<&str>().map(|&text| text.to_owned()))
+                .unwrap_or_else(|| "no message".to_owned()),
+            _ => "it ended early".to_owned(),
+        };
+        DatasetError::Panic { message }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == self.end {
+            return None;
+        }
+        let reader = ((self.next - self.shared.plan.first_batch) % self.queues.len() as u64) as usize;
+        let batch = self.queues[reader].recv().unwrap_or_else(|_| Err(self.panic_of(reader)));
+        self.next += 1;
+        if batch.is_err() {
+            self.end = self.next;
+        }
+        Some(batch)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // A reader that waits to hand over wakes when its queue is gone.
+        self.queues.clear();
+        for thread in self.threads.iter_mut().filter_map(Option::take) {
+            // A panic was told where its batch was asked for, or nobody asked.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn read(&self, numbers: impl Iterator<Item = u64>, queue: &Sender<Result<Batch, DatasetError>>) {
+        let mut scratch = match Scratch::new() {
+            Ok(scratch) => scratch,
+            Err(source) => {
+                let _ = queue.send(Err(DatasetError::Thread { source }));
+                return;
+            }
+        };
+        for number in numbers {
+            let Some(batch) = self.batch(number, &mut scratch).transpose() else { return };
+            let failed = batch.is_err();
+            if queue.send(batch).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    /// Global batch `number`'s part of this rank; `None` when the loader is being dropped.
+    fn batch(&self, number: u64, scratch: &mut Scratch) -> Result<Option<Batch>, DatasetError> {
+        let plan = &self.plan;
+        let global = order::batch(&self.order, number, plan.batch_size);
+        let own = order::slice(global.len(), plan.rank, plan.world_size);
+        let mut wanted = global[own.clone()].to_vec();
+        let partners: Option<Vec<u32>> = plan.mixup.then(|| {
+            let keys: Vec<u64> = global.iter().map(|&row| self.dataset.rows.keys[row as usize]).collect();
+            let partners = order::partners(&keys, plan.seed, plan.epoch);
+            own.clone().map(|place| global[partners[place]]).collect()
+        });
+        for &partner in partners.iter().flatten() {
+            if !wanted.contains(&partner) {
+                wanted.push(partner);
+            }
+        }
+        let mut batch = Batch {
+            index: number,
+            global_rows: global.len(),
+            dataset: Arc::clone(&self.dataset),
+            rows: Vec::with_capacity(wanted.len()),
+            keys: Vec::new(),
+            n_own: 0,
+            partners: None,
+            damaged: Vec::new(),
+            buffer: None,
+            pool: self.pool.clone(),
+        };
+        if !self.fill(&mut batch, &wanted, own.len(), scratch)? {
+            return Ok(None);
+        }
+        batch.keys = batch.rows.iter().map(|&row| self.dataset.rows.keys[row as usize]).collect();
+        batch.partners = partners.map(|partners| places(&batch, &wanted, &partners));
+        Ok(Some(batch))
+    }
+
+    /// Reads `wanted` rows, of which the first `own` are the rank's own. Says whether it was let to the end.
+    fn fill(&self, batch: &mut Batch, wanted: &[u32], own: usize, scratch: &mut Scratch) -> Result<bool, DatasetError> {
+        let Dataset { rows, pages, .. } = &*self.dataset;
+        let mut buffer = self.used.try_recv().unwrap_or_else(|_| {
+            self.buffers.fetch_add(1, Ordering::Relaxed);
+            HostBuffer::new(self.buffer_bytes, self.plan.pinned)
+        });
+        let mut slots = buffer.bytes_mut().chunks_exact_mut(pages.row_bytes());
+        let mut slot = slots.next();
+        for (place, &row) in wanted.iter().enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let group = &rows.groups[rows.group_of[row as usize] as usize];
+            let bytes = slot.as_deref_mut().expect("a buffer has a slot for each row of a batch");
+            match pages.read(row, group, bytes, scratch) {
+                Ok(()) => {
+                    batch.rows.push(row);
+                    batch.n_own += usize::from(place < own);
+                    slot = slots.next();
+                }
+                Err(error) if error.is_damage() && self.dataset.skip_damaged => batch.damaged.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        batch.buffer = Some(buffer);
+        Ok(true)
+    }
+}
+
+/// Places of the partners of the own rows that could be read; a row whose partner could not is its own.
+fn places(batch: &Batch, wanted: &[u32], partners: &[u32]) -> Vec<i64> {
+    let place_of = |row: u32| batch.rows.iter().position(|&there| there == row);
+    let partner_of = |place: usize| {
+        let own = wanted.iter().position(|&row| row == batch.rows[place]);
+        own.and_then(|own| place_of(partners[own])).unwrap_or(place) as i64
+    };
+    (0..batch.n_own).map(partner_of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::super::{Data, Store};
+    use super::*;
+
+    fn dataset(folder: &std::path::Path) -> Arc<Dataset> {
+        Fixture::default().write(folder);
+        Dataset::open(Store::open(folder, None).expect("a store"), &Data::default()).expect("a dataset")
+    }
+
+    #[test]
+    fn a_panic_in_a_reader_is_an_error_and_ends_the_epoch() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dataset = dataset(folder.path());
+        let plan = LoaderPlan { batch_size: 2, readers: 2, ..LoaderPlan::default() };
+        let loader = Loader::over(&dataset, plan, vec![0, 1, 2, u32::MAX, 4, 5, 6, 7]).expect("threads");
+        let outcomes: Vec<_> = loader.map(|batch| batch.map(|b| b.index()).map_err(|e| e.to_string())).collect();
+        assert_eq!((outcomes.len(), &outcomes[0]), (2, &Ok(0)));
+        assert!(outcomes[1].as_ref().is_err_and(|e| e.contains("panicked: index out of bounds")), "{outcomes:?}");
+    }
+
+    #[test]
+    fn host_memory_goes_round_and_no_more_is_made_ahead_than_allowed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dataset = dataset(folder.path());
+        let plan = LoaderPlan { batch_size: 2, readers: 2, prefetch_batches: 4, ..LoaderPlan::default() };
+        let mut loader = Loader::start(&dataset, plan).expect("threads");
+        assert_eq!(loader.by_ref().filter(|batch| batch.as_ref().is_ok_and(|b| b.n_own() == 2)).count(), 40);
+        // Four ahead, the one in hand, and one that a reader took before that came back.
+        let buffers = loader.shared.buffers.load(Ordering::Relaxed);
+        assert!((1..=6).contains(&buffers), "{buffers}");
+    }
+}

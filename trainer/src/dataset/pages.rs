@@ -1,0 +1,194 @@
+//! Where each row's tensor lies, and how it gets from the file into its place of a batch: one copy, no Parquet reader.
+//!
+//! Uncompressed, a row is a range of the file and is read as such. Under zstd its page is read and decompressed straight
+//! into the batch. The offset index says where pages are; nothing but the asked rows' pages is read.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parquet::basic::{Compression, Encoding, Type};
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::page_index::offset_index::PageLocation;
+
+use super::DatasetError;
+use super::page::Scratch;
+use super::rows::RowGroup;
+use super::shard::{self, Shard};
+
+/// Files held open; those beyond are opened for each row, at some microseconds.
+const OPEN_FILES_MAX: usize = 512;
+
+/// Where a row's bytes are.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// In the file: of the row (uncompressed) or of its page.
+    offset: u64,
+    /// Of the row, or of the page with its header.
+    bytes: u32,
+    /// Row within the page.
+    within: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codec {
+    Plain,
+    Zstd,
+}
+
+/// Places of one file's rows.
+#[derive(Debug)]
+pub struct Located {
+    codec: Codec,
+    places: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    file: Option<File>,
+    codec: Codec,
+}
+
+/// Tensors of all rows.
+#[derive(Debug)]
+pub struct Pages {
+    column: String,
+    row_bytes: usize,
+    sources: Vec<Source>,
+    places: Vec<Place>,
+    bytes_read: AtomicU64,
+}
+
+impl Pages {
+    /// No rows yet, of a feature of `row_bytes` bytes a row.
+    #[must_use]
+    pub fn new(column: &str, row_bytes: usize) -> Self {
+        let (sources, places) = (Vec::new(), Vec::new());
+        Self { column: column.to_owned(), row_bytes, sources, places, bytes_read: AtomicU64::new(0) }
+    }
+
+    /// Bytes of a row.
+    #[must_use]
+    pub const fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Bytes of the tensor column that were read from files so far, with page headers.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Where the rows of a file lie.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`]: pages that cannot be; [`DatasetError::Column`]: a form that is not read.
+    pub fn locate(&self, shard: &Shard) -> Result<Located, DatasetError> {
+        let unread = |problem: &str| DatasetError::column(&shard.path, &self.column, problem);
+        let mut located = Located { codec: Codec::Plain, places: Vec::new() };
+        for (number, group) in shard.metadata.metadata().row_groups().iter().enumerate() {
+            let column = group.columns().iter().position(|c| c.column_path().parts() == [self.column.as_str()]);
+            let column = column.ok_or_else(|| unread("not one binary value a row"))?;
+            let chunk = group.column(column);
+            if !is_plain_fixed(chunk, self.row_bytes) {
+                return Err(unread("not plain fixed-size values"));
+            }
+            located.codec = match chunk.compression() {
+                Compression::UNCOMPRESSED => Codec::Plain,
+                Compression::ZSTD(_) => Codec::Zstd,
+                other => return Err(unread(&format!("compressed as {other}"))),
+            };
+            self.locate_group(shard, (number, column), &mut located)
+                .map_err(|problem| shard.damaged(number, problem))?;
+        }
+        Ok(located)
+    }
+
+    /// Appends the rows of a file.
+    pub fn append(&mut self, shard: Shard, located: Located) {
+        let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
+        self.sources.push(Source { path: shard.path, file, codec: located.codec });
+        self.places.extend(located.places);
+    }
+
+    /// Places of the rows of one row group. Errors: what is wrong with its offset index.
+    fn locate_group(
+        &self,
+        shard: &Shard,
+        (group, column): (usize, usize),
+        located: &mut Located,
+    ) -> Result<(), String> {
+        let metadata = shard.metadata.metadata();
+        let pages: &[PageLocation] = metadata
+            .offset_index()
+            .and_then(|index| Some(index.get(group)?.get(column)?.page_locations().as_slice()))
+            .ok_or("it has no offset index")?;
+        let n_rows = metadata.row_group(group).num_rows();
+        for (number, page) in pages.iter().enumerate() {
+            let end = pages.get(number + 1).map_or(n_rows, |next| next.first_row_index);
+            let n = u32::try_from(end - page.first_row_index).map_err(|_| "its offset index is out of order")?;
+            let (offset, bytes) = (page.offset as u64, page.compressed_page_size as u32);
+            if page.offset < 0 || page.compressed_page_size <= 0 || offset + u64::from(bytes) > shard.bytes {
+                return Err("its offset index points outside the file".to_owned());
+            }
+            match located.codec {
+                Codec::Zstd => located.places.extend((0..n).map(|within| Place { offset, bytes, within })),
+                Codec::Plain => {
+                    let row_bytes = self.row_bytes as u64;
+                    let header = u64::from(bytes).checked_sub(u64::from(n) * row_bytes).filter(|header| *header > 0);
+                    let first = offset + header.ok_or("a page is smaller than its rows")?;
+                    let row = |i| Place { offset: first + i * row_bytes, bytes: self.row_bytes as u32, within: 0 };
+                    located.places.extend((0..u64::from(n)).map(row));
+                }
+            }
+        }
+        let n_located = pages.first().map_or(0, |first| n_rows - first.first_row_index);
+        if n_located == n_rows { Ok(()) } else { Err(format!("its offset index has {n_located} of {n_rows} rows")) }
+    }
+
+    /// Reads a row into `slot`, which is [`Self::row_bytes`] long.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Io`] is the machine's fault.
+    pub fn read(&self, row: u32, group: &RowGroup, slot: &mut [u8], scratch: &mut Scratch) -> Result<(), DatasetError> {
+        let place = self.places[row as usize];
+        let source = &self.sources[group.file as usize];
+        let damaged = |problem: String| shard::damaged(&source.path, group.number as usize, problem);
+        let read = |bytes: &mut [u8]| match source.read_at(bytes, place.offset) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(damaged("the file ends within it".to_owned())),
+            other => other.map_err(DatasetError::io_at(&source.path, "read")),
+        };
+        match source.codec {
+            Codec::Plain => read(slot)?,
+            Codec::Zstd => {
+                scratch.page.resize(place.bytes as usize, 0);
+                read(&mut scratch.page)?;
+                scratch.decompress(place.within as usize, slot).map_err(damaged)?;
+            }
+        }
+        self.bytes_read.fetch_add(u64::from(place.bytes), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Source {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        match &self.file {
+            Some(file) => file.read_exact_at(bytes, offset),
+            None => File::open(&self.path)?.read_exact_at(bytes, offset),
+        }
+    }
+}
+
+/// Whether a column chunk's pages are its rows' bytes one after another.
+fn is_plain_fixed(chunk: &ColumnChunkMetaData, row_bytes: usize) -> bool {
+    let column = chunk.column_descr();
+    let is_fixed = column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY && column.type_length() == row_bytes as i32;
+    let is_required = column.max_def_level() == 0 && column.max_rep_level() == 0;
+    let is_plain = chunk.dictionary_page_offset().is_none()
+        && chunk.encodings().all(|e| matches!(e, Encoding::PLAIN | Encoding::RLE));
+    is_fixed && is_required && is_plain
+}

@@ -1,0 +1,154 @@
+//! A committed version of a feature store, read-only: its manifest, and which files hold what.
+//!
+//! A store is a local folder. Object stores come in at two places: here (list versions, read a manifest) and in
+//! `pages.rs` (read n bytes at an offset); nothing else opens files.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{RecordBatch, RecordBatchReader};
+use arrow::compute::concat_batches;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
+
+use super::DatasetError;
+
+/// One version.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+    version: u64,
+    manifest: Manifest,
+    manifest_hash: String,
+}
+
+impl Store {
+    /// The latest version, or the one asked for.
+    ///
+    /// # Errors
+    /// [`DatasetError::NoStore`], [`DatasetError::NoVersion`], [`DatasetError::Manifest`], [`DatasetError::Io`].
+    pub fn open(root: &Path, version: Option<u64>) -> Result<Self, DatasetError> {
+        let folder = root.join("_wavemill/versions");
+        let versions = versions(&folder)?;
+        let Some(latest) = versions.iter().copied().max() else {
+            return Err(DatasetError::NoStore { path: root.to_owned() });
+        };
+        let version = version.unwrap_or(latest);
+        if !versions.contains(&version) {
+            return Err(DatasetError::NoVersion { path: root.to_owned(), version, latest });
+        }
+        let path = folder.join(format!("{version:08}.json"));
+        let bytes = fs::read(&path).map_err(DatasetError::io_at(&path, "read"))?;
+        let manifest = Manifest::from_json(&String::from_utf8_lossy(&bytes))
+            .map_err(|source| DatasetError::Manifest { path, source })?;
+        let manifest_hash = blake3::hash(&bytes).to_hex().to_string();
+        Ok(Self { root: root.to_owned(), version, manifest, manifest_hash })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All that is committed.
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// blake3 of the manifest's bytes, lower-case hex: names this state of the store.
+    #[must_use]
+    pub fn manifest_hash(&self) -> &str {
+        &self.manifest_hash
+    }
+
+    /// The feature of that name; the recipe's first for `None`.
+    ///
+    /// # Errors
+    /// [`DatasetError::NotThere`] with the names that there are.
+    pub fn feature(&self, name: Option<&str>) -> Result<&FeatureEntry, DatasetError> {
+        let features = &self.manifest.features;
+        let found = features.iter().find(|f| name.is_none_or(|name| f.name == name));
+        found.ok_or_else(|| DatasetError::NotThere {
+            key: "feature",
+            found: name.unwrap_or_default().to_owned(),
+            there: features.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Where a file of the manifest lies.
+    #[must_use]
+    pub fn path(&self, file: &FileEntry) -> PathBuf {
+        self.root.join(&file.path)
+    }
+
+    /// Compares blake3 of every file of a feature or table with the manifest. Damaged ones are returned, in file order.
+    ///
+    /// # Errors
+    /// [`DatasetError::Io`]: a file that is there cannot be read.
+    pub fn verify(&self, name: &str) -> Result<Vec<DatasetError>, DatasetError> {
+        let mut damaged = Vec::new();
+        for entry in self.manifest.files_of(name) {
+            let path = self.path(entry);
+            let mut hasher = blake3::Hasher::new();
+            let read = File::open(&path)
+                .and_then(|file| io::copy(&mut io::BufReader::with_capacity(1 << 20, file), &mut hasher));
+            match read {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    damaged.push(DatasetError::Changed { path, problem: "missing".to_owned() });
+                }
+                Err(e) => return Err(DatasetError::io_at(&path, "read")(e)),
+                Ok(_) if hasher.finalize().to_hex().as_str() != entry.blake3 => {
+                    damaged.push(DatasetError::Changed { path, problem: "other bytes (blake3 differs)".to_owned() });
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// The columns of a table for which `wanted` is true, all rows; `None` where the store has no such table.
+    ///
+    /// # Errors
+    /// [`DatasetError::Io`], [`DatasetError::Parquet`].
+    pub fn table(&self, name: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<RecordBatch>, DatasetError> {
+        let mut whole: Option<RecordBatch> = None;
+        for entry in self.manifest.files_of(name) {
+            let path = self.path(entry);
+            let file = File::open(&path).map_err(DatasetError::io_at(&path, "open"))?;
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DatasetError::parquet_at(&path))?;
+            let fields = builder.schema().fields();
+            let columns: Vec<usize> = (0..fields.len()).filter(|&i| wanted(fields[i].name())).collect();
+            let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
+            let reader = builder.with_projection(mask).build().map_err(DatasetError::parquet_at(&path))?;
+            let schema = reader.schema();
+            let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().map_err(DatasetError::arrow_at(&path))?;
+            let batch = concat_batches(&schema, whole.iter().chain(&batches)).map_err(DatasetError::arrow_at(&path))?;
+            whole = Some(batch);
+        }
+        Ok(whole)
+    }
+}
+
+fn versions(folder: &Path) -> Result<Vec<u64>, DatasetError> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        other => other.map_err(DatasetError::io_at(folder, "list the versions"))?,
+    };
+    let number = |name: &str| name.strip_suffix(".json").filter(|n| n.len() == 8).and_then(|n| n.parse::<u64>().ok());
+    let mut versions = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(DatasetError::io_at(folder, "list the versions"))?;
+        versions.extend(entry.file_name().to_str().and_then(number));
+    }
+    Ok(versions)
+}
