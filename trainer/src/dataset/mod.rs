@@ -36,6 +36,7 @@ use form::Form;
 use pages::Pages;
 use shard::Shard;
 use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::recipe::SplitRule;
 
 use crate::config::Data;
 use crate::models::Dims;
@@ -49,6 +50,7 @@ pub struct Dataset {
     rows: Rows,
     pages: Pages,
     sides: Vec<Option<Side>>,
+    rule: SplitRule,
     targets: Vec<Target>,
     shuffle_window: usize,
     skip_damaged: bool,
@@ -94,8 +96,9 @@ impl Dataset {
         let sides = splits::sides(&store, &rows, &folders, data.split.as_deref())?;
         let training: Vec<u32> = on_side(&sides, Side::Training).collect();
         let targets = Target::resolve(&data.targets, &store, &rows, &training)?;
+        let rule = splits::rule(&store, data.split.as_deref());
         let (shuffle_window, skip_damaged) = (data.shuffle_window, data.skip_damaged);
-        Ok(Arc::new(Self { store, feature, form, rows, pages, sides, targets, shuffle_window, skip_damaged, lost }))
+        Ok(Arc::new(Self { store, feature, form, rows, pages, sides, rule, targets, shuffle_window, skip_damaged, lost }))
     }
 
     /// The version that it reads.
@@ -114,6 +117,12 @@ impl Dataset {
     #[must_use]
     pub const fn rows(&self) -> &Rows {
         &self.rows
+    }
+
+    /// The rule that made the sides in use.
+    #[must_use]
+    pub const fn split_rule(&self) -> SplitRule {
+        self.rule
     }
 
     /// In the configuration's order.

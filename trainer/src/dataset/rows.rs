@@ -43,6 +43,8 @@ pub struct Rows {
     pub artist_ids: Vec<Option<i64>>,
     /// Null where unknown.
     pub album_ids: Vec<Option<i64>>,
+    /// Of the recording, so that copies under two ids are known.
+    pub audio_blake3s: Vec<Box<str>>,
     /// By target of the manifest, then by row; -1: unlabelled.
     pub targets: Vec<Vec<i32>>,
     /// [`rng::row_key`] of each.
@@ -97,6 +99,7 @@ impl Rows {
         let albums = from.numbers::<Int64Type>("album_id")?;
         let labels: Vec<_> = targets.iter().map(|t| from.numbers::<Int32Type>(t)).collect::<Result<_, _>>()?;
         let genres = from.genres()?;
+        let audio = from.text("audio_blake3")?;
 
         for (row, genres) in genres.iter().enumerate() {
             let (key, segment, variant) = (keys.value(row), segments.value(row), variants.value(row));
@@ -110,6 +113,7 @@ impl Rows {
         self.offsets_s.extend(offsets.values());
         self.variants.extend(variants.values());
         self.artist_ids.extend(&artists);
+        self.audio_blake3s.extend((0..audio.len()).map(|row| Box::from(audio.value(row))));
         self.album_ids.extend(&albums);
         for (ids, labels) in self.targets.iter_mut().zip(&labels) {
             ids.extend(labels.iter().map(|id| id.unwrap_or(-1)));
@@ -130,7 +134,9 @@ impl Rows {
 }
 
 fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> {
-    let small = ["clip_key", "track_id", "segment", "offset_s", "variant", "genres_all", "artist_id", "album_id"];
+    let small = [
+        "clip_key", "track_id", "segment", "offset_s", "variant", "genres_all", "artist_id", "album_id", "audio_blake3",
+    ];
     let fields = shard.metadata.schema().fields();
     let wanted = |name: &str| small.contains(&name) || targets.iter().any(|target| target == name);
     let columns: Vec<usize> = (0..fields.len()).filter(|&i| wanted(fields[i].name())).collect();

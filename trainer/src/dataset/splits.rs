@@ -6,6 +6,8 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 
+use wavemill_schemas::recipe::SplitRule;
+
 use super::rows::Rows;
 use super::{DatasetError, Store};
 
@@ -73,6 +75,13 @@ pub fn sides(
         }
     }
     Ok(sides)
+}
+
+/// The rule in use: the one asked for, else the recipe's.
+#[must_use]
+pub fn rule(store: &Store, asked: Option<&str>) -> SplitRule {
+    let all = [SplitRule::Official, SplitRule::Stratified, SplitRule::Artist, SplitRule::Column, SplitRule::Segment];
+    all.into_iter().find(|rule| Some(rule.name()) == asked).unwrap_or(store.manifest().recipe.split.rule)
 }
 
 fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, DatasetError> {

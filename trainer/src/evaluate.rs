@@ -1,0 +1,154 @@
+//! A model over a whole split: predictions of all ranks, brought together, and their scores.
+
+use std::sync::Arc;
+
+use tch::Tensor;
+use wavemill_schemas::recipe::SplitRule;
+
+use crate::config::Metric;
+use crate::dataset::{Batch, Dataset, DatasetError, Loader, LoaderPlan, Side};
+use crate::learner::{LearnError, Learner};
+use crate::metrics::{Evaluation, Label, Leaks, Member, MetricsError, Predictions, Report, Row};
+use crate::schedule::Validation;
+use crate::strategy::{Collective, RankError};
+
+/// Why a split cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// Its rows.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The model.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// Another rank.
+    #[error(transparent)]
+    Rank(#[from] RankError),
+    /// The scores.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// libtorch.
+    #[error("libtorch: {0}")]
+    Tch(#[from] tch::TchError),
+}
+
+/// Predictions for each target over all rows of the plan's side, the same on every rank.
+///
+/// # Errors
+/// [`EvaluateError`].
+pub fn predict(
+    learner: &Learner,
+    data: &Arc<Dataset>,
+    ranks: &dyn Collective,
+    plan: LoaderPlan,
+) -> Result<Vec<Predictions>, EvaluateError> {
+    let mut all: Vec<Predictions> = data
+        .targets()
+        .iter()
+        .map(|t| if t.is_multi() { Predictions::multi(t.name(), t.classes()) } else { Predictions::single(t.name(), t.classes()) })
+        .collect();
+    for batch in Loader::start(data, plan)? {
+        let batch = batch?;
+        if batch.n_own() == 0 {
+            continue;
+        }
+        for (target, (probabilities, sums)) in learner.predict(&batch)?.into_iter().enumerate() {
+            push(&mut all[target], data, target, &batch, &probabilities)?;
+            all[target].add_loss(sums[0], sums[1]);
+        }
+    }
+    if ranks.world_size() == 1 {
+        return Ok(all);
+    }
+    all.iter().map(|own| Ok(Predictions::merge(&ranks.gather(&own.to_bytes())?)?)).collect()
+}
+
+fn push(
+    into: &mut Predictions,
+    data: &Dataset,
+    target: usize,
+    batch: &Batch,
+    probabilities: &Tensor,
+) -> Result<(), EvaluateError> {
+    let classes = into.classes().len();
+    let values = Vec::<f32>::try_from(probabilities.f_contiguous()?.f_view(-1)?)?;
+    let (rows, target) = (data.rows(), &data.targets()[target]);
+    let mut set = vec![false; classes];
+    for (place, &row) in batch.rows()[..batch.n_own()].iter().enumerate() {
+        let label = if target.is_multi() {
+            set.fill(false);
+            target.labels(rows, row).for_each(|class| set[class as usize] = true);
+            if set.contains(&true) { Label::Set(&set) } else { Label::Unknown }
+        } else {
+            usize::try_from(target.label(rows, row)).map_or(Label::Unknown, Label::Class)
+        };
+        let at = row as usize;
+        into.push(&Row {
+            index: u64::from(row),
+            clip_key: &rows.clip_keys[at],
+            segment: rows.segments[at],
+            track_id: rows.track_ids[at],
+            artist_id: rows.artist_ids[at],
+            label,
+            probabilities: &values[place * classes..(place + 1) * classes],
+        })?;
+    }
+    Ok(())
+}
+
+/// The figures that decide: mean loss of all targets, and the first target's accuracy and macro F1 over its rows. A
+/// multi-label target's "accuracy" is the share of rows whose whole set was right.
+///
+/// # Errors
+/// [`EvaluateError::Metrics`]: no labelled row.
+pub fn validation(predictions: &[Predictions]) -> Result<Validation, EvaluateError> {
+    let losses: Vec<f64> = predictions.iter().filter_map(Predictions::loss).collect();
+    let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+    let (accuracy, macro_f1) = match Report::of(&predictions[0])? {
+        Report::Single(report) => (report.accuracy, report.macro_mean.f1),
+        Report::Multi(report) => (report.exact_match, report.macro_mean.f1),
+    };
+    Ok(Validation { loss, accuracy, macro_f1 })
+}
+
+/// All scores of each target, with intervals and leaks.
+///
+/// # Errors
+/// [`EvaluateError::Metrics`].
+pub fn scores(
+    predictions: &[Predictions],
+    data: &Dataset,
+    side: Side,
+    seed: u64,
+) -> Result<Vec<Evaluation>, EvaluateError> {
+    let leaks = leaks(data, side);
+    predictions.iter().map(|p| Ok(Evaluation::of(p, seed, leaks.clone())?)).collect()
+}
+
+/// What of a side is known from training, under the rule in use.
+#[must_use]
+pub fn leaks(data: &Dataset, side: Side) -> Leaks {
+    let rows = data.rows();
+    let member = |row: u32| {
+        let at = row as usize;
+        Member {
+            track_id: rows.track_ids[at],
+            artist_id: rows.artist_ids[at],
+            album_id: rows.album_ids[at],
+            audio_blake3: Some(&*rows.audio_blake3s[at]),
+        }
+    };
+    let members = |side| data.rows_of(side).into_iter().map(member).collect::<Vec<_>>();
+    Leaks::of(rule(data), side.name(), members(Side::Training), members(side))
+}
+
+/// The rule that made the sides in use.
+fn rule(data: &Dataset) -> SplitRule {
+    data.split_rule()
+}
+
+/// The metric by which epochs and trials are compared.
+#[must_use]
+pub fn is_better_high(metric: Metric) -> bool {
+    metric != Metric::Loss
+}
