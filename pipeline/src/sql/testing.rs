@@ -1,4 +1,4 @@
-//! Makes small stores, as the contract has them, for the tests of this module alone.
+//! Makes stores, as the contract has them, for the tests of this module and for `tests/real/memory.rs`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
