@@ -196,14 +196,6 @@ impl TestStore {
         let (feature, split) = (Some(entry.name.clone()), Some(split.to_owned()));
         self.manifest.files.push(FileEntry { feature, split, ..file });
     }
-
-    /// Commits the manifest as `version`.
-    pub fn commit(&self, version: u32) {
-        let versions = self.folder.path().join("_wavemill/versions");
-        std::fs::create_dir_all(&versions).expect("a folder");
-        let json = self.manifest.to_json().expect("a manifest");
-        std::fs::write(versions.join(format!("{version:08}.json")), json).expect("a file");
-    }
 }
 
 fn same_audio_as_1(clip: Clip) -> Clip {
