@@ -8,8 +8,9 @@
 # environment:
 #   WAVEMILL_DATA=DIR          real inputs (default: ../shared/data); tests that need them show as ignored without
 #   WAVEMILL_REQUIRE_DATA=1    they fail without
-#   WAVEMILL_PEERS=1           other readers of a store are asked too (DuckDB, Polars, pandas, pyarrow; makes .venv from
-#                              PyPI); default 1 where CI is set, else 0, and these tests show as ignored
+#   WAVEMILL_PEERS=1           other programs are asked too: readers of a store (DuckDB, Polars, pandas, pyarrow), and
+#                              tools for features (Kaldi, Whisper, librosa); makes .venv from PyPI, 1 GB; default 1 where
+#                              CI is set, else 0, and these tests show as ignored
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -2,18 +2,22 @@
 """Compare wavemill's presets with the tools they are named after.
 
 usage: presets.py [--wavemill PATH] [--clip X.wav ...]
-needs: pip install numpy torch==2.11.0 torchaudio==2.11.0 kaldi-native-fbank librosa==0.11.0 (no GPU is used)
+needs: scripts/peers/setup.sh; torchaudio's cases are skipped without scripts/peers/setup.sh --bench (no GPU is used)
 
 Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with the peer's on the
 same samples. Without --clip a synthetic one is used: five seconds at 16 kHz of a gliding voice-like tone in noise.
-Prints one line a case; exit code 1 if any is beyond its bound.
+Prints one line a case, and one for what is skipped; exit code 1 if any case is beyond its bound.
 """
 import argparse, math, pathlib, subprocess, sys, tempfile, warnings, wave
 import kaldi_native_fbank as knf
 import librosa
 import numpy as np
-import torch
-import torchaudio
+
+try:
+    import torch
+    import torchaudio
+except ModuleNotFoundError as error:
+    torch, TORCH_IS_ABSENT = None, f"{error}: 2.7 GB, scripts/peers/setup.sh --bench installs it"
 
 RECIPE = """
 name = "peer"
@@ -80,16 +84,18 @@ def kaldi(kind, rate, n_mels=23, **options):
 
 
 def whisper(n_mels):
-    """openai/whisper audio.py: log_mel_spectrogram(pad_or_trim(x)); its filter bank is librosa's."""
-    filters = torch.from_numpy(librosa.filters.mel(sr=16000, n_fft=400, n_mels=n_mels))
+    """openai/whisper audio.py: log_mel_spectrogram(pad_or_trim(x)), in numpy; its filter bank is librosa's."""
+    filters = librosa.filters.mel(sr=16000, n_fft=400, n_mels=n_mels)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
 
     def run(x):
-        audio = torch.from_numpy(x)[:480000]
-        audio = torch.nn.functional.pad(audio, (0, 480000 - audio.shape[0]))
-        stft = torch.stft(audio, 400, 160, window=torch.hann_window(400), return_complex=True)
-        log_spec = torch.clamp(filters @ (stft[..., :-1].abs() ** 2), min=1e-10).log10()
-        log_spec = torch.maximum(log_spec, log_spec.max() - 8.0)
-        return ((log_spec + 4.0) / 4.0).numpy()
+        audio = np.pad(x[:480000], (0, max(0, 480000 - x.size)))
+        padded = np.pad(audio, 200, mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, 400)[::160]
+        power = np.abs(np.fft.rfft(frames * window)[:-1].T) ** 2
+        log_spec = np.log10(np.maximum(filters @ power, 1e-10))
+        log_spec = np.maximum(log_spec, log_spec.max() - 8.0)
+        return (log_spec + 4.0) / 4.0
 
     return run
 
@@ -99,8 +105,8 @@ def torch_chain(*modules):
     return lambda x: torch.nn.Sequential(*modules)(torch.from_numpy(x)).numpy()
 
 
-def cases(rate):
-    """(name, feature's TOML, peer, bound, whether the bound is a fraction of the largest value)"""
+def torch_cases(rate):
+    """As `cases`, of torchaudio."""
     t = torchaudio.transforms
     yield "torchaudio Spectrogram", 'op = "stft"\npreset = "torchaudio"', torch_chain(t.Spectrogram()), LINEAR_OF_MAX, True
     mel = t.MelSpectrogram(sample_rate=rate)
@@ -110,6 +116,12 @@ def cases(rate):
     db = 'op = "mel"\npreset = "torchaudio"\n' + options + "db = { ref = 1.0, amin = 1e-10, top_db = 80.0 }"
     yield "torchaudio AmplitudeToDB", db, torch_chain(mel, t.AmplitudeToDB(top_db=80.0)), DB, False
     yield "torchaudio MFCC", 'op = "mfcc"\npreset = "torchaudio"', torch_chain(t.MFCC(sample_rate=rate)), MFCC, False
+
+
+def cases(rate):
+    """(name, feature's TOML, peer, bound, whether the bound is a fraction of the largest value)"""
+    if torch:
+        yield from torch_cases(rate)
     yield "kaldi fbank 23", 'op = "mel"\npreset = "kaldi"', kaldi(knf.OnlineFbank, rate), LN, False
     yield "kaldi fbank 80", 'op = "mel"\npreset = "kaldi"\nn_mels = 80', kaldi(knf.OnlineFbank, rate, 80), LN, False
     yield "kaldi mfcc", 'op = "mfcc"\npreset = "kaldi"', kaldi(knf.OnlineMfcc, rate), MFCC, False
@@ -135,6 +147,8 @@ def main():
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message="At least one mel filterbank")  # torchaudio's own default has some
     failed = 0
+    if torch is None:
+        print(f"skip torchaudio: {TORCH_IS_ABSENT}")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         synthetic(folder / "synthetic.wav")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with the Python peers: readers of a store, and with --bench what the benches compare with.
+# Makes .venv with the Python peers: readers of a store and tools for features, and with --bench torch and what the benches
+# compare with.
 #
 # usage: scripts/peers/setup.sh [--bench]      PYTHON=python3.12 picks an interpreter
 set -euo pipefail

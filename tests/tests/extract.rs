@@ -18,6 +18,7 @@ use crate::support::{
 pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("extract::threads_change_no_byte", threads_change_no_byte),
+        Trial::test("extract::named_level_gives_the_same_bytes", named_level_gives_the_same_bytes),
         Trial::test("extract::zip_and_folder_give_the_same_version", zip_and_folder_give_the_same_version),
         Trial::test("extract::least_memory_changes_no_byte", least_memory_changes_no_byte),
         Trial::test("extract::same_command_has_nothing_to_do", same_command_has_nothing_to_do),
@@ -39,6 +40,19 @@ fn threads_change_no_byte() -> Result<(), Failed> {
         same_versions(&store, whole())?;
     }
     Ok(())
+}
+
+/// The level that a manifest names makes that version again, and so does every level itself.
+fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
+    let extracted = |level: &str, threads: &str| -> Result<_, Failed> {
+        let store = scratch("level").join("store");
+        run(inputs().extract(&store).args(["--isa", level, "--threads", threads])).exits(0)?;
+        same("level", manifest(&store, 1)?.engine.level.as_str(), level)?;
+        Ok(store)
+    };
+    let level = manifest(whole(), 1)?.engine.level;
+    same_versions(&extracted(&level, "3")?, whole())?;
+    same_versions(&extracted("scalar", "1")?, &extracted("scalar", "4")?)
 }
 
 /// Entries in reverse order, below a leading folder: keys, rows and so the plan are those of the folder.

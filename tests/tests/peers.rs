@@ -1,14 +1,15 @@
-//! Other readers of a store: they find in it what wavemill says is there.
+//! Other programs: readers find in a store what wavemill says is there, and tools for features compute its numbers.
 //!
 //! Asked where `WAVEMILL_PEERS=1`, by the Python of `WAVEMILL_PYTHON` (scripts/test.sh sets both); ignored elsewhere.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial, data_dir};
+use wavemill_tests::{Failed, Trial, data_dir, real};
 
-use crate::support::{Ran, inputs, manifest, run, same, scratch, sql, wavemill, whole};
+use crate::support::{Ran, files_below, inputs, manifest, program, run, same, scratch, sql, wavemill, whole};
 
 /// Sums of thousands of f64 in two orders.
 const SUM_REL_MAX: f64 = 1e-9;
@@ -17,22 +18,34 @@ pub fn trials() -> Vec<Trial> {
     let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
     let checker = data_dir().map(|data| data.join("../tools/check_store.py")).filter(|path| path.is_file());
     let has_checker = checker.is_some();
-    vec![
+    let on_data = [
+        real("peers::presets_are_kaldis_on_real_clips", presets_on_real_clips),
+        real("peers::chain_is_librosas_on_real_clips", chain_on_real_clips),
+    ];
+    let on_data = on_data.into_iter().map(|trial| if asked { trial } else { trial.with_ignored_flag(true) });
+    let mut trials = vec![
         Trial::test("peers::readers_agree", readers_agree).with_ignored_flag(!asked),
         Trial::test("peers::stores_keep_the_contract", move || stores_keep_the_contract(checker))
             .with_ignored_flag(!asked || !has_checker),
-    ]
+        Trial::test("peers::presets_are_kaldis_and_whispers", presets_on_a_synthetic_clip).with_ignored_flag(!asked),
+    ];
+    trials.extend(on_data);
+    trials
 }
 
-fn python(script: &Path, words: &[&Path]) -> Result<Ran, Failed> {
+fn python(script: &Path, words: &[impl AsRef<OsStr>]) -> Result<Ran, Failed> {
     let python = std::env::var_os("WAVEMILL_PYTHON").ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
     Ok(run(Command::new(python).arg(script).args(words)))
 }
 
+/// One of `scripts/peers`.
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers").join(name)
+}
+
 /// pyarrow, DuckDB, Polars and pandas among themselves, and their sums with those of `wavemill sql`.
 fn readers_agree() -> Result<(), Failed> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers/read_store.py");
-    let sums: Value = serde_json::from_str(&python(&script, &[whole()])?.exits(0)?.out)?;
+    let sums: Value = serde_json::from_str(&python(&script("read_store.py"), &[whole()])?.exits(0)?.out)?;
     for feature in manifest(whole(), 1)?.features {
         let name = &feature.name;
         let values: usize = feature.shape.iter().flatten().product();
@@ -61,4 +74,44 @@ fn stores_keep_the_contract(checker: Option<PathBuf>) -> Result<(), Failed> {
         same(&ran.out, ran.out.contains("0 faults"), true)?;
     }
     Ok(())
+}
+
+/// A script that compares features, which exits with 1 beyond its bounds; prints what it says.
+fn compare(name: &str, words: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>, Failed> {
+    let ours = ["--wavemill".into(), program("wavemill")];
+    let ran = python(&script(name), &ours.into_iter().chain(words).collect::<Vec<_>>())?.exits(0)?;
+    print!("{}", ran.out);
+    Ok(ran.out.lines().map(str::to_owned).collect())
+}
+
+/// The cases of `presets.py`; torchaudio's are more where it is installed, and else one line that says why not.
+fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
+    let lines = compare("presets.py", words)?;
+    let within = |peer: &str| lines.iter().filter(|line| line.starts_with("ok ") && line.contains(peer)).count();
+    same("cases of Kaldi", within(" kaldi "), 3)?;
+    same("cases of Whisper", within(" whisper "), whisper_cases)?;
+    let skipped = lines.iter().any(|line| line.starts_with("skip torchaudio: "));
+    same("cases of torchaudio", within(" torchaudio "), if skipped { 0 } else { 4 })
+}
+
+/// At 16 kHz, the rate of Whisper.
+fn presets_on_a_synthetic_clip() -> Result<(), Failed> {
+    presets(Vec::new(), 2)
+}
+
+fn presets_on_real_clips(data: &Path) -> Result<(), Failed> {
+    for clip in ["fma000002", "hungarian", "like299998"] {
+        presets(vec!["--clip".into(), data.join("librosa_ref").join(clip).join("input_22k_mono.wav")], 0)?;
+    }
+    Ok(())
+}
+
+/// Decode, downmix, resample and log-mel of MP3s at 16, 44.1 and 48 kHz.
+fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
+    let folder = data.join("audio");
+    let clips = files_below(&folder).into_iter().filter(|name| name.ends_with(".mp3"));
+    let clips: Vec<PathBuf> = clips.map(|name| folder.join(name)).collect();
+    same("clips", clips.len(), 15)?;
+    let lines = compare("chain.py", clips)?;
+    same("clips compared", lines.iter().filter(|line| line.contains(" dB at most, ")).count(), 15)
 }

@@ -14,7 +14,7 @@ use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, OUTPUT_S_MAX, Pcm, reje
 /// Decodes with symphonia. Keeps its parsers, buffers and resampler plans from clip to clip.
 pub struct SymphoniaDecoder {
     args: DecodeArgs,
-    output: Output,
+    pub(super) output: Output,
     mp3: Mp3Decoder,
     container: ContainerDecoder,
 }

@@ -1,5 +1,6 @@
 //! Compressed bytes → mono PCM at the wanted rate, or a reject. The one narrow door that another decoder can replace.
 
+mod channels;
 mod container;
 mod decoder;
 mod hash;
@@ -10,6 +11,7 @@ mod sniff;
 
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
+pub use channels::Channels;
 pub use decoder::SymphoniaDecoder;
 pub use hash::AudioHasher;
 

@@ -4,7 +4,7 @@ use wavemill_kernels::Level;
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler};
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::{DecodeArgs, OUTPUT_S_MAX, reject};
+use super::{Channels, DecodeArgs, OUTPUT_S_MAX, reject};
 
 /// Louder than 24 dB over full scale is no audio but damage, as are NaN and infinity; clipped music reaches 18 dB.
 const SAMPLE_ABS_MAX: f32 = 16.0;
@@ -18,6 +18,8 @@ pub struct Output {
     n_samples_max: usize,
     plans: Vec<(u32, Resampler)>,
     mono: Vec<f32>,
+    /// `Some`: the channels of one clip are kept there too.
+    pub channels: Option<Channels>,
 }
 
 impl Output {
@@ -30,7 +32,8 @@ impl Output {
         let seconds = args.duration_s.unwrap_or(OUTPUT_S_MAX).min(OUTPUT_S_MAX);
         let n_samples_max = (seconds * f64::from(sample_rate_hz)).round() as usize;
         let usual = ResampleArgs { from_hz: USUAL_RATE_HZ, to_hz: sample_rate_hz }.plan(level)?;
-        Ok(Self { sample_rate_hz, level, n_samples_max, plans: vec![(USUAL_RATE_HZ, usual)], mono: Vec::new() })
+        let plans = vec![(USUAL_RATE_HZ, usual)];
+        Ok(Self { sample_rate_hz, level, n_samples_max, plans, mono: Vec::new(), channels: None })
     }
 
     /// Opens the way for one clip of `from_hz`; `samples` is emptied.
@@ -53,8 +56,11 @@ impl Output {
         samples.clear();
         let resampler = &mut self.plans[at].1;
         resampler.reset();
-        let n_samples_max = self.n_samples_max;
-        Ok(Sink { resampler, mono: &mut self.mono, samples, n_samples_max, drop_samples: 0, keep_samples: u64::MAX })
+        if let Some(channels) = &mut self.channels {
+            channels.rate_hz = from_hz;
+        }
+        let (n_samples_max, mono, channels) = (self.n_samples_max, &mut self.mono, self.channels.as_mut());
+        Ok(Sink { resampler, mono, channels, samples, n_samples_max, drop_samples: 0, keep_samples: u64::MAX })
     }
 }
 
@@ -62,6 +68,7 @@ impl Output {
 pub struct Sink<'a> {
     resampler: &'a mut Resampler,
     mono: &'a mut Vec<f32>,
+    channels: Option<&'a mut Channels>,
     samples: &'a mut Vec<f32>,
     n_samples_max: usize,
     drop_samples: u64,
@@ -94,6 +101,9 @@ impl Sink<'_> {
         if !is_audio {
             self.mono.fill(0.0);
         }
+        if let Some(channels) = &mut self.channels {
+            channels.push(left, right.map(|right| &right[start..end]), is_audio);
+        }
         self.resampler.push(self.mono, self.samples);
         is_audio
     }
@@ -103,6 +113,9 @@ impl Sink<'_> {
         let (start, end) = self.take(n_samples);
         self.mono.clear();
         self.mono.resize(end - start, 0.0);
+        if let Some(channels) = &mut self.channels {
+            channels.push(self.mono, None, false);
+        }
         self.resampler.push(self.mono, self.samples);
     }
 

@@ -7,8 +7,6 @@
 mod catalog;
 mod error;
 mod functions;
-#[cfg(test)]
-mod memory;
 pub mod output;
 mod prompt;
 mod session;

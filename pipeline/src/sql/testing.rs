@@ -1,4 +1,4 @@
-//! Makes small stores, as the contract has them, for the tests of this module alone.
+//! Makes stores, as the contract has them, for the tests of this module and for `tests/real/memory.rs`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -195,14 +195,6 @@ impl TestStore {
         let file = write_file(self.folder.path(), &path, &schema, &batches, Some(&entry.name));
         let (feature, split) = (Some(entry.name.clone()), Some(split.to_owned()));
         self.manifest.files.push(FileEntry { feature, split, ..file });
-    }
-
-    /// Commits the manifest as `version`.
-    pub fn commit(&self, version: u32) {
-        let versions = self.folder.path().join("_wavemill/versions");
-        std::fs::create_dir_all(&versions).expect("a folder");
-        let json = self.manifest.to_json().expect("a manifest");
-        std::fs::write(versions.join(format!("{version:08}.json")), json).expect("a file");
     }
 }
 

@@ -1,63 +1,96 @@
-//! The ISO layer III vectors: close enough to be called a full-accuracy decoder (ISO/IEC 11172-4).
+//! The layer III vectors, each channel: close enough to be called a full-accuracy decoder (ISO/IEC 11172-4).
+//!
+//! Asked are the vectors that their README calls safe for a strict test: those on which mpg123 is within 1 LSB.
 
 use std::fs;
 use std::path::Path;
 
+use wavemill::decode::Channels;
+use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
-
-use super::decode::{decode, decoder};
 
 /// The limit of ISO/IEC 11172-4 for full accuracy, full scale ±1: 2^-15 / √12.
 const RMS_MAX: f64 = 1.0 / 32_768.0 / 3.464_101_615_137_754_6;
+/// Decoders may differ by two frames in where they end, says the README.
+const END_SAMPLES_MAX: usize = 2 * 1_152;
+/// What `manifest.csv` says, in its last column, of the vectors asked.
+const STRICT_LSB: &str = "1";
+const VECTORS: usize = 22;
 
-/// Vectors that their README calls safe for a strict test: name, rate, channels.
-const STRICT: [(&str, u32, usize); 14] = [
-    ("M2L3_bitrate_16_all", 16_000, 1),
-    ("M2L3_bitrate_22_all", 22_050, 1),
-    ("M2L3_bitrate_24_all", 24_000, 1),
-    ("M2L3_compl24", 24_000, 1),
-    ("M2L3_noise", 22_050, 2),
-    ("l3-compl", 48_000, 1),
-    ("l3-he_32khz", 32_000, 1),
-    ("l3-he_44khz", 44_100, 1),
-    ("l3-he_48khz", 48_000, 1),
-    ("l3-hecommon", 44_100, 2),
-    ("l3-si", 44_100, 1),
-    ("l3-si_block", 44_100, 1),
-    ("l3-si_huff", 44_100, 1),
-    ("l3-nonstandard-he_44_48khz", 44_100, 1),
+/// Vectors asked that do not pass, as in docs/decoder.md; one that does shall be taken out.
+const NOT_MET: [(&str, Outcome); 8] = [
+    // symphonia 0.6.1 leaves the last long band of a mixed block without its scale: those frames are silenced.
+    ("layer3/l3-si_block.bit", Outcome::Fails),
+    ("layer3/l3-he_free.bit", Outcome::Refused),
+    ("other_layers/ILL2_layer1.bit", Outcome::Refused),
+    ("other_layers/l1-fl1.bit", Outcome::Refused),
+    ("other_layers/l1-fl7.bit", Outcome::Refused),
+    ("other_layers/l2-fl10.bit", Outcome::Refused),
+    ("other_layers/l2-fl13.bit", Outcome::Refused),
+    ("other_layers/l2-test32.bit", Outcome::Refused),
 ];
 
-/// Vectors that fail, and shall be moved up when they no longer do.
-const NOT_MET: [&str; 1] = ["l3-si_block"];
+/// How a vector does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    /// Under the limit.
+    Passes,
+    /// Over it.
+    Fails,
+    /// A layer or a kind of stream that is not decoded.
+    Refused,
+}
 
 pub fn trials() -> Vec<Trial> {
     vec![real("conformance::layer_3_vectors_at_full_accuracy", vectors)]
 }
 
+/// Prints a table of all vectors asked.
 fn vectors(data: &Path) -> Result<(), Failed> {
-    let folder = data.join("mp3_conformance/layer3");
+    let folder = data.join("mp3_conformance");
+    let manifest = fs::read_to_string(folder.join("manifest.csv"))?;
+    let strict = manifest.lines().filter(|line| line.ends_with(&format!(",{STRICT_LSB}")));
+    let names: Vec<&str> = strict.filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(names.len(), VECTORS, "vectors asked");
     let mut faults = Vec::new();
-    for (name, rate_hz, n_channels) in STRICT {
-        let packed = fs::read(folder.join(format!("{name}.pcm.zst")))?;
-        let raw = zstd::decode_all(packed.as_slice())?;
-        let reference: Vec<f64> =
-            raw.chunks_exact(2).map(|sample| f64::from(i16::from_le_bytes([sample[0], sample[1]]))).collect();
-        let got = decode(&mut decoder(rate_hz, None, 0.0), &folder.join(format!("{name}.bit"))).unwrap().samples;
-        let n_samples = reference.len() / n_channels;
-        // Length may differ by two frames at the end, says the README.
-        assert!(got.len() + 2 * 1_152 >= n_samples, "{name}: {} of {n_samples} samples", got.len());
-        let errors = got.iter().zip(reference.chunks_exact(n_channels)).map(|(got, want)| {
-            let got = f64::from(*got) * 32_768.0;
-            let want = want.iter().sum::<f64>() / n_channels as f64;
-            // The mean of two rounded channels has half steps: there our own rounding is left out.
-            let got = if n_channels == 1 { got.round() } else { got };
-            got.clamp(-32_768.0, 32_767.0) - want
-        });
-        let rms = (errors.map(|error| error * error).sum::<f64>() / n_samples as f64).sqrt() / 32_768.0;
-        if (rms < RMS_MAX) == NOT_MET.contains(&name) {
-            faults.push(format!("{name}: {:.3} of the limit", rms / RMS_MAX));
+    for name in names {
+        let (outcome, words) = match Channels::decode(&fs::read(folder.join(name))?) {
+            Err(Reject { reason: Reason::UnsupportedCodec, detail, .. }) => (Outcome::Refused, detail),
+            Err(reject) => return Err(format!("{name}: {}: {}", reject.reason.name(), reject.detail).into()),
+            Ok(got) => {
+                let of_limit = rms(name, &got, &reference(&folder.join(name))?) / RMS_MAX;
+                let outcome = if of_limit < 1.0 { Outcome::Passes } else { Outcome::Fails };
+                (outcome, format!("{of_limit:.4} of the limit"))
+            }
+        };
+        println!("{name}: {outcome:?}, {words}");
+        let wanted =
+            NOT_MET.iter().find(|(not_met, _)| *not_met == name).map_or(Outcome::Passes, |(_, wanted)| *wanted);
+        if outcome != wanted {
+            faults.push(format!("{name}: {outcome:?} ({words}), not {wanted:?}"));
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+}
+
+/// The vector's PCM as it came with it: s16, interleaved.
+fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
+    let raw = zstd::decode_all(fs::read(vector.with_extension("pcm.zst"))?.as_slice())?;
+    Ok(raw.chunks_exact(2).map(|sample| i16::from_le_bytes([sample[0], sample[1]])).collect())
+}
+
+/// Root mean square, full scale ±1, of ours rounded and clipped to s16 less the reference, over all channels.
+fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
+    let n_channels = 1 + usize::from(got.is_stereo);
+    let n_samples = reference.len() / n_channels;
+    assert!(got.samples.len() + END_SAMPLES_MAX >= n_samples, "{name}: {} of {n_samples} samples", got.samples.len());
+    // `nonstandard` vectors go on with frames of another rate, which the reference leaves out.
+    let is_one_stream = !name.contains("nonstandard");
+    assert!(!is_one_stream || got.samples.len() <= n_samples + END_SAMPLES_MAX, "{name}: {}", got.samples.len());
+    let ours = got.samples.iter().flat_map(|sample| &sample[..n_channels]);
+    let squares = ours.zip(reference).map(|(ours, reference)| {
+        let s16 = (f64::from(*ours) * 32_768.0).round().clamp(-32_768.0, 32_767.0);
+        (s16 - f64::from(*reference)).powi(2)
+    });
+    (squares.sum::<f64>() / reference.len() as f64).sqrt() / 32_768.0
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wavemill::decode::{AudioHasher, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use wavemill::decode::{AudioHasher, Channels, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
@@ -93,6 +93,7 @@ pub fn trials() -> Vec<Trial> {
         real("decode::wav_is_exact", wav),
         real("decode::mutated_files_neither_panic_nor_give_nan", mutated),
         Trial::test("decode::flac_and_vorbis_tones", tones),
+        Trial::test("decode::channels_are_those_of_the_downmix", channels),
     ]
 }
 
@@ -266,6 +267,17 @@ fn tones() -> Result<(), Failed> {
             let want = 0.125 * (std::f64::consts::TAU * 440.0 * at as f64 / 32_000.0).sin();
             assert!((f64::from(*got) - want).abs() < tolerance, "{name}, sample {at}: {got}, sine {want}");
         }
+    }
+    Ok(())
+}
+
+fn channels() -> Result<(), Failed> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for (name, is_stereo) in [("tone_32000_stereo.flac", true), ("tone_32000_mono.ogg", false)] {
+        let got = Channels::decode(&fs::read(folder.join(name))?).unwrap();
+        assert_eq!((got.rate_hz, got.is_stereo), (32_000, is_stereo), "{name}");
+        let mono = decode(&mut decoder(32_000, None, 1.0), &folder.join(name)).unwrap().samples;
+        assert!(got.samples.iter().map(|[left, right]| (left + right) * 0.5).eq(mono), "{name}");
     }
     Ok(())
 }
