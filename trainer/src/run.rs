@@ -4,20 +4,21 @@
 //! split, once. What runs on several ranks runs on all of them in the same order; rank 0 alone writes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use serde_json::json;
 use tch::Device;
 
 use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, EpochSums, FORMAT_VERSION, State};
-use crate::config::{Config, Metric};
-use crate::dataset::{Dataset, DatasetError, Loader, LoaderPlan, Split};
-use crate::evaluate::{self, EvaluateError, Evaluated};
+use crate::config::Config;
+use crate::dataset::{Dataset, DatasetError, Loader, LoaderPlan, Side};
+use crate::evaluate::{self, EvaluateError};
 use crate::learner::{Clock, LearnError, Learner, Stepped};
-use crate::records::{RecordError, RunDir};
-use crate::result::{self, RunResult};
-use crate::schedule::{EarlyStop, Schedules};
+use crate::metrics::Predictions;
+use crate::records::{EventWriter, Log, RecordError, RunDir};
+use crate::result::RunResult;
+use crate::schedule::{EarlyStop, Place, Schedules, Validation};
 use crate::strategy::Collective;
 
 /// Why a run ends early.

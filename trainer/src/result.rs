@@ -1,0 +1,68 @@
+//! What a run, or an evaluation of one, came to: `result.json`, and the table that people see.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Evaluation;
+
+/// The figures of a run's best checkpoint, with what they are figures of. Holds no time and no path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Architecture.
+    pub model: String,
+    /// Trainable parameters.
+    pub parameters: u64,
+    /// `from scratch`, or the name of the file of weights.
+    pub start: String,
+    /// Name of the feature.
+    pub feature: String,
+    /// Its identity.
+    pub feature_id: String,
+    /// blake3 of the store's manifest.
+    pub manifest_hash: String,
+    /// blake3 of the configuration.
+    pub config_hash: String,
+    /// Ranks.
+    pub world_size: usize,
+    /// Whether batch norm saw each rank's rows only, so that figures depend on the number of ranks.
+    pub batch_norm_per_rank: bool,
+    /// Epochs that were trained.
+    pub epochs: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// The epoch whose weights are evaluated, from 0; chosen on validation.
+    pub best_epoch: Option<u64>,
+    /// Rows of training.
+    pub training_rows: u64,
+    /// Rows that were left out because their row group is damaged.
+    pub damaged_rows: u64,
+    /// What a reader of the figures should know.
+    pub warnings: Vec<String>,
+    /// Scores on validation, by target.
+    pub validation: Vec<Evaluation>,
+    /// Scores on test, by target: computed once.
+    pub test: Vec<Evaluation>,
+}
+
+impl fmt::Display for RunResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} ({} parameters, {}), {} epochs, {} steps; weights of epoch {}",
+            self.model,
+            self.parameters,
+            self.start,
+            self.epochs,
+            self.steps,
+            self.best_epoch.map_or("-".to_owned(), |epoch| (epoch + 1).to_string())
+        )?;
+        for warning in &self.warnings {
+            writeln!(f, "note: {warning}")?;
+        }
+        for evaluation in &self.test {
+            writeln!(f, "\ntest, {}\n{evaluation}", evaluation.target)?;
+        }
+        Ok(())
+    }
+}
