@@ -1,6 +1,7 @@
-//! Host memory that reader threads fill and a tensor then borrows: one copy from file to batch.
+//! Host memory as slices: buffers that reader threads fill and a tensor then borrows, and a tensor's own values.
 #![allow(unsafe_code)]
 
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 /// Bytes in a tensor's own storage, page-locked where they are to be sent to CUDA.
@@ -55,9 +56,39 @@ impl HostBuffer {
 // SAFETY: see above; `tch::Tensor` is itself `Send`.
 unsafe impl Sync for HostBuffer {}
 
+/// The values of a contiguous CPU tensor of `T`'s kind, row-major; `None` for any other.
+///
+/// Other handles to the same storage see what is written; none may be used while the slice is.
+pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
+    let fits = tensor.defined()
+        && tensor.device() == Device::Cpu
+        && tensor.kind() == T::KIND
+        && tensor.is_contiguous()
+        && !tensor.is_sparse();
+    if !fits {
+        return None;
+    }
+    match tensor.numel() {
+        0 => Some(&mut []),
+        // SAFETY: a contiguous CPU tensor holds `values` of T from `data_ptr` on, and lives as long as the borrow.
+        values => Some(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), values) }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slice_is_given_only_of_a_plain_tensor_of_its_kind() {
+        let mut matrix = Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0]).view([2, 2]);
+        slice_mut::<f32>(&mut matrix).expect("plain")[3] = 9.0;
+        assert_eq!(matrix.double_value(&[1, 1]), 9.0);
+        assert!(slice_mut::<f64>(&mut matrix).is_none());
+        assert!(slice_mut::<f32>(&mut matrix.tr()).is_none());
+        assert!(slice_mut::<f32>(&mut Tensor::new()).is_none());
+        assert!(slice_mut::<f32>(&mut Tensor::zeros([0], (Kind::Float, Device::Cpu))).expect("empty").is_empty());
+    }
 
     #[test]
     fn what_is_written_is_seen_in_the_view() {

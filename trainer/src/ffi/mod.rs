@@ -3,12 +3,14 @@
 #![allow(unsafe_code)]
 
 mod host;
+mod process;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use tch::{Device, Tensor};
 
-pub use host::HostBuffer;
+pub use host::{HostBuffer, slice_mut};
+pub use process::{exit_now, signal_child};
 
 /// What libtorch answered, in its own words.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,293 @@
+//! Who this process is among the ranks, from the launcher's variables, and a launcher of our own for one machine.
+//!
+//! torchrun sets `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. Its agent may itself listen on
+//! `MASTER_PORT` (`TORCHELASTIC_USE_AGENT_STORE`), so that ours is the port above it, or `WAVEMILL_PORT`.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{RankError, wire};
+use crate::ffi;
+
+/// How long ranks wait for each other at the start: some nodes need a minute to read a store's manifest.
+pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long ranks may take to end by themselves after one has failed.
+const GRACE: Duration = Duration::from_secs(10);
+/// Between two looks at the children.
+const POLL: Duration = Duration::from_millis(50);
+
+/// This process among the ranks of its job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranks {
+    /// This process, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub world_size: usize,
+    /// This process on its machine, from 0: the number of its GPU.
+    pub local_rank: usize,
+    /// Where rank 0 listens; a name or an address.
+    pub address: String,
+    /// Rank 0's port for ranks to meet.
+    pub port: u16,
+    /// What ranks of one job share and others do not know: `WAVEMILL_JOB`, else `TORCHELASTIC_RUN_ID`, else empty.
+    pub token: String,
+    /// Process id of [`launch`]'s parent, with which ranks end.
+    pub launcher: Option<u32>,
+    /// How long ranks wait for each other at the start. Default: 60 s.
+    pub join_timeout: Duration,
+}
+
+impl Ranks {
+    /// One process alone.
+    #[must_use]
+    pub fn solo() -> Self {
+        Self {
+            rank: 0,
+            world_size: 1,
+            local_rank: 0,
+            address: "127.0.0.1".to_owned(),
+            port: 0,
+            token: String::new(),
+            launcher: None,
+            join_timeout: JOIN_TIMEOUT,
+        }
+    }
+
+    /// From the environment; `None` if neither `RANK`, `WORLD_SIZE` nor `LOCAL_RANK` is set.
+    ///
+    /// # Errors
+    /// [`RankError::Variable`] naming the one that is missing or wrong.
+    pub fn from_env() -> Result<Option<Self>, RankError> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(get: impl Fn(&'static str) -> Option<String>) -> Result<Option<Self>, RankError> {
+        let Some(set) = ["RANK", "WORLD_SIZE", "LOCAL_RANK"].into_iter().find(|&name| get(name).is_some()) else {
+            return Ok(None);
+        };
+        let wrong = |name, problem: String| RankError::Variable { name, problem, set };
+        let text = |name| get(name).ok_or_else(|| wrong(name, "is not set".to_owned()));
+        let number = |name| {
+            let text = text(name)?;
+            text.parse::<usize>().map_err(|_| wrong(name, format!("is {text:?}, not a number")))
+        };
+        let (rank, world_size, local_rank) = (number("RANK")?, number("WORLD_SIZE")?, number("LOCAL_RANK")?);
+        if rank >= world_size {
+            return Err(wrong("RANK", format!("is {rank}, not below WORLD_SIZE = {world_size}")));
+        }
+        let address = text("MASTER_ADDR")?;
+        let (name, number) = match get("WAVEMILL_PORT") {
+            Some(_) => ("WAVEMILL_PORT", number("WAVEMILL_PORT")?),
+            None => ("MASTER_PORT", number("MASTER_PORT")? + 1),
+        };
+        let port = u16::try_from(number).ok().filter(|&port| port > 0);
+        let port = port.ok_or_else(|| wrong(name, format!("leaves no port ({number}); WAVEMILL_PORT names one")))?;
+        let token = get("WAVEMILL_JOB").or_else(|| get("TORCHELASTIC_RUN_ID")).unwrap_or_default();
+        let launcher = get("WAVEMILL_LAUNCHER").and_then(|id| id.parse().ok());
+        Ok(Some(Self { rank, world_size, local_rank, address, port, token, launcher, join_timeout: JOIN_TIMEOUT }))
+    }
+
+    /// Whether all ranks are on this machine by the address' own words, so that nobody else needs to reach them.
+    pub(super) fn is_local(&self) -> bool {
+        self.address == "localhost" || self.address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    }
+}
+
+/// Starts this program `nproc` times, with the same arguments, as the ranks of one job on this machine, and waits.
+///
+/// The answer is the exit code of the first rank that failed (128 + n where signal n ended it), else 0. When one fails,
+/// the others get 10 s before they are killed. SIGINT and SIGTERM are passed on; ranks have process groups of their
+/// own, so that a terminal's Ctrl-C reaches them once, through here. They read no standard input.
+///
+/// # Errors
+/// [`RankError::Launch`], [`RankError::System`].
+pub fn launch(nproc: usize) -> Result<i32, RankError> {
+    let system = |what| move |source| RankError::System { rank: 0, what, source };
+    let program = std::env::current_exe().map_err(system("finding this program"))?;
+    launch_program(nproc, GRACE, || {
+        let mut command = Command::new(&program);
+        command.args(std::env::args_os().skip(1));
+        command
+    })
+}
+
+/// [`launch`] of any program.
+fn launch_program(nproc: usize, grace: Duration, program: impl Fn() -> Command) -> Result<i32, RankError> {
+    let system = |what| move |source| RankError::System { rank: 0, what, source };
+    // Before the first child, or a signal in between would end the parent alone.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(system("catching signals"))?;
+    let port = free_port().map_err(system("finding a free port"))?.to_string();
+    let token: [u8; 16] = wire::random().map_err(system("drawing a token"))?;
+    let token = u128::from_le_bytes(token);
+    let mut children = Children { running: Vec::new() };
+    for rank in 0..nproc {
+        let mut command = program();
+        command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());
+        command.env("WORLD_SIZE", nproc.to_string()).env("MASTER_ADDR", "127.0.0.1");
+        command.env("MASTER_PORT", &port).env("WAVEMILL_PORT", &port);
+        command.env("WAVEMILL_JOB", format!("{token:032x}"));
+        command.env("WAVEMILL_LAUNCHER", std::process::id().to_string());
+        command.stdin(Stdio::null()).process_group(0);
+        let child = command.spawn().map_err(|source| RankError::Launch { rank, source })?;
+        children.running.push((rank, child));
+    }
+    children.wait(&mut signals, grace)
+}
+
+/// A port that was free a moment ago. Should another program take it first, rank 0 says so.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Ranks that were started and not yet waited for; killed if dropped.
+struct Children {
+    running: Vec<(usize, Child)>,
+}
+
+impl Children {
+    fn wait(mut self, signals: &mut Signals, grace: Duration) -> Result<i32, RankError> {
+        let mut failed = None;
+        while !self.running.is_empty() {
+            for signal in signals.pending() {
+                for (_, child) in &mut self.running {
+                    // One that ends in this moment needs no signal.
+                    let _ = ffi::signal_child(child, signal);
+                }
+            }
+            for code in self.ended()? {
+                if code != 0 && failed.is_none() {
+                    failed = Some((code, Instant::now() + grace));
+                }
+            }
+            if failed.is_some_and(|(_, deadline)| Instant::now() >= deadline) {
+                break;
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(failed.map_or(0, |(code, _)| code))
+    }
+
+    /// Exit codes of those that have ended since the last look, by rank.
+    fn ended(&mut self) -> Result<Vec<i32>, RankError> {
+        let mut codes = Vec::new();
+        let mut error = None;
+        self.running.retain_mut(|(rank, child)| match child.try_wait() {
+            Ok(None) => true,
+            Ok(Some(status)) => {
+                codes.push(exit_code(status));
+                false
+            }
+            Err(source) => {
+                error = Some(RankError::Launch { rank: *rank, source });
+                true
+            }
+        });
+        error.map_or(Ok(codes), Err)
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.running {
+            // Fails only for one that has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// As a shell says it.
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<Option<Ranks>, RankError> {
+        Ranks::from_variables(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).to_owned()))
+    }
+
+    const TORCHRUN: [(&str, &str); 6] = [
+        ("RANK", "3"),
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_RANK", "1"),
+        ("MASTER_ADDR", "node7"),
+        ("MASTER_PORT", "29500"),
+        ("TORCHELASTIC_RUN_ID", "none"),
+    ];
+
+    #[test]
+    fn torchruns_variables_give_the_port_above_the_agents() {
+        let ranks = parse(&TORCHRUN).expect("complete").expect("a rank");
+        assert_eq!((ranks.rank, ranks.world_size, ranks.local_rank), (3, 4, 1));
+        assert_eq!((ranks.port, ranks.token.as_str(), ranks.is_local()), (29501, "none", false));
+    }
+
+    #[test]
+    fn our_port_and_token_win_over_torchruns() {
+        let ours = [TORCHRUN.as_slice(), &[("WAVEMILL_PORT", "4000"), ("WAVEMILL_JOB", "mine")]].concat();
+        let ranks = parse(&ours).expect("complete").expect("a rank");
+        assert_eq!((ranks.port, ranks.token.as_str()), (4000, "mine"));
+    }
+
+    #[test]
+    fn a_machine_without_ranks_is_one_and_an_address_alone_makes_none() {
+        assert_eq!(parse(&[]).expect("nothing set"), None);
+        assert_eq!(parse(&[("MASTER_ADDR", "node7"), ("MASTER_PORT", "1")]).expect("no rank"), None);
+    }
+
+    #[test]
+    fn the_variable_that_is_missing_or_wrong_is_named() {
+        for leave_out in 0..5 {
+            let mut variables = TORCHRUN.to_vec();
+            let (name, _) = variables.remove(leave_out);
+            let error = parse(&variables).expect_err("incomplete").to_string();
+            assert!(error.starts_with(&format!("{name} is not set")), "{error}");
+        }
+        for (name, value) in [("RANK", "4"), ("WORLD_SIZE", "-1"), ("MASTER_PORT", "65535"), ("LOCAL_RANK", "")] {
+            let mut variables = TORCHRUN.to_vec();
+            variables.retain(|(key, _)| *key != name);
+            variables.push((name, value));
+            let error = parse(&variables).expect_err(value).to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+
+    fn shell(script: &'static str) -> impl Fn() -> Command {
+        move || {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        }
+    }
+
+    #[test]
+    fn ranks_that_end_well_give_zero_and_know_who_they_are() {
+        let known = "test $RANK = $LOCAL_RANK -a $WORLD_SIZE = 3 -a ${#WAVEMILL_JOB} = 32 -a $MASTER_ADDR = 127.0.0.1";
+        assert_eq!(launch_program(3, GRACE, shell(known)).expect("started"), 0);
+    }
+
+    #[test]
+    fn the_first_failure_is_the_answer_and_the_others_are_killed_after_the_grace() {
+        let start = Instant::now();
+        let one_fails = shell("test $RANK = 1 && exit 7; exec sleep 60");
+        assert_eq!(launch_program(3, Duration::from_millis(300), one_fails).expect("started"), 7);
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+        let one_dies = shell("test $RANK = 0 && kill -9 $$; exec sleep 60");
+        assert_eq!(launch_program(2, Duration::ZERO, one_dies).expect("started"), 137);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
+        let error = launch_program(2, GRACE, || Command::new("/nonexistent/program")).expect_err("none");
+        assert!(matches!(error, RankError::Launch { rank: 0, .. }), "{error}");
+    }
+}

@@ -1,0 +1,306 @@
+//! Rings of threads: sums, gathering, disagreement, strangers, losses.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+use crate::rng::Rng;
+
+fn values(rank: usize, length: usize) -> Vec<f64> {
+    let mut rng = Rng::new(rank as u64);
+    (0..length).map(|_| rng.normal()).collect()
+}
+
+/// Lengths around nothing, fewer than ranks, and several chunks that do not divide.
+const LENGTHS: [usize; 5] = [0, 1, 3, 1000, 700_001];
+
+fn sums(world_size: usize, kind: Kind) -> Vec<Vec<Vec<f64>>> {
+    each_rank(world_size, |group| {
+        let sum = |&length: &usize| {
+            let mut tensor = Tensor::from_slice(&values(group.rank(), length)).to_kind(kind);
+            group.sum(&mut tensor).expect("all take part");
+            Vec::<f64>::try_from(tensor.to_kind(Kind::Double)).expect("one dimension")
+        };
+        LENGTHS.iter().map(sum).collect()
+    })
+}
+
+#[test]
+fn sums_are_right_and_have_the_same_bits_on_every_rank_and_in_every_run() {
+    for (kind, epsilon) in [(Kind::Float, f64::from(f32::EPSILON)), (Kind::Double, f64::EPSILON)] {
+        for world_size in [2, 3, 4] {
+            let results = sums(world_size, kind);
+            assert!(results.iter().all(|rank| *rank == results[0]), "{kind:?}, {world_size} ranks");
+            assert!(results == sums(world_size, kind), "{kind:?}, {world_size} ranks, again");
+            for (sum, &length) in results[0].iter().zip(&LENGTHS) {
+                let parts: Vec<_> = (0..world_size).map(|rank| values(rank, length)).collect();
+                assert_eq!(sum.len(), length);
+                for (at, &value) in sum.iter().enumerate() {
+                    let exact: f64 = parts.iter().map(|part| part[at]).sum();
+                    let size: f64 = parts.iter().map(|part| part[at].abs()).sum();
+                    // Each part is rounded once, and each of the n − 1 additions.
+                    let most = size * epsilon * world_size as f64;
+                    assert!((value - exact).abs() <= most, "{kind:?} [{at}] of {length}: {value}, {exact}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_of_all_lengths_are_gathered_by_rank() {
+    let blob = |rank: usize| vec![rank as u8; [0, 1_000_003, 5][rank]];
+    for gathered in each_rank(3, |group| group.gather(&blob(group.rank())).expect("all take part")) {
+        assert!(gathered == [blob(0), blob(1), blob(2)]);
+    }
+}
+
+#[test]
+fn nobody_passes_a_barrier_before_the_last_has_come() {
+    let times = each_rank(3, |group| {
+        if group.rank() == 2 {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let came = Instant::now();
+        group.barrier().expect("all take part");
+        (came, Instant::now())
+    });
+    let last = times.iter().map(|(came, _)| *came).max().expect("three");
+    assert!(times.iter().all(|(_, left)| *left >= last));
+}
+
+#[test]
+fn a_tensor_that_cannot_be_summed_is_refused_before_anything_travels() {
+    each_rank(2, |group| {
+        let odd =
+            [Tensor::zeros([3], (Kind::Int64, Device::Cpu)), Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr()];
+        for mut tensor in odd.into_iter().chain([Tensor::new()]) {
+            let error = group.sum(&mut tensor).expect_err("unfit");
+            assert!(matches!(error, RankError::Tensor { .. }), "{error}");
+        }
+        group.barrier().expect("still in step");
+    });
+}
+
+#[test]
+fn ranks_at_different_places_are_told_both_places() {
+    let heard = each_join(
+        world(2),
+        |_| fingerprint(),
+        |group, _| {
+            let mut tensor = Tensor::zeros([5 + group.rank() as i64], (Kind::Float, Device::Cpu));
+            let error = group.sum(&mut tensor).expect_err("5 and 6 values").to_string();
+            group.fail(&error);
+            error
+        },
+    );
+    let told = |rank: usize| {
+        let error = heard[rank].as_ref().expect("both joined");
+        error.contains("sum of 5 f32") && error.contains("sum of 6 f32")
+    };
+    // The slower one may only see that the other has ended its connection.
+    assert!(told(0) || told(1), "{heard:?}");
+}
+
+/// Joins each of `ranks` in a thread; `body` gets the group and what its watchdog says.
+fn each_join<R: Send>(
+    ranks: Vec<Ranks>,
+    fingerprint: impl Fn(usize) -> Fingerprint + Sync,
+    body: impl Fn(RingGroup, Receiver<String>) -> R + Sync,
+) -> Vec<Result<R, RankError>> {
+    std::thread::scope(|scope| {
+        let (fingerprint, body) = (&fingerprint, &body);
+        let start = |ranks: Ranks| {
+            scope.spawn(move || {
+                let (said, heard) = crossbeam_channel::unbounded();
+                let on_loss: OnLoss = Box::new(move |loss| drop(said.send(loss.to_string())));
+                RingGroup::join(&ranks, &fingerprint(ranks.rank), on_loss).map(|group| body(group, heard))
+            })
+        };
+        let threads: Vec<_> = ranks.into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    })
+}
+
+fn refusals(ranks: Vec<Ranks>, fingerprint: impl Fn(usize) -> Fingerprint + Sync) -> Vec<String> {
+    let joined = each_join(ranks, fingerprint, |_, _| ());
+    joined.into_iter().map(|result| result.expect_err("no start").to_string()).collect()
+}
+
+#[test]
+fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
+    let change = |field: &str, rank: usize| {
+        let mut one = fingerprint();
+        let place = match field {
+            "wavemill" => &mut one.version,
+            "manifest" => &mut one.manifest_hash,
+            "config" => &mut one.config_hash,
+            _ => &mut one.feature_id,
+        };
+        *place = format!("r{rank}");
+        one
+    };
+    for field in ["wavemill", "manifest", "config", "feature_id"] {
+        let all = refusals(world(3), |rank| change(field, if rank == 2 { 2 } else { 0 }));
+        for error in &all {
+            assert!(error.contains(&format!("rank 2 has {field} r2, rank 0 has r0")), "{all:?}");
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_counts_another_number_of_ranks_is_named() {
+    let mut ranks = world(2);
+    ranks[1].world_size = 4;
+    let all = refusals(ranks, |_| fingerprint());
+    assert!(all.iter().all(|error| error.contains("rank 1 has WORLD_SIZE 4, rank 0 has 2")), "{all:?}");
+}
+
+#[test]
+fn a_rank_that_does_not_come_is_named_and_those_that_came_are_told() {
+    let mut ranks = world(4);
+    ranks.remove(2);
+    for rank in &mut ranks {
+        rank.join_timeout = Duration::from_secs(1);
+    }
+    let all = refusals(ranks, |_| fingerprint());
+    assert!(all.iter().all(|error| error.contains("have not come to rank 0: 2;")), "{all:?}");
+}
+
+#[test]
+fn two_processes_of_one_rank_are_refused() {
+    let mut ranks = world(3);
+    ranks[2].rank = 1;
+    let all = refusals(ranks, |_| fingerprint());
+    assert!(all.iter().all(|error| error.contains("two processes say that they are rank 1")), "{all:?}");
+}
+
+#[test]
+fn a_rank_without_a_rank_0_says_where_it_searched() {
+    let mut ranks = world(2);
+    ranks.remove(0);
+    ranks[0].join_timeout = Duration::from_millis(300);
+    let address = format!("127.0.0.1:{}", ranks[0].port);
+    let all = refusals(ranks, |_| fingerprint());
+    assert!(all[0].contains("rank 1 found no rank 0 at") && all[0].contains(&address), "{all:?}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let mut ranks = world(2);
+    ranks.truncate(1);
+    ranks[0].port = taken.local_addr().expect("bound").port();
+    let all = refusals(ranks, |_| fingerprint());
+    assert!(all[0].contains("cannot listen on 127.0.0.1:") && all[0].contains("WAVEMILL_PORT"), "{all:?}");
+}
+
+#[test]
+fn strangers_and_ranks_of_another_job_do_not_disturb() {
+    let ranks = world(2);
+    let address = ("127.0.0.1", ranks[0].port);
+    let mut other = ranks[1].clone();
+    other.token = "another job".to_owned();
+    other.join_timeout = Duration::from_secs(1);
+    let (first, second) = (ranks[0].clone(), ranks[1].clone());
+    let (here, joined) = std::thread::scope(|scope| {
+        let host = scope.spawn(|| {
+            each_join(vec![first], |_| fingerprint(), |group, _| group.barrier().and_then(|()| group.finish()).is_ok())
+        });
+        let reach = || TcpStream::connect(address);
+        let silent = std::iter::repeat_with(reach).find_map(Result::ok).expect("rank 0 listens at some time");
+        let mut talker = reach().expect("rank 0 listens");
+        talker.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("it reads");
+        let turned_away = refusals(vec![other], |_| fingerprint());
+        assert!(turned_away[0].contains("another job listens there"), "{turned_away:?}");
+        let guest = each_join(
+            vec![second],
+            |_| fingerprint(),
+            |group, _| group.barrier().and_then(|()| group.finish()).is_ok(),
+        );
+        drop((silent, talker));
+        (host.join().expect("no panic"), guest)
+    });
+    assert!(here.into_iter().chain(joined).all(|result| result.expect("joined")));
+}
+
+#[test]
+fn a_rank_that_goes_without_a_word_is_known_to_all_others() {
+    let heard = each_join(
+        world(3),
+        |_| fingerprint(),
+        |group, heard| {
+            if group.rank() == 1 {
+                return None;
+            }
+            let error = group.barrier().expect_err("one is missing").to_string();
+            Some((heard.recv_timeout(Duration::from_secs(9)).expect("the watchdog"), error))
+        },
+    );
+    for (watchdog, barrier) in heard.into_iter().filter_map(|result| result.expect("joined")) {
+        assert!(watchdog.contains("rank 1 ended: its connection closed"), "{watchdog}");
+        assert!(barrier.contains("rank 1 ended"), "{barrier}");
+    }
+}
+
+#[test]
+fn a_failing_ranks_own_words_reach_all_others() {
+    for failing in [0, 2] {
+        let heard = each_join(
+            world(3),
+            |_| fingerprint(),
+            |group, heard| {
+                if group.rank() == failing {
+                    group.fail("disk full");
+                    return None;
+                }
+                Some(heard.recv_timeout(Duration::from_secs(9)).expect("the watchdog"))
+            },
+        );
+        for words in heard.into_iter().filter_map(|result| result.expect("joined")) {
+            assert!(words.contains(&format!("rank {failing} ended: disk full")), "{words}");
+        }
+    }
+}
+
+#[test]
+fn ranks_that_end_well_one_after_another_miss_nobody() {
+    let heard = each_join(
+        world(3),
+        |_| fingerprint(),
+        |group, heard| {
+            std::thread::sleep(Duration::from_millis(200) * group.rank() as u32);
+            group.finish().expect("all finish");
+            drop(group);
+            heard.recv_timeout(Duration::from_millis(500)).ok()
+        },
+    );
+    for loss in heard {
+        assert_eq!(loss.expect("joined"), None);
+    }
+}
+
+#[test]
+fn autograd_sums_over_ranks_forward_and_backward() {
+    let results = each_join(
+        world(2),
+        |_| fingerprint(),
+        |group, _| {
+            let group: &'static RingGroup = Box::leak(Box::new(group));
+            let own = Tensor::from_slice(&[1.0 + group.rank() as f64]).set_requires_grad(true);
+            let total = ffi::sum_over_ranks(&own, sum_group(group)).expect("all take part");
+            // d Σ over ranks of rank-weighted squares: 2 · 3 · (1 + 10).
+            let weight = [1.0, 10.0][group.rank()];
+            (&total * &total * weight).sum(Kind::Double).backward();
+            group.finish().expect("all finish");
+            (total.double_value(&[0]), own.grad().double_value(&[0]))
+        },
+    );
+    for result in results {
+        assert_eq!(result.expect("joined"), (3.0, 66.0));
+    }
+}

@@ -1,0 +1,56 @@
+//! Whole groups: ranks as threads over loopback, and as processes that are killed.
+
+mod groups;
+mod parity;
+mod processes;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use super::*;
+
+/// Ranks of one job on this machine, as threads would be given them.
+pub(super) fn world(world_size: usize) -> Vec<Ranks> {
+    let port = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
+    let ranks = |rank| Ranks {
+        rank,
+        world_size,
+        local_rank: rank,
+        port,
+        token: format!("job of port {port}"),
+        join_timeout: Duration::from_secs(20),
+        ..Ranks::solo()
+    };
+    (0..world_size).map(ranks).collect()
+}
+
+pub(super) fn fingerprint() -> Fingerprint {
+    Fingerprint {
+        version: "1".to_owned(),
+        manifest_hash: "m".to_owned(),
+        config_hash: "c".to_owned(),
+        feature_id: "f".to_owned(),
+    }
+}
+
+/// A loss is none of this test's.
+pub(super) fn no_loss() -> OnLoss {
+    Box::new(|loss| eprintln!("a loss that the test did not expect: {loss}"))
+}
+
+/// `body` on each rank of a ring, in threads; what it gave, by rank.
+pub(super) fn each_rank<R: Send>(world_size: usize, body: impl Fn(&RingGroup) -> R + Sync) -> Vec<R> {
+    std::thread::scope(|scope| {
+        let body = &body;
+        let start = |ranks: Ranks| {
+            scope.spawn(move || {
+                let group = RingGroup::join(&ranks, &fingerprint(), no_loss()).expect("all are there");
+                let result = body(&group);
+                group.finish().expect("all finish");
+                result
+            })
+        };
+        let threads: Vec<_> = world(world_size).into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    })
+}

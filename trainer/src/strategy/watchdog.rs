@@ -1,0 +1,266 @@
+//! All ranks end when one does: a rank that is gone, or says that it fails, is known to every other within seconds.
+//!
+//! Each rank keeps its connection to rank 0, over which both sides say every second that they live; threads do, so that
+//! a long computation is no silence. A closed connection, silence, or a message of failure reaches rank 0, which tells
+//! the others. A rank that learns of a loss calls its [`OnLoss`], which ends the process: its main thread may be
+//! waiting for numbers that never come. A good end is announced, and then nobody is missed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::rendezvous::lost;
+use super::{RankError, Ranks, wire};
+use crate::ffi;
+
+/// Between two signs of life.
+const BEAT: Duration = Duration::from_secs(1);
+/// Silence that is taken for death.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long a broken ring waits to hear who was the cause.
+const CAUSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a rank does when another is lost: called once, on a thread of the watchdog, with [`RankError::Lost`].
+pub type OnLoss = Box<dyn Fn(&RankError) + Send + Sync>;
+
+/// Says so in one line on stderr and ends the process with code 1, whatever its other threads are doing.
+#[must_use]
+pub fn exit_on_loss(ranks: &Ranks) -> OnLoss {
+    let rank = ranks.rank;
+    Box::new(move |loss| {
+        let line = format!("wavemill-train: rank {rank} stops: {loss}");
+        // stderr may be a pipe that nobody reads: the end does not wait for it.
+        let (said, heard) = crossbeam_channel::bounded(1);
+        std::thread::spawn(move || {
+            eprintln!("{line}");
+            said.send(())
+        });
+        let _ = heard.recv_timeout(BEAT);
+        ffi::exit_now(1)
+    })
+}
+
+/// What ranks say over the control connection.
+#[derive(Debug, Serialize, Deserialize)]
+enum Note {
+    /// Alive.
+    Beat,
+    /// This rank has done all; from rank 0: every rank has.
+    Finished,
+    /// A rank is lost, or is about to end.
+    Failed { rank: usize, reason: String },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Ranks that said that they have finished.
+    finished: BTreeSet<usize>,
+    /// The first loss was heard of, and is being told.
+    losing: bool,
+    /// The first loss, once [`OnLoss`] has returned: if it ends the process, nobody else gets to say anything.
+    loss: Option<(usize, String)>,
+    /// All have finished, or this rank goes: nobody is missed from here on.
+    over: bool,
+}
+
+struct Shared {
+    rank: usize,
+    launcher: Option<u32>,
+    /// Control connections, for writing.
+    peers: Vec<Mutex<TcpStream>>,
+    state: Mutex<State>,
+    changed: Condvar,
+    guarded: Mutex<Vec<TcpStream>>,
+    on_loss: OnLoss,
+}
+
+/// Watches from its start until the good end, or the first loss.
+pub(super) struct Watchdog(Arc<Shared>);
+
+impl std::fmt::Debug for Watchdog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watchdog").field("rank", &self.0.rank).field("peers", &self.0.peers).finish_non_exhaustive()
+    }
+}
+
+impl Watchdog {
+    /// Over rank 0's connections to all others, or another rank's to rank 0.
+    ///
+    /// # Errors
+    /// No thread, or no second handle of a connection.
+    pub(super) fn start(ranks: &Ranks, control: Vec<(usize, TcpStream)>, on_loss: OnLoss) -> io::Result<Self> {
+        let mut readers = Vec::new();
+        for (rank, stream) in &control {
+            stream.set_read_timeout(Some(SILENCE))?;
+            stream.set_write_timeout(Some(BEAT))?;
+            readers.push((*rank, stream.try_clone()?));
+        }
+        let peers = control.into_iter().map(|(_, stream)| Mutex::new(stream)).collect();
+        let shared = Arc::new(Shared {
+            rank: ranks.rank,
+            launcher: ranks.launcher,
+            peers,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            guarded: Mutex::default(),
+            on_loss,
+        });
+        for (rank, stream) in readers {
+            let shared = Arc::clone(&shared);
+            let listen = move || shared.listen(rank, stream);
+            std::thread::Builder::new().name(format!("watch-{rank}")).spawn(listen)?;
+        }
+        let beating = Arc::clone(&shared);
+        std::thread::Builder::new().name("watch-beat".to_owned()).spawn(move || beating.beat())?;
+        Ok(Self(shared))
+    }
+
+    /// Connections that are ended with a loss, so that no thread waits on them for ever.
+    pub(super) fn guard(&self, streams: impl IntoIterator<Item = TcpStream>) {
+        self.0.guarded.lock().unwrap_or_else(PoisonError::into_inner).extend(streams);
+    }
+
+    /// The loss that explains a broken connection: known, or heard of soon.
+    pub(super) fn known_loss(&self) -> Option<RankError> {
+        let deadline = Instant::now() + CAUSE_TIMEOUT;
+        let state = self.0.wait_until(deadline, |state| state.loss.is_some() || state.over);
+        state.loss.clone().map(|(rank, reason)| RankError::Lost { rank, reason })
+    }
+
+    /// The good end: waits until all ranks have come here, and misses nobody from then on.
+    ///
+    /// # Errors
+    /// [`RankError::Lost`] if one is lost before.
+    pub(super) fn finish(&self) -> Result<(), RankError> {
+        let shared = &self.0;
+        if shared.rank > 0 {
+            shared.tell_all(&Note::Finished);
+        }
+        let all_have = |state: &State| state.over || shared.rank == 0 && state.finished.len() == shared.peers.len();
+        let mut state = shared.state();
+        while state.loss.is_none() && !all_have(&state) {
+            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some((rank, reason)) = state.loss.clone() {
+            return Err(RankError::Lost { rank, reason });
+        }
+        let first = !std::mem::replace(&mut state.over, true);
+        drop(state);
+        shared.changed.notify_all();
+        if shared.rank == 0 && first {
+            shared.tell_all(&Note::Finished);
+        }
+        Ok(())
+    }
+
+    /// Tells the others why this rank ends; the watch is over here.
+    pub(super) fn fail(&self, reason: &str) {
+        if self.0.end_quietly() {
+            self.0.tell_all(&Note::Failed { rank: self.0.rank, reason: reason.to_owned() });
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    /// Without [`Self::finish`], the others see a closed connection: a loss.
+    fn drop(&mut self) {
+        self.0.end_quietly();
+        for peer in &self.0.peers {
+            let stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
+            // Fails where the other side was first.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(self.state(), patience, |state| !done(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Ends the watch without calling anybody; whether it was on.
+    fn end_quietly(&self) -> bool {
+        let was_on = {
+            let mut state = self.state();
+            !std::mem::replace(&mut state.over, true) && !state.losing
+        };
+        self.changed.notify_all();
+        was_on
+    }
+
+    /// Tells every peer that still hears; one that does not is found by its own reader.
+    fn tell_all(&self, note: &Note) {
+        for peer in &self.peers {
+            let mut stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = wire::send(&mut *stream, note);
+        }
+    }
+
+    /// Says every second that this rank lives, and sees whether its launcher does.
+    fn beat(&self) {
+        loop {
+            let state = self.wait_until(Instant::now() + BEAT, |state| state.over || state.losing);
+            if state.over || state.losing {
+                return;
+            }
+            drop(state);
+            if self.launcher.is_some_and(|id| std::os::unix::process::parent_id() != id) {
+                self.lose(self.rank, "the process that started it is gone".to_owned());
+                return;
+            }
+            self.tell_all(&Note::Beat);
+        }
+    }
+
+    /// Hears one peer until the watch is over.
+    fn listen(&self, peer: usize, mut stream: TcpStream) {
+        loop {
+            match wire::receive(&mut stream) {
+                Ok(Note::Beat) => {}
+                Ok(Note::Finished) => {
+                    let mut state = self.state();
+                    state.finished.insert(peer);
+                    state.over |= peer == 0;
+                    drop(state);
+                    self.changed.notify_all();
+                }
+                Ok(Note::Failed { rank, reason }) => return self.lose(rank, reason),
+                // What one leaves open after its good end is nobody's concern.
+                Err(_) if self.state().finished.contains(&peer) => return,
+                Err(error) => {
+                    let RankError::Lost { rank, reason } = lost(peer, &error) else { return };
+                    return self.lose(rank, reason);
+                }
+            }
+        }
+    }
+
+    /// The first loss ends everything: the others hear of it from rank 0, or from the rank that fails.
+    fn lose(&self, rank: usize, reason: String) {
+        let mut state = self.state();
+        if state.over || std::mem::replace(&mut state.losing, true) {
+            return;
+        }
+        drop(state);
+        if self.rank == 0 || self.rank == rank {
+            self.tell_all(&Note::Failed { rank, reason: reason.clone() });
+        }
+        (self.on_loss)(&RankError::Lost { rank, reason: reason.clone() });
+        self.state().loss = Some((rank, reason));
+        self.changed.notify_all();
+        for stream in self.guarded.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Fails where it is cut already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}

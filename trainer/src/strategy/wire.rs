@@ -1,0 +1,187 @@
+//! What ranks say to each other beside the ring's numbers: small framed messages, and the proof of being of one job.
+//!
+//! A frame is a length (u32, little-endian) and JSON. The proof is a keyed hash over the other side's random number and
+//! the message, so that the job's token never travels. Nothing is encrypted: ranks trust their network with gradients.
+
+use std::io::{self, Read, Write};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What the listening side says first; another program there is told apart by it.
+const MAGIC: &[u8; 16] = b"wavemill ranks 1";
+/// Random bytes against replay.
+const NONCE_BYTES: usize = 32;
+/// The longest message is the table of addresses: some 25 bytes a rank.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+type Nonce = [u8; NONCE_BYTES];
+
+/// The key of one job.
+#[derive(Clone, Copy)]
+pub(super) struct Key([u8; 32]);
+
+impl Key {
+    /// From the job's token.
+    pub(super) fn of(token: &str) -> Self {
+        Self(blake3::derive_key("wavemill trainer: ranks of one job", token.as_bytes()))
+    }
+
+    /// `side` keeps a listener from being answered with its own words.
+    fn proof(&self, side: &str, nonce: &Nonce, body: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(side.as_bytes()).update(nonce).update(body);
+        hasher.finalize()
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// Bytes of the system's generator.
+///
+/// # Errors
+/// Those of /dev/urandom.
+pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = bytes.len() - 4;
+    if length > MESSAGE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+    }
+    bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(bytes)
+}
+
+fn receive_body(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MESSAGE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok(body)
+}
+
+/// Sends one message in one write.
+pub(super) fn send(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    stream.write_all(&frame(message)?)
+}
+
+/// Waits for one message.
+pub(super) fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
+    Ok(serde_json::from_slice(&receive_body(stream)?)?)
+}
+
+fn send_proven(
+    stream: &mut impl Write,
+    key: &Key,
+    side: &str,
+    nonce: &Nonce,
+    message: &impl Serialize,
+) -> io::Result<()> {
+    let frame = frame(message)?;
+    let mut bytes = key.proof(side, nonce, &frame[4..]).as_bytes().to_vec();
+    bytes.extend_from_slice(&frame);
+    stream.write_all(&bytes)
+}
+
+fn receive_proven<T: DeserializeOwned>(stream: &mut impl Read, key: &Key, side: &str, nonce: &Nonce) -> io::Result<T> {
+    let mut proof = [0; 32];
+    stream.read_exact(&mut proof)?;
+    let body = receive_body(stream)?;
+    // blake3::Hash compares in constant time.
+    if key.proof(side, nonce, &body) != blake3::Hash::from_bytes(proof) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another job's token"));
+    }
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// The side that connects: proves the token with `message` and has the other side prove it with its answer.
+///
+/// # Errors
+/// `PermissionDenied`, `UnexpectedEof` (the other side knows another token) or the stream's.
+pub(super) fn introduce<A: DeserializeOwned>(
+    stream: &mut (impl Read + Write),
+    key: &Key,
+    message: &impl Serialize,
+) -> io::Result<A> {
+    let mut opening = [0; MAGIC.len() + NONCE_BYTES];
+    stream.read_exact(&mut opening)?;
+    let (magic, theirs) = opening.split_at(MAGIC.len());
+    let theirs: Nonce = theirs.try_into().map_err(io::Error::other)?;
+    if magic != MAGIC {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "another program listens there"));
+    }
+    let ours: Nonce = random()?;
+    stream.write_all(&ours)?;
+    send_proven(stream, key, "guest", &theirs, message)?;
+    receive_proven(stream, key, "host", &ours)
+}
+
+/// The side that listens: the message of one that proved the token, once `answer` was sent, proven as well.
+///
+/// # Errors
+/// `PermissionDenied` or the stream's.
+pub(super) fn receive_introduction<T: DeserializeOwned>(
+    stream: &mut (impl Read + Write),
+    key: &Key,
+    answer: &impl Serialize,
+) -> io::Result<T> {
+    let ours: Nonce = random()?;
+    stream.write_all(&[MAGIC.as_slice(), &ours].concat())?;
+    let mut theirs: Nonce = [0; NONCE_BYTES];
+    stream.read_exact(&mut theirs)?;
+    let message = receive_proven(stream, key, "guest", &ours)?;
+    send_proven(stream, key, "host", &theirs, answer)?;
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn meet(host: &str, guest: &str) -> (io::Result<String>, io::Result<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let mut out = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+        let host = Key::of(host);
+        let host = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a guest");
+            receive_introduction::<String>(&mut stream, &host, &7_u8)
+        });
+        let answer = introduce(&mut out, &Key::of(guest), &"hello");
+        (host.join().expect("no panic"), answer)
+    }
+
+    #[test]
+    fn two_of_one_job_meet() {
+        let (heard, answer) = meet("token", "token");
+        assert_eq!((heard.expect("proven").as_str(), answer.expect("proven")), ("hello", 7));
+    }
+
+    #[test]
+    fn another_token_is_turned_away_and_learns_nothing() {
+        let (heard, answer) = meet("token", "tokem");
+        assert_eq!(heard.expect_err("wrong").kind(), io::ErrorKind::PermissionDenied);
+        answer.expect_err("the connection was dropped");
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_it_is_allocated() {
+        let error = receive::<String>(&mut [255_u8; 8].as_slice()).expect_err("4 GiB");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
