@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::canonical;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -379,6 +380,12 @@ impl Config {
         let config: Self = document.try_into().map_err(|e: toml::de::Error| fail(place, e.message().to_owned()))?;
         config.check()?;
         Ok(config)
+    }
+
+    /// blake3 of its canonical form: equal for runs that compute the same.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        canonical::id(self).expect("a configuration has text keys only")
     }
 
     /// What no type says.
