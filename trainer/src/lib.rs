@@ -5,6 +5,8 @@
 
 pub mod config;
 pub mod ffi;
+pub mod metrics;
 pub mod models;
+pub mod records;
 pub mod rng;
 pub mod strategy;

@@ -44,7 +44,6 @@ impl HostBuffer {
     ///
     /// # Panics
     /// If they need more bytes than there are: shapes are checked where the store is opened.
-    #[must_use]
     pub fn view(&self, kind: Kind, shape: &[i64]) -> Tensor {
         let wanted = shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
         assert!(wanted as usize <= self.bytes, "a view of {wanted} bytes in a buffer of {}", self.bytes);
