@@ -131,11 +131,10 @@ impl Learner {
         check_parts(config, data, ranks.world_size())?;
         let kind = if config.train.precision == Precision::F64 { Kind::Double } else { Kind::Float };
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
-        let store = nn::VarStore::new(device);
-        let mut root = store.root();
-        root.set_kind(kind);
+        let mut store = nn::VarStore::new(device);
+        store.set_kind(kind);
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1).then(|| strategy::sum_group(ranks));
-        let net = Net::build(&config.model, &data.dims(), &root, over)?;
+        let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
         let trainable: Vec<_> = sorted(store.variables()).into_iter().filter(|(_, v)| v.requires_grad()).collect();
         let (augment, buckets) = (&config.augment, Buckets::new(&trainable, EXTRAS));
         Ok(Self {
