@@ -169,9 +169,10 @@ impl Default for Optimizer {
     }
 }
 
-/// Learning rates: factors of the schedules that are there are multiplied.
+/// Learning rates: factors of the schedules that are there are multiplied. Without a section it is document 000's step and
+/// plateau; a section holds just what it names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// `StepLR`: every `every_epochs` the rate is multiplied by `gamma`.
     pub step: Option<StepLr>,
@@ -481,6 +482,16 @@ mod tests {
     fn a_key_that_is_not_there_is_named_with_those_that_are() {
         let error = Config::parse("[optimizer]\nrate = 0.1", "c.toml", &[]).expect_err("no such key").to_string();
         assert!(error.contains("c.toml") && error.contains("rate") && error.contains("weight_decay"), "{error}");
+    }
+
+    #[test]
+    fn a_schedule_that_is_named_is_the_only_one() {
+        let config = Config::parse("", "", &["schedule.cosine.warmup_steps=5".to_owned()]).expect("valid");
+        assert_eq!(config.schedule, Schedule { step: None, plateau: None, cosine: Some(Cosine { warmup_steps: 5 }) });
+        let none = Config::parse("[schedule]", "", &[]).expect("valid");
+        let text = toml::to_string(&none).expect("tables");
+        assert_eq!(Config::parse(&text, "", &[]).expect("valid"), none);
+        assert!(Config::default().schedule.step.is_some());
     }
 
     #[test]
