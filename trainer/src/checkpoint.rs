@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::config::Config;
-use crate::schedule::{EarlyStop, Schedules};
+use crate::dataset::Dataset;
+use crate::schedule::{EarlyStop, ScheduleState};
 
 /// Raised when a checkpoint's form changes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -53,7 +54,9 @@ pub enum CheckpointError {
         name: String,
     },
     /// Written by a later wavemill.
-    #[error("checkpoint {path}: format version {found}; this wavemill-train reads up to {FORMAT_VERSION}: use a newer one")]
+    #[error(
+        "checkpoint {path}: format version {found}; this wavemill-train reads up to {FORMAT_VERSION}: use a newer one"
+    )]
     Version {
         /// Which.
         path: PathBuf,
@@ -103,8 +106,6 @@ pub struct State {
     pub feature_id: String,
     /// Class names by target, in head order.
     pub classes: Vec<(String, Vec<String>)>,
-    /// Bands and frames of a row.
-    pub shape: [i64; 2],
     /// Ranks of the run; each has buffers of its own.
     pub world_size: usize,
     /// Epoch in progress, from 0.
@@ -116,13 +117,36 @@ pub struct State {
     /// Of the epoch in progress.
     pub sums: EpochSums,
     /// Learning rates.
-    pub schedules: Schedules,
+    pub schedules: ScheduleState,
     /// Epochs without a better value.
     pub early_stop: EarlyStop,
     /// The best epoch.
     pub best: Option<Best>,
     /// Whether the run came to its end.
     pub finished: bool,
+}
+
+impl State {
+    /// Before the first step.
+    #[must_use]
+    pub fn first(config: &Config, data: &Dataset, schedules: ScheduleState, world_size: usize) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            config: config.clone(),
+            manifest_hash: data.store().manifest_hash().to_owned(),
+            feature_id: data.feature().feature_id.clone(),
+            classes: data.targets().iter().map(|t| (t.name().to_owned(), t.classes().to_vec())).collect(),
+            world_size,
+            epoch: 0,
+            batch: 0,
+            step: 0,
+            sums: EpochSums::default(),
+            schedules,
+            early_stop: EarlyStop::new(config.train.select, config.train.early_stop),
+            best: None,
+            finished: false,
+        }
+    }
 }
 
 /// The folder of a run's checkpoints.

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::canonical;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -168,9 +169,10 @@ impl Default for Optimizer {
     }
 }
 
-/// Learning rates: factors of the schedules that are there are multiplied.
+/// Learning rates: factors of the schedules that are there are multiplied. Without a section it is document 000's step and
+/// plateau; a section holds just what it names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// `StepLR`: every `every_epochs` the rate is multiplied by `gamma`.
     pub step: Option<StepLr>,
@@ -240,6 +242,14 @@ pub enum Metric {
     Accuracy,
     /// Of the first target.
     MacroF1,
+}
+
+impl Metric {
+    /// Whether `a` is better than `b`.
+    #[must_use]
+    pub fn is_better(self, a: f64, b: f64) -> bool {
+        if self == Self::Loss { a < b } else { a > b }
+    }
 }
 
 /// Class weights by name.
@@ -381,6 +391,12 @@ impl Config {
         Ok(config)
     }
 
+    /// blake3 of its canonical form: equal for runs that compute the same.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        canonical::id(self).expect("a configuration has text keys only")
+    }
+
     /// What no type says.
     fn check(&self) -> Result<(), ConfigError> {
         let rules: [(bool, &'static str, String, &'static str); 9] = [
@@ -466,6 +482,16 @@ mod tests {
     fn a_key_that_is_not_there_is_named_with_those_that_are() {
         let error = Config::parse("[optimizer]\nrate = 0.1", "c.toml", &[]).expect_err("no such key").to_string();
         assert!(error.contains("c.toml") && error.contains("rate") && error.contains("weight_decay"), "{error}");
+    }
+
+    #[test]
+    fn a_schedule_that_is_named_is_the_only_one() {
+        let config = Config::parse("", "", &["schedule.cosine.warmup_steps=5".to_owned()]).expect("valid");
+        assert_eq!(config.schedule, Schedule { step: None, plateau: None, cosine: Some(Cosine { warmup_steps: 5 }) });
+        let none = Config::parse("[schedule]", "", &[]).expect("valid");
+        let text = toml::to_string(&none).expect("tables");
+        assert_eq!(Config::parse(&text, "", &[]).expect("valid"), none);
+        assert!(Config::default().schedule.step.is_some());
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use tch::Tensor;
-use wavemill_schemas::recipe::SplitRule;
 
-use crate::config::Metric;
 use crate::dataset::{Batch, Dataset, DatasetError, Loader, LoaderPlan, Side};
 use crate::learner::{LearnError, Learner};
 use crate::metrics::{Evaluation, Label, Leaks, Member, MetricsError, Predictions, Report, Row};
@@ -45,7 +43,13 @@ pub fn predict(
     let mut all: Vec<Predictions> = data
         .targets()
         .iter()
-        .map(|t| if t.is_multi() { Predictions::multi(t.name(), t.classes()) } else { Predictions::single(t.name(), t.classes()) })
+        .map(|t| {
+            if t.is_multi() {
+                Predictions::multi(t.name(), t.classes())
+            } else {
+                Predictions::single(t.name(), t.classes())
+            }
+        })
         .collect();
     for batch in Loader::start(data, plan)? {
         let batch = batch?;
@@ -106,7 +110,7 @@ pub fn validation(predictions: &[Predictions]) -> Result<Validation, EvaluateErr
     let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
     let (accuracy, macro_f1) = match Report::of(&predictions[0])? {
         Report::Single(report) => (report.accuracy, report.macro_mean.f1),
-        Report::Multi(report) => (report.exact_match, report.macro_mean.f1),
+        Report::Multi(report) => (report.exact_match, report.f1_macro),
     };
     Ok(Validation { loss, accuracy, macro_f1 })
 }
@@ -139,16 +143,5 @@ pub fn leaks(data: &Dataset, side: Side) -> Leaks {
         }
     };
     let members = |side| data.rows_of(side).into_iter().map(member).collect::<Vec<_>>();
-    Leaks::of(rule(data), side.name(), members(Side::Training), members(side))
-}
-
-/// The rule that made the sides in use.
-fn rule(data: &Dataset) -> SplitRule {
-    data.split_rule()
-}
-
-/// The metric by which epochs and trials are compared.
-#[must_use]
-pub fn is_better_high(metric: Metric) -> bool {
-    metric != Metric::Loss
+    Leaks::of(data.split_rule(), side.name(), members(Side::Training), members(side))
 }

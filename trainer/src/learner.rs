@@ -131,21 +131,20 @@ impl Learner {
         check_parts(config, data, ranks.world_size())?;
         let kind = if config.train.precision == Precision::F64 { Kind::Double } else { Kind::Float };
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
-        let store = nn::VarStore::new(device);
-        let mut root = store.root();
-        root.set_kind(kind);
+        let mut store = nn::VarStore::new(device);
+        store.set_kind(kind);
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1).then(|| strategy::sum_group(ranks));
-        let net = Net::build(&config.model, &data.dims(), &root, over)?;
+        let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
         let trainable: Vec<_> = sorted(store.variables()).into_iter().filter(|(_, v)| v.requires_grad()).collect();
-        let augment = &config.augment;
+        let (augment, buckets) = (&config.augment, Buckets::new(&trainable, EXTRAS));
         Ok(Self {
             config: config.clone(),
             data: Arc::clone(data),
             ranks,
             device,
             kind,
-            optimizer: Optimizer::new(&config.optimizer, trainable.clone()),
-            buckets: Buckets::new(&trainable, EXTRAS),
+            optimizer: Optimizer::new(&config.optimizer, trainable),
+            buckets,
             criterion: criterion(config, data, device),
             augmenter: augment.enabled.then(|| Augmenter::new(augment, config.seed, kind, device)),
             net,
@@ -187,7 +186,7 @@ impl Learner {
             return Err(LearnError::Diverged { loss, step: clock.step, lr: clock.lr });
         }
         if let Some(max) = self.config.optimizer.clip_norm {
-            self.optimizer.clip_norm(max);
+            let _norm = self.optimizer.clip_norm(max);
         }
         self.optimizer.step(clock.lr);
         self.optimizer.zero_grad();
@@ -200,7 +199,7 @@ impl Learner {
     /// # Errors
     /// [`LearnError`].
     pub fn predict(&self, batch: &Batch) -> Result<Vec<(Tensor, [f64; 2])>, LearnError> {
-        let inputs = self.data.inputs(batch, self.device, self.kind)?;
+        let inputs = self.inputs(batch)?;
         let labels = self.labels(batch)?;
         tch::no_grad(|| {
             let logits = self.logits(&inputs, false)?;
@@ -261,7 +260,12 @@ impl Learner {
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] and others.
-    pub fn load(&mut self, tensors: &BTreeMap<String, Tensor>, path: &Path, world_size: usize) -> Result<(), LearnError> {
+    pub fn load(
+        &mut self,
+        tensors: &BTreeMap<String, Tensor>,
+        path: &Path,
+        world_size: usize,
+    ) -> Result<(), LearnError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
         self.optimizer.load(tensors)?;
         let own = tensors.get(&format!("rank{}.buffers", self.ranks.rank()));
@@ -284,6 +288,12 @@ impl Learner {
         Ok(checkpoint::copy_into(&self.variables(), tensors, "model.", path)?)
     }
 
+    /// Whether the architecture has batch norm.
+    #[must_use]
+    pub fn has_batch_norm(&self) -> bool {
+        !self.buffers().is_empty()
+    }
+
     fn buffers(&self) -> Vec<(String, Tensor)> {
         let is_buffer = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
         self.variables().into_iter().filter(|(name, _)| is_buffer(name)).collect()
@@ -300,7 +310,7 @@ impl Learner {
 
     /// Own rows, augmented and mixed.
     fn training_rows(&self, batch: &Batch, clock: Clock) -> Result<Ready, LearnError> {
-        let mut inputs = self.data.inputs(batch, self.device, self.kind)?;
+        let mut inputs = self.inputs(batch)?;
         if let Some(augmenter) = &self.augmenter {
             let rows = augment::Rows { epoch: clock.epoch, keys: batch.keys() };
             inputs.spectrogram = augmenter.apply(&inputs.spectrogram, rows);
@@ -325,6 +335,10 @@ impl Learner {
         Ok(Ready { inputs, labels, mixed: Some(Mixed { labels: labels_of, lambda }) })
     }
 
+    fn inputs(&self, batch: &Batch) -> Result<Inputs, LearnError> {
+        Ok(Inputs { spectrogram: batch.spectrogram(self.device, self.kind)?, metadata: None, ids: None })
+    }
+
     fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
         let of = |(index, target): (usize, &crate::dataset::Target)| match target.is_multi() {
             true => batch.multi_hot(index, self.device),
@@ -343,7 +357,8 @@ impl Learner {
         loss.f_backward()?;
         let correct = match self.data.targets()[0].is_multi() {
             true => 0.0,
-            false => tch::no_grad(|| logits[0].argmax(1, false).eq_tensor(&rows.labels[0]).sum(Kind::Int64)).f_double_value(&[])?,
+            false => tch::no_grad(|| logits[0].argmax(1, false).eq_tensor(&rows.labels[0]).sum(Kind::Int64))
+                .f_double_value(&[])?,
         };
         Ok((loss.f_double_value(&[])?, correct))
     }
@@ -371,10 +386,10 @@ impl Ready {
                 ids: self.inputs.ids.as_ref().map(|i| part.of(i)),
             },
             labels: self.labels.iter().map(|l| part.of(l)).collect(),
-            mixed: self.mixed.as_ref().map(|m| Mixed {
-                labels: m.labels.iter().map(|l| part.of(l)).collect(),
-                lambda: part.of(&m.lambda),
-            }),
+            mixed: self
+                .mixed
+                .as_ref()
+                .map(|m| Mixed { labels: m.labels.iter().map(|l| part.of(l)).collect(), lambda: part.of(&m.lambda) }),
         }
     }
 }

@@ -4,13 +4,22 @@
 //! the `wavemill` program.
 
 pub mod augment;
+pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod dataset;
+pub mod evaluate;
 pub mod ffi;
+pub mod learner;
 pub mod loss;
+pub mod metrics;
 pub mod mixup;
 pub mod models;
 pub mod optim;
+pub mod records;
+pub mod result;
 pub mod rng;
+pub mod run;
 pub mod schedule;
 pub mod strategy;
+pub mod sweep;

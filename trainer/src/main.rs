@@ -1,2 +1,7 @@
-//! The `wavemill-train` command.
-fn main() {}
+//! The `wavemill-train` command: parse, run, map to an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(wavemill_trainer::cli::main())
+}

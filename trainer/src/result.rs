@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::State;
+use crate::dataset::{Dataset, Side};
+use crate::learner::Learner;
 use crate::metrics::Evaluation;
 
 /// The figures of a run's best checkpoint, with what they are figures of. Holds no time and no path.
@@ -43,6 +46,42 @@ pub struct RunResult {
     pub validation: Vec<Evaluation>,
     /// Scores on test, by target: computed once.
     pub test: Vec<Evaluation>,
+}
+
+impl RunResult {
+    /// Of a run in `state`, evaluated by `learner`.
+    #[must_use]
+    pub fn of(
+        learner: &Learner,
+        data: &Dataset,
+        state: &State,
+        validation: Vec<Evaluation>,
+        test: Vec<Evaluation>,
+    ) -> Self {
+        let config = &state.config;
+        let trained = |(_, v): &(String, tch::Tensor)| if v.requires_grad() { v.numel() as u64 } else { 0 };
+        let init = config.model.init.as_ref().and_then(|path| path.file_name());
+        let per_rank = state.world_size > 1 && !config.model.sync_batch_norm && learner.has_batch_norm();
+        Self {
+            model: config.model.name.clone(),
+            parameters: learner.variables().iter().map(trained).sum(),
+            start: init.map_or("from scratch".to_owned(), |name| format!("from {}", name.to_string_lossy())),
+            feature: data.feature().name.clone(),
+            feature_id: state.feature_id.clone(),
+            manifest_hash: state.manifest_hash.clone(),
+            config_hash: config.hash(),
+            world_size: state.world_size,
+            batch_norm_per_rank: per_rank,
+            epochs: state.epoch,
+            steps: state.step,
+            best_epoch: state.best.as_ref().map(|best| best.epoch),
+            training_rows: data.rows_of(Side::Training).len() as u64,
+            damaged_rows: 0,
+            warnings: Vec::new(),
+            validation,
+            test,
+        }
+    }
 }
 
 impl fmt::Display for RunResult {

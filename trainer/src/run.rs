@@ -3,14 +3,14 @@
 //! store → rows → epochs of batches → steps → validation → checkpoint; at the end the best checkpoint meets the test
 //! split, once. What runs on several ranks runs on all of them in the same order; rank 0 alone writes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tch::Device;
 
-use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, EpochSums, FORMAT_VERSION, State};
+use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, EpochSums, State};
 use crate::config::Config;
 use crate::dataset::{Dataset, DatasetError, Loader, LoaderPlan, Side};
 use crate::evaluate::{self, EvaluateError};
@@ -18,7 +18,7 @@ use crate::learner::{Clock, LearnError, Learner, Stepped};
 use crate::metrics::Predictions;
 use crate::records::{EventWriter, Log, RecordError, RunDir};
 use crate::result::RunResult;
-use crate::schedule::{EarlyStop, Place, Schedules, Validation};
+use crate::schedule::{Place, Schedules, Validation};
 use crate::strategy::Collective;
 
 /// Why a run ends early.
@@ -45,10 +45,12 @@ pub enum RunError {
         /// Which side.
         split: &'static str,
         /// The rule.
-        rule: String,
+        rule: &'static str,
     },
     /// A checkpoint of another store or feature.
-    #[error("{path} was trained on another {what} ({theirs}); this store has {ours}: give the store that it was trained on")]
+    #[error(
+        "{path} was trained on another {what} ({theirs}); this store has {ours}: give the store that it was trained on"
+    )]
     OtherStore {
         /// The run.
         path: PathBuf,
@@ -70,7 +72,6 @@ pub enum RunError {
 }
 
 /// What a run is made of, besides its configuration: where it lies and what it may use.
-#[derive(Debug)]
 pub struct Job {
     /// What decides the numbers.
     pub config: Config,
@@ -84,19 +85,30 @@ pub struct Job {
     pub readers: usize,
     /// Batches read ahead.
     pub prefetch_batches: usize,
+    /// Whether the test split is asked at the end; trials of a sweep leave it alone.
+    pub test: bool,
+    /// Told the selecting metric's values after each epoch; false ends the run.
+    pub keep_going: Option<KeepGoing>,
 }
+
+/// Whether a run is worth another epoch, given its values on validation so far.
+pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
 
 /// What others may look at while a run goes on, and the one thing that they may ask of it.
 #[derive(Debug, Default)]
 pub struct Watch {
     /// Set to end the run after the step in progress.
-    pub stop: AtomicBool,
+    pub stop: Arc<AtomicBool>,
     /// Epoch in progress, from 0.
     pub epoch: AtomicU64,
     /// Global batches done of it, and all of them.
     pub batches: AtomicU64,
     /// Global batches of an epoch.
     pub batches_total: AtomicU64,
+    /// Steps done by this process.
+    pub steps: AtomicU64,
+    /// Steps that were done before it.
+    pub first_step: AtomicU64,
     /// Rows done in all, by all ranks.
     pub rows: AtomicU64,
     /// The last step's loss, as f64 bits.
@@ -109,7 +121,7 @@ pub struct Watch {
 ///
 /// # Errors
 /// [`RunError`]; [`RunError::Stopped`] after `watch.stop`, with a checkpoint written.
-pub fn fit(job: &Job, data: &Dataset, ranks: &'static dyn Collective, watch: &Watch) -> Result<RunResult, RunError> {
+pub fn fit(job: &Job, data: &Arc<Dataset>, ranks: &'static dyn Collective, watch: &Watch) -> Result<Fitted, RunError> {
     let mut run = Run::begin(job, data, ranks, watch)?;
     while !run.is_over() {
         run.train_epoch()?;
@@ -118,141 +130,160 @@ pub fn fit(job: &Job, data: &Dataset, ranks: &'static dyn Collective, watch: &Wa
     run.finish()
 }
 
+/// A run that came to its end.
+#[derive(Debug)]
+pub struct Fitted {
+    /// What `result.json` says.
+    pub result: RunResult,
+    /// The selecting metric on validation after each epoch of this process.
+    pub values: Vec<f64>,
+}
+
 struct Run<'a> {
     job: &'a Job,
     config: &'a Config,
-    data: &'a Dataset,
+    data: &'a Arc<Dataset>,
     ranks: &'static dyn Collective,
     watch: &'a Watch,
-    learner: Learner<'a>,
+    learner: Learner,
     state: State,
+    schedules: Schedules,
     checkpoints: Checkpoints,
+    /// Global batches of an epoch.
+    batches: u64,
+    damaged_rows: u64,
+    values: Vec<f64>,
     /// Rank 0's.
-    records: Option<RunDir>,
+    records: Option<Records>,
 }
 
 impl<'a> Run<'a> {
     fn begin(
         job: &'a Job,
-        data: &'a Dataset,
+        data: &'a Arc<Dataset>,
         ranks: &'static dyn Collective,
         watch: &'a Watch,
     ) -> Result<Self, RunError> {
         let config = &job.config;
-        for split in [Split::Training, Split::Validation, Split::Test] {
-            if data.rows_of(split).is_empty() {
-                return Err(RunError::NoRows { split: split.name(), rule: data.split_rule().to_owned() });
-            }
+        if let Some(side) = Side::ALL.into_iter().find(|side| data.rows_of(*side).is_empty()) {
+            return Err(RunError::NoRows { split: side.name(), rule: data.split_rule().name() });
         }
         let checkpoints = Checkpoints::open(job.folder.join("checkpoints"), config.train.keep)?;
         let mut learner = Learner::new(config, data, ranks, job.device)?;
-        let mut state = first_state(config, data, ranks.world_size());
+        let mut schedules = Schedules::new(&config.schedule, config.optimizer.lr);
+        let mut state = State::first(config, data, schedules.state().clone(), ranks.world_size());
         if job.resume {
             let path = checkpoints.last()?;
             state = checkpoint::read_state(&path)?;
+            same_store(&state, data, &path)?;
             learner.load(&checkpoint::read_tensors(&path)?, &path, state.world_size)?;
+            schedules.resume(state.schedules.clone());
             state.world_size = ranks.world_size();
+            state.config = config.clone();
+            state.finished = false;
         }
-        let mut records = if ranks.rank() == 0 { Some(RunDir::open(&job.folder)?) } else { None };
-        if let Some(records) = &mut records {
-            records.log(&json!({"kind": if job.resume { "resumed" } else { "started" }, "step": state.step,
-                "epoch": state.epoch, "world_size": ranks.world_size(), "device": format!("{:?}", job.device)}))?;
-        }
-        let batches = data.batches(config.data.batch_size, config.data.drop_last);
+        let records = (ranks.rank() == 0).then(|| Records::open(job, &state, ranks.world_size())).transpose()?;
+        let batches =
+            Loader::start(data, LoaderPlan { readers: 1, ..plan(job, Side::Training, &state, ranks) })?.n_batches();
         watch.batches_total.store(batches, Ordering::Relaxed);
-        Ok(Self { job, config, data, ranks, watch, learner, state, checkpoints, records })
+        watch.first_step.store(state.step, Ordering::Relaxed);
+        let (damaged_rows, values) = (data.lost().iter().map(|file| file.rows).sum(), Vec::new());
+        Ok(Self {
+            job,
+            config,
+            data,
+            ranks,
+            watch,
+            learner,
+            state,
+            schedules,
+            checkpoints,
+            batches,
+            damaged_rows,
+            values,
+            records,
+        })
     }
 
     fn is_over(&self) -> bool {
         self.state.finished
             || self.state.epoch >= self.config.train.epochs
-            || self.state.early_stop.is_due()
             || self.config.train.steps.is_some_and(|steps| self.state.step >= steps)
     }
 
     /// Steps over what is left of the epoch.
     fn train_epoch(&mut self) -> Result<(), RunError> {
-        let mut batches = Loader::start(self.data, &self.plan(Split::Training))?;
+        let mut batches = Loader::start(self.data, plan(self.job, Side::Training, &self.state, self.ranks))?;
         self.watch.epoch.store(self.state.epoch, Ordering::Relaxed);
         loop {
             let waiting = Instant::now();
-            let Some(batch) = batches.next().transpose()? else { break };
+            let Some(batch) = batches.next().transpose()? else { return Ok(()) };
             self.watch.wait_ns.fetch_add(waiting.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            self.damaged_rows += batch.damaged().len() as u64;
             let clock = Clock { epoch: self.state.epoch, step: self.state.step, lr: self.lr() };
             let stepped = self.learner.step(&batch, clock, self.watch.stop.load(Ordering::Relaxed))?;
-            batches.give_back(batch);
             self.advance(stepped, clock)?;
             if stepped.stops > 0 {
                 self.save()?;
                 return Err(RunError::Stopped { step: self.state.step, path: self.job.folder.clone() });
             }
             if self.config.train.steps.is_some_and(|steps| self.state.step >= steps) {
-                break;
+                return Ok(());
             }
             let every = self.config.train.checkpoint_steps;
             if every > 0 && self.state.step.is_multiple_of(every) {
                 self.save()?;
             }
         }
-        Ok(())
     }
 
     /// Validation, schedules, early stop, checkpoint.
     fn end_epoch(&mut self) -> Result<(), RunError> {
         self.learner.average_buffers()?;
-        let evaluated = self.evaluate(Split::Validation)?;
-        let select = evaluated.value(self.config.train.select);
-        self.log_epoch(&evaluated)?;
-        self.state.schedules.epoch_ended(&evaluated.validation());
-        if self.state.early_stop.observe(select) {
-            self.state.best = Some(Best { value: select, epoch: self.state.epoch, step: self.state.step });
+        let validation = evaluate::validation(&self.predictions(Side::Validation)?)?;
+        self.log_epoch(&validation)?;
+        let verdict = self.state.early_stop.epoch_ended(&validation);
+        let value = validation.value(self.config.train.select);
+        self.values.push(value);
+        if verdict.better {
+            self.state.best = Some(Best { value, epoch: self.state.epoch, step: self.state.step });
         }
+        self.schedules.epoch_ended(self.state.epoch, &validation);
         self.state.epoch += 1;
         self.state.batch = 0;
         self.state.sums = EpochSums::default();
-        self.state.finished = self.is_over();
+        let enough = self.job.keep_going.as_ref().is_some_and(|keep_going| !keep_going(&self.values));
+        self.state.finished = verdict.stop || enough || self.is_over();
         self.save()
     }
 
     /// The best checkpoint's figures on validation and, for the first and only time, on test.
-    fn finish(mut self) -> Result<RunResult, RunError> {
+    fn finish(mut self) -> Result<Fitted, RunError> {
+        // The checkpoint of rank 0 is complete before another rank looks for it.
+        self.ranks.barrier().map_err(LearnError::from)?;
         let best = self.checkpoints.best()?;
-        self.learner.load(&checkpoint::read_tensors(&best)?, &best, 0)?;
-        let validation = self.evaluate(Split::Validation)?;
-        let test = self.evaluate(Split::Test)?;
-        let result = result::of_run(self.config, self.data, &self.learner, &self.state, validation, test);
+        self.learner.load_model(&checkpoint::read_tensors(&best)?, &best)?;
+        let seed = self.config.seed;
+        let validation = evaluate::scores(&self.predictions(Side::Validation)?, self.data, Side::Validation, seed)?;
+        let test = match self.job.test {
+            true => evaluate::scores(&self.predictions(Side::Test)?, self.data, Side::Test, seed)?,
+            false => Vec::new(),
+        };
+        let mut result = RunResult::of(&self.learner, self.data, &self.state, validation, test);
+        result.damaged_rows = self.damaged_rows;
         if let Some(records) = &mut self.records {
-            records.write_result(&result)?;
+            records.folder.write_result(&result)?;
         }
-        Ok(result)
+        Ok(Fitted { result, values: self.values })
     }
 
-    fn evaluate(&self, split: Split) -> Result<Evaluated, RunError> {
-        Ok(evaluate::split(&self.learner, self.data, self.ranks, &self.plan(split))?)
-    }
-
-    fn plan(&self, split: Split) -> LoaderPlan {
-        let training = split == Split::Training;
-        LoaderPlan {
-            split,
-            seed: self.config.seed,
-            epoch: self.state.epoch,
-            shuffle: training,
-            batch_size: self.config.data.batch_size,
-            drop_last: training && self.config.data.drop_last,
-            first_batch: if training { self.state.batch } else { 0 },
-            mixup: training && self.config.loss.mixup > 0.0,
-            rank: self.ranks.rank(),
-            world_size: self.ranks.world_size(),
-            pinned: self.job.device.is_cuda(),
-            readers: self.job.readers,
-            prefetch_batches: self.job.prefetch_batches,
-        }
+    fn predictions(&self, side: Side) -> Result<Vec<Predictions>, RunError> {
+        Ok(evaluate::predict(&self.learner, self.data, self.ranks, plan(self.job, side, &self.state, self.ranks))?)
     }
 
     fn lr(&self) -> f64 {
-        let total = self.config.train.epochs * self.watch.batches_total.load(Ordering::Relaxed);
-        self.config.optimizer.lr * self.state.schedules.factor(self.state.epoch, self.state.step, total)
+        let steps_total = self.config.train.epochs * self.batches;
+        self.schedules.lr(Place { step: self.state.step, steps_total, epoch: self.state.epoch })
     }
 
     fn advance(&mut self, stepped: Stepped, clock: Clock) -> Result<(), RunError> {
@@ -263,37 +294,33 @@ impl<'a> Run<'a> {
         state.sums.rows += stepped.rows;
         state.sums.correct += stepped.correct;
         self.watch.batches.store(state.batch, Ordering::Relaxed);
+        self.watch.steps.fetch_add(1, Ordering::Relaxed);
         self.watch.rows.fetch_add(stepped.rows, Ordering::Relaxed);
         self.watch.loss.store(stepped.loss.to_bits(), Ordering::Relaxed);
-        if let Some(records) = &mut self.records {
-            records.scalars(state.step, &[("train/loss", stepped.loss), ("train/lr", clock.lr)])?;
+        match &mut self.records {
+            Some(records) => records.step(clock.epoch, state.step, stepped.loss, clock.lr),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn log_epoch(&mut self, validation: &Evaluated) -> Result<(), RunError> {
+    fn log_epoch(&mut self, validation: &Validation) -> Result<(), RunError> {
         let Some(records) = &mut self.records else { return Ok(()) };
         let sums = &self.state.sums;
         let rows = sums.rows.max(1) as f64;
-        let of = validation.validation();
-        records.log(&json!({"kind": "epoch", "epoch": self.state.epoch, "step": self.state.step,
-            "training": {"loss": sums.loss / rows, "accuracy": sums.correct / rows},
-            "validation": {"loss": of.loss, "accuracy": of.accuracy, "macro_f1": of.macro_f1}}))?;
-        records.scalars(
-            self.state.step,
-            &[
-                ("epoch/train_loss", sums.loss / rows),
-                ("epoch/train_accuracy", sums.correct / rows),
-                ("epoch/validation_loss", of.loss),
-                ("epoch/validation_accuracy", of.accuracy),
-                ("epoch/validation_macro_f1", of.macro_f1),
-            ],
-        )?;
-        Ok(())
+        let values = [
+            ("training/loss", sums.loss / rows),
+            ("training/accuracy", sums.correct / rows),
+            ("validation/loss", validation.loss),
+            ("validation/accuracy", validation.accuracy),
+            ("validation/macro_f1", validation.macro_f1),
+            ("data_wait_s", self.watch.wait_ns.load(Ordering::Relaxed) as f64 / 1e9),
+        ];
+        records.epoch(self.state.epoch, self.state.step, &values)
     }
 
     /// A checkpoint; every rank brings its part, rank 0 writes.
     fn save(&mut self) -> Result<(), RunError> {
+        self.state.schedules = self.schedules.state().clone();
         let tensors = self.learner.tensors()?;
         if self.records.is_some() {
             self.checkpoints.save(&self.state, &tensors)?;
@@ -302,23 +329,67 @@ impl<'a> Run<'a> {
     }
 }
 
-fn first_state(config: &Config, data: &Dataset, world_size: usize) -> State {
-    let dims = data.dims();
-    State {
-        format_version: FORMAT_VERSION,
-        config: config.clone(),
-        manifest_hash: data.manifest_hash().to_owned(),
-        feature_id: data.feature_id().to_owned(),
-        classes: data.targets().iter().map(|t| (t.name.clone(), t.classes.clone())).collect(),
-        shape: [dims.bands, dims.frames],
-        world_size,
-        epoch: 0,
-        batch: 0,
-        step: 0,
-        sums: EpochSums::default(),
-        schedules: Schedules::new(&config.schedule),
-        early_stop: EarlyStop::new(config.train.early_stop, config.train.select != Metric::Loss),
-        best: None,
-        finished: false,
+fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderPlan {
+    let (training, config) = (side == Side::Training, &job.config);
+    LoaderPlan {
+        side,
+        shuffle: training,
+        seed: config.seed,
+        epoch: state.epoch,
+        batch_size: config.data.batch_size,
+        drop_last: training && config.data.drop_last,
+        mixup: training && config.loss.mixup > 0.0,
+        rank: ranks.rank(),
+        world_size: ranks.world_size(),
+        first_batch: if training { state.batch } else { 0 },
+        readers: job.readers,
+        prefetch_batches: job.prefetch_batches,
+        pinned: job.device.is_cuda(),
+    }
+}
+
+/// A checkpoint goes on only with the rows that it was trained on.
+///
+/// # Errors
+/// [`RunError::OtherStore`].
+pub fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
+    let (manifest, feature) = (data.store().manifest_hash(), &data.feature().feature_id);
+    let pairs = [("feature", &state.feature_id, feature.as_str()), ("manifest", &state.manifest_hash, manifest)];
+    match pairs.into_iter().find(|(_, theirs, ours)| theirs.as_str() != *ours) {
+        Some((what, theirs, ours)) => {
+            Err(RunError::OtherStore { path: path.to_owned(), what, theirs: theirs.clone(), ours: ours.to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// What rank 0 writes down as the run goes.
+struct Records {
+    folder: RunDir,
+    log: Log,
+    events: EventWriter,
+}
+
+impl Records {
+    fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, RunError> {
+        let folder = RunDir::open(&job.folder)?;
+        let mut log = Log::open(&folder.log())?;
+        let events = EventWriter::create(folder.path(), job.resume.then_some(state.step))?;
+        if job.resume {
+            log.resumed(state.epoch, state.step)?;
+        }
+        let notes = [("device", format!("{:?}", job.device)), ("world_size", world_size.to_string())];
+        log.note("start", state.epoch, state.step, &notes)?;
+        Ok(Self { folder, log, events })
+    }
+
+    fn step(&mut self, epoch: u64, step: u64, loss: f64, lr: f64) -> Result<(), RunError> {
+        self.log.append("step", epoch, step, &[("loss", loss), ("lr", lr)])?;
+        Ok(self.events.scalars(step, &[("step/loss", loss), ("step/lr", lr)])?)
+    }
+
+    fn epoch(&mut self, epoch: u64, step: u64, values: &[(&str, f64)]) -> Result<(), RunError> {
+        self.log.append("epoch", epoch, step, values)?;
+        Ok(self.events.scalars(step, values)?)
     }
 }

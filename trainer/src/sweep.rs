@@ -131,15 +131,19 @@ impl Medians {
     #[must_use]
     pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
         let epoch = values.len();
-        let better = |a: f64, b: f64| if metric == Metric::Loss { a < b } else { a > b };
-        let mut means: Vec<f64> = self.trials.iter().filter(|t| t.len() >= epoch && epoch > 0).map(|t| t[..epoch].iter().sum::<f64>() / epoch as f64).collect();
+        let mut means: Vec<f64> = self
+            .trials
+            .iter()
+            .filter(|t| t.len() >= epoch && epoch > 0)
+            .map(|t| t[..epoch].iter().sum::<f64>() / epoch as f64)
+            .collect();
         if (epoch as u64) < after || means.len() < 2 {
             return false;
         }
         means.sort_by(f64::total_cmp);
         let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
-        let best = values.iter().copied().reduce(|a, b| if better(b, a) { b } else { a });
-        best.is_some_and(|best| better(median, best))
+        let best = values.iter().copied().reduce(|a, b| if metric.is_better(b, a) { b } else { a });
+        best.is_some_and(|best| metric.is_better(median, best))
     }
 }
 
@@ -167,11 +171,13 @@ mod tests {
 
     #[test]
     fn draws_stay_in_their_range_and_repeat() {
-        let text = "method = \"random\"\ntrials = 50\n[parameters]\n\"optimizer.lr\" = { min = 1e-4, max = 1e-2, log = true }";
+        let text =
+            "method = \"random\"\ntrials = 50\n[parameters]\n\"optimizer.lr\" = { min = 1e-4, max = 1e-2, log = true }";
         let sweep = Sweep::parse(text, "s.toml").expect("valid");
         let trials = sweep.trials();
         assert_eq!(trials, sweep.trials());
-        let values: Vec<f64> = trials.iter().map(|t| t[0].split_once('=').expect("key").1.parse().expect("f64")).collect();
+        let values: Vec<f64> =
+            trials.iter().map(|t| t[0].split_once('=').expect("key").1.parse().expect("f64")).collect();
         assert!(values.iter().all(|v| (1e-4..1e-2).contains(v)));
         assert!(values.iter().filter(|v| **v < 1e-3).count().abs_diff(25) < 15, "{values:?}");
     }

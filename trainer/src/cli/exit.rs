@@ -14,6 +14,14 @@ use crate::run::RunError;
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// A store whose bytes are not what its manifest says.
+#[derive(Debug, thiserror::Error)]
+#[error("{files} damaged files: restore them from a copy, extract again, or pass them over with --skip-damaged")]
+pub struct Damaged {
+    /// How many files.
+    pub files: usize,
+}
+
 /// The whole chain on one line; a cause that its error already says is left out.
 #[must_use]
 pub fn words(error: &Error) -> String {
@@ -50,14 +58,26 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() || cause.is::<ConfigError>() {
         return Some(2);
     }
+    if cause.is::<Damaged>() {
+        return Some(3);
+    }
     if let Some(error) = cause.downcast_ref::<DatasetError>() {
-        return Some(error.exit_code());
+        return Some(dataset(error));
     }
     match cause.downcast_ref::<RunError>()? {
         RunError::NoRows { .. } => Some(2),
         RunError::OtherStore { .. } => Some(4),
         RunError::Stopped { .. } => Some(130),
         _ => None,
+    }
+}
+
+fn dataset(error: &DatasetError) -> u8 {
+    match error {
+        DatasetError::NotThere { .. } | DatasetError::Unfit { .. } | DatasetError::NoStore { .. } => 2,
+        DatasetError::NoVersion { .. } => 2,
+        _ if error.is_damage() => 3,
+        _ => 1,
     }
 }
 

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use wavemill_schemas::canonical;
+use tch::Device;
 
 use super::exit::Usage;
-use super::{MachineArgs, progress};
+use super::{MachineArgs, input, progress};
 use crate::checkpoint::{self, Checkpoints};
 use crate::config::Config;
-use crate::dataset::{Dataset, Store};
-use crate::records::RunDir;
-use crate::run::{self, Job, RunError, Watch};
+use crate::dataset::Dataset;
+use crate::records::{RunDir, run_stem};
+use crate::run::{self, Fitted, Job, Watch};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
 
 const EXAMPLES: &str = "\
@@ -105,25 +105,41 @@ impl FitCommand {
             print!("{}", toml::to_string(&self.config()?)?);
             return Ok(0);
         }
-        if let Some(nproc) = self.nproc.filter(|_| !strategy::is_rank()) {
-            return Ok(strategy::launch(usize::from(nproc))?);
-        }
-        let ranks = Ranks::from_env()?;
-        let device = self.machine.device(ranks.local_rank, ranks.local_world_size)?;
+        let ranks = match (Ranks::from_env()?, self.nproc) {
+            (Some(ranks), _) => ranks,
+            (None, Some(nproc)) if nproc > 1 => {
+                return Ok(strategy::launch(usize::from(nproc))?.try_into().unwrap_or(1));
+            }
+            _ => Ranks::solo(),
+        };
         let (config, recorded) = match &self.resume {
             Some(run) => resumed(run, self.epochs)?,
             None => (self.config()?, None),
         };
         let store = self.store.clone().or(recorded).ok_or_else(|| Usage("--store DIR is needed".to_owned()))?;
-        let opened = Store::open(&store, self.version)?;
-        let data = Dataset::open(&opened, &config.data, self.machine.verify)?;
-        let fingerprint = Fingerprint {
-            manifest_hash: data.manifest_hash().to_owned(),
-            config_hash: canonical::id(&config)?,
-            feature_id: data.feature_id().to_owned(),
+        let data = self.machine.open(&store, self.version, &config)?;
+        let device = self.machine.device(&ranks)?;
+        let group = join(&ranks, &data, &config)?;
+        let ended = self.fit(config, &store, &data, group, device);
+        match &ended {
+            Ok(_) => group.finish()?,
+            Err(error) => group.fail(&super::exit::words(error)),
+        }
+        ended
+    }
+
+    fn fit(
+        &self,
+        config: Config,
+        store: &Path,
+        data: &Arc<Dataset>,
+        group: &'static dyn Collective,
+        device: Device,
+    ) -> Result<u8> {
+        let folder = match &self.resume {
+            Some(run) => run.clone(),
+            None => new_folder(&self.runs, &config, group, store, data)?,
         };
-        let group: &'static dyn Collective = Box::leak(strategy::join(&ranks, &fingerprint)?);
-        let folder = self.folder(&config, group, &store, &data)?;
         let job = Job {
             config,
             folder,
@@ -131,8 +147,10 @@ impl FitCommand {
             device,
             readers: usize::from(self.machine.readers),
             prefetch_batches: usize::from(self.machine.prefetch_batches),
+            test: true,
+            keep_going: None,
         };
-        let result = self.watched(&job, &data, group)?;
+        let result = watched(&job, data, group)?.result;
         if group.rank() == 0 {
             if self.json {
                 println!("{}", serde_json::to_string(&result)?);
@@ -141,34 +159,11 @@ impl FitCommand {
             }
             eprintln!("the run is in {}", job.folder.display());
         }
-        strategy::leave(group);
         Ok(0)
-    }
-
-    /// Runs with signals caught and progress drawn.
-    fn watched(&self, job: &Job, data: &Dataset, group: &'static dyn Collective) -> Result<crate::result::RunResult> {
-        let watch = Arc::new(Watch::default());
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&watch.stop))?;
-        }
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            if group.rank() == 0 {
-                scope.spawn(|| progress::draw(&watch, &job.config, &done));
-            }
-            let result = run::fit(job, data, group, &watch);
-            done.store(true, Ordering::Relaxed);
-            Ok(result?)
-        })
     }
 
     /// The file, then the flags, then `--set`.
     fn config(&self) -> Result<Config> {
-        let place = self.config.as_ref().map_or("defaults".to_owned(), |p| p.display().to_string());
-        let text = match &self.config {
-            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-            None => String::new(),
-        };
         let text_value = |s: &str| toml::Value::String(s.to_owned()).to_string();
         let mut sets = Vec::new();
         let mut set = |key: &str, value: Option<String>| sets.extend(value.map(|v| format!("{key}={v}")));
@@ -185,29 +180,84 @@ impl FitCommand {
             set("data.targets", Some(toml::Value::from(self.targets.clone()).to_string()));
         }
         sets.extend(self.sets.iter().cloned());
-        Ok(Config::parse(&text, &place, &sets)?)
+        read_config(self.config.as_deref(), &sets)
     }
+}
 
-    /// The run's folder: rank 0 makes it and tells the others.
-    fn folder(&self, config: &Config, group: &dyn Collective, store: &Path, data: &Dataset) -> Result<PathBuf> {
-        if let Some(run) = &self.resume {
-            return Ok(run.clone());
-        }
-        let mut name = Vec::new();
-        if group.rank() == 0 {
-            let made = RunDir::create(&self.runs, config)?;
-            made.write_input(store, data)?;
-            name = made.path().to_string_lossy().into_owned().into_bytes();
-        }
-        let names = group.gather(&name)?;
-        Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
+/// A configuration's file, or the defaults, with `sets` applied.
+///
+/// # Errors
+/// The file cannot be read, or a key or value is wrong.
+pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
+    let place = file.map_or("defaults".to_owned(), |p| p.display().to_string());
+    let text = match file {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {place}"))?,
+        None => String::new(),
+    };
+    Ok(Config::parse(&text, &place, sets)?)
+}
+
+/// Runs with signals caught and progress drawn.
+///
+/// # Errors
+/// As [`run::fit`].
+pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Fitted> {
+    let watch = Watch::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&watch.stop))?;
     }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if group.rank() == 0 {
+            scope.spawn(|| progress::draw(&watch, &job.config, &done));
+        }
+        let fitted = run::fit(job, data, group, &watch);
+        done.store(true, Ordering::Relaxed);
+        Ok(fitted?)
+    })
+}
+
+/// All ranks of the job, which agree on what they do.
+///
+/// # Errors
+/// A rank is missing, or works on something else.
+pub fn join(ranks: &Ranks, data: &Dataset, config: &Config) -> Result<&'static dyn Collective> {
+    let fingerprint = Fingerprint {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        manifest_hash: data.store().manifest_hash().to_owned(),
+        config_hash: config.hash(),
+        feature_id: data.feature().feature_id.clone(),
+    };
+    Ok(strategy::join(ranks, &fingerprint, strategy::exit_on_loss(ranks))?)
+}
+
+/// A new run's folder: rank 0 makes it and tells the others.
+///
+/// # Errors
+/// The folder cannot be made.
+pub fn new_folder(
+    runs: &Path,
+    config: &Config,
+    group: &dyn Collective,
+    store: &Path,
+    data: &Dataset,
+) -> Result<PathBuf> {
+    let mut name = Vec::new();
+    if group.rank() == 0 {
+        let run = RunDir::create_next(runs, &run_stem(&config.model.name, &config.hash()))?;
+        run.write_config(&toml::to_string(config)?)?;
+        input::write(&run, store, data)?;
+        name = run.path().to_string_lossy().into_owned().into_bytes();
+    }
+    let names = group.gather(&name)?;
+    Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
 }
 
 /// Configuration of a run, and the store that it was started on. More epochs may be asked for.
 fn resumed(run: &Path, epochs: Option<u64>) -> Result<(Config, Option<PathBuf>)> {
-    let checkpoints = Checkpoints::existing(run.join("checkpoints"))?;
+    let folder = RunDir::open(run)?;
+    let checkpoints = Checkpoints::open(folder.checkpoints(), 1)?;
     let mut config = checkpoint::read_state(&checkpoints.last()?)?.config;
     config.train.epochs = epochs.unwrap_or(config.train.epochs);
-    Ok((config, RunDir::store_of(run)))
+    Ok((config, input::store_of(&folder)))
 }

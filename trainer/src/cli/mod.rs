@@ -2,20 +2,22 @@
 
 pub mod eval;
 pub mod exit;
-pub mod export;
 pub mod fit;
-pub mod models;
-pub mod predict;
+pub mod input;
 pub mod progress;
 pub mod sweep;
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tch::Device;
 
+use crate::config::Config;
+use crate::dataset::{Dataset, Store};
 use crate::ffi;
+use crate::strategy::Ranks;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -42,10 +44,7 @@ struct Cli {
 enum Command {
     Fit(Box<fit::FitCommand>),
     Eval(eval::EvalCommand),
-    Predict(predict::PredictCommand),
-    Sweep(Box<sweep::SweepCommand>),
-    Models(models::ModelsCommand),
-    Export(export::ExportCommand),
+    Sweep(sweep::SweepCommand),
 }
 
 /// Where and how fast, but never what: these change no result of a run on one kind of device.
@@ -73,23 +72,39 @@ impl MachineArgs {
     ///
     /// # Errors
     /// An unknown name, or CUDA asked for where there is none.
-    pub fn device(&self, local_rank: usize, local_ranks: usize) -> Result<Device> {
+    pub fn device(&self, ranks: &Ranks) -> Result<Device> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.unwrap_or((cores / local_ranks.max(1)).max(1));
+        let threads = self.threads.unwrap_or((cores / ranks.world_size).max(1));
         tch::set_num_threads(i32::try_from(threads)?);
-        let cuda = || match ffi::load_cuda() {
-            true => Ok(()),
-            false => bail!("no CUDA device can be used: is there a driver, and was scripts/libtorch.sh --cuda run?"),
+        let number = match self.device.as_str() {
+            "cpu" => return Ok(Device::Cpu),
+            "auto" if !ffi::load_cuda() => return Ok(Device::Cpu),
+            "auto" | "cuda" => Some(ranks.local_rank),
+            name => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
         };
-        match self.device.as_str() {
-            "cpu" => Ok(Device::Cpu),
-            "auto" if !ffi::load_cuda() => Ok(Device::Cpu),
-            "auto" | "cuda" => cuda().map(|()| Device::Cuda(local_rank)),
-            name => match name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-                Some(number) => cuda().map(|()| Device::Cuda(number)),
-                None => bail!(exit::Usage(format!("--device {name}: auto, cpu, cuda or cuda:N"))),
-            },
+        let unknown = || exit::Usage(format!("--device {}: auto, cpu, cuda or cuda:N", self.device));
+        let number = number.ok_or_else(unknown)?;
+        if !ffi::load_cuda() {
+            bail!("no CUDA device can be used: is there a driver, and was scripts/libtorch.sh --cuda run?");
         }
+        Ok(Device::Cuda(number))
+    }
+
+    /// The rows of a store, its files checked if asked for.
+    ///
+    /// # Errors
+    /// [`crate::dataset::DatasetError`].
+    pub fn open(&self, store: &Path, version: Option<u64>, config: &Config) -> Result<Arc<Dataset>> {
+        let store = Store::open(store, version)?;
+        if self.verify {
+            let name = store.feature(config.data.feature.as_deref())?.name.clone();
+            let damaged = store.verify(&name)?;
+            damaged.iter().for_each(|error| eprintln!("{error}"));
+            if !damaged.is_empty() && !config.data.skip_damaged {
+                bail!(exit::Damaged { files: damaged.len() });
+            }
+        }
+        Ok(Dataset::open(store, &config.data)?)
     }
 }
 
@@ -99,6 +114,7 @@ pub fn main() -> u8 {
     // tch panics with what libtorch threw: one line for people, not a trace.
     std::panic::set_hook(Box::new(|_| {}));
     let cli = Cli::parse();
+    ffi::keep_memory();
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(cli.command)));
     match ran {
         Ok(Ok(code)) => code,
@@ -118,15 +134,6 @@ fn run(command: Command) -> Result<u8> {
     match command {
         Command::Fit(command) => command.run(),
         Command::Eval(command) => command.run(),
-        Command::Predict(command) => command.run(),
         Command::Sweep(command) => command.run(),
-        Command::Models(command) => command.run(),
-        Command::Export(command) => command.run(),
     }
-}
-
-/// `runs/` below the working directory, where nothing else is said.
-#[must_use]
-pub fn default_runs() -> PathBuf {
-    PathBuf::from("runs")
 }

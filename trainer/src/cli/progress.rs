@@ -40,7 +40,8 @@ fn line(watch: &Watch, epochs: u64, total: u64, elapsed: Duration) -> String {
     let waited = watch.wait_ns.load(Ordering::Relaxed) as f64 / 1e9 / seconds * 100.0;
     let done = watch.steps.load(Ordering::Relaxed);
     let planned = (epochs * total).saturating_sub(watch.first_step.load(Ordering::Relaxed));
-    let left = if done == 0 { Duration::ZERO } else { elapsed.mul_f64(planned.saturating_sub(done) as f64 / done as f64) };
+    let left =
+        if done == 0 { Duration::ZERO } else { elapsed.mul_f64(planned.saturating_sub(done) as f64 / done as f64) };
     format!(
         "epoch {}/{epochs}  loss {loss:.4}  {rows:.0} rows/s  data wait {waited:.0} %  at most {} left",
         epoch + 1,

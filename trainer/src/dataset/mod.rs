@@ -98,7 +98,19 @@ impl Dataset {
         let targets = Target::resolve(&data.targets, &store, &rows, &training)?;
         let rule = splits::rule(&store, data.split.as_deref());
         let (shuffle_window, skip_damaged) = (data.shuffle_window, data.skip_damaged);
-        Ok(Arc::new(Self { store, feature, form, rows, pages, sides, rule, targets, shuffle_window, skip_damaged, lost }))
+        Ok(Arc::new(Self {
+            store,
+            feature,
+            form,
+            rows,
+            pages,
+            sides,
+            rule,
+            targets,
+            shuffle_window,
+            skip_damaged,
+            lost,
+        }))
     }
 
     /// The version that it reads.

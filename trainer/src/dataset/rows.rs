@@ -113,7 +113,7 @@ impl Rows {
         self.offsets_s.extend(offsets.values());
         self.variants.extend(variants.values());
         self.artist_ids.extend(&artists);
-        self.audio_blake3s.extend((0..audio.len()).map(|row| Box::from(audio.value(row))));
+        self.audio_blake3s.extend(audio.iter().map(|hash| Box::from(hash.unwrap_or_default())));
         self.album_ids.extend(&albums);
         for (ids, labels) in self.targets.iter_mut().zip(&labels) {
             ids.extend(labels.iter().map(|id| id.unwrap_or(-1)));
@@ -135,7 +135,15 @@ impl Rows {
 
 fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> {
     let small = [
-        "clip_key", "track_id", "segment", "offset_s", "variant", "genres_all", "artist_id", "album_id", "audio_blake3",
+        "clip_key",
+        "track_id",
+        "segment",
+        "offset_s",
+        "variant",
+        "genres_all",
+        "artist_id",
+        "album_id",
+        "audio_blake3",
     ];
     let fields = shard.metadata.schema().fields();
     let wanted = |name: &str| small.contains(&name) || targets.iter().any(|target| target == name);

@@ -30,6 +30,7 @@ type SumInPlace = unsafe extern "C" fn(group: *const c_void, tensor: *mut AtTens
 
 unsafe extern "C" {
     fn wavemill_set_deterministic(on: bool, message: *mut c_char, size: usize) -> c_int;
+    fn wavemill_keep_memory();
     fn wavemill_set_tf32(on: bool, message: *mut c_char, size: usize) -> c_int;
     fn wavemill_set_autocast_bf16(cuda: bool, on: bool, message: *mut c_char, size: usize) -> c_int;
     fn wavemill_sum_over_ranks(
@@ -58,6 +59,12 @@ fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), TorchEr
 pub fn set_deterministic(on: bool) -> Result<(), TorchError> {
     // SAFETY: the buffer is valid for `size` bytes; nothing is kept.
     checked(|message, size| unsafe { wavemill_set_deterministic(on, message, size) })
+}
+
+/// Lets the C library keep freed memory for the next step instead of giving it back to the system.
+pub fn keep_memory() {
+    // SAFETY: sets parameters of malloc; callable at any time.
+    unsafe { wavemill_keep_memory() }
 }
 
 /// TF32 in matrix products and convolutions on CUDA; off is libtorch's f32.

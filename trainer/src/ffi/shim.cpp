@@ -6,6 +6,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <malloc.h>
+
 #include <cstdio>
 #include <stdexcept>
 #include <string>
@@ -77,6 +79,16 @@ int wavemill_set_autocast_bf16(bool cuda, bool on, char* message, size_t size) {
         at::autocast::set_autocast_enabled(device, on);
         if (!on) at::autocast::clear_cache();
     });
+}
+
+// A step frees and takes the same large blocks again: glibc would give them back to the system each time, and every page
+// would be cleared anew.
+void wavemill_keep_memory() {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, -1);
+    mallopt(M_TOP_PAD, 64 << 20);
+#endif
 }
 
 // `out` receives a new tensor that the caller owns.

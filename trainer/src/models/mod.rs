@@ -1,9 +1,102 @@
 //! Every architecture by name, from one registry.
 //!
 //! A model is a backbone (inputs to one vector a row) and a linear head for each target; the vector is also what t-SNE
-//! and other tools look at.
+//! and other tools look at. Knows no loss, no optimiser and no file of its own but weights to start from.
 
-use tch::Tensor;
+pub mod cells;
+mod cnn;
+pub mod describe;
+mod fusion;
+mod genregenie;
+pub mod init;
+pub mod layers;
+mod mlp;
+pub mod norm;
+mod parallel;
+mod picture;
+mod recurrent;
+pub mod registry;
+mod resnet;
+#[cfg(test)]
+mod tests;
+pub mod window;
+mod xception;
+
+use std::path::PathBuf;
+
+use tch::nn::Linear;
+use tch::{TchError, Tensor, nn};
+
+use crate::config;
+use crate::ffi::{Group, TorchError};
+use layers::Site;
+
+/// Why a model cannot be built, or cannot answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No such architecture.
+    #[error("model.name = {name}: known are {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// Poolings would leave nothing of an axis.
+    #[error("{model} needs at least {least} {axis}, rows have {found}")]
+    TooSmall {
+        /// Architecture.
+        model: &'static str,
+        /// `bands` or `frames`.
+        axis: &'static str,
+        /// Rows' length.
+        found: i64,
+        /// The shortest that works.
+        least: i64,
+    },
+    /// An input that the architecture cannot do without.
+    #[error("{model} needs {what}")]
+    Needs {
+        /// Architecture.
+        model: &'static str,
+        /// The input, and the key that brings it.
+        what: &'static str,
+    },
+    /// A value that this architecture cannot have.
+    #[error("{key} = {found}: {allowed}")]
+    Value {
+        /// Such as `model.channels`.
+        key: &'static str,
+        /// What was given.
+        found: String,
+        /// What would do.
+        allowed: String,
+    },
+    /// Initial weights cannot be read.
+    #[error("model.init = {path}: cannot be read as safetensors")]
+    InitRead {
+        /// The file.
+        path: PathBuf,
+        /// As libtorch's binding says it.
+        source: TchError,
+    },
+    /// Initial weights are of another architecture.
+    #[error("model.init = {path} does not fit {faults} tensors: {listed}")]
+    InitKeys {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        faults: usize,
+        /// The first five, each with what is wrong.
+        listed: String,
+    },
+    /// libtorch, such as no memory on the device.
+    #[error(transparent)]
+    Torch(#[from] TchError),
+    /// A sum over ranks failed.
+    #[error(transparent)]
+    Ranks(#[from] TorchError),
+}
 
 /// What a model sees of a batch of n rows.
 #[derive(Debug)]
@@ -31,11 +124,105 @@ pub struct Dims {
     pub heads: Vec<(String, i64)>,
 }
 
+/// Told of each stage's name and output, in order.
+pub type Seen<'a> = &'a mut dyn FnMut(&str, &Tensor);
+
 /// Rows to one vector each.
-pub trait Backbone: std::fmt::Debug {
+pub trait Backbone: std::fmt::Debug + Send {
     /// `[n, width]`. `train` turns dropout on and lets batch norm use the batch's own statistics.
-    fn embed(&self, inputs: &Inputs, train: bool) -> Tensor;
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`] where an input is missing.
+    fn embed(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError>;
 
     /// Length of a row's vector.
     fn width(&self) -> i64;
+}
+
+/// A backbone with a linear head for each target.
+///
+/// Heads' variables are `fc.weight` and `fc.bias` for one target, as in torchvision and timm, and `fc.0.weight` … for
+/// several.
+#[derive(Debug)]
+pub struct Net {
+    backbone: Box<dyn Backbone>,
+    heads: Vec<Linear>,
+    frozen: bool,
+    dropout: Vec<f64>,
+}
+
+impl Net {
+    /// Makes `model`'s variables at `path`, in its kind and on its device; seed with `tch::manual_seed` before. Frozen
+    /// variables are not among `VarStore::trainable_variables`.
+    ///
+    /// # Errors
+    /// [`ModelError`], before any variable is made where rows do not suit the architecture.
+    pub fn build(
+        model: &config::Model,
+        dims: &Dims,
+        path: &nn::Path<'_>,
+        ranks: Option<&'static Group>,
+    ) -> Result<Self, ModelError> {
+        let entry = registry::find(&model.name)?;
+        entry.check(model, dims)?;
+        let site = Site::new(path, model, ranks);
+        let backbone = (entry.build)(&site, dims, model)?;
+        let top = site.trained().at(HEAD);
+        let heads = match &dims.heads[..] {
+            [(_, classes)] => vec![top.linear(backbone.width(), *classes)?],
+            heads => heads
+                .iter()
+                .enumerate()
+                .map(|(i, (_, classes))| top.at(i).linear(backbone.width(), *classes))
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(Self { backbone, heads, frozen: model.freeze, dropout: site.dropped() })
+    }
+
+    /// Logits `[n, classes]` of each target, in the order of [`Dims::heads`].
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`].
+    pub fn forward(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, ModelError> {
+        let vectors = self.walk(inputs, train, &mut |_, _| {})?;
+        self.heads.iter().map(|head| layers::dense(head, &vectors)).collect()
+    }
+
+    /// The vectors `[n, width]` that the heads see, without dropout and by running statistics.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`], [`ModelError::Needs`].
+    pub fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
+        self.walk(inputs, false, &mut |_, _| {})
+    }
+
+    /// Length of a row's vector.
+    #[must_use]
+    pub fn width(&self) -> i64 {
+        self.backbone.width()
+    }
+
+    /// Shares of dropped values in use, in order of places.
+    #[must_use]
+    pub fn dropout(&self) -> &[f64] {
+        &self.dropout
+    }
+
+    /// A frozen backbone keeps its running statistics, and drops nothing.
+    fn walk(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
+        self.backbone.embed(inputs, train && !self.frozen, seen)
+    }
+}
+
+fn metadata<'a>(inputs: &'a Inputs, model: &'static str) -> Result<&'a Tensor, ModelError> {
+    inputs.metadata.as_ref().ok_or(ModelError::Needs { model, what: "metadata columns: data.metadata" })
+}
+
+/// Where heads lie.
+const HEAD: &str = "fc";
+
+/// Whether a variable belongs to a head.
+#[must_use]
+pub fn is_head(variable: &str) -> bool {
+    variable.split('.').next() == Some(HEAD)
 }

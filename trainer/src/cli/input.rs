@@ -1,0 +1,47 @@
+//! What a run's folder says of its input: which store and feature, and the recipe that makes more of it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::records::RunDir;
+
+const INPUT: &str = "input.json";
+const RECIPE: &str = "recipe.toml";
+
+/// `input.json`; holds a path of this machine, so nothing of a result is in it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Input {
+    store: PathBuf,
+    version: u64,
+    feature: String,
+    feature_id: String,
+}
+
+/// Writes `input.json` and the store's recipe beside a new run's configuration.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
+    let input = Input {
+        store: store.canonicalize().unwrap_or_else(|_| store.to_owned()),
+        version: data.store().version(),
+        feature: data.feature().name.clone(),
+        feature_id: data.feature().feature_id.clone(),
+    };
+    let put = |name: &str, text: String| {
+        let path = run.path().join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    put(INPUT, serde_json::to_string_pretty(&input)? + "\n")?;
+    put(RECIPE, toml::to_string(&data.store().manifest().recipe)?)
+}
+
+/// The store that a run was started on, if its folder says so.
+#[must_use]
+pub fn store_of(run: &RunDir) -> Option<PathBuf> {
+    let text = std::fs::read(run.path().join(INPUT)).ok()?;
+    Some(serde_json::from_slice::<Input>(&text).ok()?.store)
+}

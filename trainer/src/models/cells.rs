@@ -1,0 +1,107 @@
+//! Recurrent layers, run over frames.
+//!
+//! Layers are called one by one with dropout between them: cuDNN's own keeps a random state that no seed resets, which a
+//! resumed run could not repeat.
+
+use tch::Tensor;
+
+use super::ModelError;
+use super::layers::{Site, Start};
+
+/// The kind of a recurrent cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// Hochreiter and Schmidhuber 1997, as torch.
+    Lstm,
+    /// Cho et al. 2014, as torch.
+    Gru,
+}
+
+/// A stack of recurrent layers.
+#[derive(Clone, Copy, Debug)]
+pub struct RecurrentArgs {
+    /// Which.
+    pub cell: Cell,
+    /// Values of a state, per direction.
+    pub width: i64,
+    /// One above another.
+    pub layers: i64,
+    /// Whether a second one of each runs backwards in time.
+    pub both_ways: bool,
+    /// Share of values dropped between two layers.
+    pub dropout: Option<f64>,
+}
+
+impl RecurrentArgs {
+    /// Values a step, over both directions.
+    #[must_use]
+    pub const fn outputs(&self) -> i64 {
+        if self.both_ways { 2 * self.width } else { self.width }
+    }
+}
+
+/// Recurrent layers with torch's variables: `weight_ih_lK`, `weight_hh_lK`, `bias_ih_lK`, `bias_hh_lK`, and the same
+/// with `_reverse`; all uniform in ±1 / √width at first, as torch.
+#[derive(Debug)]
+pub struct Recurrent {
+    layers: Vec<Vec<Tensor>>,
+    args: RecurrentArgs,
+}
+
+impl Recurrent {
+    /// `from`: values a step.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`]: no memory.
+    pub fn new(site: &Site<'_>, from: i64, args: RecurrentArgs) -> Result<Self, ModelError> {
+        let gates = args.width * if args.cell == Cell::Lstm { 4 } else { 3 };
+        let start = Start::Uniform((args.width as f64).powf(-0.5));
+        let mut layers = Vec::new();
+        for layer in 0..args.layers {
+            let from = if layer == 0 { from } else { args.outputs() };
+            let mut variables = Vec::new();
+            for way in &["", "_reverse"][..if args.both_ways { 2 } else { 1 }] {
+                for (name, dims) in [
+                    ("weight_ih", &[gates, from][..]),
+                    ("weight_hh", &[gates, args.width]),
+                    ("bias_ih", &[gates]),
+                    ("bias_hh", &[gates]),
+                ] {
+                    variables.push(site.variable(&format!("{name}_l{layer}{way}"), dims, start)?);
+                }
+            }
+            layers.push(variables);
+        }
+        Ok(Self { layers, args: RecurrentArgs { dropout: args.dropout.map(|own| site.dropout(own)), ..args } })
+    }
+
+    /// `[n, steps, values]` to every step's state `[n, steps, outputs]` of the last layer, and the last state of each
+    /// direction side by side `[n, outputs]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn forward(&self, x: &Tensor, train: bool) -> Result<(Tensor, Tensor), ModelError> {
+        let (rows, x) = (x.size()[0], x.f_to_kind(self.layers[0][0].kind())?);
+        let ways = self.args.outputs() / self.args.width;
+        let zeros = Tensor::f_zeros([ways, rows, self.args.width], (x.kind(), x.device()))?;
+        let (mut steps, mut last) = (x, zeros.shallow_clone());
+        for (i, layer) in self.layers.iter().enumerate() {
+            if let (1.., Some(share)) = (i, self.args.dropout) {
+                steps = steps.f_dropout(share, train)?;
+            }
+            (steps, last) = self.layer(&steps, &zeros, layer, train)?;
+        }
+        Ok((steps, last.f_transpose(0, 1)?.f_reshape([rows, self.args.outputs()])?))
+    }
+
+    fn layer(&self, x: &Tensor, zeros: &Tensor, layer: &[Tensor], train: bool) -> Result<(Tensor, Tensor), ModelError> {
+        let (ways, layer): (bool, Vec<&Tensor>) = (self.args.both_ways, layer.iter().collect());
+        Ok(match self.args.cell {
+            Cell::Lstm => {
+                let (steps, last, _) = x.f_lstm(&[zeros, zeros], &layer, true, 1, 0.0, train, ways, true)?;
+                (steps, last)
+            }
+            Cell::Gru => x.f_gru(zeros, &layer, true, 1, 0.0, train, ways, true)?,
+        })
+    }
+}

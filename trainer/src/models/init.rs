@@ -1,0 +1,159 @@
+//! Weights to start from, in a file of the names that torchvision and timm use (or of our own).
+//!
+//! All that is not a head must be there with the right shape, and nothing else may be: weights of a deeper network of
+//! the same family would otherwise fit by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tch::Tensor;
+use tch::nn::VarStore;
+
+use super::{ModelError, is_head};
+
+/// Where a model's first weights come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Drawn at random.
+    Scratch,
+    /// Read from a file; heads are new.
+    Pretrained {
+        /// The file.
+        file: PathBuf,
+        /// Tensors taken from it.
+        tensors: usize,
+    },
+}
+
+/// Faults that an error lists.
+const LISTED_MAX: usize = 5;
+
+/// Copies the weights of `file` (safetensors) into `store`, all but the heads'. A leading `module.` is taken off keys;
+/// `num_batches_tracked` and the file's own head (`fc.…`) are passed over. Values take the store's kind and device.
+///
+/// # Errors
+/// [`ModelError::InitRead`], [`ModelError::InitKeys`] (then nothing was copied), [`ModelError::Torch`].
+pub fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> {
+    let read =
+        Tensor::read_safetensors(file).map_err(|source| ModelError::InitRead { path: file.to_owned(), source })?;
+    let given: BTreeMap<String, Tensor> = read
+        .into_iter()
+        .map(|(key, tensor)| (key.strip_prefix("module.").unwrap_or(&key).to_owned(), tensor))
+        .filter(|(key, _)| !is_head(key) && !key.ends_with("num_batches_tracked"))
+        .collect();
+    let wanted: BTreeMap<String, Tensor> = store.variables().into_iter().filter(|(key, _)| !is_head(key)).collect();
+    let keys: BTreeSet<&String> = wanted.keys().chain(given.keys()).collect();
+    let faults: Vec<String> = keys.into_iter().filter_map(|key| fault(key, given.get(key), wanted.get(key))).collect();
+    if !faults.is_empty() {
+        let listed = faults[..faults.len().min(LISTED_MAX)].join(", ");
+        return Err(ModelError::InitKeys { path: file.to_owned(), faults: faults.len(), listed });
+    }
+    tch::no_grad(|| wanted.iter().try_for_each(|(key, tensor)| tensor.shallow_clone().f_copy_(&given[key])))?;
+    Ok(Origin::Pretrained { file: file.to_owned(), tensors: wanted.len() })
+}
+
+fn fault(key: &str, given: Option<&Tensor>, wanted: Option<&Tensor>) -> Option<String> {
+    match (given.map(Tensor::size), wanted.map(Tensor::size)) {
+        (Some(given), Some(wanted)) if given != wanted => Some(format!("{key} is {given:?} instead of {wanted:?}")),
+        (None, Some(_)) => Some(format!("{key} is missing")),
+        (Some(_), None) => Some(format!("{key} is not of this model")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::config;
+    use crate::models::{Dims, Inputs, Net};
+
+    fn dims(classes: i64) -> Dims {
+        let heads = vec![("genre".to_owned(), classes)];
+        Dims { bands: 32, frames: 48, metadata: 0, vocabulary: [0; 2], heads }
+    }
+
+    fn built(model: &config::Model, classes: i64) -> (VarStore, Net) {
+        let store = VarStore::new(Device::Cpu);
+        let net = Net::build(model, &dims(classes), &store.root(), None).unwrap();
+        (store, net)
+    }
+
+    fn model(name: &str, init: &Path) -> config::Model {
+        config::Model { name: name.to_owned(), init: Some(init.to_owned()), ..config::Model::default() }
+    }
+
+    /// A file as it is published: 1000 classes, a wrapper's prefix, counters.
+    fn published(name: &str, folder: &Path, change: impl Fn(&mut BTreeMap<String, Tensor>)) -> PathBuf {
+        let file = folder.join(format!("{name}.safetensors"));
+        let (store, _) = built(&model(name, &file), 1000);
+        let mut tensors: BTreeMap<String, Tensor> =
+            store.variables().into_iter().map(|(key, tensor)| (format!("module.{key}"), tensor)).collect();
+        tensors.insert("module.bn1.num_batches_tracked".to_owned(), Tensor::from(7_i64));
+        change(&mut tensors);
+        Tensor::write_safetensors(&tensors.iter().collect::<Vec<_>>(), &file).unwrap();
+        file
+    }
+
+    fn fails(file: &Path, name: &str) -> String {
+        let (store, _net) = built(&model(name, file), 10);
+        load(file, &store).expect_err("does not fit").to_string()
+    }
+
+    #[test]
+    fn published_weights_fill_all_but_the_head() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, tensors) in [("resnet50", 53 * 5), ("xception", 74 + 40 * 4)] {
+            let file = published(name, folder.path(), |_| {});
+            let (store, net) = built(&model(name, &file), 10);
+            let head = store.variables()["fc.weight"].copy();
+            assert_eq!(load(&file, &store).unwrap(), Origin::Pretrained { file: file.clone(), tensors });
+            let given: BTreeMap<String, Tensor> = Tensor::read_safetensors(&file).unwrap().into_iter().collect();
+            for (key, tensor) in store.variables().iter().filter(|(key, _)| !is_head(key)) {
+                assert!(tensor.equal(&given[&format!("module.{key}")]), "{key}");
+            }
+            assert!(store.variables()["fc.weight"].equal(&head));
+            let spectrogram = Tensor::rand([2, 32, 48], (Kind::Float, Device::Cpu));
+            let inputs = Inputs { spectrogram, metadata: None, ids: None };
+            assert_eq!(net.forward(&inputs, false).unwrap()[0].size(), [2, 10]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_listed_and_nothing_is_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = published("resnet50", folder.path(), |tensors| {
+            tensors.remove("module.layer2.0.bn2.bias");
+            tensors.insert("module.conv1.weight".to_owned(), Tensor::zeros([64, 1, 7, 7], (Kind::Float, Device::Cpu)));
+            tensors.insert("module.layer3.6.conv1.weight".to_owned(), Tensor::from(0.0));
+        });
+        let error = fails(&file, "resnet50");
+        let want = "does not fit 3 tensors: conv1.weight is [64, 1, 7, 7] instead of [64, 3, 7, 7], \
+                    layer2.0.bn2.bias is missing, layer3.6.conv1.weight is not of this model";
+        assert!(error.ends_with(want), "{error}");
+        let (store, _net) = built(&model("resnet50", &file), 10);
+        let before = store.variables()["bn1.running_mean"].copy();
+        assert!(load(&file, &store).is_err() && store.variables()["bn1.running_mean"].equal(&before));
+        assert_eq!(fails(&file, "xception").matches(", ").count(), 4, "five of many are listed");
+        let none = folder.path().join("none.safetensors");
+        assert!(fails(&none, "resnet50").contains("cannot be read as safetensors"));
+    }
+
+    #[test]
+    fn a_frozen_backbone_trains_its_head_alone_and_keeps_its_statistics() {
+        let frozen = config::Model { freeze: true, ..model("resnet50", Path::new("given")) };
+        let (store, net) = built(&frozen, 10);
+        let trained: i64 = store.trainable_variables().iter().map(|x| x.numel() as i64).sum();
+        assert_eq!(trained, 2048 * 10 + 10);
+        let spectrogram = Tensor::rand([2, 32, 48], (Kind::Float, Device::Cpu));
+        let inputs = Inputs { spectrogram, metadata: None, ids: None };
+        net.forward(&inputs, true).unwrap()[0].sum(Kind::Float).backward();
+        for (key, tensor) in store.variables() {
+            assert_eq!(tensor.grad().defined(), is_head(&key), "{key}");
+        }
+        assert_eq!(store.variables()["bn1.running_mean"].abs().max().double_value(&[]), 0.0);
+    }
+}

@@ -1,0 +1,198 @@
+//! Batch norm over one rank's rows, or over those of all ranks.
+//!
+//! The first is libtorch's own. The second sums over ranks twice, differentiably, and so gives what the first gives on
+//! one process that holds all rows; it serves f32 and f64, and keeps its statistics in the weights' precision.
+
+use tch::Tensor;
+
+use super::ModelError;
+use super::layers::{Site, Start};
+use crate::ffi::{self, Group};
+
+/// Share of a batch in the running statistics, as torch's default.
+const MOMENTUM: f64 = 0.1;
+/// Added to the variance, as torch's default.
+const EPS: f64 = 1e-5;
+
+/// `[n, channels, …]` to the same shape, each channel brought to mean 0 and variance 1, then scaled and shifted.
+///
+/// Variables: `weight` (1), `bias` (0), and outside of training `running_mean` (0), `running_var` (1), all `[channels]`.
+/// Source: Ioffe and Szegedy 2015; running variance unbiased, as torch.
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    ranks: Option<&'static Group>,
+}
+
+impl std::fmt::Debug for BatchNorm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BatchNorm({:?}, over ranks: {})", self.weight.size(), self.ranks.is_some())
+    }
+}
+
+impl BatchNorm {
+    /// Makes the four variables at `site`.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`]: no memory.
+    pub fn new(site: &Site<'_>, channels: i64) -> Result<Self, ModelError> {
+        Ok(Self {
+            weight: site.variable("weight", &[channels], Start::Constant(1.0))?,
+            bias: site.variable("bias", &[channels], Start::Constant(0.0))?,
+            running_mean: site.buffer("running_mean", channels, 0.0)?,
+            running_var: site.buffer("running_var", channels, 1.0)?,
+            ranks: site.ranks(),
+        })
+    }
+
+    /// `train`: by the batch's statistics, which also move the running ones; else by the running ones.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`], [`ModelError::Ranks`].
+    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
+        let values = x.numel() as i64 / self.weight.size()[0].max(1);
+        match self.ranks {
+            Some(_) if train => self.by_sums(x),
+            // libtorch's unbiased variance of one value is no number.
+            None if train && values == 1 => self.by_sums(x),
+            _ => Ok(x.f_batch_norm(
+                Some(&self.weight),
+                Some(&self.bias),
+                Some(&self.running_mean),
+                Some(&self.running_var),
+                train,
+                MOMENTUM,
+                EPS,
+                true,
+            )?),
+        }
+    }
+
+    /// Statistics by Σ x and then Σ (x − mean)², over all ranks where there are some: two passes, so that nothing
+    /// cancels out.
+    fn by_sums(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        let kind = x.kind();
+        let x = x.f_to_kind(self.weight.kind())?;
+        let channels = self.weight.size()[0];
+        let mut over: Vec<i64> = (0..x.dim() as i64).collect();
+        over.remove(1);
+        let mut shape = vec![1; x.dim()];
+        shape[1] = channels;
+        let count = x.numel() as f64 / channels as f64;
+        let count = Tensor::f_full([1], count, (x.kind(), x.device()))?;
+        let sums = self.summed(&Tensor::f_cat(&[&x.f_sum_dim_intlist(&over[..], false, None)?, &count], 0)?)?;
+        let count = sums.f_narrow(0, channels, 1)?.f_detach()?;
+        let mean = sums.f_narrow(0, 0, channels)?.f_div(&count)?;
+        let centred = x.f_sub(&mean.f_view(&shape[..])?)?;
+        let squares = self.summed(&centred.f_square()?.f_sum_dim_intlist(&over[..], false, None)?)?;
+        let variance = squares.f_div(&count)?;
+        tch::no_grad(|| self.remember(&mean, &squares, &count))?;
+        let scale = variance.f_add_scalar(EPS)?.f_rsqrt()?.f_mul(&self.weight)?;
+        let y = centred.f_mul(&scale.f_view(&shape[..])?)?.f_add(&self.bias.f_view(&shape[..])?)?;
+        Ok(y.f_to_kind(kind)?)
+    }
+
+    fn summed(&self, tensor: &Tensor) -> Result<Tensor, ModelError> {
+        match self.ranks {
+            Some(group) => Ok(ffi::sum_over_ranks(tensor, group)?),
+            None => Ok(tensor.shallow_clone()),
+        }
+    }
+
+    fn remember(&self, mean: &Tensor, squares: &Tensor, count: &Tensor) -> Result<(), ModelError> {
+        let unbiased = squares.f_div(&count.f_sub_scalar(1.0)?.f_clamp_min(1.0)?)?;
+        let (mut running_mean, mut running_var) = (self.running_mean.shallow_clone(), self.running_var.shallow_clone());
+        let _ = running_mean.f_lerp_(mean, MOMENTUM)?;
+        let _ = running_var.f_lerp_(&unbiased, MOMENTUM)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::nn::{VarStore, init};
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::config;
+    use crate::ffi::SumOverRanks;
+
+    struct Twice;
+
+    impl SumOverRanks for Twice {
+        fn sum_in_place(&self, tensor: &mut Tensor) -> Result<(), String> {
+            let _ = tensor.g_mul_scalar_(2.0);
+            Ok(())
+        }
+    }
+
+    fn norm(store: &mut VarStore, ranks: Option<&'static Group>) -> BatchNorm {
+        store.set_kind(Kind::Double);
+        let model = config::Model { sync_batch_norm: true, ..config::Model::default() };
+        let norm = BatchNorm::new(&Site::new(&store.root(), &model, ranks), 3).unwrap();
+        tch::no_grad(|| {
+            init::Init::Uniform { lo: 0.5, up: 1.5 }.set(&mut norm.weight.shallow_clone());
+            init::Init::Uniform { lo: -1.0, up: 1.0 }.set(&mut norm.bias.shallow_clone());
+        });
+        norm
+    }
+
+    fn off(a: &Tensor, b: &Tensor) -> f64 {
+        (a - b).abs().max().double_value(&[])
+    }
+
+    /// Loss of one rank: weights that differ by element, so that gradients do.
+    fn loss(norm: &BatchNorm, x: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
+        let y = norm.forward(x, true).unwrap();
+        let loss = (&y * weights * &y).sum(Kind::Double);
+        (y, loss)
+    }
+
+    #[test]
+    fn two_equal_ranks_are_one_process_with_the_doubled_batch() {
+        let group: &'static Group = Box::leak(Box::new(&Twice as Group));
+        for shape in [&[4_i64, 3][..], &[4, 3, 5], &[2, 3, 4, 5]] {
+            let (mut one, mut two) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
+            let whole = norm(&mut one, None);
+            let part = norm(&mut two, Some(group));
+            two.copy(&one).unwrap();
+            let x = (Tensor::randn(shape, (Kind::Double, Device::Cpu)) * 3.0 + 1.0).set_requires_grad(true);
+            let weights = Tensor::rand(shape, (Kind::Double, Device::Cpu));
+            let (y, of_rank) = loss(&part, &x, &weights);
+            of_rank.backward();
+            let twice = Tensor::cat(&[&x, &x], 0).detach().set_requires_grad(true);
+            let (want, of_all) = loss(&whole, &twice, &Tensor::cat(&[&weights, &weights], 0));
+            of_all.backward();
+            // Rounding of f64 alone: a few hundred values of size 10 are summed.
+            const MAX: f64 = 1e-12;
+            assert!(off(&y, &want.narrow(0, 0, shape[0])) < MAX, "{shape:?}");
+            assert!(off(&x.grad(), &twice.grad().narrow(0, 0, shape[0])) < MAX, "{shape:?}");
+            // A rank's own part of the gradient of what ranks share: half of the whole's.
+            assert!(off(&(part.weight.grad() * 2.0), &whole.weight.grad()) < MAX, "{shape:?}");
+            assert!(off(&(part.bias.grad() * 2.0), &whole.bias.grad()) < MAX, "{shape:?}");
+            assert!(off(&part.running_mean, &whole.running_mean) < MAX, "{shape:?}");
+            assert!(off(&part.running_var, &whole.running_var) < MAX, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn outside_of_training_running_statistics_serve_and_stay() {
+        let mut store = VarStore::new(Device::Cpu);
+        let norm = norm(&mut store, None);
+        let x = Tensor::randn([6, 3], (Kind::Double, Device::Cpu));
+        let y = norm.forward(&x, false).unwrap();
+        assert!(off(&y, &(&x / (1.0 + EPS).sqrt() * &norm.weight + &norm.bias)) < 1e-12);
+        assert_eq!(norm.running_mean.abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_batch_of_one_value_leaves_numbers() {
+        let mut store = VarStore::new(Device::Cpu);
+        let norm = norm(&mut store, None);
+        let y = norm.forward(&Tensor::ones([1, 3], (Kind::Double, Device::Cpu)), true).unwrap();
+        assert!(off(&y.view([3]), &norm.bias) == 0.0);
+        assert!(norm.running_var.isfinite().all().int64_value(&[]) == 1);
+    }
+}

@@ -1,0 +1,300 @@
+//! What holds for every architecture: it trains, it comes back from its file, it answers the same twice.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use super::registry::{Needs, TABLE, find};
+use super::*;
+
+/// Seeds are the process's: one model at a time, with the algorithms that a run uses by default. Threads of libtorch
+/// beside those of the tests would only wait for each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static SEEDED: Mutex<()> = Mutex::new(());
+    let guard = SEEDED.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::set_num_threads(1);
+    crate::ffi::set_deterministic(true).unwrap();
+    guard
+}
+
+const ROWS: i64 = 4;
+
+fn dims() -> Dims {
+    let heads = vec![("genre".to_owned(), 3), ("sub".to_owned(), 5)];
+    Dims { bands: 32, frames: 40, metadata: 12, vocabulary: [4, 6], heads }
+}
+
+/// Small rows on which `name` works, with a few steps for recurrent layers.
+fn dims_for(name: &str) -> Dims {
+    let [bands, frames] = (find(name).unwrap().least)();
+    Dims { bands: bands.max(20), frames: frames + 48, ..dims() }
+}
+
+fn named(name: &str) -> config::Model {
+    config::Model { name: name.to_owned(), ..config::Model::default() }
+}
+
+fn inputs(dims: &Dims, kind: Kind) -> Inputs {
+    let place = (kind, Device::Cpu);
+    Inputs {
+        spectrogram: Tensor::rand([ROWS, dims.bands, dims.frames], place),
+        metadata: Some(Tensor::randn([ROWS, dims.metadata], place)),
+        ids: Some(Tensor::from_slice(&[1_i64, 1, 2, 2, 3, 4, 1, 5]).view([ROWS, 2])),
+    }
+}
+
+fn loss(net: &Net, inputs: &Inputs) -> Tensor {
+    let logits = net.forward(inputs, true).unwrap();
+    let labels = [Tensor::from_slice(&[0_i64, 1, 2, 1]), Tensor::from_slice(&[4_i64, 0, 2, 3])];
+    logits.iter().zip(&labels).map(|(x, y)| x.cross_entropy_for_logits(y)).sum()
+}
+
+/// One step of plain gradient descent. The variables that got no gradient, or a useless one.
+fn step(store: &VarStore, loss: &Tensor) -> Vec<String> {
+    loss.backward();
+    let mut without = Vec::new();
+    for (name, mut variable) in store.variables() {
+        if !variable.requires_grad() {
+            continue;
+        }
+        let mut gradient = variable.grad();
+        let largest = if gradient.defined() { gradient.abs().max().double_value(&[]) } else { f64::NAN };
+        if !(largest > 0.0 && largest.is_finite()) {
+            without.push(name);
+            continue;
+        }
+        let _ = tch::no_grad(|| variable.g_sub_(&(&gradient * 0.02)));
+        let _ = gradient.zero_();
+    }
+    without
+}
+
+fn same(a: &[Tensor], b: &[Tensor]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equal(b))
+}
+
+/// Ten steps, a gradient for all at each, a smaller loss; then through a file into a fresh net.
+fn trains_and_comes_back(name: &str) {
+    let _alone = alone();
+    tch::manual_seed(1);
+    let (dims, model) = (dims_for(name), config::Model { dropout: Some(0.0), ..named(name) });
+    let inputs = inputs(&dims, Kind::Float);
+    let store = VarStore::new(Device::Cpu);
+    let net = Net::build(&model, &dims, &store.root(), None).unwrap();
+    let mut losses = Vec::new();
+    for _ in 0..10 {
+        let loss = loss(&net, &inputs);
+        losses.push(loss.double_value(&[]));
+        assert_eq!(step(&store, &loss), Vec::<String>::new(), "{name}: without gradient");
+    }
+    assert!(losses[9] < losses[0], "{name}: {losses:?}");
+
+    let answers = net.forward(&inputs, false).unwrap();
+    assert!(same(&answers, &net.forward(&inputs, false).unwrap()), "{name}: two answers");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    store.save(&file).unwrap();
+    let mut other = VarStore::new(Device::Cpu);
+    let loaded = Net::build(&model, &dims, &other.root(), None).unwrap();
+    assert!(!same(&answers, &loaded.forward(&inputs, false).unwrap()), "{name}: fresh, yet equal");
+    other.load(&file).unwrap();
+    assert!(same(&answers, &loaded.forward(&inputs, false).unwrap()), "{name}: another model came back");
+    assert_eq!(net.embed(&inputs).unwrap().size(), [ROWS, net.width()], "{name}");
+}
+
+macro_rules! each {
+    ($($test:ident = $name:literal),* $(,)?) => {
+        $(#[test] fn $test() { trains_and_comes_back($name); })*
+        const TESTED: &[&str] = &[$($name),*];
+    };
+}
+
+each! {
+    cnn2d = "cnn2d",
+    cnn1d_gru = "cnn1d-gru",
+    cnn1d_lstm = "cnn1d-lstm",
+    cnn2d_gru = "cnn2d-gru",
+    cnn2d_lstm = "cnn2d-lstm",
+    genregenie_cnn = "genregenie-cnn",
+    crnn = "crnn",
+    crnn_simple = "crnn-simple",
+    lstm = "lstm",
+    cnn1d = "cnn1d",
+    mlp_4 = "mlp-4",
+    mlp_1 = "mlp-1",
+    fusion = "fusion",
+    crnn_lstm64 = "crnn-lstm64",
+    parallel_cnn_bigru = "parallel-cnn-bigru",
+    resnet50 = "resnet50",
+    xception = "xception",
+}
+
+#[test]
+fn no_architecture_is_left_out_here() {
+    assert_eq!(TABLE.iter().map(|entry| entry.name).collect::<Vec<_>>(), TESTED);
+}
+
+#[test]
+fn parameters_are_those_of_torchvision_and_timm() {
+    for (name, classes, want) in [
+        ("resnet50", 1000, 25_557_032),
+        ("resnet50", 10, 23_528_522),
+        ("xception", 1000, 22_855_952),
+        ("xception", 10, 20_827_442),
+    ] {
+        let described = describe::describe(name, Some([32, 32]), Some(classes)).unwrap();
+        assert_eq!(described.parameters, want, "{name} at {classes} classes");
+    }
+}
+
+#[test]
+fn variables_have_the_names_and_number_of_torchvision_and_timm() {
+    let keys = |name: &str| {
+        let store = VarStore::new(Device::Cpu);
+        let dims = Dims { heads: vec![("genre".to_owned(), 10)], ..dims() };
+        let _net = Net::build(&named(name), &dims, &store.root(), None).unwrap();
+        let mut keys: Vec<String> = store.variables().into_keys().collect();
+        keys.sort();
+        keys
+    };
+    // Without `num_batches_tracked`: 53 convolutions and batch norms, one head; 74 and 40.
+    let resnet = keys("resnet50");
+    assert_eq!(resnet.len(), 53 * 5 + 2);
+    for key in ["conv1.weight", "bn1.running_var", "layer1.0.downsample.1.bias", "layer4.2.conv3.weight", "fc.bias"] {
+        assert!(resnet.iter().any(|have| have == key), "{key}");
+    }
+    let xception = keys("xception");
+    assert_eq!(xception.len(), 74 + 40 * 4 + 2);
+    for key in [
+        "block1.rep.0.conv1.weight",
+        "block1.rep.4.running_mean",
+        "block1.skipbn.weight",
+        "block2.rep.1.pointwise.weight",
+        "block12.rep.5.weight",
+        "block11.rep.7.conv1.weight",
+        "conv4.pointwise.weight",
+        "bn4.bias",
+    ] {
+        assert!(xception.iter().any(|have| have == key), "{key}");
+    }
+}
+
+#[test]
+fn rows_too_short_are_told_with_the_least_that_works() {
+    for entry in TABLE.iter().filter(|entry| entry.needs != Needs::Metadata) {
+        let [bands, frames] = (entry.least)();
+        let store = VarStore::new(Device::Cpu);
+        let least = Dims { bands, frames, ..dims() };
+        let net = Net::build(&named(entry.name), &least, &store.root(), None).unwrap();
+        assert_eq!(net.forward(&inputs(&least, Kind::Float), false).unwrap()[1].size(), [ROWS, 5], "{}", entry.name);
+        for (axis, short) in [
+            ("bands", Dims { bands: bands - 1, ..least.clone() }),
+            ("frames", Dims { frames: frames - 1, ..least.clone() }),
+        ] {
+            let error = Net::build(&named(entry.name), &short, &VarStore::new(Device::Cpu).root(), None);
+            let error = error.expect_err("too short").to_string();
+            let least = if axis == "bands" { bands } else { frames };
+            assert_eq!(error, format!("{} needs at least {least} {axis}, rows have {}", entry.name, least - 1));
+        }
+    }
+}
+
+#[test]
+fn f64_and_autocast_give_answers_near_f32() {
+    let _alone = alone();
+    for entry in TABLE {
+        let dims = dims_for(entry.name);
+        let mut store = VarStore::new(Device::Cpu);
+        let net = Net::build(&named(entry.name), &dims, &store.root(), None).unwrap();
+        let inputs = inputs(&dims, Kind::Float);
+        let answers = net.forward(&inputs, false).unwrap();
+        crate::ffi::set_autocast_bf16(Device::Cpu, true).unwrap();
+        let rough = net.forward(&inputs, false).unwrap();
+        crate::ffi::set_autocast_bf16(Device::Cpu, false).unwrap();
+        store.double();
+        let doubled = Inputs {
+            spectrogram: inputs.spectrogram.to_kind(Kind::Double),
+            metadata: inputs.metadata.map(|x| x.to_kind(Kind::Double)),
+            ids: inputs.ids,
+        };
+        let exact = net.forward(&doubled, false).unwrap();
+        let off = |x: &Tensor| (x.to_kind(Kind::Double) - &exact[0]).abs().max().double_value(&[]);
+        let size = exact[0].abs().max().double_value(&[]);
+        assert!(off(&answers[0]) < 1e-4 * size.max(1.0), "{}: f32 off by {}", entry.name, off(&answers[0]));
+        assert!(off(&rough[0]) < 0.1 * size.max(1.0), "{}: bf16 off by {}", entry.name, off(&rough[0]));
+    }
+}
+
+#[test]
+fn autocast_trains() {
+    let _alone = alone();
+    for name in ["cnn2d-gru", "crnn", "fusion"] {
+        let (dims, store) = (dims_for(name), VarStore::new(Device::Cpu));
+        let net = Net::build(&named(name), &dims, &store.root(), None).unwrap();
+        crate::ffi::set_autocast_bf16(Device::Cpu, true).unwrap();
+        let loss = loss(&net, &inputs(&dims, Kind::Float));
+        crate::ffi::set_autocast_bf16(Device::Cpu, false).unwrap();
+        assert_eq!(step(&store, &loss), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn what_an_architecture_cannot_have_is_told() {
+    let build = |model: config::Model, dims: Dims| {
+        Net::build(&model, &dims, &VarStore::new(Device::Cpu).root(), None).expect_err("refused").to_string()
+    };
+    let channels = config::Model { channels: 3, ..named("cnn2d") };
+    assert_eq!(build(channels, dims()), "model.channels = 3: one of [1]");
+    let freeze = config::Model { freeze: true, ..named("resnet50") };
+    assert!(build(freeze, dims()).starts_with("model.freeze = true: only with model.init"));
+    let dropout = config::Model { dropout: Some(1.0), ..named("lstm") };
+    assert!(build(dropout, dims()).starts_with("model.dropout = 1: from 0"));
+    let columns = Dims { metadata: 0, ..dims() };
+    assert_eq!(build(named("mlp-4"), columns), "mlp-4 needs metadata columns: data.metadata");
+    assert!(build(named("lstm"), Dims { heads: Vec::new(), ..dims() }).starts_with("data.targets = []"));
+}
+
+#[test]
+fn he_normal_has_its_variance_and_its_cut() {
+    let store = VarStore::new(Device::Cpu);
+    let site = Site::new(&store.root(), &config::Model::default(), None);
+    let weight = site.variable("weight", &[256, 64, 3, 3], layers::Start::HeNormal).unwrap();
+    let want = (2.0 / (64.0 * 9.0_f64)).sqrt();
+    let deviation = weight.std(true).double_value(&[]);
+    // 147,456 draws: the deviation's own is 0.2 %.
+    assert!((deviation / want - 1.0).abs() < 0.01, "{deviation} instead of {want}");
+    let cut = 2.0 * want / 0.879_625_661_034_239_8;
+    let largest = weight.abs().max().double_value(&[]);
+    assert!(largest <= cut * 1.0001 && largest > cut * 0.98, "{largest}, cut at {cut}");
+}
+
+#[test]
+fn an_unknown_artist_has_the_vector_zero_and_keeps_it() {
+    let _alone = alone();
+    let (dims, store) = (dims_for("fusion"), VarStore::new(Device::Cpu));
+    let net = Net::build(&named("fusion"), &dims, &store.root(), None).unwrap();
+    let mut inputs = inputs(&dims, Kind::Float);
+    inputs.ids = Some(Tensor::from_slice(&[0_i64, 0, 0, 2, 3, 0, 1, 5]).view([ROWS, 2]));
+    let _ = step(&store, &loss(&net, &inputs));
+    assert_eq!(store.variables()["artist.weight"].get(0).abs().max().double_value(&[]), 0.0);
+    assert!(store.variables()["artist.weight"].get(1).abs().max().double_value(&[]) > 0.0);
+    inputs.ids = None;
+    assert_eq!(net.forward(&inputs, false).expect_err("no ids").to_string(), "fusion needs ids of artist and album");
+}
+
+#[test]
+fn a_description_is_read_off_the_model() {
+    let cnn = describe::describe("cnn2d", None, None).unwrap();
+    let last = |d: &describe::Description, name: &str| {
+        d.stages.iter().find(|stage| stage.name == name).map(|stage| stage.shape.clone())
+    };
+    assert_eq!(last(&cnn, "pool"), Some(vec![64, 4, 40]));
+    assert_eq!((cnn.width, &cnn.dropout[..]), (256, &[0.2, 0.1, 0.1, 0.5, 0.4][..]));
+    let parallel = describe::describe("parallel-cnn-bigru", None, None).unwrap();
+    assert_eq!(last(&parallel, "conv5"), Some(vec![64, 4, 5]));
+    assert_eq!(parallel.width, 1280 + 64);
+    let fusion = describe::describe("fusion", None, Some(8)).unwrap();
+    assert_eq!(last(&fusion, "side by side"), Some(vec![64 + 140 + 32]));
+    assert_eq!(describe::describe("mlp-1", None, Some(8)).unwrap().parameters, 140 * 128 + 128 + 128 * 8 + 8);
+}
