@@ -119,7 +119,7 @@ impl FitCommand {
         let store = self.store.clone().or(recorded).ok_or_else(|| Usage("--store DIR is needed".to_owned()))?;
         let data = self.machine.open(&store, self.version, &config)?;
         let device = self.machine.device(&ranks)?;
-        let group = join(&ranks, &data, &config)?;
+        let group = join(&ranks, &data, &config, device)?;
         let ended = self.fit(config, &store, &data, group, device);
         match &ended {
             Ok(_) => group.finish()?,
@@ -220,15 +220,15 @@ pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -
 /// All ranks of the job, which agree on what they do.
 ///
 /// # Errors
-/// A rank is missing, or works on something else.
-pub fn join(ranks: &Ranks, data: &Dataset, config: &Config) -> Result<&'static dyn Collective> {
+/// A rank is missing, or works on something else, or on another kind of device.
+pub fn join(ranks: &Ranks, data: &Dataset, config: &Config, device: Device) -> Result<&'static dyn Collective> {
     let fingerprint = Fingerprint {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         manifest_hash: data.store().manifest_hash().to_owned(),
         config_hash: config.hash(),
         feature_id: data.feature().feature_id.clone(),
     };
-    Ok(strategy::join(ranks, &fingerprint, strategy::exit_on_loss(ranks))?)
+    Ok(strategy::join(ranks, &fingerprint, device, strategy::exit_on_loss(ranks))?)
 }
 
 /// A new run's folder: rank 0 makes it and tells the others.
