@@ -28,7 +28,7 @@ mod inputs_tests;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use batch::Batch;
 pub use error::DatasetError;
@@ -47,6 +47,7 @@ use tch::{Device, Kind};
 use wavemill_schemas::manifest::FeatureEntry;
 
 use crate::config::Data;
+use crate::ffi::HostBuffer;
 use crate::models::{Dims, Inputs};
 
 /// A feature of a store, its rows, their sides and labels.
@@ -65,6 +66,8 @@ pub struct Dataset {
     shuffle_window: usize,
     skip_damaged: bool,
     lost: Vec<LostFile>,
+    /// Host memory that an epoch leaves to the next: fresh pages cost as much as what is read into them.
+    spare: Mutex<Vec<HostBuffer>>,
 }
 
 /// What a model sees beside the spectrogram.
@@ -118,6 +121,7 @@ impl Dataset {
             shuffle_window: data.shuffle_window,
             skip_damaged: data.skip_damaged,
             lost,
+            spare: Mutex::default(),
         }))
     }
 
@@ -205,6 +209,21 @@ impl Dataset {
             metadata: self.spec.metadata(&values, device, kind)?,
             ids: self.spec.ids(batch.rows().iter().map(known), device)?,
         })
+    }
+
+    /// Host memory of at least `bytes` bytes: an earlier epoch's, or new.
+    fn host(&self, bytes: usize, pinned: bool) -> HostBuffer {
+        let fits = |buffer: &HostBuffer| buffer.len() >= bytes && buffer.is_pinned() == pinned;
+        let found = {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            spare.iter().position(fits).map(|place| spare.swap_remove(place))
+        };
+        found.unwrap_or_else(|| HostBuffer::new(bytes, pinned))
+    }
+
+    /// Keeps what an epoch no longer needs.
+    fn keep(&self, buffers: impl Iterator<Item = HostBuffer>) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).extend(buffers);
     }
 
     /// A side's rows in each row group of the feature, in manifest order.
