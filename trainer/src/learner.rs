@@ -336,7 +336,7 @@ impl Learner {
     }
 
     fn inputs(&self, batch: &Batch) -> Result<Inputs, LearnError> {
-        Ok(Inputs { spectrogram: batch.spectrogram(self.device, self.kind)?, metadata: None, ids: None })
+        Ok(self.data.inputs(batch, self.device, self.kind)?)
     }
 
     fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
