@@ -15,7 +15,7 @@ use crate::dataset::{Batch, Dataset, DatasetError};
 use crate::ffi::{self, TorchError};
 use crate::loss::{Criterion, Mixed, TargetLoss, balanced_weights};
 use crate::mixup;
-use crate::models::{Inputs, ModelError, Net};
+use crate::models::{Inputs, ModelError, Net, registry};
 use crate::optim::{OptimError, Optimizer};
 use crate::rng::mix;
 use crate::strategy::{self, Buckets, Collective, RankError};
@@ -116,6 +116,15 @@ struct Ready {
 }
 
 impl Learner {
+    /// Whether architecture, rows and ranks suit each other; makes nothing.
+    ///
+    /// # Errors
+    /// [`LearnError::Model`], [`LearnError::TooFewRows`].
+    pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
+        registry::find(&config.model.name)?.check(&config.model, &data.dims())?;
+        check_parts(config, data, world_size)
+    }
+
     /// A model with its first weights, the same on every rank: a function of the seed alone.
     ///
     /// # Errors

@@ -5,8 +5,13 @@ use std::io;
 
 use anyhow::Error;
 
+use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
+use crate::evaluate::EvaluateError;
+use crate::learner::LearnError;
+use crate::models::ModelError;
+use crate::records::RecordError;
 use crate::run::RunError;
 
 /// A problem with what the user typed.
@@ -64,10 +69,66 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<DatasetError>() {
         return Some(dataset(error));
     }
-    match cause.downcast_ref::<RunError>()? {
+    if let Some(error) = cause.downcast_ref::<CheckpointError>() {
+        return checkpoint(error);
+    }
+    if let Some(error) = cause.downcast_ref::<RecordError>() {
+        return record(error);
+    }
+    if let Some(error) = cause.downcast_ref::<ModelError>() {
+        return model(error);
+    }
+    if let Some(error) = cause.downcast_ref::<LearnError>() {
+        return learn(error);
+    }
+    run(cause.downcast_ref()?)
+}
+
+// What an error passes on as its own is not among its causes: each of these looks inside.
+
+fn run(error: &RunError) -> Option<u8> {
+    match error {
         RunError::NoRows { .. } => Some(2),
         RunError::OtherStore { .. } => Some(4),
         RunError::Stopped { .. } => Some(130),
+        RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => Some(dataset(error)),
+        RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),
+        RunError::Checkpoint(error) => checkpoint(error),
+        RunError::Record(error) => record(error),
+        RunError::Evaluate(_) => None,
+    }
+}
+
+fn learn(error: &LearnError) -> Option<u8> {
+    match error {
+        LearnError::Model(error) => model(error),
+        LearnError::Dataset(error) => Some(dataset(error)),
+        LearnError::Checkpoint(error) => checkpoint(error),
+        LearnError::TooFewRows { .. } => Some(2),
+        _ => None,
+    }
+}
+
+fn model(error: &ModelError) -> Option<u8> {
+    match error {
+        ModelError::Torch(_) | ModelError::Ranks(_) => None,
+        _ => Some(2),
+    }
+}
+
+fn checkpoint(error: &CheckpointError) -> Option<u8> {
+    match error {
+        CheckpointError::State { .. } | CheckpointError::Tensors { .. } => Some(3),
+        CheckpointError::Mismatch { .. } => Some(4),
+        CheckpointError::None { .. } => Some(2),
+        _ => None,
+    }
+}
+
+fn record(error: &RecordError) -> Option<u8> {
+    match error {
+        RecordError::Missing { .. } | RecordError::Id { .. } => Some(2),
+        RecordError::Json { .. } => Some(3),
         _ => None,
     }
 }
@@ -82,8 +143,8 @@ fn dataset(error: &DatasetError) -> u8 {
 }
 
 fn is_no_space(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded | FileTooLarge)
 }
 
 /// The reader of our output has gone (`| head`): a quiet end.
