@@ -99,8 +99,10 @@ fn records_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     while let Some(open) = opening_quote(bytes, at) {
         plain.push((at, open));
-        let Some(behind) = behind_closing_quote(bytes, open + 1) else { return last_break(bytes, &plain) };
-        at = behind;
+        match quoted_end(bytes, open + 1) {
+            (Some(quote), _) => at = quote + 1,
+            (None, _) => return last_break(bytes, &plain),
+        }
     }
     plain.push((at, bytes.len()));
     last_break(bytes, &plain)
@@ -121,13 +123,17 @@ fn opening_quote(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Behind the quote that ends a field whose text starts at `at`; `None` where it stays open.
-pub fn behind_closing_quote(bytes: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        let quote = at + memchr(b'"', &bytes[at..])?;
+/// The quote that ends a field whose text starts at `at`, `None` where it stays open; and whether there are doubled ones
+/// before it.
+pub fn quoted_end(bytes: &[u8], mut at: usize) -> (Option<usize>, bool) {
+    let mut are_doubled = false;
+    while let Some(length) = memchr(b'"', &bytes[at..]) {
+        let quote = at + length;
         if bytes.get(quote + 1) != Some(&b'"') {
-            return Some(quote + 1);
+            return (Some(quote), are_doubled);
         }
+        are_doubled = true;
         at = quote + 2;
     }
+    (None, are_doubled)
 }

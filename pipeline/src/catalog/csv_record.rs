@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr_iter, memchr3};
 
-use super::csv_blocks::{Block, Left, behind_closing_quote};
+use super::csv_blocks::{Block, Left, quoted_end};
 
 /// A field's place.
 #[derive(Clone, Copy, Debug)]
@@ -72,13 +72,17 @@ impl<'a> Records<'a> {
             return end;
         }
         let start = start + 1;
-        let closed = behind_closing_quote(self.bytes, start);
+        let (quote, are_doubled) = quoted_end(self.bytes, start);
+        let quote = quote.unwrap_or(self.bytes.len());
         // Text behind the closing quote belongs to the field.
-        let end = closed.map_or(self.bytes.len(), |behind| self.field_end(behind));
-        let inside = closed.filter(|behind| *behind == end).map_or(end, |behind| behind - 1);
-        let text = &self.bytes[start..inside];
-        self.fields.push(Field { start, end: inside, quotes: memchr(b'"', text).is_some() });
-        self.left.line += memchr_iter(b'\n', text).count() as u64;
+        let end = self.field_end((quote + 1).min(self.bytes.len()));
+        let field = if end <= quote + 1 {
+            Field { start, end: quote, quotes: are_doubled }
+        } else {
+            Field { start, end, quotes: true }
+        };
+        self.left.line += memchr_iter(b'\n', &self.bytes[start..quote]).count() as u64;
+        self.fields.push(field);
         end
     }
 
@@ -107,33 +111,45 @@ impl<'a> Records<'a> {
     /// What a field says, without its quotes.
     pub fn value(&self, field: Field) -> Cow<'a, [u8]> {
         let raw = &self.bytes[field.start..field.end];
-        if field.quotes { Cow::Owned(unquoted(raw)) } else { Cow::Borrowed(raw) }
+        if !field.quotes {
+            return Cow::Borrowed(raw);
+        }
+        let mut value = Vec::with_capacity(raw.len());
+        parts(raw).for_each(|(start, end)| value.extend_from_slice(&raw[start..end]));
+        Cow::Owned(value)
     }
 }
 
 impl Field {
-    /// The field's part of a block's text; `None` where its quotes must be taken out first.
-    pub fn plain(self, base: usize, text: &str) -> Option<&str> {
-        if self.quotes { None } else { text.get(self.start - base..self.end - base) }
+    /// What the field says, by its record's `text`, which starts at `base` of the block; `unquoted` is written to where
+    /// quotes must be taken out. `None` where the text ends before the field does.
+    pub fn text<'a>(self, base: usize, text: &'a str, unquoted: &'a mut String) -> Option<&'a str> {
+        let raw = text.get(self.start - base..self.end - base)?;
+        if !self.quotes {
+            return Some(raw);
+        }
+        unquoted.clear();
+        parts(raw.as_bytes()).for_each(|(start, end)| unquoted.push_str(&raw[start..end]));
+        Some(unquoted)
     }
 }
 
-/// `""` → `"` up to the closing quote, which is left out; what is behind it stays.
-fn unquoted(mut raw: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(raw.len());
-    while let Some(quote) = memchr(b'"', raw) {
-        text.extend_from_slice(&raw[..quote]);
-        raw = &raw[quote + 1..];
-        match raw.strip_prefix(b"\"") {
-            Some(behind) => {
-                text.push(b'"');
-                raw = behind;
-            }
-            None => break,
-        }
-    }
-    text.extend_from_slice(raw);
-    text
+/// Start and end of the parts that make the value of a text in quotes: of two quotes one, not the closing one, and all
+/// that is behind it.
+fn parts(raw: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let (mut next, mut is_closed) = (Some(0), false);
+    std::iter::from_fn(move || {
+        let start = next?;
+        let quote = if is_closed { None } else { memchr(b'"', &raw[start..]).map(|length| start + length) };
+        let Some(quote) = quote else {
+            next = None;
+            return Some((start, raw.len()));
+        };
+        is_closed = raw.get(quote + 1) != Some(&b'"');
+        let (end, behind) = if is_closed { (quote, quote + 1) } else { (quote + 1, quote + 2) };
+        next = Some(behind);
+        Some((start, end))
+    })
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ pub struct Counted {
 pub struct TextRows {
     lines: Int64Builder,
     columns: Vec<StringViewBuilder>,
+    /// A field without its quotes; here, so that its memory is used again.
+    unquoted: String,
 }
 
 impl TextForm {
@@ -84,7 +86,7 @@ impl TextForm {
     /// An empty batch with room for `rows`.
     pub fn rows(&self, rows: usize) -> TextRows {
         let columns = (1..self.schema.fields().len()).map(|_| StringViewBuilder::with_capacity(rows));
-        TextRows { lines: Int64Builder::with_capacity(rows), columns: columns.collect() }
+        TextRows { lines: Int64Builder::with_capacity(rows), columns: columns.collect(), unquoted: String::new() }
     }
 
     /// Moves records of `block` to `rows`, until there are `rows_max` or the block is empty.
@@ -154,7 +156,7 @@ impl TextRows {
     fn push(&mut self, records: &Records<'_>, base: usize, text: &str) {
         self.lines.append_value(records.line().cast_signed());
         for (builder, &field) in self.columns.iter_mut().zip(records.fields()) {
-            match field.plain(base, text) {
+            match field.text(base, text, &mut self.unquoted) {
                 Some("") => builder.append_null(),
                 Some(value) => builder.append_value(value),
                 None => match &*String::from_utf8_lossy(&records.value(field)) {

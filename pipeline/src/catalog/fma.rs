@@ -3,12 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, StringViewArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
 use super::CatalogError;
-use super::csv_text::LINE;
-use super::load::without_line;
-use super::steps::with_first_column;
 use super::types::Kind;
 
 /// The typed tracks with `clip_key` behind the line. Track 2 lies in `000/000002.mp3`: six digits at least, and a folder
@@ -22,8 +19,12 @@ pub fn keyed(tracks: &RecordBatch) -> Result<RecordBatch, CatalogError> {
         format!("{}/{name}.mp3", &name[..3])
     };
     let keys: StringViewArray = tracks["track_id"].as_primitive::<Int64Type>().iter().map(|id| id.map(key)).collect();
-    let line = tracks[LINE].clone();
-    with_first_column(LINE, line, &with_first_column("clip_key", Arc::new(keys), &without_line(tracks)?)?)
+    let mut fields = tracks.schema().fields().to_vec();
+    let mut columns = tracks.columns().to_vec();
+    // Behind the line, which is first.
+    fields.insert(1, Arc::new(Field::new("clip_key", DataType::Utf8View, true)));
+    columns.insert(1, Arc::new(keys));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// The file that a further table comes from.

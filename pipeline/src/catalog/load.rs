@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, new_empty_array};
+use arrow::compute::{concat, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -18,6 +17,7 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 use super::csv_blocks::Block;
 use super::csv_text::{Counted, Header, LINE, TextForm, TextReader};
 use super::engine::{Engine, text_views};
+use super::parallel::{by_column, on_threads};
 use super::steps::with_first_column;
 use super::types::{self, Kind, Typer};
 use super::{CatalogError, fma};
@@ -63,17 +63,17 @@ pub fn csv_file<R: Read + Send>(
     let typer = Typer::new(&engine.context, csv.file, reader.form().schema(), kind_of, csv.required)?;
     let form = reader.form().clone();
     let reader = Mutex::new(reader);
-    let worker = || typed_blocks(&reader, &form, &typer);
-    let parts = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
-        let mine = std::iter::once(worker());
-        let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        mine.chain(others).collect::<Result<Vec<_>, _>>()
-    });
-    let mut parts: Vec<_> = parts?.into_iter().flatten().collect();
+    let parts = on_threads(threads, || typed_blocks(&reader, &form, &typer))?;
+    let mut parts: Vec<_> = parts.into_iter().flatten().collect();
     parts.sort_unstable_by_key(|(number, ..)| *number);
-    let batches: Vec<_> = parts.iter().map(|(_, rows, _)| rows).collect();
-    let rows = concat_batches(typer.schema(), batches)?;
+    let rows = by_column(threads, typer.schema().clone(), |column| {
+        let of_blocks: Vec<_> = parts.iter().map(|(_, rows, _)| rows.column(column).as_ref()).collect();
+        if of_blocks.is_empty() {
+            Ok(new_empty_array(typer.schema().field(column).data_type()))
+        } else {
+            concat(&of_blocks)
+        }
+    })?;
     let rows_read = parts.iter().map(|(.., counted)| counted.rows_read).sum();
     let mut rejects: Vec<_> = parts.into_iter().flat_map(|(.., counted)| counted.rejects).collect();
     rejects.sort_by_key(|reject| reject.line);
@@ -157,6 +157,10 @@ impl Loaded {
     fn reject_repeated_ids(&mut self, file: &str) -> Result<(), CatalogError> {
         let ids = self.rows.column_by_name("track_id").map(|ids| ids.as_primitive::<Int64Type>().clone());
         let ids = ids.ok_or_else(|| CatalogError::Header { file: file.to_owned(), lines: 1 })?;
+        // As in FMA's own file; then nothing can repeat.
+        if ids.values().is_sorted_by(|id, next| id < next) {
+            return Ok(());
+        }
         let lines = self.rows[LINE].as_primitive::<Int64Type>().clone();
         let mut first_lines = HashMap::with_capacity(ids.len());
         let mut keep = vec![true; ids.len()];

@@ -11,6 +11,7 @@ mod error;
 mod extra;
 mod fma;
 mod load;
+mod parallel;
 mod python_list;
 mod rows;
 mod rows_hash;
@@ -31,8 +32,10 @@ use self::engine::Engine;
 pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
 use self::load::Loaded;
+use self::parallel::in_parts;
 use self::rows::Labels;
 use self::steps::Cleaner;
+use crate::laps::Laps;
 use crate::source::AudioIndex;
 use crate::source::metadata::Files;
 
@@ -110,6 +113,7 @@ impl Duplicates {
 pub struct Cleaned {
     rows: RecordBatch,
     labels: Vec<Labels>,
+    threads: usize,
     /// All but `clips`, `duplicates` and some of the tables.
     catalog: Catalog,
 }
@@ -136,6 +140,8 @@ pub struct Catalog {
     pub duplicates: Option<Duplicates>,
     /// What a person should know (over half of the rows have no audio, …), one sentence each.
     pub warnings: Vec<String>,
+    /// Wall seconds of the parts: `read` (files → typed rows), `clean` (the steps), `labels`, `split`.
+    pub wall_s: BTreeMap<&'static str, f64>,
 }
 
 /// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes.
@@ -151,7 +157,7 @@ pub fn clean(
     audio: &AudioIndex,
     settings: CatalogSettings,
 ) -> Result<Cleaned, CatalogError> {
-    let mut warnings = Vec::new();
+    let (mut warnings, mut laps) = (Vec::new(), Laps::start());
     let engine = Engine::new(settings.memory_bytes)?;
     let loaded = load(&engine, recipe.catalog.dataset, (metadata, audio), settings.threads)?;
     for (name, table) in &loaded.tables {
@@ -161,26 +167,31 @@ pub fn clean(
     if let Some(path) = fma_metadata {
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
     }
-    let mut cleaner = Cleaner::new(&engine, fma_metadata, loaded.rows);
+    laps.end("read");
+    let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
     if recipe.catalog.require_audio {
         require_audio(&mut cleaner, audio, &mut warnings)?;
     }
+    laps.end("clean");
     let rows = rows::keyed(&cleaner.rows)?;
     let labels = recipe.targets.iter().map(|target| rows::labels(&rows, target)).collect::<Result<Vec<_>, _>>()?;
     let mut tables = loaded.tables;
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
+    let classes = classes(&recipe.targets, &labels, &mut warnings);
+    laps.end("labels");
     let catalog = Catalog {
-        classes: classes(&recipe.targets, &labels, &mut warnings),
+        classes,
         tables,
         rows_read: loaded.rows_read,
         steps: cleaner.steps,
         rejects: loaded.rejects,
         further_rejects: loaded.further_rejects,
         warnings,
+        wall_s: laps.wall_s,
         ..Catalog::default()
     };
-    Ok(Cleaned { rows, labels, catalog })
+    Ok(Cleaned { rows, labels, threads: settings.threads, catalog })
 }
 
 impl Catalog {
@@ -205,20 +216,25 @@ impl Cleaned {
     /// # Errors
     /// `Column` and `SplitValue` when the recipe's split does not fit the rows.
     pub fn split(self, recipe: &Recipe, hashes: &AudioHashes) -> Result<Catalog, CatalogError> {
-        let Self { rows, labels, mut catalog } = self;
+        let Self { rows, labels, threads, mut catalog } = self;
+        let mut laps = Laps::start();
         let first_target = labels.first().map_or(&[][..], |target| &target.ids);
-        let tracks = rows::with_splits(&rows, first_target, hashes, recipe)?;
-        for (table, id, prefix) in [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")] {
-            catalog.tables.extend(rows::distinct(&tracks, id, prefix)?.map(|rows| (table.to_owned(), rows)));
-        }
+        let tracks = rows::with_splits(&rows, first_target, hashes, (recipe, threads))?;
+        let distinct = [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")];
+        let tables =
+            in_parts(threads, distinct.len(), |index| rows::distinct(&tracks, distinct[index].1, distinct[index].2))?;
+        let named = distinct.iter().zip(tables).filter_map(|((table, ..), rows)| Some(((*table).to_owned(), rows?)));
+        catalog.tables.extend(named);
         let nobody = rows::artist_ids(&rows)?.is_none_or(|ids| ids.null_count() == ids.len());
         if recipe.split.rule == SplitRule::Artist && nobody {
             let columns = "no column artist_id, artist_name or artist tells who made a clip";
             catalog.warnings.push(format!("split.rule = \"artist\": {columns}: each stands for itself"));
         }
-        catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule)?;
+        catalog.clips = rows::clips(&tracks, &labels, (recipe.split.rule, threads))?;
         catalog.duplicates = recipe.split.group_duplicates.then(|| Duplicates::of(hashes));
         catalog.tables.insert("tracks".to_owned(), tracks);
+        laps.end("split");
+        catalog.wall_s.append(&mut laps.wall_s);
         Ok(catalog)
     }
 }
