@@ -15,8 +15,8 @@ use super::types::Kind;
 /// `Arrow` alone.
 pub fn keyed(tracks: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let key = |id: i64| {
-        let name = format!("{:0>6}", id.to_string());
-        format!("{}/{name}.mp3", &name[..3])
+        let name = format!("{id:0>6}");
+        [&name[..3], "/", &name, ".mp3"].concat()
     };
     let keys: StringViewArray = tracks["track_id"].as_primitive::<Int64Type>().iter().map(|id| id.map(key)).collect();
     let mut fields = tracks.schema().fields().to_vec();
