@@ -12,7 +12,7 @@ use tch::Device;
 
 use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, EpochSums, State};
 use crate::config::Config;
-use crate::dataset::{Dataset, DatasetError, Loader, LoaderPlan, Side};
+use crate::dataset::{Dataset, DatasetError, Loader, LoaderPlan, Side, n_batches};
 use crate::evaluate::{self, EvaluateError};
 use crate::learner::{Clock, LearnError, Learner, Stepped};
 use crate::metrics::Predictions;
@@ -163,6 +163,8 @@ struct Run<'a> {
     /// Global batches of an epoch.
     batches: u64,
     damaged_rows: u64,
+    /// What a reader of the figures should know.
+    warnings: Vec<String>,
     values: Vec<f64>,
     /// Rank 0's.
     records: Option<Records>,
@@ -193,11 +195,12 @@ impl<'a> Run<'a> {
             state.config = config.clone();
         }
         let records = (ranks.rank() == 0).then(|| Records::open(job, &state, ranks.world_size())).transpose()?;
-        let batches =
-            Loader::start(data, LoaderPlan { readers: 1, ..plan(job, Side::Training, &state, ranks) })?.n_batches();
+        let rows = data.rows_of(Side::Training).len();
+        let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
         watch.batches_total.store(batches, Ordering::Relaxed);
         watch.first_step.store(state.step, Ordering::Relaxed);
-        let (damaged_rows, values) = (data.lost().iter().map(|file| file.rows).sum(), Vec::new());
+        let damaged_rows = data.lost().iter().map(|file| file.rows).sum();
+        let warnings = warnings(config, data, &learner, ranks.world_size());
         Ok(Self {
             job,
             config,
@@ -210,7 +213,8 @@ impl<'a> Run<'a> {
             checkpoints,
             batches,
             damaged_rows,
-            values,
+            warnings,
+            values: Vec::new(),
             records,
         })
     }
@@ -281,6 +285,7 @@ impl<'a> Run<'a> {
         };
         let mut result = RunResult::of(&self.learner, self.data, &self.state, validation, test);
         result.damaged_rows = self.damaged_rows;
+        result.warnings = self.warnings;
         if let Some(records) = &mut self.records {
             records.folder.write_result(&result)?;
         }
@@ -356,6 +361,22 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
         prefetch_batches: job.prefetch_batches,
         pinned: job.device.is_cuda(),
     }
+}
+
+/// What changes a score and is no error: of the rows, of rows left out, of batch norm over ranks.
+fn warnings(config: &Config, data: &Dataset, learner: &Learner, world_size: usize) -> Vec<String> {
+    let mut warnings = data.warnings();
+    let left_out = data.rows_of(Side::Training).len() % config.data.batch_size;
+    if config.data.drop_last && left_out > 0 {
+        warnings.push(format!("data.drop_last leaves out {left_out} training rows an epoch, others each time"));
+    }
+    if world_size > 1 && learner.has_batch_norm() && !config.model.sync_batch_norm {
+        warnings.push(format!(
+            "batch norm sees each of {world_size} ranks' rows alone: figures are not those of another number of ranks; \
+             model.sync_batch_norm=true makes them so"
+        ));
+    }
+    warnings
 }
 
 /// A checkpoint goes on only with the rows that it was trained on.

@@ -34,6 +34,7 @@ pub use batch::Batch;
 pub use error::DatasetError;
 pub use labels::{GENRES_ALL, Target, balanced};
 pub use loader::{Loader, LoaderPlan};
+pub use order::n_batches;
 pub use rows::{RowGroup, Rows};
 pub use spec::{InputSpec, MetadataColumn};
 pub use splits::Side;
