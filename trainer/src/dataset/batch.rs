@@ -16,6 +16,8 @@ pub struct Batch {
     pub(super) dataset: Arc<Dataset>,
     pub(super) rows: Vec<u32>,
     pub(super) keys: Vec<u64>,
+    /// Frames of each row in host memory; empty where all have the same.
+    pub(super) filled: Vec<i64>,
     pub(super) n_own: usize,
     pub(super) partners: Option<Vec<i64>>,
     pub(super) damaged: Vec<DatasetError>,
@@ -75,7 +77,7 @@ impl Batch {
         let form = &self.dataset.form;
         let (stored, shape) = form.host(self.rows.len() as i64);
         let buffer = self.buffer.as_ref().expect("a buffer leaves its batch when that is dropped");
-        form.tensor(&buffer.view(stored, &shape), device, kind)
+        form.tensor(&buffer.view(stored, &shape), &self.filled, device, kind)
     }
 
     /// `[rows]` i64: class of each row in the target of that number; -1 for an unlabelled one.

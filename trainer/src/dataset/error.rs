@@ -104,6 +104,16 @@ pub enum DatasetError {
         /// What is wrong.
         problem: String,
     },
+    /// A value that is no row of its feature; it came with no file.
+    #[error("column {column}, row {row}: {problem}")]
+    Row {
+        /// The feature's.
+        column: String,
+        /// From 0 among those given.
+        row: usize,
+        /// What is wrong.
+        problem: String,
+    },
     /// libtorch refused a tensor.
     #[error("libtorch")]
     Torch(#[from] TchError),

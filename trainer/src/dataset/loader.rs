@@ -234,6 +234,7 @@ impl Shared {
             dataset: Arc::clone(&self.dataset),
             rows: Vec::with_capacity(wanted.len()),
             keys: Vec::new(),
+            filled: Vec::new(),
             n_own: 0,
             partners: None,
             damaged: Vec::new(),
@@ -264,8 +265,9 @@ impl Shared {
             let group = &rows.groups[rows.group_of[row as usize] as usize];
             let bytes = slot.as_deref_mut().expect("a buffer has a slot for each row of a batch");
             match pages.read(row, group, bytes, scratch) {
-                Ok(()) => {
+                Ok(frames) => {
                     batch.rows.push(row);
+                    batch.filled.extend(self.dataset.form.is_ragged().then_some(frames as i64));
                     batch.n_own += usize::from(place < own);
                     slot = slots.next();
                 }
@@ -291,12 +293,13 @@ fn places(batch: &Batch, wanted: &[u32], partners: &[u32]) -> Vec<i64> {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::Fixture;
-    use super::super::{Data, Store};
+    use super::super::{Data, Needs, Store};
     use super::*;
 
     fn dataset(folder: &std::path::Path) -> Arc<Dataset> {
         Fixture::default().write(folder);
-        Dataset::open(Store::open(folder, None).expect("a store"), &Data::default()).expect("a dataset")
+        Dataset::open(Store::open(folder, None).expect("a store"), &Data::default(), Needs::default())
+            .expect("a dataset")
     }
 
     #[test]

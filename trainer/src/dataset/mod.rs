@@ -1,12 +1,14 @@
 //! From a feature store to batches: manifest → row groups → rows → tensors, in an order that neither ranks nor threads
 //! change, and with nothing left out that is not counted.
 //!
-//! [`Dataset`] is everything that is known before the first tensor is read; [`Loader`] is one epoch of it. Augmentation,
-//! mixing and models are not here.
+//! [`Dataset`] is everything that is known before the first tensor is read; [`Loader`] is one epoch of it; [`InputSpec`]
+//! is what a model needs to be fed from elsewhere. Augmentation, mixing and models are not here.
 
 mod batch;
+mod by_arrow;
 mod error;
 mod form;
+mod joined;
 mod labels;
 mod loader;
 mod order;
@@ -14,11 +16,15 @@ mod page;
 mod pages;
 mod rows;
 mod shard;
+mod spec;
 mod splits;
 mod store;
+mod warnings;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod inputs_tests;
 #[cfg(test)]
 mod tests;
 
@@ -29,32 +35,46 @@ pub use error::DatasetError;
 pub use labels::{GENRES_ALL, Target, balanced};
 pub use loader::{Loader, LoaderPlan};
 pub use rows::{RowGroup, Rows};
+pub use spec::{InputSpec, MetadataColumn};
 pub use splits::Side;
 pub use store::Store;
 
 use form::Form;
+use joined::{Metadata, vocabulary};
 use pages::Pages;
 use shard::Shard;
+use tch::{Device, Kind};
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::SplitRule;
 
 use crate::config::Data;
-use crate::models::Dims;
+use crate::models::{Dims, Inputs};
 
 /// A feature of a store, its rows, their sides and labels.
 #[derive(Debug)]
 pub struct Dataset {
     store: Store,
-    feature: FeatureEntry,
+    spec: InputSpec,
     form: Form,
     rows: Rows,
     pages: Pages,
     sides: Vec<Option<Side>>,
     rule: SplitRule,
     targets: Vec<Target>,
+    metadata: Option<Metadata>,
+    needs: Needs,
     shuffle_window: usize,
     skip_damaged: bool,
     lost: Vec<LostFile>,
+}
+
+/// What a model sees beside the spectrogram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Columns of `fma_features` that `data.metadata` names.
+    pub metadata: bool,
+    /// Artist and album.
+    pub ids: bool,
 }
 
 /// A file that could not be opened and was passed over, as `data.skip_damaged` asks.
@@ -71,42 +91,33 @@ impl Dataset {
     ///
     /// # Errors
     /// [`DatasetError`]: what the configuration names is not in the store, or a file of the feature is damaged.
-    pub fn open(store: Store, data: &Data) -> Result<Arc<Self>, DatasetError> {
-        let feature = store.feature(data.feature.as_deref())?.clone();
-        let form = Form::new(&feature, data, store.manifest().stats.get(&feature.name))?;
-        let targets: Vec<String> = store.manifest().targets.iter().map(|t| t.name.clone()).collect();
-        let mut rows = Rows::new(targets.len());
-        let mut pages = Pages::new(&feature.name, form.row_bytes());
-        let (mut folders, mut lost) = (Vec::new(), Vec::new());
-        for entry in store.manifest().files_of(&feature.name) {
-            let file = folders.len() as u32;
-            let read = Shard::open(&store, entry, &feature)
-                .and_then(|shard| pages.locate(&shard).map(|located| (shard, located)))
-                .and_then(|(shard, located)| {
-                    rows.append(&shard, file, &targets).map(|()| pages.append(shard, located))
-                });
-            match read {
-                Ok(()) => folders.push(entry.split.clone()),
-                Err(error) if error.is_damage() && data.skip_damaged => {
-                    lost.push(LostFile { rows: entry.rows, error });
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    pub fn open(store: Store, data: &Data, needs: Needs) -> Result<Arc<Self>, DatasetError> {
+        let feature = store.feature(data.feature.as_deref())?;
+        let mut spec = InputSpec::new(feature, data, store.manifest().stats.get(&feature.name))?;
+        let form = Form::new(&spec)?;
+        let Files { rows, pages, folders, lost } = Files::read(&store, &spec, &form, data.skip_damaged)?;
         let sides = splits::sides(&store, &rows, &folders, data.split.as_deref())?;
         let training: Vec<u32> = on_side(&sides, Side::Training).collect();
         let targets = Target::resolve(&data.targets, &store, &rows, &training)?;
+        let metadata = needs.metadata.then(|| Metadata::read(&store, &rows, &data.metadata)).transpose()?;
+        spec.metadata = metadata.as_ref().map(|metadata| metadata.columns(&training)).unwrap_or_default();
+        if needs.ids {
+            spec.artists = vocabulary(&rows.artist_ids, &training);
+            spec.albums = vocabulary(&rows.album_ids, &training);
+        }
         let rule = splits::rule(&store, data.split.as_deref());
         let (shuffle_window, skip_damaged) = (data.shuffle_window, data.skip_damaged);
         Ok(Arc::new(Self {
             store,
-            feature,
+            spec,
             form,
             rows,
             pages,
             sides,
             rule,
             targets,
+            metadata,
+            needs,
             shuffle_window,
             skip_damaged,
             lost,
@@ -122,7 +133,13 @@ impl Dataset {
     /// As in the manifest; its `feature_id` is compared by whoever uses a model.
     #[must_use]
     pub const fn feature(&self) -> &FeatureEntry {
-        &self.feature
+        &self.spec.feature
+    }
+
+    /// What a model trained on this needs for rows from elsewhere.
+    #[must_use]
+    pub const fn input_spec(&self) -> &InputSpec {
+        &self.spec
     }
 
     /// Small columns of all rows, whatever their side.
@@ -173,10 +190,24 @@ impl Dataset {
         Dims {
             bands: self.form.bands(),
             frames: self.form.frames(),
-            metadata: 0,
-            vocabulary: [0; 2],
+            metadata: self.spec.metadata.len() as i64,
+            vocabulary: self.spec.vocabulary(),
             heads: self.targets.iter().map(|t| (t.name().to_owned(), t.classes().len() as i64)).collect(),
         }
+    }
+
+    /// What a model sees of all of a batch's rows, in `kind` on `device`; metadata and ids as [`Needs`] asked.
+    ///
+    /// # Errors
+    /// [`DatasetError::Torch`].
+    pub fn inputs(&self, batch: &Batch, device: Device, kind: Kind) -> Result<Inputs, DatasetError> {
+        let values = self.metadata.as_ref().map(|metadata| metadata.values(batch.rows())).unwrap_or_default();
+        let known = |&row: &u32| [self.rows.artist_ids[row as usize], self.rows.album_ids[row as usize]];
+        Ok(Inputs {
+            spectrogram: batch.spectrogram(device, kind)?,
+            metadata: self.spec.metadata(&values, device, kind)?,
+            ids: self.spec.ids(batch.rows().iter().map(known), device)?,
+        })
     }
 
     /// A side's rows in each row group of the feature, in manifest order.
@@ -184,6 +215,40 @@ impl Dataset {
         let of_group =
             |group: &RowGroup| group.rows.clone().filter(|&row| self.sides[row as usize] == Some(side)).collect();
         self.rows.groups.iter().map(of_group).collect()
+    }
+}
+
+/// A feature's files, read but for their tensors.
+struct Files {
+    rows: Rows,
+    pages: Pages,
+    /// The manifest's split of each file.
+    folders: Vec<Option<String>>,
+    lost: Vec<LostFile>,
+}
+
+impl Files {
+    fn read(store: &Store, spec: &InputSpec, form: &Form, skip_damaged: bool) -> Result<Self, DatasetError> {
+        let feature = &spec.feature;
+        let targets: Vec<String> = store.manifest().targets.iter().map(|t| t.name.clone()).collect();
+        let (rows, pages) = (Rows::new(targets.len()), Pages::new(&feature.name, form.clone()));
+        let mut files = Self { rows, pages, folders: Vec::new(), lost: Vec::new() };
+        for entry in store.manifest().files_of(&feature.name) {
+            let number = files.folders.len() as u32;
+            let read = Shard::open(store, entry, feature)
+                .and_then(|shard| files.pages.locate(&shard).map(|located| (shard, located)))
+                .and_then(|(shard, located)| {
+                    files.rows.append(&shard, number, &targets).map(|()| files.pages.append(shard, located))
+                });
+            match read {
+                Ok(()) => files.folders.push(entry.split.clone()),
+                Err(error) if error.is_damage() && skip_damaged => {
+                    files.lost.push(LostFile { rows: entry.rows, error });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(files)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Where each row's tensor lies, and how it gets from the file into its place of a batch: one copy, no Parquet reader.
 //!
 //! Uncompressed, a row is a range of the file and is read as such. Under zstd its page is read and decompressed straight
-//! into the batch. The offset index says where pages are; nothing but the asked rows' pages is read.
+//! into the batch. The offset index says where pages are; nothing but the asked rows' pages is read. Other layouts go
+//! through `by_arrow.rs`.
 
 use std::fs::File;
 use std::io;
@@ -14,6 +15,8 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::page_index::offset_index::PageLocation;
 
 use super::DatasetError;
+use super::by_arrow::ByArrow;
+use super::form::Form;
 use super::page::Scratch;
 use super::rows::RowGroup;
 use super::shard::{self, Shard};
@@ -24,24 +27,25 @@ const OPEN_FILES_MAX: usize = 512;
 /// Where a row's bytes are.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// In the file: of the row (uncompressed) or of its page.
+    /// In the file: of the row (uncompressed) or of its first page.
     offset: u64,
-    /// Of the row, or of the page with its header.
+    /// Of the row, or of its pages with their headers.
     bytes: u32,
-    /// Row within the page.
+    /// Row within the page; within the row group where Arrow's reader reads it.
     within: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Codec {
+#[derive(Clone, Debug)]
+enum Way {
     Plain,
     Zstd,
+    Arrow(Box<ByArrow>),
 }
 
 /// Places of one file's rows.
 #[derive(Debug)]
 pub struct Located {
-    codec: Codec,
+    way: Way,
     places: Vec<Place>,
 }
 
@@ -49,13 +53,14 @@ pub struct Located {
 struct Source {
     path: PathBuf,
     file: Option<File>,
-    codec: Codec,
+    way: Way,
 }
 
 /// Tensors of all rows.
 #[derive(Debug)]
 pub struct Pages {
     column: String,
+    form: Form,
     row_bytes: usize,
     sources: Vec<Source>,
     places: Vec<Place>,
@@ -63,11 +68,11 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// No rows yet, of a feature of `row_bytes` bytes a row.
+    /// No rows yet, of a feature of that form.
     #[must_use]
-    pub fn new(column: &str, row_bytes: usize) -> Self {
-        let (sources, places) = (Vec::new(), Vec::new());
-        Self { column: column.to_owned(), row_bytes, sources, places, bytes_read: AtomicU64::new(0) }
+    pub fn new(column: &str, form: Form) -> Self {
+        let (sources, places, bytes_read) = (Vec::new(), Vec::new(), AtomicU64::new(0));
+        Self { column: column.to_owned(), row_bytes: form.row_bytes(), form, sources, places, bytes_read }
     }
 
     /// Bytes of a row.
@@ -85,22 +90,25 @@ impl Pages {
     /// Where the rows of a file lie.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`]: pages that cannot be; [`DatasetError::Column`]: a form that is not read.
+    /// [`DatasetError::Damaged`]: pages that cannot be; [`DatasetError::Column`]: a type that holds no tensor.
     pub fn locate(&self, shard: &Shard) -> Result<Located, DatasetError> {
-        let unread = |problem: &str| DatasetError::column(&shard.path, &self.column, problem);
-        let mut located = Located { codec: Codec::Plain, places: Vec::new() };
-        for (number, group) in shard.metadata.metadata().row_groups().iter().enumerate() {
-            let column = group.columns().iter().position(|c| c.column_path().parts() == [self.column.as_str()]);
-            let column = column.ok_or_else(|| unread("not one binary value a row"))?;
-            let chunk = group.column(column);
-            if !is_plain_fixed(chunk, self.row_bytes) {
-                return Err(unread("not plain fixed-size values"));
-            }
-            located.codec = match chunk.compression() {
-                Compression::UNCOMPRESSED => Codec::Plain,
-                Compression::ZSTD(_) => Codec::Zstd,
-                other => return Err(unread(&format!("compressed as {other}"))),
-            };
+        let groups = shard.metadata.metadata().row_groups();
+        let mut columns = Vec::with_capacity(groups.len());
+        for group in groups {
+            let column = group.columns().iter().position(|c| c.column_path().parts().first() == Some(&self.column));
+            columns.push(column.ok_or_else(|| DatasetError::column(&shard.path, &self.column, "missing"))?);
+        }
+        let chunks = || groups.iter().zip(&columns).map(|(group, &column)| group.column(column));
+        let is_direct = chunks().all(|chunk| is_plain_fixed(chunk, self.row_bytes)) && !self.form.is_ragged();
+        let way = if is_direct && chunks().all(|c| c.compression() == Compression::UNCOMPRESSED) {
+            Way::Plain
+        } else if is_direct && chunks().all(|c| matches!(c.compression(), Compression::ZSTD(_))) {
+            Way::Zstd
+        } else {
+            Way::Arrow(Box::new(ByArrow::new(shard, &self.column, &self.form)?))
+        };
+        let mut located = Located { way, places: Vec::new() };
+        for (number, column) in columns.into_iter().enumerate() {
             self.locate_group(shard, (number, column), &mut located)
                 .map_err(|problem| shard.damaged(number, problem))?;
         }
@@ -110,7 +118,7 @@ impl Pages {
     /// Appends the rows of a file.
     pub fn append(&mut self, shard: Shard, located: Located) {
         let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
-        self.sources.push(Source { path: shard.path, file, codec: located.codec });
+        self.sources.push(Source { path: shard.path, file, way: located.way });
         self.places.extend(located.places);
     }
 
@@ -134,9 +142,13 @@ impl Pages {
             if page.offset < 0 || page.compressed_page_size <= 0 || offset + u64::from(bytes) > shard.bytes {
                 return Err("its offset index points outside the file".to_owned());
             }
-            match located.codec {
-                Codec::Zstd => located.places.extend((0..n).map(|within| Place { offset, bytes, within })),
-                Codec::Plain => {
+            let first_row = page.first_row_index as u32;
+            match located.way {
+                Way::Zstd => located.places.extend((0..n).map(|within| Place { offset, bytes, within })),
+                Way::Arrow(_) => {
+                    located.places.extend((first_row..first_row + n).map(|within| Place { offset, bytes, within }));
+                }
+                Way::Plain => {
                     let row_bytes = self.row_bytes as u64;
                     let header = u64::from(bytes).checked_sub(u64::from(n) * row_bytes).filter(|header| *header > 0);
                     let first = offset + header.ok_or("a page is smaller than its rows")?;
@@ -149,11 +161,17 @@ impl Pages {
         if n_located == n_rows { Ok(()) } else { Err(format!("its offset index has {n_located} of {n_rows} rows")) }
     }
 
-    /// Reads a row into `slot`, which is [`Self::row_bytes`] long.
+    /// Reads a row into `slot`, which is [`Self::row_bytes`] long; gives its frames there.
     ///
     /// # Errors
     /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Io`] is the machine's fault.
-    pub fn read(&self, row: u32, group: &RowGroup, slot: &mut [u8], scratch: &mut Scratch) -> Result<(), DatasetError> {
+    pub fn read(
+        &self,
+        row: u32,
+        group: &RowGroup,
+        slot: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<usize, DatasetError> {
         let place = self.places[row as usize];
         let source = &self.sources[group.file as usize];
         let damaged = |problem: String| shard::damaged(&source.path, group.number as usize, problem);
@@ -161,16 +179,25 @@ impl Pages {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(damaged("the file ends within it".to_owned())),
             other => other.map_err(DatasetError::io_at(&source.path, "read")),
         };
-        match source.codec {
-            Codec::Plain => read(slot)?,
-            Codec::Zstd => {
+        let mut frames = self.form.host_frames();
+        match &source.way {
+            Way::Plain => read(slot)?,
+            Way::Zstd => {
                 scratch.page.resize(place.bytes as usize, 0);
                 read(&mut scratch.page)?;
                 scratch.decompress(place.within as usize, slot).map_err(damaged)?;
             }
+            Way::Arrow(by_arrow) => {
+                // The reader's errors do not tell a bad disk from bad bytes: reading them first does.
+                scratch.page.resize(place.bytes as usize, 0);
+                read(&mut scratch.page)?;
+                let file = File::open(&source.path).map_err(DatasetError::io_at(&source.path, "open"))?;
+                let value = by_arrow.row(file, group.number as usize, place.within as usize);
+                frames = value.and_then(|value| self.form.fill(value.bytes(), slot)).map_err(damaged)?;
+            }
         }
         self.bytes_read.fetch_add(u64::from(place.bytes), Ordering::Relaxed);
-        Ok(())
+        Ok(frames)
     }
 }
 

@@ -58,7 +58,7 @@ pub fn sides(
     folders: &[Option<String>],
     rule: Option<&str>,
 ) -> Result<Vec<Option<Side>>, DatasetError> {
-    let own = store.manifest().recipe.split.rule.name();
+    let own = store.rule();
     let mut sides: Vec<Option<Side>> = match rule.filter(|rule| *rule != own) {
         None => {
             let folder = |group: &u32| folders[rows.groups[*group as usize].file as usize].as_deref();

@@ -65,6 +65,12 @@ impl Store {
         &self.manifest
     }
 
+    /// The recipe's split rule, by which folders and statistics were made.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        self.manifest.recipe.split.rule.name()
+    }
+
     /// blake3 of the manifest's bytes, lower-case hex: names this state of the store.
     #[must_use]
     pub fn manifest_hash(&self) -> &str {
@@ -124,8 +130,7 @@ impl Store {
         let mut whole: Option<RecordBatch> = None;
         for entry in self.manifest.files_of(name) {
             let path = self.path(entry);
-            let file = File::open(&path).map_err(DatasetError::io_at(&path, "open"))?;
-            let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DatasetError::parquet_at(&path))?;
+            let builder = builder(&path)?;
             let fields = builder.schema().fields();
             let columns: Vec<usize> = (0..fields.len()).filter(|&i| wanted(fields[i].name())).collect();
             let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
@@ -137,6 +142,22 @@ impl Store {
         }
         Ok(whole)
     }
+
+    /// Names of a table's columns; none where the store has no such table.
+    ///
+    /// # Errors
+    /// As [`Self::table`].
+    pub fn columns(&self, name: &str) -> Result<Vec<String>, DatasetError> {
+        let Some(entry) = self.manifest.files_of(name).next() else { return Ok(Vec::new()) };
+        let builder = builder(&self.path(entry))?;
+        Ok(builder.schema().fields().iter().map(|field| field.name().clone()).collect())
+    }
+}
+
+/// Opens a table's file and reads its footer.
+fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
+    let file = File::open(path).map_err(DatasetError::io_at(path, "open"))?;
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(DatasetError::parquet_at(path))
 }
 
 fn versions(folder: &Path) -> Result<Vec<u64>, DatasetError> {

@@ -17,7 +17,7 @@ use super::fixture::{FEATURE, Fixture, RowId};
 use super::*;
 
 fn open(root: &Path, data: &Data) -> Arc<Dataset> {
-    Dataset::open(Store::open(root, None).expect("a store"), data).expect("a dataset")
+    Dataset::open(Store::open(root, None).expect("a store"), data, Needs::default()).expect("a dataset")
 }
 
 fn made(fixture: &Fixture) -> (TempDir, Arc<Dataset>) {
@@ -243,7 +243,7 @@ fn another_rule_takes_its_sides_from_the_tracks() {
         }
     }
     let store = Store::open(folder.path(), None).expect("a store");
-    let error = Dataset::open(store, &Data { split: Some("random".to_owned()), ..Data::default() });
+    let error = Dataset::open(store, &Data { split: Some("random".to_owned()), ..Data::default() }, Needs::default());
     let error = error.expect_err("no such rule").to_string();
     assert_eq!(error, "data.split = random: the store has official, stratified, artist");
     assert_eq!(dataset.rows_of(Side::Test).len(), 8);
@@ -391,7 +391,8 @@ fn a_cut_file_is_named_when_opened_and_when_cut_later() {
         let error = error.expect("damage is seen").to_string();
         assert!(error.contains(&path.display().to_string()) && error.contains("the file ends within it"), "{error}");
 
-        let reopened = |data: &Data| Dataset::open(Store::open(folder.path(), None).expect("a store"), data);
+        let reopened =
+            |data: &Data| Dataset::open(Store::open(folder.path(), None).expect("a store"), data, Needs::default());
         let error = reopened(&Data::default()).expect_err("a cut file").to_string();
         assert!(error.contains(&format!("{}: {} bytes, not", path.display(), offset + 3)), "{error}");
         let dataset = reopened(&Data { skip_damaged: true, ..Data::default() }).expect("the rest");
@@ -431,7 +432,7 @@ fn missing_names_and_versions_are_told_with_what_there_is() {
     let (folder, _dataset) = made(&Fixture::default());
     let open = |data: Data| {
         let store = Store::open(folder.path(), None).expect("a store");
-        Dataset::open(store, &data).expect_err("not there").to_string()
+        Dataset::open(store, &data, Needs::default()).expect_err("not there").to_string()
     };
     let feature = open(Data { feature: Some("mfcc".to_owned()), ..Data::default() });
     assert_eq!(feature, "data.feature = mfcc: the store has log_mel");
