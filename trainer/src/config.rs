@@ -243,6 +243,14 @@ pub enum Metric {
     MacroF1,
 }
 
+impl Metric {
+    /// Whether `a` is better than `b`.
+    #[must_use]
+    pub fn is_better(self, a: f64, b: f64) -> bool {
+        if self == Self::Loss { a < b } else { a > b }
+    }
+}
+
 /// Class weights by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -349,7 +349,10 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
 }
 
 /// A checkpoint goes on only with the rows that it was trained on.
-fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
+///
+/// # Errors
+/// [`RunError::OtherStore`].
+pub fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
     let (manifest, feature) = (data.store().manifest_hash(), &data.feature().feature_id);
     let pairs = [("feature", &state.feature_id, feature.as_str()), ("manifest", &state.manifest_hash, manifest)];
     match pairs.into_iter().find(|(_, theirs, ours)| theirs.as_str() != *ours) {

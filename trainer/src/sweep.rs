@@ -131,7 +131,6 @@ impl Medians {
     #[must_use]
     pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
         let epoch = values.len();
-        let better = |a: f64, b: f64| if metric == Metric::Loss { a < b } else { a > b };
         let mut means: Vec<f64> = self
             .trials
             .iter()
@@ -143,8 +142,8 @@ impl Medians {
         }
         means.sort_by(f64::total_cmp);
         let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
-        let best = values.iter().copied().reduce(|a, b| if better(b, a) { b } else { a });
-        best.is_some_and(|best| better(median, best))
+        let best = values.iter().copied().reduce(|a, b| if metric.is_better(b, a) { b } else { a });
+        best.is_some_and(|best| metric.is_better(median, best))
     }
 }
 

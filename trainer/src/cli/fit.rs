@@ -164,11 +164,6 @@ impl FitCommand {
 
     /// The file, then the flags, then `--set`.
     fn config(&self) -> Result<Config> {
-        let place = self.config.as_ref().map_or("defaults".to_owned(), |p| p.display().to_string());
-        let text = match &self.config {
-            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-            None => String::new(),
-        };
         let text_value = |s: &str| toml::Value::String(s.to_owned()).to_string();
         let mut sets = Vec::new();
         let mut set = |key: &str, value: Option<String>| sets.extend(value.map(|v| format!("{key}={v}")));
@@ -185,8 +180,21 @@ impl FitCommand {
             set("data.targets", Some(toml::Value::from(self.targets.clone()).to_string()));
         }
         sets.extend(self.sets.iter().cloned());
-        Ok(Config::parse(&text, &place, &sets)?)
+        read_config(self.config.as_deref(), &sets)
     }
+}
+
+/// A configuration's file, or the defaults, with `sets` applied.
+///
+/// # Errors
+/// The file cannot be read, or a key or value is wrong.
+pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
+    let place = file.map_or("defaults".to_owned(), |p| p.display().to_string());
+    let text = match file {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {place}"))?,
+        None => String::new(),
+    };
+    Ok(Config::parse(&text, &place, sets)?)
 }
 
 /// Runs with signals caught and progress drawn.

@@ -1,9 +1,11 @@
 //! The command line: one file a subcommand, and what they share. Data goes to stdout, everything else to stderr.
 
+pub mod eval;
 pub mod exit;
 pub mod fit;
 pub mod input;
 pub mod progress;
+pub mod sweep;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Fit(Box<fit::FitCommand>),
+    Eval(eval::EvalCommand),
+    Sweep(sweep::SweepCommand),
 }
 
 /// Where and how fast, but never what: these change no result of a run on one kind of device.
@@ -129,5 +133,7 @@ pub fn main() -> u8 {
 fn run(command: Command) -> Result<u8> {
     match command {
         Command::Fit(command) => command.run(),
+        Command::Eval(command) => command.run(),
+        Command::Sweep(command) => command.run(),
     }
 }
