@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::config::Config;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, InputSpec};
+use crate::models::Dims;
+use crate::models::init::Origin;
 use crate::schedule::{EarlyStop, ScheduleState};
 
 /// Raised when a checkpoint's form changes.
@@ -106,6 +108,12 @@ pub struct State {
     pub feature_id: String,
     /// Class names by target, in head order.
     pub classes: Vec<(String, Vec<String>)>,
+    /// What the model was built for.
+    pub dims: Dims,
+    /// What it sees of a row.
+    pub input: InputSpec,
+    /// Where its first weights came from.
+    pub origin: Origin,
     /// Ranks of the run; each has buffers of its own.
     pub world_size: usize,
     /// Epoch in progress, from 0.
@@ -136,6 +144,9 @@ impl State {
             manifest_hash: data.store().manifest_hash().to_owned(),
             feature_id: data.feature().feature_id.clone(),
             classes: data.targets().iter().map(|t| (t.name().to_owned(), t.classes().to_vec())).collect(),
+            dims: data.dims(),
+            input: data.input_spec().clone(),
+            origin: Origin::Scratch,
             world_size,
             epoch: 0,
             batch: 0,

@@ -15,6 +15,7 @@ pub mod loss;
 pub mod metrics;
 pub mod mixup;
 pub mod models;
+pub mod numbers;
 pub mod optim;
 pub mod records;
 pub mod result;

@@ -181,6 +181,8 @@ impl<'a> Run<'a> {
             state.world_size = ranks.world_size();
             state.config = config.clone();
             state.finished = false;
+        } else if let Some(file) = &config.model.init {
+            state.origin = learner.start_from(file)?;
         }
         let records = (ranks.rank() == 0).then(|| Records::open(job, &state, ranks.world_size())).transpose()?;
         let batches =

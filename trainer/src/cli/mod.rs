@@ -17,6 +17,7 @@ use tch::Device;
 use crate::config::Config;
 use crate::dataset::{Dataset, Store};
 use crate::ffi;
+use crate::models::registry;
 use crate::strategy::Ranks;
 
 const AFTER_HELP: &str = "\
@@ -95,6 +96,7 @@ impl MachineArgs {
     /// # Errors
     /// [`crate::dataset::DatasetError`].
     pub fn open(&self, store: &Path, version: Option<u64>, config: &Config) -> Result<Arc<Dataset>> {
+        let needs = registry::find(&config.model.name)?.joined();
         let store = Store::open(store, version)?;
         if self.verify {
             let name = store.feature(config.data.feature.as_deref())?.name.clone();
@@ -104,7 +106,7 @@ impl MachineArgs {
                 bail!(exit::Damaged { files: damaged.len() });
             }
         }
-        Ok(Dataset::open(store, &config.data)?)
+        Ok(Dataset::open(store, &config.data, needs)?)
     }
 }
 

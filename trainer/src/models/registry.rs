@@ -4,7 +4,7 @@
 
 use super::layers::{Block, Site, least_for};
 use super::{Backbone, Dims, ModelError, cnn, fusion, genregenie, mlp, parallel, recurrent, resnet, xception};
-use crate::config;
+use crate::{config, dataset};
 
 /// An input of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What of a store's other tables is joined to its rows.
+    #[must_use]
+    pub fn joined(&self) -> dataset::Needs {
+        dataset::Needs { metadata: self.needs != Needs::Spectrogram, ids: self.needs == Needs::All }
+    }
+
     /// Whether rows and configuration suit it.
     ///
     /// # Errors
