@@ -5,8 +5,15 @@ use std::io;
 
 use anyhow::Error;
 
+use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
+use crate::evaluate::EvaluateError;
+use crate::export::ExportError;
+use crate::learner::LearnError;
+use crate::models::ModelError;
+use crate::predict::PredictError;
+use crate::records::RecordError;
 use crate::run::RunError;
 
 /// A problem with what the user typed.
@@ -45,6 +52,13 @@ pub fn panic_words(panic: &(dyn Any + Send)) -> String {
     format!("a fault in wavemill-train, please report it with the command: {line}")
 }
 
+/// Whether `println!` found that the reader of our output has gone.
+#[must_use]
+pub fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
+    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+    text.starts_with("failed printing to stdout: Broken pipe")
+}
+
 /// The documented exit code.
 #[must_use]
 pub fn code(error: &Error) -> u8 {
@@ -64,10 +78,79 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<DatasetError>() {
         return Some(dataset(error));
     }
-    match cause.downcast_ref::<RunError>()? {
+    if let Some(RecordError::Missing { .. }) = cause.downcast_ref() {
+        return Some(2);
+    }
+    if let Some(error) = cause.downcast_ref::<CheckpointError>() {
+        return checkpoint(error);
+    }
+    if let Some(error) = cause.downcast_ref::<ModelError>() {
+        return model(error);
+    }
+    if let Some(error) = cause.downcast_ref::<LearnError>() {
+        return learn(error);
+    }
+    if let Some(error) = cause.downcast_ref::<PredictError>() {
+        return predict(error);
+    }
+    if let Some(error) = cause.downcast_ref::<ExportError>() {
+        return export(error);
+    }
+    run(cause.downcast_ref()?)
+}
+
+// What an error passes on as its own is not among its causes: each of these looks inside.
+
+fn run(error: &RunError) -> Option<u8> {
+    match error {
         RunError::NoRows { .. } => Some(2),
         RunError::OtherStore { .. } => Some(4),
         RunError::Stopped { .. } => Some(130),
+        RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => Some(dataset(error)),
+        RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),
+        RunError::Checkpoint(error) => checkpoint(error),
+        RunError::Evaluate(_) | RunError::Record(_) => None,
+    }
+}
+
+fn learn(error: &LearnError) -> Option<u8> {
+    match error {
+        LearnError::Model(error) => model(error),
+        LearnError::Dataset(error) => Some(dataset(error)),
+        LearnError::Checkpoint(error) => checkpoint(error),
+        LearnError::TooFewRows { .. } => Some(2),
+        _ => None,
+    }
+}
+
+fn model(error: &ModelError) -> Option<u8> {
+    match error {
+        ModelError::Torch(_) | ModelError::Ranks(_) => None,
+        _ => Some(2),
+    }
+}
+
+fn checkpoint(error: &CheckpointError) -> Option<u8> {
+    match error {
+        CheckpointError::State { .. } | CheckpointError::Tensors { .. } => Some(3),
+        CheckpointError::Mismatch { .. } => Some(4),
+        CheckpointError::None { .. } => Some(2),
+        _ => None,
+    }
+}
+
+fn export(error: &ExportError) -> Option<u8> {
+    match error {
+        ExportError::Learn(error) => learn(error),
+        _ => None,
+    }
+}
+
+fn predict(error: &PredictError) -> Option<u8> {
+    match error {
+        PredictError::OtherFeature { .. } => Some(4),
+        PredictError::NoStream { .. } | PredictError::NoTensor | PredictError::Needs { .. } => Some(2),
+        PredictError::Learn(error) => learn(error),
         _ => None,
     }
 }
@@ -90,4 +173,50 @@ fn is_no_space(error: &io::Error) -> bool {
 #[must_use]
 pub fn is_broken_pipe(error: &Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damaged() -> DatasetError {
+        DatasetError::Damaged { path: "a".into(), row_group: 0, problem: String::new() }
+    }
+
+    fn unknown() -> ModelError {
+        ModelError::Unknown { name: String::new(), known: String::new() }
+    }
+
+    #[test]
+    fn a_code_is_found_inside_what_passes_an_error_on() {
+        let no_space = || io::Error::from(io::ErrorKind::StorageFull);
+        let other = || PredictError::OtherFeature {
+            found: String::new(),
+            wanted: String::new(),
+            recipe: "a".into(),
+            feature: String::new(),
+        };
+        let cases: [(Error, u8); 9] = [
+            (Usage(String::new()).into(), 2),
+            (RunError::from(damaged()).into(), 3),
+            (RunError::from(LearnError::from(damaged())).into(), 3),
+            (RunError::from(LearnError::from(unknown())).into(), 2),
+            (ExportError::from(unknown()).into(), 2),
+            (other().into(), 4),
+            (RunError::Stopped { step: 1, path: "a".into() }.into(), 130),
+            (RunError::from(CheckpointError::Io { path: "a".into(), source: no_space() }).into(), 5),
+            (Error::msg("what nobody knows"), 1),
+        ];
+        for (error, want) in cases {
+            assert_eq!(code(&error), want, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_fault() {
+        assert!(is_broken_pipe(&PredictError::Write { source: io::ErrorKind::BrokenPipe.into() }.into()));
+        let text = |text: &str| Box::new(text.to_owned()) as Box<dyn Any + Send>;
+        assert!(is_lost_reader(text("failed printing to stdout: Broken pipe (os error 32)").as_ref()));
+        assert!(!is_lost_reader(text("failed printing to stdout: No space left on device").as_ref()));
+    }
 }
