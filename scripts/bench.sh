@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Measures wavemill beside its Python peers, alternating in one run, and writes docs/benchmarks/*.md.
 #
-# usage: scripts/bench.sh [extract|catalog|stages|kernels|all] [ROUNDS]      default: all, 5 rounds
+# usage: scripts/bench.sh [extract|catalog|stages|kernels|loader|all] [ROUNDS]      default: all, 5 rounds
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory
 #   catalog   tracks.csv of FMA's size: DuckDB, Polars
 #   stages    decode, resample and log-mel of the Python chains
 #   kernels   wavemill's own kernels (criterion)
+#   loader    the trainer's batches from a store: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
 #
 # Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, and WAVEMILL_DATA (default ../shared/data).
 set -euo pipefail
@@ -30,17 +31,25 @@ kernels() {
     } >$docs/kernels.md
 }
 
+loader() {
+    local bench
+    scripts/libtorch.sh && scripts/peers/setup.sh --bench || return 1
+    bench=$(cargo bench --locked --no-run -p wavemill-trainer --bench loader 2>&1 | tee /dev/stderr |
+        sed -n 's/.*Executable.*(\(.*\))$/\1/p') || return 1
+    .venv/bin/python scripts/peers/loader.py "$bench" $docs/loader.md "$rounds"
+}
+
 peers() {
     .venv/bin/python scripts/peers/bench.py "$1" "$wavemill" "$data" "$docs/$1.md" "$rounds"
 }
 
 case $kind in
-    all) kinds=(kernels catalog stages extract) ;;
-    extract | catalog | stages | kernels) kinds=("$kind") ;;
+    all) kinds=(kernels catalog stages extract loader) ;;
+    extract | catalog | stages | kernels | loader) kinds=("$kind") ;;
     *) echo "unknown bench $kind; see --help" >&2; exit 2 ;;
 esac
 mkdir -p $docs
-if [[ $kind != kernels ]]; then
+if [[ $kind != kernels && $kind != loader ]]; then
     if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec will not load (apt-get install ffmpeg)' >&2
     step 'peers (.venv)' scripts/peers/setup.sh --bench
@@ -48,5 +57,8 @@ if [[ $kind != kernels ]]; then
     step 'release build' scripts/build.sh
 fi
 for one in "${kinds[@]}"; do
-    if [[ $one == kernels ]]; then step kernels kernels; else step "$one" peers "$one"; fi
+    case $one in
+        kernels | loader) step "$one" "$one" ;;
+        *) step "$one" peers "$one" ;;
+    esac
 done

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh clone to a store that answers SQL: builds wavemill, makes a small synthetic music archive,
-# extracts it, and shows two answers and the rejects.
+# From a fresh clone to an evaluated model: builds wavemill, makes a small synthetic music archive, extracts it, asks the
+# store two questions, trains on it for a minute, and predicts a clip.
 #
-# usage: scripts/demo.sh [DIR]      DIR (default: tmp/demo) gets the archive and the store
+# usage: scripts/demo.sh [DIR]      DIR (default: tmp/demo) gets the archive, the store and the run
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
@@ -12,4 +12,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need_toolchain
 step 'libtorch (.libtorch)' scripts/libtorch.sh
 step 'build (the first time 5 to 10 minutes)' build_programs
-exec "${CARGO_TARGET_DIR:-target}/debug/wavemill" demo "$dir"
+programs=${CARGO_TARGET_DIR:-target}/debug
+"$programs/wavemill" demo "$dir"
+
+printf '\n6. wavemill train fit --store %s --model crnn --epochs 15\n' "$dir/store" >&2
+rm -rf "$dir/runs"
+"$programs/wavemill" train fit --store "$dir/store" --model crnn --epochs 15 --runs "$dir/runs" --device cpu
+run=$(echo "$dir"/runs/crnn-*)
+clip=$(find "$dir/data/fma_demo" -name '*.mp3' -size +50k | sort | head -1)
+printf '\n7. wavemill predict --run %s %s\n' "$run" "$clip" >&2
+"$programs/wavemill" predict --run "$run" "$clip"

@@ -41,5 +41,10 @@ if $quick; then exit 0; fi
 # Cargo does not build another package's programs for a test: the whole-system tests find these beside themselves.
 step 'build programs' build_programs "${packages[@]}"
 step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*'
+if $trainer && [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
+    step 'build what scikit-learn is asked about' cargo build --locked "${packages[@]}" --example metrics
+    step 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \
+        --binary "${CARGO_TARGET_DIR:-target}/debug/examples/metrics"
+fi
 step 'doc tests' cargo test --locked "${packages[@]}" --doc
 printf 'all green in %d s\n' "$SECONDS"

@@ -1,7 +1,8 @@
 //! A run's state on disk, between two optimiser steps: complete, or not there.
 //!
 //! `checkpoints/step-00000123/` holds `tensors.safetensors` (weights, buffers, optimiser) and `state.json` (the rest). A
-//! folder is written under another name, synced and renamed, so that a kill leaves the last one whole.
+//! folder is written under another name, synced and renamed, and renamed again before it is removed, so that what bears
+//! the name of a checkpoint is whole whenever a run is killed. Which one is the best is written in the last one alone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,12 +10,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::config::Config;
 use crate::dataset::{Dataset, InputSpec};
 use crate::models::Dims;
 use crate::models::init::Origin;
+use crate::safetensors;
 use crate::schedule::{EarlyStop, ScheduleState};
 
 /// Raised when a checkpoint's form changes.
@@ -39,7 +41,7 @@ pub enum CheckpointError {
         /// The parser's words.
         source: serde_json::Error,
     },
-    /// The tensors cannot be read or written.
+    /// The tensors cannot be read.
     #[error("checkpoint {path}: {source}")]
     Tensors {
         /// Which file.
@@ -167,7 +169,12 @@ pub struct Checkpoints {
     keep: usize,
 }
 
-const BEST: &str = "best.json";
+/// A whole checkpoint.
+const WHOLE: &str = "step-";
+/// The one before it at the same step, whole, until the new one has its name.
+const BEFORE: &str = ".old-";
+/// One that is being written or removed.
+const PART: &str = ".part-";
 const STATE: &str = "state.json";
 const TENSORS: &str = "tensors.safetensors";
 
@@ -186,30 +193,23 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`]; what was there before is whole.
     pub fn save(&self, state: &State, tensors: &[(String, Tensor)]) -> Result<PathBuf, CheckpointError> {
-        let path = self.path_of(state.step);
-        let part = self.folder.join(format!(".part-{:08}", state.step));
+        let [path, before, part] = [WHOLE, BEFORE, PART].map(|kind| self.named(kind, state.step));
         let _ = fs::remove_dir_all(&part);
         fs::create_dir_all(&part).map_err(at(&part))?;
-        write_tensors(&part.join(TENSORS), tensors)?;
-        let json = serde_json::to_vec_pretty(state)
-            .map_err(|source| CheckpointError::State { path: part.join(STATE), source })?;
-        write_synced(&part.join(STATE), &json)?;
-        sync(&part)?;
-        // A run that went back to an earlier step comes to this one again.
-        let old = self.folder.join(format!(".old-{:08}", state.step));
+        let written = write(&part, state, tensors);
+        if let Err(error) = written {
+            // A full disk needs the room.
+            let _ = fs::remove_dir_all(&part);
+            return Err(error);
+        }
+        // The end of an epoch comes at the step of a checkpoint within it.
         if path.exists() {
-            let _ = fs::remove_dir_all(&old);
-            fs::rename(&path, &old).map_err(at(&path))?;
+            let _ = fs::remove_dir_all(&before);
+            fs::rename(&path, &before).map_err(at(&path))?;
         }
         fs::rename(&part, &path).map_err(at(&path))?;
-        let _ = fs::remove_dir_all(&old);
-        if state.best.as_ref().is_some_and(|best| best.step == state.step) {
-            let part = self.folder.join(".part-best");
-            write_synced(&part, format!("{{\"step\":{}}}\n", state.step).as_bytes())?;
-            fs::rename(&part, self.folder.join(BEST)).map_err(at(&part))?;
-        }
         sync(&self.folder)?;
-        self.prune()?;
+        self.prune(state)?;
         Ok(path)
     }
 
@@ -222,45 +222,69 @@ impl Checkpoints {
         last.map(|step| self.path_of(step)).ok_or_else(|| CheckpointError::None { path: self.folder.clone() })
     }
 
-    /// The best on validation; the last one where no epoch has ended.
+    /// The best on validation, as the last one says; the last one where no epoch has ended.
     ///
     /// # Errors
-    /// As [`Self::last`].
+    /// As [`Self::last`]; its state cannot be read.
     pub fn best(&self) -> Result<PathBuf, CheckpointError> {
-        match self.best_step() {
-            Some(step) if self.path_of(step).is_dir() => Ok(self.path_of(step)),
-            _ => self.last(),
-        }
+        let last = self.last()?;
+        Ok(read_state(&last)?.best.map_or(last, |best| self.path_of(best.step)))
     }
 
+    fn named(&self, kind: &str, step: u64) -> PathBuf {
+        self.folder.join(format!("{kind}{step:08}"))
+    }
+
+    /// A kill between two renamings leaves the checkpoint under its other name.
     fn path_of(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("step-{step:08}"))
-    }
-
-    fn best_step(&self) -> Option<u64> {
-        let text = fs::read(self.folder.join(BEST)).ok()?;
-        serde_json::from_slice::<serde_json::Value>(&text).ok()?.get("step")?.as_u64()
+        let [path, before] = [WHOLE, BEFORE].map(|kind| self.named(kind, step));
+        if !path.is_dir() && before.is_dir() { before } else { path }
     }
 
     fn steps(&self) -> Result<Vec<u64>, CheckpointError> {
-        let names = fs::read_dir(&self.folder).map_err(at(&self.folder))?.filter_map(Result::ok);
-        let mut steps: Vec<u64> =
-            names.filter_map(|e| e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()).collect();
+        let step = |name: &str| name.strip_prefix(WHOLE).or_else(|| name.strip_prefix(BEFORE))?.parse().ok();
+        let mut steps: Vec<u64> = self.names()?.iter().filter_map(|name| step(name)).collect();
         steps.sort_unstable();
+        steps.dedup();
         Ok(steps)
     }
 
-    fn prune(&self) -> Result<(), CheckpointError> {
+    fn names(&self) -> Result<Vec<String>, CheckpointError> {
+        let entries = fs::read_dir(&self.folder).map_err(at(&self.folder))?.filter_map(Result::ok);
+        Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+
+    /// After a checkpoint of `state` was written.
+    fn prune(&self, state: &State) -> Result<(), CheckpointError> {
         let steps = self.steps()?;
-        let best = self.best_step();
-        for step in &steps[..steps.len().saturating_sub(self.keep)] {
-            if Some(*step) != best {
-                let path = self.path_of(*step);
-                fs::remove_dir_all(&path).map_err(at(&path))?;
-            }
+        let best = state.best.as_ref().map(|best| best.step);
+        let old = &steps[..steps.len().saturating_sub(self.keep)];
+        for step in old.iter().filter(|step| Some(**step) != best) {
+            let (path, part) = (self.path_of(*step), self.named(PART, *step));
+            let _ = fs::remove_dir_all(&part);
+            fs::rename(&path, &part).map_err(at(&path))?;
+        }
+        let has_other_name = |name: &&String| {
+            let step = name.strip_prefix(BEFORE).and_then(|step| step.parse().ok());
+            name.starts_with(PART) || step.is_some_and(|step| self.named(WHOLE, step).is_dir())
+        };
+        for name in self.names()?.iter().filter(has_other_name) {
+            let path = self.folder.join(name);
+            fs::remove_dir_all(&path).map_err(at(&path))?;
         }
         Ok(())
     }
+}
+
+/// A checkpoint's two files, synced.
+fn write(folder: &Path, state: &State, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+    let file = folder.join(TENSORS);
+    safetensors::write(&file, tensors, &[]).map_err(at(&file))?;
+    let file = folder.join(STATE);
+    let json = serde_json::to_vec_pretty(state);
+    let json = json.map_err(|source| CheckpointError::State { path: file.clone(), source })?;
+    write_synced(&file, &json)?;
+    sync(folder)
 }
 
 /// Reads a checkpoint's `state.json`.
@@ -314,14 +338,6 @@ pub fn copy_into(
     })
 }
 
-fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
-    let on_cpu: Vec<(&str, Tensor)> =
-        tensors.iter().map(|(name, t)| (name.as_str(), t.detach().to_device(Device::Cpu).contiguous())).collect();
-    Tensor::write_safetensors(&on_cpu, path)
-        .map_err(|source| CheckpointError::Tensors { path: path.to_owned(), source })?;
-    File::open(path).and_then(|file| file.sync_all()).map_err(at(path))
-}
-
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(at(path))
 }
@@ -333,4 +349,96 @@ fn sync(folder: &Path) -> Result<(), CheckpointError> {
 fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_owned();
     move |source| CheckpointError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Schedule;
+    use crate::dataset::fixture::Fixture;
+    use crate::dataset::{Needs, Store};
+    use crate::schedule::Schedules;
+
+    fn state(folder: &Path) -> State {
+        Fixture::default().write(folder);
+        let config = Config::default();
+        let store = Store::open(folder, None).expect("a store");
+        let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
+        State::first(&config, &data, Schedules::new(&Schedule::default(), 0.1).state().clone(), 1)
+    }
+
+    fn tensors(value: f64) -> Vec<(String, Tensor)> {
+        let odd = Tensor::from_slice(&[value as f32, 2.0, 3.0]);
+        let wide = Tensor::from_slice(&[value, -0.0, f64::MIN_POSITIVE, f64::INFINITY]).view([2, 2]);
+        let steps = Tensor::from_slice(&[7_i64, i64::MAX]);
+        [("b.odd", odd), ("a.wide", wide), ("steps", steps), ("c.scalar", Tensor::from(value as f32))]
+            .map(|(name, tensor)| (name.to_owned(), tensor))
+            .into()
+    }
+
+    fn save(checkpoints: &Checkpoints, state: &mut State, step: u64) -> PathBuf {
+        state.step = step;
+        checkpoints.save(state, &tensors(step as f64)).expect("room")
+    }
+
+    fn names(checkpoints: &Checkpoints) -> Vec<String> {
+        let mut names = checkpoints.names().expect("a folder");
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn tensors_come_back_bit_for_bit_with_their_shapes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut state = state(&folder.path().join("store"));
+        let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 2).expect("a folder");
+        let path = save(&checkpoints, &mut state, 3);
+        let back = read_tensors(&path).expect("safetensors");
+        assert_eq!(back.len(), 4);
+        for (name, tensor) in tensors(3.0) {
+            assert_eq!((back[&name].size(), back[&name].kind()), (tensor.size(), tensor.kind()), "{name}");
+            assert!(back[&name].equal(&tensor), "{name}");
+        }
+        assert_eq!(read_state(&path).expect("JSON"), state);
+    }
+
+    #[test]
+    fn the_last_and_the_best_stay_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut state = state(&folder.path().join("store"));
+        let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 2).expect("a folder");
+        assert!(matches!(checkpoints.last(), Err(CheckpointError::None { .. })));
+        save(&checkpoints, &mut state, 1);
+        assert_eq!(checkpoints.best().expect("the last"), checkpoints.last().expect("one"));
+        state.best = Some(Best { value: 0.5, epoch: 0, step: 2 });
+        for step in 2..=5 {
+            save(&checkpoints, &mut state, step);
+        }
+        assert_eq!(names(&checkpoints), ["step-00000002", "step-00000004", "step-00000005"]);
+        assert!(checkpoints.best().expect("step 2").ends_with("step-00000002"));
+        // A later run that keeps fewer.
+        let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
+        state.best = Some(Best { value: 0.4, epoch: 1, step: 6 });
+        save(&checkpoints, &mut state, 6);
+        assert_eq!(names(&checkpoints), ["step-00000006"]);
+    }
+
+    #[test]
+    fn a_kill_between_two_renamings_or_while_writing_loses_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut state = state(&folder.path().join("store"));
+        let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
+        let path = save(&checkpoints, &mut state, 9);
+        let within = |name: &str| folder.path().join("checkpoints").join(name);
+        fs::rename(&path, within(".old-00000009")).expect("a folder");
+        fs::create_dir(within(".part-00000009")).expect("a folder");
+        fs::write(within(".part-00000009/tensors.safetensors"), "half").expect("room");
+        let last = checkpoints.last().expect("under its other name");
+        assert_eq!(read_state(&last).expect("whole").step, 9);
+        // Written again, and gone on from.
+        for step in [9, 10] {
+            save(&checkpoints, &mut state, step);
+            assert_eq!(names(&checkpoints), [format!("step-{step:08}")]);
+        }
+    }
 }

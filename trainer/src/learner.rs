@@ -16,7 +16,7 @@ use crate::ffi::TorchError;
 use crate::loss::{Criterion, Mixed, TargetLoss, balanced_weights};
 use crate::mixup;
 use crate::models::init::{self, Origin};
-use crate::models::{Inputs, ModelError, Net};
+use crate::models::{Inputs, ModelError, Net, registry};
 use crate::numbers::Numbers;
 use crate::optim::{OptimError, Optimizer};
 use crate::rng::mix;
@@ -117,6 +117,15 @@ struct Ready {
 }
 
 impl Learner {
+    /// Whether architecture, rows and ranks suit each other; makes nothing.
+    ///
+    /// # Errors
+    /// [`LearnError::Model`], [`LearnError::TooFewRows`].
+    pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
+        registry::find(&config.model.name)?.check(&config.model, &data.dims())?;
+        check_parts(config, data, world_size)
+    }
+
     /// A model with its first weights, the same on every rank: a function of the seed alone.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ pub mod records;
 pub mod result;
 pub mod rng;
 pub mod run;
+pub mod safetensors;
 pub mod schedule;
 pub mod strategy;
 pub mod sweep;

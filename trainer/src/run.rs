@@ -130,6 +130,17 @@ pub fn fit(job: &Job, data: &Arc<Dataset>, ranks: &'static dyn Collective, watch
     run.finish()
 }
 
+/// What can be told of a configuration and a store before anything is written.
+///
+/// # Errors
+/// [`RunError::NoRows`], and what [`Learner::check`] says.
+pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
+    if let Some(side) = Side::ALL.into_iter().find(|side| data.rows_of(*side).is_empty()) {
+        return Err(RunError::NoRows { split: side.name(), rule: data.split_rule().name() });
+    }
+    Ok(Learner::check(config, data, world_size)?)
+}
+
 /// A run that came to its end.
 #[derive(Debug)]
 pub struct Fitted {
@@ -165,9 +176,7 @@ impl<'a> Run<'a> {
         watch: &'a Watch,
     ) -> Result<Self, RunError> {
         let config = &job.config;
-        if let Some(side) = Side::ALL.into_iter().find(|side| data.rows_of(*side).is_empty()) {
-            return Err(RunError::NoRows { split: side.name(), rule: data.split_rule().name() });
-        }
+        check(config, data, ranks.world_size())?;
         let checkpoints = Checkpoints::open(job.folder.join("checkpoints"), config.train.keep)?;
         let mut learner = Learner::new(config, data, ranks, job.device)?;
         let mut schedules = Schedules::new(&config.schedule, config.optimizer.lr);
@@ -179,8 +188,9 @@ impl<'a> Run<'a> {
             learner.load(&checkpoint::read_tensors(&path)?, &path, state.world_size)?;
             schedules.resume(state.schedules.clone());
             state.world_size = ranks.world_size();
+            // A run that came to its end goes on only where more is asked for.
+            state.finished &= config.train.epochs <= state.config.train.epochs;
             state.config = config.clone();
-            state.finished = false;
         } else if let Some(file) = &config.model.init {
             state.origin = learner.start_from(file)?;
         }

@@ -1,7 +1,7 @@
 //! A small store and a model on it, as tests of what comes after training need them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tch::Device;
 use tempfile::TempDir;
@@ -14,6 +14,16 @@ use crate::learner::{Clock, Learner};
 use crate::models::registry;
 use crate::schedule::Schedules;
 use crate::strategy::Solo;
+
+/// Seeds are the process's: one model at a time, with the algorithms that a run uses by default. Threads of libtorch
+/// beside those of the tests would only wait for each other.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static SEEDED: Mutex<()> = Mutex::new(());
+    let guard = SEEDED.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::set_num_threads(1);
+    crate::ffi::set_deterministic(true).expect("a switch");
+    guard
+}
 
 /// A model after a few steps, and its checkpoint.
 pub struct Made {
@@ -31,9 +41,8 @@ pub fn opened(fixture: &Fixture, config: &Config, folder: &TempDir) -> Arc<Datas
     Dataset::open(Store::open(folder.path(), None).expect("a store"), &config.data, needs).expect("a dataset")
 }
 
-/// Trains for `steps` steps and writes a checkpoint.
-pub fn made(fixture: &Fixture, config: &Config, steps: usize) -> Made {
-    tch::set_num_threads(1);
+/// Trains for `steps` steps and writes a checkpoint; `alone` tells that nobody else seeds.
+pub fn made(fixture: &Fixture, config: &Config, steps: usize, _alone: &MutexGuard<'static, ()>) -> Made {
     let folder = tempfile::tempdir().expect("a folder");
     let data = opened(fixture, config, &folder);
     let mut learner = Learner::new(config, &data, &Solo, Device::Cpu).expect("a model");

@@ -84,7 +84,8 @@ impl PredictCommand {
             .spawn()?;
         let stream = features.stdout.take().context("a piped child has a stdout")?;
         let program = trainer();
-        let predicted = Command::new(&program).args(["predict", "--run"]).arg(&self.run).arg("-").stdin(stream).status();
+        let predicted =
+            Command::new(&program).args(["predict", "--run"]).arg(&self.run).arg("-").stdin(stream).status();
         let computed = features.wait()?;
         if !predicted.with_context(|| not_there(&program))?.success() || !computed.success() {
             bail!("not every clip was predicted; the reasons are above");

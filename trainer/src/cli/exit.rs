@@ -78,11 +78,11 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<DatasetError>() {
         return Some(dataset(error));
     }
-    if let Some(RecordError::Missing { .. }) = cause.downcast_ref() {
-        return Some(2);
-    }
     if let Some(error) = cause.downcast_ref::<CheckpointError>() {
         return checkpoint(error);
+    }
+    if let Some(error) = cause.downcast_ref::<RecordError>() {
+        return record(error);
     }
     if let Some(error) = cause.downcast_ref::<ModelError>() {
         return model(error);
@@ -109,7 +109,8 @@ fn run(error: &RunError) -> Option<u8> {
         RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => Some(dataset(error)),
         RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),
         RunError::Checkpoint(error) => checkpoint(error),
-        RunError::Evaluate(_) | RunError::Record(_) => None,
+        RunError::Record(error) => record(error),
+        RunError::Evaluate(_) => None,
     }
 }
 
@@ -155,6 +156,14 @@ fn predict(error: &PredictError) -> Option<u8> {
     }
 }
 
+fn record(error: &RecordError) -> Option<u8> {
+    match error {
+        RecordError::Missing { .. } | RecordError::Id { .. } => Some(2),
+        RecordError::Json { .. } => Some(3),
+        _ => None,
+    }
+}
+
 fn dataset(error: &DatasetError) -> u8 {
     match error {
         DatasetError::NotThere { .. } | DatasetError::Unfit { .. } | DatasetError::NoStore { .. } => 2,
@@ -165,8 +174,8 @@ fn dataset(error: &DatasetError) -> u8 {
 }
 
 fn is_no_space(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded | FileTooLarge)
 }
 
 /// The reader of our output has gone (`| head`): a quiet end.

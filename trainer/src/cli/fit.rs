@@ -14,8 +14,11 @@ use crate::checkpoint::{self, Checkpoints};
 use crate::config::Config;
 use crate::dataset::Dataset;
 use crate::records::{RunDir, run_stem};
-use crate::run::{self, Fitted, Job, Watch};
+use crate::run::{self, Fitted, Job, RunError, Watch};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
+
+/// Exit code after a signal.
+const INTERRUPTED: i32 = 130;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,7 +83,7 @@ pub struct FitCommand {
     #[arg(long, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
     /// Go on with a run where its last checkpoint is; its configuration counts
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init", "freeze"])]
     resume: Option<PathBuf>,
     /// Start N processes on this machine, each a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -113,19 +116,25 @@ impl FitCommand {
             _ => Ranks::solo(),
         };
         let (config, recorded) = match &self.resume {
-            Some(run) => resumed(run, self.epochs)?,
+            Some(run) => self.resumed(run)?,
             None => (self.config()?, None),
         };
         let store = self.store.clone().or(recorded).ok_or_else(|| Usage("--store DIR is needed".to_owned()))?;
         let data = self.machine.open(&store, self.version, &config)?;
+        run::check(&config, &data, ranks.world_size)?;
         let device = self.machine.device(&ranks)?;
-        let group = join(&ranks, &data, &config)?;
+        let group = join(&ranks, &data, &config, device)?;
         let ended = self.fit(config, &store, &data, group, device);
         match &ended {
             Ok(_) => group.finish()?,
+            // Of no effect where all ranks were asked to stop, and have parted.
             Err(error) => group.fail(&super::exit::words(error)),
         }
-        ended
+        match ended {
+            // Rank 0 says it.
+            Err(error) if group.rank() > 0 && is_stopped(&error) => Ok(super::exit::code(&error)),
+            ended => ended,
+        }
     }
 
     fn fit(
@@ -182,6 +191,21 @@ impl FitCommand {
         sets.extend(self.sets.iter().cloned());
         read_config(self.config.as_deref(), &sets)
     }
+
+    /// Configuration of a run, and the store that it was started on. More epochs may be asked for, and that damage is
+    /// passed over.
+    fn resumed(&self, run: &Path) -> Result<(Config, Option<PathBuf>)> {
+        let folder = RunDir::open(run)?;
+        let checkpoints = Checkpoints::open(folder.checkpoints(), 1)?;
+        let mut config = checkpoint::read_state(&checkpoints.last()?)?.config;
+        config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
+        config.data.skip_damaged |= self.skip_damaged;
+        Ok((config, input::store_of(&folder)))
+    }
+}
+
+fn is_stopped(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
 }
 
 /// A configuration's file, or the defaults, with `sets` applied.
@@ -197,13 +221,16 @@ pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
     Ok(Config::parse(&text, &place, sets)?)
 }
 
-/// Runs with signals caught and progress drawn.
+/// Runs with signals caught and progress drawn. The first signal asks for an orderly end, a second one ends at once.
+///
+/// Ranks that are asked to stop leave together: one that went before would be missed while rank 0 writes.
 ///
 /// # Errors
 /// As [`run::fit`].
 pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Fitted> {
     let watch = Watch::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&watch.stop))?;
         signal_hook::flag::register(signal, Arc::clone(&watch.stop))?;
     }
     let done = AtomicBool::new(false);
@@ -213,6 +240,9 @@ pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -
         }
         let fitted = run::fit(job, data, group, &watch);
         done.store(true, Ordering::Relaxed);
+        if matches!(fitted, Err(RunError::Stopped { .. })) {
+            group.finish()?;
+        }
         Ok(fitted?)
     })
 }
@@ -220,15 +250,15 @@ pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -
 /// All ranks of the job, which agree on what they do.
 ///
 /// # Errors
-/// A rank is missing, or works on something else.
-pub fn join(ranks: &Ranks, data: &Dataset, config: &Config) -> Result<&'static dyn Collective> {
+/// A rank is missing, or works on something else, or on another kind of device.
+pub fn join(ranks: &Ranks, data: &Dataset, config: &Config, device: Device) -> Result<&'static dyn Collective> {
     let fingerprint = Fingerprint {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         manifest_hash: data.store().manifest_hash().to_owned(),
         config_hash: config.hash(),
         feature_id: data.feature().feature_id.clone(),
     };
-    Ok(strategy::join(ranks, &fingerprint, strategy::exit_on_loss(ranks))?)
+    Ok(strategy::join(ranks, &fingerprint, device, strategy::exit_on_loss(ranks))?)
 }
 
 /// A new run's folder: rank 0 makes it and tells the others.
@@ -251,13 +281,4 @@ pub fn new_folder(
     }
     let names = group.gather(&name)?;
     Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
-}
-
-/// Configuration of a run, and the store that it was started on. More epochs may be asked for.
-fn resumed(run: &Path, epochs: Option<u64>) -> Result<(Config, Option<PathBuf>)> {
-    let folder = RunDir::open(run)?;
-    let checkpoints = Checkpoints::open(folder.checkpoints(), 1)?;
-    let mut config = checkpoint::read_state(&checkpoints.last()?)?.config;
-    config.train.epochs = epochs.unwrap_or(config.train.epochs);
-    Ok((config, input::store_of(&folder)))
 }

@@ -90,7 +90,7 @@ impl SweepCommand {
         let ranks = Ranks::from_env()?.unwrap_or_else(Ranks::solo);
         let device = self.machine.device(&ranks)?;
         let first = self.machine.open(&self.store, self.version, &base)?;
-        let group = fit::join(&ranks, &first, &base)?;
+        let group = fit::join(&ranks, &first, &base, device)?;
         let medians = Arc::new(Mutex::new(Medians::default()));
         let mut trials = Vec::new();
         for (number, (config, set)) in configs.into_iter().zip(words).enumerate() {

@@ -1,7 +1,8 @@
 //! Batches of one epoch, in order, made ahead by reader threads.
 //!
 //! Thread i of n makes batches i, i + n, …, and hands them over through a queue of its own, so that nothing is sorted and
-//! nothing locked between them. Host memory goes round: what a batch leaves behind, a reader fills again.
+//! nothing locked between them. Host memory goes round: what a batch leaves behind, a reader fills again, in the next
+//! epoch too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -191,6 +192,7 @@ impl Drop for Loader {
             // A panic was told where its batch was asked for, or nobody asked.
             let _ = thread.join();
         }
+        self.shared.dataset.keep(self.shared.used.try_iter());
     }
 }
 
@@ -254,7 +256,7 @@ impl Shared {
         let Dataset { rows, pages, .. } = &*self.dataset;
         let mut buffer = self.used.try_recv().unwrap_or_else(|_| {
             self.buffers.fetch_add(1, Ordering::Relaxed);
-            HostBuffer::new(self.buffer_bytes, self.plan.pinned)
+            self.dataset.host(self.buffer_bytes, self.plan.pinned)
         });
         let mut slots = buffer.bytes_mut().chunks_exact_mut(pages.row_bytes());
         let mut slot = slots.next();
@@ -323,5 +325,11 @@ mod tests {
         // Four ahead, the one in hand, and one that a reader took before that came back.
         let buffers = loader.shared.buffers.load(Ordering::Relaxed);
         assert!((1..=6).contains(&buffers), "{buffers}");
+        drop(loader);
+        let kept = |dataset: &Dataset| dataset.spare.lock().expect("no panic").len();
+        assert_eq!(kept(&dataset), buffers);
+        let plan = LoaderPlan { batch_size: 2, epoch: 1, ..LoaderPlan::default() };
+        assert_eq!(Loader::start(&dataset, plan).expect("threads").count(), 40);
+        assert_eq!(kept(&dataset), buffers, "the next epoch took others");
     }
 }

@@ -28,7 +28,7 @@ mod inputs_tests;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use batch::Batch;
 pub use by_arrow::bytes_of as value_bytes;
@@ -49,6 +49,7 @@ use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::SplitRule;
 
 use crate::config::Data;
+use crate::ffi::HostBuffer;
 use crate::models::{Dims, Inputs};
 
 /// A feature of a store, its rows, their sides and labels.
@@ -67,6 +68,8 @@ pub struct Dataset {
     shuffle_window: usize,
     skip_damaged: bool,
     lost: Vec<LostFile>,
+    /// Host memory that an epoch leaves to the next: fresh pages cost as much as what is read into them.
+    spare: Mutex<Vec<HostBuffer>>,
 }
 
 /// What a model sees beside the spectrogram.
@@ -106,22 +109,21 @@ impl Dataset {
             spec.artists = vocabulary(&rows.artist_ids, &training);
             spec.albums = vocabulary(&rows.album_ids, &training);
         }
-        let rule = splits::rule(&store, data.split.as_deref());
-        let (shuffle_window, skip_damaged) = (data.shuffle_window, data.skip_damaged);
         Ok(Arc::new(Self {
+            rule: splits::rule(&store, data.split.as_deref()),
             store,
             spec,
             form,
             rows,
             pages,
             sides,
-            rule,
             targets,
             metadata,
             needs,
-            shuffle_window,
-            skip_damaged,
+            shuffle_window: data.shuffle_window,
+            skip_damaged: data.skip_damaged,
             lost,
+            spare: Mutex::default(),
         }))
     }
 
@@ -209,6 +211,21 @@ impl Dataset {
             metadata: self.spec.metadata(&values, device, kind)?,
             ids: self.spec.ids(batch.rows().iter().map(known), device)?,
         })
+    }
+
+    /// Host memory of at least `bytes` bytes: an earlier epoch's, or new.
+    fn host(&self, bytes: usize, pinned: bool) -> HostBuffer {
+        let fits = |buffer: &HostBuffer| buffer.len() >= bytes && buffer.is_pinned() == pinned;
+        let found = {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            spare.iter().position(fits).map(|place| spare.swap_remove(place))
+        };
+        found.unwrap_or_else(|| HostBuffer::new(bytes, pinned))
+    }
+
+    /// Keeps what an epoch no longer needs.
+    fn keep(&self, buffers: impl Iterator<Item = HostBuffer>) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).extend(buffers);
     }
 
     /// A side's rows in each row group of the feature, in manifest order.

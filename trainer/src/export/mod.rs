@@ -3,7 +3,6 @@
 //!
 //! ONNX is not offered: libtorch has no maintained way to it from C++.
 
-mod safetensors;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +20,7 @@ use crate::learner::LearnError;
 use crate::models::init::Origin;
 use crate::models::registry::{self, Needs};
 use crate::models::{Dims, Inputs, ModelError};
+use crate::safetensors;
 use crate::trained::{Trained, is_multi};
 
 /// Raised when [`About`] changes its form.

@@ -14,7 +14,7 @@ use crate::models::registry::TABLE;
 use crate::records::RunDir;
 use crate::run::{self, Job, Watch};
 use crate::strategy::Solo;
-use crate::testing::{Made, made};
+use crate::testing::{Made, alone, made};
 
 /// Largest difference of a logit. A trace runs the same operations; fusing two of them rounds once less, some 1e-7 of
 /// logits around 1.
@@ -42,6 +42,7 @@ fn about(made: &Made, trained: &Trained) -> About {
 
 #[test]
 fn torchscript_answers_as_its_model_for_any_number_of_rows() {
+    let alone = alone();
     for entry in TABLE {
         let several = entry.name == "crnn";
         let mut config = config(entry.name);
@@ -49,7 +50,7 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
             config.data.targets = vec!["genre".to_owned(), GENRES_ALL.to_owned()];
         }
         let is_quick = ["cnn2d", "crnn", "lstm", "mlp-1", "mlp-4"].contains(&entry.name);
-        let made = made(&fixture(entry.name), &config, if is_quick { 2 } else { 0 });
+        let made = made(&fixture(entry.name), &config, if is_quick { 2 } else { 0 }, &alone);
         let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
         let about = about(&made, &trained);
         let out = made.folder.path().join("model.pt");
@@ -82,7 +83,8 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
 
 #[test]
 fn safetensors_hold_the_weights_and_what_they_are_of() {
-    let made = made(&fixture("crnn"), &config("crnn"), 2);
+    let alone = alone();
+    let made = made(&fixture("crnn"), &config("crnn"), 2, &alone);
     let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
     let about = about(&made, &trained);
     let out = made.folder.path().join("model.safetensors");
@@ -110,7 +112,8 @@ fn safetensors_hold_the_weights_and_what_they_are_of() {
 
 #[test]
 fn a_run_starts_from_exported_weights_and_remembers_it() {
-    let made = made(&fixture("crnn"), &config("crnn"), 1);
+    let alone = alone();
+    let made = made(&fixture("crnn"), &config("crnn"), 1, &alone);
     let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
     let weights = made.folder.path().join("weights.safetensors");
     write_safetensors(&trained, &about(&made, &trained), &weights).expect("room");
@@ -149,8 +152,9 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
 
 #[test]
 fn a_model_in_f64_says_so() {
+    let alone = alone();
     let config = Config { train: Train { precision: Precision::F64, ..Train::default() }, ..config("crnn") };
-    let made = made(&fixture("crnn"), &config, 0);
+    let made = made(&fixture("crnn"), &config, 0, &alone);
     let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
     let about = about(&made, &trained);
     assert_eq!(about.arguments[0].dtype, "f64");
@@ -163,7 +167,8 @@ fn a_model_in_f64_says_so() {
 
 #[test]
 fn nothing_is_left_where_nothing_can_be_written() {
-    let made = made(&fixture("crnn"), &config("crnn"), 0);
+    let alone = alone();
+    let made = made(&fixture("crnn"), &config("crnn"), 0, &alone);
     let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
     let about = about(&made, &trained);
     let error = write_safetensors(&trained, &about, &made.folder.path().join("no such/model")).expect_err("no folder");

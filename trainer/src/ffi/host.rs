@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 pub struct HostBuffer {
     storage: Tensor,
     bytes: usize,
+    pinned: bool,
 }
 
 impl HostBuffer {
@@ -17,13 +18,19 @@ impl HostBuffer {
     pub fn new(bytes: usize, pinned: bool) -> Self {
         let storage = Tensor::zeros([bytes as i64], (Kind::Uint8, Device::Cpu));
         let storage = if pinned { storage.pin_memory(Device::Cuda(0)) } else { storage };
-        Self { storage, bytes }
+        Self { storage, bytes, pinned }
     }
 
     /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether it is page-locked.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     /// Whether it holds nothing.

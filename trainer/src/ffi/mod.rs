@@ -1,8 +1,9 @@
-//! All that is `unsafe` here: ATen's switches, libtorch_cuda's loading, host buffers lent to tensors, and the
-//! differentiable sum over ranks. Callers outside see safe functions only.
+//! All that is `unsafe` here: ATen's switches, libtorch_cuda's loading, host buffers lent to tensors, NCCL, and
+//! the differentiable sum over ranks. Callers outside see safe functions only.
 #![allow(unsafe_code)]
 
 mod host;
+mod nccl;
 mod process;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -10,6 +11,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use tch::{Device, Tensor};
 
 pub use host::{HostBuffer, slice_mut};
+pub use nccl::{Communicator, NcclError, Place, gpu_uuid, nccl_id, nccl_version, version_text};
 pub use process::{exit_now, signal_child};
 
 /// What libtorch answered, in its own words.

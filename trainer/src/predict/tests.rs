@@ -18,7 +18,7 @@ use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
 use crate::evaluate;
 use crate::metrics::Predictions;
 use crate::strategy::Solo;
-use crate::testing::{Made, made};
+use crate::testing::{Made, alone, made};
 
 const AMOUNT: Amount = Amount { top: 2, batch_rows: 64 };
 
@@ -125,16 +125,18 @@ fn agrees(made: &Made) {
 
 #[test]
 fn a_stream_of_rows_is_answered_as_evaluation_answers_them() {
+    let alone = alone();
     let targets = ["genre", GENRES_ALL];
-    agrees(&made(&fixture(), &config("crnn-simple", &targets), 4));
+    agrees(&made(&fixture(), &config("crnn-simple", &targets), 4, &alone));
     let ragged = Fixture { ragged: true, dtype: Dtype::U8, frames_first: true, ..fixture() };
-    agrees(&made(&ragged, &config("crnn-simple", &targets), 4));
-    agrees(&made(&Fixture { layout: Layout::List, ..fixture() }, &config("lstm", &["genre"]), 4));
+    agrees(&made(&ragged, &config("crnn-simple", &targets), 4, &alone));
+    agrees(&made(&Fixture { layout: Layout::List, ..fixture() }, &config("lstm", &["genre"]), 4, &alone));
 }
 
 #[test]
 fn batches_of_any_size_give_the_same_lines() {
-    let made = made(&fixture(), &config("lstm", &["genre"]), 4);
+    let alone = alone();
+    let made = made(&fixture(), &config("lstm", &["genre"]), 4, &alone);
     let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&made, "test");
     let stream = stream(&schema, &batches);
@@ -152,7 +154,8 @@ fn batches_of_any_size_give_the_same_lines() {
 
 #[test]
 fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
-    let made = made(&fixture(), &config("lstm", &["genre"]), 0);
+    let alone = alone();
+    let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
     let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&made, "test");
     let whole = stream(&schema, &batches[..2]);
@@ -174,7 +177,8 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
 
 #[test]
 fn what_is_no_stream_of_features_is_told_apart() {
-    let made = made(&fixture(), &config("lstm", &["genre"]), 0);
+    let alone = alone();
+    let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
     let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
     let error = |bytes: &[u8]| told(&trained, bytes, AMOUNT).0.expect_err("no features").to_string();
     assert!(error(b"").starts_with("the input is empty, not an Arrow IPC stream: give it that of `wavemill features"));
@@ -194,8 +198,9 @@ fn what_is_no_stream_of_features_is_told_apart() {
 
 #[test]
 fn rows_of_another_feature_are_refused_by_both_names() {
-    let ours = made(&fixture(), &config("lstm", &["genre"]), 0);
-    let other = made(&Fixture { dtype: Dtype::F32, ..fixture() }, &config("lstm", &["genre"]), 0);
+    let alone = alone();
+    let ours = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
+    let other = made(&Fixture { dtype: Dtype::F32, ..fixture() }, &config("lstm", &["genre"]), 0, &alone);
     let trained = Trained::load(&ours.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&other, "test");
     let error = told(&trained, &stream(&schema, &batches), AMOUNT).0.expect_err("another feature");
@@ -210,8 +215,9 @@ fn rows_of_another_feature_are_refused_by_both_names() {
 
 #[test]
 fn a_model_that_sees_more_than_sound_refuses() {
+    let alone = alone();
     for (model, what) in [("mlp-1", "mlp-1 sees columns of fma_features"), ("fusion", "artist and album")] {
-        let made = made(&fixture(), &config(model, &["genre"]), 0);
+        let made = made(&fixture(), &config(model, &["genre"]), 0, &alone);
         let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
         let (schema, batches) = batches(&made, "test");
         let error = told(&trained, &stream(&schema, &batches), AMOUNT).0.expect_err("no metadata").to_string();

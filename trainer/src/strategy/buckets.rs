@@ -30,10 +30,8 @@ struct Bucket {
 #[derive(Debug)]
 pub struct Buckets {
     buckets: Vec<Bucket>,
-    /// f64 on the CPU: the extras, then for each variable whether it has a gradient here.
+    /// f64, on the CPU wherever the variables are: the extras, then for each variable whether it has a gradient here.
     numbers: Tensor,
-    /// The same on the variables' device, where that is another.
-    on_device: Option<Tensor>,
     extras: usize,
 }
 
@@ -58,10 +56,8 @@ impl Buckets {
                 }
             }
         }
-        let device = variables.first().map_or(Device::Cpu, |(_, variable)| variable.device());
         let numbers = Tensor::zeros([(extras + variables.len()) as i64], (Kind::Double, Device::Cpu));
-        let on_device = (device != Device::Cpu).then(|| numbers.to_device(device));
-        Self { buckets: groups.into_iter().map(bucket).collect(), numbers, on_device, extras }
+        Self { buckets: groups.into_iter().map(bucket).collect(), numbers, extras }
     }
 
     /// Σ over ranks of every variable's gradient, in place, and of `extras`, exactly as f64 sums go.
@@ -103,7 +99,6 @@ impl Buckets {
     }
 
     fn sum_numbers(&mut self, group: &dyn Collective, extras: &mut [f64]) -> Result<(), RankError> {
-        let torch = |source| RankError::Torch { rank: group.rank(), source };
         let count = self.extras;
         let numbers = plain(&mut self.numbers);
         numbers[..count].copy_from_slice(extras);
@@ -111,14 +106,7 @@ impl Buckets {
         for (present, slot) in numbers[count..].iter_mut().zip(slots) {
             *present = f64::from(u8::from(slot.variable.grad().defined()));
         }
-        match &mut self.on_device {
-            None => group.sum(&mut self.numbers)?,
-            Some(there) => {
-                there.f_copy_(&self.numbers).map_err(torch)?;
-                group.sum(there)?;
-                self.numbers.f_copy_(there).map_err(torch)?;
-            }
-        }
+        group.sum(&mut self.numbers)?;
         extras.copy_from_slice(&plain(&mut self.numbers)[..count]);
         Ok(())
     }

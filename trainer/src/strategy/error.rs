@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::ffi;
+
 /// Why ranks cannot go on together.
 #[derive(Debug, thiserror::Error)]
 pub enum RankError {
@@ -55,6 +57,16 @@ pub enum RankError {
         /// Rank 0's.
         wanted: String,
     },
+    /// Two ranks compute on one GPU, which NCCL does not do and which would be slower than one rank.
+    #[error("ranks {earlier} and {rank} have the same GPU ({gpu}): start at most as many ranks as there are GPUs")]
+    SharedGpu {
+        /// The first.
+        earlier: usize,
+        /// The second.
+        rank: usize,
+        /// As the second counts its GPUs.
+        gpu: String,
+    },
     /// Two processes claim one number.
     #[error("two processes say that they are rank {rank}")]
     Duplicate {
@@ -104,6 +116,24 @@ pub enum RankError {
         device: &'static str,
         /// What was given.
         found: String,
+    },
+    /// NCCL, or CUDA below it, refused.
+    #[error("rank {rank}: {source}")]
+    Nccl {
+        /// Whose.
+        rank: usize,
+        /// What it met.
+        source: ffi::NcclError,
+    },
+    /// NCCL does not come to an end with its beginning.
+    #[error(
+        "rank {rank}: NCCL has not begun within {seconds} s; NCCL_SOCKET_IFNAME names the network that joins ranks"
+    )]
+    NcclSlow {
+        /// Who says so.
+        rank: usize,
+        /// How long it waited.
+        seconds: u64,
     },
     /// libtorch refused.
     #[error("rank {rank}: {source}")]

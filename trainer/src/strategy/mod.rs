@@ -5,9 +5,11 @@
 //! model.
 
 mod buckets;
+mod devices;
 mod error;
 mod launch;
 mod links;
+mod nccl;
 mod rendezvous;
 mod ring;
 mod watchdog;
@@ -16,13 +18,15 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
+use self::devices::Way;
 use crate::ffi;
 
 pub use buckets::Buckets;
 pub use error::RankError;
 pub use launch::{Ranks, launch};
+pub use nccl::NcclGroup;
 pub use rendezvous::Fingerprint;
 pub use ring::RingGroup;
 pub use watchdog::{OnLoss, exit_on_loss};
@@ -37,8 +41,9 @@ pub trait Collective: ffi::SumOverRanks + Send + Sync + std::fmt::Debug {
     /// How many there are.
     fn world_size(&self) -> usize;
 
-    /// Σ over ranks of a contiguous f32 or f64 tensor, in place; the same bits on every rank, and in every run with as
-    /// many ranks.
+    /// Σ over ranks of a contiguous f32 or f64 tensor, in place, on the CPU or the rank's own device; the same bits on
+    /// every rank. On CPUs also in every run with as many ranks; on GPUs that is up to NCCL, which chooses its
+    /// algorithm by what connects them.
     ///
     /// # Errors
     /// [`RankError`].
@@ -80,18 +85,42 @@ pub fn sum_group(group: &'static dyn Collective) -> &'static ffi::Group {
     Box::leak(Box::new(group as ffi::Group))
 }
 
-/// Joins the ranks: [`Solo`] if there is one, a ring over TCP otherwise. The group lives as long as the process, since
-/// the graph of autograd may point to it.
+/// Joins the ranks: [`Solo`] if there is one, a ring over TCP otherwise, with NCCL besides if all are on GPUs. The group
+/// lives as long as the process, since the graph of autograd may point to it.
 ///
-/// All wait here until every rank has come and agrees with rank 0 on `fingerprint`.
+/// All wait here until every rank has come and agrees with rank 0 on `fingerprint`. They need the same kind of `device`,
+/// and a GPU each; [`ffi::load_cuda`] was called before, if it is one. Where NCCL is not to be had, rank 0 says so in
+/// one line on stderr, and GPUs sum in host memory.
 ///
 /// # Errors
 /// [`RankError`] with the reason, on every rank that came.
-pub fn join(ranks: &Ranks, fingerprint: &Fingerprint, on_loss: OnLoss) -> Result<&'static dyn Collective, RankError> {
+pub fn join(
+    ranks: &Ranks,
+    fingerprint: &Fingerprint,
+    device: Device,
+    on_loss: OnLoss,
+) -> Result<&'static dyn Collective, RankError> {
     if ranks.world_size == 1 {
         return Ok(&Solo);
     }
-    Ok(Box::leak(Box::new(RingGroup::join(ranks, fingerprint, on_loss)?)))
+    let ring = RingGroup::join(ranks, fingerprint, on_loss)?;
+    match devices::agree(&ring, device) {
+        Ok(Way::Nccl { device }) => return Ok(Box::leak(Box::new(NcclGroup::begin(ring, device)?))),
+        Ok(Way::Ring) => {}
+        Ok(Way::Host { reason }) if ranks.rank == 0 => {
+            eprintln!(
+                "wavemill-train: GPUs sum in host memory, which is slower, since NCCL is not to be had: {reason}"
+            );
+        }
+        Ok(Way::Host { .. }) => {}
+        Err(error @ (RankError::Disagree { .. } | RankError::SharedGpu { .. })) => {
+            // All see the same error: they part in order, so that each gets to say it.
+            let _ = ring.finish();
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Box::leak(Box::new(ring)))
 }
 
 /// One process, all by itself.

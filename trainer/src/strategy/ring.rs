@@ -4,17 +4,19 @@
 //! A tensor is cut into as many segments as there are ranks. In n − 1 steps each segment goes round and is added up, in
 //! n − 1 more the sums go round; a segment's order of additions is the ring's, whatever the timing. Ranks that make
 //! different calls find out by a header before the numbers.
+//!
+//! Tensors of a GPU are summed as copies in host memory, for machines without NCCL.
 
 use std::ops::{AddAssign, Range};
 use std::sync::{Mutex, PoisonError};
 
 use arrow::datatypes::ArrowNativeType;
 use tch::kind::Element;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::links::{Broken, CHUNK_BYTES, Links};
 use super::rendezvous::{self, Fingerprint};
-use super::watchdog::{OnLoss, Watchdog};
+use super::watchdog::{Check, OnLoss, Watchdog};
 use super::{Collective, RankError, Ranks};
 use crate::ffi;
 
@@ -163,7 +165,7 @@ impl Ring {
     }
 }
 
-/// Ranks on CPUs, joined by TCP.
+/// Ranks joined by TCP.
 #[derive(Debug)]
 pub struct RingGroup {
     rank: usize,
@@ -192,6 +194,16 @@ impl RingGroup {
         Ok(Self { rank: ranks.rank, world_size: ranks.world_size, ring: Mutex::new(ring), watchdog })
     }
 
+    /// Has the watchdog ask every second whether this rank still can go on; words mean that it cannot.
+    pub(super) fn watch(&self, check: Check) {
+        self.watchdog.also_ask(check);
+    }
+
+    /// The loss that is behind `error`, if one is known or heard of soon.
+    pub(super) fn explain(&self, error: RankError) -> RankError {
+        self.watchdog.known_loss().unwrap_or(error)
+    }
+
     /// One operation; a fault ends the connections, since nobody knows what was still on its way.
     fn run<R>(&self, operation: impl FnOnce(&mut Ring) -> Result<R, Fault>) -> Result<R, RankError> {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,7 +217,7 @@ impl RingGroup {
             Fault::OutOfStep { here, there } => Err(RankError::OutOfStep { rank, neighbour, here, there }),
             // A neighbour's end is often seen here first; the watchdog knows, or hears soon, who was the cause.
             Fault::Broken(Broken { neighbour, source }) => {
-                Err(self.watchdog.known_loss().unwrap_or(RankError::Neighbour { rank, neighbour, source }))
+                Err(self.explain(RankError::Neighbour { rank, neighbour, source }))
             }
         }
     }
@@ -227,6 +239,18 @@ fn unfit(tensor: &Tensor) -> RankError {
     RankError::Tensor { device: "a CPU", found: format!("{tensor:?}") }
 }
 
+/// What `sum` makes of a copy in host memory, copied back.
+pub(super) fn through_host(
+    rank: usize,
+    tensor: &mut Tensor,
+    sum: impl FnOnce(&mut Tensor) -> Result<(), RankError>,
+) -> Result<(), RankError> {
+    let torch = |source| RankError::Torch { rank, source };
+    let mut copy = tensor.f_to_device_(Device::Cpu, tensor.kind(), false, true).map_err(torch)?;
+    sum(&mut copy)?;
+    tensor.f_copy_(&copy).map_err(torch)
+}
+
 impl Collective for RingGroup {
     fn rank(&self) -> usize {
         self.rank
@@ -239,6 +263,9 @@ impl Collective for RingGroup {
     fn sum(&self, tensor: &mut Tensor) -> Result<(), RankError> {
         if !tensor.defined() {
             return Err(unfit(tensor));
+        }
+        if tensor.device() != Device::Cpu {
+            return through_host(self.rank, tensor, |copy| self.sum(copy));
         }
         match tensor.kind() {
             Kind::Float => self.sum_values::<f32>(tensor, |values| Operation::SumF32 { values }),

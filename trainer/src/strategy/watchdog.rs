@@ -27,6 +27,9 @@ const CAUSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// What a rank does when another is lost: called once, on a thread of the watchdog, with [`RankError::Lost`].
 pub type OnLoss = Box<dyn Fn(&RankError) + Send + Sync>;
 
+/// Asked every second; words say why this rank cannot go on. It does not wait for anything.
+pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
+
 /// Says so in one line on stderr and ends the process with code 1, whatever its other threads are doing.
 #[must_use]
 pub fn exit_on_loss(ranks: &Ranks) -> OnLoss {
@@ -75,6 +78,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     guarded: Mutex<Vec<TcpStream>>,
+    checks: Mutex<Vec<Check>>,
     on_loss: OnLoss,
 }
 
@@ -107,6 +111,7 @@ impl Watchdog {
             state: Mutex::default(),
             changed: Condvar::new(),
             guarded: Mutex::default(),
+            checks: Mutex::default(),
             on_loss,
         });
         for (rank, stream) in readers {
@@ -122,6 +127,11 @@ impl Watchdog {
     /// Connections that are ended with a loss, so that no thread waits on them for ever.
     pub(super) fn guard(&self, streams: impl IntoIterator<Item = TcpStream>) {
         self.0.guarded.lock().unwrap_or_else(PoisonError::into_inner).extend(streams);
+    }
+
+    /// A further way in which this rank may be lost.
+    pub(super) fn also_ask(&self, check: Check) {
+        self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push(check);
     }
 
     /// The loss that explains a broken connection: known, or heard of soon.
@@ -206,7 +216,7 @@ impl Shared {
         }
     }
 
-    /// Says every second that this rank lives, and sees whether its launcher does.
+    /// Says every second that this rank lives, sees whether its launcher does, and makes the checks.
     fn beat(&self) {
         loop {
             let state = self.wait_until(Instant::now() + BEAT, |state| state.over || state.losing);
@@ -214,12 +224,20 @@ impl Shared {
                 return;
             }
             drop(state);
-            if self.launcher.is_some_and(|id| std::os::unix::process::parent_id() != id) {
-                self.lose(self.rank, "the process that started it is gone".to_owned());
+            if let Some(reason) = self.own_end() {
+                self.lose(self.rank, reason);
                 return;
             }
             self.tell_all(&Note::Beat);
         }
+    }
+
+    /// Why this rank cannot go on, if so.
+    fn own_end(&self) -> Option<String> {
+        if self.launcher.is_some_and(|id| std::os::unix::process::parent_id() != id) {
+            return Some("the process that started it is gone".to_owned());
+        }
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(|check| check())
     }
 
     /// Hears one peer until the watch is over.

@@ -107,7 +107,7 @@ fn ranks_at_different_places_are_told_both_places() {
 }
 
 /// Joins each of `ranks` in a thread; `body` gets the group and what its watchdog says.
-fn each_join<R: Send>(
+pub(super) fn each_join<R: Send>(
     ranks: Vec<Ranks>,
     fingerprint: impl Fn(usize) -> Fingerprint + Sync,
     body: impl Fn(RingGroup, Receiver<String>) -> R + Sync,

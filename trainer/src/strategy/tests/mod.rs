@@ -1,5 +1,6 @@
 //! Whole groups: ranks as threads over loopback, and as processes that are killed.
 
+mod devices;
 mod groups;
 mod parity;
 mod processes;

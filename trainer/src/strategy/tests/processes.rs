@@ -35,7 +35,7 @@ fn child() {
         std::process::exit(code);
     }
     let ranks = Ranks::from_env().expect("complete").expect("a rank");
-    let group = join(&ranks, &fingerprint(), exit_on_loss(&ranks)).expect("all are there");
+    let group = join(&ranks, &fingerprint(), Device::Cpu, exit_on_loss(&ranks)).expect("all are there");
     mark(&format!("joined-{}", ranks.rank)).expect("a folder");
     match task.as_str() {
         "sum" => loop {

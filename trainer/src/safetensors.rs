@@ -1,27 +1,34 @@
-//! A safetensors file with metadata, which tch's own writer cannot give it: length of the header, header in JSON, values.
+//! Safetensors as checkpoints and exports write them: length of the header, header in JSON, values.
 //!
-//! Source: github.com/huggingface/safetensors, "Format". Values are in little-endian order as they lie in memory.
+//! tch's own writer takes no metadata, and hides what the disk says. Reading is tch's. Source:
+//! github.com/huggingface/safetensors, "Format". Values lie as in memory, which is little-endian.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-/// The header is filled with spaces to a multiple of this, so that values are aligned.
+/// The header is filled with spaces to a multiple of this; with the widest values first, all are aligned.
 const ALIGNMENT: usize = 8;
 
-/// Writes `tensors` one after another in their order.
+/// Writes and syncs a file of `tensors`, whatever their order and device, with `metadata` by key.
 ///
 /// # Errors
-/// The disk's; a tensor of a type that a model does not have.
+/// The disk's; a tensor of a type that no model has.
 pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> io::Result<()> {
-    let metadata: BTreeMap<&str, &String> = metadata.iter().map(|(key, value)| (*key, value)).collect();
-    let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!(metadata))]);
+    let mut ordered: Vec<&(String, Tensor)> = tensors.iter().collect();
+    ordered.sort_by_key(|(name, tensor)| (Reverse(tensor.kind().elt_size_in_bytes()), name.clone()));
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        let metadata: BTreeMap<&str, &String> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+        header.insert("__metadata__".to_owned(), json!(metadata));
+    }
     let mut end = 0;
-    for (name, tensor) in tensors {
+    for (name, tensor) in &ordered {
         let begin = end;
         end += byte_len(tensor);
         let entry = json!({"dtype": dtype(tensor.kind())?, "shape": tensor.size(), "data_offsets": [begin, end]});
@@ -29,16 +36,15 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, Strin
     }
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
-    let mut file = BufWriter::new(File::create(path)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-    for (_, tensor) in tensors {
+    let mut file = File::create(path)?;
+    file.write_all(&[&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())?;
+    for (_, tensor) in ordered {
         let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
         let mut bytes = vec![0; byte_len(&tensor)];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(io::Error::other)?;
         file.write_all(&bytes)?;
     }
-    file.flush()
+    file.sync_all()
 }
 
 fn byte_len(tensor: &Tensor) -> usize {

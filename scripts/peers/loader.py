@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""Measure the trainer's loader beside Python's usual ways to the same rows; started by scripts/bench.sh loader.
+
+usage: loader.py BENCH OUT.md [ROUNDS]
+
+BENCH is the trainer's bench program `loader`: it writes two stores (as they are, zstd) of 2,048 rows of (128, 1292) f16.
+The rows are then also written as rows.npy and as two HDF5 files. An epoch is every row once, shuffled, in batches of 64
+in host memory, from warm files; each contestant does one untimed epoch first, and each round has one of everyone.
+"""
+
+import functools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet as pq
+import torch
+
+from bench import alternate, best, machine, table
+
+BATCH = 64
+SHAPE = (128, 1292)
+# Row groups that are shuffled together, as wavemill's default.
+WINDOW = 16
+
+
+def prepare(folder):
+    """Writes the stores' rows as rows.npy, rows.h5 (a chunk a row) and gzip.h5; gives the number of rows."""
+    files = sorted((folder / "none" / "data").rglob("features/**/*.parquet"))
+    count = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+    rows = np.lib.format.open_memmap(folder / "rows.npy", "w+", np.float16, (count, *SHAPE))
+    with h5py.File(folder / "rows.h5", "w") as plain, h5py.File(folder / "gzip.h5", "w") as gzip:
+        layout = {"shape": rows.shape, "dtype": rows.dtype, "chunks": (1, *SHAPE)}
+        stored = [plain.create_dataset("rows", **layout)]
+        stored.append(gzip.create_dataset("rows", **layout, compression="gzip", compression_opts=1, shuffle=True))
+        start = 0
+        for file in files:
+            for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=["log_mel"]):
+                part = values(batch.column(0))
+                rows[start:start + len(part)] = part
+                for data in stored:
+                    data[start:start + len(part)] = part
+                start += len(part)
+    rows.flush()
+    return count
+
+
+def values(column):
+    """An Arrow column of fixed-size binary as an array of rows, without a copy."""
+    raw = np.frombuffer(column.buffers()[1], np.float16)
+    width = SHAPE[0] * SHAPE[1]
+    return raw[column.offset * width:(column.offset + len(column)) * width].reshape(-1, *SHAPE)
+
+
+def shuffled(count, epoch):
+    """Index arrays of the epoch's batches."""
+    order = np.random.default_rng(epoch).permutation(count)
+    return [order[start:start + BATCH] for start in range(0, count, BATCH)]
+
+
+def from_npy(folder, count, epoch):
+    """A memory-mapped array, indexed by a batch's rows: one copy."""
+    rows = np.load(folder / "rows.npy", mmap_mode="r")
+    for wanted in shuffled(count, epoch):
+        yield rows[wanted]
+
+
+def from_h5(name, folder, count, epoch):
+    """HDF5, each row read straight into its place of the batch: quicker here than a list of rows at once."""
+    with h5py.File(folder / name, "r") as file:
+        rows = file["rows"]
+        for wanted in shuffled(count, epoch):
+            batch = np.empty((len(wanted), *SHAPE), np.float16)
+            for place, row in enumerate(wanted):
+                rows.read_direct(batch, np.s_[row], np.s_[place])
+            yield batch
+
+
+def from_parquet(store, folder, count, epoch):
+    """pyarrow, which reads no single rows of a row group: windows of row groups, each shuffled."""
+    random = np.random.default_rng(epoch)
+    files = [pq.ParquetFile(file) for file in sorted((folder / store / "data").rglob("features/**/*.parquet"))]
+    groups = [(file, group) for file in files for group in range(file.num_row_groups)]
+    random.shuffle(groups)
+    for start in range(0, len(groups), WINDOW):
+        window = groups[start:start + WINDOW]
+        parts = [file.read_row_group(group, ["log_mel"], use_threads=False) for file, group in window]
+        parts = [values(chunk) for part in parts for chunk in part.column(0).chunks]
+        places = [(part, row) for part, rows in enumerate(parts) for row in range(len(rows))]
+        random.shuffle(places)
+        for first in range(0, len(places), BATCH):
+            yield np.stack([parts[part][row] for part, row in places[first:first + BATCH]])
+
+
+class Rows(torch.utils.data.Dataset):
+    """A memory-mapped array row by row, opened by each worker for itself."""
+
+    def __init__(self, path, count):
+        self.path, self.count, self.rows = path, count, None
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, row):
+        if self.rows is None:
+            self.rows = np.load(self.path, mmap_mode="r")
+        return torch.from_numpy(np.array(self.rows[row]))
+
+
+def from_torch(workers, folder, count, epoch):
+    """PyTorch's DataLoader on the same array."""
+    torch.manual_seed(epoch)
+    yield from torch.utils.data.DataLoader(
+        Rows(folder / "rows.npy", count), BATCH, shuffle=True, num_workers=workers
+    )
+
+
+def cpu_s():
+    """Of this process and of the workers that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def theirs(batches, folder, count):
+    """A contestant: one epoch of `batches(folder, count, epoch)`, timed."""
+    epochs = iter(range(1, 1_000_000))
+
+    def run():
+        if (epoch := next(epochs)) == 1:
+            for _ in batches(folder, count, 0):
+                pass
+        start, cpu_start, rows = time.perf_counter(), cpu_s(), 0
+        for batch in batches(folder, count, epoch):
+            rows += len(batch)
+        if rows != count:
+            sys.exit(f"loader: {rows} of {count} rows")
+        return {"cpu_ms": (cpu_s() - cpu_start) * 1e3 / rows, "wall_ms": (time.perf_counter() - start) * 1e3 / rows}
+
+    return run
+
+
+def ours(bench, folder, store, readers):
+    """A contestant: the bench program, which times its own epoch."""
+    command = [bench, "--folder", folder, "--store", store, "--readers", str(readers), "--epochs", "1", "--json"]
+
+    def run():
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return {key: json.loads(done.stdout)[key] for key in ("cpu_ms", "wall_ms")}
+
+    return run
+
+
+def contestants(bench, folder, count):
+    """Names as in the tables."""
+    peers = {
+        "uncompressed: numpy, memory-mapped .npy": from_npy,
+        "uncompressed: h5py, a chunk a row": functools.partial(from_h5, "rows.h5"),
+        "uncompressed: pyarrow, the same files": functools.partial(from_parquet, "none"),
+        "uncompressed: torch DataLoader on .npy, no worker": functools.partial(from_torch, 0),
+        "uncompressed, 2: torch DataLoader on .npy, 2 workers": functools.partial(from_torch, 2),
+        "compressed: h5py, gzip 1 with shuffle": functools.partial(from_h5, "gzip.h5"),
+        "compressed: pyarrow, the same files": functools.partial(from_parquet, "zstd"),
+    }
+    found = {
+        "uncompressed: wavemill": ours(bench, folder, "none", 1),
+        "uncompressed, 2: wavemill, 2 readers": ours(bench, folder, "none", 2),
+        "compressed: wavemill, zstd 1": ours(bench, folder, "zstd", 1),
+        "compressed, 2: wavemill, zstd 1, 2 readers": ours(bench, folder, "zstd", 2),
+    }
+    found.update({name: theirs(batches, folder, count) for name, batches in peers.items()})
+    return found
+
+
+def ratios(results):
+    """What the tables say of wavemill, in a line each."""
+    lines = []
+    for kind in ("uncompressed", "compressed"):
+        us, *peers = [(name, best(results, name, "cpu_ms")) for name in results if name.startswith(f"{kind}: ")]
+        peers.sort(key=lambda peer: peer[1])
+        told = ", ".join(f"{cost / us[1]:.2f}× {name.split(': ')[1]}" for name, cost in peers)
+        lines.append(f"- {kind}: wavemill's CPU time is {us[1]:.3f} ms a row; the others take {told}.")
+    for one, two in (
+        ("uncompressed: wavemill", "uncompressed, 2: wavemill, 2 readers"),
+        ("compressed: wavemill, zstd 1", "compressed, 2: wavemill, zstd 1, 2 readers"),
+    ):
+        speed = best(results, one, "wall_ms") / best(results, two, "wall_ms")
+        lines.append(f"- {one.split(':')[0]}: two readers are {speed:.2f}× as fast as one.")
+    return "\n".join(lines)
+
+
+def main():
+    """Measure and write the page."""
+    if len(sys.argv) < 3 or {"-h", "--help"} & set(sys.argv):
+        sys.exit(__doc__)
+    bench, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+    torch.set_num_threads(1)
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="wavemill-bench-") as scratch:
+        folder = Path(scratch)
+        written = subprocess.run([bench, "--folder", folder, "--write"], capture_output=True, text=True, check=True)
+        count = prepare(folder)
+        results = alternate(contestants(bench, folder, count), rounds)
+    page = "\n\n".join([
+        "# Loader: from a warm file to a shuffled batch",
+        f"{count} rows of (128, 1292) f16 (331 kB each), batches of {BATCH} in host memory as stored, every row once an "
+        "epoch in another order. pyarrow reads no single rows, so it reads windows of 16 row groups and shuffles within "
+        "them, as wavemill's order does; the others shuffle all rows. Without a note, one thread. DataLoader's workers "
+        "are processes, whose start is in the figure. Hugging Face `datasets` is not measured.",
+        f"{machine()[:-1]}, pyarrow {pyarrow.__version__}, h5py {h5py.__version__}, numpy {np.__version__}. "
+        f"Load average before: {load:.1f}.",
+        "Command: `scripts/bench.sh loader`. Stores, by the bench:",
+        f"```\n{written.stderr.strip()}\n```",
+        "CPU time, all threads and processes together:", table(results, "cpu_ms", "µs a row", 1e-3),
+        "Wall time:", table(results, "wall_ms", "µs a row", 1e-3),
+        ratios(results),
+    ])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page + "\n", encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

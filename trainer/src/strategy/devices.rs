@@ -1,0 +1,147 @@
+//! On what the ranks of a job compute, and so by what their GPUs sum: NCCL, or host memory where NCCL is not to be had.
+//!
+//! Every rank tells all what it has, and each comes to the same decision by itself.
+
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use super::{Collective, RankError};
+use crate::ffi;
+
+/// What a rank has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Equipment {
+    /// `cpu`, `cuda`.
+    kind: String,
+    /// For people.
+    name: String,
+    /// The GPU's own, if it could be asked.
+    uuid: Option<String>,
+    /// NCCL's version, or why there is none. Unasked for on a CPU.
+    nccl: Result<i32, String>,
+}
+
+impl Equipment {
+    fn of(device: Device) -> Self {
+        let Device::Cuda(index) = device else {
+            let kind = format!("{device:?}").to_lowercase();
+            return Self { name: kind.clone(), kind, uuid: None, nccl: Err("no GPU".to_owned()) };
+        };
+        let uuid = ffi::gpu_uuid(index);
+        let nccl = ffi::nccl_version();
+        Self {
+            kind: "cuda".to_owned(),
+            name: format!("cuda:{index}"),
+            nccl: uuid.as_ref().map_err(ToString::to_string).and(nccl.as_ref().map_err(ToString::to_string)).copied(),
+            uuid: uuid.ok(),
+        }
+    }
+}
+
+/// By what tensors of a device are summed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// They are the ring's own.
+    Ring,
+    /// NCCL on every rank's GPU, of this number.
+    Nccl {
+        /// The number.
+        device: usize,
+    },
+    /// Copies in host memory, by the ring.
+    Host {
+        /// Why not NCCL, for people.
+        reason: String,
+    },
+}
+
+/// Hears what all ranks have, and decides.
+///
+/// # Errors
+/// [`RankError::Disagree`] and [`RankError::SharedGpu`], on every rank; those of `group`.
+pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Way, RankError> {
+    let own = serde_json::to_vec(&Equipment::of(device)).expect("text and numbers are JSON");
+    let all = group.gather(&own)?;
+    let unreadable = |rank, error: serde_json::Error| RankError::System {
+        rank,
+        what: "reading what it computes on",
+        source: error.into(),
+    };
+    let read = |(rank, bytes): (usize, &Vec<u8>)| serde_json::from_slice(bytes).map_err(|e| unreadable(rank, e));
+    let all = all.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
+    decide(&all, device)
+}
+
+fn decide(all: &[Equipment], device: Device) -> Result<Way, RankError> {
+    let first = &all[0];
+    if let Some(rank) = all.iter().position(|other| other.kind != first.kind) {
+        let (found, wanted) = (all[rank].kind.clone(), first.kind.clone());
+        return Err(RankError::Disagree { rank, field: "device", found, wanted });
+    }
+    let Device::Cuda(device) = device else { return Ok(Way::Ring) };
+    for (rank, other) in all.iter().enumerate() {
+        if let Some(earlier) = all[..rank].iter().position(|one| one.uuid.is_some() && one.uuid == other.uuid) {
+            return Err(RankError::SharedGpu { earlier, rank, gpu: other.name.clone() });
+        }
+    }
+    for (rank, other) in all.iter().enumerate() {
+        let version = |one: &Equipment| one.nccl.as_ref().map_or_else(Clone::clone, |&v| ffi::version_text(v));
+        if other.nccl.is_err() {
+            return Ok(Way::Host { reason: format!("rank {rank}: {}", version(other)) });
+        }
+        if other.nccl != first.nccl {
+            let (found, wanted) = (version(other), version(first));
+            return Ok(Way::Host { reason: format!("rank {rank} has NCCL {found}, rank 0 has {wanted}") });
+        }
+    }
+    Ok(Way::Nccl { device })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(index: usize, uuid: &str) -> Equipment {
+        let name = format!("cuda:{index}");
+        Equipment { kind: "cuda".to_owned(), name, uuid: Some(uuid.to_owned()), nccl: Ok(22_809) }
+    }
+
+    fn decided(all: &[Equipment]) -> Result<Way, String> {
+        let device = if all[0].kind == "cpu" { Device::Cpu } else { Device::Cuda(1) };
+        decide(all, device).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn cpus_take_the_ring_and_a_gpu_for_each_takes_nccl() {
+        assert_eq!(decided(&[Equipment::of(Device::Cpu), Equipment::of(Device::Cpu)]), Ok(Way::Ring));
+        assert_eq!(decided(&[gpu(0, "a"), gpu(1, "b")]), Ok(Way::Nccl { device: 1 }));
+        // Each process may be shown its own GPU alone.
+        assert_eq!(decided(&[gpu(0, "a"), gpu(0, "b")]), Ok(Way::Nccl { device: 1 }));
+    }
+
+    #[test]
+    fn mixed_devices_and_a_shared_gpu_are_errors_with_ranks() {
+        let cpu = Equipment::of(Device::Cpu);
+        let mixed = decided(&[gpu(0, "a"), gpu(1, "b"), cpu.clone()]).expect_err("mixed");
+        assert_eq!(mixed, "rank 2 has device cpu, rank 0 has cuda: all ranks need the same");
+        let mixed = decided(&[cpu, gpu(0, "a")]).expect_err("mixed");
+        assert_eq!(mixed, "rank 1 has device cuda, rank 0 has cpu: all ranks need the same");
+        let shared = decided(&[gpu(0, "a"), gpu(1, "b"), gpu(1, "b")]).expect_err("shared");
+        assert_eq!(shared, "ranks 1 and 2 have the same GPU (cuda:1): start at most as many ranks as there are GPUs");
+        // Also where NCCL would not have been used.
+        let without = Equipment { nccl: Err("libnccl.so is not found".to_owned()), ..gpu(0, "a") };
+        assert!(decided(&[without.clone(), without]).expect_err("shared").starts_with("ranks 0 and 1 have the same"));
+    }
+
+    #[test]
+    fn where_nccl_is_missing_or_differs_gpus_sum_in_host_memory() {
+        let without = Equipment { nccl: Err("libnccl.so is not found".to_owned()), ..gpu(1, "b") };
+        let host = |reason: &str| Ok(Way::Host { reason: reason.to_owned() });
+        assert_eq!(decided(&[gpu(0, "a"), without]), host("rank 1: libnccl.so is not found"));
+        let other = Equipment { nccl: Ok(22_703), ..gpu(1, "b") };
+        assert_eq!(decided(&[gpu(0, "a"), other]), host("rank 1 has NCCL 2.27.3, rank 0 has 2.28.9"));
+        // GPUs that cannot be asked are not taken for one.
+        let unknown = Equipment { uuid: None, nccl: Err("CUDA's cuInit: X".to_owned()), ..gpu(0, "") };
+        assert_eq!(decided(&[unknown.clone(), unknown]), host("rank 0: CUDA's cuInit: X"));
+    }
+}

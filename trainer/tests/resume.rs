@@ -1,0 +1,242 @@
+//! A run that is stopped after any of its steps and gone on with in a new learner ends with the bits of one that was
+//! never stopped.
+//!
+//! A program of its own: dropout draws from libtorch's one generator, which other tests would move.
+
+#[allow(dead_code)]
+#[path = "../src/dataset/fixture.rs"]
+mod fixture;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tch::Device;
+use tempfile::TempDir;
+use wavemill_trainer::checkpoint::{self, Checkpoints, State};
+use wavemill_trainer::config::Config;
+use wavemill_trainer::dataset::{Dataset, Loader, LoaderPlan, Needs, Side, Store};
+use wavemill_trainer::records::{RunDir, read_log};
+use wavemill_trainer::rng::Rng;
+use wavemill_trainer::run::{self, Fitted, Job, RunError, Watch};
+use wavemill_trainer::strategy::Solo;
+
+use fixture::Fixture;
+
+/// Everything that has a state or draws numbers: dropout and batch norm, augmentation, mix-up, Adam, all schedules.
+const CONFIG: &str = "
+    seed = 11
+    [data]
+    batch_size = 6
+    shuffle_window = 4
+    [model]
+    name = 'genregenie-cnn'
+    [optimizer]
+    clip_norm = 1.0
+    [schedule]
+    step = { every_epochs = 1, gamma = 0.7 }
+    plateau = { patience = 0 }
+    cosine = { warmup_steps = 7 }
+    [loss]
+    mixup = 0.4
+    label_smoothing = 0.1
+    [augment]
+    enabled = true
+    frequency_mask_bands = 4
+    time_mask_frames = 6
+    [train]
+    epochs = 2
+    keep = 1000
+";
+
+/// How many of the steps are tried alone.
+const STOPS: usize = 50;
+
+struct Scene {
+    folder: TempDir,
+    data: Arc<Dataset>,
+    config: Config,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    fn new(fixture: &Fixture) -> Self {
+        static GENERATOR: Mutex<()> = Mutex::new(());
+        let alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::set_num_threads(1);
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Config::parse(CONFIG, "the test", &[]).expect("a configuration");
+        fixture.write(&folder.path().join("store"));
+        let store = Store::open(&folder.path().join("store"), None).expect("a store");
+        let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
+        Self { folder, data, config, _alone: alone }
+    }
+
+    /// A new run's folder.
+    fn run(&self, id: &str) -> RunDir {
+        let run = RunDir::create(self.folder.path(), id).expect("a folder");
+        run.write_config(CONFIG).expect("room");
+        run
+    }
+
+    /// Trains to the end; with `stop`, one step.
+    fn fit(&self, run: &RunDir, resume: bool, stop: bool) -> Result<Fitted, RunError> {
+        self.fit_as(self.config.clone(), run, resume, stop)
+    }
+
+    fn fit_as(&self, config: Config, run: &RunDir, resume: bool, stop: bool) -> Result<Fitted, RunError> {
+        let job = Job {
+            config,
+            folder: run.path().to_owned(),
+            resume,
+            device: Device::Cpu,
+            readers: 1,
+            prefetch_batches: 2,
+            test: true,
+            keep_going: None,
+        };
+        let watch = Watch::default();
+        watch.stop.store(stop, Ordering::Relaxed);
+        run::fit(&job, &self.data, &Solo, &watch)
+    }
+
+    /// Keys of the rows of some batches of the first epoch, over all ranks.
+    fn keys(&self, world_size: usize, batches: Range<u64>) -> Vec<u64> {
+        let (seed, batch_size) = (self.config.seed, self.config.data.batch_size);
+        let mut keys = Vec::new();
+        for rank in 0..world_size {
+            let first_batch = batches.start;
+            let plan =
+                LoaderPlan { shuffle: true, seed, batch_size, rank, world_size, first_batch, ..LoaderPlan::default() };
+            let loader = Loader::start(&self.data, plan).expect("threads").map(|batch| batch.expect("no damage"));
+            let wanted = loader.filter(|batch| batches.contains(&batch.index()));
+            wanted.for_each(|batch| keys.extend(&batch.keys()[..batch.n_own()]));
+        }
+        keys
+    }
+}
+
+fn last(run: &RunDir) -> PathBuf {
+    Checkpoints::open(run.checkpoints(), 1).expect("a folder").last().expect("a checkpoint")
+}
+
+fn state(run: &RunDir) -> State {
+    checkpoint::read_state(&last(run)).expect("a state")
+}
+
+/// Weights, buffers, optimiser; state; scores: all as bytes.
+fn left_by(run: &RunDir) -> [Vec<u8>; 3] {
+    let last = last(run);
+    let files = [last.join("tensors.safetensors"), last.join("state.json"), run.result()];
+    files.map(|path| fs::read(path).expect("a file"))
+}
+
+/// Bits of the figures by kind and step, without the time that was spent waiting.
+fn figures(run: &RunDir) -> BTreeMap<(String, u64), BTreeMap<String, u64>> {
+    let entries = read_log(&run.log()).expect("a log").into_iter().filter(|e| ["step", "epoch"].contains(&&*e.kind));
+    let bits = |values: BTreeMap<String, f64>| {
+        let kept = values.into_iter().filter(|(name, _)| name != "data_wait_s");
+        kept.map(|(name, value)| (name, value.to_bits())).collect()
+    };
+    entries.map(|entry| ((entry.kind, entry.step), bits(entry.values))).collect()
+}
+
+/// A run's folder that holds only the checkpoint of `from` at `step`, and the one that this calls the best.
+fn stopped_at(scene: &Scene, from: &RunDir, step: u64) -> RunDir {
+    let run = scene.run(&format!("from-{step}"));
+    let named = |run: &RunDir, step: u64| run.checkpoints().join(format!("step-{step:08}"));
+    let best = checkpoint::read_state(&named(from, step)).expect("a state").best;
+    for step in BTreeSet::from([Some(step), best.map(|best| best.step)]).into_iter().flatten() {
+        copy(&named(from, step), &named(&run, step));
+    }
+    run
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a folder");
+    for name in ["tensors.safetensors", "state.json"] {
+        fs::copy(from.join(name), to.join(name)).expect("room");
+    }
+}
+
+#[test]
+fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
+    let scene = Scene::new(&Fixture { clips: 200, shape: [16, 24], ..Fixture::default() });
+    let whole = scene.run("whole");
+    scene.fit(&whole, false, false).expect("to the end");
+    let (wanted, wanted_figures) = (left_by(&whole), figures(&whole));
+    let steps = state(&whole).step;
+    assert!(steps >= STOPS as u64, "{steps} steps");
+
+    // After every single step.
+    let halting = scene.run("halting");
+    for step in 1..=steps {
+        let stopped = scene.fit(&halting, step > 1, true);
+        assert!(matches!(stopped, Err(RunError::Stopped { step: at, .. }) if at == step), "{stopped:?}");
+    }
+    scene.fit(&halting, true, false).expect("to the end");
+    assert!(left_by(&halting) == wanted, "stopped after each step");
+    assert!(figures(&halting) == wanted_figures);
+
+    // After one step, wherever it is.
+    let mut order: Vec<u64> = (1..=steps).collect();
+    Rng::new(50).shuffle(&mut order);
+    for &step in &order[..STOPS] {
+        let run = stopped_at(&scene, &halting, step);
+        scene.fit(&run, true, false).expect("to the end");
+        assert!(left_by(&run) == wanted, "stopped after step {step}");
+        let (got, after) = (figures(&run), |at: &u64| *at > step);
+        let rest = |all: &BTreeMap<(String, u64), BTreeMap<String, u64>>| -> Vec<_> {
+            all.iter().filter(|((_, at), _)| after(at)).map(|(key, values)| (key.clone(), values.clone())).collect()
+        };
+        assert!(rest(&got) == rest(&wanted_figures), "log after step {step}");
+        fs::remove_dir_all(run.path()).expect("its own folder");
+    }
+}
+
+#[test]
+fn a_run_that_came_to_its_end_stays_there_unless_more_is_asked_for() {
+    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let run = scene.run("ended");
+    // A rate that changes no weight: batch norm's statistics alone make another validation.
+    let sets = ["optimizer.lr=1e-30", "train.early_stop=1", "train.epochs=9"].map(str::to_owned);
+    let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
+    scene.fit_as(config.clone(), &run, false, false).expect("to the end");
+    let (wanted, epochs) = (left_by(&run), state(&run).epoch);
+    assert!(epochs < 9, "it ended early");
+    scene.fit_as(config.clone(), &run, true, false).expect("to the end");
+    assert!(left_by(&run) == wanted);
+    let mut more = config;
+    more.train.epochs = 10;
+    scene.fit_as(more, &run, true, false).expect("to the end");
+    assert!(state(&run).epoch > epochs);
+}
+
+#[test]
+fn on_any_number_of_ranks_the_rows_that_are_left_are_those_that_were_not_seen() {
+    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let run = scene.run("stopped");
+    for step in 0..5 {
+        assert!(matches!(scene.fit(&run, step > 0, true), Err(RunError::Stopped { .. })));
+    }
+    let state = state(&run);
+    assert_eq!((state.epoch, state.batch), (0, 5));
+    let all: BTreeSet<u64> = scene.keys(1, 0..u64::MAX).into_iter().collect();
+    assert_eq!(all.len(), scene.data.rows_of(Side::Training).len());
+    let sizes = [1, 2, 3, 4, 8];
+    for before in sizes {
+        let seen = scene.keys(before, 0..state.batch);
+        assert_eq!(seen.len(), 5 * scene.config.data.batch_size);
+        for after in sizes {
+            let left = scene.keys(after, state.batch..u64::MAX);
+            assert_eq!(seen.len() + left.len(), all.len(), "{before}, then {after} ranks");
+            assert!(
+                seen.iter().chain(&left).copied().collect::<BTreeSet<u64>>() == all,
+                "{before}, then {after} ranks"
+            );
+        }
+    }
+}
