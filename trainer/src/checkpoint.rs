@@ -6,14 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::Tensor;
 
 use crate::config::Config;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, InputSpec};
+use crate::models::Dims;
+use crate::models::init::Origin;
+use crate::safetensors;
 use crate::schedule::{EarlyStop, ScheduleState};
 
 /// Raised when a checkpoint's form changes.
@@ -38,7 +41,7 @@ pub enum CheckpointError {
         /// The parser's words.
         source: serde_json::Error,
     },
-    /// The tensors cannot be read or written.
+    /// The tensors cannot be read.
     #[error("checkpoint {path}: {source}")]
     Tensors {
         /// Which file.
@@ -107,6 +110,12 @@ pub struct State {
     pub feature_id: String,
     /// Class names by target, in head order.
     pub classes: Vec<(String, Vec<String>)>,
+    /// What the model was built for.
+    pub dims: Dims,
+    /// What it sees of a row.
+    pub input: InputSpec,
+    /// Where its first weights came from.
+    pub origin: Origin,
     /// Ranks of the run; each has buffers of its own.
     pub world_size: usize,
     /// Epoch in progress, from 0.
@@ -137,6 +146,9 @@ impl State {
             manifest_hash: data.store().manifest_hash().to_owned(),
             feature_id: data.feature().feature_id.clone(),
             classes: data.targets().iter().map(|t| (t.name().to_owned(), t.classes().to_vec())).collect(),
+            dims: data.dims(),
+            input: data.input_spec().clone(),
+            origin: Origin::Scratch,
             world_size,
             epoch: 0,
             batch: 0,
@@ -266,7 +278,8 @@ impl Checkpoints {
 
 /// A checkpoint's two files, synced.
 fn write(folder: &Path, state: &State, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
-    write_tensors(&folder.join(TENSORS), tensors)?;
+    let file = folder.join(TENSORS);
+    safetensors::write(&file, tensors, &[]).map_err(at(&file))?;
     let file = folder.join(STATE);
     let json = serde_json::to_vec_pretty(state);
     let json = json.map_err(|source| CheckpointError::State { path: file.clone(), source })?;
@@ -325,47 +338,6 @@ pub fn copy_into(
     })
 }
 
-/// Safetensors: length of the header, the header as JSON, values in the header's order, the wide ones first so that all
-/// are aligned. tch's own writer hides what the disk says.
-fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
-    let mut ordered: Vec<&(String, Tensor)> = tensors.iter().collect();
-    ordered.sort_by_key(|(name, tensor)| (std::cmp::Reverse(tensor.kind().elt_size_in_bytes()), name.clone()));
-    let mut header = serde_json::Map::new();
-    let mut end = 0;
-    for (name, tensor) in &ordered {
-        let start = end;
-        end += tensor.numel() * tensor.kind().elt_size_in_bytes();
-        let dtype =
-            dtype(tensor.kind()).map_err(|source| CheckpointError::Tensors { path: path.to_owned(), source })?;
-        let entry = serde_json::json!({ "dtype": dtype, "shape": tensor.size(), "data_offsets": [start, end] });
-        header.insert(name.clone(), entry);
-    }
-    let mut header = serde_json::Value::from(header).to_string();
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    let mut file = File::create(path).map_err(at(path))?;
-    let head = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
-    file.write_all(&head).map_err(at(path))?;
-    for (_, tensor) in ordered {
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor
-            .f_copy_data_u8(&mut bytes, tensor.numel())
-            .map_err(|source| CheckpointError::Tensors { path: path.to_owned(), source })?;
-        file.write_all(&bytes).map_err(at(path))?;
-    }
-    file.sync_all().map_err(at(path))
-}
-
-/// As safetensors calls it.
-fn dtype(kind: Kind) -> Result<&'static str, TchError> {
-    match kind {
-        Kind::Float => Ok("F32"),
-        Kind::Double => Ok("F64"),
-        Kind::Int64 => Ok("I64"),
-        other => Err(TchError::Kind(format!("{other:?} in a checkpoint"))),
-    }
-}
-
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(at(path))
 }
@@ -383,14 +355,15 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
 mod tests {
     use super::*;
     use crate::config::Schedule;
-    use crate::dataset::{Needs, Store};
     use crate::dataset::fixture::Fixture;
+    use crate::dataset::{Needs, Store};
     use crate::schedule::Schedules;
 
     fn state(folder: &Path) -> State {
         Fixture::default().write(folder);
         let config = Config::default();
-        let data = Dataset::open(Store::open(folder, None).expect("a store"), &config.data, Needs::default()).expect("a dataset");
+        let store = Store::open(folder, None).expect("a store");
+        let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
         State::first(&config, &data, Schedules::new(&Schedule::default(), 0.1).state().clone(), 1)
     }
 

@@ -10,12 +10,14 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::augment::{self, Augmenter};
 use crate::checkpoint::{self, CheckpointError};
-use crate::config::{ClassWeights, Config, Precision};
+use crate::config::{ClassWeights, Config};
 use crate::dataset::{Batch, Dataset, DatasetError};
-use crate::ffi::{self, TorchError};
+use crate::ffi::TorchError;
 use crate::loss::{Criterion, Mixed, TargetLoss, balanced_weights};
 use crate::mixup;
+use crate::models::init::{self, Origin};
 use crate::models::{Inputs, ModelError, Net, registry};
+use crate::numbers::Numbers;
 use crate::optim::{OptimError, Optimizer};
 use crate::rng::mix;
 use crate::strategy::{self, Buckets, Collective, RankError};
@@ -97,8 +99,7 @@ pub struct Learner {
     config: Config,
     data: Arc<Dataset>,
     ranks: &'static dyn Collective,
-    device: Device,
-    kind: Kind,
+    numbers: Numbers,
     /// Owns every weight and buffer.
     store: nn::VarStore,
     net: Net,
@@ -135,13 +136,11 @@ impl Learner {
         ranks: &'static dyn Collective,
         device: Device,
     ) -> Result<Self, LearnError> {
-        ffi::set_deterministic(config.train.deterministic)?;
-        ffi::set_tf32(config.train.tf32)?;
+        let numbers = Numbers::new(&config.train, device)?;
         check_parts(config, data, ranks.world_size())?;
-        let kind = if config.train.precision == Precision::F64 { Kind::Double } else { Kind::Float };
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
         let mut store = nn::VarStore::new(device);
-        store.set_kind(kind);
+        store.set_kind(numbers.kind);
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1).then(|| strategy::sum_group(ranks));
         let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
         let trainable: Vec<_> = sorted(store.variables()).into_iter().filter(|(_, v)| v.requires_grad()).collect();
@@ -150,15 +149,22 @@ impl Learner {
             config: config.clone(),
             data: Arc::clone(data),
             ranks,
-            device,
-            kind,
+            numbers,
             optimizer: Optimizer::new(&config.optimizer, trainable),
             buckets,
             criterion: criterion(config, data, device),
-            augmenter: augment.enabled.then(|| Augmenter::new(augment, config.seed, kind, device)),
+            augmenter: augment.enabled.then(|| Augmenter::new(augment, config.seed, numbers.kind, device)),
             net,
             store,
         })
+    }
+
+    /// Takes the weights of `file` for all but the heads; every rank reads it.
+    ///
+    /// # Errors
+    /// [`ModelError::InitRead`], [`ModelError::InitKeys`].
+    pub fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
+        Ok(init::load(file, &self.store)?)
     }
 
     /// The model.
@@ -211,16 +217,12 @@ impl Learner {
         let inputs = self.inputs(batch)?;
         let labels = self.labels(batch)?;
         tch::no_grad(|| {
-            let logits = self.logits(&inputs, false)?;
+            let logits = self.numbers.logits(&self.net, &inputs, false)?;
             let losses = self.criterion.weighted_sum(&logits, &labels, None);
             let weights = self.criterion.weight_sum(&labels, None);
             let one = |(index, logits): (usize, &Tensor)| {
-                let probabilities = match self.data.targets()[index].is_multi() {
-                    true => logits.f_sigmoid()?,
-                    false => logits.f_softmax(1, self.kind)?,
-                };
-                let sums = [losses[index].f_double_value(&[])?, weights[index]];
-                Ok((probabilities.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?, sums))
+                let probabilities = self.numbers.probabilities(logits, self.data.targets()[index].is_multi())?;
+                Ok((probabilities, [losses[index].f_double_value(&[])?, weights[index]]))
             };
             logits.iter().enumerate().map(one).collect()
         })
@@ -330,10 +332,10 @@ impl Learner {
         let Some(partners) = batch.partners() else {
             return Ok(Ready { inputs, labels, mixed: None });
         };
-        let at = Tensor::from_slice(partners).to_device(self.device);
+        let at = Tensor::from_slice(partners).to_device(self.numbers.device);
         let draw = |&key: &u64| mixup::lambda(self.config.seed, clock.epoch, key, self.config.loss.mixup);
         let lambda: Vec<f64> = batch.keys()[..batch.n_own()].iter().map(draw).collect();
-        let lambda = Tensor::from_slice(&lambda).to_device(self.device).to_kind(self.kind);
+        let lambda = Tensor::from_slice(&lambda).to_device(self.numbers.device).to_kind(self.numbers.kind);
         let blend = |all: &Tensor| mixup::blend(&own.of(all), &all.index_select(0, &at), &lambda);
         let inputs = Inputs {
             spectrogram: blend(&inputs.spectrogram),
@@ -345,20 +347,20 @@ impl Learner {
     }
 
     fn inputs(&self, batch: &Batch) -> Result<Inputs, LearnError> {
-        Ok(self.data.inputs(batch, self.device, self.kind)?)
+        Ok(self.data.inputs(batch, self.numbers.device, self.numbers.kind)?)
     }
 
     fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
         let of = |(index, target): (usize, &crate::dataset::Target)| match target.is_multi() {
-            true => batch.multi_hot(index, self.device),
-            false => batch.labels(index, self.device),
+            true => batch.multi_hot(index, self.numbers.device),
+            false => batch.labels(index, self.numbers.device),
         };
         Ok(self.data.targets().iter().enumerate().map(of).collect::<Result<_, _>>()?)
     }
 
     /// This part's share of the batch's loss, its gradients added up; and the rows whose first target was right.
     fn backward(&self, rows: &Ready, weights: &[f64]) -> Result<(f64, f64), LearnError> {
-        let logits = self.logits(&rows.inputs, true)?;
+        let logits = self.numbers.logits(&self.net, &rows.inputs, true)?;
         let sums = self.criterion.weighted_sum(&logits, &rows.labels, rows.mixed.as_ref());
         let targets = sums.len() as f64;
         let means = sums.into_iter().zip(weights).map(|(sum, weight)| sum / (weight.max(f64::MIN_POSITIVE) * targets));
@@ -370,16 +372,6 @@ impl Learner {
                 .f_double_value(&[])?,
         };
         Ok((loss.f_double_value(&[])?, correct))
-    }
-
-    fn logits(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, LearnError> {
-        if self.config.train.precision != Precision::Bf16 {
-            return Ok(self.net.forward(inputs, train)?);
-        }
-        ffi::set_autocast_bf16(self.device, true)?;
-        let logits = self.net.forward(inputs, train);
-        ffi::set_autocast_bf16(self.device, false)?;
-        Ok(logits?.into_iter().map(|l| l.to_kind(self.kind)).collect())
     }
 }
 
@@ -449,7 +441,8 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
     Ok(())
 }
 
-fn sorted(variables: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(String, Tensor)> {
+/// Variables by name.
+pub fn sorted(variables: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(String, Tensor)> {
     let mut variables: Vec<(String, Tensor)> = variables.into_iter().collect();
     variables.sort_by(|a, b| a.0.cmp(&b.0));
     variables

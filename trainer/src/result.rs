@@ -20,7 +20,7 @@ pub struct RunResult {
     pub model: String,
     /// Trainable parameters.
     pub parameters: u64,
-    /// `from scratch`, or the name of the file of weights.
+    /// `from scratch`, or `from` the name of the file of weights, with how many tensors it gave.
     pub start: String,
     /// Name of the feature.
     pub feature: String,
@@ -64,12 +64,11 @@ impl RunResult {
     ) -> Self {
         let config = &state.config;
         let trained = |(_, v): &(String, tch::Tensor)| if v.requires_grad() { v.numel() as u64 } else { 0 };
-        let init = config.model.init.as_ref().and_then(|path| path.file_name());
         let per_rank = state.world_size > 1 && !config.model.sync_batch_norm && learner.has_batch_norm();
         Self {
             model: config.model.name.clone(),
             parameters: learner.variables().iter().map(trained).sum(),
-            start: init.map_or("from scratch".to_owned(), |name| format!("from {}", name.to_string_lossy())),
+            start: state.origin.to_string(),
             feature: data.feature().name.clone(),
             feature_id: state.feature_id.clone(),
             manifest_hash: state.manifest_hash.clone(),
@@ -81,7 +80,7 @@ impl RunResult {
             best_epoch: state.best.as_ref().map(|best| best.epoch),
             training_rows: data.rows_of(Side::Training).len() as u64,
             damaged_rows: 0,
-            warnings: per_rank.then(|| PER_RANK.to_owned()).into_iter().collect(),
+            warnings: per_rank.then(|| PER_RANK.to_owned()).into_iter().chain(data.warnings()).collect(),
             validation,
             test,
         }

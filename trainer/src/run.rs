@@ -193,6 +193,8 @@ impl<'a> Run<'a> {
             // A run that came to its end goes on only where more is asked for.
             state.finished &= config.train.epochs <= state.config.train.epochs;
             state.config = config.clone();
+        } else if let Some(file) = &config.model.init {
+            state.origin = learner.start_from(file)?;
         }
         let records = (ranks.rank() == 0).then(|| Records::open(job, &state, ranks.world_size())).transpose()?;
         let rows = data.rows_of(Side::Training).len();

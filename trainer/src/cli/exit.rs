@@ -9,8 +9,10 @@ use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::evaluate::EvaluateError;
+use crate::export::ExportError;
 use crate::learner::LearnError;
 use crate::models::ModelError;
+use crate::predict::PredictError;
 use crate::records::RecordError;
 use crate::run::RunError;
 
@@ -50,6 +52,13 @@ pub fn panic_words(panic: &(dyn Any + Send)) -> String {
     format!("a fault in wavemill-train, please report it with the command: {line}")
 }
 
+/// Whether `println!` found that the reader of our output has gone.
+#[must_use]
+pub fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
+    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+    text.starts_with("failed printing to stdout: Broken pipe")
+}
+
 /// The documented exit code.
 #[must_use]
 pub fn code(error: &Error) -> u8 {
@@ -80,6 +89,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if let Some(error) = cause.downcast_ref::<LearnError>() {
         return learn(error);
+    }
+    if let Some(error) = cause.downcast_ref::<PredictError>() {
+        return predict(error);
+    }
+    if let Some(error) = cause.downcast_ref::<ExportError>() {
+        return export(error);
     }
     run(cause.downcast_ref()?)
 }
@@ -125,6 +140,22 @@ fn checkpoint(error: &CheckpointError) -> Option<u8> {
     }
 }
 
+fn export(error: &ExportError) -> Option<u8> {
+    match error {
+        ExportError::Learn(error) => learn(error),
+        _ => None,
+    }
+}
+
+fn predict(error: &PredictError) -> Option<u8> {
+    match error {
+        PredictError::OtherFeature { .. } => Some(4),
+        PredictError::NoStream { .. } | PredictError::NoTensor | PredictError::Needs { .. } => Some(2),
+        PredictError::Learn(error) => learn(error),
+        _ => None,
+    }
+}
+
 fn record(error: &RecordError) -> Option<u8> {
     match error {
         RecordError::Missing { .. } | RecordError::Id { .. } => Some(2),
@@ -151,4 +182,50 @@ fn is_no_space(error: &io::Error) -> bool {
 #[must_use]
 pub fn is_broken_pipe(error: &Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damaged() -> DatasetError {
+        DatasetError::Damaged { path: "a".into(), row_group: 0, problem: String::new() }
+    }
+
+    fn unknown() -> ModelError {
+        ModelError::Unknown { name: String::new(), known: String::new() }
+    }
+
+    #[test]
+    fn a_code_is_found_inside_what_passes_an_error_on() {
+        let no_space = || io::Error::from(io::ErrorKind::StorageFull);
+        let other = || PredictError::OtherFeature {
+            found: String::new(),
+            wanted: String::new(),
+            recipe: "a".into(),
+            feature: String::new(),
+        };
+        let cases: [(Error, u8); 9] = [
+            (Usage(String::new()).into(), 2),
+            (RunError::from(damaged()).into(), 3),
+            (RunError::from(LearnError::from(damaged())).into(), 3),
+            (RunError::from(LearnError::from(unknown())).into(), 2),
+            (ExportError::from(unknown()).into(), 2),
+            (other().into(), 4),
+            (RunError::Stopped { step: 1, path: "a".into() }.into(), 130),
+            (RunError::from(CheckpointError::Io { path: "a".into(), source: no_space() }).into(), 5),
+            (Error::msg("what nobody knows"), 1),
+        ];
+        for (error, want) in cases {
+            assert_eq!(code(&error), want, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_fault() {
+        assert!(is_broken_pipe(&PredictError::Write { source: io::ErrorKind::BrokenPipe.into() }.into()));
+        let text = |text: &str| Box::new(text.to_owned()) as Box<dyn Any + Send>;
+        assert!(is_lost_reader(text("failed printing to stdout: Broken pipe (os error 32)").as_ref()));
+        assert!(!is_lost_reader(text("failed printing to stdout: No space left on device").as_ref()));
+    }
 }

@@ -11,6 +11,12 @@ use crate::records::RunDir;
 const INPUT: &str = "input.json";
 const RECIPE: &str = "recipe.toml";
 
+/// Where a run keeps the recipe of its store.
+#[must_use]
+pub fn recipe_of(run: &RunDir) -> PathBuf {
+    run.path().join(RECIPE)
+}
+
 /// `input.json`; holds a path of this machine, so nothing of a result is in it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Input {

@@ -2,8 +2,11 @@
 
 pub mod eval;
 pub mod exit;
+pub mod export;
 pub mod fit;
 pub mod input;
+pub mod models;
+pub mod predict;
 pub mod progress;
 pub mod sweep;
 
@@ -29,6 +32,8 @@ Examples:
   wavemill-train eval runs/cnn2d-1f2e3d4c-0
   wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out - |
       wavemill-train predict --run runs/cnn2d-1f2e3d4c-0 -
+  wavemill-train models crnn
+  wavemill-train export runs/cnn2d-1f2e3d4c-0 --format torchscript --out cnn2d.pt
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 store or checkpoint damaged, 4 another store or feature,
 5 no space or read-only, 130 interrupted.";
@@ -45,18 +50,17 @@ struct Cli {
 enum Command {
     Fit(Box<fit::FitCommand>),
     Eval(eval::EvalCommand),
+    Predict(predict::PredictCommand),
     Sweep(sweep::SweepCommand),
+    Models(models::ModelsCommand),
+    Export(export::ExportCommand),
 }
 
 /// Where and how fast, but never what: these change no result of a run on one kind of device.
 #[derive(Debug, Clone, Args)]
 pub struct MachineArgs {
-    /// auto, cpu, cuda, or cuda:N (auto takes CUDA where there is a device)
-    #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    pub device: String,
-    /// Threads of libtorch's operations [default: cores, shared by the ranks of this machine]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Threads that read and decompress rows
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub readers: u16,
@@ -68,7 +72,18 @@ pub struct MachineArgs {
     pub verify: bool,
 }
 
-impl MachineArgs {
+/// What a model computes on.
+#[derive(Debug, Clone, Args)]
+pub struct ComputeArgs {
+    /// auto, cpu, cuda, or cuda:N (auto takes CUDA where there is a device)
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Threads of libtorch's operations [default: cores, shared by the ranks of this machine]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+impl ComputeArgs {
     /// The device of this rank, with libtorch's threads set.
     ///
     /// # Errors
@@ -89,6 +104,16 @@ impl MachineArgs {
             bail!("no CUDA device can be used: is there a driver, and was scripts/libtorch.sh --cuda run?");
         }
         Ok(Device::Cuda(number))
+    }
+}
+
+impl MachineArgs {
+    /// As [`ComputeArgs::device`].
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn device(&self, ranks: &Ranks) -> Result<Device> {
+        self.compute.device(ranks)
     }
 
     /// The rows of a store, its files checked if asked for.
@@ -125,6 +150,7 @@ pub fn main() -> u8 {
             eprintln!("wavemill-train: {}", exit::words(&error));
             exit::code(&error)
         }
+        Err(panic) if exit::is_lost_reader(panic.as_ref()) => 0,
         Err(panic) => {
             eprintln!("wavemill-train: {}", exit::panic_words(panic.as_ref()));
             1
@@ -136,6 +162,9 @@ fn run(command: Command) -> Result<u8> {
     match command {
         Command::Fit(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Predict(command) => command.run(),
         Command::Sweep(command) => command.run(),
+        Command::Models(command) => command.run(),
+        Command::Export(command) => command.run(),
     }
 }

@@ -12,6 +12,7 @@ use super::fit::{new_folder, watched};
 use super::{MachineArgs, fit};
 use crate::config::{Config, Metric};
 use crate::dataset::Dataset;
+use crate::models::registry::{self, Entry};
 use crate::run::{Job, KeepGoing};
 use crate::strategy::{Collective, Ranks};
 use crate::sweep::{Medians, Sweep, config_of};
@@ -93,11 +94,10 @@ impl SweepCommand {
         let medians = Arc::new(Mutex::new(Medians::default()));
         let mut trials = Vec::new();
         for (number, (config, set)) in configs.into_iter().zip(words).enumerate() {
-            let data = if config.data == base.data {
-                Arc::clone(&first)
-            } else {
-                self.machine.open(&self.store, self.version, &config)?
-            };
+            let joined = |config: &Config| registry::find(&config.model.name).map(Entry::joined);
+            let as_first = config.data == base.data && joined(&config)? == joined(&base)?;
+            let data =
+                if as_first { Arc::clone(&first) } else { self.machine.open(&self.store, self.version, &config)? };
             let stopping = sweep.median_stopping_after.map(|after| judge(&medians, config.train.select, after));
             let trial =
                 Trial { trial: number, set, run: PathBuf::new(), values: Vec::new(), best: None, ended_early: false };

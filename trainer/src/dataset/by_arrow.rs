@@ -83,8 +83,8 @@ impl ByArrow {
     }
 }
 
-/// Bytes of the one value of `column`.
-fn bytes_of(column: &ArrayRef) -> Option<Buffer> {
+/// Bytes of the one value of `column`, as they would be in a binary column; `None` where it is no tensor.
+pub fn bytes_of(column: &ArrayRef) -> Option<Buffer> {
     match column.data_type() {
         DataType::Binary => Some(Buffer::from(column.as_binary::<i32>().value(0))),
         DataType::FixedSizeBinary(_) => Some(Buffer::from(column.as_fixed_size_binary().value(0))),

@@ -31,6 +31,7 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use batch::Batch;
+pub use by_arrow::bytes_of as value_bytes;
 pub use error::DatasetError;
 pub use labels::{GENRES_ALL, Target, balanced};
 pub use loader::{Loader, LoaderPlan};

@@ -81,9 +81,11 @@ impl Recurrent {
     /// # Errors
     /// [`ModelError::Torch`].
     pub fn forward(&self, x: &Tensor, train: bool) -> Result<(Tensor, Tensor), ModelError> {
-        let (rows, x) = (x.size()[0], x.f_to_kind(self.layers[0][0].kind())?);
+        let x = x.f_to_kind(self.layers[0][0].kind())?;
         let ways = self.args.outputs() / self.args.width;
-        let zeros = Tensor::f_zeros([ways, rows, self.args.width], (x.kind(), x.device()))?;
+        // Made from `x`, so that a trace of this follows the number of rows.
+        let zeros = x.f_select(1, 0)?.f_narrow(1, 0, 1)?.f_zeros_like()?;
+        let zeros = zeros.f_unsqueeze(0)?.f_expand([ways, -1, self.args.width], false)?.f_contiguous()?;
         let (mut steps, mut last) = (x, zeros.shallow_clone());
         for (i, layer) in self.layers.iter().enumerate() {
             if let (1.., Some(share)) = (i, self.args.dropout) {
@@ -91,7 +93,7 @@ impl Recurrent {
             }
             (steps, last) = self.layer(&steps, &zeros, layer, train)?;
         }
-        Ok((steps, last.f_transpose(0, 1)?.f_reshape([rows, self.args.outputs()])?))
+        Ok((steps, last.f_transpose(0, 1)?.f_flatten(1, 2)?))
     }
 
     fn layer(&self, x: &Tensor, zeros: &Tensor, layer: &[Tensor], train: bool) -> Result<(Tensor, Tensor), ModelError> {

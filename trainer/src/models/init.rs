@@ -4,19 +4,21 @@
 //! the same family would otherwise fit by name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::VarStore;
 
 use super::{ModelError, is_head};
 
 /// Where a model's first weights come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// Drawn at random.
+    #[default]
     Scratch,
     /// Read from a file; heads are new.
     Pretrained {
@@ -25,6 +27,19 @@ pub enum Origin {
         /// Tensors taken from it.
         tensors: usize,
     },
+}
+
+/// Names the file without its folder: the sentence is part of results, which hold no path.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scratch => f.write_str("from scratch"),
+            Self::Pretrained { file, tensors } => {
+                let name = file.file_name().unwrap_or(file.as_os_str());
+                write!(f, "from {} ({tensors} tensors)", name.to_string_lossy())
+            }
+        }
+    }
 }
 
 /// Faults that an error lists.

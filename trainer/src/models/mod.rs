@@ -24,6 +24,7 @@ mod xception;
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use tch::nn::Linear;
 use tch::{TchError, Tensor, nn};
 
@@ -110,7 +111,7 @@ pub struct Inputs {
 }
 
 /// What a model is built for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dims {
     /// Bands (mel, MFCC) of a row.
     pub bands: i64,

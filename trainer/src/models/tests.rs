@@ -1,22 +1,11 @@
 //! What holds for every architecture: it trains, it comes back from its file, it answers the same twice.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use super::registry::{Needs, TABLE, find};
 use super::*;
-
-/// Seeds are the process's: one model at a time, with the algorithms that a run uses by default. Threads of libtorch
-/// beside those of the tests would only wait for each other.
-fn alone() -> MutexGuard<'static, ()> {
-    static SEEDED: Mutex<()> = Mutex::new(());
-    let guard = SEEDED.lock().unwrap_or_else(PoisonError::into_inner);
-    tch::set_num_threads(1);
-    crate::ffi::set_deterministic(true).unwrap();
-    guard
-}
+use crate::testing::alone;
 
 const ROWS: i64 = 4;
 

@@ -1,0 +1,82 @@
+//! `wavemill-train predict`: a run's model on rows of `wavemill features`.
+
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::eval::CheckpointArg;
+use super::exit::Usage;
+use super::{ComputeArgs, input};
+use crate::predict::{self, Amount, Rows, Wanted};
+use crate::records::RunDir;
+use crate::strategy::Ranks;
+use crate::trained::Trained;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill features song.mp3 --recipe runs/cnn2d-1f2e3d4c-1/recipe.toml --feature log_mel --format arrow --out - |
+      wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 -
+  wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 --top 1 songs.arrow
+
+A JSON line for each row and target: clip_key, segment, offset_s, target, class, probability, top. Behind them one for
+each clip of several segments: clip_key, segments, target, majority (class of most segments), and class, probability
+and top by the mean probability. A target of several labels has labels (0.5 and above) instead of class.
+Rows of another feature are refused with exit code 4.";
+
+/// Classify audio by the feature rows of `wavemill features`
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct PredictCommand {
+    /// An Arrow IPC stream of feature rows; `-` is standard input
+    #[arg(default_value = "-", value_name = "FILE")]
+    stream: PathBuf,
+    /// The folder that `fit` wrote
+    #[arg(long, value_name = "RUN")]
+    run: PathBuf,
+    /// The best on validation, or the last one
+    #[arg(long, value_enum, default_value = "best")]
+    checkpoint: CheckpointArg,
+    /// Likeliest classes of each line
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    top: usize,
+    /// Rows that are answered at once; 1 answers each as it comes
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch_size: u16,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+impl PredictCommand {
+    /// Answers.
+    ///
+    /// # Errors
+    /// Not a run, no stream, rows of another feature.
+    pub fn run(&self) -> Result<u8> {
+        let folder = RunDir::open(&self.run)?;
+        let trained = Trained::load(&self.checkpoint.find(&self.run)?, self.compute.device(&Ranks::solo())?)?;
+        predict::check(&trained)?;
+        let recipe = input::recipe_of(&folder);
+        let wanted = Wanted { feature: &trained.state().input.feature, recipe: &recipe };
+        let rows = Rows::open(self.open()?, wanted)?;
+        let amount = Amount { top: self.top, batch_rows: usize::from(self.batch_size) };
+        let answered = predict::answer(&trained, rows, amount, &mut io::stdout().lock())?;
+        if answered == 0 {
+            eprintln!("the stream has no rows");
+        }
+        Ok(0)
+    }
+
+    fn open(&self) -> Result<Box<dyn Read>> {
+        if self.stream == Path::new("-") {
+            if io::stdin().is_terminal() {
+                return Err(Usage("standard input is a terminal: pipe a stream of features into it".to_owned()).into());
+            }
+            return Ok(Box::new(BufReader::new(io::stdin())));
+        }
+        let file = File::open(&self.stream).with_context(|| format!("cannot read {}", self.stream.display()))?;
+        Ok(Box::new(BufReader::new(file)))
+    }
+}

@@ -1,0 +1,255 @@
+//! A trained model for other programs: its weights in safetensors, or all of it as TorchScript, with what is needed to
+//! feed it and to read its answers.
+//!
+//! ONNX is not offered: libtorch has no maintained way to it from C++.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tch::{CModule, Device, Kind, TchError, Tensor};
+
+use crate::config;
+use crate::dataset::InputSpec;
+use crate::learner::LearnError;
+use crate::models::init::Origin;
+use crate::models::registry::{self, Needs};
+use crate::models::{Dims, Inputs, ModelError};
+use crate::safetensors;
+use crate::trained::{Trained, is_multi};
+
+/// Raised when [`About`] changes its form.
+pub const FORMAT_VERSION: u32 = 1;
+/// Key of the JSON in the metadata of safetensors.
+pub const METADATA_KEY: &str = "wavemill";
+
+/// Why a model cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The disk's word.
+    #[error("cannot write {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The run's recipe.
+    #[error("{path} is no recipe: it is written by `fit` and holds that of the store")]
+    Recipe {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        source: toml::de::Error,
+    },
+    /// The model.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// libtorch.
+    #[error("libtorch: {0}")]
+    Tch(#[from] TchError),
+    /// Names and numbers that are no JSON.
+    #[error("cannot describe the model")]
+    Json(#[from] serde_json::Error),
+}
+
+/// An argument of the model, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Argument {
+    /// `spectrogram` as [`About::input`] has it, `metadata`, or `ids` of artist and album.
+    pub name: String,
+    /// `None`: any number of rows.
+    pub shape: Vec<Option<i64>>,
+    /// `f32`, `f64` or `i64`.
+    pub dtype: String,
+}
+
+/// A part of the model's answer, which is logits `[rows, columns]`: those of all targets side by side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The target.
+    pub target: String,
+    /// Its first column.
+    pub column: usize,
+    /// Class of each column from there on.
+    pub classes: Vec<String>,
+    /// Whether probabilities are each logit's sigmoid, and not the softmax over all.
+    pub multi_label: bool,
+}
+
+/// What travels with a model. Holds no time and no folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// Version of wavemill.
+    pub wavemill: String,
+    /// Architecture, as configured.
+    pub model: config::Model,
+    /// What it was built for.
+    pub dims: Dims,
+    /// What it is given.
+    pub arguments: Vec<Argument>,
+    /// What it answers.
+    pub outputs: Vec<Output>,
+    /// Identity of the feature that it knows.
+    pub feature_id: String,
+    /// How stored rows become arguments.
+    pub input: InputSpec,
+    /// The recipe that makes such rows, for `wavemill features --recipe`.
+    pub recipe: Value,
+    /// Where its first weights came from.
+    pub origin: Origin,
+    /// Optimiser steps that it had.
+    pub step: u64,
+    /// blake3 of its configuration.
+    pub config_hash: String,
+    /// blake3 of the manifest of the store that it was trained on.
+    pub manifest_hash: String,
+}
+
+impl About {
+    /// Of a model, with the recipe in the file `recipe`.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`], [`ExportError::Recipe`].
+    pub fn new(trained: &Trained, recipe: &Path) -> Result<Self, ExportError> {
+        let text = fs::read_to_string(recipe).map_err(at(recipe))?;
+        let recipe: Value =
+            toml::from_str(&text).map_err(|source| ExportError::Recipe { path: recipe.to_owned(), source })?;
+        let state = trained.state();
+        let file_name = |path: &PathBuf| path.file_name().map_or_else(|| path.clone(), PathBuf::from);
+        let init = state.config.model.init.as_ref().map(file_name);
+        let origin = match &state.origin {
+            Origin::Pretrained { file, tensors } => Origin::Pretrained { file: file_name(file), tensors: *tensors },
+            Origin::Scratch => Origin::Scratch,
+        };
+        let mut column = 0;
+        let output = |(target, classes): &(String, Vec<String>)| {
+            column += classes.len();
+            let multi_label = is_multi(target);
+            Output { target: target.clone(), column: column - classes.len(), classes: classes.clone(), multi_label }
+        };
+        Ok(Self {
+            format_version: FORMAT_VERSION,
+            wavemill: env!("CARGO_PKG_VERSION").to_owned(),
+            model: config::Model { init, ..state.config.model.clone() },
+            dims: state.dims.clone(),
+            arguments: arguments(trained)?,
+            outputs: state.classes.iter().map(output).collect(),
+            feature_id: state.feature_id.clone(),
+            input: state.input.clone(),
+            recipe,
+            origin,
+            step: state.step,
+            config_hash: state.config.hash(),
+            manifest_hash: state.manifest_hash.clone(),
+        })
+    }
+}
+
+/// Writes weights and buffers, named as `fit --init` wants them, with `about` inside.
+///
+/// # Errors
+/// [`ExportError::Io`]; `out` is then as it was.
+pub fn write_safetensors(trained: &Trained, about: &About, out: &Path) -> Result<(), ExportError> {
+    let metadata = [("format", "pt".to_owned()), (METADATA_KEY, serde_json::to_string(about)?)];
+    whole(out, |file| safetensors::write(file, &trained.variables(), &metadata).map_err(at(out)))
+}
+
+/// Writes the model as TorchScript, traced on one row of zeros on the CPU, and `about` into a file of the same name with
+/// `.json` behind it. It answers any number of rows. Weights are constants of the graph.
+///
+/// # Errors
+/// [`ExportError`]; `out` is then as it was.
+pub fn write_torchscript(trained: &Trained, about: &About, out: &Path) -> Result<PathBuf, ExportError> {
+    let module = trace(trained)?;
+    let mut beside = out.as_os_str().to_owned();
+    beside.push(".json");
+    let beside = PathBuf::from(beside);
+    let text = serde_json::to_string_pretty(about)? + "\n";
+    whole(&beside, |file| fs::write(file, &text).map_err(at(&beside)))?;
+    whole(out, |file| Ok(module.save(file)?))?;
+    Ok(beside)
+}
+
+fn arguments(trained: &Trained) -> Result<Vec<Argument>, ExportError> {
+    let dims = &trained.state().dims;
+    let dtype = if trained.numbers().kind == Kind::Double { "f64" } else { "f32" };
+    let argument = |name: &str, axes: &[i64], dtype: &str| Argument {
+        name: name.to_owned(),
+        shape: [None].into_iter().chain(axes.iter().copied().map(Some)).collect(),
+        dtype: dtype.to_owned(),
+    };
+    let needs = registry::find(&trained.state().config.model.name).map_err(LearnError::from)?.needs;
+    let mut arguments = Vec::new();
+    if needs != Needs::Metadata {
+        arguments.push(argument("spectrogram", &[dims.bands, dims.frames], dtype));
+    }
+    if dims.metadata > 0 {
+        arguments.push(argument("metadata", &[dims.metadata], dtype));
+    }
+    if dims.vocabulary != [0; 2] {
+        arguments.push(argument("ids", &[2], "i64"));
+    }
+    Ok(arguments)
+}
+
+/// `given` in the order of [`About::arguments`].
+fn inputs(trained: &Trained, arguments: &[Argument], given: &[Tensor]) -> Inputs {
+    let named = |name: &str| arguments.iter().position(|a| a.name == name).map(|place| given[place].shallow_clone());
+    let dims = &trained.state().dims;
+    // A model that hears nothing looks at no spectrogram.
+    let unheard = || Tensor::zeros([1, dims.bands, dims.frames], (trained.numbers().kind, Device::Cpu));
+    Inputs { spectrogram: named("spectrogram").unwrap_or_else(unheard), metadata: named("metadata"), ids: named("ids") }
+}
+
+fn trace(trained: &Trained) -> Result<CModule, ExportError> {
+    let arguments = arguments(trained)?;
+    let zeros = |argument: &Argument| {
+        let kind = if argument.dtype == "i64" { Kind::Int64 } else { trained.numbers().kind };
+        let shape: Vec<i64> = argument.shape.iter().map(|axis| axis.unwrap_or(1)).collect();
+        Tensor::f_zeros(shape, (kind, Device::Cpu))
+    };
+    let given: Vec<Tensor> = arguments.iter().map(zeros).collect::<Result<_, _>>()?;
+    // A method of TorchScript has one result.
+    let forward = |given: &[Tensor]| -> Result<Tensor, ModelError> {
+        tch::no_grad(|| {
+            let logits = trained.net().forward(&inputs(trained, &arguments, given), false)?;
+            Ok(Tensor::f_cat(&logits, 1)?)
+        })
+    };
+    // What can go wrong goes wrong here: a trace cannot be given up.
+    let _ = forward(&given)?;
+    let mut traced = |given: &[Tensor]| vec![forward(given).expect("the same rows just went through")];
+    Ok(CModule::create_by_tracing("Wavemill", "forward", &given, &mut traced)?)
+}
+
+/// Lets `write` make the file somewhere beside `out`, then puts it there: whole or not at all.
+fn whole(out: &Path, write: impl FnOnce(&Path) -> Result<(), ExportError>) -> Result<(), ExportError> {
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = out.file_name().ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
+    // TorchScript keeps its file's name inside: it is the one that it is to have.
+    let part = tempfile::Builder::new().prefix(".export-").tempdir_in(folder).map_err(at(out))?;
+    let file = part.path().join(name);
+    write(&file)?;
+    File::open(&file).and_then(|file| file.sync_all()).map_err(at(out))?;
+    fs::rename(&file, out).map_err(at(out))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(out))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
+    let path = path.to_owned();
+    move |source| ExportError::Io { path, source }
+}
+
+impl From<ModelError> for ExportError {
+    fn from(error: ModelError) -> Self {
+        Self::Learn(error.into())
+    }
+}

@@ -1,0 +1,61 @@
+//! Safetensors as checkpoints and exports write them: length of the header, header in JSON, values.
+//!
+//! tch's own writer takes no metadata, and hides what the disk says. Reading is tch's. Source:
+//! github.com/huggingface/safetensors, "Format". Values lie as in memory, which is little-endian.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+/// The header is filled with spaces to a multiple of this; with the widest values first, all are aligned.
+const ALIGNMENT: usize = 8;
+
+/// Writes and syncs a file of `tensors`, whatever their order and device, with `metadata` by key.
+///
+/// # Errors
+/// The disk's; a tensor of a type that no model has.
+pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> io::Result<()> {
+    let mut ordered: Vec<&(String, Tensor)> = tensors.iter().collect();
+    ordered.sort_by_key(|(name, tensor)| (Reverse(tensor.kind().elt_size_in_bytes()), name.clone()));
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        let metadata: BTreeMap<&str, &String> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+        header.insert("__metadata__".to_owned(), json!(metadata));
+    }
+    let mut end = 0;
+    for (name, tensor) in &ordered {
+        let begin = end;
+        end += byte_len(tensor);
+        let entry = json!({"dtype": dtype(tensor.kind())?, "shape": tensor.size(), "data_offsets": [begin, end]});
+        header.insert(name.clone(), entry);
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
+    let mut file = File::create(path)?;
+    file.write_all(&[&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())?;
+    for (_, tensor) in ordered {
+        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0; byte_len(&tensor)];
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(io::Error::other)?;
+        file.write_all(&bytes)?;
+    }
+    file.sync_all()
+}
+
+fn byte_len(tensor: &Tensor) -> usize {
+    tensor.numel() * tensor.kind().elt_size_in_bytes()
+}
+
+fn dtype(kind: Kind) -> io::Result<&'static str> {
+    match kind {
+        Kind::Float => Ok("F32"),
+        Kind::Double => Ok("F64"),
+        Kind::Int64 => Ok("I64"),
+        other => Err(io::Error::other(format!("no model has a variable of {other:?}"))),
+    }
+}

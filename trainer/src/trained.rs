@@ -1,0 +1,80 @@
+//! A run's model from its checkpoint alone: no store, no optimiser, no gradients.
+
+use std::path::Path;
+
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+
+use crate::checkpoint::{self, State};
+use crate::dataset::GENRES_ALL;
+use crate::learner::{LearnError, sorted};
+use crate::models::{Inputs, Net};
+use crate::numbers::Numbers;
+
+/// A model that answers and learns no more.
+#[derive(Debug)]
+pub struct Trained {
+    state: State,
+    variables: VarStore,
+    net: Net,
+    numbers: Numbers,
+}
+
+impl Trained {
+    /// The checkpoint in the folder `path`.
+    ///
+    /// # Errors
+    /// [`LearnError::Checkpoint`], [`LearnError::Torch`].
+    pub fn load(path: &Path, device: Device) -> Result<Self, LearnError> {
+        let state = checkpoint::read_state(path)?;
+        let numbers = Numbers::new(&state.config.train, device)?;
+        let mut variables = VarStore::new(device);
+        variables.set_kind(numbers.kind);
+        let net = Net::build(&state.config.model, &state.dims, &variables.root(), None)?;
+        checkpoint::copy_into(&sorted(variables.variables()), &checkpoint::read_tensors(path)?, "model.", path)?;
+        variables.freeze();
+        Ok(Self { state, variables, net, numbers })
+    }
+
+    /// What the checkpoint says besides weights.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where and in which precision it computes.
+    #[must_use]
+    pub const fn numbers(&self) -> Numbers {
+        self.numbers
+    }
+
+    /// Every weight and buffer, by name, in order.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(String, Tensor)> {
+        sorted(self.variables.variables())
+    }
+
+    /// The model.
+    #[must_use]
+    pub const fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Probabilities `[n, classes]` f32 on the CPU, for each target in order.
+    ///
+    /// # Errors
+    /// [`LearnError`].
+    pub fn probabilities(&self, inputs: &Inputs) -> Result<Vec<Tensor>, LearnError> {
+        tch::no_grad(|| {
+            let logits = self.numbers.logits(&self.net, inputs, false)?;
+            let named = logits.iter().zip(&self.state.classes);
+            named.map(|(logits, (name, _))| Ok(self.numbers.probabilities(logits, is_multi(name))?)).collect()
+        })
+    }
+}
+
+/// Whether a target has several labels a row; its name is nobody else's.
+#[must_use]
+pub fn is_multi(target: &str) -> bool {
+    target == GENRES_ALL
+}
