@@ -13,6 +13,7 @@ pub mod engine;
 pub mod event;
 pub mod extract;
 pub mod features;
+pub mod laps;
 pub mod plan;
 pub mod pool;
 pub mod preview;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use wavemill_schemas::canonical::hash;
+use wavemill_schemas::canonical::{hash, hashes};
 use wavemill_schemas::recipe::{Recipe, SplitRule, SplitSpec};
 
 use crate::catalog::ClipRow;
@@ -66,7 +66,8 @@ fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     let keep = limit.map_or(rows.len(), |n| usize::try_from(n).unwrap_or(usize::MAX).min(rows.len()));
     if keep < rows.len() {
-        order.sort_by_cached_key(|&i| (hash("limit", seed, &rows[i].clip_key), rows[i].clip_key.clone()));
+        let hash = hashes("limit", seed);
+        order.sort_by_cached_key(|&i| (hash(&rows[i].clip_key), rows[i].clip_key.as_str()));
         order.truncate(keep);
         order.sort_unstable();
     }
@@ -103,12 +104,13 @@ fn split_shards(rows: &[ClipRow], split: String, members: Vec<usize>, clips: usi
     let n_shards = shard_count(members.len(), clips);
     let mut shards: Vec<Shard> =
         (0..n_shards).map(|number| Shard { split: split.clone(), number, members: Vec::new() }).collect();
+    let (shard_hash, order_hash) = (hashes("shard", seed), hashes("order", seed));
     for row in members {
-        let number = hash("shard", seed, &rows[row].clip_key) as usize % n_shards;
+        let number = shard_hash(&rows[row].clip_key) as usize % n_shards;
         shards[number].members.push(row);
     }
     for shard in &mut shards {
-        shard.members.sort_by_cached_key(|&i| (hash("order", seed, &rows[i].clip_key), rows[i].clip_key.clone()));
+        shard.members.sort_by_cached_key(|&i| (order_hash(&rows[i].clip_key), rows[i].clip_key.as_str()));
     }
     shards.retain(|shard| !shard.members.is_empty());
     shards

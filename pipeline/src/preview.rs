@@ -8,6 +8,7 @@ use wavemill_schemas::manifest::FeatureEntry;
 use crate::catalog::{self, Duplicates, StepCount};
 use crate::duplicates;
 use crate::features::FeaturePlan;
+use crate::laps::Laps;
 use crate::plan;
 use crate::run::{Job, RunError, Watch};
 use crate::settings::Settings;
@@ -48,6 +49,8 @@ pub struct Preview {
     pub duplicates: Option<Duplicates>,
     /// What a person should know, one sentence each.
     pub warnings: Vec<String>,
+    /// Wall seconds that the parts of the preview took: `read`, `clean`, `labels`, `split`, `plan`.
+    pub wall_s: BTreeMap<&'static str, f64>,
 }
 
 /// Cleans and plans a job, and writes nothing.
@@ -58,7 +61,8 @@ pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
     let source = source::open(&job.audio, settings.allow_outside)?;
     let cleaned = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
     let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, &Watch::default())?;
-    let catalog = cleaned.split(&job.recipe, &hashes)?;
+    let mut catalog = cleaned.split(&job.recipe, &hashes)?;
+    let mut laps = Laps::start();
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings.level)?;
     let planned = || plan.planned.iter().map(|&row| &catalog.clips[row]);
@@ -66,6 +70,8 @@ pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
     planned().for_each(|clip| *splits.entry(clip.split.clone()).or_default() += 1);
     let clips_planned = plan.planned.len() as u64;
     let audio_bytes = planned().filter_map(|clip| source.index().get(&clip.clip_key)).map(|id| id.bytes).sum();
+    laps.end("plan");
+    catalog.wall_s.append(&mut laps.wall_s);
     Ok(Preview {
         rows_read: catalog.rows_read,
         rows_rejected: catalog.rejects.len() as u64,
@@ -80,5 +86,6 @@ pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
         steps: catalog.steps,
         duplicates: catalog.duplicates,
         warnings: catalog.warnings,
+        wall_s: catalog.wall_s,
     })
 }

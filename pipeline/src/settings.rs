@@ -60,10 +60,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// DataFusion's pool: a quarter; spilling starts there.
+    /// DataFusion's pool: a quarter; spilling starts there. Its threads are those that decode later.
     #[must_use]
     pub const fn catalog(&self) -> CatalogSettings {
-        CatalogSettings { memory_bytes: (self.memory_limit_bytes / 4) as usize }
+        CatalogSettings { memory_bytes: (self.memory_limit_bytes / 4) as usize, threads: self.threads }
     }
 
     /// Clips between read and disk: half. The rest is for the process itself and for pages being compressed.

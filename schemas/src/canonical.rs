@@ -27,12 +27,18 @@ pub fn id<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
 /// Order by it, or take it modulo a power of two: reproducible on every machine, independent between domains.
 #[must_use]
 pub fn hash(domain: &str, seed: u64, key: &str) -> u64 {
-    let mut hasher = blake3::Hasher::new_derive_key(domain);
-    hasher.update(&seed.to_le_bytes());
-    hasher.update(key.as_bytes());
-    let mut first = [0; 8];
-    hasher.finalize_xof().fill(&mut first);
-    u64::from_le_bytes(first)
+    hashes(domain, seed)(key)
+}
+
+/// [`hash`] for many keys: what domain and seed add to it is made once.
+pub fn hashes(domain: &str, seed: u64) -> impl Fn(&str) -> u64 {
+    let mut start = blake3::Hasher::new_derive_key(domain);
+    start.update(&seed.to_le_bytes());
+    move |key| {
+        let mut first = [0; 8];
+        start.clone().update(key.as_bytes()).finalize_xof().fill(&mut first);
+        u64::from_le_bytes(first)
+    }
 }
 
 /// The id of a clip that its data set gives none: the first 63 bits of blake3(`clip_key`).

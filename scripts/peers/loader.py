@@ -10,6 +10,7 @@ in host memory, from warm files; each contestant does one untimed epoch first, a
 
 import functools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow
 import pyarrow.parquet as pq
 import torch
 
@@ -201,6 +203,7 @@ def main():
     bench, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     torch.set_num_threads(1)
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="wavemill-bench-") as scratch:
         folder = Path(scratch)
         written = subprocess.run([bench, "--folder", folder, "--write"], capture_output=True, text=True, check=True)
@@ -212,7 +215,8 @@ def main():
         "epoch in another order. pyarrow reads no single rows, so it reads windows of 16 row groups and shuffles within "
         "them, as wavemill's order does; the others shuffle all rows. Without a note, one thread. DataLoader's workers "
         "are processes, whose start is in the figure. Hugging Face `datasets` is not measured.",
-        f"{machine()[:-1]}, h5py {h5py.__version__}, numpy {np.__version__}.",
+        f"{machine()[:-1]}, pyarrow {pyarrow.__version__}, h5py {h5py.__version__}, numpy {np.__version__}. "
+        f"Load average before: {load:.1f}.",
         "Command: `scripts/bench.sh loader`. Stores, by the bench:",
         f"```\n{written.stderr.strip()}\n```",
         "CPU time, all threads and processes together:", table(results, "cpu_ms", "µs a row", 1e-3),

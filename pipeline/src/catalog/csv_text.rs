@@ -4,15 +4,16 @@
 //! reading goes on behind it. Nothing is typed here; an empty field is null.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Builder, RecordBatch, StringViewBuilder};
+use arrow::array::{ArrayBuilder, ArrayRef, Int64Builder, RecordBatch, StringViewBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use csv::{ErrorKind, StringRecord};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::CatalogError;
+use super::csv_blocks::{BLOCK_BYTES, Block, Blocks};
+use super::csv_record::Records;
 
 /// The column that holds the physical line a record starts on, from 1.
 pub const LINE: &str = "csv_line";
@@ -39,10 +40,12 @@ impl Header {
     /// # Errors
     /// `Csv` when reading fails.
     pub fn of<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
-        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
-        for record in reader.into_byte_records().take(HEADER_LINES_MAX) {
-            let record = record.map_err(|source| CatalogError::Csv { file: file.to_owned(), source })?;
-            if record.get(0) == Some(b"track_id") {
+        let mut block = Block::default();
+        Blocks::new(input, BLOCK_BYTES).next_into(&mut block).map_err(unreadable(file))?;
+        let mut records = Records::new(&block);
+        for _ in 0..HEADER_LINES_MAX {
+            if records.advance() && records.fields().first().is_some_and(|&first| *records.value(first) == *b"track_id")
+            {
                 return Ok(Self::Levels);
             }
         }
@@ -50,27 +53,151 @@ impl Header {
     }
 }
 
-/// Reads one CSV file.
-pub struct TextReader<R> {
+/// What all blocks of one CSV file share.
+#[derive(Clone, Debug)]
+pub struct TextForm {
     file: String,
-    reader: csv::Reader<R>,
-    record: StringRecord,
     schema: SchemaRef,
+}
+
+/// Records that were read, and those of them that cannot be.
+#[derive(Debug, Default)]
+pub struct Counted {
     /// Records so far, rejected ones among them.
     pub rows_read: u64,
     /// Records that were counted out so far.
     pub rejects: Vec<Reject>,
 }
 
+/// A text batch in the making.
+pub struct TextRows {
+    lines: Int64Builder,
+    columns: Vec<StringViewBuilder>,
+    /// A field without its quotes; here, so that its memory is used again.
+    unquoted: String,
+}
+
+impl TextForm {
+    /// [`LINE`], then one text column a column of the file.
+    pub const fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// An empty batch with room for `rows`.
+    pub fn rows(&self, rows: usize) -> TextRows {
+        let columns = (1..self.schema.fields().len()).map(|_| StringViewBuilder::with_capacity(rows));
+        TextRows { lines: Int64Builder::with_capacity(rows), columns: columns.collect(), unquoted: String::new() }
+    }
+
+    /// Moves records of `block` to `rows`, until there are `rows_max` or the block is empty.
+    pub fn read(&self, block: &mut Block, rows_max: usize, rows: &mut TextRows, counted: &mut Counted) {
+        let wanted = self.schema.fields().len() - 1;
+        let mut records = Records::new(block);
+        while rows.lines.len() < rows_max && records.advance() {
+            counted.rows_read += 1;
+            let (base, raw) = records.raw();
+            let rejected = match std::str::from_utf8(raw) {
+                Ok(text) if records.fields().len() == wanted => {
+                    rows.push(&records, base, text);
+                    None
+                }
+                Ok(_) => Some(self.wrong_field_count(&records)),
+                // Rare; and quotes that part a character from itself are no fault.
+                Err(_) => match self.wrong_encoding(&records) {
+                    None if records.fields().len() == wanted => {
+                        rows.push(&records, base, "");
+                        None
+                    }
+                    None => Some(self.wrong_field_count(&records)),
+                    reject => reject,
+                },
+            };
+            counted.rejects.extend(rejected);
+        }
+        block.left = records.left();
+    }
+
+    fn wrong_field_count(&self, records: &Records<'_>) -> Reject {
+        let (found, wanted) = (records.fields().len(), self.schema.fields().len() - 1);
+        let detail = format!("{}: {found} fields where the header has {wanted}", self.file);
+        let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
+        reject.track_id = self.track_id(records);
+        reject.line = Some(records.line());
+        // The first column without a field; with too many fields the last column is where they start.
+        reject.column = self.schema.fields().get((found + 1).min(wanted)).map(|field| field.name().clone());
+        reject
+    }
+
+    /// The first field that is not UTF-8.
+    fn wrong_encoding(&self, records: &Records<'_>) -> Option<Reject> {
+        let fields = records.fields().iter().enumerate();
+        let mut faults = fields.filter_map(|(index, &field)| {
+            let error = std::str::from_utf8(&records.value(field)).err()?;
+            Some((index, error.valid_up_to()))
+        });
+        let (field, valid_bytes) = faults.next()?;
+        let detail = format!("{}: not UTF-8 after {valid_bytes} bytes of the field", self.file);
+        let mut reject = Reject::new(Stage::Catalog, Reason::BadEncoding, detail);
+        reject.line = Some(records.line());
+        reject.column = self.schema.fields().get(field + 1).map(|field| field.name().clone());
+        Some(reject)
+    }
+
+    fn track_id(&self, records: &Records<'_>) -> Option<i64> {
+        let (index, _) = self.schema.column_with_name("track_id")?;
+        let value = records.value(*records.fields().get(index - 1)?);
+        std::str::from_utf8(&value).ok()?.parse().ok()
+    }
+}
+
+impl TextRows {
+    /// Adds a record with as many fields as there are columns. `text`: the record, which starts at `base` of its block;
+    /// fields that are not in it are decoded one by one.
+    fn push(&mut self, records: &Records<'_>, base: usize, text: &str) {
+        self.lines.append_value(records.line().cast_signed());
+        for (builder, &field) in self.columns.iter_mut().zip(records.fields()) {
+            match field.text(base, text, &mut self.unquoted) {
+                Some("") => builder.append_null(),
+                Some(value) => builder.append_value(value),
+                None => match &*String::from_utf8_lossy(&records.value(field)) {
+                    "" => builder.append_null(),
+                    value => builder.append_value(value),
+                },
+            }
+        }
+    }
+
+    /// The batch, by `form`'s schema.
+    ///
+    /// # Errors
+    /// `Arrow` alone.
+    pub fn finish(mut self, form: &TextForm) -> Result<RecordBatch, CatalogError> {
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.lines.finish())];
+        arrays.extend(self.columns.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
+        Ok(RecordBatch::try_new(form.schema.clone(), arrays)?)
+    }
+}
+
+/// Reads one CSV file.
+pub struct TextReader<R> {
+    form: TextForm,
+    blocks: Blocks<R>,
+    /// What is left of the current block.
+    block: Block,
+    /// What [`TextReader::next_batch`] met.
+    pub counted: Counted,
+}
+
 impl<R: Read> TextReader<R> {
     /// Reads the header of `file` (a name for messages).
     ///
     /// # Errors
-    /// `Csv` when reading fails, `Header` and `DuplicateColumn` when the header is not of the named form.
+    /// `Csv` when reading fails, `Header`, `HeaderEncoding` and `DuplicateColumn` when the header is not of the named
+    /// form.
     pub fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
-        let mut reader =
-            csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 17).from_reader(input);
-        let names = column_names(file, &mut reader, header)?;
+        let (mut blocks, mut block) = (Blocks::new(input, BLOCK_BYTES), Block::default());
+        blocks.next_into(&mut block).map_err(unreadable(file))?;
+        let names = column_names(file, &mut block, header)?;
         let mut fields = vec![Field::new(LINE, DataType::Int64, false)];
         let mut seen = BTreeSet::from([LINE]);
         for name in &names {
@@ -79,124 +206,76 @@ impl<R: Read> TextReader<R> {
             }
             fields.push(Field::new(name, DataType::Utf8View, true));
         }
-        let schema = Arc::new(Schema::new(fields));
-        Ok(Self {
-            file: file.to_owned(),
-            reader,
-            record: StringRecord::new(),
-            schema,
-            rows_read: 0,
-            rejects: Vec::new(),
-        })
+        let form = TextForm { file: file.to_owned(), schema: Arc::new(Schema::new(fields)) };
+        Ok(Self { form, blocks, block, counted: Counted::default() })
     }
 
-    /// [`LINE`], then one text column a column of the file.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
+    /// The file's columns.
+    pub const fn form(&self) -> &TextForm {
+        &self.form
     }
 
-    /// The next rows, some thousands of them; `None` at the end of the file.
+    /// Fills `block` with the next one, for threads that parse blocks by themselves; false at the end of the file.
+    ///
+    /// # Errors
+    /// `Csv` when reading fails.
+    pub fn next_block(&mut self, block: &mut Block) -> Result<bool, CatalogError> {
+        if !self.block.is_empty() {
+            std::mem::swap(block, &mut self.block);
+            self.block = Block::default();
+            return Ok(true);
+        }
+        self.blocks.next_into(block).map_err(unreadable(&self.form.file))
+    }
+
+    /// The next rows, some thousands of them, always cut at the same places; `None` at the end of the file.
     ///
     /// # Errors
     /// `Csv` when reading fails.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, CatalogError> {
-        let n_columns = self.schema.fields().len() - 1;
+        let n_columns = self.form.schema.fields().len() - 1;
         let rows_max = (BATCH_CELLS / n_columns.max(1)).clamp(256, 8192);
-        let mut lines = Int64Builder::with_capacity(rows_max);
-        let mut columns: Vec<_> = (0..n_columns).map(|_| StringViewBuilder::with_capacity(rows_max)).collect();
-        let mut rows = 0;
-        while rows < rows_max && self.next_record()? {
-            let line = self.record.position().map_or(0, csv::Position::line);
-            lines.append_value(line.cast_signed());
-            for (builder, value) in columns.iter_mut().zip(&self.record) {
-                if value.is_empty() { builder.append_null() } else { builder.append_value(value) }
+        let mut rows = self.form.rows(rows_max);
+        while rows.lines.len() < rows_max {
+            if self.block.is_empty() && !self.blocks.next_into(&mut self.block).map_err(unreadable(&self.form.file))? {
+                break;
             }
-            rows += 1;
+            self.form.read(&mut self.block, rows_max, &mut rows, &mut self.counted);
         }
-        if rows == 0 {
-            return Ok(None);
-        }
-        let mut arrays: Vec<ArrayRef> = vec![Arc::new(lines.finish())];
-        arrays.extend(columns.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
-        Ok(Some(RecordBatch::try_new(self.schema.clone(), arrays)?))
-    }
-
-    /// Reads the next whole record into `self.record`, counting out the broken ones before it; false at the end.
-    fn next_record(&mut self) -> Result<bool, CatalogError> {
-        loop {
-            let line = self.reader.position().line();
-            match self.reader.read_record(&mut self.record) {
-                Ok(false) => return Ok(false),
-                Ok(true) if self.record.len() == self.schema.fields().len() - 1 => {
-                    self.rows_read += 1;
-                    return Ok(true);
-                }
-                Ok(true) => self.reject_field_count(),
-                Err(error) => match error.kind() {
-                    ErrorKind::Utf8 { pos, err } => {
-                        let line = pos.as_ref().map_or(line, csv::Position::line);
-                        self.reject_encoding(line, err.field(), err.valid_up_to());
-                    }
-                    _ => return Err(CatalogError::Csv { file: self.file.clone(), source: error }),
-                },
-            }
-            self.rows_read += 1;
-        }
-    }
-
-    fn reject_field_count(&mut self) {
-        let (found, wanted) = (self.record.len(), self.schema.fields().len() - 1);
-        let detail = format!("{}: {found} fields where the header has {wanted}", self.file);
-        let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
-        reject.track_id = self.track_id();
-        reject.line = self.record.position().map(csv::Position::line);
-        // The first column without a field; with too many fields the last column is where they start.
-        reject.column = self.schema.fields().get((found + 1).min(wanted)).map(|field| field.name().clone());
-        self.rejects.push(reject);
-    }
-
-    fn reject_encoding(&mut self, line: u64, field: usize, valid_bytes: usize) {
-        let detail = format!("{}: not UTF-8 after {valid_bytes} bytes of the field", self.file);
-        let mut reject = Reject::new(Stage::Catalog, Reason::BadEncoding, detail);
-        reject.line = Some(line);
-        reject.column = self.schema.fields().get(field + 1).map(|field| field.name().clone());
-        self.rejects.push(reject);
-    }
-
-    fn track_id(&self) -> Option<i64> {
-        let (index, _) = self.schema.column_with_name("track_id")?;
-        self.record.get(index - 1)?.parse().ok()
+        if rows.lines.is_empty() { Ok(None) } else { rows.finish(&self.form).map(Some) }
     }
 }
 
-fn column_names<R: Read>(file: &str, reader: &mut csv::Reader<R>, header: Header) -> Result<Vec<String>, CatalogError> {
-    let mut record = StringRecord::new();
-    let mut levels: Vec<StringRecord> = Vec::new();
+fn unreadable(file: &str) -> impl Fn(io::Error) -> CatalogError {
+    move |source| CatalogError::Csv { file: file.to_owned(), source }
+}
+
+/// The names of the columns; `block` is left behind the header.
+fn column_names(file: &str, block: &mut Block, header: Header) -> Result<Vec<String>, CatalogError> {
+    let mut levels: Vec<Vec<String>> = Vec::new();
     let lines_max = if header == Header::Line { 1 } else { HEADER_LINES_MAX };
-    while levels.len() < lines_max {
-        let more =
-            reader.read_record(&mut record).map_err(|source| CatalogError::Csv { file: file.to_owned(), source })?;
-        if !more {
-            break;
-        }
-        levels.push(record.clone());
-        if header == Header::Levels && record.get(0) == Some("track_id") {
-            return Ok(joined_names(&levels));
-        }
+    let mut records = Records::new(block);
+    let mut is_closed = false;
+    while levels.len() < lines_max && !is_closed && records.advance() {
+        let values = records.fields().iter().map(|&field| String::from_utf8(records.value(field).into_owned()));
+        let level = values.collect::<Result<Vec<_>, _>>();
+        levels.push(level.map_err(|_| CatalogError::HeaderEncoding { file: file.to_owned() })?);
+        is_closed = levels.last().and_then(|level| level.first()).is_some_and(|first| first == "track_id");
     }
-    match levels.pop() {
-        Some(only) if header == Header::Line => {
-            Ok(only.iter().enumerate().map(|(i, name)| plain_name(i, name)).collect())
-        }
+    block.left = records.left();
+    match (header, levels.as_slice()) {
+        (Header::Levels, _) if is_closed => Ok(joined_names(&levels)),
+        (Header::Line, [only]) => Ok(only.iter().enumerate().map(|(i, name)| plain_name(i, name)).collect()),
         _ => Err(CatalogError::Header { file: file.to_owned(), lines: HEADER_LINES_MAX }),
     }
 }
 
 /// `album` over `title` → `album_title`; the first column's name stands in the last line.
-fn joined_names(levels: &[StringRecord]) -> Vec<String> {
-    let n_columns = levels.iter().map(StringRecord::len).max().unwrap_or(0);
+fn joined_names(levels: &[Vec<String>]) -> Vec<String> {
+    let n_columns = levels.iter().map(Vec::len).max().unwrap_or(0);
     let name = |column: usize| {
-        let parts = levels.iter().filter_map(|level| level.get(column)).filter(|part| !part.is_empty());
+        let parts =
+            levels.iter().filter_map(|level| level.get(column)).filter(|part| !part.is_empty()).map(String::as_str);
         plain_name(column, &parts.collect::<Vec<_>>().join("_"))
     };
     std::iter::once("track_id".to_owned()).chain((1..n_columns).map(name)).collect()

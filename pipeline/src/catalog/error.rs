@@ -38,6 +38,12 @@ pub enum CatalogError {
         /// Lines that were looked at.
         lines: usize,
     },
+    /// The header is no text.
+    #[error("metadata file {file}: its header is not UTF-8")]
+    HeaderEncoding {
+        /// The file's name.
+        file: String,
+    },
     /// Two columns of one name.
     #[error("metadata file {file}: two columns are named `{column}`")]
     DuplicateColumn {
@@ -52,7 +58,7 @@ pub enum CatalogError {
         /// The file's name.
         file: String,
         /// The cause.
-        source: csv::Error,
+        source: std::io::Error,
     },
     /// A Parquet file cannot be read.
     #[error("metadata file {file}")]

@@ -57,8 +57,9 @@ pub(super) type NamedTable = (String, Result<ExtraTable, CatalogError>);
 /// Whether the file is at fault, the same today and tomorrow, and not the disk.
 fn is_own_fault(error: &CatalogError) -> bool {
     match error {
-        CatalogError::Header { .. } | CatalogError::DuplicateColumn { .. } => true,
-        CatalogError::Csv { source, .. } => !source.is_io_error(),
+        CatalogError::Header { .. } | CatalogError::HeaderEncoding { .. } | CatalogError::DuplicateColumn { .. } => {
+            true
+        }
         CatalogError::Source(SourceError::Open { source, .. }) => source.kind() == io::ErrorKind::Unsupported,
         CatalogError::Source(SourceError::EncryptedFile { .. }) => true,
         _ => false,
@@ -81,7 +82,7 @@ impl ExtraTable {
         let header = if is_raw { Header::of(file, files.read(file)?)? } else { Header::Levels };
         let reader = TextReader::open(file, files.read(file)?, header)?;
         let required = (!is_raw).then_some("track_id");
-        let typer = Typer::new(&engine.context, file, reader.schema(), |column| kind(name, column), required)?;
+        let typer = Typer::new(&engine.context, file, reader.form().schema(), |column| kind(name, column), required)?;
         Ok(Self { name: name.to_owned(), reader, typer, rejects: Vec::new() })
     }
 
@@ -101,7 +102,7 @@ impl ExtraTable {
     /// Records counted out so far, by line.
     #[must_use]
     pub fn rejects(&self) -> Vec<Reject> {
-        let mut rejects = [self.rejects.as_slice(), &self.reader.rejects].concat();
+        let mut rejects = [self.rejects.as_slice(), &self.reader.counted.rejects].concat();
         rejects.sort_by_key(|reject| reject.line);
         rejects
     }

@@ -4,19 +4,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, new_empty_array};
+use arrow::compute::{concat, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wavemill_schemas::canonical;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
-use super::csv_text::{Header, LINE, TextReader};
+use super::csv_blocks::Block;
+use super::csv_text::{Counted, Header, LINE, TextForm, TextReader};
 use super::engine::{Engine, text_views};
+use super::parallel::{by_column, on_threads};
 use super::steps::with_first_column;
 use super::types::{self, Kind, Typer};
 use super::{CatalogError, fma};
@@ -48,40 +49,52 @@ pub struct CsvFile<'a, R> {
     pub required: Option<&'a str>,
 }
 
-/// Reads and types one CSV file; parsing runs in a thread of its own.
+/// Reads and types one CSV file, block by block on `threads` threads.
 ///
 /// # Errors
-/// `Csv`, `Header`, `DuplicateColumn`; a bad row is a reject.
+/// `Csv`, `Header`, `HeaderEncoding`, `DuplicateColumn`; a bad row is a reject.
 pub fn csv_file<R: Read + Send>(
     engine: &Engine,
     csv: CsvFile<'_, R>,
     kind_of: impl Fn(&str) -> Kind,
+    threads: usize,
 ) -> Result<Loaded, CatalogError> {
-    let mut reader = TextReader::open(csv.file, csv.input, csv.header)?;
-    let typer = Typer::new(&engine.context, csv.file, reader.schema(), kind_of, csv.required)?;
-    let mut rejects = Vec::new();
-    let mut batches = Vec::new();
-    let parsed = std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(2);
-        let parser = scope.spawn(move || -> Result<_, CatalogError> {
-            while let Some(batch) = reader.next_batch()? {
-                // A closed channel: typing failed, and its error is what the caller gets.
-                if sender.send(batch).is_err() {
-                    break;
-                }
-            }
-            Ok((reader.rows_read, reader.rejects))
-        });
-        for text in receiver {
-            batches.push(typer.typed(&text, &mut rejects)?);
+    let reader = TextReader::open(csv.file, csv.input, csv.header)?;
+    let typer = Typer::new(&engine.context, csv.file, reader.form().schema(), kind_of, csv.required)?;
+    let form = reader.form().clone();
+    let reader = Mutex::new(reader);
+    let parts = on_threads(threads, || typed_blocks(&reader, &form, &typer))?;
+    let mut parts: Vec<_> = parts.into_iter().flatten().collect();
+    parts.sort_unstable_by_key(|(number, ..)| *number);
+    let rows = by_column(threads, typer.schema().clone(), |column| {
+        let of_blocks: Vec<_> = parts.iter().map(|(_, rows, _)| rows.column(column).as_ref()).collect();
+        if of_blocks.is_empty() {
+            Ok(new_empty_array(typer.schema().field(column).data_type()))
+        } else {
+            concat(&of_blocks)
         }
-        parser.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    let (rows_read, unreadable) = parsed?;
-    rejects.extend(unreadable);
+    })?;
+    let rows_read = parts.iter().map(|(.., counted)| counted.rows_read).sum();
+    let mut rejects: Vec<_> = parts.into_iter().flat_map(|(.., counted)| counted.rejects).collect();
     rejects.sort_by_key(|reject| reject.line);
-    let rows = concat_batches(typer.schema(), &batches)?;
     Ok(Loaded { rows, rows_read, rejects, further_rejects: Vec::new(), tables: BTreeMap::new() })
+}
+
+/// Number, rows and counts of every block that one thread gets hold of.
+fn typed_blocks<R: Read>(
+    reader: &Mutex<TextReader<R>>,
+    form: &TextForm,
+    typer: &Typer,
+) -> Result<Vec<(usize, RecordBatch, Counted)>, CatalogError> {
+    let (mut block, mut parts, mut rows_likely) = (Block::default(), Vec::new(), 0);
+    while reader.lock().unwrap_or_else(PoisonError::into_inner).next_block(&mut block)? {
+        let (mut text, mut counted) = (form.rows(rows_likely), Counted::default());
+        form.read(&mut block, usize::MAX, &mut text, &mut counted);
+        let rows = typer.typed(&text.finish(form)?, &mut counted.rejects)?;
+        rows_likely = rows.num_rows() + rows.num_rows() / 8;
+        parts.push((block.number, rows, counted));
+    }
+    Ok(parts)
 }
 
 /// FMA's `tracks.csv` and, where given, `genres.csv`.
@@ -92,16 +105,15 @@ pub fn fma(
     engine: &Engine,
     tracks: (&str, impl Read + Send),
     genres: Option<(&str, impl Read + Send)>,
+    threads: usize,
 ) -> Result<Loaded, CatalogError> {
     let csv = CsvFile { file: tracks.0, input: tracks.1, header: Header::Levels, required: Some("track_id") };
-    let mut loaded = csv_file(engine, csv, fma::kind)?;
+    let mut loaded = csv_file(engine, csv, fma::kind, threads)?;
     loaded.reject_repeated_ids(tracks.0)?;
-    engine.set_table("typed", &loaded.rows)?;
-    loaded.rows = engine.query(fma::KEYED_SQL)?;
-    engine.context.deregister_table("typed")?;
+    loaded.rows = fma::keyed(&loaded.rows)?;
     if let Some((file, input)) = genres {
         let csv = CsvFile { file, input, header: Header::Line, required: None };
-        let genres = csv_file(engine, csv, fma::kind)?;
+        let genres = csv_file(engine, csv, fma::kind, threads)?;
         loaded.further_rejects = genres.rejects;
         loaded.tables.insert("genres".to_owned(), without_line(&genres.rows)?);
     }
@@ -112,9 +124,9 @@ pub fn fma(
 ///
 /// # Errors
 /// As [`csv_file`].
-pub fn csv_table(engine: &Engine, file: &str, input: impl Read + Send) -> Result<Loaded, CatalogError> {
+pub fn csv_table(engine: &Engine, file: &str, input: impl Read + Send, threads: usize) -> Result<Loaded, CatalogError> {
     let csv = CsvFile { file, input, header: Header::Line, required: None };
-    let mut loaded = csv_file(engine, csv, |_| Kind::Text)?;
+    let mut loaded = csv_file(engine, csv, |_| Kind::Text, threads)?;
     let kinds = types::inferred(&loaded.rows);
     let kind_of = |column: &str| kinds.get(column).copied().unwrap_or(Kind::Text);
     let typer = Typer::new(&engine.context, file, &loaded.rows.schema(), kind_of, None)?;
@@ -145,6 +157,10 @@ impl Loaded {
     fn reject_repeated_ids(&mut self, file: &str) -> Result<(), CatalogError> {
         let ids = self.rows.column_by_name("track_id").map(|ids| ids.as_primitive::<Int64Type>().clone());
         let ids = ids.ok_or_else(|| CatalogError::Header { file: file.to_owned(), lines: 1 })?;
+        // As in FMA's own file; then nothing can repeat.
+        if ids.values().is_sorted_by(|id, next| id < next) {
+            return Ok(());
+        }
         let lines = self.rows[LINE].as_primitive::<Int64Type>().clone();
         let mut first_lines = HashMap::with_capacity(ids.len());
         let mut keep = vec![true; ids.len()];

@@ -3,12 +3,15 @@
 //! A broken row is a reject with line and column, never an error. Cleaning is the recipe's own SQL, run by DataFusion.
 //! Nothing here opens a clip: of the audio it knows the index alone.
 
+mod csv_blocks;
+mod csv_record;
 mod csv_text;
 mod engine;
 mod error;
 mod extra;
 mod fma;
 mod load;
+mod parallel;
 mod python_list;
 mod rows;
 mod rows_hash;
@@ -29,8 +32,10 @@ use self::engine::Engine;
 pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
 use self::load::Loaded;
+use self::parallel::in_parts;
 use self::rows::Labels;
 use self::steps::Cleaner;
+use crate::laps::Laps;
 use crate::source::AudioIndex;
 use crate::source::metadata::Files;
 
@@ -40,11 +45,13 @@ pub struct CatalogSettings {
     /// Most memory for sorts, joins and groups of the cleaning steps, in bytes; the rows themselves come on top.
     /// Default 256 MiB: FMA's 106,574 rows need a tenth of it.
     pub memory_bytes: usize,
+    /// Threads that parse and type CSV files, and divide what else can be. Default: the processors of the machine.
+    pub threads: usize,
 }
 
 impl Default for CatalogSettings {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20 }
+        Self { memory_bytes: 256 << 20, threads: std::thread::available_parallelism().map_or(1, usize::from) }
     }
 }
 
@@ -106,6 +113,7 @@ impl Duplicates {
 pub struct Cleaned {
     rows: RecordBatch,
     labels: Vec<Labels>,
+    threads: usize,
     /// All but `clips`, `duplicates` and some of the tables.
     catalog: Catalog,
 }
@@ -132,6 +140,8 @@ pub struct Catalog {
     pub duplicates: Option<Duplicates>,
     /// What a person should know (over half of the rows have no audio, …), one sentence each.
     pub warnings: Vec<String>,
+    /// Wall seconds of the parts: `read` (files → typed rows), `clean` (the steps), `labels`, `split`.
+    pub wall_s: BTreeMap<&'static str, f64>,
 }
 
 /// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes.
@@ -147,9 +157,9 @@ pub fn clean(
     audio: &AudioIndex,
     settings: CatalogSettings,
 ) -> Result<Cleaned, CatalogError> {
-    let mut warnings = Vec::new();
+    let (mut warnings, mut laps) = (Vec::new(), Laps::start());
     let engine = Engine::new(settings.memory_bytes)?;
-    let loaded = load(&engine, recipe.catalog.dataset, metadata, audio)?;
+    let loaded = load(&engine, recipe.catalog.dataset, (metadata, audio), settings.threads)?;
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
@@ -157,26 +167,31 @@ pub fn clean(
     if let Some(path) = fma_metadata {
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
     }
-    let mut cleaner = Cleaner::new(&engine, fma_metadata, loaded.rows);
+    laps.end("read");
+    let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
     if recipe.catalog.require_audio {
         require_audio(&mut cleaner, audio, &mut warnings)?;
     }
+    laps.end("clean");
     let rows = rows::keyed(&cleaner.rows)?;
     let labels = recipe.targets.iter().map(|target| rows::labels(&rows, target)).collect::<Result<Vec<_>, _>>()?;
     let mut tables = loaded.tables;
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
+    let classes = classes(&recipe.targets, &labels, &mut warnings);
+    laps.end("labels");
     let catalog = Catalog {
-        classes: classes(&recipe.targets, &labels, &mut warnings),
+        classes,
         tables,
         rows_read: loaded.rows_read,
         steps: cleaner.steps,
         rejects: loaded.rejects,
         further_rejects: loaded.further_rejects,
         warnings,
+        wall_s: laps.wall_s,
         ..Catalog::default()
     };
-    Ok(Cleaned { rows, labels, catalog })
+    Ok(Cleaned { rows, labels, threads: settings.threads, catalog })
 }
 
 impl Catalog {
@@ -201,20 +216,25 @@ impl Cleaned {
     /// # Errors
     /// `Column` and `SplitValue` when the recipe's split does not fit the rows.
     pub fn split(self, recipe: &Recipe, hashes: &AudioHashes) -> Result<Catalog, CatalogError> {
-        let Self { rows, labels, mut catalog } = self;
+        let Self { rows, labels, threads, mut catalog } = self;
+        let mut laps = Laps::start();
         let first_target = labels.first().map_or(&[][..], |target| &target.ids);
-        let tracks = rows::with_splits(&rows, first_target, hashes, recipe)?;
-        for (table, id, prefix) in [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")] {
-            catalog.tables.extend(rows::distinct(&tracks, id, prefix)?.map(|rows| (table.to_owned(), rows)));
-        }
+        let tracks = rows::with_splits(&rows, first_target, hashes, (recipe, threads))?;
+        let distinct = [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")];
+        let tables =
+            in_parts(threads, distinct.len(), |index| rows::distinct(&tracks, distinct[index].1, distinct[index].2))?;
+        let named = distinct.iter().zip(tables).filter_map(|((table, ..), rows)| Some(((*table).to_owned(), rows?)));
+        catalog.tables.extend(named);
         let nobody = rows::artist_ids(&rows)?.is_none_or(|ids| ids.null_count() == ids.len());
         if recipe.split.rule == SplitRule::Artist && nobody {
             let columns = "no column artist_id, artist_name or artist tells who made a clip";
             catalog.warnings.push(format!("split.rule = \"artist\": {columns}: each stands for itself"));
         }
-        catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule)?;
+        catalog.clips = rows::clips(&tracks, &labels, (recipe.split.rule, threads))?;
         catalog.duplicates = recipe.split.group_duplicates.then(|| Duplicates::of(hashes));
         catalog.tables.insert("tracks".to_owned(), tracks);
+        laps.end("split");
+        catalog.wall_s.append(&mut laps.wall_s);
         Ok(catalog)
     }
 }
@@ -271,8 +291,8 @@ fn require_audio(
 fn load(
     engine: &Engine,
     dataset: Dataset,
-    metadata: Option<&Path>,
-    audio: &AudioIndex,
+    (metadata, audio): (Option<&Path>, &AudioIndex),
+    threads: usize,
 ) -> Result<Loaded, CatalogError> {
     let path = |dataset| metadata.ok_or(CatalogError::NoMetadata { dataset });
     match dataset {
@@ -285,7 +305,7 @@ fn load(
                 Some(name) => Some((name, files.read(name)?)),
                 None => None,
             };
-            load::fma(engine, (tracks, files.read(tracks)?), genres)
+            load::fma(engine, (tracks, files.read(tracks)?), genres, threads)
         }
         Dataset::Table => {
             let path = path("table")?;
@@ -294,7 +314,7 @@ fn load(
             if name.ends_with(".parquet") {
                 load::parquet_table(name, files.read(name)?)
             } else {
-                load::csv_table(engine, name, files.read(name)?)
+                load::csv_table(engine, name, files.read(name)?, threads)
             }
         }
     }

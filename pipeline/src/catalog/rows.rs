@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch, StringViewArray};
 use arrow::compute::{cast, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use wavemill_schemas::canonical;
@@ -11,9 +11,13 @@ use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
 
 use super::engine::nearest;
 use super::load::without_line;
+use super::parallel::in_parts;
 use super::split::{self, Cut, NO_SIDE, SIDES, SplitRow};
 use super::steps::{clip_keys, with_first_column};
 use super::{AudioHashes, CatalogError, ClipRow};
+
+/// Rows that a thread makes at a time.
+const PART_ROWS: usize = 4096;
 
 /// The cleaned rows by `clip_key`, each with a `track_id`, without line numbers.
 ///
@@ -21,7 +25,9 @@ use super::{AudioHashes, CatalogError, ClipRow};
 /// `ClipKey`, and `TrackIdCollision` when two clips share an id.
 pub fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let keys = clip_keys(rows).map_err(|problem| CatalogError::ClipKey { problem })?;
-    let sorted = take_record_batch(&without_line(rows)?, &sort_to_indices(&keys, None, None)?)?;
+    let rows = without_line(rows)?;
+    let is_sorted = keys.iter().is_sorted();
+    let sorted = if is_sorted { rows } else { take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)? };
     let keys = clip_keys(&sorted).map_err(|problem| CatalogError::ClipKey { problem })?;
     let sorted = if sorted.column_by_name("track_id").is_some() {
         sorted
@@ -30,6 +36,9 @@ pub fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
         with_first_column("track_id", Arc::new(ids), &sorted)?
     };
     let ids = int_column(&sorted, "track_id", "track_id")?;
+    if ids.null_count() == 0 && ids.values().is_sorted_by(|id, next| id < next) {
+        return Ok(sorted);
+    }
     let mut clip_of = HashMap::with_capacity(ids.len());
     for (row, id) in ids.iter().enumerate() {
         let Some(track_id) = id else {
@@ -77,7 +86,7 @@ pub fn with_splits(
     rows: &RecordBatch,
     classes: &[Option<i32>],
     hashes: &AudioHashes,
-    recipe: &Recipe,
+    (recipe, threads): (&Recipe, usize),
 ) -> Result<RecordBatch, CatalogError> {
     let keys = text_column(rows, "split", "clip_key")?;
     let artists = artist_ids(rows)?;
@@ -95,11 +104,12 @@ pub fn with_splits(
         Some(name) => or_no_side(&text_column(rows, "split", name)?),
         None => rows_without_side(rows.num_rows()),
     };
-    let mut columns = vec![
-        ("split_official", official),
-        ("split_stratified", sides(split::stratified(&split_rows, cut))),
-        ("split_artist", sides(split::by_artist(&split_rows, cut))),
-    ];
+    // The one that takes longer first.
+    let rules = [split::by_artist, split::stratified];
+    let by_rule = in_parts(threads, rules.len(), |rule| Ok::<_, CatalogError>(sides(rules[rule](&split_rows, cut))))?;
+    let names = ["split_artist", "split_stratified"];
+    let mut columns = vec![("split_official", official)];
+    columns.extend(names.into_iter().zip(by_rule).rev());
     if recipe.split.rule == SplitRule::Column {
         let name = recipe.split.column.as_deref().unwrap_or_default();
         let values = text_column(rows, "split.column", name)?;
@@ -145,12 +155,17 @@ fn with_last_columns(
 ///
 /// # Errors
 /// `Column` when `artist_id`, `album_id` or the genres are of another type.
-pub fn clips(tracks: &RecordBatch, labels: &[Labels], rule: SplitRule) -> Result<Vec<ClipRow>, CatalogError> {
+pub fn clips(
+    tracks: &RecordBatch,
+    labels: &[Labels],
+    (rule, threads): (SplitRule, usize),
+) -> Result<Vec<ClipRow>, CatalogError> {
     let keys = text_column(tracks, "plan", "clip_key")?;
     let ids = int_column(tracks, "plan", "track_id")?;
     let artists = artist_ids(tracks)?;
     let albums = optional_ints(tracks, "album_id")?;
     let genres = genre_lists(tracks)?;
+    let genres_of = |row| genres.as_ref().filter(|lists| lists.is_valid(row)).map(|lists| lists.value(row));
     let sides = match rule {
         SplitRule::Official => text_column(tracks, "split", "split_official")?,
         SplitRule::Stratified => text_column(tracks, "split", "split_stratified")?,
@@ -164,12 +179,18 @@ pub fn clips(tracks: &RecordBatch, labels: &[Labels], rule: SplitRule) -> Result
         clip_key: keys.value(row).to_owned(),
         track_id: ids.value(row),
         targets: labels.iter().map(|target| target.ids[row]).collect(),
-        genres_all: genres.get(row).cloned().unwrap_or_default(),
+        genres_all: genres_of(row)
+            .map_or_else(Vec::new, |ids| ids.as_primitive::<Int32Type>().iter().flatten().collect()),
         artist_id: value(&artists, row),
         album_id: value(&albums, row),
         split: sides.value(row).to_owned(),
     };
-    Ok((0..tracks.num_rows()).map(clip).collect())
+    let n = tracks.num_rows();
+    let parts = in_parts(threads, n.div_ceil(PART_ROWS), |part| {
+        let rows = part * PART_ROWS..n.min((part + 1) * PART_ROWS);
+        Ok::<_, CatalogError>(rows.map(clip).collect::<Vec<_>>())
+    })?;
+    Ok(parts.into_iter().flatten().collect())
 }
 
 /// Who made each row: `artist_id`, else `artist_name` or `artist`. What is no whole number is an id by its hash, so that
@@ -191,15 +212,14 @@ pub fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError
     Ok(Some(text.as_string_view().iter().map(|artist| artist.map(id)).collect()))
 }
 
-/// `track_genres_all` or `genres_all` of each row; empty where the data set has neither.
-fn genre_lists(tracks: &RecordBatch) -> Result<Vec<Vec<i32>>, CatalogError> {
+/// `track_genres_all` or `genres_all` as lists of i32; `None` where the data set has neither.
+fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> {
     let column = ["track_genres_all", "genres_all"].into_iter().find_map(|name| tracks.column_by_name(name));
     let Some(column) = column.filter(|column| matches!(column.data_type(), DataType::List(_))) else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let lists = cast(column, &DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true))))?;
-    let ids = |list: Option<ArrayRef>| list.map(|list| list.as_primitive::<Int32Type>().iter().flatten().collect());
-    Ok(lists.as_list::<i32>().iter().map(|list| ids(list).unwrap_or_default()).collect())
+    Ok(Some(lists.as_list::<i32>().clone()))
 }
 
 /// Rows of `tracks` that are the first (by `track_id`) of each `id`, in the order of the ids, with the columns whose

@@ -51,10 +51,11 @@ pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
         classes.entry(rows[group[0]].class).or_default().push(group);
     }
     let mut sides = vec![0; rows.len()];
+    let hash = canonical::hashes("split", cut.seed);
     for mut groups in classes.into_values() {
         groups.sort_by_cached_key(|group| {
             let key = rows[group[0]].key;
-            (canonical::hash("split", cut.seed, key), key)
+            (hash(key), key)
         });
         let [training, validation, _] = sizes(groups.iter().map(Vec::len).sum(), cut.fractions);
         let mut position = 0;
@@ -85,10 +86,11 @@ pub fn by_artist(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
     let artist = |row: &SplitRow<'_>| row.artist.map_or_else(|| format!("clip {}", row.key), |id| id.to_string());
     let name = |group: &[usize]| group.iter().map(|&index| artist(&rows[index])).min();
     let named = linked.groups().into_iter().filter_map(|group| Some((name(&group)?, group)));
-    let mut order: Vec<_> = named.collect();
-    order.sort_by_cached_key(|(name, _)| (canonical::hash("split", cut.seed, name), name.clone()));
+    let hash = canonical::hashes("split", cut.seed);
+    let mut order: Vec<_> = named.map(|(name, group)| (hash(&name), name, group)).collect();
+    order.sort_unstable();
     let mut sides = vec![0; rows.len()];
-    for (_, group) in order {
+    for (.., group) in order {
         // Sums of floats depend on their order: that of the keys, not that of the rows.
         let mut wanted = [0.0; 3];
         for &index in &group {
@@ -140,11 +142,14 @@ impl<'a, 'r> Linked<'a, 'r> {
 
     /// The groups, in no order; within each, rows by key.
     fn groups(mut self) -> Vec<Vec<usize>> {
-        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let (mut groups, mut place_of) = (Vec::<Vec<usize>>::new(), vec![None; self.rows.len()]);
         for index in 0..self.rows.len() {
-            groups.entry(self.root(index)).or_default().push(index);
+            let place = *place_of[self.root(index)].get_or_insert(groups.len());
+            if place == groups.len() {
+                groups.push(Vec::new());
+            }
+            groups[place].push(index);
         }
-        let mut groups: Vec<_> = groups.into_values().collect();
         groups.iter_mut().for_each(|group| group.sort_by_key(|&index| self.rows[index].key));
         groups
     }

@@ -96,6 +96,26 @@ fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
 }
 
 #[test]
+fn windows_line_ends_give_the_same_rows_and_lines() {
+    let rows =
+        "1,5,1,training,small,\"two\nlines\",[1]\n2,x,1,training,small,Rock,[1]\n\n3,5,1,training,small,Jazz,[1]\n";
+    let catalogs = [rows.to_owned(), rows.replace('\n', "\r\n").replace("two\r\n", "two\n")]
+        .map(|rows| run(&recipe(Dataset::Fma, vec![]), tracks_csv(rows.as_bytes()).path()).unwrap());
+    assert_eq!(catalogs[0].rejects[0].line, Some(6));
+    assert_eq!(catalogs[1].rejects, catalogs[0].rejects);
+    assert_eq!(catalogs[1].tables, catalogs[0].tables);
+}
+
+#[test]
+fn header_that_is_no_text_is_an_error_that_says_so() {
+    let folder = some_tracks(3);
+    let path = folder.path().join("tracks.csv");
+    std::fs::write(&path, b"track_id,na\xefve\n1,2\n").unwrap();
+    let error = run(&recipe(Dataset::Fma, vec![]), &path).unwrap_err();
+    assert_eq!(error.to_string(), "metadata file tracks.csv: its header is not UTF-8");
+}
+
+#[test]
 fn steps_are_counted_and_rows_followed() {
     let steps = vec![
         keep("labelled", "track_genre_top IS NOT NULL -- a comment"),

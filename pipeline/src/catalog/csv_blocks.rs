@@ -1,0 +1,139 @@
+//! A CSV file in blocks of whole records, so that several threads can parse it.
+//!
+//! Only quotes are followed here: a line break ends a record where it is not inside of them. Fields are for
+//! [`csv_record`](super::csv_record), which starts each block as if it were a file.
+
+use std::io::{self, Read};
+
+use memchr::{memchr, memchr_iter, memrchr};
+
+/// Bytes of a block that holds no record longer than itself: enough that a block costs nothing, little enough that it
+/// stays in a core's cache from being read to being parsed.
+pub const BLOCK_BYTES: usize = 1 << 20;
+
+/// UTF-8's byte order mark; it may open a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Whole records, as they lie in the file.
+#[derive(Debug, Default)]
+pub struct Block {
+    /// From 0, in the file's order.
+    pub number: usize,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What is left of them.
+    pub left: Left,
+}
+
+/// A place between two records.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Left {
+    /// Bytes from the block's start.
+    pub at: usize,
+    /// Physical line of the file, from 1.
+    pub line: u64,
+}
+
+impl Block {
+    /// Whether every record was read.
+    pub const fn is_empty(&self) -> bool {
+        self.left.at == self.bytes.len()
+    }
+}
+
+/// Cuts a file into blocks. The cuts depend on its bytes alone.
+pub struct Blocks<R> {
+    input: R,
+    block_bytes: usize,
+    /// Behind the last block: what was read of the next one.
+    rest: Vec<u8>,
+    /// Blocks so far.
+    number: usize,
+    /// Where the next one starts.
+    line: u64,
+}
+
+impl<R: Read> Blocks<R> {
+    /// Starts at the top of `input`, which needs no buffer; `block_bytes` is [`BLOCK_BYTES`] but in tests.
+    pub const fn new(input: R, block_bytes: usize) -> Self {
+        Self { input, block_bytes, rest: Vec::new(), number: 0, line: 1 }
+    }
+
+    /// Fills `block`, whose memory is used again; false at the end of the file.
+    ///
+    /// # Errors
+    /// The input's.
+    pub fn next_into(&mut self, block: &mut Block) -> io::Result<bool> {
+        block.bytes.clear();
+        block.bytes.append(&mut self.rest);
+        let mut wanted = self.block_bytes;
+        let end = loop {
+            let missing = wanted.saturating_sub(block.bytes.len());
+            block.bytes.reserve(missing);
+            let at_end = self.input.by_ref().take(missing as u64).read_to_end(&mut block.bytes)? < missing;
+            if self.number == 0 && block.bytes.starts_with(BYTE_ORDER_MARK) {
+                block.bytes.drain(..BYTE_ORDER_MARK.len());
+            }
+            let end = if at_end { Some(block.bytes.len()) } else { records_end(&block.bytes) };
+            match end {
+                Some(end) => break end,
+                // A record longer than a block.
+                None => wanted *= 2,
+            }
+        };
+        self.rest.extend_from_slice(&block.bytes[end..]);
+        block.bytes.truncate(end);
+        (block.number, block.left) = (self.number, Left { at: 0, line: self.line });
+        self.number += 1;
+        self.line += memchr_iter(b'\n', &block.bytes).count() as u64;
+        Ok(!block.bytes.is_empty())
+    }
+}
+
+/// Where the last whole record of `bytes` ends, behind its line break. `bytes` start with a record.
+///
+/// As in the parser, a quote opens at the start of a field alone; elsewhere it is a character like any other.
+fn records_end(bytes: &[u8]) -> Option<usize> {
+    // Parts outside quotes; the last line break is sought at the end, from behind.
+    let mut plain = Vec::new();
+    let mut at = 0;
+    while let Some(open) = opening_quote(bytes, at) {
+        plain.push((at, open));
+        match quoted_end(bytes, open + 1) {
+            (Some(quote), _) => at = quote + 1,
+            (None, _) => return last_break(bytes, &plain),
+        }
+    }
+    plain.push((at, bytes.len()));
+    last_break(bytes, &plain)
+}
+
+fn last_break(bytes: &[u8], plain: &[(usize, usize)]) -> Option<usize> {
+    plain.iter().rev().find_map(|&(start, end)| Some(start + memrchr(b'\n', &bytes[start..end])? + 1))
+}
+
+/// The first quote from `at` on that starts a field.
+fn opening_quote(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let quote = at + memchr(b'"', &bytes[at..])?;
+        if quote == 0 || matches!(bytes[quote - 1], b',' | b'\n' | b'\r') {
+            return Some(quote);
+        }
+        at = quote + 1;
+    }
+}
+
+/// The quote that ends a field whose text starts at `at`, `None` where it stays open; and whether there are doubled ones
+/// before it.
+pub fn quoted_end(bytes: &[u8], mut at: usize) -> (Option<usize>, bool) {
+    let mut are_doubled = false;
+    while let Some(length) = memchr(b'"', &bytes[at..]) {
+        let quote = at + length;
+        if bytes.get(quote + 1) != Some(&b'"') {
+            return (Some(quote), are_doubled);
+        }
+        are_doubled = true;
+        at = quote + 2;
+    }
+    (None, are_doubled)
+}

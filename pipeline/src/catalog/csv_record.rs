@@ -1,0 +1,223 @@
+//! The records of a block, field by field, as the `csv` crate reads them (the tests hold the two together).
+//!
+//! Fields are places in the block: nothing is copied, and nothing is known of columns, types or text encodings.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr_iter, memchr3};
+
+use super::csv_blocks::{Block, Left, quoted_end};
+
+/// A field's place.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    start: usize,
+    end: usize,
+    /// Quotes inside of it that are not text.
+    quotes: bool,
+}
+
+/// Walks over the records of a block.
+pub struct Records<'a> {
+    bytes: &'a [u8],
+    /// Where the next record starts, or blank lines before it.
+    left: Left,
+    /// Of the current record: its bytes, its fields and the line that it starts on.
+    start: usize,
+    fields: Vec<Field>,
+    record_line: u64,
+}
+
+impl<'a> Records<'a> {
+    /// Before the first record that is left of `block`.
+    pub const fn new(block: &'a Block) -> Self {
+        Self { bytes: block.bytes.as_slice(), left: block.left, start: 0, fields: Vec::new(), record_line: 0 }
+    }
+
+    /// Behind the current record.
+    pub const fn left(&self) -> Left {
+        self.left
+    }
+
+    /// Goes to the next record; false at the block's end. Blank lines are no records.
+    pub fn advance(&mut self) -> bool {
+        while let Some(byte @ (b'\n' | b'\r')) = self.bytes.get(self.left.at) {
+            self.left.line += u64::from(*byte == b'\n');
+            self.left.at += 1;
+        }
+        self.fields.clear();
+        (self.start, self.record_line) = (self.left.at, self.left.line);
+        if self.left.at == self.bytes.len() {
+            return false;
+        }
+        loop {
+            let end = self.field();
+            self.left.at = (end + 1).min(self.bytes.len());
+            match self.bytes.get(end) {
+                Some(b',') => {}
+                last => {
+                    self.left.line += u64::from(last == Some(&b'\n'));
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Adds the field at `self.left.at`; returns where it ends: a comma, a line break or the block's end.
+    fn field(&mut self) -> usize {
+        let start = self.left.at;
+        if self.bytes.get(start) != Some(&b'"') {
+            let end = self.field_end(start);
+            self.fields.push(Field { start, end, quotes: false });
+            return end;
+        }
+        let start = start + 1;
+        let (quote, are_doubled) = quoted_end(self.bytes, start);
+        let quote = quote.unwrap_or(self.bytes.len());
+        // Text behind the closing quote belongs to the field.
+        let end = self.field_end((quote + 1).min(self.bytes.len()));
+        let field = if end <= quote + 1 {
+            Field { start, end: quote, quotes: are_doubled }
+        } else {
+            Field { start, end, quotes: true }
+        };
+        self.left.line += memchr_iter(b'\n', &self.bytes[start..quote]).count() as u64;
+        self.fields.push(field);
+        end
+    }
+
+    fn field_end(&self, at: usize) -> usize {
+        match self.bytes.get(at) {
+            None | Some(b',' | b'\n' | b'\r') => at,
+            _ => memchr3(b',', b'\n', b'\r', &self.bytes[at..]).map_or(self.bytes.len(), |length| at + length),
+        }
+    }
+
+    /// The physical line that the record starts on, from 1.
+    pub const fn line(&self) -> u64 {
+        self.record_line
+    }
+
+    /// The record's fields.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The record's bytes, and where they start in the block.
+    pub fn raw(&self) -> (usize, &'a [u8]) {
+        (self.start, &self.bytes[self.start..self.left.at])
+    }
+
+    /// What a field says, without its quotes.
+    pub fn value(&self, field: Field) -> Cow<'a, [u8]> {
+        let raw = &self.bytes[field.start..field.end];
+        if !field.quotes {
+            return Cow::Borrowed(raw);
+        }
+        let mut value = Vec::with_capacity(raw.len());
+        parts(raw).for_each(|(start, end)| value.extend_from_slice(&raw[start..end]));
+        Cow::Owned(value)
+    }
+}
+
+impl Field {
+    /// What the field says, by its record's `text`, which starts at `base` of the block; `unquoted` is written to where
+    /// quotes must be taken out. `None` where the text ends before the field does.
+    pub fn text<'a>(self, base: usize, text: &'a str, unquoted: &'a mut String) -> Option<&'a str> {
+        let raw = text.get(self.start - base..self.end - base)?;
+        if !self.quotes {
+            return Some(raw);
+        }
+        unquoted.clear();
+        parts(raw.as_bytes()).for_each(|(start, end)| unquoted.push_str(&raw[start..end]));
+        Some(unquoted)
+    }
+}
+
+/// Start and end of the parts that make the value of a text in quotes: of two quotes one, not the closing one, and all
+/// that is behind it.
+fn parts(raw: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let (mut next, mut is_closed) = (Some(0), false);
+    std::iter::from_fn(move || {
+        let start = next?;
+        let quote = if is_closed { None } else { memchr(b'"', &raw[start..]).map(|length| start + length) };
+        let Some(quote) = quote else {
+            next = None;
+            return Some((start, raw.len()));
+        };
+        is_closed = raw.get(quote + 1) != Some(&b'"');
+        let (end, behind) = if is_closed { (quote, quote + 1) } else { (quote + 1, quote + 2) };
+        next = Some(behind);
+        Some((start, end))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use proptest::prelude::*;
+
+    use super::super::csv_blocks::Blocks;
+    use super::*;
+
+    type Rows = Vec<(u64, Vec<Vec<u8>>)>;
+
+    /// Gives a byte at a time, as a slow source may.
+    struct Drops<'a>(&'a [u8]);
+
+    impl Read for Drops<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let n = buffer.len().min(1);
+            self.0.read(&mut buffer[..n])
+        }
+    }
+
+    fn ours(input: impl Read, block_bytes: usize) -> Rows {
+        let (mut blocks, mut block, mut rows) = (Blocks::new(input, block_bytes), Block::default(), Vec::new());
+        while blocks.next_into(&mut block).unwrap() {
+            let mut records = Records::new(&block);
+            while records.advance() {
+                let values = records.fields().iter().map(|&field| records.value(field).into_owned());
+                rows.push((records.line(), values.collect()));
+            }
+        }
+        rows
+    }
+
+    fn theirs(text: &[u8]) -> Vec<Vec<Vec<u8>>> {
+        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+        let rows = reader.into_byte_records().map(|row| row.unwrap().iter().map(<[u8]>::to_vec).collect());
+        rows.collect()
+    }
+
+    fn values(rows: &Rows) -> Vec<Vec<Vec<u8>>> {
+        rows.iter().map(|(_, values)| values.clone()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_those_of_the_csv_crate_wherever_blocks_are_cut(
+            text in proptest::collection::vec(proptest::sample::select(b"ab\",\n\r\n\"\",\xc3\xa9".to_vec()), 0..200),
+            block_bytes in 1_usize..64,
+        ) {
+            let whole = ours(&text[..], 1 << 20);
+            prop_assert_eq!(values(&whole), theirs(&text));
+            prop_assert_eq!(&ours(&text[..], block_bytes), &whole);
+            prop_assert_eq!(&ours(Drops(&text), block_bytes), &whole);
+        }
+    }
+
+    #[test]
+    fn a_record_knows_the_line_that_it_starts_on() {
+        let text = b"\xef\xbb\xbf\"a\nb\",1\r\n\r\n\nc,2\r\nd,\"\n\n\"x\ne,5\"\nf,\"\"";
+        for block_bytes in [4, 1 << 20] {
+            let rows = ours(&text[..], block_bytes);
+            let lines: Vec<u64> = rows.iter().map(|(line, _)| *line).collect();
+            assert_eq!(lines, [1, 5, 6, 9, 10]);
+            assert_eq!(rows[0].1, [b"a\nb".to_vec(), b"1".to_vec()]);
+            assert_eq!(rows[2].1[1], b"\n\nx");
+            assert_eq!((&rows[3].1[1][..], &rows[4].1[1][..]), (&b"5\""[..], &b""[..]));
+        }
+    }
+}
