@@ -390,14 +390,15 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
 mod tests {
     use super::*;
     use crate::config::Schedule;
-    use crate::dataset::Store;
     use crate::dataset::fixture::Fixture;
+    use crate::dataset::{Needs, Store};
     use crate::schedule::Schedules;
 
     fn state(folder: &Path) -> State {
         Fixture::default().write(folder);
         let config = Config::default();
-        let data = Dataset::open(Store::open(folder, None).expect("a store"), &config.data).expect("a dataset");
+        let data = Dataset::open(Store::open(folder, None).expect("a store"), &config.data, Needs::default())
+            .expect("a dataset");
         State::first(&config, &data, Schedules::new(&Schedule::default(), 0.1).state().clone(), 1)
     }
 

@@ -18,7 +18,7 @@ use tch::Device;
 use tempfile::TempDir;
 use wavemill_trainer::checkpoint::{self, Checkpoints, State};
 use wavemill_trainer::config::Config;
-use wavemill_trainer::dataset::{Dataset, Loader, LoaderPlan, Side, Store};
+use wavemill_trainer::dataset::{Dataset, Loader, LoaderPlan, Needs, Side, Store};
 use wavemill_trainer::records::{RunDir, read_log};
 use wavemill_trainer::rng::Rng;
 use wavemill_trainer::run::{self, Fitted, Job, RunError, Watch};
@@ -71,7 +71,7 @@ impl Scene {
         let config = Config::parse(CONFIG, "the test", &[]).expect("a configuration");
         fixture.write(&folder.path().join("store"));
         let store = Store::open(&folder.path().join("store"), None).expect("a store");
-        let data = Dataset::open(store, &config.data).expect("a dataset");
+        let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
         Self { folder, data, config, _alone: alone }
     }
 
