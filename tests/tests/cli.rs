@@ -8,13 +8,20 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, RECIPE, files_below, inputs, manifest, own_store, program, run, same, scratch, sql, wavemill, whole,
+    Inputs, RECIPE, files_below, inputs, manifest, of_trainer, own_store, program, run, same, scratch, sql, trainer,
+    wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("cli::help_is_as_reviewed", help_is_as_reviewed),
-        Trial::test("cli::errors_are_as_reviewed", errors_are_as_reviewed),
+        Trial::test("cli::help_is_as_reviewed", || help_is_as_reviewed("help", |words| wavemill(words), 11)),
+        Trial::test("cli::errors_are_as_reviewed", || errors_are_as_reviewed("errors", |words| wavemill(words), WRONG)),
+        of_trainer("cli::trainers_help_is_as_reviewed", || {
+            help_is_as_reviewed("train-help", |words| trainer(words), 4)
+        }),
+        of_trainer("cli::trainers_errors_are_as_reviewed", || {
+            errors_are_as_reviewed("train-errors", |words| trainer(words), WRONG_OF_TRAINER)
+        }),
         Trial::test("cli::recipes_are_as_reviewed", recipes_are_as_reviewed),
         Trial::test("cli::readers_may_go_away", readers_may_go_away),
         Trial::test("cli::completions_for_every_shell", completions_for_every_shell),
@@ -48,18 +55,23 @@ fn subcommands(help: &str) -> Vec<String> {
     names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
-fn help_is_as_reviewed() -> Result<(), Failed> {
+/// A program with these words.
+type Start = fn(&[PathBuf]) -> Command;
+
+/// Help of a program and of all its subcommands, in files whose names begin with `name`.
+fn help_is_as_reviewed(name: &str, program: Start, least: usize) -> Result<(), Failed> {
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
     let mut seen = 0;
     while let Some(words) = left.pop() {
-        let ran = run(wavemill(&words).arg("--help")).exits(0)?;
+        let paths: Vec<PathBuf> = words.iter().map(PathBuf::from).collect();
+        let ran = run(program(&paths).arg("--help")).exits(0)?;
         same("stderr of --help", ran.err, String::new())?;
-        snapshot(&format!("help{}", words.iter().map(|word| format!("-{word}")).collect::<String>()), &ran.out)?;
+        snapshot(&format!("{name}{}", words.iter().map(|word| format!("-{word}")).collect::<String>()), &ran.out)?;
         same("Examples", ran.out.contains("Example") || words.len() > 1, true)?;
         left.extend(subcommands(&ran.out).into_iter().map(|name| [&words[..], &[name]].concat()));
         seen += 1;
     }
-    same("at least ten commands", seen > 10, true)
+    same("commands", seen >= least, true)
 }
 
 /// Command lines with their exit code and what they say on stderr; `STORE`, `DATA` and `AUDIO` stand for paths.
@@ -99,23 +111,57 @@ const WRONG: &[&[&str]] = &[
     &["completions", "nosuch"],
 ];
 
-fn errors_are_as_reviewed() -> Result<(), Failed> {
+/// The same of `wavemill-train`.
+const WRONG_OF_TRAINER: &[&[&str]] = &[
+    &["frobnicate"],
+    &["fit"],
+    &["fit", "--store", "nosuch"],
+    &["fit", "--store", "STORE", "--version", "7"],
+    &["fit", "--store", "STORE", "--model", "vgg"],
+    &["fit", "--store", "STORE", "--model", "mlp-4"],
+    &["fit", "--store", "STORE", "--set", "data.frames=8"],
+    &["fit", "--store", "STORE", "--set", "model.channels=3"],
+    &["fit", "--store", "STORE", "--freeze"],
+    &["fit", "--store", "STORE", "--feature", "nosuch"],
+    &["fit", "--store", "STORE", "--target", "mood"],
+    &["fit", "--store", "STORE", "--split", "random"],
+    &["fit", "--store", "STORE", "--config", "nosuch.toml"],
+    &["fit", "--store", "STORE", "--set", "optimizer.rate=1"],
+    &["fit", "--store", "STORE", "--set", "optimizer.lr=fast"],
+    &["fit", "--store", "STORE", "--set", "optimizer.lr=0"],
+    &["fit", "--store", "STORE", "--set", "train.select=speed"],
+    &["fit", "--store", "STORE", "--set", "lr"],
+    &["fit", "--store", "STORE", "--epochs", "0"],
+    &["fit", "--store", "STORE", "--nproc", "0"],
+    &["fit", "--store", "STORE", "--device", "tpu"],
+    &["fit", "--resume", "nosuch"],
+    &["fit", "--resume", "STORE"],
+    &["fit", "--resume", "nosuch", "--seed", "1"],
+    &["eval", "nosuch"],
+    &["sweep", "nosuch.toml", "--store", "STORE"],
+];
+
+/// What commands say of wrong words, in the file `name`.
+fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Result<(), Failed> {
+    let folder = scratch("wrong-words");
     let store = own_store("errors");
     let Inputs { metadata, audio, recipe } = inputs();
     let places: [(&str, &Path); 4] =
         [("STORE", &store), ("DATA", metadata.as_ref().unwrap()), ("AUDIO", audio), ("TESTS", recipe)];
     let mut text = String::new();
-    for words in WRONG {
+    for words in wrong {
         let place = |word: &&str| places.iter().find(|(name, _)| name == word).map(|(_, path)| *path);
         let words_there: Vec<PathBuf> =
             words.iter().map(|word| place(word).unwrap_or(Path::new(word)).to_owned()).collect();
-        let ran = run(&mut wavemill(&words_there));
+        let ran = run(program(&words_there).current_dir(&folder));
         let said = places.iter().fold(ran.err, |text, (name, path)| text.replace(path.to_str().unwrap(), name));
         let code = ran.code.ok_or("killed")?;
         same("stdout of an error", ran.out, String::new())?;
-        text += &format!("$ wavemill {}\n{said}exit {code}\n\n", words.join(" "));
+        let program = if name == "errors" { "wavemill" } else { "wavemill-train" };
+        text += &format!("$ {program} {}\n{said}exit {code}\n\n", words.join(" "));
     }
-    snapshot("errors", &text)
+    same("files that they leave", files_below(&folder), Vec::new())?;
+    snapshot(name, &text)
 }
 
 /// The shipped recipes, and what there is to know of each.

@@ -238,13 +238,22 @@ fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
 }
 
 /// A small file system of its own, gone with the test.
-struct Mount(PathBuf);
+pub struct Mount(pub PathBuf);
 
 impl Mount {
-    fn new(options: &str) -> Result<Self, Failed> {
+    /// Fails where only root may mount.
+    pub fn new(options: &str) -> Result<Self, Failed> {
         let folder = scratch("mount");
         run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&folder)).exits(0)?;
         Ok(Self(folder))
+    }
+
+    /// Takes all room, by a file.
+    pub fn fill(&self) -> PathBuf {
+        let filler = self.0.join("filler");
+        // Ends with "no space left", which is what it is for.
+        run(Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", filler.display())));
+        filler
     }
 
     fn remount(&self, options: &str) -> Result<(), Failed> {
@@ -293,9 +302,7 @@ fn disk_fills_up() -> Result<(), Failed> {
     let store = mount.0.join("store");
     let mut child = start(inputs().extract(&store).env("FAILPOINTS", "worker-panic=sleep(100)"));
     wait_until(&mut child, "two shards", || receipts(&store) >= 2)?;
-    let filler = mount.0.join("filler");
-    // Ends with "no space left", which is what it is for.
-    run(Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", filler.display())));
+    let filler = mount.fill();
     let ran = finish(child).exits(5)?;
     ran.says(&[store.to_str().unwrap(), "No space left"])?;
     nothing_half_written(&store)?;

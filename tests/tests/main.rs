@@ -9,11 +9,13 @@ mod cli;
 mod extract;
 mod faults;
 mod peers;
+mod ranks;
 mod real;
 mod resume;
 mod segments;
 mod store;
 mod support;
+mod train;
 
 use wavemill_tests::Arguments;
 
@@ -24,10 +26,12 @@ fn main() {
         extract::trials(),
         faults::trials(),
         peers::trials(),
+        ranks::trials(),
         real::trials(),
         resume::trials(),
         segments::trials(),
         store::trials(),
+        train::trials(),
     ];
     let conclusion = wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect());
     drop(scratch);

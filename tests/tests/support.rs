@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_tests::Failed;
+use wavemill_tests::{Failed, Trial};
 
 /// Small shards, so that a small data set has many: 2 features, 60 clips of 3 s.
 pub const RECIPE: &str = r#"
@@ -73,10 +73,15 @@ pub fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-/// A built program: in `WAVEMILL_BIN_DIR`, else in the folder above this executable's.
-pub fn program(name: &str) -> PathBuf {
+/// Where a built program would be: in `WAVEMILL_BIN_DIR`, else in the folder above this executable's.
+fn place_of(name: &str) -> PathBuf {
     let above = || std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().to_owned();
-    let path = std::env::var_os("WAVEMILL_BIN_DIR").map_or_else(above, PathBuf::from).join(name);
+    std::env::var_os("WAVEMILL_BIN_DIR").map_or_else(above, PathBuf::from).join(name)
+}
+
+/// A built program.
+pub fn program(name: &str) -> PathBuf {
+    let path = place_of(name);
     assert!(path.is_file(), "{} is not built: run scripts/test.sh, or set WAVEMILL_BIN_DIR", path.display());
     path
 }
@@ -89,6 +94,54 @@ pub fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -
         command.env_remove(name);
     }
     command
+}
+
+/// A test of `wavemill-train`; without that program, which needs libtorch, it shows as ignored.
+pub fn of_trainer(name: &str, body: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    Trial::test(name, body).with_ignored_flag(!place_of("wavemill-train").is_file())
+}
+
+/// `wavemill-train` with these words, on one thread of a CPU and free of what the environment would change.
+pub fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program("wavemill-train"));
+    command.args(words).stdin(Stdio::null());
+    for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RUST_BACKTRACE", "COLUMNS"] {
+        command.env_remove(name);
+    }
+    command.env_remove("WAVEMILL_PORT").env_remove("WAVEMILL_JOB").env_remove("TORCHELASTIC_RUN_ID");
+    command
+}
+
+/// `wavemill-train fit` on a store, into a folder of runs.
+pub fn fit(store: &Path, runs: &Path) -> Command {
+    let mut command = trainer(["fit", "--device", "cpu", "--threads", "1", "--store"]);
+    command.arg(store).arg("--runs").arg(runs);
+    command
+}
+
+/// The only run in a folder.
+pub fn run_in(runs: &Path) -> Result<PathBuf, Failed> {
+    let found: Vec<PathBuf> = fs::read_dir(runs)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    match &found[..] {
+        [run] => Ok(run.clone()),
+        _ => Err(format!("not one run: {found:?}").into()),
+    }
+}
+
+/// Whole checkpoints of a run, oldest first.
+pub fn checkpoints(run: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_whole = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
+    let mut found: Vec<PathBuf> = entries.filter(is_whole).collect();
+    found.sort();
+    found
+}
+
+/// The step of the last checkpoint of the only run, 0 before the first.
+pub fn last_step(runs: &Path) -> u64 {
+    let last = run_in(runs).ok().and_then(|run| checkpoints(&run).pop());
+    let name = last.and_then(|path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok());
+    name.unwrap_or(0)
 }
 
 /// What a finished program said.
@@ -112,7 +165,7 @@ impl Ran {
     pub fn error(&self) -> Result<&str, Failed> {
         let mut lines = self.err.lines().filter(|line| !line.starts_with("warning: "));
         match (lines.next(), lines.next()) {
-            (Some(line), None) if line.starts_with("wavemill: ") => Ok(line),
+            (Some(line), None) if line.starts_with("wavemill: ") || line.starts_with("wavemill-train: ") => Ok(line),
             _ => Err(format!("not one line of error: {:?}", self.err).into()),
         }
     }

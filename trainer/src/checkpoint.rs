@@ -84,6 +84,9 @@ pub struct EpochSums {
     pub rows: u64,
     /// Rows whose first target was right.
     pub correct: f64,
+    /// Rows that were passed over because they are damaged.
+    #[serde(default)]
+    pub damaged: u64,
 }
 
 /// The best value of the selecting metric so far.
@@ -126,6 +129,9 @@ pub struct State {
     pub step: u64,
     /// Of the epoch in progress.
     pub sums: EpochSums,
+    /// Damaged training rows of an epoch, the most so far: a row may be damaged while a run goes on.
+    #[serde(default)]
+    pub damaged_rows: u64,
     /// Learning rates.
     pub schedules: ScheduleState,
     /// Epochs without a better value.
@@ -154,6 +160,7 @@ impl State {
             batch: 0,
             step: 0,
             sums: EpochSums::default(),
+            damaged_rows: 0,
             schedules,
             early_stop: EarlyStop::new(config.train.select, config.train.early_stop),
             best: None,

@@ -91,6 +91,8 @@ pub struct Stepped {
     pub correct: f64,
     /// Ranks that were asked to stop.
     pub stops: u64,
+    /// Rows that the batch lacks because they are damaged.
+    pub damaged: u64,
 }
 
 /// A model, its optimiser and its gradients.
@@ -187,7 +189,8 @@ impl Learner {
         let ready = self.training_rows(batch, clock)?;
         let mut weights = self.criterion.weight_sum(&ready.labels, ready.mixed.as_ref());
         self.sum_f64(&mut weights)?;
-        let mut extras = [0.0, batch.n_own() as f64, 0.0, f64::from(u8::from(stop))];
+        let damaged = batch.damaged().len() as f64;
+        let mut extras = [0.0, batch.n_own() as f64, 0.0, f64::from(u8::from(stop)), damaged];
         for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
             let seed = mix("dropout", &[self.config.seed, clock.step, self.ranks.rank() as u64, index as u64]);
             tch::manual_seed(seed as i64);
@@ -196,7 +199,7 @@ impl Learner {
             extras[2] += correct;
         }
         self.buckets.reduce(self.ranks, &mut extras)?;
-        let [loss, rows, correct, stops] = extras;
+        let [loss, rows, correct, stops, damaged] = extras;
         if !loss.is_finite() {
             return Err(LearnError::Diverged { loss, step: clock.step, lr: clock.lr });
         }
@@ -205,7 +208,7 @@ impl Learner {
         }
         self.optimizer.step(clock.lr);
         self.optimizer.zero_grad();
-        Ok(Stepped { loss, rows: rows as u64, correct, stops: stops as u64 })
+        Ok(Stepped { loss, rows: rows as u64, correct, stops: stops as u64, damaged: damaged as u64 })
     }
 
     /// For each target: probabilities `[n, classes]` f32 on the CPU, Σ weight·loss and Σ weight; as in evaluation, with
@@ -375,8 +378,8 @@ impl Learner {
     }
 }
 
-/// Loss, rows, correct rows, ranks that stop: summed with the gradients.
-const EXTRAS: usize = 4;
+/// Loss, rows, correct rows, ranks that stop, damaged rows: summed with the gradients.
+const EXTRAS: usize = 5;
 
 impl Ready {
     fn narrow(&self, part: Part) -> Self {

@@ -9,10 +9,6 @@ use crate::dataset::{Dataset, Side};
 use crate::learner::Learner;
 use crate::metrics::Evaluation;
 
-/// Said of batch norm on several ranks.
-const PER_RANK: &str = "batch norm saw each rank's own rows: another number of ranks gives other figures; \
-                        model.sync_batch_norm=true takes all rows together";
-
 /// The figures of a run's best checkpoint, with what they are figures of. Holds no time and no path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
@@ -80,7 +76,7 @@ impl RunResult {
             best_epoch: state.best.as_ref().map(|best| best.epoch),
             training_rows: data.rows_of(Side::Training).len() as u64,
             damaged_rows: 0,
-            warnings: per_rank.then(|| PER_RANK.to_owned()).into_iter().chain(data.warnings()).collect(),
+            warnings: Vec::new(),
             validation,
             test,
         }

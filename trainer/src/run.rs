@@ -162,7 +162,6 @@ struct Run<'a> {
     checkpoints: Checkpoints,
     /// Global batches of an epoch.
     batches: u64,
-    damaged_rows: u64,
     /// What a reader of the figures should know.
     warnings: Vec<String>,
     values: Vec<f64>,
@@ -201,7 +200,6 @@ impl<'a> Run<'a> {
         let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
         watch.batches_total.store(batches, Ordering::Relaxed);
         watch.first_step.store(state.step, Ordering::Relaxed);
-        let damaged_rows = data.lost().iter().map(|file| file.rows).sum();
         let warnings = warnings(config, data, &learner, ranks.world_size());
         Ok(Self {
             job,
@@ -214,7 +212,6 @@ impl<'a> Run<'a> {
             schedules,
             checkpoints,
             batches,
-            damaged_rows,
             warnings,
             values: Vec::new(),
             records,
@@ -235,7 +232,6 @@ impl<'a> Run<'a> {
             let waiting = Instant::now();
             let Some(batch) = batches.next().transpose()? else { return Ok(()) };
             self.watch.wait_ns.fetch_add(waiting.elapsed().as_nanos() as u64, Ordering::Relaxed);
-            self.damaged_rows += batch.damaged().len() as u64;
             let clock = Clock { epoch: self.state.epoch, step: self.state.step, lr: self.lr() };
             let stepped = self.learner.step(&batch, clock, self.watch.stop.load(Ordering::Relaxed))?;
             self.advance(stepped, clock)?;
@@ -267,6 +263,7 @@ impl<'a> Run<'a> {
         self.schedules.epoch_ended(self.state.epoch, &validation);
         self.state.epoch += 1;
         self.state.batch = 0;
+        self.state.damaged_rows = self.state.damaged_rows.max(self.state.sums.damaged);
         self.state.sums = EpochSums::default();
         let enough = self.job.keep_going.as_ref().is_some_and(|keep_going| !keep_going(&self.values));
         self.state.finished = verdict.stop || enough || self.is_over();
@@ -279,15 +276,21 @@ impl<'a> Run<'a> {
         self.ranks.barrier().map_err(LearnError::from)?;
         let best = self.checkpoints.best()?;
         self.learner.load_model(&checkpoint::read_tensors(&best)?, &best)?;
-        let seed = self.config.seed;
-        let validation = evaluate::scores(&self.predictions(Side::Validation)?, self.data, Side::Validation, seed)?;
-        let test = match self.job.test {
-            true => evaluate::scores(&self.predictions(Side::Test)?, self.data, Side::Test, seed)?,
-            false => Vec::new(),
+        let mut damaged = self.data.lost().iter().map(|file| file.rows).sum::<u64>() + self.state.damaged_rows;
+        let mut scores = |side| -> Result<_, RunError> {
+            let predictions = self.predictions(side)?;
+            let rows = predictions.first().map_or(0, Predictions::len);
+            damaged += (self.data.rows_of(side).len() - rows) as u64;
+            Ok(evaluate::scores(&predictions, self.data, side, self.config.seed)?)
         };
+        let validation = scores(Side::Validation)?;
+        let test = if self.job.test { scores(Side::Test)? } else { Vec::new() };
         let mut result = RunResult::of(&self.learner, self.data, &self.state, validation, test);
-        result.damaged_rows = self.damaged_rows;
+        result.damaged_rows = damaged;
         result.warnings = self.warnings;
+        if damaged > 0 {
+            result.warnings.push(format!("{damaged} rows were left out because their files are damaged"));
+        }
         if let Some(records) = &mut self.records {
             records.folder.write_result(&result)?;
         }
@@ -310,6 +313,7 @@ impl<'a> Run<'a> {
         state.sums.loss += stepped.loss * stepped.rows as f64;
         state.sums.rows += stepped.rows;
         state.sums.correct += stepped.correct;
+        state.sums.damaged += stepped.damaged;
         self.watch.batches.store(state.batch, Ordering::Relaxed);
         self.watch.steps.fetch_add(1, Ordering::Relaxed);
         self.watch.rows.fetch_add(stepped.rows, Ordering::Relaxed);
@@ -373,10 +377,11 @@ fn warnings(config: &Config, data: &Dataset, learner: &Learner, world_size: usiz
         warnings.push(format!("data.drop_last leaves out {left_out} training rows an epoch, others each time"));
     }
     if world_size > 1 && learner.has_batch_norm() && !config.model.sync_batch_norm {
-        warnings.push(format!(
-            "batch norm sees each of {world_size} ranks' rows alone: figures are not those of another number of ranks; \
-             model.sync_batch_norm=true makes them so"
-        ));
+        warnings.push(
+            "batch norm saw each rank's own rows: another number of ranks gives other figures; \
+             model.sync_batch_norm=true takes all rows together"
+                .to_owned(),
+        );
     }
     warnings
 }

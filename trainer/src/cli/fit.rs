@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use tch::Device;
 
@@ -215,7 +215,7 @@ fn is_stopped(error: &anyhow::Error) -> bool {
 pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
     let place = file.map_or("defaults".to_owned(), |p| p.display().to_string());
     let text = match file {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {place}"))?,
+        Some(path) => std::fs::read_to_string(path).map_err(|e| Usage(format!("cannot read {place}: {e}")))?,
         None => String::new(),
     };
     Ok(Config::parse(&text, &place, sets)?)

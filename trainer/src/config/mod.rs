@@ -383,12 +383,19 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming file or `--set`, key and what is allowed.
     pub fn parse(text: &str, place: &str, sets: &[String]) -> Result<Self, ConfigError> {
-        let fail = |place: &str, message: String| ConfigError::Parse { place: place.to_owned(), message };
-        let mut document: toml::Table = text.parse().map_err(|e: toml::de::Error| fail(place, e.to_string()))?;
+        let fail = |place: String, message: &str| ConfigError::Parse { place, message: message.to_owned() };
+        let mut config: Self = toml::from_str(text).map_err(|e| {
+            let line = e.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            fail(line.map_or(place.to_owned(), |line| format!("{place}, line {line}")), e.message())
+        })?;
+        let mut document: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| fail(place.to_owned(), e.message()))?;
+        // One by one, so that an error names the one that is wrong.
         for set in sets {
-            apply_set(&mut document, set).map_err(|message| fail(&format!("--set {set}"), message))?;
+            let fail = |message: &str| fail(format!("--set {set}"), message);
+            apply_set(&mut document, set).map_err(|message| fail(&message))?;
+            config = document.clone().try_into().map_err(|e: toml::de::Error| fail(e.message()))?;
         }
-        let config: Self = document.try_into().map_err(|e: toml::de::Error| fail(place, e.message().to_owned()))?;
         config.check()?;
         Ok(config)
     }

@@ -12,7 +12,7 @@ fn a_set_wins_over_the_file_and_bare_words_are_text() {
 #[test]
 fn a_key_that_is_not_there_is_named_with_those_that_are() {
     let error = Config::parse("[optimizer]\nrate = 0.1", "c.toml", &[]).expect_err("no such key").to_string();
-    assert!(error.contains("c.toml") && error.contains("rate") && error.contains("weight_decay"), "{error}");
+    assert!(error.contains("c.toml, line 2") && error.contains("rate") && error.contains("weight_decay"), "{error}");
 }
 
 #[test]
@@ -31,4 +31,11 @@ fn an_impossible_value_is_named_with_its_key() {
     assert_eq!(error, "data.batch_size = 0: at least 1");
     let error = Config::parse("[augment]\namplitude = [1.2, 0.8]", "", &[]).expect_err("turned round").to_string();
     assert_eq!(error, "augment.amplitude = [1.2, 0.8]: the lower bound, then the upper");
+}
+
+#[test]
+fn the_set_that_is_wrong_is_named_and_not_those_beside_it() {
+    let sets = ["optimizer.lr=0.1", "optimizer.eps=small", "seed=1"].map(str::to_owned);
+    let error = Config::parse("", "defaults", &sets).expect_err("no number").to_string();
+    assert_eq!(error, "--set optimizer.eps=small: invalid type: string \"small\", expected f64");
 }

@@ -1,0 +1,328 @@
+//! Whole training runs that are killed, stopped, resumed and given what is broken.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use wavemill_schemas::manifest::Manifest;
+use wavemill_tests::{Failed, Trial, real};
+
+use crate::faults::Mount;
+use crate::ranks::Tensors;
+use crate::support::{
+    Inputs, RECIPE, Ran, checkpoints, copy_folder, files_below, finish, fit, inputs, kill, last_step, manifest,
+    of_trainer, own_store, run, run_in, same, scratch, start, trainer, wait_until, whole,
+};
+
+/// Dropout and batch norm, augmentation and mix-up: 11 steps an epoch, a checkpoint after each.
+const SETS: [&str; 8] = [
+    "model.name=genregenie-cnn",
+    "data.batch_size=4",
+    "data.frames=24",
+    "loss.mixup=0.4",
+    "augment.enabled=true",
+    "train.epochs=8",
+    "train.early_stop=0",
+    "train.checkpoint_steps=1",
+];
+/// Of the whole run.
+const STEPS: u64 = 88;
+/// Longer than any test waits.
+const ENDLESS: [&str; 2] = ["--epochs", "100000"];
+
+pub fn trials() -> Vec<Trial> {
+    let may_mount = Mount::new("size=1m").is_ok();
+    let disk_fills_up = of_trainer("train::disk_fills_up", disk_fills_up);
+    let has_trainer = !disk_fills_up.has_ignored_flag();
+    let on_real = real("train::a_model_overfits_real_audio", a_model_overfits_real_audio);
+    let on_real_ignored = on_real.has_ignored_flag() || !has_trainer;
+    vec![
+        of_trainer("train::killed_five_times_equals_whole", killed_five_times_equals_whole),
+        of_trainer("train::sigterm_ends_in_order", || signal_ends_in_order("TERM", 1)),
+        of_trainer("train::sigint_to_three_ranks_ends_in_order", || signal_ends_in_order("INT", 3)),
+        of_trainer("train::no_room_for_a_checkpoint", no_room_for_a_checkpoint),
+        disk_fills_up.with_ignored_flag(!(has_trainer && may_mount)),
+        of_trainer("train::damaged_shards_are_named_or_passed_over", damaged_shards_are_named_or_passed_over),
+        of_trainer("train::damaged_checkpoints_are_named", damaged_checkpoints_are_named),
+        of_trainer("train::another_store_is_refused", another_store_is_refused),
+        of_trainer("train::what_is_wrong_at_the_start_leaves_no_run", what_is_wrong_at_the_start_leaves_no_run),
+        on_real.with_ignored_flag(on_real_ignored),
+    ]
+}
+
+/// A run of [`SETS`].
+fn small(runs: &Path) -> Command {
+    let mut command = fit(whole(), runs);
+    for set in SETS {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+fn resume(run: &Path) -> Command {
+    let mut command = trainer(["fit", "--device", "cpu", "--threads", "1", "--resume"]);
+    command.arg(run);
+    command
+}
+
+/// The last checkpoint's files and the scores, as bytes.
+fn left_by(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
+    let last = checkpoints(run).pop().ok_or("no checkpoint")?;
+    let read = |path: PathBuf| fs::read(&path).map_err(|e| Failed::from(format!("{}: {e}", path.display())));
+    Ok([read(last.join("tensors.safetensors"))?, read(last.join("state.json"))?, read(run.join("result.json"))?])
+}
+
+/// Fails unless two runs ended with the same bits.
+fn same_end(what: &str, run: &Path, wanted: &Path) -> Result<(), Failed> {
+    let [got, wanted] = [left_by(run)?, left_by(wanted)?];
+    same(what, std::array::from_fn::<bool, 3, _>(|i| got[i] == wanted[i]), [true; 3])
+}
+
+/// Every folder with a checkpoint's name holds a whole one.
+fn all_are_whole(run: &Path) -> Result<(), Failed> {
+    for path in checkpoints(run) {
+        Tensors::read(&path)?;
+        serde_json::from_slice::<Value>(&fs::read(path.join("state.json"))?)?;
+    }
+    Ok(())
+}
+
+fn killed_five_times_equals_whole() -> Result<(), Failed> {
+    let [runs, undisturbed] = ["killed", "undisturbed"].map(scratch);
+    run(&mut small(&undisturbed)).exits(0)?;
+    let wanted = run_in(&undisturbed)?;
+    same("steps", last_step(&undisturbed), STEPS)?;
+    let mut next = small(&runs);
+    for time in 1..=5 {
+        let mut child = start(&mut next);
+        wait_until(&mut child, "its steps", || last_step(&runs) >= time * STEPS / 7)?;
+        match time {
+            // While a checkpoint is written, or removed.
+            2 | 4 => wait_until(&mut child, "a part", || run_in(&runs).is_ok_and(|run| !parts_of(&run).is_empty()))?,
+            _ => std::thread::sleep(Duration::from_millis(3 * time)),
+        }
+        kill(child)?;
+        all_are_whole(&run_in(&runs)?)?;
+        same("a result", run_in(&runs)?.join("result.json").exists(), false)?;
+        next = resume(&run_in(&runs)?);
+    }
+    run(&mut next).exits(0)?;
+    same_end("killed five times", &run_in(&runs)?, &wanted)?;
+    same("parts", parts_of(&run_in(&runs)?), Vec::new())?;
+    // What has come to its end stays there.
+    run(&mut resume(&run_in(&runs)?)).exits(0)?;
+    same_end("resumed at its end", &run_in(&runs)?, &wanted)
+}
+
+/// Files of checkpoints that are being written or removed.
+fn parts_of(run: &Path) -> Vec<String> {
+    let names = files_below(&run.join("checkpoints"));
+    names.into_iter().filter(|name| name.starts_with('.')).collect()
+}
+
+fn signal_ends_in_order(signal: &str, nproc: usize) -> Result<(), Failed> {
+    let [runs, undisturbed] = ["stopped", "undisturbed"].map(scratch);
+    let nproc = ["--nproc".to_owned(), nproc.to_string()];
+    run(small(&undisturbed).args(&nproc)).exits(0)?;
+    let mut child = start(small(&runs).args(&nproc));
+    wait_until(&mut child, "some steps", || last_step(&runs) >= 20)?;
+    run(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string())).exits(0)?;
+    let ran = finish(child).exits(130)?;
+    let stopped = run_in(&runs)?;
+    let said = format!("stopped at step {}; go on with: wavemill-train fit --resume", last_step(&runs));
+    ran.says(&[&said, stopped.to_str().unwrap()])?;
+    run(resume(&stopped).args(&nproc)).exits(0)?;
+    same_end("stopped and resumed", &stopped, &run_in(&undisturbed)?)
+}
+
+/// `command` with a limit on the size of files, whose breach is an error as on a full disk.
+fn within_blocks(blocks: u32, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+/// A run that was killed after some steps.
+fn begun(name: &str, steps: u64) -> Result<PathBuf, Failed> {
+    let runs = scratch(name);
+    let mut child = start(small(&runs).args(ENDLESS));
+    wait_until(&mut child, "some steps", || last_step(&runs) >= steps)?;
+    kill(child)?;
+    run_in(&runs)
+}
+
+/// Ends a run's epoch in progress.
+fn goes_on(run_folder: &Path) -> Result<(), Failed> {
+    let last = checkpoints(run_folder).pop().ok_or("no checkpoint")?;
+    let state: Value = serde_json::from_slice(&fs::read(last.join("state.json"))?)?;
+    let epochs = (state["epoch"].as_u64().ok_or("no epoch")? + 1).to_string();
+    run(resume(run_folder).args(["--epochs", &epochs])).exits(0)?;
+    same("a result", run_folder.join("result.json").exists(), true)
+}
+
+fn no_room_for_a_checkpoint() -> Result<(), Failed> {
+    let begun = begun("no-room", 3)?;
+    let before = checkpoints(&begun);
+    let parts = parts_of(&begun);
+    // A block is 512 bytes or, in some shells, 1024; a checkpoint has more than 200 KB.
+    run(&mut within_blocks(150, &resume(&begun))).exits(5)?.says(&[begun.to_str().unwrap(), "File too large"])?;
+    same("checkpoints", checkpoints(&begun), before)?;
+    all_are_whole(&begun)?;
+    same("new parts", parts_of(&begun).into_iter().find(|name| !parts.contains(name)), None)?;
+    goes_on(&begun)
+}
+
+/// Somebody else takes the room while a model trains.
+fn disk_fills_up() -> Result<(), Failed> {
+    let mount = Mount::new("size=64m")?;
+    let runs = mount.0.join("runs");
+    let mut child = start(small(&runs).args(ENDLESS));
+    wait_until(&mut child, "some steps", || last_step(&runs) >= 3)?;
+    let filler = mount.fill();
+    finish(child).exits(5)?.says(&[runs.to_str().unwrap(), "No space left"])?;
+    fs::remove_file(filler)?;
+    all_are_whole(&run_in(&runs)?)?;
+    goes_on(&run_in(&runs)?)
+}
+
+/// The first shard of the training side.
+fn training_shard(store: &Path, manifest: &Manifest) -> Result<(PathBuf, u64), Failed> {
+    let mut files = manifest.files_of("log_mel").filter(|file| file.split.as_deref() == Some("training"));
+    let file = files.next().ok_or("no shard")?;
+    Ok((store.join(&file.path), file.rows))
+}
+
+fn result(runs: &Path) -> Result<Value, Failed> {
+    Ok(serde_json::from_slice(&fs::read(run_in(runs)?.join("result.json"))?)?)
+}
+
+fn damaged_shards_are_named_or_passed_over() -> Result<(), Failed> {
+    let store = own_store("damaged");
+    let (path, rows) = training_shard(&store, &manifest(&store, 1)?)?;
+    let bytes = fs::read(&path)?;
+    let mut flipped = bytes.clone();
+    let middle = bytes.len() / 2;
+    // More than a row, so that the header of a page is among it.
+    flipped[bytes.len() / 4..middle].iter_mut().for_each(|byte| *byte ^= 0x55);
+    let name = path.to_str().unwrap();
+    for (damaged, whole_file) in [(&flipped[..], false), (&bytes[..middle], true)] {
+        fs::write(&path, damaged)?;
+        let runs = scratch("runs");
+        let words = ["--epochs", "2"];
+        let ran = run(fit(&store, &runs).args(SETS_OF_DAMAGE).args(words)).exits(3)?;
+        ran.says(&[name])?;
+        let ran = run(fit(&store, &runs).args(SETS_OF_DAMAGE).args(words).arg("--verify")).exits(3)?;
+        same("all damaged files are named", ran.err.contains(name), true)?;
+        let runs = scratch("passed-over");
+        run(fit(&store, &runs).args(SETS_OF_DAMAGE).args(words).arg("--skip-damaged")).exits(0)?;
+        let counted = result(&runs)?["damaged_rows"].as_u64().ok_or("no count")?;
+        // Two epochs count once.
+        same("rows", if whole_file { counted == rows } else { (1..=rows).contains(&counted) }, true)?;
+    }
+    Ok(())
+}
+
+const SETS_OF_DAMAGE: [&str; 6] = ["--model", "lstm", "--set", "data.frames=8", "--batch-size", "8"];
+
+fn damaged_checkpoints_are_named() -> Result<(), Failed> {
+    let begun = begun("damaged-checkpoint", 3)?;
+    let last = checkpoints(&begun).pop().ok_or("no checkpoint")?;
+    for (name, bytes) in [("tensors.safetensors", &b"\x09\0\0\0\0\0\0\0{\"a\": 1}"[..]), ("state.json", b"{\"form")] {
+        let path = last.join(name);
+        let before = fs::read(&path)?;
+        fs::write(&path, bytes)?;
+        run(&mut resume(&begun)).exits(3)?.says(&[path.to_str().unwrap()])?;
+        fs::write(&path, before)?;
+    }
+    goes_on(&begun)
+}
+
+fn another_store_is_refused() -> Result<(), Failed> {
+    let begun = begun("another-store", 1)?;
+    let other = scratch("other").join("store");
+    run(inputs().extract(&other).args(["--limit", "40"])).exits(0)?;
+    let ran = run(resume(&begun).arg("--store").arg(&other)).exits(4)?;
+    ran.says(&[begun.to_str().unwrap(), "another manifest", "the store that it was trained on"])?;
+    goes_on(&begun)
+}
+
+/// Refused before a run's folder is made.
+fn refused(ran: Ran, runs: &Path, said: &[&str]) -> Result<(), Failed> {
+    ran.exits(2)?.says(said)?;
+    same("a run", runs.exists(), false)
+}
+
+fn what_is_wrong_at_the_start_leaves_no_run() -> Result<(), Failed> {
+    let folder = scratch("wrong");
+    let (runs, store, recipe) = (folder.join("runs"), folder.join("store"), folder.join("two.toml"));
+    let labelled = "track_genre_top IS NOT NULL";
+    let two_sides = RECIPE.replace(labelled, &format!("{labelled} AND set_split <> 'validation'"));
+    fs::write(&recipe, two_sides)?;
+    run(&mut Inputs { recipe, ..inputs().clone() }.extract(&store)).exits(0)?;
+    refused(run(&mut fit(&store, &runs)), &runs, &["no rows in split validation", "rule official"])?;
+    let of = |words: &[&str]| run(fit(whole(), &runs).args(words));
+    refused(of(&["--model", "vgg"]), &runs, &["vgg", "cnn2d, cnn1d-gru"])?;
+    refused(of(&["--set", "data.frames=8", "--model", "cnn2d"]), &runs, &["cnn2d needs at least", "frames"])?;
+    let sync = ["--set", "model.sync_batch_norm=true", "--nproc", "4", "--batch-size", "41", "--model", "cnn1d"];
+    // 44 rows leave three for four ranks; each says so.
+    same("rows for ranks", of(&sync).exits(2)?.err.contains("needs a row on every rank"), true)?;
+    same("a run", runs.exists(), false)
+}
+
+/// Real clips with the genres of their tracks, cut into segments: the model must be able to learn them by heart.
+fn a_model_overfits_real_audio(data: &Path) -> Result<(), Failed> {
+    const RECIPE: &str = r#"
+name = "overfit"
+[catalog]
+dataset = "fma"
+[[catalog.clean]]
+step = "labelled"
+where = "track_genre_top IS NOT NULL"
+[[targets]]
+name = "genre"
+column = "track_genre_top"
+[split]
+rule = "segment"
+[audio]
+sample_rate_hz = 22050
+segment_s = 2.0
+segments_max = 10
+[[features]]
+name = "log_mel"
+op = "mel"
+n_mels = 40
+db = { ref = "max", top_db = 80.0 }
+normalize = "minmax"
+"#;
+    let folder = scratch("overfit");
+    let (audio, store, runs) = (folder.join("audio"), folder.join("store"), folder.join("runs"));
+    fs::create_dir_all(&audio)?;
+    fs::write(folder.join("recipe.toml"), RECIPE)?;
+    let mut tracks = Vec::new();
+    for part in ["fma_like", "audio/fma_real"] {
+        for entry in fs::read_dir(data.join(part))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                copy_folder(&path, &audio.join(path.file_name().unwrap()));
+            }
+        }
+        let text = fs::read(data.join(part).join("tracks.csv"))?;
+        // Three header lines, of the first file alone.
+        let lines = text.split_inclusive(|byte| *byte == b'\n').skip(if tracks.is_empty() { 0 } else { 3 });
+        lines.for_each(|line| tracks.extend_from_slice(line));
+    }
+    fs::write(folder.join("tracks.csv"), tracks)?;
+    let inputs = Inputs { metadata: Some(folder.join("tracks.csv")), audio, recipe: folder.join("recipe.toml") };
+    run(&mut inputs.extract(&store)).exits(0)?;
+    same("rows", manifest(&store, 1)?.counts.feature_rows > 100, true)?;
+    let sets = ["--model", "cnn1d", "--set", "model.dropout=0", "--epochs", "30", "--set", "train.early_stop=0"];
+    run(fit(&store, &runs).args(sets)).exits(0)?;
+    let log = fs::read_to_string(run_in(&runs)?.join("log.jsonl"))?;
+    let entries = log.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let last = entries.iter().rfind(|entry| entry["kind"] == "epoch").ok_or("no epoch")?;
+    let accuracy = last["values"]["training/accuracy"].as_f64().ok_or("no accuracy")?;
+    if accuracy >= 0.95 { Ok(()) } else { Err(format!("training accuracy {accuracy}").into()) }
+}
