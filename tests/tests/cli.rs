@@ -68,7 +68,9 @@ fn help_is_as_reviewed(name: &str, program: Start, least: usize) -> Result<(), F
         same("stderr of --help", ran.err, String::new())?;
         snapshot(&format!("{name}{}", words.iter().map(|word| format!("-{word}")).collect::<String>()), &ran.out)?;
         same("Examples", ran.out.contains("Example") || words.len() > 1, true)?;
-        left.extend(subcommands(&ran.out).into_iter().map(|name| [&words[..], &[name]].concat()));
+        // `wavemill train` hands all its words on, `--help` too: the other program's help is reviewed by itself.
+        let own = subcommands(&ran.out).into_iter().filter(|name| name != "train");
+        left.extend(own.map(|name| [&words[..], &[name]].concat()));
         seen += 1;
     }
     same("commands", seen >= least, true)
