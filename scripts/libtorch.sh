@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 torch=2.11.0
 kind=cpu
-wheels=(torch==$torch nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+wheels=("torch==$torch" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 case ${1:-} in
     --help) usage scripts/libtorch.sh; exit 0 ;;
     --cuda)
