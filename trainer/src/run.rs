@@ -47,6 +47,16 @@ pub enum RunError {
         /// The rule.
         rule: &'static str,
     },
+    /// `drop_last` leaves nothing.
+    #[error(
+        "data.batch_size = {batch_size} with data.drop_last leaves no batch of {rows} training rows: take a smaller one"
+    )]
+    NoBatch {
+        /// Of training.
+        rows: usize,
+        /// As configured.
+        batch_size: usize,
+    },
     /// A checkpoint of another store or feature.
     #[error(
         "{path} was trained on another {what} ({theirs}); this store has {ours}: give the store that it was trained on"
@@ -137,6 +147,10 @@ pub fn fit(job: &Job, data: &Arc<Dataset>, ranks: &'static dyn Collective, watch
 pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
     if let Some(side) = Side::ALL.into_iter().find(|side| data.rows_of(*side).is_empty()) {
         return Err(RunError::NoRows { split: side.name(), rule: data.split_rule().name() });
+    }
+    let rows = data.rows_of(Side::Training).len();
+    if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
+        return Err(RunError::NoBatch { rows, batch_size: config.data.batch_size });
     }
     Ok(Learner::check(config, data, world_size)?)
 }
@@ -302,7 +316,8 @@ impl<'a> Run<'a> {
     }
 
     fn lr(&self) -> f64 {
-        let steps_total = self.config.train.epochs * self.batches;
+        let planned = self.config.train.epochs * self.batches;
+        let steps_total = self.config.train.steps.map_or(planned, |steps| steps.min(planned));
         self.schedules.lr(Place { step: self.state.step, steps_total, epoch: self.state.epoch })
     }
 

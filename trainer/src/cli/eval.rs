@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::{MachineArgs, input};
@@ -34,7 +34,7 @@ pub struct EvalCommand {
     /// The store [default: the one that it was trained on]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Its version [default: the latest]
+    /// Its version [default: the latest; of a recorded store, the one that was trained on]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
     /// Which rows
@@ -130,9 +130,13 @@ impl EvalCommand {
     fn predictions(&self, run: &Path) -> Result<(Arc<Dataset>, State, Vec<Predictions>)> {
         let path = self.checkpoint.find(run)?;
         let state = checkpoint::read_state(&path)?;
-        let store = self.store.clone().or_else(|| input::store_of(&RunDir::open(run).ok()?));
-        let store = store.with_context(|| format!("--store: {} does not say where its store is", run.display()))?;
-        let data = self.machine.open(&store, self.version, &state.config)?;
+        let recorded = RunDir::open(run).ok().and_then(|run| input::of(&run));
+        let (store, version) = match (&self.store, recorded) {
+            (Some(store), _) => (store.clone(), self.version),
+            (None, Some((store, version))) => (store, self.version.or(Some(version))),
+            (None, None) => bail!("--store: {} does not say where its store is", run.display()),
+        };
+        let data = self.machine.open(&store, version, &state.config)?;
         run::same_store(&state, &data, &path)?;
         let learner = Learner::new(&state.config, &data, &Solo, self.machine.device(&Ranks::solo())?)?;
         learner.load_model(&checkpoint::read_tensors(&path)?, &path)?;

@@ -103,7 +103,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 fn run(error: &RunError) -> Option<u8> {
     match error {
-        RunError::NoRows { .. } => Some(2),
+        RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(2),
         RunError::OtherStore { .. } => Some(4),
         RunError::Stopped { .. } => Some(130),
         RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => Some(dataset(error)),

@@ -13,6 +13,7 @@ use super::{MachineArgs, input, progress};
 use crate::checkpoint::{self, Checkpoints};
 use crate::config::Config;
 use crate::dataset::Dataset;
+use crate::ffi;
 use crate::records::{RunDir, run_stem};
 use crate::run::{self, Fitted, Job, RunError, Watch};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
@@ -119,8 +120,12 @@ impl FitCommand {
             Some(run) => self.resumed(run)?,
             None => (self.config()?, None),
         };
-        let store = self.store.clone().or(recorded).ok_or_else(|| Usage("--store DIR is needed".to_owned()))?;
-        let data = self.machine.open(&store, self.version, &config)?;
+        let (store, version) = match (&self.store, recorded) {
+            (Some(store), _) => (store.clone(), self.version),
+            (None, Some((store, version))) => (store, self.version.or(Some(version))),
+            (None, None) => return Err(Usage("--store DIR is needed".to_owned()).into()),
+        };
+        let data = self.machine.open(&store, version, &config)?;
         run::check(&config, &data, ranks.world_size)?;
         let device = self.machine.device(&ranks)?;
         let group = join(&ranks, &data, &config, device)?;
@@ -194,13 +199,13 @@ impl FitCommand {
 
     /// Configuration of a run, and the store that it was started on. More epochs may be asked for, and that damage is
     /// passed over.
-    fn resumed(&self, run: &Path) -> Result<(Config, Option<PathBuf>)> {
+    fn resumed(&self, run: &Path) -> Result<(Config, Option<(PathBuf, u64)>)> {
         let folder = RunDir::open(run)?;
         let checkpoints = Checkpoints::open(folder.checkpoints(), 1)?;
         let mut config = checkpoint::read_state(&checkpoints.last()?)?.config;
         config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
         config.data.skip_damaged |= self.skip_damaged;
-        Ok((config, input::store_of(&folder)))
+        Ok((config, input::of(&folder)))
     }
 }
 
@@ -233,6 +238,7 @@ pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -
         signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&watch.stop))?;
         signal_hook::flag::register(signal, Arc::clone(&watch.stop))?;
     }
+    ffi::keep_signals_away()?;
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         if group.rank() == 0 {

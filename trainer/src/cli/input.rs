@@ -45,9 +45,10 @@ pub fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
     put(RECIPE, toml::to_string(&data.store().manifest().recipe)?)
 }
 
-/// The store that a run was started on, if its folder says so.
+/// The store and version that a run was started on, if its folder says so.
 #[must_use]
-pub fn store_of(run: &RunDir) -> Option<PathBuf> {
+pub fn of(run: &RunDir) -> Option<(PathBuf, u64)> {
     let text = std::fs::read(run.path().join(INPUT)).ok()?;
-    Some(serde_json::from_slice::<Input>(&text).ok()?.store)
+    let input: Input = serde_json::from_slice(&text).ok()?;
+    Some((input.store, input.version))
 }

@@ -79,8 +79,8 @@ pub struct ComputeArgs {
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// Threads of libtorch's operations [default: cores, shared by the ranks of this machine]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 impl ComputeArgs {
@@ -90,7 +90,7 @@ impl ComputeArgs {
     /// An unknown name, or CUDA asked for where there is none.
     pub fn device(&self, ranks: &Ranks) -> Result<Device> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.unwrap_or((cores / ranks.world_size).max(1));
+        let threads = self.threads.map_or((cores / ranks.world_size).max(1), usize::from);
         tch::set_num_threads(i32::try_from(threads)?);
         let number = match self.device.as_str() {
             "cpu" => return Ok(Device::Cpu),

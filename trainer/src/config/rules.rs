@@ -5,12 +5,13 @@ use super::{Config, ConfigError};
 impl Config {
     /// What no type says.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &'static str, String, &'static str); 9] = [
+        let rules: [(bool, &'static str, String, &'static str); 10] = [
             (self.data.batch_size > 0, "data.batch_size", self.data.batch_size.to_string(), "at least 1"),
             (self.data.shuffle_window > 0, "data.shuffle_window", self.data.shuffle_window.to_string(), "at least 1"),
             (self.data.frames != Some(0), "data.frames", "0".to_owned(), "at least 1, or absent"),
             (self.train.micro_batches > 0, "train.micro_batches", self.train.micro_batches.to_string(), "at least 1"),
             (self.train.epochs > 0, "train.epochs", self.train.epochs.to_string(), "at least 1"),
+            (self.train.steps != Some(0), "train.steps", "0".to_owned(), "at least 1, or absent"),
             (self.optimizer.lr > 0.0, "optimizer.lr", self.optimizer.lr.to_string(), "above 0"),
             (
                 self.optimizer.weight_decay >= 0.0,

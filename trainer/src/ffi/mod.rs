@@ -31,6 +31,7 @@ type SumInPlace = unsafe extern "C" fn(group: *const c_void, tensor: *mut AtTens
 unsafe extern "C" {
     fn wavemill_set_deterministic(on: bool, message: *mut c_char, size: usize) -> c_int;
     fn wavemill_keep_memory();
+    fn wavemill_block_stop_signals();
     fn wavemill_set_tf32(on: bool, message: *mut c_char, size: usize) -> c_int;
     fn wavemill_set_autocast_bf16(cuda: bool, on: bool, message: *mut c_char, size: usize) -> c_int;
     fn wavemill_sum_over_ranks(
@@ -65,6 +66,29 @@ pub fn set_deterministic(on: bool) -> Result<(), TorchError> {
 pub fn keep_memory() {
     // SAFETY: sets parameters of malloc; callable at any time.
     unsafe { wavemill_keep_memory() }
+}
+
+/// Leaves SIGINT and SIGTERM to one thread that does nothing else, started here at the first call.
+///
+/// oneDNN's recurrent kernels move the stack pointer into a buffer of the heap; a handler on such a thread would write
+/// its frame there, and the process would end by a damaged heap instead of with a checkpoint.
+///
+/// # Errors
+/// No thread can be started.
+pub fn keep_signals_away() -> std::io::Result<()> {
+    static TAKER: std::sync::Mutex<bool> = std::sync::Mutex::new(false);
+    let mut is_there = TAKER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !*is_there {
+        std::thread::Builder::new().name("signals".to_owned()).spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        })?;
+        *is_there = true;
+    }
+    // SAFETY: changes the mask of the calling thread, which later threads inherit.
+    unsafe { wavemill_block_stop_signals() }
+    Ok(())
 }
 
 /// TF32 in matrix products and convolutions on CUDA; off is libtorch's f32.

@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <malloc.h>
+#include <signal.h>
 
 #include <cstdio>
 #include <stdexcept>
@@ -89,6 +90,15 @@ void wavemill_keep_memory() {
     mallopt(M_TRIM_THRESHOLD, -1);
     mallopt(M_TOP_PAD, 64 << 20);
 #endif
+}
+
+// Keeps SIGINT and SIGTERM away from the calling thread and those that it starts from now on.
+void wavemill_block_stop_signals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
 // `out` receives a new tensor that the caller owns.
