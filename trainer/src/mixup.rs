@@ -1,17 +1,11 @@
 //! Mix-up: a row becomes λ of itself and 1 − λ of a partner from the same global batch, in features and labels alike.
 //!
-//! λ and partner are functions of (seed, epoch, row key), whoever asks. Source: Zhang et al., "mixup: Beyond empirical
+//! λ is a function of (seed, epoch, row key), as is the partner (`dataset/order.rs`), whoever asks. Source: Zhang et al., "mixup: Beyond empirical
 //! risk minimization" (2018); λ is drawn for each row, not once a batch.
 
 use tch::Tensor;
 
 use crate::rng::Rng;
-
-/// Which row of a global batch of `rows` the row of `key` is mixed with; it may be itself.
-#[must_use]
-pub fn partner(seed: u64, epoch: u64, key: u64, rows: usize) -> usize {
-    Rng::for_row(seed, epoch, key, "mixup.partner").below(rows as u64) as usize
-}
 
 /// λ of the row of `key`, from Beta(α, α); `alpha` above 0.
 #[must_use]
@@ -79,14 +73,6 @@ mod tests {
             let want = 0.25 / (2.0 * alpha + 1.0);
             assert!((mean - 0.5).abs() < 0.013 && (variance / want - 1.0).abs() < 0.03, "{alpha}: {mean} {variance}");
         }
-    }
-
-    #[test]
-    fn partners_are_spread_over_the_batch_and_change_with_the_epoch() {
-        let of_epoch = |epoch| (0..7000).map(|key| partner(5, epoch, key, 7)).collect::<Vec<_>>();
-        let counts = (0..7).map(|row| of_epoch(0).iter().filter(|&&p| p == row).count());
-        assert!(counts.into_iter().all(|n| (880..1120).contains(&n)));
-        assert_ne!(of_epoch(0), of_epoch(1));
     }
 
     #[test]

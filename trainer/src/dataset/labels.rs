@@ -121,15 +121,6 @@ impl Target {
     }
 }
 
-/// n / (classes · n of the class), as scikit-learn's `balanced`, which knows only classes that have rows; 0 for others.
-#[must_use]
-pub fn balanced(counts: &[u64]) -> Vec<f64> {
-    let n: u64 = counts.iter().sum();
-    let classes = counts.iter().filter(|&&count| count > 0).count();
-    let weight = |&count: &u64| if count == 0 { 0.0 } else { n as f64 / (classes as f64 * count as f64) };
-    counts.iter().map(weight).collect()
-}
-
 fn genre_titles(store: &Store) -> Result<BTreeMap<i64, String>, DatasetError> {
     let table = store.table("genres", |name| matches!(name, "genre_id" | "title"))?;
     let columns = table.as_ref().and_then(|t| Some((t.column_by_name("genre_id")?, t.column_by_name("title")?)));
@@ -140,18 +131,4 @@ fn genre_titles(store: &Store) -> Result<BTreeMap<i64, String>, DatasetError> {
     let (ids, titles) = (ids.as_primitive::<Int64Type>(), titles.as_string::<i32>());
     let named = |&row: &usize| ids.is_valid(row) && titles.is_valid(row);
     Ok((0..ids.len()).filter(named).map(|row| (ids.value(row), titles.value(row).to_owned())).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn balanced_weights_are_scikit_learns() {
-        // compute_class_weight("balanced", classes=[0, 1, 2], y=[0] * 6 + [1] * 3 + [2]) = [0.5556, 1.1111, 3.3333]
-        let weights = balanced(&[6, 3, 1]);
-        let want = [10.0 / 18.0, 10.0 / 9.0, 10.0 / 3.0];
-        assert!(weights.iter().zip(want).all(|(a, b): (&f64, f64)| (a - b).abs() < 1e-12), "{weights:?}");
-        assert_eq!(balanced(&[4, 0, 4]), [1.0, 0.0, 1.0]);
-    }
 }

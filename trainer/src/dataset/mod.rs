@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use batch::Batch;
 pub use by_arrow::bytes_of as value_bytes;
 pub use error::DatasetError;
-pub use labels::{GENRES_ALL, Target, balanced};
+pub use labels::{GENRES_ALL, Target};
 pub use loader::{Loader, LoaderPlan};
 pub use order::n_batches;
 pub use rows::{RowGroup, Rows};
