@@ -38,6 +38,27 @@ pub enum KernelError {
         /// Frames that the window spans.
         needed: usize,
     },
+    /// A rate that cannot be converted.
+    #[error(transparent)]
+    Resample(#[from] crate::resample::ResampleError),
+    /// A device that failed, or is not there.
+    #[error("{device}: {action}: {detail}")]
+    Device {
+        /// Which one.
+        device: String,
+        /// What was asked of it.
+        action: &'static str,
+        /// Its answer, and the remedy where one is known.
+        detail: String,
+    },
+    /// What is wrong with one feature of a plan.
+    #[error("feature {place}")]
+    Feature {
+        /// Its place in the plan.
+        place: usize,
+        /// What it is.
+        source: Box<KernelError>,
+    },
     /// A value that the stored type cannot hold.
     #[error("value {index} is {value}: {dtype} cannot hold it")]
     Pack {

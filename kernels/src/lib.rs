@@ -10,6 +10,7 @@ mod args;
 mod backend;
 mod db;
 mod delta;
+mod device;
 mod error;
 mod level;
 mod mel;
@@ -23,7 +24,7 @@ pub mod resample;
 mod stft;
 
 pub use args::{DimOrder, FeatureArgs, Op};
-pub use backend::{Backend, Cpu, CpuPlan, Plan};
+pub use backend::{Backend, Clip, Cpu, CpuPlan, Plan, Row, Samples};
 pub use db::{DbArgs, DbRef, LogArgs};
 pub use error::KernelError;
 pub use level::Level;

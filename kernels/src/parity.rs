@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 
 use crate::args::{DimOrder, FeatureArgs, Op};
-use crate::backend::{Backend, Cpu};
+use crate::backend::{Backend, Clip, Cpu, Row, Samples};
 use crate::db::{DbArgs, DbRef, LogArgs};
 use crate::error::KernelError;
 use crate::level::Level;
 use crate::normalize::Normalize;
+use crate::pack::Dtype;
 use crate::preset::{Overrides, Preset};
 use crate::stft::{Framing, PadMode, Window};
 use crate::{db, delta, mel, mfcc, normalize, stft};
@@ -84,14 +85,32 @@ fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
     if args.normalize == Normalize::None { unscaled } else { unscaled / 2.0 }
 }
 
+fn name(backend: &dyn Backend) -> String {
+    format!("{} {}", backend.kind(), backend.level())
+}
+
+/// Values of every feature of every clip before packing: `[clip][feature]`.
+fn values(backend: &dyn Backend, args: &[FeatureArgs], clips: &[&[f32]]) -> Result<Vec<Vec<Vec<f32>>>, KernelError> {
+    let unpacked: Vec<FeatureArgs> =
+        args.iter().map(|args| FeatureArgs { dtype: Dtype::F32, ..args.clone() }).collect();
+    let mut plan = backend.plan(0, &unpacked)?;
+    let rows: Vec<_> = clips.iter().map(|pcm| [0..pcm.len()]).collect();
+    let clip =
+        |(pcm, rows)| Clip { samples: Samples::F32(pcm), channels: 1, sample_rate_hz: args[0].sample_rate_hz, rows };
+    let clips: Vec<_> = clips.iter().copied().zip(rows.iter().map(|rows| &rows[..])).map(clip).collect();
+    // Twice: buffers that were used must not show.
+    plan.run(&clips)?;
+    let floats = |bytes: Vec<u8>| bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
+    let row = |row: Result<Row, KernelError>| Ok(row?.tensors.into_iter().map(floats).collect());
+    plan.run(&clips)?.into_iter().map(row).collect()
+}
+
 /// Runs `args` over `pcm` on `backend`, compares shape and every value.
 fn check(backend: &dyn Backend, args: &FeatureArgs, pcm: &[f32]) -> Result<(), String> {
-    let name = backend.name();
-    let mut plan = backend.plan(std::slice::from_ref(args)).map_err(|error| error.to_string())?;
-    let mut out = vec![vec![vec![f32::NAN; 3]]];
+    let name = name(backend);
     let want = reference(args, pcm);
-    let ran = plan.run(&[pcm], &mut out);
-    let (Ok(()), Ok(want)) = (&ran, &want) else {
+    let ran = values(backend, std::slice::from_ref(args), &[pcm]);
+    let (Ok(out), Ok(want)) = (&ran, &want) else {
         let agree = ran.is_err() && want.is_err();
         return if agree { Ok(()) } else { Err(format!("{name}: {ran:?}, reference {want:?}, for {args:?}")) };
     };
@@ -217,20 +236,19 @@ fn silence_is_all_zero_after_minmax() {
     for backend in backends() {
         let overrides = Overrides { db: db(DbRef::Max, 80.0), normalize: Normalize::MinMax, ..small_mel() };
         let args = resolve(Op::Mel, Preset::Librosa, 22_050, overrides);
-        let mut out = vec![vec![Vec::new()]];
-        backend.plan(&[args]).unwrap().run(&[&[0.0; 3000]], &mut out).unwrap();
-        assert!(out[0][0].len() == 20 * 31 && out[0][0].iter().all(|x| *x == 0.0), "{}", backend.name());
+        let out = values(&*backend, &[args], &[&[0.0; 3000]]).unwrap();
+        assert!(out[0][0].len() == 20 * 31 && out[0][0].iter().all(|x| *x == 0.0), "{}", name(&*backend));
     }
 }
 
 #[test]
 fn a_sample_that_is_no_number_is_an_error_that_says_where() {
     for backend in backends() {
-        let mut plan = backend.plan(&[resolve(Op::Mel, Preset::Kaldi, 16_000, Overrides::default())]).unwrap();
+        let args = [resolve(Op::Mel, Preset::Kaldi, 16_000, Overrides::default())];
         for bad in [f32::NAN, f32::INFINITY, -f32::INFINITY, 3e7] {
             let mut pcm = signal(3000);
             pcm[1234] = bad;
-            let error = plan.run(&[&pcm], &mut [vec![Vec::new()]]).unwrap_err();
+            let error = values(&*backend, &args, &[&pcm]).unwrap_err();
             assert!(matches!(error, KernelError::Sample { index: 1234, .. }), "{error}");
         }
     }
@@ -241,9 +259,8 @@ fn the_loudest_allowed_samples_stay_finite() {
     for backend in backends() {
         for preset in [Preset::Librosa, Preset::Kaldi] {
             let args = [resolve(Op::Stft, preset, 16_000, Overrides::default())];
-            let mut out = vec![vec![Vec::new()]];
-            backend.plan(&args).unwrap().run(&[&[stft::SAMPLE_MAX; 5000]], &mut out).unwrap();
-            assert!(out[0][0].iter().all(|x| x.is_finite()), "{}", backend.name());
+            let out = values(&*backend, &args, &[&[stft::SAMPLE_MAX; 5000]]).unwrap();
+            assert!(out[0][0].iter().all(|x| x.is_finite()), "{}", name(&*backend));
         }
     }
 }
@@ -258,12 +275,9 @@ fn features_of_one_plan_are_those_of_plans_of_their_own() {
         resolve(Op::Mel, Preset::Torchaudio, 22_050, small_mel()),
     ];
     for backend in backends() {
-        let mut together = vec![vec![Vec::new(); all.len()]; 2];
-        // Twice, the first time longer: buffers that were used must not show.
-        backend.plan(&all).unwrap().run(&[&signal(4000), &pcm], &mut together).unwrap();
+        let together = values(&*backend, &all, &[&signal(4000), &pcm]).unwrap();
         for (args, together) in all.iter().zip(&together[1]) {
-            let mut alone = vec![vec![Vec::new()]];
-            backend.plan(std::slice::from_ref(args)).unwrap().run(&[&pcm], &mut alone).unwrap();
+            let alone = values(&*backend, std::slice::from_ref(args), &[&pcm]).unwrap();
             assert_eq!(&alone[0][0], together);
         }
     }

@@ -1,10 +1,12 @@
 //! The CPU: one clip at a time, on the thread that calls.
 
 use super::feature::FeaturePlan;
-use super::{Backend, Plan};
+use super::{Backend, Clip, Plan, Row, Samples};
 use crate::args::FeatureArgs;
 use crate::error::KernelError;
 use crate::level::{Lanes, Level};
+use crate::pack::{Packing, pack_into};
+use crate::resample::{ResampleArgs, Resampler};
 use crate::stft::{LANES, Signal, StftArgs, StftPlan, check_samples};
 
 /// The CPU at a level.
@@ -15,16 +17,24 @@ pub struct Cpu {
 }
 
 impl Backend for Cpu {
-    fn name(&self) -> String {
-        format!("cpu {}", self.level)
+    fn kind(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn level(&self) -> String {
+        self.level.to_string()
     }
 
     fn batch_clips(&self) -> usize {
         1
     }
 
-    fn plan(&self, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
-        Ok(Box::new(CpuPlan::new(features, self.level)?))
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    fn plan(&self, _lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
+        Ok(Box::new(Packed::new(features, self.level)?))
     }
 }
 
@@ -83,12 +93,113 @@ impl CpuPlan {
     }
 }
 
-impl Plan for CpuPlan {
-    fn run(&mut self, clips: &[&[f32]], out: &mut [Vec<Vec<f32>>]) -> Result<(), KernelError> {
-        assert_eq!(out.len(), clips.len(), "one list of outputs a clip");
-        clips.iter().zip(out).try_for_each(|(pcm, out)| self.run(pcm, out))
+/// A [`CpuPlan`] between whole clips and packed bytes.
+struct Packed {
+    plan: CpuPlan,
+    level: Level,
+    sample_rate_hz: u32,
+    packings: Vec<Packing>,
+    /// One a source rate that is not the features'.
+    resamplers: Vec<(u32, Resampler)>,
+    mono: Vec<f32>,
+    pcm: Vec<f32>,
+    values: Vec<Vec<f32>>,
+}
+
+impl Packed {
+    fn new(features: &[FeatureArgs], level: Level) -> Result<Self, KernelError> {
+        Ok(Self {
+            plan: CpuPlan::new(features, level)?,
+            level,
+            sample_rate_hz: features.first().map_or(0, |args| args.sample_rate_hz),
+            packings: features.iter().map(FeatureArgs::packing).collect::<Result<_, _>>()?,
+            resamplers: Vec::new(),
+            mono: Vec::new(),
+            pcm: Vec::new(),
+            values: vec![Vec::new(); features.len()],
+        })
+    }
+
+    /// `clip` as mono at the features' rate, in `self.pcm`, with zeros up to the end of its last row.
+    fn load(&mut self, clip: &Clip<'_>, end: usize) -> Result<(), KernelError> {
+        downmix(clip, &mut self.mono);
+        self.pcm.clear();
+        if clip.sample_rate_hz == self.sample_rate_hz {
+            self.pcm.extend_from_slice(&self.mono);
+            self.pcm.resize(self.pcm.len().max(end), 0.0);
+            return Ok(());
+        }
+        let at = match self.resamplers.iter().position(|(rate_hz, _)| *rate_hz == clip.sample_rate_hz) {
+            Some(at) => at,
+            None => {
+                let args = ResampleArgs { from_hz: clip.sample_rate_hz, to_hz: self.sample_rate_hz };
+                self.resamplers.push((clip.sample_rate_hz, args.plan(self.level)?));
+                self.resamplers.len() - 1
+            }
+        };
+        let resampler = &mut self.resamplers[at].1;
+        resampler.push(&self.mono, &mut self.pcm);
+        resampler.finish(&mut self.pcm);
+        self.pcm.resize(self.pcm.len().max(end), 0.0);
+        Ok(())
+    }
+
+    fn is_ready(&self, clip: &Clip<'_>) -> bool {
+        clip.channels == 1 && clip.sample_rate_hz == self.sample_rate_hz
+    }
+
+    fn row(&mut self, pcm: &[f32]) -> Result<Row, KernelError> {
+        self.plan.run(pcm, &mut self.values)?;
+        let silent = pcm.iter().all(|&x| x == 0.0);
+        let mut tensors = Vec::with_capacity(self.values.len());
+        for (place, (values, packing)) in self.values.iter().zip(&self.packings).enumerate() {
+            let mut bytes = Vec::new();
+            pack_into(values, *packing, &mut bytes)
+                .map_err(|source| KernelError::Feature { place, source: Box::new(source) })?;
+            tensors.push(bytes);
+        }
+        Ok(Row { silent, tensors })
     }
 }
+
+impl Plan for Packed {
+    fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
+        let mut rows = Vec::with_capacity(clips.iter().map(|clip| clip.rows.len()).sum());
+        for clip in clips {
+            let end = clip.rows.iter().map(|row| row.end).max().unwrap_or(0);
+            match clip.samples {
+                // As decoding leaves it: nothing to copy.
+                Samples::F32(pcm) if self.is_ready(clip) && end <= pcm.len() => {
+                    rows.extend(clip.rows.iter().map(|row| self.row(&pcm[row.clone()])));
+                }
+                _ => {
+                    self.load(clip, end)?;
+                    let pcm = std::mem::take(&mut self.pcm);
+                    rows.extend(clip.rows.iter().map(|row| self.row(&pcm[row.clone()])));
+                    self.pcm = pcm;
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// The mean of a clip's channels, full scale ±1.
+pub(crate) fn downmix(clip: &Clip<'_>, out: &mut Vec<f32>) {
+    out.clear();
+    match (clip.samples, clip.channels) {
+        (Samples::F32(samples), 1) => out.extend_from_slice(samples),
+        (Samples::F32(samples), _) => out.extend(samples.chunks_exact(2).map(|pair| (pair[0] + pair[1]) * 0.5)),
+        (Samples::S16(samples), 1) => out.extend(samples.iter().map(|x| f32::from(*x) * S16_SCALE)),
+        (Samples::S16(samples), _) => {
+            let pairs = samples.chunks_exact(2);
+            out.extend(pairs.map(|pair| (f32::from(pair[0]) + f32::from(pair[1])) * (0.5 * S16_SCALE)));
+        }
+    }
+}
+
+/// One step of 16 bits.
+const S16_SCALE: f32 = 1.0 / 32_768.0;
 
 impl Spectrum {
     fn run(&mut self, pcm: &[f32], out: &mut [Vec<f32>]) -> Result<(), KernelError> {

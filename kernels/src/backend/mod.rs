@@ -1,33 +1,74 @@
 //! Where features are computed: one seam for all devices.
 //!
-//! A backend makes a plan for all features of a recipe at once, so that features of equal STFT arguments share one
-//! spectrum. A plan holds tables and buffers; running it allocates nothing once its outputs have grown to size.
+//! A backend makes a plan for all features of a recipe at once. A plan holds tables and buffers; running it allocates
+//! nothing but the bytes that it hands out, once its buffers have grown to size.
 
 mod cpu;
 mod feature;
+
+use std::ops::Range;
 
 pub use cpu::{Cpu, CpuPlan};
 
 use crate::args::FeatureArgs;
 use crate::error::KernelError;
 
-/// A device.
-pub trait Backend {
-    /// As manifests name it: kind, then level.
-    fn name(&self) -> String;
+/// One kind of device, opened.
+pub trait Backend: Send + Sync {
+    /// `cpu`, `cuda` or `emulated`; what manifests call the engine's backend.
+    fn kind(&self) -> &'static str;
 
-    /// Clips that a plan's `run` takes best at a time.
+    /// What else decides the bits: an instruction set level, or an architecture and the versions of its libraries.
+    fn level(&self) -> String;
+
+    /// Clips that a plan's `run` takes best at a time. 1: a clip is computed where it was decoded.
     fn batch_clips(&self) -> usize;
 
-    /// Makes tables and buffers. Errors: an impossible argument, or a device that cannot be used.
-    fn plan(&self, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError>;
+    /// Plans that run side by side: streams of all devices. Of no matter where `batch_clips` is 1.
+    fn lanes(&self) -> usize;
+
+    /// Makes tables and buffers on a lane. All `features` take PCM of one rate. Errors: an impossible argument, or a
+    /// device that cannot be used.
+    fn plan(&self, lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError>;
+}
+
+/// Samples as they come: full scale is ±1, or ±32768.
+#[derive(Clone, Copy, Debug)]
+pub enum Samples<'a> {
+    /// IEEE single precision.
+    F32(&'a [f32]),
+    /// Signed 16-bit integers.
+    S16(&'a [i16]),
+}
+
+/// A decoded clip and the rows that are wanted of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Clip<'a> {
+    /// Interleaved where there are two channels, which are averaged.
+    pub samples: Samples<'a>,
+    /// 1 or 2.
+    pub channels: usize,
+    /// Rate of the samples, Hz. Another rate than the features' is converted (see [`crate::resample`]).
+    pub sample_rate_hz: u32,
+    /// Where the rows lie, in samples at the features' rate. Zeros follow what is there.
+    pub rows: &'a [Range<usize>],
+}
+
+/// The features of one row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Every sample is exactly 0.
+    pub silent: bool,
+    /// A tensor a feature: [`FeatureArgs::shape`] of the row's length, row-major, packed as
+    /// [`FeatureArgs::packing`] says, little-endian; empty where the row is too short for one frame.
+    pub tensors: Vec<Vec<u8>>,
 }
 
 /// Tables and buffers for some features, ready to run.
 pub trait Plan: Send {
-    /// Computes every feature of every clip: `out[clip][feature]` becomes the tensor of
-    /// [`FeatureArgs::shape`], row-major f32; it is empty where a clip is too short for one frame.
+    /// Computes every feature of every row of every clip, in order.
     ///
-    /// Errors: a sample that is no number, or fewer frames than deltas need.
-    fn run(&mut self, clips: &[&[f32]], out: &mut [Vec<Vec<f32>>]) -> Result<(), KernelError>;
+    /// Errors of a row: a sample that is no number, fewer frames than deltas need, [`KernelError::Feature`] for a value
+    /// that the feature's stored type cannot hold. The outer error is the device's: nothing is known of any row.
+    fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError>;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wavemill_kernels::{Backend, Cpu, FeatureArgs, KernelError, Plan, pack_into};
+use wavemill_kernels::{Backend, Clip, Cpu, FeatureArgs, KernelError, Plan, Row, Samples};
 use wavemill_schemas::recipe::SplitRule;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
@@ -16,7 +16,6 @@ use crate::shards::{AudioFacts, FeatureRow, Tensor};
 pub struct Extractor {
     plan: FeaturePlan,
     kernels: Box<dyn Plan>,
-    values: Vec<Vec<Vec<f32>>>,
 }
 
 /// Why a clip has no rows.
@@ -46,8 +45,8 @@ impl NoRows {
 impl Extractor {
     pub(super) fn new(plan: FeaturePlan) -> Result<Self, FeatureError> {
         let args: Vec<FeatureArgs> = plan.features.iter().map(|f| f.args.clone()).collect();
-        let kernels = Cpu { level: plan.level }.plan(&args)?;
-        Ok(Self { plan, kernels, values: vec![vec![Vec::new(); args.len()]] })
+        let kernels = Cpu { level: plan.level }.plan(0, &args)?;
+        Ok(Self { plan, kernels })
     }
 
     /// Where a clip's segments lie; `split` matters under the rule `segment` alone.
@@ -81,44 +80,45 @@ impl Extractor {
         if pcm.samples.len() < end {
             pcm.samples.resize(end, 0.0);
         }
-        let rate = f64::from(self.plan.audio.sample_rate_hz);
-        let mut rows = Vec::with_capacity(segments.len());
-        for segment in segments {
-            let samples = &pcm.samples[segment.start..segment.start + segment.len];
-            rows.push(FeatureRow {
+        let places: Vec<_> = segments.iter().map(|s| s.start..s.start + s.len).collect();
+        let sample_rate_hz = self.plan.audio.sample_rate_hz;
+        let clip_pcm = Clip { samples: Samples::F32(&pcm.samples), channels: 1, sample_rate_hz, rows: &places };
+        let made = self.kernels.run(&[clip_pcm]).map_err(|error| NoRows::Error(error.into()))?;
+        let row = |(segment, made): (&Segment, Result<Row, KernelError>)| {
+            let Row { silent, tensors } = made.map_err(|error| self.failed(error, clip_key))?;
+            Ok(FeatureRow {
                 clip,
                 segment: segment.number as i32,
-                offset_s: (segment.start as f64 / rate) as f32,
-                silent: samples.iter().all(|&x| x == 0.0),
+                offset_s: (segment.start as f64 / f64::from(sample_rate_hz)) as f32,
+                silent,
                 audio: Arc::clone(audio),
-                tensors: self.tensors(samples, clip_key)?,
-            });
-        }
-        Ok(rows)
+                tensors: self.tensors(tensors, segment.len)?,
+            })
+        };
+        segments.iter().zip(made).map(row).collect()
     }
 
-    fn tensors(&mut self, samples: &[f32], clip_key: &str) -> Result<Vec<Tensor>, NoRows> {
-        match self.kernels.run(&[samples], &mut self.values) {
-            Err(error @ KernelError::TooFewFrames { .. }) => return Err(too_short(error.to_string())),
-            other => other.map_err(|error| NoRows::Error(error.into()))?,
-        }
-        let mut tensors = Vec::with_capacity(self.plan.features.len());
-        for ((feature, entry), values) in self.plan.features.iter().zip(&self.plan.entries).zip(&self.values[0]) {
-            if values.is_empty() {
-                return Err(too_short(format!(
-                    "{} samples are too few for one frame of {}",
-                    samples.len(),
-                    entry.name
-                )));
+    /// A row's packed bytes with their shapes.
+    fn tensors(&self, packed: Vec<Vec<u8>>, n_samples: usize) -> Result<Vec<Tensor>, NoRows> {
+        let each = self.plan.features.iter().zip(&self.plan.entries).zip(packed);
+        each.map(|((feature, entry), bytes)| {
+            if bytes.is_empty() {
+                return Err(too_short(format!("{n_samples} samples are too few for one frame of {}", entry.name)));
             }
-            let mut bytes = Vec::new();
-            pack_into(values, feature.packing, &mut bytes).map_err(|source| {
-                let (clip_key, feature) = (clip_key.to_owned(), entry.name.clone());
-                NoRows::Error(FeatureError::Pack { clip_key, feature, source })
-            })?;
-            tensors.push(Tensor { bytes, shape: feature.args.shape(samples.len()) });
+            Ok(Tensor { bytes, shape: feature.args.shape(n_samples) })
+        })
+        .collect()
+    }
+
+    fn failed(&self, error: KernelError, clip_key: &str) -> NoRows {
+        match error {
+            KernelError::TooFewFrames { .. } => too_short(error.to_string()),
+            KernelError::Feature { place, source } => {
+                let (clip_key, feature) = (clip_key.to_owned(), self.plan.entries[place].name.clone());
+                NoRows::Error(FeatureError::Pack { clip_key, feature, source: *source })
+            }
+            other => NoRows::Error(other.into()),
         }
-        Ok(tensors)
     }
 }
 

@@ -1,0 +1,64 @@
+// What every kernel begins with. The same text is compiled for GPUs (NVRTC, nvcc) and, under emulate.h, as C++.
+#ifndef WAVEMILL_EMULATED
+#define KERNEL(name, Params) extern "C" __global__ void name(const Params p)
+#define SHARED(type, name)                                                                                            \
+    extern __shared__ __align__(16) unsigned char shared_bytes[];                                                     \
+    type *name = reinterpret_cast<type *>(shared_bytes)
+#define DEVICE __device__ __forceinline__
+#endif
+
+// 10 / ln 10: decibels of a natural logarithm.
+constexpr float DB_PER_NEPER = 4.342944819032518f;
+
+template <typename T> struct Complex {
+    T re, im;
+};
+
+// Orders floats as unsigned numbers, so that integer atomics find extremes; 0 lies below every float.
+DEVICE unsigned ordered_key(float x) {
+    unsigned bits = __float_as_uint(x);
+    return bits ^ ((bits >> 31) ? 0xffffffffu : 0x80000000u);
+}
+
+DEVICE float from_ordered_key(unsigned key) {
+    return __uint_as_float((key >> 31) ? key ^ 0x80000000u : ~key);
+}
+
+// Natural logarithm of a normal positive number, by the series that the CPU uses (db/cpu.rs), so that decibels do not
+// depend on a device's libm.
+DEVICE float ln(float x) {
+    int shifted = (int)(__float_as_uint(x) - 0x3f3504f3u);
+    int exponent = shifted >> 23;
+    float m = __uint_as_float(__float_as_uint(x) - ((unsigned)exponent << 23));
+    float s = (m - 1.0f) / (m + 1.0f);
+    float s2 = s * s;
+    float tail = s2 * (1.0f / 3.0f + s2 * (1.0f / 5.0f + s2 * (1.0f / 7.0f + s2 * (1.0f / 9.0f))));
+    return (float)exponent * 0.6931471805599453f + 2.0f * (s + s * tail);
+}
+
+// Largest of a warp's 32 values, in every lane.
+DEVICE unsigned warp_max(unsigned x) {
+    for (int step = 16; step > 0; step >>= 1) {
+        unsigned other = __shfl_xor_sync(0xffffffffu, x, step);
+        x = other > x ? other : x;
+    }
+    return x;
+}
+
+// Smallest and largest value of a row (a clip or a segment), as keys that start at 0.
+struct Range {
+    unsigned max_key, inverted_min_key;
+};
+
+DEVICE float range_max(const Range &range) { return from_ordered_key(range.max_key); }
+DEVICE float range_min(const Range &range) { return from_ordered_key(~range.inverted_min_key); }
+
+// Widens `range` by what the threads of a warp found; keys of a thread that found nothing are 0.
+DEVICE void widen_range(Range *range, unsigned max_key, unsigned inverted_min_key) {
+    max_key = warp_max(max_key);
+    inverted_min_key = warp_max(inverted_min_key);
+    if ((threadIdx.x & 31) == 0 && max_key != 0) {
+        atomicMax(&range->max_key, max_key);
+        atomicMax(&range->inverted_min_key, inverted_min_key);
+    }
+}
