@@ -62,3 +62,30 @@ DEVICE void widen_range(Range *range, unsigned max_key, unsigned inverted_min_ke
         atomicMax(&range->inverted_min_key, inverted_min_key);
     }
 }
+
+// One clip, or one segment of it.
+struct Row {
+    long long pcm;   // its first sample in the mono buffer
+    long long frame; // frames before it in the batch
+    int n_pcm;       // samples that are there
+    int n_signal;    // length with the zeros that follow them
+    int n_frames;    // frames that are computed
+    int n_kept;      // frames that are stored
+};
+
+// Sum over a group of whole warps, in every thread of it; `scratch` has a place a warp. The order is fixed.
+DEVICE double group_sum(double x, double *scratch, int first_warp, int n_warps) {
+    for (int step = 16; step > 0; step >>= 1) {
+        x += __shfl_xor_sync(0xffffffffu, x, step);
+    }
+    if ((threadIdx.x & 31) == 0) {
+        scratch[threadIdx.x >> 5] = x;
+    }
+    __syncthreads();
+    double sum = 0.0;
+    for (int warp = 0; warp < n_warps; ++warp) {
+        sum += scratch[first_warp + warp];
+    }
+    __syncthreads();
+    return sum;
+}

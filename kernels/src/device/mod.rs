@@ -3,9 +3,13 @@
 //! Each operation's host side (`<op>/device.rs`) is written once against [`Device`]. Work is queued in order;
 //! [`Device::synchronize`] waits for it. Host memory that was handed to a copy stays untouched until then.
 
+mod memory;
 mod plain;
+mod rows;
 
+pub(crate) use memory::{Grown, Table};
 pub(crate) use plain::{Plain, bytes_of, plain};
+pub(crate) use rows::RowEntry;
 
 use crate::error::KernelError;
 

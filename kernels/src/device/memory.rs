@@ -1,0 +1,96 @@
+//! Memory that is planned once: it grows to the largest batch seen, and stays.
+
+use super::{Address, Device, Plain, bytes_of};
+use crate::error::KernelError;
+
+/// Device memory that grows and never shrinks. What it held is gone when it grows.
+pub(crate) struct Grown<D: Device> {
+    buffer: Option<D::Buffer>,
+    bytes: usize,
+}
+
+impl<D: Device> Default for Grown<D> {
+    fn default() -> Self {
+        Self { buffer: None, bytes: 0 }
+    }
+}
+
+impl<D: Device> Grown<D> {
+    /// At least `bytes` of device memory.
+    pub(crate) fn ensure(&mut self, device: &D, bytes: usize) -> Result<&mut D::Buffer, KernelError> {
+        let fits = self.buffer.is_some() && bytes <= self.bytes;
+        if !fits {
+            // The old one goes first: both may not fit. Nothing queued may still use it.
+            device.synchronize()?;
+            self.buffer = None;
+            self.bytes = bytes;
+        }
+        match &mut self.buffer {
+            Some(buffer) => Ok(buffer),
+            none => Ok(none.insert(device.alloc(bytes)?)),
+        }
+    }
+
+    /// The same, as an address.
+    pub(crate) fn address(&mut self, device: &D, bytes: usize) -> Result<Address, KernelError> {
+        self.ensure(device, bytes).map(|buffer| device.address(buffer))
+    }
+
+    /// What was last ensured.
+    pub(crate) fn get(&mut self) -> Option<&mut D::Buffer> {
+        self.buffer.as_mut()
+    }
+}
+
+/// A table that is made on the host and read on the device; sent anew, or once.
+pub(crate) struct Table<D: Device> {
+    host: Option<D::Host>,
+    capacity: usize,
+    device: Grown<D>,
+}
+
+impl<D: Device> Default for Table<D> {
+    fn default() -> Self {
+        Self { host: None, capacity: 0, device: Grown::default() }
+    }
+}
+
+impl<D: Device> Table<D> {
+    /// A table that never changes.
+    pub(crate) fn new<T: Plain>(device: &D, values: &[T]) -> Result<Self, KernelError> {
+        let mut table = Self::default();
+        table.send(device, values)?;
+        Ok(table)
+    }
+
+    /// Host memory of at least `bytes`, to be filled before [`Table::upload`].
+    pub(crate) fn host(&mut self, device: &D, bytes: usize) -> Result<&mut [u8], KernelError> {
+        if self.host.is_none() || bytes > self.capacity {
+            device.synchronize()?;
+            (self.host, self.capacity) = (Some(device.alloc_host(bytes)?), bytes);
+        }
+        let host = self.host.as_mut().map(AsMut::as_mut);
+        Ok(&mut host.unwrap_or_default()[..bytes])
+    }
+
+    /// Queues the copy of the first `bytes`.
+    pub(crate) fn upload(&mut self, device: &D, bytes: usize) -> Result<Address, KernelError> {
+        let buffer = self.device.ensure(device, bytes)?;
+        if let Some(host) = &self.host {
+            device.upload(host, bytes, buffer)?;
+        }
+        Ok(device.address(buffer))
+    }
+
+    /// Replaces the table.
+    pub(crate) fn send<T: Plain>(&mut self, device: &D, values: &[T]) -> Result<Address, KernelError> {
+        let bytes = bytes_of(values);
+        self.host(device, bytes.len())?.copy_from_slice(bytes);
+        self.upload(device, bytes.len())
+    }
+
+    /// Where it lies.
+    pub(crate) fn address(&mut self, device: &D) -> Result<Address, KernelError> {
+        self.device.address(device, 0)
+    }
+}
