@@ -35,6 +35,18 @@ impl ResampleArgs {
         let blocks = if self.from_hz == self.to_hz { None } else { Some(Blocks::new(self, level)?) };
         Ok(Resampler { args: self, blocks, n_in: 0, n_out: 0 })
     }
+
+    /// Input samples after which a [`Resampler`] has put out at least `n_out` samples: those that they are made of, the
+    /// filter's reach behind them, and what the blocks take at a time. Nothing that follows changes these `n_out`.
+    #[must_use]
+    pub fn input_len(&self, n_out: u64) -> u64 {
+        if self.from_hz == self.to_hz || n_out == 0 {
+            return n_out;
+        }
+        let Layout { len, pad, hop, hop_out } = Layout::new(*self, half_filter_len(*self));
+        let pairs = n_out.div_ceil(2 * hop_out as u64);
+        (len + hop - pad) as u64 + (pairs - 1) * 2 * hop as u64
+    }
 }
 
 impl Resampler {
@@ -102,22 +114,39 @@ struct Blocks {
     scratch: Vec<Complex32>,
 }
 
+/// Where blocks of `len` samples lie; the fields are those of [`Blocks`].
+struct Layout {
+    len: usize,
+    pad: usize,
+    hop: usize,
+    hop_out: usize,
+}
+
+impl Layout {
+    fn new(args: ResampleArgs, n_taps: usize) -> Self {
+        let (down, up) = args.ratio();
+        // Every block begins on a sample of both rates, that is on a multiple of `down`.
+        let pad = n_taps.next_multiple_of(down);
+        let len_min = BLOCK_SAMPLES_MIN.max(8 * n_taps).max(4 * pad);
+        let len = down * len_min.div_ceil(down).next_power_of_two();
+        let hop = len - 2 * pad;
+        Self { len, pad, hop, hop_out: hop / down * up }
+    }
+}
+
 impl Blocks {
     fn new(args: ResampleArgs, level: Level) -> Result<Self, ResampleError> {
         let (down, up) = args.ratio();
         let taps = half_filter(args);
-        // Every block begins on a sample of both rates, that is on a multiple of `down`.
-        let pad = taps.len().next_multiple_of(down);
-        let len_min = BLOCK_SAMPLES_MIN.max(8 * taps.len()).max(4 * pad);
-        let len = down * len_min.div_ceil(down).next_power_of_two();
-        let (len_out, hop) = (len / down * up, len - 2 * pad);
+        let Layout { len, pad, hop, hop_out } = Layout::new(args, taps.len());
+        let len_out = len / down * up;
         let (forward, inverse) = fft_plans(level, len, len_out)?;
         let scratch = forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len());
         let mut blocks = Self {
             pending: Vec::with_capacity(len + hop),
             span: len + hop,
             hop,
-            hop_out: hop / down * up,
+            hop_out,
             pad,
             pad_out: pad / down * up,
             filter: filter_spectrum(&taps, len, len.min(len_out).div_ceil(2)),
@@ -191,10 +220,9 @@ fn fft_plans(level: Level, len: usize, len_out: usize) -> Result<Plans, Resample
 ///
 /// Length and window shape after Kaiser (1974), as in Oppenheim and Schafer, Discrete-Time Signal Processing, 7.6.
 fn half_filter(args: ResampleArgs) -> Vec<f64> {
-    let from_hz = f64::from(args.from_hz);
-    let stop = f64::from(args.from_hz.min(args.to_hz)) / 2.0 / from_hz;
-    let (width, cutoff) = (stop * (1.0 - PASS_BAND), stop * (1.0 + PASS_BAND) / 2.0);
-    let half = (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width);
+    let stop = stop_band(args);
+    let cutoff = stop * (1.0 + PASS_BAND) / 2.0;
+    let half = half_width(args);
     let beta = 0.1102 * (STOP_BAND_DB - 8.7);
     let tap = |n: usize| {
         let x = n as f64 / half;
@@ -202,7 +230,23 @@ fn half_filter(args: ResampleArgs) -> Vec<f64> {
         let t = n as f64 * PI;
         if n == 0 { 2.0 * cutoff } else { window * libm::sin(2.0 * cutoff * t) / t }
     };
-    (0..=half as usize).map(tap).collect()
+    (0..half_filter_len(args)).map(tap).collect()
+}
+
+/// Where the stop band begins, in cycles a sample of the input.
+fn stop_band(args: ResampleArgs) -> f64 {
+    f64::from(args.from_hz.min(args.to_hz)) / 2.0 / f64::from(args.from_hz)
+}
+
+/// Half the length of Kaiser's window, in samples of the input.
+fn half_width(args: ResampleArgs) -> f64 {
+    let width = stop_band(args) * (1.0 - PASS_BAND);
+    (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width)
+}
+
+/// Taps from the filter's centre to the right.
+fn half_filter_len(args: ResampleArgs) -> usize {
+    half_width(args) as usize + 1
 }
 
 /// Modified Bessel function of the first kind, order 0, by its power series.
