@@ -53,13 +53,34 @@ struct Range {
 DEVICE float range_max(const Range &range) { return from_ordered_key(range.max_key); }
 DEVICE float range_min(const Range &range) { return from_ordered_key(~range.inverted_min_key); }
 
-// Widens `range` by what the threads of a warp found; keys of a thread that found nothing are 0.
-DEVICE void widen_range(Range *range, unsigned max_key, unsigned inverted_min_key) {
-    max_key = warp_max(max_key);
-    inverted_min_key = warp_max(inverted_min_key);
+// Extremes as one thread saw them: a range of its own, {0, 0} before the first value.
+using Seen = Range;
+
+DEVICE void see(Seen &seen, float x) {
+    unsigned key = ordered_key(x);
+    seen.max_key = key > seen.max_key ? key : seen.max_key;
+    seen.inverted_min_key = ~key > seen.inverted_min_key ? ~key : seen.inverted_min_key;
+}
+
+// Widens `range` by what the threads of a warp saw.
+DEVICE void widen_range(Range *range, Seen seen) {
+    unsigned max_key = warp_max(seen.max_key);
+    unsigned inverted_min_key = warp_max(seen.inverted_min_key);
     if ((threadIdx.x & 31) == 0 && max_key != 0) {
         atomicMax(&range->max_key, max_key);
         atomicMax(&range->inverted_min_key, inverted_min_key);
+    }
+}
+
+// The same for one thread, where a warp's threads see different rows. Extremes only grow, so an old value read first
+// saves most atomics and harms none.
+DEVICE void widen_alone(Range *range, Seen seen) {
+    const volatile Range *now = range;
+    if (seen.max_key > now->max_key) {
+        atomicMax(&range->max_key, seen.max_key);
+    }
+    if (seen.inverted_min_key > now->inverted_min_key) {
+        atomicMax(&range->inverted_min_key, seen.inverted_min_key);
     }
 }
 

@@ -26,6 +26,8 @@ struct Bands {
     const MelBand *bands; // none: the bins themselves
     const float *weights;
     float *out;           // [row][band][frame]
+    Range *ranges;        // over all frames of a row
+    Range *kept;          // over those that are stored
     long long first;      // frame of the batch
     int count, n_rows;    // frames of the spectrum; rows of the batch
     int n_bins, n_bands;
@@ -44,8 +46,11 @@ template <typename Real> DEVICE void write_bands(const Bands &p) {
     int at = blockIdx.x * 8 + lane;
     if (at < p.count) {
         const Complex<Real> *bins = (const Complex<Real> *)p.spectrum + (long long)at * p.n_bins;
-        Row row = p.rows[row_of_frame(p.rows, p.n_rows, p.first + at)];
-        float *out = p.out + p.n_bands * row.frame + (p.first + at - row.frame);
+        int row_at = row_of_frame(p.rows, p.n_rows, p.first + at);
+        Row row = p.rows[row_at];
+        int frame = (int)(p.first + at - row.frame);
+        float *out = p.out + p.n_bands * row.frame + frame;
+        Seen seen = {0, 0};
         for (int band = blockIdx.y * bands_a_block + threadIdx.x / 8; band < p.n_bands;
              band += gridDim.y * bands_a_block) {
             float value;
@@ -59,6 +64,11 @@ template <typename Real> DEVICE void write_bands(const Bands &p) {
                 value = bin_value(bins, band, p.exponent);
             }
             out[(long long)band * row.n_frames] = value;
+            see(seen, value);
+        }
+        widen_alone(p.ranges + row_at, seen);
+        if (frame < row.n_kept) {
+            widen_alone(p.kept + row_at, seen);
         }
     }
 }

@@ -100,6 +100,8 @@ plain! {
         bands: Address,
         weights: Address,
         out: Address,
+        ranges: Address,
+        kept: Address,
         first: i64,
         count: i32,
         n_rows: i32,
@@ -138,7 +140,7 @@ pub(crate) struct Ranges {
 
 /// Tables and buffers of one feature's spectrum.
 pub(crate) enum SpectrumDevice<D: Device> {
-    /// From samples to bands in one kernel; ranges come along.
+    /// From samples to bands in one kernel.
     Fused(Fused<D>),
     /// Through the FFT library.
     Transformed(Transformed<D>),
@@ -150,6 +152,14 @@ impl<D: Device> SpectrumDevice<D> {
         match (FusedShape::of(args), BandTables::new(device, args)?) {
             (Some(shape), Some(bands)) => Ok(Self::Fused(Fused::new(device, args, shape, bands)?)),
             (_, bands) => Ok(Self::Transformed(Transformed::new(device, args, bands)?)),
+        }
+    }
+
+    /// Bands (or bins) of every row, and their ranges.
+    pub(crate) fn run(&mut self, device: &D, batch: &Batch, ranges: Ranges) -> Result<(), KernelError> {
+        match self {
+            Self::Fused(fused) => fused.run(device, batch, ranges),
+            Self::Transformed(transformed) => transformed.run(device, batch, ranges),
         }
     }
 }
@@ -212,7 +222,7 @@ impl<D: Device> Fused<D> {
     }
 
     /// Bands of every row, and their ranges.
-    pub(crate) fn run(&mut self, device: &D, batch: &Batch, ranges: Ranges) -> Result<(), KernelError> {
+    fn run(&mut self, device: &D, batch: &Batch, ranges: Ranges) -> Result<(), KernelError> {
         let params = FusedMel {
             pcm: batch.pcm,
             rows: batch.rows,
@@ -277,8 +287,8 @@ impl<D: Device> Transformed<D> {
         })
     }
 
-    /// Bands (or bins) of every row.
-    pub(crate) fn run(&mut self, device: &D, batch: &Batch) -> Result<(), KernelError> {
+    /// Bands (or bins) of every row, and their ranges.
+    fn run(&mut self, device: &D, batch: &Batch, ranges: Ranges) -> Result<(), KernelError> {
         let real_bytes = if self.wide { 8 } else { 4 };
         let n_fft = self.framing.n_fft as usize;
         let frames = self.frames.address(device, self.chunk * n_fft * real_bytes)?;
@@ -288,7 +298,7 @@ impl<D: Device> Transformed<D> {
             if let (Some(frames), Some(spectrum)) = (self.frames.get(), self.spectrum.get()) {
                 device.run_fft(&self.fft, frames, spectrum)?;
             }
-            self.write_bands(device, batch, first, spectrum)?;
+            self.write_bands(device, batch, ranges, first, spectrum)?;
         }
         Ok(())
     }
@@ -312,7 +322,14 @@ impl<D: Device> Transformed<D> {
         device.launch(if self.wide { "frames_f64" } else { "frames_f32" }, launch, &params)
     }
 
-    fn write_bands(&mut self, device: &D, batch: &Batch, first: usize, spectrum: Address) -> Result<(), KernelError> {
+    fn write_bands(
+        &mut self,
+        device: &D,
+        batch: &Batch,
+        ranges: Ranges,
+        first: usize,
+        spectrum: Address,
+    ) -> Result<(), KernelError> {
         let count = self.chunk.min(batch.n_frames - first);
         let (bands, weights) = match &mut self.bands {
             Some(tables) => (tables.bands.address(device)?, tables.weights.address(device)?),
@@ -324,6 +341,8 @@ impl<D: Device> Transformed<D> {
             bands,
             weights,
             out: batch.out,
+            ranges: ranges.all,
+            kept: ranges.kept,
             first: first as i64,
             count: count as i32,
             n_rows: batch.n_rows as i32,

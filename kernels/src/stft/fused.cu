@@ -133,17 +133,6 @@ DEVICE void load_pairs(Complex<float> *v, const float *samples, double *scratch,
     }
 }
 
-// A row's extremes as one thread saw them.
-struct Seen {
-    unsigned max_key, inverted_min_key;
-};
-
-DEVICE void see(Seen &seen, float x) {
-    unsigned key = ordered_key(x);
-    seen.max_key = key > seen.max_key ? key : seen.max_key;
-    seen.inverted_min_key = ~key > seen.inverted_min_key ? ~key : seen.inverted_min_key;
-}
-
 // Bands of one frame into its column of the tile.
 DEVICE void mel_column(const float *power, float *column, const FusedMel &p, int j, bool there, Seen &seen) {
     for (int band = j; band < p.n_mels; band += p.group_threads) {
@@ -187,8 +176,8 @@ DEVICE void fused_tile(const FusedMel &p, const FusedShared &s, int row_at, int 
             out[(long long)(i / p.tile_frames) * row.n_frames + column] = s.tile[i];
         }
     }
-    widen_range(p.ranges + row_at, all.max_key, all.inverted_min_key);
-    widen_range(p.kept + row_at, kept.max_key, kept.inverted_min_key);
+    widen_range(p.ranges + row_at, all);
+    widen_range(p.kept + row_at, kept);
     __syncthreads();
 }
 
