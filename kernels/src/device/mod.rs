@@ -7,9 +7,9 @@ mod memory;
 mod plain;
 mod rows;
 
-pub(crate) use memory::{Grown, Table};
+pub(crate) use memory::{Answers, Grown, Table};
 pub(crate) use plain::{Plain, bytes_of, plain};
-pub(crate) use rows::RowEntry;
+pub(crate) use rows::{RowEntry, RowTable, blocks};
 
 use crate::error::KernelError;
 

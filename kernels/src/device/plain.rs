@@ -12,6 +12,8 @@ unsafe impl Plain for f32 {}
 // SAFETY: numbers.
 unsafe impl Plain for f64 {}
 // SAFETY: numbers.
+unsafe impl Plain for i64 {}
+// SAFETY: numbers.
 unsafe impl Plain for u32 {}
 
 /// Declares a struct of plain numbers: addresses and other 8-byte fields first, then 4-byte ones, filled up to 8 bytes.
