@@ -3,12 +3,17 @@
 //! A backend makes a plan for all features of a recipe at once. A plan holds tables and buffers; running it allocates
 //! nothing but the bytes that it hands out, once its buffers have grown to size.
 
+mod choose;
 mod cpu;
+mod cuda;
+mod device;
 mod feature;
 
 use std::ops::Range;
 
+pub use choose::{BackendChoice, Opened};
 pub use cpu::{Cpu, CpuPlan};
+pub use cuda::Cuda;
 
 use crate::args::FeatureArgs;
 use crate::error::KernelError;

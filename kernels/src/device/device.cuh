@@ -1,9 +1,8 @@
 // What every kernel begins with. The same text is compiled for GPUs (NVRTC, nvcc) and, under emulate.h, as C++.
 #ifndef WAVEMILL_EMULATED
 #define KERNEL(name, Params) extern "C" __global__ void name(const Params p)
-#define SHARED(type, name)                                                                                            \
-    extern __shared__ __align__(16) unsigned char shared_bytes[];                                                     \
-    type *name = reinterpret_cast<type *>(shared_bytes)
+extern __shared__ __align__(16) unsigned char shared_bytes[];
+#define SHARED(type, name) type *name = reinterpret_cast<type *>(shared_bytes)
 #define DEVICE __device__ __forceinline__
 #endif
 
