@@ -8,7 +8,7 @@ use std::f64::consts::PI;
 
 use super::{Framing, PadMode, StftArgs};
 use crate::args::FeatureArgs;
-use crate::device::{Address, Device, Grown, Launch, Table, plain};
+use crate::device::{Address, Device, Grown, Launch, RowTable, Table, plain};
 use crate::error::KernelError;
 use crate::mel::BandTables;
 
@@ -117,12 +117,8 @@ plain! {
 pub(crate) struct Batch {
     /// Mono samples of all clips.
     pub pcm: Address,
-    /// [`crate::device::RowEntry`] of each row.
-    pub rows: Address,
-    /// Rows.
-    pub n_rows: usize,
-    /// Frames of the longest row, and of all.
-    pub frames_max: usize,
+    /// Where the rows lie in them.
+    pub rows: RowTable,
     /// Frames of all rows.
     pub n_frames: usize,
     /// `[row][band][frame]` f32.
@@ -225,7 +221,7 @@ impl<D: Device> Fused<D> {
     fn run(&mut self, device: &D, batch: &Batch, ranges: Ranges) -> Result<(), KernelError> {
         let params = FusedMel {
             pcm: batch.pcm,
-            rows: batch.rows,
+            rows: batch.rows.address,
             window: self.window.address(device)?,
             twiddles: self.twiddles.address(device)?,
             bands: self.bands.bands.address(device)?,
@@ -233,7 +229,7 @@ impl<D: Device> Fused<D> {
             out: batch.out,
             ranges: ranges.all,
             kept: ranges.kept,
-            n_rows: batch.n_rows as i32,
+            n_rows: batch.rows.n_rows as i32,
             n_mels: self.bands.n_mels as i32,
             tile_frames: self.shape.tile_frames as i32,
             group_threads: self.shape.group_threads as i32,
@@ -241,9 +237,9 @@ impl<D: Device> Fused<D> {
             reserved: 0,
             framing: self.framing,
         };
-        let tiles = batch.frames_max.div_ceil(self.shape.tile_frames);
+        let tiles = batch.rows.n_frames_max.div_ceil(self.shape.tile_frames);
         let launch = Launch {
-            grid: [tiles as u32, batch.n_rows.min(GRID_Y_MAX) as u32],
+            grid: [tiles as u32, batch.rows.n_rows.min(GRID_Y_MAX) as u32],
             threads: self.shape.threads as u32,
             shared_bytes: self.shape.shared_bytes as u32,
         };
@@ -306,13 +302,13 @@ impl<D: Device> Transformed<D> {
     fn write_frames(&mut self, device: &D, batch: &Batch, first: usize, frames: Address) -> Result<(), KernelError> {
         let params = Frames {
             pcm: batch.pcm,
-            rows: batch.rows,
+            rows: batch.rows.address,
             window: self.window.address(device)?,
             frames,
             first: first as i64,
             count: self.chunk as i32,
             n_frames: batch.n_frames as i32,
-            n_rows: batch.n_rows as i32,
+            n_rows: batch.rows.n_rows as i32,
             reserved: 0,
             framing: self.framing,
         };
@@ -337,7 +333,7 @@ impl<D: Device> Transformed<D> {
         };
         let params = Bands {
             spectrum,
-            rows: batch.rows,
+            rows: batch.rows.address,
             bands,
             weights,
             out: batch.out,
@@ -345,7 +341,7 @@ impl<D: Device> Transformed<D> {
             kept: ranges.kept,
             first: first as i64,
             count: count as i32,
-            n_rows: batch.n_rows as i32,
+            n_rows: batch.rows.n_rows as i32,
             n_bins: self.n_bins as i32,
             n_bands: self.n_bands as i32,
             exponent: self.exponent,
