@@ -1,9 +1,6 @@
 // Logarithms, step by step as db/cpu.rs, so that the values are the same and the largest is exactly 0 dB.
 
-constexpr int LOG_LINEAR = 0;
-constexpr int LOG_LN = 1;
-constexpr int LOG_DB = 2;
-constexpr int LOG_WHISPER = 3;
+enum { LOG_LINEAR = 0, LOG_LN = 1, LOG_DB = 2, LOG_WHISPER = 3 };
 
 struct Logarithm {
     int kind;
@@ -24,11 +21,11 @@ DEVICE float scaled_ln(float x, float floor, float unit, float reference) {
     return unit * ln(x > floor ? x : floor) - reference;
 }
 
-// `range` is that of all frames that were computed, before the logarithm.
-DEVICE RowLogarithm row_logarithm(const Logarithm &log, const Range *range) {
+// `ranges` are those of all frames that were computed, before the logarithm; not read where none is needed.
+DEVICE RowLogarithm row_logarithm(const Logarithm &log, const Range *ranges, int at) {
     RowLogarithm row = {0.0f, 0.0f, 0.0f};
     if (log.kind >= LOG_DB) {
-        float largest = range_max(*range);
+        float largest = range_max(ranges[at]);
         largest = log.is_squared ? largest * largest : largest;
         row.reference = scaled_ln(log.is_max_reference ? largest : log.reference, log.amin, DB_PER_NEPER, 0.0f);
         row.top = scaled_ln(largest, log.amin, DB_PER_NEPER, row.reference);
@@ -65,7 +62,7 @@ KERNEL(logarithm_in_place, LogarithmInPlace) {
     const long long n = (long long)p.n_bands * row.n_frames;
     const long long step = (long long)gridDim.y * blockDim.x;
     float *values = p.values + p.n_bands * row.frame;
-    const RowLogarithm common = row_logarithm(p.log, p.ranges + blockIdx.x);
+    const RowLogarithm common = row_logarithm(p.log, p.ranges, blockIdx.x);
     for (long long i = (long long)blockIdx.y * blockDim.x + threadIdx.x; i < n; i += step) {
         values[i] = logarithm(values[i], p.log, common);
     }

@@ -42,13 +42,11 @@ DEVICE double moment(const float *values, const Row &row, int n_bands, double me
 }
 
 DEVICE void row_range(const float *values, const Row &row, int n_bands, Range *range) {
-    unsigned max_key = 0, inverted_min_key = 0;
+    Seen seen = {0, 0};
     for (Cells cell = first_cell(row.n_kept); cell.band < n_bands; next_cell(cell, row.n_kept)) {
-        unsigned key = ordered_key(values[(long long)cell.band * row.n_frames + cell.frame]);
-        max_key = key > max_key ? key : max_key;
-        inverted_min_key = ~key > inverted_min_key ? ~key : inverted_min_key;
+        see(seen, values[(long long)cell.band * row.n_frames + cell.frame]);
     }
-    widen_range(range, max_key, inverted_min_key);
+    widen_range(range, seen);
 }
 
 // One block a row, so that sums have one order whatever the batch.

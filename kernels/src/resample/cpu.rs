@@ -105,7 +105,9 @@ struct Blocks {
 impl Blocks {
     fn new(args: ResampleArgs, level: Level) -> Result<Self, ResampleError> {
         let (down, up) = args.ratio();
-        let taps = half_filter(args);
+        let shape = Filter::new(args);
+        // From the centre to the right.
+        let taps: Vec<f64> = (0..=shape.half_len()).map(|n| shape.at(n as f64)).collect();
         // Every block begins on a sample of both rates, that is on a multiple of `down`.
         let pad = taps.len().next_multiple_of(down);
         let len_min = BLOCK_SAMPLES_MIN.max(8 * taps.len()).max(4 * pad);
@@ -187,22 +189,41 @@ fn fft_plans(level: Level, len: usize, len_out: usize) -> Result<Plans, Resample
     }
 }
 
-/// The filter at the input rate from its centre to the right: a sinc between pass and stop band under a Kaiser window.
+/// The filter at the input rate: a sinc between pass and stop band under a Kaiser window.
 ///
 /// Length and window shape after Kaiser (1974), as in Oppenheim and Schafer, Discrete-Time Signal Processing, 7.6.
-fn half_filter(args: ResampleArgs) -> Vec<f64> {
-    let from_hz = f64::from(args.from_hz);
-    let stop = f64::from(args.from_hz.min(args.to_hz)) / 2.0 / from_hz;
-    let (width, cutoff) = (stop * (1.0 - PASS_BAND), stop * (1.0 + PASS_BAND) / 2.0);
-    let half = (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width);
-    let beta = 0.1102 * (STOP_BAND_DB - 8.7);
-    let tap = |n: usize| {
-        let x = n as f64 / half;
-        let window = bessel_i0(beta * (1.0 - x * x).sqrt()) / bessel_i0(beta);
-        let t = n as f64 * PI;
-        if n == 0 { 2.0 * cutoff } else { window * libm::sin(2.0 * cutoff * t) / t }
-    };
-    (0..=half as usize).map(tap).collect()
+pub(super) struct Filter {
+    cutoff: f64,
+    half: f64,
+    beta: f64,
+    window_at_centre: f64,
+}
+
+impl Filter {
+    pub(super) fn new(args: ResampleArgs) -> Self {
+        let from_hz = f64::from(args.from_hz);
+        let stop = f64::from(args.from_hz.min(args.to_hz)) / 2.0 / from_hz;
+        let (width, cutoff) = (stop * (1.0 - PASS_BAND), stop * (1.0 + PASS_BAND) / 2.0);
+        let beta = 0.1102 * (STOP_BAND_DB - 8.7);
+        let half = (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width);
+        Self { cutoff, half, beta, window_at_centre: bessel_i0(beta) }
+    }
+
+    /// Whole input samples from the centre to where the filter ends.
+    pub(super) fn half_len(&self) -> usize {
+        self.half as usize
+    }
+
+    /// Its value `n` input samples from the centre; 0 beyond its end.
+    pub(super) fn at(&self, n: f64) -> f64 {
+        let x = n / self.half;
+        if x.abs() > 1.0 {
+            return 0.0;
+        }
+        let window = bessel_i0(self.beta * (1.0 - x * x).sqrt()) / self.window_at_centre;
+        let t = n * PI;
+        if n == 0.0 { 2.0 * self.cutoff } else { window * libm::sin(2.0 * self.cutoff * t) / t }
+    }
 }
 
 /// Modified Bessel function of the first kind, order 0, by its power series.
