@@ -12,6 +12,7 @@ mod feature;
 use std::ops::Range;
 
 pub use choose::{BackendChoice, Opened};
+pub(crate) use cpu::downmix;
 pub use cpu::{Cpu, CpuPlan};
 pub use cuda::Cuda;
 

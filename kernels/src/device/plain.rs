@@ -12,6 +12,8 @@ unsafe impl Plain for f32 {}
 // SAFETY: numbers.
 unsafe impl Plain for f64 {}
 // SAFETY: numbers.
+unsafe impl Plain for i16 {}
+// SAFETY: numbers.
 unsafe impl Plain for i64 {}
 // SAFETY: numbers.
 unsafe impl Plain for u32 {}

@@ -157,4 +157,3 @@ fn small() -> Overrides {
 fn small_mel() -> Overrides {
     Overrides { n_mels: Some(20), ..small() }
 }
-

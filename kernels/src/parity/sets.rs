@@ -85,7 +85,8 @@ fn overrides_strategy() -> impl Strategy<Value = Overrides> {
     (shape, values).prop_map(|((n_fft, hop, win, n_mels, center, pad), (power, log, scale, htk, frames, delta))| {
         let pads = [PadMode::Constant, PadMode::Reflect, PadMode::Edge];
         let ranges = [(DbRef::Max, Some(80.0)), (DbRef::Power(1.0), Some(60.0)), (DbRef::Max, None)];
-        let db = ranges.get(log).map(|(reference, top_db)| DbArgs { reference: *reference, amin: 1e-10, top_db: *top_db });
+        let db =
+            ranges.get(log).map(|(reference, top_db)| DbArgs { reference: *reference, amin: 1e-10, top_db: *top_db });
         Overrides {
             n_fft: Some(n_fft),
             hop_length: Some((n_fft * hop / 100).max(16)),
@@ -169,8 +170,7 @@ type Rows = Vec<Result<Row, KernelError>>;
 
 fn run(backend: &dyn Backend, set: &Set) -> Result<Rows, KernelError> {
     let samples: Vec<Vec<f32>> = set.takes.iter().map(Take::samples).collect();
-    let shorts: Vec<Vec<i16>> =
-        samples.iter().map(|pcm| pcm.iter().map(|x| (x * 32_767.0) as i16).collect()).collect();
+    let shorts: Vec<Vec<i16>> = samples.iter().map(|pcm| pcm.iter().map(|x| (x * 32_767.0) as i16).collect()).collect();
     let clip = |i: usize| {
         let take = &set.takes[i];
         let samples = if take.sixteen_bits { Samples::S16(&shorts[i]) } else { Samples::F32(&samples[i]) };
@@ -226,7 +226,8 @@ fn check_references(set: &Set, rows: &Rows) -> Result<(), TestCaseError> {
     let mut left = REFERENCE_PRODUCTS;
     let owners = set.takes.iter().flat_map(|take| take.rows.iter().map(move |row| (take, row.clone())));
     for ((take, place), row) in owners.zip(rows) {
-        let n_frames = set.args.stft.n_frames(crate::stft::Signal::len_of(place.len(), &set.args.stft, set.args.frames));
+        let n_frames =
+            set.args.stft.n_frames(crate::stft::Signal::len_of(place.len(), &set.args.stft, set.args.frames));
         let products = n_frames * set.args.stft.n_fft.pow(2) / 2;
         let usual = take.sample_rate_hz == set.args.sample_rate_hz && take.channels == 1 && !take.sixteen_bits;
         if !usual || n_frames > REFERENCE_FRAMES || products > left {

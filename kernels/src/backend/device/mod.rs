@@ -14,6 +14,7 @@ use crate::args::FeatureArgs;
 use crate::delta::WIDTH;
 use crate::device::Device;
 use crate::error::KernelError;
+use crate::stft::SAMPLE_MAX;
 
 /// Tables and buffers of all features on one stream of a device.
 pub(crate) struct DevicePlan<D: Device> {
@@ -52,9 +53,11 @@ impl<D: Device> DevicePlan<D> {
         Ok(Self { device, loader, features })
     }
 
-    /// The row at `at`, once the device was waited for.
-    fn row(&mut self, clips: &[Clip<'_>], at: usize, span: Span) -> Result<Row, KernelError> {
-        self.loader.check(clips, at)?;
+    /// The row at `at`, once the device was waited for. `largest` is its largest magnitude.
+    fn row(&mut self, clips: &[Clip<'_>], at: usize, span: Span, largest: f32) -> Result<Row, KernelError> {
+        if largest.is_nan() || largest > SAMPLE_MAX {
+            return Err(self.loader.unsound(clips, at, largest));
+        }
         if let Some(frames) = self.features.iter().find_map(|feature| feature.too_few_frames(span.len)) {
             return Err(KernelError::TooFewFrames { frames, needed: WIDTH });
         }
@@ -64,7 +67,7 @@ impl<D: Device> DevicePlan<D> {
             }
         }
         let tensors = self.features.iter().map(|feature| feature.tensor(at).to_vec()).collect();
-        Ok(Row { silent: self.loader.is_silent(at), tensors })
+        Ok(Row { silent: largest == 0.0, tensors })
     }
 }
 
@@ -79,7 +82,8 @@ impl<D: Device> Plan for DevicePlan<D> {
         for feature in &mut self.features {
             feature.find_faults(device)?;
         }
-        let spans = self.loader.spans().to_vec();
-        Ok(spans.into_iter().enumerate().map(|(at, span)| self.row(clips, at, span)).collect())
+        let spans: Vec<(Span, f32)> = self.loader.spans().iter().copied().zip(self.loader.largest()).collect();
+        let row = |(at, (span, largest))| self.row(clips, at, span, largest);
+        Ok(spans.into_iter().enumerate().map(row).collect())
     }
 }
