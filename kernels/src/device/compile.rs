@@ -91,7 +91,7 @@ fn take_cubin(program: &Program) -> Result<Vec<u8>, result::NvrtcError> {
     Ok(cubin)
 }
 
-/// With NVRTC, which needs no GPU: `scripts/cuda_check.sh` says where it lies.
+/// With NVRTC, which needs no GPU: `LD_LIBRARY_PATH=$PWD/.cuda cargo test -p wavemill-kernels --lib -- --ignored`.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs NVRTC: scripts/cuda_check.sh --nvrtc gets it and runs this"]
+    #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
     fn the_unit_compiles_for_every_generation() {
         open_nvrtc().unwrap();
         for architecture in ["sm_75", "sm_80", "sm_90", "sm_100"] {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs NVRTC: scripts/cuda_check.sh --nvrtc gets it and runs this"]
+    #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
     fn an_error_shows_nvrtc_s_log_and_names_the_file() {
         let version = open_nvrtc().unwrap();
         let source = "#line 7 \"kernels/src/mel/mel.cu\"\nextern \"C\" __global__ void k() { undeclared = 1; }\n";
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs NVRTC: scripts/cuda_check.sh --nvrtc gets it and runs this"]
+    #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
     fn an_architecture_that_nvrtc_does_not_know_is_named() {
         open_nvrtc().unwrap();
         let error = compile("", "sm_35").unwrap_err();
