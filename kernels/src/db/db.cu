@@ -18,7 +18,7 @@ struct RowLogarithm {
 
 // `unit * ln(max(floor, x)) - reference`; a NaN counts as the floor.
 DEVICE float scaled_ln(float x, float floor, float unit, float reference) {
-    return unit * ln(x > floor ? x : floor) - reference;
+    return product(unit, ln(x > floor ? x : floor)) - reference;
 }
 
 // `ranges` are those of all frames that were computed, before the logarithm; not read where none is needed.

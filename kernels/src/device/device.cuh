@@ -6,6 +6,14 @@ extern __shared__ __align__(16) unsigned char shared_bytes[];
 #define DEVICE __device__ __forceinline__
 #endif
 
+// A product that is rounded before anything is added to it, where compilers may fuse the two: equal arguments then give
+// equal results wherever the code stands, and the CPU's.
+#ifdef WAVEMILL_EMULATED
+DEVICE float product(float a, float b) { return a * b; }
+#else
+DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
+#endif
+
 // 10 / ln 10: decibels of a natural logarithm.
 constexpr float DB_PER_NEPER = 4.342944819032518f;
 
@@ -30,9 +38,10 @@ DEVICE float ln(float x) {
     int exponent = shifted >> 23;
     float m = __uint_as_float(__float_as_uint(x) - ((unsigned)exponent << 23));
     float s = (m - 1.0f) / (m + 1.0f);
-    float s2 = s * s;
-    float tail = s2 * (1.0f / 3.0f + s2 * (1.0f / 5.0f + s2 * (1.0f / 7.0f + s2 * (1.0f / 9.0f))));
-    return (float)exponent * 0.6931471805599453f + 2.0f * (s + s * tail);
+    float s2 = product(s, s);
+    float tail = product(s2, 1.0f / 7.0f + product(s2, 1.0f / 9.0f));
+    tail = product(s2, 1.0f / 3.0f + product(s2, 1.0f / 5.0f + tail));
+    return product((float)exponent, 0.6931471805599453f) + product(2.0f, s + product(s, tail));
 }
 
 // Largest of a warp's 32 values, in every lane.

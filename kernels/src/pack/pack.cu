@@ -105,7 +105,7 @@ DEVICE void store_packed(const Pack &p, long long first, long long place, float 
     } else if (p.dtype == PACK_F32) {
         ((float *)p.bytes)[first + place] = x;
     } else {
-        int step = (int)((x - p.low) * p.per_unit + 0.5f);
+        int step = (int)(product(x - p.low, p.per_unit) + 0.5f);
         p.bytes[first + place] = (unsigned char)(step < 255 ? step : 255);
     }
 }
