@@ -24,6 +24,8 @@ pub mod resample;
 mod stft;
 
 pub use args::{DimOrder, FeatureArgs, Op};
+#[cfg(feature = "emulated")]
+pub use backend::Emulated;
 pub use backend::{Backend, BackendChoice, Clip, Cpu, CpuPlan, Cuda, Opened, Plan, Row, Samples};
 pub use db::{DbArgs, DbRef, LogArgs};
 pub use error::KernelError;

@@ -7,6 +7,8 @@ mod choose;
 mod cpu;
 mod cuda;
 mod device;
+#[cfg(feature = "emulated")]
+mod emulated;
 mod feature;
 
 use std::ops::Range;
@@ -15,6 +17,8 @@ pub use choose::{BackendChoice, Opened};
 pub(crate) use cpu::downmix;
 pub use cpu::{Cpu, CpuPlan};
 pub use cuda::Cuda;
+#[cfg(feature = "emulated")]
+pub use emulated::Emulated;
 
 use crate::args::FeatureArgs;
 use crate::error::KernelError;

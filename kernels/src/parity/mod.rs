@@ -4,8 +4,9 @@ mod cases;
 mod sets;
 
 use crate::args::{DimOrder, FeatureArgs, Op};
-use crate::backend::{Backend, Clip, Cpu, Row, Samples};
+use crate::backend::{Backend, Clip, Cpu, Cuda, Emulated, Row, Samples};
 use crate::db::{DbArgs, DbRef, LogArgs};
+use crate::device::Order;
 use crate::error::KernelError;
 use crate::level::Level;
 use crate::normalize::Normalize;
@@ -33,7 +34,7 @@ fn backends() -> Vec<Box<dyn Backend>> {
 /// The emulated device in all orders of its threads, and a GPU where there is one.
 fn devices() -> Vec<Box<dyn Backend>> {
     let orders = [Order::Ascending, Order::Descending, Order::Random(7)];
-    let emulated = orders.map(|order| Box::new(Emulated::new(1, order)) as Box<dyn Backend>);
+    let emulated = orders.map(|order| Box::new(Emulated::in_order(order)) as Box<dyn Backend>);
     let cuda = Cuda::open(&[]).map(|cuda| Box::new(cuda) as Box<dyn Backend>);
     emulated.into_iter().chain(cuda).collect()
 }
