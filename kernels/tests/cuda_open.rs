@@ -1,6 +1,8 @@
 //! What a user reads where CUDA cannot be used, and that kernels are compiled once: shown without a GPU, by a library
 //! that stands in for NVIDIA's (`fake_cuda.c`). Whether anything runs on a GPU is not shown here.
 
+#![allow(clippy::unwrap_used)] // as in every test
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
