@@ -38,3 +38,18 @@ need_toolchain() {
 build_programs() {
     cargo build --locked "${@:---workspace}" --bins --tests
 }
+
+# fetch_wheels FOLDER NAME==VERSION…: these wheels of PyPI alone, not what they depend on. The libraries in them are the
+# same for every Python; one is named so that any Python here can fetch them.
+fetch_wheels() {
+    local folder=$1 python=python3 glibc platforms=()
+    shift
+    mkdir -p "$folder"
+    if ! python3 -m pip --version >/dev/null 2>&1; then
+        python3 -m venv "$folder/venv" || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
+        python=$folder/venv/bin/python
+    fi
+    for glibc in 2_28 2_27 2_26 2_25 2_24 2_17 2_12; do platforms+=(--platform "manylinux_${glibc}_$(uname -m)"); done
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
+        "${platforms[@]}" --platform "manylinux2014_$(uname -m)" --dest "$folder" "$@"
+}

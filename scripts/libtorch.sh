@@ -36,18 +36,9 @@ fi
 need python3 'apt-get install python3 python3-venv'
 
 part=.libtorch.part
-rm -rf $part && mkdir -p $part/wheels
+rm -rf $part
 trap 'rm -rf $part' EXIT
-python=python3
-if ! python3 -m pip --version >/dev/null 2>&1; then
-    python3 -m venv $part/venv || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
-    python=$part/venv/bin/python
-fi
-# The libraries are the same in the wheels of every Python; one is named so that any Python here can fetch it.
-platforms=()
-for glibc in 2_28 2_27 2_26 2_25 2_24 2_17; do platforms+=(--platform "manylinux_${glibc}_$(uname -m)"); done
-"$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
-    "${platforms[@]}" --platform "manylinux2014_$(uname -m)" --dest $part/wheels "${wheels[@]}"
+fetch_wheels $part/wheels "${wheels[@]}"
 python3 - "$kind" $part/wheels $part <<'PYTHON'
 """Unpacks what a C++ program needs out of the wheels: libraries, headers, licences."""
 import pathlib, re, sys, zipfile
@@ -66,7 +57,7 @@ for wheel in sorted(wheels.glob("*.whl")):
 PYTHON
 echo "$torch" >$part/torch/build-version
 if [[ -d $part/nvidia/nccl/lib ]]; then ln -sf libnccl.so.2 $part/nvidia/nccl/lib/libnccl.so; fi
-rm -rf $part/wheels $part/venv
+rm -rf $part/wheels
 echo "$torch $kind" >$part/kind
 rm -rf .libtorch
 mv $part .libtorch

@@ -24,7 +24,9 @@ pub mod resample;
 mod stft;
 
 pub use args::{DimOrder, FeatureArgs, Op};
-pub use backend::{Backend, Clip, Cpu, CpuPlan, Plan, Row, Samples};
+#[cfg(feature = "emulated")]
+pub use backend::Emulated;
+pub use backend::{Backend, BackendChoice, Clip, Cpu, CpuPlan, Cuda, Opened, Plan, Row, Samples};
 pub use db::{DbArgs, DbRef, LogArgs};
 pub use error::KernelError;
 pub use level::Level;

@@ -3,12 +3,22 @@
 //! A backend makes a plan for all features of a recipe at once. A plan holds tables and buffers; running it allocates
 //! nothing but the bytes that it hands out, once its buffers have grown to size.
 
+mod choose;
 mod cpu;
+mod cuda;
+mod device;
+#[cfg(feature = "emulated")]
+mod emulated;
 mod feature;
 
 use std::ops::Range;
 
+pub use choose::{BackendChoice, Opened};
+pub(crate) use cpu::downmix;
 pub use cpu::{Cpu, CpuPlan};
+pub use cuda::Cuda;
+#[cfg(feature = "emulated")]
+pub use emulated::Emulated;
 
 use crate::args::FeatureArgs;
 use crate::error::KernelError;

@@ -16,7 +16,7 @@ pub(crate) struct LogPlan {
 const DB_PER_NEPER: f32 = (10.0 / std::f64::consts::LN_10) as f32;
 
 /// Whisper's logarithm is decibels over 40, plus 1: (log10 S + 4) / 4.
-const WHISPER_DB: DbArgs = DbArgs { reference: DbRef::Power(1.0), amin: 1e-10, top_db: Some(80.0) };
+pub(super) const WHISPER_DB: DbArgs = DbArgs { reference: DbRef::Power(1.0), amin: 1e-10, top_db: Some(80.0) };
 
 impl LogPlan {
     /// `power` is the spectrum's exponent: decibels of magnitudes are those of their squares.

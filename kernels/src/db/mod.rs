@@ -2,8 +2,11 @@
 
 mod args;
 mod cpu;
+mod device;
 #[cfg(test)]
 pub(crate) mod reference;
 
 pub use args::{DbArgs, DbRef, LogArgs};
 pub(crate) use cpu::LogPlan;
+use cpu::WHISPER_DB;
+pub(crate) use device::LogParams;

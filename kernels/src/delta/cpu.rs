@@ -4,7 +4,7 @@ use super::WIDTH;
 use crate::error::KernelError;
 
 /// Taps of a derivative, from the oldest frame to the newest.
-type Taps = [f64; WIDTH];
+pub(super) type Taps = [f64; WIDTH];
 
 /// Appends orders 1 ..= `orders` below the rows of `values`, `[rows, n_frames]` → `[rows · (1 + orders), n_frames]`.
 ///
@@ -30,7 +30,7 @@ pub(crate) fn append(values: &mut Vec<f32>, n_frames: usize, orders: u8) -> Resu
 
 /// Order 1: slope of the fitted line. Order 2: second derivative of the fitted parabola.
 /// Source: Savitzky and Golay (1964); least squares over k = -4 ..= 4.
-fn taps(order: u8) -> Taps {
+pub(super) fn taps(order: u8) -> Taps {
     let half = (WIDTH / 2) as f64;
     let offsets: Taps = std::array::from_fn(|i| i as f64 - half);
     let squares = offsets.map(|k| k * k);

@@ -1,10 +1,17 @@
 // What every kernel begins with. The same text is compiled for GPUs (NVRTC, nvcc) and, under emulate.h, as C++.
 #ifndef WAVEMILL_EMULATED
 #define KERNEL(name, Params) extern "C" __global__ void name(const Params p)
-#define SHARED(type, name)                                                                                            \
-    extern __shared__ __align__(16) unsigned char shared_bytes[];                                                     \
-    type *name = reinterpret_cast<type *>(shared_bytes)
+extern __shared__ __align__(16) unsigned char shared_bytes[];
+#define SHARED(type, name) type *name = reinterpret_cast<type *>(shared_bytes)
 #define DEVICE __device__ __forceinline__
+#endif
+
+// A product that is rounded before anything is added to it, where compilers may fuse the two: equal arguments then give
+// equal results wherever the code stands, and the CPU's.
+#ifdef WAVEMILL_EMULATED
+DEVICE float product(float a, float b) { return a * b; }
+#else
+DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
 #endif
 
 // 10 / ln 10: decibels of a natural logarithm.
@@ -31,9 +38,10 @@ DEVICE float ln(float x) {
     int exponent = shifted >> 23;
     float m = __uint_as_float(__float_as_uint(x) - ((unsigned)exponent << 23));
     float s = (m - 1.0f) / (m + 1.0f);
-    float s2 = s * s;
-    float tail = s2 * (1.0f / 3.0f + s2 * (1.0f / 5.0f + s2 * (1.0f / 7.0f + s2 * (1.0f / 9.0f))));
-    return (float)exponent * 0.6931471805599453f + 2.0f * (s + s * tail);
+    float s2 = product(s, s);
+    float tail = product(s2, 1.0f / 7.0f + product(s2, 1.0f / 9.0f));
+    tail = product(s2, 1.0f / 3.0f + product(s2, 1.0f / 5.0f + tail));
+    return product((float)exponent, 0.6931471805599453f) + product(2.0f, s + product(s, tail));
 }
 
 // Largest of a warp's 32 values, in every lane.
@@ -53,13 +61,34 @@ struct Range {
 DEVICE float range_max(const Range &range) { return from_ordered_key(range.max_key); }
 DEVICE float range_min(const Range &range) { return from_ordered_key(~range.inverted_min_key); }
 
-// Widens `range` by what the threads of a warp found; keys of a thread that found nothing are 0.
-DEVICE void widen_range(Range *range, unsigned max_key, unsigned inverted_min_key) {
-    max_key = warp_max(max_key);
-    inverted_min_key = warp_max(inverted_min_key);
+// Extremes as one thread saw them: a range of its own, {0, 0} before the first value.
+using Seen = Range;
+
+DEVICE void see(Seen &seen, float x) {
+    unsigned key = ordered_key(x);
+    seen.max_key = key > seen.max_key ? key : seen.max_key;
+    seen.inverted_min_key = ~key > seen.inverted_min_key ? ~key : seen.inverted_min_key;
+}
+
+// Widens `range` by what the threads of a warp saw.
+DEVICE void widen_range(Range *range, Seen seen) {
+    unsigned max_key = warp_max(seen.max_key);
+    unsigned inverted_min_key = warp_max(seen.inverted_min_key);
     if ((threadIdx.x & 31) == 0 && max_key != 0) {
         atomicMax(&range->max_key, max_key);
         atomicMax(&range->inverted_min_key, inverted_min_key);
+    }
+}
+
+// The same for one thread, where a warp's threads see different rows. Extremes only grow, so an old value read first
+// saves most atomics and harms none.
+DEVICE void widen_alone(Range *range, Seen seen) {
+    const volatile Range *now = range;
+    if (seen.max_key > now->max_key) {
+        atomicMax(&range->max_key, seen.max_key);
+    }
+    if (seen.inverted_min_key > now->inverted_min_key) {
+        atomicMax(&range->inverted_min_key, seen.inverted_min_key);
     }
 }
 

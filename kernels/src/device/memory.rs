@@ -94,3 +94,48 @@ impl<D: Device> Table<D> {
         self.device.address(device, 0)
     }
 }
+
+/// One word a row that kernels raise from 0 by atomics, brought back to the host.
+pub(crate) struct Answers<D: Device> {
+    device: Grown<D>,
+    host: Option<D::Host>,
+    capacity: usize,
+    n_rows: usize,
+}
+
+impl<D: Device> Default for Answers<D> {
+    fn default() -> Self {
+        Self { device: Grown::default(), host: None, capacity: 0, n_rows: 0 }
+    }
+}
+
+impl<D: Device> Answers<D> {
+    /// `n_rows` zeros on the device.
+    pub(crate) fn start(&mut self, device: &D, n_rows: usize) -> Result<Address, KernelError> {
+        self.n_rows = n_rows;
+        let bytes = n_rows * size_of::<u32>();
+        let buffer = self.device.ensure(device, bytes)?;
+        device.zero(buffer, bytes)?;
+        Ok(device.address(buffer))
+    }
+
+    /// Queues the copy to the host.
+    pub(crate) fn fetch(&mut self, device: &D) -> Result<(), KernelError> {
+        let bytes = self.n_rows * size_of::<u32>();
+        if self.host.is_none() || bytes > self.capacity {
+            device.synchronize()?;
+            (self.host, self.capacity) = (Some(device.alloc_host(bytes)?), bytes);
+        }
+        match (self.device.get(), &mut self.host) {
+            (Some(buffer), Some(host)) => device.download(buffer, bytes, host),
+            _ => Ok(()),
+        }
+    }
+
+    /// The words that were fetched, one a row; to be read once the device was waited for.
+    pub(crate) fn words(&self) -> impl Iterator<Item = u32> {
+        let host = self.host.as_ref().map(AsRef::as_ref).unwrap_or_default();
+        let words = host.chunks_exact(size_of::<u32>()).take(self.n_rows);
+        words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
+    }
+}

@@ -3,13 +3,25 @@
 //! Each operation's host side (`<op>/device.rs`) is written once against [`Device`]. Work is queued in order;
 //! [`Device::synchronize`] waits for it. Host memory that was handed to a copy stays untouched until then.
 
+mod compile;
+mod cuda;
+#[cfg(feature = "emulated")]
+mod emulated;
+mod libraries;
 mod memory;
 mod plain;
 mod rows;
+mod source;
 
-pub(crate) use memory::{Grown, Table};
+pub(crate) use compile::cubin;
+pub(crate) use cuda::{CudaDevice, Gpu};
+#[cfg(feature = "emulated")]
+pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
+pub(crate) use libraries::{Versions, open as open_libraries, refused};
+pub(crate) use memory::{Answers, Grown, Table};
 pub(crate) use plain::{Plain, bytes_of, plain};
-pub(crate) use rows::RowEntry;
+pub(crate) use rows::{RowEntry, RowTable, blocks};
+pub(crate) use source::unit;
 
 use crate::error::KernelError;
 

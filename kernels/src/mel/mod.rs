@@ -2,8 +2,10 @@
 
 mod args;
 mod cpu;
+mod device;
 #[cfg(test)]
 pub(crate) mod reference;
 
 pub use args::{MelArgs, Norm, Ramp};
 pub(crate) use cpu::MelPlan;
+pub(crate) use device::BandTables;

@@ -2,8 +2,10 @@
 
 mod args;
 mod cpu;
+mod device;
 #[cfg(test)]
 pub(crate) mod reference;
 
 pub use args::MfccArgs;
 pub(crate) use cpu::MfccPlan;
+pub(crate) use device::MfccDevice;

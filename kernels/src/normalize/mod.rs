@@ -2,8 +2,10 @@
 
 mod args;
 mod cpu;
+mod device;
 #[cfg(test)]
 pub(crate) mod reference;
 
 pub use args::Normalize;
 pub(crate) use cpu::{normalize, range};
+pub(crate) use device::{NormalizeDevice, Scale};

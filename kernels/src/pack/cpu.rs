@@ -17,12 +17,7 @@ const F16_OVERFLOW: f32 = 65_520.0;
 /// Errors: [`KernelError::Pack`] with the first value that is NaN or infinite, overflows f16, or lies outside of u8's
 /// range.
 pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Result<(), KernelError> {
-    let (dtype, low, high) = match packing {
-        Packing::F16 => (Dtype::F16, -F16_OVERFLOW, F16_OVERFLOW),
-        Packing::F32 => (Dtype::F32, f32::NEG_INFINITY, f32::INFINITY),
-        // One value outside of an inclusive range is the same as outside of the open one around it.
-        Packing::U8 { low, high } => (Dtype::U8, low.next_down(), high.next_up()),
-    };
+    let (dtype, low, high) = bounds(packing);
     let fits = |value: f32| low < value && value < high;
     if !values.iter().fold(true, |all, value| all & fits(*value)) {
         let index = values.iter().position(|value| !fits(*value)).unwrap_or_default();
@@ -39,6 +34,16 @@ pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Resul
         }
     }
     Ok(())
+}
+
+/// The type, and what its values lie between.
+pub(super) fn bounds(packing: Packing) -> (Dtype, f32, f32) {
+    match packing {
+        Packing::F16 => (Dtype::F16, -F16_OVERFLOW, F16_OVERFLOW),
+        Packing::F32 => (Dtype::F32, f32::NEG_INFINITY, f32::INFINITY),
+        // One value outside of an inclusive range is the same as outside of the open one around it.
+        Packing::U8 { low, high } => (Dtype::U8, low.next_down(), high.next_up()),
+    }
 }
 
 fn pack_f16(values: &[f32], bytes: &mut Vec<u8>) {

@@ -2,6 +2,8 @@
 
 mod args;
 mod cpu;
+mod device;
 
 pub use args::{Dtype, Packing};
 pub use cpu::pack_into;
+pub(crate) use device::{PackDevice, PackInput};

@@ -43,7 +43,7 @@ impl ResampleArgs {
         if self.from_hz == self.to_hz || n_out == 0 {
             return n_out;
         }
-        let Layout { len, pad, hop, hop_out } = Layout::new(*self, half_filter_len(*self));
+        let Layout { len, pad, hop, hop_out } = Layout::new(*self, &Filter::new(*self));
         let pairs = n_out.div_ceil(2 * hop_out as u64);
         (len + hop - pad) as u64 + (pairs - 1) * 2 * hop as u64
     }
@@ -123,8 +123,9 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(args: ResampleArgs, n_taps: usize) -> Self {
+    fn new(args: ResampleArgs, filter: &Filter) -> Self {
         let (down, up) = args.ratio();
+        let n_taps = filter.half_len() + 1;
         // Every block begins on a sample of both rates, that is on a multiple of `down`.
         let pad = n_taps.next_multiple_of(down);
         let len_min = BLOCK_SAMPLES_MIN.max(8 * n_taps).max(4 * pad);
@@ -137,8 +138,10 @@ impl Layout {
 impl Blocks {
     fn new(args: ResampleArgs, level: Level) -> Result<Self, ResampleError> {
         let (down, up) = args.ratio();
-        let taps = half_filter(args);
-        let Layout { len, pad, hop, hop_out } = Layout::new(args, taps.len());
+        let shape = Filter::new(args);
+        // From the centre to the right.
+        let taps: Vec<f64> = (0..=shape.half_len()).map(|n| shape.at(n as f64)).collect();
+        let Layout { len, pad, hop, hop_out } = Layout::new(args, &shape);
         let len_out = len / down * up;
         let (forward, inverse) = fft_plans(level, len, len_out)?;
         let scratch = forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len());
@@ -216,37 +219,41 @@ fn fft_plans(level: Level, len: usize, len_out: usize) -> Result<Plans, Resample
     }
 }
 
-/// The filter at the input rate from its centre to the right: a sinc between pass and stop band under a Kaiser window.
+/// The filter at the input rate: a sinc between pass and stop band under a Kaiser window.
 ///
 /// Length and window shape after Kaiser (1974), as in Oppenheim and Schafer, Discrete-Time Signal Processing, 7.6.
-fn half_filter(args: ResampleArgs) -> Vec<f64> {
-    let stop = stop_band(args);
-    let cutoff = stop * (1.0 + PASS_BAND) / 2.0;
-    let half = half_width(args);
-    let beta = 0.1102 * (STOP_BAND_DB - 8.7);
-    let tap = |n: usize| {
-        let x = n as f64 / half;
-        let window = bessel_i0(beta * (1.0 - x * x).sqrt()) / bessel_i0(beta);
-        let t = n as f64 * PI;
-        if n == 0 { 2.0 * cutoff } else { window * libm::sin(2.0 * cutoff * t) / t }
-    };
-    (0..half_filter_len(args)).map(tap).collect()
+pub(super) struct Filter {
+    cutoff: f64,
+    half: f64,
+    beta: f64,
+    window_at_centre: f64,
 }
 
-/// Where the stop band begins, in cycles a sample of the input.
-fn stop_band(args: ResampleArgs) -> f64 {
-    f64::from(args.from_hz.min(args.to_hz)) / 2.0 / f64::from(args.from_hz)
-}
+impl Filter {
+    pub(super) fn new(args: ResampleArgs) -> Self {
+        let from_hz = f64::from(args.from_hz);
+        let stop = f64::from(args.from_hz.min(args.to_hz)) / 2.0 / from_hz;
+        let (width, cutoff) = (stop * (1.0 - PASS_BAND), stop * (1.0 + PASS_BAND) / 2.0);
+        let beta = 0.1102 * (STOP_BAND_DB - 8.7);
+        let half = (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width);
+        Self { cutoff, half, beta, window_at_centre: bessel_i0(beta) }
+    }
 
-/// Half the length of Kaiser's window, in samples of the input.
-fn half_width(args: ResampleArgs) -> f64 {
-    let width = stop_band(args) * (1.0 - PASS_BAND);
-    (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width)
-}
+    /// Whole input samples from the centre to where the filter ends.
+    pub(super) fn half_len(&self) -> usize {
+        self.half as usize
+    }
 
-/// Taps from the filter's centre to the right.
-fn half_filter_len(args: ResampleArgs) -> usize {
-    half_width(args) as usize + 1
+    /// Its value `n` input samples from the centre; 0 beyond its end.
+    pub(super) fn at(&self, n: f64) -> f64 {
+        let x = n / self.half;
+        if x.abs() > 1.0 {
+            return 0.0;
+        }
+        let window = bessel_i0(self.beta * (1.0 - x * x).sqrt()) / self.window_at_centre;
+        let t = n * PI;
+        if n == 0.0 { 2.0 * self.cutoff } else { window * libm::sin(2.0 * self.cutoff * t) / t }
+    }
 }
 
 /// Modified Bessel function of the first kind, order 0, by its power series.

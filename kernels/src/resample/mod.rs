@@ -6,6 +6,7 @@
 
 mod args;
 mod cpu;
+mod device;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 
 pub use args::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ, PASS_BAND, ResampleArgs, STOP_BAND_DB};
 pub use cpu::Resampler;
+pub(crate) use device::{ClipBuffers, LevelsDevice, ResampleDevice, SourceClip};
 
 use crate::level::Level;
 

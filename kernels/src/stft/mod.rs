@@ -5,6 +5,7 @@
 
 mod args;
 mod cpu;
+mod device;
 mod fft;
 #[cfg(test)]
 pub(crate) mod reference;
@@ -13,6 +14,7 @@ mod window;
 pub(crate) use args::Signal;
 pub use args::{Framing, PadMode, StftArgs};
 pub(crate) use cpu::{SAMPLE_MAX, StftPlan, check_samples};
+pub(crate) use device::{Batch, Ranges, SpectrumDevice};
 pub use window::Window;
 
 /// Frames that are computed side by side.

@@ -59,12 +59,12 @@ impl Extractor {
         let place = |segment: &Segment| segment.start..segment.start + segment.len;
         let places: Vec<Vec<Range<usize>>> =
             clips.iter().map(|(_, segments)| segments.iter().map(place).collect()).collect();
-        let clip = |((pcm, _), rows)| {
-            let &Pcm { ref samples, rate_hz: sample_rate_hz, .. } = pcm;
-            Clip { samples: Samples::F32(samples), channels: 1, sample_rate_hz, rows }
-        };
-        let clips: Vec<Clip<'_>> = clips.iter().zip(places.iter().map(Vec::as_slice)).map(clip).collect();
-        let mut made = self.kernels.run(&clips)?.into_iter();
+                let mut wanted = Vec::with_capacity(clips.len());
+        for (&(pcm, _), rows) in clips.iter().zip(&places) {
+            let samples = Samples::F32(&pcm.samples);
+            wanted.push(Clip { samples, channels: 1, sample_rate_hz: pcm.rate_hz, rows });
+        }
+        let mut made = self.kernels.run(&wanted)?.into_iter();
         Ok(places.iter().map(|rows| made.by_ref().take(rows.len()).collect()).collect())
     }
 }

@@ -1,0 +1,107 @@
+//! Which backend: asked for by name, or the best that is there.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::{Backend, Cpu, Cuda};
+use crate::error::KernelError;
+use crate::level::Level;
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// CUDA if it opens, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// NVIDIA's GPUs, or an error.
+    Cuda,
+}
+
+impl BackendChoice {
+    const ALL: [Self; 3] = [Self::Auto, Self::Cpu, Self::Cuda];
+
+    /// `auto`, `cpu` or `cuda`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    /// Opens the backend: CUDA's `devices` by number (none: the first), the CPU at `level`. Naming devices rules the
+    /// CPU out.
+    ///
+    /// Errors: those of [`Cuda::open`] where CUDA must be; devices named for the CPU.
+    pub fn open(self, devices: &[usize], level: Level) -> Result<Opened, KernelError> {
+        let cpu = |notice| Opened { backend: Arc::new(Cpu { level }), notice };
+        let cuda = |cuda: Cuda| {
+            let notice = format!("features are computed on {}", cuda.devices());
+            Opened { backend: Arc::new(cuda), notice: Some(notice) }
+        };
+        match (self, devices.first()) {
+            (Self::Cpu, None) => Ok(cpu(None)),
+            (Self::Cpu, Some(device)) => Err(KernelError::argument("device", device, "left out with backend cpu")),
+            (Self::Cuda, _) | (Self::Auto, Some(_)) => Cuda::open(devices).map(cuda),
+            (Self::Auto, None) => Ok(Cuda::open(&[]).map_or_else(|error| cpu(Some(fallback(&error))), cuda)),
+        }
+    }
+}
+
+/// Says that the CPU computes, and why.
+fn fallback(error: &KernelError) -> String {
+    match error {
+        // What was asked of which device is CUDA's own affair here.
+        KernelError::Device { detail, .. } => format!("features are computed on the CPU: {detail}"),
+        other => format!("features are computed on the CPU: {other}"),
+    }
+}
+
+impl fmt::Display for BackendChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for BackendChoice {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, KernelError> {
+        let named = Self::ALL.into_iter().find(|choice| choice.name() == name);
+        named.ok_or_else(|| KernelError::argument("backend", name, Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+/// A backend, and what its user should know.
+pub struct Opened {
+    /// Ready to plan on.
+    pub backend: Arc<dyn Backend>,
+    /// One line: where features are computed, and why there, unless that is what was asked for.
+    pub notice: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_has_one_name() {
+        for choice in BackendChoice::ALL {
+            assert_eq!(choice.to_string().parse::<BackendChoice>().unwrap(), choice);
+        }
+        let error = "CUDA".parse::<BackendChoice>().unwrap_err().to_string();
+        assert_eq!(error, "backend = CUDA: must be auto, cpu, cuda");
+    }
+
+    #[test]
+    fn the_cpu_has_no_numbered_devices() {
+        let opened = BackendChoice::Cpu.open(&[], Level::Scalar).unwrap();
+        assert_eq!((opened.backend.kind(), opened.notice), ("cpu", None));
+        let error = BackendChoice::Cpu.open(&[1], Level::Scalar).err().unwrap().to_string();
+        assert_eq!(error, "device = 1: must be left out with backend cpu");
+    }
+}

@@ -1,0 +1,86 @@
+//! Logarithms on a device: the parameters of db.cu, and a pass over values that are there.
+
+use super::{DbRef, LogArgs, WHISPER_DB};
+use crate::device::{Address, Device, Launch, RowTable, blocks, plain};
+use crate::error::KernelError;
+
+const THREADS: u32 = 256;
+/// Values of a thread, where there are enough.
+const VALUES_PER_THREAD: usize = 8;
+
+plain! {
+    /// `Logarithm` in db.cu.
+    struct LogParams {
+        kind: i32,
+        is_squared: i32,
+        is_max_reference: i32,
+        amin: f32,
+        reference: f32,
+        top_db: f32,
+    }
+}
+
+plain! {
+    /// `LogarithmInPlace` in db.cu.
+    struct LogInPlace {
+        values: Address,
+        rows: Address,
+        ranges: Address,
+        log: LogParams,
+        n_bands: i32,
+        unused: i32,
+    }
+}
+
+impl LogParams {
+    /// Values as they are.
+    pub(crate) const LINEAR: Self =
+        Self { kind: 0, is_squared: 0, is_max_reference: 0, amin: 0.0, reference: 0.0, top_db: 0.0 };
+
+    /// `power` is the spectrum's exponent: decibels of magnitudes are those of their squares.
+    pub(crate) fn new(args: LogArgs, power: f64) -> Self {
+        let (kind, db) = match args {
+            LogArgs::Linear => return Self::LINEAR,
+            LogArgs::Ln { floor } => return Self { kind: 1, amin: floor as f32, ..Self::LINEAR },
+            LogArgs::Db(db) => (2, db),
+            LogArgs::Whisper => (3, WHISPER_DB),
+        };
+        let (is_max_reference, reference) = match db.reference {
+            DbRef::Max => (1, 0.0),
+            DbRef::Power(reference) => (0, reference as f32),
+        };
+        Self {
+            kind,
+            is_squared: i32::from(power == 1.0),
+            is_max_reference,
+            amin: db.amin as f32,
+            reference,
+            top_db: db.top_db.map_or(f32::INFINITY, |top_db| top_db as f32),
+        }
+    }
+
+    /// Whether anything is done.
+    pub(crate) fn is_linear(&self) -> bool {
+        self.kind == Self::LINEAR.kind
+    }
+
+    /// Replaces `values` of `n_bands` bands by their logarithms. `ranges` has a `Range` a row: of all its computed
+    /// frames, before the logarithm.
+    pub(crate) fn run<D: Device>(
+        self,
+        device: &D,
+        rows: &RowTable,
+        n_bands: usize,
+        values: Address,
+        ranges: Address,
+    ) -> Result<(), KernelError> {
+        if self.is_linear() {
+            return Ok(());
+        }
+        let values_max = n_bands * rows.n_frames_max;
+        let grid = [rows.n_rows as u32, blocks(values_max, THREADS as usize * VALUES_PER_THREAD)];
+        let n_bands = n_bands as i32;
+        let params = LogInPlace { values, rows: rows.address, ranges, log: self, n_bands, unused: 0 };
+        device.launch("logarithm_in_place", Launch { grid, threads: THREADS, shared_bytes: 0 }, &params)
+    }
+}

@@ -1,0 +1,51 @@
+//! Deltas on a device.
+
+use super::{WIDTH, taps};
+use crate::device::{Address, Device, Launch, RowTable, blocks, plain};
+use crate::error::KernelError;
+
+const THREADS: u32 = 256;
+
+plain! {
+    /// `Delta` in delta.cu.
+    struct DeltaParams {
+        base: Address,
+        out: Address,
+        rows: Address,
+        first: [f64; WIDTH],
+        second: [f64; WIDTH],
+        n_bands: i32,
+        orders: i32,
+    }
+}
+
+/// Copies `[row][n_bands][frame]` from `base` to `out` and appends orders 1 ..= `orders`: there they are
+/// `[row][n_bands · (1 + orders)][frame]`. What is appended to a row of fewer than [`WIDTH`] frames is left as it was.
+pub(crate) fn run<D: Device>(
+    device: &D,
+    rows: &RowTable,
+    bands: Bands,
+    base: Address,
+    out: Address,
+) -> Result<(), KernelError> {
+    let params = DeltaParams {
+        base,
+        out,
+        rows: rows.address,
+        first: taps(1),
+        second: taps(2),
+        n_bands: bands.n_base as i32,
+        orders: i32::from(bands.orders),
+    };
+    let grid = [rows.n_rows as u32, blocks(bands.n_base, 1)];
+    device.launch("delta", Launch { grid, threads: THREADS, shared_bytes: 0 }, &params)
+}
+
+/// What is derived how often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bands {
+    /// Bands without deltas.
+    pub(crate) n_base: usize,
+    /// 0, 1 or 2.
+    pub(crate) orders: u8,
+}

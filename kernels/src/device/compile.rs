@@ -1,0 +1,133 @@
+//! Device code to machine code of one architecture, by NVRTC at start; kept between runs.
+//!
+//! What is kept is a cubin: the driver loads it as it is, so that no driver's own compiler decides any bit.
+#![allow(unsafe_code)] // NVRTC's calls
+
+mod cache;
+
+use std::ffi::CString;
+
+use cudarc::nvrtc::{result, sys};
+
+use self::cache::{Cache, hash};
+use crate::error::KernelError;
+
+/// What kernels are compiled with, after the architecture. Multiply and add fuse where the source lets them; nothing
+/// else about floating point is relaxed.
+const OPTIONS: [&str; 3] = ["--std=c++17", "--fmad=true", "--generate-line-info"];
+
+/// Compiles `source` for `architecture` (`sm_90`) with NVRTC of version `nvrtc`, or finds what a run before left.
+///
+/// Errors: NVRTC's log; an architecture that it does not know. A cache that cannot be used only costs the time.
+pub(crate) fn cubin(source: &str, architecture: &str, nvrtc: [i32; 2]) -> Result<Vec<u8>, KernelError> {
+    let version = nvrtc.map(|number| number.to_string()).join(".");
+    let parts = [source, architecture, &version, &OPTIONS.join(" ")];
+    let key = hash(parts.map(str::as_bytes));
+    let cache = Cache::open();
+    if let Some(cubin) = cache.as_ref().and_then(|cache| cache.get(architecture, key)) {
+        return Ok(cubin);
+    }
+    let failed = |detail| KernelError::device(format!("NVRTC {version}"), "compile kernels", detail);
+    let cubin = compile(source, architecture).map_err(failed)?;
+    if let Some(cache) = cache {
+        cache.put(architecture, key, &cubin);
+    }
+    Ok(cubin)
+}
+
+/// A program of NVRTC's, freed at the end.
+struct Program(sys::nvrtcProgram);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: made by `create_program`, freed once. An error leaves nothing to do.
+        let _ = unsafe { result::destroy_program(self.0) };
+    }
+}
+
+fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
+    let known = architectures().map_err(|error| format!("{:?}", error.0))?;
+    if !known.iter().any(|number| architecture == format!("sm_{number}")) {
+        let known = known.iter().map(|number| format!("sm_{number}")).collect::<Vec<_>>().join(", ");
+        return Err(format!("the device is {architecture}, and this NVRTC knows {known}: install a newer one"));
+    }
+    let source = CString::new(source).map_err(|error| error.to_string())?;
+    // The program may refer to the source as long as it lives.
+    let program = Program(result::create_program(&source, None).map_err(|error| format!("{:?}", error.0))?);
+    let mut options = vec![format!("--gpu-architecture={architecture}")];
+    options.extend(OPTIONS.map(str::to_owned));
+    // SAFETY: the program is alive and was not compiled yet; options hold no NUL.
+    if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
+        return Err(format!("for {architecture}: {:?}\n{}", error.0, log(&program)));
+    }
+    take_cubin(&program).map_err(|error| format!("{:?}", error.0))
+}
+
+/// What NVRTC compiles for: 75, 80, …
+fn architectures() -> Result<Vec<i32>, result::NvrtcError> {
+    let mut count = 0;
+    // SAFETY: writes one number.
+    unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) }.result()?;
+    let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: writes as many numbers as it has just told.
+    unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) }.result()?;
+    Ok(known)
+}
+
+fn log(program: &Program) -> String {
+    // SAFETY: the program is alive and was compiled.
+    let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
+    let bytes: Vec<u8> = log.iter().map(|&c| c.cast_unsigned()).take_while(|&byte| byte != 0).collect();
+    String::from_utf8_lossy(&bytes).trim_end().to_owned()
+}
+
+fn take_cubin(program: &Program) -> Result<Vec<u8>, result::NvrtcError> {
+    let mut size = 0;
+    // SAFETY: the program is alive and was compiled for a real architecture; writes one number.
+    unsafe { sys::nvrtcGetCUBINSize(program.0, &mut size) }.result()?;
+    let mut cubin = vec![0_u8; size];
+    // SAFETY: as above; writes the `size` bytes that it has just told.
+    unsafe { sys::nvrtcGetCUBIN(program.0, cubin.as_mut_ptr().cast()) }.result()?;
+    Ok(cubin)
+}
+
+/// With NVRTC, which needs no GPU: `LD_LIBRARY_PATH=$PWD/.cuda cargo test -p wavemill-kernels --lib -- --ignored`.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::libraries::open_nvrtc;
+    use crate::device::source::unit;
+
+    /// 64-bit ELF for machine 190, NVIDIA's.
+    fn is_cubin(bytes: &[u8]) -> bool {
+        bytes.starts_with(b"\x7fELF\x02") && bytes.get(18..20) == Some(&[190, 0])
+    }
+
+    #[test]
+    #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
+    fn the_unit_compiles_for_every_generation() {
+        open_nvrtc().unwrap();
+        for architecture in ["sm_75", "sm_80", "sm_90", "sm_100"] {
+            let cubin = compile(&unit(), architecture).unwrap();
+            assert!(is_cubin(&cubin), "{architecture}: {:?}", &cubin[..20.min(cubin.len())]);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
+    fn an_error_shows_nvrtc_s_log_and_names_the_file() {
+        let version = open_nvrtc().unwrap();
+        let source = "#line 7 \"kernels/src/mel/mel.cu\"\nextern \"C\" __global__ void k() { undeclared = 1; }\n";
+        let error = cubin(source, "sm_90", version).unwrap_err().to_string();
+        assert!(error.contains("compile kernels: for sm_90"), "{error}");
+        assert!(error.contains("kernels/src/mel/mel.cu(7): error: identifier \"undeclared\" is undefined"), "{error}");
+    }
+
+    #[test]
+    #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
+    fn an_architecture_that_nvrtc_does_not_know_is_named() {
+        open_nvrtc().unwrap();
+        let error = compile("", "sm_35").unwrap_err();
+        assert!(error.starts_with("the device is sm_35, and this NVRTC knows sm_75"), "{error}");
+    }
+}

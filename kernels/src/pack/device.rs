@@ -1,0 +1,156 @@
+//! Packing on a device: the last step, with whatever scaling is still due.
+
+use super::cpu::bounds;
+use super::{Dtype, Packing};
+use crate::args::DimOrder;
+use crate::db::LogParams;
+use crate::device::{Address, Answers, Device, Grown, Launch, RowTable, blocks, plain};
+use crate::error::KernelError;
+use crate::normalize::Scale;
+
+const THREADS: u32 = 256;
+/// As in pack.cu: frames of a block, and its tile, padded by a column.
+const TILE: usize = 32;
+const SHARED_BYTES: u32 = (TILE * (TILE + 1) * size_of::<f32>()) as u32;
+
+plain! {
+    /// `Pack` in pack.cu.
+    struct PackParams {
+        values: Address,
+        rows: Address,
+        kept: Address,
+        log_ranges: Address,
+        scale_ranges: Address,
+        spreads: Address,
+        bytes: Address,
+        faults: Address,
+        log: LogParams,
+        n_bands: i32,
+        is_frame_first: i32,
+        scale: i32,
+        dtype: i32,
+        below: f32,
+        above: f32,
+        low: f32,
+        per_unit: f32,
+    }
+}
+
+plain! {
+    /// `PackedValue` in pack.cu.
+    struct PackedValue {
+        value: Address,
+        pack: PackParams,
+        row: i32,
+        place: u32,
+    }
+}
+
+/// What is packed, and how it is scaled on the way.
+#[derive(Clone, Copy)]
+pub(crate) struct PackInput {
+    /// `[row][band][frame]`
+    pub(crate) values: Address,
+    /// An i64 a row: stored frames before it in the batch.
+    pub(crate) kept: Address,
+    /// The logarithm, where it was not taken before.
+    pub(crate) log: LogParams,
+    /// A `Range` a row, of all frames before the logarithm; not read without one.
+    pub(crate) log_ranges: Address,
+    /// Scaling after the logarithm; its ranges are those before it.
+    pub(crate) scale: Scale,
+    /// Where the bytes go: those of a row begin behind the stored values of all rows before it.
+    pub(crate) bytes: Address,
+}
+
+/// Packing of one feature.
+pub(crate) struct PackDevice<D: Device> {
+    n_bands: usize,
+    order: DimOrder,
+    packing: Packing,
+    faults: Answers<D>,
+    /// Of the last run.
+    params: Option<PackParams>,
+    value: Grown<D>,
+}
+
+impl<D: Device> PackDevice<D> {
+    /// `n_bands` counts deltas too.
+    pub(crate) fn new(n_bands: usize, order: DimOrder, packing: Packing) -> Self {
+        Self { n_bands, order, packing, faults: Answers::default(), params: None, value: Grown::default() }
+    }
+
+    /// Packs a batch. Ask [`PackDevice::faults`] once the device was waited for.
+    pub(crate) fn run(&mut self, device: &D, rows: &RowTable, input: &PackInput) -> Result<(), KernelError> {
+        let faults = self.faults.start(device, rows.n_rows)?;
+        let params = self.params(rows, input, faults);
+        self.params = Some(params);
+        let launch = Launch {
+            grid: [rows.n_rows as u32, blocks(rows.n_frames_max, TILE)],
+            threads: THREADS,
+            shared_bytes: SHARED_BYTES,
+        };
+        device.launch("pack", launch, &params)?;
+        self.faults.fetch(device)
+    }
+
+    fn params(&self, rows: &RowTable, input: &PackInput, faults: Address) -> PackParams {
+        let (dtype, below, above) = bounds(self.packing);
+        let (low, per_unit) = match self.packing {
+            Packing::U8 { low, high } => (low, 255.0 / (high - low)),
+            Packing::F16 | Packing::F32 => (0.0, 0.0),
+        };
+        let (scale, scale_ranges, spreads) = match input.scale {
+            Scale::None => (0, 0, 0),
+            Scale::MinMax { ranges } => (1, ranges, 0),
+            Scale::MeanVar { ranges, spreads } => (2, ranges, spreads),
+        };
+        PackParams {
+            values: input.values,
+            rows: rows.address,
+            kept: input.kept,
+            log_ranges: input.log_ranges,
+            scale_ranges,
+            spreads,
+            bytes: input.bytes,
+            faults,
+            log: input.log,
+            n_bands: self.n_bands as i32,
+            is_frame_first: i32::from(self.order == DimOrder::FrameBand),
+            scale,
+            dtype: match dtype {
+                Dtype::F16 => 0,
+                Dtype::F32 => 1,
+                Dtype::U8 => 2,
+            },
+            below,
+            above,
+            low,
+            per_unit,
+        }
+    }
+
+    /// A row's first value that the type cannot hold, by its place in the row; of the last run, one entry a row.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = Option<usize>> {
+        self.faults.words().map(|word| (word != 0).then_some(!word as usize))
+    }
+
+    /// The error for such a value. Waits for the device, on which the last run's input must still lie.
+    pub(crate) fn error(&mut self, device: &D, row: usize, index: usize) -> Result<KernelError, KernelError> {
+        let mut value = f32::NAN;
+        if let Some(pack) = self.params {
+            let buffer = self.value.ensure(device, size_of::<f32>())?;
+            let (row, place) = (row as i32, index as u32);
+            let params = PackedValue { value: device.address(buffer), pack, row, place };
+            let launch = Launch { grid: [1, 1], threads: 32, shared_bytes: 0 };
+            device.launch("packed_value_at", launch, &params)?;
+            let mut host = device.alloc_host(size_of::<f32>())?;
+            device.download(buffer, size_of::<f32>(), &mut host)?;
+            device.synchronize()?;
+            if let Some(bytes) = host.as_ref().first_chunk() {
+                value = f32::from_ne_bytes(*bytes);
+            }
+        }
+        Ok(KernelError::Pack { index, value, dtype: bounds(self.packing).0 })
+    }
+}

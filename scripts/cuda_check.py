@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Compile the device code with nvcc and NVRTC, print what kernels take, fail at warnings and spills.
+
+usage: scripts/cuda_check.py TOOLKIT [--write]        (scripts/cuda_check.sh gets TOOLKIT and calls this)
+
+The unit is put together as kernels/src/device/source.rs does, NVRTC's options are those of device/compile.rs.
+"""
+
+import ctypes
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+
+ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100"]
+DEVICE = Path("kernels/src/device")
+PAGE = Path("docs/cuda-kernels.md")
+TEXT = """# What the kernels take
+
+Made by `scripts/cuda_check.sh --write`: nvcc and NVRTC compile the device code for Turing (sm_75), Ampere (sm_80),
+Hopper (sm_90) and Blackwell (sm_100). Nothing here was run on a GPU.
+
+Registers are a thread's, by nvcc / by NVRTC where they differ. Shared memory is what a kernel declares, bytes; what a
+launch asks for beyond that depends on the recipe. Stack and spills are bytes a thread, the most of any architecture
+and compiler.
+
+{table}
+
+`{summary}`
+"""
+
+
+def unit():
+    """The translation unit, by source.rs's list."""
+    files = re.findall(r'\("([^"]+)", include_str!\("([^"]+)"\)\)', (DEVICE / "source.rs").read_text())
+    return "".join(f'#line 1 "kernels/src/{name}"\n{(DEVICE / path).read_text()}\n' for name, path in files)
+
+
+def options():
+    """What compile.rs hands to NVRTC."""
+    listed = re.search(r"const OPTIONS: [^=]*= \[([^\]]*)\]", (DEVICE / "compile.rs").read_text())
+    return re.findall(r'"([^"]+)"', listed.group(1))
+
+
+def nvcc(toolkit, source, architecture, folder):
+    """ptxas' report by way of nvcc."""
+    command = [toolkit / "bin/nvcc", f"-arch={architecture}", "-std=c++17", "-lineinfo", "-cubin", "-Xptxas", "-v"]
+    ran = subprocess.run([*command, "-o", folder / f"{architecture}.cubin", source], capture_output=True, text=True)
+    if ran.returncode != 0:
+        sys.exit(f"nvcc for {architecture}:\n{ran.stderr}")
+    return ran.stderr
+
+
+class Nvrtc:
+    """NVRTC by its C interface."""
+
+    def __init__(self, toolkit):
+        for name in ["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]:
+            self.library = ctypes.CDLL(toolkit.resolve() / "lib" / name, mode=ctypes.RTLD_GLOBAL)
+
+    def compile(self, text, architecture):
+        """ptxas' report by way of NVRTC."""
+        program, source = ctypes.c_void_p(), text.encode()
+        self.library.nvrtcCreateProgram(ctypes.byref(program), source, b"unit.cu", 0, None, None)
+        wanted = [f"--gpu-architecture={architecture}", *options(), "--ptxas-options=-v"]
+        values = (ctypes.c_char_p * len(wanted))(*[option.encode() for option in wanted])
+        failed = self.library.nvrtcCompileProgram(program, len(wanted), values)
+        size = ctypes.c_size_t()
+        self.library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        self.library.nvrtcGetProgramLog(program, log)
+        self.library.nvrtcDestroyProgram(ctypes.byref(program))
+        if failed:
+            sys.exit(f"NVRTC for {architecture}:\n{log.value.decode()}")
+        return log.value.decode()
+
+    def version(self):
+        """Major and minor: it tells no more."""
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        return f"{major.value}.{minor.value}"
+
+
+def read(report, who):
+    """Kernel -> numbers, of one compiler for one architecture. A function's spills are its callers'."""
+    if "warning" in report:
+        said = [line for line in report.splitlines() if "ptxas" not in line and "bytes stack frame" not in line]
+        sys.exit(f"{who} warns:\n" + "\n".join(said))
+    kernels, kernel = {}, None
+    for line in report.splitlines():
+        if entry := re.search(r"Compiling entry function '(\w+)'", line):
+            kernel = kernels.setdefault(entry.group(1), {"registers": 0, "shared": 0, "stack": 0, "spills": [0, 0]})
+        elif took := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
+            stack, *spills = map(int, took.groups())
+            kernel["stack"] = max(kernel["stack"], stack)
+            kernel["spills"] = [max(pair) for pair in zip(kernel["spills"], spills)]
+        elif used := re.search(r"Used (\d+) registers", line):
+            kernel["registers"] = int(used.group(1))
+            shared = re.search(r"(\d+) bytes smem", line)
+            kernel["shared"] = int(shared.group(1)) if shared else 0
+    if not kernels:
+        sys.exit(f"{who} found no kernel:\n{report}")
+    return kernels
+
+
+def table(found):
+    """Markdown, a line a kernel."""
+    head = ["kernel", *(f"registers, {name}" for name in ARCHITECTURES), "shared", "stack", "spill stores / loads"]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for kernel in sorted(found["nvcc", ARCHITECTURES[0]]):
+        numbers = {key: kernels[kernel] for key, kernels in found.items()}
+        cells = []
+        for architecture in ARCHITECTURES:
+            both = [numbers[compiler, architecture]["registers"] for compiler in ("nvcc", "NVRTC")]
+            cells.append(" / ".join(map(str, dict.fromkeys(both))))
+        cells += [str(max(each[key] for each in numbers.values())) for key in ("shared", "stack")]
+        cells.append(" / ".join(str(max(each["spills"][place] for each in numbers.values())) for place in (0, 1)))
+        lines.append(f"| `{kernel}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def compile_all(toolkit, text, nvrtc):
+    """(compiler, architecture) -> kernels and what they take. Every kernel of the unit is there each time."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(cpu_count()) as pool:
+        source = Path(folder) / "unit.cu"
+        source.write_text(text)
+        jobs = {("nvcc", name): pool.submit(nvcc, toolkit, source, name, Path(folder)) for name in ARCHITECTURES}
+        jobs |= {("NVRTC", name): pool.submit(nvrtc.compile, text, name) for name in ARCHITECTURES}
+        found = {key: read(job.result(), " for ".join(key)) for key, job in jobs.items()}
+    declared = set(re.findall(r"^KERNEL\((\w+)", text, re.MULTILINE))
+    for key, kernels in found.items():
+        if not declared <= set(kernels) or set(kernels) != set(found["nvcc", ARCHITECTURES[0]]):
+            sys.exit(f"{' for '.join(key)} compiled {sorted(kernels)}; declared: {sorted(declared)}")
+    return found
+
+
+def main():
+    toolkit, write = Path(sys.argv[1]), sys.argv[2:] == ["--write"]
+    nvrtc = Nvrtc(toolkit)
+    release = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    found = compile_all(toolkit, unit(), nvrtc)
+    rows = table(found)
+    print(rows)
+    each = [(f"{kernel} by {' for '.join(key)}", took) for key, all_ in found.items() for kernel, took in all_.items()]
+    if spilled := [f"{where}: {took['spills']}" for where, took in each if any(took["spills"])]:
+        sys.exit("spills (stores, loads; bytes a thread):\n" + "\n".join(spilled))
+    summary = (
+        f"ok: {len(rows.splitlines()) - 2} kernels x {len(ARCHITECTURES)} architectures, spills 0, "
+        f"at most {max(took['registers'] for _, took in each)} registers, "
+        f"by nvcc {re.search(r'V([0-9.]+)', release).group(1)} and NVRTC {nvrtc.version()}"
+    )
+    page = TEXT.format(table=rows, summary=summary)
+    if write:
+        PAGE.write_text(page)
+    elif not PAGE.is_file() or PAGE.read_text() != page:
+        sys.exit(f"{PAGE} says otherwise: scripts/cuda_check.sh --write")
+    print(summary)
+
+
+if __name__ == "__main__":
+    main()
