@@ -90,11 +90,10 @@ pub fn program(name: &str) -> PathBuf {
 pub fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill"));
     command.args(words).stdin(Stdio::null());
-    for name in ["FAILPOINTS", "WAVEMILL_MEMORY_LIMIT", "WAVEMILL_THREADS", "WAVEMILL_DEVICES", "RUST_BACKTRACE", "COLUMNS"] {
+    for name in ["FAILPOINTS", "WAVEMILL_MEMORY_LIMIT", "WAVEMILL_THREADS", "RUST_BACKTRACE", "COLUMNS"] {
         command.env_remove(name);
     }
-    // Whatever the machine has: the tests of other backends name theirs.
-    command.env("WAVEMILL_BACKEND", "cpu");
+    command.env_remove("WAVEMILL_BACKEND").env_remove("WAVEMILL_DEVICES");
     command
 }
 
@@ -247,7 +246,7 @@ impl Inputs {
     pub fn strict_extract(&self, store: &Path) -> Command {
         let mut command = wavemill(["extract", "--recipe"]);
         // A flag of the test's own goes before.
-        command.env("WAVEMILL_THREADS", "2");
+        command.env("WAVEMILL_THREADS", "2").env("WAVEMILL_BACKEND", "cpu");
         command.arg(&self.recipe).arg("--audio").arg(&self.audio).arg("--store").arg(store);
         if let Some(metadata) = &self.metadata {
             command.arg("--metadata").arg(metadata);
