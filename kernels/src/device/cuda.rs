@@ -148,6 +148,9 @@ impl Device for CudaDevice {
     type Host = Pinned;
     type Fft = CudaFft;
 
+    /// 16 MiB in f32: enough to fill a GPU, and it stays in a large level-2 cache, or nearly.
+    const FFT_SAMPLES: usize = 1 << 22;
+
     fn alloc(&self, bytes: usize) -> Result<CudaSlice<u8>, KernelError> {
         // SAFETY: bytes need no particular content, and `Device::alloc` promises none. The driver refuses 0 bytes.
         unsafe { self.stream.alloc(bytes.max(1)) }.map_err(|error| {

@@ -48,6 +48,9 @@ pub(crate) trait Device: Send {
     /// A planned batch of real transforms.
     type Fft: Send;
 
+    /// Samples that one transform call takes; the last call of a batch is padded to as many.
+    const FFT_SAMPLES: usize;
+
     /// Fresh device memory of no particular content; `bytes` may be 0.
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError>;
 

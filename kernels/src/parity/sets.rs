@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::resample::ResampleArgs;
-use crate::stft::{Framing, PadMode};
+use crate::stft::PadMode;
 
 /// Powers: of the row's largest, and of themselves.
 const POWER_OF_MAX: f64 = 1e-6;
