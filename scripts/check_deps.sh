@@ -13,10 +13,11 @@ cargo metadata --format-version 1 --locked | python3 -c '
 import json, sys
 
 ALLOWED = {  # (from, to): kinds; None is a normal dependency
-    ("wavemill", "wavemill-kernels"): {None},
+    ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the backend for tests
     ("wavemill", "wavemill-schemas"): {None},
     ("wavemill-trainer", "wavemill-schemas"): {None},
     ("wavemill-tests", "wavemill-schemas"): {None, "dev"},
+    ("wavemill-kernels", "wavemill-kernels"): {"dev"},
     ("wavemill-kernels", "wavemill-tests"): {"dev"},
     ("wavemill", "wavemill-tests"): {"dev"},
     ("wavemill-trainer", "wavemill-tests"): {"dev"},

@@ -5,6 +5,8 @@
 
 mod compile;
 mod cuda;
+#[cfg(feature = "emulated")]
+mod emulated;
 mod libraries;
 mod memory;
 mod plain;
@@ -13,6 +15,8 @@ mod source;
 
 pub(crate) use compile::cubin;
 pub(crate) use cuda::{CudaDevice, Gpu};
+#[cfg(feature = "emulated")]
+pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
 pub(crate) use libraries::{Versions, open as open_libraries, refused};
 pub(crate) use memory::{Answers, Grown, Table};
 pub(crate) use plain::{Plain, bytes_of, plain};

@@ -17,6 +17,8 @@ unsafe impl Plain for i16 {}
 unsafe impl Plain for i64 {}
 // SAFETY: numbers.
 unsafe impl Plain for u32 {}
+// SAFETY: numbers.
+unsafe impl Plain for u8 {}
 
 /// Declares a struct of plain numbers: addresses and other 8-byte fields first, then 4-byte ones, filled up to 8 bytes.
 macro_rules! plain {

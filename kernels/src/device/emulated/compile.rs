@@ -1,0 +1,190 @@
+//! Kernels as a shared library: compiled at run time by the machine's C++ compiler, and kept between runs.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libloading::{Library, Symbol};
+
+use super::refused;
+use crate::error::KernelError;
+
+/// What comes before device.cuh.
+const HEADERS: [(&str, &str); 3] =
+    [("fibre.h", include_str!("fibre.h")), ("block.h", include_str!("block.h")), ("cuda.h", include_str!("cuda.h"))];
+
+/// As a GPU's compiler is asked: nothing relaxed about floating point. Multiply and add fuse only where kernels say so.
+const FLAGS: [&str; 6] = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off"];
+
+/// Address and undefined behaviour sanitizers, which end the program at the first finding; scripts/emulated_sanitize.sh.
+const SANITIZE: &str = "WAVEMILL_EMULATED_SANITIZE";
+const SANITIZE_FLAGS: [&str; 3] = ["-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
+
+/// Where no compiler answers.
+const REMEDY: &str =
+    "install a C++ compiler (apt-get install build-essential, dnf install gcc-c++), or name one in CXX";
+
+/// Units that are loaded, for as long as the program runs: threads keep stacks that their code frees.
+static LOADED: Mutex<Option<HashMap<PathBuf, Arc<Unit>>>> = Mutex::new(None);
+
+/// Compiled kernels.
+pub(super) struct Unit {
+    library: Library,
+    sanitized: bool,
+}
+
+impl Unit {
+    /// Compiles `source` with some more `options`, finds it in the cache, or finds it loaded.
+    pub(super) fn load(source: &str, options: &[&'static str]) -> Result<Arc<Self>, KernelError> {
+        let mut compiler = Compiler::of_environment()?;
+        compiler.flags.extend(options);
+        let headers: String = HEADERS.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).collect();
+        let source = headers + source;
+        let path = folder()?.join(format!("{:016x}.so", compiler.key(&source)));
+        // Held while it compiles: who wants the same unit waits for it.
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = loaded.get_or_insert_default();
+        if let Some(unit) = loaded.get(&path) {
+            return Ok(unit.clone());
+        }
+        if !path.exists() {
+            compiler.compile(&source, &path)?;
+        }
+        // SAFETY: what is in the folder was compiled by us from headers without load-time code.
+        let library = unsafe { Library::new(&path) }.map_err(|error| refused("load kernels", error))?;
+        let unit = Arc::new(Self { library, sanitized: compiler.sanitized });
+        loaded.insert(path, unit.clone());
+        Ok(unit)
+    }
+
+    /// Whether sanitizers watch.
+    pub(super) fn is_sanitized(&self) -> bool {
+        self.sanitized
+    }
+
+    /// What the unit exports under a name, if anything.
+    pub(super) fn symbol<T>(&self, name: &str) -> Option<Symbol<'_, T>> {
+        // SAFETY: callers name a type that agrees with cuda.h.
+        unsafe { self.library.get(name.as_bytes()) }.ok()
+    }
+
+    /// Has accesses to `zones` (start, bytes) reported, where sanitizers watch.
+    pub(super) fn poison(&self, zones: [(usize, usize); 2]) {
+        if self.sanitized {
+            let poison = self.symbol::<unsafe extern "C" fn(usize, usize)>("emulated_poison");
+            let poison = poison.expect("cuda.h exports it from every unit");
+            // SAFETY: it marks memory that its owner never reads.
+            zones.iter().for_each(|&(start, bytes)| unsafe { poison(start, bytes) });
+        }
+    }
+}
+
+/// The first line of the compiler's `--version`. Errors: there is none.
+pub(crate) fn compiler_version() -> Result<String, KernelError> {
+    Compiler::of_environment().map(|compiler| compiler.version)
+}
+
+struct Compiler {
+    /// Program and arguments, as CXX may name them.
+    words: Vec<OsString>,
+    version: String,
+    flags: Vec<&'static str>,
+    sanitized: bool,
+}
+
+impl Compiler {
+    fn of_environment() -> Result<Self, KernelError> {
+        let named = std::env::var("CXX").unwrap_or_default();
+        let mut words: Vec<OsString> = named.split_whitespace().map(OsString::from).collect();
+        if words.is_empty() {
+            words.push("c++".into());
+        }
+        let sanitized = std::env::var_os(SANITIZE).is_some_and(|value| value == "1");
+        let mut flags = FLAGS.to_vec();
+        if cfg!(target_env = "gnu") {
+            flags.push("-ftls-model=initial-exec"); // a third faster, and takes two words of what dlopen has
+        }
+        #[cfg(target_arch = "x86_64")]
+        if std::is_x86_feature_detected!("fma") {
+            flags.push("-mfma"); // fmaf as an instruction: the same bits
+        }
+        if sanitized {
+            flags.extend(SANITIZE_FLAGS);
+        }
+        let mut compiler = Self { words, version: String::new(), flags, sanitized };
+        let answer = compiler.run(&["--version"], "")?;
+        compiler.version = String::from_utf8_lossy(&answer.stdout).lines().next().unwrap_or_default().to_owned();
+        Ok(compiler)
+    }
+
+    /// What decides the library's bytes. The hash is the same for one build of wavemill, and that is all it is for.
+    fn key(&self, source: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (source, &self.flags, &self.version, &self.words).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Others see the whole library or none.
+    fn compile(&self, source: &str, path: &Path) -> Result<(), KernelError> {
+        let part = path.with_extension(format!("part-{}", std::process::id()));
+        let output = part.to_string_lossy();
+        let arguments = [&self.flags[..], &["-x", "c++", "-", "-o", &output]].concat();
+        self.run(&arguments, source)?;
+        fs::rename(&part, path).map_err(|error| refused("keep compiled kernels", error))
+    }
+
+    fn run(&self, arguments: &[&str], input: &str) -> Result<Output, KernelError> {
+        let failed = |error| refused("start a C++ compiler", format!("{:?}: {error}; {REMEDY}", self.words));
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]).args(arguments);
+        // The test's own sanitizer runtime is none of the compiler's.
+        command.env_remove("LD_PRELOAD").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A compiler that has given up says why below. It writes nothing before it has read all.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = child.wait_with_output().map_err(failed)?;
+        if !output.status.success() {
+            return Err(refused("compile kernels", String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(output)
+    }
+}
+
+/// A folder of our own: `$XDG_CACHE_HOME/wavemill/emulated`, else one by user below the folder for temporary files.
+///
+/// Errors: it cannot be made, or is another's, or others may enter.
+fn folder() -> Result<PathBuf, KernelError> {
+    let failed = |folder: &Path, why: &dyn ToString| {
+        refused("keep compiled kernels", format!("{}: {}; set XDG_CACHE_HOME", folder.display(), why.to_string()))
+    };
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let user = user().map_err(|error| failed(&std::env::temp_dir(), &error))?;
+    let folder = match cache {
+        Some(cache) => cache.join("wavemill/emulated"),
+        None => std::env::temp_dir().join(format!("wavemill-emulated-{user}")),
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| failed(&folder, &error))?;
+    let found = fs::symlink_metadata(&folder).map_err(|error| failed(&folder, &error))?;
+    if !found.is_dir() || found.uid() != user || found.permissions().mode() & 0o077 != 0 {
+        return Err(failed(&folder, &"not a folder that is this user's alone"));
+    }
+    Ok(folder)
+}
+
+/// This process's user, by what it creates.
+fn user() -> std::io::Result<u32> {
+    let path =
+        std::env::temp_dir().join(format!("wavemill-user-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let user = file.metadata().map(|found| found.uid());
+    fs::remove_file(path)?;
+    user
+}

@@ -1,0 +1,59 @@
+//! rustfft in the place of cuFFT.
+
+use std::sync::Arc;
+
+use rustfft::num_complex::Complex;
+use rustfft::{Fft, FftNum, FftPlannerScalar};
+
+use super::memory::EmulatedBuffer;
+use crate::device::Plain;
+use crate::error::KernelError;
+
+/// A planned batch of real transforms.
+pub(crate) enum EmulatedFft {
+    /// f32.
+    Narrow(Batch<f32>),
+    /// f64.
+    Wide(Batch<f64>),
+}
+
+impl EmulatedFft {
+    pub(super) fn new(n: usize, count: usize, wide: bool) -> Self {
+        if wide { Self::Wide(Batch::new(n, count)) } else { Self::Narrow(Batch::new(n, count)) }
+    }
+
+    pub(super) fn run(&self, input: &EmulatedBuffer, output: &mut EmulatedBuffer) -> Result<(), KernelError> {
+        match self {
+            Self::Narrow(batch) => batch.run(input, output),
+            Self::Wide(batch) => batch.run(input, output),
+        }
+    }
+}
+
+/// `count` transforms of `n` samples, each by itself, as complex ones: plain rather than fast.
+pub(crate) struct Batch<T> {
+    n: usize,
+    count: usize,
+    fft: Arc<dyn Fft<T>>,
+}
+
+impl<T: FftNum + Plain> Batch<T> {
+    /// The scalar planner: the detecting one would let the machine decide bits.
+    fn new(n: usize, count: usize) -> Self {
+        Self { n, count, fft: FftPlannerScalar::new().plan_fft_forward(n) }
+    }
+
+    fn run(&self, input: &EmulatedBuffer, output: &mut EmulatedBuffer) -> Result<(), KernelError> {
+        let mut samples = vec![T::zero(); self.n * self.count];
+        input.read(&mut samples)?;
+        let n_bins = self.n / 2 + 1;
+        let mut spectra = Vec::with_capacity(n_bins * self.count);
+        let mut scratch = vec![Complex::new(T::zero(), T::zero()); self.fft.get_inplace_scratch_len()];
+        for frame in samples.chunks_exact(self.n) {
+            let mut buffer: Vec<_> = frame.iter().map(|&x| Complex::new(x, T::zero())).collect();
+            self.fft.process_with_scratch(&mut buffer, &mut scratch);
+            spectra.extend_from_slice(&buffer[..n_bins]);
+        }
+        output.write(&spectra)
+    }
+}

@@ -1,0 +1,125 @@
+//! Device memory that is host memory, between red zones that tell when a kernel wrote beside it.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::Address;
+use super::refused;
+use crate::error::KernelError;
+
+/// Bytes before and behind a buffer; also its alignment.
+const RED_ZONE: usize = 256;
+/// What red zones are filled with.
+const RED: u8 = 0xa5;
+/// What fresh memory is filled with: NaN as f32 and as f64.
+const FRESH: u8 = 0xff;
+
+/// Where the buffers of a device lie, by their number.
+#[derive(Default)]
+pub(super) struct Registry {
+    buffers: Mutex<(u64, BTreeMap<u64, (usize, usize)>)>,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, (usize, usize)>)> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was written beside a buffer since all were made; mended, so that it is told once.
+    pub(super) fn damage(&self) -> Option<String> {
+        self.lock().1.iter().find_map(|(number, &(start, bytes))| {
+            // SAFETY: a buffer is in the registry for as long as its memory, red zones included, is there.
+            let byte = |offset: isize| unsafe { (start as *mut u8).offset(offset) };
+            let zone = RED_ZONE as isize;
+            let mut offsets = (-zone..0).rev().chain(bytes as isize..bytes as isize + zone);
+            // SAFETY: within the red zones.
+            let hit = offsets.find(|&offset| unsafe { byte(offset).read() } != RED)?;
+            for offset in (-zone..0).chain(bytes as isize..bytes as isize + zone) {
+                // SAFETY: as above.
+                unsafe { byte(offset).write(RED) };
+            }
+            Some(format!("wrote to byte {hit} of buffer {number}, which has {bytes}"))
+        })
+    }
+}
+
+/// Memory of a fixed size.
+pub(crate) struct EmulatedBuffer {
+    start: NonNull<u8>,
+    bytes: usize,
+    number: u64,
+    registry: Arc<Registry>,
+}
+
+// SAFETY: it owns its memory, which is reached through it, or by kernels that its owner launches.
+unsafe impl Send for EmulatedBuffer {}
+
+impl EmulatedBuffer {
+    pub(super) fn new(bytes: usize, registry: &Arc<Registry>) -> Result<Self, KernelError> {
+        let layout = layout(bytes).ok_or_else(|| refused("allocate", format!("{bytes} bytes")))?;
+        // SAFETY: the layout is not empty.
+        let whole =
+            NonNull::new(unsafe { alloc(layout) }).ok_or_else(|| refused("allocate", format!("{bytes} bytes")))?;
+        // SAFETY: `whole` has a red zone, `bytes`, and a red zone.
+        let start = unsafe {
+            whole.write_bytes(RED, layout.size());
+            whole.add(RED_ZONE).write_bytes(FRESH, bytes);
+            whole.add(RED_ZONE)
+        };
+        let mut known = registry.lock();
+        known.0 += 1;
+        let number = known.0;
+        known.1.insert(number, (start.as_ptr().expose_provenance(), bytes));
+        drop(known);
+        Ok(Self { start, bytes, number, registry: registry.clone() })
+    }
+
+    pub(super) fn address(&self) -> Address {
+        self.start.as_ptr().expose_provenance() as Address
+    }
+
+    /// Both: where, and how long.
+    pub(super) fn red_zones(&self) -> [(usize, usize); 2] {
+        let start = self.start.addr().get();
+        [(start - RED_ZONE, RED_ZONE), (start + self.bytes, RED_ZONE)]
+    }
+
+    /// Copies `from` to the start.
+    pub(super) fn write<T: Copy>(&mut self, from: &[T]) -> Result<(), KernelError> {
+        self.check(size_of_val(from), "write")?;
+        // SAFETY: it fits; the slice is borrowed from elsewhere, as none is ever made of this memory.
+        unsafe { self.start.cast().copy_from_nonoverlapping(NonNull::from(from).cast::<T>(), from.len()) };
+        Ok(())
+    }
+
+    /// Copies the start to `to`. `T` is a number: all bits are one.
+    pub(super) fn read<T: super::Plain>(&self, to: &mut [T]) -> Result<(), KernelError> {
+        self.check(size_of_val(to), "read")?;
+        // SAFETY: as many bytes are there, all were written at the start, and any bits are a `Plain`.
+        unsafe { self.start.cast().copy_to_nonoverlapping(NonNull::from(&mut *to).cast::<T>(), to.len()) };
+        Ok(())
+    }
+
+    fn check(&self, bytes: usize, action: &'static str) -> Result<(), KernelError> {
+        let Self { bytes: size, number, .. } = self;
+        if bytes > *size {
+            return Err(refused(action, format!("{bytes} bytes in buffer {number}, which has {size}")));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for EmulatedBuffer {
+    fn drop(&mut self) {
+        self.registry.lock().1.remove(&self.number);
+        let layout = layout(self.bytes).expect("the layout that it was made with");
+        // SAFETY: made by `alloc` with this layout, a red zone before `start`.
+        unsafe { dealloc(self.start.as_ptr().sub(RED_ZONE), layout) };
+    }
+}
+
+fn layout(bytes: usize) -> Option<Layout> {
+    Layout::from_size_align(bytes.checked_add(2 * RED_ZONE)?, RED_ZONE).ok()
+}

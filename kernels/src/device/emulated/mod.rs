@@ -1,0 +1,166 @@
+//! A device for tests without a GPU: the same kernels, compiled as C++ by this machine, their threads taking turns.
+//!
+//! It shows wrong indices, missing barriers and other races under the orders that are tried, divergent barriers and
+//! shuffles, reads of memory that nobody wrote (as NaN), and the kernels' arithmetic. It cannot show what cuFFT, streams,
+//! code generation and a device's own functions do, nor accesses that a device refuses for their alignment.
+#![allow(unsafe_code)] // calls of compiled kernels, which get addresses of buffers
+
+mod compile;
+mod fft;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::Arc;
+
+use self::compile::Unit;
+pub(crate) use self::compile::compiler_version;
+use self::fft::EmulatedFft;
+use self::memory::{EmulatedBuffer, Registry};
+use super::{Address, Device, Launch, Plain, unit};
+use crate::error::KernelError;
+
+/// Room for what a launch has to say.
+const REPORT_BYTES: usize = 512;
+
+/// The order in which blocks run, and a block's threads from one barrier to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// As they are numbered.
+    Ascending,
+    /// The last first.
+    Descending,
+    /// By chance, another for each phase of each block; the same for the same seed.
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests try it"))]
+    Random(u64),
+}
+
+/// `Launch` in block.h.
+#[repr(C)]
+struct RawLaunch {
+    seed: u64,
+    grid: [u32; 2],
+    threads: u32,
+    shared_bytes: u32,
+    order: u32,
+    reserved: u32,
+}
+
+/// An exported launcher: parameters and their size, launch, room for a report and its size; 0: all well.
+type Launcher = unsafe extern "C" fn(*const c_void, u32, *const RawLaunch, *mut c_char, usize) -> c_int;
+
+/// This machine as a device. Whatever is asked for is done at once, on the calling thread.
+pub(crate) struct EmulatedDevice {
+    unit: Arc<Unit>,
+    order: Order,
+    launches: Cell<u64>,
+    buffers: Arc<Registry>,
+}
+
+impl EmulatedDevice {
+    /// Compiles wavemill's kernels, or finds what a run before left.
+    ///
+    /// Errors: no C++ compiler, with the remedy; its messages.
+    pub(crate) fn new(order: Order) -> Result<Self, KernelError> {
+        Self::of(&unit(), &[], order)
+    }
+
+    /// The same for other kernels, device.cuh's text before them, compiled with `options` too.
+    fn of(source: &str, options: &[&'static str], order: Order) -> Result<Self, KernelError> {
+        let (unit, buffers) = (Unit::load(source, options)?, Arc::default());
+        Ok(Self { unit, order, launches: Cell::new(0), buffers })
+    }
+
+    fn raw(&self, launch: Launch) -> RawLaunch {
+        let (order, seed) = match self.order {
+            Order::Ascending => (0, 0),
+            Order::Descending => (1, 0),
+            Order::Random(seed) => (2, seed),
+        };
+        let seed = seed.wrapping_add(self.launches.replace(self.launches.get() + 1));
+        let Launch { grid, threads, shared_bytes } = launch;
+        RawLaunch { seed, grid, threads, shared_bytes, order, reserved: 0 }
+    }
+}
+
+impl Device for EmulatedDevice {
+    type Buffer = EmulatedBuffer;
+    type Host = Vec<u8>;
+    type Fft = EmulatedFft;
+
+    fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
+        let buffer = EmulatedBuffer::new(bytes, &self.buffers)?;
+        self.unit.poison(buffer.red_zones());
+        Ok(buffer)
+    }
+
+    fn alloc_host(&self, bytes: usize) -> Result<Vec<u8>, KernelError> {
+        Ok(vec![0xff; bytes])
+    }
+
+    fn address(&self, buffer: &EmulatedBuffer) -> Address {
+        buffer.address()
+    }
+
+    fn upload(&self, from: &Vec<u8>, bytes: usize, to: &mut EmulatedBuffer) -> Result<(), KernelError> {
+        let from = from.get(..bytes).ok_or_else(|| refused("upload", format!("{bytes} of {} bytes", from.len())))?;
+        to.write(from)
+    }
+
+    fn download(&self, from: &EmulatedBuffer, bytes: usize, to: &mut Vec<u8>) -> Result<(), KernelError> {
+        let room = to.len();
+        let to = to.get_mut(..bytes).ok_or_else(|| refused("download", format!("{bytes} bytes to {room}")))?;
+        from.read(to)
+    }
+
+    fn zero(&self, buffer: &mut EmulatedBuffer, bytes: usize) -> Result<(), KernelError> {
+        buffer.write(&vec![0_u8; bytes])
+    }
+
+    fn launch<P: Plain>(&self, kernel: &'static str, launch: Launch, params: &P) -> Result<(), KernelError> {
+        let launcher = self.unit.symbol::<Launcher>(&format!("emulated_{kernel}"));
+        let launcher = launcher.ok_or_else(|| refused("launch", format!("no kernel is called {kernel}")))?;
+        let (raw, mut report) = (self.raw(launch), [0_u8; REPORT_BYTES]);
+        // SAFETY: the launcher is what KERNEL in cuda.h declares; it copies the parameters if they have its struct's
+        // size, and ends the report with a 0 within its size. Where kernels write is theirs to get right: a wrong
+        // address is what this device is there to find.
+        let status = unsafe {
+            launcher((&raw const *params).cast(), size_of::<P>() as u32, &raw, report.as_mut_ptr().cast(), REPORT_BYTES)
+        };
+        if status != 0 {
+            let report = CStr::from_bytes_until_nul(&report).unwrap_or_default();
+            return Err(refused("launch", report.to_string_lossy()));
+        }
+        if self.unit.is_sanitized() {
+            return Ok(()); // red zones cannot be read; what wrote to them has ended the program
+        }
+        match self.buffers.damage() {
+            Some(damage) => Err(refused("launch", format!("kernel {kernel}: {damage}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn plan_fft(&self, n: usize, count: usize, wide: bool) -> Result<EmulatedFft, KernelError> {
+        Ok(EmulatedFft::new(n, count, wide))
+    }
+
+    fn run_fft(
+        &self,
+        fft: &EmulatedFft,
+        input: &mut EmulatedBuffer,
+        output: &mut EmulatedBuffer,
+    ) -> Result<(), KernelError> {
+        fft.run(input, output)
+    }
+
+    fn synchronize(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+}
+
+/// A [`KernelError::Device`] of this device.
+fn refused(action: &'static str, detail: impl ToString) -> KernelError {
+    KernelError::device("emulated", action, detail)
+}
