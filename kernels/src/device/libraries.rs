@@ -134,13 +134,12 @@ impl Library {
     }
 }
 
-/// Where the libraries lie that the loader does not find by itself: toolkits, and PyPI's wheels in the active
+/// Where the libraries lie that the loader does not find by itself: a toolkit, and PyPI's wheels in the active
 /// environment, beside this program, or under a folder of LD_LIBRARY_PATH.
 fn folders() -> Vec<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(variable).map(PathBuf::from);
-    let mut folders: Vec<PathBuf> = toolkits.chain([PathBuf::from("/usr/local/cuda")]).collect();
-    folders.iter_mut().for_each(|folder| folder.push("lib64"));
+    let toolkit = ["CUDA_HOME", "CUDA_PATH"].into_iter().find_map(variable).map(PathBuf::from);
+    let mut folders = vec![toolkit.unwrap_or_else(|| PathBuf::from("/usr/local/cuda")).join("lib64")];
 
     let mut wheels: Vec<PathBuf> =
         variable("VIRTUAL_ENV").map(|folder| site_packages(Path::new(&folder))).unwrap_or_default();
