@@ -18,7 +18,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Held {
     bytes: u64,
-    // Permits whose clip is not decoded yet.
+    // Permits whose clip is not computed yet.
     working: usize,
 }
 
@@ -39,7 +39,7 @@ impl ByteBudget {
 
     /// Waits until `bytes` are free and takes them.
     ///
-    /// When no other clip is being decoded it never waits: what is held then are rows that wait for this very clip to
+    /// When no other clip is being worked on it never waits: what is held then are rows that wait for this very clip to
     /// fill their row group, and clips without a fixed length can be longer than was foreseen.
     #[must_use]
     pub fn take(&self, bytes: u64) -> Permit {
@@ -54,23 +54,28 @@ impl ByteBudget {
 }
 
 impl Permit {
-    /// The clip is decoded: holds `bytes` from here on, until its rows are on disk.
-    pub fn decoded(&mut self, bytes: u64) {
-        self.update(bytes);
+    /// The clip is decoded, and waits for a device: holds `bytes` from here on.
+    pub fn waits(&mut self, bytes: u64) {
+        self.update(bytes, self.working);
     }
 
-    fn update(&mut self, bytes: u64) {
+    /// Nothing is left to do but to write its rows: holds `bytes` from here on, until they are on disk.
+    pub fn decoded(&mut self, bytes: u64) {
+        self.update(bytes, false);
+    }
+
+    fn update(&mut self, bytes: u64, working: bool) {
         let mut held = self.state.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.bytes = held.bytes + bytes - self.bytes;
-        held.working -= usize::from(self.working);
-        (self.bytes, self.working) = (bytes, false);
+        held.working -= usize::from(self.working && !working);
+        (self.bytes, self.working) = (bytes, working);
         self.state.freed.notify_all();
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.update(0);
+        self.update(0, false);
     }
 }
 

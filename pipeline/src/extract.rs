@@ -39,7 +39,7 @@ pub fn write_shards(
     let budget = ByteBudget::new(limits.in_flight_bytes);
     let mut result = Ok(());
     std::thread::scope(|scope| {
-        let pool::Queues { events, groups } = pool::start(scope, work, &budget, limits.threads);
+        let pool::Queues { events, groups } = pool::start(scope, work, &budget, limits);
         let mut groups = Some(groups);
         for event in events {
             // After a failure events are only drained, so that no worker waits for this thread.

@@ -3,9 +3,11 @@
 //! [`run::run`] is the whole flow; the modules are its stages, in the order of ARCHITECTURE.md's table.
 
 pub mod account;
+pub mod batch;
 pub mod budget;
 pub mod catalog;
 pub mod cli;
+pub mod clip;
 pub mod decode;
 pub mod duplicates;
 pub mod durable;
@@ -26,3 +28,4 @@ pub mod space;
 pub mod sql;
 pub mod store;
 pub mod tables;
+pub mod worker;

@@ -1,30 +1,32 @@
-//! The worker pool: readers take clips in plan order, workers decode them, compute features and encode row groups.
+//! The threads of a run: readers take clips in plan order, workers decode them, compute features and encode row groups.
+//! Where a device computes, workers only decode and encode, and the device's lanes ([`crate::batch`]) come after them.
 //!
-//! Nothing here waits in a circle: workers wait for the writing thread, which waits for nobody (row groups go into a queue
-//! without a count, bounded in bytes by the permits of their rows); clips wait for their permit in plan order, so the
-//! oldest clip always has one.
+//! Nothing here waits in a circle: workers wait for lanes and for the writing thread, lanes for the writing thread, which
+//! waits for nobody (row groups go into a queue without a count, bounded in bytes by the permits of their rows). Clips
+//! wait for their permit in plan order, so the oldest clip always has one; the batch that it is in waits for others no
+//! longer than a set time, so what it holds cannot keep back those that come.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased, unbounded};
-use fail::fail_point;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::time::{ClockId, clock_gettime};
-use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_schemas::reject::Stage;
 
+use crate::batch::{self, LaneTimes};
 use crate::budget::{ByteBudget, Permit};
 use crate::catalog::ClipRow;
-use crate::decode::{Decode, Pcm};
+use crate::clip::{ClipBytes, Ticket, panicked};
 use crate::event::Event;
-use crate::features::{Extractor, FeatureError, FeaturePlan, NoRows};
+use crate::features::FeaturePlan;
 use crate::run::RunError;
-use crate::settings::{READ_AHEAD_CLIPS, READ_THREADS};
-use crate::shards::{AudioFacts, FeatureRow, Format, Outcome, RowGroup, Todo};
+use crate::settings::{Limits, READ_AHEAD_CLIPS, READ_THREADS};
+use crate::shards::{Format, RowGroup, Todo};
 use crate::source::{InputSeen, ReadFailure, Source};
+use crate::worker::{Ends, Worker};
 
 /// CPU nanoseconds by stage, over all threads.
 #[derive(Debug, Default)]
@@ -50,6 +52,8 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Where CPU time went.
     pub times: StageTimes,
+    /// What a device's lanes did.
+    pub lanes: LaneTimes,
 }
 
 /// What readers and workers share.
@@ -72,16 +76,6 @@ pub struct Work<'a> {
     pub counters: &'a Counters,
 }
 
-/// A clip's compressed bytes on their way to a worker.
-struct ClipBytes {
-    seq: usize,
-    todo: usize,
-    row: usize,
-    bytes: Vec<u8>,
-    failure: Option<Reject>,
-    permit: Permit,
-}
-
 /// The writing thread's ends of the queues.
 pub struct Queues {
     /// What workers finished. Ends when all of them have.
@@ -90,28 +84,36 @@ pub struct Queues {
     pub groups: Sender<RowGroup>,
 }
 
-/// Starts readers and workers. They end when every clip is done and `groups` is dropped.
+/// Starts a thread by its name.
+pub type Spawn<'a, 'scope> = &'a dyn Fn(String, Box<dyn FnOnce() + Send + 'scope>);
+
+/// Starts readers, workers and lanes. They end when every clip is done and `groups` is dropped.
 pub fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     work: &'env Work<'env>,
     budget: &ByteBudget,
-    threads: usize,
+    limits: &Limits,
 ) -> Queues {
+    let threads = limits.threads;
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
+    let (pcm_sender, pcms) = bounded(threads * SPARE_PCMS);
     let (event_sender, events) = bounded(threads * 2);
     let (groups, group_receiver) = unbounded();
     let turn = Arc::new(Mutex::new(Turn { todo: 0, member: 0, seq: 0, readers: READ_THREADS, budget: budget.clone() }));
     let spawn = |name: String, body: Box<dyn FnOnce() + Send + 'scope>| {
+        let name = format!("{WORKER_NAME}-{name}");
         if let Err(source) = std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
             // The receiver is alive: it is in our hands.
             let _ = event_sender.try_send(Event::Failed(RunError::Threads { source }));
         }
     };
+    let device =
+        work.plan.is_batched().then(|| batch::start(&spawn, work, limits, (event_sender.clone(), pcm_sender.clone())));
     for number in 0..READ_THREADS {
         let (turn, sender, spare, events) = (turn.clone(), clip_sender.clone(), spare.clone(), event_sender.clone());
         spawn(
-            format!("{WORKER_NAME}-read-{number}"),
+            format!("read-{number}"),
             Box::new(move || {
                 let result = read_clips(work, &turn, &sender, &spare);
                 let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,9 +132,11 @@ pub fn start<'scope, 'env>(
             clips: clips.clone(),
             groups: group_receiver.clone(),
             spare: spare_sender.clone(),
+            pcms: (pcm_sender.clone(), pcms.clone()),
+            device: device.clone(),
             events: event_sender.clone(),
         };
-        spawn(format!("{WORKER_NAME}-{number}"), Box::new(move || Worker::new(work).run(&ends)));
+        spawn(number.to_string(), Box::new(move || Worker::new(work).run(&ends)));
     }
     Queues { events, groups }
 }
@@ -140,8 +144,11 @@ pub fn start<'scope, 'env>(
 /// Threads whose panics become rejects; the panic hook stays silent in them.
 pub const WORKER_NAME: &str = "wavemill-worker";
 
-/// Larger read buffers are not kept: one 500-MB clip would hold that much to the end.
-const SPARE_BYTES_MAX: usize = 16 << 20;
+/// Larger buffers are not kept for the next clip: one 500-MB file would hold that much to the end.
+pub const SPARE_BYTES_MAX: usize = 16 << 20;
+
+/// Empty PCM buffers that are kept, per worker: the next one's, and one more where a batch gives back many.
+const SPARE_PCMS: usize = 2;
 
 /// Whose turn it is: clips are numbered, and take their permits, in plan order.
 struct Turn {
@@ -153,17 +160,18 @@ struct Turn {
 }
 
 impl Turn {
-    fn next(&mut self, work: &Work<'_>) -> Option<(usize, usize, usize, Permit)> {
+    fn next(&mut self, work: &Work<'_>) -> Option<(Ticket, Permit)> {
         while self.member == work.todo.get(self.todo)?.shard.members.len() {
             (self.todo, self.member) = (self.todo + 1, 0);
         }
         let row = work.todo[self.todo].shard.members[self.member];
-        let bytes = work.source.index().get(&work.clips[row].clip_key).map_or(0, |id| id.bytes);
-        let permit = self.budget.take(work.plan.charge(bytes));
-        let next = (self.seq, self.todo, row, permit);
+        let id = work.source.index().get(&work.clips[row].clip_key).copied();
+        let permit = self.budget.take(work.plan.charge(id.map_or(0, |id| id.bytes)));
+        let seen = InputSeen { id, content: String::new() };
+        let ticket = Ticket { seq: self.seq, todo: self.todo, row, seen };
         self.member += 1;
         self.seq += 1;
-        Some(next)
+        Some((ticket, permit))
     }
 }
 
@@ -175,9 +183,9 @@ fn read_clips(
 ) -> Result<(), RunError> {
     while !work.stop.load(Ordering::Relaxed) {
         let next = turn.lock().unwrap_or_else(PoisonError::into_inner).next(work);
-        let Some((seq, todo, row, permit)) = next else { break };
+        let Some((ticket, permit)) = next else { break };
         let start = cpu_time();
-        let clip_key = &work.clips[row].clip_key;
+        let clip_key = &work.clips[ticket.row].clip_key;
         let mut bytes = spare.try_recv().unwrap_or_default();
         let read = catch_unwind(AssertUnwindSafe(|| work.source.read(clip_key, &mut bytes)));
         let failure = match read.unwrap_or_else(|panic| Err(ReadFailure::Reject(panicked(Stage::Read, &*panic)))) {
@@ -187,174 +195,11 @@ fn read_clips(
         };
         work.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         add_time(&work.counters.times.read, start);
-        if sender.send(ClipBytes { seq, todo, row, bytes, failure, permit }).is_err() {
+        if sender.send(ClipBytes { ticket, bytes, failure, permit }).is_err() {
             break;
         }
     }
     Ok(())
-}
-
-struct Ends {
-    clips: Receiver<ClipBytes>,
-    groups: Receiver<RowGroup>,
-    spare: Sender<Vec<u8>>,
-    events: Sender<Event>,
-}
-
-struct Worker<'a> {
-    work: &'a Work<'a>,
-    state: Option<State>,
-    pcm: Pcm,
-}
-
-/// What a panic leaves in doubt; made anew after one.
-struct State {
-    decoder: Box<dyn Decode>,
-    extractor: Extractor,
-}
-
-impl<'a> Worker<'a> {
-    fn new(work: &'a Work<'a>) -> Self {
-        Self { work, state: None, pcm: Pcm::default() }
-    }
-
-    fn run(mut self, ends: &Ends) {
-        let (no_clips, no_groups) = (never(), never());
-        let (mut clips, mut groups) = (&ends.clips, &ends.groups);
-        let (mut clips_left, mut groups_left) = (true, true);
-        while clips_left || groups_left {
-            // Encoding first: it gives memory back.
-            let event = select_biased! {
-                recv(groups) -> group => match group {
-                    Ok(group) => self.encode(group),
-                    Err(_) => { (groups_left, groups) = (false, &no_groups); continue }
-                },
-                recv(clips) -> clip => match clip {
-                    Ok(clip) => self.clip(clip, ends),
-                    Err(_) => { (clips_left, clips) = (false, &no_clips); continue }
-                },
-            };
-            if ends.events.send(event).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn encode(&self, group: RowGroup) -> Event {
-        let start = cpu_time();
-        let label = self.work.todo[group.shard].shard.label();
-        let Work { formats, clips, counters, .. } = self.work;
-        let encoded = catch_unwind(AssertUnwindSafe(|| group.encode(formats, clips, &label)));
-        add_time(&counters.times.encode, start);
-        match encoded {
-            Ok(Ok(group)) => Event::Encoded(group),
-            Ok(Err(source)) => Event::Failed(source.into()),
-            Err(panic) => Event::Failed(RunError::Panic { shard: label, words: panic_words(&*panic) }),
-        }
-    }
-
-    fn clip(&mut self, clip: ClipBytes, ends: &Ends) -> Event {
-        let ClipBytes { seq, todo, row, bytes, failure, permit } = clip;
-        let key = &self.work.clips[row].clip_key;
-        let id = self.work.source.index().get(key).copied();
-        let content = if failure.is_some() { String::new() } else { blake3::hash(&bytes).to_hex().to_string() };
-        let outcome = match failure {
-            Some(reject) => Err(Failure::from(reject)),
-            None => catch_unwind(AssertUnwindSafe(|| self.rows(todo, row, &bytes, permit))).unwrap_or_else(|panic| {
-                self.state = None;
-                self.pcm = Pcm::default();
-                Err(panicked(Stage::Decode, &*panic).into())
-            }),
-        };
-        let outcome = match outcome {
-            Ok(rows) => Outcome::Rows(rows),
-            Err(Failure::Reject(reject)) => self.rejected(row, *reject),
-            Err(Failure::Run(error)) => return Event::Failed(*error),
-        };
-        if bytes.capacity() <= SPARE_BYTES_MAX {
-            let _ = ends.spare.try_send(bytes);
-        }
-        self.work.counters.clips.fetch_add(1, Ordering::Relaxed);
-        let seen = InputSeen { id, content };
-        Event::Clip { seq, outcome, seen }
-    }
-
-    fn rejected(&self, row: usize, mut reject: Reject) -> Outcome {
-        self.work.counters.rejects.fetch_add(1, Ordering::Relaxed);
-        let clip = &self.work.clips[row];
-        reject.clip_key = Some(clip.clip_key.clone());
-        reject.track_id = Some(clip.track_id);
-        Outcome::Rejected(reject)
-    }
-
-    fn rows(&mut self, todo: usize, row: usize, bytes: &[u8], mut permit: Permit) -> Result<Vec<FeatureRow>, Failure> {
-        let Work { clips, plan, counters, .. } = self.work;
-        let key = &clips[row].clip_key;
-        inject_panic(key);
-        let state = match &mut self.state {
-            Some(state) => state,
-            none => none.insert(State { decoder: plan.decoder()?, extractor: plan.extractor()? }),
-        };
-        let start = cpu_time();
-        let extension = Path::new(key).extension().and_then(|e| e.to_str()).unwrap_or_default();
-        state.decoder.decode(extension, bytes, &mut self.pcm)?;
-        let decoded = add_time(&counters.times.decode, start);
-        let split = &self.work.todo[todo].shard.split;
-        let segments = state.extractor.segments(self.pcm.samples.len(), key, split);
-        let segments = segments.map_err(|none| none.of_clip(&self.pcm))?;
-        permit.decoded(segments.iter().map(|s| plan.row_bytes(s.len)).sum());
-        let audio = Arc::new(AudioFacts {
-            duration_s: self.pcm.duration_s,
-            lost_s: self.pcm.lost_s,
-            audio_blake3: self.pcm.audio_blake3.clone(),
-            permit: Some(permit),
-        });
-        let rows = state.extractor.rows((row, key), &mut self.pcm, &segments, &audio);
-        let rows = rows.map_err(|none| none.of_clip(&self.pcm))?;
-        add_time(&counters.times.features, decoded);
-        Ok(rows)
-    }
-}
-
-/// Why a clip gave no rows.
-enum Failure {
-    Reject(Box<Reject>),
-    Run(Box<RunError>),
-}
-
-impl From<Reject> for Failure {
-    fn from(reject: Reject) -> Self {
-        Self::Reject(Box::new(reject))
-    }
-}
-
-impl From<FeatureError> for Failure {
-    fn from(error: FeatureError) -> Self {
-        Self::Run(Box::new(error.into()))
-    }
-}
-
-impl From<NoRows> for Failure {
-    fn from(none: NoRows) -> Self {
-        match none {
-            NoRows::Reject(reject) => Self::Reject(reject),
-            NoRows::Error(error) => error.into(),
-        }
-    }
-}
-
-/// The tests name a clip whose decoding is to panic.
-fn inject_panic(clip_key: &str) {
-    fail_point!("worker-panic", |clip: Option<String>| assert_ne!(clip.as_deref(), Some(clip_key), "injected"));
-}
-
-fn panicked(stage: Stage, panic: &(dyn std::any::Any + Send)) -> Reject {
-    Reject::new(stage, Reason::WorkerPanic, format!("the worker panicked on this clip: {}", panic_words(panic)))
-}
-
-fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref().cloned());
-    words.unwrap_or_else(|| "no message".to_owned())
 }
 
 /// CPU time of the calling thread.
@@ -364,7 +209,8 @@ pub fn cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-fn add_time(total: &AtomicU64, start: Duration) -> Duration {
+/// Adds the calling thread's CPU time since `start`; returns the time now.
+pub fn add_time(total: &AtomicU64, start: Duration) -> Duration {
     let now = cpu_time();
     total.fetch_add(now.saturating_sub(start).as_nanos() as u64, Ordering::Relaxed);
     now

@@ -64,7 +64,7 @@ pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
     let mut catalog = cleaned.split(&job.recipe, &hashes)?;
     let mut laps = Laps::start();
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
-    let features = FeaturePlan::new(&job.recipe, settings.level)?;
+    let features = FeaturePlan::new(&job.recipe, settings)?;
     let planned = || plan.planned.iter().map(|&row| &catalog.clips[row]);
     let mut splits = BTreeMap::new();
     planned().for_each(|clip| *splits.entry(clip.split.clone()).or_default() += 1);

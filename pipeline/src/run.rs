@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fail::fail_point;
+use wavemill_kernels::KernelError;
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt, TargetEntry};
 use wavemill_schemas::recipe::{Dataset, Recipe};
@@ -141,11 +142,17 @@ pub enum RunError {
     /// Asked to stop before there was a plan.
     #[error("interrupted while clips were hashed; nothing was written")]
     Stopped,
-    /// Encoding panicked: a fault of wavemill.
-    #[error("shard {shard}: encoding panicked ({words}); nothing was committed; please report this")]
+    /// No device is left that works.
+    #[error("no device is left that works; the same command goes on from here, and so does one with other --devices")]
+    Device {
+        /// Of the last one.
+        source: KernelError,
+    },
+    /// Encoding, or a device's lane, panicked: a fault of wavemill.
+    #[error("{what} panicked ({words}); nothing was committed; please report this")]
     Panic {
-        /// Its label.
-        shard: String,
+        /// What was being done.
+        what: String,
         /// Of the panic.
         words: String,
     },
@@ -165,10 +172,10 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let mut catalog = cleaned.split(&job.recipe, &hashes)?;
     require_rows(&catalog)?;
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
-    let features = FeaturePlan::new(&job.recipe, settings.level)?;
+    let features = FeaturePlan::new(&job.recipe, settings)?;
     let rows = job.recipe.shards.row_group_rows;
     let limits = Limits::new(settings, plan.planned.len() as u64, rows, features.least_bytes(rows))?;
-    let engine = engine::current(settings.level);
+    let engine = engine::current(settings);
     let targets = account::targets(&job.recipe, &catalog);
     let store = Store::at(&job.store);
 

@@ -45,6 +45,15 @@ pub fn segments_at_most(audio: &AudioSpec) -> usize {
     }
 }
 
+/// A clip that is cut at `duration_s` has a segment that reaches behind the cut, and is padded there.
+#[must_use]
+pub fn reaches_behind(audio: &AudioSpec) -> bool {
+    audio.duration_s.is_some_and(|longest_s| {
+        let n_samples = samples(audio, longest_s);
+        segments(audio, n_samples).iter().any(|s| s.start + s.len > n_samples)
+    })
+}
+
 fn samples(audio: &AudioSpec, seconds: f64) -> usize {
     (seconds * f64::from(audio.sample_rate_hz)).round() as usize
 }
@@ -95,6 +104,18 @@ mod tests {
             assert!(most <= Some(segments_at_most(&audio)), "{duration} s, {segment} s, {hop} s");
             assert!(most >= Some(segments(&audio, longest).len()));
         }
+    }
+
+    #[test]
+    fn only_a_padded_rest_reaches_behind_the_duration() {
+        for (duration, segment, least, want) in
+            [(10.0, Some(3.0), None, false), (10.0, Some(3.0), Some(0.5), true), (9.0, Some(3.0), Some(0.5), false)]
+        {
+            let audio = AudioSpec { duration_s: Some(duration), ..spec(segment, None, least) };
+            assert_eq!(reaches_behind(&audio), want, "{duration} s, {segment:?} s, rest {least:?}");
+        }
+        assert!(!reaches_behind(&AudioSpec { duration_s: Some(30.0), ..spec(None, None, None) }));
+        assert!(!reaches_behind(&spec(Some(3.0), None, Some(0.5))));
     }
 
     #[test]

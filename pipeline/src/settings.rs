@@ -1,6 +1,9 @@
-//! Every limit of a run: name, unit, default, why. Flags set them; nothing here changes a stored byte except `level`.
+//! Every limit of a run: name, unit, default, why. Flags set them; nothing here changes a stored byte except `level` and
+//! `backend`.
 
-use wavemill_kernels::Level;
+use std::sync::Arc;
+
+use wavemill_kernels::{Backend, Cpu, Level};
 
 use crate::catalog::CatalogSettings;
 use crate::run::RunError;
@@ -10,6 +13,14 @@ pub const READ_THREADS: usize = 2;
 
 /// Compressed clips that wait for a worker, per worker: enough that none waits for a disk seek.
 pub const READ_AHEAD_CLIPS: usize = 2;
+
+/// How long a batch waits for its next clip, milliseconds, counted from its first one. Long beside a clip's time on a
+/// device, short beside its time in a decoder, which is what bounds a run: a batch that decoding cannot fill sooner
+/// would only add its wait to the end. It also lets a batch go that waits for memory that it holds itself.
+pub const BATCH_WAIT_MS_MAX: u64 = 20;
+
+/// The part of `in_flight_bytes` that batches being made may hold as PCM: plans keep their copy of the largest.
+pub const BATCH_SHARE: u64 = 4;
 
 /// `--max-reject-fraction` when it is not given …
 pub const MAX_REJECT_FRACTION: f64 = 0.05;
@@ -24,7 +35,7 @@ pub const MEMORY_LIMIT_BYTES: u64 = 4 << 30;
 pub const MEMORY_LIMIT_BYTES_MIN: u64 = 256 << 20;
 
 /// Limits of one run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Worker threads, each decoding one clip at a time. Default: the processors of the machine.
     pub threads: usize,
@@ -36,6 +47,8 @@ pub struct Settings {
     pub limit: Option<u64>,
     /// Instruction set of the kernels; part of the engine's name.
     pub level: Level,
+    /// What computes the features; part of the engine's name. Default: the CPU at `level`.
+    pub backend: Arc<dyn Backend>,
     /// Commit a further version where the last one was made otherwise.
     pub new_version: bool,
     /// Drop an unfinished plan of another engine.
@@ -46,12 +59,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
+        let level = Level::detect();
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory_limit_bytes: MEMORY_LIMIT_BYTES,
             max_reject_fraction: None,
             limit: None,
-            level: Level::detect(),
+            level,
+            backend: Arc::new(Cpu { level }),
             new_version: false,
             restart: false,
             allow_outside: false,

@@ -35,6 +35,18 @@ impl ResampleArgs {
         let blocks = if self.from_hz == self.to_hz { None } else { Some(Blocks::new(self, level)?) };
         Ok(Resampler { args: self, blocks, n_in: 0, n_out: 0 })
     }
+
+    /// Input samples after which a [`Resampler`] has put out at least `n_out` samples: those that they are made of, the
+    /// filter's reach behind them, and what the blocks take at a time. Nothing that follows changes these `n_out`.
+    #[must_use]
+    pub fn input_len(&self, n_out: u64) -> u64 {
+        if self.from_hz == self.to_hz || n_out == 0 {
+            return n_out;
+        }
+        let Layout { len, pad, hop, hop_out } = Layout::new(*self, &Filter::new(*self));
+        let pairs = n_out.div_ceil(2 * hop_out as u64);
+        (len + hop - pad) as u64 + (pairs - 1) * 2 * hop as u64
+    }
 }
 
 impl Resampler {
@@ -102,24 +114,42 @@ struct Blocks {
     scratch: Vec<Complex32>,
 }
 
+/// Where blocks of `len` samples lie; the fields are those of [`Blocks`].
+struct Layout {
+    len: usize,
+    pad: usize,
+    hop: usize,
+    hop_out: usize,
+}
+
+impl Layout {
+    fn new(args: ResampleArgs, filter: &Filter) -> Self {
+        let (down, up) = args.ratio();
+        let n_taps = filter.half_len() + 1;
+        // Every block begins on a sample of both rates, that is on a multiple of `down`.
+        let pad = n_taps.next_multiple_of(down);
+        let len_min = BLOCK_SAMPLES_MIN.max(8 * n_taps).max(4 * pad);
+        let len = down * len_min.div_ceil(down).next_power_of_two();
+        let hop = len - 2 * pad;
+        Self { len, pad, hop, hop_out: hop / down * up }
+    }
+}
+
 impl Blocks {
     fn new(args: ResampleArgs, level: Level) -> Result<Self, ResampleError> {
         let (down, up) = args.ratio();
         let shape = Filter::new(args);
         // From the centre to the right.
         let taps: Vec<f64> = (0..=shape.half_len()).map(|n| shape.at(n as f64)).collect();
-        // Every block begins on a sample of both rates, that is on a multiple of `down`.
-        let pad = taps.len().next_multiple_of(down);
-        let len_min = BLOCK_SAMPLES_MIN.max(8 * taps.len()).max(4 * pad);
-        let len = down * len_min.div_ceil(down).next_power_of_two();
-        let (len_out, hop) = (len / down * up, len - 2 * pad);
+        let Layout { len, pad, hop, hop_out } = Layout::new(args, &shape);
+        let len_out = len / down * up;
         let (forward, inverse) = fft_plans(level, len, len_out)?;
         let scratch = forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len());
         let mut blocks = Self {
             pending: Vec::with_capacity(len + hop),
             span: len + hop,
             hop,
-            hop_out: hop / down * up,
+            hop_out,
             pad,
             pad_out: pad / down * up,
             filter: filter_spectrum(&taps, len, len.min(len_out).div_ceil(2)),

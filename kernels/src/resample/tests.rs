@@ -50,6 +50,30 @@ fn tone(hz: f64, rate_hz: u32, n: usize) -> Vec<f32> {
     (0..n).map(|i| (2.0 * PI * hz * i as f64 / f64::from(rate_hz)).sin() as f32).collect()
 }
 
+/// Not one sample more than it takes, and none that comes later changes what is out.
+#[test]
+fn input_len_is_where_the_output_is_there() {
+    let input = noise(40_000);
+    for (from_hz, to_hz) in RATIOS.into_iter().chain([(22_050, 22_050)]) {
+        let args = ResampleArgs { from_hz, to_hz };
+        for n_out in [1, 1_000, 7_000] {
+            let n_in = args.input_len(n_out) as usize;
+            let mut out = Vec::new();
+            let mut resampler = args.plan(Level::Scalar).unwrap();
+            resampler.push(&noise(n_in - 1), &mut out);
+            assert!((out.len() as u64) < n_out, "{args:?}: {n_out} of {} samples", n_in - 1);
+            resampler.push(&[0.0], &mut out);
+            assert!(out.len() as u64 >= n_out, "{args:?}: {n_out} of {n_in} samples");
+            if n_in <= input.len() {
+                let n_out = n_out as usize;
+                let (cut, all) = (whole(args, Level::Scalar, &input[..n_in]), whole(args, Level::Scalar, &input));
+                assert_eq!(cut[..n_out], all[..n_out], "{args:?}: {n_out} of {n_in} samples");
+            }
+        }
+        assert_eq!(args.input_len(0), 0);
+    }
+}
+
 #[test]
 fn matches_reference() {
     let input = noise(5_000);

@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use arrow::ipc::writer::StreamWriter;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use wavemill_kernels::Level;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
@@ -21,6 +20,7 @@ use super::write_whole;
 use crate::catalog::ClipRow;
 use crate::decode::{Decode, FILE_BYTES_MAX, Pcm};
 use crate::features::{Extractor, FeaturePlan, NoRows};
+use crate::settings::Settings;
 use crate::shards::{AudioFacts, FeatureRow, Format, tensor_values};
 
 const EXAMPLES: &str = "\
@@ -101,8 +101,9 @@ impl FeaturesCommand {
 
     /// Writes every clip's rows and returns how many clips have none.
     fn write(&self, recipe: &Recipe, mut out: impl Write) -> Result<usize> {
-        let plan = FeaturePlan::new(recipe, Level::detect())?;
-        let mut clips = Clips { decoder: plan.decoder()?, extractor: plan.extractor()?, pcm: Pcm::default() };
+        let plan = FeaturePlan::new(recipe, &Settings::default())?;
+        let (decoder, extractor) = (plan.decoder()?, plan.extractor(0)?);
+        let mut clips = Clips { plan: &plan, decoder, extractor, pcm: Pcm::default() };
         let (mut rows, mut known, mut rejected) = (Vec::new(), Vec::new(), 0);
         let entry = &plan.entries()[0];
         for path in &self.clips {
@@ -129,13 +130,14 @@ impl FeaturesCommand {
     }
 }
 
-struct Clips {
+struct Clips<'a> {
+    plan: &'a FeaturePlan,
     decoder: Box<dyn Decode>,
     extractor: Extractor,
     pcm: Pcm,
 }
 
-impl Clips {
+impl Clips<'_> {
     /// A clip's rows, or why it has none.
     fn rows(&mut self, clip: usize, path: &Path) -> Result<Result<Vec<FeatureRow>, String>> {
         let mut bytes = Vec::new();
@@ -157,8 +159,12 @@ impl Clips {
             permit: None,
         });
         let key = path.to_string_lossy();
-        let segments = self.extractor.segments(self.pcm.samples.len(), &key, "");
-        match segments.and_then(|s| self.extractor.rows((clip, &key), &mut self.pcm, &s, &audio)) {
+        let rows = self.plan.segments(self.pcm.n_samples, &key, "").and_then(|segments| {
+            let computed =
+                self.extractor.run(&[(&self.pcm, &segments)]).map_err(|error| NoRows::Error(error.into()))?;
+            self.plan.rows((clip, &key), &segments, computed.into_iter().flatten().collect(), &audio)
+        });
+        match rows {
             Ok(rows) => Ok(Ok(rows)),
             Err(NoRows::Reject(reject)) => Ok(Err(format!("{}: {}", reject.reason.name(), reject.detail))),
             Err(NoRows::Error(error)) => Err(error.into()),

@@ -6,12 +6,12 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use wavemill_kernels::Level;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 
 use super::exit::Usage;
 use crate::features::FeaturePlan;
+use crate::settings::Settings;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,7 +109,7 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     }
     check_sql(&recipe.catalog.clean)?;
     writeln!(out, "{}: ok, split {}", recipe.name, split(recipe))?;
-    for feature in FeaturePlan::new(recipe, Level::detect())?.entries() {
+    for feature in FeaturePlan::new(recipe, &Settings::default())?.entries() {
         writeln!(out, "  {} {}", feature.name, feature.tensor_type())?;
     }
     Ok(())

@@ -24,7 +24,7 @@ impl Channels {
     /// A [`Reject`], as of any clip, but none for being short.
     pub fn decode(bytes: &[u8]) -> Result<Self, Reject> {
         // What comes out behind the downmix is dropped, so its rate is any.
-        let args = DecodeArgs { sample_rate_hz: 44_100, duration_s: None, min_duration_s: 0.0 };
+        let args = DecodeArgs { sample_rate_hz: 44_100, duration_s: None, min_duration_s: 0.0, keep_rate: false };
         let mut decoder = SymphoniaDecoder::new(args, Level::Scalar).expect("44.1 kHz and scalar work everywhere");
         decoder.output.channels = Some(Self::default());
         decoder.decode("", bytes, &mut Pcm::default())?;

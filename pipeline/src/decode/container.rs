@@ -15,7 +15,7 @@ use wavemill_schemas::reject::{Reason, Reject};
 use super::loss::Loss;
 use super::output::{Output, Sink};
 use super::sniff::Format;
-use super::{CHANNELS_MAX, Decoded, reject};
+use super::{CHANNELS_MAX, Decoded, Pcm, reject};
 
 /// Decodes files of these containers; the conversion buffers are kept from file to file.
 #[derive(Default)]
@@ -32,7 +32,7 @@ struct Track {
 }
 
 impl ContainerDecoder {
-    /// Decodes a file; `samples` is emptied first. `audio_blake3` is over the data of all packets.
+    /// Decodes a file; `out` is emptied first. `audio_blake3` is over the data of all packets.
     ///
     /// # Errors
     /// A [`Reject`] for a broken header, another codec, or an announcement over a limit.
@@ -41,13 +41,13 @@ impl ContainerDecoder {
         format: Format,
         file: &[u8],
         output: &mut Output,
-        samples: &mut Vec<f32>,
+        out: &mut Pcm,
     ) -> Result<Decoded, Reject> {
         let (mut reader, track) = open_track(format, file)?;
         let mut decoder = symphonia::default::get_codecs()
             .make_audio_decoder(&track.params, &AudioDecoderOptions::default())
             .map_err(|error| reject(Reason::UnsupportedCodec, format!("no decoder for this codec: {error}")))?;
-        let mut sink = output.open(track.rate_hz, samples)?;
+        let mut sink = output.open(track.rate_hz, out)?;
         let mut hasher = blake3::Hasher::new();
         let (mut loss, mut n_samples) = (Loss::default(), 0);
         // An error of the reader ends the file; what it lacks shows against the announced length.

@@ -31,7 +31,7 @@ impl SymphoniaDecoder {
 
     /// A clip with too little audio in it is a reject.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
-        let duration_s = out.samples.len() as f64 / f64::from(self.args.sample_rate_hz);
+        let duration_s = out.n_samples as f64 / f64::from(self.args.sample_rate_hz);
         let audio_s = duration_s - loss.silenced_s;
         let is_cut = self.args.duration_s.is_none() && duration_s >= OUTPUT_S_MAX;
         let (reason, detail) = if is_cut {
@@ -62,14 +62,14 @@ impl Decode for SymphoniaDecoder {
             return Err(reject(Reason::TooLarge, format!("{} bytes, at most {FILE_BYTES_MAX}", bytes.len())));
         }
         let Decoded { loss, audio_blake3 } = match sniff(bytes) {
-            Format::Mpeg => self.mp3.decode(bytes, &mut self.output, &mut out.samples)?,
+            Format::Mpeg => self.mp3.decode(bytes, &mut self.output, out)?,
             Format::Unsupported(name) => {
                 return Err(reject(Reason::UnsupportedCodec, format!("{name} is not decoded")));
             }
-            format => self.container.decode(format, bytes, &mut self.output, &mut out.samples)?,
+            format => self.container.decode(format, bytes, &mut self.output, out)?,
         };
         self.judge(&loss, out)?;
-        out.duration_s = out.samples.len() as f32 / self.args.sample_rate_hz as f32;
+        out.duration_s = out.n_samples as f32 / self.args.sample_rate_hz as f32;
         out.lost_s = loss.lost_s as f32;
         out.audio_blake3.clear();
         out.audio_blake3.push_str(&audio_blake3.to_hex());

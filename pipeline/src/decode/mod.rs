@@ -34,14 +34,20 @@ pub struct DecodeArgs {
     pub duration_s: Option<f64>,
     /// Less than this decoded is a reject.
     pub min_duration_s: f64,
+    /// Samples stay at the file's rate, for a device that converts them; all else is as ever.
+    pub keep_rate: bool,
 }
 
 /// A decoded clip. Reused from clip to clip: its buffers keep their capacity.
 #[derive(Debug, Default)]
 pub struct Pcm {
-    /// Mono, `sample_rate_hz`, full scale ±1; always finite.
+    /// Mono, full scale ±1; always finite.
     pub samples: Vec<f32>,
-    /// Seconds decoded, before any padding: `samples.len() / sample_rate_hz`.
+    /// Their rate, Hz: the wanted one, or the file's where that was to be kept. Then the filter's reach follows.
+    pub rate_hz: u32,
+    /// Samples at the wanted rate.
+    pub n_samples: usize,
+    /// Seconds decoded, before any padding: `n_samples` at the wanted rate.
     pub duration_s: f32,
     /// Seconds of audio lost to damage; frames before the first complete bit reservoir do not count.
     pub lost_s: f32,

@@ -4,7 +4,7 @@ use wavemill_kernels::Level;
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler};
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::{Channels, DecodeArgs, OUTPUT_S_MAX, reject};
+use super::{Channels, DecodeArgs, OUTPUT_S_MAX, Pcm, reject};
 
 /// Louder than 24 dB over full scale is no audio but damage, as are NaN and infinity; clipped music reaches 18 dB.
 const SAMPLE_ABS_MAX: f32 = 16.0;
@@ -15,6 +15,7 @@ const USUAL_RATE_HZ: u32 = 44_100;
 pub struct Output {
     sample_rate_hz: u32,
     level: Level,
+    keep_rate: bool,
     n_samples_max: usize,
     plans: Vec<(u32, Resampler)>,
     mono: Vec<f32>,
@@ -33,44 +34,63 @@ impl Output {
         let n_samples_max = (seconds * f64::from(sample_rate_hz)).round() as usize;
         let usual = ResampleArgs { from_hz: USUAL_RATE_HZ, to_hz: sample_rate_hz }.plan(level)?;
         let plans = vec![(USUAL_RATE_HZ, usual)];
-        Ok(Self { sample_rate_hz, level, n_samples_max, plans, mono: Vec::new(), channels: None })
+        let (keep_rate, mono) = (args.keep_rate, Vec::new());
+        Ok(Self { sample_rate_hz, level, keep_rate, n_samples_max, plans, mono, channels: None })
     }
 
-    /// Opens the way for one clip of `from_hz`; `samples` is emptied.
+    /// Opens the way for one clip of `from_hz`; `out` is emptied.
     ///
     /// # Errors
     /// A [`Reject`] for a rate out of range.
-    pub fn open<'a>(&'a mut self, from_hz: u32, samples: &'a mut Vec<f32>) -> Result<Sink<'a>, Reject> {
+    pub fn open<'a>(&'a mut self, from_hz: u32, out: &'a mut Pcm) -> Result<Sink<'a>, Reject> {
         if !(MIN_HZ..=MAX_FROM_HZ).contains(&from_hz) {
             let reason = if from_hz > MAX_FROM_HZ { Reason::TooLarge } else { Reason::UnsupportedCodec };
             let detail = format!("sample rate {from_hz} Hz is outside {MIN_HZ} to {MAX_FROM_HZ} Hz");
             return Err(reject(reason, detail));
         }
-        let at = self.plans.iter().position(|(rate_hz, _)| *rate_hz == from_hz).unwrap_or_else(|| {
-            let args = ResampleArgs { from_hz, to_hz: self.sample_rate_hz };
-            let plan =
-                args.plan(self.level).expect("`new` checked output rate and level, the line above the input rate");
-            self.plans.push((from_hz, plan));
-            self.plans.len() - 1
-        });
-        samples.clear();
-        let resampler = &mut self.plans[at].1;
-        resampler.reset();
+        let rates = ResampleArgs { from_hz, to_hz: self.sample_rate_hz };
+        let n_samples_max = self.n_samples_max;
+        let (rate_hz, n_kept_max) = match self.keep_rate {
+            false => (self.sample_rate_hz, n_samples_max),
+            // Decoding ends at the same packet as with a resampler, and so with the same loss.
+            true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
+        };
+        out.samples.clear();
+        out.rate_hz = rate_hz;
+        let resampler = if self.keep_rate { None } else { Some(resampler(&mut self.plans, rates, self.level)) };
         if let Some(channels) = &mut self.channels {
             channels.rate_hz = from_hz;
         }
-        let (n_samples_max, mono, channels) = (self.n_samples_max, &mut self.mono, self.channels.as_mut());
-        Ok(Sink { resampler, mono, channels, samples, n_samples_max, drop_samples: 0, keep_samples: u64::MAX })
+        let (mono, channels) = (&mut self.mono, self.channels.as_mut());
+        let (drop_samples, keep_samples) = (0, u64::MAX);
+        Ok(Sink { rates, resampler, mono, channels, out, n_samples_max, n_kept_max, drop_samples, keep_samples })
     }
+}
+
+/// The plan for these rates, ready for a new clip.
+fn resampler(plans: &mut Vec<(u32, Resampler)>, rates: ResampleArgs, level: Level) -> &mut Resampler {
+    let at = plans.iter().position(|(from_hz, _)| *from_hz == rates.from_hz).unwrap_or_else(|| {
+        let plan = rates.plan(level).expect("`new` checked output rate and level, `open` the input rate");
+        plans.push((rates.from_hz, plan));
+        plans.len() - 1
+    });
+    let resampler = &mut plans[at].1;
+    resampler.reset();
+    resampler
 }
 
 /// Takes one clip's audio at its own rate.
 pub struct Sink<'a> {
-    resampler: &'a mut Resampler,
+    rates: ResampleArgs,
+    /// `None`: the rate is kept.
+    resampler: Option<&'a mut Resampler>,
     mono: &'a mut Vec<f32>,
     channels: Option<&'a mut Channels>,
-    samples: &'a mut Vec<f32>,
+    out: &'a mut Pcm,
+    /// At the wanted rate.
     n_samples_max: usize,
+    /// The same at the rate of what is kept, with the filter's reach.
+    n_kept_max: usize,
     drop_samples: u64,
     keep_samples: u64,
 }
@@ -104,7 +124,7 @@ impl Sink<'_> {
         if let Some(channels) = &mut self.channels {
             channels.push(left, right.map(|right| &right[start..end]), is_audio);
         }
-        self.resampler.push(self.mono, self.samples);
+        self.keep();
         is_audio
     }
 
@@ -116,20 +136,36 @@ impl Sink<'_> {
         if let Some(channels) = &mut self.channels {
             channels.push(self.mono, None, false);
         }
-        self.resampler.push(self.mono, self.samples);
+        self.keep();
+    }
+
+    fn keep(&mut self) {
+        match &mut self.resampler {
+            Some(resampler) => resampler.push(self.mono, &mut self.out.samples),
+            None => self.out.samples.extend_from_slice(self.mono),
+        }
     }
 
     /// All that is wanted has come out.
     pub fn is_full(&self) -> bool {
-        self.samples.len() >= self.n_samples_max
+        self.out.samples.len() >= self.n_kept_max
     }
 
     /// Ends the clip.
     pub fn finish(self) {
-        if !self.is_full() {
-            self.resampler.finish(self.samples);
-        }
-        self.samples.truncate(self.n_samples_max);
+        let is_full = self.is_full();
+        let n_made = match self.resampler {
+            Some(resampler) => {
+                if !is_full {
+                    resampler.finish(&mut self.out.samples);
+                }
+                self.out.samples.len()
+            }
+            None if is_full => self.n_samples_max,
+            None => self.rates.output_len(self.out.samples.len() as u64) as usize,
+        };
+        self.out.n_samples = n_made.min(self.n_samples_max);
+        self.out.samples.truncate(self.n_kept_max);
     }
 
     /// The part of the next `n_samples` that trimming leaves.

@@ -1,8 +1,9 @@
-//! One worker's kernels: pads, cuts into segments, computes and packs.
+//! One lane's kernels, and what becomes of their output: rows or a reject.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use wavemill_kernels::{Backend, Clip, Cpu, FeatureArgs, KernelError, Plan, Row, Samples};
+use wavemill_kernels::{Clip, FeatureArgs, KernelError, Plan, Row, Samples};
 use wavemill_schemas::recipe::SplitRule;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
@@ -12,11 +13,13 @@ use crate::plan::segment_side;
 use crate::segments::{Segment, segments};
 use crate::shards::{AudioFacts, FeatureRow, Tensor};
 
-/// Kernels and buffers of one worker.
+/// Kernels and buffers of one worker, or of one lane of a device.
 pub struct Extractor {
-    plan: FeaturePlan,
     kernels: Box<dyn Plan>,
 }
+
+/// What kernels made of a clip's segments, one after the other.
+pub type Computed = Vec<Result<Row, KernelError>>;
 
 /// Why a clip has no rows.
 #[derive(Debug)]
@@ -43,64 +46,74 @@ impl NoRows {
 }
 
 impl Extractor {
-    pub(super) fn new(plan: FeaturePlan) -> Result<Self, FeatureError> {
+    pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
         let args: Vec<FeatureArgs> = plan.features.iter().map(|f| f.args.clone()).collect();
-        let kernels = Cpu { level: plan.level }.plan(0, &args)?;
-        Ok(Self { plan, kernels })
+        Ok(Self { kernels: plan.backend.plan(lane, &args)? })
     }
 
-    /// Where a clip's segments lie; `split` matters under the rule `segment` alone.
+    /// Computes every segment of every clip, padded with zeros where the clip ends earlier.
+    ///
+    /// # Errors
+    /// The device's: nothing is known of any clip then.
+    pub fn run(&mut self, clips: &[(&Pcm, &[Segment])]) -> Result<Vec<Computed>, KernelError> {
+        let place = |segment: &Segment| segment.start..segment.start + segment.len;
+        let places: Vec<Vec<Range<usize>>> =
+            clips.iter().map(|(_, segments)| segments.iter().map(place).collect()).collect();
+                let mut wanted = Vec::with_capacity(clips.len());
+        for (&(pcm, _), rows) in clips.iter().zip(&places) {
+            let samples = Samples::F32(&pcm.samples);
+            wanted.push(Clip { samples, channels: 1, sample_rate_hz: pcm.rate_hz, rows });
+        }
+        let mut made = self.kernels.run(&wanted)?.into_iter();
+        Ok(places.iter().map(|rows| made.by_ref().take(rows.len()).collect()).collect())
+    }
+}
+
+impl FeaturePlan {
+    /// Where a clip's segments lie, in samples at the recipe's rate; `split` matters under the rule `segment` alone.
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip too short for one segment.
     pub fn segments(&self, n_samples: usize, clip_key: &str, split: &str) -> Result<Vec<Segment>, NoRows> {
-        let mut segments = segments(&self.plan.audio, n_samples);
+        let mut segments = segments(&self.audio, n_samples);
         if segments.is_empty() {
-            let seconds = n_samples as f64 / f64::from(self.plan.audio.sample_rate_hz);
+            let seconds = n_samples as f64 / f64::from(self.audio.sample_rate_hz);
             return Err(too_short(format!("{seconds:.3} s are too few for one segment")));
         }
-        if self.plan.split.rule == SplitRule::Segment {
-            segments.retain(|s| segment_side(&self.plan.split, clip_key, s.number) == split);
+        if self.split.rule == SplitRule::Segment {
+            segments.retain(|s| segment_side(&self.split, clip_key, s.number) == split);
         }
         Ok(segments)
     }
 
-    /// Computes and packs the rows of a clip. `pcm` is padded in place.
+    /// The rows of a clip, of what kernels made of its segments.
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.
     pub fn rows(
-        &mut self,
+        &self,
         (clip, clip_key): (usize, &str),
-        pcm: &mut Pcm,
         segments: &[Segment],
+        computed: Computed,
         audio: &Arc<AudioFacts>,
     ) -> Result<Vec<FeatureRow>, NoRows> {
-        let end = segments.iter().map(|s| s.start + s.len).max().unwrap_or(0);
-        if pcm.samples.len() < end {
-            pcm.samples.resize(end, 0.0);
-        }
-        let places: Vec<_> = segments.iter().map(|s| s.start..s.start + s.len).collect();
-        let sample_rate_hz = self.plan.audio.sample_rate_hz;
-        let clip_pcm = Clip { samples: Samples::F32(&pcm.samples), channels: 1, sample_rate_hz, rows: &places };
-        let made = self.kernels.run(&[clip_pcm]).map_err(|error| NoRows::Error(error.into()))?;
         let row = |(segment, made): (&Segment, Result<Row, KernelError>)| {
             let Row { silent, tensors } = made.map_err(|error| self.failed(error, clip_key))?;
             Ok(FeatureRow {
                 clip,
                 segment: segment.number as i32,
-                offset_s: (segment.start as f64 / f64::from(sample_rate_hz)) as f32,
+                offset_s: (segment.start as f64 / f64::from(self.audio.sample_rate_hz)) as f32,
                 silent,
                 audio: Arc::clone(audio),
                 tensors: self.tensors(tensors, segment.len)?,
             })
         };
-        segments.iter().zip(made).map(row).collect()
+        segments.iter().zip(computed).map(row).collect()
     }
 
     /// A row's packed bytes with their shapes.
     fn tensors(&self, packed: Vec<Vec<u8>>, n_samples: usize) -> Result<Vec<Tensor>, NoRows> {
-        let each = self.plan.features.iter().zip(&self.plan.entries).zip(packed);
+        let each = self.features.iter().zip(&self.entries).zip(packed);
         each.map(|((feature, entry), bytes)| {
             if bytes.is_empty() {
                 return Err(too_short(format!("{n_samples} samples are too few for one frame of {}", entry.name)));
@@ -114,7 +127,7 @@ impl Extractor {
         match error {
             KernelError::TooFewFrames { .. } => too_short(error.to_string()),
             KernelError::Feature { place, source } => {
-                let (clip_key, feature) = (clip_key.to_owned(), self.plan.entries[place].name.clone());
+                let (clip_key, feature) = (clip_key.to_owned(), self.entries[place].name.clone());
                 NoRows::Error(FeatureError::Pack { clip_key, feature, source: *source })
             }
             other => NoRows::Error(other.into()),

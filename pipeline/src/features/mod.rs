@@ -1,21 +1,24 @@
 //! PCM → packed feature rows: the recipe's sections as kernels' plans. One [`FeaturePlan`] a run, an [`Extractor`] a
-//! worker.
+//! worker, or a lane of a device.
 
 mod extractor;
 mod resolve;
 
+use std::sync::Arc;
+
 use serde::Serialize;
-use wavemill_kernels::resample::ResampleError;
-use wavemill_kernels::{FeatureArgs, KernelError, Level, Packing};
+use wavemill_kernels::resample::{MAX_FROM_HZ, ResampleError};
+use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level, Packing};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, SplitSpec};
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
-pub use extractor::{Extractor, NoRows};
+pub use extractor::{Computed, Extractor, NoRows};
 pub use resolve::resolve;
 
 use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};
-use crate::segments::{segments, segments_at_most};
+use crate::segments::{reaches_behind, segments, segments_at_most};
+use crate::settings::Settings;
 use crate::shards::{Format, ShardError};
 
 /// Why features cannot be planned or computed.
@@ -70,24 +73,26 @@ struct Planned {
 }
 
 /// Everything between PCM and stored bytes, fixed for a run.
-#[derive(Clone, Debug)]
 pub struct FeaturePlan {
     features: Vec<Planned>,
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
     split: SplitSpec,
     level: Level,
+    backend: Arc<dyn Backend>,
 }
 
 /// Compressed audio of unknown length is taken to run at this rate or more, bytes a second: 32 kbit/s.
 const LEAST_BYTES_PER_S: f64 = 4000.0;
+/// What runs so slowly is lossy, and has at most this rate, Hz; lossless files of higher rates take more bytes a second.
+const LOSSY_HZ_MAX: f64 = 48_000.0;
 
 impl FeaturePlan {
     /// Resolves every feature of a recipe.
     ///
     /// # Errors
     /// [`FeatureError`] naming the feature and the key.
-    pub fn new(recipe: &Recipe, level: Level) -> Result<Self, FeatureError> {
+    pub fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, FeatureError> {
         let audio = recipe.audio.clone();
         if recipe.split.rule == SplitRule::Segment
             && (audio.segment_s.is_none() || segments_at_most(&audio) == usize::MAX)
@@ -111,7 +116,26 @@ impl FeaturePlan {
             entries.push(entry);
             features.push(Planned { packing: args.packing()?, args, dtype });
         }
-        Ok(Self { features, entries, audio, split: recipe.split.clone(), level })
+        let (split, level, backend) = (recipe.split.clone(), settings.level, Arc::clone(&settings.backend));
+        Ok(Self { features, entries, audio, split, level, backend })
+    }
+
+    /// What computes the features.
+    #[must_use]
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Clips are collected for a device, instead of being computed where they were decoded.
+    #[must_use]
+    pub fn is_batched(&self) -> bool {
+        self.backend.batch_clips() > 1
+    }
+
+    /// The device converts the rate. Where a row reaches behind `duration_s` it cannot: there the row has zeros, but
+    /// the file goes on, and the filter needs to see that.
+    fn keeps_rate(&self) -> bool {
+        self.is_batched() && !reaches_behind(&self.audio)
     }
 
     /// As the manifest has them, in the recipe's order.
@@ -135,16 +159,16 @@ impl FeaturePlan {
     /// [`FeatureError::Rate`].
     pub fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
         let AudioSpec { sample_rate_hz, duration_s, min_duration_s, .. } = self.audio;
-        let args = DecodeArgs { sample_rate_hz, duration_s, min_duration_s };
+        let args = DecodeArgs { sample_rate_hz, duration_s, min_duration_s, keep_rate: self.keeps_rate() };
         Ok(Box::new(SymphoniaDecoder::new(args, self.level)?))
     }
 
-    /// Kernels and buffers for one worker.
+    /// Kernels and buffers for one worker, or for a lane of a device.
     ///
     /// # Errors
-    /// [`FeatureError::Plan`].
-    pub fn extractor(&self) -> Result<Extractor, FeatureError> {
-        Extractor::new(self.clone())
+    /// [`KernelError`], also the device's.
+    pub fn extractor(&self, lane: usize) -> Result<Extractor, KernelError> {
+        Extractor::new(self, lane)
     }
 
     /// Bytes of one row of every feature, for a segment of `n_samples` samples.
@@ -169,12 +193,23 @@ impl FeaturePlan {
         (rows as u64, self.row_bytes((segment_s * rate).round() as usize))
     }
 
-    /// What one clip may hold at once: its file, its PCM and its rows.
+    /// What one clip may hold at once: its file, its PCM, the batch's copy of that, and its rows.
     #[must_use]
     pub fn charge(&self, file_bytes: u64) -> u64 {
-        let pcm_bytes = (self.longest_s(file_bytes) * f64::from(self.audio.sample_rate_hz)) as u64 * 4;
+        let rate_hz = match self.audio.duration_s {
+            _ if !self.keeps_rate() => f64::from(self.audio.sample_rate_hz),
+            Some(_) => f64::from(MAX_FROM_HZ),
+            None => LOSSY_HZ_MAX,
+        };
         let (rows, row_bytes) = self.worst_rows(file_bytes);
-        file_bytes + pcm_bytes + rows * row_bytes
+        file_bytes + self.pcm_bytes((self.longest_s(file_bytes) * rate_hz) as usize) + rows * row_bytes
+    }
+
+    /// Bytes of so many samples, and of the batch's copy where there are batches.
+    #[must_use]
+    pub fn pcm_bytes(&self, n_samples: usize) -> u64 {
+        let copies = if self.is_batched() { 2 } else { 1 };
+        (n_samples * size_of::<f32>() * copies) as u64
     }
 
     /// What a row group and the clip that fills it hold.

@@ -10,7 +10,7 @@ use wavemill_schemas::recipe::Recipe;
 use super::diff::recipe_changes;
 use super::receipts::Unfinished;
 use super::{Store, StoreError};
-use crate::durable;
+use crate::{durable, engine};
 
 /// Reading a version back is bound by the disk.
 const VERIFY_THREADS: usize = 2;
@@ -101,10 +101,9 @@ impl Store {
                 path: self.root.clone(),
                 was: describe(&other.engine),
                 now: describe(&plan.engine),
-                remedy: if other.engine.level == plan.engine.level {
-                    "drop its work with --restart".to_owned()
-                } else {
-                    format!("go on with `--isa {}`, or drop its work with --restart", other.engine.level)
+                remedy: match engine::flags_back(&other.engine, &plan.engine) {
+                    flags if flags.is_empty() => "drop its work with --restart".to_owned(),
+                    flags => format!("go on with `{flags}`, or drop its work with --restart"),
                 },
             });
         }

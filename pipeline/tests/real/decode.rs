@@ -98,7 +98,8 @@ pub fn trials() -> Vec<Trial> {
 }
 
 pub fn decoder(sample_rate_hz: u32, duration_s: Option<f64>, min_duration_s: f64) -> SymphoniaDecoder {
-    SymphoniaDecoder::new(DecodeArgs { sample_rate_hz, duration_s, min_duration_s }, Level::detect()).unwrap()
+    SymphoniaDecoder::new(DecodeArgs { sample_rate_hz, duration_s, min_duration_s, keep_rate: false }, Level::detect())
+        .unwrap()
 }
 
 /// Decodes a file; whatever decodes must have the same hash without being decoded.

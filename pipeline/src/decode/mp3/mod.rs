@@ -29,7 +29,7 @@ pub use self::survey::Surveyor;
 use self::tags::Info;
 use super::loss::Loss;
 use super::output::{Output, Sink};
-use super::{Decoded, reject};
+use super::{Decoded, Pcm, reject};
 
 /// Decodes MP3 files; decoders are kept, one a format, because symphonia's keep the format of their first frame.
 #[derive(Default)]
@@ -39,18 +39,18 @@ pub struct Mp3Decoder {
 }
 
 impl Mp3Decoder {
-    /// Decodes a file; `samples` is emptied first.
+    /// Decodes a file; `out` is emptied first.
     ///
     /// # Errors
     /// A [`Reject`] where no layer III frame is found.
-    pub fn decode(&mut self, file: &[u8], output: &mut Output, samples: &mut Vec<f32>) -> Result<Decoded, Reject> {
+    pub fn decode(&mut self, file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded, Reject> {
         let survey = self.surveyor.survey(file);
         let Some(stream) = survey.stream else { return Err(no_stream(file, &survey)) };
         if stream.layer != 3 {
             let detail = format!("MPEG audio layer {} is not decoded, only layer III", stream.layer);
             return Err(reject(Reason::UnsupportedCodec, detail));
         }
-        let mut sink = output.open(stream.rate_hz, samples)?;
+        let mut sink = output.open(stream.rate_hz, out)?;
         let (start, end) = survey.trim(&stream);
         sink.trim(start, end);
         let mut run = Run::new(self.decoder(&stream), stream, sink);

@@ -1,0 +1,215 @@
+//! A device's lanes: each is a thread that collects decoded clips into batches, computes them and ends them.
+//!
+//! A lane is one stream of one device. Two lanes a device make one batch ready and fetch the rows of another while the
+//! device computes a third. A lane whose device fails hands its batch to the others and ends; with the last one the run
+//! ends. What a clip gives does not depend on its batch, so who computes it, and beside what, changes no byte.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use fail::fail_point;
+use wavemill_kernels::KernelError;
+
+use crate::clip::{DecodedClip, panic_words};
+use crate::decode::Pcm;
+use crate::event::Event;
+use crate::features::{Computed, Extractor};
+use crate::pool::{Spawn, Work, add_time, cpu_time};
+use crate::run::RunError;
+use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX, Limits};
+use crate::worker::give_back;
+
+/// What lanes did, over all of them.
+#[derive(Debug, Default)]
+pub struct LaneTimes {
+    /// Wall nanoseconds in batches, copies included.
+    pub busy: AtomicU64,
+    /// Wall nanoseconds from the first batch's wait to the end.
+    pub total: AtomicU64,
+    /// Batches computed.
+    pub batches: AtomicU64,
+    /// Clips in them.
+    pub clips: AtomicU64,
+    /// Why lanes ended early.
+    pub failures: Mutex<Vec<String>>,
+}
+
+/// Starts a thread a lane. They end when every sender of what is returned is dropped.
+pub fn start<'scope, 'env>(
+    spawn: Spawn<'_, 'scope>,
+    work: &'env Work<'env>,
+    limits: &Limits,
+    (events, pcms): (Sender<Event>, Sender<Pcm>),
+) -> Sender<DecodedClip>
+where
+    'env: 'scope,
+{
+    let backend = work.plan.backend();
+    let lanes = backend.lanes();
+    // Beside what lanes hold, one clip a lane: a longer queue would be a batch that nobody computes.
+    let (clip_sender, clips) = bounded(lanes);
+    // A lane hands on one batch in its life, so none waits for room.
+    let (hand, handed) = bounded(lanes);
+    let shared = Arc::new(Shared {
+        turn: Mutex::new(()),
+        working: AtomicUsize::new(lanes),
+        batch_clips: backend.batch_clips(),
+        batch_bytes: limits.in_flight_bytes / BATCH_SHARE / lanes.max(1) as u64,
+    });
+    for number in 0..lanes {
+        let (shared, clips, events) = (Arc::clone(&shared), clips.clone(), events.clone());
+        let (hand, handed, pcms) = (hand.clone(), handed.clone(), pcms.clone());
+        let run = move || {
+            let lane = Lane { number, work, shared, clips, handed, pcms, events: events.clone() };
+            let ended = catch_unwind(AssertUnwindSafe(|| lane.run(hand)));
+            let failure = ended.unwrap_or_else(|panic| {
+                let what = format!("computing features on lane {number}");
+                Err(RunError::Panic { what, words: panic_words(&*panic) })
+            });
+            // The receiver lives until every sender is gone.
+            let _ = failure.map_err(|error| events.send(Event::Failed(error)));
+        };
+        spawn(format!("lane-{number}"), Box::new(run));
+    }
+    clip_sender
+}
+
+/// What lanes have in common.
+struct Shared {
+    /// Held while a batch is collected: one full batch goes sooner than two half ones.
+    turn: Mutex<()>,
+    /// Lanes that have not failed.
+    working: AtomicUsize,
+    batch_clips: usize,
+    batch_bytes: u64,
+}
+
+/// Some clips, and the way to another lane. As long as one exists, lanes wait for what may come from it.
+struct Batch {
+    clips: Vec<DecodedClip>,
+    hand: Sender<Batch>,
+}
+
+struct Lane<'a> {
+    number: usize,
+    work: &'a Work<'a>,
+    shared: Arc<Shared>,
+    clips: Receiver<DecodedClip>,
+    handed: Receiver<Batch>,
+    pcms: Sender<Pcm>,
+    events: Sender<Event>,
+}
+
+impl Lane<'_> {
+    /// Errors: no lane is left that works.
+    fn run(self, hand: Sender<Batch>) -> Result<(), RunError> {
+        let start = Instant::now();
+        let result = match self.work.plan.extractor(self.number) {
+            Ok(extractor) => self.work_on(extractor, hand),
+            Err(error) => self.retire(Batch { clips: Vec::new(), hand }, error),
+        };
+        add_wall(&self.work.counters.lanes.total, start);
+        result
+    }
+
+    fn work_on(&self, mut extractor: Extractor, hand: Sender<Batch>) -> Result<(), RunError> {
+        let collected = std::iter::from_fn(|| self.collect(&hand));
+        for batch in collected {
+            if let Err((batch, error)) = self.finish(&mut extractor, batch) {
+                return self.retire(batch, error);
+            }
+        }
+        // No clip comes any more, but another lane may still fail at its last batch.
+        drop(hand);
+        for batch in &self.handed {
+            if let Err((batch, error)) = self.finish(&mut extractor, batch) {
+                return self.retire(batch, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch of another lane, or of what comes within the time limit; `None` when no clip can come any more.
+    fn collect(&self, hand: &Sender<Batch>) -> Option<Batch> {
+        let Shared { turn, batch_clips, batch_bytes, .. } = &*self.shared;
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = select! {
+            recv(self.handed) -> batch => return batch.ok(),
+            recv(self.clips) -> clip => clip.ok()?,
+        };
+        let deadline = Instant::now() + Duration::from_millis(BATCH_WAIT_MS_MAX);
+        let bytes = |clip: &DecodedClip| size_of_val(&clip.pcm.samples[..]) as u64;
+        let mut held_bytes = bytes(&first);
+        let mut clips = vec![first];
+        while clips.len() < *batch_clips && held_bytes < *batch_bytes {
+            let Ok(clip) = self.clips.recv_deadline(deadline) else { break };
+            held_bytes += bytes(&clip);
+            clips.push(clip);
+        }
+        Some(Batch { clips, hand: hand.clone() })
+    }
+
+    /// Computes a batch and ends its clips; gives the batch back where the device fails.
+    fn finish(&self, extractor: &mut Extractor, batch: Batch) -> Result<(), (Batch, KernelError)> {
+        let computed = match self.compute(extractor, &batch.clips) {
+            Ok(computed) => computed,
+            Err(error) => return Err((batch, error)),
+        };
+        for (clip, computed) in batch.clips.into_iter().zip(computed) {
+            let (event, pcm) = clip.end(self.work, computed);
+            give_back(&self.pcms, pcm);
+            // The receiver lives until every sender is gone.
+            let _ = self.events.send(event);
+        }
+        Ok(())
+    }
+
+    fn compute(&self, extractor: &mut Extractor, clips: &[DecodedClip]) -> Result<Vec<Computed>, KernelError> {
+        inject_failure(self.number)?;
+        let (start, cpu_start) = (Instant::now(), cpu_time());
+        let wanted: Vec<_> = clips.iter().map(|clip| (&clip.pcm, clip.segments.as_slice())).collect();
+        let computed = extractor.run(&wanted)?;
+        let counters = &self.work.counters;
+        add_time(&counters.times.features, cpu_start);
+        add_wall(&counters.lanes.busy, start);
+        counters.lanes.batches.fetch_add(1, Ordering::Relaxed);
+        counters.lanes.clips.fetch_add(clips.len() as u64, Ordering::Relaxed);
+        Ok(computed)
+    }
+
+    /// Ends this lane: its device failed. Others go on with its batch.
+    ///
+    /// Errors: there are none.
+    fn retire(&self, Batch { clips, hand }: Batch, source: KernelError) -> Result<(), RunError> {
+        if self.shared.working.fetch_sub(1, Ordering::AcqRel) == 1 {
+            return Err(RunError::Device { source });
+        }
+        let words = format!("a device failed, others went on: {source}");
+        self.work.counters.lanes.failures.lock().unwrap_or_else(PoisonError::into_inner).push(words);
+        if !clips.is_empty() {
+            // Another lane works, so there is a receiver; and there is room.
+            let _ = hand.send(Batch { clips, hand: hand.clone() });
+        }
+        Ok(())
+    }
+}
+
+fn add_wall(total: &AtomicU64, start: Instant) {
+    total.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+}
+
+/// The tests name lanes whose device is to fail, such as `0,1`; without a name it is all of them.
+fn inject_failure(lane: usize) -> Result<(), KernelError> {
+    fail_point!("device-fails", |lanes: Option<String>| {
+        let is_meant = |lanes: String| lanes.split(',').any(|name| name.parse() == Ok(lane));
+        if !lanes.is_none_or(is_meant) {
+            return Ok(());
+        }
+        let (device, detail) = (format!("lane {lane}"), "injected".to_owned());
+        Err(KernelError::Device { device, action: "compute", detail })
+    });
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! A clip on its way through a run's threads: as bytes, as PCM, and as the event that ends it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wavemill_kernels::KernelError;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+use crate::budget::Permit;
+use crate::decode::Pcm;
+use crate::event::Event;
+use crate::features::{Computed, FeatureError, NoRows};
+use crate::pool::Work;
+use crate::run::RunError;
+use crate::segments::Segment;
+use crate::shards::{AudioFacts, FeatureRow, Outcome};
+use crate::source::InputSeen;
+
+/// Which clip, and what was read of it.
+pub struct Ticket {
+    /// Its place in plan order.
+    pub seq: usize,
+    /// Index into the shards to write.
+    pub todo: usize,
+    /// Index into the cleaned rows.
+    pub row: usize,
+    /// The content's hash is there once it was read.
+    pub seen: InputSeen,
+}
+
+/// Compressed bytes on their way to a worker.
+pub struct ClipBytes {
+    /// Which clip.
+    pub ticket: Ticket,
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Why there are none.
+    pub failure: Option<Reject>,
+    /// Charged at the worst case.
+    pub permit: Permit,
+}
+
+/// PCM on its way to the kernels.
+pub struct DecodedClip {
+    /// Which clip.
+    pub ticket: Ticket,
+    /// At the wanted rate, or at the file's for a device.
+    pub pcm: Pcm,
+    /// Its rows, in samples at the wanted rate.
+    pub segments: Vec<Segment>,
+    /// Charged at what is held now.
+    pub permit: Permit,
+}
+
+impl Ticket {
+    /// Counts the clip as done.
+    pub fn end(self, work: &Work<'_>, result: Result<Vec<FeatureRow>, Failure>) -> Event {
+        let Self { seq, row, seen, .. } = self;
+        let outcome = match result {
+            Ok(rows) => Outcome::Rows(rows),
+            Err(Failure::Reject(mut reject)) => {
+                work.counters.rejects.fetch_add(1, Ordering::Relaxed);
+                let clip = &work.clips[row];
+                reject.clip_key = Some(clip.clip_key.clone());
+                reject.track_id = Some(clip.track_id);
+                Outcome::Rejected(*reject)
+            }
+            Err(Failure::Run(error)) => return Event::Failed(*error),
+        };
+        work.counters.clips.fetch_add(1, Ordering::Relaxed);
+        Event::Clip { seq, outcome, seen }
+    }
+}
+
+impl DecodedClip {
+    /// From the worst case to what it takes: its rows, and its PCM as long as that waits for a device.
+    pub fn hold(&mut self, work: &Work<'_>) {
+        if work.plan.is_batched() {
+            self.permit.waits(self.row_bytes(work) + work.plan.pcm_bytes(self.pcm.samples.len()));
+        } else {
+            self.permit.decoded(self.row_bytes(work));
+        }
+    }
+
+    fn row_bytes(&self, work: &Work<'_>) -> u64 {
+        self.segments.iter().map(|s| work.plan.row_bytes(s.len)).sum()
+    }
+
+    /// Zeros up to the end of the last row, which spares the kernels a copy.
+    pub fn pad(&mut self) {
+        let end = self.segments.iter().map(|s| s.start + s.len).max().unwrap_or(0);
+        if self.pcm.samples.len() < end {
+            self.pcm.samples.resize(end, 0.0);
+        }
+    }
+
+    /// Ends the clip with what kernels made of it, and gives its buffers back.
+    pub fn end(mut self, work: &Work<'_>, computed: Computed) -> (Event, Pcm) {
+        self.permit.decoded(self.row_bytes(work));
+        let Self { ticket, pcm, segments, permit } = self;
+        let audio = Arc::new(AudioFacts {
+            duration_s: pcm.duration_s,
+            lost_s: pcm.lost_s,
+            audio_blake3: pcm.audio_blake3.clone(),
+            permit: Some(permit),
+        });
+        let clip = (ticket.row, work.clips[ticket.row].clip_key.as_str());
+        let rows = work.plan.rows(clip, &segments, computed, &audio).map_err(|none| none.of_clip(&pcm).into());
+        (ticket.end(work, rows), pcm)
+    }
+}
+
+/// Why a clip gave no rows.
+pub enum Failure {
+    /// Its own fault.
+    Reject(Box<Reject>),
+    /// The recipe's, or the machine's.
+    Run(Box<RunError>),
+}
+
+impl From<Reject> for Failure {
+    fn from(reject: Reject) -> Self {
+        Self::Reject(Box::new(reject))
+    }
+}
+
+impl From<FeatureError> for Failure {
+    fn from(error: FeatureError) -> Self {
+        Self::Run(Box::new(error.into()))
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        FeatureError::from(error).into()
+    }
+}
+
+impl From<NoRows> for Failure {
+    fn from(none: NoRows) -> Self {
+        match none {
+            NoRows::Reject(reject) => Self::Reject(reject),
+            NoRows::Error(error) => error.into(),
+        }
+    }
+}
+
+/// The reject of a clip on which a thread panicked.
+#[must_use]
+pub fn panicked(stage: Stage, panic: &(dyn std::any::Any + Send)) -> Reject {
+    Reject::new(stage, Reason::WorkerPanic, format!("the worker panicked on this clip: {}", panic_words(panic)))
+}
+
+/// What a panic said.
+#[must_use]
+pub fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref().cloned());
+    words.unwrap_or_else(|| "no message".to_owned())
+}
