@@ -18,6 +18,9 @@ pub enum BackendChoice {
     Cpu,
     /// NVIDIA's GPUs, or an error.
     Cuda,
+    /// Devices of the tests; its name is told nowhere.
+    #[cfg(feature = "emulated")]
+    Emulated,
 }
 
 impl BackendChoice {
@@ -30,6 +33,8 @@ impl BackendChoice {
             Self::Auto => "auto",
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
+            #[cfg(feature = "emulated")]
+            Self::Emulated => "emulated",
         }
     }
 
@@ -46,6 +51,11 @@ impl BackendChoice {
         match (self, devices.first()) {
             (Self::Cpu, None) => Ok(cpu(None)),
             (Self::Cpu, Some(device)) => Err(KernelError::argument("device", device, "left out with backend cpu")),
+            #[cfg(feature = "emulated")]
+            (Self::Emulated, _) => {
+                let backend = Arc::new(super::Emulated::new(devices.len().max(1)));
+                Ok(Opened { backend, notice: None })
+            }
             (Self::Cuda, _) | (Self::Auto, Some(_)) => Cuda::open(devices).map(cuda),
             (Self::Auto, None) => Ok(Cuda::open(&[]).map_or_else(|error| cpu(Some(fallback(&error))), cuda)),
         }
@@ -71,6 +81,10 @@ impl FromStr for BackendChoice {
     type Err = KernelError;
 
     fn from_str(name: &str) -> Result<Self, KernelError> {
+        #[cfg(feature = "emulated")]
+        if name == Self::Emulated.name() {
+            return Ok(Self::Emulated);
+        }
         let named = Self::ALL.into_iter().find(|choice| choice.name() == name);
         named.ok_or_else(|| KernelError::argument("backend", name, Self::ALL.map(Self::name).join(", ")))
     }

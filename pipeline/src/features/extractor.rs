@@ -59,7 +59,7 @@ impl Extractor {
         let place = |segment: &Segment| segment.start..segment.start + segment.len;
         let places: Vec<Vec<Range<usize>>> =
             clips.iter().map(|(_, segments)| segments.iter().map(place).collect()).collect();
-                let mut wanted = Vec::with_capacity(clips.len());
+        let mut wanted = Vec::with_capacity(clips.len());
         for (&(pcm, _), rows) in clips.iter().zip(&places) {
             let samples = Samples::F32(&pcm.samples);
             wanted.push(Clip { samples, channels: 1, sample_rate_hz: pcm.rate_hz, rows });

@@ -16,14 +16,17 @@ const RED: u8 = 0xa5;
 /// What fresh memory is filled with: NaN as f32 and as f64.
 const FRESH: u8 = 0xff;
 
+/// The next number, and where each buffer starts and how many bytes it has.
+type Numbered = (u64, BTreeMap<u64, (usize, usize)>);
+
 /// Where the buffers of a device lie, by their number.
 #[derive(Default)]
 pub(super) struct Registry {
-    buffers: Mutex<(u64, BTreeMap<u64, (usize, usize)>)>,
+    buffers: Mutex<Numbered>,
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, (usize, usize)>)> {
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
