@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compile the device code with nvcc and NVRTC, print what kernels take, fail at warnings, spills and too many registers.
+"""Compile the device code with nvcc and NVRTC, print what kernels take, fail at warnings, spills, too many registers.
 
 usage: scripts/cuda_check.py TOOLKIT [--write]        (scripts/cuda_check.sh gets TOOLKIT and calls this)
 
