@@ -14,7 +14,7 @@ mod rows;
 mod source;
 
 pub(crate) use compile::cubin;
-pub(crate) use cuda::{CudaDevice, Gpu};
+pub(crate) use cuda::{CudaDevice, Gpu, Record};
 #[cfg(feature = "emulated")]
 pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
 pub(crate) use libraries::{Versions, open as open_libraries, refused};
