@@ -12,6 +12,8 @@ mod memory;
 mod plain;
 mod rows;
 mod source;
+#[cfg(all(test, feature = "emulated"))]
+pub(crate) mod testing;
 
 pub(crate) use compile::cubin;
 pub(crate) use cuda::{CudaDevice, Gpu, Record};

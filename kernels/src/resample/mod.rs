@@ -7,6 +7,8 @@
 mod args;
 mod cpu;
 mod device;
+#[cfg(all(test, feature = "emulated"))]
+mod device_tests;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
