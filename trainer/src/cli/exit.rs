@@ -5,6 +5,7 @@ use std::io;
 
 use anyhow::Error;
 
+use super::sweep;
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
@@ -71,6 +72,9 @@ pub fn code(error: &Error) -> u8 {
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() || cause.is::<ConfigError>() {
         return Some(2);
+    }
+    if cause.is::<sweep::Stopped>() {
+        return Some(130);
     }
     if cause.is::<Damaged>() {
         return Some(3);
