@@ -26,8 +26,8 @@ Examples:
   wavemill predict --run runs/cnn2d-1f2e3d4c-0 song.mp3
   wavemill predict --run runs/cnn2d-1f2e3d4c-0 album/*.mp3 > genres.jsonl
 
-A file that cannot be read or gives no row is named on stderr; the others are answered, and the exit code is 1.
-Other exit codes are those of `wavemill-train predict`.
+A file that cannot be read or gives no row is named on stderr; the others are answered, and the
+exit code is 1. Other exit codes are those of `wavemill-train predict`.
 
 The same as: wavemill features CLIP… --recipe RUN/recipe.toml --feature NAME --format arrow --out - |
              wavemill-train predict --run RUN -";

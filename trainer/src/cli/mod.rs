@@ -35,8 +35,8 @@ Examples:
   wavemill-train models crnn
   wavemill-train export runs/cnn2d-1f2e3d4c-0 --format torchscript --out cnn2d.pt
 
-Exit codes: 0 ok, 1 failed, 2 usage or configuration, or no such device, 3 store or checkpoint damaged,
-4 another store or feature, 5 no space or read-only, 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, or no such device, 3 store or checkpoint
+damaged, 4 another store or feature, 5 no space or read-only, 130 interrupted.";
 
 /// From a feature store to an evaluated model
 #[derive(Debug, Parser)]

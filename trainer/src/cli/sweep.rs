@@ -36,8 +36,9 @@ sweep.toml:
 
 Trials are compared by train.select on validation; none sees the test split. Evaluate the best one with
 `wavemill-train eval`, once.
-All trials are checked before the first one starts. One that fails later is shown with its error, the others go on, and
-the exit code is 1. The same command again takes what is finished from the folder of runs and trains the rest.";
+All trials are checked before the first one starts. One that fails later is shown with its error,
+the others go on, and the exit code is 1. The same command again takes what is finished from the
+folder of runs and trains the rest.";
 
 /// SIGINT or SIGTERM.
 #[derive(Debug, thiserror::Error)]
