@@ -7,7 +7,7 @@
 mod args;
 mod cpu;
 mod device;
-#[cfg(all(test, feature = "emulated"))]
+#[cfg(test)]
 mod device_tests;
 #[cfg(test)]
 mod reference;
