@@ -11,6 +11,7 @@ use wavemill_schemas::manifest::{
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::{Reason, Reject};
 
+use crate::batch::LaneTimes;
 use crate::catalog::{Catalog, Duplicates};
 use crate::plan::ShardPlan;
 use crate::pool::Counters;
@@ -38,10 +39,34 @@ pub struct Report {
     pub cpu_s: BTreeMap<&'static str, f64>,
     /// Compressed bytes read.
     pub bytes_read: u64,
+    /// What computed features, as the manifest's engine names it.
+    pub backend: String,
+    /// Where that was a device: what it had to do.
+    pub device: Option<DeviceReport>,
     /// With `split.group_duplicates`: what it found.
     pub duplicates: Option<Duplicates>,
     /// What a person should know.
     pub warnings: Vec<String>,
+}
+
+/// How much a device had to do.
+#[derive(Debug, Serialize)]
+pub struct DeviceReport {
+    /// Batches of clips.
+    pub batches: u64,
+    /// Clips in them.
+    pub clips: u64,
+    /// The part of their time that lanes spent in batches, copies included; the rest is waiting for decoders.
+    pub busy: f64,
+}
+
+impl DeviceReport {
+    /// `None` where no lane computed anything.
+    fn new(lanes: &LaneTimes) -> Option<Self> {
+        let [batches, clips, busy, total] =
+            [&lanes.batches, &lanes.clips, &lanes.busy, &lanes.total].map(|n| n.load(Ordering::Relaxed));
+        (batches > 0).then(|| Self { batches, clips, busy: busy as f64 / total.max(1) as f64 })
+    }
 }
 
 impl Report {
@@ -69,6 +94,8 @@ impl Report {
             shards_reused,
             cpu_s: stages.map(|(name, ns)| (name, ns.load(Ordering::Relaxed) as f64 / 1e9)).into(),
             bytes_read: counters.bytes.load(Ordering::Relaxed),
+            backend: manifest.engine.backend,
+            device: DeviceReport::new(&counters.lanes),
             duplicates: None,
             warnings: Vec::new(),
         }

@@ -34,7 +34,15 @@ pub struct LaneTimes {
     /// Clips in them.
     pub clips: AtomicU64,
     /// Why lanes ended early.
-    pub failures: Mutex<Vec<String>>,
+    failures: Mutex<Vec<String>>,
+}
+
+impl LaneTimes {
+    /// Why lanes ended early, a sentence each.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Starts a thread a lane. They end when every sender of what is returned is dropped.

@@ -230,7 +230,8 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let version = store.commit(parent, &manifest)?;
     let report = Report::committed(version, manifest, &watch.counters, reused);
     record.end(&report)?;
-    let Catalog { warnings, duplicates, .. } = catalog;
+    let Catalog { mut warnings, duplicates, .. } = catalog;
+    warnings.extend(watch.counters.lanes.failures());
     Ok(Report { warnings, duplicates, ..report })
 }
 

@@ -5,6 +5,7 @@
 // clippy knows tests by `cfg(test)`, which a test binary without the standard harness lacks.
 #![allow(clippy::unwrap_used)]
 
+mod backends;
 mod cli;
 mod extract;
 mod faults;
@@ -23,6 +24,7 @@ use wavemill_tests::Arguments;
 fn main() {
     let scratch = support::make_scratch();
     let tests = [
+        backends::trials(),
         cli::trials(),
         extract::trials(),
         faults::trials(),

@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use wavemill_kernels::Level;
 use wavemill_schemas::recipe::Recipe;
 
+use super::backend::BackendArgs;
 use super::exit::Usage;
 use super::progress;
 use crate::account::Report;
@@ -66,6 +67,9 @@ pub struct ExtractCommand {
     /// Instruction set [default: the best of this machine]; part of the engine, so of the promise of equal bytes
     #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
     pub isa: Option<String>,
+    /// What computes features.
+    #[command(flatten)]
+    pub backend: BackendArgs,
     /// Commit a further version where the store's last one was made otherwise
     #[arg(long)]
     pub new_version: bool,
@@ -133,6 +137,7 @@ impl ExtractCommand {
             max_reject_fraction: self.max_reject_fraction,
             limit: self.limit,
             level,
+            backend: self.backend.open(level)?,
             new_version: self.new_version,
             restart: self.restart,
             allow_outside: self.allow_outside,
@@ -207,6 +212,11 @@ fn summary(report: &Report, elapsed: Duration) -> String {
     if report.shards_reused > 0 {
         text += &format!("  {} shards were there already\n", report.shards_reused);
     }
+    text.extend(report.device.as_ref().map(|device| {
+        let clips_each = device.clips as f64 / device.batches.max(1) as f64;
+        let busy = device.busy * 100.0;
+        format!("  {}: {} batches of {clips_each:.1} clips, lanes busy {busy:.0} %\n", report.backend, device.batches)
+    }));
     let seconds: Vec<String> = report.cpu_s.iter().map(|(stage, s)| format!("{stage} {s:.1}")).collect();
     text + &format!("  CPU seconds: {}; read {}\n", seconds.join(", "), DecimalBytes(report.bytes_read))
 }

@@ -3,6 +3,7 @@
 // clippy knows tests by `cfg(test)`, which a test binary without the standard harness lacks.
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 mod catalog;
 mod conformance;
 mod damaged;
@@ -16,6 +17,6 @@ mod testing;
 use wavemill_tests::Arguments;
 
 fn main() {
-    let tests = [catalog::trials(), conformance::trials(), damaged::trials(), decode::trials(), memory::trials()];
+    let tests = [batches::trials(), catalog::trials(), conformance::trials(), damaged::trials(), decode::trials(), memory::trials()];
     wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect()).exit();
 }

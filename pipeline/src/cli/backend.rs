@@ -1,0 +1,52 @@
+//! `--backend` and `--devices`: what computes features, opened before anything else is done.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use wavemill_kernels::{Backend, BackendChoice, KernelError, Level, Opened};
+
+use super::exit::Usage;
+
+/// Flags that choose what computes features.
+#[derive(Debug, Args)]
+pub struct BackendArgs {
+    /// What computes features: auto, cpu or cuda [default: auto, which is cuda where that works]; part of the engine
+    #[arg(long, value_name = "NAME", env = "WAVEMILL_BACKEND", hide_env_values = true)]
+    pub backend: Option<String>,
+    /// GPUs to use, by number, all of one kind [default: 0]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', env = "WAVEMILL_DEVICES", hide_env_values = true)]
+    pub devices: Vec<usize>,
+}
+
+impl BackendArgs {
+    /// Opens it; the CPU at `level`. A line on standard error says where features are computed, where that is not what
+    /// was asked for or goes without saying.
+    ///
+    /// # Errors
+    /// [`Usage`] for a name or a device that is not there, or a library that CUDA lacks.
+    pub fn open(&self, level: Level) -> Result<Arc<dyn Backend>> {
+        let name = self.backend.as_deref().unwrap_or(BackendChoice::Auto.name());
+        #[cfg(feature = "emulated")]
+        if name == "emulated" {
+            return Ok(Arc::new(wavemill_kernels::Emulated::new(self.devices.len().max(1))));
+        }
+        let refused = |error: KernelError| match error {
+            KernelError::Argument { key, value, allowed } => Usage(format!("--{key} {value}: must be {allowed}")),
+            other => Usage(format!("--backend {name}: {other}")),
+        };
+        let choice: BackendChoice = name.parse().map_err(refused)?;
+        let Opened { backend, notice } = choice.open(&self.devices, level).map_err(refused)?;
+        // Nobody misses a GPU on a machine without one.
+        if self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device() {
+            notice.iter().for_each(|notice| eprintln!("note: {notice}"));
+        }
+        Ok(backend)
+    }
+}
+
+/// NVIDIA's kernel driver is there.
+fn has_nvidia_device() -> bool {
+    ["/dev/nvidia0", "/proc/driver/nvidia"].iter().any(|path| Path::new(path).exists())
+}

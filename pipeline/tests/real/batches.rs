@@ -1,0 +1,126 @@
+//! Clips that are decoded in one place and computed in another become the same rows: a CPU that poses as two devices
+//! gives the bytes of the CPU, whatever the rate, the damage and the length of the clips.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wavemill::run::{self, Job, Watch};
+use wavemill::settings::Settings;
+use wavemill_kernels::{Backend, Cpu, FeatureArgs, KernelError, Level, Plan};
+use wavemill_schemas::recipe::Recipe;
+use wavemill_tests::{Failed, Trial, real};
+
+pub fn trials() -> Vec<Trial> {
+    vec![real("batches::lanes_write_the_bytes_of_workers", lanes_write_the_bytes_of_workers)]
+}
+
+/// The CPU, in batches.
+struct Batches {
+    cpu: Cpu,
+    clips: usize,
+}
+
+impl Backend for Batches {
+    fn kind(&self) -> &'static str {
+        self.cpu.kind()
+    }
+
+    fn level(&self) -> String {
+        self.cpu.level()
+    }
+
+    fn batch_clips(&self) -> usize {
+        self.clips
+    }
+
+    fn lanes(&self) -> usize {
+        2
+    }
+
+    fn plan(&self, lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
+        self.cpu.plan(lane, features)
+    }
+}
+
+const RECIPE: &str = r#"
+name = "batches"
+[catalog]
+dataset = "folders"
+[[targets]]
+name = "genre"
+column = "genre"
+[split]
+rule = "stratified"
+[audio]
+sample_rate_hz = 22050
+min_duration_s = 0.5
+AUDIO
+[[features]]
+name = "log_mel"
+op = "mel"
+n_fft = 1024
+hop_length = 512
+n_mels = 40
+db = { ref = "max", top_db = 80.0 }
+dtype = "f16"
+[shards]
+clips = 16
+row_group_rows = 4
+"#;
+
+/// As long as they are; cut; cut into parts, the last of which reaches behind the cut.
+const AUDIO: [&str; 3] =
+    ["", "duration_s = 1.3", "duration_s = 2.0\nsegment_s = 0.75\nsegment_min_s = 0.25"];
+
+fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
+    let scratch = tempfile::tempdir()?;
+    for (number, audio) in AUDIO.into_iter().enumerate() {
+        for folder in ["rate_variants", "mp3_odd", "fma_like_bad"] {
+            let place = scratch.path().join(format!("{number}-{folder}"));
+            let job = |store: PathBuf| -> Result<Job, Failed> {
+                let recipe = Recipe::parse(&RECIPE.replace("AUDIO", audio), "batches.toml", &[])?;
+                Ok(Job { recipe, metadata: None, audio: data.join(folder), store })
+            };
+            let level = Level::detect();
+            let stores = ["workers", "lanes"].map(|name| place.join(name));
+            for (store, clips) in stores.iter().zip([1, 3]) {
+                let backend = Arc::new(Batches { cpu: Cpu { level }, clips });
+                let settings = Settings { backend, threads: 2, max_reject_fraction: Some(1.0), ..Settings::default() };
+                run::run(&job(store.clone())?, &settings, &Watch::default())?;
+            }
+            same_rows(&stores).map_err(|error| format!("{folder}, {audio:?}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Engines are named otherwise, and so are plans; every shard and every table is as it was.
+fn same_rows([left, right]: &[PathBuf; 2]) -> Result<(), String> {
+    let (ours, theirs) = (files(&left.join("data")), files(&right.join("data")));
+    if ours.is_empty() || ours.len() != theirs.len() {
+        return Err(format!("{} files, not {}", theirs.len(), ours.len()));
+    }
+    match ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs) {
+        Some(((ours, _), (theirs, _))) => Err(format!("{ours} and {theirs} differ")),
+        None => Ok(()),
+    }
+}
+
+/// Names below the plan's folder, and contents, sorted.
+fn files(data: &Path) -> Vec<(String, Vec<u8>)> {
+    let (mut found, mut folders) = (Vec::new(), vec![data.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let below: PathBuf = path.strip_prefix(data).unwrap().components().skip(1).collect();
+            found.push((below.display().to_string(), fs::read(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,243 @@
+//! Other backends than the CPU: what they store, and what happens where they are not there or fail.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial, real};
+
+use crate::support::{
+    Inputs, RECIPE, inputs, kill, manifest, receipts, run, same, same_versions, scratch, sql, start, versions,
+    wait_until, whole,
+};
+
+pub fn trials() -> Vec<Trial> {
+    let has_gpu = ["/dev/nvidia0", "/proc/driver/nvidia"].iter().any(|path| Path::new(path).exists());
+    let without_gpu = |name, body: fn() -> Result<(), Failed>| Trial::test(name, body).with_ignored_flag(has_gpu);
+    // Only programs built for tests have it; scripts/test.sh builds such.
+    let is_emulated = is_emulated();
+    let emulated = |name, body: fn() -> Result<(), Failed>| Trial::test(name, body).with_ignored_flag(!is_emulated);
+    vec![
+        Trial::test("backends::wrong_words_write_nothing", wrong_words_write_nothing),
+        without_gpu("backends::cuda_without_a_driver_is_refused", cuda_without_a_driver_is_refused),
+        without_gpu("backends::auto_without_a_driver_is_the_cpu", auto_without_a_driver_is_the_cpu),
+        emulated("backends::emulated_equals_cpu", emulated_equals_cpu),
+        real("backends::emulated_equals_cpu_on_real_clips", move |data| emulated_equals_cpu_on_real_clips(data))
+            .with_ignored_flag(!is_emulated || wavemill_tests::data_dir().is_none()),
+        emulated("backends::batches_change_no_byte", batches_change_no_byte),
+        emulated("backends::failed_device_changes_no_byte", failed_device_changes_no_byte),
+        emulated("backends::last_device_ends_the_run", last_device_ends_the_run),
+        emulated("backends::panic_of_a_lane_ends_the_run", panic_of_a_lane_ends_the_run),
+        emulated("backends::other_backend_is_not_mixed_in", other_backend_is_not_mixed_in),
+    ]
+}
+
+/// Computes on devices that do not exist.
+fn on(command: &mut Command, devices: &str) -> Command {
+    let mut emulated = Command::new(command.get_program());
+    emulated.args(command.get_args()).args(["--backend", "emulated", "--devices", devices]);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => emulated.env(name, value),
+            None => emulated.env_remove(name),
+        };
+    }
+    emulated
+}
+
+fn is_emulated() -> bool {
+    let absent = Inputs { metadata: None, audio: "nosuch".into(), recipe: "demo".into() };
+    !run(&mut on(&mut absent.extract(Path::new("nosuch")), "0")).err.contains("must be auto")
+}
+
+fn wrong_words_write_nothing() -> Result<(), Failed> {
+    let store = scratch("words").join("store");
+    for (words, said) in [
+        (&["--backend", "gpu"][..], &["--backend", "gpu", "auto, cpu, cuda"][..]),
+        (&["--backend", "cpu", "--devices", "0"], &["device 0", "cpu"]),
+    ] {
+        run(inputs().extract(&store).args(words)).exits(2)?.says(said)?;
+        same(&words.join(" "), store.exists(), false)?;
+    }
+    Ok(())
+}
+
+fn cuda_without_a_driver_is_refused() -> Result<(), Failed> {
+    let store = scratch("cuda").join("store");
+    for words in [&["--backend", "cuda"][..], &["--backend", "auto", "--devices", "0"]] {
+        run(inputs().extract(&store).args(words)).exits(2)?.says(&["--backend", "driver"])?;
+        same(&words.join(" "), store.exists(), false)?;
+    }
+    Ok(())
+}
+
+fn auto_without_a_driver_is_the_cpu() -> Result<(), Failed> {
+    let store = scratch("auto").join("store");
+    let asked = run(inputs().extract(&store).args(["--backend", "auto", "--json"])).exits(0)?;
+    let notes: Vec<&str> = asked.err.lines().filter(|line| line.starts_with("note: ")).collect();
+    same(&format!("notes: {notes:?}"), notes.len(), 1)?;
+    same(notes[0], notes[0].contains("on the CPU"), true)?;
+    same("backend", serde_json::from_str::<Value>(&asked.out)?["backend"].as_str(), Some("cpu"))?;
+    same_versions(&store, whole())?;
+    // Nobody asked: nothing is missed.
+    let silent = run(inputs().extract(&store).env_remove("WAVEMILL_BACKEND")).exits(0)?;
+    same("notes", silent.err.lines().find(|line| line.starts_with("note: ")), None)
+}
+
+/// One power, one in decibels, both in f32, and the decibels in f16.
+fn recipe_with_power(recipe: &str) -> String {
+    let (head, rest) = recipe.split_once("[[features]]").unwrap();
+    let (_, shards) = rest.split_once("[shards]").unwrap();
+    let feature = |name: &str, more: &str| {
+        format!(
+            "[[features]]\nname = \"{name}\"\nop = \"mel\"\nn_fft = 1024\nhop_length = 512\nn_mels = 40\n{more}\n"
+        )
+    };
+    let db = "db = { ref = \"max\", top_db = 80.0 }\n";
+    let power = feature("power", "dtype = \"f32\"");
+    let decibels = feature("decibels", &format!("{db}dtype = \"f32\""));
+    let short = feature("short", &format!("{db}dtype = \"f16\""));
+    format!("{head}{power}{decibels}{short}[shards]{shards}")
+}
+
+/// A row's values by its clip.
+fn rows(store: &Path, feature: &str) -> Result<BTreeMap<String, Vec<f64>>, Failed> {
+    let query = format!("SELECT clip_key, tensor({feature}) AS x FROM features_{feature}");
+    let row = |row: &Value| Some((row["clip_key"].as_str()?.to_owned(), numbers(&row["x"])?));
+    sql(store, &query)?.iter().map(|found| row(found).ok_or_else(|| format!("no numbers: {feature}").into())).collect()
+}
+
+/// Of an array, however deep.
+fn numbers(value: &Value) -> Option<Vec<f64>> {
+    match value {
+        Value::Array(values) => values.iter().map(numbers).collect::<Option<Vec<_>>>().map(|found| found.concat()),
+        number => number.as_f64().map(|x| vec![x]),
+    }
+}
+
+/// 1e-6 of the largest power, what f32 rounds in an FFT beside it, and 1e-4 of each.
+const POWER_OF_MAX: f64 = 1e-6;
+const POWER_REL: f64 = 1e-4;
+/// Inside the top 80 dB, which is all that is stored here.
+const DB_ABS: f64 = 1e-3;
+
+/// Between neighbouring f16 values near `x`.
+fn f16_step(x: f64) -> f64 {
+    2.0_f64.powf(x.abs().max(6.2e-5).log2().floor() - 10.0)
+}
+
+/// Fails at the first value beyond its tolerance, naming both.
+fn agree(stores: [&Path; 2], feature: &str, tolerance: impl Fn(f64, f64) -> f64) -> Result<(), Failed> {
+    let [cpu, device] = stores.map(|store| rows(store, feature));
+    let (cpu, device) = (cpu?, device?);
+    same("clips", device.keys().collect::<Vec<_>>(), cpu.keys().collect())?;
+    same("there are some", cpu.is_empty(), false)?;
+    for (clip_key, wanted) in &cpu {
+        let max = wanted.iter().copied().fold(0.0, f64::max);
+        let got = &device[clip_key];
+        same("values", got.len(), wanted.len())?;
+        for (index, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+            if !((got - wanted).abs() <= tolerance(*wanted, max)) {
+                return Err(format!("{feature} of {clip_key}, value {index}: {got}, not {wanted}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn both_agree(inputs: &Inputs, folder: &Path) -> Result<(), Failed> {
+    let [cpu, device] = ["cpu", "emulated"].map(|name| folder.join(name));
+    run(&mut inputs.extract(&cpu)).exits(0)?;
+    run(&mut on(&mut inputs.extract(&device), "0,1")).exits(0)?;
+    let [ours, theirs] = [manifest(&device, 1)?, manifest(&cpu, 1)?];
+    same("backend", ours.engine.backend.as_str(), "emulated")?;
+    same("counts", ours.counts, theirs.counts)?;
+    let facts = "SELECT clip_key, duration_s, lost_s, silent, audio_blake3 FROM features_power ORDER BY 1";
+    same("facts", sql(&device, facts)?, sql(&cpu, facts)?)?;
+    let rejects = "SELECT clip_key, reason, detail, decoded_s FROM rejects ORDER BY 1, 2, 3";
+    same("rejects", sql(&device, rejects)?, sql(&cpu, rejects)?)?;
+    agree([&cpu, &device], "power", |x, max| POWER_OF_MAX * max + POWER_REL * x)?;
+    agree([&cpu, &device], "decibels", |_, _| DB_ABS)?;
+    agree([&cpu, &device], "short", |x, _| DB_ABS + f16_step(x))
+}
+
+fn emulated_equals_cpu() -> Result<(), Failed> {
+    let folder = scratch("emulated");
+    let recipe = folder.join("power.toml");
+    fs::write(&recipe, recipe_with_power(RECIPE))?;
+    both_agree(&Inputs { recipe, ..inputs().clone() }, &folder)
+}
+
+/// Rates from 8 to 48 kHz, damage, and clips that are cut, padded or too short.
+fn emulated_equals_cpu_on_real_clips(data: &Path) -> Result<(), Failed> {
+    for name in ["rate_variants", "mp3_odd", "audio/fma_real"] {
+        let folder = scratch("real");
+        let recipe = folder.join("power.toml");
+        let labelled = "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
+        let text = recipe_with_power(RECIPE).replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
+        fs::write(&recipe, text.replace("track_genre_top", "genre").replace("\"official\"", "\"stratified\""))?;
+        both_agree(&Inputs { metadata: None, audio: data.join(name), recipe }, &folder)?;
+    }
+    Ok(())
+}
+
+/// A store of some clips by one emulated device, made in one go.
+fn undisturbed() -> Result<PathBuf, Failed> {
+    let store = scratch("undisturbed").join("store");
+    run(&mut few(&store, "0")).exits(0)?;
+    Ok(store)
+}
+
+fn few(store: &Path, devices: &str) -> Command {
+    on(inputs().extract(store).args(["--limit", "30"]), devices)
+}
+
+fn batches_change_no_byte() -> Result<(), Failed> {
+    let wanted = undisturbed()?;
+    // Slow decoders fill no batch before its time is up; a second device changes who computes what.
+    let slowly = "worker-panic=sleep(30)";
+    for (threads, devices, points) in [("1", "0", ""), ("2", "0", slowly), ("8", "0,1", ""), ("8", "0", "")] {
+        let store = scratch("batches").join("store");
+        let ran = run(few(&store, devices).args(["--threads", threads, "--json"]).env("FAILPOINTS", points)).exits(0)?;
+        let device = &serde_json::from_str::<Value>(&ran.out)?["device"];
+        same(&format!("clips in {device}"), device["clips"].as_u64() >= device["batches"].as_u64(), true)?;
+        same_versions(&store, &wanted)?;
+    }
+    Ok(())
+}
+
+/// Of two devices the first fails after its first batches: all its lanes end, and the other's go on.
+fn failed_device_changes_no_byte() -> Result<(), Failed> {
+    let store = scratch("failed").join("store");
+    let ran = run(few(&store, "0,1").env("FAILPOINTS", "device-fails=1*off->return(0,1)")).exits(0)?;
+    same(&ran.err, ran.err.contains("warning: a device failed, others went on"), true)?;
+    same_versions(&store, &undisturbed()?)
+}
+
+fn last_device_ends_the_run() -> Result<(), Failed> {
+    let store = scratch("last").join("store");
+    let failing = run(few(&store, "0").env("FAILPOINTS", "device-fails=3*off->return")).exits(1)?;
+    failing.says(&["no device is left that works", "the same command goes on from here", "lane", "injected"])?;
+    same("versions", versions(&store), Vec::new())?;
+    run(&mut few(&store, "0")).exits(0)?;
+    same_versions(&store, &undisturbed()?)
+}
+
+fn panic_of_a_lane_ends_the_run() -> Result<(), Failed> {
+    let store = scratch("lane").join("store");
+    let failing = run(few(&store, "0").env("FAILPOINTS", "device-fails=1*off->panic(injected)")).exits(1)?;
+    failing.says(&["computing features on lane", "injected", "please report this"])?;
+    same("versions", versions(&store), Vec::new())
+}
+
+/// Unfinished work of a device is neither used nor left lying without a word.
+fn other_backend_is_not_mixed_in() -> Result<(), Failed> {
+    let store = scratch("mixed").join("store");
+    let mut child = start(few(&store, "0").env("FAILPOINTS", "run-before-commit=sleep(600000)"));
+    wait_until(&mut child, "a shard", || receipts(&store) >= 2)?;
+    kill(child)?;
+    let refused = run(inputs().extract(&store).args(["--limit", "30"])).exits(4)?;
+    refused.says(&["emulated", "`--backend emulated`", "--restart"])
+}
