@@ -85,7 +85,7 @@ impl LogParams {
     }
 }
 
-#[cfg(all(test, feature = "emulated"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::db::{DbArgs, LogPlan};

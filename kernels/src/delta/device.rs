@@ -50,7 +50,7 @@ pub(crate) struct Bands {
     pub(crate) orders: u8,
 }
 
-#[cfg(all(test, feature = "emulated"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::delta::append;

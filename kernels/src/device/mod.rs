@@ -12,7 +12,7 @@ mod memory;
 mod plain;
 mod rows;
 mod source;
-#[cfg(all(test, feature = "emulated"))]
+#[cfg(test)]
 pub(crate) mod testing;
 
 pub(crate) use compile::cubin;

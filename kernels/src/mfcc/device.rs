@@ -62,7 +62,7 @@ impl<D: Device> MfccDevice<D> {
     }
 }
 
-#[cfg(all(test, feature = "emulated"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::testing::{RAGGED, Rows, devices, fetched_f32, noise, sent};

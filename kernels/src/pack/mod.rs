@@ -3,7 +3,7 @@
 mod args;
 mod cpu;
 mod device;
-#[cfg(all(test, feature = "emulated"))]
+#[cfg(test)]
 mod device_tests;
 
 pub use args::{Dtype, Packing};
