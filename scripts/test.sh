@@ -18,7 +18,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 quick=false
 trainer=true
-packages=(--workspace)
+# The programs that tests start have the backend `emulated`.
+packages=(--workspace --features wavemill/emulated)
 for option in "$@"; do
     case $option in
         --quick) quick=true ;;

@@ -91,9 +91,7 @@ fn recipe_with_power(recipe: &str) -> String {
     let (head, rest) = recipe.split_once("[[features]]").unwrap();
     let (_, shards) = rest.split_once("[shards]").unwrap();
     let feature = |name: &str, more: &str| {
-        format!(
-            "[[features]]\nname = \"{name}\"\nop = \"mel\"\nn_fft = 1024\nhop_length = 512\nn_mels = 40\n{more}\n"
-        )
+        format!("[[features]]\nname = \"{name}\"\nop = \"mel\"\nn_fft = 1024\nhop_length = 512\nn_mels = 40\n{more}\n")
     };
     let db = "db = { ref = \"max\", top_db = 80.0 }\n";
     let power = feature("power", "dtype = \"f32\"");
@@ -176,7 +174,8 @@ fn emulated_equals_cpu_on_real_clips(data: &Path) -> Result<(), Failed> {
         let folder = scratch("real");
         let recipe = folder.join("power.toml");
         let labelled = "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
-        let text = recipe_with_power(RECIPE).replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
+        let text =
+            recipe_with_power(RECIPE).replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
         fs::write(&recipe, text.replace("track_genre_top", "genre").replace("\"official\"", "\"stratified\""))?;
         both_agree(&Inputs { metadata: None, audio: data.join(name), recipe }, &folder)?;
     }
@@ -200,7 +199,8 @@ fn batches_change_no_byte() -> Result<(), Failed> {
     let slowly = "worker-panic=sleep(30)";
     for (threads, devices, points) in [("1", "0", ""), ("2", "0", slowly), ("8", "0,1", ""), ("8", "0", "")] {
         let store = scratch("batches").join("store");
-        let ran = run(few(&store, devices).args(["--threads", threads, "--json"]).env("FAILPOINTS", points)).exits(0)?;
+        let ran =
+            run(few(&store, devices).args(["--threads", threads, "--json"]).env("FAILPOINTS", points)).exits(0)?;
         let device = &serde_json::from_str::<Value>(&ran.out)?["device"];
         same(&format!("clips in {device}"), device["clips"].as_u64() >= device["batches"].as_u64(), true)?;
         same_versions(&store, &wanted)?;

@@ -90,7 +90,9 @@ pub fn program(name: &str) -> PathBuf {
 pub fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill"));
     command.args(words).stdin(Stdio::null());
-    for name in ["FAILPOINTS", "WAVEMILL_MEMORY_LIMIT", "WAVEMILL_THREADS", "WAVEMILL_DEVICES", "RUST_BACKTRACE", "COLUMNS"] {
+    for name in
+        ["FAILPOINTS", "WAVEMILL_MEMORY_LIMIT", "WAVEMILL_THREADS", "WAVEMILL_DEVICES", "RUST_BACKTRACE", "COLUMNS"]
+    {
         command.env_remove(name);
     }
     // Whatever the machine has: the tests of other backends name theirs.

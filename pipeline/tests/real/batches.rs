@@ -70,8 +70,7 @@ row_group_rows = 4
 "#;
 
 /// As long as they are; cut; cut into parts, the last of which reaches behind the cut.
-const AUDIO: [&str; 3] =
-    ["", "duration_s = 1.3", "duration_s = 2.0\nsegment_s = 0.75\nsegment_min_s = 0.25"];
+const AUDIO: [&str; 3] = ["", "duration_s = 1.3", "duration_s = 2.0\nsegment_s = 0.75\nsegment_min_s = 0.25"];
 
 fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
     let scratch = tempfile::tempdir()?;

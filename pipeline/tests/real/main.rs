@@ -17,6 +17,13 @@ mod testing;
 use wavemill_tests::Arguments;
 
 fn main() {
-    let tests = [batches::trials(), catalog::trials(), conformance::trials(), damaged::trials(), decode::trials(), memory::trials()];
+    let tests = [
+        batches::trials(),
+        catalog::trials(),
+        conformance::trials(),
+        damaged::trials(),
+        decode::trials(),
+        memory::trials(),
+    ];
     wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect()).exit();
 }
