@@ -30,10 +30,13 @@ namespace emulated {
 constexpr bool SANITIZED = true;
 inline void poison(const void *at, size_t bytes) { __asan_poison_memory_region(at, bytes); }
 inline void unpoison(const void *at, size_t bytes) { __asan_unpoison_memory_region(at, bytes); }
+extern "C" void __asan_handle_no_return(void);
+inline void leave_frames() { __asan_handle_no_return(); }
 #else
 constexpr bool SANITIZED = false;
 inline void poison(const void *, size_t) {}
 inline void unpoison(const void *, size_t) {}
+inline void leave_frames() {}
 #endif
 
 // Kernels keep little on their stacks; AddressSanitizer's frames are some times larger.
@@ -89,9 +92,6 @@ emulated_switch:
 // Makes `fibre` begin at `fibre_main` on its stack, whatever was there.
 inline void reset(Fibre &fibre) {
     char *top = (char *)fibre.stack + fibre.stack_bytes;
-    if (SANITIZED) {
-        unpoison(fibre.stack, fibre.stack_bytes);
-    }
 #ifdef WAVEMILL_EMULATED_UCONTEXT
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = (void *)fibre.stack;
