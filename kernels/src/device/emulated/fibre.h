@@ -141,14 +141,15 @@ inline void arrive(Fibre &machine) {
 #endif
 }
 
+// Mends the canary, so that the next launch is not blamed.
 inline bool stack_overflowed(const Fibre &fibre) {
-    const unsigned char *canary = (const unsigned char *)fibre.stack - CANARY_BYTES;
+    unsigned char *canary = (unsigned char *)fibre.stack - CANARY_BYTES;
+    bool overflowed = false;
     for (size_t i = 0; i < CANARY_BYTES; ++i) {
-        if (canary[i] != CANARY) {
-            return true;
-        }
+        overflowed |= canary[i] != CANARY;
+        canary[i] = CANARY;
     }
-    return false;
+    return overflowed;
 }
 
 // Gives the `index`th fibre its part of `stacks`.

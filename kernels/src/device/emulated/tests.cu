@@ -95,7 +95,8 @@ KERNEL(uninitialised, Test) {
     shared[threadIdx.x] = 1.0f; // not seen by the next block
 }
 
-template <int floats> DEVICE float large_frame() {
+// Never inlined: two of them would share a frame.
+template <int floats> __attribute__((noinline)) float large_frame() {
     volatile float frame[floats];
     for (int i = 0; i < floats; ++i) {
         frame[i] = (float)i;
