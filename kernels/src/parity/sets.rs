@@ -167,7 +167,7 @@ fn set_strategy() -> impl Strategy<Value = Set> {
                 take.sound = Sound::Noise;
             }
             // Below 80 dB it shows that the CPU's resampler rounds otherwise.
-            if is_mixed && args.is_wide() {
+            if is_mixed && (args.is_wide() || matches!(args.log, LogArgs::Ln { .. })) {
                 take.sample_rate_hz = args.sample_rate_hz;
             }
         }
