@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use wavemill_kernels::resample::{MAX_FROM_HZ, ResampleError};
-use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level, Packing};
+use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, SplitSpec};
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
@@ -68,7 +68,6 @@ pub enum FeatureError {
 #[derive(Clone, Debug)]
 struct Planned {
     args: FeatureArgs,
-    packing: Packing,
     dtype: Dtype,
 }
 
@@ -114,7 +113,7 @@ impl FeaturePlan {
                 return Err(FeatureError::RowBytes { feature: spec.name.clone(), row_bytes });
             }
             entries.push(entry);
-            features.push(Planned { packing: args.packing()?, args, dtype });
+            features.push(Planned { args, dtype });
         }
         let (split, level, backend) = (recipe.split.clone(), settings.level, Arc::clone(&settings.backend));
         Ok(Self { features, entries, audio, split, level, backend })
