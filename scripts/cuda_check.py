@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compile the device code with nvcc and NVRTC, print what kernels take, fail at warnings and spills.
+"""Compile the device code with nvcc and NVRTC, print what kernels take, fail at warnings, spills, too many registers.
 
 usage: scripts/cuda_check.py TOOLKIT [--write]        (scripts/cuda_check.sh gets TOOLKIT and calls this)
 
@@ -16,6 +16,8 @@ from os import cpu_count
 from pathlib import Path
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100"]
+# The largest block that host code launches, and a block's registers: more a thread and the launch fails.
+BLOCK_THREADS, BLOCK_REGISTERS = 512, 65536
 DEVICE = Path("kernels/src/device")
 PAGE = Path("docs/cuda-kernels.md")
 TEXT = """# What the kernels take
@@ -147,6 +149,8 @@ def main():
     each = [(f"{kernel} by {' for '.join(key)}", took) for key, all_ in found.items() for kernel, took in all_.items()]
     if spilled := [f"{where}: {took['spills']}" for where, took in each if any(took["spills"])]:
         sys.exit("spills (stores, loads; bytes a thread):\n" + "\n".join(spilled))
+    if large := [where for where, took in each if took["registers"] * BLOCK_THREADS > BLOCK_REGISTERS]:
+        sys.exit(f"too many registers for {BLOCK_THREADS} threads: " + ", ".join(large))
     summary = (
         f"ok: {len(rows.splitlines()) - 2} kernels x {len(ARCHITECTURES)} architectures, spills 0, "
         f"at most {max(took['registers'] for _, took in each)} registers, "

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles the device code for four generations of GPUs with nvcc and with NVRTC, and says what each kernel takes:
-# registers, shared memory, stack, spills. Fails at a warning, a spill, a kernel that does not compile, or where
-# docs/cuda-kernels.md says otherwise. Needs no GPU, and shows nothing of how the code runs on one. The compilers come
+# registers, shared memory, stack, spills. Fails at a warning, a spill, more registers than a launch can have, a kernel
+# that does not compile, or where docs/cuda-kernels.md says otherwise. Needs no GPU, and shows nothing of how the code runs on one. The compilers come
 # from PyPI into .cuda/ (190 MB fetched, 0.3 GB kept).
 #
 # usage: scripts/cuda_check.sh [--write]

@@ -26,7 +26,7 @@ mod stft;
 pub use args::{DimOrder, FeatureArgs, Op};
 #[cfg(feature = "emulated")]
 pub use backend::Emulated;
-pub use backend::{Backend, BackendChoice, Clip, Cpu, CpuPlan, Cuda, Opened, Plan, Row, Samples};
+pub use backend::{Backend, BackendChoice, Clip, Cpu, CpuPlan, Cuda, Opened, Plan, Row, Samples, Work};
 pub use db::{DbArgs, DbRef, LogArgs};
 pub use error::KernelError;
 pub use level::Level;

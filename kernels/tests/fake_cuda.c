@@ -71,7 +71,9 @@ int nvrtcCompileProgram(void *program, int n, const char **options) {
     fclose(file);
     return getenv("FAKE_LOG") ? 6 : 0;
 }
-int nvrtcGetProgramLogSize(void *program, size_t *size) { return (void)program, *size = strlen(getenv("FAKE_LOG")) + 1, 0; }
+int nvrtcGetProgramLogSize(void *program, size_t *size) {
+    return (void)program, *size = strlen(getenv("FAKE_LOG")) + 1, 0;
+}
 int nvrtcGetProgramLog(void *program, char *log) { return (void)program, strcpy(log, getenv("FAKE_LOG")), 0; }
 int nvrtcGetCUBINSize(void *program, size_t *size) { return (void)program, *size = 9, 0; }
 int nvrtcGetCUBIN(void *program, char *cubin) { return (void)program, memcpy(cubin, "\x7f" "ELF fake", 9), 0; }

@@ -1,10 +1,13 @@
 //! Kernels against librosa's own values on real clips: every option set of the reference's manifest, on f32 output
-//! before packing. `WAVEMILL_SHOW_PARITY=1` prints the largest error of each array.
+//! before packing; on the CPU's levels, on the emulated device, and on a GPU where there is one. `WAVEMILL_SHOW_PARITY=1` prints the largest error of each array.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
-use wavemill_kernels::{CpuPlan, DbArgs, DbRef, FeatureArgs, Level, Op, Overrides, Preset};
+use wavemill_kernels::{
+    Backend, BackendChoice, Clip as Sound, DbArgs, DbRef, Dtype, FeatureArgs, Level, Op, Overrides, Preset, Samples,
+};
 use wavemill_tests::{Arguments, Failed, Trial};
 
 /// STFT magnitudes, of the largest: an f32 transform of 2048 is off by some 1e-7 of a frame's energy.
@@ -23,18 +26,25 @@ const CLIPS: [&str; 6] = ["fma000002", "fma000256", "like201003", "like211500", 
 
 fn main() {
     let args = Arguments::from_args();
-    let trials = levels().flat_map(|level| {
+    let trials = backends().into_iter().flat_map(|(name, backend)| {
         CLIPS.map(|clip| {
-            let name = format!("librosa::{clip}::{level}");
-            wavemill_tests::real(&name, move |data| Clip::read(&data.join("librosa_ref"), clip)?.check(level))
+            let (name, backend) = (format!("librosa::{clip}::{name}"), Arc::clone(&backend));
+            wavemill_tests::real(&name, move |data| Clip::read(&data.join("librosa_ref"), clip)?.check(&*backend))
         })
     });
     let tests: Vec<Trial> = trials.collect();
     wavemill_tests::run(&args, tests).exit();
 }
 
-fn levels() -> impl Iterator<Item = Level> {
-    [Level::Scalar, Level::X86_64V3].into_iter().filter(|level| level.is_available())
+/// All that is here, by name.
+fn backends() -> Vec<(String, Arc<dyn Backend>)> {
+    let levels = [Level::Scalar, Level::X86_64V3].into_iter().filter(|level| level.is_available());
+    let cpus = levels.map(|level| (level.to_string(), BackendChoice::Cpu, level));
+    let devices = [("emulated", BackendChoice::Emulated), ("cuda", BackendChoice::Cuda)];
+    let devices = devices.map(|(name, choice)| (name.to_owned(), choice, Level::detect()));
+    let open =
+        |(name, choice, level): (String, BackendChoice, Level)| Some((name, choice.open(&[], level).ok()?.backend));
+    cpus.chain(devices).filter_map(open).collect()
 }
 
 /// A clip's PCM and what librosa made of it.
@@ -68,29 +78,38 @@ impl Clip {
     }
 
     /// Every array that has a feature here; the rest is listed in docs/features.md.
-    fn check(&self, level: Level) -> Result<(), Failed> {
+    fn check(&self, backend: &dyn Backend) -> Result<(), Failed> {
         let mut checked = 0;
         for (name, entry) in &self.arrays {
             let Some((args, bound)) = wanted(name, &entry["kwargs"])? else { continue };
-            self.check_one(name, &args, bound, level)?;
+            self.check_one(name, &args, bound, backend)?;
             checked += 1;
         }
         let known = 16 + 4 + 2 + 3 + 2 + 2;
         if checked == known { Ok(()) } else { Err(format!("{checked} arrays checked of {known}").into()) }
     }
 
-    fn check_one(&self, name: &str, args: &FeatureArgs, bound: Bound, level: Level) -> Result<(), Failed> {
+    fn check_one(&self, name: &str, args: &FeatureArgs, bound: Bound, backend: &dyn Backend) -> Result<(), Failed> {
         let (shape, want) = read_npy(&self.folder.join(name).with_extension("npy"))?;
         let pcm = if name.starts_with("full_") { &self.pcm[..] } else { &self.pcm[self.excerpt.clone()] };
-        let mut out = vec![Vec::new()];
-        CpuPlan::new(std::slice::from_ref(args), level)?.run(pcm, &mut out)?;
+        let args = FeatureArgs { dtype: Dtype::F32, ..args.clone() };
+        let whole = 0..pcm.len();
+        let clip = Sound {
+            samples: Samples::F32(pcm),
+            channels: 1,
+            sample_rate_hz: args.sample_rate_hz,
+            rows: std::slice::from_ref(&whole),
+        };
+        let mut rows = backend.plan(0, std::slice::from_ref(&args))?.run(&[clip])?;
+        let bytes = rows.remove(0)?.tensors.remove(0);
+        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
         let [n_rows, n_frames] = args.shape(pcm.len());
         // The reference keeps 24 frames of a spectrum, and deltas without the coefficients they are of.
         let first_row = n_rows - shape[0];
-        let got: Vec<f32> = out[0].chunks(n_frames).skip(first_row).flat_map(|row| &row[..shape[1]]).copied().collect();
-        let worst = compare(&got, &want, bound).map_err(|error| format!("{name} at {level}: {error}"))?;
+        let got: Vec<f32> = values.chunks(n_frames).skip(first_row).flat_map(|row| &row[..shape[1]]).copied().collect();
+        let worst = compare(&got, &want, bound).map_err(|error| format!("{name} on {}: {error}", backend.kind()))?;
         if std::env::var_os("WAVEMILL_SHOW_PARITY").is_some() {
-            eprintln!("{worst:.1e} {name} {level}");
+            eprintln!("{worst:.1e} {name} {}", backend.kind());
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod resume;
 mod segments;
 mod store;
 mod support;
+mod sweep;
 mod train;
 
 use wavemill_tests::Arguments;
@@ -33,6 +34,7 @@ fn main() {
         resume::trials(),
         segments::trials(),
         store::trials(),
+        sweep::trials(),
         train::trials(),
     ];
     let conclusion = wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect());

@@ -44,8 +44,17 @@ pub struct RunResult {
     pub warnings: Vec<String>,
     /// Scores on validation, by target.
     pub validation: Vec<Evaluation>,
-    /// Scores on test, by target: computed once.
+    /// Scores on test, by target.
     pub test: Vec<Evaluation>,
+    /// How often this run's test scores have been announced: 1, and one more each time it came to an end after it was
+    /// resumed with more epochs; 0 for a trial of a sweep.
+    #[serde(default = "once")]
+    pub test_asked: u64,
+}
+
+/// Results of before the count was kept.
+const fn once() -> u64 {
+    1
 }
 
 impl RunResult {
@@ -79,6 +88,19 @@ impl RunResult {
             warnings: Vec::new(),
             validation,
             test,
+            test_asked: 0,
+        }
+    }
+
+    /// Counts these test scores, after the `earlier` result of the same run, and says so where they are not the first.
+    pub fn count_test(&mut self, earlier: Option<&Self>) {
+        self.test_asked = earlier.map_or(0, |result| result.test_asked) + 1;
+        if let Some(earlier) = earlier.filter(|result| result.test_asked > 0) {
+            self.warnings.push(format!(
+                "the test split was asked {} times, before this after {} epochs: choose by validation, or the test split \
+                 becomes a second one",
+                self.test_asked, earlier.epochs
+            ));
         }
     }
 }

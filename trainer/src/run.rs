@@ -3,6 +3,9 @@
 //! store → rows → epochs of batches → steps → validation → checkpoint; at the end the best checkpoint meets the test
 //! split, once. What runs on several ranks runs on all of them in the same order; rank 0 alone writes.
 
+mod error;
+mod records;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,76 +13,20 @@ use std::time::Instant;
 
 use tch::Device;
 
-use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, EpochSums, State};
+use crate::checkpoint::{self, Best, Checkpoints, Diverged, EpochSums, State};
 use crate::config::Config;
-use crate::dataset::{Dataset, DatasetError, Loader, LoaderPlan, Side, n_batches};
-use crate::evaluate::{self, EvaluateError};
+use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
+use crate::evaluate;
 use crate::learner::{Clock, LearnError, Learner, Stepped};
 use crate::metrics::Predictions;
-use crate::records::{EventWriter, Log, RecordError, RunDir};
+use crate::records::RunDir;
 use crate::result::RunResult;
 use crate::schedule::{Place, Schedules, Validation};
 use crate::strategy::Collective;
 
-/// Why a run ends early.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The store.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// A step.
-    #[error(transparent)]
-    Learn(#[from] LearnError),
-    /// A checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// An evaluation.
-    #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
-    /// The run's folder.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// A split that training needs has no rows.
-    #[error("no rows in split {split} under rule {rule}: choose another with --split, or extract more clips")]
-    NoRows {
-        /// Which side.
-        split: &'static str,
-        /// The rule.
-        rule: &'static str,
-    },
-    /// `drop_last` leaves nothing.
-    #[error(
-        "data.batch_size = {batch_size} with data.drop_last leaves no batch of {rows} training rows: take a smaller one"
-    )]
-    NoBatch {
-        /// Of training.
-        rows: usize,
-        /// As configured.
-        batch_size: usize,
-    },
-    /// A checkpoint of another store or feature.
-    #[error(
-        "{path} was trained on another {what} ({theirs}); this store has {ours}: give the store that it was trained on"
-    )]
-    OtherStore {
-        /// The run.
-        path: PathBuf,
-        /// `manifest` or `feature`.
-        what: &'static str,
-        /// Of the checkpoint.
-        theirs: String,
-        /// Of the store.
-        ours: String,
-    },
-    /// SIGINT or SIGTERM: a checkpoint was written.
-    #[error("stopped at step {step}; go on with: wavemill-train fit --resume {path}")]
-    Stopped {
-        /// Optimiser steps done.
-        step: u64,
-        /// The run's folder.
-        path: PathBuf,
-    },
-}
+use records::Records;
+
+pub use error::RunError;
 
 /// What a run is made of, besides its configuration: where it lies and what it may use.
 pub struct Job {
@@ -133,6 +80,10 @@ pub struct Watch {
 /// [`RunError`]; [`RunError::Stopped`] after `watch.stop`, with a checkpoint written.
 pub fn fit(job: &Job, data: &Arc<Dataset>, ranks: &'static dyn Collective, watch: &Watch) -> Result<Fitted, RunError> {
     let mut run = Run::begin(job, data, ranks, watch)?;
+    // Resumed at its end: the test split is not asked again.
+    if let Some(result) = run.ended_before()? {
+        return Ok(Fitted { result, values: run.values });
+    }
     while !run.is_over() {
         run.train_epoch()?;
         run.end_epoch()?;
@@ -179,6 +130,8 @@ struct Run<'a> {
     /// What a reader of the figures should know.
     warnings: Vec<String>,
     values: Vec<f64>,
+    /// Of [`Watch::wait_ns`], what the log has.
+    logged_wait_ns: u64,
     /// Rank 0's.
     records: Option<Records>,
 }
@@ -203,6 +156,7 @@ impl<'a> Run<'a> {
             learner.load(&checkpoint::read_tensors(&path)?, &path, state.world_size)?;
             schedules.resume(state.schedules.clone());
             state.world_size = ranks.world_size();
+            state.format_version = checkpoint::FORMAT_VERSION;
             // A run that came to its end goes on only where more is asked for.
             state.finished &= config.train.epochs <= state.config.train.epochs;
             state.config = config.clone();
@@ -214,7 +168,12 @@ impl<'a> Run<'a> {
         let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
         watch.batches_total.store(batches, Ordering::Relaxed);
         watch.first_step.store(state.step, Ordering::Relaxed);
-        let warnings = warnings(config, data, &learner, ranks.world_size());
+        let mut warnings = warnings(config, data, &learner, ranks.world_size());
+        // Removed by somebody, since it was damaged.
+        if let Some(lost) = state.best.take_if(|best| !checkpoints.has(best.step)) {
+            let epoch = lost.epoch + 1;
+            warnings.push(format!("the checkpoint of the best epoch, {epoch}, is gone: a later one takes its place"));
+        }
         Ok(Self {
             job,
             config,
@@ -228,6 +187,7 @@ impl<'a> Run<'a> {
             batches,
             warnings,
             values: Vec::new(),
+            logged_wait_ns: 0,
             records,
         })
     }
@@ -236,6 +196,20 @@ impl<'a> Run<'a> {
         self.state.finished
             || self.state.epoch >= self.config.train.epochs
             || self.config.train.steps.is_some_and(|steps| self.state.step >= steps)
+    }
+
+    /// The result of a run that had come to this very end before; every rank finds the same.
+    fn ended_before(&self) -> Result<Option<RunResult>, RunError> {
+        if !self.job.resume || !self.is_over() {
+            return Ok(None);
+        }
+        // One that cannot be read is written anew.
+        let result = RunDir::open(&self.job.folder)?.read_result::<RunResult>().unwrap_or_default();
+        let is_this = |r: &RunResult| r.steps == self.state.step && r.config_hash == self.config.hash();
+        let found = result.filter(|r| is_this(r) && (r.test_asked > 0) >= self.job.test);
+        // No rank writes before all have looked.
+        self.ranks.barrier().map_err(LearnError::from)?;
+        Ok(found)
     }
 
     /// Steps over what is left of the epoch.
@@ -268,6 +242,7 @@ impl<'a> Run<'a> {
         self.learner.average_buffers()?;
         let validation = evaluate::validation(&self.predictions(Side::Validation)?)?;
         self.log_epoch(&validation)?;
+        self.look_for_divergence();
         let verdict = self.state.early_stop.epoch_ended(&validation);
         let value = validation.value(self.config.train.select);
         self.values.push(value);
@@ -302,13 +277,28 @@ impl<'a> Run<'a> {
         let mut result = RunResult::of(&self.learner, self.data, &self.state, validation, test);
         result.damaged_rows = damaged;
         result.warnings = self.warnings;
+        result.warnings.extend(self.state.diverged.as_ref().map(ToString::to_string));
         if damaged > 0 {
             result.warnings.push(format!("{damaged} rows were left out because their files are damaged"));
         }
         if let Some(records) = &mut self.records {
+            if self.job.test {
+                result.count_test(records.folder.read_result().unwrap_or_default().as_ref());
+            }
             records.folder.write_result(&result)?;
         }
         Ok(Fitted { result, values: self.values })
+    }
+
+    /// Says once a run that the loss has grown out of all proportion. NaN and infinity end a run at their step.
+    fn look_for_divergence(&mut self) {
+        if self.state.diverged.is_some() {
+            return;
+        }
+        self.state.diverged = Diverged::of(&self.state);
+        if let (Some(diverged), Some(_)) = (&self.state.diverged, &self.records) {
+            eprintln!("warning: {diverged}");
+        }
     }
 
     fn predictions(&self, side: Side) -> Result<Vec<Predictions>, RunError> {
@@ -323,6 +313,9 @@ impl<'a> Run<'a> {
 
     fn advance(&mut self, stepped: Stepped, clock: Clock) -> Result<(), RunError> {
         let state = &mut self.state;
+        if state.step == 0 {
+            state.first_loss = Some(stepped.loss);
+        }
         state.step += 1;
         state.batch += 1;
         state.sums.loss += stepped.loss * stepped.rows as f64;
@@ -343,13 +336,15 @@ impl<'a> Run<'a> {
         let Some(records) = &mut self.records else { return Ok(()) };
         let sums = &self.state.sums;
         let rows = sums.rows.max(1) as f64;
+        let wait_ns = self.watch.wait_ns.load(Ordering::Relaxed);
+        let waited_ns = wait_ns - std::mem::replace(&mut self.logged_wait_ns, wait_ns);
         let values = [
             ("training/loss", sums.loss / rows),
             ("training/accuracy", sums.correct / rows),
             ("validation/loss", validation.loss),
             ("validation/accuracy", validation.accuracy),
             ("validation/macro_f1", validation.macro_f1),
-            ("data_wait_s", self.watch.wait_ns.load(Ordering::Relaxed) as f64 / 1e9),
+            ("data_wait_s", waited_ns as f64 / 1e9),
         ];
         records.epoch(self.state.epoch, self.state.step, &values)
     }
@@ -413,36 +408,5 @@ pub fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunE
             Err(RunError::OtherStore { path: path.to_owned(), what, theirs: theirs.clone(), ours: ours.to_owned() })
         }
         None => Ok(()),
-    }
-}
-
-/// What rank 0 writes down as the run goes.
-struct Records {
-    folder: RunDir,
-    log: Log,
-    events: EventWriter,
-}
-
-impl Records {
-    fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, RunError> {
-        let folder = RunDir::open(&job.folder)?;
-        let mut log = Log::open(&folder.log())?;
-        let events = EventWriter::create(folder.path(), job.resume.then_some(state.step))?;
-        if job.resume {
-            log.resumed(state.epoch, state.step)?;
-        }
-        let notes = [("device", format!("{:?}", job.device)), ("world_size", world_size.to_string())];
-        log.note("start", state.epoch, state.step, &notes)?;
-        Ok(Self { folder, log, events })
-    }
-
-    fn step(&mut self, epoch: u64, step: u64, loss: f64, lr: f64) -> Result<(), RunError> {
-        self.log.append("step", epoch, step, &[("loss", loss), ("lr", lr)])?;
-        Ok(self.events.scalars(step, &[("step/loss", loss), ("step/lr", lr)])?)
-    }
-
-    fn epoch(&mut self, epoch: u64, step: u64, values: &[(&str, f64)]) -> Result<(), RunError> {
-        self.log.append("epoch", epoch, step, values)?;
-        Ok(self.events.scalars(step, values)?)
     }
 }

@@ -15,11 +15,12 @@ use tch::{Device, Kind, Tensor};
 /// The header is filled with spaces to a multiple of this; with the widest values first, all are aligned.
 const ALIGNMENT: usize = 8;
 
-/// Writes and syncs a file of `tensors`, whatever their order and device, with `metadata` by key.
+/// Writes and syncs a file of `tensors`, whatever their order and device, with `metadata` by key. The answer is its
+/// blake3, in hex.
 ///
 /// # Errors
 /// The disk's; a tensor of a type that no model has.
-pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> io::Result<()> {
+pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> io::Result<String> {
     let mut ordered: Vec<&(String, Tensor)> = tensors.iter().collect();
     ordered.sort_by_key(|(name, tensor)| (Reverse(tensor.kind().elt_size_in_bytes()), name.clone()));
     let mut header = serde_json::Map::new();
@@ -36,15 +37,20 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, Strin
     }
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
-    let mut file = File::create(path)?;
-    file.write_all(&[&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())?;
+    let (mut file, mut hasher) = (File::create(path)?, blake3::Hasher::new());
+    let mut put = |bytes: &[u8]| {
+        hasher.update(bytes);
+        file.write_all(bytes)
+    };
+    put(&[&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())?;
     for (_, tensor) in ordered {
         let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
         let mut bytes = vec![0; byte_len(&tensor)];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(io::Error::other)?;
-        file.write_all(&bytes)?;
+        put(&bytes)?;
     }
-    file.sync_all()
+    file.sync_all()?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 fn byte_len(tensor: &Tensor) -> usize {

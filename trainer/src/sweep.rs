@@ -3,10 +3,14 @@
 //! Trials are compared on validation alone. The best one is then trained no further, and meets the test split once.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigError, Metric};
+use crate::records::{RecordError, RunDir, read_log, run_stem};
+use crate::result::RunResult;
 use crate::rng::{Rng, mix};
 
 /// How trials are chosen.
@@ -36,6 +40,24 @@ pub enum Values {
         #[serde(default)]
         log: bool,
     },
+}
+
+impl Values {
+    fn problem(&self, method: Method) -> Option<String> {
+        match (self, method) {
+            (Self::Choice(choices), _) => choices.is_empty().then(|| "has no values".to_owned()),
+            (Self::Range { .. }, Method::Grid) => {
+                Some("is a range: a grid wants a list; or set method = \"random\"".to_owned())
+            }
+            (Self::Range { min, max, .. }, _) if !(min.is_finite() && max.is_finite() && min <= max) => {
+                Some(format!("is from {min} to {max}: min must be at most max, and both finite"))
+            }
+            (Self::Range { min, log: true, .. }, _) if *min <= 0.0 => {
+                Some(format!("has min = {min} and log = true: a logarithm wants min above 0"))
+            }
+            (Self::Range { .. }, _) => None,
+        }
+    }
 }
 
 /// A sweep file.
@@ -71,17 +93,21 @@ impl Sweep {
     pub fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
         let sweep: Self = toml::from_str(text)
             .map_err(|e| ConfigError::Parse { place: place.to_owned(), message: e.message().to_owned() })?;
-        let range = sweep.parameters.iter().find(|(_, v)| matches!(v, Values::Range { .. }));
-        if let (Method::Grid, Some((key, _))) = (sweep.method, range) {
-            let message = format!("parameters.\"{key}\" is a range: a grid wants a list; or set method = \"random\"");
-            return Err(ConfigError::Parse { place: place.to_owned(), message });
+        match sweep.problem() {
+            Some(message) => Err(ConfigError::Parse { place: place.to_owned(), message }),
+            None => Ok(sweep),
         }
-        let empty = sweep.parameters.iter().find(|(_, v)| matches!(v, Values::Choice(c) if c.is_empty()));
-        if let Some((key, _)) = empty {
-            let message = format!("parameters.\"{key}\" has no values");
-            return Err(ConfigError::Parse { place: place.to_owned(), message });
+    }
+
+    /// The first thing that is wrong.
+    fn problem(&self) -> Option<String> {
+        if self.method == Method::Random && self.trials == 0 {
+            return Some("trials = 0: a random sweep wants at least 1".to_owned());
         }
-        Ok(sweep)
+        self.parameters.iter().find_map(|(key, values)| {
+            let problem = values.problem(self.method)?;
+            Some(format!("parameters.\"{key}\" {problem}"))
+        })
     }
 
     /// The `--set` words of each trial, in order.
@@ -147,6 +173,37 @@ impl Medians {
     }
 }
 
+/// The finished run of `config` in the folder `runs`, on that store and as many ranks; the first of several.
+#[must_use]
+pub fn finished(runs: &Path, config: &Config, manifest_hash: &str, world_size: usize) -> Option<RunDir> {
+    let hash = config.hash();
+    let stem = format!("{}-", run_stem(&config.model.name, &hash));
+    let entries = fs::read_dir(runs).ok()?.filter_map(Result::ok);
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem)));
+    paths.sort();
+    let is_this = |run: &RunDir| {
+        // A result that cannot be read is none.
+        let result = run.read_result::<RunResult>().unwrap_or_default();
+        result.is_some_and(|r| r.config_hash == hash && r.manifest_hash == manifest_hash && r.world_size == world_size)
+    };
+    paths.iter().filter_map(|path| RunDir::open(path).ok()).find(is_this)
+}
+
+/// What `metric` was on validation after each epoch of a run, by its log.
+///
+/// # Errors
+/// [`RecordError`]: the log cannot be read.
+pub fn values_of(run: &Path, metric: Metric) -> Result<Vec<f64>, RecordError> {
+    let name = match metric {
+        Metric::Loss => "validation/loss",
+        Metric::Accuracy => "validation/accuracy",
+        Metric::MacroF1 => "validation/macro_f1",
+    };
+    let entries = read_log(&RunDir::open(run)?.log())?.into_iter().filter(|entry| entry.kind == "epoch");
+    Ok(entries.filter_map(|entry| entry.values.get(name).copied()).collect())
+}
+
 /// A trial's configuration: the base with its words applied.
 ///
 /// # Errors
@@ -186,6 +243,19 @@ mod tests {
     fn a_range_in_a_grid_is_refused_by_key() {
         let text = "[parameters]\n\"optimizer.lr\" = { min = 1.0, max = 2.0 }";
         assert!(Sweep::parse(text, "s.toml").expect_err("a range").to_string().contains("optimizer.lr"));
+    }
+
+    #[test]
+    fn what_has_no_trial_or_no_logarithm_is_said() {
+        let said = |text: &str| Sweep::parse(text, "s.toml").expect_err(text).to_string();
+        let random = |rest: &str| said(&format!("method = \"random\"\n{rest}"));
+        assert!(random("trials = 0\n[parameters]\n\"seed\" = [1]").contains("s.toml: trials = 0: a random"));
+        let range = |range: &str| random(&format!("[parameters]\n\"optimizer.lr\" = {range}"));
+        assert!(range("{ min = 0.0, max = 0.1, log = true }").contains("\"optimizer.lr\" has min = 0 and log = true"));
+        assert!(range("{ min = 0.2, max = 0.1 }").contains("min must be at most max"));
+        assert!(range("{ min = nan, max = 0.1 }").contains("finite"));
+        let ok = "method = \"random\"\n[parameters]\n\"loss.mixup\" = { min = 0.0, max = 0.1 }";
+        Sweep::parse(ok, "s.toml").expect("0 without a logarithm");
     }
 
     #[test]

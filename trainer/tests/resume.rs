@@ -216,6 +216,50 @@ fn a_run_that_came_to_its_end_stays_there_unless_more_is_asked_for() {
 }
 
 #[test]
+fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
+    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let run = scene.run("longer");
+    let asked = |fitted: Fitted| (fitted.result.test_asked, fitted.result.epochs, fitted.result.warnings.len());
+    assert_eq!(asked(scene.fit(&run, false, false).expect("to the end")), (1, 2, 0));
+    let mut more = scene.config.clone();
+    more.train.epochs = 3;
+    assert_eq!(asked(scene.fit_as(more.clone(), &run, true, false).expect("to the end")), (2, 3, 1));
+    assert_eq!(run.read_config().expect("a file"), toml::to_string(&more).expect("TOML"));
+    let wanted = left_by(&run);
+    assert_eq!(asked(scene.fit_as(more.clone(), &run, true, false).expect("to the end")), (2, 3, 1));
+    assert!(left_by(&run) == wanted);
+    // One that was lost is made again.
+    fs::remove_file(run.result()).expect("a file");
+    assert_eq!(asked(scene.fit_as(more, &run, true, false).expect("to the end")), (1, 3, 0));
+}
+
+#[test]
+fn a_loss_out_of_all_proportion_is_noted_in_the_result() {
+    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let run = scene.run("diverges");
+    let sets = ["optimizer.lr=100", "optimizer.clip_norm=1e9"].map(str::to_owned);
+    let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
+    let fitted = scene.fit_as(config, &run, false, false).expect("finite to the end");
+    assert!(fitted.result.warnings.iter().any(|line| line.contains("diverges")), "{:?}", fitted.result.warnings);
+}
+
+#[test]
+fn without_its_best_checkpoint_a_run_comes_to_its_end_and_says_so() {
+    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let run = scene.run("lost");
+    scene.fit(&run, false, false).expect("to the end");
+    // As if the best had been another, which somebody removed.
+    let path = last(&run).join("state.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+    json["best"]["step"] = 1.into();
+    fs::write(path, json.to_string()).expect("room");
+    let mut more = scene.config.clone();
+    more.train.epochs = 3;
+    let fitted = scene.fit_as(more, &run, true, false).expect("to the end");
+    assert!(fitted.result.warnings.iter().any(|line| line.contains("best epoch")), "{:?}", fitted.result.warnings);
+}
+
+#[test]
 fn on_any_number_of_ranks_the_rows_that_are_left_are_those_that_were_not_seen() {
     let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
     let run = scene.run("stopped");

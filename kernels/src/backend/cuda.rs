@@ -1,13 +1,13 @@
 //! NVIDIA's GPUs: which of them, what kind they are, and their kernels.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use cudarc::driver::CudaModule;
 
 use super::device::DevicePlan;
-use super::{Backend, Plan};
+use super::{Backend, Clip, Plan};
 use crate::args::FeatureArgs;
-use crate::device::{CudaDevice, Gpu, Versions, cubin, open_libraries, refused, unit};
+use crate::device::{CudaDevice, Gpu, Record, Versions, cubin, open_libraries, refused, unit};
 use crate::error::KernelError;
 
 /// Clips of a batch. A batch is about ten launches, some 50 µs of a driver thread's time: less than a hundredth of the
@@ -49,11 +49,59 @@ impl Cuda {
         Ok(Self { gpus, level: level(&architecture, &versions) })
     }
 
+    /// Runs `clips` twice on the first device and says what the second time took there, in the order of the work.
+    /// Nothing else runs beside it, so that times add up. Errors: those of [`Plan::run`]; not a row's.
+    pub fn profile(&self, features: &[FeatureArgs], clips: &[Clip<'_>]) -> Result<Vec<Work>, KernelError> {
+        let record = Record::default();
+        let mut plan = self.device_plan(0, features, Some(record.clone()))?;
+        plan.run(clips)?;
+        let pieces = || std::mem::take(&mut *record.lock().unwrap_or_else(PoisonError::into_inner));
+        // Buffers have grown by now, and kernels were loaded.
+        drop(pieces());
+        plan.run(clips)?;
+        let mut works: Vec<Work> = Vec::new();
+        for piece in pieces() {
+            let same = works.iter().position(|work| work.what == piece.what);
+            let at = same.unwrap_or_else(|| {
+                works.push(Work { what: piece.what, times: 0, bytes: 0, ms: 0.0 });
+                works.len() - 1
+            });
+            works[at].times += 1;
+            works[at].bytes += piece.bytes as u64;
+            works[at].ms += piece.ms()?;
+        }
+        Ok(works)
+    }
+
+    fn device_plan(
+        &self,
+        lane: usize,
+        features: &[FeatureArgs],
+        record: Option<Record>,
+    ) -> Result<DevicePlan<CudaDevice>, KernelError> {
+        let (gpu, module) = &self.gpus[lane % self.gpus.len()];
+        DevicePlan::new(CudaDevice::new(gpu, module.clone(), record)?, features)
+    }
+
     /// The devices' numbers and names: `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
     #[must_use]
     pub fn devices(&self) -> String {
         self.gpus.iter().map(|(gpu, _)| gpu.label()).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// What one kind of work of a batch took on a device.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// A kernel's name, or what else was done: `copy to the device`, `copy from the device`, `clear device memory`,
+    /// `transform`.
+    pub what: &'static str,
+    /// How often.
+    pub times: usize,
+    /// Bytes that were copied or cleared; 0 for kernels and transforms.
+    pub bytes: u64,
+    /// Milliseconds between events on the stream.
+    pub ms: f64,
 }
 
 impl Backend for Cuda {
@@ -75,9 +123,7 @@ impl Backend for Cuda {
 
     /// Neighbouring lanes are of different devices, so that all devices work from the first batches on.
     fn plan(&self, lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
-        let (gpu, module) = &self.gpus[lane % self.gpus.len()];
-        let device = CudaDevice::new(gpu, module.clone())?;
-        Ok(Box::new(DevicePlan::new(device, features)?))
+        Ok(Box::new(self.device_plan(lane, features, None)?))
     }
 }
 

@@ -16,7 +16,7 @@ use std::ops::Range;
 pub use choose::{BackendChoice, Opened};
 pub(crate) use cpu::downmix;
 pub use cpu::{Cpu, CpuPlan};
-pub use cuda::Cuda;
+pub use cuda::{Cuda, Work};
 #[cfg(feature = "emulated")]
 pub use emulated::Emulated;
 

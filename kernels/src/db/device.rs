@@ -84,3 +84,51 @@ impl LogParams {
         device.launch("logarithm_in_place", Launch { grid, threads: THREADS, shared_bytes: 0 }, &params)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{DbArgs, LogPlan};
+    use crate::device::testing::{RAGGED, Rows, devices, fetched_f32, noise, range_keys, sent};
+    use crate::level::{Lanes, Level};
+
+    const N_BANDS: usize = 5;
+
+    fn kinds() -> Vec<(LogArgs, f64)> {
+        let db = |reference, top_db| LogArgs::Db(DbArgs { reference, top_db, ..DbArgs::default() });
+        vec![
+            (LogArgs::Linear, 2.0),
+            (LogArgs::Ln { floor: 1.2e-7 }, 2.0),
+            (db(DbRef::Max, Some(80.0)), 2.0),
+            (db(DbRef::Max, Some(20.0)), 1.0),
+            (db(DbRef::Power(1.0), None), 2.0),
+            (db(DbRef::Power(0.3), Some(80.0)), 1.0),
+            (LogArgs::Whisper, 2.0),
+        ]
+    }
+
+    #[test]
+    fn bits_are_the_cpus() {
+        let lanes = Lanes::new(Level::Scalar).unwrap();
+        for device in devices() {
+            let rows = Rows::new(&device, &RAGGED);
+            // From 1e-14 to 1, and a silent stretch.
+            let mut values: Vec<f32> = noise(N_BANDS * rows.n_frames()).iter().map(|x| x.abs().powi(14)).collect();
+            values[100..200].fill(0.0);
+            let ranges: Vec<u32> =
+                rows.split(&values, N_BANDS).flat_map(|(_, row)| range_keys(row.iter().copied())).collect();
+            let ranges = sent(&device, &ranges);
+            for (args, power) in kinds() {
+                let buffer = sent(&device, &values);
+                let (at, ranges) = (device.address(&buffer), device.address(&ranges));
+                LogParams::new(args, power).run(&device, &rows.table, N_BANDS, at, ranges).unwrap();
+                let got = fetched_f32(&device, &buffer, values.len());
+                for ((row, got), (_, values)) in rows.split(&got, N_BANDS).zip(rows.split(&values, N_BANDS)) {
+                    let mut want = values.to_vec();
+                    LogPlan::new(args, power, lanes).run(&mut want);
+                    assert_eq!(got, want, "{args:?} of {power}: {row:?}");
+                }
+            }
+        }
+    }
+}

@@ -49,3 +49,34 @@ pub(crate) struct Bands {
     /// 0, 1 or 2.
     pub(crate) orders: u8,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::append;
+    use crate::device::testing::{RAGGED, Rows, devices, fetched_f32, noise, sent};
+
+    #[test]
+    fn bits_are_the_cpus() {
+        const N_BASE: usize = 3;
+        for device in devices() {
+            let rows = Rows::new(&device, &RAGGED);
+            let values = noise(N_BASE * rows.n_frames());
+            for orders in 0..=2 {
+                let n_bands = N_BASE * (1 + usize::from(orders));
+                let base = sent(&device, &values);
+                let out = device.alloc(4 * n_bands * rows.n_frames()).unwrap();
+                let bands = Bands { n_base: N_BASE, orders };
+                run(&device, &rows.table, bands, device.address(&base), device.address(&out)).unwrap();
+                let got = fetched_f32(&device, &out, n_bands * rows.n_frames());
+                for ((row, got), (_, values)) in rows.split(&got, n_bands).zip(rows.split(&values, N_BASE)) {
+                    let mut want = values.to_vec();
+                    match append(&mut want, row.n_frames as usize, orders) {
+                        Ok(()) => assert_eq!(got, want, "{orders} orders, {row:?}"),
+                        Err(_) => assert_eq!(&got[..values.len()], values, "{orders} orders, {row:?}"),
+                    }
+                }
+            }
+        }
+    }
+}

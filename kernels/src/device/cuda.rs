@@ -7,13 +7,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cufft;
-use cudarc::driver::sys::{CUdevice_attribute_enum, CUfunction_attribute_enum, CUresult};
+use cudarc::driver::sys::{CUdevice_attribute_enum, CUevent_flags_enum, CUfunction_attribute_enum, CUresult};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError,
-    HostSlice, LaunchConfig, PinnedHostSlice, PushKernelArg, result,
+    CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr,
+    DriverError, HostSlice, LaunchConfig, PinnedHostSlice, PushKernelArg, result,
 };
 use cudarc::nvrtc::Ptx;
 
@@ -86,6 +86,29 @@ pub(crate) struct CudaDevice {
     stream: Arc<CudaStream>,
     module: Arc<CudaModule>,
     kernels: RefCell<HashMap<&'static str, Kernel>>,
+    /// Where work is noted with its time; only where that is measured.
+    record: Option<Record>,
+}
+
+/// Work on a stream, in order.
+pub(crate) type Record = Arc<Mutex<Vec<Piece>>>;
+
+/// A piece of work between two events.
+pub(crate) struct Piece {
+    /// A kernel's name, or what else was done.
+    pub(crate) what: &'static str,
+    /// Bytes of a copy.
+    pub(crate) bytes: usize,
+    start: CudaEvent,
+    end: CudaEvent,
+}
+
+impl Piece {
+    /// How long it took, once the stream was waited for. Errors: the driver's.
+    pub(crate) fn ms(&self) -> Result<f64, KernelError> {
+        let failed = |error| KernelError::device("cuda", "measure", describe(error));
+        self.start.elapsed_ms(&self.end).map(f64::from).map_err(failed)
+    }
 }
 
 /// A kernel that was looked up.
@@ -97,10 +120,29 @@ struct Kernel {
 
 impl CudaDevice {
     /// A stream of its own, for the kernels that were loaded on `gpu`.
-    pub(crate) fn new(gpu: &Gpu, module: Arc<CudaModule>) -> Result<Self, KernelError> {
+    pub(crate) fn new(gpu: &Gpu, module: Arc<CudaModule>, record: Option<Record>) -> Result<Self, KernelError> {
         let failed = |error| KernelError::device(&gpu.label, "make a stream", describe(error));
         let stream = gpu.context.new_stream().map_err(failed)?;
-        Ok(Self { label: gpu.label.clone(), stream, module, kernels: RefCell::default() })
+        Ok(Self { label: gpu.label.clone(), stream, module, kernels: RefCell::default(), record })
+    }
+
+    /// Queues `work`, and notes it where that was asked for.
+    fn noted(
+        &self,
+        what: &'static str,
+        bytes: usize,
+        work: impl FnOnce() -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        let Some(record) = &self.record else { return work() };
+        let event = || {
+            let timed = CUevent_flags_enum::CU_EVENT_DEFAULT;
+            self.stream.record_event(Some(timed)).map_err(self.failed("note the time"))
+        };
+        let start = event()?;
+        work()?;
+        let piece = Piece { what, bytes, start, end: event()? };
+        record.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+        Ok(())
     }
 
     fn failed(&self, action: &'static str) -> impl Fn(DriverError) -> KernelError {
@@ -148,6 +190,9 @@ impl Device for CudaDevice {
     type Host = Pinned;
     type Fft = CudaFft;
 
+    /// 16 MiB in f32: enough to fill a GPU, and it stays in a large level-2 cache, or nearly.
+    const FFT_SAMPLES: usize = 1 << 22;
+
     fn alloc(&self, bytes: usize) -> Result<CudaSlice<u8>, KernelError> {
         // SAFETY: bytes need no particular content, and `Device::alloc` promises none. The driver refuses 0 bytes.
         unsafe { self.stream.alloc(bytes.max(1)) }.map_err(|error| {
@@ -172,11 +217,11 @@ impl Device for CudaDevice {
         let (to, _) = to.device_ptr_mut(&self.stream);
         // SAFETY: `_copied` records the copy's event when it drops, after the copy was queued; `Pinned` waits for that
         // before it hands its bytes out or frees them. Both sides hold `bytes`.
-        unsafe {
+        let copy = || unsafe {
             let (from, _copied) = from.memory.stream_synced_slice(&self.stream);
             result::memcpy_htod_async(to, &from[..bytes], self.stream.cu_stream())
-        }
-        .map_err(self.failed(action))
+        };
+        self.noted(action, bytes, || copy().map_err(self.failed(action)))
     }
 
     fn download(&self, from: &CudaSlice<u8>, bytes: usize, to: &mut Pinned) -> Result<(), KernelError> {
@@ -185,17 +230,18 @@ impl Device for CudaDevice {
         self.stream.context().bind_to_thread().map_err(self.failed(action))?;
         let (from, _) = from.device_ptr(&self.stream);
         // SAFETY: as in `upload`.
-        unsafe {
+        let mut copy = || unsafe {
             let (to, _copied) = to.memory.stream_synced_mut_slice(&self.stream);
             result::memcpy_dtoh_async(&mut to[..bytes], from, self.stream.cu_stream())
-        }
-        .map_err(self.failed(action))
+        };
+        self.noted(action, bytes, || copy().map_err(self.failed(action)))
     }
 
     fn zero(&self, buffer: &mut CudaSlice<u8>, bytes: usize) -> Result<(), KernelError> {
         let action = "clear device memory";
         self.check(action, bytes, &[buffer.len()])?;
-        self.stream.memset_zeros(&mut buffer.slice_mut(..bytes)).map_err(self.failed(action))
+        let mut part = buffer.slice_mut(..bytes);
+        self.noted(action, bytes, || self.stream.memset_zeros(&mut part).map_err(self.failed(action)))
     }
 
     fn launch<P: Plain>(&self, kernel: &'static str, launch: Launch, params: &P) -> Result<(), KernelError> {
@@ -213,10 +259,10 @@ impl Device for CudaDevice {
         // SAFETY: every kernel takes one struct, which `params` is by the contract of `Device::launch`, and the driver
         // copies it before the call returns. What its addresses point to lives in buffers of this stream, which are
         // freed in the stream's order, after the kernel.
-        let launched = unsafe { self.stream.launch_builder(&function).arg(&params).launch(config) };
-        launched.map(drop).map_err(|error| {
-            KernelError::device(&self.label, "launch", format!("{launch:?}: {}", named(kernel, error)))
-        })
+        let queue = || unsafe { self.stream.launch_builder(&function).arg(&params).launch(config) };
+        let failed =
+            |error| KernelError::device(&self.label, "launch", format!("{launch:?}: {}", named(kernel, error)));
+        self.noted(kernel, 0, || queue().map(drop).map_err(failed))
     }
 
     fn plan_fft(&self, n: usize, count: usize, wide: bool) -> Result<CudaFft, KernelError> {
@@ -235,8 +281,10 @@ impl Device for CudaDevice {
         let (input, output) = (input.device_ptr_mut(&self.stream).0, output.device_ptr_mut(&self.stream).0);
         // SAFETY: both buffers are as large as the plan wants, and aligned to 256 bytes; they and the plan are of this
         // stream.
-        let ran = unsafe { fft.exec(input, output) };
-        ran.map_err(|error| KernelError::device(&self.label, action, format!("{:?}", error.0)))
+        let exec = || unsafe { fft.exec(input, output) };
+        let failed =
+            |error: cufft::result::CufftError| KernelError::device(&self.label, action, format!("{:?}", error.0));
+        self.noted(action, 0, || exec().map_err(failed))
     }
 
     fn synchronize(&self) -> Result<(), KernelError> {

@@ -23,11 +23,11 @@ impl<D: Device> Grown<D> {
             // The old one goes first: both may not fit. Nothing queued may still use it.
             device.synchronize()?;
             self.buffer = None;
-            self.bytes = bytes;
+            self.bytes = roomy(self.bytes, bytes);
         }
         match &mut self.buffer {
             Some(buffer) => Ok(buffer),
-            none => Ok(none.insert(device.alloc(bytes)?)),
+            none => Ok(none.insert(device.alloc(self.bytes)?)),
         }
     }
 
@@ -40,6 +40,11 @@ impl<D: Device> Grown<D> {
     pub(crate) fn get(&mut self) -> Option<&mut D::Buffer> {
         self.buffer.as_mut()
     }
+}
+
+/// What to allocate where `had` bytes no longer hold `needed`: with room to spare, since batches that grew once grow again.
+const fn roomy(had: usize, needed: usize) -> usize {
+    if had == 0 { needed } else { needed + needed / 4 }
 }
 
 /// A table that is made on the host and read on the device; sent anew, or once.
@@ -67,7 +72,8 @@ impl<D: Device> Table<D> {
     pub(crate) fn host(&mut self, device: &D, bytes: usize) -> Result<&mut [u8], KernelError> {
         if self.host.is_none() || bytes > self.capacity {
             device.synchronize()?;
-            (self.host, self.capacity) = (Some(device.alloc_host(bytes)?), bytes);
+            let capacity = roomy(self.capacity, bytes);
+            (self.host, self.capacity) = (Some(device.alloc_host(capacity)?), capacity);
         }
         let host = self.host.as_mut().map(AsMut::as_mut);
         Ok(&mut host.unwrap_or_default()[..bytes])

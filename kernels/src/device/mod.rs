@@ -12,9 +12,11 @@ mod memory;
 mod plain;
 mod rows;
 mod source;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use compile::cubin;
-pub(crate) use cuda::{CudaDevice, Gpu};
+pub(crate) use cuda::{CudaDevice, Gpu, Record};
 #[cfg(feature = "emulated")]
 pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
 pub(crate) use libraries::{Versions, open as open_libraries, refused};
@@ -47,6 +49,9 @@ pub(crate) trait Device: Send {
     type Host: Send + AsRef<[u8]> + AsMut<[u8]>;
     /// A planned batch of real transforms.
     type Fft: Send;
+
+    /// Samples that one transform call takes; the last call of a batch is padded to as many.
+    const FFT_SAMPLES: usize;
 
     /// Fresh device memory of no particular content; `bytes` may be 0.
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError>;

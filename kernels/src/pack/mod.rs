@@ -3,6 +3,8 @@
 mod args;
 mod cpu;
 mod device;
+#[cfg(test)]
+mod device_tests;
 
 pub use args::{Dtype, Packing};
 pub use cpu::pack_into;

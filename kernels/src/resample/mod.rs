@@ -8,6 +8,8 @@ mod args;
 mod cpu;
 mod device;
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -12,8 +12,6 @@ use crate::device::{Address, Device, Grown, Launch, RowTable, Table, plain};
 use crate::error::KernelError;
 use crate::mel::BandTables;
 
-/// Samples of framed signal that one transform call takes: 16 MiB in f32, so that it stays in a large L2 cache or nearly.
-const CHUNK_SAMPLES: usize = 1 << 22;
 /// Frames of a fused tile where they fit: a band's row of the tile is then one 32-byte sector.
 const TILE_FRAMES: usize = 8;
 /// Threads of a fused block at least; shorter transforms go side by side.
@@ -266,7 +264,7 @@ pub(crate) struct Transformed<D: Device> {
 impl<D: Device> Transformed<D> {
     fn new(device: &D, args: &FeatureArgs, bands: Option<BandTables<D>>) -> Result<Self, KernelError> {
         let (n_fft, wide) = (args.stft.n_fft, args.is_wide());
-        let chunk = (CHUNK_SAMPLES / n_fft).max(1);
+        let chunk = (D::FFT_SAMPLES / n_fft).max(1);
         let window = if wide { window(device, &args.stft, |x| x)? } else { window(device, &args.stft, |x| x as f32)? };
         Ok(Self {
             framing: FramingParams::new(&args.stft),

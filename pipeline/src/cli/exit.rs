@@ -16,6 +16,14 @@ use crate::store::StoreError;
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// A failure that another program has told on stderr.
+#[derive(Debug, thiserror::Error)]
+#[error("the reasons are above")]
+pub struct Said {
+    /// Its exit code.
+    pub code: u8,
+}
+
 /// A store whose bytes are not what its manifest says.
 #[derive(Debug, thiserror::Error)]
 #[error("{files} damaged {word}: restore them from a copy, or extract again with --new-version", word = if *files == 1 { "file" } else { "files" })]
@@ -51,6 +59,9 @@ pub fn code(error: &Error) -> u8 {
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() || cause.is::<RecipeError>() {
         return Some(2);
+    }
+    if let Some(Said { code }) = cause.downcast_ref() {
+        return Some(*code);
     }
     if cause.is::<Damaged>() {
         return Some(3);

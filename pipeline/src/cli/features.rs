@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use arrow::ipc::writer::StreamWriter;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -66,7 +66,7 @@ impl FeaturesCommand {
     /// Computes and writes.
     ///
     /// # Errors
-    /// Wrong usage, an unreadable file, or a clip without rows (after the others were written).
+    /// Wrong usage, or a clip that cannot be read or gives no rows (after the others were written).
     pub fn run(&self) -> Result<()> {
         let mut recipe = Recipe::load(&self.recipe, &self.sets)?;
         let names: Vec<String> = recipe.features.iter().map(|f| f.name.clone()).collect();
@@ -141,8 +141,10 @@ impl Clips<'_> {
     /// A clip's rows, or why it has none.
     fn rows(&mut self, clip: usize, path: &Path) -> Result<Result<Vec<FeatureRow>, String>> {
         let mut bytes = Vec::new();
-        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+        if let Err(error) = read {
+            return Ok(Err(format!("cannot read it: {error}")));
+        }
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         // As in a run: what a decoder cannot bear is the clip's fault.
         let decode = AssertUnwindSafe(|| self.decoder.decode(extension, &bytes, &mut self.pcm));

@@ -71,6 +71,7 @@ pub fn main() -> u8 {
     match run(Cli::parse().command) {
         Ok(()) => 0,
         Err(error) if exit::is_broken_pipe(&error) => 0,
+        Err(error) if error.is::<exit::Said>() => exit::code(&error),
         Err(error) => {
             eprintln!("wavemill: {}", exit::words(&error));
             exit::code(&error)

@@ -2,13 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde::Deserialize;
+
+use super::exit::{Said, Usage};
 
 const TRAIN_EXAMPLES: &str = "\
 Examples:
@@ -22,6 +25,9 @@ const PREDICT_EXAMPLES: &str = "\
 Examples:
   wavemill predict --run runs/cnn2d-1f2e3d4c-0 song.mp3
   wavemill predict --run runs/cnn2d-1f2e3d4c-0 album/*.mp3 > genres.jsonl
+
+A file that cannot be read or gives no row is named on stderr; the others are answered, and the
+exit code is 1. Other exit codes are those of `wavemill-train predict`.
 
 The same as: wavemill features CLIP… --recipe RUN/recipe.toml --feature NAME --format arrow --out - |
              wavemill-train predict --run RUN -";
@@ -71,8 +77,9 @@ impl PredictCommand {
     /// Not a run's folder, no trainer, or as either program says.
     pub fn run(&self) -> Result<()> {
         let input = self.run.join("input.json");
-        let file = File::open(&input)
-            .with_context(|| format!("no run of wavemill-train in {}: {}", self.run.display(), input.display()))?;
+        let no_run =
+            |e| Usage(format!("--run {}: no run of wavemill-train: {}: {e}", self.run.display(), input.display()));
+        let file = File::open(&input).map_err(no_run)?;
         let RunInput { feature } = serde_json::from_reader(file).with_context(|| input.display().to_string())?;
         let mut features = Command::new(std::env::current_exe()?)
             .arg("features")
@@ -82,16 +89,39 @@ impl PredictCommand {
             .args(["--feature", &feature, "--format", "arrow", "--out", "-"])
             .stdout(Stdio::piped())
             .spawn()?;
-        let stream = features.stdout.take().context("a piped child has a stdout")?;
-        let program = trainer();
-        let predicted =
-            Command::new(&program).args(["predict", "--run"]).arg(&self.run).arg("-").stdin(stream).status();
-        let computed = features.wait()?;
-        if !predicted.with_context(|| not_there(&program))?.success() || !computed.success() {
-            bail!("not every clip was predicted; the reasons are above");
+        let mut stream = features.stdout.take().context("a piped child has a stdout")?;
+        // A stream that does not even begin is an error that was told: the trainer's would be of its absence.
+        let mut first = [0];
+        let begins = stream.read(&mut first)? > 0;
+        let predicted = if begins { self.predict(first, stream)? } else { 0 };
+        let computed = code_of(features.wait()?);
+        match [predicted, computed].into_iter().find(|code| *code != 0) {
+            Some(code) => Err(Said { code }.into()),
+            None => Ok(()),
         }
-        Ok(())
     }
+
+    /// The trainer's answers to a stream that begins with `first`, and its exit code.
+    fn predict(&self, first: [u8; 1], stream: impl Read) -> Result<u8> {
+        let program = trainer();
+        let mut command = Command::new(&program);
+        command.args(["predict", "--run"]).arg(&self.run).arg("-").stdin(Stdio::piped());
+        let mut child = command.spawn().with_context(|| not_there(&program))?;
+        let mut stdin = child.stdin.take().context("a piped child has a stdin")?;
+        let sent = io::copy(&mut first.as_slice().chain(stream), &mut stdin);
+        drop(stdin);
+        let code = code_of(child.wait()?);
+        match sent {
+            // It ended before its input did: its code says why.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(code),
+        }
+    }
+}
+
+/// A child's exit code; 1 where a signal ended it.
+fn code_of(status: ExitStatus) -> u8 {
+    status.code().and_then(|code| code.try_into().ok()).unwrap_or(1)
 }
 
 fn trainer() -> PathBuf {

@@ -5,6 +5,7 @@ use std::io;
 
 use anyhow::Error;
 
+use super::sweep;
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
@@ -72,6 +73,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() || cause.is::<ConfigError>() {
         return Some(2);
     }
+    if cause.is::<sweep::Stopped>() {
+        return Some(130);
+    }
     if cause.is::<Damaged>() {
         return Some(3);
     }
@@ -133,7 +137,7 @@ fn model(error: &ModelError) -> Option<u8> {
 
 fn checkpoint(error: &CheckpointError) -> Option<u8> {
     match error {
-        CheckpointError::State { .. } | CheckpointError::Tensors { .. } => Some(3),
+        CheckpointError::Damaged { .. } | CheckpointError::State { .. } | CheckpointError::Tensors { .. } => Some(3),
         CheckpointError::Mismatch { .. } => Some(4),
         CheckpointError::None { .. } => Some(2),
         _ => None,
@@ -205,7 +209,8 @@ mod tests {
             recipe: "a".into(),
             feature: String::new(),
         };
-        let cases: [(Error, u8); 9] = [
+        let flipped = || CheckpointError::Damaged { path: "a".into(), problem: "b" };
+        let cases: [(Error, u8); 11] = [
             (Usage(String::new()).into(), 2),
             (RunError::from(damaged()).into(), 3),
             (RunError::from(LearnError::from(damaged())).into(), 3),
@@ -214,6 +219,8 @@ mod tests {
             (other().into(), 4),
             (RunError::Stopped { step: 1, path: "a".into() }.into(), 130),
             (RunError::from(CheckpointError::Io { path: "a".into(), source: no_space() }).into(), 5),
+            (RunError::from(flipped()).into(), 3),
+            (RunError::from(LearnError::from(flipped())).into(), 3),
             (Error::msg("what nobody knows"), 1),
         ];
         for (error, want) in cases {

@@ -1,11 +1,13 @@
 //! `wavemill-train fit`: one training run, on one process or many.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use tch::Device;
 
 use super::exit::Usage;
@@ -30,7 +32,8 @@ Examples:
   torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
   wavemill-train fit --resume runs/cnn2d-1f2e3d4c-0
 
-Every key of the configuration, with its default: wavemill-train fit --print-config
+The configuration, of each key that has a value: wavemill-train fit --print-config
+Keys without one, such as data.frames and model.init, are in docs/trainer.md.
 A run stopped by Ctrl-C or SIGTERM writes a checkpoint first and says how to go on.";
 
 /// Train a model on a store, then evaluate it once on the test split
@@ -83,13 +86,13 @@ pub struct FitCommand {
     /// Folder in which the run's own is made
     #[arg(long, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
-    /// Go on with a run where its last checkpoint is; its configuration counts
+    /// Go on with a run where its last checkpoint is; its configuration counts, --epochs N makes it longer
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init", "freeze"])]
     resume: Option<PathBuf>,
     /// Start N processes on this machine, each a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     nproc: Option<u16>,
-    /// Print the configuration that would be used, and stop
+    /// Print the configuration that would be used, without keys that have no value, and stop
     #[arg(long)]
     print_config: bool,
     /// The result as JSON on stdout
@@ -202,14 +205,21 @@ impl FitCommand {
     fn resumed(&self, run: &Path) -> Result<(Config, Option<(PathBuf, u64)>)> {
         let folder = RunDir::open(run)?;
         let checkpoints = Checkpoints::open(folder.checkpoints(), 1)?;
-        let mut config = checkpoint::read_state(&checkpoints.last()?)?.config;
+        let state = checkpoint::read_state(&checkpoints.last()?)?;
+        let begun = state.epoch + u64::from(state.batch > 0);
+        if let Some(epochs) = self.epochs.filter(|epochs| *epochs < begun) {
+            return Err(Usage(format!("--epochs {epochs}: the run is in or behind its epoch {begun} already")).into());
+        }
+        let mut config = state.config;
         config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
         config.data.skip_damaged |= self.skip_damaged;
         Ok((config, input::of(&folder)))
     }
 }
 
-fn is_stopped(error: &anyhow::Error) -> bool {
+/// Whether a signal ended it, in order.
+#[must_use]
+pub fn is_stopped(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
 }
 
@@ -233,24 +243,60 @@ pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
 /// # Errors
 /// As [`run::fit`].
 pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Fitted> {
-    let watch = Watch::default();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&watch.stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&watch.stop))?;
-    }
-    ffi::keep_signals_away()?;
+    let watch = Watch { stop: stop_flag(group.rank() == 0)?, ..Watch::default() };
+    // The thread that takes them has been started by now.
+    ffi::keep_signals_away();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         if group.rank() == 0 {
             scope.spawn(|| progress::draw(&watch, &job.config, &done));
         }
+        let ended = Ended(&done);
         let fitted = run::fit(job, data, group, &watch);
-        done.store(true, Ordering::Relaxed);
+        drop(ended);
         if matches!(fitted, Err(RunError::Stopped { .. })) {
             group.finish()?;
         }
         Ok(fitted?)
     })
+}
+
+/// Ends the thread that draws, whatever ends the run: a panic would wait for it for ever.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What SIGINT and SIGTERM set: one for the process, since a sweep's trials follow each other. One rank `speaks`.
+///
+/// # Errors
+/// No handler, or no thread for it.
+fn stop_flag(speaks: bool) -> Result<Arc<AtomicBool>> {
+    static FLAG: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+    let mut flag = FLAG.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(flag) = &*flag {
+        return Ok(Arc::clone(flag));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let told = Arc::clone(&stop);
+    let take = move || {
+        for _ in signals.forever() {
+            if !told.swap(true, Ordering::Relaxed) {
+                continue;
+            }
+            if speaks {
+                eprintln!("wavemill-train: stopped at once by a second signal: the last checkpoint counts");
+            }
+            ffi::exit_now(INTERRUPTED);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(take)?;
+    *flag = Some(Arc::clone(&stop));
+    Ok(stop)
 }
 
 /// All ranks of the job, which agree on what they do.

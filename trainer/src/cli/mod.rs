@@ -35,8 +35,8 @@ Examples:
   wavemill-train models crnn
   wavemill-train export runs/cnn2d-1f2e3d4c-0 --format torchscript --out cnn2d.pt
 
-Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 store or checkpoint damaged, 4 another store or feature,
-5 no space or read-only, 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, or no such device, 3 store or checkpoint
+damaged, 4 another store or feature, 5 no space or read-only, 130 interrupted.";
 
 /// From a feature store to an evaluated model
 #[derive(Debug, Parser)]
@@ -100,8 +100,13 @@ impl ComputeArgs {
         };
         let unknown = || exit::Usage(format!("--device {}: auto, cpu, cuda or cuda:N", self.device));
         let number = number.ok_or_else(unknown)?;
-        if !ffi::load_cuda() {
-            bail!("no CUDA device can be used: is there a driver, and was scripts/libtorch.sh --cuda run?");
+        let there = if ffi::load_cuda() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 };
+        if there == 0 {
+            let hint = "is there a driver, and was scripts/libtorch.sh --cuda run?";
+            bail!(exit::Usage(format!("--device {}: no CUDA device can be used: {hint}", self.device)));
+        }
+        if number >= there {
+            bail!(exit::Usage(format!("--device {}: this machine has cuda:0 to cuda:{}", self.device, there - 1)));
         }
         Ok(Device::Cuda(number))
     }

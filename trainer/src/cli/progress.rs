@@ -1,4 +1,4 @@
-//! A line on a terminal: epoch, loss, rows a second, and the share of time that the device waited for data.
+//! A line on a terminal: epoch, training loss, rows a second, and the share of time that the device waited for data.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ fn line(watch: &Watch, epochs: u64, total: u64, elapsed: Duration) -> String {
     let left =
         if done == 0 { Duration::ZERO } else { elapsed.mul_f64(planned.saturating_sub(done) as f64 / done as f64) };
     format!(
-        "epoch {}/{epochs}  loss {loss:.4}  {rows:.0} rows/s  data wait {waited:.0} %  at most {} left",
+        "epoch {}/{epochs}  training loss {loss:.4}  {rows:.0} rows/s  data wait {waited:.0} %  at most {} left",
         epoch + 1,
         HumanDuration(left)
     )

@@ -1,21 +1,25 @@
 //! `wavemill-train sweep`: many runs, compared on validation; the best one meets the test split.
 
-use std::path::PathBuf;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use tch::Device;
 
-use super::fit::{new_folder, watched};
+use super::exit::{self, Usage};
+use super::fit::{is_stopped, new_folder, watched};
 use super::{MachineArgs, fit};
 use crate::config::{Config, Metric};
 use crate::dataset::Dataset;
-use crate::models::registry::{self, Entry};
-use crate::run::{Job, KeepGoing};
+use crate::learner::LearnError;
+use crate::models::registry;
+use crate::run::{self, Job, KeepGoing, RunError};
 use crate::strategy::{Collective, Ranks};
-use crate::sweep::{Medians, Sweep, config_of};
+use crate::sweep::{Medians, Sweep, config_of, finished, values_of};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +35,21 @@ sweep.toml:
   \"model.name\" = [\"cnn2d\", \"crnn\"]
 
 Trials are compared by train.select on validation; none sees the test split. Evaluate the best one with
-`wavemill-train eval`, once.";
+`wavemill-train eval`, once.
+All trials are checked before the first one starts. One that fails later is shown with its error,
+the others go on, and the exit code is 1. The same command again takes what is finished from the
+folder of runs and trains the rest.";
+
+/// SIGINT or SIGTERM.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "stopped in trial {trial}; go on with the same command: finished trials are taken from {}, this one begins anew",
+    runs.display()
+)]
+pub struct Stopped {
+    trial: usize,
+    runs: PathBuf,
+}
 
 /// Try many configurations, compared on validation
 #[derive(Debug, Args)]
@@ -66,71 +84,143 @@ pub struct SweepCommand {
 struct Trial {
     trial: usize,
     set: Vec<String>,
+    /// Empty where it came to no folder.
     run: PathBuf,
     /// The selecting metric after each epoch.
     values: Vec<f64>,
     best: Option<f64>,
-    /// By the median of the others.
+    /// Before the last epoch: by the median of the others, or as `train.early_stop` says.
     ended_early: bool,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A trial before it begins.
+struct Planned {
+    set: Vec<String>,
+    config: Config,
+    data: Arc<Dataset>,
 }
 
 impl SweepCommand {
     /// Runs all trials, one after another.
     ///
     /// # Errors
-    /// A key that is not there, or whatever stopped a trial.
+    /// A key or a model that is not there, before the first trial; [`Stopped`]; at the end, that trials failed.
     pub fn run(&self) -> Result<u8> {
         let place = self.file.display().to_string();
-        let text = std::fs::read_to_string(&self.file).with_context(|| format!("cannot read {place}"))?;
+        let text = std::fs::read_to_string(&self.file).map_err(|e| Usage(format!("cannot read {place}: {e}")))?;
         let sweep = Sweep::parse(&text, &place)?;
         let base = fit::read_config(self.config.as_deref(), &self.sets)?;
-        let words = sweep.trials();
-        // Every trial's configuration is checked before the first one starts.
-        let configs: Vec<Config> = words.iter().map(|w| config_of(&base, w, &place)).collect::<Result<_, _>>()?;
         let ranks = Ranks::from_env()?.unwrap_or_else(Ranks::solo);
+        let planned = self.planned(&sweep, &base, &place, ranks.world_size)?;
         let device = self.machine.device(&ranks)?;
-        let first = self.machine.open(&self.store, self.version, &base)?;
-        let group = fit::join(&ranks, &first, &base, device)?;
+        let group = fit::join(&ranks, &planned[0].data, &base, device)?;
+        let trials = match self.trials(planned, &sweep, group, device) {
+            // Rank 0 says it.
+            Err(error) if group.rank() > 0 && error.is::<Stopped>() => return Ok(exit::code(&error)),
+            Err(error) => {
+                group.fail(&exit::words(&error));
+                return Err(error);
+            }
+            Ok(trials) => trials,
+        };
+        group.finish()?;
+        if group.rank() > 0 {
+            return Ok(0);
+        }
+        let Some(best) = best_of(&trials, base.train.select) else { bail!("no trial came to the end of an epoch") };
+        eprintln!("best: trial {} ({})", best.trial, best.set.join(" "));
+        eprintln!("its test scores: wavemill-train eval {}", best.run.display());
+        match trials.iter().filter(|trial| trial.error.is_some()).count() {
+            0 => Ok(0),
+            failed => bail!("{failed} of {} trials failed: the same command tries them again", trials.len()),
+        }
+    }
+
+    /// Every trial's configuration and rows, checked; stores are opened once for each way of reading them.
+    fn planned(&self, sweep: &Sweep, base: &Config, place: &str, world_size: usize) -> Result<Vec<Planned>> {
+        let mut planned: Vec<Planned> = Vec::new();
+        for (number, set) in sweep.trials().into_iter().enumerate() {
+            let config = config_of(base, &set, place)?;
+            let check = || {
+                let joined = registry::find(&config.model.name)?.joined();
+                let is_same = |other: &&Planned| {
+                    let theirs = registry::find(&other.config.model.name).map(registry::Entry::joined);
+                    other.config.data == config.data && theirs.is_ok_and(|theirs| theirs == joined)
+                };
+                let data = match planned.iter().find(is_same) {
+                    Some(other) => Arc::clone(&other.data),
+                    None => self.machine.open(&self.store, self.version, &config)?,
+                };
+                run::check(&config, &data, world_size)?;
+                Ok::<_, Error>(data)
+            };
+            let data = check().with_context(|| format!("trial {number} ({})", set.join(" ")))?;
+            planned.push(Planned { set, config, data });
+        }
+        Ok(planned)
+    }
+
+    fn trials(
+        &self,
+        planned: Vec<Planned>,
+        sweep: &Sweep,
+        group: &'static dyn Collective,
+        device: Device,
+    ) -> Result<Vec<Trial>> {
         let medians = Arc::new(Mutex::new(Medians::default()));
         let mut trials = Vec::new();
-        for (number, (config, set)) in configs.into_iter().zip(words).enumerate() {
-            let joined = |config: &Config| registry::find(&config.model.name).map(Entry::joined);
-            let as_first = config.data == base.data && joined(&config)? == joined(&base)?;
-            let data =
-                if as_first { Arc::clone(&first) } else { self.machine.open(&self.store, self.version, &config)? };
-            let stopping = sweep.median_stopping_after.map(|after| judge(&medians, config.train.select, after));
-            let trial =
-                Trial { trial: number, set, run: PathBuf::new(), values: Vec::new(), best: None, ended_early: false };
-            let trial = self.trial(trial, config, &data, group, device, stopping)?;
-            medians.lock().unwrap_or_else(PoisonError::into_inner).add(trial.values.clone());
+        for (number, Planned { set, config, data }) in planned.into_iter().enumerate() {
+            let select = config.train.select;
+            let stopping = sweep.median_stopping_after.map(|after| judge(&medians, select, after));
+            let epochs = config.train.epochs;
+            let (run, ended) = self.trial(config, &data, group, device, stopping);
+            let (values, error) = match ended {
+                Ok(values) => (values, None),
+                Err(error) if is_stopped(&error) => {
+                    bail!(Stopped { trial: number, runs: self.runs.clone() })
+                }
+                Err(error) if goes_on(&error, group) => (Vec::new(), Some(exit::words(&error))),
+                Err(error) => return Err(error.context(format!("trial {number} ({})", set.join(" ")))),
+            };
+            let best = values.iter().copied().reduce(|a, b| if select.is_better(b, a) { b } else { a });
+            let ended_early = error.is_none() && (values.len() as u64) < epochs;
+            let trial = Trial { trial: number, set, run, values, best, ended_early, error };
+            if trial.error.is_none() {
+                medians.lock().unwrap_or_else(PoisonError::into_inner).add(trial.values.clone());
+            }
             if group.rank() == 0 {
                 self.show(&trial)?;
             }
             trials.push(trial);
         }
-        group.finish()?;
-        match best_of(&trials, base.train.select) {
-            Some(best) if group.rank() == 0 => {
-                eprintln!("best: trial {} ({})", best.trial, best.set.join(" "));
-                eprintln!("its test scores: wavemill-train eval {}", best.run.display());
-            }
-            Some(_) => {}
-            None => bail!("no trial came to the end of an epoch"),
-        }
-        Ok(0)
+        Ok(trials)
     }
 
+    /// A trial's folder, and its values on validation: of a run that is finished, or of a new one.
     fn trial(
         &self,
-        trial: Trial,
         config: Config,
         data: &Arc<Dataset>,
         group: &'static dyn Collective,
         device: Device,
         keep_going: Option<KeepGoing>,
-    ) -> Result<Trial> {
-        let folder = new_folder(&self.runs, &config, group, &self.store, data)?;
-        let (epochs, select) = (config.train.epochs, config.train.select);
+    ) -> (PathBuf, Result<Vec<f64>>) {
+        let select = config.train.select;
+        match self.done_before(&config, data, group) {
+            Ok(Some(folder)) => {
+                let values = values_of(&folder, select).map_err(Error::from);
+                return (folder, values);
+            }
+            Ok(None) => {}
+            Err(error) => return (PathBuf::new(), Err(error)),
+        }
+        let folder = match new_folder(&self.runs, &config, group, &self.store, data) {
+            Ok(folder) => folder,
+            Err(error) => return (PathBuf::new(), Err(error)),
+        };
         let job = Job {
             config,
             folder: folder.clone(),
@@ -141,11 +231,24 @@ impl SweepCommand {
             test: false,
             keep_going,
         };
-        let fitted =
-            watched(&job, data, group).with_context(|| format!("trial {} ({})", trial.trial, trial.set.join(" ")))?;
-        let best = fitted.values.iter().copied().reduce(|a, b| if select.is_better(b, a) { b } else { a });
-        let ended_early = (fitted.values.len() as u64) < epochs;
-        Ok(Trial { run: folder, values: fitted.values, best, ended_early, ..trial })
+        let fit = || watched(&job, data, group).map(|fitted| fitted.values);
+        // With ranks, one that panics leaves the others in the middle of a step: then all end.
+        let values = if group.world_size() == 1 { catch_unwind(AssertUnwindSafe(fit)) } else { Ok(fit()) };
+        (folder, values.unwrap_or_else(|panic: Box<dyn Any + Send>| Err(Error::msg(exit::panic_words(panic.as_ref())))))
+    }
+
+    /// The finished run of this very configuration and store, if there is one: rank 0 looks and tells the others.
+    fn done_before(&self, config: &Config, data: &Dataset, group: &dyn Collective) -> Result<Option<PathBuf>> {
+        let mut name = Vec::new();
+        if group.rank() == 0
+            && let Some(run) = finished(&self.runs, config, data.store().manifest_hash(), group.world_size())
+        {
+            eprintln!("finished before: {}", run.path().display());
+            name = run.path().to_string_lossy().into_owned().into_bytes();
+        }
+        let names = group.gather(&name)?;
+        let name = String::from_utf8(names[0].clone())?;
+        Ok(Some(PathBuf::from(name)).filter(|path| path != Path::new("")))
     }
 
     fn show(&self, trial: &Trial) -> Result<()> {
@@ -153,6 +256,15 @@ impl SweepCommand {
             println!("{}", serde_json::to_string(trial)?);
         } else {
             let best = trial.best.map_or("-".to_owned(), |b| format!("{b:.4}"));
+            if let Some(error) = &trial.error {
+                println!(
+                    "{:>3}  {best:>8}  failed      {}  {}: {error}",
+                    trial.trial,
+                    trial.set.join(" "),
+                    trial.run.display()
+                );
+                return Ok(());
+            }
             println!(
                 "{:>3}  {best:>8}  {:>3} epochs  {}  {}",
                 trial.trial,
@@ -163,6 +275,13 @@ impl SweepCommand {
         }
         Ok(())
     }
+}
+
+/// Whether other trials are worth a try: not where the disk is full, nor where ranks differ in what happened to them.
+fn goes_on(error: &Error, group: &dyn Collective) -> bool {
+    let on_all_ranks = |error: &LearnError| matches!(error, LearnError::Diverged { .. } | LearnError::Model(_));
+    let by_all = matches!(error.downcast_ref(), Some(RunError::Learn(error)) if on_all_ranks(error));
+    exit::code(error) != 5 && (group.world_size() == 1 || by_all)
 }
 
 fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing {

@@ -159,7 +159,7 @@ impl About {
 /// [`ExportError::Io`]; `out` is then as it was.
 pub fn write_safetensors(trained: &Trained, about: &About, out: &Path) -> Result<(), ExportError> {
     let metadata = [("format", "pt".to_owned()), (METADATA_KEY, serde_json::to_string(about)?)];
-    whole(out, |file| safetensors::write(file, &trained.variables(), &metadata).map_err(at(out)))
+    whole(out, |file| safetensors::write(file, &trained.variables(), &metadata).map(drop).map_err(at(out)))
 }
 
 /// Writes the model as TorchScript, traced on one row of zeros on the CPU, and `about` into a file of the same name with

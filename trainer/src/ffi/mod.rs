@@ -68,27 +68,13 @@ pub fn keep_memory() {
     unsafe { wavemill_keep_memory() }
 }
 
-/// Leaves SIGINT and SIGTERM to one thread that does nothing else, started here at the first call.
+/// Keeps SIGINT and SIGTERM away from this thread and from those that it starts; one that is there already takes them.
 ///
 /// oneDNN's recurrent kernels move the stack pointer into a buffer of the heap; a handler on such a thread would write
 /// its frame there, and the process would end by a damaged heap instead of with a checkpoint.
-///
-/// # Errors
-/// No thread can be started.
-pub fn keep_signals_away() -> std::io::Result<()> {
-    static TAKER: std::sync::Mutex<bool> = std::sync::Mutex::new(false);
-    let mut is_there = TAKER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if !*is_there {
-        std::thread::Builder::new().name("signals".to_owned()).spawn(|| {
-            loop {
-                std::thread::park();
-            }
-        })?;
-        *is_there = true;
-    }
+pub fn keep_signals_away() {
     // SAFETY: changes the mask of the calling thread, which later threads inherit.
     unsafe { wavemill_block_stop_signals() }
-    Ok(())
 }
 
 /// TF32 in matrix products and convolutions on CUDA; off is libtorch's f32.

@@ -8,12 +8,17 @@ use std::fmt::{self, Display, Write};
 use super::bootstrap::{Bootstrap, Draws, Interval, Paired, Unit};
 use super::classification::{ClassReport, ClassScore, SUPPORTED_TRACKS_MIN};
 use super::multilabel::{SetReport, SetScore};
-use super::{Evaluation, Level, Report};
+use super::{Evaluation, Level, Report, THRESHOLD};
 
 /// Columns of a class name.
 const NAME: usize = 26;
 /// Columns of the class that rows are most often taken for.
 const TAKEN: usize = 20;
+
+/// Before [`Evaluation::loss`]: what training brings down, so that it depends on the configuration.
+const TRAINING_LOSS: &str = "loss as trained (class weights and label smoothing as configured):";
+/// Before [`Level::log_loss`]: comparable between configurations.
+const LOG_LOSS: &str = "log loss (each row counts alike)";
 
 /// `text` in `width` columns, cut with `…`.
 fn fit(text: &str, width: usize) -> String {
@@ -89,8 +94,22 @@ pub fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>) -> String {
     total(&mut out, "macro F1", Some(report.f1_macro), bootstrap, "f1_macro");
     total(&mut out, "micro F1", Some(report.f1_micro), bootstrap, "f1_micro");
     total(&mut out, "exact match", Some(report.exact_match), bootstrap, "exact_match");
+    legend(&mut out, report);
     footer(&mut out, report.unlabelled, bootstrap);
     out
+}
+
+/// Counts of a target with several labels a row, and what its columns are.
+fn legend(out: &mut String, report: &SetReport) {
+    let SetReport { rows, tracks, classes, .. } = report;
+    let labels = classes.iter().map(|class| class.support).sum::<u64>() as f64 / *rows as f64;
+    let words = format!("{rows} rows of {tracks} tracks, {} classes, {labels:.2} labels a row", classes.len());
+    put(out, format_args!("{words}\n"));
+    put(out, format_args!("precision, recall, f1, exact match: a label is predicted from probability {THRESHOLD:?}\n"));
+    out.push_str(
+        "roc auc, avg prec: by the order of probabilities; macro: mean of classes, micro: all labels as one\n",
+    );
+    out.push_str("- : never predicted (0 in the means), or no rows both with and without it (not in the means)\n");
 }
 
 /// The figures of two models beside each other, and their difference.
@@ -171,14 +190,16 @@ impl Display for Level {
             Report::Single(report) => class_table(report, self.bootstrap.as_ref()),
             Report::Multi(report) => set_table(report, self.bootstrap.as_ref()),
         })?;
-        self.log_loss.map_or(Ok(()), |loss| writeln!(f, "{:<34} {loss:>7.4}", "log loss"))
+        self.log_loss.map_or(Ok(()), |loss| writeln!(f, "{:<34} {loss:>7.4}", LOG_LOSS))
     }
 }
 
 impl Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let loss = self.loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
-        writeln!(f, "{} on {}{loss}", self.target, self.leaks.split)?;
+        writeln!(f, "{} on {}", self.target, self.leaks.split)?;
+        if let Some(loss) = self.loss {
+            writeln!(f, "{TRAINING_LOSS} {loss:.4}")?;
+        }
         for text in wrapped(&self.leaks.sentence(), 100) {
             writeln!(f, "{text}")?;
         }
@@ -252,6 +273,11 @@ mod tests {
         let jazz = text.lines().find(|line| line.starts_with("Jazz")).unwrap();
         assert_eq!(column(head, "precision"), column(&jazz.replacen('-', "@", 1), "@"), "{head}\n{jazz}");
         assert!(text.contains("Old-Time / Historic piece… "), "{text}");
+        assert!(text.contains(LOG_LOSS) && !text.contains(TRAINING_LOSS), "{text}");
+        predictions.add_loss(3.0, 2.0);
+        let leaks = Leaks::of(SplitRule::Segment, "validation", [], []);
+        let text = Evaluation::of(&predictions, 1, leaks).unwrap().to_string();
+        assert!(text.contains(&format!("{TRAINING_LOSS} 1.5000\n")) && widest(&text) <= 100, "{text}");
         assert!(text.contains("Электронная музыка …"), "{text}");
     }
 
@@ -279,6 +305,8 @@ mod tests {
         assert!(table.contains("1 rows without a label") && table.contains("resamples over 2 tracks]"), "{table}");
         let pair = paired_table(&paired(&a, &b, 1).unwrap().unwrap(), ["crnn", "a-model-with-a-very-long-name"]);
         assert!(pair.contains("a-model-with-…") && pair.contains("roc auc macro"), "{pair}");
+        assert!(table.contains("2 rows of 2 tracks, 2 classes, 0.50 labels a row"), "{table}");
+        assert!(table.contains("from probability 0.5\n") && table.contains("- : never predicted"), "{table}");
         assert!(widest(&table) <= 100 && widest(&pair) <= 100);
     }
 }

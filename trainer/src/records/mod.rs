@@ -37,6 +37,14 @@ pub enum RecordError {
         /// The parser's reason.
         source: serde_json::Error,
     },
+    /// A configuration that TOML cannot hold.
+    #[error("{path}: cannot write")]
+    Config {
+        /// Which file.
+        path: PathBuf,
+        /// The writer's reason.
+        source: toml::ser::Error,
+    },
     /// An id that would be no folder of its own.
     #[error("{id:?} is no name for a run: one folder name is wanted")]
     Id {

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::RecordError;
 
@@ -142,7 +142,7 @@ impl RunDir {
     ///
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Json`].
-    pub fn read_result(&self) -> Result<Option<Value>, RecordError> {
+    pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, RecordError> {
         let path = self.result();
         match fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -169,6 +169,8 @@ impl RunDir {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -203,14 +205,14 @@ mod tests {
         }
         let root = tempfile::tempdir().unwrap();
         let run = RunDir::create(root.path(), "a").unwrap();
-        assert_eq!(run.read_result().unwrap(), None);
+        assert_eq!(run.read_result::<Value>().unwrap(), None);
         run.write_result(&Result { b: 0.1, a: 1 }).unwrap();
         run.write_result(&Result { b: 0.25, a: 2 }).unwrap();
         assert_eq!(fs::read_to_string(run.result()).unwrap(), "{\n  \"a\": 2,\n  \"b\": 0.25\n}\n");
-        assert_eq!(run.read_result().unwrap().unwrap()["a"], 2);
+        assert_eq!(run.read_result::<Value>().unwrap().unwrap()["a"], 2);
         let names: Vec<_> = fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
         fs::write(run.result(), "{").unwrap();
-        assert!(run.read_result().unwrap_err().to_string().contains("result.json: not what"));
+        assert!(run.read_result::<Value>().unwrap_err().to_string().contains("result.json: not what"));
     }
 }

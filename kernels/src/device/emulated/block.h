@@ -117,6 +117,7 @@ static void fibre_main() {
     arrive(block->machine);
     block->kernel(block->params);
     self->state = ENDED;
+    leave_frames(); // this one never returns, and its stack is used again
     yield(true);
     abort(); // nobody wakes a thread that has ended
 }
@@ -378,6 +379,9 @@ int launch(const char *name, const void *params, unsigned bytes, const Launch &l
     poison(b.shared + b.shared_bytes, RED_ZONE);
     bool well = run_grid(launch);
     unpoison(memory.shared, SHARED_MAX + 2 * RED_ZONE);
+    if (!well) {
+        unpoison(memory.stacks, THREADS_MAX * STACK_STRIDE); // threads that never ended left their frames marked
+    }
     return well ? 0 : 1;
 }
 

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use libloading::{Library, Symbol};
 
@@ -31,7 +31,7 @@ const REMEDY: &str =
     "install a C++ compiler (apt-get install build-essential, dnf install gcc-c++), or name one in CXX";
 
 /// Units that are loaded, for as long as the program runs: threads keep stacks that their code frees.
-static LOADED: Mutex<Option<HashMap<PathBuf, Arc<Unit>>>> = Mutex::new(None);
+static LOADED: Mutex<Option<HashMap<u64, Arc<Unit>>>> = Mutex::new(None);
 
 /// Compiled kernels.
 pub(super) struct Unit {
@@ -46,20 +46,21 @@ impl Unit {
         compiler.flags.extend(options);
         let headers: String = HEADERS.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).collect();
         let source = headers + source;
-        let path = folder()?.join(format!("{:016x}.so", compiler.key(&source)));
+        let key = compiler.key(&source);
         // Held while it compiles: who wants the same unit waits for it.
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = loaded.get_or_insert_default();
-        if let Some(unit) = loaded.get(&path) {
+        if let Some(unit) = loaded.get(&key) {
             return Ok(unit.clone());
         }
+        let path = folder()?.join(format!("{key:016x}.so"));
         if !path.exists() {
             compiler.compile(&source, &path)?;
         }
         // SAFETY: what is in the folder was compiled by us from headers without load-time code.
         let library = unsafe { Library::new(&path) }.map_err(|error| refused("load kernels", error))?;
         let unit = Arc::new(Self { library, sanitized: compiler.sanitized });
-        loaded.insert(path, unit.clone());
+        loaded.insert(key, unit.clone());
         Ok(unit)
     }
 
@@ -68,10 +69,10 @@ impl Unit {
         self.sanitized
     }
 
-    /// Errors: the kernel is not in the unit.
-    pub(super) fn symbol<T>(&self, name: &str) -> Result<Symbol<'_, T>, KernelError> {
+    /// What the unit exports under a name, if anything.
+    pub(super) fn symbol<T>(&self, name: &str) -> Option<Symbol<'_, T>> {
         // SAFETY: callers name a type that agrees with cuda.h.
-        unsafe { self.library.get(name.as_bytes()) }.map_err(|error| refused("find a kernel", error))
+        unsafe { self.library.get(name.as_bytes()) }.ok()
     }
 
     /// Has accesses to `zones` (start, bytes) reported, where sanitizers watch.
@@ -85,11 +86,12 @@ impl Unit {
     }
 }
 
-/// The first line of the compiler's `--version`. Errors: there is none.
+/// The first line of the compiler's `--version`. Errors: there is no compiler, with the remedy.
 pub(crate) fn compiler_version() -> Result<String, KernelError> {
     Compiler::of_environment().map(|compiler| compiler.version)
 }
 
+#[derive(Clone)]
 struct Compiler {
     /// Program and arguments, as CXX may name them.
     words: Vec<OsString>,
@@ -99,13 +101,22 @@ struct Compiler {
 }
 
 impl Compiler {
+    /// As CXX and WAVEMILL_EMULATED_SANITIZE were when first asked.
     fn of_environment() -> Result<Self, KernelError> {
-        let named = std::env::var("CXX").unwrap_or_default();
+        static FIRST: OnceLock<Compiler> = OnceLock::new();
+        if let Some(compiler) = FIRST.get() {
+            return Ok(compiler.clone());
+        }
+        let sanitized = std::env::var_os(SANITIZE).is_some_and(|value| value == "1");
+        let compiler = Self::new(&std::env::var("CXX").unwrap_or_default(), sanitized)?;
+        Ok(FIRST.get_or_init(|| compiler).clone())
+    }
+
+    fn new(named: &str, sanitized: bool) -> Result<Self, KernelError> {
         let mut words: Vec<OsString> = named.split_whitespace().map(OsString::from).collect();
         if words.is_empty() {
             words.push("c++".into());
         }
-        let sanitized = std::env::var_os(SANITIZE).is_some_and(|value| value == "1");
         let mut flags = FLAGS.to_vec();
         if cfg!(target_env = "gnu") {
             flags.push("-ftls-model=initial-exec"); // a third faster, and takes two words of what dlopen has
@@ -187,4 +198,50 @@ fn user() -> std::io::Result<u32> {
     let user = file.metadata().map(|found| found.uid());
     fs::remove_file(path)?;
     user
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_compiler_comes_with_its_remedy() {
+        let error = Compiler::new("no-such-compiler -v", false).err().unwrap().to_string();
+        assert!(error.starts_with("emulated: start a C++ compiler: [\"no-such-compiler\", \"-v\"]: "), "{error}");
+        assert!(error.ends_with(REMEDY), "{error}");
+    }
+
+    #[test]
+    fn an_error_in_a_kernel_names_file_and_line() {
+        let source = "#line 7 \"mel/mel.cu\"\nstruct P { int n; };\nKERNEL(wrong, P) { undeclared = 1; }\n";
+        let error = Unit::load(source, &[]).err().unwrap().to_string();
+        assert!(error.contains("mel/mel.cu:8:20: error: "), "{error}");
+    }
+
+    #[test]
+    fn the_key_is_that_of_everything_that_decides() {
+        let compiler = Compiler::new("", false).unwrap();
+        let with = |change: fn(&mut Compiler)| {
+            let mut changed = compiler.clone();
+            change(&mut changed);
+            changed.key("source")
+        };
+        let keys = [
+            compiler.key("source"),
+            compiler.key("other"),
+            with(|compiler| compiler.flags.push("-O3")),
+            with(|compiler| compiler.version.push('1')),
+            with(|compiler| compiler.words.push("-m32".into())),
+        ];
+        assert_eq!(with(|_| ()), keys[0]);
+        assert!((1..5).all(|i| !keys[..i].contains(&keys[i])), "{keys:x?}");
+    }
+
+    #[test]
+    fn the_folder_is_ours_alone() {
+        let folder = folder().unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        Unit::load("// only that something is there", &[]).unwrap();
+        assert!(fs::read_dir(&folder).unwrap().count() > 0);
+    }
 }

@@ -30,10 +30,13 @@ namespace emulated {
 constexpr bool SANITIZED = true;
 inline void poison(const void *at, size_t bytes) { __asan_poison_memory_region(at, bytes); }
 inline void unpoison(const void *at, size_t bytes) { __asan_unpoison_memory_region(at, bytes); }
+extern "C" void __asan_handle_no_return(void);
+inline void leave_frames() { __asan_handle_no_return(); }
 #else
 constexpr bool SANITIZED = false;
 inline void poison(const void *, size_t) {}
 inline void unpoison(const void *, size_t) {}
+inline void leave_frames() {}
 #endif
 
 // Kernels keep little on their stacks; AddressSanitizer's frames are some times larger.
@@ -89,9 +92,6 @@ emulated_switch:
 // Makes `fibre` begin at `fibre_main` on its stack, whatever was there.
 inline void reset(Fibre &fibre) {
     char *top = (char *)fibre.stack + fibre.stack_bytes;
-    if (SANITIZED) {
-        unpoison(fibre.stack, fibre.stack_bytes);
-    }
 #ifdef WAVEMILL_EMULATED_UCONTEXT
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = (void *)fibre.stack;
@@ -141,14 +141,15 @@ inline void arrive(Fibre &machine) {
 #endif
 }
 
+// Mends the canary, so that the next launch is not blamed.
 inline bool stack_overflowed(const Fibre &fibre) {
-    const unsigned char *canary = (const unsigned char *)fibre.stack - CANARY_BYTES;
+    unsigned char *canary = (unsigned char *)fibre.stack - CANARY_BYTES;
+    bool overflowed = false;
     for (size_t i = 0; i < CANARY_BYTES; ++i) {
-        if (canary[i] != CANARY) {
-            return true;
-        }
+        overflowed |= canary[i] != CANARY;
+        canary[i] = CANARY;
     }
-    return false;
+    return overflowed;
 }
 
 // Gives the `index`th fibre its part of `stacks`.

@@ -16,20 +16,23 @@ const RED: u8 = 0xa5;
 /// What fresh memory is filled with: NaN as f32 and as f64.
 const FRESH: u8 = 0xff;
 
+/// The next number, and where each buffer starts and how many bytes it has.
+type Numbered = (u64, BTreeMap<u64, (usize, usize)>);
+
 /// Where the buffers of a device lie, by their number.
 #[derive(Default)]
 pub(super) struct Registry {
-    buffers: Mutex<(u64, BTreeMap<u64, (usize, usize)>)>,
+    buffers: Mutex<Numbered>,
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, (usize, usize)>)> {
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was written beside a buffer since all were made; mended, so that it is told once.
     pub(super) fn damage(&self) -> Option<String> {
-        let told = self.lock().1.iter().find_map(|(number, &(start, bytes))| {
+        self.lock().1.iter().find_map(|(number, &(start, bytes))| {
             // SAFETY: a buffer is in the registry for as long as its memory, red zones included, is there.
             let byte = |offset: isize| unsafe { (start as *mut u8).offset(offset) };
             let zone = RED_ZONE as isize;
@@ -41,8 +44,7 @@ impl Registry {
                 unsafe { byte(offset).write(RED) };
             }
             Some(format!("wrote to byte {hit} of buffer {number}, which has {bytes}"))
-        });
-        told
+        })
     }
 }
 

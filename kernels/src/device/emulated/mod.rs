@@ -27,13 +27,13 @@ const REPORT_BYTES: usize = 512;
 
 /// The order in which blocks run, and a block's threads from one barrier to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests try all of them"))]
 pub(crate) enum Order {
     /// As they are numbered.
     Ascending,
     /// The last first.
     Descending,
     /// By chance, another for each phase of each block; the same for the same seed.
-    #[cfg_attr(not(test), allow(dead_code, reason = "tests try it"))]
     Random(u64),
 }
 
@@ -90,6 +90,9 @@ impl Device for EmulatedDevice {
     type Host = Vec<u8>;
     type Fft = EmulatedFft;
 
+    /// Little: tests have small batches, and the padding costs as much as samples.
+    const FFT_SAMPLES: usize = 1 << 15;
+
     fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
         let buffer = EmulatedBuffer::new(bytes, &self.buffers)?;
         self.unit.poison(buffer.red_zones());
@@ -120,7 +123,8 @@ impl Device for EmulatedDevice {
     }
 
     fn launch<P: Plain>(&self, kernel: &'static str, launch: Launch, params: &P) -> Result<(), KernelError> {
-        let launcher = self.unit.symbol::<Launcher>(&format!("emulated_{kernel}"))?;
+        let launcher = self.unit.symbol::<Launcher>(&format!("emulated_{kernel}"));
+        let launcher = launcher.ok_or_else(|| refused("launch", format!("no kernel is called {kernel}")))?;
         let (raw, mut report) = (self.raw(launch), [0_u8; REPORT_BYTES]);
         // SAFETY: the launcher is what KERNEL in cuda.h declares; it copies the parameters if they have its struct's
         // size, and ends the report with a 0 within its size. Where kernels write is theirs to get right: a wrong

@@ -82,7 +82,8 @@ KERNEL(narrow_shuffle, Test) { p.out[threadIdx.x] = __shfl_xor_sync(0xffffu, 1.0
 KERNEL(beyond_shared, Test) {
     SHARED(float, shared);
     __syncthreads();
-    shared[threadIdx.x + (threadIdx.x == 33 ? p.n : 0)] = 0.0f;
+    int index = threadIdx.x;
+    shared[index + (index == 33 ? p.n : 0)] = 0.0f;
     __syncthreads();
 }
 
@@ -94,13 +95,21 @@ KERNEL(uninitialised, Test) {
     shared[threadIdx.x] = 1.0f; // not seen by the next block
 }
 
-DEVICE float deep(float x, int depth) {
-    volatile float frame[256];
-    frame[depth % 256] = x;
-    return depth == 0 ? x : deep(frame[depth % 256] + 1.0f, depth - 1) + frame[depth % 256];
+// Never inlined: two of them would share a frame.
+template <int floats> __attribute__((noinline)) float large_frame() {
+    volatile float frame[floats];
+    for (int i = 0; i < floats; ++i) {
+        frame[i] = (float)i;
+    }
+    return frame[floats - 1];
 }
 
-KERNEL(deep_stack, Test) { p.out[threadIdx.x] = deep(0.0f, threadIdx.x == 32 ? p.n : 0); }
+// Stacks have 16,384 floats.
+KERNEL(large_stack, Test) {
+    if (threadIdx.x == 32) {
+        p.out[0] = p.n ? large_frame<16500>() : large_frame<16000>();
+    }
+}
 
 KERNEL(many_barriers, Test) {
     SHARED(float, shared);

@@ -118,7 +118,7 @@ fn a_write_beside_shared_memory_names_thread_and_byte() {
     if sanitized() {
         return; // it ends the program there
     }
-    for (n, byte) in [(31, 256), (-40, -28), (200, 932)] {
+    for (n, byte) in [(31, 256), (-40, -25), (200, 932)] {
         let fault = fault("beyond_shared", grid(2, 64, 256), n);
         let want =
             format!("block (0, 0), thread 33: wrote to byte {byte} of 256 of shared memory; then thread 33 waits");
@@ -158,9 +158,9 @@ fn a_stack_that_was_too_small_is_reported() {
     if sanitized() {
         return;
     }
-    let fault = fault("deep_stack", grid(1, 64, 0), 62);
+    let fault = fault("large_stack", grid(1, 64, 0), 1);
     assert!(fault.ends_with("thread 32: used more than its stack"), "{fault}");
-    run(&device(Order::Ascending), "deep_stack", grid(1, 64, 0), 20, 64).unwrap();
+    run(&device(Order::Ascending), "large_stack", grid(1, 64, 0), 0, 1).unwrap();
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_launch_that_no_device_takes_is_refused() {
     }
     let device = device(Order::Ascending);
     let missing = run(&device, "missing", grid(1, 32, 0), 0, 1).unwrap_err().to_string();
-    assert!(missing.contains("emulated_missing"), "{missing}");
+    assert_eq!(missing, "emulated: launch: no kernel is called missing");
     let size = device.launch("race", grid(1, 32, 128), &1.0_f64).unwrap_err().to_string();
     assert!(size.ends_with("parameters of 8 bytes, where the kernel takes 16"), "{size}");
     assert_eq!(run(&device, "race", Launch { grid: [0, 1], threads: 32, shared_bytes: 0 }, 0, 1).unwrap(), [u32::MAX]);

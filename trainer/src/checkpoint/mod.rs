@@ -2,11 +2,15 @@
 //!
 //! `checkpoints/step-00000123/` holds `tensors.safetensors` (weights, buffers, optimiser) and `state.json` (the rest). A
 //! folder is written under another name, synced and renamed, and renamed again before it is removed, so that what bears
-//! the name of a checkpoint is whole whenever a run is killed. Which one is the best is written in the last one alone.
+//! the name of a checkpoint is whole whenever a run is killed. The state holds the tensors' hash, so that what a disk
+//! changed afterwards is found. Which one is the best is written in the last one alone.
+
+mod error;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,61 +23,14 @@ use crate::models::init::Origin;
 use crate::safetensors;
 use crate::schedule::{EarlyStop, ScheduleState};
 
-/// Raised when a checkpoint's form changes.
-pub const FORMAT_VERSION: u32 = 1;
+pub use error::CheckpointError;
 
-/// Why a checkpoint cannot be written or used.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// The disk's word.
-    #[error("checkpoint {path}")]
-    Io {
-        /// What was touched.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// `state.json` is not what it should be.
-    #[error("checkpoint {path}: not a state of wavemill-train")]
-    State {
-        /// Which file.
-        path: PathBuf,
-        /// The parser's words.
-        source: serde_json::Error,
-    },
-    /// The tensors cannot be read.
-    #[error("checkpoint {path}: {source}")]
-    Tensors {
-        /// Which file.
-        path: PathBuf,
-        /// libtorch's words.
-        source: tch::TchError,
-    },
-    /// A tensor that the model has is not there, or has another shape.
-    #[error("checkpoint {path}: {name} is missing or of another shape; it is of another model or configuration")]
-    Mismatch {
-        /// Which checkpoint.
-        path: PathBuf,
-        /// The tensor's name.
-        name: String,
-    },
-    /// Written by a later wavemill.
-    #[error(
-        "checkpoint {path}: format version {found}; this wavemill-train reads up to {FORMAT_VERSION}: use a newer one"
-    )]
-    Version {
-        /// Which.
-        path: PathBuf,
-        /// What it says.
-        found: u32,
-    },
-    /// Nothing to go on from.
-    #[error("no checkpoint in {path}: was the run stopped before its first? start it again without --resume")]
-    None {
-        /// The folder that was searched.
-        path: PathBuf,
-    },
-}
+/// Raised when a checkpoint's form changes.
+///
+/// 2: `state.json` has `tensors_blake3`. Checkpoints of 1 lack it; they are read as before, unchecked.
+pub const FORMAT_VERSION: u32 = 2;
+/// The first whose state has the hash of its tensors.
+const FIRST_WITH_HASH: u32 = 2;
 
 /// Sums of the part of an epoch that is done.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,10 +57,45 @@ pub struct Best {
     pub step: u64,
 }
 
+/// A loss that is a number and yet says that nothing is learnt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diverged {
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// Mean training loss of its rows.
+    pub mean: f64,
+    /// Training loss of the run's first step.
+    pub first: f64,
+}
+
+impl Diverged {
+    /// How many times the loss of the first step, which is that of a model that knows nothing, an epoch's mean may be.
+    const TIMES: f64 = 10.0;
+
+    /// Whether the epoch that `state` has just done is such a one.
+    #[must_use]
+    pub fn of(state: &State) -> Option<Self> {
+        let (first, mean) = (state.first_loss?, state.sums.loss / state.sums.rows.max(1) as f64);
+        (mean > Self::TIMES * first).then_some(Self { epoch: state.epoch, mean, first })
+    }
+}
+
+impl fmt::Display for Diverged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, mean, first } = self;
+        let epoch = epoch + 1;
+        write!(
+            f,
+            "the training loss was {mean:.4} in epoch {epoch} and {first:.4} at the first step: it diverges; lower \
+             optimizer.lr, or set optimizer.clip_norm=1.0"
+        )
+    }
+}
+
 /// Everything of a run that is not a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// [`FORMAT_VERSION`] of its writer.
+    /// [`FORMAT_VERSION`]; that of the writer where it was read.
     pub format_version: u32,
     /// The configuration, with every flag applied.
     pub config: Config,
@@ -132,6 +124,12 @@ pub struct State {
     /// Damaged training rows of an epoch, the most so far: a row may be damaged while a run goes on.
     #[serde(default)]
     pub damaged_rows: u64,
+    /// Training loss of the first step; not known of a run that began with format 1.
+    #[serde(default)]
+    pub first_loss: Option<f64>,
+    /// The first epoch, if any, of a loss out of all proportion to it.
+    #[serde(default)]
+    pub diverged: Option<Diverged>,
     /// Learning rates.
     pub schedules: ScheduleState,
     /// Epochs without a better value.
@@ -161,6 +159,8 @@ impl State {
             step: 0,
             sums: EpochSums::default(),
             damaged_rows: 0,
+            first_loss: None,
+            diverged: None,
             schedules,
             early_stop: EarlyStop::new(config.train.select, config.train.early_stop),
             best: None,
@@ -238,6 +238,12 @@ impl Checkpoints {
         Ok(read_state(&last)?.best.map_or(last, |best| self.path_of(best.step)))
     }
 
+    /// Whether that of `step` is there.
+    #[must_use]
+    pub fn has(&self, step: u64) -> bool {
+        self.path_of(step).is_dir()
+    }
+
     fn named(&self, kind: &str, step: u64) -> PathBuf {
         self.folder.join(format!("{kind}{step:08}"))
     }
@@ -283,15 +289,43 @@ impl Checkpoints {
     }
 }
 
-/// A checkpoint's two files, synced.
+/// A checkpoint's two files, synced; the tensors first, since the state has their hash.
 fn write(folder: &Path, state: &State, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+    #[derive(Serialize)]
+    struct Whole<'a> {
+        tensors_blake3: String,
+        #[serde(flatten)]
+        state: &'a State,
+    }
     let file = folder.join(TENSORS);
-    safetensors::write(&file, tensors, &[]).map_err(at(&file))?;
+    let tensors_blake3 = safetensors::write(&file, tensors, &[]).map_err(at(&file))?;
     let file = folder.join(STATE);
-    let json = serde_json::to_vec_pretty(state);
+    let json = serde_json::to_vec_pretty(&Whole { tensors_blake3, state });
     let json = json.map_err(|source| CheckpointError::State { path: file.clone(), source })?;
     write_synced(&file, &json)?;
     sync(folder)
+}
+
+/// What is read of a state before all else.
+#[derive(Deserialize)]
+struct Head {
+    format_version: u32,
+    tensors_blake3: Option<String>,
+}
+
+/// The text of a checkpoint's `state.json`, and its head.
+fn read_head(path: &Path) -> Result<(Vec<u8>, Head), CheckpointError> {
+    let file = path.join(STATE);
+    let text = fs::read(&file).map_err(lost(&file))?;
+    let head = serde_json::from_slice::<Head>(&text);
+    let head = head.map_err(|source| CheckpointError::State { path: file.clone(), source })?;
+    if head.format_version > FORMAT_VERSION {
+        return Err(CheckpointError::Version { path: file, found: head.format_version });
+    }
+    if head.format_version >= FIRST_WITH_HASH && head.tensors_blake3.is_none() {
+        return Err(CheckpointError::Damaged { path: file, problem: "tensors_blake3 is missing" });
+    }
+    Ok((text, head))
 }
 
 /// Reads a checkpoint's `state.json`.
@@ -299,26 +333,23 @@ fn write(folder: &Path, state: &State, tensors: &[(String, Tensor)]) -> Result<(
 /// # Errors
 /// [`CheckpointError`].
 pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
-    #[derive(Deserialize)]
-    struct Head {
-        format_version: u32,
-    }
-    let file = path.join(STATE);
-    let text = fs::read(&file).map_err(at(&file))?;
-    let bad = |source| CheckpointError::State { path: file.clone(), source };
-    let found = serde_json::from_slice::<Head>(&text).map_err(bad)?.format_version;
-    if found > FORMAT_VERSION {
-        return Err(CheckpointError::Version { path: file, found });
-    }
-    serde_json::from_slice(&text).map_err(bad)
+    let (text, _) = read_head(path)?;
+    serde_json::from_slice(&text).map_err(|source| CheckpointError::State { path: path.join(STATE), source })
 }
 
-/// Reads a checkpoint's tensors, by name, on the CPU.
+/// Reads a checkpoint's tensors, by name, on the CPU. Their file must be the one that was written.
 ///
 /// # Errors
-/// [`CheckpointError::Tensors`].
+/// [`CheckpointError::Damaged`], [`CheckpointError::Tensors`]; those of its state.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
+    let (_, head) = read_head(path)?;
     let file = path.join(TENSORS);
+    let mut hasher = blake3::Hasher::new();
+    let read = File::open(&file).and_then(|opened| hasher.update_reader(opened).map(drop));
+    read.map_err(lost(&file))?;
+    if head.tensors_blake3.is_some_and(|wanted| wanted != hasher.finalize().to_hex().as_str()) {
+        return Err(CheckpointError::Damaged { path: file, problem: "its blake3 is not the one in state.json" });
+    }
     let tensors = Tensor::read_safetensors(&file).map_err(|source| CheckpointError::Tensors { path: file, source })?;
     Ok(tensors.into_iter().collect())
 }
@@ -358,94 +389,14 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Io { path, source }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Schedule;
-    use crate::dataset::fixture::Fixture;
-    use crate::dataset::{Needs, Store};
-    use crate::schedule::Schedules;
-
-    fn state(folder: &Path) -> State {
-        Fixture::default().write(folder);
-        let config = Config::default();
-        let store = Store::open(folder, None).expect("a store");
-        let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
-        State::first(&config, &data, Schedules::new(&Schedule::default(), 0.1).state().clone(), 1)
-    }
-
-    fn tensors(value: f64) -> Vec<(String, Tensor)> {
-        let odd = Tensor::from_slice(&[value as f32, 2.0, 3.0]);
-        let wide = Tensor::from_slice(&[value, -0.0, f64::MIN_POSITIVE, f64::INFINITY]).view([2, 2]);
-        let steps = Tensor::from_slice(&[7_i64, i64::MAX]);
-        [("b.odd", odd), ("a.wide", wide), ("steps", steps), ("c.scalar", Tensor::from(value as f32))]
-            .map(|(name, tensor)| (name.to_owned(), tensor))
-            .into()
-    }
-
-    fn save(checkpoints: &Checkpoints, state: &mut State, step: u64) -> PathBuf {
-        state.step = step;
-        checkpoints.save(state, &tensors(step as f64)).expect("room")
-    }
-
-    fn names(checkpoints: &Checkpoints) -> Vec<String> {
-        let mut names = checkpoints.names().expect("a folder");
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn tensors_come_back_bit_for_bit_with_their_shapes() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut state = state(&folder.path().join("store"));
-        let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 2).expect("a folder");
-        let path = save(&checkpoints, &mut state, 3);
-        let back = read_tensors(&path).expect("safetensors");
-        assert_eq!(back.len(), 4);
-        for (name, tensor) in tensors(3.0) {
-            assert_eq!((back[&name].size(), back[&name].kind()), (tensor.size(), tensor.kind()), "{name}");
-            assert!(back[&name].equal(&tensor), "{name}");
-        }
-        assert_eq!(read_state(&path).expect("JSON"), state);
-    }
-
-    #[test]
-    fn the_last_and_the_best_stay_and_nothing_else() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut state = state(&folder.path().join("store"));
-        let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 2).expect("a folder");
-        assert!(matches!(checkpoints.last(), Err(CheckpointError::None { .. })));
-        save(&checkpoints, &mut state, 1);
-        assert_eq!(checkpoints.best().expect("the last"), checkpoints.last().expect("one"));
-        state.best = Some(Best { value: 0.5, epoch: 0, step: 2 });
-        for step in 2..=5 {
-            save(&checkpoints, &mut state, step);
-        }
-        assert_eq!(names(&checkpoints), ["step-00000002", "step-00000004", "step-00000005"]);
-        assert!(checkpoints.best().expect("step 2").ends_with("step-00000002"));
-        // A later run that keeps fewer.
-        let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
-        state.best = Some(Best { value: 0.4, epoch: 1, step: 6 });
-        save(&checkpoints, &mut state, 6);
-        assert_eq!(names(&checkpoints), ["step-00000006"]);
-    }
-
-    #[test]
-    fn a_kill_between_two_renamings_or_while_writing_loses_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut state = state(&folder.path().join("store"));
-        let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
-        let path = save(&checkpoints, &mut state, 9);
-        let within = |name: &str| folder.path().join("checkpoints").join(name);
-        fs::rename(&path, within(".old-00000009")).expect("a folder");
-        fs::create_dir(within(".part-00000009")).expect("a folder");
-        fs::write(within(".part-00000009/tensors.safetensors"), "half").expect("room");
-        let last = checkpoints.last().expect("under its other name");
-        assert_eq!(read_state(&last).expect("whole").step, 9);
-        // Written again, and gone on from.
-        for step in [9, 10] {
-            save(&checkpoints, &mut state, step);
-            assert_eq!(names(&checkpoints), [format!("step-{step:08}")]);
-        }
+/// As [`at`]; a file that is not there is damage.
+fn lost(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        ErrorKind::NotFound => CheckpointError::Damaged { path, problem: "it is missing" },
+        _ => CheckpointError::Io { path, source },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Samples on a device: against the formula, against the CPU, and whatever shares their batch.
+
+use super::device::ClipBuffers;
+use super::{LevelsDevice, ResampleArgs, ResampleDevice, SourceClip, reference};
+use crate::backend::{Clip, Samples, downmix};
+use crate::device::testing::{devices, fetched_f32, noise, sent};
+use crate::device::{Device, EmulatedDevice, RowEntry, RowTable, bytes_of};
+use crate::level::Level;
+
+/// Some 400 additions in f32, each off by up to 6e-8 of a partial sum of about 1: by chance 6e-8 times their root, which
+/// is 1.2e-6. The promised stop band is 1e-5.
+const ERROR_MAX: f64 = 2e-6;
+
+const RATES_HZ: [u32; 7] = [44_100, 48_000, 32_000, 22_050, 16_000, 8_000, 11_025];
+/// Outputs of a tile: 1024 at whole ratios, up to some 5,000 at others; lengths on both sides of that.
+const LENGTHS: [usize; 5] = [0, 1, 100, 2_048, 12_345];
+
+/// A clip's samples as they are decoded.
+struct Source {
+    f32: Vec<f32>,
+    s16: Vec<i16>,
+    is_s16: bool,
+    channels: usize,
+    rate_hz: u32,
+}
+
+impl Source {
+    fn new(n: usize, rate_hz: u32, channels: usize, is_s16: bool) -> Self {
+        let f32 = noise(n * channels);
+        let s16 = f32.iter().map(|x| (x * 32_768.0) as i16).collect();
+        Self { f32, s16, is_s16, channels, rate_hz }
+    }
+
+    fn clip(&self) -> Clip<'_> {
+        let samples = if self.is_s16 { Samples::S16(&self.s16) } else { Samples::F32(&self.f32) };
+        Clip { samples, channels: self.channels, sample_rate_hz: self.rate_hz, rows: &[] }
+    }
+
+    fn mono(&self) -> Vec<f32> {
+        let mut mono = Vec::new();
+        downmix(&self.clip(), &mut mono);
+        mono
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        match self.clip().samples {
+            Samples::F32(samples) => bytes_of(samples).to_vec(),
+            Samples::S16(samples) => samples.iter().flat_map(|x| x.to_ne_bytes()).collect(),
+        }
+    }
+}
+
+/// Every source at `to_hz`, as one batch.
+fn converted(device: &EmulatedDevice, sources: &[Source], to_hz: u32) -> Vec<Vec<f32>> {
+    let (mut bytes, mut clips, mut n_mono) = (Vec::new(), Vec::new(), 0);
+    for source in sources {
+        let clip = SourceClip::new(&source.clip(), bytes.len(), n_mono);
+        bytes.extend(source.bytes());
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        n_mono += clip.n_out(to_hz);
+        clips.push(clip);
+    }
+    // As words, which is what goes to a device.
+    let words = bytes.chunks_exact(4).map(|word| f32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    let upload = sent(device, &words.collect::<Vec<f32>>());
+    let mono = device.alloc(4 * n_mono).unwrap();
+    let buffers = ClipBuffers { upload: device.address(&upload), mono: device.address(&mono) };
+    ResampleDevice::new(to_hz).run(device, &clips, buffers).unwrap();
+    let mono = fetched_f32(device, &mono, n_mono);
+    clips.iter().map(|clip| mono[clip.out..clip.out + clip.n_out(to_hz)].to_vec()).collect()
+}
+
+fn on_cpu(args: ResampleArgs, mono: &[f32]) -> Vec<f32> {
+    let (mut resampler, mut out) = (args.plan(Level::Scalar).unwrap(), Vec::new());
+    resampler.push(mono, &mut out);
+    resampler.finish(&mut out);
+    out
+}
+
+fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
+    let args = ResampleArgs { from_hz: source.rate_hz, to_hz };
+    let mono = source.mono();
+    if source.rate_hz == to_hz {
+        return assert_eq!(got, mono, "{args:?} copies");
+    }
+    let case = || format!("{args:?}, {} samples, {} channels", mono.len(), source.channels);
+    let cpu = on_cpu(args, &mono);
+    assert_eq!(got.len(), cpu.len(), "{}", case());
+    for (m, (got, cpu)) in got.iter().zip(&cpu).enumerate() {
+        // The CPU's own error comes on top.
+        let error = f64::from((got - cpu).abs());
+        assert!(error <= 2.0 * ERROR_MAX, "{} sample {m}: {got}, the CPU has {cpu}", case());
+    }
+    for m in (0..got.len()).step_by(997).chain(got.len().checked_sub(1)) {
+        let want = reference::resample_at(args, &mono, m);
+        let error = (f64::from(got[m]) - want).abs();
+        assert!(error <= ERROR_MAX, "{} sample {m}: {} instead of {want}", case(), got[m]);
+    }
+}
+
+#[test]
+fn matches_reference_and_cpu() {
+    for device in devices() {
+        for to_hz in [22_050, 16_000] {
+            let kinds = [(1, false), (2, false), (1, true), (2, true)];
+            let sources: Vec<Source> = RATES_HZ
+                .iter()
+                .enumerate()
+                .flat_map(|(i, rate_hz)| {
+                    let one = move |(j, n)| {
+                        let (channels, is_s16): (usize, bool) = kinds[(i + j) % kinds.len()];
+                        Source::new(n, *rate_hz, channels, is_s16)
+                    };
+                    LENGTHS.into_iter().enumerate().map(one)
+                })
+                .collect();
+            let got = converted(&device, &sources, to_hz);
+            for (source, got) in sources.iter().zip(&got) {
+                assert_converted(source, to_hz, got);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_sample_is_averaged() {
+    for device in devices() {
+        for rate_hz in [22_050, 44_100] {
+            for (channels, is_s16) in [(1, false), (2, false), (1, true), (2, true)] {
+                let source = Source::new(1_501, rate_hz, channels, is_s16);
+                let got = converted(&device, std::slice::from_ref(&source), 22_050);
+                assert_converted(&source, 22_050, &got[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_batch() {
+    let device = EmulatedDevice::new(crate::device::Order::Ascending).unwrap();
+    let source = |rate_hz| Source::new(5_001, rate_hz, 2, true);
+    let others =
+        [Source::new(77, 48_000, 1, false), source(44_100), Source::new(9_000, 44_100, 1, true), source(48_000)];
+    let together = converted(&device, &others, 22_050);
+    for at in [1, 3] {
+        let alone = converted(&device, &[source(others[at].rate_hz)], 22_050);
+        assert!(alone[0] == together[at], "{} Hz", others[at].rate_hz);
+    }
+}
+
+#[test]
+fn unusual_ratios_match_too() {
+    let device = EmulatedDevice::new(crate::device::Order::Random(2)).unwrap();
+    for (from_hz, to_hz) in [(96_000, 8_000), (96_000, 22_050), (88_200, 22_050), (96_000, 44_100), (11_025, 48_000)] {
+        let source = Source::new(4_000, from_hz, 1, false);
+        let got = converted(&device, std::slice::from_ref(&source), to_hz);
+        assert_converted(&source, to_hz, &got[0]);
+    }
+}
+
+#[test]
+fn what_would_need_a_huge_table_is_left_to_the_cpu() {
+    let supports = ResampleDevice::<EmulatedDevice>::supports;
+    for from_hz in RATES_HZ.into_iter().chain([12_000, 24_000, 88_200, 96_000]) {
+        assert!([22_050, 16_000, 44_100, 48_000].into_iter().all(|to_hz| supports(from_hz, to_hz)), "{from_hz} Hz");
+    }
+    assert!(supports(5_000, 5_000), "equal rates copy");
+    for (from_hz, to_hz) in [(44_101, 22_050), (8_009, 8_011), (5_000, 22_050), (192_000, 22_050)] {
+        assert!(!supports(from_hz, to_hz), "{from_hz} to {to_hz} Hz");
+    }
+}
+
+#[test]
+fn the_largest_magnitude_of_each_row_is_found() {
+    let mut pcm = noise(50_000);
+    pcm[10_000..10_100].fill(0.0);
+    pcm[10_050] = -0.0;
+    (pcm[20_000], pcm[40_000], pcm[45_000]) = (-7.0, f32::NAN, f32::NEG_INFINITY);
+    let row = |pcm: i64, n_pcm| RowEntry { pcm, frame: 0, n_pcm, n_signal: n_pcm, n_frames: 0, n_kept: 0 };
+    let entries = [row(0, 0), row(10_000, 100), row(15_000, 20_000), row(0, 50_000), row(44_000, 2_000), row(7, 1)];
+    for device in devices() {
+        let (mono, rows) = (sent(&device, &pcm), sent(&device, &entries));
+        let address = device.address(&rows);
+        let table = RowTable { address, n_rows: entries.len(), n_pcm_max: 50_000, n_frames_max: 0 };
+        let mut levels = LevelsDevice::default();
+        levels.run(&device, &table, device.address(&mono)).unwrap();
+        let got: Vec<f32> = levels.largest().collect();
+        assert_eq!([got[0], got[1], got[2], got[4], got[5]], [0.0, 0.0, 7.0, f32::INFINITY, pcm[7].abs()]);
+        assert!(got[3].is_nan(), "{}", got[3]);
+    }
+}

@@ -1,0 +1,100 @@
+//! Sweeps of the built program: what is wrong, what fails, what is stopped and what is done already.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{checkpoints, finish, of_trainer, run, same, scratch, start, trainer, wait_until, whole};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        of_trainer("sweep::what_is_wrong_is_told_before_the_first_trial", what_is_wrong_is_told_before_the_first_trial),
+        of_trainer("sweep::a_failing_trial_costs_itself_alone", a_failing_trial_costs_itself_alone),
+        of_trainer("sweep::stopped_it_goes_on_by_the_same_command", stopped_it_goes_on_by_the_same_command),
+    ]
+}
+
+/// A sweep of a small model by the file `sweep.toml` in `folder`, with runs beside it.
+fn sweep(folder: &Path, file: &str) -> Command {
+    fs::write(folder.join("sweep.toml"), file).unwrap();
+    let mut command = trainer(["sweep", "--device", "cpu", "--threads", "1", "--json", "--store"]);
+    command.arg(whole()).arg("--runs").arg(folder.join("runs")).arg(folder.join("sweep.toml"));
+    for set in ["model.name=lstm", "data.frames=8", "data.batch_size=8", "train.epochs=1", "train.checkpoint_steps=1"] {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+fn lines(out: &str) -> Result<Vec<Value>, Failed> {
+    Ok(out.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
+fn runs_in(folder: &Path) -> usize {
+    fs::read_dir(folder.join("runs")).map_or(0, Iterator::count)
+}
+
+fn what_is_wrong_is_told_before_the_first_trial() -> Result<(), Failed> {
+    let folder = scratch("wrong-sweep");
+    let cases = [
+        ("[parameters]\n\"model.name\" = [\"lstm\", \"vgg\"]", &["trial 1", "vgg"]),
+        ("[parameters]\n\"data.split\" = [\"official\", \"nosuch\"]", &["data.split", "nosuch"]),
+        ("method = \"random\"\ntrials = 0\n[parameters]\nseed = [1]", &["trials = 0", "at least 1"]),
+        (
+            "method = \"random\"\n[parameters]\n\"optimizer.lr\" = { min = 0.0, max = 1.0, log = true }",
+            &["optimizer.lr", "above 0"],
+        ),
+    ];
+    for (file, said) in cases {
+        run(&mut sweep(&folder, file)).exits(2)?.says(said)?;
+    }
+    let mut command = sweep(&folder, "");
+    fs::remove_file(folder.join("sweep.toml"))?;
+    run(&mut command).exits(2)?.says(&["sweep.toml", "No such file"])?;
+    same("runs", runs_in(&folder), 0)
+}
+
+fn a_failing_trial_costs_itself_alone() -> Result<(), Failed> {
+    let folder = scratch("failing-sweep");
+    let file = "[parameters]\n\"optimizer.lr\" = [1e300, 1e-3, 1e-4]";
+    let ran = run(&mut sweep(&folder, file)).exits(1)?;
+    let first = lines(&ran.out)?;
+    same("trials", first.len(), 3)?;
+    let words = first[0]["error"].as_str().ok_or("no error")?;
+    same("its error", words.contains("the loss is"), true)?;
+    same("the others", first[1..].iter().all(|t| t["error"].is_null() && t["best"].is_f64()), true)?;
+    same("the count", ran.err.contains("1 of 3 trials failed"), true)?;
+    same("the best", ran.err.contains("best: trial "), true)?;
+    same("runs", runs_in(&folder), 3)?;
+    // Again: what is done is taken, what failed is tried.
+    let ran = run(&mut sweep(&folder, file)).exits(1)?;
+    same("taken", ran.err.matches("finished before: ").count(), 2)?;
+    same("as they were", lines(&ran.out)?[1..] == first[1..], true)?;
+    same("runs", runs_in(&folder), 4)?;
+    // Without what fails nothing is left to do.
+    let ran = run(&mut sweep(&folder, "[parameters]\n\"optimizer.lr\" = [1e-3, 1e-4]")).exits(0)?;
+    same("all are taken", ran.err.matches("finished before: ").count(), 2)?;
+    same("runs", runs_in(&folder), 4)
+}
+
+fn stopped_it_goes_on_by_the_same_command() -> Result<(), Failed> {
+    let folder = scratch("stopped-sweep");
+    let file = "[parameters]\n\"train.epochs\" = [1, 100000]\n\"train.early_stop\" = [0]";
+    let mut child = start(&mut sweep(&folder, file));
+    let steps = || {
+        let runs = fs::read_dir(folder.join("runs")).into_iter().flatten().flatten();
+        let unfinished = runs.map(|run| run.path()).filter(|run| !run.join("result.json").exists());
+        unfinished.map(|run| checkpoints(&run).len()).sum::<usize>()
+    };
+    wait_until(&mut child, "its second trial", || runs_in(&folder) == 2 && steps() > 0)?;
+    run(Command::new("kill").arg("-INT").arg(child.id().to_string())).exits(0)?;
+    let ran = finish(child).exits(130)?;
+    ran.says(&["stopped in trial 1", "the same command", "runs"])?;
+    same("advice for fit", ran.err.contains("--resume"), false)?;
+    let ran =
+        run(&mut sweep(&folder, "[parameters]\n\"train.epochs\" = [1, 2]\n\"train.early_stop\" = [0]")).exits(0)?;
+    same("taken", ran.err.matches("finished before: ").count(), 1)?;
+    same("trials", lines(&ran.out)?.len(), 2)
+}

@@ -1,0 +1,76 @@
+//! Why a run ends early.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+use crate::dataset::DatasetError;
+use crate::evaluate::EvaluateError;
+use crate::learner::LearnError;
+use crate::records::RecordError;
+
+/// Why a run ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// A step.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// An evaluation.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// The run's folder.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A split that training needs has no rows.
+    #[error("no rows in split {split} under rule {rule}: choose another with --split, or extract more clips")]
+    NoRows {
+        /// Which side.
+        split: &'static str,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// `drop_last` leaves nothing.
+    #[error(
+        "data.batch_size = {batch_size} with data.drop_last leaves no batch of {rows} training rows: take a smaller one"
+    )]
+    NoBatch {
+        /// Of training.
+        rows: usize,
+        /// As configured.
+        batch_size: usize,
+    },
+    /// A checkpoint of another store or feature.
+    #[error(
+        "{path} was trained on another {what} ({}); this store has {}: give the store that it was trained on",
+        short(theirs),
+        short(ours)
+    )]
+    OtherStore {
+        /// The run.
+        path: PathBuf,
+        /// `manifest` or `feature`.
+        what: &'static str,
+        /// Of the checkpoint.
+        theirs: String,
+        /// Of the store.
+        ours: String,
+    },
+    /// SIGINT or SIGTERM: a checkpoint was written.
+    #[error("stopped at step {step}; go on with: wavemill-train fit --resume {path}")]
+    Stopped {
+        /// Optimiser steps done.
+        step: u64,
+        /// The run's folder.
+        path: PathBuf,
+    },
+}
+
+/// The first 16 digits of a hash: enough to tell two apart.
+fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
+}
