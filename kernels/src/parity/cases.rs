@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::Plan;
 use crate::stft::{Framing, PadMode, Window};
 
 #[test]
@@ -117,6 +118,24 @@ fn the_loudest_allowed_samples_stay_finite() {
             let out = values(&*backend, &args, &[&[stft::SAMPLE_MAX; 5000]]).unwrap();
             assert!(out[0][0].iter().all(|x| x.is_finite()), "{}", name(&*backend));
         }
+    }
+}
+
+fn rows_of(plan: &mut dyn Plan, clip: Clip<'_>) -> Vec<Row> {
+    plan.run(&[clip]).unwrap().into_iter().map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_sample_without_its_partner_is_left_out() {
+    let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
+    let (pcm, rows) = (signal(2 * 3000 + 1), [0..2000, 1000..3000]);
+    for backend in backends() {
+        let mut plan = backend.plan(0, &args).unwrap();
+        let mut run = |samples| {
+            let clip = Clip { samples: Samples::F32(samples), channels: 2, sample_rate_hz: 22_050, rows: &rows };
+            rows_of(&mut *plan, clip)
+        };
+        assert_eq!(run(&pcm), run(&pcm[..6000]), "{}", name(&*backend));
     }
 }
 
