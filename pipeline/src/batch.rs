@@ -175,8 +175,23 @@ impl Lane<'_> {
         Ok(())
     }
 
+    /// By halves where that fails: what does not fit on a device in one batch may fit in two. A device that is gone fails
+    /// at the first clip.
     fn compute(&self, extractor: &mut Extractor, clips: &[DecodedClip]) -> Result<Vec<Computed>, KernelError> {
+        match self.compute_whole(extractor, clips) {
+            Err(_) if clips.len() > 1 => {
+                let (first, second) = clips.split_at(clips.len() / 2);
+                let mut computed = self.compute(extractor, first)?;
+                computed.extend(self.compute(extractor, second)?);
+                Ok(computed)
+            }
+            done => done,
+        }
+    }
+
+    fn compute_whole(&self, extractor: &mut Extractor, clips: &[DecodedClip]) -> Result<Vec<Computed>, KernelError> {
         inject_failure(self.number)?;
+        inject_full(clips.len())?;
         let (start, cpu_start) = (Instant::now(), cpu_time());
         let wanted: Vec<_> = clips.iter().map(|clip| (&clip.pcm, clip.segments.as_slice())).collect();
         let computed = extractor.run(&wanted)?;
@@ -207,6 +222,16 @@ impl Lane<'_> {
 
 fn add_wall(total: &AtomicU64, start: Instant) {
     total.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+}
+
+/// The tests say how many clips a device is to hold.
+fn inject_full(clips: usize) -> Result<(), KernelError> {
+    fail_point!("device-full", |most: Option<String>| {
+        let fits = most.and_then(|most| most.parse().ok()).is_none_or(|most: usize| clips <= most);
+        let full = |detail| KernelError::Device { device: "injected".to_owned(), action: "allocate", detail };
+        if fits { Ok(()) } else { Err(full(format!("{clips} clips do not fit"))) }
+    });
+    Ok(())
 }
 
 /// The tests name lanes whose device is to fail, such as `0,1`; without a name it is all of them.

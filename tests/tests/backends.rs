@@ -204,7 +204,9 @@ fn batches_change_no_byte() -> Result<(), Failed> {
     let wanted = undisturbed()?;
     // Slow decoders fill no batch before its time is up; a second device changes who computes what.
     let slowly = "worker-panic=sleep(30)";
-    for (threads, devices, points) in [("1", "0", ""), ("2", "0", slowly), ("8", "0,1", ""), ("8", "0", "")] {
+    // A device that is full takes batches by halves.
+    let full = "device-full=return(2)";
+    for (threads, devices, points) in [("1", "0", ""), ("2", "0", slowly), ("8", "0,1", ""), ("8", "0", full)] {
         let store = scratch("batches").join("store");
         let ran =
             run(few(&store, devices).args(["--threads", threads, "--json"]).env("FAILPOINTS", points)).exits(0)?;

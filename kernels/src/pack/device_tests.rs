@@ -230,6 +230,7 @@ fn the_error_names_the_value() {
                 bytes: device.address(&out),
             };
             plan.run(&device, &rows.table, &input).unwrap();
+            device.synchronize().unwrap();
             assert_eq!(plan.faults().collect::<Vec<_>>(), [None, Some(place)]);
             let error = plan.error(&device, 1, place).unwrap();
             let KernelError::Pack { index, value, dtype } = error else { panic!("{error}") };

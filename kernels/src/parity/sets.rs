@@ -212,7 +212,7 @@ fn bounds(args: &FeatureArgs, want: &[f64]) -> Vec<f64> {
             want.iter().map(bound).collect()
         }
         LogArgs::Db(_) => decibels(1.0),
-        LogArgs::Ln { .. } => decibels(std::f64::consts::LN_10 / 10.0),
+        LogArgs::Ln { .. } => decibels(std::f64::consts::LN_10 / 20.0 * args.power),
         LogArgs::Whisper => decibels(1.0 / 40.0),
     }
 }

@@ -184,6 +184,7 @@ fn the_largest_magnitude_of_each_row_is_found() {
         let table = RowTable { address, n_rows: entries.len(), n_pcm_max: 50_000, n_frames_max: 0 };
         let mut levels = LevelsDevice::default();
         levels.run(&device, &table, device.address(&mono)).unwrap();
+        device.synchronize().unwrap();
         let got: Vec<f32> = levels.largest().collect();
         assert_eq!([got[0], got[1], got[2], got[4], got[5]], [0.0, 0.0, 7.0, f32::INFINITY, pcm[7].abs()]);
         assert!(got[3].is_nan(), "{}", got[3]);
