@@ -6,6 +6,7 @@
 #
 # environment:
 #   WAVEMILL_PARITY_CASES=N   drawn sets (default: 20)
+#   WAVEMILL_PACKAGES=…       what cargo selects, so that a gate builds each crate once (default: -p wavemill-kernels)
 #   CXX=COMPILER              g++, which has its sanitizers as shared libraries (default: c++)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -13,6 +14,7 @@ if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 need_toolchain
+need python3 'apt-get install python3'
 read -ra compiler <<<"${CXX:-c++}"
 need "${compiler[0]}" 'apt-get install build-essential, or dnf install gcc-c++'
 asan=$("${compiler[@]}" -print-file-name=libasan.so)
@@ -24,6 +26,12 @@ fi
 ((${#})) || set -- emulated parity::sets
 export WAVEMILL_EMULATED_SANITIZE=1 WAVEMILL_PARITY_CASES=${WAVEMILL_PARITY_CASES:-20}
 # Rust's own threads leave what leak detection takes for lost; a GPU's driver does not bear the sanitizer.
-runner="['env', 'LD_PRELOAD=$asan', 'ASAN_OPTIONS=detect_leaks=0', 'CUDA_VISIBLE_DEVICES=']"
-step 'sanitized kernels' cargo --config "target.'cfg(unix)'.runner = $runner" \
-    test --locked -p wavemill-kernels --lib -- "$@"
+read -ra packages <<<"${WAVEMILL_PACKAGES:--p wavemill-kernels}"
+# Of whatever is selected, the kernels' tests alone: by the program's name.
+built=$(cargo test --locked "${packages[@]}" --lib --no-run --message-format=json | python3 -c '
+import json, sys
+for line in sys.stdin:
+    found = json.loads(line)
+    if found.get("executable") and found["target"]["name"] == "wavemill_kernels":
+        print(found["executable"])')
+step 'sanitized kernels' env LD_PRELOAD="$asan" ASAN_OPTIONS=detect_leaks=0 CUDA_VISIBLE_DEVICES= "$built" "$@"

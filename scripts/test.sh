@@ -11,8 +11,8 @@
 #   WAVEMILL_PEERS=1           other programs are asked too: readers of a store (DuckDB, Polars, pandas, pyarrow), and
 #                              tools for features (Kaldi, Whisper, librosa); makes .venv from PyPI, 1 GB; default 1 where
 #                              CI is set, else 0, and these tests show as ignored
-#   WAVEMILL_CUDA_CHECK=1      device code is compiled for GPUs (none is needed); makes .cuda from PyPI, 0.3 GB; default
-#                              as above
+#   WAVEMILL_CUDA_CHECK=1      device code is compiled for GPUs (none is needed; makes .cuda from PyPI, 0.3 GB), and
+#                              its emulation runs under sanitizers; default as above
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -45,6 +45,7 @@ if [[ ${WAVEMILL_CUDA_CHECK:-${CI:+1}} == 1 ]]; then
     step 'device code (.cuda)' scripts/cuda_check.sh
     LD_LIBRARY_PATH=$PWD/.cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} step 'device code as it is compiled at start' \
         cargo test --locked "${packages[@]}" --lib -- --ignored device::compile
+    WAVEMILL_PACKAGES=${packages[*]} step 'device code under sanitizers' scripts/emulated_sanitize.sh
 fi
 # Cargo does not build another package's programs for a test: the whole-system tests find these beside themselves.
 step 'build programs' build_programs "${packages[@]}"

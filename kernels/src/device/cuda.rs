@@ -10,10 +10,12 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cufft;
-use cudarc::driver::sys::{CUdevice_attribute_enum, CUevent_flags_enum, CUfunction_attribute_enum, CUresult};
+use cudarc::driver::sys::{
+    CUdevice_attribute_enum, CUevent_flags, CUevent_flags_enum, CUfunction_attribute_enum, CUresult,
+};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr,
-    DriverError, HostSlice, LaunchConfig, PinnedHostSlice, PushKernelArg, result,
+    DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg, result,
 };
 use cudarc::nvrtc::Ptx;
 
@@ -213,33 +215,41 @@ impl Device for CudaDevice {
     fn upload(&self, from: &Pinned, bytes: usize, to: &mut CudaSlice<u8>) -> Result<(), KernelError> {
         let action = "copy to the device";
         self.check(action, bytes, &[from.bytes, to.len()])?;
+        if bytes == 0 {
+            return Ok(());
+        }
         self.stream.context().bind_to_thread().map_err(self.failed(action))?;
         let (to, _) = to.device_ptr_mut(&self.stream);
-        // SAFETY: `_copied` records the copy's event when it drops, after the copy was queued; `Pinned` waits for that
-        // before it hands its bytes out or frees them. Both sides hold `bytes`.
-        let copy = || unsafe {
-            let (from, _copied) = from.memory.stream_synced_slice(&self.stream);
-            result::memcpy_htod_async(to, &from[..bytes], self.stream.cu_stream())
+        let copy = || {
+            // SAFETY: both sides hold `bytes`; `from` is neither written nor freed before `queued` is over.
+            let copied = unsafe { result::memcpy_htod_async(to, from.bytes(bytes), self.stream.cu_stream()) };
+            copied.and_then(|()| from.queued(&self.stream)).map_err(self.failed(action))
         };
-        self.noted(action, bytes, || copy().map_err(self.failed(action)))
+        self.noted(action, bytes, copy)
     }
 
     fn download(&self, from: &CudaSlice<u8>, bytes: usize, to: &mut Pinned) -> Result<(), KernelError> {
         let action = "copy from the device";
         self.check(action, bytes, &[from.len(), to.bytes])?;
+        if bytes == 0 {
+            return Ok(());
+        }
         self.stream.context().bind_to_thread().map_err(self.failed(action))?;
         let (from, _) = from.device_ptr(&self.stream);
-        // SAFETY: as in `upload`.
-        let mut copy = || unsafe {
-            let (to, _copied) = to.memory.stream_synced_mut_slice(&self.stream);
-            result::memcpy_dtoh_async(&mut to[..bytes], from, self.stream.cu_stream())
+        let copy = || {
+            // SAFETY: as in `upload`; nothing reads `to` before that either.
+            let copied = unsafe { result::memcpy_dtoh_async(to.bytes_mut(bytes), from, self.stream.cu_stream()) };
+            copied.and_then(|()| to.queued(&self.stream)).map_err(self.failed(action))
         };
-        self.noted(action, bytes, || copy().map_err(self.failed(action)))
+        self.noted(action, bytes, copy)
     }
 
     fn zero(&self, buffer: &mut CudaSlice<u8>, bytes: usize) -> Result<(), KernelError> {
         let action = "clear device memory";
         self.check(action, bytes, &[buffer.len()])?;
+        if bytes == 0 {
+            return Ok(());
+        }
         let mut part = buffer.slice_mut(..bytes);
         self.noted(action, bytes, || self.stream.memset_zeros(&mut part).map_err(self.failed(action)))
     }
@@ -299,47 +309,88 @@ struct Parameter<P>(P);
 // SAFETY: `Plain` is `repr(C)` numbers without padding, as the kernel's source declares them.
 unsafe impl<P: Plain> DeviceRepr for Parameter<P> {}
 
-/// Page-locked memory, cached for the host's reads as for its writes. Its bytes are handed out once copies that were
-/// queued for it are over.
+/// Page-locked memory, cached for the host's reads as for its writes. Its bytes are handed out, and freed, once the copy
+/// that was queued for it last is over. (cudarc's type has an event for that, and leaves it unrecorded where events between
+/// streams are switched off.)
 pub(crate) struct Pinned {
-    memory: PinnedHostSlice<u8>,
+    /// Frees it.
+    _memory: PinnedHostSlice<u8>,
     start: NonNull<u8>,
     bytes: usize,
+    /// Behind the last copy.
+    copied: CudaEvent,
 }
 
-// SAFETY: owns what `start` points to, as `memory` does, which is Send.
+// SAFETY: owns what `start` points to, as `_memory` does, which is Send.
 unsafe impl Send for Pinned {}
 
 impl Pinned {
     fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<Self, DriverError> {
+        // A thread that waits leaves its core to decoding.
+        let copied = context.new_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC))?;
         // SAFETY: the bytes are written below, before anything reads them. No flags: write-combined memory, cudarc's
         // default, is slow to read. The driver refuses 0 bytes.
         let mut memory = unsafe { context.alloc_pinned_with_flags::<u8>(bytes.max(1), 0) }?;
         let start = NonNull::new(memory.as_mut_ptr()?).ok_or(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY))?;
         // SAFETY: just allocated, `bytes` of them.
         unsafe { start.write_bytes(0, bytes) };
-        Ok(Self { memory, start, bytes })
+        Ok(Self { _memory: memory, start, bytes, copied })
     }
 
-    /// Waits for the last copy. An error is a device's that failed for good and copies no more; its next call tells.
-    fn wait(&self) {
-        let _ = self.memory.as_ptr();
+    /// # Safety
+    /// At most `self.bytes`; nothing is read while a copy to them is under way.
+    unsafe fn bytes(&self, bytes: usize) -> &[u8] {
+        // SAFETY: allocated and written with more.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), bytes) }
     }
+
+    /// # Safety
+    /// As `bytes`; nothing is read or written while any copy is under way.
+    unsafe fn bytes_mut(&mut self, bytes: usize) -> &mut [u8] {
+        // SAFETY: as above, and borrowed uniquely.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), bytes) }
+    }
+
+    /// Remembers a copy that was queued on `stream` just now; where that cannot be, waits for it.
+    fn queued(&self, stream: &CudaStream) -> Result<(), DriverError> {
+        let recorded = self.copied.record(stream);
+        if recorded.is_err() {
+            insist(|| stream.synchronize());
+        }
+        recorded
+    }
+
+    /// Waits for the last copy.
+    fn wait(&self) {
+        insist(|| self.copied.synchronize());
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
+/// Waits. cudarc answers once with an error of something freed before, without waiting; a second error is of a device
+/// that failed for good and copies no more: its next call tells.
+fn insist(wait: impl Fn() -> Result<(), DriverError>) {
+    let _ = wait().or_else(|_| wait());
 }
 
 impl AsRef<[u8]> for Pinned {
     fn as_ref(&self) -> &[u8] {
         self.wait();
-        // SAFETY: allocated and written with this length; no copy is under way, and `upload` only reads.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+        // SAFETY: no copy is under way.
+        unsafe { self.bytes(self.bytes) }
     }
 }
 
 impl AsMut<[u8]> for Pinned {
     fn as_mut(&mut self) -> &mut [u8] {
         self.wait();
-        // SAFETY: as above, and borrowed uniquely.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+        // SAFETY: no copy is under way.
+        unsafe { self.bytes_mut(self.bytes) }
     }
 }
 
@@ -388,9 +439,8 @@ impl CudaFft {
 
 impl Drop for CudaFft {
     fn drop(&mut self) {
-        // Freeing the plan frees memory that a transform may still work in. Errors leave nothing to do here: a device
-        // that failed says so at its next call.
-        let _ = self.stream.synchronize();
+        // Freeing the plan frees memory that a transform may still work in.
+        insist(|| self.stream.synchronize());
         // SAFETY: planned by `new`, freed once.
         let _ = unsafe { cufft::result::destroy(self.handle) };
     }

@@ -1,7 +1,8 @@
 //! What host code needs of a device: memory, copies, launches and transforms, on one stream.
 //!
 //! Each operation's host side (`<op>/device.rs`) is written once against [`Device`]. Work is queued in order;
-//! [`Device::synchronize`] waits for it. Host memory that was handed to a copy stays untouched until then.
+//! [`Device::synchronize`] waits for it. Host memory that was handed to a copy stays untouched until then; when it is
+//! dropped, it waits for its copies itself.
 
 mod compile;
 mod cuda;

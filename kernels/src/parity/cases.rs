@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::Plan;
 use crate::stft::{Framing, PadMode, Window};
 
 #[test]
@@ -117,6 +118,40 @@ fn the_loudest_allowed_samples_stay_finite() {
             let out = values(&*backend, &args, &[&[stft::SAMPLE_MAX; 5000]]).unwrap();
             assert!(out[0][0].iter().all(|x| x.is_finite()), "{}", name(&*backend));
         }
+    }
+}
+
+fn rows_of(plan: &mut dyn Plan, clip: Clip<'_>) -> Vec<Row> {
+    plan.run(&[clip]).unwrap().into_iter().map(Result::unwrap).collect()
+}
+
+/// A row that is longer than kernels count fails its batch, when copies are under way already.
+#[test]
+fn a_plan_whose_batch_failed_computes_the_next() {
+    let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
+    let (before, pcm) = (signal(4000), signal(3000));
+    for backend in devices() {
+        let clip = |pcm, rows| Clip { samples: Samples::F32(pcm), channels: 1, sample_rate_hz: 22_050, rows };
+        let (rows, too_long) = ([0..2000, 1000..3000], [0..4000, 0..1 << 31]);
+        let want = rows_of(&mut *backend.plan(0, &args).unwrap(), clip(&pcm, &rows));
+        let mut plan = backend.plan(0, &args).unwrap();
+        let error = plan.run(&[clip(&before, &too_long)]).unwrap_err();
+        assert!(error.to_string().contains("samples of a row"), "{error}");
+        assert_eq!(rows_of(&mut *plan, clip(&pcm, &rows)), want, "{}", name(&*backend));
+    }
+}
+
+#[test]
+fn a_sample_without_its_partner_is_left_out() {
+    let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
+    let (pcm, rows) = (signal(2 * 3000 + 1), [0..2000, 1000..3000]);
+    for backend in backends() {
+        let mut plan = backend.plan(0, &args).unwrap();
+        let mut run = |samples| {
+            let clip = Clip { samples: Samples::F32(samples), channels: 2, sample_rate_hz: 22_050, rows: &rows };
+            rows_of(&mut *plan, clip)
+        };
+        assert_eq!(run(&pcm), run(&pcm[..6000]), "{}", name(&*backend));
     }
 }
 

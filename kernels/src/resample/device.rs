@@ -109,6 +109,12 @@ impl SourceClip {
         Self { source, out, n_source: n_samples / channels, is_s16, channels, sample_rate_hz }
     }
 
+    /// Bytes that it takes in the upload buffer.
+    pub(crate) fn bytes(&self) -> usize {
+        let sample_bytes = if self.is_s16 { size_of::<i16>() } else { size_of::<f32>() };
+        self.n_source * self.channels * sample_bytes
+    }
+
     /// Samples that it becomes.
     pub(crate) fn n_out(&self, to_hz: u32) -> usize {
         ResampleArgs { from_hz: self.sample_rate_hz, to_hz }.output_len(self.n_source as u64) as usize

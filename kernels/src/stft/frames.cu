@@ -30,10 +30,10 @@ DEVICE float sample_at(const float *pcm, const Row &row, long long index, int pa
 }
 
 // Scale, DC removal and pre-emphasis, in Kaldi's order: `x` is the sample, `before` the one before it in the frame (the
-// first is its own).
+// first is its own). Scaled samples are rounded as those that `mean` was made of, so that a constant leaves nothing.
 DEVICE float condition(float x, float before, float mean, const Framing &framing) {
-    x = x * framing.scale - mean;
-    before = before * framing.scale - mean;
+    x = product(x, framing.scale) - mean;
+    before = product(before, framing.scale) - mean;
     return framing.preemphasis == 0.0f ? x : x - framing.preemphasis * before;
 }
 
@@ -84,7 +84,7 @@ template <typename Real> DEVICE void write_frames(const Frames &p) {
         if (f.remove_dc) {
             double sum = 0.0;
             for (int i = threadIdx.x; i < f.win_length; i += blockDim.x) {
-                sum += there ? (double)(sample_at(p.pcm, row, start + i, f.pad_mode) * f.scale) : 0.0;
+                sum += there ? (double)product(sample_at(p.pcm, row, start + i, f.pad_mode), f.scale) : 0.0;
             }
             mean = (float)(group_sum(sum, scratch, 0, blockDim.x / 32) / f.win_length);
         }

@@ -116,7 +116,7 @@ DEVICE void load_pairs(Complex<float> *v, const float *samples, double *scratch,
     if (f.remove_dc) {
         double sum = 0.0;
         for (int i = j; i < f.win_length; i += p.group_threads) {
-            sum += (double)(samples[i] * f.scale);
+            sum += (double)product(samples[i], f.scale);
         }
         int first_warp = (threadIdx.x - j) / 32;
         mean = (float)(group_sum(sum, scratch, first_warp, p.group_threads / 32) / f.win_length);

@@ -70,6 +70,8 @@ impl<D: Device> ClipLoader<D> {
                 Samples::F32(samples) => bytes_of(samples),
                 Samples::S16(samples) => bytes_of(samples),
             };
+            // A last sample without its partner is none.
+            let bytes = &bytes[..source.bytes()];
             staged[source.source..source.source + bytes.len()].copy_from_slice(bytes);
         }
         let upload = self.staged.upload(device, staged_bytes)?;
@@ -97,13 +99,13 @@ impl<D: Device> ClipLoader<D> {
             };
             count("samples of a clip", placed.n_source)?;
             let n_out = placed.n_out(self.sample_rate_hz);
+            count("samples of a clip", n_out)?;
             for row in clip.rows {
                 let n_pcm = n_out.min(row.end).saturating_sub(row.start);
                 self.spans.push(Span { pcm: out + row.start.min(n_out), n_pcm, len: row.len() });
                 self.owners.push(at);
             }
-            let sample_bytes = if placed.is_s16 { size_of::<i16>() } else { size_of::<f32>() };
-            source += (placed.n_source * placed.channels * sample_bytes).next_multiple_of(CLIP_ALIGN);
+            source += placed.bytes().next_multiple_of(CLIP_ALIGN);
             out += n_out;
             self.sources.push(placed);
         }

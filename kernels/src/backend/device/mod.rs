@@ -53,6 +53,13 @@ impl<D: Device> DevicePlan<D> {
         Ok(Self { device, loader, features })
     }
 
+    /// Queues everything up to the copies back.
+    fn queue(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
+        let device = &self.device;
+        let pcm = self.loader.load(device, clips)?;
+        self.features.iter_mut().try_for_each(|feature| feature.run(device, pcm, self.loader.spans()))
+    }
+
     /// The row at `at`, once the device was waited for. `largest` is its largest magnitude.
     fn row(&mut self, clips: &[Clip<'_>], at: usize, span: Span, largest: f32) -> Result<Row, KernelError> {
         if largest.is_nan() || largest > SAMPLE_MAX {
@@ -73,14 +80,12 @@ impl<D: Device> DevicePlan<D> {
 
 impl<D: Device> Plan for DevicePlan<D> {
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
-        let device = &self.device;
-        let pcm = self.loader.load(device, clips)?;
+        let queued = self.queue(clips);
+        // What was queued before an error still reads the tables that the next batch fills.
+        let waited = self.device.synchronize();
+        queued.and(waited)?;
         for feature in &mut self.features {
-            feature.run(device, pcm, self.loader.spans())?;
-        }
-        device.synchronize()?;
-        for feature in &mut self.features {
-            feature.find_faults(device)?;
+            feature.find_faults(&self.device)?;
         }
         let spans: Vec<(Span, f32)> = self.loader.spans().iter().copied().zip(self.loader.largest()).collect();
         let row = |(at, (span, largest))| self.row(clips, at, span, largest);

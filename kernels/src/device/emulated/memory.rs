@@ -1,8 +1,10 @@
 //! Device memory that is host memory, between red zones that tell when a kernel wrote beside it.
 
 use std::alloc::{Layout, alloc, dealloc};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::Address;
@@ -120,6 +122,64 @@ impl Drop for EmulatedBuffer {
         let layout = layout(self.bytes).expect("the layout that it was made with");
         // SAFETY: made by `alloc` with this layout, a red zone before `start`.
         unsafe { dealloc(self.start.as_ptr().sub(RED_ZONE), layout) };
+    }
+}
+
+/// How often a device was waited for.
+#[derive(Clone, Default)]
+pub(super) struct Waits(Arc<AtomicU64>);
+
+impl Waits {
+    pub(super) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn so_far(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Host memory. Copies are done at once; who uses it as if they were, before the device was waited for, panics.
+pub(crate) struct EmulatedHost {
+    bytes: Vec<u8>,
+    waits: Waits,
+    /// How often the device had been waited for at the last copy from here, and at the last copy to here.
+    sent: Cell<Option<u64>>,
+    received: Option<u64>,
+}
+
+impl EmulatedHost {
+    pub(super) fn new(bytes: usize, waits: &Waits) -> Self {
+        Self { bytes: vec![FRESH; bytes], waits: waits.clone(), sent: Cell::new(None), received: None }
+    }
+
+    /// The first `bytes`, for a copy.
+    pub(super) fn sent(&self, bytes: usize) -> Result<&[u8], KernelError> {
+        self.sent.set(Some(self.waits.so_far()));
+        let size = self.bytes.len();
+        self.bytes.get(..bytes).ok_or_else(|| refused("upload", format!("{bytes} of {size} bytes")))
+    }
+
+    /// The same, for a copy to them.
+    pub(super) fn received(&mut self, bytes: usize) -> Result<&mut [u8], KernelError> {
+        self.received = Some(self.waits.so_far());
+        let size = self.bytes.len();
+        self.bytes.get_mut(..bytes).ok_or_else(|| refused("download", format!("{bytes} bytes to {size}")))
+    }
+}
+
+impl AsRef<[u8]> for EmulatedHost {
+    fn as_ref(&self) -> &[u8] {
+        assert_ne!(self.received, Some(self.waits.so_far()), "read before the copy was waited for");
+        &self.bytes
+    }
+}
+
+impl AsMut<[u8]> for EmulatedHost {
+    fn as_mut(&mut self) -> &mut [u8] {
+        let now = Some(self.waits.so_far());
+        assert!(self.sent.get() != now && self.received != now, "written before the copy was waited for");
+        &mut self.bytes
     }
 }
 

@@ -1,7 +1,8 @@
 //! A device for tests without a GPU: the same kernels, compiled as C++ by this machine, their threads taking turns.
 //!
 //! It shows wrong indices, missing barriers and other races under the orders that are tried, divergent barriers and
-//! shuffles, reads of memory that nobody wrote (as NaN), and the kernels' arithmetic. It cannot show what cuFFT, streams,
+//! shuffles, reads of memory that nobody wrote (as NaN), host memory that is used before its copies were waited for, and the
+//! kernels' arithmetic. It cannot show what cuFFT, streams,
 //! code generation and a device's own functions do, nor accesses that a device refuses for their alignment.
 #![allow(unsafe_code)] // calls of compiled kernels, which get addresses of buffers
 
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use self::compile::Unit;
 pub(crate) use self::compile::compiler_version;
 use self::fft::EmulatedFft;
-use self::memory::{EmulatedBuffer, Registry};
+use self::memory::{EmulatedBuffer, EmulatedHost, Registry, Waits};
 use super::{Address, Device, Launch, Plain, unit};
 use crate::error::KernelError;
 
@@ -57,6 +58,7 @@ pub(crate) struct EmulatedDevice {
     order: Order,
     launches: Cell<u64>,
     buffers: Arc<Registry>,
+    waits: Waits,
 }
 
 impl EmulatedDevice {
@@ -70,7 +72,7 @@ impl EmulatedDevice {
     /// The same for other kernels, device.cuh's text before them, compiled with `options` too.
     fn of(source: &str, options: &[&'static str], order: Order) -> Result<Self, KernelError> {
         let (unit, buffers) = (Unit::load(source, options)?, Arc::default());
-        Ok(Self { unit, order, launches: Cell::new(0), buffers })
+        Ok(Self { unit, order, launches: Cell::new(0), buffers, waits: Waits::default() })
     }
 
     fn raw(&self, launch: Launch) -> RawLaunch {
@@ -87,7 +89,7 @@ impl EmulatedDevice {
 
 impl Device for EmulatedDevice {
     type Buffer = EmulatedBuffer;
-    type Host = Vec<u8>;
+    type Host = EmulatedHost;
     type Fft = EmulatedFft;
 
     /// Little: tests have small batches, and the padding costs as much as samples.
@@ -99,23 +101,20 @@ impl Device for EmulatedDevice {
         Ok(buffer)
     }
 
-    fn alloc_host(&self, bytes: usize) -> Result<Vec<u8>, KernelError> {
-        Ok(vec![0xff; bytes])
+    fn alloc_host(&self, bytes: usize) -> Result<EmulatedHost, KernelError> {
+        Ok(EmulatedHost::new(bytes, &self.waits))
     }
 
     fn address(&self, buffer: &EmulatedBuffer) -> Address {
         buffer.address()
     }
 
-    fn upload(&self, from: &Vec<u8>, bytes: usize, to: &mut EmulatedBuffer) -> Result<(), KernelError> {
-        let from = from.get(..bytes).ok_or_else(|| refused("upload", format!("{bytes} of {} bytes", from.len())))?;
-        to.write(from)
+    fn upload(&self, from: &EmulatedHost, bytes: usize, to: &mut EmulatedBuffer) -> Result<(), KernelError> {
+        to.write(from.sent(bytes)?)
     }
 
-    fn download(&self, from: &EmulatedBuffer, bytes: usize, to: &mut Vec<u8>) -> Result<(), KernelError> {
-        let room = to.len();
-        let to = to.get_mut(..bytes).ok_or_else(|| refused("download", format!("{bytes} bytes to {room}")))?;
-        from.read(to)
+    fn download(&self, from: &EmulatedBuffer, bytes: usize, to: &mut EmulatedHost) -> Result<(), KernelError> {
+        from.read(to.received(bytes)?)
     }
 
     fn zero(&self, buffer: &mut EmulatedBuffer, bytes: usize) -> Result<(), KernelError> {
@@ -159,6 +158,7 @@ impl Device for EmulatedDevice {
     }
 
     fn synchronize(&self) -> Result<(), KernelError> {
+        self.waits.count();
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Each promise of the emulation, by a kernel that would break it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 use crate::device::plain;
 
@@ -39,7 +41,7 @@ fn run(
     let mut bytes = device.alloc_host(4 * len)?;
     device.download(&buffer, 4 * len, &mut bytes)?;
     device.synchronize()?;
-    Ok(bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
+    Ok(bytes.as_ref().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
 }
 
 fn fault(kernel: &'static str, launch: Launch, n: i32) -> String {
@@ -229,20 +231,44 @@ fn transforms_are_those_of_the_definition() {
     }
 }
 
+fn host(device: &EmulatedDevice, bytes: &[u8]) -> EmulatedHost {
+    let mut host = device.alloc_host(bytes.len()).unwrap();
+    host.as_mut().copy_from_slice(bytes);
+    host
+}
+
+#[test]
+fn host_memory_is_used_only_after_the_wait_for_its_copies() {
+    let device = device(Order::Ascending);
+    let mut buffer = device.alloc(4).unwrap();
+    let mut sent = host(&device, &[1; 4]);
+    device.upload(&sent, 4, &mut buffer).unwrap();
+    assert_eq!(sent.as_ref(), [1; 4], "a copy from there leaves it to readers");
+    let mut received = host(&device, &[0; 4]);
+    device.download(&buffer, 4, &mut received).unwrap();
+    let panics = |touch: &mut dyn FnMut()| catch_unwind(AssertUnwindSafe(touch)).is_err();
+    assert!(panics(&mut || sent.as_mut()[0] = 2));
+    assert!(panics(&mut || assert_eq!(received.as_ref().len(), 4)));
+    device.synchronize().unwrap();
+    sent.as_mut()[0] = 2;
+    assert_eq!(received.as_ref(), [1; 4]);
+}
+
 #[test]
 fn copies_keep_to_their_buffers() {
     let device = device(Order::Ascending);
     let mut buffer = device.alloc(4).unwrap();
     assert_eq!(device.address(&buffer) % 256, 0);
-    device.upload(&vec![1, 2, 3, 4, 5], 4, &mut buffer).unwrap();
+    device.upload(&host(&device, &[1, 2, 3, 4, 5]), 4, &mut buffer).unwrap();
     device.zero(&mut buffer, 2).unwrap();
-    let mut host = vec![9; 6];
-    device.download(&buffer, 3, &mut host).unwrap();
-    assert_eq!(host, [0, 0, 3, 9, 9, 9]);
-    assert!(device.upload(&vec![0; 5], 5, &mut buffer).is_err());
-    assert!(device.upload(&vec![0; 3], 4, &mut buffer).is_err());
-    assert!(device.download(&buffer, 5, &mut host).is_err());
-    assert!(device.download(&buffer, 4, &mut vec![0; 3]).is_err());
+    let mut back = host(&device, &[9; 6]);
+    device.download(&buffer, 3, &mut back).unwrap();
+    device.synchronize().unwrap();
+    assert_eq!(back.as_ref(), [0, 0, 3, 9, 9, 9]);
+    assert!(device.upload(&host(&device, &[0; 5]), 5, &mut buffer).is_err());
+    assert!(device.upload(&host(&device, &[0; 3]), 4, &mut buffer).is_err());
+    assert!(device.download(&buffer, 5, &mut back).is_err());
+    assert!(device.download(&buffer, 4, &mut host(&device, &[0; 3])).is_err());
     assert!(device.zero(&mut buffer, 5).is_err());
 }
 
