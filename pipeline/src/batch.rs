@@ -73,12 +73,14 @@ where
         let run = move || {
             let lane = Lane { number, work, shared, clips, handed, pcms, events: events.clone() };
             let ended = catch_unwind(AssertUnwindSafe(|| lane.run(hand)));
-            let failure = ended.unwrap_or_else(|panic| {
+            let result = ended.unwrap_or_else(|panic| {
                 let what = format!("computing features on lane {number}");
                 Err(RunError::Panic { what, words: panic_words(&*panic) })
             });
-            // The receiver lives until every sender is gone.
-            let _ = failure.map_err(|error| events.send(Event::Failed(error)));
+            if let Err(error) = result {
+                // The receiver lives until every sender is gone.
+                let _ = events.send(Event::Failed(error));
+            }
         };
         spawn(format!("lane-{number}"), Box::new(run));
     }

@@ -19,7 +19,7 @@ pub const READ_AHEAD_CLIPS: usize = 2;
 /// would only add its wait to the end. It also lets a batch go that waits for memory that it holds itself.
 pub const BATCH_WAIT_MS_MAX: u64 = 20;
 
-/// The part of `in_flight_bytes` that batches being made may hold as PCM: plans keep their copy of the largest.
+/// `in_flight_bytes` divided by this is what batches may hold as PCM, over all lanes: plans keep a copy of their largest.
 pub const BATCH_SHARE: u64 = 4;
 
 /// `--max-reject-fraction` when it is not given …
