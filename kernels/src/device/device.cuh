@@ -17,7 +17,8 @@ DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
 // 10 / ln 10: decibels of a natural logarithm.
 constexpr float DB_PER_NEPER = 4.342944819032518f;
 
-template <typename T> struct Complex {
+// Aligned as the FFT library's, and read in one piece.
+template <typename T> struct alignas(2 * sizeof(T)) Complex {
     T re, im;
 };
 
