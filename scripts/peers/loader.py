@@ -21,6 +21,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pyarrow
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -100,6 +101,20 @@ def from_parquet(store, folder, count, epoch):
             yield np.stack([parts[part][row] for part, row in places[first:first + BATCH]])
 
 
+@functools.cache
+def compressed_rows(folder):
+    """Some rows, each compressed by itself as the zstd store's pages are."""
+    codec = pa.Codec("zstd", compression_level=1)
+    return [codec.compress(row.tobytes(), asbytes=True) for row in np.load(folder / "rows.npy", mmap_mode="r")[:256]]
+
+
+def from_codec(folder, count, _epoch):
+    """What no reader of such pages can be below: decompression alone, without reading, order or batch."""
+    codec, rows, row_bytes = pa.Codec("zstd"), compressed_rows(folder), SHAPE[0] * SHAPE[1] * 2
+    for start in range(0, count, BATCH):
+        yield [codec.decompress(rows[row % len(rows)], row_bytes) for row in range(start, min(start + BATCH, count))]
+
+
 class Rows(torch.utils.data.Dataset):
     """A memory-mapped array row by row, opened by each worker for itself."""
 
@@ -168,6 +183,7 @@ def contestants(bench, folder, count):
         "uncompressed, 2: torch DataLoader on .npy, 2 workers": functools.partial(from_torch, 2),
         "compressed: h5py, gzip 1 with shuffle": functools.partial(from_h5, "gzip.h5"),
         "compressed: pyarrow, the same files": functools.partial(from_parquet, "zstd"),
+        "compressed: zstd 1 alone, nothing read or shuffled": from_codec,
     }
     found = {
         "uncompressed: wavemill": ours(bench, folder, "none", 1),
