@@ -8,8 +8,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 quick=false
-# As scripts/test.sh selects them, so that each crate is checked once.
-packages=(--workspace --features wavemill/emulated)
+packages=(--workspace)
 for option in "$@"; do
     case $option in
         --quick) quick=true ;;

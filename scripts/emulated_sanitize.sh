@@ -34,4 +34,6 @@ for line in sys.stdin:
     found = json.loads(line)
     if found.get("executable") and found["target"]["name"] == "wavemill_kernels":
         print(found["executable"])')
-step 'sanitized kernels' env LD_PRELOAD="$asan" ASAN_OPTIONS=detect_leaks=0 CUDA_VISIBLE_DEVICES= "$built" "$@"
+# Tests that write beside memory, or a stack, on purpose: the sanitizer rightly ends them.
+skipped=(--skip a_write_beside --skip a_stack_that_was_too_small)
+step 'sanitized kernels' env LD_PRELOAD="$asan" ASAN_OPTIONS=detect_leaks=0 CUDA_VISIBLE_DEVICES= "$built" "${skipped[@]}" "$@"

@@ -18,8 +18,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 quick=false
 trainer=true
-# The programs that tests start have the backend `emulated`.
-packages=(--workspace --features wavemill/emulated)
+packages=(--workspace)
 for option in "$@"; do
     case $option in
         --quick) quick=true ;;

@@ -47,16 +47,47 @@ const fn roomy(had: usize, needed: usize) -> usize {
     if had == 0 { needed } else { needed + needed / 4 }
 }
 
+/// The same of host memory that copies run from and to.
+pub(crate) struct GrownHost<D: Device> {
+    host: Option<D::Host>,
+    bytes: usize,
+}
+
+impl<D: Device> Default for GrownHost<D> {
+    fn default() -> Self {
+        Self { host: None, bytes: 0 }
+    }
+}
+
+impl<D: Device> GrownHost<D> {
+    /// At least `bytes` of host memory.
+    pub(crate) fn ensure(&mut self, device: &D, bytes: usize) -> Result<&mut D::Host, KernelError> {
+        if bytes > self.bytes {
+            device.synchronize()?;
+            self.host = None;
+            self.bytes = roomy(self.bytes, bytes);
+        }
+        match &mut self.host {
+            Some(host) => Ok(host),
+            none => Ok(none.insert(device.alloc_host(self.bytes)?)),
+        }
+    }
+
+    /// What it holds.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.host.as_ref().map(AsRef::as_ref).unwrap_or_default()
+    }
+}
+
 /// A table that is made on the host and read on the device; sent anew, or once.
 pub(crate) struct Table<D: Device> {
-    host: Option<D::Host>,
-    capacity: usize,
+    host: GrownHost<D>,
     device: Grown<D>,
 }
 
 impl<D: Device> Default for Table<D> {
     fn default() -> Self {
-        Self { host: None, capacity: 0, device: Grown::default() }
+        Self { host: GrownHost::default(), device: Grown::default() }
     }
 }
 
@@ -70,21 +101,14 @@ impl<D: Device> Table<D> {
 
     /// Host memory of at least `bytes`, to be filled before [`Table::upload`].
     pub(crate) fn host(&mut self, device: &D, bytes: usize) -> Result<&mut [u8], KernelError> {
-        if self.host.is_none() || bytes > self.capacity {
-            device.synchronize()?;
-            let capacity = roomy(self.capacity, bytes);
-            (self.host, self.capacity) = (Some(device.alloc_host(capacity)?), capacity);
-        }
-        let host = self.host.as_mut().map(AsMut::as_mut);
-        Ok(&mut host.unwrap_or_default()[..bytes])
+        Ok(&mut self.host.ensure(device, bytes)?.as_mut()[..bytes])
     }
 
     /// Queues the copy of the first `bytes`.
     pub(crate) fn upload(&mut self, device: &D, bytes: usize) -> Result<Address, KernelError> {
+        let host = self.host.ensure(device, bytes)?;
         let buffer = self.device.ensure(device, bytes)?;
-        if let Some(host) = &self.host {
-            device.upload(host, bytes, buffer)?;
-        }
+        device.upload(host, bytes, buffer)?;
         Ok(device.address(buffer))
     }
 
@@ -104,14 +128,13 @@ impl<D: Device> Table<D> {
 /// One word a row that kernels raise from 0 by atomics, brought back to the host.
 pub(crate) struct Answers<D: Device> {
     device: Grown<D>,
-    host: Option<D::Host>,
-    capacity: usize,
+    host: GrownHost<D>,
     n_rows: usize,
 }
 
 impl<D: Device> Default for Answers<D> {
     fn default() -> Self {
-        Self { device: Grown::default(), host: None, capacity: 0, n_rows: 0 }
+        Self { device: Grown::default(), host: GrownHost::default(), n_rows: 0 }
     }
 }
 
@@ -128,20 +151,14 @@ impl<D: Device> Answers<D> {
     /// Queues the copy to the host.
     pub(crate) fn fetch(&mut self, device: &D) -> Result<(), KernelError> {
         let bytes = self.n_rows * size_of::<u32>();
-        if self.host.is_none() || bytes > self.capacity {
-            device.synchronize()?;
-            (self.host, self.capacity) = (Some(device.alloc_host(bytes)?), bytes);
-        }
-        match (self.device.get(), &mut self.host) {
-            (Some(buffer), Some(host)) => device.download(buffer, bytes, host),
-            _ => Ok(()),
-        }
+        let host = self.host.ensure(device, bytes)?;
+        let buffer = self.device.ensure(device, bytes)?;
+        device.download(buffer, bytes, host)
     }
 
     /// The words that were fetched, one a row; to be read once the device was waited for.
     pub(crate) fn words(&self) -> impl Iterator<Item = u32> {
-        let host = self.host.as_ref().map(AsRef::as_ref).unwrap_or_default();
-        let words = host.chunks_exact(size_of::<u32>()).take(self.n_rows);
+        let words = self.host.bytes().chunks_exact(size_of::<u32>()).take(self.n_rows);
         words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
     }
 }

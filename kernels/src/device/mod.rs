@@ -21,7 +21,7 @@ pub(crate) use cuda::{CudaDevice, Gpu, Record};
 #[cfg(feature = "emulated")]
 pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
 pub(crate) use libraries::{Versions, open as open_libraries, refused};
-pub(crate) use memory::{Answers, Grown, Table};
+pub(crate) use memory::{Answers, Grown, GrownHost, Table};
 pub(crate) use plain::{Plain, bytes_of, plain};
 pub(crate) use rows::{RowEntry, RowTable, blocks};
 pub(crate) use source::unit;

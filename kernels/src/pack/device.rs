@@ -4,7 +4,7 @@ use super::cpu::bounds;
 use super::{Dtype, Packing};
 use crate::args::DimOrder;
 use crate::db::LogParams;
-use crate::device::{Address, Answers, Device, Grown, Launch, RowTable, blocks, plain};
+use crate::device::{Address, Answers, Device, Grown, GrownHost, Launch, RowTable, blocks, plain};
 use crate::error::KernelError;
 use crate::normalize::Scale;
 
@@ -72,12 +72,21 @@ pub(crate) struct PackDevice<D: Device> {
     /// Of the last run.
     params: Option<PackParams>,
     value: Grown<D>,
+    host: GrownHost<D>,
 }
 
 impl<D: Device> PackDevice<D> {
     /// `n_bands` counts deltas too.
     pub(crate) fn new(n_bands: usize, order: DimOrder, packing: Packing) -> Self {
-        Self { n_bands, order, packing, faults: Answers::default(), params: None, value: Grown::default() }
+        Self {
+            n_bands,
+            order,
+            packing,
+            faults: Answers::default(),
+            params: None,
+            value: Grown::default(),
+            host: GrownHost::default(),
+        }
     }
 
     /// Packs a batch. Ask [`PackDevice::faults`] once the device was waited for.
@@ -144,8 +153,8 @@ impl<D: Device> PackDevice<D> {
             let params = PackedValue { value: device.address(buffer), pack, row, place };
             let launch = Launch { grid: [1, 1], threads: 32, shared_bytes: 0 };
             device.launch("packed_value_at", launch, &params)?;
-            let mut host = device.alloc_host(size_of::<f32>())?;
-            device.download(buffer, size_of::<f32>(), &mut host)?;
+            let host = self.host.ensure(device, size_of::<f32>())?;
+            device.download(buffer, size_of::<f32>(), host)?;
             device.synchronize()?;
             if let Some(bytes) = host.as_ref().first_chunk() {
                 value = f32::from_ne_bytes(*bytes);

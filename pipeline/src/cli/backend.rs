@@ -28,10 +28,6 @@ impl BackendArgs {
     /// [`Usage`] for a name or a device that is not there, or a library that CUDA lacks.
     pub fn open(&self, level: Level) -> Result<Arc<dyn Backend>> {
         let name = self.backend.as_deref().unwrap_or(BackendChoice::Auto.name());
-        #[cfg(feature = "emulated")]
-        if name == "emulated" {
-            return Ok(Arc::new(wavemill_kernels::Emulated::new(self.devices.len().max(1))));
-        }
         let refused = |error: KernelError| match error {
             KernelError::Argument { key, value, allowed } => Usage(format!("--{key} {value}: must be {allowed}")),
             other => Usage(format!("--backend {name}: {other}")),

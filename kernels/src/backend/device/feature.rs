@@ -4,7 +4,7 @@ use super::Span;
 use crate::args::FeatureArgs;
 use crate::db::LogParams;
 use crate::delta::{self, WIDTH};
-use crate::device::{Address, Device, Grown, RowEntry, RowTable, Table};
+use crate::device::{Address, Device, Grown, GrownHost, RowEntry, RowTable, Table};
 use crate::error::KernelError;
 use crate::mfcc::MfccDevice;
 use crate::normalize::{Normalize, NormalizeDevice, Scale};
@@ -30,8 +30,7 @@ pub(super) struct FeatureDevice<D: Device> {
     /// Where each row's packed bytes begin, and where the last ones end.
     packed_at: Vec<usize>,
     packed: Grown<D>,
-    host: Option<D::Host>,
-    host_bytes: usize,
+    host: GrownHost<D>,
     /// One a row, of the last batch.
     faults: Vec<Option<KernelError>>,
     /// Of all frames and of those that are stored, one behind the other.
@@ -56,8 +55,7 @@ impl<D: Device> FeatureDevice<D> {
             n_frames: 0,
             packed_at: Vec::new(),
             packed: Grown::default(),
-            host: None,
-            host_bytes: 0,
+            host: GrownHost::default(),
             faults: Vec::new(),
             ranges: Grown::default(),
             bands: Grown::default(),
@@ -117,13 +115,8 @@ impl<D: Device> FeatureDevice<D> {
         let bytes = self.packed.address(device, n_bytes)?;
         let kept = self.kept.address(device)?;
         self.pack.run(device, rows, &PackInput { values, kept, log, log_ranges, scale, bytes })?;
-        if self.host.is_none() || n_bytes > self.host_bytes {
-            (self.host, self.host_bytes) = (Some(device.alloc_host(n_bytes)?), n_bytes);
-        }
-        match (self.packed.get(), &mut self.host) {
-            (Some(packed), Some(host)) => device.download(packed, n_bytes, host),
-            _ => Ok(()),
-        }
+        let host = self.host.ensure(device, n_bytes)?;
+        device.download(self.packed.ensure(device, n_bytes)?, n_bytes, host)
     }
 
     /// Asks, once the device was waited for, which rows have values that their type cannot hold.
@@ -144,8 +137,7 @@ impl<D: Device> FeatureDevice<D> {
 
     /// A row's packed bytes, once the device was waited for.
     pub(super) fn tensor(&self, row: usize) -> &[u8] {
-        let host = self.host.as_ref().map(AsRef::as_ref).unwrap_or_default();
-        &host[self.packed_at[row]..self.packed_at[row + 1]]
+        &self.host.bytes()[self.packed_at[row]..self.packed_at[row + 1]]
     }
 
     /// Bands (or bins) that the spectrum is turned into first.
