@@ -155,7 +155,8 @@ impl Learner {
             optimizer: Optimizer::new(&config.optimizer, trainable),
             buckets,
             criterion: criterion(config, data, device),
-            augmenter: augment.enabled.then(|| Augmenter::new(augment, config.seed, numbers.kind, device)),
+            augmenter: (augment.enabled && data.needs().spectrogram())
+                .then(|| Augmenter::new(augment, config.seed, numbers.kind, device)),
             net,
             store,
         })

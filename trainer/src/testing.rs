@@ -37,7 +37,7 @@ pub struct Made {
 /// The rows of `fixture`, as `config`'s model sees them.
 pub fn opened(fixture: &Fixture, config: &Config, folder: &TempDir) -> Arc<Dataset> {
     fixture.write(folder.path());
-    let needs = registry::find(&config.model.name).expect("a model").joined();
+    let needs = registry::find(&config.model.name).expect("a model").needs;
     Dataset::open(Store::open(folder.path(), None).expect("a store"), &config.data, needs).expect("a dataset")
 }
 

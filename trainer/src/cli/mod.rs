@@ -126,7 +126,7 @@ impl MachineArgs {
     /// # Errors
     /// [`crate::dataset::DatasetError`]; no such model.
     pub fn open(&self, store: &Path, version: Option<u64>, config: &Config) -> Result<Arc<Dataset>> {
-        let needs = registry::find(&config.model.name)?.joined();
+        let needs = registry::find(&config.model.name)?.needs;
         let store = Store::open(store, version)?;
         if self.verify {
             let name = store.feature(config.data.feature.as_deref())?.name.clone();

@@ -145,10 +145,10 @@ impl SweepCommand {
         for (number, set) in sweep.trials().into_iter().enumerate() {
             let config = config_of(base, &set, place)?;
             let check = || {
-                let joined = registry::find(&config.model.name)?.joined();
+                let needs = registry::find(&config.model.name)?.needs;
                 let is_same = |other: &&Planned| {
-                    let theirs = registry::find(&other.config.model.name).map(registry::Entry::joined);
-                    other.config.data == config.data && theirs.is_ok_and(|theirs| theirs == joined)
+                    let theirs = registry::find(&other.config.model.name).map(|entry| entry.needs);
+                    other.config.data == config.data && theirs.is_ok_and(|theirs| theirs == needs)
                 };
                 let data = match planned.iter().find(is_same) {
                     Some(other) => Arc::clone(&other.data),

@@ -21,7 +21,7 @@ pub struct Batch {
     pub(super) n_own: usize,
     pub(super) partners: Option<Vec<i64>>,
     pub(super) damaged: Vec<DatasetError>,
-    /// Goes back to the readers when the batch is dropped.
+    /// Goes back to the readers when the batch is dropped; `None` where the model sees no spectrogram.
     pub(super) buffer: Option<HostBuffer>,
     pub(super) pool: Sender<HostBuffer>,
 }
@@ -63,20 +63,21 @@ impl Batch {
         self.partners.as_deref()
     }
 
-    /// Rows that are missing here because their row group is damaged, each with its error; `data.skip_damaged` only.
+    /// Own rows that are missing here because their row group is damaged, each with its error; `data.skip_damaged` only.
     #[must_use]
     pub fn damaged(&self) -> &[DatasetError] {
         &self.damaged
     }
 
     /// `[rows, bands, frames]` of `kind` on `device`, normalised and cut or padded as configured; memory of its own.
+    /// `[rows, 0, 0]` where the dataset was opened for a model that sees none: then no tensor was read.
     ///
     /// # Errors
     /// [`DatasetError::Torch`].
     pub fn spectrogram(&self, device: Device, kind: Kind) -> Result<Tensor, DatasetError> {
-        let form = &self.dataset.form;
-        let (stored, shape) = form.host(self.rows.len() as i64);
-        let buffer = self.buffer.as_ref().expect("a buffer leaves its batch when that is dropped");
+        let (form, n) = (&self.dataset.form, self.rows.len() as i64);
+        let Some(buffer) = &self.buffer else { return Ok(Tensor::f_zeros([n, 0, 0], (kind, device))?) };
+        let (stored, shape) = form.host(n);
         form.tensor(&buffer.view(stored, &shape), &self.filled, device, kind)
     }
 

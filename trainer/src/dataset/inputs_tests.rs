@@ -11,7 +11,7 @@ use wavemill_schemas::recipe::{Compression, Dtype, Layout};
 use super::fixture::{FEATURE, Fixture, RowId};
 use super::*;
 
-const ALL: Needs = Needs { metadata: true, ids: true };
+const ALL: Needs = Needs::All;
 
 fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
     Dataset::open(Store::open(root, None)?, data, needs)
@@ -98,6 +98,28 @@ fn nothing_is_joined_that_no_model_asked_for() {
     let inputs = dataset.inputs(&whole(&dataset, Side::Test), Device::Cpu, Kind::Float).expect("a tensor");
     assert!(inputs.metadata.is_none() && inputs.ids.is_none());
     assert_eq!((dataset.dims().metadata, dataset.dims().vocabulary), (0, [0, 0]));
+}
+
+#[test]
+fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
+    for fixture in [Fixture::default(), Fixture { ragged: true, ..Fixture::default() }] {
+        let (folder, dataset) = made(&fixture, &Data { frames: Some(8), ..Data::default() });
+        let silent =
+            open(folder.path(), &Data { frames: Some(8), ..Data::default() }, Needs::Metadata).expect("a dataset");
+        let plan = LoaderPlan { shuffle: true, mixup: true, batch_size: 7, world_size: 2, ..LoaderPlan::default() };
+        let batches =
+            |dataset: &Arc<Dataset>| Loader::start(dataset, plan.clone()).expect("threads").map(Result::unwrap);
+        let inputs =
+            |dataset: &Dataset, batch: &Batch| dataset.inputs(batch, Device::Cpu, Kind::Float).expect("tensors");
+        for (all, few) in batches(&dataset).zip(batches(&silent)) {
+            assert_eq!((few.rows(), few.n_own(), few.partners()), (all.rows(), all.n_own(), all.partners()));
+            let [all, few] = [inputs(&dataset, &all), inputs(&silent, &few)];
+            assert_eq!(few.metadata, all.metadata);
+            assert_eq!((few.spectrogram.size(), few.ids.is_none()), (vec![all.spectrogram.size()[0], 0, 0], true));
+        }
+        assert!(dataset.bytes_read() > 0);
+        assert_eq!(silent.bytes_read(), 0);
+    }
 }
 
 #[test]

@@ -243,7 +243,9 @@ impl Shared {
             buffer: None,
             pool: self.pool.clone(),
         };
-        if !self.fill(&mut batch, &wanted, own.len(), scratch)? {
+        if !self.dataset.needs.spectrogram() {
+            (batch.n_own, batch.rows) = (own.len(), wanted.clone());
+        } else if !self.fill(&mut batch, &wanted, own.len(), scratch)? {
             return Ok(None);
         }
         batch.keys = batch.rows.iter().map(|&row| self.dataset.rows.keys[row as usize]).collect();
@@ -273,7 +275,10 @@ impl Shared {
                     batch.n_own += usize::from(place < own);
                     slot = slots.next();
                 }
-                Err(error) if error.is_damage() && self.dataset.skip_damaged => batch.damaged.push(error),
+                // Another rank's row is that rank's to count.
+                Err(error) if error.is_damage() && self.dataset.skip_damaged => {
+                    batch.damaged.extend((place < own).then_some(error));
+                }
                 Err(error) => return Err(error),
             }
         }

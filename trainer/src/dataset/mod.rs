@@ -51,6 +51,7 @@ use wavemill_schemas::recipe::SplitRule;
 
 use crate::config::Data;
 use crate::ffi::HostBuffer;
+pub use crate::models::registry::Needs;
 use crate::models::{Dims, Inputs};
 
 /// A feature of a store, its rows, their sides and labels.
@@ -71,15 +72,6 @@ pub struct Dataset {
     lost: Vec<LostFile>,
     /// Host memory that an epoch leaves to the next: fresh pages cost as much as what is read into them.
     spare: Mutex<Vec<HostBuffer>>,
-}
-
-/// What a model sees beside the spectrogram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Columns of `fma_features` that `data.metadata` names.
-    pub metadata: bool,
-    /// Artist and album.
-    pub ids: bool,
 }
 
 /// A file that could not be opened and was passed over, as `data.skip_damaged` asks.
@@ -104,9 +96,9 @@ impl Dataset {
         let sides = splits::sides(&store, &rows, &folders, data.split.as_deref())?;
         let training: Vec<u32> = on_side(&sides, Side::Training).collect();
         let targets = Target::resolve(&data.targets, &store, &rows, &training)?;
-        let metadata = needs.metadata.then(|| Metadata::read(&store, &rows, &data.metadata)).transpose()?;
+        let metadata = needs.metadata().then(|| Metadata::read(&store, &rows, &data.metadata)).transpose()?;
         spec.metadata = metadata.as_ref().map(|metadata| metadata.columns(&training)).unwrap_or_default();
-        if needs.ids {
+        if needs.ids() {
             spec.artists = vocabulary(&rows.artist_ids, &training);
             spec.albums = vocabulary(&rows.album_ids, &training);
         }
@@ -132,6 +124,12 @@ impl Dataset {
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What is read of its rows.
+    #[must_use]
+    pub const fn needs(&self) -> Needs {
+        self.needs
     }
 
     /// As in the manifest; its `feature_id` is compared by whoever uses a model.
@@ -200,7 +198,7 @@ impl Dataset {
         }
     }
 
-    /// What a model sees of all of a batch's rows, in `kind` on `device`; metadata and ids as [`Needs`] asked.
+    /// What a model sees of all of a batch's rows, in `kind` on `device`, as [`Needs`] asked.
     ///
     /// # Errors
     /// [`DatasetError::Torch`].

@@ -378,6 +378,10 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
             let tensor = batch.spectrogram(Device::Cpu, Kind::Float).expect("a tensor");
             assert_eq!(tensor.size()[0] as usize, batch.rows().len());
         }
+        // A row is counted by the rank whose it is, and not again by that of the row it would be mixed with.
+        let of_rank = |rank| load(&dataset, LoaderPlan { mixup: true, rank, world_size: 3, ..training() });
+        let counted: usize = (0..3).flat_map(of_rank).map(|batch| batch.damaged().len()).sum();
+        assert_eq!(counted, 1);
     }
 }
 

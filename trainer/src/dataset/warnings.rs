@@ -28,7 +28,7 @@ impl Dataset {
         warnings.extend(self.targets.iter().filter_map(|target| self.unlabelled(target)));
         warnings.extend((0..self.targets.len()).filter_map(|target| self.unseen(target)));
         warnings.extend(self.without_metadata());
-        if self.needs.ids && self.spec.vocabulary() == [0; 2] {
+        if self.needs.ids() && self.spec.vocabulary() == [0; 2] {
             warnings.push("no training row has an artist or album: the model does without".to_owned());
         }
         warnings

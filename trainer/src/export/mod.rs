@@ -18,7 +18,7 @@ use crate::config;
 use crate::dataset::InputSpec;
 use crate::learner::LearnError;
 use crate::models::init::Origin;
-use crate::models::registry::{self, Needs};
+use crate::models::registry;
 use crate::models::{Dims, Inputs, ModelError};
 use crate::safetensors;
 use crate::trained::{Trained, is_multi};
@@ -188,7 +188,7 @@ fn arguments(trained: &Trained) -> Result<Vec<Argument>, ExportError> {
     };
     let needs = registry::find(&trained.state().config.model.name).map_err(LearnError::from)?.needs;
     let mut arguments = Vec::new();
-    if needs != Needs::Metadata {
+    if needs.spectrogram() {
         arguments.push(argument("spectrogram", &[dims.bands, dims.frames], dtype));
     }
     if dims.metadata > 0 {

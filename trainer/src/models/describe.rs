@@ -6,7 +6,7 @@ use serde::Serialize;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use super::registry::{Entry, Needs, TABLE, find};
+use super::registry::{Entry, TABLE, find};
 use super::{Dims, Inputs, ModelError, Net};
 use crate::config;
 
@@ -55,8 +55,8 @@ pub struct Description {
 fn dims_of(entry: &Entry, shape: Option<[i64; 2]>, classes: Option<i64>) -> Dims {
     let [bands, frames, own_classes] = entry.document;
     let [bands, frames] = shape.unwrap_or([bands, frames]);
-    let metadata = if entry.needs == Needs::Spectrogram { 0 } else { MFCC_COLUMNS };
-    let vocabulary = if entry.needs == Needs::All { VOCABULARY } else { [0; 2] };
+    let metadata = if entry.needs.metadata() { MFCC_COLUMNS } else { 0 };
+    let vocabulary = if entry.needs.ids() { VOCABULARY } else { [0; 2] };
     Dims { bands, frames, metadata, vocabulary, heads: vec![("genre".to_owned(), classes.unwrap_or(own_classes))] }
 }
 
@@ -85,15 +85,14 @@ fn describe_for(entry: &Entry, model: &config::Model, dims: &Dims) -> Result<Des
     let store = VarStore::new(Device::Cpu);
     let net = Net::build(model, dims, &store.root(), None)?;
     let zeros = |shape: &[i64], kind| Tensor::f_zeros(shape, (kind, Device::Cpu));
-    let known = entry.needs != Needs::Spectrogram;
     let inputs = Inputs {
         spectrogram: zeros(&[1, dims.bands, dims.frames], Kind::Float)?,
-        metadata: if known { Some(zeros(&[1, dims.metadata], Kind::Float)?) } else { None },
-        ids: if entry.needs == Needs::All { Some(zeros(&[1, 2], Kind::Int64)?) } else { None },
+        metadata: if entry.needs.metadata() { Some(zeros(&[1, dims.metadata], Kind::Float)?) } else { None },
+        ids: if entry.needs.ids() { Some(zeros(&[1, 2], Kind::Int64)?) } else { None },
     };
     let mut stages = Vec::new();
     let _ = tch::no_grad(|| net.walk(&inputs, false, &mut |name, x| stages.push(stage(name, x))))?;
-    let heard = (entry.needs != Needs::Metadata).then(|| stage("spectrogram", &inputs.spectrogram));
+    let heard = entry.needs.spectrogram().then(|| stage("spectrogram", &inputs.spectrogram));
     let others = [("metadata", &inputs.metadata), ("ids", &inputs.ids)];
     let others = others.into_iter().filter_map(|(name, x)| x.as_ref().map(|x| stage(name, x)));
     Ok(Description {

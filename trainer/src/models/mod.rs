@@ -102,7 +102,7 @@ pub enum ModelError {
 /// What a model sees of a batch of n rows.
 #[derive(Debug)]
 pub struct Inputs {
-    /// `[n, bands, frames]`, f32 or f64, whatever the stored order of dimensions.
+    /// `[n, bands, frames]`, f32 or f64, whatever the stored order of dimensions; `[n, 0, 0]` where the model sees none.
     pub spectrogram: Tensor,
     /// `[n, columns]`, standardised; where the model asks for metadata.
     pub metadata: Option<Tensor>,

@@ -4,12 +4,13 @@
 
 use super::layers::{Block, Site, least_for};
 use super::{Backbone, Dims, ModelError, cnn, fusion, genregenie, mlp, parallel, recurrent, resnet, xception};
-use crate::{config, dataset};
+use crate::config;
 
-/// An input of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a model sees of a row; nothing else is read for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Needs {
     /// `[n, bands, frames]`.
+    #[default]
     Spectrogram,
     /// `[n, columns]`.
     Metadata,
@@ -43,13 +44,27 @@ pub struct Entry {
     pub build: Build,
 }
 
-impl Entry {
-    /// What of a store's other tables is joined to its rows.
+impl Needs {
+    /// Whether the spectrogram is among it.
     #[must_use]
-    pub fn joined(&self) -> dataset::Needs {
-        dataset::Needs { metadata: self.needs != Needs::Spectrogram, ids: self.needs == Needs::All }
+    pub fn spectrogram(self) -> bool {
+        self != Self::Metadata
     }
 
+    /// Whether columns of `fma_features` are, those that `data.metadata` names.
+    #[must_use]
+    pub fn metadata(self) -> bool {
+        self != Self::Spectrogram
+    }
+
+    /// Whether artist and album are.
+    #[must_use]
+    pub fn ids(self) -> bool {
+        self == Self::All
+    }
+}
+
+impl Entry {
     /// Whether rows and configuration suit it.
     ///
     /// # Errors
@@ -73,10 +88,10 @@ impl Entry {
                 "only with model.init: nothing else is worth keeping",
             ));
         }
-        if self.needs != Needs::Spectrogram && dims.metadata < 1 {
+        if self.needs.metadata() && dims.metadata < 1 {
             return Err(ModelError::Needs { model: self.name, what: "metadata columns: data.metadata" });
         }
-        if self.needs == Needs::Metadata {
+        if !self.needs.spectrogram() {
             return Ok(());
         }
         let [bands, frames] = (self.least)();
