@@ -152,6 +152,9 @@ pub fn manifest(
         let partials = receipts.iter().filter_map(|r| r.partials.get(&feature.name)).flatten();
         stats.extend(finish_stats(partials).map(|found| (feature.name.clone(), found)));
     }
+    if let Some(path) = named_twice(&files) {
+        return Err(RunError::Accounting { what: format!("{path} is the file of two shards") });
+    }
     let mut counts = counts(catalog, plan, &files, features, receipts)?;
     count_reasons(&mut counts.rejects, &others);
     let features = features.to_vec();
@@ -167,6 +170,11 @@ pub fn manifest(
         counts,
         stats,
     })
+}
+
+fn named_twice(files: &[FileEntry]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    files.iter().map(|file| file.path.as_str()).find(|path| !seen.insert(*path))
 }
 
 fn counts(
@@ -231,13 +239,23 @@ fn check(counts: &Counts, plan: &ShardPlan, rows: &[u64], receipts: &[Receipt]) 
 
 /// Clips rejected so far, each once, those of earlier runs of the plan among them.
 #[derive(Debug, Default)]
-pub struct Rejected(BTreeSet<String>);
+pub struct Rejected {
+    clip_keys: BTreeSet<String>,
+    rejects: Vec<Reject>,
+}
 
 impl Rejected {
     /// What finished shards say.
     pub fn of<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Self {
-        let rejects = receipts.into_iter().flat_map(|receipt| &receipt.rejects);
-        Self(rejects.filter_map(|reject| reject.clip_key.clone()).collect())
+        let mut rejected = Self::default();
+        receipts.into_iter().flat_map(|receipt| &receipt.rejects).for_each(|reject| rejected.insert(reject));
+        rejected
+    }
+
+    fn insert(&mut self, reject: &Reject) {
+        if self.clip_keys.insert(reject.clip_key.clone().unwrap_or_default()) {
+            self.rejects.push(reject.clone());
+        }
     }
 
     /// Counts one more.
@@ -245,14 +263,12 @@ impl Rejected {
     /// # Errors
     /// [`RunError::TooManyRejects`] as soon as the run cannot be committed any more.
     pub fn add(&mut self, reject: &Reject, limits: &Limits) -> Result<(), RunError> {
-        let clip_key = reject.clip_key.clone().unwrap_or_default();
-        self.0.insert(clip_key.clone());
-        let (rejected, planned, fraction) = (self.0.len() as u64, limits.planned, limits.reject_fraction);
-        if rejected as f64 <= fraction * planned as f64 {
+        self.insert(reject);
+        let (planned, fraction) = (limits.planned, limits.reject_fraction);
+        if self.rejects.len() as f64 <= fraction * planned as f64 {
             return Ok(());
         }
-        let (reason, detail) = (reject.reason.name(), reject.detail.clone());
-        Err(RunError::TooManyRejects { rejected, planned, fraction, clip_key, reason, detail })
+        Err(RunError::TooManyRejects { planned, fraction, rejects: std::mem::take(&mut self.rejects), list: None })
     }
 }
 

@@ -30,10 +30,10 @@ impl Shard {
         format!("{}-{:05}", folder_name(&self.split), self.number)
     }
 
-    /// `split=training/00017.parquet`: path below a feature's folder.
+    /// `data/PLAN/features/log_mel/split=training/00017.parquet`: a feature's file, below the store's root.
     #[must_use]
-    pub fn path(&self) -> String {
-        format!("split={}/{:05}.parquet", folder_name(&self.split), self.number)
+    pub fn file(&self, plan_id: &str, feature: &str) -> String {
+        format!("data/{plan_id}/features/{feature}/split={}/{:05}.parquet", folder_name(&self.split), self.number)
     }
 }
 

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use wavemill_schemas::manifest::FeatureEntry;
 
-use crate::catalog::{self, Duplicates, StepCount};
-use crate::duplicates;
+use crate::catalog::{self, Catalog, Duplicates, StepCount};
 use crate::features::FeaturePlan;
 use crate::laps::Laps;
-use crate::plan;
-use crate::run::{Job, RunError, Watch};
+use crate::plan::{self, ShardPlan};
+use crate::run::{self, Job, RunError, Watch};
 use crate::settings::Settings;
-use crate::source;
+use crate::source::{self, Source};
+use crate::store::{Decision, Store, StoreError};
+use crate::{duplicates, engine};
 
 /// CPU seconds a 30-s clip of 44.1 kHz stereo costs on one core (docs/benchmarks/): an estimate is made of it.
 const CLIP_CPU_S: f64 = 0.025;
@@ -31,8 +32,10 @@ pub struct Preview {
     pub steps: Vec<StepCount>,
     /// Clips within `--limit`.
     pub clips_planned: u64,
-    /// Of them by side.
+    /// Those with rows on each side: each on one, but for the rule `segment`.
     pub splits: BTreeMap<String, u64>,
+    /// What a run would do with the store as it is.
+    pub outcome: String,
     /// Files of each feature.
     pub shards: usize,
     /// What would be stored.
@@ -53,6 +56,26 @@ pub struct Preview {
     pub wall_s: BTreeMap<&'static str, f64>,
 }
 
+/// What [`run`](crate::run::run) would decide; whether files changed that kept their size, it alone looks.
+fn outcome(
+    job: &Job,
+    settings: &Settings,
+    catalog: &Catalog,
+    plan: &ShardPlan,
+    source: &dyn Source,
+) -> Result<String, RunError> {
+    let engine = engine::current(settings);
+    let identity = run::identity(job, settings.limit, catalog, plan, (source, &engine))?;
+    let made_by = (&job.recipe, &engine, catalog.clips_absent());
+    let decision = Store::at(&job.store).decide(&identity, made_by, settings.new_version, |_| Ok(Vec::new()));
+    match decision {
+        Ok(Decision::NothingToDo(version, _)) => Ok(format!("nothing to do: version {version} holds just this")),
+        Ok(Decision::Go { parent, .. }) => Ok(format!("version {} is to be made", parent.map_or(1, |v| v + 1))),
+        Err(refusal @ StoreError::OtherPlan { .. }) => Ok(format!("refused: {refusal}")),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Cleans and plans a job, and writes nothing.
 ///
 /// # Errors
@@ -67,7 +90,10 @@ pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
     let features = FeaturePlan::new(&job.recipe, settings)?;
     let planned = || plan.planned.iter().map(|&row| &catalog.clips[row]);
     let mut splits = BTreeMap::new();
-    planned().for_each(|clip| *splits.entry(clip.split.clone()).or_default() += 1);
+    for shard in &plan.shards {
+        *splits.entry(shard.split.clone()).or_default() += shard.members.len() as u64;
+    }
+    let outcome = outcome(job, settings, &catalog, &plan, &*source)?;
     let clips_planned = plan.planned.len() as u64;
     let audio_bytes = planned().filter_map(|clip| source.index().get(&clip.clip_key)).map(|id| id.bytes).sum();
     laps.end("plan");
@@ -77,6 +103,7 @@ pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
         rows_rejected: catalog.rejects.len() as u64,
         clips_planned,
         splits,
+        outcome,
         shards: plan.shards.len(),
         features: features.entries().to_vec(),
         feature_bytes: features.estimate(clips_planned, audio_bytes, TYPICAL_BYTES_PER_S),

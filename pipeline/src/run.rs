@@ -1,6 +1,7 @@
 //! The flow, from metadata and audio to a committed version. Read this first.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fail::fail_point;
@@ -8,6 +9,7 @@ use wavemill_kernels::KernelError;
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt, TargetEntry};
 use wavemill_schemas::recipe::{Dataset, Recipe};
+use wavemill_schemas::reject::Reject;
 
 use crate::account::{self, Made, Report};
 use crate::catalog::{self, Catalog, ExtraTable};
@@ -108,22 +110,19 @@ pub enum RunError {
     },
     /// Over `--max-reject-fraction`.
     #[error(
-        "{rejected} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was \
-         committed. The last: {clip_key}: {reason}: {detail}"
+        "{} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was committed. They \
+         are {}{}. The last: {}",
+        rejects.len(), reasons(rejects), listed(list.as_deref()), in_words(rejects.last())
     )]
     TooManyRejects {
-        /// So far.
-        rejected: u64,
         /// In the plan.
         planned: u64,
         /// The limit.
         fraction: f64,
-        /// The clip that was one too many.
-        clip_key: String,
-        /// Its reason.
-        reason: &'static str,
-        /// In words.
-        detail: String,
+        /// So far, in the order in which they came.
+        rejects: Vec<Reject>,
+        /// The file that lists them.
+        list: Option<PathBuf>,
     },
     /// Rows + rejects ≠ inputs: a fault of wavemill.
     #[error("accounting fails: {what}; nothing was committed; please report this")]
@@ -161,6 +160,24 @@ pub enum RunError {
     Json(#[from] serde_json::Error),
 }
 
+/// `3 empty, 1 damaged`.
+fn reasons(rejects: &[Reject]) -> String {
+    let mut counts = BTreeMap::<_, u64>::new();
+    rejects.iter().for_each(|reject| *counts.entry(reject.reason.name()).or_default() += 1);
+    counts.iter().map(|(reason, n)| format!("{n} {reason}")).collect::<Vec<_>>().join(", ")
+}
+
+fn listed(list: Option<&Path>) -> String {
+    list.map_or_else(String::new, |path| format!(", listed in {}", path.display()))
+}
+
+fn in_words(reject: Option<&Reject>) -> String {
+    let words = |reject: &Reject| {
+        format!("{}: {}: {}", reject.clip_key.as_deref().unwrap_or_default(), reject.reason.name(), reject.detail)
+    };
+    reject.map(words).unwrap_or_default()
+}
+
 /// Extracts: the whole of `wavemill extract` but its command line.
 ///
 /// # Errors
@@ -181,7 +198,8 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
 
     let identity = identity(job, settings.limit, &catalog, &plan, (&*source, &engine))?;
     let stale = |manifest: &Manifest| account::stale_inputs(&store, manifest, &*source);
-    let decide = || store.decide(&identity, (&job.recipe, &engine), settings.new_version, stale);
+    let made_by = (&job.recipe, &engine, catalog.clips_absent());
+    let decide = || store.decide(&identity, made_by, settings.new_version, stale);
     if let Decision::NothingToDo(version, manifest) = decide()? {
         return Ok(Report::nothing_to_do(version, *manifest));
     }
@@ -218,7 +236,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
         counters: &watch.counters,
     };
     watch.clips_total.store(todo.iter().map(|t| t.shard.members.len() as u64).sum(), Ordering::Relaxed);
-    extract::write_shards(&store, &plan_id, &work, &limits, &mut receipts)?;
+    extract::write_shards(&store, &plan_id, &work, &limits, &mut receipts).map_err(|error| record.failed(error))?;
     fail_point!("run-before-commit");
 
     let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
@@ -226,12 +244,13 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     files.push(tables::write_rejects(&store, &plan_id, rejects)?);
     let made_of = Made { plan_id, identity, engine, targets, files, others };
     let manifest = account::manifest(made_of, job.recipe.clone(), &catalog, &plan, features.entries(), &receipts)?;
-    account::check_rejects(&receipts, &limits)?;
+    account::check_rejects(&receipts, &limits).map_err(|error| record.failed(error))?;
     let version = store.commit(parent, &manifest)?;
     let report = Report::committed(version, manifest, &watch.counters, reused);
-    record.end(&report)?;
     let Catalog { mut warnings, duplicates, .. } = catalog;
     warnings.extend(watch.counters.lanes.failures());
+    // The version is there whether or not its record can be ended.
+    warnings.extend(record.end(&report).err().map(|error| format!("the run's record has no end: {error}")));
     Ok(Report { warnings, duplicates, ..report })
 }
 
@@ -252,7 +271,7 @@ fn require_rows(catalog: &Catalog) -> Result<(), RunError> {
     Err(RunError::NoRows { step })
 }
 
-fn identity(
+pub(crate) fn identity(
     job: &Job,
     limit: Option<u64>,
     catalog: &Catalog,
@@ -308,7 +327,7 @@ fn found_shards(
             (Some(receipt), _) => Some(receipt),
             (None, linked) => match linked() {
                 Some(theirs) => {
-                    let receipt = store.link(theirs, plan_id)?;
+                    let receipt = store.link(theirs, plan_id, shard)?;
                     store.write_receipt(plan_id, &shard.label(), &receipt)?;
                     Some(receipt)
                 }

@@ -34,6 +34,9 @@ pub const MEMORY_LIMIT_BYTES: u64 = 4 << 30;
 /// Below this the catalog alone does not fit.
 pub const MEMORY_LIMIT_BYTES_MIN: u64 = 256 << 20;
 
+/// More threads than any machine has; each takes memory before it does anything.
+pub const THREADS_MAX: usize = 1024;
+
 /// Limits of one run.
 #[derive(Clone)]
 pub struct Settings {

@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("extract::changed_inputs_are_found", changed_inputs_are_found),
         Trial::test("extract::changed_genres_are_found", changed_genres_are_found),
         Trial::test("extract::new_version_links_unchanged_shards", new_version_links_unchanged_shards),
+        Trial::test("extract::a_linked_shard_takes_its_new_number", a_linked_shard_takes_its_new_number),
         Trial::test("extract::what_differs_is_named", what_differs_is_named),
         Trial::test("extract::limit_keeps_splits_and_classes", limit_keeps_splits_and_classes),
         Trial::test("extract::dry_run_shows_steps_and_writes_nothing", dry_run_shows_steps_and_writes_nothing),
@@ -210,6 +211,25 @@ fn new_version_links_unchanged_shards() -> Result<(), Failed> {
     same("rows of the new clip", sql_number(&store, &keys)?, 1)
 }
 
+/// With more clips there are more shards, and one of the same clips may have another number: its files are linked under
+/// that one, and no new shard takes their place.
+fn a_linked_shard_takes_its_new_number() -> Result<(), Failed> {
+    let store = scratch("renumbered").join("store");
+    let small = ["--set", "shards.clips=1"];
+    run(inputs().extract(&store).args(small).args(["--limit", "25"])).exits(0)?;
+    run(inputs().extract(&store).args(small).arg("--new-version")).exits(0)?;
+    let [old, new] = [manifest(&store, 1)?, manifest(&store, 2)?];
+    let name = |path: &str| path.splitn(3, '/').last().unwrap().to_owned();
+    let before: BTreeMap<_, _> = old.files_of("mfcc").map(|file| (&file.blake3, name(&file.path))).collect();
+    let linked = new.files_of("mfcc").filter_map(|file| Some((before.get(&file.blake3)?, name(&file.path))));
+    same("some shard was linked under another number", linked.filter(|(was, is)| *was != is).count() > 0, true)?;
+    for version in ["1", "2"] {
+        run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
+    }
+    let clips = "SELECT count(DISTINCT clip_key) FROM features_mfcc";
+    same("clips", sql_number(&store, clips)?, new.counts.clips_written)
+}
+
 fn what_differs_is_named() -> Result<(), Failed> {
     let store = own_store("differs");
     let before = stamps(&store)?;
@@ -255,7 +275,20 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     let json = run(inputs().extract(&store).args(["--dry-run", "--json"])).exits(0)?.out;
     let preview: Value = serde_json::from_str(&json)?;
     same("planned, as JSON", preview["clips_planned"].as_u64(), Some(counts.clips_planned))?;
-    same("the store exists", store.exists(), false)
+    same("outcome", preview["outcome"].as_str(), Some("version 1 is to be made"))?;
+    same("the store exists", store.exists(), false)?;
+
+    let preview = |words: &[&str]| -> Result<Value, Failed> {
+        let json = run(inputs().extract(whole()).args(["--dry-run", "--json"]).args(words)).exits(0)?.out;
+        Ok(serde_json::from_str(&json)?)
+    };
+    let outcome = |words: &[&str]| Ok::<_, Failed>(preview(words)?["outcome"].as_str().unwrap_or_default().to_owned());
+    same("the same again", outcome(&[])?.starts_with("nothing to do: version 1"), true)?;
+    let other = ["--set", "features.log_mel.n_mels=48", "--new-version"];
+    same("another", outcome(&other[..2])?.contains("--new-version"), true)?;
+    same("another, asked for", outcome(&other)?, "version 2 is to be made".to_owned())?;
+    let leaky = preview(&["--set", "split.rule=stratified"])?;
+    same("warnings", leaky["warnings"][0].as_str().is_some_and(|warning| warning.contains("leaky")), true)
 }
 
 /// The data set has one recording twice. By this seed the rule alone parts the two; grouped, they stay together.

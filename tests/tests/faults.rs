@@ -126,8 +126,15 @@ fn too_many_rejects() -> Result<(), Failed> {
     let said = ["clips rejected", "--max-reject-fraction 0.05", "nothing was committed"];
     // The second time some shards are finished: their rejects count as well.
     for _ in 0..2 {
-        run(&mut inputs().strict_extract(&store)).exits(1)?.says(&said)?;
+        let ran = run(&mut inputs().strict_extract(&store)).exits(1)?;
+        ran.says(&said)?;
         nothing_half_written(&store)?;
+        let list = ran.err.split_once("listed in ").and_then(|(_, rest)| rest.split_once(".jsonl"));
+        let list = fs::read_to_string(format!("{}.jsonl", list.ok_or("no list is named")?.0))?;
+        let rejected: serde_json::Value = serde_json::from_str(list.lines().last().unwrap())?;
+        let n = rejected["rejects"].as_array().map_or(0, Vec::len);
+        same("as many as are told", ran.err.contains(&format!("{n} of {} clips", counts.clips_planned)), true)?;
+        same("each with its reason", rejected["rejects"][0]["reason"].is_string(), true)?;
     }
     let just_enough = (fraction + 1e-9).to_string();
     run(inputs().strict_extract(&store).args(["--max-reject-fraction", &just_enough])).exits(0)?;

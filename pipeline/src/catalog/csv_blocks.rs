@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memchr2_iter, memrchr};
 
 /// Bytes of a block that holds no record longer than itself: enough that a block costs nothing, little enough that it
 /// stays in a core's cache from being read to being parsed.
@@ -85,9 +85,19 @@ impl<R: Read> Blocks<R> {
         block.bytes.truncate(end);
         (block.number, block.left) = (self.number, Left { at: 0, line: self.line });
         self.number += 1;
-        self.line += memchr_iter(b'\n', &block.bytes).count() as u64;
+        self.line += n_lines(&block.bytes);
         Ok(!block.bytes.is_empty())
     }
+}
+
+/// Whether a line of the file ends with the line break at `at`: `\n`, or a `\r` of its own, as old Macs wrote it.
+pub fn ends_line(bytes: &[u8], at: usize) -> bool {
+    bytes[at] == b'\n' || bytes.get(at + 1) != Some(&b'\n')
+}
+
+/// Lines that end in `bytes`. No two records begin on one line, which is what tells rows from one another.
+pub fn n_lines(bytes: &[u8]) -> u64 {
+    memchr2_iter(b'\n', b'\r', bytes).filter(|&at| ends_line(bytes, at)).count() as u64
 }
 
 /// Where the last whole record of `bytes` ends, behind its line break. `bytes` start with a record.

@@ -4,9 +4,9 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter, memchr3};
+use memchr::{memchr, memchr3};
 
-use super::csv_blocks::{Block, Left, quoted_end};
+use super::csv_blocks::{Block, Left, ends_line, n_lines, quoted_end};
 
 /// A field's place.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +41,8 @@ impl<'a> Records<'a> {
 
     /// Goes to the next record; false at the block's end. Blank lines are no records.
     pub fn advance(&mut self) -> bool {
-        while let Some(byte @ (b'\n' | b'\r')) = self.bytes.get(self.left.at) {
-            self.left.line += u64::from(*byte == b'\n');
+        while let Some(b'\n' | b'\r') = self.bytes.get(self.left.at) {
+            self.left.line += u64::from(ends_line(self.bytes, self.left.at));
             self.left.at += 1;
         }
         self.fields.clear();
@@ -56,7 +56,7 @@ impl<'a> Records<'a> {
             match self.bytes.get(end) {
                 Some(b',') => {}
                 last => {
-                    self.left.line += u64::from(last == Some(&b'\n'));
+                    self.left.line += u64::from(last.is_some() && ends_line(self.bytes, end));
                     return true;
                 }
             }
@@ -81,7 +81,7 @@ impl<'a> Records<'a> {
         } else {
             Field { start, end, quotes: true }
         };
-        self.left.line += memchr_iter(b'\n', &self.bytes[start..quote]).count() as u64;
+        self.left.line += n_lines(&self.bytes[start..quote]);
         self.fields.push(field);
         end
     }
@@ -203,6 +203,7 @@ mod tests {
         ) {
             let whole = ours(&text[..], 1 << 20);
             prop_assert_eq!(values(&whole), theirs(&text));
+            prop_assert!(whole.is_sorted_by(|record, next| record.0 < next.0), "two records on one line");
             prop_assert_eq!(&ours(&text[..], block_bytes), &whole);
             prop_assert_eq!(&ours(Drops(&text), block_bytes), &whole);
         }

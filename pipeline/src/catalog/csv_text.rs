@@ -17,6 +17,8 @@ use super::csv_record::Records;
 
 /// The column that holds the physical line a record starts on, from 1.
 pub const LINE: &str = "csv_line";
+/// Column of `tracks_all` that names the cleaning step that dropped a row.
+pub const DROPPED_BY: &str = "dropped_by";
 
 /// Cells a batch: bounds memory for 518 columns as for 5.
 const BATCH_CELLS: usize = 1 << 18;
@@ -199,8 +201,9 @@ impl<R: Read> TextReader<R> {
         blocks.next_into(&mut block).map_err(unreadable(file))?;
         let names = column_names(file, &mut block, header)?;
         let mut fields = vec![Field::new(LINE, DataType::Int64, false)];
-        let mut seen = BTreeSet::from([LINE]);
+        let mut seen = BTreeSet::new();
         for name in &names {
+            refuse_own(file, name)?;
             if !seen.insert(name) {
                 return Err(CatalogError::DuplicateColumn { file: file.to_owned(), column: name.clone() });
             }
@@ -266,8 +269,18 @@ fn column_names(file: &str, block: &mut Block, header: Header) -> Result<Vec<Str
     match (header, levels.as_slice()) {
         (Header::Levels, _) if is_closed => Ok(joined_names(&levels)),
         (Header::Line, [only]) => Ok(only.iter().enumerate().map(|(i, name)| plain_name(i, name)).collect()),
+        (Header::Line, _) => Err(CatalogError::NoHeader { file: file.to_owned() }),
         _ => Err(CatalogError::Header { file: file.to_owned(), lines: HEADER_LINES_MAX }),
     }
+}
+
+/// # Errors
+/// `OwnColumn` for a file's column named as one that its rows are given here.
+pub fn refuse_own(file: &str, column: &str) -> Result<(), CatalogError> {
+    if column == LINE || column == DROPPED_BY {
+        return Err(CatalogError::OwnColumn { file: file.to_owned(), column: column.to_owned() });
+    }
+    Ok(())
 }
 
 /// `album` over `title` → `album_title`; the first column's name stands in the last line.

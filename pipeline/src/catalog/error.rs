@@ -104,8 +104,25 @@ pub enum CatalogError {
         /// What is wrong.
         problem: String,
     },
+    /// A file without a line.
+    #[error("metadata file {file} is empty: its first line must name the columns")]
+    NoHeader {
+        /// The file's name.
+        file: String,
+    },
+    /// A column that rows are given here.
+    #[error("metadata file {file}: column `{column}` is one that wavemill adds: rename it in the file")]
+    OwnColumn {
+        /// The file's name.
+        file: String,
+        /// The column.
+        column: String,
+    },
     /// Two clips with one id.
-    #[error("track_id {track_id} belongs to two clips: {first} and {second}")]
+    #[error(
+        "track_id {track_id} belongs to two clips: {first} and {second}; the cleaning steps must leave each clip one of \
+         its own"
+    )]
     TrackIdCollision {
         /// The id.
         track_id: i64,
@@ -147,6 +164,27 @@ pub enum CatalogError {
     /// Our own SQL or the engine failed (out of memory, for one).
     #[error("catalog query")]
     Engine(#[from] DataFusionError),
+    /// The recipe names a column of a type that it cannot use.
+    #[error(
+        "{wanted_by}: column `{column}` holds {found}, not {kind}: change it in a cleaning step, such as \
+         sql = \"SELECT * REPLACE (CAST({column} AS VARCHAR) AS {column}) FROM input\""
+    )]
+    ColumnType {
+        /// Which part of the recipe wants it.
+        wanted_by: String,
+        /// The type that it should have.
+        kind: &'static str,
+        /// The column.
+        column: String,
+        /// Its type.
+        found: String,
+    },
+    /// Metadata for a data set that has none.
+    #[error(
+        "--metadata: the data set `folders` takes its labels from the audio's folders; leave it out, or use a recipe \
+         whose catalog.dataset is `fma` or `table`"
+    )]
+    MetadataUnused,
     /// A kernel of arrow failed.
     #[error("catalog columns")]
     Arrow(#[from] arrow::error::ArrowError),
@@ -166,6 +204,10 @@ impl CatalogError {
                 | Self::StepKey { .. }
                 | Self::ClipKey { .. }
                 | Self::Column { .. }
+                | Self::ColumnType { .. }
+                | Self::MetadataUnused
+                | Self::TrackIdCollision { .. }
+                | Self::OwnColumn { .. }
                 | Self::SplitValue { .. }
                 | Self::NoAudio { .. }
         )

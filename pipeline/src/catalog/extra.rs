@@ -66,12 +66,16 @@ fn is_own_fault(error: &CatalogError) -> bool {
     }
 }
 
-/// Table of a file; `None` for one that is no further table.
+/// Table of a file; `None` for one that is no further table. It names a file of the store, and so has no folder in it:
+/// an archive may call its entries anything.
 pub(super) fn table_name(file: &str) -> Option<String> {
     match file {
         "features.csv" => Some("fma_features".to_owned()),
         "echonest.csv" => Some("echonest".to_owned()),
-        _ => file.strip_suffix(".csv").filter(|stem| stem.starts_with("raw_")).map(str::to_owned),
+        _ => {
+            let stem = file.strip_suffix(".csv").filter(|stem| stem.starts_with("raw_"));
+            stem.filter(|stem| stem.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')).map(str::to_owned)
+        }
     }
 }
 

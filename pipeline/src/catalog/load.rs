@@ -15,7 +15,7 @@ use wavemill_schemas::canonical;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::csv_blocks::Block;
-use super::csv_text::{Counted, Header, LINE, TextForm, TextReader};
+use super::csv_text::{Counted, Header, LINE, TextForm, TextReader, refuse_own};
 use super::engine::{Engine, text_views};
 use super::parallel::{by_column, on_threads};
 use super::steps::with_first_column;
@@ -148,6 +148,7 @@ pub fn parquet_table(file: &str, mut input: impl Read) -> Result<Loaded, Catalog
     let rows = text_views(&concat_batches(&schema, &batches)?)?;
     let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
     let rows_read = rows.num_rows() as u64;
+    schema.fields().iter().try_for_each(|field| refuse_own(file, field.name()))?;
     let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
     Ok(Loaded { rows, rows_read, rejects: Vec::new(), further_rejects: Vec::new(), tables: BTreeMap::new() })
 }

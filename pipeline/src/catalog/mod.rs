@@ -34,6 +34,7 @@ pub use self::extra::{ExtraTable, extra_tables};
 use self::load::Loaded;
 use self::parallel::in_parts;
 use self::rows::Labels;
+pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
 use crate::laps::Laps;
 use crate::source::AudioIndex;
@@ -142,6 +143,14 @@ pub struct Catalog {
     pub warnings: Vec<String>,
     /// Wall seconds of the parts: `read` (files → typed rows), `clean` (the steps), `labels`, `split`.
     pub wall_s: BTreeMap<&'static str, f64>,
+}
+
+impl Catalog {
+    /// Rows that were dropped because their clip has no file.
+    #[must_use]
+    pub fn clips_absent(&self) -> u64 {
+        self.steps.iter().find(|step| step.step == AUDIO_STEP).map_or(0, |step| step.dropped)
+    }
 }
 
 /// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes.
@@ -296,6 +305,7 @@ fn load(
 ) -> Result<Loaded, CatalogError> {
     let path = |dataset| metadata.ok_or(CatalogError::NoMetadata { dataset });
     match dataset {
+        Dataset::Folders if metadata.is_some() => Err(CatalogError::MetadataUnused),
         Dataset::Folders => load::folders(audio),
         Dataset::Fma => {
             let path = path("fma")?;
@@ -321,7 +331,8 @@ fn load(
 }
 
 /// What tells one state of the metadata from another: name, CRC-32 and size in bytes of every file that the data set's
-/// tables are made of. Equal for a folder and its zip; other files beside them do not matter.
+/// tables are made of. Equal for a folder and its zip; other files beside them do not matter, nor does the name of the
+/// only file of a `table`.
 ///
 /// # Errors
 /// `Source` when a file cannot be read.
@@ -336,7 +347,7 @@ pub fn fingerprints(dataset: Dataset, metadata: Option<&Path>) -> Result<Vec<(St
     };
     let fingerprint = |name: &str| {
         let (crc32, bytes) = files.fingerprint(name)?;
-        Ok((name.to_owned(), crc32, bytes))
+        Ok((if dataset == Dataset::Table { String::new() } else { name.to_owned() }, crc32, bytes))
     };
     files.names().filter(is_read).map(fingerprint).collect()
 }

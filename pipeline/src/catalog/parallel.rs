@@ -8,13 +8,15 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
-/// What `worker` gives on each of `threads` threads, one of which is the caller's.
+/// What `worker` gives on each of `threads` threads, one of which is the caller's; on fewer, where the system starts no
+/// more.
 ///
 /// # Errors
 /// The first of the workers'; the others still end by themselves.
 pub fn on_threads<T: Send, E: Send>(threads: usize, worker: impl Fn() -> Result<T, E> + Sync) -> Result<Vec<T>, E> {
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&worker)).collect();
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, &worker).ok();
+        let others: Vec<_> = (1..threads).map_while(spawn).collect();
         let mine = std::iter::once(worker());
         let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         mine.chain(others).collect()

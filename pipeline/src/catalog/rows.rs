@@ -81,7 +81,7 @@ pub fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, Catalog
 /// `classes`: the first target's class of each row; `hashes`: what tells one recording from another. Official is the rows' own `split_official` or `set_split`.
 ///
 /// # Errors
-/// `Column` when rule `column` names none.
+/// `Column` when rule `column` names none, `SplitValue` for a side that cannot be a folder.
 pub fn with_splits(
     rows: &RecordBatch,
     classes: &[Option<i32>],
@@ -101,7 +101,13 @@ pub fn with_splits(
     let sides = |sides: Vec<usize>| sides.into_iter().map(|side| Some(SIDES[side])).collect::<StringViewArray>();
     let official = ["split_official", "set_split"].into_iter().find(|name| rows.column_by_name(name).is_some());
     let official = match official {
-        Some(name) => or_no_side(&text_column(rows, "split", name)?),
+        Some(name) => {
+            let values = text_column(rows, "split", name)?;
+            if recipe.split.rule == SplitRule::Official {
+                require_plain(name, &values)?;
+            }
+            or_no_side(&values)
+        }
         None => rows_without_side(rows.num_rows()),
     };
     // The one that takes longer first.
@@ -113,13 +119,19 @@ pub fn with_splits(
     if recipe.split.rule == SplitRule::Column {
         let name = recipe.split.column.as_deref().unwrap_or_default();
         let values = text_column(rows, "split.column", name)?;
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        if let Some(value) = values.iter().flatten().find(|value| value.is_empty() || !value.chars().all(is_plain)) {
-            return Err(CatalogError::SplitValue { column: name.to_owned(), value: value.to_owned() });
-        }
+        require_plain(name, &values)?;
         columns.push(("split_column", or_no_side(&values)));
     }
     with_last_columns(rows, columns)
+}
+
+/// The sides of the rule in use name folders.
+fn require_plain(column: &str, sides: &StringViewArray) -> Result<(), CatalogError> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match sides.iter().flatten().find(|side| side.is_empty() || !side.chars().all(is_plain)) {
+        Some(value) => Err(CatalogError::SplitValue { column: column.to_owned(), value: value.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn or_no_side(column: &StringViewArray) -> StringViewArray {
@@ -275,14 +287,36 @@ fn typed_column(
         CatalogError::Column { wanted_by, kind, nearest: nearest(&column, &known), column }
     };
     let array = rows.column_by_name(column).ok_or_else(missing)?;
-    let is_text = matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let fits = if *data_type == DataType::Int64 { array.data_type().is_integer() } else { is_text };
-    if fits { Ok(cast(array, data_type)?) } else { Err(missing()) }
+    let found = array.data_type();
+    // A label may be a number, and pandas' categories are dictionaries.
+    let is_text = matches!(
+        found,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..) | DataType::Boolean
+    );
+    let fits = found.is_integer() || (*data_type != DataType::Int64 && is_text);
+    if fits {
+        return Ok(cast(array, data_type)?);
+    }
+    let (wanted_by, column, found) = (wanted_by.to_owned(), column.to_owned(), found.to_string());
+    Err(CatalogError::ColumnType { wanted_by, kind, column, found })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_is_text_number_or_category_and_nothing_else() {
+        let texts = |column: ArrayRef| -> Result<Vec<String>, CatalogError> {
+            let rows = RecordBatch::try_from_iter([("genre", column)]).unwrap();
+            Ok(text_column(&rows, "target `genre`", "genre")?.iter().flatten().map(str::to_owned).collect())
+        };
+        assert_eq!(texts(Arc::new(Int64Array::from(vec![3, 10]))).unwrap(), ["3", "10"]);
+        let category: arrow::array::DictionaryArray<arrow::datatypes::Int8Type> = ["b", "a", "b"].into_iter().collect();
+        assert_eq!(texts(Arc::new(category)).unwrap(), ["b", "a", "b"]);
+        let error = texts(Arc::new(arrow::array::Float64Array::from(vec![1.5]))).unwrap_err().to_string();
+        assert!(error.contains("`genre` holds Float64") && error.contains("CAST(genre AS VARCHAR)"), "{error}");
+    }
 
     #[test]
     fn an_artist_by_name_or_number_is_one_artist() {

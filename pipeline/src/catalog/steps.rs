@@ -9,12 +9,15 @@ use arrow::compute::{FilterBuilder, cast};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 
-use super::csv_text::LINE;
+use super::csv_text::{DROPPED_BY, LINE};
 use super::engine::{Engine, nearest, one_line};
 use super::load::without_line;
 use super::parallel::by_column;
 use super::{CatalogError, StepCount, fma};
 use crate::source::AudioIndex;
+
+/// The step that drops rows whose clip has no file.
+pub const AUDIO_STEP: &str = "audio";
 
 /// The rows on their way through the steps.
 pub struct Cleaner<'a> {
@@ -85,7 +88,7 @@ impl<'a> Cleaner<'a> {
             return Err(CatalogError::NoAudio { rows: dropped, example: keys.value(0).to_owned() });
         }
         let kept = self.filtered(&mask)?;
-        self.finish("audio", kept);
+        self.finish(AUDIO_STEP, kept);
         Ok(dropped)
     }
 
@@ -200,7 +203,7 @@ impl<'a> Cleaner<'a> {
     pub fn tracks_all(&self) -> Result<RecordBatch, CatalogError> {
         let name = |step: &Option<usize>| step.map(|step| self.steps[step].step.as_str());
         let dropped_by: StringViewArray = self.dropped_by.iter().map(name).collect();
-        with_first_column("dropped_by", Arc::new(dropped_by), &self.all)
+        with_first_column(DROPPED_BY, Arc::new(dropped_by), &self.all)
     }
 }
 

@@ -200,6 +200,8 @@ fn folders_give_the_genre() {
     let mut recipe = recipe(Dataset::Folders, vec![]);
     recipe.targets[0].column = "genre".into();
     recipe.split.rule = SplitRule::Stratified;
+    let unused = cleaned(&recipe, Some(Path::new("tracks.csv")), &audio).unwrap_err();
+    assert!(matches!(unused, CatalogError::MetadataUnused), "{unused}");
     let catalog = cleaned(&recipe, None, &audio).unwrap();
     assert_eq!(catalog.classes["genre"], ["jazz", "rock"]);
     let targets: Vec<_> = catalog.clips.iter().map(|clip| (clip.clip_key.as_str(), clip.targets[0])).collect();
@@ -225,6 +227,66 @@ fn tables_take_keys_and_sides_from_their_own_columns() {
     assert!(
         tracks.column_by_name("code").is_some_and(|code| *code.data_type() == arrow::datatypes::DataType::Utf8View)
     );
+}
+
+/// A `table` of clips named `file` and labelled `label`.
+fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.csv");
+    std::fs::write(&path, csv).unwrap();
+    let mut recipe = recipe(Dataset::Table, vec![query("keys", "SELECT file AS clip_key, * FROM input")]);
+    recipe.targets[0].column = "label".into();
+    if csv.contains("split_official") {
+        recipe.split.rule = SplitRule::Official;
+    }
+    run(&recipe, &path)
+}
+
+#[test]
+fn sides_of_the_official_rule_are_folders_too() {
+    let refused = table_of("file,label,split_official\na.wav,blues,Training Set\n").unwrap_err();
+    assert!(matches!(refused, CatalogError::SplitValue { .. }), "{refused}");
+    assert_eq!(table_of("file,label,split_official\na.wav,blues,training\n").unwrap().clips[0].split, "training");
+}
+
+#[test]
+fn lines_that_end_as_on_old_macs_are_lines() {
+    let csv = "file,label\na.wav,1\nb.wav,2\nc.wav,1\n";
+    for text in [csv.to_owned(), csv.replace('\n', "\r"), csv.replace('\n', "\r\n")] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        std::fs::write(&path, text).unwrap();
+        let clean = vec![keep("ones", "label = 1"), query("keys", "SELECT file AS clip_key, * FROM input")];
+        let mut recipe = recipe(Dataset::Table, clean);
+        recipe.targets[0].column = "label".into();
+        let catalog = run(&recipe, &path).unwrap();
+        assert_eq!(catalog.clips.iter().map(|clip| clip.clip_key.as_str()).collect::<Vec<_>>(), ["a.wav", "c.wav"]);
+    }
+}
+
+#[test]
+fn integers_beyond_64_bits_keep_their_digits() {
+    let big = |digit: u32| format!("1234567890123456700{digit}");
+    let csv = format!("file,label,artist_id\na.wav,x,{}\nb.wav,x,{}\n", big(0), big(1));
+    let catalog = table_of(&csv).unwrap();
+    assert_ne!(catalog.clips[0].artist_id, catalog.clips[1].artist_id);
+}
+
+#[test]
+fn columns_that_rows_are_given_here_and_empty_files_are_refused() {
+    for column in ["csv_line", "dropped_by"] {
+        let refused = table_of(&format!("file,label,{column}\na.wav,x,1\n")).unwrap_err().to_string();
+        assert!(refused.contains(column) && refused.contains("rename it"), "{refused}");
+    }
+    assert!(matches!(table_of("").unwrap_err(), CatalogError::NoHeader { .. }));
+}
+
+#[test]
+fn an_archive_names_no_table_outside_the_store() {
+    for file in ["raw_a/../../../pwned.csv", "raw_../x.csv", "raw_a\\b.csv", "raw_a b.csv", "tracks.csv"] {
+        assert_eq!(extra::table_name(file), None, "{file}");
+    }
+    assert_eq!(extra::table_name("raw_tracks2.csv").as_deref(), Some("raw_tracks2"));
 }
 
 #[test]
@@ -299,7 +361,11 @@ fn fingerprints_know_the_files_that_are_read_and_no_others() {
     put("raw_tracks.csv", "track_id\n2\n");
     assert_ne!(of_fma(), before);
     let table = folder.path().join("rejects.csv");
-    assert_eq!(fingerprints(Dataset::Table, Some(&table)).unwrap().len(), 1);
+    let of_table = fingerprints(Dataset::Table, Some(&table)).unwrap();
+    assert_eq!(of_table.len(), 1);
+    let renamed = folder.path().join("renamed.csv");
+    std::fs::rename(&table, &renamed).unwrap();
+    assert_eq!(fingerprints(Dataset::Table, Some(&renamed)).unwrap(), of_table);
     assert!(fingerprints(Dataset::Folders, Some(folder.path())).unwrap().is_empty());
     assert!(fingerprints(Dataset::Fma, None).unwrap().is_empty());
 }

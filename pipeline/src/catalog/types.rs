@@ -61,7 +61,7 @@ impl Kind {
 
 /// The kind of each text column of a file that nobody has described: integers and floats where every value is one.
 ///
-/// `007` stays text: as a number it would lose its zeros.
+/// `007` stays text: as a number it would lose its zeros; so does an integer beyond 64 bits, which would lose digits.
 #[must_use]
 pub fn inferred(text: &RecordBatch) -> BTreeMap<String, Kind> {
     let kind = |column: &ArrayRef| {
@@ -82,7 +82,8 @@ pub fn inferred(text: &RecordBatch) -> BTreeMap<String, Kind> {
 fn is_float(value: &str) -> bool {
     let digits = value.trim_start_matches('-');
     let padded = digits.starts_with('0') && digits.len() > 1 && !digits.starts_with("0.");
-    !padded && digits.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_ok()
+    let is_beyond = digits.bytes().all(|b| b.is_ascii_digit()) && value.parse::<i64>().is_err();
+    !padded && !is_beyond && digits.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_ok()
 }
 
 /// Turns text batches of one file into typed ones.

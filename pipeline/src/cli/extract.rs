@@ -4,6 +4,7 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -19,8 +20,8 @@ use super::progress;
 use crate::account::Report;
 use crate::catalog::Duplicates;
 use crate::preview::{self, Preview};
-use crate::run::{self, Job, Watch};
-use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings};
+use crate::run::{self, Job, RunError, Watch};
+use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,16 +95,18 @@ impl ExtractCommand {
     /// [`crate::run::RunError`], a recipe's error, or wrong usage.
     pub fn run(&self) -> Result<()> {
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
-        recipe.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+        let warnings = recipe.warnings();
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let settings = self.settings()?;
         let (metadata, audio, store) = (self.metadata.clone(), self.audio.clone(), self.store.clone());
         let job = Job { recipe, metadata, audio, store };
         if self.dry_run {
-            return self.preview(&preview::preview(&job, &settings)?);
+            return self.preview(preview::preview(&job, &settings)?, warnings);
         }
         let start = Instant::now();
-        let report = run_watched(&job, &settings)?;
+        let mut report = run_watched(&job, &settings)?;
         if self.json {
+            report.warnings.splice(0..0, warnings);
             writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
         } else {
             eprint!("{}", summary(&report, start.elapsed()));
@@ -119,8 +122,8 @@ impl ExtractCommand {
             Some(level) => return Err(Usage(format!("--isa {level}: this machine lacks its instructions")).into()),
             None => default.level,
         };
-        if self.threads == Some(0) {
-            return Err(Usage("--threads 0: at least 1".to_owned()).into());
+        if let Some(threads) = self.threads.filter(|threads| !(1..=THREADS_MAX).contains(threads)) {
+            return Err(Usage(format!("--threads {threads}: from 1 to {THREADS_MAX}")).into());
         }
         if self.limit == Some(0) {
             return Err(Usage("--limit 0: at least 1".to_owned()).into());
@@ -144,12 +147,13 @@ impl ExtractCommand {
         })
     }
 
-    fn preview(&self, preview: &Preview) -> Result<()> {
+    fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<()> {
         if self.json {
-            writeln!(stdout(), "{}", serde_json::to_string(preview)?)?;
+            preview.warnings.splice(0..0, warnings);
+            writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
             return Ok(());
         }
-        write!(stdout(), "{}", preview_words(preview))?;
+        write!(stdout(), "{}", preview_words(&preview))?;
         Ok(())
     }
 }
@@ -167,21 +171,32 @@ pub fn run_watched(job: &Job, settings: &Settings) -> Result<Report> {
     }
     let done = AtomicBool::new(false);
     let report = std::thread::scope(|scope| {
-        scope.spawn(|| progress::draw(&watch, || done.load(Ordering::Relaxed)));
-        scope.spawn(|| {
+        let _done = SetOnDrop(&done);
+        let threads = |source| RunError::Threads { source };
+        let progress = || progress::draw(&watch, || done.load(Ordering::Relaxed));
+        Builder::new().spawn_scoped(scope, progress).map_err(threads)?;
+        let listen = || {
             while !done.load(Ordering::Relaxed) {
                 if signalled.load(Ordering::Relaxed) && !watch.stop.swap(true, Ordering::Relaxed) {
                     eprintln!("stopping after the clips in flight; once more to stop at once");
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
-        });
-        let report = run::run(job, settings, &watch);
-        done.store(true, Ordering::Relaxed);
-        report
+        };
+        Builder::new().spawn_scoped(scope, listen).map_err(threads)?;
+        run::run(job, settings, &watch)
     })?;
     report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     Ok(report)
+}
+
+/// Sets a flag that threads of a scope wait for, also where the scope is left by a panic.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn summary(report: &Report, elapsed: Duration) -> String {
@@ -251,6 +266,7 @@ fn preview_words(preview: &Preview) -> String {
         HumanDuration(Duration::from_secs_f64(preview.seconds)),
         preview.threads
     );
+    text += &format!("{}\n", preview.outcome);
     for warning in &preview.warnings {
         text += &format!("warning: {warning}\n");
     }

@@ -147,10 +147,8 @@ impl<'a> ShardWriter<'a> {
 
     fn open_shard(&self, index: usize) -> Result<OpenShard, ShardError> {
         let Todo { shard, key, .. } = &self.todo[index];
-        let create = |format: &Format| {
-            let relative = format!("data/{}/features/{}/{}", self.plan_id, format.feature.name, shard.path());
-            ShardFile::create(self.root, relative, format)
-        };
+        let create =
+            |format: &Format| ShardFile::create(self.root, shard.file(self.plan_id, &format.feature.name), format);
         let partials = self.formats.iter().map(|f| (f.feature.name.clone(), Vec::new())).collect();
         Ok(OpenShard {
             members_left: shard.members.len(),

@@ -121,13 +121,15 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
     Ok(names)
 }
 
+/// Files of an archive, without the folder that all lie in and without what macOS adds.
 fn entry_names(archive: &Archive) -> BTreeMap<String, usize> {
-    let raw = || archive.entries.iter().map(|entry| String::from_utf8_lossy(&entry.name));
-    let leading = raw().next().and_then(|first| Some(first.split_once('/')?.0.len() + 1)).unwrap_or(0);
-    let first = raw().next().unwrap_or_default().into_owned();
-    let shared = raw().all(|name| name.get(..leading) == first.get(..leading));
+    let names = archive.entries.iter().map(|entry| String::from_utf8_lossy(&entry.name)).enumerate();
+    let names: Vec<_> = names.filter(|(_, name)| !name.starts_with("__MACOSX/") && !name.ends_with('/')).collect();
+    let Some((_, first)) = names.first() else { return BTreeMap::new() };
+    let leading = first.split_once('/').map_or(0, |(folder, _)| folder.len() + 1);
+    let shared = names.iter().all(|(_, name)| name.get(..leading) == first.get(..leading));
     let strip = if shared { leading } else { 0 };
-    raw().enumerate().map(|(index, name)| (name[strip..].to_owned(), index)).collect()
+    names.iter().map(|(index, name)| (name[strip..].to_owned(), *index)).collect()
 }
 
 #[cfg(test)]
@@ -194,6 +196,14 @@ mod tests {
         let files = Files::open(&zip).unwrap();
         assert_eq!(files.names().collect::<Vec<_>>(), ["a/x.csv", "b/x.csv"]);
         assert_eq!(content(&files, "b/x.csv"), "2");
+    }
+
+    #[test]
+    fn what_macos_adds_hides_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let zip = folder.path().join("m.zip");
+        zip_of(&zip, &[("fma_metadata/tracks.csv", "1"), ("__MACOSX/fma_metadata/._tracks.csv", "2")]);
+        assert_eq!(Files::open(&zip).unwrap().names().collect::<Vec<_>>(), ["tracks.csv"]);
     }
 
     #[test]

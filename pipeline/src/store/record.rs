@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Store, StoreError};
 use crate::account::Report;
 use crate::durable;
+use crate::run::RunError;
 
 /// A record that has its first line; without a last one the run did not finish.
 #[derive(Debug)]
@@ -38,12 +39,24 @@ impl Store {
 }
 
 impl RunRecord {
+    /// Notes the rejects of a run that had too many, so that its error can name the list; other errors pass.
+    #[must_use]
+    pub fn failed(&self, error: RunError) -> RunError {
+        let RunError::TooManyRejects { planned, fraction, rejects, list: _ } = error else { return error };
+        let line = json!({"event": "rejected", "rejects": rejects});
+        let list = self.append(&line).is_ok().then(|| self.path.clone());
+        RunError::TooManyRejects { planned, fraction, rejects, list }
+    }
+
     /// Adds the last line.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn end(self, report: &Report) -> Result<(), StoreError> {
-        let line = json!({"event": "end", "seconds": self.start.elapsed().as_secs_f64(), "report": report});
+        self.append(&json!({"event": "end", "seconds": self.start.elapsed().as_secs_f64(), "report": report}))
+    }
+
+    fn append(&self, line: &Value) -> Result<(), StoreError> {
         let mut file =
             OpenOptions::new().append(true).open(&self.path).map_err(StoreError::io_at(&self.path, "open"))?;
         writeln!(file, "{line}").map_err(StoreError::io_at(&self.path, "write"))

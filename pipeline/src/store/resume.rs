@@ -10,6 +10,8 @@ use wavemill_schemas::recipe::Recipe;
 use super::diff::recipe_changes;
 use super::receipts::Unfinished;
 use super::{Store, StoreError};
+use crate::catalog::AUDIO_STEP;
+use crate::plan::Shard;
 use crate::{durable, engine};
 
 /// Reading a version back is bound by the disk.
@@ -30,15 +32,16 @@ pub enum Decision {
 }
 
 impl Store {
-    /// Compares what is asked for with the latest version. `identity.parent` is filled in here. `stale` tells whether
-    /// inputs of that version changed although their sizes did not.
+    /// Compares what is asked for with the latest version. `identity.parent` is filled in here. `made_by`: recipe, engine,
+    /// and the rows that have no audio. `stale` tells whether inputs of that version changed although their sizes did
+    /// not.
     ///
     /// # Errors
     /// [`StoreError::OtherPlan`] unless `new_version`.
     pub fn decide<E: From<StoreError>>(
         &self,
         identity: &Identity,
-        (recipe, engine): (&Recipe, &Engine),
+        made_by: (&Recipe, &Engine, u64),
         new_version: bool,
         stale: impl FnOnce(&Manifest) -> Result<Vec<String>, E>,
     ) -> Result<Decision, E> {
@@ -48,7 +51,7 @@ impl Store {
         };
         let (_, manifest) = self.manifest(Some(latest))?;
         identity.parent.clone_from(&manifest.identity.parent);
-        let mut changed = changes(&manifest, &identity, recipe, engine);
+        let mut changed = changes(&manifest, &identity, made_by);
         if changed.is_empty() {
             let clips = stale(&manifest)?;
             // Asked for a new version of the same, there is work only where the old one is damaged.
@@ -120,16 +123,16 @@ impl Store {
         })
     }
 
-    /// Links (or, across file systems, copies) the files of a receipt of another plan into this one.
+    /// Links (or, across file systems, copies) the files of a receipt of another plan into this one, as `shard`'s: a
+    /// shard of the same clips may have had another number there.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn link(&self, receipt: &Receipt, plan_id: &str) -> Result<Receipt, StoreError> {
+    pub fn link(&self, receipt: &Receipt, plan_id: &str, shard: &Shard) -> Result<Receipt, StoreError> {
         let mut receipt = receipt.clone();
         for entry in &mut receipt.files {
             let from = self.root.join(&entry.path);
-            let below = entry.path.splitn(3, '/').nth(2).unwrap_or_default();
-            let path = format!("data/{plan_id}/{below}");
+            let path = shard.file(plan_id, entry.name());
             let to = self.root.join(&path);
             link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
             entry.path = path;
@@ -161,7 +164,7 @@ pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn changes(manifest: &Manifest, identity: &Identity, recipe: &Recipe, engine: &Engine) -> Vec<String> {
+fn changes(manifest: &Manifest, identity: &Identity, (recipe, engine, absent): (&Recipe, &Engine, u64)) -> Vec<String> {
     let was = &manifest.identity;
     let mut changed = Vec::new();
     if was.recipe != identity.recipe {
@@ -172,8 +175,13 @@ fn changes(manifest: &Manifest, identity: &Identity, recipe: &Recipe, engine: &E
         let words = |limit: Option<u64>| limit.map_or_else(|| "none".to_owned(), |n| n.to_string());
         changed.push(format!("--limit {} -> {}", words(was.limit), words(identity.limit)));
     }
-    if was.rows != identity.rows {
-        changed.push("metadata changed".to_owned());
+    // Another recipe may well clean otherwise.
+    if was.rows != identity.rows && was.recipe == identity.recipe {
+        let step = manifest.counts.rows_dropped.iter().find(|dropped| dropped.step == AUDIO_STEP);
+        changed.push(match step.map_or(0, |step| step.rows) {
+            was_absent if was_absent != absent => format!("rows without an audio file: {was_absent} -> {absent}"),
+            _ => "metadata changed".to_owned(),
+        });
     }
     // The planned inputs follow from all of these: only alone do they tell of the audio.
     if changed.is_empty() && was.inputs != identity.inputs {

@@ -15,6 +15,9 @@ const DURATION_S_MAX: f64 = 10_800.0;
 
 /// Steps that `catalog.subset` and `catalog.require_audio` make.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
+/// Tables of a store, besides `raw_…`.
+const TABLES: [&str; 8] =
+    ["tracks", "tracks_all", "albums", "artists", "genres", "rejects", "fma_features", "echonest"];
 
 /// How far the sum of `split.fractions` may be from 1: a few roundings of decimal fractions.
 const FRACTION_SUM_ERROR_MAX: f64 = 1e-9;
@@ -121,6 +124,9 @@ fn columns(recipe: &Recipe, faults: &mut Faults) {
         );
         let free = !ROW_COLUMNS.contains(&name.as_str()) && name != SPLIT_COLUMN && !shapes.contains(name);
         faults.unless(free, &key, format!("`{name}` is the name of a column that feature rows have already"));
+        // In a manifest and in SQL a feature stands beside the metadata's tables.
+        let is_table = TABLES.contains(&name.as_str()) || name.starts_with("raw_");
+        faults.unless(!is_table || key.starts_with("targets"), &key, format!("`{name}` is the name of a table"));
         faults.unless(
             seen.insert(name),
             &key,
