@@ -2,11 +2,19 @@
 """Compare the trainer's numbers with PyTorch's own.
 
 usage: training.py optim [--trajectory FILE]
-needs: pip install torch==2.11.0
+       training.py export MODEL.pt ROWS.arrow ANSWERS.jsonl
+needs: pip install torch==2.11.0, and pyarrow for export
 
 optim: fifty steps of small nets (optimisers, clipping, schedules, losses), from the trainer's example `trajectory`,
 which is built and run unless FILE has its output. Every learning rate, loss, norm and final weight must agree to 1e-6.
 Prints the largest difference of each trajectory; exit code 1 beyond the bound.
+
+export: a model that `wavemill-train export --format torchscript` wrote, loaded by PyTorch alone, on the rows that
+`wavemill features --format arrow` gives. Its probabilities must be those of `wavemill-train predict` on the same rows:
+
+    wavemill features a.mp3 b.mp3 --recipe RUN/recipe.toml --feature log_mel --format arrow --out rows.arrow
+    wavemill-train predict --run RUN - <rows.arrow >answers.jsonl
+    wavemill-train export RUN --format torchscript --out model.pt
 """
 import argparse, json, math, pathlib, subprocess, sys, tempfile
 import torch
@@ -159,12 +167,45 @@ def optim(args):
     return int(not worst <= BOUND)
 
 
+def export(args):
+    import numpy
+    import pyarrow
+
+    about = json.loads(pathlib.Path(f"{args.model}.json").read_text())
+    feature = about["input"]["feature"]
+    with pyarrow.OSFile(str(args.rows)) as file:
+        table = pyarrow.ipc.open_stream(file).read_all()
+    dtype = {"f16": numpy.float16, "f32": numpy.float32}[feature["dtype"]]
+    rows = [numpy.frombuffer(row.as_buffer(), dtype).reshape(feature["shape"]) for row in table[feature["name"]]]
+    spectrogram = torch.from_numpy(numpy.stack(rows).astype(numpy.float32))
+    with torch.no_grad():
+        logits = torch.jit.load(args.model).eval()(spectrogram)
+    answers = [json.loads(line) for line in args.answers.read_text().splitlines()]
+    worst = 0.0
+    for output in about["outputs"]:
+        start, classes = output["column"], output["classes"]
+        part = logits[:, start:start + len(classes)]
+        found = torch.sigmoid(part) if output["multi_label"] else torch.softmax(part, 1)
+        wanted = [answer for answer in answers if answer["target"] == output["target"] and "segment" in answer]
+        if len(wanted) != len(rows):
+            sys.exit(f"{len(wanted)} answers for {len(rows)} rows")
+        tops = [(row, classes.index(top["class"]), top["probability"]) for row, a in enumerate(wanted) for top in a["top"]]
+        worst = max(worst, largest(abs(found[row, column].item() - p) for row, column, p in tops))
+    print(f"{args.model}: {len(rows)} rows, probabilities differ by at most {worst:.1e}")
+    return int(not worst <= BOUND)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("optim", help="optimisers, schedules and losses over fifty steps")
     command.add_argument("--trajectory", type=pathlib.Path, help="output of the trainer's example of this name")
     command.set_defaults(run=optim)
+    command = commands.add_parser("export", help="a TorchScript export beside the trainer's own answers")
+    command.add_argument("model", help="FILE.pt, with FILE.pt.json beside it")
+    command.add_argument("rows", type=pathlib.Path, help="Arrow stream of feature rows")
+    command.add_argument("answers", type=pathlib.Path, help="JSON lines of predict for the same rows")
+    command.set_defaults(run=export)
     args = parser.parse_args()
     sys.exit(args.run(args))
 
