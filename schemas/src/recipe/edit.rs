@@ -23,10 +23,9 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
     }
     let value = value.trim();
     if value == "none" && !NONE_IS_A_VALUE.contains(&last.get()) {
-        let removed = item.as_table_like_mut().and_then(|table| table.remove(last.get()));
-        removed.ok_or_else(|| fault(key, "nothing to remove: the recipe does not give this key"))?;
+        remove(item, last.get(), &path).map_err(|problem| fault(key, &problem))?;
     } else {
-        put(item, last.get(), value).map_err(|problem| fault(key, &problem))?;
+        put(item, last.get(), value, &path).map_err(|problem| fault(key, &problem))?;
     }
     Ok(document.to_string())
 }
@@ -34,12 +33,7 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
 /// The child of `item` (which stands at `path`) called `step`: an element by its name; a table is made when absent.
 fn descend<'a>(item: &'a mut Item, step: &str, path: &str) -> Result<&'a mut Item, String> {
     if item.is_array_of_tables() || item.is_array() {
-        let found = place::elements(item).position(|element| place::element_name(element) == Some(step));
-        let index = found.ok_or_else(|| {
-            let names: Vec<&str> = place::elements(item).filter_map(place::element_name).collect();
-            let hint = did_you_mean(step, &names);
-            format!("nothing in {path} is called `{step}`{hint}; there are: {}", names.join(", "))
-        })?;
+        let index = element(item, step, path)?;
         return item.get_mut(index).ok_or_else(|| format!("{path} is too short"));
     }
     let empty = if item.is_table() { toml_edit::table() } else { Item::Value(InlineTable::new().into()) };
@@ -47,8 +41,43 @@ fn descend<'a>(item: &'a mut Item, step: &str, path: &str) -> Result<&'a mut Ite
     Ok(table.entry(step).or_insert(empty))
 }
 
-/// Gives `name` in `parent` the value that `text` is in TOML, else `text` itself.
-fn put(parent: &mut Item, name: &str, text: &str) -> Result<(), String> {
+fn has_named_elements(item: &Item) -> bool {
+    place::elements(item).any(|element| place::element_name(element).is_some())
+}
+
+/// Where the element called `name` stands in the array at `path`.
+fn element(array: &Item, name: &str, path: &str) -> Result<usize, String> {
+    let found = place::elements(array).position(|element| place::element_name(element) == Some(name));
+    found.ok_or_else(|| {
+        let names: Vec<&str> = place::elements(array).filter_map(place::element_name).collect();
+        let hint = did_you_mean(name, &names);
+        format!("nothing in {path} is called `{name}`{hint}; there are: {}", names.join(", "))
+    })
+}
+
+/// Takes `name` out of `parent` (which stands at `path`): a key, or an element by its name.
+fn remove(parent: &mut Item, name: &str, path: &str) -> Result<(), String> {
+    if has_named_elements(parent) {
+        let index = element(parent, name, path)?;
+        if let Some(tables) = parent.as_array_of_tables_mut() {
+            tables.remove(index);
+        } else if let Some(values) = parent.as_array_mut() {
+            values.remove(index);
+        }
+        return Ok(());
+    }
+    let removed = parent.as_table_like_mut().and_then(|table| table.remove(name));
+    removed.map(|_| ()).ok_or_else(|| "nothing to remove: the recipe does not give this key".to_owned())
+}
+
+/// Gives `name` in `parent` (which stands at `path`) the value that `text` is in TOML, else `text` itself.
+fn put(parent: &mut Item, name: &str, text: &str, path: &str) -> Result<(), String> {
+    if has_named_elements(parent) {
+        element(parent, name, path)?;
+        return Err(format!(
+            "has keys of its own: set one of them, as {path}.{name}.KEY={text}, or remove it by `none`"
+        ));
+    }
     let mut value = text.parse::<Value>().unwrap_or_else(|_| Value::from(text));
     let inline = parent.is_inline_table();
     let table = parent.as_table_like_mut().ok_or("its parent is not a table")?;

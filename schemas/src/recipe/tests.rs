@@ -255,6 +255,15 @@ fn a_wrong_set_is_named_instead_of_a_line() {
         ("audio.duration_s", "audio.duration_s: no `=`; write key=value"),
         ("catalog.dataset=none", "catalog.dataset: is missing"),
         ("audio.duraton_s=none", "audio.duraton_s: nothing to remove: the recipe does not give this key"),
+        ("features.mfcc=none", "features.mfcc: nothing in features is called `mfcc`; there are: log_mel"),
+        ("features.log_mel=none", "features: "),
+        (
+            "features.log_mel=96",
+            "features.log_mel: has keys of its own: set one of them, as features.log_mel.KEY=96, or",
+        ),
+        ("split=artist", "split: has keys of its own: set one of them, such as split.rule=artist"),
+        ("audio=3", "audio: has keys of its own: set one of them, such as audio.duration_s=3"),
+        ("features.log_mel.db=80", "features.log_mel.db: has keys of its own: set one of them"),
         ("name.first=x", "name.first: its parent is not a table"),
     ] {
         let found = with_set(set);
@@ -262,6 +271,23 @@ fn a_wrong_set_is_named_instead_of_a_line() {
     }
     let two = error(SMALLEST, &["split.seed=1", "features.log_mel.n_mels=0"]);
     assert!(two.starts_with("--set features.log_mel.n_mels=0: "), "{two}");
+}
+
+#[test]
+fn a_set_removes_an_element_by_its_name() {
+    let names = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        let recipe = Recipe::load("fma-large", &sets).expect("valid sets");
+        let steps: Vec<String> = recipe.catalog.clean.iter().map(|step| step.step.clone()).collect();
+        (recipe.features.iter().map(|feature| feature.name.clone()).collect::<Vec<_>>(), steps)
+    };
+    assert_eq!(names(&[]).0, ["log_mel", "mfcc"]);
+    assert_eq!(names(&["features.mfcc=none"]).0, ["log_mel"]);
+    assert_eq!(names(&["features.log_mel=none", "features.mfcc.n_mfcc=13"]).0, ["mfcc"]);
+    assert_eq!(names(&["catalog.clean.genres=none"]).1, ["labelled"]);
+    let inline = "name = \"mine\"\ncatalog = { dataset = \"fma\" }\n\
+                  features = [{ name = \"a\", op = \"mel\" }, { name = \"b\", op = \"mfcc\" }]\n";
+    assert_eq!(parse(inline, &["features.a=none"]).expect("valid").features[0].name, "b");
 }
 
 #[test]

@@ -33,8 +33,24 @@ fn plain_types(message: &str) -> String {
         return "expected a word in quotes".to_owned();
     }
     let Some((found, expected)) = message.split_once(", expected ") else { return message.to_owned() };
+    if let Some(section) = expected.strip_prefix("struct ") {
+        let value = found.split(['"', '`']).nth(1).unwrap_or("VALUE");
+        let such_as = key_of(section).map_or_else(String::new, |key| format!(", such as {key}={value}"));
+        return format!("has keys of its own: set one of them{such_as}");
+    }
     let expected = WORDS.iter().find(|(rust, _)| *rust == expected).map_or(expected, |(_, plain)| plain);
     format!("{found}, expected {expected}")
+}
+
+/// The key that is most often meant where a whole section is given a value.
+fn key_of(section: &str) -> Option<&'static str> {
+    match section {
+        "CatalogSpec" => Some("catalog.dataset"),
+        "SplitSpec" => Some("split.rule"),
+        "AudioSpec" => Some("audio.duration_s"),
+        "ShardSpec" => Some("shards.clips"),
+        _ => None,
+    }
 }
 
 /// Names that recipes will have.
