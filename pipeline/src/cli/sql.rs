@@ -15,9 +15,11 @@ use crate::store::Store;
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill sql --store store \"SELECT genre, count(*) FROM features_log_mel GROUP BY genre\"
+  wavemill sql --store store \\
+      'SELECT genre, count(*) FROM features_log_mel GROUP BY genre'
   wavemill sql --store store --format csv 'SELECT * FROM rejects' > rejects.csv
-  wavemill sql --store store --format arrow --out jazz.arrow 'SELECT * FROM features_log_mel WHERE genre = 3'
+  wavemill sql --store store --format arrow --out jazz.arrow \\
+      'SELECT * FROM features_log_mel WHERE genre = 3'
   wavemill sql --store store --version 2 < question.sql
   wavemill sql --store store                 # a prompt; \\d lists the tables
 
@@ -93,10 +95,7 @@ impl SqlCommand {
             let out = BufWriter::new(io::stdout());
             return Ok(session.run(&query, output::sink(self.format, out).as_mut())?);
         }
-        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if let (Ok(folder), Ok(store)) = (folder.canonicalize(), self.store.canonicalize())
-            && folder.starts_with(&store)
-        {
+        if Store::at(&self.store).encloses(&self.out) {
             return Err(Usage(format!("--out {}: not into the store itself", self.out.display())).into());
         }
         write_whole(&self.out, |file| Ok(session.run(&query, output::sink(self.format, file).as_mut())?))

@@ -79,6 +79,14 @@ pub enum SqlError {
         /// Such as `COPY`.
         statement: String,
     },
+    /// A target or source within the store.
+    #[error("{path}: this is in the store itself: {statement} needs a place outside it")]
+    InStore {
+        /// Such as `COPY`.
+        statement: &'static str,
+        /// As written.
+        path: String,
+    },
     /// A tensor in a text format.
     #[error(
         "column '{column}' holds tensors, which {format} cannot show: select tensor({column}) or tensor_mean({column}), \
@@ -142,6 +150,7 @@ impl SqlError {
             | Self::Meaning { .. }
             | Self::Empty
             | Self::Refused { .. }
+            | Self::InStore { .. }
             | Self::TensorAsText { .. }
             | Self::BinaryToTerminal { .. }
             | Self::SeveralResults { .. } => 2,

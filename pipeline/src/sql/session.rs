@@ -10,11 +10,12 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::CatalogProvider;
 use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{self as logical, DdlStatement, LogicalPlan};
 use datafusion::object_store::local::LocalFileSystem;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -28,6 +29,7 @@ use super::error::nearest;
 use super::output::Sink;
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 use super::{SqlError, functions};
+use crate::store::Store;
 
 /// Bytes of tensors in one batch, at most (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
 const BATCH_BYTES: usize = 32 << 20;
@@ -43,6 +45,9 @@ const POOL_FRACTION: f64 = 0.4;
 const WORKER_BYTES: usize = 512 << 20;
 /// A join's side up to this is held once and not cut into partitions, which would copy the tensors of the other side.
 const JOIN_COLLECT_BYTES: usize = 64 << 20;
+
+/// Of the URL under which DataFusion finds the store's files.
+const URL_SCHEME: &str = "store";
 
 /// What a session may use.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +68,7 @@ impl Limits {
 
 /// SQL over one version of a store.
 pub struct Session {
+    store: Store,
     runtime: tokio::runtime::Runtime,
     ctx: SessionContext,
     limits: Limits,
@@ -91,7 +97,7 @@ impl Interrupt {
 /// [`SqlError::NoStore`] where the folder is missing, [`SqlError::Failed`] where threads cannot start.
 pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
     let failed = |detail: String| SqlError::Failed { detail };
-    let url = ObjectStoreUrl::parse("store://wavemill")?;
+    let url = ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?;
     let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore { path: store.to_owned() })?;
     let pool = FairSpillPool::new((limits.memory_bytes as f64 * POOL_FRACTION) as usize);
     let env = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
@@ -105,7 +111,7 @@ pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session
         .worker_threads(limits.workers())
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    Ok(Session { runtime, ctx, limits, interrupt: Interrupt::default() })
+    Ok(Session { store: Store::at(store), runtime, ctx, limits, interrupt: Interrupt::default() })
 }
 
 fn config(limits: &Limits) -> SessionConfig {
@@ -152,6 +158,8 @@ impl Session {
         if !self.limits.allow_write {
             refuse_writes(&plan)?;
         }
+        self.refuse_own_files(&plan)?;
+        refuse_limits(&plan)?;
         let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
         let plan = state.optimize(&plan)?;
         if let Some(row_bytes) = widest_row(&plan)? {
@@ -162,6 +170,30 @@ impl Session {
         }
         let physical = state.create_physical_plan(&plan).await?;
         Ok(execute_stream(physical, state.task_ctx())?)
+    }
+
+    /// Files of the store are neither written nor made tables of, which an INSERT could write.
+    fn refuse_own_files(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
+        let mut found = None;
+        plan.apply_with_subqueries(|node| {
+            let (statement, paths) = match node {
+                LogicalPlan::Copy(copy) => ("COPY", std::slice::from_ref(&copy.output_url)),
+                LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => ("EXTERNAL TABLE", &table.locations[..]),
+                _ => return Ok(TreeNodeRecursion::Continue),
+            };
+            let own = paths.iter().find(|path| self.is_in_store(path));
+            found = own.map(|path| SqlError::InStore { statement, path: path.clone() });
+            Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        found.map_or(Ok(()), Err)
+    }
+
+    /// Whether a path or URL, as DataFusion takes it, leads into the store.
+    fn is_in_store(&self, path: &str) -> bool {
+        // What is no URL fails by itself.
+        let Ok(url) = ListingTableUrl::parse(path) else { return false };
+        url.scheme() == URL_SCHEME
+            || url.scheme() == "file" && self.store.encloses(&Path::new("/").join(url.prefix().as_ref()))
     }
 
     /// DataFusion's own message for an unknown table names no other.
@@ -242,6 +274,22 @@ fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
         Ok(TreeNodeRecursion::Stop)
     })?;
     writes.map_or(Ok(()), |statement| Err(SqlError::Refused { statement }))
+}
+
+/// What the command line decides is not a query's to change: SET could spill into the store, and lift the memory limit.
+fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let name = match plan {
+        LogicalPlan::Statement(logical::Statement::SetVariable(set)) => &set.variable,
+        LogicalPlan::Statement(logical::Statement::ResetVariable(reset)) => &reset.variable,
+        _ => return Ok(()),
+    };
+    if !name.to_ascii_lowercase().starts_with("datafusion.runtime") {
+        return Ok(());
+    }
+    let detail = format!(
+        "{name} is not changed by SQL: --memory-limit and TMPDIR decide what a query may hold and where it spills"
+    );
+    Err(SqlError::Meaning { detail })
 }
 
 /// Bytes of tensors in the widest row that a table of the plan gives; `None` where no tensor is read.

@@ -229,7 +229,8 @@ fn comments_and_several_statements_are_fine() {
 #[test]
 fn writing_is_refused_unless_allowed() {
     let store = TestStore::small();
-    let target = store.folder.path().join("out.parquet");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let target = elsewhere.path().join("out.parquet");
     let copy = format!("COPY (SELECT track_id FROM tracks) TO '{}' STORED AS PARQUET", target.display());
     let statements = [
         copy.as_str(),
@@ -251,6 +252,68 @@ fn writing_is_refused_unless_allowed() {
     assert!(target.exists());
     assert_eq!(csv(&session, "CREATE TABLE x AS SELECT 7 AS seven; SELECT seven FROM x"), "seven\n7\n");
     assert!(ask(&session, Format::Csv, "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')").is_err());
+}
+
+/// However they are named; `{}` stands for the store's folder.
+#[test]
+fn files_of_the_store_are_never_written() {
+    let store = TestStore::small();
+    let root = store.folder.path();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(root.join("data"), elsewhere.path().join("link")).expect("a link");
+    let allowed = Limits { allow_write: true, ..LIMITS };
+    let session = open(root, &store.manifest, allowed).expect("the store opens");
+    let tracks = root.join("data/0123456789abcdef/tracks/00000.parquet");
+    let was = std::fs::read(&tracks).expect("a file");
+    let place = |at: &str| {
+        at.replace("{}", root.to_str().expect("text")).replace("{e}", elsewhere.path().to_str().expect("text"))
+    };
+    for at in [
+        "{}/data/0123456789abcdef/tracks/00000.parquet",
+        "{}/_wavemill/versions/00000001.json",
+        "{}/new.csv",
+        "{}/./data/../new.csv",
+        "file://{}/new.csv",
+        "store://wavemill/data/0123456789abcdef/tracks/00000.parquet",
+        "{e}/link/new/x.csv",
+        "{e}/no/../link/x.csv",
+    ] {
+        for sql in [
+            "COPY (SELECT 1 AS a) TO '{at}' STORED AS CSV",
+            "EXPLAIN ANALYZE COPY (SELECT 1 AS a) TO '{at}' STORED AS CSV",
+            "CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}'",
+        ] {
+            let (text, code) = error(&session, &sql.replace("{at}", &place(at)));
+            assert!(text.contains("in the store itself") && code == 2, "{sql} {at}: {text}");
+        }
+    }
+    let both = format!(
+        "CREATE EXTERNAL TABLE two (a BIGINT) STORED AS CSV LOCATION ('{}/a.csv', '{}/')",
+        elsewhere.path().display(),
+        root.display()
+    );
+    assert!(error(&session, &both).0.contains("in the store itself"));
+    let beside = format!("CREATE EXTERNAL TABLE x (a BIGINT) STORED AS CSV LOCATION '{}/'", elsewhere.path().display());
+    assert_eq!(csv(&session, &format!("{beside}; INSERT INTO x VALUES (7)")), "count\n1\n");
+    assert_eq!(std::fs::read(&tracks).expect("a file"), was);
+    assert!(!root.join("new.csv").exists() && !root.join("_wavemill").exists());
+}
+
+#[test]
+fn limits_of_the_command_line_hold() {
+    let store = TestStore::small();
+    let spill = store.folder.path().join("spill");
+    let session = open(store.folder.path(), &store.manifest, Limits { allow_write: true, ..LIMITS }).expect("opens");
+    for sql in [
+        &format!("SET datafusion.runtime.temp_directory = '{}'", spill.display()),
+        "SET datafusion.runtime.memory_limit = '64G'",
+        "RESET datafusion.runtime.memory_limit",
+    ] {
+        let (text, code) = error(&session, sql);
+        assert!(text.contains("--memory-limit") && code == 2, "{sql}: {text}");
+    }
+    assert!(!spill.exists());
+    assert_eq!(csv(&session, "SET datafusion.execution.batch_size = 7; SELECT 1 AS a"), "a\n1\n");
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod verify;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use wavemill_schemas::manifest::{Manifest, ManifestError};
 
@@ -183,6 +183,12 @@ impl Store {
         self.root.join("data").join(plan_id)
     }
 
+    /// Whether `path`, which need not exist, is this store's folder or would lie in it, whatever links lead there.
+    #[must_use]
+    pub fn encloses(&self, path: &Path) -> bool {
+        real(path).starts_with(real(&self.root))
+    }
+
     fn versions_folder(&self) -> PathBuf {
         self.root.join("_wavemill/versions")
     }
@@ -269,5 +275,42 @@ impl Store {
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(Lock { _file: file }),
             Err(TryLockError::Error(e)) => Err(StoreError::io_at(&path, "lock")(e)),
         }
+    }
+}
+
+/// Where `path` leads: links and `..` are followed as far as it exists, and the rest is appended.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut real = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => _ = real.pop(),
+            other => real.push(other),
+        }
+        // Each part before the next: `..` leads out of the folder that a link names, not of the one that it lies in.
+        real = real.canonicalize().unwrap_or(real);
+    }
+    real
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_encloses_what_leads_into_it_by_any_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("store");
+        fs::create_dir_all(root.join("data/x")).expect("folders");
+        fs::create_dir(folder.path().join("store-2")).expect("a folder");
+        std::os::unix::fs::symlink(root.join("data/x"), folder.path().join("link")).expect("a link");
+        let store = Store::at(&root);
+        for inside in ["store", "store/new/file", "store-2/../store/x", "link/y", "link/..", "store/no/../data"] {
+            assert!(store.encloses(&folder.path().join(inside)), "{inside}");
+        }
+        for outside in ["", "store-2/x", "store/..", "link/../../../x", "new/store/x"] {
+            assert!(!store.encloses(&folder.path().join(outside)), "{outside}");
+        }
+        assert!(Store::at(Path::new(".")).encloses(Path::new("_wavemill/versions/00000001.json")));
     }
 }
