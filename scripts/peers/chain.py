@@ -35,7 +35,7 @@ def ours(wavemill, folder, clip):
     recipe.write_text(RECIPE)
     command = [wavemill, "features", clip, "--recipe", recipe, "--format", "npy", "--out", out]
     subprocess.run([str(word) for word in command], check=True)
-    return np.load(out)
+    return np.load(out)[0]  # the only row
 
 
 def theirs(clip):

@@ -25,11 +25,14 @@ use crate::shards::{AudioFacts, FeatureRow, Format, tensor_values};
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill features song.mp3 --recipe fma-large --feature log_mel --format npy --out song.npy
-  wavemill features *.mp3 --recipe mine.toml --feature mfcc --format json > mfcc.jsonl
-  wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out song.arrow
+  wavemill features song.mp3 --recipe fma-large --feature log_mel \\
+      --format npy --out song.npy
+  wavemill features *.mp3 --recipe mine.toml --feature mfcc > mfcc.jsonl
+  wavemill features song.mp3 --recipe fma-large --feature log_mel \\
+      --format arrow --out song.arrow
 
-A clip that gives no row is named on stderr with its reason; the exit code is then 1.";
+Exit codes: 0 ok, 1 failed, or a clip gave no row (each is named on stderr with its reason; the others are written), \
+2 usage or recipe, 5 no space or read-only.";
 
 /// Show what extract would store of some clips
 #[derive(Debug, Args)]
@@ -47,7 +50,7 @@ pub struct FeaturesCommand {
     /// Which of the recipe's features; needed where it has several
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
-    /// npy: one array; json: a line a row; arrow: an IPC stream of rows as in the shards
+    /// npy: one array, its first axis the rows; json: a line a row; arrow: an IPC stream of rows as in the shards
     #[arg(long, value_enum, default_value = "json")]
     format: Output,
     /// Where to; `-` is standard output
@@ -225,8 +228,8 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
         .into());
     }
     let [height, width] = shape;
-    let dims =
-        if rows.len() == 1 { format!("({height}, {width})") } else { format!("({}, {height}, {width})", rows.len()) };
+    // The rows' axis is there for one row too: how many a clip gives may not decide what a script reads.
+    let dims = format!("({}, {height}, {width})", rows.len());
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {dims}, }}");
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
     out.write_all(b"\x93NUMPY\x01\x00")?;
