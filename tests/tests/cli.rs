@@ -89,7 +89,14 @@ const WRONG: &[&[&str]] = &[
     &["extract", "--recipe", "demo", "--memory-limit", "1MiB", "--audio", "AUDIO", "--store", "STORE"],
     &["extract", "--recipe", "demo", "--max-reject-fraction", "2", "--audio", "AUDIO", "--store", "STORE"],
     &["extract", "--recipe", "TESTS", "--metadata", "DATA", "--audio", "AUDIO", "--store", "STORE", "--limit", "5"],
+    &["extract", "--recipe", "TESTS", "--metadata", "TESTS", "--audio", "AUDIO", "--store", "STORE"],
+    &["extract", "--recipe", "TESTS", "--metadata", "DATA", "--audio", "AUDIO", "--store", "TESTS"],
     &["sql", "--store", "nosuch", "SELECT 1"],
+    &["sql", "--store", "TESTS", "SELECT 1"],
+    &["sql", "--store", "STORE", "--out", "nosuch/x.csv", "SELECT 1"],
+    &["sql", "--store", "STORE", "--out", "STORE", "SELECT 1"],
+    &["sql", "--store", "STORE", "--allow-write", "COPY tracks TO 'store://wavemill/data/x.csv'"],
+    &["sql", "--store", "STORE", "SET datafusion.runtime.memory_limit = '64G'"],
     &["sql", "--store", "STORE", "SELEKT 1"],
     &["sql", "--store", "STORE", "SELECT nosuch FROM tracks"],
     &["sql", "--store", "STORE", "SELECT 1 FROM nosuch"],
@@ -107,9 +114,12 @@ const WRONG: &[&[&str]] = &[
     &["diff", "--store", "STORE", "1", "2"],
     &["recipe", "show", "nosuch"],
     &["recipe", "check", "demo", "--set", "split.rule=fair"],
+    &["recipe", "check", "demo", "--set", "split=artist"],
+    &["recipe", "check", "demo", "--set", "features.mfc=none"],
     &["features", "nosuch.mp3", "--recipe", "demo", "--feature", "mfcc"],
     &["features", "nosuch.mp3", "--recipe", "demo"],
     &["features", "nosuch.mp3", "--recipe", "demo", "--feature", "nosuch"],
+    &["features", "nosuch.mp3", "--recipe", "demo", "--feature", "mfcc", "--out", "nosuch/x"],
     &["completions", "nosuch"],
 ];
 
@@ -337,6 +347,8 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
             };
             let npy = bytes_of(&mut of_clip("npy"))?;
             let tensor = npy_values(&npy)?;
+            let header = format!("'shape': (1, {}, {})", shape[0], shape[1]);
+            same(&header, holds(&npy, header.as_bytes()), true)?;
             same("bytes", tensor.len(), shape[0] * shape[1] * value_bytes)?;
             let query = format!("SELECT {feature} FROM features_{feature} WHERE clip_key = '{clip_key}'");
             let mut stored = wavemill(["sql", "--format", "arrow", "--store"]);
@@ -373,9 +385,15 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
     let clip = inputs().clip(bad[0]["clip_key"].as_str().unwrap());
     let good = inputs().clip(files_below(&inputs().audio).first().ok_or("no clip")?);
     let words = ["features", "--feature", "mfcc", "--format", "json", "--recipe"];
-    let ran = run(wavemill(words).arg(&inputs().recipe).arg(&clip).arg(good)).exits(1)?;
+    let ran = run(wavemill(words).arg(&inputs().recipe).arg(&clip).arg(&good)).exits(1)?;
     same("named", ran.err.contains(&format!("{}: not_audio", clip.display())), true)?;
-    same("the good clip's row", ran.out.lines().count(), 1)
+    same("the good clip's row", ran.out.lines().count(), 1)?;
+    let file = scratch("features-npy").join("rows.npy");
+    let words = ["features", "--feature", "mfcc", "--format", "npy", "--recipe"];
+    let mut command = wavemill(words);
+    command.arg(&inputs().recipe).args([&clip, &good, &good]).arg("--out").arg(&file);
+    run(&mut command).exits(1)?;
+    same("rows of the good clips", holds(&fs::read(file)?, b"'shape': (2, 13, 130)"), true)
 }
 
 fn sql_formats_and_refusals() -> Result<(), Failed> {

@@ -164,6 +164,10 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
         Some(paths(&manifest(&store, 1)?, "log_mel").len()),
     )?;
     on(&store, &["diff", "1", "4"]).exits(2)?.says(&["no version 4"])?;
+    let tracks = store.join(&paths(&manifest(&store, 2)?, "tracks")[0]);
+    flip(&tracks, 100)?;
+    on(&store, &["verify", "--version", "2"]).exits(3)?.says(&["use the latest version", "wavemill gc --keep 1"])?;
+    flip(&tracks, 100)?;
 
     let before = files_below(&store);
     on(&store, &["gc", "--keep", "1", "--dry-run"]).exits(0)?;
@@ -176,6 +180,18 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
     for command in [&["verify", "--version", "1"][..], &["sql", "--version", "1", "SELECT 1 FROM tracks"]] {
         on(&store, command).exits(2)?.says(&["version 1", "wavemill gc"])?;
     }
+    let listed: Value = serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
+    for (line, (version, data)) in listed.as_array().ok_or("no list")?.iter().zip([(1, false), (2, false), (3, true)]) {
+        same("number", line["version"].as_u64(), Some(version))?;
+        same("data", line["held"]["data"].as_bool(), Some(data))?;
+        same("rows", line["held"]["rows"].as_u64(), Some(manifest(&store, version)?.counts.feature_rows))?;
+        // The first came with a copied store, run records and all.
+        same("date", line["committed"].as_str().map(str::len), Some("2026-11-20T18:04:02Z".len()))?;
+    }
+    let info = on(&store, &["info"]).exits(0)?.out;
+    same("gone", info.matches("its data was removed by `wavemill gc`").count(), 2)?;
+    fs::remove_dir_all(store.join("_wavemill/runs"))?;
+    same("without records", on(&store, &["info", "--versions"]).exits(0)?.out.matches("(date unknown)").count(), 3)?;
     let again = run(inputs().extract(&store).args(["--set", "features.log_mel.n_mels=48"])).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)
 }

@@ -123,7 +123,11 @@ pub fn one_line(error: &DataFusionError) -> String {
         && let SchemaError::FieldNotFound { field, valid_fields } = schema_error.as_ref()
     {
         let known: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
-        return format!("no column `{}`; nearest: {}", field.name, nearest(&field.name, &known));
+        let near = nearest(&field.name, &known);
+        return format!(
+            "no column `{}`; nearest: {near}; the metadata's header has all (FMA's levels joined by `_`)",
+            field.name
+        );
     }
     let message = match error.find_root() {
         // DataFusion would say it twice, once as Debug shows it.

@@ -30,7 +30,8 @@ pub enum CatalogError {
     },
     /// The header is not of the data set's form.
     #[error(
-        "metadata file {file}: no header line starts with `track_id` (FMA's files have one among the first {lines})"
+        "metadata file {file}: no header line starts with `track_id` (FMA's files have one among the first {lines}): \
+         --metadata takes FMA's folder, its zip, or tracks.csv"
     )]
     Header {
         /// The file's name.
@@ -73,10 +74,9 @@ pub enum CatalogError {
     Step {
         /// The step's name.
         step: String,
-        /// One line: the engine's message, with the nearest known columns where a name is unknown.
+        /// One line: the engine's message, with the nearest known columns where a name is unknown. No `source` beside
+        /// it: that would list every column there is behind them.
         message: String,
-        /// The whole of it.
-        source: Box<DataFusionError>,
     },
     /// A cleaning step reads a table that is not there.
     #[error("cleaning step `{step}`: no table `{table}`: {hint}")]

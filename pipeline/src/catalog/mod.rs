@@ -358,7 +358,7 @@ fn main_file<'a>(files: &'a Files, path: &Path, wanted: &'static str) -> Result<
     match names[..] {
         [only] => Ok(only),
         _ => names.iter().copied().find(|name| *name == wanted).ok_or_else(|| {
-            let found = names[..names.len().min(6)].join(", ");
+            let found = if names.is_empty() { "no file".to_owned() } else { names[..names.len().min(6)].join(", ") };
             CatalogError::NoFile { path: path.to_owned(), wanted, found }
         }),
     }

@@ -136,8 +136,7 @@ impl<'a> Cleaner<'a> {
             if let Some(table) = self.engine.missing_table(sql) {
                 return CatalogError::NoTable { step: step.to_owned(), hint: self.table_hint(&table), table };
             }
-            let message = one_line(&source);
-            CatalogError::Step { step: step.to_owned(), message, source: Box::new(source) }
+            CatalogError::Step { step: step.to_owned(), message: one_line(&source) }
         })
     }
 

@@ -116,6 +116,24 @@ fn header_that_is_no_text_is_an_error_that_says_so() {
 }
 
 #[test]
+fn metadata_that_are_another_file_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = |path: &Path| {
+        let error = anyhow::Error::new(run(&recipe(Dataset::Fma, vec![]), path).unwrap_err());
+        (crate::cli::exit::code(&error), error.to_string())
+    };
+    let (usage, words) = code(folder.path());
+    assert_eq!((usage, words.ends_with("no `tracks.csv` in it; there is no file")), (2, true), "{words}");
+    let genres = folder.path().join("genres.csv");
+    std::fs::write(&genres, "genre_id,title\n1,Rock\n").unwrap();
+    let (usage, words) = code(&genres);
+    assert_eq!(
+        (usage, words.starts_with("metadata file genres.csv: no header line starts with `track_id`")),
+        (2, true)
+    );
+}
+
+#[test]
 fn steps_are_counted_and_rows_followed() {
     let steps = vec![
         keep("labelled", "track_genre_top IS NOT NULL -- a comment"),
@@ -151,6 +169,10 @@ fn misspelt_column_names_the_step_and_the_nearest_columns_in_one_line() {
     let message = step_error(keep("labelled", "track_genre_topp IS NOT NULL"));
     assert!(message.starts_with("cleaning step `labelled`: no column `track_genre_topp`"), "{message}");
     assert!(message.contains("nearest: track_genre_top,") && !message.contains('\n'), "{message}");
+    let error =
+        run(&recipe(Dataset::Fma, vec![keep("labelled", "track_genre_topp IS NOT NULL")]), some_tracks(1).path());
+    let chain = crate::cli::exit::words(&error.unwrap_err().into());
+    assert!(!chain.contains("Valid fields") && chain.matches("track_genre_top").count() == 2, "{chain}");
 }
 
 #[test]

@@ -8,13 +8,16 @@ use clap::Args;
 
 use super::extract::ExtractCommand;
 use super::sql::SqlCommand;
+use super::{beside, not_there};
 
 const EXAMPLES: &str = "\
 Examples:
   wavemill demo
   wavemill demo /tmp/wavemill-demo --tracks 80
 
-The audio is synthetic: ten kinds of instrument and rhythm, encoded to real MP3s, some of them broken on purpose.";
+The audio is synthetic: ten kinds of instrument and rhythm, encoded to real MP3s, some of them broken on purpose.
+
+Exit codes: those of `wavemill extract`; 1 also where the program demo-audio is neither beside wavemill nor on PATH.";
 
 const QUESTIONS: [(&str, &str); 3] = [
     (
@@ -82,13 +85,10 @@ impl DemoCommand {
 
 /// The encoder is LGPL, so it is a program of its own that lies beside this one.
 fn make_data(data: &Path, tracks: u32) -> Result<()> {
-    let beside = std::env::current_exe()?.with_file_name("demo-audio");
-    let program = if beside.exists() { beside } else { PathBuf::from("demo-audio") };
+    let program = beside("demo-audio");
     let mut command = Command::new(&program);
     command.arg(data).args(["--tracks", &tracks.to_string()]).stdout(Stdio::null());
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}: build it with `cargo build -p demo-audio`", program.display()))?;
+    let status = command.status().with_context(|| not_there("demo-audio", "`scripts/build.sh -p demo-audio`"))?;
     if !status.success() {
         bail!("{} failed: {status}", program.display());
     }

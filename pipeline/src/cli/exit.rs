@@ -26,10 +26,24 @@ pub struct Said {
 
 /// A store whose bytes are not what its manifest says.
 #[derive(Debug, thiserror::Error)]
-#[error("{files} damaged {word}: restore them from a copy, or extract again with --new-version", word = if *files == 1 { "file" } else { "files" })]
+#[error("{files} damaged {word}: restore them from a copy, {}", self.remedy(), word = if *files == 1 { "file" } else { "files" })]
 pub struct Damaged {
     /// How many files.
     pub files: usize,
+    /// Versions after the damaged one.
+    pub later: usize,
+}
+
+impl Damaged {
+    /// What else helps. A new version is made for a damaged latest one alone.
+    fn remedy(&self) -> String {
+        match self.later {
+            0 => "or extract again with --new-version".to_owned(),
+            n => format!(
+                "or use the latest version, if `wavemill verify` finds that intact, and drop this one with `wavemill gc --keep {n}`"
+            ),
+        }
+    }
 }
 
 /// The whole chain on one line; a cause that its error already says is left out.
@@ -76,12 +90,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(feature(error));
     }
     if let Some(error) = cause.downcast_ref::<CatalogError>() {
-        return Some(if error.is_usage() { 2 } else { 1 });
+        return Some(catalog(error));
     }
     match cause.downcast_ref::<RunError>()? {
         RunError::Store(error) => Some(store(error)),
         RunError::Feature(error) => Some(feature(error)),
-        RunError::Catalog(error) => Some(if error.is_usage() { 2 } else { 1 }),
+        RunError::Catalog(error) => Some(catalog(error)),
         RunError::Source(_) | RunError::Memory { .. } | RunError::NoRows { .. } => Some(2),
         RunError::Space { .. } => Some(5),
         RunError::Interrupted { .. } | RunError::Stopped => Some(130),
@@ -89,9 +103,21 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
 }
 
-const fn store(error: &StoreError) -> u8 {
+fn catalog(error: &CatalogError) -> u8 {
+    use CatalogError::{DuplicateColumn, Header, HeaderEncoding};
+    // A file whose first lines are of another kind is the wrong path.
+    let is_other_file = matches!(error, Header { .. } | HeaderEncoding { .. } | DuplicateColumn { .. });
+    if error.is_usage() || is_other_file { 2 } else { 1 }
+}
+
+fn store(error: &StoreError) -> u8 {
     match error {
-        StoreError::Missing { .. } | StoreError::NoVersion { .. } | StoreError::Collected { .. } => 2,
+        StoreError::Missing { .. }
+        | StoreError::NotAFolder { .. }
+        | StoreError::NoVersion { .. }
+        | StoreError::Collected { .. } => 2,
+        // A path through a file.
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => 2,
         StoreError::Manifest { .. } | StoreError::Lost { .. } => 3,
         StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. } | StoreError::Raced { .. } => 4,
         StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,
@@ -105,7 +131,9 @@ const fn feature(error: &FeatureError) -> u8 {
     }
 }
 
-fn is_no_space(error: &io::Error) -> bool {
+/// No room, or nowhere that takes any.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
 }

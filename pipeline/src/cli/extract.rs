@@ -25,10 +25,14 @@ use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill extract --recipe fma-large --metadata fma_metadata.zip --audio fma_large.zip --store store
-  wavemill extract --recipe fma-large --metadata fma_metadata --audio fma_large --store store --dry-run
-  wavemill extract --recipe fma-small --metadata fma_metadata.zip --audio fma_small.zip --store store --limit 100
-  wavemill extract --recipe mine.toml --set features.log_mel.n_mels=96 --metadata m --audio a --store s --new-version
+  wavemill extract --recipe fma-large --metadata fma_metadata.zip \\
+      --audio fma_large.zip --store store
+  wavemill extract --recipe fma-large --metadata fma_metadata \\
+      --audio fma_large --store store --dry-run
+  wavemill extract --recipe fma-small --metadata fma_metadata.zip \\
+      --audio fma_small.zip --store store --limit 100
+  wavemill extract --recipe mine.toml --set features.log_mel.n_mels=96 \\
+      --metadata m --audio a --store s --new-version
 
 A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
 

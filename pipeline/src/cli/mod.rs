@@ -21,13 +21,29 @@ use clap_complete::Shell;
 
 const AFTER_HELP: &str = "\
 Examples:
-  wavemill demo                                     # makes a small data set, extracts it, asks it questions
-  wavemill extract --recipe fma-large --metadata fma_metadata.zip --audio fma_large.zip --store store
-  wavemill sql --store store 'SELECT track_genre_top, count(*) FROM tracks GROUP BY 1 ORDER BY 2 DESC'
-  wavemill features song.mp3 --recipe fma-large --feature log_mel --format npy --out song.npy
+  wavemill demo     # makes a small data set, extracts it, asks it questions
+  wavemill extract --recipe fma-large --metadata fma_metadata.zip \\
+      --audio fma_large.zip --store store
+  wavemill sql --store store \\
+      'SELECT track_genre_top, count(*) FROM tracks GROUP BY 1 ORDER BY 2 DESC'
+  wavemill features song.mp3 --recipe fma-large --feature log_mel \\
+      --format npy --out song.npy
 
-Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only,
+Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
 130 interrupted.";
+
+/// Of commands that read a store.
+const READER_EXIT_CODES: &str =
+    "Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  wavemill completions bash \\
+      > ~/.local/share/bash-completion/completions/wavemill
+  wavemill completions zsh > ~/.zfunc/_wavemill
+  wavemill completions fish > ~/.config/fish/completions/wavemill.fish
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage.";
 
 /// From a music archive to a versioned feature store in Parquet that answers SQL
 #[derive(Debug, Parser)]
@@ -51,9 +67,7 @@ enum Command {
     Train(train::TrainCommand),
     Predict(train::PredictCommand),
     /// Write a shell's completion script to stdout
-    #[command(
-        after_help = "Example:\n  wavemill completions bash > ~/.local/share/bash-completion/completions/wavemill"
-    )]
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
         /// Which shell
         shell: Shell,
@@ -112,12 +126,28 @@ fn silence_worker_panics() {
     }));
 }
 
+/// Another of wavemill's programs: beside this one, else wherever PATH has it.
+fn beside(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().unwrap_or_default().with_file_name(name);
+    if beside.exists() { beside } else { PathBuf::from(name) }
+}
+
+/// Where [`beside`] looked for a program, and how it gets there.
+fn not_there(name: &str, build: &str) -> String {
+    let folder = std::env::current_exe().unwrap_or_default();
+    let folder = folder.parent().unwrap_or(Path::new(".")).display();
+    format!("cannot start {name}: looked for in {folder} and on PATH; {build} builds it beside wavemill")
+}
+
 /// Writes `path` under a temporary name first: a command that fails leaves no half file behind, and an old file as it was.
 fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     let part = PathBuf::from(name);
-    let file = File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
+    if path.is_dir() {
+        return Err(exit::Usage(format!("--out {}: a folder, and no file", path.display())).into());
+    }
+    let file = File::create(&part).map_err(|error| cannot_write(path, error))?;
     let written = write(BufWriter::new(file)).and_then(|value| {
         std::fs::rename(&part, path).map(|()| value).with_context(|| format!("cannot write {}", path.display()))
     });
@@ -126,4 +156,70 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
         let _ = std::fs::remove_file(&part);
     }
     written
+}
+
+/// Of `--out`: a path that cannot be a file is wrong usage, a full or read-only disk is not.
+fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {
+    let words = format!("--out {}: cannot write it", path.display());
+    if exit::is_no_space(&error) {
+        anyhow::Error::new(error).context(words)
+    } else {
+        exit::Usage(format!("{words}: {error}")).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Columns of the narrowest terminal that help is made for.
+    const TERMINAL_COLUMNS: usize = 80;
+
+    fn with_subcommands(command: clap::Command, name: &str, found: &mut Vec<(String, clap::Command)>) {
+        let name = format!("{name} {}", command.get_name());
+        command.get_subcommands().for_each(|one| with_subcommands(one.clone(), &name, found));
+        found.push((name, command));
+    }
+
+    /// What can be copied stands in the help as it was written; other lines may be wrapped.
+    #[test]
+    fn no_example_of_any_help_is_broken() {
+        let mut commands = Vec::new();
+        with_subcommands(Cli::command(), "", &mut commands);
+        assert!(commands.len() > 14);
+        for (name, command) in commands {
+            let written = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let shown = command.term_width(TERMINAL_COLUMNS).render_long_help().to_string();
+            let examples: Vec<&str> = written.lines().filter(|line| line.starts_with("  ")).collect();
+            assert!(!examples.is_empty() && written.contains("xit code"), "{name}: {written}");
+            for line in examples {
+                assert!(shown.lines().any(|shown| shown == line), "{name}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_absent_program_is_told_with_where_it_was_looked_for() {
+        let folder = std::env::current_exe().expect("this test").parent().expect("a folder").display().to_string();
+        let words = not_there("demo-audio", "`x`");
+        assert!(words.contains(&format!("looked for in {folder} and on PATH")), "{words}");
+        assert_eq!(beside("no-such-program"), Path::new("no-such-program"));
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_is_wrong_usage_and_named_as_given() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "old").expect("a file");
+        for path in [folder.path().to_owned(), folder.path().join("no/x.csv"), file.join("x.csv")] {
+            let error = write_whole(&path, |_| Ok(())).expect_err("no place for a file");
+            assert_eq!(exit::code(&error), 2, "{error}");
+            let words = exit::words(&error);
+            assert!(words.starts_with(&format!("--out {}: ", path.display())) && !words.contains(".part"), "{words}");
+        }
+        let full = cannot_write(&file, io::ErrorKind::StorageFull.into());
+        assert_eq!(exit::code(&full), 5);
+        write_whole(&file, |_| -> Result<()> { anyhow::bail!("no") }).expect_err("what writes it fails");
+        assert_eq!(std::fs::read_to_string(&file).expect("the old file"), "old");
+    }
 }

@@ -18,7 +18,26 @@ Examples:
   wavemill recipe list
   wavemill recipe show fma-large > mine.toml
   wavemill recipe show demo --set features.log_mel.n_mels=128 --json
-  wavemill recipe check mine.toml --set split.rule=artist --set audio.duration_s=none";
+  wavemill recipe check mine.toml --set split.rule=artist \\
+      --set audio.duration_s=none
+
+Exit codes: 0 ok, 1 failed, 2 no such recipe, or one with a fault, whose line is named.";
+
+const LIST_EXAMPLE: &str = "Example:\n  wavemill recipe list\n\nExit codes: 0 ok, 1 failed.";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  wavemill recipe show fma-large > mine.toml
+  wavemill recipe show demo --set features.log_mel.n_mels=128 --json
+  wavemill recipe show fma-large --set features.mfcc=none
+
+Exit codes: 0 ok, 1 failed, 2 no such recipe, or one with a fault.";
+
+const CHECK_EXAMPLE: &str = "\
+Example:
+  wavemill recipe check mine.toml --set split.rule=artist
+
+Exit codes: 0 sound (warnings are on stdout), 1 failed, 2 no such recipe, or one with a fault.";
 
 /// List, show and check recipes.
 #[derive(Debug, Args)]
@@ -31,11 +50,10 @@ pub struct RecipeCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// The shipped recipes, one a line: name, split rule, features, what it is for
-    #[command(after_help = "Example:\n  wavemill recipe list")]
+    #[command(after_help = LIST_EXAMPLE)]
     List,
     /// The text of a recipe, comments and all
-    #[command(after_help = "Examples:\n  wavemill recipe show fma-large > mine.toml\n  \
-                            wavemill recipe show demo --set features.log_mel.n_mels=128 --json")]
+    #[command(after_help = SHOW_EXAMPLES)]
     Show {
         #[command(flatten)]
         which: Which,
@@ -44,7 +62,7 @@ enum Action {
         json: bool,
     },
     /// Whether a recipe is sound, and what to know of it
-    #[command(after_help = "Example:\n  wavemill recipe check mine.toml --set split.rule=artist")]
+    #[command(after_help = CHECK_EXAMPLE)]
     Check {
         #[command(flatten)]
         which: Which,
@@ -57,7 +75,7 @@ struct Which {
     /// A shipped recipe's name, or a TOML file
     #[arg(value_name = "NAME|FILE")]
     recipe: String,
-    /// Change a value: features.log_mel.n_mels=96, split.seed=7; `none` removes a key
+    /// Change a value: features.log_mel.n_mels=96, split.seed=7; `none` removes a key, or a feature: features.mfcc=none
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 }

@@ -8,15 +8,39 @@ use clap::Args;
 use indicatif::DecimalBytes;
 use wavemill_schemas::manifest::Manifest;
 
+use super::READER_EXIT_CODES;
 use super::exit::{Damaged, Usage};
-use crate::store::{Diff, Store};
+use crate::store::{Diff, Held, Store, VersionLine};
 
-/// Show what a version holds
+const INFO_EXAMPLES: &str = "\
+Examples:
+  wavemill info --store store
+  wavemill info --store store --versions
+  wavemill info --store store --version 1 --json
+  files=$(wavemill info --store store --files --feature log_mel --sql)
+  duckdb -c \"SELECT split, count(*) FROM read_parquet([$files]) GROUP BY 1\"
+
+";
+
+const VERIFY_EXAMPLE: &str = "\
+Example:
+  wavemill verify --store store
+
+Exit codes: 0 all is well, 1 failed, 2 wrong usage, or no such store or version, 3 damaged (each file is named).";
+
+const GC_EXAMPLES: &str = "\
+Examples:
+  wavemill gc --store store --keep 2 --dry-run
+  wavemill gc --store store --keep 1
+
+Manifests stay as history; the data of collected versions is gone.
+
+Exit codes: 0 ok, 1 failed, or another wavemill is writing the store, 2 wrong usage, or no store there, \
+3 store damaged, 5 read-only.";
+
+/// Show what a version holds, and which versions there are
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  wavemill info --store store\n  wavemill info --store store --version 1 --json\n  \
-                        duckdb -c \"SELECT * FROM read_parquet([$(wavemill info --store store --files --feature log_mel --sql)])\""
-)]
+#[command(after_help = format!("{INFO_EXAMPLES}{READER_EXIT_CODES}"))]
 pub struct InfoCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
@@ -24,6 +48,9 @@ pub struct InfoCommand {
     /// Which version [default: the latest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
+    /// Only the versions that there are: number, when committed (UTC), rows, whether `gc` removed the data
+    #[arg(long, conflicts_with_all = ["version", "files"])]
+    versions: bool,
     /// Only the paths of its files, one a line
     #[arg(long)]
     files: bool,
@@ -33,7 +60,7 @@ pub struct InfoCommand {
     /// With --files: quoted and separated by commas, as read_parquet([...]) takes them
     #[arg(long, requires = "files")]
     sql: bool,
-    /// As JSON: the manifest, or with --files a list of paths
+    /// As JSON: the manifest, or with --versions or --files a list
     #[arg(long, conflicts_with = "sql")]
     json: bool,
 }
@@ -48,6 +75,9 @@ impl InfoCommand {
         if self.files {
             return self.print_files(&store.readable(self.version)?.1);
         }
+        if self.versions {
+            return self.print_versions(&store.history()?);
+        }
         let (version, manifest) = store.manifest(self.version)?;
         if self.json {
             write!(stdout(), "{}", manifest.to_json()?)?;
@@ -56,6 +86,16 @@ impl InfoCommand {
             if !store.data(&manifest.plan_id).exists() {
                 writeln!(stdout(), "  its data was removed by `wavemill gc`")?;
             }
+            write!(stdout(), "  versions:\n{}", version_lines(&store.history()?, "    "))?;
+        }
+        Ok(())
+    }
+
+    fn print_versions(&self, history: &[VersionLine]) -> Result<()> {
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(history)?)?;
+        } else {
+            write!(stdout(), "{}", version_lines(history, ""))?;
         }
         Ok(())
     }
@@ -78,6 +118,22 @@ impl InfoCommand {
         }
         Ok(())
     }
+}
+
+/// A line each, after `indent`.
+fn version_lines(history: &[VersionLine], indent: &str) -> String {
+    let line = |VersionLine { version, committed, held }: &VersionLine| {
+        let committed = committed.as_deref().unwrap_or("(date unknown)");
+        let held = match held {
+            None => "damaged manifest".to_owned(),
+            Some(Held { recipe, clips, rows, data }) => {
+                let gone = if *data { "" } else { "; its data was removed by `wavemill gc`" };
+                format!("{rows} rows of {clips} clips, recipe {recipe}{gone}")
+            }
+        };
+        format!("{indent}{version}  {committed:<20}  {held}\n")
+    };
+    history.iter().map(line).collect()
 }
 
 fn describe(version: u64, manifest: &Manifest) -> String {
@@ -111,9 +167,7 @@ fn describe(version: u64, manifest: &Manifest) -> String {
 
 /// Compare every byte of a version with its manifest
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  wavemill verify --store store\n\nExit codes: 0 all is well, 3 damaged (each file is named)."
-)]
+#[command(after_help = VERIFY_EXAMPLE)]
 pub struct VerifyCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
@@ -142,7 +196,8 @@ impl VerifyCommand {
             verified.damage.iter().try_for_each(|d| writeln!(stdout(), "{}: {}", d.path, d.problem))?;
         }
         if !verified.damage.is_empty() {
-            return Err(Damaged { files: verified.damage.len() }.into());
+            let later = store.versions()?.into_iter().filter(|other| *other > version).count();
+            return Err(Damaged { files: verified.damage.len(), later }.into());
         }
         eprintln!("version {version}: {} files, {}, all as committed", verified.files, DecimalBytes(verified.bytes));
         Ok(())
@@ -151,10 +206,7 @@ impl VerifyCommand {
 
 /// Give back the space of old versions and of runs that were never committed
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  wavemill gc --store store --keep 2 --dry-run\n  wavemill gc --store store --keep 1\n\n\
-                        Manifests stay as history; the data of collected versions is gone."
-)]
+#[command(after_help = GC_EXAMPLES)]
 pub struct GcCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
@@ -203,7 +255,7 @@ impl GcCommand {
 
 /// Show what differs between two versions
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  wavemill diff --store store 1 2")]
+#[command(after_help = format!("Example:\n  wavemill diff --store store 1 2\n\n{READER_EXIT_CODES}"))]
 pub struct DiffCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
@@ -12,6 +12,10 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::exit::{Said, Usage};
+use super::{beside, not_there};
+
+const TRAINER: &str = "wavemill-train";
+const BUILD_TRAINER: &str = "`scripts/libtorch.sh && scripts/build.sh -p wavemill-trainer`";
 
 const TRAIN_EXAMPLES: &str = "\
 Examples:
@@ -19,18 +23,19 @@ Examples:
   wavemill train models
   wavemill train --help
 
-The words go to `wavemill-train`, which lies beside this program or on PATH.";
+The words go to `wavemill-train`, which lies beside this program or on PATH, and so does its exit code.";
 
 const PREDICT_EXAMPLES: &str = "\
 Examples:
   wavemill predict --run runs/cnn2d-1f2e3d4c-0 song.mp3
   wavemill predict --run runs/cnn2d-1f2e3d4c-0 album/*.mp3 > genres.jsonl
 
-A file that cannot be read or gives no row is named on stderr; the others are answered, and the
-exit code is 1. Other exit codes are those of `wavemill-train predict`.
+Exit codes: 0 ok, 1 failed, or a file cannot be read or gives no row (each is named on stderr; the others are answered), \
+else those of `wavemill-train predict`.
 
-The same as: wavemill features CLIP… --recipe RUN/recipe.toml --feature NAME --format arrow --out - |
-             wavemill-train predict --run RUN -";
+The same as:
+  wavemill features CLIP… --recipe RUN/recipe.toml --feature NAME \\
+      --format arrow --out - | wavemill-train predict --run RUN -";
 
 /// Train, evaluate and use models (starts wavemill-train)
 #[derive(Debug, Args)]
@@ -47,8 +52,7 @@ impl TrainCommand {
     /// # Errors
     /// The program is not there.
     pub fn run(&self) -> Result<()> {
-        let program = trainer();
-        Err(Command::new(&program).args(&self.words).exec()).with_context(|| not_there(&program))
+        Err(Command::new(beside(TRAINER)).args(&self.words).exec()).with_context(|| not_there(TRAINER, BUILD_TRAINER))
     }
 }
 
@@ -103,10 +107,9 @@ impl PredictCommand {
 
     /// The trainer's answers to a stream that begins with `first`, and its exit code.
     fn predict(&self, first: [u8; 1], stream: impl Read) -> Result<u8> {
-        let program = trainer();
-        let mut command = Command::new(&program);
+        let mut command = Command::new(beside(TRAINER));
         command.args(["predict", "--run"]).arg(&self.run).arg("-").stdin(Stdio::piped());
-        let mut child = command.spawn().with_context(|| not_there(&program))?;
+        let mut child = command.spawn().with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
         let mut stdin = child.stdin.take().context("a piped child has a stdin")?;
         let sent = io::copy(&mut first.as_slice().chain(stream), &mut stdin);
         drop(stdin);
@@ -122,13 +125,4 @@ impl PredictCommand {
 /// A child's exit code; 1 where a signal ended it.
 fn code_of(status: ExitStatus) -> u8 {
     status.code().and_then(|code| code.try_into().ok()).unwrap_or(1)
-}
-
-fn trainer() -> PathBuf {
-    let beside = std::env::current_exe().unwrap_or_default().with_file_name("wavemill-train");
-    if beside.exists() { beside } else { PathBuf::from("wavemill-train") }
-}
-
-fn not_there(program: &Path) -> String {
-    format!("cannot start {}: build it with scripts/libtorch.sh && cargo build -p wavemill-trainer", program.display())
 }

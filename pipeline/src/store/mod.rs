@@ -6,6 +6,7 @@
 mod commit;
 mod diff;
 mod gc;
+mod history;
 mod receipts;
 mod record;
 mod resume;
@@ -19,6 +20,7 @@ use wavemill_schemas::manifest::{Manifest, ManifestError};
 
 pub use diff::{Change, Diff};
 pub use gc::Collected;
+pub use history::{Held, VersionLine};
 pub use receipts::{Unfinished, linked_key};
 pub use record::RunRecord;
 pub use resume::Decision;
@@ -44,6 +46,12 @@ pub enum StoreError {
         "{path}: no store with a committed version here: check --store, or run `wavemill extract` (again, if it was stopped)"
     )]
     Missing {
+        /// As given.
+        path: PathBuf,
+    },
+    /// A file where the folder should be.
+    #[error("{path}: a file, and no folder of a store: check --store")]
+    NotAFolder {
         /// As given.
         path: PathBuf,
     },
@@ -200,10 +208,11 @@ impl Store {
     /// Committed versions, ascending.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when the folder is there but cannot be read.
+    /// [`StoreError::Io`] when the folder is there but cannot be read, [`StoreError::NotAFolder`].
     pub fn versions(&self) -> Result<Vec<u64>, StoreError> {
         let folder = self.versions_folder();
         let entries = match fs::read_dir(&folder) {
+            Err(_) if self.root.is_file() => return Err(StoreError::NotAFolder { path: self.root.clone() }),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(Vec::new());
             }
@@ -312,5 +321,11 @@ mod tests {
             assert!(!store.encloses(&folder.path().join(outside)), "{outside}");
         }
         assert!(Store::at(Path::new(".")).encloses(Path::new("_wavemill/versions/00000001.json")));
+    }
+
+    #[test]
+    fn a_file_is_no_store() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert!(matches!(Store::at(file.path()).versions(), Err(StoreError::NotAFolder { .. })));
     }
 }

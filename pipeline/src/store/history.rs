@@ -1,0 +1,89 @@
+//! Which versions there are, for people. When one was made stands in run records alone, so a store without them tells
+//! everything else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use arrow::array::temporal_conversions::timestamp_ms_to_datetime;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Store, StoreError};
+
+/// One version in a list of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VersionLine {
+    /// Its number.
+    pub version: u64,
+    /// When its run ended, such as `2026-11-20T18:04:02Z`; `None` where no run record says.
+    pub committed: Option<String>,
+    /// What its manifest says; `None` where that is damaged.
+    pub held: Option<Held>,
+}
+
+/// What a version holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// The recipe's name.
+    pub recipe: String,
+    /// Clips that have rows.
+    pub clips: u64,
+    /// Rows of one feature.
+    pub rows: u64,
+    /// False: `wavemill gc` removed its data.
+    pub data: bool,
+}
+
+impl Store {
+    /// All versions, ascending.
+    ///
+    /// # Errors
+    /// As [`Store::versions`].
+    pub fn history(&self) -> Result<Vec<VersionLine>, StoreError> {
+        let committed = commits(&self.root.join("_wavemill/runs"));
+        let line = |version| {
+            let manifest = self.manifest(Some(version)).ok().map(|(_, manifest)| manifest);
+            let run = manifest.as_ref().and_then(|manifest| committed.get(&(manifest.plan_id.clone(), version)));
+            let held = manifest.as_ref().map(|manifest| Held {
+                recipe: manifest.recipe.name.clone(),
+                clips: manifest.counts.clips_written,
+                rows: manifest.counts.feature_rows,
+                data: self.data(&manifest.plan_id).exists(),
+            });
+            VersionLine { version, committed: run.cloned(), held }
+        };
+        Ok(self.versions()?.into_iter().map(line).collect())
+    }
+}
+
+/// When each (plan, version) was committed, as far as readable records of whole runs say.
+fn commits(runs: &Path) -> BTreeMap<(String, u64), String> {
+    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
+    entries.filter_map(|entry| commit(&fs::read_to_string(entry.path()).ok()?)).collect()
+}
+
+fn commit(record: &str) -> Option<((String, u64), String)> {
+    let lines: Vec<Value> = record.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let (start, end) = (lines.first()?, lines.last().filter(|line| line["event"] == "end")?);
+    let end_ms = start["unix_ms"].as_i64()? + (end["seconds"].as_f64()? * 1e3) as i64;
+    let time = timestamp_ms_to_datetime(end_ms)?.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    Some(((start["plan_id"].as_str()?.to_owned(), end["report"]["version"].as_u64()?), time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_a_whole_run_says_when_its_version_was_committed() {
+        let start =
+            r#"{"event":"start","unix_ms":1700000000000,"host":"x","plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
+        let end = r#"{"event":"end","seconds":61.5,"report":{"version":2}}"#;
+        let (key, time) = commit(&format!("{start}\n{end}\n")).expect("a commit");
+        assert_eq!((key, time.as_str()), (("p".to_owned(), 2), "2023-11-14T22:14:21Z"));
+        for cut in [start.to_owned(), String::new(), format!("{start}\n{}", &end[..20]), end.to_owned()] {
+            assert_eq!(commit(&cut), None, "{cut}");
+        }
+    }
+}
