@@ -3,6 +3,8 @@
 # A plain `cargo build --release` stays portable.
 #
 # usage: scripts/build.sh [CARGO OPTIONS]
+#   -p demo-audio        also what `wavemill demo` starts, into the same folder, where it is looked for
+#   -p wavemill-trainer  also what `wavemill train` and `predict` start; after scripts/libtorch.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi

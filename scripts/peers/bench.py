@@ -49,8 +49,8 @@ STAGES = {
 }
 
 
-def machine():
-    """Where and with what it was measured: one Markdown paragraph."""
+def measured(kind):
+    """Where, with what and by which command it was measured: two Markdown paragraphs."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
@@ -62,7 +62,8 @@ def machine():
             continue
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     today = datetime.date.today().isoformat()
-    return f"{model}, {os.cpu_count()} cores; {today}; wavemill {commit.strip()}; {', '.join(versions)}."
+    where = f"{model}, {os.cpu_count()} cores; {today}; wavemill {commit.strip()}; {', '.join(versions)}."
+    return f"{where}\n\nCommand: `scripts/bench.sh {kind}`."
 
 
 def program(command):
@@ -184,7 +185,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         "22.05 kHz mono, log-mel 128, one core. "
         "wavemill also reads the metadata, normalises, packs to f16, compresses, writes, syncs and commits; its start is "
         "in the figure. The others write .npy files; their imports are not in the figure.",
-        machine(),
+        measured("extract"),
         table(results, "cpu_ms", "CPU ms a clip", CLIPS),
         f"- {chains['librosa'] / us:.2f}× librosa's speed, {chains[fastest] / us:.2f}× that of the best Python chain "
         f"({fastest}).\n"
@@ -212,7 +213,7 @@ def bench_stages(wavemill, data, scratch, rounds):
         "# Stages",
         "CPU time a clip of 30 s, one thread. wavemill's are those of `extract --json`; its decoding includes the hash of "
         "the audio and the resampling.",
-        machine(),
+        measured("stages"),
         table(results, "cpu_ms", "CPU ms a clip"),
     ])
 
@@ -254,7 +255,7 @@ def bench_catalog(wavemill, data, scratch, rounds):
         "types, drop unlabelled rows, count. wavemill's is parts `read` and `clean` of `extract --dry-run --json`, which "
         "also parse list columns and name rejects by line; the peers' is timed in Python, without start and imports. The "
         "process: from start to exit. wavemill's also derives three splits and class lists, and plans the shards.",
-        machine(),
+        measured("catalog"),
         "Wall time:", table(results, "wall_ms", "ms"), "CPU time:", table(timed, "cpu_ms", "ms"),
         f"wavemill takes {ratio('query alone'):.2f}× the wall time of the faster of the two, query against query; "
         f"process against process, {ratio('process'):.2f}×.",
