@@ -140,16 +140,24 @@ fn not_there(name: &str, build: &str) -> String {
 }
 
 /// Writes `path` under a temporary name first: a command that fails leaves no half file behind, and an old file as it was.
+/// A link stays one; a pipe or a device takes what comes.
 fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    let part = PathBuf::from(name);
-    if path.is_dir() {
-        return Err(exit::Usage(format!("--out {}: a folder, and no file", path.display())).into());
+    let refused = |error| cannot_write(path, error);
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match std::fs::metadata(&target) {
+        Ok(found) if found.is_dir() => {
+            return Err(exit::Usage(format!("--out {}: a folder, and no file", path.display())).into());
+        }
+        Ok(found) if !found.is_file() => {
+            return write(BufWriter::new(File::options().write(true).open(&target).map_err(refused)?));
+        }
+        _ => {}
     }
-    let file = File::create(&part).map_err(|error| cannot_write(path, error))?;
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let part = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    let file = File::create(&part).map_err(refused)?;
     let written = write(BufWriter::new(file)).and_then(|value| {
-        std::fs::rename(&part, path).map(|()| value).with_context(|| format!("cannot write {}", path.display()))
+        std::fs::rename(&part, &target).map(|()| value).with_context(|| format!("cannot write {}", path.display()))
     });
     if written.is_err() {
         // What is left of it is of no use; the first error is the one to tell.
@@ -196,6 +204,39 @@ mod tests {
                 assert!(shown.lines().any(|shown| shown == line), "{name}: {line}");
             }
         }
+    }
+
+    /// `text` through [`write_whole`].
+    fn put(path: &Path, text: &str) -> Result<()> {
+        write_whole(path, |mut file| Ok(file.write_all(text.as_bytes()).and_then(|()| file.flush())?))
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_nobody_s_part_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("real"), "old").unwrap();
+        std::fs::write(at("link.part"), "mine").unwrap();
+        std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
+        put(&at("link"), "new").unwrap();
+        assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        assert_eq!(std::fs::read_to_string(at("real")).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(at("link.part")).unwrap(), "mine");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_pipe_takes_what_comes_and_stays_a_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read_to_string(pipe).unwrap()
+        });
+        put(&pipe, "through").unwrap();
+        assert_eq!(reader.join().unwrap(), "through");
+        assert!(!std::fs::metadata(&pipe).unwrap().is_file());
     }
 
     #[test]

@@ -122,6 +122,8 @@ impl<W: Write> Sink for JsonSink<W> {
     }
 
     fn finish(&mut self) -> Result<(), SqlError> {
-        Ok(self.out.finish()?)
+        self.out.finish()?;
+        // Arrow's writer leaves what it wrote in the buffer below it.
+        Ok(self.out.get_mut().flush()?)
     }
 }
