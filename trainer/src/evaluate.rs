@@ -103,11 +103,15 @@ fn push(
 /// The figures that decide: mean loss of all targets, and the first target's accuracy and macro F1 over its rows. A
 /// multi-label target's "accuracy" is the share of rows whose whole set was right.
 ///
+/// A target none of whose rows weighs anything has no loss and is left out; without any other the mean is NaN, which is
+/// never the better one.
+///
 /// # Errors
 /// [`EvaluateError::Metrics`]: no labelled row.
 pub fn validation(predictions: &[Predictions]) -> Result<Validation, EvaluateError> {
-    let losses: Vec<f64> = predictions.iter().filter_map(Predictions::loss).collect();
-    let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+    let weighed = predictions.iter().map(Predictions::loss_sums).filter(|[_, weight]| *weight > 0.0);
+    let losses: Vec<f64> = weighed.map(|[weighted, weight]| weighted / weight).collect();
+    let loss = losses.iter().sum::<f64>() / losses.len() as f64;
     let (accuracy, macro_f1) = match Report::of(&predictions[0])? {
         Report::Single(report) => (report.accuracy, report.macro_mean.f1),
         Report::Multi(report) => (report.exact_match, report.f1_macro),
@@ -144,4 +148,51 @@ pub fn leaks(data: &Dataset, side: Side) -> Leaks {
     };
     let members = |side| data.rows_of(side).into_iter().map(member).collect::<Vec<_>>();
     Leaks::of(data.split_rule(), side.name(), members(Side::Training), members(side))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Metric;
+    use crate::schedule::EarlyStop;
+
+    /// One row of class 0, with Σ weight · loss and Σ weight of its target.
+    fn predictions(loss: [f64; 2]) -> Predictions {
+        let mut predictions = Predictions::single("genre", &["a".to_owned(), "b".to_owned()]);
+        let row = Row {
+            index: 0,
+            clip_key: "a.mp3",
+            segment: 0,
+            track_id: 0,
+            artist_id: None,
+            label: Label::Class(0),
+            probabilities: &[0.75, 0.25],
+        };
+        predictions.push(&row).expect("a row");
+        predictions.add_loss(loss[0], loss[1]);
+        predictions
+    }
+
+    #[test]
+    fn a_validation_without_a_finite_loss_is_never_better_than_one_with() {
+        let loss = |all: &[[f64; 2]]| {
+            validation(&all.iter().copied().map(predictions).collect::<Vec<_>>()).expect("a labelled row").loss
+        };
+        assert_eq!(loss(&[[3.0, 2.0], [0.0, 0.0]]), 1.5, "a target without weight is left out");
+        for bad in [loss(&[[0.0, 0.0]]), loss(&[[f64::NAN, 1.0]]), loss(&[[1.0, 1.0], [f64::INFINITY, 1.0]])] {
+            assert!(!bad.is_finite(), "{bad}");
+            let mut stop = EarlyStop::new(Metric::Loss, 2);
+            let verdicts = [bad, 7.0, bad, bad].map(|loss| {
+                stop.epoch_ended(&Validation {
+                    loss,
+                    ..validation(&[predictions([7.0, 1.0])]).expect("a labelled row")
+                })
+            });
+            assert_eq!(
+                verdicts.map(|verdict| (verdict.better, verdict.stop)),
+                [(false, false), (true, false), (false, false), (false, true)]
+            );
+            assert_eq!(stop.best(), Some(7.0));
+        }
+    }
 }

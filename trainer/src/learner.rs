@@ -87,7 +87,9 @@ pub struct Stepped {
     pub loss: f64,
     /// Rows of the global batch.
     pub rows: u64,
-    /// Rows whose first target was right.
+    /// Rows with a label of the first target.
+    pub labelled: u64,
+    /// Rows whose first target was right; 0 where it has several labels a row.
     pub correct: f64,
     /// Ranks that were asked to stop.
     pub stops: u64,
@@ -191,16 +193,17 @@ impl Learner {
         let mut weights = self.criterion.weight_sum(&ready.labels, ready.mixed.as_ref());
         self.sum_f64(&mut weights)?;
         let damaged = batch.damaged().len() as f64;
-        let mut extras = [0.0, batch.n_own() as f64, 0.0, f64::from(u8::from(stop)), damaged];
+        let labelled = self.labelled(batch) as f64;
+        let mut extras = [0.0, batch.n_own() as f64, labelled, 0.0, f64::from(u8::from(stop)), damaged];
         for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
             let seed = mix("dropout", &[self.config.seed, clock.step, self.ranks.rank() as u64, index as u64]);
             tch::manual_seed(seed as i64);
             let (loss, correct) = self.backward(&ready.narrow(part), &weights)?;
             extras[0] += loss;
-            extras[2] += correct;
+            extras[3] += correct;
         }
         self.buckets.reduce(self.ranks, &mut extras)?;
-        let [loss, rows, correct, stops, damaged] = extras;
+        let [loss, rows, labelled, correct, stops, damaged] = extras;
         if !loss.is_finite() {
             return Err(LearnError::Diverged { loss, step: clock.step, lr: clock.lr });
         }
@@ -209,7 +212,8 @@ impl Learner {
         }
         self.optimizer.step(clock.lr);
         self.optimizer.zero_grad();
-        Ok(Stepped { loss, rows: rows as u64, correct, stops: stops as u64, damaged: damaged as u64 })
+        let [rows, labelled, stops, damaged] = [rows, labelled, stops, damaged].map(|count| count as u64);
+        Ok(Stepped { loss, rows, labelled, correct, stops, damaged })
     }
 
     /// For each target: probabilities `[n, classes]` f32 on the CPU, Σ weight·loss and Σ weight; as in evaluation, with
@@ -362,12 +366,21 @@ impl Learner {
         Ok(self.data.targets().iter().enumerate().map(of).collect::<Result<_, _>>()?)
     }
 
+    /// Own rows with a label of the first target.
+    fn labelled(&self, batch: &Batch) -> usize {
+        let has_label = |&&row: &&u32| self.data.targets()[0].labels(self.data.rows(), row).next().is_some();
+        batch.rows()[..batch.n_own()].iter().filter(has_label).count()
+    }
+
     /// This part's share of the batch's loss, its gradients added up; and the rows whose first target was right.
     fn backward(&self, rows: &Ready, weights: &[f64]) -> Result<(f64, f64), LearnError> {
         let logits = self.numbers.logits(&self.net, &rows.inputs, true)?;
         let sums = self.criterion.weighted_sum(&logits, &rows.labels, rows.mixed.as_ref());
         let targets = sums.len() as f64;
-        let means = sums.into_iter().zip(weights).map(|(sum, weight)| sum / (weight.max(f64::MIN_POSITIVE) * targets));
+        // Without a labelled row on any rank there is no mean, nor with a weight that is 0 in f32; gradients are then 0.
+        let has_mean = |weight: f64| weight >= f64::from(f32::MIN_POSITIVE);
+        let mean = |(sum, &weight): (Tensor, &f64)| if has_mean(weight) { sum / (weight * targets) } else { sum * 0.0 };
+        let means = sums.into_iter().zip(weights).map(mean);
         let Some(loss) = means.reduce(|a, b| a + b) else { return Ok((0.0, 0.0)) };
         loss.f_backward()?;
         let correct = match self.data.targets()[0].is_multi() {
@@ -379,8 +392,8 @@ impl Learner {
     }
 }
 
-/// Loss, rows, correct rows, ranks that stop, damaged rows: summed with the gradients.
-const EXTRAS: usize = 5;
+/// Loss, rows, labelled rows, correct rows, ranks that stop, damaged rows: summed with the gradients.
+const EXTRAS: usize = 6;
 
 impl Ready {
     fn narrow(&self, part: Part) -> Self {
@@ -451,3 +464,6 @@ pub fn sorted(variables: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(Str
     variables.sort_by(|a, b| a.0.cmp(&b.0));
     variables
 }
+
+#[cfg(test)]
+mod tests;

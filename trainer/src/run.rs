@@ -320,6 +320,7 @@ impl<'a> Run<'a> {
         state.batch += 1;
         state.sums.loss += stepped.loss * stepped.rows as f64;
         state.sums.rows += stepped.rows;
+        state.sums.labelled += stepped.labelled;
         state.sums.correct += stepped.correct;
         state.sums.damaged += stepped.damaged;
         self.watch.batches.store(state.batch, Ordering::Relaxed);
@@ -335,17 +336,20 @@ impl<'a> Run<'a> {
     fn log_epoch(&mut self, validation: &Validation) -> Result<(), RunError> {
         let Some(records) = &mut self.records else { return Ok(()) };
         let sums = &self.state.sums;
-        let rows = sums.rows.max(1) as f64;
+        let accuracy = sums.correct / sums.labelled.max(1) as f64;
         let wait_ns = self.watch.wait_ns.load(Ordering::Relaxed);
         let waited_ns = wait_ns - std::mem::replace(&mut self.logged_wait_ns, wait_ns);
-        let values = [
-            ("training/loss", sums.loss / rows),
-            ("training/accuracy", sums.correct / rows),
+        let mut values = vec![
+            ("training/loss", sums.loss / sums.rows.max(1) as f64),
             ("validation/loss", validation.loss),
             ("validation/accuracy", validation.accuracy),
             ("validation/macro_f1", validation.macro_f1),
             ("data_wait_s", waited_ns as f64 / 1e9),
         ];
+        // Of several labels a row nothing is right or wrong as a whole.
+        if !self.data.targets()[0].is_multi() {
+            values.push(("training/accuracy", accuracy));
+        }
         records.epoch(self.state.epoch, self.state.step, &values)
     }
 

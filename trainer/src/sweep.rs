@@ -162,14 +162,14 @@ impl Medians {
             .iter()
             .filter(|t| t.len() >= epoch && epoch > 0)
             .map(|t| t[..epoch].iter().sum::<f64>() / epoch as f64)
+            .filter(|mean| !mean.is_nan())
             .collect();
         if (epoch as u64) < after || means.len() < 2 {
             return false;
         }
         means.sort_by(f64::total_cmp);
         let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
-        let best = values.iter().copied().reduce(|a, b| if metric.is_better(b, a) { b } else { a });
-        best.is_some_and(|best| metric.is_better(median, best))
+        metric.best(values).is_none_or(|best| metric.is_better(median, best))
     }
 }
 
@@ -267,5 +267,10 @@ mod tests {
         assert!(medians.should_end(&[2.0, 1.9], Metric::Loss, 1));
         assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
         assert!(!medians.should_end(&[2.0, 1.9], Metric::Loss, 3), "not before its epoch");
+        assert!(medians.should_end(&[f64::NAN, 1.9], Metric::Loss, 1), "NaN is no best");
+        assert!(medians.should_end(&[f64::NAN], Metric::Loss, 1));
+        medians.add(vec![f64::NAN; 3]);
+        assert!(medians.should_end(&[2.0, 1.9], Metric::Loss, 1), "NaN is no mean");
+        assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
     }
 }

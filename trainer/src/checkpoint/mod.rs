@@ -39,6 +39,9 @@ pub struct EpochSums {
     pub loss: f64,
     /// Rows seen, by all ranks.
     pub rows: u64,
+    /// Those with a label of the first target; too few for an epoch that began before they were counted.
+    #[serde(default)]
+    pub labelled: u64,
     /// Rows whose first target was right.
     pub correct: f64,
     /// Rows that were passed over because they are damaged.
@@ -75,7 +78,9 @@ impl Diverged {
     /// Whether the epoch that `state` has just done is such a one.
     #[must_use]
     pub fn of(state: &State) -> Option<Self> {
-        let (first, mean) = (state.first_loss?, state.sums.loss / state.sums.rows.max(1) as f64);
+        // 0: the first batch had no labelled row.
+        let first = state.first_loss.filter(|first| *first > 0.0)?;
+        let mean = state.sums.loss / state.sums.rows.max(1) as f64;
         (mean > Self::TIMES * first).then_some(Self { epoch: state.epoch, mean, first })
     }
 }

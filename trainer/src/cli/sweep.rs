@@ -130,7 +130,7 @@ impl SweepCommand {
         if group.rank() > 0 {
             return Ok(0);
         }
-        let Some(best) = best_of(&trials, base.train.select) else { bail!("no trial came to the end of an epoch") };
+        let Some(best) = best_of(&trials, base.train.select) else { bail!("no trial came to a value on validation") };
         eprintln!("best: trial {} ({})", best.trial, best.set.join(" "));
         eprintln!("its test scores: wavemill-train eval {}", best.run.display());
         match trials.iter().filter(|trial| trial.error.is_some()).count() {
@@ -185,7 +185,7 @@ impl SweepCommand {
                 Err(error) if goes_on(&error, group) => (Vec::new(), Some(exit::words(&error))),
                 Err(error) => return Err(error.context(format!("trial {number} ({})", set.join(" ")))),
             };
-            let best = values.iter().copied().reduce(|a, b| if select.is_better(b, a) { b } else { a });
+            let best = select.best(&values);
             let ended_early = error.is_none() && (values.len() as u64) < epochs;
             let trial = Trial { trial: number, set, run, values, best, ended_early, error };
             if trial.error.is_none() {

@@ -252,6 +252,13 @@ impl Metric {
     pub fn is_better(self, a: f64, b: f64) -> bool {
         if self == Self::Loss { a < b } else { a > b }
     }
+
+    /// The best of `values`; NaN is none.
+    #[must_use]
+    pub fn best(self, values: &[f64]) -> Option<f64> {
+        let numbers = values.iter().copied().filter(|value| !value.is_nan());
+        numbers.reduce(|a, b| if self.is_better(b, a) { b } else { a })
+    }
 }
 
 /// Class weights by name.
