@@ -67,6 +67,12 @@ pub enum LearnError {
         /// Ranks · micro-batches.
         parts: usize,
     },
+    /// Batch norm over all ranks, and rows that may be missing on one of them.
+    #[error(
+        "model.sync_batch_norm over several ranks cannot pass over damaged rows: train on one rank, or without \
+         data.skip_damaged, or without model.sync_batch_norm"
+    )]
+    SkipsRows,
 }
 
 /// When in a run a step happens; random numbers of the step are a function of it.
@@ -307,10 +313,10 @@ impl Learner {
         Ok(checkpoint::copy_into(&self.variables(), tensors, "model.", path)?)
     }
 
-    /// Whether the architecture has batch norm.
+    /// Whether training goes by batches' own statistics: a frozen backbone keeps its running ones.
     #[must_use]
-    pub fn has_batch_norm(&self) -> bool {
-        !self.buffers().is_empty()
+    pub fn trains_batch_norm(&self) -> bool {
+        !self.config.model.freeze && !self.buffers().is_empty()
     }
 
     fn buffers(&self) -> Vec<(String, Tensor)> {
@@ -452,10 +458,14 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
     let rows = data.rows_of(crate::dataset::Side::Training).len();
     let last = rows % config.data.batch_size;
     let smallest = if last == 0 || config.data.drop_last { config.data.batch_size } else { last };
-    if config.model.sync_batch_norm && world_size > 1 && smallest < parts {
+    if !config.model.sync_batch_norm || config.model.freeze || world_size == 1 {
+        return Ok(());
+    }
+    if smallest < parts {
         return Err(LearnError::TooFewRows { rows: smallest, parts });
     }
-    Ok(())
+    // A rank that lacks a row would come to fewer forwards than the others.
+    if config.data.skip_damaged { Err(LearnError::SkipsRows) } else { Ok(()) }
 }
 
 /// Variables by name.

@@ -69,7 +69,7 @@ impl RunResult {
     ) -> Self {
         let config = &state.config;
         let trained = |(_, v): &(String, tch::Tensor)| if v.requires_grad() { v.numel() as u64 } else { 0 };
-        let per_rank = state.world_size > 1 && !config.model.sync_batch_norm && learner.has_batch_norm();
+        let per_rank = state.world_size > 1 && !config.model.sync_batch_norm && learner.trains_batch_norm();
         Self {
             model: config.model.name.clone(),
             parameters: learner.variables().iter().map(trained).sum(),

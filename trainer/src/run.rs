@@ -3,6 +3,7 @@
 //! store → rows → epochs of batches → steps → validation → checkpoint; at the end the best checkpoint meets the test
 //! split, once. What runs on several ranks runs on all of them in the same order; rank 0 alone writes.
 
+mod checks;
 mod error;
 mod records;
 
@@ -24,8 +25,10 @@ use crate::result::RunResult;
 use crate::schedule::{Place, Schedules, Validation};
 use crate::strategy::Collective;
 
+use checks::{same_files, warnings};
 use records::Records;
 
+pub use checks::{check, same_store};
 pub use error::RunError;
 
 /// What a run is made of, besides its configuration: where it lies and what it may use.
@@ -84,26 +87,15 @@ pub fn fit(job: &Job, data: &Arc<Dataset>, ranks: &'static dyn Collective, watch
     if let Some(result) = run.ended_before()? {
         return Ok(Fitted { result, values: run.values });
     }
+    // Stopped in the last step that train.steps allows: the end of its epoch is still to come.
+    if run.is_over() && run.state.batch > 0 {
+        run.end_epoch()?;
+    }
     while !run.is_over() {
         run.train_epoch()?;
         run.end_epoch()?;
     }
     run.finish()
-}
-
-/// What can be told of a configuration and a store before anything is written.
-///
-/// # Errors
-/// [`RunError::NoRows`], and what [`Learner::check`] says.
-pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
-    if let Some(side) = Side::ALL.into_iter().find(|side| data.rows_of(*side).is_empty()) {
-        return Err(RunError::NoRows { split: side.name(), rule: data.split_rule().name() });
-    }
-    let rows = data.rows_of(Side::Training).len();
-    if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
-        return Err(RunError::NoBatch { rows, batch_size: config.data.batch_size });
-    }
-    Ok(Learner::check(config, data, world_size)?)
 }
 
 /// A run that came to its end.
@@ -150,16 +142,10 @@ impl<'a> Run<'a> {
         let mut schedules = Schedules::new(&config.schedule, config.optimizer.lr);
         let mut state = State::first(config, data, schedules.state().clone(), ranks.world_size());
         if job.resume {
-            let path = checkpoints.last()?;
-            state = checkpoint::read_state(&path)?;
-            same_store(&state, data, &path)?;
-            learner.load(&checkpoint::read_tensors(&path)?, &path, state.world_size)?;
-            schedules.resume(state.schedules.clone());
-            state.world_size = ranks.world_size();
-            state.format_version = checkpoint::FORMAT_VERSION;
-            // A run that came to its end goes on only where more is asked for.
-            state.finished &= config.train.epochs <= state.config.train.epochs;
-            state.config = config.clone();
+            let last = go_on(&mut learner, job, data, &checkpoints.last()?)?;
+            schedules.resume(last.schedules.clone());
+            let (world_size, threads, lost) = (state.world_size, state.threads, state.lost);
+            state = State { world_size, threads, lost, format_version: checkpoint::FORMAT_VERSION, ..last };
         } else if let Some(file) = &config.model.init {
             state.origin = learner.start_from(file)?;
         }
@@ -174,7 +160,7 @@ impl<'a> Run<'a> {
             let epoch = lost.epoch + 1;
             warnings.push(format!("the checkpoint of the best epoch, {epoch}, is gone: a later one takes its place"));
         }
-        Ok(Self {
+        let mut run = Self {
             job,
             config,
             data,
@@ -189,7 +175,25 @@ impl<'a> Run<'a> {
             values: Vec::new(),
             logged_wait_ns: 0,
             records,
-        })
+        };
+        if job.resume {
+            run.keep_config()?;
+        }
+        Ok(run)
+    }
+
+    /// More epochs, or damage passed over, are in a checkpoint at once: a run that is killed before its next one goes on
+    /// with them. Then the folder says what is run.
+    fn keep_config(&mut self) -> Result<(), RunError> {
+        // No rank writes before all have read.
+        self.ranks.barrier().map_err(LearnError::from)?;
+        if self.state.config != *self.config {
+            // A run that came to its end goes on only where more is asked for.
+            self.state.finished &= self.config.train.epochs <= self.state.config.train.epochs;
+            self.state.config = self.config.clone();
+            self.save()?;
+        }
+        self.records.as_ref().map_or(Ok(()), |records| records.keep_config(self.config))
     }
 
     fn is_over(&self) -> bool {
@@ -383,34 +387,11 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
     }
 }
 
-/// What changes a score and is no error: of the rows, of rows left out, of batch norm over ranks.
-fn warnings(config: &Config, data: &Dataset, learner: &Learner, world_size: usize) -> Vec<String> {
-    let mut warnings = data.warnings();
-    let left_out = data.rows_of(Side::Training).len() % config.data.batch_size;
-    if config.data.drop_last && left_out > 0 {
-        warnings.push(format!("data.drop_last leaves out {left_out} training rows an epoch, others each time"));
-    }
-    if world_size > 1 && learner.has_batch_norm() && !config.model.sync_batch_norm {
-        warnings.push(
-            "batch norm saw each rank's own rows: another number of ranks gives other figures; \
-             model.sync_batch_norm=true takes all rows together"
-                .to_owned(),
-        );
-    }
-    warnings
-}
-
-/// A checkpoint goes on only with the rows that it was trained on.
-///
-/// # Errors
-/// [`RunError::OtherStore`].
-pub fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
-    let (manifest, feature) = (data.store().manifest_hash(), &data.feature().feature_id);
-    let pairs = [("feature", &state.feature_id, feature.as_str()), ("manifest", &state.manifest_hash, manifest)];
-    match pairs.into_iter().find(|(_, theirs, ours)| theirs.as_str() != *ours) {
-        Some((what, theirs, ours)) => {
-            Err(RunError::OtherStore { path: path.to_owned(), what, theirs: theirs.clone(), ours: ours.to_owned() })
-        }
-        None => Ok(()),
-    }
+/// The state of the checkpoint at `path`, whose tensors the learner takes.
+fn go_on(learner: &mut Learner, job: &Job, data: &Dataset, path: &Path) -> Result<State, RunError> {
+    let state = checkpoint::read_state(path)?;
+    same_store(&state, data, path)?;
+    same_files(&state, data, &job.folder)?;
+    learner.load(&checkpoint::read_tensors(path)?, path, state.world_size)?;
+    Ok(state)
 }

@@ -88,6 +88,17 @@ impl Scene {
     }
 
     fn fit_as(&self, config: Config, run: &RunDir, resume: bool, stop: bool) -> Result<Fitted, RunError> {
+        self.fit_over(&self.data, config, run, resume, stop)
+    }
+
+    fn fit_over(
+        &self,
+        data: &Arc<Dataset>,
+        config: Config,
+        run: &RunDir,
+        resume: bool,
+        stop: bool,
+    ) -> Result<Fitted, RunError> {
         let job = Job {
             config,
             folder: run.path().to_owned(),
@@ -100,7 +111,7 @@ impl Scene {
         };
         let watch = Watch::default();
         watch.stop.store(stop, Ordering::Relaxed);
-        run::fit(&job, &self.data, &Solo, &watch)
+        run::fit(&job, data, &Solo, &watch)
     }
 
     /// Keys of the rows of some batches of the first epoch, over all ranks.
@@ -216,6 +227,78 @@ fn a_run_that_came_to_its_end_stays_there_unless_more_is_asked_for() {
 }
 
 #[test]
+fn stopped_in_the_last_of_its_steps_a_run_still_ends_its_epoch() {
+    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let config = Config::parse(CONFIG, "the test", &["train.steps=5".to_owned()]).expect("a configuration");
+    let whole = scene.run("five");
+    scene.fit_as(config.clone(), &whole, false, false).expect("to the end");
+    let halting = scene.run("halting");
+    for step in 1..=5 {
+        let stopped = scene.fit_as(config.clone(), &halting, step > 1, true);
+        assert!(matches!(stopped, Err(RunError::Stopped { step: at, .. }) if at == step), "{stopped:?}");
+    }
+    scene.fit_as(config, &halting, true, false).expect("to the end");
+    assert!(left_by(&halting) == left_by(&whole) && figures(&halting) == figures(&whole));
+    assert!(state(&halting).best.is_some());
+}
+
+#[test]
+fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
+    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let run = scene.run("killed");
+    scene.fit(&run, false, false).expect("to the end");
+    let mut more = scene.config.clone();
+    more.train.epochs = 3;
+    let killed = Job {
+        config: more.clone(),
+        folder: run.path().to_owned(),
+        resume: true,
+        device: Device::Cpu,
+        readers: 1,
+        prefetch_batches: 2,
+        test: true,
+        keep_going: Some(Box::new(|_| panic!("killed before the checkpoint of the third epoch"))),
+    };
+    let watch = Watch::default();
+    let fit = || run::fit(&killed, &scene.data, &Solo, &watch);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(fit)).expect_err("killed");
+    let last = state(&run);
+    assert_eq!((last.epoch, last.finished, last.config), (2, false, more.clone()));
+    assert_eq!(run.read_config().expect("a file"), toml::to_string(&more).expect("TOML"));
+    assert_eq!(scene.fit_as(more, &run, true, false).expect("to the end").result.epochs, 3);
+}
+
+#[test]
+fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
+    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let mut config = scene.config.clone();
+    config.data.skip_damaged = true;
+    let root = scene.folder.path().join("store");
+    let open = || {
+        let store = Store::open(&root, None).expect("a store");
+        Dataset::open(store, &config.data, Needs::default()).expect("what can be read")
+    };
+    let run = scene.run("damaged");
+    scene.fit_over(&open(), config.clone(), &run, false, true).expect_err("stopped");
+    assert_eq!((state(&run).batch, state(&run).lost), (1, Some(Vec::new())));
+
+    let store = scene.data.store();
+    let entry = store.manifest().files_of("log_mel").next().expect("a file of training");
+    let bytes = fs::read(store.path(entry)).expect("a file");
+    fs::write(store.path(entry), &bytes[..bytes.len() / 2]).expect("room");
+    let refused = scene.fit_over(&open(), config.clone(), &run, true, false).expect_err("another order").to_string();
+    assert!(refused.contains(&entry.path) && refused.contains("within epoch 1"), "{refused}");
+
+    fs::write(store.path(entry), &bytes).expect("room");
+    let mut one = config.clone();
+    one.train.epochs = 1;
+    scene.fit_over(&open(), one, &run, true, false).expect("the same files");
+    fs::write(store.path(entry), &bytes[..bytes.len() / 2]).expect("room");
+    scene.fit_over(&open(), config, &run, true, false).expect("an epoch of its own");
+    assert_eq!((state(&run).epoch, state(&run).lost), (2, Some(vec![entry.path.clone()])));
+}
+
+#[test]
 fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
     let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
     let run = scene.run("longer");
@@ -267,7 +350,7 @@ fn on_any_number_of_ranks_the_rows_that_are_left_are_those_that_were_not_seen() 
         assert!(matches!(scene.fit(&run, step > 0, true), Err(RunError::Stopped { .. })));
     }
     let state = state(&run);
-    assert_eq!((state.epoch, state.batch), (0, 5));
+    assert_eq!((state.epoch, state.batch, state.threads), (0, 5, Some(1)));
     let all: BTreeSet<u64> = scene.keys(1, 0..u64::MAX).into_iter().collect();
     assert_eq!(all.len(), scene.data.rows_of(Side::Training).len());
     let sizes = [1, 2, 3, 4, 8];

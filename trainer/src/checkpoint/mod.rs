@@ -118,6 +118,13 @@ pub struct State {
     pub origin: Origin,
     /// Ranks of the run; each has buffers of its own.
     pub world_size: usize,
+    /// Threads of libtorch's operations on each: sums on a CPU are cut by their number. Checkpoints once lacked it.
+    #[serde(default)]
+    pub threads: Option<u32>,
+    /// Files of the store that are passed over, as the manifest calls them: the order of rows is that of the others.
+    /// Checkpoints once lacked it.
+    #[serde(default)]
+    pub lost: Option<Vec<String>>,
     /// Epoch in progress, from 0.
     pub epoch: u64,
     /// Its next global batch.
@@ -159,6 +166,8 @@ impl State {
             input: data.input_spec().clone(),
             origin: Origin::Scratch,
             world_size,
+            threads: u32::try_from(tch::get_num_threads()).ok(),
+            lost: Some(data.lost_paths()),
             epoch: 0,
             batch: 0,
             step: 0,

@@ -109,6 +109,7 @@ fn run(error: &RunError) -> Option<u8> {
     match error {
         RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(2),
         RunError::OtherStore { .. } => Some(4),
+        RunError::OtherFiles { .. } => Some(3),
         RunError::Stopped { .. } => Some(130),
         RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => Some(dataset(error)),
         RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),

@@ -119,19 +119,19 @@ impl FitCommand {
             }
             _ => Ranks::solo(),
         };
-        let (config, recorded) = match &self.resume {
-            Some(run) => self.resumed(run)?,
-            None => (self.config()?, None),
+        let Begun { config, input, threads } = match &self.resume {
+            Some(run) => self.resumed(run, ranks.world_size)?,
+            None => Begun { config: self.config()?, input: None, threads: None },
         };
-        let (store, version) = match (&self.store, recorded) {
+        let (store, version) = match (&self.store, input) {
             (Some(store), _) => (store.clone(), self.version),
             (None, Some((store, version))) => (store, self.version.or(Some(version))),
             (None, None) => return Err(Usage("--store DIR is needed".to_owned()).into()),
         };
         let data = self.machine.open(&store, version, &config)?;
         run::check(&config, &data, ranks.world_size)?;
-        let device = self.machine.device(&ranks)?;
-        let group = join(&ranks, &data, &config, device)?;
+        let device = self.machine.device(&ranks, threads)?;
+        let group = join(&ranks, &data, &data.lost_paths(), &config, device)?;
         let ended = self.fit(config, &store, &data, group, device);
         match &ended {
             Ok(_) => group.finish()?,
@@ -200,9 +200,8 @@ impl FitCommand {
         read_config(self.config.as_deref(), &sets)
     }
 
-    /// Configuration of a run, and the store that it was started on. More epochs may be asked for, and that damage is
-    /// passed over.
-    fn resumed(&self, run: &Path) -> Result<(Config, Option<(PathBuf, u64)>)> {
+    /// What a run was begun with. More epochs may be asked for, and that damage is passed over.
+    fn resumed(&self, run: &Path, world_size: usize) -> Result<Begun> {
         let folder = RunDir::open(run)?;
         let checkpoints = Checkpoints::open(folder.checkpoints(), 1)?;
         let state = checkpoint::read_state(&checkpoints.last()?)?;
@@ -213,8 +212,19 @@ impl FitCommand {
         let mut config = state.config;
         config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
         config.data.skip_damaged |= self.skip_damaged;
-        Ok((config, input::of(&folder)))
+        // Other ranks have other cores, and give other bits in any case.
+        let threads = state.threads.filter(|_| state.world_size == world_size);
+        Ok(Begun { config, input: input::of(&folder), threads })
     }
+}
+
+/// What a run begins with, or was begun with.
+struct Begun {
+    config: Config,
+    /// Store and version.
+    input: Option<(PathBuf, u64)>,
+    /// Of libtorch's operations.
+    threads: Option<u32>,
 }
 
 /// Whether a signal ended it, in order.
@@ -299,16 +309,23 @@ fn stop_flag(speaks: bool) -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// All ranks of the job, which agree on what they do.
+/// All ranks of the job, which agree on what they do; `lost`: the files that this one passes over.
 ///
 /// # Errors
 /// A rank is missing, or works on something else, or on another kind of device.
-pub fn join(ranks: &Ranks, data: &Dataset, config: &Config, device: Device) -> Result<&'static dyn Collective> {
+pub fn join(
+    ranks: &Ranks,
+    data: &Dataset,
+    lost: &[String],
+    config: &Config,
+    device: Device,
+) -> Result<&'static dyn Collective> {
     let fingerprint = Fingerprint {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         manifest_hash: data.store().manifest_hash().to_owned(),
         config_hash: config.hash(),
         feature_id: data.feature().feature_id.clone(),
+        lost_files: if lost.is_empty() { "none".to_owned() } else { lost.join(", ") },
     };
     Ok(strategy::join(ranks, &fingerprint, device, strategy::exit_on_loss(ranks))?)
 }
@@ -333,4 +350,29 @@ pub fn new_folder(
     }
     let names = group.gather(&name)?;
     Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::fixture::Fixture;
+    use crate::testing;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        fit: FitCommand,
+    }
+
+    #[test]
+    fn a_run_goes_on_with_its_threads_on_as_many_ranks() {
+        let alone = testing::alone();
+        let config = read_config(None, &["model.name=lstm".to_owned()]).expect("a configuration");
+        let made = testing::made(&Fixture::default(), &config, 0, &alone);
+        let run = made.folder.path();
+        std::fs::write(run.join("config.toml"), "").expect("room");
+        let Line { fit } = clap::Parser::parse_from(["fit"]);
+        assert_eq!(fit.resumed(run, 1).expect("a checkpoint").threads, Some(1));
+        assert_eq!(fit.resumed(run, 2).expect("a checkpoint").threads, None);
+    }
 }

@@ -56,7 +56,8 @@ enum Command {
     Export(export::ExportCommand),
 }
 
-/// Where and how fast, but never what: these change no result of a run on one kind of device.
+/// Where and how fast, but never what. On a CPU another number of threads gives other bits in the last places; all else
+/// changes no result of a run on one kind of device.
 #[derive(Debug, Clone, Args)]
 pub struct MachineArgs {
     #[command(flatten)]
@@ -78,20 +79,19 @@ pub struct ComputeArgs {
     /// auto, cpu, cuda, or cuda:N (auto takes CUDA where there is a device)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
-    /// Threads of libtorch's operations [default: cores, shared by the ranks of this machine]
+    /// Threads of libtorch's operations; another number gives other bits in the last places [default: those of the run
+    /// that is resumed, else cores, shared by the ranks of this machine]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
 
 impl ComputeArgs {
-    /// The device of this rank, with libtorch's threads set.
+    /// The device of this rank, with libtorch's threads set; `recorded`: those of the run that goes on.
     ///
     /// # Errors
     /// An unknown name, or CUDA asked for where there is none.
-    pub fn device(&self, ranks: &Ranks) -> Result<Device> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.map_or((cores / ranks.world_size).max(1), usize::from);
-        tch::set_num_threads(i32::try_from(threads)?);
+    pub fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
+        tch::set_num_threads(i32::try_from(self.threads(ranks, recorded))?);
         let number = match self.device.as_str() {
             "cpu" => return Ok(Device::Cpu),
             "auto" if !ffi::load_cuda() => return Ok(Device::Cpu),
@@ -110,6 +110,13 @@ impl ComputeArgs {
         }
         Ok(Device::Cuda(number))
     }
+
+    /// As asked for, else as `recorded`, else a rank's share of the cores.
+    fn threads(&self, ranks: &Ranks, recorded: Option<u32>) -> u32 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = (cores / ranks.world_size).max(1);
+        self.threads.map(u32::from).or(recorded).unwrap_or_else(|| u32::try_from(share).unwrap_or(1))
+    }
 }
 
 impl MachineArgs {
@@ -117,8 +124,8 @@ impl MachineArgs {
     ///
     /// # Errors
     /// Likewise.
-    pub fn device(&self, ranks: &Ranks) -> Result<Device> {
-        self.compute.device(ranks)
+    pub fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
+        self.compute.device(ranks, recorded)
     }
 
     /// The rows of a store, its files checked if asked for.
@@ -171,5 +178,19 @@ fn run(command: Command) -> Result<u8> {
         Command::Sweep(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Export(command) => command.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_those_asked_for_then_the_runs_then_a_share_of_the_cores() {
+        let with = |threads| ComputeArgs { device: "cpu".to_owned(), threads };
+        let ranks = Ranks { world_size: 1_000_000, ..Ranks::solo() };
+        assert_eq!(with(Some(3)).threads(&ranks, Some(5)), 3);
+        assert_eq!(with(None).threads(&ranks, Some(5)), 5);
+        assert_eq!(with(None).threads(&ranks, None), 1);
     }
 }

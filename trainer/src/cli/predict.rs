@@ -56,7 +56,7 @@ impl PredictCommand {
     /// Not a run, no stream, rows of another feature.
     pub fn run(&self) -> Result<u8> {
         let folder = RunDir::open(&self.run)?;
-        let trained = Trained::load(&self.checkpoint.find(&self.run)?, self.compute.device(&Ranks::solo())?)?;
+        let trained = Trained::load(&self.checkpoint.find(&self.run)?, self.compute.device(&Ranks::solo(), None)?)?;
         predict::check(&trained)?;
         let recipe = input::recipe_of(&folder);
         let wanted = Wanted { feature: &trained.state().input.feature, recipe: &recipe };

@@ -1,6 +1,7 @@
 //! `wavemill-train sweep`: many runs, compared on validation; the best one meets the test split.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +14,8 @@ use tch::Device;
 use super::exit::{self, Usage};
 use super::fit::{is_stopped, new_folder, watched};
 use super::{MachineArgs, fit};
-use crate::config::{Config, Metric};
-use crate::dataset::Dataset;
+use crate::config::{Config, Data, Metric};
+use crate::dataset::{Dataset, Needs};
 use crate::learner::LearnError;
 use crate::models::registry;
 use crate::run::{self, Job, KeepGoing, RunError};
@@ -100,7 +101,35 @@ struct Trial {
 struct Planned {
     set: Vec<String>,
     config: Config,
-    data: Arc<Dataset>,
+}
+
+/// The rows that were opened last. Trials that read alike follow each other, and each way of reading holds every file of
+/// the store's feature open: only one of them is there at a time.
+struct LastRows {
+    store: PathBuf,
+    version: Option<u64>,
+    machine: MachineArgs,
+    last: Option<(Data, Needs, Arc<Dataset>)>,
+}
+
+impl LastRows {
+    fn of(command: &SweepCommand) -> Self {
+        let SweepCommand { store, version, machine, .. } = command;
+        Self { store: store.clone(), version: *version, machine: machine.clone(), last: None }
+    }
+
+    /// The rows of `config`: the last ones where it reads the same.
+    fn open(&mut self, config: &Config) -> Result<Arc<Dataset>> {
+        let needs = registry::find(&config.model.name)?.needs;
+        // Out of `last`: the files are closed before others are opened.
+        let same = self.last.take().filter(|(data, theirs, _)| *data == config.data && *theirs == needs);
+        let (data, needs, rows) = match same {
+            Some(same) => same,
+            None => (config.data.clone(), needs, self.machine.open(&self.store, self.version, config)?),
+        };
+        self.last = Some((data, needs, Arc::clone(&rows)));
+        Ok(rows)
+    }
 }
 
 impl SweepCommand {
@@ -114,10 +143,13 @@ impl SweepCommand {
         let sweep = Sweep::parse(&text, &place)?;
         let base = fit::read_config(self.config.as_deref(), &self.sets)?;
         let ranks = Ranks::from_env()?.unwrap_or_else(Ranks::solo);
-        let planned = self.planned(&sweep, &base, &place, ranks.world_size)?;
-        let device = self.machine.device(&ranks)?;
-        let group = fit::join(&ranks, &planned[0].data, &base, device)?;
-        let trials = match self.trials(planned, &sweep, group, device) {
+        let mut rows = LastRows::of(self);
+        let (planned, lost) = self.planned(&sweep, &base, &place, ranks.world_size, &mut rows)?;
+        // Checked by now.
+        rows.machine.verify = false;
+        let device = self.machine.device(&ranks, None)?;
+        let group = fit::join(&ranks, &*rows.open(&planned[0].config)?, &lost, &base, device)?;
+        let trials = match self.trials(planned, rows, &sweep, group, device) {
             // Rank 0 says it.
             Err(error) if group.rank() > 0 && error.is::<Stopped>() => return Ok(exit::code(&error)),
             Err(error) => {
@@ -139,44 +171,47 @@ impl SweepCommand {
         }
     }
 
-    /// Every trial's configuration and rows, checked; stores are opened once for each way of reading them.
-    fn planned(&self, sweep: &Sweep, base: &Config, place: &str, world_size: usize) -> Result<Vec<Planned>> {
-        let mut planned: Vec<Planned> = Vec::new();
+    /// Every trial's configuration and rows, checked; and the files that some of them pass over.
+    fn planned(
+        &self,
+        sweep: &Sweep,
+        base: &Config,
+        place: &str,
+        world_size: usize,
+        rows: &mut LastRows,
+    ) -> Result<(Vec<Planned>, Vec<String>)> {
+        let (mut planned, mut lost) = (Vec::new(), BTreeSet::new());
         for (number, set) in sweep.trials().into_iter().enumerate() {
             let config = config_of(base, &set, place)?;
-            let check = || {
-                let needs = registry::find(&config.model.name)?.needs;
-                let is_same = |other: &&Planned| {
-                    let theirs = registry::find(&other.config.model.name).map(|entry| entry.needs);
-                    other.config.data == config.data && theirs.is_ok_and(|theirs| theirs == needs)
-                };
-                let data = match planned.iter().find(is_same) {
-                    Some(other) => Arc::clone(&other.data),
-                    None => self.machine.open(&self.store, self.version, &config)?,
-                };
-                run::check(&config, &data, world_size)?;
-                Ok::<_, Error>(data)
+            let mut check = || {
+                let data = rows.open(&config)?;
+                lost.extend(data.lost_paths());
+                Ok::<_, Error>(run::check(&config, &data, world_size)?)
             };
-            let data = check().with_context(|| format!("trial {number} ({})", set.join(" ")))?;
-            planned.push(Planned { set, config, data });
+            check().with_context(|| format!("trial {number} ({})", set.join(" ")))?;
+            planned.push(Planned { set, config });
         }
-        Ok(planned)
+        Ok((planned, lost.into_iter().collect()))
     }
 
     fn trials(
         &self,
         planned: Vec<Planned>,
+        mut rows: LastRows,
         sweep: &Sweep,
         group: &'static dyn Collective,
         device: Device,
     ) -> Result<Vec<Trial>> {
         let medians = Arc::new(Mutex::new(Medians::default()));
         let mut trials = Vec::new();
-        for (number, Planned { set, config, data }) in planned.into_iter().enumerate() {
+        for (number, Planned { set, config }) in planned.into_iter().enumerate() {
             let select = config.train.select;
             let stopping = sweep.median_stopping_after.map(|after| judge(&medians, select, after));
             let epochs = config.train.epochs;
-            let (run, ended) = self.trial(config, &data, group, device, stopping);
+            let (run, ended) = match rows.open(&config) {
+                Ok(data) => self.trial(config, &data, group, device, stopping),
+                Err(error) => (PathBuf::new(), Err(error)),
+            };
             let (values, error) = match ended {
                 Ok(values) => (values, None),
                 Err(error) if is_stopped(&error) => {
@@ -295,4 +330,36 @@ fn best_of(trials: &[Trial], metric: Metric) -> Option<&Trial> {
         (a, _) => a.is_some(),
     };
     trials.iter().filter(|t| t.best.is_some()).reduce(|a, b| if better(b, a) { b } else { a })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::fixture::Fixture;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        machine: MachineArgs,
+    }
+
+    #[test]
+    fn rows_are_shared_by_trials_that_read_alike_and_closed_before_others_are_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        Fixture::default().write(folder.path());
+        let Line { machine } = clap::Parser::parse_from(["sweep"]);
+        let mut rows = LastRows { store: folder.path().to_owned(), version: None, machine, last: None };
+        let mut open = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            rows.open(&config_of(&Config::default(), &words, "sweep.toml").expect("a configuration")).expect("rows")
+        };
+        let first = Arc::downgrade(&open(&["optimizer.lr=0.1"]));
+        assert!(Arc::ptr_eq(&open(&["optimizer.lr=0.2"]), &first.upgrade().expect("kept")));
+        let other = open(&["data.shuffle_window=2"]);
+        assert!(first.upgrade().is_none(), "its files are still open");
+        assert!(
+            !Arc::ptr_eq(&open(&["data.shuffle_window=2", "model.name=\"mlp-1\""]), &other),
+            "it needs other columns"
+        );
+    }
 }

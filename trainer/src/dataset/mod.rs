@@ -77,6 +77,8 @@ pub struct Dataset {
 /// A file that could not be opened and was passed over, as `data.skip_damaged` asks.
 #[derive(Debug)]
 pub struct LostFile {
+    /// As the manifest calls it.
+    pub path: String,
     /// Rows that the manifest says it had.
     pub rows: u64,
     /// What is wrong with it.
@@ -166,6 +168,12 @@ impl Dataset {
     #[must_use]
     pub fn lost(&self) -> &[LostFile] {
         &self.lost
+    }
+
+    /// What the manifest calls them, in its order.
+    #[must_use]
+    pub fn lost_paths(&self) -> Vec<String> {
+        self.lost.iter().map(|lost| lost.path.clone()).collect()
     }
 
     /// Bytes of the feature's column that were read so far, over all loaders.
@@ -260,7 +268,7 @@ impl Files {
             match read {
                 Ok(()) => files.folders.push(entry.split.clone()),
                 Err(error) if error.is_damage() && skip_damaged => {
-                    files.lost.push(LostFile { rows: entry.rows, error });
+                    files.lost.push(LostFile { path: entry.path.clone(), rows: entry.rows, error });
                 }
                 Err(error) => return Err(error),
             }

@@ -30,3 +30,25 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
         }
     }
 }
+
+/// Whether training goes by batches' own statistics, and whether two ranks may begin.
+fn of_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
+    let _alone = testing::alone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let sets = [&["model.name=genregenie-cnn", "model.sync_batch_norm=true"], sets].concat();
+    let config = config(&sets);
+    let data = testing::opened(&Fixture { shape: [16, 24], ..Fixture::default() }, &config, &folder);
+    let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
+    (learner.trains_batch_norm(), Learner::check(&config, &data, 2).map_err(|error| error.to_string()))
+}
+
+#[test]
+fn batch_norm_over_ranks_needs_rows_that_are_there_unless_it_is_frozen() {
+    assert_eq!(of_batch_norm(&["train.micro_batches=2"]), (true, Ok(())));
+    let (_, told) = of_batch_norm(&["data.skip_damaged=true"]);
+    assert!(told.as_ref().is_err_and(|told| told.contains("without data.skip_damaged")), "{told:?}");
+    let (_, told) = of_batch_norm(&["train.micro_batches=16"]);
+    assert!(told.as_ref().is_err_and(|told| told.contains("needs a row on every rank")), "{told:?}");
+    let frozen = ["model.freeze=true", "model.init=weights", "data.skip_damaged=true", "train.micro_batches=16"];
+    assert_eq!(of_batch_norm(&frozen), (false, Ok(())));
+}

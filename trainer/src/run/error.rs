@@ -60,6 +60,22 @@ pub enum RunError {
         /// Of the store.
         ours: String,
     },
+    /// Other files are passed over than when a checkpoint within an epoch was written.
+    #[error(
+        "{path}: the checkpoint of step {step} lies within epoch {epoch}, whose order of rows is gone, since other files \
+         can be read than then ({files}): bring them to that state, or remove the checkpoints of this epoch, so that \
+         --resume goes on from the end of one"
+    )]
+    OtherFiles {
+        /// The run.
+        path: PathBuf,
+        /// Optimiser steps of the checkpoint.
+        step: u64,
+        /// From 1.
+        epoch: u64,
+        /// Those that were lost or have come back, as the manifest calls them.
+        files: String,
+    },
     /// SIGINT or SIGTERM: a checkpoint was written.
     #[error("stopped at step {step}; go on with: wavemill-train fit --resume {path}")]
     Stopped {

@@ -34,6 +34,8 @@ pub struct Fingerprint {
     pub config_hash: String,
     /// The stored feature's.
     pub feature_id: String,
+    /// Files that are passed over because they are damaged: the order of rows is that of the others.
+    pub lost_files: String,
 }
 
 impl Fingerprint {
@@ -44,6 +46,7 @@ impl Fingerprint {
             ("manifest", &self.manifest_hash, &other.manifest_hash),
             ("config", &self.config_hash, &other.config_hash),
             ("feature_id", &self.feature_id, &other.feature_id),
+            ("damaged files", &self.lost_files, &other.lost_files),
         ];
         let (field, found, wanted) = fields.into_iter().find(|(_, found, wanted)| found != wanted)?;
         Some((field, found.clone(), wanted.clone()))

@@ -139,12 +139,13 @@ fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
             "wavemill" => &mut one.version,
             "manifest" => &mut one.manifest_hash,
             "config" => &mut one.config_hash,
+            "damaged files" => &mut one.lost_files,
             _ => &mut one.feature_id,
         };
         *place = format!("r{rank}");
         one
     };
-    for field in ["wavemill", "manifest", "config", "feature_id"] {
+    for field in ["wavemill", "manifest", "config", "feature_id", "damaged files"] {
         let all = refusals(world(3), |rank| change(field, if rank == 2 { 2 } else { 0 }));
         for error in &all {
             assert!(error.contains(&format!("rank 2 has {field} r2, rank 0 has r0")), "{all:?}");

@@ -31,6 +31,7 @@ pub(super) fn fingerprint() -> Fingerprint {
         manifest_hash: "m".to_owned(),
         config_hash: "c".to_owned(),
         feature_id: "f".to_owned(),
+        lost_files: "none".to_owned(),
     }
 }
 

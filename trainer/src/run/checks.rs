@@ -1,0 +1,107 @@
+//! What is looked at before a run begins or goes on: what ends it, and what only changes its score.
+
+use std::path::Path;
+
+use super::RunError;
+use crate::checkpoint::State;
+use crate::config::Config;
+use crate::dataset::{Dataset, Side, n_batches};
+use crate::learner::Learner;
+
+/// What can be told of a configuration and a store before anything is written.
+///
+/// # Errors
+/// [`RunError::NoRows`], and what [`Learner::check`] says.
+pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
+    if let Some(side) = Side::ALL.into_iter().find(|side| data.rows_of(*side).is_empty()) {
+        return Err(RunError::NoRows { split: side.name(), rule: data.split_rule().name() });
+    }
+    let rows = data.rows_of(Side::Training).len();
+    if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
+        return Err(RunError::NoBatch { rows, batch_size: config.data.batch_size });
+    }
+    Ok(Learner::check(config, data, world_size)?)
+}
+
+/// What changes a score and is no error: of the rows, of rows left out, of batch norm over ranks.
+pub(super) fn warnings(config: &Config, data: &Dataset, learner: &Learner, world_size: usize) -> Vec<String> {
+    let mut warnings = data.warnings();
+    let left_out = data.rows_of(Side::Training).len() % config.data.batch_size;
+    if config.data.drop_last && left_out > 0 {
+        warnings.push(format!("data.drop_last leaves out {left_out} training rows an epoch, others each time"));
+    }
+    if config.augment.enabled && !data.needs().spectrogram() {
+        warnings.push(format!("augment.enabled changes nothing: {} sees no spectrogram", config.model.name));
+    }
+    if world_size > 1 && learner.trains_batch_norm() && !config.model.sync_batch_norm {
+        warnings.push(
+            "batch norm saw each rank's own rows: another number of ranks gives other figures; \
+             model.sync_batch_norm=true takes all rows together"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+/// A checkpoint goes on only with the rows that it was trained on.
+///
+/// # Errors
+/// [`RunError::OtherStore`].
+pub fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
+    let (manifest, feature) = (data.store().manifest_hash(), &data.feature().feature_id);
+    let pairs = [("feature", &state.feature_id, feature.as_str()), ("manifest", &state.manifest_hash, manifest)];
+    match pairs.into_iter().find(|(_, theirs, ours)| theirs.as_str() != *ours) {
+        Some((what, theirs, ours)) => {
+            Err(RunError::OtherStore { path: path.to_owned(), what, theirs: theirs.clone(), ours: ours.to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The order of an epoch is that of the files that can be read: within one it goes on only over the same files.
+///
+/// # Errors
+/// [`RunError::OtherFiles`].
+pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
+    let now = data.lost_paths();
+    let Some(then) = state.lost.as_ref().filter(|then| state.batch > 0 && **then != now) else { return Ok(()) };
+    let changed = now.iter().filter(|path| !then.contains(path)).chain(then.iter().filter(|path| !now.contains(path)));
+    let files = changed.cloned().collect::<Vec<_>>().join(", ");
+    Err(RunError::OtherFiles { path: run.to_owned(), step: state.step, epoch: state.epoch + 1, files })
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::dataset::fixture::Fixture;
+    use crate::strategy::Solo;
+    use crate::testing;
+
+    /// What is said of a run of `model` on two ranks.
+    fn told(model: &str, sets: &[&str]) -> String {
+        let _alone = testing::alone();
+        let folder = tempfile::tempdir().expect("a folder");
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).chain([format!("model.name={model}")]).collect();
+        let config = Config::parse("", "the test", &sets).expect("a configuration");
+        let data = testing::opened(&Fixture { shape: [16, 24], ..Fixture::default() }, &config, &folder);
+        let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
+        warnings(&config, &data, &learner, 2).join("; ")
+    }
+
+    #[test]
+    fn augmentation_of_nothing_is_said() {
+        let words = "augment.enabled changes nothing";
+        assert!(told("mlp-1", &["augment.enabled=true"]).contains(words));
+        assert!(!told("mlp-1", &[]).contains(words));
+        assert!(!told("genregenie-cnn", &["augment.enabled=true"]).contains(words));
+    }
+
+    #[test]
+    fn batch_norm_of_each_rank_is_said_unless_it_is_frozen() {
+        assert!(told("genregenie-cnn", &[]).contains("batch norm saw each rank's own rows"));
+        assert!(!told("genregenie-cnn", &["model.freeze=true", "model.init=weights"]).contains("batch norm"));
+        assert!(!told("lstm", &[]).contains("batch norm"));
+    }
+}
