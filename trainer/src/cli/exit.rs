@@ -16,6 +16,7 @@ use crate::models::ModelError;
 use crate::predict::PredictError;
 use crate::records::RecordError;
 use crate::run::RunError;
+use crate::strategy::{self, RankError};
 
 /// A problem with what the user typed.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +95,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<LearnError>() {
         return learn(error);
     }
+    if let Some(error) = cause.downcast_ref::<RankError>() {
+        return rank(error);
+    }
     if let Some(error) = cause.downcast_ref::<PredictError>() {
         return predict(error);
     }
@@ -115,6 +119,7 @@ fn run(error: &RunError) -> Option<u8> {
         RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),
         RunError::Checkpoint(error) => checkpoint(error),
         RunError::Record(error) => record(error),
+        RunError::Evaluate(EvaluateError::Rank(error)) => rank(error),
         RunError::Evaluate(_) => None,
     }
 }
@@ -124,7 +129,15 @@ fn learn(error: &LearnError) -> Option<u8> {
         LearnError::Model(error) => model(error),
         LearnError::Dataset(error) => Some(dataset(error)),
         LearnError::Checkpoint(error) => checkpoint(error),
-        LearnError::TooFewRows { .. } => Some(2),
+        LearnError::Rank(error) => rank(error),
+        LearnError::TooFewRows { .. } | LearnError::SkipsRows => Some(2),
+        _ => None,
+    }
+}
+
+fn rank(error: &RankError) -> Option<u8> {
+    match error {
+        RankError::Lost { .. } | RankError::Neighbour { .. } => Some(strategy::LOST),
         _ => None,
     }
 }
@@ -211,7 +224,8 @@ mod tests {
             feature: String::new(),
         };
         let flipped = || CheckpointError::Damaged { path: "a".into(), problem: "b" };
-        let cases: [(Error, u8); 11] = [
+        let lost = || RankError::Lost { rank: 1, reason: String::new() };
+        let cases: [(Error, u8); 14] = [
             (Usage(String::new()).into(), 2),
             (RunError::from(damaged()).into(), 3),
             (RunError::from(LearnError::from(damaged())).into(), 3),
@@ -222,6 +236,9 @@ mod tests {
             (RunError::from(CheckpointError::Io { path: "a".into(), source: no_space() }).into(), 5),
             (RunError::from(flipped()).into(), 3),
             (RunError::from(LearnError::from(flipped())).into(), 3),
+            (lost().into(), 6),
+            (RunError::from(LearnError::from(lost())).into(), 6),
+            (RunError::from(EvaluateError::from(lost())).into(), 6),
             (Error::msg("what nobody knows"), 1),
         ];
         for (error, want) in cases {

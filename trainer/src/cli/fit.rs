@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use tch::Device;
 
 use super::exit::Usage;
-use super::{MachineArgs, input, progress};
+use super::{MachineArgs, input, progress, shared};
 use crate::checkpoint::{self, Checkpoints};
 use crate::config::Config;
 use crate::dataset::Dataset;
@@ -253,6 +253,7 @@ pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
 /// # Errors
 /// As [`run::fit`].
 pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Fitted> {
+    shared::check(&job.folder, group, shared::PATIENCE)?;
     let watch = Watch { stop: stop_flag(group.rank() == 0)?, ..Watch::default() };
     // The thread that takes them has been started by now.
     ffi::keep_signals_away();

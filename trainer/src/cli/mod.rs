@@ -8,6 +8,7 @@ pub mod input;
 pub mod models;
 pub mod predict;
 pub mod progress;
+pub mod shared;
 pub mod sweep;
 
 use std::path::Path;

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{RankError, wire};
+use super::{RankError, watchdog, wire};
 use crate::ffi;
 
 /// How long ranks wait for each other at the start: some nodes need a minute to read a store's manifest.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long ranks may take to end by themselves after one has failed.
 const GRACE: Duration = Duration::from_secs(10);
+/// [`watchdog::LOST`] as a process has it.
+const LOST: i32 = watchdog::LOST as i32;
 /// Between two looks at the children.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -101,8 +103,8 @@ impl Ranks {
 
 /// Starts this program `nproc` times, with the same arguments, as the ranks of one job on this machine, and waits.
 ///
-/// The answer is the exit code of the first rank that failed (128 + n where signal n ended it), else 0. When one fails,
-/// the others get 10 s before they are killed. SIGINT and SIGTERM are passed on; ranks have process groups of their
+/// The answer is the exit code of the first rank that failed by itself (128 + n where signal n ended it), 1 if none did
+/// and ranks were lost, else 0. When one ends badly, the others get 10 s before they are killed. SIGINT and SIGTERM are passed on; ranks have process groups of their
 /// own, so that a terminal's Ctrl-C reaches them once, through here. They read no standard input.
 ///
 /// # Errors
@@ -152,7 +154,7 @@ struct Children {
 
 impl Children {
     fn wait(mut self, signals: &mut Signals, grace: Duration) -> Result<i32, RankError> {
-        let mut failed = None;
+        let mut failed: Option<(i32, Instant)> = None;
         while !self.running.is_empty() {
             for signal in signals.pending() {
                 for (_, child) in &mut self.running {
@@ -161,16 +163,19 @@ impl Children {
                 }
             }
             for code in self.ended()? {
-                if code != 0 && failed.is_none() {
-                    failed = Some((code, Instant::now() + grace));
-                }
+                failed = match failed {
+                    None if code != 0 => Some((code, Instant::now() + grace)),
+                    // The rank that was missed may take longer to end than those that missed it.
+                    Some((LOST, deadline)) if code != 0 => Some((code, deadline)),
+                    failed => failed,
+                };
             }
             if failed.is_some_and(|(_, deadline)| Instant::now() >= deadline) {
                 break;
             }
             std::thread::sleep(POLL);
         }
-        Ok(failed.map_or(0, |(code, _)| code))
+        Ok(failed.map_or(0, |(code, _)| if code == LOST { 1 } else { code }))
     }
 
     /// Exit codes of those that have ended since the last look, by rank.
@@ -283,6 +288,14 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
         let one_dies = shell("test $RANK = 0 && kill -9 $$; exec sleep 60");
         assert_eq!(launch_program(2, Duration::ZERO, one_dies).expect("started"), 137);
+    }
+
+    #[test]
+    fn a_rank_that_missed_another_leaves_the_answer_to_it() {
+        let cause_is_slow = shell("test $RANK = 1 || exit 6; sleep 0.3; exit 3");
+        assert_eq!(launch_program(3, GRACE, cause_is_slow).expect("started"), 3);
+        let cause_hangs = shell("test $RANK = 1 || exit 6; exec sleep 60");
+        assert_eq!(launch_program(3, Duration::from_millis(300), cause_hangs).expect("started"), 1);
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub use launch::{Ranks, launch};
 pub use nccl::NcclGroup;
 pub use rendezvous::Fingerprint;
 pub use ring::RingGroup;
-pub use watchdog::{OnLoss, exit_on_loss};
+pub use watchdog::{LOST, OnLoss, exit_on_loss};
+pub use wire::random;
 
 /// The ranks of one job.
 ///

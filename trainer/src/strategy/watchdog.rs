@@ -30,7 +30,10 @@ pub type OnLoss = Box<dyn Fn(&RankError) + Send + Sync>;
 /// Asked every second; words say why this rank cannot go on. It does not wait for anything.
 pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
 
-/// Says so in one line on stderr and ends the process with code 1, whatever its other threads are doing.
+/// Exit code of a rank that ends because another was lost: what went wrong is that one's to say.
+pub const LOST: u8 = 6;
+
+/// Says so in one line on stderr and ends the process with code [`LOST`], whatever its other threads are doing.
 #[must_use]
 pub fn exit_on_loss(ranks: &Ranks) -> OnLoss {
     let rank = ranks.rank;
@@ -43,7 +46,7 @@ pub fn exit_on_loss(ranks: &Ranks) -> OnLoss {
             said.send(())
         });
         let _ = heard.recv_timeout(BEAT);
-        ffi::exit_now(1)
+        ffi::exit_now(LOST.into())
     })
 }
 

@@ -45,7 +45,7 @@ impl std::fmt::Debug for Key {
 ///
 /// # Errors
 /// Those of /dev/urandom.
-pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)

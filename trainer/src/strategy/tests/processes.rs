@@ -91,7 +91,7 @@ fn signal(pid: u32, name: &str) {
     assert!(sent.success(), "kill -{name} {pid}");
 }
 
-/// Ends or stops `victim` of three ranks; the others must say so and exit with 1 in time.
+/// Ends or stops `victim` of three ranks; the others must say so and exit with `LOST` in time.
 fn others_end(task: &str, victim: usize, how: &str, words: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut children = start(task, folder.path(), 3);
@@ -101,7 +101,7 @@ fn others_end(task: &str, victim: usize, how: &str, words: &str) {
     for child in children {
         let output = end_of(child, since);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(output.status.code(), Some(LOST.into()), "{stderr}");
         assert!(stderr.contains(&format!("stops: rank {victim} ended: {words}")), "{stderr}");
     }
     let _ = victim_child.kill();
