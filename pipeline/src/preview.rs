@@ -12,7 +12,7 @@ use crate::plan::{self, ShardPlan};
 use crate::run::{self, Job, RunError, Watch};
 use crate::settings::Settings;
 use crate::source::{self, Source};
-use crate::store::{Decision, Store, StoreError};
+use crate::store::{Decision, Store, StoreError, Unfinished};
 use crate::{duplicates, engine};
 
 /// CPU seconds a 30-s clip of 44.1 kHz stereo costs on one core (docs/benchmarks/): an estimate is made of it.
@@ -66,12 +66,22 @@ fn outcome(
 ) -> Result<String, RunError> {
     let engine = engine::current(settings);
     let identity = run::identity(job, settings.limit, catalog, plan, (source, &engine))?;
-    let made_by = (&job.recipe, &engine, catalog.clips_absent());
-    let decision = Store::at(&job.store).decide(&identity, made_by, settings.new_version, |_| Ok(Vec::new()));
-    match decision {
+    let (store, made_by) = (Store::at(&job.store), (&job.recipe, &engine, catalog.clips_absent()));
+    let decision = store.decide(&identity, made_by, settings.new_version, |_| Ok(Vec::new()));
+    let allowed = decision.and_then(|decision| {
+        let Decision::Go { parent, identity } = decision else { return Ok(decision) };
+        let plan = Unfinished { identity: identity.clone(), engine };
+        if !settings.restart {
+            store.refuse_other_engine(&plan, false)?;
+        }
+        Ok(Decision::Go { parent, identity })
+    });
+    match allowed {
         Ok(Decision::NothingToDo(version, _)) => Ok(format!("nothing to do: version {version} holds just this")),
         Ok(Decision::Go { parent, .. }) => Ok(format!("version {} is to be made", parent.map_or(1, |v| v + 1))),
-        Err(refusal @ StoreError::OtherPlan { .. }) => Ok(format!("refused: {refusal}")),
+        Err(refusal @ (StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. })) => {
+            Ok(format!("refused: {refusal}"))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -220,8 +220,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let mut receipts = found_shards(&store, &plan_id, &plan, &keys, &watch.stop)?;
     let todo = left_to_do(&plan, keys, &receipts);
     let reused = receipts.iter().flatten().count();
-    let compression = job.recipe.shards.compression;
-    space::check(&job.store, &todo, (&catalog.clips, source.index()), &features, compression)?;
+    space::check(&job.store, &todo, (&catalog.clips, source.index()), &features, job.recipe.shards.compression)?;
     let tables = std::mem::take(&mut catalog.tables);
     let (mut files, mut others) = tables::write(&store, &plan_id, tables, &plan, further_tables(job)?)?;
     others.extend(catalog.further_rejects.iter().chain(source.rejects()).cloned());

@@ -324,7 +324,7 @@ impl<'a> Run<'a> {
         state.batch += 1;
         state.sums.loss += stepped.loss * stepped.rows as f64;
         state.sums.rows += stepped.rows;
-        state.sums.labelled += stepped.labelled;
+        state.sums.labelled = state.sums.labelled.map(|rows| rows + stepped.labelled);
         state.sums.correct += stepped.correct;
         state.sums.damaged += stepped.damaged;
         self.watch.batches.store(state.batch, Ordering::Relaxed);
@@ -340,7 +340,7 @@ impl<'a> Run<'a> {
     fn log_epoch(&mut self, validation: &Validation) -> Result<(), RunError> {
         let Some(records) = &mut self.records else { return Ok(()) };
         let sums = &self.state.sums;
-        let accuracy = sums.correct / sums.labelled.max(1) as f64;
+        let accuracy = sums.labelled.map(|rows| sums.correct / rows.max(1) as f64);
         let wait_ns = self.watch.wait_ns.load(Ordering::Relaxed);
         let waited_ns = wait_ns - std::mem::replace(&mut self.logged_wait_ns, wait_ns);
         let mut values = vec![
@@ -352,7 +352,7 @@ impl<'a> Run<'a> {
         ];
         // Of several labels a row nothing is right or wrong as a whole.
         if !self.data.targets()[0].is_multi() {
-            values.push(("training/accuracy", accuracy));
+            values.extend(accuracy.map(|accuracy| ("training/accuracy", accuracy)));
         }
         records.epoch(self.state.epoch, self.state.step, &values)
     }

@@ -270,7 +270,7 @@ fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
 
 #[test]
 fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
-    let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
+    let scene = Scene::new(&Fixture { shape: [16, 24], shard_clips: 4, ..Fixture::default() });
     let mut config = scene.config.clone();
     config.data.skip_damaged = true;
     let root = scene.folder.path().join("store");
@@ -283,6 +283,16 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
     assert_eq!((state(&run).batch, state(&run).lost), (1, Some(Vec::new())));
 
     let store = scene.data.store();
+    let of_test = store.manifest().files_of("log_mel").last().expect("a file of test");
+    let bytes = fs::read(store.path(of_test)).expect("a file");
+    fs::write(store.path(of_test), &bytes[..bytes.len() / 2]).expect("room");
+    let stopped = scene.fit_over(&open(), config.clone(), &run, true, true).expect_err("stopped").to_string();
+    assert!(
+        stopped.starts_with("stopped at step 2") && state(&run).lost == Some(vec![of_test.path.clone()]),
+        "{stopped}"
+    );
+    fs::write(store.path(of_test), &bytes).expect("room");
+
     let entry = store.manifest().files_of("log_mel").next().expect("a file of training");
     let bytes = fs::read(store.path(entry)).expect("a file");
     fs::write(store.path(entry), &bytes[..bytes.len() / 2]).expect("room");

@@ -99,17 +99,7 @@ pub fn with_splits(
     let split_rows: Vec<SplitRow<'_>> = (0..rows.num_rows()).map(row).collect();
     let cut = Cut { seed: recipe.split.seed, fractions: recipe.split.fractions };
     let sides = |sides: Vec<usize>| sides.into_iter().map(|side| Some(SIDES[side])).collect::<StringViewArray>();
-    let official = ["split_official", "set_split"].into_iter().find(|name| rows.column_by_name(name).is_some());
-    let official = match official {
-        Some(name) => {
-            let values = text_column(rows, "split", name)?;
-            if recipe.split.rule == SplitRule::Official {
-                require_plain(name, &values)?;
-            }
-            or_no_side(&values)
-        }
-        None => rows_without_side(rows.num_rows()),
-    };
+    let official = official_sides(rows, recipe.split.rule)?;
     // The one that takes longer first.
     let rules = [split::by_artist, split::stratified];
     let by_rule = in_parts(threads, rules.len(), |rule| Ok::<_, CatalogError>(sides(rules[rule](&split_rows, cut))))?;
@@ -123,6 +113,17 @@ pub fn with_splits(
         columns.push(("split_column", or_no_side(&values)));
     }
     with_last_columns(rows, columns)
+}
+
+/// The rows' own sides, where a column has them.
+fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray, CatalogError> {
+    let own = ["split_official", "set_split"].into_iter().find(|name| rows.column_by_name(name).is_some());
+    let Some(name) = own else { return Ok(rows_without_side(rows.num_rows())) };
+    let values = text_column(rows, "split", name)?;
+    if rule == SplitRule::Official {
+        require_plain(name, &values)?;
+    }
+    Ok(or_no_side(&values))
 }
 
 /// The sides of the rule in use name folders.

@@ -104,9 +104,10 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 }
 
 fn catalog(error: &CatalogError) -> u8 {
-    use CatalogError::{DuplicateColumn, Header, HeaderEncoding};
+    use CatalogError::{DuplicateColumn, Header, HeaderEncoding, NoHeader};
     // A file whose first lines are of another kind is the wrong path.
-    let is_other_file = matches!(error, Header { .. } | HeaderEncoding { .. } | DuplicateColumn { .. });
+    let is_other_file =
+        matches!(error, Header { .. } | HeaderEncoding { .. } | NoHeader { .. } | DuplicateColumn { .. });
     if error.is_usage() || is_other_file { 2 } else { 1 }
 }
 

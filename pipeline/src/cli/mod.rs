@@ -143,7 +143,8 @@ fn not_there(name: &str, build: &str) -> String {
 /// A link stays one; a pipe or a device takes what comes.
 fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
     let refused = |error| cannot_write(path, error);
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let led_to = || std::fs::read_link(path).map(|link| path.with_file_name(link));
+    let target = std::fs::canonicalize(path).or_else(|_| led_to()).unwrap_or_else(|_| path.to_owned());
     match std::fs::metadata(&target) {
         Ok(found) if found.is_dir() => {
             return Err(exit::Usage(format!("--out {}: a folder, and no file", path.display())).into());
@@ -154,7 +155,8 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
         _ => {}
     }
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let part = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    // What a killed command left is overwritten by the next.
+    let part = target.with_file_name(format!(".{name}.part"));
     let file = File::create(&part).map_err(refused)?;
     let written = write(BufWriter::new(file)).and_then(|value| {
         std::fs::rename(&part, &target).map(|()| value).with_context(|| format!("cannot write {}", path.display()))
@@ -222,7 +224,10 @@ mod tests {
         assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
         assert_eq!(std::fs::read_to_string(at("real")).unwrap(), "new");
         assert_eq!(std::fs::read_to_string(at("link.part")).unwrap(), "mine");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        std::os::unix::fs::symlink("not yet", at("early")).unwrap();
+        put(&at("early"), "first").unwrap();
+        assert_eq!(std::fs::read_to_string(at("not yet")).unwrap(), "first");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
     }
 
     #[test]

@@ -65,6 +65,9 @@ impl Store {
     /// Plans that have receipts.
     pub(super) fn begun(&self) -> Result<Vec<(String, Option<Unfinished>)>, StoreError> {
         let folder = self.root.join("_wavemill/receipts");
+        if self.root.is_file() {
+            return Err(StoreError::NotAFolder { path: self.root.clone() });
+        }
         let mut plans = Vec::new();
         for path in list(&folder)? {
             let Some(id) = path.file_name().and_then(|s| s.to_str()) else { continue };

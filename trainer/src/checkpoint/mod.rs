@@ -33,20 +33,26 @@ pub const FORMAT_VERSION: u32 = 2;
 const FIRST_WITH_HASH: u32 = 2;
 
 /// Sums of the part of an epoch that is done.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochSums {
     /// Σ over batches of loss · rows.
     pub loss: f64,
     /// Rows seen, by all ranks.
     pub rows: u64,
-    /// Those with a label of the first target; too few for an epoch that began before they were counted.
+    /// Those with a label of the first target; `None` in an epoch that began before they were counted.
     #[serde(default)]
-    pub labelled: u64,
+    pub labelled: Option<u64>,
     /// Rows whose first target was right.
     pub correct: f64,
     /// Rows that were passed over because they are damaged.
     #[serde(default)]
     pub damaged: u64,
+}
+
+impl Default for EpochSums {
+    fn default() -> Self {
+        Self { loss: 0.0, rows: 0, labelled: Some(0), correct: 0.0, damaged: 0 }
+    }
 }
 
 /// The best value of the selecting metric so far.

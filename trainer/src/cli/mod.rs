@@ -80,8 +80,8 @@ pub struct ComputeArgs {
     /// auto, cpu, cuda, or cuda:N (auto takes CUDA where there is a device)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
-    /// Threads of libtorch's operations; another number gives other bits in the last places [default: those of the run
-    /// that is resumed, else cores, shared by the ranks of this machine]
+    /// Threads of libtorch's operations; another number gives other bits in the last places [default: cores, shared by the
+    /// ranks of this machine; fit --resume takes those of the run]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }

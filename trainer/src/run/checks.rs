@@ -58,15 +58,22 @@ pub fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunE
     }
 }
 
-/// The order of an epoch is that of the files that can be read: within one it goes on only over the same files.
+/// The order of an epoch is that of the training files that can be read: within one it goes on only over the same.
 ///
 /// # Errors
 /// [`RunError::OtherFiles`].
 pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
+    let Some(then) = state.lost.as_ref().filter(|_| state.batch > 0) else { return Ok(()) };
     let now = data.lost_paths();
-    let Some(then) = state.lost.as_ref().filter(|then| state.batch > 0 && **then != now) else { return Ok(()) };
+    // By the rule of its folders a side's rows are in that side's files alone.
+    let is_by_folder = data.split_rule() == data.store().manifest().recipe.split.rule;
+    let holds_training = |path: &&String| !is_by_folder || path.contains("/split=training/");
     let changed = now.iter().filter(|path| !then.contains(path)).chain(then.iter().filter(|path| !now.contains(path)));
-    let files = changed.cloned().collect::<Vec<_>>().join(", ");
+    let files: Vec<&str> = changed.filter(holds_training).map(String::as_str).collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let files = files.join(", ");
     Err(RunError::OtherFiles { path: run.to_owned(), step: state.step, epoch: state.epoch + 1, files })
 }
 

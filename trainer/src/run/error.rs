@@ -63,8 +63,8 @@ pub enum RunError {
     /// Other files are passed over than when a checkpoint within an epoch was written.
     #[error(
         "{path}: the checkpoint of step {step} lies within epoch {epoch}, whose order of rows is gone, since other files \
-         can be read than then ({files}): bring them to that state, or remove the checkpoints of this epoch, so that \
-         --resume goes on from the end of one"
+         can be read than then ({files}): bring them to that state; or, where checkpoints/ has one from the end of an \
+         epoch, remove those after it, and --resume goes on from there"
     )]
     OtherFiles {
         /// The run.
