@@ -4,7 +4,7 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::Builder;
+use std::thread::{Builder, Thread, park_timeout};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -175,31 +175,38 @@ pub fn run_watched(job: &Job, settings: &Settings) -> Result<Report> {
     }
     let done = AtomicBool::new(false);
     let report = std::thread::scope(|scope| {
-        let _done = SetOnDrop(&done);
+        let mut ending = Ending { done: &done, waiting: Vec::new() };
         let threads = |source| RunError::Threads { source };
         let progress = || progress::draw(&watch, || done.load(Ordering::Relaxed));
-        Builder::new().spawn_scoped(scope, progress).map_err(threads)?;
+        ending.waiting.push(Builder::new().spawn_scoped(scope, progress).map_err(threads)?.thread().clone());
         let listen = || {
             while !done.load(Ordering::Relaxed) {
                 if signalled.load(Ordering::Relaxed) && !watch.stop.swap(true, Ordering::Relaxed) {
                     eprintln!("stopping after the clips in flight; once more to stop at once");
                 }
-                std::thread::sleep(Duration::from_millis(50));
+                park_timeout(LISTEN);
             }
         };
-        Builder::new().spawn_scoped(scope, listen).map_err(threads)?;
+        ending.waiting.push(Builder::new().spawn_scoped(scope, listen).map_err(threads)?.thread().clone());
         run::run(job, settings, &watch)
     })?;
     report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     Ok(report)
 }
 
-/// Sets a flag that threads of a scope wait for, also where the scope is left by a panic.
-struct SetOnDrop<'a>(&'a AtomicBool);
+/// How often a run looks whether it was signalled.
+const LISTEN: Duration = Duration::from_millis(50);
 
-impl Drop for SetOnDrop<'_> {
+/// Dropped, also by a panic, it ends the threads that accompany a run, and at once.
+struct Ending<'a> {
+    done: &'a AtomicBool,
+    waiting: Vec<Thread>,
+}
+
+impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.done.store(true, Ordering::Relaxed);
+        self.waiting.iter().for_each(Thread::unpark);
     }
 }
 

@@ -22,7 +22,7 @@ pub fn draw(watch: &Watch, done: impl Fn() -> bool) {
     }
     let mut started = None;
     while !done() {
-        std::thread::sleep(TICK);
+        std::thread::park_timeout(TICK);
         let total = watch.clips_total.load(Ordering::Relaxed);
         if total == 0 {
             bar.set_message(match watch.clips_hashed.load(Ordering::Relaxed) {
