@@ -1,4 +1,5 @@
-//! Run records: when, where and how long. The one place of a store that holds times and hosts; nothing reads them back.
+//! Run records: when, where and how long. The one place of a store that holds times and hosts; the list of
+//! versions takes its dates from them, and no result does.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
