@@ -16,7 +16,7 @@ pub use decoder::SymphoniaDecoder;
 pub use hash::AudioHasher;
 
 /// Name and version of what decodes; part of the engine and of every feature's identity.
-pub const NAME: &str = "symphonia 0.6.1 exact";
+pub const NAME: &str = "symphonia 0.6.1 patched";
 
 /// Largest file, bytes: half a gigabyte is hours of any format here.
 pub const FILE_BYTES_MAX: usize = crate::source::CLIP_BYTES_MAX as usize;

@@ -96,8 +96,6 @@ pub struct SideInfo {
     pub main_data_begin: usize,
     /// Bits of each granule over all channels; MPEG-2 has one granule, its second is `None`.
     pub granule_bits: [Option<u32>; 2],
-    /// Some granule has a block that is long in its low bands and short above.
-    pub has_mixed_block: bool,
 }
 
 impl SideInfo {
@@ -113,17 +111,11 @@ impl SideInfo {
             (false, 1) => (8, 9, 63),
             (false, _) => (8, 10, 63),
         };
-        // Before window_switching_flag: part2_3_length, big_values, global_gain, scalefac_compress.
-        let window_bit = if header.mpeg1 { 33 } else { 38 };
-        let n_granules = if header.mpeg1 { 2 } else { 1 };
         let at = |granule: usize, channel: usize| first + (granule * channels + channel) * channel_bits;
         let granule_bits = |granule: usize| (0..channels).map(|channel| bits(side, at(granule, channel), 12)).sum();
-        // Window switching on, block type 2, mixed.
-        let is_mixed = |granule, channel| bits(side, at(granule, channel) + window_bit, 4) == 0b1101;
         Self {
             main_data_begin: bits(side, 0, begin_bits) as usize,
             granule_bits: [Some(granule_bits(0)), header.mpeg1.then(|| granule_bits(1))],
-            has_mixed_block: (0..n_granules).any(|granule| (0..channels).any(|channel| is_mixed(granule, channel))),
         }
     }
 }
@@ -173,7 +165,7 @@ mod tests {
         // main_data_begin = 511 in 9 bits; part2_3_length of granule 0, channel 0 = 4095 at bit 20.
         frame[4..9].copy_from_slice(&[0xFF, 0x80, 0x0F, 0xFF, 0x00]);
         let side = SideInfo::parse(&header, &frame);
-        let want = SideInfo { main_data_begin: 511, granule_bits: [Some(4095), Some(0)], has_mixed_block: false };
+        let want = SideInfo { main_data_begin: 511, granule_bits: [Some(4095), Some(0)] };
         assert_eq!(side, want);
     }
 }

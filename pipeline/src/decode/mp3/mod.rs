@@ -86,8 +86,6 @@ struct Run<'a> {
     holes_s: f64,
     /// Samples without bits before the first complete frame: no damage, unless no such frame comes.
     n_before_complete: u64,
-    /// The frame before had a mixed block, which reaches over into this one.
-    after_mixed_block: bool,
 }
 
 impl<'a> Run<'a> {
@@ -101,7 +99,6 @@ impl<'a> Run<'a> {
             loss: Loss::default(),
             holes_s: 0.0,
             n_before_complete: 0,
-            after_mixed_block: false,
         }
     }
 
@@ -153,12 +150,9 @@ impl<'a> Run<'a> {
         let side = SideInfo::parse(&frame.header, frame.bytes);
         let missing = self.reservoir.enter(&frame.header, &side);
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame.bytes);
-        // symphonia 0.6.1 leaves one band of a mixed block without its scale: a blast of noise. Encoders avoid them.
-        let is_spoiled = side.has_mixed_block || self.after_mixed_block;
-        self.after_mixed_block = side.has_mixed_block;
         let n_samples = frame.header.samples();
         let n_silent = match self.decoder.decode_ref(&packet) {
-            Ok(GenericAudioBufferRef::F32(buffer)) if !is_spoiled => {
+            Ok(GenericAudioBufferRef::F32(buffer)) => {
                 let is_audio = self.sink.push(buffer.plane(0).unwrap_or_default(), buffer.plane(1));
                 if is_audio { missing.samples } else { n_samples }
             }

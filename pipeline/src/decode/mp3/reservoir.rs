@@ -64,7 +64,7 @@ mod tests {
     fn enter(reservoir: &mut Reservoir, main_data_begin: usize, granule_bits: u32) -> (u64, bool) {
         // 128 kbit/s at 44.1 kHz: 417 bytes, 381 of main data.
         let header = Header::parse(&[0xFF, 0xFB, 0x90, 0x64]).unwrap();
-        let side = SideInfo { main_data_begin, granule_bits: [Some(granule_bits); 2], has_mixed_block: false };
+        let side = SideInfo { main_data_begin, granule_bits: [Some(granule_bits); 2] };
         let missing = reservoir.enter(&header, &side);
         (missing.samples, missing.is_damage)
     }

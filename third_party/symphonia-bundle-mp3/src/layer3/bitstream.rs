@@ -83,9 +83,9 @@ fn read_granule_channel_side_info<B: ReadBitsLtr>(
         channel.block_type = match block_type_enc {
             // Only transitional Long blocks (Start, End) are allowed with window switching.
             0b00 => return decode_error("mpa: invalid block_type"),
-            0b01 => BlockType::Start,
+            0b01 => BlockType::Start { is_mixed },
             0b10 => BlockType::Short { is_mixed },
-            0b11 => BlockType::End,
+            0b11 => BlockType::End { is_mixed },
             _ => unreachable!(),
         };
 

@@ -176,7 +176,7 @@ pub enum BlockType {
     // Default case when window switching is off. Also the normal case when window switching is
     // on. Granule contains one long block.
     Long,
-    Start,
+    Start { is_mixed: bool },
     Short { is_mixed: bool },
-    End,
+    End { is_mixed: bool },
 }

@@ -236,8 +236,10 @@ pub(super) fn antialias(channel: &mut GranuleChannel, samples: &mut [f32; 576]) 
 
     // The anti-aliasing filter must be applied up-to the last non-zero sub-band. After
     // anti-aliasing, the first zeroed sub-band may have non-zero values "smeared" into it.
-    // Therefore, the rzero must be updated.
-    channel.rzero = 18 * sb_limit.min(sb_rzero + 2).min(32);
+    // Therefore, the rzero must be updated. In mixed blocks it may lie behind the sub-bands that are
+    // anti-aliased.
+    let end = 18 * sb_limit.min(sb_rzero + 2).min(32);
+    channel.rzero = channel.rzero.max(end);
 
     // Anti-aliasing is performed using 8 butterfly calculations at the boundaries of ADJACENT
     // sub-bands. For each calculation, there are two samples: lower and upper. For each iteration,
@@ -264,7 +266,7 @@ pub(super) fn antialias(channel: &mut GranuleChannel, samples: &mut [f32; 576]) 
     //
     // Note that all butterfly calculations only involve two samples, and all iterations are
     // independant of each other. This lends itself well for SIMD processing.
-    for sb in (18..channel.rzero).step_by(18) {
+    for sb in (18..end).step_by(18) {
         for i in 0..8 {
             let li = sb - 1 - i;
             let ui = sb + i;
@@ -300,11 +302,13 @@ pub(super) fn hybrid_synthesis(
     // If the split point is not 0, then some sub-bands need to be processed as long blocks using
     // the 36-point IMDCT.
     if sb_split > 0 {
-        // Select the appropriate window given the block type.
-        let window: &[f32; 36] = match channel.block_type {
-            BlockType::Start => &IMDCT_WINDOWS[1],
-            BlockType::End => &IMDCT_WINDOWS[3],
-            _ => &IMDCT_WINDOWS[0],
+        // Select the appropriate window given the block type. In the first 2 sub-bands of a mixed
+        // block it is that of a long block, whatever the type.
+        let windows: &[[f32; 36]; 4] = &IMDCT_WINDOWS;
+        let (window, sb_mixed) = match channel.block_type {
+            BlockType::Start { is_mixed } => (&windows[1], if is_mixed { 2 } else { 0 }),
+            BlockType::End { is_mixed } => (&windows[3], if is_mixed { 2 } else { 0 }),
+            _ => (&windows[0], 0),
         };
 
         let sb_long_end = sb_split.min(sb_limit);
@@ -319,6 +323,7 @@ pub(super) fn hybrid_synthesis(
                 .expect("slice is exactly 18 elements");
 
             // Perform the 36-point on the entire sub-band.
+            let window = if sb < sb_mixed { &windows[0] } else { window };
             imdct36::imdct36(sub_band, window, &mut overlap[sb]);
         }
     }
