@@ -7,6 +7,8 @@
 
 //! The `synthesis` module implements the polyphase synthesis filterbank of the MPEG audio standard.
 
+use std::ops::{Add, Mul, Sub};
+
 /// Synthesis window D[i], defined in Table B.3 of ISO/IEC 11172-3.
 #[allow(clippy::unreadable_literal)]
 #[rustfmt::skip]
@@ -153,20 +155,65 @@ impl Default for SynthesisState {
     }
 }
 
+/// How many blocks are transformed at once.
+const LANES: usize = 8;
+
+/// Samples of blocks that follow one another.
+#[derive(Clone, Copy, Default)]
+struct Lanes([f32; LANES]);
+
+impl Add for Lanes {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a += b);
+        self
+    }
+}
+
+impl Sub for Lanes {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a -= b);
+        self
+    }
+}
+
+impl Mul<f32> for Lanes {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(mut self, factor: f32) -> Self {
+        self.0.iter_mut().for_each(|a| *a *= factor);
+        self
+    }
+}
+
 /// Sub-band synthesis transforms 32 sub-band blocks containing 18 time-domain samples each into
 /// 18 blocks of 32 PCM audio samples.
 pub fn synthesis(state: &mut SynthesisState, n_frames: usize, in_samples: &[f32], out: &mut [f32]) {
-    let mut s_vec = [0f32; 32];
-    let mut d_vec = [0f32; 32];
+    let mut s_vec = [Lanes::default(); 32];
+    let mut d_vecs = [Lanes::default(); 32];
 
     assert!(in_samples.len() == 32 * n_frames);
 
     // There are 18 synthesized PCM sample blocks.
     for b in 0..n_frames {
         // First, select the b-th sample from each of the 32 sub-bands, and place them in the s
-        // vector, s_vec.
-        for i in 0..32 {
-            s_vec[i] = in_samples[n_frames * i + b];
+        // vector, s_vec. The samples of a sub-band are adjacent: those of several blocks are
+        // selected, and transformed below, at once.
+        let lane = b % LANES;
+        if lane == 0 {
+            let n = LANES.min(n_frames - b);
+            for (s, sub_band) in s_vec.iter_mut().zip(in_samples.chunks_exact(n_frames)) {
+                match sub_band[b..].first_chunk() {
+                    Some(samples) => s.0 = *samples,
+                    None => s.0[..n].copy_from_slice(&sub_band[b..]),
+                }
+            }
         }
 
         // Get the front slot of the v_vec FIFO.
@@ -242,7 +289,10 @@ pub fn synthesis(state: &mut SynthesisState, n_frames: usize, in_samples: &[f32]
         // Letters IEEE, vol. 1, no. 2, pp. 26-28, 1994.
         //
         // https://ieeexplore.ieee.org/abstract/document/300309
-        dct32(&s_vec, &mut d_vec);
+        if lane == 0 {
+            dct32(&s_vec, &mut d_vecs);
+        }
+        let d_vec = d_vecs.each_ref().map(|d| d.0[lane]);
 
         for (d, s) in v_vec[48 - 15..48 + 0].iter_mut().rev().zip(&d_vec[1..16]) {
             *d = -s;
@@ -345,7 +395,10 @@ pub fn synthesis(state: &mut SynthesisState, n_frames: usize, in_samples: &[f32]
 /// on Acoustics, Speech, and Signal Processing, vol. 32, no. 6, pp. 1243-1245, 1984.
 ///
 /// https://ieeexplore.ieee.org/document/1164443
-fn dct32(x: &[f32; 32], y: &mut [f32; 32]) {
+fn dct32<T>(x: &[T; 32], y: &mut [T; 32])
+where
+    T: Copy + Add<Output = T> + Sub<Output = T> + Mul<f32, Output = T>,
+{
     // The following tables are pre-computed values of the the following equation:
     //
     // c[i] = 1.0 / [2.0 * cos((PI / N) * (2*i + 1))]    for i = 0..N/2

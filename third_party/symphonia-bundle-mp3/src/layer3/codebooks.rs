@@ -5,10 +5,6 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-use symphonia_core::io::vlc::*;
-
-use lazy_static::lazy_static;
-
 #[rustfmt::skip]
 const MPEG_CODES_0: [u32; 0] = [ ];
 
@@ -493,18 +489,17 @@ const MPEG_QUADS_BITS_A: [u8; 16] = [1, 4, 4, 5, 4, 6, 5, 6, 4, 5, 5, 6, 5, 6, 6
 const MPEG_QUADS_CODES_B: [u32; 16] = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
 const MPEG_QUADS_BITS_B: [u8; 16] = [4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4];
 
-struct MpegTable {
-    codes: &'static [u32],
-    lens: &'static [u8],
-    wrap: u16,
+pub struct MpegTable {
+    pub codes: &'static [u32],
+    pub lens: &'static [u8],
+    pub wrap: u16,
 }
-struct MpegQuadsTable {
-    codes: &'static [u32],
-    lens: &'static [u8],
-    wrap: u16,
+pub struct MpegQuadsTable {
+    pub codes: &'static [u32],
+    pub lens: &'static [u8],
 }
 
-static MPEG_TABLES: [MpegTable; 18] = [
+pub static MPEG_TABLES: [MpegTable; 18] = [
     // Table 0
     MpegTable { codes: &MPEG_CODES_0, lens: &MPEG_BITS_0, wrap: 0x0 },
     // Table 1
@@ -543,70 +538,14 @@ static MPEG_TABLES: [MpegTable; 18] = [
     MpegTable { codes: &MPEG_CODES_24, lens: &MPEG_BITS_24, wrap: 0x10 },
 ];
 
-const MPEG_QUADS_TABLES: [MpegQuadsTable; 2] = [
+pub static MPEG_QUADS_TABLES: [MpegQuadsTable; 2] = [
     // Table A
-    MpegQuadsTable { codes: &MPEG_QUADS_CODES_A, lens: &MPEG_QUADS_BITS_A, wrap: 0x10 },
+    MpegQuadsTable { codes: &MPEG_QUADS_CODES_A, lens: &MPEG_QUADS_BITS_A },
     // Table B
-    MpegQuadsTable { codes: &MPEG_QUADS_CODES_B, lens: &MPEG_QUADS_BITS_B, wrap: 0x10 },
+    MpegQuadsTable { codes: &MPEG_QUADS_CODES_B, lens: &MPEG_QUADS_BITS_B },
 ];
 
 pub const CODEBOOK_LINBITS: [u32; 32] = [
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 6, 8, 10, 13, 4, 5, 6, 7, 8, 9, 11,
     13,
 ];
-
-fn mpeg_gen_value(i: u16, wrap: u16) -> u16 {
-    ((i / wrap) << 4) | (i % wrap)
-}
-
-lazy_static! {
-    pub static ref CODEBOOK_TABLES: [Codebook<Entry16x16>; 18] = {
-        let mut codebooks: [Codebook<Entry16x16>; 18] = Default::default();
-
-        for (codebook, table) in codebooks.iter_mut().zip(&MPEG_TABLES) {
-            assert!(table.codes.len() == table.lens.len());
-
-            let len = table.codes.len() as u16;
-
-            // Generate values for the codebook.
-            let values: Vec<u16> = (0..len).map(|i| mpeg_gen_value(i, table.wrap))
-                                           .collect();
-
-            // Generate the codebook.
-            let mut builder = CodebookBuilder::new(BitOrder::Verbatim);
-
-            // Decode a maximum of 8 bits per read.
-            builder.bits_per_read(8);
-
-            *codebook = builder.make(table.codes, table.lens, &values).expect("valid static codebook data");
-        }
-
-        codebooks
-    };
-}
-
-lazy_static! {
-    pub static ref QUADS_CODEBOOK_TABLE: [Codebook<Entry16x16>; 2] = {
-        let mut codebooks: [Codebook<Entry16x16>; 2] = Default::default();
-
-        for (codebook, table) in codebooks.iter_mut().zip(&MPEG_QUADS_TABLES) {
-            assert!(table.codes.len() == table.lens.len());
-
-            let len = table.codes.len() as u16;
-
-            // Generate values for the codebook.
-            let values: Vec<u16> = (0..len).map(|i| mpeg_gen_value(i, table.wrap))
-                                           .collect();
-
-            // Generate the codebook.
-            let mut builder = CodebookBuilder::new(BitOrder::Verbatim);
-
-            // Decode a maximum of 8 bits per read.
-            builder.bits_per_read(8);
-
-            *codebook = builder.make(table.codes, table.lens, &values).expect("valid static codebook data");
-        }
-
-        codebooks
-    };
-}

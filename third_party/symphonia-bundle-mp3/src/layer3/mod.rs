@@ -345,7 +345,8 @@ impl Layer3 {
                 // Decode the Huffman coded spectral samples and get the starting index of the rzero
                 // partition.
                 let huffman_result = requantize::read_huffman_samples(
-                    &mut bs,
+                    main_data,
+                    part2_3_begin + part2_len as usize,
                     &frame_data.granules[gr].channels[ch],
                     part3_len,
                     &mut self.samples[gr][ch],

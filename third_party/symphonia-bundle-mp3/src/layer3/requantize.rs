@@ -5,8 +5,7 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-use symphonia_core::errors::Result;
-use symphonia_core::io::ReadBitsLtr;
+use symphonia_core::errors::{Result, decode_error};
 
 use crate::common::FrameHeader;
 
@@ -37,15 +36,16 @@ pub(super) fn zero(buf: &mut [f32; 576]) {
     buf.fill(0.0);
 }
 
-/// Reads the Huffman coded spectral samples for a given channel in a granule from a `BitStream`
-/// into a provided sample buffer. Returns the number of decoded samples (the starting index of the
-/// rzero partition).
+/// Reads the Huffman coded spectral samples for a given channel in a granule, `part3_bits` bits from
+/// bit `start_bit` of `main_data`, into a provided sample buffer. Returns the number of decoded
+/// samples (the starting index of the rzero partition).
 ///
 /// Note, each spectral sample is raised to the (4/3)-rd power. This is not actually part of the
 /// Huffman decoding process, but, by converting the integer sample to floating point here we don't
 /// need to do pointless casting or use an extra buffer.
-pub(super) fn read_huffman_samples<B: ReadBitsLtr>(
-    bs: &mut B,
+pub(super) fn read_huffman_samples(
+    main_data: &[u8],
+    start_bit: usize,
     channel: &GranuleChannel,
     part3_bits: u32,
     buf: &mut [f32; 576],
@@ -56,23 +56,26 @@ pub(super) fn read_huffman_samples<B: ReadBitsLtr>(
         return Ok(0);
     }
 
-    // Dereference the POW43 table once per granule since there is a tiny overhead each time a
+    // Dereference the tables once per granule since there is a tiny overhead each time a
     // lazy_static is dereferenced that should be amortized over as many samples as possible.
     let pow43: &[f32; POW43_LEN] = &POW43;
+    let tables: &HuffmanTables = &HUFFMAN_TABLES;
 
-    let mut bits_read = 0;
+    let mut bs = BitBuffer::new(main_data, start_bit);
+    // Bits of part 3 that are not read yet; below zero after an overrun.
+    let mut bits_left = part3_bits as i32;
     let mut i = 0;
 
     // There are two samples per big_value, therefore multiply big_values by 2 to get number of
     // samples in the big_value partition.
-    let big_values_len = 2 * channel.big_values as usize;
+    let big_values_len = min(2 * channel.big_values as usize, 576);
 
     // There are up-to 3 regions in the big_value partition. Determine the sample index denoting the
     // end of each region (non-inclusive). Clamp to the end of the big_values partition.
     let regions: [usize; 3] = [
         min(channel.region1_start, big_values_len),
         min(channel.region2_start, big_values_len),
-        min(576, big_values_len),
+        big_values_len,
     ];
 
     // Iterate over each region in big_values.
@@ -82,148 +85,75 @@ pub(super) fn read_huffman_samples<B: ReadBitsLtr>(
 
         // Tables 0..16 are all unique, while tables 16..24 and 24..32 each use one table but
         // differ in the number of linbits to use.
-        let codebook = match table_select {
-            0..=15 => &codebooks::CODEBOOK_TABLES[table_select],
-            16..=23 => &codebooks::CODEBOOK_TABLES[16],
-            24..=31 => &codebooks::CODEBOOK_TABLES[17],
+        let pairs = match table_select {
+            0..=15 => &tables.pairs[table_select],
+            16..=23 => &tables.pairs[16],
+            24..=31 => &tables.pairs[17],
             _ => unreachable!(),
         };
 
         let linbits = codebooks::CODEBOOK_LINBITS[table_select];
 
+        if i >= *region_end {
+            continue;
+        }
+        let region = &mut buf[i..*region_end];
+
         // If the table for a region is empty, fill the region with zeros and move on to the next
         // region.
-        if codebook.is_empty() {
-            while i < *region_end {
-                buf[i] = 0.0;
-                i += 1;
-                buf[i] = 0.0;
-                i += 1;
-            }
+        if pairs.is_empty() {
+            region.fill(0.0);
+            i = *region_end;
             continue;
         }
 
-        // Otherwise, read the big_values.
-        while i < *region_end && bits_read < part3_bits {
-            // Decode the next Huffman code.
-            let (value, code_len) = bs.read_codebook(codebook)?;
-            bits_read += code_len;
-
-            // In the big_values partition, each Huffman code decodes to two sample, x and y. Each
-            // sample being 4-bits long.
-            let mut x = (value >> 4) as usize;
-            let mut y = (value & 0xf) as usize;
-
-            // If the first sample, x, is not 0, further process it.
-            if x > 0 {
-                // If x is saturated (it is at the maximum possible value), and the table specifies
-                // linbits, then read linbits more bits and add it to the sample.
-                if x == 15 && linbits > 0 {
-                    x += bs.read_bits_leq32(linbits)? as usize;
-                    bits_read += linbits;
-                }
-
-                // The next bit is the sign bit. If the sign bit is 1, then the sample should be
-                // negative. The value of the sample is raised to the (4/3) power.
-                buf[i] = (1.0 - 2.0 * bs.read_bit()? as f32) * pow43[x];
-                bits_read += 1;
-            }
-            else {
-                buf[i] = 0.0;
-            }
-
-            i += 1;
-
-            // Likewise, repeat the previous two steps for the second sample, y.
-            if y > 0 {
-                if y == 15 && linbits > 0 {
-                    y += bs.read_bits_leq32(linbits)? as usize;
-                    bits_read += linbits;
-                }
-
-                buf[i] = (1.0 - 2.0 * bs.read_bit()? as f32) * pow43[y];
-                bits_read += 1;
-            }
-            else {
-                buf[i] = 0.0;
-            }
-
-            i += 1;
+        i += 2 * if linbits == 0 {
+            read_pairs::<false>(&mut bs, (pairs, 0), pow43, region, &mut bits_left)
         }
+        else {
+            read_pairs::<true>(&mut bs, (pairs, linbits), pow43, region, &mut bits_left)
+        };
     }
 
-    let count1_codebook = &codebooks::QUADS_CODEBOOK_TABLE[usize::from(channel.count1table_select)];
+    let quads = &tables.quads[usize::from(channel.count1table_select)];
 
     // Read the count1 partition.
-    while i <= 572 && bits_read < part3_bits {
+    while i <= 572 && bits_left > 0 {
         // In the count1 partition, each Huffman code decodes to 4 samples: v, w, x, and y.
         // Each sample is 1-bit long (1 or 0).
         //
         // For each 1-bit sample, if it is 0, then the dequantized sample value is 0 as well. If
         // the 1-bit sample is 1, then a sign bit is read. The dequantized sample is then either
         // +/-1.0 depending on the sign bit.
-
-        // Decode the next Huffman code.
-        let (value, code_len) = bs.read_codebook(count1_codebook)?;
-        bits_read += code_len;
-
-        // The first 4 bits indicate if a sample if 0 or 1. Count the number of samples with a
-        // non-zero value.
-        let num_ones = (value & 0xf).count_ones();
-
-        // Read the sign bits for each non-zero sample in a single read.
-        let mut signs = bs.read_bits_leq32(num_ones)?;
-        bits_read += num_ones;
-
-        // Unpack the samples.
-        if value & 0x1 != 0 {
-            buf[i + 3] = 1.0 - 2.0 * (signs & 1) as f32;
-            signs >>= 1;
+        bs.refill();
+        let entry = &quads[(bs.bits >> (u64::BITS - QUADS_BITS)) as usize];
+        let mut signs = bs.bits << entry.code_len;
+        for (k, sample) in buf[i..i + 4].iter_mut().enumerate() {
+            let is_one = u32::from(entry.value >> (3 - k) & 1);
+            *sample = signed(is_one as f32, signs);
+            signs <<= is_one;
         }
-        else {
-            buf[i + 3] = 0.0;
-        }
-
-        if value & 0x2 != 0 {
-            buf[i + 2] = 1.0 - 2.0 * (signs & 1) as f32;
-            signs >>= 1;
-        }
-        else {
-            buf[i + 2] = 0.0;
-        }
-
-        if value & 0x4 != 0 {
-            buf[i + 1] = 1.0 - 2.0 * (signs & 1) as f32;
-            signs >>= 1;
-        }
-        else {
-            buf[i + 1] = 0.0;
-        }
-
-        if value & 0x8 != 0 {
-            buf[i + 0] = 1.0 - 2.0 * (signs & 1) as f32;
-        }
-        else {
-            buf[i + 0] = 0.0;
-        }
-
+        bs.consume(u32::from(entry.len));
+        bits_left -= i32::from(entry.len);
         i += 4;
     }
 
-    // Ignore any extra "stuffing" bits.
-    if bits_read < part3_bits {
-        bs.ignore_bits(part3_bits - bits_read)?;
+    // All bits behind the end of `main_data` were read as 0. Extra "stuffing" bits are ignored, but
+    // must be there.
+    if bs.is_past_end(bits_left.max(0)) {
+        return decode_error("mpa: huffman decode overrun");
     }
+
     // Word on the street is that some encoders are poor at "stuffing" bits, resulting in part3_len
     // being ever so slightly too large. This causes the Huffman decode loop to decode the next few
     // bits as spectral samples. However, these bits are actually random data and are not real
     // samples, therefore, undo them! The caller will be reponsible for re-aligning the bitstream
     // reader. Candy Pop confirms this.
-    else if bits_read > part3_bits && i > big_values_len {
+    if bits_left < 0 && i > big_values_len {
         info!("count1 overrun, malformed bitstream");
         i -= 4;
     }
-    else if bits_read > part3_bits {
+    else if bits_left < 0 {
         // It seems that most other decoders don't undo overruns of the big values. We'll just print
         // a message for now.
         info!("big_values overrun, malformed bitstream");
@@ -234,6 +164,224 @@ pub(super) fn read_huffman_samples<B: ReadBitsLtr>(
     buf[i..].fill(0.0);
 
     Ok(i)
+}
+
+/// Reads the pairs of a region until `bits_left` is used up, and returns their number.
+///
+/// Each Huffman code decodes to two samples, x and y, of 4 bits each. If a sample is saturated (15),
+/// and the table specifies linbits, then `linbits` more bits follow, which are added to the sample.
+/// If a sample is not 0, its sign bit follows.
+fn read_pairs<const WITH_LINBITS: bool>(
+    bs: &mut BitBuffer<'_>,
+    (table, linbits): (&PairTable, u32),
+    pow43: &[f32; POW43_LEN],
+    region: &mut [f32],
+    bits_left: &mut i32,
+) -> usize {
+    // Copies, which can stay in registers.
+    let BitBuffer { data, mut next, mut bits, mut left } = *bs;
+    let mut remaining = *bits_left;
+    let mut n = 0;
+    for pair in region.chunks_exact_mut(2) {
+        if remaining <= 0 {
+            break;
+        }
+        n += 1;
+        let mut b = BitBuffer { data, next, bits, left };
+        b.refill();
+        let full = b.left;
+        let entry = table.find(b.bits);
+        let (mut x, mut y) = ((entry & 0xf) as usize, (entry >> 4 & 0xf) as usize);
+        if WITH_LINBITS && (x == 15 || y == 15) {
+            b.consume(entry >> 8 & 0xff);
+            if x == 15 {
+                x += b.take(linbits);
+            }
+            pair[0] = signed(pow43[x], b.bits);
+            b.consume(u32::from(x != 0));
+            if y == 15 {
+                y += b.take(linbits);
+            }
+            pair[1] = signed(pow43[y], b.bits);
+            b.consume(u32::from(y != 0));
+        }
+        else {
+            let signs = b.bits << (entry >> 8 & 0xff);
+            pair[0] = signed(pow43[x], signs);
+            pair[1] = signed(pow43[y], signs << (entry >> 24));
+            b.consume(entry >> 16 & 0xff);
+        }
+        remaining -= (full - b.left) as i32;
+        BitBuffer { next, bits, left, .. } = b;
+    }
+    *bs = BitBuffer { data, next, bits, left };
+    *bits_left = remaining;
+    n
+}
+
+/// `magnitude` with the topmost bit of `signs` as its sign; 0.0 has none.
+#[inline(always)]
+fn signed(magnitude: f32, signs: u64) -> f32 {
+    let bits = magnitude.to_bits();
+    let sign = (signs >> 32) as u32 & u32::from(bits != 0) << 31;
+    f32::from_bits(bits | sign)
+}
+
+/// The next bits of a slice in the topmost bits of a word: at least 56 after `refill`, which is enough
+/// for a pair of samples. Bits behind the end of the slice are 0.
+struct BitBuffer<'a> {
+    data: &'a [u8],
+    /// The next byte to go into `bits`, and bytes of 0 behind the end.
+    next: usize,
+    bits: u64,
+    left: u32,
+}
+
+impl<'a> BitBuffer<'a> {
+    fn new(data: &'a [u8], start_bit: usize) -> Self {
+        let mut new = Self { data, next: start_bit >> 3, bits: 0, left: 0 };
+        new.refill();
+        new.consume((start_bit & 7) as u32);
+        new
+    }
+
+    #[inline(always)]
+    fn refill(&mut self) {
+        let word = match self.data.get(self.next..).and_then(|rest| rest.first_chunk()) {
+            Some(word) => u64::from_be_bytes(*word),
+            None => self.last_word(),
+        };
+        self.bits |= word >> self.left;
+        let bytes = (63 - self.left) >> 3;
+        self.next += bytes as usize;
+        self.left += 8 * bytes;
+    }
+
+    #[cold]
+    fn last_word(&self) -> u64 {
+        let rest = self.data.get(self.next..).unwrap_or_default();
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        u64::from_be_bytes(word)
+    }
+
+    #[inline(always)]
+    fn consume(&mut self, n: u32) {
+        self.bits <<= n;
+        self.left -= n;
+    }
+
+    /// The next `n` bits; at least one.
+    #[inline(always)]
+    fn take(&mut self, n: u32) -> usize {
+        let value = (self.bits >> (u64::BITS - n)) as usize;
+        self.consume(n);
+        value
+    }
+
+    /// Whether what was consumed, and `more` bits, reach behind the end of the slice.
+    fn is_past_end(&self, more: i32) -> bool {
+        8 * self.next as i64 - i64::from(self.left) + i64::from(more) > 8 * self.data.len() as i64
+    }
+}
+
+/// Bits of the first lookup in a [`PairTable`].
+const PAIR_BITS: u32 = 10;
+
+/// Marks an entry of a [`PairTable`] that leads to more.
+const LONG: u32 = 1 << 31;
+
+/// The longest code of the two quads tables.
+const QUADS_BITS: u32 = 6;
+
+/// A Huffman table for pairs: the first `PAIR_BITS` bits lead to an entry, or to where the entries for
+/// the bits that follow start (`LONG`).
+///
+/// An entry holds, from its lowest bits up: x (4 bits), y (4), the length of the code (8), its length
+/// with the signs of x and y (8), and the number of signs of x (1).
+#[derive(Default)]
+struct PairTable {
+    entries: Vec<u32>,
+    more_bits: u32,
+}
+
+impl PairTable {
+    fn new(codes: &[u32], lens: &[u8], wrap: u16) -> Self {
+        let max_len = lens.iter().copied().max().map_or(0, u32::from);
+        let more_bits = max_len.saturating_sub(PAIR_BITS);
+        let mut entries = vec![0; if codes.is_empty() { 0 } else { 1 << PAIR_BITS }];
+        for (i, (&code, &len)) in codes.iter().zip(lens).enumerate() {
+            let (i, wrap, len) = (i as u32, u32::from(wrap), u32::from(len));
+            let (x, y) = (i / wrap, i % wrap);
+            let (x_signs, y_signs) = (u32::from(x != 0), u32::from(y != 0));
+            let entry = x | y << 4 | len << 8 | (len + x_signs + y_signs) << 16 | x_signs << 24;
+            let (first, n) = if len <= PAIR_BITS {
+                ((code as usize) << (PAIR_BITS - len), 1 << (PAIR_BITS - len))
+            }
+            else {
+                let prefix = (code >> (len - PAIR_BITS)) as usize;
+                if entries[prefix] == 0 {
+                    entries[prefix] = LONG | entries.len() as u32;
+                    entries.resize(entries.len() + (1 << more_bits), 0);
+                }
+                let rest = max_len - len;
+                let suffix = (code as usize) & ((1 << (len - PAIR_BITS)) - 1);
+                ((entries[prefix] & !LONG) as usize + (suffix << rest), 1 << rest)
+            };
+            entries[first..first + n].fill(entry);
+        }
+        Self { entries, more_bits }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    #[inline(always)]
+    fn find(&self, bits: u64) -> u32 {
+        let entry = self.entries[(bits >> (u64::BITS - PAIR_BITS)) as usize];
+        if entry & LONG == 0 {
+            return entry;
+        }
+        let start = (entry & !LONG) as usize;
+        self.entries[start + (bits << PAIR_BITS >> (u64::BITS - self.more_bits)) as usize]
+    }
+}
+
+/// A code for four samples of 0 or 1.
+#[derive(Clone, Copy, Default)]
+struct QuadEntry {
+    /// v, w, x, y from bit 3 down.
+    value: u8,
+    code_len: u8,
+    /// With the signs.
+    len: u8,
+}
+
+struct HuffmanTables {
+    pairs: [PairTable; 18],
+    quads: [[QuadEntry; 1 << QUADS_BITS]; 2],
+}
+
+lazy_static! {
+    static ref HUFFMAN_TABLES: HuffmanTables = {
+        let pairs = std::array::from_fn(|i| {
+            let table = &codebooks::MPEG_TABLES[i];
+            PairTable::new(table.codes, table.lens, table.wrap)
+        });
+        let quads = std::array::from_fn(|i| {
+            let table = &codebooks::MPEG_QUADS_TABLES[i];
+            let mut entries = [QuadEntry::default(); 1 << QUADS_BITS];
+            for (value, (&code, &code_len)) in table.codes.iter().zip(table.lens).enumerate() {
+                let free = QUADS_BITS - u32::from(code_len);
+                let first = (code as usize) << free;
+                let len = code_len + value.count_ones() as u8;
+                entries[first..first + (1 << free)].fill(QuadEntry { value: value as u8, code_len, len });
+            }
+            entries
+        });
+        HuffmanTables { pairs, quads }
+    };
 }
 
 /// Requantize long block samples in `buf`.
