@@ -24,7 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 # wavemill's process is timed whole: enough clips that its start and commit weigh little. The peers' start is not in their
 # figures, so fewer do.
-CLIPS = 384
+CLIPS = 768
 PEER_CLIPS = 64
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
 CHAINS = {
@@ -88,11 +88,11 @@ def peer(script, *arguments, env=None):
 
 
 def alternate(contestants, rounds):
-    """{name: [result of each round]}, every contestant once a round."""
+    """{name: [result of each round]}, every contestant once a round, every other round in the opposite order."""
     results = {name: [] for name in contestants}
     for number in range(rounds):
-        for name, run in contestants.items():
-            results[name].append(run())
+        for name in list(contestants)[:: 1 if number % 2 == 0 else -1]:
+            results[name].append(contestants[name]())
             print(f"round {number + 1}/{rounds} {name}: {results[name][-1]}", file=sys.stderr)
     return results
 
@@ -175,6 +175,8 @@ def bench_extract(wavemill, data, scratch, rounds):
     results = alternate(contestants, rounds)
     scaling = {name: results.pop(name) for name in ("wavemill, 2 threads",)}
     one, two = best(results, "wavemill, 1 thread", "wall_ms"), best(scaling, "wavemill, 2 threads", "wall_ms")
+    pairs = zip(results["wavemill, 1 thread"], scaling["wavemill, 2 threads"])
+    ratios = sorted(single["wall_ms"] / double["wall_ms"] for single, double in pairs)
     us = best(results, "wavemill, 1 thread", "cpu_ms")
     chains = {name: best(results, name, "cpu_ms") for name in CHAINS}
     fastest = min(chains, key=chains.get)
@@ -189,7 +191,8 @@ def bench_extract(wavemill, data, scratch, rounds):
         table(results, "cpu_ms", "CPU ms a clip", CLIPS),
         f"- {chains['librosa'] / us:.2f}× librosa's speed, {chains[fastest] / us:.2f}× that of the best Python chain "
         f"({fastest}).\n"
-        f"- Two threads: {one / two:.2f}× one (wall {two / 1e3:.2f} s against {one / 1e3:.2f} s, best rounds).\n"
+        f"- Two threads: {one / two:.2f}× one (wall {two / 1e3:.2f} s against {one / 1e3:.2f} s, best rounds); the median of "
+        f"the rounds' own ratios is {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}).\n"
         f"- Peak memory: {peak:.0f} MiB.",
     ])
 

@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileType, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::keys::{is_clip_name, root_len};
@@ -86,8 +88,17 @@ fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     if metadata.len() <= CLIP_BYTES_MAX {
+        // Into memory that is not zeroed first, in one call; a second one sees the end, for which there is a byte more.
         buffer.reserve(metadata.len() as usize + 1);
-        File::open(path)?.take(CLIP_BYTES_MAX + 1).read_to_end(buffer)?;
+        let file = File::open(path)?;
+        while buffer.len() as u64 <= CLIP_BYTES_MAX {
+            buffer.reserve(1);
+            match rustix::io::read(&file, spare_capacity(buffer)) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
     let bytes = metadata.len().max(buffer.len() as u64);
     if bytes > CLIP_BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
