@@ -80,6 +80,9 @@ fn missing(detail: &str) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, Reason::MissingFile, detail))
 }
 
+/// By how much a buffer grows while a file grows under its reader.
+const GROWTH_BYTES: usize = 1 << 20;
+
 /// What is there now, though it may have grown or shrunk. Never opens a pipe, which would wait for a writer.
 fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
@@ -92,7 +95,9 @@ fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.reserve(metadata.len() as usize + 1);
         let file = File::open(path)?;
         while buffer.len() as u64 <= CLIP_BYTES_MAX {
-            buffer.reserve(1);
+            if buffer.len() == buffer.capacity() {
+                buffer.reserve_exact(GROWTH_BYTES);
+            }
             match rustix::io::read(&file, spare_capacity(buffer)) {
                 Ok(0) => break,
                 Ok(_) | Err(Errno::INTR) => {}

@@ -157,19 +157,17 @@ pub const SFB_MIXED_BANDS: [&[usize]; 9] = [
     ],
     // 8 kHz
     //
-    // Note: The mixed bands for 8kHz do not follow the same pattern as the other sample rates.
-    // There does not appear to be a consensus among other MP3 implementations either, so this is
-    // at best an educated guess.
+    // Note: The long bands end at 72, behind the sub-bands that are long (36). ffmpeg and mpg123 do so.
     &[
-        0, 12, 24, 36, 40, 44, 48, 56, 64, 72, 84, 96, 108, 124, 140, 156, 176, 196, 216, 240, 264,
-        288, 316, 344, 372, 408, 444, 480, 482, 484, 486, 488, 490, 492, 494, 496, 498, 524, 550,
-        576,
+        0, 12, 24, 36, 48, 60, // Split-point
+        72, 84, 96, 108, 124, 140, 156, 176, 196, 216, 240, 264, 288, 316, 344, 372, 408, 444, 480,
+        482, 484, 486, 488, 490, 492, 494, 496, 498, 524, 550, 576,
     ],
 ];
 
 /// The index of the first window in the first short band of a mixed block. All bands preceeding
 /// the switch point are long bands.
-pub const SFB_MIXED_SWITCH_POINT: [usize; 9] = [8, 8, 8, 6, 6, 6, 6, 6, 3];
+pub const SFB_MIXED_SWITCH_POINT: [usize; 9] = [8, 8, 8, 6, 6, 6, 6, 6, 6];
 
 #[derive(Debug, PartialEq)]
 pub enum BlockType {

@@ -350,13 +350,12 @@ fn process_intensity_short_block(
     // The intensity position for the final band (last three short windows) is not coded and is
     // copied from the previous band.
     let mut is_pos = [0; 39];
-    is_pos[..36].copy_from_slice(&granule.channels[1].scalefacs[..36]);
-    is_pos[36..].copy_from_slice(&granule.channels[1].scalefacs[33..36]);
+    is_pos[..sfi - 3].copy_from_slice(&granule.channels[1].scalefacs[..sfi - 3]);
+    is_pos[sfi - 3..sfi].copy_from_slice(&granule.channels[1].scalefacs[sfi - 6..sfi - 3]);
 
     let mut window_is_zero = [true; 3];
 
     let mut bound = max_bound;
-    let mut found_bound = false;
 
     // Process the short bands.
     for (((&s0, &s1), &s2), &s3) in short_bands
@@ -438,7 +437,7 @@ fn process_intensity_short_block(
         bound = s0;
 
         // Determine if all windows non-zero.
-        found_bound = !window_is_zero[0] && !window_is_zero[1] && !window_is_zero[2];
+        let found_bound = !window_is_zero[0] && !window_is_zero[1] && !window_is_zero[2];
 
         // If all windows are non-zero then the all the remaining bands should be processed with
         // mid-side stereo. Break out early in this case.
@@ -447,9 +446,9 @@ fn process_intensity_short_block(
         }
     }
 
-    // If the final intensity bound was not found within the short bands, then it may be found
-    // within the long bands if the short block is mixed.
-    if !found_bound {
+    // If no window reached its intensity bound within the short bands, then it may be found within
+    // the long bands if the short block is mixed.
+    if window_is_zero == [true; 3] {
         // If the short block is mixed, the long bands will not be None.
         if let Some(long_bands) = long_bands {
             // Process the long bands exactly as if it were a long block.
@@ -499,8 +498,14 @@ pub(super) fn stereo(
         _ => return Ok(()),
     };
 
-    // The block types must be the same.
-    if granule.channels[0].block_type != granule.channels[1].block_type {
+    // The block types must be the same. What is mixed of start and end blocks are their windows,
+    // which do not matter here.
+    let is_same_type = match (&granule.channels[0].block_type, &granule.channels[1].block_type) {
+        (BlockType::Start { .. }, BlockType::Start { .. }) => true,
+        (BlockType::End { .. }, BlockType::End { .. }) => true,
+        (type0, type1) => type0 == type1,
+    };
+    if !is_same_type {
         return decode_error("mpa: stereo channel pair block_type mismatch");
     }
 
