@@ -1,5 +1,6 @@
 //! What may be in flight, in bytes: a clip takes its permit in plan order before it is read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A counting semaphore in bytes. Cheap to clone.
@@ -18,7 +19,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Held {
     bytes: u64,
-    // Permits whose clip is not computed yet.
+    // Permits whose clip is on its way to the writing thread.
     working: usize,
 }
 
@@ -26,7 +27,7 @@ struct Held {
 #[derive(Debug)]
 pub struct Permit {
     bytes: u64,
-    working: bool,
+    working: AtomicBool,
     state: Arc<State>,
 }
 
@@ -39,8 +40,8 @@ impl ByteBudget {
 
     /// Waits until `bytes` are free and takes them.
     ///
-    /// When no other clip is being worked on it never waits: what is held then are rows that wait for this very clip to
-    /// fill their row group, and clips without a fixed length can be longer than was foreseen.
+    /// When no other clip is on its way it never waits: what is held then are rows that wait for this very clip to fill
+    /// their row group, and clips without a fixed length can be longer than was foreseen.
     #[must_use]
     pub fn take(&self, bytes: u64) -> Permit {
         let State { held, freed, total } = &*self.state;
@@ -49,33 +50,33 @@ impl ByteBudget {
         let mut held = freed.wait_while(held, full).unwrap_or_else(PoisonError::into_inner);
         held.bytes += bytes;
         held.working += 1;
-        Permit { bytes, working: true, state: Arc::clone(&self.state) }
+        Permit { bytes, working: AtomicBool::new(true), state: Arc::clone(&self.state) }
     }
 }
 
 impl Permit {
-    /// The clip is decoded, and waits for a device: holds `bytes` from here on.
-    pub fn waits(&mut self, bytes: u64) {
-        self.update(bytes, self.working);
-    }
-
-    /// Nothing is left to do but to write its rows: holds `bytes` from here on, until they are on disk.
-    pub fn decoded(&mut self, bytes: u64) {
-        self.update(bytes, false);
-    }
-
-    fn update(&mut self, bytes: u64, working: bool) {
+    /// Holds `bytes` from here on.
+    pub fn holds(&mut self, bytes: u64) {
         let mut held = self.state.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.bytes = held.bytes + bytes - self.bytes;
-        held.working -= usize::from(self.working && !working);
-        (self.bytes, self.working) = (bytes, working);
+        self.bytes = bytes;
         self.state.freed.notify_all();
+    }
+
+    /// The writing thread has the clip's rows: they wait for a row group, or for the disk, and for no one else. Not
+    /// before: where the disk stands still, that thread takes nothing, and no further clip may pass.
+    pub fn taken(&self) {
+        if self.working.swap(false, Ordering::Relaxed) {
+            self.state.held.lock().unwrap_or_else(PoisonError::into_inner).working -= 1;
+            self.state.freed.notify_all();
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.update(0, false);
+        self.taken();
+        self.holds(0);
     }
 }
 
@@ -95,7 +96,7 @@ mod tests {
                 sender.send(()).expect("the receiver is alive");
             });
             assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
-            first.decoded(40);
+            first.holds(40);
             receiver.recv().expect("60 bytes are free now");
         });
     }
@@ -104,7 +105,25 @@ mod tests {
     fn rows_that_wait_for_the_next_clip_cannot_stop_it() {
         let budget = ByteBudget::new(100);
         let mut first = budget.take(80);
-        first.decoded(90);
+        first.holds(90);
+        first.taken();
         drop(budget.take(50));
+    }
+
+    #[test]
+    fn rows_that_the_writing_thread_has_not_taken_stop_further_clips() {
+        let budget = ByteBudget::new(100);
+        let mut first = budget.take(80);
+        first.holds(90);
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(budget.take(50));
+                sender.send(()).expect("the receiver is alive");
+            });
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+            first.taken();
+            receiver.recv().expect("nothing is on its way now");
+        });
     }
 }

@@ -75,11 +75,8 @@ impl Ticket {
 impl DecodedClip {
     /// From the worst case to what it takes: its rows, and its PCM as long as that waits for a device.
     pub fn hold(&mut self, work: &Work<'_>) {
-        if work.plan.is_batched() {
-            self.permit.waits(self.row_bytes(work) + work.plan.pcm_bytes(self.pcm.samples.len()));
-        } else {
-            self.permit.decoded(self.row_bytes(work));
-        }
+        let pcm_bytes = if work.plan.is_batched() { work.plan.pcm_bytes(self.pcm.samples.len()) } else { 0 };
+        self.permit.holds(self.row_bytes(work) + pcm_bytes);
     }
 
     fn row_bytes(&self, work: &Work<'_>) -> u64 {
@@ -96,7 +93,7 @@ impl DecodedClip {
 
     /// Ends the clip with what kernels made of it, and gives its buffers back.
     pub fn end(mut self, work: &Work<'_>, computed: Computed) -> (Event, Pcm) {
-        self.permit.decoded(self.row_bytes(work));
+        self.permit.holds(self.row_bytes(work));
         let Self { ticket, pcm, segments, permit } = self;
         let audio = Arc::new(AudioFacts {
             duration_s: pcm.duration_s,

@@ -87,6 +87,7 @@ impl Drive<'_, '_> {
             }
             Event::Clip { seq, outcome, seen } => {
                 self.taken += 1;
+                outcome.taken();
                 if let Some(reject) = outcome.reject() {
                     self.rejected.add(reject, self.limits)?;
                 }

@@ -1,10 +1,11 @@
 //! The threads of a run: readers take clips in plan order, workers decode them, compute features and encode row groups.
 //! Where a device computes, workers only decode and encode, and the device's lanes ([`crate::batch`]) come after them.
 //!
-//! Nothing here waits in a circle: workers wait for lanes and for the writing thread, lanes for the writing thread, which
-//! waits for nobody (row groups go into a queue without a count, bounded in bytes by the permits of their rows). Clips
-//! wait for their permit in plan order, so the oldest clip always has one; the batch that it is in waits for others no
-//! longer than a set time, so what it holds cannot keep back those that come.
+//! Nothing here waits in a circle: workers wait for lanes, and nobody for the writing thread nor it for anybody. What goes
+//! to it and comes back, rows and row groups, is bounded in bytes by the permits of the rows and not in number: while it
+//! syncs a file, which can take as long as several clips, workers go on. Clips wait for their permit in plan order, so the
+//! oldest clip always has one; the batch that it is in waits for others no longer than a set time, so what it holds cannot
+//! keep back those that come.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -98,9 +99,7 @@ pub fn start<'scope, 'env>(
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
     let (pcm_sender, pcms) = bounded(threads * SPARE_PCMS);
-    // A decoded clip is no longer worked on, so its permit lets the next one pass when none else is: where the writing
-    // thread stands still, it is this bound that stops workers.
-    let (event_sender, events) = bounded(threads * 2);
+    let (event_sender, events) = unbounded();
     let (groups, group_receiver) = unbounded();
     let turn = Arc::new(Mutex::new(Turn { todo: 0, member: 0, seq: 0, readers: READ_THREADS, budget: budget.clone() }));
     let spawn = |name: String, body: Box<dyn FnOnce() + Send + 'scope>| {

@@ -10,6 +10,7 @@ use super::ShardError;
 use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ShardFile;
 use super::rows::FeatureRow;
+use crate::budget::Permit;
 use crate::catalog::ClipRow;
 use crate::catalog::split::SIDES;
 use crate::plan::Shard;
@@ -32,6 +33,13 @@ impl Outcome {
         match self {
             Self::Rejected(reject) => Some(reject),
             Self::Rows(_) => None,
+        }
+    }
+
+    /// Tells the budget that the writing thread has it.
+    pub fn taken(&self) {
+        if let Self::Rows(rows) = self {
+            rows.iter().filter_map(|row| row.audio.permit.as_ref()).for_each(Permit::taken);
         }
     }
 }
