@@ -85,20 +85,25 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    /// A clip of `bytes` cannot pass, and can after `then`.
+    fn passes_only_after(budget: &ByteBudget, bytes: u64, then: impl FnOnce()) {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(budget.take(bytes));
+                sender.send(()).expect("the receiver is alive");
+            });
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+            then();
+            receiver.recv().expect("it passes now");
+        });
+    }
+
     #[test]
     fn a_taker_waits_until_enough_is_given_back() {
         let budget = ByteBudget::new(100);
         let mut first = budget.take(80);
-        let (sender, receiver) = crossbeam_channel::bounded(1);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                drop(budget.take(60));
-                sender.send(()).expect("the receiver is alive");
-            });
-            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
-            first.holds(40);
-            receiver.recv().expect("60 bytes are free now");
-        });
+        passes_only_after(&budget, 60, || first.holds(40));
     }
 
     #[test]
@@ -115,15 +120,6 @@ mod tests {
         let budget = ByteBudget::new(100);
         let mut first = budget.take(80);
         first.holds(90);
-        let (sender, receiver) = crossbeam_channel::bounded(1);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                drop(budget.take(50));
-                sender.send(()).expect("the receiver is alive");
-            });
-            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
-            first.taken();
-            receiver.recv().expect("nothing is on its way now");
-        });
+        passes_only_after(&budget, 50, || first.taken());
     }
 }
