@@ -1,4 +1,4 @@
-//! WAV, FLAC and Ogg Vorbis through symphonia's readers, which find their way by themselves; loss is what was announced
+//! FLAC and Ogg Vorbis through symphonia's readers, which find their way by themselves; loss is what was announced
 //! and did not come, or came and would not decode.
 
 use std::io::Cursor;
@@ -9,7 +9,7 @@ use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::packet::Packet;
-use symphonia::default::formats::{FlacReader, OggReader, WavReader};
+use symphonia::default::formats::{FlacReader, OggReader};
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::loss::Loss;
@@ -116,9 +116,6 @@ pub fn hash(format: Format, file: &[u8]) -> Option<blake3::Hash> {
 }
 
 fn open_track(format: Format, file: &[u8]) -> Result<(Box<dyn FormatReader + '_>, Track), Reject> {
-    if let Format::Wav { channels } = format {
-        check_channels(usize::from(channels))?;
-    }
     let reader = open(format, file).map_err(|error| reject(Reason::NotAudio, format!("broken header: {error}")))?;
     let track = track(reader.as_ref())?;
     Ok((reader, track))
@@ -128,7 +125,6 @@ fn open(format: Format, file: &[u8]) -> Result<Box<dyn FormatReader + '_>, Error
     let stream = MediaSourceStream::new(Box::new(Cursor::new(file)), Default::default());
     let options = FormatOptions::default();
     Ok(match format {
-        Format::Wav { .. } => Box::new(WavReader::try_new(stream, options)?),
         Format::Flac => Box::new(FlacReader::try_new(stream, options)?),
         _ => Box::new(OggReader::try_new(stream, options)?),
     })

@@ -9,7 +9,7 @@ use super::loss::Loss;
 use super::mp3::Mp3Decoder;
 use super::output::Output;
 use super::sniff::{Format, sniff};
-use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, OUTPUT_S_MAX, Pcm, reject};
+use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, OUTPUT_S_MAX, Pcm, reject, wav};
 
 /// Decodes with symphonia. Keeps its parsers, buffers and resampler plans from clip to clip.
 pub struct SymphoniaDecoder {
@@ -66,6 +66,7 @@ impl Decode for SymphoniaDecoder {
             Format::Unsupported(name) => {
                 return Err(reject(Reason::UnsupportedCodec, format!("{name} is not decoded")));
             }
+            Format::Wav => wav::decode(bytes, &mut self.output, out)?,
             format => self.container.decode(format, bytes, &mut self.output, out)?,
         };
         self.judge(&loss, out)?;

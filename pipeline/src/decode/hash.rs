@@ -2,7 +2,7 @@
 
 use super::mp3::Surveyor;
 use super::sniff::{Format, sniff};
-use super::{FILE_BYTES_MAX, container};
+use super::{FILE_BYTES_MAX, container, wav};
 
 /// Hashes audio; one a thread, its buffers are kept from clip to clip.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ impl AudioHasher {
                 survey.stream.filter(|stream| stream.layer == 3).map(|_| survey.audio_blake3)
             }
             Format::Unsupported(_) => None,
+            Format::Wav => wav::hash(bytes),
             format => container::hash(format, bytes),
         }
     }

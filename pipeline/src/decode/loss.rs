@@ -24,3 +24,16 @@ impl Loss {
         self.silenced_s += seconds;
     }
 }
+
+/// How many times as much as is there an announcement may be, and still be believed.
+///
+/// A count in a header costs its writer nothing, while audio costs bytes. The bytes of a layer III frame span one to ten
+/// (32 to 320 kbit/s in MPEG-1). So ten times what is there is about what a file's bytes could hold at the lowest rate of
+/// its format. A download that broke off within its first tenth shows by its last frame only.
+const ANNOUNCED_TIMES_MAX: u64 = 10;
+
+/// Whether to believe in `announced` samples, frames or bytes where so many are `there`. So no announcement counts for
+/// more than nine times the audio that came with it.
+pub fn is_credible(announced: u64, there: u64) -> bool {
+    announced <= there.saturating_mul(ANNOUNCED_TIMES_MAX)
+}

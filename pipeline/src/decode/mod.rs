@@ -1,6 +1,7 @@
 //! Compressed bytes → mono PCM at the wanted rate, or a reject. The one narrow door that another decoder can replace.
 
 mod channels;
+mod codec;
 mod container;
 mod decoder;
 mod hash;
@@ -8,6 +9,7 @@ mod loss;
 mod mp3;
 mod output;
 mod sniff;
+mod wav;
 
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 

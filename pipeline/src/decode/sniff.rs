@@ -1,8 +1,6 @@
 //! What a file is, by its own bytes: extensions in archives lie.
 
-use memchr::memmem;
-
-use super::mp3;
+use super::{mp3, wav};
 
 /// Which way a file takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,10 +8,7 @@ pub enum Format {
     /// MPEG audio frames, or nothing that is known: the frame search decides.
     Mpeg,
     /// RIFF WAVE with anything but MP3 in it.
-    Wav {
-        /// As announced; 0 where the header does not say. symphonia panics at large numbers.
-        channels: u16,
-    },
+    Wav,
     /// Native FLAC.
     Flac,
     /// Ogg pages.
@@ -37,12 +32,6 @@ const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
     (0, b"\x30\x26\xB2\x75\x8E\x66\xCF\x11", "Windows Media"),
     (0, b".snd", "AU"),
 ];
-/// The format tag of MP3 in a WAVE header.
-const WAVE_MP3: u16 = 0x55;
-/// The format tag of headers with a channel mask.
-const WAVE_EXTENSIBLE: u16 = 0xFFFE;
-/// The `fmt ` chunk is one of the first.
-const FMT_SEARCH_BYTES: usize = 4_096;
 
 /// Looks at the start of a file, behind any ID3 tag.
 pub fn sniff(file: &[u8]) -> Format {
@@ -54,26 +43,13 @@ pub fn sniff(file: &[u8]) -> Format {
     } else if bytes.starts_with(b"OggS") {
         Format::Ogg
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
-        wave(bytes)
+        if wav::holds_mp3(bytes) { Format::Mpeg } else { Format::Wav }
     } else if let Some((.., name)) = UNSUPPORTED.iter().find(|entry| has(entry)) {
         Format::Unsupported(name)
     } else if is_adts(bytes) {
         Format::Unsupported("AAC")
     } else {
         Format::Mpeg
-    }
-}
-
-/// Which way a WAVE file takes, by its `fmt ` chunk: format tag, channels, and the channel mask of the extensible kind.
-fn wave(wave: &[u8]) -> Format {
-    let start = &wave[..wave.len().min(FMT_SEARCH_BYTES)];
-    let fmt = memmem::find(start, b"fmt ").map_or(&[][..], |at| &start[at + 4..]);
-    let word = |at: usize| fmt.get(at..at + 2).map_or(0, |word| u16::from_le_bytes([word[0], word[1]]));
-    match (word(4), word(26)) {
-        (WAVE_MP3, _) => Format::Mpeg,
-        // No such channel exists, and symphonia panics at it.
-        (WAVE_EXTENSIBLE, mask) if mask & 0x8000 != 0 => Format::Unsupported("WAV with a broken channel mask"),
-        _ => Format::Wav { channels: word(6) },
     }
 }
 
@@ -95,12 +71,9 @@ mod tests {
     fn formats_are_known_by_their_bytes_also_behind_a_tag() {
         assert_eq!(sniff(b"fLaC\0\0\0\x22"), Format::Flac);
         assert_eq!(sniff(b"ID3\x03\0\0\0\0\0\x02..OggS\0"), Format::Ogg);
-        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"), Format::Wav { channels: 2 });
-        assert_eq!(sniff(b"RIFF\0\0\0\0WAVE"), Format::Wav { channels: 0 });
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"), Format::Wav);
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVE"), Format::Wav);
         assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0\x02\0"), Format::Mpeg);
-        let mut extensible = b"RIFF\0\0\0\0WAVEfmt \x28\0\0\0\xFE\xFF\x02\0".to_vec();
-        extensible.resize(44, 0x80);
-        assert_eq!(sniff(&extensible), Format::Unsupported("WAV with a broken channel mask"));
         assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Unsupported("MP4"));
         assert_eq!(sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)), Format::Unsupported("AAC"));
         assert_eq!(sniff(b"\xFF\xFB\x90\x64"), Format::Mpeg);

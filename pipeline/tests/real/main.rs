@@ -8,6 +8,7 @@ mod catalog;
 mod conformance;
 mod damaged;
 mod decode;
+mod hostile;
 mod memory;
 // Makes stores; the tests of SQL beside the code use the rest of it.
 #[allow(dead_code)]
@@ -23,6 +24,7 @@ fn main() {
         conformance::trials(),
         damaged::trials(),
         decode::trials(),
+        hostile::trials(),
         memory::trials(),
     ];
     wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect()).exit();

@@ -1,0 +1,58 @@
+//! symphonia's decoders, one packet at a time. What a codec panics at is no audio, just like what it refuses: a packet's
+//! bytes decide over that packet, never over the run.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::packet::PacketRef;
+use symphonia::core::units::{Duration, Timestamp};
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::reject;
+
+/// A decoder with the samples of its last packet.
+pub struct Codec {
+    params: AudioCodecParameters,
+    decoder: Box<dyn AudioDecoder>,
+    planes: Vec<Vec<f32>>,
+}
+
+impl Codec {
+    /// Makes the decoder that these parameters ask for.
+    ///
+    /// # Errors
+    /// A [`Reject`] where there is none.
+    pub fn new(params: AudioCodecParameters) -> Result<Self, Reject> {
+        let decoder = make(&params)?;
+        Ok(Self { params, decoder, planes: Vec::new() })
+    }
+
+    /// The samples of a packet, a plane a channel, full scale ±1; `None` where it does not decode.
+    pub fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
+        let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);
+        let decoder = &mut self.decoder;
+        let planes = &mut self.planes;
+        let decoded = catch_unwind(AssertUnwindSafe(|| match decoder.decode_ref(&packet) {
+            Ok(buffer) => {
+                buffer.copy_to_vecs_planar(planes);
+                true
+            }
+            Err(_) => false,
+        }));
+
+        // A panic leaves the decoder in doubt.
+        let is_decoded = decoded.unwrap_or_else(|_| {
+            if let Ok(decoder) = make(&self.params) {
+                self.decoder = decoder;
+            }
+            false
+        });
+        is_decoded.then_some(self.planes.as_slice())
+    }
+}
+
+fn make(params: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Reject> {
+    symphonia::default::get_codecs()
+        .make_audio_decoder(params, &AudioDecoderOptions::default())
+        .map_err(|error| reject(Reason::UnsupportedCodec, format!("no decoder for this codec: {error}")))
+}

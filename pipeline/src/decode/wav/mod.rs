@@ -1,0 +1,77 @@
+//! WAV: the chunks are found and checked here, symphonia converts the samples.
+
+mod chunks;
+#[cfg(test)]
+mod testing;
+
+use symphonia::core::audio::Channels as Speakers;
+use symphonia::core::codecs::audio::AudioCodecParameters;
+use wavemill_schemas::reject::Reject;
+
+use self::chunks::Wave;
+pub use self::chunks::holds_mp3;
+use super::codec::Codec;
+use super::loss::{Loss, is_credible};
+use super::mp3::behind_tags;
+use super::output::Output;
+use super::{Decoded, Pcm};
+
+/// Samples a channel that are converted at once: as few as an MP3 frame has, so that a moment that cannot be audio
+/// silences little beside itself.
+const PACKET_SAMPLES: usize = 1_152;
+
+/// Decodes a file; `out` is emptied first. `audio_blake3` is over the samples as they are stored.
+///
+/// # Errors
+/// A [`Reject`] for a broken header, another format, or numbers over a limit.
+pub fn decode(file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded, Reject> {
+    let wave = Wave::parse(&file[behind_tags(file)..])?;
+    let mut codec = Codec::new(params(&wave))?;
+    let rate_hz = wave.format.rate_hz;
+    let frame_bytes = wave.format.frame_bytes();
+    let mut sink = output.open(rate_hz, out)?;
+    let mut loss = Loss::default();
+
+    for packet in wave.data.chunks(PACKET_SAMPLES * frame_bytes) {
+        if sink.is_full() {
+            break;
+        }
+        let n_samples = packet.len() / frame_bytes;
+        let is_audio = match codec.decode(packet) {
+            Some([mono]) => sink.push(mono, None),
+            Some([left, right]) => sink.push(left, Some(right)),
+            _ => {
+                sink.push_silence(n_samples);
+                false
+            }
+        };
+        if !is_audio {
+            loss.add_silenced(None, n_samples as f64 / f64::from(rate_hz));
+        }
+    }
+
+    let n_there = (wave.data.len() / frame_bytes) as u64;
+    let announced = wave.n_announced.filter(|&announced| is_credible(announced, n_there));
+    let n_missing = announced.unwrap_or(0).saturating_sub(n_there);
+    if n_missing > 0 && !sink.is_full() {
+        loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
+    }
+    sink.finish();
+    Ok(Decoded { loss, audio_blake3: blake3::hash(wave.data) })
+}
+
+/// blake3 over the samples, as decoding gives it; `None` where there are none.
+pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
+    let wave = Wave::parse(&file[behind_tags(file)..]).ok()?;
+    (!wave.data.is_empty()).then(|| blake3::hash(wave.data))
+}
+
+fn params(wave: &Wave) -> AudioCodecParameters {
+    let mut params = AudioCodecParameters::new();
+    params
+        .for_codec(wave.format.codec)
+        .with_sample_rate(wave.format.rate_hz)
+        .with_channels(Speakers::Discrete(wave.format.channels as u16))
+        .with_max_frames_per_packet(PACKET_SAMPLES as u64);
+    params
+}

@@ -1,0 +1,29 @@
+//! Files that broke a promise once: a fixed, reviewed outcome each.
+
+use std::path::Path;
+
+use wavemill_schemas::reject::Reason::TooLarge;
+use wavemill_tests::{Failed, Trial, real};
+
+use super::decode::Outcome::{self, Reject as No};
+use super::decode::{decode, decoder, mismatch};
+
+/// Headers of 65,535 channels, behind 5,000 bytes of another chunk and behind a good header.
+#[rustfmt::skip]
+const WAV: [(&str, Outcome); 2] = [
+    ("hostile/panic_wav/g/late_65535.wav", No(TooLarge)),
+    ("hostile/panic_wav/g/two_fmt_65535.wav", No(TooLarge)),
+];
+
+pub fn trials() -> Vec<Trial> {
+    vec![real("hostile::wav_headers_are_rejects_with_their_reason", |data| outcomes(data, &WAV))]
+}
+
+fn outcomes(data: &Path, files: &[(&str, Outcome)]) -> Result<(), Failed> {
+    let mut decoder = decoder(44_100, None, 0.1);
+    let faults: Vec<_> = files
+        .iter()
+        .filter_map(|(name, outcome)| mismatch(name, outcome, &decode(&mut decoder, &data.join(name))))
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+}
