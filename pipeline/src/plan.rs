@@ -33,8 +33,14 @@ impl Shard {
     /// `data/PLAN/features/log_mel/split=training/00017.parquet`: a feature's file, below the store's root.
     #[must_use]
     pub fn file(&self, plan_id: &str, feature: &str) -> String {
-        format!("data/{plan_id}/features/{feature}/split={}/{:05}.parquet", folder_name(&self.split), self.number)
+        format!("{}{:05}.parquet", split_folder(plan_id, feature, &self.split), self.number)
     }
+}
+
+/// `data/PLAN/features/log_mel/split=training/`: where a feature's files of one split lie, below the store's root.
+#[must_use]
+pub fn split_folder(plan_id: &str, feature: &str, split: &str) -> String {
+    format!("data/{plan_id}/features/{feature}/split={}/", folder_name(split))
 }
 
 /// Every planned clip in its place.

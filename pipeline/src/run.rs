@@ -212,6 +212,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let plan_id = identity.plan_id()?;
     let begun = Unfinished { identity: identity.clone(), engine: engine.clone() };
     store.refuse_other_engine(&begun, settings.restart)?;
+    store.require_own_folders(&plan_id)?;
     store.begin(&plan_id, &begun)?;
     store.clear_temporaries(&plan_id)?;
     let record = store.record(&plan_id, limits.threads)?;
@@ -320,19 +321,24 @@ fn found_shards(
         if stop.load(Ordering::Relaxed) {
             return Err(RunError::Interrupted { done: found.iter().flatten().count(), total: plan.shards.len() });
         }
-        let resumed = own.remove(&shard.label()).filter(|receipt| receipt.key == *key && store.holds(receipt));
-        let linked = || others.get(key).filter(|receipt| store.holds(receipt));
-        found.push(match (resumed, linked) {
-            (Some(receipt), _) => Some(receipt),
-            (None, linked) => match linked() {
-                Some(theirs) => {
-                    let receipt = store.link(theirs, plan_id, shard)?;
-                    store.write_receipt(plan_id, &shard.label(), &receipt)?;
-                    Some(receipt)
-                }
-                None => None,
-            },
-        });
+        if let Some(receipt) = own.remove(&shard.label()).filter(|receipt| receipt.key == *key)
+            && store.holds(&receipt)?
+        {
+            found.push(Some(receipt));
+            continue;
+        }
+
+        let Some(theirs) = others.get(key) else {
+            found.push(None);
+            continue;
+        };
+        if !store.holds(theirs)? {
+            found.push(None);
+            continue;
+        }
+        let receipt = store.link(theirs, plan_id, shard)?;
+        store.write_receipt(plan_id, &shard.label(), &receipt)?;
+        found.push(Some(receipt));
     }
     Ok(found)
 }

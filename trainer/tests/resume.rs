@@ -284,26 +284,26 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
 
     let store = scene.data.store();
     let of_test = store.manifest().files_of("log_mel").last().expect("a file of test");
-    let bytes = fs::read(store.path(of_test)).expect("a file");
-    fs::write(store.path(of_test), &bytes[..bytes.len() / 2]).expect("room");
+    let bytes = fs::read(store.path(of_test).expect("a path")).expect("a file");
+    fs::write(store.path(of_test).expect("a path"), &bytes[..bytes.len() / 2]).expect("room");
     let stopped = scene.fit_over(&open(), config.clone(), &run, true, true).expect_err("stopped").to_string();
     assert!(
         stopped.starts_with("stopped at step 2") && state(&run).lost == Some(vec![of_test.path.clone()]),
         "{stopped}"
     );
-    fs::write(store.path(of_test), &bytes).expect("room");
+    fs::write(store.path(of_test).expect("a path"), &bytes).expect("room");
 
     let entry = store.manifest().files_of("log_mel").next().expect("a file of training");
-    let bytes = fs::read(store.path(entry)).expect("a file");
-    fs::write(store.path(entry), &bytes[..bytes.len() / 2]).expect("room");
+    let bytes = fs::read(store.path(entry).expect("a path")).expect("a file");
+    fs::write(store.path(entry).expect("a path"), &bytes[..bytes.len() / 2]).expect("room");
     let refused = scene.fit_over(&open(), config.clone(), &run, true, false).expect_err("another order").to_string();
     assert!(refused.contains(&entry.path) && refused.contains("within epoch 1"), "{refused}");
 
-    fs::write(store.path(entry), &bytes).expect("room");
+    fs::write(store.path(entry).expect("a path"), &bytes).expect("room");
     let mut one = config.clone();
     one.train.epochs = 1;
     scene.fit_over(&open(), one, &run, true, false).expect("the same files");
-    fs::write(store.path(entry), &bytes[..bytes.len() / 2]).expect("room");
+    fs::write(store.path(entry).expect("a path"), &bytes[..bytes.len() / 2]).expect("room");
     scene.fit_over(&open(), config, &run, true, false).expect("an epoch of its own");
     assert_eq!((state(&run).epoch, state(&run).lost), (2, Some(vec![entry.path.clone()])));
 }

@@ -116,10 +116,14 @@ fn store(error: &StoreError) -> u8 {
         StoreError::Missing { .. }
         | StoreError::NotAFolder { .. }
         | StoreError::NoVersion { .. }
-        | StoreError::Collected { .. } => 2,
+        | StoreError::Collected { .. }
+        | StoreError::Newer { .. } => 2,
         // A path through a file.
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => 2,
-        StoreError::Manifest { .. } | StoreError::Lost { .. } => 3,
+        StoreError::Manifest { .. }
+        | StoreError::Receipt { .. }
+        | StoreError::Outside { .. }
+        | StoreError::Lost { .. } => 3,
         StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. } | StoreError::Raced { .. } => 4,
         StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,
     }

@@ -122,10 +122,10 @@ impl InfoCommand {
 
 /// A line each, after `indent`.
 fn version_lines(history: &[VersionLine], indent: &str) -> String {
-    let line = |VersionLine { version, committed, held }: &VersionLine| {
+    let line = |VersionLine { version, committed, held, problem }: &VersionLine| {
         let committed = committed.as_deref().unwrap_or("(date unknown)");
         let held = match held {
-            None => "damaged manifest".to_owned(),
+            None => problem.clone().unwrap_or_default(),
             Some(Held { recipe, clips, rows, data }) => {
                 let gone = if *data { "" } else { "; its data was removed by `wavemill gc`" };
                 format!("{rows} rows of {clips} clips, recipe {recipe}{gone}")
@@ -165,7 +165,7 @@ fn describe(version: u64, manifest: &Manifest) -> String {
     text + &format!("  engine: {} {}, {}, {}, {}\n", e.backend, e.level, e.decoder, e.target, e.libc)
 }
 
-/// Compare every byte of a version with its manifest
+/// Compare every byte of a version with its manifest, and the manifest with what its files say
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLE)]
 pub struct VerifyCommand {
@@ -189,7 +189,7 @@ impl VerifyCommand {
         let store = Store::open(&self.store)?;
         let (version, manifest) = store.readable(self.version)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let verified = store.verify(&manifest, threads);
+        let verified = store.verify(version, &manifest, threads)?;
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&verified)?)?;
         } else {

@@ -16,6 +16,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde_json::json;
+use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::{Counts, Engine, FeatureEntry, FileEntry, Identity, Manifest, Scale, TargetEntry};
 use wavemill_schemas::recipe::{Dtype, Layout};
 use wavemill_schemas::tables::{feature_schema, list_of, rejects_schema};
@@ -74,7 +75,7 @@ impl TestStore {
         let classes = ["Folk", "Jazz", "Rock"].map(str::to_owned).to_vec();
         let recipe = json!({ "name": "test", "catalog": { "dataset": "fma" }, "features": [] });
         let manifest = Manifest {
-            format_version: 1,
+            format_version: FORMAT_VERSION,
             plan_id: "0123456789abcdef".to_owned(),
             identity: Identity {
                 recipe: String::new(),

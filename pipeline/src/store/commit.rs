@@ -18,7 +18,7 @@ impl Store {
     pub fn commit(&self, parent: Option<u64>, manifest: &Manifest) -> Result<u64, StoreError> {
         let version = parent.map_or(1, |v| v + 1);
         let path = self.manifest_path(version);
-        let text = manifest.to_json().map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
+        let text = manifest.to_json().map_err(StoreError::manifest_at(path.clone()))?;
         let folder = self.versions_folder();
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
         let temporary = folder.join(format!(".{}.tmp", manifest.plan_id));

@@ -18,8 +18,10 @@ pub struct VersionLine {
     pub version: u64,
     /// When its run ended, such as `2026-11-20T18:04:02Z`; `None` where no run record says.
     pub committed: Option<String>,
-    /// What its manifest says; `None` where that is damaged.
+    /// What its manifest says; `None` where that cannot be used.
     pub held: Option<Held>,
+    /// Why it cannot be used, where that is so.
+    pub problem: Option<String>,
 }
 
 /// What a version holds.
@@ -42,18 +44,30 @@ impl Store {
     /// As [`Store::versions`].
     pub fn history(&self) -> Result<Vec<VersionLine>, StoreError> {
         let committed = commits(&self.root.join("_wavemill/runs"));
-        let line = |version| {
-            let manifest = self.manifest(Some(version)).ok().map(|(_, manifest)| manifest);
-            let run = manifest.as_ref().and_then(|manifest| committed.get(&(manifest.plan_id.clone(), version)));
-            let held = manifest.as_ref().map(|manifest| Held {
-                recipe: manifest.recipe.name.clone(),
-                clips: manifest.counts.clips_written,
-                rows: manifest.counts.feature_rows,
-                data: self.data(&manifest.plan_id).exists(),
-            });
-            VersionLine { version, committed: run.cloned(), held }
-        };
+        let line = |version| self.line(version, &committed);
         Ok(self.versions()?.into_iter().map(line).collect())
+    }
+
+    fn line(&self, version: u64, committed: &BTreeMap<(String, u64), String>) -> VersionLine {
+        let manifest = match self.manifest(Some(version)) {
+            Ok((_, manifest)) => manifest,
+            Err(StoreError::Newer { found, .. }) => {
+                let problem = format!("needs a newer wavemill (format version {found})");
+                return VersionLine { version, committed: None, held: None, problem: Some(problem) };
+            }
+            Err(_) => {
+                let problem = "damaged manifest".to_owned();
+                return VersionLine { version, committed: None, held: None, problem: Some(problem) };
+            }
+        };
+        let run = committed.get(&(manifest.plan_id.clone(), version));
+        let held = Held {
+            data: self.data(&manifest.plan_id).exists(),
+            recipe: manifest.recipe.name,
+            clips: manifest.counts.clips_written,
+            rows: manifest.counts.feature_rows,
+        };
+        VersionLine { version, committed: run.cloned(), held: Some(held), problem: None }
     }
 }
 

@@ -4,9 +4,11 @@
 //! to run lies in receipts and run records only.
 
 mod commit;
+mod compare;
 mod diff;
 mod gc;
 mod history;
+mod place;
 mod receipts;
 mod record;
 mod resume;
@@ -16,6 +18,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::{Manifest, ManifestError};
 
 pub use diff::{Change, Diff};
@@ -81,6 +84,32 @@ pub enum StoreError {
         /// Why.
         source: ManifestError,
     },
+    /// A manifest of a later format: no damage.
+    #[error(
+        "{path}: this store needs a newer wavemill: its format version is {found}, and this one reads up to {FORMAT_VERSION}"
+    )]
+    Newer {
+        /// The manifest.
+        path: PathBuf,
+        /// What it says.
+        found: u64,
+    },
+    /// A receipt whose names cannot be used.
+    #[error("{path}: damaged receipt: remove it, and its shard is made anew")]
+    Receipt {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+    /// A link that leads out of the store.
+    #[error("{path}: damaged store: {name} leads out of it by a link: put the files themselves in its place")]
+    Outside {
+        /// The store.
+        path: PathBuf,
+        /// Below it.
+        name: String,
+    },
     /// A file that the latest version names is gone or cut.
     #[error("{path}: lost or damaged: `wavemill verify` names every such file; --new-version makes them anew")]
     Lost {
@@ -139,6 +168,14 @@ impl StoreError {
         match self {
             Self::Io { source, .. } => Some(source),
             _ => None,
+        }
+    }
+
+    /// What is wrong with a version: damage, or a format of the future.
+    fn manifest_at(path: PathBuf) -> impl FnOnce(ManifestError) -> Self {
+        move |source| match source {
+            ManifestError::Newer { found } => Self::Newer { path, found },
+            source => Self::Manifest { path, source },
         }
     }
 
@@ -232,7 +269,7 @@ impl Store {
     /// A version's manifest, the latest by default, with its number.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::NoVersion`], [`StoreError::Manifest`].
+    /// [`StoreError::Missing`], [`StoreError::NoVersion`], [`StoreError::Manifest`], [`StoreError::Newer`].
     pub fn manifest(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let versions = self.versions()?;
         let Some(&latest) = versions.last() else {
@@ -244,21 +281,22 @@ impl Store {
             return Err(StoreError::NoVersion { path: self.root.clone(), version, there });
         }
         let path = self.manifest_path(version);
-        let text = fs::read_to_string(&path).map_err(StoreError::io_at(&path, "read"))?;
-        let manifest = Manifest::from_json(&text).map_err(|source| StoreError::Manifest { path, source })?;
+        let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
+        let manifest = Manifest::from_json(bytes).map_err(StoreError::manifest_at(path))?;
         Ok((version, manifest))
     }
 
-    /// A version's manifest, as [`Store::manifest`], where its data is still there.
+    /// A version's manifest, as [`Store::manifest`], where its data is still there and lies in the store.
     ///
     /// # Errors
-    /// [`StoreError::Collected`], and those of [`Store::manifest`].
+    /// [`StoreError::Collected`], [`StoreError::Outside`], and those of [`Store::manifest`].
     pub fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let (version, manifest) = self.manifest(version)?;
         let newer = self.versions()?.last().is_some_and(|latest| version < *latest);
         if newer && !self.data(&manifest.plan_id).exists() {
             return Err(StoreError::Collected { path: self.root.clone(), version });
         }
+        self.locate_all(&manifest)?;
         Ok((version, manifest))
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::manifest::{Engine, Identity, Receipt};
+use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt};
 
 use super::commit::write_renamed;
 use super::{Store, StoreError};
@@ -48,16 +48,21 @@ impl Store {
         write_renamed(&path, serde_json::to_string(receipt)?.as_bytes())
     }
 
-    /// The receipts of a plan by shard label. One that cannot be read is as good as none.
+    /// The receipts of a plan by shard label. One that cannot be read is as good as none; one that names what is not in
+    /// the store is somebody's doing.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when the folder is there but cannot be listed.
+    /// [`StoreError::Io`] when the folder is there but cannot be listed, [`StoreError::Receipt`].
     pub fn receipts(&self, plan_id: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
         let mut receipts = BTreeMap::new();
         for path in json_files(&self.receipts_folder(plan_id))? {
             let Some(label) = path.file_stem().and_then(|s| s.to_str()) else { continue };
-            let receipt = fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
-            receipts.extend(receipt.map(|r| (label.to_owned(), r)));
+            let Ok(bytes) = fs::read(&path) else { continue };
+            match Receipt::from_json(&bytes) {
+                Ok(receipt) => _ = receipts.insert(label.to_owned(), receipt),
+                Err(source @ ManifestError::Name { .. }) => return Err(StoreError::Receipt { path, source }),
+                Err(_) => {}
+            }
         }
         Ok(receipts)
     }
@@ -107,7 +112,8 @@ impl Store {
         while let Some(folder) = folders.pop() {
             for path in list(&folder)? {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                if path.is_dir() {
+                // Behind a link nothing is a run's.
+                if path.is_dir() && !path.is_symlink() {
                     folders.push(path);
                 } else if name.starts_with('.') && name.ends_with(".tmp") {
                     fs::remove_file(&path).map_err(StoreError::io_at(&path, "remove"))?;
@@ -140,7 +146,8 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(list(folder)?.into_iter().filter(is_receipt).collect())
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+/// What lies in a folder, sorted; nothing where it is not there.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(StoreError::io_at(folder, "list the folder"))?,

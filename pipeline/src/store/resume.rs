@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt};
+use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt};
 use wavemill_schemas::recipe::Recipe;
 
 use super::diff::recipe_changes;
@@ -55,7 +55,7 @@ impl Store {
         if changed.is_empty() {
             let clips = stale(&manifest)?;
             // Asked for a new version of the same, there is work only where the old one is damaged.
-            let sound = !new_version || self.verify(&manifest, VERIFY_THREADS).damage.is_empty();
+            let sound = !new_version || self.verify(latest, &manifest, VERIFY_THREADS)?.damage.is_empty();
             if clips.is_empty() && sound {
                 self.require_files(&manifest)?;
                 return Ok(Decision::NothingToDo(latest, Box::new(manifest)));
@@ -72,11 +72,13 @@ impl Store {
 
     /// A look at every file's length: not the whole of `verify`, but enough not to call a lost store complete.
     fn require_files(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        let whole = |f: &&FileEntry| fs::metadata(self.root.join(&f.path)).is_ok_and(|m| m.len() == f.bytes);
-        match manifest.files.iter().find(|f| !whole(f)) {
-            Some(lost) => Err(StoreError::Lost { path: self.root.join(&lost.path) }),
-            None => Ok(()),
+        for entry in &manifest.files {
+            let path = self.locate(&entry.path)?;
+            if !has_length(&path, entry.bytes) {
+                return Err(StoreError::Lost { path });
+            }
         }
+        Ok(())
     }
 
     /// Refuses to leave an unfinished plan behind that differs from `plan` in engine alone; `restart` drops it.
@@ -114,24 +116,28 @@ impl Store {
     }
 
     /// Whether a receipt's files are all there with the right length and blake3.
-    #[must_use]
-    pub fn holds(&self, receipt: &Receipt) -> bool {
-        receipt.files.iter().all(|entry| {
-            let path = self.root.join(&entry.path);
-            let right_size = fs::metadata(&path).is_ok_and(|m| m.len() == entry.bytes);
-            right_size && hash_file(&path).is_ok_and(|hash| hash == entry.blake3)
-        })
+    ///
+    /// # Errors
+    /// [`StoreError::Outside`].
+    pub fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
+        for entry in &receipt.files {
+            let path = self.locate(&entry.path)?;
+            if !has_length(&path, entry.bytes) || hash_file(&path).ok().as_ref() != Some(&entry.blake3) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Links (or, across file systems, copies) the files of a receipt of another plan into this one, as `shard`'s: a
     /// shard of the same clips may have had another number there.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`], [`StoreError::Outside`].
     pub fn link(&self, receipt: &Receipt, plan_id: &str, shard: &Shard) -> Result<Receipt, StoreError> {
         let mut receipt = receipt.clone();
         for entry in &mut receipt.files {
-            let from = self.root.join(&entry.path);
+            let from = self.locate(&entry.path)?;
             let path = shard.file(plan_id, entry.name());
             let to = self.root.join(&path);
             link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
@@ -139,6 +145,10 @@ impl Store {
         }
         Ok(receipt)
     }
+}
+
+fn has_length(path: &Path, bytes: u64) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() == bytes)
 }
 
 /// Links under a temporary name and renames: what a killed run may have left under the right one is replaced.

@@ -1,14 +1,21 @@
-//! Every byte of a version against its manifest.
+//! Every byte of a version against its manifest, and the manifest against what its files say.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
-use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::manifest::{FileEntry, Manifest};
 
-use super::Store;
+use super::compare::{self, Told};
 use super::resume::hash_file;
+use super::{Store, StoreError};
+use crate::shards::finish_stats;
+
+/// The last format without a checksum: what the files do not tell is compared with receipts.
+const LAST_WITHOUT_CHECKSUM: u32 = 1;
 
 /// One damaged file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -31,40 +38,119 @@ pub struct Verified {
 }
 
 impl Store {
-    /// Reads every file of a version on `threads` threads and compares length and blake3.
-    #[must_use]
-    pub fn verify(&self, manifest: &Manifest, threads: usize) -> Verified {
+    /// Reads every file of a version on `threads` threads, compares length and blake3, and then the manifest with what
+    /// the files say: classes, shapes, feature ids, row groups, and every sum.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Receipt`]: the store's folders or receipts cannot be read.
+    pub fn verify(&self, version: u64, manifest: &Manifest, threads: usize) -> Result<Verified, StoreError> {
+        let (mut damage, told) = self.read_files(manifest, threads);
+        damage.extend(self.strangers(manifest)?);
+
+        // With a file missing no sum is right: the file is what is named.
+        if damage.is_empty() {
+            let mut wrong = compare::whole(manifest, &told);
+            wrong.extend(self.other_stats(manifest)?);
+            let path = format!("_wavemill/versions/{version:08}.json");
+            damage.extend(wrong.into_iter().map(|problem| Damage { path: path.clone(), problem }));
+        }
+
+        damage.sort();
+        let bytes = manifest.files.iter().map(|f| f.bytes).sum();
+        Ok(Verified { files: manifest.files.len(), bytes, damage })
+    }
+
+    /// What is wrong with each file, and what the others say, in the manifest's order.
+    fn read_files(&self, manifest: &Manifest, threads: usize) -> (Vec<Damage>, Vec<Told>) {
         let next = AtomicUsize::new(0);
-        let damage = Mutex::new(Vec::new());
+        let read = Mutex::new(Vec::with_capacity(manifest.files.len()));
         std::thread::scope(|scope| {
             for _ in 0..threads.max(1) {
                 scope.spawn(|| {
-                    while let Some(entry) = manifest.files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Some(problem) = self.problem(&entry.path, entry.bytes, &entry.blake3) {
-                            let damaged = Damage { path: entry.path.clone(), problem };
-                            damage.lock().unwrap_or_else(PoisonError::into_inner).push(damaged);
-                        }
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(entry) = manifest.files.get(number) else { break };
+                        let told = self.read_file(entry, manifest);
+                        read.lock().unwrap_or_else(PoisonError::into_inner).push((number, told));
                     }
                 });
             }
         });
-        let mut damage = damage.into_inner().unwrap_or_else(PoisonError::into_inner);
-        damage.sort();
-        let bytes = manifest.files.iter().map(|f| f.bytes).sum();
-        Verified { files: manifest.files.len(), bytes, damage }
+
+        let mut read = read.into_inner().unwrap_or_else(PoisonError::into_inner);
+        read.sort_by_key(|(number, _)| *number);
+        let mut damage = Vec::new();
+        let mut all_told = Vec::with_capacity(read.len());
+        for (number, told) in read {
+            match told {
+                Ok(told) => all_told.push(told),
+                Err(problem) => damage.push(Damage { path: manifest.files[number].path.clone(), problem }),
+            }
+        }
+        (damage, all_told)
     }
 
-    fn problem(&self, path: &str, bytes: u64, blake3: &str) -> Option<String> {
-        let full = self.root.join(path);
-        match fs::metadata(&full) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Some("missing".to_owned()),
-            Err(e) => return Some(format!("cannot be read: {e}")),
-            Ok(m) if m.len() != bytes => return Some(format!("{} bytes, not {bytes}", m.len())),
+    /// What one file says; else what is wrong with it.
+    fn read_file(&self, entry: &FileEntry, manifest: &Manifest) -> Result<Told, String> {
+        let path = self.locate(&entry.path).map_err(|error| error.to_string())?;
+        match fs::metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err("missing".to_owned()),
+            Err(e) => return Err(format!("cannot be read: {e}")),
+            Ok(m) if m.len() != entry.bytes => return Err(format!("{} bytes, not {}", m.len(), entry.bytes)),
             Ok(_) => {}
         }
-        match hash_file(&full) {
-            Err(e) => Some(format!("cannot be read: {e}")),
-            Ok(hash) => (hash != blake3).then(|| "other bytes (blake3 differs)".to_owned()),
+
+        let hash = hash_file(&path).map_err(|error| format!("cannot be read: {error}"))?;
+        if hash != entry.blake3 {
+            return Err("other bytes (blake3 differs)".to_owned());
         }
+        compare::file(&path, entry, manifest)
     }
+
+    /// Parquet files in the plan's folder that the manifest does not name: a glob over the folder would read them.
+    fn strangers(&self, manifest: &Manifest) -> Result<Vec<Damage>, StoreError> {
+        let named: BTreeSet<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+        let mut found = Vec::new();
+        let mut folders = vec![self.data(&manifest.plan_id)];
+        while let Some(folder) = folders.pop() {
+            for path in super::receipts::list(&folder)? {
+                if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                    continue;
+                }
+                let name = path.strip_prefix(&self.root).unwrap_or(&path).to_string_lossy();
+                if is_visible_parquet(&path) && !named.contains(&*name) {
+                    let problem = "not a file of this version: move it away".to_owned();
+                    found.push(Damage { path: name.into_owned(), problem });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Without a checksum nothing guards the statistics but the sums in the receipts, where those are there. What is
+    /// wrong, a sentence each.
+    fn other_stats(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+        if manifest.format_version > LAST_WITHOUT_CHECKSUM {
+            return Ok(Vec::new());
+        }
+        let receipts = self.receipts(&manifest.plan_id)?;
+        let mut wrong = Vec::new();
+        for feature in &manifest.features {
+            let receipt_of = |file: &FileEntry| receipts.values().find(|receipt| receipt.files.contains(file));
+            let of_files: Option<Vec<_>> = manifest.files_of(&feature.name).map(receipt_of).collect();
+            let Some(of_files) = of_files else { continue };
+            let partials = of_files.iter().filter_map(|receipt| receipt.partials.get(&feature.name)).flatten();
+            if finish_stats(partials).as_ref() != manifest.stats.get(&feature.name) {
+                wrong.push(format!("stats of {} and the sums in the receipts differ", feature.name));
+            }
+        }
+        Ok(wrong)
+    }
+}
+
+/// Whether other readers' globs would take it for data.
+fn is_visible_parquet(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".parquet") && !name.starts_with('.')
 }

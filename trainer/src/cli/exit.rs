@@ -185,7 +185,8 @@ fn record(error: &RecordError) -> Option<u8> {
 fn dataset(error: &DatasetError) -> u8 {
     match error {
         DatasetError::NotThere { .. } | DatasetError::Unfit { .. } | DatasetError::NoStore { .. } => 2,
-        DatasetError::NoVersion { .. } => 2,
+        DatasetError::NoVersion { .. } | DatasetError::Newer { .. } => 2,
+        DatasetError::Manifest { .. } | DatasetError::Outside { .. } => 3,
         _ if error.is_damage() => 3,
         _ => 1,
     }

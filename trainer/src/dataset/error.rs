@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use tch::TchError;
+use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::ManifestError;
 
 /// Why rows cannot be had.
@@ -44,6 +45,24 @@ pub enum DatasetError {
         path: PathBuf,
         /// Why.
         source: ManifestError,
+    },
+    /// A manifest of a later format: no damage.
+    #[error(
+        "{path}: this store needs a newer wavemill: its format version is {found}, and this one reads up to {FORMAT_VERSION}"
+    )]
+    Newer {
+        /// The manifest.
+        path: PathBuf,
+        /// What it says.
+        found: u64,
+    },
+    /// A link that leads out of the store.
+    #[error("{path}: damaged store: {name} leads out of it by a link: put the files themselves in its place")]
+    Outside {
+        /// The store.
+        path: PathBuf,
+        /// Below it.
+        name: String,
     },
     /// The configuration names what the store does not have.
     #[error("data.{key} = {found}: the store has {there}")]

@@ -207,7 +207,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
         Fixture { compression: Compression::Lz4, layout: Layout::List, shape: [16, 64], ..Fixture::default() };
     let (folder, dataset) = made(&fixture, &Data { skip_damaged: true, ..Data::default() });
     let entry = dataset.store().manifest().files_of(FEATURE).next().expect("a file");
-    let path = dataset.store().path(entry);
+    let path = dataset.store().path(entry).expect("a path");
     let mut bytes = fs::read(&path).expect("a file");
     let clean = bytes.clone();
     // Tensors are most of the file.

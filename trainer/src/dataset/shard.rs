@@ -28,9 +28,9 @@ impl Shard {
     /// Opens the file of `entry` and compares it with the manifest: length, rows of each row group, feature.
     ///
     /// # Errors
-    /// [`DatasetError::Changed`], [`DatasetError::Parquet`], [`DatasetError::Io`].
+    /// [`DatasetError::Changed`], [`DatasetError::Parquet`], [`DatasetError::Io`], [`DatasetError::Outside`].
     pub fn open(store: &Store, entry: &FileEntry, feature: &FeatureEntry) -> Result<Self, DatasetError> {
-        let path = store.path(entry);
+        let path = store.path(entry)?;
         let changed = |problem: String| DatasetError::Changed { path: path.clone(), problem };
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(changed("missing".to_owned())),

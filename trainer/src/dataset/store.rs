@@ -11,7 +11,7 @@ use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest, ManifestError};
 
 use super::DatasetError;
 
@@ -28,7 +28,8 @@ impl Store {
     /// The latest version, or the one asked for.
     ///
     /// # Errors
-    /// [`DatasetError::NoStore`], [`DatasetError::NoVersion`], [`DatasetError::Manifest`], [`DatasetError::Io`].
+    /// [`DatasetError::NoStore`], [`DatasetError::NoVersion`], [`DatasetError::Manifest`], [`DatasetError::Newer`],
+    /// [`DatasetError::Io`].
     pub fn open(root: &Path, version: Option<u64>) -> Result<Self, DatasetError> {
         let folder = root.join("_wavemill/versions");
         let versions = versions(&folder)?;
@@ -41,8 +42,10 @@ impl Store {
         }
         let path = folder.join(format!("{version:08}.json"));
         let bytes = fs::read(&path).map_err(DatasetError::io_at(&path, "read"))?;
-        let manifest = Manifest::from_json(&String::from_utf8_lossy(&bytes))
-            .map_err(|source| DatasetError::Manifest { path, source })?;
+        let manifest = Manifest::from_json(&bytes).map_err(|source| match source {
+            ManifestError::Newer { found } => DatasetError::Newer { path, found },
+            source => DatasetError::Manifest { path, source },
+        })?;
         let manifest_hash = blake3::hash(&bytes).to_hex().to_string();
         Ok(Self { root: root.to_owned(), version, manifest, manifest_hash })
     }
@@ -91,20 +94,30 @@ impl Store {
         })
     }
 
-    /// Where a file of the manifest lies.
-    #[must_use]
-    pub fn path(&self, file: &FileEntry) -> PathBuf {
-        self.root.join(&file.path)
+    /// Where a file of the manifest lies; it need not be there. The store's own folder may be a link.
+    ///
+    /// # Errors
+    /// [`DatasetError::Outside`]: a link in its path leads out of the store.
+    pub fn path(&self, file: &FileEntry) -> Result<PathBuf, DatasetError> {
+        // That the name is relative and has no `..` was checked when the manifest was read.
+        let path = self.root.join(&file.path);
+        match (path.canonicalize(), self.root.canonicalize()) {
+            (Ok(real), Ok(root)) if !real.starts_with(&root) => {
+                Err(DatasetError::Outside { path: self.root.clone(), name: file.path.clone() })
+            }
+            // What is missing is said by who opens it.
+            _ => Ok(path),
+        }
     }
 
     /// Compares blake3 of every file of a feature or table with the manifest. Damaged ones are returned, in file order.
     ///
     /// # Errors
-    /// [`DatasetError::Io`]: a file that is there cannot be read.
+    /// [`DatasetError::Io`]: a file that is there cannot be read; [`DatasetError::Outside`].
     pub fn verify(&self, name: &str) -> Result<Vec<DatasetError>, DatasetError> {
         let mut damaged = Vec::new();
         for entry in self.manifest.files_of(name) {
-            let path = self.path(entry);
+            let path = self.path(entry)?;
             let mut hasher = blake3::Hasher::new();
             let read = File::open(&path)
                 .and_then(|file| io::copy(&mut io::BufReader::with_capacity(1 << 20, file), &mut hasher));
@@ -125,11 +138,11 @@ impl Store {
     /// The columns of a table for which `wanted` is true, all rows; `None` where the store has no such table.
     ///
     /// # Errors
-    /// [`DatasetError::Io`], [`DatasetError::Parquet`].
+    /// [`DatasetError::Io`], [`DatasetError::Parquet`], [`DatasetError::Outside`].
     pub fn table(&self, name: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<RecordBatch>, DatasetError> {
         let mut whole: Option<RecordBatch> = None;
         for entry in self.manifest.files_of(name) {
-            let path = self.path(entry);
+            let path = self.path(entry)?;
             let builder = builder(&path)?;
             let fields = builder.schema().fields();
             let columns: Vec<usize> = (0..fields.len()).filter(|&i| wanted(fields[i].name())).collect();
@@ -149,7 +162,7 @@ impl Store {
     /// As [`Self::table`].
     pub fn columns(&self, name: &str) -> Result<Vec<String>, DatasetError> {
         let Some(entry) = self.manifest.files_of(name).next() else { return Ok(Vec::new()) };
-        let builder = builder(&self.path(entry))?;
+        let builder = builder(&self.path(entry)?)?;
         Ok(builder.schema().fields().iter().map(|field| field.name().clone()).collect())
     }
 }

@@ -107,7 +107,7 @@ fn a_rank_reads_its_share_of_the_bytes() {
 fn by_arrow(dataset: &Dataset) -> BTreeMap<(String, i32, u32), Vec<u8>> {
     let mut tensors = BTreeMap::new();
     for entry in dataset.store().manifest().files_of(FEATURE) {
-        let file = fs::File::open(dataset.store().path(entry)).expect("a file");
+        let file = fs::File::open(dataset.store().path(entry).expect("a path")).expect("a file");
         for batch in ParquetRecordBatchReaderBuilder::try_new(file).and_then(|b| b.build()).expect("Parquet") {
             let batch = batch.expect("rows");
             let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
@@ -327,7 +327,7 @@ fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there(
 /// The first training file's page of row 5: its offset and length.
 fn page_of_row_5(dataset: &Dataset) -> (std::path::PathBuf, u64, u64) {
     let entry = dataset.store().manifest().files_of(FEATURE).next().expect("a file");
-    let path = dataset.store().path(entry);
+    let path = dataset.store().path(entry).expect("a path");
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
     let file = fs::File::open(&path).expect("a file");
     let metadata = ArrowReaderMetadata::load(&file, options).expect("Parquet");
