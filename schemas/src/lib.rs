@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod recipe;
 pub mod reject;
 pub mod tables;
+pub mod text;
 
 /// The revision of everything that decides stored numbers (decode rules, kernels, packing). Part of every identity:
 /// raise it when a change of code changes a stored value.

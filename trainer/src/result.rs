@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::text::shown;
 
 use crate::checkpoint::State;
 use crate::dataset::{Dataset, Side};
@@ -118,10 +119,10 @@ impl fmt::Display for RunResult {
             self.best_epoch.map_or("-".to_owned(), |epoch| (epoch + 1).to_string())
         )?;
         for warning in &self.warnings {
-            writeln!(f, "note: {warning}")?;
+            writeln!(f, "note: {}", shown(warning))?;
         }
         for evaluation in &self.test {
-            writeln!(f, "\ntest, {}\n{evaluation}", evaluation.target)?;
+            writeln!(f, "\ntest, {}\n{evaluation}", shown(&evaluation.target))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use wavemill_kernels::{Backend, BackendChoice, KernelError, Level, Opened};
+use wavemill_schemas::text::shown;
 
 use super::exit::Usage;
 
@@ -36,7 +37,7 @@ impl BackendArgs {
         let Opened { backend, notice } = choice.open(&self.devices, level).map_err(refused)?;
         // Nobody misses a GPU on a machine without one.
         if self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device() {
-            notice.iter().for_each(|notice| eprintln!("note: {notice}"));
+            notice.iter().for_each(|notice| eprintln!("note: {}", shown(notice)));
         }
         Ok(backend)
     }

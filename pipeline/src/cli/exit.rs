@@ -4,6 +4,7 @@ use std::io;
 
 use anyhow::Error;
 use wavemill_schemas::recipe::RecipeError;
+use wavemill_schemas::text::shown;
 
 use crate::catalog::CatalogError;
 use crate::features::FeatureError;
@@ -46,7 +47,7 @@ impl Damaged {
     }
 }
 
-/// The whole chain on one line; a cause that its error already says is left out.
+/// The whole chain on one line, fit for a terminal; a cause that its error already says is left out.
 #[must_use]
 pub fn words(error: &Error) -> String {
     let mut line = String::new();
@@ -58,7 +59,7 @@ pub fn words(error: &Error) -> String {
             line = format!("{line}: {cause}");
         }
     }
-    line
+    shown(&line).into_owned()
 }
 
 /// The documented exit code.

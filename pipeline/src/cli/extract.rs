@@ -13,6 +13,7 @@ use indicatif::{DecimalBytes, HumanDuration};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use wavemill_kernels::Level;
 use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::text::{shown, shown_lines};
 
 use super::backend::BackendArgs;
 use super::exit::Usage;
@@ -100,7 +101,7 @@ impl ExtractCommand {
     pub fn run(&self) -> Result<()> {
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
         let warnings = recipe.warnings();
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warnings.iter().for_each(|warning| eprintln!("warning: {}", shown(warning)));
         let settings = self.settings()?;
         let (metadata, audio, store) = (self.metadata.clone(), self.audio.clone(), self.store.clone());
         let job = Job { recipe, metadata, audio, store };
@@ -113,7 +114,7 @@ impl ExtractCommand {
             report.warnings.splice(0..0, warnings);
             writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
         } else {
-            eprint!("{}", summary(&report, start.elapsed()));
+            eprint!("{}", shown_lines(&summary(&report, start.elapsed())));
         }
         Ok(())
     }
@@ -157,7 +158,7 @@ impl ExtractCommand {
             writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
             return Ok(());
         }
-        write!(stdout(), "{}", preview_words(&preview))?;
+        write!(stdout(), "{}", shown_lines(&preview_words(&preview)))?;
         Ok(())
     }
 }
@@ -190,7 +191,7 @@ pub fn run_watched(job: &Job, settings: &Settings) -> Result<Report> {
         ending.waiting.push(Builder::new().spawn_scoped(scope, listen).map_err(threads)?.thread().clone());
         run::run(job, settings, &watch)
     })?;
-    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    report.warnings.iter().for_each(|warning| eprintln!("warning: {}", shown(warning)));
     Ok(report)
 }
 
@@ -257,7 +258,7 @@ fn preview_words(preview: &Preview) -> String {
         text += &format!("{:>9}  rejected (bad_row, bad_encoding)\n", preview.rows_rejected);
     }
     for step in &preview.steps {
-        text += &format!("{:>9}  after {} (-{})\n", step.kept, step.step, step.dropped);
+        text += &format!("{:>9}  after {} (-{})\n", step.kept, shown(&step.step), step.dropped);
     }
     text.extend(preview.duplicates.map(|found| format!("{:>9}  {}\n", "", duplicate_words(found))));
     text += &format!("{:>9}  clips planned, in {} shards\n", preview.clips_planned, preview.shards);
@@ -279,7 +280,7 @@ fn preview_words(preview: &Preview) -> String {
     );
     text += &format!("{}\n", preview.outcome);
     for warning in &preview.warnings {
-        text += &format!("warning: {warning}\n");
+        text += &format!("warning: {}\n", shown(warning));
     }
     text
 }

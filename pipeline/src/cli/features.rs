@@ -13,6 +13,7 @@ use serde_json::json;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_schemas::text::shown;
 use wavemill_schemas::{canonical, recipe};
 
 use super::exit::Usage;
@@ -114,7 +115,7 @@ impl FeaturesCommand {
             match clips.rows(known.len() - 1, path) {
                 Ok(Ok(of_clip)) => rows.extend(of_clip),
                 Ok(Err(words)) => {
-                    eprintln!("{}: {words}", path.display());
+                    eprintln!("{}", shown(&format!("{}: {words}", path.display())));
                     rejected += 1;
                 }
                 Err(error) => return Err(error),

@@ -1,6 +1,6 @@
 //! `wavemill recipe`: what recipes there are, what one says, and whether it is sound, before any work is done.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
+use wavemill_schemas::text::{shown, shown_lines};
 
 use super::exit::Usage;
 use crate::features::FeaturePlan;
@@ -96,6 +97,8 @@ impl RecipeCommand {
                 let (recipe, text) = Source::find(&which.recipe)?.parse(&which.sets)?;
                 match json {
                     true => writeln!(out, "{}", canonical::to_json(&recipe)?)?,
+                    // Into a file it goes byte by byte; somebody else's comments may not act on a terminal.
+                    false if io::stdout().is_terminal() => write!(out, "{}", shown_lines(&text))?,
                     false => write!(out, "{text}")?,
                 }
                 Ok(())
@@ -123,12 +126,12 @@ fn split(recipe: &Recipe) -> String {
 
 fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     for warning in recipe.warnings() {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(out, "warning: {}", shown(&warning))?;
     }
     check_sql(&recipe.catalog.clean)?;
-    writeln!(out, "{}: ok, split {}", recipe.name, split(recipe))?;
+    writeln!(out, "{}: ok, split {}", shown(&recipe.name), split(recipe))?;
     for feature in FeaturePlan::new(recipe, &Settings::default())?.entries() {
-        writeln!(out, "  {} {}", feature.name, feature.tensor_type())?;
+        writeln!(out, "  {} {}", shown(&feature.name), feature.tensor_type())?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::DecimalBytes;
 use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::text::shown;
 
 use super::READER_EXIT_CODES;
 use super::exit::{Damaged, Usage};
@@ -128,7 +129,7 @@ fn version_lines(history: &[VersionLine], indent: &str) -> String {
             None => problem.clone().unwrap_or_default(),
             Some(Held { recipe, clips, rows, data }) => {
                 let gone = if *data { "" } else { "; its data was removed by `wavemill gc`" };
-                format!("{rows} rows of {clips} clips, recipe {recipe}{gone}")
+                format!("{rows} rows of {clips} clips, recipe {}{gone}", shown(recipe))
             }
         };
         format!("{indent}{version}  {committed:<20}  {held}\n")
@@ -139,7 +140,8 @@ fn version_lines(history: &[VersionLine], indent: &str) -> String {
 fn describe(version: u64, manifest: &Manifest) -> String {
     let counts = &manifest.counts;
     let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
-    let mut text = format!("version {version}: recipe {}, plan {}\n", manifest.recipe.name, manifest.plan_id);
+    let mut text =
+        format!("version {version}: recipe {}, plan {}\n", shown(&manifest.recipe.name), shown(&manifest.plan_id));
     text += &format!(
         "  {} clips, {} rejected, {} files, {}\n",
         counts.clips_written,
@@ -150,19 +152,25 @@ fn describe(version: u64, manifest: &Manifest) -> String {
     for feature in &manifest.features {
         let names = feature.dim_names.join(",");
         let rows: u64 = manifest.files_of(&feature.name).map(|f| f.rows).sum();
-        text += &format!("  feature {}: {rows} rows of {} ({names})\n", feature.name, feature.tensor_type());
+        text += &format!(
+            "  feature {}: {rows} rows of {} ({})\n",
+            shown(&feature.name),
+            feature.tensor_type(),
+            shown(&names)
+        );
     }
     for target in &manifest.targets {
-        text += &format!("  target {}: {} classes\n", target.name, target.classes.len());
+        text += &format!("  target {}: {} classes\n", shown(&target.name), target.classes.len());
         for (split, counts) in &target.counts {
-            text += &format!("    {split}: {} clips\n", counts.iter().sum::<u64>());
+            text += &format!("    {}: {} clips\n", shown(split), counts.iter().sum::<u64>());
         }
     }
     for (table, rows) in manifest.files.iter().filter_map(|f| f.table.as_ref().map(|t| (t, f.rows))) {
-        text += &format!("  table {table}: {rows} rows\n");
+        text += &format!("  table {}: {rows} rows\n", shown(table));
     }
     let e = &manifest.engine;
-    text + &format!("  engine: {} {}, {}, {}, {}\n", e.backend, e.level, e.decoder, e.target, e.libc)
+    let engine = format!("{} {}, {}, {}, {}", e.backend, e.level, e.decoder, e.target, e.libc);
+    text + &format!("  engine: {}\n", shown(&engine))
 }
 
 /// Compare every byte of a version with its manifest, and the manifest with what its files say
@@ -193,7 +201,7 @@ impl VerifyCommand {
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&verified)?)?;
         } else {
-            verified.damage.iter().try_for_each(|d| writeln!(stdout(), "{}: {}", d.path, d.problem))?;
+            verified.damage.iter().try_for_each(|d| writeln!(stdout(), "{}: {}", shown(&d.path), shown(&d.problem)))?;
         }
         if !verified.damage.is_empty() {
             let later = store.versions()?.into_iter().filter(|other| *other > version).count();
@@ -283,10 +291,10 @@ impl DiffCommand {
             writeln!(stdout(), "{}", serde_json::to_string(&diff)?)?;
             return Ok(());
         }
-        diff.recipe.iter().try_for_each(|change| writeln!(stdout(), "recipe {change}"))?;
-        diff.manifest.iter().try_for_each(|change| writeln!(stdout(), "{change}"))?;
+        diff.recipe.iter().try_for_each(|change| writeln!(stdout(), "recipe {}", shown(&change.to_string())))?;
+        diff.manifest.iter().try_for_each(|change| writeln!(stdout(), "{}", shown(&change.to_string())))?;
         for (sign, paths) in [('-', &diff.files_removed), ('+', &diff.files_added), ('~', &diff.files_changed)] {
-            paths.iter().try_for_each(|path| writeln!(stdout(), "{sign} {path}"))?;
+            paths.iter().try_for_each(|path| writeln!(stdout(), "{sign} {}", shown(path)))?;
         }
         writeln!(stdout(), "= {} files are equal", diff.files_equal)?;
         Ok(())

@@ -13,6 +13,7 @@ use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
+use wavemill_schemas::text::shown;
 
 use super::tensor::TensorType;
 use super::{Session, Sink, SqlError};
@@ -158,7 +159,7 @@ fn answer(session: &Session, sink: &mut dyn Sink, text: &str) -> Result<(), SqlE
             }))
         }),
         (command, _) if command.starts_with('\\') => {
-            eprintln!("no command {command}; \\? lists them");
+            eprintln!("no command {}; \\? lists them", shown(command));
             return Ok(());
         }
         _ => session.run(text, sink),
@@ -166,7 +167,7 @@ fn answer(session: &Session, sink: &mut dyn Sink, text: &str) -> Result<(), SqlE
     match answered {
         Ok(()) => eprintln!("{:.3} s", start.elapsed().as_secs_f64()),
         Err(error) if error.is_broken_pipe() => return Err(error),
-        Err(error) => eprintln!("{error}"),
+        Err(error) => eprintln!("{}", shown(&error.to_string())),
     }
     Ok(())
 }
@@ -174,7 +175,7 @@ fn answer(session: &Session, sink: &mut dyn Sink, text: &str) -> Result<(), SqlE
 fn write_lines(lines: impl IntoIterator<Item = String>) -> Result<(), SqlError> {
     let mut out = std::io::stdout().lock();
     for line in lines {
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", shown(&line))?;
     }
     Ok(())
 }

@@ -139,7 +139,7 @@ fn tables_show_tensors_by_type_and_cut_long_values() {
     assert_eq!(table("SELECT ragged FROM features_ragged WHERE track_id = 2"), " ragged\n----------\n f32[2,3]\n");
     let long = table("SELECT repeat('é\n', 100) AS x, NULL AS y, 1.5 AS z");
     let row = long.lines().last().expect("a row");
-    assert!(row.contains("é é") && row.contains('…') && row.ends_with("| NULL | 1.5"), "{row}");
+    assert!(row.contains("é\\né\\n") && row.contains('…') && row.ends_with("| NULL | 1.5"), "{row}");
     assert_eq!(table("SELECT 1 AS a WHERE false"), " a\n---\n");
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use wavemill_schemas::text::shown_lines;
 
 use super::{MachineArgs, input};
 use crate::checkpoint::{self, Checkpoints, State};
@@ -103,7 +104,7 @@ impl EvalCommand {
         if self.json {
             println!("{}", serde_json::to_string(&scores)?);
         } else {
-            scores.iter().for_each(|evaluation| println!("{evaluation}"));
+            scores.iter().for_each(|evaluation| println!("{}", shown_lines(&evaluation.to_string())));
         }
         if let Some(other) = &self.against {
             let (_, _, theirs) = self.predictions(other)?;

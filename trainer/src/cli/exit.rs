@@ -4,6 +4,7 @@ use std::any::Any;
 use std::io;
 
 use anyhow::Error;
+use wavemill_schemas::text::shown;
 
 use super::sweep;
 use crate::checkpoint::CheckpointError;
@@ -31,7 +32,7 @@ pub struct Damaged {
     pub files: usize,
 }
 
-/// The whole chain on one line; a cause that its error already says is left out.
+/// The whole chain on one line, fit for a terminal; a cause that its error already says is left out.
 #[must_use]
 pub fn words(error: &Error) -> String {
     let mut line = String::new();
@@ -43,7 +44,7 @@ pub fn words(error: &Error) -> String {
             line = format!("{line}: {cause}");
         }
     }
-    line
+    shown(&line).into_owned()
 }
 
 /// The first line of what libtorch threw through tch.
@@ -51,7 +52,7 @@ pub fn words(error: &Error) -> String {
 pub fn panic_words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let line = text.unwrap_or("no message").lines().next().unwrap_or_default();
-    format!("a fault in wavemill-train, please report it with the command: {line}")
+    format!("a fault in wavemill-train, please report it with the command: {}", shown(line))
 }
 
 /// Whether `println!` found that the reader of our output has gone.
@@ -245,6 +246,12 @@ mod tests {
         for (error, want) in cases {
             assert_eq!(code(&error), want, "{error:?}");
         }
+    }
+
+    #[test]
+    fn what_an_error_quotes_cannot_act_on_the_terminal() {
+        assert_eq!(words(&Error::msg("no class a\u{1b}[2Jb\n there")), "no class a\\u{1b}[2Jb there");
+        assert!(panic_words(&"a\u{9b}2J".to_owned()).ends_with("a\\u{9b}2J"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tch::Device;
+use wavemill_schemas::text::shown_lines;
 
 use super::exit::Usage;
 use super::{MachineArgs, input, progress, shared};
@@ -172,7 +173,7 @@ impl FitCommand {
             if self.json {
                 println!("{}", serde_json::to_string(&result)?);
             } else {
-                print!("{result}");
+                print!("{}", shown_lines(&result.to_string()));
             }
             eprintln!("the run is in {}", job.folder.display());
         }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tch::Device;
+use wavemill_schemas::text::shown;
 
 use crate::config::Config;
 use crate::dataset::{Dataset, Store};
@@ -139,7 +140,7 @@ impl MachineArgs {
         if self.verify {
             let name = store.feature(config.data.feature.as_deref())?.name.clone();
             let damaged = store.verify(&name)?;
-            damaged.iter().for_each(|error| eprintln!("{error}"));
+            damaged.iter().for_each(|error| eprintln!("{}", shown(&error.to_string())));
             if !damaged.is_empty() && !config.data.skip_damaged {
                 bail!(exit::Damaged { files: damaged.len() });
             }

@@ -10,6 +10,7 @@ use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use tch::Device;
+use wavemill_schemas::text::shown;
 
 use super::exit::{self, Usage};
 use super::fit::{is_stopped, new_folder, watched};
@@ -293,10 +294,11 @@ impl SweepCommand {
             let best = trial.best.map_or("-".to_owned(), |b| format!("{b:.4}"));
             if let Some(error) = &trial.error {
                 println!(
-                    "{:>3}  {best:>8}  failed      {}  {}: {error}",
+                    "{:>3}  {best:>8}  failed      {}  {}: {}",
                     trial.trial,
-                    trial.set.join(" "),
-                    trial.run.display()
+                    shown(&trial.set.join(" ")),
+                    trial.run.display(),
+                    shown(error)
                 );
                 return Ok(());
             }
@@ -304,7 +306,7 @@ impl SweepCommand {
                 "{:>3}  {best:>8}  {:>3} epochs  {}  {}",
                 trial.trial,
                 trial.values.len(),
-                trial.set.join(" "),
+                shown(&trial.set.join(" ")),
                 trial.run.display()
             );
         }

@@ -5,6 +5,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use wavemill_schemas::text::shown;
+
 use super::bootstrap::{Bootstrap, Draws, Interval, Paired, Unit};
 use super::classification::{ClassReport, ClassScore, SUPPORTED_TRACKS_MIN};
 use super::multilabel::{SetReport, SetScore};
@@ -20,8 +22,9 @@ const TRAINING_LOSS: &str = "loss as trained (class weights and label smoothing 
 /// Before [`Level::log_loss`]: comparable between configurations.
 const LOG_LOSS: &str = "log loss (each row counts alike)";
 
-/// `text` in `width` columns, cut with `…`.
+/// `text`, which may be a name out of the data, in `width` columns, cut with `…`.
 fn fit(text: &str, width: usize) -> String {
+    let text = shown(text);
     if text.chars().count() <= width {
         return format!("{text:<width$}");
     }
@@ -242,6 +245,12 @@ mod tests {
 
     fn widest(text: &str) -> usize {
         text.lines().map(|line| line.chars().count()).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn a_class_name_cannot_act_on_the_terminal() {
+        assert_eq!(fit("a\u{1b}[2Jb", 13), "a\\u{1b}[2Jb  ");
+        assert_eq!(fit("\u{202e}kcoR", 26).trim_end(), "\\u{202e}kcoR");
     }
 
     #[test]

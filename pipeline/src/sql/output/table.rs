@@ -9,6 +9,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use wavemill_schemas::text::{push_shown, shown};
 
 use super::{Sink, SqlError};
 use crate::sql::tensor::{TensorColumn, TensorType};
@@ -40,7 +41,7 @@ impl<W: Write> TableSink<W> {
         let widths = match &self.widths {
             Some(widths) => widths.clone(),
             None => {
-                let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+                let names: Vec<String> = schema.fields().iter().map(|field| shown(field.name()).into_owned()).collect();
                 let widths = widths(&names, &self.head);
                 write_row(&mut self.out, &names, &widths, &vec![false; names.len()])?;
                 let rules: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
@@ -141,7 +142,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// Text up to [`CELL_CHARS`] characters on one line.
+/// Text up to [`CELL_CHARS`] characters, as a terminal can be shown it.
 #[derive(Default)]
 struct Cell {
     text: String,
@@ -154,7 +155,7 @@ impl fmt::Write for Cell {
             if self.chars == CELL_CHARS - 1 {
                 return Err(fmt::Error);
             }
-            self.text.push(if c.is_control() { ' ' } else { c });
+            push_shown(&mut self.text, c);
             self.chars += 1;
         }
         Ok(())

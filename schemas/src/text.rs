@@ -1,0 +1,107 @@
+//! How text from outside is shown to a person: names, titles, recipe keys, paths, words of other libraries.
+//!
+//! A terminal obeys what is written to it. A column called `\u{1b}[2J` would clear the screen, and U+202E turns a line
+//! around so that it reads otherwise than it is. Everything that wavemill did not write itself goes through [`shown`]
+//! before it is shown. What programs read (JSON, CSV, Arrow, Parquet) is never changed.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// `text` on one line and without effect on a terminal.
+///
+/// Control characters, line breaks, and characters that only turn or hide text become escapes such as `\n`, `\u{1b}` and
+/// `\u{202e}`. All other characters stay, of whatever script, with their accents and joiners.
+#[must_use]
+pub fn shown(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+
+    let mut line = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        push_shown(&mut line, c);
+    }
+    Cow::Owned(line)
+}
+
+/// As [`shown`], for text that is several lines on purpose, such as the plan of a query: line feeds stay.
+#[must_use]
+pub fn shown_lines(text: &str) -> Cow<'_, str> {
+    if text.contains(|c| c != '\n' && is_escaped(c)) {
+        Cow::Owned(text.split('\n').map(shown).collect::<Vec<_>>().join("\n"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Appends one character as [`shown`] shows it.
+pub fn push_shown(line: &mut String, c: char) {
+    if !is_escaped(c) {
+        line.push(c);
+    } else if matches!(c, '\n' | '\r' | '\t') {
+        line.extend(c.escape_default());
+    } else {
+        // Writing into a string does not fail.
+        let _ = write!(line, "\\u{{{:x}}}", u32::from(c));
+    }
+}
+
+/// Whether a character acts on a terminal or on its neighbours instead of being seen.
+const fn is_escaped(c: char) -> bool {
+    match c {
+        // C0, DEL and C1: escape sequences start with one of them.
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,
+        // What turns the direction of text: marks, embeddings, overrides, isolates.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => true,
+        // Line and paragraph separators.
+        '\u{2028}' | '\u{2029}' => true,
+        // Without width or ink: two names that differ in these alone look equal. The joiners U+200C and U+200D are no
+        // such case, since Persian, Hindi and emoji are written with them.
+        '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
+        '\u{e0000}'..='\u{e007f}' => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_is_shown_as_an_escape() {
+        let cases = [
+            ("ev\u{1b}[31mil\u{1b}]0;pwn\u{7}", r"ev\u{1b}[31mil\u{1b}]0;pwn\u{7}"),
+            ("a\u{9b}2J", r"a\u{9b}2J"),
+            ("del\u{7f}\u{8}", r"del\u{7f}\u{8}"),
+            ("x\ny\r\tz", r"x\ny\r\tz"),
+            ("x\u{85}y\u{2028}z\u{2029}", r"x\u{85}y\u{2028}z\u{2029}"),
+            ("gpj.\u{202e}exe\u{2066}\u{2069}", r"gpj.\u{202e}exe\u{2066}\u{2069}"),
+            ("\u{200e}\u{200f}\u{61c}", r"\u{200e}\u{200f}\u{61c}"),
+            ("ro\u{200b}ck\u{feff}\u{ad}", r"ro\u{200b}ck\u{feff}\u{ad}"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(shown(text), want);
+        }
+    }
+
+    #[test]
+    fn no_character_that_remains_is_a_control_character() {
+        let all: String = (0..=0x11_0000).filter_map(char::from_u32).collect();
+        assert!(!shown(&all).contains(char::is_control));
+        assert!(!shown_lines(&all).contains(|c: char| c != '\n' && c.is_control()));
+    }
+
+    #[test]
+    fn text_of_every_script_stays_as_it_is() {
+        for text in ["Björk – „Jóga“", "初音ミク", "فيروز", "می\u{200c}خواهم", "👩\u{200d}🎤", "e\u{301}", r"C:\music"]
+        {
+            assert!(matches!(shown(text), Cow::Borrowed(same) if same == text), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_lines_stay_several_lines() {
+        assert_eq!(shown_lines("plan\n  scan\u{1b}[2J\n"), "plan\n  scan\\u{1b}[2J\n");
+        assert_eq!(shown_lines("a\nb"), "a\nb");
+    }
+}
