@@ -16,6 +16,7 @@ pub mod event;
 pub mod extract;
 pub mod features;
 pub mod laps;
+pub mod panics;
 pub mod plan;
 pub mod pool;
 pub mod preview;

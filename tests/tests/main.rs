@@ -15,6 +15,7 @@ mod ranks;
 mod real;
 mod resume;
 mod segments;
+mod sql;
 mod store;
 mod support;
 mod sweep;
@@ -35,6 +36,7 @@ fn main() {
         real::trials(),
         resume::trials(),
         segments::trials(),
+        sql::trials(),
         store::trials(),
         sweep::trials(),
         train::trials(),

@@ -19,6 +19,8 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::panics;
+
 const AFTER_HELP: &str = "\
 Examples:
   wavemill demo     # makes a small data set, extracts it, asks it questions
@@ -77,12 +79,13 @@ enum Command {
 /// Runs the command line of this process and returns its exit code.
 #[must_use]
 pub fn main() -> u8 {
-    silence_worker_panics();
+    panics::silence();
     if cfg!(debug_assertions) {
         // Faults that the tests inject by the environment; a release build has them compiled in but never armed.
         let _ = std::env::var_os("FAILPOINTS").map(|_| std::mem::forget(fail::FailScenario::setup()));
     }
-    match run(Cli::parse().command) {
+    let ended = panics::caught(|| run(Cli::parse().command)).unwrap_or_else(|panic| Err(panic.into()));
+    match ended {
         Ok(()) => 0,
         Err(error) if exit::is_broken_pipe(&error) => 0,
         Err(error) if error.is::<exit::Said>() => exit::code(&error),
@@ -113,17 +116,6 @@ fn run(command: Command) -> Result<()> {
             Ok(io::stdout().write_all(&script)?)
         }
     }
-}
-
-/// A worker's panic becomes a reject with its message: printing it too would look like a crash.
-fn silence_worker_panics() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let name = std::thread::current().name().unwrap_or_default().to_owned();
-        if !name.starts_with(crate::pool::WORKER_NAME) {
-            default(info);
-        }
-    }));
 }
 
 /// Another of wavemill's programs: beside this one, else wherever PATH has it.

@@ -18,6 +18,7 @@ use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::tables::rejects_schema;
 
 use super::SqlError;
+use super::damage::Opened;
 use super::table::StoreTable;
 
 /// Name of the catalog.
@@ -29,13 +30,18 @@ pub const RAW: &str = "raw";
 /// Manifest tables with this prefix lie in schema [`RAW`] without it.
 const RAW_PREFIX: &str = "raw_";
 
-/// The catalog of `manifest`'s version, whose files lie below `store` and are read through `url`.
+/// The catalog of `manifest`'s version, whose files lie below `store`, are read through `url` and noted in `opened`.
 ///
 /// # Errors
 /// [`SqlError::Failed`] where Arrow refuses the manifest's own tables; none in practice.
-pub fn build(store: PathBuf, url: &ObjectStoreUrl, manifest: &Manifest) -> Result<MemoryCatalogProvider, SqlError> {
-    let mut own = StoreSchema::new(store.clone(), url.clone());
-    let mut raw = StoreSchema::new(store, url.clone());
+pub fn build(
+    store: PathBuf,
+    url: &ObjectStoreUrl,
+    manifest: &Manifest,
+    opened: &Opened,
+) -> Result<MemoryCatalogProvider, SqlError> {
+    let mut own = StoreSchema::new(store.clone(), url.clone(), opened.clone());
+    let mut raw = StoreSchema::new(store, url.clone(), opened.clone());
     for entry in &manifest.files {
         let name = table_name(entry);
         match name.strip_prefix(RAW_PREFIX) {
@@ -66,13 +72,14 @@ fn table_name(entry: &FileEntry) -> String {
 struct StoreSchema {
     store: PathBuf,
     url: ObjectStoreUrl,
+    opened: Opened,
     files: BTreeMap<String, Vec<FileEntry>>,
     open: Mutex<HashMap<String, Arc<dyn TableProvider>>>,
 }
 
 impl StoreSchema {
-    fn new(store: PathBuf, url: ObjectStoreUrl) -> Self {
-        Self { store, url, files: BTreeMap::new(), open: Mutex::default() }
+    fn new(store: PathBuf, url: ObjectStoreUrl, opened: Opened) -> Self {
+        Self { store, url, opened, files: BTreeMap::new(), open: Mutex::default() }
     }
 
     fn add(&self, name: &str, batch: RecordBatch) -> Result<(), SqlError> {
@@ -100,7 +107,7 @@ impl SchemaProvider for StoreSchema {
             return Ok(Some(Arc::clone(table)));
         }
         let Some(entries) = self.files.get(name) else { return Ok(None) };
-        let table = StoreTable::open(&self.store, self.url.clone(), entries)
+        let table = StoreTable::open(&self.store, self.url.clone(), entries, &self.opened)
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let table: Arc<dyn TableProvider> = Arc::new(table);
         self.tables().insert(name.to_owned(), Arc::clone(&table));

@@ -10,6 +10,7 @@ use datafusion::object_store;
 use parquet::errors::ParquetError;
 
 use super::output::Format;
+use crate::panics::Panic;
 
 /// Why a query gave no answer. Its text is one line: what, where, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,15 @@ pub enum SqlError {
         /// The reader's words.
         detail: String,
     },
+    /// `gc` removed the version while a query read it, or before.
+    #[error("the data of version {version} was removed by `wavemill gc` meanwhile: use a later version")]
+    Collected {
+        /// Its number.
+        version: u64,
+    },
+    /// A fault of wavemill, or of a library on bytes that are as they were committed.
+    #[error(transparent)]
+    Panicked(#[from] Panic),
     /// No such table.
     #[error("no table '{name}'{}", suggestion(near))]
     UnknownTable {
@@ -144,6 +154,7 @@ impl SqlError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoStore { .. }
+            | Self::Collected { .. }
             | Self::UnknownTable { .. }
             | Self::UnknownColumn { .. }
             | Self::Syntax { .. }
@@ -157,7 +168,7 @@ impl SqlError {
             Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => 3,
             Self::Interrupted => 130,
             Self::Output(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) => 5,
-            Self::Memory { .. } | Self::Output(_) | Self::Prompt { .. } | Self::Failed { .. } => 1,
+            Self::Memory { .. } | Self::Output(_) | Self::Prompt { .. } | Self::Failed { .. } | Self::Panicked(_) => 1,
         }
     }
 }

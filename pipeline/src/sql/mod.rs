@@ -5,6 +5,7 @@
 //! is in `docs/sql.md`. Writing the store is not here.
 
 mod catalog;
+mod damage;
 mod error;
 mod functions;
 pub mod output;

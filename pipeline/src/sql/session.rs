@@ -25,10 +25,12 @@ use futures::future::{AbortHandle, abortable};
 use wavemill_schemas::manifest::Manifest;
 
 use super::catalog::{self, CATALOG, RAW, STORE};
+use super::damage::{Opened, Version};
 use super::error::nearest;
 use super::output::Sink;
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 use super::{SqlError, functions};
+use crate::panics::caught;
 use crate::store::Store;
 
 /// Bytes of tensors in one batch, at most (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
@@ -69,6 +71,8 @@ impl Limits {
 /// SQL over one version of a store.
 pub struct Session {
     store: Store,
+    version: Version,
+    opened: Opened,
     runtime: tokio::runtime::Runtime,
     ctx: SessionContext,
     limits: Limits,
@@ -105,13 +109,16 @@ pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session
     let state =
         SessionStateBuilder::new().with_config(config(&limits)).with_runtime_env(env).with_default_features().build();
     let ctx = SessionContext::new_with_state(state);
-    ctx.register_catalog(CATALOG, Arc::new(catalog::build(store.to_owned(), &url, manifest)?));
+    let opened = Opened::default();
+    ctx.register_catalog(CATALOG, Arc::new(catalog::build(store.to_owned(), &url, manifest, &opened)?));
     functions::all().for_each(|function| ctx.register_udf(function));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(limits.workers())
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    Ok(Session { store: Store::at(store), runtime, ctx, limits, interrupt: Interrupt::default() })
+    let store = Store::at(store);
+    let version = Version::new(store.clone(), manifest);
+    Ok(Session { store, version, opened, runtime, ctx, limits, interrupt: Interrupt::default() })
 }
 
 fn config(limits: &Limits) -> SessionConfig {
@@ -134,7 +141,11 @@ impl Session {
         if statements.is_empty() {
             return Err(SqlError::Empty);
         }
-        statements.into_iter().try_for_each(|statement| self.run_statement(statement, sink))
+        statements.into_iter().try_for_each(|statement| {
+            self.opened.clear();
+            let answered = caught(|| self.run_statement(statement, sink)).unwrap_or_else(|panic| Err(panic.into()));
+            answered.map_err(|error| self.version.explain(error, &self.opened, || false))
+        })
     }
 
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {

@@ -25,7 +25,9 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use wavemill_schemas::manifest::FileEntry;
 
 use super::SqlError;
+use super::damage::{NotingReaders, Opened, READER_FAILED, brief};
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
+use crate::panics::caught;
 
 /// Taken for the length of a text or list.
 const TEXT_BYTES: usize = 64;
@@ -37,16 +39,18 @@ pub struct StoreTable {
     schema: TableSchema,
     files: Vec<PartitionedFile>,
     rows: usize,
+    opened: Opened,
 }
 
 impl StoreTable {
     /// Opens the table that `entries` (at least one) make up, below the folder `store`.
     ///
-    /// `url` is where the session's object store for `store` is registered. A feature's rows get the column `split`.
+    /// `url` is where the session's object store for `store` is registered. A feature's rows get the column `split`. Files
+    /// that a query reads are noted in `opened`.
     ///
     /// # Errors
     /// [`SqlError::Damaged`]: a file is missing, not as long as the manifest says, or has no readable footer.
-    pub fn open(store: &Path, url: ObjectStoreUrl, entries: &[FileEntry]) -> Result<Self, SqlError> {
+    pub fn open(store: &Path, url: ObjectStoreUrl, entries: &[FileEntry], opened: &Opened) -> Result<Self, SqlError> {
         for entry in entries {
             check_length(store, entry)?;
         }
@@ -58,7 +62,8 @@ impl StoreTable {
         let schema =
             TableSchema::builder(file_schema).with_table_partition_cols(split.into_iter().collect::<Vec<_>>()).build();
         let rows = entries.iter().map(|entry| entry.rows as usize).sum();
-        Ok(Self { url, schema, files: entries.iter().map(partitioned_file).collect(), rows })
+        let files = entries.iter().map(partitioned_file).collect();
+        Ok(Self { url, schema, files, rows, opened: opened.clone() })
     }
 
     fn projected(&self, projection: Option<&Vec<usize>>) -> impl Iterator<Item = &FieldRef> {
@@ -119,7 +124,7 @@ impl TableProvider for StoreTable {
         );
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(self.parquet_options(projection))
-            .with_parquet_file_reader_factory(Arc::new(readers));
+            .with_parquet_file_reader_factory(Arc::new(NotingReaders { readers, opened: self.opened.clone() }));
         let groups = FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
         let scan = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups)
@@ -157,8 +162,12 @@ fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
 }
 
 fn footer_schema(path: &Path) -> Result<SchemaRef, SqlError> {
-    let damaged = |detail: String| SqlError::Damaged { path: path.to_owned(), detail };
+    let damaged = |detail: String| SqlError::Damaged { path: path.to_owned(), detail: brief(&detail) };
     let file = File::open(path).map_err(|error| damaged(error.to_string()))?;
-    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|e| damaged(e.to_string()))?;
+    // The reader of footers panics on some that are damaged.
+    let read = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
+    let footer = caught(read)
+        .map_err(|panic| damaged(format!("{READER_FAILED}: {}", panic.message)))?
+        .map_err(|e| damaged(e.to_string()))?;
     Ok(Arc::clone(footer.schema()))
 }

@@ -21,6 +21,8 @@ pub struct Unfinished {
 }
 
 const PLAN_FILE: &str = "plan.json";
+/// End of the name of a data folder that is being removed.
+const GOING: &str = ".going";
 
 impl Store {
     fn receipts_folder(&self, plan_id: &str) -> PathBuf {
@@ -92,15 +94,14 @@ impl Store {
 
     /// Forgets a plan: its receipts first, so that no receipt ever names a missing file, then its data.
     pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
-        for folder in [self.receipts_folder(plan_id), self.data(plan_id)] {
-            match fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(StoreError::io_at(&folder, "remove the folder")(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_folder(&self.receipts_folder(plan_id))?;
+
+        // Out of the way in one step: a query that still reads the version sees its folder or none, and so can tell what
+        // was removed from what is damaged. What a killed process leaves under this name goes with the next collection.
+        let data = self.data(plan_id);
+        let going = self.data(&format!("{plan_id}{GOING}"));
+        let data = if fs::rename(&data, &going).is_ok() { going } else { data };
+        remove_folder(&data)
     }
 
     /// Removes temporary files that a killed run left. Call it under the lock.
@@ -144,6 +145,13 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
         name.ends_with(".json") && !name.starts_with('.') && name != PLAN_FILE
     };
     Ok(list(folder)?.into_iter().filter(is_receipt).collect())
+}
+
+fn remove_folder(folder: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io_at(folder, "remove the folder")(e)),
+        _ => Ok(()),
+    }
 }
 
 /// What lies in a folder, sorted; nothing where it is not there.

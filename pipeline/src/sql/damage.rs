@@ -1,0 +1,294 @@
+//! What was wrong with the store when a query failed.
+//!
+//! A page that is damaged shows as an error of some reader, or as its panic, and neither says in which file. So a query
+//! notes the files that it opens, and when it has failed they are compared with the manifest: the latest first, since
+//! that is the likeliest. A file that another process removed is told apart from one that was lost.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::common::Result;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use fail::fail_point;
+use parquet::arrow::async_reader::AsyncFileReader;
+use wavemill_schemas::manifest::{FileEntry, Manifest};
+
+use super::SqlError;
+use crate::store::Store;
+
+/// Before the words of a reader's panic.
+pub const READER_FAILED: &str = "the reader failed";
+
+/// Bytes read at a time when a file is compared with its hash.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Files of the store that the running query has opened, the latest last.
+#[derive(Clone, Debug, Default)]
+pub struct Opened(Arc<Mutex<Vec<String>>>);
+
+impl Opened {
+    /// Forgets the files of the last query.
+    pub fn clear(&self) {
+        self.paths().clear();
+    }
+
+    /// Notes that a file is read now; `path` is the manifest's.
+    pub fn note(&self, path: &str) {
+        let mut paths = self.paths();
+        paths.retain(|known| known != path);
+        paths.push(path.to_owned());
+    }
+
+    fn paths(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens files as `readers` does and notes which.
+#[derive(Debug)]
+pub struct NotingReaders<R> {
+    /// What opens them.
+    pub readers: R,
+    /// Where they are noted.
+    pub opened: Opened,
+}
+
+impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> {
+    fn create_reader(
+        &self,
+        partition_index: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        self.opened.note(file.object_meta.location.as_ref());
+        fail_point!("sql-read");
+        self.readers.create_reader(partition_index, file, metadata_size_hint, metrics)
+    }
+}
+
+/// The version that a session reads, for the time after a failure.
+#[derive(Debug)]
+pub struct Version {
+    store: Store,
+    plan_id: String,
+    files: Vec<FileEntry>,
+}
+
+impl Version {
+    /// The version of `store` that `manifest` describes.
+    #[must_use]
+    pub fn new(store: Store, manifest: &Manifest) -> Self {
+        Self { store, plan_id: manifest.plan_id.clone(), files: manifest.files.clone() }
+    }
+
+    /// What `error` of a query comes from: data that `gc` removed, a damaged file, or else itself.
+    ///
+    /// Reads the files that the query opened, until one differs from the manifest or `stop` says so.
+    #[must_use]
+    pub fn explain(&self, error: SqlError, opened: &Opened, stop: impl Fn() -> bool) -> SqlError {
+        if !may_be_damage(&error) {
+            return error;
+        }
+        if let Some(version) = self.collected() {
+            return SqlError::Collected { version };
+        }
+        // Named already, and with what is wrong.
+        if matches!(error, SqlError::Damaged { .. }) {
+            return error;
+        }
+
+        let paths: Vec<String> = opened.paths().iter().rev().cloned().collect();
+        for path in paths {
+            let Some(entry) = self.files.iter().find(|entry| entry.path == path) else { continue };
+            let full = self.store.root().join(&path);
+            match is_as_committed(&full, entry, &stop) {
+                Some(true) => {}
+                Some(false) => return SqlError::Damaged { path: full, detail: words(&error) },
+                None => return SqlError::Interrupted,
+            }
+        }
+        match error {
+            SqlError::Unreadable { detail } => SqlError::Failed { detail },
+            other => other,
+        }
+    }
+
+    /// The number of this version, where `gc` has removed its data: it keeps the latest one, whose files are never
+    /// missing on purpose.
+    fn collected(&self) -> Option<u64> {
+        if self.store.data(&self.plan_id).exists() {
+            return None;
+        }
+        let versions = self.store.versions().ok()?;
+        let has_this_plan =
+            |version: &u64| self.store.manifest(Some(*version)).is_ok_and(|(_, other)| other.plan_id == self.plan_id);
+        let version = versions.iter().copied().rev().find(has_this_plan)?;
+        (versions.last() != Some(&version)).then_some(version)
+    }
+}
+
+/// Whether damaged bytes may be behind an error. What the user typed, memory and the output never are.
+fn may_be_damage(error: &SqlError) -> bool {
+    matches!(
+        error,
+        SqlError::Damaged { .. } | SqlError::Unreadable { .. } | SqlError::Panicked(_) | SqlError::Failed { .. }
+    )
+}
+
+/// What went wrong, in the words of whatever reader it was.
+fn words(error: &SqlError) -> String {
+    match error {
+        SqlError::Unreadable { detail } | SqlError::Failed { detail } => brief(detail),
+        SqlError::Panicked(panic) => brief(&format!("{READER_FAILED}: {}", panic.message)),
+        other => brief(&other.to_string()),
+    }
+}
+
+/// The start of a reader's words, which may be a page long.
+pub fn brief(words: &str) -> String {
+    const CHARS_MAX: usize = 200;
+    if words.chars().count() <= CHARS_MAX {
+        return words.to_owned();
+    }
+    words.chars().take(CHARS_MAX - 1).chain(['…']).collect()
+}
+
+/// Whether length and hash of a file are the manifest's; `None` where `stop` ended the reading.
+fn is_as_committed(path: &Path, entry: &FileEntry, stop: impl Fn() -> bool) -> Option<bool> {
+    let Ok(mut file) = File::open(path) else { return Some(false) };
+    let mut block = vec![0; BLOCK_BYTES];
+    let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
+    loop {
+        if stop() {
+            return None;
+        }
+        match file.read(&mut block) {
+            Ok(0) => return Some(bytes == entry.bytes && hasher.finalize().to_hex().as_str() == entry.blake3),
+            Ok(n) => {
+                bytes += n as u64;
+                hasher.update(&block[..n]);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Some(false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::RecordBatch;
+    use arrow::datatypes::SchemaRef;
+
+    use super::super::testing::TestStore;
+    use super::super::{Format, Limits, Session, Sink, open, output};
+    use super::*;
+
+    const LIMITS: Limits = Limits { memory_bytes: 1 << 30, threads: 2, allow_write: false };
+
+    fn session(store: &TestStore) -> Session {
+        open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
+    }
+
+    fn ask(store: &TestStore, table: &str) -> Result<Vec<u8>, SqlError> {
+        let mut out = Vec::new();
+        let sql = format!("SELECT * FROM {table}");
+        session(store).run(&sql, output::sink(Format::Arrow, &mut out).as_mut())?;
+        Ok(out)
+    }
+
+    /// Some bytes of a footer and fewer before it; one bit of each is flipped.
+    fn places(bytes: &[u8]) -> impl Iterator<Item = usize> {
+        let length = bytes[bytes.len() - 8..bytes.len() - 4].try_into().map_or(0, u32::from_le_bytes) as usize;
+        let footer = bytes.len() - 8 - length;
+        (4..footer).step_by(61).chain((footer..bytes.len()).step_by(11))
+    }
+
+    #[test]
+    fn one_flipped_bit_is_an_answer_or_a_named_file_and_never_a_panic() {
+        let store = TestStore::small();
+        let (mut damaged, mut panicked) = (0, 0);
+        for (table, name) in [("tracks", "tracks"), ("features_log_mel", "log_mel"), ("features_ragged", "ragged")] {
+            let entry = store.manifest.files.iter().find(|file| file.name() == name).expect("a file");
+            let path = store.folder.path().join(&entry.path);
+            let whole = std::fs::read(&path).expect("a file");
+            for at in places(&whole) {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << (at % 8);
+                std::fs::write(&path, flipped).expect("a file");
+                let Err(error) = ask(&store, table) else { continue };
+                assert_eq!(error.exit_code(), 3, "{name}, byte {at}: {error}");
+                assert!(error.to_string().contains(&entry.path), "{name}, byte {at}: {error}");
+                damaged += 1;
+                panicked += usize::from(error.to_string().contains(READER_FAILED));
+            }
+            std::fs::write(&path, whole).expect("a file");
+            ask(&store, table).expect("whole again");
+        }
+        assert!(damaged > 100 && panicked > 0, "{damaged} damaged, {panicked} panics");
+    }
+
+    #[test]
+    fn a_mistake_in_a_query_reads_no_file_again() {
+        let store = TestStore::small();
+        let (session, opened) = (session(&store), Opened::default());
+        opened.note(&store.manifest.files[0].path);
+        let typo = SqlError::Meaning { detail: "no such function".to_owned() };
+        let asked = std::cell::Cell::new(false);
+        let stop = || {
+            asked.set(true);
+            false
+        };
+        let version = Version::new(Store::at(store.folder.path()), &store.manifest);
+        assert!(matches!(version.explain(typo, &opened, stop), SqlError::Meaning { .. }));
+        assert!(!asked.get());
+        let failed = || SqlError::Failed { detail: "a reader's words".to_owned() };
+        assert!(matches!(version.explain(failed(), &opened, stop), SqlError::Failed { .. }) && asked.get());
+        assert!(matches!(version.explain(failed(), &opened, || true), SqlError::Interrupted));
+        drop(session);
+    }
+
+    /// Removes the data of the version when the first result is complete, as `gc` does.
+    struct Collects<'a>(&'a TestStore);
+
+    impl Sink for Collects<'_> {
+        fn begin(&mut self, _: &SchemaRef) -> Result<(), SqlError> {
+            Ok(())
+        }
+        fn write(&mut self, _: &RecordBatch) -> Result<(), SqlError> {
+            Ok(())
+        }
+        fn finish(&mut self) -> Result<(), SqlError> {
+            Ok(std::fs::remove_dir_all(self.0.folder.path().join("data"))?)
+        }
+    }
+
+    #[test]
+    fn a_version_removed_between_two_statements_is_told_and_no_damage() {
+        for latest in [1, 2] {
+            let store = TestStore::small();
+            let versions = store.folder.path().join("_wavemill/versions");
+            std::fs::create_dir_all(&versions).expect("a folder");
+            for version in 1..=latest {
+                let mut manifest = store.manifest.clone();
+                if version > 1 {
+                    manifest.plan_id = "fedcba9876543210".to_owned();
+                }
+                let json = manifest.to_json().expect("a manifest");
+                std::fs::write(versions.join(format!("{version:08}.json")), json).expect("a file");
+            }
+            let two = "SELECT 1 AS a; SELECT * FROM features_log_mel";
+            let error = session(&store).run(two, &mut Collects(&store)).expect_err("the data is gone");
+            if latest == 1 {
+                assert_eq!(error.exit_code(), 3, "nobody removes the latest version: {error}");
+            } else {
+                assert_eq!(error.exit_code(), 2, "{error}");
+                assert!(error.to_string().starts_with("the data of version 1 was removed by `wavemill gc`"), "{error}");
+            }
+        }
+    }
+}

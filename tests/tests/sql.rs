@@ -1,0 +1,168 @@
+//! `wavemill sql` and what else shows a store: damage, versions that go, and text that would act on a terminal.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{Inputs, Ran, finish, inputs, manifest, own_store, run, same, scratch, start, wavemill};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("sql::a_flipped_bit_ends_no_command_in_a_panic", a_flipped_bit_ends_no_command_in_a_panic),
+        Trial::test("sql::a_panic_while_reading_is_told_in_words", a_panic_while_reading_is_told_in_words),
+        Trial::test("sql::a_version_that_gc_removes_is_no_damage", a_version_that_gc_removes_is_no_damage),
+        Trial::test("sql::names_out_of_data_do_not_reach_the_terminal", names_out_of_data_do_not_reach_the_terminal),
+    ]
+}
+
+/// Whether a program ended by itself and told it in words.
+fn in_words(ran: &Ran) -> Result<(), Failed> {
+    let ended = matches!(ran.code, Some(0..=5));
+    if ended && !ran.err.contains("panicked") && !ran.err.contains("RUST_BACKTRACE") {
+        return Ok(());
+    }
+    Err(format!("exit code {:?}: {}", ran.code, ran.err).into())
+}
+
+fn a_flipped_bit_ends_no_command_in_a_panic() -> Result<(), Failed> {
+    let store = own_store("bits");
+    let files = manifest(&store, 1)?.files;
+    let mut damaged = 0;
+    for (name, sql) in [("tracks", "SELECT * FROM tracks"), ("log_mel", "SELECT * FROM features_log_mel")] {
+        let entry = files.iter().find(|file| file.name() == name).ok_or("no such file")?;
+        let path = store.join(&entry.path);
+        let whole = fs::read(&path)?;
+        // Most of a footer's bytes decide how something else is read.
+        for at in (whole.len().saturating_sub(4_000)..whole.len()).step_by(137) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(&path, flipped)?;
+            for words in [&["sql", "--format", "arrow", sql][..], &["verify"], &["info"], &["diff", "1", "1"]] {
+                let mut command = wavemill(words);
+                let ran = run(command.arg("--store").arg(&store).env("RUST_BACKTRACE", "1"));
+                in_words(&ran)?;
+                if ran.code == Some(3) {
+                    damaged += 1;
+                    same("the file is named", (ran.err + &ran.out).contains(&entry.path), true)?;
+                }
+            }
+        }
+        fs::write(&path, whole)?;
+    }
+    same("damage was found", damaged > 20, true)
+}
+
+/// On the threads of DataFusion, where readers of Parquet panic on some damaged files.
+fn a_panic_while_reading_is_told_in_words() -> Result<(), Failed> {
+    let store = own_store("panic");
+    let ask = || {
+        let mut command = wavemill(["sql", "SELECT clip_key, tensor_mean(log_mel) FROM features_log_mel"]);
+        command.env("FAILPOINTS", "sql-read=panic(index out of bounds)").env("RUST_BACKTRACE", "1");
+        run(command.arg("--store").arg(&store))
+    };
+    let whole = ask().exits(1)?;
+    in_words(&whole)?;
+    whole.says(&["internal error: ", "index out of bounds", "please report it"])?;
+
+    // Which file is read first is DataFusion's choice.
+    for entry in manifest(&store, 1)?.files_of("log_mel") {
+        let path = store.join(&entry.path);
+        let mut bytes = fs::read(&path)?;
+        bytes[100] ^= 1;
+        fs::write(&path, bytes)?;
+    }
+    let damaged = ask().exits(3)?;
+    in_words(&damaged)?;
+    damaged.says(&["the store is damaged", "features/log_mel/split=", "index out of bounds"])
+}
+
+/// The session opens its version before the query comes.
+fn a_version_that_gc_removes_is_no_damage() -> Result<(), Failed> {
+    let store = own_store("going");
+    run(inputs().extract(&store).args(["--new-version", "--limit", "30"])).exits(0)?;
+    let mut command = wavemill(["sql", "--version", "1", "--store"]);
+    let mut asking = start(command.arg(&store).stdin(Stdio::piped()));
+    let collected = run(wavemill(["gc", "--keep", "1", "--store"]).arg(&store));
+    let sent = asking.stdin.take().map(|mut stdin| stdin.write_all(b"SELECT count(track_title) FROM tracks"));
+    let asked = finish(asking);
+    collected.exits(0)?;
+    sent.ok_or("a piped child has a stdin")??;
+    asked.exits(2)?.says(&["version 1", "removed by `wavemill gc`"])
+}
+
+/// A table whose column names, values and file names hold what a terminal would obey.
+fn hostile(folder: &Path) -> Result<Inputs, Failed> {
+    let audio = folder.join("audio");
+    fs::create_dir_all(audio.join("g0"))?;
+    let clip = crate::support::files_below(&inputs().audio)
+        .into_iter()
+        .map(|name| inputs().audio.join(name))
+        .find(|path| fs::metadata(path).is_ok_and(|file| file.len() > 10_000))
+        .ok_or("no clip")?;
+    fs::copy(clip, audio.join("g0/000.mp3"))?;
+    let table = folder.join("t.csv");
+    let csv = "clip_key,genre,\"ev\u{1b}[31mil\u{1b}]0;pwn\u{7}\",\"over\u{202e}ride\",\"x\ny\"\n\
+               g0/000.mp3,\"a\u{1b}[2Jb\",1,\"\u{9b}31m\",\"two\nlines\"\n\
+               g0/gone\u{1b}[2J.mp3,b,2,3,4\n";
+    fs::write(&table, csv)?;
+    let recipe = folder.join("hostile.toml");
+    fs::write(
+        &recipe,
+        "name = \"ev\\u001b[31mil\"\n[catalog]\ndataset = \"table\"\nrequire_audio = false\n\
+         [[catalog.clean]]\nstep = \"st\\u001b[31mep\"\nwhere = \"genre IS NOT NULL\"\n\
+         [split]\nrule = \"stratified\"\n\
+         [[targets]]\nname = \"genre\"\ncolumn = \"genre\"\n[audio]\nduration_s = 1.0\nmin_duration_s = 0.1\n\
+         [[features]]\nname = \"log_mel\"\nop = \"mel\"\n",
+    )?;
+    Ok(Inputs { metadata: Some(table), audio, recipe })
+}
+
+/// Fails where a terminal would obey what was said.
+fn is_plain(what: &str, ran: &Ran) -> Result<(), Failed> {
+    let acts = |c: char| c != '\n' && c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+    match [&ran.out, &ran.err].iter().any(|text| text.contains(acts)) {
+        true => Err(format!("{what}: {:?} {:?}", ran.out, ran.err).into()),
+        false => Ok(()),
+    }
+}
+
+fn names_out_of_data_do_not_reach_the_terminal() -> Result<(), Failed> {
+    let folder = scratch("escapes");
+    let (inputs, store) = (hostile(&folder)?, folder.join("store"));
+    let asked = |words: &[&str]| run(wavemill(words).arg("--store").arg(&store));
+
+    let recipe = inputs.recipe.to_string_lossy().into_owned();
+    is_plain("recipe check", &run(&mut wavemill(["recipe", "check", &recipe])).exits(0)?)?;
+    let key: PathBuf = folder.join("key.toml");
+    fs::write(&key, "name = \"x\"\n\"k\\u001b[31m\" = 1\n")?;
+    let refused = run(wavemill(["recipe", "check"]).arg(&key)).exits(2)?;
+    is_plain("an unknown key", &refused)?;
+    refused.says(&["k\\u{1b}[31m: unknown key"])?;
+
+    is_plain("dry run", &run(inputs.extract(&store).arg("--dry-run")).exits(0)?)?;
+    let made = run(&mut inputs.extract(&store)).exits(0)?;
+    is_plain("extract", &made)?;
+    same("the step is named", made.err.contains("st\\u{1b}[31mep"), true)?;
+
+    let shown = asked(&["sql", "SELECT * FROM tracks"]).exits(0)?;
+    is_plain("sql", &shown)?;
+    for part in ["ev\\u{1b}[31mil\\u{1b}]0;pwn\\u{7}", "over\\u{202e}ride", "x\\ny", "a\\u{1b}[2Jb", "two\\nlines"] {
+        same(part, shown.out.contains(part), true)?;
+    }
+    is_plain("rejects", &asked(&["sql", "SELECT * FROM rejects"]).exits(0)?)?;
+    is_plain("classes", &asked(&["sql", "SELECT * FROM classes"]).exits(0)?)?;
+    is_plain("an unknown column", &asked(&["sql", "SELECT evil FROM tracks"]).exits(2)?)?;
+    is_plain("an unknown table", &asked(&["sql", "SELECT * FROM \"tr\u{1b}[2Jcks\""]).exits(2)?)?;
+    is_plain("info", &asked(&["info"]).exits(0)?)?;
+    is_plain("verify", &asked(&["verify"]).exits(0)?)?;
+
+    run(inputs.extract(&store).args(["--new-version", "--set", "name=o\u{202e}ther"])).exits(0)?;
+    is_plain("diff", &asked(&["diff", "1", "2"]).exits(0)?)?;
+
+    // What programs read is exact.
+    let csv = asked(&["sql", "--format", "csv", "SELECT genre FROM tracks WHERE clip_key = 'g0/000.mp3'"]).exits(0)?;
+    same("CSV", csv.out.as_str(), "genre\na\u{1b}[2Jb\n")
+}
