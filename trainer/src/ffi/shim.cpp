@@ -8,8 +8,11 @@
 
 #include <malloc.h>
 #include <signal.h>
+#include <sys/auxv.h>
+#include <unistd.h>
 
 #include <cstdio>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -53,6 +56,38 @@ int guarded(char* message, size_t size, Body body) {
         return 1;
     }
 }
+
+// Threads of OpenMP that wait for the others spin by default, for milliseconds. Where other programs want the cores too,
+// they spin away the time of the one that they wait for. libgomp takes how to wait from the environment alone, when it is
+// loaded, which is before main and before any constructor of ours. So the program starts itself once more with the
+// variable set, at the earliest moment that there is: before libtorch's own initialisers, which take a quarter of a second.
+// Ranks and other children inherit it. What a user has set is left alone.
+constexpr const char* WAIT = "OMP_WAIT_POLICY=passive";
+constexpr const char* ASKED[] = {"OMP_WAIT_POLICY=", "GOMP_SPINCOUNT=", "KMP_BLOCKTIME="};
+
+void wait_without_spinning(int, char** args, char** variables) {
+    size_t count = 0;
+    for (; variables[count] != nullptr; ++count) {
+        for (const char* asked : ASKED) {
+            if (std::strncmp(variables[count], asked, std::strlen(asked)) == 0) return;
+        }
+    }
+
+    // A program that was started through the loader (`ld.so PROGRAM`) does not know its own name.
+    auto* program = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
+    if (program == nullptr || getauxval(AT_BASE) == 0) return;
+
+    // The C library is not ready for malloc here. The system keeps arguments and environment below a quarter of the
+    // stack's limit, so that one more list of pointers has room on it.
+    auto** with = static_cast<char**>(__builtin_alloca((count + 2) * sizeof(char*)));
+    std::memcpy(with, variables, count * sizeof(char*));
+    with[count] = const_cast<char*>(WAIT);
+    with[count + 1] = nullptr;
+    // Where it fails the program goes on as it is: slower on a busy machine.
+    execve(program, args, with);
+}
+
+__attribute__((section(".preinit_array"), used)) void (*const before_all)(int, char**, char**) = wait_without_spinning;
 
 }  // namespace
 
