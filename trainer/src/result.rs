@@ -122,7 +122,7 @@ impl fmt::Display for RunResult {
             writeln!(f, "note: {}", shown(warning))?;
         }
         for evaluation in &self.test {
-            writeln!(f, "\ntest, {}\n{evaluation}", shown(&evaluation.target))?;
+            writeln!(f, "\n{evaluation}")?;
         }
         Ok(())
     }

@@ -83,10 +83,11 @@ pub struct Watch {
 /// [`RunError`]; [`RunError::Stopped`] after `watch.stop`, with a checkpoint written.
 pub fn fit(job: &Job, data: &Arc<Dataset>, ranks: &'static dyn Collective, watch: &Watch) -> Result<Fitted, RunError> {
     let mut run = Run::begin(job, data, ranks, watch)?;
-    // Resumed at its end: the test split is not asked again.
+    // Resumed at its end: the test split is not asked again, and the folder is left as it is.
     if let Some(result) = run.ended_before()? {
-        return Ok(Fitted { result, values: run.values });
+        return Ok(Fitted { result, values: run.values, ended_before: true });
     }
+    run.open_records()?;
     // Stopped in the last step that train.steps allows: the end of its epoch is still to come.
     if run.is_over() && run.state.batch > 0 {
         run.end_epoch()?;
@@ -105,6 +106,8 @@ pub struct Fitted {
     pub result: RunResult,
     /// The selecting metric on validation after each epoch of this process.
     pub values: Vec<f64>,
+    /// Whether it had come to its end before, so that nothing was done.
+    pub ended_before: bool,
 }
 
 struct Run<'a> {
@@ -149,7 +152,6 @@ impl<'a> Run<'a> {
         } else if let Some(file) = &config.model.init {
             state.origin = learner.start_from(file)?;
         }
-        let records = (ranks.rank() == 0).then(|| Records::open(job, &state, ranks.world_size())).transpose()?;
         let rows = data.rows_of(Side::Training).len();
         let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
         watch.batches_total.store(batches, Ordering::Relaxed);
@@ -160,7 +162,7 @@ impl<'a> Run<'a> {
             let epoch = lost.epoch + 1;
             warnings.push(format!("the checkpoint of the best epoch, {epoch}, is gone: a later one takes its place"));
         }
-        let mut run = Self {
+        Ok(Self {
             job,
             config,
             data,
@@ -174,12 +176,20 @@ impl<'a> Run<'a> {
             warnings,
             values: Vec::new(),
             logged_wait_ns: 0,
-            records,
-        };
-        if job.resume {
-            run.keep_config()?;
+            records: None,
+        })
+    }
+
+    /// From here on the run's folder is written.
+    fn open_records(&mut self) -> Result<(), RunError> {
+        if self.ranks.rank() == 0 {
+            let mut records = Records::open(self.job, &self.state, self.ranks.world_size())?;
+            for warning in &self.warnings {
+                records.warning(self.state.epoch, self.state.step, warning)?;
+            }
+            self.records = Some(records);
         }
-        Ok(run)
+        if self.job.resume { self.keep_config() } else { Ok(()) }
     }
 
     /// More epochs, or damage passed over, are in a checkpoint at once: a run that is killed before its next one goes on
@@ -246,7 +256,7 @@ impl<'a> Run<'a> {
         self.learner.average_buffers()?;
         let validation = evaluate::validation(&self.predictions(Side::Validation)?)?;
         self.log_epoch(&validation)?;
-        self.look_for_divergence();
+        self.look_for_divergence()?;
         let verdict = self.state.early_stop.epoch_ended(&validation);
         let value = validation.value(self.config.train.select);
         self.values.push(value);
@@ -291,18 +301,18 @@ impl<'a> Run<'a> {
             }
             records.folder.write_result(&result)?;
         }
-        Ok(Fitted { result, values: self.values })
+        Ok(Fitted { result, values: self.values, ended_before: false })
     }
 
     /// Says once a run that the loss has grown out of all proportion. NaN and infinity end a run at their step.
-    fn look_for_divergence(&mut self) {
+    fn look_for_divergence(&mut self) -> Result<(), RunError> {
         if self.state.diverged.is_some() {
-            return;
+            return Ok(());
         }
         self.state.diverged = Diverged::of(&self.state);
-        if let (Some(diverged), Some(_)) = (&self.state.diverged, &self.records) {
-            eprintln!("warning: {diverged}");
-        }
+        let (Some(diverged), Some(records)) = (&self.state.diverged, &mut self.records) else { return Ok(()) };
+        eprintln!("warning: {diverged}");
+        records.warning(self.state.epoch, self.state.step, &diverged.to_string())
     }
 
     fn predictions(&self, side: Side) -> Result<Vec<Predictions>, RunError> {

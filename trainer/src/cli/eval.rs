@@ -101,6 +101,7 @@ impl EvalCommand {
         let side = self.side.side();
         let (data, state, own) = self.predictions(&self.run)?;
         let scores = evaluate::scores(&own, &data, side, state.config.seed)?;
+        data.lacking(side).iter().for_each(|warning| eprintln!("warning: {warning}"));
         if self.json {
             println!("{}", serde_json::to_string(&scores)?);
         } else {

@@ -113,6 +113,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 fn run(error: &RunError) -> Option<u8> {
     match error {
         RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(2),
+        RunError::Unlearnable { .. } | RunError::Unscorable { .. } => Some(2),
         RunError::OtherStore { .. } => Some(4),
         RunError::OtherFiles { .. } => Some(3),
         RunError::Stopped { .. } => Some(130),
@@ -178,6 +179,7 @@ fn predict(error: &PredictError) -> Option<u8> {
 fn record(error: &RecordError) -> Option<u8> {
     match error {
         RecordError::Missing { .. } | RecordError::Id { .. } => Some(2),
+        RecordError::Taken { .. } | RecordError::Ended { .. } => Some(2),
         RecordError::Json { .. } => Some(3),
         _ => None,
     }

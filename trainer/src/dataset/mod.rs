@@ -6,6 +6,7 @@
 
 mod batch;
 mod by_arrow;
+mod contrast;
 mod error;
 mod form;
 mod joined;

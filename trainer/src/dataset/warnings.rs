@@ -1,5 +1,6 @@
 //! What a run should say of its rows before it starts: nothing here is an error, and all of it changes a score.
 
+use super::contrast::listed;
 use super::{Dataset, Side, Target};
 
 impl Dataset {
@@ -27,6 +28,8 @@ impl Dataset {
         }
         warnings.extend(self.targets.iter().filter_map(|target| self.unlabelled(target)));
         warnings.extend((0..self.targets.len()).filter_map(|target| self.unseen(target)));
+        warnings.extend(self.lacking(Side::Validation));
+        warnings.extend(self.lacking(Side::Test));
         warnings.extend(self.without_metadata());
         if self.needs.ids() && self.spec.vocabulary() == [0; 2] {
             warnings.push("no training row has an artist or album: the model does without".to_owned());
@@ -50,7 +53,7 @@ impl Dataset {
         let target = &self.targets[target];
         let classes = target.classes().iter().zip(counts).filter(|(_, count)| *count == 0);
         let unseen: Vec<&str> = classes.map(|(class, _)| class.as_str()).collect();
-        let told = format!("no training row of {} is {}", target.name(), unseen.join(", "));
+        let told = format!("no training row of {} is {}", target.name(), listed(&unseen));
         (!unseen.is_empty()).then_some(told)
     }
 

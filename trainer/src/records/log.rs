@@ -1,7 +1,8 @@
-//! The log of a run: one JSON object a line, appended and never changed.
+//! The log of a run: one JSON object a line, appended.
 //!
-//! A line is one write, so that a killed run loses at most the line it was writing. A resumed run repeats steps: it says
-//! so by a line `resumed`, and readers drop what lies beyond that step and take the last line of each (kind, step).
+//! A line is one write, so that a killed run loses at most the line it was writing. A run that goes on from a checkpoint
+//! takes the steps after it anew: their lines are cut off, and a line `resumed` says how many there were. So no step is
+//! there twice, for readers that know nothing of this. Logs of earlier versions kept such lines; [`read_log`] drops them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,11 +16,15 @@ use super::RecordError;
 
 /// Kind of the line that says where a run went on.
 const RESUMED: &str = "resumed";
+/// Kind of an optimiser step's line.
+const STEP: &str = "step";
+/// Kinds of lines that an epoch's end writes.
+const OF_EPOCHS: [&str; 2] = ["epoch", "warning"];
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// What it tells of: `start`, `step`, `validation`, …
+    /// What it tells of: `start`, `warning`, `step`, `epoch`, …
     pub kind: String,
     /// Optimiser steps that were done.
     pub step: u64,
@@ -38,6 +43,15 @@ pub struct Entry {
     pub notes: BTreeMap<String, String>,
     /// Seconds since 1970 when it was written.
     pub unix_s: f64,
+}
+
+impl Entry {
+    /// Whether it still holds of a run that goes on after `step`, in `epoch`.
+    fn holds(&self, epoch: u64, step: u64) -> bool {
+        // A checkpoint of an epoch's last step may lie before that epoch's end.
+        let comes_anew = OF_EPOCHS.contains(&self.kind.as_str()) && self.epoch >= epoch;
+        self.step < step || self.step == step && !comes_anew
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,12 +121,42 @@ impl Log {
         self.put(&Entry { kind: kind.to_owned(), step, epoch, values: BTreeMap::new(), notes, unix_s: now() })
     }
 
-    /// Says that the run goes on after `step`: whatever lies beyond it above no longer holds.
+    /// Whether nothing was ever written there.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn is_empty(&self) -> Result<bool, RecordError> {
+        let length = self.file.metadata().map_err(RecordError::io(&self.path, "read"))?.len();
+        Ok(length == 0)
+    }
+
+    /// Says that the run goes on after `step`, in `epoch`. The lines of what it takes anew are cut off, and counted.
     ///
     /// # Errors
     /// [`RecordError::Io`].
     pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<(), RecordError> {
-        self.append(RESUMED, epoch, step, &[])
+        let undone_steps = self.undo(epoch, step)?;
+        self.append(RESUMED, epoch, step, &[("undone_steps", undone_steps as f64)])
+    }
+
+    /// Cuts the log after its last line that holds of a run after `step`; answers how many steps that undid.
+    fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RecordError> {
+        let fail = |action| RecordError::io(&self.path, action);
+        let text = fs::read(&self.path).map_err(fail("read"))?;
+
+        let (mut whole, mut kept, mut undone_steps) = (0, 0, 0);
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            whole += line.len();
+            match serde_json::from_slice::<Entry>(line) {
+                Ok(entry) if !entry.holds(epoch, step) => undone_steps += u64::from(entry.kind == STEP),
+                // A damaged line is left for readers to name.
+                _ => (kept, undone_steps) = (whole, 0),
+            }
+        }
+
+        let kept = kept as u64;
+        self.file.set_len(kept).and_then(|()| self.file.seek(SeekFrom::Start(kept))).map_err(fail("cut"))?;
+        Ok(undone_steps)
     }
 
     fn put(&mut self, entry: &Entry) -> Result<(), RecordError> {
@@ -135,8 +179,8 @@ fn whole_lines(text: &[u8]) -> &[u8] {
     &text[..text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1)]
 }
 
-/// What holds of the log at `path`, in order of writing: without steps that a resumed run took anew, and with the last
-/// line of each (kind, step). Half a line at the end is passed over: its run may still be writing it.
+/// What holds of the log at `path`, in order of writing: without steps that a resumed run took anew, and of each kind at
+/// a step the last line, or the last of each text. Half a line at the end is passed over: its run may still be writing it.
 ///
 /// # Errors
 /// [`RecordError::Io`]; [`RecordError::Json`] naming the line.
@@ -150,15 +194,15 @@ pub fn read_log(path: &Path) -> Result<Vec<Entry>, RecordError> {
             source,
         })?;
         if entry.kind == RESUMED {
-            entries.retain(|earlier| earlier.step <= entry.step);
+            entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));
         }
         entries.push(entry);
     }
     let mut seen = std::collections::HashSet::new();
-    let mut last: Vec<Entry> =
-        entries.into_iter().rev().filter(|entry| seen.insert((entry.kind.clone(), entry.step))).collect();
-    last.reverse();
-    Ok(last)
+    entries.reverse();
+    entries.retain(|entry| seen.insert((entry.kind.clone(), entry.step, entry.notes.clone())));
+    entries.reverse();
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -197,7 +241,72 @@ mod tests {
             entry("step", 3, 31.0),
         ];
         assert_eq!(steps(&path), want, "step 4 was never taken again");
-        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 8, "every whole line is kept");
+    }
+
+    /// (kind, step) of every line, as a reader sees them that knows nothing of resumed runs.
+    fn lines(path: &Path) -> Vec<(String, u64)> {
+        let text = fs::read_to_string(path).unwrap();
+        let entries = text.lines().map(|line| serde_json::from_str::<Entry>(line).unwrap());
+        entries.map(|entry| (entry.kind, entry.step)).collect()
+    }
+
+    #[test]
+    fn a_log_that_goes_on_after_a_kill_has_no_step_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        log.note("start", 0, 0, &[]).unwrap();
+        (1..=4).for_each(|step| log.append("step", 0, step, &[]).unwrap());
+        log.append("epoch", 0, 4, &[]).unwrap();
+        (5..=7).for_each(|step| log.append("step", 1, step, &[]).unwrap());
+        drop(log);
+
+        let mut log = Log::open(&path).unwrap();
+        log.resumed(1, 5).unwrap();
+        (6..=8).for_each(|step| log.append("step", 1, step, &[]).unwrap());
+        log.append("epoch", 1, 8, &[]).unwrap();
+        drop(log);
+        // The last checkpoint was written within the epoch, at its last step: the epoch ends once more.
+        let mut log = Log::open(&path).unwrap();
+        log.resumed(1, 8).unwrap();
+        log.append("epoch", 1, 8, &[]).unwrap();
+
+        let all = lines(&path);
+        let steps: Vec<u64> = all.iter().filter(|(kind, _)| kind == "step").map(|(_, step)| *step).collect();
+        assert_eq!(steps, [1, 2, 3, 4, 5, 6, 7, 8]);
+        let epochs: Vec<u64> = all.iter().filter(|(kind, _)| kind == "epoch").map(|(_, step)| *step).collect();
+        assert_eq!(epochs, [4, 8]);
+        let undone: Vec<f64> =
+            read_log(&path).unwrap().iter().filter_map(|entry| entry.values.get("undone_steps").copied()).collect();
+        assert_eq!(undone, [2.0, 0.0], "steps 6 and 7; none");
+    }
+
+    #[test]
+    fn a_log_of_an_earlier_version_is_read_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        (1..=3).for_each(|step| log.append("step", 0, step, &[("loss", 1.0)]).unwrap());
+        log.append("resumed", 0, 1, &[]).unwrap();
+        (2..=4).for_each(|step| log.append("step", 0, step, &[("loss", 2.0)]).unwrap());
+        let want = [
+            entry("step", 1, 1.0),
+            entry("resumed", 1, -1.0),
+            entry("step", 2, 2.0),
+            entry("step", 3, 2.0),
+            entry("step", 4, 2.0),
+        ];
+        assert_eq!(steps(&path), want);
+    }
+
+    #[test]
+    fn two_warnings_at_one_step_are_both_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        ["a", "b", "a"].into_iter().for_each(|text| log.note("warning", 0, 0, &[("text", text.to_owned())]).unwrap());
+        let texts: Vec<String> = read_log(&path).unwrap().iter().map(|entry| entry.notes["text"].clone()).collect();
+        assert_eq!(texts, ["b", "a"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use log::{Entry, Log, read_log};
 pub use run_dir::{RunDir, run_stem};
-pub use tensorboard::EventWriter;
+pub use tensorboard::{EventWriter, Resumed};
 
 /// Why a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,20 @@ pub enum RecordError {
     #[error("{path}: no run (no config.toml)")]
     Missing {
         /// Where one was looked for.
+        path: PathBuf,
+    },
+    /// A folder of something else.
+    #[error("{path}: no run, and not empty ({name:?}): name a folder that is not there, to begin a run in it")]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+        /// What it holds.
+        name: String,
+    },
+    /// A run of which only the scores are left.
+    #[error("{path}: this run has a result and no checkpoint: there is nothing to go on from; name another folder")]
+    Ended {
+        /// Its folder.
         path: PathBuf,
     },
     /// Another process writes it.

@@ -9,6 +9,13 @@ use serde::de::DeserializeOwned;
 
 use super::RecordError;
 
+const RESULT: &str = "result.json";
+/// How the names of TensorBoard's files begin.
+const EVENTS: &str = "events.out.tfevents.";
+/// What else a run writes before its first checkpoint; `.ranks` is what its ranks look for at the start.
+const BEGINNING: [&str; 7] =
+    ["config.toml", "config.tmp", "input.json", "recipe.toml", "log.jsonl", "checkpoints", ".ranks"];
+
 /// `runs/<id>/`.
 ///
 /// | file | what |
@@ -65,6 +72,40 @@ impl RunDir {
         }
     }
 
+    /// The folder `path` for a run that begins: made with the folders above it, or as a run that never came to a
+    /// checkpoint left it.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn take(path: &Path) -> Result<Self, RecordError> {
+        let run = Self { path: path.to_owned() };
+        fs::create_dir_all(run.checkpoints()).map_err(RecordError::io(&run.checkpoints(), "make the folder"))?;
+        Ok(run)
+    }
+
+    /// Whether a run may begin in the folder `path`, which has no checkpoint: it is not there, is empty, or holds what a
+    /// run writes before its first checkpoint.
+    ///
+    /// # Errors
+    /// [`RecordError::Taken`], [`RecordError::Ended`], [`RecordError::Io`].
+    pub fn may_begin(path: &Path) -> Result<(), RecordError> {
+        let entries = match fs::read_dir(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(RecordError::io(path, "list"))?,
+        };
+        if path.join(RESULT).exists() {
+            return Err(RecordError::Ended { path: path.to_owned() });
+        }
+        for entry in entries {
+            let name = entry.map_err(RecordError::io(path, "list"))?.file_name();
+            let name = name.to_string_lossy();
+            if !BEGINNING.contains(&&*name) && !name.starts_with(EVENTS) {
+                return Err(RecordError::Taken { path: path.to_owned(), name: name.into_owned() });
+            }
+        }
+        Ok(())
+    }
+
     /// The run in the folder `path`, such as `runs/cnn2d-1a2b3c4d-1`.
     ///
     /// # Errors
@@ -107,7 +148,7 @@ impl RunDir {
     /// Path of its scores.
     #[must_use]
     pub fn result(&self) -> PathBuf {
-        self.path.join("result.json")
+        self.path.join(RESULT)
     }
 
     /// Writes the configuration, whole or not at all.

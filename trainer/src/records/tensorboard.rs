@@ -2,16 +2,34 @@
 //!
 //! A file is a sequence of TFRecords: length (u64), its checksum, an `Event`, its checksum; checksums are CRC-32C, rotated
 //! and shifted. Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto, framework/summary.proto.
-//! A resumed run opens a file of its own, whose name sorts after the last; readers drop the steps it takes anew.
+//! A resumed run opens a file of its own, whose name sorts after the last. The events of steps that it takes anew are cut
+//! off from the earlier files; and its file says where it starts, for readers that have seen them already.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::RecordError;
 use super::log::now;
 
 const MASK: u32 = 0xA282_EAD8;
+const PREFIX: &str = "events.out.tfevents.";
+/// How a tag begins that every epoch's figures have, and no step's.
+const OF_EPOCHS: &str = "validation/";
+/// Of a record's length and its checksum, and of the checksum behind its data.
+const HEAD_BYTES: usize = 12;
+const TAIL_BYTES: usize = 4;
+/// More than any event of ours: a longer one is no length.
+const EVENT_BYTES_MAX: u64 = 1 << 20;
+
+/// From where a run goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Resumed {
+    /// The last optimiser step that still holds.
+    pub step: u64,
+    /// Whether the epoch of that step has ended; else its end comes anew.
+    pub epoch_ended: bool,
+}
 
 /// Appends events to a file of its own.
 #[derive(Debug)]
@@ -21,18 +39,21 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new `events.out.tfevents.<seconds>.<n>` in `folder`. `resumed_after`: the last step that still holds, if the
-    /// run goes on from one; later ones in earlier files are dropped by readers.
+    /// A new `events.out.tfevents.<seconds>.<n>` in `folder`. Where a run is `resumed`, earlier files lose the events that
+    /// it takes anew.
     ///
     /// # Errors
     /// [`RecordError::Io`].
-    pub fn create(folder: &Path, resumed_after: Option<u64>) -> Result<Self, RecordError> {
+    pub fn create(folder: &Path, resumed: Option<Resumed>) -> Result<Self, RecordError> {
+        if let Some(resumed) = resumed {
+            own_files(folder)?.iter().try_for_each(|(path, _)| undo(path, resumed))?;
+        }
         let (file, path) = new_file(folder)?;
         let mut writer = Self { file, path };
         let mut version = event(now(), 0);
         put_bytes(&mut version, 3, b"brain.Event:2");
         writer.put(&version)?;
-        if let Some(step) = resumed_after {
+        if let Some(Resumed { step, .. }) = resumed {
             let mut start = event(now(), step + 1);
             // SessionLog { status: START }.
             put_bytes(&mut start, 7, &[0x08, 0x01]);
@@ -55,15 +76,83 @@ impl EventWriter {
     }
 }
 
+/// Event files of this writer, with the seconds in their names. Other programs put a host's name behind.
+fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, RecordError> {
+    let entries = fs::read_dir(folder).map_err(RecordError::io(folder, "list"))?;
+    let own = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let (seconds, number) = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.split_once('.')?;
+        let is_own = number.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = seconds.parse().ok()?;
+        is_own.then_some((path, seconds))
+    });
+    Ok(own.collect())
+}
+
+/// Cuts a file of ours before the first event that a run which goes on from `resumed` takes anew, or that a kill left half
+/// written. Steps rise within a file, so that nothing which holds lies behind.
+fn undo(path: &Path, resumed: Resumed) -> Result<(), RecordError> {
+    let fail = |action| RecordError::io(path, action);
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(fail("open"))?;
+    let mut reader = BufReader::new(&file);
+
+    let mut kept = 0;
+    while let Some(data) = next_event(&mut reader).map_err(fail("read"))? {
+        if !holds(&data, resumed) {
+            break;
+        }
+        kept += (HEAD_BYTES + data.len() + TAIL_BYTES) as u64;
+    }
+    if file.metadata().map_err(fail("read"))?.len() > kept {
+        file.set_len(kept).map_err(fail("cut"))?;
+    }
+    Ok(())
+}
+
+/// The data of the next record; `None` at the end, or where the rest is none.
+fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> {
+    let mut length = [0; 8];
+    let mut rest = Vec::new();
+    match reader.read_exact(&mut length) {
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let length = u64::from_le_bytes(length);
+    if length > EVENT_BYTES_MAX {
+        return Ok(None);
+    }
+
+    let checksums = HEAD_BYTES - 8 + TAIL_BYTES;
+    let wanted = length as usize + checksums;
+    reader.take(wanted as u64).read_to_end(&mut rest)?;
+    let is_whole = rest.len() == wanted;
+    Ok(is_whole.then(|| rest[HEAD_BYTES - 8..wanted - TAIL_BYTES].to_vec()))
+}
+
+/// Whether an event of ours still holds.
+fn holds(event: &[u8], resumed: Resumed) -> bool {
+    // As `event` writes it: a key and eight bytes of time, a key, the step.
+    let Some(step) = event.get(10..).and_then(varint) else { return false };
+    let is_of_epoch = event.windows(OF_EPOCHS.len()).any(|bytes| bytes == OF_EPOCHS.as_bytes());
+    let comes_anew = is_of_epoch && !resumed.epoch_ended;
+    step < resumed.step || step == resumed.step && !comes_anew
+}
+
+fn varint(bytes: &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7F) << (7 * place as u32);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 /// A file that sorts after all that are there, whatever the clock does.
 fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
-    const PREFIX: &str = "events.out.tfevents.";
-    let names = fs::read_dir(folder).map_err(RecordError::io(folder, "list"))?;
-    let seconds = names.filter_map(|entry| {
-        let name = entry.ok()?.file_name();
-        name.to_str()?.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok()
-    });
-    let seconds = seconds.max().unwrap_or(0).max(now() as u64);
+    let seconds = own_files(folder)?.iter().map(|(_, seconds)| *seconds).max();
+    let seconds = seconds.unwrap_or(0).max(now() as u64);
     for n in 0..u32::MAX {
         let path = folder.join(format!("{PREFIX}{seconds:010}.{n:04}"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
@@ -241,10 +330,53 @@ mod tests {
         let first = EventWriter::create(folder.path(), None).unwrap();
         // As if the clock had been set back.
         fs::write(folder.path().join("events.out.tfevents.9000000000.0000"), "").unwrap();
-        let second = EventWriter::create(folder.path(), Some(7)).unwrap();
+        let second = EventWriter::create(folder.path(), Some(Resumed { step: 7, epoch_ended: true })).unwrap();
         assert!(second.path > folder.path().join("events.out.tfevents.9000000000.0000") && second.path > first.path);
         let events = read(&second.path);
         assert_eq!((events[1].step, events[1].restarts), (8, true));
+    }
+
+    /// Steps and tags of all files' figures.
+    fn figures(folder: &Path) -> Vec<(u64, String)> {
+        let events = files(folder).into_iter().flat_map(|path| read(&path));
+        events.flat_map(|event| event.values.into_iter().map(move |(tag, _)| (event.step, tag))).collect()
+    }
+
+    #[test]
+    fn events_that_go_on_after_a_kill_have_no_step_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |resumed, steps: std::ops::RangeInclusive<u64>, epoch_at: u64| {
+            let mut writer = EventWriter::create(folder.path(), resumed).unwrap();
+            for step in steps {
+                writer.scalars(step, &[("step/loss", 1.0), ("step/lr", 0.1)]).unwrap();
+                if step == epoch_at {
+                    writer.scalars(step, &[("validation/loss", 1.0)]).unwrap();
+                }
+            }
+            writer.path
+        };
+        let first = write(None, 1..=300, 200);
+        // Killed while it wrote an event.
+        OpenOptions::new().append(true).open(first).unwrap().write_all(&[9; 30]).unwrap();
+        // Within an epoch, at an epoch's last step but before its end, and behind that end.
+        write(Some(Resumed { step: 199, epoch_ended: false }), 200..=250, 200);
+        write(Some(Resumed { step: 200, epoch_ended: true }), 201..=260, 0);
+        let mut last = EventWriter::create(folder.path(), Some(Resumed { step: 200, epoch_ended: false })).unwrap();
+        last.scalars(200, &[("validation/loss", 1.0)]).unwrap();
+
+        let all = figures(folder.path());
+        let steps: Vec<u64> = all.iter().filter(|(_, tag)| tag == "step/loss").map(|(step, _)| *step).collect();
+        assert_eq!(steps, (1..=200).collect::<Vec<u64>>());
+        assert_eq!(all.iter().filter(|(_, tag)| tag == "validation/loss").count(), 1);
+    }
+
+    #[test]
+    fn files_of_other_programs_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("events.out.tfevents.1700000000.myhost.123.0");
+        fs::write(&other, [7; 99]).unwrap();
+        EventWriter::create(folder.path(), Some(Resumed { step: 1, epoch_ended: true })).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), [7; 99]);
     }
 
     #[test]

@@ -11,11 +11,19 @@ use crate::learner::Learner;
 /// What can be told of a configuration and a store before anything is written.
 ///
 /// # Errors
-/// [`RunError::NoRows`], and what [`Learner::check`] says.
+/// [`RunError::NoRows`], [`RunError::Unlearnable`], [`RunError::Unscorable`], [`RunError::NoBatch`], and what [`Learner::check`] says.
 pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
     if let Some(side) = Side::ALL.into_iter().find(|side| data.rows_of(*side).is_empty()) {
         return Err(RunError::NoRows { split: side.name(), rule: data.split_rule().name() });
     }
+    if let Some((target, problem)) = data.unlearnable() {
+        return Err(RunError::Unlearnable { target: target.to_owned(), problem });
+    }
+    if let Some((target, side)) = data.unscorable() {
+        let rule = data.split_rule().name();
+        return Err(RunError::Unscorable { target: target.to_owned(), split: side.name(), rule });
+    }
+
     let rows = data.rows_of(Side::Training).len();
     if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
         return Err(RunError::NoBatch { rows, batch_size: config.data.batch_size });
@@ -95,6 +103,59 @@ mod tests {
         let data = testing::opened(&Fixture { shape: [16, 24], ..Fixture::default() }, &config, &folder);
         let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
         warnings(&config, &data, &learner, 2).join("; ")
+    }
+
+    /// What ends a run on `fixture` before its first step, and else what is said of its rows.
+    fn checked(fixture: &Fixture, target: &str) -> Result<String, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let sets = ["model.name=lstm".to_owned(), format!("data.targets=[\"{target}\"]")];
+        let config = Config::parse("", "the test", &sets).expect("a configuration");
+        let data = testing::opened(fixture, &config, &folder);
+        check(&config, &data, 1).map_err(|error| error.to_string())?;
+        Ok(data.warnings().join("; "))
+    }
+
+    #[test]
+    fn one_class_among_training_rows_is_an_error_before_the_first_step() {
+        let one_class = Fixture { classes: 1, ..Fixture::default() };
+        let said = checked(&one_class, "genre").expect_err("nothing to learn");
+        assert!(
+            said.starts_with("target genre: all 80 training rows with a label are class 0: there is nothing"),
+            "{said}"
+        );
+        assert!(said.contains("--target") && said.contains("--split"), "{said}");
+        let unlabelled = Fixture { unlabelled: 1, ..Fixture::default() };
+        let said = checked(&unlabelled, "genre").expect_err("nothing to learn");
+        assert!(said.starts_with("target genre: no training row has a label"), "{said}");
+        // Even clips have a second label, which tells them from the others.
+        checked(&one_class, "genres_all").expect("a label that some rows have");
+        let one_row = Fixture { clips: 3, artists: 3, ..Fixture::default() };
+        let said = checked(&one_row, "genres_all").expect_err("nothing to learn");
+        assert!(said.contains("all 1 training rows with labels have the same ones, Genre 0, Even"), "{said}");
+    }
+
+    #[test]
+    fn a_side_without_any_label_is_an_error_before_the_first_step() {
+        // Of twelve clips the eleventh is validation, and the only one without a label.
+        let fixture = Fixture { clips: 12, unlabelled: 11, ..Fixture::default() };
+        let said = checked(&fixture, "genre").expect_err("no score");
+        assert!(said.starts_with("target genre: no validation row has a label under rule artist"), "{said}");
+    }
+
+    #[test]
+    fn a_side_that_lacks_classes_is_a_warning() {
+        // By artist: validation has class 1 alone, test class 2.
+        let said = checked(&Fixture::default(), "genre").expect("two classes");
+        assert!(said.contains("all 8 validation rows of genre with a label are class 1: no score there"), "{said}");
+        assert!(said.contains("all 8 test rows of genre with a label are class 2: no score there"), "{said}");
+        // Ten artists: each side has all of five classes that come round twice, or two of them.
+        let some = Fixture { classes: 4, artists: 10, ..Fixture::default() };
+        let said = checked(&some, "genre").expect("four classes");
+        assert!(said.contains("no test row of genre is class 0, class 2: no score there says"), "{said}");
+        // Every label of a row that is even; those of the others are lacking.
+        let said = checked(&some, "genres_all").expect("labels");
+        assert!(said.contains("all 9 validation rows of genres_all with a label have Even"), "{said}");
+        assert!(said.contains("no validation row of genres_all is Genre 1, Genre 3"), "{said}");
     }
 
     #[test]

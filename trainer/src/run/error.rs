@@ -34,6 +34,30 @@ pub enum RunError {
         /// The rule.
         rule: &'static str,
     },
+    /// Training rows that differ in nothing.
+    #[error(
+        "target {target}: {problem}: there is nothing to learn; choose another target (--target) or split (--split), or \
+         extract clips of more classes"
+    )]
+    Unlearnable {
+        /// As configured.
+        target: String,
+        /// What the training rows have, with the class.
+        problem: String,
+    },
+    /// A side on which a target has no label.
+    #[error(
+        "target {target}: no {split} row has a label under rule {rule}: choose another target (--target) or split \
+         (--split), or extract more clips"
+    )]
+    Unscorable {
+        /// As configured.
+        target: String,
+        /// Which side.
+        split: &'static str,
+        /// The rule.
+        rule: &'static str,
+    },
     /// `drop_last` leaves nothing.
     #[error(
         "data.batch_size = {batch_size} with data.drop_last leaves no batch of {rows} training rows: take a smaller one"

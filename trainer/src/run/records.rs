@@ -3,7 +3,7 @@
 use super::{Job, RunError};
 use crate::checkpoint::State;
 use crate::config::Config;
-use crate::records::{EventWriter, Log, RecordError, RunDir};
+use crate::records::{EventWriter, Log, RecordError, Resumed, RunDir};
 
 /// Log, TensorBoard and configuration of a run's folder.
 pub(super) struct Records {
@@ -16,8 +16,11 @@ impl Records {
     pub(super) fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, RunError> {
         let folder = RunDir::open(&job.folder)?;
         let mut log = Log::open(&folder.log())?;
-        let events = EventWriter::create(folder.path(), job.resume.then_some(state.step))?;
-        if job.resume {
+        // A run that was killed before its first checkpoint begins anew in its folder.
+        let goes_on = !log.is_empty()?;
+        let resumed = Resumed { step: state.step, epoch_ended: state.batch == 0 };
+        let events = EventWriter::create(folder.path(), goes_on.then_some(resumed))?;
+        if goes_on {
             log.resumed(state.epoch, state.step)?;
         }
         let notes = [("device", format!("{:?}", job.device)), ("world_size", world_size.to_string())];
@@ -33,6 +36,11 @@ impl Records {
             self.folder.write_config(&text)?;
         }
         Ok(())
+    }
+
+    /// What a reader of the figures should know, beside them.
+    pub(super) fn warning(&mut self, epoch: u64, step: u64, text: &str) -> Result<(), RunError> {
+        Ok(self.log.note("warning", epoch, step, &[("text", text.to_owned())])?)
     }
 
     pub(super) fn step(&mut self, epoch: u64, step: u64, loss: f64, lr: f64) -> Result<(), RunError> {
