@@ -9,6 +9,7 @@ mod backends;
 mod cli;
 mod extract;
 mod faults;
+mod fit;
 mod manifests;
 mod peers;
 mod ranks;
@@ -30,6 +31,7 @@ fn main() {
         cli::trials(),
         extract::trials(),
         faults::trials(),
+        fit::trials(),
         manifests::trials(),
         peers::trials(),
         ranks::trials(),

@@ -63,7 +63,10 @@ pub enum CheckpointError {
         found: u32,
     },
     /// Nothing to go on from.
-    #[error("no checkpoint in {path}: was the run stopped before its first? start it again without --resume")]
+    #[error(
+        "no checkpoint in {path}: was the run stopped before its first? begin it again there with \
+             --resume-or-start and its own flags"
+    )]
     None {
         /// The folder that was searched.
         path: PathBuf,

@@ -12,12 +12,11 @@ use tch::Device;
 use wavemill_schemas::text::shown_lines;
 
 use super::exit::Usage;
-use super::{MachineArgs, input, progress, shared};
-use crate::checkpoint::{self, Checkpoints};
+use super::place::{self, Begun, Changes};
+use super::{MachineArgs, progress, shared};
 use crate::config::Config;
 use crate::dataset::Dataset;
 use crate::ffi;
-use crate::records::{RunDir, run_stem};
 use crate::run::{self, Fitted, Job, RunError, Watch};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
 
@@ -32,6 +31,7 @@ Examples:
   wavemill-train fit --store store --model cnn2d --nproc 2 --threads 1
   torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
   wavemill-train fit --resume runs/cnn2d-1f2e3d4c-0
+  wavemill-train fit --resume-or-start runs/night --store store --model cnn2d
 
 The configuration, of each key that has a value: wavemill-train fit --print-config
 Keys without one, such as data.frames and model.init, are in docs/trainer.md.
@@ -90,6 +90,12 @@ pub struct FitCommand {
     /// Go on with a run where its last checkpoint is; its configuration counts, --epochs N makes it longer
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init", "freeze"])]
     resume: Option<PathBuf>,
+    /// Go on with RUN where it has a checkpoint, and begin it there otherwise: the same command again and again does the
+    /// whole of a job that is killed and started anew. The configuration must be the run's, but for more epochs
+    /// [default RUN: <runs>/<model>-<configuration>-1]
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    #[allow(clippy::option_option)]
+    resume_or_start: Option<Option<PathBuf>>,
     /// Start N processes on this machine, each a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     nproc: Option<u16>,
@@ -120,20 +126,13 @@ impl FitCommand {
             }
             _ => Ranks::solo(),
         };
-        let Begun { config, input, threads } = match &self.resume {
-            Some(run) => self.resumed(run, ranks.world_size)?,
-            None => Begun { config: self.config()?, input: None, threads: None },
-        };
-        let (store, version) = match (&self.store, input) {
-            (Some(store), _) => (store.clone(), self.version),
-            (None, Some((store, version))) => (store, self.version.or(Some(version))),
-            (None, None) => return Err(Usage("--store DIR is needed".to_owned()).into()),
-        };
-        let data = self.machine.open(&store, version, &config)?;
-        run::check(&config, &data, ranks.world_size)?;
-        let device = self.machine.device(&ranks, threads)?;
-        let group = join(&ranks, &data, &data.lost_paths(), &config, device)?;
-        let ended = self.fit(config, &store, &data, group, device);
+        let begun = self.begun(ranks.world_size)?;
+        let (store, version) = begun.store(self.store.as_deref(), self.version)?;
+        let data = self.machine.open(&store, version, &begun.config)?;
+        run::check(&begun.config, &data, ranks.world_size)?;
+        let device = self.machine.device(&ranks, begun.threads)?;
+        let group = join(&ranks, &data, &data.lost_paths(), &begun.config, device)?;
+        let ended = self.fit(begun, &store, &data, group, device);
         match &ended {
             Ok(_) => group.finish()?,
             // Of no effect where all ranks were asked to stop, and have parted.
@@ -146,34 +145,62 @@ impl FitCommand {
         }
     }
 
+    /// What the run begins with. No rank writes before all have looked.
+    fn begun(&self, world_size: usize) -> Result<Begun> {
+        if let Some(run) = &self.resume {
+            let changes = Changes { epochs: self.epochs, skip_damaged: self.skip_damaged };
+            return place::resumed(run, changes, world_size);
+        }
+
+        let config = self.config()?;
+        match &self.resume_or_start {
+            None => Ok(Begun::new(config, None)),
+            Some(named) => {
+                let folder = named.clone().unwrap_or_else(|| place::folder_of(&self.runs, &config));
+                place::resumed_or_started(&folder, config, world_size)
+            }
+        }
+    }
+
     fn fit(
         &self,
-        config: Config,
+        begun: Begun,
         store: &Path,
         data: &Arc<Dataset>,
         group: &'static dyn Collective,
         device: Device,
     ) -> Result<u8> {
-        let folder = match &self.resume {
-            Some(run) => run.clone(),
-            None => new_folder(&self.runs, &config, group, store, data)?,
+        place::agree(begun.from, group)?;
+        let config = begun.config;
+        let folder = match begun.folder {
+            Some(folder) => folder,
+            None => place::new_folder(&self.runs, &config, group, store, data)?,
         };
+        if self.resume_or_start.is_some() && begun.from.is_none() {
+            place::begin_in(&folder, &config, group, store, data)?;
+        }
         let job = Job {
             config,
             folder,
-            resume: self.resume.is_some(),
+            resume: begun.from.is_some(),
             device,
             readers: usize::from(self.machine.readers),
             prefetch_batches: usize::from(self.machine.prefetch_batches),
             test: true,
             keep_going: None,
         };
-        let result = watched(&job, data, group)?.result;
+        if group.rank() == 0 {
+            data.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+        }
+        let Fitted { result, ended_before, .. } = watched(&job, data, group)?;
         if group.rank() == 0 {
             if self.json {
                 println!("{}", serde_json::to_string(&result)?);
             } else {
                 print!("{}", shown_lines(&result.to_string()));
+            }
+            if ended_before {
+                eprintln!("the run had come to its end before: nothing is left to do, and its result is as it was");
             }
             eprintln!("the run is in {}", job.folder.display());
         }
@@ -200,32 +227,6 @@ impl FitCommand {
         sets.extend(self.sets.iter().cloned());
         read_config(self.config.as_deref(), &sets)
     }
-
-    /// What a run was begun with. More epochs may be asked for, and that damage is passed over.
-    fn resumed(&self, run: &Path, world_size: usize) -> Result<Begun> {
-        let folder = RunDir::open(run)?;
-        let checkpoints = Checkpoints::open(folder.checkpoints(), 1)?;
-        let state = checkpoint::read_state(&checkpoints.last()?)?;
-        let begun = state.epoch + u64::from(state.batch > 0);
-        if let Some(epochs) = self.epochs.filter(|epochs| *epochs < begun) {
-            return Err(Usage(format!("--epochs {epochs}: the run is in or behind its epoch {begun} already")).into());
-        }
-        let mut config = state.config;
-        config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
-        config.data.skip_damaged |= self.skip_damaged;
-        // Other ranks have other cores, and give other bits in any case.
-        let threads = state.threads.filter(|_| state.world_size == world_size);
-        Ok(Begun { config, input: input::of(&folder), threads })
-    }
-}
-
-/// What a run begins with, or was begun with.
-struct Begun {
-    config: Config,
-    /// Store and version.
-    input: Option<(PathBuf, u64)>,
-    /// Of libtorch's operations.
-    threads: Option<u32>,
 }
 
 /// Whether a signal ended it, in order.
@@ -330,51 +331,4 @@ pub fn join(
         lost_files: if lost.is_empty() { "none".to_owned() } else { lost.join(", ") },
     };
     Ok(strategy::join(ranks, &fingerprint, device, strategy::exit_on_loss(ranks))?)
-}
-
-/// A new run's folder: rank 0 makes it and tells the others.
-///
-/// # Errors
-/// The folder cannot be made.
-pub fn new_folder(
-    runs: &Path,
-    config: &Config,
-    group: &dyn Collective,
-    store: &Path,
-    data: &Dataset,
-) -> Result<PathBuf> {
-    let mut name = Vec::new();
-    if group.rank() == 0 {
-        let run = RunDir::create_next(runs, &run_stem(&config.model.name, &config.hash()))?;
-        run.write_config(&toml::to_string(config)?)?;
-        input::write(&run, store, data)?;
-        name = run.path().to_string_lossy().into_owned().into_bytes();
-    }
-    let names = group.gather(&name)?;
-    Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dataset::fixture::Fixture;
-    use crate::testing;
-
-    #[derive(clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        fit: FitCommand,
-    }
-
-    #[test]
-    fn a_run_goes_on_with_its_threads_on_as_many_ranks() {
-        let alone = testing::alone();
-        let config = read_config(None, &["model.name=lstm".to_owned()]).expect("a configuration");
-        let made = testing::made(&Fixture::default(), &config, 0, &alone);
-        let run = made.folder.path();
-        std::fs::write(run.join("config.toml"), "").expect("room");
-        let Line { fit } = clap::Parser::parse_from(["fit"]);
-        assert_eq!(fit.resumed(run, 1).expect("a checkpoint").threads, Some(1));
-        assert_eq!(fit.resumed(run, 2).expect("a checkpoint").threads, None);
-    }
 }

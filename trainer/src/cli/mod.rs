@@ -6,6 +6,7 @@ pub mod export;
 pub mod fit;
 pub mod input;
 pub mod models;
+pub mod place;
 pub mod predict;
 pub mod progress;
 pub mod shared;

@@ -13,7 +13,8 @@ use tch::Device;
 use wavemill_schemas::text::shown;
 
 use super::exit::{self, Usage};
-use super::fit::{is_stopped, new_folder, watched};
+use super::fit::{is_stopped, watched};
+use super::place::new_folder;
 use super::{MachineArgs, fit};
 use crate::config::{Config, Data, Metric};
 use crate::dataset::{Dataset, Needs};
