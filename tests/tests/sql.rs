@@ -3,17 +3,24 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use wavemill_tests::{Failed, Trial};
 
-use crate::support::{Inputs, Ran, finish, inputs, manifest, own_store, run, same, scratch, start, wavemill};
+use crate::support::{Inputs, Ran, finish, inputs, manifest, own_store, run, same, scratch, start, wavemill, whole};
+
+/// A query is at its joins by then.
+const LONG_ENOUGH_TO_RUN: Duration = Duration::from_secs(2);
+/// What a signal may take, with some room for a machine that does much else.
+const SECOND: Duration = Duration::from_millis(1500);
 
 pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("sql::a_flipped_bit_ends_no_command_in_a_panic", a_flipped_bit_ends_no_command_in_a_panic),
         Trial::test("sql::a_panic_while_reading_is_told_in_words", a_panic_while_reading_is_told_in_words),
         Trial::test("sql::a_version_that_gc_removes_is_no_damage", a_version_that_gc_removes_is_no_damage),
+        Trial::test("sql::a_signal_ends_a_long_join_within_a_second", a_signal_ends_a_long_join_within_a_second),
         Trial::test("sql::names_out_of_data_do_not_reach_the_terminal", names_out_of_data_do_not_reach_the_terminal),
     ]
 }
@@ -91,6 +98,34 @@ fn a_version_that_gc_removes_is_no_damage() -> Result<(), Failed> {
     collected.exits(0)?;
     sent.ok_or("a piped child has a stdin")??;
     asked.exits(2)?.says(&["version 1", "removed by `wavemill gc`"])
+}
+
+/// A join that has no row to show for hours, and a COPY of one that has nothing but rows.
+fn a_signal_ends_a_long_join_within_a_second() -> Result<(), Failed> {
+    let folder = scratch("signals");
+    let joined = "FROM tracks a, tracks b, tracks c, tracks d, tracks e";
+    let filter = "WHERE concat(a.track_title, b.track_title, c.track_title, d.track_title, e.track_title) = 'x'";
+    let target = folder.join("out.csv");
+    let queries = [
+        format!("SELECT count(*) {joined} {filter}"),
+        format!("COPY (SELECT a.track_id {joined}) TO '{}'", target.display()),
+    ];
+    for (query, signal) in queries.iter().zip(["-INT", "-TERM"]) {
+        let mut command = wavemill(["sql", "--allow-write", query, "--store"]);
+        let mut child = start(command.arg(whole()));
+        let pid = child.id().to_string();
+        std::thread::sleep(LONG_ENOUGH_TO_RUN);
+        let ended_early = child.try_wait();
+
+        let signalled = run(Command::new("kill").args([signal, &pid]));
+        let since = Instant::now();
+        let ran = finish(child);
+        same("it was running", ended_early?.is_none(), true)?;
+        signalled.exits(0)?;
+        same(query, since.elapsed() < SECOND, true)?;
+        same(query, ran.exits(130)?.err.as_str(), "wavemill: interrupted\n")?;
+    }
+    same("what the COPY left", crate::support::files_below(&folder), Vec::new())
 }
 
 /// A table whose column names, values and file names hold what a terminal would obey.

@@ -1,6 +1,7 @@
 //! Errors → one line and an exit code.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Error;
 use wavemill_schemas::recipe::RecipeError;
@@ -60,6 +61,14 @@ pub fn words(error: &Error) -> String {
         }
     }
     shown(&line).into_owned()
+}
+
+/// Says why the process ends. Of two threads that end it at once, the first has the word.
+pub fn last_line(words: &str) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        eprintln!("wavemill: {words}");
+    }
 }
 
 /// The documented exit code.

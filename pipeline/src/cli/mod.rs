@@ -90,7 +90,7 @@ pub fn main() -> u8 {
         Err(error) if exit::is_broken_pipe(&error) => 0,
         Err(error) if error.is::<exit::Said>() => exit::code(&error),
         Err(error) => {
-            eprintln!("wavemill: {}", exit::words(&error));
+            exit::last_line(&exit::words(&error));
             exit::code(&error)
         }
     }
@@ -135,8 +135,7 @@ fn not_there(name: &str, build: &str) -> String {
 /// A link stays one; a pipe or a device takes what comes.
 fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
     let refused = |error| cannot_write(path, error);
-    let led_to = || std::fs::read_link(path).map(|link| path.with_file_name(link));
-    let target = std::fs::canonicalize(path).or_else(|_| led_to()).unwrap_or_else(|_| path.to_owned());
+    let (target, part) = part_of(path);
     match std::fs::metadata(&target) {
         Ok(found) if found.is_dir() => {
             return Err(exit::Usage(format!("--out {}: a folder, and no file", path.display())).into());
@@ -146,9 +145,7 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
         }
         _ => {}
     }
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
     // What a killed command left is overwritten by the next.
-    let part = target.with_file_name(format!(".{name}.part"));
     let file = File::create(&part).map_err(refused)?;
     let written = write(BufWriter::new(file)).and_then(|value| {
         std::fs::rename(&part, &target).map(|()| value).with_context(|| format!("cannot write {}", path.display()))
@@ -158,6 +155,15 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
         let _ = std::fs::remove_file(&part);
     }
     written
+}
+
+/// Where `--out PATH` leads, and the temporary name beside it.
+fn part_of(path: &Path) -> (PathBuf, PathBuf) {
+    let led_to = || std::fs::read_link(path).map(|link| path.with_file_name(link));
+    let target = std::fs::canonicalize(path).or_else(|_| led_to()).unwrap_or_else(|_| path.to_owned());
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let part = target.with_file_name(format!(".{name}.part"));
+    (target, part)
 }
 
 /// Of `--out`: a path that cannot be a file is wrong usage, a full or read-only disk is not.

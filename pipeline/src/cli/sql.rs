@@ -2,14 +2,15 @@
 
 use std::io::{self, BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::exit::Usage;
-use super::write_whole;
+use super::exit::{self, Usage};
+use super::{part_of, write_whole};
 use crate::sql::{self, Format, Interrupt, Limits, Prompt, SqlError, output};
 use crate::store::Store;
 
@@ -60,12 +61,12 @@ impl SqlCommand {
     /// # Errors
     /// [`SqlError`], whose `exit_code` is the command's; else a failure to read the query or write the file.
     pub fn run(&self) -> Result<()> {
-        let (_, manifest) = Store::open(&self.store)?.readable(self.version)?;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.unwrap_or(processors).max(1);
-        let limits = Limits { memory_bytes: self.memory_limit, threads, allow_write: self.allow_write };
-        let session = sql::open(&self.store, &manifest, limits)?;
         let at_prompt = self.query.is_none() && io::stdin().is_terminal();
+        let interrupt = Interrupt::default();
+        if !at_prompt {
+            self.stop_on_signals(interrupt.clone(), false)?;
+        }
+        let session = self.open()?.with_interrupt(interrupt);
         let answered = if at_prompt { self.prompt(&session) } else { self.answer(&session) };
         match answered {
             Err(error) if error.downcast_ref().is_some_and(SqlError::is_broken_pipe) => Ok(()),
@@ -73,17 +74,24 @@ impl SqlCommand {
         }
     }
 
+    fn open(&self) -> Result<sql::Session> {
+        let (_, manifest) = Store::open(&self.store)?.readable(self.version)?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.unwrap_or(processors).max(1);
+        let limits = Limits { memory_bytes: self.memory_limit, threads, allow_write: self.allow_write };
+        Ok(sql::open(&self.store, &manifest, limits)?)
+    }
+
     fn prompt(&self, session: &sql::Session) -> Result<()> {
         if self.format.is_binary() {
             return Err(SqlError::BinaryToTerminal { format: self.format }.into());
         }
         let prompt = Prompt::open(session)?;
-        stop_on_signals(session.interrupt(), true)?;
+        self.stop_on_signals(session.interrupt(), true)?;
         Ok(prompt.run(session, output::sink(self.format, io::stdout()).as_mut())?)
     }
 
     fn answer(&self, session: &sql::Session) -> Result<()> {
-        stop_on_signals(session.interrupt(), false)?;
         let query = match &self.query {
             Some(query) => query.clone(),
             None => io::read_to_string(io::stdin()).context("cannot read the query from standard input")?,
@@ -100,21 +108,36 @@ impl SqlCommand {
         }
         write_whole(&self.out, |file| Ok(session.run(&query, output::sink(self.format, file).as_mut())?))
     }
-}
 
-/// SIGINT and SIGTERM stop the query, which then cleans up after itself; where none runs they end the process.
-fn stop_on_signals(interrupt: Interrupt, at_prompt: bool) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            let stopped = interrupt.stop();
-            if !stopped && (signal == SIGTERM || !at_prompt) {
+    /// SIGINT and SIGTERM stop the query, which then cleans up after itself, and end the process; at a prompt SIGINT stops
+    /// the query alone. Whatever the process is busy with, it is gone within a second.
+    fn stop_on_signals(&self, interrupt: Interrupt, at_prompt: bool) -> Result<()> {
+        let part = (self.out != Path::new("-")).then(|| part_of(&self.out));
+        let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                let is_stopping = interrupt.stop();
+                if at_prompt && signal == SIGINT {
+                    continue;
+                }
+                if is_stopping {
+                    std::thread::sleep(STOP_WAIT);
+                }
+                interrupt.clean();
+                if let Some((_, part)) = &part {
+                    // Of a run before this one, or none.
+                    let _ = std::fs::remove_file(part);
+                }
+                exit::last_line(&SqlError::Interrupted.to_string());
                 std::process::exit(130);
             }
-        }
-    });
-    Ok(())
+        });
+        Ok(())
+    }
 }
+
+/// How long a query that was stopped may take to end by itself.
+const STOP_WAIT: Duration = Duration::from_millis(700);
 
 /// `512MiB`, `1GiB`, `2G`, `1000000`: bytes; units are powers of 1024.
 pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {

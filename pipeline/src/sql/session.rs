@@ -4,7 +4,7 @@
 //! the batch size follows from the widest row that it reads.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::CatalogProvider;
@@ -20,14 +20,13 @@ use datafusion::object_store::local::LocalFileSystem;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use futures::StreamExt;
-use futures::future::{AbortHandle, abortable};
 use wavemill_schemas::manifest::Manifest;
 
 use super::catalog::{self, CATALOG, RAW, STORE};
 use super::damage::{Opened, Version};
 use super::error::nearest;
 use super::output::Sink;
+use super::running::{self, Interrupt};
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 use super::{SqlError, functions};
 use crate::panics::caught;
@@ -70,29 +69,19 @@ impl Limits {
 
 /// SQL over one version of a store.
 pub struct Session {
-    store: Store,
+    planner: Planner,
     version: Version,
     opened: Opened,
-    runtime: tokio::runtime::Runtime,
-    ctx: SessionContext,
-    limits: Limits,
     interrupt: Interrupt,
 }
 
-/// Stops the query that a session is running, from another thread.
-#[derive(Clone, Default)]
-pub struct Interrupt(Arc<Mutex<Option<AbortHandle>>>);
-
-impl Interrupt {
-    /// Stops the running query; false where none runs.
-    pub fn stop(&self) -> bool {
-        let running = self.slot().take();
-        running.inspect(AbortHandle::abort).is_some()
-    }
-
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<AbortHandle>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What turns a statement into a running query, on whatever thread.
+#[derive(Clone)]
+struct Planner {
+    store: Store,
+    ctx: SessionContext,
+    limits: Limits,
+    interrupt: Interrupt,
 }
 
 /// Opens the version that `manifest` describes, in the store at `store`.
@@ -100,7 +89,6 @@ impl Interrupt {
 /// # Errors
 /// [`SqlError::NoStore`] where the folder is missing, [`SqlError::Failed`] where threads cannot start.
 pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
-    let failed = |detail: String| SqlError::Failed { detail };
     let url = ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?;
     let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore { path: store.to_owned() })?;
     let pool = FairSpillPool::new((limits.memory_bytes as f64 * POOL_FRACTION) as usize);
@@ -112,13 +100,11 @@ pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session
     let opened = Opened::default();
     ctx.register_catalog(CATALOG, Arc::new(catalog::build(store.to_owned(), &url, manifest, &opened)?));
     functions::all().for_each(|function| ctx.register_udf(function));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(limits.workers())
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
     let store = Store::at(store);
     let version = Version::new(store.clone(), manifest);
-    Ok(Session { store, version, opened, runtime, ctx, limits, interrupt: Interrupt::default() })
+    let interrupt = Interrupt::default();
+    let planner = Planner { store, ctx, limits, interrupt: interrupt.clone() };
+    Ok(Session { planner, version, opened, interrupt })
 }
 
 fn config(limits: &Limits) -> SessionConfig {
@@ -141,28 +127,62 @@ impl Session {
         if statements.is_empty() {
             return Err(SqlError::Empty);
         }
-        statements.into_iter().try_for_each(|statement| {
-            self.opened.clear();
-            let answered = caught(|| self.run_statement(statement, sink)).unwrap_or_else(|panic| Err(panic.into()));
-            answered.map_err(|error| self.version.explain(error, &self.opened, || false))
-        })
+        statements.into_iter().try_for_each(|statement| self.run_statement(statement, sink))
     }
 
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
-        let (query, handle) = abortable(async {
-            let mut batches = self.stream(statement).await?;
-            sink.begin(&batches.schema())?;
-            while let Some(batch) = batches.next().await {
-                sink.write(&batch?)?;
-            }
-            sink.finish()
-        });
-        *self.interrupt.slot() = Some(handle);
-        let result = self.runtime.block_on(query);
-        self.interrupt.slot().take();
-        result.unwrap_or(Err(SqlError::Interrupted))
+        self.opened.clear();
+        let armed = self.interrupt.arm();
+        let planner = self.planner.clone();
+        let query = async move { planner.stream(statement).await };
+        let workers = self.planner.limits.workers();
+
+        let answered =
+            caught(|| running::answer(workers, &armed, query, sink)).unwrap_or_else(|panic| Err(panic.into()));
+        match &answered {
+            Ok(()) => self.interrupt.partial().end(),
+            Err(_) => self.interrupt.partial().remove(),
+        }
+        answered.map_err(|error| self.version.explain(error, &self.opened, || armed.is_stopped()))
     }
 
+    /// Stops its queries through `interrupt`, which another thread may hold already.
+    #[must_use]
+    pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.planner.interrupt = interrupt.clone();
+        self.interrupt = interrupt;
+        self
+    }
+
+    /// A handle that stops the running query.
+    #[must_use]
+    pub fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
+    }
+
+    /// Names of all tables as a query writes them, sorted: `albums …`, then `raw.<name> …`.
+    #[must_use]
+    pub fn tables(&self) -> Vec<String> {
+        self.planner.tables()
+    }
+
+    /// Columns of a table, by a name out of [`Session::tables`].
+    ///
+    /// # Errors
+    /// [`SqlError::UnknownTable`], or [`SqlError::Damaged`].
+    pub fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
+        self.planner.columns(table)
+    }
+
+    /// Names of all scalar and aggregate functions, unsorted.
+    #[must_use]
+    pub fn functions(&self) -> Vec<String> {
+        let state = self.planner.ctx.state();
+        state.scalar_functions().keys().chain(state.aggregate_functions().keys()).cloned().collect()
+    }
+}
+
+impl Planner {
     async fn stream(&self, statement: Statement) -> Result<SendableRecordBatchStream, SqlError> {
         self.check_tables(&statement)?;
         let plan = self.ctx.state().statement_to_plan(statement).await?;
@@ -171,6 +191,10 @@ impl Session {
         }
         self.refuse_own_files(&plan)?;
         refuse_limits(&plan)?;
+        if let LogicalPlan::Copy(copy) = &plan {
+            self.interrupt.partial().begin(&copy.output_url);
+        }
+
         let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
         let plan = state.optimize(&plan)?;
         if let Some(row_bytes) = widest_row(&plan)? {
@@ -179,7 +203,7 @@ impl Session {
             let execution = &mut state.config_mut().options_mut().execution;
             execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
         }
-        let physical = state.create_physical_plan(&plan).await?;
+        let physical = running::cooperative(state.create_physical_plan(&plan).await?)?;
         Ok(execute_stream(physical, state.task_ctx())?)
     }
 
@@ -234,37 +258,19 @@ impl Session {
         self.schema_provider(schema).is_some_and(|provider| provider.table_exist(table))
     }
 
-    /// Names of all tables as a query writes them, sorted: `albums …`, then `raw.<name> …`.
-    #[must_use]
-    pub fn tables(&self) -> Vec<String> {
+    fn tables(&self) -> Vec<String> {
         let names = |schema: &str| self.schema_provider(schema).map(|s| s.table_names()).unwrap_or_default();
         names(STORE).into_iter().chain(names(RAW).into_iter().map(|name| format!("{RAW}.{name}"))).collect()
     }
 
-    /// Columns of a table, by a name out of [`Session::tables`].
-    ///
-    /// # Errors
-    /// [`SqlError::UnknownTable`], or [`SqlError::Damaged`].
-    pub fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
+    fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
         let (schema, name) = table.split_once('.').unwrap_or((STORE, table));
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let found = match self.schema_provider(schema) {
-            Some(provider) => self.runtime.block_on(provider.table(name))?,
+            Some(provider) => runtime.block_on(provider.table(name))?,
             None => None,
         };
         found.map(|provider| provider.schema()).ok_or_else(|| self.unknown_table(table))
-    }
-
-    /// Names of all scalar and aggregate functions, unsorted.
-    #[must_use]
-    pub fn functions(&self) -> Vec<String> {
-        let state = self.ctx.state();
-        state.scalar_functions().keys().chain(state.aggregate_functions().keys()).cloned().collect()
-    }
-
-    /// A handle that stops the running query.
-    #[must_use]
-    pub fn interrupt(&self) -> Interrupt {
-        self.interrupt.clone()
     }
 }
 

@@ -355,8 +355,10 @@ fn an_interrupted_query_ends_as_such() {
     });
     let endless = "SELECT count(*) FROM features_log_mel a, features_log_mel b, features_log_mel c, features_log_mel d, \
                    features_log_mel e, features_log_mel f, features_log_mel g, features_log_mel h WHERE a.clip_key < h.clip_key";
+    let start = std::time::Instant::now();
     let stopped = ask(&session, Format::Csv, endless).expect_err("interrupted");
     stopper.join().expect("the stopper");
+    assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
     assert_eq!(stopped.exit_code(), 130);
     assert_eq!(csv(&session, "SELECT 1 AS a"), "a\n1\n");
 }

@@ -1,0 +1,116 @@
+//! What a COPY that did not end leaves behind, and how it goes.
+//!
+//! DataFusion writes under a name of its own beside the target (`out.csv#1`) and renames; into a folder it writes several
+//! files. Whatever was not there before the statement is removed when it fails or is stopped.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::datasource::listing::ListingTableUrl;
+
+/// The files that the running statement writes.
+#[derive(Clone, Default)]
+pub struct Partial(Arc<Mutex<Option<Target>>>);
+
+struct Target {
+    folder: PathBuf,
+    /// Of the one file; `None` where the whole folder is the target.
+    name: Option<OsString>,
+    /// What lay in the folder; `None` where it was not there.
+    before: Option<BTreeSet<OsString>>,
+}
+
+impl Partial {
+    /// A COPY to `url` begins.
+    pub fn begin(&self, url: &str) {
+        *self.slot() = Target::of(url);
+    }
+
+    /// It is complete.
+    pub fn end(&self) {
+        self.slot().take();
+    }
+
+    /// It is not, and what it wrote goes.
+    pub fn remove(&self) {
+        if let Some(target) = self.slot().take() {
+            target.remove();
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Target>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Target {
+    fn of(url: &str) -> Option<Self> {
+        let parsed = ListingTableUrl::parse(url).ok().filter(|parsed| parsed.scheme() == "file")?;
+        let path = Path::new("/").join(parsed.prefix().as_ref());
+        let is_folder = url.ends_with('/') || path.is_dir() || path.extension().is_none();
+        let (folder, name) =
+            if is_folder { (path, None) } else { (path.parent()?.to_owned(), Some(path.file_name()?.to_owned())) };
+        Some(Self { before: names(&folder), folder, name })
+    }
+
+    fn remove(&self) {
+        let is_ours = |found: &OsString| match &self.name {
+            Some(name) => {
+                let (found, name) = (found.to_string_lossy(), name.to_string_lossy());
+                found == name || found.strip_prefix(&*name).is_some_and(|rest| rest.starts_with('#'))
+            }
+            None => true,
+        };
+        let was_there = |found: &OsString| self.before.as_ref().is_some_and(|before| before.contains(found));
+        for found in names(&self.folder).unwrap_or_default() {
+            if is_ours(&found) && !was_there(&found) {
+                // The error that made this necessary is the one to tell.
+                let _ = fs::remove_file(self.folder.join(found));
+            }
+        }
+        if self.before.is_none() {
+            // Stays where something else lies in it.
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
+
+fn names(folder: &Path) -> Option<BTreeSet<OsString>> {
+    Some(fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_copy_left_goes_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let put = |name: &str| fs::write(folder.path().join(name), "x").expect("a file");
+        let left = || names(folder.path()).expect("a folder").into_iter().collect::<Vec<_>>();
+        put("out.csv#1");
+        put("old.csv");
+        let partial = Partial::default();
+        partial.begin(&folder.path().join("out.csv").to_string_lossy());
+        put("out.csv#2");
+        put("out.csv.bak");
+        partial.remove();
+        assert_eq!(left(), ["old.csv", "out.csv#1", "out.csv.bak"]);
+
+        partial.begin(&folder.path().join("old.csv").to_string_lossy());
+        put("old.csv#1");
+        partial.remove();
+        assert!(left().contains(&"old.csv".into()) && left().len() == 3);
+
+        partial.begin(&format!("{}/new/", folder.path().display()));
+        fs::create_dir(folder.path().join("new")).expect("a folder");
+        put("new/a_0.parquet#1");
+        partial.remove();
+        assert!(!folder.path().join("new").exists());
+        partial.remove();
+        assert_eq!(left().len(), 3);
+    }
+}
