@@ -6,7 +6,8 @@
 #   --no-trainer   without the crate that needs libtorch
 #
 # environment:
-#   WAVEMILL_DATA=DIR          real inputs (default: ../shared/data); tests that need them show as ignored without
+#   WAVEMILL_DATA=DIR          real inputs (default: ../shared/data); tests that need them show as ignored without, and
+#                              scripts/break.sh breaks fewer kinds of files
 #   WAVEMILL_REQUIRE_DATA=1    they fail without
 #   WAVEMILL_PEERS=1           other programs are asked too: readers of a store (DuckDB, Polars, pandas, pyarrow), and
 #                              tools for features (Kaldi, Whisper, librosa); makes .venv from PyPI, 1 GB; default 1 where
@@ -48,6 +49,7 @@ if [[ ${WAVEMILL_CUDA_CHECK:-${CI:+1}} == 1 ]]; then
 fi
 # Cargo does not build another package's programs for a test: the whole-system tests find these beside themselves.
 step 'build programs' build_programs "${packages[@]}"
+step 'broken files' scripts/break.sh --formats mp3,wav,flac
 step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*'
 if $trainer && [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
     step 'build what scikit-learn is asked about' cargo build --locked "${packages[@]}" --example metrics

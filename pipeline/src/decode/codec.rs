@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::errors::Error;
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use wavemill_schemas::reject::{Reason, Reject};
@@ -30,25 +31,24 @@ impl Codec {
     /// The samples of a packet, a plane a channel, full scale ±1; `None` where it does not decode.
     pub fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);
-        let decoder = &mut self.decoder;
-        let planes = &mut self.planes;
-        let decoded = catch_unwind(AssertUnwindSafe(|| match decoder.decode_ref(&packet) {
-            Ok(buffer) => {
-                buffer.copy_to_vecs_planar(planes);
-                true
+        match guarded(|| self.decoder.decode_ref(&packet)) {
+            Some(Ok(buffer)) => buffer.copy_to_vecs_planar(&mut self.planes),
+            Some(Err(_)) => return None,
+            None => {
+                // A panic leaves the decoder in doubt.
+                if let Ok(decoder) = make(&self.params) {
+                    self.decoder = decoder;
+                }
+                return None;
             }
-            Err(_) => false,
-        }));
-
-        // A panic leaves the decoder in doubt.
-        let is_decoded = decoded.unwrap_or_else(|_| {
-            if let Ok(decoder) = make(&self.params) {
-                self.decoder = decoder;
-            }
-            false
-        });
-        is_decoded.then_some(self.planes.as_slice())
+        }
+        Some(&self.planes)
     }
+}
+
+/// What a codec answers; `None` where it panicked.
+pub fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
+    catch_unwind(AssertUnwindSafe(decode)).ok()
 }
 
 fn make(params: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Reject> {

@@ -1,4 +1,4 @@
-//! FLAC and Ogg Vorbis through symphonia's readers, which find their way by themselves; loss is what was announced
+//! Ogg Vorbis through symphonia's reader, which finds its way by itself; loss is what was announced
 //! and did not come, or came and would not decode.
 
 use std::io::Cursor;
@@ -9,12 +9,11 @@ use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::packet::Packet;
-use symphonia::default::formats::{FlacReader, OggReader};
+use symphonia::default::formats::OggReader;
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::loss::Loss;
 use super::output::{Output, Sink};
-use super::sniff::Format;
 use super::{CHANNELS_MAX, Decoded, Pcm, reject};
 
 /// Decodes files of these containers; the conversion buffers are kept from file to file.
@@ -36,14 +35,8 @@ impl ContainerDecoder {
     ///
     /// # Errors
     /// A [`Reject`] for a broken header, another codec, or an announcement over a limit.
-    pub fn decode(
-        &mut self,
-        format: Format,
-        file: &[u8],
-        output: &mut Output,
-        out: &mut Pcm,
-    ) -> Result<Decoded, Reject> {
-        let (mut reader, track) = open_track(format, file)?;
+    pub fn decode(&mut self, file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded, Reject> {
+        let (mut reader, track) = open_track(file)?;
         let mut decoder = symphonia::default::get_codecs()
             .make_audio_decoder(&track.params, &AudioDecoderOptions::default())
             .map_err(|error| reject(Reason::UnsupportedCodec, format!("no decoder for this codec: {error}")))?;
@@ -104,8 +97,8 @@ impl ContainerDecoder {
 }
 
 /// blake3 over the data of all packets, as decoding gives it; `None` where there is none.
-pub fn hash(format: Format, file: &[u8]) -> Option<blake3::Hash> {
-    let (mut reader, track) = open_track(format, file).ok()?;
+pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
+    let (mut reader, track) = open_track(file).ok()?;
     let mut hasher = blake3::Hasher::new();
     while let Ok(Some(packet)) = reader.next_packet() {
         if packet.track_id == track.id {
@@ -115,19 +108,16 @@ pub fn hash(format: Format, file: &[u8]) -> Option<blake3::Hash> {
     (hasher.count() > 0).then(|| hasher.finalize())
 }
 
-fn open_track(format: Format, file: &[u8]) -> Result<(Box<dyn FormatReader + '_>, Track), Reject> {
-    let reader = open(format, file).map_err(|error| reject(Reason::NotAudio, format!("broken header: {error}")))?;
+fn open_track(file: &[u8]) -> Result<(Box<dyn FormatReader + '_>, Track), Reject> {
+    let reader = open(file).map_err(|error| reject(Reason::NotAudio, format!("broken header: {error}")))?;
     let track = track(reader.as_ref())?;
     Ok((reader, track))
 }
 
-fn open(format: Format, file: &[u8]) -> Result<Box<dyn FormatReader + '_>, Error> {
+fn open(file: &[u8]) -> Result<Box<dyn FormatReader + '_>, Error> {
     let stream = MediaSourceStream::new(Box::new(Cursor::new(file)), Default::default());
     let options = FormatOptions::default();
-    Ok(match format {
-        Format::Flac => Box::new(FlacReader::try_new(stream, options)?),
-        _ => Box::new(OggReader::try_new(stream, options)?),
-    })
+    Ok(Box::new(OggReader::try_new(stream, options)?))
 }
 
 /// The first audio track, within the limits.

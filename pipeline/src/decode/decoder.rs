@@ -9,7 +9,7 @@ use super::loss::Loss;
 use super::mp3::Mp3Decoder;
 use super::output::Output;
 use super::sniff::{Format, sniff};
-use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, OUTPUT_S_MAX, Pcm, reject, wav};
+use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, OUTPUT_S_MAX, Pcm, flac, reject, wav};
 
 /// Decodes with symphonia. Keeps its parsers, buffers and resampler plans from clip to clip.
 pub struct SymphoniaDecoder {
@@ -66,8 +66,9 @@ impl Decode for SymphoniaDecoder {
             Format::Unsupported(name) => {
                 return Err(reject(Reason::UnsupportedCodec, format!("{name} is not decoded")));
             }
+            Format::Flac => flac::decode(bytes, &mut self.output, out)?,
             Format::Wav => wav::decode(bytes, &mut self.output, out)?,
-            format => self.container.decode(format, bytes, &mut self.output, out)?,
+            Format::Ogg => self.container.decode(bytes, &mut self.output, out)?,
         };
         self.judge(&loss, out)?;
         out.duration_s = out.n_samples as f32 / self.args.sample_rate_hz as f32;

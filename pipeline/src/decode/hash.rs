@@ -2,7 +2,7 @@
 
 use super::mp3::Surveyor;
 use super::sniff::{Format, sniff};
-use super::{FILE_BYTES_MAX, container, wav};
+use super::{FILE_BYTES_MAX, container, flac, wav};
 
 /// Hashes audio; one a thread, its buffers are kept from clip to clip.
 #[derive(Debug, Default)]
@@ -22,8 +22,9 @@ impl AudioHasher {
                 survey.stream.filter(|stream| stream.layer == 3).map(|_| survey.audio_blake3)
             }
             Format::Unsupported(_) => None,
+            Format::Flac => flac::hash(bytes),
             Format::Wav => wav::hash(bytes),
-            format => container::hash(format, bytes),
+            Format::Ogg => container::hash(bytes),
         }
     }
 }

@@ -4,6 +4,7 @@ mod channels;
 mod codec;
 mod container;
 mod decoder;
+mod flac;
 mod hash;
 mod loss;
 mod mp3;

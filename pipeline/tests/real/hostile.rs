@@ -5,7 +5,7 @@ use std::path::Path;
 use wavemill_schemas::reject::Reason::TooLarge;
 use wavemill_tests::{Failed, Trial, real};
 
-use super::decode::Outcome::{self, Reject as No};
+use super::decode::Outcome::{self, Reject as No, Row};
 use super::decode::{decode, decoder, mismatch};
 
 /// Headers of 65,535 channels, behind 5,000 bytes of another chunk and behind a good header.
@@ -15,8 +15,20 @@ const WAV: [(&str, Outcome); 2] = [
     ("hostile/panic_wav/g/two_fmt_65535.wav", No(TooLarge)),
 ];
 
+/// 1.5 seconds at 44.1 kHz whose announced length is right, 8.6 million seconds, unknown, and 1,000 samples.
+#[rustfmt::skip]
+const FLAC: [(&str, Outcome); 4] = [
+    ("hostile/flac_total/20_ref.flac", Row(66_150, 0.0)),
+    ("hostile/flac_total/23_total_max.flac", Row(66_150, 0.0)),
+    ("hostile/flac_total/24_total_0.flac", Row(66_150, 0.0)),
+    ("hostile/flac_total/25_total_1000.flac", Row(66_150, 0.0)),
+];
+
 pub fn trials() -> Vec<Trial> {
-    vec![real("hostile::wav_headers_are_rejects_with_their_reason", |data| outcomes(data, &WAV))]
+    vec![
+        real("hostile::wav_headers_are_rejects_with_their_reason", |data| outcomes(data, &WAV)),
+        real("hostile::what_a_flac_announces_counts_as_far_as_it_can_be", |data| outcomes(data, &FLAC)),
+    ]
 }
 
 fn outcomes(data: &Path, files: &[(&str, Outcome)]) -> Result<(), Failed> {

@@ -27,6 +27,7 @@ use self::reservoir::Reservoir;
 use self::survey::Survey;
 pub use self::survey::Surveyor;
 use self::tags::Info;
+use super::codec::guarded;
 use super::loss::Loss;
 use super::output::{Output, Sink};
 use super::{Decoded, Pcm, reject};
@@ -151,15 +152,20 @@ impl<'a> Run<'a> {
         let missing = self.reservoir.enter(&frame.header, &side);
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame.bytes);
         let n_samples = frame.header.samples();
-        let n_silent = match self.decoder.decode_ref(&packet) {
-            Ok(GenericAudioBufferRef::F32(buffer)) => {
+        let n_silent = match guarded(|| self.decoder.decode_ref(&packet)) {
+            Some(Ok(GenericAudioBufferRef::F32(buffer))) => {
                 let is_audio = self.sink.push(buffer.plane(0).unwrap_or_default(), buffer.plane(1));
                 if is_audio { missing.samples } else { n_samples }
             }
-            result => {
+            Some(result) => {
                 if result.is_err() {
                     self.reservoir.clear();
                 }
+                self.sink.push_silence(n_samples as usize);
+                n_samples
+            }
+            None => {
+                self.restart();
                 self.sink.push_silence(n_samples as usize);
                 n_samples
             }

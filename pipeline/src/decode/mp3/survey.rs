@@ -3,6 +3,7 @@
 use super::frames::Frames;
 use super::header::Header;
 use super::tags::Info;
+use crate::decode::loss::is_credible;
 
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +27,14 @@ impl Survey {
     }
 
     /// Frames that were announced and are not there; `None` where the announcement does not fit this stream: then it
-    /// is a lie, or absent. It fits if its mean frame is within a factor of two of what is there.
+    /// is a lie, or absent. It fits if its mean frame is within a factor of two of what is there, and if enough of the
+    /// frames and of the bytes is there to back it.
     pub fn missing_frames(&self) -> Option<u64> {
         let info = self.info.filter(|info| info.n_frames > 0 && info.n_bytes > 0)?;
         let ratio = info.n_bytes as f64 / info.n_frames as f64 / self.frame_bytes();
-        (0.5..=2.0).contains(&ratio).then(|| info.n_frames.saturating_sub(self.n_frames))
+        let is_like_this = (0.5..=2.0).contains(&ratio);
+        let is_backed = is_credible(info.n_frames, self.n_frames) && is_credible(info.n_bytes, self.n_bytes);
+        (is_like_this && is_backed).then(|| info.n_frames.saturating_sub(self.n_frames))
     }
 
     /// Samples to drop at the start, and the sample to end before, as announced by the encoder. An announcement of
@@ -81,5 +85,27 @@ impl Surveyor {
             Some((_, count)) => *count += 1,
             None => self.formats.push((*header, 1)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(n_there: u64, n_frames: u64, frame_bytes: u64) -> Option<u64> {
+        let info = Info { n_frames, n_bytes: n_frames * frame_bytes, trim: None };
+        let audio_blake3 = blake3::hash(&[]);
+        let n_bytes = 417 * n_there;
+        Survey { stream: None, info: Some(info), n_frames: n_there, n_bytes, audio_blake3 }.missing_frames()
+    }
+
+    #[test]
+    fn a_download_that_broke_off_lost_what_it_announced_and_a_lie_costs_nothing() {
+        assert_eq!(missing(100, 1_000, 417), Some(900));
+        assert_eq!(missing(100, 1_001, 417), None);
+        assert_eq!(missing(1_000, 23_000_000, 210), None, "604,000 s in a small file");
+        assert_eq!(missing(100, 900, 800), None, "more bytes than ten times what is there");
+        assert_eq!(missing(100, 200, 100), None, "other frames than those that are there");
+        assert_eq!(missing(100, 90, 417), Some(0));
     }
 }

@@ -3,6 +3,8 @@
 mod chunks;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use symphonia::core::audio::Channels as Speakers;
 use symphonia::core::codecs::audio::AudioCodecParameters;

@@ -1,0 +1,154 @@
+//! Walks the frames of a FLAC file, over metadata, tags and damage, in time linear in its bytes.
+//!
+//! symphonia's reader is not used: it reads all metadata, pictures included, into memory, and drops what is damaged
+//! without a word. Here a frame is a slice of the file that begins with a header and ends where the checksum over all of
+//! it is right. So a frame is what its writer made, or it is none.
+
+use memchr::{memchr, memchr2};
+use symphonia::core::checksum::Crc16Ansi;
+use symphonia::core::io::Monitor;
+
+use super::header::{self, Header, MARKER};
+
+/// Headers that may stand by chance within a frame; each costs that the bytes before it are read once more. One in a
+/// hundred frames of a megabyte has one.
+const FALSE_HEADERS_MAX: usize = 8;
+/// A subframe's header, and the checksum.
+const FRAME_BODY_BYTES_MIN: usize = 3;
+/// Bytes of an ID3v1 tag.
+const ID3V1_BYTES: usize = 128;
+
+/// A whole frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Its header.
+    pub header: Header,
+    /// Where it starts in the file.
+    pub offset: usize,
+    /// Its bytes, header and checksum included.
+    pub bytes: &'a [u8],
+    /// Bytes since the previous frame, or since the metadata, that are neither frame nor metadata.
+    pub skipped_bytes: usize,
+}
+
+/// Iterator over the frames of a file.
+#[derive(Clone, Debug)]
+pub struct Frames<'a> {
+    file: &'a [u8],
+    /// Where audio ends at the latest.
+    end: usize,
+    at: usize,
+    broken: Option<(usize, Header)>,
+}
+
+impl<'a> Frames<'a> {
+    /// Begins at a file's marker.
+    pub fn new(file: &'a [u8]) -> Self {
+        let has_tag = file.len() >= ID3V1_BYTES && file[file.len() - ID3V1_BYTES..].starts_with(b"TAG");
+        let end = if has_tag { file.len() - ID3V1_BYTES } else { file.len() };
+        let frames = Self { file, end, at: 0, broken: None };
+
+        // A block of metadata that claims too much may have swallowed the first frames.
+        let first = frames.clone().next();
+        if first.is_some_and(|first| first.header.number.is_first()) {
+            return frames;
+        }
+        let behind_marker = Self { at: MARKER.len(), ..frames.clone() };
+        let swallowed = behind_marker.clone().next();
+        let is_earlier = swallowed.is_some_and(|frame| first.is_none_or(|first| frame.offset < first.offset));
+        if is_earlier { behind_marker } else { frames }
+    }
+
+    /// The first header behind the last whole frame: that of a frame which is cut off or damaged. Known once the iterator
+    /// is at its end.
+    pub fn broken(&self) -> Option<(usize, Header)> {
+        self.broken
+    }
+
+    /// Where the frame that starts at `start` ends; `None` where no end fits its checksum.
+    fn end_of(&self, start: usize, header: &Header) -> Option<usize> {
+        let most = self.end.min(start + bytes_max(header));
+        let mut crc = Crc16Ansi::new(0);
+        let mut summed = start;
+        let mut at = start + header.bytes;
+        let mut n_false = 0;
+        let mut first_false = most;
+
+        while let Some(hop) = self.file.get(at..most).and_then(|rest| memchr2(0xFF, MARKER[0], rest)) {
+            at += hop;
+            if self.may_follow(at) {
+                crc.process_buf_bytes(&self.file[summed..at]);
+                summed = at;
+                // The checksum at the end of the frame makes that over all of it 0.
+                if crc.crc() == 0 {
+                    return Some(at);
+                }
+                first_false = first_false.min(at);
+                n_false += 1;
+                if n_false > FALSE_HEADERS_MAX {
+                    return self.unmarked_end(start, header, first_false);
+                }
+            }
+            at += 1;
+        }
+
+        crc.process_buf_bytes(&self.file[summed..most]);
+        if most == self.end && crc.crc() == 0 {
+            return Some(most);
+        }
+        self.unmarked_end(start, header, first_false)
+    }
+
+    /// The first place up to `most` at which the checksum is right, though no header stands there: the next frame's may be
+    /// damaged. One place in 65,536 is right by chance. Then the decoder finds the frame too short.
+    fn unmarked_end(&self, start: usize, header: &Header, most: usize) -> Option<usize> {
+        let body = start + header.bytes;
+        let mut crc = Crc16Ansi::new(0);
+        crc.process_buf_bytes(&self.file[start..body]);
+        for (at, byte) in self.file.get(body..most)?.iter().enumerate() {
+            crc.process_byte(*byte);
+            if crc.crc() == 0 && at >= FRAME_BODY_BYTES_MIN {
+                return Some(body + at + 1);
+            }
+        }
+        None
+    }
+
+    /// Whether another frame starts here, or another stream that was joined to this one.
+    fn may_follow(&self, at: usize) -> bool {
+        let rest = &self.file[at..self.end];
+        Header::parse(rest).is_some() || rest.starts_with(MARKER)
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        self.broken = None;
+        let behind_metadata = header::skip_metadata(self.file, self.at).min(self.end);
+        let mut at = behind_metadata;
+        while let Some(hop) = memchr(0xFF, self.file.get(at..self.end)?) {
+            at += hop;
+            if let Some(header) = Header::parse(&self.file[at..self.end]) {
+                if let Some(end) = self.end_of(at, &header) {
+                    self.at = end;
+                    self.broken = None;
+                    let bytes = &self.file[at..end];
+                    return Some(Frame { header, offset: at, bytes, skipped_bytes: at - behind_metadata });
+                }
+                self.broken.get_or_insert((at, header));
+            }
+            at += 1;
+        }
+        self.at = self.end;
+        None
+    }
+}
+
+/// More bytes than any encoder gives a frame: twice what its samples take as they are.
+fn bytes_max(header: &Header) -> usize {
+    let bits = usize::from(header.bits.unwrap_or(32)) + usize::from(header.has_side);
+    let verbatim = header.n_samples as usize * usize::from(header.channels) * bits / 8;
+    2 * verbatim + 1_024
+}

@@ -1,0 +1,271 @@
+//! What a FLAC file says of its audio: the STREAMINFO block, and the header of each frame.
+//!
+//! Source: RFC 9639 §8.2 (STREAMINFO), §9.1 (frame header).
+
+use symphonia::core::checksum::Crc8Ccitt;
+use symphonia::core::io::Monitor;
+
+/// What a file begins with.
+pub const MARKER: &[u8; 4] = b"fLaC";
+/// Bytes of a metadata block's type and size.
+const BLOCK_HEADER_BYTES: usize = 4;
+/// Bytes of a STREAMINFO block.
+const STREAM_INFO_BYTES: usize = 34;
+/// A frame header without number, size and rate: sync, four codes, CRC-8.
+const FRAME_HEADER_BYTES_MIN: usize = 6;
+
+/// What the file's first block announces. Frames may say otherwise, and are believed then: they have checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Sample rate, Hz; any number.
+    pub rate_hz: u32,
+    /// Bits a sample, 1 to 32.
+    pub bits: u8,
+    /// Samples a channel; `None` where not given.
+    pub n_samples: Option<u64>,
+}
+
+impl StreamInfo {
+    /// Reads the block that stands behind the marker; `None` where another one does.
+    pub fn parse(file: &[u8]) -> Option<Self> {
+        let block = file.strip_prefix(MARKER)?;
+        let is_stream_info = block.first()? & 0x7F == 0;
+        let body = block.get(BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + STREAM_INFO_BYTES)?;
+
+        // 20 bits of rate, 3 of channels, 5 of bits a sample, 36 of length.
+        let numbers = u64::from_be_bytes(*body[10..].first_chunk()?);
+        let n_samples = numbers & ((1 << 36) - 1);
+        let rate_hz = (numbers >> 44) as u32;
+        let bits = (numbers >> 36 & 0x1F) as u8 + 1;
+        is_stream_info.then_some(Self { rate_hz, bits, n_samples: (n_samples > 0).then_some(n_samples) })
+    }
+
+    /// A block that says this, with one size for all frames and no length: what symphonia's decoder is given, whatever
+    /// the file's own block claims.
+    pub fn block(rate_hz: u32, channels: u8, bits: u8, frame_samples: u32) -> Box<[u8]> {
+        let mut block = [0; STREAM_INFO_BYTES];
+        let frame_samples = frame_samples.clamp(16, 65_535) as u16;
+        block[..2].copy_from_slice(&frame_samples.to_be_bytes());
+        block[2..4].copy_from_slice(&frame_samples.to_be_bytes());
+        let numbers = u64::from(rate_hz) << 44 | u64::from(channels - 1) << 41 | u64::from(bits - 1) << 36;
+        block[10..18].copy_from_slice(&numbers.to_be_bytes());
+        Box::new(block)
+    }
+}
+
+/// Where the metadata that start at `at` end: `at` itself where none do. A block that claims more than there is ends them
+/// before itself, so that a lying size swallows no audio.
+pub fn skip_metadata(file: &[u8], at: usize) -> usize {
+    if !file.get(at..).is_some_and(|rest| rest.starts_with(MARKER)) {
+        return at;
+    }
+
+    let mut at = at + MARKER.len();
+    while let Some(&[kind, a, b, c]) = file.get(at..).and_then(<[u8]>::first_chunk) {
+        let end = at + BLOCK_HEADER_BYTES + u32::from_be_bytes([0, a, b, c]) as usize;
+        if end > file.len() {
+            break;
+        }
+        at = end;
+        let is_last = kind & 0x80 != 0;
+        if is_last {
+            break;
+        }
+    }
+    at
+}
+
+/// Where a frame stands in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// Frames before it, in streams whose frames have one size.
+    Frame(u64),
+    /// Samples before it, in the others.
+    Sample(u64),
+}
+
+impl Number {
+    /// Nothing stands before it.
+    pub fn is_first(self) -> bool {
+        matches!(self, Self::Frame(0) | Self::Sample(0))
+    }
+}
+
+/// A frame header whose checksum is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Where it stands.
+    pub number: Number,
+    /// Samples a channel, 1 to 65,535.
+    pub n_samples: u32,
+    /// Sample rate, Hz; `None`: that of STREAMINFO.
+    pub rate_hz: Option<u32>,
+    /// 1 to 8.
+    pub channels: u8,
+    /// One of two channels is stored as their difference, which takes a bit more a sample.
+    pub has_side: bool,
+    /// Bits a sample; `None`: those of STREAMINFO.
+    pub bits: Option<u8>,
+    /// Bytes of the header, checksum included.
+    pub bytes: usize,
+}
+
+impl Header {
+    /// The header at the start of `bytes`, if there is one.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let &[sync, strategy, sizes, layout, ..] = bytes.first_chunk::<FRAME_HEADER_BYTES_MIN>()?;
+        if sync != 0xFF || strategy & 0xFE != 0xF8 || layout & 1 != 0 {
+            return None;
+        }
+        let mut rest = Rest { bytes, at: 4 };
+        let number = rest.number()?;
+        let number = if strategy & 1 == 0 {
+            Number::Frame(Some(number).filter(|&frame| frame < 1 << 31)?)
+        } else {
+            Number::Sample(number)
+        };
+        let n_samples = rest.frame_samples(sizes >> 4)?;
+        let rate_hz = rest.rate_hz(sizes & 15)?;
+        let (channels, has_side) = match layout >> 4 {
+            code @ 0..=7 => (code + 1, false),
+            8..=10 => (2, true),
+            _ => return None,
+        };
+        let bits = match layout >> 1 & 7 {
+            0 => None,
+            3 => return None,
+            code => Some([0, 8, 12, 0, 16, 20, 24, 32][usize::from(code)]),
+        };
+
+        let mut crc = Crc8Ccitt::new(0);
+        crc.process_buf_bytes(&bytes[..rest.at]);
+        let is_right = rest.byte()? == crc.crc();
+        is_right.then_some(Self { number, n_samples, rate_hz, channels, has_side, bits, bytes: rest.at })
+    }
+}
+
+/// The part of a frame header whose length varies.
+struct Rest<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Rest<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = self.bytes.get(self.at).copied();
+        self.at += 1;
+        byte
+    }
+
+    fn word(&mut self) -> Option<u32> {
+        Some(u32::from(self.byte()?) << 8 | u32::from(self.byte()?))
+    }
+
+    /// A number of up to 36 bits in one to seven bytes, coded as UTF-8 would.
+    fn number(&mut self) -> Option<u64> {
+        let first = self.byte()?;
+        let n_more = match first.leading_ones() {
+            0 => 0,
+            n_bytes @ 2..=7 => n_bytes - 1,
+            _ => return None,
+        };
+        let mut number = u64::from(first) & (0x7F >> n_more);
+        for _ in 0..n_more {
+            let byte = self.byte()?;
+            if byte & 0xC0 != 0x80 {
+                return None;
+            }
+            number = number << 6 | u64::from(byte & 0x3F);
+        }
+        Some(number)
+    }
+
+    fn frame_samples(&mut self, code: u8) -> Option<u32> {
+        match code {
+            0 => None,
+            1 => Some(192),
+            2..=5 => Some(576 << (code - 2)),
+            6 => Some(u32::from(self.byte()?) + 1),
+            // 65,536 samples would not fit the header of a block.
+            7 => Some(self.word()? + 1).filter(|&n_samples| n_samples < 1 << 16),
+            _ => Some(256 << (code - 8)),
+        }
+    }
+
+    /// The inner `None` means that of STREAMINFO.
+    fn rate_hz(&mut self, code: u8) -> Option<Option<u32>> {
+        const KNOWN: [u32; 12] =
+            [0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000];
+        Some(match code {
+            0 => None,
+            1..=11 => Some(KNOWN[usize::from(code)]),
+            12 => Some(u32::from(self.byte()?) * 1_000),
+            13 => Some(self.word()?),
+            14 => Some(self.word()? * 10),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_crc(bytes: &[u8]) -> Vec<u8> {
+        let mut crc = Crc8Ccitt::new(0);
+        crc.process_buf_bytes(bytes);
+        [bytes, &[crc.crc()]].concat()
+    }
+
+    #[test]
+    fn numbers_sizes_and_rates_of_any_length_are_read() {
+        let usual = with_crc(&[0xFF, 0xF8, 0xC9, 0xA8, 0x05]);
+        let header = Header::parse(&usual).unwrap();
+        assert_eq!((header.number, header.n_samples, header.rate_hz), (Number::Frame(5), 4_096, Some(44_100)));
+        assert_eq!((header.channels, header.has_side, header.bits, header.bytes), (2, true, Some(16), 6));
+
+        let most = [0xFF, 0xF9, 0x7D, 0x00, 0xFE, 0xBF, 0xBF, 0xBF, 0xBF, 0xBF, 0xBF, 0xFF, 0xFE, 0x2B, 0x11];
+        let header = Header::parse(&with_crc(&most)).unwrap();
+        assert_eq!((header.number, header.n_samples), (Number::Sample((1 << 36) - 1), 65_535));
+        assert_eq!((header.rate_hz, header.channels, header.bits, header.bytes), (Some(11_025), 1, None, 16));
+        assert_eq!(StreamInfo::parse(b"fLaC\0\0\0\x22"), None);
+    }
+
+    #[test]
+    fn what_is_reserved_cut_or_fails_its_checksum_is_no_header() {
+        let usual = [0xFF, 0xF8, 0xC9, 0xA8, 0x05];
+        for (at, byte) in
+            [(1, 0xFA), (2, 0x09), (2, 0xCF), (3, 0xB8), (3, 0xA9), (3, 0xA6), (4, 0x80), (4, 0xFF), (4, 0xC5)]
+        {
+            let mut reserved = usual;
+            reserved[at] = byte;
+            assert_eq!(Header::parse(&[with_crc(&reserved), vec![0; 12]].concat()), None, "{at} {byte:#x}");
+        }
+        let whole = with_crc(&usual);
+        for n_bytes in 0..whole.len() {
+            assert_eq!(Header::parse(&whole[..n_bytes]), None);
+        }
+        let mut wrong = whole;
+        wrong[5] ^= 1;
+        assert_eq!(Header::parse(&wrong), None);
+        assert_eq!(Header::parse(&with_crc(&[0xFF, 0xF8, 0x79, 0xA8, 0x05, 0xFF, 0xFF])), None, "65,536 samples");
+    }
+
+    #[test]
+    fn blocks_that_claim_too_much_swallow_nothing() {
+        let file = [&MARKER[..], &[6, 0, 0, 3], b"pic", &[0x81, 0, 0, 1], b"p", &[0xFF, 0xF8]].concat();
+        assert_eq!(skip_metadata(&file, 0), file.len() - 2);
+        assert_eq!(skip_metadata(&[&MARKER[..], &[6, 0xFF, 0xFF, 0xFF, 0xFF, 0xF8]].concat(), 0), 4);
+        assert_eq!(skip_metadata(b"fLaC", 0), 4);
+        assert_eq!(skip_metadata(b"other", 2), 2);
+        assert_eq!(skip_metadata(b"", 0), 0);
+    }
+
+    #[test]
+    fn the_block_for_symphonia_says_what_it_was_told() {
+        let block = StreamInfo::block(96_000, 2, 24, 4_608);
+        let file = [&MARKER[..], &[0x80, 0, 0, 34], &block].concat();
+        assert_eq!(StreamInfo::parse(&file), Some(StreamInfo { rate_hz: 96_000, bits: 24, n_samples: None }));
+        assert_eq!(block[..4], [0x12, 0, 0x12, 0]);
+    }
+}

@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Breaks audio files by the thousand and runs `wavemill extract` over them: what must hold, whatever the bytes.
+
+usage: run.py --programs FOLDER [--files N] [--seed N] [--formats mp3,wav,flac,ogg] [--keep FOLDER]
+
+Of each batch of files: the run ends with 0 and says nothing of a panic; each file is a row or a reject; no reject is
+`worker_panic`; every value is finite, and no more seconds are lost than the files could hold; the process stays within
+--memory-limit; no file takes long. The first batch is extracted again with another number of threads: the shards must be
+the same bytes. A failure prints its batch, and keeps the file, where one is to blame.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bases import all_bases
+from mutate import mutated
+
+BATCH_FILES = 2_000
+MEMORY_LIMIT_BYTES = 256 << 20
+# What the limit does not count: code, stacks, the C library's arenas, and what DataFusion keeps beside its pool.
+PROGRAM_BYTES = 96 << 20
+# The limit is of what the program counts, which is right within a twentieth.
+MEMORY_SLACK = 1.05
+# A file of at most 200 kB and 3 s of output, decoded without optimisation of what surrounds the codecs; a batch begins
+# and commits besides. A file that takes 20 s alone is over the limit whatever its batch.
+CPU_S_A_FILE = 0.05
+CPU_S_A_RUN = 20
+# Base files have at most two seconds; joined and doubled ones six times as much; announcements count up to ten times.
+LOST_S_MAX = 120
+
+RECIPE = """
+name = "broken"
+[catalog]
+dataset = "folders"
+[split]
+rule = "stratified"
+[[targets]]
+name = "genre"
+column = "genre"
+[audio]
+duration_s = 3.0
+min_duration_s = 0.1
+[[features]]
+name = "log_mel"
+op = "mel"
+n_mels = 32
+db = { ref = 1.0, top_db = 80.0 }
+dtype = "f32"
+"""
+
+QUESTION = f"""
+SELECT (SELECT count(*) FROM features_log_mel) AS written,
+       (SELECT count(*) FROM rejects) AS rejected,
+       (SELECT count(*) FROM rejects WHERE reason = 'worker_panic') AS panics,
+       (SELECT count(*) FROM features_log_mel WHERE NOT coalesce(
+            abs(tensor_min(log_mel)) < 1e30 AND abs(tensor_max(log_mel)) < 1e30 AND abs(tensor_mean(log_mel)) < 1e30
+            AND duration_s BETWEEN 0.1 AND 3.01 AND lost_s BETWEEN 0 AND {LOST_S_MAX}, false)) AS not_finite
+"""
+
+
+class Fault(Exception):
+    """What did not hold."""
+
+
+class Run:
+    """One extraction: its folder of audio, and what is asked of it."""
+
+    def __init__(self, programs, recipe, audio, store):
+        self.wavemill, self.recipe, self.audio, self.store = programs / "wavemill", recipe, audio, store
+
+    def extract(self, threads):
+        """Extracts all files, and checks how the process ended."""
+        words = [self.wavemill, "extract", "--recipe", self.recipe, "--audio", self.audio, "--store", self.store]
+        words += ["--max-reject-fraction", "1", "--memory-limit", f"{MEMORY_LIMIT_BYTES >> 20}MiB", "--backend", "cpu"]
+        n_files = sum(1 for path in self.audio.rglob("*") if path.is_file())
+        cpu_s_max = CPU_S_A_RUN + n_files * CPU_S_A_FILE
+        with tempfile.TemporaryFile("w+") as said:
+            process = subprocess.Popen([*map(str, words), "--threads", str(threads)], stdout=said, stderr=said)
+            code, usage, in_time = wait(process, 4 * cpu_s_max)
+            said.seek(0)
+            text = said.read()
+
+        if not in_time:
+            raise Fault(f"still running after {4 * cpu_s_max:.0f} s")
+        if code != 0 or "panicked" in text or "overflow" in text:
+            raise Fault(f"exit {code}: {text.strip()[-2_000:]}")
+        cpu_s = usage.ru_utime + usage.ru_stime
+        if cpu_s > cpu_s_max:
+            raise Fault(f"{cpu_s:.1f} CPU seconds, at most {cpu_s_max:.1f}")
+        most = MEMORY_SLACK * MEMORY_LIMIT_BYTES + PROGRAM_BYTES
+        if usage.ru_maxrss * 1024 > most:
+            raise Fault(f"{usage.ru_maxrss / 1024:.0f} MiB of memory, at most {most / (1 << 20):.0f}")
+        return usage.ru_maxrss, cpu_s
+
+    def ask(self, question):
+        """Rows of a query."""
+        words = [self.wavemill, "sql", "--store", self.store, "--format", "json", question]
+        answer = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+        if answer.returncode != 0:
+            raise Fault(f"sql: exit {answer.returncode}: {answer.stderr.strip()}")
+        return [json.loads(line) for line in answer.stdout.splitlines()]
+
+    def check(self, n_files):
+        """Every file is accounted for, and every value is a number."""
+        found = self.ask(QUESTION)[0]
+        if found["written"] + found["rejected"] != n_files:
+            raise Fault(f"{found['written']} rows and {found['rejected']} rejects of {n_files} files")
+        if found["panics"]:
+            rejects = self.ask("SELECT clip_key, detail FROM rejects WHERE reason = 'worker_panic' LIMIT 5")
+            raise Fault(f"{found['panics']} panics: {rejects}")
+        if found["not_finite"]:
+            rows = self.ask(
+                "SELECT clip_key, duration_s, lost_s, tensor_min(log_mel) AS least, tensor_max(log_mel) AS most "
+                f"FROM features_log_mel WHERE lost_s > {LOST_S_MAX} OR NOT tensor_max(log_mel) < 1e30 LIMIT 5"
+            )
+            raise Fault(f"{found['not_finite']} rows with values out of range: {rows}")
+        return found
+
+    def shards(self):
+        """The hash of every data file."""
+        files = sorted(path for path in (self.store / "data").rglob("*.parquet"))
+        return {str(path.relative_to(self.store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def wait(process, limit_s):
+    """Exit code, usage of this one process, and whether it ended in time."""
+    start = time.monotonic()
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode, usage, True
+        if time.monotonic() - start > limit_s:
+            process.send_signal(signal.SIGKILL)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode, usage, False
+        time.sleep(0.02)
+
+
+def write_batch(folder, bases, seed, batch, n_files):
+    """The broken files of one batch."""
+    folder.mkdir()
+    for at in range(n_files):
+        name, extension, file = mutated(bases, f"{seed}/{batch}/{at}")
+        (folder / f"{at:05}-{name}.{extension}").write_bytes(file)
+
+
+def try_files(options, recipe, files, folder):
+    """Extracts these files alone; the fault that they show, or None."""
+    shutil.rmtree(folder, ignore_errors=True)
+    audio = folder / "audio"
+    (audio / "g").mkdir(parents=True)
+    for path in files:
+        shutil.copy(path, audio / "g")
+    run = Run(options.programs, recipe, audio, folder / "store")
+    try:
+        run.extract(2)
+        run.check(len(files))
+    except Fault as fault:
+        return fault
+    return None
+
+
+def blame(options, recipe, files, folder):
+    """Halves the files as long as a half shows a fault of its own; what is left."""
+    while len(files) > 1:
+        middle = len(files) // 2
+        for half in (files[:middle], files[middle:]):
+            if try_files(options, recipe, half, folder):
+                files = half
+                break
+        else:
+            break
+    return files
+
+
+def run_batch(options, recipe, bases, batch, n_files, folder):
+    """One batch, with all that is asked of it."""
+    audio = folder / "audio"
+    audio.mkdir()
+    write_batch(audio / "g", bases, options.seed, batch, n_files)
+    run = Run(options.programs, recipe, audio, folder / "store")
+    try:
+        rss_kib, cpu_s = run.extract(2)
+        found = run.check(n_files)
+        if batch == 0:
+            again = Run(options.programs, recipe, audio, folder / "again")
+            again.extract(5)
+            if run.shards() != again.shards():
+                raise Fault("five threads give other bytes than two")
+    except Fault as fault:
+        files = blame(options, recipe, sorted((audio / "g").iterdir()), folder / "alone")
+        print(f"batch {batch} of seed {options.seed}: {fault}", file=sys.stderr)
+        options.keep.mkdir(parents=True, exist_ok=True)
+        for path in files[:20]:
+            shutil.copy(path, options.keep)
+            print(f"kept: {options.keep / path.name}", file=sys.stderr)
+        if len(files) == 1:
+            print(f"alone: {try_files(options, recipe, files, folder / 'alone')}", file=sys.stderr)
+        sys.exit(1)
+    return found, rss_kib, cpu_s
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--programs", type=Path, required=True, help="folder of wavemill and demo-audio")
+    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first-batch", type=int, default=0, help="go on from this one")
+    parser.add_argument("--formats", default="mp3,wav,flac,ogg")
+    parser.add_argument("--keep", type=Path, default=Path("tmp/broken"), help="where a file that shows a fault is kept")
+    parser.add_argument("--data", type=Path, help="folder of real inputs")
+    options = parser.parse_args()
+    start = time.monotonic()
+
+    data = options.data if options.data and options.data.is_dir() else None
+    bases = all_bases(options.programs / "demo-audio", data)
+    bases = [base for base in bases if base.kind in options.formats.split(",")]
+    written = rejected = rss_kib = cpu_s = 0
+    with tempfile.TemporaryDirectory(prefix="wavemill-break-") as scratch:
+        recipe = Path(scratch) / "recipe.toml"
+        recipe.write_text(RECIPE)
+        for batch in range(options.first_batch, -(-options.files // BATCH_FILES)):
+            n_files = min(BATCH_FILES, options.files - batch * BATCH_FILES)
+            folder = Path(scratch) / str(batch)
+            folder.mkdir()
+            found, batch_rss_kib, batch_cpu_s = run_batch(options, recipe, bases, batch, n_files, folder)
+            shutil.rmtree(folder)
+            written, rejected = written + found["written"], rejected + found["rejected"]
+            rss_kib, cpu_s = max(rss_kib, batch_rss_kib), cpu_s + batch_cpu_s
+    print(
+        f"{written + rejected} broken files of {len(bases)} bases: {written} rows, {rejected} rejects, no fault; at most "
+        f"{rss_kib // 1024} MiB, {cpu_s:.0f} CPU seconds, {time.monotonic() - start:.0f} s in all"
+    )
+
+
+if __name__ == "__main__":
+    main()
