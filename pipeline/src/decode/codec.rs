@@ -28,6 +28,11 @@ impl Codec {
         Ok(Self { params, decoder, planes: Vec::new() })
     }
 
+    /// Forgets the packets before: the next one follows a hole.
+    pub fn reset(&mut self) {
+        self.decoder.reset();
+    }
+
     /// The samples of a packet, a plane a channel, full scale ±1; `None` where it does not decode.
     pub fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);

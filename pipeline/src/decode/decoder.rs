@@ -7,6 +7,7 @@ use wavemill_schemas::reject::{Reason, Reject};
 use super::container::ContainerDecoder;
 use super::loss::Loss;
 use super::mp3::Mp3Decoder;
+use super::ogg;
 use super::output::Output;
 use super::sniff::{Format, sniff};
 use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, OUTPUT_S_MAX, Pcm, flac, reject, wav};
@@ -68,7 +69,8 @@ impl Decode for SymphoniaDecoder {
             }
             Format::Flac => flac::decode(bytes, &mut self.output, out)?,
             Format::Wav => wav::decode(bytes, &mut self.output, out)?,
-            Format::Ogg => self.container.decode(bytes, &mut self.output, out)?,
+            Format::Ogg if ogg::holds_flac(bytes) => self.container.decode(bytes, &mut self.output, out)?,
+            Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
         };
         self.judge(&loss, out)?;
         out.duration_s = out.n_samples as f32 / self.args.sample_rate_hz as f32;

@@ -2,7 +2,7 @@
 
 use super::mp3::Surveyor;
 use super::sniff::{Format, sniff};
-use super::{FILE_BYTES_MAX, container, flac, wav};
+use super::{FILE_BYTES_MAX, container, flac, ogg, wav};
 
 /// Hashes audio; one a thread, its buffers are kept from clip to clip.
 #[derive(Debug, Default)]
@@ -24,7 +24,8 @@ impl AudioHasher {
             Format::Unsupported(_) => None,
             Format::Flac => flac::hash(bytes),
             Format::Wav => wav::hash(bytes),
-            Format::Ogg => container::hash(bytes),
+            Format::Ogg if ogg::holds_flac(bytes) => container::hash(bytes),
+            Format::Ogg => ogg::hash(bytes),
         }
     }
 }

@@ -8,6 +8,7 @@ mod flac;
 mod hash;
 mod loss;
 mod mp3;
+mod ogg;
 mod output;
 mod sniff;
 mod wav;

@@ -10,6 +10,7 @@ mod damaged;
 mod decode;
 mod hostile;
 mod memory;
+mod ogg;
 // Makes stores; the tests of SQL beside the code use the rest of it.
 #[allow(dead_code)]
 #[path = "../../src/sql/testing.rs"]
@@ -26,6 +27,7 @@ fn main() {
         decode::trials(),
         hostile::trials(),
         memory::trials(),
+        ogg::trials(),
     ];
     wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect()).exit();
 }

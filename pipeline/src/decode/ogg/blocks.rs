@@ -1,0 +1,75 @@
+//! How long a packet is, from its first byte and the packet before it (Vorbis I §4.3.1).
+
+use super::bits::ilog;
+use super::headers::{Ident, Kind};
+use super::setup::Modes;
+
+/// What a packet adds to the audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// So many samples.
+    Samples(u64),
+    /// None: it is the first one, or the first one behind a hole, and only the next one overlaps with it.
+    First,
+    /// It belongs to no audio.
+    NoAudio,
+    /// It should be audio and is not.
+    Broken,
+}
+
+/// Follows the sizes of the blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks {
+    modes: Modes,
+    short_samples: u64,
+    long_samples: u64,
+    before_samples: Option<u64>,
+}
+
+impl Blocks {
+    pub fn new(ident: &Ident, modes: Modes) -> Self {
+        let (short_samples, long_samples) = (1 << ident.short_exponent, 1 << ident.long_exponent);
+        Self { modes, short_samples, long_samples, before_samples: None }
+    }
+
+    /// The next packet adds no audio: nothing overlaps with it.
+    pub fn restart(&mut self) {
+        self.before_samples = None;
+    }
+
+    /// The length of the next packet.
+    pub fn next(&mut self, packet: &[u8]) -> Length {
+        match (Kind::of(packet), self.block_samples(packet)) {
+            (Kind::Audio, Some(samples)) => match self.before_samples.replace(samples) {
+                Some(before) => Length::Samples((before + samples) / 4),
+                None => Length::First,
+            },
+            (Kind::Audio | Kind::Other, _) if !packet.is_empty() => {
+                self.restart();
+                Length::Broken
+            }
+            _ => Length::NoAudio,
+        }
+    }
+
+    /// Samples that all of these packets add.
+    pub fn sum(mut self, packets: &[&[u8]]) -> u64 {
+        let mut sum = 0;
+        for packet in packets {
+            if let Length::Samples(samples) = self.next(packet) {
+                sum += samples;
+            }
+        }
+        sum
+    }
+
+    /// Size of the packet's block; its mode is in the first byte, behind one bit.
+    fn block_samples(&self, packet: &[u8]) -> Option<u64> {
+        let n_bits = ilog(self.modes.n - 1);
+        let mode = u32::from(packet.first()? >> 1) & ((1 << n_bits) - 1);
+        if mode >= self.modes.n {
+            return None;
+        }
+        Some(if self.modes.are_long >> mode & 1 == 1 { self.long_samples } else { self.short_samples })
+    }
+}

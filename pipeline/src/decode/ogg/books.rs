@@ -1,0 +1,239 @@
+//! Code books of a Vorbis set-up header (Vorbis I §3.2), and what symphonia would allocate for them.
+
+use super::bits::{Bits, ilog};
+use super::setup::{Fault, OrCut};
+
+/// "BCV", which begins a book.
+const SYNC: u32 = 0x56_4342;
+/// Longest code word, bits.
+const CODE_BITS_MAX: u32 = 32;
+/// symphonia's own limits on a book. libvorbis's encoder has up to 6,561 entries, 3⁸ in eight dimensions.
+const ENTRIES_MAX: u32 = 128 * 1024;
+const DIMENSIONS_MAX: u32 = 32;
+/// All books of a set-up header together, bytes in symphonia's tables. The largest of libvorbis's, of 8 to 96 kHz,
+/// mono and stereo, at all qualities, take 4.7 MB as counted here.
+pub const BOOKS_BYTES_MAX: u64 = 32 << 20;
+
+/// An entry while its table is made: length, number, code word, and its place in the tree.
+const ENTRY_BYTES: u64 = 64;
+/// symphonia's tables decode eight bits at a time, by 256 slots of 8 bytes; beside them, the node of the tree.
+const TABLE_BITS: u32 = 8;
+const TABLE_BYTES: u64 = 256 * 8 + 256;
+/// A value of the vectors, and a number that they are made of (in a vector that doubles).
+const VALUE_BYTES: u64 = 4;
+const MULTIPLICAND_BYTES: u64 = 4;
+
+/// What later parts of the header need to know of a book, and what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Book {
+    /// Numbers that it can give.
+    pub n_entries: u32,
+    /// Some entry has a code word.
+    pub is_used: bool,
+    /// Its entries are vectors.
+    pub has_vectors: bool,
+    /// What symphonia allocates for it, at most.
+    pub bytes: u64,
+}
+
+/// The lengths of the code words, as far as they matter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Codes {
+    n: u64,
+    /// Σ 2³²⁻ˡᵉⁿᵍᵗʰ.
+    kraft: u64,
+    /// How many are longer than 8, 16 and 24 bits.
+    n_longer: [u64; 3],
+    longest: u32,
+}
+
+impl Codes {
+    fn add(&mut self, bits: u32, n: u32) -> Result<(), Fault> {
+        if n == 0 {
+            return Ok(());
+        }
+        if bits > CODE_BITS_MAX {
+            return Err(Fault::broken(format!("a code word of {bits} bits, at most {CODE_BITS_MAX}")));
+        }
+
+        // At most 2¹⁷ entries of at most 2³¹: no overflow.
+        let n = u64::from(n);
+        self.n += n;
+        self.kraft += n << (CODE_BITS_MAX - bits);
+        self.longest = self.longest.max(bits);
+        for (n_longer, table_bits) in self.n_longer.iter_mut().zip([TABLE_BITS, 2 * TABLE_BITS, 3 * TABLE_BITS]) {
+            if bits > table_bits {
+                *n_longer += n;
+            }
+        }
+        Ok(())
+    }
+
+    /// The code words are a whole tree: each row of bits is one of them, and only one.
+    ///
+    /// Vorbis gives every entry, in order, the lowest code word that is free, so the lengths alone decide. A book of
+    /// one entry is allowed too, if its length is 1 (erratum of 26 February 2015).
+    fn check(&self) -> Result<(), Fault> {
+        let is_single = self.n == 1 && self.longest == 1;
+        if self.n == 0 || is_single || self.kraft == 1 << CODE_BITS_MAX {
+            return Ok(());
+        }
+        let which = if self.kraft > 1 << CODE_BITS_MAX { "too many" } else { "too few" };
+        Err(Fault::broken(format!("{which} code words for a tree")))
+    }
+
+    /// Bytes of symphonia's tables: one at the root, and one wherever longer words branch on. Each of those has at least
+    /// two words below it.
+    fn table_bytes(&self) -> u64 {
+        let n_at_level = |n_longer: u64, level: u32| (n_longer / 2).min(1 << (TABLE_BITS * level));
+        let n_tables: u64 = self.n_longer.iter().zip(1..).map(|(&n, level)| n_at_level(n, level)).sum();
+        (1 + n_tables) * TABLE_BYTES
+    }
+}
+
+impl Book {
+    /// Reads a book.
+    pub fn read(bits: &mut Bits) -> Result<Self, Fault> {
+        if bits.read(24).or_cut()? != SYNC {
+            return Err(Fault::broken("it does not begin like one"));
+        }
+        let n_dimensions = bits.read(16).or_cut()?;
+        let n_entries = bits.read(24).or_cut()?;
+        if n_dimensions == 0 {
+            return Err(Fault::broken("it has no dimension"));
+        }
+        if n_dimensions > DIMENSIONS_MAX || n_entries > ENTRIES_MAX {
+            let limit = format!("at most {ENTRIES_MAX} of {DIMENSIONS_MAX}");
+            return Err(Fault::TooLarge(format!("{n_entries} entries of {n_dimensions} dimensions, {limit}")));
+        }
+
+        let codes = read_codes(bits, n_entries)?;
+        codes.check()?;
+        let vector_bytes = read_vectors(bits, n_entries, n_dimensions)?;
+
+        let bytes = codes.n.max(1) * ENTRY_BYTES + codes.table_bytes() + vector_bytes.unwrap_or(0);
+        let has_vectors = vector_bytes.is_some();
+        Ok(Self { n_entries, is_used: codes.n > 0, has_vectors, bytes })
+    }
+}
+
+fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
+    let mut codes = Codes::default();
+
+    let is_ordered = bits.flag().or_cut()?;
+    if is_ordered {
+        let mut length = bits.read(5).or_cut()? + 1;
+        let mut n_left = n_entries;
+        while n_left > 0 {
+            let n = bits.read(ilog(n_left)).or_cut()?;
+            let Some(left) = n_left.checked_sub(n) else {
+                return Err(Fault::broken("more code words than entries"));
+            };
+            // Also where no entry has this length: symphonia counts lengths in a byte.
+            if length > CODE_BITS_MAX {
+                return Err(Fault::broken(format!("a code word of {length} bits, at most {CODE_BITS_MAX}")));
+            }
+            codes.add(length, n)?;
+            length += 1;
+            n_left = left;
+        }
+        return Ok(codes);
+    }
+
+    let is_sparse = bits.flag().or_cut()?;
+    for _ in 0..n_entries {
+        if is_sparse && !bits.flag().or_cut()? {
+            continue;
+        }
+        codes.add(bits.read(5).or_cut()? + 1, 1)?;
+    }
+    Ok(codes)
+}
+
+/// Passes over the vectors; returns what symphonia allocates for them, `None` where there are none.
+fn read_vectors(bits: &mut Bits, n_entries: u32, n_dimensions: u32) -> Result<Option<u64>, Fault> {
+    let lookup = bits.read(4).or_cut()?;
+    if lookup == 0 {
+        return Ok(None);
+    }
+
+    let _least = bits.read(32).or_cut()?;
+    let _step = bits.read(32).or_cut()?;
+    let value_bits = bits.read(4).or_cut()? + 1;
+    let _is_sequence = bits.flag().or_cut()?;
+
+    let n_values = u64::from(n_entries) * u64::from(n_dimensions);
+    let n_multiplicands = match lookup {
+        1 => u64::from(lattice(n_entries, n_dimensions)?),
+        2 => n_values,
+        _ => return Err(Fault::broken("vectors of a type that does not exist")),
+    };
+    bits.skip(n_multiplicands * u64::from(value_bits)).or_cut()?;
+    Ok(Some(n_values * VALUE_BYTES + n_multiplicands * MULTIPLICAND_BYTES))
+}
+
+/// The largest number whose power of `n_dimensions` is not over `n_entries` (Vorbis I §9.2.3).
+fn lattice(n_entries: u32, n_dimensions: u32) -> Result<u32, Fault> {
+    let fits = |side: u32| side.checked_pow(n_dimensions).is_some_and(|power| power <= n_entries);
+    let mut side = symphonia_lattice(n_entries, n_dimensions);
+
+    // symphonia's is a root in f32. Too large, it panics; too small, it reads what follows in the wrong place.
+    if !fits(side) {
+        side -= 1;
+    } else if fits(side + 1) {
+        side += 1;
+    }
+    if side != symphonia_lattice(n_entries, n_dimensions) {
+        return Err(Fault::Unsupported(format!("a lattice of {n_entries} entries in {n_dimensions} dimensions")));
+    }
+    Ok(side)
+}
+
+/// The same as symphonia computes it.
+fn symphonia_lattice(n_entries: u32, n_dimensions: u32) -> u32 {
+    (n_entries as f32).powf(1.0 / n_dimensions as f32).floor() as u32
+}
+
+/// The books of a header.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    books: Vec<Book>,
+    bytes: u64,
+}
+
+impl Books {
+    /// Adds a book, within the limit on all of them.
+    pub fn add(&mut self, book: Book) -> Result<(), Fault> {
+        self.bytes += book.bytes;
+        if self.bytes > BOOKS_BYTES_MAX {
+            let limit = BOOKS_BYTES_MAX >> 20;
+            return Err(Fault::TooLarge(format!("code books that take more than {limit} MiB")));
+        }
+        self.books.push(book);
+        Ok(())
+    }
+
+    /// What symphonia allocates for all of them, at most.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// A book that is read from: without an entry, symphonia would look into an empty table.
+    pub fn with_entries(&self, number: u32) -> Result<&Book, Fault> {
+        let book = self.books.get(number as usize);
+        let book = book.ok_or_else(|| Fault::broken(format!("code book {number} is used and not there")))?;
+        if !book.is_used {
+            return Err(Fault::broken(format!("code book {number} is used and has no entry")));
+        }
+        Ok(book)
+    }
+
+    /// A book whose vectors are read.
+    pub fn with_vectors(&self, number: u32) -> Result<&Book, Fault> {
+        let book = self.with_entries(number)?;
+        if !book.has_vectors {
+            return Err(Fault::broken(format!("code book {number} is used for vectors and has none")));
+        }
+        Ok(book)
+    }
+}

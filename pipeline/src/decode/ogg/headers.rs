@@ -1,0 +1,134 @@
+//! What a Vorbis packet is, and the identification header (Vorbis I §4.2).
+
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::super::reject;
+
+/// Length of an identification header.
+pub const IDENT_BYTES: usize = 30;
+/// Vorbis I §4.2.2: blocks have 64 to 8192 samples.
+const BLOCK_EXPONENTS: std::ops::RangeInclusive<u8> = 6..=13;
+
+/// What a packet is, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The identification header.
+    Ident,
+    /// The comment header.
+    Comment,
+    /// The set-up header.
+    Setup,
+    /// Audio, by its first bit.
+    Audio,
+    /// Nothing that Vorbis knows.
+    Other,
+}
+
+impl Kind {
+    /// The kind of a packet that begins with `bytes`, of which seven are enough.
+    pub fn of(bytes: &[u8]) -> Self {
+        match bytes {
+            [1, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Ident,
+            [3, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Comment,
+            [5, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Setup,
+            [first, ..] if first & 1 == 0 => Self::Audio,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// An identification header that is within the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ident {
+    pub n_channels: u8,
+    pub rate_hz: u32,
+    /// Samples of a short block, as a power of two.
+    pub short_exponent: u8,
+    /// Samples of a long block, as a power of two; not less than that of a short one.
+    pub long_exponent: u8,
+    /// The header itself, which symphonia wants to read.
+    pub bytes: [u8; IDENT_BYTES],
+}
+
+impl Ident {
+    /// Reads an identification header.
+    ///
+    /// # Errors
+    /// A [`Reject`] for what the specification does not allow.
+    pub fn parse(packet: &[u8]) -> Result<Self, Reject> {
+        let Some(&bytes) = packet.first_chunk::<IDENT_BYTES>() else {
+            return Err(broken("it is cut short"));
+        };
+        if Kind::of(&bytes) != Kind::Ident {
+            return Err(broken("its signature is missing"));
+        }
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if word(7) != 0 {
+            return Err(reject(Reason::UnsupportedCodec, format!("Vorbis of version {}, only 0 is known", word(7))));
+        }
+
+        let ident = Self {
+            n_channels: bytes[11],
+            rate_hz: word(12),
+            short_exponent: bytes[28] & 15,
+            long_exponent: bytes[28] >> 4,
+            bytes,
+        };
+        if ident.n_channels == 0 || ident.rate_hz == 0 {
+            return Err(broken("it has no channels or no sample rate"));
+        }
+        let are_blocks_known =
+            BLOCK_EXPONENTS.contains(&ident.short_exponent) && BLOCK_EXPONENTS.contains(&ident.long_exponent);
+        if !are_blocks_known || ident.short_exponent > ident.long_exponent {
+            return Err(broken("its block sizes are not allowed"));
+        }
+        if bytes[29] & 1 == 0 {
+            return Err(broken("its last bit is not set"));
+        }
+        Ok(ident)
+    }
+
+    /// The most samples that one packet adds: half a long block.
+    pub fn packet_samples_max(&self) -> u64 {
+        1 << (self.long_exponent - 1)
+    }
+}
+
+fn broken(what: &str) -> Reject {
+    reject(Reason::Damaged, format!("broken identification header of Vorbis: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn an_identification_header_is_read_or_refused() {
+        let good = testing::ident(2, 44_100);
+        let ident = Ident::parse(&good).unwrap();
+        assert_eq!((ident.n_channels, ident.rate_hz), (2, 44_100));
+        assert_eq!((ident.short_exponent, ident.long_exponent, ident.packet_samples_max()), (8, 11, 1_024));
+
+        // Version, channels, rate, block sizes (too small, too large, short over long), last bit.
+        let faults = [(7, 1), (11, 0), (28, 0xB5), (28, 0xE8), (28, 0x8B), (29, 0)];
+        for (at, byte) in faults {
+            let mut bad = good;
+            bad[at] = byte;
+            assert!(Ident::parse(&bad).is_err(), "byte {at} is {byte}");
+        }
+        let mut no_rate = good;
+        no_rate[12..16].fill(0);
+        assert!(Ident::parse(&no_rate).is_err());
+        assert!(Ident::parse(&good[..29]).is_err());
+    }
+
+    #[test]
+    fn packets_are_known_by_their_first_bytes() {
+        assert_eq!(Kind::of(b"\x03vorbis"), Kind::Comment);
+        assert_eq!(Kind::of(b"\x05vorbis..."), Kind::Setup);
+        assert_eq!(Kind::of(&[0x40]), Kind::Audio);
+        assert_eq!(Kind::of(b"\x05vorbi"), Kind::Other);
+        assert_eq!(Kind::of(b""), Kind::Other);
+    }
+}

@@ -1,0 +1,85 @@
+//! Ogg Vorbis → symphonia's Vorbis decoder, with every lost sample accounted for.
+//!
+//! symphonia's demuxer is not used: it stops at the end of the first of several chained streams, passes over missing and
+//! damaged pages in silence, believes every granule, and some granules make it panic. Here the pages are found one by one
+//! ([`pages`]), put together to packets ([`packets`]) and measured against their granules ([`granules`]). Headers are
+//! read and checked whole before symphonia sees them ([`setup`]), since some make its codec panic, and others make it
+//! take gigabytes.
+//!
+//! A page that is damaged, or missing by its number, is a hole. Where the granule behind it tells how long it was, and the
+//! file's bytes could hold that, there is silence in its place; elsewhere it is closed. Both count as lost.
+
+mod bits;
+mod blocks;
+mod books;
+mod crc;
+mod granules;
+mod headers;
+mod packets;
+mod pages;
+mod run;
+mod setup;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use wavemill_schemas::reject::Reject;
+
+use self::headers::{Ident, Kind};
+use self::pages::Pages;
+use self::run::Run;
+use self::walk::{AudioPage, Tail, Visitor, Walk};
+use super::output::Output;
+use super::{Decoded, Pcm, mp3};
+
+/// Decodes a file; `out` is emptied first. `audio_blake3` is over the data of all audio packets of all links.
+///
+/// # Errors
+/// A [`Reject`] where there is no Vorbis, or its headers are broken or over a limit.
+pub fn decode(file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded, Reject> {
+    let (run, hasher) = Walk::new(Run::new(file.len(), output, out)).run(file)?;
+    Ok(Decoded { loss: run.finish()?, audio_blake3: hasher.finalize() })
+}
+
+/// blake3 over the data of all audio packets, as decoding gives it; `None` where there are none.
+pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
+    let (_, hasher) = Walk::new(Deaf).run(file).ok()?;
+    (hasher.count() > 0).then(|| hasher.finalize())
+}
+
+/// The file begins with FLAC in Ogg, and no Vorbis beside it.
+pub fn holds_flac(file: &[u8]) -> bool {
+    let mut has_flac = false;
+    for page in Pages::new(file, mp3::behind_tags(file)) {
+        if !page.is_first {
+            break;
+        }
+        let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
+        if Kind::of(packet) == Kind::Ident {
+            return false;
+        }
+        has_flac |= packet.starts_with(b"\x7FFLAC");
+    }
+    has_flac
+}
+
+/// Wants no audio, only the hash of the walk.
+struct Deaf;
+
+impl Visitor for Deaf {
+    fn begin(&mut self, _: &Ident) -> Result<(), Reject> {
+        Ok(())
+    }
+
+    fn setup(&mut self, _: &[u8]) -> Result<(), Reject> {
+        Ok(())
+    }
+
+    fn audio(&mut self, _: &AudioPage) {}
+
+    fn end(&mut self, _: &Tail) {}
+
+    fn orphan(&mut self, _: usize, _: usize) {}
+}

@@ -1,0 +1,453 @@
+//! Vorbis packets → symphonia's decoder → the sink, with every lost sample accounted for.
+
+use symphonia::core::codecs::audio::AudioCodecParameters;
+use symphonia::core::codecs::audio::well_known::CODEC_ID_VORBIS;
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::super::codec::Codec;
+use super::super::loss::Loss;
+use super::super::output::{Output, Sink};
+use super::super::{CHANNELS_MAX, Pcm, reject};
+use super::blocks::{Blocks, Length};
+use super::granules::{Gap, Granules, Heard, PageTime, Room};
+use super::headers::Ident;
+use super::packets::Hole;
+use super::setup;
+use super::walk::{AudioPage, Tail, Visitor};
+
+/// Code books that may be made for one file, bytes in all. A link whose headers are those of the link before costs
+/// nothing, so this is a thousand changes of encoder; it bounds the time that a file of headers takes.
+const FILE_BOOKS_BYTES_MAX: u64 = 4 << 30;
+/// Silence goes into the sink in pieces, which ends where enough is there.
+const SILENCE_SAMPLES: u64 = 1 << 16;
+/// The most samples that any packet of Vorbis adds: half its longest block.
+const ORPHAN_PACKET_SAMPLES_MAX: u64 = 4_096;
+
+/// One file on its way through the decoder.
+pub struct Run<'a> {
+    /// Until the first link that can be decoded says at which rate.
+    unopened: Option<(&'a mut Output, &'a mut Pcm)>,
+    sink: Option<OpenSink<'a>>,
+    codec: Option<LinkCodec>,
+    link: Option<Link>,
+    heard: Heard,
+    loss: Loss,
+    room: Room,
+    books_bytes_left: u64,
+    orphans: Orphans,
+    /// Why the first link that is not decoded is not.
+    fault: Option<Reject>,
+}
+
+struct OpenSink<'a> {
+    sink: Sink<'a>,
+    rate_hz: u32,
+}
+
+/// symphonia's decoder, and the headers that it was made of.
+struct LinkCodec {
+    headers: Vec<u8>,
+    codec: Codec,
+}
+
+/// A link under way.
+struct Link {
+    ident: Ident,
+    /// Known with the set-up header.
+    blocks: Option<Blocks>,
+    /// It is decoded. Otherwise it is lost.
+    is_heard: bool,
+    granules: Granules,
+    n_pages: u64,
+    before: Option<Before>,
+    unmeasured: Unmeasured,
+}
+
+/// Pages missing before the first one with audio.
+struct Before {
+    n_pages: u64,
+    samples: u64,
+    offset: usize,
+}
+
+/// Of a link whose set-up header is lost: all that is known of its length.
+#[derive(Default)]
+struct Unmeasured {
+    n_packets: u64,
+    last_granule: u64,
+}
+
+/// Pages of no stream that is known.
+#[derive(Default)]
+struct Orphans {
+    bytes: usize,
+    offset: Option<usize>,
+}
+
+impl Link {
+    fn new(ident: &Ident) -> Self {
+        Self {
+            ident: *ident,
+            blocks: None,
+            is_heard: false,
+            granules: Granules::new(ident.packet_samples_max()),
+            n_pages: 0,
+            before: None,
+            unmeasured: Unmeasured::default(),
+        }
+    }
+
+    fn seconds(&self, samples: u64) -> f64 {
+        samples as f64 / f64::from(self.ident.rate_hz)
+    }
+}
+
+impl<'a> Run<'a> {
+    pub fn new(file_bytes: usize, output: &'a mut Output, out: &'a mut Pcm) -> Self {
+        Self {
+            unopened: Some((output, out)),
+            sink: None,
+            codec: None,
+            link: None,
+            heard: Heard::default(),
+            loss: Loss::default(),
+            room: Room::of(file_bytes),
+            books_bytes_left: FILE_BOOKS_BYTES_MAX,
+            orphans: Orphans::default(),
+            fault: None,
+        }
+    }
+
+    /// Ends the clip.
+    ///
+    /// # Errors
+    /// A [`Reject`] where no link could be decoded.
+    pub fn finish(mut self) -> Result<Loss, Reject> {
+        let Some(OpenSink { sink, rate_hz }) = self.sink.take() else {
+            let lost = || reject(Reason::Damaged, "the set-up header of Vorbis is lost");
+            return Err(self.fault.unwrap_or_else(lost));
+        };
+
+        let samples = self.heard.samples_in(self.orphans.bytes);
+        if samples > 0 && !sink.is_full() {
+            let samples = self.room.take_most(samples, ORPHAN_PACKET_SAMPLES_MAX);
+            self.loss.add_missing(self.orphans.offset, samples as f64 / f64::from(rate_hz));
+        }
+        sink.finish();
+        Ok(self.loss)
+    }
+
+    /// All that is wanted has come out.
+    fn is_full(&self) -> bool {
+        self.sink.as_ref().is_some_and(|open| open.sink.is_full())
+    }
+
+    /// Opens the sink at the rate of the first link that can be decoded.
+    fn open(&mut self, rate_hz: u32) -> Result<(), Reject> {
+        if let Some((output, out)) = self.unopened.take() {
+            let sink = output.open(rate_hz, out)?;
+            self.sink = Some(OpenSink { sink, rate_hz });
+        }
+        Ok(())
+    }
+
+    /// Makes symphonia's decoder ready for a link; keeps the one there is if the headers are the same.
+    fn make_codec(&mut self, ident: &Ident, packet: &[u8], books_bytes: u64) -> Result<(), Reject> {
+        let headers = [&ident.bytes, packet].concat();
+        if let Some(same) = self.codec.as_mut().filter(|codec| codec.headers == headers) {
+            same.codec.reset();
+            return Ok(());
+        }
+
+        let Some(left) = self.books_bytes_left.checked_sub(books_bytes) else {
+            let detail = format!("code books that take more than {} MiB in all", FILE_BOOKS_BYTES_MAX >> 20);
+            return Err(reject(Reason::TooLarge, detail));
+        };
+        self.books_bytes_left = left;
+
+        // The old one goes first, so that there is only one at a time.
+        self.codec = None;
+        let mut params = AudioCodecParameters::new();
+        params.for_codec(CODEC_ID_VORBIS).with_extra_data(headers.clone().into_boxed_slice());
+        self.codec = Some(LinkCodec { headers, codec: Codec::new(params)? });
+        Ok(())
+    }
+
+    /// A page of the link that is decoded.
+    fn heard_page(&mut self, page: &AudioPage, mut blocks: Blocks) {
+        let Some(link) = &mut self.link else { return };
+
+        // Page numbers that jump where time does not: nothing is missing.
+        let is_whole =
+            |hole: &Hole| !hole.has_torn_packet && link.granules.fits(page.granule, blocks.sum(page.packets));
+        let hole = page.hole.filter(|hole| !is_whole(hole));
+        if hole.is_some() {
+            blocks.restart();
+        }
+
+        let samples = blocks.sum(page.packets);
+        self.heard.add(samples, page.packets);
+        self.room.measure(&self.heard);
+        let time = PageTime { granule: page.granule, samples, hole, is_last: page.is_last };
+        let verdict = link.granules.page(&time, &mut self.room);
+        self.gap(verdict.gap, hole, page.offset);
+        if hole.is_some() {
+            self.restart_codec();
+        }
+
+        let mut samples_left = samples - verdict.trimmed_samples;
+        for packet in page.packets {
+            if self.is_full() {
+                break;
+            }
+            match blocks.next(packet) {
+                Length::Samples(samples) => {
+                    let n_kept = samples.min(samples_left);
+                    samples_left -= n_kept;
+                    self.packet(packet, samples, n_kept, page.offset);
+                }
+                Length::First => self.packet(packet, 0, 0, page.offset),
+                Length::NoAudio => {}
+                Length::Broken => self.broken_packet(verdict.gap, page.offset),
+            }
+        }
+
+        if let Some(link) = &mut self.link {
+            link.blocks = Some(blocks);
+        }
+    }
+
+    /// What is missing before a page.
+    fn gap(&mut self, gap: Gap, hole: Option<Hole>, offset: usize) {
+        let Some(link) = &mut self.link else { return };
+        let offset = offset - hole.map_or(0, |hole| hole.bytes.min(offset));
+        match gap {
+            Gap::None => {}
+            Gap::Silent(samples) => {
+                let seconds = link.seconds(samples);
+                self.silence(samples);
+                self.loss.add_silenced(Some(offset), seconds);
+            }
+            Gap::Before(samples) => {
+                let n_pages = hole.map_or(0, |hole| hole.n_pages);
+                link.before = Some(Before { n_pages, samples, offset });
+            }
+            Gap::Unknown => {
+                let n_pages = hole.map_or(0, |hole| hole.n_pages);
+                let bytes = hole.map_or(0, |hole| hole.bytes);
+                self.estimate(bytes, n_pages, offset);
+            }
+        }
+    }
+
+    /// A hole of unknown length is closed. Lost is what its bytes or pages would hold, at least one packet.
+    fn estimate(&mut self, bytes: usize, n_pages: u64, offset: usize) {
+        let Some(link) = &self.link else { return };
+        let most = link.ident.packet_samples_max();
+        let by_length = self.heard.samples_in(bytes).max(self.heard.samples_on(n_pages));
+        let samples = by_length.max(self.heard.samples_per_packet(most));
+        let samples = self.room.take_most(samples, most);
+        self.loss.add_missing(Some(offset), link.seconds(samples));
+    }
+
+    /// Decodes a packet of `samples`, of which the first `n_kept` are wanted.
+    fn packet(&mut self, packet: &[u8], samples: u64, n_kept: u64, offset: usize) {
+        let (Some(LinkCodec { codec, .. }), Some(open)) = (&mut self.codec, &mut self.sink) else { return };
+
+        let wanted = ..n_kept as usize;
+        let decoded = codec.decode(packet);
+        let is_broken = decoded.is_none();
+        let is_audio = match decoded {
+            Some([left, right @ ..]) if left.len() as u64 == samples => {
+                open.sink.push(&left[wanted], right.first().map(|right| &right[wanted]))
+            }
+            _ => {
+                open.sink.push_silence(n_kept as usize);
+                false
+            }
+        };
+
+        // What was to overlap with the next packet is gone, so that the next one gives nothing.
+        if is_broken {
+            self.restart_codec();
+        }
+        if !is_audio
+            && n_kept > 0
+            && let Some(link) = &self.link
+        {
+            self.loss.add_silenced(Some(offset), link.seconds(n_kept));
+        }
+    }
+
+    /// Nothing overlaps with the next packet.
+    fn restart_codec(&mut self) {
+        if let Some(LinkCodec { codec, .. }) = &mut self.codec {
+            codec.reset();
+        }
+    }
+
+    /// A packet that says nothing of its length. Where time went on without it, silence is there already.
+    fn broken_packet(&mut self, gap: Gap, offset: usize) {
+        self.restart_codec();
+        if gap == Gap::None {
+            self.estimate(0, 0, offset);
+        }
+    }
+
+    /// A page of a link that is not decoded: of another rate, or without its headers.
+    fn lost_page(&mut self, page: &AudioPage) {
+        let Some(link) = &mut self.link else { return };
+        let Some(blocks) = &mut link.blocks else {
+            link.unmeasured.n_packets += page.packets.len() as u64;
+            link.unmeasured.last_granule = page.granule.unwrap_or(link.unmeasured.last_granule);
+            return;
+        };
+
+        let samples = blocks.sum(page.packets);
+        for packet in page.packets {
+            blocks.next(packet);
+        }
+        let time = PageTime { granule: page.granule, samples, hole: page.hole, is_last: page.is_last };
+        let verdict = link.granules.page(&time, &mut self.room);
+        let missing = if let Gap::Silent(missing) = verdict.gap { missing } else { 0 };
+        self.lose(missing + samples - verdict.trimmed_samples, page.offset);
+    }
+
+    /// Silence in the place of so many samples of a link that is not decoded.
+    fn lose(&mut self, samples: u64, offset: usize) {
+        let Some(link) = &self.link else { return };
+        let seconds = link.seconds(samples);
+        if samples == 0 {
+            return;
+        }
+        match &self.sink {
+            Some(open) => {
+                let samples = samples as u128 * u128::from(open.rate_hz) / u128::from(link.ident.rate_hz);
+                self.silence(samples as u64);
+                self.loss.add_silenced(Some(offset), seconds);
+            }
+            None => self.loss.add_missing(Some(offset), seconds),
+        }
+    }
+
+    /// Silence at the sink's rate, as far as it is wanted.
+    fn silence(&mut self, samples: u64) {
+        let Some(open) = &mut self.sink else { return };
+        let mut left = samples;
+        while left > 0 && !open.sink.is_full() {
+            let piece = left.min(SILENCE_SAMPLES);
+            open.sink.push_silence(piece as usize);
+            left -= piece;
+        }
+    }
+
+    /// What a link lacks at its end.
+    fn lost_tail(&mut self, tail: &Tail) {
+        let Some(link) = &mut self.link else { return };
+        if tail.is_ended {
+            return;
+        }
+
+        let told = tail.claimed_granule.and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
+        if let Some(samples) = told {
+            self.loss.add_missing(Some(tail.offset), link.seconds(samples));
+        } else if tail.bytes > 0 {
+            self.estimate(tail.bytes, 0, tail.offset);
+        } else if let Some(packet) = tail.unfinished
+            && let Some(Length::Samples(samples)) = link.blocks.as_mut().map(|blocks| blocks.next(packet))
+        {
+            self.loss.add_missing(Some(tail.offset), link.seconds(samples));
+        }
+    }
+
+    /// What a link without its set-up header was: its last granule, if its packets could hold that.
+    fn lose_unmeasured(&mut self, offset: usize) {
+        let Some(link) = &self.link else { return };
+        let Unmeasured { n_packets, last_granule } = link.unmeasured;
+        let most = link.ident.packet_samples_max();
+        let is_held = last_granule <= n_packets.saturating_mul(most);
+        let samples = if is_held { last_granule } else { self.heard.samples_per_packet(1).min(most) * n_packets };
+        let samples = self.room.take_most(samples, most);
+        self.lose(samples, offset);
+    }
+}
+
+impl Visitor for Run<'_> {
+    fn begin(&mut self, ident: &Ident) -> Result<(), Reject> {
+        let n_channels = usize::from(ident.n_channels);
+        if n_channels > CHANNELS_MAX {
+            return Err(reject(Reason::TooLarge, format!("{n_channels} channels, at most {CHANNELS_MAX}")));
+        }
+        self.link = Some(Link::new(ident));
+        Ok(())
+    }
+
+    fn setup(&mut self, packet: &[u8]) -> Result<(), Reject> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        let ident = link.ident;
+
+        let setup = match setup::parse(packet, &ident) {
+            Ok(setup) => setup,
+            Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+                return Ok(());
+            }
+        };
+        link.blocks = Some(Blocks::new(&ident, setup.modes));
+        if self.sink.as_ref().is_some_and(|open| open.rate_hz != ident.rate_hz) {
+            return Ok(());
+        }
+
+        match self.make_codec(&ident, packet, setup.books_bytes) {
+            Ok(()) => self.open(ident.rate_hz)?,
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+                return Ok(());
+            }
+        }
+        if let Some(link) = &mut self.link {
+            link.is_heard = true;
+        }
+        Ok(())
+    }
+
+    fn audio(&mut self, page: &AudioPage) {
+        if let Some(link) = &mut self.link {
+            link.n_pages += 1;
+        }
+        if self.is_full() {
+            return;
+        }
+        match &self.link {
+            Some(Link { is_heard: true, blocks: Some(blocks), .. }) => self.heard_page(page, *blocks),
+            _ => self.lost_page(page),
+        }
+    }
+
+    fn end(&mut self, tail: &Tail) {
+        let Some(link) = &mut self.link else { return };
+
+        // More pages missing before the first one than come behind it: the stream is cut from a longer one, and has
+        // lost nothing to damage.
+        if let Some(before) = link.before.take()
+            && before.n_pages <= link.n_pages
+        {
+            self.loss.add_missing(Some(before.offset), link.seconds(before.samples));
+        }
+        if self.is_full() {
+            return;
+        }
+
+        match &self.link {
+            Some(Link { is_heard: false, blocks: None, .. }) => self.lose_unmeasured(tail.offset),
+            Some(_) => self.lost_tail(tail),
+            None => {}
+        }
+    }
+
+    fn orphan(&mut self, offset: usize, bytes: usize) {
+        self.orphans.bytes += bytes;
+        self.orphans.offset = self.orphans.offset.or(Some(offset));
+    }
+}

@@ -1,0 +1,342 @@
+//! The set-up header of Vorbis (Vorbis I §4.2.4), read whole and checked before symphonia sees it.
+//!
+//! symphonia's codec trusts a header in places where it should not: code words longer than 32 bits, books without an
+//! entry, floors with two points in one place and the like make it panic, and its code books take what memory the
+//! header says. What passes here can do neither. The rules are those of the specification and of libvorbis, the
+//! reference decoder; where symphonia allows less, this says so.
+
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::super::reject;
+use super::bits::{Bits, ilog};
+use super::books::{Book, Books};
+use super::headers::Ident;
+
+/// Largest set-up header, bytes. libvorbis's, of 8 to 96 kHz, mono and stereo, at all qualities, are 2.5 to 4.2 kB.
+pub const SETUP_BYTES_MAX: usize = 1 << 16;
+/// symphonia counts books in a byte, so that 256 of them are none. libvorbis's encoder writes up to 44.
+const BOOKS_MAX: u32 = 255;
+/// symphonia reads a book's number of up to five bits into a list of 16; it needs five for 16 books.
+const FLOOR0_BOOKS_MAX: u32 = 15;
+/// Points of a floor, the two ends included (Vorbis I §7.2.2).
+const FLOOR1_POINTS_MAX: usize = 65;
+/// Entries of a book whose entry numbers are the heights of a floor's points. symphonia multiplies differences of such
+/// heights by distances below 2¹⁵ in 32 bits: (2¹⁵ + 2⁸) · 2¹⁵ fits. A height is below 256 in valid streams.
+const FLOOR1_BOOK_ENTRIES_MAX: u32 = 1 << 15;
+
+/// Why a header is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It would take more memory than any encoder's.
+    TooLarge(String),
+    /// It is not Vorbis I.
+    Broken(String),
+    /// symphonia cannot read it.
+    Unsupported(String),
+}
+
+impl Fault {
+    pub fn broken(what: impl Into<String>) -> Self {
+        Self::Broken(what.into())
+    }
+}
+
+/// `None` of a reader of bits is the end of the header.
+pub trait OrCut<T> {
+    fn or_cut(self) -> Result<T, Fault>;
+}
+
+impl<T> OrCut<T> for Option<T> {
+    fn or_cut(self) -> Result<T, Fault> {
+        self.ok_or_else(|| Fault::broken("it is cut short"))
+    }
+}
+
+/// What audio packets are measured by: which of the modes have long blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes {
+    /// 1 to 64.
+    pub n: u32,
+    /// One bit a mode.
+    pub are_long: u64,
+}
+
+/// A set-up header that symphonia may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    pub modes: Modes,
+    /// What its code books take in symphonia's tables, bytes, at most.
+    pub books_bytes: u64,
+}
+
+/// Reads a set-up header, signature included.
+///
+/// # Errors
+/// A [`Reject`]: `too_large` over the limits, `damaged` where the specification does not allow it, `unsupported_codec`
+/// where symphonia does not.
+pub fn parse(packet: &[u8], ident: &Ident) -> Result<Setup, Reject> {
+    let fault = match read(packet, ident) {
+        Ok(setup) => return Ok(setup),
+        Err(fault) => fault,
+    };
+    let (reason, what) = match fault {
+        Fault::TooLarge(what) => (Reason::TooLarge, what),
+        Fault::Broken(what) => (Reason::Damaged, what),
+        Fault::Unsupported(what) => (Reason::UnsupportedCodec, what),
+    };
+    Err(reject(reason, format!("set-up header of Vorbis: {what}")))
+}
+
+fn read(packet: &[u8], ident: &Ident) -> Result<Setup, Fault> {
+    if packet.len() > SETUP_BYTES_MAX {
+        return Err(Fault::TooLarge(format!("{} bytes, at most {SETUP_BYTES_MAX}", packet.len())));
+    }
+    // Type and signature were looked at before.
+    let mut bits = Bits::new(packet.get(7..).or_cut()?);
+
+    let books = read_books(&mut bits)?;
+    read_times(&mut bits)?;
+    let n_floors = read_floors(&mut bits, &books)?;
+    let n_residues = read_residues(&mut bits, &books)?;
+    let n_mappings = read_mappings(&mut bits, ident.n_channels, n_floors, n_residues)?;
+    let modes = read_modes(&mut bits, n_mappings)?;
+
+    if !bits.flag().or_cut()? {
+        return Err(Fault::broken("its last bit is not set"));
+    }
+    Ok(Setup { modes, books_bytes: books.bytes() })
+}
+
+fn read_books(bits: &mut Bits) -> Result<Books, Fault> {
+    let n_books = bits.read(8).or_cut()? + 1;
+    if n_books > BOOKS_MAX {
+        return Err(Fault::TooLarge(format!("{n_books} code books, at most {BOOKS_MAX}")));
+    }
+
+    let mut books = Books::default();
+    for number in 0..n_books {
+        let book = Book::read(bits).map_err(|fault| fault.in_book(number))?;
+        books.add(book)?;
+    }
+    Ok(books)
+}
+
+impl Fault {
+    fn in_book(self, number: u32) -> Self {
+        let name = |what: String| format!("code book {number}: {what}");
+        match self {
+            Self::TooLarge(what) => Self::TooLarge(name(what)),
+            Self::Broken(what) => Self::Broken(name(what)),
+            Self::Unsupported(what) => Self::Unsupported(name(what)),
+        }
+    }
+}
+
+/// Transforms that Vorbis I reserves and does not have.
+fn read_times(bits: &mut Bits) -> Result<(), Fault> {
+    let n_times = bits.read(6).or_cut()? + 1;
+    for _ in 0..n_times {
+        if bits.read(16).or_cut()? != 0 {
+            return Err(Fault::broken("a time domain transform that does not exist"));
+        }
+    }
+    Ok(())
+}
+
+fn read_floors(bits: &mut Bits, books: &Books) -> Result<u32, Fault> {
+    let n_floors = bits.read(6).or_cut()? + 1;
+    for _ in 0..n_floors {
+        match bits.read(16).or_cut()? {
+            0 => read_floor0(bits, books)?,
+            1 => read_floor1(bits, books)?,
+            _ => return Err(Fault::broken("a floor of a type that does not exist")),
+        }
+    }
+    Ok(n_floors)
+}
+
+/// Vorbis I §6.2.1.
+fn read_floor0(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
+    let order = bits.read(8).or_cut()?;
+    let rate = bits.read(16).or_cut()?;
+    let bark_map_size = bits.read(16).or_cut()?;
+    if order == 0 || rate == 0 || bark_map_size == 0 {
+        return Err(Fault::broken("a floor without order, rate or map"));
+    }
+
+    let _amplitude_bits = bits.read(6).or_cut()?;
+    let _amplitude_offset = bits.read(8).or_cut()?;
+
+    let n_books = bits.read(4).or_cut()? + 1;
+    if n_books > FLOOR0_BOOKS_MAX {
+        return Err(Fault::Unsupported(format!("a floor with {n_books} code books")));
+    }
+    for _ in 0..n_books {
+        books.with_vectors(bits.read(8).or_cut()?)?;
+    }
+    Ok(())
+}
+
+/// A class of a floor's points.
+#[derive(Clone, Copy, Debug, Default)]
+struct Floor1Class {
+    n_points: usize,
+}
+
+/// Vorbis I §7.2.2.
+fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
+    let n_partitions = bits.read(5).or_cut()?;
+    let mut partitions = Vec::new();
+    for _ in 0..n_partitions {
+        partitions.push(bits.read(4).or_cut()? as usize);
+    }
+
+    let n_classes = partitions.iter().max().map_or(0, |max| max + 1);
+    let mut classes = [Floor1Class::default(); 16];
+    for class in &mut classes[..n_classes] {
+        *class = read_floor1_class(bits, books)?;
+    }
+
+    let _multiplier = bits.read(2).or_cut()?;
+    let range_bits = bits.read(4).or_cut()?;
+    let mut points = vec![0, 1 << range_bits];
+    for class in partitions {
+        let n_points = classes[class].n_points;
+        if points.len() + n_points > FLOOR1_POINTS_MAX {
+            return Err(Fault::broken(format!("a floor of more than {FLOOR1_POINTS_MAX} points")));
+        }
+        for _ in 0..n_points {
+            points.push(bits.read(range_bits).or_cut()?);
+        }
+    }
+
+    // Two points in one place would be a division by zero. symphonia does not compare with the two ends.
+    let n_points = points.len();
+    points.sort_unstable();
+    points.dedup();
+    if points.len() < n_points {
+        return Err(Fault::broken("a floor with two points in one place"));
+    }
+    Ok(())
+}
+
+fn read_floor1_class(bits: &mut Bits, books: &Books) -> Result<Floor1Class, Fault> {
+    let n_points = bits.read(3).or_cut()? as usize + 1;
+    let subclass_bits = bits.read(2).or_cut()?;
+    if subclass_bits > 0 {
+        books.with_entries(bits.read(8).or_cut()?)?;
+    }
+
+    for _ in 0..1 << subclass_bits {
+        // 0 is none, and the others are one too high.
+        let Some(book) = bits.read(8).or_cut()?.checked_sub(1) else { continue };
+        let n_entries = books.with_entries(book)?.n_entries;
+        if n_entries > FLOOR1_BOOK_ENTRIES_MAX {
+            let detail = format!("a floor's code book of {n_entries} entries, at most {FLOOR1_BOOK_ENTRIES_MAX}");
+            return Err(Fault::TooLarge(detail));
+        }
+    }
+    Ok(Floor1Class { n_points })
+}
+
+fn read_residues(bits: &mut Bits, books: &Books) -> Result<u32, Fault> {
+    let n_residues = bits.read(6).or_cut()? + 1;
+    for _ in 0..n_residues {
+        if bits.read(16).or_cut()? > 2 {
+            return Err(Fault::broken("a residue of a type that does not exist"));
+        }
+        read_residue(bits, books)?;
+    }
+    Ok(n_residues)
+}
+
+/// Vorbis I §8.6.1.
+fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
+    let begin = bits.read(24).or_cut()?;
+    let end = bits.read(24).or_cut()?;
+    if end < begin {
+        return Err(Fault::broken("a residue that ends before it begins"));
+    }
+    let _partition_size = bits.read(24).or_cut()?;
+    let n_classes = bits.read(6).or_cut()? + 1;
+    books.with_entries(bits.read(8).or_cut()?)?;
+
+    // Which of eight passes a class takes part in, and later which book each of them has.
+    let mut n_books = 0;
+    for _ in 0..n_classes {
+        let low = bits.read(3).or_cut()?;
+        let high = if bits.flag().or_cut()? { bits.read(5).or_cut()? } else { 0 };
+        n_books += low.count_ones() + high.count_ones();
+    }
+    for _ in 0..n_books {
+        books.with_vectors(bits.read(8).or_cut()?)?;
+    }
+    Ok(())
+}
+
+fn read_mappings(bits: &mut Bits, n_channels: u8, n_floors: u32, n_residues: u32) -> Result<u32, Fault> {
+    let n_mappings = bits.read(6).or_cut()? + 1;
+    for _ in 0..n_mappings {
+        if bits.read(16).or_cut()? != 0 {
+            return Err(Fault::broken("a mapping of a type that does not exist"));
+        }
+        read_mapping(bits, u32::from(n_channels), n_floors, n_residues)?;
+    }
+    Ok(n_mappings)
+}
+
+/// Vorbis I §4.2.4, mappings.
+fn read_mapping(bits: &mut Bits, n_channels: u32, n_floors: u32, n_residues: u32) -> Result<(), Fault> {
+    let n_submaps = if bits.flag().or_cut()? { bits.read(4).or_cut()? + 1 } else { 1 };
+
+    if bits.flag().or_cut()? {
+        let n_couplings = bits.read(8).or_cut()? + 1;
+        let channel_bits = ilog(n_channels - 1);
+        for _ in 0..n_couplings {
+            let magnitude = bits.read(channel_bits).or_cut()?;
+            let angle = bits.read(channel_bits).or_cut()?;
+            if magnitude == angle || magnitude.max(angle) >= n_channels {
+                return Err(Fault::broken("a coupling of channels that do not exist"));
+            }
+        }
+    }
+
+    if bits.read(2).or_cut()? != 0 {
+        return Err(Fault::broken("a mapping with reserved bits set"));
+    }
+    if n_submaps > 1 {
+        for _ in 0..n_channels {
+            if bits.read(4).or_cut()? >= n_submaps {
+                return Err(Fault::broken("a channel of a submap that does not exist"));
+            }
+        }
+    }
+
+    for _ in 0..n_submaps {
+        let _time = bits.read(8).or_cut()?;
+        let floor = bits.read(8).or_cut()?;
+        let residue = bits.read(8).or_cut()?;
+        if floor >= n_floors || residue >= n_residues {
+            return Err(Fault::broken("a submap with a floor or residue that does not exist"));
+        }
+    }
+    Ok(())
+}
+
+fn read_modes(bits: &mut Bits, n_mappings: u32) -> Result<Modes, Fault> {
+    let n = bits.read(6).or_cut()? + 1;
+    let mut are_long = 0;
+    for mode in 0..n {
+        let is_long = bits.flag().or_cut()?;
+        let window = bits.read(16).or_cut()?;
+        let transform = bits.read(16).or_cut()?;
+        if window != 0 || transform != 0 {
+            return Err(Fault::broken("a mode with a window or transform that does not exist"));
+        }
+        if bits.read(8).or_cut()? >= n_mappings {
+            return Err(Fault::broken("a mode with a mapping that does not exist"));
+        }
+        are_long |= u64::from(is_long) << mode;
+    }
+    Ok(Modes { n, are_long })
+}

@@ -1,0 +1,171 @@
+//! Writes Ogg pages and Vorbis headers for the tests.
+
+use super::crc;
+use super::headers::IDENT_BYTES;
+
+/// A page to be written.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub flags: u8,
+    pub granule: i64,
+    pub serial: u32,
+    pub sequence: u32,
+    /// Whole packets.
+    pub packets: Vec<Vec<u8>>,
+    /// The last packet goes on behind the page.
+    pub is_open: bool,
+}
+
+pub const CONTINUED: u8 = 1;
+pub const FIRST: u8 = 2;
+pub const LAST: u8 = 4;
+
+/// The bytes of a page, with its checksum. An open packet must be as long as whole segments.
+pub fn page(page: &Page) -> Vec<u8> {
+    let mut lacing = Vec::new();
+    for (at, packet) in page.packets.iter().enumerate() {
+        lacing.extend(vec![255; packet.len() / 255]);
+        let is_open = page.is_open && at + 1 == page.packets.len();
+        if is_open {
+            assert_eq!(packet.len() % 255, 0, "an open packet of whole segments");
+        } else {
+            lacing.push((packet.len() % 255) as u8);
+        }
+    }
+
+    let mut bytes = b"OggS\0".to_vec();
+    bytes.push(page.flags);
+    bytes.extend(page.granule.to_le_bytes());
+    bytes.extend(page.serial.to_le_bytes());
+    bytes.extend(page.sequence.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.push(u8::try_from(lacing.len()).unwrap());
+    bytes.extend(lacing);
+    bytes.extend(page.packets.concat());
+    seal(&mut bytes);
+    bytes
+}
+
+/// Writes the right checksum into a page.
+pub fn seal(page: &mut [u8]) {
+    page[22..26].fill(0);
+    let crc = crc::update(0, page);
+    page[22..26].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// An identification header with blocks of 256 and 2,048 samples.
+pub fn ident(n_channels: u8, rate_hz: u32) -> [u8; IDENT_BYTES] {
+    let mut bytes = [0; IDENT_BYTES];
+    bytes[..7].copy_from_slice(b"\x01vorbis");
+    bytes[11] = n_channels;
+    bytes[12..16].copy_from_slice(&rate_hz.to_le_bytes());
+    bytes[28] = 0xB8;
+    bytes[29] = 1;
+    bytes
+}
+
+/// Writes numbers bit by bit, least significant first.
+#[derive(Clone, Debug, Default)]
+pub struct BitWriter {
+    pub bytes: Vec<u8>,
+    n_bits: usize,
+}
+
+impl BitWriter {
+    pub fn write(&mut self, value: u64, n_bits: u32) -> &mut Self {
+        for bit in 0..n_bits {
+            if self.n_bits.is_multiple_of(8) {
+                self.bytes.push(0);
+            }
+            let last = self.bytes.last_mut().unwrap();
+            *last |= ((value >> bit & 1) as u8) << (self.n_bits % 8);
+            self.n_bits += 1;
+        }
+        self
+    }
+}
+
+/// The parts of a set-up header: each fault of the tests is in one of them.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub books: Vec<BitWriter>,
+    pub floor: BitWriter,
+    pub residue: BitWriter,
+    pub mapping: BitWriter,
+    /// Which modes have long blocks.
+    pub modes: Vec<bool>,
+}
+
+/// A book of two entries of one bit; with vectors of one value each, if asked for.
+pub fn book(has_vectors: bool) -> BitWriter {
+    let mut bits = BitWriter::default();
+    bits.write(0x56_4342, 24).write(1, 16).write(2, 24).write(0, 2).write(0, 5).write(0, 5);
+    if has_vectors {
+        bits.write(1, 4).write(0, 32).write(0, 32).write(0, 4).write(0, 1).write(0, 2);
+    } else {
+        bits.write(0, 4);
+    }
+    bits
+}
+
+/// A floor of one class, whose points are at `points`, of 7 bits.
+pub fn floor1(points: &[u64]) -> BitWriter {
+    let mut bits = BitWriter::default();
+    let n_points = points.len() as u64;
+    // One partition of class 0; its points; no subclasses; book 0; multiplier; bits of a point.
+    bits.write(1, 16).write(1, 5).write(0, 4).write(n_points - 1, 3).write(0, 2).write(1, 8).write(0, 2).write(7, 4);
+    for &point in points {
+        bits.write(point, 7);
+    }
+    bits
+}
+
+impl Default for Setup {
+    /// The smallest that can be decoded: a book without and one with vectors, a floor of four points, one residue.
+    fn default() -> Self {
+        let mut residue = BitWriter::default();
+        // Type 1, 0 to 128, parts of 32, one class, book 0; book 1 in the first pass.
+        residue.write(1, 16).write(0, 24).write(128, 24).write(31, 24).write(0, 6).write(0, 8);
+        residue.write(1, 3).write(0, 1).write(1, 8);
+
+        let mut mapping = BitWriter::default();
+        mapping.write(0, 16).write(0, 1).write(0, 1).write(0, 2).write(0, 24);
+        Self {
+            books: vec![book(false), book(true)],
+            floor: floor1(&[20, 60]),
+            residue,
+            mapping,
+            modes: vec![false, true],
+        }
+    }
+}
+
+impl Setup {
+    /// The bytes of the header.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bits = BitWriter::default();
+        bits.write(self.books.len() as u64 - 1, 8);
+        for book in &self.books {
+            bits.append(book);
+        }
+        bits.write(0, 6).write(0, 16);
+        bits.write(0, 6).append(&self.floor);
+        bits.write(0, 6).append(&self.residue);
+        bits.write(0, 6).append(&self.mapping);
+        bits.write(self.modes.len() as u64 - 1, 6);
+        for &is_long in &self.modes {
+            bits.write(u64::from(is_long), 1).write(0, 32).write(0, 8);
+        }
+        bits.write(1, 1);
+        [b"\x05vorbis".to_vec(), bits.bytes].concat()
+    }
+}
+
+impl BitWriter {
+    fn append(&mut self, other: &Self) -> &mut Self {
+        for bit in 0..other.n_bits {
+            self.write(u64::from(other.bytes[bit / 8] >> (bit % 8) & 1), 1);
+        }
+        self
+    }
+}

@@ -1,0 +1,394 @@
+//! Files made page by page: what comes out, what is lost, and which headers are refused.
+
+use wavemill_kernels::Level;
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::super::{AudioHasher, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use super::headers::Ident;
+use super::setup;
+use super::testing::{BitWriter, CONTINUED, FIRST, LAST, Page, Setup, book, floor1, ident, page};
+
+const RATE_HZ: u32 = 44_100;
+/// Samples that a packet of a long block adds to another one.
+const PACKET_SAMPLES: usize = 1_024;
+/// A packet of a long block that is silent.
+const LONG: &[u8] = &[2];
+
+/// A page of whole packets.
+fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
+    let packets = packets.iter().map(|packet| packet.to_vec()).collect();
+    Page { flags, granule, serial: 7, sequence, packets, is_open: false }
+}
+
+/// The two pages of headers.
+fn headers(rate_hz: u32, setup: &[u8]) -> Vec<Page> {
+    let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
+    vec![of(FIRST, 0, 0, &[&ident(1, rate_hz)]), of(0, 0, 1, &[comment, setup])]
+}
+
+/// A stream of `n_pages` pages of ten long packets. The first packet adds no samples.
+fn stream(n_pages: u32) -> Vec<Page> {
+    let mut pages = headers(RATE_HZ, &Setup::default().bytes());
+    for number in 1..=n_pages {
+        let granule = i64::from(number * 10 - 1) * PACKET_SAMPLES as i64;
+        let flags = if number == n_pages { LAST } else { 0 };
+        pages.push(of(flags, granule, number + 1, &[LONG; 10]));
+    }
+    pages
+}
+
+fn bytes(pages: &[Page]) -> Vec<u8> {
+    pages.iter().flat_map(page).collect()
+}
+
+/// Samples, and samples lost.
+fn decode(file: &[u8]) -> Result<(usize, usize), Reject> {
+    let args = DecodeArgs { sample_rate_hz: RATE_HZ, duration_s: None, min_duration_s: 0.0, keep_rate: false };
+    let mut decoder = SymphoniaDecoder::new(args, Level::Scalar).unwrap();
+    let mut out = Pcm::default();
+    decoder.decode("ogg", file, &mut out)?;
+
+    let hash = AudioHasher::default().hash(file).map(|hash| hash.to_hex().to_string());
+    assert_eq!(hash.as_ref(), Some(&out.audio_blake3), "the hash without decoding");
+    Ok((out.samples.len(), (f64::from(out.lost_s) * f64::from(RATE_HZ)).round() as usize))
+}
+
+fn reason(file: &[u8]) -> Reason {
+    decode(file).unwrap_err().reason
+}
+
+#[test]
+fn a_whole_stream_is_decoded_and_trimmed_by_its_last_granule() {
+    assert_eq!(decode(&bytes(&stream(3))).unwrap(), (29 * PACKET_SAMPLES, 0));
+
+    let mut trimmed = stream(3);
+    trimmed[4].granule -= 1_500;
+    assert_eq!(decode(&bytes(&trimmed)).unwrap(), (29 * PACKET_SAMPLES - 1_500, 0));
+
+    // One page of audio: what it says is its length.
+    let mut single = stream(1);
+    single[2].granule = 5_000;
+    assert_eq!(decode(&bytes(&single)).unwrap(), (5_000, 0));
+
+    // Cut from a longer stream: it begins late, and lost nothing.
+    let mut late = stream(3);
+    late.iter_mut().skip(2).for_each(|page| page.granule += 1_000_000);
+    assert_eq!(decode(&bytes(&late)).unwrap(), (29 * PACKET_SAMPLES, 0));
+}
+
+#[test]
+fn a_missing_page_is_silence_of_its_length() {
+    let mut pages = stream(5);
+    pages.remove(4);
+    assert_eq!(decode(&bytes(&pages)).unwrap(), (49 * PACKET_SAMPLES, 11 * PACKET_SAMPLES));
+
+    // At the start nothing is put in its place; the first packet behind it adds no samples either.
+    let mut pages = stream(5);
+    pages.remove(2);
+    assert_eq!(decode(&bytes(&pages)).unwrap(), (39 * PACKET_SAMPLES, 10 * PACKET_SAMPLES));
+
+    // Page numbers that jump where time does not: nothing is missing.
+    let mut pages = stream(5);
+    pages.iter_mut().skip(4).for_each(|page| page.sequence += 3);
+    assert_eq!(decode(&bytes(&pages)).unwrap(), (49 * PACKET_SAMPLES, 0));
+}
+
+#[test]
+fn a_stream_that_was_joined_late_has_not_lost_what_came_before() {
+    let mut pages = stream(5);
+    for page in pages.iter_mut().skip(2) {
+        page.sequence += 5_000;
+        page.granule += 100_000;
+    }
+    assert_eq!(decode(&bytes(&pages)).unwrap(), (49 * PACKET_SAMPLES, 0));
+}
+
+#[test]
+fn a_damaged_page_is_silence_of_its_length_and_at_the_end_it_is_lost() {
+    let pages = stream(5);
+    for number in [3, 4, 5] {
+        let mut file = bytes(&pages);
+        let at = bytes(&pages[..number]).len();
+        file[at + 40] ^= 1;
+        assert_eq!(decode(&file).unwrap(), (49 * PACKET_SAMPLES, 11 * PACKET_SAMPLES), "page {number}");
+    }
+
+    // Its header says how long the last page was; a header that says too much is not believed.
+    let at = bytes(&pages[..6]).len();
+    let mut file = bytes(&pages);
+    file[at + 40] ^= 1;
+    assert_eq!(decode(&file).unwrap(), (39 * PACKET_SAMPLES, 10 * PACKET_SAMPLES));
+    file[at + 10] = 1;
+    let (n_samples, n_lost) = decode(&file).unwrap();
+    assert!(n_samples == 39 * PACKET_SAMPLES && n_lost > 0 && n_lost < 80 * PACKET_SAMPLES, "{n_lost} lost");
+}
+
+#[test]
+fn granules_that_the_bytes_could_not_hold_are_not_believed() {
+    for granule in [i64::MAX, i64::MIN, -1, 1 << 40, 100_000_000] {
+        for number in 2..7 {
+            let mut pages = stream(5);
+            pages[number].granule = granule;
+            assert_eq!(decode(&bytes(&pages)).unwrap(), (49 * PACKET_SAMPLES, 0), "{granule} on page {number}");
+        }
+    }
+}
+
+#[test]
+fn a_packet_over_several_pages_is_one_and_a_torn_one_is_lost() {
+    let long = [LONG, &[0; 1_019]].concat();
+    let mut pages = stream(3);
+    pages[2].packets.push(long[..510].to_vec());
+    pages[2].is_open = true;
+    pages[3].packets.insert(0, long[510..].to_vec());
+    pages[3].flags = CONTINUED;
+    pages[3].granule += PACKET_SAMPLES as i64;
+    pages[4].granule += PACKET_SAMPLES as i64;
+    assert_eq!(decode(&bytes(&pages)).unwrap(), (30 * PACKET_SAMPLES, 0));
+
+    // Its end is gone: it, and the packet that overlaps with it.
+    pages[3].flags = 0;
+    pages[3].packets.remove(0);
+    assert_eq!(decode(&bytes(&pages)).unwrap(), (30 * PACKET_SAMPLES, 2 * PACKET_SAMPLES));
+
+    // The file ends within it.
+    assert_eq!(decode(&bytes(&pages[..3])).unwrap(), (9 * PACKET_SAMPLES, PACKET_SAMPLES));
+}
+
+#[test]
+fn chained_streams_are_decoded_one_after_the_other() {
+    let first = stream(3);
+    let mut second = stream(2);
+    let both = [bytes(&first), bytes(&second)].concat();
+    assert_eq!(decode(&both).unwrap(), (48 * PACKET_SAMPLES, 0));
+
+    // Of two channels: joined all the same. Of another rate: silence as long as it is.
+    second[0].packets[0] = ident(2, RATE_HZ).to_vec();
+    let both = [bytes(&first), bytes(&second)].concat();
+    assert_eq!(decode(&both).unwrap(), (48 * PACKET_SAMPLES, 0));
+    second[0].packets[0] = ident(1, RATE_HZ / 2).to_vec();
+    let both = [bytes(&first), bytes(&second)].concat();
+    assert_eq!(decode(&both).unwrap(), ((29 + 2 * 19) * PACKET_SAMPLES, 2 * 19 * PACKET_SAMPLES));
+
+    // Its set-up header is broken: its granules tell how long it was.
+    second[0].packets[0] = ident(1, RATE_HZ).to_vec();
+    second[1].packets[1][20] ^= 1;
+    let both = [bytes(&first), bytes(&second)].concat();
+    assert_eq!(decode(&both).unwrap(), (48 * PACKET_SAMPLES, 19 * PACKET_SAMPLES));
+
+    // Its first page is damaged: nobody knows what the rest is, and as much is lost as it would hold.
+    let mut both = [bytes(&first), bytes(&stream(2))].concat();
+    both[bytes(&first).len() + 40] ^= 1;
+    let (n_samples, n_lost) = decode(&both).unwrap();
+    assert!(n_samples == 29 * PACKET_SAMPLES && n_lost > 19 * PACKET_SAMPLES, "{n_lost} lost");
+}
+
+#[test]
+fn of_streams_side_by_side_the_vorbis_is_taken() {
+    let mut video = vec![of(FIRST, 0, 0, &[b"\x80theora......"]), of(0, 0, 1, &[&[0x81; 900]])];
+    video.push(of(LAST, 99, 2, &[&[0x55; 5_000]]));
+    video.iter_mut().for_each(|page| page.serial = 3);
+    let audio = stream(3);
+    let mut both = vec![video[0].clone(), audio[0].clone(), video[1].clone()];
+    both.extend_from_slice(&audio[1..]);
+    both.push(video[2].clone());
+    assert_eq!(decode(&bytes(&both)).unwrap(), (29 * PACKET_SAMPLES, 0));
+
+    assert_eq!(reason(&bytes(&video)), Reason::UnsupportedCodec);
+    assert_eq!(reason(&bytes(&stream(3)[1..])), Reason::NotAudio);
+    assert_eq!(reason(b"OggS and nothing more"), Reason::NotAudio);
+}
+
+#[test]
+fn foreign_bytes_between_and_behind_pages_cost_nothing() {
+    let pages = stream(3);
+    let file = [bytes(&pages[..4]), b"OggS foreign bytes".to_vec(), bytes(&pages[4..]), b"TAG".repeat(40)].concat();
+    assert_eq!(decode(&file).unwrap(), (29 * PACKET_SAMPLES, 0));
+}
+
+#[test]
+fn headers_inside_one_another_cost_no_more_than_linear_time() {
+    // Each of these begins a page that claims the 65,025 bytes behind it, and none is one.
+    let mut head = b"OggS\0\0".to_vec();
+    head.resize(26, 0xFF);
+    head.push(0xFF);
+    let mut file = bytes(&stream(1));
+    file.extend(head.repeat(100_000));
+    let start = std::time::Instant::now();
+    decode(&file).unwrap();
+    // 2.7 MB of checksums take milliseconds; the square of that would be hours.
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
+
+/// What becomes of a set-up header.
+fn refused(setup: &Setup) -> Option<Reason> {
+    let ident = Ident::parse(&ident(1, RATE_HZ)).unwrap();
+    let reason = setup::parse(&setup.bytes(), &ident).err().map(|reject| reject.reason);
+
+    // The decoder says the same, and panics at none.
+    let mut pages = stream(1);
+    pages[1].packets[1] = setup.bytes();
+    assert_eq!(decode(&bytes(&pages)).err().map(|reject| reject.reason), reason);
+    reason
+}
+
+/// A book up to the lengths of its code words.
+fn book_of(n_dimensions: u64, n_entries: u64) -> BitWriter {
+    let mut bits = BitWriter::default();
+    bits.write(0x56_4342, 24).write(n_dimensions, 16).write(n_entries, 24);
+    bits
+}
+
+fn with_book(book: BitWriter) -> Setup {
+    let mut setup = Setup::default();
+    setup.books.push(book);
+    setup
+}
+
+fn with_floor(floor: BitWriter) -> Setup {
+    Setup { floor, ..Setup::default() }
+}
+
+#[test]
+fn code_books_that_are_no_trees_are_refused() {
+    assert_eq!(refused(&Setup::default()), None);
+    assert_eq!(refused(&with_book(book(true))), None);
+
+    // Too many code words; too few; one that is longer than 32 bits, by an ordered list.
+    let mut many = book_of(1, 3);
+    many.write(0, 2).write(0, 15).write(0, 4);
+    assert_eq!(refused(&with_book(many)), Some(Reason::Damaged));
+    let mut few = book_of(1, 2);
+    few.write(0, 2).write(1, 10).write(0, 4);
+    assert_eq!(refused(&with_book(few)), Some(Reason::Damaged));
+    let mut long = book_of(1, 2);
+    long.write(1, 1).write(31, 5).write(0, 2).write(2, 2).write(0, 4);
+    assert_eq!(refused(&with_book(long)), Some(Reason::Damaged));
+
+    // One entry of one bit is a tree too; none is allowed as long as nobody reads it.
+    let mut single = book_of(1, 1);
+    single.write(0, 2).write(0, 5).write(0, 4);
+    assert_eq!(refused(&with_book(single.clone())), None);
+    let mut empty = book_of(1, 4);
+    empty.write(2, 2).write(0, 4).write(0, 4);
+    assert_eq!(refused(&with_book(empty.clone())), None);
+    let read = Setup { books: vec![empty, book(true)], ..Setup::default() };
+    assert_eq!(refused(&read), Some(Reason::Damaged));
+
+    // The residue wants vectors.
+    let flat = Setup { books: vec![book(false), book(false)], ..Setup::default() };
+    assert_eq!(refused(&flat), Some(Reason::Damaged));
+    assert_eq!(refused(&with_book(book_of(0, 2))), Some(Reason::Damaged));
+}
+
+#[test]
+fn code_books_that_take_gigabytes_are_too_large() {
+    assert_eq!(refused(&with_book(book_of(33, 2))), Some(Reason::TooLarge));
+    assert_eq!(refused(&with_book(book_of(1, 1 << 18))), Some(Reason::TooLarge));
+
+    // 2^17 entries of 17 bits in a few bytes, each a vector of 31 values: 16 MB for a book.
+    let mut vectors = book_of(31, 1 << 17);
+    vectors.write(1, 1).write(16, 5).write(1 << 17, 18).write(1, 4).write(0, 64).write(0, 4).write(0, 1).write(0, 1);
+    let mut setup = with_book(vectors.clone());
+    setup.books.extend([vectors.clone(), vectors]);
+    assert_eq!(refused(&setup), Some(Reason::TooLarge));
+
+    let many = Setup { books: vec![book(true); 256], ..Setup::default() };
+    assert_eq!(refused(&many), Some(Reason::TooLarge));
+    let most = Setup { books: vec![book(true); 255], ..Setup::default() };
+    assert_eq!(refused(&most), None);
+}
+
+#[test]
+fn lattices_whose_root_symphonia_misses_are_refused() {
+    // Every power that a book can have entries of, and one less. Those with a reject made symphonia panic or read on in
+    // the wrong place.
+    for n_dimensions in 1..=16_u32 {
+        for side in 2..=64_u64 {
+            let Some(power) = side.checked_pow(n_dimensions).filter(|&power| power <= 4_096) else { break };
+            for n_entries in [power, power - 1] {
+                if n_entries < 2 {
+                    continue;
+                }
+                let is_power = n_entries == power;
+                let n_values = if is_power { side } else { side - 1 };
+                let mut book = book_of(u64::from(n_dimensions), n_entries);
+                // A sparse list of two code words.
+                book.write(2, 2).write(1, 1).write(0, 5).write(1, 1).write(0, 5);
+                for _ in 2..n_entries {
+                    book.write(0, 1);
+                }
+                book.write(1, 4).write(0, 64).write(0, 4).write(0, 1);
+                for _ in 0..n_values {
+                    book.write(0, 1);
+                }
+                let refused = refused(&with_book(book));
+                assert!(
+                    matches!(refused, None | Some(Reason::UnsupportedCodec)),
+                    "{n_entries}, {n_dimensions}: {refused:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn floors_that_would_divide_by_zero_are_refused() {
+    assert_eq!(refused(&with_floor(floor1(&[1, 127]))), None);
+    for points in [[20, 20], [0, 20]] {
+        assert_eq!(refused(&with_floor(floor1(&points))), Some(Reason::Damaged), "{points:?}");
+    }
+
+    // More than 65 points: 8 of class 0, nine times.
+    let mut many = BitWriter::default();
+    many.write(1, 16).write(9, 5).write(0, 36).write(7, 3).write(0, 2).write(1, 8).write(0, 2).write(10, 4);
+    for point in 1..=72 {
+        many.write(point, 10);
+    }
+    assert_eq!(refused(&with_floor(many)), Some(Reason::Damaged));
+
+    // A book that is not there.
+    let mut other = BitWriter::default();
+    other.write(1, 16).write(1, 5).write(0, 4).write(0, 3).write(0, 2).write(9, 8).write(0, 2).write(7, 4).write(3, 7);
+    assert_eq!(refused(&with_floor(other)), Some(Reason::Damaged));
+}
+
+#[test]
+fn floors_of_type_0_are_taken_up_to_15_books() {
+    let floor0 = |order: u64, n_books: u64| {
+        let mut bits = BitWriter::default();
+        bits.write(0, 16)
+            .write(order, 8)
+            .write(44_100, 16)
+            .write(64, 16)
+            .write(6, 6)
+            .write(100, 8)
+            .write(n_books - 1, 4);
+        for _ in 0..n_books {
+            bits.write(1, 8);
+        }
+        with_floor(bits)
+    };
+    assert_eq!(refused(&floor0(8, 15)), None);
+    assert_eq!(refused(&floor0(8, 16)), Some(Reason::UnsupportedCodec));
+    assert_eq!(refused(&floor0(0, 1)), Some(Reason::Damaged));
+}
+
+#[test]
+fn a_header_cut_anywhere_or_with_any_bit_flipped_breaks_nothing() {
+    let good = Setup::default().bytes();
+    let ident = Ident::parse(&ident(1, RATE_HZ)).unwrap();
+    for n_bytes in 7..good.len() {
+        assert!(setup::parse(&good[..n_bytes], &ident).is_err(), "{n_bytes} bytes");
+    }
+
+    let packets: Vec<Vec<u8>> = (0..=255).map(|first| vec![first, 0x5A, 0xA5, 0xFF, 0x0F, 0x33]).collect();
+    for bit in 7 * 8..good.len() * 8 {
+        let mut flipped = good.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let mut pages = stream(1);
+        pages[1].packets[1] = flipped;
+        pages[2].packets = packets[..200].to_vec();
+        let _ = decode(&bytes(&pages));
+    }
+}

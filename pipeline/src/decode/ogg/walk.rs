@@ -1,0 +1,301 @@
+//! The way through an Ogg file: links, which follow one another, and in each the pages of one Vorbis stream.
+//!
+//! A link is a group of streams that begin together. Of its Vorbis streams the one with the lowest serial number is
+//! taken, and all other streams are passed over. The walk hashes the audio packets of all links, whether they are
+//! decoded or not, so that a file has one hash however much of it is wanted.
+
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::super::{mp3, reject};
+use super::headers::{Ident, Kind};
+use super::packets::{Hole, Packets};
+use super::pages::{Page, PageHeader, Pages, Skipped};
+
+/// Learns what the walk finds.
+pub trait Visitor {
+    /// A Vorbis stream begins.
+    ///
+    /// # Errors
+    /// A [`Reject`] ends the walk.
+    fn begin(&mut self, ident: &Ident) -> Result<(), Reject>;
+
+    /// Its set-up header is there.
+    ///
+    /// # Errors
+    /// A [`Reject`] ends the walk.
+    fn setup(&mut self, packet: &[u8]) -> Result<(), Reject>;
+
+    /// A page with packets that are no headers.
+    fn audio(&mut self, page: &AudioPage);
+
+    /// The stream ends.
+    fn end(&mut self, tail: &Tail);
+
+    /// Bytes of pages that belong to no stream that is known, while no stream is under way: their first page is lost.
+    fn orphan(&mut self, offset: usize, bytes: usize);
+}
+
+/// A page of the stream.
+#[derive(Debug)]
+pub struct AudioPage<'p> {
+    /// Where it is in the file.
+    pub offset: usize,
+    pub granule: Option<u64>,
+    pub hole: Option<Hole>,
+    /// Whole packets that end on it.
+    pub packets: &'p [&'p [u8]],
+    /// No page of the stream comes after it.
+    pub is_last: bool,
+}
+
+/// What is behind the last page of a stream that should have gone on.
+#[derive(Debug)]
+pub struct Tail<'p> {
+    /// Where the last page was.
+    pub offset: usize,
+    /// The stream said that this page was its last.
+    pub is_ended: bool,
+    /// Bytes behind it that are in no whole page.
+    pub bytes: usize,
+    /// What a damaged page of this stream among them says of its time.
+    pub claimed_granule: Option<u64>,
+    /// What is there of a packet that goes on behind the last page.
+    pub unfinished: Option<&'p [u8]>,
+}
+
+/// Why a file has no Vorbis in it.
+#[derive(Debug, Default)]
+struct Begins {
+    /// The first identification header that was refused.
+    fault: Option<Reject>,
+    /// A stream of another codec began.
+    has_other: bool,
+    /// A Vorbis stream began.
+    has_vorbis: bool,
+}
+
+impl Begins {
+    fn no_vorbis(self) -> Reject {
+        self.fault.unwrap_or_else(|| match self.has_other {
+            true => reject(Reason::UnsupportedCodec, "no audio track of a known codec"),
+            false => reject(Reason::NotAudio, "no page of Ogg that begins a stream is whole"),
+        })
+    }
+}
+
+/// A stream under way.
+struct Stream<'a> {
+    serial: u32,
+    packets: Packets,
+    has_setup: bool,
+    /// The newest page, which waits until it is known whether another one follows.
+    held: Option<Held<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct Held<'a> {
+    page: Page<'a>,
+    /// Bytes before it that are in no page, since the stream's page before.
+    skipped_bytes: usize,
+}
+
+impl Stream<'_> {
+    /// Its newest page says that it is the last one.
+    fn is_over(&self) -> bool {
+        self.held.is_some_and(|held| held.page.is_last)
+    }
+
+    /// The page is of this stream. Behind its last page, another stream may have the same number, but a stream that
+    /// goes on counts on.
+    fn goes_on_with(&self, page: &Page) -> bool {
+        let counts_on = |held: Held| page.header.sequence == held.page.header.sequence.wrapping_add(1);
+        page.header.serial == self.serial && (!self.is_over() || self.held.is_some_and(counts_on))
+    }
+}
+
+/// The streams of a link that are not listened to.
+#[derive(Debug, Default)]
+struct Others {
+    serials: Vec<u32>,
+}
+
+impl Others {
+    /// More than this many are not told apart from streams that have no first page.
+    const N_MAX: usize = 64;
+
+    fn add(&mut self, serial: u32) {
+        if self.serials.len() < Self::N_MAX {
+            self.serials.push(serial);
+        }
+    }
+}
+
+/// A walk over one file.
+pub struct Walk<'a, V> {
+    visitor: V,
+    hasher: blake3::Hasher,
+    stream: Option<Stream<'a>>,
+    /// Of the group that is just beginning: serial number, identification header and page number of the stream to take.
+    beginning: Option<(u32, Ident, u32)>,
+    is_beginning: bool,
+    others: Others,
+    /// Bytes in no page since the stream's newest page.
+    skipped: Skipped,
+    begins: Begins,
+}
+
+impl<'a, V: Visitor> Walk<'a, V> {
+    pub fn new(visitor: V) -> Self {
+        Self {
+            visitor,
+            hasher: blake3::Hasher::new(),
+            stream: None,
+            beginning: None,
+            is_beginning: false,
+            others: Others::default(),
+            skipped: Skipped::default(),
+            begins: Begins::default(),
+        }
+    }
+
+    /// Goes over the whole file; returns the visitor and the hash over all audio packets.
+    ///
+    /// # Errors
+    /// A [`Reject`] of the visitor, or where there is no Vorbis in the file.
+    pub fn run(mut self, file: &'a [u8]) -> Result<(V, blake3::Hasher), Reject> {
+        let mut pages = Pages::new(file, mp3::behind_tags(file));
+        for page in pages.by_ref() {
+            self.page(page)?;
+        }
+
+        self.skip(pages.tail());
+        self.begin_stream()?;
+        self.end_stream()?;
+        if self.begins.has_vorbis { Ok((self.visitor, self.hasher)) } else { Err(self.begins.no_vorbis()) }
+    }
+
+    fn page(&mut self, page: Page<'a>) -> Result<(), Reject> {
+        self.skip(page.skipped);
+        if page.is_first {
+            return self.first_page(&page);
+        }
+        self.begin_stream()?;
+
+        let is_of_stream = self.stream.as_ref().is_some_and(|stream| stream.goes_on_with(&page));
+        if is_of_stream {
+            self.process_held(false)?;
+            let skipped_bytes = std::mem::take(&mut self.skipped).bytes;
+            if let Some(stream) = &mut self.stream {
+                stream.held = Some(Held { page, skipped_bytes });
+            }
+        } else if self.stream.as_ref().is_none_or(Stream::is_over) && !self.others.serials.contains(&page.header.serial)
+        {
+            self.visitor.orphan(page.offset, page.body().len());
+        }
+        Ok(())
+    }
+
+    /// The first page of a stream. A group of them begins a link.
+    fn first_page(&mut self, page: &Page<'a>) -> Result<(), Reject> {
+        if !self.is_beginning {
+            self.end_stream()?;
+            self.is_beginning = true;
+            self.others.serials.clear();
+        }
+
+        let PageHeader { serial, sequence, .. } = page.header;
+        let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
+        if Kind::of(packet) != Kind::Ident {
+            self.begins.has_other = true;
+            self.others.add(serial);
+            return Ok(());
+        }
+        match Ident::parse(packet) {
+            Ok(ident) => {
+                self.others.add(serial);
+                let is_lowest = self.beginning.is_none_or(|(lowest, ..)| serial < lowest);
+                if is_lowest {
+                    self.beginning = Some((serial, ident, sequence));
+                }
+            }
+            Err(fault) => self.begins.fault = self.begins.fault.take().or(Some(fault)),
+        }
+        Ok(())
+    }
+
+    /// The group of first pages is over: its stream begins.
+    fn begin_stream(&mut self) -> Result<(), Reject> {
+        if !std::mem::take(&mut self.is_beginning) {
+            return Ok(());
+        }
+        self.skipped = Skipped::default();
+        let Some((serial, ident, sequence)) = self.beginning.take() else {
+            return Ok(());
+        };
+        self.others.serials.retain(|&other| other != serial);
+
+        self.begins.has_vorbis = true;
+        self.visitor.begin(&ident)?;
+        self.stream = Some(Stream { serial, packets: Packets::behind(sequence), has_setup: false, held: None });
+        Ok(())
+    }
+
+    /// Nothing more of the stream comes.
+    fn end_stream(&mut self) -> Result<(), Reject> {
+        self.process_held(true)?;
+        let skipped = std::mem::take(&mut self.skipped);
+        let Some(stream) = self.stream.take() else {
+            return Ok(());
+        };
+
+        let is_claimed = |claim: &PageHeader| claim.serial == stream.serial;
+        let claim = skipped.claim.filter(is_claimed);
+        self.visitor.end(&Tail {
+            offset: stream.held.map_or(0, |held| held.page.offset),
+            is_ended: stream.is_over(),
+            bytes: skipped.bytes,
+            claimed_granule: claim.and_then(|claim| claim.granule),
+            unfinished: stream.packets.unfinished(),
+        });
+        Ok(())
+    }
+
+    /// Hands on the page that was waiting.
+    fn process_held(&mut self, is_last: bool) -> Result<(), Reject> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Some(Held { page, skipped_bytes }) = stream.held else { return Ok(()) };
+        let entered = stream.packets.enter(&page, skipped_bytes);
+
+        let mut audio = Vec::new();
+        for packet in entered.packets {
+            match Kind::of(packet) {
+                Kind::Setup if !stream.has_setup => {
+                    stream.has_setup = true;
+                    self.visitor.setup(packet)?;
+                }
+                Kind::Ident | Kind::Comment | Kind::Setup => {}
+                Kind::Audio => {
+                    self.hasher.update(packet);
+                    audio.push(packet);
+                }
+                Kind::Other => audio.push(packet),
+            }
+        }
+
+        if !audio.is_empty() || entered.hole.is_some() {
+            self.visitor.audio(&AudioPage {
+                offset: page.offset,
+                granule: page.header.granule,
+                hole: entered.hole,
+                packets: &audio,
+                is_last: is_last || page.is_last,
+            });
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, skipped: Skipped) {
+        self.skipped.bytes += skipped.bytes;
+        self.skipped.claim = skipped.claim.or(self.skipped.claim);
+    }
+}
