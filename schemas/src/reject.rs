@@ -32,6 +32,8 @@ pub enum Reason {
     OutsideRoot,
     /// An encrypted zip entry.
     Encrypted,
+    /// Several zip entries of one name, of which none is used.
+    DuplicateEntry,
 }
 
 impl Reason {
@@ -52,6 +54,7 @@ impl Reason {
             Self::BadEncoding => "bad_encoding",
             Self::OutsideRoot => "outside_root",
             Self::Encrypted => "encrypted",
+            Self::DuplicateEntry => "duplicate_entry",
         }
     }
 }

@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("extract::threads_change_no_byte", threads_change_no_byte),
         Trial::test("extract::named_level_gives_the_same_bytes", named_level_gives_the_same_bytes),
+        Trial::test("extract::entries_of_one_name_are_one_reject", entries_of_one_name_are_one_reject),
         Trial::test("extract::zip_and_folder_give_the_same_version", zip_and_folder_give_the_same_version),
         Trial::test("extract::least_memory_changes_no_byte", least_memory_changes_no_byte),
         Trial::test("extract::same_command_has_nothing_to_do", same_command_has_nothing_to_do),
@@ -57,6 +58,44 @@ fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
 }
 
 /// Entries in reverse order, below a leading folder: keys, rows and so the plan are those of the folder.
+/// A name twice as it is, one twice by another way of writing it: two clips of the metadata, and so two rejects.
+fn entries_of_one_name_are_one_reject() -> Result<(), Failed> {
+    const ZIP: &str = "
+import sys, warnings, zipfile
+archive, folder, *names = sys.argv[1:]
+warnings.simplefilter('ignore')
+with zipfile.ZipFile(archive, 'w') as out:
+    for name in names:
+        out.write(folder + '/' + name, 'fma_demo/' + name)
+    out.writestr('fma_demo/' + names[3], b'another clip of that name')
+    out.write(folder + '/' + names[5], 'fma_demo/./' + names[5])
+";
+    let folder = scratch("twice");
+    let audio = &inputs().audio;
+    // Only clips that have rows, so that nothing else rejects them.
+    let written = sql(whole(), "SELECT DISTINCT clip_key FROM features_log_mel ORDER BY 1")?;
+    let names: Vec<&str> = written.iter().filter_map(|row| row["clip_key"].as_str()).collect();
+    let archive = folder.join("audio.zip");
+    run(Command::new("python3").args(["-c", ZIP]).arg(&archive).arg(audio).args(&names)).exits(0)?;
+
+    let store = folder.join("store");
+    let twice = Inputs { audio: archive, ..inputs().clone() };
+    run(&mut twice.extract(&store)).exits(0)?;
+    let rejects = sql(&store, "SELECT clip_key, reason, detail FROM rejects WHERE stage <> 'catalog' ORDER BY 1")?;
+    let found: Vec<_> =
+        rejects.iter().filter_map(|row| Some((row["clip_key"].as_str()?, row["reason"].as_str()?))).collect();
+    same("rejects", found, vec![(names[3], "duplicate_entry"), (names[5], "duplicate_entry")])?;
+    let detail = rejects[0]["detail"].as_str().unwrap_or_default();
+    same(detail, detail.contains("2 entries of the zip"), true)?;
+
+    let counts = manifest(&store, 1)?.counts;
+    same("written", counts.clips_written, names.len() as u64 - 2)?;
+    same("counted", counts.rejects.get("duplicate_entry"), Some(&2))?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    let again = run(&mut twice.extract(&store)).exits(0)?;
+    same("said", again.err.contains("nothing to do"), true)
+}
+
 fn zip_and_folder_give_the_same_version() -> Result<(), Failed> {
     const ZIP: &str = "
 import sys, zipfile

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wavemill_tests::{Failed, Trial, real};
 
@@ -13,6 +13,7 @@ pub fn trials() -> Vec<Trial> {
         real("real::fma_clips_with_their_tracks", fma_clips_with_their_tracks),
         real("real::fma_like_clips_with_their_tracks", fma_like_clips_with_their_tracks),
     ];
+    trials.push(real("real::hostile_zips_cost_their_entries_alone", hostile_zips_cost_their_entries_alone));
     for case in FOLDERS {
         trials.push(real(&format!("real::folder_{}", case.folder.replace('/', "_")), move |data| folder(&case, data)));
     }
@@ -62,24 +63,53 @@ const FOLDERS: [Folder; 6] = [
     },
 ];
 
-fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
-    let scratch = scratch("folders");
+/// The recipe of these tests, for folders of genres.
+fn of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
     let recipe = scratch.join("folders.toml");
     let labelled = "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
     let text = RECIPE.replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
     fs::write(&recipe, text.replace("track_genre_top", "genre").replace("\"official\"", "\"stratified\""))?;
-    let inputs = Inputs { metadata: None, audio: data.join(case.folder), recipe };
+    Ok(Inputs { metadata: None, audio, recipe })
+}
+
+fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
+    let scratch = scratch("folders");
+    let inputs = of_folders(&scratch, data.join(case.folder))?;
     let store = scratch.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;
     let counts = manifest(&store, 1)?.counts;
     same("planned", counts.clips_planned, case.clips)?;
     same("written", counts.clips_written, case.clips - case.rejects.len() as u64)?;
-    let rows = sql(&store, "SELECT clip_key, reason FROM rejects ORDER BY clip_key")?;
+    let rows = sql(&store, "SELECT clip_key, reason FROM rejects WHERE clip_key IS NOT NULL ORDER BY clip_key")?;
     let found = rows.iter().map(|row| (row["clip_key"].as_str().unwrap(), row["reason"].as_str().unwrap()));
     same("rejects", found.collect::<Vec<_>>(), case.rejects.to_vec())?;
     same("values out of range", sql_number(&store, OUT_OF_RANGE)?, 0)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
+}
+
+/// Zips, each entry of which is a clip or its reject: entries of unknown methods, with flipped bits, encrypted, past the
+/// end, too large, and with odd names.
+const HOSTILE_ZIPS: [Folder; 2] = [
+    Folder { folder: "hostile/zip_method/flip.zip", clips: 9, rejects: &[("g/dbl.mp3", "damaged")] },
+    Folder {
+        folder: "hostile/zip_method/lzma.zip",
+        clips: 9,
+        rejects: &[
+            ("g/bz.mp3", "damaged"),
+            ("g/crc.mp3", "damaged"),
+            ("g/defl.mp3", "damaged"),
+            ("g/enc.mp3", "encrypted"),
+            ("g/lzma.mp3", "unsupported_codec"),
+            ("g/off.mp3", "damaged"),
+            ("g/off2.mp3", "damaged"),
+            ("g/sz.mp3", "too_large"),
+        ],
+    },
+];
+
+fn hostile_zips_cost_their_entries_alone(data: &Path) -> Result<(), Failed> {
+    HOSTILE_ZIPS.iter().try_for_each(|case| folder(case, data))
 }
 
 /// Min-max normalised: from 0 to 1, and all 0 where there is no sound.

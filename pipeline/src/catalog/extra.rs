@@ -61,7 +61,7 @@ fn is_own_fault(error: &CatalogError) -> bool {
             true
         }
         CatalogError::Source(SourceError::Open { source, .. }) => source.kind() == io::ErrorKind::Unsupported,
-        CatalogError::Source(SourceError::EncryptedFile { .. }) => true,
+        CatalogError::Source(SourceError::EncryptedFile { .. } | SourceError::Duplicates { .. }) => true,
         _ => false,
     }
 }

@@ -1,7 +1,6 @@
 //! Random access into a zip: the directory is read once, entries then by position, from any thread, without a lock.
 //!
-//! The zip crate parses the directory (zip64, archives with a prefix); content is read here, because its readers want
-//! the archive to themselves. Stored, deflated and bzip2 entries can be read: FMA's own archives hold the last.
+//! Stored, deflated and bzip2 entries can be read: FMA's own archives hold the last.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -12,13 +11,12 @@ use std::sync::Arc;
 
 use bzip2::bufread::BzDecoder;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
-use zip::ZipArchive;
 
-use super::SourceError;
+use super::{SourceError, directory};
 
 /// Bytes of a local header before its name: the data begins behind name and extra field, whose lengths stand in it.
 const LOCAL_HEADER_BYTES: u64 = 30;
-const LOCAL_HEADER_MAGIC: &[u8] = b"PK\x03\x04";
+pub(super) const LOCAL_HEADER_MAGIC: &[u8] = b"PK\x03\x04";
 
 /// Compression methods by their number in the zip format.
 const STORED: u16 = 0;
@@ -33,15 +31,17 @@ const COMPRESSED_EXTRA_BYTES: u64 = 64 << 10;
 pub(super) struct Entry {
     /// As in the archive; `/`-separated, UTF-8 unless old or foreign.
     pub name: Box<[u8]>,
+    /// The name in the entry's own header, where that is another: the directory can give it in UTF-8 besides.
+    pub(super) header_name: Option<Box<[u8]>>,
     pub bytes: u64,
     pub crc32: u32,
     pub encrypted: bool,
-    method: u16,
-    header_start: u64,
-    compressed_bytes: u64,
+    pub(super) method: u16,
+    pub(super) header_start: u64,
+    pub(super) compressed_bytes: u64,
 }
 
-/// A zip file and its directory. Of several entries of one name, the last counts.
+/// A zip file and its directory, which may hold several entries of one name.
 #[derive(Debug)]
 pub(super) struct Archive {
     pub path: PathBuf,
@@ -59,37 +59,21 @@ impl Archive {
     /// Reads the directory; content is not touched.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let open_error = |source| SourceError::Open { path: path.to_owned(), source };
-        let zip_error = |source| SourceError::BrokenZip { path: path.to_owned(), source };
-        let file = File::open(path).map_err(open_error)?;
+        let file = Arc::new(File::open(path).map_err(open_error)?);
         let file_bytes = file.metadata().map_err(open_error)?.len();
-        let zip = ZipArchive::new(BufReader::new(&file)).map_err(zip_error)?;
-        let mut entries = Vec::with_capacity(zip.len());
-        for index in 0..zip.len() {
-            let data = zip.by_index_data(index).map_err(zip_error)?;
-            if data.is_dir() {
-                continue;
-            }
-            #[expect(deprecated, reason = "only the number tells methods apart that the zip crate does not know")]
-            let method = data.compression().to_u16();
-            entries.push(Entry {
-                name: data.name_raw().into(),
-                bytes: data.size(),
-                crc32: data.crc32(),
-                encrypted: data.encrypted(),
-                method,
-                header_start: data.header_start(),
-                compressed_bytes: data.compressed_size(),
-            });
-        }
-        drop(zip);
-        Ok(Self { path: path.to_owned(), entries, file: Arc::new(file), file_bytes })
+
+        let entries = directory::read(&file, file_bytes).map_err(|source| match source.raw_os_error() {
+            Some(_) => SourceError::Open { path: path.to_owned(), source },
+            None => SourceError::BrokenZip { path: path.to_owned(), source },
+        })?;
+        Ok(Self { path: path.to_owned(), entries, file, file_bytes })
     }
 
     /// Reads a whole entry into `buffer` and checks it. The caller has looked at `bytes` and `encrypted`.
     ///
     /// # Errors
-    /// `InvalidData` where the archive's own bytes are wrong, `Unsupported` for a compression method that wavemill does
-    /// not know, else what the system says.
+    /// `InvalidData` or `UnexpectedEof` where the archive's own bytes are wrong, `Unsupported` for a compression method that
+    /// wavemill does not know, else what the system says.
     pub fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
         let start = self.data_start(entry)?;
         buffer.clear();
@@ -129,8 +113,9 @@ impl Archive {
         })
     }
 
-    /// Where an entry's data begins. All `compressed_bytes` of it then lie before the end of the file, or nearly: no
-    /// size in a corrupt directory makes a reader take more memory than the archive is long.
+    /// Where an entry's data begins, after a look at whether the entry's own header is of the same file and method as
+    /// the directory says. All `compressed_bytes` of it then lie before the end of the file: no size in a corrupt
+    /// directory makes a reader take more memory than the archive is long.
     fn data_start(&self, entry: &Entry) -> io::Result<u64> {
         let most = entry.bytes.saturating_add(entry.bytes / 8).saturating_add(COMPRESSED_EXTRA_BYTES);
         if entry.compressed_bytes > most || (entry.method == STORED && entry.compressed_bytes != entry.bytes) {
@@ -145,8 +130,25 @@ impl Archive {
         if &header[..4] != LOCAL_HEADER_MAGIC {
             return Err(damaged("the directory points to no entry"));
         }
-        let length_at = |at: usize| u64::from(u16::from_le_bytes([header[at], header[at + 1]]));
-        Ok(entry.header_start + LOCAL_HEADER_BYTES + length_at(26) + length_at(28))
+
+        let number_at = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let method = number_at(8);
+        if method != entry.method {
+            let words = format!("compression method {} in the directory, {method} in its own header", entry.method);
+            return Err(damaged(&words));
+        }
+        let mut name = vec![0; usize::from(number_at(26))];
+        let name_start = entry.header_start + LOCAL_HEADER_BYTES;
+        self.file.read_exact_at(&mut name, name_start)?;
+        if name != **entry.header_name.as_ref().unwrap_or(&entry.name) {
+            return Err(damaged("another name in its own header than in the directory"));
+        }
+
+        let start = name_start + u64::from(number_at(26)) + u64::from(number_at(28));
+        if start.saturating_add(entry.compressed_bytes) > self.file_bytes {
+            return Err(damaged("the entry lies past the end of the archive"));
+        }
+        Ok(start)
     }
 
     fn unsupported(&self, entry: &Entry) -> io::Error {
@@ -156,7 +158,7 @@ impl Archive {
     }
 }
 
-fn damaged(what: &str) -> io::Error {
+pub(super) fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
@@ -183,10 +185,10 @@ fn bunzip(compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
 }
 
 /// A part of a file, read by position.
-struct Section {
-    file: Arc<File>,
-    position: u64,
-    end: u64,
+pub(super) struct Section {
+    pub file: Arc<File>,
+    pub position: u64,
+    pub end: u64,
 }
 
 impl Read for Section {

@@ -24,8 +24,8 @@ pub struct Files {
 enum Place {
     /// Names and paths.
     Folder(BTreeMap<String, PathBuf>),
-    /// Names and positions among the entries.
-    Zip(Archive, BTreeMap<String, usize>),
+    /// Names and positions among the entries: one, or several of which none is used.
+    Zip(Archive, BTreeMap<String, Vec<usize>>),
 }
 
 impl Files {
@@ -64,9 +64,9 @@ impl Files {
     /// [`SourceError::NoSuchFile`], or whatever keeps a file from being read.
     pub fn fingerprint(&self, name: &str) -> Result<(u32, u64), SourceError> {
         if let Place::Zip(archive, names) = &self.place
-            && let Some(&entry) = names.get(name)
+            && let Some(entries) = names.get(name)
         {
-            return Ok((archive.entries[entry].crc32, archive.entries[entry].bytes));
+            return Ok(in_directory(archive, entries));
         }
         let mut file = self.read(name)?;
         let (mut crc, mut bytes, mut block) = (Crc::new(), 0, vec![0; CRC_BLOCK_BYTES]);
@@ -87,7 +87,7 @@ impl Files {
     /// reading, at the latest at its end.
     ///
     /// # Errors
-    /// [`SourceError::NoSuchFile`], or whatever keeps the file from being opened.
+    /// [`SourceError::NoSuchFile`], [`SourceError::Duplicates`], or whatever keeps the file from being opened.
     pub fn read(&self, name: &str) -> Result<Box<dyn Read + Send>, SourceError> {
         let absent = || SourceError::NoSuchFile { path: self.path.clone(), name: name.to_owned() };
         let failed = |source| SourceError::Open { path: self.path.join(name), source };
@@ -97,7 +97,13 @@ impl Files {
                 Ok(Box::new(File::open(path).map_err(|source| SourceError::Open { path: path.clone(), source })?))
             }
             Place::Zip(archive, names) => {
-                let entry = &archive.entries[*names.get(name).ok_or_else(absent)?];
+                let entry = match names.get(name).ok_or_else(absent)?.as_slice() {
+                    &[position] => &archive.entries[position],
+                    several => {
+                        let (path, name) = (self.path.clone(), name.to_owned());
+                        return Err(SourceError::Duplicates { path, name, n: several.len() });
+                    }
+                };
                 if entry.encrypted {
                     return Err(SourceError::EncryptedFile { path: self.path.clone(), name: name.to_owned() });
                 }
@@ -121,15 +127,38 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
     Ok(names)
 }
 
+/// CRC-32 and size of an entry; of several of one name, which nothing is read of, those of the list of them.
+fn in_directory(archive: &Archive, entries: &[usize]) -> (u32, u64) {
+    if let &[entry] = entries {
+        return (archive.entries[entry].crc32, archive.entries[entry].bytes);
+    }
+    let mut crc = Crc::new();
+    entries.iter().for_each(|&entry| crc.update(&archive.entries[entry].crc32.to_le_bytes()));
+    (crc.sum(), entries.len() as u64)
+}
+
 /// Files of an archive, without the folder that all lie in and without what macOS adds.
-fn entry_names(archive: &Archive) -> BTreeMap<String, usize> {
-    let names = archive.entries.iter().map(|entry| String::from_utf8_lossy(&entry.name)).enumerate();
-    let names: Vec<_> = names.filter(|(_, name)| !name.starts_with("__MACOSX/") && !name.ends_with('/')).collect();
+fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
+    let names = archive.entries.iter().map(|entry| plain_name(&entry.name)).enumerate();
+    let names: Vec<_> = names.filter(|(_, name)| !name.starts_with("__MACOSX/") && !name.is_empty()).collect();
     let Some((_, first)) = names.first() else { return BTreeMap::new() };
+
     let leading = first.split_once('/').map_or(0, |(folder, _)| folder.len() + 1);
     let shared = names.iter().all(|(_, name)| name.get(..leading) == first.get(..leading));
     let strip = if shared { leading } else { 0 };
-    names.iter().map(|(index, name)| (name[strip..].to_owned(), *index)).collect()
+
+    let mut positions: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (position, name) in &names {
+        positions.entry(name[strip..].to_owned()).or_default().push(*position);
+    }
+    positions
+}
+
+/// A name without the parts that lead nowhere: `./a//b.csv` is `a/b.csv`.
+fn plain_name(raw: &[u8]) -> String {
+    let name = String::from_utf8_lossy(raw);
+    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    parts.join("/")
 }
 
 #[cfg(test)]
@@ -196,6 +225,25 @@ mod tests {
         let files = Files::open(&zip).unwrap();
         assert_eq!(files.names().collect::<Vec<_>>(), ["a/x.csv", "b/x.csv"]);
         assert_eq!(content(&files, "b/x.csv"), "2");
+    }
+
+    #[test]
+    fn of_two_entries_of_one_name_none_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let zip = folder.path().join("m.zip");
+        for second in ["m/./tracks.csv", "m//tracks.csv", "m/tracks.csX"] {
+            zip_of(&zip, &[("m/tracks.csv", "first"), (second, "second"), ("m/genres.csv", "x")]);
+            let bytes = std::fs::read(&zip).unwrap();
+            // The zip crate writes no name twice.
+            let text = bytes.iter().map(|&b| if b == b'X' { b'v' } else { b }).collect::<Vec<u8>>();
+            std::fs::write(&zip, text).unwrap();
+
+            let files = Files::open(&zip).unwrap();
+            assert_eq!(files.names().collect::<Vec<_>>(), ["genres.csv", "tracks.csv"]);
+            assert!(matches!(files.read("tracks.csv"), Err(SourceError::Duplicates { n: 2, .. })), "{second}");
+            assert_ne!(files.fingerprint("tracks.csv").unwrap(), files.fingerprint("genres.csv").unwrap());
+            assert_eq!(content(&files, "genres.csv"), "x");
+        }
     }
 
     #[test]

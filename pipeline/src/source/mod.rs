@@ -1,6 +1,7 @@
 //! Where compressed clips come from: a folder, or a zip read in place.
 
 mod archive;
+mod directory;
 mod folder;
 mod keys;
 pub mod metadata;
@@ -122,8 +123,8 @@ pub enum SourceError {
     BrokenZip {
         /// The archive.
         path: PathBuf,
-        /// What the parser says.
-        source: zip::result::ZipError,
+        /// What is wrong with it.
+        source: io::Error,
     },
     /// Something else than a folder or a zip.
     #[error("{path} is neither a folder nor a zip; give the folder that holds the clips, or a zip of it")]
@@ -144,6 +145,16 @@ pub enum SourceError {
         path: PathBuf,
         /// The name asked for.
         name: String,
+    },
+    /// A metadata file of which an archive holds several.
+    #[error("{path}: {n} entries are called {name}: make a zip with one of them, or give the folder")]
+    Duplicates {
+        /// The archive.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+        /// How many.
+        n: usize,
     },
     /// A metadata file behind a password.
     #[error("{name} in {path} is encrypted: unpack it first")]

@@ -252,15 +252,22 @@ fn entry_names_stay_inside_the_root() {
     assert_eq!(reasons, [Reason::OutsideRoot, Reason::OutsideRoot, Reason::BadEncoding], "{:?}", source.rejects());
 }
 
+/// One under its name, one under a name that comes to the same; a third clip is not touched.
 #[test]
-fn last_of_equal_names_counts() {
+fn of_two_entries_of_one_name_none_is_used() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
-    zip_of(&zip, Stored, &[("g/a.mp3", b"first"), ("g/b.mp3", b"second")]);
-    patch(&zip, b"g/b.mp3", b"g/a.mp3");
-    let source = open(&zip, false).unwrap();
-    assert_eq!(read(&*source, "g/a.mp3").unwrap(), b"second");
-    assert_eq!(source.index().len(), 1);
+    for second in ["g/Y.mp3", "g/./X.mp3", "g//X.mp3", "./g/X.mp3"] {
+        zip_of(&zip, Stored, &[("g/X.mp3", b"first"), (second, b"second"), ("g/c.mp3", b"third")]);
+        if second == "g/Y.mp3" {
+            patch(&zip, b"g/Y.mp3", b"g/X.mp3");
+        }
+        let source = open(&zip, false).unwrap();
+        assert_eq!(keys(&*source), ["g/X.mp3", "g/c.mp3"], "{second}");
+        assert_eq!(read(&*source, "g/X.mp3"), Err(Reason::DuplicateEntry), "{second}");
+        assert_eq!(read(&*source, "g/c.mp3").unwrap(), b"third");
+        assert_eq!(source.rejects(), []);
+    }
 }
 
 #[test]
@@ -322,19 +329,117 @@ fn damaged_bzip2_is_a_reject_and_ends_a_stream() {
 }
 
 #[test]
-fn unknown_compression_stops_with_a_remedy() {
+fn unknown_compression_is_a_reject_with_a_remedy() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     raw_zip(&zip, 14, "a.mp3", b"lzma", b"lzma", (4, 4));
-    let Err(ReadFailure::Io(error)) = open(&zip, false).unwrap().read("a.mp3", &mut Vec::new()) else {
-        panic!("not the machine's fault");
+    let Err(ReadFailure::Reject(reject)) = open(&zip, false).unwrap().read("a.mp3", &mut Vec::new()) else {
+        panic!("the run stops");
     };
+    assert_eq!(reject.reason, Reason::UnsupportedCodec);
     let wanted = "compression method 14: unpack it (7z x x.zip) and give the folder";
-    assert!(error.to_string().contains(wanted), "{error}");
+    assert!(reject.detail.contains(wanted), "{}", reject.detail);
     let Err(SourceError::Open { source, .. }) = metadata::Files::open(&zip).unwrap().read("a.mp3") else {
         panic!("opened");
     };
     assert_eq!(source.to_string(), wanted);
+}
+
+/// Whatever bit of the directory or of an entry's header flips: the archive as a whole is refused, or one clip is
+/// rejected, renamed or takes another's name; what is read is never other bytes, and nothing stops the run.
+#[test]
+fn one_flipped_bit_of_a_zip_costs_one_clip() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let clips: [(&str, &[u8]); 3] = [("000/a.mp3", b"first"), ("100/b.mp3", &[7; 300]), ("200/c.mp3", b"third")];
+    let mut opened = 0;
+    for method in [Stored, Deflated] {
+        zip_of(&zip, method, &clips);
+        let good = fs::read(&zip).unwrap();
+        for at in 0..good.len() {
+            for bit in [at % 8, (at + 3) % 8] {
+                let mut flipped = good.clone();
+                flipped[at] ^= 1 << bit;
+                fs::write(&zip, &flipped).unwrap();
+                let source = match open(&zip, false) {
+                    Ok(source) => source,
+                    Err(SourceError::BrokenZip { .. } | SourceError::NotAPlace { .. }) => continue,
+                    Err(error) => panic!("byte {at}, bit {bit}: {error:?}"),
+                };
+                opened += 1;
+                let right = |(name, bytes): &(&str, &[u8])| {
+                    source.index().contains_key(*name) && read(&*source, name).is_ok_and(|read| read == *bytes)
+                };
+                let n_right = clips.iter().filter(|clip| right(clip)).count();
+                let shares_a_name = source.index().len() < clips.len();
+                assert!(n_right >= if shares_a_name { 1 } else { 2 }, "byte {at}, bit {bit}: {:?}", keys(&*source));
+                for key in source.index().keys() {
+                    let known = clips.iter().any(|(_, bytes)| read(&*source, key).is_ok_and(|read| read == *bytes));
+                    assert!(known || read(&*source, key).is_err(), "byte {at}, bit {bit}: {key}");
+                }
+            }
+        }
+    }
+    assert!(opened > 500, "{opened}");
+}
+
+#[test]
+fn an_entry_whose_own_header_disagrees_is_a_reject() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let detail = |zip: &Path| match open(zip, false).unwrap().read("000/a.mp3", &mut Vec::new()) {
+        Err(ReadFailure::Reject(reject)) => (reject.reason, reject.detail),
+        other => panic!("{other:?}"),
+    };
+    let make = || zip_of(&zip, Stored, &[("000/a.mp3", b"some audio"), ("100/b.mp3", b"other")]);
+
+    make();
+    patch_directory(&zip, 10, &[16, 0]);
+    let (reason, words) = detail(&zip);
+    assert_eq!(reason, Reason::Damaged);
+    assert!(words.contains("method 16 in the directory, 0 in its own header"), "{words}");
+
+    // The directory points to another entry, and past the end of the file.
+    for place in [
+        u32::try_from(fs::read(&zip).unwrap().windows(4).rposition(|w| w == b"PK\x03\x04").unwrap()).unwrap(),
+        u32::MAX - 9,
+    ] {
+        make();
+        patch_directory(&zip, 42, &place.to_le_bytes());
+        let (reason, words) = detail(&zip);
+        assert_eq!(reason, Reason::Damaged, "{words}");
+    }
+}
+
+#[test]
+fn zips_behind_other_data_with_comments_and_tails_are_read() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let mut writer = zip::ZipWriter::new(File::create(&zip).unwrap());
+    writer.start_file("g/a.mp3", SimpleFileOptions::default()).unwrap();
+    writer.write_all(b"some audio").unwrap();
+    writer.set_comment("PK\x05\x06 is how the end begins").unwrap();
+    writer.finish().unwrap();
+    let good = fs::read(&zip).unwrap();
+    let before = [b"PK\x03\x04 and more before".as_slice(), &good].concat();
+    let behind = [&good, b"a tail".as_slice()].concat();
+    for bytes in [good, before, behind] {
+        fs::write(&zip, bytes).unwrap();
+        assert_eq!(read(&*open(&zip, false).unwrap(), "g/a.mp3").unwrap(), b"some audio");
+    }
+}
+
+#[test]
+fn a_zip_of_over_65535_entries_is_read() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let mut writer = zip::ZipWriter::new(std::io::BufWriter::new(File::create(&zip).unwrap()));
+    let options = SimpleFileOptions::default().compression_method(Stored);
+    for i in 0..65_600 {
+        writer.start_file(format!("{:03}/{i}.mp3", i % 100), options).unwrap();
+    }
+    writer.finish().unwrap().flush().unwrap();
+    assert_eq!(open(&zip, false).unwrap().index().len(), 65_600);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
-use super::archive::{Archive, Entry};
+use super::archive::Archive;
 use super::keys::{is_clip_name, root_len};
 use super::retry::with_retries;
 use super::{AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, too_large};
@@ -16,20 +16,19 @@ use super::{AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceErro
 pub(super) struct ZipSource {
     archive: Archive,
     index: AudioIndex,
-    /// Entry number by key.
-    positions: BTreeMap<String, usize>,
+    /// Entry numbers by key: one, or several of which none is used.
+    positions: BTreeMap<String, Vec<usize>>,
     rejects: Vec<Reject>,
 }
 
 impl ZipSource {
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let archive = Archive::open(path)?;
-        let (mut names, mut rejects) = (BTreeMap::new(), Vec::new());
+        let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut rejects = Vec::new();
         for (position, entry) in archive.entries.iter().enumerate() {
             match clip_name(&entry.name) {
-                Some(Ok(name)) => {
-                    names.insert(name, position);
-                }
+                Some(Ok(name)) => names.entry(name).or_default().push(position),
                 Some(Err(reject)) => rejects.push(reject),
                 None => {}
             }
@@ -38,8 +37,7 @@ impl ZipSource {
         let own_folder = own_folder_len(&archive.path, &names);
         let strip = own_folder + root_len(names.keys().map(|name| &name[own_folder..]));
         let positions: BTreeMap<_, _> = names.into_iter().map(|(name, at)| (name[strip..].to_owned(), at)).collect();
-        let id = |entry: &Entry| InputId { bytes: entry.bytes, stamp: Stamp::Crc32(entry.crc32) };
-        let index = positions.iter().map(|(key, &at)| (key.clone(), id(&archive.entries[at]))).collect();
+        let index = positions.iter().map(|(key, at)| (key.clone(), identity(&archive, at))).collect();
         Ok(Self { archive, index, positions, rejects })
     }
 }
@@ -56,10 +54,14 @@ impl Source for ZipSource {
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure> {
         buffer.clear();
         let reject = |reason, detail: &str| ReadFailure::Reject(Reject::new(Stage::Read, reason, detail));
-        let Some(&position) = self.positions.get(clip_key) else {
-            return Err(absent(clip_key, "no such entry in the zip"));
+        let entry = match self.positions.get(clip_key).map(Vec::as_slice) {
+            Some(&[position]) => &self.archive.entries[position],
+            Some(several) => {
+                let words = format!("{} entries of the zip have this name: none is used", several.len());
+                return Err(reject(Reason::DuplicateEntry, &words));
+            }
+            None => return Err(absent(clip_key, "no such entry in the zip")),
         };
-        let entry = &self.archive.entries[position];
         if entry.encrypted {
             return Err(reject(Reason::Encrypted, "the zip entry is encrypted"));
         }
@@ -67,8 +69,10 @@ impl Source for ZipSource {
             return Err(too_large());
         }
         with_retries(|| self.archive.read(entry, buffer)).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                reject(Reason::Damaged, &format!("zip entry: {error}"))
+            io::ErrorKind::UnexpectedEof => reject(Reason::Damaged, "zip entry: the archive ends within it"),
+            io::ErrorKind::InvalidData => reject(Reason::Damaged, &format!("zip entry: {error}")),
+            io::ErrorKind::Unsupported if error.raw_os_error().is_none() => {
+                reject(Reason::UnsupportedCodec, &format!("zip entry: {error}"))
             }
             kind => {
                 let archive = self.archive.path.display();
@@ -76,6 +80,18 @@ impl Source for ZipSource {
             }
         })
     }
+}
+
+/// What tells one state of a clip from another. Several entries of one name are no clip: their checksums together tell
+/// whether they are the same again.
+fn identity(archive: &Archive, positions: &[usize]) -> InputId {
+    if let &[position] = positions {
+        let entry = &archive.entries[position];
+        return InputId { bytes: entry.bytes, stamp: Stamp::Crc32(entry.crc32) };
+    }
+    let mut crc = flate2::Crc::new();
+    positions.iter().for_each(|&position| crc.update(&archive.entries[position].crc32.to_le_bytes()));
+    InputId { bytes: 0, stamp: Stamp::Crc32(crc.sum()) }
 }
 
 /// The normalised name of an entry that is a clip; a reject where the name cannot be a key; nothing for other files.
@@ -103,7 +119,7 @@ fn clip_name(raw: &[u8]) -> Option<Result<String, Reject>> {
 }
 
 /// Length of the leading folder, with its slash, if it is named like the zip and holds everything; else 0.
-fn own_folder_len(zip: &Path, names: &BTreeMap<String, usize>) -> usize {
+fn own_folder_len(zip: &Path, names: &BTreeMap<String, Vec<usize>>) -> usize {
     let stem = zip.file_stem().unwrap_or_default().to_string_lossy();
     let inside = |name: &String| name.strip_prefix(stem.as_ref()).is_some_and(|rest| rest.starts_with('/'));
     if names.keys().all(inside) && !names.is_empty() { stem.len() + 1 } else { 0 }

@@ -1,0 +1,269 @@
+//! A zip's directory: the list of its entries at its end, by the format's own description (PKWARE's APPNOTE.TXT, 4.3.12
+//! to 4.3.16 and 4.5.3).
+//!
+//! Read here, and not by the zip crate, because that keeps only the last of several entries of one name, and because
+//! what is wrong with one entry must not keep the others from being read.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::archive::{Entry, LOCAL_HEADER_MAGIC, Section, damaged};
+
+/// Bytes of the record that ends a zip, before its comment.
+const END_BYTES: u64 = 22;
+const END_MAGIC: &[u8] = b"PK\x05\x06";
+/// The longest comment.
+const COMMENT_BYTES_MAX: u64 = 0xffff;
+
+/// Bytes of the record that says where the 64-bit end lies; it stands right before the end.
+const LOCATOR_BYTES: u64 = 20;
+const LOCATOR_MAGIC: &[u8] = b"PK\x06\x07";
+/// Bytes of the 64-bit end that are always there.
+const END_64_BYTES: u64 = 56;
+const END_64_MAGIC: &[u8] = b"PK\x06\x06";
+
+/// Bytes of an entry of the directory, before its name.
+const ENTRY_BYTES: usize = 46;
+const ENTRY_MAGIC: &[u8] = b"PK\x01\x02";
+
+/// Entries of which one has to be where the directory says, for its places to be believed.
+const TRIED_ENTRIES: usize = 16;
+
+/// Extra fields: 64-bit sizes and place, and a name in UTF-8.
+const EXTRA_ZIP64: u16 = 0x0001;
+const EXTRA_UNICODE_NAME: u16 = 0x7075;
+
+/// A 32-bit number that stands for one in the 64-bit extra field.
+const IN_EXTRA: u64 = 0xffff_ffff;
+
+/// Where the directory lies.
+struct End {
+    /// Where it ends, and the end's own record begins.
+    position: u64,
+    /// Entries, by the count of the record.
+    entries: u64,
+    /// Bytes of the directory.
+    bytes: u64,
+    /// Where it begins, counted from the archive's own beginning.
+    offset: u64,
+    /// Counts of more than 16 bits have a place.
+    is_64: bool,
+}
+
+/// Reads all entries but folders, in the directory's order.
+///
+/// # Errors
+/// `InvalidData` where the directory as a whole cannot be followed, `Unsupported` for an archive in several files, else
+/// what the system says.
+pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> {
+    let end = find_end(file, file_bytes)?;
+    let (start, prefix_bytes) = find_start(file, &end)?;
+    let section = Section { file: Arc::clone(file), position: start, end: start + end.bytes };
+    let mut records = BufReader::new(section);
+
+    let mut entries = Vec::new();
+    let mut n_records = 0_u64;
+    let mut left = end.bytes;
+    while left > 0 {
+        let (entry, record_bytes) = read_entry(&mut records).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => damaged("an entry of the directory is cut off"),
+            _ => error,
+        })?;
+        left = left.checked_sub(record_bytes).ok_or_else(|| damaged("an entry of the directory is cut off"))?;
+        n_records += 1;
+        if !entry.name.ends_with(b"/") {
+            entries.push(entry);
+        }
+    }
+
+    // Programs without the 64-bit form count modulo 65,536.
+    let counted = if end.is_64 { n_records } else { n_records & 0xffff };
+    if counted != end.entries {
+        return Err(damaged(&format!("the directory holds {n_records} entries, and {} are announced", end.entries)));
+    }
+    shift(file, &mut entries, prefix_bytes);
+    Ok(entries)
+}
+
+/// Adds to each entry's place what stands before the archive's own beginning.
+///
+/// That comes from two numbers of the end. Where it leads to none of the first entries and the places alone do, one of the
+/// numbers is damaged, and every entry would be lost.
+fn shift(file: &File, entries: &mut [Entry], prefix_bytes: u64) {
+    let leads_somewhere = |prefix_bytes: u64| {
+        entries.iter().take(TRIED_ENTRIES).any(|entry| {
+            let mut magic = [0; 4];
+            let place = entry.header_start.saturating_add(prefix_bytes);
+            file.read_exact_at(&mut magic, place).is_ok() && magic == *LOCAL_HEADER_MAGIC
+        })
+    };
+    if !leads_somewhere(prefix_bytes) && leads_somewhere(0) {
+        return;
+    }
+    for entry in entries {
+        entry.header_start = entry.header_start.saturating_add(prefix_bytes);
+    }
+}
+
+/// Finds the record that ends a zip: the last whose comment reaches just to the end of the file. Where none does,
+/// something was appended to the file, and it is the last whose comment has room.
+fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
+    let tail_bytes = file_bytes.min(END_BYTES + COMMENT_BYTES_MAX);
+    let tail_start = file_bytes - tail_bytes;
+    let mut tail = vec![0; tail_bytes as usize];
+    file.read_exact_at(&mut tail, tail_start)?;
+
+    let n_places = tail.len().saturating_sub(END_BYTES as usize - 1);
+    let ends = (0..n_places).rev().filter(|&at| tail[at..].starts_with(END_MAGIC));
+    let behind = |at: usize| tail.len() - at - END_BYTES as usize;
+    let comment = |at: usize| usize::from(u16_at(&tail[at..], 20));
+    let exact = ends.clone().find(|&at| comment(at) == behind(at));
+    let at = exact.or_else(|| ends.clone().find(|&at| comment(at) <= behind(at)));
+    let at = at.ok_or_else(|| damaged("no end of a zip"))?;
+    let record = &tail[at..];
+    if u16_at(record, 4) != u16_at(record, 6) {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "an archive in several files: join them first"));
+    }
+
+    let position = tail_start + at as u64;
+    let end = End {
+        position,
+        entries: u64::from(u16_at(record, 10)),
+        bytes: u64::from(u32_at(record, 12)),
+        offset: u64::from(u32_at(record, 16)),
+        is_64: false,
+    };
+    Ok(find_end_64(file, position)?.unwrap_or(end))
+}
+
+/// The 64-bit form of the end, where there is one.
+fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
+    let Some(locator_at) = end.checked_sub(LOCATOR_BYTES) else { return Ok(None) };
+    let mut locator = [0; LOCATOR_BYTES as usize];
+    file.read_exact_at(&mut locator, locator_at)?;
+    if !locator.starts_with(LOCATOR_MAGIC) {
+        return Ok(None);
+    }
+
+    // In an archive behind other data its own numbers are too small; then it stands right before the locator.
+    let beside = locator_at.checked_sub(END_64_BYTES);
+    for position in [Some(u64_at(&locator, 8)), beside].into_iter().flatten() {
+        let mut record = [0; END_64_BYTES as usize];
+        let is_inside = position.checked_add(END_64_BYTES).is_some_and(|end| end <= locator_at);
+        if !is_inside {
+            continue;
+        }
+        file.read_exact_at(&mut record, position)?;
+        if record.starts_with(END_64_MAGIC) {
+            let entries = u64_at(&record, 32);
+            return Ok(Some(End {
+                position,
+                entries,
+                bytes: u64_at(&record, 40),
+                offset: u64_at(&record, 48),
+                is_64: true,
+            }));
+        }
+    }
+    Err(damaged("the 64-bit end of the directory is not where it should be"))
+}
+
+/// Where the directory begins, and how many bytes stand before the archive's own beginning.
+fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
+    // As a rule the directory reaches to its end; a signature may stand in between.
+    let before_end = end.position.checked_sub(end.bytes);
+    for start in [before_end, Some(end.offset)].into_iter().flatten() {
+        let Some(prefix_bytes) = start.checked_sub(end.offset) else { continue };
+        let is_inside = start.checked_add(end.bytes).is_some_and(|after| after <= end.position);
+        let mut magic = [0; 4];
+        if is_inside && (end.bytes == 0 || file.read_exact_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC) {
+            return Ok((start, prefix_bytes));
+        }
+    }
+    Err(damaged("no directory where its end says"))
+}
+
+/// Reads one entry, and says how long it was.
+fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
+    let mut head = [0; ENTRY_BYTES];
+    records.read_exact(&mut head)?;
+    if !head.starts_with(ENTRY_MAGIC) {
+        return Err(damaged("no entry where the directory should have one"));
+    }
+    let [name_bytes, extra_bytes, comment_bytes] = [28, 30, 32].map(|at| usize::from(u16_at(&head, at)));
+    let mut rest = vec![0; name_bytes + extra_bytes + comment_bytes];
+    records.read_exact(&mut rest)?;
+    let (name, rest) = rest.split_at(name_bytes);
+    let extra = &rest[..extra_bytes];
+
+    let mut wide = [24, 20, 42].map(|at| u64::from(u32_at(&head, at)));
+    let mut shown_name = None;
+    for (id, value) in extra_fields(extra) {
+        match id {
+            EXTRA_ZIP64 => fill_wide(&mut wide, value),
+            EXTRA_UNICODE_NAME => shown_name = unicode_name(name, value),
+            _ => {}
+        }
+    }
+
+    let [bytes, compressed_bytes, offset] = wide;
+    let entry = Entry {
+        header_name: shown_name.is_some().then(|| name.into()),
+        name: shown_name.unwrap_or(name).into(),
+        bytes,
+        crc32: u32_at(&head, 16),
+        encrypted: u16_at(&head, 8) & 1 == 1,
+        method: u16_at(&head, 10),
+        header_start: offset,
+        compressed_bytes,
+    };
+    Ok((entry, (ENTRY_BYTES + name_bytes + extra_bytes + comment_bytes) as u64))
+}
+
+/// The fields of an entry's extra part: number and value. One that is cut off ends them.
+fn extra_fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        if extra.len() < 4 {
+            return None;
+        }
+        let (id, bytes) = (u16_at(extra, 0), usize::from(u16_at(extra, 2)));
+        let value = extra.get(4..4 + bytes)?;
+        extra = &extra[4 + bytes..];
+        Some((id, value))
+    })
+}
+
+/// Puts the 64-bit numbers in the place of those that stand for them: whole size, compressed size, place of the entry.
+fn fill_wide(wide: &mut [u64; 3], value: &[u8]) {
+    let mut given = value.chunks_exact(8);
+    for number in wide.iter_mut().filter(|number| **number == IN_EXTRA) {
+        let Some(next) = given.next() else { return };
+        *number = u64_at(next, 0);
+    }
+}
+
+/// The UTF-8 name of an extra field, if it is of the name that stands in the entry.
+fn unicode_name<'a>(name: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let is_of_name = value.len() > 5 && value[0] == 1 && u32_at(value, 1) == crc32(name);
+    is_of_name.then(|| &value[5..])
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
