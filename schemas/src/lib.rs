@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod manifest;
 pub mod recipe;
 pub mod reject;
+pub mod settings;
 pub mod tables;
 pub mod text;
 

@@ -8,6 +8,7 @@ use toml_edit::{Document, Item};
 use super::place::{self, Place};
 use super::wording::{did_you_mean, explain, one_line};
 use super::{Recipe, edit, shipped, validate};
+use crate::settings;
 
 /// Why there is no recipe. One line each.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +70,7 @@ impl Source {
             return Ok(Self { origin: name_or_file.to_owned(), text: text.to_owned() });
         }
         let path = Path::new(name_or_file);
-        match std::fs::read_to_string(path) {
+        match settings::read(path) {
             Ok(text) => Ok(Self { origin: name_or_file.to_owned(), text }),
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 Err(RecipeError::Unknown { name: name_or_file.to_owned() })

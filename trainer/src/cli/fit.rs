@@ -9,6 +9,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tch::Device;
+use wavemill_schemas::settings;
 use wavemill_schemas::text::shown_lines;
 
 use super::exit::Usage;
@@ -242,7 +243,7 @@ pub fn is_stopped(error: &anyhow::Error) -> bool {
 pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
     let place = file.map_or("defaults".to_owned(), |p| p.display().to_string());
     let text = match file {
-        Some(path) => std::fs::read_to_string(path).map_err(|e| Usage(format!("cannot read {place}: {e}")))?,
+        Some(path) => settings::read(path).map_err(|e| Usage(format!("cannot read {place}: {e}")))?,
         None => String::new(),
     };
     Ok(Config::parse(&text, &place, sets)?)

@@ -10,6 +10,7 @@ use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use tch::Device;
+use wavemill_schemas::settings;
 use wavemill_schemas::text::shown;
 
 use super::exit::{self, Usage};
@@ -141,7 +142,7 @@ impl SweepCommand {
     /// A key or a model that is not there, before the first trial; [`Stopped`]; at the end, that trials failed.
     pub fn run(&self) -> Result<u8> {
         let place = self.file.display().to_string();
-        let text = std::fs::read_to_string(&self.file).map_err(|e| Usage(format!("cannot read {place}: {e}")))?;
+        let text = settings::read(&self.file).map_err(|e| Usage(format!("cannot read {place}: {e}")))?;
         let sweep = Sweep::parse(&text, &place)?;
         let base = fit::read_config(self.config.as_deref(), &self.sets)?;
         let ranks = Ranks::from_env()?.unwrap_or_else(Ranks::solo);

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{CModule, Device, Kind, TchError, Tensor};
+use wavemill_schemas::settings;
 
 use crate::config;
 use crate::dataset::InputSpec;
@@ -119,7 +120,7 @@ impl About {
     /// # Errors
     /// [`ExportError::Io`], [`ExportError::Recipe`].
     pub fn new(trained: &Trained, recipe: &Path) -> Result<Self, ExportError> {
-        let text = fs::read_to_string(recipe).map_err(at(recipe))?;
+        let text = settings::read(recipe).map_err(at(recipe))?;
         let recipe: Value =
             toml::from_str(&text).map_err(|source| ExportError::Recipe { path: recipe.to_owned(), source })?;
         let state = trained.state();

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wavemill_schemas::settings;
 
 use super::RecordError;
 
@@ -164,7 +165,7 @@ impl RunDir {
     /// # Errors
     /// [`RecordError::Io`].
     pub fn read_config(&self) -> Result<String, RecordError> {
-        fs::read_to_string(self.config()).map_err(RecordError::io(&self.config(), "read"))
+        settings::read(&self.config()).map_err(RecordError::io(&self.config(), "read"))
     }
 
     /// Writes the scores, whole or not at all: indented, keys sorted, so that equal results are equal bytes.
