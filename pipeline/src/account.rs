@@ -70,10 +70,10 @@ impl DeviceReport {
 }
 
 impl Report {
-    /// The latest version was made of just this.
+    /// The latest version was made of just this. `warnings`: what its inputs tell today as they did then.
     #[must_use]
-    pub fn nothing_to_do(version: u64, manifest: Manifest) -> Self {
-        Self { nothing_to_do: true, ..Self::committed(version, manifest, &Counters::default(), 0) }
+    pub fn nothing_to_do(version: u64, manifest: Manifest, warnings: Vec<String>) -> Self {
+        Self { nothing_to_do: true, warnings, ..Self::committed(version, manifest, &Counters::default(), 0) }
     }
 
     /// A version was committed.

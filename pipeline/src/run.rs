@@ -160,6 +160,14 @@ pub enum RunError {
     Json(#[from] serde_json::Error),
 }
 
+impl RunError {
+    /// Whether somebody asked it to stop.
+    #[must_use]
+    pub const fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted { .. } | Self::Stopped)
+    }
+}
+
 /// `3 empty, 1 damaged`.
 fn reasons(rejects: &[Reject]) -> String {
     let mut counts = BTreeMap::<_, u64>::new();
@@ -201,12 +209,14 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let made_by = (&job.recipe, &engine, catalog.clips_absent());
     let decide = || store.decide(&identity, made_by, settings.new_version, stale);
     if let Decision::NothingToDo(version, manifest) = decide()? {
-        return Ok(Report::nothing_to_do(version, *manifest));
+        return Ok(Report::nothing_to_do(version, *manifest, catalog.warnings));
     }
     let _lock = store.lock()?;
     // Once more: another run may have committed before the lock was ours.
     let (parent, identity) = match decide()? {
-        Decision::NothingToDo(version, manifest) => return Ok(Report::nothing_to_do(version, *manifest)),
+        Decision::NothingToDo(version, manifest) => {
+            return Ok(Report::nothing_to_do(version, *manifest, catalog.warnings));
+        }
         Decision::Go { parent, identity } => (parent, identity),
     };
     let plan_id = identity.plan_id()?;
@@ -215,43 +225,79 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     store.require_own_folders(&plan_id)?;
     store.begin(&plan_id, &begun)?;
     store.clear_temporaries(&plan_id)?;
+
     let record = store.record(&plan_id, limits.threads)?;
-
-    let keys = shard_keys(&plan, &catalog, &*source, &job.recipe, (&features, &targets, &engine))?;
-    let mut receipts = found_shards(&store, &plan_id, &plan, &keys, &watch.stop)?;
-    let todo = left_to_do(&plan, keys, &receipts);
-    let reused = receipts.iter().flatten().count();
-    space::check(&job.store, &todo, (&catalog.clips, source.index()), &features, job.recipe.shards.compression)?;
-    let tables = std::mem::take(&mut catalog.tables);
-    let (mut files, mut others) = tables::write(&store, &plan_id, tables, &plan, further_tables(job)?)?;
-    others.extend(catalog.further_rejects.iter().chain(source.rejects()).cloned());
-    let work = Work {
-        clips: &catalog.clips,
-        todo: &todo,
-        source: &*source,
-        plan: &features,
-        class_sizes: &targets.iter().map(|t| t.classes.len()).collect::<Vec<_>>(),
-        formats: &features.formats(&targets, &job.recipe.shards)?,
-        stop: &watch.stop,
-        counters: &watch.counters,
+    let mut told = job.recipe.warnings();
+    told.extend_from_slice(&catalog.warnings);
+    let begun =
+        Begun { job, watch, store: &store, source: &*source, plan: &plan, features: &features, limits: &limits };
+    let made_of = Made { plan_id, identity, engine, targets, files: Vec::new(), others: Vec::new() };
+    let mut report = match begun.commit(&mut catalog, made_of, parent) {
+        Ok(report) => report,
+        Err(error) => return Err(record.failed(error, &told)),
     };
-    watch.clips_total.store(todo.iter().map(|t| t.shard.members.len() as u64).sum(), Ordering::Relaxed);
-    extract::write_shards(&store, &plan_id, &work, &limits, &mut receipts).map_err(|error| record.failed(error))?;
-    fail_point!("run-before-commit");
 
-    let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
-    let rejects = catalog.rejects.iter().chain(&others).chain(tables::clip_rejects(&receipts));
-    files.push(tables::write_rejects(&store, &plan_id, rejects)?);
-    let made_of = Made { plan_id, identity, engine, targets, files, others };
-    let manifest = account::manifest(made_of, job.recipe.clone(), &catalog, &plan, features.entries(), &receipts)?;
-    account::check_rejects(&receipts, &limits).map_err(|error| record.failed(error))?;
-    let version = store.commit(parent, &manifest)?;
-    let report = Report::committed(version, manifest, &watch.counters, reused);
-    let Catalog { mut warnings, duplicates, .. } = catalog;
-    warnings.extend(watch.counters.lanes.failures());
+    let failures = watch.counters.lanes.failures();
+    told.extend_from_slice(&failures);
+    report.warnings = std::mem::take(&mut catalog.warnings);
+    report.warnings.extend(failures);
+    report.duplicates = catalog.duplicates;
     // The version is there whether or not its record can be ended.
-    warnings.extend(record.end(&report).err().map(|error| format!("the run's record has no end: {error}")));
-    Ok(Report { warnings, duplicates, ..report })
+    let unended = record.end(&report, &told).err();
+    report.warnings.extend(unended.map(|error| format!("the run's record has no end: {error}")));
+    Ok(report)
+}
+
+/// A run for which there is work.
+struct Begun<'a> {
+    job: &'a Job,
+    watch: &'a Watch,
+    store: &'a Store,
+    source: &'a dyn Source,
+    plan: &'a ShardPlan,
+    features: &'a FeaturePlan,
+    limits: &'a Limits,
+}
+
+impl Begun<'_> {
+    /// Writes what is missing and commits it as the version after `parent`. `made`: the plan's, without files so far.
+    fn commit(&self, catalog: &mut Catalog, made: Made, parent: Option<u64>) -> Result<Report, RunError> {
+        let Self { job, watch, store, source, plan, features, limits } = *self;
+        let plan_id = made.plan_id.clone();
+
+        let keys = shard_keys(plan, catalog, source, &job.recipe, (features, &made.targets, &made.engine))?;
+        let mut receipts = found_shards(store, &plan_id, plan, &keys, &watch.stop)?;
+        let todo = left_to_do(plan, keys, &receipts);
+        let reused = receipts.iter().flatten().count();
+        space::check(&job.store, &todo, (&catalog.clips, source.index()), features, job.recipe.shards.compression)?;
+
+        let tables = std::mem::take(&mut catalog.tables);
+        let (mut files, mut others) = tables::write(store, &plan_id, tables, plan, further_tables(job)?)?;
+        others.extend(catalog.further_rejects.iter().chain(source.rejects()).cloned());
+
+        let work = Work {
+            clips: &catalog.clips,
+            todo: &todo,
+            source,
+            plan: features,
+            class_sizes: &made.targets.iter().map(|t| t.classes.len()).collect::<Vec<_>>(),
+            formats: &features.formats(&made.targets, &job.recipe.shards)?,
+            stop: &watch.stop,
+            counters: &watch.counters,
+        };
+        watch.clips_total.store(todo.iter().map(|t| t.shard.members.len() as u64).sum(), Ordering::Relaxed);
+        extract::write_shards(store, &plan_id, &work, limits, &mut receipts)?;
+        fail_point!("run-before-commit");
+
+        let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
+        let rejects = catalog.rejects.iter().chain(&others).chain(tables::clip_rejects(&receipts));
+        files.push(tables::write_rejects(store, &plan_id, rejects)?);
+        let made = Made { files, others, ..made };
+        let manifest = account::manifest(made, job.recipe.clone(), catalog, plan, features.entries(), &receipts)?;
+        account::check_rejects(&receipts, limits)?;
+        let version = store.commit(parent, &manifest)?;
+        Ok(Report::committed(version, manifest, &watch.counters, reused))
+    }
 }
 
 /// FMA's large tables: streamed to the store, never held.

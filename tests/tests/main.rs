@@ -14,6 +14,7 @@ mod manifests;
 mod peers;
 mod ranks;
 mod real;
+mod records;
 mod resume;
 mod segments;
 mod sql;
@@ -36,6 +37,7 @@ fn main() {
         peers::trials(),
         ranks::trials(),
         real::trials(),
+        records::trials(),
         resume::trials(),
         segments::trials(),
         sql::trials(),

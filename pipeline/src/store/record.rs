@@ -1,4 +1,4 @@
-//! Run records: when, where and how long. The one place of a store that holds times and hosts; the list of
+//! Run records: when, where, how long, and how it ended. The one place of a store that holds times and hosts; the list of
 //! versions takes its dates from them, and no result does.
 
 use std::fs::{self, OpenOptions};
@@ -13,7 +13,7 @@ use crate::account::Report;
 use crate::durable;
 use crate::run::RunError;
 
-/// A record that has its first line; without a last one the run did not finish.
+/// A record that has its first line. One without a last line is of a run that still goes on, or was killed.
 #[derive(Debug)]
 pub struct RunRecord {
     path: PathBuf,
@@ -40,21 +40,37 @@ impl Store {
 }
 
 impl RunRecord {
-    /// Notes the rejects of a run that had too many, so that its error can name the list; other errors pass.
-    #[must_use]
-    pub fn failed(&self, error: RunError) -> RunError {
-        let RunError::TooManyRejects { planned, fraction, rejects, list: _ } = error else { return error };
-        let line = json!({"event": "rejected", "rejects": rejects});
-        let list = self.append(&line).is_ok().then(|| self.path.clone());
-        RunError::TooManyRejects { planned, fraction, rejects, list }
-    }
-
-    /// Adds the last line.
+    /// Adds the last line of a run that committed a version. `warnings`: all that a person was told.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn end(self, report: &Report) -> Result<(), StoreError> {
-        self.append(&json!({"event": "end", "seconds": self.start.elapsed().as_secs_f64(), "report": report}))
+    pub fn end(self, report: &Report, warnings: &[String]) -> Result<(), StoreError> {
+        let mut report = serde_json::to_value(report)?;
+        report["warnings"] = warnings.into();
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.append(&json!({"event": "end", "outcome": "committed", "seconds": seconds, "report": report}))
+    }
+
+    /// Adds the last line of a run that was interrupted or failed. The error of one that had too many rejects can name
+    /// the list of them then; others pass as they are.
+    #[must_use]
+    pub fn failed(self, error: RunError, warnings: &[String]) -> RunError {
+        let outcome = if error.is_interruption() { "interrupted" } else { "failed" };
+        let seconds = self.start.elapsed().as_secs_f64();
+        let mut line = json!({"event": "end", "outcome": outcome, "seconds": seconds, "error": in_words(&error),
+            "warnings": warnings});
+        if let RunError::TooManyRejects { rejects, .. } = &error {
+            line["rejects"] = json!(rejects);
+        }
+
+        // The run's own error matters more than that its record has no end.
+        let written = self.append(&line).is_ok();
+        match error {
+            RunError::TooManyRejects { planned, fraction, rejects, list: _ } => {
+                RunError::TooManyRejects { planned, fraction, rejects, list: written.then_some(self.path) }
+            }
+            other => other,
+        }
     }
 
     fn append(&self, line: &Value) -> Result<(), StoreError> {
@@ -62,4 +78,15 @@ impl RunRecord {
             OpenOptions::new().append(true).open(&self.path).map_err(StoreError::io_at(&self.path, "open"))?;
         writeln!(file, "{line}").map_err(StoreError::io_at(&self.path, "write"))
     }
+}
+
+/// An error with its causes, on one line.
+fn in_words(error: &RunError) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
 }
