@@ -173,7 +173,7 @@ fn describe(version: u64, manifest: &Manifest) -> String {
     text + &format!("  engine: {}\n", shown(&engine))
 }
 
-/// Compare every byte of a version with its manifest, and the manifest with what its files say
+/// Compare every byte of a version with its manifest, and that with what its shards say
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLE)]
 pub struct VerifyCommand {
