@@ -6,10 +6,11 @@
 mod checks;
 mod error;
 mod records;
+mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use tch::Device;
@@ -30,6 +31,7 @@ use records::Records;
 
 pub use checks::{check, same_store};
 pub use error::RunError;
+pub use watch::{Doing, EpochEnded, Watch};
 
 /// What a run is made of, besides its configuration: where it lies and what it may use.
 pub struct Job {
@@ -53,29 +55,6 @@ pub struct Job {
 
 /// Whether a run is worth another epoch, given its values on validation so far.
 pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
-
-/// What others may look at while a run goes on, and the one thing that they may ask of it.
-#[derive(Debug, Default)]
-pub struct Watch {
-    /// Set to end the run after the step in progress.
-    pub stop: Arc<AtomicBool>,
-    /// Epoch in progress, from 0.
-    pub epoch: AtomicU64,
-    /// Global batches done of it, and all of them.
-    pub batches: AtomicU64,
-    /// Global batches of an epoch.
-    pub batches_total: AtomicU64,
-    /// Steps done by this process.
-    pub steps: AtomicU64,
-    /// Steps that were done before it.
-    pub first_step: AtomicU64,
-    /// Rows done in all, by all ranks.
-    pub rows: AtomicU64,
-    /// The last step's loss, as f64 bits.
-    pub loss: AtomicU64,
-    /// Nanoseconds spent waiting for data.
-    pub wait_ns: AtomicU64,
-}
 
 /// Trains, and evaluates the best checkpoint on the test split.
 ///
@@ -129,6 +108,8 @@ struct Run<'a> {
     logged_wait_ns: u64,
     /// Rank 0's.
     records: Option<Records>,
+    /// When this process began the epoch.
+    epoch_start: Instant,
 }
 
 impl<'a> Run<'a> {
@@ -177,6 +158,7 @@ impl<'a> Run<'a> {
             values: Vec::new(),
             logged_wait_ns: 0,
             records: None,
+            epoch_start: Instant::now(),
         })
     }
 
@@ -230,6 +212,8 @@ impl<'a> Run<'a> {
     fn train_epoch(&mut self) -> Result<(), RunError> {
         let mut batches = Loader::start(self.data, plan(self.job, Side::Training, &self.state, self.ranks))?;
         self.watch.epoch.store(self.state.epoch, Ordering::Relaxed);
+        self.watch.doing.set(Side::Training);
+        self.epoch_start = Instant::now();
         loop {
             let waiting = Instant::now();
             let Some(batch) = batches.next().transpose()? else { return Ok(()) };
@@ -263,6 +247,7 @@ impl<'a> Run<'a> {
         if verdict.better {
             self.state.best = Some(Best { value, epoch: self.state.epoch, step: self.state.step });
         }
+        self.tell_epoch(&validation, verdict.better);
         self.schedules.epoch_ended(self.state.epoch, &validation);
         self.state.epoch += 1;
         self.state.batch = 0;
@@ -304,6 +289,24 @@ impl<'a> Run<'a> {
         Ok(Fitted { result, values: self.values, ended_before: false })
     }
 
+    /// For those who watch.
+    fn tell_epoch(&self, validation: &Validation, best: bool) {
+        let sums = &self.state.sums;
+        let ended = EpochEnded {
+            event: "epoch",
+            epoch: self.state.epoch + 1,
+            epochs: self.config.train.epochs,
+            steps: self.state.step,
+            training_loss: sums.loss / sums.rows.max(1) as f64,
+            validation_loss: validation.loss,
+            accuracy: validation.accuracy,
+            macro_f1: validation.macro_f1,
+            best,
+            seconds: self.epoch_start.elapsed().as_secs_f64(),
+        };
+        self.watch.ended.lock().unwrap_or_else(PoisonError::into_inner).push(ended);
+    }
+
     /// Says once a run that the loss has grown out of all proportion. NaN and infinity end a run at their step.
     fn look_for_divergence(&mut self) -> Result<(), RunError> {
         if self.state.diverged.is_some() {
@@ -316,7 +319,12 @@ impl<'a> Run<'a> {
     }
 
     fn predictions(&self, side: Side) -> Result<Vec<Predictions>, RunError> {
-        Ok(evaluate::predict(&self.learner, self.data, self.ranks, plan(self.job, side, &self.state, self.ranks))?)
+        let start = Instant::now();
+        self.watch.doing.set(side);
+        let predicted =
+            evaluate::predict(&self.learner, self.data, self.ranks, plan(self.job, side, &self.state, self.ranks));
+        self.watch.evaluation_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        Ok(predicted?)
     }
 
     fn lr(&self) -> f64 {

@@ -1,28 +1,24 @@
 //! `wavemill-train fit`: one training run, on one process or many.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tch::Device;
 use wavemill_schemas::settings;
 use wavemill_schemas::text::shown_lines;
 
 use super::exit::Usage;
+use super::output::{self, OutputArgs, report};
 use super::place::{self, Begun, Changes};
-use super::{MachineArgs, progress, shared};
+use super::{MachineArgs, interrupt, progress, shared};
 use crate::config::Config;
 use crate::dataset::Dataset;
-use crate::ffi;
 use crate::run::{self, Fitted, Job, RunError, Watch};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
-
-/// Exit code after a signal.
-const INTERRUPTED: i32 = 130;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -123,10 +119,12 @@ impl FitCommand {
         let ranks = match (Ranks::from_env()?, self.nproc) {
             (Some(ranks), _) => ranks,
             (None, Some(nproc)) if nproc > 1 => {
+                interrupt::leave_to_others();
                 return Ok(strategy::launch(usize::from(nproc))?.try_into().unwrap_or(1));
             }
             _ => Ranks::solo(),
         };
+        interrupt::keep_away();
         let begun = self.begun(ranks.world_size)?;
         let (store, version) = begun.store(self.store.as_deref(), self.version)?;
         let data = self.machine.open(&store, version, &begun.config)?;
@@ -201,9 +199,9 @@ impl FitCommand {
                 print!("{}", shown_lines(&result.to_string()));
             }
             if ended_before {
-                eprintln!("the run had come to its end before: nothing is left to do, and its result is as it was");
+                report("the run had come to its end before: nothing is left to do, and its result is as it was");
             }
-            eprintln!("the run is in {}", job.folder.display());
+            report(&format!("the run is in {}", job.folder.display()));
         }
         Ok(0)
     }
@@ -257,13 +255,13 @@ pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
 /// As [`run::fit`].
 pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Fitted> {
     shared::check(&job.folder, group, shared::PATIENCE)?;
-    let watch = Watch { stop: stop_flag(group.rank() == 0)?, ..Watch::default() };
-    // The thread that takes them has been started by now.
-    ffi::keep_signals_away();
+    let watch = interrupt::watch();
+    let (shown, every) = (OutputArgs::get().shown(), output::interval()?);
     let done = AtomicBool::new(false);
+    let start = Instant::now();
     std::thread::scope(|scope| {
         if group.rank() == 0 {
-            scope.spawn(|| progress::draw(&watch, &job.config, &done));
+            scope.spawn(|| progress::show(&watch, &job.config, shown, every, &done));
         }
         let ended = Ended(&done);
         let fitted = run::fit(job, data, group, &watch);
@@ -271,8 +269,23 @@ pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -
         if matches!(fitted, Err(RunError::Stopped { .. })) {
             group.finish()?;
         }
+        if group.rank() == 0 && OutputArgs::get().verbose && fitted.is_ok() {
+            say_details(&watch, job, start.elapsed().as_secs_f64());
+        }
         Ok(fitted?)
     })
+}
+
+/// Where the time went, and the run's files.
+fn say_details(watch: &Watch, job: &Job, seconds: f64) {
+    let [waited, evaluated] = [&watch.wait_ns, &watch.evaluation_ns].map(|ns| ns.load(Ordering::Relaxed) as f64 / 1e9);
+    let trained = (seconds - evaluated).max(0.0);
+    eprintln!(
+        "wall seconds: training {trained:.1}, of these waiting for rows {waited:.1}; validation and test {evaluated:.1}"
+    );
+    let mut names: Vec<_> = std::fs::read_dir(&job.folder).into_iter().flatten().flatten().collect();
+    names.sort_by_key(std::fs::DirEntry::file_name);
+    names.iter().for_each(|entry| eprintln!("  {}", entry.path().display()));
 }
 
 /// Ends the thread that draws, whatever ends the run: a panic would wait for it for ever.
@@ -282,35 +295,6 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// What SIGINT and SIGTERM set: one for the process, since a sweep's trials follow each other. One rank `speaks`.
-///
-/// # Errors
-/// No handler, or no thread for it.
-fn stop_flag(speaks: bool) -> Result<Arc<AtomicBool>> {
-    static FLAG: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
-    let mut flag = FLAG.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(flag) = &*flag {
-        return Ok(Arc::clone(flag));
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let told = Arc::clone(&stop);
-    let take = move || {
-        for _ in signals.forever() {
-            if !told.swap(true, Ordering::Relaxed) {
-                continue;
-            }
-            if speaks {
-                eprintln!("wavemill-train: stopped at once by a second signal: the last checkpoint counts");
-            }
-            ffi::exit_now(INTERRUPTED);
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(take)?;
-    *flag = Some(Arc::clone(&stop));
-    Ok(stop)
 }
 
 /// All ranks of the job, which agree on what they do; `lost`: the files that this one passes over.

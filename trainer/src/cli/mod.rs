@@ -5,7 +5,9 @@ pub mod exit;
 pub mod export;
 pub mod fit;
 pub mod input;
+pub mod interrupt;
 pub mod models;
+pub mod output;
 pub mod place;
 pub mod predict;
 pub mod progress;
@@ -47,6 +49,8 @@ damaged, 4 another store or feature, 5 no space or read-only, 130 interrupted.";
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    output: output::OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,9 +159,10 @@ impl MachineArgs {
 pub fn main() -> u8 {
     // tch panics with what libtorch threw: one line for people, not a trace.
     std::panic::set_hook(Box::new(|_| {}));
-    let cli = Cli::parse();
+    let Cli { command, output } = Cli::parse();
+    output.set();
     ffi::keep_memory();
-    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(cli.command)));
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command)));
     match ran {
         Ok(Ok(code)) => code,
         Ok(Err(error)) if exit::is_broken_pipe(&error) => 0,
@@ -173,7 +178,22 @@ pub fn main() -> u8 {
     }
 }
 
+/// What a signal finds a command at, in words; of `fit` and `sweep` before they train.
+const fn interrupted(command: &Command) -> &'static str {
+    match command {
+        Command::Fit(_) | Command::Sweep(_) => "interrupted before the first step; no run was changed",
+        Command::Eval(_) => "interrupted while the split was scored; no run was changed",
+        Command::Predict(_) => "interrupted; not all rows were answered",
+        Command::Export(_) => "interrupted while the model was written; export it again",
+        Command::Models(_) => "interrupted",
+    }
+}
+
 fn run(command: Command) -> Result<u8> {
+    interrupt::at_once(interrupted(&command))?;
+    if !matches!(command, Command::Fit(_)) {
+        interrupt::keep_away();
+    }
     match command {
         Command::Fit(command) => command.run(),
         Command::Eval(command) => command.run(),

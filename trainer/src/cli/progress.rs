@@ -1,50 +1,256 @@
-//! A line on a terminal: epoch, training loss, rows a second, and the share of time that the device waited for data.
+//! What a run of training is doing, on stderr: a bar on a terminal, a line now and then in a log, JSON for programs; and
+//! a line at the end of each epoch.
 
-use std::io::IsTerminal;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use serde::Serialize;
 
+use super::output::Progress;
 use crate::config::Config;
-use crate::run::Watch;
+use crate::run::{EpochEnded, Watch};
 
-/// How often the line is drawn.
+/// How often a bar is drawn, and a line's time looked at.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Draws `watch` until `done`. Without a terminal it draws nothing.
-pub fn draw(watch: &Watch, config: &Config, done: &AtomicBool) {
-    if !std::io::stderr().is_terminal() {
-        return;
+/// How far a run is: what a line says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Snapshot {
+    event: &'static str,
+    /// `training`, `validation` or `test`.
+    phase: &'static str,
+    /// In progress, from 1, and all of them.
+    epoch: u64,
+    epochs: u64,
+    /// Steps of this epoch done, and all of them.
+    batch: u64,
+    batches: u64,
+    /// Steps of the run done, by this process and by those before it, and the most that there will be.
+    step: u64,
+    steps: u64,
+    /// Of the last step.
+    loss: f64,
+    /// Over all ranks, by this process.
+    rows_per_s: f64,
+    /// Part of the time that the device waited for rows, 0 to 1.
+    data_wait: f64,
+    /// Seconds left at this process's rate, at most: a run may end early. Absent before the first step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eta_s: Option<f64>,
+    /// Since this process began to train.
+    elapsed_s: f64,
+}
+
+impl Snapshot {
+    /// The state of a run that has been trained by this process for `elapsed`.
+    fn of(watch: &Watch, config: &Config, elapsed: Duration) -> Self {
+        let [batch, batches, done, first] =
+            [&watch.batches, &watch.batches_total, &watch.steps, &watch.first_step].map(|n| n.load(Ordering::Relaxed));
+        let planned = config.train.epochs * batches;
+        let steps = config.train.steps.map_or(planned, |steps| steps.min(planned));
+        let step = first + done;
+
+        let elapsed_s = elapsed.as_secs_f64();
+        let seconds = elapsed_s.max(0.001);
+        let left = steps.saturating_sub(step) as f64;
+        Self {
+            event: "progress",
+            phase: watch.doing.name(),
+            epoch: watch.epoch.load(Ordering::Relaxed) + 1,
+            epochs: config.train.epochs,
+            batch,
+            batches,
+            step,
+            steps,
+            loss: f64::from_bits(watch.loss.load(Ordering::Relaxed)),
+            rows_per_s: watch.rows.load(Ordering::Relaxed) as f64 / seconds,
+            data_wait: watch.wait_ns.load(Ordering::Relaxed) as f64 / 1e9 / seconds,
+            eta_s: (done > 0).then(|| left * elapsed_s / done as f64),
+            elapsed_s,
+        }
     }
+
+    /// For people.
+    fn line(&self) -> String {
+        let Self { phase, epoch, epochs, batch, batches, .. } = self;
+        let mut line = format!("epoch {epoch} of {epochs}, {phase}: {batch} of {batches} steps");
+        line += &format!(
+            ", training loss {:.4}, {:.0} rows/s, data wait {:.0} %",
+            self.loss,
+            self.rows_per_s,
+            self.data_wait * 100.0
+        );
+        if let Some(eta_s) = self.eta_s {
+            line += &format!(", at most {} left", HumanDuration(Duration::from_secs_f64(eta_s.min(1e9))));
+        }
+        line
+    }
+}
+
+/// An epoch's line for people.
+fn epoch_line(ended: &EpochEnded) -> String {
+    let EpochEnded { epoch, epochs, training_loss, validation_loss, accuracy, macro_f1, best, seconds, .. } = ended;
+    let best = if *best { ", the best so far" } else { "" };
+    format!(
+        "epoch {epoch} of {epochs} ended: training loss {training_loss:.4}; validation loss {validation_loss:.4}, \
+         accuracy {accuracy:.4}, macro F1 {macro_f1:.4}{best}; {seconds:.0} s"
+    )
+}
+
+/// When the next line is due.
+#[derive(Debug)]
+struct Ticker {
+    every: Duration,
+    next: Duration,
+}
+
+impl Ticker {
+    const fn new(every: Duration) -> Self {
+        Self { every, next: every }
+    }
+
+    /// Whether a line is due at `now`, time since the start. Lines that were missed are not made up for.
+    fn is_due(&mut self, now: Duration) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.next = now + self.every;
+        true
+    }
+}
+
+/// Epochs that ended since the last look.
+fn ended(watch: &Watch) -> Vec<EpochEnded> {
+    std::mem::take(&mut *watch.ended.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Shows `watch` until `done`, as `shown` says; lines come `every` so often.
+pub fn show(watch: &Watch, config: &Config, shown: Progress, every: Duration, done: &AtomicBool) {
+    match shown {
+        Progress::None => {}
+        Progress::Bar | Progress::Auto => draw(watch, config, done),
+        Progress::Plain => write_lines(
+            watch,
+            (config, every, done),
+            |snapshot| eprintln!("wavemill-train: {}", snapshot.line()),
+            |ended| eprintln!("wavemill-train: {}", epoch_line(ended)),
+        ),
+        Progress::Json => write_lines(watch, (config, every, done), json_line, json_line),
+    }
+}
+
+/// A NaN is null.
+fn json_line(line: &impl Serialize) {
+    if let Ok(line) = serde_json::to_string(line) {
+        eprintln!("{line}");
+    }
+}
+
+fn write_lines(
+    watch: &Watch,
+    (config, every, done): (&Config, Duration, &AtomicBool),
+    write: impl Fn(&Snapshot),
+    write_epoch: impl Fn(&EpochEnded),
+) {
+    let (start, mut ticker) = (Instant::now(), Ticker::new(every));
+    loop {
+        // Looked at first: what ended before it still gets its line.
+        let is_done = done.load(Ordering::Relaxed);
+        ended(watch).iter().for_each(&write_epoch);
+        if is_done {
+            return;
+        }
+        if ticker.is_due(start.elapsed()) {
+            write(&Snapshot::of(watch, config, start.elapsed()));
+        }
+        std::thread::park_timeout(TICK.min(every));
+    }
+}
+
+fn draw(watch: &Watch, config: &Config, done: &AtomicBool) {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar:.green} {msg}") {
         bar.set_style(style);
     }
     let start = Instant::now();
-    while !done.load(Ordering::Relaxed) {
-        std::thread::sleep(TICK);
-        let total = watch.batches_total.load(Ordering::Relaxed);
-        bar.set_length(total);
-        bar.set_position(watch.batches.load(Ordering::Relaxed));
-        bar.set_message(line(watch, config.train.epochs, total, start.elapsed()));
+    loop {
+        let is_done = done.load(Ordering::Relaxed);
+        ended(watch).iter().for_each(|ended| bar.println(epoch_line(ended)));
+        if is_done {
+            break;
+        }
+        let snapshot = Snapshot::of(watch, config, start.elapsed());
+        bar.set_length(snapshot.batches.max(1));
+        bar.set_position(snapshot.batch);
+        bar.set_message(snapshot.line());
+        std::thread::park_timeout(TICK);
     }
     bar.finish_and_clear();
 }
 
-fn line(watch: &Watch, epochs: u64, total: u64, elapsed: Duration) -> String {
-    let seconds = elapsed.as_secs_f64().max(0.001);
-    let epoch = watch.epoch.load(Ordering::Relaxed);
-    let rows = watch.rows.load(Ordering::Relaxed) as f64 / seconds;
-    let loss = f64::from_bits(watch.loss.load(Ordering::Relaxed));
-    let waited = watch.wait_ns.load(Ordering::Relaxed) as f64 / 1e9 / seconds * 100.0;
-    let done = watch.steps.load(Ordering::Relaxed);
-    let planned = (epochs * total).saturating_sub(watch.first_step.load(Ordering::Relaxed));
-    let left =
-        if done == 0 { Duration::ZERO } else { elapsed.mul_f64(planned.saturating_sub(done) as f64 / done as f64) };
-    format!(
-        "epoch {}/{epochs}  training loss {loss:.4}  {rows:.0} rows/s  data wait {waited:.0} %  at most {} left",
-        epoch + 1,
-        HumanDuration(left)
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_due_every_interval_and_missed_ones_are_not_made_up_for() {
+        let mut ticker = Ticker::new(Duration::from_secs(30));
+        let due: Vec<u64> = (0..100).filter(|second| ticker.is_due(Duration::from_secs(*second))).collect();
+        assert_eq!(due, [30, 60, 90]);
+        assert!(ticker.is_due(Duration::from_secs(1000)) && !ticker.is_due(Duration::from_secs(1001)));
+    }
+
+    #[test]
+    fn time_left_after_a_resume_is_that_of_the_steps_left_at_this_process_s_rate() {
+        let mut config = Config::default();
+        config.train.epochs = 10;
+        let watch = Watch::default();
+        // 10 epochs of 100 steps; 900 were done before, and 20 by this process in 10 s.
+        for (number, value) in [(&watch.batches_total, 100), (&watch.batches, 20), (&watch.first_step, 900)] {
+            number.store(value, Ordering::Relaxed);
+        }
+        watch.steps.store(20, Ordering::Relaxed);
+        watch.epoch.store(9, Ordering::Relaxed);
+        watch.rows.store(320, Ordering::Relaxed);
+        watch.loss.store(0.5_f64.to_bits(), Ordering::Relaxed);
+        watch.wait_ns.store(1_000_000_000, Ordering::Relaxed);
+        let snapshot = Snapshot::of(&watch, &config, Duration::from_secs(10));
+        assert_eq!((snapshot.step, snapshot.steps, snapshot.eta_s), (920, 1000, Some(40.0)));
+        assert_eq!(
+            snapshot.line(),
+            "epoch 10 of 10, training: 20 of 100 steps, training loss 0.5000, 32 rows/s, data wait 10 %, \
+             at most 40 seconds left"
+        );
+        // train.steps ends it before.
+        config.train.steps = Some(930);
+        assert_eq!(Snapshot::of(&watch, &config, Duration::from_secs(10)).eta_s, Some(5.0));
+    }
+
+    #[test]
+    fn nothing_is_promised_before_the_first_step() {
+        assert_eq!(Snapshot::of(&Watch::default(), &Config::default(), Duration::ZERO).eta_s, None);
+    }
+
+    #[test]
+    fn an_epoch_s_line_has_loss_score_and_time() {
+        let ended = EpochEnded {
+            event: "epoch",
+            epoch: 2,
+            epochs: 40,
+            steps: 96,
+            training_loss: 1.25,
+            validation_loss: 1.5,
+            accuracy: 0.75,
+            macro_f1: 0.5,
+            best: true,
+            seconds: 12.4,
+        };
+        assert_eq!(
+            epoch_line(&ended),
+            "epoch 2 of 40 ended: training loss 1.2500; validation loss 1.5000, accuracy 0.7500, macro F1 0.5000, \
+             the best so far; 12 s"
+        );
+    }
 }

@@ -15,6 +15,7 @@ use wavemill_schemas::text::shown;
 
 use super::exit::{self, Usage};
 use super::fit::{is_stopped, watched};
+use super::output::report;
 use super::place::new_folder;
 use super::{MachineArgs, fit};
 use crate::config::{Config, Data, Metric};
@@ -166,8 +167,8 @@ impl SweepCommand {
             return Ok(0);
         }
         let Some(best) = best_of(&trials, base.train.select) else { bail!("no trial came to a value on validation") };
-        eprintln!("best: trial {} ({})", best.trial, best.set.join(" "));
-        eprintln!("its test scores: wavemill-train eval {}", best.run.display());
+        report(&format!("best: trial {} ({})", best.trial, best.set.join(" ")));
+        report(&format!("its test scores: wavemill-train eval {}", best.run.display()));
         match trials.iter().filter(|trial| trial.error.is_some()).count() {
             0 => Ok(0),
             failed => bail!("{failed} of {} trials failed: the same command tries them again", trials.len()),
@@ -281,7 +282,7 @@ impl SweepCommand {
         if group.rank() == 0
             && let Some(run) = finished(&self.runs, config, data.store().manifest_hash(), group.world_size())
         {
-            eprintln!("finished before: {}", run.path().display());
+            report(&format!("finished before: {}", run.path().display()));
             name = run.path().to_string_lossy().into_owned().into_bytes();
         }
         let names = group.gather(&name)?;

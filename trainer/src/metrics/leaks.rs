@@ -50,9 +50,40 @@ pub struct Leaks {
     pub shared: BTreeMap<String, Leak>,
 }
 
-/// What a rule promises, in words for people.
+/// Of how many tracks, of training and of the test, the artist is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Tracks with an artist.
+    pub artists: usize,
+    /// All of them.
+    pub tracks: usize,
+}
+
+impl Known {
+    fn of(training: &[Member<'_>], test: &[Member<'_>]) -> Self {
+        let all = || training.iter().chain(test);
+        Self { artists: all().filter(|member| member.artist_id.is_some()).count(), tracks: all().count() }
+    }
+}
+
+/// What a rule promises, in words for people. Artists are kept on one side only where they are known.
 #[must_use]
-pub const fn promise(rule: SplitRule) -> &'static str {
+pub fn promise(rule: SplitRule, known: &Known) -> String {
+    let Known { artists, tracks } = *known;
+    match rule {
+        SplitRule::Artist if artists == 0 && tracks > 0 => {
+            "no artist is known: tracks were split one by one".to_owned()
+        }
+        SplitRule::Artist if artists < tracks => {
+            format!(
+                "{artists} of {tracks} tracks have a known artist, none of whom is on two sides; the others were split one by one"
+            )
+        }
+        _ => words(rule).to_owned(),
+    }
+}
+
+const fn words(rule: SplitRule) -> &'static str {
     match rule {
         SplitRule::Official => "the data set's own sides",
         SplitRule::Stratified => {
@@ -89,7 +120,7 @@ impl Leaks {
         ];
         Self {
             rule,
-            promise: promise(rule).to_owned(),
+            promise: promise(rule, &Known::of(&training, &test)),
             split: split.to_owned(),
             tracks: test.len() as u64,
             training_tracks: training.len() as u64,
@@ -167,6 +198,23 @@ mod tests {
             "split `stratified` (tracks drawn class by class: one artist or album is on several sides, which flatters scores): \
              of 4 test tracks, 1 (25.0 %) are themselves in training, 2 (50.0 %) have the same recording there, \
              3 (75.0 %) share an artist with it, 1 (25.0 %) share an album with it."
+        );
+    }
+
+    #[test]
+    fn no_promise_of_artists_where_none_is_known() {
+        let of = |training: &[Option<i64>], test: &[Option<i64>]| {
+            let members = |artists: &[Option<i64>], first: i64| -> Vec<Member<'static>> {
+                let member = |(n, artist_id): (i64, Option<i64>)| Member { artist_id, ..member(n, 0, None, "x") };
+                (first..).zip(artists.iter().copied()).map(member).collect()
+            };
+            Leaks::of(SplitRule::Artist, "test", members(training, 1), members(test, 100)).promise
+        };
+        assert_eq!(of(&[Some(1), Some(2)], &[Some(3)]), "no artist is on two sides");
+        assert_eq!(of(&[None, None], &[None]), "no artist is known: tracks were split one by one");
+        assert_eq!(
+            of(&[Some(1), None, Some(2)], &[None]),
+            "2 of 4 tracks have a known artist, none of whom is on two sides; the others were split one by one"
         );
     }
 

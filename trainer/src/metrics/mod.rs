@@ -16,7 +16,7 @@ use wavemill_schemas::canonical;
 
 pub use bootstrap::{Bootstrap, Difference, Draws, Interval, Paired, RESAMPLES, Unit, bootstrap, paired};
 pub use classification::{ClassReport, ClassScore, Means, SUPPORTED_TRACKS_MIN, log_loss};
-pub use leaks::{Leak, Leaks, Member, promise};
+pub use leaks::{Known, Leak, Leaks, Member, promise};
 pub use multilabel::{SetReport, SetScore};
 pub use predictions::{Label, Predictions, Row, likeliest};
 pub use table::{class_table, paired_table, set_table};
