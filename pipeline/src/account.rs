@@ -13,6 +13,7 @@ use wavemill_schemas::reject::{Reason, Reject};
 
 use crate::batch::LaneTimes;
 use crate::catalog::{Catalog, Duplicates};
+use crate::course::Course;
 use crate::plan::ShardPlan;
 use crate::pool::Counters;
 use crate::run::RunError;
@@ -37,6 +38,11 @@ pub struct Report {
     pub shards_reused: usize,
     /// CPU seconds by stage.
     pub cpu_s: BTreeMap<&'static str, f64>,
+    /// Wall seconds by phase: `metadata`, `cleaning`, …, `clips`, `commit`.
+    pub wall_s: BTreeMap<&'static str, f64>,
+    /// The version's files.
+    #[serde(skip)]
+    pub files: Vec<FileEntry>,
     /// Compressed bytes read.
     pub bytes_read: u64,
     /// What computed features, as the manifest's engine names it.
@@ -91,6 +97,8 @@ impl Report {
             nothing_to_do: false,
             plan_id: manifest.plan_id,
             counts: manifest.counts,
+            files: manifest.files,
+            wall_s: BTreeMap::new(),
             shards_reused,
             cpu_s: stages.map(|(name, ns)| (name, ns.load(Ordering::Relaxed) as f64 / 1e9)).into(),
             bytes_read: counters.bytes.load(Ordering::Relaxed),
@@ -285,8 +293,14 @@ pub fn check_rejects(receipts: &[Receipt], limits: &Limits) -> Result<(), RunErr
 /// their content compared.
 ///
 /// # Errors
-/// [`RunError::Store`] when receipts cannot be listed, [`RunError::Read`] when a clip cannot be read.
-pub fn stale_inputs(store: &Store, manifest: &Manifest, source: &dyn Source) -> Result<Vec<String>, RunError> {
+/// [`RunError::Store`] when receipts cannot be listed, [`RunError::Read`] when a clip cannot be read,
+/// [`RunError::Stopped`].
+pub fn stale_inputs(
+    store: &Store,
+    manifest: &Manifest,
+    source: &dyn Source,
+    course: &Course,
+) -> Result<Vec<String>, RunError> {
     let mut stale = Vec::new();
     let mut bytes = Vec::new();
     // Under the rule `segment` several receipts name a clip.
@@ -295,6 +309,9 @@ pub fn stale_inputs(store: &Store, manifest: &Manifest, source: &dyn Source) -> 
         let Ok(seen) = serde_json::from_value::<InputSeen>(seen) else { continue };
         if source.index().get(&clip_key).copied() == seen.id {
             continue;
+        }
+        if course.is_stopped() {
+            return Err(RunError::Stopped { phase: course.phase() });
         }
         let content = match source.read(&clip_key, &mut bytes) {
             Ok(()) => blake3::hash(&bytes).to_hex().to_string(),

@@ -9,9 +9,10 @@ use wavemill_schemas::recipe::Recipe;
 
 use crate::budget::ByteBudget;
 use crate::catalog::{AudioHashes, Cleaned};
+use crate::course::{Course, Phase};
 use crate::decode::AudioHasher;
 use crate::pool::WORKER_NAME;
-use crate::run::{RunError, Watch};
+use crate::run::RunError;
 use crate::settings::Settings;
 use crate::source::{ReadFailure, Source};
 
@@ -23,22 +24,23 @@ const BUFFER_BYTES_KEPT: usize = 16 << 20;
 /// Clips that cannot be hashed are left out, and so are groups of one: the run counts them when it decodes them.
 ///
 /// # Errors
-/// [`RunError::Read`], [`RunError::Threads`], and [`RunError::Stopped`] when `watch.stop` was set.
+/// [`RunError::Read`], [`RunError::Threads`], and [`RunError::Stopped`] when `course` was stopped.
 pub fn audio_hashes(
     recipe: &Recipe,
     cleaned: &Cleaned,
     source: &dyn Source,
     settings: &Settings,
-    watch: &Watch,
+    course: &Course,
 ) -> Result<AudioHashes, RunError> {
     if !recipe.split.group_duplicates {
         return Ok(AudioHashes::new());
     }
     let clips: Vec<_> = cleaned.clip_keys().filter_map(|key| Some((key, source.index().get(key)?.bytes))).collect();
+    course.enter(Phase::Hashing, clips.len() as u64);
     let pass =
-        Pass { clips, next: AtomicUsize::new(0), source, budget: ByteBudget::new(settings.in_flight_bytes()), watch };
+        Pass { clips, next: AtomicUsize::new(0), source, budget: ByteBudget::new(settings.in_flight_bytes()), course };
     let hashes = pass.run(settings.threads.max(1))?;
-    if watch.stop.load(Ordering::Relaxed) { Err(RunError::Stopped) } else { Ok(hashes) }
+    if course.is_stopped() { Err(RunError::Stopped { phase: Phase::Hashing }) } else { Ok(hashes) }
 }
 
 /// What the threads share.
@@ -48,7 +50,7 @@ struct Pass<'a> {
     next: AtomicUsize,
     source: &'a dyn Source,
     budget: ByteBudget,
-    watch: &'a Watch,
+    course: &'a Course,
 }
 
 impl Pass<'_> {
@@ -72,7 +74,7 @@ impl Pass<'_> {
 
     fn hash_clips(&self) -> Result<AudioHashes, RunError> {
         let (mut hasher, mut bytes, mut hashes) = (AudioHasher::default(), Vec::new(), AudioHashes::new());
-        while !self.watch.stop.load(Ordering::Relaxed) {
+        while !self.course.is_stopped() {
             let Some(&(key, n_bytes)) = self.clips.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
             let permit = self.budget.take(n_bytes);
             match self.source.read(key, &mut bytes) {
@@ -89,7 +91,7 @@ impl Pass<'_> {
             bytes.clear();
             bytes.shrink_to(BUFFER_BYTES_KEPT);
             drop(permit);
-            self.watch.clips_hashed.fetch_add(1, Ordering::Relaxed);
+            self.course.add(1);
         }
         Ok(hashes)
     }

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod clip;
+pub mod course;
 pub mod decode;
 pub mod duplicates;
 pub mod durable;

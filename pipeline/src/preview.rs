@@ -1,19 +1,21 @@
 //! What a run would do, without doing it: `extract --dry-run`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use wavemill_schemas::manifest::FeatureEntry;
 
-use crate::catalog::{self, Catalog, Duplicates, StepCount};
+use crate::catalog::{Catalog, Duplicates, StepCount};
+use crate::course::Course;
+use crate::engine;
 use crate::features::FeaturePlan;
 use crate::laps::Laps;
 use crate::plan::{self, ShardPlan};
-use crate::run::{self, Job, RunError, Watch};
+use crate::run::{self, Job, RunError};
 use crate::settings::Settings;
 use crate::source::{self, Source};
 use crate::store::{Decision, Store, StoreError, Unfinished};
-use crate::{duplicates, engine};
 
 /// CPU seconds a 30-s clip of 44.1 kHz stereo costs on one core (docs/benchmarks/): an estimate is made of it.
 const CLIP_CPU_S: f64 = 0.025;
@@ -86,15 +88,13 @@ fn outcome(
     }
 }
 
-/// Cleans and plans a job, and writes nothing.
+/// Cleans and plans a job, and writes nothing. `course` is told where it is, and can end it.
 ///
 /// # Errors
 /// As [`crate::run::run`] up to the plan.
-pub fn preview(job: &Job, settings: &Settings) -> Result<Preview, RunError> {
+pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Preview, RunError> {
     let source = source::open(&job.audio, settings.allow_outside)?;
-    let cleaned = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
-    let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, &Watch::default())?;
-    let mut catalog = cleaned.split(&job.recipe, &hashes)?;
+    let mut catalog = run::catalog(job, settings, &*source, course)?;
     let mut laps = Laps::start();
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings)?;

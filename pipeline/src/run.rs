@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fail::fail_point;
 use wavemill_kernels::KernelError;
@@ -12,7 +13,8 @@ use wavemill_schemas::recipe::{Dataset, Recipe};
 use wavemill_schemas::reject::Reject;
 
 use crate::account::{self, Made, Report};
-use crate::catalog::{self, Catalog, ExtraTable};
+use crate::catalog::{self, Catalog, CatalogError, ExtraTable};
+use crate::course::{Course, Phase};
 use crate::features::{FeatureError, FeaturePlan};
 use crate::plan::{self, ShardPlan};
 use crate::pool::{Counters, Work};
@@ -38,14 +40,21 @@ pub struct Job {
 /// How a caller watches a run, and stops it.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Set it: clips in flight are finished, then the run ends as interrupted.
-    pub stop: AtomicBool,
-    /// Clips whose audio was hashed, in search of duplicates.
-    pub clips_hashed: AtomicU64,
+    /// Where the run is; its `stop` ends it, after the clips in flight where it is so far.
+    pub course: Arc<Course>,
     /// Clips that this run has to do; 0 until that is known.
     pub clips_total: AtomicU64,
     /// What is done of them.
     pub counters: Counters,
+}
+
+impl Watch {
+    /// From here on clips are counted, those of `todo`.
+    fn enter_clips(&self, todo: &[Todo<'_>]) {
+        let clips = todo.iter().map(|t| t.shard.members.len() as u64).sum();
+        self.clips_total.store(clips, Ordering::Relaxed);
+        self.course.enter(Phase::Clips, 0);
+    }
 }
 
 /// Why a run ended without a version.
@@ -138,9 +147,12 @@ pub enum RunError {
         /// Of the plan.
         total: usize,
     },
-    /// Asked to stop before there was a plan.
-    #[error("interrupted while clips were hashed; nothing was written")]
-    Stopped,
+    /// Asked to stop before anything was written.
+    #[error("interrupted while {phase}; nothing was written")]
+    Stopped {
+        /// What was being done.
+        phase: Phase,
+    },
     /// No device is left that works.
     #[error("no device is left that works; the same command goes on from here, and so does one with other --devices")]
     Device {
@@ -164,7 +176,7 @@ impl RunError {
     /// Whether somebody asked it to stop.
     #[must_use]
     pub const fn is_interruption(&self) -> bool {
-        matches!(self, Self::Interrupted { .. } | Self::Stopped)
+        matches!(self, Self::Interrupted { .. } | Self::Stopped { .. })
     }
 }
 
@@ -192,20 +204,17 @@ fn in_words(reject: Option<&Reject>) -> String {
 /// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
 pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunError> {
     let source = source::open(&job.audio, settings.allow_outside)?;
-    let cleaned = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog())?;
-    let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, watch)?;
-    let mut catalog = cleaned.split(&job.recipe, &hashes)?;
+    let mut catalog = catalog(job, settings, &*source, &watch.course)?;
     require_rows(&catalog)?;
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings)?;
-    let rows = job.recipe.shards.row_group_rows;
-    let limits = Limits::new(settings, plan.planned.len() as u64, rows, features.least_bytes(rows))?;
+    let limits = limits(job, settings, &plan, &features)?;
     let engine = engine::current(settings);
     let targets = account::targets(&job.recipe, &catalog);
     let store = Store::at(&job.store);
 
     let identity = identity(job, settings.limit, &catalog, &plan, (&*source, &engine))?;
-    let stale = |manifest: &Manifest| account::stale_inputs(&store, manifest, &*source);
+    let stale = |manifest: &Manifest| account::stale_inputs(&store, manifest, &*source, &watch.course);
     let made_by = (&job.recipe, &engine, catalog.clips_absent());
     let decide = || store.decide(&identity, made_by, settings.new_version, stale);
     if let Decision::NothingToDo(version, manifest) = decide()? {
@@ -242,6 +251,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     report.warnings = std::mem::take(&mut catalog.warnings);
     report.warnings.extend(failures);
     report.duplicates = catalog.duplicates;
+    report.wall_s = watch.course.seconds();
     // The version is there whether or not its record can be ended.
     let unended = record.end(&report, &told).err();
     report.warnings.extend(unended.map(|error| format!("the run's record has no end: {error}")));
@@ -266,13 +276,15 @@ impl Begun<'_> {
         let plan_id = made.plan_id.clone();
 
         let keys = shard_keys(plan, catalog, source, &job.recipe, (features, &made.targets, &made.engine))?;
-        let mut receipts = found_shards(store, &plan_id, plan, &keys, &watch.stop)?;
+        let mut receipts = found_shards(store, &plan_id, plan, &keys, &watch.course)?;
         let todo = left_to_do(plan, keys, &receipts);
         let reused = receipts.iter().flatten().count();
         space::check(&job.store, &todo, (&catalog.clips, source.index()), features, job.recipe.shards.compression)?;
 
         let tables = std::mem::take(&mut catalog.tables);
-        let (mut files, mut others) = tables::write(store, &plan_id, tables, plan, further_tables(job)?)?;
+        watch.course.enter(Phase::Tables, 0);
+        let stop_here = || interrupted(&watch.course, &receipts);
+        let (mut files, mut others) = tables::write(store, &plan_id, tables, plan, further_tables(job)?, &stop_here)?;
         others.extend(catalog.further_rejects.iter().chain(source.rejects()).cloned());
 
         let work = Work {
@@ -282,11 +294,12 @@ impl Begun<'_> {
             plan: features,
             class_sizes: &made.targets.iter().map(|t| t.classes.len()).collect::<Vec<_>>(),
             formats: &features.formats(&made.targets, &job.recipe.shards)?,
-            stop: &watch.stop,
+            stop: &watch.course.stop,
             counters: &watch.counters,
         };
-        watch.clips_total.store(todo.iter().map(|t| t.shard.members.len() as u64).sum(), Ordering::Relaxed);
+        watch.enter_clips(&todo);
         extract::write_shards(store, &plan_id, &work, limits, &mut receipts)?;
+        watch.course.enter(Phase::Commit, 0);
         fail_point!("run-before-commit");
 
         let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
@@ -298,6 +311,40 @@ impl Begun<'_> {
         let version = store.commit(parent, &manifest)?;
         Ok(Report::committed(version, manifest, &watch.counters, reused))
     }
+}
+
+/// The catalog of a job, with sides; nothing is written for it.
+///
+/// # Errors
+/// [`RunError::Stopped`] among those of its parts.
+pub(crate) fn catalog(
+    job: &Job,
+    settings: &Settings,
+    source: &dyn Source,
+    course: &Arc<Course>,
+) -> Result<Catalog, RunError> {
+    let cleaned = catalog::clean(&job.recipe, job.metadata.as_deref(), source.index(), settings.catalog(), course);
+    let cleaned = cleaned.map_err(|error| match error {
+        CatalogError::Stopped => RunError::Stopped { phase: course.phase() },
+        error => error.into(),
+    })?;
+    let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, source, settings, course)?;
+    course.enter(Phase::Planning, 0);
+    Ok(cleaned.split(&job.recipe, &hashes)?)
+}
+
+/// # Errors
+/// [`RunError::Interrupted`] where the run was asked to stop.
+fn interrupted(course: &Course, receipts: &[Option<Receipt>]) -> Result<(), RunError> {
+    if !course.is_stopped() {
+        return Ok(());
+    }
+    Err(RunError::Interrupted { done: receipts.iter().flatten().count(), total: receipts.len() })
+}
+
+fn limits(job: &Job, settings: &Settings, plan: &ShardPlan, features: &FeaturePlan) -> Result<Limits, RunError> {
+    let rows = job.recipe.shards.row_group_rows;
+    Limits::new(settings, plan.planned.len() as u64, rows, features.least_bytes(rows))
 }
 
 /// FMA's large tables: streamed to the store, never held.
@@ -358,13 +405,13 @@ fn found_shards(
     plan_id: &str,
     plan: &ShardPlan,
     keys: &[String],
-    stop: &AtomicBool,
+    course: &Course,
 ) -> Result<Vec<Option<Receipt>>, RunError> {
     let mut own = store.receipts(plan_id)?;
     let others = linked_key(store, plan_id)?;
     let mut found = Vec::with_capacity(plan.shards.len());
     for (shard, key) in plan.shards.iter().zip(keys) {
-        if stop.load(Ordering::Relaxed) {
+        if course.is_stopped() {
             return Err(RunError::Interrupted { done: found.iter().flatten().count(), total: plan.shards.len() });
         }
         if let Some(receipt) = own.remove(&shard.label()).filter(|receipt| receipt.key == *key)

@@ -19,13 +19,14 @@ use crate::store::Store;
 /// further tables, streaming. Returns the files, and what of the further tables could not be parsed.
 ///
 /// # Errors
-/// [`RunError::Shard`], [`RunError::Catalog`].
+/// [`RunError::Shard`], [`RunError::Catalog`], and that of `stop_here`, which is asked before each piece of a table.
 pub fn write(
     store: &Store,
     plan_id: &str,
     tables: BTreeMap<String, RecordBatch>,
     plan: &ShardPlan,
     further: Vec<ExtraTable>,
+    stop_here: &dyn Fn() -> Result<(), RunError>,
 ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
     let mut files = Vec::with_capacity(tables.len() + 1);
     for (name, batch) in tables {
@@ -35,13 +36,14 @@ pub fn write(
         } else {
             batch
         };
+        stop_here()?;
         files.push(write_one(store, plan_id, &name, batch)?);
     }
     let mut rejects = Vec::new();
     for mut table in further {
         let (name, schema) = (table.name().to_owned(), table.schema());
         let relative = relative(plan_id, &name);
-        let batches = table.by_ref().map(|batch| batch.map_err(RunError::from));
+        let batches = table.by_ref().map(|batch| stop_here().and_then(|()| Ok(batch?)));
         files.push(write_table(store.root(), relative, &name, schema, batches)?);
         rejects.extend(table.rejects());
     }

@@ -17,6 +17,7 @@ mod real;
 mod records;
 mod resume;
 mod segments;
+mod signals;
 mod sql;
 mod store;
 mod support;
@@ -40,6 +41,7 @@ fn main() {
         records::trials(),
         resume::trials(),
         segments::trials(),
+        signals::trials(),
         sql::trials(),
         store::trials(),
         sweep::trials(),

@@ -162,9 +162,11 @@ impl Ran {
         Err(format!("exit code {:?}, not {code}\nstdout: {}\nstderr: {}", self.code, self.out, self.err).into())
     }
 
-    /// The one error line that it ends with; what comes before are warnings.
+    /// The one error line that it ends with; what comes before are warnings, progress, and that a signal was heard.
     pub fn error(&self) -> Result<&str, Failed> {
-        let mut lines = self.err.lines().filter(|line| !line.starts_with("warning: "));
+        let asides = ["warning: ", "stopping after ", "wavemill-train: epoch "];
+        let is_aside = |line: &&str| asides.iter().any(|aside| line.starts_with(aside));
+        let mut lines = self.err.lines().filter(|line| !is_aside(line));
         match (lines.next(), lines.next()) {
             (Some(line), None) if line.starts_with("wavemill: ") || line.starts_with("wavemill-train: ") => Ok(line),
             _ => Err(format!("not one line of error: {:?}", self.err).into()),

@@ -64,10 +64,25 @@ impl<R: Read> Blocks<R> {
     /// # Errors
     /// The input's.
     pub fn next_into(&mut self, block: &mut Block) -> io::Result<bool> {
+        self.fill(block, usize::MAX)?;
+        Ok(!block.bytes.is_empty())
+    }
+
+    /// Fills `block` with the first one, which holds the header; false where a record does not end in its first
+    /// `bytes_max` bytes. Then the block is as much of it as was read, and there must be no next one.
+    ///
+    /// # Errors
+    /// The input's.
+    pub fn first_into(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
+        self.fill(block, bytes_max)
+    }
+
+    /// Whether the block ends where a record does.
+    fn fill(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
         block.bytes.clear();
         block.bytes.append(&mut self.rest);
         let mut wanted = self.block_bytes;
-        let end = loop {
+        let (end, is_whole) = loop {
             let missing = wanted.saturating_sub(block.bytes.len());
             block.bytes.reserve(missing);
             let at_end = self.input.by_ref().take(missing as u64).read_to_end(&mut block.bytes)? < missing;
@@ -76,7 +91,8 @@ impl<R: Read> Blocks<R> {
             }
             let end = if at_end { Some(block.bytes.len()) } else { records_end(&block.bytes) };
             match end {
-                Some(end) => break end,
+                Some(end) => break (end, true),
+                None if wanted >= bytes_max => break (block.bytes.len(), false),
                 // A record longer than a block.
                 None => wanted *= 2,
             }
@@ -86,7 +102,7 @@ impl<R: Read> Blocks<R> {
         (block.number, block.left) = (self.number, Left { at: 0, line: self.line });
         self.number += 1;
         self.line += n_lines(&block.bytes);
-        Ok(!block.bytes.is_empty())
+        Ok(is_whole)
     }
 }
 

@@ -23,6 +23,15 @@ pub const DROPPED_BY: &str = "dropped_by";
 /// Cells a batch: bounds memory for 518 columns as for 5.
 const BATCH_CELLS: usize = 1 << 18;
 
+/// Most columns of a metadata file. Reading, typing and cleaning take time in proportion to them, but a cleaning step
+/// that looks at all columns (`SELECT DISTINCT *`) takes their square, seconds for so many; and each one costs a Parquet
+/// file some kilobytes. FMA's widest file has 519.
+pub const COLUMNS_MAX: usize = 10_000;
+
+/// A header line of [`COLUMNS_MAX`] columns has 1,600 bytes for each name. One that is longer is no header, and the file
+/// may have no line break at all: it is not read to its end to see.
+const HEADER_BYTES_MAX: usize = 16 << 20;
+
 /// FMA's files have up to four header lines; the last of them starts with `track_id`.
 const HEADER_LINES_MAX: usize = 5;
 
@@ -43,7 +52,7 @@ impl Header {
     /// `Csv` when reading fails.
     pub fn of<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
         let mut block = Block::default();
-        Blocks::new(input, BLOCK_BYTES).next_into(&mut block).map_err(unreadable(file))?;
+        Blocks::new(input, BLOCK_BYTES).first_into(&mut block, HEADER_BYTES_MAX).map_err(unreadable(file))?;
         let mut records = Records::new(&block);
         for _ in 0..HEADER_LINES_MAX {
             if records.advance() && records.fields().first().is_some_and(|&first| *records.value(first) == *b"track_id")
@@ -194,12 +203,15 @@ impl<R: Read> TextReader<R> {
     /// Reads the header of `file` (a name for messages).
     ///
     /// # Errors
-    /// `Csv` when reading fails, `Header`, `HeaderEncoding` and `DuplicateColumn` when the header is not of the named
-    /// form.
+    /// `Csv` when reading fails, `Header`, `HeaderEncoding`, `DuplicateColumn`, `TooManyColumns` and `LongHeader` when
+    /// the header is not of the named form.
     pub fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
         let (mut blocks, mut block) = (Blocks::new(input, BLOCK_BYTES), Block::default());
-        blocks.next_into(&mut block).map_err(unreadable(file))?;
+        let is_whole = blocks.first_into(&mut block, HEADER_BYTES_MAX).map_err(unreadable(file))?;
         let names = column_names(file, &mut block, header)?;
+        if !is_whole {
+            return Err(CatalogError::LongHeader { file: file.to_owned(), bytes_max: HEADER_BYTES_MAX });
+        }
         let mut fields = vec![Field::new(LINE, DataType::Int64, false)];
         let mut seen = BTreeSet::new();
         for name in &names {
@@ -260,6 +272,7 @@ fn column_names(file: &str, block: &mut Block, header: Header) -> Result<Vec<Str
     let mut records = Records::new(block);
     let mut is_closed = false;
     while levels.len() < lines_max && !is_closed && records.advance() {
+        refuse_columns(file, Some(records.fields().len()))?;
         let values = records.fields().iter().map(|&field| String::from_utf8(records.value(field).into_owned()));
         let level = values.collect::<Result<Vec<_>, _>>();
         levels.push(level.map_err(|_| CatalogError::HeaderEncoding { file: file.to_owned() })?);
@@ -271,6 +284,17 @@ fn column_names(file: &str, block: &mut Block, header: Header) -> Result<Vec<Str
         (Header::Line, [only]) => Ok(only.iter().enumerate().map(|(i, name)| plain_name(i, name)).collect()),
         (Header::Line, _) => Err(CatalogError::NoHeader { file: file.to_owned() }),
         _ => Err(CatalogError::Header { file: file.to_owned(), lines: HEADER_LINES_MAX }),
+    }
+}
+
+/// # Errors
+/// `TooManyColumns` for more than [`COLUMNS_MAX`]; none are not known yet.
+pub fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), CatalogError> {
+    match columns {
+        Some(columns) if columns > COLUMNS_MAX => {
+            Err(CatalogError::TooManyColumns { file: file.to_owned(), columns, columns_max: COLUMNS_MAX })
+        }
+        _ => Ok(()),
     }
 }
 

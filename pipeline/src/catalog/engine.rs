@@ -2,7 +2,10 @@
 //!
 //! One partition, because then a query has one order and one result whatever the thread count; the rows are few.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use arrow::array::RecordBatch;
 use arrow::compute::{cast, concat_batches};
@@ -21,6 +24,7 @@ use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 
 use super::CatalogError;
 use super::python_list;
+use crate::course::Course;
 
 /// Rows that a query sees at a time.
 const BATCH_ROWS: usize = 8192;
@@ -33,14 +37,16 @@ pub struct Engine {
     /// The session with all tables and functions.
     pub context: SessionContext,
     runtime: tokio::runtime::Runtime,
+    /// Whether to go on.
+    course: Arc<Course>,
 }
 
 impl Engine {
-    /// A session whose queries take at most `memory_bytes` for sorts, joins and groups.
+    /// A session whose queries take at most `memory_bytes` for sorts, joins and groups, and end when `course` is stopped.
     ///
     /// # Errors
     /// `Engine` when the session cannot start.
-    pub fn new(memory_bytes: usize) -> Result<Self, CatalogError> {
+    pub fn new(memory_bytes: usize, course: Arc<Course>) -> Result<Self, CatalogError> {
         let config = SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS);
         let pool = Arc::new(FairSpillPool::new(memory_bytes));
         let environment = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
@@ -49,7 +55,7 @@ impl Engine {
             context.register_udf(function);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DataFusionError::from)?;
-        Ok(Self { context, runtime })
+        Ok(Self { context, runtime, course })
     }
 
     /// Registers `rows` as table `name`, in place of an earlier one.
@@ -68,16 +74,30 @@ impl Engine {
     /// The whole result of a query; DDL, DML, COPY and SET are refused.
     ///
     /// # Errors
-    /// DataFusion's, from parsing to execution.
+    /// DataFusion's, from parsing to execution; any, where the course was stopped.
     pub fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
         let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        self.runtime.block_on(async {
+        let mut answer = pin!(async {
             let frame = self.context.sql_with_options(sql, reading).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
             let batches = frame.collect().await?;
             let schema = batches.first().map_or(schema, RecordBatch::schema);
             Ok(text_views(&concat_batches(&schema, &batches)?)?)
-        })
+        });
+
+        // DataFusion's operators yield now and then, be it that they have nothing to give yet. What is dropped then
+        // takes its spilled files with it.
+        self.runtime.block_on(poll_fn(|context| {
+            if self.course.is_stopped() {
+                return Poll::Ready(Err(DataFusionError::Execution("stopped".to_owned())));
+            }
+            answer.as_mut().poll(context)
+        }))
+    }
+
+    /// Where the job is, and whether it was asked to stop.
+    pub const fn course(&self) -> &Arc<Course> {
+        &self.course
     }
 
     /// The first table that a query reads and that is not there; `None` for what is no query.

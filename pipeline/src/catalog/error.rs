@@ -53,6 +53,27 @@ pub enum CatalogError {
         /// The name, after flattening.
         column: String,
     },
+    /// More columns than are read.
+    #[error(
+        "metadata file {file}: {columns} columns, and at most {columns_max} are read: leave those out that no cleaning \
+         step needs, or keep them in a file of their own"
+    )]
+    TooManyColumns {
+        /// The file's name.
+        file: String,
+        /// What its header says.
+        columns: usize,
+        /// What is allowed.
+        columns_max: usize,
+    },
+    /// No line break where the header should have ended.
+    #[error("metadata file {file}: its first line does not end within {bytes_max} bytes: is it a CSV file?")]
+    LongHeader {
+        /// The file's name.
+        file: String,
+        /// What is looked at.
+        bytes_max: usize,
+    },
     /// A CSV file cannot be read on.
     #[error("metadata file {file}")]
     Csv {
@@ -185,6 +206,9 @@ pub enum CatalogError {
          whose catalog.dataset is `fma` or `table`"
     )]
     MetadataUnused,
+    /// The job was asked to stop.
+    #[error("interrupted; nothing was written")]
+    Stopped,
     /// A kernel of arrow failed.
     #[error("catalog columns")]
     Arrow(#[from] arrow::error::ArrowError),
@@ -208,6 +232,8 @@ impl CatalogError {
                 | Self::MetadataUnused
                 | Self::TrackIdCollision { .. }
                 | Self::OwnColumn { .. }
+                | Self::TooManyColumns { .. }
+                | Self::LongHeader { .. }
                 | Self::SplitValue { .. }
                 | Self::NoAudio { .. }
         )

@@ -14,8 +14,9 @@ use wavemill_schemas::reject::Reject;
 use super::CatalogError;
 use super::csv_text::{Header, TextReader};
 use super::engine::Engine;
-use super::load::without_line;
+use super::load::{stop_here, without_line};
 use super::types::{Kind, Typer};
+use crate::course::Course;
 use crate::source::SourceError;
 use crate::source::metadata::Files;
 
@@ -39,7 +40,7 @@ pub fn extra_tables(metadata: &Path) -> Result<Vec<ExtraTable>, CatalogError> {
 /// Name and table of every further file, or why there is none: a header at fault is the file's own matter.
 pub(super) fn open_all(metadata: &Path) -> Result<Vec<NamedTable>, CatalogError> {
     // No query runs here: the engine compiles the columns' types.
-    let engine = Engine::new(0)?;
+    let engine = Engine::new(0, Arc::default())?;
     let files = Files::open(metadata)?;
     let mut tables = Vec::new();
     for (name, file) in files.names().filter_map(|file| Some((table_name(file)?, file))) {
@@ -60,6 +61,7 @@ fn is_own_fault(error: &CatalogError) -> bool {
         CatalogError::Header { .. } | CatalogError::HeaderEncoding { .. } | CatalogError::DuplicateColumn { .. } => {
             true
         }
+        CatalogError::TooManyColumns { .. } | CatalogError::LongHeader { .. } => true,
         CatalogError::Source(SourceError::Open { source, .. }) => source.kind() == io::ErrorKind::Unsupported,
         CatalogError::Source(SourceError::EncryptedFile { .. } | SourceError::Duplicates { .. }) => true,
         _ => false,
@@ -112,9 +114,13 @@ impl ExtraTable {
     }
 
     /// The whole table, for a step that names it.
-    pub(super) fn read_whole(self) -> Result<RecordBatch, CatalogError> {
+    pub(super) fn read_whole(self, course: &Course) -> Result<RecordBatch, CatalogError> {
         let schema = self.schema();
-        let batches = self.collect::<Result<Vec<_>, _>>()?;
+        let mut batches = Vec::new();
+        for batch in self {
+            batches.push(batch?);
+            stop_here(course)?;
+        }
         Ok(concat_batches(&schema, &batches)?)
     }
 }

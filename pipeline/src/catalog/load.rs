@@ -3,7 +3,9 @@
 //! Every kind gives rows with [`LINE`] first; what could not be read is among the rejects, never an error.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, new_empty_array};
@@ -11,17 +13,19 @@ use arrow::compute::{concat, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 use wavemill_schemas::canonical;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::csv_blocks::Block;
-use super::csv_text::{Counted, Header, LINE, TextForm, TextReader, refuse_own};
+use super::csv_text::{COLUMNS_MAX, Counted, Header, LINE, TextForm, TextReader, refuse_columns, refuse_own};
 use super::engine::{Engine, text_views};
 use super::parallel::{by_column, on_threads};
 use super::steps::with_first_column;
 use super::types::{self, Kind, Typer};
 use super::{CatalogError, fma};
-use crate::source::AudioIndex;
+use crate::course::Course;
+use crate::source::{AudioIndex, SourceError};
 
 /// What the files held.
 pub struct Loaded {
@@ -63,7 +67,7 @@ pub fn csv_file<R: Read + Send>(
     let typer = Typer::new(&engine.context, csv.file, reader.form().schema(), kind_of, csv.required)?;
     let form = reader.form().clone();
     let reader = Mutex::new(reader);
-    let parts = on_threads(threads, || typed_blocks(&reader, &form, &typer))?;
+    let parts = on_threads(threads, || typed_blocks(&reader, &form, &typer, engine.course()))?;
     let mut parts: Vec<_> = parts.into_iter().flatten().collect();
     parts.sort_unstable_by_key(|(number, ..)| *number);
     let rows = by_column(threads, typer.schema().clone(), |column| {
@@ -85,9 +89,11 @@ fn typed_blocks<R: Read>(
     reader: &Mutex<TextReader<R>>,
     form: &TextForm,
     typer: &Typer,
+    course: &Course,
 ) -> Result<Vec<(usize, RecordBatch, Counted)>, CatalogError> {
     let (mut block, mut parts, mut rows_likely) = (Block::default(), Vec::new(), 0);
     while reader.lock().unwrap_or_else(PoisonError::into_inner).next_block(&mut block)? {
+        stop_here(course)?;
         let (mut text, mut counted) = (form.rows(rows_likely), Counted::default());
         form.read(&mut block, usize::MAX, &mut text, &mut counted);
         let rows = typer.typed(&text.finish(form)?, &mut counted.rejects)?;
@@ -137,12 +143,13 @@ pub fn csv_table(engine: &Engine, file: &str, input: impl Read + Send, threads: 
 /// A Parquet file; a row's number stands for its line.
 ///
 /// # Errors
-/// `Parquet` when it cannot be read.
-pub fn parquet_table(file: &str, mut input: impl Read) -> Result<Loaded, CatalogError> {
-    let mut bytes = Vec::new();
+/// `Parquet` when it cannot be read, `TooManyColumns`, `OwnColumn`.
+pub fn parquet_table(file: &str, input: impl ChunkReader + 'static) -> Result<Loaded, CatalogError> {
     let unreadable = |source| CatalogError::Parquet { file: file.to_owned(), source };
-    input.read_to_end(&mut bytes).map_err(|error| unreadable(error.into()))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(unreadable)?;
+    refuse_columns(file, announced_columns(&input).filter(|columns| *columns > ANNOUNCED_COLUMNS_MAX))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(input).map_err(unreadable)?;
+    refuse_columns(file, Some(builder.parquet_schema().num_columns()))?;
+
     let schema = builder.schema().clone();
     let batches = builder.build().map_err(unreadable)?.collect::<Result<Vec<_>, _>>()?;
     let rows = text_views(&concat_batches(&schema, &batches)?)?;
@@ -151,6 +158,74 @@ pub fn parquet_table(file: &str, mut input: impl Read) -> Result<Loaded, Catalog
     schema.fields().iter().try_for_each(|field| refuse_own(file, field.name()))?;
     let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
     Ok(Loaded { rows, rows_read, rejects: Vec::new(), further_rejects: Vec::new(), tables: BTreeMap::new() })
+}
+
+/// A Parquet file that lies by itself: only what is wanted of it is read.
+///
+/// # Errors
+/// `Source` when it cannot be opened.
+pub fn opened(path: &Path) -> Result<File, CatalogError> {
+    File::open(path).map_err(|source| SourceError::Open { path: path.to_owned(), source }.into())
+}
+
+/// A Parquet file out of a zip, whole: its directory lies at its end.
+///
+/// # Errors
+/// `Parquet` when it cannot be read.
+pub fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, CatalogError> {
+    let mut bytes = Vec::new();
+    let unreadable = |error: io::Error| CatalogError::Parquet { file: file.to_owned(), source: error.into() };
+    input.read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(Bytes::from(bytes))
+}
+
+/// More parts of a schema than this are too many columns, however deep these are: then the directory, of some hundred
+/// bytes a column, is not read.
+const ANNOUNCED_COLUMNS_MAX: usize = 16 * COLUMNS_MAX;
+
+/// The number of parts (columns, lists, structs) that the directory of a Parquet file announces for its schema, less the
+/// schema itself; `None` where the bytes are not of the form that every writer gives them, which the reader then tells.
+///
+/// Source: `FileMetaData` of parquet.thrift, compact protocol: field 1 is the version, field 2 the list of the parts.
+fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
+    const FOOTER_BYTES: u64 = 8;
+    const I32: u8 = 0x15;
+    const LIST: u8 = 0x19;
+    const LONG_LIST: u8 = 0xf0;
+
+    let end = input.len().checked_sub(FOOTER_BYTES)?;
+    let footer = input.get_bytes(end, FOOTER_BYTES as usize).ok()?;
+    let directory_bytes = u32::from_le_bytes(footer.get(..4)?.try_into().ok()?);
+    let start = end.checked_sub(u64::from(directory_bytes))?;
+
+    // A version of any length, and the number.
+    let head = input.get_bytes(start, 16.min(directory_bytes as usize)).ok()?;
+    let mut bytes = head.iter().copied();
+    if bytes.next()? != I32 {
+        return None;
+    }
+    varint(&mut bytes)?;
+    if bytes.next()? != LIST {
+        return None;
+    }
+    let parts = match bytes.next()? & LONG_LIST {
+        LONG_LIST => varint(&mut bytes)?,
+        short => usize::from(short >> 4),
+    };
+    parts.checked_sub(1)
+}
+
+/// Seven bits a byte, the low ones first.
+fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
+    let mut value = 0;
+    for shift in (0..35).step_by(7) {
+        let byte = bytes.next()?;
+        value |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 impl Loaded {
@@ -206,6 +281,12 @@ pub fn folders(audio: &AudioIndex) -> Result<Loaded, CatalogError> {
         further_rejects: Vec::new(),
         tables: BTreeMap::new(),
     })
+}
+
+/// # Errors
+/// `Stopped` where the job was asked to stop.
+pub fn stop_here(course: &Course) -> Result<(), CatalogError> {
+    if course.is_stopped() { Err(CatalogError::Stopped) } else { Ok(()) }
 }
 
 /// The columns without [`LINE`].

@@ -20,9 +20,12 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod types;
+mod wide;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, SplitRule, TargetSpec};
@@ -36,6 +39,7 @@ use self::parallel::in_parts;
 use self::rows::Labels;
 pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
+use crate::course::{Counted, Course, Phase};
 use crate::laps::Laps;
 use crate::source::AudioIndex;
 use crate::source::metadata::Files;
@@ -157,6 +161,7 @@ impl Catalog {
 ///
 /// `metadata`: a folder, a zip, or the main file itself; not needed for `folders`. `audio`: what there is below the
 /// audio root. With `require_audio`, rows without a file are dropped; without it they stay, and reading rejects them.
+/// `course` is told where this is, and can end it.
 ///
 /// # Errors
 /// When the metadata cannot be read as a whole, a step's SQL is refused or fails, or keys repeat: see [`CatalogError`].
@@ -165,9 +170,11 @@ pub fn clean(
     metadata: Option<&Path>,
     audio: &AudioIndex,
     settings: CatalogSettings,
+    course: &Arc<Course>,
 ) -> Result<Cleaned, CatalogError> {
+    course.enter(Phase::Metadata, 0);
     let (mut warnings, mut laps) = (Vec::new(), Laps::start());
-    let engine = Engine::new(settings.memory_bytes)?;
+    let engine = Engine::new(settings.memory_bytes, Arc::clone(course))?;
     let loaded = load(&engine, recipe.catalog.dataset, (metadata, audio), settings.threads)?;
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
@@ -177,12 +184,14 @@ pub fn clean(
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
     }
     laps.end("read");
+    load::stop_here(course)?;
     let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
     if recipe.catalog.require_audio {
         require_audio(&mut cleaner, audio, &mut warnings)?;
     }
     laps.end("clean");
+    load::stop_here(course)?;
     let rows = rows::keyed(&cleaner.rows)?;
     let labels = recipe.targets.iter().map(|target| rows::labels(&rows, target)).collect::<Result<Vec<_>, _>>()?;
     let mut tables = loaded.tables;
@@ -234,10 +243,8 @@ impl Cleaned {
             in_parts(threads, distinct.len(), |index| rows::distinct(&tracks, distinct[index].1, distinct[index].2))?;
         let named = distinct.iter().zip(tables).filter_map(|((table, ..), rows)| Some(((*table).to_owned(), rows?)));
         catalog.tables.extend(named);
-        let nobody = rows::artist_ids(&rows)?.is_none_or(|ids| ids.null_count() == ids.len());
-        if recipe.split.rule == SplitRule::Artist && nobody {
-            let columns = "no column artist_id, artist_name or artist tells who made a clip";
-            catalog.warnings.push(format!("split.rule = \"artist\": {columns}: each stands for itself"));
+        if recipe.split.rule == SplitRule::Artist {
+            catalog.warnings.extend(artists_unknown(&rows)?);
         }
         catalog.clips = rows::clips(&tracks, &labels, (recipe.split.rule, threads))?;
         catalog.duplicates = recipe.split.group_duplicates.then(|| Duplicates::of(hashes));
@@ -246,6 +253,18 @@ impl Cleaned {
         catalog.wall_s.append(&mut laps.wall_s);
         Ok(catalog)
     }
+}
+
+/// A warning where the rule `artist` cannot keep all clips of an artist together.
+fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
+    let of = rows.num_rows();
+    let unknown = rows::artist_ids(rows)?.map_or(of, |ids| ids.null_count());
+    let what = match unknown {
+        0 if of > 0 => return Ok(None),
+        unknown if unknown == of => "no column artist_id, artist_name or artist tells who made a clip: each".to_owned(),
+        unknown => format!("of {unknown} of {of} clips it is not known who made them: each of these"),
+    };
+    Ok(Some(format!("split.rule = \"artist\": {what} stands for itself")))
 }
 
 /// Class names by target, and a warning where rows have labels that the recipe does not list.
@@ -273,7 +292,7 @@ fn set_extra_tables(
     let words = || sql().flat_map(|sql| sql.split(|c: char| !c.is_alphanumeric() && c != '_'));
     for (name, table) in extra::open_all(metadata)? {
         if words().any(|word| word.eq_ignore_ascii_case(&name)) {
-            engine.set_table(&name, &table?.read_whole()?)?;
+            engine.set_table(&name, &table?.read_whole(engine.course())?)?;
         } else if let Err(error) = table {
             let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
             let problem = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
@@ -303,6 +322,7 @@ fn load(
     (metadata, audio): (Option<&Path>, &AudioIndex),
     threads: usize,
 ) -> Result<Loaded, CatalogError> {
+    let course = engine.course();
     let path = |dataset| metadata.ok_or(CatalogError::NoMetadata { dataset });
     match dataset {
         Dataset::Folders if metadata.is_some() => Err(CatalogError::MetadataUnused),
@@ -311,23 +331,48 @@ fn load(
             let path = path("fma")?;
             let files = Files::open(path)?;
             let tracks = main_file(&files, path, "tracks.csv")?;
-            let genres = match files.names().find(|name| *name == "genres.csv") {
-                Some(name) => Some((name, files.read(name)?)),
+            let genres = files.names().find(|name| *name == "genres.csv");
+            begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
+            let genres = match genres {
+                Some(name) => Some((name, counted(course, &files, name)?)),
                 None => None,
             };
-            load::fma(engine, (tracks, files.read(tracks)?), genres, threads)
+            load::fma(engine, (tracks, counted(course, &files, tracks)?), genres, threads)
         }
         Dataset::Table => {
             let path = path("table")?;
             let files = Files::open(path)?;
             let name = main_file(&files, path, "single CSV or Parquet file")?;
+            begin_reading(course, &files, [name])?;
             if name.ends_with(".parquet") {
-                load::parquet_table(name, files.read(name)?)
+                match files.path(name) {
+                    Some(path) => load::parquet_table(name, load::opened(path)?),
+                    None => load::parquet_table(name, load::inflated(name, counted(course, &files, name)?)?),
+                }
             } else {
-                load::csv_table(engine, name, files.read(name)?, threads)
+                load::csv_table(engine, name, counted(course, &files, name)?, threads)
             }
         }
     }
+}
+
+/// The main files are about to be read: so many bytes are to be counted.
+fn begin_reading<'a>(
+    course: &Course,
+    files: &Files,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Result<(), CatalogError> {
+    let mut bytes = 0;
+    for name in names {
+        bytes += files.bytes(name)?;
+    }
+    course.enter(Phase::Metadata, bytes);
+    Ok(())
+}
+
+/// A metadata file whose bytes are counted as they are read.
+fn counted(course: &Arc<Course>, files: &Files, name: &str) -> Result<Counted<Box<dyn Read + Send>>, CatalogError> {
+    Ok(Counted::new(files.read(name)?, Arc::clone(course)))
 }
 
 /// What tells one state of the metadata from another: name, CRC-32 and size in bytes of every file that the data set's

@@ -13,7 +13,8 @@ use super::csv_text::{DROPPED_BY, LINE};
 use super::engine::{Engine, nearest, one_line};
 use super::load::without_line;
 use super::parallel::by_column;
-use super::{CatalogError, StepCount, fma};
+use super::{CatalogError, StepCount, fma, wide};
+use crate::course::Phase;
 use crate::source::AudioIndex;
 
 /// The step that drops rows whose clip has no file.
@@ -64,6 +65,7 @@ impl<'a> Cleaner<'a> {
     /// # Errors
     /// `Step` for refused or failing SQL, `StepKey` for a query that loses or repeats rows' keys.
     pub fn run(&mut self, spec: &CatalogSpec) -> Result<(), CatalogError> {
+        self.engine.course().enter(Phase::Cleaning, spec.clean.len() as u64);
         if let Some(subset) = spec.subset {
             self.keep_where("subset", subset_predicate(subset))?;
         }
@@ -73,6 +75,7 @@ impl<'a> Cleaner<'a> {
                 (None, Some(sql)) => self.replace_by(step, sql)?,
                 (None, None) => {}
             }
+            self.engine.course().add(1);
         }
         Ok(())
     }
@@ -111,7 +114,7 @@ impl<'a> Cleaner<'a> {
 
     /// `sql`: the query's result is what the next step sees.
     fn replace_by(&mut self, step: &str, sql: &str) -> Result<(), CatalogError> {
-        let output = self.query(step, sql)?;
+        let output = self.all_columns(step, sql)?;
         let had_keys = self.rows.column_by_name("clip_key").is_some();
         let keys = output.column_by_name("clip_key").map(|_| clip_keys(&output)).transpose();
         let keys = keys.map_err(|problem| step_key(step, problem, "give each row its own text in `clip_key`"))?;
@@ -130,9 +133,23 @@ impl<'a> Cleaner<'a> {
         Ok(())
     }
 
+    /// A query that may ask for `*`.
+    fn all_columns(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
+        if let Some(packed) = wide::packed(&self.rows, sql) {
+            self.engine.set_table("input", &packed)?;
+            if let Ok(output) = self.engine.query(sql) {
+                return Ok(wide::unpacked(&output)?);
+            }
+        }
+        self.query(step, sql)
+    }
+
     fn query(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
         self.engine.set_table("input", &self.rows)?;
         self.engine.query(sql).map_err(|source| {
+            if self.engine.course().is_stopped() {
+                return CatalogError::Stopped;
+            }
             if let Some(table) = self.engine.missing_table(sql) {
                 return CatalogError::NoTable { step: step.to_owned(), hint: self.table_hint(&table), table };
             }

@@ -1,5 +1,7 @@
 //! Small files through `clean`: what broken rows, wrong SQL and missing audio come to.
 
+mod columns;
+
 use std::fmt::Write;
 use std::path::Path;
 
@@ -55,7 +57,7 @@ fn run(recipe: &Recipe, metadata: &Path) -> Result<Catalog, CatalogError> {
 }
 
 fn cleaned(recipe: &Recipe, metadata: Option<&Path>, audio: &AudioIndex) -> Result<Catalog, CatalogError> {
-    clean(recipe, metadata, audio, CatalogSettings::default())?.split(recipe, &AudioHashes::new())
+    clean(recipe, metadata, audio, CatalogSettings::default(), &Arc::default())?.split(recipe, &AudioHashes::new())
 }
 
 fn step_error(step: CleanStep) -> String {
@@ -401,4 +403,21 @@ fn labels_outside_the_listed_classes_count_as_unlabelled() {
     assert_eq!(catalog.clips.iter().filter(|clip| clip.targets == [Some(0)]).count(), 2);
     assert_eq!(catalog.warnings.len(), 1);
     assert!(catalog.warnings[0].contains("`genre`: 2 rows"), "{}", catalog.warnings[0]);
+}
+
+#[test]
+fn clips_of_nobody_are_told_where_the_rule_keeps_artists_together() {
+    let warned = |artists: [&str; 3]| {
+        let row = |(id, artist): (usize, &str)| format!("{id},-1,{artist},training,small,Rock,[1]\n");
+        let rows: String = (1..).zip(artists).map(row).collect();
+        let mut recipe = recipe(Dataset::Fma, vec![]);
+        recipe.split.rule = SplitRule::Artist;
+        run(&recipe, tracks_csv(rows.as_bytes()).path()).unwrap().warnings
+    };
+    assert!(warned(["1", "2", "2"]).is_empty());
+    assert_eq!(
+        warned(["1", "-1", "2"]),
+        ["split.rule = \"artist\": of 1 of 3 clips it is not known who made them: each of these stands for itself"]
+    );
+    assert!(warned(["-1", "-1", "-1"])[0].ends_with("tells who made a clip: each stands for itself"));
 }

@@ -3,11 +3,12 @@
 //! A value that its column's type cannot hold makes the row a `bad_row` reject, by line and column.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::prelude::SessionContext;
@@ -17,7 +18,7 @@ use super::CatalogError;
 use super::csv_text::LINE;
 
 /// What a text column is to become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Stays as it is, HTML too.
     Text,
@@ -38,18 +39,17 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// SQL from the text column `name`; null for what it cannot hold. `None`: nothing to do.
-    fn sql(self, name: &str) -> Option<String> {
-        let column = format!("\"{}\"", name.replace('"', "\"\""));
+    /// SQL from the column `text`; null for what it cannot hold. `None`: nothing to do.
+    const fn sql(self) -> Option<&'static str> {
         Some(match self {
             Self::Text => return None,
-            Self::Int => format!("TRY_CAST({column} AS BIGINT)"),
-            Self::Id => format!("NULLIF(TRY_CAST({column} AS BIGINT), -1)"),
-            Self::Float => format!("TRY_CAST({column} AS DOUBLE)"),
-            Self::Float32 => format!("TRY_CAST({column} AS REAL)"),
-            Self::Timestamp => format!("TRY_CAST({column} AS TIMESTAMP(6))"),
-            Self::Ints => format!("python_ints({column})"),
-            Self::Texts => format!("python_texts({column})"),
+            Self::Int => "TRY_CAST(text AS BIGINT)",
+            Self::Id => "NULLIF(TRY_CAST(text AS BIGINT), -1)",
+            Self::Float => "TRY_CAST(text AS DOUBLE)",
+            Self::Float32 => "TRY_CAST(text AS REAL)",
+            Self::Timestamp => "TRY_CAST(text AS TIMESTAMP(6))",
+            Self::Ints => "python_ints(text)",
+            Self::Texts => "python_texts(text)",
         })
     }
 
@@ -90,12 +90,41 @@ fn is_float(value: &str) -> bool {
 pub struct Typer {
     file: String,
     schema: SchemaRef,
-    columns: Vec<(Kind, Option<Arc<dyn PhysicalExpr>>)>,
+    columns: Vec<(Kind, Option<Arc<Conversion>>)>,
     required: Option<usize>,
 }
 
+/// The SQL of one [`Kind`], compiled for a table of one column. A file's columns share it: compiled for each of them,
+/// over the whole table, it would cost the square of their number.
+struct Conversion {
+    text: SchemaRef,
+    expression: Arc<dyn PhysicalExpr>,
+    data_type: DataType,
+}
+
+impl Conversion {
+    /// `None` for a kind that stays text.
+    fn compile(context: &SessionContext, kind: Kind) -> Result<Option<Self>, CatalogError> {
+        let Some(sql) = kind.sql() else { return Ok(None) };
+        let text = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8View, true)]));
+        let known = DFSchema::try_from(text.as_ref().clone())?;
+
+        let parsed = context.parse_sql_expr(sql, &known)?;
+        let expression = context.create_physical_expr(parsed, &known)?;
+        let data_type = expression.data_type(&text)?;
+        Ok(Some(Self { text, expression, data_type }))
+    }
+
+    /// The values of one text column.
+    fn run(&self, column: &ArrayRef) -> Result<ArrayRef, CatalogError> {
+        let rows = column.len();
+        let table = RecordBatch::try_new(Arc::clone(&self.text), vec![Arc::clone(column)])?;
+        Ok(self.expression.evaluate(&table)?.into_array(rows)?)
+    }
+}
+
 impl Typer {
-    /// Compiles the SQL of every column of `text` (line first); `required` may not be empty in any row.
+    /// Compiles the SQL of every kind that columns of `text` (line first) have; `required` may not be empty in any row.
     ///
     /// # Errors
     /// `Engine` when DataFusion refuses an expression.
@@ -106,23 +135,21 @@ impl Typer {
         kind_of: impl Fn(&str) -> Kind,
         required: Option<&str>,
     ) -> Result<Self, CatalogError> {
-        let known = DFSchema::try_from(text.as_ref().clone())?;
-        let mut columns = Vec::new();
-        let mut fields = Vec::new();
+        let mut conversions: BTreeMap<Kind, Option<Arc<Conversion>>> = BTreeMap::new();
+        let mut columns = Vec::with_capacity(text.fields().len());
+        let mut fields = Vec::with_capacity(text.fields().len());
         for field in text.fields() {
             let kind = if field.name() == LINE { Kind::Text } else { kind_of(field.name()) };
-            let expression = kind.sql(field.name()).map(|sql| {
-                let expression = context.parse_sql_expr(&sql, &known)?;
-                context.create_physical_expr(expression, &known)
-            });
-            let expression = expression.transpose()?;
-            let data_type = match &expression {
-                Some(expression) => expression.data_type(text)?,
-                None => field.data_type().clone(),
+            let conversion = match conversions.entry(kind) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(place) => place.insert(Conversion::compile(context, kind)?.map(Arc::new)).clone(),
             };
-            fields.push(Field::new(field.name(), data_type, field.is_nullable()));
-            columns.push((kind, expression));
+
+            let data_type = conversion.as_ref().map_or(field.data_type(), |conversion| &conversion.data_type);
+            fields.push(Field::new(field.name(), data_type.clone(), field.is_nullable()));
+            columns.push((kind, conversion));
         }
+
         let required = required.and_then(|name| text.index_of(name).ok());
         Ok(Self { file: file.to_owned(), schema: Arc::new(Schema::new(fields)), columns, required })
     }
@@ -139,13 +166,13 @@ impl Typer {
     pub fn typed(&self, text: &RecordBatch, rejects: &mut Vec<Reject>) -> Result<RecordBatch, CatalogError> {
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         let mut bad = Vec::new();
-        for (index, (kind, expression)) in self.columns.iter().enumerate() {
+        for (index, (kind, conversion)) in self.columns.iter().enumerate() {
             let from = text.column(index);
-            let Some(expression) = expression else {
+            let Some(conversion) = conversion else {
                 arrays.push(from.clone());
                 continue;
             };
-            let to = expression.evaluate(text)?.into_array(text.num_rows())?;
+            let to = conversion.run(from)?;
             // Equal null counts: every value fits, and there is nothing to look for.
             if to.null_count() > from.null_count() || self.required == Some(index) && to.null_count() > 0 {
                 bad.extend(self.misfits(index, *kind, from, &to));

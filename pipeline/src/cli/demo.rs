@@ -1,5 +1,6 @@
 //! `wavemill demo`: a small labelled data set made on the spot, extracted and asked questions.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -7,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::extract::ExtractCommand;
+use super::interrupt::{self, Kept};
+use super::output::report;
 use super::sql::SqlCommand;
 use super::{beside, not_there};
 
@@ -58,27 +61,30 @@ impl DemoCommand {
     pub fn run(&self) -> Result<()> {
         let data = self.dir.join("data");
         if data.join("fma_metadata/tracks.csv").exists() {
-            eprintln!("1. the data set is in {} already", data.display());
+            report(&format!("1. the data set is in {} already\n", data.display()));
         } else {
-            eprintln!(
-                "1. making {} synthetic tracks in {} (the audio is not music that anybody played)",
+            report(&format!(
+                "1. making {} synthetic tracks in {} (the audio is not music that anybody played)\n",
                 self.tracks,
                 data.display()
-            );
+            ));
             make_data(&data, self.tracks)?;
         }
         let store = self.dir.join("store");
-        eprintln!(
-            "2. wavemill extract --recipe demo --metadata {0}/fma_metadata --audio {0}/fma_demo --store {1}",
+        report(&format!(
+            "2. wavemill extract --recipe demo --metadata {0}/fma_metadata --audio {0}/fma_demo --store {1}\n",
             data.display(),
             store.display()
-        );
+        ));
         extract(&data, &store)?.run()?;
+        interrupt::leave_to_others();
         for (number, (question, query)) in QUESTIONS.iter().enumerate() {
-            eprintln!("\n{}. {question}\n   wavemill sql --store {} \"{query}\"", number + 3, store.display());
+            let number = number + 3;
+            report(&format!("\n{number}. {question}\n   wavemill sql --store {} \"{query}\"\n", store.display()));
             sql(&store, query)?.run()?;
         }
-        eprintln!("\nThe store is plain Parquet: open {}/data with DuckDB, Polars, pandas or Spark.", store.display());
+        let store = store.display();
+        report(&format!("\nThe store is plain Parquet: open {store}/data with DuckDB, Polars, pandas or Spark.\n"));
         Ok(())
     }
 }
@@ -87,12 +93,24 @@ impl DemoCommand {
 fn make_data(data: &Path, tracks: u32) -> Result<()> {
     let program = beside("demo-audio");
     let mut command = Command::new(&program);
-    command.arg(data).args(["--tracks", &tracks.to_string()]).stdout(Stdio::null());
-    let status = command.status().with_context(|| not_there("demo-audio", "`scripts/build.sh -p demo-audio`"))?;
+    command.arg(data).args(["--tracks", &tracks.to_string()]).stdout(Stdio::null()).process_group(0);
+    if holds_only_ours(data) {
+        command.arg("--force");
+    }
+    let child = command.spawn().with_context(|| not_there("demo-audio", "`scripts/build.sh -p demo-audio`"))?;
+    let status = Kept::new(child).wait()?;
     if !status.success() {
         bail!("{} failed: {status}", program.display());
     }
     Ok(())
+}
+
+/// What an interrupted command left is made anew; in a folder that holds anything else, nothing is replaced.
+fn holds_only_ours(data: &Path) -> bool {
+    let is_ours = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| matches!(entry.file_name().to_str(), Some("fma_metadata" | "fma_demo")))
+    };
+    std::fs::read_dir(data).is_ok_and(|mut entries| entries.all(is_ours))
 }
 
 fn extract(data: &Path, store: &Path) -> Result<ExtractCommand> {

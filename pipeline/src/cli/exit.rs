@@ -108,7 +108,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         RunError::Catalog(error) => Some(catalog(error)),
         RunError::Source(_) | RunError::Memory { .. } | RunError::NoRows { .. } => Some(2),
         RunError::Space { .. } => Some(5),
-        RunError::Interrupted { .. } | RunError::Stopped => Some(130),
+        RunError::Interrupted { .. } | RunError::Stopped { .. } => Some(130),
         _ => None,
     }
 }
@@ -118,7 +118,11 @@ fn catalog(error: &CatalogError) -> u8 {
     // A file whose first lines are of another kind is the wrong path.
     let is_other_file =
         matches!(error, Header { .. } | HeaderEncoding { .. } | NoHeader { .. } | DuplicateColumn { .. });
-    if error.is_usage() || is_other_file { 2 } else { 1 }
+    match error {
+        CatalogError::Stopped => 130,
+        error if error.is_usage() || is_other_file => 2,
+        _ => 1,
+    }
 }
 
 fn store(error: &StoreError) -> u8 {

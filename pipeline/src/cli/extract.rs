@@ -2,21 +2,21 @@
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, Thread, park_timeout};
+use std::thread::{Builder, Thread};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use wavemill_kernels::Level;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::text::{shown, shown_lines};
 
 use super::backend::BackendArgs;
 use super::exit::Usage;
+use super::interrupt::StoppedBySignals;
+use super::output::{self, OutputArgs};
 use super::progress;
 use crate::account::Report;
 use crate::catalog::Duplicates;
@@ -105,16 +105,20 @@ impl ExtractCommand {
         let settings = self.settings()?;
         let (metadata, audio, store) = (self.metadata.clone(), self.audio.clone(), self.store.clone());
         let job = Job { recipe, metadata, audio, store };
+        let watch = Watch::default();
         if self.dry_run {
-            return self.preview(preview::preview(&job, &settings)?, warnings);
+            let preview = accompanied(&watch, || preview::preview(&job, &settings, &watch.course))?;
+            return self.preview(preview, warnings);
         }
+
         let start = Instant::now();
-        let mut report = run_watched(&job, &settings)?;
+        let mut report = accompanied(&watch, || run::run(&job, &settings, &watch))?;
+        report.warnings.iter().for_each(|warning| eprintln!("warning: {}", shown(warning)));
         if self.json {
             report.warnings.splice(0..0, warnings);
             writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
         } else {
-            eprint!("{}", shown_lines(&summary(&report, start.elapsed())));
+            output::report(&shown_lines(&summary(&report, start.elapsed(), OutputArgs::get().verbose)));
         }
         Ok(())
     }
@@ -163,40 +167,23 @@ impl ExtractCommand {
     }
 }
 
-/// Runs a job with a progress line; the first SIGINT or SIGTERM lets it end in order, a second one kills.
+/// Does a job with its progress shown. The first SIGINT or SIGTERM lets it end in order, a second one ends it at once.
 ///
 /// # Errors
-/// [`crate::run::RunError`].
-pub fn run_watched(job: &Job, settings: &Settings) -> Result<Report> {
-    let watch = Watch::default();
-    let signalled = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&signalled))?;
-        signal_hook::flag::register(signal, Arc::clone(&signalled))?;
-    }
+/// `job`'s, and where no thread can be started.
+fn accompanied<T>(watch: &Watch, job: impl FnOnce() -> Result<T, RunError>) -> Result<T> {
+    let (shown, every) = (OutputArgs::get().shown(), output::interval()?);
+    let _stopped = StoppedBySignals::job(&watch.course);
     let done = AtomicBool::new(false);
-    let report = std::thread::scope(|scope| {
+    let made = std::thread::scope(|scope| {
         let mut ending = Ending { done: &done, waiting: Vec::new() };
-        let threads = |source| RunError::Threads { source };
-        let progress = || progress::draw(&watch, || done.load(Ordering::Relaxed));
-        ending.waiting.push(Builder::new().spawn_scoped(scope, progress).map_err(threads)?.thread().clone());
-        let listen = || {
-            while !done.load(Ordering::Relaxed) {
-                if signalled.load(Ordering::Relaxed) && !watch.stop.swap(true, Ordering::Relaxed) {
-                    eprintln!("stopping after the clips in flight; once more to stop at once");
-                }
-                park_timeout(LISTEN);
-            }
-        };
-        ending.waiting.push(Builder::new().spawn_scoped(scope, listen).map_err(threads)?.thread().clone());
-        run::run(job, settings, &watch)
+        let show = || progress::show(watch, shown, every, || done.load(Ordering::Relaxed));
+        let shown = Builder::new().spawn_scoped(scope, show).map_err(|source| RunError::Threads { source })?;
+        ending.waiting.push(shown.thread().clone());
+        job()
     })?;
-    report.warnings.iter().for_each(|warning| eprintln!("warning: {}", shown(warning)));
-    Ok(report)
+    Ok(made)
 }
-
-/// How often a run looks whether it was signalled.
-const LISTEN: Duration = Duration::from_millis(50);
 
 /// Dropped, also by a panic, it ends the threads that accompany a run, and at once.
 struct Ending<'a> {
@@ -211,7 +198,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-fn summary(report: &Report, elapsed: Duration) -> String {
+fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     let counts = &report.counts;
     if report.nothing_to_do {
         return format!("nothing to do: version {} holds just this ({} clips)\n", report.version, counts.clips_written);
@@ -245,7 +232,21 @@ fn summary(report: &Report, elapsed: Duration) -> String {
         format!("  {}: {} batches of {clips_each:.1} clips, lanes busy {busy:.0} %\n", report.backend, device.batches)
     }));
     let seconds: Vec<String> = report.cpu_s.iter().map(|(stage, s)| format!("{stage} {s:.1}")).collect();
-    text + &format!("  CPU seconds: {}; read {}\n", seconds.join(", "), DecimalBytes(report.bytes_read))
+    text += &format!("  CPU seconds: {}; read {}\n", seconds.join(", "), DecimalBytes(report.bytes_read));
+    if verbose {
+        text += &details(report);
+    }
+    text
+}
+
+/// Seconds by phase, and the version's files.
+fn details(report: &Report) -> String {
+    let seconds: Vec<String> = report.wall_s.iter().map(|(part, s)| format!("{part} {s:.1}")).collect();
+    let mut text = format!("  wall seconds: {}\n", seconds.join(", "));
+    for file in &report.files {
+        text += &format!("  {}: {} rows, {}\n", file.path, file.rows, DecimalBytes(file.bytes));
+    }
+    text
 }
 
 fn duplicate_words(Duplicates { clips_hashed, recordings, clips }: Duplicates) -> String {

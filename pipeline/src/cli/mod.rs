@@ -5,6 +5,8 @@ pub mod demo;
 pub mod exit;
 pub mod extract;
 pub mod features;
+pub mod interrupt;
+pub mod output;
 pub mod progress;
 pub mod recipe;
 pub mod sql;
@@ -53,6 +55,8 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage.";
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    output: output::OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,7 +88,9 @@ pub fn main() -> u8 {
         // Faults that the tests inject by the environment; a release build has them compiled in but never armed.
         let _ = std::env::var_os("FAILPOINTS").map(|_| std::mem::forget(fail::FailScenario::setup()));
     }
-    let ended = panics::caught(|| run(Cli::parse().command)).unwrap_or_else(|panic| Err(panic.into()));
+    let Cli { command, output } = Cli::parse();
+    output.set();
+    let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
     match ended {
         Ok(()) => 0,
         Err(error) if exit::is_broken_pipe(&error) => 0,
@@ -96,7 +102,27 @@ pub fn main() -> u8 {
     }
 }
 
+/// What a signal finds a command at, in words; `None`: the command answers signals by itself.
+const fn interrupted(command: &Command) -> Option<&'static str> {
+    Some(match command {
+        Command::Sql(_) | Command::Train(_) => return None,
+        Command::Extract(_) => "interrupted before anything was done; nothing was written",
+        Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
+        Command::Gc(gc) if gc.dry_run() => "interrupted; nothing was removed",
+        Command::Gc(_) => "interrupted while data was removed; the same command goes on from there",
+        Command::Features(_) => "interrupted while features were computed; the output is not complete",
+        Command::Demo(_) => "interrupted; the same command goes on from there",
+        Command::Predict(_) => "interrupted; not all clips were answered",
+        Command::Info(_) | Command::Diff(_) | Command::Recipe(_) | Command::Completions { .. } => {
+            "interrupted; nothing was changed"
+        }
+    })
+}
+
 fn run(command: Command) -> Result<()> {
+    if let Some(words) = interrupted(&command) {
+        interrupt::at_once(words)?;
+    }
     match command {
         Command::Extract(command) => command.run(),
         Command::Sql(command) => command.run(),
@@ -146,6 +172,7 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
         _ => {}
     }
     // What a killed command left is overwritten by the next.
+    let _removed = interrupt::Part::at(&part);
     let file = File::create(&part).map_err(refused)?;
     let written = write(BufWriter::new(file)).and_then(|value| {
         std::fs::rename(&part, &target).map(|()| value).with_context(|| format!("cannot write {}", path.display()))

@@ -1,55 +1,245 @@
-//! A progress line on a terminal: clips, rate, rejects, time left.
+//! What a run is doing, on stderr: a bar on a terminal, a line now and then in a log, JSON for programs.
 
-use std::io::IsTerminal;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, HumanDuration, ProgressBar, ProgressStyle};
+use serde::Serialize;
 
+use super::output::Progress;
+use crate::course::Phase;
 use crate::run::Watch;
 
-/// How often the line is drawn.
+/// How often a bar is drawn, and a line's time looked at.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Draws `watch` until `done` says so. Without a terminal it draws nothing.
-pub fn draw(watch: &Watch, done: impl Fn() -> bool) {
-    if !std::io::stderr().is_terminal() {
-        return;
+/// How far a run is: what a line says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Snapshot {
+    event: &'static str,
+    phase: &'static str,
+    /// What is counted: `bytes`, `steps`, `clips`; absent where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'static str>,
+    /// Done in this phase, by this process.
+    done: u64,
+    /// To be done in this phase; absent where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+    /// Done a second, over the whole phase.
+    per_s: f64,
+    /// Seconds left of the phase at that rate; absent where nothing is done yet, or the total is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eta_s: Option<f64>,
+    /// Clips rejected so far, by this process.
+    rejects: u64,
+    /// Compressed audio read so far.
+    audio_bytes: u64,
+    /// Since the phase began.
+    elapsed_s: f64,
+    #[serde(skip)]
+    words: String,
+}
+
+impl Snapshot {
+    /// The state of a run that has been in its phase for `elapsed`.
+    fn of(watch: &Watch, elapsed: Duration) -> Self {
+        let phase = watch.course.phase();
+        let (done, total) = match phase {
+            Phase::Clips => (watch.counters.clips.load(Ordering::Relaxed), watch.clips_total.load(Ordering::Relaxed)),
+            _ => (watch.course.done(), watch.course.total()),
+        };
+
+        let elapsed_s = elapsed.as_secs_f64();
+        let per_s = done as f64 / elapsed_s.max(0.001);
+        let left = total.saturating_sub(done);
+        Self {
+            event: "progress",
+            phase: phase.name(),
+            unit: phase.unit(),
+            done,
+            total: (total > 0).then_some(total),
+            per_s,
+            eta_s: (total > 0 && done > 0).then(|| left as f64 / per_s),
+            rejects: watch.counters.rejects.load(Ordering::Relaxed),
+            audio_bytes: watch.counters.bytes.load(Ordering::Relaxed),
+            elapsed_s,
+            words: phase.to_string(),
+        }
     }
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar:.green} {msg}") {
-        bar.set_style(style);
+
+    /// For people: `extracting: 120 of 1000 clips (12 %), 12.5/s, 3 rejects, 70 seconds left`.
+    fn line(&self) -> String {
+        let mut line = self.words.clone();
+        match (self.unit, self.total) {
+            (None, _) => return line,
+            (Some("bytes"), Some(total)) => {
+                line += &format!(": {} of {}", DecimalBytes(self.done), DecimalBytes(total));
+            }
+            (Some("bytes"), None) => line += &format!(": {}", DecimalBytes(self.done)),
+            (Some(unit), Some(total)) => line += &format!(": {} of {total} {unit}", self.done),
+            (Some(unit), None) => line += &format!(": {} {unit}", self.done),
+        }
+        if let Some(total) = self.total {
+            line += &format!(" ({} %)", (self.done.min(total) as f64 / total as f64 * 100.0) as u64);
+        }
+        if self.unit == Some("clips") {
+            line += &format!(", {:.1}/s", self.per_s);
+        }
+        if self.phase == Phase::Clips.name() {
+            let audio = DecimalBytes((self.audio_bytes as f64 / self.elapsed_s.max(0.001)) as u64);
+            line += &format!(", {audio}/s, {} rejects", self.rejects);
+        }
+        if let Some(eta_s) = self.eta_s {
+            line += &format!(", {} left", HumanDuration(Duration::from_secs_f64(eta_s.min(1e9))));
+        }
+        line
     }
-    let mut started = None;
+}
+
+/// When the next line is due.
+#[derive(Debug)]
+struct Ticker {
+    every: Duration,
+    next: Duration,
+}
+
+impl Ticker {
+    const fn new(every: Duration) -> Self {
+        Self { every, next: every }
+    }
+
+    /// Whether a line is due at `now`, time since the start. Lines that were missed are not made up for.
+    fn is_due(&mut self, now: Duration) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.next = now + self.every;
+        true
+    }
+}
+
+/// Shows `watch` until `done` says so, as `shown` says; lines come `every` so often.
+pub fn show(watch: &Watch, shown: Progress, every: Duration, done: impl Fn() -> bool) {
+    match shown {
+        Progress::None => {}
+        Progress::Bar | Progress::Auto => draw(watch, done),
+        Progress::Plain => {
+            write_lines(watch, every, done, |snapshot| eprintln!("wavemill: {}", snapshot.line()));
+        }
+        Progress::Json => write_lines(watch, every, done, |snapshot| {
+            // Numbers and names alone: it cannot fail.
+            if let Ok(line) = serde_json::to_string(snapshot) {
+                eprintln!("{line}");
+            }
+        }),
+    }
+}
+
+/// The phase that a run is in, and since when.
+struct Since {
+    phase: Phase,
+    start: Instant,
+}
+
+impl Since {
+    fn new(watch: &Watch) -> Self {
+        Self { phase: watch.course.phase(), start: Instant::now() }
+    }
+
+    /// The state of the run. A phase that another one has followed is forgotten.
+    fn look(&mut self, watch: &Watch) -> Snapshot {
+        if watch.course.phase() != self.phase {
+            *self = Self::new(watch);
+        }
+        Snapshot::of(watch, self.start.elapsed())
+    }
+}
+
+fn write_lines(watch: &Watch, every: Duration, done: impl Fn() -> bool, write: impl Fn(&Snapshot)) {
+    let (start, mut since, mut ticker) = (Instant::now(), Since::new(watch), Ticker::new(every));
+    while !done() {
+        std::thread::park_timeout(TICK.min(every));
+        let snapshot = since.look(watch);
+        if ticker.is_due(start.elapsed()) {
+            write(&snapshot);
+        }
+    }
+}
+
+/// A bar where the total is known, and a spinner elsewhere.
+fn draw(watch: &Watch, done: impl Fn() -> bool) {
+    let style =
+        |template: &str| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let (bar_style, spinner_style) = (style("{wide_bar:.green} {msg}"), style("{spinner:.green} {msg}"));
+    let bar = ProgressBar::new_spinner();
+    let mut since = Since::new(watch);
     while !done() {
         std::thread::park_timeout(TICK);
-        let total = watch.clips_total.load(Ordering::Relaxed);
-        if total == 0 {
-            bar.set_message(match watch.clips_hashed.load(Ordering::Relaxed) {
-                0 => "reading metadata".to_owned(),
-                clips => format!("looking for duplicates: {clips} clips hashed"),
-            });
-            continue;
+        let snapshot = since.look(watch);
+        match snapshot.total {
+            Some(total) => {
+                bar.set_style(bar_style.clone());
+                bar.set_length(total);
+                bar.set_position(snapshot.done.min(total));
+            }
+            None => {
+                bar.set_style(spinner_style.clone());
+                bar.unset_length();
+            }
         }
-        let start = *started.get_or_insert_with(Instant::now);
-        bar.set_length(total);
-        let clips = watch.counters.clips.load(Ordering::Relaxed);
-        bar.set_position(clips);
-        bar.set_message(line(watch, clips, total, start.elapsed()));
+        bar.set_message(snapshot.line());
+        bar.tick();
     }
     bar.finish_and_clear();
 }
 
-fn line(watch: &Watch, clips: u64, total: u64, elapsed: Duration) -> String {
-    let seconds = elapsed.as_secs_f64().max(0.001);
-    let rate = clips as f64 / seconds;
-    let bytes = (watch.counters.bytes.load(Ordering::Relaxed) as f64 / seconds) as u64;
-    let rejects = watch.counters.rejects.load(Ordering::Relaxed);
-    let left =
-        if clips == 0 { Duration::ZERO } else { elapsed.mul_f64((total - clips.min(total)) as f64 / clips as f64) };
-    format!(
-        "{clips}/{total} clips  {rate:.1}/s  {}/s  {rejects} rejects  {} left",
-        HumanBytes(bytes),
-        HumanDuration(left)
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(phase: Phase, total: u64, done: u64) -> Watch {
+        let watch = Watch::default();
+        watch.course.enter(phase, total);
+        watch.course.add(done);
+        watch
+    }
+
+    #[test]
+    fn a_line_is_due_every_interval_and_missed_ones_are_not_made_up_for() {
+        let mut ticker = Ticker::new(Duration::from_secs(30));
+        let due: Vec<u64> = (0..200).filter(|second| ticker.is_due(Duration::from_secs(*second))).collect();
+        assert_eq!(due, [30, 60, 90, 120, 150, 180]);
+        // A machine that slept.
+        assert!(ticker.is_due(Duration::from_secs(1000)));
+        assert!(!ticker.is_due(Duration::from_secs(1001)));
+    }
+
+    #[test]
+    fn reading_metadata_starts_at_nothing_and_has_a_total() {
+        let snapshot = Snapshot::of(&at(Phase::Metadata, 200_000_000, 50_000_000), Duration::from_secs(2));
+        assert_eq!(snapshot.line(), "reading metadata: 50.00 MB of 200.00 MB (25 %), 6 seconds left");
+        let begun = Snapshot::of(&at(Phase::Metadata, 200, 0), Duration::from_secs(0));
+        assert_eq!((begun.done, begun.total, begun.eta_s), (0, Some(200), None));
+        assert_eq!(Snapshot::of(&at(Phase::Planning, 0, 0), Duration::ZERO).line(), "planning");
+    }
+
+    #[test]
+    fn time_left_is_that_of_the_clips_left_to_this_run_at_its_own_rate() {
+        // 1,000 clips planned, 900 done before a kill: 100 are left to this run, and 20 of them took it 10 s.
+        let watch = at(Phase::Clips, 0, 0);
+        watch.clips_total.store(100, Ordering::Relaxed);
+        watch.counters.clips.store(20, Ordering::Relaxed);
+        watch.counters.rejects.store(2, Ordering::Relaxed);
+        watch.counters.bytes.store(5_000_000, Ordering::Relaxed);
+        let snapshot = Snapshot::of(&watch, Duration::from_secs(10));
+        assert_eq!(
+            snapshot.line(),
+            "extracting: 20 of 100 clips (20 %), 2.0/s, 500.00 kB/s, 2 rejects, 40 seconds left"
+        );
+        let json = serde_json::to_value(&snapshot).unwrap();
+        let wanted = serde_json::json!({"event": "progress", "phase": "clips", "unit": "clips", "done": 20, "total": 100,
+            "per_s": 2.0, "eta_s": 40.0, "rejects": 2, "audio_bytes": 5_000_000, "elapsed_s": 10.0});
+        assert_eq!(json, wanted);
+    }
 }

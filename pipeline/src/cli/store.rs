@@ -11,6 +11,7 @@ use wavemill_schemas::text::shown;
 
 use super::READER_EXIT_CODES;
 use super::exit::{Damaged, Usage};
+use super::output::report;
 use crate::store::{Diff, Held, Store, VersionLine};
 
 const INFO_EXAMPLES: &str = "\
@@ -207,7 +208,8 @@ impl VerifyCommand {
             let later = store.versions()?.into_iter().filter(|other| *other > version).count();
             return Err(Damaged { files: verified.damage.len(), later }.into());
         }
-        eprintln!("version {version}: {} files, {}, all as committed", verified.files, DecimalBytes(verified.bytes));
+        let words = format!("{} files, {}, all as committed", verified.files, DecimalBytes(verified.bytes));
+        report(&format!("version {version}: {words}\n"));
         Ok(())
     }
 }
@@ -231,6 +233,12 @@ pub struct GcCommand {
 }
 
 impl GcCommand {
+    /// Whether nothing is removed.
+    #[must_use]
+    pub const fn dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Collects.
     ///
     /// # Errors
@@ -253,10 +261,10 @@ impl GcCommand {
         let versions: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
         let versions =
             if versions.is_empty() { "no version".to_owned() } else { format!("version {}", versions.join(", ")) };
-        eprintln!(
-            "{verb} the data of {versions} and of {unfinished} unfinished runs: {}",
+        report(&format!(
+            "{verb} the data of {versions} and of {unfinished} unfinished runs: {}\n",
             DecimalBytes(collected.bytes)
-        );
+        ));
         Ok(())
     }
 }

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::exit::{Said, Usage};
+use super::interrupt::Kept;
+use super::output::{OutputArgs, Progress};
 use super::{beside, not_there};
 
 const TRAINER: &str = "wavemill-train";
@@ -52,7 +54,8 @@ impl TrainCommand {
     /// # Errors
     /// The program is not there.
     pub fn run(&self) -> Result<()> {
-        Err(Command::new(beside(TRAINER)).args(&self.words).exec()).with_context(|| not_there(TRAINER, BUILD_TRAINER))
+        Err(Command::new(beside(TRAINER)).args(output_words()).args(&self.words).exec())
+            .with_context(|| not_there(TRAINER, BUILD_TRAINER))
     }
 }
 
@@ -92,8 +95,10 @@ impl PredictCommand {
             .arg(self.run.join("recipe.toml"))
             .args(["--feature", &feature, "--format", "arrow", "--out", "-"])
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()?;
         let mut stream = features.stdout.take().context("a piped child has a stdout")?;
+        let features = Kept::new(features);
         // A stream that does not even begin is an error that was told: the trainer's would be of its absence.
         let mut first = [0];
         let begins = stream.read(&mut first)? > 0;
@@ -108,9 +113,10 @@ impl PredictCommand {
     /// The trainer's answers to a stream that begins with `first`, and its exit code.
     fn predict(&self, first: [u8; 1], stream: impl Read) -> Result<u8> {
         let mut command = Command::new(beside(TRAINER));
-        command.args(["predict", "--run"]).arg(&self.run).arg("-").stdin(Stdio::piped());
+        command.args(["predict", "--run"]).arg(&self.run).arg("-").stdin(Stdio::piped()).process_group(0);
         let mut child = command.spawn().with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
         let mut stdin = child.stdin.take().context("a piped child has a stdin")?;
+        let child = Kept::new(child);
         let sent = io::copy(&mut first.as_slice().chain(stream), &mut stdin);
         drop(stdin);
         let code = code_of(child.wait()?);
@@ -120,6 +126,18 @@ impl PredictCommand {
             _ => Ok(code),
         }
     }
+}
+
+/// The flags that all commands of both programs take, as given.
+fn output_words() -> Vec<String> {
+    let output = OutputArgs::get();
+    let mut words = Vec::new();
+    if output.progress != Progress::Auto {
+        words.push(format!("--progress={}", output.progress.to_possible_value().unwrap_or_default().get_name()));
+    }
+    words.extend(output.quiet.then(|| "--quiet".to_owned()));
+    words.extend(output.verbose.then(|| "--verbose".to_owned()));
+    words
 }
 
 /// A child's exit code; 1 where a signal ended it.

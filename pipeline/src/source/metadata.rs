@@ -57,6 +57,31 @@ impl Files {
         files.into_iter().flatten().chain(entries.into_iter().flatten()).map(String::as_str)
     }
 
+    /// Size of one of [`Files::names`], as its place says.
+    ///
+    /// # Errors
+    /// [`SourceError::NoSuchFile`], or whatever keeps the file from being found.
+    pub fn bytes(&self, name: &str) -> Result<u64, SourceError> {
+        let absent = || SourceError::NoSuchFile { path: self.path.clone(), name: name.to_owned() };
+        match &self.place {
+            Place::Folder(files) => {
+                let path = files.get(name).ok_or_else(absent)?;
+                let found =
+                    std::fs::metadata(path).map_err(|source| SourceError::Open { path: path.clone(), source })?;
+                Ok(found.len())
+            }
+            Place::Zip(archive, names) => Ok(in_directory(archive, names.get(name).ok_or_else(absent)?).1),
+        }
+    }
+
+    /// Where one of [`Files::names`] lies by itself; `None` in a zip.
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(files) => files.get(name).map(PathBuf::as_path),
+            Place::Zip(..) => None,
+        }
+    }
+
     /// What tells one state of one of [`Files::names`] from another: CRC-32 and size in bytes of its content. Equal for
     /// a folder and its zip, where both stand in the directory.
     ///

@@ -56,7 +56,7 @@ fn catalog(recipe: &Recipe, path: &Path) -> Result<Catalog, Failed> {
 }
 
 fn with_audio(recipe: &Recipe, path: &Path, audio: &AudioIndex) -> Result<Catalog, Failed> {
-    let cleaned = clean(recipe, Some(path), audio, CatalogSettings::default())?;
+    let cleaned = clean(recipe, Some(path), audio, CatalogSettings::default(), &std::sync::Arc::default())?;
     Ok(cleaned.split(recipe, &AudioHashes::new())?)
 }
 

@@ -1,0 +1,180 @@
+//! Wide tables on their way through DataFusion, which takes time with the square of the columns that a `*` stands for:
+//! 4,000 columns took it two seconds and more, 20 rows or not.
+//!
+//! A column that a query does not name can only pass through it unchanged. Such columns that lie side by side travel as
+//! one column of structs, and come apart again behind the query. What a query may do to columns that it does not name
+//! (`UNION BY NAME`, `NATURAL JOIN` and their like) is a reason not to pack, and so is any error: the query then runs
+//! on the rows as they are, which costs time and nothing else.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
+use arrow::compute::{is_null, nullif};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
+use arrow::error::ArrowError;
+
+/// Up to here planning takes milliseconds, and rows pass as they are. FMA's tracks have 53 columns.
+const NARROW_COLUMNS_MAX: usize = 256;
+
+/// How the columns of structs are named.
+const PACKED: &str = "wavemill.columns.";
+
+/// Words of a query that may compare or match columns which it does not name.
+const LOOKS_AT_ALL_COLUMNS: [&str; 9] =
+    ["natural", "union", "all", "distinct", "describe", "show", "explain", "pivot", "unnest"];
+
+/// `rows` with the columns that `sql` does not name packed; `None` where nothing is to be gained, or might be lost.
+pub fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
+    let schema = rows.schema();
+    if schema.fields().len() <= NARROW_COLUMNS_MAX || schema.fields().iter().any(|f| f.name().starts_with(PACKED)) {
+        return None;
+    }
+
+    let sql = sql.to_lowercase();
+    let mut words = sql.split(|c: char| !c.is_alphanumeric() && c != '_');
+    if words.any(|word| LOOKS_AT_ALL_COLUMNS.contains(&word)) {
+        return None;
+    }
+
+    // In quotes, a quote of the name is there twice.
+    let unquoted = sql.replace("\"\"", "\"");
+    let mut packing = Packing::default();
+    for (field, column) in schema.fields().iter().zip(rows.columns()) {
+        // Wherever the name stands, and be it a part of another: too many columns that pass by themselves do no harm.
+        let name = field.name().to_lowercase();
+        if sql.contains(&name) || unquoted.contains(&name) {
+            packing.close();
+            packing.fields.push(Arc::clone(field));
+            packing.columns.push(Arc::clone(column));
+        } else {
+            packing.open.push((Arc::clone(field), Arc::clone(column)));
+        }
+    }
+    packing.close();
+
+    RecordBatch::try_new(Arc::new(Schema::new(packing.fields)), packing.columns).ok()
+}
+
+/// The table in the making.
+#[derive(Default)]
+struct Packing {
+    fields: Vec<FieldRef>,
+    columns: Vec<ArrayRef>,
+    /// Columns since the last one that is named.
+    open: Vec<(FieldRef, ArrayRef)>,
+}
+
+impl Packing {
+    /// Puts the open columns into the table, as one.
+    fn close(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let name = format!("{PACKED}{}", self.fields.len());
+        let structs = StructArray::from(std::mem::take(&mut self.open));
+        self.fields.push(Arc::new(Field::new(name, structs.data_type().clone(), false)));
+        self.columns.push(Arc::new(structs));
+    }
+}
+
+/// A query's result, with the packed columns in their own places again.
+///
+/// # Errors
+/// Arrow's own.
+pub fn unpacked(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        match field.data_type() {
+            DataType::Struct(inner) if field.name().starts_with(PACKED) => {
+                unpack(inner, column.as_struct(), &mut fields, &mut columns)?;
+            }
+            _ => {
+                fields.push(Arc::clone(field));
+                columns.push(Arc::clone(column));
+            }
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+fn unpack(
+    inner: &Fields,
+    structs: &StructArray,
+    fields: &mut Vec<FieldRef>,
+    columns: &mut Vec<ArrayRef>,
+) -> Result<(), ArrowError> {
+    // On the far side of an outer join, a row that is not there is null as a whole.
+    if structs.null_count() == 0 {
+        fields.extend(inner.iter().cloned());
+        columns.extend(structs.columns().iter().cloned());
+        return Ok(());
+    }
+
+    let is_absent = is_null(structs)?;
+    for (field, column) in inner.iter().zip(structs.columns()) {
+        fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+        columns.push(nullif(column, &is_absent)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringViewArray};
+
+    use super::super::engine::Engine;
+    use super::*;
+
+    /// `csv_line`, `genre`, and numbers `c0`, `c1`, …, and a column of text with nulls at the end.
+    fn wide(n_columns: usize) -> RecordBatch {
+        let mut columns: Vec<(String, ArrayRef)> = vec![
+            ("csv_line".to_owned(), Arc::new(Int64Array::from(vec![2, 3, 4]))),
+            ("genre".to_owned(), Arc::new(StringViewArray::from(vec![Some("a"), None, Some("b")]))),
+        ];
+        for i in 0..n_columns {
+            columns
+                .push((format!("c{i}"), Arc::new(Int64Array::from_iter_values((0..3).map(|row| row * 10 + i as i64)))));
+        }
+        let texts = StringViewArray::from(vec![None, Some("longer than twelve bytes"), Some("")]);
+        columns.push(("Last \"words\"".to_owned(), Arc::new(texts)));
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap()
+    }
+
+    /// The answer to `sql` on packed rows.
+    fn answer(engine: &Engine, rows: &RecordBatch, sql: &str) -> RecordBatch {
+        engine.set_table("input", rows).unwrap();
+        unpacked(&engine.query(sql).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn packed_columns_pass_a_query_as_they_would_by_themselves() {
+        let engine = Engine::new(64 << 20, Arc::default()).unwrap();
+        let rows = wide(300);
+        let same = |sql: &str| {
+            let packed = packed(&rows, sql).expect(sql);
+            assert!(packed.num_columns() < 40, "{sql}: {}", packed.num_columns());
+            assert_eq!(answer(&engine, &packed, sql), answer(&engine, &rows, sql), "{sql}");
+        };
+        same("SELECT *, c17 + 1 AS more FROM input WHERE genre IS NOT NULL");
+        same("SELECT * EXCLUDE (c5, \"Last \"\"words\"\"\") FROM input ORDER BY c299 DESC");
+        same("SELECT i.*, 1 AS one FROM (SELECT * FROM input) AS i WHERE \"Last \"\"words\"\"\" <> ''");
+        same("SELECT csv_line, genre FROM input LIMIT 1");
+        same(
+            "SELECT o.csv_line AS other, i.* FROM input AS o LEFT JOIN input AS i ON i.csv_line = o.csv_line - 1 ORDER BY 1",
+        );
+        same("SELECT * FROM input WHERE false");
+    }
+
+    #[test]
+    fn narrow_rows_and_queries_that_look_at_all_columns_are_left_alone() {
+        assert!(packed(&wide(100), "SELECT * FROM input").is_none());
+        for sql in [
+            "SELECT DISTINCT * FROM input",
+            "SELECT * FROM input NATURAL JOIN genres",
+            "select * from a union all by name select * from b",
+        ] {
+            assert!(packed(&wide(300), sql).is_none(), "{sql}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! SIGINT and SIGTERM: a command ends within a second, with exit code 130 and one line that says what is left.
+//!
+//! Most of what commands do may be left at any moment, since nothing is in its place before it is whole: then the
+//! process ends at once. A job is asked to stop first, and has half a second to clean up after itself; only while it
+//! extracts, or commits, it is waited for. `sql` has handlers of its own.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::exit;
+use crate::course::Course;
+
+/// The documented exit code.
+const EXIT_CODE: i32 = 130;
+
+/// How long a job may take to end by itself in a phase that may be left at any moment.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Between two looks at a child.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a signal does.
+#[derive(Clone, Debug, Default)]
+enum Answer {
+    /// Nothing here: the command has handlers of its own.
+    #[default]
+    Others,
+    /// Ends the process, with these words.
+    AtOnce(&'static str),
+    /// Asks a job to stop.
+    Job(Arc<Course>),
+}
+
+static ANSWER: Mutex<Answer> = Mutex::new(Answer::Others);
+static CHILDREN: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
+static PARTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on a signal ends the process with `words`. The first call starts the thread that takes signals.
+///
+/// # Errors
+/// No handler, or no thread for it.
+pub fn at_once(words: &'static str) -> Result<()> {
+    static IS_STARTED: AtomicBool = AtomicBool::new(false);
+    *lock(&ANSWER) = Answer::AtOnce(words);
+    if IS_STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
+    let listen = move || signals.forever().for_each(|_| answer());
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context("cannot handle signals")?;
+    Ok(())
+}
+
+/// From now on signals are another's.
+pub fn leave_to_others() {
+    *lock(&ANSWER) = Answer::Others;
+}
+
+/// A job that signals stop, until this is dropped; then they mean what they did before.
+#[derive(Debug)]
+pub struct StoppedBySignals {
+    before: Answer,
+}
+
+impl StoppedBySignals {
+    /// Of the job with this course.
+    #[must_use]
+    pub fn job(course: &Arc<Course>) -> Self {
+        let job = Answer::Job(Arc::clone(course));
+        Self { before: std::mem::replace(&mut *lock(&ANSWER), job) }
+    }
+}
+
+impl Drop for StoppedBySignals {
+    fn drop(&mut self) {
+        *lock(&ANSWER) = std::mem::take(&mut self.before);
+    }
+}
+
+fn answer() {
+    let answer = lock(&ANSWER).clone();
+    match answer {
+        Answer::Others => {}
+        Answer::AtOnce(words) => end(words),
+        Answer::Job(course) => stop(course),
+    }
+}
+
+fn stop(course: Arc<Course>) {
+    if course.stop.swap(true, Ordering::Relaxed) {
+        end("stopped at once by a second signal; the same command goes on from what is complete");
+    }
+    if course.phase().ends_in_order() {
+        eprintln!("stopping after the clips in flight; once more to stop at once");
+        return;
+    }
+
+    // A thread of its own: a second signal still ends the process at once.
+    let last_resort = move || {
+        std::thread::sleep(GRACE);
+        let phase = course.phase();
+        if !phase.ends_in_order() {
+            end(&format!("interrupted while {phase}; {}", phase.left_behind()));
+        }
+    };
+    if std::thread::Builder::new().spawn(last_resort).is_err() {
+        end("interrupted");
+    }
+}
+
+/// Says the line, unless it is said, and ends the process without waiting for any of its threads.
+fn end(words: &str) -> ! {
+    // Children have a process group of their own, so that this one line is the only one.
+    for child in &*lock(&CHILDREN) {
+        // One that has ended needs no signal.
+        let _ = lock(child).kill();
+    }
+    for part in &*lock(&PARTS) {
+        let _ = std::fs::remove_file(part);
+    }
+    if io::stderr().is_terminal() {
+        // What is there of a bar.
+        eprint!("\r\x1b[2K");
+    }
+    exit::last_line(words);
+    signal_hook::low_level::exit(EXIT_CODE)
+}
+
+/// A child that ends with this process when that is interrupted. It must be alone in its process group.
+#[derive(Debug)]
+pub struct Kept(Arc<Mutex<Child>>);
+
+impl Kept {
+    /// Keeps a child that was just started.
+    #[must_use]
+    pub fn new(child: Child) -> Self {
+        let child = Arc::new(Mutex::new(child));
+        lock(&CHILDREN).push(Arc::clone(&child));
+        Self(child)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait(&self) -> io::Result<ExitStatus> {
+        loop {
+            // Not held while waiting: an interruption would wait for it.
+            if let Some(status) = lock(&self.0).try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// A file that is removed when the process is interrupted, until this is dropped.
+#[derive(Debug)]
+pub struct Part<'a>(&'a Path);
+
+impl<'a> Part<'a> {
+    /// Of the file at `path`.
+    #[must_use]
+    pub fn at(path: &'a Path) -> Self {
+        lock(&PARTS).push(path.to_owned());
+        Self(path)
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        lock(&PARTS).retain(|path| path != self.0);
+    }
+}

@@ -1,0 +1,233 @@
+//! Where a job is, how far, and whether it was asked to stop: what the job's own code says and others look at.
+//!
+//! It knows nothing of what the phases do, so that every module of a job can use it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What a job is busy with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// The audio's folder or zip; nothing is counted.
+    #[default]
+    Listing,
+    /// Metadata files; counts bytes.
+    Metadata,
+    /// The recipe's SQL; counts steps.
+    Cleaning,
+    /// The search for duplicates; counts clips.
+    Hashing,
+    /// Sides, shards, and what the store has already; nothing is counted.
+    Planning,
+    /// Tables of the metadata on their way to the store; nothing is counted.
+    Tables,
+    /// Clips; they have counters of their own.
+    Clips,
+    /// The manifest.
+    Commit,
+}
+
+impl Phase {
+    const ALL: [Self; 8] = [
+        Self::Listing,
+        Self::Metadata,
+        Self::Cleaning,
+        Self::Hashing,
+        Self::Planning,
+        Self::Tables,
+        Self::Clips,
+        Self::Commit,
+    ];
+
+    /// One word, for programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Metadata => "metadata",
+            Self::Cleaning => "cleaning",
+            Self::Hashing => "hashing",
+            Self::Planning => "planning",
+            Self::Tables => "tables",
+            Self::Clips => "clips",
+            Self::Commit => "commit",
+        }
+    }
+
+    /// What is counted in it, if anything.
+    #[must_use]
+    pub const fn unit(self) -> Option<&'static str> {
+        match self {
+            Self::Metadata => Some("bytes"),
+            Self::Cleaning => Some("steps"),
+            Self::Hashing | Self::Clips => Some("clips"),
+            Self::Listing | Self::Planning | Self::Tables | Self::Commit => None,
+        }
+    }
+
+    /// Whether what was done in it must be brought to an end in order. All others may be left at any moment: up to the
+    /// plan nothing is written, and a table that is not whole has another name.
+    #[must_use]
+    pub const fn ends_in_order(self) -> bool {
+        matches!(self, Self::Clips | Self::Commit)
+    }
+
+    /// What an interruption in it left behind, in words.
+    #[must_use]
+    pub const fn left_behind(self) -> &'static str {
+        match self {
+            Self::Tables | Self::Clips | Self::Commit => "the same command goes on from there",
+            _ => "nothing was written",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Listing => "listing the audio",
+            Self::Metadata => "reading metadata",
+            Self::Cleaning => "cleaning the metadata",
+            Self::Hashing => "looking for duplicates",
+            Self::Planning => "planning",
+            Self::Tables => "writing tables",
+            Self::Clips => "extracting",
+            Self::Commit => "committing",
+        })
+    }
+}
+
+/// The course of one job.
+#[derive(Debug, Default)]
+pub struct Course {
+    /// Set it: the job ends as interrupted, where it is in [`Phase::Clips`] after the clips in flight.
+    pub stop: AtomicBool,
+    phase: AtomicU8,
+    done: AtomicU64,
+    total: AtomicU64,
+    times: Mutex<Times>,
+}
+
+/// How long phases took, by the wall clock. For people: nothing stored is made of it.
+#[derive(Debug, Default)]
+struct Times {
+    /// When the present one began.
+    since: Option<Instant>,
+    seconds: BTreeMap<&'static str, f64>,
+}
+
+impl Times {
+    /// The present phase ends here.
+    fn end(&mut self, phase: Phase) {
+        let now = Instant::now();
+        if let Some(since) = self.since.replace(now) {
+            *self.seconds.entry(phase.name()).or_default() += (now - since).as_secs_f64();
+        }
+    }
+}
+
+impl Course {
+    /// The next phase begins, of which `total` are to be done; 0: not known.
+    pub fn enter(&self, phase: Phase, total: u64) {
+        self.lock_times().end(self.phase());
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    fn lock_times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wall seconds by phase, from the first one that was entered until now.
+    #[must_use]
+    pub fn seconds(&self) -> BTreeMap<&'static str, f64> {
+        let mut times = self.lock_times();
+        times.end(self.phase());
+        times.seconds.clone()
+    }
+
+    /// So many more are done.
+    pub fn add(&self, done: u64) {
+        self.done.fetch_add(done, Ordering::Relaxed);
+    }
+
+    /// Where the job is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default()
+    }
+
+    /// Done so far in this phase, in its unit.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// To be done in this phase; 0: not known.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Whether the job was asked to stop.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A file of a job: its bytes count as done.
+pub struct Counted<R> {
+    input: R,
+    course: Arc<Course>,
+}
+
+impl<R: Read> Counted<R> {
+    /// Counts what is read of `input`.
+    pub const fn new(input: R, course: Arc<Course>) -> Self {
+        Self { input, course }
+    }
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.input.read(buffer)?;
+        self.course.add(got as u64);
+        Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_starts_at_nothing_and_is_found_again() {
+        let course = Course::default();
+        for phase in Phase::ALL {
+            course.enter(phase, 10);
+            assert_eq!((course.phase(), course.done(), course.total()), (phase, 0, 10));
+            course.add(4);
+            assert_eq!(course.done(), 4);
+        }
+        let seconds = course.seconds();
+        assert!(Phase::ALL.iter().all(|phase| seconds[phase.name()] >= 0.0));
+    }
+
+    #[test]
+    fn bytes_of_a_file_are_counted_as_they_are_read() {
+        let course = Arc::new(Course::default());
+        course.enter(Phase::Metadata, 5);
+        let mut file = Counted::new(&b"12345"[..], Arc::clone(&course));
+        file.read_exact(&mut [0; 3]).unwrap();
+        assert_eq!(course.done(), 3);
+        file.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(course.done(), course.total());
+    }
+}
