@@ -59,7 +59,7 @@ pub struct MelArgs {
 }
 
 /// More bands than this are a mistake.
-const N_MELS_MAX: usize = 65_536;
+const N_MELS_MAX: usize = 2_048;
 
 /// Slaney's scale: 3 mel for every 200 Hz up to 1 kHz, then 27 mel for every factor 6.4.
 const SLANEY_HZ_PER_MEL: f64 = 200.0 / 3.0;

@@ -22,11 +22,17 @@ pub struct MfccArgs {
     pub lifter_from: u8,
 }
 
+/// More coefficients than this are a mistake, and their matrix grows with the bands too.
+const N_MFCC_MAX: usize = 1_024;
+
 impl MfccArgs {
     /// Errors: [`KernelError::Argument`] that names the key and what is allowed.
     pub fn validate(&self, n_mels: usize) -> Result<(), KernelError> {
         if !(1..=n_mels).contains(&self.n_mfcc) {
             return Err(KernelError::argument("n_mfcc", self.n_mfcc, format!("from 1 to n_mels = {n_mels}")));
+        }
+        if self.n_mfcc > N_MFCC_MAX {
+            return Err(KernelError::argument("n_mfcc", self.n_mfcc, format!("at most {N_MFCC_MAX}")));
         }
         if !(1..=3).contains(&self.dct_type) {
             return Err(KernelError::argument("dct_type", self.dct_type, "1, 2 or 3"));

@@ -50,7 +50,7 @@ pub enum Framing {
 /// `librosa.stft`; defaults come from the preset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StftArgs {
-    /// Length of the transform, samples; any from 2 to 2^20.
+    /// Length of the transform, samples; any from 2 to 2^16.
     pub n_fft: usize,
     /// Distance of frames, samples.
     pub hop_length: usize,
@@ -73,7 +73,8 @@ pub struct StftArgs {
 }
 
 /// Limits that keep every product of finite samples finite in f32.
-const N_FFT_MAX: usize = 1 << 20;
+const N_FFT_MAX: usize = 1 << 16;
+const HOP_LENGTH_MAX: usize = 1 << 20;
 const SCALE_MAX: u32 = 32_768;
 
 impl StftArgs {
@@ -124,8 +125,9 @@ impl StftArgs {
         if !(2..=N_FFT_MAX).contains(&self.n_fft) {
             return Err(KernelError::argument("n_fft", self.n_fft, format!("from 2 to {N_FFT_MAX} samples")));
         }
-        if !(1..=N_FFT_MAX).contains(&self.hop_length) {
-            return Err(KernelError::argument("hop_length", self.hop_length, format!("from 1 to {N_FFT_MAX} samples")));
+        if !(1..=HOP_LENGTH_MAX).contains(&self.hop_length) {
+            let allowed = format!("from 1 to {HOP_LENGTH_MAX} samples");
+            return Err(KernelError::argument("hop_length", self.hop_length, allowed));
         }
         if !(1..=self.n_fft).contains(&self.win_length) {
             let allowed = format!("from 1 to n_fft = {} samples", self.n_fft);

@@ -8,7 +8,7 @@ use crate::error::KernelError;
 use crate::level::Lanes;
 
 /// Largest sample that is taken for audio. PCM is within ±1, decoders overshoot a little; the bound keeps every power
-/// finite in f32: (n_fft · scale · sample)² ≤ (2^20 · 2^15 · 2^20)² = 2^110.
+/// finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
 pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
 
 /// Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond [`SAMPLE_MAX`].

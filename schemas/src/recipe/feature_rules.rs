@@ -1,15 +1,12 @@
 //! Which parameters a feature may have, and in which ranges. The kernels check again what they are given; here the
 //! author's line is still known.
 
+use super::limits::{
+    CLIP_S_MAX, FRAMES_MAX, HOP_LENGTH_MAX, LENGTH_S_MIN, N_FFT_MAX, N_MELS_MAX, N_MFCC_MAX, ROW_BYTES_MAX,
+};
 use super::validate::Faults;
-use super::{DbRef, DbSpec, Dtype, FeatureSpec, Normalize, Op, Preset};
+use super::{AudioSpec, DbRef, DbSpec, Dtype, FeatureSpec, Normalize, Op, Preset};
 
-/// Longest FFT, samples: 11 s at 96 kHz, far above any use, and small enough for any plan's tables.
-const N_FFT_MAX: usize = 1 << 20;
-/// More bands than this are a mistake.
-const N_MELS_MAX: usize = 65_536;
-/// More frames than this are a mistake: 46 hours at 100 frames a second.
-const FRAMES_MAX: f64 = 1_048_576.0;
 /// Frames that one delta is fitted over.
 const DELTA_WIDTH: f64 = 9.0;
 const LIFTER_MAX: f64 = 1e6;
@@ -23,8 +20,9 @@ const PAD_MODES: [&str; 3] = ["constant", "reflect", "edge"];
 const NORMS: [&str; 2] = ["slaney", "none"];
 
 /// Everything impossible in `spec`, which stands at `key`.
-pub(super) fn check(spec: &FeatureSpec, key: &str, sample_rate_hz: u32, faults: &mut Faults) {
+pub(super) fn check(spec: &FeatureSpec, key: &str, audio: &AudioSpec, faults: &mut Faults) {
     let at = |name: &str| format!("{key}.{name}");
+    let sample_rate_hz = audio.sample_rate_hz;
     unused(spec, &at, faults);
     whisper(spec, sample_rate_hz, &at, faults);
     framing(spec, sample_rate_hz, &at, faults);
@@ -33,6 +31,34 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, sample_rate_hz: u32, faults: 
         decibels(db, &at, faults);
     }
     storage(spec, &at, faults);
+    row_bytes(spec, audio, &at, faults);
+}
+
+/// A row of the longest clip must be something that a machine can hold and Arrow can store.
+fn row_bytes(spec: &FeatureSpec, audio: &AudioSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
+    let row_s = audio.segment_s.unwrap_or(audio.longest_s().max(audio.duration_s.unwrap_or(0.0)));
+    let hop_length = spec.hop_or_preset(audio.sample_rate_hz).max(1);
+    let n_samples = row_s * f64::from(audio.sample_rate_hz);
+    let n_frames = (n_samples / hop_length as f64 + 1.0).max(spec.frames.unwrap_or(0) as f64);
+    let n_orders = 1.0 + f64::from(spec.delta.unwrap_or(0));
+    let n_bands = match spec.op {
+        Op::Stft => (spec.n_fft_or_preset(audio.sample_rate_hz) / 2 + 1) as f64 * n_orders,
+        Op::Mel => spec.n_mels_or_preset() as f64 * n_orders,
+        Op::Mfcc => (spec.n_mfcc_or_preset() as f64 * n_orders).max(spec.n_mels_or_preset() as f64),
+    };
+    let bytes = n_bands * n_frames * size_of::<f32>() as f64;
+    // Lengths out of range have their own fault.
+    let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&row_s);
+    let (key, remedy) = if spec.frames.is_some_and(|frames| frames as f64 >= n_frames) {
+        ("frames", "fewer frames")
+    } else {
+        ("hop_length", "a longer hop_length, or a smaller audio.max_duration_s, audio.duration_s or audio.segment_s")
+    };
+    let problem = format!(
+        "a row of {row_s} s would have {n_bands} x {n_frames:.0} values, {:.1} GB, at most 2.1 fit; allowed: {remedy}",
+        bytes / 1e9
+    );
+    faults.unless(!is_sound || bytes <= ROW_BYTES_MAX, &at(key), problem);
 }
 
 fn unused(spec: &FeatureSpec, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
@@ -63,7 +89,7 @@ fn whisper(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String,
 fn framing(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
     let whole = |value: Option<usize>| value.map(|value| value as f64);
     faults.within(whole(spec.n_fft), 2.0..=N_FFT_MAX as f64, &at("n_fft"));
-    faults.within(whole(spec.hop_length), 1.0..=N_FFT_MAX as f64, &at("hop_length"));
+    faults.within(whole(spec.hop_length), 1.0..=HOP_LENGTH_MAX as f64, &at("hop_length"));
     faults.within(whole(spec.win_length), 1.0..=N_FFT_MAX as f64, &at("win_length"));
     if let Some(win_length) = spec.win_length {
         let n_fft = spec.n_fft_or_preset(sample_rate_hz);
@@ -78,7 +104,7 @@ fn framing(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String,
     let sound = !decibels || spec.power.is_none_or(|power| power == 1.0 || power == 2.0);
     faults.unless(sound, &at("power"), "allowed before decibels: 1 or 2");
     let least = if spec.delta.unwrap_or(0) > 0 { DELTA_WIDTH } else { 1.0 };
-    faults.within(whole(spec.frames), least..=FRAMES_MAX, &at("frames"));
+    faults.within(whole(spec.frames), least..=FRAMES_MAX as f64, &at("frames"));
 }
 
 fn mel(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, faults: &mut Faults) {
@@ -99,6 +125,7 @@ fn mel(spec: &FeatureSpec, sample_rate_hz: u32, at: &dyn Fn(&str) -> String, fau
         let n_mels = spec.n_mels_or_preset();
         let problem = format!("{n_mfcc} is out of range; allowed: 1 to n_mels = {n_mels}");
         faults.unless((1..=n_mels).contains(&n_mfcc), &at("n_mfcc"), problem);
+        faults.within(Some(n_mfcc as f64), 0.0..=N_MFCC_MAX as f64, &at("n_mfcc"));
     }
     faults.within(spec.dct_type.map(f64::from), 1.0..=3.0, &at("dct_type"));
     faults.within(spec.delta.map(f64::from), 0.0..=2.0, &at("delta"));
@@ -139,6 +166,27 @@ impl FeatureSpec {
             Preset::Librosa => 2048,
             Preset::Torchaudio | Preset::Whisper => 400,
             Preset::Kaldi => self.win_length.unwrap_or(sample_rate_hz as usize / 40).min(N_FFT_MAX).next_power_of_two(),
+        })
+    }
+
+    /// `hop_length`, or the preset's.
+    fn hop_or_preset(&self, sample_rate_hz: u32) -> usize {
+        let win_length = self.win_length.unwrap_or(self.n_fft_or_preset(sample_rate_hz));
+        self.hop_length.unwrap_or(match (self.preset, self.op) {
+            (Preset::Librosa, Op::Stft) => win_length / 4,
+            (Preset::Librosa, _) => 512,
+            (Preset::Torchaudio, _) => win_length / 2,
+            (Preset::Kaldi, _) => sample_rate_hz as usize / 100,
+            (Preset::Whisper, _) => 160,
+        })
+    }
+
+    /// `n_mfcc`, or the preset's.
+    fn n_mfcc_or_preset(&self) -> usize {
+        self.n_mfcc.unwrap_or(match self.preset {
+            Preset::Librosa | Preset::Whisper => 20,
+            Preset::Torchaudio => 40,
+            Preset::Kaldi => 13,
         })
     }
 

@@ -8,6 +8,7 @@
 mod edit;
 mod feature;
 mod feature_rules;
+mod limits;
 mod parse;
 mod place;
 mod shipped;
@@ -211,6 +212,10 @@ pub struct AudioSpec {
     /// Less than this decoded: reject.
     #[serde(default = "AudioSpec::default_min_duration")]
     pub min_duration_s: f64,
+    /// More than this decoded, where `duration_s` does not ask for less: reject. Default: three hours, which is also the
+    /// most. The default is left out of what is stored, so that identities are those of recipes without the key.
+    #[serde(default = "AudioSpec::default_max_duration", skip_serializing_if = "AudioSpec::is_default_max_duration")]
+    pub max_duration_s: f64,
     /// Length of a segment; absent: the clip is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_s: Option<f64>,
@@ -253,6 +258,19 @@ impl AudioSpec {
     const fn default_min_duration() -> f64 {
         1.0
     }
+    const fn default_max_duration() -> f64 {
+        limits::CLIP_S_MAX
+    }
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+    fn is_default_max_duration(seconds: &f64) -> bool {
+        *seconds == Self::default_max_duration()
+    }
+
+    /// The most seconds of a clip that become rows: `duration_s`, or `max_duration_s` where that is less.
+    #[must_use]
+    pub fn longest_s(&self) -> f64 {
+        self.duration_s.unwrap_or(f64::INFINITY).min(self.max_duration_s)
+    }
 }
 
 impl Default for AudioSpec {
@@ -261,6 +279,7 @@ impl Default for AudioSpec {
             sample_rate_hz: Self::default_rate(),
             duration_s: None,
             min_duration_s: Self::default_min_duration(),
+            max_duration_s: Self::default_max_duration(),
             segment_s: None,
             segment_hop_s: None,
             segments_max: None,

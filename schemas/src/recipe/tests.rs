@@ -37,7 +37,7 @@ fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
     assert_eq!(
         added("[audio]\nsample_rate = 8000"),
         "my.toml:10: audio.sample_rate: unknown key (did you mean `sample_rate_hz`?); allowed: sample_rate_hz, \
-         duration_s, min_duration_s, segment_s, segment_hop_s, segments_max, segment_min_s, decode"
+         duration_s, min_duration_s, max_duration_s, segment_s, segment_hop_s, segments_max, segment_min_s, decode"
     );
     assert!(
         added("n_mel = 96").starts_with("my.toml:9: features.log_mel.n_mel: unknown key (did you mean `n_mels`?); ")
@@ -85,8 +85,8 @@ fn wrong_types_and_words_say_what_is_allowed() {
 #[test]
 fn impossible_values_of_features_are_found_at_their_line() {
     for (text, message) in [
-        ("n_mels = 0", "n_mels: 0 is out of range; allowed: 1 to 65536"),
-        ("n_fft = 1", "n_fft: 1 is out of range; allowed: 2 to 1048576"),
+        ("n_mels = 0", "n_mels: 0 is out of range; allowed: 1 to 2048"),
+        ("n_fft = 1", "n_fft: 1 is out of range; allowed: 2 to 65536"),
         ("hop_length = 0", "hop_length: 0 is out of range; allowed: 1 to 1048576"),
         ("win_length = 4096", "win_length: 4096 is longer than n_fft = 2048"),
         ("window = \"han\"", "window: `han` is unknown (did you mean `hann`?); allowed: "),
@@ -151,13 +151,13 @@ fn impossible_values_of_sections_are_found_at_their_line() {
         ("[split]\nrule = \"segment\"", "10: split.rule: `segment` wants audio.segment_s"),
         ("[split]\nrule = \"official\"\ngroup_duplicates = true", "11: split.group_duplicates: only the rules"),
         ("[audio]\nsample_rate_hz = 4000", "10: audio.sample_rate_hz: 4000 is out of range; allowed: 8000 to 48000"),
-        ("[audio]\nduration_s = 0", "10: audio.duration_s: 0 is impossible; allowed: a number above 0"),
-        ("[audio]\nduration_s = inf", "10: audio.duration_s: inf is impossible; allowed: a number above 0"),
+        ("[audio]\nduration_s = 0", "10: audio.duration_s: 0 is out of range; allowed: 0.001 to 10800"),
+        ("[audio]\nduration_s = inf", "10: audio.duration_s: inf is out of range; allowed: 0.001 to 10800"),
         ("[audio]\nsegments_max = 3", "10: audio.segments_max: has no meaning without audio.segment_s"),
         ("[audio]\nsegment_s = 3\nsegment_min_s = 4", "11: audio.segment_min_s: is longer than audio.segment_s = 3"),
         ("[audio]\nduration_s = 2\nsegment_s = 3", "11: audio.segment_s: 3 is longer than audio.duration_s = 2"),
-        ("[shards]\nclips = 0", "10: shards.clips: 0 is impossible; allowed: a whole number, 1 or more"),
-        ("[shards]\nrow_group_rows = 0", "10: shards.row_group_rows: 0 is impossible"),
+        ("[shards]\nclips = 0", "10: shards.clips: 0 is out of range; allowed: 1 to 1048576"),
+        ("[shards]\nrow_group_rows = 0", "10: shards.row_group_rows: 0 is out of range; allowed: 1 to 1048576"),
         ("[[features]]\nname = \"log_mel\"\nop = \"stft\"", "10: features.log_mel.name: `log_mel` is used twice"),
         (
             "[[targets]]\nname = \"segment\"\ncolumn = \"x\"",
@@ -247,7 +247,7 @@ fn a_wrong_set_is_named_instead_of_a_line() {
             "features.log_mle.n_mels: nothing in features is called `log_mle` (did you mean `log_mel`?); there are: log_mel",
         ),
         ("features.log_mel.n_mels=many", "features.log_mel.n_mels: invalid type: string \"many\", expected a whole"),
-        ("features.log_mel.n_mels=0", "features.log_mel.n_mels: 0 is out of range; allowed: 1 to 65536"),
+        ("features.log_mel.n_mels=0", "features.log_mel.n_mels: 0 is out of range; allowed: 1 to 2048"),
         (
             "audio.duration_s=0.5",
             "audio.duration_s: 0.5 is shorter than audio.min_duration_s = 1: every clip would be a reject",
@@ -372,4 +372,79 @@ fn any_broken_recipe_is_one_line_that_names_its_place() {
         }
     }
     assert_eq!(error("audio.duration_s = 3\naudio.duratio_s = 0", &[]).split(' ').next(), Some("my.toml:2:"));
+}
+
+/// What would take gigabytes, or hours, is a slip: the key, its line and what is allowed are told before any work.
+#[test]
+fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
+    for (text, message) in [
+        ("[audio]\nsegment_s = 1e-7", "10: audio.segment_s: 1e-7 is out of range; allowed: 0.001 to 10800"),
+        ("[audio]\nsegment_s = 3e-5", "10: audio.segment_s: 3e-5 is out of range; allowed: 0.001 to 10800"),
+        (
+            "[audio]\nsegment_s = 0.05",
+            "10: audio.segment_s: 0.05 cuts a clip of 10800 s into 216000 segments, at most 100000 are allowed; \
+             allowed: 0.1080 or more, or a smaller audio.segments_max, audio.duration_s or audio.max_duration_s",
+        ),
+        (
+            "[audio]\nduration_s = 600\nsegment_s = 3\nsegment_hop_s = 0.005",
+            "12: audio.segment_hop_s: 0.005 cuts a clip of 600 s into 120000 segments",
+        ),
+        ("[audio]\nduration_s = 1e300", "10: audio.duration_s: 1e300 is out of range; allowed: 0.001 to 10800"),
+        ("[audio]\nduration_s = 1e-300", "10: audio.duration_s: 1e-300 is out of range; allowed: 0.001 to 10800"),
+        ("[audio]\nduration_s = nan", "10: audio.duration_s: NaN is out of range; allowed: 0.001 to 10800"),
+        ("[audio]\nmin_duration_s = 1e300", "10: audio.min_duration_s: 1e300 is out of range; allowed: 0 to 10800"),
+        ("[audio]\nmax_duration_s = 10801", "10: audio.max_duration_s: 10801 is out of range; allowed: 0.001 to 10800"),
+        ("[audio]\nmax_duration_s = nan", "10: audio.max_duration_s: NaN is out of range; allowed: 0.001 to 10800"),
+        (
+            "[audio]\nmax_duration_s = 1.0",
+            "10: audio.max_duration_s: 1 is not above audio.min_duration_s = 1: every clip would be a reject",
+        ),
+        ("n_fft = 65537", "9: features.log_mel.n_fft: 65537 is out of range; allowed: 2 to 65536"),
+        ("n_mels = 2049", "9: features.log_mel.n_mels: 2049 is out of range; allowed: 1 to 2048"),
+        (
+            "hop_length = 1",
+            "9: features.log_mel.hop_length: a row of 10800 s would have 128 x 238140001 values, 121.9 GB, at most 2.1 \
+             fit; allowed: a longer hop_length, or a smaller audio.max_duration_s, audio.duration_s or audio.segment_s",
+        ),
+        (
+            "frames = 1048576\nn_mels = 1000",
+            "9: features.log_mel.frames: a row of 10800 s would have 1000 x 1048576 values, 4.2 GB, at most 2.1 fit; \
+             allowed: fewer frames",
+        ),
+        ("[shards]\nclips = 2000000", "10: shards.clips: 2000000 is out of range; allowed: 1 to 1048576"),
+        ("[shards]\nrow_group_rows = 2000000", "10: shards.row_group_rows: 2000000 is out of range"),
+    ] {
+        assert!(added(text).starts_with(&format!("my.toml:{message}")), "{text}: {}", added(text));
+    }
+    let mfcc = SMALLEST.replace("op = \"mel\"\ndb = {}", "op = \"mfcc\"\nn_mels = 2000\nn_mfcc = 1025");
+    assert!(
+        error(&mfcc, &[]).starts_with("my.toml:9: features.log_mel.n_mfcc: 1025 is out of range; allowed: 0 to 1024")
+    );
+}
+
+/// What archives of real music ask for stays allowed.
+#[test]
+fn large_numbers_that_are_meant_pass() {
+    for text in [
+        "[audio]\nsegment_s = 0.11",
+        "[audio]\nsegment_s = 0.01\nsegments_max = 100",
+        "[audio]\nduration_s = 10800",
+        "[audio]\nduration_s = 30\nsegment_s = 0.025\nsegment_hop_s = 0.01",
+        "hop_length = 1\n[audio]\nduration_s = 30",
+        "n_fft = 65536\nn_mels = 2048\nhop_length = 4096",
+        "[[features]]\nname = \"b\"\nop = \"stft\"",
+    ] {
+        let recipe = parse(&format!("{SMALLEST}{text}\n"), &[]);
+        assert!(recipe.is_ok(), "{text}: {:?}", recipe.err().map(|error| error.to_string()));
+    }
+}
+
+/// A recipe that does not speak of `max_duration_s` keeps its identity, and one that says the default is the same.
+#[test]
+fn the_longest_clip_is_part_of_the_identity_only_where_it_is_not_the_default() {
+    let json =
+        |text: &str| canonical::to_json(&parse(&format!("{SMALLEST}{text}"), &[]).expect("sound")).expect("json");
+    assert!(!json("").contains("max_duration_s"));
+    assert_eq!(json("[audio]\nmax_duration_s = 10800.0\n"), json("[audio]\n"));
+    assert!(json("[audio]\nmax_duration_s = 600\n").contains("\"max_duration_s\":600"));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROWS_MAX, SEGMENTS_MAX};
 use super::parse::Fault;
 use super::wording::did_you_mean;
 use super::{AudioSpec, CatalogSpec, Dataset, Recipe, ShardSpec, SplitRule, SplitSpec};
@@ -9,9 +10,6 @@ use crate::tables::ROW_COLUMNS;
 
 /// The folder `split=…`, which readers show as a column.
 const SPLIT_COLUMN: &str = "split";
-
-/// Longest clip that is decoded: 3 hours.
-const DURATION_S_MAX: f64 = 10_800.0;
 
 /// Steps that `catalog.subset` and `catalog.require_audio` make.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
@@ -37,7 +35,7 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
         faults.unless(bounded, "split.rule", problem);
     }
     for (index, feature) in recipe.features.iter().enumerate() {
-        super::feature_rules::check(feature, &format!("features.{index}"), recipe.audio.sample_rate_hz, &mut faults);
+        super::feature_rules::check(feature, &format!("features.{index}"), &recipe.audio, &mut faults);
     }
     shards(&recipe.shards, &mut faults);
     faults.0
@@ -59,7 +57,8 @@ impl Faults {
     pub fn within(&mut self, value: Option<f64>, range: std::ops::RangeInclusive<f64>, key: &str) {
         if let Some(value) = value {
             let (from, to) = (range.start(), range.end());
-            self.unless(range.contains(&value), key, format!("{value} is out of range; allowed: {from} to {to}"));
+            let problem = format!("{} is out of range; allowed: {from} to {to}", shown(value));
+            self.unless(range.contains(&value), key, problem);
         }
     }
 
@@ -67,7 +66,7 @@ impl Faults {
     pub fn positive(&mut self, value: Option<f64>, key: &str) {
         if let Some(value) = value {
             let ok = value.is_finite() && value > 0.0;
-            self.unless(ok, key, format!("{value} is impossible; allowed: a number above 0"));
+            self.unless(ok, key, format!("{} is impossible; allowed: a number above 0", shown(value)));
         }
     }
 
@@ -79,6 +78,12 @@ impl Faults {
             self.unless(allowed.contains(&word), key, problem);
         }
     }
+}
+
+/// A number as people write it: very large and very small ones with an exponent.
+fn shown(value: f64) -> String {
+    let is_plain = value == 0.0 || !value.is_finite() || (1e-4..1e10).contains(&value.abs());
+    if is_plain { value.to_string() } else { format!("{value:e}") }
 }
 
 fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
@@ -172,12 +177,17 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
 
 fn audio(spec: &AudioSpec, faults: &mut Faults) {
     faults.within(Some(f64::from(spec.sample_rate_hz)), 8_000.0..=48_000.0, "audio.sample_rate_hz");
-    faults.positive(spec.duration_s, "audio.duration_s");
-    faults.within(spec.duration_s.filter(|s| *s > 0.0), 0.0..=DURATION_S_MAX, "audio.duration_s");
-    faults.positive(Some(spec.min_duration_s), "audio.min_duration_s");
-    faults.positive(spec.segment_s, "audio.segment_s");
-    faults.positive(spec.segment_hop_s, "audio.segment_hop_s");
-    faults.positive(spec.segment_min_s, "audio.segment_min_s");
+    let lengths = LENGTH_S_MIN..=CLIP_S_MAX;
+    faults.within(spec.duration_s, lengths.clone(), "audio.duration_s");
+    faults.within(Some(spec.max_duration_s), lengths.clone(), "audio.max_duration_s");
+    faults.within(spec.segment_s, lengths.clone(), "audio.segment_s");
+    faults.within(spec.segment_hop_s, lengths, "audio.segment_hop_s");
+    for (seconds, key) in
+        [(Some(spec.min_duration_s), "audio.min_duration_s"), (spec.segment_min_s, "audio.segment_min_s")]
+    {
+        faults.positive(seconds, key);
+        faults.within(seconds.filter(|s| *s > 0.0 && s.is_finite()), 0.0..=CLIP_S_MAX, key);
+    }
     faults.unless(
         spec.segments_max != Some(0),
         "audio.segments_max",
@@ -193,6 +203,15 @@ fn audio(spec: &AudioSpec, faults: &mut Faults) {
             format!("{segment_s} is longer than audio.duration_s = {duration_s}: no clip would have a segment");
         faults.unless(segment_s <= duration_s, "audio.segment_s", problem);
     }
+    let min = spec.min_duration_s;
+    let problem =
+        format!("{} is not above audio.min_duration_s = {min}: every clip would be a reject", spec.max_duration_s);
+    faults.unless(spec.max_duration_s > min || min >= CLIP_S_MAX, "audio.max_duration_s", problem);
+    segments(spec, faults);
+}
+
+/// Keys of segments have no meaning without their length, and a clip may not give too many.
+fn segments(spec: &AudioSpec, faults: &mut Faults) {
     match spec.segment_s {
         None => {
             let alone = |given: bool, name: &str, faults: &mut Faults| {
@@ -206,12 +225,32 @@ fn audio(spec: &AudioSpec, faults: &mut Faults) {
             let fits = spec.segment_min_s.is_none_or(|min| min <= segment_s);
             let problem = format!("is longer than audio.segment_s = {segment_s}");
             faults.unless(fits, "audio.segment_min_s", problem);
+            too_many_segments(spec, segment_s, faults);
         }
     }
 }
 
+/// Every segment is a row: their number is bounded for the longest clip that the recipe lets in.
+fn too_many_segments(spec: &AudioSpec, segment_s: f64, faults: &mut Faults) {
+    let (key, hop_s) = match spec.segment_hop_s {
+        Some(hop_s) => ("audio.segment_hop_s", hop_s),
+        None => ("audio.segment_s", segment_s),
+    };
+    let longest_s = spec.longest_s();
+    let segments = (longest_s / hop_s).min(spec.segments_max.map_or(f64::INFINITY, f64::from));
+    // A length out of range has its own fault.
+    let lengths = LENGTH_S_MIN..=CLIP_S_MAX;
+    let is_sound = [hop_s, segment_s, longest_s].iter().all(|seconds| lengths.contains(seconds));
+    let problem = format!(
+        "{hop_s} cuts a clip of {longest_s} s into {segments:.0} segments, at most {SEGMENTS_MAX} are allowed; allowed: \
+         {:.4} or more, or a smaller audio.segments_max, audio.duration_s or audio.max_duration_s",
+        longest_s / SEGMENTS_MAX
+    );
+    faults.unless(!is_sound || segments <= SEGMENTS_MAX, key, problem);
+}
+
 fn shards(spec: &ShardSpec, faults: &mut Faults) {
-    let problem = "0 is impossible; allowed: a whole number, 1 or more";
-    faults.unless(spec.clips > 0, "shards.clips", problem);
-    faults.unless(spec.row_group_rows > 0, "shards.row_group_rows", problem);
+    for (count, key) in [(spec.clips, "shards.clips"), (spec.row_group_rows, "shards.row_group_rows")] {
+        faults.within(Some(count as f64), 1.0..=ROWS_MAX as f64, key);
+    }
 }
