@@ -126,6 +126,28 @@ impl FeatureArgs {
         }
     }
 
+    /// Bytes that the CPU holds while it computes a clip of `n_samples` samples, beside the samples and what comes out:
+    /// values before they are packed, bands that a cosine transform is made of, and a copy where axes change places.
+    #[must_use]
+    pub fn scratch_bytes(&self, n_samples: usize) -> usize {
+        let n_frames = self.stft.n_frames(Signal::len_of(n_samples, &self.stft, self.frames));
+        let values = self.n_bands() * n_frames;
+        let bands = if self.mfcc.is_some() { self.mel.as_ref().map_or(0, |mel| mel.n_mels) * n_frames } else { 0 };
+        let swapped = if self.dim_order == DimOrder::FrameBand { values } else { 0 };
+        (values + bands.max(swapped)) * size_of::<f32>()
+    }
+
+    /// Bytes of the tables and buffers of one plan on the CPU, whatever the clips are: about right, and never much less.
+    #[must_use]
+    pub fn plan_bytes(&self) -> usize {
+        // Window, twiddles, transform and its scratch in double precision, and eight frames of every bin.
+        let spectrum = 96 * self.stft.n_fft;
+        let n_mels = self.mel.as_ref().map_or(0, |mel| mel.n_mels);
+        // Each bin lies under two bands; the cosine transform is made in f64 and kept in f32.
+        let bands = 16 * self.stft.n_fft + 64 * n_mels;
+        spectrum + bands + self.mfcc.as_ref().map_or(0, |mfcc| 12 * mfcc.n_mfcc * n_mels)
+    }
+
     /// Names of the axes, in the tensor's order.
     #[must_use]
     pub const fn dim_names(&self) -> [&'static str; 2] {

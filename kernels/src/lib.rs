@@ -13,6 +13,7 @@ mod delta;
 mod device;
 mod error;
 mod level;
+mod malloc;
 mod mel;
 mod mfcc;
 mod normalize;
@@ -30,6 +31,7 @@ pub use backend::{Backend, BackendChoice, Clip, Cpu, CpuPlan, Cuda, Opened, Plan
 pub use db::{DbArgs, DbRef, LogArgs};
 pub use error::KernelError;
 pub use level::Level;
+pub use malloc::return_large_blocks;
 pub use mel::{MelArgs, Norm, Ramp};
 pub use mfcc::MfccArgs;
 pub use normalize::Normalize;

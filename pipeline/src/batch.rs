@@ -170,7 +170,7 @@ impl Lane<'_> {
         };
         for (clip, computed) in batch.clips.into_iter().zip(computed) {
             let (event, pcm) = clip.end(self.work, computed);
-            give_back(&self.pcms, pcm);
+            give_back(&self.pcms, pcm, self.work.limits.kept_bytes);
             // The receiver lives until every sender is gone.
             let _ = self.events.send(event);
         }

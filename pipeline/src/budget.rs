@@ -1,7 +1,18 @@
-//! What may be in flight, in bytes: a clip takes its permit in plan order before it is read.
+//! What may be in flight, in bytes. A clip holds a permit for all that it takes, from before its file is read until its
+//! rows are on disk; nothing is let in that does not fit.
+//!
+//! Clips are let in in plan order. One that is let in never waits for memory again: it becomes rows, and rows go to the
+//! thread that writes, which waits for nobody. So memory comes back by itself as long as anything is *busy*: a clip on
+//! its way to the writing thread, or a row group on its way to disk. Where nothing is busy, what is held are rows that
+//! wait for the next clip to fill their row group, and files that were read ahead. Files give way: they are dropped and
+//! read again later. If the next clip does not fit beside the rows then, it never will, and the run ends with its name.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A file is read ahead of its turn only if it takes no more than this part of what is free: the clips before it still
+/// need memory for all that they become.
+const AHEAD_SHARE: u64 = 4;
 
 /// A counting semaphore in bytes. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -12,22 +23,51 @@ pub struct ByteBudget {
 #[derive(Debug)]
 struct State {
     held: Mutex<Held>,
-    freed: Condvar,
+    changed: Condvar,
     total: u64,
 }
 
 #[derive(Debug, Default)]
 struct Held {
     bytes: u64,
-    // Permits whose clip is on its way to the writing thread.
-    working: usize,
+    /// Clips and row groups that will give memory back by themselves.
+    busy: usize,
+    /// The number, in plan order, of the clip that is let in next.
+    next: usize,
+    /// Files that were read and whose clips are not let in yet.
+    files: usize,
+    /// The next clip needs the memory of the files behind it.
+    give_way: bool,
+    /// The run has failed: nobody is let in any more.
+    closed: bool,
+}
+
+/// Why a clip is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It does not fit, and never will: so many bytes would be held with it, of so many by rows that wait for it.
+    Full {
+        /// With the clip.
+        needed: u64,
+        /// Without it.
+        waiting: u64,
+    },
+    /// The run has failed elsewhere.
+    Closed,
 }
 
 /// Bytes held; given back on drop.
 #[derive(Debug)]
 pub struct Permit {
     bytes: u64,
-    working: AtomicBool,
+    busy: AtomicBool,
+    is_file: bool,
+    state: Arc<State>,
+}
+
+/// Something that will give memory back by itself, until it is dropped.
+#[derive(Debug)]
+pub struct Busy {
     state: Arc<State>,
 }
 
@@ -35,40 +75,171 @@ impl ByteBudget {
     /// A budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        Self { state: Arc::new(State { held: Mutex::default(), freed: Condvar::new(), total: bytes }) }
+        Self { state: Arc::new(State { held: Mutex::default(), changed: Condvar::new(), total: bytes }) }
     }
 
-    /// Waits until `bytes` are free and takes them.
+    /// Waits until `bytes` are free and takes them, in no order: for work that holds nothing else while it waits.
     ///
-    /// When no other clip is on its way it never waits: what is held then are rows that wait for this very clip to fill
-    /// their row group, and clips without a fixed length can be longer than was foreseen.
-    #[must_use]
-    pub fn take(&self, bytes: u64) -> Permit {
-        let State { held, freed, total } = &*self.state;
-        let held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |held: &mut Held| held.bytes + bytes > *total && held.working > 0;
-        let mut held = freed.wait_while(held, full).unwrap_or_else(PoisonError::into_inner);
+    /// # Errors
+    /// [`Refused::Full`] where they are more than there is.
+    pub fn take(&self, bytes: u64) -> Result<Permit, Refused> {
+        let State { changed, total, .. } = &*self.state;
+        if bytes > *total {
+            return Err(Refused::Full { needed: bytes, waiting: 0 });
+        }
+        let full = |held: &mut Held| held.bytes + bytes > *total;
+        let mut held = changed.wait_while(self.state.lock(), full).unwrap_or_else(PoisonError::into_inner);
         held.bytes += bytes;
-        held.working += 1;
-        Permit { bytes, working: AtomicBool::new(true), state: Arc::clone(&self.state) }
+        Ok(self.permit(bytes, false))
+    }
+
+    /// Lets clip number `seq` in with all that it takes. Clips come here one after the other, in plan order.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn enter(&self, seq: usize, bytes: u64) -> Result<Permit, Refused> {
+        let mut permit = self.enter_file(seq, bytes)?;
+        let is_in = permit.admit(seq, bytes)?;
+        debug_assert!(is_in, "whoever is next does not give way");
+        Ok(permit)
+    }
+
+    /// Takes memory for the file of clip number `seq`, which [`Permit::admit`] lets in when it is known what it takes.
+    /// Clips come here one after the other, in plan order.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn enter_file(&self, seq: usize, bytes: u64) -> Result<Permit, Refused> {
+        let mut permit = self.permit(0, false);
+        permit.take_file(seq, bytes, |_| true)?;
+        Ok(permit)
+    }
+
+    /// Whoever holds this tells that memory will come back.
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        self.state.lock().busy += 1;
+        Busy { state: Arc::clone(&self.state) }
+    }
+
+    /// Lets nobody in any more: who waits is refused.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.state.changed.notify_all();
+    }
+
+    fn permit(&self, bytes: u64, busy: bool) -> Permit {
+        Permit { bytes, busy: AtomicBool::new(busy), is_file: false, state: Arc::clone(&self.state) }
+    }
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, held: MutexGuard<'a, Held>) -> MutexGuard<'a, Held> {
+        self.changed.wait(held).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit {
-    /// Holds `bytes` from here on.
+    /// Lets clip number `seq` in with `bytes` in place of its file's. Waits until all before it are in. False: the file
+    /// has to give way to an earlier clip; drop it, and come back through [`Permit::retake`].
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn admit(&mut self, seq: usize, bytes: u64) -> Result<bool, Refused> {
+        let state = Arc::clone(&self.state);
+        let mut held = state.lock();
+        loop {
+            let others = held.bytes - self.bytes;
+            if held.closed {
+                return Err(Refused::Closed);
+            }
+            if held.next == seq && others + bytes <= state.total {
+                held.bytes = others + bytes;
+                held.next += 1;
+                held.give_way = false;
+                held.busy += 1;
+                self.leave_files(&mut held);
+                self.bytes = bytes;
+                self.busy = AtomicBool::new(true);
+                state.changed.notify_all();
+                return Ok(true);
+            }
+            if held.next == seq && held.busy == 0 {
+                if held.files == 1 {
+                    return Err(Refused::Full { needed: others + bytes, waiting: others });
+                }
+                held.give_way = true;
+                state.changed.notify_all();
+            } else if held.next < seq && held.give_way {
+                held.bytes = others;
+                self.bytes = 0;
+                self.leave_files(&mut held);
+                state.changed.notify_all();
+                return Ok(false);
+            }
+            held = state.wait(held);
+        }
+    }
+
+    /// Takes memory for a file that gave way, once all clips before it are in.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn retake(&mut self, seq: usize, bytes: u64) -> Result<(), Refused> {
+        self.take_file(seq, bytes, |held| held.next == seq)
+    }
+
+    fn take_file(&mut self, seq: usize, bytes: u64, is_turn: impl Fn(&Held) -> bool) -> Result<(), Refused> {
+        let state = Arc::clone(&self.state);
+        let mut held = state.lock();
+        loop {
+            if held.closed {
+                return Err(Refused::Closed);
+            }
+            let free = state.total.saturating_sub(held.bytes);
+            // A large file that is read ahead would only have to give way.
+            let most = if held.next == seq { free } else { free / AHEAD_SHARE };
+            if bytes <= most && !held.give_way && is_turn(&held) {
+                held.bytes += bytes;
+                held.files += 1;
+                (self.bytes, self.is_file) = (bytes, true);
+                return Ok(());
+            }
+            if held.next == seq && held.busy == 0 && held.files == 0 {
+                return Err(Refused::Full { needed: held.bytes + bytes, waiting: held.bytes });
+            }
+            held = state.wait(held);
+        }
+    }
+
+    fn leave_files(&mut self, held: &mut Held) {
+        held.files -= usize::from(std::mem::take(&mut self.is_file));
+    }
+
+    /// Holds `bytes` from here on; what is let in may not grow.
     pub fn holds(&mut self, bytes: u64) {
-        let mut held = self.state.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.state.lock();
         held.bytes = held.bytes + bytes - self.bytes;
         self.bytes = bytes;
-        self.state.freed.notify_all();
+        self.state.changed.notify_all();
+    }
+
+    /// The bytes that it holds.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The writing thread has the clip's rows: they wait for a row group, or for the disk, and for no one else. Not
     /// before: where the disk stands still, that thread takes nothing, and no further clip may pass.
     pub fn taken(&self) {
-        if self.working.swap(false, Ordering::Relaxed) {
-            self.state.held.lock().unwrap_or_else(PoisonError::into_inner).working -= 1;
-            self.state.freed.notify_all();
+        if self.busy.swap(false, Ordering::Relaxed) {
+            self.state.lock().busy -= 1;
+            self.state.changed.notify_all();
         }
     }
 }
@@ -76,7 +247,18 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.taken();
+        if self.is_file {
+            let state = Arc::clone(&self.state);
+            self.leave_files(&mut state.lock());
+        }
         self.holds(0);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.state.lock().busy -= 1;
+        self.state.changed.notify_all();
     }
 }
 
@@ -85,12 +267,12 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// A clip of `bytes` cannot pass, and can after `then`.
-    fn passes_only_after(budget: &ByteBudget, bytes: u64, then: impl FnOnce()) {
+    /// Clip `seq` of `bytes` cannot pass, and can after `then`.
+    fn passes_only_after(budget: &ByteBudget, (seq, bytes): (usize, u64), then: impl FnOnce()) {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                drop(budget.take(bytes));
+                drop(budget.enter(seq, bytes).expect("it fits in the end"));
                 sender.send(()).expect("the receiver is alive");
             });
             assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
@@ -100,26 +282,66 @@ mod tests {
     }
 
     #[test]
-    fn a_taker_waits_until_enough_is_given_back() {
+    fn a_clip_waits_until_enough_is_given_back() {
         let budget = ByteBudget::new(100);
-        let mut first = budget.take(80);
-        passes_only_after(&budget, 60, || first.holds(40));
+        let mut first = budget.enter(0, 80).expect("it fits");
+        passes_only_after(&budget, (1, 60), || first.holds(40));
     }
 
     #[test]
-    fn rows_that_wait_for_the_next_clip_cannot_stop_it() {
+    fn a_clip_waits_for_a_row_group_that_is_being_written() {
         let budget = ByteBudget::new(100);
-        let mut first = budget.take(80);
-        first.holds(90);
+        let first = budget.enter(0, 80).expect("it fits");
+        let group = budget.busy();
         first.taken();
-        drop(budget.take(50));
+        passes_only_after(&budget, (1, 60), || drop((first, group)));
+    }
+
+    #[test]
+    fn a_clip_that_fits_beside_no_waiting_rows_is_refused_and_never_overdraws() {
+        let budget = ByteBudget::new(100);
+        let mut first = budget.enter(0, 80).expect("it fits");
+        first.holds(60);
+        first.taken();
+        assert_eq!(budget.enter(1, 41).err(), Some(Refused::Full { needed: 101, waiting: 60 }));
+        drop(budget.enter(1, 40).expect("it fits"));
+        assert_eq!(budget.take(101).err(), Some(Refused::Full { needed: 101, waiting: 0 }));
     }
 
     #[test]
     fn rows_that_the_writing_thread_has_not_taken_stop_further_clips() {
         let budget = ByteBudget::new(100);
-        let mut first = budget.take(80);
-        first.holds(90);
-        passes_only_after(&budget, 50, || first.taken());
+        let first = budget.enter(0, 80).expect("it fits");
+        passes_only_after(&budget, (1, 50), || drop(first));
+    }
+
+    /// The second file was read ahead. The first clip needs its memory: the file is dropped, and read again after it.
+    #[test]
+    fn files_that_were_read_ahead_give_way_to_the_clip_before_them() {
+        let budget = ByteBudget::new(100);
+        let mut first = budget.enter_file(0, 20).expect("it fits");
+        let mut second = budget.enter_file(1, 20).expect("it fits");
+        std::thread::scope(|scope| {
+            let admitted = scope.spawn(move || first.admit(0, 90).map(|is_in| (is_in, first)));
+            assert_eq!(second.admit(1, 60), Ok(false));
+            let (is_in, first) = admitted.join().expect("no panic").expect("it fits");
+            assert!(is_in);
+            let again = scope.spawn(move || second.retake(1, 20).and_then(|()| second.admit(1, 60)));
+            std::thread::sleep(Duration::from_millis(20));
+            drop(first);
+            assert_eq!(again.join().expect("no panic"), Ok(true));
+        });
+        assert_eq!(budget.state.lock().files, 0);
+    }
+
+    #[test]
+    fn whoever_waits_is_let_go_when_the_run_has_failed() {
+        let budget = ByteBudget::new(100);
+        let mut second = budget.enter_file(1, 25).expect("it fits");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(move || second.admit(1, 60));
+            budget.close();
+            assert_eq!(waits.join().expect("no panic"), Err(Refused::Closed));
+        });
     }
 }

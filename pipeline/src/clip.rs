@@ -34,9 +34,11 @@ pub struct ClipBytes {
     pub ticket: Ticket,
     /// The file.
     pub bytes: Vec<u8>,
-    /// Why there are none.
+    /// Seconds of audio that it has at most.
+    pub longest_s: f64,
+    /// Why there is no audio, where that is known already.
     pub failure: Option<Reject>,
-    /// Charged at the worst case.
+    /// For all that the clip takes, at worst.
     pub permit: Permit,
 }
 
@@ -73,14 +75,11 @@ impl Ticket {
 }
 
 impl DecodedClip {
-    /// From the worst case to what it takes: its rows, and its PCM as long as that waits for a device.
+    /// From the worst case to what it takes from here on: its samples, its rows, and the kernels' buffers.
     pub fn hold(&mut self, work: &Work<'_>) {
-        let pcm_bytes = if work.plan.is_batched() { work.plan.pcm_bytes(self.pcm.samples.len()) } else { 0 };
-        self.permit.holds(self.row_bytes(work) + pcm_bytes);
-    }
-
-    fn row_bytes(&self, work: &Work<'_>) -> u64 {
-        self.segments.iter().map(|s| work.plan.row_bytes(s.len)).sum()
+        let end = self.segments.iter().map(|s| s.start + s.len).max().unwrap_or(0);
+        let n_pcm = self.pcm.samples.capacity().max(end);
+        self.permit.holds(work.plan.computing_bytes(n_pcm, &self.segments));
     }
 
     /// Zeros up to the end of the last row, which spares the kernels a copy.
@@ -93,7 +92,7 @@ impl DecodedClip {
 
     /// Ends the clip with what kernels made of it, and gives its buffers back.
     pub fn end(mut self, work: &Work<'_>, computed: Computed) -> (Event, Pcm) {
-        self.permit.holds(self.row_bytes(work));
+        self.permit.holds(work.plan.rows_bytes(&self.segments));
         let Self { ticket, pcm, segments, permit } = self;
         let audio = Arc::new(AudioFacts {
             duration_s: pcm.duration_s,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wavemill_schemas::recipe::Recipe;
 
-use crate::budget::ByteBudget;
+use crate::budget::{ByteBudget, Refused};
 use crate::catalog::{AudioHashes, Cleaned};
 use crate::course::{Course, Phase};
 use crate::decode::AudioHasher;
@@ -15,9 +15,6 @@ use crate::pool::WORKER_NAME;
 use crate::run::RunError;
 use crate::settings::Settings;
 use crate::source::{ReadFailure, Source};
-
-/// A thread's buffer keeps so much between clips: that of FMA's clips twenty times over.
-const BUFFER_BYTES_KEPT: usize = 16 << 20;
 
 /// Hashes of the cleaned clips that have a file with audio in it; none where the recipe does not group duplicates.
 ///
@@ -37,8 +34,8 @@ pub fn audio_hashes(
     }
     let clips: Vec<_> = cleaned.clip_keys().filter_map(|key| Some((key, source.index().get(key)?.bytes))).collect();
     course.enter(Phase::Hashing, clips.len() as u64);
-    let pass =
-        Pass { clips, next: AtomicUsize::new(0), source, budget: ByteBudget::new(settings.in_flight_bytes()), course };
+    let budget = ByteBudget::new(settings.in_flight_bytes());
+    let pass = Pass { clips, next: AtomicUsize::new(0), source, budget, settings, course };
     let hashes = pass.run(settings.threads.max(1))?;
     if course.is_stopped() { Err(RunError::Stopped { phase: Phase::Hashing }) } else { Ok(hashes) }
 }
@@ -50,6 +47,7 @@ struct Pass<'a> {
     next: AtomicUsize,
     source: &'a dyn Source,
     budget: ByteBudget,
+    settings: &'a Settings,
     course: &'a Course,
 }
 
@@ -76,7 +74,9 @@ impl Pass<'_> {
         let (mut hasher, mut bytes, mut hashes) = (AudioHasher::default(), Vec::new(), AudioHashes::new());
         while !self.course.is_stopped() {
             let Some(&(key, n_bytes)) = self.clips.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let permit = self.budget.take(n_bytes);
+            // What was read is held once more where a zip's entry is compressed.
+            let wanted = self.source.read_bytes(key);
+            let permit = self.budget.take(wanted).map_err(|refused| self.refused(refused, key, n_bytes))?;
             match self.source.read(key, &mut bytes) {
                 // A parser that panics at damaged bytes leaves nothing behind: each file starts anew.
                 Ok(()) => {
@@ -89,11 +89,16 @@ impl Pass<'_> {
                 }
             }
             bytes.clear();
-            bytes.shrink_to(BUFFER_BYTES_KEPT);
+            bytes.shrink_to(self.settings.kept_bytes());
             drop(permit);
             self.course.add(1);
         }
         Ok(hashes)
+    }
+
+    /// A file that does not fit.
+    fn refused(&self, refused: Refused, clip_key: &str, file_bytes: u64) -> RunError {
+        self.fail(RunError::refused(refused, clip_key, file_bytes, self.settings.room()))
     }
 
     /// The other threads have no reason to go on.

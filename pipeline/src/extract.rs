@@ -6,7 +6,6 @@ use crossbeam_channel::Sender;
 use wavemill_schemas::manifest::Receipt;
 
 use crate::account::Rejected;
-use crate::budget::ByteBudget;
 use crate::event::Event;
 use crate::pool::{self, Work};
 use crate::run::RunError;
@@ -22,9 +21,9 @@ pub fn write_shards(
     store: &Store,
     plan_id: &str,
     work: &Work<'_>,
-    limits: &Limits,
     receipts: &mut [Option<Receipt>],
 ) -> Result<(), RunError> {
+    let limits = work.limits;
     let mut drive = Drive {
         writer: ShardWriter::new((store.root(), plan_id), work, limits.row_group_rows),
         store,
@@ -36,10 +35,9 @@ pub fn write_shards(
         taken: 0,
         issued: None,
     };
-    let budget = ByteBudget::new(limits.in_flight_bytes);
     let mut result = Ok(());
     std::thread::scope(|scope| {
-        let pool::Queues { events, groups } = pool::start(scope, work, &budget, limits);
+        let pool::Queues { events, groups } = pool::start(scope, work);
         let mut groups = Some(groups);
         for event in events {
             // After a failure events are only drained, so that no worker waits for this thread.
@@ -49,6 +47,7 @@ pub fn write_shards(
             result = drive.event(event, groups.as_ref());
             if result.is_err() {
                 work.stop.store(true, Ordering::Relaxed);
+                work.budget.close();
             }
             // Workers end when no more row groups can come.
             if result.is_err() || drive.issued == Some(drive.taken) {
@@ -87,6 +86,8 @@ impl Drive<'_, '_> {
             }
             Event::Clip { seq, outcome, seen } => {
                 self.taken += 1;
+                // Its rows may fill a row group, which gives memory back: until that is known, nobody gives up waiting.
+                let _busy = self.work.budget.busy();
                 outcome.taken();
                 if let Some(reject) = outcome.reject() {
                     self.rejected.add(reject, self.limits)?;

@@ -21,6 +21,7 @@ pub mod panics;
 pub mod plan;
 pub mod pool;
 pub mod preview;
+pub mod reader;
 pub mod run;
 pub mod segments;
 pub mod settings;

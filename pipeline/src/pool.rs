@@ -3,11 +3,10 @@
 //!
 //! Nothing here waits in a circle: workers wait for lanes, and nobody for the writing thread nor it for anybody. What goes
 //! to it and comes back, rows and row groups, is bounded in bytes by the permits of the rows and not in number: while it
-//! syncs a file, which can take as long as several clips, workers go on. Clips wait for their permit in plan order, so the
-//! oldest clip always has one; the batch that it is in waits for others no longer than a set time, so what it holds cannot
-//! keep back those that come.
+//! syncs a file, which can take as long as several clips, workers go on. Clips are let in in plan order ([`crate::budget`]),
+//! so the oldest clip always is; the batch that it is in waits for others no longer than a set time, so what it holds
+//! cannot keep back those that come.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
@@ -15,18 +14,18 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::time::{ClockId, clock_gettime};
-use wavemill_schemas::reject::Stage;
 
 use crate::batch::{self, LaneTimes};
 use crate::budget::{ByteBudget, Permit};
 use crate::catalog::ClipRow;
-use crate::clip::{ClipBytes, Ticket, panicked};
+use crate::clip::{ClipBytes, Ticket};
 use crate::event::Event;
 use crate::features::FeaturePlan;
+use crate::reader::Reader;
 use crate::run::RunError;
-use crate::settings::{Limits, READ_AHEAD_CLIPS, READ_THREADS};
+use crate::settings::{Limits, READ_AHEAD_CLIPS, READ_THREADS, SPARE_PCMS};
 use crate::shards::{Format, RowGroup, Todo};
-use crate::source::{InputSeen, ReadFailure, Source};
+use crate::source::{InputSeen, Source};
 use crate::worker::{Ends, Worker};
 
 /// CPU nanoseconds by stage, over all threads.
@@ -75,6 +74,12 @@ pub struct Work<'a> {
     pub stop: &'a AtomicBool,
     /// For progress.
     pub counters: &'a Counters,
+    /// Bounds of the run.
+    pub limits: &'a Limits,
+    /// What clips may hold.
+    pub budget: ByteBudget,
+    /// What row groups may hold while they are encoded, beside their rows.
+    pub encoding: ByteBudget,
 }
 
 /// The writing thread's ends of the queues.
@@ -89,19 +94,15 @@ pub struct Queues {
 pub type Spawn<'a, 'scope> = &'a dyn Fn(String, Box<dyn FnOnce() + Send + 'scope>);
 
 /// Starts readers, workers and lanes. They end when every clip is done and `groups` is dropped.
-pub fn start<'scope, 'env>(
-    scope: &'scope Scope<'scope, 'env>,
-    work: &'env Work<'env>,
-    budget: &ByteBudget,
-    limits: &Limits,
-) -> Queues {
+pub fn start<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: &'env Work<'env>) -> Queues {
+    let limits = work.limits;
     let threads = limits.threads;
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
     let (pcm_sender, pcms) = bounded(threads * SPARE_PCMS);
     let (event_sender, events) = unbounded();
     let (groups, group_receiver) = unbounded();
-    let turn = Arc::new(Mutex::new(Turn { todo: 0, member: 0, seq: 0, readers: READ_THREADS, budget: budget.clone() }));
+    let turn = Arc::new(Mutex::new(Turn { todo: 0, member: 0, seq: 0, readers: READ_THREADS }));
     let spawn = |name: String, body: Box<dyn FnOnce() + Send + 'scope>| {
         let name = format!("{WORKER_NAME}-{name}");
         if let Err(source) = std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
@@ -117,10 +118,16 @@ pub fn start<'scope, 'env>(
             format!("read-{number}"),
             Box::new(move || {
                 let result = read_clips(work, &turn, &sender, &spare);
+                if result.is_err() {
+                    // Nobody waits for a clip that will not come. Before the turn is taken: who has it may be waiting.
+                    work.budget.close();
+                }
                 let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
                 turn.readers -= 1;
                 // The receiver lives until every sender is gone.
                 let _ = match result {
+                    // Whoever failed has told why.
+                    Err(RunError::Elsewhere) => Ok(()),
                     Err(error) => events.send(Event::Failed(error)),
                     Ok(()) if turn.readers == 0 => events.send(Event::ReadDone { clips: turn.seq }),
                     Ok(()) => Ok(()),
@@ -145,34 +152,40 @@ pub fn start<'scope, 'env>(
 /// Threads whose panics become rejects; the panic hook stays silent in them.
 pub const WORKER_NAME: &str = "wavemill-worker";
 
-/// Larger buffers are not kept for the next clip: one 500-MB file would hold that much to the end.
-pub const SPARE_BYTES_MAX: usize = 16 << 20;
-
-/// Empty PCM buffers that are kept, per worker: the next one's, and one more where a batch gives back many.
-const SPARE_PCMS: usize = 2;
-
 /// Whose turn it is: clips are numbered, and take their permits, in plan order.
 struct Turn {
     todo: usize,
     member: usize,
     seq: usize,
     readers: usize,
-    budget: ByteBudget,
 }
 
 impl Turn {
-    fn next(&mut self, work: &Work<'_>) -> Option<(Ticket, Permit)> {
+    /// The next clip, with memory for its file: and for all that follows, where the recipe tells how much that is.
+    fn next(&mut self, work: &Work<'_>) -> Result<Option<(Ticket, Permit)>, RunError> {
+        let Some((todo, row)) = self.member(work) else { return Ok(None) };
+        let clip_key = &work.clips[row].clip_key;
+        let read_bytes = work.source.read_bytes(clip_key);
+
+        let permit = match work.plan.is_closed() {
+            true => work.budget.enter(self.seq, work.plan.closed_charge(read_bytes)),
+            false => work.budget.enter_file(self.seq, read_bytes),
+        };
+        let permit = permit.map_err(|refused| RunError::refused(refused, clip_key, read_bytes, work.limits.room()))?;
+
+        let seen = InputSeen { id: work.source.index().get(clip_key).copied(), content: String::new() };
+        let ticket = Ticket { seq: self.seq, todo, row, seen };
+        self.member += 1;
+        self.seq += 1;
+        Ok(Some((ticket, permit)))
+    }
+
+    /// The next shard that has members left, and the next of them.
+    fn member(&mut self, work: &Work<'_>) -> Option<(usize, usize)> {
         while self.member == work.todo.get(self.todo)?.shard.members.len() {
             (self.todo, self.member) = (self.todo + 1, 0);
         }
-        let row = work.todo[self.todo].shard.members[self.member];
-        let id = work.source.index().get(&work.clips[row].clip_key).copied();
-        let permit = self.budget.take(work.plan.charge(id.map_or(0, |id| id.bytes)));
-        let seen = InputSeen { id, content: String::new() };
-        let ticket = Ticket { seq: self.seq, todo: self.todo, row, seen };
-        self.member += 1;
-        self.seq += 1;
-        Some((ticket, permit))
+        Some((self.todo, work.todo[self.todo].shard.members[self.member]))
     }
 }
 
@@ -182,21 +195,12 @@ fn read_clips(
     sender: &Sender<ClipBytes>,
     spare: &Receiver<Vec<u8>>,
 ) -> Result<(), RunError> {
+    let mut reader = Reader::new(work);
     while !work.stop.load(Ordering::Relaxed) {
-        let next = turn.lock().unwrap_or_else(PoisonError::into_inner).next(work);
+        let next = turn.lock().unwrap_or_else(PoisonError::into_inner).next(work)?;
         let Some((ticket, permit)) = next else { break };
-        let start = cpu_time();
-        let clip_key = &work.clips[ticket.row].clip_key;
-        let mut bytes = spare.try_recv().unwrap_or_default();
-        let read = catch_unwind(AssertUnwindSafe(|| work.source.read(clip_key, &mut bytes)));
-        let failure = match read.unwrap_or_else(|panic| Err(ReadFailure::Reject(panicked(Stage::Read, &*panic)))) {
-            Ok(()) => None,
-            Err(ReadFailure::Reject(reject)) => Some(reject),
-            Err(ReadFailure::Io(source)) => return Err(RunError::Read { clip_key: clip_key.clone(), source }),
-        };
-        work.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        add_time(&work.counters.times.read, start);
-        if sender.send(ClipBytes { ticket, bytes, failure, permit }).is_err() {
+        let clip = reader.read(ticket, permit, spare.try_recv().unwrap_or_default())?;
+        if sender.send(clip).is_err() {
             break;
         }
     }

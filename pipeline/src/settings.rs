@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wavemill_kernels::{Backend, Cpu, Level};
 
 use crate::catalog::CatalogSettings;
+use crate::features::FeaturePlan;
 use crate::run::RunError;
 
 /// Threads that read. Two keep a disk busy while one waits for its permit; decoding is what costs.
@@ -13,6 +14,12 @@ pub const READ_THREADS: usize = 2;
 
 /// Compressed clips that wait for a worker, per worker: enough that none waits for a disk seek.
 pub const READ_AHEAD_CLIPS: usize = 2;
+
+/// Empty PCM buffers that are kept, per worker: the next one's, and one more where a batch gives back many.
+pub const SPARE_PCMS: usize = 2;
+
+/// Larger buffers are not kept for the next clip, however much memory there is: most clips need far less.
+pub const SPARE_BYTES_MAX: u64 = 16 << 20;
 
 /// How long a batch waits for its next clip, milliseconds, counted from its first one. Long beside a clip's time on a
 /// device, short beside its time in a decoder, which is what bounds a run: a batch that decoding cannot fill sooner
@@ -84,10 +91,31 @@ impl Settings {
         CatalogSettings { memory_bytes: (self.memory_limit_bytes / 4) as usize, threads: self.threads }
     }
 
-    /// Clips between read and disk: half. The rest is for the process itself and for pages being compressed.
+    /// Clips between read and disk: half. Of the other half an eighth of the limit each is for row groups being encoded
+    /// and for buffers that are kept; the last quarter for the process itself and for what malloc keeps.
     #[must_use]
     pub const fn in_flight_bytes(&self) -> u64 {
         self.memory_limit_bytes / 2
+    }
+
+    /// What there is for clips, beside workers' tables.
+    #[must_use]
+    pub const fn room(&self) -> Room {
+        Room { limit_bytes: self.memory_limit_bytes, clips_bytes: self.in_flight_bytes() }
+    }
+
+    /// Row groups being encoded: an eighth.
+    #[must_use]
+    pub const fn encode_bytes(&self) -> u64 {
+        self.memory_limit_bytes / 8
+    }
+
+    /// The largest buffer that is kept from clip to clip, of those that a run has: an eighth of the limit together.
+    #[must_use]
+    pub const fn kept_bytes(&self) -> usize {
+        let buffers = self.threads * (READ_AHEAD_CLIPS + SPARE_PCMS + 1) + READ_THREADS;
+        let each = self.memory_limit_bytes / 8 / buffers as u64;
+        if each < SPARE_BYTES_MAX { each as usize } else { SPARE_BYTES_MAX as usize }
     }
 
     /// The part of planned clips that may be rejected.
@@ -98,13 +126,36 @@ impl Settings {
     }
 }
 
+/// Segments that a clip can give; the recipe's rules know the same.
+const ROWS_A_CLIP_MAX: usize = 100_000;
+
+/// Workers' tables fit into the last quarter up to an eighth of the limit; what is more is taken from the clips.
+const fn worker_room(settings: &Settings) -> u64 {
+    settings.memory_limit_bytes / 8
+}
+
+/// What there is for clips.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// `--memory-limit`.
+    pub limit_bytes: u64,
+    /// The part of it for clips in flight.
+    pub clips_bytes: u64,
+}
+
 /// Bounds of one run, checked against its recipe.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Worker threads.
     pub threads: usize,
+    /// As given.
+    pub memory_limit_bytes: u64,
     /// Between read and disk.
     pub in_flight_bytes: u64,
+    /// For row groups being encoded.
+    pub encode_bytes: u64,
+    /// The largest buffer that is kept from clip to clip.
+    pub kept_bytes: usize,
     /// Rows a row group, at most.
     pub row_group_rows: usize,
     /// Planned clips.
@@ -114,18 +165,44 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Takes the bounds from the settings; `least_bytes` is what one row group and one clip need.
+    /// What there is for clips.
+    #[must_use]
+    pub const fn room(&self) -> Room {
+        Room { limit_bytes: self.memory_limit_bytes, clips_bytes: self.in_flight_bytes }
+    }
+
+    /// Takes the bounds from the settings, and from what the plan needs.
     ///
     /// # Errors
-    /// [`RunError::Memory`] when that does not fit.
-    pub fn new(settings: &Settings, planned: u64, row_group_rows: usize, least_bytes: u64) -> Result<Self, RunError> {
-        let in_flight_bytes = settings.in_flight_bytes();
+    /// [`RunError::Memory`] where one row group, one clip and the workers' tables do not fit.
+    pub fn new(
+        settings: &Settings,
+        planned: u64,
+        row_group_rows: usize,
+        features: &FeaturePlan,
+    ) -> Result<Self, RunError> {
+        let threads = settings.threads.max(1);
+        // What a recipe with few rows never fills needs no room.
+        let rows = row_group_rows.min(usize::try_from(planned).unwrap_or(usize::MAX).saturating_mul(ROWS_A_CLIP_MAX));
+        let worker_bytes = features.worker_bytes() * threads as u64;
         let limit_bytes = settings.memory_limit_bytes;
-        let needed_bytes = (least_bytes * 2).max(MEMORY_LIMIT_BYTES_MIN);
+        let least_bytes = features.least_bytes(rows).saturating_add(worker_bytes.saturating_sub(worker_room(settings)));
+        let needed_bytes = least_bytes.saturating_mul(2).max(MEMORY_LIMIT_BYTES_MIN);
         if limit_bytes < needed_bytes {
             return Err(RunError::Memory { limit_bytes, needed_bytes });
         }
-        let (threads, reject_fraction) = (settings.threads.max(1), settings.reject_fraction(planned));
-        Ok(Self { threads, in_flight_bytes, row_group_rows, planned, reject_fraction })
+
+        Ok(Self {
+            threads,
+            memory_limit_bytes: limit_bytes,
+            in_flight_bytes: settings
+                .in_flight_bytes()
+                .saturating_sub(worker_bytes.saturating_sub(worker_room(settings))),
+            encode_bytes: settings.encode_bytes(),
+            kept_bytes: settings.kept_bytes(),
+            row_group_rows,
+            planned,
+            reject_fraction: settings.reject_fraction(planned),
+        })
     }
 }

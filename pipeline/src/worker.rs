@@ -12,7 +12,7 @@ use crate::clip::{ClipBytes, DecodedClip, Failure, Ticket, panic_words, panicked
 use crate::decode::{Decode, Pcm};
 use crate::event::Event;
 use crate::features::{Computed, Extractor};
-use crate::pool::{SPARE_BYTES_MAX, Work, add_time, cpu_time};
+use crate::pool::{Work, add_time, cpu_time};
 use crate::run::RunError;
 use crate::segments::Segment;
 use crate::shards::RowGroup;
@@ -72,6 +72,10 @@ impl<'a> Worker<'a> {
     }
 
     fn encode(&self, group: RowGroup) -> Event {
+        // Where rows are so large that few can be encoded at a time, workers take turns.
+        let Work { plan, encoding, limits, .. } = self.work;
+        let wanted = group.rows.iter().map(|row| plan.encode_bytes(row.n_samples)).max().unwrap_or(0);
+        let _permit = encoding.take(wanted.min(limits.encode_bytes));
         let start = cpu_time();
         let label = self.work.todo[group.shard].shard.label();
         let Work { formats, clips, counters, .. } = self.work;
@@ -88,17 +92,20 @@ impl<'a> Worker<'a> {
 
     /// What became of a clip; `None` where a device goes on with it.
     fn clip(&mut self, clip: ClipBytes, ends: &Ends) -> Option<Event> {
-        let ClipBytes { mut ticket, bytes, failure, permit } = clip;
+        let ClipBytes { mut ticket, bytes, longest_s, failure, permit } = clip;
         let decoded = match failure {
             Some(reject) => Err(reject.into()),
             None => {
                 ticket.seen.content = blake3::hash(&bytes).to_hex().to_string();
                 let pcm = ends.pcms.1.try_recv().unwrap_or_default();
-                self.guarded(|worker| worker.decode(&ticket, &bytes, (pcm, permit)))
+                self.guarded(|worker| worker.decode(&ticket, (&bytes, longest_s), (pcm, permit)))
             }
         };
-        if bytes.capacity() <= SPARE_BYTES_MAX {
+        let kept_bytes = self.work.limits.kept_bytes;
+        if bytes.capacity() <= kept_bytes {
             let _ = ends.spare.try_send(bytes);
+        } else {
+            drop(bytes);
         }
         let mut clip = match decoded {
             Ok((pcm, segments, permit)) => DecodedClip { ticket, pcm, segments, permit },
@@ -112,8 +119,9 @@ impl<'a> Worker<'a> {
         }
         Some(match self.guarded(|worker| worker.features(&mut clip)) {
             Ok(computed) => {
+                self.forget_scratch(&clip.segments);
                 let (event, pcm) = clip.end(self.work, computed);
-                give_back(&ends.pcms.0, pcm);
+                give_back(&ends.pcms.0, pcm, kept_bytes);
                 event
             }
             Err(failure) => clip.ticket.end(self.work, Err(failure)),
@@ -131,7 +139,7 @@ impl<'a> Worker<'a> {
     fn decode(
         &mut self,
         ticket: &Ticket,
-        bytes: &[u8],
+        (bytes, longest_s): (&[u8], f64),
         (mut pcm, permit): (Pcm, Permit),
     ) -> Result<(Pcm, Vec<Segment>, Permit), Failure> {
         let Work { clips, plan, counters, todo, .. } = self.work;
@@ -143,6 +151,7 @@ impl<'a> Worker<'a> {
         };
         let start = cpu_time();
         let extension = Path::new(key).extension().and_then(|e| e.to_str()).unwrap_or_default();
+        decoder.expect(longest_s);
         decoder.decode(extension, bytes, &mut pcm)?;
         add_time(&counters.times.decode, start);
         let segments = plan.segments(pcm.n_samples, key, &todo[ticket.todo].shard.split);
@@ -162,11 +171,21 @@ impl<'a> Worker<'a> {
         add_time(&counters.times.features, start);
         Ok(computed)
     }
+
+    /// Buffers that grew with a long clip are not kept for the next one.
+    fn forget_scratch(&mut self, segments: &[Segment]) {
+        let longest = segments.iter().map(|segment| segment.len).max().unwrap_or(0);
+        if self.work.plan.scratch_bytes(longest) > self.work.limits.kept_bytes as u64
+            && let Some(extractor) = &mut self.extractor
+        {
+            extractor.forget_scratch();
+        }
+    }
 }
 
 /// Keeps a buffer for the next clip, where there is room.
-pub fn give_back(pcms: &Sender<Pcm>, pcm: Pcm) {
-    if pcm.samples.capacity() * size_of::<f32>() <= SPARE_BYTES_MAX {
+pub fn give_back(pcms: &Sender<Pcm>, pcm: Pcm, kept_bytes: usize) {
+    if pcm.samples.capacity() * size_of::<f32>() <= kept_bytes {
         let _ = pcms.try_send(pcm);
     }
 }

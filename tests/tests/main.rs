@@ -11,6 +11,7 @@ mod extract;
 mod faults;
 mod fit;
 mod manifests;
+mod memory;
 mod peers;
 mod ranks;
 mod real;
@@ -35,6 +36,7 @@ fn main() {
         faults::trials(),
         fit::trials(),
         manifests::trials(),
+        memory::trials(),
         peers::trials(),
         ranks::trials(),
         real::trials(),

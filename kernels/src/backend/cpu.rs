@@ -6,7 +6,7 @@ use crate::args::FeatureArgs;
 use crate::error::KernelError;
 use crate::level::{Lanes, Level};
 use crate::pack::{Packing, pack_into};
-use crate::resample::{ResampleArgs, Resampler};
+use crate::resample::Resamplers;
 use crate::stft::{LANES, Signal, StftArgs, StftPlan, check_samples};
 
 /// The CPU at a level.
@@ -79,6 +79,12 @@ impl CpuPlan {
         Ok(Self { lanes, n_features: features.len(), spectra })
     }
 
+    /// Gives up the memory that grew with a clip.
+    fn forget_scratch(&mut self) {
+        let features = self.spectra.iter_mut().flat_map(|spectrum| &mut spectrum.features);
+        features.for_each(|(_, feature)| feature.forget_scratch());
+    }
+
     /// Computes every feature of `pcm` (mono, full scale ±1): `out[feature]` becomes the tensor of
     /// [`FeatureArgs::shape`], row-major; it is empty where the clip is too short for one frame. Values are finite.
     ///
@@ -96,11 +102,10 @@ impl CpuPlan {
 /// A [`CpuPlan`] between whole clips and packed bytes.
 struct Packed {
     plan: CpuPlan,
-    level: Level,
     sample_rate_hz: u32,
     packings: Vec<Packing>,
-    /// One a source rate that is not the features'.
-    resamplers: Vec<(u32, Resampler)>,
+    /// From rates that are not the features'.
+    resamplers: Resamplers,
     mono: Vec<f32>,
     pcm: Vec<f32>,
     values: Vec<Vec<f32>>,
@@ -108,12 +113,12 @@ struct Packed {
 
 impl Packed {
     fn new(features: &[FeatureArgs], level: Level) -> Result<Self, KernelError> {
+        let sample_rate_hz = features.first().map_or(0, |args| args.sample_rate_hz);
         Ok(Self {
             plan: CpuPlan::new(features, level)?,
-            level,
-            sample_rate_hz: features.first().map_or(0, |args| args.sample_rate_hz),
+            sample_rate_hz,
             packings: features.iter().map(FeatureArgs::packing).collect::<Result<_, _>>()?,
-            resamplers: Vec::new(),
+            resamplers: Resamplers::new(sample_rate_hz, level),
             mono: Vec::new(),
             pcm: Vec::new(),
             values: vec![Vec::new(); features.len()],
@@ -129,15 +134,7 @@ impl Packed {
             self.pcm.resize(self.pcm.len().max(end), 0.0);
             return Ok(());
         }
-        let at = match self.resamplers.iter().position(|(rate_hz, _)| *rate_hz == clip.sample_rate_hz) {
-            Some(at) => at,
-            None => {
-                let args = ResampleArgs { from_hz: clip.sample_rate_hz, to_hz: self.sample_rate_hz };
-                self.resamplers.push((clip.sample_rate_hz, args.plan(self.level)?));
-                self.resamplers.len() - 1
-            }
-        };
-        let resampler = &mut self.resamplers[at].1;
+        let resampler = self.resamplers.get(clip.sample_rate_hz)?;
         resampler.push(&self.mono, &mut self.pcm);
         resampler.finish(&mut self.pcm);
         self.pcm.resize(self.pcm.len().max(end), 0.0);
@@ -181,6 +178,12 @@ impl Plan for Packed {
             }
         }
         Ok(rows)
+    }
+
+    fn forget_scratch(&mut self) {
+        self.plan.forget_scratch();
+        self.values.iter_mut().for_each(|values| *values = Vec::new());
+        (self.mono, self.pcm) = (Vec::new(), Vec::new());
     }
 }
 

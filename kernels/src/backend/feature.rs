@@ -46,10 +46,18 @@ impl FeaturePlan {
     /// Makes room for a clip of `n_frames` frames.
     pub(super) fn start(&mut self, n_frames: usize, out: &mut Vec<f32>) {
         self.n_frames = n_frames;
+        // Deltas follow in the same memory.
+        make_room(out, self.args.n_bands() * n_frames);
         out.resize(self.args.n_base_bands() * n_frames, 0.0);
         if self.mfcc.is_some() {
+            make_room(&mut self.spare, self.bands.len() * n_frames);
             self.spare.resize(self.bands.len() * n_frames, 0.0);
         }
+    }
+
+    /// Gives up the memory that grew with a clip.
+    pub(super) fn forget_scratch(&mut self) {
+        self.spare = Vec::new();
     }
 
     /// Takes `count` frames of the power spectrum from frame `first` on.
@@ -91,11 +99,20 @@ impl FeaturePlan {
         crop(out, self.n_frames, kept);
         normalize(out, self.args.normalize, self.lanes);
         if self.args.dim_order == DimOrder::FrameBand {
+            make_room(&mut self.spare, out.len());
             self.spare.clear();
             self.spare.extend_from_slice(out);
             swap_axes(&self.spare, kept, out);
         }
         Ok(())
+    }
+}
+
+/// Just so much room: what grows by doubling takes up to twice that, and three times while it is copied.
+fn make_room(values: &mut Vec<f32>, n: usize) {
+    if values.capacity() < n {
+        *values = Vec::new();
+        values.reserve_exact(n);
     }
 }
 

@@ -81,4 +81,7 @@ pub trait Plan: Send {
     /// Errors of a row: a sample that is no number, fewer frames than deltas need, [`KernelError::Feature`] for a value
     /// that the feature's stored type cannot hold. The outer error is the device's: nothing is known of any row.
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError>;
+
+    /// Gives up memory that grew with the last clips and that the next one may not need.
+    fn forget_scratch(&mut self) {}
 }

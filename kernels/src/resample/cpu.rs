@@ -11,18 +11,32 @@ use rustfft::{Fft, FftDirection, FftPlannerAvx, FftPlannerScalar};
 
 use super::ResampleError;
 use super::args::{PASS_BAND, ResampleArgs, STOP_BAND_DB};
-use crate::level::Level;
+use super::phases::{Phases, Reach};
+use crate::level::{Lanes, Level};
 
 /// Samples of a block at least: below that the overlap and the calls cost more than the shorter FFT saves.
 const BLOCK_SAMPLES_MIN: usize = 4_096;
 
+/// Longest period of the two rates, input samples, that blocks are laid by. Rates that audio is recorded at have at
+/// most 1,280 (96,000 to 11,025 Hz); longer ones would make blocks, and plans, that cost more than a short clip.
+const PERIOD_SAMPLES_MAX: usize = 2_048;
+
 /// A planned conversion. Allocates nothing after planning, but for the caller's output vector.
 pub struct Resampler {
     args: ResampleArgs,
-    /// `None`: equal rates.
-    blocks: Option<Blocks>,
+    method: Method,
     n_in: u64,
     n_out: u64,
+}
+
+/// How samples are made.
+enum Method {
+    /// Equal rates.
+    Copy,
+    /// By FFT, a block at a time.
+    Blocks(Box<Blocks>),
+    /// One by one.
+    Phases(Box<Phases>),
 }
 
 impl ResampleArgs {
@@ -32,8 +46,29 @@ impl ResampleArgs {
     /// [`ResampleError::Rate`] for rates out of range, [`ResampleError::Level`] where the machine lacks the level.
     pub fn plan(self, level: Level) -> Result<Resampler, ResampleError> {
         self.validate()?;
-        let blocks = if self.from_hz == self.to_hz { None } else { Some(Blocks::new(self, level)?) };
-        Ok(Resampler { args: self, blocks, n_in: 0, n_out: 0 })
+        let method = if self.from_hz == self.to_hz {
+            Method::Copy
+        } else if self.has_blocks() {
+            Method::Blocks(Box::new(Blocks::new(self, level)?))
+        } else {
+            let lanes = Lanes::new(level).map_err(|_| ResampleError::Level { level })?;
+            Method::Phases(Box::new(Phases::new(self, lanes)))
+        };
+        Ok(Resampler { args: self, method, n_in: 0, n_out: 0 })
+    }
+
+    /// The two rates meet often enough for blocks.
+    fn has_blocks(self) -> bool {
+        self.ratio().0 <= PERIOD_SAMPLES_MAX
+    }
+
+    /// Most samples that one push can put out beyond what its input makes certain at once: two blocks.
+    #[must_use]
+    pub fn step_len(&self) -> usize {
+        if self.from_hz == self.to_hz || !self.has_blocks() {
+            return 0;
+        }
+        2 * Layout::new(*self, &Filter::new(*self)).hop_out
     }
 
     /// Input samples after which a [`Resampler`] has put out at least `n_out` samples: those that they are made of, the
@@ -43,6 +78,9 @@ impl ResampleArgs {
         if self.from_hz == self.to_hz || n_out == 0 {
             return n_out;
         }
+        if !self.has_blocks() {
+            return Reach::new(&Filter::new(*self)).input_len(*self, n_out);
+        }
         let Layout { len, pad, hop, hop_out } = Layout::new(*self, &Filter::new(*self));
         let pairs = n_out.div_ceil(2 * hop_out as u64);
         (len + hop - pad) as u64 + (pairs - 1) * 2 * hop as u64
@@ -50,22 +88,22 @@ impl ResampleArgs {
 }
 
 impl Resampler {
+    /// The rates.
+    #[must_use]
+    pub const fn args(&self) -> ResampleArgs {
+        self.args
+    }
+
     /// Takes any number of samples and appends to `out` what is certain by then.
     ///
     /// Output comes in steps of a few thousand samples; how the input is cut does not change a bit of it.
     pub fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
         self.n_in += input.len() as u64;
-        let Some(blocks) = &mut self.blocks else {
-            out.extend_from_slice(input);
-            return;
-        };
         let before = out.len();
-        let mut rest = input;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(blocks.missing()));
-            blocks.pending.extend_from_slice(now);
-            blocks.convert_if_full(out);
-            rest = later;
+        match &mut self.method {
+            Method::Copy => out.extend_from_slice(input),
+            Method::Blocks(blocks) => blocks.push(input, out),
+            Method::Phases(phases) => phases.push(input, out),
         }
         self.n_out += (out.len() - before) as u64;
     }
@@ -73,23 +111,27 @@ impl Resampler {
     /// Appends the rest, as if zeros followed the input, and starts anew: in all, `ceil(n * to_hz / from_hz)` samples.
     pub fn finish(&mut self, out: &mut Vec<f32>) {
         let wanted = self.args.output_len(self.n_in);
-        if let Some(blocks) = &mut self.blocks {
-            while self.n_out < wanted {
-                let before = out.len();
-                blocks.pending.resize(blocks.span, 0.0);
-                blocks.convert_if_full(out);
-                self.n_out += (out.len() - before) as u64;
+        while self.n_out < wanted {
+            let before = out.len();
+            match &mut self.method {
+                // As many went out as came in.
+                Method::Copy => break,
+                Method::Blocks(blocks) => blocks.push_end(out),
+                Method::Phases(phases) => phases.push_end(out),
             }
-            out.truncate(out.len() - (self.n_out - wanted) as usize);
+            self.n_out += (out.len() - before) as u64;
         }
+        out.truncate(out.len() - (self.n_out - wanted) as usize);
         self.reset();
     }
 
     /// Forgets everything pushed so far.
     pub fn reset(&mut self) {
         (self.n_in, self.n_out) = (0, 0);
-        if let Some(blocks) = &mut self.blocks {
-            blocks.reset();
+        match &mut self.method {
+            Method::Copy => {}
+            Method::Blocks(blocks) => blocks.reset(),
+            Method::Phases(phases) => phases.reset(),
         }
     }
 }
@@ -168,6 +210,22 @@ impl Blocks {
         self.pending.resize(self.pad, 0.0);
     }
 
+    fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
+        let mut rest = input;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(self.missing()));
+            self.pending.extend_from_slice(now);
+            self.convert_if_full(out);
+            rest = later;
+        }
+    }
+
+    /// Zeros after the last sample, up to the end of a block.
+    fn push_end(&mut self, out: &mut Vec<f32>) {
+        self.pending.resize(self.span, 0.0);
+        self.convert_if_full(out);
+    }
+
     fn missing(&self) -> usize {
         self.span - self.pending.len()
     }
@@ -242,6 +300,16 @@ impl Filter {
     /// Whole input samples from the centre to where the filter ends.
     pub(super) fn half_len(&self) -> usize {
         self.half as usize
+    }
+
+    /// Input samples from the centre to where the filter ends, between samples too.
+    pub(super) fn half(&self) -> f64 {
+        self.half
+    }
+
+    /// Its value at the centre.
+    pub(super) fn height(&self) -> f64 {
+        2.0 * self.cutoff
     }
 
     /// Its value `n` input samples from the centre; 0 beyond its end.

@@ -20,6 +20,8 @@ const SHARED_FLOATS: usize = 48 * 1024 / size_of::<f32>();
 /// Largest table: what a level-2 cache holds besides everything else. Common rates need below 2 MiB; a rate that shares
 /// no large factor with the features' (44,101 Hz) would need 31 MiB.
 const TABLE_BYTES_MAX: usize = 8 << 20;
+/// Tables that are kept from batch to batch: archives have two or three rates.
+const BANKS_MAX: usize = 8;
 
 plain! {
     /// `SourceClip` in resample.cu.
@@ -257,6 +259,9 @@ impl<D: Device> ResampleDevice<D> {
 
     /// Converts every clip. Errors: a rate that is not supported, besides the device's.
     pub(crate) fn run(&mut self, device: &D, clips: &[SourceClip], buffers: ClipBuffers) -> Result<(), KernelError> {
+        // Nothing is queued yet that reads them.
+        let n_old = self.banks.len().saturating_sub(BANKS_MAX);
+        self.banks.drain(..n_old);
         let mut clips = clips.to_vec();
         clips.sort_by_key(|clip| clip.sample_rate_hz);
         let entries: Vec<SourceEntry> = clips.iter().map(|clip| self.entry(clip)).collect();
@@ -306,8 +311,9 @@ impl<D: Device> ResampleDevice<D> {
     }
 
     fn bank(&mut self, device: &D, from_hz: u32) -> Result<&mut Bank<D>, KernelError> {
-        let at = match self.banks.iter().position(|bank| bank.from_hz == from_hz) {
-            Some(at) => at,
+        match self.banks.iter().position(|bank| bank.from_hz == from_hz) {
+            // The one used last comes last.
+            Some(at) => self.banks[at..].rotate_left(1),
             None => {
                 let args = ResampleArgs { from_hz, to_hz: self.to_hz };
                 args.validate()?;
@@ -316,10 +322,10 @@ impl<D: Device> ResampleDevice<D> {
                 })?;
                 let taps = Table::new(device, &shape.table(&Filter::new(args)))?;
                 self.banks.push(Bank { from_hz, shape, taps });
-                self.banks.len() - 1
             }
-        };
-        Ok(&mut self.banks[at])
+        }
+        let last = self.banks.len() - 1;
+        Ok(&mut self.banks[last])
     }
 }
 

@@ -3,12 +3,15 @@
 //! The filter is a Kaiser-windowed sinc, applied by overlap-save: a block's spectrum is multiplied by the filter's and
 //! transformed back at the length of the output rate, so any ratio of whole rates costs two FFTs and the stop band
 //! costs nothing. Blocks lie at fixed places of the signal, hence equal bits however the input is cut into pushes.
+//! Ratios without a short period (44,101 to 22,050 Hz) are summed sample by sample instead: their blocks would be long.
 
 mod args;
 mod cpu;
 mod device;
 #[cfg(test)]
 mod device_tests;
+mod phases;
+mod plans;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -17,6 +20,7 @@ mod tests;
 pub use args::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ, PASS_BAND, ResampleArgs, STOP_BAND_DB};
 pub use cpu::Resampler;
 pub(crate) use device::{ClipBuffers, LevelsDevice, ResampleDevice, SourceClip};
+pub use plans::{PLANS_MAX, Resamplers};
 
 use crate::level::Level;
 

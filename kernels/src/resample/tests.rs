@@ -10,7 +10,7 @@ use crate::level::Level;
 /// In the pass band it is far stricter than the promised ripple: 0.01 dB is 1.15e-3.
 const ERROR_MAX: f64 = 1e-5;
 
-const RATIOS: [(u32, u32); 12] = [
+const RATIOS: [(u32, u32); 16] = [
     (44_100, 22_050),
     (48_000, 22_050),
     (22_050, 44_100),
@@ -23,6 +23,10 @@ const RATIOS: [(u32, u32); 12] = [
     (96_000, 44_100),
     (44_100, 48_000),
     (8_009, 8_011),
+    (44_101, 22_050),
+    (8_009, 48_000),
+    (96_000, 8_009),
+    (95_999, 8_000),
 ];
 
 fn levels() -> Vec<Level> {

@@ -99,6 +99,7 @@ impl ExtractCommand {
     /// # Errors
     /// [`crate::run::RunError`], a recipe's error, or wrong usage.
     pub fn run(&self) -> Result<()> {
+        wavemill_kernels::return_large_blocks();
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
         let warnings = recipe.warnings();
         warnings.iter().for_each(|warning| eprintln!("warning: {}", shown(warning)));

@@ -151,7 +151,10 @@ impl Clips<'_> {
         }
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         // As in a run: what a decoder cannot bear is the clip's fault.
-        let decode = AssertUnwindSafe(|| self.decoder.decode(extension, &bytes, &mut self.pcm));
+        let decode = AssertUnwindSafe(|| {
+            self.decoder.expect(self.plan.longest_s(&bytes));
+            self.decoder.decode(extension, &bytes, &mut self.pcm)
+        });
         let decoded = catch_unwind(decode).unwrap_or_else(|_| {
             Err(Reject::new(Stage::Decode, Reason::WorkerPanic, "the decoder panicked on this clip"))
         });

@@ -10,7 +10,7 @@ use super::mp3::Mp3Decoder;
 use super::ogg;
 use super::output::Output;
 use super::sniff::{Format, sniff};
-use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, OUTPUT_S_MAX, Pcm, flac, reject, wav};
+use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, Pcm, flac, reject, wav};
 
 /// Decodes with symphonia. Keeps its parsers, buffers and resampler plans from clip to clip.
 pub struct SymphoniaDecoder {
@@ -30,16 +30,22 @@ impl SymphoniaDecoder {
         Ok(Self { args, output, mp3: Mp3Decoder::default(), container: ContainerDecoder::default() })
     }
 
-    /// A clip with too little audio in it is a reject.
+    /// Longer clips than this, in seconds, are rejects where no less is asked for. Default: [`OUTPUT_S_MAX`].
+    #[must_use]
+    pub fn at_most(mut self, seconds: f64) -> Self {
+        self.output.set_most(&self.args, seconds);
+        self
+    }
+
+    /// A clip with too little audio in it is a reject, or with too much.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
         let duration_s = out.n_samples as f64 / f64::from(self.args.sample_rate_hz);
         let audio_s = duration_s - loss.silenced_s;
-        let is_cut = self.args.duration_s.is_none() && duration_s >= OUTPUT_S_MAX;
-        let (reason, detail) = if is_cut {
-            (Reason::TooLarge, format!("longer than {OUTPUT_S_MAX} s, and no duration is asked for"))
+        let (reason, detail) = if self.output.is_too_long(out.n_samples) {
+            (Reason::TooLarge, format!("longer than {} s, and no less is asked for", self.output.most_s()))
         } else if audio_s < self.args.min_duration_s && loss.lost_s > 0.0 {
             (Reason::Damaged, format!("{audio_s:.3} s of audio are left, {:.3} s are lost to damage", loss.lost_s))
-        } else if out.samples.is_empty() {
+        } else if out.n_samples == 0 {
             (Reason::NoAudio, "no audio sample comes out".to_owned())
         } else if duration_s < self.args.min_duration_s {
             (
@@ -55,6 +61,17 @@ impl SymphoniaDecoder {
 }
 
 impl Decode for SymphoniaDecoder {
+    fn expect(&mut self, longest_s: f64) {
+        self.output.expect(longest_s);
+    }
+
+    fn measure(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<f64, Reject> {
+        self.output.is_measuring = true;
+        let decoded = self.decode(extension, bytes, out);
+        self.output.is_measuring = false;
+        decoded.map(|()| out.n_samples as f64 / f64::from(self.args.sample_rate_hz))
+    }
+
     fn decode(&mut self, _extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject> {
         if bytes.is_empty() {
             return Err(reject(Reason::Empty, "the file has no bytes"));

@@ -6,6 +6,7 @@ mod container;
 mod decoder;
 mod flac;
 mod hash;
+mod length;
 mod loss;
 mod mp3;
 mod ogg;
@@ -18,13 +19,15 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 pub use channels::Channels;
 pub use decoder::SymphoniaDecoder;
 pub use hash::AudioHasher;
+pub use length::longest_s;
 
 /// Name and version of what decodes; part of the engine and of every feature's identity.
 pub const NAME: &str = "symphonia 0.6.1 patched";
 
 /// Largest file, bytes: half a gigabyte is hours of any format here.
 pub const FILE_BYTES_MAX: usize = crate::source::CLIP_BYTES_MAX as usize;
-/// Longest output, seconds: 3 hours, 1.1 GB at 24 kHz. What lies behind a wanted duration does not count.
+/// Longest output, seconds, unless a decoder is told otherwise: 3 hours, 1.1 GB at 24 kHz. What lies behind a wanted
+/// duration does not count.
 pub const OUTPUT_S_MAX: f64 = 3.0 * 3600.0;
 /// Most channels that a file may announce: mono or stereo.
 pub const CHANNELS_MAX: usize = 2;
@@ -66,6 +69,16 @@ pub trait Decode: Send {
     /// # Errors
     /// A [`Reject`] (its clip fields empty: the caller knows the clip).
     fn decode(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject>;
+
+    /// Decodes a whole file and keeps nothing: how many seconds [`Decode::decode`] would give. `out` is for its use.
+    ///
+    /// # Errors
+    /// As [`Decode::decode`].
+    fn measure(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<f64, Reject>;
+
+    /// Of the next file, more seconds than this cannot come. It decides how much memory is asked for at once, and no
+    /// sample.
+    fn expect(&mut self, longest_s: f64);
 }
 
 /// What a format's decoder reports beside the samples.

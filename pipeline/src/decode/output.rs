@@ -1,23 +1,32 @@
 //! Where decoded audio goes, packet by packet: downmix → trim → resample → at most the wanted seconds.
 
 use wavemill_kernels::Level;
-use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler};
+use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler, Resamplers};
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::{Channels, DecodeArgs, OUTPUT_S_MAX, Pcm, reject};
 
 /// Louder than 24 dB over full scale is no audio but damage, as are NaN and infinity; clipped music reaches 18 dB.
 const SAMPLE_ABS_MAX: f32 = 16.0;
+/// Most samples of a packet of any format: the longest block of FLAC.
+pub const PACKET_SAMPLES_MAX: usize = 1 << 16;
 /// Any rate that every archive has: planning it early finds arguments that cannot work.
 const USUAL_RATE_HZ: u32 = 44_100;
 
-/// The resampler plans, one a source rate, and the downmix buffer; kept from clip to clip.
+/// The resampler plans and the downmix buffer; kept from clip to clip.
 pub struct Output {
     sample_rate_hz: u32,
-    level: Level,
     keep_rate: bool,
+    /// Output is cut here.
     n_samples_max: usize,
-    plans: Vec<(u32, Resampler)>,
+    /// More than this is a reject; none where a duration is asked for that is not longer.
+    n_samples_allowed: Option<usize>,
+    most_s: f64,
+    /// What the next clip can have at most.
+    expected_s: f64,
+    /// Samples are counted and not kept.
+    pub is_measuring: bool,
+    resamplers: Resamplers,
     mono: Vec<f32>,
     /// `Some`: the channels of one clip are kept there too.
     pub channels: Option<Channels>,
@@ -30,12 +39,48 @@ impl Output {
     /// [`ResampleError`] for an output rate out of range, or a level that the machine lacks.
     pub fn new(args: &DecodeArgs, level: Level) -> Result<Self, ResampleError> {
         let sample_rate_hz = args.sample_rate_hz;
-        let seconds = args.duration_s.unwrap_or(OUTPUT_S_MAX).min(OUTPUT_S_MAX);
-        let n_samples_max = (seconds * f64::from(sample_rate_hz)).round() as usize;
-        let usual = ResampleArgs { from_hz: USUAL_RATE_HZ, to_hz: sample_rate_hz }.plan(level)?;
-        let plans = vec![(USUAL_RATE_HZ, usual)];
+        let mut resamplers = Resamplers::new(sample_rate_hz, level);
+        resamplers.get(USUAL_RATE_HZ)?;
         let (keep_rate, mono) = (args.keep_rate, Vec::new());
-        Ok(Self { sample_rate_hz, level, keep_rate, n_samples_max, plans, mono, channels: None })
+        let mut output = Self {
+            sample_rate_hz,
+            keep_rate,
+            n_samples_max: 0,
+            n_samples_allowed: None,
+            most_s: 0.0,
+            expected_s: f64::INFINITY,
+            is_measuring: false,
+            resamplers,
+            mono,
+            channels: None,
+        };
+        output.set_most(args, OUTPUT_S_MAX);
+        Ok(output)
+    }
+
+    /// Clips longer than `most_s` are too long, unless `args` cut them before.
+    pub fn set_most(&mut self, args: &DecodeArgs, most_s: f64) {
+        let samples = |seconds: f64| (seconds * f64::from(self.sample_rate_hz)).round() as usize;
+        let cut = args.duration_s.filter(|cut_s| *cut_s <= most_s);
+        self.n_samples_allowed = if cut.is_some() { None } else { Some(samples(most_s)) };
+        // One sample more tells that a clip is longer.
+        self.n_samples_max = cut.map_or(samples(most_s) + 1, samples);
+        self.most_s = most_s;
+    }
+
+    /// Seconds that are not yet too long.
+    pub const fn most_s(&self) -> f64 {
+        self.most_s
+    }
+
+    /// So many samples at the wanted rate are a reject.
+    pub fn is_too_long(&self, n_samples: usize) -> bool {
+        self.n_samples_allowed.is_some_and(|allowed| n_samples > allowed)
+    }
+
+    /// The next clip has at most so many seconds.
+    pub const fn expect(&mut self, longest_s: f64) {
+        self.expected_s = longest_s;
     }
 
     /// Opens the way for one clip of `from_hz`; `out` is emptied.
@@ -55,28 +100,51 @@ impl Output {
             // Decoding ends at the same packet as with a resampler, and so with the same loss.
             true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
         };
-        out.samples.clear();
+        make_room(&mut out.samples, self.room(rates, rate_hz, n_kept_max));
         out.rate_hz = rate_hz;
-        let resampler = if self.keep_rate { None } else { Some(resampler(&mut self.plans, rates, self.level)) };
+        let resampler = match self.keep_rate {
+            true => None,
+            false => {
+                Some(self.resamplers.get(from_hz).expect("`new` checked output rate and level, this the input rate"))
+            }
+        };
         if let Some(channels) = &mut self.channels {
             channels.rate_hz = from_hz;
         }
         let (mono, channels) = (&mut self.mono, self.channels.as_mut());
-        let (drop_samples, keep_samples) = (0, u64::MAX);
-        Ok(Sink { rates, resampler, mono, channels, out, n_samples_max, n_kept_max, drop_samples, keep_samples })
+        Ok(Sink {
+            rates,
+            resampler,
+            mono,
+            channels,
+            out,
+            n_samples_max,
+            n_kept_max,
+            n_counted: if self.is_measuring { Some(0) } else { None },
+            drop_samples: 0,
+            keep_samples: u64::MAX,
+        })
+    }
+
+    /// Samples that can come at most, with those that a block puts out beyond the end.
+    fn room(&self, rates: ResampleArgs, rate_hz: u32, n_kept_max: usize) -> usize {
+        if self.is_measuring {
+            return 0;
+        }
+        let expected = (self.expected_s * f64::from(rate_hz)).ceil();
+        let n_expected = if expected < n_kept_max as f64 { expected as usize } else { n_kept_max };
+        n_expected + if self.keep_rate { PACKET_SAMPLES_MAX } else { rates.step_len().max(PACKET_SAMPLES_MAX) }
     }
 }
 
-/// The plan for these rates, ready for a new clip.
-fn resampler(plans: &mut Vec<(u32, Resampler)>, rates: ResampleArgs, level: Level) -> &mut Resampler {
-    let at = plans.iter().position(|(from_hz, _)| *from_hz == rates.from_hz).unwrap_or_else(|| {
-        let plan = rates.plan(level).expect("`new` checked output rate and level, `open` the input rate");
-        plans.push((rates.from_hz, plan));
-        plans.len() - 1
-    });
-    let resampler = &mut plans[at].1;
-    resampler.reset();
-    resampler
+/// Empties `samples` and gives it just the room that it needs: what grows by doubling takes up to twice that, and three
+/// times while it is copied.
+fn make_room(samples: &mut Vec<f32>, n: usize) {
+    samples.clear();
+    if samples.capacity() < n {
+        *samples = Vec::new();
+        samples.reserve_exact(n);
+    }
 }
 
 /// Takes one clip's audio at its own rate.
@@ -91,6 +159,8 @@ pub struct Sink<'a> {
     n_samples_max: usize,
     /// The same at the rate of what is kept, with the filter's reach.
     n_kept_max: usize,
+    /// `Some`: so many samples came out, and are not kept.
+    n_counted: Option<usize>,
     drop_samples: u64,
     keep_samples: u64,
 }
@@ -128,15 +198,21 @@ impl Sink<'_> {
         is_audio
     }
 
-    /// Pushes zeros.
+    /// Pushes zeros, as far as they are wanted.
     pub fn push_silence(&mut self, n_samples: usize) {
         let (start, end) = self.take(n_samples);
-        self.mono.clear();
-        self.mono.resize(end - start, 0.0);
-        if let Some(channels) = &mut self.channels {
-            channels.push(self.mono, None, false);
+        let mut left = end - start;
+        // A hole can be hours long: its zeros are not all held at once.
+        while left > 0 && !self.is_full() {
+            let piece = left.min(PACKET_SAMPLES_MAX);
+            left -= piece;
+            self.mono.clear();
+            self.mono.resize(piece, 0.0);
+            if let Some(channels) = &mut self.channels {
+                channels.push(self.mono, None, false);
+            }
+            self.keep();
         }
-        self.keep();
     }
 
     fn keep(&mut self) {
@@ -144,25 +220,39 @@ impl Sink<'_> {
             Some(resampler) => resampler.push(self.mono, &mut self.out.samples),
             None => self.out.samples.extend_from_slice(self.mono),
         }
+        self.count();
+    }
+
+    /// Where nothing is kept, what came out is counted.
+    fn count(&mut self) {
+        if let Some(n_counted) = &mut self.n_counted {
+            *n_counted += self.out.samples.len();
+            self.out.samples.clear();
+        }
+    }
+
+    /// Samples that came out.
+    fn n_out(&self) -> usize {
+        self.n_counted.unwrap_or(0) + self.out.samples.len()
     }
 
     /// All that is wanted has come out.
     pub fn is_full(&self) -> bool {
-        self.out.samples.len() >= self.n_kept_max
+        self.n_out() >= self.n_kept_max
     }
 
     /// Ends the clip.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
         let is_full = self.is_full();
-        let n_made = match self.resampler {
+        let n_made = match &mut self.resampler {
             Some(resampler) => {
                 if !is_full {
                     resampler.finish(&mut self.out.samples);
                 }
-                self.out.samples.len()
+                self.n_out()
             }
             None if is_full => self.n_samples_max,
-            None => self.rates.output_len(self.out.samples.len() as u64) as usize,
+            None => self.rates.output_len(self.n_out() as u64) as usize,
         };
         self.out.n_samples = n_made.min(self.n_samples_max);
         self.out.samples.truncate(self.n_kept_max);

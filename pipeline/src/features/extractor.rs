@@ -51,6 +51,11 @@ impl Extractor {
         Ok(Self { kernels: plan.backend.plan(lane, &args)? })
     }
 
+    /// Gives up memory that grew with the last clip.
+    pub fn forget_scratch(&mut self) {
+        self.kernels.forget_scratch();
+    }
+
     /// Computes every segment of every clip, padded with zeros where the clip ends earlier.
     ///
     /// # Errors
@@ -102,6 +107,7 @@ impl FeaturePlan {
             Ok(FeatureRow {
                 clip,
                 segment: segment.number as i32,
+                n_samples: segment.len,
                 offset_s: (segment.start as f64 / f64::from(self.audio.sample_rate_hz)) as f32,
                 silent,
                 audio: Arc::clone(audio),

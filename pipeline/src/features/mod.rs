@@ -1,13 +1,14 @@
 //! PCM → packed feature rows: the recipe's sections as kernels' plans. One [`FeaturePlan`] a run, an [`Extractor`] a
 //! worker, or a lane of a device.
 
+mod charge;
 mod extractor;
 mod resolve;
 
 use std::sync::Arc;
 
 use serde::Serialize;
-use wavemill_kernels::resample::{MAX_FROM_HZ, ResampleError};
+use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, SplitSpec};
@@ -79,12 +80,9 @@ pub struct FeaturePlan {
     split: SplitSpec,
     level: Level,
     backend: Arc<dyn Backend>,
+    /// What is kept for encoding rows.
+    encode_limit_bytes: u64,
 }
-
-/// Compressed audio of unknown length is taken to run at this rate or more, bytes a second: 32 kbit/s.
-const LEAST_BYTES_PER_S: f64 = 4000.0;
-/// What runs so slowly is lossy, and has at most this rate, Hz; lossless files of higher rates take more bytes a second.
-const LOSSY_HZ_MAX: f64 = 48_000.0;
 
 impl FeaturePlan {
     /// Resolves every feature of a recipe.
@@ -116,7 +114,8 @@ impl FeaturePlan {
             features.push(Planned { args, dtype });
         }
         let (split, level, backend) = (recipe.split.clone(), settings.level, Arc::clone(&settings.backend));
-        Ok(Self { features, entries, audio, split, level, backend })
+        let encode_limit_bytes = settings.encode_bytes();
+        Ok(Self { features, entries, audio, split, level, backend, encode_limit_bytes })
     }
 
     /// What computes the features.
@@ -159,7 +158,8 @@ impl FeaturePlan {
     pub fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
         let AudioSpec { sample_rate_hz, duration_s, min_duration_s, .. } = self.audio;
         let args = DecodeArgs { sample_rate_hz, duration_s, min_duration_s, keep_rate: self.keeps_rate() };
-        Ok(Box::new(SymphoniaDecoder::new(args, self.level)?))
+        let decoder = SymphoniaDecoder::new(args, self.level)?;
+        Ok(Box::new(decoder.at_most(self.audio.max_duration_s)))
     }
 
     /// Kernels and buffers for one worker, or for a lane of a device.
@@ -177,53 +177,13 @@ impl FeaturePlan {
         self.features.iter().map(|f| bytes(f) as u64).sum()
     }
 
-    fn longest_s(&self, file_bytes: u64) -> f64 {
-        self.audio.duration_s.unwrap_or(file_bytes as f64 / LEAST_BYTES_PER_S)
-    }
-
-    /// Rows that a clip of `file_bytes` gives at worst, and bytes of each.
-    fn worst_rows(&self, file_bytes: u64) -> (u64, u64) {
-        let (rate, longest_s) = (f64::from(self.audio.sample_rate_hz), self.longest_s(file_bytes));
-        let Some(segment_s) = self.audio.segment_s else {
-            return (1, self.row_bytes((longest_s * rate).ceil() as usize));
-        };
-        let hop_s = self.audio.segment_hop_s.unwrap_or(segment_s);
-        let rows = segments_at_most(&self.audio).min((longest_s / hop_s) as usize + 2);
-        (rows as u64, self.row_bytes((segment_s * rate).round() as usize))
-    }
-
-    /// What one clip may hold at once: its file, its PCM, the batch's copy of that, and its rows.
-    #[must_use]
-    pub fn charge(&self, file_bytes: u64) -> u64 {
-        let rate_hz = match self.audio.duration_s {
-            _ if !self.keeps_rate() => f64::from(self.audio.sample_rate_hz),
-            Some(_) => f64::from(MAX_FROM_HZ),
-            None => LOSSY_HZ_MAX,
-        };
-        let (rows, row_bytes) = self.worst_rows(file_bytes);
-        file_bytes + self.pcm_bytes((self.longest_s(file_bytes) * rate_hz) as usize) + rows * row_bytes
-    }
-
-    /// Bytes of so many samples, and of the batch's copy where there are batches.
-    #[must_use]
-    pub fn pcm_bytes(&self, n_samples: usize) -> u64 {
-        let copies = if self.is_batched() { 2 } else { 1 };
-        (n_samples * size_of::<f32>() * copies) as u64
-    }
-
-    /// What a row group and the clip that fills it hold.
-    #[must_use]
-    pub fn least_bytes(&self, row_group_rows: usize) -> u64 {
-        row_group_rows as u64 * self.worst_rows(0).1 + self.charge(0)
-    }
-
     /// Bytes of the rows of `clips` clips of `file_bytes` in all, before compression, where a second of audio takes
     /// `bytes_per_s` (asked only where the recipe leaves the length open).
     #[must_use]
     pub fn estimate(&self, clips: u64, file_bytes: u64, bytes_per_s: f64) -> u64 {
         let mean_s = file_bytes as f64 / clips.max(1) as f64 / bytes_per_s;
         let samples = |seconds: f64| (seconds * f64::from(self.audio.sample_rate_hz)) as usize;
-        let clip_samples = samples(self.audio.duration_s.map_or(mean_s, |longest| longest.min(mean_s)));
+        let clip_samples = samples(self.audio.longest_s().min(mean_s));
         let rows = segments(&self.audio, clip_samples);
         clips * rows.iter().map(|segment| self.row_bytes(segment.len)).sum::<u64>()
     }

@@ -24,6 +24,7 @@ use wavemill_schemas::tables;
 use super::ShardError;
 use super::rows::{AudioFacts, FeatureRow, Tensor};
 use super::stats::{self, Bands};
+use crate::budget::Busy;
 use crate::catalog::ClipRow;
 
 /// Level 1: 1.33 on f16 log-mel at 1.2 GB/s in; higher levels cost several times that for 2 %.
@@ -124,6 +125,8 @@ pub struct RowGroup {
     pub rows: Vec<FeatureRow>,
     /// Only training rows count for the statistics.
     pub training: bool,
+    /// Its rows give their memory back when it is on disk.
+    pub busy: Busy,
 }
 
 /// The same, ready to be appended.
@@ -138,6 +141,8 @@ pub struct EncodedGroup {
     pub features: Vec<EncodedFeature>,
     /// Permits of its clips, given back when it is on disk.
     pub clips: Vec<Arc<AudioFacts>>,
+    /// Tells until then that they will be.
+    pub busy: Busy,
 }
 
 /// One feature's part of a row group.
@@ -154,7 +159,7 @@ impl RowGroup {
     /// # Errors
     /// [`ShardError::Encode`].
     pub fn encode(self, formats: &[Format], clips: &[ClipRow], label: &str) -> Result<EncodedGroup, ShardError> {
-        let Self { shard, number, mut rows, training } = self;
+        let Self { shard, number, mut rows, training, busy } = self;
         let mut features = Vec::with_capacity(formats.len());
         let mut scratch = Vec::new();
         for (index, format) in formats.iter().enumerate() {
@@ -174,7 +179,8 @@ impl RowGroup {
             features.push(EncodedFeature { chunks, partial });
         }
         let n_rows = rows.len() as u64;
-        Ok(EncodedGroup { shard, number, rows: n_rows, features, clips: rows.into_iter().map(|r| r.audio).collect() })
+        let clips = rows.into_iter().map(|r| r.audio).collect();
+        Ok(EncodedGroup { shard, number, rows: n_rows, features, clips, busy })
     }
 }
 

@@ -33,6 +33,8 @@ pub struct FeatureRow {
     pub clip: usize,
     /// From 0 within the clip.
     pub segment: i32,
+    /// Samples that it was made of.
+    pub n_samples: usize,
     /// Where the segment starts.
     pub offset_s: f32,
     /// Every sample of it is zero.

@@ -56,6 +56,7 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
         FeatureRow {
             clip,
             segment: 0,
+            n_samples: 0,
             offset_s: 0.0,
             silent: false,
             audio: Arc::new(AudioFacts { duration_s: 1.0, lost_s: 0.0, audio_blake3: "a".repeat(64), permit: None }),
@@ -70,7 +71,7 @@ fn round_trip(shape: Vec<Option<usize>>, spec: &ShardSpec, rows: Vec<FeatureRow>
     let folder = tempfile::tempdir().expect("a folder");
     let formats = [Format::new(entry(shape), Dtype::F16, &[], spec).expect("a schema")];
     let mut file = ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
-    let group = RowGroup { shard: 0, number: 0, rows, training: true };
+    let group = RowGroup { shard: 0, number: 0, rows, training: true, busy: crate::budget::ByteBudget::new(0).busy() };
     let encoded = group.encode(&formats, &clips(), "training-00000").expect("encodable rows");
     for feature in encoded.features {
         assert!(feature.partial.values > 0);
@@ -111,7 +112,13 @@ fn the_bytes_of_a_shard_are_pinned() {
     let formats =
         [Format::new(entry(SHAPE.map(Some).to_vec()), Dtype::F16, &[], &ShardSpec::default()).expect("a schema")];
     let mut file = ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
-    let group = RowGroup { shard: 0, number: 0, rows: rows(|_| SHAPE[1]), training: true };
+    let group = RowGroup {
+        shard: 0,
+        number: 0,
+        rows: rows(|_| SHAPE[1]),
+        training: true,
+        busy: crate::budget::ByteBudget::new(0).busy(),
+    };
     let encoded = group.encode(&formats, &clips(), "training-00000").expect("encodable rows");
     for feature in encoded.features {
         file.append(encoded.rows, feature).expect("room");

@@ -10,7 +10,7 @@ use super::ShardError;
 use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ShardFile;
 use super::rows::FeatureRow;
-use crate::budget::Permit;
+use crate::budget::{ByteBudget, Permit};
 use crate::catalog::ClipRow;
 use crate::catalog::split::SIDES;
 use crate::plan::Shard;
@@ -63,6 +63,7 @@ pub struct ShardWriter<'a> {
     clips: &'a [ClipRow],
     todo: &'a [Todo<'a>],
     class_sizes: &'a [usize],
+    budget: &'a ByteBudget,
     row_group_rows: usize,
     parked: BTreeMap<usize, (Outcome, InputSeen)>,
     next: usize,
@@ -91,6 +92,7 @@ impl<'a> ShardWriter<'a> {
             clips: work.clips,
             todo: work.todo,
             class_sizes: work.class_sizes,
+            budget: &work.budget,
             row_group_rows,
             parked: BTreeMap::new(),
             next: 0,
@@ -144,7 +146,8 @@ impl<'a> ShardWriter<'a> {
             let rest = open.pending.split_off(self.row_group_rows.min(open.pending.len()));
             let rows = std::mem::replace(&mut open.pending, rest);
             let training = todo.shard.split == SIDES[0];
-            ready.push(RowGroup { shard: index, number: open.groups_made, rows, training });
+            let busy = self.budget.busy();
+            ready.push(RowGroup { shard: index, number: open.groups_made, rows, training, busy });
             open.groups_made += 1;
         }
         if last {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bzip2::bufread::BzDecoder;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-use super::{SourceError, directory};
+use super::{SourceError, directory, make_room};
 
 /// Bytes of a local header before its name: the data begins behind name and extra field, whose lengths stand in it.
 const LOCAL_HEADER_BYTES: u64 = 30;
@@ -50,8 +50,15 @@ pub(super) struct Archive {
     file_bytes: u64,
 }
 
+/// A thread keeps a buffer of compressed bytes up to this size. Archives of music store, and do not compress.
+const COMPRESSED_BYTES_KEPT: usize = 1 << 20;
+/// The most that deflate can shrink, 1,032 to 1 (RFC 1951 has matches of 258 bytes at 2 bits), and bzip2: a block of
+/// 900,000 bytes, of which 5 can stand for a run of 259, takes at least 32.
+const DEFLATE_RATIO_MAX: u64 = 1_032;
+const BZIP2_RATIO_MAX: u64 = 900_000 / 5 * 259 / 32;
+
 thread_local! {
-    /// Inflate state, and the compressed bytes of one entry, kept from clip to clip.
+    /// Inflate state, and the compressed bytes of one entry, kept from clip to clip where they are few.
     static INFLATE: RefCell<(Decompress, Vec<u8>)> = RefCell::new((Decompress::new(false), Vec::new()));
 }
 
@@ -76,20 +83,33 @@ impl Archive {
     /// wavemill does not know, else what the system says.
     pub fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
         let start = self.data_start(entry)?;
-        buffer.clear();
+        make_room(buffer, entry.bytes as usize);
         buffer.resize(entry.bytes as usize, 0);
         match entry.method {
             STORED => self.file.read_exact_at(buffer, start)?,
             DEFLATED | BZIP2 => INFLATE.with_borrow_mut(|(state, compressed)| {
+                make_room(compressed, entry.compressed_bytes as usize);
                 compressed.resize(entry.compressed_bytes as usize, 0);
                 self.file.read_exact_at(compressed, start)?;
-                if entry.method == BZIP2 { bunzip(compressed, buffer) } else { inflate(state, compressed, buffer) }
+                let done =
+                    if entry.method == BZIP2 { bunzip(compressed, buffer) } else { inflate(state, compressed, buffer) };
+                compressed.clear();
+                compressed.shrink_to(COMPRESSED_BYTES_KEPT);
+                done
             })?,
             _ => return Err(self.unsupported(entry)),
         }
         let mut crc = Crc::new();
         crc.update(buffer);
         if crc.sum() == entry.crc32 { Ok(()) } else { Err(damaged("CRC-32 differs from the directory's")) }
+    }
+
+    /// Bytes that [`Archive::read`] holds for an entry; 0 where what its directory says cannot be.
+    pub fn read_bytes(&self, entry: &Entry) -> u64 {
+        if self.check_sizes(entry).is_err() || ![STORED, DEFLATED, BZIP2].contains(&entry.method) {
+            return 0;
+        }
+        entry.bytes + if entry.method == STORED { 0 } else { entry.compressed_bytes }
     }
 
     /// Reads an entry piece by piece; its CRC is checked at the end.
@@ -117,14 +137,7 @@ impl Archive {
     /// the directory says. All `compressed_bytes` of it then lie before the end of the file: no size in a corrupt
     /// directory makes a reader take more memory than the archive is long.
     fn data_start(&self, entry: &Entry) -> io::Result<u64> {
-        let most = entry.bytes.saturating_add(entry.bytes / 8).saturating_add(COMPRESSED_EXTRA_BYTES);
-        if entry.compressed_bytes > most || (entry.method == STORED && entry.compressed_bytes != entry.bytes) {
-            return Err(damaged("its two sizes do not fit together"));
-        }
-        let least_end = entry.header_start.saturating_add(LOCAL_HEADER_BYTES).saturating_add(entry.compressed_bytes);
-        if least_end > self.file_bytes {
-            return Err(damaged("the entry lies past the end of the archive"));
-        }
+        self.check_sizes(entry)?;
         let mut header = [0; LOCAL_HEADER_BYTES as usize];
         self.file.read_exact_at(&mut header, entry.header_start)?;
         if &header[..4] != LOCAL_HEADER_MAGIC {
@@ -149,6 +162,23 @@ impl Archive {
             return Err(damaged("the entry lies past the end of the archive"));
         }
         Ok(start)
+    }
+
+    /// What the directory says of an entry must be possible: memory is given by it.
+    fn check_sizes(&self, entry: &Entry) -> io::Result<()> {
+        let most = entry.bytes.saturating_add(entry.bytes / 8).saturating_add(COMPRESSED_EXTRA_BYTES);
+        if entry.compressed_bytes > most || (entry.method == STORED && entry.compressed_bytes != entry.bytes) {
+            return Err(damaged("its two sizes do not fit together"));
+        }
+        let ratio_max = if entry.method == BZIP2 { BZIP2_RATIO_MAX } else { DEFLATE_RATIO_MAX };
+        if entry.method != STORED && entry.bytes / ratio_max > entry.compressed_bytes {
+            return Err(damaged("no compression makes so much of so little"));
+        }
+        let least_end = entry.header_start.saturating_add(LOCAL_HEADER_BYTES).saturating_add(entry.compressed_bytes);
+        if least_end > self.file_bytes {
+            return Err(damaged("the entry lies past the end of the archive"));
+        }
+        Ok(())
     }
 
     fn unsupported(&self, entry: &Entry) -> io::Error {

@@ -15,7 +15,9 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::keys::{is_clip_name, root_len};
 use super::retry::with_retries;
-use super::{AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, too_large};
+use super::{
+    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, make_room, too_large,
+};
 
 /// A folder of clips.
 pub(super) struct FolderSource {
@@ -56,6 +58,11 @@ impl Source for FolderSource {
         &self.rejects
     }
 
+    fn read_bytes(&self, clip_key: &str) -> u64 {
+        let bytes = self.index.get(clip_key).map_or(0, |id| id.bytes);
+        if bytes > CLIP_BYTES_MAX { 0 } else { bytes }
+    }
+
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure> {
         buffer.clear();
         if let Some((reason, detail)) = self.unreadable.get(clip_key) {
@@ -92,7 +99,7 @@ fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
     }
     if metadata.len() <= CLIP_BYTES_MAX {
         // Into memory that is not zeroed first, in one call; a second one sees the end, for which there is a byte more.
-        buffer.reserve(metadata.len() as usize + 1);
+        make_room(buffer, metadata.len() as usize + 1);
         let file = File::open(path)?;
         while buffer.len() as u64 <= CLIP_BYTES_MAX {
             if buffer.len() == buffer.capacity() {

@@ -66,6 +66,10 @@ pub trait Source: Send + Sync {
     /// What was found and can have no key: paths that are not UTF-8, names and folder links that lead outside.
     fn rejects(&self) -> &[Reject];
 
+    /// Bytes that [`Source::read`] holds at most, compressed ones included, unless the file grows meanwhile; 0 for a
+    /// clip that it refuses without reading.
+    fn read_bytes(&self, clip_key: &str) -> u64;
+
     /// Reads one clip whole into `buffer` (cleared first).
     ///
     /// # Errors
@@ -98,6 +102,15 @@ pub fn open(path: &Path, allow_outside: bool) -> Result<Box<dyn Source>, SourceE
         return Err(SourceError::NoClips { path: path.to_owned() });
     }
     Ok(source)
+}
+
+/// Empties `buffer` and gives it just the room that it needs.
+fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
+    buffer.clear();
+    if buffer.capacity() < bytes {
+        *buffer = Vec::new();
+        buffer.reserve_exact(bytes);
+    }
 }
 
 fn too_large() -> ReadFailure {

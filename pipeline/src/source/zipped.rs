@@ -51,6 +51,14 @@ impl Source for ZipSource {
         &self.rejects
     }
 
+    fn read_bytes(&self, clip_key: &str) -> u64 {
+        // Of several entries of one name none is read.
+        let Some(&[position]) = self.positions.get(clip_key).map(Vec::as_slice) else { return 0 };
+        let entry = &self.archive.entries[position];
+        let is_read = !entry.encrypted && entry.bytes <= CLIP_BYTES_MAX;
+        if is_read { self.archive.read_bytes(entry) } else { 0 }
+    }
+
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure> {
         buffer.clear();
         let reject = |reason, detail: &str| ReadFailure::Reject(Reject::new(Stage::Read, reason, detail));

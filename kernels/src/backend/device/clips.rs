@@ -6,7 +6,7 @@ use crate::backend::{Clip, Samples, downmix};
 use crate::device::{Address, Device, Grown, RowEntry, RowTable, Table, bytes_of};
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::resample::{ClipBuffers, LevelsDevice, ResampleArgs, ResampleDevice, Resampler, SourceClip};
+use crate::resample::{ClipBuffers, LevelsDevice, ResampleDevice, Resamplers, SourceClip};
 use crate::stft::SAMPLE_MAX;
 
 /// Clips begin at multiples of this in the staged bytes: whatever their type, kernels read them aligned.
@@ -30,9 +30,9 @@ pub(super) struct ClipLoader<D: Device> {
 }
 
 /// The CPU's conversion, for rates whose tables would be too large for a device.
-#[derive(Default)]
 struct HostConversion {
-    resamplers: Vec<(u32, Resampler)>,
+    /// Of the level that every machine has, so that bits do not depend on the CPU.
+    resamplers: Resamplers,
     mono: Vec<f32>,
     /// Clips of the batch, one a place of `sources`; the others are empty.
     converted: Vec<Vec<f32>>,
@@ -51,7 +51,11 @@ impl<D: Device> ClipLoader<D> {
             spans: Vec::new(),
             owners: Vec::new(),
             rates: Vec::new(),
-            host: HostConversion::default(),
+            host: HostConversion {
+                resamplers: Resamplers::new(sample_rate_hz, Level::Scalar),
+                mono: Vec::new(),
+                converted: Vec::new(),
+            },
         }
     }
 
@@ -93,7 +97,7 @@ impl<D: Device> ClipLoader<D> {
             let placed = if self.converts(clip.sample_rate_hz) {
                 SourceClip::new(clip, source, out)
             } else {
-                let pcm = self.host.convert(at, clip, self.sample_rate_hz)?;
+                let pcm = self.host.convert(at, clip)?;
                 let sample_rate_hz = self.sample_rate_hz;
                 SourceClip { source, out, n_source: pcm.len(), is_s16: false, channels: 1, sample_rate_hz }
             };
@@ -154,20 +158,11 @@ impl<D: Device> ClipLoader<D> {
 }
 
 impl HostConversion {
-    /// Mono at `to_hz`.
-    fn convert(&mut self, at: usize, clip: &Clip<'_>, to_hz: u32) -> Result<&[f32], KernelError> {
+    /// Mono at the features' rate.
+    fn convert(&mut self, at: usize, clip: &Clip<'_>) -> Result<&[f32], KernelError> {
         downmix(clip, &mut self.mono);
-        let known = self.resamplers.iter().position(|(rate_hz, _)| *rate_hz == clip.sample_rate_hz);
-        let place = match known {
-            Some(place) => place,
-            None => {
-                // The level that every machine has, so that bits do not depend on the CPU.
-                let plan = ResampleArgs { from_hz: clip.sample_rate_hz, to_hz }.plan(Level::Scalar)?;
-                self.resamplers.push((clip.sample_rate_hz, plan));
-                self.resamplers.len() - 1
-            }
-        };
-        let (resampler, out) = (&mut self.resamplers[place].1, &mut self.converted[at]);
+        let resampler = self.resamplers.get(clip.sample_rate_hz)?;
+        let out = &mut self.converted[at];
         resampler.push(&self.mono, out);
         resampler.finish(out);
         Ok(out)

@@ -204,6 +204,12 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Seconds of all frames: decoding gives no more.
+pub fn longest_s(file: &[u8]) -> f64 {
+    let seconds = |frame: Frame| frame.header.samples() as f64 / f64::from(frame.header.rate_hz);
+    Frames::new(file).map(seconds).sum()
+}
+
 /// Where the tags at the start of a file end.
 pub fn behind_tags(file: &[u8]) -> usize {
     tags::skip(file, 0)

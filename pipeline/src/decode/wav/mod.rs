@@ -62,6 +62,14 @@ pub fn decode(file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded
     Ok(Decoded { loss, audio_blake3: blake3::hash(wave.data) })
 }
 
+/// Seconds of audio that the file's data hold; 0 without any.
+pub fn longest_s(file: &[u8]) -> f64 {
+    Wave::parse(file).map_or(0.0, |wave| {
+        let n_samples = wave.data.len() / wave.format.frame_bytes();
+        n_samples as f64 / f64::from(wave.format.rate_hz.max(1))
+    })
+}
+
 /// blake3 over the samples, as decoding gives it; `None` where there are none.
 pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
     let wave = Wave::parse(&file[behind_tags(file)..]).ok()?;

@@ -1,0 +1,72 @@
+//! The resamplers of one thread: few, however many rates an archive has.
+
+use super::{ResampleArgs, ResampleError, Resampler};
+use crate::level::Level;
+
+/// Plans that are kept. Archives have two or three rates; one that has thousands pays for a plan a clip, which costs
+/// about a millisecond, and keeps four, which hold a megabyte at most each.
+pub const PLANS_MAX: usize = 4;
+
+/// Conversions to one rate, each planned when its source rate turns up and kept while it is among the last ones used.
+pub struct Resamplers {
+    to_hz: u32,
+    level: Level,
+    /// The one used last comes last.
+    plans: Vec<Resampler>,
+}
+
+impl Resamplers {
+    /// Conversions to `to_hz`; nothing is planned yet.
+    #[must_use]
+    pub const fn new(to_hz: u32, level: Level) -> Self {
+        Self { to_hz, level, plans: Vec::new() }
+    }
+
+    /// The conversion from `from_hz`, ready for a new clip.
+    ///
+    /// # Errors
+    /// As [`ResampleArgs::plan`].
+    pub fn get(&mut self, from_hz: u32) -> Result<&mut Resampler, ResampleError> {
+        let known = self.plans.iter().position(|plan| plan.args().from_hz == from_hz);
+        let mut plan = match known {
+            Some(place) => self.plans.remove(place),
+            None => ResampleArgs { from_hz, to_hz: self.to_hz }.plan(self.level)?,
+        };
+        plan.reset();
+        if self.plans.len() == PLANS_MAX {
+            self.plans.remove(0);
+        }
+        self.plans.push(plan);
+        let last = self.plans.len() - 1;
+        Ok(&mut self.plans[last])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_plans_are_kept_and_an_old_rate_sounds_the_same_again() {
+        let mut plans = Resamplers::new(22_050, Level::Scalar);
+        let input: Vec<f32> = (0..9_000).map(|i| (i % 97) as f32 / 97.0).collect();
+        let mut convert = |from_hz| {
+            let mut out = Vec::new();
+            let plan = plans.get(from_hz).expect("a rate in range");
+            plan.push(&input, &mut out);
+            // The next clip must not hear the rest of this one.
+            if from_hz != 8_000 {
+                plan.finish(&mut out);
+            }
+            (out, plans.plans.iter().map(|plan| plan.args().from_hz).collect::<Vec<_>>())
+        };
+        let (first, _) = convert(44_100);
+        convert(8_000);
+        for from_hz in [44_101, 48_000, 44_100, 32_000, 9_001] {
+            convert(from_hz);
+        }
+        let (again, kept) = convert(44_100);
+        assert_eq!((first, kept), (again, vec![48_000, 32_000, 9_001, 44_100]));
+        assert!(plans.get(7_999).is_err() && plans.plans.len() == PLANS_MAX);
+    }
+}

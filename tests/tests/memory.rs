@@ -1,0 +1,381 @@
+//! `--memory-limit` is true whatever the clips are: the kernel's high-water mark of a run stays under it, and a clip that
+//! does not fit ends the run with its name.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use wavemill_tests::{Failed, Trial};
+
+use super::support::{
+    Ran, files_below, finish, inputs, manifest, receipts, same, same_versions, scratch, sql_counts, start, wavemill,
+};
+
+const MIB: u64 = 1 << 20;
+/// The program itself, before it holds a clip: its pages, its threads and what the catalog leaves. An extraction of one
+/// short clip peaks at 86 MiB in a debug build; the rest is for other machines.
+const PROGRAM_BYTES: u64 = 112 * MIB;
+/// How far over its limit a run may be, beside the program itself.
+const OVER: f64 = 1.05;
+/// How often a running program's memory is read. The mark only rises, so that what is missed is the last moment's rise.
+const LOOK: Duration = Duration::from_millis(2);
+/// As the clips of these tests are: whole, of any length.
+const RECIPE: &str = r#"
+name = "memory"
+[catalog]
+dataset = "folders"
+[split]
+rule = "stratified"
+[[targets]]
+name = "genre"
+column = "genre"
+[audio]
+min_duration_s = 0.1
+[[features]]
+name = "log_mel"
+op = "mel"
+db = { ref = 1.0, top_db = 80.0 }
+dtype = "f32"
+[[features]]
+name = "mfcc"
+op = "mfcc"
+n_mfcc = 13
+"#;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("memory::the_program_alone_is_small", the_program_alone_is_small),
+        Trial::test("memory::long_clips_on_many_threads_stay_under_the_limit", long_clips_on_many_threads),
+        Trial::test("memory::what_does_not_fit_is_named_and_takes_nothing", what_does_not_fit_is_named),
+        Trial::test("memory::a_run_goes_on_where_a_clip_did_not_fit", a_run_goes_on_where_a_clip_did_not_fit),
+        Trial::test("memory::the_limit_changes_no_byte", the_limit_changes_no_byte),
+        Trial::test("memory::too_long_is_a_reject_at_every_limit", too_long_is_a_reject_at_every_limit),
+        Trial::test("memory::numbers_of_a_recipe_that_no_machine_holds_are_refused_at_once", refused_at_once),
+        Trial::test("memory::the_largest_numbers_of_a_recipe_are_within_a_machine", largest_numbers),
+        Trial::test("memory::many_rates_cost_little_and_leave_nothing", many_rates_cost_little),
+    ]
+}
+
+/// A mono WAV of 16 bits; silence takes no room on the disk.
+fn wav(path: &Path, rate_hz: u32, seconds: f64, is_silent: bool) -> Result<(), Failed> {
+    let n_bytes = 2 * (f64::from(rate_hz) * seconds) as u32;
+    let mut header = b"RIFF".to_vec();
+    header.extend((36 + n_bytes).to_le_bytes());
+    header.extend(b"WAVEfmt ");
+    header.extend(16_u32.to_le_bytes());
+    header.extend([1, 0, 1, 0]);
+    header.extend(rate_hz.to_le_bytes());
+    header.extend((2 * rate_hz).to_le_bytes());
+    header.extend([2, 0, 16, 0]);
+    header.extend(b"data");
+    header.extend(n_bytes.to_le_bytes());
+
+    fs::create_dir_all(path.parent().ok_or("a folder")?)?;
+    let mut file = File::create(path)?;
+    file.write_all(&header)?;
+    if !is_silent {
+        let samples = (0..n_bytes / 2).map(|i| (i * 97 % 3_000) as i16 - 1_500);
+        file.write_all(&samples.flat_map(i16::to_le_bytes).collect::<Vec<_>>())?;
+    }
+    Ok(file.set_len(44 + u64::from(n_bytes))?)
+}
+
+/// A clip of three seconds; those that are broken on purpose are shorter.
+fn sound_clip() -> PathBuf {
+    let clips = files_below(&inputs().audio).into_iter().map(|name| inputs().audio.join(name));
+    clips.max_by_key(|path| fs::metadata(path).map_or(0, |metadata| metadata.len())).unwrap()
+}
+
+/// An MP3 of hours: the frames of a short one again and again.
+fn long_mp3(path: &Path, seconds: f64) -> Result<(), Failed> {
+    let short = fs::read(sound_clip())?;
+    fs::create_dir_all(path.parent().ok_or("a folder")?)?;
+    let mut file = File::create(path)?;
+    for _ in 0..(seconds / 3.0) as usize {
+        file.write_all(&short)?;
+    }
+    Ok(())
+}
+
+/// An extraction of a folder or zip, with a high-water mark.
+struct Run {
+    ran: Ran,
+    peak_bytes: u64,
+    wall: Duration,
+}
+
+fn extract(audio: &Path, store: &Path, limit_mib: u64, threads: u32, sets: &[&str]) -> Result<Run, Failed> {
+    let recipe = store.with_extension("toml");
+    fs::write(&recipe, RECIPE)?;
+    let mut command = wavemill(["extract", "--max-reject-fraction", "1", "--recipe"]);
+    command.arg(recipe).arg("--audio").arg(audio).arg("--store").arg(store).env("WAVEMILL_BACKEND", "cpu");
+    command.arg("--memory-limit").arg(format!("{limit_mib}MiB")).arg("--threads").arg(threads.to_string());
+    for set in sets {
+        command.args(["--set", set]);
+    }
+    watched(&mut command)
+}
+
+fn watched(command: &mut Command) -> Result<Run, Failed> {
+    let begun = Instant::now();
+    let mut child = start(command);
+    let path = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait()?.is_none() {
+        let status = fs::read_to_string(&path).unwrap_or_default();
+        let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        // A process that has ended and was not waited for has no such line.
+        peak = mark.map_or(Ok(0), str::parse::<u64>)?.max(peak);
+        std::thread::sleep(LOOK);
+    }
+    let wall = begun.elapsed();
+    Ok(Run { ran: finish(child), peak_bytes: peak << 10, wall })
+}
+
+impl Run {
+    /// Fails where the run held more than it may.
+    fn stays_under(self, what: &str, limit_mib: u64) -> Result<Self, Failed> {
+        let most = (limit_mib * MIB) as f64 * OVER + PROGRAM_BYTES as f64;
+        let peak = self.peak_bytes;
+        println!("{what}: {} MiB at most under {limit_mib} MiB, {:.1} s", peak / MIB, self.wall.as_secs_f64());
+        if peak > 0 && peak as f64 <= most {
+            return Ok(self);
+        }
+        Err(format!("{what}: {} MiB under a limit of {limit_mib} MiB: {}", peak / MIB, self.ran.err).into())
+    }
+}
+
+fn the_program_alone_is_small() -> Result<(), Failed> {
+    let folder = scratch("memory-alone");
+    wav(&folder.join("audio/a/1.wav"), 22_050, 2.0, false)?;
+    let run = extract(&folder.join("audio"), &folder.join("store"), 256, 2, &[])?;
+    println!("the program alone: {} MiB", run.peak_bytes / MIB);
+    run.ran.exits(0)?;
+    let is_small = (1..PROGRAM_BYTES).contains(&run.peak_bytes);
+    if is_small { Ok(()) } else { Err(format!("{} MiB", run.peak_bytes / MIB).into()) }
+}
+
+fn long_clips_on_many_threads() -> Result<(), Failed> {
+    let folder = scratch("memory-long");
+    for number in 0..8 {
+        wav(&folder.join(format!("audio/a/{number}.wav")), 22_050, 600.0, true)?;
+    }
+    for (limit_mib, sets) in [(512, &[][..]), (256, &["shards.row_group_rows=1"][..])] {
+        let store = folder.join(format!("store-{limit_mib}"));
+        let run = extract(&folder.join("audio"), &store, limit_mib, 8, sets)?;
+        run.stays_under("eight clips of ten minutes", limit_mib)?.ran.exits(0)?;
+        same("clips", manifest(&store, 1)?.counts.clips_written, 8)?;
+    }
+    Ok(())
+}
+
+/// A 3-hour WAV, a 3-hour MP3, and an entry of 500 MB in a zip.
+fn what_does_not_fit_is_named() -> Result<(), Failed> {
+    let folder = scratch("memory-refused");
+    wav(&folder.join("wav/a/hours.wav"), 8_000, 10_790.0, true)?;
+    long_mp3(&folder.join("mp3/a/hours.mp3"), 10_000.0)?;
+    let zip = folder.join("large.zip");
+    stored_zip(&zip, "a/large.wav", 500_000_000)?;
+    for (name, audio) in [("a/hours.wav", "wav"), ("a/hours.mp3", "mp3"), ("a/large.wav", "large.zip")] {
+        let store = folder.join(format!("store-{audio}"));
+        let run = extract(&folder.join(audio), &store, 256, 8, &[])?.stays_under(name, 256)?;
+        let words = [name, "--memory-limit", "audio.max_duration_s", "audio.duration_s"];
+        run.ran.exits(1)?.says(&words)?;
+    }
+
+    // A clip whose file fits is a row where the recipe cuts it.
+    wav(&folder.join("cut/a/hour.wav"), 8_000, 5_000.0, true)?;
+    let (cut, store) = (folder.join("cut"), folder.join("store-cut"));
+    extract(&cut, &store, 256, 8, &[])?.stays_under("an hour", 256)?.ran.exits(1)?.says(&["a/hour.wav"])?;
+    let store = folder.join("store-cut-30");
+    let cut = extract(&cut, &store, 256, 8, &["audio.duration_s=30.0"])?;
+    cut.stays_under("30 s of an hour", 256)?.ran.exits(0)?;
+    Ok(())
+}
+
+/// A zip of one stored entry of zeros, whose checksum is not asked for before it is read.
+fn stored_zip(path: &Path, name: &str, bytes: u32) -> Result<(), Failed> {
+    let sizes = [[0; 4], bytes.to_le_bytes(), bytes.to_le_bytes()].concat();
+    let name_len = (name.len() as u16).to_le_bytes();
+    let mut file = File::create(path)?;
+    file.write_all(&[b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0", &sizes[..], &name_len, &[0, 0], name.as_bytes()].concat())?;
+    let directory_at = 30 + name.len() as u64 + u64::from(bytes);
+    file.set_len(directory_at)?;
+
+    let entry = [b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0", &sizes[..], &name_len, &[0; 16], name.as_bytes()].concat();
+    let end = [
+        b"PK\x05\x06\0\0\0\0\x01\0\x01\0",
+        &(entry.len() as u32).to_le_bytes()[..],
+        &(directory_at as u32).to_le_bytes(),
+        &[0, 0],
+    ]
+    .concat();
+    let mut file = File::options().append(true).open(path)?;
+    file.write_all(&entry)?;
+    Ok(file.write_all(&end)?)
+}
+
+/// Some shards are finished when a clip does not fit. They stay, and a larger limit goes on from there.
+fn a_run_goes_on_where_a_clip_did_not_fit() -> Result<(), Failed> {
+    let folder = scratch("memory-goes-on");
+    for number in 0..12 {
+        wav(&folder.join(format!("audio/a/{number}.wav")), 22_050, 2.0, false)?;
+    }
+    wav(&folder.join("audio/a/long.wav"), 8_000, 1_800.0, true)?;
+    let sets = ["shards.clips=1"];
+    let (store, whole) = (folder.join("store"), folder.join("whole"));
+    let stopped = extract(&folder.join("audio"), &store, 256, 2, &sets)?.stays_under("half an hour", 256)?;
+    stopped.ran.exits(1)?.says(&["a/long.wav", "--memory-limit 256 MiB", "goes on from here"])?;
+    let finished = receipts(&store);
+
+    extract(&folder.join("audio"), &store, 1024, 2, &sets)?.stays_under("half an hour", 1024)?.ran.exits(0)?;
+    extract(&folder.join("audio"), &whole, 1024, 2, &sets)?.ran.exits(0)?;
+    same_versions(&store, &whole)?;
+    if finished == 0 { Err("no shard was finished before the clip that does not fit".into()) } else { Ok(()) }
+}
+
+/// Long and short clips, of several rates and formats, without a length that the recipe gives.
+fn mixed_clips(folder: &Path) -> Result<PathBuf, Failed> {
+    let audio = folder.join("audio");
+    for (number, seconds) in [300.0, 2.0, 0.3, 200.0, 5.0, 1.0, 400.0, 3.0, 0.05].into_iter().enumerate() {
+        let rate_hz = [22_050, 44_100, 8_009, 16_000][number % 4];
+        wav(&audio.join(format!("a/{number}.wav")), rate_hz, seconds, seconds > 100.0)?;
+    }
+    long_mp3(&audio.join("b/long.mp3"), 240.0)?;
+    long_mp3(&audio.join("b/short.mp3"), 3.0)?;
+    fs::write(audio.join("b/cut.mp3"), &fs::read(audio.join("b/long.mp3"))?[..1_000_001])?;
+    fs::write(audio.join("b/text.mp3"), "no audio")?;
+    Ok(audio)
+}
+
+fn the_limit_changes_no_byte() -> Result<(), Failed> {
+    let folder = scratch("memory-equal");
+    let audio = mixed_clips(&folder)?;
+    let sets = ["shards.clips=8", "shards.row_group_rows=2"];
+    let wide = folder.join("wide");
+    extract(&audio, &wide, 2048, 1, &sets)?.ran.exits(0)?;
+    for threads in [1, 8] {
+        let narrow = folder.join(format!("narrow-{threads}"));
+        extract(&audio, &narrow, 256, threads, &sets)?.stays_under("long and short clips", 256)?.ran.exits(0)?;
+        same_versions(&wide, &narrow)?;
+    }
+    Ok(())
+}
+
+/// `audio.max_duration_s` makes rejects of long clips, whatever the memory: also of a clip that would not fit.
+fn too_long_is_a_reject_at_every_limit() -> Result<(), Failed> {
+    let folder = scratch("memory-too-long");
+    let audio = mixed_clips(&folder)?;
+    wav(&audio.join("a/hour.wav"), 8_000, 5_000.0, true)?;
+    wav(&audio.join("a/exact.wav"), 22_050, 4.0, false)?;
+    let sets = ["audio.max_duration_s=4.0"];
+    for (name, limit_mib) in [("narrow", 256), ("wide", 2048)] {
+        extract(&audio, &folder.join(name), limit_mib, 4, &sets)?.stays_under("too long", limit_mib)?.ran.exits(0)?;
+    }
+    same_versions(&folder.join("narrow"), &folder.join("wide"))?;
+    let query = "SELECT reason AS name, count(*) AS n FROM rejects GROUP BY reason";
+    let counted = sql_counts(&folder.join("narrow"), query)?;
+    let wanted = [("not_audio", 1), ("too_large", 7), ("too_short", 1)].map(|(name, n)| (name.to_owned(), n));
+    same("rejects", counted, wanted.into())
+}
+
+/// Every command that takes a recipe.
+fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
+    let clip = sound_clip();
+    let mut commands = [
+        wavemill(["recipe", "check", "demo"]),
+        wavemill(["extract", "--dry-run", "--recipe", "demo", "--store"]),
+        wavemill(["features", "--recipe", "demo", "--feature", "log_mel", "--format", "arrow", "--out", "/dev/null"]),
+    ];
+    commands[1].arg(scratch("memory-dry").join("store")).arg("--audio").arg(&inputs().audio);
+    commands[1].arg("--memory-limit").arg(format!("{limit_mib}MiB"));
+    if let Some(metadata) = &inputs().metadata {
+        commands[1].arg("--metadata").arg(metadata);
+    }
+    commands[2].arg(clip);
+    for command in &mut commands {
+        for set in set {
+            command.args(["--set", set]);
+        }
+    }
+    commands
+}
+
+fn refused_at_once() -> Result<(), Failed> {
+    for (set, key) in [
+        ("audio.segment_s=1e-7", "audio.segment_s"),
+        ("audio.segment_s=3e-5", "audio.segment_s"),
+        ("audio.duration_s=1e300", "audio.duration_s"),
+        ("audio.duration_s=1e-300", "audio.duration_s"),
+        ("audio.duration_s=nan", "audio.duration_s"),
+        ("audio.max_duration_s=1e9", "audio.max_duration_s"),
+        ("audio.sample_rate_hz=4000000000", "audio.sample_rate_hz"),
+        ("features.log_mel.n_fft=1048576", "features.log_mel.n_fft"),
+        ("features.log_mel.n_mels=60000", "features.log_mel.n_mels"),
+        ("features.mfcc.n_mfcc=60000", "features.mfcc.n_mfcc"),
+        ("features.log_mel.frames=9000000000", "features.log_mel.frames"),
+        ("features.log_mel.hop_length=0", "features.log_mel.hop_length"),
+        ("shards.row_group_rows=9000000000000000000", "shards.row_group_rows"),
+        ("shards.clips=9000000000000000000", "shards.clips"),
+    ] {
+        for mut command in commands(&[set], 256) {
+            let run = watched(&mut command)?;
+            let is_small = run.peak_bytes < PROGRAM_BYTES;
+            run.ran.exits(2)?.says(&[key, set])?;
+            same(&format!("{set}: small"), is_small, true)?;
+        }
+    }
+    Ok(())
+}
+
+fn largest_numbers() -> Result<(), Failed> {
+    /// What one clip of ten seconds may take without `--memory-limit`, at the limits of what a recipe may ask.
+    const FEATURES_LIMIT_MIB: u64 = 1024;
+    const WALL: Duration = Duration::from_secs(60);
+    for sets in [
+        &["features.log_mel.hop_length=1"][..],
+        &["features.log_mel.n_fft=65536", "features.log_mel.n_mels=2048"],
+        &["audio.segment_s=0.001"],
+        &["audio.duration_s=none", "audio.segment_s=0.11"],
+        &["shards.row_group_rows=1048576", "shards.clips=1048576"],
+        &["audio.sample_rate_hz=48000", "features.log_mel.frames=1048576"],
+        &["audio.sample_rate_hz=8000", "audio.duration_s=10800.0"],
+    ] {
+        for mut command in commands(sets, 256) {
+            let run = watched(&mut command)?.stays_under(&format!("{sets:?}"), FEATURES_LIMIT_MIB)?;
+            if run.wall > WALL {
+                return Err(format!("{sets:?}: {:.0} s", run.wall.as_secs_f64()).into());
+            }
+            run.ran.exits(0)?;
+        }
+    }
+    Ok(())
+}
+
+/// 300 rates, of which most have no short period with the recipe's.
+fn many_rates_cost_little() -> Result<(), Failed> {
+    const CLIPS: u32 = 300;
+    /// A plan a clip costs about what the clip does: this leaves room for a busy machine.
+    const SLOWER_MAX: f64 = 6.0;
+    /// What a few plans a worker may add.
+    const MORE_BYTES_MAX: u64 = 48 * MIB;
+    let folder = scratch("memory-rates");
+    for number in 0..CLIPS {
+        wav(&folder.join(format!("many/a/{number:03}.wav")), 8_009 + 290 * number, 0.3, false)?;
+        wav(&folder.join(format!("one/a/{number:03}.wav")), 44_100, 0.3, false)?;
+    }
+    let run = |name: &str| {
+        let run = extract(&folder.join(name), &folder.join(format!("store-{name}")), 256, 2, &[])?;
+        run.stays_under(name, 256)
+    };
+    let (one, many) = (run("one")?, run("many")?);
+    many.ran.exits(0)?;
+    one.ran.exits(0)?;
+    if many.peak_bytes > one.peak_bytes + MORE_BYTES_MAX {
+        return Err(format!("{} MiB for one rate, {} for many", one.peak_bytes / MIB, many.peak_bytes / MIB).into());
+    }
+    let slower = many.wall.as_secs_f64() / one.wall.as_secs_f64();
+    if slower > SLOWER_MAX { Err(format!("{slower:.1} times the time of one rate").into()) } else { Ok(()) }
+}
