@@ -10,9 +10,9 @@ use symphonia::core::io::Monitor;
 
 use super::header::{self, Header, MARKER};
 
-/// Headers that may stand by chance within a frame; each costs that the bytes before it are read once more. One in a
-/// hundred frames of a megabyte has one.
-const FALSE_HEADERS_MAX: usize = 8;
+/// Headers that may stand by chance within a frame; each costs that the bytes before it are read once more. A place is
+/// one by chance of some 2⁻²⁴, so a frame of 100 kB in 150 has one, and one in a million has three.
+const FALSE_HEADERS_MAX: usize = 3;
 /// A subframe's header, and the checksum.
 const FRAME_BODY_BYTES_MIN: usize = 3;
 /// Bytes of an ID3v1 tag.
@@ -53,16 +53,40 @@ impl<'a> Frames<'a> {
         if first.is_some_and(|first| first.header.number.is_first()) {
             return frames;
         }
+        let behind_metadata = header::skip_metadata(file, 0);
         let behind_marker = Self { at: MARKER.len(), ..frames.clone() };
-        let swallowed = behind_marker.clone().next();
-        let is_earlier = swallowed.is_some_and(|frame| first.is_none_or(|first| frame.offset < first.offset));
-        if is_earlier { behind_marker } else { frames }
+        if behind_marker.find(MARKER.len(), behind_metadata).is_some() { behind_marker } else { frames }
     }
 
     /// The first header behind the last whole frame: that of a frame which is cut off or damaged. Known once the iterator
     /// is at its end.
     pub fn broken(&self) -> Option<(usize, Header)> {
         self.broken
+    }
+
+    /// The first header from `from` on that starts before `to`.
+    fn header(&self, from: usize, to: usize) -> Option<(usize, Header)> {
+        let mut at = from;
+        while let Some(hop) = memchr(0xFF, self.file.get(at..to.min(self.end))?) {
+            at += hop;
+            if let Some(header) = Header::parse(&self.file[at..self.end]) {
+                return Some((at, header));
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// Where the first whole frame starts, from `from` on and before `to`.
+    fn find(&self, from: usize, to: usize) -> Option<usize> {
+        let mut at = from;
+        while let Some((start, header)) = self.header(at, to) {
+            if self.end_of(start, &header).is_some() {
+                return Some(start);
+            }
+            at = start + 1;
+        }
+        None
     }
 
     /// Where the frame that starts at `start` ends; `None` where no end fits its checksum.
@@ -128,21 +152,20 @@ impl<'a> Iterator for Frames<'a> {
         self.broken = None;
         let behind_metadata = header::skip_metadata(self.file, self.at).min(self.end);
         let mut at = behind_metadata;
-        while let Some(hop) = memchr(0xFF, self.file.get(at..self.end)?) {
-            at += hop;
-            if let Some(header) = Header::parse(&self.file[at..self.end]) {
-                if let Some(end) = self.end_of(at, &header) {
-                    self.at = end;
-                    self.broken = None;
-                    let bytes = &self.file[at..end];
-                    return Some(Frame { header, offset: at, bytes, skipped_bytes: at - behind_metadata });
-                }
-                self.broken.get_or_insert((at, header));
+        loop {
+            let Some((start, header)) = self.header(at, self.end) else {
+                self.at = self.end;
+                return None;
+            };
+            if let Some(end) = self.end_of(start, &header) {
+                self.at = end;
+                self.broken = None;
+                let bytes = &self.file[start..end];
+                return Some(Frame { header, offset: start, bytes, skipped_bytes: start - behind_metadata });
             }
-            at += 1;
+            self.broken.get_or_insert((start, header));
+            at = start + 1;
         }
-        self.at = self.end;
-        None
     }
 }
 
