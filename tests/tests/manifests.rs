@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("manifests::a_newer_format_is_no_damage", a_newer_format_is_no_damage),
         Trial::test("manifests::bytes_that_are_no_text_are_damage", bytes_that_are_no_text_are_damage),
         of_trainer("manifests::the_trainer_looks_as_closely", the_trainer_looks_as_closely),
+        of_trainer("manifests::a_split_that_is_lost_is_told_by_its_file", a_split_that_is_lost_is_told_by_its_file),
     ]
 }
 
@@ -338,4 +339,22 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
     fs::remove_file(store.join(&path))?;
     symlink(other.join(&path), store.join(&path))?;
     refused(3, &[&path, "leads out of it"])
+}
+
+/// Every shard of validation cut in the middle, as by a broken copy.
+fn a_split_that_is_lost_is_told_by_its_file() -> Result<(), Failed> {
+    let store = own_store("lost-split");
+    let runs = scratch("lost-split-runs");
+    let files = manifest(&store, 1)?.files;
+    let of_validation = files
+        .iter()
+        .filter(|file| file.feature.as_deref() == Some("log_mel") && file.split.as_deref() == Some("validation"));
+    let paths: Vec<&str> = of_validation.map(|file| file.path.as_str()).collect();
+    for path in &paths {
+        let bytes = fs::read(store.join(path))?;
+        fs::write(store.join(path), &bytes[..bytes.len() / 2])?;
+    }
+    let refused = run(fit(&store, &runs).args(["--model", "lstm", "--epochs", "1", "--skip-damaged"])).exits(3)?;
+    refused.says(&["split validation", paths[0], "wavemill verify"])?;
+    same("asks for more clips", refused.err.contains("extract more clips"), false)
 }

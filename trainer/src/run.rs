@@ -29,7 +29,7 @@ use crate::strategy::Collective;
 use checks::{same_files, warnings};
 use records::Records;
 
-pub use checks::{check, same_store};
+pub use checks::{check, require_rows, same_store};
 pub use error::RunError;
 pub use watch::{Doing, EpochEnded, Watch};
 

@@ -140,6 +140,7 @@ impl EvalCommand {
         };
         let data = self.machine.open(&store, version, &state.config)?;
         run::same_store(&state, &data, &path)?;
+        run::require_rows(&data, self.side.side())?;
         let learner = Learner::new(&state.config, &data, &Solo, self.machine.device(&Ranks::solo(), None)?)?;
         learner.load_model(&checkpoint::read_tensors(&path)?, &path)?;
         let plan = LoaderPlan {

@@ -115,7 +115,7 @@ fn run(error: &RunError) -> Option<u8> {
         RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(2),
         RunError::Unlearnable { .. } | RunError::Unscorable { .. } => Some(2),
         RunError::OtherStore { .. } => Some(4),
-        RunError::OtherFiles { .. } => Some(3),
+        RunError::OtherFiles { .. } | RunError::LostRows { .. } => Some(3),
         RunError::Stopped { .. } => Some(130),
         RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => Some(dataset(error)),
         RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),

@@ -11,11 +11,10 @@ use crate::learner::Learner;
 /// What can be told of a configuration and a store before anything is written.
 ///
 /// # Errors
-/// [`RunError::NoRows`], [`RunError::Unlearnable`], [`RunError::Unscorable`], [`RunError::NoBatch`], and what [`Learner::check`] says.
+/// [`RunError::NoRows`], [`RunError::LostRows`], [`RunError::Unlearnable`], [`RunError::Unscorable`],
+/// [`RunError::NoBatch`], and what [`Learner::check`] says.
 pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
-    if let Some(side) = Side::ALL.into_iter().find(|side| data.rows_of(*side).is_empty()) {
-        return Err(RunError::NoRows { split: side.name(), rule: data.split_rule().name() });
-    }
+    Side::ALL.into_iter().try_for_each(|side| require_rows(data, side))?;
     if let Some((target, problem)) = data.unlearnable() {
         return Err(RunError::Unlearnable { target: target.to_owned(), problem });
     }
@@ -29,6 +28,33 @@ pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), R
         return Err(RunError::NoBatch { rows, batch_size: config.data.batch_size });
     }
     Ok(Learner::check(config, data, world_size)?)
+}
+
+/// Refuses a side without rows.
+///
+/// # Errors
+/// [`RunError::NoRows`], [`RunError::LostRows`].
+pub fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
+    if data.rows_of(side).is_empty() { Err(no_rows(data, side)) } else { Ok(()) }
+}
+
+/// Why a side has no rows: with damaged files passed over, those are the first to look at.
+fn no_rows(data: &Dataset, side: Side) -> RunError {
+    let split = side.name();
+    let rule = data.split_rule().name();
+    let mut lost = data.lost_paths();
+
+    // By the rule of its folders a side's rows are in that side's files alone.
+    if data.split_rule() == data.store().manifest().recipe.split.rule {
+        lost.retain(|path| path.contains(&format!("/split={split}/")));
+    }
+    match lost.split_first() {
+        None => RunError::NoRows { split, rule },
+        Some((one, [])) => RunError::LostRows { split, rule, lost: one.clone() },
+        Some((first, more)) => {
+            RunError::LostRows { split, rule, lost: format!("{first} and {} more files", more.len()) }
+        }
+    }
 }
 
 /// What changes a score and is no error: of the rows, of rows left out, of batch norm over ranks.
@@ -91,6 +117,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::fixture::Fixture;
+    use crate::dataset::{Needs, Store};
     use crate::strategy::Solo;
     use crate::testing;
 
@@ -156,6 +183,39 @@ mod tests {
         let said = checked(&some, "genres_all").expect("labels");
         assert!(said.contains("all 9 validation rows of genres_all with a label have Even"), "{said}");
         assert!(said.contains("no validation row of genres_all is Genre 1, Genre 3"), "{said}");
+    }
+
+    /// What is said of a store whose only file of `split` is cut in the middle.
+    fn told_without(split: &str) -> String {
+        let _alone = testing::alone();
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Config::parse("", "the test", &["data.skip_damaged=true".to_owned()]).expect("a configuration");
+        let fixture = Fixture { shape: [16, 24], ..Fixture::default() };
+        let manifest = fixture.write(&folder.path().join("store"));
+        for file in manifest.files.iter().filter(|file| file.split.as_deref() == Some(split)) {
+            let path = folder.path().join("store").join(&file.path);
+            let bytes = std::fs::read(&path).expect("a file");
+            std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("room");
+        }
+
+        let store = Store::open(&folder.path().join("store"), None).expect("a store");
+        let data = Dataset::open(store, &config.data, Needs::default()).expect("what can be read");
+        match check(&config, &data, 1) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_split_whose_file_is_damaged_is_told_by_that_file() {
+        for split in ["validation", "training", "test"] {
+            let words = told_without(split);
+            let file = format!("split={split}/00000.parquet");
+            assert!(words.contains(&file) && words.contains("wavemill verify"), "{split}: {words}");
+            assert!(!words.contains("extract more clips"), "{words}");
+        }
+        let of_whole = told_without("none");
+        assert!(!of_whole.contains("no rows in split"), "{of_whole}");
     }
 
     #[test]

@@ -34,6 +34,19 @@ pub enum RunError {
         /// The rule.
         rule: &'static str,
     },
+    /// All that a split had was passed over as damaged.
+    #[error(
+        "no rows in split {split} under rule {rule}: of {lost} nothing can be read: `wavemill verify` names every such file, \
+         `wavemill extract --new-version` makes them anew"
+    )]
+    LostRows {
+        /// Which side.
+        split: &'static str,
+        /// The rule.
+        rule: &'static str,
+        /// The damaged files, as the manifest calls them.
+        lost: String,
+    },
     /// Training rows that differ in nothing.
     #[error(
         "target {target}: {problem}: there is nothing to learn; choose another target (--target) or split (--split), or \
