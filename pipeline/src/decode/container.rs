@@ -1,5 +1,5 @@
-//! Ogg Vorbis through symphonia's reader, which finds its way by itself; loss is what was announced
-//! and did not come, or came and would not decode.
+//! FLAC in Ogg through symphonia's reader, which finds its way by itself; loss is what was announced and did not come, or
+//! came and would not decode.
 
 use std::io::Cursor;
 
@@ -12,7 +12,7 @@ use symphonia::core::packet::Packet;
 use symphonia::default::formats::OggReader;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::loss::Loss;
+use super::loss::{Loss, is_credible};
 use super::output::{Output, Sink};
 use super::{CHANNELS_MAX, Decoded, Pcm, reject};
 
@@ -54,7 +54,8 @@ impl ContainerDecoder {
             }
         }
         if !sink.is_full() {
-            let missing = track.n_samples.unwrap_or(0).saturating_sub(n_samples);
+            let announced = track.n_samples.filter(|&announced| is_credible(announced, n_samples));
+            let missing = announced.unwrap_or(0).saturating_sub(n_samples);
             if missing > 0 {
                 loss.add_missing(Some(file.len()), missing as f64 / f64::from(track.rate_hz));
             }

@@ -30,6 +30,19 @@ impl SymphoniaDecoder {
         Ok(Self { args, output, mp3: Mp3Decoder::default(), container: ContainerDecoder::default() })
     }
 
+    /// FLAC in Ogg: only the first of chained streams is decoded, and the others are lost.
+    fn flac_in_ogg(&mut self, bytes: &[u8], out: &mut Pcm) -> Result<Decoded, Reject> {
+        let mut decoded = ogg::flac::guarded(|| self.container.decode(bytes, &mut self.output, out))?;
+
+        let decoded_s = out.n_samples as f64 / f64::from(self.args.sample_rate_hz);
+        let lost_s = decoded_s * ogg::flac::chained_share(bytes);
+        let is_wanted = self.args.duration_s.is_none_or(|wanted_s| decoded_s < wanted_s);
+        if is_wanted && lost_s > 0.0 {
+            decoded.loss.add_missing(None, lost_s);
+        }
+        Ok(decoded)
+    }
+
     /// Longer clips than this, in seconds, are rejects where no less is asked for. Default: [`OUTPUT_S_MAX`].
     #[must_use]
     pub fn at_most(mut self, seconds: f64) -> Self {
@@ -86,7 +99,7 @@ impl Decode for SymphoniaDecoder {
             }
             Format::Flac => flac::decode(bytes, &mut self.output, out)?,
             Format::Wav => wav::decode(bytes, &mut self.output, out)?,
-            Format::Ogg if ogg::holds_flac(bytes) => self.container.decode(bytes, &mut self.output, out)?,
+            Format::Ogg if ogg::holds_flac(bytes) => self.flac_in_ogg(bytes, out)?,
             Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
         };
         self.judge(&loss, out)?;

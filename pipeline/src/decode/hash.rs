@@ -24,7 +24,7 @@ impl AudioHasher {
             Format::Unsupported(_) => None,
             Format::Flac => flac::hash(bytes),
             Format::Wav => wav::hash(bytes),
-            Format::Ogg if ogg::holds_flac(bytes) => container::hash(bytes),
+            Format::Ogg if ogg::holds_flac(bytes) => ogg::flac::guarded(|| Ok(container::hash(bytes))).ok().flatten(),
             Format::Ogg => ogg::hash(bytes),
         }
     }

@@ -13,6 +13,7 @@ mod bits;
 mod blocks;
 mod books;
 mod crc;
+pub mod flac;
 mod granules;
 mod headers;
 mod packets;

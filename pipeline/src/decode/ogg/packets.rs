@@ -18,6 +18,20 @@ pub struct Hole {
     pub has_torn_packet: bool,
 }
 
+impl Hole {
+    /// A hole, and another one behind a page on which no packet ends.
+    pub fn join(before: Option<Self>, behind: Option<Self>) -> Option<Self> {
+        let (Some(before), Some(behind)) = (before, behind) else {
+            return before.or(behind);
+        };
+        Some(Self {
+            n_pages: before.n_pages + behind.n_pages,
+            bytes: before.bytes + behind.bytes,
+            has_torn_packet: before.has_torn_packet || behind.has_torn_packet,
+        })
+    }
+}
+
 /// Follows the pages of a stream.
 #[derive(Debug, Default)]
 pub struct Packets {

@@ -18,6 +18,8 @@ use super::walk::{AudioPage, Tail, Visitor};
 /// Code books that may be made for one file, bytes in all. A link whose headers are those of the link before costs
 /// nothing, so this is a thousand changes of encoder; it bounds the time that a file of headers takes.
 const FILE_BOOKS_BYTES_MAX: u64 = 4 << 30;
+/// Windows and transforms, which a decoder has beside its code books.
+const CODEC_BYTES: u64 = 1 << 20;
 /// Silence goes into the sink in pieces, which ends where enough is there.
 const SILENCE_SAMPLES: u64 = 1 << 16;
 /// The most samples that any packet of Vorbis adds: half its longest block.
@@ -159,7 +161,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
 
-        let Some(left) = self.books_bytes_left.checked_sub(books_bytes) else {
+        let Some(left) = self.books_bytes_left.checked_sub(books_bytes + CODEC_BYTES) else {
             let detail = format!("code books that take more than {} MiB in all", FILE_BOOKS_BYTES_MAX >> 20);
             return Err(reject(Reason::TooLarge, detail));
         };

@@ -200,6 +200,21 @@ fn of_streams_side_by_side_the_vorbis_is_taken() {
 }
 
 #[test]
+fn a_hole_before_a_page_that_tells_no_time_is_counted_once() {
+    // Page 4 is gone; on page 5 a packet goes on, but none ends.
+    let mut pages = stream(6);
+    pages.remove(4);
+    pages[4].packets = vec![[LONG, &[0; 254]].concat()];
+    pages[4].is_open = true;
+    pages[4].granule = -1;
+    pages[5].flags = CONTINUED;
+    pages[5].packets[0] = vec![0; 10];
+    let total = 59 * PACKET_SAMPLES;
+    // Two pages of packets, and the one that overlaps with them.
+    assert_eq!(decode(&bytes(&pages)).unwrap(), (total, 21 * PACKET_SAMPLES));
+}
+
+#[test]
 fn foreign_bytes_between_and_behind_pages_cost_nothing() {
     let pages = stream(3);
     let file = [bytes(&pages[..4]), b"OggS foreign bytes".to_vec(), bytes(&pages[4..]), b"TAG".repeat(40)].concat();
@@ -390,5 +405,62 @@ fn a_header_cut_anywhere_or_with_any_bit_flipped_breaks_nothing() {
         pages[1].packets[1] = flipped;
         pages[2].packets = packets[..200].to_vec();
         let _ = decode(&bytes(&pages));
+    }
+}
+
+/// The tone of the tests, half of its frames on each of two pages of Ogg.
+fn flac_in_ogg() -> Vec<Page> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let flac = std::fs::read(folder.join("tone_32000_stereo.flac")).unwrap();
+    let stream_info = &flac[4..42];
+
+    // Metadata, of which the last block says so; then frames, which count up in one byte.
+    let mut at = 4;
+    loop {
+        let block = &flac[at..at + 4];
+        at += 4 + u32::from_be_bytes([0, block[1], block[2], block[3]]) as usize;
+        if block[0] & 0x80 != 0 {
+            break;
+        }
+    }
+    let mut starts = Vec::new();
+    for at in at..flac.len() - 5 {
+        if flac[at..].starts_with(&[0xFF, 0xF8]) && usize::from(flac[at + 4]) == starts.len() {
+            starts.push(at);
+        }
+    }
+    starts.push(flac.len());
+    let frames: Vec<&[u8]> = starts.windows(2).map(|ends| &flac[ends[0]..ends[1]]).collect();
+    assert_eq!(frames.len(), 21);
+
+    let first = [b"\x7FFLAC\x01\0\0\x01fLaC".as_slice(), stream_info].concat();
+    let comment = [0x84, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    let half = frames.len() / 2;
+    let mut pages = vec![of(FIRST, 0, 0, &[&first]), of(0, 0, 1, &[&comment])];
+    pages.push(of(0, half as i64 * 2_304, 2, &frames[..half]));
+    pages.push(of(LAST, 48_000, 3, &frames[half..]));
+    pages
+}
+
+#[test]
+fn flac_in_ogg_is_decoded_and_what_its_reader_cannot_do_is_told() {
+    let pages = flac_in_ogg();
+    let (n_samples, n_lost) = decode(&bytes(&pages)).unwrap();
+    // 48,000 samples at 32 kHz.
+    assert_eq!((n_samples, n_lost), (66_150, 0));
+
+    let chain = [bytes(&pages), bytes(&pages)].concat();
+    let (n_samples, n_lost) = decode(&chain).unwrap();
+    assert_eq!((n_samples, n_lost), (66_150, 66_150));
+
+    for granule in [i64::MIN, i64::MAX, -1, 1 << 62] {
+        for number in 0..4 {
+            let mut pages = flac_in_ogg();
+            pages[number].granule = granule;
+            // A row or a reject, no panic, and no lie believed.
+            if let Ok((_, n_lost)) = decode(&bytes(&pages)) {
+                assert!(n_lost <= 9 * 66_150, "{granule} on page {number}: {n_lost} lost");
+            }
+        }
     }
 }

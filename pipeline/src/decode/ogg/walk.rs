@@ -88,6 +88,8 @@ struct Stream<'a> {
     serial: u32,
     packets: Packets,
     has_setup: bool,
+    /// A hole before a page that tells no time, since no packet of audio ends on it.
+    hole: Option<Hole>,
     /// The newest page, which waits until it is known whether another one follows.
     held: Option<Held<'a>>,
 }
@@ -236,7 +238,8 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
         self.begins.has_vorbis = true;
         self.visitor.begin(&ident)?;
-        self.stream = Some(Stream { serial, packets: Packets::behind(sequence), has_setup: false, held: None });
+        self.stream =
+            Some(Stream { serial, packets: Packets::behind(sequence), has_setup: false, hole: None, held: None });
         Ok(())
     }
 
@@ -253,7 +256,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         self.visitor.end(&Tail {
             offset: stream.held.map_or(0, |held| held.page.offset),
             is_ended: stream.is_over(),
-            bytes: skipped.bytes,
+            bytes: skipped.bytes + stream.hole.map_or(0, |hole| hole.bytes),
             claimed_granule: claim.and_then(|claim| claim.granule),
             unfinished: stream.packets.unfinished(),
         });
@@ -265,12 +268,15 @@ impl<'a, V: Visitor> Walk<'a, V> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let Some(Held { page, skipped_bytes }) = stream.held else { return Ok(()) };
         let entered = stream.packets.enter(&page, skipped_bytes);
+        stream.hole = Hole::join(stream.hole, entered.hole);
 
         let mut audio = Vec::new();
         for packet in entered.packets {
             match Kind::of(packet) {
                 Kind::Setup if !stream.has_setup => {
                     stream.has_setup = true;
+                    // What is missing among the headers is no audio.
+                    stream.hole = None;
                     self.visitor.setup(packet)?;
                 }
                 Kind::Ident | Kind::Comment | Kind::Setup => {}
@@ -282,11 +288,11 @@ impl<'a, V: Visitor> Walk<'a, V> {
             }
         }
 
-        if !audio.is_empty() || entered.hole.is_some() {
+        if !audio.is_empty() {
             self.visitor.audio(&AudioPage {
                 offset: page.offset,
                 granule: page.header.granule,
-                hole: entered.hole,
+                hole: stream.hole.take(),
                 packets: &audio,
                 is_last: is_last || page.is_last,
             });
