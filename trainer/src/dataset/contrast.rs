@@ -70,6 +70,21 @@ impl Dataset {
         })
     }
 
+    /// Labels of a target of several a row that every training row has, a sentence a target: such a label is no question.
+    pub(super) fn constant(&self) -> Vec<String> {
+        let of = |target: &Target| {
+            let everywhere = self.labels_on(Side::Training, target).everywhere(target);
+            let told = format!(
+                "all training rows of {} with a label have {}: a model can only say so of every row",
+                target.name(),
+                listed(&everywhere)
+            );
+            (!everywhere.is_empty()).then_some(told)
+        };
+        // Of one class a row that is an error: `unlearnable`.
+        self.targets.iter().filter(|target| target.is_multi()).filter_map(of).collect()
+    }
+
     /// What the labels of `side` cannot show, a sentence each: classes that training knows and `side` lacks, one class
     /// alone, a label that every row has.
     #[must_use]

@@ -28,6 +28,7 @@ impl Dataset {
         }
         warnings.extend(self.targets.iter().filter_map(|target| self.unlabelled(target)));
         warnings.extend((0..self.targets.len()).filter_map(|target| self.unseen(target)));
+        warnings.extend(self.constant());
         warnings.extend(self.lacking(Side::Validation));
         warnings.extend(self.lacking(Side::Test));
         warnings.extend(self.without_metadata());

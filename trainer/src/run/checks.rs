@@ -155,7 +155,8 @@ mod tests {
         let said = checked(&unlabelled, "genre").expect_err("nothing to learn");
         assert!(said.starts_with("target genre: no training row has a label"), "{said}");
         // Even clips have a second label, which tells them from the others.
-        checked(&one_class, "genres_all").expect("a label that some rows have");
+        let said = checked(&one_class, "genres_all").expect("a label that some rows have");
+        assert!(said.contains("all training rows of genres_all with a label have Genre 0: a model can"), "{said}");
         let one_row = Fixture { clips: 3, artists: 3, ..Fixture::default() };
         let said = checked(&one_row, "genres_all").expect_err("nothing to learn");
         assert!(said.contains("all 1 training rows with labels have the same ones, Genre 0, Even"), "{said}");
@@ -180,6 +181,7 @@ mod tests {
         let said = checked(&some, "genre").expect("four classes");
         assert!(said.contains("no test row of genre is class 0, class 2: no score there says"), "{said}");
         // Every label of a row that is even; those of the others are lacking.
+        assert!(!checked(&some, "genres_all").expect("labels").contains("all training rows"));
         let said = checked(&some, "genres_all").expect("labels");
         assert!(said.contains("all 9 validation rows of genres_all with a label have Even"), "{said}");
         assert!(said.contains("no validation row of genres_all is Genre 1, Genre 3"), "{said}");
