@@ -15,7 +15,9 @@ Examples:
   wavemill-train models crnn
   wavemill-train models cnn2d --shape 96,1292 --json
 
-Without --shape and --classes a model is that of its document. Its name goes into `fit --model NAME`.";
+Without --shape and --classes a model is that of its document. Its name goes into `fit --model NAME`.
+Of each it is told what its document's text says, what its authors' repository says, and what is
+our choice. How a document trained it: `fit --like list`.";
 
 /// Show the architectures: inputs, stages, parameters, where they come from
 #[derive(Debug, Args)]
@@ -82,17 +84,32 @@ fn line(value: &Value) -> String {
 fn block(model: &Description) -> String {
     let inputs: Vec<String> = model.inputs.iter().map(|i| format!("{} {}", i.name, axes(i))).collect();
     let classes: i64 = model.heads.iter().map(|(_, classes)| classes).sum();
-    let Description { name, about, origin, our_choice, parameters, .. } = model;
-    format!(
-        "{name:<20}{:<44}{classes:>8}{:>14}\n    {about}\n    origin: {origin}\n    our choice: {our_choice}\n\n",
-        inputs.join(", "),
-        thousands(*parameters)
-    )
+    let Description { name, about, parameters, .. } = model;
+    let mut out = format!("{name:<20}{:<44}{classes:>8}{:>14}\n", inputs.join(", "), thousands(*parameters));
+    out += &format!("    {about}\n");
+    for line in sources(model) {
+        out += &format!("    {line}\n");
+    }
+    out + "\n"
+}
+
+/// Where an architecture comes from, a line for each source.
+fn sources(model: &Description) -> [String; 4] {
+    let Description { origin, text, repository, our_choice, .. } = model;
+    [
+        format!("origin: {origin}"),
+        format!("text: {text}"),
+        format!("repository: {repository}"),
+        format!("our choice: {our_choice}"),
+    ]
 }
 
 fn stages(model: &Description) -> String {
-    let Description { name, about, origin, our_choice, least, parameters, dropout, .. } = model;
-    let mut out = format!("{name}: {about}\norigin: {origin}\nour choice: {our_choice}\n");
+    let Description { name, about, least, parameters, dropout, .. } = model;
+    let mut out = format!("{name}: {about}\n");
+    for line in sources(model) {
+        out += &format!("{line}\n");
+    }
     if least.iter().all(|&axis| axis > 0) {
         out += &format!("needs at least: {} bands, {} frames\n", least[0], least[1]);
     }
@@ -144,8 +161,14 @@ mod tests {
     fn a_model_is_shown_with_what_is_ours() {
         let model = describe("crnn", None, Some(5)).expect("a model");
         let text = block(&model) + &stages(&model);
-        for told in ["spectrogram 128 x 640", "origin: document 002", "our choice: widths", "head of genre           5"]
-        {
+        for told in [
+            "spectrogram 128 x 640",
+            "origin: document 002",
+            "our choice: one dimension",
+            "text: 1-D",
+            "repository: of the second",
+            "head of genre           5",
+        ] {
             assert!(text.contains(told), "{told} in {text}");
         }
         assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);

@@ -31,9 +31,13 @@ pub struct Description {
     pub name: &'static str,
     /// One line.
     pub about: &'static str,
-    /// Document, repository, paper.
+    /// The document that it is of.
     pub origin: &'static str,
-    /// What none of these gives.
+    /// What the document's text says.
+    pub text: &'static str,
+    /// What its authors' repository says.
+    pub repository: &'static str,
+    /// What neither says, or what differs here.
     pub our_choice: &'static str,
     /// Inputs of one row.
     pub inputs: Vec<Stage>,
@@ -99,6 +103,8 @@ fn describe_for(entry: &Entry, model: &config::Model, dims: &Dims) -> Result<Des
         name: entry.name,
         about: entry.about,
         origin: entry.origin,
+        text: entry.text,
+        repository: entry.repository,
         our_choice: entry.our_choice,
         inputs: heard.into_iter().chain(others).collect(),
         least: (entry.least)(),

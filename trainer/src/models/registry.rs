@@ -1,6 +1,7 @@
 //! The table of architectures: what each is, where it comes from, what it needs, and how it is made.
 //!
-//! "Repository" is that of the document's authors; whatever neither it nor the document gives is told as our choice.
+//! Of each it is told what the document's text says, what its authors' repository says, and what is our choice. A test
+//! holds the last to the variables that are made: a convolution without bias is never passed over in silence.
 
 use super::layers::{Block, Site, least_for};
 use super::{Backbone, Dims, ModelError, cnn, fusion, genregenie, mlp, parallel, recurrent, resnet, xception};
@@ -28,9 +29,13 @@ pub struct Entry {
     pub name: &'static str,
     /// One line.
     pub about: &'static str,
-    /// Document, repository, paper.
+    /// The document that it is of, and whose work that followed.
     pub origin: &'static str,
-    /// What none of these gives.
+    /// What the document's own text says of it.
+    pub text: &'static str,
+    /// What the code says that its authors, or those whose work it followed, have published.
+    pub repository: &'static str,
+    /// What neither says, or what differs here.
     pub our_choice: &'static str,
     /// Its inputs.
     pub needs: Needs,
@@ -119,16 +124,17 @@ fn least_1d(blocks: &[Block]) -> [i64; 2] {
     [1, least_for(blocks)[1]]
 }
 
-const XNAP: &str = "document 000 (fma-large); widths: repository";
-const DLNN: &str = "document 002 (fma-small)";
-
 /// All architectures, in the order of their documents.
 pub const TABLE: &[Entry] = &[
     Entry {
         name: "cnn2d",
         about: "three 2-D convolutions, two dense layers",
-        origin: XNAP,
-        our_choice: "nothing",
+        origin: "document 000 (fma-large)",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
+        repository: "models/CNN.py: layers, widths, windows, poolings, batch norm, dropout, torch's first \
+            values",
+        our_choice: "convolutions without bias, since batch norm behind each takes any bias out; bands before \
+            frames where values are put in one row; rows of other shapes than 128 x 1292",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -138,8 +144,11 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "cnn1d-gru",
         about: "three 1-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
-        origin: XNAP,
-        our_choice: "nothing",
+        origin: "document 000 (fma-large)",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
+        repository: "models/CNNGRU1d.py: layers, windows, batch norm, summary, torch's first values; width \
+            128 and dropout 0.4 are its defaults",
+        our_choice: "convolutions without bias, since batch norm behind each takes any bias out",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -149,8 +158,11 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "cnn1d-lstm",
         about: "three 1-D convolutions, two bidirectional LSTM layers, mean and maximum over time, a dense layer",
-        origin: XNAP,
-        our_choice: "nothing",
+        origin: "document 000 (fma-large)",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
+        repository: "models/CNNLSTM1d.py: layers, windows, batch norm, summary, torch's first values; width \
+            128, dropout 0.4 and 0.3 are its defaults",
+        our_choice: "convolutions without bias, since batch norm behind each takes any bias out",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -160,8 +172,11 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "cnn2d-gru",
         about: "three 2-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
-        origin: XNAP,
-        our_choice: "nothing",
+        origin: "document 000 (fma-large)",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
+        repository: "models/CNNGRU2d.py: layers, windows, batch norm, summary, torch's first values; width \
+            128 and dropout 0.4 are its defaults (its last main.py runs it with 64 and 0.3)",
+        our_choice: "convolutions without bias, since batch norm behind each takes any bias out",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -171,8 +186,11 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "cnn2d-lstm",
         about: "three 2-D convolutions, two bidirectional LSTM layers, mean and maximum over time, a dense layer",
-        origin: XNAP,
-        our_choice: "nothing",
+        origin: "document 000 (fma-large)",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
+        repository: "models/CNNLSTM2d.py: layers, windows, batch norm, summary, torch's first values; width \
+            64, LSTM 128, dropout 0.4 and 0.3 are its defaults",
+        our_choice: "convolutions without bias, since batch norm behind each takes any bias out",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -183,7 +201,12 @@ pub const TABLE: &[Entry] = &[
         name: "genregenie-cnn",
         about: "three 2-D convolutions (he_normal, 32-64-128), a dense layer",
         origin: "document 001 (gtzan-segments)",
-        our_choice: "3x3 windows with padding, ReLU behind batch norm, dense 128, dropout",
+        text: "three blocks of convolution (he_normal), max pooling by half, batch norm and dropout in \
+            this order, from 32 to 128 filters, on a colour picture 128 x 130; dense layers",
+        repository: "nothing is taken from it",
+        our_choice: "64 filters in the middle; 3x3 windows with padding; ReLU behind batch norm, hence \
+            convolutions without bias; dropout 0.25 and 0.5; one dense layer of 128; \
+            model.channels=3 is the one channel three times over, no colours",
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [128, 130, 10],
@@ -194,7 +217,12 @@ pub const TABLE: &[Entry] = &[
         name: "crnn",
         about: "three 1-D convolutions, two LSTM layers, two linear layers",
         origin: "document 002 (fma-small), after ksanjeevan/crnn-audio-classification",
-        our_choice: "widths 64-128-128 and dense 64; windows, ELU, LSTM 64 and dropout are those of the second",
+        text: "1-D convolutions, LSTM and linear layers, inspired by that repository",
+        repository: "of the second: 3x3 windows without padding, poolings by 3, 4, 4, ELU, batch norm, \
+            dropout 0.1 and 0.3, LSTM 64 in two layers. It has two dimensions, widths 32-64-64 and \
+            both directions",
+        our_choice: "one dimension with widths 64-128-128; one direction; a dense layer of 64 with ReLU and \
+            dropout 0.3; convolutions without bias",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 640, 8],
@@ -204,8 +232,12 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "crnn-simple",
         about: "two 1-D convolutions, one LSTM layer",
-        origin: DLNN,
-        our_choice: "all widths (64-128, LSTM 64), windows, dropout",
+        origin: "document 002 (fma-small)",
+        text: "a simpler version of crnn",
+        repository: "nothing is taken from it",
+        our_choice: "two convolutions of 64 and 128 with windows of 3 and padding, without bias, each with \
+            batch norm, ReLU, pooling by 4 and dropout 0.2; one layer of LSTM 64, its last state, no \
+            dense layer",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 640, 8],
@@ -215,8 +247,11 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "lstm",
         about: "two LSTM layers over frames, two linear layers",
-        origin: DLNN,
-        our_choice: "widths (LSTM 128, dense 64), two layers, dropout",
+        origin: "document 002 (fma-small)",
+        text: "LSTM followed by linear layers",
+        repository: "nothing is taken from it",
+        our_choice: "two layers of LSTM 128 with dropout 0.3 between them; the last state; one dense layer of \
+            64 with ReLU and dropout 0.3",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 640, 8],
@@ -226,8 +261,13 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "cnn1d",
         about: "three 1-D convolutions, mean and maximum over time, two linear layers",
-        origin: "document 002 (fma-small); pooling over time: its reference van den Oord et al. 2013",
-        our_choice: "widths (128-128-256, dense 128), windows, dropout",
+        origin: "document 002 (fma-small)",
+        text: "1-D convolutions followed by linear layers; van den Oord et al. 2013 is among its \
+            references",
+        repository: "nothing is taken from it",
+        our_choice: "widths 128-128-256, windows of 5 with padding, without bias, batch norm, ReLU, pooling \
+            by 4, dropout 0.2; mean and maximum over time as in that reference; dense 128 with \
+            dropout 0.3",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 640, 8],
@@ -237,8 +277,11 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "mlp-4",
         about: "four hidden layers with batch norm, ReLU and dropout, on metadata",
-        origin: DLNN,
-        our_choice: "widths 512-256-128-64, dropout",
+        origin: "document 002 (fma-small)",
+        text: "four hidden layers, batch norm, dropout and ReLU, on the MFCC columns of the metadata",
+        repository: "nothing is taken from it",
+        our_choice: "widths 512-256-128-64; batch norm before ReLU, hence dense layers without bias; dropout \
+            0.3; columns brought to mean 0 and deviation 1",
         needs: Needs::Metadata,
         channels: &[1],
         document: [1, 1, 8],
@@ -248,8 +291,10 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "mlp-1",
         about: "one hidden layer with ReLU, on metadata",
-        origin: DLNN,
-        our_choice: "width 128",
+        origin: "document 002 (fma-small)",
+        text: "one hidden layer with ReLU, on the MFCC columns of the metadata",
+        repository: "nothing is taken from it",
+        our_choice: "width 128; columns brought to mean 0 and deviation 1",
         needs: Needs::Metadata,
         channels: &[1],
         document: [1, 1, 8],
@@ -259,8 +304,12 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "fusion",
         about: "1-D convolutions and an LSTM, beside metadata and embedded artist and album; a dense layer over all",
-        origin: "document 002 (fma-small), its further work",
-        our_choice: "branch as crnn-simple, embeddings of 16 (unknown: 0), dense 128, dropout",
+        origin: "document 002 (fma-small), its further work, which was not finished there",
+        text: "LSTM, or CNN and LSTM, on the spectrogram, side by side with the metadata before the \
+            linear layers; artist and album label-encoded and embedded",
+        repository: "nothing is taken from it",
+        our_choice: "the branch is crnn-simple (batch norm, convolutions without bias); embeddings of 16, 0 \
+            for the unknown; one dense layer of 128 with ReLU and dropout 0.3",
         needs: Needs::All,
         channels: &[1],
         document: [128, 640, 8],
@@ -271,7 +320,11 @@ pub const TABLE: &[Entry] = &[
         name: "crnn-lstm64",
         about: "three 1-D convolutions, LSTM 64, a dense layer, dropout everywhere",
         origin: "document 003 (fma-windows)",
-        our_choice: "widths (64-64-64, dense 64), windows, dropout; regularisation is optimizer.weight_decay",
+        text: "1-D convolutions with LSTM 64; dropout and regularisation in all layers",
+        repository: "nothing is taken from it",
+        our_choice: "three convolutions of 64 with windows of 5 and padding, without bias, batch norm, ReLU, \
+            pooling by 2; the last state; dense 64; dropout 0.4 everywhere; regularisation is \
+            optimizer.weight_decay",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 646, 8],
@@ -282,7 +335,11 @@ pub const TABLE: &[Entry] = &[
         name: "parallel-cnn-bigru",
         about: "2-D convolutions beside a bidirectional GRU 32, side by side into the head",
         origin: "document 003 (fma-windows), after Feng, Liu and Yao, arXiv:1712.08370",
-        our_choice: "widths 16-32-64-64-64, batch norm, poolings, dropout",
+        text: "2-D convolutions in parallel with a bidirectional GRU of 32",
+        repository: "nothing is taken from it; five convolutions beside the GRU are the paper's",
+        our_choice: "widths 16-32-64-64-64, 3x3 windows with padding, without bias, batch norm, ReLU; \
+            poolings by 2 and at last by 2 x 4; the GRU sees the largest of 2 bands x 4 frames, its \
+            last states count; dropout 0.2 before the head",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 646, 8],
@@ -292,8 +349,12 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "resnet50",
         about: "He et al. 2016, with the stride in the 3x3 convolution; weights of torchvision fit",
-        origin: "document 004 (gtzan-images)",
-        our_choice: "the one channel three times over; with model.init scaled as ImageNet's pictures",
+        origin: "document 004 (gtzan-images); He et al. 2016, as torchvision has it",
+        text: "ResNet-50; nothing of its layers",
+        repository: "colour pictures of 224 x 224; torchvision's network: stride in the 3x3 convolution, \
+            convolutions without bias, batch norm, its names and first values",
+        our_choice: "the one channel three times over, in any size; with model.init scaled as ImageNet's \
+            pictures; no dropout unless model.dropout is set (then before the head)",
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [288, 432, 10],
@@ -303,8 +364,12 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "xception",
         about: "Chollet 2017; weights of timm's legacy_xception fit",
-        origin: "document 004 (gtzan-images)",
-        our_choice: "the one channel three times over; with model.init scaled as timm's pictures",
+        origin: "document 004 (gtzan-images); Chollet 2017, as timm's legacy_xception has it",
+        text: "Xception; nothing of its layers",
+        repository: "colour pictures of 224 x 224; timm's network: convolutions without bias, batch norm, its \
+            names and first values",
+        our_choice: "the one channel three times over, in any size from 7 x 7; with model.init scaled as \
+            timm's pictures; no dropout unless model.dropout is set (then before the head)",
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [288, 432, 10],

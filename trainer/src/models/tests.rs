@@ -287,3 +287,25 @@ fn a_description_is_read_off_the_model() {
     assert_eq!(last(&fusion, "side by side"), Some(vec![64 + 140 + 32]));
     assert_eq!(describe::describe("mlp-1", None, Some(8)).unwrap().parameters, 140 * 128 + 128 + 128 * 8 + 8);
 }
+
+/// Biases that convolutions and dense layers could have and have not.
+fn without_bias(store: &VarStore) -> Vec<String> {
+    let variables = store.variables();
+    let is_layer = |(name, tensor): &(&String, &Tensor)| name.ends_with(".weight") && tensor.dim() >= 2;
+    let biases = variables.iter().filter(is_layer).map(|(name, _)| name.replace(".weight", ".bias"));
+    biases.filter(|bias| !variables.contains_key(bias)).collect()
+}
+
+#[test]
+fn what_a_model_has_and_no_document_gives_is_told() {
+    for entry in TABLE {
+        let store = VarStore::new(Device::Cpu);
+        let net = Net::build(&named(entry.name), &dims_for(entry.name), &store.root(), None).unwrap();
+        let told = format!("{}; {}; {}", entry.text, entry.repository, entry.our_choice);
+        assert!(!told.contains("; ;") && entry.our_choice != "nothing", "{}: {told}", entry.name);
+        assert_eq!(!without_bias(&store).is_empty(), told.contains("without bias"), "{}: {told}", entry.name);
+        assert!(net.dropout().is_empty() || told.contains("dropout"), "{}: {told}", entry.name);
+        let normalised = store.variables().keys().any(|name| name.ends_with("running_mean"));
+        assert_eq!(normalised, told.contains("batch norm"), "{}: {told}", entry.name);
+    }
+}
