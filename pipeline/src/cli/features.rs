@@ -16,6 +16,7 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_schemas::text::shown;
 use wavemill_schemas::{canonical, recipe};
 
+use super::clips::{ClipArgs, Found};
 use super::exit::Usage;
 use super::write_whole;
 use crate::catalog::ClipRow;
@@ -31,6 +32,7 @@ Examples:
   wavemill features *.mp3 --recipe mine.toml --feature mfcc > mfcc.jsonl
   wavemill features song.mp3 --recipe fma-large --feature log_mel \\
       --format arrow --out song.arrow
+  wavemill features album/ @others.txt --recipe mine.toml --feature mfcc > mfcc.jsonl
 
 Exit codes: 0 ok, 1 failed, or a clip gave no row (each is named on stderr with its reason; the others are written), \
 2 usage or recipe, 5 no space or read-only.";
@@ -39,9 +41,8 @@ Exit codes: 0 ok, 1 failed, or a clip gave no row (each is named on stderr with 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct FeaturesCommand {
-    /// Audio files
-    #[arg(required = true, value_name = "CLIP")]
-    clips: Vec<PathBuf>,
+    #[command(flatten)]
+    clips: ClipArgs,
     /// A shipped recipe's name, or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
     recipe: String,
@@ -91,46 +92,47 @@ impl FeaturesCommand {
                     Usage(format!("--format {:?} to a terminal: give --out FILE", self.format).to_lowercase()).into()
                 );
             }
-            return self.rejected(self.write(&recipe, BufWriter::new(io::stdout().lock()))?);
+            let found = self.clips.find()?;
+            return found.rejected(self.write(&recipe, &found, BufWriter::new(io::stdout().lock()))?);
         }
-        self.rejected(write_whole(&self.out, |file| self.write(&recipe, file))?)
-    }
-
-    fn rejected(&self, rejected: usize) -> Result<()> {
-        if rejected > 0 {
-            bail!("{rejected} of {} clips gave no rows", self.clips.len());
-        }
-        Ok(())
+        let found = self.clips.find()?;
+        found.rejected(write_whole(&self.out, |file| self.write(&recipe, &found, file))?)
     }
 
     /// Writes every clip's rows and returns how many clips have none.
-    fn write(&self, recipe: &Recipe, mut out: impl Write) -> Result<usize> {
+    fn write(&self, recipe: &Recipe, found: &Found, out: impl Write) -> Result<usize> {
         let plan = FeaturePlan::new(recipe, &Settings::default())?;
         let (decoder, extractor) = (plan.decoder()?, plan.extractor(0)?);
         let mut clips = Clips { plan: &plan, decoder, extractor, pcm: Pcm::default() };
-        let (mut rows, mut known, mut rejected) = (Vec::new(), Vec::new(), 0);
         let entry = &plan.entries()[0];
-        for path in &self.clips {
+        let mut sink = Sink::begin(self.format, out, &plan, recipe)?;
+        let (mut known, mut rejected) = (Vec::new(), 0);
+        for (path, words) in &found.unreadable {
+            eprintln!("{}: {words}", path.display());
+            rejected += 1;
+        }
+        for path in &found.clips {
             known.push(clip_row(path, recipe.targets.len()));
             match clips.rows(known.len() - 1, path) {
-                Ok(Ok(of_clip)) => rows.extend(of_clip),
+                Ok(Ok(rows)) => sink.write(entry, rows, &known)?,
                 Ok(Err(words)) => {
                     eprintln!("{}", shown(&format!("{}: {words}", path.display())));
                     rejected += 1;
                 }
                 Err(error) => return Err(error),
             }
-            if self.format == Output::Json {
-                rows.drain(..).try_for_each(|row| write_json(&mut out, entry, &known, &row))?;
-            }
         }
-        match self.format {
-            Output::Json => {}
-            Output::Npy => write_npy(&mut out, entry, &rows)?,
-            Output::Arrow => write_arrow(&mut out, &plan, recipe, rows, &known)?,
-        }
-        out.flush()?;
+        sink.finish(entry)?;
         Ok(rejected)
+    }
+}
+
+impl Found {
+    fn rejected(&self, rejected: usize) -> Result<()> {
+        if rejected > 0 {
+            bail!("{rejected} of {} clips gave no rows", self.clips.len() + self.unreadable.len());
+        }
+        Ok(())
     }
 }
 
@@ -243,24 +245,66 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
     Ok(())
 }
 
-fn write_arrow(
-    out: &mut impl Write,
-    plan: &FeaturePlan,
-    recipe: &Recipe,
-    rows: Vec<FeatureRow>,
-    clips: &[ClipRow],
-) -> Result<()> {
-    // Classes are a store's; the stream has the targets' columns, all null.
+/// Where rows go. Clips of JSON and Arrow go out one by one, so that a long list takes no more memory than a short one;
+/// an npy file begins with the number of all.
+enum Sink<W: Write> {
+    Npy { out: W, rows: Vec<FeatureRow> },
+    Json(W),
+    Arrow { format: Box<Format>, writer: Box<StreamWriter<W>> },
+}
+
+impl<W: Write> Sink<W> {
+    fn begin(output: Output, out: W, plan: &FeaturePlan, recipe: &Recipe) -> Result<Self> {
+        match output {
+            Output::Npy => Ok(Self::Npy { out, rows: Vec::new() }),
+            Output::Json => Ok(Self::Json(out)),
+            Output::Arrow => {
+                let format = Box::new(stream_format(plan, recipe)?);
+                let writer = Box::new(StreamWriter::try_new(out, &format.schema)?);
+                Ok(Self::Arrow { format, writer })
+            }
+        }
+    }
+
+    /// A clip's rows; `clips` has a row for each clip so far.
+    fn write(&mut self, entry: &FeatureEntry, of_clip: Vec<FeatureRow>, clips: &[ClipRow]) -> Result<()> {
+        match self {
+            Self::Npy { rows, .. } => rows.extend(of_clip),
+            Self::Json(out) => of_clip.iter().try_for_each(|row| write_json(out, entry, clips, row))?,
+            Self::Arrow { format, writer } => {
+                for row in of_clip {
+                    writer.write(&format.batch(0, vec![row], clips)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, entry: &FeatureEntry) -> Result<()> {
+        let mut out = match self {
+            Self::Npy { mut out, rows } => {
+                write_npy(&mut out, entry, &rows)?;
+                out
+            }
+            Self::Json(out) => out,
+            Self::Arrow { mut writer, .. } => {
+                writer.finish()?;
+                writer.into_inner()?
+            }
+        };
+        Ok(out.flush()?)
+    }
+}
+
+/// Columns of an Arrow stream: those of a shard. Classes are a store's; the targets' columns are all null.
+fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format> {
     let target = |t: &recipe::TargetSpec| wavemill_schemas::manifest::TargetEntry {
         name: t.name.clone(),
         classes: t.classes.clone().unwrap_or_default(),
         counts: std::collections::BTreeMap::new(),
     };
     let targets: Vec<_> = recipe.targets.iter().map(target).collect();
-    let formats: Vec<Format> = plan.formats(&targets, &recipe.shards)?;
-    let mut writer = StreamWriter::try_new(out, &formats[0].schema)?;
-    for row in rows {
-        writer.write(&formats[0].batch(0, vec![row], clips)?)?;
-    }
-    Ok(writer.finish()?)
+    let mut formats = plan.formats(&targets, &recipe.shards)?;
+    // A recipe of one feature: the others were left out above.
+    Ok(formats.swap_remove(0))
 }

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, and what they share. Data goes to stdout, everything else to stderr.
 
 pub mod backend;
+pub mod clips;
 pub mod demo;
 pub mod exit;
 pub mod extract;

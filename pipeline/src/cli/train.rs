@@ -1,6 +1,6 @@
 //! `wavemill train` and `wavemill predict`: the trainer's program under the same name. It is never linked here.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::CommandExt as _;
@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use super::clips::ClipArgs;
 use super::exit::{Said, Usage};
 use super::interrupt::Kept;
 use super::output::{OutputArgs, Progress};
@@ -31,6 +32,7 @@ const PREDICT_EXAMPLES: &str = "\
 Examples:
   wavemill predict --run runs/cnn2d-1f2e3d4c-0 song.mp3
   wavemill predict --run runs/cnn2d-1f2e3d4c-0 album/*.mp3 > genres.jsonl
+  wavemill predict --run runs/cnn2d-1f2e3d4c-0 archive/ @more.txt > genres.jsonl
 
 Exit codes: 0 ok, 1 failed, or a file cannot be read or gives no row (each is named on stderr; the others are answered), \
 else those of `wavemill-train predict`.
@@ -63,9 +65,8 @@ impl TrainCommand {
 #[derive(Debug, Args)]
 #[command(after_help = PREDICT_EXAMPLES)]
 pub struct PredictCommand {
-    /// Audio files
-    #[arg(required = true, value_name = "CLIP")]
-    clips: Vec<PathBuf>,
+    #[command(flatten)]
+    clips: ClipArgs,
     /// The folder that `wavemill-train fit` wrote
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
@@ -90,7 +91,8 @@ impl PredictCommand {
         let RunInput { feature } = serde_json::from_reader(file).with_context(|| input.display().to_string())?;
         let mut features = Command::new(std::env::current_exe()?)
             .arg("features")
-            .args(&self.clips)
+            .args(&self.clips.clips)
+            .args(self.clips.lists.iter().flat_map(|list| [OsStr::new("--list"), list.as_os_str()]))
             .arg("--recipe")
             .arg(self.run.join("recipe.toml"))
             .args(["--feature", &feature, "--format", "arrow", "--out", "-"])

@@ -12,7 +12,7 @@ use std::path::Path;
 const AUDIO_EXTENSIONS: [&str; 5] = ["mp3", "wav", "flac", "ogg", "oga"];
 
 /// Whether a file of this name is a clip. Names that start with a dot are not: editors and macOS leave such copies.
-pub(super) fn is_clip_name(name: &OsStr) -> bool {
+pub fn is_clip_name(name: &OsStr) -> bool {
     let extension = Path::new(name).extension();
     let known = AUDIO_EXTENSIONS.iter().any(|known| extension.is_some_and(|found| found.eq_ignore_ascii_case(known)));
     known && !name.as_encoded_bytes().starts_with(b".")

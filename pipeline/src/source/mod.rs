@@ -10,6 +10,8 @@ mod retry;
 mod tests;
 mod zipped;
 
+pub use keys::is_clip_name;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,0 +1,190 @@
+//! Clips as a user names them: files, folders, and lists of both.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::exit::Usage;
+use crate::source::is_clip_name;
+
+/// Which clips.
+#[derive(Clone, Debug, Args)]
+pub struct ClipArgs {
+    /// Audio files; folders, with all below them; @FILE as --list FILE
+    #[arg(required_unless_present = "lists", value_name = "CLIP|DIR|@FILE")]
+    pub clips: Vec<PathBuf>,
+    /// A list of files and folders, one a line, from here on (or separated by zero bytes); `-` is standard input
+    #[arg(long = "list", value_name = "FILE")]
+    pub lists: Vec<PathBuf>,
+}
+
+/// What the arguments come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// In the order of the arguments; those of a folder by path.
+    pub clips: Vec<PathBuf>,
+    /// What was found below a folder and cannot be read, and why.
+    pub unreadable: Vec<(PathBuf, String)>,
+}
+
+impl ClipArgs {
+    /// All clips that are named.
+    ///
+    /// # Errors
+    /// [`Usage`]: a list that cannot be read, a folder without a clip, nothing at all.
+    pub fn find(&self) -> Result<Found> {
+        let mut found = Found::default();
+        for clip in &self.clips {
+            match clip.as_os_str().as_bytes() {
+                [b'@', list @ ..] => found.list(Path::new(OsStr::from_bytes(list)))?,
+                _ => found.add(clip.clone())?,
+            }
+        }
+        for list in &self.lists {
+            found.list(list)?;
+        }
+        if found.clips.is_empty() && found.unreadable.is_empty() {
+            return Err(Usage("no clip: the list is empty".to_owned()).into());
+        }
+        Ok(found)
+    }
+}
+
+impl Found {
+    /// A file, also one that is not there: it is named when its turn comes. Or a folder.
+    fn add(&mut self, path: PathBuf) -> Result<()> {
+        if !path.is_dir() {
+            self.clips.push(path);
+            return Ok(());
+        }
+        let before = self.clips.len() + self.unreadable.len();
+        self.folder(&path);
+        if self.clips.len() + self.unreadable.len() == before {
+            let words = format!("{}: no clip below this folder (mp3, wav, flac, ogg, oga)", path.display());
+            return Err(Usage(words).into());
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, list: &Path) -> Result<()> {
+        let read = if list == Path::new("-") {
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+        } else {
+            fs::read(list)
+        };
+        let bytes = read.map_err(|error| Usage(format!("--list {}: cannot read it: {error}", list.display())))?;
+        for path in paths(&bytes) {
+            self.add(path)?;
+        }
+        Ok(())
+    }
+
+    /// Everything below `folder`, by path. Links to folders are not followed: one could lead back to where it is.
+    fn folder(&mut self, folder: &Path) {
+        let entries = match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.unreadable.push((folder.to_owned(), format!("cannot read the folder: {error}")));
+                return;
+            }
+        };
+        let mut below: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+        below.sort();
+
+        for path in below {
+            let name = path.file_name().unwrap_or_default();
+            if name.as_bytes().starts_with(b".") {
+                continue;
+            }
+            // Of the link itself: what it leads to is looked at where it has a clip's name.
+            let is_folder = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+            if is_folder {
+                self.folder(&path);
+            } else if is_clip_name(name) {
+                match fs::metadata(&path) {
+                    // A pipe would keep us waiting for somebody who writes.
+                    Ok(metadata) if !metadata.is_file() => {
+                        self.unreadable.push((path, "cannot read it: no regular file".to_owned()));
+                    }
+                    _ => self.clips.push(path),
+                }
+            }
+        }
+    }
+}
+
+/// The paths of a list; empty lines name nothing, and a line may end as on Windows.
+fn paths(bytes: &[u8]) -> Vec<PathBuf> {
+    let by_zero = bytes.contains(&0);
+    let parts = bytes.split(|&byte| byte == if by_zero { 0 } else { b'\n' });
+    let trimmed = parts.map(|part| if by_zero { part } else { part.strip_suffix(b"\r").unwrap_or(part) });
+    let named = trimmed.filter(|part| !part.is_empty());
+    named.map(|part| PathBuf::from(std::ffi::OsString::from_vec(part.to_vec()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn find(clips: &[&Path], lists: &[&Path]) -> Result<Found> {
+        let owned = |paths: &[&Path]| paths.iter().map(|path| path.to_path_buf()).collect();
+        ClipArgs { clips: owned(clips), lists: owned(lists) }.find()
+    }
+
+    #[test]
+    fn folders_give_their_clips_by_path_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["b/2.mp3", "b/10.MP3", "a/x.flac", "a/notes.txt", "a/.x.mp3", ".git/y.mp3", "z.wav"] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), "").unwrap();
+        }
+        symlink(folder.path(), at("a/round")).unwrap();
+        symlink("nowhere", at("b/broken.ogg")).unwrap();
+        fs::create_dir(at("empty")).unwrap();
+
+        let found = find(&[folder.path()], &[]).unwrap();
+        let wanted = ["a/x.flac", "b/10.MP3", "b/2.mp3", "b/broken.ogg", "z.wav"].map(at);
+        assert_eq!((found.clips.as_slice(), found.unreadable.len()), (wanted.as_slice(), 0));
+        let error = find(&[&at("z.wav"), &at("empty")], &[]).unwrap_err().to_string();
+        assert!(error.contains("empty: no clip below this folder"), "{error}");
+    }
+
+    #[test]
+    fn a_list_names_files_and_folders_in_its_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        fs::write(at("d/1.mp3"), "").unwrap();
+        let lines = format!("{}\r\n\n{}\n@x.mp3", at("missing.mp3").display(), at("d").display());
+        fs::write(at("list.txt"), lines).unwrap();
+        let wanted = [at("missing.mp3"), at("d/1.mp3"), PathBuf::from("@x.mp3")];
+        assert_eq!(find(&[], &[&at("list.txt")]).unwrap().clips, wanted);
+        let typed = PathBuf::from(format!("@{}", at("list.txt").display()));
+        assert_eq!(find(&[Path::new("first.mp3"), &typed], &[]).unwrap().clips[1..], wanted);
+
+        fs::write(at("zeros"), b"a\nb.mp3\0c.mp3\0").unwrap();
+        assert_eq!(find(&[], &[&at("zeros")]).unwrap().clips, ["a\nb.mp3", "c.mp3"].map(PathBuf::from));
+        fs::write(at("none.txt"), "\n\n").unwrap();
+        assert!(find(&[], &[&at("none.txt")]).unwrap_err().to_string().contains("the list is empty"));
+        let error = find(&[], &[&at("nosuch.txt")]).unwrap_err().to_string();
+        assert!(error.contains("nosuch.txt: cannot read it"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_among_the_clips_is_named_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe.mp3");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let found = find(&[folder.path()], &[]).unwrap();
+        assert_eq!(found.unreadable, [(pipe, "cannot read it: no regular file".to_owned())]);
+    }
+}
