@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
+mod rows_file;
+
 use crate::dataset::{Batch, Dataset, DatasetError, Loader, LoaderPlan, Side};
 use crate::learner::{LearnError, Learner};
 use crate::metrics::{Evaluation, Label, Leaks, Member, MetricsError, Predictions, Report, Row};
 use crate::schedule::Validation;
 use crate::strategy::{Collective, RankError};
+
+pub use rows_file::{About, Paths, RowFiles, RowsFileError};
 
 /// Why a split cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,9 @@ pub enum EvaluateError {
     /// The scores.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// Files of rows.
+    #[error(transparent)]
+    File(#[from] RowsFileError),
     /// libtorch.
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
@@ -40,6 +47,20 @@ pub fn predict(
     ranks: &dyn Collective,
     plan: LoaderPlan,
 ) -> Result<Vec<Predictions>, EvaluateError> {
+    predict_into(learner, data, ranks, plan, None)
+}
+
+/// The same, with every row written to `files` as it is answered, in the manifest's order.
+///
+/// # Errors
+/// [`EvaluateError`].
+pub fn predict_into(
+    learner: &Learner,
+    data: &Arc<Dataset>,
+    ranks: &dyn Collective,
+    plan: LoaderPlan,
+    mut files: Option<&mut RowFiles>,
+) -> Result<Vec<Predictions>, EvaluateError> {
     let mut all: Vec<Predictions> = data
         .targets()
         .iter()
@@ -53,12 +74,14 @@ pub fn predict(
         .collect();
     for batch in Loader::start(data, plan)? {
         let batch = batch?;
-        if batch.n_own() == 0 {
-            continue;
+        // A rank without a row of this batch has nothing to answer, and still waits for the others.
+        let answers = if batch.n_own() > 0 { Some(learner.answers(&batch)?) } else { None };
+        for (target, answer) in answers.iter().flat_map(|answers| &answers.targets).enumerate() {
+            push(&mut all[target], data, target, &batch, &answer.probabilities)?;
+            all[target].add_loss(answer.loss[0], answer.loss[1]);
         }
-        for (target, (probabilities, sums)) in learner.predict(&batch)?.into_iter().enumerate() {
-            push(&mut all[target], data, target, &batch, &probabilities)?;
-            all[target].add_loss(sums[0], sums[1]);
+        if let Some(files) = &mut files {
+            files.append(data, ranks, &batch, answers.as_ref())?;
         }
     }
     if ranks.world_size() == 1 {

@@ -22,6 +22,10 @@ use crate::optim::{OptimError, Optimizer};
 use crate::rng::mix;
 use crate::strategy::{self, Buckets, Collective, RankError};
 
+mod answers;
+
+pub use answers::{Answer, Answers};
+
 /// Why a step, or what it needs, cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
@@ -178,6 +182,12 @@ impl Learner {
         Ok(init::load(file, &self.store)?)
     }
 
+    /// Where it computes.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.numbers.device
+    }
+
     /// The model.
     #[must_use]
     pub fn net(&self) -> &Net {
@@ -220,26 +230,6 @@ impl Learner {
         self.optimizer.zero_grad();
         let [rows, labelled, stops, damaged] = [rows, labelled, stops, damaged].map(|count| count as u64);
         Ok(Stepped { loss, rows, labelled, correct, stops, damaged })
-    }
-
-    /// For each target: probabilities `[n, classes]` f32 on the CPU, Σ weight·loss and Σ weight; as in evaluation, with
-    /// running statistics and without dropout or mix-up.
-    ///
-    /// # Errors
-    /// [`LearnError`].
-    pub fn predict(&self, batch: &Batch) -> Result<Vec<(Tensor, [f64; 2])>, LearnError> {
-        let inputs = self.inputs(batch)?;
-        let labels = self.labels(batch)?;
-        tch::no_grad(|| {
-            let logits = self.numbers.logits(&self.net, &inputs, false)?;
-            let losses = self.criterion.weighted_sum(&logits, &labels, None);
-            let weights = self.criterion.weight_sum(&labels, None);
-            let one = |(index, logits): (usize, &Tensor)| {
-                let probabilities = self.numbers.probabilities(logits, self.data.targets()[index].is_multi())?;
-                Ok((probabilities, [losses[index].f_double_value(&[])?, weights[index]]))
-            };
-            logits.iter().enumerate().map(one).collect()
-        })
     }
 
     /// Means of batch norm's running statistics over ranks, so that all evaluate one model.

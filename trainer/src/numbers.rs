@@ -36,13 +36,23 @@ impl Numbers {
     /// # Errors
     /// [`LearnError`].
     pub fn logits(self, net: &Net, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, LearnError> {
+        Ok(self.answer(net, inputs, train)?.1)
+    }
+
+    /// The vectors `[n, width]` that the heads see, and the logits; both in [`Self::kind`].
+    ///
+    /// # Errors
+    /// [`LearnError`].
+    pub fn answer(self, net: &Net, inputs: &Inputs, train: bool) -> Result<(Tensor, Vec<Tensor>), LearnError> {
         if !self.bf16 {
-            return Ok(net.forward(inputs, train)?);
+            return Ok(net.answer(inputs, train)?);
         }
         ffi::set_autocast_bf16(self.device, true)?;
-        let logits = net.forward(inputs, train);
+        let answered = net.answer(inputs, train);
         ffi::set_autocast_bf16(self.device, false)?;
-        Ok(logits?.into_iter().map(|l| l.to_kind(self.kind)).collect())
+
+        let (vectors, logits) = answered?;
+        Ok((vectors.to_kind(self.kind), logits.into_iter().map(|l| l.to_kind(self.kind)).collect()))
     }
 
     /// Probabilities `[n, classes]` f32 on the CPU: each class by itself where a row has several labels, else summing up

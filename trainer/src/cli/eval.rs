@@ -5,23 +5,31 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use tch::Device;
 use wavemill_schemas::text::shown_lines;
 
-use super::{MachineArgs, input};
+use super::exit::{self, Usage};
+use super::{MachineArgs, fit, input};
 use crate::checkpoint::{self, Checkpoints, State};
 use crate::dataset::{Dataset, LoaderPlan, Side};
-use crate::evaluate;
+use crate::evaluate::{self, About, Paths, RowFiles};
 use crate::learner::Learner;
 use crate::metrics::{Predictions, paired, paired_table};
 use crate::records::RunDir;
 use crate::run;
-use crate::strategy::{Ranks, Solo};
+use crate::strategy::{self, Collective, Ranks};
 
 const EXAMPLES: &str = "\
 Examples:
   wavemill-train eval runs/cnn2d-1f2e3d4c-1                         # best checkpoint on the test split
   wavemill-train eval runs/cnn2d-1f2e3d4c-1 --side validation --json
   wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
+  wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
+
+--predictions has a row for each row that was evaluated: clip_key, segment, variant, offset_s,
+track_id, artist_id, split, and for each target T: T_true_id, T_true, T_predicted_id, T_predicted,
+T_probabilities and T_logits (lists in class order; classes are in the metadata). --embeddings has
+the vector that the heads see instead, in the column embedding.
 
 `fit` has asked the test split once already (result.json). Choose between models by --side validation; a test split
 that is asked again and again becomes a second validation split.";
@@ -47,6 +55,15 @@ pub struct EvalCommand {
     /// Another run, whose predictions of the same tracks are compared with this one's (paired bootstrap)
     #[arg(long, value_name = "RUN")]
     against: Option<PathBuf>,
+    /// Write what was predicted for each row (Parquet)
+    #[arg(long, value_name = "FILE")]
+    predictions: Option<PathBuf>,
+    /// Write the vector of each row that the heads see (Parquet)
+    #[arg(long, value_name = "FILE")]
+    embeddings: Option<PathBuf>,
+    /// Start N processes on this machine, each a rank
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    nproc: Option<u16>,
     /// The scores as JSON on stdout
     #[arg(long)]
     json: bool,
@@ -92,28 +109,64 @@ impl CheckpointArg {
     }
 }
 
+/// A run's checkpoint, ready to answer.
+struct Opened {
+    data: Arc<Dataset>,
+    state: State,
+    learner: Learner,
+}
+
 impl EvalCommand {
     /// Evaluates and prints.
     ///
     /// # Errors
     /// Not a run, another store, no labelled row.
     pub fn run(&self) -> Result<u8> {
-        let side = self.side.side();
-        let (data, state, own) = self.predictions(&self.run)?;
-        let scores = evaluate::scores(&own, &data, side, state.config.seed)?;
-        data.lacking(side).iter().for_each(|warning| eprintln!("warning: {warning}"));
-        if self.json {
-            println!("{}", serde_json::to_string(&scores)?);
-        } else {
-            scores.iter().for_each(|evaluation| println!("{}", shown_lines(&evaluation.to_string())));
+        if self.predictions.is_some() && self.predictions == self.embeddings {
+            return Err(Usage("--predictions and --embeddings are one file: name two".to_owned()).into());
         }
-        if let Some(other) = &self.against {
-            let (_, _, theirs) = self.predictions(other)?;
-            for (own, theirs) in own.iter().zip(&theirs) {
-                self.compare(own, theirs, state.config.seed, other)?;
+        let ranks = match (Ranks::from_env()?, self.nproc) {
+            (Some(ranks), _) => ranks,
+            (None, Some(nproc)) if nproc > 1 => {
+                return Ok(strategy::launch(usize::from(nproc))?.try_into().unwrap_or(1));
+            }
+            _ => Ranks::solo(),
+        };
+
+        let (data, state, path) = self.open(&self.run)?;
+        let device = self.machine.device(&ranks, None)?;
+        let group = fit::join(&ranks, &data, &data.lost_paths(), &state.config, device)?;
+        let evaluated = self.load(data, state, &path, group, device).and_then(|opened| self.evaluate(&opened, group));
+        match &evaluated {
+            Ok(()) => group.finish()?,
+            Err(error) => group.fail(&exit::words(error)),
+        }
+        evaluated.map(|()| 0)
+    }
+
+    fn evaluate(&self, opened: &Opened, group: &'static dyn Collective) -> Result<()> {
+        let Opened { data, state, .. } = opened;
+        let own = self.predict(opened, group, true)?;
+        // All ranks have all predictions: one of them speaks.
+        let speaks = group.rank() == 0;
+        if speaks {
+            let scores = evaluate::scores(&own, data, self.side.side(), state.config.seed)?;
+            data.lacking(self.side.side()).iter().for_each(|warning| eprintln!("warning: {warning}"));
+            if self.json {
+                println!("{}", serde_json::to_string(&scores)?);
+            } else {
+                scores.iter().for_each(|evaluation| println!("{}", shown_lines(&evaluation.to_string())));
             }
         }
-        Ok(0)
+
+        let Some(other) = &self.against else { return Ok(()) };
+        let (other_data, other_state, path) = self.open(other)?;
+        let theirs = self.load(other_data, other_state, &path, group, opened.learner.device())?;
+        let theirs = self.predict(&theirs, group, false)?;
+        for (own, theirs) in own.iter().zip(&theirs).filter(|_| speaks) {
+            self.compare(own, theirs, state.config.seed, other)?;
+        }
+        Ok(())
     }
 
     fn compare(&self, own: &Predictions, theirs: &Predictions, seed: u64, other: &Path) -> Result<()> {
@@ -128,8 +181,8 @@ impl EvalCommand {
         Ok(())
     }
 
-    /// What a run's checkpoint says of every row of the side.
-    fn predictions(&self, run: &Path) -> Result<(Arc<Dataset>, State, Vec<Predictions>)> {
+    /// What a run was trained on, its checkpoint's state, and where that lies.
+    fn open(&self, run: &Path) -> Result<(Arc<Dataset>, State, PathBuf)> {
         let path = self.checkpoint.find(run)?;
         let state = checkpoint::read_state(&path)?;
         let recorded = RunDir::open(run).ok().and_then(|run| input::of(&run));
@@ -141,16 +194,44 @@ impl EvalCommand {
         let data = self.machine.open(&store, version, &state.config)?;
         run::same_store(&state, &data, &path)?;
         run::require_rows(&data, self.side.side())?;
-        let learner = Learner::new(&state.config, &data, &Solo, self.machine.device(&Ranks::solo(), None)?)?;
-        learner.load_model(&checkpoint::read_tensors(&path)?, &path)?;
+        Ok((data, state, path))
+    }
+
+    fn load(
+        &self,
+        data: Arc<Dataset>,
+        state: State,
+        path: &Path,
+        group: &'static dyn Collective,
+        device: Device,
+    ) -> Result<Opened> {
+        let learner = Learner::new(&state.config, &data, group, device)?;
+        learner.load_model(&checkpoint::read_tensors(path)?, path)?;
+        Ok(Opened { data, state, learner })
+    }
+
+    /// What a checkpoint says of every row of the side; `asked`: the files that were asked for are written.
+    fn predict(&self, opened: &Opened, group: &'static dyn Collective, asked: bool) -> Result<Vec<Predictions>> {
+        let Opened { data, state, learner } = opened;
         let plan = LoaderPlan {
             side: self.side.side(),
             batch_size: state.config.data.batch_size,
+            rank: group.rank(),
+            world_size: group.world_size(),
             readers: usize::from(self.machine.readers),
             prefetch_batches: usize::from(self.machine.prefetch_batches),
             ..LoaderPlan::default()
         };
-        let predictions = evaluate::predict(&learner, &data, &Solo, plan)?;
-        Ok((data, state, predictions))
+        let paths = Paths { predictions: self.predictions.clone(), embeddings: self.embeddings.clone() };
+        if !asked || (paths.predictions.is_none() && paths.embeddings.is_none()) {
+            return Ok(evaluate::predict(learner, data, group, plan)?);
+        }
+
+        let name = self.run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let about = About::new(name, state.step, &state.config.model.name, self.side.side(), data);
+        let mut files = RowFiles::create(&paths, &about, data, group.rank())?;
+        let predictions = evaluate::predict_into(learner, data, group, plan, Some(&mut files))?;
+        files.finish()?;
+        Ok(predictions)
     }
 }

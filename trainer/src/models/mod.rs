@@ -81,6 +81,17 @@ pub enum ModelError {
         /// As libtorch's binding says it.
         source: TchError,
     },
+    /// Initial weights as PyTorch saves them: reading such a file can run what it holds.
+    #[error(
+        "model.init = {path}: a pickle of PyTorch, which is not read here, since it can run what it holds: \
+         scripts/convert_weights.py {path} {to} writes its weights as safetensors"
+    )]
+    InitPickle {
+        /// The file.
+        path: PathBuf,
+        /// A name for what is converted.
+        to: PathBuf,
+    },
     /// Initial weights are of another architecture.
     #[error("model.init = {path} does not fit {faults} tensors: {listed}")]
     InitKeys {
@@ -185,8 +196,17 @@ impl Net {
     /// # Errors
     /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`].
     pub fn forward(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, ModelError> {
+        Ok(self.answer(inputs, train)?.1)
+    }
+
+    /// The vectors `[n, width]` that the heads see, and the logits that they make of them, as [`Self::forward`].
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn answer(&self, inputs: &Inputs, train: bool) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         let vectors = self.walk(inputs, train, &mut |_, _| {})?;
-        self.heads.iter().map(|head| layers::dense(head, &vectors)).collect()
+        let logits = self.heads.iter().map(|head| layers::dense(head, &vectors)).collect::<Result<_, _>>()?;
+        Ok((vectors, logits))
     }
 
     /// The vectors `[n, width]` that the heads see, without dropout and by running statistics.
