@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -45,12 +47,35 @@ impl fmt::Display for Origin {
 /// Faults that an error lists.
 const LISTED_MAX: usize = 5;
 
+/// Suffixes under which PyTorch's pickles are published.
+const PICKLED: [&str; 5] = ["pth", "pt", "ckpt", "bin", "pkl"];
+
+/// Whether `file` can be safetensors at all, by its first bytes; PyTorch's own files are told apart.
+///
+/// # Errors
+/// [`ModelError::InitRead`], [`ModelError::InitPickle`].
+pub fn check_form(file: &Path) -> Result<(), ModelError> {
+    let mut first = Vec::new();
+    let read = File::open(file).and_then(|opened| opened.take(9).read_to_end(&mut first));
+    read.map_err(|source| ModelError::InitRead { path: file.to_owned(), source: source.into() })?;
+
+    // The header's length in eight bytes, and its opening brace.
+    let is_safetensors = first.get(8) == Some(&b'{');
+    let is_pickle = first.starts_with(b"PK\x03\x04") || matches!(first.first_chunk::<2>(), Some([0x80, 2..=5]));
+    let is_named_so = file.extension().is_some_and(|suffix| PICKLED.iter().any(|known| suffix == *known));
+    if !is_safetensors && (is_pickle || is_named_so) {
+        return Err(ModelError::InitPickle { path: file.to_owned(), to: file.with_extension("safetensors") });
+    }
+    Ok(())
+}
+
 /// Copies the weights of `file` (safetensors) into `store`, all but the heads'. A leading `module.` is taken off keys;
 /// `num_batches_tracked` and the file's own head (`fc.…`) are passed over. Values take the store's kind and device.
 ///
 /// # Errors
-/// [`ModelError::InitRead`], [`ModelError::InitKeys`] (then nothing was copied), [`ModelError::Torch`].
+/// As [`check_form`]; [`ModelError::InitKeys`] (then nothing was copied), [`ModelError::Torch`].
 pub fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> {
+    check_form(file)?;
     let read =
         Tensor::read_safetensors(file).map_err(|source| ModelError::InitRead { path: file.to_owned(), source })?;
     let given: BTreeMap<String, Tensor> = read
@@ -155,6 +180,28 @@ mod tests {
         assert_eq!(fails(&file, "xception").matches(", ").count(), 4, "five of many are listed");
         let none = folder.path().join("none.safetensors");
         assert!(fails(&none, "resnet50").contains("cannot be read as safetensors"));
+    }
+
+    #[test]
+    fn a_file_of_pytorch_is_answered_with_the_command_that_converts_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let saved = |name: &str, bytes: &[u8]| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, bytes).unwrap();
+            file
+        };
+        let [zipped, legacy] = [b"PK\x03\x04archive/data.pkl".as_slice(), b"\x80\x02\x8a\nl\xfc\x9c"];
+        for file in [saved("resnet50.pth", zipped), saved("old", legacy), saved("cut.pt", b"")] {
+            let to = file.with_extension("safetensors");
+            let command = format!("scripts/convert_weights.py {} {}", file.display(), to.display());
+            let error = fails(&file, "resnet50");
+            assert!(error.contains(&command) && error.contains("can run what it holds"), "{error}");
+        }
+        let other = fails(&saved("notes.txt", b"some other text"), "resnet50");
+        assert!(other.contains("cannot be read as safetensors"), "{other}");
+        let named_so = published("xception", folder.path(), |_| {}).with_extension("pth");
+        std::fs::rename(named_so.with_extension("safetensors"), &named_so).unwrap();
+        check_form(&named_so).expect("safetensors by its bytes");
     }
 
     #[test]
