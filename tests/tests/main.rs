@@ -17,6 +17,7 @@ mod ranks;
 mod real;
 mod records;
 mod resume;
+mod rows;
 mod segments;
 mod signals;
 mod sql;
@@ -42,6 +43,7 @@ fn main() {
         real::trials(),
         records::trials(),
         resume::trials(),
+        rows::trials(),
         segments::trials(),
         signals::trials(),
         sql::trials(),

@@ -13,6 +13,8 @@ pub fn trials() -> Vec<Trial> {
     vec![
         of_trainer("sweep::what_is_wrong_is_told_before_the_first_trial", what_is_wrong_is_told_before_the_first_trial),
         of_trainer("sweep::a_failing_trial_costs_itself_alone", a_failing_trial_costs_itself_alone),
+        of_trainer("sweep::jobs_change_no_result", jobs_change_no_result),
+        of_trainer("sweep::jobs_that_are_stopped_go_on_by_the_same_command", jobs_that_are_stopped_go_on),
         of_trainer("sweep::stopped_it_goes_on_by_the_same_command", stopped_it_goes_on_by_the_same_command),
     ]
 }
@@ -97,4 +99,57 @@ fn stopped_it_goes_on_by_the_same_command() -> Result<(), Failed> {
         run(&mut sweep(&folder, "[parameters]\n\"train.epochs\" = [1, 2]\n\"train.early_stop\" = [0]")).exits(0)?;
     same("taken", ran.err.matches("finished before: ").count(), 1)?;
     same("trials", lines(&ran.out)?.len(), 2)
+}
+
+/// A trial's line without the folder of runs, and its last checkpoint's weights.
+fn without_folder(line: &Value, folder: &Path) -> Result<(String, Vec<u8>), Failed> {
+    let run = line["run"].as_str().ok_or("no run")?;
+    let text = line.to_string().replace(folder.to_str().unwrap(), "");
+    let last = checkpoints(Path::new(run)).pop();
+    let weights = last.map(|path| fs::read(path.join("tensors.safetensors"))).transpose()?;
+    Ok((text, weights.unwrap_or_default()))
+}
+
+/// A failing trial and two that are the same are among them.
+fn jobs_change_no_result() -> Result<(), Failed> {
+    let file = "[parameters]\n\"optimizer.lr\" = [1e-3, 1e300, 1e-3, 1e-4, 3e-4]";
+    let mut results = Vec::new();
+    for jobs in ["1", "3"] {
+        let folder = scratch("jobs");
+        let ran = run(sweep(&folder, file).args(["--jobs", jobs])).exits(1)?;
+        let mut trials = Vec::new();
+        for line in lines(&ran.out)? {
+            trials.push(without_folder(&line, &folder)?);
+        }
+        same("the best", ran.err.contains("best: trial "), true)?;
+        same("the count", ran.err.contains("1 of 5 trials failed"), true)?;
+        same("one run of two trials that are the same", runs_in(&folder), 4)?;
+        results.push(trials);
+    }
+    same("weights", results[0].iter().all(|(_, weights)| !weights.is_empty()), true)?;
+    same("lines", results[1].iter().map(|(line, _)| line).eq(results[0].iter().map(|(line, _)| line)), true)?;
+    same("lines and weights", results[1] == results[0], true)?;
+
+    let folder = scratch("jobs-median");
+    let file = "median_stopping_after = 1\n[parameters]\nseed = [1, 2]";
+    run(sweep(&folder, file).args(["--jobs", "2"])).exits(2)?.says(&["--jobs", "median_stopping_after"])
+}
+
+fn jobs_that_are_stopped_go_on() -> Result<(), Failed> {
+    let folder = scratch("stopped-jobs");
+    let file = "[parameters]\n\"train.epochs\" = [1, 100000, 200000]\n\"train.early_stop\" = [0]";
+    let mut child = start(sweep(&folder, file).args(["--jobs", "2"]));
+    let begun = || {
+        let runs = fs::read_dir(folder.join("runs")).into_iter().flatten().flatten().map(|run| run.path());
+        let (finished, unfinished): (Vec<_>, Vec<_>) = runs.partition(|run| run.join("result.json").exists());
+        [finished.len(), unfinished.iter().filter(|run| !checkpoints(run).is_empty()).count()]
+    };
+    wait_until(&mut child, "its second and third trial", || begun() == [1, 2])?;
+    run(Command::new("kill").arg("-TERM").arg(child.id().to_string())).exits(0)?;
+    let ran = finish(child).exits(130)?;
+    ran.says(&["stopped in trial 1; go on with the same command"])?;
+    let file = file.replace("100000, 200000", "2, 3");
+    let ran = run(sweep(&folder, &file).args(["--jobs", "2"])).exits(0)?;
+    same("taken", ran.err.matches("finished before: ").count(), 1)?;
+    same("trials", lines(&ran.out)?.len(), 3)
 }

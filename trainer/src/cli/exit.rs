@@ -6,7 +6,7 @@ use std::io;
 use anyhow::Error;
 use wavemill_schemas::text::shown;
 
-use super::sweep;
+use super::{jobs, sweep};
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
@@ -80,6 +80,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<Damaged>() {
         return Some(3);
+    }
+    if let Some(ended) = cause.downcast_ref::<jobs::Ended>() {
+        return Some(ended.code);
     }
     if let Some(error) = cause.downcast_ref::<DatasetError>() {
         return Some(dataset(error));

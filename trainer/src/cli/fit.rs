@@ -8,14 +8,13 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use tch::Device;
-use wavemill_schemas::settings;
-use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::text::{shown, shown_lines};
 
-use super::exit::Usage;
+use super::like::LikeArgs;
 use super::output::{self, OutputArgs, report};
 use super::place::{self, Begun, Changes};
 use super::{MachineArgs, interrupt, progress, shared};
-use crate::config::Config;
+use crate::config::{Config, Layered};
 use crate::dataset::Dataset;
 use crate::run::{self, Fitted, Job, RunError, Watch};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
@@ -23,6 +22,7 @@ use crate::strategy::{self, Collective, Fingerprint, Ranks};
 const EXAMPLES: &str = "\
 Examples:
   wavemill-train fit --store store --model cnn2d
+  wavemill-train fit --store store --like gtzan-segments      # as that recipe's document trained
   wavemill-train fit --store store --config my.toml --set optimizer.lr=3e-4 --set augment.enabled=true
   wavemill-train fit --store store --model crnn --target genre --target subgenre --split official
   wavemill-train fit --store store --model cnn2d --nproc 2 --threads 1
@@ -31,6 +31,8 @@ Examples:
   wavemill-train fit --resume-or-start runs/night --store store --model cnn2d
 
 The configuration, of each key that has a value: wavemill-train fit --print-config
+Without --like and --config the values are document 000's (recipe fma-large), without its
+augmentation.
 Keys without one, such as data.frames and model.init, are in docs/trainer.md.
 A run stopped by Ctrl-C or SIGTERM writes a checkpoint first and says how to go on.";
 
@@ -45,6 +47,8 @@ pub struct FitCommand {
     /// Its version [default: the latest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
+    #[command(flatten)]
+    like: LikeArgs,
     /// A configuration (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -85,7 +89,7 @@ pub struct FitCommand {
     #[arg(long, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
     /// Go on with a run where its last checkpoint is; its configuration counts, --epochs N makes it longer
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init", "freeze"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["like", "config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init", "freeze"])]
     resume: Option<PathBuf>,
     /// Go on with RUN where it has a checkpoint, and begin it there otherwise: the same command again and again does the
     /// whole of a job that is killed and started anew. The configuration must be the run's, but for more epochs
@@ -112,8 +116,12 @@ impl FitCommand {
     /// # Errors
     /// Usage, store, or whatever stopped the run.
     pub fn run(&self) -> Result<u8> {
+        if let Some(listing) = self.like.listing() {
+            print!("{listing}");
+            return Ok(0);
+        }
         if self.print_config {
-            print!("{}", toml::to_string(&self.config()?)?);
+            print!("{}", self.like.printed(&self.config()?.config)?);
             return Ok(0);
         }
         let ranks = match (Ranks::from_env()?, self.nproc) {
@@ -129,6 +137,9 @@ impl FitCommand {
         let (store, version) = begun.store(self.store.as_deref(), self.version)?;
         let data = self.machine.open(&store, version, &begun.config)?;
         run::check(&begun.config, &data, ranks.world_size)?;
+        if begun.from.is_none() {
+            self.look_at_what_begins(&data, &ranks)?;
+        }
         let device = self.machine.device(&ranks, begun.threads)?;
         let group = join(&ranks, &data, &data.lost_paths(), &begun.config, device)?;
         let ended = self.fit(begun, &store, &data, group, device);
@@ -144,6 +155,19 @@ impl FitCommand {
         }
     }
 
+    /// What is told, and looked at, of a run that begins: one that goes on has its weights.
+    fn look_at_what_begins(&self, data: &Dataset, ranks: &Ranks) -> Result<()> {
+        let layered = self.config()?;
+        if ranks.rank == 0 {
+            let notes = self.like.notes(&layered, self.config.as_deref(), data);
+            notes.iter().for_each(|note| eprintln!("note: {}", shown(note)));
+        }
+        match &layered.config.model.init {
+            Some(file) => Ok(init::check_form(file)?),
+            None => Ok(()),
+        }
+    }
+
     /// What the run begins with. No rank writes before all have looked.
     fn begun(&self, world_size: usize) -> Result<Begun> {
         if let Some(run) = &self.resume {
@@ -151,7 +175,7 @@ impl FitCommand {
             return place::resumed(run, changes, world_size);
         }
 
-        let config = self.config()?;
+        let config = self.config()?.config;
         match &self.resume_or_start {
             None => Ok(Begun::new(config, None)),
             Some(named) => {
@@ -206,8 +230,8 @@ impl FitCommand {
         Ok(0)
     }
 
-    /// The file, then the flags, then `--set`.
-    fn config(&self) -> Result<Config> {
+    /// What `--like` names, then the file, then the flags, then `--set`.
+    fn config(&self) -> Result<Layered> {
         let text_value = |s: &str| toml::Value::String(s.to_owned()).to_string();
         let mut sets = Vec::new();
         let mut set = |key: &str, value: Option<String>| sets.extend(value.map(|v| format!("{key}={v}")));
@@ -224,7 +248,7 @@ impl FitCommand {
             set("data.targets", Some(toml::Value::from(self.targets.clone()).to_string()));
         }
         sets.extend(self.sets.iter().cloned());
-        read_config(self.config.as_deref(), &sets)
+        self.like.read(self.config.as_deref(), &sets)
     }
 }
 
@@ -232,19 +256,6 @@ impl FitCommand {
 #[must_use]
 pub fn is_stopped(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
-}
-
-/// A configuration's file, or the defaults, with `sets` applied.
-///
-/// # Errors
-/// The file cannot be read, or a key or value is wrong.
-pub fn read_config(file: Option<&Path>, sets: &[String]) -> Result<Config> {
-    let place = file.map_or("defaults".to_owned(), |p| p.display().to_string());
-    let text = match file {
-        Some(path) => settings::read(path).map_err(|e| Usage(format!("cannot read {place}: {e}")))?,
-        None => String::new(),
-    };
-    Ok(Config::parse(&text, &place, sets)?)
 }
 
 /// Runs with signals caught and progress drawn. The first signal asks for an orderly end, a second one ends at once.

@@ -6,6 +6,8 @@ pub mod export;
 pub mod fit;
 pub mod input;
 pub mod interrupt;
+pub mod jobs;
+pub mod like;
 pub mod models;
 pub mod output;
 pub mod place;
@@ -92,6 +94,27 @@ pub struct ComputeArgs {
     pub threads: Option<u16>,
 }
 
+/// A machine that several processes of this program share, each at a place of its own.
+#[derive(Debug)]
+pub struct Shared {
+    /// Taken in turn.
+    devices: Vec<String>,
+    threads: u32,
+    readers: u16,
+    prefetch_batches: u16,
+}
+
+impl Shared {
+    /// Device and threads of the process at `place`.
+    pub fn words_for(&self, command: &mut std::process::Command, place: usize) {
+        // There is one at least.
+        let device = &self.devices[place % self.devices.len()];
+        command.args(["--device", device, "--threads", &self.threads.to_string()]);
+        command.args(["--readers", &self.readers.to_string()]);
+        command.args(["--prefetch-batches", &self.prefetch_batches.to_string()]);
+    }
+}
+
 impl ComputeArgs {
     /// The device of this rank, with libtorch's threads set; `recorded`: those of the run that goes on.
     ///
@@ -127,6 +150,23 @@ impl ComputeArgs {
 }
 
 impl MachineArgs {
+    /// What `processes` of them have of it: each GPU in turn, or the CPU; the threads asked for, or a share of the cores.
+    ///
+    /// # Errors
+    /// As [`Self::device`].
+    pub fn shared_by(&self, processes: usize) -> Result<Shared> {
+        let alone = Ranks { world_size: processes, ..Ranks::solo() };
+        let devices = match (self.device(&alone, None)?, self.compute.device.as_str()) {
+            (Device::Cuda(_), "auto" | "cuda") => {
+                (0..tch::Cuda::device_count()).map(|number| format!("cuda:{number}")).collect()
+            }
+            (Device::Cuda(number), _) => vec![format!("cuda:{number}")],
+            _ => vec!["cpu".to_owned()],
+        };
+        let threads = self.compute.threads(&alone, None);
+        Ok(Shared { devices, threads, readers: self.readers, prefetch_batches: self.prefetch_batches })
+    }
+
     /// As [`ComputeArgs::device`].
     ///
     /// # Errors
@@ -207,6 +247,20 @@ fn run(command: Command) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_take_devices_in_turn_and_share_the_threads() {
+        let devices = ["cuda:0", "cuda:1"].map(str::to_owned).to_vec();
+        let shared = Shared { devices, threads: 3, readers: 2, prefetch_batches: 4 };
+        let words = |place| {
+            let mut command = std::process::Command::new("x");
+            shared.words_for(&mut command, place);
+            let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+            words[..4].join(" ")
+        };
+        let want = ["cuda:0", "cuda:1", "cuda:0"].map(|device| format!("--device {device} --threads 3"));
+        assert_eq!([0, 1, 2].map(words), want);
+    }
 
     #[test]
     fn threads_are_those_asked_for_then_the_runs_then_a_share_of_the_cores() {

@@ -1,14 +1,16 @@
 //! `wavemill-train sweep`: many runs, compared on validation; the best one meets the test split.
 
+mod trial;
+
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
-use serde::Serialize;
 use tch::Device;
 use wavemill_schemas::settings;
 use wavemill_schemas::text::shown;
@@ -16,20 +18,24 @@ use wavemill_schemas::text::shown;
 use super::exit::{self, Usage};
 use super::fit::{is_stopped, watched};
 use super::output::report;
+use super::jobs::{self, Plan};
+use super::like::LikeArgs;
 use super::place::new_folder;
-use super::{MachineArgs, fit};
+use super::{MachineArgs, Shared, fit};
 use crate::config::{Config, Data, Metric};
 use crate::dataset::{Dataset, Needs};
 use crate::learner::LearnError;
-use crate::models::registry;
+use crate::models::{init, registry};
 use crate::run::{self, Job, KeepGoing, RunError};
 use crate::strategy::{Collective, Ranks};
 use crate::sweep::{Medians, Sweep, config_of, finished, values_of};
+use trial::Trial;
 
 const EXAMPLES: &str = "\
 Examples:
   wavemill-train sweep sweep.toml --store store
   wavemill-train sweep sweep.toml --store store --config base.toml --set train.epochs=10 --json
+  wavemill-train sweep sweep.toml --store store --jobs 4             # four at once
 
 sweep.toml:
   method = \"random\"                  # or grid: every combination of lists
@@ -43,7 +49,11 @@ Trials are compared by train.select on validation; none sees the test split. Eva
 `wavemill-train eval`, once.
 All trials are checked before the first one starts. One that fails later is shown with its error,
 the others go on, and the exit code is 1. The same command again takes what is finished from the
-folder of runs and trains the rest.";
+folder of runs and trains the rest.
+--jobs N runs N trials at once, each in a process of its own, and changes none of their results for
+the same --threads; where that is not given, each has its share of the cores. GPUs are dealt out in
+turn. It does not go with median_stopping_after, which compares a trial with those that ended
+before it.";
 
 /// SIGINT or SIGTERM.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +78,8 @@ pub struct SweepCommand {
     /// Its version [default: the latest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
+    #[command(flatten)]
+    like: LikeArgs,
     /// What all trials share (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -77,6 +89,12 @@ pub struct SweepCommand {
     /// Folder in which each trial makes its own
     #[arg(long, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
+    /// Trials at once, each in a process of its own; GPUs are dealt out in turn
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
+    /// Only this one, from 0: what --jobs starts
+    #[arg(long, hide = true, value_name = "N")]
+    trial: Option<usize>,
     /// A JSON line a trial on stdout
     #[arg(long)]
     json: bool,
@@ -84,25 +102,9 @@ pub struct SweepCommand {
     machine: MachineArgs,
 }
 
-/// What a trial came to.
-#[derive(Debug, Clone, Serialize)]
-struct Trial {
-    trial: usize,
-    set: Vec<String>,
-    /// Empty where it came to no folder.
-    run: PathBuf,
-    /// The selecting metric after each epoch.
-    values: Vec<f64>,
-    best: Option<f64>,
-    /// Before the last epoch: by the median of the others, or as `train.early_stop` says.
-    ended_early: bool,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
 /// A trial before it begins.
 struct Planned {
+    number: usize,
     set: Vec<String>,
     config: Config,
 }
@@ -137,7 +139,7 @@ impl LastRows {
 }
 
 impl SweepCommand {
-    /// Runs all trials, one after another.
+    /// Runs all trials, one after another or `--jobs` at once.
     ///
     /// # Errors
     /// A key or a model that is not there, before the first trial; [`Stopped`]; at the end, that trials failed.
@@ -145,27 +147,35 @@ impl SweepCommand {
         let place = self.file.display().to_string();
         let text = settings::read(&self.file).map_err(|e| Usage(format!("cannot read {place}: {e}")))?;
         let sweep = Sweep::parse(&text, &place)?;
-        let base = fit::read_config(self.config.as_deref(), &self.sets)?;
+        let layered = self.like.read(self.config.as_deref(), &self.sets)?;
+        let base = layered.config;
         let ranks = Ranks::from_env()?.unwrap_or_else(Ranks::solo);
+        let at_once = self.jobs > 1;
+        if at_once && ranks.world_size > 1 {
+            return Err(Usage("--jobs runs trials on this machine: it does not go with ranks".to_owned()).into());
+        }
+        if at_once && sweep.median_stopping_after.is_some() {
+            let words = "--jobs: median_stopping_after compares a trial with those that ended before it: leave out one";
+            return Err(Usage(words.to_owned()).into());
+        }
+        if ranks.rank == 0 && self.trial.is_none() {
+            layered.replaced.iter().for_each(|note| eprintln!("note: {note}"));
+        }
+
         let mut rows = LastRows::of(self);
         let (planned, lost) = self.planned(&sweep, &base, &place, ranks.world_size, &mut rows)?;
         // Checked by now.
         rows.machine.verify = false;
-        let device = self.machine.device(&ranks, None)?;
-        let group = fit::join(&ranks, &*rows.open(&planned[0].config)?, &lost, &base, device)?;
-        let trials = match self.trials(planned, rows, &sweep, group, device) {
-            // Rank 0 says it.
-            Err(error) if group.rank() > 0 && error.is::<Stopped>() => return Ok(exit::code(&error)),
-            Err(error) => {
-                group.fail(&exit::words(&error));
-                return Err(error);
-            }
-            Ok(trials) => trials,
+        let ended = if at_once {
+            self.side_by_side(planned, rows)?
+        } else {
+            self.in_turn(planned, &lost, &base, rows, &sweep, &ranks)?
         };
-        group.finish()?;
-        if group.rank() > 0 {
-            return Ok(0);
-        }
+        let trials = match ended {
+            Ok(trials) => trials,
+            Err(code) => return Ok(code),
+        };
+
         let Some(best) = best_of(&trials, base.train.select) else { bail!("no trial came to a value on validation") };
         report(&format!("best: trial {} ({})", best.trial, best.set.join(" ")));
         report(&format!("its test scores: wavemill-train eval {}", best.run.display()));
@@ -174,7 +184,6 @@ impl SweepCommand {
             failed => bail!("{failed} of {} trials failed: the same command tries them again", trials.len()),
         }
     }
-
     /// Every trial's configuration and rows, checked; and the files that some of them pass over.
     fn planned(
         &self,
@@ -186,16 +195,99 @@ impl SweepCommand {
     ) -> Result<(Vec<Planned>, Vec<String>)> {
         let (mut planned, mut lost) = (Vec::new(), BTreeSet::new());
         for (number, set) in sweep.trials().into_iter().enumerate() {
+            // The others were checked by the process that started this one.
+            if self.trial.is_some_and(|trial| trial != number) {
+                continue;
+            }
             let config = config_of(base, &set, place)?;
             let mut check = || {
                 let data = rows.open(&config)?;
                 lost.extend(data.lost_paths());
-                Ok::<_, Error>(run::check(&config, &data, world_size)?)
+                run::check(&config, &data, world_size)?;
+                Ok::<_, Error>(config.model.init.as_deref().map_or(Ok(()), init::check_form)?)
             };
             check().with_context(|| format!("trial {number} ({})", set.join(" ")))?;
-            planned.push(Planned { set, config });
+            planned.push(Planned { number, set, config });
         }
         Ok((planned, lost.into_iter().collect()))
+    }
+
+    /// All trials in this process, or the one that it was started for. An exit code alone where another process says what
+    /// there is to say.
+    fn in_turn(
+        &self,
+        planned: Vec<Planned>,
+        lost: &[String],
+        base: &Config,
+        mut rows: LastRows,
+        sweep: &Sweep,
+        ranks: &Ranks,
+    ) -> Result<Result<Vec<Trial>, u8>> {
+        let Some(first) = planned.first() else { bail!("no trial {}", self.trial.unwrap_or_default()) };
+        if self.trial.is_some() {
+            jobs::end_with_parent()?;
+        }
+        let device = self.machine.device(ranks, None)?;
+        let group = fit::join(ranks, &*rows.open(&first.config)?, lost, base, device)?;
+        let trials = match self.trials(planned, rows, sweep, group, device) {
+            // Rank 0 says it, or the process that started this one.
+            Err(error) if error.is::<Stopped>() && (group.rank() > 0 || self.trial.is_some()) => {
+                return Ok(Err(exit::code(&error)));
+            }
+            Err(error) => {
+                group.fail(&exit::words(&error));
+                return Err(error);
+            }
+            Ok(trials) => trials,
+        };
+        group.finish()?;
+        Ok(if group.rank() == 0 && self.trial.is_none() { Ok(trials) } else { Err(0) })
+    }
+
+    /// Trials in processes of their own.
+    fn side_by_side(&self, planned: Vec<Planned>, rows: LastRows) -> Result<Result<Vec<Trial>, u8>> {
+        // Their files are opened by the trials.
+        drop(rows);
+        let machine = self.machine.shared_by(usize::from(self.jobs))?;
+        let keys: Vec<String> = planned.iter().map(|planned| planned.config.hash()).collect();
+        let program = std::env::current_exe()?;
+        let command = |trial: usize, place: usize| {
+            let mut command = Command::new(&program);
+            self.words_for(&mut command, trial, &machine, place);
+            command
+        };
+
+        let mut trials = Vec::new();
+        let plan = Plan { jobs: usize::from(self.jobs), keys: &keys, command: &command };
+        let stopped = jobs::run(&plan, |number, outcome| {
+            let trial = Trial::of(&planned[number], outcome)?;
+            self.show(&trial)?;
+            trials.push(trial);
+            Ok(())
+        })?;
+        match stopped {
+            Some(trial) => bail!(Stopped { trial, runs: self.runs.clone() }),
+            None => Ok(Ok(trials)),
+        }
+    }
+
+    /// The words with which this program trains one trial, at a place among those that run.
+    fn words_for(&self, command: &mut Command, trial: usize, machine: &Shared, place: usize) {
+        command.arg("sweep").arg(&self.file).arg("--store").arg(&self.store).arg("--runs").arg(&self.runs);
+        command.args(["--trial", &trial.to_string(), "--json"]);
+        if let Some(version) = self.version {
+            command.args(["--version", &version.to_string()]);
+        }
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        if let Some(like) = self.like.name() {
+            command.args(["--like", like]);
+        }
+        for set in &self.sets {
+            command.args(["--set", set]);
+        }
+        machine.words_for(command, place);
     }
 
     fn trials(
@@ -208,7 +300,7 @@ impl SweepCommand {
     ) -> Result<Vec<Trial>> {
         let medians = Arc::new(Mutex::new(Medians::default()));
         let mut trials = Vec::new();
-        for (number, Planned { set, config }) in planned.into_iter().enumerate() {
+        for Planned { number, set, config } in planned {
             let select = config.train.select;
             let stopping = sweep.median_stopping_after.map(|after| judge(&medians, select, after));
             let epochs = config.train.epochs;

@@ -3,12 +3,17 @@
 //! Defaults are those of document 000 ("fma-large") where it gives one. Paths, devices, ranks and the number of threads
 //! are not here: they are the machine's.
 
+mod layers;
 mod rules;
+mod shipped;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::canonical;
+
+pub use layers::Layered;
+pub use shipped::{SHIPPED, Shipped};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -390,21 +395,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming file or `--set`, key and what is allowed.
     pub fn parse(text: &str, place: &str, sets: &[String]) -> Result<Self, ConfigError> {
-        let fail = |place: String, message: &str| ConfigError::Parse { place, message: message.to_owned() };
-        let mut config: Self = toml::from_str(text).map_err(|e| {
-            let line = e.span().map(|span| text[..span.start].matches('\n').count() + 1);
-            fail(line.map_or(place.to_owned(), |line| format!("{place}, line {line}")), e.message())
-        })?;
-        let mut document: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| fail(place.to_owned(), e.message()))?;
-        // One by one, so that an error names the one that is wrong.
-        for set in sets {
-            let fail = |message: &str| fail(format!("--set {set}"), message);
-            apply_set(&mut document, set).map_err(|message| fail(&message))?;
-            config = document.clone().try_into().map_err(|e: toml::de::Error| fail(e.message()))?;
-        }
-        config.check()?;
-        Ok(config)
+        Ok(Self::layered(None, text, place, sets)?.config)
     }
 
     /// blake3 of its canonical form: equal for runs that compute the same.

@@ -1,0 +1,302 @@
+//! Several trials of a sweep at once, each in a process of its own: libtorch has one generator of random numbers a
+//! process, so that trials in threads would draw each other's.
+//!
+//! A trial is this program's `sweep` with `--trial N`, which trains that one and prints its line. What it comes to does
+//! not depend on what runs beside it. Knows no model and no store.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::ffi;
+
+/// Between two looks at the children, and at the parent.
+const POLL: Duration = Duration::from_millis(50);
+/// Exit code after a signal.
+const INTERRUPTED: u8 = 130;
+
+/// A trial's process that ended all: such as one that found the disk full.
+#[derive(Debug, thiserror::Error)]
+#[error("trial {trial} ended the sweep with exit code {code}: what it said stands above")]
+pub struct Ended {
+    /// From 0.
+    pub trial: usize,
+    /// Its exit code, which becomes this program's.
+    pub code: u8,
+}
+
+/// What a trial's process came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The line that it printed.
+    Line(String),
+    /// It was ended from outside: the signal's number.
+    Killed(i32),
+}
+
+/// What there is to run.
+pub struct Plan<'a> {
+    /// How many at once.
+    pub jobs: usize,
+    /// Of each trial, equal where two trials compute the same: the later one waits, and takes the earlier one's run.
+    pub keys: &'a [String],
+    /// The command of a trial in a place, both from 0. There are as many places as jobs.
+    pub command: &'a dyn Fn(usize, usize) -> Command,
+}
+
+/// A trial that runs.
+struct Running {
+    trial: usize,
+    place: usize,
+    child: Child,
+    out: JoinHandle<String>,
+    err: JoinHandle<()>,
+}
+
+/// Trials that run; killed if dropped.
+struct Jobs {
+    running: Vec<Running>,
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        for job in &mut self.running {
+            // Fails only for one that has ended.
+            let _ = job.child.kill();
+            let _ = job.child.wait();
+        }
+    }
+}
+
+/// Runs all trials, told in their order as `told`, and returns the trial in which a signal stopped them, if one did.
+///
+/// # Errors
+/// [`Ended`], after the others were asked to stop and have ended; no process; what `told` says.
+pub fn run(plan: &Plan<'_>, mut told: impl FnMut(usize, Outcome) -> Result<()>) -> Result<Option<usize>> {
+    // Before the first child, or a signal in between would end this process alone.
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut jobs = Jobs { running: Vec::new() };
+    let mut started = vec![false; plan.keys.len()];
+    let mut outcomes: Vec<Option<Outcome>> = started.iter().map(|_| None).collect();
+    let (mut next_told, mut stopped, mut fatal) = (0, false, None);
+
+    loop {
+        for signal in signals.pending() {
+            stopped = true;
+            jobs.signal(signal);
+        }
+        for (trial, ended) in jobs.ended()? {
+            match ended {
+                Ok(outcome) => outcomes[trial] = Some(outcome),
+                // Asked to stop, with the others.
+                Err(INTERRUPTED) if stopped || fatal.is_some() => {}
+                Err(code) => {
+                    fatal.get_or_insert(Ended { trial, code });
+                    jobs.signal(SIGTERM);
+                }
+            }
+        }
+        while let Some(outcome) = outcomes.get_mut(next_told).and_then(Option::take) {
+            told(next_told, outcome)?;
+            next_told += 1;
+        }
+
+        if stopped || fatal.is_some() {
+            if jobs.running.is_empty() {
+                return fatal.map_or(Ok(Some(next_told)), |ended| Err(ended.into()));
+            }
+        } else {
+            jobs.start(plan, &mut started, next_told, &outcomes)?;
+            if jobs.running.is_empty() {
+                return Ok(None);
+            }
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+impl Jobs {
+    fn signal(&mut self, signal: i32) {
+        for job in &mut self.running {
+            // One that ends in this moment needs no signal.
+            let _ = ffi::signal_child(&mut job.child, signal);
+        }
+    }
+
+    /// Fills the free places with the first trials that may begin. `next_told`: all before it have ended.
+    fn start(
+        &mut self,
+        plan: &Plan<'_>,
+        started: &mut [bool],
+        next_told: usize,
+        outcomes: &[Option<Outcome>],
+    ) -> Result<()> {
+        let has_ended = |trial: usize| trial < next_told || outcomes[trial].is_some();
+        let waits = |trial: usize| (0..trial).any(|other| plan.keys[other] == plan.keys[trial] && !has_ended(other));
+        for place in 0..plan.jobs {
+            if self.running.iter().any(|job| job.place == place) {
+                continue;
+            }
+            let Some(trial) = (0..started.len()).find(|&trial| !started[trial] && !waits(trial)) else { return Ok(()) };
+            started[trial] = true;
+            self.running.push(Running::start(trial, place, (plan.command)(trial, place))?);
+        }
+        Ok(())
+    }
+
+    /// The trials that have ended since the last look: what each came to, or the exit code of one without a line.
+    fn ended(&mut self) -> Result<Vec<(usize, Result<Outcome, u8>)>> {
+        let mut ended = Vec::new();
+        let mut still = Vec::new();
+        for mut job in std::mem::take(&mut self.running) {
+            match job.child.try_wait()? {
+                Some(status) => ended.push((job.trial, job.outcome(status))),
+                None => still.push(job),
+            }
+        }
+        self.running = still;
+        Ok(ended)
+    }
+}
+
+impl Running {
+    fn start(trial: usize, place: usize, mut command: Command) -> Result<Self> {
+        // A group of its own: a terminal's Ctrl-C reaches it once, through its parent.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().with_context(|| format!("cannot start trial {trial}"))?;
+        let out = child.stdout.take().context("a piped child has a stdout")?;
+        let err = child.stderr.take().context("a piped child has a stderr")?;
+        let out = std::thread::spawn(move || all_of(out));
+        let err = std::thread::spawn(move || pass_on(trial, err));
+        Ok(Self { trial, place, child, out, err })
+    }
+
+    fn outcome(self, status: ExitStatus) -> Result<Outcome, u8> {
+        let line = self.out.join().unwrap_or_default();
+        // Its last words come before what is said of it.
+        let _ = self.err.join();
+        if let Some(signal) = status.signal() {
+            return Ok(Outcome::Killed(signal));
+        }
+        if !line.trim().is_empty() {
+            return Ok(Outcome::Line(line));
+        }
+        Err(status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1))
+    }
+}
+
+fn all_of(mut out: ChildStdout) -> String {
+    let mut text = String::new();
+    // What cannot be read is missed as a line.
+    let _ = out.read_to_string(&mut text);
+    text
+}
+
+/// Every line of a trial, with its number before.
+fn pass_on(trial: usize, err: ChildStderr) {
+    for line in BufReader::new(err).lines().map_while(Result::ok) {
+        eprintln!("trial {trial}: {line}");
+    }
+}
+
+/// Ends this process when the one that started it has gone: nobody would read what it comes to.
+///
+/// # Errors
+/// No thread.
+pub fn end_with_parent() -> Result<()> {
+    let parent = std::os::unix::process::parent_id();
+    let watch = move || {
+        while std::os::unix::process::parent_id() == parent {
+            std::thread::sleep(POLL);
+        }
+        ffi::exit_now(i32::from(INTERRUPTED));
+    };
+    std::thread::Builder::new().name("parent".to_owned()).spawn(watch)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn keys(keys: &[&str]) -> Vec<String> {
+        keys.iter().map(|&key| key.to_owned()).collect()
+    }
+
+    fn shell(script: impl Fn(usize, usize) -> String) -> impl Fn(usize, usize) -> Command {
+        move |trial, place| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script(trial, place)]);
+            command
+        }
+    }
+
+    fn lines(plan: &Plan<'_>) -> Result<Vec<(usize, Outcome)>> {
+        let mut all = Vec::new();
+        let told = |trial, outcome| {
+            all.push((trial, outcome));
+            Ok(())
+        };
+        run(plan, told).map(|stopped| {
+            assert_eq!(stopped, None);
+            all
+        })
+    }
+
+    #[test]
+    fn trials_run_side_by_side_and_are_told_in_order() {
+        let keys = keys(&["a", "b", "c", "d"]);
+        // The first is the slowest; places go from 0 to 1.
+        let command = shell(|trial, place| format!("sleep 0.{}; echo {trial} $(({place} < 2))", 6 - trial));
+        let told = lines(&Plan { jobs: 2, keys: &keys, command: &command }).expect("all end well");
+        let want: Vec<_> = (0..4).map(|trial| (trial, Outcome::Line(format!("{trial} 1\n")))).collect();
+        assert_eq!(told, want);
+    }
+
+    #[test]
+    fn a_trial_like_another_waits_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("first").display().to_string();
+        let keys = keys(&["a", "a", "b"]);
+        let command = shell(move |trial, _| match trial {
+            0 => format!("sleep 0.3; touch {file}; echo done"),
+            1 => format!("test -e {file} && echo found"),
+            _ => "echo other".to_owned(),
+        });
+        let told = lines(&Plan { jobs: 3, keys: &keys, command: &command }).expect("all end well");
+        assert_eq!(told[1].1, Outcome::Line("found\n".to_owned()));
+    }
+
+    #[test]
+    fn a_trial_that_is_killed_costs_itself_alone() {
+        let keys = keys(&["a", "b", "c"]);
+        let command = shell(|trial, _| if trial == 1 { "kill -9 $$".to_owned() } else { "echo line".to_owned() });
+        let told = lines(&Plan { jobs: 2, keys: &keys, command: &command }).expect("all end");
+        assert_eq!(told[1].1, Outcome::Killed(9));
+        assert_eq!(told[2].1, Outcome::Line("line\n".to_owned()));
+    }
+
+    #[test]
+    fn a_trial_without_a_line_ends_the_others_and_its_code_is_the_answer() {
+        let start = Instant::now();
+        let keys = keys(&["a", "b", "c"]);
+        let command =
+            shell(
+                |trial, _| {
+                    if trial == 1 { "exit 5".to_owned() } else { "trap 'exit 130' TERM; sleep 60 & wait".to_owned() }
+                },
+            );
+        let error = lines(&Plan { jobs: 2, keys: &keys, command: &command }).expect_err("it ended all");
+        let ended: &Ended = error.downcast_ref().expect("such an error");
+        assert_eq!((ended.trial, ended.code), (1, 5));
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    }
+}
