@@ -9,7 +9,10 @@ use std::process::Command;
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial, data_dir, real};
 
-use crate::support::{Ran, files_below, inputs, manifest, program, run, same, scratch, sql, wavemill, whole};
+use crate::rows::trained;
+use crate::support::{
+    Ran, files_below, inputs, manifest, of_trainer, program, run, same, scratch, sql, trainer, wavemill, whole,
+};
 
 /// Sums of thousands of f64 in two orders.
 const SUM_REL_MAX: f64 = 1e-9;
@@ -29,8 +32,23 @@ pub fn trials() -> Vec<Trial> {
             .with_ignored_flag(!asked || !has_checker),
         Trial::test("peers::presets_are_kaldis_and_whispers", presets_on_a_synthetic_clip).with_ignored_flag(!asked),
     ];
+    let rows = of_trainer("peers::rows_of_eval_are_read_by_all", rows_of_eval_are_read_by_all);
+    let has_trainer = !rows.has_ignored_flag();
+    trials.push(rows.with_ignored_flag(!asked || !has_trainer));
     trials.extend(on_data);
     trials
+}
+
+/// pyarrow, DuckDB, Polars and pandas find the rows of `eval`, and the accuracy that it prints.
+fn rows_of_eval_are_read_by_all() -> Result<(), Failed> {
+    let folder = scratch("eval-rows");
+    let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
+    let mut command = trainer(["eval", "--device", "cpu", "--threads", "1", "--side", "training", "--json"]);
+    command.arg(trained()).arg("--predictions").arg(&rows).arg("--embeddings").arg(&vectors);
+    let scores: Value = serde_json::from_str(&run(&mut command).exits(0)?.out)?;
+    let found: Value = serde_json::from_str(&python(&script("read_rows.py"), &[&rows, &vectors])?.exits(0)?.out)?;
+    same("accuracy", &found["share"], &scores[0]["segments"]["report"]["accuracy"])?;
+    same("width", found["width"].as_u64(), Some(64))
 }
 
 fn python(script: &Path, words: &[impl AsRef<OsStr>]) -> Result<Ran, Failed> {
