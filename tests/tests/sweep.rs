@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         of_trainer("sweep::what_is_wrong_is_told_before_the_first_trial", what_is_wrong_is_told_before_the_first_trial),
         of_trainer("sweep::a_failing_trial_costs_itself_alone", a_failing_trial_costs_itself_alone),
         of_trainer("sweep::jobs_change_no_result", jobs_change_no_result),
+        of_trainer("sweep::jobs_stop_by_the_median_as_one_does", jobs_stop_by_the_median_as_one_does),
         of_trainer("sweep::jobs_that_are_stopped_go_on_by_the_same_command", jobs_that_are_stopped_go_on),
         of_trainer("sweep::stopped_it_goes_on_by_the_same_command", stopped_it_goes_on_by_the_same_command),
     ]
@@ -129,10 +130,25 @@ fn jobs_change_no_result() -> Result<(), Failed> {
     same("weights", results[0].iter().all(|(_, weights)| !weights.is_empty()), true)?;
     same("lines", results[1].iter().map(|(line, _)| line).eq(results[0].iter().map(|(line, _)| line)), true)?;
     same("lines and weights", results[1] == results[0], true)?;
+    Ok(())
+}
 
-    let folder = scratch("jobs-median");
-    let file = "median_stopping_after = 1\n[parameters]\nseed = [1, 2]";
-    run(sweep(&folder, file).args(["--jobs", "2"])).exits(2)?.says(&["--jobs", "median_stopping_after"])
+/// A trial is compared with those before it, though they have not ended; one of them fails.
+fn jobs_stop_by_the_median_as_one_does() -> Result<(), Failed> {
+    let file = "median_stopping_after = 1\n[parameters]\n\"optimizer.lr\" = [1e-2, 3e-3, 1e-7, 1e300, 1e-8]";
+    let mut results = Vec::new();
+    for jobs in ["1", "3"] {
+        let folder = scratch("jobs-median");
+        let mut command = sweep(&folder, file);
+        let ran = run(command.args(["--jobs", jobs, "--set", "train.epochs=3"])).exits(1)?;
+        let mut trials = Vec::new();
+        for line in lines(&ran.out)? {
+            trials.push((line["ended_early"].as_bool(), without_folder(&line, &folder)?));
+        }
+        results.push(trials);
+    }
+    same("ended early", results[0].iter().filter(|(early, _)| *early == Some(true)).count() > 0, true)?;
+    same("lines and weights", results[1] == results[0], true)
 }
 
 fn jobs_that_are_stopped_go_on() -> Result<(), Failed> {

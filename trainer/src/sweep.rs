@@ -173,6 +173,56 @@ impl Medians {
     }
 }
 
+/// The same verdicts for trials that run side by side: each is told as if all trials before it had ended, for which it
+/// need only be known how they did up to the same epoch.
+#[derive(Clone, Debug)]
+pub struct SideBySide {
+    /// By which each trial is compared.
+    metrics: Vec<Metric>,
+    after: u64,
+    /// Values of each trial, and whether it has ended.
+    trials: Vec<(Vec<f64>, bool)>,
+}
+
+impl SideBySide {
+    /// Of trials of which none has begun, by the metric of each.
+    #[must_use]
+    pub fn new(metrics: Vec<Metric>, after: u64) -> Self {
+        let trials = vec![(Vec::new(), false); metrics.len()];
+        Self { metrics, after, trials }
+    }
+
+    /// A trial's values so far.
+    pub fn heard(&mut self, trial: usize, values: Vec<f64>) {
+        self.trials[trial].0 = values;
+    }
+
+    /// A trial has ended; `values`: all of them, where it was not heard before.
+    pub fn ended(&mut self, trial: usize, values: Vec<f64>) {
+        let (heard, has_ended) = &mut self.trials[trial];
+        *has_ended = true;
+        if heard.is_empty() {
+            *heard = values;
+        }
+    }
+
+    /// Whether a trial should end; `None` while an earlier one has not come to its epoch.
+    #[must_use]
+    pub fn should_end(&self, trial: usize) -> Option<bool> {
+        let values = &self.trials[trial].0;
+        if (values.len() as u64) < self.after {
+            return Some(false);
+        }
+        let before = &self.trials[..trial];
+        let is_known = |(theirs, has_ended): &(Vec<f64>, bool)| *has_ended || theirs.len() >= values.len();
+        if !before.iter().all(is_known) {
+            return None;
+        }
+        let medians = Medians { trials: before.iter().map(|(theirs, _)| theirs.clone()).collect() };
+        Some(medians.should_end(values, self.metrics[trial], self.after))
+    }
+}
+
 /// The finished run of `config` in the folder `runs`, on that store and as many ranks; the first of several.
 #[must_use]
 pub fn finished(runs: &Path, config: &Config, manifest_hash: &str, world_size: usize) -> Option<RunDir> {
@@ -272,5 +322,43 @@ mod tests {
         medians.add(vec![f64::NAN; 3]);
         assert!(medians.should_end(&[2.0, 1.9], Metric::Loss, 1), "NaN is no mean");
         assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
+    }
+
+    /// Epochs until a trial's own end or the verdict, one trial after another.
+    fn in_turn(curves: &[Vec<f64>], after: u64) -> Vec<usize> {
+        let mut medians = Medians::default();
+        let mut lengths = Vec::new();
+        for curve in curves {
+            let ends = |epochs: &usize| medians.should_end(&curve[..*epochs], Metric::Loss, after);
+            let length = (1..curve.len()).find(ends).unwrap_or(curve.len());
+            medians.add(curve[..length].to_vec());
+            lengths.push(length);
+        }
+        lengths
+    }
+
+    #[test]
+    fn verdicts_side_by_side_are_those_of_one_after_another() {
+        let mut rng = Rng::new(7);
+        for round in 0..200 {
+            let epochs = || 3 + (round % 4) as usize;
+            let curves: Vec<Vec<f64>> =
+                (0..6).map(|_| (0..epochs()).map(|_| rng.uniform_in(0.0, 1.0)).collect()).collect();
+            let mut side = SideBySide::new(vec![Metric::Loss; curves.len()], 1);
+            let mut lengths = vec![0; curves.len()];
+            let mut left: Vec<usize> = (0..curves.len()).collect();
+            while !left.is_empty() {
+                // Any of those that run takes its next epoch, or waits for an earlier one.
+                let trial = left[rng.below(left.len() as u64) as usize];
+                side.heard(trial, curves[trial][..=lengths[trial]].to_vec());
+                let Some(ends) = side.should_end(trial) else { continue };
+                lengths[trial] += 1;
+                if ends || lengths[trial] == curves[trial].len() {
+                    side.ended(trial, Vec::new());
+                    left.retain(|other| *other != trial);
+                }
+            }
+            assert_eq!(lengths, in_turn(&curves, 1), "{curves:?}");
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! Several trials of a sweep at once, each in a process of its own: libtorch has one generator of random numbers a
 //! process, so that trials in threads would draw each other's.
 //!
-//! A trial is this program's `sweep` with `--trial N`, which trains that one and prints its line. What it comes to does
-//! not depend on what runs beside it. Knows no model and no store.
+//! A trial is this program's `sweep` with `--trial N`, which trains that one and prints its line. Before that it may ask
+//! whether it is worth another epoch: a line that begins with [`QUESTION`], answered on its standard input. What a trial
+//! comes to does not depend on what runs beside it. Knows no model and no store.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -20,6 +22,10 @@ use crate::ffi;
 const POLL: Duration = Duration::from_millis(50);
 /// Exit code after a signal.
 const INTERRUPTED: u8 = 130;
+/// How the line begins with which a trial asks, and the two answers.
+const QUESTION: &str = "? ";
+const GO_ON: &str = "go on";
+const END: &str = "end";
 
 /// A trial's process that ended all: such as one that found the disk full.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +56,38 @@ pub struct Plan<'a> {
     pub command: &'a dyn Fn(usize, usize) -> Command,
 }
 
+/// Who tells trials whether they are worth another epoch.
+pub trait Judge {
+    /// A trial asks, with its values so far.
+    fn asked(&mut self, trial: usize, values: Vec<f64>);
+
+    /// A trial has ended.
+    fn ended(&mut self, trial: usize, outcome: &Outcome);
+
+    /// The answer to a trial that has asked; `None` while it depends on another's next epoch.
+    fn goes_on(&self, trial: usize) -> Option<bool>;
+}
+
+/// Asks the process that started this one whether a trial with these values is worth another epoch.
+#[must_use]
+pub fn ask(values: &[f64]) -> bool {
+    let words: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
+    println!("{QUESTION}{}", words.join(" "));
+    let mut answer = String::new();
+    // Without an answer there is nobody left to compare with.
+    let _ = io::stdin().lock().read_line(&mut answer);
+    answer.trim() != END
+}
+
 /// A trial that runs.
 struct Running {
     trial: usize,
     place: usize,
     child: Child,
+    answers: ChildStdin,
+    questions: Receiver<Vec<f64>>,
+    /// Whether it waits for an answer.
+    waits: bool,
     out: JoinHandle<String>,
     err: JoinHandle<()>,
 }
@@ -78,7 +111,11 @@ impl Drop for Jobs {
 ///
 /// # Errors
 /// [`Ended`], after the others were asked to stop and have ended; no process; what `told` says.
-pub fn run(plan: &Plan<'_>, mut told: impl FnMut(usize, Outcome) -> Result<()>) -> Result<Option<usize>> {
+pub fn run(
+    plan: &Plan<'_>,
+    judge: &mut dyn Judge,
+    mut told: impl FnMut(usize, Outcome) -> Result<()>,
+) -> Result<Option<usize>> {
     // Before the first child, or a signal in between would end this process alone.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let mut jobs = Jobs { running: Vec::new() };
@@ -93,7 +130,10 @@ pub fn run(plan: &Plan<'_>, mut told: impl FnMut(usize, Outcome) -> Result<()>) 
         }
         for (trial, ended) in jobs.ended()? {
             match ended {
-                Ok(outcome) => outcomes[trial] = Some(outcome),
+                Ok(outcome) => {
+                    judge.ended(trial, &outcome);
+                    outcomes[trial] = Some(outcome);
+                }
                 // Asked to stop, with the others.
                 Err(INTERRUPTED) if stopped || fatal.is_some() => {}
                 Err(code) => {
@@ -102,6 +142,7 @@ pub fn run(plan: &Plan<'_>, mut told: impl FnMut(usize, Outcome) -> Result<()>) 
                 }
             }
         }
+        jobs.answer(judge, stopped || fatal.is_some());
         while let Some(outcome) = outcomes.get_mut(next_told).and_then(Option::take) {
             told(next_told, outcome)?;
             next_told += 1;
@@ -126,6 +167,23 @@ impl Jobs {
         for job in &mut self.running {
             // One that ends in this moment needs no signal.
             let _ = ffi::signal_child(&mut job.child, signal);
+        }
+    }
+
+    /// Answers the trials that ask, as far as that can be done. `stops`: all, so that they come to their end.
+    fn answer(&mut self, judge: &mut dyn Judge, stops: bool) {
+        // All are heard before one is answered: answers depend on the others' epochs.
+        for job in &mut self.running {
+            if let Ok(values) = job.questions.try_recv() {
+                judge.asked(job.trial, values);
+                job.waits = true;
+            }
+        }
+        for job in self.running.iter_mut().filter(|job| job.waits) {
+            let Some(goes_on) = judge.goes_on(job.trial).or(stops.then_some(true)) else { continue };
+            // One that has ended since needs none.
+            let _ = writeln!(job.answers, "{}", if goes_on { GO_ON } else { END });
+            job.waits = false;
         }
     }
 
@@ -168,13 +226,15 @@ impl Jobs {
 impl Running {
     fn start(trial: usize, place: usize, mut command: Command) -> Result<Self> {
         // A group of its own: a terminal's Ctrl-C reaches it once, through its parent.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().with_context(|| format!("cannot start trial {trial}"))?;
         let out = child.stdout.take().context("a piped child has a stdout")?;
         let err = child.stderr.take().context("a piped child has a stderr")?;
-        let out = std::thread::spawn(move || all_of(out));
+        let answers = child.stdin.take().context("a piped child has a stdin")?;
+        let (asked, questions) = unbounded();
+        let out = std::thread::spawn(move || listen(out, &asked));
         let err = std::thread::spawn(move || pass_on(trial, err));
-        Ok(Self { trial, place, child, out, err })
+        Ok(Self { trial, place, child, answers, questions, waits: false, out, err })
     }
 
     fn outcome(self, status: ExitStatus) -> Result<Outcome, u8> {
@@ -191,10 +251,20 @@ impl Running {
     }
 }
 
-fn all_of(mut out: ChildStdout) -> String {
+/// What a trial says that is no question.
+fn listen(out: ChildStdout, asked: &Sender<Vec<f64>>) -> String {
     let mut text = String::new();
     // What cannot be read is missed as a line.
-    let _ = out.read_to_string(&mut text);
+    for line in BufReader::new(out).lines().map_while(Result::ok) {
+        match line.strip_prefix(QUESTION) {
+            Some(values) => {
+                let values = values.split_whitespace().map(|word| word.parse().unwrap_or(f64::NAN));
+                // Nobody to hear it: the trial is being ended.
+                let _ = asked.send(values.collect());
+            }
+            None => text += &(line + "\n"),
+        }
+    }
     text
 }
 
@@ -239,13 +309,36 @@ mod tests {
         }
     }
 
+    /// Ends whoever has asked twice, and answers the last trial first.
+    #[derive(Default)]
+    struct Twice {
+        asked: Vec<(usize, Vec<f64>)>,
+    }
+
+    impl Judge for Twice {
+        fn asked(&mut self, trial: usize, values: Vec<f64>) {
+            self.asked.push((trial, values));
+        }
+
+        fn ended(&mut self, _trial: usize, _outcome: &Outcome) {}
+
+        fn goes_on(&self, trial: usize) -> Option<bool> {
+            let times = |trial| self.asked.iter().filter(|(other, _)| *other == trial).count();
+            (trial > 0 || times(1) > 0).then(|| times(trial) < 2)
+        }
+    }
+
     fn lines(plan: &Plan<'_>) -> Result<Vec<(usize, Outcome)>> {
+        lines_judged(plan, &mut Twice::default())
+    }
+
+    fn lines_judged(plan: &Plan<'_>, judge: &mut dyn Judge) -> Result<Vec<(usize, Outcome)>> {
         let mut all = Vec::new();
         let told = |trial, outcome| {
             all.push((trial, outcome));
             Ok(())
         };
-        run(plan, told).map(|stopped| {
+        run(plan, judge, told).map(|stopped| {
             assert_eq!(stopped, None);
             all
         })
@@ -259,6 +352,20 @@ mod tests {
         let told = lines(&Plan { jobs: 2, keys: &keys, command: &command }).expect("all end well");
         let want: Vec<_> = (0..4).map(|trial| (trial, Outcome::Line(format!("{trial} 1\n")))).collect();
         assert_eq!(told, want);
+    }
+
+    #[test]
+    fn questions_are_answered_when_they_can_be_and_are_no_result() {
+        let keys = keys(&["a", "b"]);
+        let command = shell(|trial, _| {
+            let delay = if trial == 1 { "sleep 0.3;" } else { "" };
+            format!("{delay} echo '? 0.5 NaN'; read a; echo '? 0.5 NaN 1e-300'; read b; echo \"$a, $b\"")
+        });
+        let mut judge = Twice::default();
+        let told = lines_judged(&Plan { jobs: 2, keys: &keys, command: &command }, &mut judge).expect("all end well");
+        assert_eq!(told, [0, 1].map(|trial| (trial, Outcome::Line("go on, end\n".to_owned()))));
+        let of_second: Vec<_> = judge.asked.iter().filter(|(trial, _)| *trial == 1).collect();
+        assert!(of_second.len() == 2 && of_second[1].1[2] == 1e-300 && of_second[1].1[1].is_nan());
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::models::{init, registry};
 use crate::run::{self, Job, KeepGoing, RunError};
 use crate::strategy::{Collective, Ranks};
 use crate::sweep::{Medians, Sweep, config_of, finished, values_of};
-use trial::Trial;
+use trial::{Trial, Verdicts};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +40,7 @@ Examples:
 sweep.toml:
   method = \"random\"                  # or grid: every combination of lists
   trials = 20
-  median_stopping_after = 3          # epochs; a trial worse than the others' median then ends
+  median_stopping_after = 3          # epochs; a trial worse than the median of those before it ends
   [parameters]
   \"optimizer.lr\" = { min = 1e-4, max = 1e-2, log = true }
   \"model.name\" = [\"cnn2d\", \"crnn\"]
@@ -52,8 +52,7 @@ the others go on, and the exit code is 1. The same command again takes what is f
 folder of runs and trains the rest.
 --jobs N runs N trials at once, each in a process of its own, and changes none of their results for
 the same --threads; where that is not given, each has its share of the cores. GPUs are dealt out in
-turn. It does not go with median_stopping_after, which compares a trial with those that ended
-before it.";
+turn.";
 
 /// SIGINT or SIGTERM.
 #[derive(Debug, thiserror::Error)]
@@ -154,10 +153,6 @@ impl SweepCommand {
         if at_once && ranks.world_size > 1 {
             return Err(Usage("--jobs runs trials on this machine: it does not go with ranks".to_owned()).into());
         }
-        if at_once && sweep.median_stopping_after.is_some() {
-            let words = "--jobs: median_stopping_after compares a trial with those that ended before it: leave out one";
-            return Err(Usage(words.to_owned()).into());
-        }
         if ranks.rank == 0 && self.trial.is_none() {
             layered.replaced.iter().for_each(|note| eprintln!("note: {note}"));
         }
@@ -167,7 +162,7 @@ impl SweepCommand {
         // Checked by now.
         rows.machine.verify = false;
         let ended = if at_once {
-            self.side_by_side(planned, rows)?
+            self.side_by_side(planned, rows, &sweep)?
         } else {
             self.in_turn(planned, &lost, &base, rows, &sweep, &ranks)?
         };
@@ -184,6 +179,7 @@ impl SweepCommand {
             failed => bail!("{failed} of {} trials failed: the same command tries them again", trials.len()),
         }
     }
+
     /// Every trial's configuration and rows, checked; and the files that some of them pass over.
     fn planned(
         &self,
@@ -245,7 +241,7 @@ impl SweepCommand {
     }
 
     /// Trials in processes of their own.
-    fn side_by_side(&self, planned: Vec<Planned>, rows: LastRows) -> Result<Result<Vec<Trial>, u8>> {
+    fn side_by_side(&self, planned: Vec<Planned>, rows: LastRows, sweep: &Sweep) -> Result<Result<Vec<Trial>, u8>> {
         // Their files are opened by the trials.
         drop(rows);
         let machine = self.machine.shared_by(usize::from(self.jobs))?;
@@ -259,7 +255,8 @@ impl SweepCommand {
 
         let mut trials = Vec::new();
         let plan = Plan { jobs: usize::from(self.jobs), keys: &keys, command: &command };
-        let stopped = jobs::run(&plan, |number, outcome| {
+        let mut judge = Verdicts::new(&planned, sweep);
+        let stopped = jobs::run(&plan, &mut judge, |number, outcome| {
             let trial = Trial::of(&planned[number], outcome)?;
             self.show(&trial)?;
             trials.push(trial);
@@ -302,7 +299,10 @@ impl SweepCommand {
         let mut trials = Vec::new();
         for Planned { number, set, config } in planned {
             let select = config.train.select;
-            let stopping = sweep.median_stopping_after.map(|after| judge(&medians, select, after));
+            let stopping = sweep.median_stopping_after.map(|after| match self.trial {
+                Some(_) => Box::new(jobs::ask) as KeepGoing,
+                None => judge(&medians, select, after),
+            });
             let epochs = config.train.epochs;
             let (run, ended) = match rows.open(&config) {
                 Ok(data) => self.trial(config, &data, group, device, stopping),
@@ -319,9 +319,13 @@ impl SweepCommand {
             let best = select.best(&values);
             let ended_early = error.is_none() && (values.len() as u64) < epochs;
             let trial = Trial { trial: number, set, run, values, best, ended_early, error };
-            if trial.error.is_none() {
-                medians.lock().unwrap_or_else(PoisonError::into_inner).add(trial.values.clone());
-            }
+            // One that failed counts as far as it came: side by side it is compared with before it fails.
+            let counted = if trial.error.is_some() {
+                values_of(&trial.run, select).unwrap_or_default()
+            } else {
+                trial.values.clone()
+            };
+            medians.lock().unwrap_or_else(PoisonError::into_inner).add(counted);
             if group.rank() == 0 {
                 self.show(&trial)?;
             }

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Planned;
-use crate::cli::jobs::Outcome;
+use crate::cli::jobs::{Judge, Outcome};
+use crate::sweep::{SideBySide, Sweep};
 
 /// What a trial came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,5 +53,42 @@ impl Trial {
                 error: Some(format!("its process was ended by signal {signal}")),
             }),
         }
+    }
+}
+
+/// Whether trials that run side by side go on, as the sweep has it.
+pub(super) struct Verdicts {
+    /// `None`: none ends early.
+    medians: Option<SideBySide>,
+}
+
+impl Verdicts {
+    pub fn new(planned: &[Planned], sweep: &Sweep) -> Self {
+        let metrics = planned.iter().map(|planned| planned.config.train.select).collect::<Vec<_>>();
+        let of = |after| SideBySide::new(metrics, after);
+        Self { medians: sweep.median_stopping_after.map(of) }
+    }
+}
+
+impl Judge for Verdicts {
+    fn asked(&mut self, trial: usize, values: Vec<f64>) {
+        if let Some(medians) = &mut self.medians {
+            medians.heard(trial, values);
+        }
+    }
+
+    fn ended(&mut self, trial: usize, outcome: &Outcome) {
+        let values = match outcome {
+            Outcome::Line(line) => serde_json::from_str(line).map(|trial: Trial| trial.values).unwrap_or_default(),
+            Outcome::Killed(_) => Vec::new(),
+        };
+        if let Some(medians) = &mut self.medians {
+            medians.ended(trial, values);
+        }
+    }
+
+    fn goes_on(&self, trial: usize) -> Option<bool> {
+        let ends = self.medians.as_ref().map_or(Some(false), |medians| medians.should_end(trial));
+        ends.map(|ends| !ends)
     }
 }
