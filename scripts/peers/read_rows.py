@@ -30,7 +30,7 @@ def shares(path):
     return {
         "pyarrow": sum(row["genre_true_id"] == row["genre_predicted_id"] for row in known) / len(known),
         "pandas": float((frame.genre_true_id == frame.genre_predicted_id).mean()),
-        "duckdb": duckdb.sql(query).fetchone()[0],
+        "duckdb": duckdb.sql(query).fetchall()[0][0],
         "polars": pl.read_parquet(path).filter(pl.col("genre_true_id").is_not_null()).select(right.mean()).item(),
     }
 
@@ -55,7 +55,7 @@ def main(predictions, embeddings):
         same(f"{name}: share of right rows", round(share, 12), round(found["pyarrow"], 12))
 
     schema = pq.read_schema(predictions)
-    about = json.loads(schema.metadata[b"wavemill"])
+    about = json.loads(pq.read_metadata(predictions).metadata[b"wavemill"])
     classes = json.loads(schema.field("genre_probabilities").metadata[b"classes"])
     same("classes in both metadata", classes, about["targets"][0]["classes"])
     width = len(lists(embeddings, "embedding")["pyarrow"][0])
