@@ -16,6 +16,7 @@ use super::place::{self, Begun, Changes};
 use super::{MachineArgs, interrupt, progress, shared};
 use crate::config::{Config, Layered};
 use crate::dataset::Dataset;
+use crate::models::init;
 use crate::run::{self, Fitted, Job, RunError, Watch};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
 

@@ -17,9 +17,9 @@ use wavemill_schemas::text::shown;
 
 use super::exit::{self, Usage};
 use super::fit::{is_stopped, watched};
-use super::output::report;
 use super::jobs::{self, Plan};
 use super::like::LikeArgs;
+use super::output::report;
 use super::place::new_folder;
 use super::{MachineArgs, Shared, fit};
 use crate::config::{Config, Data, Metric};
