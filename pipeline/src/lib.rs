@@ -22,6 +22,7 @@ pub mod plan;
 pub mod pool;
 pub mod preview;
 pub mod reader;
+pub mod refusal;
 pub mod run;
 pub mod segments;
 pub mod settings;

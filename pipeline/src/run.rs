@@ -13,13 +13,14 @@ use wavemill_schemas::recipe::{Dataset, Recipe};
 use wavemill_schemas::reject::Reject;
 
 use crate::account::{self, Made, Report};
-use crate::budget::{ByteBudget, Refused};
+use crate::budget::ByteBudget;
 use crate::catalog::{self, Catalog, CatalogError, ExtraTable};
 use crate::course::{Course, Phase};
 use crate::features::{FeatureError, FeaturePlan};
 use crate::plan::{self, ShardPlan};
 use crate::pool::{Counters, Work};
-use crate::settings::{Limits, Room, Settings};
+use crate::refusal::ClipMemory;
+use crate::settings::{Limits, Settings};
 use crate::shards::{self, ShardError, Todo};
 use crate::source::{self, Source};
 use crate::store::{Decision, Store, StoreError, Unfinished, linked_key};
@@ -107,29 +108,8 @@ pub enum RunError {
         needed_bytes: u64,
     },
     /// A clip that is allowed and does not fit.
-    #[error(
-        "{clip_key}: it needs {} MiB at once{}, and --memory-limit {} MiB leaves {} MiB for clips: give \
-         --memory-limit {}MiB or more, or set a smaller audio.max_duration_s or audio.duration_s in the recipe{}; the \
-         same command goes on from here",
-        mib(*needed_bytes), parts(*file_bytes, *waiting_bytes, *room_bytes), mib(*limit_bytes), mib(*room_bytes), mib(*enough_bytes),
-        smaller_groups(*waiting_bytes)
-    )]
-    ClipMemory {
-        /// Which clip.
-        clip_key: String,
-        /// With what waits for it.
-        needed_bytes: u64,
-        /// Its file alone.
-        file_bytes: u64,
-        /// Rows that wait for it to fill their row group.
-        waiting_bytes: u64,
-        /// As given.
-        limit_bytes: u64,
-        /// What clips may hold at once.
-        room_bytes: u64,
-        /// A limit under which it fits.
-        enough_bytes: u64,
-    },
+    #[error(transparent)]
+    ClipMemory(#[from] ClipMemory),
     /// Another thread has failed, and told so.
     #[error("the run has failed elsewhere")]
     Elsewhere,
@@ -206,40 +186,6 @@ impl RunError {
     pub const fn is_interruption(&self) -> bool {
         matches!(self, Self::Interrupted { .. } | Self::Stopped { .. })
     }
-
-    /// A clip of `file_bytes` that is not let in.
-    pub(crate) fn refused(refused: Refused, clip_key: &str, file_bytes: u64, room: Room) -> Self {
-        let Refused::Full { needed, waiting } = refused else { return Self::Elsewhere };
-        // What workers' tables take is beside what clips may hold.
-        let beside = room.limit_bytes / 2 - room.clips_bytes;
-        Self::ClipMemory {
-            clip_key: clip_key.to_owned(),
-            needed_bytes: needed,
-            file_bytes,
-            waiting_bytes: waiting,
-            limit_bytes: room.limit_bytes,
-            room_bytes: room.clips_bytes,
-            enough_bytes: (needed + beside) * 2,
-        }
-    }
-}
-
-/// Whole mebibytes, rounded up.
-const fn mib(bytes: u64) -> u64 {
-    bytes.div_ceil(1 << 20)
-}
-
-fn parts(file_bytes: u64, waiting_bytes: u64, room_bytes: u64) -> String {
-    // A file is read whole, however much of it is wanted.
-    let whatever = if file_bytes > room_bytes { ", whatever its duration" } else { "" };
-    match waiting_bytes {
-        0 => format!(" (its file alone {}{whatever})", mib(file_bytes)),
-        _ => format!(" (its file alone {}{whatever}, rows that wait for it {})", mib(file_bytes), mib(waiting_bytes)),
-    }
-}
-
-const fn smaller_groups(waiting_bytes: u64) -> &'static str {
-    if waiting_bytes > 0 { ", or a smaller shards.row_group_rows" } else { "" }
 }
 
 /// `3 empty, 1 damaged`.
@@ -270,7 +216,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     require_rows(&catalog)?;
     let plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
     let features = FeaturePlan::new(&job.recipe, settings)?;
-    let limits = Limits::new(settings, plan.planned.len() as u64, job.recipe.shards.row_group_rows, &features)?;
+    let limits = limits(job, settings, &plan, &features)?;
     let engine = engine::current(settings);
     let targets = account::targets(&job.recipe, &catalog);
     let store = Store::at(&job.store);
@@ -405,6 +351,10 @@ fn interrupted(course: &Course, receipts: &[Option<Receipt>]) -> Result<(), RunE
         return Ok(());
     }
     Err(RunError::Interrupted { done: receipts.iter().flatten().count(), total: receipts.len() })
+}
+
+fn limits(job: &Job, settings: &Settings, plan: &ShardPlan, features: &FeaturePlan) -> Result<Limits, RunError> {
+    Limits::new(settings, plan.planned.len() as u64, job.recipe.shards.row_group_rows, features)
 }
 
 /// FMA's large tables: streamed to the store, never held.

@@ -1,0 +1,66 @@
+//! A clip that is allowed and does not fit into memory: what it needs, and what would be enough.
+
+use crate::budget::Refused;
+use crate::run::RunError;
+use crate::settings::Room;
+
+/// Why a clip ended the run.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{clip_key}: it needs {} MiB at once{}, and --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit {}MiB \
+     or more, or set a smaller audio.max_duration_s or audio.duration_s in the recipe{}; the same command goes on from here",
+    mib(*needed_bytes), self.parts(), mib(room.limit_bytes), mib(room.clips_bytes), mib(self.enough_bytes()),
+    self.smaller_groups()
+)]
+pub struct ClipMemory {
+    /// Which clip.
+    pub clip_key: String,
+    /// With what waits for it.
+    pub needed_bytes: u64,
+    /// Its file alone.
+    pub file_bytes: u64,
+    /// Rows that wait for it to fill their row group.
+    pub waiting_bytes: u64,
+    /// What there is.
+    pub room: Room,
+}
+
+impl RunError {
+    /// A clip of `file_bytes` that is not let in.
+    pub(crate) fn refused(refused: Refused, clip_key: &str, file_bytes: u64, room: Room) -> Self {
+        match refused {
+            Refused::Closed => Self::Elsewhere,
+            Refused::Full { needed, waiting } => {
+                let clip_key = clip_key.to_owned();
+                ClipMemory { clip_key, needed_bytes: needed, file_bytes, waiting_bytes: waiting, room }.into()
+            }
+        }
+    }
+}
+
+impl ClipMemory {
+    /// A limit under which it fits: clips have half of it, less what workers' tables take.
+    const fn enough_bytes(&self) -> u64 {
+        let tables_bytes = self.room.limit_bytes / 2 - self.room.clips_bytes;
+        (self.needed_bytes + tables_bytes) * 2
+    }
+
+    fn parts(&self) -> String {
+        // A file is read whole, however much of it is wanted.
+        let whatever = if self.file_bytes > self.room.clips_bytes { ", whatever its duration" } else { "" };
+        let file = mib(self.file_bytes);
+        match mib(self.waiting_bytes) {
+            0 => format!(" (its file alone {file}{whatever})"),
+            waiting => format!(" (its file alone {file}{whatever}, rows that wait for it {waiting})"),
+        }
+    }
+
+    const fn smaller_groups(&self) -> &'static str {
+        if self.waiting_bytes > 0 { ", or a smaller shards.row_group_rows" } else { "" }
+    }
+}
+
+/// Whole mebibytes, rounded up.
+const fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
