@@ -93,10 +93,12 @@ fn a_version_that_gc_removes_is_no_damage() -> Result<(), Failed> {
     let mut command = wavemill(["sql", "--version", "1", "--store"]);
     let mut asking = start(command.arg(&store).stdin(Stdio::piped()));
     let collected = run(wavemill(["gc", "--keep", "1", "--store"]).arg(&store));
-    let sent = asking.stdin.take().map(|mut stdin| stdin.write_all(b"SELECT count(track_title) FROM tracks"));
+    // One that began only after the collection says it before it reads its question.
+    if let Some(mut stdin) = asking.stdin.take() {
+        let _ = stdin.write_all(b"SELECT count(track_title) FROM tracks");
+    }
     let asked = finish(asking);
     collected.exits(0)?;
-    sent.ok_or("a piped child has a stdin")??;
     asked.exits(2)?.says(&["version 1", "removed by `wavemill gc`"])
 }
 

@@ -165,7 +165,12 @@ impl Ran {
     /// The one error line that it ends with; what comes before are warnings, progress, and that a signal was heard.
     pub fn error(&self) -> Result<&str, Failed> {
         let asides = ["warning: ", "stopping after ", "wavemill-train: epoch "];
-        let is_aside = |line: &&str| asides.iter().any(|aside| line.starts_with(aside));
+        let is_aside = |line: &&str| {
+            // Trials that run at once have their number before what they say.
+            let said =
+                line.split_once(": ").filter(|(who, _)| who.starts_with("trial ")).map_or(*line, |(_, said)| said);
+            asides.iter().any(|aside| said.starts_with(aside))
+        };
         let mut lines = self.err.lines().filter(|line| !is_aside(line));
         match (lines.next(), lines.next()) {
             (Some(line), None) if line.starts_with("wavemill: ") || line.starts_with("wavemill-train: ") => Ok(line),

@@ -32,7 +32,8 @@ Examples:
   wavemill features *.mp3 --recipe mine.toml --feature mfcc > mfcc.jsonl
   wavemill features song.mp3 --recipe fma-large --feature log_mel \\
       --format arrow --out song.arrow
-  wavemill features album/ @others.txt --recipe mine.toml --feature mfcc > mfcc.jsonl
+  wavemill features album/ @others.txt --recipe mine.toml --feature mfcc \\
+      > mfcc.jsonl
 
 Exit codes: 0 ok, 1 failed, or a clip gave no row (each is named on stderr with its reason; the others are written), \
 2 usage or recipe, 5 no space or read-only.";

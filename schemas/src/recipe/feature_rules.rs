@@ -47,8 +47,10 @@ fn row_bytes(spec: &FeatureSpec, audio: &AudioSpec, at: &dyn Fn(&str) -> String,
         Op::Mfcc => (spec.n_mfcc_or_preset() as f64 * n_orders).max(spec.n_mels_or_preset() as f64),
     };
     let bytes = n_bands * n_frames * size_of::<f32>() as f64;
-    // Lengths out of range have their own fault.
-    let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&row_s);
+    // Numbers out of range have their own fault.
+    let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&row_s)
+        && spec.n_mels_or_preset() <= N_MELS_MAX
+        && spec.n_mfcc_or_preset() <= N_MFCC_MAX;
     let (key, remedy) = if spec.frames.is_some_and(|frames| frames as f64 >= n_frames) {
         ("frames", "fewer frames")
     } else {

@@ -9,7 +9,7 @@ use tch::Device;
 use wavemill_schemas::text::shown_lines;
 
 use super::exit::{self, Usage};
-use super::{MachineArgs, fit, input};
+use super::{MachineArgs, fit, input, interrupt};
 use crate::checkpoint::{self, Checkpoints, State};
 use crate::dataset::{Dataset, LoaderPlan, Side};
 use crate::evaluate::{self, About, Paths, RowFiles};
@@ -128,10 +128,12 @@ impl EvalCommand {
         let ranks = match (Ranks::from_env()?, self.nproc) {
             (Some(ranks), _) => ranks,
             (None, Some(nproc)) if nproc > 1 => {
+                interrupt::leave_to_others();
                 return Ok(strategy::launch(usize::from(nproc))?.try_into().unwrap_or(1));
             }
             _ => Ranks::solo(),
         };
+        interrupt::keep_away();
 
         let (data, state, path) = self.open(&self.run)?;
         let device = self.machine.device(&ranks, None)?;

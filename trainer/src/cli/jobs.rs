@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::interrupt;
 use crate::ffi;
 
 /// Between two looks at the children, and at the parent.
@@ -118,6 +119,7 @@ pub fn run(
 ) -> Result<Option<usize>> {
     // Before the first child, or a signal in between would end this process alone.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    interrupt::leave_to_others();
     let mut jobs = Jobs { running: Vec::new() };
     let mut started = vec![false; plan.keys.len()];
     let mut outcomes: Vec<Option<Outcome>> = started.iter().map(|_| None).collect();
@@ -395,12 +397,13 @@ mod tests {
     fn a_trial_without_a_line_ends_the_others_and_its_code_is_the_answer() {
         let start = Instant::now();
         let keys = keys(&["a", "b", "c"]);
-        let command =
-            shell(
-                |trial, _| {
-                    if trial == 1 { "exit 5".to_owned() } else { "trap 'exit 130' TERM; sleep 60 & wait".to_owned() }
-                },
-            );
+        let command = shell(|trial, _| {
+            if trial == 1 {
+                "exit 5".to_owned()
+            } else {
+                "trap 'exit 130' TERM; sleep 60 >/dev/null 2>&1 & wait".to_owned()
+            }
+        });
         let error = lines(&Plan { jobs: 2, keys: &keys, command: &command }).expect_err("it ended all");
         let ended: &Ended = error.downcast_ref().expect("such an error");
         assert_eq!((ended.trial, ended.code), (1, 5));

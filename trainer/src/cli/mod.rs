@@ -231,7 +231,8 @@ const fn interrupted(command: &Command) -> &'static str {
 
 fn run(command: Command) -> Result<u8> {
     interrupt::at_once(interrupted(&command))?;
-    if !matches!(command, Command::Fit(_)) {
+    // The others start processes, which would inherit that they get no signal.
+    if matches!(command, Command::Predict(_) | Command::Models(_) | Command::Export(_)) {
         interrupt::keep_away();
     }
     match command {

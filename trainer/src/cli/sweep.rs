@@ -19,9 +19,9 @@ use super::exit::{self, Usage};
 use super::fit::{is_stopped, watched};
 use super::jobs::{self, Plan};
 use super::like::LikeArgs;
-use super::output::report;
+use super::output::{OutputArgs, Progress, report};
 use super::place::new_folder;
-use super::{MachineArgs, Shared, fit};
+use super::{MachineArgs, Shared, fit, interrupt};
 use crate::config::{Config, Data, Metric};
 use crate::dataset::{Dataset, Needs};
 use crate::learner::LearnError;
@@ -152,6 +152,10 @@ impl SweepCommand {
         let at_once = self.jobs > 1;
         if at_once && ranks.world_size > 1 {
             return Err(Usage("--jobs runs trials on this machine: it does not go with ranks".to_owned()).into());
+        }
+        // Trials at once are processes, which would inherit it.
+        if !at_once {
+            interrupt::keep_away();
         }
         if ranks.rank == 0 && self.trial.is_none() {
             layered.replaced.iter().for_each(|note| eprintln!("note: {note}"));
@@ -284,6 +288,12 @@ impl SweepCommand {
         for set in &self.sets {
             command.args(["--set", set]);
         }
+        // Their lines are passed on with the trial's number before them, which leaves no JSON.
+        let progress = match OutputArgs::get().shown() {
+            Progress::Json | Progress::None => "none",
+            _ => "plain",
+        };
+        command.args(["--progress", progress]);
         machine.words_for(command, place);
     }
 
