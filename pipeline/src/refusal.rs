@@ -8,9 +8,9 @@ use crate::settings::Room;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{clip_key}: it needs {} MiB at once{}, and --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit {}MiB \
-     or more, or set a smaller audio.max_duration_s or audio.duration_s in the recipe{}; the same command goes on from here",
+     or more, or {}{}; the same command goes on from here",
     mib(*needed_bytes), self.parts(), mib(room.limit_bytes), mib(room.clips_bytes), mib(self.enough_bytes()),
-    self.smaller_groups()
+    self.smaller_clip(), self.smaller_groups()
 )]
 pub struct ClipMemory {
     /// Which clip.
@@ -46,12 +46,19 @@ impl ClipMemory {
     }
 
     fn parts(&self) -> String {
-        // A file is read whole, however much of it is wanted.
-        let whatever = if self.file_bytes > self.room.clips_bytes { ", whatever its duration" } else { "" };
         let file = mib(self.file_bytes);
         match mib(self.waiting_bytes) {
-            0 => format!(" (its file alone {file}{whatever})"),
-            waiting => format!(" (its file alone {file}{whatever}, rows that wait for it {waiting})"),
+            0 => format!(" (its file alone {file})"),
+            waiting => format!(" (its file alone {file}, rows that wait for it {waiting})"),
+        }
+    }
+
+    /// What makes the clip smaller. A file is read whole, so a duration helps only where the file itself fits.
+    const fn smaller_clip(&self) -> &'static str {
+        if self.file_bytes > self.room.clips_bytes {
+            "take the file out of the archive (files are read whole: audio.max_duration_s and audio.duration_s do not help)"
+        } else {
+            "set a smaller audio.max_duration_s or audio.duration_s in the recipe"
         }
     }
 
