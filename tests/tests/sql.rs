@@ -196,7 +196,7 @@ fn names_out_of_data_do_not_reach_the_terminal() -> Result<(), Failed> {
     is_plain("info", &asked(&["info"]).exits(0)?)?;
     is_plain("verify", &asked(&["verify"]).exits(0)?)?;
 
-    run(inputs.extract(&store).args(["--new-version", "--set", "name=o\u{202e}ther"])).exits(0)?;
+    run(inputs.extract(&store).args(["--new-version", "--set", "name=new\u{202e}one"])).exits(0)?;
     is_plain("diff", &asked(&["diff", "1", "2"]).exits(0)?)?;
 
     // What programs read is exact.

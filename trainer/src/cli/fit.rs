@@ -94,7 +94,7 @@ pub struct FitCommand {
     resume: Option<PathBuf>,
     /// Go on with RUN where it has a checkpoint, and begin it there otherwise: the same command again and again does the
     /// whole of a job that is killed and started anew. The configuration must be the run's, but for more epochs
-    /// [default RUN: <runs>/<model>-<configuration>-1]
+    /// [default RUN: RUNS/MODEL-CONFIGURATION-1]
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     #[allow(clippy::option_option)]
     resume_or_start: Option<Option<PathBuf>>,

@@ -2,7 +2,7 @@
 //! process, so that trials in threads would draw each other's.
 //!
 //! A trial is this program's `sweep` with `--trial N`, which trains that one and prints its line. Before that it may ask
-//! whether it is worth another epoch: a line that begins with [`QUESTION`], answered on its standard input. What a trial
+//! whether it is worth another epoch: a line that begins with `QUESTION`, answered on its standard input. What a trial
 //! comes to does not depend on what runs beside it. Knows no model and no store.
 
 use std::io::{self, BufRead, BufReader, Write};
