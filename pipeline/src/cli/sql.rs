@@ -1,6 +1,6 @@
 //! `wavemill sql`: questions to a store.
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use super::exit::{self, Usage};
 use super::{part_of, write_whole};
-use crate::sql::{self, Format, Interrupt, Limits, Prompt, SqlError, output};
+use crate::sql::{self, Console, Format, Interrupt, Limits, Prompt, SqlError, pager};
 use crate::store::Store;
 
 const EXAMPLES: &str = "\
@@ -22,6 +22,9 @@ Examples:
   wavemill sql --store store --format arrow --out jazz.arrow \\
       'SELECT * FROM features_log_mel WHERE genre = 3'
   wavemill sql --store store --version 2 < question.sql
+  wavemill sql --store store '\\d tracks'
+  wavemill sql --store store --table mine=scores.csv \\
+      'SELECT f.clip_key, m.score FROM mine m JOIN features_log_mel f USING (clip_key)'
   wavemill sql --store store                 # a prompt; \\d lists the tables
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, 130 interrupted.";
@@ -36,7 +39,7 @@ pub struct SqlCommand {
     /// Which version [default: the latest]
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
-    /// The query; without one it is read from standard input, or at a prompt where that is a terminal
+    /// The query, or several with `;` between them, or \d or \d TABLE; without one it is read from standard input, or at a prompt where that is a terminal
     pub query: Option<String>,
     /// How results are written
     #[arg(long, value_enum, default_value_t)]
@@ -50,6 +53,15 @@ pub struct SqlCommand {
     /// Threads, at most; each takes 512MiB of the memory limit [default: the processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// A file of your own as a table: CSV, TSV, Parquet or JSON lines; only read; may be repeated
+    #[arg(long = "table", value_name = "NAME=FILE", value_parser = parse_table)]
+    pub tables: Vec<(String, PathBuf)>,
+    /// Tables with a line a value, for wide rows; \x at the prompt
+    #[arg(short = 'x', long)]
+    pub expanded: bool,
+    /// Never start $PAGER (less -FRSX) for a table larger than the screen
+    #[arg(long)]
+    pub no_pager: bool,
     /// Permit COPY, CREATE, INSERT and their like
     #[arg(long)]
     pub allow_write: bool,
@@ -79,7 +91,15 @@ impl SqlCommand {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.unwrap_or(processors).max(1);
         let limits = Limits { memory_bytes: self.memory_limit, threads, allow_write: self.allow_write };
-        Ok(sql::open(&self.store, &manifest, limits)?)
+        let session = sql::open(&self.store, &manifest, limits)?;
+        for (name, file) in &self.tables {
+            session.add_table(name, file)?;
+        }
+        Ok(session)
+    }
+
+    fn console(&self) -> Console {
+        Console { format: self.format, expanded: self.expanded, pager: !self.no_pager }
     }
 
     fn prompt(&self, session: &sql::Session) -> Result<()> {
@@ -88,7 +108,7 @@ impl SqlCommand {
         }
         let prompt = Prompt::open(session)?;
         self.stop_on_signals(session.interrupt(), true)?;
-        Ok(prompt.run(session, output::sink(self.format, io::stdout()).as_mut())?)
+        Ok(prompt.run(session, self.console())?)
     }
 
     fn answer(&self, session: &sql::Session) -> Result<()> {
@@ -100,13 +120,12 @@ impl SqlCommand {
             if self.format.is_binary() && io::stdout().is_terminal() {
                 return Err(SqlError::BinaryToTerminal { format: self.format }.into());
             }
-            let out = BufWriter::new(io::stdout());
-            return Ok(session.run(&query, output::sink(self.format, out).as_mut())?);
+            return Ok(self.console().show(session, &query)?);
         }
         if Store::at(&self.store).encloses(&self.out) {
             return Err(Usage(format!("--out {}: not into the store itself", self.out.display())).into());
         }
-        write_whole(&self.out, |file| Ok(session.run(&query, output::sink(self.format, file).as_mut())?))
+        write_whole(&self.out, |file| Ok(self.console().answer(session, &query, file)?))
     }
 
     /// SIGINT and SIGTERM stop the query, which then cleans up after itself, and end the process; at a prompt SIGINT stops
@@ -117,7 +136,8 @@ impl SqlCommand {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let is_stopping = interrupt.stop();
-                if at_prompt && signal == SIGINT {
+                // A pager has the terminal until its reader leaves it; without a query it alone is meant.
+                if signal == SIGINT && (at_prompt || pager::is_open()) {
                     continue;
                 }
                 if is_stopping {
@@ -152,6 +172,13 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
     };
     let count: usize = digits.trim().parse().map_err(|_| "give a size such as 512MiB or 1GiB".to_owned())?;
     count.checked_mul(1 << shift).ok_or_else(|| "more bytes than this machine can count".to_owned())
+}
+
+fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("give a name and a file, such as mine=scores.csv".to_owned()),
+    }
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {

@@ -60,7 +60,8 @@ pub fn build(
     Ok(catalog)
 }
 
-fn table_name(entry: &FileEntry) -> String {
+/// The manifest's name of a file's table, of which SQL has `raw_x` as `raw.x`.
+pub fn table_name(entry: &FileEntry) -> String {
     match &entry.feature {
         Some(feature) => format!("features_{feature}"),
         None => entry.name().to_owned(),

@@ -18,6 +18,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 
 use super::SqlError;
+use super::catalog::table_name;
 use crate::store::Store;
 
 /// Before the words of a reader's panic.
@@ -84,6 +85,15 @@ impl Version {
     #[must_use]
     pub fn new(store: Store, manifest: &Manifest) -> Self {
         Self { store, plan_id: manifest.plan_id.clone(), files: manifest.files.clone() }
+    }
+
+    /// Rows of a table by its name in SQL; `None` where it has no file.
+    #[must_use]
+    pub fn rows_of(&self, table: &str) -> Option<u64> {
+        let wanted = table.replacen("raw.", "raw_", 1);
+        let mut files = self.files.iter().filter(|entry| table_name(entry) == wanted).peekable();
+        files.peek()?;
+        Some(files.map(|entry| entry.rows).sum())
     }
 
     /// What `error` of a query comes from: data that `gc` removed, a damaged file, or else itself.

@@ -10,6 +10,7 @@ use datafusion::object_store;
 use parquet::errors::ParquetError;
 
 use super::output::Format;
+use super::synonyms;
 use crate::panics::Panic;
 
 /// Why a query gave no answer. Its text is one line: what, where, what to do.
@@ -78,6 +79,22 @@ pub enum SqlError {
     #[error("{detail}")]
     Meaning {
         /// What is wrong.
+        detail: String,
+    },
+    /// A command of the prompt that does not exist.
+    #[error("no command {name}: there are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q")]
+    UnknownCommand {
+        /// As written.
+        name: String,
+    },
+    /// A file of the user's that is no table.
+    #[error("--table {name}={}: {detail}", file.display())]
+    OwnTable {
+        /// The table's name.
+        name: String,
+        /// As given.
+        file: PathBuf,
+        /// What is wrong with it.
         detail: String,
     },
     /// Nothing to run.
@@ -160,6 +177,8 @@ impl SqlError {
             | Self::Syntax { .. }
             | Self::Meaning { .. }
             | Self::Empty
+            | Self::UnknownCommand { .. }
+            | Self::OwnTable { .. }
             | Self::Refused { .. }
             | Self::InStore { .. }
             | Self::TensorAsText { .. }
@@ -192,7 +211,10 @@ impl From<DataFusionError> for SqlError {
             DataFusionError::SQL(error, _) => Self::Syntax { detail: one_line(&error.to_string()) },
             error @ (DataFusionError::Plan(_)
             | DataFusionError::NotImplemented(_)
-            | DataFusionError::Configuration(_)) => Self::Meaning { detail: one_line(&error.message()) },
+            | DataFusionError::Configuration(_)) => {
+                let message = one_line(&error.message());
+                Self::Meaning { detail: synonyms::explain(&message).unwrap_or(message) }
+            }
             DataFusionError::ParquetError(error) => Self::Unreadable { detail: one_line(&error.to_string()) },
             DataFusionError::ObjectStore(error) => from_object_store(*error),
             DataFusionError::ArrowError(error, _) => Self::from(*error),
@@ -245,7 +267,13 @@ fn from_schema(error: SchemaError) -> SqlError {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
             let valid: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
-            SqlError::UnknownColumn { near: nearest(&field.name, &valid), name: field.quoted_flat_name() }
+            // Names are read in lower case, so others need quotes.
+            let quoted = valid.iter().find(|name| name.eq_ignore_ascii_case(&field.name) && **name != field.name);
+            let near = match quoted {
+                Some(name) => vec![format!("\"{name}\"")],
+                None => nearest(&field.name, &valid),
+            };
+            SqlError::UnknownColumn { near, name: field.quoted_flat_name() }
         }
         other => SqlError::Meaning { detail: one_line(&other.to_string()) },
     }

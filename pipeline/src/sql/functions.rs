@@ -1,4 +1,4 @@
-//! SQL functions over tensors: `tensor, tensor_shape, tensor_mean, tensor_min, tensor_max, tensor_at`.
+//! SQL functions over tensors: `tensor, tensor_shape, tensor_mean, tensor_min, tensor_max, tensor_at, tensor_slice`.
 //!
 //! A tensor's type lies in the metadata of its column, which DataFusion carries through plans as far as the column
 //! itself goes. An expression that builds a new value out of it (an aggregate, `CASE`) loses it: that is an error that
@@ -10,17 +10,20 @@ use arrow::array::{Array, ArrayRef, AsArray, Float32Builder, Float64Builder, Int
 use arrow::array::{Float32Array, builder::NullBufferBuilder};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
-use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
+use super::parts::{self, Slice, TensorBuilder};
 use super::tensor::{TensorColumn, TensorType};
 
 /// All functions, ready to be registered.
 pub fn all() -> impl Iterator<Item = ScalarUDF> {
-    use Kind::{At, Max, Mean, Min, Shape, Values};
-    [Values, Shape, Mean, Min, Max, At].into_iter().map(|kind| ScalarUDF::new_from_impl(TensorFunction::new(kind)))
+    use Kind::{At, Max, Mean, Min, Shape, Slice, Values};
+    [Values, Shape, Mean, Min, Max, At, Slice]
+        .into_iter()
+        .map(|kind| ScalarUDF::new_from_impl(TensorFunction::new(kind)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +34,7 @@ enum Kind {
     Min,
     Max,
     At,
+    Slice,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -42,8 +46,12 @@ struct TensorFunction {
 impl TensorFunction {
     fn new(kind: Kind) -> Self {
         let signature = match kind {
-            Kind::At => Signature::user_defined(Volatility::Immutable),
-            _ => Signature::any(1, Volatility::Immutable),
+            Kind::At | Kind::Slice => Signature::user_defined(Volatility::Immutable),
+            // With an axis, or of the whole tensor.
+            Kind::Mean | Kind::Min | Kind::Max => {
+                Signature::one_of(vec![TypeSignature::Any(1), TypeSignature::Any(2)], Volatility::Immutable)
+            }
+            Kind::Values | Kind::Shape => Signature::any(1, Volatility::Immutable),
         };
         Self { kind, signature }
     }
@@ -61,6 +69,43 @@ impl TensorFunction {
     }
 }
 
+impl TensorFunction {
+    /// The type of the result where that is a tensor again; `constants` are the arguments behind the tensor.
+    fn new_tensor(&self, tensor: &TensorType, constants: &[Option<&ScalarValue>]) -> Result<Option<TensorType>> {
+        match (self.kind, constants) {
+            (Kind::Slice, _) => Ok(Some(Slice::of(tensor, constants)?.result(tensor))),
+            (Kind::Mean | Kind::Min | Kind::Max, [given]) => {
+                let axis = parts::axis(self.name(), tensor, *given)?;
+                Ok(Some(parts::without_axis(self.name(), tensor, axis)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Mean, least or greatest value along an axis.
+    fn along(&self, rows: &Rows<'_>, given: Option<&ScalarValue>) -> Result<ArrayRef> {
+        let axis = parts::axis(self.name(), &rows.tensor, given)?;
+        let result = parts::without_axis(self.name(), &rows.tensor, axis)?;
+        let kind = self.kind;
+        let one = move |line: &mut dyn Iterator<Item = f32>| match kind {
+            Kind::Min => line.fold(f32::NAN, f32::min),
+            Kind::Max => line.fold(f32::NAN, f32::max),
+            _ => {
+                let (sum, n) = line.fold((0.0, 0_u32), |(sum, n), value| (sum + f64::from(value), n + 1));
+                (sum / f64::from(n)) as f32
+            }
+        };
+        rows.along(&result, axis, one)
+    }
+}
+
+fn constant(value: &ColumnarValue) -> Option<&ScalarValue> {
+    match value {
+        ColumnarValue::Scalar(scalar) => Some(scalar),
+        ColumnarValue::Array(_) => None,
+    }
+}
+
 impl ScalarUDFImpl for TensorFunction {
     fn name(&self) -> &'static str {
         match self.kind {
@@ -70,6 +115,7 @@ impl ScalarUDFImpl for TensorFunction {
             Kind::Min => "tensor_min",
             Kind::Max => "tensor_max",
             Kind::At => "tensor_at",
+            Kind::Slice => "tensor_slice",
         }
     }
 
@@ -83,6 +129,7 @@ impl ScalarUDFImpl for TensorFunction {
             Kind::Shape => DataType::List(item(DataType::Int32)),
             Kind::Mean => DataType::Float64,
             Kind::Min | Kind::Max | Kind::At => DataType::Float32,
+            Kind::Slice => return plan_err!("the type of tensor_slice follows from its column"),
         })
     }
 
@@ -95,10 +142,20 @@ impl ScalarUDFImpl for TensorFunction {
                 dims_text(&tensor)
             );
         }
-        Ok(Arc::new(Field::new(self.name(), self.return_type(&[])?, true)))
+        Ok(Arc::new(match self.new_tensor(&tensor, &args.scalar_arguments[1..])? {
+            Some(result) => result.field(self.name()),
+            None => Field::new(self.name(), self.return_type(&[])?, true),
+        }))
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        if self.kind == Kind::Slice {
+            // As they are: a cast would hide that they are constants.
+            return match types.len() {
+                3 | 4 => Ok(types.to_vec()),
+                _ => plan_err!("tensor_slice takes a tensor, an axis and a range: tensor_slice(x, axis, start, end)"),
+            };
+        }
         match types.split_first() {
             Some((tensor, indices)) if !indices.is_empty() => {
                 Ok(std::iter::once(tensor.clone()).chain(indices.iter().map(|_| DataType::Int64)).collect())
@@ -114,6 +171,14 @@ impl ScalarUDFImpl for TensorFunction {
             return exec_err!("{} cannot read tensors out of {}", self.name(), arrays[0].data_type());
         };
         let rows = Rows { column, tensor, len: arrays[0].len() };
+        let constants: Vec<Option<&ScalarValue>> = args.args[1..].iter().map(constant).collect();
+        if self.kind == Kind::Slice {
+            let slice = Slice::of(&rows.tensor, &constants)?;
+            return Ok(ColumnarValue::Array(rows.slices(slice)?));
+        }
+        if self.kind != Kind::At && !constants.is_empty() {
+            return Ok(ColumnarValue::Array(self.along(&rows, constants[0])?));
+        }
         let result: ArrayRef = match self.kind {
             Kind::Values => Arc::new(rows.values()?),
             Kind::Shape => Arc::new(rows.shapes()?),
@@ -121,6 +186,7 @@ impl ScalarUDFImpl for TensorFunction {
             Kind::Min => Arc::new(rows.fold(f32::min)),
             Kind::Max => Arc::new(rows.fold(f32::max)),
             Kind::At => Arc::new(rows.at(&arrays[1..])),
+            Kind::Slice => return exec_err!("tensor_slice gives tensors"),
         };
         Ok(ColumnarValue::Array(result))
     }
@@ -224,6 +290,44 @@ impl Rows<'_> {
             row += 1;
         });
         picked.finish()
+    }
+
+    /// A range of one dimension of each row.
+    fn slices(&self, slice: Slice) -> Result<ArrayRef> {
+        let mut builder = TensorBuilder::new(&slice.result(&self.tensor));
+        let mut cut = Vec::new();
+        for row in 0..self.len {
+            let shape = (!self.column.is_null(row)).then(|| self.tensor.shape_of(self.n_values(row))).flatten();
+            cut.clear();
+            if let Some(shape) = &shape {
+                slice.cut(&self.column.bytes(row), shape, self.tensor.dtype, &mut cut);
+            }
+            builder.append(shape.map(|_| cut.as_slice()))?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// Tensors of type `result`: the values of each row along `axis`, brought to `one`.
+    fn along(
+        &self,
+        result: &TensorType,
+        axis: usize,
+        one: impl Fn(&mut dyn Iterator<Item = f32>) -> f32,
+    ) -> Result<ArrayRef> {
+        let mut builder = TensorBuilder::new(result);
+        let mut values = Vec::new();
+        for row in 0..self.len {
+            let shape = (!self.column.is_null(row)).then(|| self.tensor.shape_of(self.n_values(row))).flatten();
+            // Over no values there is no mean.
+            let Some(shape) = shape.filter(|shape| shape[axis] > 0) else {
+                builder.append(None)?;
+                continue;
+            };
+            values.clear();
+            self.column.read(row, &self.tensor, &mut values);
+            builder.append(Some(&parts::along(&values, &shape, axis, &one)))?;
+        }
+        Ok(builder.finish())
     }
 
     fn n_values(&self, row: usize) -> usize {

@@ -4,15 +4,25 @@
 //! over them. Queries stream, keep to a memory limit and, unless allowed, only read. What is asked most, with examples,
 //! is in `docs/sql.md`. Writing the store is not here.
 
+mod average;
 mod catalog;
+mod console;
 mod damage;
 mod error;
 mod functions;
+mod headings;
 pub mod output;
+mod own_tables;
+pub mod pager;
 mod partial;
+mod parts;
+#[cfg(test)]
+mod people_tests;
 mod prompt;
 mod running;
+mod script;
 mod session;
+mod synonyms;
 mod table;
 pub mod tensor;
 #[cfg(test)]
@@ -20,6 +30,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use console::Console;
 pub use error::SqlError;
 pub use output::{Format, Sink};
 pub use prompt::Prompt;

@@ -2,7 +2,6 @@
 //!
 //! Answers go to standard output like any result; everything else that the prompt says goes to standard error.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -15,13 +14,13 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 use wavemill_schemas::text::shown;
 
-use super::tensor::TensorType;
-use super::{Session, Sink, SqlError};
+use super::{Console, Session, SqlError};
 
 const HELP: &str = "\
 SQL ends with ; and may take several lines. Tab completes names of tables, columns and functions, and keywords.
 \\d        tables
 \\d TABLE  columns of a table
+\\x        a line a value, for wide rows; once more: a line a row
 \\?        this help
 \\q        leave (or Ctrl-D); Ctrl-C drops the line, or stops the query";
 
@@ -104,7 +103,7 @@ impl Prompt {
     ///
     /// # Errors
     /// [`SqlError::Prompt`] where the terminal goes away; a query's own errors are shown and forgotten.
-    pub fn run(mut self, session: &Session, sink: &mut dyn Sink) -> Result<(), SqlError> {
+    pub fn run(mut self, session: &Session, mut console: Console) -> Result<(), SqlError> {
         eprintln!("\\? for help, \\q to leave");
         loop {
             match self.editor.readline("wavemill> ") {
@@ -114,7 +113,7 @@ impl Prompt {
                     if matches!(text.trim().trim_end_matches(';'), "\\q" | "quit" | "exit") {
                         break;
                     }
-                    answer(session, sink, &text)?;
+                    answer(session, &mut console, &text)?;
                 }
                 // Ctrl-C drops the line; one that stopped a query is told of here once more.
                 Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => {}
@@ -143,39 +142,19 @@ fn history_file() -> Option<PathBuf> {
     Some(state.join("wavemill/history"))
 }
 
-fn answer(session: &Session, sink: &mut dyn Sink, text: &str) -> Result<(), SqlError> {
-    let start = Instant::now();
-    let answered = match text.trim().trim_end_matches(';').split_once(char::is_whitespace).unwrap_or((text.trim(), ""))
-    {
-        ("\\?" | "\\h" | "help", _) => {
-            eprintln!("{HELP}");
-            return Ok(());
+fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), SqlError> {
+    if matches!(text.trim().trim_end_matches(';'), "\\?" | "\\h" | "help") {
+        eprintln!("{HELP}");
+        return Ok(());
+    }
+    let (start, was_expanded) = (Instant::now(), console.expanded);
+    match console.show(session, text) {
+        Ok(()) if console.expanded != was_expanded => {
+            eprintln!("{}", if console.expanded { "a line a value" } else { "a line a row" });
         }
-        ("\\d", "") => write_lines(session.tables()),
-        ("\\d", table) => session.columns(table.trim()).and_then(|schema| {
-            write_lines(schema.fields().iter().map(|field| {
-                let tensor = TensorType::of(field).map(|tensor| format!("tensor {tensor}"));
-                format!("{:<24} {}", field.name(), tensor.unwrap_or_else(|| field.data_type().to_string()))
-            }))
-        }),
-        (command, _) if command.starts_with('\\') => {
-            eprintln!("no command {}; \\? lists them", shown(command));
-            return Ok(());
-        }
-        _ => session.run(text, sink),
-    };
-    match answered {
         Ok(()) => eprintln!("{:.3} s", start.elapsed().as_secs_f64()),
         Err(error) if error.is_broken_pipe() => return Err(error),
         Err(error) => eprintln!("{}", shown(&error.to_string())),
-    }
-    Ok(())
-}
-
-fn write_lines(lines: impl IntoIterator<Item = String>) -> Result<(), SqlError> {
-    let mut out = std::io::stdout().lock();
-    for line in lines {
-        writeln!(out, "{}", shown(&line))?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ use super::error::nearest;
 use super::output::Sink;
 use super::running::{self, Interrupt};
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
-use super::{SqlError, functions};
+use super::{SqlError, average, functions, headings, own_tables};
 use crate::panics::caught;
 use crate::store::Store;
 
@@ -100,6 +100,7 @@ pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session
     let opened = Opened::default();
     ctx.register_catalog(CATALOG, Arc::new(catalog::build(store.to_owned(), &url, manifest, &opened)?));
     functions::all().for_each(|function| ctx.register_udf(function));
+    ctx.register_udaf(average::tensor_avg());
     let store = Store::at(store);
     let version = Version::new(store.clone(), manifest);
     let interrupt = Interrupt::default();
@@ -154,6 +155,20 @@ impl Session {
         self
     }
 
+    /// Adds a file of the user's as a table that is only read.
+    ///
+    /// # Errors
+    /// [`SqlError::OwnTable`].
+    pub fn add_table(&self, name: &str, file: &Path) -> Result<(), SqlError> {
+        own_tables::add(&self.planner.ctx, name, file)
+    }
+
+    /// Rows of a table, by a name out of [`Session::tables`]; `None` where the manifest does not tell.
+    #[must_use]
+    pub fn rows_of(&self, table: &str) -> Option<u64> {
+        self.version.rows_of(table)
+    }
+
     /// A handle that stops the running query.
     #[must_use]
     pub fn interrupt(&self) -> Interrupt {
@@ -185,7 +200,7 @@ impl Session {
 impl Planner {
     async fn stream(&self, statement: Statement) -> Result<SendableRecordBatchStream, SqlError> {
         self.check_tables(&statement)?;
-        let plan = self.ctx.state().statement_to_plan(statement).await?;
+        let plan = self.plan(statement).await?;
         if !self.limits.allow_write {
             refuse_writes(&plan)?;
         }
@@ -205,6 +220,16 @@ impl Planner {
         }
         let physical = running::cooperative(state.create_physical_plan(&plan).await?)?;
         Ok(execute_stream(physical, state.task_ctx())?)
+    }
+
+    /// The plan of a statement, with headings as they were written. Where an expression bears no name (one that makes
+    /// several columns), it is planned as it came.
+    async fn plan(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
+        let state = self.ctx.state();
+        if let Ok(plan) = state.statement_to_plan(headings::named(&statement)).await {
+            return Ok(plan);
+        }
+        Ok(state.statement_to_plan(statement).await?)
     }
 
     /// Files of the store are neither written nor made tables of, which an INSERT could write.

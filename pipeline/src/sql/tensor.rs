@@ -3,6 +3,7 @@
 //! A tensor is one binary value a row, little-endian and row-major. Nothing in the value says so: the field's
 //! `wavemill.tensor` metadata does, and every reader here starts from it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, ListArray};
@@ -10,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, UInt8Type};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::Deserialize;
+use serde_json::json;
 use wavemill_schemas::manifest::Scale;
 use wavemill_schemas::recipe::Dtype;
 use wavemill_schemas::tables::TENSOR_KEY;
@@ -42,6 +44,21 @@ impl TensorType {
         let stored = matches!(field.data_type(), DataType::FixedSizeBinary(_) | DataType::Binary | DataType::List(_));
         let json = field.metadata().get(TENSOR_KEY).filter(|_| stored)?;
         serde_json::from_str(json).ok()
+    }
+
+    /// A column of such tensors that an expression makes. It has no identity: it is no feature as a recipe describes it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Field {
+        let data_type = match self.row_bytes().and_then(|bytes| i32::try_from(bytes).ok()) {
+            Some(bytes) => DataType::FixedSizeBinary(bytes),
+            None => DataType::Binary,
+        };
+        let mut json = json!({ "dtype": self.dtype.name(), "shape": self.shape, "dim_names": self.dim_names });
+        if let Some(scale) = &self.scale {
+            json["scale"] = json!(scale);
+        }
+        let metadata = [(TENSOR_KEY.to_owned(), json.to_string())];
+        Field::new(name, data_type, true).with_metadata(metadata.into())
     }
 
     /// Bytes a row; `None` where it differs.
@@ -154,6 +171,16 @@ impl<'a> TensorColumn<'a> {
         }
     }
 
+    /// The bytes of a row, as the layout `binary` stores them.
+    #[must_use]
+    pub fn bytes(&self, row: usize) -> Cow<'_, [u8]> {
+        match self {
+            Self::Fixed(array) => Cow::Borrowed(array.value(row)),
+            Self::Binary(array) => Cow::Borrowed(array.value(row)),
+            Self::List(array) => Cow::Owned(list_bytes(array, row)),
+        }
+    }
+
     /// Appends the values of a row to `out`.
     pub fn read(&self, row: usize, tensor: &TensorType, out: &mut Vec<f32>) {
         match self {
@@ -161,6 +188,20 @@ impl<'a> TensorColumn<'a> {
             Self::Binary(array) => tensor.decode(array.value(row), out),
             Self::List(array) => read_list(array, row, tensor, out),
         }
+    }
+}
+
+fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
+    let range = array.value_offsets()[row] as usize..array.value_offsets()[row + 1] as usize;
+    let values = array.values();
+    if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
+        floats.values()[range].iter().flat_map(|value| value.to_le_bytes()).collect()
+    } else if let Some(halves) = values.as_primitive_opt::<Float16Type>() {
+        halves.values()[range].iter().flat_map(|value| value.to_le_bytes()).collect()
+    } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
+        bytes.values()[range].to_vec()
+    } else {
+        Vec::new()
     }
 }
 

@@ -67,6 +67,9 @@ pub trait Sink {
     /// A failing writer.
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError>;
 
+    /// From now on a line a value, or a line a row; for tables alone.
+    fn expand(&mut self, _expanded: bool) {}
+
     /// It is complete.
     ///
     /// # Errors

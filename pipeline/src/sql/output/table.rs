@@ -16,22 +16,52 @@ use crate::sql::tensor::{TensorColumn, TensorType};
 
 /// Characters of a value, at most; the other formats give all.
 const CELL_CHARS: usize = 80;
+/// The same where a value has a line of its own.
+const LINE_CHARS: usize = 2000;
 /// Rows looked at for the widths.
 const HEAD_ROWS: usize = 1000;
+/// Of the columns of EXPLAIN.
+const PLAN_COLUMNS: [&str; 2] = ["plan_type", "plan"];
 
 /// Writes results as a table.
 pub struct TableSink<W> {
     out: W,
     schema: Option<SchemaRef>,
+    layout: Layout,
+    is_expanded: bool,
+    /// Whether a result has been written: an empty line separates the next.
+    is_second: bool,
     /// Rows not yet written, while the widths are not known.
     head: Vec<Vec<String>>,
     widths: Option<Vec<usize>>,
+    /// Of this result, so far.
+    rows: usize,
+}
+
+/// How a result is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// A line a row.
+    Rows,
+    /// A line a value.
+    Values,
+    /// EXPLAIN: text of several lines.
+    Plan,
 }
 
 impl<W: Write> TableSink<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out, schema: None, head: Vec::new(), widths: None }
+        Self {
+            out,
+            schema: None,
+            layout: Layout::Rows,
+            is_expanded: false,
+            is_second: false,
+            head: Vec::new(),
+            widths: None,
+            rows: 0,
+        }
     }
 
     /// Fixes the widths and writes the header and the rows held so far; later calls write the rows alone.
@@ -41,7 +71,7 @@ impl<W: Write> TableSink<W> {
         let widths = match &self.widths {
             Some(widths) => widths.clone(),
             None => {
-                let names: Vec<String> = schema.fields().iter().map(|field| shown(field.name()).into_owned()).collect();
+                let names = headings(&schema);
                 let widths = widths(&names, &self.head);
                 write_row(&mut self.out, &names, &widths, &vec![false; names.len()])?;
                 let rules: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
@@ -55,6 +85,35 @@ impl<W: Write> TableSink<W> {
         }
         Ok(())
     }
+
+    fn write_values(&mut self, names: &[String], cells: &[String]) -> Result<(), SqlError> {
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        self.rows += 1;
+        writeln!(self.out, "-- row {} {}", self.rows, "-".repeat(width))?;
+        for (name, cell) in names.iter().zip(cells) {
+            let padding = " ".repeat(width - name.chars().count());
+            writeln!(self.out, "{}", format!(" {name}{padding} | {cell}").trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// What EXPLAIN says, line by line and whole.
+    fn write_plan(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        let options = FormatOptions::new();
+        let kinds = ArrayFormatter::try_new(batch.column(0), &options)?;
+        let plans = ArrayFormatter::try_new(batch.column(1), &options)?;
+        for row in 0..batch.num_rows() {
+            writeln!(self.out, "{}:", shown(&kinds.value(row).to_string()))?;
+            for line in plans.value(row).to_string().lines() {
+                writeln!(self.out, "  {}", shown(line))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn headings(schema: &SchemaRef) -> Vec<String> {
+    schema.fields().iter().map(|field| shown(field.name()).into_owned()).collect()
 }
 
 impl<W: Write> Sink for TableSink<W> {
@@ -62,10 +121,23 @@ impl<W: Write> Sink for TableSink<W> {
         // DDL and SET answer with no columns at all.
         self.schema = (!schema.fields().is_empty()).then(|| schema.clone());
         self.widths = None;
+        self.rows = 0;
+        let is_plan = schema.fields().iter().map(|field| field.name().as_str()).eq(PLAN_COLUMNS);
+        self.layout = match self.is_expanded {
+            _ if is_plan => Layout::Plan,
+            true => Layout::Values,
+            false => Layout::Rows,
+        };
+        if self.schema.is_some() && std::mem::replace(&mut self.is_second, true) {
+            writeln!(self.out)?;
+        }
         Ok(())
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        if self.layout == Layout::Plan {
+            return self.write_plan(batch);
+        }
         let schema = batch.schema();
         let columns: Vec<Cells> = schema
             .fields()
@@ -73,8 +145,16 @@ impl<W: Write> Sink for TableSink<W> {
             .zip(batch.columns())
             .map(|(field, array)| Cells::new(field, array))
             .collect::<Result<_, _>>()?;
+        if self.layout == Layout::Values {
+            let names = headings(&schema);
+            for row in 0..batch.num_rows() {
+                let cells: Vec<String> = columns.iter().map(|column| column.text(row, LINE_CHARS)).collect();
+                self.write_values(&names, &cells)?;
+            }
+            return Ok(());
+        }
         for row in 0..batch.num_rows() {
-            self.head.push(columns.iter().map(|column| column.text(row)).collect());
+            self.head.push(columns.iter().map(|column| column.text(row, CELL_CHARS)).collect());
         }
         if self.widths.is_some() || self.head.len() >= HEAD_ROWS {
             self.flush_head()?;
@@ -82,8 +162,14 @@ impl<W: Write> Sink for TableSink<W> {
         Ok(())
     }
 
+    fn expand(&mut self, expanded: bool) {
+        self.is_expanded = expanded;
+    }
+
     fn finish(&mut self) -> Result<(), SqlError> {
-        self.flush_head()?;
+        if self.layout == Layout::Rows {
+            self.flush_head()?;
+        }
         self.schema = None;
         Ok(self.out.flush()?)
     }
@@ -126,12 +212,12 @@ impl<'a> Cells<'a> {
         }
     }
 
-    fn text(&self, row: usize) -> String {
+    fn text(&self, row: usize, chars_max: usize) -> String {
         match self {
             Self::Tensors(column, _) if column.is_null(row) => "NULL".to_owned(),
             Self::Tensors(column, tensor) => tensor.label(column.n_values(row, tensor)),
             Self::Values(formatter) => {
-                let mut cell = Cell::default();
+                let mut cell = Cell { text: String::new(), chars: 0, chars_max };
                 // An error means that the cell is full: the rest of a long list is never formatted.
                 if write!(cell, "{}", formatter.value(row)).is_err() {
                     cell.text.push('…');
@@ -142,17 +228,17 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// Text up to [`CELL_CHARS`] characters, as a terminal can be shown it.
-#[derive(Default)]
+/// Text up to a number of characters, as a terminal can be shown it.
 struct Cell {
     text: String,
     chars: usize,
+    chars_max: usize,
 }
 
 impl fmt::Write for Cell {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            if self.chars == CELL_CHARS - 1 {
+            if self.chars == self.chars_max - 1 {
                 return Err(fmt::Error);
             }
             push_shown(&mut self.text, c);

@@ -1,0 +1,146 @@
+//! `tensor_avg(x)`: the mean of tensors over rows, value by value, such as the mean spectrum of a class.
+//!
+//! Sums are f64, the result is f32. Its type is a tensor's, so that the other functions take it.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field, FieldRef, UInt64Type};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use wavemill_schemas::recipe::Dtype;
+
+use super::tensor::{TensorColumn, TensorType};
+
+const NAME: &str = "tensor_avg";
+
+/// The function, ready to be registered.
+pub fn tensor_avg() -> AggregateUDF {
+    AggregateUDF::new_from_impl(TensorAverage { signature: Signature::any(1, Volatility::Immutable) })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TensorAverage {
+    signature: Signature,
+}
+
+fn tensor_of(field: &Field) -> Result<TensorType> {
+    match TensorType::of(field) {
+        Some(tensor) => Ok(tensor),
+        None => plan_err!(
+            "{NAME} needs a tensor column, and '{}' is none (or lost its type in an expression): apply {NAME} to the \
+             feature column itself, in an inner query if need be",
+            field.name()
+        ),
+    }
+}
+
+fn mean_of(tensor: &TensorType) -> TensorType {
+    TensorType { dtype: Dtype::F32, scale: None, ..tensor.clone() }
+}
+
+impl AggregateUDFImpl for TensorAverage {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        plan_err!("the type of {NAME} follows from its column")
+    }
+
+    fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
+        Ok(Arc::new(mean_of(&tensor_of(&fields[0])?).field(self.name())))
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        let tensor = tensor_of(&args.expr_fields[0])?;
+        let result = args.return_field.data_type().clone();
+        Ok(Box::new(Average { tensor, result, sums: Vec::new(), rows: 0 }))
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        let field = |part, data_type| Arc::new(Field::new(format!("{}[{part}]", args.name), data_type, true));
+        Ok(vec![field("sums", DataType::Binary), field("rows", DataType::UInt64)])
+    }
+}
+
+#[derive(Debug)]
+struct Average {
+    tensor: TensorType,
+    result: DataType,
+    /// Of each value; empty before the first row.
+    sums: Vec<f64>,
+    rows: u64,
+}
+
+impl Average {
+    fn add(&mut self, rows: u64, values: impl ExactSizeIterator<Item = f64>) -> Result<()> {
+        if self.rows == 0 {
+            self.sums = vec![0.0; values.len()];
+        }
+        if self.sums.len() != values.len() {
+            return exec_err!(
+                "{NAME} needs rows of one shape, and there are rows of {} and of {} values: take an equal part of each \
+                 with tensor_slice, or average over an axis with tensor_mean(x, axis)",
+                self.sums.len(),
+                values.len()
+            );
+        }
+        self.sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        self.rows += rows;
+        Ok(())
+    }
+}
+
+impl Accumulator for Average {
+    fn update_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        let Some(column) = TensorColumn::new(&columns[0]) else {
+            return exec_err!("{NAME} cannot read tensors out of {}", columns[0].data_type());
+        };
+        let tensor = self.tensor.clone();
+        let mut values = Vec::new();
+        for row in 0..columns[0].len() {
+            if !column.is_null(row) {
+                values.clear();
+                column.read(row, &tensor, &mut values);
+                self.add(1, values.iter().map(|value| f64::from(*value)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let (sums, rows) = (states[0].as_binary::<i32>(), states[1].as_primitive::<UInt64Type>());
+        for at in 0..sums.len() {
+            if rows.is_valid(at) && rows.value(at) > 0 {
+                let parts = sums.value(at).chunks_exact(8);
+                let sum = |part: &[u8]| f64::from_le_bytes(part.try_into().unwrap_or_default());
+                self.add(rows.value(at), parts.map(sum))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let sums = self.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        Ok(vec![ScalarValue::Binary(Some(sums)), ScalarValue::UInt64(Some(self.rows))])
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let mean = |sum: &f64| ((sum / self.rows as f64) as f32).to_le_bytes();
+        let bytes = (self.rows > 0).then(|| self.sums.iter().flat_map(mean).collect::<Vec<u8>>());
+        Ok(match self.result {
+            DataType::FixedSizeBinary(length) => ScalarValue::FixedSizeBinary(length, bytes),
+            _ => ScalarValue::Binary(bytes),
+        })
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.sums.capacity() * size_of::<f64>()
+    }
+}

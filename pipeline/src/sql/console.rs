@@ -1,0 +1,107 @@
+//! Answers a text of SQL and backslash commands, given as an argument, in a file or at the prompt.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+
+use super::pager::Paged;
+use super::script::{Piece, pieces};
+use super::tensor::TensorType;
+use super::{Format, Session, Sink, SqlError, output};
+
+/// How answers are shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Console {
+    /// In which format.
+    pub format: Format,
+    /// Tables with a line a value, for rows that are wider than the screen; `\x` turns it.
+    pub expanded: bool,
+    /// Whether a table that is larger than the screen goes through a pager.
+    pub pager: bool,
+}
+
+impl Console {
+    /// Answers `text` on standard output.
+    ///
+    /// # Errors
+    /// [`SqlError`]; earlier answers have been written by then. A reader that left its pager is none.
+    pub fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
+        let wants_pager = self.pager && self.format == Format::Table;
+        let Some(mut paged) = wants_pager.then(Paged::open).flatten() else {
+            return self.answer(session, text, BufWriter::new(io::stdout()));
+        };
+        let answered = self.answer(session, text, &mut paged);
+        let left = paged.finish();
+        match answered {
+            Err(error) if error.is_broken_pipe() => Ok(()),
+            Ok(()) => Ok(left?),
+            error => error,
+        }
+    }
+
+    /// Answers `text` into `out`.
+    ///
+    /// # Errors
+    /// [`SqlError`]; earlier answers have been written by then.
+    pub fn answer(&mut self, session: &Session, text: &str, out: impl Write + Send) -> Result<(), SqlError> {
+        let mut sink = output::sink(self.format, out);
+        sink.expand(self.expanded);
+        let pieces = pieces(text);
+        if pieces.is_empty() {
+            return Err(SqlError::Empty);
+        }
+        for piece in pieces {
+            match piece {
+                Piece::Sql(sql) => session.run(sql, sink.as_mut())?,
+                Piece::Command(command) => self.command(session, command, sink.as_mut())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, session: &Session, command: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
+        let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        let answer = match (word, rest.trim()) {
+            ("\\d", "") => tables(session)?,
+            ("\\d", table) => columns(session, table)?,
+            ("\\x", turn) => {
+                self.expanded = match turn {
+                    "on" => true,
+                    "off" => false,
+                    _ => !self.expanded,
+                };
+                sink.expand(self.expanded);
+                return Ok(());
+            }
+            _ => return Err(SqlError::UnknownCommand { name: word.to_owned() }),
+        };
+        sink.begin(&answer.schema())?;
+        sink.write(&answer)?;
+        sink.finish()
+    }
+}
+
+/// `\d`: tables, and their rows where the manifest tells them.
+fn tables(session: &Session) -> Result<RecordBatch, SqlError> {
+    let names = session.tables();
+    let rows: UInt64Array = names.iter().map(|name| session.rows_of(name)).collect();
+    let columns: [(&str, ArrayRef); 2] =
+        [("table", Arc::new(StringArray::from_iter_values(&names))), ("rows", Arc::new(rows))];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+/// `\d TABLE`: columns and their types.
+fn columns(session: &Session, table: &str) -> Result<RecordBatch, SqlError> {
+    let schema = session.columns(table)?;
+    let names = schema.fields().iter().map(|field| field.name().clone());
+    let types = schema.fields().iter().map(|field| {
+        let tensor = TensorType::of(field).map(|tensor| format!("tensor {tensor}"));
+        tensor.unwrap_or_else(|| field.data_type().to_string())
+    });
+    let columns: [(&str, ArrayRef); 2] = [
+        ("column", Arc::new(StringArray::from_iter_values(names))),
+        ("type", Arc::new(StringArray::from_iter_values(types))),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
