@@ -43,7 +43,7 @@ impl SymphoniaDecoder {
         Ok(decoded)
     }
 
-    /// Longer clips than this, in seconds, are rejects where no less is asked for. Default: [`OUTPUT_S_MAX`].
+    /// Longer clips than this, in seconds, are rejects where no less is asked for. Default: three hours.
     #[must_use]
     pub fn at_most(mut self, seconds: f64) -> Self {
         self.output.set_most(&self.args, seconds);
