@@ -97,8 +97,8 @@ mod tests {
     fn other_names_are_answered_with_ours() {
         let len = explain("Invalid function 'LEN'.\nDid you mean 'left'?");
         assert_eq!(len.as_deref(), Some("no function LEN: use length(x), or array_length(x) of a list"));
-        let typo = explain("Invalid function 'lenth'.\nDid you mean 'length'?");
-        assert_eq!(typo.as_deref(), Some("no function lenth; did you mean length?"));
+        let typo = explain("Invalid function 'lengthx'.\nDid you mean 'length'?");
+        assert_eq!(typo.as_deref(), Some("no function lengthx; did you mean length?"));
         assert_eq!(explain("a table or column"), None);
         assert!(SYNONYMS.is_sorted_by_key(|(name, _)| *name), "in order, for who adds one");
     }
