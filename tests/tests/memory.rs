@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::{Failed, Trial, real};
 
 use super::support::{
-    Ran, files_below, finish, inputs, manifest, receipts, same, same_versions, scratch, sql_counts, start, wavemill,
+    Ran, files_below, finish, inputs, manifest, receipts, same, same_versions, scratch, sql_counts, sql_number, start,
+    wavemill,
 };
 
 const MIB: u64 = 1 << 20;
@@ -55,6 +56,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("memory::numbers_of_a_recipe_that_no_machine_holds_are_refused_at_once", refused_at_once),
         Trial::test("memory::the_largest_numbers_of_a_recipe_are_within_a_machine", largest_numbers),
         Trial::test("memory::many_rates_cost_little_and_leave_nothing", many_rates_cost_little),
+        real("memory::hostile_files_stay_under_the_limit", hostile_files_stay_under_the_limit),
     ]
 }
 
@@ -145,6 +147,41 @@ impl Run {
         }
         Err(format!("{what}: {} MiB under a limit of {limit_mib} MiB: {}", peak / MIB, self.ran.err).into())
     }
+}
+
+/// Folders of files that once took gigabytes, or made a codec panic, and their archives.
+const HOSTILE: [&str; 9] = [
+    "ogg_codebook_memory/v10",
+    "ogg_codebook_memory/v100",
+    "ogg_codebook_memory/vmax",
+    "panic_ogg_codebook",
+    "panic_ogg_fuzz",
+    "panic_wav",
+    "flac_total",
+    "zip_method/flip.zip",
+    "zip_method/lzma.zip",
+];
+
+fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
+    let folder = scratch("hostile-memory");
+    for (number, name) in HOSTILE.iter().enumerate() {
+        let store = folder.join(number.to_string());
+        let mut audio = data.join("hostile").join(name);
+        if *name == "flac_total" {
+            // A genre is a folder.
+            let files = files_below(&audio);
+            audio = folder.join("flac");
+            fs::create_dir_all(audio.join("g"))?;
+            for file in files {
+                fs::copy(data.join("hostile").join(name).join(&file), audio.join("g").join(&file))?;
+            }
+        }
+        let run = extract(&audio, &store, 256, 8, &[])?.stays_under(name, 256)?;
+        run.ran.exits(0)?;
+        let panics = sql_number(&store, "SELECT count(*) AS n FROM rejects WHERE reason = 'worker_panic'")?;
+        same(name, panics, 0)?;
+    }
+    Ok(())
 }
 
 fn the_program_alone_is_small() -> Result<(), Failed> {

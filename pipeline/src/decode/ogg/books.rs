@@ -12,7 +12,7 @@ const ENTRIES_MAX: u32 = 128 * 1024;
 const DIMENSIONS_MAX: u32 = 32;
 /// All books of a set-up header together, bytes in symphonia's tables. The largest of libvorbis's, of 8 to 96 kHz,
 /// mono and stereo, at all qualities, take 4.7 MB as counted here.
-pub const BOOKS_BYTES_MAX: u64 = 32 << 20;
+pub const BOOKS_BYTES_MAX: u64 = 8 << 20;
 
 /// An entry while its table is made: length, number, code word, and its place in the tree.
 const ENTRY_BYTES: u64 = 64;
