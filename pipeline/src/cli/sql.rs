@@ -24,7 +24,7 @@ Examples:
   wavemill sql --store store --version 2 < question.sql
   wavemill sql --store store '\\d tracks'
   wavemill sql --store store --table mine=scores.csv \\
-      'SELECT f.clip_key, m.score FROM mine m JOIN features_log_mel f USING (clip_key)'
+      'SELECT score, silent FROM mine JOIN features_log_mel USING (clip_key)'
   wavemill sql --store store                 # a prompt; \\d lists the tables
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, 130 interrupted.";
