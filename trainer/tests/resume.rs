@@ -312,7 +312,12 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
 fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
     let scene = Scene::new(&Fixture { shape: [16, 24], ..Fixture::default() });
     let run = scene.run("longer");
-    let asked = |fitted: Fitted| (fitted.result.test_asked, fitted.result.epochs, fitted.result.warnings.len());
+    // The few rows of this scene lack classes on two sides, which each run says besides.
+    let is_of_asking = |warning: &&String| !warning.contains("no score there");
+    let asked = |fitted: Fitted| {
+        let warnings = fitted.result.warnings.iter().filter(is_of_asking).count();
+        (fitted.result.test_asked, fitted.result.epochs, warnings)
+    };
     assert_eq!(asked(scene.fit(&run, false, false).expect("to the end")), (1, 2, 0));
     let mut more = scene.config.clone();
     more.train.epochs = 3;
