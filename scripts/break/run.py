@@ -34,9 +34,8 @@ MEMORY_SLACK = 1.05
 # and commits besides. A file that takes 20 s alone is over the limit whatever its batch.
 CPU_S_A_FILE = 0.05
 CPU_S_A_RUN = 20
-# Base files have at most two seconds; joined and doubled ones six times as much; announcements count up to ten times. An
-# Ogg whose broken header makes every packet as long as one can be is estimated at one packet in two bytes, which is more.
-LOST_S_MAX = 1_200
+# Base files have at most two seconds; joined and doubled ones six times as much; announcements count up to ten times.
+LOST_S_MAX = 120
 # Silence of frames that claim to be longer than they are comes on top: 65,535 samples at 8 kHz are eight seconds.
 DURATION_S_MAX = 1_200
 
