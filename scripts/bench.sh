@@ -23,7 +23,8 @@ kernels() {
     raw=$(RUSTFLAGS='-C target-cpu=x86-64-v3' CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/v3 \
         cargo bench --locked --quiet -p wavemill-kernels --bench features --bench resample -- --noplot | tee /dev/stderr) || return 1
     {
-        printf '# Kernels\n\nOne core, a clip of 30 s (features at 22,050 Hz); low, estimate and high of criterion (%s).\n\n' \
+        printf '# Kernels\n\nThe clip has 30 s, features are at 22,050 Hz, and one core is used. '
+        printf 'Each line shows the low value, the estimate and the high value\nof criterion. Command: %s.\n\n' \
             "\`scripts/bench.sh kernels\`"
         printf '%s; %s; wavemill %s.\n\n```\n' "$(sed -n 's/^model name[^:]*: //p;T;q' /proc/cpuinfo)" "$(date +%F)" \
             "$(git rev-parse --short HEAD)"

@@ -7,11 +7,12 @@
 #   --first-batch N   goes on from this batch of 2,000
 #   --formats LIST    formats to break (default all)
 #   --keep FOLDER     where a file that shows a fault is kept (default tmp/broken)
+#   --file-cpu-s S    CPU seconds that one file may take (default 5); none that takes more passes unseen
 #
 # environment:
 #   WAVEMILL_DATA=DIR   real inputs (default ../shared/data): MP3s of more rates, a longer Ogg; less is broken without
 #
-# Builds nothing: cargo build --workspace --bins first. CARGO_TARGET_DIR is honoured.
+# Builds nothing: cargo build --workspace --bins --tests first. CARGO_TARGET_DIR is honoured.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi

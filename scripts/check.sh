@@ -35,11 +35,11 @@ deny() {
 }
 
 [[ ! -d .venv/bin ]] || PATH=$PWD/.venv/bin:$PATH
-step sizes scripts/sizes.py
 step 'crate edges' scripts/check_deps.sh
+step 'the check on a GPU, with programs that stand in' python3 scripts/gpu/selftest.py
 step format cargo fmt --all -- --check -l
 optional typos 'not installed: scripts/peers/setup.sh gets it' typos
-optional shellcheck 'not installed: apt-get install shellcheck' shellcheck scripts/*.sh scripts/peers/*.sh .ci/run
+optional shellcheck 'not installed: apt-get install shellcheck' shellcheck scripts/*.sh scripts/gpu/*.sh scripts/peers/*.sh .ci/run
 optional cargo-deny 'not installed: cargo install cargo-deny' deny
 if ! $quick; then
     step clippy cargo clippy --locked "${packages[@]}" --all-targets -- -D warnings

@@ -1,26 +1,34 @@
 #!/usr/bin/env bash
-# Which crate may know which: reads `cargo metadata` and fails on any edge that is not listed here.
+# Which crate may know which: reads `cargo metadata` and fails on any edge that is not listed here. And what only tests may
+# ask for: reads `cargo tree` and fails where a program that is built without its tests has it. Within a crate, folders may
+# not import each other in a circle (import_circles.py).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/check_deps.sh"
     echo "Fails where a crate depends on one that it must not know, or where LGPL code reaches the wavemill program."
+    echo "Fails too where a program that is built without its tests has fail points, or the emulated device."
+    echo "Fails first where folders of one crate import each other in a circle."
     exit 0
 fi
 
+python3 scripts/import_circles.py
 cargo metadata --format-version 1 --locked | python3 -c '
 import json, sys
 
 ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the backend for tests
     ("wavemill", "wavemill-schemas"): {None},
+    ("wavemill-loader", "wavemill-schemas"): {None},
+    ("wavemill-scores", "wavemill-schemas"): {None},
     ("wavemill-trainer", "wavemill-schemas"): {None},
+    ("wavemill-trainer", "wavemill-loader"): {None},
+    ("wavemill-trainer", "wavemill-scores"): {None},
     ("wavemill-tests", "wavemill-schemas"): {None, "dev"},
     ("wavemill-kernels", "wavemill-kernels"): {"dev"},
     ("wavemill-kernels", "wavemill-tests"): {"dev"},
     ("wavemill", "wavemill-tests"): {"dev"},
-    ("wavemill-trainer", "wavemill-tests"): {"dev"},
 }
 SHIPPED = ["wavemill", "wavemill-trainer"]
 
@@ -51,3 +59,12 @@ for fault in faults:
     print("check_deps:", fault, file=sys.stderr)
 sys.exit(1 if faults else 0)
 '
+
+# Tests ask for these by development dependencies. A plain build and a release have neither: --edges no-dev is what they see.
+shipped=$(cargo tree --locked --package wavemill --edges no-dev --prefix none --format '{p} {f}')
+for test_only in 'fail .*failpoints' 'wavemill-kernels .*emulated'; do
+    if grep -q "^$test_only" <<<"$shipped"; then
+        echo "check_deps: wavemill must not be built with $(grep -m 1 "^$test_only" <<<"$shipped") outside of tests" >&2
+        exit 1
+    fi
+done

@@ -20,24 +20,52 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100"]
 BLOCK_THREADS, BLOCK_REGISTERS = 512, 65536
 DEVICE = Path("kernels/src/device")
 PAGE = Path("docs/cuda-kernels.md")
-TEXT = """# What the kernels take
+# From here on the page is scripts/cuda_counts.sh's.
+COUNTS = "## Memory accesses"
+TEXT = """# Registers and memory of the kernels
 
-Made by `scripts/cuda_check.sh --write`: nvcc and NVRTC compile the device code for Turing (sm_75), Ampere (sm_80),
-Hopper (sm_90) and Blackwell (sm_100). Nothing here was run on a GPU.
+`scripts/cuda_check.sh --write` makes this part of the page. nvcc and NVRTC compile the device code for Turing (sm_75),
+Ampere (sm_80), Hopper (sm_90) and Blackwell (sm_100). Nothing here was run on a GPU.
 
-Registers are a thread's, by nvcc / by NVRTC where they differ. Shared memory is what a kernel declares, bytes; what a
-launch asks for beyond that depends on the recipe. Stack and spills are bytes a thread, the most of any architecture
-and compiler.
+Registers are counted per thread. If nvcc and NVRTC differ, both numbers are shown, nvcc's first. Shared memory is
+what a kernel declares, in bytes; a launch may ask for more, depending on the recipe. Stack and spills are bytes per thread,
+the largest of any architecture and compiler. A spill is a register that the compiler moves to memory.
 
 {table}
 
 `{summary}`
+
+## Instructions of the resampler
+
+The same script counts these instructions in nvcc's machine code for Hopper (sm_90). Nothing was run. Each number is the
+instructions of one thread in one turn of a loop:
+
+- *multiply-adds*: the loop over the filter's taps; all its instructions, and the multiply-adds among them
+- *a source sample*: the loop that brings a sample to shared memory, already mixed down; inside of the clip, and at an edge,
+  where a part of the tile may lie outside of the clip
+- *an output, written*: the loop that writes an output, if the loop of the sums does not
+
+No loop has a division. Take 44.1 to 22.05 kHz as an example: each output sample has {taps} taps and {down} source samples.
+`decimate_f32` then executes {per_output:.0f} instructions per output sample, and {taps} of them are multiply-adds. The former code had one
+instance for all sample types and asked for the type at every sample: 523 instructions by the same count, and another kernel
+for the levels.
+
+{loops}
 """
+
+# The filter of 44.1 to 22.05 kHz, as resample/device.rs lays it out: 359 taps, dealt to two streams, filled up to eights.
+TAPS, DOWN = 368, 2
+# Most instructions for a multiply-add in the loop over taps, and for a source sample: what the code had when these were set,
+# and a tenth more.
+SUMS_RATIO_MAX = {"decimate": 1.33, "polyphase": 2.92}
+SOURCE_SAMPLE_MAX = 34
 
 
 def unit():
     """The translation unit, by source.rs's list."""
-    files = re.findall(r'\("([^"]+)", include_str!\("([^"]+)"\)\)', (DEVICE / "source.rs").read_text())
+    files = re.findall(r'\(\s*"([^"]+)",\s*include_str!\("([^"]+)"\),?\s*\)', (DEVICE / "source.rs").read_text())
+    if len(files) != (DEVICE / "source.rs").read_text().count("include_str!("):
+        sys.exit(f"{DEVICE / 'source.rs'}: only {len(files)} of the files that it lists were recognised")
     return "".join(f'#line 1 "kernels/src/{name}"\n{(DEVICE / path).read_text()}\n' for name, path in files)
 
 
@@ -132,11 +160,76 @@ def compile_all(toolkit, text, nvrtc):
         jobs = {("nvcc", name): pool.submit(nvcc, toolkit, source, name, Path(folder)) for name in ARCHITECTURES}
         jobs |= {("NVRTC", name): pool.submit(nvrtc.compile, text, name) for name in ARCHITECTURES}
         found = {key: read(job.result(), " for ".join(key)) for key, job in jobs.items()}
-    declared = set(re.findall(r"^KERNEL\((\w+)", text, re.MULTILINE))
+    declared = set(re.findall(r"^KERNEL(?:_OF)?\((\w+)", text, re.MULTILINE))
     for key, kernels in found.items():
         if not declared <= set(kernels) or set(kernels) != set(found["nvcc", ARCHITECTURES[0]]):
             sys.exit(f"{' for '.join(key)} compiled {sorted(kernels)}; declared: {sorted(declared)}")
     return found
+
+
+def loops(toolkit, text):
+    """Markdown of the resampler's loops, and instructions for an output sample of `decimate_f32`; exits if one has grown."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "unit.cu"
+        source.write_text(text)
+        nvcc(toolkit, source, "sm_90", Path(folder))
+        command = [toolkit / "bin/nvdisasm", "-c", Path(folder) / "sm_90.cubin"]
+        code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    lines = [
+        "| kernel | multiply-adds: all instructions / multiply-adds | a source sample: inside / at an edge | an output, written |",
+        "|---|---:|---:|---:|",
+    ]
+    per_output = 0
+    for part in sorted(re.split(r"^\.text\.(?=\w+:)", code, flags=re.MULTILINE)[1:]):
+        kernel = part.partition(":")[0]
+        if not kernel.startswith(("decimate", "polyphase")):
+            continue
+        found = innermost_loops(part)
+        sums = max(found, key=lambda loop: count(loop, "FFMA"))
+        loads = sorted(len(loop) for loop in found if count(loop, "LDG") == 1 and count(loop, "STS") == 1)
+        stores = [len(loop) for loop in found if count(loop, "STG") and count(loop, "LDS")]
+        # The shortest loop that brings something to shared memory brings taps; polyphase leaves them where they are.
+        loads = loads[1:] if kernel.startswith("decimate") else loads
+
+        ratio = len(sums) / count(sums, "FFMA")
+        if ratio > SUMS_RATIO_MAX[kernel.partition("_")[0]] or loads[-1] > SOURCE_SAMPLE_MAX:
+            sys.exit(f"{kernel}: {ratio:.2f} instructions a multiply-add, {loads[-1]} a source sample")
+        if any(count(loop, "MUFU.RCP") for loop in found):
+            sys.exit(f"{kernel}: a loop divides")
+
+        written = stores[0] if stores else "beside the sums"
+        lines.append(f"| `{kernel}` | {len(sums)} / {count(sums, 'FFMA')} | {loads[0]} / {loads[-1]} | {written} |")
+        if kernel == "decimate_f32":
+            per_output = TAPS * ratio + DOWN * loads[0] + stores[0]
+    return "\n".join(lines), per_output
+
+
+def innermost_loops(code):
+    """The instructions of each loop of a kernel's machine code that holds no other loop."""
+    instructions, labels, waiting = [], {}, []
+    for line in code.splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line):
+            waiting.append(label.group(1))
+        elif instruction := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            labels |= dict.fromkeys(waiting, len(instructions))
+            waiting = []
+            instructions.append(instruction.group(1))
+
+    ranges = []
+    for end, instruction in enumerate(instructions):
+        target = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", instruction)
+        start = labels.get(target.group(1), end + 1) if target else end + 1
+        # A branch to itself is the padding behind a kernel's end.
+        if start < end:
+            ranges.append((start, end))
+    inner = [one for one in ranges if not any(one != other and one[0] <= other[0] and other[1] <= one[1] for other in ranges)]
+    return [instructions[start : end + 1] for start, end in inner]
+
+
+def count(loop, name):
+    """Instructions of that name."""
+    return sum(bool(re.search(rf"\b{re.escape(name)}\b", instruction)) for instruction in loop)
 
 
 def main():
@@ -156,10 +249,13 @@ def main():
         f"at most {max(took['registers'] for _, took in each)} registers, "
         f"by nvcc {re.search(r'V([0-9.]+)', release).group(1)} and NVRTC {nvrtc.version()}"
     )
-    page = TEXT.format(table=rows, summary=summary)
+    old = PAGE.read_text() if PAGE.is_file() else ""
+    resampler, per_output = loops(toolkit, unit())
+    parts = {"table": rows, "summary": summary, "loops": resampler, "per_output": per_output, "taps": TAPS, "down": DOWN}
+    page = TEXT.format(**parts) + "\n" + "".join(old.partition(COUNTS)[1:])
     if write:
         PAGE.write_text(page)
-    elif not PAGE.is_file() or PAGE.read_text() != page:
+    elif old != page:
         sys.exit(f"{PAGE} says otherwise: scripts/cuda_check.sh --write")
     print(summary)
 

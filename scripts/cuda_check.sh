@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Compiles the device code for four generations of GPUs with nvcc and with NVRTC, and says what each kernel takes:
-# registers, shared memory, stack, spills. Fails at a warning, a spill, more registers than a launch can have, a kernel
-# that does not compile, or where docs/cuda-kernels.md says otherwise. Needs no GPU, and shows nothing of how the code runs on one. The compilers come
-# from PyPI into .cuda/ (190 MB fetched, 0.3 GB kept).
+# registers, shared memory, stack, spills, and the instructions of the resampler's loops. Fails at a warning, a spill, more
+# registers than a launch can have, a kernel that does not compile, a loop of the resampler that grew, or where
+# docs/cuda-kernels.md says otherwise. Needs no GPU, and shows nothing of how the code runs on one. The compilers come from
+# PyPI into .cuda/ (195 MB fetched, 0.3 GB kept).
 #
 # usage: scripts/cuda_check.sh [--write]
 #   --write   brings docs/cuda-kernels.md up to date
@@ -18,7 +19,7 @@ for option in "$@"; do
     esac
 done
 wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96
-    nvidia-cuda-nvrtc==13.0.88)
+    nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-nvdisasm==13.2.51)
 
 get_compilers() {
     if [[ $(cat .cuda/wheels 2>/dev/null) == "${wheels[*]}" ]]; then return; fi
@@ -29,7 +30,7 @@ get_compilers() {
 import pathlib, re, sys, zipfile
 
 wheels, into = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-tools = r"nvidia/cu13/(bin/(nvcc(\.profile)?|ptxas|crt/.*)|nvvm/.*|include/.*|lib/libnvrtc(-builtins)?\.so.*)|.*LICENSE.*"
+tools = r"nvidia/cu13/(bin/(nvcc(\.profile)?|ptxas|nvdisasm|crt/.*)|nvvm/.*|include/.*|lib/libnvrtc(-builtins)?\.so.*)|.*LICENSE.*"
 for wheel in sorted(wheels.glob("*.whl")):
     with zipfile.ZipFile(wheel) as archive:
         for name in filter(re.compile(tools).fullmatch, archive.namelist()):

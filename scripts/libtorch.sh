@@ -56,7 +56,6 @@ for wheel in sorted(wheels.glob("*.whl")):
     wheel.unlink()
 PYTHON
 echo "$torch" >$part/torch/build-version
-if [[ -d $part/nvidia/nccl/lib ]]; then ln -sf libnccl.so.2 $part/nvidia/nccl/lib/libnccl.so; fi
 rm -rf $part/wheels
 echo "$torch $kind" >$part/kind
 rm -rf .libtorch

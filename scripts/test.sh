@@ -2,7 +2,7 @@
 # The gate: every check and every test, cheapest first, with durations.
 #
 # usage: scripts/test.sh [--quick] [--no-trainer]
-#   --quick        formatting, sizes and unit tests alone
+#   --quick        formatting and unit tests alone
 #   --no-trainer   without the crate that needs libtorch
 #
 # environment:
@@ -29,6 +29,15 @@ for option in "$@"; do
     esac
 done
 
+# A machine without a GPU runs no step of the check on one, says so of each, and takes that for a failure.
+dry_run() {
+    local code=0
+    mkdir -p tmp
+    scripts/gpu_check.sh run tmp/gpu-dry --packed .gpu/wavemill-gpu >tmp/gpu-dry.txt || code=$?
+    tail -n 2 tmp/gpu-dry.txt
+    [[ $code == 1 ]] && grep -q ' steps: 0 passed, 0 failed, ' tmp/gpu-dry.txt
+}
+
 need_toolchain
 need python3 'apt-get install python3 python3-venv'
 if [[ ${WAVEMILL_PEERS:-${CI:+1}} == 1 ]]; then
@@ -49,9 +58,13 @@ if [[ ${WAVEMILL_CUDA_CHECK:-${CI:+1}} == 1 ]]; then
 fi
 # Cargo does not build another package's programs for a test: the whole-system tests find these beside themselves.
 step 'build programs' build_programs "${packages[@]}"
+options=(--dev --no-archive)
+if ! $trainer; then options+=(--no-trainer); fi
+step 'what is carried to a machine with a GPU' scripts/gpu_check.sh build "${options[@]}"
+if [[ ! -e /dev/nvidia0 ]]; then step 'the check on a GPU, without one' dry_run; fi
 step 'broken files' scripts/break.sh
 step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*'
-if $trainer && [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
+if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
     step 'build what scikit-learn is asked about' cargo build --locked "${packages[@]}" --example metrics
     step 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/metrics"

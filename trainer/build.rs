@@ -5,17 +5,25 @@ use std::path::PathBuf;
 fn main() {
     println!("cargo::rerun-if-changed=src/ffi/shim.cpp");
     println!("cargo::rerun-if-env-changed=LIBTORCH");
+
     let Some(libtorch) = std::env::var_os("LIBTORCH").map(PathBuf::from) else {
-        println!("cargo::error=LIBTORCH is unset: run scripts/libtorch.sh, or point it at a libtorch 2.11");
+        println!(
+            "cargo::error=LIBTORCH is unset: run scripts/libtorch.sh, or point it at a libtorch 2.11"
+        );
         return;
     };
+
     let libtorch = match libtorch.canonicalize() {
         Ok(folder) if folder.join("include").is_dir() => folder,
         _ => {
-            println!("cargo::error=no libtorch in {}: run scripts/libtorch.sh", libtorch.display());
+            println!(
+                "cargo::error=no libtorch in {}: run scripts/libtorch.sh",
+                libtorch.display()
+            );
             return;
         }
     };
+
     cc::Build::new()
         .cpp(true)
         .warnings(false)
@@ -24,9 +32,18 @@ fn main() {
         .include(libtorch.join("include/torch/csrc/api/include"))
         .file("src/ffi/shim.cpp")
         .compile("wavemill_shim");
+
     // An old-style RPATH also holds for what libtorch opens later (NCCL, cuDNN), and no LD_LIBRARY_PATH is needed.
     println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags");
-    for folder in ["lib", "../nvidia/cu13/lib", "../nvidia/nccl/lib", "../nvidia/cudnn/lib"] {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libtorch.join(folder).display());
+    for folder in [
+        "lib",
+        "../nvidia/cu13/lib",
+        "../nvidia/nccl/lib",
+        "../nvidia/cudnn/lib",
+    ] {
+        println!(
+            "cargo::rustc-link-arg=-Wl,-rpath,{}",
+            libtorch.join(folder).display()
+        );
     }
 }

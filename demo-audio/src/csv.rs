@@ -2,7 +2,10 @@
 
 /// One record with its line feed.
 pub fn record<I: IntoIterator<Item: AsRef<str>>>(fields: I) -> String {
-    let quoted: Vec<String> = fields.into_iter().map(|field| quote(field.as_ref())).collect();
+    let quoted: Vec<String> = fields
+        .into_iter()
+        .map(|field| quote(field.as_ref()))
+        .collect();
     quoted.join(",") + "\n"
 }
 
@@ -20,6 +23,9 @@ mod tests {
 
     #[test]
     fn only_what_needs_quotes_has_them() {
-        assert_eq!(record(["a b", "", "1,2", "x\ny", "5\" tape"]), "a b,,\"1,2\",\"x\ny\",\"5\"\" tape\"\n");
+        assert_eq!(
+            record(["a b", "", "1,2", "x\ny", "5\" tape"]),
+            "a b,,\"1,2\",\"x\ny\",\"5\"\" tape\"\n"
+        );
     }
 }

@@ -6,6 +6,7 @@ use crate::rng::Rng;
 /// The first `seconds` of a clip that is `of_seconds` long, cut in the middle of a frame; its Info frame still promises the rest.
 pub fn truncate(clip: &Mp3, seconds: f32, of_seconds: f32) -> Vec<u8> {
     let audio = clip.bytes.len() - clip.audio_at;
+    // At a constant rate the share may end where a frame does, and show no damage: 17 bytes more are within a frame.
     let keep = (audio as f32 * seconds / of_seconds) as usize + 17;
     clip.bytes[..clip.bytes.len().min(clip.audio_at + keep)].to_vec()
 }
@@ -15,7 +16,9 @@ pub fn overwrite_middle(clip: &Mp3, rng: &mut Rng) -> Vec<u8> {
     let mut bytes = clip.bytes.clone();
     let audio = bytes.len() - clip.audio_at;
     let start = clip.audio_at + audio / 2;
-    bytes[start..start + audio / 12].iter_mut().for_each(|byte| *byte = rng.next() as u8);
+    for byte in &mut bytes[start..start + audio / 12] {
+        *byte = rng.next() as u8;
+    }
     bytes
 }
 
@@ -31,5 +34,8 @@ pub fn garbage(bytes: usize, rng: &mut Rng) -> Vec<u8> {
 
 /// What a server sent instead of the file.
 pub fn web_page(id: u32) -> Vec<u8> {
-    format!("<!DOCTYPE html>\n<html><body><h1>404 Not Found</h1><p>No track {id}.</p></body></html>\n").into_bytes()
+    format!(
+        "<!DOCTYPE html>\n<html><body><h1>404 Not Found</h1><p>No track {id}.</p></body></html>\n"
+    )
+    .into_bytes()
 }

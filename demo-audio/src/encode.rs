@@ -1,18 +1,17 @@
 //! From samples to the MP3 files that an archive holds: LAME at many rates and modes, an ID3v2 tag and an Info frame in front.
 
 use anyhow::{Context, Result, anyhow};
-use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushNoGap, Mode, MonoPcm, Quality, VbrMode};
+use mp3lame_encoder::{
+    Bitrate, Builder, DualPcm, Encoder, FlushNoGap, Mode, MonoPcm, Quality, VbrMode,
+};
 
 use crate::synth::Canvas;
 
 /// How a clip is encoded.
 #[derive(Clone, Copy)]
 pub struct Encoding {
-    /// Sample rate, Hz.
     pub rate_hz: u32,
-    /// Channels.
     pub mode: Mode,
-    /// Bits.
     pub rate: Rate,
 }
 
@@ -36,11 +35,19 @@ impl Rate {
 }
 
 const fn constant(rate_hz: u32, mode: Mode, rate: Bitrate) -> Encoding {
-    Encoding { rate_hz, mode, rate: Rate::Constant(rate) }
+    Encoding {
+        rate_hz,
+        mode,
+        rate: Rate::Constant(rate),
+    }
 }
 
 const fn variable(rate_hz: u32, mode: Mode, quality: Quality) -> Encoding {
-    Encoding { rate_hz, mode, rate: Rate::Variable(quality) }
+    Encoding {
+        rate_hz,
+        mode,
+        rate: Rate::Variable(quality),
+    }
 }
 
 /// What is met in the wild, and in FMA.
@@ -73,32 +80,61 @@ pub struct Mp3 {
 /// When LAME refuses a setting or the samples.
 pub fn mp3(canvas: &Canvas, encoding: &Encoding, tag: &[u8]) -> Result<Mp3> {
     let mut encoder = build(encoding)?;
-    let mut frames = Vec::with_capacity(mp3lame_encoder::max_required_buffer_size(canvas.left.len()));
+
+    // The bindings write into spare capacity and never grow the vector.
+    let mut frames =
+        Vec::with_capacity(mp3lame_encoder::max_required_buffer_size(canvas.left.len()));
     if matches!(encoding.mode, Mode::Mono) {
-        let mono: Vec<f32> = canvas.left.iter().zip(&canvas.right).map(|(left, right)| 0.5 * (left + right)).collect();
+        let mono: Vec<f32> = canvas
+            .left
+            .iter()
+            .zip(&canvas.right)
+            .map(|(left, right)| 0.5 * (left + right))
+            .collect();
         encoder.encode_to_vec(MonoPcm(&mono), &mut frames)?;
     } else {
-        encoder.encode_to_vec(DualPcm { left: &canvas.left, right: &canvas.right }, &mut frames)?;
+        encoder.encode_to_vec(
+            DualPcm {
+                left: &canvas.left,
+                right: &canvas.right,
+            },
+            &mut frames,
+        )?;
     }
+
+    // What the encoder still holds back.
     frames.reserve(mp3lame_encoder::max_required_buffer_size(0));
     encoder.flush_to_vec::<FlushNoGap>(&mut frames)?;
 
     // LAME leaves room for the Info frame at the start, and knows its content only now.
     let mut info = Vec::with_capacity(encoder.lame_tag_size());
-    encoder.lame_tag_encode_to_vec(&mut info).context("LAME wrote no Info frame")?;
+    encoder
+        .lame_tag_encode_to_vec(&mut info)
+        .context("LAME wrote no Info frame")?;
     frames[..info.len()].copy_from_slice(&info);
-    Ok(Mp3 { bytes: [tag, &frames].concat(), audio_at: tag.len() + info.len() })
+
+    Ok(Mp3 {
+        bytes: [tag, &frames].concat(),
+        audio_at: tag.len() + info.len(),
+    })
 }
 
 fn build(encoding: &Encoding) -> Result<Encoder> {
     let mut lame = Builder::new().ok_or_else(|| anyhow!("LAME has no memory"))?;
-    let channels = if matches!(encoding.mode, Mode::Mono) { 1 } else { 2 };
+    let channels = if matches!(encoding.mode, Mode::Mono) {
+        1
+    } else {
+        2
+    };
+
     lame.set_num_channels(channels)?;
     lame.set_sample_rate(encoding.rate_hz)?;
     lame.set_output_sample_rate(encoding.rate_hz.try_into().ok())?;
     lame.set_mode(encoding.mode)?;
-    lame.set_quality(Quality::Ok)?; // ten times faster than the best; the demo's ear is a small network
+    // Ten times faster than the best; the demo's ear is a small network.
+    lame.set_quality(Quality::Ok)?;
     lame.set_to_write_vbr_tag(true)?;
+
     match encoding.rate {
         Rate::Constant(rate) => lame.set_brate(rate)?,
         Rate::Variable(quality) => {
@@ -118,7 +154,13 @@ pub fn id3v2(title: &str, artist: &str, album: &str) -> Vec<u8> {
         frames.extend_from_slice(&[0, 0, 3]); // no flags; encoding 3 = UTF-8
         frames.extend_from_slice(text.as_bytes());
     }
-    [b"ID3\x04\x00\x00".as_slice(), &sync_safe(frames.len()), &frames].concat()
+
+    [
+        b"ID3\x04\x00\x00".as_slice(),
+        &sync_safe(frames.len()),
+        &frames,
+    ]
+    .concat()
 }
 
 /// 28 bits, seven a byte, so that no size looks like a frame's sync word.
@@ -138,13 +180,21 @@ mod tests {
             let mut canvas = Canvas::new(encoding.rate_hz, 1.0);
             canvas.left.iter_mut().for_each(|x| *x = 0.1 * rng.noise());
             let tag = id3v2("Título", "Ængus", "東京");
-            let clip = mp3(&canvas, encoding, &tag).expect("LAME takes every encoding of the table");
+            let clip =
+                mp3(&canvas, encoding, &tag).expect("LAME takes every encoding of the table");
             assert!(clip.bytes.starts_with(b"ID3"));
             for at in [tag.len(), clip.audio_at] {
-                assert_eq!((clip.bytes[at], clip.bytes[at + 1] & 0xE0), (0xFF, 0xE0), "encoding {case} at {at}");
+                assert_eq!(
+                    (clip.bytes[at], clip.bytes[at + 1] & 0xE0),
+                    (0xFF, 0xE0),
+                    "encoding {case} at {at}"
+                );
             }
             let kbits = clip.bytes.len() * 8 / 1000;
-            assert!((16..400).contains(&kbits), "encoding {case}: {kbits} kbit for one second");
+            assert!(
+                (16..400).contains(&kbits),
+                "encoding {case}: {kbits} kbit for one second"
+            );
         }
     }
 }

@@ -58,12 +58,17 @@ impl Genre {
 
     /// FMA's title.
     pub fn title(self) -> &'static str {
-        TREE.iter().find(|node| node.id == self.id()).map_or("", |node| node.title)
+        TREE.iter()
+            .find(|node| node.id == self.id())
+            .map_or("", |node| node.title)
     }
 
     /// Ids of the genres below this one.
     pub fn children(self) -> Vec<u32> {
-        TREE.iter().filter(|node| node.parent == self.id()).map(|node| node.id).collect()
+        TREE.iter()
+            .filter(|node| node.parent == self.id())
+            .map(|node| node.id)
+            .collect()
     }
 }
 
@@ -80,7 +85,11 @@ pub struct Node {
 impl Node {
     /// `top_level`: the root above this genre; the piece of the tree here is two levels deep.
     pub fn top_level(&self) -> u32 {
-        if self.parent == 0 { self.id } else { self.parent }
+        if self.parent == 0 {
+            self.id
+        } else {
+            self.parent
+        }
     }
 }
 
@@ -135,7 +144,12 @@ mod tests {
     #[test]
     fn every_parent_is_a_root_of_the_tree() {
         for node in &TREE {
-            assert!(TREE.iter().any(|root| root.id == node.top_level() && root.parent == 0), "{}", node.title);
+            assert!(
+                TREE.iter()
+                    .any(|root| root.id == node.top_level() && root.parent == 0),
+                "{}",
+                node.title
+            );
         }
         assert!(TREE.windows(2).all(|pair| pair[0].id < pair[1].id));
     }

@@ -55,9 +55,21 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<String> {
-    ensure!((2.0..=60.0).contains(&args.seconds), "--seconds {}: must be 2 to 60", args.seconds);
-    ensure!((1..=2000).contains(&args.tracks), "--tracks {}: must be 1 to 2000", args.tracks);
+    ensure!(
+        (2.0..=60.0).contains(&args.seconds),
+        "--seconds {}: must be 2 to 60",
+        args.seconds
+    );
+    ensure!(
+        (1..=2000).contains(&args.tracks),
+        "--tracks {}: must be 1 to 2000",
+        args.tracks
+    );
     write::prepare(&args.out_dir, args.force)?;
-    let options = tracks::Options { seed: args.seed, tracks: args.tracks, seconds: args.seconds };
+    let options = tracks::Options {
+        seed: args.seed,
+        tracks: args.tracks,
+        seconds: args.seconds,
+    };
     write::dataset(&args.out_dir, &options)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::csv;
 use crate::genres::TREE;
-use crate::tracks::{Artist, Line, Plan, Track};
+use crate::tracks::{Artist, Catalog, Line, Track};
 
 const COLUMNS: [(&str, &[&str]); 4] = [
     (
@@ -85,30 +85,44 @@ pub struct Encoded {
 }
 
 /// `tracks.csv`; `encoded` has one entry a track. Bytes, since one row is not UTF-8.
-pub fn tracks_csv(plan: &Plan, encoded: &[Encoded]) -> Vec<u8> {
+pub fn tracks_csv(catalog: &Catalog, encoded: &[Encoded]) -> Vec<u8> {
     let mut table = header().into_bytes();
-    for (track, encoded) in plan.tracks.iter().zip(encoded) {
-        table.extend_from_slice(&line(track, &fields(track, &plan.artists[track.artist], *encoded)));
+    for (track, encoded) in catalog.tracks.iter().zip(encoded) {
+        table.extend_from_slice(&line(
+            track,
+            &fields(track, &catalog.artists[track.artist], *encoded),
+        ));
     }
     table
 }
 
 fn header() -> String {
-    let columns = || COLUMNS.iter().flat_map(|(group, names)| names.iter().map(move |name| (*group, *name)));
-    let groups = csv::record([""].into_iter().chain(columns().map(|(group, _)| group)));
-    let names = csv::record([""].into_iter().chain(columns().map(|(_, name)| name)));
-    let index = csv::record(["track_id"].into_iter().chain(columns().map(|_| "")));
-    groups + &names + &index
+    let mut groups = vec![""];
+    let mut names = vec![""];
+    let mut index = vec!["track_id"];
+    for (group, names_of_group) in COLUMNS {
+        for name in names_of_group {
+            groups.push(group);
+            names.push(name);
+            index.push("");
+        }
+    }
+
+    // pandas writes the names of a table's two header levels, and below them that of its index.
+    csv::record(groups) + &csv::record(names) + &csv::record(index)
 }
 
-/// The record of a track, with the fault that the plan asks for.
+/// The record of a track, with the fault that the catalogue asks for.
 fn line(track: &Track, fields: &[String]) -> Vec<u8> {
     match track.line {
         Line::Good => csv::record(fields).into_bytes(),
         Line::TooFewFields => csv::record(&fields[..40]).into_bytes(),
-        Line::TooManyFields => csv::record(fields.iter().map(String::as_str).chain(["stray"])).into_bytes(),
+        Line::TooManyFields => {
+            csv::record(fields.iter().map(String::as_str).chain(["stray"])).into_bytes()
+        }
         Line::NotUtf8 => {
             let mut bytes = csv::record(&fields[..fields.len() - 1]).into_bytes();
+            // In place of the line feed comes a last field of our own.
             bytes.pop();
             bytes.extend_from_slice(b",Caf\xE9 noir\n"); // Windows-1252
             bytes
@@ -116,23 +130,32 @@ fn line(track: &Track, fields: &[String]) -> Vec<u8> {
     }
 }
 
+/// A track's values, in the header's order.
 fn fields(track: &Track, artist: &Artist, encoded: Encoded) -> Vec<String> {
-    let value = |group: &str, name: &str| match group {
-        "album" => album_value(name, artist),
-        "artist" => artist_value(name, artist),
-        "set" if name == "split" => artist.split.to_owned(),
-        "set" => track.subset.to_owned(),
-        _ => track_value(name, track, artist, encoded),
-    };
-    let columns = COLUMNS.iter().flat_map(|(group, names)| names.iter().map(|name| value(group, name)));
-    [track.id.to_string()].into_iter().chain(columns).collect()
+    let mut fields = vec![track.id.to_string()];
+    for (group, names) in COLUMNS {
+        for name in names {
+            fields.push(match group {
+                "album" => album_value(name, artist),
+                "artist" => artist_value(name, artist),
+                "set" if *name == "split" => artist.split.to_owned(),
+                "set" => track.subset.to_owned(),
+                _ => track_value(name, track, artist, encoded),
+            });
+        }
+    }
+    fields
 }
 
+// Most values follow from ids by a division, not from the generator: a column more or less changes nothing else. Some are
+// empty in some rows, as in FMA, so that readers meet nulls in every kind of column.
 fn album_value(name: &str, artist: &Artist) -> String {
     match name {
         "comments" | "favorites" => "0".to_owned(),
         "date_created" => format!("2008-11-{:02} 01:44:45", 1 + artist.id % 28),
-        "date_released" if artist.id.is_multiple_of(2) => format!("{}-01-05 00:00:00", 2000 + artist.id % 9),
+        "date_released" if artist.id.is_multiple_of(2) => {
+            format!("{}-01-05 00:00:00", 2000 + artist.id % 9)
+        }
         "id" => artist.album_id.to_string(),
         "information" if artist.id.is_multiple_of(4) => "<p></p>".to_owned(),
         "listens" => (artist.id * 37).to_string(),
@@ -146,6 +169,7 @@ fn album_value(name: &str, artist: &Artist) -> String {
 
 fn artist_value(name: &str, artist: &Artist) -> String {
     let has_place = artist.id.is_multiple_of(5);
+
     match name {
         "active_year_begin" if has_place => "2006-01-01 00:00:00".to_owned(),
         "bio" => artist.bio.clone(),
@@ -156,7 +180,10 @@ fn artist_value(name: &str, artist: &Artist) -> String {
         "latitude" if has_place => "40.0583238".to_owned(),
         "location" if has_place => "Nowhere, São Synth".to_owned(),
         "longitude" if has_place => "-74.4056612".to_owned(),
-        "members" if artist.id.is_multiple_of(7) => "An oscillator,\nan envelope\nand \"the filter\"".to_owned(),
+        // Line feeds and quotes within a field: what breaks a reader that splits at line ends.
+        "members" if artist.id.is_multiple_of(7) => {
+            "An oscillator,\nan envelope\nand \"the filter\"".to_owned()
+        }
         "name" => artist.name.clone(),
         "tags" => format!("['synthetic', '{}']", artist.genre.title().to_lowercase()),
         "website" => format!("http://example.org/{}", artist.id),
@@ -180,29 +207,45 @@ fn track_value(name: &str, track: &Track, artist: &Artist, encoded: Encoded) -> 
         "license" => "CC0 1.0 Universal".to_owned(),
         "listens" => (track.id % 7000).to_string(),
         "number" => track.number.to_string(),
-        "tags" => if track.id.is_multiple_of(4) { "['synthetic']" } else { "[]" }.to_owned(),
+        "tags" if track.id.is_multiple_of(4) => "['synthetic']".to_owned(),
+        "tags" => "[]".to_owned(),
         "title" => track.title.clone(),
         _ => String::new(),
     }
 }
 
+/// Genres and the roots above them, by id, each once.
 fn with_ancestors(genres: &[u32]) -> Vec<u32> {
-    let roots = TREE.iter().filter(|node| genres.contains(&node.id)).map(|node| node.top_level());
-    genres.iter().copied().chain(roots).collect::<BTreeSet<u32>>().into_iter().collect()
+    let mut all: BTreeSet<u32> = genres.iter().copied().collect();
+    for node in &TREE {
+        if genres.contains(&node.id) {
+            all.insert(node.top_level());
+        }
+    }
+    all.into_iter().collect()
 }
 
+/// Rust writes a list of numbers as Python does.
 fn list(ids: &[u32]) -> String {
     format!("{ids:?}")
 }
 
-/// `genres.csv`; `#tracks` counts the plan's tracks.
-pub fn genres_csv(plan: &Plan) -> String {
+/// `genres.csv`; `#tracks` counts the catalogue's tracks.
+pub fn genres_csv(catalog: &Catalog) -> String {
     let mut table = csv::record(["genre_id", "#tracks", "parent", "title", "top_level"]);
     for node in &TREE {
-        let tracks = plan.tracks.iter().filter(|track| with_ancestors(&track.genres).contains(&node.id)).count();
-        let numbers = [node.id, tracks as u32, node.parent, node.top_level()].map(|n| n.to_string());
-        let [id, tracks, parent, top_level] = &numbers;
-        table += &csv::record([id, tracks, parent, node.title, top_level]);
+        let tracks = catalog
+            .tracks
+            .iter()
+            .filter(|track| with_ancestors(&track.genres).contains(&node.id))
+            .count();
+        table += &csv::record([
+            node.id.to_string(),
+            tracks.to_string(),
+            node.parent.to_string(),
+            node.title.to_owned(),
+            node.top_level().to_string(),
+        ]);
     }
     table
 }
@@ -210,14 +253,23 @@ pub fn genres_csv(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use super::{COLUMNS, Encoded, fields, header, line, with_ancestors};
-    use crate::tracks::{Line, Options, plan};
+    use crate::tracks::{Catalog, Line, Options};
 
     #[test]
     fn the_header_is_fma_s() {
         let header = header();
         let lines: Vec<&str> = header.lines().collect();
-        assert_eq!(COLUMNS.iter().map(|(_, names)| names.len()).sum::<usize>(), 52);
-        assert_eq!(lines.iter().map(|line| line.split(',').count()).collect::<Vec<_>>(), [53, 53, 53]);
+        assert_eq!(
+            COLUMNS.iter().map(|(_, names)| names.len()).sum::<usize>(),
+            52
+        );
+        assert_eq!(
+            lines
+                .iter()
+                .map(|line| line.split(',').count())
+                .collect::<Vec<_>>(),
+            [53, 53, 53]
+        );
         assert!(
             lines[0].starts_with(",album,album")
                 && lines[1].starts_with(",comments,")
@@ -227,9 +279,13 @@ mod tests {
 
     #[test]
     fn each_fault_of_a_line_is_there() {
-        let plan = plan(&Options { seed: 1, tracks: 100, seconds: 10.0 });
-        for track in &plan.tracks {
-            let fields = fields(track, &plan.artists[track.artist], Encoded::default());
+        let catalog = Catalog::draw(&Options {
+            seed: 1,
+            tracks: 100,
+            seconds: 10.0,
+        });
+        for track in &catalog.tracks {
+            let fields = fields(track, &catalog.artists[track.artist], Encoded::default());
             assert_eq!(fields.len(), 53);
             let utf8 = std::str::from_utf8(&line(track, &fields)).is_ok();
             assert_eq!(utf8, track.line != Line::NotUtf8, "track {}", track.id);

@@ -67,7 +67,12 @@ const TITLE: [&str; 16] = [
 
 /// An artist's name; `index` makes it unlike the others'.
 pub fn artist(index: usize) -> String {
-    format!("{} {}", FIRST[index % FIRST.len()], LAST[(index * 7 + index / FIRST.len()) % LAST.len()])
+    // 7 and 20 have no common divisor, so twenty artists have twenty last names; each further round shifts them by one.
+    format!(
+        "{} {}",
+        FIRST[index % FIRST.len()],
+        LAST[(index * 7 + index / FIRST.len()) % LAST.len()]
+    )
 }
 
 /// A title of a track or an album.
@@ -75,7 +80,10 @@ pub fn title(rng: &mut Rng) -> String {
     let first = *rng.pick(&TITLE);
     match rng.below(4) {
         0 => first.to_owned(),
-        1 => format!("{first} ({} version)", rng.pick(&["slow", "live", "demo", "2nd"])),
+        1 => format!(
+            "{first} ({} version)",
+            rng.pick(&["slow", "live", "demo", "2nd"])
+        ),
         2 => format!("{first}: {}", rng.pick(&TITLE)),
         _ => format!("{first} & {}", rng.pick(&TITLE)),
     }

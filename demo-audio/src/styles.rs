@@ -51,12 +51,23 @@ impl Manner {
 }
 
 /// Renders one piece: the genre's own part, a quiet part of the guest genre, the room, the master.
-pub fn render(genre: Genre, guest: Genre, manner: &Manner, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
+pub fn render(
+    genre: Genre,
+    guest: Genre,
+    manner: &Manner,
+    rate_hz: u32,
+    seconds: f32,
+    rng: &mut Rng,
+) -> Canvas {
     let mut canvas = part(genre, manner, rate_hz, seconds, rng);
+
+    // Voices differ in loudness: the guest's level is relative to what the host plays.
     if manner.guest_level > 0.05 {
         let other = part(guest, manner, rate_hz, seconds, rng);
-        canvas.mix(&other, manner.guest_level * level(&canvas) / level(&other).max(1e-6));
+        let gain = manner.guest_level * level(&canvas) / level(&other).max(1e-6);
+        canvas.mix(&other, gain);
     }
+
     effects::reverb(&mut canvas, manner.reverb);
     effects::tilt(&mut canvas, manner.tilt);
     effects::master(&mut canvas, manner.rms_db, manner.noise_db, rng);
@@ -69,9 +80,17 @@ fn level(canvas: &Canvas) -> f32 {
     (energy / canvas.left.len().max(1) as f64).sqrt() as f32
 }
 
+/// What one genre plays, before room and master.
 fn part(genre: Genre, manner: &Manner, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
+    // Pieces of one artist are in several keys, so that the pitch alone does not tell the artist.
     let key = *rng.pick(&[0, 2, 3, 5, 7, 9]);
-    let mut stage = Stage { canvas: Canvas::new(rate_hz, seconds), manner, key, rng };
+    let mut stage = Stage {
+        canvas: Canvas::new(rate_hz, seconds),
+        manner,
+        key,
+        rng,
+    };
+
     match genre {
         Genre::Folk => folk(&mut stage),
         Genre::Classical => classical(&mut stage),
@@ -84,6 +103,7 @@ fn part(genre: Genre, manner: &Manner, rate_hz: u32, seconds: f32, rng: &mut Rng
         Genre::International => international(&mut stage),
         Genre::OldTime => old_time(&mut stage),
     }
+
     stage.canvas
 }
 
@@ -112,8 +132,11 @@ impl Stage<'_> {
     fn pitch(&self, degree: i32, octave: i32) -> f32 {
         const MAJOR: [i32; 7] = [0, 2, 4, 5, 7, 9, 11];
         const MINOR: [i32; 7] = [0, 2, 3, 5, 7, 8, 10];
+
+        // Degrees below 0 and above 6 lie in the octaves below and above.
         let scale = if self.manner.minor { MINOR } else { MAJOR };
-        let semitones = scale[degree.rem_euclid(7) as usize] + 12 * (degree.div_euclid(7) + octave) + self.key;
+        let semitones =
+            scale[degree.rem_euclid(7) as usize] + 12 * (degree.div_euclid(7) + octave) + self.key;
         self.manner.root_hz * 2f32.powf(semitones as f32 / 12.0)
     }
 
@@ -125,7 +148,10 @@ impl Stage<'_> {
 
     /// Plays a note as people do: a little early or late, louder or softer, somewhere on the stage.
     fn play(&mut self, voice: Voice, at_s: f32, note: Note) {
-        let note = Note { level: note.level * self.rng.range(0.8, 1.0), ..note };
+        let note = Note {
+            level: note.level * self.rng.range(0.8, 1.0),
+            ..note
+        };
         let at_s = at_s + self.rng.range(0.0, 0.008);
         let pan = self.manner.width * self.rng.noise();
         let sound = voice(&note, self.canvas.rate_hz, self.rng);
@@ -135,21 +161,34 @@ impl Stage<'_> {
     /// Repeats a drum pattern over the whole piece: `x` loud, `o` soft, anything else a rest.
     fn drum(&mut self, voice: Voice, steps: &str, step_s: f32, level: f32) {
         let steps = steps.as_bytes();
+        // Drums are tuned to the artist's key, but by half: a kick must stay a kick.
         let hz = 52.0 * (self.manner.root_hz / 78.0).sqrt();
+
         for (i, at_s) in self.grid(step_s) {
             let strength = match steps[i % steps.len()] {
                 b'x' => 1.0,
                 b'o' => 0.45,
                 _ => continue,
             };
-            let note = Note { hz, seconds: step_s, level: level * strength * self.manner.drum_level };
+
+            let note = Note {
+                hz,
+                seconds: step_s,
+                level: level * strength * self.manner.drum_level,
+            };
             self.play(voice, at_s, note);
         }
     }
 
     /// Four chord roots, as scale degrees, one a bar.
     fn changes(&mut self) -> [i32; 4] {
-        *self.rng.pick(&[[0, 3, 4, 0], [0, 5, 3, 4], [0, 4, 5, 3], [0, 3, 0, 4], [0, 2, 3, 4]])
+        *self.rng.pick(&[
+            [0, 3, 4, 0],
+            [0, 5, 3, 4],
+            [0, 4, 5, 3],
+            [0, 3, 0, 4],
+            [0, 2, 3, 4],
+        ])
     }
 }
 
@@ -157,13 +196,28 @@ impl Stage<'_> {
 fn folk(stage: &mut Stage) {
     let step_s = stage.beat_s(104.0) / 2.0;
     let changes = stage.changes();
-    let picking = *stage.rng.pick(&[[0, 4, 2, 7, 4, 2, 7, 4], [0, 2, 4, 7, 9, 7, 4, 2], [0, 7, 4, 9, 2, 7, 4, 2]]);
+    let picking = *stage.rng.pick(&[
+        [0, 4, 2, 7, 4, 2, 7, 4],
+        [0, 2, 4, 7, 9, 7, 4, 2],
+        [0, 7, 4, 9, 2, 7, 4, 2],
+    ]);
+
     for (i, at_s) in stage.grid(step_s) {
         let degree = changes[i / 8 % 4] + picking[i % 8];
-        let note = Note { hz: stage.pitch(degree, 1), seconds: 3.0 * step_s, level: 0.6 };
+        let note = Note {
+            hz: stage.pitch(degree, 1),
+            seconds: 3.0 * step_s,
+            level: 0.6,
+        };
         stage.play(voices::string, at_s, note);
+
+        // The thumb, twice a bar.
         if i % 4 == 0 {
-            let bass = Note { hz: stage.pitch(changes[i / 8 % 4], 0), seconds: 4.0 * step_s, level: 0.6 };
+            let bass = Note {
+                hz: stage.pitch(changes[i / 8 % 4], 0),
+                seconds: 4.0 * step_s,
+                level: 0.6,
+            };
             stage.play(voices::string, at_s, bass);
         }
     }
@@ -173,13 +227,25 @@ fn folk(stage: &mut Stage) {
 fn classical(stage: &mut Stage) {
     let bar_s = 4.0 * stage.beat_s(72.0);
     let changes = stage.changes();
+
     for (i, at_s) in stage.grid(bar_s) {
+        // A triad that lasts the bar.
         for degree in [0, 2, 4] {
-            let note = Note { hz: stage.pitch(changes[i % 4] + degree, 1), seconds: bar_s, level: 0.25 };
+            let note = Note {
+                hz: stage.pitch(changes[i % 4] + degree, 1),
+                seconds: bar_s,
+                level: 0.25,
+            };
             stage.play(voices::organ, at_s, note);
         }
+
+        // The tune, an octave above the chord.
         for beat in [0.0, 1.0, 2.0, 3.0] {
-            let note = Note { hz: stage.any_pitch(changes[i % 4] + 7, 5, 1), seconds: bar_s / 4.5, level: 0.25 };
+            let note = Note {
+                hz: stage.any_pitch(changes[i % 4] + 7, 5, 1),
+                seconds: bar_s / 4.5,
+                level: 0.25,
+            };
             stage.play(voices::organ, at_s + beat * bar_s / 4.0, note);
         }
     }
@@ -189,17 +255,32 @@ fn classical(stage: &mut Stage) {
 fn jazz(stage: &mut Stage) {
     let beat_s = stage.beat_s(150.0);
     let changes = stage.changes();
+
     for (i, at_s) in stage.grid(beat_s) {
+        // The bass walks up a chord, and now and then takes the degree above.
         let root = changes[i / 4 % 4];
         let walk = [0, 2, 4, 5][i % 4] + stage.rng.below(2) as i32;
-        stage.play(voices::string, at_s, Note { hz: stage.pitch(root + walk, 0), seconds: 0.8 * beat_s, level: 0.7 });
+        let bass = Note {
+            hz: stage.pitch(root + walk, 0),
+            seconds: 0.8 * beat_s,
+            level: 0.7,
+        };
+        stage.play(voices::string, at_s, bass);
+
+        // Third, seventh and ninth, on the last third of the beat: the bass has the root.
         if stage.rng.chance(0.55) {
             for degree in [2, 6, 8] {
-                let note = Note { hz: stage.pitch(root + degree, 1), seconds: 0.5 * beat_s, level: 0.22 };
+                let note = Note {
+                    hz: stage.pitch(root + degree, 1),
+                    seconds: 0.5 * beat_s,
+                    level: 0.22,
+                };
                 stage.play(voices::electric_piano, at_s + 0.66 * beat_s, note);
             }
         }
     }
+
+    // Three steps a beat: that is the swing.
     stage.drum(drums::ride, "x..x.ox..x.o", beat_s / 3.0, 0.35);
     stage.drum(drums::hat, "...x..", beat_s / 3.0, 0.3);
 }
@@ -208,11 +289,19 @@ fn jazz(stage: &mut Stage) {
 fn electronic(stage: &mut Stage) {
     let step_s = stage.beat_s(128.0) / 4.0;
     let changes = stage.changes();
-    let shape = *stage.rng.pick(&[[0, 2, 4, 7], [7, 4, 2, 0], [0, 4, 7, 9], [0, 7, 4, 7]]);
+    let shape = *stage
+        .rng
+        .pick(&[[0, 2, 4, 7], [7, 4, 2, 0], [0, 4, 7, 9], [0, 7, 4, 7]]);
+
     for (i, at_s) in stage.grid(step_s) {
-        let hz = stage.pitch(changes[i / 16 % 4] + shape[i % 4], 2);
-        stage.play(voices::square, at_s, Note { hz, seconds: 0.7 * step_s, level: 0.4 });
+        let note = Note {
+            hz: stage.pitch(changes[i / 16 % 4] + shape[i % 4], 2),
+            seconds: 0.7 * step_s,
+            level: 0.4,
+        };
+        stage.play(voices::square, at_s, note);
     }
+
     stage.drum(drums::kick, "x...", step_s, 0.9);
     stage.drum(drums::hat, "..x.", step_s, 0.5);
 }
@@ -221,18 +310,34 @@ fn electronic(stage: &mut Stage) {
 fn hip_hop(stage: &mut Stage) {
     let step_s = stage.beat_s(88.0) / 4.0;
     let changes = stage.changes();
+
     for (i, at_s) in stage.grid(4.0 * step_s) {
         let root = changes[i / 4 % 4];
+
+        // The last beat of a bar is left to the drums.
         if i % 4 != 3 {
-            let bass = Note { hz: stage.pitch(root, 0), seconds: 3.4 * step_s, level: 0.5 };
+            let bass = Note {
+                hz: stage.pitch(root, 0),
+                seconds: 3.4 * step_s,
+                level: 0.5,
+            };
             stage.play(voices::wobble, at_s, bass);
         }
+
         if stage.rng.chance(0.3) {
-            let note = Note { hz: stage.pitch(root + 4, 2), seconds: 3.0 * step_s, level: 0.15 };
+            let note = Note {
+                hz: stage.pitch(root + 4, 2),
+                seconds: 3.0 * step_s,
+                level: 0.15,
+            };
             stage.play(voices::bell, at_s, note);
         }
     }
-    let kick = *stage.rng.pick(&["x..x..x...x.....", "x.....x.x.x.....", "x..x......xo...."]);
+
+    // Sixteen steps are a bar; the kick is what differs from piece to piece.
+    let kick = *stage
+        .rng
+        .pick(&["x..x..x...x.....", "x.....x.x.x.....", "x..x......xo...."]);
     stage.drum(drums::kick, kick, step_s, 1.0);
     stage.drum(drums::snare, "....x.......x..o", step_s, 0.8);
     stage.drum(drums::hat, "x.xox.x.x.xxx.o.", step_s, 0.3);
@@ -242,11 +347,18 @@ fn hip_hop(stage: &mut Stage) {
 fn rock(stage: &mut Stage) {
     let step_s = stage.beat_s(136.0) / 2.0;
     let changes = stage.changes();
+
     for (i, at_s) in stage.grid(step_s) {
+        // Most are damped by the hand, some ring on.
         let length = if stage.rng.chance(0.7) { 0.55 } else { 0.95 };
-        let note = Note { hz: stage.pitch(changes[i / 8 % 4], 0), seconds: length * step_s, level: 0.4 };
+        let note = Note {
+            hz: stage.pitch(changes[i / 8 % 4], 0),
+            seconds: length * step_s,
+            level: 0.4,
+        };
         stage.play(voices::power_chord, at_s, note);
     }
+
     stage.drum(drums::kick, "x..ox...", step_s, 0.9);
     stage.drum(drums::snare, "..x...x.", step_s, 0.8);
     stage.drum(drums::ride, "x.x.", step_s, 0.4);
@@ -255,14 +367,26 @@ fn rock(stage: &mut Stage) {
 /// Coloured noise that moves slowly, and a lone bell.
 fn experimental(stage: &mut Stage) {
     let long_s = stage.canvas.seconds();
+
+    // Three layers over the whole piece.
     for octave in [1, 3, 4] {
-        let hz = stage.any_pitch(0, 7, octave);
-        stage.play(voices::drone, 0.0, Note { hz, seconds: long_s, level: 0.6 });
+        let layer = Note {
+            hz: stage.any_pitch(0, 7, octave),
+            seconds: long_s,
+            level: 0.6,
+        };
+        stage.play(voices::drone, 0.0, layer);
     }
+
+    // Bells far from any beat.
     for (_, at_s) in stage.grid(1.7) {
         if stage.rng.chance(0.4) {
             let at_s = at_s + stage.rng.range(0.0, 1.5);
-            let note = Note { hz: stage.any_pitch(0, 14, 2), seconds: 1.5, level: 0.2 };
+            let note = Note {
+                hz: stage.any_pitch(0, 14, 2),
+                seconds: 1.5,
+                level: 0.2,
+            };
             stage.play(voices::bell, at_s, note);
         }
     }
@@ -272,14 +396,27 @@ fn experimental(stage: &mut Stage) {
 fn spoken(stage: &mut Stage) {
     let base_hz = stage.rng.range(90.0, 220.0);
     let mut at_s = stage.rng.range(0.0, 0.4);
+
     while at_s < stage.canvas.seconds() {
         let seconds = stage.rng.range(0.09, 0.24) / stage.manner.pace;
-        let note = Note { hz: base_hz * stage.rng.range(0.85, 1.2), seconds, level: 0.7 };
+        let note = Note {
+            hz: base_hz * stage.rng.range(0.85, 1.2),
+            seconds,
+            level: 0.7,
+        };
         stage.play(voices::vowel, at_s, note);
+
+        // A consonant ends some syllables.
         if stage.rng.chance(0.3) {
-            let hiss = Note { hz: 60.0, seconds: 0.1, level: 0.12 };
+            let hiss = Note {
+                hz: 60.0,
+                seconds: 0.1,
+                level: 0.12,
+            };
             stage.play(drums::hat, at_s + seconds, hiss);
         }
+
+        // The longer gap is a breath.
         at_s += seconds + if stage.rng.chance(0.15) { 0.45 } else { 0.05 };
     }
 }
@@ -287,15 +424,24 @@ fn spoken(stage: &mut Stage) {
 /// Two mallets that interlock over hand drums in 3 + 3 + 2.
 fn international(stage: &mut Stage) {
     let step_s = stage.beat_s(116.0) / 4.0;
+    // Five tones of the seven.
     let scale = [0, 1, 2, 4, 5];
+
     for (i, at_s) in stage.grid(step_s) {
-        let plays = if i % 2 == 0 { stage.rng.chance(0.75) } else { stage.rng.chance(0.6) };
+        // Two players take turns, the second an octave above the first and less often.
+        let is_first = i % 2 == 0;
+        let plays = stage.rng.chance(if is_first { 0.75 } else { 0.6 });
         if plays {
-            let degree = *stage.rng.pick(&scale) + if i % 2 == 0 { 0 } else { 7 };
-            let note = Note { hz: stage.pitch(degree, 2), seconds: step_s, level: 0.5 };
+            let degree = *stage.rng.pick(&scale) + if is_first { 0 } else { 7 };
+            let note = Note {
+                hz: stage.pitch(degree, 2),
+                seconds: step_s,
+                level: 0.5,
+            };
             stage.play(voices::mallet, at_s, note);
         }
     }
+
     stage.drum(drums::conga, "x..x..x.", step_s, 0.6);
     stage.drum(drums::kick, "x.......", step_s, 0.4);
 }
@@ -304,19 +450,33 @@ fn international(stage: &mut Stage) {
 fn old_time(stage: &mut Stage) {
     let beat_s = stage.beat_s(168.0);
     let changes = stage.changes();
+
     for (i, at_s) in stage.grid(beat_s) {
+        // The left hand: bass on one beat, chord on the next.
         let root = changes[i / 4 % 4];
         let chord: &[i32] = if i % 2 == 0 { &[0] } else { &[7, 9, 11] };
         for degree in chord {
-            let note = Note { hz: stage.pitch(root + degree, 1), seconds: 0.5 * beat_s, level: 0.4 };
+            let note = Note {
+                hz: stage.pitch(root + degree, 1),
+                seconds: 0.5 * beat_s,
+                level: 0.4,
+            };
             stage.play(voices::string, at_s, note);
         }
+
+        // The right hand: a tune in eighths, with gaps.
         for half in [0.0, 0.5] {
             if stage.rng.chance(0.6) {
-                let note = Note { hz: stage.any_pitch(root + 14, 6, 1), seconds: 0.2, level: 0.35 };
+                let note = Note {
+                    hz: stage.any_pitch(root + 14, 6, 1),
+                    seconds: 0.2,
+                    level: 0.35,
+                };
                 stage.play(voices::string, at_s + half * beat_s, note);
             }
         }
     }
+
+    // The worn record belongs to the genre. Room and desk are the artist's, and come after.
     effects::shellac(&mut stage.canvas, stage.rng);
 }

@@ -1,4 +1,5 @@
-//! The plan of the catalogue: artists, albums, tracks, and what is wrong with some of them. Pure: a seed gives one plan.
+//! The catalogue before anything is rendered: artists, albums, tracks, and what is wrong with some of them. Pure: a seed
+//! gives one catalogue.
 
 use crate::encode::{ENCODINGS, Encoding};
 use crate::genres::{Genre, PLAYED};
@@ -48,7 +49,7 @@ pub struct Artist {
 pub enum Clip {
     /// A good MP3.
     Whole,
-    /// The audio of the plan's first track, under another tag.
+    /// The audio of the first track, under another tag.
     Duplicate,
     /// A good MP3 of digital silence.
     Silence,
@@ -89,7 +90,7 @@ pub enum Line {
 pub struct Track {
     /// `track_id`.
     pub id: u32,
-    /// Index into [`Plan::artists`].
+    /// Index into [`Catalog::artists`].
     pub artist: usize,
     /// `track.number`.
     pub number: usize,
@@ -112,11 +113,36 @@ pub struct Track {
 }
 
 /// The whole catalogue.
-pub struct Plan {
+pub struct Catalog {
     /// All artists.
     pub artists: Vec<Artist>,
     /// All tracks by id.
     pub tracks: Vec<Track>,
+}
+
+impl Catalog {
+    /// Draws the catalogue that a seed gives.
+    pub fn draw(options: &Options) -> Self {
+        let artists: Vec<Artist> = (0..PLAYED.len() * ARTISTS_PER_GENRE)
+            .map(|i| artist(options.seed, i))
+            .collect();
+
+        let mut rng = Rng::keyed(options.seed, &[1]);
+        let mut wishes = wishes(options.tracks);
+        // A shuffle (Fisher, Yates) in which the first stays first: the duplicate is of it.
+        for i in (2..wishes.len()).rev() {
+            wishes.swap(i, 1 + rng.below(i));
+        }
+
+        let mut tracks = Vec::with_capacity(wishes.len());
+        let mut id = 1;
+        for (number, wish) in wishes.iter().enumerate() {
+            // With gaps, as FMA's ids have.
+            id += 1 + rng.below(400) as u32;
+            tracks.push(track(id, number, *wish, &artists, &mut rng));
+        }
+        Self { artists, tracks }
+    }
 }
 
 /// What is asked of one track before it has an id.
@@ -129,64 +155,76 @@ struct Wish {
     line: Line,
 }
 
-/// Draws the catalogue.
-pub fn plan(options: &Options) -> Plan {
-    let artists: Vec<Artist> = (0..PLAYED.len() * ARTISTS_PER_GENRE).map(|i| artist(options.seed, i)).collect();
-    let mut rng = Rng::keyed(options.seed, &[1]);
-    let mut wishes = wishes(options.tracks);
-    for i in (2..wishes.len()).rev() {
-        wishes.swap(i, 1 + rng.below(i)); // the first stays first: the duplicate is of it
+/// What every data set has once, whatever its size.
+const FAULTY_CLIPS: [Clip; 12] = [
+    Clip::Duplicate,
+    Clip::Silence,
+    Clip::Short,
+    Clip::Missing,
+    Clip::Missing,
+    Clip::Truncated,
+    Clip::TruncatedEarly,
+    Clip::Damaged,
+    Clip::TagOnly,
+    Clip::Empty,
+    Clip::Garbage,
+    Clip::Text,
+];
+const FAULTY_LINES: [Line; 3] = [Line::TooFewFields, Line::TooManyFields, Line::NotUtf8];
+
+impl Wish {
+    /// A labelled track with a whole clip. Counting on, `i` goes through all genres, and then to their next artists.
+    fn good(i: usize) -> Self {
+        Self {
+            genre: i % PLAYED.len(),
+            artist: i / PLAYED.len() % ARTISTS_PER_GENRE,
+            labelled: true,
+            clip: Clip::Whole,
+            line: Line::Good,
+        }
     }
-    let mut id = 1;
-    let mut track = |(number, wish): (usize, &Wish)| {
-        id += 1 + rng.below(400) as u32;
-        draw(id, number, *wish, &artists, &mut rng)
-    };
-    let tracks = wishes.iter().enumerate().map(&mut track).collect();
-    Plan { artists, tracks }
 }
 
 fn wishes(tracks: usize) -> Vec<Wish> {
-    use Clip::{
-        Damaged, Duplicate, Empty, Garbage, Missing, Short, Silence, TagOnly, Text, Truncated, TruncatedEarly, Whole,
-    };
-    let wish = |i: usize, labelled: bool, clip: Clip, line: Line| Wish {
-        genre: i % PLAYED.len(),
-        artist: i / PLAYED.len() % ARTISTS_PER_GENRE,
-        labelled,
-        clip,
-        line,
-    };
-    let good = (0..tracks).map(|i| wish(i, true, Whole, Line::Good));
-    let multi_root = (0..tracks / 20).map(|i| wish(i * 3, false, Whole, Line::Good));
-    let faults = [
-        Duplicate,
-        Silence,
-        Short,
-        Missing,
-        Missing,
-        Truncated,
-        TruncatedEarly,
-        Damaged,
-        TagOnly,
-        Empty,
-        Garbage,
-        Text,
-    ];
-    let faulty_clips = faults.into_iter().enumerate().map(|(i, clip)| wish(i * 7, true, clip, Line::Good));
-    let faulty_lines = [Line::TooFewFields, Line::TooManyFields, Line::NotUtf8];
-    let faulty_lines = faulty_lines.into_iter().enumerate().map(|(i, line)| wish(i * 11, true, Missing, line));
-    good.chain(multi_root).chain(faulty_clips).chain(faulty_lines).collect()
+    let mut wishes: Vec<Wish> = (0..tracks).map(Wish::good).collect();
+
+    // One in twenty has no label. The steps of 3, 7 and 11 spread these and the faults over genres and artists.
+    for i in 0..tracks / 20 {
+        wishes.push(Wish {
+            labelled: false,
+            ..Wish::good(i * 3)
+        });
+    }
+    for (i, clip) in FAULTY_CLIPS.into_iter().enumerate() {
+        wishes.push(Wish {
+            clip,
+            ..Wish::good(i * 7)
+        });
+    }
+
+    // No clip for a line that cannot be read: else its file would lie there without a row.
+    for (i, line) in FAULTY_LINES.into_iter().enumerate() {
+        wishes.push(Wish {
+            clip: Clip::Missing,
+            line,
+            ..Wish::good(i * 11)
+        });
+    }
+    wishes
 }
 
 fn artist(seed: u64, index: usize) -> Artist {
     let mut rng = Rng::keyed(seed, &[2, index as u64]);
     let name = names::artist(index);
+
+    // The first ten artists play a genre each, so do the next ten: one of every genre validates, one tests.
     let split = match index / PLAYED.len() {
         1 => "validation",
         2 => "test",
         _ => "training",
     };
+
+    // Fields are drawn in this order: another order would be another data set.
     Artist {
         id: 10 + 3 * index as u32,
         bio: names::bio(&name, &mut rng),
@@ -195,19 +233,30 @@ fn artist(seed: u64, index: usize) -> Artist {
         manner: Manner::draw(&mut rng),
         split,
         album_title: names::title(&mut rng),
-        album_id: if rng.chance(0.05) { -1 } else { 500 + 2 * index as i64 },
+        album_id: if rng.chance(0.05) {
+            -1
+        } else {
+            500 + 2 * index as i64
+        },
     }
 }
 
-fn draw(id: u32, number: usize, wish: Wish, artists: &[Artist], rng: &mut Rng) -> Track {
+fn track(id: u32, number: usize, wish: Wish, artists: &[Artist], rng: &mut Rng) -> Track {
     let artist = wish.artist * PLAYED.len() + wish.genre;
     let genre = artists[artist].genre;
+    // Any genre but the artist's own.
     let guest = PLAYED[(wish.genre + 1 + rng.below(PLAYED.len() - 1)) % PLAYED.len()];
+
     let children = genre.children();
-    let mut genres = if children.is_empty() || rng.chance(0.4) { vec![genre.id()] } else { vec![*rng.pick(&children)] };
+    let mut genres = if children.is_empty() || rng.chance(0.4) {
+        vec![genre.id()]
+    } else {
+        vec![*rng.pick(&children)]
+    };
     if !wish.labelled {
         genres.push(guest.id());
     }
+
     Track {
         id,
         artist,
@@ -216,7 +265,11 @@ fn draw(id: u32, number: usize, wish: Wish, artists: &[Artist], rng: &mut Rng) -
         guest,
         labelled: wish.labelled,
         genres,
-        subset: if wish.labelled { SUBSETS[rng.below(SUBSETS.len())] } else { "large" },
+        subset: if wish.labelled {
+            SUBSETS[rng.below(SUBSETS.len())]
+        } else {
+            "large"
+        },
         encoding: rng.pick(&ENCODINGS),
         clip: wish.clip,
         line: wish.line,
@@ -225,34 +278,57 @@ fn draw(id: u32, number: usize, wish: Wish, artists: &[Artist], rng: &mut Rng) -
 
 #[cfg(test)]
 mod tests {
-    use super::{ARTISTS_PER_GENRE, Clip, Options, plan};
+    use super::{ARTISTS_PER_GENRE, Catalog, Clip, Options};
     use crate::genres::PLAYED;
 
-    const OPTIONS: Options = Options { seed: 1, tracks: 320, seconds: 10.0 };
+    const OPTIONS: Options = Options {
+        seed: 1,
+        tracks: 320,
+        seconds: 10.0,
+    };
 
     #[test]
     fn every_genre_has_tracks_of_eight_artists_and_no_artist_crosses_the_split() {
-        let plan = plan(&OPTIONS);
-        assert!(plan.artists.iter().any(|a| a.split == "test") && plan.artists.iter().any(|a| a.split == "validation"));
+        let catalog = Catalog::draw(&OPTIONS);
+        assert!(
+            catalog.artists.iter().any(|a| a.split == "test")
+                && catalog.artists.iter().any(|a| a.split == "validation")
+        );
         for genre in PLAYED {
-            let artists = plan.tracks.iter().map(|t| t.artist).filter(|a| plan.artists[*a].genre == genre);
-            assert_eq!(artists.collect::<std::collections::BTreeSet<_>>().len(), ARTISTS_PER_GENRE);
+            let artists = catalog
+                .tracks
+                .iter()
+                .map(|t| t.artist)
+                .filter(|a| catalog.artists[*a].genre == genre);
+            assert_eq!(
+                artists.collect::<std::collections::BTreeSet<_>>().len(),
+                ARTISTS_PER_GENRE
+            );
         }
     }
 
     #[test]
     fn ids_rise_and_the_first_track_is_whole_for_the_duplicate() {
-        let plan = plan(&OPTIONS);
-        assert!(plan.tracks.windows(2).all(|pair| pair[0].id < pair[1].id));
-        assert_eq!(plan.tracks[0].clip, Clip::Whole);
-        assert!(plan.tracks.iter().all(|t| t.id < 1_000_000));
+        let catalog = Catalog::draw(&OPTIONS);
+        assert!(
+            catalog
+                .tracks
+                .windows(2)
+                .all(|pair| pair[0].id < pair[1].id)
+        );
+        assert_eq!(catalog.tracks[0].clip, Clip::Whole);
+        assert!(catalog.tracks.iter().all(|t| t.id < 1_000_000));
     }
 
     #[test]
     fn an_unlabelled_track_has_two_roots() {
-        let plan = plan(&OPTIONS);
-        let unlabelled: Vec<_> = plan.tracks.iter().filter(|t| !t.labelled).collect();
+        let catalog = Catalog::draw(&OPTIONS);
+        let unlabelled: Vec<_> = catalog.tracks.iter().filter(|t| !t.labelled).collect();
         assert_eq!(unlabelled.len(), 16);
-        assert!(unlabelled.iter().all(|t| t.genres.len() == 2 && t.guest != plan.artists[t.artist].genre));
+        assert!(
+            unlabelled
+                .iter()
+                .all(|t| t.genres.len() == 2 && t.guest != catalog.artists[t.artist].genre)
+        );
     }
 }

@@ -1,21 +1,26 @@
 //! Clips a second on a GPU, and where the time goes: 30-s clips to log-mel features, with and without resampling.
 //!
-//! A plain program, so that it runs on a machine without cargo. Without a device it says so and ends well. Prints, a
-//! case: what each kind of work of a batch takes on the stream, with a share of the memory's rate for kernels that do
-//! little but move bytes; clips a second with samples on the device; and clips a second with copies, by all lanes at
-//! once, beside what pinned copies alone reach in the same run.
+//! A plain program, so that it runs on a machine without cargo. Without a device it says so and ends well, unless
+//! `WAVEMILL_REQUIRE_CUDA=1` requires one. Prints, a case: what each kind of work of a batch takes on the stream, with a
+//! share of the memory's rate for kernels that do little but move bytes; clips a second with samples on the device; and
+//! clips a second with copies, by all lanes at once, beside what pinned copies alone reach in the same run. Every figure
+//! is the median of 20, after a second of work that brings the clocks up; the last two kinds are by the wall clock.
+//! `--once` computes a few batches and measures nothing, for a profiler.
 
-use std::time::Instant;
+use std::ops::Range;
 
 use wavemill_kernels::{
-    Backend, Clip, Cuda, DbArgs, DbRef, FeatureArgs, KernelError, Normalize, Op, Overrides, Preset, Samples, Work,
+    Backend, CheckedDevices, Clip, Cuda, DbArgs, DbRef, FeatureArgs, KernelError, Normalize, Op,
+    Overrides, Preset, SampleBuffer, Samples, Work, median_s,
 };
 
 /// Length of an FMA clip, and the rate of its features.
 const CLIP_S: usize = 30;
 const RATE_HZ: u32 = 22_050;
-/// Batches a lane in the measurement with copies.
-const BATCHES: usize = 50;
+/// Batches a lane in each round of the measurement with copies.
+const BATCHES: usize = 8;
+/// Rounds of each measurement, of which the median counts.
+const ROUNDS: usize = 20;
 /// Memory's rate of an H200, bytes a second; `WAVEMILL_GPU_BYTES_PER_S` for another.
 const MEMORY_BYTES_PER_S: f64 = 4.8e12;
 
@@ -27,28 +32,54 @@ struct Case {
 }
 
 const CASES: [Case; 3] = [
-    Case { name: "44,100 Hz stereo s16", sample_rate_hz: 44_100, channels: 2 },
-    Case { name: "22,050 Hz stereo s16", sample_rate_hz: RATE_HZ, channels: 2 },
-    Case { name: "22,050 Hz mono s16", sample_rate_hz: RATE_HZ, channels: 1 },
+    Case {
+        name: "44,100 Hz stereo s16",
+        sample_rate_hz: 44_100,
+        channels: 2,
+    },
+    Case {
+        name: "22,050 Hz stereo s16",
+        sample_rate_hz: RATE_HZ,
+        channels: 2,
+    },
+    Case {
+        name: "22,050 Hz mono s16",
+        sample_rate_hz: RATE_HZ,
+        channels: 1,
+    },
 ];
 
 fn main() -> Result<(), KernelError> {
-    let cuda = match Cuda::open(&[]) {
-        Ok(cuda) => cuda,
-        Err(error) => {
-            println!("no CUDA device: not run ({error})");
-            return Ok(());
-        }
+    let Some(cuda) = CheckedDevices::of_environment()?.cuda()? else {
+        println!(
+            "no CUDA device: not run (WAVEMILL_REQUIRE_CUDA=1 makes this a failure, and says why)"
+        );
+        return Ok(());
     };
     println!("{}: {}", cuda.devices(), cuda.level());
+    if std::env::args().any(|word| word == "--once") {
+        return CASES[0].once(&cuda);
+    }
     CASES.iter().try_for_each(|case| case.measure(&cuda))
 }
 
 /// Log-mel of 128 bands in f16, as the demo's recipe.
 fn features() -> Result<Vec<FeatureArgs>, KernelError> {
-    let db = Some(DbArgs { reference: DbRef::Max, ..DbArgs::default() });
-    let overrides = Overrides { db, normalize: Normalize::MinMax, ..Overrides::default() };
-    Ok(vec![FeatureArgs::resolve(Op::Mel, Preset::Librosa, RATE_HZ, &overrides)?])
+    let db = Some(DbArgs {
+        reference: DbRef::Max,
+        ..DbArgs::default()
+    });
+    let overrides = Overrides {
+        db,
+        normalize: Normalize::MinMax,
+        ..Overrides::default()
+    };
+    Ok(vec![FeatureArgs::resolve(
+        Op::Mel,
+        Preset::Librosa,
+        RATE_HZ,
+        &overrides,
+    )?])
 }
 
 /// Noise: every band is in use.
@@ -61,41 +92,74 @@ fn noise(n: usize) -> Vec<i16> {
     (0..n).map(|_| next()).collect()
 }
 
-/// Seconds in which all lanes together run their batches, once each has run one.
-fn all_lanes_s(cuda: &Cuda, features: &[FeatureArgs], clips: &[Clip<'_>]) -> Result<f64, KernelError> {
-    let run = |lane| {
-        let mut plan = cuda.plan(lane, features)?;
-        plan.run(clips)?;
-        let start = Instant::now();
-        (0..BATCHES).try_for_each(|_| plan.run(clips).map(drop))?;
-        Ok((start, Instant::now()))
-    };
-    let times: Result<Vec<(Instant, Instant)>, KernelError> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cuda.lanes()).map(|lane| scope.spawn(move || run(lane))).collect();
-        let join = |panic| std::panic::resume_unwind(panic);
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(join)).collect()
-    });
-    let times = times?;
-    let first = times.iter().map(|(start, _)| *start).min();
-    let last = times.iter().map(|(_, end)| *end).max();
-    Ok(first.zip(last).map_or(0.0, |(first, last)| (last - first).as_secs_f64()))
+/// Seconds in which all lanes together run [`BATCHES`] each, copies included: the median.
+fn all_lanes_s(
+    cuda: &Cuda,
+    features: &[FeatureArgs],
+    clips: &[Clip<'_>],
+) -> Result<f64, KernelError> {
+    let plans: Result<Vec<_>, KernelError> = (0..cuda.lanes())
+        .map(|lane| cuda.plan(lane, features))
+        .collect();
+    let mut plans = plans?;
+    median_s(ROUNDS, || {
+        std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for plan in &mut plans {
+                threads
+                    .push(scope.spawn(|| (0..BATCHES).try_for_each(|_| plan.run(clips).map(drop))));
+            }
+            let join = |panic| std::panic::resume_unwind(panic);
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(join))
+        })
+    })
 }
 
 impl Case {
-    fn measure(&self, cuda: &Cuda) -> Result<(), KernelError> {
-        let features = features()?;
-        let samples = noise(CLIP_S * self.sample_rate_hz as usize * self.channels);
+    /// One clip in memory as decoders write it for a GPU.
+    fn samples(&self, cuda: &Cuda) -> SampleBuffer<i16> {
+        let mut samples = cuda.sample_buffer_of();
+        let noise = noise(CLIP_S * self.sample_rate_hz as usize * self.channels);
+        samples.clear_for(noise.len());
+        samples.extend_from_slice(&noise);
+        samples
+    }
+
+    /// One batch of a few clips, a few times: for a profiler, which makes each kernel many times slower.
+    fn once(&self, cuda: &Cuda) -> Result<(), KernelError> {
+        let samples = self.samples(cuda);
         let row = 0..CLIP_S * RATE_HZ as usize;
-        let clip = Clip {
-            samples: Samples::S16(&samples),
+        let mut plan = cuda.plan(0, &features()?)?;
+        let clips = vec![self.clip(&samples, &row); cuda.batch_clips()];
+        (0..4).try_for_each(|_| plan.run(&clips).map(drop))
+    }
+
+    fn clip<'a>(&self, samples: &'a [i16], row: &'a Range<usize>) -> Clip<'a> {
+        Clip {
+            samples: Samples::S16(samples),
             channels: self.channels,
             sample_rate_hz: self.sample_rate_hz,
-            rows: std::slice::from_ref(&row),
-        };
-        let clips = vec![clip; cuda.batch_clips()];
+            rows: std::slice::from_ref(row),
+        }
+    }
+
+    fn measure(&self, cuda: &Cuda) -> Result<(), KernelError> {
+        let features = features()?;
+        let samples = self.samples(cuda);
+        let row = 0..CLIP_S * RATE_HZ as usize;
+        let clips = vec![self.clip(&samples, &row); cuda.batch_clips()];
         println!("\n{}, batches of {} clips", self.name, clips.len());
-        let works = cuda.profile(&features, &clips)?;
+        let works = cuda.profile(&features, &clips, ROUNDS)?;
         self.print(&works, clips.len());
+
+        let mut resident = cuda.resident(&features, &clips)?;
+        let resident_s = median_s(ROUNDS, || resident.run())?;
+        println!(
+            "samples on the device: {:.0} clips/s",
+            clips.len() as f64 / resident_s
+        );
 
         let n_clips = cuda.lanes() * BATCHES * clips.len();
         let clips_per_s = n_clips as f64 / all_lanes_s(cuda, &features, &clips)?;
@@ -116,22 +180,36 @@ impl Case {
         Ok(())
     }
 
-    /// A line for each kind of work, and the rate without copies.
+    /// A line for each kind of work.
     fn print(&self, works: &[Work], n_clips: usize) {
-        let rate = std::env::var("WAVEMILL_GPU_BYTES_PER_S").ok().and_then(|text| text.parse().ok());
+        let rate = std::env::var("WAVEMILL_GPU_BYTES_PER_S")
+            .ok()
+            .and_then(|text| text.parse().ok());
         let memory = rate.unwrap_or(MEMORY_BYTES_PER_S);
-        for Work { what, times, bytes, ms } in works {
-            let moved = if *bytes > 0 { *bytes as f64 } else { self.moved(what) * n_clips as f64 };
+        for Work {
+            what,
+            times,
+            bytes,
+            ms,
+        } in works
+        {
+            let moved = if *bytes > 0 {
+                *bytes as f64
+            } else {
+                self.moved(what) * n_clips as f64
+            };
             let rate = moved / ms * 1e3;
             let share = match (*bytes, moved > 0.0) {
-                (0, true) => format!("{:.0} MB, {:.0} % of memory's rate", moved / 1e6, rate / memory * 100.0),
+                (0, true) => format!(
+                    "{:.0} MB, {:.0} % of memory's rate",
+                    moved / 1e6,
+                    rate / memory * 100.0
+                ),
                 (0, false) => String::new(),
                 _ => format!("{:.0} MB, {:.1} GB/s", moved / 1e6, rate / 1e9),
             };
             println!("  {what:<22} {times:>3} x  {ms:>9.3} ms  {share}");
         }
-        let resident: f64 = works.iter().filter(|work| !work.what.starts_with("copy ")).map(|work| work.ms).sum();
-        println!("samples on the device: {:.0} clips/s", n_clips as f64 / resident * 1e3);
     }
 
     /// Bytes that a kernel must at least read and write for a clip; 0 where that says little.
@@ -139,12 +217,17 @@ impl Case {
         let source = (CLIP_S * self.sample_rate_hz as usize * self.channels * 2) as f64;
         let mono = (CLIP_S * RATE_HZ as usize * 4) as f64;
         let bands = (128 * (1 + CLIP_S * RATE_HZ as usize / 512) * 4) as f64;
-        match kernel {
-            "copy_clips" | "decimate" | "polyphase" => source + mono,
-            "levels" => mono,
-            "fused_mel" => mono + bands,
-            "pack" => bands + bands / 2.0,
-            _ => 0.0,
+
+        // A kernel has instances, whose names go on behind its own: `decimate_s16_stereo`, `fused_mel_2048`.
+        let is = |name: &str| kernel.starts_with(name);
+        if is("copy_clips") || is("decimate") || is("polyphase") {
+            source + mono
+        } else if is("fused_mel") {
+            mono + bands
+        } else if is("pack") {
+            bands + bands / 2.0
+        } else {
+            0.0
         }
     }
 }

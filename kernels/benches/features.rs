@@ -2,7 +2,8 @@
 
 use criterion::{Criterion, Throughput};
 use wavemill_kernels::{
-    CpuPlan, DbArgs, DbRef, FeatureArgs, Level, Normalize, Op, Overrides, Packing, Preset, pack_into,
+    CpuPlan, DbArgs, DbRef, FeatureArgs, Level, Normalize, Op, Overrides, Packing, Preset,
+    pack_into,
 };
 
 /// Length and rate of an FMA clip.
@@ -16,17 +17,35 @@ fn clip() -> Vec<f32> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         f32::from((state >> 16) as u16) / 32_768.0 - 1.0
     };
-    (0..N_SAMPLES).map(|i| noise() * (1.0 + (i as f32 * 1e-4).sin()) * 0.4).collect()
+    (0..N_SAMPLES)
+        .map(|i| noise() * (1.0 + (i as f32 * 1e-4).sin()) * 0.4)
+        .collect()
 }
 
 fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
-    let db = Some(DbArgs { reference: DbRef::Max, ..DbArgs::default() });
-    let log_mel = Overrides { db, normalize: Normalize::MinMax, ..Overrides::default() };
+    let db = Some(DbArgs {
+        reference: DbRef::Max,
+        ..DbArgs::default()
+    });
+    let log_mel = Overrides {
+        db,
+        normalize: Normalize::MinMax,
+        ..Overrides::default()
+    };
     let make = |op, preset, rate, overrides: &Overrides| {
-        FeatureArgs::resolve(op, preset, rate, overrides).expect("a preset and these overrides agree")
+        FeatureArgs::resolve(op, preset, rate, overrides)
+            .expect("a preset and these overrides agree")
     };
     let none = Overrides::default();
-    let stft = make(Op::Stft, Preset::Librosa, RATE_HZ, &Overrides { hop_length: Some(512), ..none.clone() });
+    let stft = make(
+        Op::Stft,
+        Preset::Librosa,
+        RATE_HZ,
+        &Overrides {
+            hop_length: Some(512),
+            ..none.clone()
+        },
+    );
     let log_mel = make(Op::Mel, Preset::Librosa, RATE_HZ, &log_mel);
     let mfcc = make(Op::Mfcc, Preset::Librosa, RATE_HZ, &none);
     vec![
@@ -34,8 +53,14 @@ fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
         ("log_mel", vec![log_mel.clone()]),
         ("mfcc", vec![mfcc.clone()]),
         ("log_mel + mfcc", vec![log_mel, mfcc]),
-        ("kaldi fbank", vec![make(Op::Mel, Preset::Kaldi, RATE_HZ, &none)]),
-        ("whisper", vec![make(Op::Mel, Preset::Whisper, 16_000, &none)]),
+        (
+            "kaldi fbank",
+            vec![make(Op::Mel, Preset::Kaldi, RATE_HZ, &none)],
+        ),
+        (
+            "whisper",
+            vec![make(Op::Mel, Preset::Whisper, 16_000, &none)],
+        ),
     ]
 }
 
@@ -44,12 +69,17 @@ fn main() {
     let pcm = clip();
     let mut group = criterion.benchmark_group("features");
     group.throughput(Throughput::Elements(1));
-    for level in [Level::Scalar, Level::X86_64V3].into_iter().filter(|level| level.is_available()) {
+    for level in [Level::Scalar, Level::X86_64V3]
+        .into_iter()
+        .filter(|level| level.is_available())
+    {
         for (name, args) in features() {
             let mut plan = CpuPlan::new(&args, level).expect("the level is available");
             let mut out = vec![Vec::new(); args.len()];
             let id = format!("{name}/{level}");
-            group.bench_function(id, |bencher| bencher.iter(|| plan.run(&pcm, &mut out).expect("the clip is sound")));
+            group.bench_function(id, |bencher| {
+                bencher.iter(|| plan.run(&pcm, &mut out).expect("the clip is sound"))
+            });
         }
     }
     let values: Vec<f32> = pcm[..128 * 1292].to_vec();

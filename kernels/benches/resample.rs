@@ -11,28 +11,36 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use rubato::audioadapter_buffers::direct::SequentialSlice;
 use rubato::{Fft, FixedSync, Resampler};
-use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleArgs;
+use wavemill_kernels::{Level, SampleBuffer};
 
 /// Samples that an MP3 decoder gives at once.
 const PACKET_SAMPLES: usize = 1_152;
 const CLIP_S: usize = 30;
 
 fn clip(rate_hz: u32) -> Vec<f32> {
-    (0..CLIP_S * rate_hz as usize).map(|i| (i as f32 * 0.37).sin() * 0.5).collect()
+    (0..CLIP_S * rate_hz as usize)
+        .map(|i| (i as f32 * 0.37).sin() * 0.5)
+        .collect()
 }
 
 fn ours(group: &mut Criterion, args: ResampleArgs, level: Level) {
-    let (input, mut out) = (clip(args.from_hz), Vec::new());
+    let input = clip(args.from_hz);
+    let mut out = SampleBuffer::default();
     let mut resampler = args.plan(level).unwrap();
-    group.bench_function(&format!("wavemill {level:?} {} to {} Hz", args.from_hz, args.to_hz), |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            input.chunks(PACKET_SAMPLES).for_each(|packet| resampler.push(packet, &mut out));
-            resampler.finish(&mut out);
-            black_box(&out);
-        });
-    });
+    group.bench_function(
+        &format!("wavemill {level:?} {} to {} Hz", args.from_hz, args.to_hz),
+        |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                input
+                    .chunks(PACKET_SAMPLES)
+                    .for_each(|packet| resampler.push(packet, &mut out));
+                resampler.finish(&mut out);
+                black_box(&out);
+            });
+        },
+    );
 }
 
 fn theirs(group: &mut Criterion, args: ResampleArgs) {
@@ -46,7 +54,9 @@ fn theirs(group: &mut Criterion, args: ResampleArgs) {
                 let frames = out.len();
                 let source = SequentialSlice::new(packet, 1, packet.len()).unwrap();
                 let mut target = SequentialSlice::new_mut(&mut out, 1, frames).unwrap();
-                resampler.process_into_buffer(&source, &mut target, None).unwrap();
+                resampler
+                    .process_into_buffer(&source, &mut target, None)
+                    .unwrap();
             }
             black_box(&out);
         });

@@ -39,10 +39,17 @@ impl DimOrder {
     /// `mel,frame` or `frame,mel`; the band axis is called `bin`, `mel` or `coefficient`, as `op` has it.
     pub fn parse(text: &str, op: Op) -> Result<Self, KernelError> {
         let band = op.band_name();
-        match text.split_once(',').map(|(rows, columns)| (rows.trim(), columns.trim())) {
+        match text
+            .split_once(',')
+            .map(|(rows, columns)| (rows.trim(), columns.trim()))
+        {
             Some((rows, "frame")) if rows == band => Ok(Self::BandFrame),
             Some(("frame", columns)) if columns == band => Ok(Self::FrameBand),
-            _ => Err(KernelError::argument("dim_order", text, format!("\"{band},frame\" or \"frame,{band}\""))),
+            _ => Err(KernelError::argument(
+                "dim_order",
+                text,
+                format!("\"{band},frame\" or \"frame,{band}\""),
+            )),
         }
     }
 }
@@ -112,7 +119,9 @@ impl FeatureArgs {
     /// Frames that are stored of a clip of `n_samples` samples; 0 where it is too short for one.
     #[must_use]
     pub fn n_frames(&self, n_samples: usize) -> usize {
-        let computed = self.stft.n_frames(Signal::len_of(n_samples, &self.stft, self.frames));
+        let computed = self
+            .stft
+            .n_frames(Signal::len_of(n_samples, &self.stft, self.frames));
         self.frames.map_or(computed, |frames| computed.min(frames))
     }
 
@@ -130,10 +139,20 @@ impl FeatureArgs {
     /// values before they are packed, bands that a cosine transform is made of, and a copy where axes change places.
     #[must_use]
     pub fn scratch_bytes(&self, n_samples: usize) -> usize {
-        let n_frames = self.stft.n_frames(Signal::len_of(n_samples, &self.stft, self.frames));
+        let n_frames = self
+            .stft
+            .n_frames(Signal::len_of(n_samples, &self.stft, self.frames));
         let values = self.n_bands() * n_frames;
-        let bands = if self.mfcc.is_some() { self.mel.as_ref().map_or(0, |mel| mel.n_mels) * n_frames } else { 0 };
-        let swapped = if self.dim_order == DimOrder::FrameBand { values } else { 0 };
+        let bands = if self.mfcc.is_some() {
+            self.mel.as_ref().map_or(0, |mel| mel.n_mels) * n_frames
+        } else {
+            0
+        };
+        let swapped = if self.dim_order == DimOrder::FrameBand {
+            values
+        } else {
+            0
+        };
         (values + bands.max(swapped)) * size_of::<f32>()
     }
 
@@ -145,7 +164,12 @@ impl FeatureArgs {
         let n_mels = self.mel.as_ref().map_or(0, |mel| mel.n_mels);
         // Each bin lies under two bands; the cosine transform is made in f64 and kept in f32.
         let bands = 16 * self.stft.n_fft + 64 * n_mels;
-        spectrum + bands + self.mfcc.as_ref().map_or(0, |mfcc| 12 * mfcc.n_mfcc * n_mels)
+        spectrum
+            + bands
+            + self
+                .mfcc
+                .as_ref()
+                .map_or(0, |mfcc| 12 * mfcc.n_mfcc * n_mels)
     }
 
     /// Names of the axes, in the tensor's order.
@@ -183,7 +207,11 @@ impl FeatureArgs {
             (Normalize::MinMax, ..) => Some((0.0, 1.0)),
             (
                 Normalize::None,
-                LogArgs::Db(DbArgs { reference: DbRef::Max, top_db: Some(top), .. }),
+                LogArgs::Db(DbArgs {
+                    reference: DbRef::Max,
+                    top_db: Some(top),
+                    ..
+                }),
                 Op::Mel | Op::Stft,
             ) if self.delta == 0 && top > 0.0 => Some((-top as f32, 0.0)),
             _ => None,
@@ -193,11 +221,19 @@ impl FeatureArgs {
     /// Errors: [`KernelError::Argument`] that names the key and what is allowed.
     pub fn validate(&self) -> Result<(), KernelError> {
         if !(1..=1_000_000).contains(&self.sample_rate_hz) {
-            return Err(KernelError::argument("sample_rate_hz", self.sample_rate_hz, "from 1 to 1000000 Hz"));
+            return Err(KernelError::argument(
+                "sample_rate_hz",
+                self.sample_rate_hz,
+                "from 1 to 1000000 Hz",
+            ));
         }
         self.stft.validate()?;
         if !(self.power > 0.0 && self.power <= 2.0) {
-            return Err(KernelError::argument("power", self.power, "above 0 and at most 2 (1 magnitude, 2 power)"));
+            return Err(KernelError::argument(
+                "power",
+                self.power,
+                "above 0 and at most 2 (1 magnitude, 2 power)",
+            ));
         }
         self.validate_op()?;
         self.log.validate(self.power)?;
@@ -205,8 +241,15 @@ impl FeatureArgs {
             return Err(KernelError::argument("delta", self.delta, "0, 1 or 2"));
         }
         let least = if self.delta == 0 { 1 } else { WIDTH };
-        if let Some(frames) = self.frames.filter(|frames| !(least..=FRAMES_MAX).contains(frames)) {
-            return Err(KernelError::argument("frames", frames, format!("from {least} to {FRAMES_MAX}")));
+        if let Some(frames) = self
+            .frames
+            .filter(|frames| !(least..=FRAMES_MAX).contains(frames))
+        {
+            return Err(KernelError::argument(
+                "frames",
+                frames,
+                format!("from {least} to {FRAMES_MAX}"),
+            ));
         }
         self.validate_dtype()
     }
@@ -219,9 +262,11 @@ impl FeatureArgs {
                 mel.validate(self.sample_rate_hz)?;
                 mfcc.validate(mel.n_mels)
             }
-            (op, ..) => {
-                Err(KernelError::argument("op", op.band_name(), "stft without bands, mel with, or mfcc with both"))
-            }
+            (op, ..) => Err(KernelError::argument(
+                "op",
+                op.band_name(),
+                "stft without bands, mel with, or mfcc with both",
+            )),
         }
     }
 

@@ -73,12 +73,28 @@ pub enum KernelError {
 
 impl KernelError {
     /// An [`KernelError::Argument`] from anything that prints.
-    pub(crate) fn argument(key: &'static str, value: impl ToString, allowed: impl Into<String>) -> Self {
-        Self::Argument { key, value: value.to_string(), allowed: allowed.into() }
+    pub(crate) fn argument(
+        key: &'static str,
+        value: impl ToString,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self::Argument {
+            key,
+            value: value.to_string(),
+            allowed: allowed.into(),
+        }
     }
 
     /// A [`KernelError::Device`] from anything that prints.
-    pub(crate) fn device(device: impl ToString, action: &'static str, detail: impl ToString) -> Self {
-        Self::Device { device: device.to_string(), action, detail: detail.to_string() }
+    pub(crate) fn device(
+        device: impl ToString,
+        action: &'static str,
+        detail: impl ToString,
+    ) -> Self {
+        Self::Device {
+            device: device.to_string(),
+            action,
+            detail: detail.to_string(),
+        }
     }
 }

@@ -22,7 +22,11 @@ impl Level {
     /// The best level of this machine.
     #[must_use]
     pub fn detect() -> Self {
-        if Self::X86_64V3.is_available() { Self::X86_64V3 } else { Self::Scalar }
+        if Self::X86_64V3.is_available() {
+            Self::X86_64V3
+        } else {
+            Self::Scalar
+        }
     }
 
     /// Whether this machine has the level's instructions.
@@ -57,7 +61,9 @@ impl FromStr for Level {
     type Err = KernelError;
 
     fn from_str(name: &str) -> Result<Self, KernelError> {
-        let named = [Self::Scalar, Self::X86_64V3].into_iter().find(|level| level.name() == name);
+        let named = [Self::Scalar, Self::X86_64V3]
+            .into_iter()
+            .find(|level| level.name() == name);
         named.ok_or_else(|| KernelError::argument("level", name, "scalar or x86-64-v3"))
     }
 }
@@ -69,7 +75,11 @@ pub(crate) struct Lanes(Level);
 impl Lanes {
     /// Errors: [`KernelError::Level`] where the machine lacks the level.
     pub(crate) fn new(level: Level) -> Result<Self, KernelError> {
-        if level.is_available() { Ok(Self(level)) } else { Err(KernelError::Level { level }) }
+        if level.is_available() {
+            Ok(Self(level))
+        } else {
+            Err(KernelError::Level { level })
+        }
     }
 
     /// The level.

@@ -8,6 +8,8 @@
 
 mod args;
 mod backend;
+#[cfg(feature = "emulated")]
+mod checks;
 mod db;
 mod delta;
 mod device;
@@ -22,13 +24,21 @@ mod pack;
 mod parity;
 mod preset;
 pub mod resample;
+mod samples;
 mod stft;
 
 pub use args::{DimOrder, FeatureArgs, Op};
 #[cfg(feature = "emulated")]
 pub use backend::Emulated;
-pub use backend::{Backend, BackendChoice, Clip, Cpu, CpuPlan, Cuda, Opened, Plan, Row, Samples, Work};
+pub use backend::{
+    Backend, BackendChoice, Clip, Cpu, CpuPlan, Cuda, Opened, Plan, ResidentBatch, Row, Samples,
+    Work,
+};
+pub use backend::{WARM_UP, median, median_s, warm_up};
+#[cfg(feature = "emulated")]
+pub use checks::CheckedDevices;
 pub use db::{DbArgs, DbRef, LogArgs};
+pub use device::{CudaReport, FoundDevice, FoundLibrary};
 pub use error::KernelError;
 pub use level::Level;
 pub use malloc::return_large_blocks;
@@ -37,4 +47,5 @@ pub use mfcc::MfccArgs;
 pub use normalize::Normalize;
 pub use pack::{Dtype, Packing, pack_into};
 pub use preset::{Overrides, Preset};
+pub use samples::SampleBuffer;
 pub use stft::{Framing, PadMode, StftArgs, Window};

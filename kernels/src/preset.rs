@@ -39,7 +39,11 @@ impl FromStr for Preset {
             "torchaudio" => Ok(Self::Torchaudio),
             "kaldi" => Ok(Self::Kaldi),
             "whisper" => Ok(Self::Whisper),
-            _ => Err(KernelError::argument("preset", name, "librosa, torchaudio, kaldi or whisper")),
+            _ => Err(KernelError::argument(
+                "preset",
+                name,
+                "librosa, torchaudio, kaldi or whisper",
+            )),
         }
     }
 }
@@ -81,16 +85,27 @@ impl FeatureArgs {
     /// What follows from another value follows from the overridden one: `win_length` from `n_fft`, `fmax` from the
     /// rate. Errors: [`KernelError::Argument`] that names the key and what is allowed; also for a key that the op does
     /// not have.
-    pub fn resolve(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) -> Result<Self, KernelError> {
+    pub fn resolve(
+        op: Op,
+        preset: Preset,
+        sample_rate_hz: u32,
+        overrides: &Overrides,
+    ) -> Result<Self, KernelError> {
         check_keys(op, preset, sample_rate_hz, overrides)?;
-        let linear_power = if op == Op::Stft && preset == Preset::Librosa { 1.0 } else { 2.0 };
+        let linear_power = if op == Op::Stft && preset == Preset::Librosa {
+            1.0
+        } else {
+            2.0
+        };
         let mel = (op != Op::Stft).then(|| mel_of(preset, op, sample_rate_hz, overrides));
         let log = log_of(op, preset, overrides);
-        let dtype = overrides.dtype.unwrap_or(match (op, log, overrides.normalize) {
-            (Op::Stft | Op::Mel, LogArgs::Db(_) | LogArgs::Whisper, _) => Dtype::F16,
-            (Op::Stft | Op::Mel, _, Normalize::MinMax | Normalize::MeanVar) => Dtype::F16,
-            _ => Dtype::F32,
-        });
+        let dtype = overrides
+            .dtype
+            .unwrap_or(match (op, log, overrides.normalize) {
+                (Op::Stft | Op::Mel, LogArgs::Db(_) | LogArgs::Whisper, _) => Dtype::F16,
+                (Op::Stft | Op::Mel, _, Normalize::MinMax | Normalize::MeanVar) => Dtype::F16,
+                _ => Dtype::F32,
+            });
         let args = Self {
             op,
             sample_rate_hz,
@@ -110,7 +125,12 @@ impl FeatureArgs {
 }
 
 /// A key that would be ignored is a mistake of the caller's.
-fn check_keys(op: Op, preset: Preset, sample_rate_hz: u32, o: &Overrides) -> Result<(), KernelError> {
+fn check_keys(
+    op: Op,
+    preset: Preset,
+    sample_rate_hz: u32,
+    o: &Overrides,
+) -> Result<(), KernelError> {
     let mel_keys = [
         ("n_mels", o.n_mels.is_some()),
         ("fmin", o.fmin.is_some()),
@@ -118,11 +138,19 @@ fn check_keys(op: Op, preset: Preset, sample_rate_hz: u32, o: &Overrides) -> Res
         ("htk", o.htk.is_some()),
         ("norm", o.norm.is_some()),
     ];
-    let mfcc_keys =
-        [("n_mfcc", o.n_mfcc.is_some()), ("dct_type", o.dct_type.is_some()), ("lifter", o.lifter.is_some())];
-    let mel_less =
-        mel_keys.iter().filter(|_| op == Op::Stft).map(|key| (key, "absent: op = \"stft\" has no mel bands"));
-    let mfcc_less = mfcc_keys.iter().filter(|_| op != Op::Mfcc).map(|key| (key, "absent: it belongs to op = \"mfcc\""));
+    let mfcc_keys = [
+        ("n_mfcc", o.n_mfcc.is_some()),
+        ("dct_type", o.dct_type.is_some()),
+        ("lifter", o.lifter.is_some()),
+    ];
+    let mel_less = mel_keys
+        .iter()
+        .filter(|_| op == Op::Stft)
+        .map(|key| (key, "absent: op = \"stft\" has no mel bands"));
+    let mfcc_less = mfcc_keys
+        .iter()
+        .filter(|_| op != Op::Mfcc)
+        .map(|key| (key, "absent: it belongs to op = \"mfcc\""));
     for ((key, given), allowed) in mel_less.chain(mfcc_less) {
         if *given {
             return Err(KernelError::argument(key, "(given)", allowed));
@@ -130,10 +158,18 @@ fn check_keys(op: Op, preset: Preset, sample_rate_hz: u32, o: &Overrides) -> Res
     }
     if preset == Preset::Whisper && sample_rate_hz != WHISPER_RATE_HZ {
         let allowed = format!("{WHISPER_RATE_HZ} Hz for preset = \"whisper\"");
-        return Err(KernelError::argument("sample_rate_hz", sample_rate_hz, allowed));
+        return Err(KernelError::argument(
+            "sample_rate_hz",
+            sample_rate_hz,
+            allowed,
+        ));
     }
     if preset == Preset::Whisper && op == Op::Mfcc {
-        return Err(KernelError::argument("op", "mfcc", "stft or mel for preset = \"whisper\""));
+        return Err(KernelError::argument(
+            "op",
+            "mfcc",
+            "stft or mel for preset = \"whisper\"",
+        ));
     }
     Ok(())
 }
@@ -145,9 +181,17 @@ fn stft_of(op: Op, preset: Preset, sample_rate_hz: u32, o: &Overrides) -> StftAr
         Preset::Librosa => 2048,
         Preset::Torchaudio | Preset::Whisper => 400,
         // What overflows is refused as any n_fft that is too long.
-        Preset::Kaldi => o.win_length.unwrap_or(win_25ms).checked_next_power_of_two().unwrap_or(usize::MAX),
+        Preset::Kaldi => o
+            .win_length
+            .unwrap_or(win_25ms)
+            .checked_next_power_of_two()
+            .unwrap_or(usize::MAX),
     });
-    let win_default = if preset == Preset::Kaldi { win_25ms.min(n_fft) } else { n_fft };
+    let win_default = if preset == Preset::Kaldi {
+        win_25ms.min(n_fft)
+    } else {
+        n_fft
+    };
     let win_length = o.win_length.unwrap_or(win_default);
     let hop_length = o.hop_length.unwrap_or(match (preset, op) {
         (Preset::Librosa, Op::Stft) => win_length / 4,
@@ -156,14 +200,20 @@ fn stft_of(op: Op, preset: Preset, sample_rate_hz: u32, o: &Overrides) -> StftAr
         (Preset::Kaldi, _) => sample_rate_hz as usize / 100,
         (Preset::Whisper, _) => 160,
     });
-    let pad_mode = o.pad_mode.unwrap_or(if preset == Preset::Librosa { PadMode::Constant } else { PadMode::Reflect });
+    let pad_mode = o.pad_mode.unwrap_or(if preset == Preset::Librosa {
+        PadMode::Constant
+    } else {
+        PadMode::Reflect
+    });
     let kaldi = preset == Preset::Kaldi;
     let whisper = preset == Preset::Whisper;
     StftArgs {
         n_fft,
         hop_length,
         win_length,
-        window: o.window.unwrap_or(if kaldi { Window::Povey } else { Window::Hann }),
+        window: o
+            .window
+            .unwrap_or(if kaldi { Window::Povey } else { Window::Hann }),
         framing: match o.center {
             None | Some(false) if kaldi => Framing::SnipEdges,
             None | Some(true) => Framing::Center(pad_mode),
@@ -190,7 +240,9 @@ fn mel_of(preset: Preset, op: Op, sample_rate_hz: u32, o: &Overrides) -> MelArgs
         fmin: o.fmin.unwrap_or(if kaldi { 20.0 } else { 0.0 }),
         fmax: o.fmax.unwrap_or(f64::from(sample_rate_hz) / 2.0),
         htk: o.htk.unwrap_or(!slaney),
-        norm: o.norm.unwrap_or(if slaney { Norm::Slaney } else { Norm::None }),
+        norm: o
+            .norm
+            .unwrap_or(if slaney { Norm::Slaney } else { Norm::None }),
         ramp: if kaldi { Ramp::Mel } else { Ramp::Hz },
     }
 }
@@ -198,9 +250,13 @@ fn mel_of(preset: Preset, op: Op, sample_rate_hz: u32, o: &Overrides) -> MelArgs
 fn log_of(op: Op, preset: Preset, o: &Overrides) -> LogArgs {
     match (o.db, preset, op) {
         (Some(db), ..) => LogArgs::Db(db),
-        (None, _, Op::Stft) | (None, Preset::Librosa | Preset::Torchaudio, Op::Mel) => LogArgs::Linear,
+        (None, _, Op::Stft) | (None, Preset::Librosa | Preset::Torchaudio, Op::Mel) => {
+            LogArgs::Linear
+        }
         (None, Preset::Librosa | Preset::Torchaudio, Op::Mfcc) => LogArgs::Db(DbArgs::default()),
-        (None, Preset::Kaldi, _) => LogArgs::Ln { floor: f64::from(f32::EPSILON) },
+        (None, Preset::Kaldi, _) => LogArgs::Ln {
+            floor: f64::from(f32::EPSILON),
+        },
         (None, Preset::Whisper, _) => LogArgs::Whisper,
     }
 }
@@ -234,11 +290,23 @@ mod tests {
     #[test]
     fn an_explicit_default_equals_an_implied_one() {
         let none = Overrides::default();
-        let mel = Overrides { n_fft: Some(2048), win_length: Some(2048), fmax: Some(8000.0), ..none.clone() };
+        let mel = Overrides {
+            n_fft: Some(2048),
+            win_length: Some(2048),
+            fmax: Some(8000.0),
+            ..none.clone()
+        };
         let implied = resolve(Op::Mel, Preset::Librosa, &none).unwrap();
         let explicit = resolve(Op::Mel, Preset::Librosa, &mel).unwrap();
-        assert_eq!(serde_json::to_string(&explicit).unwrap(), serde_json::to_string(&implied).unwrap());
-        let mfcc = Overrides { db: Some(DbArgs::default()), lifter: Some(0.0), ..none.clone() };
+        assert_eq!(
+            serde_json::to_string(&explicit).unwrap(),
+            serde_json::to_string(&implied).unwrap()
+        );
+        let mfcc = Overrides {
+            db: Some(DbArgs::default()),
+            lifter: Some(0.0),
+            ..none.clone()
+        };
         let explicit = resolve(Op::Mfcc, Preset::Librosa, &mfcc).unwrap();
         assert_eq!(explicit, resolve(Op::Mfcc, Preset::Librosa, &none).unwrap());
     }
@@ -246,28 +314,164 @@ mod tests {
     #[test]
     fn what_cannot_be_names_its_key() {
         let none = Overrides::default();
-        let db = |reference, amin| Some(DbArgs { reference, amin, top_db: Some(80.0) });
+        let db = |reference, amin| {
+            Some(DbArgs {
+                reference,
+                amin,
+                top_db: Some(80.0),
+            })
+        };
         for (op, key, overrides) in [
-            (Op::Mel, "n_fft", Overrides { n_fft: Some(1), ..none.clone() }),
-            (Op::Mel, "hop_length", Overrides { hop_length: Some(0), ..none.clone() }),
-            (Op::Mel, "win_length", Overrides { win_length: Some(4096), ..none.clone() }),
-            (Op::Mel, "fmax", Overrides { fmax: Some(8000.1), ..none.clone() }),
-            (Op::Mel, "fmax", Overrides { fmin: Some(500.0), fmax: Some(500.0), ..none.clone() }),
-            (Op::Mel, "fmin", Overrides { fmin: Some(f64::NAN), ..none.clone() }),
-            (Op::Mel, "power", Overrides { power: Some(0.0), ..none.clone() }),
-            (Op::Mel, "n_mels", Overrides { n_mels: Some(0), ..none.clone() }),
-            (Op::Mel, "db.amin", Overrides { db: db(DbRef::Max, 0.0), ..none.clone() }),
-            (Op::Mel, "db.ref", Overrides { db: db(DbRef::Power(-1.0), 1e-10), ..none.clone() }),
-            (Op::Mel, "dtype", Overrides { dtype: Some(Dtype::F16), ..none.clone() }),
-            (Op::Mfcc, "dtype", Overrides { dtype: Some(Dtype::U8), ..none.clone() }),
-            (Op::Mfcc, "n_mfcc", Overrides { n_mfcc: Some(129), ..none.clone() }),
-            (Op::Mfcc, "dct_type", Overrides { dct_type: Some(4), ..none.clone() }),
-            (Op::Mfcc, "delta", Overrides { delta: Some(3), ..none.clone() }),
-            (Op::Mfcc, "frames", Overrides { delta: Some(1), frames: Some(8), ..none.clone() }),
-            (Op::Stft, "n_mels", Overrides { n_mels: Some(40), ..none.clone() }),
-            (Op::Mel, "lifter", Overrides { lifter: Some(22.0), ..none.clone() }),
+            (
+                Op::Mel,
+                "n_fft",
+                Overrides {
+                    n_fft: Some(1),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "hop_length",
+                Overrides {
+                    hop_length: Some(0),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "win_length",
+                Overrides {
+                    win_length: Some(4096),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "fmax",
+                Overrides {
+                    fmax: Some(8000.1),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "fmax",
+                Overrides {
+                    fmin: Some(500.0),
+                    fmax: Some(500.0),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "fmin",
+                Overrides {
+                    fmin: Some(f64::NAN),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "power",
+                Overrides {
+                    power: Some(0.0),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "n_mels",
+                Overrides {
+                    n_mels: Some(0),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "db.amin",
+                Overrides {
+                    db: db(DbRef::Max, 0.0),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "db.ref",
+                Overrides {
+                    db: db(DbRef::Power(-1.0), 1e-10),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "dtype",
+                Overrides {
+                    dtype: Some(Dtype::F16),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mfcc,
+                "dtype",
+                Overrides {
+                    dtype: Some(Dtype::U8),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mfcc,
+                "n_mfcc",
+                Overrides {
+                    n_mfcc: Some(129),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mfcc,
+                "dct_type",
+                Overrides {
+                    dct_type: Some(4),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mfcc,
+                "delta",
+                Overrides {
+                    delta: Some(3),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mfcc,
+                "frames",
+                Overrides {
+                    delta: Some(1),
+                    frames: Some(8),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Stft,
+                "n_mels",
+                Overrides {
+                    n_mels: Some(40),
+                    ..none.clone()
+                },
+            ),
+            (
+                Op::Mel,
+                "lifter",
+                Overrides {
+                    lifter: Some(22.0),
+                    ..none.clone()
+                },
+            ),
         ] {
-            let error = resolve(op, Preset::Librosa, &overrides).unwrap_err().to_string();
+            let error = resolve(op, Preset::Librosa, &overrides)
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with(&format!("{key} = ")), "{error}");
         }
         assert!(FeatureArgs::resolve(Op::Mel, Preset::Whisper, 22_050, &none).is_err());
@@ -275,14 +479,34 @@ mod tests {
 
     #[test]
     fn shapes_and_types_follow() {
-        let db = Some(DbArgs { reference: DbRef::Max, ..DbArgs::default() });
+        let db = Some(DbArgs {
+            reference: DbRef::Max,
+            ..DbArgs::default()
+        });
         let frame_mel = DimOrder::parse("frame,mel", Op::Mel).unwrap();
-        let overrides = Overrides { db, dim_order: frame_mel, dtype: Some(Dtype::U8), ..Overrides::default() };
+        let overrides = Overrides {
+            db,
+            dim_order: frame_mel,
+            dtype: Some(Dtype::U8),
+            ..Overrides::default()
+        };
         let args = FeatureArgs::resolve(Op::Mel, Preset::Librosa, 22_050, &overrides).unwrap();
-        assert_eq!((args.shape(661_500), args.dim_names()), ([1292, 128], ["frame", "mel"]));
-        assert_eq!(args.packing().unwrap(), Packing::U8 { low: -80.0, high: 0.0 });
+        assert_eq!(
+            (args.shape(661_500), args.dim_names()),
+            ([1292, 128], ["frame", "mel"])
+        );
+        assert_eq!(
+            args.packing().unwrap(),
+            Packing::U8 {
+                low: -80.0,
+                high: 0.0
+            }
+        );
         let whisper = resolve(Op::Mel, Preset::Whisper, &Overrides::default()).unwrap();
-        assert_eq!((whisper.shape(9), whisper.shape(1 << 20), whisper.dtype), ([80, 3000], [80, 3000], Dtype::F16));
+        assert_eq!(
+            (whisper.shape(9), whisper.shape(1 << 20), whisper.dtype),
+            ([80, 3000], [80, 3000], Dtype::F16)
+        );
         assert!(DimOrder::parse("frame,bin", Op::Mel).is_err());
     }
 }

@@ -1,14 +1,21 @@
 //! Kernels against librosa's own values on real clips: every option set of the reference's manifest, on f32 output
-//! before packing; on the CPU's levels, on the emulated device, and on a GPU where there is one. `WAVEMILL_SHOW_PARITY=1` prints the largest error of each array.
+//! before packing; on the CPU's levels, on the emulated device, and on a GPU where there is one (`kernels/src/checks.rs`
+//! has the variables for that). `WAVEMILL_SHOW_PARITY=1` prints the largest error of each array.
+
+#[allow(clippy::unwrap_used, dead_code)] // of tests, and not all of it is used here
+mod stand_in;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 use wavemill_kernels::{
-    Backend, BackendChoice, Clip as Sound, DbArgs, DbRef, Dtype, FeatureArgs, Level, Op, Overrides, Preset, Samples,
+    Backend, BackendChoice, CheckedDevices, Clip as Sound, DbArgs, DbRef, Dtype, FeatureArgs,
+    Level, Op, Overrides, Preset, Samples,
 };
 use wavemill_tests::{Arguments, Failed, Trial};
+
+use stand_in::Machine;
 
 /// STFT magnitudes, of the largest: an f32 transform of 2048 is off by some 1e-7 of a frame's energy.
 const STFT_OF_MAX: f64 = 1e-6;
@@ -22,29 +29,117 @@ const DB_MAX: f64 = 1e-3;
 /// Coefficients reach 1e3, where f32 steps by 6e-5.
 const MFCC_MAX: f64 = 1e-3;
 
-const CLIPS: [&str; 6] = ["fma000002", "fma000256", "like201003", "like211500", "hungarian", "like299998"];
+const CLIPS: [&str; 6] = [
+    "fma000002",
+    "fma000256",
+    "like201003",
+    "like211500",
+    "hungarian",
+    "like299998",
+];
 
 fn main() {
     let args = Arguments::from_args();
-    let trials = backends().into_iter().flat_map(|(name, backend)| {
-        CLIPS.map(|clip| {
-            let (name, backend) = (format!("librosa::{clip}::{name}"), Arc::clone(&backend));
-            wavemill_tests::real(&name, move |data| Clip::read(&data.join("librosa_ref"), clip)?.check(&*backend))
-        })
-    });
-    let tests: Vec<Trial> = trials.collect();
+    let mut tests = vec![
+        Trial::test(
+            "librosa::a_gpu_that_refuses_fails_and_never_passes",
+            a_gpu_that_refuses_fails_and_never_passes,
+        )
+        // It starts this program, which then needs no such test.
+        .with_ignored_flag(std::env::var_os("FAKE_COMPILED").is_some()),
+    ];
+    for (name, backend) in backends() {
+        for clip in CLIPS {
+            tests.push(trial(&format!("librosa::{clip}::{name}"), clip, &backend));
+        }
+    }
     wavemill_tests::run(&args, tests).exit();
 }
 
-/// All that is here, by name.
-fn backends() -> Vec<(String, Arc<dyn Backend>)> {
-    let levels = [Level::Scalar, Level::X86_64V3].into_iter().filter(|level| level.is_available());
-    let cpus = levels.map(|level| (level.to_string(), BackendChoice::Cpu, level));
-    let devices = [("emulated", BackendChoice::Emulated), ("cuda", BackendChoice::Cuda)];
-    let devices = devices.map(|(name, choice)| (name.to_owned(), choice, Level::detect()));
-    let open =
-        |(name, choice, level): (String, BackendChoice, Level)| Some((name, choice.open(&[], level).ok()?.backend));
-    cpus.chain(devices).filter_map(open).collect()
+/// Where a backend that may be absent is not there, its trial shows as ignored; where it must be, it fails with why.
+fn trial(name: &str, clip: &'static str, backend: &Found) -> Trial {
+    match backend {
+        Found::Here(backend) => {
+            let backend = Arc::clone(backend);
+            wavemill_tests::real(name, move |data| {
+                Clip::read(&data.join("librosa_ref"), clip)?.check(&*backend)
+            })
+        }
+        Found::Absent => {
+            Trial::test(name, || Err("no GPU can be used".into())).with_ignored_flag(true)
+        }
+        Found::Required(why) => {
+            let why = why.clone();
+            Trial::test(name, move || Err(why.into()))
+        }
+    }
+}
+
+/// What became of opening a backend.
+enum Found {
+    Here(Arc<dyn Backend>),
+    /// It cannot be used, and need not be.
+    Absent,
+    /// It cannot be used, and is required: why not.
+    Required(String),
+}
+
+/// All that is here, by name, and CUDA in any case.
+fn backends() -> Vec<(String, Found)> {
+    let mut found = Vec::new();
+    for level in [Level::Scalar, Level::X86_64V3]
+        .into_iter()
+        .filter(|level| level.is_available())
+    {
+        found.push((level.to_string(), opened(BackendChoice::Cpu, level)));
+    }
+
+    let checked = CheckedDevices::of_environment().unwrap_or_else(|error| panic!("{error}"));
+    if checked.emulated {
+        found.push((
+            "emulated".to_owned(),
+            opened(BackendChoice::Emulated, Level::detect()),
+        ));
+    }
+    let cuda = match checked.cuda() {
+        Ok(Some(cuda)) => Found::Here(Arc::new(cuda)),
+        Ok(None) => Found::Absent,
+        Err(error) => Found::Required(error.to_string()),
+    };
+    found.push(("cuda".to_owned(), cuda));
+    found
+}
+
+/// A backend that every machine has.
+fn opened(choice: BackendChoice, level: Level) -> Found {
+    choice.open(&[], level).map_or_else(
+        |error| Found::Required(error.to_string()),
+        |opened| Found::Here(opened.backend),
+    )
+}
+
+fn a_gpu_that_refuses_fails_and_never_passes() -> Result<(), Failed> {
+    let refusing = Machine::new("librosa").with("FAKE_INIT", "999");
+    let words = ["--exact", "librosa::fma000002::cuda"];
+
+    let asked = refusing.start(&words, &[]);
+    let said = String::from_utf8_lossy(&asked.stdout).into_owned();
+    if !asked.status.success() || !said.contains("0 passed; 0 failed; 1 ignored") {
+        return Err(format!("not ignored: {said}").into());
+    }
+
+    let required = refusing.start(
+        &words,
+        &[
+            ("WAVEMILL_REQUIRE_CUDA", "1"),
+            ("WAVEMILL_PARITY_DEVICES", "cuda"),
+        ],
+    );
+    let said = String::from_utf8_lossy(&required.stdout).into_owned();
+    if required.status.success() || !said.contains("CUDA_ERROR_UNKNOWN") {
+        return Err(format!("not failed: {said}").into());
+    }
+    Ok(())
 }
 
 /// A clip's PCM and what librosa made of it.
@@ -70,29 +165,58 @@ impl Clip {
     fn read(root: &Path, name: &str) -> Result<Self, Failed> {
         let manifest: Value = serde_json::from_slice(&std::fs::read(root.join("manifest.json"))?)?;
         let clip = &manifest[name];
-        let edge = |i: usize| clip["excerpt"][i].as_u64().map(|n| n as usize).ok_or("excerpt");
+        let edge = |i: usize| {
+            clip["excerpt"][i]
+                .as_u64()
+                .map(|n| n as usize)
+                .ok_or("excerpt")
+        };
         let arrays = clip["arrays"].as_object().ok_or("arrays")?.clone();
         let folder = root.join(name);
         let pcm = read_wav(&folder.join("input_22k_mono.wav"))?;
-        Ok(Self { excerpt: edge(0)?..edge(1)?, pcm, arrays, folder })
+        Ok(Self {
+            excerpt: edge(0)?..edge(1)?,
+            pcm,
+            arrays,
+            folder,
+        })
     }
 
     /// Every array that has a feature here; the rest is listed in docs/features.md.
     fn check(&self, backend: &dyn Backend) -> Result<(), Failed> {
         let mut checked = 0;
         for (name, entry) in &self.arrays {
-            let Some((args, bound)) = wanted(name, &entry["kwargs"])? else { continue };
+            let Some((args, bound)) = wanted(name, &entry["kwargs"])? else {
+                continue;
+            };
             self.check_one(name, &args, bound, backend)?;
             checked += 1;
         }
         let known = 16 + 4 + 2 + 3 + 2 + 2;
-        if checked == known { Ok(()) } else { Err(format!("{checked} arrays checked of {known}").into()) }
+        if checked == known {
+            Ok(())
+        } else {
+            Err(format!("{checked} arrays checked of {known}").into())
+        }
     }
 
-    fn check_one(&self, name: &str, args: &FeatureArgs, bound: Bound, backend: &dyn Backend) -> Result<(), Failed> {
+    fn check_one(
+        &self,
+        name: &str,
+        args: &FeatureArgs,
+        bound: Bound,
+        backend: &dyn Backend,
+    ) -> Result<(), Failed> {
         let (shape, want) = read_npy(&self.folder.join(name).with_extension("npy"))?;
-        let pcm = if name.starts_with("full_") { &self.pcm[..] } else { &self.pcm[self.excerpt.clone()] };
-        let args = FeatureArgs { dtype: Dtype::F32, ..args.clone() };
+        let pcm = if name.starts_with("full_") {
+            &self.pcm[..]
+        } else {
+            &self.pcm[self.excerpt.clone()]
+        };
+        let args = FeatureArgs {
+            dtype: Dtype::F32,
+            ..args.clone()
+        };
         let whole = 0..pcm.len();
         let clip = Sound {
             samples: Samples::F32(pcm),
@@ -102,12 +226,23 @@ impl Clip {
         };
         let mut rows = backend.plan(0, std::slice::from_ref(&args))?.run(&[clip])?;
         let bytes = rows.remove(0)?.tensors.remove(0);
-        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
+        let values: Vec<f32> = bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|x| f32::from_le_bytes(*x))
+            .collect();
         let [n_rows, n_frames] = args.shape(pcm.len());
         // The reference keeps 24 frames of a spectrum, and deltas without the coefficients they are of.
         let first_row = n_rows - shape[0];
-        let got: Vec<f32> = values.chunks(n_frames).skip(first_row).flat_map(|row| &row[..shape[1]]).copied().collect();
-        let worst = compare(&got, &want, bound).map_err(|error| format!("{name} on {}: {error}", backend.kind()))?;
+        let got: Vec<f32> = values
+            .chunks(n_frames)
+            .skip(first_row)
+            .flat_map(|row| &row[..shape[1]])
+            .copied()
+            .collect();
+        let worst = compare(&got, &want, bound)
+            .map_err(|error| format!("{name} on {}: {error}", backend.kind()))?;
         if std::env::var_os("WAVEMILL_SHOW_PARITY").is_some() {
             eprintln!("{worst:.1e} {name} {}", backend.kind());
         }
@@ -117,43 +252,104 @@ impl Clip {
 
 /// The arguments and the bound of a reference array; none where there is no such feature yet.
 fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Failed> {
-    let db = |reference, top_db| Some(DbArgs { reference, amin: 1e-10, top_db });
+    let db = |reference, top_db| {
+        Some(DbArgs {
+            reference,
+            amin: 1e-10,
+            top_db,
+        })
+    };
     let none = Overrides::default();
     let (op, bound, overrides) = match name {
-        "full_mel_default_db_refmax_top80" | "db_refmax_top80" => {
-            (Op::Mel, Bound::Absolute(DB_MAX), Overrides { db: db(DbRef::Max, Some(80.0)), ..none })
-        }
-        "db_ref1_topnone" => (Op::Mel, Bound::Absolute(DB_MAX), Overrides { db: db(DbRef::Power(1.0), None), ..none }),
-        "db_ref1_top80" => {
-            (Op::Mel, Bound::Absolute(DB_MAX), Overrides { db: db(DbRef::Power(1.0), Some(80.0)), ..none })
-        }
+        "full_mel_default_db_refmax_top80" | "db_refmax_top80" => (
+            Op::Mel,
+            Bound::Absolute(DB_MAX),
+            Overrides {
+                db: db(DbRef::Max, Some(80.0)),
+                ..none
+            },
+        ),
+        "db_ref1_topnone" => (
+            Op::Mel,
+            Bound::Absolute(DB_MAX),
+            Overrides {
+                db: db(DbRef::Power(1.0), None),
+                ..none
+            },
+        ),
+        "db_ref1_top80" => (
+            Op::Mel,
+            Bound::Absolute(DB_MAX),
+            Overrides {
+                db: db(DbRef::Power(1.0), Some(80.0)),
+                ..none
+            },
+        ),
         "ampdb_power1_refmax_top80" => {
-            let overrides = Overrides { db: db(DbRef::Max, Some(80.0)), power: Some(1.0), ..none };
+            let overrides = Overrides {
+                db: db(DbRef::Max, Some(80.0)),
+                power: Some(1.0),
+                ..none
+            };
             (Op::Mel, Bound::Absolute(DB_MAX), overrides)
         }
         "stft_abs_first24" => (Op::Stft, Bound::OfMax(STFT_OF_MAX), none),
-        "stft_abs_first24_reflect" => {
-            (Op::Stft, Bound::OfMax(STFT_OF_MAX), Overrides { pad_mode: Some("reflect".parse()?), ..none })
-        }
+        "stft_abs_first24_reflect" => (
+            Op::Stft,
+            Bound::OfMax(STFT_OF_MAX),
+            Overrides {
+                pad_mode: Some("reflect".parse()?),
+                ..none
+            },
+        ),
         "full_mfcc20" | "mfcc20" => (Op::Mfcc, Bound::Absolute(MFCC_MAX), none),
         "mfcc13_lifter22" => {
-            let overrides = Overrides { n_mfcc: Some(13), lifter: Some(22.0), ..none };
+            let overrides = Overrides {
+                n_mfcc: Some(13),
+                lifter: Some(22.0),
+                ..none
+            };
             (Op::Mfcc, Bound::Absolute(MFCC_MAX), overrides)
         }
         "mfcc20_htk_reflect" => {
-            let overrides = Overrides { htk: Some(true), pad_mode: Some("reflect".parse()?), ..none };
+            let overrides = Overrides {
+                htk: Some(true),
+                pad_mode: Some("reflect".parse()?),
+                ..none
+            };
             (Op::Mfcc, Bound::Absolute(MFCC_MAX), overrides)
         }
-        "mfcc20_delta" => (Op::Mfcc, Bound::Absolute(MFCC_MAX), Overrides { delta: Some(1), ..none }),
-        "mfcc20_delta2" => (Op::Mfcc, Bound::Absolute(MFCC_MAX), Overrides { delta: Some(2), ..none }),
+        "mfcc20_delta" => (
+            Op::Mfcc,
+            Bound::Absolute(MFCC_MAX),
+            Overrides {
+                delta: Some(1),
+                ..none
+            },
+        ),
+        "mfcc20_delta2" => (
+            Op::Mfcc,
+            Bound::Absolute(MFCC_MAX),
+            Overrides {
+                delta: Some(2),
+                ..none
+            },
+        ),
         _ if name.starts_with("mel_") => {
             let overrides = mel_overrides(kwargs)?;
-            let from = if overrides.power == Some(1.0) { MEL_MAGNITUDE_FROM } else { MEL_POWER_FROM };
+            let from = if overrides.power == Some(1.0) {
+                MEL_MAGNITUDE_FROM
+            } else {
+                MEL_POWER_FROM
+            };
             (Op::Mel, Bound::Relative(MEL_REL_MAX, from), overrides)
         }
         _ => return Ok(None),
     };
-    Ok(Some((FeatureArgs::resolve(op, Preset::Librosa, 22_050, &overrides)?, bound)))
+    Ok(Some((
+        FeatureArgs::resolve(op, Preset::Librosa, 22_050, &overrides)?,
+        bound,
+    )))
 }
 
 /// librosa's keyword arguments, by their names.
@@ -189,7 +385,10 @@ fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
         fmin: kwargs["fmin"].as_f64(),
         fmax: kwargs["fmax"].as_f64(),
         htk: kwargs["htk"].as_bool(),
-        norm: given.get("norm").map(|norm| norm.as_str().unwrap_or("none").parse()).transpose()?,
+        norm: given
+            .get("norm")
+            .map(|norm| norm.as_str().unwrap_or("none").parse())
+            .transpose()?,
         ..Overrides::default()
     })
 }
@@ -199,7 +398,9 @@ fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
     if got.len() != want.len() {
         return Err(format!("{} values, librosa has {}", got.len(), want.len()));
     }
-    let largest = want.iter().fold(0.0f64, |largest, x| largest.max(f64::from(x.abs())));
+    let largest = want
+        .iter()
+        .fold(0.0f64, |largest, x| largest.max(f64::from(x.abs())));
     let error = |(got, want): (&f32, &f32)| {
         let (got, want) = (f64::from(*got), f64::from(*want));
         match bound {
@@ -210,20 +411,35 @@ fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
         }
     };
     let errors = got.iter().zip(want).map(error).enumerate();
-    let (index, worst) =
-        errors.fold((0, 0.0), |worst, next| if next.1 > worst.1 || next.1.is_nan() { next } else { worst });
+    let (index, worst) = errors.fold((0, 0.0), |worst, next| {
+        if next.1 > worst.1 || next.1.is_nan() {
+            next
+        } else {
+            worst
+        }
+    });
     let (Bound::Absolute(most) | Bound::Relative(most, _) | Bound::OfMax(most)) = bound;
     if worst <= most {
         return Ok(worst);
     }
-    Err(format!("value {index} is {}, librosa has {}: off by {worst:.3e}, allowed {most:.0e}", got[index], want[index]))
+    Err(format!(
+        "value {index} is {}, librosa has {}: off by {worst:.3e}, allowed {most:.0e}",
+        got[index], want[index]
+    ))
 }
 
 /// Samples of a 16-bit mono WAV with a plain 44-byte header, as the reference's are.
 fn read_wav(path: &Path) -> Result<Vec<f32>, Failed> {
     let bytes = std::fs::read(path)?;
-    let at = bytes.windows(4).position(|tag| tag == b"data").ok_or("no data chunk")? + 8;
-    Ok(bytes[at..].chunks_exact(2).map(|s| f32::from(i16::from_le_bytes([s[0], s[1]])) / 32_768.0).collect())
+    let at = bytes
+        .windows(4)
+        .position(|tag| tag == b"data")
+        .ok_or("no data chunk")?
+        + 8;
+    Ok(bytes[at..]
+        .chunks_exact(2)
+        .map(|s| f32::from(i16::from_le_bytes([s[0], s[1]])) / 32_768.0)
+        .collect())
 }
 
 /// Shape and values of a two-dimensional little-endian f32 `.npy` in C order.
@@ -232,10 +448,22 @@ fn read_npy(path: &Path) -> Result<([usize; 2], Vec<f32>), Failed> {
     let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let header = std::str::from_utf8(&bytes[10..10 + header_len])?;
     if !header.contains("'<f4'") || !header.contains("False") {
-        return Err(format!("{}: not little-endian f32 in C order: {header}", path.display()).into());
+        return Err(format!(
+            "{}: not little-endian f32 in C order: {header}",
+            path.display()
+        )
+        .into());
     }
     let shape = header.split(['(', ')']).nth(1).ok_or("no shape")?;
-    let dims: Vec<usize> = shape.split(',').filter_map(|dim| dim.trim().parse().ok()).collect();
-    let values = bytes[10 + header_len..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    Ok((dims.try_into().map_err(|_| "not two-dimensional")?, values.collect()))
+    let dims: Vec<usize> = shape
+        .split(',')
+        .filter_map(|dim| dim.trim().parse().ok())
+        .collect();
+    let values = bytes[10 + header_len..]
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    Ok((
+        dims.try_into().map_err(|_| "not two-dimensional")?,
+        values.collect(),
+    ))
 }

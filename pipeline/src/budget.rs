@@ -22,13 +22,15 @@ pub struct ByteBudget {
 
 #[derive(Debug)]
 struct State {
-    held: Mutex<Held>,
+    ledger: Mutex<Ledger>,
     changed: Condvar,
     total: u64,
 }
 
+/// Who holds what.
 #[derive(Debug, Default)]
-struct Held {
+struct Ledger {
+    /// Held by all permits.
     bytes: u64,
     /// Clips and row groups that will give memory back by themselves.
     busy: usize,
@@ -44,7 +46,7 @@ struct Held {
 
 /// Why a clip is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum Refusal {
     /// It does not fit, and never will: so many bytes would be held with it, of so many by rows that wait for it.
     Full {
         /// With the clip.
@@ -75,29 +77,41 @@ impl ByteBudget {
     /// A budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        Self { state: Arc::new(State { held: Mutex::default(), changed: Condvar::new(), total: bytes }) }
+        Self {
+            state: Arc::new(State {
+                ledger: Mutex::default(),
+                changed: Condvar::new(),
+                total: bytes,
+            }),
+        }
     }
 
     /// Waits until `bytes` are free and takes them, in no order: for work that holds nothing else while it waits.
     ///
     /// # Errors
-    /// [`Refused::Full`] where they are more than there is.
-    pub fn take(&self, bytes: u64) -> Result<Permit, Refused> {
-        let State { changed, total, .. } = &*self.state;
-        if bytes > *total {
-            return Err(Refused::Full { needed: bytes, waiting: 0 });
+    /// [`Refusal::Full`] where they are more than there is.
+    pub fn take(&self, bytes: u64) -> Result<Permit, Refusal> {
+        let total = self.state.total;
+        if bytes > total {
+            return Err(Refusal::Full {
+                needed: bytes,
+                waiting: 0,
+            });
         }
-        let full = |held: &mut Held| held.bytes + bytes > *total;
-        let mut held = changed.wait_while(self.state.lock(), full).unwrap_or_else(PoisonError::into_inner);
-        held.bytes += bytes;
+
+        let mut ledger = self.state.lock();
+        while ledger.bytes + bytes > total {
+            ledger = self.state.wait(ledger);
+        }
+        ledger.bytes += bytes;
         Ok(self.permit(bytes, false))
     }
 
     /// Lets clip number `seq` in with all that it takes. Clips come here one after the other, in plan order.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn enter(&self, seq: usize, bytes: u64) -> Result<Permit, Refused> {
+    /// [`Refusal`].
+    pub fn enter(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
         let mut permit = self.enter_file(seq, bytes)?;
         let is_in = permit.admit(seq, bytes)?;
         debug_assert!(is_in, "whoever is next does not give way");
@@ -108,10 +122,10 @@ impl ByteBudget {
     /// Clips come here one after the other, in plan order.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn enter_file(&self, seq: usize, bytes: u64) -> Result<Permit, Refused> {
+    /// [`Refusal`].
+    pub fn enter_file(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
         let mut permit = self.permit(0, false);
-        permit.take_file(seq, bytes, |_| true)?;
+        permit.take_file(seq, bytes, false)?;
         Ok(permit)
     }
 
@@ -119,7 +133,9 @@ impl ByteBudget {
     #[must_use]
     pub fn busy(&self) -> Busy {
         self.state.lock().busy += 1;
-        Busy { state: Arc::clone(&self.state) }
+        Busy {
+            state: Arc::clone(&self.state),
+        }
     }
 
     /// Lets nobody in any more: who waits is refused.
@@ -129,17 +145,24 @@ impl ByteBudget {
     }
 
     fn permit(&self, bytes: u64, busy: bool) -> Permit {
-        Permit { bytes, busy: AtomicBool::new(busy), is_file: false, state: Arc::clone(&self.state) }
+        Permit {
+            bytes,
+            busy: AtomicBool::new(busy),
+            is_file: false,
+            state: Arc::clone(&self.state),
+        }
     }
 }
 
 impl State {
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, held: MutexGuard<'a, Held>) -> MutexGuard<'a, Held> {
-        self.changed.wait(held).unwrap_or_else(PoisonError::into_inner)
+    fn wait<'a>(&self, ledger: MutexGuard<'a, Ledger>) -> MutexGuard<'a, Ledger> {
+        self.changed
+            .wait(ledger)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,90 +171,100 @@ impl Permit {
     /// has to give way to an earlier clip; drop it, and come back through [`Permit::retake`].
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn admit(&mut self, seq: usize, bytes: u64) -> Result<bool, Refused> {
+    /// [`Refusal`].
+    pub fn admit(&mut self, seq: usize, bytes: u64) -> Result<bool, Refusal> {
         let state = Arc::clone(&self.state);
-        let mut held = state.lock();
+        let mut ledger = state.lock();
         loop {
-            let others = held.bytes - self.bytes;
-            if held.closed {
-                return Err(Refused::Closed);
+            let others = ledger.bytes - self.bytes;
+            if ledger.closed {
+                return Err(Refusal::Closed);
             }
-            if held.next == seq && others + bytes <= state.total {
-                held.bytes = others + bytes;
-                held.next += 1;
-                held.give_way = false;
-                held.busy += 1;
-                self.leave_files(&mut held);
+
+            let is_next = ledger.next == seq;
+            if is_next && others + bytes <= state.total {
+                ledger.bytes = others + bytes;
+                ledger.next += 1;
+                ledger.give_way = false;
+                ledger.busy += 1;
+                self.leave_files(&mut ledger);
                 self.bytes = bytes;
                 self.busy = AtomicBool::new(true);
                 state.changed.notify_all();
                 return Ok(true);
             }
-            if held.next == seq && held.busy == 0 {
-                if held.files == 1 {
-                    return Err(Refused::Full { needed: others + bytes, waiting: others });
+
+            if is_next && ledger.busy == 0 {
+                // No memory comes back by itself. Files that were read ahead can be dropped; beside rows alone the clip
+                // never fits.
+                if ledger.files == 1 {
+                    return Err(Refusal::Full {
+                        needed: others + bytes,
+                        waiting: others,
+                    });
                 }
-                held.give_way = true;
+                ledger.give_way = true;
                 state.changed.notify_all();
-            } else if held.next < seq && held.give_way {
-                held.bytes = others;
+            } else if ledger.next < seq && ledger.give_way {
+                ledger.bytes = others;
                 self.bytes = 0;
-                self.leave_files(&mut held);
+                self.leave_files(&mut ledger);
                 state.changed.notify_all();
                 return Ok(false);
             }
-            held = state.wait(held);
+            ledger = state.wait(ledger);
         }
     }
 
     /// Takes memory for a file that gave way, once all clips before it are in.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn retake(&mut self, seq: usize, bytes: u64) -> Result<(), Refused> {
-        self.take_file(seq, bytes, |held| held.next == seq)
+    /// [`Refusal`].
+    pub fn retake(&mut self, seq: usize, bytes: u64) -> Result<(), Refusal> {
+        self.take_file(seq, bytes, true)
     }
 
-    fn take_file(&mut self, seq: usize, bytes: u64, is_turn: impl Fn(&Held) -> bool) -> Result<(), Refused> {
+    /// Takes memory for clip number `seq`'s file; `in_turn`: not before all clips before it are in.
+    fn take_file(&mut self, seq: usize, bytes: u64, in_turn: bool) -> Result<(), Refusal> {
         let state = Arc::clone(&self.state);
-        let mut held = state.lock();
+        let mut ledger = state.lock();
         loop {
-            if held.closed {
-                return Err(Refused::Closed);
+            if ledger.closed {
+                return Err(Refusal::Closed);
             }
-            let free = state.total.saturating_sub(held.bytes);
+
+            let is_next = ledger.next == seq;
+            let free = state.total.saturating_sub(ledger.bytes);
             // A large file that is read ahead would only have to give way.
-            let most = if held.next == seq { free } else { free / AHEAD_SHARE };
-            if bytes <= most && !held.give_way && is_turn(&held) {
-                held.bytes += bytes;
-                held.files += 1;
-                (self.bytes, self.is_file) = (bytes, true);
+            let most = if is_next { free } else { free / AHEAD_SHARE };
+            if bytes <= most && !ledger.give_way && (is_next || !in_turn) {
+                ledger.bytes += bytes;
+                ledger.files += 1;
+                self.bytes = bytes;
+                self.is_file = true;
                 return Ok(());
             }
-            if held.next == seq && held.busy == 0 && held.files == 0 {
-                return Err(Refused::Full { needed: held.bytes + bytes, waiting: held.bytes });
+
+            if is_next && ledger.busy == 0 && ledger.files == 0 {
+                return Err(Refusal::Full {
+                    needed: ledger.bytes + bytes,
+                    waiting: ledger.bytes,
+                });
             }
-            held = state.wait(held);
+            ledger = state.wait(ledger);
         }
     }
 
-    fn leave_files(&mut self, held: &mut Held) {
-        held.files -= usize::from(std::mem::take(&mut self.is_file));
+    fn leave_files(&mut self, ledger: &mut Ledger) {
+        ledger.files -= usize::from(std::mem::take(&mut self.is_file));
     }
 
     /// Holds `bytes` from here on; what is let in may not grow.
     pub fn holds(&mut self, bytes: u64) {
-        let mut held = self.state.lock();
-        held.bytes = held.bytes + bytes - self.bytes;
+        let mut ledger = self.state.lock();
+        ledger.bytes = ledger.bytes + bytes - self.bytes;
         self.bytes = bytes;
         self.state.changed.notify_all();
-    }
-
-    /// The bytes that it holds.
-    #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// The writing thread has the clip's rows: they wait for a row group, or for the disk, and for no one else. Not
@@ -268,7 +301,7 @@ mod tests {
     use std::time::Duration;
 
     /// Clip `seq` of `bytes` cannot pass, and can after `then`.
-    fn passes_only_after(budget: &ByteBudget, (seq, bytes): (usize, u64), then: impl FnOnce()) {
+    fn passes_only_after(budget: &ByteBudget, seq: usize, bytes: u64, then: impl FnOnce()) {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -285,7 +318,7 @@ mod tests {
     fn a_clip_waits_until_enough_is_given_back() {
         let budget = ByteBudget::new(100);
         let mut first = budget.enter(0, 80).expect("it fits");
-        passes_only_after(&budget, (1, 60), || first.holds(40));
+        passes_only_after(&budget, 1, 60, || first.holds(40));
     }
 
     #[test]
@@ -294,7 +327,7 @@ mod tests {
         let first = budget.enter(0, 80).expect("it fits");
         let group = budget.busy();
         first.taken();
-        passes_only_after(&budget, (1, 60), || drop((first, group)));
+        passes_only_after(&budget, 1, 60, || drop((first, group)));
     }
 
     #[test]
@@ -303,16 +336,28 @@ mod tests {
         let mut first = budget.enter(0, 80).expect("it fits");
         first.holds(60);
         first.taken();
-        assert_eq!(budget.enter(1, 41).err(), Some(Refused::Full { needed: 101, waiting: 60 }));
+        assert_eq!(
+            budget.enter(1, 41).err(),
+            Some(Refusal::Full {
+                needed: 101,
+                waiting: 60
+            })
+        );
         drop(budget.enter(1, 40).expect("it fits"));
-        assert_eq!(budget.take(101).err(), Some(Refused::Full { needed: 101, waiting: 0 }));
+        assert_eq!(
+            budget.take(101).err(),
+            Some(Refusal::Full {
+                needed: 101,
+                waiting: 0
+            })
+        );
     }
 
     #[test]
     fn rows_that_the_writing_thread_has_not_taken_stop_further_clips() {
         let budget = ByteBudget::new(100);
         let first = budget.enter(0, 80).expect("it fits");
-        passes_only_after(&budget, (1, 50), || drop(first));
+        passes_only_after(&budget, 1, 50, || drop(first));
     }
 
     /// The second file was read ahead. The first clip needs its memory: the file is dropped, and read again after it.
@@ -326,7 +371,8 @@ mod tests {
             assert_eq!(second.admit(1, 60), Ok(false));
             let (is_in, first) = admitted.join().expect("no panic").expect("it fits");
             assert!(is_in);
-            let again = scope.spawn(move || second.retake(1, 20).and_then(|()| second.admit(1, 60)));
+            let again =
+                scope.spawn(move || second.retake(1, 20).and_then(|()| second.admit(1, 60)));
             std::thread::sleep(Duration::from_millis(20));
             drop(first);
             assert_eq!(again.join().expect("no panic"), Ok(true));
@@ -341,7 +387,7 @@ mod tests {
         std::thread::scope(|scope| {
             let waits = scope.spawn(move || second.admit(1, 60));
             budget.close();
-            assert_eq!(waits.join().expect("no panic"), Err(Refused::Closed));
+            assert_eq!(waits.join().expect("no panic"), Err(Refusal::Closed));
         });
     }
 }

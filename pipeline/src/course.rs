@@ -160,7 +160,10 @@ impl Course {
     /// Where the job is.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default()
+        Phase::ALL
+            .get(usize::from(self.phase.load(Ordering::Relaxed)))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Done so far in this phase, in its unit.
@@ -183,19 +186,19 @@ impl Course {
 }
 
 /// A file of a job: its bytes count as done.
-pub struct Counted<R> {
+pub struct CountingReader<R> {
     input: R,
     course: Arc<Course>,
 }
 
-impl<R: Read> Counted<R> {
+impl<R: Read> CountingReader<R> {
     /// Counts what is read of `input`.
     pub const fn new(input: R, course: Arc<Course>) -> Self {
         Self { input, course }
     }
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.input.read(buffer)?;
         self.course.add(got as u64);
@@ -212,7 +215,10 @@ mod tests {
         let course = Course::default();
         for phase in Phase::ALL {
             course.enter(phase, 10);
-            assert_eq!((course.phase(), course.done(), course.total()), (phase, 0, 10));
+            assert_eq!(
+                (course.phase(), course.done(), course.total()),
+                (phase, 0, 10)
+            );
             course.add(4);
             assert_eq!(course.done(), 4);
         }
@@ -224,7 +230,7 @@ mod tests {
     fn bytes_of_a_file_are_counted_as_they_are_read() {
         let course = Arc::new(Course::default());
         course.enter(Phase::Metadata, 5);
-        let mut file = Counted::new(&b"12345"[..], Arc::clone(&course));
+        let mut file = CountingReader::new(&b"12345"[..], Arc::clone(&course));
         file.read_exact(&mut [0; 3]).unwrap();
         assert_eq!(course.done(), 3);
         file.read_to_end(&mut Vec::new()).unwrap();

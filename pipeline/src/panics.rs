@@ -8,7 +8,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::{Mutex, PoisonError};
 
-use crate::pool::WORKER_NAME;
+use wavemill_schemas::text::panic_words;
+
+/// Threads whose panics become rejects; the panic hook stays silent in them.
+pub const WORKER_NAME: &str = "wavemill-worker";
 
 /// Prints Rust's own report as well, for whoever looks for a fault.
 const REPORT_VARIABLE: &str = "WAVEMILL_BACKTRACE";
@@ -31,7 +34,10 @@ impl Panic {
     #[must_use]
     pub fn of(payload: &(dyn Any + Send)) -> Self {
         let first = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
-        first.unwrap_or_else(|| Self { message: message(payload), place: "place unknown".to_owned() })
+        first.unwrap_or_else(|| Self {
+            message: message(payload),
+            place: "place unknown".to_owned(),
+        })
     }
 }
 
@@ -41,7 +47,11 @@ pub fn silence() {
     let is_asked_for = std::env::var_os(REPORT_VARIABLE).is_some();
     set_hook(Box::new(move |info| {
         // A worker's panic is a reject of its clip, with these words.
-        if !std::thread::current().name().unwrap_or_default().starts_with(WORKER_NAME) {
+        if !std::thread::current()
+            .name()
+            .unwrap_or_default()
+            .starts_with(WORKER_NAME)
+        {
             keep_first(info);
         }
         if is_asked_for {
@@ -59,14 +69,23 @@ pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
 }
 
 fn keep_first(info: &PanicHookInfo<'_>) {
-    let place = info.location().map_or_else(|| "place unknown".to_owned(), |at| format!("{}:{}", at.file(), at.line()));
-    let panic = Panic { message: message(info.payload()), place };
-    FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+    let place = info.location().map_or_else(
+        || "place unknown".to_owned(),
+        |at| format!("{}:{}", at.file(), at.line()),
+    );
+    let panic = Panic {
+        message: message(info.payload()),
+        place,
+    };
+    FIRST
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert(panic);
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").to_owned()
+    let words = panic_words(payload);
+    words.unwrap_or("a panic without words").to_owned()
 }
 
 #[cfg(test)]
@@ -82,7 +101,16 @@ mod tests {
 
     #[test]
     fn words_are_those_of_the_panic() {
-        assert_eq!(Panic { message: "a".into(), place: "b:1".into() }.to_string().matches("a (b:1)").count(), 1);
+        assert_eq!(
+            Panic {
+                message: "a".into(),
+                place: "b:1".into()
+            }
+            .to_string()
+            .matches("a (b:1)")
+            .count(),
+            1
+        );
         assert_eq!(message(&"text"), "text");
         assert_eq!(message(&"text".to_owned()), "text");
         assert_eq!(message(&7), "a panic without words");

@@ -5,10 +5,6 @@ use std::sync::Arc;
 
 use wavemill_kernels::{Backend, Cpu, Level};
 
-use crate::catalog::CatalogSettings;
-use crate::features::FeaturePlan;
-use crate::run::RunError;
-
 /// Threads that read. Two keep a disk busy while one waits for its permit; decoding is what costs.
 pub const READ_THREADS: usize = 2;
 
@@ -26,7 +22,8 @@ pub const SPARE_BYTES_MAX: u64 = 16 << 20;
 /// would only add its wait to the end. It also lets a batch go that waits for memory that it holds itself.
 pub const BATCH_WAIT_MS_MAX: u64 = 20;
 
-/// `in_flight_bytes` divided by this is what batches may hold as PCM, over all lanes: plans keep a copy of their largest.
+/// `in_flight_bytes` divided by this is what batches may hold as PCM, over all lanes: decoding
+/// goes on beside them.
 pub const BATCH_SHARE: u64 = 4;
 
 /// `--max-reject-fraction` when it is not given …
@@ -85,10 +82,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// DataFusion's pool: a quarter; spilling starts there. Its threads are those that decode later.
+    /// DataFusion's pool: a quarter; spilling starts there.
     #[must_use]
-    pub const fn catalog(&self) -> CatalogSettings {
-        CatalogSettings { memory_bytes: (self.memory_limit_bytes / 4) as usize, threads: self.threads }
+    pub const fn catalog_bytes(&self) -> usize {
+        (self.memory_limit_bytes / 4) as usize
     }
 
     /// Clips between read and disk: half. Of the other half an eighth of the limit each is for row groups being encoded
@@ -101,7 +98,10 @@ impl Settings {
     /// What there is for clips, beside workers' tables.
     #[must_use]
     pub const fn room(&self) -> Room {
-        Room { limit_bytes: self.memory_limit_bytes, clips_bytes: self.in_flight_bytes() }
+        Room {
+            limit_bytes: self.memory_limit_bytes,
+            clips_bytes: self.in_flight_bytes(),
+        }
     }
 
     /// Row groups being encoded: an eighth.
@@ -115,23 +115,23 @@ impl Settings {
     pub const fn kept_bytes(&self) -> usize {
         let buffers = self.threads * (READ_AHEAD_CLIPS + SPARE_PCMS + 1) + READ_THREADS;
         let each = self.memory_limit_bytes / 8 / buffers as u64;
-        if each < SPARE_BYTES_MAX { each as usize } else { SPARE_BYTES_MAX as usize }
+        if each < SPARE_BYTES_MAX {
+            each as usize
+        } else {
+            SPARE_BYTES_MAX as usize
+        }
     }
 
     /// The part of planned clips that may be rejected.
     #[must_use]
     pub fn reject_fraction(&self, planned: u64) -> f64 {
-        let default = if planned < FEW_CLIPS { 1.0 } else { MAX_REJECT_FRACTION };
+        let default = if planned < FEW_CLIPS {
+            1.0
+        } else {
+            MAX_REJECT_FRACTION
+        };
         self.max_reject_fraction.unwrap_or(default)
     }
-}
-
-/// Segments that a clip can give; the recipe's rules know the same.
-const ROWS_A_CLIP_MAX: usize = 100_000;
-
-/// Workers' tables fit into the last quarter up to an eighth of the limit; what is more is taken from the clips.
-const fn worker_room(settings: &Settings) -> u64 {
-    settings.memory_limit_bytes / 8
 }
 
 /// What there is for clips.
@@ -141,68 +141,4 @@ pub struct Room {
     pub limit_bytes: u64,
     /// The part of it for clips in flight.
     pub clips_bytes: u64,
-}
-
-/// Bounds of one run, checked against its recipe.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Worker threads.
-    pub threads: usize,
-    /// As given.
-    pub memory_limit_bytes: u64,
-    /// Between read and disk.
-    pub in_flight_bytes: u64,
-    /// For row groups being encoded.
-    pub encode_bytes: u64,
-    /// The largest buffer that is kept from clip to clip.
-    pub kept_bytes: usize,
-    /// Rows a row group, at most.
-    pub row_group_rows: usize,
-    /// Planned clips.
-    pub planned: u64,
-    /// The part of them that may be rejected.
-    pub reject_fraction: f64,
-}
-
-impl Limits {
-    /// What there is for clips.
-    #[must_use]
-    pub const fn room(&self) -> Room {
-        Room { limit_bytes: self.memory_limit_bytes, clips_bytes: self.in_flight_bytes }
-    }
-
-    /// Takes the bounds from the settings, and from what the plan needs.
-    ///
-    /// # Errors
-    /// [`RunError::Memory`] where one row group, one clip and the workers' tables do not fit.
-    pub fn new(
-        settings: &Settings,
-        planned: u64,
-        row_group_rows: usize,
-        features: &FeaturePlan,
-    ) -> Result<Self, RunError> {
-        let threads = settings.threads.max(1);
-        // What a recipe with few rows never fills needs no room.
-        let rows = row_group_rows.min(usize::try_from(planned).unwrap_or(usize::MAX).saturating_mul(ROWS_A_CLIP_MAX));
-        let worker_bytes = features.worker_bytes() * threads as u64;
-        let limit_bytes = settings.memory_limit_bytes;
-        let least_bytes = features.least_bytes(rows).saturating_add(worker_bytes.saturating_sub(worker_room(settings)));
-        let needed_bytes = least_bytes.saturating_mul(2).max(MEMORY_LIMIT_BYTES_MIN);
-        if limit_bytes < needed_bytes {
-            return Err(RunError::Memory { limit_bytes, needed_bytes });
-        }
-
-        Ok(Self {
-            threads,
-            memory_limit_bytes: limit_bytes,
-            in_flight_bytes: settings
-                .in_flight_bytes()
-                .saturating_sub(worker_bytes.saturating_sub(worker_room(settings))),
-            encode_bytes: settings.encode_bytes(),
-            kept_bytes: settings.kept_bytes(),
-            row_group_rows,
-            planned,
-            reject_fraction: settings.reject_fraction(planned),
-        })
-    }
 }

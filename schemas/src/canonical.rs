@@ -19,7 +19,9 @@ pub fn to_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
 /// # Errors
 /// As [`to_json`].
 pub fn id<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
-    Ok(blake3::hash(to_json(value)?.as_bytes()).to_hex().to_string())
+    Ok(blake3::hash(to_json(value)?.as_bytes())
+        .to_hex()
+        .to_string())
 }
 
 /// A 64-bit hash of `key` under `seed`, in the domain named `domain` (`limit`, `shard`, `order`, `split`, …).
@@ -32,11 +34,17 @@ pub fn hash(domain: &str, seed: u64, key: &str) -> u64 {
 
 /// [`hash`] for many keys: what domain and seed add to it is made once.
 pub fn hashes(domain: &str, seed: u64) -> impl Fn(&str) -> u64 {
+    // In this mode of blake3 the domain is a key: equal keys of clips in two domains have unrelated hashes.
     let mut start = blake3::Hasher::new_derive_key(domain);
     start.update(&seed.to_le_bytes());
+
     move |key| {
         let mut first = [0; 8];
-        start.clone().update(key.as_bytes()).finalize_xof().fill(&mut first);
+        start
+            .clone()
+            .update(key.as_bytes())
+            .finalize_xof()
+            .fill(&mut first);
         u64::from_le_bytes(first)
     }
 }
@@ -46,6 +54,7 @@ pub fn hashes(domain: &str, seed: u64) -> impl Fn(&str) -> u64 {
 pub fn track_id(clip_key: &str) -> i64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(clip_key.as_bytes()).as_bytes()[..8]);
+    // 63 bits: an id is never negative, as FMA's "none" is.
     (u64::from_be_bytes(first) >> 1) as i64
 }
 
@@ -66,7 +75,12 @@ mod tests {
 
     #[test]
     fn domains_and_seeds_are_independent() {
-        let values = [hash("shard", 42, "a"), hash("order", 42, "a"), hash("shard", 43, "a"), hash("shard", 42, "b")];
+        let values = [
+            hash("shard", 42, "a"),
+            hash("order", 42, "a"),
+            hash("shard", 43, "a"),
+            hash("shard", 42, "b"),
+        ];
         for (i, left) in values.iter().enumerate() {
             assert!(values[i + 1..].iter().all(|right| left != right));
         }

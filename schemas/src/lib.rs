@@ -1,12 +1,17 @@
 //! What a wavemill store holds on disk, and nothing that reads or writes it.
 //!
-//! Recipes (TOML), manifests and receipts (JSON), reject reasons and Arrow schemas, with the hash functions that give
-//! them their identities. The pipeline writes these, the trainer reads them; neither engine nor audio code lives here.
+//! Recipes and configurations of training (TOML), manifests and receipts (JSON), reject reasons and Arrow schemas, with
+//! the hash functions that give them their identities, and the random numbers that follow from such hashes. The pipeline
+//! writes stores, the loader and the trainer read them; neither engine nor audio code lives here.
 
 pub mod canonical;
+pub mod config;
+pub mod exit;
 pub mod manifest;
 pub mod recipe;
 pub mod reject;
+pub mod rng;
+pub mod samples;
 pub mod settings;
 pub mod tables;
 pub mod text;

@@ -98,8 +98,11 @@ impl Manifest {
         struct Head {
             format_version: u64,
         }
+
         let text = std::str::from_utf8(bytes.as_ref());
-        let text = text.map_err(|error| ManifestError::Encoding { at: error.valid_up_to() })?;
+        let text = text.map_err(|error| ManifestError::Encoding {
+            at: error.valid_up_to(),
+        })?;
         let mut value: Value = serde_json::from_str(text)?;
 
         // First of all: a later format may have other keys and another checksum.
@@ -111,9 +114,12 @@ impl Manifest {
             return Err(ManifestError::NoSuchFormat { found });
         }
 
+        // Before anything is understood: a key that this version does not know counts too.
         let has_checksum = take_checksum(&mut value)?;
         if !has_checksum && found >= u64::from(CHECKSUM_SINCE) {
-            return Err(ManifestError::Checksum { problem: "it has no manifest_blake3" });
+            return Err(ManifestError::Checksum {
+                problem: "it has no manifest_blake3",
+            });
         }
         if !has_checksum {
             check_identity(&value)?;
@@ -131,6 +137,7 @@ impl Manifest {
     /// None in practice: every map has text keys.
     pub fn to_json(&self) -> Result<String, ManifestError> {
         let mut value = serde_json::to_value(self)?;
+        // Of the value without the key, which comes in afterwards.
         if self.format_version >= CHECKSUM_SINCE {
             let checksum = canonical::id(&value)?;
             value[CHECKSUM_KEY] = Value::String(checksum);
@@ -146,11 +153,16 @@ impl Manifest {
 
 /// Takes the checksum out of a manifest and compares it with the rest; false where there is none.
 fn take_checksum(manifest: &mut Value) -> Result<bool, ManifestError> {
-    let Some(claimed) = manifest.as_object_mut().and_then(|keys| keys.remove(CHECKSUM_KEY)) else {
+    let Some(claimed) = manifest
+        .as_object_mut()
+        .and_then(|keys| keys.remove(CHECKSUM_KEY))
+    else {
         return Ok(false);
     };
     if claimed != canonical::id(manifest)? {
-        return Err(ManifestError::Checksum { problem: "its manifest_blake3 differs" });
+        return Err(ManifestError::Checksum {
+            problem: "its manifest_blake3 differs",
+        });
     }
     Ok(true)
 }
@@ -260,7 +272,11 @@ impl FeatureEntry {
     /// Type and shape as people write them: `f16[128,1292]`, with `?` for a dimension that varies.
     #[must_use]
     pub fn tensor_type(&self) -> String {
-        let dims: Vec<String> = self.shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
+        let dims: Vec<String> = self
+            .shape
+            .iter()
+            .map(|d| d.map_or("?".to_owned(), |n| n.to_string()))
+            .collect();
         format!("{}[{}]", self.dtype, dims.join(","))
     }
 }
@@ -302,7 +318,10 @@ impl FileEntry {
     /// The table or feature that it belongs to.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.table.as_deref().or(self.feature.as_deref()).unwrap_or_default()
+        self.table
+            .as_deref()
+            .or(self.feature.as_deref())
+            .unwrap_or_default()
     }
 
     /// Whether it names one table or feature, and a file below the store. Where links lead is for those to see who
@@ -310,16 +329,27 @@ impl FileEntry {
     fn check(&self) -> Result<(), ManifestError> {
         if self.table.is_some() == self.feature.is_some() {
             let name = self.path.clone();
-            return Err(ManifestError::Name { name, problem: "is not the file of one table or feature" });
+            return Err(ManifestError::Name {
+                name,
+                problem: "is not the file of one table or feature",
+            });
         }
 
         // Paths of later plans are made of this name.
         check_name(self.name())?;
         if self.path.starts_with('/') {
-            return Err(ManifestError::Name { name: self.path.clone(), problem: "is an absolute path" });
+            return Err(ManifestError::Name {
+                name: self.path.clone(),
+                problem: "is an absolute path",
+            });
         }
+
+        // The fault is one part's; the whole path is what a person can look for.
         match self.path.split('/').try_for_each(check_name) {
-            Err(ManifestError::Name { problem, .. }) => Err(ManifestError::Name { name: self.path.clone(), problem }),
+            Err(ManifestError::Name { problem, .. }) => Err(ManifestError::Name {
+                name: self.path.clone(),
+                problem,
+            }),
             other => other,
         }
     }
@@ -329,11 +359,15 @@ impl FileEntry {
 fn check_name(name: &str) -> Result<(), ManifestError> {
     let problem = match name {
         ".." => "leads out of its folder",
+        // `a//b` and `a/./b` would be second names of one file.
         "" | "." => "has a part without a name",
         _ if name.contains(['/', '\0']) => "is no name of a file or folder",
         _ => return Ok(()),
     };
-    Err(ManifestError::Name { name: name.to_owned(), problem })
+    Err(ManifestError::Name {
+        name: name.to_owned(),
+        problem,
+    })
 }
 
 /// Every input accounted for.
@@ -416,7 +450,9 @@ impl Receipt {
     /// [`ManifestError::Encoding`], [`ManifestError::Json`], [`ManifestError::Name`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
         let text = std::str::from_utf8(bytes);
-        let text = text.map_err(|error| ManifestError::Encoding { at: error.valid_up_to() })?;
+        let text = text.map_err(|error| ManifestError::Encoding {
+            at: error.valid_up_to(),
+        })?;
         let receipt: Self = serde_json::from_str(text)?;
         receipt.files.iter().try_for_each(FileEntry::check)?;
         Ok(receipt)

@@ -40,6 +40,7 @@ impl Reason {
     /// The stored name, as in SQL: `missing_file`, `empty`, ….
     #[must_use]
     pub const fn name(self) -> &'static str {
+        // Stores hold these names, and queries ask for them: none may change.
         match self {
             Self::MissingFile => "missing_file",
             Self::Empty => "empty",

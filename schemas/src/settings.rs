@@ -16,7 +16,10 @@ pub const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 pub fn read(path: &Path) -> io::Result<String> {
     // One byte more tells a file of just this length from a longer one. A length would not do: a pipe has none.
     let mut bytes = Vec::new();
-    File::open(path)?.take(SETTINGS_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(SETTINGS_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+
     if bytes.len() as u64 > SETTINGS_BYTES_MAX {
         let words = format!(
             "over {} MiB, more than any recipe or configuration: is it another file?",
@@ -24,8 +27,12 @@ pub fn read(path: &Path) -> io::Result<String> {
         );
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
     }
+
     String::from_utf8(bytes).map_err(|error| {
-        let words = format!("not UTF-8 from byte {} on", error.utf8_error().valid_up_to());
+        let words = format!(
+            "not UTF-8 from byte {} on",
+            error.utf8_error().valid_up_to()
+        );
         io::Error::new(io::ErrorKind::InvalidData, words)
     })
 }

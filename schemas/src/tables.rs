@@ -13,7 +13,7 @@ use crate::recipe::{Dtype, Layout};
 pub const TENSOR_KEY: &str = "wavemill.tensor";
 
 /// Columns that every feature row has, besides the targets and the tensor: no feature or target may take their names.
-pub const ROW_COLUMNS: [&str; 12] = [
+pub(crate) const ROW_COLUMNS: [&str; 12] = [
     "clip_key",
     "track_id",
     "segment",
@@ -32,7 +32,10 @@ pub const ROW_COLUMNS: [&str; 12] = [
 ///
 /// # Errors
 /// None in practice.
-pub fn tensor_metadata(feature: &FeatureEntry, targets: &[TargetEntry]) -> Result<String, serde_json::Error> {
+pub fn tensor_metadata(
+    feature: &FeatureEntry,
+    targets: &[TargetEntry],
+) -> Result<String, serde_json::Error> {
     #[derive(Serialize)]
     struct Tensor<'a> {
         dtype: &'a str,
@@ -45,6 +48,11 @@ pub fn tensor_metadata(feature: &FeatureEntry, targets: &[TargetEntry]) -> Resul
         preset: &'a str,
         classes: BTreeMap<&'a str, &'a [String]>,
     }
+
+    let classes = targets
+        .iter()
+        .map(|target| (target.name.as_str(), target.classes.as_slice()))
+        .collect();
     crate::canonical::to_json(&Tensor {
         dtype: &feature.dtype,
         shape: &feature.shape,
@@ -54,7 +62,7 @@ pub fn tensor_metadata(feature: &FeatureEntry, targets: &[TargetEntry]) -> Resul
         sample_rate_hz: feature.sample_rate_hz,
         hop_length: feature.hop_length,
         preset: &feature.preset,
-        classes: targets.iter().map(|t| (t.name.as_str(), t.classes.as_slice())).collect(),
+        classes,
     })
 }
 
@@ -69,6 +77,7 @@ pub fn feature_schema(
     dtype: Dtype,
 ) -> Result<SchemaRef, serde_json::Error> {
     let metadata = HashMap::from([(TENSOR_KEY.to_owned(), tensor_metadata(feature, targets)?)]);
+
     let mut fields = vec![
         Field::new("clip_key", DataType::Utf8, false),
         Field::new("track_id", DataType::Int64, false),
@@ -76,7 +85,10 @@ pub fn feature_schema(
         Field::new("offset_s", DataType::Float32, false),
         Field::new("variant", DataType::Float32, false),
     ];
-    fields.extend(targets.iter().map(|t| Field::new(&t.name, DataType::Int32, true)));
+    for target in targets {
+        // Null: unlabelled.
+        fields.push(Field::new(&target.name, DataType::Int32, true));
+    }
     fields.extend([
         Field::new("genres_all", list_of(DataType::Int32), false),
         Field::new("artist_id", DataType::Int64, true),
@@ -85,30 +97,46 @@ pub fn feature_schema(
         Field::new("lost_s", DataType::Float32, false),
         Field::new("silent", DataType::Boolean, false),
         Field::new("audio_blake3", DataType::Utf8, false),
-        Field::new(&feature.name, tensor_type(feature, layout, dtype), false).with_metadata(metadata.clone()),
+        Field::new(&feature.name, tensor_type(feature, layout, dtype), false)
+            .with_metadata(metadata.clone()),
     ]);
+
+    // The bytes of a tensor do not tell its shape where that differs from row to row.
     if feature.shape.contains(&None) {
-        fields.push(Field::new(shape_column(&feature.name), list_of(DataType::Int32), false));
+        fields.push(Field::new(
+            shape_column(&feature.name),
+            list_of(DataType::Int32),
+            false,
+        ));
     }
+
+    // On the file too: some readers show a file's metadata and no field's.
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
 /// Name of the column with the shapes of a ragged feature.
 #[must_use]
-pub fn shape_column(feature: &str) -> String {
+pub(crate) fn shape_column(feature: &str) -> String {
     format!("{feature}_shape")
 }
 
 fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType {
-    let values = feature.shape.iter().try_fold(1, |product, dim| dim.map(|n| product * n));
+    let values = feature
+        .shape
+        .iter()
+        .try_fold(1, |product, dim| dim.map(|n| product * n));
+
     match (layout, values) {
+        // Lists know their own lengths, so they need no number of values.
         (Layout::List, _) => list_of(match dtype {
             Dtype::F16 => DataType::Float16,
             Dtype::F32 => DataType::Float32,
             Dtype::U8 => DataType::UInt8,
         }),
         // Arrow counts the bytes of a fixed-size value in i32; a row of 2 GiB is refused long before.
-        (Layout::Binary, Some(values)) => DataType::FixedSizeBinary((values * dtype.bytes()) as i32),
+        (Layout::Binary, Some(values)) => {
+            DataType::FixedSizeBinary((values * dtype.bytes()) as i32)
+        }
         (Layout::Binary, None) => DataType::Binary,
     }
 }

@@ -4,6 +4,7 @@
 //! around so that it reads otherwise than it is. Everything that wavemill did not write itself goes through [`shown`]
 //! before it is shown. What programs read (JSON, CSV, Arrow, Parquet) is never changed.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
@@ -17,6 +18,7 @@ pub fn shown(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
 
+    // Escapes are longer than what they stand for: room for two or three.
     let mut line = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         push_shown(&mut line, c);
@@ -27,11 +29,19 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 /// As [`shown`], for text that is several lines on purpose, such as the plan of a query: line feeds stay.
 #[must_use]
 pub fn shown_lines(text: &str) -> Cow<'_, str> {
+    // Split and joined at line feeds alone: a carriage return would move the cursor back over the line.
     if text.contains(|c| c != '\n' && is_escaped(c)) {
         Cow::Owned(text.split('\n').map(shown).collect::<Vec<_>>().join("\n"))
     } else {
         Cow::Borrowed(text)
     }
+}
+
+/// What a caught panic said; `None` where it carried no text.
+#[must_use]
+pub fn panic_words(panic: &(dyn Any + Send)) -> Option<&str> {
+    let formatted = panic.downcast_ref::<String>().map(String::as_str);
+    formatted.or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
 /// Appends one character as [`shown`] shows it.
@@ -48,16 +58,27 @@ pub fn push_shown(line: &mut String, c: char) {
 
 /// Whether a character acts on a terminal or on its neighbours instead of being seen.
 const fn is_escaped(c: char) -> bool {
+    // Unicode's classes would not do: "format" holds the joiners too, which text needs.
     match c {
         // C0, DEL and C1: escape sequences start with one of them.
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,
+
         // What turns the direction of text: marks, embeddings, overrides, isolates.
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => true,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => {
+            true
+        }
+
         // Line and paragraph separators.
         '\u{2028}' | '\u{2029}' => true,
+
         // Without width or ink: two names that differ in these alone look equal. The joiners U+200C and U+200D are no
         // such case, since Persian, Hindi and emoji are written with them.
-        '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
+        '\u{ad}'
+        | '\u{180e}'
+        | '\u{200b}'
+        | '\u{2060}'..='\u{2064}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' => true,
         '\u{e0000}'..='\u{e007f}' => true,
         _ => false,
     }
@@ -70,12 +91,18 @@ mod tests {
     #[test]
     fn what_acts_on_a_terminal_is_shown_as_an_escape() {
         let cases = [
-            ("ev\u{1b}[31mil\u{1b}]0;pwn\u{7}", r"ev\u{1b}[31mil\u{1b}]0;pwn\u{7}"),
+            (
+                "ev\u{1b}[31mil\u{1b}]0;pwn\u{7}",
+                r"ev\u{1b}[31mil\u{1b}]0;pwn\u{7}",
+            ),
             ("a\u{9b}2J", r"a\u{9b}2J"),
             ("del\u{7f}\u{8}", r"del\u{7f}\u{8}"),
             ("x\ny\r\tz", r"x\ny\r\tz"),
             ("x\u{85}y\u{2028}z\u{2029}", r"x\u{85}y\u{2028}z\u{2029}"),
-            ("gpj.\u{202e}exe\u{2066}\u{2069}", r"gpj.\u{202e}exe\u{2066}\u{2069}"),
+            (
+                "gpj.\u{202e}exe\u{2066}\u{2069}",
+                r"gpj.\u{202e}exe\u{2066}\u{2069}",
+            ),
             ("\u{200e}\u{200f}\u{61c}", r"\u{200e}\u{200f}\u{61c}"),
             ("ro\u{200b}ck\u{feff}\u{ad}", r"ro\u{200b}ck\u{feff}\u{ad}"),
         ];
@@ -93,15 +120,35 @@ mod tests {
 
     #[test]
     fn text_of_every_script_stays_as_it_is() {
-        for text in ["Björk – „Jóga“", "初音ミク", "فيروز", "می\u{200c}خواهم", "👩\u{200d}🎤", "e\u{301}", r"C:\music"]
-        {
-            assert!(matches!(shown(text), Cow::Borrowed(same) if same == text), "{text}");
+        for text in [
+            "Björk – „Jóga“",
+            "初音ミク",
+            "فيروز",
+            "می\u{200c}خواهم",
+            "👩\u{200d}🎤",
+            "e\u{301}",
+            r"C:\music",
+        ] {
+            assert!(
+                matches!(shown(text), Cow::Borrowed(same) if same == text),
+                "{text}"
+            );
         }
     }
 
     #[test]
+    fn a_panic_has_the_words_that_it_was_raised_with() {
+        assert_eq!(panic_words(&"text"), Some("text"));
+        assert_eq!(panic_words(&"text".to_owned()), Some("text"));
+        assert_eq!(panic_words(&7), None);
+    }
+
+    #[test]
     fn several_lines_stay_several_lines() {
-        assert_eq!(shown_lines("plan\n  scan\u{1b}[2J\n"), "plan\n  scan\\u{1b}[2J\n");
+        assert_eq!(
+            shown_lines("plan\n  scan\u{1b}[2J\n"),
+            "plan\n  scan\\u{1b}[2J\n"
+        );
         assert_eq!(shown_lines("a\nb"), "a\nb");
     }
 }

@@ -1,7 +1,7 @@
 """Whole, short audio files as lists of parts: what the mutator breaks.
 
 A part is a piece that the format knows: a tag, a chunk, a metadata block, a frame, a page. WAV and FLAC are made here, by
-code; MP3 comes from demo-audio; FLAC of another encoder and Ogg Vorbis from the tests' data.
+code; MP3 comes from demo-audio; FLAC of another encoder, also in Ogg, and Ogg Vorbis from the tests' data.
 """
 
 import math
@@ -227,6 +227,10 @@ def flacs():
     return bases + [flac_of_another_encoder()]
 
 
+# Samples of a frame of the file below.
+FLAC_LPC_FRAME_SAMPLES = 2_304
+
+
 def flac_of_another_encoder():
     """A file with linear predictors, in parts: frames end where the checksum over them is 0."""
     file = (TEST_DATA / "tone_32000_stereo.flac").read_bytes()
@@ -247,7 +251,31 @@ def flac_of_another_encoder():
     return Base("flac_lpc", "flac", parts[: parts.index(next(p for p in parts[1:] if p[:1] == b"\xff")) + 6])
 
 
-# --- Ogg Vorbis ---
+# --- Ogg: Vorbis and FLAC ---
+
+OGG_FIRST, OGG_LAST = 2, 4
+
+
+def ogg_page(flags, granule, sequence, packets):
+    """A page of whole packets."""
+    lacing = b"".join(b"\xff" * (len(packet) // 255) + bytes([len(packet) % 255]) for packet in packets)
+    header = struct.pack("<4sBBqIII", b"OggS", 0, flags, granule, 1, sequence, 0) + bytes([len(lacing)])
+    page = bytearray(header + lacing + b"".join(packets))
+    page[22:26] = struct.pack("<I", crc(CRC32, 32, page))
+    return bytes(page)
+
+
+def flac_in_ogg():
+    """The FLAC of another encoder, two frames a page."""
+    marker, *parts = flac_of_another_encoder().parts
+    blocks = [part for part in parts if part[:1] != b"\xff"]
+    frames = [part for part in parts if part[:1] == b"\xff"]
+    mapping = struct.pack(">B4sBBH", 0x7F, b"FLAC", 1, 0, len(blocks) - 1)
+    pages = [ogg_page(OGG_FIRST, 0, 0, [mapping + marker + blocks[0]]), ogg_page(0, 0, 1, blocks[1:])]
+    for at in range(0, len(frames), 2):
+        flags = OGG_LAST if at + 2 >= len(frames) else 0
+        pages.append(ogg_page(flags, (at + 2) * FLAC_LPC_FRAME_SAMPLES, len(pages), frames[at : at + 2]))
+    return Base("ogg_flac", "ogg", pages)
 
 
 def ogg_pages(file):
@@ -266,7 +294,8 @@ def oggs(data):
     files = [TEST_DATA / "tone_32000_mono.ogg"]
     if data is not None:
         files += [path for path in [data / "hostile/ogg_loss/00_ref.ogg"] if path.is_file()]
-    return [Base(f"ogg_{path.stem}", "ogg", ogg_pages(path.read_bytes())) for path in files]
+    vorbis = [Base(f"ogg_{path.stem}", "ogg", ogg_pages(path.read_bytes())) for path in files]
+    return vorbis + [flac_in_ogg()]
 
 
 # --- MP3 ---

@@ -195,8 +195,8 @@ def bench_extract(wavemill, data, scratch, rounds):
         ratios = sorted(single["wall_ms"] / double["wall_ms"] for single, double in zip(one, two))
         fastest_s = min(result["wall_ms"] for result in one) / 1e3
         return (
-            f"{fastest_s / two_s:.2f}× (wall {two_s:.2f} s against {fastest_s:.2f} s, best rounds; the rounds' own ratios: "
-            f"median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f})"
+            f"{fastest_s / two_s:.2f}× as fast as one on {os.cpu_count()} cores (wall {two_s:.2f} s against {fastest_s:.2f} s, "
+            f"best rounds; ratios within a round: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
 
     scalings = [scaling(name) for name in ("wavemill, 1 thread", "wavemill, 1 core")]
@@ -206,17 +206,16 @@ def bench_extract(wavemill, data, scratch, rounds):
     fastest = min(chains, key=chains.get)
     return "\n\n".join([
         "# Extract: from MP3 to a stored log-mel",
-        f"CPU time a clip (user + system), {CLIPS} FMA-shaped clips of 30 s ({PEER_CLIPS} of them for the others), copies of "
-        f"{distinct} real ones, "
-        "22.05 kHz mono, log-mel 128, one core. "
-        "wavemill also reads the metadata, normalises, packs to f16, compresses, writes, syncs and commits; its start is "
-        "in the figure. The others write .npy files; their imports are not in the figure.",
+        f"The figure is CPU time per clip (user + system), with one worker. There are {CLIPS} clips of 30 s, which are copies of "
+        f"{distinct} real clips of FMA; the other tools get {PEER_CLIPS} of them. The feature is log-mel with 128 bands, at "
+        "22.05 kHz mono. wavemill also reads the metadata, normalises, packs to f16, compresses, writes, syncs and commits, and "
+        "its start is part of the figure. The others write .npy files, and their imports are not part of the figure.",
         measured("extract"),
-        table(results, "cpu_ms", "CPU ms a clip", CLIPS),
-        f"- {chains['librosa'] / us:.2f}× librosa's speed, {chains[fastest] / us:.2f}× that of the best Python chain "
-        f"({fastest}).\n"
-        f"- Two threads against one: {scalings[0]}. One thread's reading and writing have the other core.\n"
-        f"- Two threads against one that has all it does on one core: {scalings[1]}.\n"
+        table(results, "cpu_ms", "CPU ms per clip", CLIPS),
+        f"- wavemill is {chains['librosa'] / us:.2f}× as fast as librosa and {chains[fastest] / us:.2f}× as fast as the best "
+        f"Python chain ({fastest}).\n"
+        f"- Two workers are {scalings[0]}. With one worker, reading and writing may use another core.\n"
+        f"- If everything of the one worker's run shares one core, two workers are {scalings[1]}.\n"
         f"- Peak memory: {peak:.0f} MiB.",
     ])
 
@@ -238,10 +237,10 @@ def bench_stages(wavemill, data, scratch, rounds):
     results = alternate(contestants, rounds)
     return "\n\n".join([
         "# Stages",
-        "CPU time a clip of 30 s, one thread. wavemill's are those of `extract --json`; its decoding includes the hash of "
-        "the audio and the resampling.",
+        "The figure is CPU time per clip of 30 s, on one thread. wavemill's figures come from `extract --json`. Its decoding "
+        "includes the hash of the audio and the resampling.",
         measured("stages"),
-        table(results, "cpu_ms", "CPU ms a clip"),
+        table(results, "cpu_ms", "CPU ms per clip"),
     ])
 
 
@@ -278,14 +277,15 @@ def bench_catalog(wavemill, data, scratch, rounds):
 
     return "\n\n".join([
         "# Catalog: tracks.csv of FMA's size",
-        f"106,574 rows, {tracks.stat().st_size / 1e6:.0f} MB, 53 columns, all cores. The query: read all columns with their "
-        "types, drop unlabelled rows, count. wavemill's is parts `read` and `clean` of `extract --dry-run --json`, which "
-        "also parse list columns and name rejects by line; the peers' is timed in Python, without start and imports. The "
-        "process: from start to exit. wavemill's also derives three splits and class lists, and plans the shards.",
+        f"The file has 106,574 rows, {tracks.stat().st_size / 1e6:.0f} MB and 53 columns. All cores are used.",
+        "- *query alone*: read all columns with their types, drop unlabelled rows, count. For wavemill these are the parts `read` "
+        "and `clean` of `extract --dry-run --json`, which also parse list columns and name rejects by line. The peers are timed "
+        "in Python, without start and imports.\n"
+        "- *process*: from start to exit. wavemill's process also makes three splits and the class lists, and plans the shards.",
         measured("catalog"),
         "Wall time:", table(results, "wall_ms", "ms"), "CPU time:", table(timed, "cpu_ms", "ms"),
-        f"wavemill takes {ratio('query alone'):.2f}× the wall time of the faster of the two, query against query; "
-        f"process against process, {ratio('process'):.2f}×.",
+        f"wavemill's query takes {ratio('query alone'):.2f}× the wall time of the faster peer's query. Its process takes "
+        f"{ratio('process'):.2f}× the wall time of the faster peer's process.",
     ])
 
 

@@ -202,7 +202,7 @@ def ratios(results):
         us, *peers = [(name, best(results, name, "cpu_ms")) for name in results if name.startswith(f"{kind}: ")]
         peers.sort(key=lambda peer: peer[1])
         told = ", ".join(f"{cost / us[1]:.2f}× {name.split(': ')[1]}" for name, cost in peers)
-        lines.append(f"- {kind}: wavemill's CPU time is {us[1]:.3f} ms a row; the others take {told}.")
+        lines.append(f"- {kind}: wavemill's CPU time is {us[1]:.3f} ms per row. The others take {told}.")
     for one, two in (
         ("uncompressed: wavemill", "uncompressed, 2: wavemill, 2 readers"),
         ("compressed: wavemill, zstd 1", "compressed, 2: wavemill, zstd 1, 2 readers"),
@@ -227,16 +227,17 @@ def main():
         results = alternate(contestants(bench, folder, count), rounds)
     page = "\n\n".join([
         "# Loader: from a warm file to a shuffled batch",
-        f"{count} rows of (128, 1292) f16 (331 kB each), batches of {BATCH} in host memory as stored, every row once an "
-        "epoch in another order. pyarrow reads no single rows, so it reads windows of 16 row groups and shuffles within "
-        "them, as wavemill's order does; the others shuffle all rows. Without a note, one thread. DataLoader's workers "
-        "are processes, whose start is in the figure. Hugging Face `datasets` is not measured.",
+        f"Each tool reads {count} rows of (128, 1292) f16, 331 kB each, into host memory as they are stored, in batches of "
+        f"{BATCH}. Every row comes once per epoch, in another order each time. pyarrow cannot read single rows, so it reads "
+        "windows of 16 row groups and shuffles within them, as wavemill's order does. The others shuffle all rows. Each uses "
+        "one thread unless the table says otherwise. DataLoader's workers are processes, and their start is part of the "
+        "figure. Hugging Face `datasets` is not measured.",
         f"{machine()[:-1]}, pyarrow {pyarrow.__version__}, h5py {h5py.__version__}, numpy {np.__version__}. "
         f"Load average before: {load:.1f}.",
-        "Command: `scripts/bench.sh loader`. Stores, by the bench:",
+        "Command: `scripts/bench.sh loader`. The bench writes these stores:",
         f"```\n{written.stderr.strip()}\n```",
-        "CPU time, all threads and processes together:", table(results, "cpu_ms", "µs a row", 1e-3),
-        "Wall time:", table(results, "wall_ms", "µs a row", 1e-3),
+        "CPU time of all threads and processes together:", table(results, "cpu_ms", "µs per row", 1e-3),
+        "Wall time:", table(results, "wall_ms", "µs per row", 1e-3),
         ratios(results),
     ])
     out.parent.mkdir(parents=True, exist_ok=True)

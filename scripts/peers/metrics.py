@@ -4,7 +4,7 @@
 usage: metrics.py [--binary PATH] [--seeds N]
 needs: scikit-learn and numpy of requirements.txt
 
---binary is the built example (default: `cargo run -p wavemill-trainer --example metrics`). Each case has rows without a
+--binary is the built example (default: `cargo run -p wavemill-scores --example metrics`). Each case has rows without a
 label, classes that nobody has, classes that are never predicted, equal probabilities, and several segments a track; each
 is scored by segment, by track mean and by track vote. Prints the largest difference of each figure; exit code 1 beyond
 the bound.
@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--binary", help="the built example, such as target/debug/examples/metrics")
     parser.add_argument("--seeds", type=int, default=6, help="random inputs for each number of classes (default: %(default)s)")
     args = parser.parse_args()
-    cargo = "cargo run -q -p wavemill-trainer --example metrics --".split()
+    cargo = "cargo run -q -p wavemill-scores --example metrics --".split()
     command = [args.binary] if args.binary else cargo
     warnings.filterwarnings("ignore")  # of classes without rows, which are here on purpose
     worst, counts = collections.defaultdict(float), collections.Counter()

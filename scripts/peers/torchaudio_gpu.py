@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 """Clips a second of torchaudio on one GPU for what kernels/benches/cuda.rs measures there: 30-s clips to log-mel.
 
-usage: scripts/peers/torchaudio_gpu.py [BATCHES]        default: 50 batches of 64 clips after 5 that do not count
+usage: scripts/peers/torchaudio_gpu.py [BATCHES]        default: rounds of 8 batches of 64 clips
+
+Clips a second are those of the median of 20 rounds, by the wall clock, after a second of work that brings the clocks up.
 
 Mean of the channels, Resample where the rate differs, MelSpectrogram of 128 bands, AmplitudeToDB, to f16; TF32 off.
 Resampling is torchaudio's default filter, which is shorter than wavemill's. Needs a torch and a torchaudio of the
-machine's CUDA; without a device it says so and ends well.
+machine's CUDA; without a device it says so and ends well, unless WAVEMILL_REQUIRE_CUDA=1 requires one.
 """
 
+import os
+import statistics
 import sys
 import time
 
 CLIP_S, RATE_HZ, CLIPS = 30, 22_050, 64
-WARM_UP = 5
+WARM_UP_S, ROUNDS = 1.0, 20
 CASES = [("44,100 Hz stereo s16", 44_100, 2), ("22,050 Hz stereo s16", RATE_HZ, 2), ("22,050 Hz mono s16", RATE_HZ, 1)]
 
 
@@ -28,16 +32,21 @@ def chain(torch, torchaudio, rate_hz):
     return lambda samples: steps(samples.to(torch.float32).mul(1 / 32_768).mean(1)).to(torch.float16)
 
 
-def clips_per_s(torch, batches, work):
-    """`work` once a batch, all of it waited for."""
-    for _ in range(WARM_UP):
-        work()
-    torch.cuda.synchronize()
+def round_s(torch, batches, work):
+    """Wall seconds of `work` once a batch, all of it waited for."""
     start = time.perf_counter()
     for _ in range(batches):
         work()
     torch.cuda.synchronize()
-    return batches * CLIPS / (time.perf_counter() - start)
+    return time.perf_counter() - start
+
+
+def clips_per_s(torch, batches, work):
+    """Of the median round, once the clocks are up."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < WARM_UP_S:
+        round_s(torch, batches, work)
+    return batches * CLIPS / statistics.median(round_s(torch, batches, work) for _ in range(ROUNDS))
 
 
 def measure(torch, run, rate_hz, channels, batches):
@@ -59,10 +68,10 @@ def main():
         sys.exit(f"{missing}: pip install torch torchaudio")
     if not torch.cuda.is_available():
         print("no CUDA device: not run")
-        return
+        sys.exit(1 if os.environ.get("WAVEMILL_REQUIRE_CUDA") == "1" else 0)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    batches = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    batches = int(sys.argv[1]) if len(sys.argv) > 1 else 8
     print(f"{torch.cuda.get_device_name()}: torch {torch.__version__}, torchaudio {torchaudio.__version__}")
     with torch.inference_mode():
         for name, rate_hz, channels in CASES:

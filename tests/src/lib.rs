@@ -7,8 +7,10 @@ pub use libtest_mimic::{Arguments, Failed, Trial, run};
 /// The folder of real inputs: `WAVEMILL_DATA`, else `../shared/data` beside the checkout; `None` where there is none.
 #[must_use]
 pub fn data_dir() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let folder = std::env::var_os("WAVEMILL_DATA").map_or_else(beside, PathBuf::from);
+    let folder = match std::env::var_os("WAVEMILL_DATA") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
+    };
     folder.canonicalize().ok()
 }
 
@@ -16,10 +18,12 @@ pub fn data_dir() -> Option<PathBuf> {
 pub fn real(name: &str, body: impl FnOnce(&Path) -> Result<(), Failed> + Send + 'static) -> Trial {
     let data = data_dir();
     let required = std::env::var("WAVEMILL_REQUIRE_DATA").is_ok_and(|value| value == "1");
+
+    // Where the data must be there, its absence is a failure and never a test that was not run.
     let ignored = data.is_none() && !required;
-    let run = move || match data {
+    let trial = Trial::test(name, move || match data {
         Some(folder) => body(&folder),
         None => Err("the real test data is absent: set WAVEMILL_DATA to its folder".into()),
-    };
-    Trial::test(name, run).with_ignored_flag(ignored)
+    });
+    trial.with_ignored_flag(ignored)
 }

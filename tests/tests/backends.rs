@@ -9,59 +9,135 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial, real};
 
 use crate::support::{
-    Inputs, RECIPE, inputs, kill, manifest, receipts, run, same, same_versions, scratch, sql, start, versions,
-    wait_until, whole,
+    Inputs, RECIPE, inputs, kill, manifest, receipts, run, same, same_versions, scratch, sql,
+    start, versions, wait_until, wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
-    let has_gpu = ["/dev/nvidia0", "/proc/driver/nvidia"].iter().any(|path| Path::new(path).exists());
-    let without_gpu = |name, body: fn() -> Result<(), Failed>| Trial::test(name, body).with_ignored_flag(has_gpu);
+    let has_gpu = ["/dev/nvidia0", "/proc/driver/nvidia"]
+        .iter()
+        .any(|path| Path::new(path).exists());
+    let without_gpu =
+        |name, body: fn() -> Result<(), Failed>| Trial::test(name, body).with_ignored_flag(has_gpu);
     // Only programs built for tests have it; scripts/test.sh builds such.
     let is_emulated = is_emulated();
-    let emulated = |name, body: fn() -> Result<(), Failed>| Trial::test(name, body).with_ignored_flag(!is_emulated);
-    let mut on_music = real("backends::emulated_equals_cpu_on_real_clips", emulated_equals_cpu_on_real_clips);
+    let emulated = |name, body: fn() -> Result<(), Failed>| {
+        Trial::test(name, body).with_ignored_flag(!is_emulated)
+    };
+    // Where a GPU is required, one that cannot be used fails these; elsewhere they show as ignored without.
+    let is_required = std::env::var("WAVEMILL_REQUIRE_CUDA").is_ok_and(|value| value == "1");
+    let runs_cuda = is_required || (has_gpu && is_cuda_usable());
+    let cuda = |name, body: fn() -> Result<(), Failed>| {
+        Trial::test(name, body).with_ignored_flag(!runs_cuda)
+    };
+    let mut on_music = real(
+        "backends::emulated_equals_cpu_on_real_clips",
+        emulated_equals_cpu_on_real_clips,
+    );
     if !is_emulated {
         on_music = on_music.with_ignored_flag(true);
     }
     vec![
-        Trial::test("backends::wrong_words_write_nothing", wrong_words_write_nothing),
-        without_gpu("backends::cuda_without_a_driver_is_refused", cuda_without_a_driver_is_refused),
-        without_gpu("backends::auto_without_a_driver_is_the_cpu", auto_without_a_driver_is_the_cpu),
-        emulated("backends::emulated_equals_cpu", emulated_equals_cpu),
+        Trial::test(
+            "backends::wrong_words_write_nothing",
+            wrong_words_write_nothing,
+        ),
+        without_gpu(
+            "backends::cuda_without_a_driver_is_refused",
+            cuda_without_a_driver_is_refused,
+        ),
+        without_gpu(
+            "backends::auto_without_a_driver_is_the_cpu",
+            auto_without_a_driver_is_the_cpu,
+        ),
+        emulated("backends::emulated_equals_cpu", || {
+            equals_cpu(EMULATED, "0,1")
+        }),
+        cuda("backends::cuda_equals_cpu", || equals_cpu(CUDA, "0")),
         on_music,
-        emulated("backends::batches_change_no_byte", batches_change_no_byte),
-        emulated("backends::failed_device_changes_no_byte", failed_device_changes_no_byte),
-        emulated("backends::last_device_ends_the_run", last_device_ends_the_run),
-        emulated("backends::panic_of_a_lane_ends_the_run", panic_of_a_lane_ends_the_run),
-        emulated("backends::other_backend_is_not_mixed_in", other_backend_is_not_mixed_in),
+        emulated("backends::batches_change_no_byte", || {
+            batches_change_no_byte(EMULATED, &["0", "0,1"])
+        }),
+        cuda("backends::cuda_batches_change_no_byte", || {
+            batches_change_no_byte(CUDA, &["0"])
+        }),
+        emulated(
+            "backends::failed_device_changes_no_byte",
+            failed_device_changes_no_byte,
+        ),
+        emulated(
+            "backends::last_device_ends_the_run",
+            last_device_ends_the_run,
+        ),
+        cuda("backends::cuda_that_fails_ends_the_run", || {
+            last_device_of_ends_the_run(CUDA)
+        }),
+        emulated(
+            "backends::panic_of_a_lane_ends_the_run",
+            panic_of_a_lane_ends_the_run,
+        ),
+        emulated(
+            "backends::other_backend_is_not_mixed_in",
+            other_backend_is_not_mixed_in,
+        ),
     ]
 }
 
-/// Computes on devices that do not exist.
-fn on(command: &mut Command, devices: &str) -> Command {
-    let mut emulated = Command::new(command.get_program());
-    emulated.args(command.get_args()).args(["--backend", "emulated", "--devices", devices]);
+/// Devices that do not exist, and those that do.
+const EMULATED: &str = "emulated";
+const CUDA: &str = "cuda";
+
+/// Whether `wavemill` itself says that features can be computed on a GPU here.
+fn is_cuda_usable() -> bool {
+    let asked = run(&mut wavemill(["info", "--devices", "--json"]));
+    serde_json::from_str::<Value>(&asked.out).is_ok_and(|report| report["usable"] == true)
+}
+
+/// Computes on devices of a kind.
+fn on(command: &mut Command, backend: &str, devices: &str) -> Command {
+    let mut moved = Command::new(command.get_program());
+    moved
+        .args(command.get_args())
+        .args(["--backend", backend, "--devices", devices]);
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => emulated.env(name, value),
-            None => emulated.env_remove(name),
+            Some(value) => moved.env(name, value),
+            None => moved.env_remove(name),
         };
     }
-    emulated
+    moved
 }
 
 fn is_emulated() -> bool {
-    let absent = Inputs { metadata: None, audio: "nosuch".into(), recipe: "demo".into() };
-    !run(&mut on(&mut absent.extract(Path::new("nosuch")), "0")).err.contains("must be auto")
+    let absent = Inputs {
+        metadata: None,
+        audio: "nosuch".into(),
+        recipe: "demo".into(),
+    };
+    !run(&mut on(
+        &mut absent.extract(Path::new("nosuch")),
+        EMULATED,
+        "0",
+    ))
+    .err
+    .contains("must be auto")
 }
 
 fn wrong_words_write_nothing() -> Result<(), Failed> {
     let store = scratch("words").join("store");
     for (words, said) in [
-        (&["--backend", "gpu"][..], &["--backend", "gpu", "auto, cpu, cuda"][..]),
-        (&["--backend", "cpu", "--devices", "0"], &["device 0", "cpu"]),
+        (
+            &["--backend", "gpu"][..],
+            &["--backend", "gpu", "auto, cpu, cuda"][..],
+        ),
+        (
+            &["--backend", "cpu", "--devices", "0"],
+            &["device 0", "cpu"],
+        ),
     ] {
-        run(inputs().extract(&store).args(words)).exits(2)?.says(said)?;
+        run(inputs().extract(&store).args(words))
+            .exits(2)?
+            .says(said)?;
         same(&words.join(" "), store.exists(), false)?;
     }
     Ok(())
@@ -69,8 +145,13 @@ fn wrong_words_write_nothing() -> Result<(), Failed> {
 
 fn cuda_without_a_driver_is_refused() -> Result<(), Failed> {
     let store = scratch("cuda").join("store");
-    for words in [&["--backend", "cuda"][..], &["--backend", "auto", "--devices", "0"]] {
-        run(inputs().extract(&store).args(words)).exits(2)?.says(&["--backend", "driver"])?;
+    for words in [
+        &["--backend", "cuda"][..],
+        &["--backend", "auto", "--devices", "0"],
+    ] {
+        run(inputs().extract(&store).args(words))
+            .exits(2)?
+            .says(&["--backend", "driver"])?;
         same(&words.join(" "), store.exists(), false)?;
     }
     Ok(())
@@ -78,42 +159,69 @@ fn cuda_without_a_driver_is_refused() -> Result<(), Failed> {
 
 fn auto_without_a_driver_is_the_cpu() -> Result<(), Failed> {
     let store = scratch("auto").join("store");
-    let asked = run(inputs().extract(&store).args(["--backend", "auto", "--json"])).exits(0)?;
-    let notes: Vec<&str> = asked.err.lines().filter(|line| line.starts_with("note: ")).collect();
+    let asked = run(inputs()
+        .extract(&store)
+        .args(["--backend", "auto", "--json"]))
+    .exits(0)?;
+    let notes: Vec<&str> = asked
+        .err
+        .lines()
+        .filter(|line| line.starts_with("note: "))
+        .collect();
     same(&format!("notes: {notes:?}"), notes.len(), 1)?;
     same(notes[0], notes[0].contains("on the CPU"), true)?;
-    same("backend", serde_json::from_str::<Value>(&asked.out)?["backend"].as_str(), Some("cpu"))?;
+    same(
+        "backend",
+        serde_json::from_str::<Value>(&asked.out)?["backend"].as_str(),
+        Some("cpu"),
+    )?;
     same_versions(&store, whole())?;
     // Nobody asked: nothing is missed.
     let silent = run(inputs().extract(&store).env_remove("WAVEMILL_BACKEND")).exits(0)?;
-    same("notes", silent.err.lines().find(|line| line.starts_with("note: ")), None)
+    same(
+        "notes",
+        silent.err.lines().find(|line| line.starts_with("note: ")),
+        None,
+    )
 }
 
-/// One power, one in decibels, both in f32, and the decibels in f16.
+/// Powers of an even and of an odd transform and one in decibels, all in f32, and the decibels in f16. (What computes them
+/// differs: an odd length goes through a library's transform.)
 fn recipe_with_power(recipe: &str) -> String {
     let (head, rest) = recipe.split_once("[[features]]").unwrap();
     let (_, shards) = rest.split_once("[shards]").unwrap();
-    let feature = |name: &str, more: &str| {
-        format!("[[features]]\nname = \"{name}\"\nop = \"mel\"\nn_fft = 1024\nhop_length = 512\nn_mels = 40\n{more}\n")
+    let of_length = |name: &str, n_fft: u32, more: &str| {
+        format!(
+            "[[features]]\nname = \"{name}\"\nop = \"mel\"\nn_fft = {n_fft}\nhop_length = 512\nn_mels = 40\n{more}\n"
+        )
     };
+    let feature = |name: &str, more: &str| of_length(name, 1024, more);
     let db = "db = { ref = \"max\", top_db = 80.0 }\n";
     let power = feature("power", "dtype = \"f32\"");
+    let odd = of_length("odd", 1029, "dtype = \"f32\"");
     let decibels = feature("decibels", &format!("{db}dtype = \"f32\""));
     let short = feature("short", &format!("{db}dtype = \"f16\""));
-    format!("{head}{power}{decibels}{short}[shards]{shards}")
+    format!("{head}{power}{odd}{decibels}{short}[shards]{shards}")
 }
 
 /// A row's values by its clip.
 fn rows(store: &Path, feature: &str) -> Result<BTreeMap<String, Vec<f64>>, Failed> {
     let query = format!("SELECT clip_key, tensor({feature}) AS x FROM features_{feature}");
     let row = |row: &Value| Some((row["clip_key"].as_str()?.to_owned(), numbers(&row["x"])?));
-    sql(store, &query)?.iter().map(|found| row(found).ok_or_else(|| format!("no numbers: {feature}").into())).collect()
+    sql(store, &query)?
+        .iter()
+        .map(|found| row(found).ok_or_else(|| format!("no numbers: {feature}").into()))
+        .collect()
 }
 
 /// Of an array, however deep.
 fn numbers(value: &Value) -> Option<Vec<f64>> {
     match value {
-        Value::Array(values) => values.iter().map(numbers).collect::<Option<Vec<_>>>().map(|found| found.concat()),
+        Value::Array(values) => values
+            .iter()
+            .map(numbers)
+            .collect::<Option<Vec<_>>>()
+            .map(|found| found.concat()),
         number => number.as_f64().map(|x| vec![x]),
     }
 }
@@ -135,10 +243,18 @@ fn f16_step(x: f64) -> f64 {
 }
 
 /// Fails at the first value beyond its tolerance, naming both.
-fn agree(stores: [&Path; 2], feature: &str, tolerance: impl Fn(f64, f64) -> f64) -> Result<(), Failed> {
+fn agree(
+    stores: [&Path; 2],
+    feature: &str,
+    tolerance: impl Fn(f64, f64) -> f64,
+) -> Result<(), Failed> {
     let [cpu, device] = stores.map(|store| rows(store, feature));
     let (cpu, device) = (cpu?, device?);
-    same("clips", device.keys().collect::<Vec<_>>(), cpu.keys().collect())?;
+    same(
+        "clips",
+        device.keys().collect::<Vec<_>>(),
+        cpu.keys().collect(),
+    )?;
     same("there are some", cpu.is_empty(), false)?;
     for (clip_key, wanted) in &cpu {
         let max = wanted.iter().copied().fold(0.0, f64::max);
@@ -147,7 +263,9 @@ fn agree(stores: [&Path; 2], feature: &str, tolerance: impl Fn(f64, f64) -> f64)
         for (index, (got, wanted)) in got.iter().zip(wanted).enumerate() {
             let is_within = (got - wanted).abs() <= tolerance(*wanted, max);
             if !is_within {
-                return Err(format!("{feature} of {clip_key}, value {index}: {got}, not {wanted}").into());
+                return Err(
+                    format!("{feature} of {clip_key}, value {index}: {got}, not {wanted}").into(),
+                );
             }
         }
     }
@@ -155,28 +273,47 @@ fn agree(stores: [&Path; 2], feature: &str, tolerance: impl Fn(f64, f64) -> f64)
 }
 
 /// Where `rounding` is the part of the largest amplitude, 0 dB, by which amplitudes may differ besides.
-fn both_agree(inputs: &Inputs, folder: &Path, rounding: f64) -> Result<(), Failed> {
-    let [cpu, device] = ["cpu", "emulated"].map(|name| folder.join(name));
+fn both_agree(
+    inputs: &Inputs,
+    folder: &Path,
+    (backend, devices): (&str, &str),
+    rounding: f64,
+) -> Result<(), Failed> {
+    let [cpu, device] = ["cpu", backend].map(|name| folder.join(name));
     run(&mut inputs.extract(&cpu)).exits(0)?;
-    run(&mut on(&mut inputs.extract(&device), "0,1")).exits(0)?;
+    run(&mut on(&mut inputs.extract(&device), backend, devices)).exits(0)?;
     let [ours, theirs] = [manifest(&device, 1)?, manifest(&cpu, 1)?];
-    same("backend", ours.engine.backend.as_str(), "emulated")?;
+    same("backend", ours.engine.backend.as_str(), backend)?;
     same("counts", ours.counts, theirs.counts)?;
-    let facts = "SELECT clip_key, duration_s, lost_s, silent, audio_blake3 FROM features_power ORDER BY 1";
+    let facts =
+        "SELECT clip_key, duration_s, lost_s, silent, audio_blake3 FROM features_power ORDER BY 1";
     same("facts", sql(&device, facts)?, sql(&cpu, facts)?)?;
     let rejects = "SELECT clip_key, reason, detail, decoded_s FROM rejects ORDER BY 1, 2, 3";
     same("rejects", sql(&device, rejects)?, sql(&cpu, rejects)?)?;
-    agree([&cpu, &device], "power", |x, max| POWER_OF_MAX * max + POWER_REL * x)?;
+    agree([&cpu, &device], "power", |x, max| {
+        POWER_OF_MAX * max + POWER_REL * x
+    })?;
+    agree([&cpu, &device], "odd", |x, max| {
+        POWER_OF_MAX * max + POWER_REL * x
+    })?;
     let db = |x: f64| DB_ABS + DB_OF_AMPLITUDE * rounding / 10.0_f64.powf(x / 20.0);
     agree([&cpu, &device], "decibels", |x, _| db(x))?;
     agree([&cpu, &device], "short", |x, _| db(x) + f16_step(x))
 }
 
-fn emulated_equals_cpu() -> Result<(), Failed> {
-    let folder = scratch("emulated");
+fn equals_cpu(backend: &str, devices: &str) -> Result<(), Failed> {
+    let folder = scratch(backend);
     let recipe = folder.join("power.toml");
     fs::write(&recipe, recipe_with_power(RECIPE))?;
-    both_agree(&Inputs { recipe, ..inputs().clone() }, &folder, ROUNDING)
+    both_agree(
+        &Inputs {
+            recipe,
+            ..inputs().clone()
+        },
+        &folder,
+        (backend, devices),
+        ROUNDING,
+    )
 }
 
 /// Rates from 8 to 48 kHz, damage, and clips that are cut, padded or too short.
@@ -184,38 +321,70 @@ fn emulated_equals_cpu_on_real_clips(data: &Path) -> Result<(), Failed> {
     for name in ["rate_variants", "mp3_odd", "audio/fma_real"] {
         let folder = scratch("real");
         let recipe = folder.join("power.toml");
-        let labelled = "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
-        let text =
-            recipe_with_power(RECIPE).replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
-        fs::write(&recipe, text.replace("track_genre_top", "genre").replace("\"official\"", "\"stratified\""))?;
-        both_agree(&Inputs { metadata: None, audio: data.join(name), recipe }, &folder, 0.0)?;
+        let labelled =
+            "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
+        let text = recipe_with_power(RECIPE)
+            .replace("dataset = \"fma\"", "dataset = \"folders\"")
+            .replace(labelled, "");
+        fs::write(
+            &recipe,
+            text.replace("track_genre_top", "genre")
+                .replace("\"official\"", "\"stratified\""),
+        )?;
+        both_agree(
+            &Inputs {
+                metadata: None,
+                audio: data.join(name),
+                recipe,
+            },
+            &folder,
+            (EMULATED, "0,1"),
+            0.0,
+        )?;
     }
     Ok(())
 }
 
-/// A store of some clips by one emulated device, made in one go.
-fn undisturbed() -> Result<PathBuf, Failed> {
+/// A store of some clips by one device, made in one go.
+fn undisturbed(backend: &str) -> Result<PathBuf, Failed> {
     let store = scratch("undisturbed").join("store");
-    run(&mut few(&store, "0")).exits(0)?;
+    run(&mut few(&store, backend, "0")).exits(0)?;
     Ok(store)
 }
 
-fn few(store: &Path, devices: &str) -> Command {
-    on(inputs().extract(store).args(["--limit", "30"]), devices)
+fn few(store: &Path, backend: &str, devices: &str) -> Command {
+    on(
+        inputs().extract(store).args(["--limit", "30"]),
+        backend,
+        devices,
+    )
 }
 
-fn batches_change_no_byte() -> Result<(), Failed> {
-    let wanted = undisturbed()?;
+/// One of the runs takes the last of `devices`, which may name several.
+fn batches_change_no_byte(backend: &str, devices: &[&str]) -> Result<(), Failed> {
+    let wanted = undisturbed(backend)?;
+    let all = devices[devices.len() - 1];
     // Slow decoders fill no batch before its time is up; a second device changes who computes what.
     let slowly = "worker-panic=sleep(30)";
     // A device that is full takes batches by halves.
     let full = "device-full=return(2)";
-    for (threads, devices, points) in [("1", "0", ""), ("2", "0", slowly), ("8", "0,1", ""), ("8", "0", full)] {
+    for (threads, devices, points) in [
+        ("1", "0", ""),
+        ("2", "0", slowly),
+        ("8", all, ""),
+        ("8", "0", full),
+    ] {
         let store = scratch("batches").join("store");
-        let ran =
-            run(few(&store, devices).args(["--threads", threads, "--json"]).env("FAILPOINTS", points)).exits(0)?;
+        let ran = run(few(&store, backend, devices)
+            .args(["--threads", threads, "--json"])
+            .env("FAILPOINTS", points))
+        .exits(0)?;
         let device = &serde_json::from_str::<Value>(&ran.out)?["device"];
-        same(&format!("clips in {device}"), device["clips"].as_u64() >= device["batches"].as_u64(), true)?;
+        same(
+            &format!("clips in {device}"),
+            device["clips"].as_u64() >= device["batches"].as_u64(),
+            true,
+        )?;
         same_versions(&store, &wanted)?;
     }
     Ok(())
@@ -224,31 +393,54 @@ fn batches_change_no_byte() -> Result<(), Failed> {
 /// Of two devices the first fails after its first batches: all its lanes end, and the other's go on.
 fn failed_device_changes_no_byte() -> Result<(), Failed> {
     let store = scratch("failed").join("store");
-    let ran = run(few(&store, "0,1").env("FAILPOINTS", "device-fails=1*off->return(0,1)")).exits(0)?;
-    same(&ran.err, ran.err.contains("warning: a device failed, others went on"), true)?;
-    same_versions(&store, &undisturbed()?)
+    let ran =
+        run(few(&store, EMULATED, "0,1").env("FAILPOINTS", "device-fails=1*off->return(0,1)"))
+            .exits(0)?;
+    same(
+        &ran.err,
+        ran.err.contains("warning: a device failed, others went on"),
+        true,
+    )?;
+    same_versions(&store, &undisturbed(EMULATED)?)
 }
 
 fn last_device_ends_the_run() -> Result<(), Failed> {
+    last_device_of_ends_the_run(EMULATED)
+}
+
+fn last_device_of_ends_the_run(backend: &str) -> Result<(), Failed> {
     let store = scratch("last").join("store");
-    let failing = run(few(&store, "0").env("FAILPOINTS", "device-fails=3*off->return")).exits(1)?;
-    failing.says(&["no device is left that works", "the same command goes on from here", "lane", "injected"])?;
+    let failing =
+        run(few(&store, backend, "0").env("FAILPOINTS", "device-fails=3*off->return")).exits(1)?;
+    failing.says(&[
+        "no device is left that works",
+        "the same command goes on from here",
+        "lane",
+        "injected",
+    ])?;
     same("versions", versions(&store), Vec::new())?;
-    run(&mut few(&store, "0")).exits(0)?;
-    same_versions(&store, &undisturbed()?)
+    run(&mut few(&store, backend, "0")).exits(0)?;
+    same_versions(&store, &undisturbed(backend)?)
 }
 
 fn panic_of_a_lane_ends_the_run() -> Result<(), Failed> {
     let store = scratch("lane").join("store");
-    let failing = run(few(&store, "0").env("FAILPOINTS", "device-fails=1*off->panic(injected)")).exits(1)?;
-    failing.says(&["computing features on lane", "injected", "please report this"])?;
+    let failing =
+        run(few(&store, EMULATED, "0").env("FAILPOINTS", "device-fails=1*off->panic(injected)"))
+            .exits(1)?;
+    failing.says(&[
+        "computing features on lane",
+        "injected",
+        "please report this",
+    ])?;
     same("versions", versions(&store), Vec::new())
 }
 
 /// Unfinished work of a device is neither used nor left lying without a word.
 fn other_backend_is_not_mixed_in() -> Result<(), Failed> {
     let store = scratch("mixed").join("store");
-    let mut child = start(few(&store, "0").env("FAILPOINTS", "run-before-commit=sleep(600000)"));
+    let mut child =
+        start(few(&store, EMULATED, "0").env("FAILPOINTS", "run-before-commit=sleep(600000)"));
     wait_until(&mut child, "a shard", || receipts(&store) >= 2)?;
     kill(child)?;
     let refused = run(inputs().extract(&store).args(["--limit", "30"])).exits(4)?;

@@ -8,14 +8,18 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, RECIPE, files_below, inputs, manifest, of_trainer, own_store, program, run, same, scratch, sql, trainer,
-    wavemill, whole,
+    Inputs, RECIPE, files_below, inputs, manifest, of_trainer, own_store, program, run, same,
+    scratch, sql, trainer, wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("cli::help_is_as_reviewed", || help_is_as_reviewed("help", |words| wavemill(words), 11)),
-        Trial::test("cli::errors_are_as_reviewed", || errors_are_as_reviewed("errors", |words| wavemill(words), WRONG)),
+        Trial::test("cli::help_is_as_reviewed", || {
+            help_is_as_reviewed("help", |words| wavemill(words), 11)
+        }),
+        Trial::test("cli::errors_are_as_reviewed", || {
+            errors_are_as_reviewed("errors", |words| wavemill(words), WRONG)
+        }),
         of_trainer("cli::trainers_help_is_as_reviewed", || {
             help_is_as_reviewed("train-help", |words| trainer(words), 4)
         }),
@@ -24,9 +28,15 @@ pub fn trials() -> Vec<Trial> {
         }),
         Trial::test("cli::recipes_are_as_reviewed", recipes_are_as_reviewed),
         Trial::test("cli::readers_may_go_away", readers_may_go_away),
-        Trial::test("cli::completions_for_every_shell", completions_for_every_shell),
+        Trial::test(
+            "cli::completions_for_every_shell",
+            completions_for_every_shell,
+        ),
         Trial::test("cli::demo_answers", demo_answers),
-        Trial::test("cli::features_are_those_of_the_store", features_are_those_of_the_store),
+        Trial::test(
+            "cli::features_are_those_of_the_store",
+            features_are_those_of_the_store,
+        ),
         Trial::test("cli::features_of_a_bad_clip", features_of_a_bad_clip),
         Trial::test("cli::sql_formats_and_refusals", sql_formats_and_refusals),
     ]
@@ -34,7 +44,9 @@ pub fn trials() -> Vec<Trial> {
 
 /// Compares with a reviewed text; `WAVEMILL_BLESS=1` rewrites it instead.
 fn snapshot(name: &str, text: &str) -> Result<(), Failed> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(format!("{name}.txt"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/snapshots")
+        .join(format!("{name}.txt"));
     if std::env::var_os("WAVEMILL_BLESS").is_some_and(|value| value == "1") {
         return Ok(fs::write(path, text)?);
     }
@@ -42,17 +54,34 @@ fn snapshot(name: &str, text: &str) -> Result<(), Failed> {
     if text == wanted {
         return Ok(());
     }
-    let line = text.lines().zip(wanted.lines()).take_while(|(is, was)| is == was).count();
+    let line = text
+        .lines()
+        .zip(wanted.lines())
+        .take_while(|(is, was)| is == was)
+        .count();
     let [is, was] = [text, &wanted].map(|text| text.lines().nth(line).unwrap_or("(end)"));
     let hint = "WAVEMILL_BLESS=1 rewrites it; then review the diff";
-    Err(format!("{}:{}: is  {is}\nbut was {was}\n{hint}", path.display(), line + 1).into())
+    Err(format!(
+        "{}:{}: is  {is}\nbut was {was}\n{hint}",
+        path.display(),
+        line + 1
+    )
+    .into())
 }
 
 /// The subcommands that a help text lists.
 fn subcommands(help: &str) -> Vec<String> {
-    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let lines = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty());
     let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+    names
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A program with these words.
@@ -66,10 +95,25 @@ fn help_is_as_reviewed(name: &str, program: Start, least: usize) -> Result<(), F
         let paths: Vec<PathBuf> = words.iter().map(PathBuf::from).collect();
         let ran = run(program(&paths).arg("--help")).exits(0)?;
         same("stderr of --help", ran.err, String::new())?;
-        snapshot(&format!("{name}{}", words.iter().map(|word| format!("-{word}")).collect::<String>()), &ran.out)?;
-        same("Examples", ran.out.contains("Example") || words.len() > 1, true)?;
+        snapshot(
+            &format!(
+                "{name}{}",
+                words
+                    .iter()
+                    .map(|word| format!("-{word}"))
+                    .collect::<String>()
+            ),
+            &ran.out,
+        )?;
+        same(
+            "Examples",
+            ran.out.contains("Example") || words.len() > 1,
+            true,
+        )?;
         // `wavemill train` hands all its words on, `--help` too: the other program's help is reviewed by itself.
-        let own = subcommands(&ran.out).into_iter().filter(|name| name != "train");
+        let own = subcommands(&ran.out)
+            .into_iter()
+            .filter(|name| name != "train");
         left.extend(own.map(|name| [&words[..], &[name]].concat()));
         seen += 1;
     }
@@ -80,31 +124,157 @@ fn help_is_as_reviewed(name: &str, program: Start, least: usize) -> Result<(), F
 const WRONG: &[&[&str]] = &[
     &["frobnicate"],
     &["extract"],
-    &["extract", "--recipe", "nosuch", "--audio", "AUDIO", "--store", "STORE"],
-    &["extract", "--recipe", "demo", "--audio", "AUDIO", "--store", "STORE"],
-    &["extract", "--recipe", "demo", "--metadata", "nosuch", "--audio", "AUDIO", "--store", "STORE"],
-    &["extract", "--recipe", "demo", "--metadata", "DATA", "--audio", "nosuch", "--store", "STORE"],
-    &["extract", "--recipe", "demo", "--metadata", "DATA", "--audio", "DATA", "--store", "STORE"],
-    &["extract", "--recipe", "demo", "--set", "audio.durations=3", "--audio", "AUDIO", "--store", "STORE"],
-    &["extract", "--recipe", "demo", "--memory-limit", "1MiB", "--audio", "AUDIO", "--store", "STORE"],
-    &["extract", "--recipe", "demo", "--max-reject-fraction", "2", "--audio", "AUDIO", "--store", "STORE"],
-    &["extract", "--recipe", "TESTS", "--metadata", "DATA", "--audio", "AUDIO", "--store", "STORE", "--limit", "5"],
-    &["extract", "--recipe", "TESTS", "--metadata", "TESTS", "--audio", "AUDIO", "--store", "STORE"],
-    &["extract", "--recipe", "TESTS", "--metadata", "DATA", "--audio", "AUDIO", "--store", "TESTS"],
+    &[
+        "extract", "--recipe", "nosuch", "--audio", "AUDIO", "--store", "STORE",
+    ],
+    &[
+        "extract", "--recipe", "demo", "--audio", "AUDIO", "--store", "STORE",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "demo",
+        "--metadata",
+        "nosuch",
+        "--audio",
+        "AUDIO",
+        "--store",
+        "STORE",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "demo",
+        "--metadata",
+        "DATA",
+        "--audio",
+        "nosuch",
+        "--store",
+        "STORE",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "demo",
+        "--metadata",
+        "DATA",
+        "--audio",
+        "DATA",
+        "--store",
+        "STORE",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "demo",
+        "--set",
+        "audio.durations=3",
+        "--audio",
+        "AUDIO",
+        "--store",
+        "STORE",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "demo",
+        "--memory-limit",
+        "1MiB",
+        "--audio",
+        "AUDIO",
+        "--store",
+        "STORE",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "demo",
+        "--max-reject-fraction",
+        "2",
+        "--audio",
+        "AUDIO",
+        "--store",
+        "STORE",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "TESTS",
+        "--metadata",
+        "DATA",
+        "--audio",
+        "AUDIO",
+        "--store",
+        "STORE",
+        "--limit",
+        "5",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "TESTS",
+        "--metadata",
+        "TESTS",
+        "--audio",
+        "AUDIO",
+        "--store",
+        "STORE",
+    ],
+    &[
+        "extract",
+        "--recipe",
+        "TESTS",
+        "--metadata",
+        "DATA",
+        "--audio",
+        "AUDIO",
+        "--store",
+        "TESTS",
+    ],
     &["sql", "--store", "nosuch", "SELECT 1"],
     &["sql", "--store", "TESTS", "SELECT 1"],
-    &["sql", "--store", "STORE", "--out", "nosuch/x.csv", "SELECT 1"],
+    &[
+        "sql",
+        "--store",
+        "STORE",
+        "--out",
+        "nosuch/x.csv",
+        "SELECT 1",
+    ],
     &["sql", "--store", "STORE", "--out", "STORE", "SELECT 1"],
-    &["sql", "--store", "STORE", "--allow-write", "COPY tracks TO 'store://wavemill/data/x.csv'"],
-    &["sql", "--store", "STORE", "SET datafusion.runtime.memory_limit = '64G'"],
+    &[
+        "sql",
+        "--store",
+        "STORE",
+        "--allow-write",
+        "COPY tracks TO 'store://wavemill/data/x.csv'",
+    ],
+    &[
+        "sql",
+        "--store",
+        "STORE",
+        "SET datafusion.runtime.memory_limit = '64G'",
+    ],
     &["sql", "--store", "STORE", "SELEKT 1"],
     &["sql", "--store", "STORE", "SELECT nosuch FROM tracks"],
     &["sql", "--store", "STORE", "SELECT 1 FROM nosuch"],
     &["sql", "--store", "STORE", "DROP TABLE tracks"],
     &["sql", "--store", "STORE", "COPY tracks TO 'x.csv'"],
     &["sql", "--store", "STORE", "CREATE TABLE x AS SELECT 1"],
-    &["sql", "--store", "STORE", "INSERT INTO tracks SELECT * FROM tracks"],
-    &["sql", "--store", "STORE", "--format", "csv", "SELECT log_mel FROM features_log_mel"],
+    &[
+        "sql",
+        "--store",
+        "STORE",
+        "INSERT INTO tracks SELECT * FROM tracks",
+    ],
+    &[
+        "sql",
+        "--store",
+        "STORE",
+        "--format",
+        "csv",
+        "SELECT log_mel FROM features_log_mel",
+    ],
     &["sql", "--store", "STORE", "--version", "7", "SELECT 1"],
     &["info", "--store", "nosuch"],
     &["info", "--store", "STORE", "--version", "7"],
@@ -116,10 +286,33 @@ const WRONG: &[&[&str]] = &[
     &["recipe", "check", "demo", "--set", "split.rule=fair"],
     &["recipe", "check", "demo", "--set", "split=artist"],
     &["recipe", "check", "demo", "--set", "features.mfc=none"],
-    &["features", "nosuch.mp3", "--recipe", "demo", "--feature", "mfcc"],
+    &[
+        "features",
+        "nosuch.mp3",
+        "--recipe",
+        "demo",
+        "--feature",
+        "mfcc",
+    ],
     &["features", "nosuch.mp3", "--recipe", "demo"],
-    &["features", "nosuch.mp3", "--recipe", "demo", "--feature", "nosuch"],
-    &["features", "nosuch.mp3", "--recipe", "demo", "--feature", "mfcc", "--out", "nosuch/x"],
+    &[
+        "features",
+        "nosuch.mp3",
+        "--recipe",
+        "demo",
+        "--feature",
+        "nosuch",
+    ],
+    &[
+        "features",
+        "nosuch.mp3",
+        "--recipe",
+        "demo",
+        "--feature",
+        "mfcc",
+        "--out",
+        "nosuch/x",
+    ],
     &["completions", "nosuch"],
 ];
 
@@ -159,21 +352,47 @@ const WRONG_OF_TRAINER: &[&[&str]] = &[
 fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Result<(), Failed> {
     let folder = scratch("wrong-words");
     let store = own_store("errors");
-    let Inputs { metadata, audio, recipe } = inputs();
-    let places: [(&str, &Path); 4] =
-        [("STORE", &store), ("DATA", metadata.as_ref().unwrap()), ("AUDIO", audio), ("TESTS", recipe)];
+    let Inputs {
+        metadata,
+        audio,
+        recipe,
+    } = inputs();
+    let places: [(&str, &Path); 4] = [
+        ("STORE", &store),
+        ("DATA", metadata.as_ref().unwrap()),
+        ("AUDIO", audio),
+        ("TESTS", recipe),
+    ];
     let mut text = String::new();
     for words in wrong {
-        let place = |word: &&str| places.iter().find(|(name, _)| name == word).map(|(_, path)| *path);
-        let words_there: Vec<PathBuf> =
-            words.iter().map(|word| place(word).unwrap_or(Path::new(word)).to_owned()).collect();
+        let place = |word: &&str| {
+            places
+                .iter()
+                .find(|(name, _)| name == word)
+                .map(|(_, path)| *path)
+        };
+        let words_there: Vec<PathBuf> = words
+            .iter()
+            .map(|word| place(word).unwrap_or(Path::new(word)).to_owned())
+            .collect();
         let ran = run(program(&words_there).current_dir(&folder));
         // What a machine with a GPU says besides.
-        let err = ran.err.lines().filter(|line| !line.starts_with("note: ")).map(|line| format!("{line}\n")).collect();
-        let said = places.iter().fold(err, |text: String, (name, path)| text.replace(path.to_str().unwrap(), name));
+        let err = ran
+            .err
+            .lines()
+            .filter(|line| !line.starts_with("note: "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let said = places.iter().fold(err, |text: String, (name, path)| {
+            text.replace(path.to_str().unwrap(), name)
+        });
         let code = ran.code.ok_or("killed")?;
         same("stdout of an error", ran.out, String::new())?;
-        let program = if name == "errors" { "wavemill" } else { "wavemill-train" };
+        let program = if name == "errors" {
+            "wavemill"
+        } else {
+            "wavemill-train"
+        };
         text += &format!("$ {program} {}\n{said}exit {code}\n\n", words.join(" "));
     }
     same("files that they leave", files_below(&folder), Vec::new())?;
@@ -183,14 +402,20 @@ fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Resu
 /// The shipped recipes, and what there is to know of each.
 fn recipes_are_as_reviewed() -> Result<(), Failed> {
     let mut text = run(&mut wavemill(["recipe", "list"])).exits(0)?.out;
-    let names: Vec<String> =
-        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    let names: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
     same("recipes", names.len() >= 5, true)?;
     for name in names {
         let ran = run(&mut wavemill(["recipe", "check", &name])).exits(0)?;
         text += &format!("\n$ wavemill recipe check {name}\n{}{}", ran.out, ran.err);
         let shown = scratch("recipe").join("shown.toml");
-        fs::write(&shown, run(&mut wavemill(["recipe", "show", &name])).exits(0)?.out)?;
+        fs::write(
+            &shown,
+            run(&mut wavemill(["recipe", "show", &name])).exits(0)?.out,
+        )?;
         run(wavemill(["recipe", "check"]).arg(shown)).exits(0)?;
     }
     snapshot("recipes", &text)
@@ -205,8 +430,18 @@ fn readers_may_go_away() -> Result<(), Failed> {
         &["info", "--files"],
         &["diff", "1", "1"],
         &["sql", "SELECT * FROM tracks_all"],
-        &["sql", "--format", "csv", "SELECT * FROM tracks_all a CROSS JOIN tracks_all b"],
-        &["sql", "--format", "json", "SELECT * FROM tracks_all a CROSS JOIN tracks_all b"],
+        &[
+            "sql",
+            "--format",
+            "csv",
+            "SELECT * FROM tracks_all a CROSS JOIN tracks_all b",
+        ],
+        &[
+            "sql",
+            "--format",
+            "json",
+            "SELECT * FROM tracks_all a CROSS JOIN tracks_all b",
+        ],
         &["sql", "--format", "arrow", "SELECT * FROM features_log_mel"],
         &["gc", "--keep", "1", "--json"],
     ];
@@ -231,7 +466,10 @@ fn readers_may_go_away() -> Result<(), Failed> {
         let (reader, writer) = std::io::pipe()?;
         drop(reader);
         let output = command.stdout(writer).stderr(Stdio::piped()).output()?;
-        let quiet = (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
+        let quiet = (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        );
         same(&format!("{command:?}"), quiet, (Some(0), String::new()))?;
     }
     Ok(())
@@ -258,13 +496,32 @@ fn demo_answers() -> Result<(), Failed> {
     let folder = scratch("demo");
     let demo = || run(wavemill(["demo", "--tracks", "40"]).arg(&folder)).exits(0);
     let first = demo()?;
-    for answer in ["genre", "minutes", "audio", "not_audio", "bad_row", "bad_encoding"] {
+    for answer in [
+        "genre",
+        "minutes",
+        "audio",
+        "not_audio",
+        "bad_row",
+        "bad_encoding",
+    ] {
         same(answer, first.out.contains(answer), true)?;
     }
-    same("it is said to be synthetic", first.err.contains("synthetic"), true)?;
-    same("rows and rejects", first.err.contains("clips planned"), true)?;
+    same(
+        "it is said to be synthetic",
+        first.err.contains("synthetic"),
+        true,
+    )?;
+    same(
+        "rows and rejects",
+        first.err.contains("clips planned"),
+        true,
+    )?;
     let store = folder.join("store");
-    same("clips", manifest(&store, 1)?.counts.clips_written > 40, true)?;
+    same(
+        "clips",
+        manifest(&store, 1)?.counts.clips_written > 40,
+        true,
+    )?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     let second = demo()?;
     same("said", second.err.contains("nothing to do"), true)?;
@@ -302,13 +559,30 @@ fn folders_store() -> Result<(Inputs, PathBuf), Failed> {
     fs::create_dir_all(audio.join("tones"))?;
     fs::create_dir_all(audio.join("music"))?;
     write_wav(&audio.join("tones/chord.wav"))?;
-    let keys = sql(whole(), "SELECT clip_key FROM features_mfcc WHERE NOT silent ORDER BY 1 LIMIT 1")?;
-    fs::copy(inputs().clip(keys[0]["clip_key"].as_str().unwrap()), audio.join("music/clip.mp3"))?;
+    let keys = sql(
+        whole(),
+        "SELECT clip_key FROM features_mfcc WHERE NOT silent ORDER BY 1 LIMIT 1",
+    )?;
+    fs::copy(
+        inputs().clip(keys[0]["clip_key"].as_str().unwrap()),
+        audio.join("music/clip.mp3"),
+    )?;
     let recipe = folder.join("folders.toml");
-    let labelled = "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
-    let text = RECIPE.replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
-    fs::write(&recipe, text.replace("track_genre_top", "genre").replace("\"official\"", "\"stratified\""))?;
-    let inputs = Inputs { metadata: None, audio, recipe };
+    let labelled =
+        "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
+    let text = RECIPE
+        .replace("dataset = \"fma\"", "dataset = \"folders\"")
+        .replace(labelled, "");
+    fs::write(
+        &recipe,
+        text.replace("track_genre_top", "genre")
+            .replace("\"official\"", "\"stratified\""),
+    )?;
+    let inputs = Inputs {
+        metadata: None,
+        audio,
+        recipe,
+    };
     let store = folder.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;
     Ok((inputs, store))
@@ -331,7 +605,11 @@ fn npy_values(npy: &[u8]) -> Result<&[u8], Failed> {
 
 /// Numbers as the f32 that they stand for.
 fn numbers<'a>(values: impl IntoIterator<Item = &'a Value>) -> Vec<f32> {
-    values.into_iter().filter_map(Value::as_f64).map(|value| value as f32).collect()
+    values
+        .into_iter()
+        .filter_map(Value::as_f64)
+        .map(|value| value as f32)
+        .collect()
 }
 
 fn holds(stream: &[u8], tensor: &[u8]) -> bool {
@@ -343,7 +621,14 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
     for clip_key in ["tones/chord.wav", "music/clip.mp3"] {
         for (feature, shape, value_bytes) in [("log_mel", [40, 130], 2), ("mfcc", [13, 130], 4)] {
             let of_clip = |format: &str| {
-                let mut command = wavemill(["features", "--feature", feature, "--format", format, "--recipe"]);
+                let mut command = wavemill([
+                    "features",
+                    "--feature",
+                    feature,
+                    "--format",
+                    format,
+                    "--recipe",
+                ]);
                 command.arg(&inputs.recipe).arg(inputs.clip(clip_key));
                 command
             };
@@ -352,10 +637,19 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
             let header = format!("'shape': (1, {}, {})", shape[0], shape[1]);
             same(&header, holds(&npy, header.as_bytes()), true)?;
             same("bytes", tensor.len(), shape[0] * shape[1] * value_bytes)?;
-            let query = format!("SELECT {feature} FROM features_{feature} WHERE clip_key = '{clip_key}'");
+            let query =
+                format!("SELECT {feature} FROM features_{feature} WHERE clip_key = '{clip_key}'");
             let mut stored = wavemill(["sql", "--format", "arrow", "--store"]);
-            same("in the store", holds(&bytes_of(stored.arg(&store).arg(query))?, tensor), true)?;
-            same("in the stream", holds(&bytes_of(&mut of_clip("arrow"))?, tensor), true)?;
+            same(
+                "in the store",
+                holds(&bytes_of(stored.arg(&store).arg(query))?, tensor),
+                true,
+            )?;
+            same(
+                "in the stream",
+                holds(&bytes_of(&mut of_clip("arrow"))?, tensor),
+                true,
+            )?;
 
             let json: Value = serde_json::from_slice(&bytes_of(&mut of_clip("json"))?)?;
             let columns = "silent, audio_blake3, segment, duration_s, lost_s, offset_s";
@@ -365,16 +659,27 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
             let row = &sql(&store, &query)?[0];
             for column in columns.split(", ") {
                 same(column, numbers([&json[column]]), numbers([&row[column]]))?;
-                same(column, json[column].is_number() || json[column] == row[column], true)?;
+                same(
+                    column,
+                    json[column].is_number() || json[column] == row[column],
+                    true,
+                )?;
             }
             same("shape", &json["shape"], &serde_json::json!(shape))?;
             let rows = json["values"].as_array().ok_or("no values")?;
             let values = numbers(rows.iter().filter_map(Value::as_array).flatten());
             let wanted = numbers(row["values"].as_array().ok_or("no list")?);
             same("values", values.len(), shape[0] * shape[1])?;
-            same("first value that differs", values.iter().zip(&wanted).position(|(is, was)| is != was), None)?;
+            same(
+                "first value that differs",
+                values.iter().zip(&wanted).position(|(is, was)| is != was),
+                None,
+            )?;
             if value_bytes == 4 {
-                let bytes: Vec<u8> = wanted.iter().flat_map(|value| value.to_le_bytes()).collect();
+                let bytes: Vec<u8> = wanted
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect();
                 same("values as bytes", bytes == tensor, true)?;
             }
         }
@@ -383,19 +688,48 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
 }
 
 fn features_of_a_bad_clip() -> Result<(), Failed> {
-    let bad = sql(whole(), "SELECT clip_key, reason FROM rejects WHERE reason = 'not_audio' ORDER BY 1 LIMIT 1")?;
+    let bad = sql(
+        whole(),
+        "SELECT clip_key, reason FROM rejects WHERE reason = 'not_audio' ORDER BY 1 LIMIT 1",
+    )?;
     let clip = inputs().clip(bad[0]["clip_key"].as_str().unwrap());
     let good = inputs().clip(files_below(&inputs().audio).first().ok_or("no clip")?);
-    let words = ["features", "--feature", "mfcc", "--format", "json", "--recipe"];
+    let words = [
+        "features",
+        "--feature",
+        "mfcc",
+        "--format",
+        "json",
+        "--recipe",
+    ];
     let ran = run(wavemill(words).arg(&inputs().recipe).arg(&clip).arg(&good)).exits(1)?;
-    same("named", ran.err.contains(&format!("{}: not_audio", clip.display())), true)?;
+    same(
+        "named",
+        ran.err.contains(&format!("{}: not_audio", clip.display())),
+        true,
+    )?;
     same("the good clip's row", ran.out.lines().count(), 1)?;
     let file = scratch("features-npy").join("rows.npy");
-    let words = ["features", "--feature", "mfcc", "--format", "npy", "--recipe"];
+    let words = [
+        "features",
+        "--feature",
+        "mfcc",
+        "--format",
+        "npy",
+        "--recipe",
+    ];
     let mut command = wavemill(words);
-    command.arg(&inputs().recipe).args([&clip, &good, &good]).arg("--out").arg(&file);
+    command
+        .arg(&inputs().recipe)
+        .args([&clip, &good, &good])
+        .arg("--out")
+        .arg(&file);
     run(&mut command).exits(1)?;
-    same("rows of the good clips", holds(&fs::read(file)?, b"'shape': (2, 13, 130)"), true)
+    same(
+        "rows of the good clips",
+        holds(&fs::read(file)?, b"'shape': (2, 13, 130)"),
+        true,
+    )
 }
 
 fn sql_formats_and_refusals() -> Result<(), Failed> {
@@ -404,13 +738,33 @@ fn sql_formats_and_refusals() -> Result<(), Failed> {
     let csv = ask(&["--format", "csv", query]).exits(0)?.out;
     same("lines", csv.lines().count(), 3)?;
     same("header", csv.lines().next(), Some("clip_key,silent"))?;
-    let table = ask(&["SELECT clip_key, log_mel FROM features_log_mel LIMIT 1"]).exits(0)?.out;
+    let table = ask(&["SELECT clip_key, log_mel FROM features_log_mel LIMIT 1"])
+        .exits(0)?
+        .out;
     same("tensor in a table", table.contains("f16[40,130]"), true)?;
     let file = scratch("sql").join("out.parquet");
-    ask(&["--format", "parquet", "--out", file.to_str().unwrap(), "SELECT * FROM features_mfcc"]).exits(0)?;
+    ask(&[
+        "--format",
+        "parquet",
+        "--out",
+        file.to_str().unwrap(),
+        "SELECT * FROM features_mfcc",
+    ])
+    .exits(0)?;
     let bytes = fs::read(&file)?;
-    same("Parquet's ends", bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), true)?;
-    let copy = format!("COPY (SELECT 1) TO '{}'", file.with_extension("csv").display());
+    same(
+        "Parquet's ends",
+        bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"),
+        true,
+    )?;
+    let copy = format!(
+        "COPY (SELECT 1) TO '{}'",
+        file.with_extension("csv").display()
+    );
     ask(&[&copy]).exits(2)?;
-    same("a refused COPY writes", file.with_extension("csv").exists(), false)
+    same(
+        "a refused COPY writes",
+        file.with_extension("csv").exists(),
+        false,
+    )
 }

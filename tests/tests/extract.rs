@@ -11,27 +11,70 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, files_below, finish, inputs, manifest, own_store, run, same, same_versions, scratch, sql, sql_counts,
-    sql_number, start, versions, wavemill, whole,
+    Inputs, files_below, finish, inputs, manifest, own_store, run, same, same_versions, scratch,
+    sql, sql_counts, sql_number, start, versions, wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("extract::threads_change_no_byte", threads_change_no_byte),
-        Trial::test("extract::named_level_gives_the_same_bytes", named_level_gives_the_same_bytes),
-        Trial::test("extract::entries_of_one_name_are_one_reject", entries_of_one_name_are_one_reject),
-        Trial::test("extract::zip_and_folder_give_the_same_version", zip_and_folder_give_the_same_version),
-        Trial::test("extract::least_memory_changes_no_byte", least_memory_changes_no_byte),
-        Trial::test("extract::same_command_has_nothing_to_do", same_command_has_nothing_to_do),
-        Trial::test("extract::changed_inputs_are_found", changed_inputs_are_found),
-        Trial::test("extract::changed_genres_are_found", changed_genres_are_found),
-        Trial::test("extract::new_version_links_unchanged_shards", new_version_links_unchanged_shards),
-        Trial::test("extract::a_linked_shard_takes_its_new_number", a_linked_shard_takes_its_new_number),
+        Trial::test(
+            "extract::named_level_gives_the_same_bytes",
+            named_level_gives_the_same_bytes,
+        ),
+        Trial::test(
+            "extract::entries_of_one_name_are_one_reject",
+            entries_of_one_name_are_one_reject,
+        ),
+        Trial::test(
+            "extract::zip_and_folder_give_the_same_version",
+            zip_and_folder_give_the_same_version,
+        ),
+        Trial::test(
+            "extract::least_memory_changes_no_byte",
+            least_memory_changes_no_byte,
+        ),
+        Trial::test(
+            "extract::same_command_has_nothing_to_do",
+            same_command_has_nothing_to_do,
+        ),
+        Trial::test(
+            "extract::changed_inputs_are_found",
+            changed_inputs_are_found,
+        ),
+        Trial::test(
+            "extract::changed_genres_are_found",
+            changed_genres_are_found,
+        ),
+        Trial::test(
+            "extract::new_version_links_unchanged_shards",
+            new_version_links_unchanged_shards,
+        ),
+        Trial::test(
+            "extract::a_linked_shard_takes_its_new_number",
+            a_linked_shard_takes_its_new_number,
+        ),
         Trial::test("extract::what_differs_is_named", what_differs_is_named),
-        Trial::test("extract::limit_keeps_splits_and_classes", limit_keeps_splits_and_classes),
-        Trial::test("extract::dry_run_shows_steps_and_writes_nothing", dry_run_shows_steps_and_writes_nothing),
-        Trial::test("extract::copies_of_a_recording_share_a_side", copies_of_a_recording_share_a_side),
-        Trial::test("extract::rows_and_rejects_are_the_inputs", rows_and_rejects_are_the_inputs),
+        Trial::test(
+            "extract::limit_keeps_splits_and_classes",
+            limit_keeps_splits_and_classes,
+        ),
+        Trial::test(
+            "extract::dry_run_shows_steps_and_writes_nothing",
+            dry_run_shows_steps_and_writes_nothing,
+        ),
+        Trial::test(
+            "extract::copies_of_a_recording_share_a_side",
+            copies_of_a_recording_share_a_side,
+        ),
+        Trial::test(
+            "extract::rows_and_rejects_are_the_inputs",
+            rows_and_rejects_are_the_inputs,
+        ),
+        Trial::test(
+            "extract::a_damaged_flac_is_as_long_as_the_whole_one",
+            damaged_flacs_keep_their_length,
+        ),
     ]
 }
 
@@ -48,7 +91,10 @@ fn threads_change_no_byte() -> Result<(), Failed> {
 fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
     let extracted = |level: &str, threads: &str| -> Result<_, Failed> {
         let store = scratch("level").join("store");
-        run(inputs().extract(&store).args(["--isa", level, "--threads", threads])).exits(0)?;
+        run(inputs()
+            .extract(&store)
+            .args(["--isa", level, "--threads", threads]))
+        .exits(0)?;
         same("level", manifest(&store, 1)?.engine.level.as_str(), level)?;
         Ok(store)
     };
@@ -73,18 +119,41 @@ with zipfile.ZipFile(archive, 'w') as out:
     let folder = scratch("twice");
     let audio = &inputs().audio;
     // Only clips that have rows, so that nothing else rejects them.
-    let written = sql(whole(), "SELECT DISTINCT clip_key FROM features_log_mel ORDER BY 1")?;
-    let names: Vec<&str> = written.iter().filter_map(|row| row["clip_key"].as_str()).collect();
+    let written = sql(
+        whole(),
+        "SELECT DISTINCT clip_key FROM features_log_mel ORDER BY 1",
+    )?;
+    let names: Vec<&str> = written
+        .iter()
+        .filter_map(|row| row["clip_key"].as_str())
+        .collect();
     let archive = folder.join("audio.zip");
-    run(Command::new("python3").args(["-c", ZIP]).arg(&archive).arg(audio).args(&names)).exits(0)?;
+    run(Command::new("python3")
+        .args(["-c", ZIP])
+        .arg(&archive)
+        .arg(audio)
+        .args(&names))
+    .exits(0)?;
 
     let store = folder.join("store");
-    let twice = Inputs { audio: archive, ..inputs().clone() };
+    let twice = Inputs {
+        audio: archive,
+        ..inputs().clone()
+    };
     run(&mut twice.extract(&store)).exits(0)?;
-    let rejects = sql(&store, "SELECT clip_key, reason, detail FROM rejects WHERE stage <> 'catalog' ORDER BY 1")?;
-    let found: Vec<_> =
-        rejects.iter().filter_map(|row| Some((row["clip_key"].as_str()?, row["reason"].as_str()?))).collect();
-    same("rejects", found, vec![(names[3], "duplicate_entry"), (names[5], "duplicate_entry")])?;
+    let rejects = sql(
+        &store,
+        "SELECT clip_key, reason, detail FROM rejects WHERE stage <> 'catalog' ORDER BY 1",
+    )?;
+    let found: Vec<_> = rejects
+        .iter()
+        .filter_map(|row| Some((row["clip_key"].as_str()?, row["reason"].as_str()?)))
+        .collect();
+    same(
+        "rejects",
+        found,
+        vec![(names[3], "duplicate_entry"), (names[5], "duplicate_entry")],
+    )?;
     let detail = rejects[0]["detail"].as_str().unwrap_or_default();
     same(detail, detail.contains("2 entries of the zip"), true)?;
 
@@ -109,7 +178,11 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
         let zip = |name: &str, from: &Path| -> Result<_, Failed> {
             let archive = folder.join(name);
             let mut python = Command::new("python3");
-            python.args(["-c", ZIP, kind]).arg(&archive).arg(from).args(files_below(from));
+            python
+                .args(["-c", ZIP, kind])
+                .arg(&archive)
+                .arg(from)
+                .args(files_below(from));
             run(&mut python).exits(0)?;
             Ok(archive)
         };
@@ -130,7 +203,9 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
 /// The most memory that a process has held so far.
 fn peak_bytes(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
@@ -143,9 +218,15 @@ fn least_memory_changes_no_byte() -> Result<(), Failed> {
         std::thread::sleep(Duration::from_millis(2));
     }
     finish(child).exits(0)?;
-    same(&format!("peak of {} MiB", peak >> 20), (1..=256 << 20).contains(&peak), true)?;
+    same(
+        &format!("peak of {} MiB", peak >> 20),
+        (1..=256 << 20).contains(&peak),
+        true,
+    )?;
     same_versions(&store, whole())?;
-    run(inputs().extract(&store).args(["--memory-limit", "255MiB"])).exits(2)?.says(&["--memory-limit", "256 MiB"])
+    run(inputs().extract(&store).args(["--memory-limit", "255MiB"]))
+        .exits(2)?
+        .says(&["--memory-limit", "256 MiB"])
 }
 
 /// Every file below a folder with what a rewrite would change.
@@ -169,12 +250,19 @@ fn same_command_has_nothing_to_do() -> Result<(), Failed> {
     nothing_to_do(inputs(), &store)?;
     let json = run(inputs().extract(&store).arg("--json")).exits(0)?;
     let report: Value = serde_json::from_str(&json.out)?;
-    same("nothing_to_do", report["nothing_to_do"].as_bool(), Some(true))
+    same(
+        "nothing_to_do",
+        report["nothing_to_do"].as_bool(),
+        Some(true),
+    )
 }
 
 /// A clip with rows, and its stored audio hash.
 fn some_clip(store: &Path) -> Result<String, Failed> {
-    let rows = sql(store, "SELECT clip_key FROM features_log_mel WHERE lost_s = 0 AND NOT silent ORDER BY 1 LIMIT 1")?;
+    let rows = sql(
+        store,
+        "SELECT clip_key FROM features_log_mel WHERE lost_s = 0 AND NOT silent ORDER BY 1 LIMIT 1",
+    )?;
     Ok(rows[0]["clip_key"].as_str().unwrap().to_owned())
 }
 
@@ -186,25 +274,39 @@ fn changed_inputs_are_found() -> Result<(), Failed> {
     let path = own.clip(&clip_key);
 
     // A later time alone is no change.
-    File::options().write(true).open(&path)?.set_modified(SystemTime::now() + Duration::from_secs(5))?;
+    File::options()
+        .write(true)
+        .open(&path)?
+        .set_modified(SystemTime::now() + Duration::from_secs(5))?;
     nothing_to_do(&own, &store)?;
 
     let mut bytes = fs::read(&path)?;
     let middle = bytes.len() / 2;
-    bytes[middle..middle + 64].iter_mut().for_each(|byte| *byte ^= 0x55);
+    bytes[middle..middle + 64]
+        .iter_mut()
+        .for_each(|byte| *byte ^= 0x55);
     fs::write(&path, &bytes)?;
-    run(&mut own.extract(&store)).exits(4)?.says(&[&clip_key, "--new-version"])?;
+    run(&mut own.extract(&store))
+        .exits(4)?
+        .says(&[&clip_key, "--new-version"])?;
 
     bytes.truncate(middle);
     fs::write(&path, &bytes)?;
-    run(&mut own.extract(&store)).exits(4)?.says(&["changed size", "--new-version"])?;
+    run(&mut own.extract(&store))
+        .exits(4)?
+        .says(&["changed size", "--new-version"])?;
 
     let csv = own.metadata.as_ref().unwrap().join("tracks.csv");
     fs::write(&path, fs::read(inputs().clip(&clip_key))?)?;
     let text = fs::read(&csv)?;
-    let last_line = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
+    let last_line = text[..text.len() - 1]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .unwrap();
     fs::write(&csv, &text[..=last_line])?;
-    run(&mut own.extract(&store)).exits(4)?.says(&["metadata changed"])?;
+    run(&mut own.extract(&store))
+        .exits(4)?
+        .says(&["metadata changed"])?;
     same("versions", versions(&store).len(), 1)
 }
 
@@ -215,9 +317,15 @@ fn changed_genres_are_found() -> Result<(), Failed> {
     run(&mut own.extract(&store)).exits(0)?;
     let csv = own.metadata.as_ref().unwrap().join("genres.csv");
     fs::write(&csv, fs::read_to_string(&csv)?.replace(",Rock,", ",Rick,"))?;
-    run(&mut own.extract(&store)).exits(4)?.says(&["metadata changed", "--new-version"])?;
+    run(&mut own.extract(&store))
+        .exits(4)?
+        .says(&["metadata changed", "--new-version"])?;
     run(own.extract(&store).arg("--new-version")).exits(0)?;
-    same("titles", sql_number(&store, "SELECT count(*) FROM genres WHERE title = 'Rick'")?, 1)?;
+    same(
+        "titles",
+        sql_number(&store, "SELECT count(*) FROM genres WHERE title = 'Rick'")?,
+        1,
+    )?;
     let ran = run(&mut own.extract(&store)).exits(0)?;
     same("said", ran.err.contains("nothing to do"), true)
 }
@@ -233,12 +341,21 @@ fn new_version_links_unchanged_shards() -> Result<(), Failed> {
     run(own.extract(&store).arg("--new-version")).exits(0)?;
 
     let [old, new] = [manifest(&store, 1)?, manifest(&store, 2)?];
-    same("written", new.counts.clips_written, old.counts.clips_written + 1)?;
+    same(
+        "written",
+        new.counts.clips_written,
+        old.counts.clips_written + 1,
+    )?;
     for feature in ["log_mel", "mfcc"] {
         let mut fresh = Vec::new();
         for (before, after) in old.files_of(feature).zip(new.files_of(feature)) {
-            let [was, is] = [before, after].map(|file| fs::metadata(store.join(&file.path)).unwrap().ino());
-            same("equal bytes and equal inode", was == is, before.blake3 == after.blake3)?;
+            let [was, is] =
+                [before, after].map(|file| fs::metadata(store.join(&file.path)).unwrap().ino());
+            same(
+                "equal bytes and equal inode",
+                was == is,
+                before.blake3 == after.blake3,
+            )?;
             fresh.extend((was != is).then_some(&after.path));
         }
         same("files made anew", fresh.len(), 1)?;
@@ -259,24 +376,45 @@ fn a_linked_shard_takes_its_new_number() -> Result<(), Failed> {
     run(inputs().extract(&store).args(small).arg("--new-version")).exits(0)?;
     let [old, new] = [manifest(&store, 1)?, manifest(&store, 2)?];
     let name = |path: &str| path.splitn(3, '/').last().unwrap().to_owned();
-    let before: BTreeMap<_, _> = old.files_of("mfcc").map(|file| (&file.blake3, name(&file.path))).collect();
-    let linked = new.files_of("mfcc").filter_map(|file| Some((before.get(&file.blake3)?, name(&file.path))));
-    same("some shard was linked under another number", linked.filter(|(was, is)| *was != is).count() > 0, true)?;
+    let before: BTreeMap<_, _> = old
+        .files_of("mfcc")
+        .map(|file| (&file.blake3, name(&file.path)))
+        .collect();
+    let linked = new
+        .files_of("mfcc")
+        .filter_map(|file| Some((before.get(&file.blake3)?, name(&file.path))));
+    same(
+        "some shard was linked under another number",
+        linked.filter(|(was, is)| *was != is).count() > 0,
+        true,
+    )?;
     for version in ["1", "2"] {
         run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
     }
     let clips = "SELECT count(DISTINCT clip_key) FROM features_mfcc";
-    same("clips", sql_number(&store, clips)?, new.counts.clips_written)
+    same(
+        "clips",
+        sql_number(&store, clips)?,
+        new.counts.clips_written,
+    )
 }
 
 fn what_differs_is_named() -> Result<(), Failed> {
     let store = own_store("differs");
     let before = stamps(&store)?;
     let refused = |words: &[&str], said: &[&str]| -> Result<(), Failed> {
-        run(inputs().extract(&store).args(words)).exits(4)?.says(said)
+        run(inputs().extract(&store).args(words))
+            .exits(4)?
+            .says(said)
     };
-    refused(&["--set", "features.log_mel.n_mels=48"], &["features.log_mel.n_mels 40 -> 48", "--new-version"])?;
-    refused(&["--set", "split.seed=7", "--set", "audio.duration_s=2.5"], &["split.seed", "audio.duration_s 3", "2.5"])?;
+    refused(
+        &["--set", "features.log_mel.n_mels=48"],
+        &["features.log_mel.n_mels 40 -> 48", "--new-version"],
+    )?;
+    refused(
+        &["--set", "split.seed=7", "--set", "audio.duration_s=2.5"],
+        &["split.seed", "audio.duration_s 3", "2.5"],
+    )?;
     refused(&["--limit", "10"], &["--limit none -> 10"])?;
     same("files with inode and time", stamps(&store)?, before)
 }
@@ -287,16 +425,32 @@ fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
     let [limited, all] = [manifest(&store, 1)?, manifest(whole(), 1)?];
     same("planned", limited.counts.clips_planned, 20)?;
     same("kept", limited.counts.rows_kept, all.counts.rows_kept)?;
-    same("classes", &limited.targets[0].classes, &all.targets[0].classes)?;
-    same("tracks", sql_number(&store, "SELECT count(*) FROM tracks")?, 20)?;
+    same(
+        "classes",
+        &limited.targets[0].classes,
+        &all.targets[0].classes,
+    )?;
+    same(
+        "tracks",
+        sql_number(&store, "SELECT count(*) FROM tracks")?,
+        20,
+    )?;
     let rows = |store: &Path| -> Result<BTreeMap<String, Value>, Failed> {
-        let rows = sql(store, "SELECT clip_key, split, genre, audio_blake3, tensor(mfcc) AS mfcc FROM features_mfcc")?;
-        Ok(rows.into_iter().map(|row| (row["clip_key"].as_str().unwrap().to_owned(), row)).collect())
+        let rows = sql(
+            store,
+            "SELECT clip_key, split, genre, audio_blake3, tensor(mfcc) AS mfcc FROM features_mfcc",
+        )?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row["clip_key"].as_str().unwrap().to_owned(), row))
+            .collect())
     };
     let all = rows(whole())?;
     let limited = rows(&store)?;
     same("some rows", limited.len() > 10, true)?;
-    limited.into_iter().try_for_each(|(key, row)| same(&key, Some(&row), all.get(&key)))
+    limited
+        .into_iter()
+        .try_for_each(|(key, row)| same(&key, Some(&row), all.get(&key)))
 }
 
 fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
@@ -304,30 +458,78 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     let counts = manifest(whole(), 1)?.counts;
     let words = run(inputs().extract(&store).arg("--dry-run")).exits(0)?.out;
     let mut kept = counts.rows_read - counts.rows_rejected;
-    same("rows read", words.contains(&format!("{:>9}  rows read\n", counts.rows_read)), true)?;
+    same(
+        "rows read",
+        words.contains(&format!("{:>9}  rows read\n", counts.rows_read)),
+        true,
+    )?;
     for step in &counts.rows_dropped {
         kept -= step.rows;
         let line = format!("{kept:>9}  after {} (-{})\n", step.step, step.rows);
         same(&line, words.contains(&line), true)?;
     }
-    same("planned", words.contains(&format!("{:>9}  clips planned", counts.clips_planned)), true)?;
-    let json = run(inputs().extract(&store).args(["--dry-run", "--json"])).exits(0)?.out;
+    same(
+        "planned",
+        words.contains(&format!("{:>9}  clips planned", counts.clips_planned)),
+        true,
+    )?;
+    let json = run(inputs().extract(&store).args(["--dry-run", "--json"]))
+        .exits(0)?
+        .out;
     let preview: Value = serde_json::from_str(&json)?;
-    same("planned, as JSON", preview["clips_planned"].as_u64(), Some(counts.clips_planned))?;
-    same("outcome", preview["outcome"].as_str(), Some("version 1 is to be made"))?;
+    same(
+        "planned, as JSON",
+        preview["clips_planned"].as_u64(),
+        Some(counts.clips_planned),
+    )?;
+    same(
+        "outcome",
+        preview["outcome"].as_str(),
+        Some("version 1 is to be made"),
+    )?;
     same("the store exists", store.exists(), false)?;
 
     let preview = |words: &[&str]| -> Result<Value, Failed> {
-        let json = run(inputs().extract(whole()).args(["--dry-run", "--json"]).args(words)).exits(0)?.out;
+        let json = run(inputs()
+            .extract(whole())
+            .args(["--dry-run", "--json"])
+            .args(words))
+        .exits(0)?
+        .out;
         Ok(serde_json::from_str(&json)?)
     };
-    let outcome = |words: &[&str]| Ok::<_, Failed>(preview(words)?["outcome"].as_str().unwrap_or_default().to_owned());
-    same("the same again", outcome(&[])?.starts_with("nothing to do: version 1"), true)?;
+    let outcome = |words: &[&str]| {
+        Ok::<_, Failed>(
+            preview(words)?["outcome"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        )
+    };
+    same(
+        "the same again",
+        outcome(&[])?.starts_with("nothing to do: version 1"),
+        true,
+    )?;
     let other = ["--set", "features.log_mel.n_mels=48", "--new-version"];
-    same("another", outcome(&other[..2])?.contains("--new-version"), true)?;
-    same("another, asked for", outcome(&other)?, "version 2 is to be made".to_owned())?;
+    same(
+        "another",
+        outcome(&other[..2])?.contains("--new-version"),
+        true,
+    )?;
+    same(
+        "another, asked for",
+        outcome(&other)?,
+        "version 2 is to be made".to_owned(),
+    )?;
     let leaky = preview(&["--set", "split.rule=stratified"])?;
-    same("warnings", leaky["warnings"][0].as_str().is_some_and(|warning| warning.contains("leaky")), true)
+    same(
+        "warnings",
+        leaky["warnings"][0]
+            .as_str()
+            .is_some_and(|warning| warning.contains("leaky")),
+        true,
+    )
 }
 
 /// The data set has one recording twice. By this seed the rule alone parts the two; grouped, they stay together.
@@ -343,9 +545,19 @@ fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
     let grouped = ["1", "8"].map(|threads| (threads, folder.join(threads)));
     for (threads, store) in &grouped {
         let mut extract = inputs().extract(store);
-        extract.args(split).args(["--set", "split.group_duplicates=true", "--json", "--threads", threads]);
+        extract.args(split).args([
+            "--set",
+            "split.group_duplicates=true",
+            "--json",
+            "--threads",
+            threads,
+        ]);
         let report: Value = serde_json::from_str(&run(&mut extract).exits(0)?.out)?;
-        same("found", report["duplicates"]["recordings"].as_u64(), Some(1))?;
+        same(
+            "found",
+            report["duplicates"]["recordings"].as_u64(),
+            Some(1),
+        )?;
         same("as clips", report["duplicates"]["clips"].as_u64(), Some(2))?;
         same("parted, grouped", sql_number(store, PARTED)?, 0)?;
     }
@@ -357,22 +569,62 @@ fn rows_and_rejects_are_the_inputs() -> Result<(), Failed> {
     let store = whole();
     let counts = manifest(store, 1)?.counts;
     let dropped: u64 = counts.rows_dropped.iter().map(|step| step.rows).sum();
-    same("rows", counts.rows_kept + dropped + counts.rows_rejected, counts.rows_read)?;
-    same("clips", counts.clips_written + counts.clips_rejected, counts.clips_planned)?;
-    same("every kind of loss occurs", [dropped, counts.rows_rejected, counts.clips_rejected].contains(&0), false)?;
+    same(
+        "rows",
+        counts.rows_kept + dropped + counts.rows_rejected,
+        counts.rows_read,
+    )?;
+    same(
+        "clips",
+        counts.clips_written + counts.clips_rejected,
+        counts.clips_planned,
+    )?;
+    same(
+        "every kind of loss occurs",
+        [dropped, counts.rows_rejected, counts.clips_rejected].contains(&0),
+        false,
+    )?;
 
     let number = |query: &str| sql_number(store, query);
-    same("rejected rows", number("SELECT count(*) FROM rejects WHERE clip_key IS NULL")?, counts.rows_rejected)?;
-    same("rejected clips", number("SELECT count(*) FROM rejects WHERE clip_key IS NOT NULL")?, counts.clips_rejected)?;
-    same("parsed rows", number("SELECT count(*) FROM tracks_all")?, counts.rows_read - counts.rows_rejected)?;
-    same("planned clips", number("SELECT count(*) FROM tracks")?, counts.clips_planned)?;
+    same(
+        "rejected rows",
+        number("SELECT count(*) FROM rejects WHERE clip_key IS NULL")?,
+        counts.rows_rejected,
+    )?;
+    same(
+        "rejected clips",
+        number("SELECT count(*) FROM rejects WHERE clip_key IS NOT NULL")?,
+        counts.clips_rejected,
+    )?;
+    same(
+        "parsed rows",
+        number("SELECT count(*) FROM tracks_all")?,
+        counts.rows_read - counts.rows_rejected,
+    )?;
+    same(
+        "planned clips",
+        number("SELECT count(*) FROM tracks")?,
+        counts.clips_planned,
+    )?;
     let steps = "SELECT dropped_by AS name, count(*) AS n FROM tracks_all WHERE dropped_by IS NOT NULL GROUP BY 1";
-    let by_step = counts.rows_dropped.into_iter().map(|step| (step.step, step.rows)).collect();
+    let by_step = counts
+        .rows_dropped
+        .into_iter()
+        .map(|step| (step.step, step.rows))
+        .collect();
     same("dropped by step", sql_counts(store, steps)?, by_step)?;
     let reasons = "SELECT reason AS name, count(*) AS n FROM rejects GROUP BY 1";
-    same("rejects by reason", sql_counts(store, reasons)?, counts.rejects)?;
+    same(
+        "rejects by reason",
+        sql_counts(store, reasons)?,
+        counts.rejects,
+    )?;
     for feature in ["features_log_mel", "features_mfcc"] {
-        same(feature, number(&format!("SELECT count(DISTINCT clip_key) FROM {feature}"))?, counts.clips_written)?;
+        same(
+            feature,
+            number(&format!("SELECT count(DISTINCT clip_key) FROM {feature}"))?,
+            counts.clips_written,
+        )?;
         let outcomes = format!(
             "SELECT count(*) FROM tracks t WHERE (SELECT count(*) FROM {feature} f WHERE f.clip_key = t.clip_key) \
              + (SELECT count(*) FROM rejects r WHERE r.clip_key = t.clip_key) <> 1"
@@ -380,4 +632,68 @@ fn rows_and_rejects_are_the_inputs() -> Result<(), Failed> {
         same("clips without exactly one outcome", number(&outcomes)?, 0)?;
     }
     Ok(())
+}
+
+/// A frame that does not decode is silent, and one that is gone leaves as much as its neighbours' numbers tell.
+fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
+    let folder = scratch("flac");
+    let (audio, recipe, store) = (
+        folder.join("audio"),
+        folder.join("flac.toml"),
+        folder.join("store"),
+    );
+    let whole = fs::read(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipeline/tests/data/tone_32000_stereo.flac"),
+    )?;
+    // Of stereo at 32 kHz, 16 bits, in blocks of a fixed size: its start, and the frame that the middle lies in.
+    let starts: Vec<usize> = (0..whole.len() - 2)
+        .filter(|&at| whole[at..at + 2] == [0xff, 0xf8])
+        .collect();
+    let [first, .., last] = starts[..] else {
+        return Err(format!("no frames: {starts:?}").into());
+    };
+    let middle = starts
+        .iter()
+        .position(|&at| at > whole.len() / 2)
+        .ok_or("no middle")?;
+    same(
+        "frames around the middle",
+        first < starts[middle - 1] && starts[middle] < last,
+        true,
+    )?;
+
+    let mut flipped = whole.clone();
+    flipped[(starts[middle - 1] + starts[middle]) / 2] ^= 0x55;
+    let gone = [&whole[..starts[middle - 1]], &whole[starts[middle]..]].concat();
+    fs::create_dir_all(audio.join("g"))?;
+    for (name, bytes) in [("flipped", &flipped), ("gone", &gone), ("whole", &whole)] {
+        fs::write(audio.join(format!("g/{name}.flac")), bytes)?;
+    }
+    fs::write(
+        &recipe,
+        "name = \"flac\"\n[catalog]\ndataset = \"folders\"\n[split]\nrule = \"stratified\"\n\
+         [[targets]]\nname = \"genre\"\ncolumn = \"genre\"\n[audio]\nmin_duration_s = 0.1\n\
+         [[features]]\nname = \"log_mel\"\nop = \"mel\"\n",
+    )?;
+    run(&mut Inputs {
+        metadata: None,
+        audio,
+        recipe,
+    }
+    .extract(&store))
+    .exits(0)?;
+    let rows = sql(
+        &store,
+        "SELECT clip_key, duration_s AS s, lost_s > 0.0 AS lost FROM features_log_mel ORDER BY 1",
+    )?;
+    let [flipped, gone, whole] = &rows[..] else {
+        return Err(format!("not three rows: {rows:?}").into());
+    };
+    same(
+        "what is lost",
+        [flipped, gone, whole].map(|row| row["lost"].as_bool()),
+        [Some(true), Some(true), Some(false)],
+    )?;
+    same("length of a damaged one", &flipped["s"], &whole["s"])?;
+    same("length without a frame", &gone["s"], &whole["s"])
 }

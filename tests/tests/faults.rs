@@ -8,35 +8,54 @@ use std::process::Command;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, copy_folder, files_below, finish, inputs, kill, manifest, own_store, receipts, run, same, same_versions,
-    scratch, sql, start, versions, wait_until, wavemill, whole,
+    Inputs, copy_folder, files_below, finish, inputs, kill, manifest, own_store, receipts, run,
+    same, same_versions, scratch, sql, start, versions, wait_until, wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     let on_mounts = [
-        ("faults::read_only_store", read_only_store as fn() -> Result<(), Failed>),
+        (
+            "faults::read_only_store",
+            read_only_store as fn() -> Result<(), Failed>,
+        ),
         ("faults::disk_without_room", disk_without_room),
         ("faults::disk_fills_up", disk_fills_up),
     ];
     // Only root may mount; the injected fault below is the same to the program.
     let may_mount = Mount::new("size=1m").is_ok();
-    let mounted = on_mounts.map(|(name, body)| Trial::test(name, body).with_ignored_flag(!may_mount));
+    let mounted =
+        on_mounts.map(|(name, body)| Trial::test(name, body).with_ignored_flag(!may_mount));
     let mut trials = vec![
-        Trial::test("faults::wrong_words_write_nothing", wrong_words_write_nothing),
-        Trial::test("faults::wrong_inputs_write_nothing", wrong_inputs_write_nothing),
+        Trial::test(
+            "faults::wrong_words_write_nothing",
+            wrong_words_write_nothing,
+        ),
+        Trial::test(
+            "faults::wrong_inputs_write_nothing",
+            wrong_inputs_write_nothing,
+        ),
         Trial::test("faults::broken_zips_are_said", broken_zips_are_said),
         Trial::test("faults::too_many_rejects", too_many_rejects),
-        Trial::test("faults::no_space_while_a_shard_is_written", no_space_while_a_shard_is_written),
+        Trial::test(
+            "faults::no_space_while_a_shard_is_written",
+            no_space_while_a_shard_is_written,
+        ),
         Trial::test("faults::damaged_shard_in_a_query", damaged_shard_in_a_query),
-        Trial::test("faults::damaged_shard_of_an_unfinished_run", damaged_shard_of_an_unfinished_run),
+        Trial::test(
+            "faults::damaged_shard_of_an_unfinished_run",
+            damaged_shard_of_an_unfinished_run,
+        ),
         Trial::test("faults::two_runs_on_one_store", two_runs_on_one_store),
         Trial::test("faults::panic_on_one_clip", panic_on_one_clip),
     ];
     trials.extend(mounted);
     let reads_all = fs::File::open(unreadable(&scratch("mode"))).is_ok();
     trials.push(
-        Trial::test("faults::unreadable_clip_stops_the_run", unreadable_clip_stops_the_run)
-            .with_ignored_flag(reads_all),
+        Trial::test(
+            "faults::unreadable_clip_stops_the_run",
+            unreadable_clip_stops_the_run,
+        )
+        .with_ignored_flag(reads_all),
     );
     trials
 }
@@ -44,8 +63,16 @@ pub fn trials() -> Vec<Trial> {
 /// Nothing that a reader could take for a version, and no temporary file.
 fn nothing_half_written(store: &Path) -> Result<(), Failed> {
     same("versions", versions(store), Vec::new())?;
-    let is_temporary = |name: &String| name.ends_with(".tmp") || name.contains("/.") || name.starts_with('.');
-    same("temporary files", files_below(store).into_iter().filter(is_temporary).collect(), Vec::new())
+    let is_temporary =
+        |name: &String| name.ends_with(".tmp") || name.contains("/.") || name.starts_with('.');
+    same(
+        "temporary files",
+        files_below(store)
+            .into_iter()
+            .filter(is_temporary)
+            .collect(),
+        Vec::new(),
+    )
 }
 
 /// The command that failed, without the fault.
@@ -57,26 +84,57 @@ fn works_now(store: &Path) -> Result<(), Failed> {
 fn wrong_words_write_nothing() -> Result<(), Failed> {
     let store = scratch("words").join("store");
     let refused = |words: &[&str], said: &[&str]| -> Result<(), Failed> {
-        run(inputs().extract(&store).args(words)).exits(2)?.says(said)?;
+        run(inputs().extract(&store).args(words))
+            .exits(2)?
+            .says(said)?;
         same(&words.join(" "), store.exists(), false)
     };
-    refused(&["--set", "features.log_mel.n_mel=40"], &["features.log_mel.n_mel", "unknown key", "`n_mels`"])?;
-    refused(&["--set", "features.log_mel.n_mels=many"], &["features.log_mel.n_mels", "many"])?;
-    refused(&["--set", "features.log_mel.n_mels=0"], &["features.log_mel.n_mels"])?;
-    refused(&["--set", "split.rule=fair"], &["split.rule", "fair", "artist"])?;
+    refused(
+        &["--set", "features.log_mel.n_mel=40"],
+        &["features.log_mel.n_mel", "unknown key", "`n_mels`"],
+    )?;
+    refused(
+        &["--set", "features.log_mel.n_mels=many"],
+        &["features.log_mel.n_mels", "many"],
+    )?;
+    refused(
+        &["--set", "features.log_mel.n_mels=0"],
+        &["features.log_mel.n_mels"],
+    )?;
+    refused(
+        &["--set", "split.rule=fair"],
+        &["split.rule", "fair", "artist"],
+    )?;
     refused(&["--set", "n_mels"], &["--set", "n_mels"])?;
     refused(&["--threads", "0"], &["--threads 0"])?;
     refused(&["--limit", "0"], &["--limit 0"])?;
-    refused(&["--set", "catalog.clean.labelled.where=\"false\""], &["no row is left", "`labelled`"])?;
+    refused(
+        &["--set", "catalog.clean.labelled.where=\"false\""],
+        &["no row is left", "`labelled`"],
+    )?;
 
     let recipe = scratch("recipe").join("mine.toml");
     let text = fs::read_to_string(&inputs().recipe)?;
-    let line = text.lines().position(|line| line.starts_with("n_mels")).ok_or("no n_mels")? + 1;
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("n_mels"))
+        .ok_or("no n_mels")?
+        + 1;
     fs::write(&recipe, text.replace("n_mels =", "n_mells ="))?;
-    let own = Inputs { recipe: recipe.clone(), ..inputs().clone() };
-    run(&mut own.extract(&store)).exits(2)?.says(&["mine.toml", &format!("{line}"), "n_mells", "`n_mels`"])?;
+    let own = Inputs {
+        recipe: recipe.clone(),
+        ..inputs().clone()
+    };
+    run(&mut own.extract(&store)).exits(2)?.says(&[
+        "mine.toml",
+        &format!("{line}"),
+        "n_mells",
+        "`n_mels`",
+    ])?;
     fs::write(&recipe, text.replace("n_mels = 40", "n_mels = "))?;
-    run(&mut own.extract(&store)).exits(2)?.says(&["mine.toml", &format!("{line}")])?;
+    run(&mut own.extract(&store))
+        .exits(2)?
+        .says(&["mine.toml", &format!("{line}")])?;
     same("the store exists", store.exists(), false)
 }
 
@@ -90,29 +148,74 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
     };
     let all = inputs().clone();
     let absent_name = absent.to_str().unwrap();
-    refused(&Inputs { metadata: Some(absent.clone()), ..all.clone() }, &[absent_name])?;
-    refused(&Inputs { audio: absent.clone(), ..all.clone() }, &[absent_name])?;
-    refused(&Inputs { metadata: None, ..all.clone() }, &["--metadata"])?;
-    refused(&Inputs { metadata: Some(all.audio.clone()), ..all.clone() }, &["tracks.csv"])?;
+    refused(
+        &Inputs {
+            metadata: Some(absent.clone()),
+            ..all.clone()
+        },
+        &[absent_name],
+    )?;
+    refused(
+        &Inputs {
+            audio: absent.clone(),
+            ..all.clone()
+        },
+        &[absent_name],
+    )?;
+    refused(
+        &Inputs {
+            metadata: None,
+            ..all.clone()
+        },
+        &["--metadata"],
+    )?;
+    refused(
+        &Inputs {
+            metadata: Some(all.audio.clone()),
+            ..all.clone()
+        },
+        &["tracks.csv"],
+    )?;
     let metadata = all.metadata.clone().unwrap();
-    refused(&Inputs { audio: metadata, ..all.clone() }, &["no clip", "is it the audio folder?"])?;
+    refused(
+        &Inputs {
+            audio: metadata,
+            ..all.clone()
+        },
+        &["no clip", "is it the audio folder?"],
+    )?;
 
     // Clips, but none that the metadata know.
     let other = folder.join("other/199");
     fs::create_dir_all(&other)?;
     let a_clip = files_below(&all.audio).into_iter().next().unwrap();
     fs::copy(all.audio.join(a_clip), other.join("199999.mp3"))?;
-    refused(&Inputs { audio: folder.join("other"), ..all }, &["none of the", "audio root"])
+    refused(
+        &Inputs {
+            audio: folder.join("other"),
+            ..all
+        },
+        &["none of the", "audio root"],
+    )
 }
 
 fn broken_zips_are_said() -> Result<(), Failed> {
     let folder = scratch("zips");
     let (zip, store) = (folder.join("cut.zip"), folder.join("store"));
     fs::write(&zip, b"PK\x03\x04 and then the connection broke")?;
-    for broken in
-        [Inputs { audio: zip.clone(), ..inputs().clone() }, Inputs { metadata: Some(zip.clone()), ..inputs().clone() }]
-    {
-        run(&mut broken.extract(&store)).exits(2)?.says(&["cut.zip", "damaged or cut off"])?;
+    for broken in [
+        Inputs {
+            audio: zip.clone(),
+            ..inputs().clone()
+        },
+        Inputs {
+            metadata: Some(zip.clone()),
+            ..inputs().clone()
+        },
+    ] {
+        run(&mut broken.extract(&store))
+            .exits(2)?
+            .says(&["cut.zip", "damaged or cut off"])?;
         same("the store exists", store.exists(), false)?;
     }
     Ok(())
@@ -123,28 +226,50 @@ fn too_many_rejects() -> Result<(), Failed> {
     let counts = manifest(whole(), 1)?.counts;
     let fraction = counts.clips_rejected as f64 / counts.clips_planned as f64;
     same("more than the default allows", fraction > 0.05, true)?;
-    let said = ["clips rejected", "--max-reject-fraction 0.05", "nothing was committed"];
+    let said = [
+        "clips rejected",
+        "--max-reject-fraction 0.05",
+        "nothing was committed",
+    ];
     // The second time some shards are finished: their rejects count as well.
     for _ in 0..2 {
         let ran = run(&mut inputs().strict_extract(&store)).exits(1)?;
         ran.says(&said)?;
         nothing_half_written(&store)?;
-        let list = ran.err.split_once("listed in ").and_then(|(_, rest)| rest.split_once(".jsonl"));
+        let list = ran
+            .err
+            .split_once("listed in ")
+            .and_then(|(_, rest)| rest.split_once(".jsonl"));
         let list = fs::read_to_string(format!("{}.jsonl", list.ok_or("no list is named")?.0))?;
         let rejected: serde_json::Value = serde_json::from_str(list.lines().last().unwrap())?;
         let n = rejected["rejects"].as_array().map_or(0, Vec::len);
-        same("as many as are told", ran.err.contains(&format!("{n} of {} clips", counts.clips_planned)), true)?;
-        same("each with its reason", rejected["rejects"][0]["reason"].is_string(), true)?;
+        same(
+            "as many as are told",
+            ran.err
+                .contains(&format!("{n} of {} clips", counts.clips_planned)),
+            true,
+        )?;
+        same(
+            "each with its reason",
+            rejected["rejects"][0]["reason"].is_string(),
+            true,
+        )?;
     }
     let just_enough = (fraction + 1e-9).to_string();
-    run(inputs().strict_extract(&store).args(["--max-reject-fraction", &just_enough])).exits(0)?;
+    run(inputs()
+        .strict_extract(&store)
+        .args(["--max-reject-fraction", &just_enough]))
+    .exits(0)?;
     same_versions(&store, whole())
 }
 
 fn no_space_while_a_shard_is_written() -> Result<(), Failed> {
     let store = scratch("append").join("store");
     // After some row groups have been written.
-    let failing = run(inputs().extract(&store).env("FAILPOINTS", "shard-append=9*off->return")).exits(5)?;
+    let failing = run(inputs()
+        .extract(&store)
+        .env("FAILPOINTS", "shard-append=9*off->return"))
+    .exits(5)?;
     failing.says(&[store.to_str().unwrap(), "storage space"])?;
     nothing_half_written(&store)?;
     works_now(&store)
@@ -152,7 +277,12 @@ fn no_space_while_a_shard_is_written() -> Result<(), Failed> {
 
 fn damaged_shard_in_a_query() -> Result<(), Failed> {
     let store = own_store("query");
-    let path = manifest(&store, 1)?.files_of("log_mel").next().ok_or("no shard")?.path.clone();
+    let path = manifest(&store, 1)?
+        .files_of("log_mel")
+        .next()
+        .ok_or("no shard")?
+        .path
+        .clone();
     let bytes = fs::read(store.join(&path))?;
     let asked = |words: &str| run(wavemill(["sql", "--store"]).arg(&store).arg(words));
     let everything = "SELECT sum(tensor_mean(log_mel)) FROM features_log_mel";
@@ -161,7 +291,9 @@ fn damaged_shard_in_a_query() -> Result<(), Failed> {
     for damaged in [Some(&bytes[..bytes.len() / 2]), Some(&flipped[..]), None] {
         fs::remove_file(store.join(&path))?;
         damaged.map_or(Ok(()), |bytes| fs::write(store.join(&path), bytes))?;
-        asked(everything).exits(3)?.says(&["damaged", &path, "wavemill verify"])?;
+        asked(everything)
+            .exits(3)?
+            .says(&["damaged", &path, "wavemill verify"])?;
         fs::write(store.join(&path), b"")?;
     }
     asked("SELECT count(*) FROM tracks").exits(0)?;
@@ -173,11 +305,20 @@ fn damaged_shard_in_a_query() -> Result<(), Failed> {
 /// A shard whose bytes are not those of its receipt is made again.
 fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
     let store = scratch("unfinished").join("store");
-    let mut child = start(inputs().extract(&store).env("FAILPOINTS", "run-before-commit=sleep(600000)"));
-    wait_until(&mut child, "all shards", || receipts(&store) == receipts(whole()))?;
+    let mut child = start(
+        inputs()
+            .extract(&store)
+            .env("FAILPOINTS", "run-before-commit=sleep(600000)"),
+    );
+    wait_until(&mut child, "all shards", || {
+        receipts(&store) == receipts(whole())
+    })?;
     kill(child)?;
     let whole_files = manifest(whole(), 1)?.files;
-    let mut paths = whole_files.iter().filter(|file| file.feature.is_some()).map(|file| store.join(&file.path));
+    let mut paths = whole_files
+        .iter()
+        .filter(|file| file.feature.is_some())
+        .map(|file| store.join(&file.path));
     fs::remove_file(paths.next().unwrap())?;
     fs::write(paths.next().unwrap(), b"PAR1")?;
     let flipped = paths.next().unwrap();
@@ -193,7 +334,11 @@ fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
 
 fn two_runs_on_one_store() -> Result<(), Failed> {
     let store = scratch("two").join("store");
-    let mut first = start(inputs().extract(&store).env("FAILPOINTS", "run-before-commit=sleep(600000)"));
+    let mut first = start(
+        inputs()
+            .extract(&store)
+            .env("FAILPOINTS", "run-before-commit=sleep(600000)"),
+    );
     wait_until(&mut first, "its first shard", || receipts(&store) > 0)?;
     let second = run(&mut inputs().extract(&store)).exits(1)?;
     second.says(&[store.to_str().unwrap(), "another wavemill is writing"])?;
@@ -205,21 +350,43 @@ fn two_runs_on_one_store() -> Result<(), Failed> {
 /// The clip becomes a reject; all others are as ever, and nothing looks like a crash.
 fn panic_on_one_clip() -> Result<(), Failed> {
     let rows = |store: &Path| {
-        sql(store, "SELECT clip_key, genre, audio_blake3, tensor(mfcc) AS x FROM features_mfcc ORDER BY 1")
+        sql(
+            store,
+            "SELECT clip_key, genre, audio_blake3, tensor(mfcc) AS x FROM features_mfcc ORDER BY 1",
+        )
     };
     let mut wanted = rows(whole())?;
-    let clip_key = wanted.remove(wanted.len() / 2)["clip_key"].as_str().unwrap().to_owned();
+    let clip_key = wanted.remove(wanted.len() / 2)["clip_key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let store = scratch("panic").join("store");
-    let ran = run(inputs().extract(&store).env("FAILPOINTS", format!("worker-panic=return({clip_key})"))).exits(0)?;
+    let ran = run(inputs()
+        .extract(&store)
+        .env("FAILPOINTS", format!("worker-panic=return({clip_key})")))
+    .exits(0)?;
     same(
         "panics on stderr",
-        ran.err.lines().find(|line| line.contains("panicked") || line.contains("injected")),
+        ran.err
+            .lines()
+            .find(|line| line.contains("panicked") || line.contains("injected")),
         None,
     )?;
-    let reject = sql(&store, "SELECT clip_key, stage, detail FROM rejects WHERE reason = 'worker_panic'")?;
+    let reject = sql(
+        &store,
+        "SELECT clip_key, stage, detail FROM rejects WHERE reason = 'worker_panic'",
+    )?;
     same("rejects", reject.len(), 1)?;
-    same("clip", reject[0]["clip_key"].as_str(), Some(clip_key.as_str()))?;
-    same("its words", reject[0]["detail"].as_str().unwrap().contains("injected"), true)?;
+    same(
+        "clip",
+        reject[0]["clip_key"].as_str(),
+        Some(clip_key.as_str()),
+    )?;
+    same(
+        "its words",
+        reject[0]["detail"].as_str().unwrap().contains("injected"),
+        true,
+    )?;
     same("other rows", rows(&store)?, wanted)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
@@ -235,9 +402,16 @@ fn unreadable(path: &Path) -> &Path {
 fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
     let folder = scratch("unreadable");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
-    let clip = files_below(&own.audio).into_iter().next().ok_or("no clip")?;
+    let clip = files_below(&own.audio)
+        .into_iter()
+        .next()
+        .ok_or("no clip")?;
     unreadable(&own.clip(&clip));
-    run(&mut own.extract(&store)).exits(1)?.says(&[&clip, "Permission denied", "the same command goes on"])?;
+    run(&mut own.extract(&store)).exits(1)?.says(&[
+        &clip,
+        "Permission denied",
+        "the same command goes on",
+    ])?;
     nothing_half_written(&store)?;
     fs::set_permissions(own.clip(&clip), fs::Permissions::from_mode(0o644))?;
     run(&mut own.extract(&store)).exits(0)?;
@@ -251,7 +425,10 @@ impl Mount {
     /// Fails where only root may mount.
     pub fn new(options: &str) -> Result<Self, Failed> {
         let folder = scratch("mount");
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&folder)).exits(0)?;
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&folder))
+        .exits(0)?;
         Ok(Self(folder))
     }
 
@@ -259,12 +436,17 @@ impl Mount {
     pub fn fill(&self) -> PathBuf {
         let filler = self.0.join("filler");
         // Ends with "no space left", which is what it is for.
-        run(Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", filler.display())));
+        run(Command::new("dd")
+            .args(["if=/dev/zero", "bs=4k"])
+            .arg(format!("of={}", filler.display())));
         filler
     }
 
     fn remount(&self, options: &str) -> Result<(), Failed> {
-        run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0)).exits(0)?;
+        run(Command::new("mount")
+            .args(["-o", &format!("remount,{options}")])
+            .arg(&self.0))
+        .exits(0)?;
         Ok(())
     }
 }
@@ -280,11 +462,23 @@ fn read_only_store() -> Result<(), Failed> {
     let (empty, full) = (mount.0.join("empty"), mount.0.join("full"));
     copy_folder(whole(), &full);
     mount.remount("ro")?;
-    run(&mut inputs().extract(&empty)).exits(5)?.says(&[empty.to_str().unwrap(), "Read-only file system"])?;
-    run(inputs().extract(&full).args(["--new-version", "--limit", "9"])).exits(5)?.says(&["Read-only file system"])?;
-    run(wavemill(["gc", "--keep", "1", "--store"]).arg(&full)).exits(5)?.says(&["Read-only file system"])?;
+    run(&mut inputs().extract(&empty))
+        .exits(5)?
+        .says(&[empty.to_str().unwrap(), "Read-only file system"])?;
+    run(inputs()
+        .extract(&full)
+        .args(["--new-version", "--limit", "9"]))
+    .exits(5)?
+    .says(&["Read-only file system"])?;
+    run(wavemill(["gc", "--keep", "1", "--store"]).arg(&full))
+        .exits(5)?
+        .says(&["Read-only file system"])?;
     // Reading needs no writing.
-    for words in [&["verify"][..], &["info"], &["sql", "SELECT count(*) FROM features_mfcc"]] {
+    for words in [
+        &["verify"][..],
+        &["info"],
+        &["sql", "SELECT count(*) FROM features_mfcc"],
+    ] {
         run(wavemill(words).arg("--store").arg(&full)).exits(0)?;
     }
     let again = run(&mut inputs().extract(&full)).exits(0)?;
@@ -307,7 +501,11 @@ fn disk_without_room() -> Result<(), Failed> {
 fn disk_fills_up() -> Result<(), Failed> {
     let mount = Mount::new("size=64m")?;
     let store = mount.0.join("store");
-    let mut child = start(inputs().extract(&store).env("FAILPOINTS", "worker-panic=sleep(100)"));
+    let mut child = start(
+        inputs()
+            .extract(&store)
+            .env("FAILPOINTS", "worker-panic=sleep(100)"),
+    );
     wait_until(&mut child, "two shards", || receipts(&store) >= 2)?;
     let filler = mount.fill();
     let ran = finish(child).exits(5)?;

@@ -8,18 +8,38 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, RECIPE, checkpoints, files_below, fit, inputs, kill, last_step, of_trainer, run, run_in, same, scratch,
-    start, trainer, wait_until, whole,
+    Inputs, RECIPE, checkpoints, files_below, fit, inputs, kill, last_step, of_trainer, run,
+    run_in, same, scratch, start, trainer, wait_until, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        of_trainer("fit::one_class_is_refused_before_the_first_step", one_class_is_refused_before_the_first_step),
-        of_trainer("fit::a_test_side_of_one_class_is_told", a_test_side_of_one_class_is_told),
-        of_trainer("fit::threads_that_wait_spin_shortly", threads_that_wait_spin_shortly),
-        of_trainer("fit::requeued_it_does_the_whole_job", || requeued_it_does_the_whole_job(1)),
-        of_trainer("fit::requeued_ranks_do_the_whole_job", || requeued_it_does_the_whole_job(2)),
-        of_trainer("fit::a_requeued_run_is_named_by_its_configuration", a_requeued_run_is_named_by_its_configuration),
+        of_trainer(
+            "fit::one_class_is_refused_before_the_first_step",
+            one_class_is_refused_before_the_first_step,
+        ),
+        of_trainer(
+            "fit::a_test_side_of_one_class_is_told",
+            a_test_side_of_one_class_is_told,
+        ),
+        of_trainer(
+            "fit::without_artists_none_is_promised",
+            without_artists_none_is_promised,
+        ),
+        of_trainer(
+            "fit::threads_that_wait_spin_shortly",
+            threads_that_wait_spin_shortly,
+        ),
+        of_trainer("fit::requeued_it_does_the_whole_job", || {
+            requeued_it_does_the_whole_job(1)
+        }),
+        of_trainer("fit::requeued_ranks_do_the_whole_job", || {
+            requeued_it_does_the_whole_job(2)
+        }),
+        of_trainer(
+            "fit::a_requeued_run_is_named_by_its_configuration",
+            a_requeued_run_is_named_by_its_configuration,
+        ),
     ]
 }
 
@@ -30,7 +50,12 @@ fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
     let labelled = "track_genre_top IS NOT NULL";
     let one = format!("{labelled} AND (set_split <> '{side}' OR track_genre_top = 'Rock')");
     fs::write(&recipe, RECIPE.replace(labelled, &one))?;
-    run(&mut Inputs { recipe, ..inputs().clone() }.extract(&store)).exits(0)?;
+    run(&mut Inputs {
+        recipe,
+        ..inputs().clone()
+    }
+    .extract(&store))
+    .exits(0)?;
     Ok(store)
 }
 
@@ -39,27 +64,110 @@ fn one_class_is_refused_before_the_first_step() -> Result<(), Failed> {
     let store = store_of_one_class("training")?;
     let runs = scratch("refused").join("runs");
     let ran = run(&mut fit(&store, &runs)).exits(2)?;
-    ran.says(&["target genre: all ", "training rows with a label are Rock", "--target", "--split"])?;
+    ran.says(&[
+        "target genre: all ",
+        "training rows with a label are Rock",
+        "--target",
+        "--split",
+    ])?;
     same("a run", runs.exists(), false)
 }
 
+/// A folder a genre: nobody knows who plays.
+fn without_artists_none_is_promised() -> Result<(), Failed> {
+    const CLIPS: usize = 32;
+    let folder = scratch("no-artists");
+    let (audio, recipe, store) = (
+        folder.join("audio"),
+        folder.join("folders.toml"),
+        folder.join("store"),
+    );
+    let found = files_below(&inputs().audio)
+        .into_iter()
+        .map(|name| inputs().audio.join(name));
+    let clips = found
+        .filter(|path| fs::metadata(path).is_ok_and(|file| file.len() > 10_000))
+        .take(CLIPS);
+    for (number, clip) in clips.enumerate() {
+        let genre = audio.join(["blues", "jazz"][number % 2]);
+        fs::create_dir_all(&genre)?;
+        fs::copy(clip, genre.join(format!("{number}.mp3")))?;
+    }
+    let of_fma =
+        "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
+    let text = RECIPE
+        .replace("\"fma\"", "\"folders\"")
+        .replace(of_fma, "")
+        .replace("track_genre_top", "genre");
+    fs::write(
+        &recipe,
+        text.replace("rule = \"official\"", "rule = \"artist\""),
+    )?;
+    run(&mut Inputs {
+        metadata: None,
+        audio,
+        recipe,
+    }
+    .extract(&store))
+    .exits(0)?;
+
+    let ran = run(fit(&store, &folder.join("runs"))
+        .args(SMALL)
+        .args(["--set", "train.steps=2"]))
+    .exits(0)?;
+    let said = ran.out + &ran.err;
+    same(
+        &format!("a promise: {said}"),
+        said.contains("no artist is on two sides"),
+        false,
+    )?;
+    same(
+        &format!("what is so: {said}"),
+        said.contains("no artist is known: tracks were split one by one"),
+        true,
+    )
+}
+
 fn a_test_side_of_one_class_is_told() -> Result<(), Failed> {
-    const WORDS: &str = "test rows of genre with a label are Rock: no score there tells a model from a constant";
+    const WORDS: &str =
+        "test rows of genre with a label are Rock: no score there tells a model from a constant";
     let store = store_of_one_class("test")?;
     let runs = scratch("told");
-    let ran = run(fit(&store, &runs).args(SMALL).args(["--set", "train.steps=2"])).exits(0)?;
+    let ran = run(fit(&store, &runs)
+        .args(SMALL)
+        .args(["--set", "train.steps=2"]))
+    .exits(0)?;
 
-    let is_told = |text: &str, start: &str| text.lines().any(|line| line.starts_with(start) && line.contains(WORDS));
-    same("warned at the start", is_told(&ran.err, "warning: all "), true)?;
-    same("noted beside the figures", is_told(&ran.out, "note: all "), true)?;
+    let is_told = |text: &str, start: &str| {
+        text.lines()
+            .any(|line| line.starts_with(start) && line.contains(WORDS))
+    };
+    same(
+        "warned at the start",
+        is_told(&ran.err, "warning: all "),
+        true,
+    )?;
+    same(
+        "noted beside the figures",
+        is_told(&ran.out, "note: all "),
+        true,
+    )?;
     let result = fs::read_to_string(run_in(&runs)?.join("result.json"))?;
     same("in result.json", result.contains(WORDS), true)?;
     let log = fs::read_to_string(run_in(&runs)?.join("log.jsonl"))?;
     same("in the log", is_told(&log, "{\"kind\":\"warning\""), true)?;
 
-    let headings = ran.out.lines().filter(|line| line.contains("genre on test") || line.contains("test, genre"));
-    same("headings", headings.collect::<Vec<_>>(), vec!["genre on test"])?;
-    let ran = run(trainer(["eval", "--device", "cpu", "--threads", "1"]).arg(run_in(&runs)?)).exits(0)?;
+    let headings = ran
+        .out
+        .lines()
+        .filter(|line| line.contains("genre on test") || line.contains("test, genre"));
+    same(
+        "headings",
+        headings.collect::<Vec<_>>(),
+        vec!["genre on test"],
+    )?;
+    let ran =
+        run(trainer(["eval", "--device", "cpu", "--threads", "1"]).arg(run_in(&runs)?)).exits(0)?;
     same("warned by eval", is_told(&ran.err, "warning: all "), true)
 }
 
@@ -67,16 +175,33 @@ fn a_test_side_of_one_class_is_told() -> Result<(), Failed> {
 fn threads_that_wait_spin_shortly() -> Result<(), Failed> {
     let spins = |set: &[(&str, &str)]| -> Result<String, Failed> {
         let mut command = trainer(["models", "lstm"]);
-        ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"].iter().for_each(|name| {
-            command.env_remove(name);
-        });
-        let ran = run(command.env("OMP_DISPLAY_ENV", "verbose").envs(set.iter().copied())).exits(0)?;
-        let line = ran.err.lines().find(|line| line.contains("GOMP_SPINCOUNT")).ok_or("another OpenMP library")?;
+        ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"]
+            .iter()
+            .for_each(|name| {
+                command.env_remove(name);
+            });
+        let ran = run(command
+            .env("OMP_DISPLAY_ENV", "verbose")
+            .envs(set.iter().copied()))
+        .exits(0)?;
+        let line = ran
+            .err
+            .lines()
+            .find(|line| line.contains("GOMP_SPINCOUNT"))
+            .ok_or("another OpenMP library")?;
         Ok(line.split('\'').nth(1).unwrap_or_default().to_owned())
     };
     same("by default", spins(&[])?, "300".to_owned())?;
-    same("a user's own number", spins(&[("GOMP_SPINCOUNT", "77")])?, "77".to_owned())?;
-    same("a user's own policy", spins(&[("OMP_WAIT_POLICY", "passive")])?, "0".to_owned())
+    same(
+        "a user's own number",
+        spins(&[("GOMP_SPINCOUNT", "77")])?,
+        "77".to_owned(),
+    )?;
+    same(
+        "a user's own policy",
+        spins(&[("OMP_WAIT_POLICY", "passive")])?,
+        "0".to_owned(),
+    )
 }
 
 /// A model that learns in seconds: 11 steps an epoch, with dropout, augmentation and mix-up.
@@ -105,15 +230,28 @@ const STEPS: u64 = 66;
 fn logged_steps(run: &Path) -> Vec<u64> {
     let text = fs::read_to_string(run.join("log.jsonl")).unwrap_or_default();
     // The last line may be half written.
-    let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    entries.filter(|entry| entry["kind"] == "step").filter_map(|entry| entry["step"].as_u64()).collect()
+    let entries = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    entries
+        .filter(|entry| entry["kind"] == "step")
+        .filter_map(|entry| entry["step"].as_u64())
+        .collect()
 }
 
 /// What a run came to, as bytes.
 fn end_of(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
     let last = checkpoints(run).pop().ok_or("no checkpoint")?;
-    let files = [last.join("tensors.safetensors"), last.join("state.json"), run.join("result.json")];
-    Ok([fs::read(&files[0])?, fs::read(&files[1])?, fs::read(&files[2])?])
+    let files = [
+        last.join("tensors.safetensors"),
+        last.join("state.json"),
+        run.join("result.json"),
+    ];
+    Ok([
+        fs::read(&files[0])?,
+        fs::read(&files[1])?,
+        fs::read(&files[2])?,
+    ])
 }
 
 fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
@@ -123,8 +261,21 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
     // The folders above it are made too.
     let job = runs.join("jobs/night");
     let again = |words: &[&str]| -> Command {
-        let mut command = trainer(["fit", "--device", "cpu", "--threads", "1", "--resume-or-start"]);
-        command.arg(&job).arg("--store").arg(whole()).args(SMALL).args(&nproc).args(words);
+        let mut command = trainer([
+            "fit",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            "--resume-or-start",
+        ]);
+        command
+            .arg(&job)
+            .arg("--store")
+            .arg(whole())
+            .args(SMALL)
+            .args(&nproc)
+            .args(words);
         command
     };
 
@@ -137,26 +288,50 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
     same("a checkpoint", checkpoints(&job).len(), 0)?;
     for time in 1..=2 {
         let mut child = start(&mut again(&[]));
-        wait_until(&mut child, "its steps", || last_step(&runs.join("jobs")) >= 20 * time)?;
+        wait_until(&mut child, "its steps", || {
+            last_step(&runs.join("jobs")) >= 20 * time
+        })?;
         kill(child)?;
         wait_for_ranks(&job)?;
     }
 
     let ran = run(&mut again(&["--set", "optimizer.lr=0.5"])).exits(2)?;
-    same("another configuration", ran.err.contains("the run was begun with optimizer.lr = 0.001, not 0.5"), true)?;
+    same(
+        "another configuration",
+        ran.err
+            .contains("the run was begun with optimizer.lr = 0.001, not 0.5"),
+        true,
+    )?;
     run(&mut again(&[])).exits(0)?;
-    same("as if never killed", end_of(&job)? == end_of(&run_in(&undisturbed)?)?, true)?;
-    same("steps of the log", logged_steps(&job), (1..=STEPS).collect())?;
+    same(
+        "as if never killed",
+        end_of(&job)? == end_of(&run_in(&undisturbed)?)?,
+        true,
+    )?;
+    same(
+        "steps of the log",
+        logged_steps(&job),
+        (1..=STEPS).collect(),
+    )?;
 
     let before = contents(&job);
     let ran = run(&mut again(&[])).exits(0)?;
-    same("it says so", ran.err.contains("nothing is left to do"), true)?;
+    same(
+        "it says so",
+        ran.err.contains("nothing is left to do"),
+        true,
+    )?;
     same("the folder is as it was", contents(&job) == before, true)
 }
 
 /// Every file below a folder, with its bytes.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let read = |name: String| (name.clone(), fs::read(folder.join(name)).unwrap_or_default());
+    let read = |name: String| {
+        (
+            name.clone(),
+            fs::read(folder.join(name)).unwrap_or_default(),
+        )
+    };
     files_below(folder).into_iter().map(read).collect()
 }
 
@@ -171,13 +346,23 @@ fn a_requeued_run_is_named_by_its_configuration() -> Result<(), Failed> {
     let runs = scratch("unnamed");
     let again = || -> Command {
         let mut command = fit(whole(), &runs);
-        command.args(SMALL).args(["--set", "train.steps=3", "--resume-or-start"]);
+        command
+            .args(SMALL)
+            .args(["--set", "train.steps=3", "--resume-or-start"]);
         command
     };
     run(&mut again()).exits(0)?;
     let ended = run(&mut again()).exits(0)?;
-    same("one folder", run_in(&runs)?.to_string_lossy().ends_with("-1"), true)?;
-    same("it says so", ended.err.contains("nothing is left to do"), true)?;
+    same(
+        "one folder",
+        run_in(&runs)?.to_string_lossy().ends_with("-1"),
+        true,
+    )?;
+    same(
+        "it says so",
+        ended.err.contains("nothing is left to do"),
+        true,
+    )?;
     let words = ["--resume-or-start", "runs/a", "--resume", "runs/a"];
     run(trainer(["fit"]).args(words)).exits(2).map(drop)
 }

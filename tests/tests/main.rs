@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backends;
+mod broken;
 mod cli;
 mod extract;
 mod faults;
@@ -13,6 +14,7 @@ mod fit;
 mod manifests;
 mod memory;
 mod peers;
+mod prompt;
 mod ranks;
 mod real;
 mod records;
@@ -24,7 +26,9 @@ mod sql;
 mod store;
 mod support;
 mod sweep;
+mod terminal;
 mod train;
+mod weights;
 
 use wavemill_tests::Arguments;
 
@@ -32,6 +36,7 @@ fn main() {
     let scratch = support::make_scratch();
     let tests = [
         backends::trials(),
+        broken::trials(),
         cli::trials(),
         extract::trials(),
         faults::trials(),
@@ -39,6 +44,7 @@ fn main() {
         manifests::trials(),
         memory::trials(),
         peers::trials(),
+        prompt::trials(),
         ranks::trials(),
         real::trials(),
         records::trials(),
@@ -50,8 +56,12 @@ fn main() {
         store::trials(),
         sweep::trials(),
         train::trials(),
+        weights::trials(),
     ];
-    let conclusion = wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect());
+    let conclusion = wavemill_tests::run(
+        &Arguments::from_args(),
+        tests.into_iter().flatten().collect(),
+    );
     drop(scratch);
     conclusion.exit();
 }

@@ -10,22 +10,56 @@ use wavemill_schemas::manifest::{CHECKSUM_KEY, Manifest};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Ran, copy_folder, fit, inputs, manifest, of_trainer, own_store, run, same, scratch, sql_number, wavemill, whole,
+    Ran, copy_folder, fit, inputs, manifest, of_trainer, own_store, run, same, scratch, sql_number,
+    wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("manifests::flipped_digits_are_found", flipped_digits_are_found),
-        Trial::test("manifests::format_1_lies_are_found_in_the_shards", format_1_lies_are_found_in_the_shards),
-        Trial::test("manifests::format_1_stays_readable", format_1_stays_readable),
-        Trial::test("manifests::other_places_are_not_read", other_places_are_not_read),
-        Trial::test("manifests::links_out_of_the_store_are_not_followed", links_out_of_the_store_are_not_followed),
-        Trial::test("manifests::receipts_name_no_other_place", receipts_name_no_other_place),
-        Trial::test("manifests::a_linked_store_is_a_store", a_linked_store_is_a_store),
-        Trial::test("manifests::a_newer_format_is_no_damage", a_newer_format_is_no_damage),
-        Trial::test("manifests::bytes_that_are_no_text_are_damage", bytes_that_are_no_text_are_damage),
-        of_trainer("manifests::the_trainer_looks_as_closely", the_trainer_looks_as_closely),
-        of_trainer("manifests::a_split_that_is_lost_is_told_by_its_file", a_split_that_is_lost_is_told_by_its_file),
+        Trial::test(
+            "manifests::flipped_digits_are_found",
+            flipped_digits_are_found,
+        ),
+        Trial::test(
+            "manifests::format_1_lies_are_found_in_the_shards",
+            format_1_lies_are_found_in_the_shards,
+        ),
+        Trial::test(
+            "manifests::format_1_stays_readable",
+            format_1_stays_readable,
+        ),
+        Trial::test(
+            "manifests::other_places_are_not_read",
+            other_places_are_not_read,
+        ),
+        Trial::test(
+            "manifests::links_out_of_the_store_are_not_followed",
+            links_out_of_the_store_are_not_followed,
+        ),
+        Trial::test(
+            "manifests::receipts_name_no_other_place",
+            receipts_name_no_other_place,
+        ),
+        Trial::test(
+            "manifests::a_linked_store_is_a_store",
+            a_linked_store_is_a_store,
+        ),
+        Trial::test(
+            "manifests::a_newer_format_is_no_damage",
+            a_newer_format_is_no_damage,
+        ),
+        Trial::test(
+            "manifests::bytes_that_are_no_text_are_damage",
+            bytes_that_are_no_text_are_damage,
+        ),
+        of_trainer(
+            "manifests::the_trainer_looks_as_closely",
+            the_trainer_looks_as_closely,
+        ),
+        of_trainer(
+            "manifests::a_split_that_is_lost_is_told_by_its_file",
+            a_split_that_is_lost_is_told_by_its_file,
+        ),
     ]
 }
 
@@ -61,8 +95,12 @@ fn to_format_1(store: &Path) -> Result<Manifest, Failed> {
 
 /// The place of the first digit of `key`'s value.
 fn digit_of(text: &str, key: &str) -> Result<usize, Failed> {
-    let at = text.find(&format!("\"{key}\":")).ok_or_else(|| format!("no {key}"))?;
-    let digit = text[at..].find(|c: char| c.is_ascii_digit()).ok_or("no digit")?;
+    let at = text
+        .find(&format!("\"{key}\":"))
+        .ok_or_else(|| format!("no {key}"))?;
+    let digit = text[at..]
+        .find(|c: char| c.is_ascii_digit())
+        .ok_or("no digit")?;
     Ok(at + digit)
 }
 
@@ -70,7 +108,12 @@ fn digit_of(text: &str, key: &str) -> Result<usize, Failed> {
 fn flipped_digits_are_found() -> Result<(), Failed> {
     let store = own_store("digits");
     let text = fs::read_to_string(manifest_path(&store))?;
-    let digits: Vec<usize> = text.bytes().enumerate().filter(|(_, b)| b.is_ascii_digit()).map(|(at, _)| at).collect();
+    let digits: Vec<usize> = text
+        .bytes()
+        .enumerate()
+        .filter(|(_, b)| b.is_ascii_digit())
+        .map(|(at, _)| at)
+        .collect();
     for place in 0..48 {
         let at = digits[place * digits.len() / 48];
         let mut bytes = text.clone().into_bytes();
@@ -93,18 +136,67 @@ type Lie = (&'static str, fn(&mut Value), &'static str);
 /// whose checksum was made right again.
 fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
     let lies: [Lie; 12] = [
-        ("classes", |m| m["targets"][0]["classes"].as_array_mut().unwrap().swap(0, 1), "classes"),
-        ("class counts", |m| swap_digits(&mut m["targets"][0]["counts"]), "clips by split and class"),
-        ("clips_written", |m| add(&mut m["counts"]["clips_written"]), "clips_written"),
-        ("clips_rejected", |m| add(&mut m["counts"]["clips_rejected"]), "clips_rejected"),
-        ("rows_kept", |m| add(&mut m["counts"]["rows_kept"]), "rows_kept"),
-        ("feature_rows", |m| add(&mut m["counts"]["feature_rows"]), "feature_rows"),
-        ("feature_id", |m| m["features"][0]["feature_id"] = "0".repeat(64).into(), "feature_id"),
+        (
+            "classes",
+            |m| {
+                m["targets"][0]["classes"]
+                    .as_array_mut()
+                    .unwrap()
+                    .swap(0, 1)
+            },
+            "classes",
+        ),
+        (
+            "class counts",
+            |m| swap_digits(&mut m["targets"][0]["counts"]),
+            "clips by split and class",
+        ),
+        (
+            "clips_written",
+            |m| add(&mut m["counts"]["clips_written"]),
+            "clips_written",
+        ),
+        (
+            "clips_rejected",
+            |m| add(&mut m["counts"]["clips_rejected"]),
+            "clips_rejected",
+        ),
+        (
+            "rows_kept",
+            |m| add(&mut m["counts"]["rows_kept"]),
+            "rows_kept",
+        ),
+        (
+            "feature_rows",
+            |m| add(&mut m["counts"]["feature_rows"]),
+            "feature_rows",
+        ),
+        (
+            "feature_id",
+            |m| m["features"][0]["feature_id"] = "0".repeat(64).into(),
+            "feature_id",
+        ),
         ("shape", |m| add(&mut m["features"][0]["shape"][0]), "shape"),
-        ("hop_length", |m| add(&mut m["features"][1]["hop_length"]), "hop_length"),
-        ("row groups", |m| m["files"][9]["row_groups"] = vec![1].into(), "row groups"),
-        ("blake3", |m| m["files"][9]["blake3"] = "0".repeat(64).into(), "blake3"),
-        ("a file", |m| _ = m["files"].as_array_mut().unwrap().pop(), "not a file of this version"),
+        (
+            "hop_length",
+            |m| add(&mut m["features"][1]["hop_length"]),
+            "hop_length",
+        ),
+        (
+            "row groups",
+            |m| m["files"][9]["row_groups"] = vec![1].into(),
+            "row groups",
+        ),
+        (
+            "blake3",
+            |m| m["files"][9]["blake3"] = "0".repeat(64).into(),
+            "blake3",
+        ),
+        (
+            "a file",
+            |m| _ = m["files"].as_array_mut().unwrap().pop(),
+            "not a file of this version",
+        ),
     ];
     for format in [1, 2] {
         let store = own_store("lies");
@@ -116,7 +208,11 @@ fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
         for (name, lie, said) in &lies {
             edit(&store, lie)?;
             let found = on(&store, &["verify"]).exits(3)?;
-            same(&format!("{name} in format {format}: {}", found.out), found.out.contains(said), true)?;
+            same(
+                &format!("{name} in format {format}: {}", found.out),
+                found.out.contains(said),
+                true,
+            )?;
             fs::write(manifest_path(&store), &text)?;
         }
     }
@@ -126,14 +222,18 @@ fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
     edit(&store, |m| m["stats"]["log_mel"]["mean"][3] = 0.5.into())?;
     let found = on(&store, &["verify"]).exits(3)?;
     same(&found.out, found.out.contains("stats of log_mel"), true)?;
-    let edited: [fn(&mut Value); 2] =
-        [|m| m["recipe"]["audio"]["duration_s"] = 4.0.into(), |m| m["engine"]["numerics"] = 9.into()];
+    let edited: [fn(&mut Value); 2] = [
+        |m| m["recipe"]["audio"]["duration_s"] = 4.0.into(),
+        |m| m["engine"]["numerics"] = 9.into(),
+    ];
     for edited in edited {
         to_format_1(&own_store("identity"))?;
         let store = own_store("identity");
         to_format_1(&store)?;
         edit(&store, edited)?;
-        on(&store, &["info"]).exits(3)?.says(&["damaged manifest", "identity"])?;
+        on(&store, &["info"])
+            .exits(3)?
+            .says(&["damaged manifest", "identity"])?;
     }
     Ok(())
 }
@@ -145,7 +245,9 @@ fn add(number: &mut Value) {
 /// One clip more of one class and one less of another.
 fn swap_digits(counts: &mut Value) {
     let training = counts["training"].as_array_mut().unwrap();
-    let most = (0..training.len()).max_by_key(|&class| training[class].as_u64()).unwrap();
+    let most = (0..training.len())
+        .max_by_key(|&class| training[class].as_u64())
+        .unwrap();
     training[most] = (training[most].as_u64().unwrap() - 1).into();
     let other = usize::from(most == 0);
     add(&mut training[other]);
@@ -156,22 +258,43 @@ fn format_1_stays_readable() -> Result<(), Failed> {
     let store = own_store("first-format");
     let first = to_format_1(&store)?;
     let text = fs::read(manifest_path(&store))?;
-    same("a checksum", text.windows(CHECKSUM_KEY.len()).any(|part| part == CHECKSUM_KEY.as_bytes()), false)?;
+    same(
+        "a checksum",
+        text.windows(CHECKSUM_KEY.len())
+            .any(|part| part == CHECKSUM_KEY.as_bytes()),
+        false,
+    )?;
 
     on(&store, &["verify"]).exits(0)?;
-    same("as stored", on(&store, &["info", "--json"]).exits(0)?.out.into_bytes(), text.clone())?;
+    same(
+        "as stored",
+        on(&store, &["info", "--json"]).exits(0)?.out.into_bytes(),
+        text.clone(),
+    )?;
     let rows = sql_number(&store, "SELECT count(*) FROM features_log_mel")?;
     same("rows", rows, first.counts.feature_rows)?;
     let again = run(&mut inputs().extract(&store)).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
 
-    run(inputs().extract(&store).args(["--new-version", "--limit", "30"])).exits(0)?;
+    run(inputs()
+        .extract(&store)
+        .args(["--new-version", "--limit", "30"]))
+    .exits(0)?;
     let second = manifest(&store, 2)?;
     same("format", second.format_version, 2)?;
-    same("parent", second.identity.parent, Some(blake3::hash(&text).to_hex().to_string()))?;
+    same(
+        "parent",
+        second.identity.parent,
+        Some(blake3::hash(&text).to_hex().to_string()),
+    )?;
     on(&store, &["diff", "1", "2"]).exits(0)?;
-    let listed: Value = serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
-    same("both listed", listed[0]["held"].is_object() && listed[1]["held"].is_object(), true)?;
+    let listed: Value =
+        serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
+    same(
+        "both listed",
+        listed[0]["held"].is_object() && listed[1]["held"].is_object(),
+        true,
+    )?;
     on(&store, &["gc", "--keep", "1"]).exits(0)?;
     on(&store, &["verify"]).exits(0)?;
     same("the first manifest", fs::read(manifest_path(&store))?, text)
@@ -188,17 +311,34 @@ fn other_places_are_not_read() -> Result<(), Failed> {
             to_format_1(&store)?;
         }
         let text = fs::read(manifest_path(&store))?;
-        let path = manifest(&store, 1)?.files_of("log_mel").next().ok_or("no shard")?.path.clone();
+        let path = manifest(&store, 1)?
+            .files_of("log_mel")
+            .next()
+            .ok_or("no shard")?
+            .path
+            .clone();
         fs::remove_file(store.join(&path))?;
         let absolute = other.join(&path).to_str().unwrap().to_owned();
-        for elsewhere in [absolute, format!("../s2/{path}"), format!("data/../../s2/{path}")] {
+        for elsewhere in [
+            absolute,
+            format!("../s2/{path}"),
+            format!("data/../../s2/{path}"),
+        ] {
             edit(&store, |m| {
                 let files = m["files"].as_array_mut().unwrap();
-                let file = files.iter_mut().find(|file| file["path"] == path.as_str()).unwrap();
+                let file = files
+                    .iter_mut()
+                    .find(|file| file["path"] == path.as_str())
+                    .unwrap();
                 file["path"] = elsewhere.as_str().into();
             })?;
             let words = [elsewhere.as_str(), "00000001.json"];
-            for command in [&["verify"][..], &["info", "--files"], &["sql", "SELECT 1"], &["gc", "--keep", "1"]] {
+            for command in [
+                &["verify"][..],
+                &["info", "--files"],
+                &["sql", "SELECT 1"],
+                &["gc", "--keep", "1"],
+            ] {
                 on(&store, command).exits(3)?.says(&words)?;
             }
             run(&mut inputs().extract(&store)).exits(3)?.says(&words)?;
@@ -214,17 +354,33 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
     copy_folder(whole(), &store);
     copy_folder(whole(), &other);
     let manifest = manifest(&store, 1)?;
-    let path = manifest.files_of("log_mel").next().ok_or("no shard")?.path.clone();
-    let shards = Path::new(&path).parent().and_then(Path::parent).ok_or("no folder")?;
+    let path = manifest
+        .files_of("log_mel")
+        .next()
+        .ok_or("no shard")?
+        .path
+        .clone();
+    let shards = Path::new(&path)
+        .parent()
+        .and_then(Path::parent)
+        .ok_or("no folder")?;
     for linked in [Path::new(&path), shards] {
         let (own, theirs) = (store.join(linked), other.join(linked));
         let aside = folder.join("aside");
         fs::rename(&own, &aside)?;
         symlink(theirs, &own)?;
-        for command in [&["verify"][..], &["info", "--files"], &["sql", "SELECT count(*) FROM features_log_mel"]] {
-            on(&store, command).exits(3)?.says(&[&path, "leads out of it"])?;
+        for command in [
+            &["verify"][..],
+            &["info", "--files"],
+            &["sql", "SELECT count(*) FROM features_log_mel"],
+        ] {
+            on(&store, command)
+                .exits(3)?
+                .says(&[&path, "leads out of it"])?;
         }
-        run(&mut inputs().extract(&store)).exits(3)?.says(&[&path, "leads out of it"])?;
+        run(&mut inputs().extract(&store))
+            .exits(3)?
+            .says(&[&path, "leads out of it"])?;
         fs::remove_file(&own)?;
         // The bytes may lie elsewhere in the store.
         symlink(&aside, &own)?;
@@ -238,20 +394,36 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
     fs::create_dir_all(store.join("_wavemill"))?;
     fs::create_dir(folder.join("elsewhere"))?;
     symlink("../elsewhere", store.join("data"))?;
-    run(&mut inputs().extract(&store)).exits(3)?.says(&["data/", "leads out of it"])?;
-    same("written", fs::read_dir(folder.join("elsewhere"))?.count(), 0)
+    run(&mut inputs().extract(&store))
+        .exits(3)?
+        .says(&["data/", "leads out of it"])?;
+    same(
+        "written",
+        fs::read_dir(folder.join("elsewhere"))?.count(),
+        0,
+    )
 }
 
 /// Of this plan, and of another whose shards would be linked.
 fn receipts_name_no_other_place() -> Result<(), Failed> {
     let store = own_store("receipt");
-    let receipts = store.join("_wavemill/receipts").join(manifest(&store, 1)?.plan_id);
-    let mut names: Vec<PathBuf> = fs::read_dir(&receipts)?.map(|entry| entry.unwrap().path()).collect();
+    let receipts = store
+        .join("_wavemill/receipts")
+        .join(manifest(&store, 1)?.plan_id);
+    let mut names: Vec<PathBuf> = fs::read_dir(&receipts)?
+        .map(|entry| entry.unwrap().path())
+        .collect();
     names.retain(|path| !path.ends_with("plan.json"));
     names.sort();
     let text = fs::read_to_string(&names[0])?;
-    fs::write(&names[0], text.replacen("\"path\":\"data/", "\"path\":\"../s2/data/", 1))?;
-    let again = run(inputs().extract(&store).args(["--new-version", "--limit", "30"])).exits(3)?;
+    fs::write(
+        &names[0],
+        text.replacen("\"path\":\"data/", "\"path\":\"../s2/data/", 1),
+    )?;
+    let again = run(inputs()
+        .extract(&store)
+        .args(["--new-version", "--limit", "30"]))
+    .exits(3)?;
     again.says(&["damaged receipt", names[0].to_str().unwrap(), "../s2/data/"])
 }
 
@@ -263,15 +435,26 @@ fn a_linked_store_is_a_store() -> Result<(), Failed> {
     sql_number(&link, "SELECT count(*) FROM features_log_mel")?;
     let again = run(&mut inputs().extract(&link)).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
-    run(inputs().extract(&link).args(["--new-version", "--limit", "30"])).exits(0)?;
+    run(inputs()
+        .extract(&link)
+        .args(["--new-version", "--limit", "30"]))
+    .exits(0)?;
     on(&link, &["verify"]).exits(0)?;
     Ok(())
 }
 
 fn a_newer_format_is_no_damage() -> Result<(), Failed> {
     let store = own_store("newer");
-    let said = ["needs a newer wavemill", "format version is 3", "up to 2", "00000001.json"];
-    for json in [r#"{"format_version":3,"everything":"else"}"#, r#"{"format_version":3,"manifest_blake3":[]}"#] {
+    let said = [
+        "needs a newer wavemill",
+        "format version is 3",
+        "up to 2",
+        "00000001.json",
+    ];
+    for json in [
+        r#"{"format_version":3,"everything":"else"}"#,
+        r#"{"format_version":3,"manifest_blake3":[]}"#,
+    ] {
         fs::write(manifest_path(&store), json)?;
         let commands = [
             &["verify"][..],
@@ -288,7 +471,11 @@ fn a_newer_format_is_no_damage() -> Result<(), Failed> {
         }
         run(&mut inputs().extract(&store)).exits(2)?.says(&said)?;
         let listed = on(&store, &["info", "--versions"]).exits(0)?.out;
-        same(&listed, listed.contains("needs a newer wavemill (format version 3)"), true)?;
+        same(
+            &listed,
+            listed.contains("needs a newer wavemill (format version 3)"),
+            true,
+        )?;
     }
     Ok(())
 }
@@ -299,9 +486,13 @@ fn bytes_that_are_no_text_are_damage() -> Result<(), Failed> {
     bytes[100] = 0xff;
     fs::write(manifest_path(&store), &bytes)?;
     for command in [&["verify"][..], &["info"], &["sql", "SELECT 1"]] {
-        on(&store, command).exits(3)?.says(&["00000001.json", "damaged manifest", "not UTF-8"])?;
+        on(&store, command)
+            .exits(3)?
+            .says(&["00000001.json", "damaged manifest", "not UTF-8"])?;
     }
-    run(&mut inputs().extract(&store)).exits(3)?.says(&["not UTF-8"])
+    run(&mut inputs().extract(&store))
+        .exits(3)?
+        .says(&["not UTF-8"])
 }
 
 fn the_trainer_looks_as_closely() -> Result<(), Failed> {
@@ -311,11 +502,19 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
     copy_folder(whole(), &other);
     let text = fs::read_to_string(manifest_path(&store))?;
     let refused = |code: i32, said: &[&str]| -> Result<(), Failed> {
-        run(fit(&store, &runs).args(["--model", "mlp-1", "--epochs", "1"])).exits(code)?.says(said)
+        run(fit(&store, &runs).args(["--model", "mlp-1", "--epochs", "1"]))
+            .exits(code)?
+            .says(said)
     };
 
-    fs::write(manifest_path(&store), r#"{"format_version":3,"everything":"else"}"#)?;
-    refused(2, &["needs a newer wavemill", "format version is 3", "up to 2"])?;
+    fs::write(
+        manifest_path(&store),
+        r#"{"format_version":3,"everything":"else"}"#,
+    )?;
+    refused(
+        2,
+        &["needs a newer wavemill", "format version is 3", "up to 2"],
+    )?;
     let mut bytes = text.clone().into_bytes();
     bytes[100] = 0xff;
     fs::write(manifest_path(&store), &bytes)?;
@@ -327,10 +526,18 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
     refused(3, &["damaged manifest", "manifest_blake3"])?;
 
     fs::write(manifest_path(&store), &text)?;
-    let path = manifest(&store, 1)?.files_of("log_mel").next().ok_or("no shard")?.path.clone();
+    let path = manifest(&store, 1)?
+        .files_of("log_mel")
+        .next()
+        .ok_or("no shard")?
+        .path
+        .clone();
     edit(&store, |m| {
         let files = m["files"].as_array_mut().unwrap();
-        let file = files.iter_mut().find(|file| file["path"] == path.as_str()).unwrap();
+        let file = files
+            .iter_mut()
+            .find(|file| file["path"] == path.as_str())
+            .unwrap();
         file["path"] = format!("../s2/{path}").into();
     })?;
     refused(3, &["damaged manifest", &format!("../s2/{path}")])?;
@@ -346,15 +553,21 @@ fn a_split_that_is_lost_is_told_by_its_file() -> Result<(), Failed> {
     let store = own_store("lost-split");
     let runs = scratch("lost-split-runs");
     let files = manifest(&store, 1)?.files;
-    let of_validation = files
-        .iter()
-        .filter(|file| file.feature.as_deref() == Some("log_mel") && file.split.as_deref() == Some("validation"));
+    let of_validation = files.iter().filter(|file| {
+        file.feature.as_deref() == Some("log_mel") && file.split.as_deref() == Some("validation")
+    });
     let paths: Vec<&str> = of_validation.map(|file| file.path.as_str()).collect();
     for path in &paths {
         let bytes = fs::read(store.join(path))?;
         fs::write(store.join(path), &bytes[..bytes.len() / 2])?;
     }
-    let refused = run(fit(&store, &runs).args(["--model", "lstm", "--epochs", "1", "--skip-damaged"])).exits(3)?;
+    let refused =
+        run(fit(&store, &runs).args(["--model", "lstm", "--epochs", "1", "--skip-damaged"]))
+            .exits(3)?;
     refused.says(&["split validation", paths[0], "wavemill verify"])?;
-    same("asks for more clips", refused.err.contains("extract more clips"), false)
+    same(
+        "asks for more clips",
+        refused.err.contains("extract more clips"),
+        false,
+    )
 }

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use wavemill_tests::{Failed, Trial, real};
 
 use super::support::{
-    Ran, files_below, finish, inputs, manifest, receipts, same, same_versions, scratch, sql_counts, sql_number, start,
-    wavemill,
+    Ran, files_below, finish, inputs, manifest, receipts, same, same_versions, scratch, sql_counts,
+    sql_number, start, wavemill,
 };
 
 const MIB: u64 = 1 << 20;
 /// The program itself, before it holds a clip: its pages, its threads and what the catalog leaves. An extraction of one
-/// short clip peaks at 86 MiB in a debug build; the rest is for other machines.
-const PROGRAM_BYTES: u64 = 112 * MIB;
+/// short clip peaks at 75 to 91 MiB in a debug build, with 1 thread as with 16. 8 MiB of it are the program's own, the rest
+/// pages of its file, of which a machine holds as many as it likes: hence the room. scripts/break/run.py has this figure too.
+pub const PROGRAM_BYTES: u64 = 112 * MIB;
 /// How far over its limit a run may be, beside the program itself.
 const OVER: f64 = 1.05;
 /// How often a running program's memory is read. The mark only rises, so that what is missed is the last moment's rise.
@@ -47,16 +48,46 @@ n_mfcc = 13
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("memory::the_program_alone_is_small", the_program_alone_is_small),
-        Trial::test("memory::long_clips_on_many_threads_stay_under_the_limit", long_clips_on_many_threads),
-        Trial::test("memory::what_does_not_fit_is_named_and_takes_nothing", what_does_not_fit_is_named),
-        Trial::test("memory::a_run_goes_on_where_a_clip_did_not_fit", a_run_goes_on_where_a_clip_did_not_fit),
-        Trial::test("memory::the_limit_changes_no_byte", the_limit_changes_no_byte),
-        Trial::test("memory::too_long_is_a_reject_at_every_limit", too_long_is_a_reject_at_every_limit),
-        Trial::test("memory::numbers_of_a_recipe_that_no_machine_holds_are_refused_at_once", refused_at_once),
-        Trial::test("memory::the_largest_numbers_of_a_recipe_are_within_a_machine", largest_numbers),
-        Trial::test("memory::many_rates_cost_little_and_leave_nothing", many_rates_cost_little),
-        real("memory::hostile_files_stay_under_the_limit", hostile_files_stay_under_the_limit),
+        Trial::test(
+            "memory::the_program_alone_is_small",
+            the_program_alone_is_small,
+        ),
+        Trial::test(
+            "memory::long_clips_on_many_threads_stay_under_the_limit",
+            long_clips_on_many_threads,
+        ),
+        Trial::test(
+            "memory::what_does_not_fit_is_named_and_takes_nothing",
+            what_does_not_fit_is_named,
+        ),
+        Trial::test(
+            "memory::a_run_goes_on_where_a_clip_did_not_fit",
+            a_run_goes_on_where_a_clip_did_not_fit,
+        ),
+        Trial::test(
+            "memory::the_limit_changes_no_byte",
+            the_limit_changes_no_byte,
+        ),
+        Trial::test(
+            "memory::too_long_is_a_reject_at_every_limit",
+            too_long_is_a_reject_at_every_limit,
+        ),
+        Trial::test(
+            "memory::numbers_of_a_recipe_that_no_machine_holds_are_refused_at_once",
+            refused_at_once,
+        ),
+        Trial::test(
+            "memory::the_largest_numbers_of_a_recipe_are_within_a_machine",
+            largest_numbers,
+        ),
+        Trial::test(
+            "memory::many_rates_cost_little_and_leave_nothing",
+            many_rates_cost_little,
+        ),
+        real(
+            "memory::hostile_files_stay_under_the_limit",
+            hostile_files_stay_under_the_limit,
+        ),
     ]
 }
 
@@ -86,8 +117,12 @@ fn wav(path: &Path, rate_hz: u32, seconds: f64, is_silent: bool) -> Result<(), F
 
 /// A clip of three seconds; those that are broken on purpose are shorter.
 fn sound_clip() -> PathBuf {
-    let clips = files_below(&inputs().audio).into_iter().map(|name| inputs().audio.join(name));
-    clips.max_by_key(|path| fs::metadata(path).map_or(0, |metadata| metadata.len())).unwrap()
+    let clips = files_below(&inputs().audio)
+        .into_iter()
+        .map(|name| inputs().audio.join(name));
+    clips
+        .max_by_key(|path| fs::metadata(path).map_or(0, |metadata| metadata.len()))
+        .unwrap()
 }
 
 /// An MP3 of hours: the frames of a short one again and again.
@@ -108,12 +143,28 @@ struct Run {
     wall: Duration,
 }
 
-fn extract(audio: &Path, store: &Path, limit_mib: u64, threads: u32, sets: &[&str]) -> Result<Run, Failed> {
+fn extract(
+    audio: &Path,
+    store: &Path,
+    limit_mib: u64,
+    threads: u32,
+    sets: &[&str],
+) -> Result<Run, Failed> {
     let recipe = store.with_extension("toml");
     fs::write(&recipe, RECIPE)?;
     let mut command = wavemill(["extract", "--max-reject-fraction", "1", "--recipe"]);
-    command.arg(recipe).arg("--audio").arg(audio).arg("--store").arg(store).env("WAVEMILL_BACKEND", "cpu");
-    command.arg("--memory-limit").arg(format!("{limit_mib}MiB")).arg("--threads").arg(threads.to_string());
+    command
+        .arg(recipe)
+        .arg("--audio")
+        .arg(audio)
+        .arg("--store")
+        .arg(store)
+        .env("WAVEMILL_BACKEND", "cpu");
+    command
+        .arg("--memory-limit")
+        .arg(format!("{limit_mib}MiB"))
+        .arg("--threads")
+        .arg(threads.to_string());
     for set in sets {
         command.args(["--set", set]);
     }
@@ -127,13 +178,19 @@ fn watched(command: &mut Command) -> Result<Run, Failed> {
     let mut peak = 0;
     while child.try_wait()?.is_none() {
         let status = fs::read_to_string(&path).unwrap_or_default();
-        let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let mark = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         // A process that has ended and was not waited for has no such line.
         peak = mark.map_or(Ok(0), str::parse::<u64>)?.max(peak);
         std::thread::sleep(LOOK);
     }
     let wall = begun.elapsed();
-    Ok(Run { ran: finish(child), peak_bytes: peak << 10, wall })
+    Ok(Run {
+        ran: finish(child),
+        peak_bytes: peak << 10,
+        wall,
+    })
 }
 
 impl Run {
@@ -141,11 +198,20 @@ impl Run {
     fn stays_under(self, what: &str, limit_mib: u64) -> Result<Self, Failed> {
         let most = (limit_mib * MIB) as f64 * OVER + PROGRAM_BYTES as f64;
         let peak = self.peak_bytes;
-        println!("{what}: {} MiB at most under {limit_mib} MiB, {:.1} s", peak / MIB, self.wall.as_secs_f64());
+        println!(
+            "{what}: {} MiB at most under {limit_mib} MiB, {:.1} s",
+            peak / MIB,
+            self.wall.as_secs_f64()
+        );
         if peak > 0 && peak as f64 <= most {
             return Ok(self);
         }
-        Err(format!("{what}: {} MiB under a limit of {limit_mib} MiB: {}", peak / MIB, self.ran.err).into())
+        Err(format!(
+            "{what}: {} MiB under a limit of {limit_mib} MiB: {}",
+            peak / MIB,
+            self.ran.err
+        )
+        .into())
     }
 }
 
@@ -173,12 +239,18 @@ fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
             audio = folder.join("flac");
             fs::create_dir_all(audio.join("g"))?;
             for file in files {
-                fs::copy(data.join("hostile").join(name).join(&file), audio.join("g").join(&file))?;
+                fs::copy(
+                    data.join("hostile").join(name).join(&file),
+                    audio.join("g").join(&file),
+                )?;
             }
         }
         let run = extract(&audio, &store, 256, 8, &[])?.stays_under(name, 256)?;
         run.ran.exits(0)?;
-        let panics = sql_number(&store, "SELECT count(*) AS n FROM rejects WHERE reason = 'worker_panic'")?;
+        let panics = sql_number(
+            &store,
+            "SELECT count(*) AS n FROM rejects WHERE reason = 'worker_panic'",
+        )?;
         same(name, panics, 0)?;
     }
     Ok(())
@@ -191,18 +263,29 @@ fn the_program_alone_is_small() -> Result<(), Failed> {
     println!("the program alone: {} MiB", run.peak_bytes / MIB);
     run.ran.exits(0)?;
     let is_small = (1..PROGRAM_BYTES).contains(&run.peak_bytes);
-    if is_small { Ok(()) } else { Err(format!("{} MiB", run.peak_bytes / MIB).into()) }
+    if is_small {
+        Ok(())
+    } else {
+        Err(format!("{} MiB", run.peak_bytes / MIB).into())
+    }
 }
 
 fn long_clips_on_many_threads() -> Result<(), Failed> {
     let folder = scratch("memory-long");
     for number in 0..8 {
-        wav(&folder.join(format!("audio/a/{number}.wav")), 22_050, 600.0, true)?;
+        wav(
+            &folder.join(format!("audio/a/{number}.wav")),
+            22_050,
+            600.0,
+            true,
+        )?;
     }
     for (limit_mib, sets) in [(512, &[][..]), (256, &["shards.row_group_rows=1"][..])] {
         let store = folder.join(format!("store-{limit_mib}"));
         let run = extract(&folder.join("audio"), &store, limit_mib, 8, sets)?;
-        run.stays_under("eight clips of ten minutes", limit_mib)?.ran.exits(0)?;
+        run.stays_under("eight clips of ten minutes", limit_mib)?
+            .ran
+            .exits(0)?;
         same("clips", manifest(&store, 1)?.counts.clips_written, 8)?;
     }
     Ok(())
@@ -215,17 +298,30 @@ fn what_does_not_fit_is_named() -> Result<(), Failed> {
     long_mp3(&folder.join("mp3/a/hours.mp3"), 10_000.0)?;
     let zip = folder.join("large.zip");
     stored_zip(&zip, "a/large.wav", 500_000_000)?;
-    for (name, audio) in [("a/hours.wav", "wav"), ("a/hours.mp3", "mp3"), ("a/large.wav", "large.zip")] {
+    for (name, audio) in [
+        ("a/hours.wav", "wav"),
+        ("a/hours.mp3", "mp3"),
+        ("a/large.wav", "large.zip"),
+    ] {
         let store = folder.join(format!("store-{audio}"));
         let run = extract(&folder.join(audio), &store, 256, 8, &[])?.stays_under(name, 256)?;
-        let words = [name, "--memory-limit", "audio.max_duration_s", "audio.duration_s"];
+        let words = [
+            name,
+            "--memory-limit",
+            "audio.max_duration_s",
+            "audio.duration_s",
+        ];
         run.ran.exits(1)?.says(&words)?;
     }
 
     // A clip whose file fits is a row where the recipe cuts it.
     wav(&folder.join("cut/a/hour.wav"), 8_000, 5_000.0, true)?;
     let (cut, store) = (folder.join("cut"), folder.join("store-cut"));
-    extract(&cut, &store, 256, 8, &[])?.stays_under("an hour", 256)?.ran.exits(1)?.says(&["a/hour.wav"])?;
+    extract(&cut, &store, 256, 8, &[])?
+        .stays_under("an hour", 256)?
+        .ran
+        .exits(1)?
+        .says(&["a/hour.wav"])?;
     let store = folder.join("store-cut-30");
     let cut = extract(&cut, &store, 256, 8, &["audio.duration_s=30.0"])?;
     cut.stays_under("30 s of an hour", 256)?.ran.exits(0)?;
@@ -237,11 +333,27 @@ fn stored_zip(path: &Path, name: &str, bytes: u32) -> Result<(), Failed> {
     let sizes = [[0; 4], bytes.to_le_bytes(), bytes.to_le_bytes()].concat();
     let name_len = (name.len() as u16).to_le_bytes();
     let mut file = File::create(path)?;
-    file.write_all(&[b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0", &sizes[..], &name_len, &[0, 0], name.as_bytes()].concat())?;
+    file.write_all(
+        &[
+            b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0",
+            &sizes[..],
+            &name_len,
+            &[0, 0],
+            name.as_bytes(),
+        ]
+        .concat(),
+    )?;
     let directory_at = 30 + name.len() as u64 + u64::from(bytes);
     file.set_len(directory_at)?;
 
-    let entry = [b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0", &sizes[..], &name_len, &[0; 16], name.as_bytes()].concat();
+    let entry = [
+        b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0",
+        &sizes[..],
+        &name_len,
+        &[0; 16],
+        name.as_bytes(),
+    ]
+    .concat();
     let end = [
         b"PK\x05\x06\0\0\0\0\x01\0\x01\0",
         &(entry.len() as u32).to_le_bytes()[..],
@@ -258,31 +370,60 @@ fn stored_zip(path: &Path, name: &str, bytes: u32) -> Result<(), Failed> {
 fn a_run_goes_on_where_a_clip_did_not_fit() -> Result<(), Failed> {
     let folder = scratch("memory-goes-on");
     for number in 0..12 {
-        wav(&folder.join(format!("audio/a/{number}.wav")), 22_050, 2.0, false)?;
+        wav(
+            &folder.join(format!("audio/a/{number}.wav")),
+            22_050,
+            2.0,
+            false,
+        )?;
     }
     wav(&folder.join("audio/a/long.wav"), 8_000, 1_800.0, true)?;
     let sets = ["shards.clips=1"];
     let (store, whole) = (folder.join("store"), folder.join("whole"));
-    let stopped = extract(&folder.join("audio"), &store, 256, 2, &sets)?.stays_under("half an hour", 256)?;
-    stopped.ran.exits(1)?.says(&["a/long.wav", "--memory-limit 256 MiB", "goes on from here"])?;
+    let stopped =
+        extract(&folder.join("audio"), &store, 256, 2, &sets)?.stays_under("half an hour", 256)?;
+    stopped
+        .ran
+        .exits(1)?
+        .says(&["a/long.wav", "--memory-limit 256 MiB", "goes on from here"])?;
     let finished = receipts(&store);
 
-    extract(&folder.join("audio"), &store, 1024, 2, &sets)?.stays_under("half an hour", 1024)?.ran.exits(0)?;
-    extract(&folder.join("audio"), &whole, 1024, 2, &sets)?.ran.exits(0)?;
+    extract(&folder.join("audio"), &store, 1024, 2, &sets)?
+        .stays_under("half an hour", 1024)?
+        .ran
+        .exits(0)?;
+    extract(&folder.join("audio"), &whole, 1024, 2, &sets)?
+        .ran
+        .exits(0)?;
     same_versions(&store, &whole)?;
-    if finished == 0 { Err("no shard was finished before the clip that does not fit".into()) } else { Ok(()) }
+    if finished == 0 {
+        Err("no shard was finished before the clip that does not fit".into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Long and short clips, of several rates and formats, without a length that the recipe gives.
 fn mixed_clips(folder: &Path) -> Result<PathBuf, Failed> {
     let audio = folder.join("audio");
-    for (number, seconds) in [300.0, 2.0, 0.3, 200.0, 5.0, 1.0, 400.0, 3.0, 0.05].into_iter().enumerate() {
+    for (number, seconds) in [300.0, 2.0, 0.3, 200.0, 5.0, 1.0, 400.0, 3.0, 0.05]
+        .into_iter()
+        .enumerate()
+    {
         let rate_hz = [22_050, 44_100, 8_009, 16_000][number % 4];
-        wav(&audio.join(format!("a/{number}.wav")), rate_hz, seconds, seconds > 100.0)?;
+        wav(
+            &audio.join(format!("a/{number}.wav")),
+            rate_hz,
+            seconds,
+            seconds > 100.0,
+        )?;
     }
     long_mp3(&audio.join("b/long.mp3"), 240.0)?;
     long_mp3(&audio.join("b/short.mp3"), 3.0)?;
-    fs::write(audio.join("b/cut.mp3"), &fs::read(audio.join("b/long.mp3"))?[..1_000_001])?;
+    fs::write(
+        audio.join("b/cut.mp3"),
+        &fs::read(audio.join("b/long.mp3"))?[..1_000_001],
+    )?;
     fs::write(audio.join("b/text.mp3"), "no audio")?;
     Ok(audio)
 }
@@ -295,7 +436,10 @@ fn the_limit_changes_no_byte() -> Result<(), Failed> {
     extract(&audio, &wide, 2048, 1, &sets)?.ran.exits(0)?;
     for threads in [1, 8] {
         let narrow = folder.join(format!("narrow-{threads}"));
-        extract(&audio, &narrow, 256, threads, &sets)?.stays_under("long and short clips", 256)?.ran.exits(0)?;
+        extract(&audio, &narrow, 256, threads, &sets)?
+            .stays_under("long and short clips", 256)?
+            .ran
+            .exits(0)?;
         same_versions(&wide, &narrow)?;
     }
     Ok(())
@@ -309,12 +453,16 @@ fn too_long_is_a_reject_at_every_limit() -> Result<(), Failed> {
     wav(&audio.join("a/exact.wav"), 22_050, 4.0, false)?;
     let sets = ["audio.max_duration_s=4.0"];
     for (name, limit_mib) in [("narrow", 256), ("wide", 2048)] {
-        extract(&audio, &folder.join(name), limit_mib, 4, &sets)?.stays_under("too long", limit_mib)?.ran.exits(0)?;
+        extract(&audio, &folder.join(name), limit_mib, 4, &sets)?
+            .stays_under("too long", limit_mib)?
+            .ran
+            .exits(0)?;
     }
     same_versions(&folder.join("narrow"), &folder.join("wide"))?;
     let query = "SELECT reason AS name, count(*) AS n FROM rejects GROUP BY reason";
     let counted = sql_counts(&folder.join("narrow"), query)?;
-    let wanted = [("not_audio", 1), ("too_large", 7), ("too_short", 1)].map(|(name, n)| (name.to_owned(), n));
+    let wanted = [("not_audio", 1), ("too_large", 7), ("too_short", 1)]
+        .map(|(name, n)| (name.to_owned(), n));
     same("rejects", counted, wanted.into())
 }
 
@@ -324,10 +472,25 @@ fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
     let mut commands = [
         wavemill(["recipe", "check", "demo"]),
         wavemill(["extract", "--dry-run", "--recipe", "demo", "--store"]),
-        wavemill(["features", "--recipe", "demo", "--feature", "log_mel", "--format", "arrow", "--out", "/dev/null"]),
+        wavemill([
+            "features",
+            "--recipe",
+            "demo",
+            "--feature",
+            "log_mel",
+            "--format",
+            "arrow",
+            "--out",
+            "/dev/null",
+        ]),
     ];
-    commands[1].arg(scratch("memory-dry").join("store")).arg("--audio").arg(&inputs().audio);
-    commands[1].arg("--memory-limit").arg(format!("{limit_mib}MiB"));
+    commands[1]
+        .arg(scratch("memory-dry").join("store"))
+        .arg("--audio")
+        .arg(&inputs().audio);
+    commands[1]
+        .arg("--memory-limit")
+        .arg(format!("{limit_mib}MiB"));
     if let Some(metadata) = &inputs().metadata {
         commands[1].arg("--metadata").arg(metadata);
     }
@@ -352,9 +515,18 @@ fn refused_at_once() -> Result<(), Failed> {
         ("features.log_mel.n_fft=1048576", "features.log_mel.n_fft"),
         ("features.log_mel.n_mels=60000", "features.log_mel.n_mels"),
         ("features.mfcc.n_mfcc=60000", "features.mfcc.n_mfcc"),
-        ("features.log_mel.frames=9000000000", "features.log_mel.frames"),
-        ("features.log_mel.hop_length=0", "features.log_mel.hop_length"),
-        ("shards.row_group_rows=9000000000000000000", "shards.row_group_rows"),
+        (
+            "features.log_mel.frames=9000000000",
+            "features.log_mel.frames",
+        ),
+        (
+            "features.log_mel.hop_length=0",
+            "features.log_mel.hop_length",
+        ),
+        (
+            "shards.row_group_rows=9000000000000000000",
+            "shards.row_group_rows",
+        ),
         ("shards.clips=9000000000000000000", "shards.clips"),
     ] {
         for mut command in commands(&[set], 256) {
@@ -373,15 +545,22 @@ fn largest_numbers() -> Result<(), Failed> {
     const WALL: Duration = Duration::from_secs(60);
     for sets in [
         &["features.log_mel.hop_length=1"][..],
-        &["features.log_mel.n_fft=65536", "features.log_mel.n_mels=2048"],
+        &[
+            "features.log_mel.n_fft=65536",
+            "features.log_mel.n_mels=2048",
+        ],
         &["audio.segment_s=0.001"],
         &["audio.duration_s=none", "audio.segment_s=0.11"],
         &["shards.row_group_rows=1048576", "shards.clips=1048576"],
-        &["audio.sample_rate_hz=48000", "features.log_mel.frames=1048576"],
+        &[
+            "audio.sample_rate_hz=48000",
+            "features.log_mel.frames=1048576",
+        ],
         &["audio.sample_rate_hz=8000", "audio.duration_s=10800.0"],
     ] {
         for mut command in commands(sets, 256) {
-            let run = watched(&mut command)?.stays_under(&format!("{sets:?}"), FEATURES_LIMIT_MIB)?;
+            let run =
+                watched(&mut command)?.stays_under(&format!("{sets:?}"), FEATURES_LIMIT_MIB)?;
             if run.wall > WALL {
                 return Err(format!("{sets:?}: {:.0} s", run.wall.as_secs_f64()).into());
             }
@@ -400,19 +579,44 @@ fn many_rates_cost_little() -> Result<(), Failed> {
     const MORE_BYTES_MAX: u64 = 48 * MIB;
     let folder = scratch("memory-rates");
     for number in 0..CLIPS {
-        wav(&folder.join(format!("many/a/{number:03}.wav")), 8_009 + 290 * number, 0.3, false)?;
-        wav(&folder.join(format!("one/a/{number:03}.wav")), 44_100, 0.3, false)?;
+        wav(
+            &folder.join(format!("many/a/{number:03}.wav")),
+            8_009 + 290 * number,
+            0.3,
+            false,
+        )?;
+        wav(
+            &folder.join(format!("one/a/{number:03}.wav")),
+            44_100,
+            0.3,
+            false,
+        )?;
     }
     let run = |name: &str| {
-        let run = extract(&folder.join(name), &folder.join(format!("store-{name}")), 256, 2, &[])?;
+        let run = extract(
+            &folder.join(name),
+            &folder.join(format!("store-{name}")),
+            256,
+            2,
+            &[],
+        )?;
         run.stays_under(name, 256)
     };
     let (one, many) = (run("one")?, run("many")?);
     many.ran.exits(0)?;
     one.ran.exits(0)?;
     if many.peak_bytes > one.peak_bytes + MORE_BYTES_MAX {
-        return Err(format!("{} MiB for one rate, {} for many", one.peak_bytes / MIB, many.peak_bytes / MIB).into());
+        return Err(format!(
+            "{} MiB for one rate, {} for many",
+            one.peak_bytes / MIB,
+            many.peak_bytes / MIB
+        )
+        .into());
     }
     let slower = many.wall.as_secs_f64() / one.wall.as_secs_f64();
-    if slower > SLOWER_MAX { Err(format!("{slower:.1} times the time of one rate").into()) } else { Ok(()) }
+    if slower > SLOWER_MAX {
+        Err(format!("{slower:.1} times the time of one rate").into())
+    } else {
+        Ok(())
+    }
 }

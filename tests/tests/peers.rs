@@ -3,15 +3,19 @@
 //! Asked where `WAVEMILL_PEERS=1`, by the Python of `WAVEMILL_PYTHON` (scripts/test.sh sets both); ignored elsewhere.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_tests::{Failed, Trial, data_dir, real};
 
 use crate::rows::trained;
 use crate::support::{
-    Ran, files_below, inputs, manifest, of_trainer, program, run, same, scratch, sql, trainer, wavemill, whole,
+    Ran, files_below, inputs, manifest, of_trainer, own_store, program, run, same, scratch, sql,
+    sql_number, trainer, wavemill, whole,
 };
 
 /// Sums of thousands of f64 in two orders.
@@ -19,20 +23,48 @@ const SUM_REL_MAX: f64 = 1e-9;
 
 pub fn trials() -> Vec<Trial> {
     let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
-    let checker = data_dir().map(|data| data.join("../tools/check_store.py")).filter(|path| path.is_file());
-    let has_checker = checker.is_some();
+
     let on_data = [
-        real("peers::presets_are_kaldis_on_real_clips", presets_on_real_clips),
-        real("peers::chain_is_librosas_on_real_clips", chain_on_real_clips),
+        real(
+            "peers::presets_are_kaldis_on_real_clips",
+            presets_on_real_clips,
+        ),
+        real(
+            "peers::chain_is_librosas_on_real_clips",
+            chain_on_real_clips,
+        ),
     ];
-    let on_data = on_data.into_iter().map(|trial| if asked { trial } else { trial.with_ignored_flag(true) });
+    let on_data = on_data.into_iter().map(|trial| {
+        if asked {
+            trial
+        } else {
+            trial.with_ignored_flag(true)
+        }
+    });
     let mut trials = vec![
         Trial::test("peers::readers_agree", readers_agree).with_ignored_flag(!asked),
-        Trial::test("peers::stores_keep_the_contract", move || stores_keep_the_contract(checker))
-            .with_ignored_flag(!asked || !has_checker),
-        Trial::test("peers::presets_are_kaldis_and_whispers", presets_on_a_synthetic_clip).with_ignored_flag(!asked),
+        Trial::test("peers::stores_keep_the_contract", stores_keep_the_contract)
+            .with_ignored_flag(!asked),
+        Trial::test(
+            "peers::checker_names_what_is_damaged",
+            checker_names_what_is_damaged,
+        )
+        .with_ignored_flag(!asked),
+        Trial::test(
+            "peers::rejects_without_a_clip_are_no_fault",
+            rejects_without_a_clip_are_no_fault,
+        )
+        .with_ignored_flag(!asked),
+        Trial::test(
+            "peers::presets_are_kaldis_and_whispers",
+            presets_on_a_synthetic_clip,
+        )
+        .with_ignored_flag(!asked),
     ];
-    let rows = of_trainer("peers::rows_of_eval_are_read_by_all", rows_of_eval_are_read_by_all);
+    let rows = of_trainer(
+        "peers::rows_of_eval_are_read_by_all",
+        rows_of_eval_are_read_by_all,
+    );
     let has_trainer = !rows.has_ignored_flag();
     trials.push(rows.with_ignored_flag(!asked || !has_trainer));
     trials.extend(on_data);
@@ -43,61 +75,235 @@ pub fn trials() -> Vec<Trial> {
 fn rows_of_eval_are_read_by_all() -> Result<(), Failed> {
     let folder = scratch("eval-rows");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
-    let mut command = trainer(["eval", "--device", "cpu", "--threads", "1", "--side", "training", "--json"]);
-    command.arg(trained()).arg("--predictions").arg(&rows).arg("--embeddings").arg(&vectors);
+    let mut command = trainer([
+        "eval",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--side",
+        "training",
+        "--json",
+    ]);
+    command
+        .arg(trained())
+        .arg("--predictions")
+        .arg(&rows)
+        .arg("--embeddings")
+        .arg(&vectors);
     let scores: Value = serde_json::from_str(&run(&mut command).exits(0)?.out)?;
-    let found: Value = serde_json::from_str(&python(&script("read_rows.py"), &[&rows, &vectors])?.exits(0)?.out)?;
-    same("accuracy", &found["share"], &scores[0]["segments"]["report"]["accuracy"])?;
+    let found: Value = serde_json::from_str(
+        &python(&script("read_rows.py"), &[&rows, &vectors])?
+            .exits(0)?
+            .out,
+    )?;
+    same(
+        "accuracy",
+        &found["share"],
+        &scores[0]["segments"]["report"]["accuracy"],
+    )?;
     same("width", found["width"].as_u64(), Some(64))
 }
 
 fn python(script: &Path, words: &[impl AsRef<OsStr>]) -> Result<Ran, Failed> {
-    let python = std::env::var_os("WAVEMILL_PYTHON").ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
+    let python = std::env::var_os("WAVEMILL_PYTHON")
+        .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
     Ok(run(Command::new(python).arg(script).args(words)))
 }
 
 /// One of `scripts/peers`.
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../scripts/peers")
+        .join(name)
 }
 
 /// pyarrow, DuckDB, Polars and pandas among themselves, and their sums with those of `wavemill sql`.
 fn readers_agree() -> Result<(), Failed> {
-    let sums: Value = serde_json::from_str(&python(&script("read_store.py"), &[whole()])?.exits(0)?.out)?;
+    let sums: Value =
+        serde_json::from_str(&python(&script("read_store.py"), &[whole()])?.exits(0)?.out)?;
     for feature in manifest(whole(), 1)?.features {
         let name = &feature.name;
         let values: usize = feature.shape.iter().flatten().product();
         let query = format!("SELECT sum(tensor_mean({name})) AS x FROM features_{name}");
         let ours = sql(whole(), &query)?[0]["x"].as_f64().ok_or("no number")? * values as f64;
         let theirs = sums[name].as_f64().ok_or("no sum")?;
-        same(&format!("{name}: {ours} and {theirs}"), (ours - theirs).abs() <= SUM_REL_MAX * theirs.abs(), true)?;
+        same(
+            &format!("{name}: {ours} and {theirs}"),
+            (ours - theirs).abs() <= SUM_REL_MAX * theirs.abs(),
+            true,
+        )?;
     }
     Ok(())
 }
 
-/// A checker that shares no code with wavemill, on stores of every kind.
-fn stores_keep_the_contract(checker: Option<PathBuf>) -> Result<(), Failed> {
-    let checker = checker.ok_or("no checker")?;
+/// The checker of this repository, which shares no code with wavemill.
+fn check_store(store: &Path) -> Result<Ran, Failed> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/check_store.py");
+    python(&script, &[store])
+}
+
+/// Two checkers on stores of every kind: ours, and where it lies beside the real inputs, one of somebody else.
+fn stores_keep_the_contract() -> Result<(), Failed> {
     let further = scratch("further").join("store");
     run(inputs().extract(&further).args(["--limit", "20"])).exits(0)?;
-    let sets = ["--set", "audio.duration_s=none", "--set", "features.log_mel.dtype=u8"];
+    let sets = [
+        "--set",
+        "audio.duration_s=none",
+        "--set",
+        "features.log_mel.dtype=u8",
+    ];
     run(inputs().extract(&further).arg("--new-version").args(sets)).exits(0)?;
+
     let windows = scratch("windows").join("store");
-    let sets = ["--set", "audio.segment_s=1.0", "--set", "shards.compression=none", "--set", "split.rule=artist"];
-    run(inputs().extract(&windows).args(["--set", "audio.duration_s=none"]).args(sets)).exits(0)?;
+    let sets = [
+        "--set",
+        "audio.segment_s=1.0",
+        "--set",
+        "shards.compression=none",
+        "--set",
+        "split.rule=artist",
+    ];
+    run(inputs()
+        .extract(&windows)
+        .args(["--set", "audio.duration_s=none"])
+        .args(sets))
+    .exits(0)?;
+
+    let lists = scratch("lists").join("store");
+    let sets = [
+        "--set",
+        "audio.segment_s=1.0",
+        "--set",
+        "shards.layout=list",
+        "--set",
+        "split.rule=segment",
+    ];
+    run(inputs().extract(&lists).args(sets)).exits(0)?;
+
     let demo = scratch("demo");
     run(wavemill(["demo", "--tracks", "40"]).arg(&demo)).exits(0)?;
-    for store in [whole(), &further, &windows, &demo.join("store")] {
-        let ran = python(&checker, &[store])?.exits(0)?;
-        same(&ran.out, ran.out.contains("0 faults"), true)?;
+
+    let outside = data_dir()
+        .map(|data| data.join("../tools/check_store.py"))
+        .filter(|path| path.is_file());
+    for store in [whole(), &further, &windows, &lists, &demo.join("store")] {
+        let ran = check_store(store)?.exits(0)?;
+        same(&ran.out, ran.out.starts_with("0 faults; "), true)?;
+
+        if let Some(checker) = &outside {
+            let ran = python(checker, &[store])?.exits(0)?;
+            same(&ran.out, ran.out.contains("0 faults"), true)?;
+        }
     }
     Ok(())
+}
+
+/// Each fault is one line that names the file, and says what is wrong there.
+fn checker_names_what_is_damaged() -> Result<(), Failed> {
+    let path = shard_of(whole(), "log_mel")?.path;
+
+    let store = own_store("changed-byte");
+    let mut bytes = fs::read(store.join(&path))?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(store.join(&path), bytes)?;
+    finds(&store, &[&path, "its blake3 is not the manifest's"])?;
+
+    let store = own_store("lost-shard");
+    fs::remove_file(store.join(&path))?;
+    finds(&store, &[&path, "it is not there"])?;
+
+    let store = own_store("unnamed-shard");
+    let unnamed = path.replace("00000.parquet", "00099.parquet");
+    fs::copy(store.join(&path), store.join(&unnamed))?;
+    finds(&store, &[&unnamed, "the manifest does not name it"])?;
+
+    // A checksum that was made right again hides nothing: the rows are counted.
+    let store = own_store("wrong-rows");
+    let rows = shard_of(&store, "log_mel")?.rows;
+    let wrong = format!("rows: {rows}, but the manifest says {}", rows + 1);
+    rewrite(&store, |manifest| {
+        let shard = manifest.files.iter_mut().find(|file| file.path == path);
+        shard.unwrap().rows += 1;
+    })?;
+    finds(&store, &[&path, &wrong])?;
+
+    let store = own_store("wrong-count");
+    rewrite(&store, |manifest| manifest.counts.clips_written += 1)?;
+    finds(&store, &["features: clips: ", "but the manifest says"])?;
+
+    let store = own_store("wrong-mean");
+    rewrite(&store, |manifest| {
+        manifest.stats.get_mut("mfcc").unwrap().mean[3] += 0.5;
+    })?;
+    finds(&store, &["00000001.json", "stats.mfcc.mean"])?;
+
+    // Edited without a new checksum.
+    let store = own_store("wrong-checksum");
+    let manifest_path = store.join("_wavemill/versions/00000001.json");
+    let text = fs::read_to_string(&manifest_path)?;
+    fs::write(&manifest_path, text.replace("Rock", "Rook"))?;
+    finds(&store, &["00000001.json", "manifest_blake3 is not"])?;
+
+    let nowhere = check_store(&scratch("nowhere"))?.exits(2)?;
+    same(&nowhere.err, nowhere.err.contains("no version"), true)
+}
+
+/// Fails unless one line of the checker is a fault that holds all of these words.
+fn finds(store: &Path, words: &[&str]) -> Result<(), Failed> {
+    let ran = check_store(store)?.exits(1)?;
+    for line in ran.out.lines() {
+        if line.starts_with("fault: ") && words.iter().all(|word| line.contains(word)) {
+            return Ok(());
+        }
+    }
+    Err(format!("no fault says {words:?}:\n{}", ran.out).into())
+}
+
+/// The first file of a feature.
+fn shard_of(store: &Path, feature: &str) -> Result<FileEntry, Failed> {
+    let manifest = manifest(store, 1)?;
+    let first = manifest.files_of(feature).next();
+    Ok(first.ok_or("no shard")?.clone())
+}
+
+/// Changes the manifest of version 1, and makes its checksum right again.
+fn rewrite(store: &Path, change: impl FnOnce(&mut Manifest)) -> Result<(), Failed> {
+    let mut changed = manifest(store, 1)?;
+    change(&mut changed);
+    fs::write(
+        store.join("_wavemill/versions/00000001.json"),
+        changed.to_json()?,
+    )?;
+    Ok(())
+}
+
+/// A folder link that leads out of the audio is a reject of no clip, and counts in neither of the two sums.
+fn rejects_without_a_clip_are_no_fault() -> Result<(), Failed> {
+    let folder = scratch("outside");
+    let inputs = inputs().copied(&folder);
+    let elsewhere = folder.join("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    symlink(&elsewhere, inputs.audio.join("linked"))?;
+
+    let store = folder.join("store");
+    run(&mut inputs.extract(&store)).exits(0)?;
+    let query = "SELECT count(*) FROM rejects WHERE reason = 'outside_root' AND clip_key IS NULL";
+    same("rejects without a clip", sql_number(&store, query)?, 1)?;
+
+    let ran = check_store(&store)?.exits(0)?;
+    same(&ran.out, ran.out.starts_with("0 faults; "), true)
 }
 
 /// A script that compares features, which exits with 1 beyond its bounds; prints what it says.
 fn compare(name: &str, words: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>, Failed> {
     let ours = ["--wavemill".into(), program("wavemill")];
-    let ran = python(&script(name), &ours.into_iter().chain(words).collect::<Vec<_>>())?.exits(0)?;
+    let ran = python(
+        &script(name),
+        &ours.into_iter().chain(words).collect::<Vec<_>>(),
+    )?
+    .exits(0)?;
     print!("{}", ran.out);
     Ok(ran.out.lines().map(str::to_owned).collect())
 }
@@ -105,11 +311,22 @@ fn compare(name: &str, words: impl IntoIterator<Item = PathBuf>) -> Result<Vec<S
 /// The cases of `presets.py`; torchaudio's are more where it is installed, and else one line that says why not.
 fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
     let lines = compare("presets.py", words)?;
-    let within = |peer: &str| lines.iter().filter(|line| line.starts_with("ok ") && line.contains(peer)).count();
+    let within = |peer: &str| {
+        lines
+            .iter()
+            .filter(|line| line.starts_with("ok ") && line.contains(peer))
+            .count()
+    };
     same("cases of Kaldi", within(" kaldi "), 3)?;
     same("cases of Whisper", within(" whisper "), whisper_cases)?;
-    let skipped = lines.iter().any(|line| line.starts_with("skip torchaudio: "));
-    same("cases of torchaudio", within(" torchaudio "), if skipped { 0 } else { 4 })
+    let skipped = lines
+        .iter()
+        .any(|line| line.starts_with("skip torchaudio: "));
+    same(
+        "cases of torchaudio",
+        within(" torchaudio "),
+        if skipped { 0 } else { 4 },
+    )
 }
 
 /// At 16 kHz, the rate of Whisper.
@@ -119,7 +336,15 @@ fn presets_on_a_synthetic_clip() -> Result<(), Failed> {
 
 fn presets_on_real_clips(data: &Path) -> Result<(), Failed> {
     for clip in ["fma000002", "hungarian", "like299998"] {
-        presets(vec!["--clip".into(), data.join("librosa_ref").join(clip).join("input_22k_mono.wav")], 0)?;
+        presets(
+            vec![
+                "--clip".into(),
+                data.join("librosa_ref")
+                    .join(clip)
+                    .join("input_22k_mono.wav"),
+            ],
+            0,
+        )?;
     }
     Ok(())
 }
@@ -127,9 +352,18 @@ fn presets_on_real_clips(data: &Path) -> Result<(), Failed> {
 /// Decode, downmix, resample and log-mel of MP3s at 16, 44.1 and 48 kHz.
 fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("audio");
-    let clips = files_below(&folder).into_iter().filter(|name| name.ends_with(".mp3"));
+    let clips = files_below(&folder)
+        .into_iter()
+        .filter(|name| name.ends_with(".mp3"));
     let clips: Vec<PathBuf> = clips.map(|name| folder.join(name)).collect();
     same("clips", clips.len(), 15)?;
     let lines = compare("chain.py", clips)?;
-    same("clips compared", lines.iter().filter(|line| line.contains(" dB at most, ")).count(), 15)
+    same(
+        "clips compared",
+        lines
+            .iter()
+            .filter(|line| line.contains(" dB at most, "))
+            .count(),
+        15,
+    )
 }

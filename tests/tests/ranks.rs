@@ -11,7 +11,8 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    checkpoints, finish, fit, last_step, of_trainer, run, run_in, same, scratch, start, trainer, wait_until, whole,
+    checkpoints, finish, fit, last_step, of_trainer, run, run_in, same, scratch, start, trainer,
+    wait_until, whole,
 };
 
 /// After a rank's death the others end within this.
@@ -23,10 +24,20 @@ pub fn trials() -> Vec<Trial> {
     let ignored = by_torchrun.has_ignored_flag() || torchrun.is_none();
     let mut trials = vec![
         by_torchrun.with_ignored_flag(ignored),
-        of_trainer("ranks::batch_norm_per_rank_is_said", batch_norm_per_rank_is_said),
-        of_trainer("ranks::a_killed_rank_ends_the_others", || a_killed_rank_ends_the_others(1)),
-        of_trainer("ranks::a_killed_rank_0_ends_the_others", || a_killed_rank_ends_the_others(0)),
-        of_trainer("ranks::others_of_another_mind_are_refused", others_of_another_mind_are_refused),
+        of_trainer(
+            "ranks::batch_norm_per_rank_is_said",
+            batch_norm_per_rank_is_said,
+        ),
+        of_trainer("ranks::a_killed_rank_ends_the_others", || {
+            a_killed_rank_ends_the_others(1)
+        }),
+        of_trainer("ranks::a_killed_rank_0_ends_the_others", || {
+            a_killed_rank_ends_the_others(0)
+        }),
+        of_trainer(
+            "ranks::others_of_another_mind_are_refused",
+            others_of_another_mind_are_refused,
+        ),
     ];
     trials.extend(PARITIES.iter().map(|parity| {
         let name = format!("ranks::two_and_four_are_one_by_{}", parity.name);
@@ -44,7 +55,9 @@ impl Tensors {
         let bytes = fs::read(checkpoint.join("tensors.safetensors"))?;
         let short = || Failed::from(format!("{}: too short", checkpoint.display()));
         let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
-        let header = rest.get(..usize::try_from(u64::from_le_bytes(*length))?).ok_or_else(short)?;
+        let header = rest
+            .get(..usize::try_from(u64::from_le_bytes(*length))?)
+            .ok_or_else(short)?;
         let values = &rest[header.len()..];
         let entries: BTreeMap<String, Value> = serde_json::from_slice(header)?;
         let mut tensors = BTreeMap::new();
@@ -52,9 +65,24 @@ impl Tensors {
             let offsets: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone())?;
             let bytes = values.get(offsets[0]..offsets[1]).ok_or_else(short)?;
             let numbers = match entry["dtype"].as_str() {
-                Some("F32") => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
-                Some("F64") => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-                Some("I64") => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+                Some("F32") => bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|b| f64::from(f32::from_le_bytes(*b)))
+                    .collect(),
+                Some("F64") => bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|b| f64::from_le_bytes(*b))
+                    .collect(),
+                Some("I64") => bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|b| i64::from_le_bytes(*b) as f64)
+                    .collect(),
                 other => return Err(format!("{name}: {other:?}").into()),
             };
             tensors.insert(name, numbers);
@@ -64,10 +92,15 @@ impl Tensors {
 
     /// The largest L2 difference of a weight or buffer of the model, relative to its norm, and which it is.
     fn off(&self, other: &Self) -> Result<(f64, &str), Failed> {
-        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+        let norm =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
         let mut worst = (0.0, "");
         for (name, values) in self.0.iter().filter(|(name, _)| name.starts_with("model.")) {
-            let others = other.0.get(name).filter(|others| others.len() == values.len()).ok_or("another model")?;
+            let others = other
+                .0
+                .get(name)
+                .filter(|others| others.len() == values.len())
+                .ok_or("another model")?;
             let difference = norm(&mut values.iter().zip(others).map(|(a, b)| a - b));
             let relative = difference / norm(&mut values.iter().copied());
             if difference > 0.0 && relative > worst.0 {
@@ -86,9 +119,14 @@ fn last(runs: &Path) -> Result<PathBuf, Failed> {
 /// Loss of each step.
 fn losses(runs: &Path) -> Result<Vec<f64>, Failed> {
     let log = fs::read_to_string(run_in(runs)?.join("log.jsonl"))?;
-    let entries = log.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let entries = log
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<Vec<Value>, _>>()?;
     let steps = entries.iter().filter(|entry| entry["kind"] == "step");
-    Ok(steps.filter_map(|entry| entry["values"]["loss"].as_f64()).collect())
+    Ok(steps
+        .filter_map(|entry| entry["values"]["loss"].as_f64())
+        .collect())
 }
 
 /// 50 steps that several ranks take as one does.
@@ -103,13 +141,24 @@ struct Parity {
 const PARITIES: [Parity; 4] = [
     Parity {
         name: "sgd_in_f32",
-        sets: &["model.name=lstm", "data.frames=16", "optimizer.name=sgd", "optimizer.lr=0.1"],
+        sets: &[
+            "model.name=lstm",
+            "data.frames=16",
+            "optimizer.name=sgd",
+            "optimizer.lr=0.1",
+        ],
         weights_max: Some(1e-5),
         losses_max: 1e-5,
     },
     Parity {
         name: "sgd_in_f64",
-        sets: &["model.name=lstm", "data.frames=8", "optimizer.name=sgd", "optimizer.lr=0.1", "train.precision=f64"],
+        sets: &[
+            "model.name=lstm",
+            "data.frames=8",
+            "optimizer.name=sgd",
+            "optimizer.lr=0.1",
+            "train.precision=f64",
+        ],
         weights_max: Some(1e-12),
         losses_max: 1e-12,
     },
@@ -128,7 +177,12 @@ const PARITIES: [Parity; 4] = [
         losses_max: 1e-9,
     },
     // A first step divides by what is almost nothing: weights may differ, the curve may not.
-    Parity { name: "adam", sets: &["model.name=lstm", "data.frames=16"], weights_max: None, losses_max: 1e-3 },
+    Parity {
+        name: "adam",
+        sets: &["model.name=lstm", "data.frames=16"],
+        weights_max: None,
+        losses_max: 1e-3,
+    },
 ];
 
 fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
@@ -136,7 +190,12 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
         let runs = scratch(&format!("{}-{nproc}", parity.name));
         let mut command = fit(whole(), &runs);
         // 44 rows: the last batch of an epoch has fewer for each rank.
-        let all = ["model.dropout=0", "data.batch_size=8", "train.steps=50", "train.early_stop=0"];
+        let all = [
+            "model.dropout=0",
+            "data.batch_size=8",
+            "train.steps=50",
+            "train.early_stop=0",
+        ];
         for set in all.iter().chain(parity.sets) {
             command.args(["--set", set]);
         }
@@ -150,23 +209,49 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
         let several = trained(nproc)?;
         let (off, name) = weights.off(&Tensors::read(&last(&several)?)?)?;
         let curves = curve.iter().zip(losses(&several)?);
-        let off_curve = curves.map(|(a, b)| (a - b).abs() / a.abs()).fold(0.0, f64::max);
+        let off_curve = curves
+            .map(|(a, b)| (a - b).abs() / a.abs())
+            .fold(0.0, f64::max);
         if off_curve > parity.losses_max || parity.weights_max.is_some_and(|most| off > most) {
-            return Err(format!("{nproc} ranks: losses {off_curve:e}, weights {off:e} ({name})").into());
+            return Err(
+                format!("{nproc} ranks: losses {off_curve:e}, weights {off:e} ({name})").into(),
+            );
         }
     }
     Ok(())
 }
 
 fn batch_norm_per_rank_is_said() -> Result<(), Failed> {
-    let words = ["--model", "cnn1d", "--set", "data.frames=64", "--set", "train.steps=2"];
-    for (nproc, sync, said) in [("2", "false", true), ("2", "true", false), ("1", "false", false)] {
+    let words = [
+        "--model",
+        "cnn1d",
+        "--set",
+        "data.frames=64",
+        "--set",
+        "train.steps=2",
+    ];
+    for (nproc, sync, said) in [
+        ("2", "false", true),
+        ("2", "true", false),
+        ("1", "false", false),
+    ] {
         let runs = scratch("per-rank");
         let sync = format!("model.sync_batch_norm={sync}");
-        let ran = run(fit(whole(), &runs).args(words).args(["--nproc", nproc, "--set", &sync])).exits(0)?;
-        same("said", ran.out.contains("batch norm saw each rank's own rows"), said)?;
+        let ran = run(fit(whole(), &runs)
+            .args(words)
+            .args(["--nproc", nproc, "--set", &sync]))
+        .exits(0)?;
+        same(
+            "said",
+            ran.out.contains("batch norm saw each rank's own rows"),
+            said,
+        )?;
         let result: Value = serde_json::from_slice(&fs::read(run_in(&runs)?.join("result.json"))?)?;
-        same("in the result", result["batch_norm_per_rank"].as_bool(), Some(said))?;
+        same(
+            "in the result",
+            result["batch_norm_per_rank"].as_bool(),
+            Some(said),
+        )?;
     }
     Ok(())
 }
@@ -178,9 +263,13 @@ fn ranks_of(launcher: u32) -> BTreeMap<usize, String> {
         // One that ends meanwhile has no files.
         let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
         // pid (name) state parent
-        let parent = read("stat").rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        let parent = read("stat")
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
         let environment = read("environ");
-        let rank = environment.split('\0').find_map(|set| set.strip_prefix("RANK=")?.parse().ok());
+        let rank = environment
+            .split('\0')
+            .find_map(|set| set.strip_prefix("RANK=")?.parse().ok());
         if let (true, Some(rank)) = (parent == Some(launcher), rank) {
             ranks.insert(rank, entry.file_name().to_string_lossy().into_owned());
         }
@@ -190,8 +279,24 @@ fn ranks_of(launcher: u32) -> BTreeMap<usize, String> {
 
 /// Started on ranks that train without end, met after some steps.
 fn met_after_steps(runs: &Path, nproc: &str) -> Result<Child, Failed> {
-    let words = ["--model", "lstm", "--batch-size", "8", "--epochs", "100000", "--nproc", nproc];
-    let sets = ["--set", "data.frames=8", "--set", "train.early_stop=0", "--set", "train.checkpoint_steps=1"];
+    let words = [
+        "--model",
+        "lstm",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "100000",
+        "--nproc",
+        nproc,
+    ];
+    let sets = [
+        "--set",
+        "data.frames=8",
+        "--set",
+        "train.early_stop=0",
+        "--set",
+        "train.checkpoint_steps=1",
+    ];
     let mut child = start(fit(whole(), runs).args(words).args(sets));
     wait_until(&mut child, "some steps", || last_step(runs) >= 5)?;
     Ok(child)
@@ -208,25 +313,47 @@ fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     same("ended in time", since.elapsed() < END_TIMEOUT, true)?;
     same("exit code", ran.code, Some(137))?;
     let said = format!("rank {victim} ended: its connection closed; the last checkpoint is intact");
-    same(&format!("others say {said:?}, in {:?}", ran.err), ran.err.contains(&said), true)?;
+    same(
+        &format!("others say {said:?}, in {:?}", ran.err),
+        ran.err.contains(&said),
+        true,
+    )?;
     let alive = |pid: &&String| Path::new("/proc").join(pid).join("exe").exists();
     same("alive", ranks.values().filter(alive).count(), 0)?;
     // Goes on, on as many ranks as there are now.
     let run_folder = run_in(&runs)?;
     let state: Value = serde_json::from_slice(&fs::read(last(&runs)?.join("state.json"))?)?;
     let epochs = (state["epoch"].as_u64().ok_or("no epoch")? + 1).to_string();
-    let mut resume = trainer(["fit", "--device", "cpu", "--threads", "1", "--epochs", &epochs, "--resume"]);
+    let mut resume = trainer([
+        "fit",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--epochs",
+        &epochs,
+        "--resume",
+    ]);
     run(resume.arg(&run_folder)).exits(0)?;
     same("a result", run_folder.join("result.json").exists(), true)
 }
 
 fn others_of_another_mind_are_refused() -> Result<(), Failed> {
     let runs = scratch("mind").join("runs");
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+    let port = TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port()
+        .to_string();
     let child = |rank: usize| {
         let mut command = fit(whole(), &runs);
-        command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string()).env("WORLD_SIZE", "2");
-        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", "1").env("WAVEMILL_PORT", &port);
+        command
+            .env("RANK", rank.to_string())
+            .env("LOCAL_RANK", rank.to_string())
+            .env("WORLD_SIZE", "2");
+        command
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("MASTER_PORT", "1")
+            .env("WAVEMILL_PORT", &port);
         start(command.args(["--model", "lstm", "--seed", &rank.to_string()]))
     };
     let children = [child(0), child(1)];
@@ -241,21 +368,48 @@ fn others_of_another_mind_are_refused() -> Result<(), Failed> {
 fn torchrun() -> Option<PathBuf> {
     let on_path = || {
         let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|folder| folder.join("torchrun")).find(|program| program.is_file())
+        std::env::split_paths(&path)
+            .map(|folder| folder.join("torchrun"))
+            .find(|program| program.is_file())
     };
-    std::env::var_os("WAVEMILL_TORCHRUN").map(PathBuf::from).or_else(on_path)
+    std::env::var_os("WAVEMILL_TORCHRUN")
+        .map(PathBuf::from)
+        .or_else(on_path)
 }
 
 /// As many ranks of our own launcher have the same bits.
 fn ranks_of_torchrun() -> Result<(), Failed> {
     let [theirs, ours] = ["torchrun", "nproc"].map(scratch);
-    let words = ["--model", "lstm", "--set", "data.frames=8", "--set", "train.steps=10", "--batch-size", "8"];
+    let words = [
+        "--model",
+        "lstm",
+        "--set",
+        "data.frames=8",
+        "--set",
+        "train.steps=10",
+        "--batch-size",
+        "8",
+    ];
     run(fit(whole(), &ours).args(words).args(["--nproc", "2"])).exits(0)?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+    let port = TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port()
+        .to_string();
     let mut command = Command::new(torchrun().ok_or("no torchrun")?);
-    command.args(["--nproc-per-node", "2", "--master-port", &port, "--no-python"]);
+    command.args([
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        &port,
+        "--no-python",
+    ]);
     let of_rank = fit(whole(), &theirs);
-    run(command.arg(of_rank.get_program()).args(of_rank.get_args()).args(words)).exits(0)?;
-    let [theirs, ours] = [last(&theirs)?, last(&ours)?].map(|path| fs::read(path.join("tensors.safetensors")).unwrap());
+    run(command
+        .arg(of_rank.get_program())
+        .args(of_rank.get_args())
+        .args(words))
+    .exits(0)?;
+    let [theirs, ours] = [last(&theirs)?, last(&ours)?]
+        .map(|path| fs::read(path.join("tensors.safetensors")).unwrap());
     same("the same bits", theirs == ours, true)
 }

@@ -10,12 +10,24 @@ use crate::support::{Inputs, RECIPE, manifest, run, same, scratch, sql, sql_numb
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
-        real("real::fma_clips_with_their_tracks", fma_clips_with_their_tracks),
-        real("real::fma_like_clips_with_their_tracks", fma_like_clips_with_their_tracks),
+        real(
+            "real::fma_clips_with_their_tracks",
+            fma_clips_with_their_tracks,
+        ),
+        real(
+            "real::fma_like_clips_with_their_tracks",
+            fma_like_clips_with_their_tracks,
+        ),
     ];
-    trials.push(real("real::hostile_zips_cost_their_entries_alone", hostile_zips_cost_their_entries_alone));
+    trials.push(real(
+        "real::hostile_zips_cost_their_entries_alone",
+        hostile_zips_cost_their_entries_alone,
+    ));
     for case in FOLDERS {
-        trials.push(real(&format!("real::folder_{}", case.folder.replace('/', "_")), move |data| folder(&case, data)));
+        trials.push(real(
+            &format!("real::folder_{}", case.folder.replace('/', "_")),
+            move |data| folder(&case, data),
+        ));
     }
     trials
 }
@@ -28,9 +40,21 @@ struct Folder {
 }
 
 const FOLDERS: [Folder; 6] = [
-    Folder { folder: "audio/fma_real", clips: 7, rejects: &[] },
-    Folder { folder: "audio/librosa_examples", clips: 8, rejects: &[] },
-    Folder { folder: "fma_like", clips: 16, rejects: &[] },
+    Folder {
+        folder: "audio/fma_real",
+        clips: 7,
+        rejects: &[],
+    },
+    Folder {
+        folder: "audio/librosa_examples",
+        clips: 8,
+        rejects: &[],
+    },
+    Folder {
+        folder: "fma_like",
+        clips: 16,
+        rejects: &[],
+    },
     Folder {
         folder: "fma_like_bad",
         clips: 6,
@@ -66,10 +90,21 @@ const FOLDERS: [Folder; 6] = [
 /// The recipe of these tests, for folders of genres.
 fn of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
     let recipe = scratch.join("folders.toml");
-    let labelled = "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
-    let text = RECIPE.replace("dataset = \"fma\"", "dataset = \"folders\"").replace(labelled, "");
-    fs::write(&recipe, text.replace("track_genre_top", "genre").replace("\"official\"", "\"stratified\""))?;
-    Ok(Inputs { metadata: None, audio, recipe })
+    let labelled =
+        "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
+    let text = RECIPE
+        .replace("dataset = \"fma\"", "dataset = \"folders\"")
+        .replace(labelled, "");
+    fs::write(
+        &recipe,
+        text.replace("track_genre_top", "genre")
+            .replace("\"official\"", "\"stratified\""),
+    )?;
+    Ok(Inputs {
+        metadata: None,
+        audio,
+        recipe,
+    })
 }
 
 fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
@@ -79,9 +114,21 @@ fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
     run(&mut inputs.extract(&store)).exits(0)?;
     let counts = manifest(&store, 1)?.counts;
     same("planned", counts.clips_planned, case.clips)?;
-    same("written", counts.clips_written, case.clips - case.rejects.len() as u64)?;
-    let rows = sql(&store, "SELECT clip_key, reason FROM rejects WHERE clip_key IS NOT NULL ORDER BY clip_key")?;
-    let found = rows.iter().map(|row| (row["clip_key"].as_str().unwrap(), row["reason"].as_str().unwrap()));
+    same(
+        "written",
+        counts.clips_written,
+        case.clips - case.rejects.len() as u64,
+    )?;
+    let rows = sql(
+        &store,
+        "SELECT clip_key, reason FROM rejects WHERE clip_key IS NOT NULL ORDER BY clip_key",
+    )?;
+    let found = rows.iter().map(|row| {
+        (
+            row["clip_key"].as_str().unwrap(),
+            row["reason"].as_str().unwrap(),
+        )
+    });
     same("rejects", found.collect::<Vec<_>>(), case.rejects.to_vec())?;
     same("values out of range", sql_number(&store, OUT_OF_RANGE)?, 0)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
@@ -91,7 +138,11 @@ fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
 /// Zips, each entry of which is a clip or its reject: entries of unknown methods, with flipped bits, encrypted, past the
 /// end, too large, and with odd names.
 const HOSTILE_ZIPS: [Folder; 2] = [
-    Folder { folder: "hostile/zip_method/flip.zip", clips: 9, rejects: &[("g/dbl.mp3", "damaged")] },
+    Folder {
+        folder: "hostile/zip_method/flip.zip",
+        clips: 9,
+        rejects: &[("g/dbl.mp3", "damaged")],
+    },
     Folder {
         folder: "hostile/zip_method/lzma.zip",
         clips: 9,
@@ -119,14 +170,25 @@ const OUT_OF_RANGE: &str = "SELECT count(*) FROM features_log_mel WHERE NOT (ten
 fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
     let folder = data.join("audio/fma_real");
     let store = scratch("fma").join("store");
-    let inputs = Inputs { metadata: Some(folder.clone()), audio: folder, recipe: "fma-large".into() };
+    let inputs = Inputs {
+        metadata: Some(folder.clone()),
+        audio: folder,
+        recipe: "fma-large".into(),
+    };
     run(&mut inputs.extract(&store)).exits(0)?;
     let manifest = manifest(&store, 1)?;
     same("written", manifest.counts.clips_written, 7)?;
-    let shape = sql(&store, "SELECT DISTINCT tensor_shape(log_mel) AS shape FROM features_log_mel")?;
+    let shape = sql(
+        &store,
+        "SELECT DISTINCT tensor_shape(log_mel) AS shape FROM features_log_mel",
+    )?;
     same("shape", &shape[0]["shape"], &serde_json::json!([128, 1292]))?;
     let titles = "SELECT track_title FROM features_mfcc JOIN tracks USING (clip_key) WHERE features_mfcc.track_id = 2";
-    same("title of track 2", sql(&store, titles)?[0]["track_title"].as_str(), Some("Food"))?;
+    same(
+        "title of track 2",
+        sql(&store, titles)?[0]["track_title"].as_str(),
+        Some("Food"),
+    )?;
     let whole = "SELECT count(*) FROM features_log_mel WHERE lost_s = 0 AND duration_s BETWEEN 29.9 AND 30.1";
     same("whole clips", sql_number(&store, whole)?, 7)
 }
@@ -135,12 +197,28 @@ fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
 fn fma_like_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
     let folder = data.join("fma_like");
     let store = scratch("like").join("store");
-    let inputs = Inputs { metadata: Some(folder.clone()), audio: folder, recipe: "fma-large".into() };
+    let inputs = Inputs {
+        metadata: Some(folder.clone()),
+        audio: folder,
+        recipe: "fma-large".into(),
+    };
     run(&mut inputs.extract(&store)).exits(0)?;
     let counts = manifest(&store, 1)?.counts;
     same("read", counts.rows_read, 16)?;
-    let dropped: BTreeMap<_, _> = counts.rows_dropped.into_iter().map(|step| (step.step, step.rows)).collect();
+    let dropped: BTreeMap<_, _> = counts
+        .rows_dropped
+        .into_iter()
+        .map(|step| (step.step, step.rows))
+        .collect();
     let wanted = [("subset", 0), ("labelled", 2), ("genres", 1), ("audio", 0)];
-    same("dropped", dropped, wanted.map(|(step, rows)| (step.to_owned(), rows)).into())?;
-    same("written", (counts.clips_written, counts.clips_rejected), (13, 0))
+    same(
+        "dropped",
+        dropped,
+        wanted.map(|(step, rows)| (step.to_owned(), rows)).into(),
+    )?;
+    same(
+        "written",
+        (counts.clips_written, counts.clips_rejected),
+        (13, 0),
+    )
 }

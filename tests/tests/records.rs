@@ -9,18 +9,33 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, files_below, finish, fit, inputs, kill, of_trainer, receipts, run, same, scratch, start, wait_until,
-    wavemill, whole,
+    Inputs, files_below, finish, fit, inputs, kill, of_trainer, receipts, run, same, scratch,
+    start, wait_until, wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("records::a_run_that_commits_says_of_what_it_warned", a_run_that_commits_says_of_what_it_warned),
-        Trial::test("records::an_interrupted_run_has_an_end", an_interrupted_run_has_an_end),
+        Trial::test(
+            "records::a_run_that_commits_says_of_what_it_warned",
+            a_run_that_commits_says_of_what_it_warned,
+        ),
+        Trial::test(
+            "records::an_interrupted_run_has_an_end",
+            an_interrupted_run_has_an_end,
+        ),
         Trial::test("records::a_failed_run_has_an_end", a_failed_run_has_an_end),
-        Trial::test("records::a_killed_run_shows_by_having_none", a_killed_run_shows_by_having_none),
-        Trial::test("records::a_huge_recipe_is_refused_at_once", a_huge_recipe_is_refused_at_once),
-        of_trainer("records::a_huge_configuration_is_refused_at_once", a_huge_configuration_is_refused_at_once),
+        Trial::test(
+            "records::a_killed_run_shows_by_having_none",
+            a_killed_run_shows_by_having_none,
+        ),
+        Trial::test(
+            "records::a_huge_recipe_is_refused_at_once",
+            a_huge_recipe_is_refused_at_once,
+        ),
+        of_trainer(
+            "records::a_huge_configuration_is_refused_at_once",
+            a_huge_configuration_is_refused_at_once,
+        ),
     ]
 }
 
@@ -30,7 +45,9 @@ fn last_lines(store: &Path) -> Result<Vec<Value>, Failed> {
     let mut lines = Vec::new();
     for name in files_below(&folder) {
         let text = fs::read_to_string(folder.join(name))?;
-        lines.push(serde_json::from_str(text.lines().last().ok_or("an empty record")?)?);
+        lines.push(serde_json::from_str(
+            text.lines().last().ok_or("an empty record")?,
+        )?);
     }
     Ok(lines)
 }
@@ -55,38 +72,72 @@ fn a_run_that_commits_says_of_what_it_warned() -> Result<(), Failed> {
 
     let sets = ["--set", "split.rule=stratified"];
     let first = run(few.extract(&store).args(sets)).exits(0)?;
-    same("said", first.err.contains(absent) && first.err.contains(leaky), true)?;
+    same(
+        "said",
+        first.err.contains(absent) && first.err.contains(leaky),
+        true,
+    )?;
     let ends = last_lines(&store)?;
     same("runs", ends.len(), 1)?;
     same("outcome", ends[0]["outcome"].as_str(), Some("committed"))?;
     let warnings = ends[0]["report"]["warnings"].to_string();
-    same(&warnings, warnings.contains(absent) && warnings.contains(leaky), true)?;
+    same(
+        &warnings,
+        warnings.contains(absent) && warnings.contains(leaky),
+        true,
+    )?;
 
     let again = run(few.extract(&store).args(sets)).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
     same(&again.err, again.err.contains(absent), true)?;
     let again = run(few.extract(&store).args(sets).arg("--json")).exits(0)?;
     let report: Value = serde_json::from_str(&again.out)?;
-    same(&again.out, report["warnings"].to_string().contains(absent), true)
+    same(
+        &again.out,
+        report["warnings"].to_string().contains(absent),
+        true,
+    )
 }
 
 fn an_interrupted_run_has_an_end() -> Result<(), Failed> {
     for signal in ["INT", "TERM"] {
         let store = scratch("interrupted").join("store");
-        let mut child = start(inputs().extract(&store).env("FAILPOINTS", "worker-panic=sleep(100)"));
+        let mut child = start(
+            inputs()
+                .extract(&store)
+                .env("FAILPOINTS", "worker-panic=sleep(100)"),
+        );
         wait_until(&mut child, "a shard", || receipts(&store) >= 1)?;
-        run(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string())).exits(0)?;
+        run(Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(child.id().to_string()))
+        .exits(0)?;
         finish(child).exits(130)?;
         let ends = last_lines(&store)?;
         same("event", ends[0]["event"].as_str(), Some("end"))?;
         same("outcome", ends[0]["outcome"].as_str(), Some("interrupted"))?;
-        same("seconds", ends[0]["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), true)?;
+        same(
+            "seconds",
+            ends[0]["seconds"]
+                .as_f64()
+                .is_some_and(|seconds| seconds > 0.0),
+            true,
+        )?;
 
         run(&mut inputs().extract(&store)).exits(0)?;
-        let outcomes: Vec<Value> = last_lines(&store)?.into_iter().map(|end| end["outcome"].clone()).collect();
-        same("outcomes", outcomes, vec!["interrupted".into(), "committed".into()])?;
+        let outcomes: Vec<Value> = last_lines(&store)?
+            .into_iter()
+            .map(|end| end["outcome"].clone())
+            .collect();
+        same(
+            "outcomes",
+            outcomes,
+            vec!["interrupted".into(), "committed".into()],
+        )?;
         // The date of a version is that of the run that committed it.
-        let listed = run(wavemill(["info", "--versions", "--json", "--store"]).arg(&store)).exits(0)?.out;
+        let listed = run(wavemill(["info", "--versions", "--json", "--store"]).arg(&store))
+            .exits(0)?
+            .out;
         let listed: Value = serde_json::from_str(&listed)?;
         same("dated", listed[0]["committed"].is_string(), true)?;
     }
@@ -95,20 +146,35 @@ fn an_interrupted_run_has_an_end() -> Result<(), Failed> {
 
 fn a_failed_run_has_an_end() -> Result<(), Failed> {
     let store = scratch("failed").join("store");
-    run(inputs().extract(&store).env("FAILPOINTS", "shard-append=3*off->return")).exits(5)?;
+    run(inputs()
+        .extract(&store)
+        .env("FAILPOINTS", "shard-append=3*off->return"))
+    .exits(5)?;
     run(&mut inputs().strict_extract(&store)).exits(1)?;
     let ends = last_lines(&store)?;
-    let outcomes: Vec<&str> = ends.iter().filter_map(|end| end["outcome"].as_str()).collect();
+    let outcomes: Vec<&str> = ends
+        .iter()
+        .filter_map(|end| end["outcome"].as_str())
+        .collect();
     same("outcomes", outcomes, vec!["failed", "failed"])?;
-    let words: Vec<&str> = ends.iter().filter_map(|end| end["error"].as_str()).collect();
+    let words: Vec<&str> = ends
+        .iter()
+        .filter_map(|end| end["error"].as_str())
+        .collect();
     same(words[0], words[0].contains("storage space"), true)?;
     same(words[1], words[1].contains("clips rejected"), true)
 }
 
 fn a_killed_run_shows_by_having_none() -> Result<(), Failed> {
     let store = scratch("killed-record").join("store");
-    let mut child = start(inputs().extract(&store).env("FAILPOINTS", "run-before-commit=sleep(600000)"));
-    wait_until(&mut child, "all shards", || receipts(&store) == receipts(whole()))?;
+    let mut child = start(
+        inputs()
+            .extract(&store)
+            .env("FAILPOINTS", "run-before-commit=sleep(600000)"),
+    );
+    wait_until(&mut child, "all shards", || {
+        receipts(&store) == receipts(whole())
+    })?;
     kill(child)?;
     let ends = last_lines(&store)?;
     same("the only line", ends[0]["event"].as_str(), Some("start"))
@@ -117,7 +183,10 @@ fn a_killed_run_shows_by_having_none() -> Result<(), Failed> {
 /// A file of 50 MB that is TOML from one end to the other, and a pipe without end.
 fn huge(folder: &Path) -> Result<PathBuf, Failed> {
     let path = folder.join("huge.toml");
-    fs::write(&path, "# nothing but a comment, and another one\n".repeat(1_250_000))?;
+    fs::write(
+        &path,
+        "# nothing but a comment, and another one\n".repeat(1_250_000),
+    )?;
     Ok(path)
 }
 
@@ -129,10 +198,17 @@ fn a_huge_recipe_is_refused_at_once() -> Result<(), Failed> {
     let store = folder.join("store");
     for recipe in [huge(&folder)?, "/dev/zero".into()] {
         let name = recipe.to_str().unwrap().to_owned();
-        let own = Inputs { recipe, ..inputs().clone() };
+        let own = Inputs {
+            recipe,
+            ..inputs().clone()
+        };
         let began = Instant::now();
-        run(&mut own.extract(&store)).exits(2)?.says(&[&name, "over 1 MiB"])?;
-        run(&mut wavemill(["recipe", "check", &name])).exits(2)?.says(&[&name, "over 1 MiB"])?;
+        run(&mut own.extract(&store))
+            .exits(2)?
+            .says(&[&name, "over 1 MiB"])?;
+        run(&mut wavemill(["recipe", "check", &name]))
+            .exits(2)?
+            .says(&[&name, "over 1 MiB"])?;
         same("at once", began.elapsed() < AT_ONCE, true)?;
     }
     same("the store exists", store.exists(), false)
@@ -142,10 +218,21 @@ fn a_huge_configuration_is_refused_at_once() -> Result<(), Failed> {
     let folder = scratch("huge-configuration");
     let path = huge(&folder)?;
     let began = Instant::now();
-    run(fit(whole(), &folder.join("runs")).arg("--config").arg(&path)).exits(2)?.says(&["huge.toml", "over 1 MiB"])?;
+    run(fit(whole(), &folder.join("runs"))
+        .arg("--config")
+        .arg(&path))
+    .exits(2)?
+    .says(&["huge.toml", "over 1 MiB"])?;
     let mut sweep = crate::support::trainer(["sweep"]);
-    sweep.arg(&path).arg("--store").arg(whole()).arg("--runs").arg(folder.join("runs"));
-    run(&mut sweep).exits(2)?.says(&["huge.toml", "over 1 MiB"])?;
+    sweep
+        .arg(&path)
+        .arg("--store")
+        .arg(whole())
+        .arg("--runs")
+        .arg(folder.join("runs"));
+    run(&mut sweep)
+        .exits(2)?
+        .says(&["huge.toml", "over 1 MiB"])?;
     same("at once", began.elapsed() < AT_ONCE, true)?;
     Ok(())
 }

@@ -8,14 +8,15 @@ use std::time::Duration;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    files_below, finish, inputs, kill, manifest, own_store, receipts, run, same, same_versions, scratch, sql, start,
-    versions, wait_until, whole,
+    files_below, finish, inputs, kill, manifest, own_store, receipts, run, same, same_versions,
+    scratch, sql, start, versions, wait_until, whole,
 };
 
 /// Slows every clip, so that a run takes seconds and can be met at a chosen moment.
 const SLOWLY: &str = "worker-panic=sleep(100)";
 /// Slows every clip and every file, and never commits: however late the test looks, there is a run to kill.
-const WITHOUT_END: &str = "worker-panic=sleep(20);shard-before-rename=sleep(10);run-before-commit=sleep(600000)";
+const WITHOUT_END: &str =
+    "worker-panic=sleep(20);shard-before-rename=sleep(10);run-before-commit=sleep(600000)";
 /// Holds a program at a fail point until it is killed.
 const FOR_EVER: &str = "sleep(600000)";
 
@@ -23,17 +24,33 @@ pub fn trials() -> Vec<Trial> {
     // Elsewhere `scalar` is the only instruction set.
     let has_two = is_x86_64_v3();
     let mut trials = vec![
-        Trial::test("resume::killed_ten_times_equals_whole", killed_ten_times_equals_whole),
-        Trial::test("resume::killed_second_version_equals_whole", killed_second_version_equals_whole),
-        Trial::test("resume::clip_changed_while_stopped", clip_changed_while_stopped),
-        Trial::test("resume::other_engine_is_not_mixed_in", other_engine_is_not_mixed_in).with_ignored_flag(!has_two),
+        Trial::test(
+            "resume::killed_ten_times_equals_whole",
+            killed_ten_times_equals_whole,
+        ),
+        Trial::test(
+            "resume::killed_second_version_equals_whole",
+            killed_second_version_equals_whole,
+        ),
+        Trial::test(
+            "resume::clip_changed_while_stopped",
+            clip_changed_while_stopped,
+        ),
+        Trial::test(
+            "resume::other_engine_is_not_mixed_in",
+            other_engine_is_not_mixed_in,
+        )
+        .with_ignored_flag(!has_two),
     ];
     for signal in ["INT", "TERM"] {
         let name = format!("resume::sig{}_ends_in_order", signal.to_lowercase());
         trials.push(Trial::test(name, move || signal_ends_in_order(signal)));
     }
     for moment in MOMENTS {
-        trials.push(Trial::test(format!("resume::killed_at_{}", moment.name), move || killed_at(&moment)));
+        trials.push(Trial::test(
+            format!("resume::killed_at_{}", moment.name),
+            move || killed_at(&moment),
+        ));
     }
     trials
 }
@@ -50,14 +67,24 @@ fn killed_ten_times_equals_whole() -> Result<(), Failed> {
     for time in 0..10 {
         let mut child = start(&mut without_end(&store));
         let wanted = time * shards / 12;
-        wait_until(&mut child, "its shards", || store.join("data").exists() && receipts(&store) >= wanted)?;
+        wait_until(&mut child, "its shards", || {
+            store.join("data").exists() && receipts(&store) >= wanted
+        })?;
         // Not always just after a receipt.
         std::thread::sleep(Duration::from_millis(7 * time as u64));
         kill(child)?;
-        same("versions of an unfinished run", versions(&store), Vec::new())?;
+        same(
+            "versions of an unfinished run",
+            versions(&store),
+            Vec::new(),
+        )?;
     }
     let done = receipts(&store);
-    same("shards are kept", (shards / 2..=shards).contains(&done), true)?;
+    same(
+        "shards are kept",
+        (shards / 2..=shards).contains(&done),
+        true,
+    )?;
     run(&mut inputs().extract(&store)).exits(0)?;
     same_versions(&store, whole())
 }
@@ -66,19 +93,39 @@ fn signal_ends_in_order(signal: &str) -> Result<(), Failed> {
     let store = scratch("signal").join("store");
     let mut child = start(inputs().extract(&store).env("FAILPOINTS", SLOWLY));
     wait_until(&mut child, "two shards", || receipts(&store) >= 2)?;
-    run(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string())).exits(0)?;
+    run(Command::new("kill")
+        .arg(format!("-{signal}"))
+        .arg(child.id().to_string()))
+    .exits(0)?;
     let mut ran = finish(child).exits(130)?;
     let notice = "stopping after the clips in flight; once more to stop at once\n";
-    ran.err = ran.err.strip_prefix(notice).ok_or("no word at once")?.to_owned();
+    ran.err = ran
+        .err
+        .strip_prefix(notice)
+        .ok_or("no word at once")?
+        .to_owned();
     ran.says(&["interrupted", "the same command goes on"])?;
-    same("versions of an unfinished run", versions(&store), Vec::new())?;
+    same(
+        "versions of an unfinished run",
+        versions(&store),
+        Vec::new(),
+    )?;
     let names = files_below(&store);
-    same("temporary files", names.iter().filter(|name| name.ends_with(".tmp")).count(), 0)?;
+    same(
+        "temporary files",
+        names.iter().filter(|name| name.ends_with(".tmp")).count(),
+        0,
+    )?;
     let done = receipts(&store);
     let said = format!("{done} of {}", receipts(whole()));
     ran.says(&[&said])?;
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
-    same("reused", ran.err.contains(&format!("{done} shards were there already")), true)?;
+    same(
+        "reused",
+        ran.err
+            .contains(&format!("{done} shards were there already")),
+        true,
+    )?;
     same_versions(&store, whole())
 }
 
@@ -95,9 +142,19 @@ struct Moment {
 }
 
 const MOMENTS: [Moment; 5] = [
-    Moment { name: "shard-append", passes: "7*off->", reached: |store| receipts(store) >= 3, committed: false },
+    Moment {
+        name: "shard-append",
+        passes: "7*off->",
+        reached: |store| receipts(store) >= 3,
+        committed: false,
+    },
     // Six metadata tables come first.
-    Moment { name: "shard-before-rename", passes: "12*off->", reached: |store| receipts(store) >= 2, committed: false },
+    Moment {
+        name: "shard-before-rename",
+        passes: "12*off->",
+        reached: |store| receipts(store) >= 2,
+        committed: false,
+    },
     Moment {
         name: "run-before-commit",
         passes: "",
@@ -110,7 +167,12 @@ const MOMENTS: [Moment; 5] = [
         reached: |store| !files_below(&store.join("_wavemill/versions")).is_empty(),
         committed: false,
     },
-    Moment { name: "commit-after-link", passes: "", reached: |store| !versions(store).is_empty(), committed: true },
+    Moment {
+        name: "commit-after-link",
+        passes: "",
+        reached: |store| !versions(store).is_empty(),
+        committed: true,
+    },
 ];
 
 fn killed_at(moment: &Moment) -> Result<(), Failed> {
@@ -121,11 +183,23 @@ fn killed_at(moment: &Moment) -> Result<(), Failed> {
     // What it waited for comes shortly before the point itself.
     std::thread::sleep(Duration::from_millis(100));
     kill(child)?;
-    same("committed", versions(&store).len(), usize::from(moment.committed))?;
+    same(
+        "committed",
+        versions(&store).len(),
+        usize::from(moment.committed),
+    )?;
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
-    same("nothing to do", ran.err.contains("nothing to do"), moment.committed)?;
+    same(
+        "nothing to do",
+        ran.err.contains("nothing to do"),
+        moment.committed,
+    )?;
     if !moment.committed {
-        same("goes on", ran.err.contains("shards were there already"), true)?;
+        same(
+            "goes on",
+            ran.err.contains("shards were there already"),
+            true,
+        )?;
     }
     same_versions(&store, whole())
 }
@@ -137,10 +211,21 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
     run(inputs().extract(&wanted).args(words)).exits(0)?;
     let hold = "commit-before-link=sleep(600000)";
     for point in [WITHOUT_END, hold] {
-        let mut child = start(inputs().extract(&store).args(words).env("FAILPOINTS", point));
+        let mut child = start(
+            inputs()
+                .extract(&store)
+                .args(words)
+                .env("FAILPOINTS", point),
+        );
         let (before, temporary) = (receipts(&store), point == hold);
         let names = || files_below(&store.join("_wavemill/versions")).len();
-        wait_until(&mut child, point, || if temporary { names() == 2 } else { receipts(&store) > before })?;
+        wait_until(&mut child, point, || {
+            if temporary {
+                names() == 2
+            } else {
+                receipts(&store) > before
+            }
+        })?;
         kill(child)?;
         same("versions", versions(&store).len(), 1)?;
         // What is committed answers meanwhile.
@@ -154,14 +239,24 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
 fn clip_changed_while_stopped() -> Result<(), Failed> {
     let folder = scratch("meanwhile");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
-    let mut child = start(own.extract(&store).env("FAILPOINTS", "run-before-commit=sleep(600000)"));
-    wait_until(&mut child, "all shards", || receipts(&store) == receipts(whole()))?;
+    let mut child = start(
+        own.extract(&store)
+            .env("FAILPOINTS", "run-before-commit=sleep(600000)"),
+    );
+    wait_until(&mut child, "all shards", || {
+        receipts(&store) == receipts(whole())
+    })?;
     kill(child)?;
-    let rows = sql(whole(), "SELECT clip_key FROM features_mfcc WHERE lost_s = 0 AND NOT silent ORDER BY 1 LIMIT 1")?;
+    let rows = sql(
+        whole(),
+        "SELECT clip_key FROM features_mfcc WHERE lost_s = 0 AND NOT silent ORDER BY 1 LIMIT 1",
+    )?;
     let path = own.clip(rows[0]["clip_key"].as_str().ok_or("no clip")?);
     let mut bytes = fs::read(&path)?;
     let middle = bytes.len() / 2;
-    bytes[middle..middle + 64].iter_mut().for_each(|byte| *byte ^= 0x55);
+    bytes[middle..middle + 64]
+        .iter_mut()
+        .for_each(|byte| *byte ^= 0x55);
     fs::write(&path, &bytes)?;
     let ran = run(&mut own.extract(&store)).exits(0)?;
     let reused = format!("{} shards were there already", receipts(whole()) - 1);
@@ -187,7 +282,9 @@ fn other_engine_is_not_mixed_in() -> Result<(), Failed> {
     let mut child = start(without_end(&store).args(["--isa", "scalar"]));
     wait_until(&mut child, "a shard", || receipts(&store) >= 2)?;
     kill(child)?;
-    run(&mut inputs().extract(&store)).exits(4)?.says(&["scalar", "--isa scalar", "--restart"])?;
+    run(&mut inputs().extract(&store))
+        .exits(4)?
+        .says(&["scalar", "--isa scalar", "--restart"])?;
     same("versions", versions(&store), Vec::new())?;
     run(inputs().extract(&store).arg("--restart")).exits(0)?;
     same_versions(&store, whole())?;
@@ -195,7 +292,9 @@ fn other_engine_is_not_mixed_in() -> Result<(), Failed> {
     let scalar = scratch("scalar").join("store");
     run(inputs().extract(&scalar).args(["--isa", "scalar"])).exits(0)?;
     let [ours, theirs] = [manifest(&scalar, 1)?, manifest(whole(), 1)?];
-    run(&mut inputs().extract(&scalar)).exits(4)?.says(&["engine", "scalar", "--new-version"])?;
+    run(&mut inputs().extract(&scalar))
+        .exits(4)?
+        .says(&["engine", "scalar", "--new-version"])?;
     same("level", ours.engine.level.as_str(), "scalar")?;
     same("equal plans", ours.plan_id == theirs.plan_id, false)?;
     same("counts", ours.counts, theirs.counts)

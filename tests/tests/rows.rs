@@ -9,17 +9,36 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    RECIPE, Ran, files_below, fit, inputs, of_trainer, run, run_in, same, scratch, sql, trainer, wavemill, whole,
+    RECIPE, Ran, files_below, fit, inputs, of_trainer, run, run_in, same, scratch, sql, trainer,
+    wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        of_trainer("rows::accuracy_of_predictions_is_the_one_printed", accuracy_of_predictions_is_the_one_printed),
-        of_trainer("rows::two_ranks_write_the_rows_of_one", two_ranks_write_the_rows_of_one),
-        of_trainer("rows::a_file_that_cannot_be_written_is_told_first", a_file_that_cannot_be_written_is_told_first),
-        of_trainer("rows::folders_and_lists_are_answered_as_files_are", folders_and_lists_are_answered_as_files_are),
-        of_trainer("rows::a_document_has_its_own_schedule", a_document_has_its_own_schedule),
-        of_trainer("rows::weights_of_pytorch_name_the_command", weights_of_pytorch_name_the_command),
+        of_trainer(
+            "rows::accuracy_of_predictions_is_the_one_printed",
+            accuracy_of_predictions_is_the_one_printed,
+        ),
+        of_trainer(
+            "rows::two_ranks_write_the_rows_of_one",
+            two_ranks_write_the_rows_of_one,
+        ),
+        of_trainer(
+            "rows::a_file_that_cannot_be_written_is_told_first",
+            a_file_that_cannot_be_written_is_told_first,
+        ),
+        of_trainer(
+            "rows::folders_and_lists_are_answered_as_files_are",
+            folders_and_lists_are_answered_as_files_are,
+        ),
+        of_trainer(
+            "rows::a_document_has_its_own_schedule",
+            a_document_has_its_own_schedule,
+        ),
+        of_trainer(
+            "rows::weights_of_pytorch_name_the_command",
+            weights_of_pytorch_name_the_command,
+        ),
     ]
 }
 
@@ -29,7 +48,12 @@ pub fn trained() -> &'static Path {
     TRAINED.get_or_init(|| {
         let runs = scratch("rows-run");
         let mut command = fit(whole(), &runs);
-        for set in ["model.name=lstm", "data.frames=16", "data.batch_size=4", "train.epochs=3"] {
+        for set in [
+            "model.name=lstm",
+            "data.frames=16",
+            "data.batch_size=4",
+            "train.epochs=3",
+        ] {
             command.args(["--set", set]);
         }
         let ran = run(&mut command);
@@ -39,7 +63,16 @@ pub fn trained() -> &'static Path {
 }
 
 fn eval(words: &[&str]) -> Command {
-    let mut command = trainer(["eval", "--device", "cpu", "--threads", "1", "--side", "training", "--json"]);
+    let mut command = trainer([
+        "eval",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--side",
+        "training",
+        "--json",
+    ]);
     command.arg(trained()).args(words);
     command
 }
@@ -47,27 +80,46 @@ fn eval(words: &[&str]) -> Command {
 /// What SQL says of a Parquet file, as the table `r`.
 fn ask(file: &Path, query: &str) -> Result<Vec<Value>, Failed> {
     let statements = scratch("ask").join("ask.sql");
-    let table = format!("CREATE EXTERNAL TABLE r STORED AS PARQUET LOCATION '{}'", file.display());
+    let table = format!(
+        "CREATE EXTERNAL TABLE r STORED AS PARQUET LOCATION '{}'",
+        file.display()
+    );
     fs::write(&statements, format!("{table};\n{query};\n"))?;
     let mut command = wavemill(["sql", "--format", "json", "--allow-write", "--store"]);
     command.arg(whole()).stdin(fs::File::open(statements)?);
     let ran = run(&mut command).exits(0)?;
-    let rows = ran.out.lines().filter(|line| line.starts_with('{')).map(serde_json::from_str);
+    let rows = ran
+        .out
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(serde_json::from_str);
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn accuracy_of_predictions_is_the_one_printed() -> Result<(), Failed> {
     let folder = scratch("predictions");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
-    let files = ["--predictions", rows.to_str().unwrap(), "--embeddings", vectors.to_str().unwrap()];
+    let files = [
+        "--predictions",
+        rows.to_str().unwrap(),
+        "--embeddings",
+        vectors.to_str().unwrap(),
+    ];
     let told = run(&mut eval(&files)).exits(0)?;
-    same("scores beside files", told.out == run(&mut eval(&[])).exits(0)?.out, true)?;
-    same("files", files_below(&folder), vec!["rows.parquet".to_owned(), "vectors.parquet".to_owned()])?;
+    same(
+        "scores beside files",
+        told.out == run(&mut eval(&[])).exits(0)?.out,
+        true,
+    )?;
+    same(
+        "files",
+        files_below(&folder),
+        vec!["rows.parquet".to_owned(), "vectors.parquet".to_owned()],
+    )?;
 
     let scores: Value = serde_json::from_str(&told.out)?;
     let level = &scores[0]["segments"]["report"];
-    let query =
-        "SELECT count(*) AS n, sum(CASE WHEN genre_true_id = genre_predicted_id THEN 1 ELSE 0 END) AS hits FROM r";
+    let query = "SELECT count(*) AS n, sum(CASE WHEN genre_true_id = genre_predicted_id THEN 1 ELSE 0 END) AS hits FROM r";
     let counted = &ask(&rows, query)?[0];
     let [n, hits] = ["n", "hits"].map(|name| counted[name].as_u64().unwrap_or_default() as f64);
     same("rows", level["rows"].as_f64(), Some(n))?;
@@ -75,7 +127,10 @@ fn accuracy_of_predictions_is_the_one_printed() -> Result<(), Failed> {
 
     // The same order as the store's files, and the vector that belongs to it.
     let keys = |file: &Path| ask(file, "SELECT clip_key, segment, split FROM r");
-    let stored = sql(whole(), "SELECT clip_key FROM features_log_mel WHERE split = 'training'")?;
+    let stored = sql(
+        whole(),
+        "SELECT clip_key FROM features_log_mel WHERE split = 'training'",
+    )?;
     let own = keys(&rows)?;
     same("rows of the side", own.len(), stored.len())?;
     same("keys", keys(&vectors)? == own, true)?;
@@ -87,14 +142,24 @@ fn two_ranks_write_the_rows_of_one() -> Result<(), Failed> {
     let folder = scratch("ranks-predictions");
     let [one, two] = ["one.parquet", "two.parquet"].map(|name| folder.join(name));
     let alone = run(&mut eval(&["--predictions", one.to_str().unwrap()])).exits(0)?;
-    let both = run(&mut eval(&["--predictions", two.to_str().unwrap(), "--nproc", "2"])).exits(0)?;
+    let both = run(&mut eval(&[
+        "--predictions",
+        two.to_str().unwrap(),
+        "--nproc",
+        "2",
+    ]))
+    .exits(0)?;
     let accuracy = |ran: &Ran| -> Result<Value, Failed> {
         Ok(serde_json::from_str::<Value>(&ran.out)?[0]["segments"]["report"]["accuracy"].clone())
     };
     same("one speaks", both.out.lines().count(), 1)?;
     same("accuracy", accuracy(&both)?, accuracy(&alone)?)?;
     let query = "SELECT clip_key, segment, genre_true_id, genre_predicted_id FROM r";
-    same("rows in order", ask(&two, query)? == ask(&one, query)?, true)
+    same(
+        "rows in order",
+        ask(&two, query)? == ask(&one, query)?,
+        true,
+    )
 }
 
 fn a_file_that_cannot_be_written_is_told_first() -> Result<(), Failed> {
@@ -104,15 +169,26 @@ fn a_file_that_cannot_be_written_is_told_first() -> Result<(), Failed> {
         .exits(1)?
         .says(&["cannot write", "none/rows.parquet"])?;
     let one = folder.join("rows.parquet");
-    let words = ["--predictions", one.to_str().unwrap(), "--embeddings", one.to_str().unwrap()];
+    let words = [
+        "--predictions",
+        one.to_str().unwrap(),
+        "--embeddings",
+        one.to_str().unwrap(),
+    ];
     run(&mut eval(&words)).exits(2)?.says(&["name two"])?;
     same("files", files_below(&folder), Vec::new())
 }
 
 fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
     let folder = scratch("predict-folder");
-    let keys = sql(whole(), "SELECT clip_key FROM features_log_mel ORDER BY 1 LIMIT 3")?;
-    let clips: Vec<PathBuf> = keys.iter().map(|row| inputs().clip(row["clip_key"].as_str().unwrap())).collect();
+    let keys = sql(
+        whole(),
+        "SELECT clip_key FROM features_log_mel ORDER BY 1 LIMIT 3",
+    )?;
+    let clips: Vec<PathBuf> = keys
+        .iter()
+        .map(|row| inputs().clip(row["clip_key"].as_str().unwrap()))
+        .collect();
     let [a, b, c] = ["in/a.mp3", "in/deep/b.mp3", "c.mp3"].map(|name| folder.join(name));
     fs::create_dir_all(folder.join("in/deep"))?;
     for (from, to) in clips.iter().zip([&a, &b, &c]) {
@@ -123,12 +199,26 @@ fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
         command.arg(trained()).args(words).current_dir(&folder);
         run(&mut command)
     };
-    let want = predict(&["in/a.mp3", "in/deep/b.mp3", "c.mp3"]).exits(0)?.out;
+    let want = predict(&["in/a.mp3", "in/deep/b.mp3", "c.mp3"])
+        .exits(0)?
+        .out;
     same("answers", want.lines().count(), 3)?;
     fs::write(folder.join("list.txt"), "in\nc.mp3\n")?;
-    same("a folder and a file", predict(&["in", "c.mp3"]).exits(0)?.out, want.clone())?;
-    same("a list", predict(&["--list", "list.txt"]).exits(0)?.out, want.clone())?;
-    same("a list as an argument", predict(&["@list.txt"]).exits(0)?.out, want.clone())?;
+    same(
+        "a folder and a file",
+        predict(&["in", "c.mp3"]).exits(0)?.out,
+        want.clone(),
+    )?;
+    same(
+        "a list",
+        predict(&["--list", "list.txt"]).exits(0)?.out,
+        want.clone(),
+    )?;
+    same(
+        "a list as an argument",
+        predict(&["@list.txt"]).exits(0)?.out,
+        want.clone(),
+    )?;
 
     // What cannot be decoded is named, the others are answered, and the exit code says it.
     fs::write(folder.join("in/b.mp3"), "no audio")?;
@@ -136,9 +226,15 @@ fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
     same("the others", ran.out, want)?;
     let lines: Vec<&str> = ran.err.lines().collect();
     same("named", lines[0].starts_with("in/b.mp3: not_audio"), true)?;
-    same("counted", lines[1..] == ["wavemill: 1 of 4 clips gave no rows"], true)?;
+    same(
+        "counted",
+        lines[1..] == ["wavemill: 1 of 4 clips gave no rows"],
+        true,
+    )?;
     fs::create_dir(folder.join("empty"))?;
-    predict(&["empty"]).exits(2)?.says(&["empty: no clip below this folder"])
+    predict(&["empty"])
+        .exits(2)?
+        .says(&["empty: no clip below this folder"])
 }
 
 /// A store whose recipe has the name of a document's.
@@ -155,23 +251,59 @@ fn named_store(name: &str) -> Result<PathBuf, Failed> {
 
 fn a_document_has_its_own_schedule() -> Result<(), Failed> {
     let listed = run(&mut trainer(["fit", "--like", "list"])).exits(0)?.out;
-    for name in ["fma-large", "gtzan-segments", "fma-small", "fma-windows", "gtzan-images"] {
+    for name in [
+        "fma-large",
+        "gtzan-segments",
+        "fma-small",
+        "fma-windows",
+        "gtzan-images",
+    ] {
         same(name, listed.contains(name), true)?;
         run(&mut trainer(["fit", "--like", name, "--print-config"])).exits(0)?;
     }
-    let shown = run(&mut trainer(["fit", "--like", "gtzan-segments", "--print-config"])).exits(0)?.out;
-    same("marked", shown.contains("name = \"genregenie-cnn\"             # text"), true)?;
-    same("no schedule of another document", shown.contains("[schedule.step]"), false)?;
+    let shown = run(&mut trainer([
+        "fit",
+        "--like",
+        "gtzan-segments",
+        "--print-config",
+    ]))
+    .exits(0)?
+    .out;
+    same(
+        "marked",
+        shown.contains("name = \"genregenie-cnn\"             # text"),
+        true,
+    )?;
+    same(
+        "no schedule of another document",
+        shown.contains("[schedule.step]"),
+        false,
+    )?;
 
     let store = named_store("gtzan-segments")?;
     let small = |words: &[&str]| {
         let mut command = fit(&store, &scratch("like"));
-        command.args(["--set", "train.steps=1", "--set", "model.name=lstm", "--set", "data.frames=8"]).args(words);
+        command
+            .args([
+                "--set",
+                "train.steps=1",
+                "--set",
+                "model.name=lstm",
+                "--set",
+                "data.frames=8",
+            ])
+            .args(words);
         run(&mut command)
     };
     let told = small(&[]).exits(0)?.err;
-    same("hint", told.contains("document 000's: --like gtzan-segments has those"), true)?;
-    let told = small(&["--like", "gtzan-segments", "--set", "model.channels=1"]).exits(0)?.err;
+    same(
+        "hint",
+        told.contains("document 000's: --like gtzan-segments has those"),
+        true,
+    )?;
+    let told = small(&["--like", "gtzan-segments", "--set", "model.channels=1"])
+        .exits(0)?
+        .err;
     same("no hint", told.contains("document 000's"), false)?;
     let conflict = "note: model.name = \"lstm\", where gtzan-segments has \"genregenie-cnn\"";
     same("conflicts", told.lines().any(|line| line == conflict), true)
@@ -183,8 +315,12 @@ fn weights_of_pytorch_name_the_command() -> Result<(), Failed> {
     fs::write(&weights, b"PK\x03\x04 and so on")?;
     let runs = folder.join("runs");
     let mut command = fit(whole(), &runs);
-    command.args(["--model", "resnet50", "--init"]).arg(&weights);
+    command
+        .args(["--model", "resnet50", "--init"])
+        .arg(&weights);
     let command_said = format!("scripts/convert_weights.py {} ", weights.display());
-    run(&mut command).exits(2)?.says(&[&command_said, "resnet50.safetensors"])?;
+    run(&mut command)
+        .exits(2)?
+        .says(&[&command_said, "resnet50.safetensors"])?;
     same("a folder of runs", runs.exists(), false)
 }

@@ -6,28 +6,44 @@ use std::path::{Path, PathBuf};
 use wavemill_tests::{Failed, Trial, real};
 
 use crate::support::{
-    Inputs, RECIPE, finish, inputs, manifest, run, same, scratch, sql_number, start, versions, wait_until, wavemill,
+    Inputs, RECIPE, finish, inputs, manifest, run, same, scratch, sql_number, start, versions,
+    wait_until, wavemill,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("segments::each_lies_on_one_side", each_lies_on_one_side),
-        Trial::test("segments::more_row_groups_than_clips", more_row_groups_than_clips),
-        real("segments::fma_windows_gives_two_a_clip", fma_windows_gives_two_a_clip),
-        real("segments::gtzan_segments_of_real_clips", gtzan_segments_of_real_clips),
+        Trial::test(
+            "segments::more_row_groups_than_clips",
+            more_row_groups_than_clips,
+        ),
+        real(
+            "segments::fma_windows_gives_two_a_clip",
+            fma_windows_gives_two_a_clip,
+        ),
+        real(
+            "segments::gtzan_segments_of_real_clips",
+            gtzan_segments_of_real_clips,
+        ),
     ]
 }
 
 /// The recipe of the tests with other `[audio]` and `[split]`.
 fn recipe(folder: &Path, audio: &str, rule: &str) -> PathBuf {
     let path = folder.join("segments.toml");
-    let text = RECIPE.replace("duration_s = 3.0\n", audio).replace("\"official\"", &format!("\"{rule}\""));
+    let text = RECIPE
+        .replace("duration_s = 3.0\n", audio)
+        .replace("\"official\"", &format!("\"{rule}\""));
     fs::write(&path, text).unwrap();
     path
 }
 
 fn with_recipe(recipe: PathBuf) -> Inputs {
-    Inputs { metadata: inputs().metadata.clone(), audio: inputs().audio.clone(), recipe }
+    Inputs {
+        metadata: inputs().metadata.clone(),
+        audio: inputs().audio.clone(),
+        recipe,
+    }
 }
 
 /// 1.2 s hold three segments of 0.4 s, although 1.2 / 0.4 is less than 3 in floating point.
@@ -39,12 +55,24 @@ fn each_lies_on_one_side() -> Result<(), Failed> {
     let counts = manifest(&store, 1)?.counts;
     same("rows", counts.feature_rows, 3 * counts.clips_written)?;
     let distinct = "SELECT count(*) FROM (SELECT DISTINCT clip_key, segment FROM features_log_mel)";
-    same("distinct segments", sql_number(&store, distinct)?, counts.feature_rows)?;
+    same(
+        "distinct segments",
+        sql_number(&store, distinct)?,
+        counts.feature_rows,
+    )?;
     let sides = "SELECT count(DISTINCT split) FROM features_log_mel";
     same("sides", sql_number(&store, sides)?, 3)?;
     let rejects = "SELECT count(*) FROM rejects WHERE stage <> 'catalog'";
-    same("each rejected clip once", sql_number(&store, rejects)?, counts.clips_rejected)?;
-    same("accounted for", counts.clips_written + counts.clips_rejected, counts.clips_planned)
+    same(
+        "each rejected clip once",
+        sql_number(&store, rejects)?,
+        counts.clips_rejected,
+    )?;
+    same(
+        "accounted for",
+        counts.clips_written + counts.clips_rejected,
+        counts.clips_planned,
+    )
 }
 
 /// One clip of some thirty row groups on one thread: the queues hold fewer.
@@ -56,7 +84,9 @@ fn more_row_groups_than_clips() -> Result<(), Failed> {
     fs::write(&path, text)?;
     let mut command = with_recipe(path).extract(&store);
     let mut child = start(command.args(["--limit", "1", "--threads", "1"]));
-    wait_until(&mut child, "the version is there", || !versions(&store).is_empty())?;
+    wait_until(&mut child, "the version is there", || {
+        !versions(&store).is_empty()
+    })?;
     finish(child).exits(0)?;
     let rows = manifest(&store, 1)?.counts.feature_rows;
     same("more row groups than the queues hold", rows > 20, true)
@@ -65,9 +95,16 @@ fn more_row_groups_than_clips() -> Result<(), Failed> {
 /// Clips of 29.98 s keep their second window, padded.
 fn fma_windows_gives_two_a_clip(data: &Path) -> Result<(), Failed> {
     let folder = data.join("audio/fma_real/000");
-    let clips = fs::read_dir(&folder)?.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
-    let clips: Vec<PathBuf> = clips.into_iter().filter(|path| path.extension().is_some_and(|e| e == "mp3")).collect();
-    let said = run(wavemill(["features", "--recipe", "fma-windows", "--format", "json"]).args(&clips)).exits(0)?;
+    let clips = fs::read_dir(&folder)?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let clips: Vec<PathBuf> = clips
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "mp3"))
+        .collect();
+    let said =
+        run(wavemill(["features", "--recipe", "fma-windows", "--format", "json"]).args(&clips))
+            .exits(0)?;
     same("clips", clips.len(), 7)?;
     same("windows", said.out.lines().count(), 14)
 }
@@ -75,11 +112,19 @@ fn fma_windows_gives_two_a_clip(data: &Path) -> Result<(), Failed> {
 fn gtzan_segments_of_real_clips(data: &Path) -> Result<(), Failed> {
     let store = scratch("gtzan").join("store");
     let audio = data.join("audio/librosa_examples");
-    let inputs = Inputs { metadata: None, audio, recipe: "gtzan-segments".into() };
+    let inputs = Inputs {
+        metadata: None,
+        audio,
+        recipe: "gtzan-segments".into(),
+    };
     run(&mut inputs.extract(&store)).exits(0)?;
     let rows = manifest(&store, 1)?.counts.feature_rows;
     let most = "SELECT max(n) FROM (SELECT count(*) AS n FROM features_log_mel GROUP BY clip_key)";
-    same("at most ten a clip", sql_number(&store, most)? <= 10 && rows > 0, true)?;
+    same(
+        "at most ten a clip",
+        sql_number(&store, most)? <= 10 && rows > 0,
+        true,
+    )?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
 }

@@ -12,35 +12,57 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    files_below, finish, fit, inputs, of_trainer, own_store, receipts, run, same, scratch, start, trainer, versions,
-    wait_until, wavemill, whole,
+    files_below, finish, fit, inputs, of_trainer, own_store, receipts, run, same, scratch, start,
+    trainer, versions, wait_until, wavemill, whole,
 };
+use crate::terminal::{SOON, Terminal, of_terminal};
 
 /// Within a second, says the documentation; this is a machine that does other things besides.
 const END_S_MAX: f64 = 5.0;
 
 /// A predicate that takes hours, on a few rows.
-const ENDLESS: &str =
-    "(SELECT sum((a.csv_line + b.csv_line + c.csv_line) % 7) FROM input a, input b, input c, input d, input e) > 0";
+const ENDLESS: &str = "(SELECT sum((a.csv_line + b.csv_line + c.csv_line) % 7) FROM input a, input b, input c, input d, input e) > 0";
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("signals::metadata_that_do_not_come", metadata_that_do_not_come),
+        Trial::test(
+            "signals::metadata_that_do_not_come",
+            metadata_that_do_not_come,
+        ),
         Trial::test("signals::cleaning_without_end", cleaning_without_end),
         Trial::test("signals::commands_that_wait", commands_that_wait),
         Trial::test("signals::commands_of_a_store", commands_of_a_store),
-        Trial::test("signals::demo_takes_its_child_along", demo_takes_its_child_along),
-        Trial::test("signals::second_one_ends_an_extraction_at_once", second_one_ends_an_extraction_at_once),
+        Trial::test(
+            "signals::demo_takes_its_child_along",
+            demo_takes_its_child_along,
+        ),
+        Trial::test(
+            "signals::second_one_ends_an_extraction_at_once",
+            second_one_ends_an_extraction_at_once,
+        ),
+        of_terminal(
+            "progress::a_bar_is_not_full_before_anything_is_read",
+            a_bar_is_not_full_at_its_start,
+        ),
         Trial::test("progress::a_log_has_lines", a_log_has_lines),
         Trial::test("progress::json_is_for_programs", json_is_for_programs),
         Trial::test("progress::quiet_and_verbose", quiet_and_verbose),
-        of_trainer("signals::trainer_before_it_trains", trainer_before_it_trains),
-        of_trainer("progress::a_log_of_training_has_lines_and_epochs", a_log_of_training_has_lines_and_epochs),
+        of_trainer(
+            "signals::trainer_before_it_trains",
+            trainer_before_it_trains,
+        ),
+        of_trainer(
+            "progress::a_log_of_training_has_lines_and_epochs",
+            a_log_of_training_has_lines_and_epochs,
+        ),
     ]
 }
 
 fn signal(child: &Child, name: &str) -> Result<(), Failed> {
-    run(Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string())).exits(0)?;
+    run(Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(child.id().to_string()))
+    .exits(0)?;
     Ok(())
 }
 
@@ -53,7 +75,12 @@ fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Failed> {
     same("ends soon", (took < END_S_MAX, took), (true, took))?;
     // Progress is no last word; the first line of it may have been read in part.
     let is_progress = |line: &&str| line.is_empty() || line.ends_with('}');
-    ran.err = ran.err.lines().filter(|line| !is_progress(line)).map(|line| format!("{line}\n")).collect();
+    ran.err = ran
+        .err
+        .lines()
+        .filter(|line| !is_progress(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
     ran.says(&[words])
 }
 
@@ -70,7 +97,11 @@ fn taken(child: &mut Child, pipe: &Path) -> Result<File, Failed> {
     let mut end = None;
     wait_until(child, "the pipe", || {
         // Without a reader it cannot be opened so.
-        end = File::options().write(true).custom_flags(O_NONBLOCK).open(pipe).ok();
+        end = File::options()
+            .write(true)
+            .custom_flags(O_NONBLOCK)
+            .open(pipe)
+            .ok();
         end.is_some()
     })?;
     end.ok_or_else(|| "no pipe".into())
@@ -88,7 +119,11 @@ fn metadata_that_do_not_come() -> Result<(), Failed> {
         stuck.metadata = Some(pipe(folder.join("tracks.csv"))?);
         let mut child = start(stuck.extract(&folder.join("store")).args(words));
         let _kept = taken(&mut child, &folder.join("tracks.csv"))?;
-        ends_soon(child, name, "interrupted while reading metadata; nothing was written")?;
+        ends_soon(
+            child,
+            name,
+            "interrupted while reading metadata; nothing was written",
+        )?;
         same("store", folder.join("store").exists(), false)?;
     }
     Ok(())
@@ -96,7 +131,11 @@ fn metadata_that_do_not_come() -> Result<(), Failed> {
 
 /// Starts, and waits until its JSON says that it is in `phase`.
 fn start_until(command: &mut Command, phase: &str) -> Result<Child, Failed> {
-    let mut child = start(command.args(["--progress", "json"]).env("WAVEMILL_PROGRESS_S", "0.05"));
+    let mut child = start(
+        command
+            .args(["--progress", "json"])
+            .env("WAVEMILL_PROGRESS_S", "0.05"),
+    );
     let mut lines = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains(&format!("\"phase\":\"{phase}\"")) {
@@ -116,10 +155,17 @@ fn cleaning_without_end() -> Result<(), Failed> {
         let mut endless = inputs().clone();
         endless.recipe = folder.join("endless.toml");
         let text = fs::read_to_string(&inputs().recipe)?;
-        fs::write(&endless.recipe, text.replace("track_genre_top IS NOT NULL", ENDLESS))?;
+        fs::write(
+            &endless.recipe,
+            text.replace("track_genre_top IS NOT NULL", ENDLESS),
+        )?;
         let child = start_until(&mut endless.extract(&folder.join("store")), "cleaning")?;
         let_it_begin();
-        ends_soon(child, name, "interrupted while cleaning the metadata; nothing was written")?;
+        ends_soon(
+            child,
+            name,
+            "interrupted while cleaning the metadata; nothing was written",
+        )?;
         same("store", folder.join("store").exists(), false)?;
     }
     Ok(())
@@ -130,9 +176,19 @@ fn commands_that_wait() -> Result<(), Failed> {
     let clip = pipe(folder.join("song.wav"))?;
     let mut command = wavemill(["features", "--recipe", "demo", "--feature", "mfcc", "--out"]);
     let mut child = start(command.arg(folder.join("song.json")).arg(clip));
-    wait_until(&mut child, "the output", || folder.join(".song.json.part").exists())?;
-    ends_soon(child, "TERM", "interrupted while features were computed; the output is not complete")?;
-    same("what it leaves", files_below(&folder), vec!["song.wav".to_owned()])
+    wait_until(&mut child, "the output", || {
+        folder.join(".song.json.part").exists()
+    })?;
+    ends_soon(
+        child,
+        "TERM",
+        "interrupted while features were computed; the output is not complete",
+    )?;
+    same(
+        "what it leaves",
+        files_below(&folder),
+        vec!["song.wav".to_owned()],
+    )
 }
 
 fn commands_of_a_store() -> Result<(), Failed> {
@@ -140,9 +196,15 @@ fn commands_of_a_store() -> Result<(), Failed> {
     let stuck = pipe(store.join("_wavemill/versions/00000001.json"))?;
     let commands: [(&[&str], &str); 4] = [
         (&["info"], "interrupted; nothing was changed"),
-        (&["verify"], "interrupted while the version was checked; nothing was changed"),
+        (
+            &["verify"],
+            "interrupted while the version was checked; nothing was changed",
+        ),
         (&["diff", "1", "1"], "interrupted; nothing was changed"),
-        (&["gc", "--keep", "1"], "interrupted while data was removed; the same command goes on from there"),
+        (
+            &["gc", "--keep", "1"],
+            "interrupted while data was removed; the same command goes on from there",
+        ),
     ];
     for (words, said) in commands {
         let mut child = start(wavemill(words).arg("--store").arg(&store));
@@ -155,9 +217,14 @@ fn commands_of_a_store() -> Result<(), Failed> {
 fn demo_takes_its_child_along() -> Result<(), Failed> {
     let folder = scratch("demo-signal");
     let clips = folder.join("demo/data/fma_demo");
-    let mut child = start(wavemill(["demo", "--quiet", "--tracks", "2000"]).arg(folder.join("demo")));
+    let mut child =
+        start(wavemill(["demo", "--quiet", "--tracks", "2000"]).arg(folder.join("demo")));
     wait_until(&mut child, "clips", || !files_below(&clips).is_empty())?;
-    ends_soon(child, "TERM", "interrupted; the same command goes on from there")?;
+    ends_soon(
+        child,
+        "TERM",
+        "interrupted; the same command goes on from there",
+    )?;
     let left = files_below(&clips).len();
     std::thread::sleep(Duration::from_millis(500));
     same("clips that come later", files_below(&clips).len(), left)
@@ -165,8 +232,14 @@ fn demo_takes_its_child_along() -> Result<(), Failed> {
 
 fn second_one_ends_an_extraction_at_once() -> Result<(), Failed> {
     let store = scratch("second-signal").join("store");
-    let mut child = start(inputs().extract(&store).env("FAILPOINTS", "worker-panic=4*off->sleep(600000)"));
-    wait_until(&mut child, "a shard's clips", || store.join("data").exists())?;
+    let mut child = start(
+        inputs()
+            .extract(&store)
+            .env("FAILPOINTS", "worker-panic=4*off->sleep(600000)"),
+    );
+    wait_until(&mut child, "a shard's clips", || {
+        store.join("data").exists()
+    })?;
     let_it_begin();
     signal(&child, "INT")?;
     let_it_begin();
@@ -185,7 +258,10 @@ fn second_one_ends_an_extraction_at_once() -> Result<(), Failed> {
 
 fn trainer_before_it_trains() -> Result<(), Failed> {
     let stuck = pipe(scratch("trainer-signal").join("stuck.toml"))?;
-    for (words, name) in [(["fit", "--config"], "TERM"), (["sweep", "--config"], "INT")] {
+    for (words, name) in [
+        (["fit", "--config"], "TERM"),
+        (["sweep", "--config"], "INT"),
+    ] {
         let mut command = trainer(words);
         command.arg(&stuck).arg("--store").arg(whole());
         if words[0] == "sweep" {
@@ -193,7 +269,11 @@ fn trainer_before_it_trains() -> Result<(), Failed> {
         }
         let mut child = start(&mut command);
         let _kept = taken(&mut child, &stuck)?;
-        ends_soon(child, name, "interrupted before the first step; no run was changed")?;
+        ends_soon(
+            child,
+            name,
+            "interrupted before the first step; no run was changed",
+        )?;
     }
     Ok(())
 }
@@ -201,30 +281,59 @@ fn trainer_before_it_trains() -> Result<(), Failed> {
 /// Two epochs of a small model.
 fn training(folder: &Path) -> Command {
     let mut command = fit(whole(), folder);
-    command.args(["--model", "lstm", "--epochs", "2", "--set", "data.frames=8", "--set", "data.batch_size=4"]);
+    command.args([
+        "--model",
+        "lstm",
+        "--epochs",
+        "2",
+        "--set",
+        "data.frames=8",
+        "--set",
+        "data.batch_size=4",
+    ]);
     command.env("WAVEMILL_PROGRESS_S", "0.02");
     command
 }
 
 fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
     let ran = run(&mut training(&scratch("training-log"))).exits(0)?;
-    let has = |start: &str, part: &str| ran.err.lines().any(|line| line.starts_with(start) && line.contains(part));
-    same("a line of progress", has("wavemill-train: epoch ", " steps, training loss "), true)?;
-    for epoch in ["wavemill-train: epoch 1 of 2 ended: training loss ", "wavemill-train: epoch 2 of 2 ended: "] {
+    let has = |start: &str, part: &str| {
+        ran.err
+            .lines()
+            .any(|line| line.starts_with(start) && line.contains(part))
+    };
+    same(
+        "a line of progress",
+        has("wavemill-train: epoch ", " steps, training loss "),
+        true,
+    )?;
+    for epoch in [
+        "wavemill-train: epoch 1 of 2 ended: training loss ",
+        "wavemill-train: epoch 2 of 2 ended: ",
+    ] {
         same(epoch, has(epoch, "; validation loss "), true)?;
     }
 
     let ran = run(training(&scratch("training-json")).args(["--progress", "json"])).exits(0)?;
     let lines = ran.err.lines().filter(|line| line.starts_with('{'));
     let lines: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let epochs: Vec<u64> =
-        lines.iter().filter(|line| line["event"] == "epoch").filter_map(|line| line["epoch"].as_u64()).collect();
+    let epochs: Vec<u64> = lines
+        .iter()
+        .filter(|line| line["event"] == "epoch")
+        .filter_map(|line| line["epoch"].as_u64())
+        .collect();
     same("epochs", epochs, vec![1, 2])?;
-    let known = |line: &&Value| line["event"] == "progress" && line["steps"].as_u64() > line["step"].as_u64();
+    let known = |line: &&Value| {
+        line["event"] == "progress" && line["steps"].as_u64() > line["step"].as_u64()
+    };
     same("steps are left", lines.iter().find(known).is_some(), true)?;
 
     let ran = run(training(&scratch("training-quiet")).arg("--quiet")).exits(0)?;
-    let said: Vec<&str> = ran.err.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    let said: Vec<&str> = ran
+        .err
+        .lines()
+        .filter(|line| !line.starts_with("warning: "))
+        .collect();
     same("a quiet run says", said, Vec::new())?;
     let ran = run(training(&scratch("training-verbose")).arg("-v")).exits(0)?;
     for part in ["wall seconds: training ", "result.json"] {
@@ -233,13 +342,40 @@ fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
     Ok(())
 }
 
+/// On a terminal. As long as the pipe gives nothing, nothing is known of how much there is.
+fn a_bar_is_not_full_at_its_start() -> Result<(), Failed> {
+    const FULL: char = '\u{2588}';
+    const PHASE: &str = "reading metadata";
+    let folder = scratch("bar");
+    let mut stuck = inputs().clone();
+    stuck.metadata = Some(pipe(folder.join("tracks.csv"))?);
+    let mut terminal = Terminal::start(&stuck.extract(&folder.join("store")))?;
+    for _ in 0..3 {
+        let shown = terminal.wait_for(PHASE, SOON)?;
+        same(
+            &format!("a full bar: {shown:?}"),
+            shown.contains(FULL),
+            false,
+        )?;
+    }
+    terminal.press("\u{3}")?;
+    terminal.ends(130)
+}
+
 /// Slows every clip.
 const SLOWLY: &str = "worker-panic=sleep(60)";
 
 fn a_log_has_lines() -> Result<(), Failed> {
     let store = scratch("log").join("store");
-    let ran = run(inputs().extract(&store).env("FAILPOINTS", SLOWLY).env("WAVEMILL_PROGRESS_S", "0.2")).exits(0)?;
-    let line = ran.err.lines().find(|line| line.starts_with("wavemill: extracting: "));
+    let ran = run(inputs()
+        .extract(&store)
+        .env("FAILPOINTS", SLOWLY)
+        .env("WAVEMILL_PROGRESS_S", "0.2"))
+    .exits(0)?;
+    let line = ran
+        .err
+        .lines()
+        .find(|line| line.starts_with("wavemill: extracting: "));
     let line = line.ok_or_else(|| format!("no line of progress: {}", ran.err))?;
     for part in [" of ", " clips (", "/s, ", " rejects"] {
         same(part, line.contains(part), true)?;
@@ -255,32 +391,60 @@ fn a_log_has_lines() -> Result<(), Failed> {
 fn json_is_for_programs() -> Result<(), Failed> {
     let store = scratch("json-log").join("store");
     let mut command = inputs().extract(&store);
-    command.args(["--progress", "json", "--json"]).env("FAILPOINTS", SLOWLY).env("WAVEMILL_PROGRESS_S", "0.1");
+    command
+        .args(["--progress", "json", "--json"])
+        .env("FAILPOINTS", SLOWLY)
+        .env("WAVEMILL_PROGRESS_S", "0.1");
     let ran = run(&mut command).exits(0)?;
     let lines = ran.err.lines().filter(|line| line.starts_with('{'));
     let lines: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let last = lines.iter().rfind(|line| line["phase"] == "clips").ok_or("no line of clips")?;
+    let last = lines
+        .iter()
+        .rfind(|line| line["phase"] == "clips")
+        .ok_or("no line of clips")?;
     same("event", last["event"].as_str(), Some("progress"))?;
-    let number = |name: &str| last[name].as_f64().ok_or_else(|| Failed::from(format!("no {name} in {last}")));
+    let number = |name: &str| {
+        last[name]
+            .as_f64()
+            .ok_or_else(|| Failed::from(format!("no {name} in {last}")))
+    };
     let (done, total) = (number("done")?, number("total")?);
     same("done is within total", done > 0.0 && done <= total, true)?;
     let left = (total - done) / number("per_s")?;
-    same("time left", (number("eta_s")? - left).abs() < 1e-6 * left.max(1.0), true)?;
+    same(
+        "time left",
+        (number("eta_s")? - left).abs() < 1e-6 * left.max(1.0),
+        true,
+    )?;
     same("receipts", receipts(&store) > 0, true)
 }
 
 fn quiet_and_verbose() -> Result<(), Failed> {
     let store = scratch("quiet").join("store");
     let ran = run(inputs().extract(&store).arg("--quiet")).exits(0)?;
-    let said: Vec<&str> = ran.err.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    let said: Vec<&str> = ran
+        .err
+        .lines()
+        .filter(|line| !line.starts_with("warning: "))
+        .collect();
     same("a quiet run says", said, Vec::new())?;
     let ran = run(wavemill(["-q", "verify", "--store"]).arg(&store)).exits(0)?;
     same("a quiet check says", ran.err + &ran.out, String::new())?;
 
-    let ran = run(inputs().extract(&scratch("verbose").join("store")).arg("-v")).exits(0)?;
-    for part in ["  wall seconds: cleaning ", "clips ", "/00000.parquet: ", "  CPU seconds: "] {
+    let ran = run(inputs()
+        .extract(&scratch("verbose").join("store"))
+        .arg("-v"))
+    .exits(0)?;
+    for part in [
+        "  wall seconds: cleaning ",
+        "clips ",
+        "/00000.parquet: ",
+        "  CPU seconds: ",
+    ] {
         same(part, ran.err.contains(part), true)?;
     }
     run(wavemill(["-v", "-q", "recipe", "list"]).env("COLUMNS", "200")).exits(2)?;
-    run(inputs().extract(&store).env("WAVEMILL_PROGRESS_S", "never")).exits(2)?.says(&["WAVEMILL_PROGRESS_S=never"])
+    run(inputs().extract(&store).env("WAVEMILL_PROGRESS_S", "never"))
+        .exits(2)?
+        .says(&["WAVEMILL_PROGRESS_S=never"])
 }

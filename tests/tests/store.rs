@@ -10,19 +10,38 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Ran, files_below, inputs, manifest, own_store, run, same, scratch, sql_number, versions, wavemill, whole,
+    Ran, files_below, inputs, manifest, own_store, run, same, scratch, sql_number, versions,
+    wavemill, whole,
 };
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("store::verify_names_every_damaged_file", verify_names_every_damaged_file),
-        Trial::test("store::every_flipped_byte_is_found", every_flipped_byte_is_found),
+        Trial::test(
+            "store::verify_names_every_damaged_file",
+            verify_names_every_damaged_file,
+        ),
+        Trial::test(
+            "store::every_flipped_byte_is_found",
+            every_flipped_byte_is_found,
+        ),
         Trial::test("store::damaged_manifest_is_said", damaged_manifest_is_said),
-        Trial::test("store::files_are_those_of_one_plan", files_are_those_of_one_plan),
+        Trial::test(
+            "store::files_are_those_of_one_plan",
+            files_are_those_of_one_plan,
+        ),
         Trial::test("store::info_shows_the_manifest", info_shows_the_manifest),
-        Trial::test("store::versions_live_and_are_collected", versions_live_and_are_collected),
-        Trial::test("store::damaged_version_is_made_anew", damaged_version_is_made_anew),
-        Trial::test("store::unfinished_plans_are_collected", unfinished_plans_are_collected),
+        Trial::test(
+            "store::versions_live_and_are_collected",
+            versions_live_and_are_collected,
+        ),
+        Trial::test(
+            "store::damaged_version_is_made_anew",
+            damaged_version_is_made_anew,
+        ),
+        Trial::test(
+            "store::unfinished_plans_are_collected",
+            unfinished_plans_are_collected,
+        ),
     ]
 }
 
@@ -41,7 +60,10 @@ fn flip(path: &Path, at: u64) -> Result<(), Failed> {
 
 /// Paths of one feature's files in a version, below the store.
 fn paths(manifest: &Manifest, name: &str) -> Vec<String> {
-    manifest.files_of(name).map(|file| file.path.clone()).collect()
+    manifest
+        .files_of(name)
+        .map(|file| file.path.clone())
+        .collect()
 }
 
 fn verify_names_every_damaged_file() -> Result<(), Failed> {
@@ -56,16 +78,34 @@ fn verify_names_every_damaged_file() -> Result<(), Failed> {
     flip(&store.join(&tables[0]), 100)?;
     let found = on(&store, &["verify"]).exits(3)?;
     found.says(&["4 damaged files"])?;
-    let lines: BTreeSet<&str> = found.out.lines().filter_map(|line| line.split(": ").next()).collect();
-    let damaged: BTreeSet<&str> = [&mels[0], &mels[1], &mfccs[0], &tables[0]].map(String::as_str).into();
+    let lines: BTreeSet<&str> = found
+        .out
+        .lines()
+        .filter_map(|line| line.split(": ").next())
+        .collect();
+    let damaged: BTreeSet<&str> = [&mels[0], &mels[1], &mfccs[0], &tables[0]]
+        .map(String::as_str)
+        .into();
     same("files named", lines, damaged)?;
-    for (path, problem) in [(&mels[0], "missing"), (&mels[1], "blake3"), (&mfccs[0], "4 bytes")] {
-        let line = found.out.lines().find(|line| line.starts_with(path.as_str())).unwrap_or_default();
+    for (path, problem) in [
+        (&mels[0], "missing"),
+        (&mels[1], "blake3"),
+        (&mfccs[0], "4 bytes"),
+    ] {
+        let line = found
+            .out
+            .lines()
+            .find(|line| line.starts_with(path.as_str()))
+            .unwrap_or_default();
         same(line, line.contains(problem), true)?;
     }
     let json = on(&store, &["verify", "--json"]).exits(3)?;
     let verified: Value = serde_json::from_str(&json.out)?;
-    same("damage in JSON", verified["damage"].as_array().map(Vec::len), Some(4))
+    same(
+        "damage in JSON",
+        verified["damage"].as_array().map(Vec::len),
+        Some(4),
+    )
 }
 
 /// At its beginning, in the middle and in the footer of a file of every kind.
@@ -93,8 +133,12 @@ fn damaged_manifest_is_said() -> Result<(), Failed> {
     fs::write(&path, &text[..text.len() / 2])?;
     on(&store, &["verify"]).exits(3)?.says(&["00000001.json"])?;
     on(&store, &["info"]).exits(3)?.says(&["00000001.json"])?;
-    on(&store, &["sql", "SELECT 1"]).exits(3)?.says(&["00000001.json"])?;
-    run(&mut inputs().extract(&store)).exits(3)?.says(&["00000001.json"])?;
+    on(&store, &["sql", "SELECT 1"])
+        .exits(3)?
+        .says(&["00000001.json"])?;
+    run(&mut inputs().extract(&store))
+        .exits(3)?
+        .says(&["00000001.json"])?;
     Ok(())
 }
 
@@ -103,68 +147,147 @@ fn files_are_those_of_one_plan() -> Result<(), Failed> {
     let manifest = manifest(whole(), 1)?;
     let listed = on(whole(), &["info", "--files"]).exits(0)?.out;
     let root = format!("{}/", whole().display());
-    let listed: Vec<&str> = listed.lines().map(|line| line.strip_prefix(&root).unwrap_or(line)).collect();
-    same("listed", &listed, &manifest.files.iter().map(|file| file.path.as_str()).collect())?;
+    let listed: Vec<&str> = listed
+        .lines()
+        .map(|line| line.strip_prefix(&root).unwrap_or(line))
+        .collect();
+    same(
+        "listed",
+        &listed,
+        &manifest
+            .files
+            .iter()
+            .map(|file| file.path.as_str())
+            .collect(),
+    )?;
     let mut sorted = listed.clone();
     sorted.sort_unstable();
     let plan = format!("data/{}", manifest.plan_id);
-    let on_disk: Vec<String> = files_below(&whole().join(&plan)).iter().map(|name| format!("{plan}/{name}")).collect();
-    same("on disk", sorted, on_disk.iter().map(String::as_str).collect())?;
+    let on_disk: Vec<String> = files_below(&whole().join(&plan))
+        .iter()
+        .map(|name| format!("{plan}/{name}"))
+        .collect();
+    same(
+        "on disk",
+        sorted,
+        on_disk.iter().map(String::as_str).collect(),
+    )?;
 
-    let mels = on(whole(), &["info", "--files", "--feature", "log_mel", "--json"]).exits(0)?.out;
+    let mels = on(
+        whole(),
+        &["info", "--files", "--feature", "log_mel", "--json"],
+    )
+    .exits(0)?
+    .out;
     let mels: Vec<String> = serde_json::from_str(&mels)?;
-    let wanted: Vec<String> = paths(&manifest, "log_mel").iter().map(|path| format!("{root}{path}")).collect();
+    let wanted: Vec<String> = paths(&manifest, "log_mel")
+        .iter()
+        .map(|path| format!("{root}{path}"))
+        .collect();
     same("of one feature", mels, wanted)?;
-    let quoted = on(whole(), &["info", "--files", "--feature", "mfcc", "--sql"]).exits(0)?.out;
+    let quoted = on(whole(), &["info", "--files", "--feature", "mfcc", "--sql"])
+        .exits(0)?
+        .out;
     same(
         "quoted",
-        quoted.trim().split(',').filter(|path| path.starts_with("'/")).count(),
+        quoted
+            .trim()
+            .split(',')
+            .filter(|path| path.starts_with("'/"))
+            .count(),
         paths(&manifest, "mfcc").len(),
     )?;
-    on(whole(), &["info", "--files", "--feature", "mel"]).exits(2)?.says(&["--feature mel", "log_mel, mfcc"])
+    on(whole(), &["info", "--files", "--feature", "mel"])
+        .exits(2)?
+        .says(&["--feature mel", "log_mel, mfcc"])
 }
 
 fn info_shows_the_manifest() -> Result<(), Failed> {
     let manifest = manifest(whole(), 1)?;
     let words = on(whole(), &["info"]).exits(0)?.out;
-    for part in [&manifest.plan_id, &manifest.engine.decoder, "f16[40,130]", "target genre: 10 classes"] {
+    for part in [
+        &manifest.plan_id,
+        &manifest.engine.decoder,
+        "f16[40,130]",
+        "target genre: 10 classes",
+    ] {
         same(part, words.contains(part), true)?;
     }
     let json = on(whole(), &["info", "--json"]).exits(0)?.out;
-    same("as stored", json, fs::read_to_string(whole().join("_wavemill/versions/00000001.json"))?)?;
-    let kept = sql_number(whole(), "SELECT sum(rows) FROM files WHERE table_name = 'tracks'")?;
+    same(
+        "as stored",
+        json,
+        fs::read_to_string(whole().join("_wavemill/versions/00000001.json"))?,
+    )?;
+    let kept = sql_number(
+        whole(),
+        "SELECT sum(rows) FROM files WHERE table_name = 'tracks'",
+    )?;
     same("rows in the table `files`", kept, manifest.counts.rows_kept)
 }
 
 /// Three versions: each names its parent, each answers for itself, and the last outlives the others.
 fn versions_live_and_are_collected() -> Result<(), Failed> {
     let store = own_store("versions");
-    let further = |words: &[&str]| run(inputs().extract(&store).arg("--new-version").args(words)).exits(0);
+    let further =
+        |words: &[&str]| run(inputs().extract(&store).arg("--new-version").args(words)).exits(0);
     further(&["--limit", "30"])?;
     further(&["--set", "features.log_mel.n_mels=48"])?;
     same("versions", versions(&store).len(), 3)?;
     for version in 2..=3 {
         let parent = fs::read(store.join(format!("_wavemill/versions/{:08}.json", version - 1)))?;
         let hash = blake3::hash(&parent).to_hex().to_string();
-        same("parent", manifest(&store, version)?.identity.parent, Some(hash))?;
+        same(
+            "parent",
+            manifest(&store, version)?.identity.parent,
+            Some(hash),
+        )?;
     }
-    let rows =
-        |version: &str| on(&store, &["sql", "--format", "csv", "--version", version, "SELECT count(*) FROM tracks"]);
-    same("rows of 1 and 2", rows("1").exits(0)?.out == rows("2").exits(0)?.out, false)?;
-    same("rows of 2", rows("2").exits(0)?.out.lines().last(), Some("30"))?;
+    let rows = |version: &str| {
+        on(
+            &store,
+            &[
+                "sql",
+                "--format",
+                "csv",
+                "--version",
+                version,
+                "SELECT count(*) FROM tracks",
+            ],
+        )
+    };
+    same(
+        "rows of 1 and 2",
+        rows("1").exits(0)?.out == rows("2").exits(0)?.out,
+        false,
+    )?;
+    same(
+        "rows of 2",
+        rows("2").exits(0)?.out.lines().last(),
+        Some("30"),
+    )?;
 
     let diff = on(&store, &["diff", "1", "3"]).exits(0)?.out;
-    same("key in the diff", diff.contains("recipe features.log_mel.n_mels 40 -> 48"), true)?;
-    let diff: Value = serde_json::from_str(&on(&store, &["diff", "1", "3", "--json"]).exits(0)?.out)?;
+    same(
+        "key in the diff",
+        diff.contains("recipe features.log_mel.n_mels 40 -> 48"),
+        true,
+    )?;
+    let diff: Value =
+        serde_json::from_str(&on(&store, &["diff", "1", "3", "--json"]).exits(0)?.out)?;
     same(
         "changed shards",
         diff["files_changed"].as_array().map(Vec::len),
         Some(paths(&manifest(&store, 1)?, "log_mel").len()),
     )?;
-    on(&store, &["diff", "1", "4"]).exits(2)?.says(&["no version 4"])?;
+    on(&store, &["diff", "1", "4"])
+        .exits(2)?
+        .says(&["no version 4"])?;
     let tracks = store.join(&paths(&manifest(&store, 2)?, "tracks")[0]);
     flip(&tracks, 100)?;
-    on(&store, &["verify", "--version", "2"]).exits(3)?.says(&["use the latest version", "wavemill gc --keep 1"])?;
+    on(&store, &["verify", "--version", "2"])
+        .exits(3)?
+        .says(&["use the latest version", "wavemill gc --keep 1"])?;
     flip(&tracks, 100)?;
 
     let before = files_below(&store);
@@ -175,22 +298,58 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
     same("manifests stay", versions(&store).len(), 3)?;
     let plans = fs::read_dir(store.join("data"))?.count();
     same("plans left", plans, 1)?;
-    for command in [&["verify", "--version", "1"][..], &["sql", "--version", "1", "SELECT 1 FROM tracks"]] {
-        on(&store, command).exits(2)?.says(&["version 1", "wavemill gc"])?;
+    for command in [
+        &["verify", "--version", "1"][..],
+        &["sql", "--version", "1", "SELECT 1 FROM tracks"],
+    ] {
+        on(&store, command)
+            .exits(2)?
+            .says(&["version 1", "wavemill gc"])?;
     }
-    let listed: Value = serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
-    for (line, (version, data)) in listed.as_array().ok_or("no list")?.iter().zip([(1, false), (2, false), (3, true)]) {
+    let listed: Value =
+        serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
+    for (line, (version, data)) in
+        listed
+            .as_array()
+            .ok_or("no list")?
+            .iter()
+            .zip([(1, false), (2, false), (3, true)])
+    {
         same("number", line["version"].as_u64(), Some(version))?;
         same("data", line["held"]["data"].as_bool(), Some(data))?;
-        same("rows", line["held"]["rows"].as_u64(), Some(manifest(&store, version)?.counts.feature_rows))?;
+        same(
+            "rows",
+            line["held"]["rows"].as_u64(),
+            Some(manifest(&store, version)?.counts.feature_rows),
+        )?;
         // The first came with a copied store, run records and all.
-        same("date", line["committed"].as_str().map(str::len), Some("2026-11-20T18:04:02Z".len()))?;
+        same(
+            "date",
+            line["committed"].as_str().map(str::len),
+            Some("2026-11-20T18:04:02Z".len()),
+        )?;
     }
     let info = on(&store, &["info"]).exits(0)?.out;
-    same("gone", info.matches("its data was removed by `wavemill gc`").count(), 2)?;
+    same(
+        "gone",
+        info.matches("its data was removed by `wavemill gc`")
+            .count(),
+        2,
+    )?;
     fs::remove_dir_all(store.join("_wavemill/runs"))?;
-    same("without records", on(&store, &["info", "--versions"]).exits(0)?.out.matches("(date unknown)").count(), 3)?;
-    let again = run(inputs().extract(&store).args(["--set", "features.log_mel.n_mels=48"])).exits(0)?;
+    same(
+        "without records",
+        on(&store, &["info", "--versions"])
+            .exits(0)?
+            .out
+            .matches("(date unknown)")
+            .count(),
+        3,
+    )?;
+    let again = run(inputs()
+        .extract(&store)
+        .args(["--set", "features.log_mel.n_mels=48"]))
+    .exits(0)?;
     same("said", again.err.contains("nothing to do"), true)
 }
 
@@ -201,25 +360,44 @@ fn damaged_version_is_made_anew() -> Result<(), Failed> {
     let (mel, tracks) = (&paths(&was, "log_mel")[0], &paths(&was, "tracks")[0]);
     flip(&store.join(mel), 2_000)?;
     fs::remove_file(store.join(tracks))?;
-    on(&store, &["verify"]).exits(3)?.says(&["2 damaged files", "--new-version"])?;
+    on(&store, &["verify"])
+        .exits(3)?
+        .says(&["2 damaged files", "--new-version"])?;
     let ran = run(inputs().extract(&store).arg("--new-version")).exits(0)?;
-    let reused = format!("{} shards were there already", paths(&was, "log_mel").len() - 1);
+    let reused = format!(
+        "{} shards were there already",
+        paths(&was, "log_mel").len() - 1
+    );
     same(&reused, ran.err.contains(&reused), true)?;
     on(&store, &["verify"]).exits(0)?;
     on(&store, &["verify", "--version", "1"]).exits(3)?;
-    let hashes = |manifest: &Manifest| manifest.files.iter().map(|file| file.blake3.clone()).collect::<Vec<_>>();
-    same("files of both versions", hashes(&manifest(&store, 2)?), hashes(&was))
+    let hashes = |manifest: &Manifest| {
+        manifest
+            .files
+            .iter()
+            .map(|file| file.blake3.clone())
+            .collect::<Vec<_>>()
+    };
+    same(
+        "files of both versions",
+        hashes(&manifest(&store, 2)?),
+        hashes(&was),
+    )
 }
 
 fn unfinished_plans_are_collected() -> Result<(), Failed> {
     let store = scratch("unfinished").join("store");
     run(&mut inputs().extract(&store)).exits(0)?;
     let mut failing = inputs().extract(&store);
-    failing.args(["--new-version", "--set", "features.log_mel.n_mels=32"]).env("FAILPOINTS", "shard-append=return");
+    failing
+        .args(["--new-version", "--set", "features.log_mel.n_mels=32"])
+        .env("FAILPOINTS", "shard-append=return");
     run(&mut failing).exits(5)?;
     same("plans", fs::read_dir(store.join("data"))?.count(), 2)?;
     on(&store, &["gc", "--keep", "9"]).exits(0)?;
     same("plans", fs::read_dir(store.join("data"))?.count(), 1)?;
     on(&store, &["verify"]).exits(0)?;
-    on(&store, &["gc", "--keep", "0"]).exits(2)?.says(&["--keep 0"])
+    on(&store, &["gc", "--keep", "0"])
+        .exits(2)?
+        .says(&["--keep 0"])
 }

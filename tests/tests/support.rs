@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -59,7 +59,10 @@ static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 
 /// Makes the folder for everything that this run writes; dropped, it is removed.
 pub fn make_scratch() -> TempDir {
-    let scratch = tempfile::Builder::new().prefix("wavemill-tests-").tempdir().unwrap();
+    let scratch = tempfile::Builder::new()
+        .prefix("wavemill-tests-")
+        .tempdir()
+        .unwrap();
     SCRATCH.set(scratch.path().to_owned()).unwrap();
     scratch
 }
@@ -75,25 +78,52 @@ pub fn scratch(name: &str) -> PathBuf {
 
 /// Where a built program would be: in `WAVEMILL_BIN_DIR`, else in the folder above this executable's.
 fn place_of(name: &str) -> PathBuf {
-    let above = || std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().to_owned();
-    std::env::var_os("WAVEMILL_BIN_DIR").map_or_else(above, PathBuf::from).join(name)
+    if let Some(folder) = std::env::var_os("WAVEMILL_BIN_DIR") {
+        return PathBuf::from(folder).join(name);
+    }
+
+    // Cargo puts test binaries into `deps`, beside which the programs lie.
+    let own = std::env::current_exe().unwrap();
+    let above = own.parent().and_then(Path::parent).unwrap();
+    above.join(name)
 }
 
 /// A built program.
 pub fn program(name: &str) -> PathBuf {
     let path = place_of(name);
-    assert!(path.is_file(), "{} is not built: run scripts/test.sh, or set WAVEMILL_BIN_DIR", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not built: run scripts/test.sh, or set WAVEMILL_BIN_DIR",
+        path.display()
+    );
     path
+}
+
+/// Whether there is a Python for trials of scripts; without it they show as ignored.
+pub fn has_python() -> bool {
+    Command::new("python3")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
 }
 
 /// `wavemill` with these words, free of what the environment would change.
 pub fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill"));
     command.args(words).stdin(Stdio::null());
-    for name in ["FAILPOINTS", "WAVEMILL_MEMORY_LIMIT", "WAVEMILL_THREADS", "RUST_BACKTRACE", "COLUMNS"] {
+    for name in [
+        "FAILPOINTS",
+        "WAVEMILL_MEMORY_LIMIT",
+        "WAVEMILL_THREADS",
+        "WAVEMILL_BACKEND",
+        "WAVEMILL_DEVICES",
+        "RUST_BACKTRACE",
+        "COLUMNS",
+    ] {
         command.env_remove(name);
     }
-    command.env_remove("WAVEMILL_BACKEND").env_remove("WAVEMILL_DEVICES");
     command
 }
 
@@ -106,10 +136,21 @@ pub fn of_trainer(name: &str, body: impl FnOnce() -> Result<(), Failed> + Send +
 pub fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill-train"));
     command.args(words).stdin(Stdio::null());
-    for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RUST_BACKTRACE", "COLUMNS"] {
+    // Those of torchrun would make it a rank of a job that is not there.
+    for name in [
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TORCHELASTIC_RUN_ID",
+        "WAVEMILL_PORT",
+        "WAVEMILL_JOB",
+        "RUST_BACKTRACE",
+        "COLUMNS",
+    ] {
         command.env_remove(name);
     }
-    command.env_remove("WAVEMILL_PORT").env_remove("WAVEMILL_JOB").env_remove("TORCHELASTIC_RUN_ID");
     command
 }
 
@@ -122,7 +163,9 @@ pub fn fit(store: &Path, runs: &Path) -> Command {
 
 /// The only run in a folder.
 pub fn run_in(runs: &Path) -> Result<PathBuf, Failed> {
-    let found: Vec<PathBuf> = fs::read_dir(runs)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    let found: Vec<PathBuf> = fs::read_dir(runs)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<_>>()?;
     match &found[..] {
         [run] => Ok(run.clone()),
         _ => Err(format!("not one run: {found:?}").into()),
@@ -131,18 +174,33 @@ pub fn run_in(runs: &Path) -> Result<PathBuf, Failed> {
 
 /// Whole checkpoints of a run, oldest first.
 pub fn checkpoints(run: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_whole = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
-    let mut found: Vec<PathBuf> = entries.filter(is_whole).collect();
+    let mut found = Vec::new();
+    // Before the first there may be no folder.
+    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten();
+    // A running program may remove what was listed.
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if step_of(&path).is_some() {
+            found.push(path);
+        }
+    }
     found.sort();
     found
 }
 
+/// The number of a whole checkpoint; one that is being written has another name.
+fn step_of(checkpoint: &Path) -> Option<&str> {
+    checkpoint.file_name()?.to_str()?.strip_prefix("step-")
+}
+
 /// The step of the last checkpoint of the only run, 0 before the first.
 pub fn last_step(runs: &Path) -> u64 {
-    let last = run_in(runs).ok().and_then(|run| checkpoints(&run).pop());
-    let name = last.and_then(|path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok());
-    name.unwrap_or(0)
+    let Ok(run) = run_in(runs) else {
+        return 0;
+    };
+    let last = checkpoints(&run).pop();
+    last.and_then(|path| step_of(&path)?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// What a finished program said.
@@ -159,22 +217,24 @@ impl Ran {
         if self.code == Some(code) {
             return Ok(self);
         }
-        Err(format!("exit code {:?}, not {code}\nstdout: {}\nstderr: {}", self.code, self.out, self.err).into())
+        Err(format!(
+            "exit code {:?}, not {code}\nstdout: {}\nstderr: {}",
+            self.code, self.out, self.err
+        )
+        .into())
     }
 
     /// The one error line that it ends with; what comes before are warnings, progress, and that a signal was heard.
     pub fn error(&self) -> Result<&str, Failed> {
-        let asides = ["warning: ", "stopping after ", "wavemill-train: epoch "];
-        let is_aside = |line: &&str| {
-            // Trials that run at once have their number before what they say.
-            let said =
-                line.split_once(": ").filter(|(who, _)| who.starts_with("trial ")).map_or(*line, |(_, said)| said);
-            asides.iter().any(|aside| said.starts_with(aside))
-        };
-        let mut lines = self.err.lines().filter(|line| !is_aside(line));
-        match (lines.next(), lines.next()) {
-            (Some(line), None) if line.starts_with("wavemill: ") || line.starts_with("wavemill-train: ") => Ok(line),
-            _ => Err(format!("not one line of error: {:?}", self.err).into()),
+        let mut lines: Vec<&str> = self.err.lines().collect();
+        let last = lines
+            .pop()
+            .filter(|line| line.starts_with("wavemill: ") || line.starts_with("wavemill-train: "));
+
+        // A second line of error would be one that nobody planned, such as a panic's.
+        match last {
+            Some(line) if !is_aside(line) && lines.iter().all(|line| is_aside(line)) => Ok(line),
+            _ => Err(format!("not one line of error, at the end: {:?}", self.err).into()),
         }
     }
 
@@ -188,36 +248,70 @@ impl Ran {
     }
 }
 
+/// Whether a line is no error: a warning, the progress of an epoch, or that a signal was heard.
+fn is_aside(line: &str) -> bool {
+    // Trials that run at once have their number before what they say.
+    let said = match line
+        .strip_prefix("trial ")
+        .and_then(|rest| rest.split_once(": "))
+    {
+        Some((number, said)) if number.parse::<u32>().is_ok() => said,
+        _ => line,
+    };
+
+    let epoch = said
+        .strip_prefix("wavemill-train: epoch ")
+        .and_then(|rest| rest.split_once(" of "));
+    let is_progress = epoch.is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+    is_progress || said.starts_with("warning: ") || said.starts_with("stopping after ")
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
 /// Runs to the end.
 pub fn run(command: &mut Command) -> Ran {
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    command.output().unwrap().into()
 }
 
 /// Starts, with its output kept for [`finish`].
 pub fn start(command: &mut Command) -> Child {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// Waits for a started program.
 pub fn finish(child: Child) -> Ran {
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    child.wait_with_output().unwrap().into()
 }
 
 /// Waits until `done`, and fails when `child` ends before, or nothing happens for too long.
-pub fn wait_until(child: &mut Child, what: &str, mut done: impl FnMut() -> bool) -> Result<(), Failed> {
+pub fn wait_until(
+    child: &mut Child,
+    what: &str,
+    mut done: impl FnMut() -> bool,
+) -> Result<(), Failed> {
     let start = Instant::now();
     while !done() {
         if let Some(status) = child.try_wait()? {
             return Err(format!("ended ({status}) before {what}").into());
         }
+
         if start.elapsed() > Duration::from_secs(WAIT_S_MAX) {
             child.kill()?;
             return Err(format!("waited {WAIT_S_MAX} s in vain for {what}").into());
         }
+
         std::thread::sleep(LOOK);
     }
     Ok(())
@@ -252,9 +346,18 @@ impl Inputs {
     /// `extract` of these inputs with the default for rejects.
     pub fn strict_extract(&self, store: &Path) -> Command {
         let mut command = wavemill(["extract", "--recipe"]);
-        // A flag of the test's own goes before.
-        command.env("WAVEMILL_THREADS", "2").env("WAVEMILL_BACKEND", "cpu");
-        command.arg(&self.recipe).arg("--audio").arg(&self.audio).arg("--store").arg(store);
+
+        // By the environment, so that a test's own flags win.
+        command
+            .env("WAVEMILL_THREADS", "2")
+            .env("WAVEMILL_BACKEND", "cpu");
+
+        command
+            .arg(&self.recipe)
+            .arg("--audio")
+            .arg(&self.audio)
+            .arg("--store")
+            .arg(store);
         if let Some(metadata) = &self.metadata {
             command.arg("--metadata").arg(metadata);
         }
@@ -263,10 +366,21 @@ impl Inputs {
 
     /// The same files, copied where a test may change them.
     pub fn copied(&self, folder: &Path) -> Self {
-        let [metadata, audio] = ["metadata", "audio"].map(|name| folder.join(name));
-        self.metadata.iter().for_each(|from| copy_folder(from, &metadata));
+        let audio = folder.join("audio");
         copy_folder(&self.audio, &audio);
-        Self { metadata: self.metadata.as_ref().map(|_| metadata), audio, recipe: self.recipe.clone() }
+
+        let mut metadata = None;
+        if let Some(from) = &self.metadata {
+            let to = folder.join("metadata");
+            copy_folder(from, &to);
+            metadata = Some(to);
+        }
+
+        Self {
+            metadata,
+            audio,
+            recipe: self.recipe.clone(),
+        }
     }
 
     /// A clip that has rows, by its key.
@@ -282,10 +396,18 @@ pub fn inputs() -> &'static Inputs {
         let folder = scratch("data");
         let recipe = folder.join("tests.toml");
         fs::write(&recipe, RECIPE).unwrap();
+
         let mut encoder = Command::new(program("demo-audio"));
-        let made = run(encoder.arg(folder.join("made")).args(["--tracks", "60", "--seconds", "3"]));
+        let made = run(encoder
+            .arg(folder.join("made"))
+            .args(["--tracks", "60", "--seconds", "3"]));
         assert_eq!(made.code, Some(0), "demo-audio: {}", made.err);
-        Inputs { metadata: Some(folder.join("made/fma_metadata")), audio: folder.join("made/fma_demo"), recipe }
+
+        Inputs {
+            metadata: Some(folder.join("made/fma_metadata")),
+            audio: folder.join("made/fma_demo"),
+            recipe,
+        }
     })
 }
 
@@ -327,7 +449,8 @@ pub fn files_below(folder: &Path) -> Vec<String> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+                let name = path.strip_prefix(folder).unwrap();
+                found.push(name.to_str().unwrap().to_owned());
             }
         }
     }
@@ -338,23 +461,39 @@ pub fn files_below(folder: &Path) -> Vec<String> {
 /// Receipts of shards so far, of all plans.
 pub fn receipts(store: &Path) -> usize {
     let names = files_below(&store.join("_wavemill/receipts"));
-    names.iter().filter(|name| name.ends_with(".json") && !name.contains("/.") && !name.ends_with("plan.json")).count()
+
+    // Not those that are being written, nor what the plan was made of.
+    let finished = names.iter().filter(|name| {
+        name.ends_with(".json") && !name.contains("/.") && !name.ends_with("plan.json")
+    });
+    finished.count()
 }
 
 /// Committed versions.
 pub fn versions(store: &Path) -> Vec<String> {
     let names = files_below(&store.join("_wavemill/versions"));
-    names.into_iter().filter(|name| !name.starts_with('.')).collect()
+    names
+        .into_iter()
+        .filter(|name| !name.starts_with('.'))
+        .collect()
 }
 
 /// Fails unless two stores hold the same versions, byte for byte, manifests included, and nothing else.
 pub fn same_versions(left: &Path, right: &Path) -> Result<(), Failed> {
     for part in ["data", "_wavemill/versions"] {
-        let [ours, theirs] = [left, right].map(|store| store.join(part));
-        let (names, other_names) = (files_below(&ours), files_below(&theirs));
+        let ours = left.join(part);
+        let theirs = right.join(part);
+        let names = files_below(&ours);
+        let other_names = files_below(&theirs);
+
         let mut in_one = names.iter().filter(|name| !other_names.contains(name));
         let mut in_other = other_names.iter().filter(|name| !names.contains(name));
-        same(&format!("{part}: files of one store only"), (in_one.next(), in_other.next()), (None, None))?;
+        same(
+            &format!("{part}: files of one store only"),
+            (in_one.next(), in_other.next()),
+            (None, None),
+        )?;
+
         for name in names {
             if fs::read(ours.join(&name))? != fs::read(theirs.join(&name))? {
                 return Err(format!("{part}/{name} differs").into());
@@ -372,26 +511,46 @@ pub fn manifest(store: &Path, version: u64) -> Result<Manifest, Failed> {
 
 /// The rows that `wavemill sql` answers.
 pub fn sql(store: &Path, query: &str) -> Result<Vec<Value>, Failed> {
-    let ran = run(wavemill(["sql", "--format", "json", "--store"]).arg(store).arg(query)).exits(0)?;
-    Ok(ran.out.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    let ran = run(wavemill(["sql", "--format", "json", "--store"])
+        .arg(store)
+        .arg(query))
+    .exits(0)?;
+    Ok(ran
+        .out
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?)
 }
 
 /// The one number that `wavemill sql` answers.
 pub fn sql_number(store: &Path, query: &str) -> Result<u64, Failed> {
     let rows = sql(store, query)?;
-    let [Value::Object(row)] = &rows[..] else { return Err(format!("not one row: {rows:?}").into()) };
+    let [Value::Object(row)] = &rows[..] else {
+        return Err(format!("not one row: {rows:?}").into());
+    };
     let number = row.values().next().and_then(Value::as_u64);
     number.ok_or_else(|| format!("not a number: {rows:?}").into())
 }
 
-/// Rows counted by a text column.
+/// Rows counted by a text column, of a query that answers `name` and `n`.
 pub fn sql_counts(store: &Path, query: &str) -> Result<BTreeMap<String, u64>, Failed> {
-    let pair = |row: &Value| Some((row.get("name")?.as_str()?.to_owned(), row.get("n")?.as_u64()?));
-    let rows = sql(store, query)?;
-    rows.iter().map(|row| pair(row).ok_or_else(|| format!("not a name and n: {row}").into())).collect()
+    let mut counts = BTreeMap::new();
+    for row in sql(store, query)? {
+        let name = row["name"].as_str();
+        let n = row["n"].as_u64();
+        let (Some(name), Some(n)) = (name, n) else {
+            return Err(format!("not a name and n: {row}").into());
+        };
+        counts.insert(name.to_owned(), n);
+    }
+    Ok(counts)
 }
 
 /// Fails with both values where they differ.
 pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Result<(), Failed> {
-    if got == wanted { Ok(()) } else { Err(format!("{what}: {got:?}, not {wanted:?}").into()) }
+    if got == wanted {
+        Ok(())
+    } else {
+        Err(format!("{what}: {got:?}, not {wanted:?}").into())
+    }
 }

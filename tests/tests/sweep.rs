@@ -7,32 +7,70 @@ use std::process::Command;
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
-use crate::support::{checkpoints, finish, of_trainer, run, same, scratch, start, trainer, wait_until, whole};
+use crate::support::{
+    checkpoints, finish, of_trainer, run, same, scratch, start, trainer, wait_until, whole,
+};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        of_trainer("sweep::what_is_wrong_is_told_before_the_first_trial", what_is_wrong_is_told_before_the_first_trial),
-        of_trainer("sweep::a_failing_trial_costs_itself_alone", a_failing_trial_costs_itself_alone),
+        of_trainer(
+            "sweep::what_is_wrong_is_told_before_the_first_trial",
+            what_is_wrong_is_told_before_the_first_trial,
+        ),
+        of_trainer(
+            "sweep::a_failing_trial_costs_itself_alone",
+            a_failing_trial_costs_itself_alone,
+        ),
         of_trainer("sweep::jobs_change_no_result", jobs_change_no_result),
-        of_trainer("sweep::jobs_stop_by_the_median_as_one_does", jobs_stop_by_the_median_as_one_does),
-        of_trainer("sweep::jobs_that_are_stopped_go_on_by_the_same_command", jobs_that_are_stopped_go_on),
-        of_trainer("sweep::stopped_it_goes_on_by_the_same_command", stopped_it_goes_on_by_the_same_command),
+        of_trainer(
+            "sweep::jobs_stop_by_the_median_as_one_does",
+            jobs_stop_by_the_median_as_one_does,
+        ),
+        of_trainer(
+            "sweep::jobs_that_are_stopped_go_on_by_the_same_command",
+            jobs_that_are_stopped_go_on,
+        ),
+        of_trainer(
+            "sweep::stopped_it_goes_on_by_the_same_command",
+            stopped_it_goes_on_by_the_same_command,
+        ),
     ]
 }
 
 /// A sweep of a small model by the file `sweep.toml` in `folder`, with runs beside it.
 fn sweep(folder: &Path, file: &str) -> Command {
     fs::write(folder.join("sweep.toml"), file).unwrap();
-    let mut command = trainer(["sweep", "--device", "cpu", "--threads", "1", "--json", "--store"]);
-    command.arg(whole()).arg("--runs").arg(folder.join("runs")).arg(folder.join("sweep.toml"));
-    for set in ["model.name=lstm", "data.frames=8", "data.batch_size=8", "train.epochs=1", "train.checkpoint_steps=1"] {
+    let mut command = trainer([
+        "sweep",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--json",
+        "--store",
+    ]);
+    command
+        .arg(whole())
+        .arg("--runs")
+        .arg(folder.join("runs"))
+        .arg(folder.join("sweep.toml"));
+    for set in [
+        "model.name=lstm",
+        "data.frames=8",
+        "data.batch_size=8",
+        "train.epochs=1",
+        "train.checkpoint_steps=1",
+    ] {
         command.args(["--set", set]);
     }
     command
 }
 
 fn lines(out: &str) -> Result<Vec<Value>, Failed> {
-    Ok(out.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    Ok(out
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?)
 }
 
 fn runs_in(folder: &Path) -> usize {
@@ -42,9 +80,18 @@ fn runs_in(folder: &Path) -> usize {
 fn what_is_wrong_is_told_before_the_first_trial() -> Result<(), Failed> {
     let folder = scratch("wrong-sweep");
     let cases = [
-        ("[parameters]\n\"model.name\" = [\"lstm\", \"vgg\"]", &["trial 1", "vgg"]),
-        ("[parameters]\n\"data.split\" = [\"official\", \"nosuch\"]", &["data.split", "nosuch"]),
-        ("method = \"random\"\ntrials = 0\n[parameters]\nseed = [1]", &["trials = 0", "at least 1"]),
+        (
+            "[parameters]\n\"model.name\" = [\"lstm\", \"vgg\"]",
+            &["trial 1", "vgg"],
+        ),
+        (
+            "[parameters]\n\"data.split\" = [\"official\", \"nosuch\"]",
+            &["data.split", "nosuch"],
+        ),
+        (
+            "method = \"random\"\ntrials = 0\n[parameters]\nseed = [1]",
+            &["trials = 0", "at least 1"],
+        ),
         (
             "method = \"random\"\n[parameters]\n\"optimizer.lr\" = { min = 0.0, max = 1.0, log = true }",
             &["optimizer.lr", "above 0"],
@@ -55,7 +102,9 @@ fn what_is_wrong_is_told_before_the_first_trial() -> Result<(), Failed> {
     }
     let mut command = sweep(&folder, "");
     fs::remove_file(folder.join("sweep.toml"))?;
-    run(&mut command).exits(2)?.says(&["sweep.toml", "No such file"])?;
+    run(&mut command)
+        .exits(2)?
+        .says(&["sweep.toml", "No such file"])?;
     same("runs", runs_in(&folder), 0)
 }
 
@@ -67,7 +116,13 @@ fn a_failing_trial_costs_itself_alone() -> Result<(), Failed> {
     same("trials", first.len(), 3)?;
     let words = first[0]["error"].as_str().ok_or("no error")?;
     same("its error", words.contains("the loss is"), true)?;
-    same("the others", first[1..].iter().all(|t| t["error"].is_null() && t["best"].is_f64()), true)?;
+    same(
+        "the others",
+        first[1..]
+            .iter()
+            .all(|t| t["error"].is_null() && t["best"].is_f64()),
+        true,
+    )?;
     same("the count", ran.err.contains("1 of 3 trials failed"), true)?;
     same("the best", ran.err.contains("best: trial "), true)?;
     same("runs", runs_in(&folder), 3)?;
@@ -77,8 +132,16 @@ fn a_failing_trial_costs_itself_alone() -> Result<(), Failed> {
     same("as they were", lines(&ran.out)?[1..] == first[1..], true)?;
     same("runs", runs_in(&folder), 4)?;
     // Without what fails nothing is left to do.
-    let ran = run(&mut sweep(&folder, "[parameters]\n\"optimizer.lr\" = [1e-3, 1e-4]")).exits(0)?;
-    same("all are taken", ran.err.matches("finished before: ").count(), 2)?;
+    let ran = run(&mut sweep(
+        &folder,
+        "[parameters]\n\"optimizer.lr\" = [1e-3, 1e-4]",
+    ))
+    .exits(0)?;
+    same(
+        "all are taken",
+        ran.err.matches("finished before: ").count(),
+        2,
+    )?;
     same("runs", runs_in(&folder), 4)
 }
 
@@ -87,17 +150,27 @@ fn stopped_it_goes_on_by_the_same_command() -> Result<(), Failed> {
     let file = "[parameters]\n\"train.epochs\" = [1, 100000]\n\"train.early_stop\" = [0]";
     let mut child = start(&mut sweep(&folder, file));
     let steps = || {
-        let runs = fs::read_dir(folder.join("runs")).into_iter().flatten().flatten();
-        let unfinished = runs.map(|run| run.path()).filter(|run| !run.join("result.json").exists());
+        let runs = fs::read_dir(folder.join("runs"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let unfinished = runs
+            .map(|run| run.path())
+            .filter(|run| !run.join("result.json").exists());
         unfinished.map(|run| checkpoints(&run).len()).sum::<usize>()
     };
-    wait_until(&mut child, "its second trial", || runs_in(&folder) == 2 && steps() > 0)?;
+    wait_until(&mut child, "its second trial", || {
+        runs_in(&folder) == 2 && steps() > 0
+    })?;
     run(Command::new("kill").arg("-INT").arg(child.id().to_string())).exits(0)?;
     let ran = finish(child).exits(130)?;
     ran.says(&["stopped in trial 1", "the same command", "runs"])?;
     same("advice for fit", ran.err.contains("--resume"), false)?;
-    let ran =
-        run(&mut sweep(&folder, "[parameters]\n\"train.epochs\" = [1, 2]\n\"train.early_stop\" = [0]")).exits(0)?;
+    let ran = run(&mut sweep(
+        &folder,
+        "[parameters]\n\"train.epochs\" = [1, 2]\n\"train.early_stop\" = [0]",
+    ))
+    .exits(0)?;
     same("taken", ran.err.matches("finished before: ").count(), 1)?;
     same("trials", lines(&ran.out)?.len(), 2)
 }
@@ -107,7 +180,9 @@ fn without_folder(line: &Value, folder: &Path) -> Result<(String, Vec<u8>), Fail
     let run = line["run"].as_str().ok_or("no run")?;
     let text = line.to_string().replace(folder.to_str().unwrap(), "");
     let last = checkpoints(Path::new(run)).pop();
-    let weights = last.map(|path| fs::read(path.join("tensors.safetensors"))).transpose()?;
+    let weights = last
+        .map(|path| fs::read(path.join("tensors.safetensors")))
+        .transpose()?;
     Ok((text, weights.unwrap_or_default()))
 }
 
@@ -124,11 +199,26 @@ fn jobs_change_no_result() -> Result<(), Failed> {
         }
         same("the best", ran.err.contains("best: trial "), true)?;
         same("the count", ran.err.contains("1 of 5 trials failed"), true)?;
-        same("one run of two trials that are the same", runs_in(&folder), 4)?;
+        same(
+            "one run of two trials that are the same",
+            runs_in(&folder),
+            4,
+        )?;
         results.push(trials);
     }
-    same("weights", results[0].iter().all(|(_, weights)| !weights.is_empty()), true)?;
-    same("lines", results[1].iter().map(|(line, _)| line).eq(results[0].iter().map(|(line, _)| line)), true)?;
+    same(
+        "weights",
+        results[0].iter().all(|(_, weights)| !weights.is_empty()),
+        true,
+    )?;
+    same(
+        "lines",
+        results[1]
+            .iter()
+            .map(|(line, _)| line)
+            .eq(results[0].iter().map(|(line, _)| line)),
+        true,
+    )?;
     same("lines and weights", results[1] == results[0], true)?;
     Ok(())
 }
@@ -143,11 +233,22 @@ fn jobs_stop_by_the_median_as_one_does() -> Result<(), Failed> {
         let ran = run(command.args(["--jobs", jobs, "--set", "train.epochs=3"])).exits(1)?;
         let mut trials = Vec::new();
         for line in lines(&ran.out)? {
-            trials.push((line["ended_early"].as_bool(), without_folder(&line, &folder)?));
+            trials.push((
+                line["ended_early"].as_bool(),
+                without_folder(&line, &folder)?,
+            ));
         }
         results.push(trials);
     }
-    same("ended early", results[0].iter().filter(|(early, _)| *early == Some(true)).count() > 0, true)?;
+    same(
+        "ended early",
+        results[0]
+            .iter()
+            .filter(|(early, _)| *early == Some(true))
+            .count()
+            > 0,
+        true,
+    )?;
     same("lines and weights", results[1] == results[0], true)
 }
 
@@ -156,12 +257,28 @@ fn jobs_that_are_stopped_go_on() -> Result<(), Failed> {
     let file = "[parameters]\n\"train.epochs\" = [1, 100000, 200000]\n\"train.early_stop\" = [0]";
     let mut child = start(sweep(&folder, file).args(["--jobs", "2"]));
     let begun = || {
-        let runs = fs::read_dir(folder.join("runs")).into_iter().flatten().flatten().map(|run| run.path());
-        let (finished, unfinished): (Vec<_>, Vec<_>) = runs.partition(|run| run.join("result.json").exists());
-        [finished.len(), unfinished.iter().filter(|run| !checkpoints(run).is_empty()).count()]
+        let runs = fs::read_dir(folder.join("runs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|run| run.path());
+        let (finished, unfinished): (Vec<_>, Vec<_>) =
+            runs.partition(|run| run.join("result.json").exists());
+        [
+            finished.len(),
+            unfinished
+                .iter()
+                .filter(|run| !checkpoints(run).is_empty())
+                .count(),
+        ]
     };
-    wait_until(&mut child, "its second and third trial", || begun() == [1, 2])?;
-    run(Command::new("kill").arg("-TERM").arg(child.id().to_string())).exits(0)?;
+    wait_until(&mut child, "its second and third trial", || {
+        begun() == [1, 2]
+    })?;
+    run(Command::new("kill")
+        .arg("-TERM")
+        .arg(child.id().to_string()))
+    .exits(0)?;
     let ran = finish(child).exits(130)?;
     ran.says(&["stopped in trial 1; go on with the same command"])?;
     let file = file.replace("100000, 200000", "2, 3");

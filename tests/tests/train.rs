@@ -12,8 +12,9 @@ use wavemill_tests::{Failed, Trial, real};
 use crate::faults::Mount;
 use crate::ranks::Tensors;
 use crate::support::{
-    Inputs, RECIPE, Ran, checkpoints, copy_folder, files_below, finish, fit, inputs, kill, last_step, manifest,
-    of_trainer, own_store, run, run_in, same, scratch, sql, start, trainer, wait_until, wavemill, whole,
+    Inputs, RECIPE, Ran, checkpoints, copy_folder, files_below, finish, fit, inputs, kill,
+    last_step, manifest, of_trainer, own_store, run, run_in, same, scratch, sql, start, trainer,
+    wait_until, wavemill, whole,
 };
 
 /// Dropout and batch norm, augmentation and mix-up: 11 steps an epoch, a checkpoint after each.
@@ -36,22 +37,50 @@ pub fn trials() -> Vec<Trial> {
     let may_mount = Mount::new("size=1m").is_ok();
     let disk_fills_up = of_trainer("train::disk_fills_up", disk_fills_up);
     let has_trainer = !disk_fills_up.has_ignored_flag();
-    let on_real = real("train::a_model_overfits_real_audio", a_model_overfits_real_audio);
+    let on_real = real(
+        "train::a_model_overfits_real_audio",
+        a_model_overfits_real_audio,
+    );
     let on_real_ignored = on_real.has_ignored_flag() || !has_trainer;
     vec![
-        of_trainer("train::killed_five_times_equals_whole", killed_five_times_equals_whole),
-        of_trainer("train::sigterm_ends_in_order", || signal_ends_in_order("TERM", 1)),
-        of_trainer("train::sigint_to_three_ranks_ends_in_order", || signal_ends_in_order("INT", 3)),
-        of_trainer("train::sigterm_to_a_recurrent_model_ends_in_order", sigterm_to_a_recurrent_model_ends_in_order),
+        of_trainer(
+            "train::killed_five_times_equals_whole",
+            killed_five_times_equals_whole,
+        ),
+        of_trainer("train::sigterm_ends_in_order", || {
+            signal_ends_in_order("TERM", 1)
+        }),
+        of_trainer("train::sigint_to_three_ranks_ends_in_order", || {
+            signal_ends_in_order("INT", 3)
+        }),
+        of_trainer(
+            "train::sigterm_to_a_recurrent_model_ends_in_order",
+            sigterm_to_a_recurrent_model_ends_in_order,
+        ),
         of_trainer("train::a_second_signal_says_so", a_second_signal_says_so),
-        of_trainer("train::a_longer_run_says_what_was_run", a_longer_run_says_what_was_run),
-        of_trainer("train::predict_answers_what_can_be_read", predict_answers_what_can_be_read),
+        of_trainer(
+            "train::a_longer_run_says_what_was_run",
+            a_longer_run_says_what_was_run,
+        ),
+        of_trainer(
+            "train::predict_answers_what_can_be_read",
+            predict_answers_what_can_be_read,
+        ),
         of_trainer("train::no_room_for_a_checkpoint", no_room_for_a_checkpoint),
         disk_fills_up.with_ignored_flag(!(has_trainer && may_mount)),
-        of_trainer("train::damaged_shards_are_named_or_passed_over", damaged_shards_are_named_or_passed_over),
-        of_trainer("train::damaged_checkpoints_are_named", damaged_checkpoints_are_named),
+        of_trainer(
+            "train::damaged_shards_are_named_or_passed_over",
+            damaged_shards_are_named_or_passed_over,
+        ),
+        of_trainer(
+            "train::damaged_checkpoints_are_named",
+            damaged_checkpoints_are_named,
+        ),
         of_trainer("train::another_store_is_refused", another_store_is_refused),
-        of_trainer("train::what_is_wrong_at_the_start_leaves_no_run", what_is_wrong_at_the_start_leaves_no_run),
+        of_trainer(
+            "train::what_is_wrong_at_the_start_leaves_no_run",
+            what_is_wrong_at_the_start_leaves_no_run,
+        ),
         on_real.with_ignored_flag(on_real_ignored),
     ]
 }
@@ -74,14 +103,24 @@ fn resume(run: &Path) -> Command {
 /// The last checkpoint's files and the scores, as bytes.
 fn left_by(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
     let last = checkpoints(run).pop().ok_or("no checkpoint")?;
-    let read = |path: PathBuf| fs::read(&path).map_err(|e| Failed::from(format!("{}: {e}", path.display())));
-    Ok([read(last.join("tensors.safetensors"))?, read(last.join("state.json"))?, read(run.join("result.json"))?])
+    let read = |path: PathBuf| {
+        fs::read(&path).map_err(|e| Failed::from(format!("{}: {e}", path.display())))
+    };
+    Ok([
+        read(last.join("tensors.safetensors"))?,
+        read(last.join("state.json"))?,
+        read(run.join("result.json"))?,
+    ])
 }
 
 /// Fails unless two runs ended with the same bits.
 fn same_end(what: &str, run: &Path, wanted: &Path) -> Result<(), Failed> {
     let [got, wanted] = [left_by(run)?, left_by(wanted)?];
-    same(what, std::array::from_fn::<bool, 3, _>(|i| got[i] == wanted[i]), [true; 3])
+    same(
+        what,
+        std::array::from_fn::<bool, 3, _>(|i| got[i] == wanted[i]),
+        [true; 3],
+    )
 }
 
 /// Every folder with a checkpoint's name holds a whole one.
@@ -101,15 +140,23 @@ fn killed_five_times_equals_whole() -> Result<(), Failed> {
     let mut next = small(&runs);
     for time in 1..=5 {
         let mut child = start(&mut next);
-        wait_until(&mut child, "its steps", || last_step(&runs) >= time * STEPS / 7)?;
+        wait_until(&mut child, "its steps", || {
+            last_step(&runs) >= time * STEPS / 7
+        })?;
         match time {
             // While a checkpoint is written, or removed.
-            2 | 4 => wait_until(&mut child, "a part", || run_in(&runs).is_ok_and(|run| !parts_of(&run).is_empty()))?,
+            2 | 4 => wait_until(&mut child, "a part", || {
+                run_in(&runs).is_ok_and(|run| !parts_of(&run).is_empty())
+            })?,
             _ => std::thread::sleep(Duration::from_millis(3 * time)),
         }
         kill(child)?;
         all_are_whole(&run_in(&runs)?)?;
-        same("a result", run_in(&runs)?.join("result.json").exists(), false)?;
+        same(
+            "a result",
+            run_in(&runs)?.join("result.json").exists(),
+            false,
+        )?;
         next = resume(&run_in(&runs)?);
     }
     run(&mut next).exits(0)?;
@@ -123,7 +170,10 @@ fn killed_five_times_equals_whole() -> Result<(), Failed> {
 /// Files of checkpoints that are being written or removed.
 fn parts_of(run: &Path) -> Vec<String> {
     let names = files_below(&run.join("checkpoints"));
-    names.into_iter().filter(|name| name.starts_with('.')).collect()
+    names
+        .into_iter()
+        .filter(|name| name.starts_with('.'))
+        .collect()
 }
 
 fn signal_ends_in_order(name: &str, nproc: usize) -> Result<(), Failed> {
@@ -135,14 +185,21 @@ fn signal_ends_in_order(name: &str, nproc: usize) -> Result<(), Failed> {
     signal(&child, name)?;
     let ran = finish(child).exits(130)?;
     let stopped = run_in(&runs)?;
-    let said = format!("stopped at step {}; go on with: wavemill-train fit --resume", last_step(&runs));
+    let said = format!(
+        "stopped at step {}; go on with: wavemill-train fit --resume",
+        last_step(&runs)
+    );
     ran.says(&[&said, stopped.to_str().unwrap()])?;
     run(resume(&stopped).args(&nproc)).exits(0)?;
     same_end("stopped and resumed", &stopped, &run_in(&undisturbed)?)
 }
 
 fn signal(child: &Child, name: &str) -> Result<(), Failed> {
-    run(Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string())).exits(0).map(drop)
+    run(Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(child.id().to_string()))
+    .exits(0)
+    .map(drop)
 }
 
 /// oneDNN's recurrent kernels do not bear a signal handler on their stack. One signal hit them in two of three runs.
@@ -155,14 +212,22 @@ fn sigterm_to_a_recurrent_model_ends_in_order() -> Result<(), Failed> {
     next.args(lstm);
     for time in 1..=TIMES {
         let mut child = start(&mut next);
-        wait_until(&mut child, "some steps", || last_step(&runs) >= time * STEPS / (2 * TIMES))?;
+        wait_until(&mut child, "some steps", || {
+            last_step(&runs) >= time * STEPS / (2 * TIMES)
+        })?;
         signal(&child, "TERM")?;
-        finish(child).exits(130)?.says(&["stopped at step", "fit --resume"])?;
+        finish(child)
+            .exits(130)?
+            .says(&["stopped at step", "fit --resume"])?;
         all_are_whole(&run_in(&runs)?)?;
         next = resume(&run_in(&runs)?);
     }
     run(&mut next).exits(0)?;
-    same_end("stopped five times", &run_in(&runs)?, &run_in(&undisturbed)?)
+    same_end(
+        "stopped five times",
+        &run_in(&runs)?,
+        &run_in(&undisturbed)?,
+    )
 }
 
 /// Paused, so that both signals come within a step.
@@ -170,8 +235,12 @@ fn a_second_signal_says_so() -> Result<(), Failed> {
     let runs = scratch("twice");
     let mut child = start(small(&runs).args(ENDLESS));
     wait_until(&mut child, "some steps", || last_step(&runs) >= 2)?;
-    ["STOP", "TERM", "INT", "CONT"].into_iter().try_for_each(|name| signal(&child, name))?;
-    finish(child).exits(130)?.says(&["stopped at once by a second signal"])?;
+    ["STOP", "TERM", "INT", "CONT"]
+        .into_iter()
+        .try_for_each(|name| signal(&child, name))?;
+    finish(child)
+        .exits(130)?
+        .says(&["stopped at once by a second signal"])?;
     all_are_whole(&run_in(&runs)?)
 }
 
@@ -179,50 +248,94 @@ fn a_longer_run_says_what_was_run() -> Result<(), Failed> {
     let runs = scratch("longer");
     run(small(&runs).args(["--set", "train.epochs=2"])).exits(0)?;
     let of = run_in(&runs)?;
-    let epochs =
-        || -> Result<bool, Failed> { Ok(fs::read_to_string(of.join("config.toml"))?.contains("epochs = 3\n")) };
-    same("asked", (result(&runs)?["test_asked"].as_u64(), epochs()?), (Some(1), false))?;
+    let epochs = || -> Result<bool, Failed> {
+        Ok(fs::read_to_string(of.join("config.toml"))?.contains("epochs = 3\n"))
+    };
+    same(
+        "asked",
+        (result(&runs)?["test_asked"].as_u64(), epochs()?),
+        (Some(1), false),
+    )?;
     let ran = run(resume(&of).args(["--epochs", "3"])).exits(0)?;
-    same("the reader is told", ran.out.contains("note: the test split was asked 2 times"), true)?;
-    same("asked again", (result(&runs)?["test_asked"].as_u64(), epochs()?), (Some(2), true))?;
+    same(
+        "the reader is told",
+        ran.out.contains("note: the test split was asked 2 times"),
+        true,
+    )?;
+    same(
+        "asked again",
+        (result(&runs)?["test_asked"].as_u64(), epochs()?),
+        (Some(2), true),
+    )?;
     // At its end it is not asked once more.
     let before = left_by(&of)?;
     run(&mut resume(&of)).exits(0)?;
     same("as it was", left_by(&of)? == before, true)?;
-    run(resume(&of).args(["--epochs", "1"])).exits(2)?.says(&["--epochs 1", "already"])?;
+    run(resume(&of).args(["--epochs", "1"]))
+        .exits(2)?
+        .says(&["--epochs 1", "already"])?;
     let log = fs::read_to_string(of.join("log.jsonl"))?;
-    let waits =
-        log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?["values"]["data_wait_s"].as_f64());
-    same("epochs with a wait of their own", waits.filter(|wait| *wait < 60.0).count(), 3)
+    let waits = log.lines().filter_map(|line| {
+        serde_json::from_str::<Value>(line).ok()?["values"]["data_wait_s"].as_f64()
+    });
+    same(
+        "epochs with a wait of their own",
+        waits.filter(|wait| *wait < 60.0).count(),
+        3,
+    )
 }
 
 fn predict_answers_what_can_be_read() -> Result<(), Failed> {
     let runs = scratch("predict");
     run(small(&runs).args(["--set", "train.steps=2"])).exits(0)?;
     let of = run_in(&runs)?;
-    let rows = sql(whole(), "SELECT clip_key FROM features_log_mel ORDER BY 1 LIMIT 2")?;
-    let clips: Vec<PathBuf> = rows.iter().map(|row| inputs().clip(row["clip_key"].as_str().unwrap())).collect();
+    let rows = sql(
+        whole(),
+        "SELECT clip_key FROM features_log_mel ORDER BY 1 LIMIT 2",
+    )?;
+    let clips: Vec<PathBuf> = rows
+        .iter()
+        .map(|row| inputs().clip(row["clip_key"].as_str().unwrap()))
+        .collect();
     let predict = |clips: &[&Path]| run(wavemill(["predict", "--run"]).arg(&of).args(clips));
     let missing = Path::new("nosuch.mp3");
     let ran = predict(&[&clips[0], missing, &clips[1]]).exits(1)?;
     same("answers", ran.out.lines().count(), 2)?;
     let lines: Vec<&str> = ran.err.lines().collect();
     same("lines", lines.len(), 2)?;
-    same("the missing one", lines[0].starts_with("nosuch.mp3: cannot read it"), true)?;
+    same(
+        "the missing one",
+        lines[0].starts_with("nosuch.mp3: cannot read it"),
+        true,
+    )?;
     same("the count", lines[1], "wavemill: 1 of 3 clips gave no rows")?;
-    same("all are there", predict(&[&clips[0]]).exits(0)?.err, String::new())?;
+    same(
+        "all are there",
+        predict(&[&clips[0]]).exits(0)?.err,
+        String::new(),
+    )?;
     // What the trainer says is said once, with its code.
-    let last = checkpoints(&of).pop().ok_or("no checkpoint")?.join("state.json");
+    let last = checkpoints(&of)
+        .pop()
+        .ok_or("no checkpoint")?
+        .join("state.json");
     fs::remove_file(last)?;
-    predict(&[&clips[0]]).exits(3)?.says(&["state.json", "missing"])?;
+    predict(&[&clips[0]])
+        .exits(3)?
+        .says(&["state.json", "missing"])?;
     let words = ["predict", "--run", "nosuch", "-"];
-    [wavemill(words), trainer(words)].iter_mut().try_for_each(|c| run(c).exits(2)?.says(&["nosuch", "no run"]))
+    [wavemill(words), trainer(words)]
+        .iter_mut()
+        .try_for_each(|c| run(c).exits(2)?.says(&["nosuch", "no run"]))
 }
 
 /// `command` with a limit on the size of files, whose breach is an error as on a full disk.
 fn within_blocks(blocks: u32, command: &Command) -> Command {
     let mut limited = Command::new("sh");
-    limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+    limited.args([
+        "-c",
+        &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""),
+    ]);
     limited.arg(command.get_program()).args(command.get_args());
     limited
 }
@@ -250,10 +363,18 @@ fn no_room_for_a_checkpoint() -> Result<(), Failed> {
     let before = checkpoints(&begun);
     let parts = parts_of(&begun);
     // A block is 512 bytes or, in some shells, 1024; a checkpoint has more than 200 KB.
-    run(&mut within_blocks(150, &resume(&begun))).exits(5)?.says(&[begun.to_str().unwrap(), "File too large"])?;
+    run(&mut within_blocks(150, &resume(&begun)))
+        .exits(5)?
+        .says(&[begun.to_str().unwrap(), "File too large"])?;
     same("checkpoints", checkpoints(&begun), before)?;
     all_are_whole(&begun)?;
-    same("new parts", parts_of(&begun).into_iter().find(|name| !parts.contains(name)), None)?;
+    same(
+        "new parts",
+        parts_of(&begun)
+            .into_iter()
+            .find(|name| !parts.contains(name)),
+        None,
+    )?;
     goes_on(&begun)
 }
 
@@ -264,7 +385,9 @@ fn disk_fills_up() -> Result<(), Failed> {
     let mut child = start(small(&runs).args(ENDLESS));
     wait_until(&mut child, "some steps", || last_step(&runs) >= 3)?;
     let filler = mount.fill();
-    finish(child).exits(5)?.says(&[runs.to_str().unwrap(), "No space left"])?;
+    finish(child)
+        .exits(5)?
+        .says(&[runs.to_str().unwrap(), "No space left"])?;
     fs::remove_file(filler)?;
     all_are_whole(&run_in(&runs)?)?;
     goes_on(&run_in(&runs)?)
@@ -272,13 +395,17 @@ fn disk_fills_up() -> Result<(), Failed> {
 
 /// The first shard of the training side.
 fn training_shard(store: &Path, manifest: &Manifest) -> Result<(PathBuf, u64), Failed> {
-    let mut files = manifest.files_of("log_mel").filter(|file| file.split.as_deref() == Some("training"));
+    let mut files = manifest
+        .files_of("log_mel")
+        .filter(|file| file.split.as_deref() == Some("training"));
     let file = files.next().ok_or("no shard")?;
     Ok((store.join(&file.path), file.rows))
 }
 
 fn result(runs: &Path) -> Result<Value, Failed> {
-    Ok(serde_json::from_slice(&fs::read(run_in(runs)?.join("result.json"))?)?)
+    Ok(serde_json::from_slice(&fs::read(
+        run_in(runs)?.join("result.json"),
+    )?)?)
 }
 
 fn damaged_shards_are_named_or_passed_over() -> Result<(), Failed> {
@@ -288,7 +415,9 @@ fn damaged_shards_are_named_or_passed_over() -> Result<(), Failed> {
     let mut flipped = bytes.clone();
     let middle = bytes.len() / 2;
     // More than a row, so that the header of a page is among it.
-    flipped[bytes.len() / 4..middle].iter_mut().for_each(|byte| *byte ^= 0x55);
+    flipped[bytes.len() / 4..middle]
+        .iter_mut()
+        .for_each(|byte| *byte ^= 0x55);
     let name = path.to_str().unwrap();
     for (damaged, whole_file) in [(&flipped[..], false), (&bytes[..middle], true)] {
         fs::write(&path, damaged)?;
@@ -296,38 +425,82 @@ fn damaged_shards_are_named_or_passed_over() -> Result<(), Failed> {
         let words = ["--epochs", "2"];
         let ran = run(fit(&store, &runs).args(SETS_OF_DAMAGE).args(words)).exits(3)?;
         ran.says(&[name])?;
-        let ran = run(fit(&store, &runs).args(SETS_OF_DAMAGE).args(words).arg("--verify")).exits(3)?;
+        let ran = run(fit(&store, &runs)
+            .args(SETS_OF_DAMAGE)
+            .args(words)
+            .arg("--verify"))
+        .exits(3)?;
         same("all damaged files are named", ran.err.contains(name), true)?;
         let runs = scratch("passed-over");
-        run(fit(&store, &runs).args(SETS_OF_DAMAGE).args(words).arg("--skip-damaged")).exits(0)?;
+        run(fit(&store, &runs)
+            .args(SETS_OF_DAMAGE)
+            .args(words)
+            .arg("--skip-damaged"))
+        .exits(0)?;
         let counted = result(&runs)?["damaged_rows"].as_u64().ok_or("no count")?;
         // Two epochs count once.
-        same("rows", if whole_file { counted == rows } else { (1..=rows).contains(&counted) }, true)?;
+        same(
+            "rows",
+            if whole_file {
+                counted == rows
+            } else {
+                (1..=rows).contains(&counted)
+            },
+            true,
+        )?;
     }
     Ok(())
 }
 
-const SETS_OF_DAMAGE: [&str; 6] = ["--model", "lstm", "--set", "data.frames=8", "--batch-size", "8"];
+const SETS_OF_DAMAGE: [&str; 6] = [
+    "--model",
+    "lstm",
+    "--set",
+    "data.frames=8",
+    "--batch-size",
+    "8",
+];
 
 fn damaged_checkpoints_are_named() -> Result<(), Failed> {
     let begun = begun("damaged-checkpoint", 3)?;
     let last = checkpoints(&begun).pop().ok_or("no checkpoint")?;
     let [tensors, state] = ["tensors.safetensors", "state.json"].map(|name| last.join(name));
     let whole = fs::read(&tensors)?;
-    let flipped = |at: usize| whole.iter().enumerate().map(|(i, byte)| byte ^ u8::from(i == at)).collect::<Vec<u8>>();
+    let flipped = |at: usize| {
+        whole
+            .iter()
+            .enumerate()
+            .map(|(i, byte)| byte ^ u8::from(i == at))
+            .collect::<Vec<u8>>()
+    };
     // In the header, where the name of a tensor is, and in a weight.
-    let tensors_are = [flipped(20), flipped(whole.len() / 2), b"\x09\0\0\0\0\0\0\0{\"a\": 1}".to_vec()];
-    let damaged = tensors_are.into_iter().map(|bytes| (&tensors, bytes)).chain([(&state, b"{\"form".to_vec())]);
+    let tensors_are = [
+        flipped(20),
+        flipped(whole.len() / 2),
+        b"\x09\0\0\0\0\0\0\0{\"a\": 1}".to_vec(),
+    ];
+    let damaged = tensors_are
+        .into_iter()
+        .map(|bytes| (&tensors, bytes))
+        .chain([(&state, b"{\"form".to_vec())]);
     for (path, bytes) in damaged {
         let before = fs::read(path)?;
         fs::write(path, bytes)?;
-        run(&mut resume(&begun)).exits(3)?.says(&[path.to_str().unwrap(), "damaged", "remove its folder"])?;
+        run(&mut resume(&begun)).exits(3)?.says(&[
+            path.to_str().unwrap(),
+            "damaged",
+            "remove its folder",
+        ])?;
         fs::write(path, before)?;
     }
     let away = begun.join("away.json");
     fs::rename(&state, &away)?;
-    run(&mut resume(&begun)).exits(3)?.says(&[state.to_str().unwrap(), "missing"])?;
-    run(trainer(["eval", "--device", "cpu"]).arg(&begun)).exits(3)?.says(&[state.to_str().unwrap()])?;
+    run(&mut resume(&begun))
+        .exits(3)?
+        .says(&[state.to_str().unwrap(), "missing"])?;
+    run(trainer(["eval", "--device", "cpu"]).arg(&begun))
+        .exits(3)?
+        .says(&[state.to_str().unwrap()])?;
     fs::rename(&away, &state)?;
     // What the message advises.
     fs::write(&tensors, flipped(20))?;
@@ -340,7 +513,11 @@ fn another_store_is_refused() -> Result<(), Failed> {
     let other = scratch("other").join("store");
     run(inputs().extract(&other).args(["--limit", "40"])).exits(0)?;
     let ran = run(resume(&begun).arg("--store").arg(&other)).exits(4)?;
-    ran.says(&[begun.to_str().unwrap(), "another manifest", "the store that it was trained on"])?;
+    ran.says(&[
+        begun.to_str().unwrap(),
+        "another manifest",
+        "the store that it was trained on",
+    ])?;
     goes_on(&begun)
 }
 
@@ -352,18 +529,54 @@ fn refused(ran: Ran, runs: &Path, said: &[&str]) -> Result<(), Failed> {
 
 fn what_is_wrong_at_the_start_leaves_no_run() -> Result<(), Failed> {
     let folder = scratch("wrong");
-    let (runs, store, recipe) = (folder.join("runs"), folder.join("store"), folder.join("two.toml"));
+    let (runs, store, recipe) = (
+        folder.join("runs"),
+        folder.join("store"),
+        folder.join("two.toml"),
+    );
     let labelled = "track_genre_top IS NOT NULL";
-    let two_sides = RECIPE.replace(labelled, &format!("{labelled} AND set_split <> 'validation'"));
+    let two_sides = RECIPE.replace(
+        labelled,
+        &format!("{labelled} AND set_split <> 'validation'"),
+    );
     fs::write(&recipe, two_sides)?;
-    run(&mut Inputs { recipe, ..inputs().clone() }.extract(&store)).exits(0)?;
-    refused(run(&mut fit(&store, &runs)), &runs, &["no rows in split validation", "rule official"])?;
+    run(&mut Inputs {
+        recipe,
+        ..inputs().clone()
+    }
+    .extract(&store))
+    .exits(0)?;
+    refused(
+        run(&mut fit(&store, &runs)),
+        &runs,
+        &["no rows in split validation", "rule official"],
+    )?;
     let of = |words: &[&str]| run(fit(whole(), &runs).args(words));
     refused(of(&["--model", "vgg"]), &runs, &["vgg", "cnn2d, cnn1d-gru"])?;
-    refused(of(&["--set", "data.frames=8", "--model", "cnn2d"]), &runs, &["cnn2d needs at least", "frames"])?;
-    let sync = ["--set", "model.sync_batch_norm=true", "--nproc", "4", "--batch-size", "41", "--model", "cnn1d"];
+    refused(
+        of(&["--set", "data.frames=8", "--model", "cnn2d"]),
+        &runs,
+        &["cnn2d needs at least", "frames"],
+    )?;
+    let sync = [
+        "--set",
+        "model.sync_batch_norm=true",
+        "--nproc",
+        "4",
+        "--batch-size",
+        "41",
+        "--model",
+        "cnn1d",
+    ];
     // 44 rows leave three for four ranks; each says so.
-    same("rows for ranks", of(&sync).exits(2)?.err.contains("needs a row on every rank"), true)?;
+    same(
+        "rows for ranks",
+        of(&sync)
+            .exits(2)?
+            .err
+            .contains("needs a row on every rank"),
+        true,
+    )?;
     same("a run", runs.exists(), false)
 }
 
@@ -393,7 +606,11 @@ db = { ref = "max", top_db = 80.0 }
 normalize = "minmax"
 "#;
     let folder = scratch("overfit");
-    let (audio, store, runs) = (folder.join("audio"), folder.join("store"), folder.join("runs"));
+    let (audio, store, runs) = (
+        folder.join("audio"),
+        folder.join("store"),
+        folder.join("runs"),
+    );
     fs::create_dir_all(&audio)?;
     fs::write(folder.join("recipe.toml"), RECIPE)?;
     let mut tracks = Vec::new();
@@ -406,18 +623,45 @@ normalize = "minmax"
         }
         let text = fs::read(data.join(part).join("tracks.csv"))?;
         // Three header lines, of the first file alone.
-        let lines = text.split_inclusive(|byte| *byte == b'\n').skip(if tracks.is_empty() { 0 } else { 3 });
+        let lines = text
+            .split_inclusive(|byte| *byte == b'\n')
+            .skip(if tracks.is_empty() { 0 } else { 3 });
         lines.for_each(|line| tracks.extend_from_slice(line));
     }
     fs::write(folder.join("tracks.csv"), tracks)?;
-    let inputs = Inputs { metadata: Some(folder.join("tracks.csv")), audio, recipe: folder.join("recipe.toml") };
+    let inputs = Inputs {
+        metadata: Some(folder.join("tracks.csv")),
+        audio,
+        recipe: folder.join("recipe.toml"),
+    };
     run(&mut inputs.extract(&store)).exits(0)?;
     same("rows", manifest(&store, 1)?.counts.feature_rows > 100, true)?;
-    let sets = ["--model", "cnn1d", "--set", "model.dropout=0", "--epochs", "30", "--set", "train.early_stop=0"];
+    let sets = [
+        "--model",
+        "cnn1d",
+        "--set",
+        "model.dropout=0",
+        "--epochs",
+        "30",
+        "--set",
+        "train.early_stop=0",
+    ];
     run(fit(&store, &runs).args(sets)).exits(0)?;
     let log = fs::read_to_string(run_in(&runs)?.join("log.jsonl"))?;
-    let entries = log.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
-    let last = entries.iter().rfind(|entry| entry["kind"] == "epoch").ok_or("no epoch")?;
-    let accuracy = last["values"]["training/accuracy"].as_f64().ok_or("no accuracy")?;
-    if accuracy >= 0.95 { Ok(()) } else { Err(format!("training accuracy {accuracy}").into()) }
+    let entries = log
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<Vec<Value>, _>>()?;
+    let last = entries
+        .iter()
+        .rfind(|entry| entry["kind"] == "epoch")
+        .ok_or("no epoch")?;
+    let accuracy = last["values"]["training/accuracy"]
+        .as_f64()
+        .ok_or("no accuracy")?;
+    if accuracy >= 0.95 {
+        Ok(())
+    } else {
+        Err(format!("training accuracy {accuracy}").into())
+    }
 }

@@ -14,12 +14,12 @@ use clap::{Parser, ValueEnum};
 use rustix::time::{ClockId, clock_gettime};
 use tch::{Device, Kind};
 use wavemill_schemas::canonical;
+use wavemill_schemas::config::Data;
 use wavemill_schemas::recipe::Compression;
-use wavemill_trainer::config::Data;
-use wavemill_trainer::dataset::{Dataset, Loader, LoaderPlan, Needs, Store};
+use wavemill_trainer::dataset::{BatchTensors, Dataset, Loader, LoaderPlan, Needs, Store};
 
 #[allow(dead_code, missing_docs)]
-#[path = "../src/dataset/fixture.rs"]
+#[path = "../../loader/src/fixture.rs"]
 mod fixture;
 
 use fixture::{FEATURE, Fixture, RowId};
@@ -79,7 +79,11 @@ impl Stored {
                 Self::None => Compression::None,
                 Self::Zstd => Compression::Zstd,
             };
-            Fixture { compression, ..rows() }.write(&root);
+            Fixture {
+                compression,
+                ..rows()
+            }
+            .write(&root);
         }
         let (store, data) = (Store::open(&root, None)?, Data::default());
         Ok(Dataset::open(store, &data, Needs::default())?)
@@ -111,7 +115,9 @@ fn like_log_mel(fixture: &Fixture, row: RowId) -> Vec<f32> {
         (state >> 40) as f32 / (1_u64 << 24) as f32
     };
     let (speed, phase) = (0.01 + 0.05 * uniform(), 6.0 * uniform());
-    let swell: Vec<f32> = (0..frames).map(|frame| 0.12 * (speed * frame as f32 + phase).sin()).collect();
+    let swell: Vec<f32> = (0..frames)
+        .map(|frame| 0.12 * (speed * frame as f32 + phase).sin())
+        .collect();
     let mut values = Vec::with_capacity(bands * frames);
     for band in 0..bands {
         let level = 0.75 - 0.35 * band as f32 / bands as f32;
@@ -120,8 +126,14 @@ fn like_log_mel(fixture: &Fixture, row: RowId) -> Vec<f32> {
             level + swell + 0.12 * (uniform() + uniform() + uniform() - 1.5)
         }));
     }
-    let (least, most) = values.iter().fold((f32::MAX, f32::MIN), |(least, most), &x| (x.min(least), x.max(most)));
-    values.iter_mut().for_each(|x| *x = (*x - least) / (most - least));
+    let (least, most) = values
+        .iter()
+        .fold((f32::MAX, f32::MIN), |(least, most), &x| {
+            (x.min(least), x.max(most))
+        });
+    values
+        .iter_mut()
+        .for_each(|x| *x = (*x - least) / (most - least));
     values
 }
 
@@ -157,12 +169,17 @@ fn epoch(dataset: &Arc<Dataset>, readers: usize, as_f32: bool, epoch: u64) -> Re
     }
     anyhow::ensure!(rows == ROWS, "{rows} rows");
     let a_row = 1e3 / rows as f64;
-    Ok(Cost { cpu_ms: (cpu_s() - cpu_start) * a_row, wall_ms: start.elapsed().as_secs_f64() * a_row })
+    Ok(Cost {
+        cpu_ms: (cpu_s() - cpu_start) * a_row,
+        wall_ms: start.elapsed().as_secs_f64() * a_row,
+    })
 }
 
 fn measure(args: &Args, dataset: &Arc<Dataset>, stored: Stored, readers: usize) -> Result<()> {
     epoch(dataset, readers, args.f32, 0)?;
-    let costs: Vec<Cost> = (1..=args.epochs).map(|e| epoch(dataset, readers, args.f32, e)).collect::<Result<_>>()?;
+    let costs: Vec<Cost> = (1..=args.epochs)
+        .map(|e| epoch(dataset, readers, args.f32, e))
+        .collect::<Result<_>>()?;
     let best = |of: fn(&Cost) -> f64| costs.iter().map(of).fold(f64::INFINITY, f64::min);
     let (cpu_ms, wall_ms) = (best(|cost| cost.cpu_ms), best(|cost| cost.wall_ms));
     if args.json {
@@ -188,12 +205,24 @@ fn main() -> Result<()> {
     let folder = args.folder.as_deref().unwrap_or_else(|| temporary.path());
     // Only the readers' threads are asked.
     tch::set_num_threads(1);
-    for stored in args.store.map_or(vec![Stored::None, Stored::Zstd], |one| vec![one]) {
+    for stored in args
+        .store
+        .map_or(vec![Stored::None, Stored::Zstd], |one| vec![one])
+    {
         let dataset = stored.open(folder)?;
         if args.write || !args.json {
-            let bytes: u64 = dataset.store().manifest().files_of(FEATURE).map(|file| file.bytes).sum();
+            let bytes: u64 = dataset
+                .store()
+                .manifest()
+                .files_of(FEATURE)
+                .map(|file| file.bytes)
+                .sum();
             let ratio = (ROWS * 128 * 1292 * 2) as f64 / bytes as f64;
-            eprintln!("{}: {ROWS} rows, {:.0} MB, ratio {ratio:.2}", stored.name(), bytes as f64 / 1e6);
+            eprintln!(
+                "{}: {ROWS} rows, {:.0} MB, ratio {ratio:.2}",
+                stored.name(),
+                bytes as f64 / 1e6
+            );
         }
         if args.write {
             continue;

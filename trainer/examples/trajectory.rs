@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
-use wavemill_trainer::config::{self, ClassWeights, Cosine, Metric, OptimizerKind, Plateau, Schedule, StepLr};
-use wavemill_trainer::loss::{Criterion, Mixed, TargetLoss, balanced_weights};
+use wavemill_schemas::config::{
+    self, ClassWeights, Cosine, Metric, OptimizerKind, Plateau, Schedule, StepLr,
+};
+use wavemill_schemas::rng::Rng;
+use wavemill_scores::schedule::{Place, Schedules, Validation};
+use wavemill_trainer::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
 use wavemill_trainer::mixup;
 use wavemill_trainer::optim::Optimizer;
-use wavemill_trainer::rng::Rng;
-use wavemill_trainer::schedule::{Place, Schedules, Validation};
 
 const STEPS: u64 = 50;
 const STEPS_PER_EPOCH: u64 = 5;
@@ -52,35 +54,114 @@ struct Data {
 }
 
 fn cases() -> Vec<Case> {
-    let optimizer = |name| config::Optimizer { name, lr: 0.01, weight_decay: 0.01, ..config::Optimizer::default() };
-    let plateau = |metric| Some(Plateau { metric, patience: 1, ..Plateau::default() });
-    let step = Some(StepLr { every_epochs: 3, gamma: 0.7 });
-    let smooth = config::Loss { label_smoothing: 0.1, ..config::Loss::default() };
-    let bare = config::Loss { class_weights: ClassWeights::None, ..config::Loss::default() };
-    let (adam, adamw, sgd) =
-        (optimizer(OptimizerKind::Adam), optimizer(OptimizerKind::Adamw), optimizer(OptimizerKind::Sgd));
-    let warm = Schedule { step: None, plateau: None, cosine: Some(Cosine { warmup_steps: 8 }) };
-    let by_loss = Schedule { step, plateau: plateau(Metric::Loss), cosine: None };
-    let by_f1 = Schedule { step: None, plateau: plateau(Metric::MacroF1), cosine: None };
-    let none = Schedule { step: None, plateau: None, cosine: None };
-    let case = |name, kind, optimizer: &config::Optimizer, schedule: &Schedule, loss: &config::Loss| Case {
+    let optimizer = |name| config::Optimizer {
         name,
-        kind,
-        optimizer: optimizer.clone(),
-        schedule: schedule.clone(),
-        loss: loss.clone(),
+        lr: 0.01,
+        weight_decay: 0.01,
+        ..config::Optimizer::default()
     };
-    let clipped = config::Optimizer { clip_norm: Some(0.4), ..adamw };
-    let nesterov = config::Optimizer { nesterov: true, ..sgd.clone() };
-    let plain = config::Optimizer { momentum: 0.0, weight_decay: 0.0, ..sgd.clone() };
-    let mixed = config::Loss { mixup: 0.4, ..smooth.clone() };
+    let plateau = |metric| {
+        Some(Plateau {
+            metric,
+            patience: 1,
+            ..Plateau::default()
+        })
+    };
+    let step = Some(StepLr {
+        every_epochs: 3,
+        gamma: 0.7,
+    });
+    let smooth = config::Loss {
+        label_smoothing: 0.1,
+        ..config::Loss::default()
+    };
+    let bare = config::Loss {
+        class_weights: ClassWeights::None,
+        ..config::Loss::default()
+    };
+    let (adam, adamw, sgd) = (
+        optimizer(OptimizerKind::Adam),
+        optimizer(OptimizerKind::Adamw),
+        optimizer(OptimizerKind::Sgd),
+    );
+    let warm = Schedule {
+        step: None,
+        plateau: None,
+        cosine: Some(Cosine { warmup_steps: 8 }),
+    };
+    let by_loss = Schedule {
+        step,
+        plateau: plateau(Metric::Loss),
+        cosine: None,
+    };
+    let by_f1 = Schedule {
+        step: None,
+        plateau: plateau(Metric::MacroF1),
+        cosine: None,
+    };
+    let none = Schedule {
+        step: None,
+        plateau: None,
+        cosine: None,
+    };
+    let case =
+        |name, kind, optimizer: &config::Optimizer, schedule: &Schedule, loss: &config::Loss| {
+            Case {
+                name,
+                kind,
+                optimizer: optimizer.clone(),
+                schedule: schedule.clone(),
+                loss: loss.clone(),
+            }
+        };
+    let clipped = config::Optimizer {
+        clip_norm: Some(0.4),
+        ..adamw
+    };
+    let nesterov = config::Optimizer {
+        nesterov: true,
+        ..sgd.clone()
+    };
+    let plain = config::Optimizer {
+        momentum: 0.0,
+        weight_decay: 0.0,
+        ..sgd.clone()
+    };
+    let mixed = config::Loss {
+        mixup: 0.4,
+        ..smooth.clone()
+    };
     vec![
-        case("adam, step and plateau, smoothing and class weights", Kind::Double, &adam, &by_loss, &smooth),
+        case(
+            "adam, step and plateau, smoothing and class weights",
+            Kind::Double,
+            &adam,
+            &by_loss,
+            &smooth,
+        ),
         case("adam in f32", Kind::Float, &adam, &by_loss, &smooth),
-        case("adamw, cosine with warm-up, clipped", Kind::Double, &clipped, &warm, &smooth),
+        case(
+            "adamw, cosine with warm-up, clipped",
+            Kind::Double,
+            &clipped,
+            &warm,
+            &smooth,
+        ),
         case("adamw in f32", Kind::Float, &clipped, &warm, &smooth),
-        case("sgd with momentum, plateau of macro F1", Kind::Double, &sgd, &by_f1, &bare),
-        case("sgd after Nesterov", Kind::Double, &nesterov, &by_loss, &smooth),
+        case(
+            "sgd with momentum, plateau of macro F1",
+            Kind::Double,
+            &sgd,
+            &by_f1,
+            &bare,
+        ),
+        case(
+            "sgd after Nesterov",
+            Kind::Double,
+            &nesterov,
+            &by_loss,
+            &smooth,
+        ),
         case("sgd in f32", Kind::Float, &nesterov, &by_loss, &smooth),
         case("sgd alone", Kind::Double, &plain, &none, &bare),
         case("adam with mix-up", Kind::Double, &adam, &none, &mixed),
@@ -90,7 +171,9 @@ fn cases() -> Vec<Case> {
 /// Values in −1 to 1, exact in f32.
 fn random(stream: u64, shape: &[i64]) -> Tensor {
     let mut rng = Rng::new(stream);
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.uniform_in(-1.0, 1.0) as f32).collect();
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| rng.uniform_in(-1.0, 1.0) as f32)
+        .collect();
     Tensor::from_slice(&values).view(shape)
 }
 
@@ -98,10 +181,14 @@ fn data() -> Data {
     let labels = |stream| {
         let mut rng = Rng::new(stream);
         // One in six has no label.
-        let labels: Vec<i64> = (0..ROWS).map(|_| rng.below(CLASSES as u64 + 1) as i64 - 1).collect();
+        let labels: Vec<i64> = (0..ROWS)
+            .map(|_| rng.below(CLASSES as u64 + 1) as i64 - 1)
+            .collect();
         Tensor::from_slice(&labels)
     };
-    let lambda: Vec<f32> = (0..ROWS).map(|row| mixup::lambda(1, 0, row as u64, 0.4) as f32).collect();
+    let lambda: Vec<f32> = (0..ROWS)
+        .map(|row| mixup::lambda(1, 0, row as u64, 0.4) as f32)
+        .collect();
     Data {
         inputs: random(1, &[ROWS, INPUTS]),
         classes: labels(2),
@@ -123,14 +210,18 @@ fn variables(kind: Kind) -> Vec<(String, Tensor)> {
     ];
     let variable = |(index, (name, shape)): (usize, (&str, &[i64]))| {
         let values = random(10 + index as u64, shape) * 0.5;
-        (name.to_owned(), values.to_kind(kind).set_requires_grad(true))
+        (
+            name.to_owned(),
+            values.to_kind(kind).set_requires_grad(true),
+        )
     };
     shapes.into_iter().enumerate().map(variable).collect()
 }
 
 fn logits(variables: &[(String, Tensor)], inputs: &Tensor) -> [Tensor; 2] {
-    let [hidden, genre, several] =
-        [0, 2, 4].map(|first| move |x: &Tensor| x.linear(&variables[first].1, Some(&variables[first + 1].1)));
+    let [hidden, genre, several] = [0, 2, 4].map(|first| {
+        move |x: &Tensor| x.linear(&variables[first].1, Some(&variables[first + 1].1))
+    });
     let hidden = hidden(inputs).tanh();
     [genre(&hidden), several(&hidden)]
 }
@@ -138,7 +229,7 @@ fn logits(variables: &[(String, Tensor)], inputs: &Tensor) -> [Tensor; 2] {
 /// The two targets' mean loss.
 fn loss(case: &Case, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> Tensor {
     let labels = [data.classes.shallow_clone(), data.several.shallow_clone()];
-    let mixed = (case.loss.mixup > 0.0).then(|| Mixed {
+    let mixed = (case.loss.mixup > 0.0).then(|| MixedLabels {
         labels: vec![data.partner_classes.shallow_clone(), data.several.flip([0])],
         lambda: data.lambda.shallow_clone(),
     });
@@ -150,27 +241,53 @@ fn loss(case: &Case, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> T
 fn train(case: &Case, data: &Data) -> Value {
     let variables = variables(case.kind);
     let initial = values(&variables);
-    let shared = variables.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    let shared = variables
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+        .collect();
     let mut optimizer = Optimizer::new(&case.optimizer, shared);
     let mut schedules = Schedules::new(&case.schedule, case.optimizer.lr);
-    let class_weights = (case.loss.class_weights == ClassWeights::Balanced).then(|| data.class_weights.shallow_clone());
-    let targets =
-        vec![TargetLoss { class_weights, multi_label: false }, TargetLoss { class_weights: None, multi_label: true }];
+    let class_weights = (case.loss.class_weights == ClassWeights::Balanced)
+        .then(|| data.class_weights.shallow_clone());
+    let targets = vec![
+        TargetLoss {
+            class_weights,
+            multi_label: false,
+        },
+        TargetLoss {
+            class_weights: None,
+            multi_label: true,
+        },
+    ];
     let criterion = Criterion::new(&case.loss, targets);
     let inputs = data.inputs.to_kind(case.kind);
     let mut steps = Vec::new();
     for step in 0..STEPS {
         let epoch = step / STEPS_PER_EPOCH;
-        let lr = schedules.lr(Place { step, steps_total: STEPS, epoch });
+        let lr = schedules.lr(Place {
+            step,
+            steps_total: STEPS,
+            epoch,
+        });
         optimizer.zero_grad();
         let loss = loss(case, &criterion, data, &logits(&variables, &inputs));
         loss.backward();
-        let norm = case.optimizer.clip_norm.map(|max| optimizer.clip_norm(max).double_value(&[]));
+        let norm = case
+            .optimizer
+            .clip_norm
+            .map(|max| optimizer.clip_norm(max).double_value(&[]));
         optimizer.step(lr);
         steps.push(json!({ "lr": lr, "loss": loss.double_value(&[]), "norm": norm }));
         if (step + 1) % STEPS_PER_EPOCH == 0 {
             let loss = VALIDATIONS[epoch as usize];
-            schedules.epoch_ended(epoch, &Validation { loss, accuracy: 1.0 - loss, macro_f1: 1.0 - loss });
+            schedules.epoch_ended(
+                epoch,
+                &Validation {
+                    loss,
+                    accuracy: 1.0 - loss,
+                    macro_f1: 1.0 - loss,
+                },
+            );
         }
     }
     json!({
@@ -187,7 +304,9 @@ fn train(case: &Case, data: &Data) -> Value {
 
 /// Every variable as `{"shape", "values"}`.
 fn values(variables: &[(String, Tensor)]) -> Value {
-    let all = variables.iter().map(|(name, tensor)| (name.clone(), value(tensor)));
+    let all = variables
+        .iter()
+        .map(|(name, tensor)| (name.clone(), value(tensor)));
     Value::Object(all.collect::<Map<_, _>>())
 }
 

@@ -7,24 +7,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor, nn};
+use wavemill_schemas::config::{ClassWeights, Config};
+use wavemill_schemas::rng::mix;
 
 use crate::augment::{self, Augmenter};
 use crate::checkpoint::{self, CheckpointError};
-use crate::config::{ClassWeights, Config};
-use crate::dataset::{Batch, Dataset, DatasetError};
-use crate::ffi::TorchError;
-use crate::loss::{Criterion, Mixed, TargetLoss, balanced_weights};
+use crate::dataset::{Batch, BatchTensors, Dataset, DatasetError, DatasetTensors};
+use crate::ffi::{self, TorchError};
+use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
 use crate::mixup;
 use crate::models::init::{self, Origin};
 use crate::models::{Inputs, ModelError, Net, registry};
 use crate::numbers::Numbers;
 use crate::optim::{OptimError, Optimizer};
-use crate::rng::mix;
 use crate::strategy::{self, Buckets, Collective, RankError};
 
-mod answers;
+mod output;
 
-pub use answers::{Answer, Answers};
+pub(crate) use output::ModelOutput;
 
 /// Why a step, or what it needs, cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +32,10 @@ pub enum LearnError {
     /// The architecture cannot be built for this store.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Optimiser state.
     #[error(transparent)]
     Optim(#[from] OptimError),
-    /// Another rank.
     #[error(transparent)]
     Rank(#[from] RankError),
-    /// Rows.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
     /// A checkpoint's tensors.
@@ -51,7 +48,9 @@ pub enum LearnError {
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
     /// The loss is no number any more.
-    #[error("the loss is {loss} at step {step}: lower optimizer.lr (now {lr:e}), or set optimizer.clip_norm=1.0")]
+    #[error(
+        "the loss is {loss} at step {step}: lower optimizer.lr (now {lr:e}), or set optimizer.clip_norm=1.0"
+    )]
     Diverged {
         /// NaN or infinity.
         loss: f64,
@@ -81,7 +80,7 @@ pub enum LearnError {
 
 /// When in a run a step happens; random numbers of the step are a function of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     /// From 0.
     pub epoch: u64,
     /// Optimiser steps done.
@@ -92,7 +91,7 @@ pub struct Clock {
 
 /// What a step did, over all ranks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stepped {
+pub(crate) struct StepSummary {
     /// Mean of the targets' losses, each Σ weight·loss / Σ weight.
     pub loss: f64,
     /// Rows of the global batch.
@@ -124,10 +123,18 @@ pub struct Learner {
 }
 
 /// A rank's rows as tensors on the device, own ones only.
-struct Ready {
+struct TrainingRows {
     inputs: Inputs,
     labels: Vec<Tensor>,
-    mixed: Option<Mixed>,
+    mixed: Option<MixedLabels>,
+}
+
+/// What a micro-batch adds to its batch.
+#[derive(Default)]
+struct LossShare {
+    loss: f64,
+    /// Rows whose first target was right.
+    correct: f64,
 }
 
 impl Learner {
@@ -135,7 +142,11 @@ impl Learner {
     ///
     /// # Errors
     /// [`LearnError::Model`], [`LearnError::TooFewRows`].
-    pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
+    pub(crate) fn check(
+        config: &Config,
+        data: &Dataset,
+        world_size: usize,
+    ) -> Result<(), LearnError> {
         registry::find(&config.model.name)?.check(&config.model, &data.dims())?;
         check_parts(config, data, world_size)
     }
@@ -144,7 +155,7 @@ impl Learner {
     ///
     /// # Errors
     /// [`LearnError`]: an architecture that does not fit the rows, a file of weights that does not fit it.
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         data: &Arc<Dataset>,
         ranks: &'static dyn Collective,
@@ -152,13 +163,24 @@ impl Learner {
     ) -> Result<Self, LearnError> {
         let numbers = Numbers::new(&config.train, device)?;
         check_parts(config, data, ranks.world_size())?;
+
+        // Seeded just before the variables are drawn: they depend on nothing that came before.
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
         let mut store = nn::VarStore::new(device);
         store.set_kind(numbers.kind);
-        let over = (config.model.sync_batch_norm && ranks.world_size() > 1).then(|| strategy::sum_group(ranks));
+        // With one rank its rows are all rows, and libtorch's own batch norm will do.
+        let over = (config.model.sync_batch_norm && ranks.world_size() > 1)
+            .then(|| strategy::sum_group(ranks));
         let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
-        let trainable: Vec<_> = sorted(store.variables()).into_iter().filter(|(_, v)| v.requires_grad()).collect();
-        let (augment, buckets) = (&config.augment, Buckets::new(&trainable, EXTRAS));
+
+        // In the order of names, which every rank has: gradients travel in it.
+        let trainable: Vec<_> = sorted(store.variables())
+            .into_iter()
+            .filter(|(_, v)| v.requires_grad())
+            .collect();
+        let buckets = Buckets::new(&trainable, EXTRAS);
+        let augment = &config.augment;
+
         Ok(Self {
             config: config.clone(),
             data: Arc::clone(data),
@@ -178,93 +200,146 @@ impl Learner {
     ///
     /// # Errors
     /// [`ModelError::InitRead`], [`ModelError::InitKeys`].
-    pub fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
+    pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
         Ok(init::load(file, &self.store)?)
     }
 
     /// Where it computes.
     #[must_use]
-    pub fn device(&self) -> Device {
+    pub(crate) fn device(&self) -> Device {
         self.numbers.device
     }
 
-    /// The model.
-    #[must_use]
-    pub fn net(&self) -> &Net {
+    #[cfg(test)]
+    pub(crate) fn net(&self) -> &Net {
         &self.net
     }
 
     /// Every weight and buffer, by name, in order.
     #[must_use]
-    pub fn variables(&self) -> Vec<(String, Tensor)> {
+    pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.store.variables())
     }
 
     /// One optimiser step on this rank's part of a global batch; `stop` is told to all ranks.
-    ///
-    /// # Errors
-    /// [`LearnError`].
-    pub fn step(&mut self, batch: &Batch, clock: Clock, stop: bool) -> Result<Stepped, LearnError> {
-        let ready = self.training_rows(batch, clock)?;
-        let mut weights = self.criterion.weight_sum(&ready.labels, ready.mixed.as_ref());
+    pub(crate) fn step(
+        &mut self,
+        batch: &Batch,
+        clock: Clock,
+        stop: bool,
+    ) -> Result<StepSummary, LearnError> {
+        let training = self.training_rows(batch, clock)?;
+        // Over all ranks before backward: each then has the right scale for several targets.
+        let mut weights = self
+            .criterion
+            .weight_sum(&training.labels, training.mixed.as_ref());
         self.sum_f64(&mut weights)?;
-        let damaged = batch.damaged().len() as f64;
-        let labelled = self.labelled(batch) as f64;
-        let mut extras = [0.0, batch.n_own() as f64, labelled, 0.0, f64::from(u8::from(stop)), damaged];
+
+        let mut own = LossShare::default();
         for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
-            let seed = mix("dropout", &[self.config.seed, clock.step, self.ranks.rank() as u64, index as u64]);
-            tch::manual_seed(seed as i64);
-            let (loss, correct) = self.backward(&ready.narrow(part), &weights)?;
-            extras[0] += loss;
-            extras[3] += correct;
+            // Seeded for each forward, so that a resumed run drops the same values.
+            let key = [
+                self.config.seed,
+                clock.step,
+                self.ranks.rank() as u64,
+                index as u64,
+            ];
+            tch::manual_seed(mix("dropout", &key) as i64);
+
+            let share = self.backward(&training.narrow(part), &weights)?;
+            own.loss += share.loss;
+            own.correct += share.correct;
         }
+
+        let mut extras = [
+            own.loss,
+            batch.n_own() as f64,
+            self.labelled(batch) as f64,
+            own.correct,
+            f64::from(u8::from(stop)),
+            batch.damaged().len() as f64,
+        ];
         self.buckets.reduce(self.ranks, &mut extras)?;
         let [loss, rows, labelled, correct, stops, damaged] = extras;
+        // Every rank has the same sum: all end here, before a weight is changed.
         if !loss.is_finite() {
-            return Err(LearnError::Diverged { loss, step: clock.step, lr: clock.lr });
+            return Err(LearnError::Diverged {
+                loss,
+                step: clock.step,
+                lr: clock.lr,
+            });
         }
+
+        // After the sums, so that the norm is the global batch's and the same on every rank.
         if let Some(max) = self.config.optimizer.clip_norm {
             let _norm = self.optimizer.clip_norm(max);
         }
         self.optimizer.step(clock.lr);
         self.optimizer.zero_grad();
-        let [rows, labelled, stops, damaged] = [rows, labelled, stops, damaged].map(|count| count as u64);
-        Ok(Stepped { loss, rows, labelled, correct, stops, damaged })
+
+        Ok(StepSummary {
+            loss,
+            rows: rows as u64,
+            labelled: labelled as u64,
+            correct,
+            stops: stops as u64,
+            damaged: damaged as u64,
+        })
     }
 
     /// Means of batch norm's running statistics over ranks, so that all evaluate one model.
-    ///
-    /// # Errors
-    /// [`LearnError::Rank`].
-    pub fn average_buffers(&self) -> Result<(), LearnError> {
+    pub(crate) fn average_buffers(&self) -> Result<(), LearnError> {
         if self.ranks.world_size() == 1 {
             return Ok(());
         }
+
         for (_, buffer) in self.buffers() {
-            let mut mean = buffer.to_device(Device::Cpu).to_kind(Kind::Double).contiguous();
+            let mut mean = buffer
+                .to_device(Device::Cpu)
+                .to_kind(Kind::Double)
+                .contiguous();
             self.ranks.sum(&mut mean)?;
-            tch::no_grad(|| buffer.shallow_clone().copy_(&(mean / self.ranks.world_size() as f64)));
+            tch::no_grad(|| {
+                buffer
+                    .shallow_clone()
+                    .copy_(&(mean / self.ranks.world_size() as f64))
+            });
         }
         Ok(())
     }
 
     /// What a checkpoint holds of the model: weights, every rank's buffers, the optimiser. All ranks call it.
-    ///
-    /// # Errors
-    /// [`LearnError`].
-    pub fn tensors(&self) -> Result<Vec<(String, Tensor)>, LearnError> {
-        let mut tensors: Vec<(String, Tensor)> =
-            self.variables().into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
+    pub(crate) fn tensors(&self) -> Result<Vec<(String, Tensor)>, LearnError> {
+        let mut tensors: Vec<(String, Tensor)> = self
+            .variables()
+            .into_iter()
+            .map(|(name, tensor)| (format!("model.{name}"), tensor))
+            .collect();
         tensors.extend(self.optimizer.state());
+
+        // Each rank has running statistics of its own until they are averaged, at the end of an epoch.
         let buffers = self.buffers();
         if self.ranks.world_size() == 1 || buffers.is_empty() {
             return Ok(tensors);
         }
-        let flat = Tensor::cat(&buffers.iter().map(|(_, b)| b.view(-1).to_kind(Kind::Double)).collect::<Vec<_>>(), 0);
+        let flat = Tensor::cat(
+            &buffers
+                .iter()
+                .map(|(_, b)| b.view(-1).to_kind(Kind::Double))
+                .collect::<Vec<_>>(),
+            0,
+        );
+
+        // As bytes and not by a sum: what a rank resumes with has the bits that it had.
         let values = Vec::<f64>::try_from(flat.to_device(Device::Cpu))?;
         let bytes: Vec<u8> = values.into_iter().flat_map(f64::to_le_bytes).collect();
         for (rank, bytes) in self.ranks.gather(&bytes)?.iter().enumerate() {
-            let values: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+            let values: Vec<f64> = bytes
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|b| f64::from_le_bytes(*b))
+                .collect();
             tensors.push((format!("rank{rank}.buffers"), Tensor::from_slice(&values)));
         }
         Ok(tensors)
@@ -275,7 +350,7 @@ impl Learner {
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] and others.
-    pub fn load(
+    pub(crate) fn load(
         &mut self,
         tensors: &BTreeMap<String, Tensor>,
         path: &Path,
@@ -283,11 +358,15 @@ impl Learner {
     ) -> Result<(), LearnError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
         self.optimizer.load(tensors)?;
+
         let own = tensors.get(&format!("rank{}.buffers", self.ranks.rank()));
         if let Some(flat) = own.filter(|_| world_size == self.ranks.world_size()) {
+            // In the order in which `tensors` laid them side by side.
             let mut offset = 0;
             for (_, buffer) in self.buffers() {
-                let values = flat.narrow(0, offset, buffer.numel() as i64).view(buffer.size().as_slice());
+                let values = flat
+                    .narrow(0, offset, buffer.numel() as i64)
+                    .view(buffer.size().as_slice());
                 tch::no_grad(|| buffer.shallow_clone().copy_(&values));
                 offset += buffer.numel() as i64;
             }
@@ -299,19 +378,30 @@ impl Learner {
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] and others.
-    pub fn load_model(&self, tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(), LearnError> {
-        Ok(checkpoint::copy_into(&self.variables(), tensors, "model.", path)?)
+    pub(crate) fn load_model(
+        &self,
+        tensors: &BTreeMap<String, Tensor>,
+        path: &Path,
+    ) -> Result<(), LearnError> {
+        Ok(checkpoint::copy_into(
+            &self.variables(),
+            tensors,
+            "model.",
+            path,
+        )?)
     }
 
     /// Whether training goes by batches' own statistics: a frozen backbone keeps its running ones.
     #[must_use]
-    pub fn trains_batch_norm(&self) -> bool {
+    pub(crate) fn trains_batch_norm(&self) -> bool {
         !self.config.model.freeze && !self.buffers().is_empty()
     }
 
     fn buffers(&self) -> Vec<(String, Tensor)> {
-        let is_buffer = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
-        self.variables().into_iter().filter(|(name, _)| is_buffer(name)).collect()
+        self.variables()
+            .into_iter()
+            .filter(|(name, _)| name.ends_with("running_mean") || name.ends_with("running_var"))
+            .collect()
     }
 
     fn sum_f64(&self, values: &mut [f64]) -> Result<(), LearnError> {
@@ -324,75 +414,133 @@ impl Learner {
     }
 
     /// Own rows, augmented and mixed.
-    fn training_rows(&self, batch: &Batch, clock: Clock) -> Result<Ready, LearnError> {
+    fn training_rows(&self, batch: &Batch, clock: Clock) -> Result<TrainingRows, LearnError> {
         let mut inputs = self.inputs(batch)?;
         if let Some(augmenter) = &self.augmenter {
-            let rows = augment::Rows { epoch: clock.epoch, keys: batch.keys() };
+            let rows = augment::Rows {
+                epoch: clock.epoch,
+                keys: batch.keys(),
+            };
             inputs.spectrogram = augmenter.apply(&inputs.spectrogram, rows);
         }
-        let all = self.labels(batch)?;
-        let own = Part { first: 0, rows: batch.n_own() as i64 };
-        let labels = all.iter().map(|l| own.of(l)).collect();
-        let Some(partners) = batch.partners() else {
-            return Ok(Ready { inputs, labels, mixed: None });
+
+        // A batch that is mixed has the partners of own rows behind them.
+        let all_labels = self.labels(batch)?;
+        let own = MicroBatch {
+            first: 0,
+            rows: batch.n_own() as i64,
         };
-        let at = Tensor::from_slice(partners).to_device(self.numbers.device);
-        let draw = |&key: &u64| mixup::lambda(self.config.seed, clock.epoch, key, self.config.loss.mixup);
-        let lambda: Vec<f64> = batch.keys()[..batch.n_own()].iter().map(draw).collect();
-        let lambda = Tensor::from_slice(&lambda).to_device(self.numbers.device).to_kind(self.numbers.kind);
-        let blend = |all: &Tensor| mixup::blend(&own.of(all), &all.index_select(0, &at), &lambda);
+        let labels = all_labels.iter().map(|labels| own.of(labels)).collect();
+        let Some(partners) = batch.partners() else {
+            return Ok(TrainingRows {
+                inputs,
+                labels,
+                mixed: None,
+            });
+        };
+
+        let device = self.numbers.device;
+        let mut lambda = Vec::with_capacity(batch.n_own());
+        for &key in &batch.keys()[..batch.n_own()] {
+            let alpha = self.config.loss.mixup;
+            lambda.push(mixup::lambda(self.config.seed, clock.epoch, key, alpha));
+        }
+        let pairs = Pairs {
+            own,
+            partners: ffi::send(&Tensor::from_slice(partners), device)?,
+            lambda: ffi::send(&Tensor::from_slice(&lambda), device)?.to_kind(self.numbers.kind),
+        };
         let inputs = Inputs {
-            spectrogram: blend(&inputs.spectrogram),
-            metadata: inputs.metadata.as_ref().map(blend),
+            spectrogram: pairs.blend(&inputs.spectrogram),
+            metadata: inputs.metadata.as_ref().map(|all| pairs.blend(all)),
             ids: inputs.ids.as_ref().map(|ids| own.of(ids)),
         };
-        let labels_of = all.iter().map(|l| l.index_select(0, &at)).collect();
-        Ok(Ready { inputs, labels, mixed: Some(Mixed { labels: labels_of, lambda }) })
+        let partner_labels = all_labels
+            .iter()
+            .map(|all| pairs.partners_of(all))
+            .collect();
+        Ok(TrainingRows {
+            inputs,
+            labels,
+            mixed: Some(MixedLabels {
+                labels: partner_labels,
+                lambda: pairs.lambda,
+            }),
+        })
     }
 
     fn inputs(&self, batch: &Batch) -> Result<Inputs, LearnError> {
-        Ok(self.data.inputs(batch, self.numbers.device, self.numbers.kind)?)
+        Ok(self
+            .data
+            .inputs(batch, self.numbers.device, self.numbers.kind)?)
     }
 
     fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
-        let of = |(index, target): (usize, &crate::dataset::Target)| match target.is_multi() {
-            true => batch.multi_hot(index, self.numbers.device),
-            false => batch.labels(index, self.numbers.device),
-        };
-        Ok(self.data.targets().iter().enumerate().map(of).collect::<Result<_, _>>()?)
+        let mut labels = Vec::new();
+        for (index, target) in self.data.targets().iter().enumerate() {
+            labels.push(if target.is_multi() {
+                batch.multi_hot(index, self.numbers.device)?
+            } else {
+                batch.labels(index, self.numbers.device)?
+            });
+        }
+        Ok(labels)
     }
 
     /// Own rows with a label of the first target.
     fn labelled(&self, batch: &Batch) -> usize {
-        let has_label = |&&row: &&u32| self.data.targets()[0].labels(self.data.rows(), row).next().is_some();
-        batch.rows()[..batch.n_own()].iter().filter(has_label).count()
+        let target = &self.data.targets()[0];
+        batch.rows()[..batch.n_own()]
+            .iter()
+            .filter(|&&row| target.labels(self.data.rows(), row).next().is_some())
+            .count()
     }
 
-    /// This part's share of the batch's loss, its gradients added up; and the rows whose first target was right.
-    fn backward(&self, rows: &Ready, weights: &[f64]) -> Result<(f64, f64), LearnError> {
+    /// This part's share of the batch's loss, its gradients added up.
+    fn backward(&self, rows: &TrainingRows, weights: &[f64]) -> Result<LossShare, LearnError> {
         let logits = self.numbers.logits(&self.net, &rows.inputs, true)?;
-        let sums = self.criterion.weighted_sum(&logits, &rows.labels, rows.mixed.as_ref());
+        let sums = self
+            .criterion
+            .weighted_sum(&logits, &rows.labels, rows.mixed.as_ref());
+
         let targets = sums.len() as f64;
-        // Without a labelled row on any rank there is no mean, nor with a weight that is 0 in f32; gradients are then 0.
-        let has_mean = |weight: f64| weight >= f64::from(f32::MIN_POSITIVE);
-        let mean = |(sum, &weight): (Tensor, &f64)| if has_mean(weight) { sum / (weight * targets) } else { sum * 0.0 };
-        let means = sums.into_iter().zip(weights).map(mean);
-        let Some(loss) = means.reduce(|a, b| a + b) else { return Ok((0.0, 0.0)) };
-        loss.f_backward()?;
-        let correct = match self.data.targets()[0].is_multi() {
-            true => 0.0,
-            false => tch::no_grad(|| logits[0].argmax(1, false).eq_tensor(&rows.labels[0]).sum(Kind::Int64))
-                .f_double_value(&[])?,
+        let mut means = Vec::with_capacity(sums.len());
+        for (sum, &weight) in sums.into_iter().zip(weights) {
+            // Without a labelled row on any rank there is no mean, nor with a weight that is 0 in f32: gradients are 0.
+            let has_mean = weight >= f64::from(f32::MIN_POSITIVE);
+            means.push(if has_mean {
+                sum / (weight * targets)
+            } else {
+                sum * 0.0
+            });
+        }
+        let Some(loss) = means.into_iter().reduce(|a, b| a + b) else {
+            return Ok(LossShare::default());
         };
-        Ok((loss.f_double_value(&[])?, correct))
+        loss.f_backward()?;
+
+        let mut correct = 0.0;
+        if !self.data.targets()[0].is_multi() {
+            let hits = tch::no_grad(|| {
+                logits[0]
+                    .argmax(1, false)
+                    .eq_tensor(&rows.labels[0])
+                    .sum(Kind::Int64)
+            });
+            correct = hits.f_double_value(&[])?;
+        }
+        Ok(LossShare {
+            loss: loss.f_double_value(&[])?,
+            correct,
+        })
     }
 }
 
 /// Loss, rows, labelled rows, correct rows, ranks that stop, damaged rows: summed with the gradients.
 const EXTRAS: usize = 6;
 
-impl Ready {
-    fn narrow(&self, part: Part) -> Self {
+impl TrainingRows {
+    fn narrow(&self, part: MicroBatch) -> Self {
         Self {
             inputs: Inputs {
                 spectrogram: part.of(&self.inputs.spectrogram),
@@ -400,66 +548,104 @@ impl Ready {
                 ids: self.inputs.ids.as_ref().map(|i| part.of(i)),
             },
             labels: self.labels.iter().map(|l| part.of(l)).collect(),
-            mixed: self
-                .mixed
-                .as_ref()
-                .map(|m| Mixed { labels: m.labels.iter().map(|l| part.of(l)).collect(), lambda: part.of(&m.lambda) }),
+            mixed: self.mixed.as_ref().map(|m| MixedLabels {
+                labels: m.labels.iter().map(|l| part.of(l)).collect(),
+                lambda: part.of(&m.lambda),
+            }),
         }
     }
 }
 
+/// Own rows and the partner that each is mixed with.
+struct Pairs {
+    own: MicroBatch,
+    /// `[n]` i64: where in the batch each partner lies.
+    partners: Tensor,
+    /// `[n]`: the share of the own row.
+    lambda: Tensor,
+}
+
 /// Rows of a micro-batch.
 #[derive(Clone, Copy)]
-struct Part {
+struct MicroBatch {
     first: i64,
     rows: i64,
 }
 
-impl Part {
+impl MicroBatch {
     fn of(self, tensor: &Tensor) -> Tensor {
         tensor.narrow(0, self.first, self.rows)
     }
 }
 
+impl Pairs {
+    fn blend(&self, all: &Tensor) -> Tensor {
+        mixup::blend(&self.own.of(all), &self.partners_of(all), &self.lambda)
+    }
+
+    fn partners_of(&self, all: &Tensor) -> Tensor {
+        all.index_select(0, &self.partners)
+    }
+}
+
 /// Micro-batches of `rows` rows; sizes differ by at most one, and none is empty.
-fn parts(rows: usize, micro_batches: usize) -> impl Iterator<Item = Part> {
+fn parts(rows: usize, micro_batches: usize) -> impl Iterator<Item = MicroBatch> {
     let count = micro_batches.min(rows);
     (0..count).map(move |i| {
-        let (first, end) = (rows * i / count, rows * (i + 1) / count);
-        Part { first: first as i64, rows: (end - first) as i64 }
+        let first = rows * i / count;
+        let end = rows * (i + 1) / count;
+        MicroBatch {
+            first: first as i64,
+            rows: (end - first) as i64,
+        }
     })
 }
 
 fn criterion(config: &Config, data: &Dataset, device: Device) -> Criterion {
-    let weights = |target: usize| match config.loss.class_weights {
-        ClassWeights::Balanced => Some(balanced_weights(&data.class_counts(target), device)),
-        ClassWeights::None => None,
-    };
-    let of = |(index, target): (usize, &crate::dataset::Target)| TargetLoss {
-        class_weights: if target.is_multi() { None } else { weights(index) },
-        multi_label: target.is_multi(),
-    };
-    Criterion::new(&config.loss, data.targets().iter().enumerate().map(of).collect())
+    let mut losses = Vec::new();
+    for (index, target) in data.targets().iter().enumerate() {
+        let balanced = !target.is_multi() && config.loss.class_weights == ClassWeights::Balanced;
+        losses.push(TargetLoss {
+            class_weights: balanced.then(|| balanced_weights(&data.class_counts(index), device)),
+            multi_label: target.is_multi(),
+        });
+    }
+    Criterion::new(&config.loss, losses)
 }
 
 /// With batch norm over ranks every rank must come to every forward.
 fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
-    let parts = world_size * config.train.micro_batches;
-    let rows = data.rows_of(crate::dataset::Side::Training).len();
-    let last = rows % config.data.batch_size;
-    let smallest = if last == 0 || config.data.drop_last { config.data.batch_size } else { last };
     if !config.model.sync_batch_norm || config.model.freeze || world_size == 1 {
         return Ok(());
     }
+
+    let parts = world_size * config.train.micro_batches;
+    let rows = data.rows_of(crate::dataset::Side::Training).len();
+    let last = rows % config.data.batch_size;
+    let smallest = if last == 0 || config.data.drop_last {
+        config.data.batch_size
+    } else {
+        last
+    };
     if smallest < parts {
-        return Err(LearnError::TooFewRows { rows: smallest, parts });
+        return Err(LearnError::TooFewRows {
+            rows: smallest,
+            parts,
+        });
     }
+
     // A rank that lacks a row would come to fewer forwards than the others.
-    if config.data.skip_damaged { Err(LearnError::SkipsRows) } else { Ok(()) }
+    if config.data.skip_damaged {
+        Err(LearnError::SkipsRows)
+    } else {
+        Ok(())
+    }
 }
 
 /// Variables by name.
-pub fn sorted(variables: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(String, Tensor)> {
+pub(crate) fn sorted(
+    variables: impl IntoIterator<Item = (String, Tensor)>,
+) -> Vec<(String, Tensor)> {
     let mut variables: Vec<(String, Tensor)> = variables.into_iter().collect();
     variables.sort_by(|a, b| a.0.cmp(&b.0));
     variables

@@ -5,8 +5,7 @@
 //! over targets, nor mix features ([`crate::mixup`] does).
 
 use tch::{Device, Kind, Reduction, Tensor};
-
-use crate::config;
+use wavemill_schemas::config;
 
 /// What the loss of one target needs to know.
 #[derive(Debug)]
@@ -19,11 +18,18 @@ pub struct TargetLoss {
 
 /// Second labels of a batch whose rows are mixed of two.
 #[derive(Debug)]
-pub struct Mixed {
+pub struct MixedLabels {
     /// For each target, as the first labels.
     pub labels: Vec<Tensor>,
     /// `[n]`, the first labels' share, in 0 to 1; on the logits' device.
     pub lambda: Tensor,
+}
+
+impl MixedLabels {
+    /// The first labels' share, f64 on `device`.
+    fn share_on(&self, device: Device) -> Tensor {
+        self.lambda.to_device(device).to_kind(Kind::Double)
+    }
 }
 
 /// The loss of every target.
@@ -51,42 +57,64 @@ impl Criterion {
     /// For `targets` in order. Label smoothing is for targets of one label a row.
     #[must_use]
     pub fn new(settings: &config::Loss, targets: Vec<TargetLoss>) -> Self {
-        let target = |target: TargetLoss| Target {
-            multi_label: target.multi_label,
-            host_weights: target.class_weights.as_ref().map(|w| w.to_device(Device::Cpu).to_kind(Kind::Double)),
-            weights: target.class_weights,
-        };
-        Self { smoothing: settings.label_smoothing, targets: targets.into_iter().map(target).collect() }
+        let mut all = Vec::with_capacity(targets.len());
+        for target in targets {
+            let host_weights = target
+                .class_weights
+                .as_ref()
+                .map(|weights| weights.to_device(Device::Cpu).to_kind(Kind::Double));
+            all.push(Target {
+                multi_label: target.multi_label,
+                weights: target.class_weights,
+                host_weights,
+            });
+        }
+        Self {
+            smoothing: settings.label_smoothing,
+            targets: all,
+        }
     }
 
     /// Σ of the rows' weights for each target. Waits for the device if labels are not on the host.
     #[must_use]
-    pub fn weight_sum(&self, labels: &[Tensor], mixed: Option<&Mixed>) -> Vec<f64> {
-        let total = |target: &Target, labels: &Tensor, share: Option<Tensor>| {
+    pub fn weight_sum(&self, labels: &[Tensor], mixed: Option<&MixedLabels>) -> Vec<f64> {
+        let mut sums = Vec::with_capacity(self.targets.len());
+        for (index, target) in self.targets.iter().enumerate() {
+            let labels = &labels[index];
             let weights = target.row_weights(labels);
-            share.map_or_else(|| weights.sum(Kind::Double), |s| weights.dot(&s)).double_value(&[])
-        };
-        let share = |labels: &Tensor, mixed: &Mixed| mixed.lambda.to_device(labels.device()).to_kind(Kind::Double);
-        let sum = |(index, target): (usize, &Target)| match mixed {
-            None => total(target, &labels[index], None),
-            Some(mixed) => {
-                let first = share(&labels[index], mixed);
-                let second = 1.0 - share(&mixed.labels[index], mixed);
-                total(target, &labels[index], Some(first)) + total(target, &mixed.labels[index], Some(second))
-            }
-        };
-        self.targets.iter().enumerate().map(sum).collect()
+            let Some(mixed) = mixed else {
+                sums.push(weights.sum(Kind::Double).double_value(&[]));
+                continue;
+            };
+
+            let partner_labels = &mixed.labels[index];
+            let partner_weights = target.row_weights(partner_labels);
+            let share = mixed.share_on(labels.device());
+            let partner_share = 1.0 - mixed.share_on(partner_labels.device());
+            let first = weights.dot(&share).double_value(&[]);
+            let second = partner_weights.dot(&partner_share).double_value(&[]);
+            sums.push(first + second);
+        }
+        sums
     }
 
     /// Σ of weight · loss for each target: scalars with gradient, f32 or f64. `logits`: `[n, classes]` a target, on the
     /// labels' device; lower precision is raised to f32.
     #[must_use]
-    pub fn weighted_sum(&self, logits: &[Tensor], labels: &[Tensor], mixed: Option<&Mixed>) -> Vec<Tensor> {
-        let sum = |(index, target): (usize, &Target)| {
+    pub fn weighted_sum(
+        &self,
+        logits: &[Tensor],
+        labels: &[Tensor],
+        mixed: Option<&MixedLabels>,
+    ) -> Vec<Tensor> {
+        let mut sums = Vec::with_capacity(self.targets.len());
+        for (index, target) in self.targets.iter().enumerate() {
             let logits = match logits[index].kind() {
                 Kind::Double => logits[index].shallow_clone(),
+                // Too few digits for a sum over rows.
                 _ => logits[index].to_kind(Kind::Float),
             };
+
             let first = target.rows(&logits, &labels[index], self.smoothing);
             let rows = match mixed {
                 None => first,
@@ -96,9 +124,9 @@ impl Criterion {
                     first * &lambda + second * (1.0 - lambda)
                 }
             };
-            rows.sum(logits.kind())
-        };
-        self.targets.iter().enumerate().map(sum).collect()
+            sums.push(rows.sum(logits.kind()));
+        }
+        sums
     }
 }
 
@@ -111,7 +139,13 @@ impl Target {
         let labelled = labels.ge(0).to_kind(Kind::Double);
         match &self.host_weights {
             None => labelled,
-            Some(weights) => weights.to_device(labels.device()).index_select(0, &labels.clamp_min(0)) * labelled,
+            Some(weights) => {
+                weights
+                    .to_device(labels.device())
+                    // A row without label has −1, which is no index; `labelled` makes it weigh 0.
+                    .index_select(0, &labels.clamp_min(0))
+                    * labelled
+            }
         }
     }
 
@@ -119,11 +153,22 @@ impl Target {
     fn rows(&self, logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
         if self.multi_label {
             let labels = labels.to_kind(logits.kind());
-            let none = None::<Tensor>;
-            let each = logits.binary_cross_entropy_with_logits(&labels, none.as_ref(), None, Reduction::None);
-            return each.mean_dim(1, false, logits.kind()) * has_label(&labels).to_kind(logits.kind());
+            let each = logits.binary_cross_entropy_with_logits(
+                &labels,
+                None::<&Tensor>,
+                None,
+                Reduction::None,
+            );
+            // The mean over classes, so that a row weighs alike however many there are.
+            return each.mean_dim(1, false, logits.kind())
+                * has_label(&labels).to_kind(logits.kind());
         }
-        let weights = self.weights.as_ref().map(|w| w.to_device(logits.device()).to_kind(logits.kind()));
+
+        let weights = self
+            .weights
+            .as_ref()
+            .map(|w| w.to_device(logits.device()).to_kind(logits.kind()));
+        // −1 is the label whose rows are left out.
         logits.cross_entropy_loss(labels, weights, Reduction::None, -1, smoothing)
     }
 }
@@ -138,8 +183,13 @@ fn has_label(labels: &Tensor) -> Tensor {
 pub fn balanced_weights(counts: &[u64], device: Device) -> Tensor {
     let rows: u64 = counts.iter().sum();
     let present = counts.iter().filter(|&&n| n > 0).count() as f64;
-    let weights: Vec<f64> =
-        counts.iter().map(|&n| if n == 0 { 0.0 } else { rows as f64 / (present * n as f64) }).collect();
+    let weights: Vec<f64> = counts
+        .iter()
+        .map(|&n| match n {
+            0 => 0.0,
+            n => rows as f64 / (present * n as f64),
+        })
+        .collect();
     Tensor::from_slice(&weights).to_device(device)
 }
 
@@ -148,18 +198,33 @@ mod tests {
     use super::*;
 
     const WEIGHTS: [f64; 3] = [0.5, 2.0, 1.25];
-    const LOGITS: [f64; 12] = [0.3, -1.0, 2.0, 0.0, 0.1, -0.2, 4.0, 1.0, -3.0, 0.7, 0.7, 0.6];
+    const LOGITS: [f64; 12] = [
+        0.3, -1.0, 2.0, 0.0, 0.1, -0.2, 4.0, 1.0, -3.0, 0.7, 0.7, 0.6,
+    ];
 
-    fn criterion(label_smoothing: f64, class_weights: Option<Tensor>, multi_label: bool) -> Criterion {
-        let settings = config::Loss { label_smoothing, ..config::Loss::default() };
-        Criterion::new(&settings, vec![TargetLoss { class_weights, multi_label }])
+    fn criterion(
+        label_smoothing: f64,
+        class_weights: Option<Tensor>,
+        multi_label: bool,
+    ) -> Criterion {
+        let settings = config::Loss {
+            label_smoothing,
+            ..config::Loss::default()
+        };
+        Criterion::new(
+            &settings,
+            vec![TargetLoss {
+                class_weights,
+                multi_label,
+            }],
+        )
     }
 
     fn logits() -> Tensor {
         Tensor::from_slice(&LOGITS).view([4, 3])
     }
 
-    fn mean(criterion: &Criterion, labels: &Tensor, mixed: Option<&Mixed>) -> f64 {
+    fn mean(criterion: &Criterion, labels: &Tensor, mixed: Option<&MixedLabels>) -> f64 {
         let labels = std::slice::from_ref(labels);
         let sum = criterion.weighted_sum(&[logits()], labels, mixed)[0].double_value(&[]);
         sum / criterion.weight_sum(labels, mixed)[0]
@@ -172,7 +237,13 @@ mod tests {
                 for weights in [None, Some(Tensor::from_slice(&WEIGHTS))] {
                     let labels = Tensor::from_slice(&labels);
                     let want = logits()
-                        .cross_entropy_loss(&labels, weights.as_ref(), Reduction::Mean, -1, smoothing)
+                        .cross_entropy_loss(
+                            &labels,
+                            weights.as_ref(),
+                            Reduction::Mean,
+                            -1,
+                            smoothing,
+                        )
                         .double_value(&[]);
                     let got = mean(&criterion(smoothing, weights, false), &labels, None);
                     assert!((got - want).abs() < 1e-14, "{got} {want}");
@@ -184,7 +255,8 @@ mod tests {
     #[test]
     fn the_definition_written_out() {
         let row = |r: usize| &LOGITS[3 * r..3 * r + 3];
-        let minus_log = |r: usize, c: usize| row(r).iter().map(|x| x.exp()).sum::<f64>().ln() - row(r)[c];
+        let minus_log =
+            |r: usize, c: usize| row(r).iter().map(|x| x.exp()).sum::<f64>().ln() - row(r)[c];
         let labels = [2_usize, 0, 0, 1];
         let of_row = |(r, &y): (usize, &usize)| {
             let even: f64 = (0..3).map(|c| WEIGHTS[c] * minus_log(r, c)).sum();
@@ -193,8 +265,14 @@ mod tests {
         let want: f64 = labels.iter().enumerate().map(of_row).sum();
         let criterion = criterion(0.1, Some(Tensor::from_slice(&WEIGHTS)), false);
         let labels = [Tensor::from_slice(&labels.map(|y| y as i64))];
-        assert!((criterion.weighted_sum(&[logits()], &labels, None)[0].double_value(&[]) - want).abs() < 1e-14);
-        assert_eq!(criterion.weight_sum(&labels, None), [1.25 + 0.5 + 0.5 + 2.0]);
+        assert!(
+            (criterion.weighted_sum(&[logits()], &labels, None)[0].double_value(&[]) - want).abs()
+                < 1e-14
+        );
+        assert_eq!(
+            criterion.weight_sum(&labels, None),
+            [1.25 + 0.5 + 0.5 + 2.0]
+        );
     }
 
     #[test]
@@ -202,9 +280,17 @@ mod tests {
         let logits = logits().set_requires_grad(true);
         let labels = [Tensor::from_slice(&[-1_i64; 4])];
         let criterion = criterion(0.1, None, false);
-        let sum = criterion.weighted_sum(&[logits.shallow_clone()], &labels, None).remove(0);
+        let sum = criterion
+            .weighted_sum(&[logits.shallow_clone()], &labels, None)
+            .remove(0);
         sum.backward();
-        assert_eq!((sum.double_value(&[]), criterion.weight_sum(&labels, None)[0]), (0.0, 0.0));
+        assert_eq!(
+            (
+                sum.double_value(&[]),
+                criterion.weight_sum(&labels, None)[0]
+            ),
+            (0.0, 0.0)
+        );
         assert_eq!(logits.grad().abs().max().double_value(&[]), 0.0);
     }
 
@@ -212,17 +298,32 @@ mod tests {
     fn a_mixed_row_is_lambda_of_both_and_extremes_are_the_plain_losses() {
         let criterion = criterion(0.1, Some(Tensor::from_slice(&WEIGHTS)), false);
         let [first, second] = [[2_i64, 0, -1, 1], [1, 1, 0, -1]].map(|l| Tensor::from_slice(&l));
-        let mixed =
-            |lambda: f64| Mixed { labels: vec![second.shallow_clone()], lambda: Tensor::from_slice(&[lambda; 4]) };
-        assert_eq!(mean(&criterion, &first, Some(&mixed(1.0))), mean(&criterion, &first, None));
-        assert_eq!(mean(&criterion, &first, Some(&mixed(0.0))), mean(&criterion, &second, None));
-        let sum = |labels: &Tensor, mixed: Option<&Mixed>| {
+        let mixed = |lambda: f64| MixedLabels {
+            labels: vec![second.shallow_clone()],
+            lambda: Tensor::from_slice(&[lambda; 4]),
+        };
+        assert_eq!(
+            mean(&criterion, &first, Some(&mixed(1.0))),
+            mean(&criterion, &first, None)
+        );
+        assert_eq!(
+            mean(&criterion, &first, Some(&mixed(0.0))),
+            mean(&criterion, &second, None)
+        );
+        let sum = |labels: &Tensor, mixed: Option<&MixedLabels>| {
             let labels = std::slice::from_ref(labels);
             let sum = criterion.weighted_sum(&[logits()], labels, mixed)[0].double_value(&[]);
             (sum, criterion.weight_sum(labels, mixed)[0])
         };
-        let (a, b, both) = (sum(&first, None), sum(&second, None), sum(&first, Some(&mixed(0.3))));
-        assert!((both.0 - (0.3 * a.0 + 0.7 * b.0)).abs() < 1e-14 && (both.1 - (0.3 * a.1 + 0.7 * b.1)).abs() < 1e-14);
+        let (a, b, both) = (
+            sum(&first, None),
+            sum(&second, None),
+            sum(&first, Some(&mixed(0.3))),
+        );
+        assert!(
+            (both.0 - (0.3 * a.0 + 0.7 * b.0)).abs() < 1e-14
+                && (both.1 - (0.3 * a.1 + 0.7 * b.1)).abs() < 1e-14
+        );
     }
 
     #[test]
@@ -230,22 +331,30 @@ mod tests {
         let labels = Tensor::from_slice(&[1_i64, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1]).view([4, 3]);
         let entropy = |x: f64, y: i64| (1.0 + (-x).exp()).ln() + if y == 0 { x } else { 0.0 };
         let truth = Vec::<i64>::try_from(labels.view(-1)).expect("i64");
-        let want: f64 =
-            [0, 2, 3].iter().flat_map(|r| 3 * r..3 * r + 3).map(|i| entropy(LOGITS[i], truth[i]) / 3.0).sum();
+        let want: f64 = [0, 2, 3]
+            .iter()
+            .flat_map(|r| 3 * r..3 * r + 3)
+            .map(|i| entropy(LOGITS[i], truth[i]) / 3.0)
+            .sum();
         assert!((mean(&criterion(0.0, None, true), &labels, None) - want / 3.0).abs() < 1e-14);
     }
 
     #[test]
     fn low_precision_is_raised() {
         let labels = [Tensor::from_slice(&[2_i64, 0, 0, 1])];
-        let sums = criterion(0.0, None, false).weighted_sum(&[logits().to_kind(Kind::BFloat16)], &labels, None);
+        let sums = criterion(0.0, None, false).weighted_sum(
+            &[logits().to_kind(Kind::BFloat16)],
+            &labels,
+            None,
+        );
         assert_eq!(sums[0].kind(), Kind::Float);
     }
 
     #[test]
     fn balanced_weights_are_scikit_learns() {
         // compute_class_weight("balanced", classes=[0, 1, 3], y=[0]*6 + [1]*3 + [3]) = [10/18, 10/9, 10/3].
-        let weights = Vec::<f64>::try_from(balanced_weights(&[6, 3, 0, 1], Device::Cpu)).expect("f64");
+        let weights =
+            Vec::<f64>::try_from(balanced_weights(&[6, 3, 0, 1], Device::Cpu)).expect("f64");
         assert_eq!(weights, [10.0 / 18.0, 10.0 / 9.0, 0.0, 10.0 / 3.0]);
     }
 }

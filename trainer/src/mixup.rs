@@ -4,8 +4,7 @@
 //! "mixup: Beyond empirical risk minimization" (2018); λ is drawn for each row, not once a batch.
 
 use tch::Tensor;
-
-use crate::rng::Rng;
+use wavemill_schemas::rng::Rng;
 
 /// λ of the row of `key`, from Beta(α, α); `alpha` above 0.
 #[must_use]
@@ -20,7 +19,10 @@ pub fn lambda(seed: u64, epoch: u64, key: u64, alpha: f64) -> f64 {
 pub fn blend(own: &Tensor, partners: &Tensor, lambda: &Tensor) -> Tensor {
     let mut shape = vec![1; own.dim()];
     shape[0] = -1;
-    let lambda = lambda.to_device(own.device()).to_kind(own.kind()).view(shape.as_slice());
+    let lambda = lambda
+        .to_device(own.device())
+        .to_kind(own.kind())
+        .view(shape.as_slice());
     // Not lerp: its fused multiply-add rounds as an element's place in a vector has it.
     own * &lambda + partners * (1.0 - lambda)
 }
@@ -53,15 +55,22 @@ mod tests {
     fn moments(draws: impl Iterator<Item = f64>) -> (f64, f64) {
         let draws: Vec<f64> = draws.collect();
         let mean = draws.iter().sum::<f64>() / draws.len() as f64;
-        (mean, draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / draws.len() as f64)
+        (
+            mean,
+            draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / draws.len() as f64,
+        )
     }
 
     #[test]
     fn gamma_draws_have_mean_and_variance_of_their_shape() {
         for shape in [0.2, 1.0, 4.5] {
             let mut rng = Rng::new(3);
-            let (mean, variance) = moments((0..DRAWS).map(|_| log_gamma_draw(&mut rng, shape).exp()));
-            assert!((mean / shape - 1.0).abs() < 0.05 && (variance / shape - 1.0).abs() < 0.1, "{mean} {variance}");
+            let (mean, variance) =
+                moments((0..DRAWS).map(|_| log_gamma_draw(&mut rng, shape).exp()));
+            assert!(
+                (mean / shape - 1.0).abs() < 0.05 && (variance / shape - 1.0).abs() < 0.1,
+                "{mean} {variance}"
+            );
         }
     }
 
@@ -71,16 +80,28 @@ mod tests {
             let (mean, variance) = moments((0..DRAWS).map(|key| lambda(1, 2, key, alpha)));
             // Beta(α, α): mean ½, variance 1 / (4 (2α + 1)).
             let want = 0.25 / (2.0 * alpha + 1.0);
-            assert!((mean - 0.5).abs() < 0.013 && (variance / want - 1.0).abs() < 0.03, "{alpha}: {mean} {variance}");
+            assert!(
+                (mean - 0.5).abs() < 0.013 && (variance / want - 1.0).abs() < 0.03,
+                "{alpha}: {mean} {variance}"
+            );
         }
     }
 
     #[test]
     fn a_blend_is_the_weighted_sum_of_rows() {
-        let (own, partners) =
-            (Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0]), Tensor::from_slice(&[5.0_f32, 6.0, 7.0, 8.0]));
-        let mixed = blend(&own.view([2, 1, 2]), &partners.view([2, 1, 2]), &Tensor::from_slice(&[0.25_f64, 1.0]));
+        let (own, partners) = (
+            Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0]),
+            Tensor::from_slice(&[5.0_f32, 6.0, 7.0, 8.0]),
+        );
+        let mixed = blend(
+            &own.view([2, 1, 2]),
+            &partners.view([2, 1, 2]),
+            &Tensor::from_slice(&[0.25_f64, 1.0]),
+        );
         assert_eq!(mixed.size(), [2, 1, 2]);
-        assert_eq!(Vec::<f32>::try_from(mixed.view(-1)).expect("f32"), [4.0, 5.0, 3.0, 4.0]);
+        assert_eq!(
+            Vec::<f32>::try_from(mixed.view(-1)).expect("f32"),
+            [4.0, 5.0, 3.0, 4.0]
+        );
     }
 }

@@ -6,6 +6,7 @@
 mod checks;
 mod error;
 mod records;
+mod result;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -14,24 +15,25 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use tch::Device;
+use wavemill_schemas::config::Config;
+use wavemill_scores::metrics::{Evaluation, Predictions};
+use wavemill_scores::records::RunDir;
+use wavemill_scores::result::RunResult;
+use wavemill_scores::schedule::{Place, Schedules, Validation};
 
-use crate::checkpoint::{self, Best, Checkpoints, Diverged, EpochSums, State};
-use crate::config::Config;
+use crate::checkpoint::{self, BestEpoch, Checkpoints, Divergence, EpochSums, State};
 use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
 use crate::evaluate;
-use crate::learner::{Clock, LearnError, Learner, Stepped};
-use crate::metrics::Predictions;
-use crate::records::RunDir;
-use crate::result::RunResult;
-use crate::schedule::{Place, Schedules, Validation};
+use crate::learner::{Clock, LearnError, Learner, StepSummary};
 use crate::strategy::Collective;
 
 use checks::{same_files, warnings};
 use records::Records;
+use result::result_of;
 
-pub use checks::{check, require_rows, same_store};
+pub(crate) use checks::{check, require_rows, same_store};
 pub use error::RunError;
-pub use watch::{Doing, EpochEnded, Watch};
+pub use watch::{EpochSummary, Phase, Watch};
 
 /// What a run is made of, besides its configuration: where it lies and what it may use.
 pub struct Job {
@@ -60,17 +62,28 @@ pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
 ///
 /// # Errors
 /// [`RunError`]; [`RunError::Stopped`] after `watch.stop`, with a checkpoint written.
-pub fn fit(job: &Job, data: &Arc<Dataset>, ranks: &'static dyn Collective, watch: &Watch) -> Result<Fitted, RunError> {
+pub fn fit(
+    job: &Job,
+    data: &Arc<Dataset>,
+    ranks: &'static dyn Collective,
+    watch: &Watch,
+) -> Result<FitOutcome, RunError> {
     let mut run = Run::begin(job, data, ranks, watch)?;
     // Resumed at its end: the test split is not asked again, and the folder is left as it is.
     if let Some(result) = run.ended_before()? {
-        return Ok(Fitted { result, values: run.values, ended_before: true });
+        return Ok(FitOutcome {
+            result,
+            values: run.values,
+            ended_before: true,
+        });
     }
+
     run.open_records()?;
     // Stopped in the last step that train.steps allows: the end of its epoch is still to come.
     if run.is_over() && run.state.batch > 0 {
         run.end_epoch()?;
     }
+
     while !run.is_over() {
         run.train_epoch()?;
         run.end_epoch()?;
@@ -78,9 +91,9 @@ pub fn fit(job: &Job, data: &Arc<Dataset>, ranks: &'static dyn Collective, watch
     run.finish()
 }
 
-/// A run that came to its end.
+/// How a run came to its end.
 #[derive(Debug)]
-pub struct Fitted {
+pub struct FitOutcome {
     /// What `result.json` says.
     pub result: RunResult,
     /// The selecting metric on validation after each epoch of this process.
@@ -121,28 +134,41 @@ impl<'a> Run<'a> {
     ) -> Result<Self, RunError> {
         let config = &job.config;
         check(config, data, ranks.world_size())?;
+
         let checkpoints = Checkpoints::open(job.folder.join("checkpoints"), config.train.keep)?;
         let mut learner = Learner::new(config, data, ranks, job.device)?;
         let mut schedules = Schedules::new(&config.schedule, config.optimizer.lr);
         let mut state = State::first(config, data, schedules.state().clone(), ranks.world_size());
+
         if job.resume {
             let last = go_on(&mut learner, job, data, &checkpoints.last()?)?;
             schedules.resume(last.schedules.clone());
-            let (world_size, threads, lost) = (state.world_size, state.threads, state.lost);
-            state = State { world_size, threads, lost, format_version: checkpoint::FORMAT_VERSION, ..last };
+            // What belongs to this process, and not to the one that wrote the checkpoint.
+            state = State {
+                format_version: checkpoint::FORMAT_VERSION,
+                world_size: state.world_size,
+                threads: state.threads,
+                lost: state.lost,
+                ..last
+            };
         } else if let Some(file) = &config.model.init {
             state.origin = learner.start_from(file)?;
         }
+
         let rows = data.rows_of(Side::Training).len();
         let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
         watch.batches_total.store(batches, Ordering::Relaxed);
         watch.first_step.store(state.step, Ordering::Relaxed);
+
         let mut warnings = warnings(config, data, &learner, ranks.world_size());
         // Removed by somebody, since it was damaged.
         if let Some(lost) = state.best.take_if(|best| !checkpoints.has(best.step)) {
             let epoch = lost.epoch + 1;
-            warnings.push(format!("the checkpoint of the best epoch, {epoch}, is gone: a later one takes its place"));
+            warnings.push(format!(
+                "the checkpoint of the best epoch, {epoch}, is gone: a later one takes its place"
+            ));
         }
+
         Ok(Self {
             job,
             config,
@@ -171,7 +197,12 @@ impl<'a> Run<'a> {
             }
             self.records = Some(records);
         }
-        if self.job.resume { self.keep_config() } else { Ok(()) }
+
+        if self.job.resume {
+            self.keep_config()
+        } else {
+            Ok(())
+        }
     }
 
     /// More epochs, or damage passed over, are in a checkpoint at once: a run that is killed before its next one goes on
@@ -185,13 +216,20 @@ impl<'a> Run<'a> {
             self.state.config = self.config.clone();
             self.save()?;
         }
-        self.records.as_ref().map_or(Ok(()), |records| records.keep_config(self.config))
+
+        self.records
+            .as_ref()
+            .map_or(Ok(()), |records| records.keep_config(self.config))
     }
 
     fn is_over(&self) -> bool {
         self.state.finished
             || self.state.epoch >= self.config.train.epochs
-            || self.config.train.steps.is_some_and(|steps| self.state.step >= steps)
+            || self
+                .config
+                .train
+                .steps
+                .is_some_and(|steps| self.state.step >= steps)
     }
 
     /// The result of a run that had come to this very end before; every rank finds the same.
@@ -199,10 +237,19 @@ impl<'a> Run<'a> {
         if !self.job.resume || !self.is_over() {
             return Ok(None);
         }
+
         // One that cannot be read is written anew.
-        let result = RunDir::open(&self.job.folder)?.read_result::<RunResult>().unwrap_or_default();
-        let is_this = |r: &RunResult| r.steps == self.state.step && r.config_hash == self.config.hash();
-        let found = result.filter(|r| is_this(r) && (r.test_asked > 0) >= self.job.test);
+        let result = RunDir::open(&self.job.folder)?
+            .read_result::<RunResult>()
+            .unwrap_or_default();
+        let found = result.filter(|result| {
+            let is_this_end =
+                result.steps == self.state.step && result.config_hash == self.config.hash();
+            // A trial of a sweep ends without the test split; a run that asks it has more to do.
+            let has_test = result.test_asked > 0 || !self.job.test;
+            is_this_end && has_test
+        });
+
         // No rank writes before all have looked.
         self.ranks.barrier().map_err(LearnError::from)?;
         Ok(found)
@@ -210,24 +257,52 @@ impl<'a> Run<'a> {
 
     /// Steps over what is left of the epoch.
     fn train_epoch(&mut self) -> Result<(), RunError> {
-        let mut batches = Loader::start(self.data, plan(self.job, Side::Training, &self.state, self.ranks))?;
+        let mut batches = Loader::start(
+            self.data,
+            plan(self.job, Side::Training, &self.state, self.ranks),
+        )?;
+
         self.watch.epoch.store(self.state.epoch, Ordering::Relaxed);
-        self.watch.doing.set(Side::Training);
+        self.watch.phase.set(Side::Training);
         self.epoch_start = Instant::now();
+
         loop {
             let waiting = Instant::now();
-            let Some(batch) = batches.next().transpose()? else { return Ok(()) };
-            self.watch.wait_ns.fetch_add(waiting.elapsed().as_nanos() as u64, Ordering::Relaxed);
-            let clock = Clock { epoch: self.state.epoch, step: self.state.step, lr: self.lr() };
-            let stepped = self.learner.step(&batch, clock, self.watch.stop.load(Ordering::Relaxed))?;
+            let Some(batch) = batches.next().transpose()? else {
+                return Ok(());
+            };
+            self.watch
+                .wait_ns
+                .fetch_add(waiting.elapsed().as_nanos() as u64, Ordering::Relaxed);
+
+            let clock = Clock {
+                epoch: self.state.epoch,
+                step: self.state.step,
+                lr: self.lr(),
+            };
+
+            // Every rank hears in the step's sums whether one was asked to stop, so that all stop at the same one.
+            let stop = self.watch.stop.load(Ordering::Relaxed);
+            let stepped = self.learner.step(&batch, clock, stop)?;
             self.advance(stepped, clock)?;
+
+            // Before the next batch is asked for: the batch in progress is in the state.
             if stepped.stops > 0 {
                 self.save()?;
-                return Err(RunError::Stopped { step: self.state.step, path: self.job.folder.clone() });
+                return Err(RunError::Stopped {
+                    step: self.state.step,
+                    path: self.job.folder.clone(),
+                });
             }
-            if self.config.train.steps.is_some_and(|steps| self.state.step >= steps) {
+            if self
+                .config
+                .train
+                .steps
+                .is_some_and(|steps| self.state.step >= steps)
+            {
                 return Ok(());
             }
+
             let every = self.config.train.checkpoint_steps;
             if every > 0 && self.state.step.is_multiple_of(every) {
                 self.save()?;
@@ -237,62 +312,106 @@ impl<'a> Run<'a> {
 
     /// Validation, schedules, early stop, checkpoint.
     fn end_epoch(&mut self) -> Result<(), RunError> {
+        // Before validation, so that all ranks evaluate one model.
         self.learner.average_buffers()?;
         let validation = evaluate::validation(&self.predictions(Side::Validation)?)?;
         self.log_epoch(&validation)?;
         self.look_for_divergence()?;
+
         let verdict = self.state.early_stop.epoch_ended(&validation);
         let value = validation.value(self.config.train.select);
         self.values.push(value);
         if verdict.better {
-            self.state.best = Some(Best { value, epoch: self.state.epoch, step: self.state.step });
+            self.state.best = Some(BestEpoch {
+                value,
+                epoch: self.state.epoch,
+                step: self.state.step,
+            });
         }
+
         self.tell_epoch(&validation, verdict.better);
         self.schedules.epoch_ended(self.state.epoch, &validation);
+
+        // From here on the state is that of the next epoch.
         self.state.epoch += 1;
         self.state.batch = 0;
         self.state.damaged_rows = self.state.damaged_rows.max(self.state.sums.damaged);
         self.state.sums = EpochSums::default();
-        let enough = self.job.keep_going.as_ref().is_some_and(|keep_going| !keep_going(&self.values));
+
+        let enough = self
+            .job
+            .keep_going
+            .as_ref()
+            .is_some_and(|keep_going| !keep_going(&self.values));
         self.state.finished = verdict.stop || enough || self.is_over();
         self.save()
     }
 
     /// The best checkpoint's figures on validation and, for the first and only time, on test.
-    fn finish(mut self) -> Result<Fitted, RunError> {
+    fn finish(mut self) -> Result<FitOutcome, RunError> {
         // The checkpoint of rank 0 is complete before another rank looks for it.
         self.ranks.barrier().map_err(LearnError::from)?;
+
         let best = self.checkpoints.best()?;
-        self.learner.load_model(&checkpoint::read_tensors(&best)?, &best)?;
-        let mut damaged = self.data.lost().iter().map(|file| file.rows).sum::<u64>() + self.state.damaged_rows;
-        let mut scores = |side| -> Result<_, RunError> {
-            let predictions = self.predictions(side)?;
-            let rows = predictions.first().map_or(0, Predictions::len);
-            damaged += (self.data.rows_of(side).len() - rows) as u64;
-            Ok(evaluate::scores(&predictions, self.data, side, self.config.seed)?)
+        self.learner
+            .load_model(&checkpoint::read_tensors(&best)?, &best)?;
+
+        let validation = self.score(Side::Validation)?;
+        let test = if self.job.test {
+            self.score(Side::Test)?
+        } else {
+            SideScores::default()
         };
-        let validation = scores(Side::Validation)?;
-        let test = if self.job.test { scores(Side::Test)? } else { Vec::new() };
-        let mut result = RunResult::of(&self.learner, self.data, &self.state, validation, test);
+        let lost_rows: u64 = self.data.lost().iter().map(|file| file.rows).sum();
+        let damaged =
+            lost_rows + self.state.damaged_rows + validation.damaged_rows + test.damaged_rows;
+
+        let mut result = result_of(
+            &self.learner,
+            self.data,
+            &self.state,
+            validation.evaluations,
+            test.evaluations,
+        );
         result.damaged_rows = damaged;
         result.warnings = self.warnings;
-        result.warnings.extend(self.state.diverged.as_ref().map(ToString::to_string));
+        result
+            .warnings
+            .extend(self.state.diverged.as_ref().map(ToString::to_string));
         if damaged > 0 {
-            result.warnings.push(format!("{damaged} rows were left out because their files are damaged"));
+            result.warnings.push(format!(
+                "{damaged} rows were left out because their files are damaged"
+            ));
         }
+
         if let Some(records) = &mut self.records {
             if self.job.test {
+                // The result that was there says how often the test split was asked before.
                 result.count_test(records.folder.read_result().unwrap_or_default().as_ref());
             }
             records.folder.write_result(&result)?;
         }
-        Ok(Fitted { result, values: self.values, ended_before: false })
+
+        Ok(FitOutcome {
+            result,
+            values: self.values,
+            ended_before: false,
+        })
+    }
+
+    fn score(&self, side: Side) -> Result<SideScores, RunError> {
+        let predictions = self.predictions(side)?;
+        let rows = predictions.first().map_or(0, Predictions::len);
+        Ok(SideScores {
+            evaluations: evaluate::scores(&predictions, self.data, side, self.config.seed)?,
+            damaged_rows: (self.data.rows_of(side).len() - rows) as u64,
+        })
     }
 
     /// For those who watch.
     fn tell_epoch(&self, validation: &Validation, best: bool) {
         let sums = &self.state.sums;
-        let ended = EpochEnded {
+        let summary = EpochSummary {
             event: "epoch",
             epoch: self.state.epoch + 1,
             epochs: self.config.train.epochs,
@@ -304,7 +423,12 @@ impl<'a> Run<'a> {
             best,
             seconds: self.epoch_start.elapsed().as_secs_f64(),
         };
-        self.watch.ended.lock().unwrap_or_else(PoisonError::into_inner).push(ended);
+
+        self.watch
+            .ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(summary);
     }
 
     /// Says once a run that the loss has grown out of all proportion. NaN and infinity end a run at their step.
@@ -312,32 +436,54 @@ impl<'a> Run<'a> {
         if self.state.diverged.is_some() {
             return Ok(());
         }
-        self.state.diverged = Diverged::of(&self.state);
-        let (Some(diverged), Some(records)) = (&self.state.diverged, &mut self.records) else { return Ok(()) };
+        self.state.diverged = Divergence::of(&self.state);
+        let (Some(diverged), Some(records)) = (&self.state.diverged, &mut self.records) else {
+            return Ok(());
+        };
+
+        // Rank 0 says it.
         eprintln!("warning: {diverged}");
         records.warning(self.state.epoch, self.state.step, &diverged.to_string())
     }
 
     fn predictions(&self, side: Side) -> Result<Vec<Predictions>, RunError> {
         let start = Instant::now();
-        self.watch.doing.set(side);
-        let predicted =
-            evaluate::predict(&self.learner, self.data, self.ranks, plan(self.job, side, &self.state, self.ranks));
-        self.watch.evaluation_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.watch.phase.set(side);
+
+        let predicted = evaluate::predict(
+            &self.learner,
+            self.data,
+            self.ranks,
+            plan(self.job, side, &self.state, self.ranks),
+        );
+
+        self.watch
+            .evaluation_ns
+            .fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         Ok(predicted?)
     }
 
     fn lr(&self) -> f64 {
         let planned = self.config.train.epochs * self.batches;
-        let steps_total = self.config.train.steps.map_or(planned, |steps| steps.min(planned));
-        self.schedules.lr(Place { step: self.state.step, steps_total, epoch: self.state.epoch })
+        let steps_total = self
+            .config
+            .train
+            .steps
+            .map_or(planned, |steps| steps.min(planned));
+        self.schedules.lr(Place {
+            step: self.state.step,
+            steps_total,
+            epoch: self.state.epoch,
+        })
     }
 
-    fn advance(&mut self, stepped: Stepped, clock: Clock) -> Result<(), RunError> {
+    fn advance(&mut self, stepped: StepSummary, clock: Clock) -> Result<(), RunError> {
         let state = &mut self.state;
         if state.step == 0 {
+            // That of a model which knows nothing: a later loss is measured by it.
             state.first_loss = Some(stepped.loss);
         }
+
         state.step += 1;
         state.batch += 1;
         state.sums.loss += stepped.loss * stepped.rows as f64;
@@ -345,10 +491,14 @@ impl<'a> Run<'a> {
         state.sums.labelled = state.sums.labelled.map(|rows| rows + stepped.labelled);
         state.sums.correct += stepped.correct;
         state.sums.damaged += stepped.damaged;
+
         self.watch.batches.store(state.batch, Ordering::Relaxed);
         self.watch.steps.fetch_add(1, Ordering::Relaxed);
         self.watch.rows.fetch_add(stepped.rows, Ordering::Relaxed);
-        self.watch.loss.store(stepped.loss.to_bits(), Ordering::Relaxed);
+        self.watch
+            .loss
+            .store(stepped.loss.to_bits(), Ordering::Relaxed);
+
         match &mut self.records {
             Some(records) => records.step(clock.epoch, state.step, stepped.loss, clock.lr),
             None => Ok(()),
@@ -356,10 +506,14 @@ impl<'a> Run<'a> {
     }
 
     fn log_epoch(&mut self, validation: &Validation) -> Result<(), RunError> {
-        let Some(records) = &mut self.records else { return Ok(()) };
+        let Some(records) = &mut self.records else {
+            return Ok(());
+        };
         let sums = &self.state.sums;
         let accuracy = sums.labelled.map(|rows| sums.correct / rows.max(1) as f64);
+
         let wait_ns = self.watch.wait_ns.load(Ordering::Relaxed);
+        // Since the line of the epoch before.
         let waited_ns = wait_ns - std::mem::replace(&mut self.logged_wait_ns, wait_ns);
         let mut values = vec![
             ("training/loss", sums.loss / sums.rows.max(1) as f64),
@@ -368,6 +522,7 @@ impl<'a> Run<'a> {
             ("validation/macro_f1", validation.macro_f1),
             ("data_wait_s", waited_ns as f64 / 1e9),
         ];
+
         // Of several labels a row nothing is right or wrong as a whole.
         if !self.data.targets()[0].is_multi() {
             values.extend(accuracy.map(|accuracy| ("training/accuracy", accuracy)));
@@ -386,8 +541,16 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A side's scores, and its rows that could not be read.
+#[derive(Default)]
+struct SideScores {
+    evaluations: Vec<Evaluation>,
+    damaged_rows: u64,
+}
+
 fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderPlan {
-    let (training, config) = (side == Side::Training, &job.config);
+    let config = &job.config;
+    let training = side == Side::Training;
     LoaderPlan {
         side,
         shuffle: training,
@@ -398,6 +561,7 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
         mixup: training && config.loss.mixup > 0.0,
         rank: ranks.rank(),
         world_size: ranks.world_size(),
+        // Resumed within an epoch, training goes on at its next batch.
         first_batch: if training { state.batch } else { 0 },
         readers: job.readers,
         prefetch_batches: job.prefetch_batches,

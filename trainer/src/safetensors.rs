@@ -20,12 +20,20 @@ const ALIGNMENT: usize = 8;
 ///
 /// # Errors
 /// The disk's; a tensor of a type that no model has.
-pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> io::Result<String> {
+pub(crate) fn write(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: &[(&str, String)],
+) -> io::Result<String> {
+    // The widest values first, so that all are aligned; then by name, so that equal tensors make equal files.
     let mut ordered: Vec<&(String, Tensor)> = tensors.iter().collect();
-    ordered.sort_by_key(|(name, tensor)| (Reverse(tensor.kind().elt_size_in_bytes()), name.clone()));
+    ordered
+        .sort_by_key(|(name, tensor)| (Reverse(tensor.kind().elt_size_in_bytes()), name.clone()));
+
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
-        let metadata: BTreeMap<&str, &String> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+        let metadata: BTreeMap<&str, &String> =
+            metadata.iter().map(|(key, value)| (*key, value)).collect();
         header.insert("__metadata__".to_owned(), json!(metadata));
     }
     let mut end = 0;
@@ -35,22 +43,38 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, Strin
         let entry = json!({"dtype": dtype(tensor.kind())?, "shape": tensor.size(), "data_offsets": [begin, end]});
         header.insert(name.clone(), entry);
     }
+
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
-    let (mut file, mut hasher) = (File::create(path)?, blake3::Hasher::new());
-    let mut put = |bytes: &[u8]| {
-        hasher.update(bytes);
-        file.write_all(bytes)
+
+    let mut file = HashedFile {
+        file: File::create(path)?,
+        hasher: blake3::Hasher::new(),
     };
-    put(&[&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())?;
+    file.write(&[&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())?;
     for (_, tensor) in ordered {
         let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
         let mut bytes = vec![0; byte_len(&tensor)];
-        tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(io::Error::other)?;
-        put(&bytes)?;
+        tensor
+            .f_copy_data_u8(&mut bytes, tensor.numel())
+            .map_err(io::Error::other)?;
+        file.write(&bytes)?;
     }
-    file.sync_all()?;
-    Ok(hasher.finalize().to_hex().to_string())
+    file.file.sync_all()?;
+    Ok(file.hasher.finalize().to_hex().to_string())
+}
+
+/// A file, and the hash of what was written to it.
+struct HashedFile {
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl HashedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes)
+    }
 }
 
 fn byte_len(tensor: &Tensor) -> usize {
@@ -62,6 +86,8 @@ fn dtype(kind: Kind) -> io::Result<&'static str> {
         Kind::Float => Ok("F32"),
         Kind::Double => Ok("F64"),
         Kind::Int64 => Ok("I64"),
-        other => Err(io::Error::other(format!("no model has a variable of {other:?}"))),
+        other => Err(io::Error::other(format!(
+            "no model has a variable of {other:?}"
+        ))),
     }
 }

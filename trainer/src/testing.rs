@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tch::Device;
 use tempfile::TempDir;
+use wavemill_schemas::config::Config;
+use wavemill_scores::schedule::Schedules;
 
 use crate::checkpoint::{Checkpoints, State};
-use crate::config::Config;
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{Dataset, Loader, LoaderPlan, Store};
 use crate::learner::{Clock, Learner};
 use crate::models::registry;
-use crate::schedule::Schedules;
 use crate::strategy::Solo;
 
 /// Seeds are the process's: one model at a time, with the algorithms that a run uses by default. Threads of libtorch
@@ -38,22 +38,52 @@ pub struct Made {
 pub fn opened(fixture: &Fixture, config: &Config, folder: &TempDir) -> Arc<Dataset> {
     fixture.write(folder.path());
     let needs = registry::find(&config.model.name).expect("a model").needs;
-    Dataset::open(Store::open(folder.path(), None).expect("a store"), &config.data, needs).expect("a dataset")
+    Dataset::open(
+        Store::open(folder.path(), None).expect("a store"),
+        &config.data,
+        needs,
+    )
+    .expect("a dataset")
 }
 
 /// Trains for `steps` steps and writes a checkpoint; `alone` tells that nobody else seeds.
-pub fn made(fixture: &Fixture, config: &Config, steps: usize, _alone: &MutexGuard<'static, ()>) -> Made {
+pub fn made(
+    fixture: &Fixture,
+    config: &Config,
+    steps: usize,
+    _alone: &MutexGuard<'static, ()>,
+) -> Made {
     let folder = tempfile::tempdir().expect("a folder");
     let data = opened(fixture, config, &folder);
     let mut learner = Learner::new(config, &data, &Solo, Device::Cpu).expect("a model");
-    let plan = LoaderPlan { batch_size: config.data.batch_size, ..LoaderPlan::default() };
-    for (step, batch) in Loader::start(&data, plan).expect("threads").take(steps).enumerate() {
-        let clock = Clock { epoch: 0, step: step as u64, lr: 1e-3 };
-        learner.step(&batch.expect("rows"), clock, false).expect("a step");
+    let plan = LoaderPlan {
+        batch_size: config.data.batch_size,
+        ..LoaderPlan::default()
+    };
+    for (step, batch) in Loader::start(&data, plan)
+        .expect("threads")
+        .take(steps)
+        .enumerate()
+    {
+        let clock = Clock {
+            epoch: 0,
+            step: step as u64,
+            lr: 1e-3,
+        };
+        learner
+            .step(&batch.expect("rows"), clock, false)
+            .expect("a step");
     }
     let schedules = Schedules::new(&config.schedule, config.optimizer.lr);
     let state = State::first(config, &data, schedules.state().clone(), 1);
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
-    let checkpoint = checkpoints.save(&state, &learner.tensors().expect("tensors")).expect("room");
-    Made { folder, data, learner, checkpoint }
+    let checkpoint = checkpoints
+        .save(&state, &learner.tensors().expect("tensors"))
+        .expect("room");
+    Made {
+        folder,
+        data,
+        learner,
+        checkpoint,
+    }
 }

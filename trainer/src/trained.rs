@@ -13,68 +13,80 @@ use crate::numbers::Numbers;
 
 /// A model that answers and learns no more.
 #[derive(Debug)]
-pub struct Trained {
+pub(crate) struct TrainedModel {
     state: State,
     variables: VarStore,
     net: Net,
     numbers: Numbers,
 }
 
-impl Trained {
+impl TrainedModel {
     /// The checkpoint in the folder `path`.
     ///
     /// # Errors
     /// [`LearnError::Checkpoint`], [`LearnError::Torch`].
-    pub fn load(path: &Path, device: Device) -> Result<Self, LearnError> {
+    pub(crate) fn load(path: &Path, device: Device) -> Result<Self, LearnError> {
         let state = checkpoint::read_state(path)?;
         let numbers = Numbers::new(&state.config.train, device)?;
         let mut variables = VarStore::new(device);
         variables.set_kind(numbers.kind);
+
         let net = Net::build(&state.config.model, &state.dims, &variables.root(), None)?;
-        checkpoint::copy_into(&sorted(variables.variables()), &checkpoint::read_tensors(path)?, "model.", path)?;
+        checkpoint::copy_into(
+            &sorted(variables.variables()),
+            &checkpoint::read_tensors(path)?,
+            "model.",
+            path,
+        )?;
+
+        // What is answered needs no gradients.
         variables.freeze();
-        Ok(Self { state, variables, net, numbers })
+        Ok(Self {
+            state,
+            variables,
+            net,
+            numbers,
+        })
     }
 
     /// What the checkpoint says besides weights.
     #[must_use]
-    pub const fn state(&self) -> &State {
+    pub(crate) const fn state(&self) -> &State {
         &self.state
     }
 
     /// Where and in which precision it computes.
     #[must_use]
-    pub const fn numbers(&self) -> Numbers {
+    pub(crate) const fn numbers(&self) -> Numbers {
         self.numbers
     }
 
     /// Every weight and buffer, by name, in order.
     #[must_use]
-    pub fn variables(&self) -> Vec<(String, Tensor)> {
+    pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.variables.variables())
     }
 
-    /// The model.
     #[must_use]
-    pub const fn net(&self) -> &Net {
+    pub(crate) const fn net(&self) -> &Net {
         &self.net
     }
 
     /// Probabilities `[n, classes]` f32 on the CPU, for each target in order.
-    ///
-    /// # Errors
-    /// [`LearnError`].
-    pub fn probabilities(&self, inputs: &Inputs) -> Result<Vec<Tensor>, LearnError> {
+    pub(crate) fn probabilities(&self, inputs: &Inputs) -> Result<Vec<Tensor>, LearnError> {
         tch::no_grad(|| {
             let logits = self.numbers.logits(&self.net, inputs, false)?;
-            let named = logits.iter().zip(&self.state.classes);
-            named.map(|(logits, (name, _))| Ok(self.numbers.probabilities(logits, is_multi(name))?)).collect()
+            let mut probabilities = Vec::with_capacity(logits.len());
+            for (logits, (target, _)) in logits.iter().zip(&self.state.classes) {
+                probabilities.push(self.numbers.probabilities(logits, is_multi(target))?);
+            }
+            Ok(probabilities)
         })
     }
 }
 
 /// Whether a target has several labels a row; its name is nobody else's.
 #[must_use]
-pub fn is_multi(target: &str) -> bool {
+pub(crate) fn is_multi(target: &str) -> bool {
     target == GENRES_ALL
 }

@@ -1,29 +1,36 @@
 //! Percussion. A note's pitch is the tuning of the skin, its length is ignored.
 
+use std::f32::consts::TAU;
+
 use super::{Filter, Note, Sine};
 use crate::rng::Rng;
 
-/// Kick: a sine that falls an octave and a half within a few milliseconds.
+/// Kick: a sine that falls two octaves within a tenth of a second.
 pub fn kick(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
+    let mut samples = vec![0.0; (0.35 * rate_hz) as usize];
     let mut phase = 0.0;
-    let hit = |i: usize| {
+    for (i, sample) in samples.iter_mut().enumerate() {
         let t = i as f32 / rate_hz;
         phase += note.hz * (1.0 + 3.0 * (-45.0 * t).exp()) / rate_hz;
-        note.level * (std::f32::consts::TAU * phase).sin() * (-11.0 * t).exp()
-    };
-    (0..(0.35 * rate_hz) as usize).map(hit).collect()
+        *sample = note.level * (TAU * phase).sin() * (-11.0 * t).exp();
+    }
+    samples
 }
 
 /// Snare: a short skin tone under a burst of noise.
 pub fn snare(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+    let mut samples = vec![0.0; (0.3 * rate_hz) as usize];
     let mut skin = Sine::new(note.hz * 3.2, rate_hz, 0.0);
     let mut filter = Filter::default();
-    let hit = |i: usize| {
+    for (i, sample) in samples.iter_mut().enumerate() {
         let t = i as f32 / rate_hz;
-        let rattle = filter.next(rng.noise(), 3500.0, 1.2, rate_hz).1;
-        note.level * (0.5 * skin.next() * (-22.0 * t).exp() + 0.9 * rattle * (-17.0 * t).exp())
-    };
-    (0..(0.3 * rate_hz) as usize).map(hit).collect()
+        let rattle = filter.next(rng.noise(), 3500.0, 1.2, rate_hz).band;
+
+        // The noise outlasts the skin.
+        let tone = 0.5 * skin.next() * (-22.0 * t).exp();
+        *sample = note.level * (tone + 0.9 * rattle * (-17.0 * t).exp());
+    }
+    samples
 }
 
 /// Closed hi-hat: 40 ms of bright noise.
@@ -37,24 +44,29 @@ pub fn ride(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 }
 
 fn hiss(note: &Note, seconds: f32, decay: f32, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+    let mut samples = vec![0.0; (seconds * rate_hz) as usize];
     let mut last = 0.0;
-    let hit = |i: usize| {
+    for (i, sample) in samples.iter_mut().enumerate() {
+        // The difference of neighbours is a high pass: white noise becomes bright.
         let white = rng.noise();
         let bright = 0.5 * (white - last);
         last = white;
-        note.level * bright * (-decay * i as f32 / rate_hz).exp()
-    };
-    (0..(seconds * rate_hz) as usize).map(hit).collect()
+        *sample = note.level * bright * (-decay * i as f32 / rate_hz).exp();
+    }
+    samples
 }
 
 /// Hand drum: a damped tone, its pitch bending a little.
 pub fn conga(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+    let mut samples = vec![0.0; (0.35 * rate_hz) as usize];
     let mut phase = 0.0;
-    let hit = |i: usize| {
+    for (i, sample) in samples.iter_mut().enumerate() {
         let t = i as f32 / rate_hz;
         phase += 3.5 * note.hz * (1.0 + 0.25 * (-30.0 * t).exp()) / rate_hz;
+
+        // The hand on the skin, gone after some milliseconds.
         let slap = 0.3 * rng.noise() * (-160.0 * t).exp();
-        note.level * ((std::f32::consts::TAU * phase).sin() * (-13.0 * t).exp() + slap)
-    };
-    (0..(0.35 * rate_hz) as usize).map(hit).collect()
+        *sample = note.level * ((TAU * phase).sin() * (-13.0 * t).exp() + slap);
+    }
+    samples
 }

@@ -3,10 +3,13 @@
 use super::Canvas;
 use crate::rng::Rng;
 
-/// Room: four combs and an all-pass a channel (Schroeder 1962); `amount` 0 to 1.
+/// Room: four combs a channel (Schroeder 1962); `amount` 0 to 1.
 pub fn reverb(canvas: &mut Canvas, amount: f32) {
+    // The right channel's echoes come a little later, which gives the room its width.
     for (samples, spread) in [(&mut canvas.left, 0.0), (&mut canvas.right, 0.0007)] {
         let dry = samples.clone();
+
+        // No delay is a multiple of another, so their echoes seldom fall together.
         for delay_s in [0.0297, 0.0371, 0.0411, 0.0437] {
             let delay = ((delay_s + spread) * canvas.rate_hz) as usize;
             let mut line = vec![0.0; delay];
@@ -23,6 +26,7 @@ pub fn reverb(canvas: &mut Canvas, amount: f32) {
 pub fn tilt(canvas: &mut Canvas, tilt: f32) {
     let pole = (-std::f32::consts::TAU * 1000.0 / canvas.rate_hz).exp();
     for samples in [&mut canvas.left, &mut canvas.right] {
+        // One pole splits the sound at 1 kHz; the two halves are weighted against each other.
         let mut low = 0.0;
         for sample in samples.iter_mut() {
             low = pole * low + (1.0 - pole) * *sample;
@@ -37,21 +41,42 @@ pub fn shellac(canvas: &mut Canvas, rng: &mut Rng) {
     for samples in [&mut canvas.left, &mut canvas.right] {
         let mut horn = [super::Filter::default(), super::Filter::default()];
         for sample in samples.iter_mut() {
-            let click = if rng.chance(12.0 / rate_hz) { rng.range(-0.6, 0.6) } else { 0.0 };
-            let narrow = horn[0].next(*sample + click, 3500.0, 1.4, rate_hz).0;
-            *sample = narrow - horn[1].next(narrow, 300.0, 1.4, rate_hz).0;
+            let click = if rng.chance(12.0 / rate_hz) {
+                rng.range(-0.6, 0.6)
+            } else {
+                0.0
+            };
+
+            // What the second filter lets through is taken away: a high pass.
+            let narrow = horn[0].next(*sample + click, 3500.0, 1.4, rate_hz).low;
+            *sample = narrow - horn[1].next(narrow, 300.0, 1.4, rate_hz).low;
         }
     }
 }
 
 /// Scales to this root mean square and adds a noise floor (both in dB of full scale), then rounds what would clip.
 pub fn master(canvas: &mut Canvas, rms_db: f32, noise_db: f32, rng: &mut Rng) {
-    let energy: f64 = canvas.left.iter().chain(&canvas.right).map(|x| f64::from(*x).powi(2)).sum();
-    let rms = (energy / (2 * canvas.left.len()).max(1) as f64).sqrt().max(1e-9) as f32;
-    let (gain, noise) = (amplitude(rms_db) / rms, amplitude(noise_db));
+    let energy: f64 = canvas
+        .left
+        .iter()
+        .chain(&canvas.right)
+        .map(|x| f64::from(*x).powi(2))
+        .sum();
+    let rms = (energy / (2 * canvas.left.len()).max(1) as f64)
+        .sqrt()
+        .max(1e-9) as f32;
+
+    let gain = amplitude(rms_db) / rms;
+    let noise = amplitude(noise_db);
     for sample in canvas.left.iter_mut().chain(&mut canvas.right) {
         let x = gain * *sample + noise * rng.noise();
-        *sample = if x.abs() < 0.8 { x } else { x.signum() * (0.8 + 0.2 * ((x.abs() - 0.8) / 0.2).tanh()) };
+
+        // Up to 0.8 nothing changes; above, the curve bends and never reaches 1.
+        *sample = if x.abs() < 0.8 {
+            x
+        } else {
+            x.signum() * (0.8 + 0.2 * ((x.abs() - 0.8) / 0.2).tanh())
+        };
     }
 }
 

@@ -38,7 +38,11 @@ impl Canvas {
     /// Silence of the given length.
     pub fn new(rate_hz: u32, seconds: f32) -> Self {
         let samples = (seconds * rate_hz as f32) as usize;
-        Self { rate_hz: rate_hz as f32, left: vec![0.0; samples], right: vec![0.0; samples] }
+        Self {
+            rate_hz: rate_hz as f32,
+            left: vec![0.0; samples],
+            right: vec![0.0; samples],
+        }
     }
 
     /// Length in seconds.
@@ -49,7 +53,9 @@ impl Canvas {
     /// Adds a mono sound from `at_s` on; `pan` from -1 (left) to 1 (right) at constant power. What lies outside is cut.
     pub fn add(&mut self, at_s: f32, pan: f32, sound: &[f32]) {
         let start = ((at_s.max(0.0) * self.rate_hz) as usize).min(self.left.len());
-        let (right_gain, left_gain) = ((pan + 1.0) * FRAC_PI_4).sin_cos();
+
+        // Sine and cosine of one angle: the squares of the two gains add up to 1 wherever the sound stands.
+        let (right_gain, left_gain) = f32::sin_cos((pan + 1.0) * FRAC_PI_4);
         let targets = self.left[start..].iter_mut().zip(&mut self.right[start..]);
         for ((left, right), sample) in targets.zip(sound) {
             *left += left_gain * sample;
@@ -59,30 +65,55 @@ impl Canvas {
 
     /// Adds another canvas of the same rate and length.
     pub fn mix(&mut self, other: &Self, gain: f32) {
-        let add = |to: &mut [f32], from: &[f32]| to.iter_mut().zip(from).for_each(|(a, b)| *a += gain * b);
-        add(&mut self.left, &other.left);
-        add(&mut self.right, &other.right);
+        for (sample, added) in self.left.iter_mut().zip(&other.left) {
+            *sample += gain * added;
+        }
+        for (sample, added) in self.right.iter_mut().zip(&other.right) {
+            *sample += gain * added;
+        }
     }
 }
 
 /// A sine by rotation, four multiplications a sample.
 pub struct Sine {
-    at: (f32, f32),
-    turn: (f32, f32),
+    sin: f32,
+    cos: f32,
+    // The angle of one sample.
+    turn_sin: f32,
+    turn_cos: f32,
 }
 
 impl Sine {
     /// Starts at `phase` (0 to 1).
     pub fn new(hz: f32, rate_hz: f32, phase: f32) -> Self {
-        Self { at: (phase * TAU).sin_cos(), turn: (hz / rate_hz * TAU).sin_cos() }
+        let (sin, cos) = f32::sin_cos(phase * TAU);
+        let (turn_sin, turn_cos) = f32::sin_cos(hz / rate_hz * TAU);
+        Self {
+            sin,
+            cos,
+            turn_sin,
+            turn_cos,
+        }
     }
 
     /// The next sample.
     pub fn next(&mut self) -> f32 {
-        let ((sin, cos), (turn_sin, turn_cos)) = (self.at, self.turn);
-        self.at = (sin * turn_cos + cos * turn_sin, cos * turn_cos - sin * turn_sin);
+        let sin = self.sin;
+        let cos = self.cos;
+
+        // The sum formulas of sine and cosine.
+        self.sin = sin * self.turn_cos + cos * self.turn_sin;
+        self.cos = cos * self.turn_cos - sin * self.turn_sin;
         sin
     }
+}
+
+/// One sample from each output of a [`Filter`].
+pub struct Filtered {
+    /// What lies below the cut-off.
+    pub low: f32,
+    /// What lies around it.
+    pub band: f32,
 }
 
 /// A state-variable filter (Chamberlin); stable for cut-offs below a sixth of the sample rate.
@@ -93,13 +124,17 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// One sample: `(low pass, band pass)` at `hz`; `damping` 2.0 is smooth, 0.1 rings.
-    pub fn next(&mut self, input: f32, hz: f32, damping: f32, rate_hz: f32) -> (f32, f32) {
+    /// Filters one sample with the cut-off at `hz`; `damping` 2.0 is smooth, 0.1 rings.
+    pub fn next(&mut self, input: f32, hz: f32, damping: f32, rate_hz: f32) -> Filtered {
+        // Above a sixth of the rate the filter would grow without bound, so the cut-off stays below.
         let f = 2.0 * (std::f32::consts::PI * (hz / rate_hz).min(0.16)).sin();
         self.low += f * self.band;
         let high = input - self.low - damping * self.band;
         self.band += f * high;
-        (self.low, self.band)
+        Filtered {
+            low: self.low,
+            band: self.band,
+        }
     }
 }
 

@@ -51,18 +51,26 @@ impl BackendChoice {
     ///
     /// Errors: those of [`Cuda::open`] where CUDA must be; devices named for the CPU.
     pub fn open(self, devices: &[usize], level: Level) -> Result<Opened, KernelError> {
-        let cpu = |notice| Opened { backend: Arc::new(Cpu { level }), notice };
-        let cuda = |cuda: Cuda| {
-            let notice = format!("features are computed on {}", cuda.devices());
-            Opened { backend: Arc::new(cuda), notice: Some(notice) }
-        };
         match (self, devices.first()) {
-            (Self::Cpu, None) => Ok(cpu(None)),
-            (Self::Cpu, Some(device)) => Err(KernelError::argument("device", device, "left out with backend cpu")),
-            (Self::Cuda, _) | (Self::Auto, Some(_)) => Cuda::open(devices).map(cuda),
-            (Self::Auto, None) => Ok(Cuda::open(&[]).map_or_else(|error| cpu(Some(fallback(&error))), cuda)),
+            (Self::Cpu, None) => Ok(Opened::on_cpu(level, None)),
+            (Self::Cpu, Some(device)) => Err(KernelError::argument(
+                "device",
+                device,
+                "left out with backend cpu",
+            )),
+
+            // Whoever names a device wants a GPU, so the CPU does not replace it.
+            (Self::Cuda, _) | (Self::Auto, Some(_)) => Cuda::open(devices).map(Opened::on_cuda),
+            (Self::Auto, None) => match Cuda::open(&[]) {
+                Ok(cuda) => Ok(Opened::on_cuda(cuda)),
+                Err(error) => Ok(Opened::on_cpu(level, Some(fallback(&error)))),
+            },
+
             #[cfg(feature = "emulated")]
-            (Self::Emulated, _) => Ok(Opened { backend: Arc::new(Emulated::new(devices.len().max(1))), notice: None }),
+            (Self::Emulated, _) => Ok(Opened {
+                backend: Arc::new(Emulated::new(devices.len().max(1))),
+                notice: None,
+            }),
         }
     }
 }
@@ -86,9 +94,14 @@ impl FromStr for BackendChoice {
     type Err = KernelError;
 
     fn from_str(name: &str) -> Result<Self, KernelError> {
-        let named = Self::ALL.iter().copied().find(|choice| choice.name() == name);
-        let names = || Self::ALL.iter().map(|choice| choice.name()).collect::<Vec<_>>();
-        named.ok_or_else(|| KernelError::argument("backend", name, names().join(", ")))
+        let named = Self::ALL
+            .iter()
+            .copied()
+            .find(|choice| choice.name() == name);
+        named.ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|choice| choice.name()).collect();
+            KernelError::argument("backend", name, names.join(", "))
+        })
     }
 }
 
@@ -100,6 +113,23 @@ pub struct Opened {
     pub notice: Option<String>,
 }
 
+impl Opened {
+    fn on_cpu(level: Level, notice: Option<String>) -> Self {
+        Self {
+            backend: Arc::new(Cpu { level }),
+            notice,
+        }
+    }
+
+    fn on_cuda(cuda: Cuda) -> Self {
+        let notice = format!("features are computed on {}", cuda.devices());
+        Self {
+            backend: Arc::new(cuda),
+            notice: Some(notice),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,17 +137,27 @@ mod tests {
     #[test]
     fn a_choice_has_one_name() {
         for choice in BackendChoice::ALL {
-            assert_eq!(choice.to_string().parse::<BackendChoice>().unwrap(), *choice);
+            assert_eq!(
+                choice.to_string().parse::<BackendChoice>().unwrap(),
+                *choice
+            );
         }
         let error = "CUDA".parse::<BackendChoice>().unwrap_err().to_string();
-        assert!(error.starts_with("backend = CUDA: must be auto, cpu, cuda"), "{error}");
+        assert!(
+            error.starts_with("backend = CUDA: must be auto, cpu, cuda"),
+            "{error}"
+        );
     }
 
     #[test]
     fn the_cpu_has_no_numbered_devices() {
         let opened = BackendChoice::Cpu.open(&[], Level::Scalar).unwrap();
         assert_eq!((opened.backend.kind(), opened.notice), ("cpu", None));
-        let error = BackendChoice::Cpu.open(&[1], Level::Scalar).err().unwrap().to_string();
+        let error = BackendChoice::Cpu
+            .open(&[1], Level::Scalar)
+            .err()
+            .unwrap()
+            .to_string();
         assert_eq!(error, "device = 1: must be left out with backend cpu");
     }
 }

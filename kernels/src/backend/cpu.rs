@@ -7,6 +7,7 @@ use crate::error::KernelError;
 use crate::level::{Lanes, Level};
 use crate::pack::{Packing, pack_into};
 use crate::resample::Resamplers;
+use crate::samples::SampleBuffer;
 use crate::stft::{LANES, Signal, StftArgs, StftPlan, check_samples};
 
 /// The CPU at a level.
@@ -34,7 +35,7 @@ impl Backend for Cpu {
     }
 
     fn plan(&self, _lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
-        Ok(Box::new(Packed::new(features, self.level)?))
+        Ok(Box::new(ClipPlan::new(features, self.level)?))
     }
 }
 
@@ -51,21 +52,33 @@ struct Spectrum {
     frames_min: Option<usize>,
     wide: bool,
     plan: StftPlan,
-    /// Place among the outputs, and plan.
-    features: Vec<(usize, FeaturePlan)>,
+    features: Vec<OutputFeature>,
+}
+
+/// A feature, and its place among the outputs.
+struct OutputFeature {
+    place: usize,
+    plan: FeaturePlan,
 }
 
 impl CpuPlan {
     /// Errors: an impossible argument; [`KernelError::Level`] where this machine lacks `level`.
     pub fn new(features: &[FeatureArgs], level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level)?;
+
+        // The spectrum takes most of the time, so features that want the same one share it.
         let mut spectra: Vec<Spectrum> = Vec::new();
         for (place, args) in features.iter().enumerate() {
             args.validate()?;
-            let feature = (place, FeaturePlan::new(args, lanes));
-            let wanted = (&args.stft, args.frames, args.is_wide());
-            let same = |spectrum: &&mut Spectrum| (&spectrum.stft, spectrum.frames_min, spectrum.wide) == wanted;
-            match spectra.iter_mut().find(same) {
+            let feature = OutputFeature {
+                place,
+                plan: FeaturePlan::new(args, lanes),
+            };
+
+            match spectra
+                .iter_mut()
+                .find(|spectrum| spectrum.is_that_of(args))
+            {
                 Some(spectrum) => spectrum.features.push(feature),
                 None => spectra.push(Spectrum {
                     stft: args.stft.clone(),
@@ -76,13 +89,21 @@ impl CpuPlan {
                 }),
             }
         }
-        Ok(Self { lanes, n_features: features.len(), spectra })
+
+        Ok(Self {
+            lanes,
+            n_features: features.len(),
+            spectra,
+        })
     }
 
     /// Gives up the memory that grew with a clip.
     fn forget_scratch(&mut self) {
-        let features = self.spectra.iter_mut().flat_map(|spectrum| &mut spectrum.features);
-        features.for_each(|(_, feature)| feature.forget_scratch());
+        for spectrum in &mut self.spectra {
+            for feature in &mut spectrum.features {
+                feature.plan.forget_scratch();
+            }
+        }
     }
 
     /// Computes every feature of `pcm` (mono, full scale ±1): `out[feature]` becomes the tensor of
@@ -92,6 +113,7 @@ impl CpuPlan {
     pub fn run(&mut self, pcm: &[f32], out: &mut [Vec<f32>]) -> Result<(), KernelError> {
         assert_eq!(out.len(), self.n_features, "one output a feature");
         check_samples(pcm, self.lanes)?;
+
         for spectrum in &mut self.spectra {
             spectrum.run(pcm, out)?;
         }
@@ -100,27 +122,33 @@ impl CpuPlan {
 }
 
 /// A [`CpuPlan`] between whole clips and packed bytes.
-struct Packed {
+struct ClipPlan {
     plan: CpuPlan,
     sample_rate_hz: u32,
     packings: Vec<Packing>,
     /// From rates that are not the features'.
     resamplers: Resamplers,
     mono: Vec<f32>,
-    pcm: Vec<f32>,
+    pcm: SampleBuffer,
     values: Vec<Vec<f32>>,
 }
 
-impl Packed {
+impl ClipPlan {
     fn new(features: &[FeatureArgs], level: Level) -> Result<Self, KernelError> {
         let sample_rate_hz = features.first().map_or(0, |args| args.sample_rate_hz);
+        let plan = CpuPlan::new(features, level)?;
+        let packings = features
+            .iter()
+            .map(FeatureArgs::packing)
+            .collect::<Result<_, _>>()?;
+
         Ok(Self {
-            plan: CpuPlan::new(features, level)?,
+            plan,
             sample_rate_hz,
-            packings: features.iter().map(FeatureArgs::packing).collect::<Result<_, _>>()?,
+            packings,
             resamplers: Resamplers::new(sample_rate_hz, level),
             mono: Vec::new(),
-            pcm: Vec::new(),
+            pcm: SampleBuffer::default(),
             values: vec![Vec::new(); features.len()],
         })
     }
@@ -129,18 +157,20 @@ impl Packed {
     fn load(&mut self, clip: &Clip<'_>, end: usize) -> Result<(), KernelError> {
         downmix(clip, &mut self.mono);
         self.pcm.clear();
+
         if clip.sample_rate_hz == self.sample_rate_hz {
             self.pcm.extend_from_slice(&self.mono);
-            self.pcm.resize(self.pcm.len().max(end), 0.0);
-            return Ok(());
+        } else {
+            let resampler = self.resamplers.get(clip.sample_rate_hz)?;
+            resampler.push(&self.mono, &mut self.pcm);
+            resampler.finish(&mut self.pcm);
         }
-        let resampler = self.resamplers.get(clip.sample_rate_hz)?;
-        resampler.push(&self.mono, &mut self.pcm);
-        resampler.finish(&mut self.pcm);
-        self.pcm.resize(self.pcm.len().max(end), 0.0);
+
+        self.pcm.pad_to(end, 0.0);
         Ok(())
     }
 
+    /// Whether the samples are what features take: mono, at their rate.
     fn is_ready(&self, clip: &Clip<'_>) -> bool {
         clip.channels == 1 && clip.sample_rate_hz == self.sample_rate_hz
     }
@@ -148,18 +178,21 @@ impl Packed {
     fn row(&mut self, pcm: &[f32]) -> Result<Row, KernelError> {
         self.plan.run(pcm, &mut self.values)?;
         let silent = pcm.iter().all(|&x| x == 0.0);
+
         let mut tensors = Vec::with_capacity(self.values.len());
         for (place, (values, packing)) in self.values.iter().zip(&self.packings).enumerate() {
             let mut bytes = Vec::new();
-            pack_into(values, *packing, &mut bytes)
-                .map_err(|source| KernelError::Feature { place, source: Box::new(source) })?;
+            pack_into(values, *packing, &mut bytes).map_err(|source| KernelError::Feature {
+                place,
+                source: Box::new(source),
+            })?;
             tensors.push(bytes);
         }
         Ok(Row { silent, tensors })
     }
 }
 
-impl Plan for Packed {
+impl Plan for ClipPlan {
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
         let mut rows = Vec::with_capacity(clips.iter().map(|clip| clip.rows.len()).sum());
         for clip in clips {
@@ -169,8 +202,10 @@ impl Plan for Packed {
                 Samples::F32(pcm) if self.is_ready(clip) && end <= pcm.len() => {
                     rows.extend(clip.rows.iter().map(|row| self.row(&pcm[row.clone()])));
                 }
+
                 _ => {
                     self.load(clip, end)?;
+                    // The samples are taken out for the moment, because `row` borrows all of `self`.
                     let pcm = std::mem::take(&mut self.pcm);
                     rows.extend(clip.rows.iter().map(|row| self.row(&pcm[row.clone()])));
                     self.pcm = pcm;
@@ -182,8 +217,11 @@ impl Plan for Packed {
 
     fn forget_scratch(&mut self) {
         self.plan.forget_scratch();
-        self.values.iter_mut().for_each(|values| *values = Vec::new());
-        (self.mono, self.pcm) = (Vec::new(), Vec::new());
+        self.values
+            .iter_mut()
+            .for_each(|values| *values = Vec::new());
+        self.mono = Vec::new();
+        self.pcm = SampleBuffer::default();
     }
 }
 
@@ -192,11 +230,17 @@ pub(crate) fn downmix(clip: &Clip<'_>, out: &mut Vec<f32>) {
     out.clear();
     match (clip.samples, clip.channels) {
         (Samples::F32(samples), 1) => out.extend_from_slice(samples),
-        (Samples::F32(samples), _) => out.extend(samples.chunks_exact(2).map(|pair| (pair[0] + pair[1]) * 0.5)),
+        (Samples::F32(samples), _) => out.extend(
+            samples
+                .chunks_exact(2)
+                .map(|pair| (pair[0] + pair[1]) * 0.5),
+        ),
         (Samples::S16(samples), 1) => out.extend(samples.iter().map(|x| f32::from(*x) * S16_SCALE)),
         (Samples::S16(samples), _) => {
             let pairs = samples.chunks_exact(2);
-            out.extend(pairs.map(|pair| (f32::from(pair[0]) + f32::from(pair[1])) * (0.5 * S16_SCALE)));
+            out.extend(
+                pairs.map(|pair| (f32::from(pair[0]) + f32::from(pair[1])) * (0.5 * S16_SCALE)),
+            );
         }
     }
 }
@@ -205,21 +249,31 @@ pub(crate) fn downmix(clip: &Clip<'_>, out: &mut Vec<f32>) {
 const S16_SCALE: f32 = 1.0 / 32_768.0;
 
 impl Spectrum {
+    /// Whether a feature's spectrum has these values. `frames` counts too: it decides how much a short clip is padded.
+    fn is_that_of(&self, args: &FeatureArgs) -> bool {
+        self.stft == args.stft && self.frames_min == args.frames && self.wide == args.is_wide()
+    }
+
     fn run(&mut self, pcm: &[f32], out: &mut [Vec<f32>]) -> Result<(), KernelError> {
         let signal = Signal::new(pcm, &self.stft, self.frames_min);
         let n_frames = self.stft.n_frames(signal.len);
-        for (place, feature) in &mut self.features {
-            feature.start(n_frames, &mut out[*place]);
+        for feature in &mut self.features {
+            feature.plan.start(n_frames, &mut out[feature.place]);
         }
+
+        // Each block goes through all features while it is still in the cache.
         for first in (0..n_frames).step_by(LANES) {
             let count = LANES.min(n_frames - first);
             let block = self.plan.block(signal, first, count);
-            for (place, feature) in &mut self.features {
-                feature.block(block, first, count, &mut out[*place]);
+            for feature in &mut self.features {
+                feature
+                    .plan
+                    .block(block, first, count, &mut out[feature.place]);
             }
         }
-        for (place, feature) in &mut self.features {
-            feature.finish(&mut out[*place])?;
+
+        for feature in &mut self.features {
+            feature.plan.finish(&mut out[feature.place])?;
         }
         Ok(())
     }

@@ -1,14 +1,18 @@
 //! NVIDIA's GPUs: which of them, what kind they are, and their kernels.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use cudarc::driver::CudaModule;
 
 use super::device::DevicePlan;
+use super::timing::{median, warm_up};
 use super::{Backend, Clip, Plan};
 use crate::args::FeatureArgs;
-use crate::device::{CudaDevice, Gpu, Record, Versions, cubin, open_libraries, refused, unit};
+use crate::device::{
+    Again, CudaDevice, Gpu, Plain, Record, Versions, cubin, open_libraries, refused, unit,
+};
 use crate::error::KernelError;
+use crate::samples::SampleBuffer;
 
 /// Clips of a batch. A batch is about ten launches, some 50 µs of a driver thread's time: less than a hundredth of the
 /// 6 ms in which PCIe 5 brings 64 clips (30 s, stereo, 16 bits: 5.3 MB each). Host memory for them stays at 0.34 GB a
@@ -32,45 +36,98 @@ impl Cuda {
     /// there twice; GPUs of different kinds; NVRTC's log; the driver's words. Never panics where CUDA is absent.
     pub fn open(devices: &[usize]) -> Result<Self, KernelError> {
         let devices = if devices.is_empty() { &[0] } else { devices };
+        // This comes first, because cudarc panics at the first call of a library that is not there.
         let versions = open_libraries()?;
+
         check_ordinals(devices, Gpu::count()?)?;
-        let gpus = devices.iter().map(|ordinal| Gpu::open(*ordinal)).collect::<Result<Vec<_>, _>>()?;
-        let Some((first, others)) = gpus.split_first() else { return Err(refused("no device was asked for")) };
+        let gpus = devices
+            .iter()
+            .map(|ordinal| Gpu::open(*ordinal))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let Some((first, others)) = gpus.split_first() else {
+            return Err(refused("no device was asked for"));
+        };
         for other in others {
             if (&other.name, other.capability) != (&first.name, first.capability) {
-                let (first, other) = (first.described(), other.described());
-                return Err(refused(format!("{first} and {other} are of different kinds: their bits may differ")));
+                return Err(refused(format!(
+                    "{} and {} are of different kinds: their bits may differ",
+                    first.described(),
+                    other.described()
+                )));
             }
         }
+
+        // All GPUs are of one kind, so one compilation serves all of them.
         let architecture = first.architecture();
         let cubin = cubin(&unit(), &architecture, versions.nvrtc)?;
-        let load = |gpu: Gpu| gpu.load(&cubin).map(|module| (gpu, module));
-        let gpus = gpus.into_iter().map(load).collect::<Result<_, _>>()?;
-        Ok(Self { gpus, level: level(&architecture, &versions) })
+        let mut loaded = Vec::with_capacity(gpus.len());
+        for gpu in gpus {
+            let module = gpu.load(&cubin)?;
+            loaded.push((gpu, module));
+        }
+
+        Ok(Self {
+            gpus: loaded,
+            level: level(&architecture, &versions),
+        })
     }
 
-    /// Runs `clips` twice on the first device and says what the second time took there, in the order of the work.
-    /// Nothing else runs beside it, so that times add up. Errors: those of [`Plan::run`]; not a row's.
-    pub fn profile(&self, features: &[FeatureArgs], clips: &[Clip<'_>]) -> Result<Vec<Work>, KernelError> {
+    /// What the work of a batch takes on the first device, in its order: the median of `rounds`, once the device has
+    /// worked for [`crate::WARM_UP`]. Nothing else runs beside it, so that times add up.
+    ///
+    /// Errors: those of [`Plan::run`]; not a row's.
+    pub fn profile(
+        &self,
+        features: &[FeatureArgs],
+        clips: &[Clip<'_>],
+        rounds: usize,
+    ) -> Result<Vec<Work>, KernelError> {
         let record = Record::default();
         let mut plan = self.device_plan(0, features, Some(record.clone()))?;
-        plan.run(clips)?;
-        let pieces = || std::mem::take(&mut *record.lock().unwrap_or_else(PoisonError::into_inner));
+        warm_up(|| plan.run(clips).map(drop))?;
         // Buffers have grown by now, and kernels were loaded.
-        drop(pieces());
-        plan.run(clips)?;
-        let mut works: Vec<Work> = Vec::new();
-        for piece in pieces() {
-            let same = works.iter().position(|work| work.what == piece.what);
-            let at = same.unwrap_or_else(|| {
-                works.push(Work { what: piece.what, times: 0, bytes: 0, ms: 0.0 });
-                works.len() - 1
-            });
-            works[at].times += 1;
-            works[at].bytes += piece.bytes as u64;
-            works[at].ms += piece.ms()?;
+        drop(record.take());
+
+        let mut profile = Profile {
+            rounds,
+            works: Vec::new(),
+        };
+        for round in 0..rounds {
+            plan.run(clips)?;
+            for piece in record.take() {
+                let ms = piece.ms()?;
+                profile.note(round, piece.what, piece.bytes, ms);
+            }
         }
-        Ok(works)
+        Ok(profile.medians())
+    }
+
+    /// A batch whose samples stay on the first device. Errors: those of [`Plan::run`]; not a row's.
+    pub fn resident(
+        &self,
+        features: &[FeatureArgs],
+        clips: &[Clip<'_>],
+    ) -> Result<ResidentBatch, KernelError> {
+        let record = Record::default();
+        let mut plan = self.device_plan(0, features, Some(record.clone()))?;
+        // The first batch grows the buffers and loads the kernels. The second one finds everything in place, so its
+        // record is the one to keep.
+        plan.run(clips)?;
+        drop(record.take_again());
+
+        plan.run(clips)?;
+        Ok(ResidentBatch {
+            again: record.take_again(),
+            plan,
+        })
+    }
+
+    /// A lane's stream alone.
+    #[cfg(test)]
+    pub(crate) fn lane(&self, lane: usize) -> Result<CudaDevice, KernelError> {
+        let (gpu, module) = &self.gpus[lane % self.gpus.len()];
+        CudaDevice::new(gpu, module.clone(), None)
     }
 
     fn device_plan(
@@ -83,10 +140,37 @@ impl Cuda {
         DevicePlan::new(CudaDevice::new(gpu, module.clone(), record)?, features)
     }
 
+    /// An empty list of samples in page-locked memory, of a type that [`crate::Samples`] has.
+    #[must_use]
+    pub fn sample_buffer_of<T: Plain>(&self) -> SampleBuffer<T> {
+        self.gpus
+            .first()
+            .map_or_else(SampleBuffer::default, |(gpu, _)| gpu.sample_buffer())
+    }
+
     /// The devices' numbers and names: `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
     #[must_use]
     pub fn devices(&self) -> String {
-        self.gpus.iter().map(|(gpu, _)| gpu.label()).collect::<Vec<_>>().join(", ")
+        self.gpus
+            .iter()
+            .map(|(gpu, _)| gpu.label())
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// A batch on a device, computed again and again without a copy.
+pub struct ResidentBatch {
+    again: Vec<Again>,
+    /// Owns the buffers and the transforms that `again` works on.
+    plan: DevicePlan<CudaDevice>,
+}
+
+impl ResidentBatch {
+    /// Computes all features once more, and waits. Errors: the device's.
+    pub fn run(&mut self) -> Result<(), KernelError> {
+        self.again.iter().try_for_each(|again| again())?;
+        self.plan.synchronize()
     }
 }
 
@@ -100,8 +184,56 @@ pub struct Work {
     pub times: usize,
     /// Bytes that were copied or cleared; 0 for kernels and transforms.
     pub bytes: u64,
-    /// Milliseconds between events on the stream.
+    /// Milliseconds between events on the stream, the median of all rounds.
     pub ms: f64,
+}
+
+/// What was measured of each kind of work, in the order in which the first round did it.
+struct Profile {
+    rounds: usize,
+    works: Vec<WorkTimes>,
+}
+
+/// A kind of work, and its milliseconds in each round.
+struct WorkTimes {
+    work: Work,
+    round_ms: Vec<f64>,
+}
+
+impl Profile {
+    /// Adds a piece of work of a round.
+    fn note(&mut self, round: usize, what: &'static str, bytes: usize, ms: f64) {
+        let known = self.works.iter().position(|times| times.work.what == what);
+        let at = known.unwrap_or(self.works.len());
+        if known.is_none() {
+            self.works.push(WorkTimes {
+                work: Work {
+                    what,
+                    times: 0,
+                    bytes: 0,
+                    ms: 0.0,
+                },
+                round_ms: vec![0.0; self.rounds],
+            });
+        }
+
+        let WorkTimes { work, round_ms } = &mut self.works[at];
+        round_ms[round] += ms;
+        // Every round does the same work, so the first one alone counts it.
+        if round == 0 {
+            work.times += 1;
+            work.bytes += bytes as u64;
+        }
+    }
+
+    fn medians(self) -> Vec<Work> {
+        let mut works = Vec::with_capacity(self.works.len());
+        for mut times in self.works {
+            times.work.ms = median(&mut times.round_ms);
+            works.push(times.work);
+        }
+        works
+    }
 }
 
 impl Backend for Cuda {
@@ -121,6 +253,10 @@ impl Backend for Cuda {
         DEVICE_LANES * self.gpus.len()
     }
 
+    fn sample_buffer(&self) -> SampleBuffer {
+        self.sample_buffer_of()
+    }
+
     /// Neighbouring lanes are of different devices, so that all devices work from the first batches on.
     fn plan(&self, lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
         Ok(Box::new(self.device_plan(lane, features, None)?))
@@ -136,10 +272,17 @@ fn check_ordinals(devices: &[usize], count: usize) -> Result<(), KernelError> {
         };
         return Err(KernelError::argument("device", device, allowed));
     }
-    match devices.iter().enumerate().find(|(place, device)| devices[..*place].contains(device)) {
-        Some((_, device)) => Err(KernelError::argument("device", device, "named once: a device has its two streams")),
-        None => Ok(()),
+
+    for (place, device) in devices.iter().enumerate() {
+        if devices[..place].contains(device) {
+            return Err(KernelError::argument(
+                "device",
+                device,
+                "named once: a device has its two streams",
+            ));
+        }
     }
+    Ok(())
 }
 
 fn level(architecture: &str, versions: &Versions) -> String {
@@ -152,17 +295,35 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_says_how_many_are() {
-        let refusal = |devices: &[usize], count| check_ordinals(devices, count).unwrap_err().to_string();
+        let refusal =
+            |devices: &[usize], count| check_ordinals(devices, count).unwrap_err().to_string();
         assert!(check_ordinals(&[0], 1).is_ok());
         assert!(check_ordinals(&[3, 0, 2], 4).is_ok());
-        assert_eq!(refusal(&[1], 1), "device = 1: must be 0: the driver sees one GPU");
-        assert_eq!(refusal(&[0, 4], 4), "device = 4: must be 0 to 3: the driver sees 4 GPUs");
-        assert_eq!(refusal(&[2, 1, 2], 4), "device = 2: must be named once: a device has its two streams");
+        assert_eq!(
+            refusal(&[1], 1),
+            "device = 1: must be 0: the driver sees one GPU"
+        );
+        assert_eq!(
+            refusal(&[0, 4], 4),
+            "device = 4: must be 0 to 3: the driver sees 4 GPUs"
+        );
+        assert_eq!(
+            refusal(&[2, 1, 2], 4),
+            "device = 2: must be named once: a device has its two streams"
+        );
     }
 
     #[test]
     fn the_level_names_all_that_decides_bits() {
-        let versions = Versions { driver: 13_000, module: None, cufft: [12, 0, 0], nvrtc: [13, 0] };
-        assert_eq!(level("sm_90", &versions), "sm_90, cuFFT 12.0.0, NVRTC 13.0, driver 13.0");
+        let versions = Versions {
+            driver: 13_000,
+            module: None,
+            cufft: [12, 0, 0],
+            nvrtc: [13, 0],
+        };
+        assert_eq!(
+            level("sm_90", &versions),
+            "sm_90, cuFFT 12.0.0, NVRTC 13.0, driver 13.0"
+        );
     }
 }

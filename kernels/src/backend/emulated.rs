@@ -20,7 +20,10 @@ impl Emulated {
     /// `devices` of them.
     #[must_use]
     pub fn new(devices: usize) -> Self {
-        Self { devices, order: Order::Ascending }
+        Self {
+            devices,
+            order: Order::Ascending,
+        }
     }
 
     /// One whose threads run in `order`.
@@ -44,10 +47,14 @@ impl Backend for Emulated {
     }
 
     fn lanes(&self) -> usize {
+        // Each device has two lanes, as a GPU has, so that tests run lanes side by side.
         2 * self.devices
     }
 
     fn plan(&self, _lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
-        Ok(Box::new(DevicePlan::new(EmulatedDevice::new(self.order)?, features)?))
+        Ok(Box::new(DevicePlan::new(
+            EmulatedDevice::new(self.order)?,
+            features,
+        )?))
     }
 }

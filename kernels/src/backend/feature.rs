@@ -30,13 +30,24 @@ impl FeaturePlan {
     pub(super) fn new(args: &FeatureArgs, lanes: Lanes) -> Self {
         let n_bins = args.stft.n_bins();
         let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
+        // The spectrum consists of powers already, so an exponent of 2 needs no copy of it.
+        let n_raised = if args.power == 2.0 { 0 } else { n_bins };
+
+        let mel = args
+            .mel
+            .as_ref()
+            .map(|mel| MelPlan::new(mel, args.sample_rate_hz, args.stft.n_fft, lanes));
+        let mfcc = args
+            .mfcc
+            .as_ref()
+            .map(|mfcc| MfccPlan::new(mfcc, n_mels, lanes));
         Self {
             lanes,
-            mel: args.mel.as_ref().map(|mel| MelPlan::new(mel, args.sample_rate_hz, args.stft.n_fft, lanes)),
+            mel,
             log: LogPlan::new(args.log, args.power, lanes),
-            mfcc: args.mfcc.as_ref().map(|mfcc| MfccPlan::new(mfcc, n_mels, lanes)),
+            mfcc,
             n_frames: 0,
-            raised: vec![[0.0; LANES]; if args.power == 2.0 { 0 } else { n_bins }],
+            raised: vec![[0.0; LANES]; n_raised],
             bands: vec![[0.0; LANES]; n_mels],
             spare: Vec::new(),
             args: args.clone(),
@@ -46,9 +57,11 @@ impl FeaturePlan {
     /// Makes room for a clip of `n_frames` frames.
     pub(super) fn start(&mut self, n_frames: usize, out: &mut Vec<f32>) {
         self.n_frames = n_frames;
+
         // Deltas follow in the same memory.
         make_room(out, self.args.n_bands() * n_frames);
         out.resize(self.args.n_base_bands() * n_frames, 0.0);
+
         if self.mfcc.is_some() {
             make_room(&mut self.spare, self.bands.len() * n_frames);
             self.spare.resize(self.bands.len() * n_frames, 0.0);
@@ -62,6 +75,7 @@ impl FeaturePlan {
 
     /// Takes `count` frames of the power spectrum from frame `first` on.
     pub(super) fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [f32]) {
+        // Other features read the same spectrum, so another exponent is applied to a copy.
         let spectrum = if self.args.power == 2.0 {
             power
         } else {
@@ -72,6 +86,7 @@ impl FeaturePlan {
             );
             &self.raised
         };
+
         let rows = match &self.mel {
             Some(mel) => {
                 mel.run(spectrum, &mut self.bands);
@@ -79,7 +94,16 @@ impl FeaturePlan {
             }
             None => spectrum,
         };
-        let whole = if self.mfcc.is_some() { &mut self.spare[..] } else { out };
+
+        // The logarithm may refer to the loudest value of the clip. So the cosine transform has to wait for all bands,
+        // and they are kept apart from the output until then.
+        let whole = if self.mfcc.is_some() {
+            &mut self.spare[..]
+        } else {
+            out
+        };
+
+        // A lane holds eight frames of one band, and a row holds all frames of it.
         for (row, lane) in whole.chunks_exact_mut(self.n_frames).zip(rows) {
             row[first..first + count].copy_from_slice(&lane[..count]);
         }
@@ -94,10 +118,18 @@ impl FeaturePlan {
             }
             None => self.log.run(out),
         }
+
+        // Deltas look at neighbouring frames, so they come before the crop. Scaling looks only at frames that are kept.
         delta::append(out, self.n_frames, self.args.delta)?;
-        let kept = self.args.frames.map_or(self.n_frames, |frames| frames.min(self.n_frames));
+        let kept = self
+            .args
+            .frames
+            .map_or(self.n_frames, |frames| frames.min(self.n_frames));
         crop(out, self.n_frames, kept);
+
         normalize(out, self.args.normalize, self.lanes);
+
+        // This comes last, so that sums over the values are added in the same order for both layouts.
         if self.args.dim_order == DimOrder::FrameBand {
             make_room(&mut self.spare, out.len());
             self.spare.clear();
@@ -133,7 +165,9 @@ fn crop(values: &mut Vec<f32>, n_frames: usize, kept: usize) {
     if kept == n_frames {
         return;
     }
+
     let n_rows = values.len() / n_frames;
+    // Rows move to the front in order, so that none overwrites a row that has still to move.
     for row in 1..n_rows {
         values.copy_within(row * n_frames..row * n_frames + kept, row * kept);
     }
@@ -145,6 +179,7 @@ fn swap_axes(values: &[f32], columns: usize, out: &mut [f32]) {
     if columns == 0 {
         return;
     }
+
     let n_rows = values.len() / columns;
     for (at, row) in values.chunks_exact(columns).enumerate() {
         for (column, value) in row.iter().enumerate() {

@@ -4,24 +4,29 @@
 //! nothing but the bytes that it hands out, once its buffers have grown to size.
 
 mod choose;
+#[cfg(test)]
+mod counts;
 mod cpu;
 mod cuda;
 mod device;
 #[cfg(feature = "emulated")]
 mod emulated;
 mod feature;
+mod timing;
 
 use std::ops::Range;
 
 pub use choose::{BackendChoice, Opened};
 pub(crate) use cpu::downmix;
 pub use cpu::{Cpu, CpuPlan};
-pub use cuda::{Cuda, Work};
+pub use cuda::{Cuda, ResidentBatch, Work};
 #[cfg(feature = "emulated")]
 pub use emulated::Emulated;
+pub use timing::{WARM_UP, median, median_s, warm_up};
 
 use crate::args::FeatureArgs;
 use crate::error::KernelError;
+use crate::samples::SampleBuffer;
 
 /// One kind of device, opened.
 pub trait Backend: Send + Sync {
@@ -36,6 +41,11 @@ pub trait Backend: Send + Sync {
 
     /// Plans that run side by side: streams of all devices. Of no matter where `batch_clips` is 1.
     fn lanes(&self) -> usize;
+
+    /// An empty buffer for a clip's samples, in memory that the devices copy from at full speed.
+    fn sample_buffer(&self) -> SampleBuffer {
+        SampleBuffer::default()
+    }
 
     /// Makes tables and buffers on a lane. All `features` take PCM of one rate. Errors: an impossible argument, or a
     /// device that cannot be used.

@@ -32,7 +32,11 @@ pub struct DbArgs {
 impl Default for DbArgs {
     /// librosa's: ref 1, amin 1e-10, 80 dB.
     fn default() -> Self {
-        Self { reference: DbRef::Power(1.0), amin: 1e-10, top_db: Some(80.0) }
+        Self {
+            reference: DbRef::Power(1.0),
+            amin: 1e-10,
+            top_db: Some(80.0),
+        }
     }
 }
 
@@ -59,30 +63,48 @@ const FLOOR_MIN: f64 = 1e-37;
 impl LogArgs {
     /// Errors: [`KernelError::Argument`] that names the key and what is allowed.
     pub fn validate(&self, power: f64) -> Result<(), KernelError> {
-        let floor_of = |key, value: f64| {
-            let sound = (FLOOR_MIN..=1e30).contains(&value);
-            if sound { Ok(()) } else { Err(KernelError::argument(key, value, format!("from {FLOOR_MIN} to 1e30"))) }
-        };
         match *self {
             Self::Linear => Ok(()),
-            Self::Ln { floor } => floor_of("floor", floor),
+            Self::Ln { floor } => check_floor("floor", floor),
+
             Self::Whisper if power == 2.0 => Ok(()),
-            Self::Whisper => Err(KernelError::argument("power", power, "2 for Whisper's logarithm")),
-            Self::Db(_) if power != 1.0 && power != 2.0 => {
-                Err(KernelError::argument("power", power, "1 or 2 where db is given"))
-            }
+            Self::Whisper => Err(KernelError::argument(
+                "power",
+                power,
+                "2 for Whisper's logarithm",
+            )),
+
+            Self::Db(_) if power != 1.0 && power != 2.0 => Err(KernelError::argument(
+                "power",
+                power,
+                "1 or 2 where db is given",
+            )),
             Self::Db(db) => {
-                floor_of("db.amin", db.amin)?;
+                check_floor("db.amin", db.amin)?;
                 if let DbRef::Power(reference) = db.reference {
-                    floor_of("db.ref", reference)?;
+                    check_floor("db.ref", reference)?;
                 }
+
                 match db.top_db {
-                    Some(top) if !(0.0..=10_000.0).contains(&top) => {
-                        Err(KernelError::argument("db.top_db", top, "from 0 to 10000 dB"))
-                    }
+                    Some(top) if !(0.0..=10_000.0).contains(&top) => Err(KernelError::argument(
+                        "db.top_db",
+                        top,
+                        "from 0 to 10000 dB",
+                    )),
                     _ => Ok(()),
                 }
             }
         }
     }
+}
+
+fn check_floor(key: &'static str, value: f64) -> Result<(), KernelError> {
+    if (FLOOR_MIN..=1e30).contains(&value) {
+        return Ok(());
+    }
+    Err(KernelError::argument(
+        key,
+        value,
+        format!("from {FLOOR_MIN} to 1e30"),
+    ))
 }

@@ -3,6 +3,7 @@
 
 use super::{DbArgs, DbRef, LogArgs};
 use crate::level::Lanes;
+use crate::normalize::extremes;
 
 /// One kind of logarithm.
 #[derive(Clone, Copy, Debug)]
@@ -16,12 +17,20 @@ pub(crate) struct LogPlan {
 const DB_PER_NEPER: f32 = (10.0 / std::f64::consts::LN_10) as f32;
 
 /// Whisper's logarithm is decibels over 40, plus 1: (log10 S + 4) / 4.
-pub(super) const WHISPER_DB: DbArgs = DbArgs { reference: DbRef::Power(1.0), amin: 1e-10, top_db: Some(80.0) };
+pub(super) const WHISPER_DB: DbArgs = DbArgs {
+    reference: DbRef::Power(1.0),
+    amin: 1e-10,
+    top_db: Some(80.0),
+};
 
 impl LogPlan {
     /// `power` is the spectrum's exponent: decibels of magnitudes are those of their squares.
     pub(crate) fn new(args: LogArgs, power: f64, lanes: Lanes) -> Self {
-        Self { lanes, args, squared: power == 1.0 }
+        Self {
+            lanes,
+            args,
+            squared: power == 1.0,
+        }
     }
 
     /// Replaces every value by its logarithm.
@@ -44,29 +53,45 @@ impl LogPlan {
     }
 
     fn decibels(&self, values: &mut [f32], db: &DbArgs) {
+        // The decibels of a magnitude are those of its square.
         if self.squared {
             self.lanes.run(
                 #[inline(always)]
                 || values.iter_mut().for_each(|x| *x *= *x),
             );
         }
+
         let amin = db.amin as f32;
-        let largest = self
-            .lanes
-            .run(
-                #[inline(always)]
-                || crate::normalize::range(values),
-            )
-            .1;
+        let range = self.lanes.run(
+            #[inline(always)]
+            || extremes(values),
+        );
+        let largest = range.max;
+
         let mut top = largest;
         let mut reference = match db.reference {
             DbRef::Max => largest,
             DbRef::Power(power) => power as f32,
         };
         // Through the same code as every value, so that the largest comes out as exactly 0 dB.
-        logarithms(std::slice::from_mut(&mut reference), amin, DB_PER_NEPER, 0.0);
-        logarithms(std::slice::from_mut(&mut top), amin, DB_PER_NEPER, reference);
-        let floor = db.top_db.map_or(f32::NEG_INFINITY, |top_db| top - top_db as f32);
+        logarithms(
+            std::slice::from_mut(&mut reference),
+            amin,
+            DB_PER_NEPER,
+            0.0,
+        );
+        logarithms(
+            std::slice::from_mut(&mut top),
+            amin,
+            DB_PER_NEPER,
+            reference,
+        );
+
+        let floor = db
+            .top_db
+            .map_or(f32::NEG_INFINITY, |top_db| top - top_db as f32);
+
+        // Because of rounding, the logarithm of a smaller value can exceed that of the largest. So `top` is a bound, too.
         self.lanes.run(
             #[inline(always)]
             || {
@@ -108,12 +133,14 @@ mod tests {
 
     #[test]
     fn ln_is_within_two_units_in_the_last_place() {
-        let largest = (0x0080_0000..0x7f80_0000u32).step_by(1013).fold(0.0f64, |largest, bits| {
-            let x = f32::from_bits(bits);
-            let want = f64::from(x).ln();
-            let ulp = f64::from(f32::EPSILON) * want.abs().max(0.5);
-            largest.max((f64::from(ln(x)) - want).abs() / ulp)
-        });
+        let largest = (0x0080_0000..0x7f80_0000u32)
+            .step_by(1013)
+            .fold(0.0f64, |largest, bits| {
+                let x = f32::from_bits(bits);
+                let want = f64::from(x).ln();
+                let ulp = f64::from(f32::EPSILON) * want.abs().max(0.5);
+                largest.max((f64::from(ln(x)) - want).abs() / ulp)
+            });
         assert!(largest <= LN_ULPS_MAX, "{largest} ulp");
     }
 }

@@ -34,17 +34,30 @@ plain! {
 
 impl LogParams {
     /// Values as they are.
-    pub(crate) const LINEAR: Self =
-        Self { kind: 0, is_squared: 0, is_max_reference: 0, amin: 0.0, reference: 0.0, top_db: 0.0 };
+    pub(crate) const LINEAR: Self = Self {
+        kind: 0,
+        is_squared: 0,
+        is_max_reference: 0,
+        amin: 0.0,
+        reference: 0.0,
+        top_db: 0.0,
+    };
 
     /// `power` is the spectrum's exponent: decibels of magnitudes are those of their squares.
     pub(crate) fn new(args: LogArgs, power: f64) -> Self {
         let (kind, db) = match args {
             LogArgs::Linear => return Self::LINEAR,
-            LogArgs::Ln { floor } => return Self { kind: 1, amin: floor as f32, ..Self::LINEAR },
+            LogArgs::Ln { floor } => {
+                return Self {
+                    kind: 1,
+                    amin: floor as f32,
+                    ..Self::LINEAR
+                };
+            }
             LogArgs::Db(db) => (2, db),
             LogArgs::Whisper => (3, WHISPER_DB),
         };
+
         let (is_max_reference, reference) = match db.reference {
             DbRef::Max => (1, 0.0),
             DbRef::Power(reference) => (0, reference as f32),
@@ -55,6 +68,7 @@ impl LogParams {
             is_max_reference,
             amin: db.amin as f32,
             reference,
+            // An infinite distance from the largest value means that there is no floor.
             top_db: db.top_db.map_or(f32::INFINITY, |top_db| top_db as f32),
         }
     }
@@ -77,11 +91,23 @@ impl LogParams {
         if self.is_linear() {
             return Ok(());
         }
+
         let values_max = n_bands * rows.n_frames_max;
-        let grid = [rows.n_rows as u32, blocks(values_max, THREADS as usize * VALUES_PER_THREAD)];
-        let n_bands = n_bands as i32;
-        let params = LogInPlace { values, rows: rows.address, ranges, log: self, n_bands, unused: 0 };
-        device.launch("logarithm_in_place", Launch { grid, threads: THREADS, shared_bytes: 0 }, &params)
+        let blocks_a_row = blocks(values_max, THREADS as usize * VALUES_PER_THREAD);
+        let launch = Launch {
+            grid: [rows.n_rows as u32, blocks_a_row],
+            threads: THREADS,
+            shared_bytes: 0,
+        };
+        let params = LogInPlace {
+            values,
+            rows: rows.address,
+            ranges,
+            log: self,
+            n_bands: n_bands as i32,
+            unused: 0,
+        };
+        device.launch("logarithm_in_place", launch, &params)
     }
 }
 
@@ -89,13 +115,19 @@ impl LogParams {
 mod tests {
     use super::*;
     use crate::db::{DbArgs, LogPlan};
-    use crate::device::testing::{RAGGED, Rows, devices, fetched_f32, noise, range_keys, sent};
+    use crate::device::testing::{RAGGED, Rows, fetched_f32, noise, on_devices, range_keys, sent};
     use crate::level::{Lanes, Level};
 
     const N_BANDS: usize = 5;
 
     fn kinds() -> Vec<(LogArgs, f64)> {
-        let db = |reference, top_db| LogArgs::Db(DbArgs { reference, top_db, ..DbArgs::default() });
+        let db = |reference, top_db| {
+            LogArgs::Db(DbArgs {
+                reference,
+                top_db,
+                ..DbArgs::default()
+            })
+        };
         vec![
             (LogArgs::Linear, 2.0),
             (LogArgs::Ln { floor: 1.2e-7 }, 2.0),
@@ -107,28 +139,36 @@ mod tests {
         ]
     }
 
-    #[test]
-    fn bits_are_the_cpus() {
+    fn bits_are_the_cpus<D: Device>(device: &D) {
         let lanes = Lanes::new(Level::Scalar).unwrap();
-        for device in devices() {
-            let rows = Rows::new(&device, &RAGGED);
-            // From 1e-14 to 1, and a silent stretch.
-            let mut values: Vec<f32> = noise(N_BANDS * rows.n_frames()).iter().map(|x| x.abs().powi(14)).collect();
-            values[100..200].fill(0.0);
-            let ranges: Vec<u32> =
-                rows.split(&values, N_BANDS).flat_map(|(_, row)| range_keys(row.iter().copied())).collect();
-            let ranges = sent(&device, &ranges);
-            for (args, power) in kinds() {
-                let buffer = sent(&device, &values);
-                let (at, ranges) = (device.address(&buffer), device.address(&ranges));
-                LogParams::new(args, power).run(&device, &rows.table, N_BANDS, at, ranges).unwrap();
-                let got = fetched_f32(&device, &buffer, values.len());
-                for ((row, got), (_, values)) in rows.split(&got, N_BANDS).zip(rows.split(&values, N_BANDS)) {
-                    let mut want = values.to_vec();
-                    LogPlan::new(args, power, lanes).run(&mut want);
-                    assert_eq!(got, want, "{args:?} of {power}: {row:?}");
-                }
+        let rows = Rows::new(device, &RAGGED);
+        // From 1e-14 to 1, and a silent stretch.
+        let mut values: Vec<f32> = noise(N_BANDS * rows.n_frames())
+            .iter()
+            .map(|x| x.abs().powi(14))
+            .collect();
+        values[100..200].fill(0.0);
+        let ranges: Vec<u32> = rows
+            .split(&values, N_BANDS)
+            .flat_map(|(_, row)| range_keys(row.iter().copied()))
+            .collect();
+        let ranges = sent(device, &ranges);
+        for (args, power) in kinds() {
+            let buffer = sent(device, &values);
+            let (at, ranges) = (device.address(&buffer), device.address(&ranges));
+            LogParams::new(args, power)
+                .run(device, &rows.table, N_BANDS, at, ranges)
+                .unwrap();
+            let got = fetched_f32(device, &buffer, values.len());
+            for ((row, got), (_, values)) in
+                rows.split(&got, N_BANDS).zip(rows.split(&values, N_BANDS))
+            {
+                let mut want = values.to_vec();
+                LogPlan::new(args, power, lanes).run(&mut want);
+                assert_eq!(got, want, "{args:?} of {power}: {row:?}");
             }
         }
     }
+
+    on_devices!(bits_are_the_cpus);
 }

@@ -9,19 +9,31 @@ pub(super) type Taps = [f64; WIDTH];
 /// Appends orders 1 ..= `orders` below the rows of `values`, `[rows, n_frames]` → `[rows · (1 + orders), n_frames]`.
 ///
 /// Errors: [`KernelError::TooFewFrames`] under [`WIDTH`] frames (none at all is fine).
-pub(crate) fn append(values: &mut Vec<f32>, n_frames: usize, orders: u8) -> Result<(), KernelError> {
+pub(crate) fn append(
+    values: &mut Vec<f32>,
+    n_frames: usize,
+    orders: u8,
+) -> Result<(), KernelError> {
     if orders == 0 || n_frames == 0 {
         return Ok(());
     }
     if n_frames < WIDTH {
-        return Err(KernelError::TooFewFrames { frames: n_frames, needed: WIDTH });
+        return Err(KernelError::TooFewFrames {
+            frames: n_frames,
+            needed: WIDTH,
+        });
     }
+
     let base_len = values.len();
     values.resize(base_len * (1 + usize::from(orders)), 0.0);
     let (base, appended) = values.split_at_mut(base_len);
+
     for (order, out) in (1..=orders).zip(appended.chunks_exact_mut(base_len)) {
         let taps = taps(order);
-        for (row, out) in base.chunks_exact(n_frames).zip(out.chunks_exact_mut(n_frames)) {
+        for (row, out) in base
+            .chunks_exact(n_frames)
+            .zip(out.chunks_exact_mut(n_frames))
+        {
             derive(row, &taps, out);
         }
     }
@@ -38,6 +50,8 @@ pub(super) fn taps(order: u8) -> Taps {
     if order == 1 {
         return offsets.map(|k| k / sum);
     }
+
+    // Squares without their mean: this is the part of a parabola that no constant or line can fit.
     let centred = squares.map(|square| square - sum / WIDTH as f64);
     let spread: f64 = centred.iter().map(|x| x * x).sum();
     centred.map(|x| 2.0 * x / spread)
@@ -47,11 +61,17 @@ pub(super) fn taps(order: u8) -> Taps {
 fn derive(row: &[f32], taps: &Taps, out: &mut [f32]) {
     let half = WIDTH / 2;
     for (window, out) in row.windows(WIDTH).zip(&mut out[half..]) {
-        let sum: f64 = window.iter().zip(taps).map(|(x, tap)| f64::from(*x) * tap).sum();
+        let sum: f64 = window
+            .iter()
+            .zip(taps)
+            .map(|(x, tap)| f64::from(*x) * tap)
+            .sum();
         *out = sum as f32;
     }
-    let last = row.len() - 1 - half;
-    let (first_value, last_value) = (out[half], out[last]);
+
+    let first_value = out[half];
     out[..half].fill(first_value);
+    let last = row.len() - 1 - half;
+    let last_value = out[last];
     out[last..].fill(last_value);
 }

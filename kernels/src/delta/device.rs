@@ -33,12 +33,17 @@ pub(crate) fn run<D: Device>(
         out,
         rows: rows.address,
         first: taps(1),
+        // The kernel does not read these taps if `orders` is 1.
         second: taps(2),
         n_bands: bands.n_base as i32,
         orders: i32::from(bands.orders),
     };
-    let grid = [rows.n_rows as u32, blocks(bands.n_base, 1)];
-    device.launch("delta", Launch { grid, threads: THREADS, shared_bytes: 0 }, &params)
+    let launch = Launch {
+        grid: [rows.n_rows as u32, blocks(bands.n_base, 1)],
+        threads: THREADS,
+        shared_bytes: 0,
+    };
+    device.launch("delta", launch, &params)
 }
 
 /// What is derived how often.
@@ -54,29 +59,40 @@ pub(crate) struct Bands {
 mod tests {
     use super::*;
     use crate::delta::append;
-    use crate::device::testing::{RAGGED, Rows, devices, fetched_f32, noise, sent};
+    use crate::device::testing::{RAGGED, Rows, fetched_f32, noise, on_devices, sent};
 
-    #[test]
-    fn bits_are_the_cpus() {
+    fn bits_are_the_cpus<D: Device>(device: &D) {
         const N_BASE: usize = 3;
-        for device in devices() {
-            let rows = Rows::new(&device, &RAGGED);
-            let values = noise(N_BASE * rows.n_frames());
-            for orders in 0..=2 {
-                let n_bands = N_BASE * (1 + usize::from(orders));
-                let base = sent(&device, &values);
-                let out = device.alloc(4 * n_bands * rows.n_frames()).unwrap();
-                let bands = Bands { n_base: N_BASE, orders };
-                run(&device, &rows.table, bands, device.address(&base), device.address(&out)).unwrap();
-                let got = fetched_f32(&device, &out, n_bands * rows.n_frames());
-                for ((row, got), (_, values)) in rows.split(&got, n_bands).zip(rows.split(&values, N_BASE)) {
-                    let mut want = values.to_vec();
-                    match append(&mut want, row.n_frames as usize, orders) {
-                        Ok(()) => assert_eq!(got, want, "{orders} orders, {row:?}"),
-                        Err(_) => assert_eq!(&got[..values.len()], values, "{orders} orders, {row:?}"),
-                    }
+        let rows = Rows::new(device, &RAGGED);
+        let values = noise(N_BASE * rows.n_frames());
+        for orders in 0..=2 {
+            let n_bands = N_BASE * (1 + usize::from(orders));
+            let base = sent(device, &values);
+            let out = device.alloc(4 * n_bands * rows.n_frames()).unwrap();
+            let bands = Bands {
+                n_base: N_BASE,
+                orders,
+            };
+            run(
+                device,
+                &rows.table,
+                bands,
+                device.address(&base),
+                device.address(&out),
+            )
+            .unwrap();
+            let got = fetched_f32(device, &out, n_bands * rows.n_frames());
+            for ((row, got), (_, values)) in
+                rows.split(&got, n_bands).zip(rows.split(&values, N_BASE))
+            {
+                let mut want = values.to_vec();
+                match append(&mut want, row.n_frames as usize, orders) {
+                    Ok(()) => assert_eq!(got, want, "{orders} orders, {row:?}"),
+                    Err(_) => assert_eq!(&got[..values.len()], values, "{orders} orders, {row:?}"),
                 }
             }
         }
     }
+
+    on_devices!(bits_are_the_cpus);
 }

@@ -3,16 +3,18 @@
 /// Derivative of order `order` of a polynomial of that degree, fitted to nine frames about each; at the ends to the
 /// outermost nine.
 pub(crate) fn delta(rows: &[Vec<f64>], order: usize) -> Vec<Vec<f64>> {
-    let one = |row: &Vec<f64>| {
-        let at = |t: usize| {
+    let factorial: usize = (1..=order).product();
+    let mut deltas = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut derivatives = Vec::with_capacity(row.len());
+        for t in 0..row.len() {
             let start = t.saturating_sub(4).min(row.len() - 9);
             let coefficients = fit(&row[start..start + 9], order);
-            let factorial: usize = (1..=order).product();
-            coefficients[order] * factorial as f64
-        };
-        (0..row.len()).map(at).collect()
-    };
-    rows.iter().map(one).collect()
+            derivatives.push(coefficients[order] * factorial as f64);
+        }
+        deltas.push(derivatives);
+    }
+    deltas
 }
 
 /// Coefficients of the least-squares polynomial through (0, y0), (1, y1) …, by the normal equations.
@@ -28,6 +30,8 @@ fn fit(ys: &[f64], degree: usize) -> Vec<f64> {
             system[row][size] += y * (x as f64).powi(row as i32);
         }
     }
+
+    // Gauss-Jordan elimination: in the end each pivot is the only entry of its column.
     for pivot in 0..size {
         for row in (0..size).filter(|row| *row != pivot) {
             let factor = system[row][pivot] / system[pivot][pivot];
@@ -36,5 +40,7 @@ fn fit(ys: &[f64], degree: usize) -> Vec<f64> {
             }
         }
     }
-    (0..size).map(|row| system[row][size] / system[row][row]).collect()
+    (0..size)
+        .map(|row| system[row][size] / system[row][row])
+        .collect()
 }

@@ -19,16 +19,27 @@ const OPTIONS: [&str; 3] = ["--std=c++17", "--fmad=true", "--generate-line-info"
 /// Compiles `source` for `architecture` (`sm_90`) with NVRTC of version `nvrtc`, or finds what a run before left.
 ///
 /// Errors: NVRTC's log; an architecture that it does not know. A cache that cannot be used only costs the time.
-pub(crate) fn cubin(source: &str, architecture: &str, nvrtc: [i32; 2]) -> Result<Vec<u8>, KernelError> {
+pub(crate) fn cubin(
+    source: &str,
+    architecture: &str,
+    nvrtc: [i32; 2],
+) -> Result<Vec<u8>, KernelError> {
     let version = nvrtc.map(|number| number.to_string()).join(".");
+    // The key covers everything that decides the machine code.
     let parts = [source, architecture, &version, &OPTIONS.join(" ")];
     let key = hash(parts.map(str::as_bytes));
+
     let cache = Cache::open();
-    if let Some(cubin) = cache.as_ref().and_then(|cache| cache.get(architecture, key)) {
+    if let Some(cubin) = cache
+        .as_ref()
+        .and_then(|cache| cache.get(architecture, key))
+    {
         return Ok(cubin);
     }
-    let failed = |detail| KernelError::device(format!("NVRTC {version}"), "compile kernels", detail);
-    let cubin = compile(source, architecture).map_err(failed)?;
+
+    let cubin = compile(source, architecture).map_err(|detail| {
+        KernelError::device(format!("NVRTC {version}"), "compile kernels", detail)
+    })?;
     if let Some(cache) = cache {
         cache.put(architecture, key, &cubin);
     }
@@ -47,19 +58,37 @@ impl Drop for Program {
 
 fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
     let known = architectures().map_err(|error| format!("{:?}", error.0))?;
-    if !known.iter().any(|number| architecture == format!("sm_{number}")) {
-        let known = known.iter().map(|number| format!("sm_{number}")).collect::<Vec<_>>().join(", ");
-        return Err(format!("the device is {architecture}, and this NVRTC knows {known}: install a newer one"));
+    if !known
+        .iter()
+        .any(|number| architecture == format!("sm_{number}"))
+    {
+        let known = known
+            .iter()
+            .map(|number| format!("sm_{number}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(format!(
+            "the device is {architecture}, and this NVRTC knows {known}: install a newer one"
+        ));
     }
+
     let source = CString::new(source).map_err(|error| error.to_string())?;
     // The program may refer to the source as long as it lives.
-    let program = Program(result::create_program(&source, None).map_err(|error| format!("{:?}", error.0))?);
+    let program =
+        Program(result::create_program(&source, None).map_err(|error| format!("{:?}", error.0))?);
+
     let mut options = vec![format!("--gpu-architecture={architecture}")];
     options.extend(OPTIONS.map(str::to_owned));
+
     // SAFETY: the program is alive and was not compiled yet; options hold no NUL.
     if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
-        return Err(format!("for {architecture}: {:?}\n{}", error.0, log(&program)));
+        return Err(format!(
+            "for {architecture}: {:?}\n{}",
+            error.0,
+            log(&program)
+        ));
     }
+
     take_cubin(&program).map_err(|error| format!("{:?}", error.0))
 }
 
@@ -69,6 +98,7 @@ fn architectures() -> Result<Vec<i32>, result::NvrtcError> {
     // SAFETY: writes one number.
     unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) }.result()?;
     let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
+
     // SAFETY: writes as many numbers as it has just told.
     unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) }.result()?;
     Ok(known)
@@ -77,7 +107,12 @@ fn architectures() -> Result<Vec<i32>, result::NvrtcError> {
 fn log(program: &Program) -> String {
     // SAFETY: the program is alive and was compiled.
     let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
-    let bytes: Vec<u8> = log.iter().map(|&c| c.cast_unsigned()).take_while(|&byte| byte != 0).collect();
+
+    let bytes: Vec<u8> = log
+        .iter()
+        .map(|&c| c.cast_unsigned())
+        .take_while(|&byte| byte != 0)
+        .collect();
     String::from_utf8_lossy(&bytes).trim_end().to_owned()
 }
 
@@ -85,6 +120,7 @@ fn take_cubin(program: &Program) -> Result<Vec<u8>, result::NvrtcError> {
     let mut size = 0;
     // SAFETY: the program is alive and was compiled for a real architecture; writes one number.
     unsafe { sys::nvrtcGetCUBINSize(program.0, &mut size) }.result()?;
+
     let mut cubin = vec![0_u8; size];
     // SAFETY: as above; writes the `size` bytes that it has just told.
     unsafe { sys::nvrtcGetCUBIN(program.0, cubin.as_mut_ptr().cast()) }.result()?;
@@ -109,7 +145,11 @@ mod tests {
         open_nvrtc().unwrap();
         for architecture in ["sm_75", "sm_80", "sm_90", "sm_100"] {
             let cubin = compile(&unit(), architecture).unwrap();
-            assert!(is_cubin(&cubin), "{architecture}: {:?}", &cubin[..20.min(cubin.len())]);
+            assert!(
+                is_cubin(&cubin),
+                "{architecture}: {:?}",
+                &cubin[..20.min(cubin.len())]
+            );
         }
     }
 
@@ -120,7 +160,12 @@ mod tests {
         let source = "#line 7 \"kernels/src/mel/mel.cu\"\nextern \"C\" __global__ void k() { undeclared = 1; }\n";
         let error = cubin(source, "sm_90", version).unwrap_err().to_string();
         assert!(error.contains("compile kernels: for sm_90"), "{error}");
-        assert!(error.contains("kernels/src/mel/mel.cu(7): error: identifier \"undeclared\" is undefined"), "{error}");
+        assert!(
+            error.contains(
+                "kernels/src/mel/mel.cu(7): error: identifier \"undeclared\" is undefined"
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -128,6 +173,9 @@ mod tests {
     fn an_architecture_that_nvrtc_does_not_know_is_named() {
         open_nvrtc().unwrap();
         let error = compile("", "sm_35").unwrap_err();
-        assert!(error.starts_with("the device is sm_35, and this NVRTC knows sm_75"), "{error}");
+        assert!(
+            error.starts_with("the device is sm_35, and this NVRTC knows sm_75"),
+            "{error}"
+        );
     }
 }

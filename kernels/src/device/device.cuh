@@ -1,9 +1,23 @@
 // What every kernel begins with. The same text is compiled for GPUs (NVRTC, nvcc) and, under emulate.h, as C++.
 #ifndef WAVEMILL_EMULATED
 #define KERNEL(name, Params) extern "C" __global__ void name(const Params p)
+// For blocks of `threads` at most, of which a multiprocessor shall hold `blocks` at least: that bounds registers.
+#define KERNEL_OF(name, Params, threads, blocks)                                                                      \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Params p)
 extern __shared__ __align__(16) unsigned char shared_bytes[];
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(shared_bytes)
 #define DEVICE __device__ __forceinline__
+#endif
+
+// `x`, of which the compiler knows nothing more. What a loop makes of it is then made in the loop, and takes no register
+// through all of its turns.
+#ifdef WAVEMILL_EMULATED
+DEVICE int made_anew(int x) { return x; }
+#else
+DEVICE int made_anew(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
 #endif
 
 // A product that is rounded before anything is added to it, where compilers may fuse the two: equal arguments then give

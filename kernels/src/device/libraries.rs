@@ -3,11 +3,14 @@
 //! cudarc panics at the first call of a library that is not there, so nothing else may call it before [`open`] has.
 #![allow(unsafe_code)] // foreign code is loaded and asked for its version
 
+use std::collections::HashSet;
+use std::ffi::{OsString, c_int};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use cudarc::{cufft, driver, nvrtc};
 
+use super::report::FoundLibrary;
 use crate::error::KernelError;
 
 /// The first driver that runs what CUDA 13's libraries hand it.
@@ -35,19 +38,27 @@ impl fmt::Display for Versions {
         let [major, minor, patch] = self.cufft;
         let [nvrtc_major, nvrtc_minor] = self.nvrtc;
         let driver = cuda_version(self.driver);
-        write!(f, "cuFFT {major}.{minor}.{patch}, NVRTC {nvrtc_major}.{nvrtc_minor}, driver {driver}")?;
-        self.module.as_ref().map_or(Ok(()), |version| write!(f, " ({version})"))
+        write!(
+            f,
+            "cuFFT {major}.{minor}.{patch}, NVRTC {nvrtc_major}.{nvrtc_minor}, driver {driver}"
+        )?;
+        self.module
+            .as_ref()
+            .map_or(Ok(()), |version| write!(f, " ({version})"))
     }
 }
 
 /// A shared library of NVIDIA's.
 struct Library {
     name: &'static str,
+    /// What it is asked for by, and what its file is called in a wheel.
     file: &'static str,
     /// Whether cudarc will find it under one of the names that it tries.
     is_present: unsafe fn() -> bool,
-    /// Files to open where it lies off the loader's path; later ones need the earlier.
-    files: &'static [&'static str],
+    /// Below a folder of wheels; none: it belongs to the system, and is where the loader looks or nowhere.
+    wheel: Option<&'static str>,
+    /// What the names of files begin with that it opens itself later, by name: they lie beside it.
+    helpers: Option<&'static str>,
     remedy: &'static str,
 }
 
@@ -55,7 +66,8 @@ const DRIVER: Library = Library {
     name: "CUDA driver",
     file: "libcuda.so.1",
     is_present: driver::sys::is_culib_present,
-    files: &[],
+    wheel: None,
+    helpers: None,
     remedy: "install NVIDIA's driver, 580 or later",
 };
 
@@ -63,7 +75,8 @@ const CUFFT: Library = Library {
     name: "cuFFT",
     file: "libcufft.so.12",
     is_present: cufft::sys::is_culib_present,
-    files: &["libcufft.so.12"],
+    wheel: Some("nvidia/cu13/lib"),
+    helpers: None,
     remedy: "pip install nvidia-cufft==12.0.0.61, or the distribution's package of CUDA 13's toolkit; \
              LD_LIBRARY_PATH names its folder",
 };
@@ -72,30 +85,81 @@ const NVRTC: Library = Library {
     name: "NVRTC",
     file: "libnvrtc.so.13",
     is_present: nvrtc::sys::is_culib_present,
-    files: &["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"],
+    wheel: Some("nvidia/cu13/lib"),
+    // Of whatever minor version: it must be that of the NVRTC beside it, and no other.
+    helpers: Some("libnvrtc-builtins.so.13."),
     remedy: "pip install nvidia-cuda-nvrtc==13.0.88, or the distribution's package of CUDA 13's toolkit; \
              LD_LIBRARY_PATH names its folder",
 };
 
+/// The trainer's alone, which finds it by itself; said by [`super::report`].
+const NCCL: Library = Library {
+    name: "NCCL",
+    file: "libnccl.so.2",
+    is_present: nccl_is_present,
+    wheel: Some("nvidia/nccl/lib"),
+    helpers: None,
+    remedy: "pip install nvidia-nccl-cu13==2.28.9: training on several GPUs sums in host memory without",
+};
+
 /// Opens driver, cuFFT and NVRTC. Errors: the first that is missing or too old, with the remedy.
 pub(crate) fn open() -> Result<Versions, KernelError> {
+    // First all three are found, because calling a library that is not there would panic.
     for library in [&DRIVER, &CUFFT, &NVRTC] {
         library.find()?;
     }
+
     let driver = driver_version()?;
     if driver < DRIVER_MIN {
-        let (has, wants) = (cuda_version(driver), cuda_version(DRIVER_MIN));
-        return Err(refused(format!("the driver is one of CUDA {has}, and {wants} is needed: {}", DRIVER.remedy)));
+        return Err(refused(format!(
+            "the driver is one of CUDA {}, and {} is needed: {}",
+            cuda_version(driver),
+            cuda_version(DRIVER_MIN),
+            DRIVER.remedy
+        )));
     }
+
     let nvrtc = nvrtc_version()?;
     if nvrtc[0] < NVRTC_MAJOR_MIN {
         return Err(NVRTC.too_old(&format!("{}.{}", nvrtc[0], nvrtc[1])));
     }
+
     let cufft = cufft_version()?;
     if cufft[0] < CUFFT_MAJOR_MIN {
         return Err(CUFFT.too_old(&format!("{}.{}.{}", cufft[0], cufft[1], cufft[2])));
     }
-    Ok(Versions { driver, module: module_version(), cufft, nvrtc })
+
+    Ok(Versions {
+        driver,
+        module: module_version(),
+        cufft,
+        nvrtc,
+    })
+}
+
+/// What is said of one library: [`super::report`].
+pub(crate) fn inspect() -> Vec<FoundLibrary> {
+    vec![
+        DRIVER.inspected(describe_driver),
+        CUFFT.inspected(|| {
+            let [major, minor, patch] = cufft_version()?;
+            Ok(format!("{major}.{minor}.{patch}"))
+        }),
+        NVRTC.inspected(|| {
+            let [major, minor] = nvrtc_version()?;
+            Ok(format!("{major}.{minor}"))
+        }),
+        NCCL.inspected(nccl_version),
+    ]
+}
+
+/// The driver's own version where the kernel tells it, and CUDA's.
+fn describe_driver() -> Result<String, KernelError> {
+    let cuda = cuda_version(driver_version()?);
+    Ok(match module_version() {
+        Some(module) => format!("{module} (CUDA {cuda})"),
+        None => format!("CUDA {cuda}"),
+    })
 }
 
 /// Opens NVRTC alone, which needs no driver.
@@ -111,71 +175,226 @@ pub(crate) fn refused(why: impl ToString) -> KernelError {
 }
 
 impl Library {
+    /// Sees to it that cudarc finds the library. Errors: it is nowhere.
     fn find(&self) -> Result<(), KernelError> {
-        // SAFETY: loads NVIDIA's library, whose initialisers need nothing of this process.
-        let is_present = || unsafe { (self.is_present)() };
-        if is_present() || self.open_elsewhere() && is_present() {
+        // cudarc opens libraries by name. Once a library was opened by its path, the loader knows its name, too.
+        if self.can_be_opened() || self.open_elsewhere() && self.can_be_opened() {
             return Ok(());
         }
-        Err(refused(format!("no {} ({}) was found: {}", self.name, self.file, self.remedy)))
+        Err(refused(format!(
+            "no {} ({}) was found: {}",
+            self.name, self.file, self.remedy
+        )))
+    }
+
+    fn can_be_opened(&self) -> bool {
+        // SAFETY: loads NVIDIA's library, whose initialisers need nothing of this process.
+        unsafe { (self.is_present)() }
+    }
+
+    /// Folders off the loader's path, in the order in which they are tried.
+    fn folders(&self) -> Vec<PathBuf> {
+        let Some(wheel) = self.wheel else {
+            return Vec::new();
+        };
+        let mut folders = vec![toolkit()];
+        folders.extend(wheel_roots().into_iter().map(|root| root.join(wheel)));
+        folders
     }
 
     /// Opens the library by its path, for good: the loader then knows it under its name.
     fn open_elsewhere(&self) -> bool {
-        let Some(main) = self.files.last() else { return false };
-        let Some(folder) = folders().into_iter().find(|folder| folder.join(main).is_file()) else { return false };
-        // SAFETY: as in `find`.
-        let open = |file: &&str| unsafe { libloading::Library::new(folder.join(file)) }.map(std::mem::forget);
-        self.files.iter().map(open).all(|opened| opened.is_ok())
+        let Some(folder) = self
+            .folders()
+            .into_iter()
+            .find(|folder| folder.join(self.file).is_file())
+        else {
+            return false;
+        };
+
+        if let Some(prefix) = self.helpers {
+            for helper in beginning_with(&folder, prefix) {
+                // One that cannot be opened is missed later, if it is needed: by the library's own words.
+                open_for_good(&helper);
+            }
+        }
+        open_for_good(&folder.join(self.file))
+    }
+
+    fn inspected(&self, version: impl FnOnce() -> Result<String, KernelError>) -> FoundLibrary {
+        let found = self.find().and_then(|()| version());
+        let is_found = found.is_ok();
+        let (version, problem) = match found {
+            Ok(version) => (Some(version), None),
+            // The report names the library already, so the detail alone is enough.
+            Err(KernelError::Device { detail, .. }) => (None, Some(detail)),
+            Err(error) => (None, Some(error.to_string())),
+        };
+
+        // The loader may have found a file of another version, so what follows `.so` is left open.
+        let base = self
+            .file
+            .split_once(".so")
+            .map_or(self.file, |(base, _)| base);
+        FoundLibrary {
+            name: self.name,
+            version,
+            path: loaded_from(&format!("{base}.so")),
+            problem,
+            tried: if is_found { Vec::new() } else { self.folders() },
+        }
     }
 
     fn too_old(&self, version: &str) -> KernelError {
-        refused(format!("{} {version} is too old: {}", self.name, self.remedy))
+        refused(format!(
+            "{} {version} is too old: {}",
+            self.name, self.remedy
+        ))
     }
 }
 
-/// Where the libraries lie that the loader does not find by itself: a toolkit, and PyPI's wheels in the active
-/// environment, beside this program, or under a folder of LD_LIBRARY_PATH.
-fn folders() -> Vec<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let toolkit = ["CUDA_HOME", "CUDA_PATH"].into_iter().find_map(variable).map(PathBuf::from);
-    let mut folders = vec![toolkit.unwrap_or_else(|| PathBuf::from("/usr/local/cuda")).join("lib64")];
+/// Whether a library could be opened; it stays so until the process ends.
+fn open_for_good(file: &Path) -> bool {
+    // SAFETY: loads NVIDIA's library, whose initialisers need nothing of this process.
+    unsafe { libloading::Library::new(file) }
+        .map(std::mem::forget)
+        .is_ok()
+}
 
-    let mut wheels: Vec<PathBuf> =
-        variable("VIRTUAL_ENV").map(|folder| site_packages(Path::new(&folder))).unwrap_or_default();
+/// Files of a folder whose names begin so, by name.
+fn beginning_with(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| is_named(path, prefix))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Whether a file's name begins so.
+fn is_named(file: &Path, prefix: &str) -> bool {
+    file.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn toolkit() -> PathBuf {
+    let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().find_map(variable);
+    named
+        .map_or_else(|| PathBuf::from("/usr/local/cuda"), PathBuf::from)
+        .join("lib64")
+}
+
+/// Folders in which PyPI's wheels unpack: of the active environment, beside this program, beside torch, below a folder
+/// of LD_LIBRARY_PATH, and of every `python3` on PATH. Each once, the likeliest first.
+fn wheel_roots() -> Vec<PathBuf> {
+    let mut roots = Vec::new();
+    if let Some(environment) = variable("VIRTUAL_ENV") {
+        roots.extend(site_packages(Path::new(&environment)));
+    }
     if let Ok(program) = std::env::current_exe() {
-        wheels.extend(program.ancestors().skip(1).take(2).map(Path::to_owned));
+        // The program's own folder, and the one above it.
+        roots.extend(program.ancestors().skip(1).take(2).map(Path::to_owned));
     }
-    wheels.extend(variable("LD_LIBRARY_PATH").iter().flat_map(std::env::split_paths));
-    folders.extend(wheels.into_iter().map(|folder| folder.join("nvidia/cu13/lib")));
-    folders
+
+    // `torch` lies in the same folder as `nvidia`.
+    if let Some(libtorch) = variable("LIBTORCH") {
+        roots.extend(Path::new(&libtorch).parent().map(Path::to_owned));
+    }
+
+    for folder in variable("LD_LIBRARY_PATH")
+        .iter()
+        .flat_map(std::env::split_paths)
+    {
+        if folder.ends_with("torch/lib") {
+            // `torch/lib` lies two levels below the folder with the wheels.
+            roots.extend(folder.ancestors().nth(2).map(Path::to_owned));
+        }
+        roots.push(folder);
+    }
+
+    for folder in variable("PATH").iter().flat_map(std::env::split_paths) {
+        roots.extend(packages_of_python(&folder.join("python3")));
+    }
+
+    let mut seen = HashSet::new();
+    // A folder that was found twice keeps its first place.
+    roots.retain(|root| seen.insert(root.clone()));
+    roots
 }
 
-/// `lib/python3.*/site-packages` of a virtual environment.
-fn site_packages(environment: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(environment.join("lib")) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path().join("site-packages")).collect()
+/// Where packages of a Python lie, by its layout: those of its virtual environment, then those of what it links to.
+/// Nothing is run to find out.
+fn packages_of_python(python: &Path) -> Vec<PathBuf> {
+    let Ok(itself) = python.canonicalize() else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for program in [python, &itself] {
+        if let Some(prefix) = program.ancestors().nth(2) {
+            found.extend(site_packages(prefix));
+            // Debian's own Python has two more.
+            found.extend(site_packages(&prefix.join("local")));
+        }
+    }
+    found
+}
+
+/// `lib/python3*/site-packages` of a prefix, and `dist-packages`, as Debian names them.
+fn site_packages(prefix: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for version in beginning_with(&prefix.join("lib"), "python3") {
+        for name in ["site-packages", "dist-packages"] {
+            let folder = version.join(name);
+            if folder.is_dir() {
+                found.push(folder);
+            }
+        }
+    }
+    found
 }
 
 fn driver_version() -> Result<i32, KernelError> {
     let mut version = 0;
     // SAFETY: writes one number; asks nothing of any device, and the library is there.
     let result = unsafe { driver::sys::cuDriverGetVersion(&mut version) };
-    result.result().map(|()| version).map_err(|error| refused(format!("the driver tells no version: {:?}", error.0)))
+    result
+        .result()
+        .map(|()| version)
+        .map_err(|error| refused(format!("the driver tells no version: {:?}", error.0)))
 }
 
 fn nvrtc_version() -> Result<[i32; 2], KernelError> {
     let [mut major, mut minor] = [0; 2];
     // SAFETY: writes two numbers, and the library is there.
     let result = unsafe { nvrtc::sys::nvrtcVersion(&mut major, &mut minor) };
-    result.result().map(|()| [major, minor]).map_err(|error| refused(format!("NVRTC tells no version: {:?}", error.0)))
+    result
+        .result()
+        .map(|()| [major, minor])
+        .map_err(|error| refused(format!("NVRTC tells no version: {:?}", error.0)))
 }
 
 fn cufft_version() -> Result<[i32; 3], KernelError> {
     use cufft::sys::libraryPropertyType_t::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
-    let property = |which| cufft::result::get_property(which);
-    let version = || Ok([property(MAJOR_VERSION)?, property(MINOR_VERSION)?, property(PATCH_LEVEL)?]);
-    version().map_err(|error: cufft::result::CufftError| refused(format!("cuFFT tells no version: {:?}", error.0)))
+
+    Ok([
+        cufft_property(MAJOR_VERSION)?,
+        cufft_property(MINOR_VERSION)?,
+        cufft_property(PATCH_LEVEL)?,
+    ])
+}
+
+fn cufft_property(which: cufft::sys::libraryPropertyType) -> Result<i32, KernelError> {
+    cufft::result::get_property(which)
+        .map_err(|error| refused(format!("cuFFT tells no version: {:?}", error.0)))
 }
 
 /// The version of the kernel's part of the driver.
@@ -185,10 +404,55 @@ fn module_version() -> Option<String> {
 
 /// The first word that is numbers with points between them.
 fn find_version(text: &str) -> Option<String> {
-    let is_version = |word: &&str| {
-        word.contains('.') && word.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+    text.split_whitespace()
+        .find(|word| is_version(word))
+        .map(str::to_owned)
+}
+
+fn is_version(word: &str) -> bool {
+    let mut numbers = word.split('.');
+    word.contains('.')
+        && numbers.all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// From which file a library was loaded whose name begins so, by the kernel's own list of what is mapped.
+fn loaded_from(prefix: &str) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines()
+        .filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])))
+        .find(|path| is_named(path, prefix))
+        .map(Path::to_owned)
+}
+
+/// SAFETY of a call: loads NVIDIA's library, whose initialisers need nothing of this process.
+unsafe fn nccl_is_present() -> bool {
+    open_for_good(Path::new(NCCL.file))
+}
+
+fn nccl_version() -> Result<String, KernelError> {
+    let mut version = 0;
+    // SAFETY: the library was opened before, and stays so; every NCCL has this call, which writes one number.
+    let result = unsafe {
+        let nccl = libloading::Library::new(NCCL.file).map_err(no_nccl_version)?;
+        let get = nccl
+            .get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"ncclGetVersion")
+            .map_err(no_nccl_version)?;
+        get(&raw mut version)
     };
-    text.split_whitespace().find(is_version).map(str::to_owned)
+
+    match result {
+        0 => Ok(format!(
+            "{}.{}.{}",
+            version / 10_000,
+            version / 100 % 100,
+            version % 100
+        )),
+        error => Err(refused(format!("NCCL tells no version: error {error}"))),
+    }
+}
+
+fn no_nccl_version(error: libloading::Error) -> KernelError {
+    refused(format!("NCCL tells no version: {error}"))
 }
 
 fn cuda_version(number: i32) -> String {
@@ -201,20 +465,56 @@ mod tests {
 
     #[test]
     fn versions_read_as_people_write_them() {
-        let mut versions = Versions { driver: 13_000, module: None, cufft: [12, 0, 0], nvrtc: [13, 0] };
-        assert_eq!(versions.to_string(), "cuFFT 12.0.0, NVRTC 13.0, driver 13.0");
+        let mut versions = Versions {
+            driver: 13_000,
+            module: None,
+            cufft: [12, 0, 0],
+            nvrtc: [13, 0],
+        };
+        assert_eq!(
+            versions.to_string(),
+            "cuFFT 12.0.0, NVRTC 13.0, driver 13.0"
+        );
         versions.module = Some("580.65.06".to_owned());
-        assert_eq!(versions.to_string(), "cuFFT 12.0.0, NVRTC 13.0, driver 13.0 (580.65.06)");
+        assert_eq!(
+            versions.to_string(),
+            "cuFFT 12.0.0, NVRTC 13.0, driver 13.0 (580.65.06)"
+        );
         assert_eq!(cuda_version(12_040), "12.4");
     }
 
     #[test]
     fn the_driver_s_own_version_is_read_from_both_kinds_of_module() {
         let closed = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\nGCC version: gcc 12.2.0";
-        let open =
-            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder@U22)";
+        let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder@U22)";
         assert_eq!(find_version(closed).as_deref(), Some("535.183.01"));
         assert_eq!(find_version(open).as_deref(), Some("580.65.06"));
         assert_eq!(find_version("NVRM version: none"), None);
+    }
+
+    #[test]
+    fn wheels_are_looked_for_below_a_python_and_what_it_links_to() {
+        let folder = std::env::temp_dir().join(format!("wavemill-pythons-{}", std::process::id()));
+        let wheels = [
+            folder.join("venv/lib/python3.12/site-packages"),
+            folder.join("usr/lib/python3/dist-packages"),
+        ];
+        for path in wheels
+            .iter()
+            .chain(&[folder.join("venv/bin"), folder.join("usr/bin")])
+        {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        std::fs::write(folder.join("usr/bin/python3.12"), "").unwrap();
+        let python = folder.join("venv/bin/python3");
+        let _ = std::fs::remove_file(&python);
+        std::os::unix::fs::symlink(folder.join("usr/bin/python3.12"), &python).unwrap();
+        let found = packages_of_python(&python);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found, wheels);
+        assert_eq!(
+            packages_of_python(&folder.join("nosuch/python3")),
+            Vec::<PathBuf>::new()
+        );
     }
 }

@@ -4,20 +4,27 @@ use super::{Address, Device, Plain, bytes_of};
 use crate::error::KernelError;
 
 /// Device memory that grows and never shrinks. What it held is gone when it grows.
-pub(crate) struct Grown<D: Device> {
+pub(crate) struct DeviceMemory<D: Device> {
     buffer: Option<D::Buffer>,
     bytes: usize,
 }
 
-impl<D: Device> Default for Grown<D> {
+impl<D: Device> Default for DeviceMemory<D> {
     fn default() -> Self {
-        Self { buffer: None, bytes: 0 }
+        Self {
+            buffer: None,
+            bytes: 0,
+        }
     }
 }
 
-impl<D: Device> Grown<D> {
+impl<D: Device> DeviceMemory<D> {
     /// At least `bytes` of device memory.
-    pub(crate) fn ensure(&mut self, device: &D, bytes: usize) -> Result<&mut D::Buffer, KernelError> {
+    pub(crate) fn ensure(
+        &mut self,
+        device: &D,
+        bytes: usize,
+    ) -> Result<&mut D::Buffer, KernelError> {
         let fits = self.buffer.is_some() && bytes <= self.bytes;
         if !fits {
             // The old one goes first: both may not fit. Nothing queued may still use it.
@@ -25,6 +32,8 @@ impl<D: Device> Grown<D> {
             self.buffer = None;
             self.bytes = roomy(self.bytes, bytes);
         }
+
+        // There is none before the first use, and none if the last allocation failed.
         match &mut self.buffer {
             Some(buffer) => Ok(buffer),
             none => Ok(none.insert(device.alloc(self.bytes)?)),
@@ -33,7 +42,8 @@ impl<D: Device> Grown<D> {
 
     /// The same, as an address.
     pub(crate) fn address(&mut self, device: &D, bytes: usize) -> Result<Address, KernelError> {
-        self.ensure(device, bytes).map(|buffer| device.address(buffer))
+        self.ensure(device, bytes)
+            .map(|buffer| device.address(buffer))
     }
 
     /// What was last ensured.
@@ -44,25 +54,33 @@ impl<D: Device> Grown<D> {
 
 /// What to allocate where `had` bytes no longer hold `needed`: with room to spare, since batches that grew once grow again.
 const fn roomy(had: usize, needed: usize) -> usize {
-    if had == 0 { needed } else { needed + needed / 4 }
+    if had == 0 {
+        needed
+    } else {
+        needed + needed / 4
+    }
 }
 
 /// The same of host memory that copies run from and to.
-pub(crate) struct GrownHost<D: Device> {
+pub(crate) struct HostMemory<D: Device> {
     host: Option<D::Host>,
     bytes: usize,
 }
 
-impl<D: Device> Default for GrownHost<D> {
+impl<D: Device> Default for HostMemory<D> {
     fn default() -> Self {
-        Self { host: None, bytes: 0 }
+        Self {
+            host: None,
+            bytes: 0,
+        }
     }
 }
 
-impl<D: Device> GrownHost<D> {
+impl<D: Device> HostMemory<D> {
     /// At least `bytes` of host memory.
     pub(crate) fn ensure(&mut self, device: &D, bytes: usize) -> Result<&mut D::Host, KernelError> {
         if bytes > self.bytes {
+            // A copy from or to the old memory may still be running.
             device.synchronize()?;
             self.host = None;
             self.bytes = roomy(self.bytes, bytes);
@@ -81,13 +99,16 @@ impl<D: Device> GrownHost<D> {
 
 /// A table that is made on the host and read on the device; sent anew, or once.
 pub(crate) struct Table<D: Device> {
-    host: GrownHost<D>,
-    device: Grown<D>,
+    host: HostMemory<D>,
+    device: DeviceMemory<D>,
 }
 
 impl<D: Device> Default for Table<D> {
     fn default() -> Self {
-        Self { host: GrownHost::default(), device: Grown::default() }
+        Self {
+            host: HostMemory::default(),
+            device: DeviceMemory::default(),
+        }
     }
 }
 
@@ -113,7 +134,11 @@ impl<D: Device> Table<D> {
     }
 
     /// Replaces the table.
-    pub(crate) fn send<T: Plain>(&mut self, device: &D, values: &[T]) -> Result<Address, KernelError> {
+    pub(crate) fn send<T: Plain>(
+        &mut self,
+        device: &D,
+        values: &[T],
+    ) -> Result<Address, KernelError> {
         let bytes = bytes_of(values);
         self.host(device, bytes.len())?.copy_from_slice(bytes);
         self.upload(device, bytes.len())
@@ -126,19 +151,23 @@ impl<D: Device> Table<D> {
 }
 
 /// One word a row that kernels raise from 0 by atomics, brought back to the host.
-pub(crate) struct Answers<D: Device> {
-    device: Grown<D>,
-    host: GrownHost<D>,
+pub(crate) struct RowWords<D: Device> {
+    device: DeviceMemory<D>,
+    host: HostMemory<D>,
     n_rows: usize,
 }
 
-impl<D: Device> Default for Answers<D> {
+impl<D: Device> Default for RowWords<D> {
     fn default() -> Self {
-        Self { device: Grown::default(), host: GrownHost::default(), n_rows: 0 }
+        Self {
+            device: DeviceMemory::default(),
+            host: HostMemory::default(),
+            n_rows: 0,
+        }
     }
 }
 
-impl<D: Device> Answers<D> {
+impl<D: Device> RowWords<D> {
     /// `n_rows` zeros on the device.
     pub(crate) fn start(&mut self, device: &D, n_rows: usize) -> Result<Address, KernelError> {
         self.n_rows = n_rows;
@@ -158,7 +187,11 @@ impl<D: Device> Answers<D> {
 
     /// The words that were fetched, one a row; to be read once the device was waited for.
     pub(crate) fn words(&self) -> impl Iterator<Item = u32> {
-        let words = self.host.bytes().chunks_exact(size_of::<u32>()).take(self.n_rows);
+        let words = self
+            .host
+            .bytes()
+            .chunks_exact(size_of::<u32>())
+            .take(self.n_rows);
         words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
     }
 }

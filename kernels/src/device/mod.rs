@@ -6,23 +6,36 @@
 
 mod compile;
 mod cuda;
+#[cfg(test)]
+mod cuda_tests;
 #[cfg(feature = "emulated")]
 mod emulated;
 mod libraries;
+mod loans;
 mod memory;
+mod pinned;
 mod plain;
+mod record;
+mod report;
 mod rows;
 mod source;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub(crate) use compile::cubin;
-pub(crate) use cuda::{CudaDevice, Gpu, Record};
+pub(crate) use cuda::{CudaDevice, Gpu};
+#[cfg(test)]
+pub(crate) use emulated::Counts;
 #[cfg(feature = "emulated")]
 pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
 pub(crate) use libraries::{Versions, open as open_libraries, refused};
-pub(crate) use memory::{Answers, Grown, GrownHost, Table};
-pub(crate) use plain::{Plain, bytes_of, plain};
+pub(crate) use loans::{Loans, lending};
+pub(crate) use memory::{DeviceMemory, HostMemory, RowWords, Table};
+pub(crate) use pinned::PageLocked;
+pub use plain::Plain;
+pub(crate) use plain::{bytes_of, plain};
+pub(crate) use record::{Again, Record};
+pub use report::{CudaReport, FoundDevice, FoundLibrary};
 pub(crate) use rows::{RowEntry, RowTable, blocks};
 pub(crate) use source::unit;
 
@@ -64,23 +77,55 @@ pub(crate) trait Device: Send {
     fn address(&self, buffer: &Self::Buffer) -> Address;
 
     /// Copies the first `bytes` of `from` to the start of `to`.
-    fn upload(&self, from: &Self::Host, bytes: usize, to: &mut Self::Buffer) -> Result<(), KernelError>;
+    fn upload(
+        &self,
+        from: &Self::Host,
+        bytes: usize,
+        to: &mut Self::Buffer,
+    ) -> Result<(), KernelError>;
+
+    /// Copies `from` to byte `at` of `to`.
+    ///
+    /// # Safety
+    /// `from` is neither changed nor freed before the device was waited for; [`lending`] sees to that.
+    #[allow(unsafe_code)] // the copy goes on after the call
+    unsafe fn upload_lent(
+        &self,
+        from: &[u8],
+        to: &mut Self::Buffer,
+        at: usize,
+    ) -> Result<(), KernelError>;
 
     /// Copies the first `bytes` of `from` to the start of `to`.
-    fn download(&self, from: &Self::Buffer, bytes: usize, to: &mut Self::Host) -> Result<(), KernelError>;
+    fn download(
+        &self,
+        from: &Self::Buffer,
+        bytes: usize,
+        to: &mut Self::Host,
+    ) -> Result<(), KernelError>;
 
     /// Sets the first `bytes` of `buffer` to 0.
     fn zero(&self, buffer: &mut Self::Buffer, bytes: usize) -> Result<(), KernelError>;
 
     /// Runs a kernel by name; `params` is the struct that its source declares.
-    fn launch<P: Plain>(&self, kernel: &'static str, launch: Launch, params: &P) -> Result<(), KernelError>;
+    fn launch<P: Plain>(
+        &self,
+        kernel: &'static str,
+        launch: Launch,
+        params: &P,
+    ) -> Result<(), KernelError>;
 
     /// Plans `count` real transforms of `n` samples each: contiguous `[count][n]` in, `[count][n / 2 + 1]` complex out;
     /// f64 if `wide`, else f32.
     fn plan_fft(&self, n: usize, count: usize, wide: bool) -> Result<Self::Fft, KernelError>;
 
     /// Transforms what lies at the start of `input` to the start of `output`.
-    fn run_fft(&self, fft: &Self::Fft, input: &mut Self::Buffer, output: &mut Self::Buffer) -> Result<(), KernelError>;
+    fn run_fft(
+        &self,
+        fft: &Self::Fft,
+        input: &mut Self::Buffer,
+        output: &mut Self::Buffer,
+    ) -> Result<(), KernelError>;
 
     /// Waits for all that was queued. Errors that happened on the way show here at the latest.
     fn synchronize(&self) -> Result<(), KernelError>;

@@ -5,7 +5,7 @@
 ///
 /// # Safety
 /// No padding, and every bit pattern is valid. [`plain!`] sees to both.
-pub(crate) unsafe trait Plain: Copy + Send + 'static {}
+pub unsafe trait Plain: Copy + Send + 'static {}
 
 // SAFETY: numbers.
 unsafe impl Plain for f32 {}

@@ -9,12 +9,21 @@ const FILES: &[(&str, &str)] = &[
     ("db/db.cu", include_str!("../db/db.cu")),
     ("mfcc/mfcc.cu", include_str!("../mfcc/mfcc.cu")),
     ("delta/delta.cu", include_str!("../delta/delta.cu")),
-    ("normalize/normalize.cu", include_str!("../normalize/normalize.cu")),
+    (
+        "normalize/normalize.cu",
+        include_str!("../normalize/normalize.cu"),
+    ),
     ("pack/pack.cu", include_str!("../pack/pack.cu")),
-    ("resample/resample.cu", include_str!("../resample/resample.cu")),
+    (
+        "resample/resample.cu",
+        include_str!("../resample/resample.cu"),
+    ),
 ];
 
 /// CUDA C++17 that includes nothing; compilers' messages name the files under `kernels/src`.
 pub(crate) fn unit() -> String {
-    FILES.iter().map(|(name, text)| format!("#line 1 \"kernels/src/{name}\"\n{text}\n")).collect()
+    FILES
+        .iter()
+        .map(|(name, text)| format!("#line 1 \"kernels/src/{name}\"\n{text}\n"))
+        .collect()
 }

@@ -1,12 +1,49 @@
 //! What tests of single operations share: devices, tables there and back, and batches of ragged rows.
 
-use super::{Address, Device, EmulatedDevice, Order, Plain, RowEntry, RowTable, bytes_of};
+use super::{
+    Address, CudaDevice, Device, EmulatedDevice, Order, Plain, RowEntry, RowTable, bytes_of,
+};
+use crate::backend::Cuda;
 
 /// The emulated device in every order of its threads.
 pub(crate) fn devices() -> Vec<EmulatedDevice> {
     let orders = [Order::Ascending, Order::Descending, Order::Random(1)];
-    orders.map(|order| EmulatedDevice::new(order).expect("the machine has a C++ compiler")).into()
+    orders
+        .map(|order| EmulatedDevice::new(order).expect("the machine has a C++ compiler"))
+        .into()
 }
+
+/// A lane of the first GPU. Panics with what was answered where it cannot be used.
+pub(crate) fn cuda() -> CudaDevice {
+    let opened = Cuda::open(&[]).and_then(|cuda| cuda.lane(0));
+    opened.unwrap_or_else(|error| panic!("a GPU is required: {error}"))
+}
+
+/// Makes of each check of one device two tests: `here`, on the devices that the environment names (usually the emulated
+/// one), and `cuda`, which shows as ignored unless it is asked for and then fails where no GPU can be used.
+macro_rules! on_devices {
+    ($($check:ident),* $(,)?) => {
+        $(mod $check {
+            #[test]
+            fn here() {
+                let checked = $crate::checks::CheckedDevices::of_environment().unwrap();
+                if checked.emulated {
+                    $crate::device::testing::devices().iter().for_each(super::$check);
+                }
+                if checked.cuda_required {
+                    super::$check(&$crate::device::testing::cuda());
+                }
+            }
+
+            #[test]
+            #[ignore = "needs a GPU"]
+            fn cuda() {
+                super::$check(&$crate::device::testing::cuda());
+            }
+        })*
+    };
+}
+pub(crate) use on_devices;
 
 /// `values` on a device.
 pub(crate) fn sent<D: Device, T: Plain>(device: &D, values: &[T]) -> D::Buffer {
@@ -30,7 +67,10 @@ pub(crate) fn fetched<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -> Ve
 /// The same as numbers.
 pub(crate) fn fetched_f32<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -> Vec<f32> {
     let bytes = fetched(device, buffer, 4 * n);
-    bytes.chunks_exact(4).map(|word| f32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
+    bytes
+        .chunks_exact(4)
+        .map(|word| f32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
+        .collect()
 }
 
 /// A batch of rows on a device.
@@ -49,16 +89,37 @@ impl<D: Device> Rows<D> {
         let (mut entries, mut kepts) = (Vec::new(), Vec::new());
         for &(n_frames, n_kept) in lengths {
             let [n_frames, n_kept] = [n_frames, n_kept].map(|n| n as i32);
-            entries.push(RowEntry { pcm: 0, frame, n_pcm: 0, n_signal: 0, n_frames, n_kept });
+            entries.push(RowEntry {
+                pcm: 0,
+                frame,
+                n_pcm: 0,
+                n_signal: 0,
+                n_frames,
+                n_kept,
+            });
             kepts.push(kept);
             frame += i64::from(n_frames);
             kept += i64::from(n_kept);
         }
         let buffers = [sent(device, &entries), sent(device, &kepts)];
-        let n_frames_max = lengths.iter().map(|(n_frames, _)| *n_frames).max().unwrap_or(0);
+        let n_frames_max = lengths
+            .iter()
+            .map(|(n_frames, _)| *n_frames)
+            .max()
+            .unwrap_or(0);
         let address = device.address(&buffers[0]);
-        let table = RowTable { address, n_rows: lengths.len(), n_pcm_max: 0, n_frames_max };
-        Self { entries, table, kept: device.address(&buffers[1]), _buffers: buffers }
+        let table = RowTable {
+            address,
+            n_rows: lengths.len(),
+            n_pcm_max: 0,
+            n_frames_max,
+        };
+        Self {
+            entries,
+            table,
+            kept: device.address(&buffers[1]),
+            _buffers: buffers,
+        }
     }
 
     /// Frames of all rows.
@@ -80,7 +141,15 @@ impl<D: Device> Rows<D> {
 }
 
 /// Rows of no frame, of one, of a few, of more than any block takes, and some that are cropped.
-pub(crate) const RAGGED: [(usize, usize); 7] = [(0, 0), (1, 1), (9, 9), (33, 20), (130, 130), (65, 1), (300, 257)];
+pub(crate) const RAGGED: [(usize, usize); 7] = [
+    (0, 0),
+    (1, 1),
+    (9, 9),
+    (33, 20),
+    (130, 130),
+    (65, 1),
+    (300, 257),
+];
 
 /// Numbers in [-1, 1) that look random.
 pub(crate) fn noise(n: usize) -> Vec<f32> {
@@ -94,6 +163,16 @@ pub(crate) fn noise(n: usize) -> Vec<f32> {
 
 /// Keys of smallest and largest value as kernels find them: `Range` in device.cuh.
 pub(crate) fn range_keys(values: impl IntoIterator<Item = f32>) -> [u32; 2] {
-    let key = |x: f32| x.to_bits() ^ if x.is_sign_negative() { u32::MAX } else { 0x8000_0000 };
-    values.into_iter().map(key).fold([0, 0], |[max, min], key| [max.max(key), min.max(!key)])
+    let key = |x: f32| {
+        x.to_bits()
+            ^ if x.is_sign_negative() {
+                u32::MAX
+            } else {
+                0x8000_0000
+            }
+    };
+    values
+        .into_iter()
+        .map(key)
+        .fold([0, 0], |[max, min], key| [max.max(key), min.max(!key)])
 }

@@ -71,13 +71,24 @@ impl MelArgs {
     pub fn validate(&self, sample_rate_hz: u32) -> Result<(), KernelError> {
         let nyquist = f64::from(sample_rate_hz) / 2.0;
         if !(1..=N_MELS_MAX).contains(&self.n_mels) {
-            return Err(KernelError::argument("n_mels", self.n_mels, format!("from 1 to {N_MELS_MAX}")));
+            return Err(KernelError::argument(
+                "n_mels",
+                self.n_mels,
+                format!("from 1 to {N_MELS_MAX}"),
+            ));
         }
         if !(0.0..nyquist).contains(&self.fmin) {
-            return Err(KernelError::argument("fmin", self.fmin, format!("from 0 to below {nyquist} Hz")));
+            return Err(KernelError::argument(
+                "fmin",
+                self.fmin,
+                format!("from 0 to below {nyquist} Hz"),
+            ));
         }
         if self.fmax <= self.fmin || self.fmax > nyquist || self.fmax.is_nan() {
-            let allowed = format!("above fmin = {} Hz and at most {nyquist} Hz (half the sample rate)", self.fmin);
+            let allowed = format!(
+                "above fmin = {} Hz and at most {nyquist} Hz (half the sample rate)",
+                self.fmin
+            );
             return Err(KernelError::argument("fmax", self.fmax, allowed));
         }
         Ok(())
@@ -87,7 +98,9 @@ impl MelArgs {
     fn edges_hz(&self) -> Vec<f64> {
         let (low, high) = (self.mel(self.fmin), self.mel(self.fmax));
         let step = (high - low) / (self.n_mels + 1) as f64;
-        (0..self.n_mels + 2).map(|i| self.hz(low + step * i as f64)).collect()
+        (0..self.n_mels + 2)
+            .map(|i| self.hz(low + step * i as f64))
+            .collect()
     }
 
     fn mel(&self, hz: f64) -> f64 {
@@ -114,14 +127,31 @@ impl MelArgs {
     pub(crate) fn bands(&self, sample_rate_hz: u32, n_fft: usize) -> Vec<(usize, Vec<f64>)> {
         let edges = self.edges_hz();
         let bin_hz = |bin: usize| bin as f64 * f64::from(sample_rate_hz) / n_fft as f64;
-        let place = |hz: f64| if self.ramp == Ramp::Hz { hz } else { self.mel(hz) };
+        let place = |hz: f64| {
+            if self.ramp == Ramp::Hz {
+                hz
+            } else {
+                self.mel(hz)
+            }
+        };
         let bins: Vec<f64> = (0..=n_fft / 2).map(|bin| place(bin_hz(bin))).collect();
         let band = |edge: &[f64]| {
-            let scale = if self.norm == Norm::Slaney { 2.0 / (edge[2] - edge[0]) } else { 1.0 };
+            let scale = if self.norm == Norm::Slaney {
+                2.0 / (edge[2] - edge[0])
+            } else {
+                1.0
+            };
             let [left, middle, right] = [place(edge[0]), place(edge[1]), place(edge[2])];
-            let weight = |at: f64| ((at - left) / (middle - left)).min((right - at) / (right - middle)).max(0.0);
+            let weight = |at: f64| {
+                ((at - left) / (middle - left))
+                    .min((right - at) / (right - middle))
+                    .max(0.0)
+            };
             let start = bins.iter().position(|at| weight(*at) > 0.0).unwrap_or(0);
-            let under = bins[start..].iter().map(|at| scale * weight(*at)).take_while(|w| *w > 0.0);
+            let under = bins[start..]
+                .iter()
+                .map(|at| scale * weight(*at))
+                .take_while(|w| *w > 0.0);
             (start, under.collect())
         };
         edges.windows(3).map(band).collect()
@@ -130,6 +160,9 @@ impl MelArgs {
     /// Bands that lie between two bins and so are always 0; worth a warning.
     #[must_use]
     pub fn empty_bands(&self, sample_rate_hz: u32, n_fft: usize) -> usize {
-        self.bands(sample_rate_hz, n_fft).iter().filter(|(_, weights)| weights.is_empty()).count()
+        self.bands(sample_rate_hz, n_fft)
+            .iter()
+            .filter(|(_, weights)| weights.is_empty())
+            .count()
     }
 }

@@ -20,12 +20,21 @@ struct Band {
 
 impl MelPlan {
     pub(crate) fn new(args: &MelArgs, sample_rate_hz: u32, n_fft: usize, lanes: Lanes) -> Self {
-        let (mut bands, mut weights) = (Vec::new(), Vec::new());
+        let mut bands = Vec::new();
+        let mut weights = Vec::new();
         for (first_bin, under) in args.bands(sample_rate_hz, n_fft) {
-            bands.push(Band { first_bin, first_weight: weights.len(), len: under.len() });
+            bands.push(Band {
+                first_bin,
+                first_weight: weights.len(),
+                len: under.len(),
+            });
             weights.extend(under.iter().map(|w| *w as f32));
         }
-        Self { lanes, bands, weights }
+        Self {
+            lanes,
+            bands,
+            weights,
+        }
     }
 
     /// Bands of a block of spectra, `[n_bins]` → `[n_mels]`, eight frames each.
@@ -46,8 +55,10 @@ impl MelPlan {
 #[inline(always)]
 fn weighted_sum(bins: &[Lane], weights: &[f32]) -> Lane {
     let mut sums = [[0.0f32; LANES]; 4];
-    let (bin_fours, weight_fours) = (bins.chunks_exact(4), weights.chunks_exact(4));
+    let bin_fours = bins.chunks_exact(4);
+    let weight_fours = weights.chunks_exact(4);
     let rest = bin_fours.remainder().iter().zip(weight_fours.remainder());
+
     for (bins, weights) in bin_fours.zip(weight_fours) {
         for ((sum, bin), weight) in sums.iter_mut().zip(bins).zip(weights) {
             for (sum, power) in sum.iter_mut().zip(bin) {
@@ -55,10 +66,14 @@ fn weighted_sum(bins: &[Lane], weights: &[f32]) -> Lane {
             }
         }
     }
+
+    // Up to three bins are left. They are added to the first sum.
     for (bin, weight) in rest {
         for (sum, power) in sums[0].iter_mut().zip(bin) {
             *sum += power * weight;
         }
     }
+
+    // The order of these additions decides bits, so it is written out.
     std::array::from_fn(|lane| (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]))
 }

@@ -4,42 +4,63 @@ use crate::args::FeatureArgs;
 use crate::device::{Device, Table, plain};
 use crate::error::KernelError;
 
+/// Rows of weights are a multiple of this: a line of memory.
+const LINE_FLOATS: usize = 32;
+
 plain! {
     /// `MelBand` in mel.cu.
     struct MelBand {
         first_bin: i32,
-        first_weight: i32,
         n_bins: i32,
-        reserved: i32,
     }
 }
 
-/// Where the bands' bins and weights lie, and the weights.
+/// Where the bands' bins lie, and the weights.
 pub(crate) struct BandTables<D: Device> {
     /// Bands.
     pub n_mels: usize,
     /// `MelBand` of each.
     pub bands: Table<D>,
-    /// Weights of all, f32.
+    /// `[i][band]`, f32: weights of the bands' first bins, of their second bins, and so on; 0 behind a band's last.
     pub weights: Table<D>,
+    /// Floats of a row of weights: the bands, and zeros up to whole lines.
+    pub weight_step: usize,
 }
 
 impl<D: Device> BandTables<D> {
     /// `None` for features without bands.
     pub(crate) fn new(device: &D, args: &FeatureArgs) -> Result<Option<Self>, KernelError> {
-        let Some(mel) = &args.mel else { return Ok(None) };
-        let (mut bands, mut weights) = (Vec::new(), Vec::new());
-        for (first_bin, under) in mel.bands(args.sample_rate_hz, args.stft.n_fft) {
-            let band = MelBand {
-                first_bin: first_bin as i32,
-                first_weight: weights.len() as i32,
+        let Some(mel) = &args.mel else {
+            return Ok(None);
+        };
+        let bands = mel.bands(args.sample_rate_hz, args.stft.n_fft);
+        let weight_step = mel.n_mels.next_multiple_of(LINE_FLOATS);
+        let n_bins_max = bands
+            .iter()
+            .map(|(_, under)| under.len())
+            .max()
+            .unwrap_or(0);
+
+        let mut entries = Vec::with_capacity(bands.len());
+        let mut weights = vec![0.0_f32; n_bins_max * weight_step];
+        for (band, (first_bin, under)) in bands.iter().enumerate() {
+            entries.push(MelBand {
+                first_bin: *first_bin as i32,
                 n_bins: under.len() as i32,
-                reserved: 0,
-            };
-            bands.push(band);
-            weights.extend(under.iter().map(|w| *w as f32));
+            });
+            for (i, weight) in under.iter().enumerate() {
+                // The bands lie side by side, because neighbouring threads compute neighbouring bands.
+                weights[i * weight_step + band] = *weight as f32;
+            }
         }
-        let (bands, weights) = (Table::new(device, &bands)?, Table::new(device, &weights)?);
-        Ok(Some(Self { n_mels: mel.n_mels, bands, weights }))
+
+        let bands = Table::new(device, &entries)?;
+        let weights = Table::new(device, &weights)?;
+        Ok(Some(Self {
+            n_mels: mel.n_mels,
+            bands,
+            weights,
+            weight_step,
+        }))
     }
 }

@@ -1,21 +1,23 @@
 // Mel bands as sparse sums, from a spectrum.
 
-// Where a band's bins and weights lie.
-struct MelBand {
-    int first_bin, first_weight, n_bins, reserved;
+// A band's bins. Its weights are [i][band], a whole number of lines a row: lanes with bands side by side read side by side.
+struct alignas(8) MelBand {
+    int first_bin, n_bins;
 };
 
-// Four sums, as one would wait for its own last addition.
-DEVICE float mel_sum(const float *power, const float *weights, int n_bins) {
+// Four sums, as one would wait for its own last addition. `weights` are `step` apart.
+DEVICE float mel_sum(const float *power, const float *weights, int step, int n_bins) {
     float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     int i = 0;
     for (; i + 4 <= n_bins; i += 4) {
         for (int k = 0; k < 4; ++k) {
-            sums[k] = fmaf(power[i + k], weights[i + k], sums[k]);
+            sums[k] = fmaf(power[i + k], weights[k * step], sums[k]);
         }
+        weights += 4 * step;
     }
     for (; i < n_bins; ++i) {
-        sums[0] = fmaf(power[i], weights[i], sums[0]);
+        sums[0] = fmaf(power[i], *weights, sums[0]);
+        weights += step;
     }
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
@@ -32,7 +34,7 @@ struct Bands {
     int count, n_rows;    // frames of the spectrum; rows of the batch
     int n_bins, n_bands;
     float exponent;
-    int reserved;
+    int weight_step; // from a band's weight to its next
 };
 
 template <typename Real> DEVICE float bin_value(const Complex<Real> *bins, int bin, float exponent) {
@@ -56,9 +58,11 @@ template <typename Real> DEVICE void write_bands(const Bands &p) {
             float value;
             if (p.bands) {
                 MelBand b = p.bands[band];
+                const float *weight = p.weights + band;
                 value = 0.0f;
                 for (int i = 0; i < b.n_bins; ++i) {
-                    value = fmaf(bin_value(bins, b.first_bin + i, p.exponent), p.weights[b.first_weight + i], value);
+                    value = fmaf(bin_value(bins, b.first_bin + i, p.exponent), *weight, value);
+                    weight += p.weight_step;
                 }
             } else {
                 value = bin_value(bins, band, p.exponent);

@@ -17,17 +17,28 @@ pub(crate) struct MfccPlan {
 impl MfccPlan {
     pub(crate) fn new(args: &MfccArgs, n_mels: usize, lanes: Lanes) -> Self {
         let matrix = args.matrix(n_mels).iter().map(|x| *x as f32).collect();
-        Self { lanes, n_mels, matrix, block: vec![[0.0; LANES]; n_mels] }
+        Self {
+            lanes,
+            n_mels,
+            matrix,
+            block: vec![[0.0; LANES]; n_mels],
+        }
     }
 
     /// `[n_mels, n_frames]` → `[n_mfcc, n_frames]`; each length of `out` and `bands` is rows times `n_frames`.
     pub(crate) fn run(&mut self, bands: &[f32], n_frames: usize, out: &mut [f32]) {
         for first in (0..n_frames).step_by(LANES) {
             let count = LANES.min(n_frames - first);
+            // A row of `bands` has all frames of one band. The product needs eight frames of all bands.
             for (lane, row) in self.block.iter_mut().zip(bands.chunks_exact(n_frames)) {
                 lane[..count].copy_from_slice(&row[first..first + count]);
             }
-            for (weights, row) in self.matrix.chunks_exact(self.n_mels).zip(out.chunks_exact_mut(n_frames)) {
+
+            for (weights, row) in self
+                .matrix
+                .chunks_exact(self.n_mels)
+                .zip(out.chunks_exact_mut(n_frames))
+            {
                 let sum = self.lanes.run(
                     #[inline(always)]
                     || product(weights, &self.block),

@@ -9,13 +9,16 @@ pub(crate) fn normalize(values: &mut [f32], how: Normalize, lanes: Lanes) {
     if how == Normalize::None {
         return;
     }
-    let (min, max) = lanes.run(
+
+    let Extremes { min, max } = lanes.run(
         #[inline(always)]
-        || range(values),
+        || extremes(values),
     );
+    // A constant row is recognised by its range, because its deviation may be rounding noise instead of 0.
     if max <= min {
         return values.fill(0.0);
     }
+
     lanes.run(
         #[inline(always)]
         || match how {
@@ -28,28 +31,50 @@ pub(crate) fn normalize(values: &mut [f32], how: Normalize, lanes: Lanes) {
                 let n = values.len() as f64;
                 let mean = sum(values, |x| x) / n;
                 let deviation = (sum(values, |x| (x - mean) * (x - mean)) / n).sqrt();
-                values.iter_mut().for_each(|x| *x = ((f64::from(*x) - mean) / deviation) as f32);
+                values
+                    .iter_mut()
+                    .for_each(|x| *x = ((f64::from(*x) - mean) / deviation) as f32);
             }
         },
     );
 }
 
-/// Smallest and largest value; (∞, -∞) of none.
+/// Smallest and largest of some values; ∞ and -∞ of none.
+pub(crate) struct Extremes {
+    pub(crate) min: f32,
+    pub(crate) max: f32,
+}
+
 #[inline(always)]
-pub(crate) fn range(values: &[f32]) -> (f32, f32) {
+pub(crate) fn extremes(values: &[f32]) -> Extremes {
     let mut low = [f32::INFINITY; LANES];
     let mut high = [f32::NEG_INFINITY; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();
+
     for chunk in chunks {
         for lane in 0..LANES {
-            low[lane] = if chunk[lane] < low[lane] { chunk[lane] } else { low[lane] };
-            high[lane] = if chunk[lane] > high[lane] { chunk[lane] } else { high[lane] };
+            // `f32::min` and `f32::max` take more instructions, because they give a NaN special treatment.
+            low[lane] = if chunk[lane] < low[lane] {
+                chunk[lane]
+            } else {
+                low[lane]
+            };
+            high[lane] = if chunk[lane] > high[lane] {
+                chunk[lane]
+            } else {
+                high[lane]
+            };
         }
     }
-    let low = low.iter().chain(rest).fold(f32::INFINITY, |a, b| a.min(*b));
-    let high = high.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    (low, high)
+
+    // Only the lanes and a short rest are left, so the speed of `min` and `max` does not matter here.
+    let min = low.iter().chain(rest).fold(f32::INFINITY, |a, b| a.min(*b));
+    let max = high
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    Extremes { min, max }
 }
 
 /// `Σ f(x)` in f64, over lanes in a fixed order.

@@ -1,7 +1,7 @@
 //! What scaling needs to know of each row, found on a device.
 
 use super::Normalize;
-use crate::device::{Address, Device, Grown, Launch, RowTable, plain};
+use crate::device::{Address, Device, DeviceMemory, Launch, RowTable, plain};
 use crate::error::KernelError;
 
 /// One block takes a whole row.
@@ -45,13 +45,17 @@ pub(crate) enum Scale {
 /// Ranges and moments of a batch's rows.
 pub(crate) struct NormalizeDevice<D: Device> {
     how: Normalize,
-    ranges: Grown<D>,
-    spreads: Grown<D>,
+    ranges: DeviceMemory<D>,
+    spreads: DeviceMemory<D>,
 }
 
 impl<D: Device> NormalizeDevice<D> {
     pub(crate) fn new(how: Normalize) -> Self {
-        Self { how, ranges: Grown::default(), spreads: Grown::default() }
+        Self {
+            how,
+            ranges: DeviceMemory::default(),
+            spreads: DeviceMemory::default(),
+        }
     }
 
     /// Finds them in the stored frames of `values`, `[row][n_bands][frame]`; packing scales by them.
@@ -65,6 +69,8 @@ impl<D: Device> NormalizeDevice<D> {
         if self.how == Normalize::None {
             return Ok(Scale::None);
         }
+
+        // The kernel raises the keys of each range from 0.
         let range_bytes = rows.n_rows * RANGE_BYTES;
         let buffer = self.ranges.ensure(device, range_bytes)?;
         device.zero(buffer, range_bytes)?;
@@ -73,14 +79,23 @@ impl<D: Device> NormalizeDevice<D> {
             Normalize::MeanVar => self.spreads.address(device, rows.n_rows * SPREAD_BYTES)?,
             _ => 0,
         };
+
         let launch = Launch {
             grid: [rows.n_rows as u32, 1],
             threads: THREADS,
+            // Room for the sum of each warp.
             shared_bytes: THREADS / 32 * size_of::<f64>() as u32,
         };
-        let n_bands = n_bands as i32;
-        let params = RowSpread { values, rows: rows.address, ranges, spreads, n_bands, unused: 0 };
+        let params = RowSpread {
+            values,
+            rows: rows.address,
+            ranges,
+            spreads,
+            n_bands: n_bands as i32,
+            unused: 0,
+        };
         device.launch("row_spread", launch, &params)?;
+
         Ok(match self.how {
             Normalize::MeanVar => Scale::MeanVar { ranges, spreads },
             _ => Scale::MinMax { ranges },

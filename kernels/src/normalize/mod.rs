@@ -7,5 +7,5 @@ mod device;
 pub(crate) mod reference;
 
 pub use args::Normalize;
-pub(crate) use cpu::{normalize, range};
+pub(crate) use cpu::{extremes, normalize};
 pub(crate) use device::{NormalizeDevice, Scale};

@@ -9,11 +9,15 @@ pub(crate) fn normalize(how: Normalize, values: &[f64]) -> Vec<f64> {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-    let scale = |x: &f64| match how {
-        Normalize::None => *x,
-        _ if max == min => 0.0,
-        Normalize::MinMax => (x - min) / (max - min),
-        Normalize::MeanVar => (x - mean) / variance.sqrt(),
-    };
-    values.iter().map(scale).collect()
+
+    let mut scaled = Vec::with_capacity(values.len());
+    for x in values {
+        scaled.push(match how {
+            Normalize::None => *x,
+            _ if max == min => 0.0,
+            Normalize::MinMax => (x - min) / (max - min),
+            Normalize::MeanVar => (x - mean) / variance.sqrt(),
+        });
+    }
+    scaled
 }

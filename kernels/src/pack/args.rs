@@ -71,6 +71,15 @@ pub enum Packing {
 }
 
 impl Packing {
+    /// The stored type.
+    pub(super) const fn dtype(self) -> Dtype {
+        match self {
+            Self::F16 => Dtype::F16,
+            Self::F32 => Dtype::F32,
+            Self::U8 { .. } => Dtype::U8,
+        }
+    }
+
     /// `(step, low)`: a stored number times `step` plus `low` is the value.
     #[must_use]
     pub fn scale(self) -> (f64, f64) {

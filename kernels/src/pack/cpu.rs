@@ -3,7 +3,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::{Dtype, Packing};
+use super::Packing;
 use crate::error::KernelError;
 
 /// Values converted at a time, on the stack.
@@ -17,32 +17,74 @@ const F16_OVERFLOW: f32 = 65_520.0;
 /// Errors: [`KernelError::Pack`] with the first value that is NaN or infinite, overflows f16, or lies outside of u8's
 /// range.
 pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Result<(), KernelError> {
-    let (dtype, low, high) = bounds(packing);
-    let fits = |value: f32| low < value && value < high;
-    if !values.iter().fold(true, |all, value| all & fits(*value)) {
-        let index = values.iter().position(|value| !fits(*value)).unwrap_or_default();
-        return Err(KernelError::Pack { index, value: values[index], dtype });
+    let dtype = packing.dtype();
+    let bounds = Bounds::of(packing);
+
+    // This loop has no early exit, so it runs in lanes. Only if a value does not fit, its place is searched for.
+    let all_fit = values
+        .iter()
+        .fold(true, |all, value| all & bounds.hold(*value));
+    if !all_fit {
+        let index = values
+            .iter()
+            .position(|value| !bounds.hold(*value))
+            .unwrap_or_default();
+        return Err(KernelError::Pack {
+            index,
+            value: values[index],
+            dtype,
+        });
     }
+
     bytes.clear();
     bytes.reserve(values.len() * dtype.bytes());
     match packing {
         Packing::F16 => pack_f16(values, bytes),
-        Packing::F32 => values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
+        Packing::F32 => values
+            .iter()
+            .for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
         Packing::U8 { low, high } => {
+            // The cast cuts off the fraction, so adding a half rounds. The check above keeps the result within 0 to 255.
             let per_unit = 255.0 / (high - low);
-            bytes.extend(values.iter().map(|value| ((value - low) * per_unit + 0.5) as u8));
+            bytes.extend(
+                values
+                    .iter()
+                    .map(|value| ((value - low) * per_unit + 0.5) as u8),
+            );
         }
     }
     Ok(())
 }
 
-/// The type, and what its values lie between.
-pub(super) fn bounds(packing: Packing) -> (Dtype, f32, f32) {
-    match packing {
-        Packing::F16 => (Dtype::F16, -F16_OVERFLOW, F16_OVERFLOW),
-        Packing::F32 => (Dtype::F32, f32::NEG_INFINITY, f32::INFINITY),
-        // One value outside of an inclusive range is the same as outside of the open one around it.
-        Packing::U8 { low, high } => (Dtype::U8, low.next_down(), high.next_up()),
+/// What a stored type holds lies between these, which it does not hold.
+pub(super) struct Bounds {
+    pub(super) below: f32,
+    pub(super) above: f32,
+}
+
+impl Bounds {
+    pub(super) fn of(packing: Packing) -> Self {
+        match packing {
+            Packing::F16 => Self {
+                below: -F16_OVERFLOW,
+                above: F16_OVERFLOW,
+            },
+            Packing::F32 => Self {
+                below: f32::NEG_INFINITY,
+                above: f32::INFINITY,
+            },
+            // One value outside of an inclusive range is the same as outside of the open one around it.
+            Packing::U8 { low, high } => Self {
+                below: low.next_down(),
+                above: high.next_up(),
+            },
+        }
+    }
+
+    /// NaN is between none.
+    #[inline(always)]
+    fn hold(&self, value: f32) -> bool {
+        self.below < value && value < self.above
     }
 }
 
@@ -66,20 +108,36 @@ mod tests {
 
     fn halves(values: &[f32]) -> Vec<u16> {
         let bytes = packed(values, Packing::F16).unwrap();
-        bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+        bytes
+            .chunks_exact(2)
+            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+            .collect()
     }
 
     #[test]
     fn f16_rounds_to_nearest_even() {
         let ulp = 1.0 / 1024.0;
         // Halfway above 1 goes down to even, halfway above 1 + ulp goes up to even; just above halfway goes up.
-        let values = [1.0 + ulp / 2.0, 1.0 + 1.5 * ulp, 1.0 + ulp / 2.0 + 1e-6, 65_519.0, -0.0, 2f32.powi(-25)];
-        assert_eq!(halves(&values), [0x3c00, 0x3c02, 0x3c01, 0x7bff, 0x8000, 0x0000]);
+        let values = [
+            1.0 + ulp / 2.0,
+            1.0 + 1.5 * ulp,
+            1.0 + ulp / 2.0 + 1e-6,
+            65_519.0,
+            -0.0,
+            2f32.powi(-25),
+        ];
+        assert_eq!(
+            halves(&values),
+            [0x3c00, 0x3c02, 0x3c01, 0x7bff, 0x8000, 0x0000]
+        );
     }
 
     #[test]
     fn what_a_type_cannot_hold_is_an_error() {
-        let unit = Packing::U8 { low: 0.0, high: 1.0 };
+        let unit = Packing::U8 {
+            low: 0.0,
+            high: 1.0,
+        };
         for (value, packing) in [
             (65_520.0, Packing::F16),
             (-65_520.0, Packing::F16),
@@ -91,20 +149,32 @@ mod tests {
             (-0.000_001, unit),
         ] {
             let error = packed(&[0.5, value], packing).unwrap_err();
-            assert!(matches!(error, KernelError::Pack { index: 1, .. }), "{value} as {packing:?}: {error}");
+            assert!(
+                matches!(error, KernelError::Pack { index: 1, .. }),
+                "{value} as {packing:?}: {error}"
+            );
         }
     }
 
     #[test]
     fn u8_spans_its_range() {
-        let decibels = Packing::U8 { low: -80.0, high: 0.0 };
-        assert_eq!(packed(&[-80.0, -40.0, 0.0], decibels).unwrap(), [0, 128, 255]);
+        let decibels = Packing::U8 {
+            low: -80.0,
+            high: 0.0,
+        };
+        assert_eq!(
+            packed(&[-80.0, -40.0, 0.0], decibels).unwrap(),
+            [0, 128, 255]
+        );
         let (step, low) = decibels.scale();
         assert!((128.0 * step + low + 40.0).abs() <= step / 2.0);
     }
 
     #[test]
     fn f32_is_unchanged() {
-        assert_eq!(packed(&[1.5, -0.0], Packing::F32).unwrap(), [0, 0, 192, 63, 0, 0, 0, 128]);
+        assert_eq!(
+            packed(&[1.5, -0.0], Packing::F32).unwrap(),
+            [0, 0, 192, 63, 0, 0, 0, 128]
+        );
     }
 }

@@ -1,10 +1,12 @@
 //! Packing on a device: the last step, with whatever scaling is still due.
 
-use super::cpu::bounds;
+use super::cpu::Bounds;
 use super::{Dtype, Packing};
 use crate::args::DimOrder;
 use crate::db::LogParams;
-use crate::device::{Address, Answers, Device, Grown, GrownHost, Launch, RowTable, blocks, plain};
+use crate::device::{
+    Address, Device, DeviceMemory, HostMemory, Launch, RowTable, RowWords, blocks, plain,
+};
 use crate::error::KernelError;
 use crate::normalize::Scale;
 
@@ -68,11 +70,11 @@ pub(crate) struct PackDevice<D: Device> {
     n_bands: usize,
     order: DimOrder,
     packing: Packing,
-    faults: Answers<D>,
+    faults: RowWords<D>,
     /// Of the last run.
     params: Option<PackParams>,
-    value: Grown<D>,
-    host: GrownHost<D>,
+    value: DeviceMemory<D>,
+    host: HostMemory<D>,
 }
 
 impl<D: Device> PackDevice<D> {
@@ -82,18 +84,24 @@ impl<D: Device> PackDevice<D> {
             n_bands,
             order,
             packing,
-            faults: Answers::default(),
+            faults: RowWords::default(),
             params: None,
-            value: Grown::default(),
-            host: GrownHost::default(),
+            value: DeviceMemory::default(),
+            host: HostMemory::default(),
         }
     }
 
     /// Packs a batch. Ask [`PackDevice::faults`] once the device was waited for.
-    pub(crate) fn run(&mut self, device: &D, rows: &RowTable, input: &PackInput) -> Result<(), KernelError> {
+    pub(crate) fn run(
+        &mut self,
+        device: &D,
+        rows: &RowTable,
+        input: &PackInput,
+    ) -> Result<(), KernelError> {
         let faults = self.faults.start(device, rows.n_rows)?;
         let params = self.params(rows, input, faults);
         self.params = Some(params);
+
         let launch = Launch {
             grid: [rows.n_rows as u32, blocks(rows.n_frames_max, TILE)],
             threads: THREADS,
@@ -104,8 +112,9 @@ impl<D: Device> PackDevice<D> {
     }
 
     fn params(&self, rows: &RowTable, input: &PackInput, faults: Address) -> PackParams {
-        let (dtype, below, above) = bounds(self.packing);
+        let bounds = Bounds::of(self.packing);
         let (low, per_unit) = match self.packing {
+            // There are 255 steps from `low` to `high`.
             Packing::U8 { low, high } => (low, 255.0 / (high - low)),
             Packing::F16 | Packing::F32 => (0.0, 0.0),
         };
@@ -114,6 +123,7 @@ impl<D: Device> PackDevice<D> {
             Scale::MinMax { ranges } => (1, ranges, 0),
             Scale::MeanVar { ranges, spreads } => (2, ranges, spreads),
         };
+
         PackParams {
             values: input.values,
             rows: rows.address,
@@ -127,13 +137,13 @@ impl<D: Device> PackDevice<D> {
             n_bands: self.n_bands as i32,
             is_frame_first: i32::from(self.order == DimOrder::FrameBand),
             scale,
-            dtype: match dtype {
+            dtype: match self.packing.dtype() {
                 Dtype::F16 => 0,
                 Dtype::F32 => 1,
                 Dtype::U8 => 2,
             },
-            below,
-            above,
+            below: bounds.below,
+            above: bounds.above,
             low,
             per_unit,
         }
@@ -141,18 +151,36 @@ impl<D: Device> PackDevice<D> {
 
     /// A row's first value that the type cannot hold, by its place in the row; of the last run, one entry a row.
     pub(crate) fn faults(&self) -> impl Iterator<Item = Option<usize>> {
-        self.faults.words().map(|word| (word != 0).then_some(!word as usize))
+        self.faults
+            .words()
+            // The kernel takes the maximum of inverted places, which gives the first place. A word of 0 means no fault.
+            .map(|word| (word != 0).then_some(!word as usize))
     }
 
     /// The error for such a value. Waits for the device, on which the last run's input must still lie.
-    pub(crate) fn error(&mut self, device: &D, row: usize, index: usize) -> Result<KernelError, KernelError> {
+    pub(crate) fn error(
+        &mut self,
+        device: &D,
+        row: usize,
+        index: usize,
+    ) -> Result<KernelError, KernelError> {
+        // The values on the device are not scaled yet. So a kernel computes again what would have been stored.
         let mut value = f32::NAN;
         if let Some(pack) = self.params {
             let buffer = self.value.ensure(device, size_of::<f32>())?;
-            let (row, place) = (row as i32, index as u32);
-            let params = PackedValue { value: device.address(buffer), pack, row, place };
-            let launch = Launch { grid: [1, 1], threads: 32, shared_bytes: 0 };
+            let params = PackedValue {
+                value: device.address(buffer),
+                pack,
+                row: row as i32,
+                place: index as u32,
+            };
+            let launch = Launch {
+                grid: [1, 1],
+                threads: 32,
+                shared_bytes: 0,
+            };
             device.launch("packed_value_at", launch, &params)?;
+
             let host = self.host.ensure(device, size_of::<f32>())?;
             device.download(buffer, size_of::<f32>(), host)?;
             device.synchronize()?;
@@ -160,6 +188,11 @@ impl<D: Device> PackDevice<D> {
                 value = f32::from_ne_bytes(*bytes);
             }
         }
-        Ok(KernelError::Pack { index, value, dtype: bounds(self.packing).0 })
+
+        Ok(KernelError::Pack {
+            index,
+            value,
+            dtype: self.packing.dtype(),
+        })
     }
 }

@@ -1,75 +1,156 @@
 //! Fixed cases: every preset and every option against the references, and what must not happen.
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::backend::Plan;
 use crate::stft::{Framing, PadMode, Window};
 
-#[test]
-fn presets_match_their_references() {
+fn presets_match_their_references(on: &Machines) {
     let none = Overrides::default();
     for op in [Op::Stft, Op::Mel, Op::Mfcc] {
-        check_all(&resolve(op, Preset::Librosa, 22_050, none.clone()), &signal(5000));
-        check_all(&resolve(op, Preset::Torchaudio, 16_000, none.clone()), &signal(4000));
-        check_all(&resolve(op, Preset::Kaldi, 16_000, none.clone()), &signal(4000));
+        check_all(
+            on,
+            &resolve(op, Preset::Librosa, 22_050, none.clone()),
+            &signal(5000),
+        );
+        check_all(
+            on,
+            &resolve(op, Preset::Torchaudio, 16_000, none.clone()),
+            &signal(4000),
+        );
+        check_all(
+            on,
+            &resolve(op, Preset::Kaldi, 16_000, none.clone()),
+            &signal(4000),
+        );
     }
-    check_all(&resolve(Op::Mel, Preset::Kaldi, 8000, none.clone()), &signal(2000));
+    check_all(
+        on,
+        &resolve(Op::Mel, Preset::Kaldi, 8000, none.clone()),
+        &signal(2000),
+    );
+
     let mut whisper = resolve(Op::Mel, Preset::Whisper, 16_000, none);
     // 30 s would take the reference a minute; padding and cutting are the same at half a second.
     whisper.stft.n_samples = Some(8000);
-    check_all(&whisper, &signal(5000));
-    check_all(&whisper, &signal(9000));
+    check_all(on, &whisper, &signal(5000));
+    check_all(on, &whisper, &signal(9000));
 }
 
-#[test]
-fn every_option_matches_its_reference() {
-    let pcm = signal(3000);
-    let windows = ["hann", "hamming", "blackman", "blackmanharris", "nuttall", "bartlett", "ones", "povey"];
+/// librosa's defaults but for `overrides`.
+fn check_librosa(on: &Machines, op: Op, overrides: Overrides) {
+    let args = resolve(op, Preset::Librosa, 22_050, overrides);
+    check_all(on, &args, &signal(3000));
+}
+
+fn every_option_matches_its_reference(on: &Machines) {
+    let windows = [
+        "hann",
+        "hamming",
+        "blackman",
+        "blackmanharris",
+        "nuttall",
+        "bartlett",
+        "ones",
+        "povey",
+    ];
     for window in windows.map(|name| name.parse::<Window>().unwrap()) {
-        let overrides = Overrides { window: Some(window), win_length: Some(201), ..small() };
-        check_all(&resolve(Op::Stft, Preset::Librosa, 22_050, overrides), &pcm);
+        let overrides = Overrides {
+            window: Some(window),
+            // With an odd length, the window does not lie exactly in the middle of a frame.
+            win_length: Some(201),
+            ..small()
+        };
+        check_librosa(on, Op::Stft, overrides);
     }
+
     for pad_mode in [PadMode::Constant, PadMode::Reflect, PadMode::Edge] {
-        let overrides = Overrides { pad_mode: Some(pad_mode), ..small() };
-        check_all(&resolve(Op::Stft, Preset::Librosa, 22_050, overrides), &pcm);
+        let overrides = Overrides {
+            pad_mode: Some(pad_mode),
+            ..small()
+        };
+        check_librosa(on, Op::Stft, overrides);
     }
+
     for power in [0.5, 1.0, 1.7, 2.0] {
-        let overrides = Overrides { power: Some(power), center: Some(false), ..small_mel() };
-        check_all(&resolve(Op::Mel, Preset::Librosa, 22_050, overrides), &pcm);
+        let overrides = Overrides {
+            power: Some(power),
+            center: Some(false),
+            ..small_mel()
+        };
+        check_librosa(on, Op::Mel, overrides);
     }
-    for (htk, norm) in [(true, "slaney"), (true, "none"), (false, "slaney"), (false, "none")] {
+
+    for (htk, norm) in [
+        (true, "slaney"),
+        (true, "none"),
+        (false, "slaney"),
+        (false, "none"),
+    ] {
         let norm = Some(norm.parse().unwrap());
-        let overrides = Overrides { htk: Some(htk), norm, fmin: Some(300.0), fmax: Some(7000.0), ..small_mel() };
-        check_all(&resolve(Op::Mel, Preset::Librosa, 22_050, overrides), &pcm);
+        let overrides = Overrides {
+            htk: Some(htk),
+            norm,
+            fmin: Some(300.0),
+            fmax: Some(7000.0),
+            ..small_mel()
+        };
+        check_librosa(on, Op::Mel, overrides);
     }
-    for (reference, power) in [(DbRef::Max, 2.0), (DbRef::Max, 1.0), (DbRef::Power(0.5), 2.0), (DbRef::Power(2.0), 1.0)]
-    {
+
+    for (reference, power) in [
+        (DbRef::Max, 2.0),
+        (DbRef::Max, 1.0),
+        (DbRef::Power(0.5), 2.0),
+        (DbRef::Power(2.0), 1.0),
+    ] {
         for normalize in [Normalize::None, Normalize::MinMax, Normalize::MeanVar] {
-            let overrides = Overrides { db: db(reference, 50.0), power: Some(power), normalize, ..small_mel() };
-            check_all(&resolve(Op::Mel, Preset::Librosa, 22_050, overrides), &pcm);
+            let overrides = Overrides {
+                db: db(reference, 50.0),
+                power: Some(power),
+                normalize,
+                ..small_mel()
+            };
+            check_librosa(on, Op::Mel, overrides);
         }
     }
+
     for (dct_type, lifter) in [(1, 0.0), (2, 22.0), (3, 13.0)] {
-        let overrides = Overrides { dct_type: Some(dct_type), lifter: Some(lifter), n_mfcc: Some(20), ..small_mel() };
-        check_all(&resolve(Op::Mfcc, Preset::Librosa, 22_050, overrides), &pcm);
+        let overrides = Overrides {
+            dct_type: Some(dct_type),
+            lifter: Some(lifter),
+            n_mfcc: Some(20),
+            ..small_mel()
+        };
+        check_librosa(on, Op::Mfcc, overrides);
     }
 }
 
-#[test]
-fn deltas_crops_and_axes_match_their_references() {
-    for (frames, delta, dim_order) in
-        [(None, 2, DimOrder::BandFrame), (Some(12), 1, DimOrder::FrameBand), (Some(50), 2, DimOrder::FrameBand)]
-    {
-        let overrides = Overrides { frames, delta: Some(delta), dim_order, ..small_mel() };
-        check_all(&resolve(Op::Mfcc, Preset::Librosa, 22_050, overrides), &signal(3000));
+fn deltas_crops_and_axes_match_their_references(on: &Machines) {
+    for (frames, delta, dim_order) in [
+        (None, 2, DimOrder::BandFrame),
+        (Some(12), 1, DimOrder::FrameBand),
+        (Some(50), 2, DimOrder::FrameBand),
+    ] {
+        let overrides = Overrides {
+            frames,
+            delta: Some(delta),
+            dim_order,
+            ..small_mel()
+        };
+        check_librosa(on, Op::Mfcc, overrides);
     }
 }
 
-#[test]
-fn few_samples_match_their_references() {
+fn few_samples_match_their_references(on: &Machines) {
     for n_fft in [64, 63] {
-        for framing in [Framing::Center(PadMode::Reflect), Framing::Inside, Framing::SnipEdges] {
+        for framing in [
+            Framing::Center(PadMode::Reflect),
+            Framing::Inside,
+            Framing::SnipEdges,
+        ] {
             for n in [0, 1, 2, n_fft - 1, n_fft, n_fft + 1] {
                 let overrides = Overrides {
                     n_fft: Some(n_fft),
@@ -79,114 +160,195 @@ fn few_samples_match_their_references() {
                 };
                 let mut args = resolve(Op::Stft, Preset::Librosa, 8000, overrides);
                 args.stft.framing = framing;
-                check_all(&args, &signal(n));
+                check_all(on, &args, &signal(n));
             }
         }
     }
-    let delta = Overrides { delta: Some(1), ..small_mel() };
-    check_all(&resolve(Op::Mfcc, Preset::Librosa, 22_050, delta), &signal(500));
+
+    // There are fewer frames than a delta needs, so both sides must give an error.
+    let delta = Overrides {
+        delta: Some(1),
+        ..small_mel()
+    };
+    check_all(
+        on,
+        &resolve(Op::Mfcc, Preset::Librosa, 22_050, delta),
+        &signal(500),
+    );
 }
 
-#[test]
-fn silence_is_all_zero_after_minmax() {
-    for backend in backends() {
-        let overrides = Overrides { db: db(DbRef::Max, 80.0), normalize: Normalize::MinMax, ..small_mel() };
+fn silence_is_all_zero_after_minmax(on: &Machines) {
+    for backend in on.all() {
+        let overrides = Overrides {
+            db: db(DbRef::Max, 80.0),
+            normalize: Normalize::MinMax,
+            ..small_mel()
+        };
         let args = resolve(Op::Mel, Preset::Librosa, 22_050, overrides);
-        let out = values(&*backend, &[args], &[&[0.0; 3000]]).unwrap();
-        assert!(out[0][0].len() == 20 * 31 && out[0][0].iter().all(|x| *x == 0.0), "{}", name(&*backend));
+        let out = values(backend, &[args], &[&[0.0; 3000]]).unwrap();
+        assert!(
+            out[0][0].len() == 20 * 31 && out[0][0].iter().all(|x| *x == 0.0),
+            "{}",
+            name(backend)
+        );
     }
 }
 
-#[test]
-fn a_sample_that_is_no_number_is_an_error_that_says_where() {
-    for backend in backends() {
-        let args = [resolve(Op::Mel, Preset::Kaldi, 16_000, Overrides::default())];
+fn a_sample_that_is_no_number_is_an_error_that_says_where(on: &Machines) {
+    for backend in on.all() {
+        let args = [resolve(
+            Op::Mel,
+            Preset::Kaldi,
+            16_000,
+            Overrides::default(),
+        )];
         for bad in [f32::NAN, f32::INFINITY, -f32::INFINITY, 3e7] {
             let mut pcm = signal(3000);
             pcm[1234] = bad;
-            let error = values(&*backend, &args, &[&pcm]).unwrap_err();
-            assert!(matches!(error, KernelError::Sample { index: 1234, .. }), "{error}");
+            let error = values(backend, &args, &[&pcm]).unwrap_err();
+            assert!(
+                matches!(error, KernelError::Sample { index: 1234, .. }),
+                "{error}"
+            );
         }
     }
 }
 
-#[test]
-fn the_loudest_allowed_samples_stay_finite() {
-    for backend in backends() {
+fn the_loudest_allowed_samples_stay_finite(on: &Machines) {
+    for backend in on.all() {
         for preset in [Preset::Librosa, Preset::Kaldi] {
             let args = [resolve(Op::Stft, preset, 16_000, Overrides::default())];
-            let out = values(&*backend, &args, &[&[stft::SAMPLE_MAX; 5000]]).unwrap();
-            assert!(out[0][0].iter().all(|x| x.is_finite()), "{}", name(&*backend));
+            let out = values(backend, &args, &[&[stft::SAMPLE_MAX; 5000]]).unwrap();
+            assert!(out[0][0].iter().all(|x| x.is_finite()), "{}", name(backend));
         }
     }
 }
 
 fn rows_of(plan: &mut dyn Plan, clip: Clip<'_>) -> Vec<Row> {
-    plan.run(&[clip]).unwrap().into_iter().map(Result::unwrap).collect()
+    plan.run(&[clip])
+        .unwrap()
+        .into_iter()
+        .map(Result::unwrap)
+        .collect()
 }
 
 /// A row that is longer than kernels count fails its batch, when copies are under way already.
-#[test]
-fn a_plan_whose_batch_failed_computes_the_next() {
+fn a_plan_whose_batch_failed_computes_the_next(on: &Machines) {
     let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
-    let (before, pcm) = (signal(4000), signal(3000));
-    for backend in devices() {
-        let clip = |pcm, rows| Clip { samples: Samples::F32(pcm), channels: 1, sample_rate_hz: 22_050, rows };
-        let (rows, too_long) = ([0..2000, 1000..3000], [0..4000, 0..1 << 31]);
-        let want = rows_of(&mut *backend.plan(0, &args).unwrap(), clip(&pcm, &rows));
+    let failing_pcm = signal(4000);
+    let failing = Clip {
+        samples: Samples::F32(&failing_pcm),
+        channels: 1,
+        sample_rate_hz: 22_050,
+        rows: &[0..4000, 0..1 << 31],
+    };
+    let next_pcm = signal(3000);
+    let next = Clip {
+        samples: Samples::F32(&next_pcm),
+        channels: 1,
+        sample_rate_hz: 22_050,
+        rows: &[0..2000, 1000..3000],
+    };
+
+    for backend in on.devices.iter().map(|device| &**device) {
+        let want = rows_of(&mut *backend.plan(0, &args).unwrap(), next);
+
         let mut plan = backend.plan(0, &args).unwrap();
-        let error = plan.run(&[clip(&before, &too_long)]).unwrap_err();
+        let error = plan.run(&[failing]).unwrap_err();
         assert!(error.to_string().contains("samples of a row"), "{error}");
-        assert_eq!(rows_of(&mut *plan, clip(&pcm, &rows)), want, "{}", name(&*backend));
+        assert_eq!(rows_of(&mut *plan, next), want, "{}", name(backend));
     }
 }
 
-#[test]
-fn a_sample_without_its_partner_is_left_out() {
+fn a_sample_without_its_partner_is_left_out(on: &Machines) {
     let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
-    let (pcm, rows) = (signal(2 * 3000 + 1), [0..2000, 1000..3000]);
-    for backend in backends() {
+    let pcm = signal(2 * 3000 + 1);
+    let uneven = Clip {
+        samples: Samples::F32(&pcm),
+        channels: 2,
+        sample_rate_hz: 22_050,
+        rows: &[0..2000, 1000..3000],
+    };
+    let even = Clip {
+        samples: Samples::F32(&pcm[..6000]),
+        ..uneven
+    };
+
+    for backend in on.all() {
         let mut plan = backend.plan(0, &args).unwrap();
-        let mut run = |samples| {
-            let clip = Clip { samples: Samples::F32(samples), channels: 2, sample_rate_hz: 22_050, rows: &rows };
-            rows_of(&mut *plan, clip)
-        };
-        assert_eq!(run(&pcm), run(&pcm[..6000]), "{}", name(&*backend));
+        let got = rows_of(&mut *plan, uneven);
+        assert_eq!(got, rows_of(&mut *plan, even), "{}", name(backend));
     }
 }
 
-#[test]
-fn features_of_one_plan_are_those_of_plans_of_their_own() {
+fn features_of_one_plan_are_those_of_plans_of_their_own(on: &Machines) {
     let pcm = signal(3000);
+    let in_decibels = Overrides {
+        db: db(DbRef::Max, 80.0),
+        ..small_mel()
+    };
+    let cropped = Overrides {
+        frames: Some(9),
+        ..small()
+    };
     let all = [
-        resolve(Op::Mel, Preset::Librosa, 22_050, Overrides { db: db(DbRef::Max, 80.0), ..small_mel() }),
+        resolve(Op::Mel, Preset::Librosa, 22_050, in_decibels),
         resolve(Op::Mfcc, Preset::Librosa, 22_050, small_mel()),
-        resolve(Op::Stft, Preset::Librosa, 22_050, Overrides { frames: Some(9), ..small() }),
+        resolve(Op::Stft, Preset::Librosa, 22_050, cropped),
         resolve(Op::Mel, Preset::Torchaudio, 22_050, small_mel()),
     ];
-    for backend in backends() {
-        let together = values(&*backend, &all, &[&signal(4000), &pcm]).unwrap();
+
+    for backend in on.all() {
+        let together = values(backend, &all, &[&signal(4000), &pcm]).unwrap();
         for (args, together) in all.iter().zip(&together[1]) {
-            let alone = values(&*backend, std::slice::from_ref(args), &[&pcm]).unwrap();
+            let alone = values(backend, std::slice::from_ref(args), &[&pcm]).unwrap();
             assert_eq!(&alone[0][0], together);
         }
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+fn odd_sizes_match_their_references(on: &Machines) {
+    let sizes = (
+        2usize..300,
+        1usize..120,
+        0usize..200,
+        0usize..900,
+        0usize..4,
+    );
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(40)
+    };
+    TestRunner::new(config)
+        .run(&sizes, |(n_fft, hop, shorter, n, pad)| {
+            let overrides = Overrides {
+                n_fft: Some(n_fft),
+                hop_length: Some(hop),
+                win_length: Some(n_fft.saturating_sub(shorter).max(1)),
+                ..Overrides::default()
+            };
+            let mut args = resolve(Op::Stft, Preset::Librosa, 22_050, overrides);
+            let modes = [PadMode::Constant, PadMode::Reflect, PadMode::Edge].map(Framing::Center);
+            args.stft.framing = modes.get(pad).copied().unwrap_or(Framing::Inside);
 
-    #[test]
-    fn odd_sizes_match_their_references(
-        n_fft in 2usize..300, hop in 1usize..120, shorter in 0usize..200, n in 0usize..900, pad in 0usize..4,
-    ) {
-        let win_length = Some(n_fft.saturating_sub(shorter).max(1));
-        let overrides = Overrides { n_fft: Some(n_fft), hop_length: Some(hop), win_length, ..Overrides::default() };
-        let mut args = resolve(Op::Stft, Preset::Librosa, 22_050, overrides);
-        let modes = [PadMode::Constant, PadMode::Reflect, PadMode::Edge].map(Framing::Center);
-        args.stft.framing = modes.get(pad).copied().unwrap_or(Framing::Inside);
-        for backend in backends() {
-            check(&*backend, &args, &signal(n)).map_err(TestCaseError::fail)?;
-        }
-    }
+            for backend in on.all() {
+                check(backend, &args, &signal(n)).map_err(TestCaseError::fail)?;
+            }
+            Ok(())
+        })
+        .unwrap();
 }
+
+parity!(
+    presets_match_their_references,
+    every_option_matches_its_reference,
+    deltas_crops_and_axes_match_their_references,
+    few_samples_match_their_references,
+    silence_is_all_zero_after_minmax,
+    a_sample_that_is_no_number_is_an_error_that_says_where,
+    the_loudest_allowed_samples_stay_finite,
+    a_plan_whose_batch_failed_computes_the_next,
+    a_sample_without_its_partner_is_left_out,
+    features_of_one_plan_are_those_of_plans_of_their_own,
+    odd_sizes_match_their_references,
+);

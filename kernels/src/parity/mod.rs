@@ -1,10 +1,16 @@
 //! One test body for every backend: what a plan computes against the f64 references, case by case.
 
+mod batches;
 mod cases;
+mod long_clips;
+mod refusal;
 mod sets;
+
+use std::sync::{Arc, OnceLock};
 
 use crate::args::{DimOrder, FeatureArgs, Op};
 use crate::backend::{Backend, Clip, Cpu, Cuda, Emulated, Row, Samples};
+use crate::checks::CheckedDevices;
 use crate::db::{DbArgs, DbRef, LogArgs};
 use crate::device::Order;
 use crate::error::KernelError;
@@ -25,29 +31,96 @@ const LN_MAX: f64 = DB_MAX * 0.231;
 /// Coefficients: a norm-preserving sum of decibels, liftered by up to 12, deltas shrink them.
 const MFCC_MAX: f64 = 1.2e-2;
 
-/// All levels of this machine, and what computes in batches.
-fn backends() -> Vec<Box<dyn Backend>> {
-    let levels = [Level::Scalar, Level::X86_64V3].into_iter().filter(|level| level.is_available());
-    levels.map(|level| Box::new(Cpu { level }) as Box<dyn Backend>).chain(devices()).collect()
+/// What a check runs on.
+struct Machines {
+    /// The CPU, at all levels of this machine.
+    cpus: Vec<Arc<dyn Backend>>,
+    /// What computes in batches.
+    devices: Vec<Arc<dyn Backend>>,
 }
 
-/// The emulated device in all orders of its threads, and a GPU where there is one.
-fn devices() -> Vec<Box<dyn Backend>> {
-    let orders = [Order::Ascending, Order::Descending, Order::Random(7)];
-    let emulated = orders.map(|order| Box::new(Emulated::in_order(order)) as Box<dyn Backend>);
-    let cuda = Cuda::open(&[]).map(|cuda| Box::new(cuda) as Box<dyn Backend>);
-    emulated.into_iter().chain(cuda).collect()
+impl Machines {
+    /// The CPU, and the devices that the environment names: if none, the emulated one in all orders of its threads.
+    fn here() -> Self {
+        let levels = [Level::Scalar, Level::X86_64V3]
+            .into_iter()
+            .filter(|level| level.is_available());
+        let cpus = levels
+            .map(|level| Arc::new(Cpu { level }) as Arc<dyn Backend>)
+            .collect();
+
+        let checked = CheckedDevices::of_environment().unwrap();
+        let mut devices: Vec<Arc<dyn Backend>> = Vec::new();
+        if checked.emulated {
+            for order in [Order::Ascending, Order::Descending, Order::Random(7)] {
+                devices.push(Arc::new(Emulated::in_order(order)));
+            }
+        }
+        if checked.cuda_required {
+            devices.push(cuda());
+        }
+        Self { cpus, devices }
+    }
+
+    /// A GPU alone, which must be there.
+    fn cuda() -> Self {
+        Self {
+            cpus: Vec::new(),
+            devices: vec![cuda()],
+        }
+    }
+
+    /// All of them.
+    fn all(&self) -> impl Iterator<Item = &dyn Backend> {
+        self.cpus
+            .iter()
+            .chain(&self.devices)
+            .map(|backend| &**backend)
+    }
 }
+
+/// The first GPU, opened once. Panics with what was answered where it cannot be used.
+fn cuda() -> Arc<Cuda> {
+    static CUDA: OnceLock<Arc<Cuda>> = OnceLock::new();
+    let opened = CUDA.get_or_init(|| match Cuda::open(&[]) {
+        Ok(cuda) => Arc::new(cuda),
+        Err(error) => panic!("a GPU is required: {error}"),
+    });
+    opened.clone()
+}
+
+/// Makes of each check two tests: `here`, on what every machine has, and `cuda`, which shows as ignored unless it is
+/// asked for (`cargo test … -- --ignored ::cuda`) and then fails where no GPU can be used.
+macro_rules! parity {
+    ($($check:ident),* $(,)?) => {
+        $(mod $check {
+            #[test]
+            fn here() {
+                super::$check(&super::Machines::here());
+            }
+
+            #[test]
+            #[ignore = "needs a GPU"]
+            fn cuda() {
+                super::$check(&super::Machines::cuda());
+            }
+        })*
+    };
+}
+use parity;
 
 /// Noise with a tone in it, some of it quiet: no cell is much below the rest.
 fn signal(n: usize) -> Vec<f32> {
     let mut state = 7u32;
-    let mut noise = || {
+    let mut samples = Vec::with_capacity(n);
+    for i in 0..n {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f32::from((state >> 16) as u16) / 32_768.0 - 1.0
-    };
-    let loud = |i: usize| if i * 3 > n { 0.6 } else { 0.1 };
-    (0..n).map(|i| loud(i) * (0.5 * noise() + 0.5 * (i as f32 * 0.11).sin()) + 0.01).collect()
+        let noise = f32::from((state >> 16) as u16) / 32_768.0 - 1.0;
+        let tone = (i as f32 * 0.11).sin();
+        let loudness = if i * 3 > n { 0.6 } else { 0.1 };
+        samples.push(loudness * (0.5 * noise + 0.5 * tone) + 0.01);
+    }
+    samples
 }
 
 /// The feature by its definitions, row-major.
@@ -56,8 +129,11 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     if power[0].is_empty() {
         return Ok(Vec::new());
     }
-    let raise = |row: &Vec<f64>| row.iter().map(|x| x.powf(args.power / 2.0)).collect();
-    let mut rows: Vec<Vec<f64>> = power.iter().map(raise).collect();
+
+    let mut rows: Vec<Vec<f64>> = power
+        .iter()
+        .map(|row| row.iter().map(|x| x.powf(args.power / 2.0)).collect())
+        .collect();
     if let Some(mel) = &args.mel {
         rows = mel::reference::bands(mel, args.sample_rate_hz, args.stft.n_fft, &rows);
     }
@@ -65,18 +141,26 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     if let Some(mfcc) = &args.mfcc {
         rows = mfcc::reference::mfcc(mfcc, &rows);
     }
+
     if args.delta > 0 && rows[0].len() < 9 {
-        return Err(KernelError::TooFewFrames { frames: rows[0].len(), needed: 9 });
+        return Err(KernelError::TooFewFrames {
+            frames: rows[0].len(),
+            needed: 9,
+        });
     }
-    let deltas =
-        (1..=usize::from(args.delta)).flat_map(|order| delta::reference::delta(&rows, order)).collect::<Vec<_>>();
+    let deltas = (1..=usize::from(args.delta))
+        .flat_map(|order| delta::reference::delta(&rows, order))
+        .collect::<Vec<_>>();
     rows.extend(deltas);
+
     let kept = args.frames.unwrap_or(usize::MAX).min(rows[0].len());
     let flat: Vec<f64> = rows.iter().flat_map(|row| row[..kept].to_vec()).collect();
     let scaled = normalize::reference::normalize(args.normalize, &flat);
     Ok(match args.dim_order {
         DimOrder::BandFrame => scaled,
-        DimOrder::FrameBand => (0..kept).flat_map(|t| scaled.iter().skip(t).step_by(kept).copied()).collect(),
+        DimOrder::FrameBand => (0..kept)
+            .flat_map(|t| scaled.iter().skip(t).step_by(kept).copied())
+            .collect(),
     })
 }
 
@@ -91,7 +175,11 @@ fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
         (_, LogArgs::Whisper) => DB_MAX / 40.0,
     };
     // Scaling divides by a span or a deviation of several units.
-    if args.normalize == Normalize::None { unscaled } else { unscaled / 2.0 }
+    if args.normalize == Normalize::None {
+        unscaled
+    } else {
+        unscaled / 2.0
+    }
 }
 
 fn name(backend: &dyn Backend) -> String {
@@ -99,19 +187,45 @@ fn name(backend: &dyn Backend) -> String {
 }
 
 /// Values of every feature of every clip before packing: `[clip][feature]`.
-fn values(backend: &dyn Backend, args: &[FeatureArgs], clips: &[&[f32]]) -> Result<Vec<Vec<Vec<f32>>>, KernelError> {
-    let unpacked: Vec<FeatureArgs> =
-        args.iter().map(|args| FeatureArgs { dtype: Dtype::F32, ..args.clone() }).collect();
-    let mut plan = backend.plan(0, &unpacked)?;
-    let rows: Vec<_> = clips.iter().map(|pcm| std::iter::once(0..pcm.len()).collect::<Vec<_>>()).collect();
-    let clip =
-        |(pcm, rows)| Clip { samples: Samples::F32(pcm), channels: 1, sample_rate_hz: args[0].sample_rate_hz, rows };
-    let clips: Vec<_> = clips.iter().copied().zip(rows.iter().map(|rows| &rows[..])).map(clip).collect();
+fn values(
+    backend: &dyn Backend,
+    args: &[FeatureArgs],
+    clips: &[&[f32]],
+) -> Result<Vec<Vec<Vec<f32>>>, KernelError> {
+    let as_f32: Vec<FeatureArgs> = args
+        .iter()
+        .map(|args| FeatureArgs {
+            dtype: Dtype::F32,
+            ..args.clone()
+        })
+        .collect();
+    let mut plan = backend.plan(0, &as_f32)?;
+
+    let whole_clips: Vec<_> = clips.iter().map(|pcm| 0..pcm.len()).collect();
+    let mut batch = Vec::with_capacity(clips.len());
+    for (pcm, row) in clips.iter().zip(&whole_clips) {
+        batch.push(Clip {
+            samples: Samples::F32(pcm),
+            channels: 1,
+            sample_rate_hz: args[0].sample_rate_hz,
+            rows: std::slice::from_ref(row),
+        });
+    }
+
     // Twice: buffers that were used must not show.
-    plan.run(&clips)?;
-    let floats = |bytes: Vec<u8>| bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
-    let row = |row: Result<Row, KernelError>| Ok(row?.tensors.into_iter().map(floats).collect());
-    plan.run(&clips)?.into_iter().map(row).collect()
+    plan.run(&batch)?;
+    let mut values = Vec::with_capacity(clips.len());
+    for row in plan.run(&batch)? {
+        let row = row?;
+        values.push(row.tensors.iter().map(|tensor| floats(tensor)).collect());
+    }
+    Ok(values)
+}
+
+/// A tensor of f32 as numbers.
+fn floats(tensor: &[u8]) -> Vec<f32> {
+    let (words, _) = tensor.as_chunks();
+    words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
 /// Runs `args` over `pcm` on `backend`, compares shape and every value.
@@ -120,25 +234,41 @@ fn check(backend: &dyn Backend, args: &FeatureArgs, pcm: &[f32]) -> Result<(), S
     let want = reference(args, pcm);
     let ran = values(backend, std::slice::from_ref(args), &[pcm]);
     let (Ok(out), Ok(want)) = (&ran, &want) else {
+        // Where the reference gives an error, the backend must give one too.
         let agree = ran.is_err() && want.is_err();
-        return if agree { Ok(()) } else { Err(format!("{name}: {ran:?}, reference {want:?}, for {args:?}")) };
+        return if agree {
+            Ok(())
+        } else {
+            Err(format!("{name}: {ran:?}, reference {want:?}, for {args:?}"))
+        };
     };
+
     let got = &out[0][0];
     let [rows, columns] = args.shape(pcm.len());
     if got.len() != want.len() || got.len() != rows * columns {
-        return Err(format!("{name}: {} values, reference {}, shape {rows} × {columns}", got.len(), want.len()));
+        return Err(format!(
+            "{name}: {} values, reference {}, shape {rows} × {columns}",
+            got.len(),
+            want.len()
+        ));
     }
+
     let most = tolerance(args, want);
-    let close = |(got, want): (&f32, &f64)| (f64::from(*got) - want).abs() <= most;
-    match got.iter().zip(want).position(|pair| !close(pair)) {
-        None => Ok(()),
-        Some(i) => Err(format!("{name}: value {i} is {}, reference {}, ± {most:.1e}, for {args:?}", got[i], want[i])),
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        // This is false if the value is NaN.
+        let is_close = (f64::from(*got) - want).abs() <= most;
+        if !is_close {
+            return Err(format!(
+                "{name}: value {i} is {got}, reference {want}, ± {most:.1e}, for {args:?}"
+            ));
+        }
     }
+    Ok(())
 }
 
-fn check_all(args: &FeatureArgs, pcm: &[f32]) {
-    for backend in backends() {
-        check(&*backend, args, pcm).unwrap();
+fn check_all(on: &Machines, args: &FeatureArgs, pcm: &[f32]) {
+    for backend in on.all() {
+        check(backend, args, pcm).unwrap();
     }
 }
 
@@ -147,14 +277,25 @@ fn resolve(op: Op, preset: Preset, rate: u32, overrides: Overrides) -> FeatureAr
 }
 
 fn db(reference: DbRef, top_db: f64) -> Option<DbArgs> {
-    Some(DbArgs { reference, amin: 1e-10, top_db: Some(top_db) })
+    Some(DbArgs {
+        reference,
+        amin: 1e-10,
+        top_db: Some(top_db),
+    })
 }
 
 /// A small transform, so that the references stay quick.
 fn small() -> Overrides {
-    Overrides { n_fft: Some(256), hop_length: Some(100), ..Overrides::default() }
+    Overrides {
+        n_fft: Some(256),
+        hop_length: Some(100),
+        ..Overrides::default()
+    }
 }
 
 fn small_mel() -> Overrides {
-    Overrides { n_mels: Some(20), ..small() }
+    Overrides {
+        n_mels: Some(20),
+        ..small()
+    }
 }

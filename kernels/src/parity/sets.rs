@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
 use crate::resample::ResampleArgs;
-use crate::stft::PadMode;
+use crate::stft::{PadMode, Signal};
 
 /// Powers: of the row's largest, and of themselves.
 const POWER_OF_MAX: f64 = 1e-6;
@@ -57,11 +57,19 @@ impl Take {
         let mono = match self.sound {
             Sound::Noise => signal(self.n),
             Sound::Silence => vec![0.0; self.n],
-            Sound::Square => (0..self.n).map(|i| if i / 25 % 2 == 0 { 1.0 } else { -1.0 }).collect(),
+            Sound::Square => (0..self.n)
+                .map(|i| if i / 25 % 2 == 0 { 1.0 } else { -1.0 })
+                .collect(),
         };
+
         // The channels differ; their mean is what `mono` is, nearly.
-        let tilt = |x: f32, side: usize| if side == 0 { x * 0.75 } else { x };
-        mono.iter().flat_map(|x| (0..self.channels).map(|side| tilt(*x, side))).collect()
+        let mut samples = Vec::with_capacity(self.n * self.channels);
+        for x in mono {
+            for side in 0..self.channels {
+                samples.push(if side == 0 { x * 0.75 } else { x });
+            }
+        }
+        samples
     }
 }
 
@@ -77,204 +85,367 @@ fn op_strategy() -> impl Strategy<Value = (Op, Preset)> {
 }
 
 fn overrides_strategy() -> impl Strategy<Value = Overrides> {
+    (transform_strategy(), values_strategy()).prop_map(|(transform, values)| Overrides {
+        n_fft: transform.n_fft,
+        hop_length: transform.hop_length,
+        win_length: transform.win_length,
+        n_mels: transform.n_mels,
+        center: transform.center,
+        pad_mode: transform.pad_mode,
+        ..values
+    })
+}
+
+/// Frames, their padding, and bands.
+fn transform_strategy() -> impl Strategy<Value = Overrides> {
     let n_fft = prop_oneof![
         3 => prop::sample::select(vec![256usize, 512, 1024, 2048, 4096]),
         2 => 256usize..=2500,
         1 => 2500usize..=8192,
     ];
-    let shape = (n_fft, 1usize..=100, 30usize..=100, 20usize..=256, any::<bool>(), 0usize..3);
-    let values = (0usize..4, 0usize..4, 0usize..3, any::<bool>(), prop::option::weighted(0.2, 9usize..40), 0u8..=2);
-    (shape, values).prop_map(|((n_fft, hop, win, n_mels, center, pad), (power, log, scale, htk, frames, delta))| {
+    let hop_percent = 1usize..=100;
+    let win_percent = 30usize..=100;
+    let n_mels = 20usize..=256;
+    let pad = 0usize..3;
+
+    let drawn = (n_fft, hop_percent, win_percent, n_mels, any::<bool>(), pad);
+    drawn.prop_map(|(n_fft, hop_percent, win_percent, n_mels, center, pad)| {
         let pads = [PadMode::Constant, PadMode::Reflect, PadMode::Edge];
-        let ranges = [(DbRef::Max, Some(80.0)), (DbRef::Power(1.0), Some(60.0)), (DbRef::Max, None)];
-        let db =
-            ranges.get(log).map(|(reference, top_db)| DbArgs { reference: *reference, amin: 1e-10, top_db: *top_db });
         Overrides {
             n_fft: Some(n_fft),
-            hop_length: Some((n_fft * hop / 100).max(16)),
-            win_length: Some((n_fft * win / 100).max(1)),
+            hop_length: Some((n_fft * hop_percent / 100).max(16)),
+            win_length: Some((n_fft * win_percent / 100).max(1)),
             n_mels: Some(n_mels),
             center: Some(center),
             pad_mode: Some(pads[pad]),
-            power: Some(if db.is_some() { [2.0, 2.0, 2.0, 1.0][power] } else { [2.0, 2.0, 1.0, 1.5][power] }),
+            ..Overrides::default()
+        }
+    })
+}
+
+/// What becomes of the bands.
+fn values_strategy() -> impl Strategy<Value = Overrides> {
+    let power = 0usize..4;
+    let range = 0usize..4;
+    let scale = 0usize..3;
+    let frames = prop::option::weighted(0.2, 9usize..40);
+    let delta = 0u8..=2;
+
+    let drawn = (power, range, scale, any::<bool>(), frames, delta);
+    drawn.prop_map(|(power, range, scale, htk, frames, delta)| {
+        // There is one number more than ranges. It means no decibels.
+        let ranges = [
+            (DbRef::Max, Some(80.0)),
+            (DbRef::Power(1.0), Some(60.0)),
+            (DbRef::Max, None),
+        ];
+        let db = ranges.get(range).map(|(reference, top_db)| DbArgs {
+            reference: *reference,
+            amin: 1e-10,
+            top_db: *top_db,
+        });
+        // Decibels exist only of powers and of magnitudes.
+        let powers = if db.is_some() {
+            [2.0, 2.0, 2.0, 1.0]
+        } else {
+            [2.0, 2.0, 1.0, 1.5]
+        };
+
+        Overrides {
+            power: Some(powers[power]),
             db,
             normalize: [Normalize::None, Normalize::MinMax, Normalize::MeanVar][scale],
-            norm: Some(if htk { crate::Norm::None } else { crate::Norm::Slaney }),
+            norm: Some(if htk {
+                crate::Norm::None
+            } else {
+                crate::Norm::Slaney
+            }),
             htk: Some(htk),
             frames,
             delta: Some(delta),
-            dim_order: if htk { DimOrder::FrameBand } else { DimOrder::BandFrame },
+            dim_order: if htk {
+                DimOrder::FrameBand
+            } else {
+                DimOrder::BandFrame
+            },
             ..Overrides::default()
         }
     })
 }
 
 /// Keys that an op or a sound cannot have are left out.
-fn args_of((op, preset): (Op, Preset), mut o: Overrides) -> FeatureArgs {
+fn args_of(op: Op, preset: Preset, mut overrides: Overrides) -> FeatureArgs {
     if op == Op::Stft {
-        (o.n_mels, o.htk, o.norm) = (None, None, None);
-        (o.normalize, o.delta) = (Normalize::None, None);
+        overrides.n_mels = None;
+        overrides.htk = None;
+        overrides.norm = None;
+        overrides.normalize = Normalize::None;
     }
+
     if op == Op::Mfcc {
-        (o.normalize, o.power) = (Normalize::None, Some(2.0));
+        overrides.normalize = Normalize::None;
+        overrides.power = Some(2.0);
         // As its presets have it: a linear or an endless range would drown coefficients in their largest.
-        o.db = o.db.filter(|db| db.top_db.is_some());
+        overrides.db = overrides.db.filter(|db| db.top_db.is_some());
+    } else {
+        overrides.delta = None;
     }
-    if op != Op::Mfcc {
-        o.delta = None;
-    }
+
     if preset == Preset::Kaldi {
-        (o.center, o.pad_mode, o.db) = (None, None, None);
+        overrides.center = None;
+        overrides.pad_mode = None;
+        overrides.db = None;
+    } else if overrides.db.is_none() {
+        overrides.normalize = Normalize::None;
     }
-    if o.db.is_none() && preset != Preset::Kaldi {
-        o.normalize = Normalize::None;
-    }
-    FeatureArgs::resolve(op, preset, 22_050, &o).unwrap()
+    FeatureArgs::resolve(op, preset, 22_050, &overrides).unwrap()
 }
 
 fn takes_strategy() -> impl Strategy<Value = Vec<Take>> {
     let count = prop_oneof![6 => 1usize..6, 2 => 6usize..40, 1 => Just(257usize)];
-    let sound = prop_oneof![3 => Just(Sound::Noise), 1 => Just(Sound::Silence), 1 => Just(Sound::Square)];
-    let rate = prop_oneof![3 => Just(22_050u32), 1 => prop::sample::select(vec![44_100u32, 48_000, 16_000, 32_000])];
-    let long = prop::bool::weighted(0.1);
-    (count, long).prop_flat_map(move |(count, long)| {
-        let most = if long { 2_000_000 / count } else { 60_000 / count + 2 };
-        let n = prop_oneof![1 => Just(0usize), 2 => 1usize..300, 2 => 300usize..6000, 4 => (most / 2)..most.max(2)];
-        let take = (sound.clone(), n, any::<bool>(), any::<bool>(), rate.clone(), 0usize..4);
-        let take = take.prop_map(move |(sound, n, stereo, sixteen_bits, sample_rate_hz, cut)| {
-            let n = n.min(most);
-            let resampled = ResampleArgs { from_hz: sample_rate_hz, to_hz: 22_050 }.output_len(n as u64) as usize;
-            let rows = match cut {
-                // Segments that overlap, the last reaching beyond the end.
-                0 if count < 40 => vec![0..resampled / 2, resampled / 3..resampled + 100],
-                _ => std::iter::once(0..resampled).collect(),
-            };
-            Take { sound, n, channels: 1 + usize::from(stereo), sixteen_bits, sample_rate_hz, rows }
-        });
-        prop::collection::vec(take, count)
+    let is_long = prop::bool::weighted(0.1);
+    (count, is_long).prop_flat_map(|(count, is_long)| {
+        let n_max = if is_long {
+            2_000_000 / count
+        } else {
+            60_000 / count + 2
+        };
+        prop::collection::vec(take_strategy(n_max, count < 40), count)
     })
 }
 
+/// A clip of up to `n_max` samples a channel, which may be cut into segments.
+fn take_strategy(n_max: usize, may_be_cut: bool) -> impl Strategy<Value = Take> {
+    let sound = prop_oneof![
+        3 => Just(Sound::Noise),
+        1 => Just(Sound::Silence),
+        1 => Just(Sound::Square),
+    ];
+    let n = prop_oneof![
+        1 => Just(0usize),
+        2 => 1usize..300,
+        2 => 300usize..6000,
+        4 => (n_max / 2)..n_max.max(2),
+    ];
+    let rate = prop_oneof![
+        3 => Just(22_050u32),
+        1 => prop::sample::select(vec![44_100u32, 48_000, 16_000, 32_000]),
+    ];
+    let cut = 0usize..4;
+
+    let drawn = (sound, n, any::<bool>(), any::<bool>(), rate, cut);
+    drawn.prop_map(
+        move |(sound, n, is_stereo, sixteen_bits, sample_rate_hz, cut)| {
+            let n = n.min(n_max);
+            let rates = ResampleArgs {
+                from_hz: sample_rate_hz,
+                to_hz: 22_050,
+            };
+            let resampled = rates.output_len(n as u64) as usize;
+            let rows = match cut {
+                // Segments that overlap, the last reaching beyond the end.
+                0 if may_be_cut => vec![0..resampled / 2, resampled / 3..resampled + 100],
+                _ => std::iter::once(0..resampled).collect(),
+            };
+            Take {
+                sound,
+                n,
+                channels: 1 + usize::from(is_stereo),
+                sixteen_bits,
+                sample_rate_hz,
+                rows,
+            }
+        },
+    )
+}
+
 fn set_strategy() -> impl Strategy<Value = Set> {
-    (op_strategy(), overrides_strategy(), takes_strategy()).prop_map(|(op, overrides, mut takes)| {
-        let mut args = args_of(op, overrides);
-        let n_samples: usize = takes.iter().map(|take| take.n).sum();
-        args.stft.hop_length = args.stft.hop_length.max(n_samples / SET_FRAMES);
-        for take in &mut takes {
-            // Scaling by a span, cosine transforms and deltas mix quiet cells with loud ones.
-            let is_mixed = args.normalize != Normalize::None || args.op == Op::Mfcc;
-            if take.sound == Sound::Square && is_mixed {
-                take.sound = Sound::Noise;
+    (op_strategy(), overrides_strategy(), takes_strategy()).prop_map(
+        |((op, preset), overrides, mut takes)| {
+            let mut args = args_of(op, preset, overrides);
+            let n_samples: usize = takes.iter().map(|take| take.n).sum();
+            args.stft.hop_length = args.stft.hop_length.max(n_samples / SET_FRAMES);
+
+            for take in &mut takes {
+                // Scaling by a span, cosine transforms and deltas mix quiet cells with loud ones.
+                let is_mixed = args.normalize != Normalize::None || args.op == Op::Mfcc;
+                if take.sound == Sound::Square && is_mixed {
+                    take.sound = Sound::Noise;
+                }
+                // Below 80 dB it shows that the CPU's resampler rounds otherwise.
+                if is_mixed && (args.is_wide() || matches!(args.log, LogArgs::Ln { .. })) {
+                    take.sample_rate_hz = args.sample_rate_hz;
+                }
             }
-            // Below 80 dB it shows that the CPU's resampler rounds otherwise.
-            if is_mixed && (args.is_wide() || matches!(args.log, LogArgs::Ln { .. })) {
-                take.sample_rate_hz = args.sample_rate_hz;
+
+            Set {
+                args: FeatureArgs {
+                    dtype: Dtype::F32,
+                    ..args
+                },
+                takes,
             }
-        }
-        Set { args: FeatureArgs { dtype: Dtype::F32, ..args }, takes }
-    })
+        },
+    )
 }
 
 type Rows = Vec<Result<Row, KernelError>>;
 
 fn run(backend: &dyn Backend, set: &Set) -> Result<Rows, KernelError> {
     let samples: Vec<Vec<f32>> = set.takes.iter().map(Take::samples).collect();
-    let shorts: Vec<Vec<i16>> = samples.iter().map(|pcm| pcm.iter().map(|x| (x * 32_767.0) as i16).collect()).collect();
-    let clip = |i: usize| {
-        let take = &set.takes[i];
-        let samples = if take.sixteen_bits { Samples::S16(&shorts[i]) } else { Samples::F32(&samples[i]) };
-        Clip { samples, channels: take.channels, sample_rate_hz: take.sample_rate_hz, rows: &take.rows }
-    };
-    let clips: Vec<Clip<'_>> = (0..set.takes.len()).map(clip).collect();
-    backend.plan(0, std::slice::from_ref(&set.args))?.run(&clips)
+    let shorts: Vec<Vec<i16>> = samples
+        .iter()
+        .map(|pcm| pcm.iter().map(|x| (x * 32_767.0) as i16).collect())
+        .collect();
+
+    let mut clips = Vec::with_capacity(set.takes.len());
+    for (i, take) in set.takes.iter().enumerate() {
+        clips.push(Clip {
+            samples: if take.sixteen_bits {
+                Samples::S16(&shorts[i])
+            } else {
+                Samples::F32(&samples[i])
+            },
+            channels: take.channels,
+            sample_rate_hz: take.sample_rate_hz,
+            rows: &take.rows,
+        });
+    }
+
+    backend
+        .plan(0, std::slice::from_ref(&set.args))?
+        .run(&clips)
 }
 
-fn floats(row: &Row) -> Vec<f64> {
-    row.tensors[0].as_chunks().0.iter().map(|x| f64::from(f32::from_le_bytes(*x))).collect()
+/// Values of a row's one feature.
+fn values_of(row: &Row) -> Vec<f64> {
+    floats(&row.tensors[0]).into_iter().map(f64::from).collect()
 }
 
 /// How far each value may be from `want`.
-fn bounds(args: &FeatureArgs, want: &[f64]) -> Vec<f64> {
-    let largest = want.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
-    let decibels = |unit: f64| {
-        let below = move |x: f64| AMPLITUDE_OF_MAX * 10f64.powf((largest - x) / unit / 20.0);
-        want.iter().map(|x| unit * (20.0 * (1.0 + below(*x)).log10() + DB_ROUNDING)).collect()
-    };
-    match args.log {
-        _ if args.normalize != Normalize::None || args.op == Op::Mfcc => vec![tolerance(args, want); want.len()],
-        LogArgs::Linear => {
-            let power = |x: f64| x.powf(2.0 / args.power);
-            let back = |p: f64| p.max(0.0).powf(args.power / 2.0);
-            let bound = |x: &f64| {
-                let most = POWER_OF_MAX * power(largest) + POWER_REL * power(*x);
-                (back(power(*x) + most) - x).max(x - back(power(*x) - most))
-            };
-            want.iter().map(bound).collect()
-        }
-        LogArgs::Db(_) => decibels(1.0),
-        LogArgs::Ln { .. } => decibels(std::f64::consts::LN_10 / 20.0 * args.power),
-        LogArgs::Whisper => decibels(1.0 / 40.0),
+pub(super) fn bounds(args: &FeatureArgs, want: &[f64]) -> Vec<f64> {
+    if args.normalize != Normalize::None || args.op == Op::Mfcc {
+        return vec![tolerance(args, want); want.len()];
     }
+
+    let largest = want.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+    let mut bounds = Vec::with_capacity(want.len());
+    for &x in want {
+        bounds.push(match args.log {
+            LogArgs::Linear => linear_bound(args.power, largest, x),
+            LogArgs::Db(_) => decibel_bound(1.0, largest, x),
+            LogArgs::Ln { .. } => {
+                decibel_bound(std::f64::consts::LN_10 / 20.0 * args.power, largest, x)
+            }
+            LogArgs::Whisper => decibel_bound(1.0 / 40.0, largest, x),
+        });
+    }
+    bounds
+}
+
+/// Of a magnitude to the power `exponent`: as far as its power may be off, upwards or downwards.
+fn linear_bound(exponent: f64, largest: f64, x: f64) -> f64 {
+    let power = x.powf(2.0 / exponent);
+    let most = POWER_OF_MAX * largest.powf(2.0 / exponent) + POWER_REL * power;
+
+    let above = (power + most).max(0.0).powf(exponent / 2.0);
+    let below = (power - most).max(0.0).powf(exponent / 2.0);
+    (above - x).max(x - below)
+}
+
+/// Of a logarithm in which a decibel is `unit`: what an error of the amplitude makes of it.
+fn decibel_bound(unit: f64, largest: f64, x: f64) -> f64 {
+    let amplitude_error = AMPLITUDE_OF_MAX * 10f64.powf((largest - x) / unit / 20.0);
+    unit * (20.0 * (1.0 + amplitude_error).log10() + DB_ROUNDING)
 }
 
 fn compare(what: &str, args: &FeatureArgs, got: &[f64], want: &[f64]) -> Result<(), TestCaseError> {
     prop_assert_eq!(got.len(), want.len(), "{}: number of values", what);
     let bounds = bounds(args, want);
-    let far = (0..want.len()).find(|&i| (got[i] - want[i]).abs() > bounds[i] || got[i].is_nan());
-    match far {
-        None => Ok(()),
-        Some(i) => {
-            let words = format!("{what}: value {i} is {}, should be {} ± {:.1e}", got[i], want[i], bounds[i]);
-            Err(TestCaseError::fail(words))
-        }
-    }
-}
-
-/// The CPU's rows against the references, where those are quick.
-fn check_references(set: &Set, rows: &Rows) -> Result<(), TestCaseError> {
-    let mut left = REFERENCE_PRODUCTS;
-    let owners = set.takes.iter().flat_map(|take| take.rows.iter().map(move |row| (take, row.clone())));
-    for ((take, place), row) in owners.zip(rows) {
-        let n_frames =
-            set.args.stft.n_frames(crate::stft::Signal::len_of(place.len(), &set.args.stft, set.args.frames));
-        let products = n_frames * set.args.stft.n_fft.pow(2) / 2;
-        let usual = take.sample_rate_hz == set.args.sample_rate_hz && take.channels == 1 && !take.sixteen_bits;
-        if !usual || n_frames > REFERENCE_FRAMES || products > left {
-            continue;
-        }
-        left -= products;
-        let mut pcm = take.samples();
-        pcm.resize(pcm.len().max(place.end), 0.0);
-        match (reference(&set.args, &pcm[place]), row) {
-            (Ok(want), Ok(row)) => compare("cpu, reference", &set.args, &floats(row), &want)?,
-            (want, got) => prop_assert!(want.is_err() && got.is_err(), "reference {:?}, cpu {:?}", want, got),
+    for (i, most) in bounds.into_iter().enumerate() {
+        let got = got[i];
+        let want = want[i];
+        if (got - want).abs() > most || got.is_nan() {
+            return Err(TestCaseError::fail(format!(
+                "{what}: value {i} is {got}, should be {want} ± {most:.1e}"
+            )));
         }
     }
     Ok(())
 }
 
-fn check_set(set: &Set) -> Result<(), TestCaseError> {
-    let fail = |error: KernelError| TestCaseError::fail(error.to_string());
-    let cpu = run(&Cpu { level: Level::detect() }, set).map_err(fail)?;
+/// The CPU's rows against the references, where those are quick.
+fn check_references(set: &Set, rows: &Rows) -> Result<(), TestCaseError> {
+    let mut left = REFERENCE_PRODUCTS;
+    let owners = set
+        .takes
+        .iter()
+        .flat_map(|take| take.rows.iter().map(move |row| (take, row.clone())));
+
+    for ((take, place), row) in owners.zip(rows) {
+        let stft = &set.args.stft;
+        let n_signal = Signal::len_of(place.len(), stft, set.args.frames);
+        let n_frames = stft.n_frames(n_signal);
+        let products = n_frames * set.args.stft.n_fft.pow(2) / 2;
+        // The references take mono f32 at the feature's own rate.
+        let usual = take.sample_rate_hz == set.args.sample_rate_hz
+            && take.channels == 1
+            && !take.sixteen_bits;
+        if !usual || n_frames > REFERENCE_FRAMES || products > left {
+            continue;
+        }
+        left -= products;
+
+        let mut pcm = take.samples();
+        pcm.resize(pcm.len().max(place.end), 0.0);
+        match (reference(&set.args, &pcm[place]), row) {
+            (Ok(want), Ok(row)) => compare("cpu, reference", &set.args, &values_of(row), &want)?,
+            (want, got) => prop_assert!(
+                want.is_err() && got.is_err(),
+                "reference {:?}, cpu {:?}",
+                want,
+                got
+            ),
+        }
+    }
+    Ok(())
+}
+
+fn check_set(on: &Machines, set: &Set) -> Result<(), TestCaseError> {
+    let backend = Cpu {
+        level: Level::detect(),
+    };
+    let cpu = run(&backend, set).map_err(failure)?;
     check_references(set, &cpu)?;
+
     let mut first: Option<Rows> = None;
-    for device in devices() {
-        let what = name(&*device);
-        let rows = run(&*device, set).map_err(fail)?;
+    for device in &on.devices {
+        let what = name(&**device);
+        let rows = run(&**device, set).map_err(failure)?;
         prop_assert_eq!(rows.len(), cpu.len(), "{}: rows", &what);
         for (row, want) in rows.iter().zip(&cpu) {
             match (row, want) {
                 (Ok(row), Ok(want)) => {
                     prop_assert_eq!(row.silent, want.silent, "{}: silent", &what);
-                    compare(&what, &set.args, &floats(row), &floats(want))?;
+                    compare(&what, &set.args, &values_of(row), &values_of(want))?;
                 }
-                (row, want) => prop_assert!(row.is_err() && want.is_err(), "{}: {:?}, cpu {:?}", &what, row, want),
+                (row, want) => prop_assert!(
+                    row.is_err() && want.is_err(),
+                    "{}: {:?}, cpu {:?}",
+                    &what,
+                    row,
+                    want
+                ),
             }
         }
+
         // Whatever the order of threads: the same bits. Another device has its own.
         match &first {
             Some(first) if device.kind() == "emulated" => {
-                let equal = first.iter().zip(&rows).all(|(a, b)| a.as_ref().ok() == b.as_ref().ok());
+                let equal = first
+                    .iter()
+                    .zip(&rows)
+                    .all(|(a, b)| a.as_ref().ok() == b.as_ref().ok());
                 prop_assert!(equal, "{}: bits depend on the order of threads", &what);
             }
             _ => first = Some(rows),
@@ -283,13 +454,33 @@ fn check_set(set: &Set) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-#[test]
-fn drawn_sets_agree_on_every_device() {
-    let number = |key: &str| std::env::var(key).ok().and_then(|number| number.parse::<u32>().ok());
-    let cases = number("WAVEMILL_PARITY_CASES").unwrap_or(200);
-    // The same sets each time, so that a change is what makes a run fail; another seed draws others.
-    let seed = [number("WAVEMILL_PARITY_SEED").unwrap_or(0).to_le_bytes(); 8].concat();
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
-    runner.run(&set_strategy(), |set| check_set(&set)).unwrap();
+fn failure(error: KernelError) -> TestCaseError {
+    TestCaseError::fail(error.to_string())
 }
+
+/// What an environment variable says, if it is a number.
+fn number_of(variable: &str) -> Option<u32> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+fn drawn_sets_agree_on_every_device(on: &Machines) {
+    let cases = number_of("WAVEMILL_PARITY_CASES").unwrap_or(200);
+    // The same sets each time, so that a change is what makes a run fail; another seed draws others.
+    let seed = number_of("WAVEMILL_PARITY_SEED").unwrap_or(0);
+    let seed_bytes = [seed.to_le_bytes(); 8].concat();
+
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new_with_rng(
+        config,
+        TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes),
+    );
+    runner
+        .run(&set_strategy(), |set| check_set(on, &set))
+        .unwrap();
+}
+
+parity!(drawn_sets_agree_on_every_device);

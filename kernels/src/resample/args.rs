@@ -26,6 +26,13 @@ pub struct ResampleArgs {
     pub to_hz: u32,
 }
 
+/// How two rates meet: `down` input samples last as long as `up` output samples, and no shorter time does for both.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ratio {
+    pub(super) down: usize,
+    pub(super) up: usize,
+}
+
 impl ResampleArgs {
     /// Samples that `n` input samples become: `ceil(n * to_hz / from_hz)`.
     #[must_use]
@@ -33,13 +40,19 @@ impl ResampleArgs {
         (n * u64::from(self.to_hz)).div_ceil(u64::from(self.from_hz))
     }
 
-    /// Both rates divided by their greatest common divisor, `(from, to)`.
-    pub(super) fn ratio(&self) -> (usize, usize) {
-        let (mut a, mut b) = (self.from_hz, self.to_hz);
+    /// Both rates divided by their greatest common divisor.
+    pub(super) fn ratio(&self) -> Ratio {
+        // Euclid's algorithm: in the end `a` is the greatest common divisor.
+        let mut a = self.from_hz;
+        let mut b = self.to_hz;
         while b != 0 {
             (a, b) = (b, a % b);
         }
-        ((self.from_hz / a) as usize, (self.to_hz / a) as usize)
+
+        Ratio {
+            down: (self.from_hz / a) as usize,
+            up: (self.to_hz / a) as usize,
+        }
     }
 
     pub(super) fn validate(&self) -> Result<(), ResampleError> {

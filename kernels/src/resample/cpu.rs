@@ -10,9 +10,10 @@ use rustfft::num_complex::Complex32;
 use rustfft::{Fft, FftDirection, FftPlannerAvx, FftPlannerScalar};
 
 use super::ResampleError;
-use super::args::{PASS_BAND, ResampleArgs, STOP_BAND_DB};
+use super::args::{PASS_BAND, Ratio, ResampleArgs, STOP_BAND_DB};
 use super::phases::{Phases, Reach};
 use crate::level::{Lanes, Level};
+use crate::samples::SampleBuffer;
 
 /// Samples of a block at least: below that the overlap and the calls cost more than the shorter FFT saves.
 const BLOCK_SAMPLES_MIN: usize = 4_096;
@@ -21,7 +22,7 @@ const BLOCK_SAMPLES_MIN: usize = 4_096;
 /// most 1,280 (96,000 to 11,025 Hz); longer ones would make blocks, and plans, that cost more than a short clip.
 const PERIOD_SAMPLES_MAX: usize = 2_048;
 
-/// A planned conversion. Allocates nothing after planning, but for the caller's output vector.
+/// A planned conversion. Allocates nothing after planning, but for the caller's output.
 pub struct Resampler {
     args: ResampleArgs,
     method: Method,
@@ -54,12 +55,18 @@ impl ResampleArgs {
             let lanes = Lanes::new(level).map_err(|_| ResampleError::Level { level })?;
             Method::Phases(Box::new(Phases::new(self, lanes)))
         };
-        Ok(Resampler { args: self, method, n_in: 0, n_out: 0 })
+
+        Ok(Resampler {
+            args: self,
+            method,
+            n_in: 0,
+            n_out: 0,
+        })
     }
 
     /// The two rates meet often enough for blocks.
     fn has_blocks(self) -> bool {
-        self.ratio().0 <= PERIOD_SAMPLES_MAX
+        self.ratio().down <= PERIOD_SAMPLES_MAX
     }
 
     /// Most samples that one push can put out beyond what its input makes certain at once: two blocks.
@@ -81,9 +88,13 @@ impl ResampleArgs {
         if !self.has_blocks() {
             return Reach::new(&Filter::new(*self)).input_len(*self, n_out);
         }
-        let Layout { len, pad, hop, hop_out } = Layout::new(*self, &Filter::new(*self));
-        let pairs = n_out.div_ceil(2 * hop_out as u64);
-        (len + hop - pad) as u64 + (pairs - 1) * 2 * hop as u64
+
+        // Blocks are converted in pairs. The first pair needs all samples under it except for the zeros before the
+        // signal. Each further pair needs two more hops.
+        let blocks = Layout::new(*self, &Filter::new(*self));
+        let pairs = n_out.div_ceil(2 * blocks.hop_out as u64);
+        let first_pair = blocks.len + blocks.hop - blocks.pad;
+        first_pair as u64 + (pairs - 1) * 2 * blocks.hop as u64
     }
 }
 
@@ -97,7 +108,7 @@ impl Resampler {
     /// Takes any number of samples and appends to `out` what is certain by then.
     ///
     /// Output comes in steps of a few thousand samples; how the input is cut does not change a bit of it.
-    pub fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
+    pub fn push(&mut self, input: &[f32], out: &mut SampleBuffer) {
         self.n_in += input.len() as u64;
         let before = out.len();
         match &mut self.method {
@@ -109,8 +120,9 @@ impl Resampler {
     }
 
     /// Appends the rest, as if zeros followed the input, and starts anew: in all, `ceil(n * to_hz / from_hz)` samples.
-    pub fn finish(&mut self, out: &mut Vec<f32>) {
+    pub fn finish(&mut self, out: &mut SampleBuffer) {
         let wanted = self.args.output_len(self.n_in);
+        // The input is followed by zeros until all of it has come out.
         while self.n_out < wanted {
             let before = out.len();
             match &mut self.method {
@@ -121,13 +133,16 @@ impl Resampler {
             }
             self.n_out += (out.len() - before) as u64;
         }
+
+        // Output comes in whole steps, so there may be more than was wanted.
         out.truncate(out.len() - (self.n_out - wanted) as usize);
         self.reset();
     }
 
     /// Forgets everything pushed so far.
     pub fn reset(&mut self) {
-        (self.n_in, self.n_out) = (0, 0);
+        self.n_in = 0;
+        self.n_out = 0;
         match &mut self.method {
             Method::Copy => {}
             Method::Blocks(blocks) => blocks.reset(),
@@ -166,27 +181,49 @@ struct Layout {
 
 impl Layout {
     fn new(args: ResampleArgs, filter: &Filter) -> Self {
-        let (down, up) = args.ratio();
+        let Ratio { down, up } = args.ratio();
         let n_taps = filter.half_len() + 1;
+
         // Every block begins on a sample of both rates, that is on a multiple of `down`.
         let pad = n_taps.next_multiple_of(down);
         let len_min = BLOCK_SAMPLES_MIN.max(8 * n_taps).max(4 * pad);
         let len = down * len_min.div_ceil(down).next_power_of_two();
+
+        // The filter spoils `pad` samples on each side of a block. The rest is the hop.
         let hop = len - 2 * pad;
-        Self { len, pad, hop, hop_out: hop / down * up }
+        Self {
+            len,
+            pad,
+            hop,
+            hop_out: hop / down * up,
+        }
     }
 }
 
 impl Blocks {
     fn new(args: ResampleArgs, level: Level) -> Result<Self, ResampleError> {
-        let (down, up) = args.ratio();
-        let shape = Filter::new(args);
-        // From the centre to the right.
-        let taps: Vec<f64> = (0..=shape.half_len()).map(|n| shape.at(n as f64)).collect();
-        let Layout { len, pad, hop, hop_out } = Layout::new(args, &shape);
+        let Ratio { down, up } = args.ratio();
+        let filter = Filter::new(args);
+        let Layout {
+            len,
+            pad,
+            hop,
+            hop_out,
+        } = Layout::new(args, &filter);
         let len_out = len / down * up;
-        let (forward, inverse) = fft_plans(level, len, len_out)?;
-        let scratch = forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len());
+
+        // The filter is symmetric, so the taps from the centre to the right are enough.
+        let taps: Vec<f64> = (0..=filter.half_len())
+            .map(|n| filter.at(n as f64))
+            .collect();
+        // Only bins below the lower Nyquist frequency pass. All others are in the stop band.
+        let n_bins = len.min(len_out).div_ceil(2);
+
+        let FftPair { forward, inverse } = FftPair::plan(level, len, len_out)?;
+        let scratch_len = forward
+            .get_inplace_scratch_len()
+            .max(inverse.get_inplace_scratch_len());
+
         let mut blocks = Self {
             pending: Vec::with_capacity(len + hop),
             span: len + hop,
@@ -194,12 +231,12 @@ impl Blocks {
             hop_out,
             pad,
             pad_out: pad / down * up,
-            filter: filter_spectrum(&taps, len, len.min(len_out).div_ceil(2)),
+            filter: filter_spectrum(&taps, len, n_bins),
             forward,
             inverse,
             spectrum: vec![Complex32::default(); len],
             output: vec![Complex32::default(); len_out],
-            scratch: vec![Complex32::default(); scratch],
+            scratch: vec![Complex32::default(); scratch_len],
         };
         blocks.reset();
         Ok(blocks)
@@ -210,9 +247,10 @@ impl Blocks {
         self.pending.resize(self.pad, 0.0);
     }
 
-    fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
+    fn push(&mut self, input: &[f32], out: &mut SampleBuffer) {
         let mut rest = input;
         while !rest.is_empty() {
+            // Take as much as the current pair of blocks still needs.
             let (now, later) = rest.split_at(rest.len().min(self.missing()));
             self.pending.extend_from_slice(now);
             self.convert_if_full(out);
@@ -221,7 +259,7 @@ impl Blocks {
     }
 
     /// Zeros after the last sample, up to the end of a block.
-    fn push_end(&mut self, out: &mut Vec<f32>) {
+    fn push_end(&mut self, out: &mut SampleBuffer) {
         self.pending.resize(self.span, 0.0);
         self.convert_if_full(out);
     }
@@ -230,49 +268,85 @@ impl Blocks {
         self.span - self.pending.len()
     }
 
-    fn convert_if_full(&mut self, out: &mut Vec<f32>) {
+    fn convert_if_full(&mut self, out: &mut SampleBuffer) {
         if self.missing() > 0 {
             return;
         }
-        for ((bin, &re), &im) in self.spectrum.iter_mut().zip(&self.pending).zip(&self.pending[self.hop..]) {
+
+        // The first block becomes the real parts, and the second one becomes the imaginary parts.
+        for ((bin, &re), &im) in self
+            .spectrum
+            .iter_mut()
+            .zip(&self.pending)
+            .zip(&self.pending[self.hop..])
+        {
             *bin = Complex32 { re, im };
         }
-        self.forward.process_with_scratch(&mut self.spectrum, &mut self.scratch);
+
+        self.forward
+            .process_with_scratch(&mut self.spectrum, &mut self.scratch);
         self.filter_bins();
-        self.inverse.process_with_scratch(&mut self.output, &mut self.scratch);
+        self.inverse
+            .process_with_scratch(&mut self.output, &mut self.scratch);
+
+        // A transform treats a block as periodic, so near its ends the filter has mixed in samples of the other end. Only
+        // what lies between is used.
         let valid = &self.output[self.pad_out..][..self.hop_out];
         out.extend(valid.iter().map(|sample| sample.re));
         out.extend(valid.iter().map(|sample| sample.im));
+
+        // The next pair of blocks needs the end of this one again.
         self.pending.copy_within(2 * self.hop.., 0);
         self.pending.truncate(self.span - 2 * self.hop);
     }
 
     /// Bins `0..n` and their mirror images go over, the rest of the output's spectrum is zero.
     fn filter_bins(&mut self) {
-        let (n, len, len_out) = (self.filter.len(), self.spectrum.len(), self.output.len());
+        let n = self.filter.len();
+        let len = self.spectrum.len();
+        let len_out = self.output.len();
+
+        // The output's spectrum may be longer or shorter than the input's. These bins are in both.
         for ((to, from), gain) in self.output.iter_mut().zip(&self.spectrum).zip(&self.filter) {
             *to = from * gain;
         }
         self.output[n..len_out - n + 1].fill(Complex32::default());
-        let mirrored = self.output[len_out - n + 1..].iter_mut().zip(&self.spectrum[len - n + 1..]);
+
+        // The negative frequencies lie at the end of a spectrum.
+        let mirrored = self.output[len_out - n + 1..]
+            .iter_mut()
+            .zip(&self.spectrum[len - n + 1..]);
         for ((to, from), gain) in mirrored.zip(self.filter[1..].iter().rev()) {
             *to = from * gain;
         }
     }
 }
 
-type Plans = (Arc<dyn Fft<f32>>, Arc<dyn Fft<f32>>);
+/// To the spectrum of a block, and back at the other rate.
+struct FftPair {
+    forward: Arc<dyn Fft<f32>>,
+    inverse: Arc<dyn Fft<f32>>,
+}
 
-/// Transforms of one named level, never of whatever the machine happens to have.
-fn fft_plans(level: Level, len: usize, len_out: usize) -> Result<Plans, ResampleError> {
-    match level {
-        Level::Scalar => {
-            let mut planner = FftPlannerScalar::new();
-            Ok((planner.plan_fft(len, FftDirection::Forward), planner.plan_fft(len_out, FftDirection::Inverse)))
-        }
-        Level::X86_64V3 => {
-            let mut planner = FftPlannerAvx::new().map_err(|()| ResampleError::Level { level })?;
-            Ok((planner.plan_fft(len, FftDirection::Forward), planner.plan_fft(len_out, FftDirection::Inverse)))
+impl FftPair {
+    /// Transforms of one named level, never of whatever the machine happens to have.
+    fn plan(level: Level, len: usize, len_out: usize) -> Result<Self, ResampleError> {
+        match level {
+            Level::Scalar => {
+                let mut planner = FftPlannerScalar::new();
+                Ok(Self {
+                    forward: planner.plan_fft(len, FftDirection::Forward),
+                    inverse: planner.plan_fft(len_out, FftDirection::Inverse),
+                })
+            }
+            Level::X86_64V3 => {
+                let mut planner =
+                    FftPlannerAvx::new().map_err(|()| ResampleError::Level { level })?;
+                Ok(Self {
+                    forward: planner.plan_fft(len, FftDirection::Forward),
+                    inverse: planner.plan_fft(len_out, FftDirection::Inverse),
+                })
+            }
         }
     }
 }
@@ -291,10 +365,18 @@ impl Filter {
     pub(super) fn new(args: ResampleArgs) -> Self {
         let from_hz = f64::from(args.from_hz);
         let stop = f64::from(args.from_hz.min(args.to_hz)) / 2.0 / from_hz;
-        let (width, cutoff) = (stop * (1.0 - PASS_BAND), stop * (1.0 + PASS_BAND) / 2.0);
+        let width = stop * (1.0 - PASS_BAND);
+        let cutoff = stop * (1.0 + PASS_BAND) / 2.0;
+
+        // Kaiser's formulas for an attenuation and the width of the transition.
         let beta = 0.1102 * (STOP_BAND_DB - 8.7);
         let half = (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width);
-        Self { cutoff, half, beta, window_at_centre: bessel_i0(beta) }
+        Self {
+            cutoff,
+            half,
+            beta,
+            window_at_centre: bessel_i0(beta),
+        }
     }
 
     /// Whole input samples from the centre to where the filter ends.
@@ -318,15 +400,24 @@ impl Filter {
         if x.abs() > 1.0 {
             return 0.0;
         }
+
         let window = bessel_i0(self.beta * (1.0 - x * x).sqrt()) / self.window_at_centre;
         let t = n * PI;
-        if n == 0.0 { 2.0 * self.cutoff } else { window * libm::sin(2.0 * self.cutoff * t) / t }
+        // At the centre, the limit of the sinc. The window is 1 there.
+        if n == 0.0 {
+            2.0 * self.cutoff
+        } else {
+            window * libm::sin(2.0 * self.cutoff * t) / t
+        }
     }
 }
 
 /// Modified Bessel function of the first kind, order 0, by its power series.
 fn bessel_i0(x: f64) -> f64 {
-    let (mut sum, mut term, mut k) = (1.0, 1.0, 1.0);
+    let mut sum = 1.0;
+    let mut term = 1.0;
+    let mut k = 1.0;
+    // When a term no longer changes the sum, the later ones do not either, because they are smaller.
     while term > sum * 1e-17 {
         term *= (x / (2.0 * k)) * (x / (2.0 * k));
         sum += term;
@@ -339,15 +430,20 @@ fn bessel_i0(x: f64) -> f64 {
 ///
 /// An unnormalised pair of transforms multiplies by the forward length, when the output is shorter or longer too.
 fn filter_spectrum(half: &[f64], len: usize, n_bins: usize) -> Vec<f32> {
-    let cosine: Vec<f64> = (0..len).map(|k| libm::cos(2.0 * PI * k as f64 / len as f64)).collect();
-    let bin = |k: usize| {
+    // The angle of tap n in bin k is k · n steps on a circle of `len` steps, so one table has all cosines.
+    let cosine: Vec<f64> = (0..len)
+        .map(|k| libm::cos(2.0 * PI * k as f64 / len as f64))
+        .collect();
+
+    let mut bins = Vec::with_capacity(n_bins);
+    for k in 0..n_bins {
         let mut phase = 0;
         let mut sum = half[0];
         for tap in &half[1..] {
             phase = (phase + k) % len;
             sum += 2.0 * tap * cosine[phase];
         }
-        (sum / len as f64) as f32
-    };
-    (0..n_bins).map(bin).collect()
+        bins.push((sum / len as f64) as f32);
+    }
+    bins
 }

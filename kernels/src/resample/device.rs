@@ -3,10 +3,10 @@
 //! Every output sample is a sum over the filter at its own time: polyphase, with a table of taps a source rate. Unlike
 //! the CPU's overlap-save this needs no transform, and no sample depends on where a clip lies.
 
-use super::ResampleArgs;
+use super::args::{Ratio, ResampleArgs};
 use super::cpu::Filter;
 use crate::backend::{Clip, Samples};
-use crate::device::{Address, Answers, Device, Launch, RowTable, Table, blocks, bytes_of, plain};
+use crate::device::{Address, Device, Launch, RowTable, RowWords, Table, blocks, bytes_of, plain};
 use crate::error::KernelError;
 
 /// Threads of kernels that go over samples once.
@@ -30,8 +30,8 @@ plain! {
         out: i64,
         n_source: i32,
         n_out: i32,
-        is_s16: i32,
-        channels: i32,
+        level: i32,
+        reserved: i32,
     }
 }
 
@@ -41,6 +41,7 @@ plain! {
         upload: Address,
         mono: Address,
         clips: Address,
+        levels: Address,
     }
 }
 
@@ -55,6 +56,7 @@ plain! {
         n_steps: i32,
         half: i32,
         stride: i32,
+        levels: Address,
     }
 }
 
@@ -71,6 +73,7 @@ plain! {
         half: i32,
         n_columns: i32,
         unused: i32,
+        levels: Address,
     }
 }
 
@@ -81,6 +84,11 @@ plain! {
         rows: Address,
         levels: Address,
     }
+}
+
+/// Whether a device converts between two rates. The CPU does what it does not.
+pub(crate) fn is_for_device(from_hz: u32, to_hz: u32) -> bool {
+    from_hz == to_hz || Shape::of(ResampleArgs { from_hz, to_hz }).is_some()
 }
 
 /// A clip in the upload buffer, and its place in the mono buffer.
@@ -98,28 +106,98 @@ pub(crate) struct SourceClip {
     pub(crate) channels: usize,
     /// Rate of the samples, Hz.
     pub(crate) sample_rate_hz: u32,
+    /// The row that is the whole clip, if there is one: its level is found along.
+    pub(crate) level: Option<usize>,
 }
 
 impl SourceClip {
-    /// `clip` as it is, copied to byte `source`.
+    /// `clip` as it is, copied to byte `source`; of no row's level.
     pub(crate) fn new(clip: &Clip<'_>, source: usize, out: usize) -> Self {
         let (n_samples, is_s16) = match clip.samples {
             Samples::F32(samples) => (samples.len(), false),
             Samples::S16(samples) => (samples.len(), true),
         };
-        let Clip { channels, sample_rate_hz, .. } = *clip;
-        Self { source, out, n_source: n_samples / channels, is_s16, channels, sample_rate_hz }
+        Self {
+            source,
+            out,
+            n_source: n_samples / clip.channels,
+            is_s16,
+            channels: clip.channels,
+            sample_rate_hz: clip.sample_rate_hz,
+            level: None,
+        }
+    }
+
+    /// Which instance of a kernel reads it, and in which order.
+    fn format(&self) -> Format {
+        match (self.is_s16, self.channels) {
+            (false, 1) => Format::F32,
+            (false, _) => Format::F32Stereo,
+            (true, 1) => Format::S16,
+            (true, _) => Format::S16Stereo,
+        }
+    }
+
+    /// Clips with equal ones are converted by the same kernel with the same table.
+    fn conversion(&self) -> (u32, Format) {
+        (self.sample_rate_hz, self.format())
     }
 
     /// Bytes that it takes in the upload buffer.
     pub(crate) fn bytes(&self) -> usize {
-        let sample_bytes = if self.is_s16 { size_of::<i16>() } else { size_of::<f32>() };
+        let sample_bytes = if self.is_s16 {
+            size_of::<i16>()
+        } else {
+            size_of::<f32>()
+        };
         self.n_source * self.channels * sample_bytes
     }
 
     /// Samples that it becomes.
     pub(crate) fn n_out(&self, to_hz: u32) -> usize {
-        ResampleArgs { from_hz: self.sample_rate_hz, to_hz }.output_len(self.n_source as u64) as usize
+        ResampleArgs {
+            from_hz: self.sample_rate_hz,
+            to_hz,
+        }
+        .output_len(self.n_source as u64) as usize
+    }
+}
+
+/// How samples lie in the upload buffer: every kernel that reads them has an instance for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Format {
+    F32,
+    F32Stereo,
+    S16,
+    S16Stereo,
+}
+
+impl Format {
+    fn copy_clips(self) -> &'static str {
+        match self {
+            Self::F32 => "copy_clips_f32",
+            Self::F32Stereo => "copy_clips_f32_stereo",
+            Self::S16 => "copy_clips_s16",
+            Self::S16Stereo => "copy_clips_s16_stereo",
+        }
+    }
+
+    fn decimate(self) -> &'static str {
+        match self {
+            Self::F32 => "decimate_f32",
+            Self::F32Stereo => "decimate_f32_stereo",
+            Self::S16 => "decimate_s16",
+            Self::S16Stereo => "decimate_s16_stereo",
+        }
+    }
+
+    fn polyphase(self) -> &'static str {
+        match self {
+            Self::F32 => "polyphase_f32",
+            Self::F32Stereo => "polyphase_f32_stereo",
+            Self::S16 => "polyphase_s16",
+            Self::S16Stereo => "polyphase_s16_stereo",
+        }
     }
 }
 
@@ -127,9 +205,21 @@ impl SourceClip {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shape {
     /// A whole number of source samples an output.
-    Decimate { down: usize, half: usize, n_steps: usize, stride: usize, threads: usize },
+    Decimate {
+        down: usize,
+        half: usize,
+        n_steps: usize,
+        stride: usize,
+        threads: usize,
+    },
     /// Anything else.
-    Polyphase { up: usize, down: usize, half: usize, n_columns: usize, threads: usize },
+    Polyphase {
+        up: usize,
+        down: usize,
+        half: usize,
+        n_columns: usize,
+        threads: usize,
+    },
 }
 
 impl Shape {
@@ -137,33 +227,59 @@ impl Shape {
     fn of(args: ResampleArgs) -> Option<Self> {
         args.validate().ok()?;
         let half = Filter::new(args).half_len();
-        let (down, up) = args.ratio();
+        let Ratio { down, up } = args.ratio();
+
         let shape = match up {
-            1 => [128, 64, 32].into_iter().map(|threads| Self::decimate(down, half, threads)).find(Self::fits),
+            // A whole ratio has a single phase. Of the block sizes, the largest whose tile fits is taken.
+            1 => [128, 64, 32]
+                .into_iter()
+                .map(|threads| Self::decimate(down, half, threads))
+                .find(Self::fits),
             _ => Some(Self::polyphase(up, down, half)).filter(Self::fits),
         };
         shape.filter(|shape| shape.n_table() * size_of::<f32>() <= TABLE_BYTES_MAX)
     }
 
     fn decimate(down: usize, half: usize, threads: usize) -> Self {
+        // The kernel moves over a stream in steps of eight samples.
         let n_steps = (2 * half + 1).div_ceil(down).next_multiple_of(8);
         let n_each = threads * OUTPUTS + n_steps;
+
         // Streams begin in different banks, as neighbouring threads fill them side by side.
-        let (least, bank) = (n_each + n_each / 32 * 4, (32 / down).next_multiple_of(4) % 32);
-        let stride = least.next_multiple_of(32) + bank;
-        Self::Decimate { down, half, n_steps, stride, threads }
+        let bank = (32 / down).next_multiple_of(4) % 32;
+        let stride = n_each.next_multiple_of(32) + bank;
+
+        Self::Decimate {
+            down,
+            half,
+            n_steps,
+            stride,
+            threads,
+        }
     }
 
     /// Rows of the tile have about 512 outputs, or one period of the phases.
     fn polyphase(up: usize, down: usize, half: usize) -> Self {
-        let periods = (1..=(512 / up).max(1)).rev();
-        let shape = |periods: usize| {
-            let n_columns = periods * up;
-            let rounds = n_columns.div_ceil(512);
-            let threads = n_columns.div_ceil(rounds).next_multiple_of(32);
-            Self::Polyphase { up, down, half, n_columns, threads }
-        };
-        periods.map(shape).find(Self::fits).unwrap_or(shape(1))
+        let mut periods = (512 / up).max(1);
+        // Even a single period may be too large. `of` checks that.
+        while periods > 1 && !Self::polyphase_of(up, down, half, periods).fits() {
+            periods -= 1;
+        }
+        Self::polyphase_of(up, down, half, periods)
+    }
+
+    fn polyphase_of(up: usize, down: usize, half: usize, periods: usize) -> Self {
+        let n_columns = periods * up;
+        // If a row is longer than a block can be, threads take several columns each. All take about the same number.
+        let rounds = n_columns.div_ceil(512);
+        let threads = n_columns.div_ceil(rounds).next_multiple_of(32);
+        Self::Polyphase {
+            up,
+            down,
+            half,
+            n_columns,
+            threads,
+        }
     }
 
     fn fits(&self) -> bool {
@@ -171,13 +287,25 @@ impl Shape {
     }
 
     fn n_taps(half: usize) -> usize {
+        // There are taps on both sides. The number is even, because the kernel takes two taps at a time.
         2 * half + 2
     }
 
     fn shared_floats(&self) -> usize {
         match *self {
-            Self::Decimate { down, n_steps, stride, .. } => down * (n_steps + stride),
-            Self::Polyphase { up, down, half, n_columns, .. } => OUTPUTS * (n_columns / up * down) + Self::n_taps(half),
+            Self::Decimate {
+                down,
+                n_steps,
+                stride,
+                ..
+            } => down * (n_steps + stride),
+            Self::Polyphase {
+                up,
+                down,
+                half,
+                n_columns,
+                ..
+            } => OUTPUTS * (n_columns / up * down) + Self::n_taps(half),
         }
     }
 
@@ -190,18 +318,34 @@ impl Shape {
 
     /// Taps in the order in which the kernel reads them.
     fn table(&self, filter: &Filter) -> Vec<f32> {
-        let tap = |time: f64| filter.at(time) as f32;
+        let mut taps = Vec::with_capacity(self.n_table());
         match *self {
-            Self::Decimate { down, half, n_steps, .. } => {
-                let stream = |q: usize| (0..n_steps).map(move |i| (down * i + q) as f64 - half as f64);
-                (0..down).flat_map(stream).map(tap).collect()
+            Self::Decimate {
+                down,
+                half,
+                n_steps,
+                ..
+            } => {
+                // The kernel works stream by stream. A stream has every `down`-th tap.
+                for stream in 0..down {
+                    for step in 0..n_steps {
+                        let time = (down * step + stream) as f64 - half as f64;
+                        taps.push(filter.at(time) as f32);
+                    }
+                }
             }
             Self::Polyphase { up, down, half, .. } => {
-                let phase = |m: usize| (m * down % up) as f64 / up as f64;
-                let row = |k: usize| (0..up).map(move |m| phase(m) + half as f64 - k as f64);
-                (0..Self::n_taps(half)).flat_map(row).map(tap).collect()
+                // Neighbouring threads compute neighbouring outputs, so the taps of these lie side by side.
+                for tap in 0..Self::n_taps(half) {
+                    for output in 0..up {
+                        let phase = (output * down % up) as f64 / up as f64;
+                        let time = phase + half as f64 - tap as f64;
+                        taps.push(filter.at(time) as f32);
+                    }
+                }
             }
         }
+        taps
     }
 }
 
@@ -226,11 +370,15 @@ pub(crate) struct ClipBuffers {
     pub(crate) upload: Address,
     /// f32 at the features' rate.
     pub(crate) mono: Address,
+    /// A word a row: where [`SourceClip::level`]s go.
+    pub(crate) levels: Address,
 }
 
-/// A run of clips of one rate.
+/// A run of clips of one rate and format.
 #[derive(Clone, Copy)]
 struct Group {
+    from_hz: u32,
+    format: Format,
     clips: Address,
     n_clips: usize,
     n_out_max: usize,
@@ -239,7 +387,10 @@ struct Group {
 impl Group {
     fn launch(self, outputs_per_block: usize, threads: usize, shared_floats: usize) -> Launch {
         Launch {
-            grid: [self.n_clips as u32, blocks(self.n_out_max, outputs_per_block)],
+            grid: [
+                self.n_clips as u32,
+                blocks(self.n_out_max, outputs_per_block),
+            ],
             threads: threads as u32,
             shared_bytes: (shared_floats * size_of::<f32>()) as u32,
         }
@@ -249,27 +400,47 @@ impl Group {
 impl<D: Device> ResampleDevice<D> {
     /// To `to_hz`; tables are made as rates turn up.
     pub(crate) fn new(to_hz: u32) -> Self {
-        Self { to_hz, banks: Vec::new(), clips: Table::default() }
-    }
-
-    /// Whether a device converts between two rates. The CPU does what it does not.
-    pub(crate) fn supports(from_hz: u32, to_hz: u32) -> bool {
-        from_hz == to_hz || Shape::of(ResampleArgs { from_hz, to_hz }).is_some()
+        Self {
+            to_hz,
+            banks: Vec::new(),
+            clips: Table::default(),
+        }
     }
 
     /// Converts every clip. Errors: a rate that is not supported, besides the device's.
-    pub(crate) fn run(&mut self, device: &D, clips: &[SourceClip], buffers: ClipBuffers) -> Result<(), KernelError> {
+    pub(crate) fn run(
+        &mut self,
+        device: &D,
+        clips: &[SourceClip],
+        buffers: ClipBuffers,
+    ) -> Result<(), KernelError> {
+        // Tables that were used least recently go first.
         // Nothing is queued yet that reads them.
         let n_old = self.banks.len().saturating_sub(BANKS_MAX);
         self.banks.drain(..n_old);
+
+        // One launch converts all clips of one rate and format.
         let mut clips = clips.to_vec();
-        clips.sort_by_key(|clip| clip.sample_rate_hz);
+        clips.sort_by_key(SourceClip::conversion);
         let entries: Vec<SourceEntry> = clips.iter().map(|clip| self.entry(clip)).collect();
         let mut at = self.clips.send(device, &entries)?;
-        for group in clips.chunk_by(|a, b| a.sample_rate_hz == b.sample_rate_hz) {
-            let n_out_max = group.iter().map(|clip| clip.n_out(self.to_hz)).max().unwrap_or(0);
-            let from_hz = group.first().map_or(self.to_hz, |clip| clip.sample_rate_hz);
-            self.convert(device, from_hz, Group { clips: at, n_clips: group.len(), n_out_max }, buffers)?;
+
+        for group in clips.chunk_by(|a, b| a.conversion() == b.conversion()) {
+            let n_out_max = group
+                .iter()
+                .map(|clip| clip.n_out(self.to_hz))
+                .max()
+                .unwrap_or(0);
+            let Some(first) = group.first() else { continue };
+            let alike = Group {
+                from_hz: first.sample_rate_hz,
+                format: first.format(),
+                clips: at,
+                n_clips: group.len(),
+                n_out_max,
+            };
+            self.convert(device, alike, buffers)?;
+            // The entries of the next group begin where those of this one end.
             at += bytes_of(&entries[..group.len()]).len() as Address;
         }
         Ok(())
@@ -281,31 +452,76 @@ impl<D: Device> ResampleDevice<D> {
             out: clip.out as i64,
             n_source: clip.n_source as i32,
             n_out: clip.n_out(self.to_hz) as i32,
-            is_s16: i32::from(clip.is_s16),
-            channels: clip.channels as i32,
+            level: clip.level.map_or(-1, |row| row as i32),
+            reserved: 0,
         }
     }
 
-    fn convert(&mut self, device: &D, from_hz: u32, group: Group, buffers: ClipBuffers) -> Result<(), KernelError> {
-        let (upload, mono, clips) = (buffers.upload, buffers.mono, group.clips);
-        if from_hz == self.to_hz {
+    fn convert(
+        &mut self,
+        device: &D,
+        group: Group,
+        buffers: ClipBuffers,
+    ) -> Result<(), KernelError> {
+        // A clip at the right rate is only mixed down.
+        if group.from_hz == self.to_hz {
             let launch = group.launch(THREADS * SAMPLES_PER_THREAD, THREADS, 0);
-            return device.launch("copy_clips", launch, &CopyClips { upload, mono, clips });
+            let params = CopyClips {
+                upload: buffers.upload,
+                mono: buffers.mono,
+                clips: group.clips,
+                levels: buffers.levels,
+            };
+            return device.launch(group.format.copy_clips(), launch, &params);
         }
-        let bank = self.bank(device, from_hz)?;
-        let (taps, shared_floats) = (bank.taps.address(device)?, bank.shape.shared_floats());
+
+        let bank = self.bank(device, group.from_hz)?;
+        let taps = bank.taps.address(device)?;
+        let shared_floats = bank.shape.shared_floats();
         match bank.shape {
-            Shape::Decimate { down, half, n_steps, stride, threads } => {
-                let [down, n_steps, half, stride] = [down, n_steps, half, stride].map(|n| n as i32);
-                let params = Decimate { upload, mono, clips, taps, down, n_steps, half, stride };
-                device.launch("decimate", group.launch(OUTPUTS * threads, threads, shared_floats), &params)
+            Shape::Decimate {
+                down,
+                half,
+                n_steps,
+                stride,
+                threads,
+            } => {
+                let params = Decimate {
+                    upload: buffers.upload,
+                    mono: buffers.mono,
+                    clips: group.clips,
+                    taps,
+                    down: down as i32,
+                    n_steps: n_steps as i32,
+                    half: half as i32,
+                    stride: stride as i32,
+                    levels: buffers.levels,
+                };
+                let launch = group.launch(OUTPUTS * threads, threads, shared_floats);
+                device.launch(group.format.decimate(), launch, &params)
             }
-            Shape::Polyphase { up, down, half, n_columns, threads } => {
+            Shape::Polyphase {
+                up,
+                down,
+                half,
+                n_columns,
+                threads,
+            } => {
+                let params = Polyphase {
+                    upload: buffers.upload,
+                    mono: buffers.mono,
+                    clips: group.clips,
+                    taps,
+                    up: up as i32,
+                    down: down as i32,
+                    n_taps: Shape::n_taps(half) as i32,
+                    half: half as i32,
+                    n_columns: n_columns as i32,
+                    unused: 0,
+                    levels: buffers.levels,
+                };
                 let launch = group.launch(OUTPUTS * n_columns, threads, shared_floats);
-                let [up, down, n_taps, half, n_columns] =
-                    [up, down, Shape::n_taps(half), half, n_columns].map(|n| n as i32);
-                let params = Polyphase { upload, mono, clips, taps, up, down, n_taps, half, n_columns, unused: 0 };
-                device.launch("polyphase", launch, &params)
+                device.launch(group.format.polyphase(), launch, &params)
             }
         }
     }
@@ -315,15 +531,29 @@ impl<D: Device> ResampleDevice<D> {
             // The one used last comes last.
             Some(at) => self.banks[at..].rotate_left(1),
             None => {
-                let args = ResampleArgs { from_hz, to_hz: self.to_hz };
+                let args = ResampleArgs {
+                    from_hz,
+                    to_hz: self.to_hz,
+                };
                 args.validate()?;
+
                 let shape = Shape::of(args).ok_or_else(|| {
-                    KernelError::argument("sample_rate_hz", from_hz, "a rate whose taps fit a device's table")
+                    KernelError::argument(
+                        "sample_rate_hz",
+                        from_hz,
+                        "a rate whose taps fit a device's table",
+                    )
                 })?;
+
                 let taps = Table::new(device, &shape.table(&Filter::new(args)))?;
-                self.banks.push(Bank { from_hz, shape, taps });
+                self.banks.push(Bank {
+                    from_hz,
+                    shape,
+                    taps,
+                });
             }
         }
+
         let last = self.banks.len() - 1;
         Ok(&mut self.banks[last])
     }
@@ -331,22 +561,46 @@ impl<D: Device> ResampleDevice<D> {
 
 /// How loud the rows of a batch are.
 pub(crate) struct LevelsDevice<D: Device> {
-    answers: Answers<D>,
+    answers: RowWords<D>,
 }
 
 impl<D: Device> Default for LevelsDevice<D> {
     fn default() -> Self {
-        Self { answers: Answers::default() }
+        Self {
+            answers: RowWords::default(),
+        }
     }
 }
 
 impl<D: Device> LevelsDevice<D> {
-    /// Looks at the samples of every row.
-    pub(crate) fn run(&mut self, device: &D, rows: &RowTable, mono: Address) -> Result<(), KernelError> {
-        let levels = self.answers.start(device, rows.n_rows)?;
-        let grid = [rows.n_rows as u32, blocks(rows.n_pcm_max, THREADS * SAMPLES_PER_THREAD)];
-        let launch = Launch { grid, threads: THREADS as u32, shared_bytes: 0 };
-        device.launch("levels", launch, &Levels { mono, rows: rows.address, levels })?;
+    /// A word a row, all 0, which kernels raise.
+    pub(crate) fn start(&mut self, device: &D, n_rows: usize) -> Result<Address, KernelError> {
+        self.answers.start(device, n_rows)
+    }
+
+    /// Looks at the samples of every row; `levels` is what was started.
+    pub(crate) fn run(
+        device: &D,
+        rows: &RowTable,
+        mono: Address,
+        levels: Address,
+    ) -> Result<(), KernelError> {
+        let blocks_a_row = blocks(rows.n_pcm_max, THREADS * SAMPLES_PER_THREAD);
+        let launch = Launch {
+            grid: [rows.n_rows as u32, blocks_a_row],
+            threads: THREADS as u32,
+            shared_bytes: 0,
+        };
+        let params = Levels {
+            mono,
+            rows: rows.address,
+            levels,
+        };
+        device.launch("levels", launch, &params)
+    }
+
+    /// Queues the copy to the host.
+    pub(crate) fn fetch(&mut self, device: &D) -> Result<(), KernelError> {
         self.answers.fetch(device)
     }
 

@@ -1,11 +1,12 @@
 //! Samples on a device: against the formula, against the CPU, and whatever shares their batch.
 
 use super::device::ClipBuffers;
-use super::{LevelsDevice, ResampleArgs, ResampleDevice, SourceClip, reference};
+use super::{LevelsDevice, ResampleArgs, ResampleDevice, SourceClip, is_for_device, reference};
 use crate::backend::{Clip, Samples, downmix};
-use crate::device::testing::{devices, fetched_f32, noise, sent};
-use crate::device::{Device, EmulatedDevice, RowEntry, RowTable, bytes_of};
+use crate::device::testing::{fetched_f32, noise, on_devices, sent};
+use crate::device::{Device, RowEntry, RowTable, bytes_of};
 use crate::level::Level;
+use crate::samples::SampleBuffer;
 
 /// Some 400 additions in f32, each off by up to 6e-8 of a partial sum of about 1: by chance 6e-8 times their root, which
 /// is 1.2e-6. The promised stop band is 1e-5.
@@ -28,12 +29,27 @@ impl Source {
     fn new(n: usize, rate_hz: u32, channels: usize, is_s16: bool) -> Self {
         let f32 = noise(n * channels);
         let s16 = f32.iter().map(|x| (x * 32_768.0) as i16).collect();
-        Self { f32, s16, is_s16, channels, rate_hz }
+        Self {
+            f32,
+            s16,
+            is_s16,
+            channels,
+            rate_hz,
+        }
     }
 
     fn clip(&self) -> Clip<'_> {
-        let samples = if self.is_s16 { Samples::S16(&self.s16) } else { Samples::F32(&self.f32) };
-        Clip { samples, channels: self.channels, sample_rate_hz: self.rate_hz, rows: &[] }
+        let samples = if self.is_s16 {
+            Samples::S16(&self.s16)
+        } else {
+            Samples::F32(&self.f32)
+        };
+        Clip {
+            samples,
+            channels: self.channels,
+            sample_rate_hz: self.rate_hz,
+            rows: &[],
+        }
     }
 
     fn mono(&self) -> Vec<f32> {
@@ -51,142 +67,256 @@ impl Source {
 }
 
 /// Every source at `to_hz`, as one batch.
-fn converted(device: &EmulatedDevice, sources: &[Source], to_hz: u32) -> Vec<Vec<f32>> {
+fn converted<D: Device>(device: &D, sources: &[Source], to_hz: u32) -> Vec<Vec<f32>> {
+    converted_and_levels(device, sources, to_hz).0
+}
+
+/// The same, and each one's largest magnitude as it was found along.
+fn converted_and_levels<D: Device>(
+    device: &D,
+    sources: &[Source],
+    to_hz: u32,
+) -> (Vec<Vec<f32>>, Vec<f32>) {
     let (mut bytes, mut clips, mut n_mono) = (Vec::new(), Vec::new(), 0);
-    for source in sources {
-        let clip = SourceClip::new(&source.clip(), bytes.len(), n_mono);
+    for (row, source) in sources.iter().enumerate() {
+        let clip = SourceClip {
+            level: Some(row),
+            ..SourceClip::new(&source.clip(), bytes.len(), n_mono)
+        };
         bytes.extend(source.bytes());
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         n_mono += clip.n_out(to_hz);
         clips.push(clip);
     }
     // As words, which is what goes to a device.
-    let words = bytes.chunks_exact(4).map(|word| f32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    let words = bytes
+        .chunks_exact(4)
+        .map(|word| f32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
     let upload = sent(device, &words.collect::<Vec<f32>>());
     let mono = device.alloc(4 * n_mono).unwrap();
-    let buffers = ClipBuffers { upload: device.address(&upload), mono: device.address(&mono) };
-    ResampleDevice::new(to_hz).run(device, &clips, buffers).unwrap();
+    let mut found = LevelsDevice::default();
+    let levels = found.start(device, sources.len()).unwrap();
+    let buffers = ClipBuffers {
+        upload: device.address(&upload),
+        mono: device.address(&mono),
+        levels,
+    };
+    ResampleDevice::new(to_hz)
+        .run(device, &clips, buffers)
+        .unwrap();
+    found.fetch(device).unwrap();
     let mono = fetched_f32(device, &mono, n_mono);
-    clips.iter().map(|clip| mono[clip.out..clip.out + clip.n_out(to_hz)].to_vec()).collect()
+    let each = clips
+        .iter()
+        .map(|clip| mono[clip.out..clip.out + clip.n_out(to_hz)].to_vec())
+        .collect();
+    (each, found.largest().collect())
 }
 
 fn on_cpu(args: ResampleArgs, mono: &[f32]) -> Vec<f32> {
-    let (mut resampler, mut out) = (args.plan(Level::Scalar).unwrap(), Vec::new());
+    let mut resampler = args.plan(Level::Scalar).unwrap();
+    let mut out = SampleBuffer::default();
     resampler.push(mono, &mut out);
     resampler.finish(&mut out);
-    out
+    out.to_vec()
 }
 
 fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
-    let args = ResampleArgs { from_hz: source.rate_hz, to_hz };
+    let args = ResampleArgs {
+        from_hz: source.rate_hz,
+        to_hz,
+    };
     let mono = source.mono();
     if source.rate_hz == to_hz {
         return assert_eq!(got, mono, "{args:?} copies");
     }
-    let case = || format!("{args:?}, {} samples, {} channels", mono.len(), source.channels);
+    let case = || {
+        format!(
+            "{args:?}, {} samples, {} channels",
+            mono.len(),
+            source.channels
+        )
+    };
     let cpu = on_cpu(args, &mono);
     assert_eq!(got.len(), cpu.len(), "{}", case());
     for (m, (got, cpu)) in got.iter().zip(&cpu).enumerate() {
         // The CPU's own error comes on top.
         let error = f64::from((got - cpu).abs());
-        assert!(error <= 2.0 * ERROR_MAX, "{} sample {m}: {got}, the CPU has {cpu}", case());
+        assert!(
+            error <= 2.0 * ERROR_MAX,
+            "{} sample {m}: {got}, the CPU has {cpu}",
+            case()
+        );
     }
     for m in (0..got.len()).step_by(997).chain(got.len().checked_sub(1)) {
         let want = reference::resample_at(args, &mono, m);
         let error = (f64::from(got[m]) - want).abs();
-        assert!(error <= ERROR_MAX, "{} sample {m}: {} instead of {want}", case(), got[m]);
+        assert!(
+            error <= ERROR_MAX,
+            "{} sample {m}: {} instead of {want}",
+            case(),
+            got[m]
+        );
     }
 }
 
-#[test]
-fn matches_reference_and_cpu() {
-    for device in devices() {
-        for to_hz in [22_050, 16_000] {
-            let kinds = [(1, false), (2, false), (1, true), (2, true)];
-            let sources: Vec<Source> = RATES_HZ
-                .iter()
-                .enumerate()
-                .flat_map(|(i, rate_hz)| {
-                    let one = move |(j, n)| {
-                        let (channels, is_s16): (usize, bool) = kinds[(i + j) % kinds.len()];
-                        Source::new(n, *rate_hz, channels, is_s16)
-                    };
-                    LENGTHS.into_iter().enumerate().map(one)
-                })
-                .collect();
-            let got = converted(&device, &sources, to_hz);
-            for (source, got) in sources.iter().zip(&got) {
-                assert_converted(source, to_hz, got);
-            }
+fn matches_reference_and_cpu<D: Device>(device: &D) {
+    for to_hz in [22_050, 16_000] {
+        let kinds = [(1, false), (2, false), (1, true), (2, true)];
+        let sources: Vec<Source> = RATES_HZ
+            .iter()
+            .enumerate()
+            .flat_map(|(i, rate_hz)| {
+                let one = move |(j, n)| {
+                    let (channels, is_s16): (usize, bool) = kinds[(i + j) % kinds.len()];
+                    Source::new(n, *rate_hz, channels, is_s16)
+                };
+                LENGTHS.into_iter().enumerate().map(one)
+            })
+            .collect();
+        let got = converted(device, &sources, to_hz);
+        for (source, got) in sources.iter().zip(&got) {
+            assert_converted(source, to_hz, got);
         }
     }
 }
 
-#[test]
-fn every_kind_of_sample_is_averaged() {
-    for device in devices() {
-        for rate_hz in [22_050, 44_100] {
-            for (channels, is_s16) in [(1, false), (2, false), (1, true), (2, true)] {
-                let source = Source::new(1_501, rate_hz, channels, is_s16);
-                let got = converted(&device, std::slice::from_ref(&source), 22_050);
-                assert_converted(&source, 22_050, &got[0]);
-            }
+fn every_kind_of_sample_is_averaged<D: Device>(device: &D) {
+    for rate_hz in [22_050, 44_100] {
+        for (channels, is_s16) in [(1, false), (2, false), (1, true), (2, true)] {
+            let source = Source::new(1_501, rate_hz, channels, is_s16);
+            let got = converted(device, std::slice::from_ref(&source), 22_050);
+            assert_converted(&source, 22_050, &got[0]);
         }
     }
 }
 
-#[test]
-fn bits_do_not_depend_on_the_batch() {
-    let device = EmulatedDevice::new(crate::device::Order::Ascending).unwrap();
+fn bits_do_not_depend_on_the_batch<D: Device>(device: &D) {
     let source = |rate_hz| Source::new(5_001, rate_hz, 2, true);
-    let others =
-        [Source::new(77, 48_000, 1, false), source(44_100), Source::new(9_000, 44_100, 1, true), source(48_000)];
-    let together = converted(&device, &others, 22_050);
+    let others = [
+        Source::new(77, 48_000, 1, false),
+        source(44_100),
+        Source::new(9_000, 44_100, 1, true),
+        source(48_000),
+    ];
+    let together = converted(device, &others, 22_050);
     for at in [1, 3] {
-        let alone = converted(&device, &[source(others[at].rate_hz)], 22_050);
+        let alone = converted(device, &[source(others[at].rate_hz)], 22_050);
         assert!(alone[0] == together[at], "{} Hz", others[at].rate_hz);
     }
 }
 
-#[test]
-fn unusual_ratios_match_too() {
-    let device = EmulatedDevice::new(crate::device::Order::Random(2)).unwrap();
-    for (from_hz, to_hz) in [(96_000, 8_000), (96_000, 22_050), (88_200, 22_050), (96_000, 44_100), (11_025, 48_000)] {
+fn unusual_ratios_match_too<D: Device>(device: &D) {
+    for (from_hz, to_hz) in [
+        (96_000, 8_000),
+        (96_000, 22_050),
+        (88_200, 22_050),
+        (96_000, 44_100),
+        (11_025, 48_000),
+    ] {
         let source = Source::new(4_000, from_hz, 1, false);
-        let got = converted(&device, std::slice::from_ref(&source), to_hz);
+        let got = converted(device, std::slice::from_ref(&source), to_hz);
         assert_converted(&source, to_hz, &got[0]);
     }
 }
 
 #[test]
 fn what_would_need_a_huge_table_is_left_to_the_cpu() {
-    let supports = ResampleDevice::<EmulatedDevice>::supports;
     for from_hz in RATES_HZ.into_iter().chain([12_000, 24_000, 88_200, 96_000]) {
-        assert!([22_050, 16_000, 44_100, 48_000].into_iter().all(|to_hz| supports(from_hz, to_hz)), "{from_hz} Hz");
+        assert!(
+            [22_050, 16_000, 44_100, 48_000]
+                .into_iter()
+                .all(|to_hz| is_for_device(from_hz, to_hz)),
+            "{from_hz} Hz"
+        );
     }
-    assert!(supports(5_000, 5_000), "equal rates copy");
-    for (from_hz, to_hz) in [(44_101, 22_050), (8_009, 8_011), (5_000, 22_050), (192_000, 22_050)] {
-        assert!(!supports(from_hz, to_hz), "{from_hz} to {to_hz} Hz");
+    assert!(is_for_device(5_000, 5_000), "equal rates copy");
+    for (from_hz, to_hz) in [
+        (44_101, 22_050),
+        (8_009, 8_011),
+        (5_000, 22_050),
+        (192_000, 22_050),
+    ] {
+        assert!(!is_for_device(from_hz, to_hz), "{from_hz} to {to_hz} Hz");
     }
 }
 
-#[test]
-fn the_largest_magnitude_of_each_row_is_found() {
+fn the_largest_magnitude_of_a_whole_clip_is_found_along<D: Device>(device: &D) {
+    let mut sources = Vec::new();
+    for rate_hz in [22_050, 44_100, 48_000] {
+        for (channels, is_s16) in [(1, false), (2, false), (1, true), (2, true)] {
+            sources.push(Source::new(
+                3_001 + sources.len(),
+                rate_hz,
+                channels,
+                is_s16,
+            ));
+        }
+    }
+    sources.push(Source {
+        f32: vec![-0.0; 5_000],
+        ..Source::new(0, 44_100, 1, false)
+    });
+    sources.push(Source::new(0, 48_000, 1, true));
+    let (got, levels) = converted_and_levels(device, &sources, 22_050);
+    for (at, (got, level)) in got.iter().zip(&levels).enumerate() {
+        let want = got.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        assert_eq!(*level, want, "source {at}");
+    }
+    assert_eq!(levels[12..], [0.0, 0.0]);
+
+    let mut source = Source::new(3_000, 44_100, 1, false);
+    source.f32[1_000] = f32::NAN;
+    assert!(converted_and_levels(device, &[source], 22_050).1[0].is_nan());
+}
+
+fn the_largest_magnitude_of_each_row_is_found<D: Device>(device: &D) {
     let mut pcm = noise(50_000);
     pcm[10_000..10_100].fill(0.0);
     pcm[10_050] = -0.0;
     (pcm[20_000], pcm[40_000], pcm[45_000]) = (-7.0, f32::NAN, f32::NEG_INFINITY);
-    let row = |pcm: i64, n_pcm| RowEntry { pcm, frame: 0, n_pcm, n_signal: n_pcm, n_frames: 0, n_kept: 0 };
-    let entries = [row(0, 0), row(10_000, 100), row(15_000, 20_000), row(0, 50_000), row(44_000, 2_000), row(7, 1)];
-    for device in devices() {
-        let (mono, rows) = (sent(&device, &pcm), sent(&device, &entries));
-        let address = device.address(&rows);
-        let table = RowTable { address, n_rows: entries.len(), n_pcm_max: 50_000, n_frames_max: 0 };
-        let mut levels = LevelsDevice::default();
-        levels.run(&device, &table, device.address(&mono)).unwrap();
-        device.synchronize().unwrap();
-        let got: Vec<f32> = levels.largest().collect();
-        assert_eq!([got[0], got[1], got[2], got[4], got[5]], [0.0, 0.0, 7.0, f32::INFINITY, pcm[7].abs()]);
-        assert!(got[3].is_nan(), "{}", got[3]);
-    }
+    let row = |pcm: i64, n_pcm| RowEntry {
+        pcm,
+        frame: 0,
+        n_pcm,
+        n_signal: n_pcm,
+        n_frames: 0,
+        n_kept: 0,
+    };
+    let entries = [
+        row(0, 0),
+        row(10_000, 100),
+        row(15_000, 20_000),
+        row(0, 50_000),
+        row(44_000, 2_000),
+        row(7, 1),
+    ];
+    let (mono, rows) = (sent(device, &pcm), sent(device, &entries));
+    let address = device.address(&rows);
+    let table = RowTable {
+        address,
+        n_rows: entries.len(),
+        n_pcm_max: 50_000,
+        n_frames_max: 0,
+    };
+    let mut levels = LevelsDevice::default();
+    let answers = levels.start(device, entries.len()).unwrap();
+    LevelsDevice::run(device, &table, device.address(&mono), answers).unwrap();
+    levels.fetch(device).unwrap();
+    device.synchronize().unwrap();
+    let got: Vec<f32> = levels.largest().collect();
+    assert_eq!(
+        [got[0], got[1], got[2], got[4], got[5]],
+        [0.0, 0.0, 7.0, f32::INFINITY, pcm[7].abs()]
+    );
+    assert!(got[3].is_nan(), "{}", got[3]);
 }
+
+on_devices!(
+    matches_reference_and_cpu,
+    every_kind_of_sample_is_averaged,
+    bits_do_not_depend_on_the_batch,
+    unusual_ratios_match_too,
+    the_largest_magnitude_of_a_whole_clip_is_found_along,
+    the_largest_magnitude_of_each_row_is_found,
+);

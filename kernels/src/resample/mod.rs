@@ -19,7 +19,7 @@ mod tests;
 
 pub use args::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ, PASS_BAND, ResampleArgs, STOP_BAND_DB};
 pub use cpu::Resampler;
-pub(crate) use device::{ClipBuffers, LevelsDevice, ResampleDevice, SourceClip};
+pub(crate) use device::{ClipBuffers, LevelsDevice, ResampleDevice, SourceClip, is_for_device};
 pub use plans::{PLANS_MAX, Resamplers};
 
 use crate::level::Level;

@@ -7,9 +7,10 @@
 
 use std::sync::OnceLock;
 
-use super::args::ResampleArgs;
+use super::args::{Ratio, ResampleArgs};
 use super::cpu::Filter;
 use crate::level::Lanes;
+use crate::samples::SampleBuffer;
 
 /// Phases of an input sample where the output rate is not lower; fewer of a filter that is stretched for a lower one.
 ///
@@ -38,12 +39,15 @@ pub(super) struct Reach {
 impl Reach {
     pub(super) fn new(filter: &Filter) -> Self {
         let before = filter.half_len();
-        Self { before, n_taps: (2 * before + 2).next_multiple_of(LANES) }
+        Self {
+            before,
+            n_taps: (2 * before + 2).next_multiple_of(LANES),
+        }
     }
 
     /// Input samples that the first `n_out` outputs are made of.
     pub(super) fn input_len(&self, args: ResampleArgs, n_out: u64) -> u64 {
-        let (down, up) = args.ratio();
+        let Ratio { down, up } = args.ratio();
         (n_out - 1) * down as u64 / up as u64 + (self.n_taps - self.before) as u64
     }
 }
@@ -68,38 +72,52 @@ pub(super) struct Phases {
 impl Phases {
     pub(super) fn new(args: ResampleArgs, lanes: Lanes) -> Self {
         let filter = Filter::new(args);
-        let (down, up) = args.ratio();
+        let Ratio { down, up } = args.ratio();
         let reach = Reach::new(&filter);
         let stretch = f64::from(args.to_hz.min(args.from_hz)) / f64::from(args.from_hz);
+        // A filter that is stretched for a lower rate changes more slowly, so it needs fewer phases.
         let n_phases = (PHASES * stretch).ceil() as usize;
 
         let mut table = Vec::with_capacity((n_phases + 1) * reach.n_taps);
         let shape = shape();
         for phase in 0..=n_phases {
+            // The distance from the first tap to the output's own time, in input samples.
             let first = phase as f64 / n_phases as f64 + reach.before as f64;
             let row = (0..reach.n_taps).map(|tap| shape.at(&filter, first - tap as f64));
             table.extend(row.map(|tap| tap as f32));
         }
 
-        let mut phases = Self { reach, down, up, n_phases, table, lanes, pending: Vec::new(), at: 0, part: 0 };
+        let mut phases = Self {
+            reach,
+            down,
+            up,
+            n_phases,
+            table,
+            lanes,
+            pending: Vec::new(),
+            at: 0,
+            part: 0,
+        };
         phases.reset();
         phases
     }
 
     pub(super) fn reset(&mut self) {
-        (self.at, self.part) = (0, 0);
+        self.at = 0;
+        self.part = 0;
         self.pending.clear();
         self.pending.resize(self.reach.before, 0.0);
     }
 
     /// Takes input and appends what is certain by then.
-    pub(super) fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
+    pub(super) fn push(&mut self, input: &[f32], out: &mut SampleBuffer) {
         self.pending.extend_from_slice(input);
         let lanes = self.lanes;
         lanes.run(
             #[inline(always)]
             || self.convert(out),
         );
+
         // A large step down can lie behind all input so far.
         let used = self.at.min(self.pending.len());
         if used >= DROP_SAMPLES {
@@ -109,15 +127,16 @@ impl Phases {
     }
 
     /// Zeros after the last sample, as many as it takes to bring everything out.
-    pub(super) fn push_end(&mut self, out: &mut Vec<f32>) {
+    pub(super) fn push_end(&mut self, out: &mut SampleBuffer) {
         let zeros = [0.0; 256];
+        // After as many zeros as the filter has taps, the last sample no longer contributes.
         for _ in 0..self.reach.n_taps.div_ceil(zeros.len()) {
             self.push(&zeros, out);
         }
     }
 
     #[inline(always)]
-    fn convert(&mut self, out: &mut Vec<f32>) {
+    fn convert(&mut self, out: &mut SampleBuffer) {
         let n_taps = self.reach.n_taps;
         while let Some(input) = self.pending.get(self.at..self.at + n_taps) {
             // Whole numbers decide the phase, so that no rounding adds up along a clip.
@@ -139,6 +158,8 @@ impl Phases {
 fn sums(input: &[f32], rows: &[f32]) -> (f32, f32) {
     let (left, right) = rows.split_at(input.len());
     let mut sums = [[0.0f32; LANES]; 2];
+
+    // One pass makes both sums, because they read the same input.
     let taps = left.chunks_exact(LANES).zip(right.chunks_exact(LANES));
     for (input, (left, right)) in input.chunks_exact(LANES).zip(taps) {
         for lane in 0..LANES {
@@ -146,6 +167,7 @@ fn sums(input: &[f32], rows: &[f32]) -> (f32, f32) {
             sums[1][lane] += input[lane] * right[lane];
         }
     }
+
     (total(&sums[0]), total(&sums[1]))
 }
 
@@ -162,10 +184,18 @@ fn shape() -> &'static Shape {
     static SHAPE: OnceLock<Shape> = OnceLock::new();
     SHAPE.get_or_init(|| {
         // Any ratio serves.
-        let filter = Filter::new(ResampleArgs { from_hz: super::MIN_HZ, to_hz: super::MIN_HZ });
+        let filter = Filter::new(ResampleArgs {
+            from_hz: super::MIN_HZ,
+            to_hz: super::MIN_HZ,
+        });
+
         // One more on each side, for the cubic.
         let steps = (0..SHAPE_STEPS + 3).map(|step| (step as f64 - 1.0) / SHAPE_STEPS as f64);
-        Shape(steps.map(|x| filter.at(x * filter.half()) / filter.height()).collect())
+        Shape(
+            steps
+                .map(|x| filter.at(x * filter.half()) / filter.height())
+                .collect(),
+        )
     })
 }
 
@@ -176,13 +206,21 @@ impl Shape {
         if x > 1.0 {
             return 0.0;
         }
+
         let place = x * SHAPE_STEPS as f64;
         // The end itself belongs to the last step.
         let step = (place as usize).min(SHAPE_STEPS - 1);
         let t = place - step as f64;
-        let [a, b, c, d] = [self.0[step], self.0[step + 1], self.0[step + 2], self.0[step + 3]];
+        let [a, b, c, d] = [
+            self.0[step],
+            self.0[step + 1],
+            self.0[step + 2],
+            self.0[step + 3],
+        ];
+
         // Lagrange's cubic through the steps at -1, 0, 1 and 2.
-        let value = -a * t * (t - 1.0) * (t - 2.0) / 6.0 + b * (t + 1.0) * (t - 1.0) * (t - 2.0) / 2.0
+        let value = -a * t * (t - 1.0) * (t - 2.0) / 6.0
+            + b * (t + 1.0) * (t - 1.0) * (t - 2.0) / 2.0
             - c * (t + 1.0) * t * (t - 2.0) / 2.0
             + d * (t + 1.0) * t * (t - 1.0) / 6.0;
         value * filter.height()
@@ -198,13 +236,21 @@ mod tests {
 
     #[test]
     fn every_ratio_has_the_filter_of_its_own_formula() {
-        for (from_hz, to_hz) in [(44_101, 22_050), (8_009, 48_000), (96_000, 8_009), (22_051, 22_050)] {
+        for (from_hz, to_hz) in [
+            (44_101, 22_050),
+            (8_009, 48_000),
+            (96_000, 8_009),
+            (22_051, 22_050),
+        ] {
             let filter = Filter::new(ResampleArgs { from_hz, to_hz });
             for step in 0..5_000 {
                 let n = f64::from(step) / 4_999.0 * filter.half() * 1.01;
                 let (got, want) = (shape().at(&filter, n), filter.at(n));
                 let error = (got - want).abs() / filter.height();
-                assert!(error <= SHAPE_ERROR_MAX, "{from_hz} to {to_hz} Hz at {n}: {got} instead of {want}");
+                assert!(
+                    error <= SHAPE_ERROR_MAX,
+                    "{from_hz} to {to_hz} Hz at {n}: {got} instead of {want}"
+                );
             }
         }
     }

@@ -19,7 +19,11 @@ impl Resamplers {
     /// Conversions to `to_hz`; nothing is planned yet.
     #[must_use]
     pub const fn new(to_hz: u32, level: Level) -> Self {
-        Self { to_hz, level, plans: Vec::new() }
+        Self {
+            to_hz,
+            level,
+            plans: Vec::new(),
+        }
     }
 
     /// The conversion from `from_hz`, ready for a new clip.
@@ -27,13 +31,23 @@ impl Resamplers {
     /// # Errors
     /// As [`ResampleArgs::plan`].
     pub fn get(&mut self, from_hz: u32) -> Result<&mut Resampler, ResampleError> {
-        let known = self.plans.iter().position(|plan| plan.args().from_hz == from_hz);
+        let known = self
+            .plans
+            .iter()
+            .position(|plan| plan.args().from_hz == from_hz);
         let mut plan = match known {
             Some(place) => self.plans.remove(place),
-            None => ResampleArgs { from_hz, to_hz: self.to_hz }.plan(self.level)?,
+            None => ResampleArgs {
+                from_hz,
+                to_hz: self.to_hz,
+            }
+            .plan(self.level)?,
         };
+        // The last clip with this plan may have been left unfinished.
         plan.reset();
+
         if self.plans.len() == PLANS_MAX {
+            // The first one was not used for the longest time.
             self.plans.remove(0);
         }
         self.plans.push(plan);
@@ -45,20 +59,28 @@ impl Resamplers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples::SampleBuffer;
 
     #[test]
     fn few_plans_are_kept_and_an_old_rate_sounds_the_same_again() {
         let mut plans = Resamplers::new(22_050, Level::Scalar);
         let input: Vec<f32> = (0..9_000).map(|i| (i % 97) as f32 / 97.0).collect();
         let mut convert = |from_hz| {
-            let mut out = Vec::new();
+            let mut out = SampleBuffer::default();
             let plan = plans.get(from_hz).expect("a rate in range");
             plan.push(&input, &mut out);
             // The next clip must not hear the rest of this one.
             if from_hz != 8_000 {
                 plan.finish(&mut out);
             }
-            (out, plans.plans.iter().map(|plan| plan.args().from_hz).collect::<Vec<_>>())
+            (
+                out.to_vec(),
+                plans
+                    .plans
+                    .iter()
+                    .map(|plan| plan.args().from_hz)
+                    .collect::<Vec<_>>(),
+            )
         };
         let (first, _) = convert(44_100);
         convert(8_000);

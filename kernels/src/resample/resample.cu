@@ -7,50 +7,90 @@ struct SourceClip {
     long long out;    // its first sample in the mono buffer
     int n_source;     // samples a channel
     int n_out;
-    int is_s16;       // else f32
-    int channels;     // 1 or 2, interleaved
+    int level;        // whose row's level it is, if one row is the whole clip; else -1
+    int reserved;
 };
 
-struct Stereo {
+struct alignas(8) Stereo {
     float left, right;
+};
+
+struct alignas(4) StereoS16 {
+    short left, right;
 };
 
 constexpr float S16_SCALE = 1.0f / 32768.0f;
 
-// Sample `n` as the mean of the channels, full scale 1; 0 outside of the clip. As `downmix` in backend/cpu.rs.
-DEVICE float mono_sample(const unsigned char *upload, const SourceClip &clip, long long n) {
-    if (n < 0 || n >= clip.n_source) {
-        return 0.0f;
+// One sample as the mean of the channels, full scale 1. As `downmix` in backend/cpu.rs. Every kernel that reads clips has
+// an instance for each of these types, so that nothing is asked sample by sample.
+DEVICE float mono(float sample) { return sample; }
+DEVICE float mono(Stereo pair) { return (pair.left + pair.right) * 0.5f; }
+DEVICE float mono(short sample) { return (float)sample * S16_SCALE; }
+DEVICE float mono(StereoS16 pair) { return ((float)pair.left + (float)pair.right) * (0.5f * S16_SCALE); }
+
+// Samples `start` to `start + count` of a clip, of which some may lie outside.
+template <typename Sample> struct Stretch {
+    const Sample *samples;
+    long long start, n_source;
+    bool is_inside; // all of them are there
+};
+
+template <typename Sample>
+DEVICE Stretch<Sample> stretch(const unsigned char *upload, const SourceClip &clip, long long start, int count) {
+    const Sample *samples = (const Sample *)(upload + clip.source);
+    return {samples, start, clip.n_source, start >= 0 && start + count <= clip.n_source};
+}
+
+// Sample `s` of a stretch; 0 outside of the clip.
+template <typename Sample> DEVICE float sample_of(const Stretch<Sample> &from, int s) {
+    if (from.is_inside || (from.start + s >= 0 && from.start + s < from.n_source)) {
+        const Sample sample = from.samples[from.start + s];
+        return mono(sample);
     }
-    const unsigned char *first = upload + clip.source;
-    if (clip.is_s16 && clip.channels == 1) {
-        return (float)((const short *)first)[n] * S16_SCALE;
+    return 0.0f;
+}
+
+// Bits of the largest magnitude; those of a NaN are larger than any number's.
+DEVICE unsigned louder(unsigned largest, float sample) {
+    const unsigned bits = __float_as_uint(sample) & 0x7fffffffu;
+    return bits > largest ? bits : largest;
+}
+
+DEVICE void raise_level(unsigned *level, unsigned largest) {
+    largest = warp_max(largest);
+    if (threadIdx.x % 32 == 0 && largest != 0) {
+        atomicMax(level, largest);
     }
-    if (clip.is_s16) {
-        unsigned pair = ((const unsigned *)first)[n];
-        return ((float)(short)(pair & 0xffffu) + (float)(short)(pair >> 16)) * (0.5f * S16_SCALE);
-    }
-    if (clip.channels == 1) {
-        return ((const float *)first)[n];
-    }
-    Stereo pair = ((const Stereo *)first)[n];
-    return (pair.left + pair.right) * 0.5f;
 }
 
 struct CopyClips {
     const unsigned char *upload;
     float *mono;
     const SourceClip *clips;
+    unsigned *levels; // one a row
 };
 
 // Clips that are at the right rate.
-KERNEL(copy_clips, CopyClips) {
+template <typename Sample> DEVICE void copy_clips(const CopyClips &p) {
     const SourceClip clip = p.clips[blockIdx.x];
+    const Sample *samples = (const Sample *)(p.upload + clip.source);
     const long long step = (long long)gridDim.y * blockDim.x;
+    unsigned largest = 0;
     for (long long n = (long long)blockIdx.y * blockDim.x + threadIdx.x; n < clip.n_out; n += step) {
-        p.mono[clip.out + n] = mono_sample(p.upload, clip, n);
+        const Sample sample = samples[n];
+        const float value = mono(sample);
+        p.mono[clip.out + n] = value;
+        largest = louder(largest, value);
+    }
+    if (clip.level >= 0) {
+        raise_level(p.levels + clip.level, largest);
     }
 }
+
+KERNEL(copy_clips_f32, CopyClips) { copy_clips<float>(p); }
+KERNEL(copy_clips_f32_stereo, CopyClips) { copy_clips<Stereo>(p); }
+KERNEL(copy_clips_s16, CopyClips) { copy_clips<short>(p); }
+KERNEL(copy_clips_s16_stereo, CopyClips) { copy_clips<StereoS16>(p); }
 
 struct alignas(16) Quad {
     float x, y, z, w;
@@ -64,14 +104,23 @@ DEVICE void load_quad(const float *from, float *to) {
     to[3] = quad.w;
 }
 
-// Place `at` of an array that has four floats of padding after every 32: threads that each read or write eight floats,
-// side by side, then meet in no bank.
-DEVICE int padded(int at) { return at + ((at >> 5) << 2); }
+// Place `at` of an array whose threads each read or write eight floats, side by side, four at a time. A quarter of a warp
+// is served at once: without this, every fourth of its threads would want the same banks.
+DEVICE int swizzled(int at) { return at ^ ((at >> 3) & 4); }
 
-// `at` is a multiple of 8.
-DEVICE void load_padded(const float *array, int at, float *to) {
-    load_quad(array + padded(at), to);
-    load_quad(array + padded(at) + 4, to + 4);
+// Floats `8 at` to `8 at + 8`.
+DEVICE void load_swizzled(const float *array, unsigned at, float *to) {
+    const Quad *quads = (const Quad *)array;
+    const unsigned first = 2 * at ^ (at >> 2 & 1);
+    const Quad low = quads[first], high = quads[first ^ 1];
+    to[0] = low.x;
+    to[1] = low.y;
+    to[2] = low.z;
+    to[3] = low.w;
+    to[4] = high.x;
+    to[5] = high.y;
+    to[6] = high.z;
+    to[7] = high.w;
 }
 
 constexpr int DECIMATE_OUTPUTS = 8; // neighbouring outputs of a thread
@@ -85,15 +134,26 @@ struct Decimate {
     int n_steps;       // a multiple of 8
     int half;          // taps before the centre
     int stride;        // floats from one stream to the next in shared memory
+    unsigned *levels;  // one a row
 };
 
 // The samples under a tile, dealt out to `down` streams: stream q has every down-th sample from the q-th on. Outputs
 // that follow each other then need samples that follow each other.
+template <typename Sample>
 DEVICE void load_streams(const Decimate &p, const SourceClip &clip, long long first, int n_each, float *streams) {
-    const long long start = first * p.down - p.half;
-    const unsigned down = (unsigned)p.down;
-    for (unsigned s = threadIdx.x; s < down * (unsigned)n_each; s += blockDim.x) {
-        streams[(s % down) * p.stride + padded((int)(s / down))] = mono_sample(p.upload, clip, start + s);
+    const int count = p.down * n_each;
+    const Stretch<Sample> from = stretch<Sample>(p.upload, clip, first * p.down - p.half, count);
+    // Sample s is number s / down of stream s % down. Both go on by the same from turn to turn.
+    const int each = blockDim.x / p.down, rest = blockDim.x % p.down;
+    int number = threadIdx.x / p.down, stream = threadIdx.x % p.down;
+    for (int s = threadIdx.x; s < count; s += blockDim.x) {
+        streams[stream * p.stride + swizzled(number)] = sample_of(from, s);
+        number += each;
+        stream += rest;
+        if (stream >= p.down) {
+            stream -= p.down;
+            ++number;
+        }
     }
 }
 
@@ -101,11 +161,13 @@ DEVICE void load_streams(const Decimate &p, const SourceClip &clip, long long fi
 DEVICE void add_stream(const float *stream, const float *taps, int n_steps, float *sums) {
     float parts[DECIMATE_OUTPUTS] = {};
     float window[16], tap[8];
-    int at = threadIdx.x * DECIMATE_OUTPUTS;
-    load_padded(stream, at, window);
+    unsigned at = threadIdx.x;
+    load_swizzled(stream, at, window);
+    // Twice, so that the window need not move from register to register.
+#pragma unroll 2
     for (int step = 0; step < n_steps; step += 8) {
-        at += 8;
-        load_padded(stream, at, window + 8);
+        ++at;
+        load_swizzled(stream, at, window + 8);
         load_quad(taps + step, tap);
         load_quad(taps + step + 4, tap + 4);
 #pragma unroll
@@ -126,7 +188,7 @@ DEVICE void add_stream(const float *stream, const float *taps, int n_steps, floa
 }
 
 // Rates whose ratio is a whole number. A block computes a tile of eight outputs a thread.
-KERNEL(decimate, Decimate) {
+template <typename Sample> DEVICE void decimate(const Decimate &p) {
     SHARED(float, taps);
     float *streams = taps + p.down * p.n_steps;
     const SourceClip clip = p.clips[blockIdx.x];
@@ -134,8 +196,9 @@ KERNEL(decimate, Decimate) {
     for (int i = threadIdx.x; i < p.down * p.n_steps; i += blockDim.x) {
         taps[i] = p.taps[i];
     }
+    unsigned largest = 0;
     for (long long first = (long long)blockIdx.y * n_tile; first < clip.n_out; first += (long long)gridDim.y * n_tile) {
-        load_streams(p, clip, first, n_tile + p.n_steps, streams);
+        load_streams<Sample>(p, clip, first, n_tile + p.n_steps, streams);
         __syncthreads();
         float sums[DECIMATE_OUTPUTS] = {};
         for (int q = 0; q < p.down; ++q) {
@@ -143,16 +206,29 @@ KERNEL(decimate, Decimate) {
         }
         __syncthreads();
         // Through shared memory, so that neighbouring threads write neighbouring samples.
-        Quad *staged = (Quad *)(streams + padded(threadIdx.x * DECIMATE_OUTPUTS));
-        staged[0] = {sums[0], sums[1], sums[2], sums[3]};
-        staged[1] = {sums[4], sums[5], sums[6], sums[7]};
+        const int at = threadIdx.x * DECIMATE_OUTPUTS;
+        const Quad left = {sums[0], sums[1], sums[2], sums[3]}, right = {sums[4], sums[5], sums[6], sums[7]};
+        *(Quad *)(streams + swizzled(at)) = left;
+        *(Quad *)(streams + swizzled(at + 4)) = right;
         __syncthreads();
-        for (int i = threadIdx.x; i < n_tile && first + i < clip.n_out; i += blockDim.x) {
-            p.mono[clip.out + first + i] = streams[padded(i)];
+        float *out = p.mono + clip.out + first;
+        const int n_left = clip.n_out - first < n_tile ? (int)(clip.n_out - first) : n_tile;
+        for (int i = threadIdx.x; i < n_left; i += blockDim.x) {
+            const float value = streams[swizzled(i)];
+            out[i] = value;
+            largest = louder(largest, value);
         }
         __syncthreads();
     }
+    if (clip.level >= 0) {
+        raise_level(p.levels + clip.level, largest);
+    }
 }
+
+KERNEL(decimate_f32, Decimate) { decimate<float>(p); }
+KERNEL(decimate_f32_stereo, Decimate) { decimate<Stereo>(p); }
+KERNEL(decimate_s16, Decimate) { decimate<short>(p); }
+KERNEL(decimate_s16_stereo, Decimate) { decimate<StereoS16>(p); }
 
 constexpr int POLYPHASE_OUTPUTS = 8; // outputs of a thread, all of one phase
 
@@ -166,18 +242,28 @@ struct Polyphase {
     int half;          // taps before an output's own time
     int n_columns;     // outputs of a row of the tile, a multiple of `up`
     int unused;
+    unsigned *levels;  // one a row
 };
 
 // Outputs `column`, `column + n_columns` ...: their phase is one, their samples lie `row_step` apart. Two sums each.
 DEVICE void phase_sums(const Polyphase &p, const float *samples, int column, int row_step, float *sums) {
-    const float *window = samples + (int)((long long)column * p.down / p.up);
-    const float *taps = p.taps + column % p.up;
+    // A tile fits shared memory, so the product is far below 2^32.
+    const unsigned place = (unsigned)column * (unsigned)p.down, up = (unsigned)p.up;
+    const float *taps = p.taps + (unsigned)column % up;
+    // One pointer a row, moved on by turns: otherwise each access would compute its address anew.
+    const float *windows[POLYPHASE_OUTPUTS];
+    for (int r = 0; r < POLYPHASE_OUTPUTS; ++r) {
+        windows[r] = samples + place / up + r * row_step;
+    }
     float odd[POLYPHASE_OUTPUTS] = {};
+#pragma unroll 4
     for (int tap = 0; tap < p.n_taps; tap += 2) {
-        float weight = taps[0], next = taps[p.up];
+        const float weight = taps[0], next = taps[p.up];
+#pragma unroll
         for (int r = 0; r < POLYPHASE_OUTPUTS; ++r) {
-            sums[r] = fmaf(weight, window[r * row_step + tap], sums[r]);
-            odd[r] = fmaf(next, window[r * row_step + tap + 1], odd[r]);
+            sums[r] = fmaf(weight, windows[r][0], sums[r]);
+            odd[r] = fmaf(next, windows[r][1], odd[r]);
+            windows[r] += 2;
         }
         taps += 2 * p.up;
     }
@@ -187,15 +273,17 @@ DEVICE void phase_sums(const Polyphase &p, const float *samples, int column, int
 }
 
 // Any other ratio. A block computes a tile of eight rows of `n_columns` outputs.
-KERNEL(polyphase, Polyphase) {
+template <typename Sample> DEVICE void polyphase(const Polyphase &p) {
     SHARED(float, samples);
     const SourceClip clip = p.clips[blockIdx.x];
     const int n_tile = p.n_columns * POLYPHASE_OUTPUTS;
     const int row_step = p.n_columns / p.up * p.down;
+    const int count = POLYPHASE_OUTPUTS * row_step + p.n_taps;
+    unsigned largest = 0;
     for (long long first = (long long)blockIdx.y * n_tile; first < clip.n_out; first += (long long)gridDim.y * n_tile) {
-        const long long start = first / p.up * p.down - p.half;
-        for (int s = threadIdx.x; s < POLYPHASE_OUTPUTS * row_step + p.n_taps; s += blockDim.x) {
-            samples[s] = mono_sample(p.upload, clip, start + s);
+        const Stretch<Sample> from = stretch<Sample>(p.upload, clip, first / p.up * p.down - p.half, count);
+        for (int s = threadIdx.x; s < count; s += blockDim.x) {
+            samples[s] = sample_of(from, s);
         }
         __syncthreads();
         for (int column = threadIdx.x; column < p.n_columns; column += blockDim.x) {
@@ -205,29 +293,35 @@ KERNEL(polyphase, Polyphase) {
                 long long m = first + (long long)r * p.n_columns + column;
                 if (m < clip.n_out) {
                     p.mono[clip.out + m] = sums[r];
+                    largest = louder(largest, sums[r]);
                 }
             }
         }
         __syncthreads();
     }
+    if (clip.level >= 0) {
+        raise_level(p.levels + clip.level, largest);
+    }
 }
+
+KERNEL(polyphase_f32, Polyphase) { polyphase<float>(p); }
+KERNEL(polyphase_f32_stereo, Polyphase) { polyphase<Stereo>(p); }
+KERNEL(polyphase_s16, Polyphase) { polyphase<short>(p); }
+KERNEL(polyphase_s16_stereo, Polyphase) { polyphase<StereoS16>(p); }
 
 struct Levels {
     const float *mono;
     const Row *rows;
-    unsigned *levels; // bits of each row's largest magnitude; those of a NaN are larger than any number's
+    unsigned *levels; // one a row
 };
 
+// Rows that are parts of clips; of whole clips, the kernels above know the level.
 KERNEL(levels, Levels) {
     const Row row = p.rows[blockIdx.x];
     const long long step = (long long)gridDim.y * blockDim.x;
     unsigned largest = 0;
     for (long long n = (long long)blockIdx.y * blockDim.x + threadIdx.x; n < row.n_pcm; n += step) {
-        unsigned bits = __float_as_uint(p.mono[row.pcm + n]) & 0x7fffffffu;
-        largest = bits > largest ? bits : largest;
+        largest = louder(largest, p.mono[row.pcm + n]);
     }
-    largest = warp_max(largest);
-    if (threadIdx.x % 32 == 0 && largest != 0) {
-        atomicMax(p.levels + blockIdx.x, largest);
-    }
+    raise_level(p.levels + blockIdx.x, largest);
 }

@@ -27,7 +27,11 @@ impl FromStr for PadMode {
             "constant" => Ok(Self::Constant),
             "reflect" => Ok(Self::Reflect),
             "edge" => Ok(Self::Edge),
-            _ => Err(KernelError::argument("pad_mode", name, "constant, reflect or edge")),
+            _ => Err(KernelError::argument(
+                "pad_mode",
+                name,
+                "constant, reflect or edge",
+            )),
         }
     }
 }
@@ -87,6 +91,7 @@ impl StftArgs {
     /// Frames of `n_samples` samples (after [`StftArgs::n_samples`] took effect); none of an empty signal.
     #[must_use]
     pub const fn n_frames(&self, n_samples: usize) -> usize {
+        // A centred signal is padded by half a frame on each side.
         let (padded, frame) = match self.framing {
             Framing::Center(_) => (n_samples + 2 * (self.n_fft / 2), self.n_fft),
             Framing::Inside => (n_samples, self.n_fft),
@@ -100,6 +105,7 @@ impl StftArgs {
 
     /// The least samples that give `n_frames` frames (at least one).
     pub(crate) const fn samples_for(&self, n_frames: usize) -> usize {
+        // The distance from the first frame to the last one. A frame that is dropped afterwards must fit, too.
         let span = (n_frames + self.drop_last_frame as usize - 1) * self.hop_length;
         let least = match self.framing {
             Framing::Center(_) => span + self.n_fft - 2 * (self.n_fft / 2),
@@ -123,22 +129,47 @@ impl StftArgs {
     /// Errors: [`KernelError::Argument`] that names the key and what is allowed.
     pub fn validate(&self) -> Result<(), KernelError> {
         if !(2..=N_FFT_MAX).contains(&self.n_fft) {
-            return Err(KernelError::argument("n_fft", self.n_fft, format!("from 2 to {N_FFT_MAX} samples")));
+            return Err(KernelError::argument(
+                "n_fft",
+                self.n_fft,
+                format!("from 2 to {N_FFT_MAX} samples"),
+            ));
         }
+
         if !(1..=HOP_LENGTH_MAX).contains(&self.hop_length) {
             let allowed = format!("from 1 to {HOP_LENGTH_MAX} samples");
-            return Err(KernelError::argument("hop_length", self.hop_length, allowed));
+            return Err(KernelError::argument(
+                "hop_length",
+                self.hop_length,
+                allowed,
+            ));
         }
+
         if !(1..=self.n_fft).contains(&self.win_length) {
             let allowed = format!("from 1 to n_fft = {} samples", self.n_fft);
-            return Err(KernelError::argument("win_length", self.win_length, allowed));
+            return Err(KernelError::argument(
+                "win_length",
+                self.win_length,
+                allowed,
+            ));
         }
+
         if !(1..=SCALE_MAX).contains(&self.scale) {
-            return Err(KernelError::argument("scale", self.scale, format!("from 1 to {SCALE_MAX}")));
+            return Err(KernelError::argument(
+                "scale",
+                self.scale,
+                format!("from 1 to {SCALE_MAX}"),
+            ));
         }
+
         if !(0.0..=1.0).contains(&self.preemphasis) {
-            return Err(KernelError::argument("preemphasis", self.preemphasis, "from 0 to 1"));
+            return Err(KernelError::argument(
+                "preemphasis",
+                self.preemphasis,
+                "from 0 to 1",
+            ));
         }
+
         if self.n_samples == Some(0) {
             return Err(KernelError::argument("n_samples", 0, "at least 1 sample"));
         }
@@ -158,14 +189,23 @@ pub(crate) struct Signal<'a> {
 impl<'a> Signal<'a> {
     /// `pcm` cut or padded to what `args` ask for, and padded to at least `frames_min` frames.
     pub(crate) fn new(pcm: &'a [f32], args: &StftArgs, frames_min: Option<usize>) -> Self {
-        let kept = args.n_samples.map_or(pcm.len(), |n_samples| n_samples.min(pcm.len()));
-        Self { pcm: &pcm[..kept], len: Self::len_of(pcm.len(), args, frames_min) }
+        let kept = args
+            .n_samples
+            .map_or(pcm.len(), |n_samples| n_samples.min(pcm.len()));
+        Self {
+            pcm: &pcm[..kept],
+            len: Self::len_of(pcm.len(), args, frames_min),
+        }
     }
 
     /// Length of the signal that `n_samples` samples of PCM become; nothing stays nothing.
     pub(crate) fn len_of(n_samples: usize, args: &StftArgs, frames_min: Option<usize>) -> usize {
         let least = frames_min.map_or(0, |frames| args.samples_for(frames));
-        if n_samples == 0 { 0 } else { args.n_samples.unwrap_or(n_samples).max(least) }
+        if n_samples == 0 {
+            0
+        } else {
+            args.n_samples.unwrap_or(n_samples).max(least)
+        }
     }
 
     /// The sample at `index`, which may lie beyond either end of a signal that is not empty.
@@ -176,6 +216,7 @@ impl<'a> Signal<'a> {
             Framing::Center(PadMode::Edge) => index.clamp(0, last),
             Framing::Center(PadMode::Reflect) if last == 0 => 0,
             Framing::Center(PadMode::Reflect) => {
+                // One period leads from the first sample to the last and back again.
                 let turn = index.rem_euclid(2 * last);
                 turn.min(2 * last - turn)
             }
@@ -191,9 +232,16 @@ mod tests {
     use crate::{Op, Overrides, Preset, args::FeatureArgs};
 
     fn args(n_fft: usize, framing: Framing) -> StftArgs {
-        let overrides = Overrides { n_fft: Some(n_fft), hop_length: Some(3), ..Overrides::default() };
+        let overrides = Overrides {
+            n_fft: Some(n_fft),
+            hop_length: Some(3),
+            ..Overrides::default()
+        };
         let base = FeatureArgs::resolve(Op::Stft, Preset::Librosa, 22_050, &overrides).unwrap();
-        StftArgs { framing, ..base.stft }
+        StftArgs {
+            framing,
+            ..base.stft
+        }
     }
 
     #[test]
@@ -202,16 +250,28 @@ mod tests {
         let count = |n_fft, framing, n| args(n_fft, framing).n_frames(n);
         // (samples, centred, inside) for n_fft 8 and 7, as librosa's frames of padded signals count.
         for (n, centred, inside) in [(0, 0, 0), (1, 1, 0), (7, 3, 0), (8, 3, 1), (11, 4, 2)] {
-            assert_eq!((count(8, center, n), count(8, Framing::Inside, n)), (centred, inside), "{n} samples");
+            assert_eq!(
+                (count(8, center, n), count(8, Framing::Inside, n)),
+                (centred, inside),
+                "{n} samples"
+            );
         }
         for (n, centred, inside) in [(0, 0, 0), (1, 1, 0), (6, 2, 0), (7, 3, 1)] {
-            assert_eq!((count(7, center, n), count(7, Framing::Inside, n)), (centred, inside), "{n} samples");
+            assert_eq!(
+                (count(7, center, n), count(7, Framing::Inside, n)),
+                (centred, inside),
+                "{n} samples"
+            );
         }
     }
 
     #[test]
     fn samples_for_is_the_least_that_gives_the_frames() {
-        for framing in [Framing::Center(PadMode::Constant), Framing::Inside, Framing::SnipEdges] {
+        for framing in [
+            Framing::Center(PadMode::Constant),
+            Framing::Inside,
+            Framing::SnipEdges,
+        ] {
             for (n_fft, n_frames) in [(8, 1), (8, 5), (7, 1), (7, 4)] {
                 let args = args(n_fft, framing);
                 let least = args.samples_for(n_frames);
@@ -223,12 +283,22 @@ mod tests {
 
     #[test]
     fn reflection_repeats_as_numpy_does() {
-        let signal = Signal { pcm: &[1.0, 2.0, 3.0], len: 3 };
-        let padded: Vec<f32> = (-7..10).map(|i| signal.at(i, Framing::Center(PadMode::Reflect))).collect();
+        let signal = Signal {
+            pcm: &[1.0, 2.0, 3.0],
+            len: 3,
+        };
+        let padded: Vec<f32> = (-7..10)
+            .map(|i| signal.at(i, Framing::Center(PadMode::Reflect)))
+            .collect();
         // numpy.pad([1, 2, 3], 7, mode="reflect")
-        let want = [2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0];
+        let want = [
+            2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0,
+        ];
         assert_eq!(padded, want);
-        let single = Signal { pcm: &[5.0], len: 1 };
+        let single = Signal {
+            pcm: &[5.0],
+            len: 1,
+        };
         assert_eq!(single.at(-4, Framing::Center(PadMode::Reflect)), 5.0);
     }
 }

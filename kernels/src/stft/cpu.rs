@@ -13,18 +13,31 @@ pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
 
 /// Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond [`SAMPLE_MAX`].
 pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError> {
-    let sound = |chunk: &[f32]| chunk.iter().fold(true, |sound, x| sound & (x.abs() <= SAMPLE_MAX));
     if lanes.run(
         #[inline(always)]
-        || sound(pcm),
+        || are_sound(pcm),
     ) {
         return Ok(());
     }
-    let bad = |(index, &value): (usize, &f32)| {
-        let sound = value.abs() <= SAMPLE_MAX;
-        if sound { None } else { Some(KernelError::Sample { index, value }) }
-    };
-    pcm.iter().enumerate().find_map(bad).map_or(Ok(()), Err)
+
+    for (index, &value) in pcm.iter().enumerate() {
+        if !is_sound(value) {
+            return Err(KernelError::Sample { index, value });
+        }
+    }
+    Ok(())
+}
+
+/// Looks at all samples even where one is not sound: without a way out the loop runs in lanes.
+#[inline(always)]
+fn are_sound(pcm: &[f32]) -> bool {
+    pcm.iter().fold(true, |sound, x| sound & is_sound(*x))
+}
+
+/// NaN is not.
+#[inline(always)]
+fn is_sound(sample: f32) -> bool {
+    sample.abs() <= SAMPLE_MAX
 }
 
 /// Tables and buffers of one set of STFT arguments.
@@ -43,10 +56,14 @@ pub(crate) struct StftPlan {
 impl StftPlan {
     /// `wide`: in double precision.
     pub(crate) fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
-        let fft: Box<dyn Transform> =
-            if wide { Box::new(RealFft::<f64>::new(args, lanes)) } else { Box::new(RealFft::<f32>::new(args, lanes)) };
-        let bins = args.n_bins();
-        let tiled = bins.next_multiple_of(LANES);
+        let fft: Box<dyn Transform> = if wide {
+            Box::new(RealFft::<f64>::new(args, lanes))
+        } else {
+            Box::new(RealFft::<f32>::new(args, lanes))
+        };
+
+        // `transpose` works on square tiles, so the bins are filled up to whole tiles.
+        let tiled = args.n_bins().next_multiple_of(LANES);
         Self {
             args: args.clone(),
             lanes,
@@ -60,10 +77,12 @@ impl StftPlan {
     /// Power of frames `first .. first + count` (`count` ≤ [`LANES`]), `[n_bins]` of eight frames; lanes beyond
     /// `count` hold finite values of no meaning.
     pub(crate) fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
-        let (bins, tiled) = (self.args.n_bins(), self.block.len());
+        let bins = self.args.n_bins();
+        let tiled = self.block.len();
         for slot in 0..count {
             self.power(signal, first + slot, slot * tiled..slot * tiled + bins);
         }
+
         self.lanes.run(
             #[inline(always)]
             || transpose(&self.rows, &mut self.block),
@@ -78,16 +97,24 @@ impl StftPlan {
         let row = &mut self.rows[place];
         let within = start >= 0 && end <= signal.pcm.len() as isize;
         let raw = self.args.scale == 1 && !self.args.remove_dc && self.args.preemphasis == 0.0;
+
+        // This is the usual case: the transform reads the samples where they lie.
         if within && raw {
-            return self.fft.powers(&signal.pcm[start as usize..end as usize], row);
+            return self
+                .fft
+                .powers(&signal.pcm[start as usize..end as usize], row);
         }
+
         if within {
-            self.frame.copy_from_slice(&signal.pcm[start as usize..end as usize]);
+            self.frame
+                .copy_from_slice(&signal.pcm[start as usize..end as usize]);
         } else {
+            // The frame reaches beyond the samples, so padding decides what is there.
             for (i, x) in self.frame.iter_mut().enumerate() {
                 *x = signal.at(start + i as isize, self.args.framing);
             }
         }
+
         if !raw {
             let frame = &mut self.frame[..self.args.win_length];
             self.lanes.run(
@@ -95,6 +122,7 @@ impl StftPlan {
                 || condition(frame, &self.args),
             );
         }
+
         self.fft.powers(&self.frame, row);
     }
 }
@@ -104,13 +132,16 @@ impl StftPlan {
 fn condition(frame: &mut [f32], args: &StftArgs) {
     let scale = args.scale as f32;
     frame.iter_mut().for_each(|x| *x *= scale);
+
     if args.remove_dc {
         let sum: f64 = frame.iter().map(|x| f64::from(*x)).sum();
         let mean = (sum / frame.len() as f64) as f32;
         frame.iter_mut().for_each(|x| *x -= mean);
     }
+
     if args.preemphasis != 0.0 {
         let factor = args.preemphasis as f32;
+        // The loop runs backwards, because each sample needs the original value of the one before it.
         for i in (1..frame.len()).rev() {
             frame[i] -= factor * frame[i - 1];
         }
@@ -123,8 +154,10 @@ fn condition(frame: &mut [f32], args: &StftArgs) {
 fn transpose(rows: &[f32], block: &mut [Lane]) {
     let tiled = block.len();
     let rows: [&[f32]; LANES] = std::array::from_fn(|lane| &rows[lane * tiled..][..tiled]);
+
     for (at, tile) in block.chunks_exact_mut(LANES).enumerate() {
-        let square: [Lane; LANES] = std::array::from_fn(|lane| std::array::from_fn(|bin| rows[lane][at * LANES + bin]));
+        let square: [Lane; LANES] =
+            std::array::from_fn(|lane| std::array::from_fn(|bin| rows[lane][at * LANES + bin]));
         for (bin, out) in tile.iter_mut().enumerate() {
             *out = std::array::from_fn(|lane| square[lane][bin]);
         }

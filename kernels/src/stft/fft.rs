@@ -70,19 +70,34 @@ impl<T: Real> RealFft<T> {
         let even = n.is_multiple_of(2);
         let len = if even { n / 2 } else { n };
         let fft = plan(len, lanes.level());
-        let mut window: Vec<T> = args.window.values(args.win_length).into_iter().map(T::of).collect();
-        window.resize(if even { window.len().next_multiple_of(2) } else { window.len() }, T::zero());
+
+        let mut window: Vec<T> = args
+            .window
+            .values(args.win_length)
+            .into_iter()
+            .map(T::of)
+            .collect();
+        if even {
+            window.resize(window.len().next_multiple_of(2), T::zero());
+        }
+
+        // Bins 0, n / 4 and n / 2 need no twiddle.
         let n_pairs = if even { (len - 1) / 2 } else { 0 };
-        let twiddle = |k: usize| {
+        let mut twiddles = Vec::with_capacity(n_pairs);
+        for k in 1..=n_pairs {
             let angle = 2.0 * PI * k as f64 / n as f64;
-            Complex::new(T::of(libm::cos(angle)), T::of(-libm::sin(angle)))
-        };
+            twiddles.push(Complex::new(
+                T::of(libm::cos(angle)),
+                T::of(-libm::sin(angle)),
+            ));
+        }
+
         let zero = Complex::new(T::zero(), T::zero());
         Self {
             even,
             lanes,
             window,
-            twiddles: (1..=n_pairs).map(twiddle).collect(),
+            twiddles,
             buffer: vec![zero; len],
             scratch: vec![zero; fft.get_inplace_scratch_len()],
             fft,
@@ -96,15 +111,31 @@ impl<T: Real> Transform for RealFft<T> {
     }
 
     fn powers(&mut self, samples: &[f32], row: &mut [f32]) {
-        let (even, window, buffer) = (self.even, &self.window, &mut self.buffer);
+        let even = self.even;
+        let window = &self.window;
+        let buffer = &mut self.buffer;
         self.lanes.run(
             #[inline(always)]
-            || if even { load_pairs(buffer, samples, window) } else { load_real(buffer, samples, window) },
+            || {
+                if even {
+                    load_pairs(buffer, samples, window)
+                } else {
+                    load_real(buffer, samples, window)
+                }
+            },
         );
+
         self.fft.process_with_scratch(buffer, &mut self.scratch);
+
         self.lanes.run(
             #[inline(always)]
-            || if even { separate(buffer, &self.twiddles, row) } else { squares(buffer, row) },
+            || {
+                if even {
+                    separate(buffer, &self.twiddles, row)
+                } else {
+                    squares(buffer, row)
+                }
+            },
         );
     }
 }
@@ -112,7 +143,8 @@ impl<T: Real> Transform for RealFft<T> {
 fn plan<T: Real>(len: usize, level: Level) -> Arc<dyn Fft<T>> {
     #[cfg(target_arch = "x86_64")]
     if level == Level::X86_64V3 {
-        let mut planner = rustfft::FftPlannerAvx::new().expect("a plan of this level was made where AVX and FMA are");
+        let mut planner = rustfft::FftPlannerAvx::new()
+            .expect("a plan of this level was made where AVX and FMA are");
         return planner.plan_fft(len, FftDirection::Forward);
     }
     debug_assert_eq!(level, Level::Scalar);
@@ -122,9 +154,14 @@ fn plan<T: Real>(len: usize, level: Level) -> Arc<dyn Fft<T>> {
 #[inline(always)]
 fn load_pairs<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T]) {
     let (head, tail) = buffer.split_at_mut(window.len() / 2);
-    for ((z, x), w) in head.iter_mut().zip(samples.chunks_exact(2)).zip(window.chunks_exact(2)) {
+    for ((z, x), w) in head
+        .iter_mut()
+        .zip(samples.chunks_exact(2))
+        .zip(window.chunks_exact(2))
+    {
         *z = Complex::new(T::of(f64::from(x[0])) * w[0], T::of(f64::from(x[1])) * w[1]);
     }
+    // The window may be shorter than the transform.
     tail.fill(Complex::new(T::zero(), T::zero()));
 }
 
@@ -134,6 +171,7 @@ fn load_real<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T]) 
     for ((z, x), w) in head.iter_mut().zip(samples).zip(window) {
         *z = Complex::new(T::of(f64::from(*x)) * *w, T::zero());
     }
+    // The window may be shorter than the transform.
     tail.fill(Complex::new(T::zero(), T::zero()));
 }
 
@@ -157,25 +195,38 @@ fn square<T: Real>(re: T, im: T) -> f32 {
 #[inline(always)]
 fn separate<T: Real>(z: &[Complex<T>], twiddles: &[Complex<T>], row: &mut [f32]) {
     let m = z.len();
-    let (first, n_pairs) = (z[0], twiddles.len());
+    let n_pairs = twiddles.len();
+
+    // The outermost bins and the middle one have no partner.
+    let first = z[0];
     row[0] = square(first.re + first.im, T::zero());
     row[m] = square(first.re - first.im, T::zero());
     if m.is_multiple_of(2) {
         let middle = z[m / 2];
         row[m / 2] = square(middle.re, middle.im);
     }
+
     let (low, high) = row.split_at_mut(m - n_pairs);
-    let (low, high) = (&mut low[1..=n_pairs], &mut high[..n_pairs]);
-    let (a, b) = (&z[1..=n_pairs], &z[m - n_pairs..]);
+    let low = &mut low[1..=n_pairs];
+    let high = &mut high[..n_pairs];
+    let a = &z[1..=n_pairs];
+    let b = &z[m - n_pairs..];
+
     // Eight pairs at a time; what is left over lies in the middle: the end of `low` and the start of `high`.
     let rest = n_pairs % LANES;
-    let eights = a.chunks_exact(LANES).zip(b.rchunks_exact(LANES)).zip(twiddles.chunks_exact(LANES));
-    let out = low.chunks_exact_mut(LANES).zip(high.rchunks_exact_mut(LANES));
+    let eights = a
+        .chunks_exact(LANES)
+        .zip(b.rchunks_exact(LANES))
+        .zip(twiddles.chunks_exact(LANES));
+    let out = low
+        .chunks_exact_mut(LANES)
+        .zip(high.rchunks_exact_mut(LANES));
     for (((a, b), w), (low, high)) in eights.zip(out) {
         let (p, q) = pairs(a, b, w);
         low.copy_from_slice(&p);
         high.copy_from_slice(&q);
     }
+
     for i in n_pairs - rest..n_pairs {
         let mirrored = n_pairs - 1 - i;
         (low[i], high[mirrored]) = pair(a[i], b[mirrored], twiddles[i]);
@@ -185,7 +236,8 @@ fn separate<T: Real>(z: &[Complex<T>], twiddles: &[Complex<T>], row: &mut [f32])
 /// [`pair`] of eight `a` and eight mirrored `b`; the second result is mirrored as `b` is.
 #[inline(always)]
 fn pairs<T: Real>(a: &[Complex<T>], b: &[Complex<T>], w: &[Complex<T>]) -> (Lane, Lane) {
-    let (mut p, mut q) = ([0.0; LANES], [0.0; LANES]);
+    let mut p = [0.0; LANES];
+    let mut q = [0.0; LANES];
     for i in 0..LANES {
         (p[i], q[i]) = pair(a[i], b[LANES - 1 - i], w[i]);
     }
@@ -197,9 +249,16 @@ fn pairs<T: Real>(a: &[Complex<T>], b: &[Complex<T>], w: &[Complex<T>]) -> (Lane
 #[inline(always)]
 fn pair<T: Real>(a: Complex<T>, b: Complex<T>, w: Complex<T>) -> (f32, f32) {
     // Twice E and O; their halves come back as a quarter of the powers.
-    let (e_re, e_im) = (a.re + b.re, a.im - b.im);
-    let (o_re, o_im) = (a.im + b.im, b.re - a.re);
-    let (t_re, t_im) = (w.re * o_re - w.im * o_im, w.re * o_im + w.im * o_re);
-    let (p_re, p_im, q_re, q_im) = (e_re + t_re, e_im + t_im, e_re - t_re, e_im - t_im);
-    (0.25 * square(p_re, p_im), 0.25 * square(q_re, q_im))
+    let e_re = a.re + b.re;
+    let e_im = a.im - b.im;
+    let o_re = a.im + b.im;
+    let o_im = b.re - a.re;
+
+    // The product W·O.
+    let t_re = w.re * o_re - w.im * o_im;
+    let t_im = w.re * o_im + w.im * o_re;
+
+    let low = square(e_re + t_re, e_im + t_im);
+    let high = square(e_re - t_re, e_im - t_im);
+    (0.25 * low, 0.25 * high)
 }

@@ -7,6 +7,7 @@ mod args;
 mod cpu;
 mod device;
 mod fft;
+mod fused;
 #[cfg(test)]
 pub(crate) mod reference;
 mod window;

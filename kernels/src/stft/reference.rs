@@ -10,13 +10,18 @@ pub(crate) fn power(args: &StftArgs, pcm: &[f32], frames_min: usize) -> Vec<Vec<
     if let (Some(n_samples), false) = (args.n_samples, pcm.is_empty()) {
         signal.resize(n_samples, 0.0);
     }
+
+    // Zeros are added one by one here. The fast path computes how many are needed.
     let mut frames = frames_of(args, &signal);
     while frames.len() < frames_min && !signal.is_empty() {
         signal.push(0.0);
         frames = frames_of(args, &signal);
     }
+
     let spectra: Vec<Vec<f64>> = frames.iter().map(|frame| spectrum(frame)).collect();
-    (0..=args.n_fft / 2).map(|bin| spectra.iter().map(|spectrum| spectrum[bin]).collect()).collect()
+    (0..=args.n_fft / 2)
+        .map(|bin| spectra.iter().map(|spectrum| spectrum[bin]).collect())
+        .collect()
 }
 
 /// Windowed frames of `n_fft` samples.
@@ -32,6 +37,7 @@ fn frames_of(args: &StftArgs, signal: &[f64]) -> Vec<Vec<f64>> {
         Framing::SnipEdges => (args.win_length, 0),
         Framing::Center(_) | Framing::Inside => (args.n_fft, (args.n_fft - args.win_length) / 2),
     };
+
     let window = window(args.window, args.win_length);
     let mut frames = Vec::new();
     let mut start = 0;
@@ -44,6 +50,7 @@ fn frames_of(args: &StftArgs, signal: &[f64]) -> Vec<Vec<f64>> {
         frames.push(frame);
         start += args.hop_length;
     }
+
     if args.drop_last_frame {
         frames.pop();
     }
@@ -52,74 +59,94 @@ fn frames_of(args: &StftArgs, signal: &[f64]) -> Vec<Vec<f64>> {
 
 /// `n` samples on each side; reflection walks to and fro.
 fn pad(signal: &[f64], n: usize, mode: PadMode) -> Vec<f64> {
-    let last = signal.len() - 1;
-    let beyond = |steps: usize, from_end: bool| {
-        let (mut at, mut forward) = if from_end { (last, true) } else { (0, false) };
-        for _ in 0..steps {
-            if last > 0 && at == last && forward || at == 0 && !forward {
-                forward = !forward;
-            }
-            at = if last == 0 {
-                0
-            } else if forward {
-                at + 1
-            } else {
-                at - 1
-            };
-        }
-        match mode {
-            PadMode::Constant => 0.0,
-            PadMode::Edge => signal[if from_end { last } else { 0 }],
-            PadMode::Reflect => signal[at],
-        }
-    };
-    let left = (1..=n).rev().map(|steps| beyond(steps, false));
-    let right = (1..=n).map(|steps| beyond(steps, true));
+    let left = (1..=n)
+        .rev()
+        .map(|steps| beyond(signal, mode, steps, false));
+    let right = (1..=n).map(|steps| beyond(signal, mode, steps, true));
     left.chain(signal.iter().copied()).chain(right).collect()
+}
+
+/// The sample that many steps before the first one, or behind the last one.
+fn beyond(signal: &[f64], mode: PadMode, steps: usize, from_end: bool) -> f64 {
+    let last = signal.len() - 1;
+    let (mut at, mut forward) = if from_end { (last, true) } else { (0, false) };
+    for _ in 0..steps {
+        if last > 0 && at == last && forward || at == 0 && !forward {
+            forward = !forward;
+        }
+        at = if last == 0 {
+            0
+        } else if forward {
+            at + 1
+        } else {
+            at - 1
+        };
+    }
+
+    match mode {
+        PadMode::Constant => 0.0,
+        PadMode::Edge => signal[if from_end { last } else { 0 }],
+        PadMode::Reflect => signal[at],
+    }
 }
 
 fn condition(samples: &[f64], args: &StftArgs) -> Vec<f64> {
     let scaled: Vec<f64> = samples.iter().map(|x| x * f64::from(args.scale)).collect();
-    let mean = if args.remove_dc { scaled.iter().sum::<f64>() / scaled.len() as f64 } else { 0.0 };
+    let mean = if args.remove_dc {
+        scaled.iter().sum::<f64>() / scaled.len() as f64
+    } else {
+        0.0
+    };
     let centred: Vec<f64> = scaled.iter().map(|x| x - mean).collect();
-    (0..centred.len()).map(|i| centred[i] - args.preemphasis * centred[i.saturating_sub(1)]).collect()
+    (0..centred.len())
+        // The sample before the first one is taken to be the first one itself.
+        .map(|i| centred[i] - args.preemphasis * centred[i.saturating_sub(1)])
+        .collect()
 }
 
 /// scipy's formulas, each written out.
 fn window(name: Window, n: usize) -> Vec<f64> {
-    let at = |i: usize| {
-        let turn = 2.0 * PI * i as f64 / n as f64;
-        match name {
-            _ if n == 1 => 1.0,
-            Window::Hann => 0.5 - 0.5 * turn.cos(),
-            Window::Hamming => 0.54 - 0.46 * turn.cos(),
-            Window::Blackman => 0.42 - 0.5 * turn.cos() + 0.08 * (2.0 * turn).cos(),
-            Window::BlackmanHarris => {
-                0.35875 - 0.48829 * turn.cos() + 0.14128 * (2.0 * turn).cos() - 0.01168 * (3.0 * turn).cos()
-            }
-            Window::Nuttall => {
-                0.3635819 - 0.4891775 * turn.cos() + 0.1365995 * (2.0 * turn).cos() - 0.0106411 * (3.0 * turn).cos()
-            }
-            Window::Bartlett if 2 * i <= n => 2.0 * i as f64 / n as f64,
-            Window::Bartlett => 2.0 - 2.0 * i as f64 / n as f64,
-            Window::Boxcar => 1.0,
-            Window::Povey => (0.5 - 0.5 * (2.0 * PI * i as f64 / (n - 1) as f64).cos()).powf(0.85),
+    (0..n).map(|i| window_at(name, n, i)).collect()
+}
+
+fn window_at(name: Window, n: usize, i: usize) -> f64 {
+    let turn = 2.0 * PI * i as f64 / n as f64;
+    match name {
+        _ if n == 1 => 1.0,
+        Window::Hann => 0.5 - 0.5 * turn.cos(),
+        Window::Hamming => 0.54 - 0.46 * turn.cos(),
+        Window::Blackman => 0.42 - 0.5 * turn.cos() + 0.08 * (2.0 * turn).cos(),
+        Window::BlackmanHarris => {
+            0.35875 - 0.48829 * turn.cos() + 0.14128 * (2.0 * turn).cos()
+                - 0.01168 * (3.0 * turn).cos()
         }
-    };
-    (0..n).map(at).collect()
+        Window::Nuttall => {
+            0.3635819 - 0.4891775 * turn.cos() + 0.1365995 * (2.0 * turn).cos()
+                - 0.0106411 * (3.0 * turn).cos()
+        }
+        Window::Bartlett if 2 * i <= n => 2.0 * i as f64 / n as f64,
+        Window::Bartlett => 2.0 - 2.0 * i as f64 / n as f64,
+        Window::Boxcar => 1.0,
+        Window::Povey => (0.5 - 0.5 * (2.0 * PI * i as f64 / (n - 1) as f64).cos()).powf(0.85),
+    }
 }
 
 fn spectrum(frame: &[f64]) -> Vec<f64> {
     let n = frame.len();
-    let circle: Vec<(f64, f64)> = (0..n).map(|i| (2.0 * PI * i as f64 / n as f64).sin_cos()).collect();
-    let bin = |k: usize| {
-        let (mut re, mut im) = (0.0, 0.0);
+    let circle: Vec<(f64, f64)> = (0..n)
+        .map(|i| (2.0 * PI * i as f64 / n as f64).sin_cos())
+        .collect();
+
+    let mut powers = Vec::with_capacity(n / 2 + 1);
+    for k in 0..=n / 2 {
+        let mut re = 0.0;
+        let mut im = 0.0;
         for (i, x) in frame.iter().enumerate() {
             let (sin, cos) = circle[k * i % n];
             re += x * cos;
             im -= x * sin;
         }
-        re * re + im * im
-    };
-    (0..=n / 2).map(bin).collect()
+        powers.push(re * re + im * im);
+    }
+    powers
 }

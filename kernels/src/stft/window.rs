@@ -31,7 +31,8 @@ pub enum Window {
 
 impl Window {
     /// Every name, for error messages.
-    const NAMES: &'static str = "hann, hamming, blackman, blackmanharris, nuttall, bartlett, boxcar (or ones) or povey";
+    const NAMES: &'static str =
+        "hann, hamming, blackman, blackmanharris, nuttall, bartlett, boxcar (or ones) or povey";
 
     /// The window's `n` values, f64.
     #[must_use]
@@ -39,30 +40,34 @@ impl Window {
         if n == 1 {
             return vec![1.0];
         }
+        // Kaldi's own window is symmetric, and all others are periodic.
         let period = if self == Self::Povey { n - 1 } else { n } as f64;
         (0..n).map(|i| self.at(i as f64 / period)).collect()
     }
 
     /// The value at `turn` of a period, 0 to 1.
     fn at(self, turn: f64) -> f64 {
-        let cosines = |terms: &[f64]| -> f64 {
-            let term = |(k, a): (usize, &f64)| {
-                let sign = if k % 2 == 0 { 1.0 } else { -1.0 };
-                sign * a * libm::cos(2.0 * PI * k as f64 * turn)
-            };
-            terms.iter().enumerate().map(term).sum()
-        };
         match self {
-            Self::Hann => cosines(&[0.5, 0.5]),
-            Self::Hamming => cosines(&[0.54, 0.46]),
-            Self::Blackman => cosines(&[0.42, 0.5, 0.08]),
-            Self::BlackmanHarris => cosines(&[0.35875, 0.48829, 0.14128, 0.01168]),
-            Self::Nuttall => cosines(&[0.363_581_9, 0.489_177_5, 0.136_599_5, 0.010_641_1]),
+            Self::Hann => cosines(turn, &[0.5, 0.5]),
+            Self::Hamming => cosines(turn, &[0.54, 0.46]),
+            Self::Blackman => cosines(turn, &[0.42, 0.5, 0.08]),
+            Self::BlackmanHarris => cosines(turn, &[0.35875, 0.48829, 0.14128, 0.01168]),
+            Self::Nuttall => cosines(turn, &[0.363_581_9, 0.489_177_5, 0.136_599_5, 0.010_641_1]),
             Self::Bartlett => 1.0 - (2.0 * turn - 1.0).abs(),
             Self::Boxcar => 1.0,
-            Self::Povey => libm::pow(cosines(&[0.5, 0.5]).max(0.0), 0.85),
+            // Near the ends, rounding may give a sum below 0, of which the power would be NaN.
+            Self::Povey => libm::pow(cosines(turn, &[0.5, 0.5]).max(0.0), 0.85),
         }
     }
+}
+
+/// `a₀ - a₁ cos(2π turn) + a₂ cos(4π turn) - …` of the terms `a`.
+fn cosines(turn: f64, terms: &[f64]) -> f64 {
+    let signed = terms.iter().enumerate().map(|(k, a)| {
+        let sign = if k % 2 == 0 { 1.0 } else { -1.0 };
+        sign * a * libm::cos(2.0 * PI * k as f64 * turn)
+    });
+    signed.sum()
 }
 
 impl FromStr for Window {

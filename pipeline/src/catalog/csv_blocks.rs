@@ -9,25 +9,25 @@ use memchr::{memchr, memchr2_iter, memrchr};
 
 /// Bytes of a block that holds no record longer than itself: enough that a block costs nothing, little enough that it
 /// stays in a core's cache from being read to being parsed.
-pub const BLOCK_BYTES: usize = 1 << 20;
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
 /// UTF-8's byte order mark; it may open a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Whole records, as they lie in the file.
 #[derive(Debug, Default)]
-pub struct Block {
+pub(super) struct Block {
     /// From 0, in the file's order.
     pub number: usize,
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// What is left of them.
-    pub left: Left,
+    pub left: Position,
 }
 
 /// A place between two records.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Left {
+pub(super) struct Position {
     /// Bytes from the block's start.
     pub at: usize,
     /// Physical line of the file, from 1.
@@ -42,7 +42,7 @@ impl Block {
 }
 
 /// Cuts a file into blocks. The cuts depend on its bytes alone.
-pub struct Blocks<R> {
+pub(super) struct Blocks<R> {
     input: R,
     block_bytes: usize,
     /// Behind the last block: what was read of the next one.
@@ -56,7 +56,13 @@ pub struct Blocks<R> {
 impl<R: Read> Blocks<R> {
     /// Starts at the top of `input`, which needs no buffer; `block_bytes` is [`BLOCK_BYTES`] but in tests.
     pub const fn new(input: R, block_bytes: usize) -> Self {
-        Self { input, block_bytes, rest: Vec::new(), number: 0, line: 1 }
+        Self {
+            input,
+            block_bytes,
+            rest: Vec::new(),
+            number: 0,
+            line: 1,
+        }
     }
 
     /// Fills `block`, whose memory is used again; false at the end of the file.
@@ -80,16 +86,26 @@ impl<R: Read> Blocks<R> {
     /// Whether the block ends where a record does.
     fn fill(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
         block.bytes.clear();
+        // What was read behind the last block.
         block.bytes.append(&mut self.rest);
+
         let mut wanted = self.block_bytes;
         let (end, is_whole) = loop {
             let missing = wanted.saturating_sub(block.bytes.len());
             block.bytes.reserve(missing);
-            let at_end = self.input.by_ref().take(missing as u64).read_to_end(&mut block.bytes)? < missing;
+            let mut input = self.input.by_ref().take(missing as u64);
+            let at_end = input.read_to_end(&mut block.bytes)? < missing;
+            // The mark is no part of the first column's name.
             if self.number == 0 && block.bytes.starts_with(BYTE_ORDER_MARK) {
                 block.bytes.drain(..BYTE_ORDER_MARK.len());
             }
-            let end = if at_end { Some(block.bytes.len()) } else { records_end(&block.bytes) };
+
+            // The last record of a file needs no line break.
+            let end = if at_end {
+                Some(block.bytes.len())
+            } else {
+                records_end(&block.bytes)
+            };
             match end {
                 Some(end) => break (end, true),
                 None if wanted >= bytes_max => break (block.bytes.len(), false),
@@ -97,9 +113,15 @@ impl<R: Read> Blocks<R> {
                 None => wanted *= 2,
             }
         };
+
         self.rest.extend_from_slice(&block.bytes[end..]);
         block.bytes.truncate(end);
-        (block.number, block.left) = (self.number, Left { at: 0, line: self.line });
+        block.number = self.number;
+        block.left = Position {
+            at: 0,
+            line: self.line,
+        };
+
         self.number += 1;
         self.line += n_lines(&block.bytes);
         Ok(is_whole)
@@ -107,13 +129,15 @@ impl<R: Read> Blocks<R> {
 }
 
 /// Whether a line of the file ends with the line break at `at`: `\n`, or a `\r` of its own, as old Macs wrote it.
-pub fn ends_line(bytes: &[u8], at: usize) -> bool {
+pub(super) fn ends_line(bytes: &[u8], at: usize) -> bool {
     bytes[at] == b'\n' || bytes.get(at + 1) != Some(&b'\n')
 }
 
 /// Lines that end in `bytes`. No two records begin on one line, which is what tells rows from one another.
-pub fn n_lines(bytes: &[u8]) -> u64 {
-    memchr2_iter(b'\n', b'\r', bytes).filter(|&at| ends_line(bytes, at)).count() as u64
+pub(super) fn n_lines(bytes: &[u8]) -> u64 {
+    memchr2_iter(b'\n', b'\r', bytes)
+        .filter(|&at| ends_line(bytes, at))
+        .count() as u64
 }
 
 /// Where the last whole record of `bytes` ends, behind its line break. `bytes` start with a record.
@@ -135,7 +159,10 @@ fn records_end(bytes: &[u8]) -> Option<usize> {
 }
 
 fn last_break(bytes: &[u8], plain: &[(usize, usize)]) -> Option<usize> {
-    plain.iter().rev().find_map(|&(start, end)| Some(start + memrchr(b'\n', &bytes[start..end])? + 1))
+    plain
+        .iter()
+        .rev()
+        .find_map(|&(start, end)| Some(start + memrchr(b'\n', &bytes[start..end])? + 1))
 }
 
 /// The first quote from `at` on that starts a field.
@@ -151,7 +178,7 @@ fn opening_quote(bytes: &[u8], mut at: usize) -> Option<usize> {
 
 /// The quote that ends a field whose text starts at `at`, `None` where it stays open; and whether there are doubled ones
 /// before it.
-pub fn quoted_end(bytes: &[u8], mut at: usize) -> (Option<usize>, bool) {
+pub(super) fn quoted_end(bytes: &[u8], mut at: usize) -> (Option<usize>, bool) {
     let mut are_doubled = false;
     while let Some(length) = memchr(b'"', &bytes[at..]) {
         let quote = at + length;

@@ -3,14 +3,15 @@
 //! Fields are places in the block: nothing is copied, and nothing is known of columns, types or text encodings.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use memchr::{memchr, memchr3};
 
-use super::csv_blocks::{Block, Left, ends_line, n_lines, quoted_end};
+use super::csv_blocks::{Block, Position, ends_line, n_lines, quoted_end};
 
 /// A field's place.
 #[derive(Clone, Copy, Debug)]
-pub struct Field {
+pub(super) struct Field {
     start: usize,
     end: usize,
     /// Quotes inside of it that are not text.
@@ -18,10 +19,10 @@ pub struct Field {
 }
 
 /// Walks over the records of a block.
-pub struct Records<'a> {
+pub(super) struct Records<'a> {
     bytes: &'a [u8],
     /// Where the next record starts, or blank lines before it.
-    left: Left,
+    left: Position,
     /// Of the current record: its bytes, its fields and the line that it starts on.
     start: usize,
     fields: Vec<Field>,
@@ -31,25 +32,35 @@ pub struct Records<'a> {
 impl<'a> Records<'a> {
     /// Before the first record that is left of `block`.
     pub const fn new(block: &'a Block) -> Self {
-        Self { bytes: block.bytes.as_slice(), left: block.left, start: 0, fields: Vec::new(), record_line: 0 }
+        Self {
+            bytes: block.bytes.as_slice(),
+            left: block.left,
+            start: 0,
+            fields: Vec::new(),
+            record_line: 0,
+        }
     }
 
     /// Behind the current record.
-    pub const fn left(&self) -> Left {
+    pub const fn left(&self) -> Position {
         self.left
     }
 
     /// Goes to the next record; false at the block's end. Blank lines are no records.
     pub fn advance(&mut self) -> bool {
+        // Also the second byte of a line break that ended the record before.
         while let Some(b'\n' | b'\r') = self.bytes.get(self.left.at) {
             self.left.line += u64::from(ends_line(self.bytes, self.left.at));
             self.left.at += 1;
         }
+
         self.fields.clear();
-        (self.start, self.record_line) = (self.left.at, self.left.line);
+        self.start = self.left.at;
+        self.record_line = self.left.line;
         if self.left.at == self.bytes.len() {
             return false;
         }
+
         loop {
             let end = self.field();
             self.left.at = (end + 1).min(self.bytes.len());
@@ -68,19 +79,35 @@ impl<'a> Records<'a> {
         let start = self.left.at;
         if self.bytes.get(start) != Some(&b'"') {
             let end = self.field_end(start);
-            self.fields.push(Field { start, end, quotes: false });
+            self.fields.push(Field {
+                start,
+                end,
+                quotes: false,
+            });
             return end;
         }
+
         let start = start + 1;
         let (quote, are_doubled) = quoted_end(self.bytes, start);
+        // A quote that nothing closes holds the rest of the file.
         let quote = quote.unwrap_or(self.bytes.len());
+
         // Text behind the closing quote belongs to the field.
         let end = self.field_end((quote + 1).min(self.bytes.len()));
         let field = if end <= quote + 1 {
-            Field { start, end: quote, quotes: are_doubled }
+            Field {
+                start,
+                end: quote,
+                quotes: are_doubled,
+            }
         } else {
-            Field { start, end, quotes: true }
+            Field {
+                start,
+                end,
+                quotes: true,
+            }
         };
+
         self.left.line += n_lines(&self.bytes[start..quote]);
         self.fields.push(field);
         end
@@ -89,7 +116,8 @@ impl<'a> Records<'a> {
     fn field_end(&self, at: usize) -> usize {
         match self.bytes.get(at) {
             None | Some(b',' | b'\n' | b'\r') => at,
-            _ => memchr3(b',', b'\n', b'\r', &self.bytes[at..]).map_or(self.bytes.len(), |length| at + length),
+            _ => memchr3(b',', b'\n', b'\r', &self.bytes[at..])
+                .map_or(self.bytes.len(), |length| at + length),
         }
     }
 
@@ -114,8 +142,11 @@ impl<'a> Records<'a> {
         if !field.quotes {
             return Cow::Borrowed(raw);
         }
+
         let mut value = Vec::with_capacity(raw.len());
-        parts(raw).for_each(|(start, end)| value.extend_from_slice(&raw[start..end]));
+        for part in parts(raw) {
+            value.extend_from_slice(&raw[part]);
+        }
         Cow::Owned(value)
     }
 }
@@ -128,27 +159,40 @@ impl Field {
         if !self.quotes {
             return Some(raw);
         }
+
         unquoted.clear();
-        parts(raw.as_bytes()).for_each(|(start, end)| unquoted.push_str(&raw[start..end]));
+        for part in parts(raw.as_bytes()) {
+            unquoted.push_str(&raw[part]);
+        }
         Some(unquoted)
     }
 }
 
-/// Start and end of the parts that make the value of a text in quotes: of two quotes one, not the closing one, and all
-/// that is behind it.
-fn parts(raw: &[u8]) -> impl Iterator<Item = (usize, usize)> {
-    let (mut next, mut is_closed) = (Some(0), false);
+/// The parts that make the value of a text in quotes: of two quotes one, not the closing one, and all that is behind
+/// it.
+fn parts(raw: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut next = Some(0);
+    let mut is_closed = false;
     std::iter::from_fn(move || {
         let start = next?;
-        let quote = if is_closed { None } else { memchr(b'"', &raw[start..]).map(|length| start + length) };
+        let quote = if is_closed {
+            None
+        } else {
+            memchr(b'"', &raw[start..]).map(|length| start + length)
+        };
         let Some(quote) = quote else {
             next = None;
-            return Some((start, raw.len()));
+            return Some(start..raw.len());
         };
+
         is_closed = raw.get(quote + 1) != Some(&b'"');
-        let (end, behind) = if is_closed { (quote, quote + 1) } else { (quote + 1, quote + 2) };
-        next = Some(behind);
-        Some((start, end))
+        if is_closed {
+            next = Some(quote + 1);
+            return Some(start..quote);
+        }
+        // Of two quotes the first is text.
+        next = Some(quote + 2);
+        Some(start..quote + 1)
     })
 }
 
@@ -174,11 +218,18 @@ mod tests {
     }
 
     fn ours(input: impl Read, block_bytes: usize) -> Rows {
-        let (mut blocks, mut block, mut rows) = (Blocks::new(input, block_bytes), Block::default(), Vec::new());
+        let (mut blocks, mut block, mut rows) = (
+            Blocks::new(input, block_bytes),
+            Block::default(),
+            Vec::new(),
+        );
         while blocks.next_into(&mut block).unwrap() {
             let mut records = Records::new(&block);
             while records.advance() {
-                let values = records.fields().iter().map(|&field| records.value(field).into_owned());
+                let values = records
+                    .fields()
+                    .iter()
+                    .map(|&field| records.value(field).into_owned());
                 rows.push((records.line(), values.collect()));
             }
         }
@@ -186,8 +237,13 @@ mod tests {
     }
 
     fn theirs(text: &[u8]) -> Vec<Vec<Vec<u8>>> {
-        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
-        let rows = reader.into_byte_records().map(|row| row.unwrap().iter().map(<[u8]>::to_vec).collect());
+        let reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(text);
+        let rows = reader
+            .into_byte_records()
+            .map(|row| row.unwrap().iter().map(<[u8]>::to_vec).collect());
         rows.collect()
     }
 
@@ -218,7 +274,10 @@ mod tests {
             assert_eq!(lines, [1, 5, 6, 9, 10]);
             assert_eq!(rows[0].1, [b"a\nb".to_vec(), b"1".to_vec()]);
             assert_eq!(rows[2].1[1], b"\n\nx");
-            assert_eq!((&rows[3].1[1][..], &rows[4].1[1][..]), (&b"5\""[..], &b""[..]));
+            assert_eq!(
+                (&rows[3].1[1][..], &rows[4].1[1][..]),
+                (&b"5\""[..], &b""[..])
+            );
         }
     }
 }

@@ -16,9 +16,9 @@ use super::csv_blocks::{BLOCK_BYTES, Block, Blocks};
 use super::csv_record::Records;
 
 /// The column that holds the physical line a record starts on, from 1.
-pub const LINE: &str = "csv_line";
+pub(super) const LINE: &str = "csv_line";
 /// Column of `tracks_all` that names the cleaning step that dropped a row.
-pub const DROPPED_BY: &str = "dropped_by";
+pub(super) const DROPPED_BY: &str = "dropped_by";
 
 /// Cells a batch: bounds memory for 518 columns as for 5.
 const BATCH_CELLS: usize = 1 << 18;
@@ -26,7 +26,7 @@ const BATCH_CELLS: usize = 1 << 18;
 /// Most columns of a metadata file. Reading, typing and cleaning take time in proportion to them, but a cleaning step
 /// that looks at all columns (`SELECT DISTINCT *`) takes their square, seconds for so many; and each one costs a Parquet
 /// file some kilobytes. FMA's widest file has 519.
-pub const COLUMNS_MAX: usize = 10_000;
+pub(super) const COLUMNS_MAX: usize = 10_000;
 
 /// A header line of [`COLUMNS_MAX`] columns has 1,600 bytes for each name. One that is longer is no header, and the file
 /// may have no line break at all: it is not read to its end to see.
@@ -37,7 +37,7 @@ const HEADER_LINES_MAX: usize = 5;
 
 /// How column names are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Header {
+pub(super) enum Header {
     /// One line.
     Line,
     /// FMA's levels (group, field, …), closed by a line that starts with `track_id`: joined with `_`.
@@ -52,11 +52,17 @@ impl Header {
     /// `Csv` when reading fails.
     pub fn of<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
         let mut block = Block::default();
-        Blocks::new(input, BLOCK_BYTES).first_into(&mut block, HEADER_BYTES_MAX).map_err(unreadable(file))?;
+        Blocks::new(input, BLOCK_BYTES)
+            .first_into(&mut block, HEADER_BYTES_MAX)
+            .map_err(unreadable(file))?;
+
         let mut records = Records::new(&block);
         for _ in 0..HEADER_LINES_MAX {
-            if records.advance() && records.fields().first().is_some_and(|&first| *records.value(first) == *b"track_id")
-            {
+            if !records.advance() {
+                break;
+            }
+            let first = records.fields().first();
+            if first.is_some_and(|&first| *records.value(first) == *b"track_id") {
                 return Ok(Self::Levels);
             }
         }
@@ -66,14 +72,14 @@ impl Header {
 
 /// What all blocks of one CSV file share.
 #[derive(Clone, Debug)]
-pub struct TextForm {
+pub(super) struct TextForm {
     file: String,
     schema: SchemaRef,
 }
 
 /// Records that were read, and those of them that cannot be.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub(super) struct RecordCounts {
     /// Records so far, rejected ones among them.
     pub rows_read: u64,
     /// Records that were counted out so far.
@@ -81,7 +87,7 @@ pub struct Counted {
 }
 
 /// A text batch in the making.
-pub struct TextRows {
+pub(super) struct TextRows {
     lines: Int64Builder,
     columns: Vec<StringViewBuilder>,
     /// A field without its quotes; here, so that its memory is used again.
@@ -96,16 +102,28 @@ impl TextForm {
 
     /// An empty batch with room for `rows`.
     pub fn rows(&self, rows: usize) -> TextRows {
-        let columns = (1..self.schema.fields().len()).map(|_| StringViewBuilder::with_capacity(rows));
-        TextRows { lines: Int64Builder::with_capacity(rows), columns: columns.collect(), unquoted: String::new() }
+        let columns =
+            (1..self.schema.fields().len()).map(|_| StringViewBuilder::with_capacity(rows));
+        TextRows {
+            lines: Int64Builder::with_capacity(rows),
+            columns: columns.collect(),
+            unquoted: String::new(),
+        }
     }
 
     /// Moves records of `block` to `rows`, until there are `rows_max` or the block is empty.
-    pub fn read(&self, block: &mut Block, rows_max: usize, rows: &mut TextRows, counted: &mut Counted) {
+    pub fn read(
+        &self,
+        block: &mut Block,
+        rows_max: usize,
+        rows: &mut TextRows,
+        counted: &mut RecordCounts,
+    ) {
         let wanted = self.schema.fields().len() - 1;
         let mut records = Records::new(block);
         while rows.lines.len() < rows_max && records.advance() {
             counted.rows_read += 1;
+
             let (base, raw) = records.raw();
             let rejected = match std::str::from_utf8(raw) {
                 Ok(text) if records.fields().len() == wanted => {
@@ -129,28 +147,45 @@ impl TextForm {
     }
 
     fn wrong_field_count(&self, records: &Records<'_>) -> Reject {
-        let (found, wanted) = (records.fields().len(), self.schema.fields().len() - 1);
-        let detail = format!("{}: {found} fields where the header has {wanted}", self.file);
+        let found = records.fields().len();
+        let wanted = self.schema.fields().len() - 1;
+        let detail = format!(
+            "{}: {found} fields where the header has {wanted}",
+            self.file
+        );
+
         let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
         reject.track_id = self.track_id(records);
         reject.line = Some(records.line());
+
         // The first column without a field; with too many fields the last column is where they start.
-        reject.column = self.schema.fields().get((found + 1).min(wanted)).map(|field| field.name().clone());
+        reject.column = self
+            .schema
+            .fields()
+            .get((found + 1).min(wanted))
+            .map(|field| field.name().clone());
         reject
     }
 
     /// The first field that is not UTF-8.
     fn wrong_encoding(&self, records: &Records<'_>) -> Option<Reject> {
-        let fields = records.fields().iter().enumerate();
-        let mut faults = fields.filter_map(|(index, &field)| {
+        let mut fields = records.fields().iter().enumerate();
+        let (field, valid_bytes) = fields.find_map(|(index, &field)| {
             let error = std::str::from_utf8(&records.value(field)).err()?;
             Some((index, error.valid_up_to()))
-        });
-        let (field, valid_bytes) = faults.next()?;
-        let detail = format!("{}: not UTF-8 after {valid_bytes} bytes of the field", self.file);
+        })?;
+
+        let detail = format!(
+            "{}: not UTF-8 after {valid_bytes} bytes of the field",
+            self.file
+        );
         let mut reject = Reject::new(Stage::Catalog, Reason::BadEncoding, detail);
         reject.line = Some(records.line());
-        reject.column = self.schema.fields().get(field + 1).map(|field| field.name().clone());
+        reject.column = self
+            .schema
+            .fields()
+            .get(field + 1)
+            .map(|field| field.name().clone());
         Some(reject)
     }
 
@@ -184,19 +219,23 @@ impl TextRows {
     /// `Arrow` alone.
     pub fn finish(mut self, form: &TextForm) -> Result<RecordBatch, CatalogError> {
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.lines.finish())];
-        arrays.extend(self.columns.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
+        arrays.extend(
+            self.columns
+                .iter_mut()
+                .map(|builder| Arc::new(builder.finish()) as ArrayRef),
+        );
         Ok(RecordBatch::try_new(form.schema.clone(), arrays)?)
     }
 }
 
 /// Reads one CSV file.
-pub struct TextReader<R> {
+pub(super) struct TextReader<R> {
     form: TextForm,
     blocks: Blocks<R>,
     /// What is left of the current block.
     block: Block,
     /// What [`TextReader::next_batch`] met.
-    pub counted: Counted,
+    pub counted: RecordCounts,
 }
 
 impl<R: Read> TextReader<R> {
@@ -206,23 +245,43 @@ impl<R: Read> TextReader<R> {
     /// `Csv` when reading fails, `Header`, `HeaderEncoding`, `DuplicateColumn`, `TooManyColumns` and `LongHeader` when
     /// the header is not of the named form.
     pub fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
-        let (mut blocks, mut block) = (Blocks::new(input, BLOCK_BYTES), Block::default());
-        let is_whole = blocks.first_into(&mut block, HEADER_BYTES_MAX).map_err(unreadable(file))?;
+        let mut blocks = Blocks::new(input, BLOCK_BYTES);
+        let mut block = Block::default();
+        let is_whole = blocks
+            .first_into(&mut block, HEADER_BYTES_MAX)
+            .map_err(unreadable(file))?;
+        // The names come first, so that too many columns are told as such.
         let names = column_names(file, &mut block, header)?;
         if !is_whole {
-            return Err(CatalogError::LongHeader { file: file.to_owned(), bytes_max: HEADER_BYTES_MAX });
+            return Err(CatalogError::LongHeader {
+                file: file.to_owned(),
+                bytes_max: HEADER_BYTES_MAX,
+            });
         }
+
         let mut fields = vec![Field::new(LINE, DataType::Int64, false)];
         let mut seen = BTreeSet::new();
         for name in &names {
             refuse_own(file, name)?;
             if !seen.insert(name) {
-                return Err(CatalogError::DuplicateColumn { file: file.to_owned(), column: name.clone() });
+                return Err(CatalogError::DuplicateColumn {
+                    file: file.to_owned(),
+                    column: name.clone(),
+                });
             }
             fields.push(Field::new(name, DataType::Utf8View, true));
         }
-        let form = TextForm { file: file.to_owned(), schema: Arc::new(Schema::new(fields)) };
-        Ok(Self { form, blocks, block, counted: Counted::default() })
+
+        let form = TextForm {
+            file: file.to_owned(),
+            schema: Arc::new(Schema::new(fields)),
+        };
+        Ok(Self {
+            form,
+            blocks,
+            block,
+            counted: RecordCounts::default(),
+        })
     }
 
     /// The file's columns.
@@ -240,7 +299,9 @@ impl<R: Read> TextReader<R> {
             self.block = Block::default();
             return Ok(true);
         }
-        self.blocks.next_into(block).map_err(unreadable(&self.form.file))
+        self.blocks
+            .next_into(block)
+            .map_err(unreadable(&self.form.file))
     }
 
     /// The next rows, some thousands of them, always cut at the same places; `None` at the end of the file.
@@ -250,59 +311,105 @@ impl<R: Read> TextReader<R> {
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, CatalogError> {
         let n_columns = self.form.schema.fields().len() - 1;
         let rows_max = (BATCH_CELLS / n_columns.max(1)).clamp(256, 8192);
+        // Cut by the number of rows, and not by blocks: a file always gives the same batches.
         let mut rows = self.form.rows(rows_max);
         while rows.lines.len() < rows_max {
-            if self.block.is_empty() && !self.blocks.next_into(&mut self.block).map_err(unreadable(&self.form.file))? {
-                break;
+            if self.block.is_empty() {
+                let is_there = self.blocks.next_into(&mut self.block);
+                if !is_there.map_err(unreadable(&self.form.file))? {
+                    break;
+                }
             }
-            self.form.read(&mut self.block, rows_max, &mut rows, &mut self.counted);
+            self.form
+                .read(&mut self.block, rows_max, &mut rows, &mut self.counted);
         }
-        if rows.lines.is_empty() { Ok(None) } else { rows.finish(&self.form).map(Some) }
+
+        if rows.lines.is_empty() {
+            Ok(None)
+        } else {
+            rows.finish(&self.form).map(Some)
+        }
     }
 }
 
 fn unreadable(file: &str) -> impl Fn(io::Error) -> CatalogError {
-    move |source| CatalogError::Csv { file: file.to_owned(), source }
+    move |source| CatalogError::Csv {
+        file: file.to_owned(),
+        source,
+    }
 }
 
 /// The names of the columns; `block` is left behind the header.
-fn column_names(file: &str, block: &mut Block, header: Header) -> Result<Vec<String>, CatalogError> {
+fn column_names(
+    file: &str,
+    block: &mut Block,
+    header: Header,
+) -> Result<Vec<String>, CatalogError> {
     let mut levels: Vec<Vec<String>> = Vec::new();
-    let lines_max = if header == Header::Line { 1 } else { HEADER_LINES_MAX };
+    let lines_max = if header == Header::Line {
+        1
+    } else {
+        HEADER_LINES_MAX
+    };
+
     let mut records = Records::new(block);
     let mut is_closed = false;
     while levels.len() < lines_max && !is_closed && records.advance() {
         refuse_columns(file, Some(records.fields().len()))?;
-        let values = records.fields().iter().map(|&field| String::from_utf8(records.value(field).into_owned()));
+        let values = records
+            .fields()
+            .iter()
+            .map(|&field| String::from_utf8(records.value(field).into_owned()));
         let level = values.collect::<Result<Vec<_>, _>>();
-        levels.push(level.map_err(|_| CatalogError::HeaderEncoding { file: file.to_owned() })?);
-        is_closed = levels.last().and_then(|level| level.first()).is_some_and(|first| first == "track_id");
+        levels.push(level.map_err(|_| CatalogError::HeaderEncoding {
+            file: file.to_owned(),
+        })?);
+        // How many levels there are differs from file to file: the one that starts with `track_id` is the last.
+        is_closed = levels
+            .last()
+            .and_then(|level| level.first())
+            .is_some_and(|first| first == "track_id");
     }
     block.left = records.left();
+
     match (header, levels.as_slice()) {
         (Header::Levels, _) if is_closed => Ok(joined_names(&levels)),
-        (Header::Line, [only]) => Ok(only.iter().enumerate().map(|(i, name)| plain_name(i, name)).collect()),
-        (Header::Line, _) => Err(CatalogError::NoHeader { file: file.to_owned() }),
-        _ => Err(CatalogError::Header { file: file.to_owned(), lines: HEADER_LINES_MAX }),
+        (Header::Line, [only]) => Ok(only
+            .iter()
+            .enumerate()
+            .map(|(i, name)| plain_name(i, name))
+            .collect()),
+        (Header::Line, _) => Err(CatalogError::NoHeader {
+            file: file.to_owned(),
+        }),
+        _ => Err(CatalogError::Header {
+            file: file.to_owned(),
+            lines: HEADER_LINES_MAX,
+        }),
     }
 }
 
 /// # Errors
 /// `TooManyColumns` for more than [`COLUMNS_MAX`]; none are not known yet.
-pub fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), CatalogError> {
+pub(super) fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), CatalogError> {
     match columns {
-        Some(columns) if columns > COLUMNS_MAX => {
-            Err(CatalogError::TooManyColumns { file: file.to_owned(), columns, columns_max: COLUMNS_MAX })
-        }
+        Some(columns) if columns > COLUMNS_MAX => Err(CatalogError::TooManyColumns {
+            file: file.to_owned(),
+            columns,
+            columns_max: COLUMNS_MAX,
+        }),
         _ => Ok(()),
     }
 }
 
 /// # Errors
 /// `OwnColumn` for a file's column named as one that its rows are given here.
-pub fn refuse_own(file: &str, column: &str) -> Result<(), CatalogError> {
+pub(super) fn refuse_own(file: &str, column: &str) -> Result<(), CatalogError> {
     if column == LINE || column == DROPPED_BY {
-        return Err(CatalogError::OwnColumn { file: file.to_owned(), column: column.to_owned() });
+        return Err(CatalogError::OwnColumn {
+            file: file.to_owned(),
+            column: column.to_owned(),
+        });
     }
     Ok(())
 }
@@ -310,16 +417,24 @@ pub fn refuse_own(file: &str, column: &str) -> Result<(), CatalogError> {
 /// `album` over `title` → `album_title`; the first column's name stands in the last line.
 fn joined_names(levels: &[Vec<String>]) -> Vec<String> {
     let n_columns = levels.iter().map(Vec::len).max().unwrap_or(0);
-    let name = |column: usize| {
-        let parts =
-            levels.iter().filter_map(|level| level.get(column)).filter(|part| !part.is_empty()).map(String::as_str);
-        plain_name(column, &parts.collect::<Vec<_>>().join("_"))
-    };
-    std::iter::once("track_id".to_owned()).chain((1..n_columns).map(name)).collect()
+    let mut names = vec!["track_id".to_owned()];
+    for column in 1..n_columns {
+        let levels = levels.iter().filter_map(|level| level.get(column));
+        let parts: Vec<&str> = levels
+            .map(String::as_str)
+            .filter(|part| !part.is_empty())
+            .collect();
+        names.push(plain_name(column, &parts.join("_")));
+    }
+    names
 }
 
 /// `#tracks` → `tracks`; a column without a name gets its number.
 fn plain_name(index: usize, name: &str) -> String {
     let name = name.trim().trim_start_matches('#');
-    if name.is_empty() { format!("column_{}", index + 1) } else { name.to_owned() }
+    if name.is_empty() {
+        format!("column_{}", index + 1)
+    } else {
+        name.to_owned()
+    }
 }

@@ -33,7 +33,7 @@ const BATCH_ROWS: usize = 8192;
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Runs the catalog's SQL.
-pub struct Engine {
+pub(super) struct Engine {
     /// The session with all tables and functions.
     pub context: SessionContext,
     runtime: tokio::runtime::Runtime,
@@ -47,15 +47,27 @@ impl Engine {
     /// # Errors
     /// `Engine` when the session cannot start.
     pub fn new(memory_bytes: usize, course: Arc<Course>) -> Result<Self, CatalogError> {
-        let config = SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS);
+        let config = SessionConfig::new()
+            .with_target_partitions(1)
+            .with_batch_size(BATCH_ROWS);
         let pool = Arc::new(FairSpillPool::new(memory_bytes));
-        let environment = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+        let environment = RuntimeEnvBuilder::new()
+            .with_memory_pool(pool)
+            .build_arc()?;
+
         let context = SessionContext::new_with_config_rt(config, environment);
         for function in python_list::functions() {
             context.register_udf(function);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DataFusionError::from)?;
-        Ok(Self { context, runtime, course })
+
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(DataFusionError::from)?;
+        Ok(Self {
+            context,
+            runtime,
+            course,
+        })
     }
 
     /// Registers `rows` as table `name`, in place of an earlier one.
@@ -63,8 +75,12 @@ impl Engine {
     /// # Errors
     /// `Engine` when the table is refused.
     pub fn set_table(&self, name: &str, rows: &RecordBatch) -> Result<(), CatalogError> {
-        let slices = (0..rows.num_rows()).step_by(BATCH_ROWS);
-        let slices = slices.map(|start| rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start))).collect();
+        let n_rows = rows.num_rows();
+        let starts = (0..n_rows).step_by(BATCH_ROWS);
+        let slices = starts
+            .map(|start| rows.slice(start, BATCH_ROWS.min(n_rows - start)))
+            .collect();
+
         let table = MemTable::try_new(rows.schema(), vec![slices])?;
         self.context.deregister_table(name)?;
         self.context.register_table(name, Arc::new(table))?;
@@ -76,7 +92,11 @@ impl Engine {
     /// # Errors
     /// DataFusion's, from parsing to execution; any, where the course was stopped.
     pub fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
-        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let reading = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+
         let mut answer = pin!(async {
             let frame = self.context.sql_with_options(sql, reading).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
@@ -104,20 +124,31 @@ impl Engine {
     pub fn missing_table(&self, sql: &str) -> Option<String> {
         let state = self.context.state();
         let statement = state.sql_to_statement(sql, &Dialect::Generic).ok()?;
-        let Statement::Statement(parsed) = &statement else { return None };
+        let Statement::Statement(parsed) = &statement else {
+            return None;
+        };
         if !matches!(**parsed, SqlStatement::Query(_)) {
             return None;
         }
+
         let tables = state.resolve_table_references(&statement).ok()?;
-        let missing = tables.into_iter().find(|table| !self.context.table_exist(table.clone()).unwrap_or(false))?;
+        let missing = tables
+            .into_iter()
+            .find(|table| !self.context.table_exist(table.clone()).unwrap_or(false))?;
         Some(missing.table().to_owned())
     }
 
     /// The names of all tables.
     pub fn tables(&self) -> Vec<String> {
-        let catalogs = self.context.catalog_names().into_iter().filter_map(|name| self.context.catalog(&name));
-        let schemas = catalogs.flat_map(|c| c.schema_names().into_iter().filter_map(move |name| c.schema(&name)));
-        schemas.flat_map(|schema| schema.table_names()).collect()
+        let mut tables = Vec::new();
+        let catalogs = self.context.catalog_names().into_iter();
+        for catalog in catalogs.filter_map(|name| self.context.catalog(&name)) {
+            let schemas = catalog.schema_names().into_iter();
+            for schema in schemas.filter_map(|name| catalog.schema(&name)) {
+                tables.extend(schema.table_names());
+            }
+        }
+        tables
     }
 }
 
@@ -125,7 +156,7 @@ impl Engine {
 ///
 /// # Errors
 /// Arrow's own.
-pub fn text_views(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub(super) fn text_views(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut fields = rows.schema().fields().to_vec();
     let mut columns = rows.columns().to_vec();
     for (field, column) in fields.iter_mut().zip(&mut columns) {
@@ -138,27 +169,35 @@ pub fn text_views(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 /// One line for a person; an unknown column is answered with the known ones nearest to it.
-pub fn one_line(error: &DataFusionError) -> String {
+pub(super) fn one_line(error: &DataFusionError) -> String {
     if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
-        && let SchemaError::FieldNotFound { field, valid_fields } = schema_error.as_ref()
+        && let SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } = schema_error.as_ref()
     {
-        let known: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
+        let known: Vec<&str> = valid_fields
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
         let near = nearest(&field.name, &known);
         return format!(
             "no column `{}`; nearest: {near}; the metadata's header has all (FMA's levels joined by `_`)",
             field.name
         );
     }
+
     let message = match error.find_root() {
         // DataFusion would say it twice, once as Debug shows it.
         DataFusionError::SQL(syntax, _) => syntax.to_string(),
         root => root.strip_backtrace(),
     };
-    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
+    let words: Vec<&str> = message.split_whitespace().collect();
+    words.join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
 /// The three of `known` that look most like `name`.
-pub fn nearest(name: &str, known: &[&str]) -> String {
+pub(super) fn nearest(name: &str, known: &[&str]) -> String {
     let mut known = known.to_vec();
     known.sort_unstable();
     known.dedup();

@@ -67,7 +67,9 @@ pub enum CatalogError {
         columns_max: usize,
     },
     /// No line break where the header should have ended.
-    #[error("metadata file {file}: its first line does not end within {bytes_max} bytes: is it a CSV file?")]
+    #[error(
+        "metadata file {file}: its first line does not end within {bytes_max} bytes: is it a CSV file?"
+    )]
     LongHeader {
         /// The file's name.
         file: String,
@@ -120,7 +122,9 @@ pub enum CatalogError {
         remedy: &'static str,
     },
     /// After the last step the rows cannot be joined to files.
-    #[error("the cleaned rows have {problem}: a cleaning step must give each row its own text in `clip_key`")]
+    #[error(
+        "the cleaned rows have {problem}: a cleaning step must give each row its own text in `clip_key`"
+    )]
     ClipKey {
         /// What is wrong.
         problem: String,
@@ -132,7 +136,9 @@ pub enum CatalogError {
         file: String,
     },
     /// A column that rows are given here.
-    #[error("metadata file {file}: column `{column}` is one that wavemill adds: rename it in the file")]
+    #[error(
+        "metadata file {file}: column `{column}` is one that wavemill adds: rename it in the file"
+    )]
     OwnColumn {
         /// The file's name.
         file: String,

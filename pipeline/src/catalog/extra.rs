@@ -15,7 +15,7 @@ use super::CatalogError;
 use super::csv_text::{Header, TextReader};
 use super::engine::Engine;
 use super::load::{stop_here, without_line};
-use super::types::{Kind, Typer};
+use super::types::{ColumnKind, Typer};
 use crate::course::Course;
 use crate::source::SourceError;
 use crate::source::metadata::Files;
@@ -34,7 +34,10 @@ pub struct ExtraTable {
 /// # Errors
 /// `Source` and `Csv` when the machine fails to read a file.
 pub fn extra_tables(metadata: &Path) -> Result<Vec<ExtraTable>, CatalogError> {
-    Ok(open_all(metadata)?.into_iter().filter_map(|(_, table)| table.ok()).collect())
+    Ok(open_all(metadata)?
+        .into_iter()
+        .filter_map(|(_, table)| table.ok())
+        .collect())
 }
 
 /// Name and table of every further file, or why there is none: a header at fault is the file's own matter.
@@ -43,7 +46,11 @@ pub(super) fn open_all(metadata: &Path) -> Result<Vec<NamedTable>, CatalogError>
     let engine = Engine::new(0, Arc::default())?;
     let files = Files::open(metadata)?;
     let mut tables = Vec::new();
-    for (name, file) in files.names().filter_map(|file| Some((table_name(file)?, file))) {
+
+    for file in files.names() {
+        let Some(name) = table_name(file) else {
+            continue;
+        };
         tables.push(match ExtraTable::open(&engine, &name, file, &files) {
             Err(error) if !is_own_fault(&error) => return Err(error),
             table => (name, table),
@@ -58,12 +65,16 @@ pub(super) type NamedTable = (String, Result<ExtraTable, CatalogError>);
 /// Whether the file is at fault, the same today and tomorrow, and not the disk.
 fn is_own_fault(error: &CatalogError) -> bool {
     match error {
-        CatalogError::Header { .. } | CatalogError::HeaderEncoding { .. } | CatalogError::DuplicateColumn { .. } => {
-            true
-        }
+        CatalogError::Header { .. }
+        | CatalogError::HeaderEncoding { .. }
+        | CatalogError::DuplicateColumn { .. } => true,
         CatalogError::TooManyColumns { .. } | CatalogError::LongHeader { .. } => true,
-        CatalogError::Source(SourceError::Open { source, .. }) => source.kind() == io::ErrorKind::Unsupported,
-        CatalogError::Source(SourceError::EncryptedFile { .. } | SourceError::Duplicates { .. }) => true,
+        CatalogError::Source(SourceError::Open { source, .. }) => {
+            source.kind() == io::ErrorKind::Unsupported
+        }
+        CatalogError::Source(
+            SourceError::EncryptedFile { .. } | SourceError::Duplicates { .. },
+        ) => true,
         _ => false,
     }
 }
@@ -75,8 +86,11 @@ pub(super) fn table_name(file: &str) -> Option<String> {
         "features.csv" => Some("fma_features".to_owned()),
         "echonest.csv" => Some("echonest".to_owned()),
         _ => {
-            let stem = file.strip_suffix(".csv").filter(|stem| stem.starts_with("raw_"));
-            stem.filter(|stem| stem.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')).map(str::to_owned)
+            let stem = file
+                .strip_suffix(".csv")
+                .filter(|stem| stem.starts_with("raw_"));
+            stem.filter(|stem| stem.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+                .map(str::to_owned)
         }
     }
 }
@@ -85,11 +99,28 @@ impl ExtraTable {
     fn open(engine: &Engine, name: &str, file: &str, files: &Files) -> Result<Self, CatalogError> {
         // FMA's dumps have one header line, but for `raw_echonest.csv`.
         let is_raw = name.starts_with("raw_");
-        let header = if is_raw { Header::of(file, files.read(file)?)? } else { Header::Levels };
+        let header = if is_raw {
+            Header::of(file, files.read(file)?)?
+        } else {
+            Header::Levels
+        };
         let reader = TextReader::open(file, files.read(file)?, header)?;
+
         let required = (!is_raw).then_some("track_id");
-        let typer = Typer::new(&engine.context, file, reader.form().schema(), |column| kind(name, column), required)?;
-        Ok(Self { name: name.to_owned(), reader, typer, rejects: Vec::new() })
+        let typer = Typer::new(
+            &engine.context,
+            file,
+            reader.form().schema(),
+            |column| kind(name, column),
+            required,
+        )?;
+
+        Ok(Self {
+            name: name.to_owned(),
+            reader,
+            typer,
+            rejects: Vec::new(),
+        })
     }
 
     /// The table's name.
@@ -135,12 +166,12 @@ impl Iterator for ExtraTable {
 }
 
 /// Raw dumps stay text, as published: their numbers and dates come in several forms.
-fn kind(table: &str, column: &str) -> Kind {
+fn kind(table: &str, column: &str) -> ColumnKind {
     let echonest_text = column.contains("_metadata_") && !column.ends_with("itude");
     match (table, column) {
-        ("fma_features" | "echonest", "track_id") => Kind::Int,
-        ("fma_features", _) => Kind::Float32,
-        ("echonest", _) if !echonest_text => Kind::Float,
-        _ => Kind::Text,
+        ("fma_features" | "echonest", "track_id") => ColumnKind::Int,
+        ("fma_features", _) => ColumnKind::Float32,
+        ("echonest", _) if !echonest_text => ColumnKind::Float,
+        _ => ColumnKind::Text,
     }
 }

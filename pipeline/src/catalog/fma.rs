@@ -6,29 +6,38 @@ use arrow::array::{AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
 use super::CatalogError;
-use super::types::Kind;
+use super::types::ColumnKind;
 
 /// The typed tracks with `clip_key` behind the line. Track 2 lies in `000/000002.mp3`: six digits at least, and a folder
 /// named by the first three.
 ///
 /// # Errors
 /// `Arrow` alone.
-pub fn keyed(tracks: &RecordBatch) -> Result<RecordBatch, CatalogError> {
-    let key = |id: i64| {
-        let name = format!("{id:0>6}");
-        [&name[..3], "/", &name, ".mp3"].concat()
-    };
-    let keys: StringViewArray = tracks["track_id"].as_primitive::<Int64Type>().iter().map(|id| id.map(key)).collect();
+pub(super) fn keyed(tracks: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+    let ids = tracks["track_id"].as_primitive::<Int64Type>();
+    let keys: StringViewArray = ids.iter().map(|id| id.map(clip_key)).collect();
+
     let mut fields = tracks.schema().fields().to_vec();
     let mut columns = tracks.columns().to_vec();
     // Behind the line, which is first.
-    fields.insert(1, Arc::new(Field::new("clip_key", DataType::Utf8View, true)));
+    fields.insert(
+        1,
+        Arc::new(Field::new("clip_key", DataType::Utf8View, true)),
+    );
     columns.insert(1, Arc::new(keys));
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    Ok(RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        columns,
+    )?)
+}
+
+fn clip_key(track_id: i64) -> String {
+    let name = format!("{track_id:0>6}");
+    [&name[..3], "/", &name, ".mp3"].concat()
 }
 
 /// The file that a further table comes from.
-pub fn file_of(table: &str) -> Option<String> {
+pub(super) fn file_of(table: &str) -> Option<String> {
     match table {
         "fma_features" => Some("features.csv".to_owned()),
         "genres" | "echonest" => Some(format!("{table}.csv")),
@@ -37,20 +46,24 @@ pub fn file_of(table: &str) -> Option<String> {
 }
 
 /// Type of a column of `tracks.csv`, `genres.csv`, `echonest.csv` or `features.csv`, by its flattened name.
-pub fn kind(column: &str) -> Kind {
+pub(super) fn kind(column: &str) -> ColumnKind {
     match column {
-        "track_id" | "genre_id" | "parent" | "top_level" | "tracks" => Kind::Int,
-        "album_id" | "artist_id" => Kind::Id,
-        "album_comments" | "album_favorites" | "album_listens" | "album_tracks" => Kind::Int,
-        "artist_comments" | "artist_favorites" => Kind::Int,
-        "track_bit_rate" | "track_comments" | "track_duration" | "track_favorites" => Kind::Int,
-        "track_interest" | "track_listens" | "track_number" => Kind::Int,
-        "artist_latitude" | "artist_longitude" => Kind::Float,
-        "album_date_created" | "album_date_released" => Kind::Timestamp,
-        "artist_active_year_begin" | "artist_active_year_end" | "artist_date_created" => Kind::Timestamp,
-        "track_date_created" | "track_date_recorded" => Kind::Timestamp,
-        "track_genres" | "track_genres_all" => Kind::Ints,
-        "album_tags" | "artist_tags" | "track_tags" => Kind::Texts,
-        _ => Kind::Text,
+        "track_id" | "genre_id" | "parent" | "top_level" | "tracks" => ColumnKind::Int,
+        "album_id" | "artist_id" => ColumnKind::Id,
+        "album_comments" | "album_favorites" | "album_listens" | "album_tracks" => ColumnKind::Int,
+        "artist_comments" | "artist_favorites" => ColumnKind::Int,
+        "track_bit_rate" | "track_comments" | "track_duration" | "track_favorites" => {
+            ColumnKind::Int
+        }
+        "track_interest" | "track_listens" | "track_number" => ColumnKind::Int,
+        "artist_latitude" | "artist_longitude" => ColumnKind::Float,
+        "album_date_created" | "album_date_released" => ColumnKind::Timestamp,
+        "artist_active_year_begin" | "artist_active_year_end" | "artist_date_created" => {
+            ColumnKind::Timestamp
+        }
+        "track_date_created" | "track_date_recorded" => ColumnKind::Timestamp,
+        "track_genres" | "track_genres_all" => ColumnKind::Ints,
+        "album_tags" | "artist_tags" | "track_tags" => ColumnKind::Texts,
+        _ => ColumnKind::Text,
     }
 }

@@ -4,31 +4,37 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, new_empty_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray,
+    new_empty_array,
+};
 use arrow::compute::{concat, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
 use wavemill_schemas::canonical;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::csv_blocks::Block;
-use super::csv_text::{COLUMNS_MAX, Counted, Header, LINE, TextForm, TextReader, refuse_columns, refuse_own};
+use super::csv_text::{
+    COLUMNS_MAX, Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own,
+};
 use super::engine::{Engine, text_views};
 use super::parallel::{by_column, on_threads};
 use super::steps::with_first_column;
-use super::types::{self, Kind, Typer};
+use super::types::{self, ColumnKind, Typer};
 use super::{CatalogError, fma};
 use crate::course::Course;
 use crate::source::{AudioIndex, SourceError};
 
 /// What the files held.
-pub struct Loaded {
+pub(super) struct ParsedMetadata {
     /// One row a track, typed, ordered by [`LINE`].
     pub rows: RecordBatch,
     /// Records read, rejected ones among them.
@@ -42,7 +48,7 @@ pub struct Loaded {
 }
 
 /// One CSV file, read whole.
-pub struct CsvFile<'a, R> {
+pub(super) struct CsvFile<'a, R> {
     /// Name, for messages.
     pub file: &'a str,
     /// Its bytes.
@@ -57,71 +63,137 @@ pub struct CsvFile<'a, R> {
 ///
 /// # Errors
 /// `Csv`, `Header`, `HeaderEncoding`, `DuplicateColumn`; a bad row is a reject.
-pub fn csv_file<R: Read + Send>(
+pub(super) fn csv_file<R: Read + Send>(
     engine: &Engine,
     csv: CsvFile<'_, R>,
-    kind_of: impl Fn(&str) -> Kind,
+    kind_of: impl Fn(&str) -> ColumnKind,
     threads: usize,
-) -> Result<Loaded, CatalogError> {
+) -> Result<ParsedMetadata, CatalogError> {
     let reader = TextReader::open(csv.file, csv.input, csv.header)?;
-    let typer = Typer::new(&engine.context, csv.file, reader.form().schema(), kind_of, csv.required)?;
+    let typer = Typer::new(
+        &engine.context,
+        csv.file,
+        reader.form().schema(),
+        kind_of,
+        csv.required,
+    )?;
+
     let form = reader.form().clone();
     let reader = Mutex::new(reader);
-    let parts = on_threads(threads, || typed_blocks(&reader, &form, &typer, engine.course()))?;
-    let mut parts: Vec<_> = parts.into_iter().flatten().collect();
-    parts.sort_unstable_by_key(|(number, ..)| *number);
+    let by_thread = on_threads(threads, || {
+        typed_blocks(&reader, &form, &typer, engine.course())
+    })?;
+    // Which thread typed which block is chance; the file's order is not.
+    let mut blocks: Vec<TypedBlock> = by_thread.into_iter().flatten().collect();
+    blocks.sort_unstable_by_key(|block| block.number);
+
     let rows = by_column(threads, typer.schema().clone(), |column| {
-        let of_blocks: Vec<_> = parts.iter().map(|(_, rows, _)| rows.column(column).as_ref()).collect();
-        if of_blocks.is_empty() {
+        let parts = blocks
+            .iter()
+            .map(|block| block.rows.column(column).as_ref());
+        let parts: Vec<&dyn Array> = parts.collect();
+        if parts.is_empty() {
             Ok(new_empty_array(typer.schema().field(column).data_type()))
         } else {
-            concat(&of_blocks)
+            concat(&parts)
         }
     })?;
-    let rows_read = parts.iter().map(|(.., counted)| counted.rows_read).sum();
-    let mut rejects: Vec<_> = parts.into_iter().flat_map(|(.., counted)| counted.rejects).collect();
+
+    let rows_read = blocks.iter().map(|block| block.counts.rows_read).sum();
+    let rejects = blocks.into_iter().flat_map(|block| block.counts.rejects);
+    let mut rejects: Vec<Reject> = rejects.collect();
     rejects.sort_by_key(|reject| reject.line);
-    Ok(Loaded { rows, rows_read, rejects, further_rejects: Vec::new(), tables: BTreeMap::new() })
+    Ok(ParsedMetadata {
+        rows,
+        rows_read,
+        rejects,
+        further_rejects: Vec::new(),
+        tables: BTreeMap::new(),
+    })
 }
 
-/// Number, rows and counts of every block that one thread gets hold of.
+/// A block of a file, parsed and typed.
+struct TypedBlock {
+    /// From 0, in the file's order.
+    number: usize,
+    rows: RecordBatch,
+    counts: RecordCounts,
+}
+
+/// Every block that one thread gets hold of.
 fn typed_blocks<R: Read>(
     reader: &Mutex<TextReader<R>>,
     form: &TextForm,
     typer: &Typer,
     course: &Course,
-) -> Result<Vec<(usize, RecordBatch, Counted)>, CatalogError> {
-    let (mut block, mut parts, mut rows_likely) = (Block::default(), Vec::new(), 0);
-    while reader.lock().unwrap_or_else(PoisonError::into_inner).next_block(&mut block)? {
+) -> Result<Vec<TypedBlock>, CatalogError> {
+    let mut block = Block::default();
+    let mut typed = Vec::new();
+    let mut rows_likely = 0;
+
+    // The lock is held while a block is cut out of the file, and not while it is parsed.
+    while reader
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .next_block(&mut block)?
+    {
         stop_here(course)?;
-        let (mut text, mut counted) = (form.rows(rows_likely), Counted::default());
-        form.read(&mut block, usize::MAX, &mut text, &mut counted);
-        let rows = typer.typed(&text.finish(form)?, &mut counted.rejects)?;
+        let mut text = form.rows(rows_likely);
+        let mut counts = RecordCounts::default();
+        form.read(&mut block, usize::MAX, &mut text, &mut counts);
+        let rows = typer.typed(&text.finish(form)?, &mut counts.rejects)?;
+
+        // The next block has about as many rows; an eighth more saves that its builders grow.
         rows_likely = rows.num_rows() + rows.num_rows() / 8;
-        parts.push((block.number, rows, counted));
+        typed.push(TypedBlock {
+            number: block.number,
+            rows,
+            counts,
+        });
     }
-    Ok(parts)
+    Ok(typed)
+}
+
+/// A metadata file on its way to be read.
+pub(super) struct NamedInput<'a, R> {
+    /// Its name, for messages.
+    pub name: &'a str,
+    /// Its bytes.
+    pub input: R,
 }
 
 /// FMA's `tracks.csv` and, where given, `genres.csv`.
 ///
 /// # Errors
 /// As [`csv_file`]; `Column` when there is no `track_id`.
-pub fn fma(
+pub(super) fn fma(
     engine: &Engine,
-    tracks: (&str, impl Read + Send),
-    genres: Option<(&str, impl Read + Send)>,
+    tracks: NamedInput<'_, impl Read + Send>,
+    genres: Option<NamedInput<'_, impl Read + Send>>,
     threads: usize,
-) -> Result<Loaded, CatalogError> {
-    let csv = CsvFile { file: tracks.0, input: tracks.1, header: Header::Levels, required: Some("track_id") };
+) -> Result<ParsedMetadata, CatalogError> {
+    let csv = CsvFile {
+        file: tracks.name,
+        input: tracks.input,
+        header: Header::Levels,
+        required: Some("track_id"),
+    };
     let mut loaded = csv_file(engine, csv, fma::kind, threads)?;
-    loaded.reject_repeated_ids(tracks.0)?;
+    loaded.reject_repeated_ids(tracks.name)?;
     loaded.rows = fma::keyed(&loaded.rows)?;
-    if let Some((file, input)) = genres {
-        let csv = CsvFile { file, input, header: Header::Line, required: None };
+
+    if let Some(genres) = genres {
+        let csv = CsvFile {
+            file: genres.name,
+            input: genres.input,
+            header: Header::Line,
+            required: None,
+        };
         let genres = csv_file(engine, csv, fma::kind, threads)?;
         loaded.further_rejects = genres.rejects;
-        loaded.tables.insert("genres".to_owned(), without_line(&genres.rows)?);
+        loaded
+            .tables
+            .insert("genres".to_owned(), without_line(&genres.rows)?);
     }
     Ok(loaded)
 }
@@ -130,12 +202,29 @@ pub fn fma(
 ///
 /// # Errors
 /// As [`csv_file`].
-pub fn csv_table(engine: &Engine, file: &str, input: impl Read + Send, threads: usize) -> Result<Loaded, CatalogError> {
-    let csv = CsvFile { file, input, header: Header::Line, required: None };
-    let mut loaded = csv_file(engine, csv, |_| Kind::Text, threads)?;
+pub(super) fn csv_table(
+    engine: &Engine,
+    file: &str,
+    input: impl Read + Send,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let csv = CsvFile {
+        file,
+        input,
+        header: Header::Line,
+        required: None,
+    };
+    let mut loaded = csv_file(engine, csv, |_| ColumnKind::Text, threads)?;
+
+    // What a column is shows only when all of it was read, so the rows are typed once more.
     let kinds = types::inferred(&loaded.rows);
-    let kind_of = |column: &str| kinds.get(column).copied().unwrap_or(Kind::Text);
-    let typer = Typer::new(&engine.context, file, &loaded.rows.schema(), kind_of, None)?;
+    let typer = Typer::new(
+        &engine.context,
+        file,
+        &loaded.rows.schema(),
+        |column| kinds.get(column).copied().unwrap_or(ColumnKind::Text),
+        None,
+    )?;
     loaded.rows = typer.typed(&loaded.rows, &mut loaded.rejects)?;
     Ok(loaded)
 }
@@ -144,39 +233,72 @@ pub fn csv_table(engine: &Engine, file: &str, input: impl Read + Send, threads: 
 ///
 /// # Errors
 /// `Parquet` when it cannot be read, `TooManyColumns`, `OwnColumn`.
-pub fn parquet_table(file: &str, input: impl ChunkReader + 'static) -> Result<Loaded, CatalogError> {
-    let unreadable = |source| CatalogError::Parquet { file: file.to_owned(), source };
-    refuse_columns(file, announced_columns(&input).filter(|columns| *columns > ANNOUNCED_COLUMNS_MAX))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(input).map_err(unreadable)?;
+pub(super) fn parquet_table(
+    file: &str,
+    input: impl ChunkReader + 'static,
+) -> Result<ParsedMetadata, CatalogError> {
+    // Before the reader takes memory for them.
+    let announced = announced_columns(&input);
+    refuse_columns(
+        file,
+        announced.filter(|columns| *columns > ANNOUNCED_COLUMNS_MAX),
+    )?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(input)
+        .map_err(|source| unreadable(file, source))?;
+    // Announced were lists and structs, too; these are the columns alone.
     refuse_columns(file, Some(builder.parquet_schema().num_columns()))?;
 
     let schema = builder.schema().clone();
-    let batches = builder.build().map_err(unreadable)?.collect::<Result<Vec<_>, _>>()?;
+    let batches = builder
+        .build()
+        .map_err(|source| unreadable(file, source))?
+        .collect::<Result<Vec<_>, _>>()?;
     let rows = text_views(&concat_batches(&schema, &batches)?)?;
+    for field in schema.fields() {
+        refuse_own(file, field.name())?;
+    }
+
     let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
-    let rows_read = rows.num_rows() as u64;
-    schema.fields().iter().try_for_each(|field| refuse_own(file, field.name()))?;
-    let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
-    Ok(Loaded { rows, rows_read, rejects: Vec::new(), further_rejects: Vec::new(), tables: BTreeMap::new() })
+    Ok(ParsedMetadata {
+        rows_read: rows.num_rows() as u64,
+        rows: with_first_column(LINE, Arc::new(numbers), &rows)?,
+        rejects: Vec::new(),
+        further_rejects: Vec::new(),
+        tables: BTreeMap::new(),
+    })
 }
 
 /// A Parquet file that lies by itself: only what is wanted of it is read.
 ///
 /// # Errors
 /// `Source` when it cannot be opened.
-pub fn opened(path: &Path) -> Result<File, CatalogError> {
-    File::open(path).map_err(|source| SourceError::Open { path: path.to_owned(), source }.into())
+pub(super) fn opened(path: &Path) -> Result<File, CatalogError> {
+    File::open(path).map_err(|source| {
+        SourceError::Open {
+            path: path.to_owned(),
+            source,
+        }
+        .into()
+    })
 }
 
 /// A Parquet file out of a zip, whole: its directory lies at its end.
 ///
 /// # Errors
 /// `Parquet` when it cannot be read.
-pub fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, CatalogError> {
+pub(super) fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, CatalogError> {
     let mut bytes = Vec::new();
-    let unreadable = |error: io::Error| CatalogError::Parquet { file: file.to_owned(), source: error.into() };
-    input.read_to_end(&mut bytes).map_err(unreadable)?;
+    input
+        .read_to_end(&mut bytes)
+        .map_err(|source| unreadable(file, source.into()))?;
     Ok(Bytes::from(bytes))
+}
+
+fn unreadable(file: &str, source: ParquetError) -> CatalogError {
+    CatalogError::Parquet {
+        file: file.to_owned(),
+        source,
+    }
 }
 
 /// More parts of a schema than this are too many columns, however deep these are: then the directory, of some hundred
@@ -199,15 +321,19 @@ fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
     let start = end.checked_sub(u64::from(directory_bytes))?;
 
     // A version of any length, and the number.
-    let head = input.get_bytes(start, 16.min(directory_bytes as usize)).ok()?;
+    let head = input
+        .get_bytes(start, 16.min(directory_bytes as usize))
+        .ok()?;
     let mut bytes = head.iter().copied();
     if bytes.next()? != I32 {
         return None;
     }
     varint(&mut bytes)?;
+
     if bytes.next()? != LIST {
         return None;
     }
+
     let parts = match bytes.next()? & LONG_LIST {
         LONG_LIST => varint(&mut bytes)?,
         short => usize::from(short >> 4),
@@ -228,29 +354,40 @@ fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
     None
 }
 
-impl Loaded {
+impl ParsedMetadata {
     /// The first row with an id stays, later ones are counted out.
     fn reject_repeated_ids(&mut self, file: &str) -> Result<(), CatalogError> {
-        let ids = self.rows.column_by_name("track_id").map(|ids| ids.as_primitive::<Int64Type>().clone());
-        let ids = ids.ok_or_else(|| CatalogError::Header { file: file.to_owned(), lines: 1 })?;
+        let ids = self
+            .rows
+            .column_by_name("track_id")
+            .map(|ids| ids.as_primitive::<Int64Type>().clone());
+        let ids = ids.ok_or_else(|| CatalogError::Header {
+            file: file.to_owned(),
+            lines: 1,
+        })?;
+
         // As in FMA's own file; then nothing can repeat.
         if ids.values().is_sorted_by(|id, next| id < next) {
             return Ok(());
         }
+
         let lines = self.rows[LINE].as_primitive::<Int64Type>().clone();
         let mut first_lines = HashMap::with_capacity(ids.len());
         let mut keep = vec![true; ids.len()];
         for (row, (&id, &line)) in ids.values().iter().zip(lines.values()).enumerate() {
             let first = *first_lines.entry(id).or_insert(line);
-            if first != line {
-                keep[row] = false;
-                let detail = format!("{file}: track_id {id} is already on line {first}");
-                let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
-                (reject.track_id, reject.line) = (Some(id), Some(line.cast_unsigned()));
-                reject.column = Some("track_id".to_owned());
-                self.rejects.push(reject);
+            if first == line {
+                continue;
             }
+            keep[row] = false;
+            let detail = format!("{file}: track_id {id} is already on line {first}");
+            let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
+            reject.track_id = Some(id);
+            reject.line = Some(line.cast_unsigned());
+            reject.column = Some("track_id".to_owned());
+            self.rejects.push(reject);
         }
+
         self.rows = filter_record_batch(&self.rows, &BooleanArray::from(keep))?;
         self.rejects.sort_by_key(|reject| reject.line);
         Ok(())
@@ -261,20 +398,35 @@ impl Loaded {
 ///
 /// # Errors
 /// `Arrow` alone.
-pub fn folders(audio: &AudioIndex) -> Result<Loaded, CatalogError> {
-    let lines = Int64Array::from_iter_values(1..=audio.len().try_into().expect("a count of map entries fits in i64"));
+pub(super) fn folders(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
+    let n_clips: i64 = audio
+        .len()
+        .try_into()
+        .expect("a count of map entries fits in i64");
+    let lines = Int64Array::from_iter_values(1..=n_clips);
     let keys: StringViewArray = audio.keys().map(Some).collect();
     let ids = Int64Array::from_iter_values(audio.keys().map(|key| canonical::track_id(key)));
-    let genres: StringViewArray = audio.keys().map(|key| key.split_once('/').map(|(folder, _)| folder)).collect();
+    // The first folder is the class.
+    let genres: StringViewArray = audio
+        .keys()
+        .map(|key| key.split_once('/').map(|(folder, _)| folder))
+        .collect();
+
     let schema = Schema::new(vec![
         Field::new(LINE, DataType::Int64, false),
         Field::new("clip_key", DataType::Utf8View, false),
         Field::new("track_id", DataType::Int64, false),
         Field::new("genre", DataType::Utf8View, true),
     ]);
-    let columns: Vec<ArrayRef> = vec![Arc::new(lines), Arc::new(keys), Arc::new(ids), Arc::new(genres)];
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(lines),
+        Arc::new(keys),
+        Arc::new(ids),
+        Arc::new(genres),
+    ];
+
     let rows = RecordBatch::try_new(Arc::new(schema), columns)?;
-    Ok(Loaded {
+    Ok(ParsedMetadata {
         rows,
         rows_read: audio.len() as u64,
         rejects: Vec::new(),
@@ -285,12 +437,16 @@ pub fn folders(audio: &AudioIndex) -> Result<Loaded, CatalogError> {
 
 /// # Errors
 /// `Stopped` where the job was asked to stop.
-pub fn stop_here(course: &Course) -> Result<(), CatalogError> {
-    if course.is_stopped() { Err(CatalogError::Stopped) } else { Ok(()) }
+pub(super) fn stop_here(course: &Course) -> Result<(), CatalogError> {
+    if course.is_stopped() {
+        Err(CatalogError::Stopped)
+    } else {
+        Ok(())
+    }
 }
 
 /// The columns without [`LINE`].
-pub fn without_line(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+pub(super) fn without_line(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let mut rows = rows.clone();
     if let Ok(index) = rows.schema().index_of(LINE) {
         rows.remove_column(index);

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod extra;
 mod fma;
+mod laps;
 mod load;
 mod parallel;
 mod python_list;
@@ -34,13 +35,14 @@ use wavemill_schemas::reject::Reject;
 use self::engine::Engine;
 pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
-use self::load::Loaded;
+pub use self::laps::Laps;
+use self::load::{NamedInput, ParsedMetadata};
 use self::parallel::in_parts;
 use self::rows::Labels;
 pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
-use crate::course::{Counted, Course, Phase};
-use crate::laps::Laps;
+use crate::course::{CountingReader, Course, Phase};
+use crate::settings::Settings;
 use crate::source::AudioIndex;
 use crate::source::metadata::Files;
 
@@ -54,9 +56,22 @@ pub struct CatalogSettings {
     pub threads: usize,
 }
 
+impl From<&Settings> for CatalogSettings {
+    /// The threads are those that decode later.
+    fn from(settings: &Settings) -> Self {
+        Self {
+            memory_bytes: settings.catalog_bytes(),
+            threads: settings.threads,
+        }
+    }
+}
+
 impl Default for CatalogSettings {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, threads: std::thread::available_parallelism().map_or(1, usize::from) }
+        Self {
+            memory_bytes: 256 << 20,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
     }
 }
 
@@ -108,14 +123,21 @@ pub struct Duplicates {
 impl Duplicates {
     fn of(hashes: &AudioHashes) -> Self {
         let mut clips_of: HashMap<_, u64> = HashMap::new();
-        hashes.values().for_each(|hash| *clips_of.entry(hash).or_default() += 1);
-        let repeated = || clips_of.values().filter(|clips| **clips > 1);
-        Self { clips_hashed: hashes.len() as u64, recordings: repeated().count() as u64, clips: repeated().sum() }
+        for hash in hashes.values() {
+            *clips_of.entry(hash).or_default() += 1;
+        }
+
+        let repeated: Vec<u64> = clips_of.into_values().filter(|clips| *clips > 1).collect();
+        Self {
+            clips_hashed: hashes.len() as u64,
+            recordings: repeated.len() as u64,
+            clips: repeated.iter().sum(),
+        }
     }
 }
 
 /// The cleaned rows, before they have sides.
-pub struct Cleaned {
+pub struct CleanedRows {
     rows: RecordBatch,
     labels: Vec<Labels>,
     threads: usize,
@@ -153,7 +175,10 @@ impl Catalog {
     /// Rows that were dropped because their clip has no file.
     #[must_use]
     pub fn clips_absent(&self) -> u64 {
-        self.steps.iter().find(|step| step.step == AUDIO_STEP).map_or(0, |step| step.dropped)
+        self.steps
+            .iter()
+            .find(|step| step.step == AUDIO_STEP)
+            .map_or(0, |step| step.dropped)
     }
 }
 
@@ -171,20 +196,30 @@ pub fn clean(
     audio: &AudioIndex,
     settings: CatalogSettings,
     course: &Arc<Course>,
-) -> Result<Cleaned, CatalogError> {
+) -> Result<CleanedRows, CatalogError> {
     course.enter(Phase::Metadata, 0);
-    let (mut warnings, mut laps) = (Vec::new(), Laps::start());
+    let mut warnings = Vec::new();
+    let mut laps = Laps::start();
+
     let engine = Engine::new(settings.memory_bytes, Arc::clone(course))?;
-    let loaded = load(&engine, recipe.catalog.dataset, (metadata, audio), settings.threads)?;
+    let loaded = load(
+        &engine,
+        recipe.catalog.dataset,
+        metadata,
+        audio,
+        settings.threads,
+    )?;
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
+    // A step of an FMA recipe may read the data set's further files.
     let fma_metadata = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma);
     if let Some(path) = fma_metadata {
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
     }
     laps.end("read");
     load::stop_here(course)?;
+
     let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
     if recipe.catalog.require_audio {
@@ -192,12 +227,17 @@ pub fn clean(
     }
     laps.end("clean");
     load::stop_here(course)?;
+
     let rows = rows::keyed(&cleaner.rows)?;
-    let labels = recipe.targets.iter().map(|target| rows::labels(&rows, target)).collect::<Result<Vec<_>, _>>()?;
+    let mut labels = Vec::with_capacity(recipe.targets.len());
+    for target in &recipe.targets {
+        labels.push(rows::labels(&rows, target)?);
+    }
     let mut tables = loaded.tables;
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
     let classes = classes(&recipe.targets, &labels, &mut warnings);
     laps.end("labels");
+
     let catalog = Catalog {
         classes,
         tables,
@@ -209,7 +249,12 @@ pub fn clean(
         wall_s: laps.wall_s,
         ..Catalog::default()
     };
-    Ok(Cleaned { rows, labels, threads: settings.threads, catalog })
+    Ok(CleanedRows {
+        rows,
+        labels,
+        threads: settings.threads,
+        catalog,
+    })
 }
 
 impl Catalog {
@@ -218,12 +263,17 @@ impl Catalog {
     /// # Errors
     /// When arrow cannot show a value of an unusual type.
     pub fn rows_hash(&self) -> Result<String, CatalogError> {
-        Ok(self.tables.get("tracks").map(rows_hash::rows_hash).transpose()?.unwrap_or_default())
+        Ok(self
+            .tables
+            .get("tracks")
+            .map(rows_hash::rows_hash)
+            .transpose()?
+            .unwrap_or_default())
     }
 }
 
-impl Cleaned {
-    /// Keys of the cleaned rows, in order; none where they are no text, which [`Cleaned::split`] refuses.
+impl CleanedRows {
+    /// Keys of the cleaned rows, in order; none where they are no text, which [`CleanedRows::split`] refuses.
     pub fn clip_keys(&self) -> impl Iterator<Item = &str> {
         let keys = self.rows["clip_key"].as_string_view_opt();
         keys.into_iter().flat_map(|keys| keys.iter().flatten())
@@ -234,21 +284,41 @@ impl Cleaned {
     /// # Errors
     /// `Column` and `SplitValue` when the recipe's split does not fit the rows.
     pub fn split(self, recipe: &Recipe, hashes: &AudioHashes) -> Result<Catalog, CatalogError> {
-        let Self { rows, labels, threads, mut catalog } = self;
+        let Self {
+            rows,
+            labels,
+            threads,
+            mut catalog,
+        } = self;
         let mut laps = Laps::start();
+
         let first_target = labels.first().map_or(&[][..], |target| &target.ids);
-        let tracks = rows::with_splits(&rows, first_target, hashes, (recipe, threads))?;
-        let distinct = [("albums", "album_id", "album_"), ("artists", "artist_id", "artist_")];
-        let tables =
-            in_parts(threads, distinct.len(), |index| rows::distinct(&tracks, distinct[index].1, distinct[index].2))?;
-        let named = distinct.iter().zip(tables).filter_map(|((table, ..), rows)| Some(((*table).to_owned(), rows?)));
-        catalog.tables.extend(named);
+        let tracks = rows::with_splits(&rows, first_target, hashes, recipe, threads)?;
+
+        // Table, id column, and what the names of its columns begin with.
+        let distinct = [
+            ("albums", "album_id", "album_"),
+            ("artists", "artist_id", "artist_"),
+        ];
+        let tables = in_parts(threads, distinct.len(), |index| {
+            rows::distinct(&tracks, distinct[index].1, distinct[index].2)
+        })?;
+        for ((table, ..), rows) in distinct.iter().zip(tables) {
+            if let Some(rows) = rows {
+                catalog.tables.insert((*table).to_owned(), rows);
+            }
+        }
+
         if recipe.split.rule == SplitRule::Artist {
             catalog.warnings.extend(artists_unknown(&rows)?);
         }
-        catalog.clips = rows::clips(&tracks, &labels, (recipe.split.rule, threads))?;
-        catalog.duplicates = recipe.split.group_duplicates.then(|| Duplicates::of(hashes));
+        catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule, threads)?;
+        catalog.duplicates = recipe
+            .split
+            .group_duplicates
+            .then(|| Duplicates::of(hashes));
         catalog.tables.insert("tracks".to_owned(), tracks);
+
         laps.end("split");
         catalog.wall_s.append(&mut laps.wall_s);
         Ok(catalog)
@@ -261,23 +331,35 @@ fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
     let unknown = rows::artist_ids(rows)?.map_or(of, |ids| ids.null_count());
     let what = match unknown {
         0 if of > 0 => return Ok(None),
-        unknown if unknown == of => "no column artist_id, artist_name or artist tells who made a clip: each".to_owned(),
-        unknown => format!("of {unknown} of {of} clips it is not known who made them: each of these"),
+        unknown if unknown == of => {
+            "no column artist_id, artist_name or artist tells who made a clip: each".to_owned()
+        }
+        unknown => {
+            format!("of {unknown} of {of} clips it is not known who made them: each of these")
+        }
     };
-    Ok(Some(format!("split.rule = \"artist\": {what} stands for itself")))
+    Ok(Some(format!(
+        "split.rule = \"artist\": {what} stands for itself"
+    )))
 }
 
 /// Class names by target, and a warning where rows have labels that the recipe does not list.
-fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>) -> BTreeMap<String, Vec<String>> {
-    let class_names = |(target, labels): (&TargetSpec, &Labels)| {
+fn classes(
+    targets: &[TargetSpec],
+    labels: &[Labels],
+    warnings: &mut Vec<String>,
+) -> BTreeMap<String, Vec<String>> {
+    let mut classes = BTreeMap::new();
+    for (target, labels) in targets.iter().zip(labels) {
         if labels.unlisted > 0 {
-            let (name, n) = (&target.name, labels.unlisted);
-            warnings
-                .push(format!("target `{name}`: {n} rows have a label outside its classes and count as unlabelled"));
+            warnings.push(format!(
+                "target `{}`: {} rows have a label outside its classes and count as unlabelled",
+                target.name, labels.unlisted
+            ));
         }
-        (target.name.clone(), labels.classes.clone())
-    };
-    targets.iter().zip(labels).map(class_names).collect()
+        classes.insert(target.name.clone(), labels.classes.clone());
+    }
+    classes
 }
 
 /// Reads the further tables that a cleaning step names; the others stay on disk. Their broken rows are counted where
@@ -288,18 +370,34 @@ fn set_extra_tables(
     metadata: &Path,
     warnings: &mut Vec<String>,
 ) -> Result<(), CatalogError> {
-    let sql = || spec.clean.iter().flat_map(|step| [&step.predicate, &step.sql]).flatten();
-    let words = || sql().flat_map(|sql| sql.split(|c: char| !c.is_alphanumeric() && c != '_'));
     for (name, table) in extra::open_all(metadata)? {
-        if words().any(|word| word.eq_ignore_ascii_case(&name)) {
+        if is_named(spec, &name) {
             engine.set_table(&name, &table?.read_whole(engine.course())?)?;
         } else if let Err(error) = table {
-            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-            let problem = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            let problem = with_causes(&error);
             warnings.push(format!("{problem}; table `{name}` is left out"));
         }
     }
     Ok(())
+}
+
+/// Whether a cleaning step has `table` among its words: as a table or, at worst, as something else of that name.
+fn is_named(spec: &CatalogSpec, table: &str) -> bool {
+    let steps = spec.clean.iter();
+    let mut sql = steps
+        .flat_map(|step| [&step.predicate, &step.sql])
+        .flatten();
+    sql.any(|sql| {
+        let mut words = sql.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.any(|word| word.eq_ignore_ascii_case(table))
+    })
+}
+
+fn with_causes(error: &CatalogError) -> String {
+    let first: &dyn std::error::Error = error;
+    let causes = std::iter::successors(Some(first), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
 }
 
 /// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not.
@@ -308,10 +406,14 @@ fn require_audio(
     audio: &AudioIndex,
     warnings: &mut Vec<String>,
 ) -> Result<(), CatalogError> {
-    let keys = steps::clip_keys(&cleaner.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let keys =
+        steps::clip_keys(&cleaner.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
     let dropped = cleaner.keep_with_audio(&keys, audio)?;
     if dropped * 2 > keys.len() {
-        warnings.push(format!("{dropped} of {} rows have no file below the audio root", keys.len()));
+        warnings.push(format!(
+            "{dropped} of {} rows have no file below the audio root",
+            keys.len()
+        ));
     }
     Ok(())
 }
@@ -319,39 +421,64 @@ fn require_audio(
 fn load(
     engine: &Engine,
     dataset: Dataset,
-    (metadata, audio): (Option<&Path>, &AudioIndex),
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
     threads: usize,
-) -> Result<Loaded, CatalogError> {
-    let course = engine.course();
-    let path = |dataset| metadata.ok_or(CatalogError::NoMetadata { dataset });
+) -> Result<ParsedMetadata, CatalogError> {
     match dataset {
         Dataset::Folders if metadata.is_some() => Err(CatalogError::MetadataUnused),
         Dataset::Folders => load::folders(audio),
         Dataset::Fma => {
-            let path = path("fma")?;
-            let files = Files::open(path)?;
-            let tracks = main_file(&files, path, "tracks.csv")?;
-            let genres = files.names().find(|name| *name == "genres.csv");
-            begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
-            let genres = match genres {
-                Some(name) => Some((name, counted(course, &files, name)?)),
-                None => None,
-            };
-            load::fma(engine, (tracks, counted(course, &files, tracks)?), genres, threads)
+            let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "fma" })?;
+            load_fma(engine, path, threads)
         }
         Dataset::Table => {
-            let path = path("table")?;
-            let files = Files::open(path)?;
-            let name = main_file(&files, path, "single CSV or Parquet file")?;
-            begin_reading(course, &files, [name])?;
-            if name.ends_with(".parquet") {
-                match files.path(name) {
-                    Some(path) => load::parquet_table(name, load::opened(path)?),
-                    None => load::parquet_table(name, load::inflated(name, counted(course, &files, name)?)?),
-                }
-            } else {
-                load::csv_table(engine, name, counted(course, &files, name)?, threads)
-            }
+            let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "table" })?;
+            load_table(engine, path, threads)
+        }
+    }
+}
+
+fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetadata, CatalogError> {
+    let course = engine.course();
+    let files = Files::open(path)?;
+    let tracks = main_file(&files, path, "tracks.csv")?;
+    let genres = files.names().find(|name| *name == "genres.csv");
+    begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
+
+    let genres = match genres {
+        Some(name) => Some(NamedInput {
+            name,
+            input: counted(course, &files, name)?,
+        }),
+        None => None,
+    };
+    let tracks = NamedInput {
+        name: tracks,
+        input: counted(course, &files, tracks)?,
+    };
+    load::fma(engine, tracks, genres, threads)
+}
+
+fn load_table(
+    engine: &Engine,
+    path: &Path,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let course = engine.course();
+    let files = Files::open(path)?;
+    let name = main_file(&files, path, "single CSV or Parquet file")?;
+    begin_reading(course, &files, [name])?;
+
+    if !name.ends_with(".parquet") {
+        return load::csv_table(engine, name, counted(course, &files, name)?, threads);
+    }
+    // In a zip, the directory at the end of a Parquet file is reached by unpacking all before it.
+    match files.path(name) {
+        Some(path) => load::parquet_table(name, load::opened(path)?),
+        None => {
+            let bytes = load::inflated(name, counted(course, &files, name)?)?;
+            load::parquet_table(name, bytes)
         }
     }
 }
@@ -371,8 +498,12 @@ fn begin_reading<'a>(
 }
 
 /// A metadata file whose bytes are counted as they are read.
-fn counted(course: &Arc<Course>, files: &Files, name: &str) -> Result<Counted<Box<dyn Read + Send>>, CatalogError> {
-    Ok(Counted::new(files.read(name)?, Arc::clone(course)))
+fn counted(
+    course: &Arc<Course>,
+    files: &Files,
+    name: &str,
+) -> Result<CountingReader<Box<dyn Read + Send>>, CatalogError> {
+    Ok(CountingReader::new(files.read(name)?, Arc::clone(course)))
 }
 
 /// What tells one state of the metadata from another: name, CRC-32 and size in bytes of every file that the data set's
@@ -381,30 +512,67 @@ fn counted(course: &Arc<Course>, files: &Files, name: &str) -> Result<Counted<Bo
 ///
 /// # Errors
 /// `Source` when a file cannot be read.
-pub fn fingerprints(dataset: Dataset, metadata: Option<&Path>) -> Result<Vec<(String, u32, u64)>, CatalogError> {
-    let Some(path) = metadata else { return Ok(Vec::new()) };
+pub fn fingerprints(
+    dataset: Dataset,
+    metadata: Option<&Path>,
+) -> Result<Vec<(String, u32, u64)>, CatalogError> {
+    let Some(path) = metadata else {
+        return Ok(Vec::new());
+    };
     let files = Files::open(path)?;
-    let only = files.names().count() == 1;
-    let is_read = |name: &&str| match dataset {
-        Dataset::Folders => false,
-        Dataset::Table => only,
-        Dataset::Fma => only || matches!(*name, "tracks.csv" | "genres.csv") || extra::table_name(name).is_some(),
-    };
-    let fingerprint = |name: &str| {
+    let is_only_file = files.names().count() == 1;
+
+    let mut fingerprints = Vec::new();
+    for name in files
+        .names()
+        .filter(|name| is_read(dataset, name, is_only_file))
+    {
         let (crc32, bytes) = files.fingerprint(name)?;
-        Ok((if dataset == Dataset::Table { String::new() } else { name.to_owned() }, crc32, bytes))
-    };
-    files.names().filter(is_read).map(fingerprint).collect()
+        // A table's file may have any name: what it is called tells nothing.
+        let known_as = match dataset {
+            Dataset::Table => "",
+            Dataset::Folders | Dataset::Fma => name,
+        };
+        fingerprints.push((known_as.to_owned(), crc32, bytes));
+    }
+    Ok(fingerprints)
+}
+
+/// Whether a data set's tables are made of the metadata file `name`, among others.
+fn is_read(dataset: Dataset, name: &str, is_only_file: bool) -> bool {
+    match dataset {
+        Dataset::Folders => false,
+        Dataset::Table => is_only_file,
+        Dataset::Fma => {
+            is_only_file
+                || matches!(name, "tracks.csv" | "genres.csv")
+                || extra::table_name(name).is_some()
+        }
+    }
 }
 
 /// The only file there is, or the one named `wanted`.
-fn main_file<'a>(files: &'a Files, path: &Path, wanted: &'static str) -> Result<&'a str, CatalogError> {
+fn main_file<'a>(
+    files: &'a Files,
+    path: &Path,
+    wanted: &'static str,
+) -> Result<&'a str, CatalogError> {
     let names: Vec<&str> = files.names().collect();
-    match names[..] {
-        [only] => Ok(only),
-        _ => names.iter().copied().find(|name| *name == wanted).ok_or_else(|| {
-            let found = if names.is_empty() { "no file".to_owned() } else { names[..names.len().min(6)].join(", ") };
-            CatalogError::NoFile { path: path.to_owned(), wanted, found }
-        }),
+    if let [only] = names[..] {
+        return Ok(only);
     }
+    if let Some(name) = names.iter().find(|name| **name == wanted) {
+        return Ok(name);
+    }
+
+    let found = if names.is_empty() {
+        "no file".to_owned()
+    } else {
+        names[..names.len().min(6)].join(", ")
+    };
+    Err(CatalogError::NoFile {
+        path: path.to_owned(),
+        wanted,
+        found,
+    })
 }

@@ -13,13 +13,25 @@ use arrow::error::ArrowError;
 ///
 /// # Errors
 /// The first of the workers'; the others still end by themselves.
-pub fn on_threads<T: Send, E: Send>(threads: usize, worker: impl Fn() -> Result<T, E> + Sync) -> Result<Vec<T>, E> {
+pub(super) fn on_threads<T: Send, E: Send>(
+    threads: usize,
+    worker: impl Fn() -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
     std::thread::scope(|scope| {
-        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, &worker).ok();
-        let others: Vec<_> = (1..threads).map_while(spawn).collect();
-        let mine = std::iter::once(worker());
-        let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        mine.chain(others).collect()
+        let mut others = Vec::new();
+        for _ in 1..threads {
+            match std::thread::Builder::new().spawn_scoped(scope, &worker) {
+                Ok(thread) => others.push(thread),
+                // The threads that there are do all the work.
+                Err(_) => break,
+            }
+        }
+
+        let mut results = vec![worker()];
+        for thread in others {
+            results.push(thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        results.into_iter().collect()
     })
 }
 
@@ -27,17 +39,25 @@ pub fn on_threads<T: Send, E: Send>(threads: usize, worker: impl Fn() -> Result<
 ///
 /// # Errors
 /// One of the parts'.
-pub fn in_parts<T: Send, E: Send>(
+pub(super) fn in_parts<T: Send, E: Send>(
     threads: usize,
     n: usize,
     part: impl Fn(usize) -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, E> {
     let next = AtomicUsize::new(0);
-    let done = on_threads(threads.min(n), || {
-        let free = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < n);
-        std::iter::from_fn(free).map(|index| Ok((index, part(index)?))).collect::<Result<Vec<_>, _>>()
+    let by_thread = on_threads(threads.min(n), || {
+        let mut done = Vec::new();
+        loop {
+            // Whichever thread is free takes the next part.
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= n {
+                return Ok(done);
+            }
+            done.push((index, part(index)?));
+        }
     })?;
-    let mut done: Vec<_> = done.into_iter().flatten().collect();
+
+    let mut done: Vec<_> = by_thread.into_iter().flatten().collect();
     done.sort_unstable_by_key(|(index, _)| *index);
     Ok(done.into_iter().map(|(_, result)| result).collect())
 }
@@ -46,7 +66,7 @@ pub fn in_parts<T: Send, E: Send>(
 ///
 /// # Errors
 /// `column`'s, and where its columns do not fit `schema`.
-pub fn by_column(
+pub(super) fn by_column(
     threads: usize,
     schema: SchemaRef,
     column: impl Fn(usize) -> Result<ArrayRef, ArrowError> + Sync,
@@ -63,8 +83,18 @@ mod tests {
     fn parts_come_in_order_and_an_error_is_passed_on() {
         for threads in [1, 3, 200] {
             let squares = in_parts(threads, 100, |index| Ok::<_, usize>(index * index)).unwrap();
-            assert!(squares.iter().enumerate().all(|(index, square)| *square == index * index) && squares.len() == 100);
-            let odd = in_parts(threads, 10, |index| if index == 7 { Err(index) } else { Ok(()) });
+            assert!(
+                squares
+                    .iter()
+                    .enumerate()
+                    .all(|(index, square)| *square == index * index)
+                    && squares.len() == 100
+            );
+            let odd = in_parts(
+                threads,
+                10,
+                |index| if index == 7 { Err(index) } else { Ok(()) },
+            );
             assert_eq!(odd, Err(7));
         }
         assert!(in_parts(2, 0, |_| Err::<(), _>(0)).unwrap().is_empty());

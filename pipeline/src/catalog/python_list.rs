@@ -5,23 +5,39 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Builder, ListBuilder, StringViewArray, StringViewBuilder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Builder, ListBuilder, StringViewArray, StringViewBuilder,
+};
 use arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 
 /// The SQL functions of this module.
-pub fn functions() -> [ScalarUDF; 2] {
-    [list_function("python_ints", DataType::Int64, ints), list_function("python_texts", DataType::Utf8View, texts)]
+pub(super) fn functions() -> [ScalarUDF; 2] {
+    [
+        list_function("python_ints", DataType::Int64, ints),
+        list_function("python_texts", DataType::Utf8View, texts),
+    ]
 }
 
-fn list_function(name: &str, item: DataType, convert: fn(&StringViewArray) -> ArrayRef) -> ScalarUDF {
+fn list_function(
+    name: &str,
+    item: DataType,
+    convert: fn(&StringViewArray) -> ArrayRef,
+) -> ScalarUDF {
     let list = DataType::List(Arc::new(Field::new_list_field(item, true)));
-    let body = move |arguments: &[ColumnarValue]| -> Result<ColumnarValue> {
-        let text = arguments[0].to_array(1)?;
-        Ok(ColumnarValue::Array(convert(text.as_string_view())))
-    };
-    create_udf(name, vec![DataType::Utf8View], list, Volatility::Immutable, Arc::new(body))
+    create_udf(
+        name,
+        vec![DataType::Utf8View],
+        list,
+        Volatility::Immutable,
+        Arc::new(
+            move |arguments: &[ColumnarValue]| -> Result<ColumnarValue> {
+                let text = arguments[0].to_array(1)?;
+                Ok(ColumnarValue::Array(convert(text.as_string_view())))
+            },
+        ),
+    )
 }
 
 fn ints(text: &StringViewArray) -> ArrayRef {
@@ -43,7 +59,8 @@ fn texts(text: &StringViewArray) -> ArrayRef {
     for value in text {
         let parsed = value.is_some_and(|value| parse_texts(value, &mut row).is_some());
         if parsed {
-            row.iter().for_each(|item| lists.values().append_value(item));
+            row.iter()
+                .for_each(|item| lists.values().append_value(item));
         }
         lists.append(parsed);
     }
@@ -72,9 +89,13 @@ fn parse_texts(text: &str, row: &mut Vec<String>) -> Option<()> {
     row.clear();
     let mut rest = inside_brackets(text)?;
     while !rest.is_empty() {
-        let quote = rest.chars().next().filter(|quote| matches!(quote, '\'' | '"'))?;
+        let quote = rest
+            .chars()
+            .next()
+            .filter(|quote| matches!(quote, '\'' | '"'))?;
         let (item, behind) = quoted(&rest[1..], quote)?;
         row.push(item);
+
         let behind = behind.trim_start();
         rest = match behind.strip_prefix(',') {
             Some(next) => next.trim_start(),
@@ -138,8 +159,14 @@ mod tests {
     #[test]
     fn texts_with_either_quote_and_escapes() {
         assert_eq!(read_texts("[]"), Some(vec![]));
-        assert_eq!(read_texts(r#"['a', "b's"]"#), Some(vec!["a".into(), "b's".into()]));
-        assert_eq!(read_texts(r"['it\'s\n', '\xe9\u4eac']"), Some(vec!["it's\n".into(), "é京".into()]));
+        assert_eq!(
+            read_texts(r#"['a', "b's"]"#),
+            Some(vec!["a".into(), "b's".into()])
+        );
+        assert_eq!(
+            read_texts(r"['it\'s\n', '\xe9\u4eac']"),
+            Some(vec!["it's\n".into(), "é京".into()])
+        );
         for text in ["", "['a'", "['a' 'b']", "[a]", "['a]", r"['\x4']"] {
             assert_eq!(read_texts(text), None, "{text}");
         }
@@ -149,6 +176,9 @@ mod tests {
     fn what_is_no_list_is_null_in_sql() {
         let text = StringViewArray::from(vec![Some("[1]"), Some("x"), None]);
         let lists = ints(&text);
-        assert_eq!((lists.is_null(0), lists.is_null(1), lists.is_null(2)), (false, true, true));
+        assert_eq!(
+            (lists.is_null(0), lists.is_null(1), lists.is_null(2)),
+            (false, true, true)
+        );
     }
 }

@@ -23,37 +23,53 @@ const PART_ROWS: usize = 4096;
 ///
 /// # Errors
 /// `ClipKey`, and `TrackIdCollision` when two clips share an id.
-pub fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let keys = clip_keys(rows).map_err(|problem| CatalogError::ClipKey { problem })?;
-    let rows = without_line(rows)?;
-    let is_sorted = keys.iter().is_sorted();
-    let sorted = if is_sorted { rows } else { take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)? };
-    let keys = clip_keys(&sorted).map_err(|problem| CatalogError::ClipKey { problem })?;
-    let sorted = if sorted.column_by_name("track_id").is_some() {
-        sorted
-    } else {
-        let ids: Int64Array = keys.iter().map(|key| key.map(canonical::track_id)).collect();
-        with_first_column("track_id", Arc::new(ids), &sorted)?
-    };
-    let ids = int_column(&sorted, "track_id", "track_id")?;
-    if ids.null_count() == 0 && ids.values().is_sorted_by(|id, next| id < next) {
-        return Ok(sorted);
+    let mut rows = without_line(rows)?;
+    // By key, so that nothing depends on the order of the file.
+    if !keys.iter().is_sorted() {
+        rows = take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)?;
     }
+
+    let keys = clip_keys(&rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    if rows.column_by_name("track_id").is_none() {
+        let ids = keys.iter().map(|key| key.map(canonical::track_id));
+        let ids: Int64Array = ids.collect();
+        rows = with_first_column("track_id", Arc::new(ids), &rows)?;
+    }
+
+    let ids = int_column(&rows, "track_id", "track_id")?;
+    refuse_repeated_ids(&ids, &keys)?;
+    Ok(rows)
+}
+
+/// Every clip has an id, and no other clip has the same.
+fn refuse_repeated_ids(ids: &Int64Array, keys: &StringViewArray) -> Result<(), CatalogError> {
+    // As in FMA's own files; then nothing can repeat.
+    if ids.null_count() == 0 && ids.values().is_sorted_by(|id, next| id < next) {
+        return Ok(());
+    }
+
     let mut clip_of = HashMap::with_capacity(ids.len());
     for (row, id) in ids.iter().enumerate() {
         let Some(track_id) = id else {
-            return Err(CatalogError::ClipKey { problem: format!("clip {} without a track_id", keys.value(row)) });
+            return Err(CatalogError::ClipKey {
+                problem: format!("clip {} without a track_id", keys.value(row)),
+            });
         };
         if let Some(first) = clip_of.insert(track_id, row) {
-            let (first, second) = (keys.value(first).to_owned(), keys.value(row).to_owned());
-            return Err(CatalogError::TrackIdCollision { track_id, first, second });
+            return Err(CatalogError::TrackIdCollision {
+                track_id,
+                first: keys.value(first).to_owned(),
+                second: keys.value(row).to_owned(),
+            });
         }
     }
-    Ok(sorted)
+    Ok(())
 }
 
 /// Class names in id order, and every row's class.
-pub struct Labels {
+pub(super) struct Labels {
     /// Class names.
     pub classes: Vec<String>,
     /// Class id of each row; `None`: unlabelled.
@@ -66,14 +82,32 @@ pub struct Labels {
 ///
 /// # Errors
 /// `Column` when the target's column is not there or is no text.
-pub fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, CatalogError> {
+pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, CatalogError> {
     let column = text_column(rows, &format!("target `{}`", target.name), &target.column)?;
-    let found = || column.iter().flatten().collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect();
-    let classes: Vec<String> = target.classes.clone().unwrap_or_else(found);
+    let classes = match &target.classes {
+        Some(classes) => classes.clone(),
+        None => {
+            // Sorted, so that class ids do not depend on the order of rows.
+            let found: BTreeSet<&str> = column.iter().flatten().collect();
+            found.into_iter().map(str::to_owned).collect()
+        }
+    };
+
     let id_of: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
-    let ids: Vec<Option<i32>> = column.iter().map(|label| id_of.get(label?).copied()).collect();
-    let unlisted = ids.iter().zip(column.iter()).filter(|(id, label)| id.is_none() && label.is_some()).count();
-    Ok(Labels { classes, ids, unlisted })
+    let ids: Vec<Option<i32>> = column
+        .iter()
+        .map(|label| id_of.get(label?).copied())
+        .collect();
+    let unlisted = ids
+        .iter()
+        .zip(column.iter())
+        .filter(|(id, label)| id.is_none() && label.is_some())
+        .count();
+    Ok(Labels {
+        classes,
+        ids,
+        unlisted,
+    })
 }
 
 /// Adds `split_official`, `split_stratified`, `split_artist` (and `split_column`) at the end.
@@ -82,29 +116,41 @@ pub fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, Catalog
 ///
 /// # Errors
 /// `Column` when rule `column` names none, `SplitValue` for a side that cannot be a folder.
-pub fn with_splits(
+pub(super) fn with_splits(
     rows: &RecordBatch,
     classes: &[Option<i32>],
     hashes: &AudioHashes,
-    (recipe, threads): (&Recipe, usize),
+    recipe: &Recipe,
+    threads: usize,
 ) -> Result<RecordBatch, CatalogError> {
     let keys = text_column(rows, "split", "clip_key")?;
     let artists = artist_ids(rows)?;
-    let row = |index: usize| SplitRow {
-        key: keys.value(index),
-        class: classes.get(index).copied().flatten(),
-        artist: artists.as_ref().filter(|ids| ids.is_valid(index)).map(|ids| ids.value(index)),
-        recording: hashes.get(keys.value(index)).copied(),
+    let mut split_rows = Vec::with_capacity(rows.num_rows());
+    for index in 0..rows.num_rows() {
+        split_rows.push(SplitRow {
+            key: keys.value(index),
+            class: classes.get(index).copied().flatten(),
+            artist: value_of(artists.as_ref(), index),
+            recording: hashes.get(keys.value(index)).copied(),
+        });
+    }
+    let cut = Cut {
+        seed: recipe.split.seed,
+        fractions: recipe.split.fractions,
     };
-    let split_rows: Vec<SplitRow<'_>> = (0..rows.num_rows()).map(row).collect();
-    let cut = Cut { seed: recipe.split.seed, fractions: recipe.split.fractions };
-    let sides = |sides: Vec<usize>| sides.into_iter().map(|side| Some(SIDES[side])).collect::<StringViewArray>();
+
     let official = official_sides(rows, recipe.split.rule)?;
     // The one that takes longer first.
     let rules = [split::by_artist, split::stratified];
-    let by_rule = in_parts(threads, rules.len(), |rule| Ok::<_, CatalogError>(sides(rules[rule](&split_rows, cut))))?;
+    let by_rule = in_parts(threads, rules.len(), |rule| {
+        let sides = rules[rule](&split_rows, cut).into_iter();
+        let names: StringViewArray = sides.map(|side| Some(SIDES[side])).collect();
+        Ok::<_, CatalogError>(names)
+    })?;
+
     let names = ["split_artist", "split_stratified"];
     let mut columns = vec![("split_official", official)];
+    // The columns are in another order than the work was.
     columns.extend(names.into_iter().zip(by_rule).rev());
     if recipe.split.rule == SplitRule::Column {
         let name = recipe.split.column.as_deref().unwrap_or_default();
@@ -117,8 +163,12 @@ pub fn with_splits(
 
 /// The rows' own sides, where a column has them.
 fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray, CatalogError> {
-    let own = ["split_official", "set_split"].into_iter().find(|name| rows.column_by_name(name).is_some());
-    let Some(name) = own else { return Ok(rows_without_side(rows.num_rows())) };
+    let own = ["split_official", "set_split"]
+        .into_iter()
+        .find(|name| rows.column_by_name(name).is_some());
+    let Some(name) = own else {
+        return Ok(rows_without_side(rows.num_rows()));
+    };
     let values = text_column(rows, "split", name)?;
     if rule == SplitRule::Official {
         require_plain(name, &values)?;
@@ -128,15 +178,25 @@ fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray
 
 /// The sides of the rule in use name folders.
 fn require_plain(column: &str, sides: &StringViewArray) -> Result<(), CatalogError> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    match sides.iter().flatten().find(|side| side.is_empty() || !side.chars().all(is_plain)) {
-        Some(value) => Err(CatalogError::SplitValue { column: column.to_owned(), value: value.to_owned() }),
+    match sides.iter().flatten().find(|side| !is_plain(side)) {
+        Some(value) => Err(CatalogError::SplitValue {
+            column: column.to_owned(),
+            value: value.to_owned(),
+        }),
         None => Ok(()),
     }
 }
 
+fn is_plain(side: &str) -> bool {
+    let mut chars = side.chars();
+    !side.is_empty() && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+}
+
 fn or_no_side(column: &StringViewArray) -> StringViewArray {
-    column.iter().map(|side| Some(side.unwrap_or(NO_SIDE))).collect()
+    column
+        .iter()
+        .map(|side| Some(side.unwrap_or(NO_SIDE)))
+        .collect()
 }
 
 fn rows_without_side(n: usize) -> StringViewArray {
@@ -148,11 +208,13 @@ fn with_last_columns(
     columns: Vec<(&'static str, StringViewArray)>,
 ) -> Result<RecordBatch, CatalogError> {
     let mut rows = rows.clone();
+    // A column of the user's by such a name gives way.
     for (name, _) in &columns {
         if let Ok(index) = rows.schema().index_of(name) {
             rows.remove_column(index);
         }
     }
+
     let mut fields = rows.schema().fields().to_vec();
     let mut arrays = rows.columns().to_vec();
     for (name, column) in columns {
@@ -168,17 +230,18 @@ fn with_last_columns(
 ///
 /// # Errors
 /// `Column` when `artist_id`, `album_id` or the genres are of another type.
-pub fn clips(
+pub(super) fn clips(
     tracks: &RecordBatch,
     labels: &[Labels],
-    (rule, threads): (SplitRule, usize),
+    rule: SplitRule,
+    threads: usize,
 ) -> Result<Vec<ClipRow>, CatalogError> {
     let keys = text_column(tracks, "plan", "clip_key")?;
     let ids = int_column(tracks, "plan", "track_id")?;
     let artists = artist_ids(tracks)?;
     let albums = optional_ints(tracks, "album_id")?;
     let genres = genre_lists(tracks)?;
-    let genres_of = |row| genres.as_ref().filter(|lists| lists.is_valid(row)).map(|lists| lists.value(row));
+    // `tracks` has the sides by every rule.
     let sides = match rule {
         SplitRule::Official => text_column(tracks, "split", "split_official")?,
         SplitRule::Stratified => text_column(tracks, "split", "split_stratified")?,
@@ -186,24 +249,41 @@ pub fn clips(
         SplitRule::Column => text_column(tracks, "split", "split_column")?,
         SplitRule::Segment => rows_without_side(tracks.num_rows()),
     };
-    let value =
-        |column: &Option<Int64Array>, row| column.as_ref().filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row));
-    let clip = |row: usize| ClipRow {
-        clip_key: keys.value(row).to_owned(),
-        track_id: ids.value(row),
-        targets: labels.iter().map(|target| target.ids[row]).collect(),
-        genres_all: genres_of(row)
-            .map_or_else(Vec::new, |ids| ids.as_primitive::<Int32Type>().iter().flatten().collect()),
-        artist_id: value(&artists, row),
-        album_id: value(&albums, row),
-        split: sides.value(row).to_owned(),
-    };
-    let n = tracks.num_rows();
-    let parts = in_parts(threads, n.div_ceil(PART_ROWS), |part| {
-        let rows = part * PART_ROWS..n.min((part + 1) * PART_ROWS);
-        Ok::<_, CatalogError>(rows.map(clip).collect::<Vec<_>>())
+
+    let n_rows = tracks.num_rows();
+    let parts = in_parts(threads, n_rows.div_ceil(PART_ROWS), |part| {
+        let end = n_rows.min((part + 1) * PART_ROWS);
+        let mut clips = Vec::with_capacity(PART_ROWS);
+        for row in part * PART_ROWS..end {
+            clips.push(ClipRow {
+                clip_key: keys.value(row).to_owned(),
+                track_id: ids.value(row),
+                targets: labels.iter().map(|target| target.ids[row]).collect(),
+                genres_all: genre_ids(genres.as_ref(), row),
+                artist_id: value_of(artists.as_ref(), row),
+                album_id: value_of(albums.as_ref(), row),
+                split: sides.value(row).to_owned(),
+            });
+        }
+        Ok::<_, CatalogError>(clips)
     })?;
     Ok(parts.into_iter().flatten().collect())
+}
+
+/// The value of a row, where the data set has the column and the row a value in it.
+fn value_of(column: Option<&Int64Array>, row: usize) -> Option<i64> {
+    let values = column?;
+    values.is_valid(row).then(|| values.value(row))
+}
+
+fn genre_ids(lists: Option<&ListArray>, row: usize) -> Vec<i32> {
+    match lists.filter(|lists| lists.is_valid(row)) {
+        Some(lists) => {
+            let ids = lists.value(row);
+            ids.as_primitive::<Int32Type>().iter().flatten().collect()
+        }
+        None => Vec::new(),
+    }
 }
 
 /// Who made each row: `artist_id`, else `artist_name` or `artist`. What is no whole number is an id by its hash, so that
@@ -211,27 +291,46 @@ pub fn clips(
 ///
 /// # Errors
 /// When the column cannot be read as text.
-pub fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
+pub(super) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
     let names = ["artist_id", "artist_name", "artist"];
-    let Some(column) = names.into_iter().find_map(|name| rows.column_by_name(name)) else { return Ok(None) };
-    if column.data_type().is_integer() {
-        return Ok(Some(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone()));
-    }
-    let id = |text: &str| {
-        let whole = text.parse::<f64>().ok().filter(|n| n.fract() == 0.0 && n.abs() < 9e15).map(|n| n as i64);
-        text.parse().ok().or(whole).unwrap_or_else(|| canonical::track_id(text))
+    let Some(column) = names.into_iter().find_map(|name| rows.column_by_name(name)) else {
+        return Ok(None);
     };
+    if column.data_type().is_integer() {
+        let ids = cast(column, &DataType::Int64)?;
+        return Ok(Some(ids.as_primitive::<Int64Type>().clone()));
+    }
+
     let text = cast(column, &DataType::Utf8View)?;
-    Ok(Some(text.as_string_view().iter().map(|artist| artist.map(id)).collect()))
+    let artists = text.as_string_view().iter();
+    let ids = artists.map(|artist| artist.map(artist_id));
+    Ok(Some(ids.collect()))
+}
+
+/// A number as it is, also as pandas writes one in a column with gaps (`12.0`); anything else by its hash.
+fn artist_id(text: &str) -> i64 {
+    if let Ok(id) = text.parse() {
+        return id;
+    }
+    match text.parse::<f64>() {
+        // f64 holds every whole number up to 2⁵³.
+        Ok(id) if id.fract() == 0.0 && id.abs() < 9e15 => id as i64,
+        _ => canonical::track_id(text),
+    }
 }
 
 /// `track_genres_all` or `genres_all` as lists of i32; `None` where the data set has neither.
 fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> {
-    let column = ["track_genres_all", "genres_all"].into_iter().find_map(|name| tracks.column_by_name(name));
-    let Some(column) = column.filter(|column| matches!(column.data_type(), DataType::List(_))) else {
+    let column = ["track_genres_all", "genres_all"]
+        .into_iter()
+        .find_map(|name| tracks.column_by_name(name));
+    let Some(column) = column.filter(|column| matches!(column.data_type(), DataType::List(_)))
+    else {
         return Ok(None);
     };
-    let lists = cast(column, &DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true))))?;
+
+    let item = Field::new_list_field(DataType::Int32, true);
+    let lists = cast(column, &DataType::List(Arc::new(item)))?;
     Ok(Some(lists.as_list::<i32>().clone()))
 }
 
@@ -240,9 +339,17 @@ fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> 
 ///
 /// # Errors
 /// `Arrow` alone.
-pub fn distinct(tracks: &RecordBatch, id: &str, prefix: &str) -> Result<Option<RecordBatch>, CatalogError> {
-    let Some(ids) = optional_ints(tracks, id)? else { return Ok(None) };
+pub(super) fn distinct(
+    tracks: &RecordBatch,
+    id: &str,
+    prefix: &str,
+) -> Result<Option<RecordBatch>, CatalogError> {
+    let Some(ids) = optional_ints(tracks, id)? else {
+        return Ok(None);
+    };
     let track_ids = int_column(tracks, "track_id", "track_id")?;
+
+    // By id: the least `track_id` that has it, and its row.
     let mut first: BTreeMap<i64, (i64, u32)> = BTreeMap::new();
     for (row, (id, &track_id)) in (0..).zip(ids.iter().zip(track_ids.values())) {
         let Some(id) = id else { continue };
@@ -250,18 +357,29 @@ pub fn distinct(tracks: &RecordBatch, id: &str, prefix: &str) -> Result<Option<R
         *entry = (*entry).min((track_id, row));
     }
     let rows = arrow::array::UInt32Array::from_iter_values(first.values().map(|(_, row)| *row));
+
     let schema = tracks.schema();
-    let wanted = schema.fields().iter().enumerate().filter(|(_, field)| field.name().starts_with(prefix));
-    let wanted: Vec<usize> = wanted.map(|(index, _)| index).collect();
+    let fields = schema.fields();
+    let wanted: Vec<usize> = (0..fields.len())
+        .filter(|&index| fields[index].name().starts_with(prefix))
+        .collect();
     Ok(Some(take_record_batch(&tracks.project(&wanted)?, &rows)?))
 }
 
-fn text_column(rows: &RecordBatch, wanted_by: &str, column: &str) -> Result<StringViewArray, CatalogError> {
+fn text_column(
+    rows: &RecordBatch,
+    wanted_by: &str,
+    column: &str,
+) -> Result<StringViewArray, CatalogError> {
     let text = typed_column(rows, wanted_by, column, &DataType::Utf8View, "text")?;
     Ok(text.as_string_view().clone())
 }
 
-fn int_column(rows: &RecordBatch, wanted_by: &str, column: &str) -> Result<Int64Array, CatalogError> {
+fn int_column(
+    rows: &RecordBatch,
+    wanted_by: &str,
+    column: &str,
+) -> Result<Int64Array, CatalogError> {
     let ints = typed_column(rows, wanted_by, column, &DataType::Int64, "integer")?;
     Ok(ints.as_primitive::<Int64Type>().clone())
 }
@@ -281,25 +399,39 @@ fn typed_column(
     data_type: &DataType,
     kind: &'static str,
 ) -> Result<ArrayRef, CatalogError> {
-    let missing = || {
+    let Some(array) = rows.column_by_name(column) else {
         let schema = rows.schema();
-        let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let (wanted_by, column) = (wanted_by.to_owned(), column.to_owned());
-        CatalogError::Column { wanted_by, kind, nearest: nearest(&column, &known), column }
+        let fields = schema.fields().iter();
+        let known: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
+        return Err(CatalogError::Column {
+            wanted_by: wanted_by.to_owned(),
+            kind,
+            nearest: nearest(column, &known),
+            column: column.to_owned(),
+        });
     };
-    let array = rows.column_by_name(column).ok_or_else(missing)?;
+
     let found = array.data_type();
     // A label may be a number, and pandas' categories are dictionaries.
     let is_text = matches!(
         found,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..) | DataType::Boolean
+        DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Utf8View
+            | DataType::Dictionary(..)
+            | DataType::Boolean
     );
     let fits = found.is_integer() || (*data_type != DataType::Int64 && is_text);
     if fits {
         return Ok(cast(array, data_type)?);
     }
-    let (wanted_by, column, found) = (wanted_by.to_owned(), column.to_owned(), found.to_string());
-    Err(CatalogError::ColumnType { wanted_by, kind, column, found })
+
+    Err(CatalogError::ColumnType {
+        wanted_by: wanted_by.to_owned(),
+        kind,
+        column: column.to_owned(),
+        found: found.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -310,24 +442,49 @@ mod tests {
     fn a_label_is_text_number_or_category_and_nothing_else() {
         let texts = |column: ArrayRef| -> Result<Vec<String>, CatalogError> {
             let rows = RecordBatch::try_from_iter([("genre", column)]).unwrap();
-            Ok(text_column(&rows, "target `genre`", "genre")?.iter().flatten().map(str::to_owned).collect())
+            Ok(text_column(&rows, "target `genre`", "genre")?
+                .iter()
+                .flatten()
+                .map(str::to_owned)
+                .collect())
         };
-        assert_eq!(texts(Arc::new(Int64Array::from(vec![3, 10]))).unwrap(), ["3", "10"]);
-        let category: arrow::array::DictionaryArray<arrow::datatypes::Int8Type> = ["b", "a", "b"].into_iter().collect();
+        assert_eq!(
+            texts(Arc::new(Int64Array::from(vec![3, 10]))).unwrap(),
+            ["3", "10"]
+        );
+        let category: arrow::array::DictionaryArray<arrow::datatypes::Int8Type> =
+            ["b", "a", "b"].into_iter().collect();
         assert_eq!(texts(Arc::new(category)).unwrap(), ["b", "a", "b"]);
-        let error = texts(Arc::new(arrow::array::Float64Array::from(vec![1.5]))).unwrap_err().to_string();
-        assert!(error.contains("`genre` holds Float64") && error.contains("CAST(genre AS VARCHAR)"), "{error}");
+        let error = texts(Arc::new(arrow::array::Float64Array::from(vec![1.5])))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`genre` holds Float64") && error.contains("CAST(genre AS VARCHAR)"),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_artist_by_name_or_number_is_one_artist() {
-        let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("A"), Some("7"), Some("A"), None, Some("7.0")]));
+        let names: ArrayRef = Arc::new(StringViewArray::from(vec![
+            Some("A"),
+            Some("7"),
+            Some("A"),
+            None,
+            Some("7.0"),
+        ]));
         let rows = RecordBatch::try_from_iter([("artist_id", names)]).unwrap();
         let ids = artist_ids(&rows).unwrap().unwrap();
-        assert_eq!((ids.value(0), ids.value(1), ids.value(4)), (ids.value(2), 7, 7));
+        assert_eq!(
+            (ids.value(0), ids.value(1), ids.value(4)),
+            (ids.value(2), 7, 7)
+        );
         assert!(ids.is_null(3) && ids.value(0) != 7);
         let floats: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(3.0), None]));
         let rows = RecordBatch::try_from_iter([("artist_id", floats)]).unwrap();
-        assert_eq!(artist_ids(&rows).unwrap().unwrap(), Int64Array::from(vec![Some(3), None]));
+        assert_eq!(
+            artist_ids(&rows).unwrap().unwrap(),
+            Int64Array::from(vec![Some(3), None])
+        );
     }
 }

@@ -5,7 +5,9 @@
 //! list as its length and values; any other type as the text that arrow shows. Batches leave no trace.
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+};
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 
@@ -16,7 +18,7 @@ const CHUNK_BYTES: usize = 1 << 16;
 ///
 /// # Errors
 /// When arrow cannot show a value of an unusual type.
-pub fn rows_hash(rows: &RecordBatch) -> Result<String, ArrowError> {
+pub(super) fn rows_hash(rows: &RecordBatch) -> Result<String, ArrowError> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::with_capacity(2 * CHUNK_BYTES);
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
@@ -47,6 +49,10 @@ fn put_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
+fn put_i64(bytes: &mut Vec<u8>, value: i64) {
+    bytes.extend_from_slice(&value.to_le_bytes());
+}
+
 fn put_all<T>(
     bytes: &mut Vec<u8>,
     values: impl Iterator<Item = Option<T>>,
@@ -62,25 +68,56 @@ fn put_all<T>(
     }
 }
 
-fn put_values(bytes: &mut Vec<u8>, column: &dyn Array, flush: &mut dyn FnMut(&mut Vec<u8>)) -> Result<(), ArrowError> {
-    let put_i64 = |bytes: &mut Vec<u8>, value: i64| bytes.extend_from_slice(&value.to_le_bytes());
+fn put_values(
+    bytes: &mut Vec<u8>,
+    column: &dyn Array,
+    flush: &mut dyn FnMut(&mut Vec<u8>),
+) -> Result<(), ArrowError> {
     match column.data_type() {
         DataType::Utf8View => put_all(bytes, column.as_string_view().iter(), flush, put_text),
         DataType::Utf8 => put_all(bytes, column.as_string::<i32>().iter(), flush, put_text),
         DataType::LargeUtf8 => put_all(bytes, column.as_string::<i64>().iter(), flush, put_text),
-        DataType::Int64 => put_all(bytes, column.as_primitive::<Int64Type>().iter(), flush, put_i64),
+        DataType::Int64 => put_all(
+            bytes,
+            column.as_primitive::<Int64Type>().iter(),
+            flush,
+            put_i64,
+        ),
         DataType::Int32 => {
-            put_all(bytes, column.as_primitive::<Int32Type>().iter().map(|value| value.map(i64::from)), flush, put_i64);
+            put_all(
+                bytes,
+                column
+                    .as_primitive::<Int32Type>()
+                    .iter()
+                    .map(|value| value.map(i64::from)),
+                flush,
+                put_i64,
+            );
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            put_all(bytes, column.as_primitive::<TimestampMicrosecondType>().iter(), flush, put_i64);
+            put_all(
+                bytes,
+                column.as_primitive::<TimestampMicrosecondType>().iter(),
+                flush,
+                put_i64,
+            );
         }
-        DataType::Float64 => put_all(bytes, column.as_primitive::<Float64Type>().iter(), flush, |bytes, value| {
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }),
-        DataType::Float32 => put_all(bytes, column.as_primitive::<Float32Type>().iter(), flush, |bytes, value| {
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }),
+        DataType::Float64 => put_all(
+            bytes,
+            column.as_primitive::<Float64Type>().iter(),
+            flush,
+            |bytes, value| {
+                bytes.extend_from_slice(&value.to_le_bytes());
+            },
+        ),
+        DataType::Float32 => put_all(
+            bytes,
+            column.as_primitive::<Float32Type>().iter(),
+            flush,
+            |bytes, value| {
+                bytes.extend_from_slice(&value.to_le_bytes());
+            },
+        ),
         DataType::List(_) => {
             for list in column.as_list::<i32>().iter() {
                 bytes.push(u8::from(list.is_some()));
@@ -90,6 +127,7 @@ fn put_values(bytes: &mut Vec<u8>, column: &dyn Array, flush: &mut dyn FnMut(&mu
                 }
             }
         }
+        // Other types are rare: the text that arrow shows of them.
         _ => {
             for row in 0..column.len() {
                 bytes.push(u8::from(column.is_valid(row)));
@@ -115,11 +153,22 @@ mod tests {
 
     #[test]
     fn text_is_text_and_slices_are_whole() {
-        let view: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("longer than twelve bytes")]));
-        let plain: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("longer than twelve bytes")]));
+        let view: ArrayRef = Arc::new(StringViewArray::from(vec![
+            Some("a"),
+            None,
+            Some("longer than twelve bytes"),
+        ]));
+        let plain: ArrayRef = Arc::new(StringArray::from(vec![
+            Some("a"),
+            None,
+            Some("longer than twelve bytes"),
+        ]));
         let sliced = plain.slice(1, 2);
         assert_eq!(hash(vec![("x", view.clone())]), hash(vec![("x", plain)]));
-        assert_eq!(hash(vec![("x", view.slice(1, 2))]), hash(vec![("x", sliced)]));
+        assert_eq!(
+            hash(vec![("x", view.slice(1, 2))]),
+            hash(vec![("x", sliced)])
+        );
     }
 
     #[test]
@@ -128,8 +177,14 @@ mod tests {
         let base = hash(vec![("x", text(vec![Some("ab"), Some("c")]))]);
         assert_ne!(base, hash(vec![("x", text(vec![Some("a"), Some("bc")]))]));
         assert_ne!(base, hash(vec![("y", text(vec![Some("ab"), Some("c")]))]));
-        assert_ne!(hash(vec![("x", text(vec![None]))]), hash(vec![("x", text(vec![Some("")]))]));
+        assert_ne!(
+            hash(vec![("x", text(vec![None]))]),
+            hash(vec![("x", text(vec![Some("")]))])
+        );
         let numbers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
-        assert_ne!(hash(vec![("x", numbers(vec![1, 2]))]), hash(vec![("x", numbers(vec![2, 1]))]));
+        assert_ne!(
+            hash(vec![("x", numbers(vec![1, 2]))]),
+            hash(vec![("x", numbers(vec![2, 1]))])
+        );
     }
 }

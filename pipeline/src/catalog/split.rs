@@ -44,12 +44,14 @@ pub struct Cut {
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 #[must_use]
 pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
-    let mut linked = Linked::new(rows);
+    let mut linked = LinkedRows::new(rows);
     linked.link_by(|row| row.recording);
+
     let mut classes: BTreeMap<Option<i32>, Vec<Vec<usize>>> = BTreeMap::new();
     for group in linked.groups() {
         classes.entry(rows[group[0]].class).or_default().push(group);
     }
+
     let mut sides = vec![0; rows.len()];
     let hash = canonical::hashes("split", cut.seed);
     for mut groups in classes.into_values() {
@@ -58,11 +60,15 @@ pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
             (hash(key), key)
         });
         let [training, validation, _] = sizes(groups.iter().map(Vec::len).sum(), cut.fractions);
+
         let mut position = 0;
         for group in groups {
-            let side = usize::from(position >= training) + usize::from(position >= training + validation);
+            let side =
+                usize::from(position >= training) + usize::from(position >= training + validation);
             position += group.len();
-            group.into_iter().for_each(|index| sides[index] = side);
+            for index in group {
+                sides[index] = side;
+            }
         }
     }
     sides
@@ -74,29 +80,46 @@ pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 #[must_use]
 pub fn by_artist(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
+    // Rows that each side still needs, by class.
     let mut need: BTreeMap<Option<i32>, [f64; 3]> = BTreeMap::new();
     for row in rows {
         let need = need.entry(row.class).or_default();
-        (0..3).for_each(|side| need[side] += cut.fractions[side]);
+        for (need, fraction) in need.iter_mut().zip(cut.fractions) {
+            *need += fraction;
+        }
     }
-    let mut linked = Linked::new(rows);
+
+    let mut linked = LinkedRows::new(rows);
     linked.link_by(|row| row.artist);
     linked.link_by(|row| row.recording);
-    // A path is no number, so that a lone clip never falls in with an artist.
-    let artist = |row: &SplitRow<'_>| row.artist.map_or_else(|| format!("clip {}", row.key), |id| id.to_string());
-    let name = |group: &[usize]| group.iter().map(|&index| artist(&rows[index])).min();
-    let named = linked.groups().into_iter().filter_map(|group| Some((name(&group)?, group)));
     let hash = canonical::hashes("split", cut.seed);
-    let mut order: Vec<_> = named.map(|(name, group)| (hash(&name), name, group)).collect();
+    let mut order = Vec::new();
+    for group in linked.groups() {
+        // Of artists who share a recording, the one whose name is least decides.
+        let names = group.iter().map(|&index| artist_name(&rows[index]));
+        if let Some(name) = names.min() {
+            order.push((hash(&name), name, group));
+        }
+    }
     order.sort_unstable();
+
     let mut sides = vec![0; rows.len()];
     for (.., group) in order {
         // Sums of floats depend on their order: that of the keys, not that of the rows.
         let mut wanted = [0.0; 3];
         for &index in &group {
-            (0..3).for_each(|side| wanted[side] += need[&rows[index].class][side]);
+            for side in 0..3 {
+                wanted[side] += need[&rows[index].class][side];
+            }
         }
-        let side = (1..3).fold(0, |best, side| if wanted[side] > wanted[best] { side } else { best });
+
+        // The earlier side where two need as much.
+        let mut side = 0;
+        for later in 1..3 {
+            if wanted[later] > wanted[side] {
+                side = later;
+            }
+        }
         for index in group {
             sides[index] = side;
             if let Some(need) = need.get_mut(&rows[index].class) {
@@ -107,17 +130,28 @@ pub fn by_artist(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
     sides
 }
 
+/// What an artist is ordered by. A path is no number, so that a lone clip never falls in with an artist.
+fn artist_name(row: &SplitRow<'_>) -> String {
+    match row.artist {
+        Some(id) => id.to_string(),
+        None => format!("clip {}", row.key),
+    }
+}
+
 /// Rows that must not be parted (union-find).
-struct Linked<'a, 'r> {
+struct LinkedRows<'a, 'r> {
     rows: &'a [SplitRow<'r>],
     /// Another row of the same group, or the row itself.
     parent: Vec<usize>,
 }
 
-impl<'a, 'r> Linked<'a, 'r> {
+impl<'a, 'r> LinkedRows<'a, 'r> {
     /// Every row for itself.
     fn new(rows: &'a [SplitRow<'r>]) -> Self {
-        Self { rows, parent: (0..rows.len()).collect() }
+        Self {
+            rows,
+            parent: (0..rows.len()).collect(),
+        }
     }
 
     /// Links the rows for which `id` is the same.
@@ -126,7 +160,8 @@ impl<'a, 'r> Linked<'a, 'r> {
         for (index, row) in self.rows.iter().enumerate() {
             let Some(id) = id(row) else { continue };
             let first = *first.entry(id).or_insert(index);
-            let (first, this) = (self.root(first), self.root(index));
+            let first = self.root(first);
+            let this = self.root(index);
             self.parent[this] = first;
         }
     }
@@ -142,7 +177,8 @@ impl<'a, 'r> Linked<'a, 'r> {
 
     /// The groups, in no order; within each, rows by key.
     fn groups(mut self) -> Vec<Vec<usize>> {
-        let (mut groups, mut place_of) = (Vec::<Vec<usize>>::new(), vec![None; self.rows.len()]);
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut place_of = vec![None; self.rows.len()]; // of a group, by its root
         for index in 0..self.rows.len() {
             let place = *place_of[self.root(index)].get_or_insert(groups.len());
             if place == groups.len() {
@@ -150,7 +186,10 @@ impl<'a, 'r> Linked<'a, 'r> {
             }
             groups[place].push(index);
         }
-        groups.iter_mut().for_each(|group| group.sort_by_key(|&index| self.rows[index].key));
+
+        for group in &mut groups {
+            group.sort_by_key(|&index| self.rows[index].key);
+        }
         groups
     }
 }
@@ -162,6 +201,7 @@ fn sizes(n: usize, fractions: [f64; 3]) -> [usize; 3] {
     }
     let shares = fractions.map(|fraction| fraction * n as f64);
     let mut sizes = shares.map(|share| share as usize);
+
     let mut by_remainder = [0, 1, 2];
     by_remainder.sort_by(|&a, &b| shares[b].fract().total_cmp(&shares[a].fract()));
     let left = n.saturating_sub(sizes.iter().sum());
@@ -177,13 +217,21 @@ mod tests {
 
     use super::*;
 
-    const CUT: Cut = Cut { seed: 42, fractions: [0.8, 0.1, 0.1] };
+    const CUT: Cut = Cut {
+        seed: 42,
+        fractions: [0.8, 0.1, 0.1],
+    };
 
     fn rows(keys: &[String], seed: u64) -> Vec<SplitRow<'_>> {
         let pick = |domain: &str, key: &str, n: u64| canonical::hash(domain, seed, key) % n;
         let class = |key| Some(pick("class", key, 5) as i32).filter(|&class| class > 0);
         let artist = |key| Some(pick("artist", key, 60) as i64).filter(|&artist| artist > 0);
-        let row = |key| SplitRow { key, class: class(key), artist: artist(key), recording: None };
+        let row = |key| SplitRow {
+            key,
+            class: class(key),
+            artist: artist(key),
+            recording: None,
+        };
         keys.iter().map(|key| row(key)).collect()
     }
 
@@ -198,14 +246,22 @@ mod tests {
     }
 
     fn by_key<'a>(rows: &[SplitRow<'a>], sides: &[usize]) -> BTreeMap<&'a str, usize> {
-        rows.iter().map(|row| row.key).zip(sides.iter().copied()).collect()
+        rows.iter()
+            .map(|row| row.key)
+            .zip(sides.iter().copied())
+            .collect()
     }
 
     /// Rows of one id are on one side.
     fn is_whole<T: Eq + Hash>(ids: &[Option<T>], sides: &[usize]) -> bool {
         let mut side_of = HashMap::new();
-        let pairs = ids.iter().zip(sides).filter_map(|(id, side)| Some((id.as_ref()?, side)));
-        pairs.into_iter().all(|(id, side)| *side_of.entry(id).or_insert(side) == side)
+        let pairs = ids
+            .iter()
+            .zip(sides)
+            .filter_map(|(id, side)| Some((id.as_ref()?, side)));
+        pairs
+            .into_iter()
+            .all(|(id, side)| *side_of.entry(id).or_insert(side) == side)
     }
 
     proptest! {
@@ -270,7 +326,8 @@ mod tests {
     fn artists_fill_every_class_close_to_the_fractions() {
         let keys: Vec<_> = (0..4000).map(|i| format!("{i}")).collect();
         let mut rows = rows(&keys, 7);
-        rows.iter_mut().for_each(|row| row.artist = Some((canonical::hash("a", 1, row.key) % 800) as i64));
+        rows.iter_mut()
+            .for_each(|row| row.artist = Some((canonical::hash("a", 1, row.key) % 800) as i64));
         let mut counts: BTreeMap<_, [f64; 3]> = BTreeMap::new();
         for (row, side) in rows.iter().zip(by_artist(&rows, CUT)) {
             counts.entry(row.class).or_default()[side] += 1.0;
@@ -278,7 +335,10 @@ mod tests {
         for (class, counts) in counts {
             let n: f64 = counts.iter().sum();
             for (count, fraction) in counts.into_iter().zip(CUT.fractions) {
-                assert!((count / n - fraction).abs() < 0.03, "class {class:?}: {counts:?}");
+                assert!(
+                    (count / n - fraction).abs() < 0.03,
+                    "class {class:?}: {counts:?}"
+                );
             }
         }
     }
@@ -289,7 +349,10 @@ mod tests {
         let mut rows = rows(&keys, 7);
         // Row i shares a recording with row i + 1 of the next artist: one chain through all.
         for (i, row) in rows.iter_mut().enumerate() {
-            (row.artist, row.recording) = (Some(i as i64 / 2), Some(blake3::hash(&[(i as u8).div_ceil(2)])));
+            (row.artist, row.recording) = (
+                Some(i as i64 / 2),
+                Some(blake3::hash(&[(i as u8).div_ceil(2)])),
+            );
         }
         assert!(by_artist(&rows, CUT).iter().all(|side| *side == 0));
     }

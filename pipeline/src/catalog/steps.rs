@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray,
+};
 use arrow::compute::{FilterBuilder, cast};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
@@ -21,7 +23,7 @@ use crate::source::AudioIndex;
 pub const AUDIO_STEP: &str = "audio";
 
 /// The rows on their way through the steps.
-pub struct Cleaner<'a> {
+pub(super) struct Cleaner<'a> {
     engine: &'a Engine,
     /// Where FMA's further tables come from; `None` for other data sets.
     fma_metadata: Option<&'a Path>,
@@ -40,11 +42,30 @@ pub struct Cleaner<'a> {
 
 impl<'a> Cleaner<'a> {
     /// Starts with all parsed rows.
-    pub fn new(engine: &'a Engine, fma_metadata: Option<&'a Path>, threads: usize, all: RecordBatch) -> Self {
-        let mut places = vec![0; lines(&all).values().last().map_or(0, |last| *last as usize + 1)];
-        lines(&all).values().iter().zip(1..).for_each(|(&line, place)| places[line as usize] = place);
+    pub fn new(
+        engine: &'a Engine,
+        fma_metadata: Option<&'a Path>,
+        threads: usize,
+        all: RecordBatch,
+    ) -> Self {
+        // The rows are in the order of their lines, so the last line is the largest.
+        let last_line = lines(&all).values().last();
+        let mut places = vec![0; last_line.map_or(0, |last| *last as usize + 1)];
+        for (&line, place) in lines(&all).values().iter().zip(1..) {
+            places[line as usize] = place;
+        }
+
         let dropped_by = vec![None; all.num_rows()];
-        Self { engine, fma_metadata, threads, rows: all.clone(), dropped_by, all, places, steps: Vec::new() }
+        Self {
+            engine,
+            fma_metadata,
+            threads,
+            rows: all.clone(),
+            dropped_by,
+            all,
+            places,
+            steps: Vec::new(),
+        }
     }
 
     /// Row of `all` that began on `line`.
@@ -56,7 +77,9 @@ impl<'a> Cleaner<'a> {
     /// For each row of `all`: is its line among `kept`?
     fn marks(&self, kept: &Int64Array) -> Vec<bool> {
         let mut marks = vec![false; self.all.num_rows()];
-        kept.values().iter().filter_map(|&line| self.row_of(line)).for_each(|row| marks[row] = true);
+        for row in kept.values().iter().filter_map(|&line| self.row_of(line)) {
+            marks[row] = true;
+        }
         marks
     }
 
@@ -65,11 +88,19 @@ impl<'a> Cleaner<'a> {
     /// # Errors
     /// `Step` for refused or failing SQL, `StepKey` for a query that loses or repeats rows' keys.
     pub fn run(&mut self, spec: &CatalogSpec) -> Result<(), CatalogError> {
-        self.engine.course().enter(Phase::Cleaning, spec.clean.len() as u64);
+        self.engine
+            .course()
+            .enter(Phase::Cleaning, spec.clean.len() as u64);
         if let Some(subset) = spec.subset {
             self.keep_where("subset", subset_predicate(subset))?;
         }
-        for CleanStep { step, predicate, sql } in &spec.clean {
+
+        for CleanStep {
+            step,
+            predicate,
+            sql,
+        } in &spec.clean
+        {
             match (predicate, sql) {
                 (Some(predicate), _) => self.keep_where(step, predicate)?,
                 (None, Some(sql)) => self.replace_by(step, sql)?,
@@ -84,12 +115,25 @@ impl<'a> Cleaner<'a> {
     ///
     /// # Errors
     /// `NoAudio` when nothing would be left of some rows.
-    pub fn keep_with_audio(&mut self, keys: &StringViewArray, audio: &AudioIndex) -> Result<usize, CatalogError> {
-        let mask: BooleanArray = keys.iter().map(|key| key.map(|key| audio.contains_key(key))).collect();
+    pub fn keep_with_audio(
+        &mut self,
+        keys: &StringViewArray,
+        audio: &AudioIndex,
+    ) -> Result<usize, CatalogError> {
+        let mask: BooleanArray = keys
+            .iter()
+            .map(|key| key.map(|key| audio.contains_key(key)))
+            .collect();
+
         let dropped = keys.len() - mask.true_count();
+        // Not one file: that is the wrong folder, and no reason to drop every row.
         if dropped == keys.len() && dropped > 0 {
-            return Err(CatalogError::NoAudio { rows: dropped, example: keys.value(0).to_owned() });
+            return Err(CatalogError::NoAudio {
+                rows: dropped,
+                example: keys.value(0).to_owned(),
+            });
         }
+
         let kept = self.filtered(&mask)?;
         self.finish(AUDIO_STEP, kept);
         Ok(dropped)
@@ -98,10 +142,15 @@ impl<'a> Cleaner<'a> {
     /// `where`: only line numbers come back, so that wide rows never pass through the engine.
     fn keep_where(&mut self, step: &str, predicate: &str) -> Result<(), CatalogError> {
         // The line break keeps a comment at the predicate's end from swallowing the bracket.
-        let kept = self.query(step, &format!("SELECT {LINE} FROM input WHERE ({predicate}\n)"))?;
-        let kept = self.marks(lines(&kept));
-        let is_kept = |&line: &i64| Some(self.row_of(line).is_some_and(|row| kept[row]));
-        let mask: BooleanArray = lines(&self.rows).values().iter().map(is_kept).collect();
+        let sql = format!("SELECT {LINE} FROM input WHERE ({predicate}\n)");
+        let answer = self.query(step, &sql)?;
+        let kept = self.marks(lines(&answer));
+
+        let mut mask = Vec::with_capacity(self.rows.num_rows());
+        for &line in lines(&self.rows).values() {
+            mask.push(self.row_of(line).is_some_and(|row| kept[row]));
+        }
+        let mask = BooleanArray::from(mask);
         let rows = self.filtered(&mask)?;
         self.finish(step, rows);
         Ok(())
@@ -109,18 +158,27 @@ impl<'a> Cleaner<'a> {
 
     fn filtered(&self, mask: &BooleanArray) -> Result<RecordBatch, CatalogError> {
         let filter = FilterBuilder::new(mask).optimize().build();
-        Ok(by_column(self.threads, self.rows.schema(), |column| filter.filter(self.rows.column(column)))?)
+        Ok(by_column(self.threads, self.rows.schema(), |column| {
+            filter.filter(self.rows.column(column))
+        })?)
     }
 
     /// `sql`: the query's result is what the next step sees.
     fn replace_by(&mut self, step: &str, sql: &str) -> Result<(), CatalogError> {
         let output = self.all_columns(step, sql)?;
         let had_keys = self.rows.column_by_name("clip_key").is_some();
-        let keys = output.column_by_name("clip_key").map(|_| clip_keys(&output)).transpose();
-        let keys = keys.map_err(|problem| step_key(step, problem, "give each row its own text in `clip_key`"))?;
+        let keys = output
+            .column_by_name("clip_key")
+            .map(|_| clip_keys(&output))
+            .transpose();
+        let keys = keys.map_err(|problem| {
+            step_key(step, problem, "give each row its own text in `clip_key`")
+        })?;
         if had_keys && keys.is_none() {
             return Err(step_key(step, "no `clip_key`", "select it too, or `*`"));
         }
+
+        // Rows are followed through a query by their lines, else by their keys.
         let lines = if output.column_by_name(LINE).is_some() {
             self.kept_lines(step, &output)?
         } else if let (true, Some(keys)) = (had_keys, &keys) {
@@ -137,6 +195,7 @@ impl<'a> Cleaner<'a> {
     fn all_columns(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
         if let Some(packed) = wide::packed(&self.rows, sql) {
             self.engine.set_table("input", &packed)?;
+            // Whatever fails on packed columns is asked once more of the rows as they are.
             if let Ok(output) = self.engine.query(sql) {
                 return Ok(wide::unpacked(&output)?);
             }
@@ -151,15 +210,25 @@ impl<'a> Cleaner<'a> {
                 return CatalogError::Stopped;
             }
             if let Some(table) = self.engine.missing_table(sql) {
-                return CatalogError::NoTable { step: step.to_owned(), hint: self.table_hint(&table), table };
+                return CatalogError::NoTable {
+                    step: step.to_owned(),
+                    hint: self.table_hint(&table),
+                    table,
+                };
             }
-            CatalogError::Step { step: step.to_owned(), message: one_line(&source) }
+            CatalogError::Step {
+                step: step.to_owned(),
+                message: one_line(&source),
+            }
         })
     }
 
     fn table_hint(&self, table: &str) -> String {
         if let (Some(metadata), Some(file)) = (self.fma_metadata, fma::file_of(table)) {
-            return format!("it comes from {file}, which is not in {}", metadata.display());
+            return format!(
+                "it comes from {file}, which is not in {}",
+                metadata.display()
+            );
         }
         let known = self.engine.tables();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -167,48 +236,78 @@ impl<'a> Cleaner<'a> {
     }
 
     fn kept_lines(&self, step: &str, output: &RecordBatch) -> Result<Int64Array, CatalogError> {
-        let lines = cast(&output[LINE], &DataType::Int64)?.as_primitive::<Int64Type>().clone();
+        let lines = cast(&output[LINE], &DataType::Int64)?
+            .as_primitive::<Int64Type>()
+            .clone();
+
         let mut seen = HashSet::with_capacity(lines.len());
-        let fresh = |line: Option<i64>| line.is_some_and(|line| self.row_of(line).is_some() && seen.insert(line));
-        if lines.iter().all(fresh) {
+        let are_kept = lines
+            .iter()
+            .all(|line| line.is_some_and(|line| self.row_of(line).is_some() && seen.insert(line)));
+        if are_kept {
             return Ok(lines);
         }
-        Err(step_key(step, format!("a null, unknown or repeated `{LINE}`"), "pass that column on as it is"))
+        Err(step_key(
+            step,
+            format!("a null, unknown or repeated `{LINE}`"),
+            "pass that column on as it is",
+        ))
     }
 
     fn lines_by_key(&self, step: &str, keys: &StringViewArray) -> Result<Int64Array, CatalogError> {
         let before = clip_keys(&self.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
         let line_of: HashMap<_, _> = before.iter().zip(lines(&self.rows).values()).collect();
-        let line = |key: Option<&str>| {
-            let unknown = || step_key(step, format!("an unknown `clip_key` {key:?}"), "select csv_line too, or `*`");
-            line_of.get(&key).map(|&&line| line).ok_or_else(unknown)
-        };
-        Ok(Int64Array::from(keys.iter().map(line).collect::<Result<Vec<_>, _>>()?))
+
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(&&line) = line_of.get(&key) else {
+                return Err(step_key(
+                    step,
+                    format!("an unknown `clip_key` {key:?}"),
+                    "select csv_line too, or `*`",
+                ));
+            };
+            found.push(line);
+        }
+        Ok(Int64Array::from(found))
     }
 
     /// A query that makes keys and keeps no line: fine while no row is gone, since then its rows are all there are.
     fn start_again(&mut self, step: &str, output: &RecordBatch) -> Result<(), CatalogError> {
         if output.num_rows() != self.all.num_rows() {
             let problem = format!("no `{LINE}`, and not as many rows as were read");
-            return Err(step_key(step, problem, "select csv_line too, so that dropped rows can be told"));
+            return Err(step_key(
+                step,
+                problem,
+                "select csv_line too, so that dropped rows can be told",
+            ));
         }
+
         let numbers: Int64Array = (1..).take(output.num_rows()).map(Some).collect();
         let all = with_first_column(LINE, Arc::new(numbers), output)?;
         let steps = std::mem::take(&mut self.steps);
-        *self = Self { steps, ..Self::new(self.engine, self.fma_metadata, self.threads, all.clone()) };
+        *self = Self {
+            steps,
+            ..Self::new(self.engine, self.fma_metadata, self.threads, all.clone())
+        };
         self.finish(step, all);
         Ok(())
     }
 
     fn finish(&mut self, step: &str, rows: RecordBatch) {
         let kept = self.marks(lines(&rows));
-        for row in lines(&self.rows).values().iter().filter_map(|&line| self.row_of(line)).collect::<Vec<_>>() {
-            if !kept[row] {
+        for &line in lines(&self.rows).values() {
+            if let Some(row) = self.row_of(line).filter(|row| !kept[*row]) {
                 self.dropped_by[row] = Some(self.steps.len());
             }
         }
-        let (before, left) = (self.rows.num_rows(), rows.num_rows());
-        self.steps.push(StepCount { step: step.to_owned(), dropped: (before - left) as u64, kept: left as u64 });
+
+        let n_kept = rows.num_rows();
+        self.steps.push(StepCount {
+            step: step.to_owned(),
+            dropped: (self.rows.num_rows() - n_kept) as u64,
+            kept: n_kept as u64,
+        });
         self.rows = rows;
     }
 
@@ -217,8 +316,9 @@ impl<'a> Cleaner<'a> {
     /// # Errors
     /// `Arrow` alone.
     pub fn tracks_all(&self) -> Result<RecordBatch, CatalogError> {
-        let name = |step: &Option<usize>| step.map(|step| self.steps[step].step.as_str());
-        let dropped_by: StringViewArray = self.dropped_by.iter().map(name).collect();
+        let steps = self.dropped_by.iter();
+        let names = steps.map(|step| step.map(|step| self.steps[step].step.as_str()));
+        let dropped_by: StringViewArray = names.collect();
         with_first_column(DROPPED_BY, Arc::new(dropped_by), &self.all)
     }
 }
@@ -232,7 +332,11 @@ const fn subset_predicate(subset: Subset) -> &'static str {
 }
 
 fn step_key(step: &str, problem: impl Into<String>, remedy: &'static str) -> CatalogError {
-    CatalogError::StepKey { step: step.to_owned(), problem: problem.into(), remedy }
+    CatalogError::StepKey {
+        step: step.to_owned(),
+        problem: problem.into(),
+        remedy,
+    }
 }
 
 fn lines(rows: &RecordBatch) -> &Int64Array {
@@ -240,17 +344,21 @@ fn lines(rows: &RecordBatch) -> &Int64Array {
 }
 
 /// The keys as text, each there and each once; otherwise what is wrong with them.
-pub fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
-    let keys = rows.column_by_name("clip_key").ok_or("no column `clip_key`")?;
+pub(super) fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
+    let keys = rows
+        .column_by_name("clip_key")
+        .ok_or("no column `clip_key`")?;
     let keys = cast(keys, &DataType::Utf8View).map_err(|_| "a `clip_key` that is no text")?;
     let keys = keys.as_string_view().clone();
     if keys.null_count() > 0 {
         return Err(format!("{} rows without a `clip_key`", keys.null_count()));
     }
+
     // As in most files; then nothing can repeat.
     if keys.iter().is_sorted_by(|key, next| key < next) {
         return Ok(keys);
     }
+
     let mut seen = HashSet::with_capacity(keys.len());
     match keys.iter().flatten().find(|key| !seen.insert(*key)) {
         Some(twice) => Err(format!("`clip_key` {twice} twice")),
@@ -259,9 +367,23 @@ pub fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
 }
 
 /// `rows` with a column more, at the front.
-pub fn with_first_column(name: &str, column: ArrayRef, rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
-    let mut fields = vec![Arc::new(Field::new(name, column.data_type().clone(), column.null_count() > 0))];
+pub(super) fn with_first_column(
+    name: &str,
+    column: ArrayRef,
+    rows: &RecordBatch,
+) -> Result<RecordBatch, CatalogError> {
+    let mut fields = vec![Arc::new(Field::new(
+        name,
+        column.data_type().clone(),
+        column.null_count() > 0,
+    ))];
     fields.extend(rows.schema().fields().iter().cloned());
-    let columns = std::iter::once(column).chain(rows.columns().iter().cloned()).collect();
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+
+    let columns = std::iter::once(column)
+        .chain(rows.columns().iter().cloned())
+        .collect();
+    Ok(RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        columns,
+    )?)
 }

@@ -11,15 +11,23 @@ use wavemill_schemas::reject::Reason;
 use super::*;
 use crate::source::{InputId, Stamp};
 
-const HEADER: &str =
-    "\u{feff},album,artist,set,set,track,track\n,id,id,split,subset,genre_top,genres_all\ntrack_id,,,,,,\n";
+const HEADER: &str = "\u{feff},album,artist,set,set,track,track\n,id,id,split,subset,genre_top,genres_all\ntrack_id,,,,,,\n";
 
 fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
-    let targets = vec![TargetSpec { name: "genre".into(), column: "track_genre_top".into(), classes: None }];
+    let targets = vec![TargetSpec {
+        name: "genre".into(),
+        column: "track_genre_top".into(),
+        classes: None,
+    }];
     Recipe {
         name: "test".into(),
         description: String::new(),
-        catalog: CatalogSpec { dataset, subset: None, require_audio: false, clean },
+        catalog: CatalogSpec {
+            dataset,
+            subset: None,
+            require_audio: false,
+            clean,
+        },
         targets,
         split: SplitSpec::default(),
         audio: Default::default(),
@@ -29,16 +37,28 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
 }
 
 fn keep(step: &str, predicate: &str) -> CleanStep {
-    CleanStep { step: step.into(), predicate: Some(predicate.into()), sql: None }
+    CleanStep {
+        step: step.into(),
+        predicate: Some(predicate.into()),
+        sql: None,
+    }
 }
 
 fn query(step: &str, sql: &str) -> CleanStep {
-    CleanStep { step: step.into(), predicate: None, sql: Some(sql.into()) }
+    CleanStep {
+        step: step.into(),
+        predicate: None,
+        sql: Some(sql.into()),
+    }
 }
 
 fn tracks_csv(rows: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("tracks.csv"), [HEADER.as_bytes(), rows].concat()).unwrap();
+    std::fs::write(
+        folder.path().join("tracks.csv"),
+        [HEADER.as_bytes(), rows].concat(),
+    )
+    .unwrap();
     folder
 }
 
@@ -56,17 +76,40 @@ fn run(recipe: &Recipe, metadata: &Path) -> Result<Catalog, CatalogError> {
     cleaned(recipe, Some(metadata), &AudioIndex::new())
 }
 
-fn cleaned(recipe: &Recipe, metadata: Option<&Path>, audio: &AudioIndex) -> Result<Catalog, CatalogError> {
-    clean(recipe, metadata, audio, CatalogSettings::default(), &Arc::default())?.split(recipe, &AudioHashes::new())
+fn cleaned(
+    recipe: &Recipe,
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
+) -> Result<Catalog, CatalogError> {
+    clean(
+        recipe,
+        metadata,
+        audio,
+        CatalogSettings::default(),
+        &Arc::default(),
+    )?
+    .split(recipe, &AudioHashes::new())
 }
 
 fn step_error(step: CleanStep) -> String {
     let tracks = some_tracks(6);
-    run(&recipe(Dataset::Fma, vec![step]), tracks.path()).unwrap_err().to_string()
+    run(&recipe(Dataset::Fma, vec![step]), tracks.path())
+        .unwrap_err()
+        .to_string()
 }
 
 fn index<'a>(keys: impl IntoIterator<Item = &'a str>) -> AudioIndex {
-    keys.into_iter().map(|key| (key.to_owned(), InputId { bytes: 1, stamp: Stamp::MtimeNs(0) })).collect()
+    keys.into_iter()
+        .map(|key| {
+            (
+                key.to_owned(),
+                InputId {
+                    bytes: 1,
+                    stamp: Stamp::MtimeNs(0),
+                },
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -81,8 +124,11 @@ fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
         ,5,1,training,small,Rock,[1]\n\
         9,5,1,training,small,Rock,1;2\n";
     let catalog = run(&recipe(Dataset::Fma, vec![]), tracks_csv(rows).path()).unwrap();
-    let found: Vec<_> =
-        catalog.rejects.iter().map(|r| (r.reason, r.line.unwrap(), r.column.as_deref().unwrap())).collect();
+    let found: Vec<_> = catalog
+        .rejects
+        .iter()
+        .map(|r| (r.reason, r.line.unwrap(), r.column.as_deref().unwrap()))
+        .collect();
     let wanted = [
         (Reason::BadRow, 7, "album_id"),
         (Reason::BadRow, 8, "track_genres_all"),
@@ -99,10 +145,18 @@ fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
 
 #[test]
 fn windows_line_ends_give_the_same_rows_and_lines() {
-    let rows =
-        "1,5,1,training,small,\"two\nlines\",[1]\n2,x,1,training,small,Rock,[1]\n\n3,5,1,training,small,Jazz,[1]\n";
-    let catalogs = [rows.to_owned(), rows.replace('\n', "\r\n").replace("two\r\n", "two\n")]
-        .map(|rows| run(&recipe(Dataset::Fma, vec![]), tracks_csv(rows.as_bytes()).path()).unwrap());
+    let rows = "1,5,1,training,small,\"two\nlines\",[1]\n2,x,1,training,small,Rock,[1]\n\n3,5,1,training,small,Jazz,[1]\n";
+    let catalogs = [
+        rows.to_owned(),
+        rows.replace('\n', "\r\n").replace("two\r\n", "two\n"),
+    ]
+    .map(|rows| {
+        run(
+            &recipe(Dataset::Fma, vec![]),
+            tracks_csv(rows.as_bytes()).path(),
+        )
+        .unwrap()
+    });
     assert_eq!(catalogs[0].rejects[0].line, Some(6));
     assert_eq!(catalogs[1].rejects, catalogs[0].rejects);
     assert_eq!(catalogs[1].tables, catalogs[0].tables);
@@ -114,7 +168,10 @@ fn header_that_is_no_text_is_an_error_that_says_so() {
     let path = folder.path().join("tracks.csv");
     std::fs::write(&path, b"track_id,na\xefve\n1,2\n").unwrap();
     let error = run(&recipe(Dataset::Fma, vec![]), &path).unwrap_err();
-    assert_eq!(error.to_string(), "metadata file tracks.csv: its header is not UTF-8");
+    assert_eq!(
+        error.to_string(),
+        "metadata file tracks.csv: its header is not UTF-8"
+    );
 }
 
 #[test]
@@ -125,12 +182,22 @@ fn metadata_that_are_another_file_are_wrong_usage() {
         (crate::cli::exit::code(&error), error.to_string())
     };
     let (usage, words) = code(folder.path());
-    assert_eq!((usage, words.ends_with("no `tracks.csv` in it; there is no file")), (2, true), "{words}");
+    assert_eq!(
+        (
+            usage,
+            words.ends_with("no `tracks.csv` in it; there is no file")
+        ),
+        (2, true),
+        "{words}"
+    );
     let genres = folder.path().join("genres.csv");
     std::fs::write(&genres, "genre_id,title\n1,Rock\n").unwrap();
     let (usage, words) = code(&genres);
     assert_eq!(
-        (usage, words.starts_with("metadata file genres.csv: no header line starts with `track_id`")),
+        (
+            usage,
+            words.starts_with("metadata file genres.csv: no header line starts with `track_id`")
+        ),
         (2, true)
     );
 }
@@ -139,15 +206,29 @@ fn metadata_that_are_another_file_are_wrong_usage() {
 fn steps_are_counted_and_rows_followed() {
     let steps = vec![
         keep("labelled", "track_genre_top IS NOT NULL -- a comment"),
-        query("first", "SELECT * FROM input WHERE track_id <= 4 ORDER BY track_id DESC"),
+        query(
+            "first",
+            "SELECT * FROM input WHERE track_id <= 4 ORDER BY track_id DESC",
+        ),
     ];
     let tracks = some_tracks(9);
     let catalog = run(&recipe(Dataset::Fma, steps), tracks.path()).unwrap();
-    let counts: Vec<_> = catalog.steps.iter().map(|step| (step.step.as_str(), step.dropped, step.kept)).collect();
+    let counts: Vec<_> = catalog
+        .steps
+        .iter()
+        .map(|step| (step.step.as_str(), step.dropped, step.kept))
+        .collect();
     assert_eq!(counts, [("labelled", 3, 6), ("first", 3, 3)]);
-    let keys: Vec<_> = catalog.clips.iter().map(|clip| clip.clip_key.as_str()).collect();
+    let keys: Vec<_> = catalog
+        .clips
+        .iter()
+        .map(|clip| clip.clip_key.as_str())
+        .collect();
     assert_eq!(keys, ["000/000001.mp3", "000/000002.mp3", "000/000004.mp3"]);
-    assert_eq!((catalog.clips[0].album_id, &catalog.clips[0].genres_all[..]), (None, &[1, 2][..]));
+    assert_eq!(
+        (catalog.clips[0].album_id, &catalog.clips[0].genres_all[..]),
+        (None, &[1, 2][..])
+    );
     let all = &catalog.tables["tracks_all"];
     assert_eq!((all.num_rows(), all["dropped_by"].null_count()), (9, 3));
 }
@@ -162,34 +243,59 @@ fn sql_that_writes_is_refused() {
         "SET datafusion.execution.batch_size = 1",
     ] {
         let message = step_error(query("bad", sql));
-        assert!(message.contains("`bad`") && message.contains("not supported"), "{sql}: {message}");
+        assert!(
+            message.contains("`bad`") && message.contains("not supported"),
+            "{sql}: {message}"
+        );
     }
 }
 
 #[test]
 fn misspelt_column_names_the_step_and_the_nearest_columns_in_one_line() {
     let message = step_error(keep("labelled", "track_genre_topp IS NOT NULL"));
-    assert!(message.starts_with("cleaning step `labelled`: no column `track_genre_topp`"), "{message}");
-    assert!(message.contains("nearest: track_genre_top,") && !message.contains('\n'), "{message}");
-    let error =
-        run(&recipe(Dataset::Fma, vec![keep("labelled", "track_genre_topp IS NOT NULL")]), some_tracks(1).path());
+    assert!(
+        message.starts_with("cleaning step `labelled`: no column `track_genre_topp`"),
+        "{message}"
+    );
+    assert!(
+        message.contains("nearest: track_genre_top,") && !message.contains('\n'),
+        "{message}"
+    );
+    let error = run(
+        &recipe(
+            Dataset::Fma,
+            vec![keep("labelled", "track_genre_topp IS NOT NULL")],
+        ),
+        some_tracks(1).path(),
+    );
     let chain = crate::cli::exit::words(&error.unwrap_err().into());
-    assert!(!chain.contains("Valid fields") && chain.matches("track_genre_top").count() == 2, "{chain}");
+    assert!(
+        !chain.contains("Valid fields") && chain.matches("track_genre_top").count() == 2,
+        "{chain}"
+    );
 }
 
 #[test]
 fn missing_table_names_its_file_and_where_that_was_looked_for() {
     let tracks = some_tracks(6);
     let error = |sql: &str| {
-        let error = run(&recipe(Dataset::Fma, vec![query("top", sql)]), tracks.path()).unwrap_err();
+        let error = run(
+            &recipe(Dataset::Fma, vec![query("top", sql)]),
+            tracks.path(),
+        )
+        .unwrap_err();
         assert!(error.is_usage(), "{error:?}");
         error.to_string()
     };
     let found = error("SELECT * FROM input WHERE track_id IN (SELECT genre_id FROM genres)");
-    let wanted = "cleaning step `top`: no table `genres`: it comes from genres.csv, which is not in ";
+    let wanted =
+        "cleaning step `top`: no table `genres`: it comes from genres.csv, which is not in ";
     assert_eq!(found, format!("{wanted}{}", tracks.path().display()));
     let found = error("WITH some AS (SELECT * FROM inputs) SELECT * FROM some");
-    assert_eq!(found, "cleaning step `top`: no table `inputs`: nearest: input");
+    assert_eq!(
+        found,
+        "cleaning step `top`: no table `inputs`: nearest: input"
+    );
 }
 
 #[test]
@@ -198,10 +304,16 @@ fn queries_that_lose_or_repeat_keys_are_errors() {
         ("SELECT csv_line, track_id FROM input", "no `clip_key`"),
         ("SELECT * FROM input UNION ALL SELECT * FROM input", "twice"),
         ("SELECT * REPLACE ('a' AS clip_key) FROM input", "twice"),
-        ("SELECT * REPLACE (csv_line + 100 AS csv_line) FROM input", "unknown or repeated `csv_line`"),
+        (
+            "SELECT * REPLACE (csv_line + 100 AS csv_line) FROM input",
+            "unknown or repeated `csv_line`",
+        ),
     ] {
         let message = step_error(query("keys", sql));
-        assert!(message.contains("`keys`") && message.contains(wanted), "{sql}: {message}");
+        assert!(
+            message.contains("`keys`") && message.contains(wanted),
+            "{sql}: {message}"
+        );
     }
 }
 
@@ -212,10 +324,23 @@ fn rows_without_audio_are_the_last_step() {
     recipe.catalog.require_audio = true;
     let with_audio = |audio: &AudioIndex| cleaned(&recipe, Some(tracks.path()), audio);
     let some = with_audio(&index(["000/000001.mp3", "000/000003.mp3", "x.mp3"])).unwrap();
-    assert_eq!(some.steps, [StepCount { step: "audio".into(), dropped: 4, kept: 2 }]);
-    assert_eq!(some.warnings, ["4 of 6 rows have no file below the audio root"]);
+    assert_eq!(
+        some.steps,
+        [StepCount {
+            step: "audio".into(),
+            dropped: 4,
+            kept: 2
+        }]
+    );
+    assert_eq!(
+        some.warnings,
+        ["4 of 6 rows have no file below the audio root"]
+    );
     let none = with_audio(&index(["1.mp3"])).unwrap_err().to_string();
-    assert!(none.contains("none of the 6 rows") && none.contains("000/000001.mp3"), "{none}");
+    assert!(
+        none.contains("none of the 6 rows") && none.contains("000/000001.mp3"),
+        "{none}"
+    );
 }
 
 #[test]
@@ -228,28 +353,62 @@ fn folders_give_the_genre() {
     assert!(matches!(unused, CatalogError::MetadataUnused), "{unused}");
     let catalog = cleaned(&recipe, None, &audio).unwrap();
     assert_eq!(catalog.classes["genre"], ["jazz", "rock"]);
-    let targets: Vec<_> = catalog.clips.iter().map(|clip| (clip.clip_key.as_str(), clip.targets[0])).collect();
-    assert_eq!(targets, [("c.mp3", None), ("jazz/a.mp3", Some(0)), ("rock/b.mp3", Some(1))]);
+    let targets: Vec<_> = catalog
+        .clips
+        .iter()
+        .map(|clip| (clip.clip_key.as_str(), clip.targets[0]))
+        .collect();
+    assert_eq!(
+        targets,
+        [
+            ("c.mp3", None),
+            ("jazz/a.mp3", Some(0)),
+            ("rock/b.mp3", Some(1))
+        ]
+    );
 }
 
 #[test]
 fn tables_take_keys_and_sides_from_their_own_columns() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gtzan.csv");
-    std::fs::write(&path, "file,label,fold,code\na.wav,blues,train set,007\nb.wav,rock,,8\n").unwrap();
-    let mut recipe =
-        recipe(Dataset::Table, vec![query("keys", "SELECT file AS clip_key, label, fold, code FROM input")]);
+    std::fs::write(
+        &path,
+        "file,label,fold,code\na.wav,blues,train set,007\nb.wav,rock,,8\n",
+    )
+    .unwrap();
+    let mut recipe = recipe(
+        Dataset::Table,
+        vec![query(
+            "keys",
+            "SELECT file AS clip_key, label, fold, code FROM input",
+        )],
+    );
     recipe.targets[0].column = "label".into();
-    recipe.split = SplitSpec { rule: SplitRule::Column, column: Some("fold".into()), ..SplitSpec::default() };
+    recipe.split = SplitSpec {
+        rule: SplitRule::Column,
+        column: Some("fold".into()),
+        ..SplitSpec::default()
+    };
     let refused = run(&recipe, &path).unwrap_err().to_string();
     assert!(refused.contains("train set"), "{refused}");
-    std::fs::write(&path, "file,label,fold,code\na.wav,blues,train,007\nb.wav,rock,,8\n").unwrap();
+    std::fs::write(
+        &path,
+        "file,label,fold,code\na.wav,blues,train,007\nb.wav,rock,,8\n",
+    )
+    .unwrap();
     let catalog = run(&recipe, &path).unwrap();
-    let splits: Vec<_> = catalog.clips.iter().map(|clip| clip.split.as_str()).collect();
+    let splits: Vec<_> = catalog
+        .clips
+        .iter()
+        .map(|clip| clip.split.as_str())
+        .collect();
     assert_eq!(splits, ["train", "none"]);
     let tracks = &catalog.tables["tracks"];
     assert!(
-        tracks.column_by_name("code").is_some_and(|code| *code.data_type() == arrow::datatypes::DataType::Utf8View)
+        tracks
+            .column_by_name("code")
+            .is_some_and(|code| *code.data_type() == arrow::datatypes::DataType::Utf8View)
     );
 }
 
@@ -258,7 +417,10 @@ fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("table.csv");
     std::fs::write(&path, csv).unwrap();
-    let mut recipe = recipe(Dataset::Table, vec![query("keys", "SELECT file AS clip_key, * FROM input")]);
+    let mut recipe = recipe(
+        Dataset::Table,
+        vec![query("keys", "SELECT file AS clip_key, * FROM input")],
+    );
     recipe.targets[0].column = "label".into();
     if csv.contains("split_official") {
         recipe.split.rule = SplitRule::Official;
@@ -269,29 +431,56 @@ fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
 #[test]
 fn sides_of_the_official_rule_are_folders_too() {
     let refused = table_of("file,label,split_official\na.wav,blues,Training Set\n").unwrap_err();
-    assert!(matches!(refused, CatalogError::SplitValue { .. }), "{refused}");
-    assert_eq!(table_of("file,label,split_official\na.wav,blues,training\n").unwrap().clips[0].split, "training");
+    assert!(
+        matches!(refused, CatalogError::SplitValue { .. }),
+        "{refused}"
+    );
+    assert_eq!(
+        table_of("file,label,split_official\na.wav,blues,training\n")
+            .unwrap()
+            .clips[0]
+            .split,
+        "training"
+    );
 }
 
 #[test]
 fn lines_that_end_as_on_old_macs_are_lines() {
     let csv = "file,label\na.wav,1\nb.wav,2\nc.wav,1\n";
-    for text in [csv.to_owned(), csv.replace('\n', "\r"), csv.replace('\n', "\r\n")] {
+    for text in [
+        csv.to_owned(),
+        csv.replace('\n', "\r"),
+        csv.replace('\n', "\r\n"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.csv");
         std::fs::write(&path, text).unwrap();
-        let clean = vec![keep("ones", "label = 1"), query("keys", "SELECT file AS clip_key, * FROM input")];
+        let clean = vec![
+            keep("ones", "label = 1"),
+            query("keys", "SELECT file AS clip_key, * FROM input"),
+        ];
         let mut recipe = recipe(Dataset::Table, clean);
         recipe.targets[0].column = "label".into();
         let catalog = run(&recipe, &path).unwrap();
-        assert_eq!(catalog.clips.iter().map(|clip| clip.clip_key.as_str()).collect::<Vec<_>>(), ["a.wav", "c.wav"]);
+        assert_eq!(
+            catalog
+                .clips
+                .iter()
+                .map(|clip| clip.clip_key.as_str())
+                .collect::<Vec<_>>(),
+            ["a.wav", "c.wav"]
+        );
     }
 }
 
 #[test]
 fn integers_beyond_64_bits_keep_their_digits() {
     let big = |digit: u32| format!("1234567890123456700{digit}");
-    let csv = format!("file,label,artist_id\na.wav,x,{}\nb.wav,x,{}\n", big(0), big(1));
+    let csv = format!(
+        "file,label,artist_id\na.wav,x,{}\nb.wav,x,{}\n",
+        big(0),
+        big(1)
+    );
     let catalog = table_of(&csv).unwrap();
     assert_ne!(catalog.clips[0].artist_id, catalog.clips[1].artist_id);
 }
@@ -299,33 +488,59 @@ fn integers_beyond_64_bits_keep_their_digits() {
 #[test]
 fn columns_that_rows_are_given_here_and_empty_files_are_refused() {
     for column in ["csv_line", "dropped_by"] {
-        let refused = table_of(&format!("file,label,{column}\na.wav,x,1\n")).unwrap_err().to_string();
-        assert!(refused.contains(column) && refused.contains("rename it"), "{refused}");
+        let refused = table_of(&format!("file,label,{column}\na.wav,x,1\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains(column) && refused.contains("rename it"),
+            "{refused}"
+        );
     }
-    assert!(matches!(table_of("").unwrap_err(), CatalogError::NoHeader { .. }));
+    assert!(matches!(
+        table_of("").unwrap_err(),
+        CatalogError::NoHeader { .. }
+    ));
 }
 
 #[test]
 fn an_archive_names_no_table_outside_the_store() {
-    for file in ["raw_a/../../../pwned.csv", "raw_../x.csv", "raw_a\\b.csv", "raw_a b.csv", "tracks.csv"] {
+    for file in [
+        "raw_a/../../../pwned.csv",
+        "raw_../x.csv",
+        "raw_a\\b.csv",
+        "raw_a b.csv",
+        "tracks.csv",
+    ] {
         assert_eq!(extra::table_name(file), None, "{file}");
     }
-    assert_eq!(extra::table_name("raw_tracks2.csv").as_deref(), Some("raw_tracks2"));
+    assert_eq!(
+        extra::table_name("raw_tracks2.csv").as_deref(),
+        Some("raw_tracks2")
+    );
 }
 
 #[test]
 fn features_are_named_by_level_and_typed_f32() {
     let folder = some_tracks(3);
-    let csv = "feature,mfcc,mfcc\nstatistics,mean,mean\nnumber,01,02\ntrack_id,,\n2,1.5,-2\n3,x,1\n";
+    let csv =
+        "feature,mfcc,mfcc\nstatistics,mean,mean\nnumber,01,02\ntrack_id,,\n2,1.5,-2\n3,x,1\n";
     std::fs::write(folder.path().join("features.csv"), csv).unwrap();
     let mut table = extra_tables(folder.path()).unwrap().pop().unwrap();
     assert_eq!(table.name(), "fma_features");
     let batch = table.next().unwrap().unwrap();
-    let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let names: Vec<_> = batch
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
     assert_eq!(names, ["track_id", "mfcc_mean_01", "mfcc_mean_02"]);
     assert_eq!((batch.num_rows(), batch.schema()), (1, table.schema()));
     assert_eq!(table.rejects()[0].column.as_deref(), Some("mfcc_mean_01"));
-    let join = keep("loud", "track_id IN (SELECT track_id FROM fma_features WHERE mfcc_mean_01 > 1)");
+    let join = keep(
+        "loud",
+        "track_id IN (SELECT track_id FROM fma_features WHERE mfcc_mean_01 > 1)",
+    );
     let catalog = run(&recipe(Dataset::Fma, vec![join]), folder.path()).unwrap();
     assert_eq!(catalog.clips.len(), 1);
 }
@@ -335,41 +550,81 @@ fn raw_dumps_have_one_header_line_or_several() {
     let folder = some_tracks(3);
     let echonest = ",echonest,echonest\n,audio_features,audio_features\ntrack_id,energy,tempo\n2,0.5,120\n3,x,1\n";
     std::fs::write(folder.path().join("raw_echonest.csv"), echonest).unwrap();
-    std::fs::write(folder.path().join("raw_tracks.csv"), "track_id,title\n2,Two\n").unwrap();
-    std::fs::write(folder.path().join("raw_albums.csv"), "album_id,title\n1,One\n").unwrap();
+    std::fs::write(
+        folder.path().join("raw_tracks.csv"),
+        "track_id,title\n2,Two\n",
+    )
+    .unwrap();
+    std::fs::write(
+        folder.path().join("raw_albums.csv"),
+        "album_id,title\n1,One\n",
+    )
+    .unwrap();
     let tables = extra_tables(folder.path()).unwrap().into_iter();
     let found: Vec<_> = tables
         .map(|mut table| {
             let rows = table.next().unwrap().unwrap().num_rows();
-            let columns: Vec<_> = table.schema().fields().iter().map(|field| field.name().clone()).collect();
+            let columns: Vec<_> = table
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect();
             (table.name().to_owned(), columns.join(" "), rows)
         })
         .collect();
     let wanted = [
         ("raw_albums", "album_id title", 1),
-        ("raw_echonest", "track_id echonest_audio_features_energy echonest_audio_features_tempo", 2),
+        (
+            "raw_echonest",
+            "track_id echonest_audio_features_energy echonest_audio_features_tempo",
+            2,
+        ),
         ("raw_tracks", "track_id title", 1),
     ];
-    assert_eq!(found, wanted.map(|(name, columns, rows)| (name.to_owned(), columns.to_owned(), rows)));
-    assert!(run(&recipe(Dataset::Fma, vec![]), folder.path()).unwrap().warnings.is_empty());
+    assert_eq!(
+        found,
+        wanted.map(|(name, columns, rows)| (name.to_owned(), columns.to_owned(), rows))
+    );
+    assert!(
+        run(&recipe(Dataset::Fma, vec![]), folder.path())
+            .unwrap()
+            .warnings
+            .is_empty()
+    );
 }
 
 #[test]
 fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
     let folder = some_tracks(3);
-    std::fs::write(folder.path().join("raw_echonest.csv"), ",echonest,echonest\n1,2,3\n").unwrap();
+    std::fs::write(
+        folder.path().join("raw_echonest.csv"),
+        ",echonest,echonest\n1,2,3\n",
+    )
+    .unwrap();
     std::fs::write(folder.path().join("echonest.csv"), "no such header\n").unwrap();
     let steps = |sql: &str| recipe(Dataset::Fma, vec![keep("step", sql)]);
     let catalog = run(&steps("track_id > 0 -- raw_echonests"), folder.path()).unwrap();
     assert_eq!(catalog.warnings.len(), 2);
-    assert!(catalog.warnings[0].starts_with("metadata file echonest.csv: no header line"), "{:?}", catalog.warnings);
+    assert!(
+        catalog.warnings[0].starts_with("metadata file echonest.csv: no header line"),
+        "{:?}",
+        catalog.warnings
+    );
     assert_eq!(
         catalog.warnings[1],
         "metadata file raw_echonest.csv: two columns are named `echonest`; table `raw_echonest` is left out"
     );
     assert!(extra_tables(folder.path()).unwrap().is_empty());
-    let named = run(&steps("track_id IN (SELECT track_id FROM RAW_ECHONEST)"), folder.path()).unwrap_err();
-    assert!(matches!(named, CatalogError::DuplicateColumn { .. }), "{named}");
+    let named = run(
+        &steps("track_id IN (SELECT track_id FROM RAW_ECHONEST)"),
+        folder.path(),
+    )
+    .unwrap_err();
+    assert!(
+        matches!(named, CatalogError::DuplicateColumn { .. }),
+        "{named}"
+    );
 }
 
 #[test]
@@ -379,7 +634,13 @@ fn fingerprints_know_the_files_that_are_read_and_no_others() {
     let of_fma = || fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
     put("raw_tracks.csv", "track_id\n1\n");
     let before = of_fma();
-    assert_eq!(before.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["raw_tracks.csv", "tracks.csv"]);
+    assert_eq!(
+        before
+            .iter()
+            .map(|(name, ..)| name.as_str())
+            .collect::<Vec<_>>(),
+        ["raw_tracks.csv", "tracks.csv"]
+    );
     put("rejects.csv", "mine");
     assert_eq!(of_fma(), before);
     put("raw_tracks.csv", "track_id\n2\n");
@@ -389,8 +650,15 @@ fn fingerprints_know_the_files_that_are_read_and_no_others() {
     assert_eq!(of_table.len(), 1);
     let renamed = folder.path().join("renamed.csv");
     std::fs::rename(&table, &renamed).unwrap();
-    assert_eq!(fingerprints(Dataset::Table, Some(&renamed)).unwrap(), of_table);
-    assert!(fingerprints(Dataset::Folders, Some(folder.path())).unwrap().is_empty());
+    assert_eq!(
+        fingerprints(Dataset::Table, Some(&renamed)).unwrap(),
+        of_table
+    );
+    assert!(
+        fingerprints(Dataset::Folders, Some(folder.path()))
+            .unwrap()
+            .is_empty()
+    );
     assert!(fingerprints(Dataset::Fma, None).unwrap().is_empty());
 }
 
@@ -400,24 +668,42 @@ fn labels_outside_the_listed_classes_count_as_unlabelled() {
     let mut recipe = recipe(Dataset::Fma, vec![]);
     recipe.targets[0].classes = Some(vec!["Rock".into()]);
     let catalog = run(&recipe, tracks.path()).unwrap();
-    assert_eq!(catalog.clips.iter().filter(|clip| clip.targets == [Some(0)]).count(), 2);
+    assert_eq!(
+        catalog
+            .clips
+            .iter()
+            .filter(|clip| clip.targets == [Some(0)])
+            .count(),
+        2
+    );
     assert_eq!(catalog.warnings.len(), 1);
-    assert!(catalog.warnings[0].contains("`genre`: 2 rows"), "{}", catalog.warnings[0]);
+    assert!(
+        catalog.warnings[0].contains("`genre`: 2 rows"),
+        "{}",
+        catalog.warnings[0]
+    );
 }
 
 #[test]
 fn clips_of_nobody_are_told_where_the_rule_keeps_artists_together() {
     let warned = |artists: [&str; 3]| {
-        let row = |(id, artist): (usize, &str)| format!("{id},-1,{artist},training,small,Rock,[1]\n");
+        let row =
+            |(id, artist): (usize, &str)| format!("{id},-1,{artist},training,small,Rock,[1]\n");
         let rows: String = (1..).zip(artists).map(row).collect();
         let mut recipe = recipe(Dataset::Fma, vec![]);
         recipe.split.rule = SplitRule::Artist;
-        run(&recipe, tracks_csv(rows.as_bytes()).path()).unwrap().warnings
+        run(&recipe, tracks_csv(rows.as_bytes()).path())
+            .unwrap()
+            .warnings
     };
     assert!(warned(["1", "2", "2"]).is_empty());
     assert_eq!(
         warned(["1", "-1", "2"]),
-        ["split.rule = \"artist\": of 1 of 3 clips it is not known who made them: each of these stands for itself"]
+        [
+            "split.rule = \"artist\": of 1 of 3 clips it is not known who made them: each of these stands for itself"
+        ]
     );
-    assert!(warned(["-1", "-1", "-1"])[0].ends_with("tells who made a clip: each stands for itself"));
+    assert!(
+        warned(["-1", "-1", "-1"])[0].ends_with("tells who made a clip: each stands for itself")
+    );
 }

@@ -19,7 +19,7 @@ use super::csv_text::LINE;
 
 /// What a text column is to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(super) enum ColumnKind {
     /// Stays as it is, HTML too.
     Text,
     /// i64.
@@ -38,7 +38,7 @@ pub enum Kind {
     Texts,
 }
 
-impl Kind {
+impl ColumnKind {
     /// SQL from the column `text`; null for what it cannot hold. `None`: nothing to do.
     const fn sql(self) -> Option<&'static str> {
         Some(match self {
@@ -63,39 +63,58 @@ impl Kind {
 ///
 /// `007` stays text: as a number it would lose its zeros; so does an integer beyond 64 bits, which would lose digits.
 #[must_use]
-pub fn inferred(text: &RecordBatch) -> BTreeMap<String, Kind> {
-    let kind = |column: &ArrayRef| {
-        let Some(values) = column.as_string_view_opt().filter(|values| values.null_count() < values.len()) else {
-            return Kind::Text;
-        };
-        let all = |fits: fn(&str) -> bool| values.iter().flatten().all(fits);
-        match () {
-            () if all(|value| value.parse::<i64>().is_ok_and(|number| number.to_string() == value)) => Kind::Int,
-            () if all(is_float) => Kind::Float,
-            () => Kind::Text,
-        }
+pub(super) fn inferred(text: &RecordBatch) -> BTreeMap<String, ColumnKind> {
+    let mut kinds = BTreeMap::new();
+    for (field, column) in text.schema().fields().iter().zip(text.columns()) {
+        kinds.insert(field.name().clone(), inferred_kind(column));
+    }
+    kinds
+}
+
+fn inferred_kind(column: &ArrayRef) -> ColumnKind {
+    let Some(values) = column.as_string_view_opt() else {
+        return ColumnKind::Text;
     };
-    let schema = text.schema();
-    schema.fields().iter().zip(text.columns()).map(|(field, column)| (field.name().clone(), kind(column))).collect()
+    // A column without a value says nothing of itself.
+    if values.null_count() == values.len() {
+        return ColumnKind::Text;
+    }
+
+    if values.iter().flatten().all(is_int) {
+        ColumnKind::Int
+    } else if values.iter().flatten().all(is_float) {
+        ColumnKind::Float
+    } else {
+        ColumnKind::Text
+    }
+}
+
+/// As it would be written, so that no text is lost by being a number.
+fn is_int(value: &str) -> bool {
+    let number = value.parse::<i64>();
+    number.is_ok_and(|number| number.to_string() == value)
 }
 
 fn is_float(value: &str) -> bool {
     let digits = value.trim_start_matches('-');
     let padded = digits.starts_with('0') && digits.len() > 1 && !digits.starts_with("0.");
     let is_beyond = digits.bytes().all(|b| b.is_ascii_digit()) && value.parse::<i64>().is_err();
-    !padded && !is_beyond && digits.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_ok()
+    !padded
+        && !is_beyond
+        && digits.starts_with(|c: char| c.is_ascii_digit())
+        && value.parse::<f64>().is_ok()
 }
 
 /// Turns text batches of one file into typed ones.
-pub struct Typer {
+pub(super) struct Typer {
     file: String,
     schema: SchemaRef,
-    columns: Vec<(Kind, Option<Arc<Conversion>>)>,
+    columns: Vec<(ColumnKind, Option<Arc<Conversion>>)>,
     required: Option<usize>,
 }
 
-/// The SQL of one [`Kind`], compiled for a table of one column. A file's columns share it: compiled for each of them,
-/// over the whole table, it would cost the square of their number.
+/// The SQL of one [`ColumnKind`], compiled for a table of one column. A file's columns share it: compiled for each of
+/// them, over the whole table, it would cost the square of their number.
 struct Conversion {
     text: SchemaRef,
     expression: Arc<dyn PhysicalExpr>,
@@ -104,15 +123,25 @@ struct Conversion {
 
 impl Conversion {
     /// `None` for a kind that stays text.
-    fn compile(context: &SessionContext, kind: Kind) -> Result<Option<Self>, CatalogError> {
-        let Some(sql) = kind.sql() else { return Ok(None) };
-        let text = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8View, true)]));
+    fn compile(context: &SessionContext, kind: ColumnKind) -> Result<Option<Self>, CatalogError> {
+        let Some(sql) = kind.sql() else {
+            return Ok(None);
+        };
+        let text = Arc::new(Schema::new(vec![Field::new(
+            "text",
+            DataType::Utf8View,
+            true,
+        )]));
         let known = DFSchema::try_from(text.as_ref().clone())?;
 
         let parsed = context.parse_sql_expr(sql, &known)?;
         let expression = context.create_physical_expr(parsed, &known)?;
         let data_type = expression.data_type(&text)?;
-        Ok(Some(Self { text, expression, data_type }))
+        Ok(Some(Self {
+            text,
+            expression,
+            data_type,
+        }))
     }
 
     /// The values of one text column.
@@ -132,26 +161,44 @@ impl Typer {
         context: &SessionContext,
         file: &str,
         text: &SchemaRef,
-        kind_of: impl Fn(&str) -> Kind,
+        kind_of: impl Fn(&str) -> ColumnKind,
         required: Option<&str>,
     ) -> Result<Self, CatalogError> {
-        let mut conversions: BTreeMap<Kind, Option<Arc<Conversion>>> = BTreeMap::new();
+        let mut conversions: BTreeMap<ColumnKind, Option<Arc<Conversion>>> = BTreeMap::new();
         let mut columns = Vec::with_capacity(text.fields().len());
         let mut fields = Vec::with_capacity(text.fields().len());
         for field in text.fields() {
-            let kind = if field.name() == LINE { Kind::Text } else { kind_of(field.name()) };
+            let kind = if field.name() == LINE {
+                ColumnKind::Text
+            } else {
+                kind_of(field.name())
+            };
+            // Compiled for the first column of a kind, and shared by the others.
             let conversion = match conversions.entry(kind) {
                 Entry::Occupied(known) => known.get().clone(),
-                Entry::Vacant(place) => place.insert(Conversion::compile(context, kind)?.map(Arc::new)).clone(),
+                Entry::Vacant(place) => place
+                    .insert(Conversion::compile(context, kind)?.map(Arc::new))
+                    .clone(),
             };
 
-            let data_type = conversion.as_ref().map_or(field.data_type(), |conversion| &conversion.data_type);
-            fields.push(Field::new(field.name(), data_type.clone(), field.is_nullable()));
+            let data_type = conversion
+                .as_ref()
+                .map_or(field.data_type(), |conversion| &conversion.data_type);
+            fields.push(Field::new(
+                field.name(),
+                data_type.clone(),
+                field.is_nullable(),
+            ));
             columns.push((kind, conversion));
         }
 
         let required = required.and_then(|name| text.index_of(name).ok());
-        Ok(Self { file: file.to_owned(), schema: Arc::new(Schema::new(fields)), columns, required })
+        Ok(Self {
+            file: file.to_owned(),
+            schema: Arc::new(Schema::new(fields)),
+            columns,
+            required,
+        })
     }
 
     /// The typed columns.
@@ -163,7 +210,11 @@ impl Typer {
     ///
     /// # Errors
     /// `Engine` when an expression fails as a whole.
-    pub fn typed(&self, text: &RecordBatch, rejects: &mut Vec<Reject>) -> Result<RecordBatch, CatalogError> {
+    pub fn typed(
+        &self,
+        text: &RecordBatch,
+        rejects: &mut Vec<Reject>,
+    ) -> Result<RecordBatch, CatalogError> {
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         let mut bad = Vec::new();
         for (index, (kind, conversion)) in self.columns.iter().enumerate() {
@@ -174,15 +225,19 @@ impl Typer {
             };
             let to = conversion.run(from)?;
             // Equal null counts: every value fits, and there is nothing to look for.
-            if to.null_count() > from.null_count() || self.required == Some(index) && to.null_count() > 0 {
+            let is_required = self.required == Some(index);
+            if to.null_count() > from.null_count() || is_required && to.null_count() > 0 {
                 bad.extend(self.misfits(index, *kind, from, &to));
             }
             arrays.push(to);
         }
+
         let typed = RecordBatch::try_new(self.schema.clone(), arrays)?;
         if bad.is_empty() {
             return Ok(typed);
         }
+
+        // One reject a row, for its first column at fault.
         bad.sort_unstable();
         bad.dedup_by_key(|(row, _)| *row);
         let mut keep = vec![true; text.num_rows()];
@@ -194,26 +249,53 @@ impl Typer {
     }
 
     /// (row, column) of every value that became null though it says something, or that is missing where required.
-    fn misfits(&self, column: usize, kind: Kind, from: &ArrayRef, to: &ArrayRef) -> Vec<(usize, usize)> {
+    fn misfits(
+        &self,
+        column: usize,
+        kind: ColumnKind,
+        from: &ArrayRef,
+        to: &ArrayRef,
+    ) -> Vec<(usize, usize)> {
         let text = from.as_string_view();
-        let required = self.required == Some(column);
-        let misfit = |row: &usize| {
-            to.is_null(*row) && if text.is_null(*row) { required } else { !kind.is_null_text(text.value(*row)) }
-        };
-        (0..to.len()).filter(misfit).map(|row| (row, column)).collect()
+        let is_required = self.required == Some(column);
+
+        let mut misfits = Vec::new();
+        for row in (0..to.len()).filter(|row| to.is_null(*row)) {
+            let is_misfit = if text.is_null(row) {
+                is_required
+            } else {
+                !kind.is_null_text(text.value(row))
+            };
+            if is_misfit {
+                misfits.push((row, column));
+            }
+        }
+        misfits
     }
 
     fn reject(&self, text: &RecordBatch, row: usize, column: usize) -> Reject {
         let values = text.column(column).as_string_view();
-        let (field, kind) = (self.schema.field(column), self.columns[column].0);
-        let shown: String =
-            if values.is_null(row) { String::new() } else { values.value(row).chars().take(40).collect() };
-        let detail = format!("{}: `{shown}` is no {kind:?} for column {}", self.file, field.name());
+        let field = self.schema.field(column);
+        let kind = self.columns[column].0;
+        // A cell may be a page long.
+        let shown: String = if values.is_null(row) {
+            String::new()
+        } else {
+            values.value(row).chars().take(40).collect()
+        };
+        let detail = format!(
+            "{}: `{shown}` is no {kind:?} for column {}",
+            self.file,
+            field.name()
+        );
+
         let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
         let lines = text.column(0).as_primitive::<Int64Type>();
         reject.line = Some(lines.value(row).cast_unsigned());
         reject.column = Some(field.name().clone());
-        reject.track_id = text.column_by_name("track_id").and_then(|ids| ids.as_string_view().value(row).parse().ok());
+        reject.track_id = text
+            .column_by_name("track_id")
+            .and_then(|ids| ids.as_string_view().value(row).parse().ok());
         reject
     }
 }

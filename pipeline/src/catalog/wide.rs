@@ -20,13 +20,16 @@ const NARROW_COLUMNS_MAX: usize = 256;
 const PACKED: &str = "wavemill.columns.";
 
 /// Words of a query that may compare or match columns which it does not name.
-const LOOKS_AT_ALL_COLUMNS: [&str; 9] =
-    ["natural", "union", "all", "distinct", "describe", "show", "explain", "pivot", "unnest"];
+const LOOKS_AT_ALL_COLUMNS: [&str; 9] = [
+    "natural", "union", "all", "distinct", "describe", "show", "explain", "pivot", "unnest",
+];
 
 /// `rows` with the columns that `sql` does not name packed; `None` where nothing is to be gained, or might be lost.
-pub fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
+pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
     let schema = rows.schema();
-    if schema.fields().len() <= NARROW_COLUMNS_MAX || schema.fields().iter().any(|f| f.name().starts_with(PACKED)) {
+    if schema.fields().len() <= NARROW_COLUMNS_MAX
+        || schema.fields().iter().any(|f| f.name().starts_with(PACKED))
+    {
         return None;
     }
 
@@ -72,7 +75,11 @@ impl Packing {
         }
         let name = format!("{PACKED}{}", self.fields.len());
         let structs = StructArray::from(std::mem::take(&mut self.open));
-        self.fields.push(Arc::new(Field::new(name, structs.data_type().clone(), false)));
+        self.fields.push(Arc::new(Field::new(
+            name,
+            structs.data_type().clone(),
+            false,
+        )));
         self.columns.push(Arc::new(structs));
     }
 }
@@ -81,8 +88,9 @@ impl Packing {
 ///
 /// # Errors
 /// Arrow's own.
-pub fn unpacked(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+pub(super) fn unpacked(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
         match field.data_type() {
             DataType::Struct(inner) if field.name().starts_with(PACKED) => {
@@ -128,17 +136,31 @@ mod tests {
     /// `csv_line`, `genre`, and numbers `c0`, `c1`, …, and a column of text with nulls at the end.
     fn wide(n_columns: usize) -> RecordBatch {
         let mut columns: Vec<(String, ArrayRef)> = vec![
-            ("csv_line".to_owned(), Arc::new(Int64Array::from(vec![2, 3, 4]))),
-            ("genre".to_owned(), Arc::new(StringViewArray::from(vec![Some("a"), None, Some("b")]))),
+            (
+                "csv_line".to_owned(),
+                Arc::new(Int64Array::from(vec![2, 3, 4])),
+            ),
+            (
+                "genre".to_owned(),
+                Arc::new(StringViewArray::from(vec![Some("a"), None, Some("b")])),
+            ),
         ];
         for i in 0..n_columns {
-            columns
-                .push((format!("c{i}"), Arc::new(Int64Array::from_iter_values((0..3).map(|row| row * 10 + i as i64)))));
+            columns.push((
+                format!("c{i}"),
+                Arc::new(Int64Array::from_iter_values(
+                    (0..3).map(|row| row * 10 + i as i64),
+                )),
+            ));
         }
         let texts = StringViewArray::from(vec![None, Some("longer than twelve bytes"), Some("")]);
         columns.push(("Last \"words\"".to_owned(), Arc::new(texts)));
-        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
-            .unwrap()
+        RecordBatch::try_from_iter_with_nullable(
+            columns
+                .into_iter()
+                .map(|(name, column)| (name, column, true)),
+        )
+        .unwrap()
     }
 
     /// The answer to `sql` on packed rows.
@@ -154,11 +176,17 @@ mod tests {
         let same = |sql: &str| {
             let packed = packed(&rows, sql).expect(sql);
             assert!(packed.num_columns() < 40, "{sql}: {}", packed.num_columns());
-            assert_eq!(answer(&engine, &packed, sql), answer(&engine, &rows, sql), "{sql}");
+            assert_eq!(
+                answer(&engine, &packed, sql),
+                answer(&engine, &rows, sql),
+                "{sql}"
+            );
         };
         same("SELECT *, c17 + 1 AS more FROM input WHERE genre IS NOT NULL");
         same("SELECT * EXCLUDE (c5, \"Last \"\"words\"\"\") FROM input ORDER BY c299 DESC");
-        same("SELECT i.*, 1 AS one FROM (SELECT * FROM input) AS i WHERE \"Last \"\"words\"\"\" <> ''");
+        same(
+            "SELECT i.*, 1 AS one FROM (SELECT * FROM input) AS i WHERE \"Last \"\"words\"\"\" <> ''",
+        );
         same("SELECT csv_line, genre FROM input LIMIT 1");
         same(
             "SELECT o.csv_line AS other, i.* FROM input AS o LEFT JOIN input AS i ON i.csv_line = o.csv_line - 1 ORDER BY 1",

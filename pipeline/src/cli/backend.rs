@@ -14,10 +14,21 @@ use super::exit::Usage;
 #[derive(Debug, Args)]
 pub struct BackendArgs {
     /// What computes features: auto, cpu or cuda [default: auto, which is cuda where that works]; part of the engine
-    #[arg(long, value_name = "NAME", env = "WAVEMILL_BACKEND", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "WAVEMILL_BACKEND",
+        hide_env_values = true
+    )]
     pub backend: Option<String>,
     /// GPUs to use, by number, all of one kind [default: 0]
-    #[arg(long, value_name = "N,…", value_delimiter = ',', env = "WAVEMILL_DEVICES", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        env = "WAVEMILL_DEVICES",
+        hide_env_values = true
+    )]
     pub devices: Vec<usize>,
 }
 
@@ -28,22 +39,38 @@ impl BackendArgs {
     /// # Errors
     /// [`Usage`] for a name or a device that is not there, or a library that CUDA lacks.
     pub fn open(&self, level: Level) -> Result<Arc<dyn Backend>> {
-        let name = self.backend.as_deref().unwrap_or(BackendChoice::Auto.name());
-        let refused = |error: KernelError| match error {
-            KernelError::Argument { key, value, allowed } => Usage(format!("--{key} {value}: must be {allowed}")),
-            other => Usage(format!("--backend {name}: {other}")),
-        };
-        let choice: BackendChoice = name.parse().map_err(refused)?;
-        let Opened { backend, notice } = choice.open(&self.devices, level).map_err(refused)?;
+        let name = self
+            .backend
+            .as_deref()
+            .unwrap_or(BackendChoice::Auto.name());
+        let choice: BackendChoice = name.parse().map_err(|error| refused(name, error))?;
+        let Opened { backend, notice } = choice
+            .open(&self.devices, level)
+            .map_err(|error| refused(name, error))?;
+
         // Nobody misses a GPU on a machine without one.
-        if self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device() {
-            notice.iter().for_each(|notice| eprintln!("note: {}", shown(notice)));
+        let is_told = self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device();
+        if let Some(notice) = notice.filter(|_| is_told) {
+            eprintln!("note: {}", shown(&notice));
         }
         Ok(backend)
     }
 }
 
+fn refused(backend: &str, error: KernelError) -> Usage {
+    match error {
+        KernelError::Argument {
+            key,
+            value,
+            allowed,
+        } => Usage(format!("--{key} {value}: must be {allowed}")),
+        other => Usage(format!("--backend {backend}: {other}")),
+    }
+}
+
 /// NVIDIA's kernel driver is there.
 fn has_nvidia_device() -> bool {
-    ["/dev/nvidia0", "/proc/driver/nvidia"].iter().any(|path| Path::new(path).exists())
+    ["/dev/nvidia0", "/proc/driver/nvidia"]
+        .iter()
+        .any(|path| Path::new(path).exists())
 }

@@ -1,6 +1,6 @@
 //! Clips as a user names them: files, folders, and lists of both.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -25,7 +25,7 @@ pub struct ClipArgs {
 
 /// What the arguments come to.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ClipList {
     /// In the order of the arguments; those of a folder by path.
     pub clips: Vec<PathBuf>,
     /// What was found below a folder and cannot be read, and why.
@@ -37,8 +37,8 @@ impl ClipArgs {
     ///
     /// # Errors
     /// [`Usage`]: a list that cannot be read, a folder without a clip, nothing at all.
-    pub fn find(&self) -> Result<Found> {
-        let mut found = Found::default();
+    pub fn find(&self) -> Result<ClipList> {
+        let mut found = ClipList::default();
         for clip in &self.clips {
             match clip.as_os_str().as_bytes() {
                 [b'@', list @ ..] => found.list(Path::new(OsStr::from_bytes(list)))?,
@@ -55,7 +55,7 @@ impl ClipArgs {
     }
 }
 
-impl Found {
+impl ClipList {
     /// A file, also one that is not there: it is named when its turn comes. Or a folder.
     fn add(&mut self, path: PathBuf) -> Result<()> {
         if !path.is_dir() {
@@ -64,8 +64,12 @@ impl Found {
         }
         let before = self.clips.len() + self.unreadable.len();
         self.folder(&path);
+
         if self.clips.len() + self.unreadable.len() == before {
-            let words = format!("{}: no clip below this folder (mp3, wav, flac, ogg, oga)", path.display());
+            let words = format!(
+                "{}: no clip below this folder (mp3, wav, flac, ogg, oga)",
+                path.display()
+            );
             return Err(Usage(words).into());
         }
         Ok(())
@@ -78,7 +82,13 @@ impl Found {
         } else {
             fs::read(list)
         };
-        let bytes = read.map_err(|error| Usage(format!("--list {}: cannot read it: {error}", list.display())))?;
+        let bytes = read.map_err(|error| {
+            Usage(format!(
+                "--list {}: cannot read it: {error}",
+                list.display()
+            ))
+        })?;
+
         for path in paths(&bytes) {
             self.add(path)?;
         }
@@ -90,7 +100,10 @@ impl Found {
         let entries = match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
             Ok(entries) => entries,
             Err(error) => {
-                self.unreadable.push((folder.to_owned(), format!("cannot read the folder: {error}")));
+                self.unreadable.push((
+                    folder.to_owned(),
+                    format!("cannot read the folder: {error}"),
+                ));
                 return;
             }
         };
@@ -110,7 +123,8 @@ impl Found {
                 match fs::metadata(&path) {
                     // A pipe would keep us waiting for somebody who writes.
                     Ok(metadata) if !metadata.is_file() => {
-                        self.unreadable.push((path, "cannot read it: no regular file".to_owned()));
+                        self.unreadable
+                            .push((path, "cannot read it: no regular file".to_owned()));
                     }
                     _ => self.clips.push(path),
                 }
@@ -121,11 +135,21 @@ impl Found {
 
 /// The paths of a list; empty lines name nothing, and a line may end as on Windows.
 fn paths(bytes: &[u8]) -> Vec<PathBuf> {
+    // As `find -print0` writes them: then a line break is part of a name.
     let by_zero = bytes.contains(&0);
-    let parts = bytes.split(|&byte| byte == if by_zero { 0 } else { b'\n' });
-    let trimmed = parts.map(|part| if by_zero { part } else { part.strip_suffix(b"\r").unwrap_or(part) });
-    let named = trimmed.filter(|part| !part.is_empty());
-    named.map(|part| PathBuf::from(std::ffi::OsString::from_vec(part.to_vec()))).collect()
+    let separator = if by_zero { 0 } else { b'\n' };
+
+    let mut paths = Vec::new();
+    for part in bytes.split(|&byte| byte == separator) {
+        let name = match part.strip_suffix(b"\r") {
+            Some(line) if !by_zero => line,
+            _ => part,
+        };
+        if !name.is_empty() {
+            paths.push(PathBuf::from(OsString::from_vec(name.to_vec())));
+        }
+    }
+    paths
 }
 
 #[cfg(test)]
@@ -134,16 +158,28 @@ mod tests {
 
     use super::*;
 
-    fn find(clips: &[&Path], lists: &[&Path]) -> Result<Found> {
+    fn find(clips: &[&Path], lists: &[&Path]) -> Result<ClipList> {
         let owned = |paths: &[&Path]| paths.iter().map(|path| path.to_path_buf()).collect();
-        ClipArgs { clips: owned(clips), lists: owned(lists) }.find()
+        ClipArgs {
+            clips: owned(clips),
+            lists: owned(lists),
+        }
+        .find()
     }
 
     #[test]
     fn folders_give_their_clips_by_path_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        for name in ["b/2.mp3", "b/10.MP3", "a/x.flac", "a/notes.txt", "a/.x.mp3", ".git/y.mp3", "z.wav"] {
+        for name in [
+            "b/2.mp3",
+            "b/10.MP3",
+            "a/x.flac",
+            "a/notes.txt",
+            "a/.x.mp3",
+            ".git/y.mp3",
+            "z.wav",
+        ] {
             fs::create_dir_all(at(name).parent().unwrap()).unwrap();
             fs::write(at(name), "").unwrap();
         }
@@ -153,9 +189,17 @@ mod tests {
 
         let found = find(&[folder.path()], &[]).unwrap();
         let wanted = ["a/x.flac", "b/10.MP3", "b/2.mp3", "b/broken.ogg", "z.wav"].map(at);
-        assert_eq!((found.clips.as_slice(), found.unreadable.len()), (wanted.as_slice(), 0));
-        let error = find(&[&at("z.wav"), &at("empty")], &[]).unwrap_err().to_string();
-        assert!(error.contains("empty: no clip below this folder"), "{error}");
+        assert_eq!(
+            (found.clips.as_slice(), found.unreadable.len()),
+            (wanted.as_slice(), 0)
+        );
+        let error = find(&[&at("z.wav"), &at("empty")], &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("empty: no clip below this folder"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -164,17 +208,32 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("d")).unwrap();
         fs::write(at("d/1.mp3"), "").unwrap();
-        let lines = format!("{}\r\n\n{}\n@x.mp3", at("missing.mp3").display(), at("d").display());
+        let lines = format!(
+            "{}\r\n\n{}\n@x.mp3",
+            at("missing.mp3").display(),
+            at("d").display()
+        );
         fs::write(at("list.txt"), lines).unwrap();
         let wanted = [at("missing.mp3"), at("d/1.mp3"), PathBuf::from("@x.mp3")];
         assert_eq!(find(&[], &[&at("list.txt")]).unwrap().clips, wanted);
         let typed = PathBuf::from(format!("@{}", at("list.txt").display()));
-        assert_eq!(find(&[Path::new("first.mp3"), &typed], &[]).unwrap().clips[1..], wanted);
+        assert_eq!(
+            find(&[Path::new("first.mp3"), &typed], &[]).unwrap().clips[1..],
+            wanted
+        );
 
         fs::write(at("zeros"), b"a\nb.mp3\0c.mp3\0").unwrap();
-        assert_eq!(find(&[], &[&at("zeros")]).unwrap().clips, ["a\nb.mp3", "c.mp3"].map(PathBuf::from));
+        assert_eq!(
+            find(&[], &[&at("zeros")]).unwrap().clips,
+            ["a\nb.mp3", "c.mp3"].map(PathBuf::from)
+        );
         fs::write(at("none.txt"), "\n\n").unwrap();
-        assert!(find(&[], &[&at("none.txt")]).unwrap_err().to_string().contains("the list is empty"));
+        assert!(
+            find(&[], &[&at("none.txt")])
+                .unwrap_err()
+                .to_string()
+                .contains("the list is empty")
+        );
         let error = find(&[], &[&at("nosuch.txt")]).unwrap_err().to_string();
         assert!(error.contains("nosuch.txt: cannot read it"), "{error}");
     }
@@ -183,8 +242,17 @@ mod tests {
     fn a_pipe_among_the_clips_is_named_and_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe.mp3");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
         let found = find(&[folder.path()], &[]).unwrap();
-        assert_eq!(found.unreadable, [(pipe, "cannot read it: no regular file".to_owned())]);
+        assert_eq!(
+            found.unreadable,
+            [(pipe, "cannot read it: no regular file".to_owned())]
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! `wavemill demo`: a small labelled data set made on the spot, extracted and asked questions.
 
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::extract::ExtractCommand;
-use super::interrupt::{self, Kept};
+use super::interrupt::{self, ChildGuard};
 use super::output::report;
 use super::sql::SqlCommand;
 use super::{beside, not_there};
@@ -61,7 +62,10 @@ impl DemoCommand {
     pub fn run(&self) -> Result<()> {
         let data = self.dir.join("data");
         if data.join("fma_metadata/tracks.csv").exists() {
-            report(&format!("1. the data set is in {} already\n", data.display()));
+            report(&format!(
+                "1. the data set is in {} already\n",
+                data.display()
+            ));
         } else {
             report(&format!(
                 "1. making {} synthetic tracks in {} (the audio is not music that anybody played)\n",
@@ -70,6 +74,7 @@ impl DemoCommand {
             ));
             make_data(&data, self.tracks)?;
         }
+
         let store = self.dir.join("store");
         report(&format!(
             "2. wavemill extract --recipe demo --metadata {0}/fma_metadata --audio {0}/fma_demo --store {1}\n",
@@ -77,14 +82,22 @@ impl DemoCommand {
             store.display()
         ));
         extract(&data, &store)?.run()?;
+
+        // The queries answer signals themselves.
         interrupt::leave_to_others();
         for (number, (question, query)) in QUESTIONS.iter().enumerate() {
             let number = number + 3;
-            report(&format!("\n{number}. {question}\n   wavemill sql --store {} \"{query}\"\n", store.display()));
+            report(&format!(
+                "\n{number}. {question}\n   wavemill sql --store {} \"{query}\"\n",
+                store.display()
+            ));
             sql(&store, query)?.run()?;
         }
+
         let store = store.display();
-        report(&format!("\nThe store is plain Parquet: open {store}/data with DuckDB, Polars, pandas or Spark.\n"));
+        report(&format!(
+            "\nThe store is plain Parquet: open {store}/data with DuckDB, Polars, pandas or Spark.\n"
+        ));
         Ok(())
     }
 }
@@ -93,12 +106,21 @@ impl DemoCommand {
 fn make_data(data: &Path, tracks: u32) -> Result<()> {
     let program = beside("demo-audio");
     let mut command = Command::new(&program);
-    command.arg(data).args(["--tracks", &tracks.to_string()]).stdout(Stdio::null()).process_group(0);
+    command
+        .arg(data)
+        .args(["--tracks", &tracks.to_string()])
+        .stdout(Stdio::null())
+        // A signal reaches this program alone, which ends its children itself.
+        .process_group(0);
+
     if holds_only_ours(data) {
         command.arg("--force");
     }
-    let child = command.spawn().with_context(|| not_there("demo-audio", "`scripts/build.sh -p demo-audio`"))?;
-    let status = Kept::new(child).wait()?;
+
+    let child = command
+        .spawn()
+        .with_context(|| not_there("demo-audio", "`scripts/build.sh -p demo-audio`"))?;
+    let status = ChildGuard::new(child).wait()?;
     if !status.success() {
         bail!("{} failed: {status}", program.display());
     }
@@ -107,26 +129,42 @@ fn make_data(data: &Path, tracks: u32) -> Result<()> {
 
 /// What an interrupted command left is made anew; in a folder that holds anything else, nothing is replaced.
 fn holds_only_ours(data: &Path) -> bool {
-    let is_ours = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|entry| matches!(entry.file_name().to_str(), Some("fma_metadata" | "fma_demo")))
+    let Ok(entries) = std::fs::read_dir(data) else {
+        return false;
     };
-    std::fs::read_dir(data).is_ok_and(|mut entries| entries.all(is_ours))
+    for entry in entries {
+        let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
+        if name != "fma_metadata" && name != "fma_demo" {
+            return false;
+        }
+    }
+    true
 }
 
 fn extract(data: &Path, store: &Path) -> Result<ExtractCommand> {
-    let (metadata, audio) = (data.join("fma_metadata"), data.join("fma_demo"));
-    let line = ["--recipe", "demo", "--max-reject-fraction", "0.2"].map(Into::into).into_iter();
-    let paths = [("--metadata", metadata), ("--audio", audio), ("--store", store.to_owned())];
-    let paths = paths.into_iter().flat_map(|(flag, path)| [flag.into(), path.into_os_string()]);
-    parse(line.chain(paths))
+    let metadata = data.join("fma_metadata");
+    let audio = data.join("fma_demo");
+    parse(&[
+        OsStr::new("--recipe"),
+        OsStr::new("demo"),
+        // Some of the demo's clips are broken on purpose.
+        OsStr::new("--max-reject-fraction"),
+        OsStr::new("0.2"),
+        OsStr::new("--metadata"),
+        metadata.as_os_str(),
+        OsStr::new("--audio"),
+        audio.as_os_str(),
+        OsStr::new("--store"),
+        store.as_os_str(),
+    ])
 }
 
 fn sql(store: &Path, query: &str) -> Result<SqlCommand> {
-    parse([std::ffi::OsString::from("--store"), store.as_os_str().to_owned(), query.into()].into_iter())
+    parse(&[OsStr::new("--store"), store.as_os_str(), OsStr::new(query)])
 }
 
 /// A command as if it had been typed: its defaults are those of its flags.
-fn parse<C: Args>(line: impl Iterator<Item = std::ffi::OsString>) -> Result<C> {
+fn parse<C: Args>(line: &[&OsStr]) -> Result<C> {
     let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
     Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
 }

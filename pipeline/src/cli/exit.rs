@@ -4,10 +4,12 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Error;
+use wavemill_schemas::exit::{self, NO_SPACE};
 use wavemill_schemas::recipe::RecipeError;
 use wavemill_schemas::text::shown;
 
 use crate::catalog::CatalogError;
+use crate::extract::ExtractError;
 use crate::features::FeatureError;
 use crate::run::RunError;
 use crate::sql::SqlError;
@@ -21,7 +23,7 @@ pub struct Usage(pub String);
 /// A failure that another program has told on stderr.
 #[derive(Debug, thiserror::Error)]
 #[error("the reasons are above")]
-pub struct Said {
+pub struct ChildFailure {
     /// Its exit code.
     pub code: u8,
 }
@@ -29,14 +31,14 @@ pub struct Said {
 /// A store whose bytes are not what its manifest says.
 #[derive(Debug, thiserror::Error)]
 #[error("{files} damaged {word}: restore them from a copy, {}", self.remedy(), word = if *files == 1 { "file" } else { "files" })]
-pub struct Damaged {
+pub struct DamagedStore {
     /// How many files.
     pub files: usize,
     /// Versions after the damaged one.
     pub later: usize,
 }
 
-impl Damaged {
+impl DamagedStore {
     /// What else helps. A new version is made for a damaged latest one alone.
     fn remedy(&self) -> String {
         match self.later {
@@ -53,11 +55,13 @@ impl Damaged {
 pub fn words(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = cause.to_string();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let words = words.join(" ");
         if line.is_empty() {
-            line = cause;
-        } else if !line.ends_with(&cause) {
-            line = format!("{line}: {cause}");
+            line = words;
+        } else if !line.ends_with(&words) {
+            line = format!("{line}: {words}");
         }
     }
     shown(&line).into_owned()
@@ -74,8 +78,9 @@ pub fn last_line(words: &str) {
 /// The documented exit code.
 #[must_use]
 pub fn code(error: &Error) -> u8 {
-    if error.chain().any(|cause| cause.downcast_ref().is_some_and(is_no_space)) || store_is_closed(error) {
-        return 5;
+    // A full disk shows in errors of every kind, so it is looked for before their kinds.
+    if error.chain().any(exit::is_no_space) || store_is_closed(error) {
+        return NO_SPACE;
     }
     error.chain().find_map(known).unwrap_or(1)
 }
@@ -84,10 +89,10 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() || cause.is::<RecipeError>() {
         return Some(2);
     }
-    if let Some(Said { code }) = cause.downcast_ref() {
+    if let Some(ChildFailure { code }) = cause.downcast_ref() {
         return Some(*code);
     }
-    if cause.is::<Damaged>() {
+    if cause.is::<DamagedStore>() {
         return Some(3);
     }
     if let Some(error) = cause.downcast_ref::<SqlError>() {
@@ -102,13 +107,25 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<CatalogError>() {
         return Some(catalog(error));
     }
+
     match cause.downcast_ref::<RunError>()? {
         RunError::Store(error) => Some(store(error)),
         RunError::Feature(error) => Some(feature(error)),
         RunError::Catalog(error) => Some(catalog(error)),
-        RunError::Source(_) | RunError::Memory { .. } | RunError::NoRows { .. } => Some(2),
-        RunError::Space { .. } => Some(5),
-        RunError::Interrupted { .. } | RunError::Stopped { .. } => Some(130),
+        RunError::Extract(error) => extract(error),
+        RunError::Source(_) | RunError::NoRows { .. } => Some(2),
+        RunError::Space(_) => Some(NO_SPACE),
+        RunError::Stopped { .. } => Some(130),
+        _ => None,
+    }
+}
+
+fn extract(error: &ExtractError) -> Option<u8> {
+    match error {
+        ExtractError::Store(error) => Some(store(error)),
+        ExtractError::Feature(error) => Some(feature(error)),
+        ExtractError::Memory { .. } => Some(2),
+        ExtractError::Interrupted { .. } => Some(130),
         _ => None,
     }
 }
@@ -116,8 +133,10 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 fn catalog(error: &CatalogError) -> u8 {
     use CatalogError::{DuplicateColumn, Header, HeaderEncoding, NoHeader};
     // A file whose first lines are of another kind is the wrong path.
-    let is_other_file =
-        matches!(error, Header { .. } | HeaderEncoding { .. } | NoHeader { .. } | DuplicateColumn { .. });
+    let is_other_file = matches!(
+        error,
+        Header { .. } | HeaderEncoding { .. } | NoHeader { .. } | DuplicateColumn { .. }
+    );
     match error {
         CatalogError::Stopped => 130,
         error if error.is_usage() || is_other_file => 2,
@@ -138,40 +157,41 @@ fn store(error: &StoreError) -> u8 {
         | StoreError::Receipt { .. }
         | StoreError::Outside { .. }
         | StoreError::Lost { .. } => 3,
-        StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. } | StoreError::Raced { .. } => 4,
+        StoreError::OtherPlan { .. }
+        | StoreError::OtherEngine { .. }
+        | StoreError::Raced { .. } => 4,
         StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,
     }
 }
 
 const fn feature(error: &FeatureError) -> u8 {
     match error {
-        FeatureError::Args { .. } | FeatureError::RowBytes { .. } | FeatureError::UnboundedSegments => 2,
+        FeatureError::Args { .. }
+        | FeatureError::RowBytes { .. }
+        | FeatureError::UnboundedSegments => 2,
         _ => 1,
     }
 }
 
-/// No room, or nowhere that takes any.
-#[must_use]
-pub fn is_no_space(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
-}
-
 /// Writing is what the user may not do: a store without permission is a read-only one.
 fn store_is_closed(error: &Error) -> bool {
-    let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
-    if let Some(error) = error.downcast_ref::<StoreError>() {
-        return error.io().is_some_and(denied);
-    }
-    match error.downcast_ref::<RunError>() {
-        Some(RunError::Store(error)) => error.io().is_some_and(denied),
-        Some(RunError::Shard(error)) => error.io().is_some_and(denied),
-        _ => false,
-    }
+    let cause = match error.downcast_ref::<StoreError>() {
+        Some(error) => error.io(),
+        None => match error.downcast_ref::<RunError>() {
+            Some(RunError::Store(error) | RunError::Extract(ExtractError::Store(error))) => {
+                error.io()
+            }
+            Some(RunError::Shard(error) | RunError::Extract(ExtractError::Shard(error))) => {
+                error.io()
+            }
+            _ => None,
+        },
+    };
+    cause.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// The reader of our output has gone (`| head`): a quiet end.
 #[must_use]
 pub fn is_broken_pipe(error: &Error) -> bool {
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+    error.chain().any(exit::is_broken_pipe)
 }

@@ -18,10 +18,9 @@ use super::exit::Usage;
 use super::interrupt::StoppedBySignals;
 use super::output::{self, OutputArgs};
 use super::progress;
-use crate::account::Report;
 use crate::catalog::Duplicates;
-use crate::preview::{self, Preview};
-use crate::run::{self, Job, RunError, Watch};
+use crate::extract::ExtractError;
+use crate::run::{self, Job, Preview, Report, RunError, Watch};
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
@@ -99,27 +98,36 @@ impl ExtractCommand {
     /// # Errors
     /// [`crate::run::RunError`], a recipe's error, or wrong usage.
     pub fn run(&self) -> Result<()> {
+        // Else the heaps of the threads keep what clips gave back.
         wavemill_kernels::return_large_blocks();
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
         let warnings = recipe.warnings();
-        warnings.iter().for_each(|warning| eprintln!("warning: {}", shown(warning)));
+        tell_warnings(&warnings);
         let settings = self.settings()?;
-        let (metadata, audio, store) = (self.metadata.clone(), self.audio.clone(), self.store.clone());
-        let job = Job { recipe, metadata, audio, store };
+        let job = Job {
+            recipe,
+            metadata: self.metadata.clone(),
+            audio: self.audio.clone(),
+            store: self.store.clone(),
+        };
+
         let watch = Watch::default();
         if self.dry_run {
-            let preview = accompanied(&watch, || preview::preview(&job, &settings, &watch.course))?;
+            let preview = accompanied(&watch, || run::preview(&job, &settings, &watch.course))?;
             return self.preview(preview, warnings);
         }
 
         let start = Instant::now();
         let mut report = accompanied(&watch, || run::run(&job, &settings, &watch))?;
-        report.warnings.iter().for_each(|warning| eprintln!("warning: {}", shown(warning)));
+        tell_warnings(&report.warnings);
+
         if self.json {
+            // Those of the recipe come first, as they were told.
             report.warnings.splice(0..0, warnings);
             writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
         } else {
-            output::report(&shown_lines(&summary(&report, start.elapsed(), OutputArgs::get().verbose)));
+            let summary = summary(&report, start.elapsed(), OutputArgs::get().verbose);
+            output::report(&shown_lines(&summary));
         }
         Ok(())
     }
@@ -129,21 +137,16 @@ impl ExtractCommand {
         let level = match self.isa.as_deref() {
             Some("scalar") => Level::Scalar,
             Some(_) if Level::X86_64V3.is_available() => Level::X86_64V3,
-            Some(level) => return Err(Usage(format!("--isa {level}: this machine lacks its instructions")).into()),
+            Some(level) => {
+                return Err(Usage(format!(
+                    "--isa {level}: this machine lacks its instructions"
+                ))
+                .into());
+            }
             None => default.level,
         };
-        if let Some(threads) = self.threads.filter(|threads| !(1..=THREADS_MAX).contains(threads)) {
-            return Err(Usage(format!("--threads {threads}: from 1 to {THREADS_MAX}")).into());
-        }
-        if self.limit == Some(0) {
-            return Err(Usage("--limit 0: at least 1".to_owned()).into());
-        }
-        if self.max_reject_fraction.is_some_and(|f| !(0.0..=1.0).contains(&f)) {
-            return Err(Usage("--max-reject-fraction: from 0 to 1".to_owned()).into());
-        }
-        if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
-            return Err(Usage(format!("--memory-limit: at least {} MiB", MEMORY_LIMIT_BYTES_MIN >> 20)).into());
-        }
+        self.check_ranges()?;
+
         Ok(Settings {
             threads: self.threads.unwrap_or(default.threads),
             memory_limit_bytes: self.memory_limit as u64,
@@ -157,6 +160,31 @@ impl ExtractCommand {
         })
     }
 
+    fn check_ranges(&self) -> Result<(), Usage> {
+        match self.threads {
+            Some(threads) if !(1..=THREADS_MAX).contains(&threads) => {
+                return Err(Usage(format!(
+                    "--threads {threads}: from 1 to {THREADS_MAX}"
+                )));
+            }
+            _ => {}
+        }
+        if self.limit == Some(0) {
+            return Err(Usage("--limit 0: at least 1".to_owned()));
+        }
+        if self
+            .max_reject_fraction
+            .is_some_and(|fraction| !(0.0..=1.0).contains(&fraction))
+        {
+            return Err(Usage("--max-reject-fraction: from 0 to 1".to_owned()));
+        }
+        if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
+            let least = MEMORY_LIMIT_BYTES_MIN >> 20;
+            return Err(Usage(format!("--memory-limit: at least {least} MiB")));
+        }
+        Ok(())
+    }
+
     fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<()> {
         if self.json {
             preview.warnings.splice(0..0, warnings);
@@ -168,46 +196,74 @@ impl ExtractCommand {
     }
 }
 
+fn tell_warnings(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("warning: {}", shown(warning));
+    }
+}
+
 /// Does a job with its progress shown. The first SIGINT or SIGTERM lets it end in order, a second one ends it at once.
 ///
 /// # Errors
 /// `job`'s, and where no thread can be started.
 fn accompanied<T>(watch: &Watch, job: impl FnOnce() -> Result<T, RunError>) -> Result<T> {
-    let (shown, every) = (OutputArgs::get().shown(), output::interval()?);
+    let shown = OutputArgs::get().shown();
+    let every = output::interval()?;
     let _stopped = StoppedBySignals::job(&watch.course);
+
     let done = AtomicBool::new(false);
-    let made = std::thread::scope(|scope| {
-        let mut ending = Ending { done: &done, waiting: Vec::new() };
-        let show = || progress::show(watch, shown, every, || done.load(Ordering::Relaxed));
-        let shown = Builder::new().spawn_scoped(scope, show).map_err(|source| RunError::Threads { source })?;
-        ending.waiting.push(shown.thread().clone());
+    let answer = std::thread::scope(|scope| {
+        let display = Builder::new()
+            .spawn_scoped(scope, || {
+                progress::show(watch, shown, every, || done.load(Ordering::Relaxed));
+            })
+            .map_err(|source| ExtractError::Threads { source })?;
+        let _ending = DisplayEnd {
+            done: &done,
+            display: display.thread().clone(),
+        };
         job()
     })?;
-    Ok(made)
+    Ok(answer)
 }
 
-/// Dropped, also by a panic, it ends the threads that accompany a run, and at once.
-struct Ending<'a> {
+/// Dropped, also by a panic, it ends the thread that shows a run's progress, and at once: the scope waits for it.
+struct DisplayEnd<'a> {
     done: &'a AtomicBool,
-    waiting: Vec<Thread>,
+    display: Thread,
 }
 
-impl Drop for Ending<'_> {
+impl Drop for DisplayEnd<'_> {
     fn drop(&mut self) {
         self.done.store(true, Ordering::Relaxed);
-        self.waiting.iter().for_each(Thread::unpark);
+        self.display.unpark();
     }
 }
 
 fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     let counts = &report.counts;
     if report.nothing_to_do {
-        return format!("nothing to do: version {} holds just this ({} clips)\n", report.version, counts.clips_written);
+        return format!(
+            "nothing to do: version {} holds just this ({} clips)\n",
+            report.version, counts.clips_written
+        );
     }
-    let mut text = format!("version {} committed in {}\n", report.version, HumanDuration(elapsed));
-    let steps: Vec<String> = counts.rows_dropped.iter().map(|d| format!("{} {}", d.rows, d.step)).collect();
-    let steps = if steps.is_empty() { String::new() } else { format!(" ({})", steps.join(", ")) };
+
+    let mut text = format!(
+        "version {} committed in {}\n",
+        report.version,
+        HumanDuration(elapsed)
+    );
+
     let dropped: u64 = counts.rows_dropped.iter().map(|d| d.rows).sum();
+    let by_step = counts.rows_dropped.iter();
+    let by_step: Vec<String> = by_step.map(|d| format!("{} {}", d.rows, d.step)).collect();
+    let steps = if by_step.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", by_step.join(", "))
+    };
+    // What was read or planned is all accounted for, and here a person can add it up.
     text += &format!(
         "  rows read {} = kept {} + dropped {dropped}{steps} + rejected {}\n",
         counts.rows_read, counts.rows_kept, counts.rows_rejected
@@ -217,23 +273,42 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         counts.clips_planned, counts.clips_written, counts.clips_rejected, counts.feature_rows
     );
     if !counts.rejects.is_empty() {
-        let reasons: Vec<String> = counts.rejects.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        let reasons: Vec<String> = counts
+            .rejects
+            .iter()
+            .map(|(reason, n)| format!("{n} {reason}"))
+            .collect();
         text += &format!("  rejects: {}\n", reasons.join(", "));
     }
-    text.extend(report.duplicates.map(|found| format!("  {}\n", duplicate_words(found))));
+    if let Some(duplicates) = report.duplicates {
+        text += &format!("  {}\n", duplicate_words(duplicates));
+    }
+
     if counts.clips_written == 0 {
         text += "  warning: no clip gave a row; `wavemill sql` shows why in the table rejects\n";
     }
     if report.shards_reused > 0 {
         text += &format!("  {} shards were there already\n", report.shards_reused);
     }
-    text.extend(report.device.as_ref().map(|device| {
+    if let Some(device) = &report.device {
         let clips_each = device.clips as f64 / device.batches.max(1) as f64;
         let busy = device.busy * 100.0;
-        format!("  {}: {} batches of {clips_each:.1} clips, lanes busy {busy:.0} %\n", report.backend, device.batches)
-    }));
-    let seconds: Vec<String> = report.cpu_s.iter().map(|(stage, s)| format!("{stage} {s:.1}")).collect();
-    text += &format!("  CPU seconds: {}; read {}\n", seconds.join(", "), DecimalBytes(report.bytes_read));
+        text += &format!(
+            "  {}: {} batches of {clips_each:.1} clips, lanes busy {busy:.0} %\n",
+            report.backend, device.batches
+        );
+    }
+
+    let seconds: Vec<String> = report
+        .cpu_s
+        .iter()
+        .map(|(stage, s)| format!("{stage} {s:.1}"))
+        .collect();
+    text += &format!(
+        "  CPU seconds: {}; read {}\n",
+        seconds.join(", "),
+        DecimalBytes(report.bytes_read)
+    );
     if verbose {
         text += &details(report);
     }
@@ -242,34 +317,69 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
 
 /// Seconds by phase, and the version's files.
 fn details(report: &Report) -> String {
-    let seconds: Vec<String> = report.wall_s.iter().map(|(part, s)| format!("{part} {s:.1}")).collect();
+    let seconds: Vec<String> = report
+        .wall_s
+        .iter()
+        .map(|(part, s)| format!("{part} {s:.1}"))
+        .collect();
+
     let mut text = format!("  wall seconds: {}\n", seconds.join(", "));
+
     for file in &report.files {
-        text += &format!("  {}: {} rows, {}\n", file.path, file.rows, DecimalBytes(file.bytes));
+        text += &format!(
+            "  {}: {} rows, {}\n",
+            file.path,
+            file.rows,
+            DecimalBytes(file.bytes)
+        );
     }
     text
 }
 
-fn duplicate_words(Duplicates { clips_hashed, recordings, clips }: Duplicates) -> String {
-    format!("{clips_hashed} clips hashed: {recordings} recordings are there more than once, as {clips} clips")
+fn duplicate_words(
+    Duplicates {
+        clips_hashed,
+        recordings,
+        clips,
+    }: Duplicates,
+) -> String {
+    format!(
+        "{clips_hashed} clips hashed: {recordings} recordings are there more than once, as {clips} clips"
+    )
 }
 
 fn preview_words(preview: &Preview) -> String {
     let mut text = format!("{:>9}  rows read\n", preview.rows_read);
     if preview.rows_rejected > 0 {
-        text += &format!("{:>9}  rejected (bad_row, bad_encoding)\n", preview.rows_rejected);
+        text += &format!(
+            "{:>9}  rejected (bad_row, bad_encoding)\n",
+            preview.rows_rejected
+        );
     }
+
     for step in &preview.steps {
-        text += &format!("{:>9}  after {} (-{})\n", step.kept, shown(&step.step), step.dropped);
+        text += &format!(
+            "{:>9}  after {} (-{})\n",
+            step.kept,
+            shown(&step.step),
+            step.dropped
+        );
     }
-    text.extend(preview.duplicates.map(|found| format!("{:>9}  {}\n", "", duplicate_words(found))));
-    text += &format!("{:>9}  clips planned, in {} shards\n", preview.clips_planned, preview.shards);
+    if let Some(duplicates) = preview.duplicates {
+        text += &format!("{:>9}  {}\n", "", duplicate_words(duplicates));
+    }
+
+    text += &format!(
+        "{:>9}  clips planned, in {} shards\n",
+        preview.clips_planned, preview.shards
+    );
     for (split, clips) in &preview.splits {
         text += &format!("{clips:>9}    {split}\n");
     }
     for feature in &preview.features {
         text += &format!("{:>9}  {}\n", feature.name, feature.tensor_type());
     }
+
     text += &format!(
         "about {} before compression, {} of audio",
         DecimalBytes(preview.feature_bytes),
@@ -280,6 +390,7 @@ fn preview_words(preview: &Preview) -> String {
         HumanDuration(Duration::from_secs_f64(preview.seconds)),
         preview.threads
     );
+
     text += &format!("{}\n", preview.outcome);
     for warning in &preview.warnings {
         text += &format!("warning: {}\n", shown(warning));

@@ -1,5 +1,6 @@
 //! `wavemill features`: the rows that extract would write of some clips, without a store.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,13 +11,13 @@ use anyhow::{Result, bail};
 use arrow::ipc::writer::StreamWriter;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_schemas::text::shown;
 use wavemill_schemas::{canonical, recipe};
 
-use super::clips::{ClipArgs, Found};
+use super::clips::{ClipArgs, ClipList};
 use super::exit::Usage;
 use super::write_whole;
 use crate::catalog::ClipRow;
@@ -79,39 +80,54 @@ impl FeaturesCommand {
         let wanted = match &self.feature {
             Some(name) => name.clone(),
             None if names.len() == 1 => names[0].clone(),
-            None => return Err(Usage(format!("--feature: name one of {}", names.join(", "))).into()),
+            None => {
+                return Err(Usage(format!("--feature: name one of {}", names.join(", "))).into());
+            }
         };
+
         recipe.features.retain(|f| f.name == wanted);
         if recipe.features.is_empty() {
-            return Err(Usage(format!("--feature {wanted}: this recipe has {}", names.join(", "))).into());
+            return Err(Usage(format!(
+                "--feature {wanted}: this recipe has {}",
+                names.join(", ")
+            ))
+            .into());
         }
         // Segments of all sides.
         recipe.split.rule = recipe::SplitRule::Artist;
-        if self.out == Path::new("-") {
-            if self.format != Output::Json && io::stdout().is_terminal() {
-                return Err(
-                    Usage(format!("--format {:?} to a terminal: give --out FILE", self.format).to_lowercase()).into()
-                );
-            }
-            let found = self.clips.find()?;
-            return found.rejected(self.write(&recipe, &found, BufWriter::new(io::stdout().lock()))?);
+
+        let to_stdout = self.out == Path::new("-");
+        if to_stdout && self.format != Output::Json && io::stdout().is_terminal() {
+            let words = format!("--format {:?} to a terminal: give --out FILE", self.format);
+            return Err(Usage(words.to_lowercase()).into());
         }
         let found = self.clips.find()?;
-        found.rejected(write_whole(&self.out, |file| self.write(&recipe, &found, file))?)
+        let n_rejected = if to_stdout {
+            self.write(&recipe, &found, BufWriter::new(io::stdout().lock()))?
+        } else {
+            write_whole(&self.out, |file| self.write(&recipe, &found, file))?
+        };
+        found.rejected(n_rejected)
     }
 
     /// Writes every clip's rows and returns how many clips have none.
-    fn write(&self, recipe: &Recipe, found: &Found, out: impl Write) -> Result<usize> {
+    fn write(&self, recipe: &Recipe, found: &ClipList, out: impl Write) -> Result<usize> {
         let plan = FeaturePlan::new(recipe, &Settings::default())?;
-        let (decoder, extractor) = (plan.decoder()?, plan.extractor(0)?);
-        let mut clips = Clips { plan: &plan, decoder, extractor, pcm: Pcm::default() };
+        let mut clips = RowExtractor {
+            plan: &plan,
+            decoder: plan.decoder()?,
+            extractor: plan.extractor(0)?,
+            pcm: Pcm::default(),
+        };
         let entry = &plan.entries()[0];
         let mut sink = Sink::begin(self.format, out, &plan, recipe)?;
-        let (mut known, mut rejected) = (Vec::new(), 0);
+
+        let mut rejected = found.unreadable.len();
         for (path, words) in &found.unreadable {
             eprintln!("{}: {words}", path.display());
-            rejected += 1;
         }
+
+        let mut known = Vec::new();
         for path in &found.clips {
             known.push(clip_row(path, recipe.targets.len()));
             match clips.rows(known.len() - 1, path) {
@@ -123,65 +139,99 @@ impl FeaturesCommand {
                 Err(error) => return Err(error),
             }
         }
+
         sink.finish(entry)?;
         Ok(rejected)
     }
 }
 
-impl Found {
+impl ClipList {
     fn rejected(&self, rejected: usize) -> Result<()> {
         if rejected > 0 {
-            bail!("{rejected} of {} clips gave no rows", self.clips.len() + self.unreadable.len());
+            bail!(
+                "{rejected} of {} clips gave no rows",
+                self.clips.len() + self.unreadable.len()
+            );
         }
         Ok(())
     }
 }
 
-struct Clips<'a> {
+struct RowExtractor<'a> {
     plan: &'a FeaturePlan,
     decoder: Box<dyn Decode>,
     extractor: Extractor,
     pcm: Pcm,
 }
 
-impl Clips<'_> {
+impl RowExtractor<'_> {
     /// A clip's rows, or why it has none.
     fn rows(&mut self, clip: usize, path: &Path) -> Result<Result<Vec<FeatureRow>, String>> {
         let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+        let read = File::open(path)
+            .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
         if let Err(error) = read {
             return Ok(Err(format!("cannot read it: {error}")));
         }
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        // As in a run: what a decoder cannot bear is the clip's fault.
-        let decode = AssertUnwindSafe(|| {
-            self.decoder.expect(self.plan.longest_s(&bytes));
-            self.decoder.decode(extension, &bytes, &mut self.pcm)
-        });
-        let decoded = catch_unwind(decode).unwrap_or_else(|_| {
-            Err(Reject::new(Stage::Decode, Reason::WorkerPanic, "the decoder panicked on this clip"))
-        });
-        if let Err(reject) = decoded {
-            return Ok(Err(format!("{}: {}", reject.reason.name(), reject.detail)));
+
+        let extension = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or_default();
+        if let Err(reject) = self.decode(extension, &bytes) {
+            return Ok(Err(words(&reject)));
         }
+
         let audio = Arc::new(AudioFacts {
             duration_s: self.pcm.duration_s,
             lost_s: self.pcm.lost_s,
             audio_blake3: self.pcm.audio_blake3.clone(),
+            // One clip is held at a time, so there is no budget to give it back to.
             permit: None,
         });
         let key = path.to_string_lossy();
-        let rows = self.plan.segments(self.pcm.n_samples, &key, "").and_then(|segments| {
-            let computed =
-                self.extractor.run(&[(&self.pcm, &segments)]).map_err(|error| NoRows::Error(error.into()))?;
-            self.plan.rows((clip, &key), &segments, computed.into_iter().flatten().collect(), &audio)
-        });
+        let rows = self
+            .plan
+            .segments(self.pcm.n_samples, &key, "")
+            .and_then(|segments| {
+                let computed = self
+                    .extractor
+                    .run(&[(&self.pcm, &segments)])
+                    .map_err(|error| NoRows::Error(error.into()))?;
+                self.plan.rows(
+                    clip,
+                    &key,
+                    &segments,
+                    computed.into_iter().flatten().collect(),
+                    &audio,
+                )
+            });
+
         match rows {
             Ok(rows) => Ok(Ok(rows)),
-            Err(NoRows::Reject(reject)) => Ok(Err(format!("{}: {}", reject.reason.name(), reject.detail))),
+            Err(NoRows::Reject(reject)) => Ok(Err(words(&reject))),
             Err(NoRows::Error(error)) => Err(error.into()),
         }
     }
+
+    /// As in a run: what a decoder cannot bear is the clip's fault.
+    fn decode(&mut self, extension: &str, bytes: &[u8]) -> Result<(), Reject> {
+        let decoded = catch_unwind(AssertUnwindSafe(|| {
+            self.decoder.expect(self.plan.longest_s(bytes));
+            self.decoder.decode(extension, bytes, &mut self.pcm)
+        }));
+        decoded.unwrap_or_else(|_| {
+            Err(Reject::new(
+                Stage::Decode,
+                Reason::WorkerPanic,
+                "the decoder panicked on this clip",
+            ))
+        })
+    }
+}
+
+fn words(reject: &Reject) -> String {
+    format!("{}: {}", reject.reason.name(), reject.detail)
 }
 
 fn clip_row(path: &Path, n_targets: usize) -> ClipRow {
@@ -197,10 +247,16 @@ fn clip_row(path: &Path, n_targets: usize) -> ClipRow {
     }
 }
 
-fn write_json(out: &mut impl Write, entry: &FeatureEntry, clips: &[ClipRow], row: &FeatureRow) -> Result<()> {
+fn write_json(
+    out: &mut impl Write,
+    entry: &FeatureEntry,
+    clips: &[ClipRow],
+    row: &FeatureRow,
+) -> Result<()> {
     let tensor = &row.tensors[0];
     let values = tensor_values(tensor, entry);
     let [_, columns] = tensor.shape;
+
     let line = json!({
         "clip_key": clips[row.clip].clip_key,
         "segment": row.segment,
@@ -225,39 +281,54 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
         "f32" => "<f4",
         _ => "|u1",
     };
+
     let Some(shape) = rows.first().map(|row| row.tensors[0].shape) else {
         bail!("no rows: nothing to write");
     };
     if rows.iter().any(|row| row.tensors[0].shape != shape) {
         return Err(Usage(
-            "--format npy: the rows differ in shape; use json or arrow, or set audio.duration_s".to_owned(),
+            "--format npy: the rows differ in shape; use json or arrow, or set audio.duration_s"
+                .to_owned(),
         )
         .into());
     }
+
     let [height, width] = shape;
     // The rows' axis is there for one row too: how many a clip gives may not decide what a script reads.
     let dims = format!("({}, {height}, {width})", rows.len());
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {dims}, }}");
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&u16::try_from(padded)?.to_le_bytes())?;
     writeln!(out, "{header:width$}", width = padded - 1)?;
-    rows.iter().try_for_each(|row| out.write_all(&row.tensors[0].bytes))?;
+    for row in rows {
+        out.write_all(&row.tensors[0].bytes)?;
+    }
     Ok(())
 }
 
 /// Where rows go. Clips of JSON and Arrow go out one by one, so that a long list takes no more memory than a short one;
 /// an npy file begins with the number of all.
 enum Sink<W: Write> {
-    Npy { out: W, rows: Vec<FeatureRow> },
+    Npy {
+        out: W,
+        rows: Vec<FeatureRow>,
+    },
     Json(W),
-    Arrow { format: Box<Format>, writer: Box<StreamWriter<W>> },
+    Arrow {
+        format: Box<Format>,
+        writer: Box<StreamWriter<W>>,
+    },
 }
 
 impl<W: Write> Sink<W> {
     fn begin(output: Output, out: W, plan: &FeaturePlan, recipe: &Recipe) -> Result<Self> {
         match output {
-            Output::Npy => Ok(Self::Npy { out, rows: Vec::new() }),
+            Output::Npy => Ok(Self::Npy {
+                out,
+                rows: Vec::new(),
+            }),
             Output::Json => Ok(Self::Json(out)),
             Output::Arrow => {
                 let format = Box::new(stream_format(plan, recipe)?);
@@ -268,10 +339,19 @@ impl<W: Write> Sink<W> {
     }
 
     /// A clip's rows; `clips` has a row for each clip so far.
-    fn write(&mut self, entry: &FeatureEntry, of_clip: Vec<FeatureRow>, clips: &[ClipRow]) -> Result<()> {
+    fn write(
+        &mut self,
+        entry: &FeatureEntry,
+        of_clip: Vec<FeatureRow>,
+        clips: &[ClipRow],
+    ) -> Result<()> {
         match self {
             Self::Npy { rows, .. } => rows.extend(of_clip),
-            Self::Json(out) => of_clip.iter().try_for_each(|row| write_json(out, entry, clips, row))?,
+            Self::Json(out) => {
+                for row in &of_clip {
+                    write_json(out, entry, clips, row)?;
+                }
+            }
             Self::Arrow { format, writer } => {
                 for row in of_clip {
                     writer.write(&format.batch(0, vec![row], clips)?)?;
@@ -299,12 +379,14 @@ impl<W: Write> Sink<W> {
 
 /// Columns of an Arrow stream: those of a shard. Classes are a store's; the targets' columns are all null.
 fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format> {
-    let target = |t: &recipe::TargetSpec| wavemill_schemas::manifest::TargetEntry {
-        name: t.name.clone(),
-        classes: t.classes.clone().unwrap_or_default(),
-        counts: std::collections::BTreeMap::new(),
-    };
-    let targets: Vec<_> = recipe.targets.iter().map(target).collect();
+    let mut targets = Vec::new();
+    for target in &recipe.targets {
+        targets.push(TargetEntry {
+            name: target.name.clone(),
+            classes: target.classes.clone().unwrap_or_default(),
+            counts: BTreeMap::new(),
+        });
+    }
     let mut formats = plan.formats(&targets, &recipe.shards)?;
     // A recipe of one feature: the others were left out above.
     Ok(formats.swap_remove(0))

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// What a signal does.
 #[derive(Clone, Debug, Default)]
-enum Answer {
+enum SignalAction {
     /// Nothing here: the command has handlers of its own.
     #[default]
     Others,
@@ -39,7 +39,7 @@ enum Answer {
     Job(Arc<Course>),
 }
 
-static ANSWER: Mutex<Answer> = Mutex::new(Answer::Others);
+static ACTION: Mutex<SignalAction> = Mutex::new(SignalAction::Others);
 static CHILDREN: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
 static PARTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -53,49 +53,57 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// No handler, or no thread for it.
 pub fn at_once(words: &'static str) -> Result<()> {
     static IS_STARTED: AtomicBool = AtomicBool::new(false);
-    *lock(&ANSWER) = Answer::AtOnce(words);
+    *lock(&ACTION) = SignalAction::AtOnce(words);
     if IS_STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
 
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
-    let listen = move || signals.forever().for_each(|_| answer());
-    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context("cannot handle signals")?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for _ in signals.forever() {
+                answer();
+            }
+        })
+        .context("cannot handle signals")?;
     Ok(())
 }
 
 /// From now on signals are another's.
 pub fn leave_to_others() {
-    *lock(&ANSWER) = Answer::Others;
+    *lock(&ACTION) = SignalAction::Others;
 }
 
 /// A job that signals stop, until this is dropped; then they mean what they did before.
 #[derive(Debug)]
 pub struct StoppedBySignals {
-    before: Answer,
+    before: SignalAction,
 }
 
 impl StoppedBySignals {
     /// Of the job with this course.
     #[must_use]
     pub fn job(course: &Arc<Course>) -> Self {
-        let job = Answer::Job(Arc::clone(course));
-        Self { before: std::mem::replace(&mut *lock(&ANSWER), job) }
+        let job = SignalAction::Job(Arc::clone(course));
+        Self {
+            before: std::mem::replace(&mut *lock(&ACTION), job),
+        }
     }
 }
 
 impl Drop for StoppedBySignals {
     fn drop(&mut self) {
-        *lock(&ANSWER) = std::mem::take(&mut self.before);
+        *lock(&ACTION) = std::mem::take(&mut self.before);
     }
 }
 
 fn answer() {
-    let answer = lock(&ANSWER).clone();
+    let answer = lock(&ACTION).clone();
     match answer {
-        Answer::Others => {}
-        Answer::AtOnce(words) => end(words),
-        Answer::Job(course) => stop(course),
+        SignalAction::Others => {}
+        SignalAction::AtOnce(words) => end(words),
+        SignalAction::Job(course) => stop(course),
     }
 }
 
@@ -109,15 +117,21 @@ fn stop(course: Arc<Course>) {
     }
 
     // A thread of its own: a second signal still ends the process at once.
-    let last_resort = move || {
-        std::thread::sleep(GRACE);
-        let phase = course.phase();
-        if !phase.ends_in_order() {
-            end(&format!("interrupted while {phase}; {}", phase.left_behind()));
-        }
-    };
-    if std::thread::Builder::new().spawn(last_resort).is_err() {
+    let last_resort = std::thread::Builder::new().spawn(move || end_late(&course));
+    if last_resort.is_err() {
         end("interrupted");
+    }
+}
+
+/// Ends the process if the job has not ended by itself in time, and is in no phase that it has to complete.
+fn end_late(course: &Course) {
+    std::thread::sleep(GRACE);
+    let phase = course.phase();
+    if !phase.ends_in_order() {
+        end(&format!(
+            "interrupted while {phase}; {}",
+            phase.left_behind()
+        ));
     }
 }
 
@@ -131,6 +145,7 @@ fn end(words: &str) -> ! {
     for part in &*lock(&PARTS) {
         let _ = std::fs::remove_file(part);
     }
+
     if io::stderr().is_terminal() {
         // What is there of a bar.
         eprint!("\r\x1b[2K");
@@ -141,9 +156,9 @@ fn end(words: &str) -> ! {
 
 /// A child that ends with this process when that is interrupted. It must be alone in its process group.
 #[derive(Debug)]
-pub struct Kept(Arc<Mutex<Child>>);
+pub struct ChildGuard(Arc<Mutex<Child>>);
 
-impl Kept {
+impl ChildGuard {
     /// Keeps a child that was just started.
     #[must_use]
     pub fn new(child: Child) -> Self {
@@ -169,9 +184,9 @@ impl Kept {
 
 /// A file that is removed when the process is interrupted, until this is dropped.
 #[derive(Debug)]
-pub struct Part<'a>(&'a Path);
+pub struct PartialFile<'a>(&'a Path);
 
-impl<'a> Part<'a> {
+impl<'a> PartialFile<'a> {
     /// Of the file at `path`.
     #[must_use]
     pub fn at(path: &'a Path) -> Self {
@@ -180,7 +195,7 @@ impl<'a> Part<'a> {
     }
 }
 
-impl Drop for Part<'_> {
+impl Drop for PartialFile<'_> {
     fn drop(&mut self) {
         lock(&PARTS).retain(|path| path != self.0);
     }

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod clips;
 pub mod demo;
+mod devices;
 pub mod exit;
 pub mod extract;
 pub mod features;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use wavemill_schemas::exit::is_no_space;
 
 use crate::panics;
 
@@ -85,17 +87,21 @@ enum Command {
 #[must_use]
 pub fn main() -> u8 {
     panics::silence();
-    if cfg!(debug_assertions) {
-        // Faults that the tests inject by the environment; a release build has them compiled in but never armed.
-        let _ = std::env::var_os("FAILPOINTS").map(|_| std::mem::forget(fail::FailScenario::setup()));
+
+    // Only a program that was built along with the tests has fail points; the others do not look at the variable.
+    if fail::has_failpoints() && std::env::var_os("FAILPOINTS").is_some() {
+        // Dropped, the scenario would disarm them again.
+        std::mem::forget(fail::FailScenario::setup());
     }
+
     let Cli { command, output } = Cli::parse();
     output.set();
+
     let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
     match ended {
         Ok(()) => 0,
         Err(error) if exit::is_broken_pipe(&error) => 0,
-        Err(error) if error.is::<exit::Said>() => exit::code(&error),
+        Err(error) if error.is::<exit::ChildFailure>() => exit::code(&error),
         Err(error) => {
             exit::last_line(&exit::words(&error));
             exit::code(&error)
@@ -111,7 +117,9 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
         Command::Gc(gc) if gc.dry_run() => "interrupted; nothing was removed",
         Command::Gc(_) => "interrupted while data was removed; the same command goes on from there",
-        Command::Features(_) => "interrupted while features were computed; the output is not complete",
+        Command::Features(_) => {
+            "interrupted while features were computed; the output is not complete"
+        }
         Command::Demo(_) => "interrupted; the same command goes on from there",
         Command::Predict(_) => "interrupted; not all clips were answered",
         Command::Info(_) | Command::Diff(_) | Command::Recipe(_) | Command::Completions { .. } => {
@@ -147,37 +155,52 @@ fn run(command: Command) -> Result<()> {
 
 /// Another of wavemill's programs: beside this one, else wherever PATH has it.
 fn beside(name: &str) -> PathBuf {
-    let beside = std::env::current_exe().unwrap_or_default().with_file_name(name);
-    if beside.exists() { beside } else { PathBuf::from(name) }
+    let beside = std::env::current_exe()
+        .unwrap_or_default()
+        .with_file_name(name);
+    if beside.exists() {
+        beside
+    } else {
+        PathBuf::from(name)
+    }
 }
 
 /// Where [`beside`] looked for a program, and how it gets there.
 fn not_there(name: &str, build: &str) -> String {
     let folder = std::env::current_exe().unwrap_or_default();
     let folder = folder.parent().unwrap_or(Path::new(".")).display();
-    format!("cannot start {name}: looked for in {folder} and on PATH; {build} builds it beside wavemill")
+    format!(
+        "cannot start {name}: looked for in {folder} and on PATH; {build} builds it beside wavemill"
+    )
 }
 
 /// Writes `path` under a temporary name first: a command that fails leaves no half file behind, and an old file as it was.
 /// A link stays one; a pipe or a device takes what comes.
 fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
-    let refused = |error| cannot_write(path, error);
     let (target, part) = part_of(path);
     match std::fs::metadata(&target) {
         Ok(found) if found.is_dir() => {
-            return Err(exit::Usage(format!("--out {}: a folder, and no file", path.display())).into());
+            return Err(
+                exit::Usage(format!("--out {}: a folder, and no file", path.display())).into(),
+            );
         }
         Ok(found) if !found.is_file() => {
-            return write(BufWriter::new(File::options().write(true).open(&target).map_err(refused)?));
+            let device = File::options().write(true).open(&target);
+            let device = device.map_err(|error| cannot_write(path, error))?;
+            return write(BufWriter::new(device));
         }
         _ => {}
     }
+
     // What a killed command left is overwritten by the next.
-    let _removed = interrupt::Part::at(&part);
-    let file = File::create(&part).map_err(refused)?;
+    let _removed = interrupt::PartialFile::at(&part);
+    let file = File::create(&part).map_err(|error| cannot_write(path, error))?;
     let written = write(BufWriter::new(file)).and_then(|value| {
-        std::fs::rename(&part, &target).map(|()| value).with_context(|| format!("cannot write {}", path.display()))
+        std::fs::rename(&part, &target)
+            .map(|()| value)
+            .with_context(|| format!("cannot write {}", path.display()))
     });
+
     if written.is_err() {
         // What is left of it is of no use; the first error is the one to tell.
         let _ = std::fs::remove_file(&part);
@@ -187,8 +210,11 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
 
 /// Where `--out PATH` leads, and the temporary name beside it.
 fn part_of(path: &Path) -> (PathBuf, PathBuf) {
-    let led_to = || std::fs::read_link(path).map(|link| path.with_file_name(link));
-    let target = std::fs::canonicalize(path).or_else(|_| led_to()).unwrap_or_else(|_| path.to_owned());
+    // A link to a file that is not there yet cannot be followed to its end, but it can be read.
+    let target = std::fs::canonicalize(path)
+        .or_else(|_| std::fs::read_link(path).map(|link| path.with_file_name(link)))
+        .unwrap_or_else(|_| path.to_owned());
+
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let part = target.with_file_name(format!(".{name}.part"));
     (target, part)
@@ -197,7 +223,7 @@ fn part_of(path: &Path) -> (PathBuf, PathBuf) {
 /// Of `--out`: a path that cannot be a file is wrong usage, a full or read-only disk is not.
 fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {
     let words = format!("--out {}: cannot write it", path.display());
-    if exit::is_no_space(&error) {
+    if is_no_space(&error) {
         anyhow::Error::new(error).context(words)
     } else {
         exit::Usage(format!("{words}: {error}")).into()
@@ -211,9 +237,15 @@ mod tests {
     /// Columns of the narrowest terminal that help is made for.
     const TERMINAL_COLUMNS: usize = 80;
 
-    fn with_subcommands(command: clap::Command, name: &str, found: &mut Vec<(String, clap::Command)>) {
+    fn with_subcommands(
+        command: clap::Command,
+        name: &str,
+        found: &mut Vec<(String, clap::Command)>,
+    ) {
         let name = format!("{name} {}", command.get_name());
-        command.get_subcommands().for_each(|one| with_subcommands(one.clone(), &name, found));
+        command
+            .get_subcommands()
+            .for_each(|one| with_subcommands(one.clone(), &name, found));
         found.push((name, command));
     }
 
@@ -224,10 +256,22 @@ mod tests {
         with_subcommands(Cli::command(), "", &mut commands);
         assert!(commands.len() > 14);
         for (name, command) in commands {
-            let written = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let shown = command.term_width(TERMINAL_COLUMNS).render_long_help().to_string();
-            let examples: Vec<&str> = written.lines().filter(|line| line.starts_with("  ")).collect();
-            assert!(!examples.is_empty() && written.contains("xit code"), "{name}: {written}");
+            let written = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let shown = command
+                .term_width(TERMINAL_COLUMNS)
+                .render_long_help()
+                .to_string();
+            let examples: Vec<&str> = written
+                .lines()
+                .filter(|line| line.starts_with("  "))
+                .collect();
+            assert!(
+                !examples.is_empty() && written.contains("xit code"),
+                "{name}: {written}"
+            );
             for line in examples {
                 assert!(shown.lines().any(|shown| shown == line), "{name}: {line}");
             }
@@ -236,7 +280,11 @@ mod tests {
 
     /// `text` through [`write_whole`].
     fn put(path: &Path, text: &str) -> Result<()> {
-        write_whole(path, |mut file| Ok(file.write_all(text.as_bytes()).and_then(|()| file.flush())?))
+        write_whole(path, |mut file| {
+            Ok(file
+                .write_all(text.as_bytes())
+                .and_then(|()| file.flush())?)
+        })
     }
 
     #[test]
@@ -260,7 +308,13 @@ mod tests {
     fn a_pipe_takes_what_comes_and_stays_a_pipe() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
         let reader = std::thread::spawn({
             let pipe = pipe.clone();
             move || std::fs::read_to_string(pipe).unwrap()
@@ -272,9 +326,17 @@ mod tests {
 
     #[test]
     fn an_absent_program_is_told_with_where_it_was_looked_for() {
-        let folder = std::env::current_exe().expect("this test").parent().expect("a folder").display().to_string();
+        let folder = std::env::current_exe()
+            .expect("this test")
+            .parent()
+            .expect("a folder")
+            .display()
+            .to_string();
         let words = not_there("demo-audio", "`x`");
-        assert!(words.contains(&format!("looked for in {folder} and on PATH")), "{words}");
+        assert!(
+            words.contains(&format!("looked for in {folder} and on PATH")),
+            "{words}"
+        );
         assert_eq!(beside("no-such-program"), Path::new("no-such-program"));
     }
 
@@ -283,15 +345,24 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         std::fs::write(&file, "old").expect("a file");
-        for path in [folder.path().to_owned(), folder.path().join("no/x.csv"), file.join("x.csv")] {
+        for path in [
+            folder.path().to_owned(),
+            folder.path().join("no/x.csv"),
+            file.join("x.csv"),
+        ] {
             let error = write_whole(&path, |_| Ok(())).expect_err("no place for a file");
             assert_eq!(exit::code(&error), 2, "{error}");
             let words = exit::words(&error);
-            assert!(words.starts_with(&format!("--out {}: ", path.display())) && !words.contains(".part"), "{words}");
+            assert!(
+                words.starts_with(&format!("--out {}: ", path.display()))
+                    && !words.contains(".part"),
+                "{words}"
+            );
         }
         let full = cannot_write(&file, io::ErrorKind::StorageFull.into());
         assert_eq!(exit::code(&full), 5);
-        write_whole(&file, |_| -> Result<()> { anyhow::bail!("no") }).expect_err("what writes it fails");
+        write_whole(&file, |_| -> Result<()> { anyhow::bail!("no") })
+            .expect_err("what writes it fails");
         assert_eq!(std::fs::read_to_string(&file).expect("the old file"), "old");
     }
 }

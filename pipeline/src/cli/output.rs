@@ -34,7 +34,14 @@ const HEADING: &str = "Options of all commands";
 #[derive(Clone, Debug, Default, Args)]
 pub struct OutputArgs {
     /// How progress is shown on stderr
-    #[arg(long, global = true, value_enum, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
     #[arg(help = "How progress is shown on stderr: auto, plain, bar, json or none", help_heading = HEADING)]
     pub progress: Progress,
     /// Neither progress nor reports on stderr: warnings and errors alone
@@ -86,8 +93,20 @@ pub fn report(text: &str) {
 /// # Errors
 /// [`Usage`] where that is no number of seconds above 0.
 pub fn interval() -> Result<Duration, Usage> {
-    let Some(text) = std::env::var_os("WAVEMILL_PROGRESS_S") else { return Ok(Duration::from_secs_f64(EVERY_S)) };
-    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0.0);
+    let Some(text) = std::env::var_os("WAVEMILL_PROGRESS_S") else {
+        return Ok(Duration::from_secs_f64(EVERY_S));
+    };
+
+    let seconds = text
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .filter(|seconds| *seconds > 0.0);
     let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    interval.ok_or_else(|| Usage(format!("WAVEMILL_PROGRESS_S={}: seconds, above 0", text.to_string_lossy())))
+
+    interval.ok_or_else(|| {
+        Usage(format!(
+            "WAVEMILL_PROGRESS_S={}: seconds, above 0",
+            text.to_string_lossy()
+        ))
+    })
 }

@@ -46,11 +46,15 @@ impl Snapshot {
     fn of(watch: &Watch, elapsed: Duration) -> Self {
         let phase = watch.course.phase();
         let (done, total) = match phase {
-            Phase::Clips => (watch.counters.clips.load(Ordering::Relaxed), watch.clips_total.load(Ordering::Relaxed)),
+            Phase::Clips => (
+                watch.counters.clips.load(Ordering::Relaxed),
+                watch.clips_total.load(Ordering::Relaxed),
+            ),
             _ => (watch.course.done(), watch.course.total()),
         };
 
         let elapsed_s = elapsed.as_secs_f64();
+        // At the start of a phase no time has passed.
         let per_s = done as f64 / elapsed_s.max(0.001);
         let left = total.saturating_sub(done);
         Self {
@@ -80,8 +84,10 @@ impl Snapshot {
             (Some(unit), Some(total)) => line += &format!(": {} of {total} {unit}", self.done),
             (Some(unit), None) => line += &format!(": {} {unit}", self.done),
         }
+
         if let Some(total) = self.total {
-            line += &format!(" ({} %)", (self.done.min(total) as f64 / total as f64 * 100.0) as u64);
+            let percent = self.done.min(total) as f64 / total as f64 * 100.0;
+            line += &format!(" ({} %)", percent as u64);
         }
         if self.unit == Some("clips") {
             line += &format!(", {:.1}/s", self.per_s);
@@ -91,7 +97,9 @@ impl Snapshot {
             line += &format!(", {audio}/s, {} rejects", self.rejects);
         }
         if let Some(eta_s) = self.eta_s {
-            line += &format!(", {} left", HumanDuration(Duration::from_secs_f64(eta_s.min(1e9))));
+            // At the start the rate may be next to nothing, and a Duration does not hold every number of seconds.
+            let left = Duration::from_secs_f64(eta_s.min(1e9));
+            line += &format!(", {} left", HumanDuration(left));
         }
         line
     }
@@ -125,7 +133,9 @@ pub fn show(watch: &Watch, shown: Progress, every: Duration, done: impl Fn() -> 
         Progress::None => {}
         Progress::Bar | Progress::Auto => draw(watch, done),
         Progress::Plain => {
-            write_lines(watch, every, done, |snapshot| eprintln!("wavemill: {}", snapshot.line()));
+            write_lines(watch, every, done, |snapshot| {
+                eprintln!("wavemill: {}", snapshot.line())
+            });
         }
         Progress::Json => write_lines(watch, every, done, |snapshot| {
             // Numbers and names alone: it cannot fail.
@@ -137,14 +147,17 @@ pub fn show(watch: &Watch, shown: Progress, every: Duration, done: impl Fn() -> 
 }
 
 /// The phase that a run is in, and since when.
-struct Since {
+struct PhaseClock {
     phase: Phase,
     start: Instant,
 }
 
-impl Since {
+impl PhaseClock {
     fn new(watch: &Watch) -> Self {
-        Self { phase: watch.course.phase(), start: Instant::now() }
+        Self {
+            phase: watch.course.phase(),
+            start: Instant::now(),
+        }
     }
 
     /// The state of the run. A phase that another one has followed is forgotten.
@@ -157,7 +170,9 @@ impl Since {
 }
 
 fn write_lines(watch: &Watch, every: Duration, done: impl Fn() -> bool, write: impl Fn(&Snapshot)) {
-    let (start, mut since, mut ticker) = (Instant::now(), Since::new(watch), Ticker::new(every));
+    let start = Instant::now();
+    let mut since = PhaseClock::new(watch);
+    let mut ticker = Ticker::new(every);
     while !done() {
         std::thread::park_timeout(TICK.min(every));
         let snapshot = since.look(watch);
@@ -169,11 +184,11 @@ fn write_lines(watch: &Watch, every: Duration, done: impl Fn() -> bool, write: i
 
 /// A bar where the total is known, and a spinner elsewhere.
 fn draw(watch: &Watch, done: impl Fn() -> bool) {
-    let style =
-        |template: &str| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let (bar_style, spinner_style) = (style("{wide_bar:.green} {msg}"), style("{spinner:.green} {msg}"));
+    let bar_style = style("{wide_bar:.green} {msg}");
+    let spinner_style = style("{spinner:.green} {msg}");
+
     let bar = ProgressBar::new_spinner();
-    let mut since = Since::new(watch);
+    let mut since = PhaseClock::new(watch);
     while !done() {
         std::thread::park_timeout(TICK);
         let snapshot = since.look(watch);
@@ -194,6 +209,10 @@ fn draw(watch: &Watch, done: impl Fn() -> bool) {
     bar.finish_and_clear();
 }
 
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,7 +227,9 @@ mod tests {
     #[test]
     fn a_line_is_due_every_interval_and_missed_ones_are_not_made_up_for() {
         let mut ticker = Ticker::new(Duration::from_secs(30));
-        let due: Vec<u64> = (0..200).filter(|second| ticker.is_due(Duration::from_secs(*second))).collect();
+        let due: Vec<u64> = (0..200)
+            .filter(|second| ticker.is_due(Duration::from_secs(*second)))
+            .collect();
         assert_eq!(due, [30, 60, 90, 120, 150, 180]);
         // A machine that slept.
         assert!(ticker.is_due(Duration::from_secs(1000)));
@@ -217,11 +238,20 @@ mod tests {
 
     #[test]
     fn reading_metadata_starts_at_nothing_and_has_a_total() {
-        let snapshot = Snapshot::of(&at(Phase::Metadata, 200_000_000, 50_000_000), Duration::from_secs(2));
-        assert_eq!(snapshot.line(), "reading metadata: 50.00 MB of 200.00 MB (25 %), 6 seconds left");
+        let snapshot = Snapshot::of(
+            &at(Phase::Metadata, 200_000_000, 50_000_000),
+            Duration::from_secs(2),
+        );
+        assert_eq!(
+            snapshot.line(),
+            "reading metadata: 50.00 MB of 200.00 MB (25 %), 6 seconds left"
+        );
         let begun = Snapshot::of(&at(Phase::Metadata, 200, 0), Duration::from_secs(0));
         assert_eq!((begun.done, begun.total, begun.eta_s), (0, Some(200), None));
-        assert_eq!(Snapshot::of(&at(Phase::Planning, 0, 0), Duration::ZERO).line(), "planning");
+        assert_eq!(
+            Snapshot::of(&at(Phase::Planning, 0, 0), Duration::ZERO).line(),
+            "planning"
+        );
     }
 
     #[test]

@@ -57,7 +57,7 @@ enum Action {
     #[command(after_help = SHOW_EXAMPLES)]
     Show {
         #[command(flatten)]
-        which: Which,
+        which: RecipeArgs,
         /// As canonical JSON, with every default written out
         #[arg(long)]
         json: bool,
@@ -66,13 +66,13 @@ enum Action {
     #[command(after_help = CHECK_EXAMPLE)]
     Check {
         #[command(flatten)]
-        which: Which,
+        which: RecipeArgs,
     },
 }
 
 /// Which recipe, and with which changes: the arguments of every command that takes one by position.
 #[derive(Debug, Args)]
-struct Which {
+struct RecipeArgs {
     /// A shipped recipe's name, or a TOML file
     #[arg(value_name = "NAME|FILE")]
     recipe: String,
@@ -111,9 +111,15 @@ impl RecipeCommand {
 fn list(out: &mut impl Write) -> Result<()> {
     for (name, _) in SHIPPED {
         let recipe = Recipe::load(name, &[])?;
-        let features: Vec<&str> = recipe.features.iter().map(|feature| feature.name.as_str()).collect();
-        let (split, features) = (split(&recipe), features.join(", "));
-        writeln!(out, "{name:<16}{split:<20}{features:<15}{}", recipe.description)?;
+        let split = split(&recipe);
+        let features = recipe.features.iter();
+        let features: Vec<&str> = features.map(|feature| feature.name.as_str()).collect();
+        writeln!(
+            out,
+            "{name:<16}{split:<20}{:<15}{}",
+            features.join(", "),
+            recipe.description
+        )?;
     }
     Ok(())
 }
@@ -121,7 +127,12 @@ fn list(out: &mut impl Write) -> Result<()> {
 /// `artist`, `stratified (leaky)`.
 fn split(recipe: &Recipe) -> String {
     let rule = recipe.split.rule;
-    format!("{}{}", rule.name(), if rule.leak().is_some() { " (leaky)" } else { "" })
+    let leak = if rule.leak().is_some() {
+        " (leaky)"
+    } else {
+        ""
+    };
+    format!("{}{leak}", rule.name())
 }
 
 fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
@@ -129,6 +140,7 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
         writeln!(out, "warning: {}", shown(&warning))?;
     }
     check_sql(&recipe.catalog.clean)?;
+
     writeln!(out, "{}: ok, split {}", shown(&recipe.name), split(recipe))?;
     for feature in FeaturePlan::new(recipe, &Settings::default())?.entries() {
         writeln!(out, "  {} {}", shown(&feature.name), feature.tensor_type())?;
@@ -138,9 +150,17 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
 
 /// Names are known only with the data; that it is SQL at all can be told before.
 fn check_sql(steps: &[CleanStep]) -> Result<()> {
-    for CleanStep { step, predicate, sql } in steps {
-        let of_predicate = || predicate.as_ref().map(|predicate| format!("SELECT * FROM input WHERE {predicate}"));
-        let query = sql.clone().or_else(of_predicate).unwrap_or_default();
+    for CleanStep {
+        step,
+        predicate,
+        sql,
+    } in steps
+    {
+        let query = match (sql, predicate) {
+            (Some(sql), _) => sql.clone(),
+            (None, Some(predicate)) => format!("SELECT * FROM input WHERE {predicate}"),
+            (None, None) => String::new(),
+        };
         if let Err(error) = Parser::parse_sql(&GenericDialect {}, &query) {
             return Err(Usage(format!("catalog.clean.{step}: {error}")).into());
         }
@@ -169,18 +189,30 @@ mod tests {
     fn list_has_a_line_a_recipe_and_marks_leaks() {
         let list = answer(&["list"]).expect("shipped recipes are valid");
         assert_eq!(list.lines().count(), SHIPPED.len());
-        assert!(list.contains("\nfma-large       stratified (leaky)  log_mel, mfcc  FMA large"), "{list}");
-        assert!(list.contains("\nfma-small       official            log_mel"), "{list}");
+        assert!(
+            list.contains("\nfma-large       stratified (leaky)  log_mel, mfcc  FMA large"),
+            "{list}"
+        );
+        assert!(
+            list.contains("\nfma-small       official            log_mel"),
+            "{list}"
+        );
     }
 
     #[test]
     fn show_gives_the_text_that_makes_the_same_recipe() {
         let text = answer(&["show", "fma-large", "--set", "split.seed=7"]).expect("valid");
         let again = Recipe::parse(&text, "shown", &[]).expect("valid");
-        assert_eq!(again, Recipe::load("fma-large", &["split.seed=7".to_owned()]).expect("valid"));
+        assert_eq!(
+            again,
+            Recipe::load("fma-large", &["split.seed=7".to_owned()]).expect("valid")
+        );
         assert!(text.contains("# repository"));
         let json = answer(&["show", "demo", "--json"]).expect("valid");
-        assert!(json.starts_with(r#"{"audio":{"decode":{"path":"exact"},"duration_s":10.0,"#), "{json}");
+        assert!(
+            json.starts_with(r#"{"audio":{"decode":{"path":"exact"},"duration_s":10.0,"#),
+            "{json}"
+        );
     }
 
     #[test]
@@ -193,8 +225,17 @@ mod tests {
         );
         let set = "catalog.clean.labelled.where=track_genre_top IS NOT";
         let error = answer(&["check", "fma-large", "--set", set]).expect_err("no SQL");
-        assert!(error.to_string().starts_with("catalog.clean.labelled: sql parser error"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("catalog.clean.labelled: sql parser error"),
+            "{error}"
+        );
         let error = answer(&["check", "demo", "--set", "split.sed=1"]).expect_err("no such key");
-        assert!(error.to_string().starts_with("--set split.sed=1: split.sed: unknown key (did you mean `seed`?)"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("--set split.sed=1: split.sed: unknown key (did you mean `seed`?)")
+        );
     }
 }

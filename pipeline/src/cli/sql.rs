@@ -71,15 +71,22 @@ impl SqlCommand {
     /// Answers the query, or talks at a prompt.
     ///
     /// # Errors
-    /// [`SqlError`], whose `exit_code` is the command's; else a failure to read the query or write the file.
+    /// `SqlError`, whose `exit_code` is the command's; else a failure to read the query or write the file.
     pub fn run(&self) -> Result<()> {
         let at_prompt = self.query.is_none() && io::stdin().is_terminal();
         let interrupt = Interrupt::default();
+        // The line editor of a prompt takes SIGINT, too, so that handlers have to come after it.
         if !at_prompt {
             self.stop_on_signals(interrupt.clone(), false)?;
         }
+
         let session = self.open()?.with_interrupt(interrupt);
-        let answered = if at_prompt { self.prompt(&session) } else { self.answer(&session) };
+        let answered = if at_prompt {
+            self.prompt(&session)
+        } else {
+            self.answer(&session)
+        };
+
         match answered {
             Err(error) if error.downcast_ref().is_some_and(SqlError::is_broken_pipe) => Ok(()),
             other => other,
@@ -88,9 +95,15 @@ impl SqlCommand {
 
     fn open(&self) -> Result<sql::Session> {
         let (_, manifest) = Store::open(&self.store)?.readable(self.version)?;
+
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.unwrap_or(processors).max(1);
-        let limits = Limits { memory_bytes: self.memory_limit, threads, allow_write: self.allow_write };
+        let limits = Limits {
+            memory_bytes: self.memory_limit,
+            threads,
+            allow_write: self.allow_write,
+        };
+
         let session = sql::open(&self.store, &manifest, limits)?;
         for (name, file) in &self.tables {
             session.add_table(name, file)?;
@@ -99,12 +112,19 @@ impl SqlCommand {
     }
 
     fn console(&self) -> Console {
-        Console { format: self.format, expanded: self.expanded, pager: !self.no_pager }
+        Console {
+            format: self.format,
+            expanded: self.expanded,
+            pager: !self.no_pager,
+        }
     }
 
     fn prompt(&self, session: &sql::Session) -> Result<()> {
         if self.format.is_binary() {
-            return Err(SqlError::BinaryToTerminal { format: self.format }.into());
+            return Err(SqlError::BinaryToTerminal {
+                format: self.format,
+            }
+            .into());
         }
         let prompt = Prompt::open(session)?;
         self.stop_on_signals(session.interrupt(), true)?;
@@ -114,18 +134,31 @@ impl SqlCommand {
     fn answer(&self, session: &sql::Session) -> Result<()> {
         let query = match &self.query {
             Some(query) => query.clone(),
-            None => io::read_to_string(io::stdin()).context("cannot read the query from standard input")?,
+            None => io::read_to_string(io::stdin())
+                .context("cannot read the query from standard input")?,
         };
+
         if self.out == Path::new("-") {
             if self.format.is_binary() && io::stdout().is_terminal() {
-                return Err(SqlError::BinaryToTerminal { format: self.format }.into());
+                return Err(SqlError::BinaryToTerminal {
+                    format: self.format,
+                }
+                .into());
             }
             return Ok(self.console().show(session, &query)?);
         }
+
         if Store::at(&self.store).encloses(&self.out) {
-            return Err(Usage(format!("--out {}: not into the store itself", self.out.display())).into());
+            return Err(Usage(format!(
+                "--out {}: not into the store itself",
+                self.out.display()
+            ))
+            .into());
         }
-        write_whole(&self.out, |file| Ok(self.console().answer(session, &query, file)?))
+
+        write_whole(&self.out, |file| {
+            Ok(self.console().answer(session, &query, file)?)
+        })
     }
 
     /// SIGINT and SIGTERM stop the query, which then cleans up after itself, and end the process; at a prompt SIGINT stops
@@ -170,20 +203,32 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
         "g" => 30,
         _ => return Err("give a size such as 512MiB or 1GiB".to_owned()),
     };
-    let count: usize = digits.trim().parse().map_err(|_| "give a size such as 512MiB or 1GiB".to_owned())?;
-    count.checked_mul(1 << shift).ok_or_else(|| "more bytes than this machine can count".to_owned())
+
+    let count: usize = digits
+        .trim()
+        .parse()
+        .map_err(|_| "give a size such as 512MiB or 1GiB".to_owned())?;
+    count
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "more bytes than this machine can count".to_owned())
 }
 
 fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.to_owned(), file.into()))
+        }
         _ => Err("give a name and a file, such as mine=scores.csv".to_owned()),
     }
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {
     let bytes = parse_bytes(text)?;
-    if bytes < MEMORY_LIMIT_BYTES_MIN { Err("at least 128MiB are needed".to_owned()) } else { Ok(bytes) }
+    if bytes < MEMORY_LIMIT_BYTES_MIN {
+        Err("at least 128MiB are needed".to_owned())
+    } else {
+        Ok(bytes)
+    }
 }
 
 /// Below this not even a few rows with tensors fit beside the process itself.
@@ -200,6 +245,10 @@ mod tests {
         assert_eq!(parse_bytes("200000kb"), Ok(200_000 << 10));
         assert_eq!(parse_bytes("268435456"), Ok(256 << 20));
         assert!(parse_limit("1MiB").is_err());
-        assert!(["GiB", "", "-1GiB", "1TiBB", "99999999999999999999G"].iter().all(|s| parse_bytes(s).is_err()));
+        assert!(
+            ["GiB", "", "-1GiB", "1TiBB", "99999999999999999999G"]
+                .iter()
+                .all(|s| parse_bytes(s).is_err())
+        );
     }
 }

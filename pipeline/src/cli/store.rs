@@ -1,7 +1,7 @@
 //! `wavemill info`, `verify`, `gc` and `diff`: a store's own commands.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -9,16 +9,17 @@ use indicatif::DecimalBytes;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 
-use super::READER_EXIT_CODES;
-use super::exit::{Damaged, Usage};
+use super::exit::{DamagedStore, Usage};
 use super::output::report;
-use crate::store::{Diff, Held, Store, VersionLine};
+use super::{READER_EXIT_CODES, devices};
+use crate::store::{Diff, Store, VersionContent, VersionLine};
 
 const INFO_EXAMPLES: &str = "\
 Examples:
   wavemill info --store store
   wavemill info --store store --versions
   wavemill info --store store --version 1 --json
+  wavemill info --devices
   files=$(wavemill info --store store --files --feature log_mel --sql)
   duckdb -c \"SELECT split, count(*) FROM read_parquet([$files]) GROUP BY 1\"
 
@@ -40,13 +41,13 @@ Manifests stay as history; the data of collected versions is gone.
 Exit codes: 0 ok, 1 failed, or another wavemill is writing the store, 2 wrong usage, or no store there, \
 3 store damaged, 5 read-only.";
 
-/// Show what a version holds, and which versions there are
+/// Show what a version holds, which versions there are, or this machine's GPUs
 #[derive(Debug, Args)]
 #[command(after_help = format!("{INFO_EXAMPLES}{READER_EXIT_CODES}"))]
 pub struct InfoCommand {
     /// The store's folder
-    #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "devices")]
+    store: Option<PathBuf>,
     /// Which version [default: the latest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
@@ -62,7 +63,11 @@ pub struct InfoCommand {
     /// With --files: quoted and separated by commas, as read_parquet([...]) takes them
     #[arg(long, requires = "files")]
     sql: bool,
-    /// As JSON: the manifest, or with --versions or --files a list
+    /// No store: the GPUs of this machine, NVIDIA's libraries with version and path, what is missing and where it was
+    /// looked for
+    #[arg(long, conflicts_with_all = ["store", "version", "versions", "files"])]
+    devices: bool,
+    /// As JSON: the manifest, or with --versions, --files or --devices just that
     #[arg(long, conflicts_with = "sql")]
     json: bool,
 }
@@ -71,15 +76,20 @@ impl InfoCommand {
     /// Writes the answer to stdout.
     ///
     /// # Errors
-    /// [`crate::store::StoreError`], or an unknown feature.
+    /// `StoreError`, or an unknown feature.
     pub fn run(&self) -> Result<()> {
-        let store = Store::open(&self.store)?;
+        let Some(folder) = &self.store else {
+            return devices::print(self.json);
+        };
+
+        let store = Store::open(folder)?;
         if self.files {
-            return self.print_files(&store.readable(self.version)?.1);
+            return self.print_files(folder, &store.readable(self.version)?.1);
         }
         if self.versions {
             return self.print_versions(&store.history()?);
         }
+
         let (version, manifest) = store.manifest(self.version)?;
         if self.json {
             write!(stdout(), "{}", manifest.to_json()?)?;
@@ -88,7 +98,11 @@ impl InfoCommand {
             if !store.data(&manifest.plan_id).exists() {
                 writeln!(stdout(), "  its data was removed by `wavemill gc`")?;
             }
-            write!(stdout(), "  versions:\n{}", version_lines(&store.history()?, "    "))?;
+            write!(
+                stdout(),
+                "  versions:\n{}",
+                version_lines(&store.history()?, "    ")
+            )?;
         }
         Ok(())
     }
@@ -102,18 +116,32 @@ impl InfoCommand {
         Ok(())
     }
 
-    fn print_files(&self, manifest: &Manifest) -> Result<()> {
-        let wanted = manifest.files.iter().filter(|f| self.feature.as_deref().is_none_or(|name| f.name() == name));
-        let paths: Vec<String> = wanted.map(|f| self.store.join(&f.path).to_string_lossy().into_owned()).collect();
+    fn print_files(&self, folder: &Path, manifest: &Manifest) -> Result<()> {
+        let wanted = manifest
+            .files
+            .iter()
+            .filter(|f| self.feature.as_deref().is_none_or(|name| f.name() == name));
+        let paths: Vec<String> = wanted
+            .map(|f| folder.join(&f.path).to_string_lossy().into_owned())
+            .collect();
+
         if let (true, Some(name)) = (paths.is_empty(), &self.feature) {
             let mut names: Vec<&str> = manifest.files.iter().map(|f| f.name()).collect();
             names.dedup();
-            return Err(Usage(format!("--feature {name}: this version has {}", names.join(", "))).into());
+            return Err(Usage(format!(
+                "--feature {name}: this version has {}",
+                names.join(", ")
+            ))
+            .into());
         }
+
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&paths)?)?;
         } else if self.sql {
-            let quoted: Vec<String> = paths.iter().map(|p| format!("'{}'", p.replace('\'', "''"))).collect();
+            let quoted: Vec<String> = paths
+                .iter()
+                .map(|p| format!("'{}'", p.replace('\'', "''")))
+                .collect();
             writeln!(stdout(), "{}", quoted.join(","))?;
         } else {
             writeln!(stdout(), "{}", paths.join("\n"))?;
@@ -124,25 +152,40 @@ impl InfoCommand {
 
 /// A line each, after `indent`.
 fn version_lines(history: &[VersionLine], indent: &str) -> String {
-    let line = |VersionLine { version, committed, held, problem }: &VersionLine| {
-        let committed = committed.as_deref().unwrap_or("(date unknown)");
-        let held = match held {
-            None => problem.clone().unwrap_or_default(),
-            Some(Held { recipe, clips, rows, data }) => {
-                let gone = if *data { "" } else { "; its data was removed by `wavemill gc`" };
-                format!("{rows} rows of {clips} clips, recipe {}{gone}", shown(recipe))
-            }
+    let mut lines = String::new();
+    for line in history {
+        let committed = line.committed.as_deref().unwrap_or("(date unknown)");
+        let held = match &line.held {
+            None => line.problem.clone().unwrap_or_default(),
+            Some(held) => held_words(held),
         };
-        format!("{indent}{version}  {committed:<20}  {held}\n")
+        lines += &format!("{indent}{}  {committed:<20}  {held}\n", line.version);
+    }
+    lines
+}
+
+fn held_words(held: &VersionContent) -> String {
+    let gone = if held.data {
+        ""
+    } else {
+        "; its data was removed by `wavemill gc`"
     };
-    history.iter().map(line).collect()
+    format!(
+        "{} rows of {} clips, recipe {}{gone}",
+        held.rows,
+        held.clips,
+        shown(&held.recipe)
+    )
 }
 
 fn describe(version: u64, manifest: &Manifest) -> String {
     let counts = &manifest.counts;
     let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
-    let mut text =
-        format!("version {version}: recipe {}, plan {}\n", shown(&manifest.recipe.name), shown(&manifest.plan_id));
+    let mut text = format!(
+        "version {version}: recipe {}, plan {}\n",
+        shown(&manifest.recipe.name),
+        shown(&manifest.plan_id)
+    );
     text += &format!(
         "  {} clips, {} rejected, {} files, {}\n",
         counts.clips_written,
@@ -150,6 +193,7 @@ fn describe(version: u64, manifest: &Manifest) -> String {
         manifest.files.len(),
         DecimalBytes(bytes)
     );
+
     for feature in &manifest.features {
         let names = feature.dim_names.join(",");
         let rows: u64 = manifest.files_of(&feature.name).map(|f| f.rows).sum();
@@ -160,17 +204,32 @@ fn describe(version: u64, manifest: &Manifest) -> String {
             shown(&names)
         );
     }
+
     for target in &manifest.targets {
-        text += &format!("  target {}: {} classes\n", shown(&target.name), target.classes.len());
+        text += &format!(
+            "  target {}: {} classes\n",
+            shown(&target.name),
+            target.classes.len()
+        );
         for (split, counts) in &target.counts {
-            text += &format!("    {}: {} clips\n", shown(split), counts.iter().sum::<u64>());
+            text += &format!(
+                "    {}: {} clips\n",
+                shown(split),
+                counts.iter().sum::<u64>()
+            );
         }
     }
-    for (table, rows) in manifest.files.iter().filter_map(|f| f.table.as_ref().map(|t| (t, f.rows))) {
-        text += &format!("  table {}: {rows} rows\n", shown(table));
+    for file in &manifest.files {
+        if let Some(table) = &file.table {
+            text += &format!("  table {}: {} rows\n", shown(table), file.rows);
+        }
     }
+
     let e = &manifest.engine;
-    let engine = format!("{} {}, {}, {}, {}", e.backend, e.level, e.decoder, e.target, e.libc);
+    let engine = format!(
+        "{} {}, {}, {}, {}",
+        e.backend, e.level, e.decoder, e.target, e.libc
+    );
     text + &format!("  engine: {}\n", shown(&engine))
 }
 
@@ -193,22 +252,40 @@ impl VerifyCommand {
     /// Reads everything.
     ///
     /// # Errors
-    /// [`Damaged`], [`crate::store::StoreError`].
+    /// [`DamagedStore`], `StoreError`.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
         let (version, manifest) = store.readable(self.version)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let verified = store.verify(version, &manifest, threads)?;
+
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&verified)?)?;
         } else {
-            verified.damage.iter().try_for_each(|d| writeln!(stdout(), "{}: {}", shown(&d.path), shown(&d.problem)))?;
+            for damage in &verified.damage {
+                let path = shown(&damage.path);
+                writeln!(stdout(), "{path}: {}", shown(&damage.problem))?;
+            }
         }
+
         if !verified.damage.is_empty() {
-            let later = store.versions()?.into_iter().filter(|other| *other > version).count();
-            return Err(Damaged { files: verified.damage.len(), later }.into());
+            let later = store
+                .versions()?
+                .into_iter()
+                .filter(|other| *other > version)
+                .count();
+            return Err(DamagedStore {
+                files: verified.damage.len(),
+                later,
+            }
+            .into());
         }
-        let words = format!("{} files, {}, all as committed", verified.files, DecimalBytes(verified.bytes));
+
+        let words = format!(
+            "{} files, {}, all as committed",
+            verified.files,
+            DecimalBytes(verified.bytes)
+        );
         report(&format!("version {version}: {words}\n"));
         Ok(())
     }
@@ -242,25 +319,46 @@ impl GcCommand {
     /// Collects.
     ///
     /// # Errors
-    /// [`crate::store::StoreError`].
+    /// `StoreError`.
     pub fn run(&self) -> Result<()> {
         if self.keep == 0 {
-            return Err(Usage("--keep 0: at least 1; to drop everything, remove the folder".to_owned()).into());
+            return Err(Usage(
+                "--keep 0: at least 1; to drop everything, remove the folder".to_owned(),
+            )
+            .into());
         }
+
         // A store whose first run was stopped has no version, and yet something to give back.
         let store = Store::at(&self.store);
-        let store = if store.begun_any()? { store } else { Store::open(&self.store)? };
-        let _lock = if self.dry_run { None } else { Some(store.lock()?) };
+        let store = if store.begun_any()? {
+            store
+        } else {
+            Store::open(&self.store)?
+        };
+        let _lock = if self.dry_run {
+            None
+        } else {
+            Some(store.lock()?)
+        };
+
         let collected = store.collect(self.keep, self.dry_run)?;
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&collected)?)?;
             return Ok(());
         }
-        let verb = if self.dry_run { "would remove" } else { "removed" };
+
+        let verb = if self.dry_run {
+            "would remove"
+        } else {
+            "removed"
+        };
         let unfinished = collected.plans.len() - collected.versions.len();
-        let versions: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
-        let versions =
-            if versions.is_empty() { "no version".to_owned() } else { format!("version {}", versions.join(", ")) };
+        let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
+        let versions = if numbers.is_empty() {
+            "no version".to_owned()
+        } else {
+            format!("version {}", numbers.join(", "))
+        };
         report(&format!(
             "{verb} the data of {versions} and of {unfinished} unfinished runs: {}\n",
             DecimalBytes(collected.bytes)
@@ -289,7 +387,7 @@ impl DiffCommand {
     /// Writes the answer to stdout.
     ///
     /// # Errors
-    /// [`crate::store::StoreError`].
+    /// `StoreError`.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
         let (_, from) = store.manifest(Some(self.from))?;
@@ -299,10 +397,21 @@ impl DiffCommand {
             writeln!(stdout(), "{}", serde_json::to_string(&diff)?)?;
             return Ok(());
         }
-        diff.recipe.iter().try_for_each(|change| writeln!(stdout(), "recipe {}", shown(&change.to_string())))?;
-        diff.manifest.iter().try_for_each(|change| writeln!(stdout(), "{}", shown(&change.to_string())))?;
-        for (sign, paths) in [('-', &diff.files_removed), ('+', &diff.files_added), ('~', &diff.files_changed)] {
-            paths.iter().try_for_each(|path| writeln!(stdout(), "{sign} {}", shown(path)))?;
+
+        for change in &diff.recipe {
+            writeln!(stdout(), "recipe {}", shown(&change.to_string()))?;
+        }
+        for change in &diff.manifest {
+            writeln!(stdout(), "{}", shown(&change.to_string()))?;
+        }
+        for (sign, paths) in [
+            ('-', &diff.files_removed),
+            ('+', &diff.files_added),
+            ('~', &diff.files_changed),
+        ] {
+            for path in paths {
+                writeln!(stdout(), "{sign} {}", shown(path))?;
+            }
         }
         writeln!(stdout(), "= {} files are equal", diff.files_equal)?;
         Ok(())

@@ -12,8 +12,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::clips::ClipArgs;
-use super::exit::{Said, Usage};
-use super::interrupt::Kept;
+use super::exit::{ChildFailure, Usage};
+use super::interrupt::ChildGuard;
 use super::output::{OutputArgs, Progress};
 use super::{beside, not_there};
 
@@ -46,7 +46,11 @@ The same as:
 #[command(after_help = TRAIN_EXAMPLES, disable_help_flag = true)]
 pub struct TrainCommand {
     /// A subcommand of wavemill-train and its words
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "WORDS"
+    )]
     words: Vec<OsString>,
 }
 
@@ -56,8 +60,11 @@ impl TrainCommand {
     /// # Errors
     /// The program is not there.
     pub fn run(&self) -> Result<()> {
-        Err(Command::new(beside(TRAINER)).args(output_words()).args(&self.words).exec())
-            .with_context(|| not_there(TRAINER, BUILD_TRAINER))
+        Err(Command::new(beside(TRAINER))
+            .args(output_words())
+            .args(&self.words)
+            .exec())
+        .with_context(|| not_there(TRAINER, BUILD_TRAINER))
     }
 }
 
@@ -85,29 +92,50 @@ impl PredictCommand {
     /// Not a run's folder, no trainer, or as either program says.
     pub fn run(&self) -> Result<()> {
         let input = self.run.join("input.json");
-        let no_run =
-            |e| Usage(format!("--run {}: no run of wavemill-train: {}: {e}", self.run.display(), input.display()));
-        let file = File::open(&input).map_err(no_run)?;
-        let RunInput { feature } = serde_json::from_reader(file).with_context(|| input.display().to_string())?;
+        let file = File::open(&input).map_err(|error| {
+            Usage(format!(
+                "--run {}: no run of wavemill-train: {}: {error}",
+                self.run.display(),
+                input.display()
+            ))
+        })?;
+        let RunInput { feature } =
+            serde_json::from_reader(file).with_context(|| input.display().to_string())?;
+
         let mut features = Command::new(std::env::current_exe()?)
             .arg("features")
             .args(&self.clips.clips)
-            .args(self.clips.lists.iter().flat_map(|list| [OsStr::new("--list"), list.as_os_str()]))
+            .args(
+                self.clips
+                    .lists
+                    .iter()
+                    .flat_map(|list| [OsStr::new("--list"), list.as_os_str()]),
+            )
             .arg("--recipe")
             .arg(self.run.join("recipe.toml"))
             .args(["--feature", &feature, "--format", "arrow", "--out", "-"])
             .stdout(Stdio::piped())
+            // A signal reaches this program alone, which ends its children itself.
             .process_group(0)
             .spawn()?;
-        let mut stream = features.stdout.take().context("a piped child has a stdout")?;
-        let features = Kept::new(features);
+        let mut stream = features
+            .stdout
+            .take()
+            .context("a piped child has a stdout")?;
+        let features = ChildGuard::new(features);
+
         // A stream that does not even begin is an error that was told: the trainer's would be of its absence.
         let mut first = [0];
         let begins = stream.read(&mut first)? > 0;
-        let predicted = if begins { self.predict(first, stream)? } else { 0 };
+        let predicted = if begins {
+            self.predict(first, stream)?
+        } else {
+            0
+        };
+
         let computed = code_of(features.wait()?);
         match [predicted, computed].into_iter().find(|code| *code != 0) {
-            Some(code) => Err(Said { code }.into()),
+            Some(code) => Err(ChildFailure { code }.into()),
             None => Ok(()),
         }
     }
@@ -115,13 +143,24 @@ impl PredictCommand {
     /// The trainer's answers to a stream that begins with `first`, and its exit code.
     fn predict(&self, first: [u8; 1], stream: impl Read) -> Result<u8> {
         let mut command = Command::new(beside(TRAINER));
-        command.args(["predict", "--run"]).arg(&self.run).arg("-").stdin(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
+        command
+            .args(["predict", "--run"])
+            .arg(&self.run)
+            .arg("-")
+            .stdin(Stdio::piped())
+            .process_group(0);
+
+        let mut child = command
+            .spawn()
+            .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
         let mut stdin = child.stdin.take().context("a piped child has a stdin")?;
-        let child = Kept::new(child);
+        let child = ChildGuard::new(child);
+
         let sent = io::copy(&mut first.as_slice().chain(stream), &mut stdin);
+        // Without the end of its input, the trainer would wait for more.
         drop(stdin);
         let code = code_of(child.wait()?);
+
         match sent {
             // It ended before its input did: its code says why.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
@@ -135,7 +174,8 @@ fn output_words() -> Vec<String> {
     let output = OutputArgs::get();
     let mut words = Vec::new();
     if output.progress != Progress::Auto {
-        words.push(format!("--progress={}", output.progress.to_possible_value().unwrap_or_default().get_name()));
+        let value = output.progress.to_possible_value().unwrap_or_default();
+        words.push(format!("--progress={}", value.get_name()));
     }
     words.extend(output.quiet.then(|| "--quiet".to_owned()));
     words.extend(output.verbose.then(|| "--verbose".to_owned()));
@@ -144,5 +184,8 @@ fn output_words() -> Vec<String> {
 
 /// A child's exit code; 1 where a signal ended it.
 fn code_of(status: ExitStatus) -> u8 {
-    status.code().and_then(|code| code.try_into().ok()).unwrap_or(1)
+    status
+        .code()
+        .and_then(|code| code.try_into().ok())
+        .unwrap_or(1)
 }

@@ -24,8 +24,15 @@ impl Channels {
     /// A [`Reject`], as of any clip, but none for being short.
     pub fn decode(bytes: &[u8]) -> Result<Self, Reject> {
         // What comes out behind the downmix is dropped, so its rate is any.
-        let args = DecodeArgs { sample_rate_hz: 44_100, duration_s: None, min_duration_s: 0.0, keep_rate: false };
-        let mut decoder = SymphoniaDecoder::new(args, Level::Scalar).expect("44.1 kHz and scalar work everywhere");
+        let args = DecodeArgs {
+            sample_rate_hz: 44_100,
+            duration_s: None,
+            min_duration_s: 0.0,
+            keep_rate: false,
+        };
+
+        let mut decoder = SymphoniaDecoder::new(args, Level::Scalar)
+            .expect("44.1 kHz and scalar work everywhere");
         decoder.output.channels = Some(Self::default());
         decoder.decode("", bytes, &mut Pcm::default())?;
         Ok(decoder.output.channels.take().unwrap_or_default())
@@ -35,6 +42,7 @@ impl Channels {
     pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>, is_audio: bool) {
         self.is_stereo |= right.is_some();
         let pairs = left.iter().zip(right.unwrap_or(left));
-        self.samples.extend(pairs.map(|(&left, &right)| if is_audio { [left, right] } else { [0.0; 2] }));
+        self.samples
+            .extend(pairs.map(|(&left, &right)| if is_audio { [left, right] } else { [0.0; 2] }));
     }
 }

@@ -12,7 +12,7 @@ use wavemill_schemas::reject::{Reason, Reject};
 use super::reject;
 
 /// A decoder with the samples of its last packet.
-pub struct Codec {
+pub(super) struct Codec {
     params: AudioCodecParameters,
     decoder: Box<dyn AudioDecoder>,
     planes: Vec<Vec<f32>>,
@@ -25,7 +25,11 @@ impl Codec {
     /// A [`Reject`] where there is none.
     pub fn new(params: AudioCodecParameters) -> Result<Self, Reject> {
         let decoder = make(&params)?;
-        Ok(Self { params, decoder, planes: Vec::new() })
+        Ok(Self {
+            params,
+            decoder,
+            planes: Vec::new(),
+        })
     }
 
     /// Forgets the packets before: the next one follows a hole.
@@ -52,12 +56,17 @@ impl Codec {
 }
 
 /// What a codec answers; `None` where it panicked.
-pub fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
+pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
     catch_unwind(AssertUnwindSafe(decode)).ok()
 }
 
 fn make(params: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Reject> {
     symphonia::default::get_codecs()
         .make_audio_decoder(params, &AudioDecoderOptions::default())
-        .map_err(|error| reject(Reason::UnsupportedCodec, format!("no decoder for this codec: {error}")))
+        .map_err(|error| {
+            reject(
+                Reason::UnsupportedCodec,
+                format!("no decoder for this codec: {error}"),
+            )
+        })
 }

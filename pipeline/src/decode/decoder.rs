@@ -4,20 +4,18 @@ use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::container::ContainerDecoder;
 use super::loss::Loss;
 use super::mp3::Mp3Decoder;
 use super::ogg;
 use super::output::Output;
 use super::sniff::{Format, sniff};
-use super::{Decode, DecodeArgs, Decoded, FILE_BYTES_MAX, Pcm, flac, reject, wav};
+use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, flac, reject, wav};
 
 /// Decodes with symphonia. Keeps its parsers, buffers and resampler plans from clip to clip.
 pub struct SymphoniaDecoder {
     args: DecodeArgs,
     pub(super) output: Output,
     mp3: Mp3Decoder,
-    container: ContainerDecoder,
 }
 
 impl SymphoniaDecoder {
@@ -27,20 +25,11 @@ impl SymphoniaDecoder {
     /// [`ResampleError`] for an output rate out of range, or a level that the machine lacks.
     pub fn new(args: DecodeArgs, level: Level) -> Result<Self, ResampleError> {
         let output = Output::new(&args, level)?;
-        Ok(Self { args, output, mp3: Mp3Decoder::default(), container: ContainerDecoder::default() })
-    }
-
-    /// FLAC in Ogg: only the first of chained streams is decoded, and the others are lost.
-    fn flac_in_ogg(&mut self, bytes: &[u8], out: &mut Pcm) -> Result<Decoded, Reject> {
-        let mut decoded = ogg::flac::guarded(|| self.container.decode(bytes, &mut self.output, out))?;
-
-        let decoded_s = out.n_samples as f64 / f64::from(self.args.sample_rate_hz);
-        let lost_s = decoded_s * ogg::flac::chained_share(bytes);
-        let is_wanted = self.args.duration_s.is_none_or(|wanted_s| decoded_s < wanted_s);
-        if is_wanted && lost_s > 0.0 {
-            decoded.loss.add_missing(None, lost_s);
-        }
-        Ok(decoded)
+        Ok(Self {
+            args,
+            output,
+            mp3: Mp3Decoder::default(),
+        })
     }
 
     /// Longer clips than this, in seconds, are rejects where no less is asked for. Default: three hours.
@@ -53,23 +42,45 @@ impl SymphoniaDecoder {
     /// A clip with too little audio in it is a reject, or with too much.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
         let duration_s = out.n_samples as f64 / f64::from(self.args.sample_rate_hz);
+        // Silence in the place of what was lost is no audio.
         let audio_s = duration_s - loss.silenced_s;
+
         let (reason, detail) = if self.output.is_too_long(out.n_samples) {
-            (Reason::TooLarge, format!("longer than {} s, and no less is asked for", self.output.most_s()))
+            (
+                Reason::TooLarge,
+                format!(
+                    "longer than {} s, and no less is asked for",
+                    self.output.most_s()
+                ),
+            )
         } else if audio_s < self.args.min_duration_s && loss.lost_s > 0.0 {
-            (Reason::Damaged, format!("{audio_s:.3} s of audio are left, {:.3} s are lost to damage", loss.lost_s))
+            (
+                Reason::Damaged,
+                format!(
+                    "{audio_s:.3} s of audio are left, {:.3} s are lost to damage",
+                    loss.lost_s
+                ),
+            )
         } else if out.n_samples == 0 {
             (Reason::NoAudio, "no audio sample comes out".to_owned())
         } else if duration_s < self.args.min_duration_s {
             (
                 Reason::TooShort,
-                format!("{duration_s:.3} s of audio, at least {} s are wanted", self.args.min_duration_s),
+                format!(
+                    "{duration_s:.3} s of audio, at least {} s are wanted",
+                    self.args.min_duration_s
+                ),
             )
         } else {
             return Ok(());
         };
+
         let decoded_s = Some(duration_s as f32);
-        Err(Reject { byte_offset: loss.byte_offset, decoded_s, ..reject(reason, detail) })
+        Err(Reject {
+            byte_offset: loss.byte_offset,
+            decoded_s,
+            ..reject(reason, detail)
+        })
     }
 }
 
@@ -79,6 +90,7 @@ impl Decode for SymphoniaDecoder {
     }
 
     fn measure(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<f64, Reject> {
+        // The way of decoding itself, so that both always agree.
         self.output.is_measuring = true;
         let decoded = self.decode(extension, bytes, out);
         self.output.is_measuring = false;
@@ -90,19 +102,33 @@ impl Decode for SymphoniaDecoder {
             return Err(reject(Reason::Empty, "the file has no bytes"));
         }
         if bytes.len() > FILE_BYTES_MAX {
-            return Err(reject(Reason::TooLarge, format!("{} bytes, at most {FILE_BYTES_MAX}", bytes.len())));
+            return Err(reject(
+                Reason::TooLarge,
+                format!("{} bytes, at most {FILE_BYTES_MAX}", bytes.len()),
+            ));
         }
-        let Decoded { loss, audio_blake3 } = match sniff(bytes) {
+
+        // By the bytes alone: the extensions in archives lie.
+        let DecodeReport { loss, audio_blake3 } = match sniff(bytes) {
             Format::Mpeg => self.mp3.decode(bytes, &mut self.output, out)?,
             Format::Unsupported(name) => {
-                return Err(reject(Reason::UnsupportedCodec, format!("{name} is not decoded")));
+                return Err(reject(
+                    Reason::UnsupportedCodec,
+                    format!("{name} is not decoded"),
+                ));
             }
             Format::Flac => flac::decode(bytes, &mut self.output, out)?,
             Format::Wav => wav::decode(bytes, &mut self.output, out)?,
-            Format::Ogg if ogg::holds_flac(bytes) => self.flac_in_ogg(bytes, out)?,
+            Format::Ogg if ogg::holds_flac(bytes) => flac::decode(bytes, &mut self.output, out)?,
             Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
         };
+
+        debug_assert!(
+            self.output.is_as_expected(out.n_samples),
+            "longer than it was thought possible"
+        );
         self.judge(&loss, out)?;
+
         out.duration_s = out.n_samples as f32 / self.args.sample_rate_hz as f32;
         out.lost_s = loss.lost_s as f32;
         out.audio_blake3.clear();

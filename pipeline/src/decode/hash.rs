@@ -2,7 +2,7 @@
 
 use super::mp3::Surveyor;
 use super::sniff::{Format, sniff};
-use super::{FILE_BYTES_MAX, container, flac, ogg, wav};
+use super::{FILE_BYTES_MAX, flac, ogg, wav};
 
 /// Hashes audio; one a thread, its buffers are kept from clip to clip.
 #[derive(Debug, Default)]
@@ -19,12 +19,15 @@ impl AudioHasher {
         match sniff(bytes) {
             Format::Mpeg => {
                 let survey = self.surveyor.survey(bytes);
-                survey.stream.filter(|stream| stream.layer == 3).map(|_| survey.audio_blake3)
+                survey
+                    .stream
+                    .filter(|stream| stream.layer == 3)
+                    .map(|_| survey.audio_blake3)
             }
             Format::Unsupported(_) => None,
             Format::Flac => flac::hash(bytes),
             Format::Wav => wav::hash(bytes),
-            Format::Ogg if ogg::holds_flac(bytes) => ogg::flac::guarded(|| Ok(container::hash(bytes))).ok().flatten(),
+            Format::Ogg if ogg::holds_flac(bytes) => flac::hash(bytes),
             Format::Ogg => ogg::hash(bytes),
         }
     }

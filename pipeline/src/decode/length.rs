@@ -3,10 +3,11 @@
 //! Nothing announced is left out, so this can be far too much for a file that lies. Whoever finds it to be too much
 //! measures the file by decoding it into nothing.
 
-use memchr::{memchr, memmem};
+use memchr::memmem;
+use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::sniff::{Format, sniff};
-use super::{mp3, wav};
+use super::{flac, mp3, ogg, wav};
 
 /// Seconds of audio that decoding `file` can give at most; 0 where it will be a reject for its first bytes.
 #[must_use]
@@ -14,87 +15,11 @@ pub fn longest_s(file: &[u8]) -> f64 {
     match sniff(file) {
         Format::Mpeg => mp3::longest_s(file),
         Format::Wav => wav::longest_s(file),
-        Format::Flac => flac_longest_s(file),
+        Format::Flac => flac::longest_s(file),
+        Format::Ogg if ogg::holds_flac(file) => flac::longest_s(file),
         Format::Ogg => ogg_longest_s(file),
         Format::Unsupported(_) => 0.0,
     }
-}
-
-/// The block of a FLAC file's metadata that says what its stream is: rate and length, after four sizes.
-const FLAC_INFO_RATE_AT: usize = 10;
-/// CRC-8 of FLAC frame headers: x^8 + x^2 + x + 1.
-const FLAC_CRC8: u8 = 0x07;
-/// Longest FLAC frame header without its checksum.
-const FLAC_HEADER_BYTES_MAX: usize = 15;
-
-/// What is announced, or the blocks of everything that looks like a frame header with the right checksum, if they are
-/// more.
-fn flac_longest_s(file: &[u8]) -> f64 {
-    let Some(start) = memmem::find(file, b"fLaC") else { return 0.0 };
-    let info = &file[start..];
-    let Some(&[a, b, c, d, ..]) = info.get(8 + FLAC_INFO_RATE_AT..8 + FLAC_INFO_RATE_AT + 8) else { return 0.0 };
-    let rate_hz = u32::from(a) << 12 | u32::from(b) << 4 | u32::from(c) >> 4;
-    let low = info[8 + FLAC_INFO_RATE_AT + 4..].iter().take(4).fold(0, |n, &byte| n << 8 | u64::from(byte));
-    let announced = u64::from(d & 15) << 32 | low;
-
-    let (mut at, mut in_blocks, mut last) = (start, 0, 0);
-    while let Some(hop) = memchr(0xFF, &file[at..]) {
-        at += hop;
-        if let Some((samples, end)) = flac_block(&file[at..]) {
-            in_blocks += samples;
-            last = end.max(last);
-        }
-        at += 1;
-    }
-    announced.max(in_blocks).max(last) as f64 / f64::from(rate_hz.max(1))
-}
-
-/// Samples of the frame whose header `bytes` begins with, and where they end by its own number.
-fn flac_block(bytes: &[u8]) -> Option<(u64, u64)> {
-    let &[0xFF, sync, sizes, _, ..] = bytes else { return None };
-    if sync & 0xFE != 0xF8 || sizes >> 4 == 0 || sizes & 15 == 15 {
-        return None;
-    }
-
-    // The frame's or sample's number, as UTF-8 codes it.
-    let first = *bytes.get(4)?;
-    let n_more = match first.leading_ones() as usize {
-        0 => 0,
-        ones @ 2..=7 => ones - 1,
-        _ => return None,
-    };
-    let bits = u64::from(first & (0x7F_u8 >> n_more.min(7)));
-    let number = bytes.get(5..5 + n_more)?.iter().fold(bits, |n, byte| n << 6 | u64::from(byte & 63));
-    let behind = 5 + n_more;
-
-    let big_endian = |n: usize| Some(bytes.get(behind..behind + n)?.iter().fold(0, |n, &b| n << 8 | u64::from(b)));
-    let (samples, n_size) = match sizes >> 4 {
-        1 => (192, 0),
-        code @ 2..=5 => (576 << (code - 2), 0),
-        6 => (big_endian(1)? + 1, 1),
-        7 => (big_endian(2)? + 1, 2),
-        code => (256 << (code - 8), 0),
-    };
-    let n_rate = match sizes & 15 {
-        12 => 1,
-        13 | 14 => 2,
-        _ => 0,
-    };
-    let end = behind + n_size + n_rate;
-    debug_assert!(end <= FLAC_HEADER_BYTES_MAX);
-    if crc8(bytes.get(..end)?) != *bytes.get(end)? {
-        return None;
-    }
-
-    // Streams of one block size count frames, others samples.
-    let start = if sync & 1 == 0 { number.saturating_mul(samples) } else { number };
-    Some((samples, start.saturating_add(samples)))
-}
-
-fn crc8(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ byte, |crc: u8, _| if crc & 0x80 == 0 { crc << 1 } else { crc << 1 ^ FLAC_CRC8 })
-    })
 }
 
 /// The fixed part of an Ogg page's header.
@@ -105,38 +30,101 @@ const VORBIS_PACKET_SAMPLES_MAX: u64 = 4_096;
 /// The packets that end on anything that looks like a page, each as long as the stream's longest, or the time that the
 /// pages' numbers go through, if that is more.
 fn ogg_longest_s(file: &[u8]) -> f64 {
-    let mut packets = 0;
-    let (mut told, mut before) = (0_u64, None);
-    for at in memmem::find_iter(file, b"OggS") {
-        let Some(header) = file.get(at..at + OGG_HEADER_BYTES) else { break };
-        let n_lacing = usize::from(header[26]);
-        let lacing = &file[at + OGG_HEADER_BYTES..file.len().min(at + OGG_HEADER_BYTES + n_lacing)];
-        packets += lacing.iter().filter(|&&value| value < 255).count() as u64;
+    let Some(idents) = VorbisIdents::of(file) else {
+        return f64::INFINITY;
+    };
+    let pages = OggPages::of(file);
 
-        let word = |at: usize| header[at..].iter().take(8).rev().fold(0, |n, &byte| n << 8 | u64::from(byte));
-        let (granule, serial) = (word(6), word(14) as u32);
-        if granule != u64::MAX {
-            let from = before.filter(|&(last, _)| last == serial).map_or(0, |(_, granule)| granule);
-            told = told.saturating_add(granule.saturating_sub(from));
-            before = Some((serial, granule));
+    let n_samples = pages.n_packets.saturating_mul(idents.packet_samples_max);
+    let n_samples = n_samples.max(pages.granule_samples);
+    n_samples as f64 / f64::from(idents.rate_hz_min.clamp(MIN_HZ, MAX_FROM_HZ))
+}
+
+/// What everything that looks like a page says together.
+struct OggPages {
+    /// Packets that end on them.
+    n_packets: u64,
+    /// Samples that their granules go through.
+    granule_samples: u64,
+}
+
+impl OggPages {
+    fn of(file: &[u8]) -> Self {
+        let mut pages = Self {
+            n_packets: 0,
+            granule_samples: 0,
+        };
+        let mut last = None; // the serial number and the granule of the last page that tells a time
+
+        for at in memmem::find_iter(file, b"OggS") {
+            let Some(header) = file.get(at..at + OGG_HEADER_BYTES) else {
+                break;
+            };
+            let lacing_at = at + OGG_HEADER_BYTES;
+            let lacing_end = lacing_at + usize::from(header[26]);
+            let lacing = &file[lacing_at..lacing_end.min(file.len())];
+            // A value under 255 ends a packet.
+            pages.n_packets += lacing.iter().filter(|&&value| value < 255).count() as u64;
+
+            let granule = little_endian(&header[6..14]);
+            let serial = little_endian(&header[14..18]);
+            // No packet ends on a page with this granule.
+            if granule == u64::MAX {
+                continue;
+            }
+            let from = match last {
+                Some((last_serial, granule)) if last_serial == serial => granule,
+                _ => 0,
+            };
+            pages.granule_samples = pages
+                .granule_samples
+                .saturating_add(granule.saturating_sub(from));
+            last = Some((serial, granule));
         }
+        pages
     }
+}
 
-    let (mut rate_hz, mut packet_samples) = (None, 0);
-    for at in memmem::find_iter(file, b"\x01vorbis") {
-        let Some(ident) = file.get(at + 7..at + 29) else { break };
-        let hz = u32::from_le_bytes([ident[5], ident[6], ident[7], ident[8]]);
-        rate_hz = Some(rate_hz.map_or(hz, |least: u32| least.min(hz)));
-        packet_samples = VORBIS_PACKET_SAMPLES_MAX.min(1 << (ident[21] >> 4) >> 1).max(packet_samples);
+fn little_endian(bytes: &[u8]) -> u64 {
+    let most_first = bytes.iter().rev();
+    most_first.fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// The extremes of everything that looks like an identification header of Vorbis.
+struct VorbisIdents {
+    rate_hz_min: u32,
+    /// What one packet gives at most.
+    packet_samples_max: u64,
+}
+
+impl VorbisIdents {
+    /// `None` where there is none.
+    fn of(file: &[u8]) -> Option<Self> {
+        let mut idents: Option<Self> = None;
+        for at in memmem::find_iter(file, b"\x01vorbis") {
+            let Some(ident) = file.get(at + 7..at + 29) else {
+                break;
+            };
+            let rate_hz = u32::from_le_bytes([ident[5], ident[6], ident[7], ident[8]]);
+            let half_long_block: u64 = 1 << (ident[21] >> 4) >> 1;
+
+            let extremes = idents.get_or_insert(Self {
+                rate_hz_min: rate_hz,
+                packet_samples_max: 0,
+            });
+            extremes.rate_hz_min = extremes.rate_hz_min.min(rate_hz);
+            extremes.packet_samples_max = extremes
+                .packet_samples_max
+                .max(half_long_block.min(VORBIS_PACKET_SAMPLES_MAX));
+        }
+        idents
     }
-    // Another codec: whoever wants to know must measure it.
-    let Some(rate_hz) = rate_hz else { return f64::INFINITY };
-    packets.saturating_mul(packet_samples).max(told) as f64 / f64::from(rate_hz.max(1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::wav::testing::{chunk, fmt, riff};
     use crate::decode::{Decode, DecodeArgs, Pcm, SymphoniaDecoder};
     use wavemill_kernels::Level;
 
@@ -145,21 +133,56 @@ mod tests {
 
     #[test]
     fn no_file_is_longer_than_it_can_be() {
-        let args = DecodeArgs { sample_rate_hz: 22_050, duration_s: None, min_duration_s: 0.01, keep_rate: false };
+        let args = DecodeArgs {
+            sample_rate_hz: 22_050,
+            duration_s: None,
+            min_duration_s: 0.01,
+            keep_rate: false,
+        };
         let mut decoder = SymphoniaDecoder::new(args, Level::Scalar).expect("22,050 Hz");
-        for (name, file) in [
-            ("ogg", &include_bytes!("../../tests/data/tone_32000_mono.ogg")[..]),
-            ("flac", &include_bytes!("../../tests/data/tone_32000_stereo.flac")[..]),
-        ] {
-            let mut pcm = Pcm::default();
-            decoder.decode("", file, &mut pcm).expect("a sound file");
-            let (most, is) = (longest_s(file), f64::from(pcm.duration_s));
-            assert!(most >= is - 1e-4 && most <= is * EXCESS_MAX, "{name}: {is} s, {most} s are thought possible");
-            let measured = decoder.measure("", file, &mut Pcm::default()).expect("a sound file");
-            assert!((measured - is).abs() < 1e-4, "{name}: {is} s, measured {measured} s");
-            for cut in (0..file.len()).step_by(7) {
-                assert!(longest_s(&file[..cut]) >= 0.0, "{name} cut at {cut}");
-            }
+        let wav = {
+            let data = vec![7; 2 * 22_050];
+            riff(&[fmt(1, 1, 16), chunk(b"data", &data)])
+        };
+        let files: [(&str, &[u8]); 3] = [
+            (
+                "ogg",
+                include_bytes!("../../tests/data/tone_32000_mono.ogg"),
+            ),
+            (
+                "flac",
+                include_bytes!("../../tests/data/tone_32000_stereo.flac"),
+            ),
+            ("wav", &wav),
+        ];
+        for (name, file) in files {
+            check(&mut decoder, name, file);
+
+            // Some programs write a tag before any format.
+            let mut tagged = b"ID3\x04\x00\x00\x00\x00\x01\x00".to_vec();
+            tagged.resize(tagged.len() + 128, 0);
+            tagged.extend(file);
+            check(&mut decoder, &format!("{name} behind a tag"), &tagged);
+        }
+    }
+
+    fn check(decoder: &mut SymphoniaDecoder, name: &str, file: &[u8]) {
+        let mut pcm = Pcm::default();
+        decoder.decode("", file, &mut pcm).expect("a sound file");
+        let (most, is) = (longest_s(file), f64::from(pcm.duration_s));
+        assert!(
+            most >= is - 1e-4 && most <= is * EXCESS_MAX,
+            "{name}: {is} s, {most} s are thought possible"
+        );
+        let measured = decoder
+            .measure("", file, &mut Pcm::default())
+            .expect("a sound file");
+        assert!(
+            (measured - is).abs() < 1e-4,
+            "{name}: {is} s, measured {measured} s"
+        );
+        for cut in (0..file.len()).step_by(7) {
+            assert!(longest_s(&file[..cut]) >= 0.0, "{name} cut at {cut}");
         }
     }
 }

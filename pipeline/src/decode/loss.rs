@@ -2,7 +2,7 @@
 
 /// Seconds that are missing or silenced, and where the trouble starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Loss {
+pub(super) struct Loss {
     /// Seconds of audio lost.
     pub lost_s: f64,
     /// The part of `lost_s` that stands in the output as silence.
@@ -32,8 +32,13 @@ impl Loss {
 /// its format. A download that broke off within its first tenth shows by its last frame only.
 const ANNOUNCED_TIMES_MAX: u64 = 10;
 
-/// Whether to believe in `announced` samples, frames or bytes where so many are `there`. So no announcement counts for
-/// more than nine times the audio that came with it.
-pub fn is_credible(announced: u64, there: u64) -> bool {
-    announced <= there.saturating_mul(ANNOUNCED_TIMES_MAX)
+/// The largest announcement that is believed where so many samples, frames or bytes are `there`. So no announcement counts
+/// for more than nine times the audio that came with it.
+pub(super) fn credible_max(there: u64) -> u64 {
+    there.saturating_mul(ANNOUNCED_TIMES_MAX)
+}
+
+/// Whether to believe in `announced` samples, frames or bytes where so many are `there`.
+pub(super) fn is_credible(announced: u64, there: u64) -> bool {
+    announced <= credible_max(there)
 }

@@ -2,7 +2,6 @@
 
 mod channels;
 mod codec;
-mod container;
 mod decoder;
 mod flac;
 mod hash;
@@ -14,6 +13,7 @@ mod output;
 mod sniff;
 mod wav;
 
+use wavemill_kernels::{Backend, SampleBuffer};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 pub use channels::Channels;
@@ -32,6 +32,9 @@ pub const OUTPUT_S_MAX: f64 = 3.0 * 3600.0;
 /// Most channels that a file may announce: mono or stereo.
 pub const CHANNELS_MAX: usize = 2;
 
+/// Bytes that a decoder holds for its own use beside a file and its samples: pieces of FLAC in Ogg.
+pub const HELD_BYTES_MAX: usize = flac::HELD_BYTES_MAX;
+
 /// What decoding is asked for; part of every feature's identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecodeArgs {
@@ -49,7 +52,7 @@ pub struct DecodeArgs {
 #[derive(Debug, Default)]
 pub struct Pcm {
     /// Mono, full scale ±1; always finite.
-    pub samples: Vec<f32>,
+    pub samples: SampleBuffer,
     /// Their rate, Hz: the wanted one, or the file's where that was to be kept. Then the filter's reach follows.
     pub rate_hz: u32,
     /// Samples at the wanted rate.
@@ -60,6 +63,17 @@ pub struct Pcm {
     pub lost_s: f32,
     /// blake3 over all audio frames of the file, lower-case hex.
     pub audio_blake3: String,
+}
+
+impl Pcm {
+    /// An empty one, in memory from which `backend` takes samples without a copy.
+    #[must_use]
+    pub fn of(backend: &dyn Backend) -> Self {
+        Self {
+            samples: backend.sample_buffer(),
+            ..Self::default()
+        }
+    }
 }
 
 /// One per worker: holds parser state, scratch buffers and the resampler plans.
@@ -82,7 +96,7 @@ pub trait Decode: Send {
 }
 
 /// What a format's decoder reports beside the samples.
-struct Decoded {
+struct DecodeReport {
     loss: loss::Loss,
     audio_blake3: blake3::Hash,
 }

@@ -1,20 +1,23 @@
 //! Where decoded audio goes, packet by packet: downmix → trim → resample → at most the wanted seconds.
 
 use wavemill_kernels::Level;
-use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler, Resamplers};
+use wavemill_kernels::resample::{
+    MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler, Resamplers,
+};
 use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_schemas::samples::samples_in;
 
 use super::{Channels, DecodeArgs, OUTPUT_S_MAX, Pcm, reject};
 
 /// Louder than 24 dB over full scale is no audio but damage, as are NaN and infinity; clipped music reaches 18 dB.
 const SAMPLE_ABS_MAX: f32 = 16.0;
 /// Most samples of a packet of any format: the longest block of FLAC.
-pub const PACKET_SAMPLES_MAX: usize = 1 << 16;
+pub(super) const PACKET_SAMPLES_MAX: usize = 1 << 16;
 /// Any rate that every archive has: planning it early finds arguments that cannot work.
 const USUAL_RATE_HZ: u32 = 44_100;
 
 /// The resampler plans and the downmix buffer; kept from clip to clip.
-pub struct Output {
+pub(super) struct Output {
     sample_rate_hz: u32,
     keep_rate: bool,
     /// Output is cut here.
@@ -41,17 +44,17 @@ impl Output {
         let sample_rate_hz = args.sample_rate_hz;
         let mut resamplers = Resamplers::new(sample_rate_hz, level);
         resamplers.get(USUAL_RATE_HZ)?;
-        let (keep_rate, mono) = (args.keep_rate, Vec::new());
+
         let mut output = Self {
             sample_rate_hz,
-            keep_rate,
+            keep_rate: args.keep_rate,
             n_samples_max: 0,
             n_samples_allowed: None,
             most_s: 0.0,
             expected_s: f64::INFINITY,
             is_measuring: false,
             resamplers,
-            mono,
+            mono: Vec::new(),
             channels: None,
         };
         output.set_most(args, OUTPUT_S_MAX);
@@ -60,11 +63,18 @@ impl Output {
 
     /// Clips longer than `most_s` are too long, unless `args` cut them before.
     pub fn set_most(&mut self, args: &DecodeArgs, most_s: f64) {
-        let samples = |seconds: f64| (seconds * f64::from(self.sample_rate_hz)).round() as usize;
-        let cut = args.duration_s.filter(|cut_s| *cut_s <= most_s);
-        self.n_samples_allowed = if cut.is_some() { None } else { Some(samples(most_s)) };
-        // One sample more tells that a clip is longer.
-        self.n_samples_max = cut.map_or(samples(most_s) + 1, samples);
+        let n_most = samples_in(most_s, self.sample_rate_hz);
+        match args.duration_s.filter(|cut_s| *cut_s <= most_s) {
+            Some(cut_s) => {
+                self.n_samples_allowed = None;
+                self.n_samples_max = samples_in(cut_s, self.sample_rate_hz);
+            }
+            None => {
+                self.n_samples_allowed = Some(n_most);
+                // One sample more tells that a clip is longer.
+                self.n_samples_max = n_most + 1;
+            }
+        }
         self.most_s = most_s;
     }
 
@@ -75,12 +85,19 @@ impl Output {
 
     /// So many samples at the wanted rate are a reject.
     pub fn is_too_long(&self, n_samples: usize) -> bool {
-        self.n_samples_allowed.is_some_and(|allowed| n_samples > allowed)
+        self.n_samples_allowed
+            .is_some_and(|allowed| n_samples > allowed)
     }
 
     /// The next clip has at most so many seconds.
     pub const fn expect(&mut self, longest_s: f64) {
         self.expected_s = longest_s;
+    }
+
+    /// So many samples at the wanted rate are no more than was expected, but for what a block puts out at once.
+    pub fn is_as_expected(&self, n_samples: usize) -> bool {
+        let n_expected = samples_in(self.expected_s, self.sample_rate_hz);
+        n_samples <= n_expected.saturating_add(PACKET_SAMPLES_MAX)
     }
 
     /// Opens the way for one clip of `from_hz`; `out` is emptied.
@@ -89,34 +106,49 @@ impl Output {
     /// A [`Reject`] for a rate out of range.
     pub fn open<'a>(&'a mut self, from_hz: u32, out: &'a mut Pcm) -> Result<Sink<'a>, Reject> {
         if !(MIN_HZ..=MAX_FROM_HZ).contains(&from_hz) {
-            let reason = if from_hz > MAX_FROM_HZ { Reason::TooLarge } else { Reason::UnsupportedCodec };
-            let detail = format!("sample rate {from_hz} Hz is outside {MIN_HZ} to {MAX_FROM_HZ} Hz");
+            let reason = if from_hz > MAX_FROM_HZ {
+                Reason::TooLarge
+            } else {
+                Reason::UnsupportedCodec
+            };
+            let detail =
+                format!("sample rate {from_hz} Hz is outside {MIN_HZ} to {MAX_FROM_HZ} Hz");
             return Err(reject(reason, detail));
         }
-        let rates = ResampleArgs { from_hz, to_hz: self.sample_rate_hz };
+
+        let rates = ResampleArgs {
+            from_hz,
+            to_hz: self.sample_rate_hz,
+        };
+
         let n_samples_max = self.n_samples_max;
         let (rate_hz, n_kept_max) = match self.keep_rate {
             false => (self.sample_rate_hz, n_samples_max),
             // Decoding ends at the same packet as with a resampler, and so with the same loss.
             true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
         };
-        make_room(&mut out.samples, self.room(rates, rate_hz, n_kept_max));
+
+        // Just the room that it needs: what grows by doubling takes up to twice that, and three times while it is copied.
+        out.samples.clear_for(self.room(rates, rate_hz, n_kept_max));
         out.rate_hz = rate_hz;
+
         let resampler = match self.keep_rate {
             true => None,
-            false => {
-                Some(self.resamplers.get(from_hz).expect("`new` checked output rate and level, this the input rate"))
-            }
+            false => Some(
+                self.resamplers
+                    .get(from_hz)
+                    .expect("`new` checked output rate and level, this the input rate"),
+            ),
         };
         if let Some(channels) = &mut self.channels {
             channels.rate_hz = from_hz;
         }
-        let (mono, channels) = (&mut self.mono, self.channels.as_mut());
+
         Ok(Sink {
             rates,
             resampler,
-            mono,
-            channels,
+            mono: &mut self.mono,
+            channels: self.channels.as_mut(),
             out,
             n_samples_max,
             n_kept_max,
@@ -131,24 +163,19 @@ impl Output {
         if self.is_measuring {
             return 0;
         }
-        let expected = (self.expected_s * f64::from(rate_hz)).ceil();
-        let n_expected = if expected < n_kept_max as f64 { expected as usize } else { n_kept_max };
-        n_expected + if self.keep_rate { PACKET_SAMPLES_MAX } else { rates.step_len().max(PACKET_SAMPLES_MAX) }
-    }
-}
+        let n_expected = samples_in(self.expected_s, rate_hz).min(n_kept_max);
 
-/// Empties `samples` and gives it just the room that it needs: what grows by doubling takes up to twice that, and three
-/// times while it is copied.
-fn make_room(samples: &mut Vec<f32>, n: usize) {
-    samples.clear();
-    if samples.capacity() < n {
-        *samples = Vec::new();
-        samples.reserve_exact(n);
+        let block = if self.keep_rate {
+            PACKET_SAMPLES_MAX
+        } else {
+            rates.step_len().max(PACKET_SAMPLES_MAX)
+        };
+        n_expected + block
     }
 }
 
 /// Takes one clip's audio at its own rate.
-pub struct Sink<'a> {
+pub(super) struct Sink<'a> {
     rates: ResampleArgs,
     /// `None`: the rate is kept.
     resampler: Option<&'a mut Resampler>,
@@ -179,18 +206,24 @@ impl Sink<'_> {
         let (start, end) = self.take(left.len());
         let left = &left[start..end];
         self.mono.clear();
+
         match right {
             Some(right) => {
                 let pairs = left.iter().zip(&right[start..end]);
-                self.mono.extend(pairs.map(|(left, right)| (left + right) * 0.5));
+                self.mono
+                    .extend(pairs.map(|(left, right)| (left + right) * 0.5));
             }
             None => self.mono.extend_from_slice(left),
         }
+
         // No early exit, and so vectorised; NaN compares false.
-        let is_audio = self.mono.iter().fold(true, |is_audio, sample| is_audio & (sample.abs() <= SAMPLE_ABS_MAX));
+        let is_audio = self.mono.iter().fold(true, |is_audio, sample| {
+            is_audio & (sample.abs() <= SAMPLE_ABS_MAX)
+        });
         if !is_audio {
             self.mono.fill(0.0);
         }
+
         if let Some(channels) = &mut self.channels {
             channels.push(left, right.map(|right| &right[start..end]), is_audio);
         }
@@ -251,9 +284,11 @@ impl Sink<'_> {
                 }
                 self.n_out()
             }
+            // A rate that is kept is converted later: how many samples that gives is computed here.
             None if is_full => self.n_samples_max,
             None => self.rates.output_len(self.n_out() as u64) as usize,
         };
+
         self.out.n_samples = n_made.min(self.n_samples_max);
         self.out.samples.truncate(self.n_kept_max);
     }

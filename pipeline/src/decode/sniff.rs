@@ -4,7 +4,7 @@ use super::{mp3, wav};
 
 /// Which way a file takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     /// MPEG audio frames, or nothing that is known: the frame search decides.
     Mpeg,
     /// RIFF WAVE with anything but MP3 in it.
@@ -34,17 +34,20 @@ const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
 ];
 
 /// Looks at the start of a file, behind any ID3 tag.
-pub fn sniff(file: &[u8]) -> Format {
+pub(super) fn sniff(file: &[u8]) -> Format {
     let bytes = &file[mp3::behind_tags(file)..];
-    let has =
-        |(at, signature, _): &(usize, &[u8], &str)| bytes.get(*at..).is_some_and(|bytes| bytes.starts_with(signature));
     if bytes.starts_with(b"fLaC") {
         Format::Flac
     } else if bytes.starts_with(b"OggS") {
         Format::Ogg
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
-        if wav::holds_mp3(bytes) { Format::Mpeg } else { Format::Wav }
-    } else if let Some((.., name)) = UNSUPPORTED.iter().find(|entry| has(entry)) {
+        // A WAV may be a shell around MPEG frames.
+        if wav::holds_mp3(bytes) {
+            Format::Mpeg
+        } else {
+            Format::Wav
+        }
+    } else if let Some(name) = unsupported(bytes) {
         Format::Unsupported(name)
     } else if is_adts(bytes) {
         Format::Unsupported("AAC")
@@ -53,11 +56,24 @@ pub fn sniff(file: &[u8]) -> Format {
     }
 }
 
+/// The name of a known format that is not decoded.
+fn unsupported(bytes: &[u8]) -> Option<&'static str> {
+    for (at, signature, name) in UNSUPPORTED {
+        let rest = bytes.get(at..).unwrap_or_default();
+        if rest.starts_with(signature) {
+            return Some(name);
+        }
+    }
+    None
+}
+
 /// Three ADTS headers (ISO/IEC 13818-7 §6.2) in a row; layer 0 is what tells them from MPEG audio.
 fn is_adts(bytes: &[u8]) -> bool {
     let mut at = 0;
     (0..3).all(|_| {
-        let Some(&[0xFF, b1, _, b3, b4, b5]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { return false };
+        let Some(&[0xFF, b1, _, b3, b4, b5]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
+            return false;
+        };
         at += usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5);
         b1 & 0xF6 == 0xF0
     })
@@ -71,11 +87,20 @@ mod tests {
     fn formats_are_known_by_their_bytes_also_behind_a_tag() {
         assert_eq!(sniff(b"fLaC\0\0\0\x22"), Format::Flac);
         assert_eq!(sniff(b"ID3\x03\0\0\0\0\0\x02..OggS\0"), Format::Ogg);
-        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"), Format::Wav);
+        assert_eq!(
+            sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"),
+            Format::Wav
+        );
         assert_eq!(sniff(b"RIFF\0\0\0\0WAVE"), Format::Wav);
-        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0\x02\0"), Format::Mpeg);
+        assert_eq!(
+            sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0\x02\0"),
+            Format::Mpeg
+        );
         assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Unsupported("MP4"));
-        assert_eq!(sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)), Format::Unsupported("AAC"));
+        assert_eq!(
+            sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)),
+            Format::Unsupported("AAC")
+        );
         assert_eq!(sniff(b"\xFF\xFB\x90\x64"), Format::Mpeg);
         assert_eq!(sniff(b""), Format::Mpeg);
     }

@@ -2,17 +2,18 @@
 //! counted here; those that do not are a worker's own ([`FeaturePlan::worker_bytes`]).
 
 use wavemill_kernels::resample::{MAX_FROM_HZ, PLANS_MAX};
+use wavemill_schemas::samples::samples_in;
 
 use super::FeaturePlan;
 use crate::decode;
-use crate::segments::segments_at_most;
+use crate::plan::segments::segments_at_most;
 
 /// A row beside its tensors: the struct, its list of tensors, and what malloc adds to each.
 const ROW_BYTES: u64 = 192;
 /// The same for each tensor of it.
 const TENSOR_BYTES: u64 = 64;
 /// Samples of PCM beyond a clip's length: a packet, and what a resampler's block puts out at once.
-const EXTRA_SAMPLES: f64 = 131_072.0;
+const EXTRA_SAMPLES: usize = 131_072;
 /// Copies of a tensor while Parquet makes a page of it: plain values while they grow, the page, and its compression.
 const ENCODE_COPIES: u64 = 4;
 /// A planned conversion of rates, at most.
@@ -22,7 +23,9 @@ impl FeaturePlan {
     /// The recipe bounds the length of every clip by `duration_s`, so that what a clip takes is known before it is read.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.audio.duration_s.is_some_and(|seconds| seconds <= self.audio.max_duration_s)
+        self.audio
+            .duration_s
+            .is_some_and(|seconds| seconds <= self.audio.max_duration_s)
     }
 
     /// Seconds that a clip can have within the recipe's limits, where its file can hold `longest_s`.
@@ -42,39 +45,57 @@ impl FeaturePlan {
     #[must_use]
     pub fn charge(&self, file_bytes: u64, seconds: f64) -> u64 {
         // On a device samples are sent at the file's own rate.
-        let rate_hz = if self.keeps_rate() { MAX_FROM_HZ } else { self.audio.sample_rate_hz };
-        let n_out = self.samples(seconds);
-        let padded_s = self.audio.duration_s.unwrap_or(0.0).max(self.audio.segment_s.unwrap_or(0.0));
-        let n_pcm = (seconds + self.audio.segment_s.unwrap_or(0.0)).max(padded_s) * f64::from(rate_hz) + EXTRA_SAMPLES;
-        let pcm_bytes = self.pcm_bytes(n_pcm as usize);
+        let rate_hz = if self.keeps_rate() {
+            MAX_FROM_HZ
+        } else {
+            self.audio.sample_rate_hz
+        };
+
+        let n_out = self.samples_at_most(seconds);
+        let padded_s = self
+            .audio
+            .duration_s
+            .unwrap_or(0.0)
+            .max(self.audio.segment_s.unwrap_or(0.0));
+        let pcm_s = (seconds + self.audio.segment_s.unwrap_or(0.0)).max(padded_s);
+        let pcm_bytes = self.pcm_bytes(samples_in(pcm_s, rate_hz) + EXTRA_SAMPLES);
 
         let (n_rows, row_samples) = self.rows_at_most(n_out);
         let rows_bytes = n_rows * self.row_held_bytes(row_samples);
-        let computing = pcm_bytes + rows_bytes + self.scratch_bytes(row_samples);
+        let computing =
+            pcm_bytes + self.rows_computed_bytes(rows_bytes) + self.scratch_bytes(row_samples);
         let encoding = rows_bytes + self.encode_excess(row_samples);
         (file_bytes + pcm_bytes).max(computing).max(encoding)
     }
 
     /// What a decoded clip goes on to hold while its rows are computed.
     #[must_use]
-    pub fn computing_bytes(&self, n_pcm: usize, rows: &[crate::segments::Segment]) -> u64 {
+    pub fn computing_bytes(&self, n_pcm: usize, rows: &[crate::plan::segments::Segment]) -> u64 {
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
-        let held = rows.iter().map(|row| self.row_held_bytes(row.len)).sum::<u64>();
-        (self.pcm_bytes(n_pcm) + held + self.scratch_bytes(longest)).max(self.rows_bytes(rows))
+        let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
+        (self.pcm_bytes(n_pcm) + self.rows_computed_bytes(held) + self.scratch_bytes(longest))
+            .max(self.rows_bytes(rows))
     }
 
     /// What a clip's rows hold until they are on disk.
     #[must_use]
-    pub fn rows_bytes(&self, rows: &[crate::segments::Segment]) -> u64 {
+    pub fn rows_bytes(&self, rows: &[crate::plan::segments::Segment]) -> u64 {
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
-        rows.iter().map(|row| self.row_held_bytes(row.len)).sum::<u64>() + self.encode_excess(longest)
+        let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
+        held + self.encode_excess(longest)
     }
 
-    /// Bytes of so many samples, and of the batch's copy where there are batches.
-    #[must_use]
-    pub fn pcm_bytes(&self, n_samples: usize) -> u64 {
-        let copies = if self.is_batched() { 2 } else { 1 };
+    /// Bytes of so many samples. A device takes them from where the decoder wrote them; but there are rates that it does not
+    /// convert, and then the host's conversion lies beside them until the batch is done.
+    fn pcm_bytes(&self, n_samples: usize) -> u64 {
+        let copies = if self.keeps_rate() { 2 } else { 1 };
         (n_samples * size_of::<f32>() * copies) as u64
+    }
+
+    /// What rows of `rows_bytes` take while they are computed. A device leaves them in memory that the next batch needs,
+    /// from which each row is copied into its own.
+    fn rows_computed_bytes(&self, rows_bytes: u64) -> u64 {
+        rows_bytes * if self.is_batched() { 2 } else { 1 }
     }
 
     /// What a row group and the clip that fills it hold.
@@ -83,7 +104,7 @@ impl FeaturePlan {
         if !self.is_closed() {
             return 0;
         }
-        let (_, row_samples) = self.rows_at_most(self.samples(self.audio.longest_s()));
+        let (_, row_samples) = self.rows_at_most(self.samples_at_most(self.audio.longest_s()));
         let group_bytes = (row_group_rows as u64).saturating_mul(self.row_held_bytes(row_samples));
         group_bytes.saturating_add(self.closed_charge(0))
     }
@@ -91,26 +112,35 @@ impl FeaturePlan {
     /// Tables and buffers of one worker, whatever its clips are.
     #[must_use]
     pub fn worker_bytes(&self) -> u64 {
-        let kernels: usize = self.features.iter().map(|feature| feature.args.plan_bytes()).sum();
-        kernels as u64 + PLANS_MAX as u64 * RESAMPLER_BYTES
+        let kernels: usize = self
+            .features
+            .iter()
+            .map(|feature| feature.args.plan_bytes())
+            .sum();
+        kernels as u64 + PLANS_MAX as u64 * RESAMPLER_BYTES + decode::HELD_BYTES_MAX as u64
     }
 
     /// Buffers of the kernels for a row of `n_samples` samples.
     #[must_use]
     pub fn scratch_bytes(&self, n_samples: usize) -> u64 {
-        self.features.iter().map(|feature| feature.args.scratch_bytes(n_samples) as u64).sum()
+        self.features
+            .iter()
+            .map(|feature| feature.args.scratch_bytes(n_samples) as u64)
+            .sum()
     }
 
     /// Bytes that encoding holds beside the rows: one tensor of them is made a page at a time.
     #[must_use]
     pub fn encode_bytes(&self, n_samples: usize) -> u64 {
-        let bytes = |f: &super::Planned| f.args.shape(n_samples).iter().product::<usize>() * f.dtype.bytes();
-        self.features.iter().map(bytes).max().unwrap_or(0) as u64 * ENCODE_COPIES
+        let tensors = self.features.iter();
+        let largest = tensors.map(|feature| feature.row_bytes(n_samples)).max();
+        largest.unwrap_or(0) as u64 * ENCODE_COPIES
     }
 
     /// The part of that for which there is no room among what is kept for encoding.
     fn encode_excess(&self, n_samples: usize) -> u64 {
-        self.encode_bytes(n_samples).saturating_sub(self.encode_limit_bytes)
+        self.encode_bytes(n_samples)
+            .saturating_sub(self.encode_limit_bytes)
     }
 
     fn row_held_bytes(&self, n_samples: usize) -> u64 {
@@ -120,16 +150,28 @@ impl FeaturePlan {
     /// Rows that a clip of `n_out` samples can give, and samples of the longest.
     fn rows_at_most(&self, n_out: usize) -> (u64, usize) {
         let Some(segment_s) = self.audio.segment_s else {
-            return (1, self.audio.duration_s.map_or(n_out, |seconds| self.samples(seconds)));
+            // The whole clip is one row, padded to `duration_s` where the recipe has it.
+            let row_samples = match self.audio.duration_s {
+                Some(seconds) => self.samples(seconds),
+                None => n_out,
+            };
+            return (1, row_samples);
         };
-        let (segment, hop) =
-            (self.samples(segment_s).max(1), self.samples(self.audio.segment_hop_s.unwrap_or(segment_s)));
+
+        let segment = self.samples(segment_s).max(1);
+        let hop = self.samples(self.audio.segment_hop_s.unwrap_or(segment_s));
+        // The first one and a padded last one come on top of the hops.
         let rows = segments_at_most(&self.audio).min(n_out / hop.max(1) + 2);
         (rows as u64, segment)
     }
 
     fn samples(&self, seconds: f64) -> usize {
-        (seconds * f64::from(self.audio.sample_rate_hz)).ceil() as usize
+        samples_in(seconds, self.audio.sample_rate_hz)
+    }
+
+    /// Samples that a clip of `seconds` can have. Resampling rounds up, so they can be one more than the nearest.
+    fn samples_at_most(&self, seconds: f64) -> usize {
+        self.samples(seconds) + 1
     }
 
     /// How long a file can be, cut at the recipe's limits; found without decoding it.

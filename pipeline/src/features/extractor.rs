@@ -10,7 +10,7 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 use super::{FeatureError, FeaturePlan};
 use crate::decode::Pcm;
 use crate::plan::segment_side;
-use crate::segments::{Segment, segments};
+use crate::plan::segments::{Segment, segments};
 use crate::shards::{AudioFacts, FeatureRow, Tensor};
 
 /// Kernels and buffers of one worker, or of one lane of a device.
@@ -38,7 +38,8 @@ impl NoRows {
             reject.decoded_s = Some(pcm.duration_s);
             if pcm.lost_s > 0.0 && reject.reason == Reason::TooShort {
                 reject.reason = Reason::Damaged;
-                reject.detail = format!("{}; {:.3} s are lost to damage", reject.detail, pcm.lost_s);
+                reject.detail =
+                    format!("{}; {:.3} s are lost to damage", reject.detail, pcm.lost_s);
             }
         }
         self
@@ -48,7 +49,9 @@ impl NoRows {
 impl Extractor {
     pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
         let args: Vec<FeatureArgs> = plan.features.iter().map(|f| f.args.clone()).collect();
-        Ok(Self { kernels: plan.backend.plan(lane, &args)? })
+        Ok(Self {
+            kernels: plan.backend.plan(lane, &args)?,
+        })
     }
 
     /// Gives up memory that grew with the last clip.
@@ -61,17 +64,32 @@ impl Extractor {
     /// # Errors
     /// The device's: nothing is known of any clip then.
     pub fn run(&mut self, clips: &[(&Pcm, &[Segment])]) -> Result<Vec<Computed>, KernelError> {
-        let place = |segment: &Segment| segment.start..segment.start + segment.len;
-        let places: Vec<Vec<Range<usize>>> =
-            clips.iter().map(|(_, segments)| segments.iter().map(place).collect()).collect();
+        let places: Vec<Vec<Range<usize>>> = clips
+            .iter()
+            .map(|(_, segments)| segments.iter().map(sample_range).collect())
+            .collect();
         let mut wanted = Vec::with_capacity(clips.len());
         for (&(pcm, _), rows) in clips.iter().zip(&places) {
             let samples = Samples::F32(&pcm.samples);
-            wanted.push(Clip { samples, channels: 1, sample_rate_hz: pcm.rate_hz, rows });
+            wanted.push(Clip {
+                samples,
+                channels: 1,
+                sample_rate_hz: pcm.rate_hz,
+                rows,
+            });
         }
+
+        // The kernels answer row by row, over all clips.
         let mut made = self.kernels.run(&wanted)?.into_iter();
-        Ok(places.iter().map(|rows| made.by_ref().take(rows.len()).collect()).collect())
+        let by_clip = places.iter();
+        Ok(by_clip
+            .map(|rows| made.by_ref().take(rows.len()).collect())
+            .collect())
     }
+}
+
+fn sample_range(segment: &Segment) -> Range<usize> {
+    segment.start..segment.start + segment.len
 }
 
 impl FeaturePlan {
@@ -79,13 +97,21 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip too short for one segment.
-    pub fn segments(&self, n_samples: usize, clip_key: &str, split: &str) -> Result<Vec<Segment>, NoRows> {
+    pub fn segments(
+        &self,
+        n_samples: usize,
+        clip_key: &str,
+        split: &str,
+    ) -> Result<Vec<Segment>, NoRows> {
         let mut segments = segments(&self.audio, n_samples);
         if segments.is_empty() {
             let seconds = n_samples as f64 / f64::from(self.audio.sample_rate_hz);
-            return Err(too_short(format!("{seconds:.3} s are too few for one segment")));
+            return Err(too_short(format!(
+                "{seconds:.3} s are too few for one segment"
+            )));
         }
         if self.split.rule == SplitRule::Segment {
+            // Segments of the other sides are rows of other shards. None left is no fault of the clip.
             segments.retain(|s| segment_side(&self.split, clip_key, s.number) == split);
         }
         Ok(segments)
@@ -97,14 +123,16 @@ impl FeaturePlan {
     /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.
     pub fn rows(
         &self,
-        (clip, clip_key): (usize, &str),
+        clip: usize,
+        clip_key: &str,
         segments: &[Segment],
         computed: Computed,
         audio: &Arc<AudioFacts>,
     ) -> Result<Vec<FeatureRow>, NoRows> {
-        let row = |(segment, made): (&Segment, Result<Row, KernelError>)| {
+        let mut rows = Vec::with_capacity(segments.len());
+        for (segment, made) in segments.iter().zip(computed) {
             let Row { silent, tensors } = made.map_err(|error| self.failed(error, clip_key))?;
-            Ok(FeatureRow {
+            rows.push(FeatureRow {
                 clip,
                 segment: segment.number as i32,
                 n_samples: segment.len,
@@ -112,35 +140,46 @@ impl FeaturePlan {
                 silent,
                 audio: Arc::clone(audio),
                 tensors: self.tensors(tensors, segment.len)?,
-            })
-        };
-        segments.iter().zip(computed).map(row).collect()
+            });
+        }
+        Ok(rows)
     }
 
     /// A row's packed bytes with their shapes.
     fn tensors(&self, packed: Vec<Vec<u8>>, n_samples: usize) -> Result<Vec<Tensor>, NoRows> {
-        let each = self.features.iter().zip(&self.entries).zip(packed);
-        each.map(|((feature, entry), bytes)| {
+        let mut tensors = Vec::with_capacity(packed.len());
+        for ((feature, entry), bytes) in self.features.iter().zip(&self.entries).zip(packed) {
             if bytes.is_empty() {
-                return Err(too_short(format!("{n_samples} samples are too few for one frame of {}", entry.name)));
+                return Err(too_short(format!(
+                    "{n_samples} samples are too few for one frame of {}",
+                    entry.name
+                )));
             }
-            Ok(Tensor { bytes, shape: feature.args.shape(n_samples) })
-        })
-        .collect()
+            tensors.push(Tensor {
+                bytes,
+                shape: feature.args.shape(n_samples),
+            });
+        }
+        Ok(tensors)
     }
 
     fn failed(&self, error: KernelError, clip_key: &str) -> NoRows {
         match error {
             KernelError::TooFewFrames { .. } => too_short(error.to_string()),
-            KernelError::Feature { place, source } => {
-                let (clip_key, feature) = (clip_key.to_owned(), self.entries[place].name.clone());
-                NoRows::Error(FeatureError::Pack { clip_key, feature, source: *source })
-            }
+            KernelError::Feature { place, source } => NoRows::Error(FeatureError::Pack {
+                clip_key: clip_key.to_owned(),
+                feature: self.entries[place].name.clone(),
+                source: *source,
+            }),
             other => NoRows::Error(other.into()),
         }
     }
 }
 
 fn too_short(detail: String) -> NoRows {
-    NoRows::Reject(Box::new(Reject::new(Stage::Features, Reason::TooShort, detail)))
+    NoRows::Reject(Box::new(Reject::new(
+        Stage::Features,
+        Reason::TooShort,
+        detail,
+    )))
 }

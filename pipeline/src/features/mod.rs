@@ -12,13 +12,14 @@ use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, SplitSpec};
+use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
 pub use extractor::{Computed, Extractor, NoRows};
 pub use resolve::resolve;
 
 use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};
-use crate::segments::{reaches_behind, segments, segments_at_most};
+use crate::plan::segments::{reaches_behind, segments, segments_at_most};
 use crate::settings::Settings;
 use crate::shards::{Format, ShardError};
 
@@ -34,7 +35,9 @@ pub enum FeatureError {
         source: KernelError,
     },
     /// A value of a clip that the stored type cannot hold.
-    #[error("{clip_key}: features.{feature} does not fit its type: set features.{feature}.dtype = \"f32\"")]
+    #[error(
+        "{clip_key}: features.{feature} does not fit its type: set features.{feature}.dtype = \"f32\""
+    )]
     Pack {
         /// Which clip.
         clip_key: String,
@@ -58,7 +61,9 @@ pub enum FeatureError {
         row_bytes: u64,
     },
     /// The rule `segment` needs to know how many segments a clip can have.
-    #[error("split.rule = \"segment\" needs audio.segment_s, and audio.segments_max or audio.duration_s")]
+    #[error(
+        "split.rule = \"segment\" needs audio.segment_s, and audio.segments_max or audio.duration_s"
+    )]
     UnboundedSegments,
     /// JSON of our own; cannot happen.
     #[error("feature metadata")]
@@ -67,14 +72,21 @@ pub enum FeatureError {
 
 /// One feature with everything resolved.
 #[derive(Clone, Debug)]
-struct Planned {
+struct PlannedFeature {
     args: FeatureArgs,
     dtype: Dtype,
 }
 
+impl PlannedFeature {
+    /// Bytes of its tensor of `n_samples` samples.
+    fn row_bytes(&self, n_samples: usize) -> usize {
+        self.args.shape(n_samples).iter().product::<usize>() * self.dtype.bytes()
+    }
+}
+
 /// Everything between PCM and stored bytes, fixed for a run.
 pub struct FeaturePlan {
-    features: Vec<Planned>,
+    features: Vec<PlannedFeature>,
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
     split: SplitSpec,
@@ -96,26 +108,44 @@ impl FeaturePlan {
         {
             return Err(FeatureError::UnboundedSegments);
         }
-        let (mut features, mut entries) = (Vec::new(), Vec::new());
+
+        let mut features = Vec::new();
+        let mut entries = Vec::new();
         for spec in &recipe.features {
-            let args = resolve(spec, audio.sample_rate_hz)
-                .map_err(|source| FeatureError::Args { feature: spec.name.clone(), source })?;
+            let args =
+                resolve(spec, audio.sample_rate_hz).map_err(|source| FeatureError::Args {
+                    feature: spec.name.clone(),
+                    source,
+                })?;
             let dtype = match args.dtype {
                 wavemill_kernels::Dtype::F16 => Dtype::F16,
                 wavemill_kernels::Dtype::F32 => Dtype::F32,
                 wavemill_kernels::Dtype::U8 => Dtype::U8,
             };
+
             let entry = entry(&spec.name, spec.preset.name(), &args, &audio, dtype)?;
-            let row_bytes = entry.shape.iter().flatten().product::<usize>() as u64 * dtype.bytes() as u64;
+            // Arrow counts the bytes of a value in an i32.
+            let row_bytes =
+                entry.shape.iter().flatten().product::<usize>() as u64 * dtype.bytes() as u64;
             if row_bytes > i32::MAX as u64 {
-                return Err(FeatureError::RowBytes { feature: spec.name.clone(), row_bytes });
+                return Err(FeatureError::RowBytes {
+                    feature: spec.name.clone(),
+                    row_bytes,
+                });
             }
             entries.push(entry);
-            features.push(Planned { args, dtype });
+            features.push(PlannedFeature { args, dtype });
         }
-        let (split, level, backend) = (recipe.split.clone(), settings.level, Arc::clone(&settings.backend));
-        let encode_limit_bytes = settings.encode_bytes();
-        Ok(Self { features, entries, audio, split, level, backend, encode_limit_bytes })
+
+        Ok(Self {
+            features,
+            entries,
+            audio,
+            split: recipe.split.clone(),
+            level: settings.level,
+            backend: Arc::clone(&settings.backend),
+            encode_limit_bytes: settings.encode_bytes(),
+        })
     }
 
     /// What computes the features.
@@ -146,9 +176,14 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`ShardError`].
-    pub fn formats(&self, targets: &[TargetEntry], spec: &ShardSpec) -> Result<Vec<Format>, ShardError> {
+    pub fn formats(
+        &self,
+        targets: &[TargetEntry],
+        spec: &ShardSpec,
+    ) -> Result<Vec<Format>, ShardError> {
         let each = self.entries.iter().zip(&self.features);
-        each.map(|(entry, feature)| Format::new(entry.clone(), feature.dtype, targets, spec)).collect()
+        each.map(|(entry, feature)| Format::new(entry.clone(), feature.dtype, targets, spec))
+            .collect()
     }
 
     /// A decoder for one worker.
@@ -156,8 +191,18 @@ impl FeaturePlan {
     /// # Errors
     /// [`FeatureError::Rate`].
     pub fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
-        let AudioSpec { sample_rate_hz, duration_s, min_duration_s, .. } = self.audio;
-        let args = DecodeArgs { sample_rate_hz, duration_s, min_duration_s, keep_rate: self.keeps_rate() };
+        let AudioSpec {
+            sample_rate_hz,
+            duration_s,
+            min_duration_s,
+            ..
+        } = self.audio;
+        let args = DecodeArgs {
+            sample_rate_hz,
+            duration_s,
+            min_duration_s,
+            keep_rate: self.keeps_rate(),
+        };
         let decoder = SymphoniaDecoder::new(args, self.level)?;
         Ok(Box::new(decoder.at_most(self.audio.max_duration_s)))
     }
@@ -173,8 +218,10 @@ impl FeaturePlan {
     /// Bytes of one row of every feature, for a segment of `n_samples` samples.
     #[must_use]
     pub fn row_bytes(&self, n_samples: usize) -> u64 {
-        let bytes = |f: &Planned| f.args.shape(n_samples).iter().product::<usize>() * f.dtype.bytes();
-        self.features.iter().map(|f| bytes(f) as u64).sum()
+        let tensors = self.features.iter();
+        tensors
+            .map(|feature| feature.row_bytes(n_samples) as u64)
+            .sum()
     }
 
     /// Bytes of the rows of `clips` clips of `file_bytes` in all, before compression, where a second of audio takes
@@ -182,10 +229,12 @@ impl FeaturePlan {
     #[must_use]
     pub fn estimate(&self, clips: u64, file_bytes: u64, bytes_per_s: f64) -> u64 {
         let mean_s = file_bytes as f64 / clips.max(1) as f64 / bytes_per_s;
-        let samples = |seconds: f64| (seconds * f64::from(self.audio.sample_rate_hz)) as usize;
-        let clip_samples = samples(self.audio.longest_s().min(mean_s));
+        let clip_s = self.audio.longest_s().min(mean_s);
+        let clip_samples = samples_in(clip_s, self.audio.sample_rate_hz);
+
         let rows = segments(&self.audio, clip_samples);
-        clips * rows.iter().map(|segment| self.row_bytes(segment.len)).sum::<u64>()
+        let clip_bytes: u64 = rows.iter().map(|row| self.row_bytes(row.len)).sum();
+        clips * clip_bytes
     }
 }
 
@@ -196,30 +245,41 @@ fn entry(
     audio: &AudioSpec,
     dtype: Dtype,
 ) -> Result<FeatureEntry, FeatureError> {
+    // All that decides a value of the feature, and so its id.
     #[derive(Serialize)]
-    struct Made<'a> {
+    struct Identity<'a> {
         audio: &'a AudioSpec,
         decoder: &'a str,
         numerics: u32,
         feature: &'a FeatureArgs,
     }
-    let made = Made { audio, decoder: decode::NAME, numerics: NUMERICS_REVISION, feature: args };
-    let row_s = audio.segment_s.or(audio.duration_s);
-    let row_samples = row_s.map(|seconds| (seconds * f64::from(audio.sample_rate_hz)).round() as usize);
-    let dim_names = args.dim_names();
-    // The frame axis varies where lengths do, unless the recipe crops or pads it.
-    let dim = |(name, n): (&&str, usize)| match (*name, args.frames, row_samples) {
-        ("frame", Some(frames), _) => Some(frames),
-        ("frame", None, None) => None,
-        _ => Some(n),
+    let identity = Identity {
+        audio,
+        decoder: decode::NAME,
+        numerics: NUMERICS_REVISION,
+        feature: args,
     };
+
+    let row_s = audio.segment_s.or(audio.duration_s);
+    let row_samples = row_s.map(|seconds| samples_in(seconds, audio.sample_rate_hz));
+    let dim_names = args.dim_names();
+    let mut shape = Vec::new();
+    for (&name, n) in dim_names.iter().zip(args.shape(row_samples.unwrap_or(0))) {
+        // The frame axis varies where lengths do, unless the recipe crops or pads it.
+        shape.push(match (name, args.frames, row_samples) {
+            ("frame", Some(frames), _) => Some(frames),
+            ("frame", None, None) => None,
+            _ => Some(n),
+        });
+    }
+
     let (factor, offset) = args.packing()?.scale();
     Ok(FeatureEntry {
         name: name.to_owned(),
-        feature_id: canonical::id(&made)?,
+        feature_id: canonical::id(&identity)?,
         dtype: dtype.name().to_owned(),
         scale: (dtype == Dtype::U8).then_some(Scale { factor, offset }),
-        shape: dim_names.iter().zip(args.shape(row_samples.unwrap_or(0))).map(dim).collect(),
+        shape,
         dim_names: dim_names.map(str::to_owned).to_vec(),
         sample_rate_hz: audio.sample_rate_hz,
         hop_length: args.stft.hop_length,

@@ -1,6 +1,8 @@
 //! A recipe's feature section → kernels' arguments. The preset's defaults live in kernels; here words become types.
 
-use wavemill_kernels::{DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, KernelError, Normalize, Op, Overrides, Preset};
+use wavemill_kernels::{
+    DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, KernelError, Normalize, Op, Overrides, Preset,
+};
 use wavemill_schemas::recipe::{self, DbSpec, FeatureSpec};
 
 /// Resolves one feature for PCM of `sample_rate_hz`.
@@ -14,6 +16,7 @@ pub fn resolve(spec: &FeatureSpec, sample_rate_hz: u32) -> Result<FeatureArgs, K
         recipe::Op::Mfcc => Op::Mfcc,
     };
     let preset: Preset = spec.preset.name().parse()?;
+    // What a recipe leaves out is the preset's.
     let overrides = Overrides {
         n_fft: spec.n_fft,
         hop_length: spec.hop_length,
@@ -42,7 +45,12 @@ pub fn resolve(spec: &FeatureSpec, sample_rate_hz: u32) -> Result<FeatureArgs, K
             recipe::Dtype::F32 => Dtype::F32,
             recipe::Dtype::U8 => Dtype::U8,
         }),
-        dim_order: spec.dim_order.as_deref().map(|text| DimOrder::parse(text, op)).transpose()?.unwrap_or_default(),
+        dim_order: spec
+            .dim_order
+            .as_deref()
+            .map(|text| DimOrder::parse(text, op))
+            .transpose()?
+            .unwrap_or_default(),
         frames: spec.frames,
     };
     FeatureArgs::resolve(op, preset, sample_rate_hz, &overrides)
@@ -54,5 +62,9 @@ fn db(spec: &DbSpec) -> DbArgs {
         // The parser lets no other name through.
         recipe::DbRef::Name(_) => DbRef::Max,
     };
-    DbArgs { reference, amin: spec.amin, top_db: spec.top_db }
+    DbArgs {
+        reference,
+        amin: spec.amin,
+        top_db: spec.top_db,
+    }
 }

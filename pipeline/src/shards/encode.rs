@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array, Int32Array,
-    Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray, UInt8Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array,
+    Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
+    UInt8Array,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::concat;
@@ -59,59 +60,116 @@ impl Format {
     ) -> Result<Self, ShardError> {
         let schema = tables::feature_schema(&feature, targets, spec.layout, dtype)?;
         let properties = properties(&feature, dtype, &schema, spec);
-        let failed = |source| ShardError::Encode {
-            feature: feature.name.clone(),
-            shard: "(schema)".to_owned(),
-            row_group: 0,
-            source,
-        };
-        let nowhere = ArrowWriter::try_new(std::io::sink(), Arc::clone(&schema), Some(properties.clone()));
-        let (_, factory) = nowhere.and_then(ArrowWriter::into_serialized_writer).map_err(failed)?;
-        Ok(Self { feature, schema, properties, layout: spec.layout, dtype, factory })
+
+        // Only a writer gives the factory that makes the writers of columns; of this one nothing is kept.
+        let nowhere = ArrowWriter::try_new(
+            std::io::sink(),
+            Arc::clone(&schema),
+            Some(properties.clone()),
+        );
+        let (_, factory) = nowhere
+            .and_then(ArrowWriter::into_serialized_writer)
+            .map_err(|source| ShardError::Encode {
+                feature: feature.name.clone(),
+                shard: "(schema)".to_owned(),
+                row_group: 0,
+                source,
+            })?;
+        Ok(Self {
+            feature,
+            schema,
+            properties,
+            layout: spec.layout,
+            dtype,
+            factory,
+        })
     }
 
     /// Rows as an Arrow batch of the files' schema; `index` is the feature's among the rows' tensors.
     ///
     /// # Errors
     /// [`ShardError::Table`].
-    pub fn batch(&self, index: usize, mut rows: Vec<FeatureRow>, clips: &[ClipRow]) -> Result<RecordBatch, ShardError> {
-        let tensors: Vec<Tensor> = rows.iter_mut().map(|row| row.tensors[index].take()).collect();
+    pub fn batch(
+        &self,
+        index: usize,
+        mut rows: Vec<FeatureRow>,
+        clips: &[ClipRow],
+    ) -> Result<RecordBatch, ShardError> {
+        let tensors: Vec<Tensor> = rows
+            .iter_mut()
+            .map(|row| row.tensors[index].take())
+            .collect();
+        let is_ragged = self.feature.shape.contains(&None);
+        let shapes = is_ragged.then(|| shape_list(&tensors));
+
         let mut columns = scalar_columns(&rows, clips);
-        let shapes = self.feature.shape.contains(&None).then(|| shape_list(&tensors));
-        let arrays: Vec<ArrayRef> = tensors.into_iter().map(|tensor| tensor_array(tensor, self)).collect();
-        let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
-        columns.push(concat(&arrays).map_err(ShardError::Table)?);
+        let arrays = tensors.into_iter();
+        let arrays: Vec<ArrayRef> = arrays.map(|tensor| tensor_array(tensor, self)).collect();
+        let parts: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
+        columns.push(concat(&parts).map_err(ShardError::Table)?);
         columns.extend(shapes);
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(ShardError::Table)
     }
 
     fn bands(&self) -> Bands {
-        let in_rows = self.feature.dim_names.first().is_none_or(|name| name != "frame");
-        Bands { dtype: self.dtype, scale: self.feature.scale, in_rows }
+        let in_rows = self
+            .feature
+            .dim_names
+            .first()
+            .is_none_or(|name| name != "frame");
+        Bands {
+            dtype: self.dtype,
+            scale: self.feature.scale,
+            in_rows,
+        }
     }
 }
 
-fn properties(feature: &FeatureEntry, dtype: Dtype, schema: &SchemaRef, spec: &ShardSpec) -> WriterProperties {
+fn properties(
+    feature: &FeatureEntry,
+    dtype: Dtype,
+    schema: &SchemaRef,
+    spec: &ShardSpec,
+) -> WriterProperties {
     let codec = match spec.compression {
-        Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("1 is a zstd level")),
+        Compression::Zstd => {
+            Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("1 is a zstd level"))
+        }
         Compression::Lz4 => Codec::LZ4_RAW,
         Compression::None => Codec::UNCOMPRESSED,
     };
-    let row_bytes = feature.shape.iter().map(|dim| dim.unwrap_or(1)).product::<usize>() * dtype.bytes();
+
+    let row_bytes = feature
+        .shape
+        .iter()
+        .map(|dim| dim.unwrap_or(1))
+        .product::<usize>()
+        * dtype.bytes();
     // A page ends with the write that reaches the limit, and rows are written one by one.
-    let page_bytes = if spec.compression == Compression::None { row_bytes * ROWS_A_PAGE_PLAIN } else { 1 };
+    let page_bytes = if spec.compression == Compression::None {
+        row_bytes * ROWS_A_PAGE_PLAIN
+    } else {
+        1
+    };
+
     let tensor = match spec.layout {
         Layout::Binary => ColumnPath::from(feature.name.as_str()),
-        Layout::List => ColumnPath::new(vec![feature.name.clone(), "list".to_owned(), "item".to_owned()]),
+        Layout::List => ColumnPath::new(vec![
+            feature.name.clone(),
+            "list".to_owned(),
+            "item".to_owned(),
+        ]),
     };
-    let metadata = schema.metadata().iter().map(|(k, v)| KeyValue::new(k.clone(), v.clone())).collect();
+    let metadata = schema.metadata().iter();
+    let metadata = metadata.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     WriterProperties::builder()
         .set_compression(codec)
         .set_dictionary_enabled(false)
         .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
         .set_column_data_page_size_limit(tensor, page_bytes.max(1))
+        // Whoever fills row groups says where they end.
         .set_max_row_group_row_count(None)
-        .set_key_value_metadata(Some(metadata))
+        .set_key_value_metadata(Some(metadata.collect()))
         .build()
 }
 
@@ -140,9 +198,9 @@ pub struct EncodedGroup {
     /// Per feature, in the recipe's order.
     pub features: Vec<EncodedFeature>,
     /// Permits of its clips, given back when it is on disk.
-    pub clips: Vec<Arc<AudioFacts>>,
+    _permits: Vec<Arc<AudioFacts>>,
     /// Tells until then that they will be.
-    pub busy: Busy,
+    _busy: Busy,
 }
 
 /// One feature's part of a row group.
@@ -158,35 +216,66 @@ impl RowGroup {
     ///
     /// # Errors
     /// [`ShardError::Encode`].
-    pub fn encode(self, formats: &[Format], clips: &[ClipRow], label: &str) -> Result<EncodedGroup, ShardError> {
-        let Self { shard, number, mut rows, training, busy } = self;
+    pub fn encode(
+        self,
+        formats: &[Format],
+        clips: &[ClipRow],
+        label: &str,
+    ) -> Result<EncodedGroup, ShardError> {
+        let Self {
+            shard,
+            number,
+            mut rows,
+            training,
+            busy,
+        } = self;
+
         let mut features = Vec::with_capacity(formats.len());
         let mut scratch = Vec::new();
         for (index, format) in formats.iter().enumerate() {
             // Each tensor is freed as soon as its page is made.
-            let tensors: Vec<Tensor> = rows.iter_mut().map(|row| row.tensors[index].take()).collect();
+            let tensors: Vec<Tensor> = rows
+                .iter_mut()
+                .map(|row| row.tensors[index].take())
+                .collect();
             let mut partial = Partial::default();
             if training {
-                tensors.iter().for_each(|t| stats::add(&mut partial, t, format.bands(), &mut scratch));
+                for tensor in &tensors {
+                    stats::add(&mut partial, tensor, format.bands(), &mut scratch);
+                }
             }
+
             let chunks =
-                encode_feature(format, number, &rows, tensors, clips).map_err(|source| ShardError::Encode {
-                    feature: format.feature.name.clone(),
-                    shard: label.to_owned(),
-                    row_group: number,
-                    source,
+                encode_feature(format, number, &rows, tensors, clips).map_err(|source| {
+                    ShardError::Encode {
+                        feature: format.feature.name.clone(),
+                        shard: label.to_owned(),
+                        row_group: number,
+                        source,
+                    }
                 })?;
             features.push(EncodedFeature { chunks, partial });
         }
+
         let n_rows = rows.len() as u64;
         let clips = rows.into_iter().map(|r| r.audio).collect();
-        Ok(EncodedGroup { shard, number, rows: n_rows, features, clips, busy })
+        Ok(EncodedGroup {
+            shard,
+            number,
+            rows: n_rows,
+            features,
+            _permits: clips,
+            _busy: busy,
+        })
     }
 }
 
 impl Tensor {
     fn take(&mut self) -> Self {
-        Self { bytes: std::mem::take(&mut self.bytes), shape: self.shape }
+        Self {
+            bytes: std::mem::take(&mut self.bytes),
+            shape: self.shape,
+        }
     }
 }
 
@@ -199,17 +288,24 @@ fn encode_feature(
 ) -> Result<Vec<ArrowColumnChunk>, ParquetError> {
     let mut writers = format.factory.create_column_writers(number)?.into_iter();
     let mut chunks = Vec::new();
-    let ragged = format.feature.shape.contains(&None);
-    let shapes = ragged.then(|| shape_list(&tensors));
-    let n_scalars = format.schema.fields().len() - 1 - usize::from(ragged);
+    let is_ragged = format.feature.shape.contains(&None);
+    let shapes = is_ragged.then(|| shape_list(&tensors));
+
+    // Columns in the schema's order: scalars, the tensor, and its shapes where they differ.
     let fields = format.schema.fields();
-    for (field, array) in fields.iter().zip(scalar_columns(rows, clips)).take(n_scalars) {
+    let n_scalars = fields.len() - 1 - usize::from(is_ragged);
+    let scalars = fields.iter().zip(scalar_columns(rows, clips));
+    for (field, array) in scalars.take(n_scalars) {
         write_column(&mut writers, &mut chunks, field, std::iter::once(array))?;
     }
-    let tensor_arrays = tensors.into_iter().map(|tensor| tensor_array(tensor, format));
-    write_column(&mut writers, &mut chunks, &fields[n_scalars], tensor_arrays)?;
+
+    let arrays = tensors.into_iter();
+    let arrays = arrays.map(|tensor| tensor_array(tensor, format));
+    write_column(&mut writers, &mut chunks, &fields[n_scalars], arrays)?;
+
     if let Some(shapes) = shapes {
-        write_column(&mut writers, &mut chunks, &fields[n_scalars + 1], std::iter::once(shapes))?;
+        let shapes = std::iter::once(shapes);
+        write_column(&mut writers, &mut chunks, &fields[n_scalars + 1], shapes)?;
     }
     Ok(chunks)
 }
@@ -221,52 +317,77 @@ fn write_column(
     arrays: impl Iterator<Item = ArrayRef>,
 ) -> Result<(), ParquetError> {
     // Every type here has one leaf.
-    let mut writer = writers.next().expect("the factory makes a writer for each leaf");
+    let mut writer = writers
+        .next()
+        .expect("the factory makes a writer for each leaf");
+
     for array in arrays {
         for leaf in compute_leaves(field, &array)? {
             writer.write(&leaf)?;
         }
     }
+
     chunks.push(writer.close()?);
     Ok(())
 }
 
 fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow]) -> Vec<ArrayRef> {
-    let clip = |row: &FeatureRow| &clips[row.clip];
-    let n_targets = rows.first().map_or(0, |row| clip(row).targets.len());
-    let mut genres = ListBuilder::new(Int32Builder::new()).with_field(Field::new("item", DataType::Int32, false));
-    for row in rows {
-        genres.values().append_slice(&clip(row).genres_all);
-        genres.append(true);
-    }
+    let row_clips: Vec<&ClipRow> = rows.iter().map(|row| &clips[row.clip]).collect();
+
+    let keys = row_clips.iter().map(|clip| &clip.clip_key);
+    let track_ids = row_clips.iter().map(|clip| clip.track_id);
+    let segments = rows.iter().map(|row| row.segment);
+    let offsets = rows.iter().map(|row| row.offset_s);
     let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &clip(r).clip_key))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| clip(r).track_id))),
-        Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.segment))),
-        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.offset_s))),
+        Arc::new(StringArray::from_iter_values(keys)),
+        Arc::new(Int64Array::from_iter_values(track_ids)),
+        Arc::new(Int32Array::from_iter_values(segments)),
+        Arc::new(Float32Array::from_iter_values(offsets)),
         // 1.0: the tempo as recorded.
         Arc::new(Float32Array::from_iter_values(rows.iter().map(|_| 1.0))),
     ];
+
+    let n_targets = row_clips.first().map_or(0, |clip| clip.targets.len());
     for target in 0..n_targets {
-        columns.push(Arc::new(Int32Array::from_iter(rows.iter().map(|r| clip(r).targets[target]))));
+        let classes = row_clips.iter().map(|clip| clip.targets[target]);
+        columns.push(Arc::new(Int32Array::from_iter(classes)));
     }
+
+    let mut genres = int_lists();
+    for clip in &row_clips {
+        genres.values().append_slice(&clip.genres_all);
+        genres.append(true);
+    }
+    let artist_ids = row_clips.iter().map(|clip| clip.artist_id);
+    let album_ids = row_clips.iter().map(|clip| clip.album_id);
+    let durations = rows.iter().map(|row| row.audio.duration_s);
+    let losses = rows.iter().map(|row| row.audio.lost_s);
+    let silences = rows.iter().map(|row| Some(row.silent));
+    let hashes = rows.iter().map(|row| &row.audio.audio_blake3);
     let after: [ArrayRef; 7] = [
         Arc::new(genres.finish()),
-        Arc::new(Int64Array::from_iter(rows.iter().map(|r| clip(r).artist_id))),
-        Arc::new(Int64Array::from_iter(rows.iter().map(|r| clip(r).album_id))),
-        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.audio.duration_s))),
-        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.audio.lost_s))),
-        Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.silent)))),
-        Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.audio.audio_blake3))),
+        Arc::new(Int64Array::from_iter(artist_ids)),
+        Arc::new(Int64Array::from_iter(album_ids)),
+        Arc::new(Float32Array::from_iter_values(durations)),
+        Arc::new(Float32Array::from_iter_values(losses)),
+        Arc::new(BooleanArray::from_iter(silences)),
+        Arc::new(StringArray::from_iter_values(hashes)),
     ];
     columns.extend(after);
     columns
 }
 
+fn int_lists() -> ListBuilder<Int32Builder> {
+    let item = Field::new("item", DataType::Int32, false);
+    ListBuilder::new(Int32Builder::new()).with_field(item)
+}
+
 fn shape_list(tensors: &[Tensor]) -> ArrayRef {
-    let mut shapes = ListBuilder::new(Int32Builder::new()).with_field(Field::new("item", DataType::Int32, false));
+    let mut shapes = int_lists();
     for tensor in tensors {
-        shapes.values().append_slice(&tensor.shape.map(|n| n as i32));
+        shapes
+            .values()
+            .append_slice(&tensor.shape.map(|n| n as i32));
         shapes.append(true);
     }
     Arc::new(shapes.finish())
@@ -278,7 +399,11 @@ fn tensor_array(tensor: Tensor, format: &Format) -> ArrayRef {
     let buffer = Buffer::from_vec(tensor.bytes);
     match (format.layout, format.feature.shape.contains(&None)) {
         (Layout::Binary, false) => Arc::new(FixedSizeBinaryArray::new(bytes as i32, buffer, None)),
-        (Layout::Binary, true) => Arc::new(BinaryArray::new(OffsetBuffer::from_lengths([bytes]), buffer, None)),
+        (Layout::Binary, true) => Arc::new(BinaryArray::new(
+            OffsetBuffer::from_lengths([bytes]),
+            buffer,
+            None,
+        )),
         (Layout::List, _) => list_array(buffer, format.dtype),
     }
 }
@@ -288,10 +413,25 @@ fn list_array(buffer: Buffer, dtype: Dtype) -> ArrayRef {
     let n = buffer.len() / dtype.bytes();
     let aligned = Buffer::from_slice_ref(buffer.as_slice());
     let (item, values): (DataType, ArrayRef) = match dtype {
-        Dtype::F16 => (DataType::Float16, Arc::new(Float16Array::new(ScalarBuffer::new(aligned, 0, n), None))),
-        Dtype::F32 => (DataType::Float32, Arc::new(Float32Array::new(ScalarBuffer::new(aligned, 0, n), None))),
-        Dtype::U8 => (DataType::UInt8, Arc::new(UInt8Array::new(ScalarBuffer::new(aligned, 0, n), None))),
+        Dtype::F16 => (
+            DataType::Float16,
+            Arc::new(Float16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        ),
+        Dtype::F32 => (
+            DataType::Float32,
+            Arc::new(Float32Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        ),
+        Dtype::U8 => (
+            DataType::UInt8,
+            Arc::new(UInt8Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        ),
     };
+
     let field = Arc::new(Field::new("item", item, false));
-    Arc::new(ListArray::new(field, OffsetBuffer::from_lengths([n]), values, None))
+    Arc::new(ListArray::new(
+        field,
+        OffsetBuffer::from_lengths([n]),
+        values,
+        None,
+    ))
 }

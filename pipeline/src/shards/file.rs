@@ -17,7 +17,7 @@ use wavemill_schemas::manifest::FileEntry;
 
 use super::ShardError;
 use super::encode::{EncodedFeature, Format};
-use crate::durable;
+use crate::store::durable;
 
 /// Large enough that a row group goes to the kernel in few calls.
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
@@ -26,9 +26,9 @@ const WRITE_BUFFER_BYTES: usize = 1 << 20;
 const TABLE_ROW_GROUP_ROWS: usize = 65_536;
 
 /// A file under its temporary name; dropped unfinished, it is removed.
-pub struct ShardFile {
-    writer: Option<SerializedFileWriter<Hashing>>,
-    place: Place,
+pub(super) struct ShardFile {
+    writer: Option<SerializedFileWriter<HashingWriter>>,
+    place: FileTarget,
     row_groups: Vec<u64>,
 }
 
@@ -38,13 +38,17 @@ impl ShardFile {
     /// # Errors
     /// [`ShardError::Io`], [`ShardError::Write`].
     pub fn create(root: &Path, relative: String, format: &Format) -> Result<Self, ShardError> {
-        let place = Place::create(root, relative)?;
+        let place = FileTarget::create(root, relative)?;
         let hashing = place.open()?;
         let properties = Some(format.properties.clone());
         let writer = ArrowWriter::try_new(hashing, Arc::clone(&format.schema), properties)
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| place.failed(0, source))?;
-        Ok(Self { writer: Some(writer.0), place, row_groups: Vec::new() })
+        Ok(Self {
+            writer: Some(writer.0),
+            place,
+            row_groups: Vec::new(),
+        })
     }
 
     /// Appends the next row group.
@@ -53,16 +57,11 @@ impl ShardFile {
     /// [`ShardError::Write`].
     pub fn append(&mut self, rows: u64, feature: EncodedFeature) -> Result<(), ShardError> {
         let number = self.row_groups.len();
-        let writer = self.writer.as_mut().expect("a file is not appended to after its end");
-        let appended = (|| {
-            fail_point!("shard-append", |_| Err(ParquetError::External(Box::new(io::Error::from(
-                io::ErrorKind::StorageFull
-            )))));
-            let mut group = writer.next_row_group()?;
-            feature.chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(&mut group))?;
-            group.close()
-        })();
-        appended.map_err(|source| self.place.failed(number, source))?;
+        let writer = self
+            .writer
+            .as_mut()
+            .expect("a file is not appended to after its end");
+        append_chunks(writer, feature).map_err(|source| self.place.failed(number, source))?;
         self.row_groups.push(rows);
         Ok(())
     }
@@ -74,7 +73,10 @@ impl ShardFile {
     pub fn finish(mut self, split: &str, feature: &str) -> Result<FileEntry, ShardError> {
         let number = self.row_groups.len();
         let writer = self.writer.take().expect("a file ends once");
-        let hashing = writer.into_inner().map_err(|source| self.place.failed(number, source))?;
+        let hashing = writer
+            .into_inner()
+            .map_err(|source| self.place.failed(number, source))?;
+
         let (bytes, blake3) = self.place.finish(hashing)?;
         Ok(FileEntry {
             table: None,
@@ -89,6 +91,22 @@ impl ShardFile {
     }
 }
 
+fn append_chunks(
+    writer: &mut SerializedFileWriter<HashingWriter>,
+    feature: EncodedFeature,
+) -> Result<(), ParquetError> {
+    fail_point!("shard-append", |_| Err(ParquetError::External(Box::new(
+        io::Error::from(io::ErrorKind::StorageFull)
+    ))));
+
+    let mut group = writer.next_row_group()?;
+    for chunk in feature.chunks {
+        chunk.append_to_row_group(&mut group)?;
+    }
+    group.close()?;
+    Ok(())
+}
+
 /// Writes a metadata table as one Parquet file, streaming.
 ///
 /// # Errors
@@ -100,19 +118,29 @@ pub fn write_table<E: From<ShardError>>(
     schema: SchemaRef,
     batches: impl IntoIterator<Item = Result<RecordBatch, E>>,
 ) -> Result<FileEntry, E> {
-    let place = Place::create(root, relative)?;
+    let place = FileTarget::create(root, relative)?;
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a zstd level")))
+        .set_compression(Compression::ZSTD(
+            ZstdLevel::try_new(3).expect("3 is a zstd level"),
+        ))
         .set_max_row_group_row_count(Some(TABLE_ROW_GROUP_ROWS))
         .build();
-    let failed = |source| place.failed(0, source);
-    let mut writer = ArrowWriter::try_new(place.open()?, schema, Some(properties)).map_err(failed)?;
+
+    let mut writer = ArrowWriter::try_new(place.open()?, schema, Some(properties))
+        .map_err(|source| place.failed(0, source))?;
     for batch in batches {
-        writer.write(&batch?).map_err(failed)?;
+        writer
+            .write(&batch?)
+            .map_err(|source| place.failed(0, source))?;
     }
-    writer.flush().map_err(failed)?;
-    let row_groups: Vec<u64> = writer.flushed_row_groups().iter().map(|g| g.num_rows() as u64).collect();
-    let hashing = writer.into_inner().map_err(failed)?;
+    writer.flush().map_err(|source| place.failed(0, source))?;
+
+    // The writer cuts row groups by itself.
+    let row_groups = writer.flushed_row_groups().iter();
+    let row_groups: Vec<u64> = row_groups.map(|group| group.num_rows() as u64).collect();
+    let hashing = writer
+        .into_inner()
+        .map_err(|source| place.failed(0, source))?;
     let (bytes, blake3) = place.finish(hashing)?;
     Ok(FileEntry {
         table: Some(table.to_owned()),
@@ -127,46 +155,72 @@ pub fn write_table<E: From<ShardError>>(
 }
 
 /// Where a file is going: its name, and its name until then.
-struct Place {
+struct FileTarget {
     relative: String,
     path: PathBuf,
     temporary: PathBuf,
 }
 
-impl Place {
+impl FileTarget {
     fn create(root: &Path, relative: String) -> Result<Self, ShardError> {
         let path = root.join(&relative);
         let folder = path.parent().unwrap_or(root);
-        durable::make_folder(folder).map_err(|source| io_error(folder, "create the folder", source))?;
+        durable::make_folder(folder)
+            .map_err(|source| io_error(folder, "create the folder", source))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // Readers skip names that start with a dot.
         let temporary = folder.join(format!(".{name}.tmp"));
-        Ok(Self { relative, path, temporary })
+        Ok(Self {
+            relative,
+            path,
+            temporary,
+        })
     }
 
-    fn open(&self) -> Result<Hashing, ShardError> {
-        let file = File::create(&self.temporary).map_err(|source| io_error(&self.temporary, "create", source))?;
+    fn open(&self) -> Result<HashingWriter, ShardError> {
+        let file = File::create(&self.temporary)
+            .map_err(|source| io_error(&self.temporary, "create", source))?;
         let inner = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
-        Ok(Hashing { inner, hasher: blake3::Hasher::new(), bytes: 0 })
+        Ok(HashingWriter {
+            inner,
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+        })
     }
 
     fn failed(&self, row_group: usize, source: ParquetError) -> ShardError {
-        ShardError::Write { path: self.path.clone(), row_group, source }
+        ShardError::Write {
+            path: self.path.clone(),
+            row_group,
+            source,
+        }
     }
 
-    fn finish(&self, hashing: Hashing) -> Result<(u64, String), ShardError> {
-        let Hashing { inner, hasher, bytes } = hashing;
-        let file = inner.into_inner().map_err(|e| io_error(&self.temporary, "write", e.into_error()))?;
-        file.sync_all().map_err(|source| io_error(&self.temporary, "sync", source))?;
+    fn finish(&self, hashing: HashingWriter) -> Result<(u64, String), ShardError> {
+        let HashingWriter {
+            inner,
+            hasher,
+            bytes,
+        } = hashing;
+
+        let file = inner
+            .into_inner()
+            .map_err(|e| io_error(&self.temporary, "write", e.into_error()))?;
+        file.sync_all()
+            .map_err(|source| io_error(&self.temporary, "sync", source))?;
+
+        // Under its own name a file is whole: the bytes are on the disk before, and the name after the folder's sync.
         fail_point!("shard-before-rename");
-        fs::rename(&self.temporary, &self.path).map_err(|source| io_error(&self.path, "rename", source))?;
+        fs::rename(&self.temporary, &self.path)
+            .map_err(|source| io_error(&self.path, "rename", source))?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        durable::sync_folder(folder).map_err(|source| io_error(folder, "sync the folder", source))?;
+        durable::sync_folder(folder)
+            .map_err(|source| io_error(folder, "sync the folder", source))?;
         Ok((bytes, hasher.finalize().to_hex().to_string()))
     }
 }
 
-impl Drop for Place {
+impl Drop for FileTarget {
     fn drop(&mut self) {
         // Gone already when the file was finished; a leftover is also cleared at the next start.
         let _ = fs::remove_file(&self.temporary);
@@ -174,17 +228,21 @@ impl Drop for Place {
 }
 
 fn io_error(path: &Path, action: &'static str, source: io::Error) -> ShardError {
-    ShardError::Io { path: path.to_owned(), action, source }
+    ShardError::Io {
+        path: path.to_owned(),
+        action,
+        source,
+    }
 }
 
 /// A buffered file that knows its length and blake3, so that nothing is read back to hash it.
-struct Hashing {
+struct HashingWriter {
     inner: BufWriter<File>,
     hasher: blake3::Hasher,
     bytes: u64,
 }
 
-impl Write for Hashing {
+impl Write for HashingWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let n = self.inner.write(buffer)?;
         self.hasher.update(&buffer[..n]);

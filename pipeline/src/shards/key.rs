@@ -9,61 +9,89 @@ use crate::catalog::ClipRow;
 use crate::plan::Shard;
 use crate::source::{AudioIndex, InputId};
 
-/// blake3 over audio, features and shards sections, class lists, engine, and per member its row and input identity.
-///
-/// # Errors
-/// None in practice.
-pub fn shard_key(
-    shard: &Shard,
-    clips: &[ClipRow],
-    audio: &AudioIndex,
-    recipe: &Recipe,
-    (features, targets, engine): (&[FeatureEntry], &[TargetEntry], &Engine),
-) -> Result<String, serde_json::Error> {
-    #[derive(Serialize)]
-    struct Fixed<'a> {
-        recipe: [serde_json::Value; 3],
-        features: &'a [FeatureEntry],
-        classes: Vec<(&'a str, &'a [String])>,
-        engine: &'a Engine,
-        split: &'a str,
-        // Under the rule `segment` the split decides which segments of a clip are kept.
-        segments: Option<&'a SplitSpec>,
+/// What decides the bytes of a plan's shards, beside their members.
+pub struct KeyInputs<'a> {
+    /// Cleaned rows.
+    pub clips: &'a [ClipRow],
+    /// Identities of their files.
+    pub audio: &'a AudioIndex,
+    /// Its sections audio, features, shards; and the split, where that cuts clips.
+    pub recipe: &'a Recipe,
+    /// What is stored.
+    pub features: &'a [FeatureEntry],
+    /// With classes.
+    pub targets: &'a [TargetEntry],
+    /// What computes.
+    pub engine: &'a Engine,
+}
+
+/// What all members of a shard have in common.
+#[derive(Serialize)]
+struct ShardIdentity<'a> {
+    recipe: [serde_json::Value; 3],
+    features: &'a [FeatureEntry],
+    classes: Vec<(&'a str, &'a [String])>,
+    engine: &'a Engine,
+    split: &'a str,
+    // Under the rule `segment` the split decides which segments of a clip are kept.
+    segments: Option<&'a SplitSpec>,
+}
+
+#[derive(Serialize)]
+struct Member<'a> {
+    clip_key: &'a str,
+    track_id: i64,
+    targets: &'a [Option<i32>],
+    genres_all: &'a [i32],
+    artist_id: Option<i64>,
+    album_id: Option<i64>,
+    input: Option<&'a InputId>,
+}
+
+impl KeyInputs<'_> {
+    /// A shard's key: blake3 over what all members have in common, and over each member's row and input.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn key(&self, shard: &Shard) -> Result<String, serde_json::Error> {
+        let mut hasher = blake3::Hasher::new_derive_key("shard key");
+        let shared = canonical::to_json(&self.shared(shard)?)?;
+        hasher.update(shared.as_bytes());
+        // A clip that changes alters the key of its own shard, and of no other.
+        for &row in &shard.members {
+            let member = canonical::to_json(&self.member(row))?;
+            hasher.update(member.as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
-    #[derive(Serialize)]
-    struct Member<'a> {
-        clip_key: &'a str,
-        track_id: i64,
-        targets: &'a [Option<i32>],
-        genres_all: &'a [i32],
-        artist_id: Option<i64>,
-        album_id: Option<i64>,
-        input: Option<&'a InputId>,
+
+    fn shared<'a>(&'a self, shard: &'a Shard) -> Result<ShardIdentity<'a>, serde_json::Error> {
+        let recipe = serde_json::to_value(self.recipe)?;
+        let classes = self.targets.iter();
+        let is_by_segment = self.recipe.split.rule == SplitRule::Segment;
+        Ok(ShardIdentity {
+            recipe: ["audio", "features", "shards"]
+                .map(|section| recipe.get(section).cloned().unwrap_or_default()),
+            features: self.features,
+            classes: classes
+                .map(|target| (target.name.as_str(), target.classes.as_slice()))
+                .collect(),
+            engine: self.engine,
+            split: &shard.split,
+            segments: is_by_segment.then_some(&self.recipe.split),
+        })
     }
-    let json = serde_json::to_value::<&Recipe>(recipe)?;
-    let section = |name: &str| json.get(name).cloned().unwrap_or_default();
-    let fixed = Fixed {
-        recipe: ["audio", "features", "shards"].map(section),
-        features,
-        classes: targets.iter().map(|t| (t.name.as_str(), t.classes.as_slice())).collect(),
-        engine,
-        split: &shard.split,
-        segments: (recipe.split.rule == SplitRule::Segment).then_some(&recipe.split),
-    };
-    let mut hasher = blake3::Hasher::new_derive_key("shard key");
-    hasher.update(canonical::to_json(&fixed)?.as_bytes());
-    for &member in &shard.members {
-        let row = &clips[member];
-        let member = Member {
-            clip_key: &row.clip_key,
-            track_id: row.track_id,
-            targets: &row.targets,
-            genres_all: &row.genres_all,
-            artist_id: row.artist_id,
-            album_id: row.album_id,
-            input: audio.get(&row.clip_key),
-        };
-        hasher.update(canonical::to_json(&member)?.as_bytes());
+
+    fn member(&self, row: usize) -> Member<'_> {
+        let clip = &self.clips[row];
+        Member {
+            clip_key: &clip.clip_key,
+            track_id: clip.track_id,
+            targets: &clip.targets,
+            genres_all: &clip.genres_all,
+            artist_id: clip.artist_id,
+            album_id: clip.album_id,
+            input: self.audio.get(&clip.clip_key),
+        }
     }
-    Ok(hasher.finalize().to_hex().to_string())
 }

@@ -16,10 +16,10 @@ use std::path::PathBuf;
 
 pub use encode::{EncodedGroup, Format, RowGroup};
 pub use file::write_table;
-pub use key::shard_key;
+pub use key::KeyInputs;
 pub use rows::{AudioFacts, FeatureRow, Tensor};
-pub use stats::{finish as finish_stats, values as tensor_values};
-pub use write::{Outcome, ShardWriter, Todo};
+pub use stats::values as tensor_values;
+pub use write::{Outcome, ShardTask, ShardWriter, WriterArgs};
 
 /// What can go wrong while shards are written.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,10 @@ impl ShardError {
         use parquet::errors::ParquetError;
         match self {
             Self::Io { source, .. } => Some(source),
-            Self::Write { source: ParquetError::External(cause), .. } => cause.downcast_ref(),
+            Self::Write {
+                source: ParquetError::External(cause),
+                ..
+            } => cause.downcast_ref(),
             _ => None,
         }
     }

@@ -2,14 +2,14 @@
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use wavemill_schemas::manifest::{FeatureEntry, Partial, Scale, Stats};
+use wavemill_schemas::manifest::{FeatureEntry, Partial, Scale};
 use wavemill_schemas::recipe::Dtype;
 
 use super::rows::Tensor;
 
 /// How a tensor's bytes are to be read for the sums.
 #[derive(Clone, Copy, Debug)]
-pub struct Bands {
+pub(super) struct Bands {
     /// Stored type.
     pub dtype: Dtype,
     /// Of stored integers.
@@ -19,13 +19,19 @@ pub struct Bands {
 }
 
 /// Adds one tensor to the sums of its row group. `values` is scratch.
-pub fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Vec<f32>) {
+pub(super) fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Vec<f32>) {
     unpack(&tensor.bytes, bands, values);
+
     let [rows, columns] = tensor.shape;
-    let (n_bands, per_band) = if bands.in_rows { (rows, columns) } else { (columns, rows) };
+    let (n_bands, per_band) = if bands.in_rows {
+        (rows, columns)
+    } else {
+        (columns, rows)
+    };
     partial.sum.resize(n_bands, 0.0);
     partial.sum_squares.resize(n_bands, 0.0);
     partial.values += per_band as u64;
+
     if bands.in_rows {
         for (band, row) in values.chunks_exact(columns.max(1)).enumerate() {
             let (sum, squares) = sums(row);
@@ -44,7 +50,8 @@ pub fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Ve
 
 /// Sums in eight lanes, added in a fixed order: the compiler can use vectors and the bits stay the same.
 fn sums(row: &[f32]) -> (f64, f64) {
-    let (mut sum, mut squares) = ([0.0f64; 8], [0.0f64; 8]);
+    let mut sum = [0.0f64; 8];
+    let mut squares = [0.0f64; 8];
     let mut chunks = row.chunks_exact(8);
     for chunk in &mut chunks {
         for lane in 0..8 {
@@ -53,6 +60,7 @@ fn sums(row: &[f32]) -> (f64, f64) {
             squares[lane] += x * x;
         }
     }
+
     for (lane, &x) in chunks.remainder().iter().enumerate() {
         sum[lane] += f64::from(x);
         squares[lane] += f64::from(x) * f64::from(x);
@@ -63,19 +71,33 @@ fn sums(row: &[f32]) -> (f64, f64) {
 fn unpack(bytes: &[u8], bands: Bands, values: &mut Vec<f32>) {
     values.clear();
     match bands.dtype {
-        Dtype::F32 => values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        Dtype::F32 => values.extend(
+            bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+        ),
         Dtype::U8 => {
-            let Scale { factor, offset } = bands.scale.unwrap_or(Scale { factor: 1.0, offset: 0.0 });
-            values.extend(bytes.iter().map(|&b| (f64::from(b) * factor + offset) as f32));
+            let Scale { factor, offset } = bands.scale.unwrap_or(Scale {
+                factor: 1.0,
+                offset: 0.0,
+            });
+            values.extend(
+                bytes
+                    .iter()
+                    .map(|&b| (f64::from(b) * factor + offset) as f32),
+            );
         }
         Dtype::F16 => {
             values.resize(bytes.len() / 2, 0.0);
+            // In blocks, so that the conversion runs over slices.
             let mut halves = [0u16; 512];
             for (pairs, out) in bytes.chunks(1024).zip(values.chunks_mut(512)) {
                 for (half, b) in halves.iter_mut().zip(pairs.chunks_exact(2)) {
                     *half = u16::from_le_bytes([b[0], b[1]]);
                 }
-                halves[..out.len()].reinterpret_cast::<f16>().convert_to_f32_slice(out);
+                halves[..out.len()]
+                    .reinterpret_cast::<f16>()
+                    .convert_to_f32_slice(out);
             }
         }
     }
@@ -90,61 +112,73 @@ pub fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
         _ => Dtype::F32,
     };
     let mut values = Vec::new();
-    unpack(&tensor.bytes, Bands { dtype, scale: feature.scale, in_rows: true }, &mut values);
+    unpack(
+        &tensor.bytes,
+        Bands {
+            dtype,
+            scale: feature.scale,
+            in_rows: true,
+        },
+        &mut values,
+    );
     values
-}
-
-/// Mean and standard deviation from row groups in file order; `None` without values.
-#[must_use]
-pub fn finish<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Option<Stats> {
-    let mut total = Partial::default();
-    for partial in partials {
-        total.sum.resize(total.sum.len().max(partial.sum.len()), 0.0);
-        total.sum_squares.resize(total.sum.len(), 0.0);
-        for band in 0..partial.sum.len() {
-            total.sum[band] += partial.sum[band];
-            total.sum_squares[band] += partial.sum_squares[band];
-        }
-        total.values += partial.values;
-    }
-    if total.values == 0 {
-        return None;
-    }
-    let n = total.values as f64;
-    let mean: Vec<f64> = total.sum.iter().map(|s| s / n).collect();
-    let variance = mean.iter().zip(&total.sum_squares).map(|(mean, squares)| squares / n - mean * mean);
-    Some(Stats { std: variance.map(|v| v.max(0.0).sqrt()).collect(), mean, values: total.values })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::finish_stats;
 
     fn bytes(values: &[f32]) -> Vec<u8> {
-        values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()
+        values
+            .iter()
+            .flat_map(|&v| f16::from_f32(v).to_le_bytes())
+            .collect()
     }
 
     #[test]
     fn bands_in_rows_and_in_columns_give_the_same_sums() {
         let (rows, columns) = (3, 700);
         let value = |band: usize, frame: usize| ((band * 37 + frame * 11) % 64) as f32 / 8.0;
-        let by_row: Vec<f32> = (0..rows).flat_map(|b| (0..columns).map(move |f| value(b, f))).collect();
-        let by_column: Vec<f32> = (0..columns).flat_map(|f| (0..rows).map(move |b| value(b, f))).collect();
+        let by_row: Vec<f32> = (0..rows)
+            .flat_map(|b| (0..columns).map(move |f| value(b, f)))
+            .collect();
+        let by_column: Vec<f32> = (0..columns)
+            .flat_map(|f| (0..rows).map(move |b| value(b, f)))
+            .collect();
         let mut partials = [Partial::default(), Partial::default()];
         let mut scratch = Vec::new();
-        let bands = Bands { dtype: Dtype::F16, scale: None, in_rows: true };
-        add(&mut partials[0], &Tensor { bytes: bytes(&by_row), shape: [rows, columns] }, bands, &mut scratch);
-        let bands = Bands { in_rows: false, ..bands };
-        add(&mut partials[1], &Tensor { bytes: bytes(&by_column), shape: [columns, rows] }, bands, &mut scratch);
+        let bands = Bands {
+            dtype: Dtype::F16,
+            scale: None,
+            in_rows: true,
+        };
+        add(
+            &mut partials[0],
+            &Tensor {
+                bytes: bytes(&by_row),
+                shape: [rows, columns],
+            },
+            bands,
+            &mut scratch,
+        );
+        let bands = Bands {
+            in_rows: false,
+            ..bands
+        };
+        add(
+            &mut partials[1],
+            &Tensor {
+                bytes: bytes(&by_column),
+                shape: [columns, rows],
+            },
+            bands,
+            &mut scratch,
+        );
         assert_eq!(partials[0], partials[1]);
-        let stats = finish(&partials).expect("there are values");
+        let stats = finish_stats(&partials).expect("there are values");
         let mean = (0..columns).map(|f| f64::from(value(1, f))).sum::<f64>() / columns as f64;
         assert!((stats.mean[1] - mean).abs() < 1e-12);
         assert_eq!(stats.values, 2 * columns as u64);
-    }
-
-    #[test]
-    fn no_values_give_no_statistics() {
-        assert_eq!(finish(&[]), None);
     }
 }

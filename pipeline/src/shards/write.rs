@@ -10,11 +10,10 @@ use super::ShardError;
 use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ShardFile;
 use super::rows::FeatureRow;
-use crate::budget::{ByteBudget, Permit};
+use crate::budget::ByteBudget;
 use crate::catalog::ClipRow;
 use crate::catalog::split::SIDES;
 use crate::plan::Shard;
-use crate::pool::Work;
 use crate::source::InputSeen;
 
 /// What became of one clip.
@@ -39,20 +38,42 @@ impl Outcome {
     /// Tells the budget that the writing thread has it.
     pub fn taken(&self) {
         if let Self::Rows(rows) = self {
-            rows.iter().filter_map(|row| row.audio.permit.as_ref()).for_each(Permit::taken);
+            for permit in rows.iter().filter_map(|row| row.audio.permit.as_ref()) {
+                permit.taken();
+            }
         }
     }
 }
 
 /// A shard that is to be written, with its key.
 #[derive(Debug)]
-pub struct Todo<'a> {
+pub struct ShardTask<'a> {
     /// Index into the plan's shards.
     pub place: usize,
     /// From the plan.
     pub shard: &'a Shard,
-    /// See [`super::shard_key`].
+    /// See [`super::KeyInputs`].
     pub key: String,
+}
+
+/// What is written, where, and in what form.
+pub struct WriterArgs<'a> {
+    /// The store.
+    pub root: &'a Path,
+    /// Names the folder below it.
+    pub plan_id: &'a str,
+    /// Cleaned rows.
+    pub clips: &'a [ClipRow],
+    /// Shards to write, in plan order.
+    pub todo: &'a [ShardTask<'a>],
+    /// Classes of each target.
+    pub class_sizes: &'a [usize],
+    /// How each feature's files look.
+    pub formats: &'a [Format],
+    /// What clips hold; rows give it back.
+    pub budget: &'a ByteBudget,
+    /// Rows a row group, at most.
+    pub row_group_rows: usize,
 }
 
 /// Writes the shards of `todo`, one clip after the other in plan order.
@@ -61,7 +82,7 @@ pub struct ShardWriter<'a> {
     plan_id: &'a str,
     formats: &'a [Format],
     clips: &'a [ClipRow],
-    todo: &'a [Todo<'a>],
+    todo: &'a [ShardTask<'a>],
     class_sizes: &'a [usize],
     budget: &'a ByteBudget,
     row_group_rows: usize,
@@ -81,18 +102,45 @@ struct OpenShard {
     receipt: Receipt,
 }
 
+impl OpenShard {
+    /// Every clip of it was taken, and every row group appended.
+    fn is_complete(&self) -> bool {
+        self.members_left == 0 && self.groups_done == self.groups_made
+    }
+}
+
+/// Counts a clip that has rows, also by its classes.
+fn count_clip(receipt: &mut Receipt, clip: &ClipRow) {
+    receipt.clips_written += 1;
+    for (counts, class) in receipt.class_counts.iter_mut().zip(&clip.targets) {
+        if let Some(count) = class.and_then(|class| counts.get_mut(class as usize)) {
+            *count += 1;
+        }
+    }
+}
+
 impl<'a> ShardWriter<'a> {
-    /// A writer into the plan's folder of the store at `root`.
+    /// A writer into the plan's folder.
     #[must_use]
-    pub fn new((root, plan_id): (&'a Path, &'a str), work: &'a Work<'_>, row_group_rows: usize) -> Self {
+    pub const fn new(args: WriterArgs<'a>) -> Self {
+        let WriterArgs {
+            root,
+            plan_id,
+            clips,
+            todo,
+            class_sizes,
+            formats,
+            budget,
+            row_group_rows,
+        } = args;
         Self {
             root,
             plan_id,
-            formats: work.formats,
-            clips: work.clips,
-            todo: work.todo,
-            class_sizes: work.class_sizes,
-            budget: &work.budget,
+            formats,
+            clips,
+            todo,
+            class_sizes,
+            budget,
             row_group_rows,
             parked: BTreeMap::new(),
             next: 0,
@@ -106,7 +154,13 @@ impl<'a> ShardWriter<'a> {
     ///
     /// # Errors
     /// [`ShardError`] when a file cannot be opened or ended.
-    pub fn outcome(&mut self, seq: usize, outcome: Outcome, seen: InputSeen) -> Result<Vec<RowGroup>, ShardError> {
+    pub fn outcome(
+        &mut self,
+        seq: usize,
+        outcome: Outcome,
+        seen: InputSeen,
+    ) -> Result<Vec<RowGroup>, ShardError> {
+        // What comes before its turn waits here.
         self.parked.insert(seq, (outcome, seen));
         let mut ready = Vec::new();
         while let Some((outcome, seen)) = self.parked.remove(&self.next) {
@@ -116,40 +170,52 @@ impl<'a> ShardWriter<'a> {
         Ok(ready)
     }
 
-    fn take(&mut self, outcome: Outcome, seen: InputSeen, ready: &mut Vec<RowGroup>) -> Result<(), ShardError> {
+    fn take(
+        &mut self,
+        outcome: Outcome,
+        seen: InputSeen,
+        ready: &mut Vec<RowGroup>,
+    ) -> Result<(), ShardError> {
         let index = self.filling;
         let todo = &self.todo[index];
         if !self.open.contains_key(&index) {
             let shard = self.open_shard(index)?;
             self.open.insert(index, shard);
         }
+
         let open = self.open.get_mut(&index).expect("opened above");
+        // Clips come in plan order: this is the first one of those that are left.
         let member = &self.clips[todo.shard.members[todo.shard.members.len() - open.members_left]];
         open.members_left -= 1;
-        open.receipt.inputs.insert(member.clip_key.clone(), serde_json::to_value(&seen)?);
+        open.receipt
+            .inputs
+            .insert(member.clip_key.clone(), serde_json::to_value(&seen)?);
+
         match outcome {
             Outcome::Rejected(reject) => open.receipt.rejects.push(reject),
             Outcome::Rows(rows) => {
                 if !rows.is_empty() {
-                    open.receipt.clips_written += 1;
-                    for (counts, class) in open.receipt.class_counts.iter_mut().zip(&member.targets) {
-                        if let Some(count) = class.and_then(|c| counts.get_mut(c as usize)) {
-                            *count += 1;
-                        }
-                    }
+                    count_clip(&mut open.receipt, member);
                 }
                 open.pending.extend(rows);
             }
         }
+
         let last = open.members_left == 0;
+        // The last row group of a shard may be a small one.
         while open.pending.len() >= self.row_group_rows || (last && !open.pending.is_empty()) {
-            let rest = open.pending.split_off(self.row_group_rows.min(open.pending.len()));
-            let rows = std::mem::replace(&mut open.pending, rest);
-            let training = todo.shard.split == SIDES[0];
-            let busy = self.budget.busy();
-            ready.push(RowGroup { shard: index, number: open.groups_made, rows, training, busy });
+            let n_rows = self.row_group_rows.min(open.pending.len());
+            let rest = open.pending.split_off(n_rows);
+            ready.push(RowGroup {
+                shard: index,
+                number: open.groups_made,
+                rows: std::mem::replace(&mut open.pending, rest),
+                training: todo.shard.split == SIDES[0],
+                busy: self.budget.busy(),
+            });
             open.groups_made += 1;
         }
+
         if last {
             self.filling += 1;
         }
@@ -157,17 +223,23 @@ impl<'a> ShardWriter<'a> {
     }
 
     fn open_shard(&self, index: usize) -> Result<OpenShard, ShardError> {
-        let Todo { shard, key, .. } = &self.todo[index];
-        let create =
-            |format: &Format| ShardFile::create(self.root, shard.file(self.plan_id, &format.feature.name), format);
-        let partials = self.formats.iter().map(|f| (f.feature.name.clone(), Vec::new())).collect();
+        let ShardTask { shard, key, .. } = &self.todo[index];
+        let mut files = Vec::with_capacity(self.formats.len());
+        let mut partials = BTreeMap::new();
+        for format in self.formats {
+            let feature = &format.feature.name;
+            let path = shard.file(self.plan_id, feature);
+            files.push(ShardFile::create(self.root, path, format)?);
+            partials.insert(feature.clone(), Vec::new());
+        }
+
         Ok(OpenShard {
             members_left: shard.members.len(),
             pending: Vec::new(),
             groups_made: 0,
             groups_done: 0,
             parked: BTreeMap::new(),
-            files: self.formats.iter().map(create).collect::<Result<_, _>>()?,
+            files,
             receipt: Receipt {
                 key: key.clone(),
                 files: Vec::new(),
@@ -185,13 +257,22 @@ impl<'a> ShardWriter<'a> {
     /// # Errors
     /// [`ShardError`] when the file system or Parquet refuses.
     pub fn encoded(&mut self, group: EncodedGroup) -> Result<(), ShardError> {
-        let open = self.open.get_mut(&group.shard).expect("a shard stays open until its last group is appended");
+        let open = self
+            .open
+            .get_mut(&group.shard)
+            .expect("a shard stays open until its last group is appended");
+
+        // Groups are encoded in any order, and appended in that of the file.
         open.parked.insert(group.number, group);
         while let Some(group) = open.parked.remove(&open.groups_done) {
             open.groups_done += 1;
-            for ((file, format), feature) in open.files.iter_mut().zip(self.formats).zip(group.features) {
+            for ((file, format), feature) in
+                open.files.iter_mut().zip(self.formats).zip(group.features)
+            {
                 let partials = open.receipt.partials.get_mut(&format.feature.name);
-                partials.expect("one list a feature").push(feature.partial.clone());
+                partials
+                    .expect("one list a feature")
+                    .push(feature.partial.clone());
                 file.append(group.rows, feature)?;
             }
         }
@@ -203,15 +284,23 @@ impl<'a> ShardWriter<'a> {
     /// # Errors
     /// [`ShardError`].
     pub fn finished(&mut self) -> Result<Vec<(usize, Receipt)>, ShardError> {
-        let complete = |open: &OpenShard| open.members_left == 0 && open.groups_done == open.groups_made;
-        let indices: Vec<usize> = self.open.iter().filter(|(_, o)| complete(o)).map(|(i, _)| *i).collect();
+        let complete = self.open.iter().filter(|(_, open)| open.is_complete());
+        let indices: Vec<usize> = complete.map(|(index, _)| *index).collect();
+
         let mut receipts = Vec::with_capacity(indices.len());
         for index in indices {
-            let OpenShard { files, mut receipt, .. } = self.open.remove(&index).expect("listed above");
+            let OpenShard {
+                files, mut receipt, ..
+            } = self.open.remove(&index).expect("listed above");
             for (file, format) in files.into_iter().zip(self.formats) {
-                receipt.files.push(file.finish(&self.todo[index].shard.split, &format.feature.name)?);
+                receipt
+                    .files
+                    .push(file.finish(&self.todo[index].shard.split, &format.feature.name)?);
             }
-            if receipt.partials.values().flatten().all(|p: &Partial| p.values == 0) {
+
+            // Only training rows have sums.
+            let mut partials = receipt.partials.values().flatten();
+            if partials.all(|partial: &Partial| partial.values == 0) {
                 receipt.partials.clear();
             }
             receipts.push((index, receipt));

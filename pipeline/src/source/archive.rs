@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bzip2::bufread::BzDecoder;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
+use super::directory::u16_at;
 use super::{SourceError, directory, make_room};
 
 /// Bytes of a local header before its name: the data begins behind name and extra field, whose lengths stand in it.
@@ -65,15 +66,26 @@ thread_local! {
 impl Archive {
     /// Reads the directory; content is not touched.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let open_error = |source| SourceError::Open { path: path.to_owned(), source };
-        let file = Arc::new(File::open(path).map_err(open_error)?);
-        let file_bytes = file.metadata().map_err(open_error)?.len();
+        let file = File::open(path).map_err(SourceError::open_at(path))?;
+        let file_bytes = file.metadata().map_err(SourceError::open_at(path))?.len();
+        let file = Arc::new(file);
 
-        let entries = directory::read(&file, file_bytes).map_err(|source| match source.raw_os_error() {
-            Some(_) => SourceError::Open { path: path.to_owned(), source },
-            None => SourceError::BrokenZip { path: path.to_owned(), source },
+        let entries = directory::read(&file, file_bytes).map_err(|source| {
+            // What the system did not say is what the bytes of the zip say.
+            if source.raw_os_error().is_some() {
+                return SourceError::open_at(path)(source);
+            }
+            SourceError::BrokenZip {
+                path: path.to_owned(),
+                source,
+            }
         })?;
-        Ok(Self { path: path.to_owned(), entries, file, file_bytes })
+        Ok(Self {
+            path: path.to_owned(),
+            entries,
+            file,
+            file_bytes,
+        })
     }
 
     /// Reads a whole entry into `buffer` and checks it. The caller has looked at `bytes` and `encrypted`.
@@ -85,31 +97,57 @@ impl Archive {
         let start = self.data_start(entry)?;
         make_room(buffer, entry.bytes as usize);
         buffer.resize(entry.bytes as usize, 0);
+
         match entry.method {
             STORED => self.file.read_exact_at(buffer, start)?,
             DEFLATED | BZIP2 => INFLATE.with_borrow_mut(|(state, compressed)| {
-                make_room(compressed, entry.compressed_bytes as usize);
-                compressed.resize(entry.compressed_bytes as usize, 0);
-                self.file.read_exact_at(compressed, start)?;
-                let done =
-                    if entry.method == BZIP2 { bunzip(compressed, buffer) } else { inflate(state, compressed, buffer) };
-                compressed.clear();
-                compressed.shrink_to(COMPRESSED_BYTES_KEPT);
-                done
+                self.decompress(entry, start, state, compressed, buffer)
             })?,
             _ => return Err(self.unsupported(entry)),
         }
+
         let mut crc = Crc::new();
         crc.update(buffer);
-        if crc.sum() == entry.crc32 { Ok(()) } else { Err(damaged("CRC-32 differs from the directory's")) }
+        if crc.sum() == entry.crc32 {
+            Ok(())
+        } else {
+            Err(damaged("CRC-32 differs from the directory's"))
+        }
+    }
+
+    /// Reads the compressed bytes of an entry into `compressed`, and what they hold into `buffer`.
+    fn decompress(
+        &self,
+        entry: &Entry,
+        start: u64,
+        state: &mut Decompress,
+        compressed: &mut Vec<u8>,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        make_room(compressed, entry.compressed_bytes as usize);
+        compressed.resize(entry.compressed_bytes as usize, 0);
+        self.file.read_exact_at(compressed, start)?;
+
+        let result = if entry.method == BZIP2 {
+            bunzip(compressed, buffer)
+        } else {
+            inflate(state, compressed, buffer)
+        };
+        compressed.clear();
+        compressed.shrink_to(COMPRESSED_BYTES_KEPT);
+        result
     }
 
     /// Bytes that [`Archive::read`] holds for an entry; 0 where what its directory says cannot be.
     pub fn read_bytes(&self, entry: &Entry) -> u64 {
-        if self.check_sizes(entry).is_err() || ![STORED, DEFLATED, BZIP2].contains(&entry.method) {
+        if self.check_sizes(entry).is_err() {
             return 0;
         }
-        entry.bytes + if entry.method == STORED { 0 } else { entry.compressed_bytes }
+        match entry.method {
+            STORED => entry.bytes,
+            DEFLATED | BZIP2 => entry.bytes + entry.compressed_bytes,
+            _ => 0,
+        }
     }
 
     /// Reads an entry piece by piece; its CRC is checked at the end.
@@ -118,13 +156,19 @@ impl Archive {
     /// As [`Archive::read`], here and from the reader.
     pub fn stream(&self, entry: &Entry) -> io::Result<EntryReader> {
         let position = self.data_start(entry)?;
-        let raw = Section { file: Arc::clone(&self.file), position, end: position + entry.compressed_bytes };
+        let raw = Section {
+            file: Arc::clone(&self.file),
+            position,
+            end: position + entry.compressed_bytes,
+        };
+
         let content: Box<dyn Read + Send> = match entry.method {
             STORED => Box::new(raw),
             DEFLATED => Box::new(flate2::read::DeflateDecoder::new(raw)),
             BZIP2 => Box::new(BzDecoder::new(BufReader::new(raw))),
             _ => return Err(self.unsupported(entry)),
         };
+
         Ok(EntryReader {
             content: content.take(entry.bytes + 1),
             crc: Crc::new(),
@@ -144,20 +188,28 @@ impl Archive {
             return Err(damaged("the directory points to no entry"));
         }
 
-        let number_at = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-        let method = number_at(8);
+        let method = u16_at(&header, 8);
         if method != entry.method {
-            let words = format!("compression method {} in the directory, {method} in its own header", entry.method);
+            let words = format!(
+                "compression method {} in the directory, {method} in its own header",
+                entry.method
+            );
             return Err(damaged(&words));
         }
-        let mut name = vec![0; usize::from(number_at(26))];
+
+        // The lengths in the entry's own header: its extra field may be another one than the directory's.
+        let name_bytes = u16_at(&header, 26);
+        let extra_bytes = u16_at(&header, 28);
+        let mut name = vec![0; usize::from(name_bytes)];
         let name_start = entry.header_start + LOCAL_HEADER_BYTES;
         self.file.read_exact_at(&mut name, name_start)?;
         if name != **entry.header_name.as_ref().unwrap_or(&entry.name) {
-            return Err(damaged("another name in its own header than in the directory"));
+            return Err(damaged(
+                "another name in its own header than in the directory",
+            ));
         }
 
-        let start = name_start + u64::from(number_at(26)) + u64::from(number_at(28));
+        let start = name_start + u64::from(name_bytes) + u64::from(extra_bytes);
         if start.saturating_add(entry.compressed_bytes) > self.file_bytes {
             return Err(damaged("the entry lies past the end of the archive"));
         }
@@ -166,15 +218,28 @@ impl Archive {
 
     /// What the directory says of an entry must be possible: memory is given by it.
     fn check_sizes(&self, entry: &Entry) -> io::Result<()> {
-        let most = entry.bytes.saturating_add(entry.bytes / 8).saturating_add(COMPRESSED_EXTRA_BYTES);
-        if entry.compressed_bytes > most || (entry.method == STORED && entry.compressed_bytes != entry.bytes) {
+        let most = entry
+            .bytes
+            .saturating_add(entry.bytes / 8)
+            .saturating_add(COMPRESSED_EXTRA_BYTES);
+        let differs_stored = entry.method == STORED && entry.compressed_bytes != entry.bytes;
+        if entry.compressed_bytes > most || differs_stored {
             return Err(damaged("its two sizes do not fit together"));
         }
-        let ratio_max = if entry.method == BZIP2 { BZIP2_RATIO_MAX } else { DEFLATE_RATIO_MAX };
+
+        let ratio_max = if entry.method == BZIP2 {
+            BZIP2_RATIO_MAX
+        } else {
+            DEFLATE_RATIO_MAX
+        };
         if entry.method != STORED && entry.bytes / ratio_max > entry.compressed_bytes {
             return Err(damaged("no compression makes so much of so little"));
         }
-        let least_end = entry.header_start.saturating_add(LOCAL_HEADER_BYTES).saturating_add(entry.compressed_bytes);
+
+        let least_end = entry
+            .header_start
+            .saturating_add(LOCAL_HEADER_BYTES)
+            .saturating_add(entry.compressed_bytes);
         if least_end > self.file_bytes {
             return Err(damaged("the entry lies past the end of the archive"));
         }
@@ -182,8 +247,10 @@ impl Archive {
     }
 
     fn unsupported(&self, entry: &Entry) -> io::Error {
-        let (method, zip) = (entry.method, self.path.file_name().unwrap_or_default().display());
-        let remedy = format!("compression method {method}: unpack it (7z x {zip}) and give the folder");
+        let method = entry.method;
+        let zip = self.path.file_name().unwrap_or_default().display();
+        let remedy =
+            format!("compression method {method}: unpack it (7z x {zip}) and give the folder");
         io::Error::new(io::ErrorKind::Unsupported, remedy)
     }
 }
@@ -195,8 +262,9 @@ pub(super) fn damaged(what: &str) -> io::Error {
 /// Inflates to exactly `buffer`'s length: a bomb that holds more than it announces ends here.
 fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
     state.reset(false);
-    let status =
-        state.decompress(compressed, buffer, FlushDecompress::Finish).map_err(|_| damaged("corrupt deflate data"))?;
+    let status = state
+        .decompress(compressed, buffer, FlushDecompress::Finish)
+        .map_err(|_| damaged("corrupt deflate data"))?;
     if status == Status::StreamEnd && state.total_out() == buffer.len() as u64 {
         return Ok(());
     }
@@ -205,12 +273,14 @@ fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::
 
 /// As [`inflate`], of bzip2. Its state has to be made for each entry.
 fn bunzip(compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
-    let corrupt = |_| damaged("corrupt bzip2 data, or not as long as announced");
     let mut decoder = BzDecoder::new(compressed);
-    decoder.read_exact(buffer).map_err(corrupt)?;
-    match decoder.read(&mut [0]).map_err(corrupt)? {
-        0 => Ok(()),
-        _ => Err(damaged("the content is longer than announced")),
+    let beyond = decoder
+        .read_exact(buffer)
+        .and_then(|()| decoder.read(&mut [0]));
+    match beyond {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(damaged("the content is longer than announced")),
+        Err(_) => Err(damaged("corrupt bzip2 data, or not as long as announced")),
     }
 }
 
@@ -223,7 +293,9 @@ pub(super) struct Section {
 
 impl Read for Section {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(buffer.len());
+        let wanted = usize::try_from(self.end - self.position)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let got = self.file.read_at(&mut buffer[..wanted], self.position)?;
         self.position += got as u64;
         Ok(got)
@@ -240,15 +312,19 @@ pub(super) struct EntryReader {
 
 impl Read for EntryReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let corrupt = |error: io::Error| match error.raw_os_error() {
-            Some(_) => error,
-            None => damaged(&error.to_string()),
-        };
-        let got = self.content.read(buffer).map_err(corrupt)?;
+        let got = self.content.read(buffer).map_err(|error| {
+            if error.raw_os_error().is_some() {
+                return error;
+            }
+            damaged(&error.to_string())
+        })?;
         self.crc.update(&buffer[..got]);
-        let left = self.content.limit();
+
         // One byte more than announced was allowed: none of it may have come.
-        if left == 0 || (got == 0 && !buffer.is_empty() && (left != 1 || self.crc.sum() != self.crc32)) {
+        let left = self.content.limit();
+        let is_at_end = got == 0 && !buffer.is_empty();
+        let is_whole = left == 1 && self.crc.sum() == self.crc32;
+        if left == 0 || is_at_end && !is_whole {
             return Err(damaged(&format!(
                 "not the {} bytes with CRC-32 {:08x} that were announced",
                 self.bytes, self.crc32

@@ -60,18 +60,26 @@ struct End {
 pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> {
     let end = find_end(file, file_bytes)?;
     let (start, prefix_bytes) = find_start(file, &end)?;
-    let section = Section { file: Arc::clone(file), position: start, end: start + end.bytes };
+
+    let section = Section {
+        file: Arc::clone(file),
+        position: start,
+        end: start + end.bytes,
+    };
     let mut records = BufReader::new(section);
 
     let mut entries = Vec::new();
     let mut n_records = 0_u64;
     let mut left = end.bytes;
     while left > 0 {
-        let (entry, record_bytes) = read_entry(&mut records).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => damaged("an entry of the directory is cut off"),
-            _ => error,
-        })?;
-        left = left.checked_sub(record_bytes).ok_or_else(|| damaged("an entry of the directory is cut off"))?;
+        let (entry, record_bytes) =
+            read_entry(&mut records).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => damaged("an entry of the directory is cut off"),
+                _ => error,
+            })?;
+        left = left
+            .checked_sub(record_bytes)
+            .ok_or_else(|| damaged("an entry of the directory is cut off"))?;
         n_records += 1;
         if !entry.name.ends_with(b"/") {
             entries.push(entry);
@@ -79,10 +87,18 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
     }
 
     // Programs without the 64-bit form count modulo 65,536.
-    let counted = if end.is_64 { n_records } else { n_records & 0xffff };
+    let counted = if end.is_64 {
+        n_records
+    } else {
+        n_records & 0xffff
+    };
     if counted != end.entries {
-        return Err(damaged(&format!("the directory holds {n_records} entries, and {} are announced", end.entries)));
+        return Err(damaged(&format!(
+            "the directory holds {n_records} entries, and {} are announced",
+            end.entries
+        )));
     }
+
     shift(file, &mut entries, prefix_bytes);
     Ok(entries)
 }
@@ -92,19 +108,21 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
 /// That comes from two numbers of the end. Where it leads to none of the first entries and the places alone do, one of the
 /// numbers is damaged, and every entry would be lost.
 fn shift(file: &File, entries: &mut [Entry], prefix_bytes: u64) {
-    let leads_somewhere = |prefix_bytes: u64| {
-        entries.iter().take(TRIED_ENTRIES).any(|entry| {
-            let mut magic = [0; 4];
-            let place = entry.header_start.saturating_add(prefix_bytes);
-            file.read_exact_at(&mut magic, place).is_ok() && magic == *LOCAL_HEADER_MAGIC
-        })
-    };
-    if !leads_somewhere(prefix_bytes) && leads_somewhere(0) {
+    if !leads_to_an_entry(file, entries, prefix_bytes) && leads_to_an_entry(file, entries, 0) {
         return;
     }
     for entry in entries {
         entry.header_start = entry.header_start.saturating_add(prefix_bytes);
     }
+}
+
+/// Whether one of the first entries lies where its place says, with `prefix_bytes` before the archive's beginning.
+fn leads_to_an_entry(file: &File, entries: &[Entry], prefix_bytes: u64) -> bool {
+    entries.iter().take(TRIED_ENTRIES).any(|entry| {
+        let mut magic = [0; 4];
+        let place = entry.header_start.saturating_add(prefix_bytes);
+        file.read_exact_at(&mut magic, place).is_ok() && magic == *LOCAL_HEADER_MAGIC
+    })
 }
 
 /// Finds the record that ends a zip: the last whose comment reaches just to the end of the file. Where none does,
@@ -115,16 +133,14 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
     let mut tail = vec![0; tail_bytes as usize];
     file.read_exact_at(&mut tail, tail_start)?;
 
-    let n_places = tail.len().saturating_sub(END_BYTES as usize - 1);
-    let ends = (0..n_places).rev().filter(|&at| tail[at..].starts_with(END_MAGIC));
-    let behind = |at: usize| tail.len() - at - END_BYTES as usize;
-    let comment = |at: usize| usize::from(u16_at(&tail[at..], 20));
-    let exact = ends.clone().find(|&at| comment(at) == behind(at));
-    let at = exact.or_else(|| ends.clone().find(|&at| comment(at) <= behind(at)));
-    let at = at.ok_or_else(|| damaged("no end of a zip"))?;
+    let at = find_end_record(&tail).ok_or_else(|| damaged("no end of a zip"))?;
     let record = &tail[at..];
+    // The number of this file of the archive, and of the one that the directory begins in.
     if u16_at(record, 4) != u16_at(record, 6) {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "an archive in several files: join them first"));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "an archive in several files: join them first",
+        ));
     }
 
     let position = tail_start + at as u64;
@@ -138,9 +154,31 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
     Ok(find_end_64(file, position)?.unwrap_or(end))
 }
 
+/// Where the record begins in the last bytes of the file.
+fn find_end_record(tail: &[u8]) -> Option<usize> {
+    let n_places = tail.len().saturating_sub(END_BYTES as usize - 1);
+    let mut last_with_room = None;
+    for at in (0..n_places).rev() {
+        if !tail[at..].starts_with(END_MAGIC) {
+            continue;
+        }
+        let behind_bytes = tail.len() - at - END_BYTES as usize;
+        let comment_bytes = usize::from(u16_at(&tail[at..], 20));
+        if comment_bytes == behind_bytes {
+            return Some(at);
+        }
+        if comment_bytes < behind_bytes {
+            last_with_room = last_with_room.or(Some(at));
+        }
+    }
+    last_with_room
+}
+
 /// The 64-bit form of the end, where there is one.
 fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
-    let Some(locator_at) = end.checked_sub(LOCATOR_BYTES) else { return Ok(None) };
+    let Some(locator_at) = end.checked_sub(LOCATOR_BYTES) else {
+        return Ok(None);
+    };
     let mut locator = [0; LOCATOR_BYTES as usize];
     file.read_exact_at(&mut locator, locator_at)?;
     if !locator.starts_with(LOCATOR_MAGIC) {
@@ -151,23 +189,27 @@ fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
     let beside = locator_at.checked_sub(END_64_BYTES);
     for position in [Some(u64_at(&locator, 8)), beside].into_iter().flatten() {
         let mut record = [0; END_64_BYTES as usize];
-        let is_inside = position.checked_add(END_64_BYTES).is_some_and(|end| end <= locator_at);
+        let is_inside = position
+            .checked_add(END_64_BYTES)
+            .is_some_and(|end| end <= locator_at);
         if !is_inside {
             continue;
         }
+
         file.read_exact_at(&mut record, position)?;
         if record.starts_with(END_64_MAGIC) {
-            let entries = u64_at(&record, 32);
             return Ok(Some(End {
                 position,
-                entries,
+                entries: u64_at(&record, 32),
                 bytes: u64_at(&record, 40),
                 offset: u64_at(&record, 48),
                 is_64: true,
             }));
         }
     }
-    Err(damaged("the 64-bit end of the directory is not where it should be"))
+    Err(damaged(
+        "the 64-bit end of the directory is not where it should be",
+    ))
 }
 
 /// Where the directory begins, and how many bytes stand before the archive's own beginning.
@@ -175,10 +217,20 @@ fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
     // As a rule the directory reaches to its end; a signature may stand in between.
     let before_end = end.position.checked_sub(end.bytes);
     for start in [before_end, Some(end.offset)].into_iter().flatten() {
-        let Some(prefix_bytes) = start.checked_sub(end.offset) else { continue };
-        let is_inside = start.checked_add(end.bytes).is_some_and(|after| after <= end.position);
+        let Some(prefix_bytes) = start.checked_sub(end.offset) else {
+            continue;
+        };
+        let is_inside = start
+            .checked_add(end.bytes)
+            .is_some_and(|after| after <= end.position);
+        if !is_inside {
+            continue;
+        }
+
         let mut magic = [0; 4];
-        if is_inside && (end.bytes == 0 || file.read_exact_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC) {
+        let begins_with_entry =
+            file.read_exact_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC;
+        if end.bytes == 0 || begins_with_entry {
             return Ok((start, prefix_bytes));
         }
     }
@@ -192,12 +244,15 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
     if !head.starts_with(ENTRY_MAGIC) {
         return Err(damaged("no entry where the directory should have one"));
     }
-    let [name_bytes, extra_bytes, comment_bytes] = [28, 30, 32].map(|at| usize::from(u16_at(&head, at)));
+
+    let [name_bytes, extra_bytes, comment_bytes] =
+        [28, 30, 32].map(|at| usize::from(u16_at(&head, at)));
     let mut rest = vec![0; name_bytes + extra_bytes + comment_bytes];
     records.read_exact(&mut rest)?;
-    let (name, rest) = rest.split_at(name_bytes);
-    let extra = &rest[..extra_bytes];
+    let (name, behind_name) = rest.split_at(name_bytes);
+    let extra = &behind_name[..extra_bytes];
 
+    // Whole size, compressed size, place.
     let mut wide = [24, 20, 42].map(|at| u64::from(u32_at(&head, at)));
     let mut shown_name = None;
     for (id, value) in extra_fields(extra) {
@@ -214,12 +269,16 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
         name: shown_name.unwrap_or(name).into(),
         bytes,
         crc32: u32_at(&head, 16),
+        // The lowest bit of the entry's flags.
         encrypted: u16_at(&head, 8) & 1 == 1,
         method: u16_at(&head, 10),
         header_start: offset,
         compressed_bytes,
     };
-    Ok((entry, (ENTRY_BYTES + name_bytes + extra_bytes + comment_bytes) as u64))
+    Ok((
+        entry,
+        (ENTRY_BYTES + name_bytes + extra_bytes + comment_bytes) as u64,
+    ))
 }
 
 /// The fields of an entry's extra part: number and value. One that is cut off ends them.
@@ -228,7 +287,8 @@ fn extra_fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         if extra.len() < 4 {
             return None;
         }
-        let (id, bytes) = (u16_at(extra, 0), usize::from(u16_at(extra, 2)));
+        let id = u16_at(extra, 0);
+        let bytes = usize::from(u16_at(extra, 2));
         let value = extra.get(4..4 + bytes)?;
         extra = &extra[4 + bytes..];
         Some((id, value))
@@ -256,7 +316,8 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+/// A number of the zip format, least significant byte first; the caller knows that it is there.
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 

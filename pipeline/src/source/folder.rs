@@ -16,7 +16,8 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 use super::keys::{is_clip_name, root_len};
 use super::retry::with_retries;
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, make_room, too_large,
+    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent,
+    make_room, too_large,
 };
 
 /// A folder of clips.
@@ -24,28 +25,44 @@ pub(super) struct FolderSource {
     root: PathBuf,
     index: AudioIndex,
     /// Why a listed clip cannot be read, by key.
-    unreadable: BTreeMap<String, (Reason, &'static str)>,
+    unreadable: BTreeMap<String, Fault>,
     rejects: Vec<Reject>,
 }
 
 impl FolderSource {
     pub fn open(path: &Path, allow_outside: bool) -> Result<Self, SourceError> {
-        let top = path.canonicalize().map_err(|source| SourceError::Open { path: path.to_owned(), source })?;
-        let mut walk = Walk { top: top.clone(), allow_outside, found: BTreeMap::new(), rejects: Vec::new() };
+        let top = path.canonicalize().map_err(SourceError::open_at(path))?;
+        let mut walk = FolderWalk {
+            top: top.clone(),
+            allow_outside,
+            found: BTreeMap::new(),
+            rejects: Vec::new(),
+        };
         walk.folder(&top, false)?;
+
         let root_len = root_len(walk.found.keys().map(String::as_str));
-        let prefix = walk.found.keys().next().map_or("", |first| &first[..root_len]);
+        let first = walk.found.keys().next();
+        let prefix = first.map_or("", |first| &first[..root_len]);
         let root = top.join(prefix);
-        let (mut index, mut unreadable) = (AudioIndex::new(), BTreeMap::new());
-        for (path, (id, fault)) in walk.found {
+
+        let mut index = AudioIndex::new();
+        let mut unreadable = BTreeMap::new();
+        for (path, file) in walk.found {
             let key = path[root_len..].to_owned();
-            if let Some(fault) = fault {
+            if let Some(fault) = file.fault {
                 unreadable.insert(key.clone(), fault);
             }
-            index.insert(key, id);
+            index.insert(key, file.id);
         }
+
+        // A folder tells its names in any order.
         walk.rejects.sort_by(|a, b| a.detail.cmp(&b.detail));
-        Ok(Self { root, index, unreadable, rejects: walk.rejects })
+        Ok(Self {
+            root,
+            index,
+            unreadable,
+            rejects: walk.rejects,
+        })
     }
 }
 
@@ -65,20 +82,30 @@ impl Source for FolderSource {
 
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure> {
         buffer.clear();
-        if let Some((reason, detail)) = self.unreadable.get(clip_key) {
-            return Err(ReadFailure::Reject(Reject::new(Stage::Read, *reason, *detail)));
+        if let Some(fault) = self.unreadable.get(clip_key) {
+            let reject = Reject::new(Stage::Read, fault.reason, fault.detail);
+            return Err(ReadFailure::Reject(reject));
         }
         if !self.index.contains_key(clip_key) {
             return Err(absent(clip_key, "no such file below the audio root"));
         }
+
         let path = self.root.join(clip_key);
+        // What kind of file there is, and whether there is one, is the clip's fault; everything else is the machine's.
         with_retries(|| read_file(&path, buffer)).map_err(|error| match error.kind() {
             io::ErrorKind::FileTooLarge => too_large(),
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing("the file vanished after it was listed"),
-            io::ErrorKind::InvalidData => {
-                ReadFailure::Reject(Reject::new(Stage::Read, Reason::NotAudio, "no longer a regular file"))
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                missing("the file vanished after it was listed")
             }
-            kind => ReadFailure::Io(io::Error::new(kind, format!("cannot read {}: {error}", path.display()))),
+            io::ErrorKind::InvalidData => ReadFailure::Reject(Reject::new(
+                Stage::Read,
+                Reason::NotAudio,
+                "no longer a regular file",
+            )),
+            kind => ReadFailure::Io(io::Error::new(
+                kind,
+                format!("cannot read {}: {error}", path.display()),
+            )),
         })
     }
 }
@@ -97,6 +124,7 @@ fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
     if !metadata.is_file() {
         return Err(io::ErrorKind::InvalidData.into());
     }
+
     if metadata.len() <= CLIP_BYTES_MAX {
         // Into memory that is not zeroed first, in one call; a second one sees the end, for which there is a byte more.
         make_room(buffer, metadata.len() as usize + 1);
@@ -112,37 +140,67 @@ fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
             }
         }
     }
+
     let bytes = metadata.len().max(buffer.len() as u64);
-    if bytes > CLIP_BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+    if bytes > CLIP_BYTES_MAX {
+        Err(io::ErrorKind::FileTooLarge.into())
+    } else {
+        Ok(())
+    }
 }
 
-/// Identity of a listed file, and why it cannot be read, if so.
-type Found = (InputId, Option<(Reason, &'static str)>);
+/// A file that carries a clip's name.
+struct ListedFile {
+    id: InputId,
+    /// Why it cannot be read, if so.
+    fault: Option<Fault>,
+}
 
-struct Walk {
+/// What makes a listed file a reject without a look at its bytes.
+#[derive(Clone, Copy)]
+struct Fault {
+    reason: Reason,
+    detail: &'static str,
+}
+
+impl Fault {
+    const fn new(reason: Reason, detail: &'static str) -> Self {
+        Self { reason, detail }
+    }
+}
+
+struct FolderWalk {
     top: PathBuf,
     allow_outside: bool,
     /// By path below `top`.
-    found: BTreeMap<String, Found>,
+    found: BTreeMap<String, ListedFile>,
     rejects: Vec<Reject>,
 }
 
-impl Walk {
+impl FolderWalk {
     /// `linked`: a link led here. Links to folders are followed once and not from there again, so the walk ends.
     fn folder(&mut self, folder: &Path, linked: bool) -> Result<(), SourceError> {
-        let failed = |source| SourceError::Open { path: folder.to_owned(), source };
-        for entry in folder.read_dir().map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
+        for entry in folder.read_dir().map_err(SourceError::open_at(folder))? {
+            let entry = entry.map_err(SourceError::open_at(folder))?;
+            let path = entry.path();
+            let kind = entry.file_type().map_err(SourceError::open_at(folder))?;
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            let target = if kind.is_symlink() { fs::metadata(&path).ok() } else { None };
+
+            let target = if kind.is_symlink() {
+                fs::metadata(&path).ok()
+            } else {
+                None
+            };
             let is_folder = target.as_ref().map_or(kind.is_dir(), Metadata::is_dir);
             if is_clip_name(&entry.file_name()) {
-                let found = self.clip(&path, kind, target).map_err(failed)?;
-                self.list(&path, found);
+                let file = self
+                    .clip(&path, kind, target)
+                    .map_err(SourceError::open_at(folder))?;
+                self.list(&path, file);
             }
+
             if is_folder && !kind.is_symlink() {
                 self.folder(&path, linked)?;
             } else if is_folder && !linked && self.may_follow_folder(&path)? {
@@ -154,16 +212,23 @@ impl Walk {
 
     /// A link that leads to a folder above itself would list the same clips again and again: it is passed over.
     fn may_follow_folder(&mut self, link: &Path) -> Result<bool, SourceError> {
-        let failed = |source| SourceError::Open { path: link.to_owned(), source };
-        let target = link.canonicalize().map_err(failed)?;
-        if link.parent().is_some_and(|parent| parent.starts_with(&target)) {
+        let target = link.canonicalize().map_err(SourceError::open_at(link))?;
+        let leads_back = link
+            .parent()
+            .is_some_and(|parent| parent.starts_with(&target));
+        if leads_back {
             return Ok(false);
         }
         if self.is_inside(&target) {
             return Ok(true);
         }
-        let detail = format!("the folder link {} leads out of the audio folder", self.below_top(link).display());
-        self.rejects.push(Reject::new(Stage::Read, Reason::OutsideRoot, detail));
+
+        let detail = format!(
+            "the folder link {} leads out of the audio folder",
+            self.below_top(link).display()
+        );
+        self.rejects
+            .push(Reject::new(Stage::Read, Reason::OutsideRoot, detail));
         Ok(false)
     }
 
@@ -171,35 +236,70 @@ impl Walk {
         self.allow_outside || target.starts_with(&self.top)
     }
 
-    fn clip(&self, path: &Path, kind: FileType, target: Option<Metadata>) -> io::Result<Found> {
-        let fault = if !kind.is_symlink() {
-            (!kind.is_file()).then_some((Reason::NotAudio, "a folder, pipe or device, not a file"))
-        } else if let Some(target) = &target {
-            if !self.is_inside(&path.canonicalize()?) {
-                Some((Reason::OutsideRoot, "a link out of the audio folder; --allow-outside follows it"))
-            } else {
-                (!target.is_file()).then_some((Reason::NotAudio, "a link to a folder, pipe or device, not to a file"))
-            }
-        } else {
-            Some((Reason::MissingFile, "a link that leads nowhere"))
-        };
+    fn clip(
+        &self,
+        path: &Path,
+        kind: FileType,
+        target: Option<Metadata>,
+    ) -> io::Result<ListedFile> {
+        let fault = self.fault(path, kind, target.as_ref())?;
         let metadata = match target {
             Some(target) if fault.is_none() => target,
             _ => fs::symlink_metadata(path)?,
         };
         let bytes = if fault.is_none() { metadata.len() } else { 0 };
-        Ok((InputId { bytes, stamp: Stamp::MtimeNs(mtime_ns(&metadata)?) }, fault))
+
+        let id = InputId {
+            bytes,
+            stamp: Stamp::MtimeNs(mtime_ns(&metadata)?),
+        };
+        Ok(ListedFile { id, fault })
     }
 
-    fn list(&mut self, path: &Path, found: Found) {
+    /// Why a file with a clip's name cannot be read; `target` is what a link leads to.
+    fn fault(
+        &self,
+        path: &Path,
+        kind: FileType,
+        target: Option<&Metadata>,
+    ) -> io::Result<Option<Fault>> {
+        if !kind.is_symlink() {
+            let is_other = !kind.is_file();
+            return Ok(is_other.then_some(Fault::new(
+                Reason::NotAudio,
+                "a folder, pipe or device, not a file",
+            )));
+        }
+
+        let Some(target) = target else {
+            return Ok(Some(Fault::new(
+                Reason::MissingFile,
+                "a link that leads nowhere",
+            )));
+        };
+        if !self.is_inside(&path.canonicalize()?) {
+            return Ok(Some(Fault::new(
+                Reason::OutsideRoot,
+                "a link out of the audio folder; --allow-outside follows it",
+            )));
+        }
+        let is_other = !target.is_file();
+        Ok(is_other.then_some(Fault::new(
+            Reason::NotAudio,
+            "a link to a folder, pipe or device, not to a file",
+        )))
+    }
+
+    fn list(&mut self, path: &Path, file: ListedFile) {
         let below = self.below_top(path);
         match below.to_str() {
             Some(name) => {
-                self.found.insert(name.to_owned(), found);
+                self.found.insert(name.to_owned(), file);
             }
             None => {
                 let detail = format!("the path {} is not UTF-8", below.display());
-                self.rejects.push(Reject::new(Stage::Read, Reason::BadEncoding, detail));
+                self.rejects
+                    .push(Reject::new(Stage::Read, Reason::BadEncoding, detail));
             }
         }
     }

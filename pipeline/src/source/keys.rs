@@ -14,7 +14,9 @@ const AUDIO_EXTENSIONS: [&str; 5] = ["mp3", "wav", "flac", "ogg", "oga"];
 /// Whether a file of this name is a clip. Names that start with a dot are not: editors and macOS leave such copies.
 pub fn is_clip_name(name: &OsStr) -> bool {
     let extension = Path::new(name).extension();
-    let known = AUDIO_EXTENSIONS.iter().any(|known| extension.is_some_and(|found| found.eq_ignore_ascii_case(known)));
+    let known = AUDIO_EXTENSIONS
+        .iter()
+        .any(|known| extension.is_some_and(|found| found.eq_ignore_ascii_case(known)));
     known && !name.as_encoded_bytes().starts_with(b".")
 }
 
@@ -23,10 +25,15 @@ pub(super) fn root_len<'a>(mut paths: impl Iterator<Item = &'a str> + Clone) -> 
     let Some(first) = paths.clone().next() else {
         return 0;
     };
+
     let mut root = 0;
-    while let Some(folder) = first[root..].split_once('/').map(|(folder, _)| root + folder.len() + 1) {
+    while let Some((name, _)) = first[root..].split_once('/') {
         // Every clip must lie in this folder, and none directly.
-        if !paths.clone().all(|path| path.starts_with(&first[..folder]) && path[folder..].contains('/')) {
+        let folder = root + name.len() + 1;
+        let holds_all = paths
+            .clone()
+            .all(|path| path.starts_with(&first[..folder]) && path[folder..].contains('/'));
+        if !holds_all {
             break;
         }
         root = folder;
@@ -47,9 +54,15 @@ mod tests {
     fn root_holds_the_numbered_or_genre_folders() {
         assert_eq!(root(&["000/000002.mp3", "000/000005.mp3"]), "");
         assert_eq!(root(&["000/000002.mp3", "155/155066.mp3"]), "");
-        assert_eq!(root(&["fma_large/000/000002.mp3", "fma_large/155/155066.mp3"]), "fma_large/");
+        assert_eq!(
+            root(&["fma_large/000/000002.mp3", "fma_large/155/155066.mp3"]),
+            "fma_large/"
+        );
         assert_eq!(root(&["data/fma_large/000/000002.mp3"]), "data/fma_large/");
-        assert_eq!(root(&["genres/blues/a.mp3", "genres/rock/b.mp3"]), "genres/");
+        assert_eq!(
+            root(&["genres/blues/a.mp3", "genres/rock/b.mp3"]),
+            "genres/"
+        );
         assert_eq!(root(&["rock/b.mp3"]), "");
         assert_eq!(root(&["a.mp3", "genres/rock/b.mp3"]), "");
         assert_eq!(root(&["genres/a.mp3", "genres/rock/b.mp3"]), "");
@@ -62,7 +75,14 @@ mod tests {
         for name in ["a.mp3", "b.MP3", "c.Flac", "-d.oga", "e f.wav"] {
             assert!(is_clip_name(OsStr::new(name)), "{name}");
         }
-        for name in ["tracks.csv", "README", "mp3", ".mp3", "._000002.mp3", "a.mp3.part"] {
+        for name in [
+            "tracks.csv",
+            "README",
+            "mp3",
+            ".mp3",
+            "._000002.mp3",
+            "a.mp3.part",
+        ] {
             assert!(!is_clip_name(OsStr::new(name)), "{name}");
         }
     }

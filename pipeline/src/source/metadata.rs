@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use flate2::Crc;
 
 use super::SourceError;
-use super::archive::Archive;
+use super::archive::{Archive, Entry};
 
 /// How much of a file is held while its CRC is taken.
 const CRC_BLOCK_BYTES: usize = 1 << 20;
@@ -17,11 +17,11 @@ const CRC_BLOCK_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Files {
     path: PathBuf,
-    place: Place,
+    place: Container,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Container {
     /// Names and paths.
     Folder(BTreeMap<String, PathBuf>),
     /// Names and positions among the entries: one, or several of which none is used.
@@ -36,25 +36,32 @@ impl Files {
     /// [`SourceError`] where the path cannot be read, or is a damaged zip.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let place = if path.is_dir() {
-            Place::Folder(folder_names(path)?)
+            Container::Folder(folder_names(path)?)
         } else if super::is_zip(path)? {
             let archive = Archive::open(path)?;
             let names = entry_names(&archive);
-            Place::Zip(archive, names)
+            Container::Zip(archive, names)
         } else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Place::Folder(BTreeMap::from([(name, path.to_owned())]))
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            Container::Folder(BTreeMap::from([(name, path.to_owned())]))
         };
-        Ok(Self { path: path.to_owned(), place })
+        Ok(Self {
+            path: path.to_owned(),
+            place,
+        })
     }
 
     /// All names, sorted, `/`-separated: `tracks.csv`, ….
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let (files, entries) = match &self.place {
-            Place::Folder(files) => (Some(files.keys()), None),
-            Place::Zip(_, entries) => (None, Some(entries.keys())),
+        let names: Box<dyn Iterator<Item = &String> + '_> = match &self.place {
+            Container::Folder(files) => Box::new(files.keys()),
+            Container::Zip(_, entries) => Box::new(entries.keys()),
         };
-        files.into_iter().flatten().chain(entries.into_iter().flatten()).map(String::as_str)
+        names.map(String::as_str)
     }
 
     /// Size of one of [`Files::names`], as its place says.
@@ -62,23 +69,32 @@ impl Files {
     /// # Errors
     /// [`SourceError::NoSuchFile`], or whatever keeps the file from being found.
     pub fn bytes(&self, name: &str) -> Result<u64, SourceError> {
-        let absent = || SourceError::NoSuchFile { path: self.path.clone(), name: name.to_owned() };
         match &self.place {
-            Place::Folder(files) => {
-                let path = files.get(name).ok_or_else(absent)?;
-                let found =
-                    std::fs::metadata(path).map_err(|source| SourceError::Open { path: path.clone(), source })?;
-                Ok(found.len())
+            Container::Folder(files) => {
+                let path = files.get(name).ok_or_else(|| self.absent(name))?;
+                let metadata = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
+                Ok(metadata.len())
             }
-            Place::Zip(archive, names) => Ok(in_directory(archive, names.get(name).ok_or_else(absent)?).1),
+            Container::Zip(archive, names) => {
+                let entries = names.get(name).ok_or_else(|| self.absent(name))?;
+                let (_, bytes) = in_directory(archive, entries);
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn absent(&self, name: &str) -> SourceError {
+        SourceError::NoSuchFile {
+            path: self.path.clone(),
+            name: name.to_owned(),
         }
     }
 
     /// Where one of [`Files::names`] lies by itself; `None` in a zip.
     pub fn path(&self, name: &str) -> Option<&Path> {
         match &self.place {
-            Place::Folder(files) => files.get(name).map(PathBuf::as_path),
-            Place::Zip(..) => None,
+            Container::Folder(files) => files.get(name).map(PathBuf::as_path),
+            Container::Zip(..) => None,
         }
     }
 
@@ -88,13 +104,16 @@ impl Files {
     /// # Errors
     /// [`SourceError::NoSuchFile`], or whatever keeps a file from being read.
     pub fn fingerprint(&self, name: &str) -> Result<(u32, u64), SourceError> {
-        if let Place::Zip(archive, names) = &self.place
+        if let Container::Zip(archive, names) = &self.place
             && let Some(entries) = names.get(name)
         {
             return Ok(in_directory(archive, entries));
         }
+
         let mut file = self.read(name)?;
-        let (mut crc, mut bytes, mut block) = (Crc::new(), 0, vec![0; CRC_BLOCK_BYTES]);
+        let mut crc = Crc::new();
+        let mut bytes = 0;
+        let mut block = vec![0; CRC_BLOCK_BYTES];
         loop {
             match file.read(&mut block) {
                 Ok(0) => return Ok((crc.sum(), bytes)),
@@ -103,7 +122,7 @@ impl Files {
                     bytes += got as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(SourceError::Open { path: self.path.join(name), source }),
+                Err(error) => return Err(SourceError::open_at(&self.path.join(name))(error)),
             }
         }
     }
@@ -114,35 +133,52 @@ impl Files {
     /// # Errors
     /// [`SourceError::NoSuchFile`], [`SourceError::Duplicates`], or whatever keeps the file from being opened.
     pub fn read(&self, name: &str) -> Result<Box<dyn Read + Send>, SourceError> {
-        let absent = || SourceError::NoSuchFile { path: self.path.clone(), name: name.to_owned() };
-        let failed = |source| SourceError::Open { path: self.path.join(name), source };
         match &self.place {
-            Place::Folder(files) => {
-                let path = files.get(name).ok_or_else(absent)?;
-                Ok(Box::new(File::open(path).map_err(|source| SourceError::Open { path: path.clone(), source })?))
+            Container::Folder(files) => {
+                let path = files.get(name).ok_or_else(|| self.absent(name))?;
+                let file = File::open(path).map_err(SourceError::open_at(path))?;
+                Ok(Box::new(file))
             }
-            Place::Zip(archive, names) => {
-                let entry = match names.get(name).ok_or_else(absent)?.as_slice() {
-                    &[position] => &archive.entries[position],
-                    several => {
-                        let (path, name) = (self.path.clone(), name.to_owned());
-                        return Err(SourceError::Duplicates { path, name, n: several.len() });
-                    }
-                };
-                if entry.encrypted {
-                    return Err(SourceError::EncryptedFile { path: self.path.clone(), name: name.to_owned() });
-                }
-                Ok(Box::new(archive.stream(entry).map_err(failed)?))
+            Container::Zip(archive, names) => {
+                let entries = names.get(name).ok_or_else(|| self.absent(name))?;
+                let entry = self.only_entry(archive, name, entries)?;
+                let content = archive.stream(entry);
+                let content = content.map_err(SourceError::open_at(&self.path.join(name)))?;
+                Ok(Box::new(content))
             }
         }
+    }
+
+    /// The one entry of a name, if it can be read.
+    fn only_entry<'a>(
+        &self,
+        archive: &'a Archive,
+        name: &str,
+        entries: &[usize],
+    ) -> Result<&'a Entry, SourceError> {
+        let &[position] = entries else {
+            return Err(SourceError::Duplicates {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                n: entries.len(),
+            });
+        };
+
+        let entry = &archive.entries[position];
+        if entry.encrypted {
+            return Err(SourceError::EncryptedFile {
+                path: self.path.clone(),
+                name: name.to_owned(),
+            });
+        }
+        Ok(entry)
     }
 }
 
 fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError> {
-    let failed = |source| SourceError::Open { path: folder.to_owned(), source };
     let mut names = BTreeMap::new();
-    for entry in folder.read_dir().map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    for entry in folder.read_dir().map_err(SourceError::open_at(folder))? {
+        let path = entry.map_err(SourceError::open_at(folder))?.path();
         if let Some(name) = path.file_name().and_then(|name| name.to_str())
             && path.is_file()
         {
@@ -157,24 +193,42 @@ fn in_directory(archive: &Archive, entries: &[usize]) -> (u32, u64) {
     if let &[entry] = entries {
         return (archive.entries[entry].crc32, archive.entries[entry].bytes);
     }
+
     let mut crc = Crc::new();
-    entries.iter().for_each(|&entry| crc.update(&archive.entries[entry].crc32.to_le_bytes()));
+    for &entry in entries {
+        crc.update(&archive.entries[entry].crc32.to_le_bytes());
+    }
     (crc.sum(), entries.len() as u64)
 }
 
 /// Files of an archive, without the folder that all lie in and without what macOS adds.
 fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
-    let names = archive.entries.iter().map(|entry| plain_name(&entry.name)).enumerate();
-    let names: Vec<_> = names.filter(|(_, name)| !name.starts_with("__MACOSX/") && !name.is_empty()).collect();
-    let Some((_, first)) = names.first() else { return BTreeMap::new() };
+    let mut names = Vec::new();
+    for (position, entry) in archive.entries.iter().enumerate() {
+        let name = plain_name(&entry.name);
+        if !name.starts_with("__MACOSX/") && !name.is_empty() {
+            names.push((position, name));
+        }
+    }
+    let Some((_, first)) = names.first() else {
+        return BTreeMap::new();
+    };
 
-    let leading = first.split_once('/').map_or(0, |(folder, _)| folder.len() + 1);
-    let shared = names.iter().all(|(_, name)| name.get(..leading) == first.get(..leading));
+    // The folder that all names lie in is no part of them, so that a zip of a folder has the folder's names.
+    let leading = first
+        .split_once('/')
+        .map_or(0, |(folder, _)| folder.len() + 1);
+    let shared = names
+        .iter()
+        .all(|(_, name)| name.get(..leading) == first.get(..leading));
     let strip = if shared { leading } else { 0 };
 
     let mut positions: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (position, name) in &names {
-        positions.entry(name[strip..].to_owned()).or_default().push(*position);
+        positions
+            .entry(name[strip..].to_owned())
+            .or_default()
+            .push(*position);
     }
     positions
 }
@@ -182,7 +236,10 @@ fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
 /// A name without the parts that lead nowhere: `./a//b.csv` is `a/b.csv`.
 fn plain_name(raw: &[u8]) -> String {
     let name = String::from_utf8_lossy(raw);
-    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let parts: Vec<&str> = name
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
     parts.join("/")
 }
 
@@ -216,12 +273,25 @@ mod tests {
         let long = "track_id,genre\n".repeat(50_000);
         std::fs::write(&csv, &long).unwrap();
         let zip = folder.path().join("fma_metadata.zip");
-        zip_of(&zip, &[("fma_metadata/tracks.csv", &long), ("fma_metadata/genres.csv", "x")]);
+        zip_of(
+            &zip,
+            &[
+                ("fma_metadata/tracks.csv", &long),
+                ("fma_metadata/genres.csv", "x"),
+            ],
+        );
         for path in [folder.path(), &csv, &zip] {
             let files = Files::open(path).unwrap();
-            assert!(files.names().any(|name| name == "tracks.csv"), "{}", path.display());
+            assert!(
+                files.names().any(|name| name == "tracks.csv"),
+                "{}",
+                path.display()
+            );
             assert_eq!(content(&files, "tracks.csv"), long);
-            assert!(matches!(files.read("albums.csv"), Err(SourceError::NoSuchFile { .. })));
+            assert!(matches!(
+                files.read("albums.csv"),
+                Err(SourceError::NoSuchFile { .. })
+            ));
         }
     }
 
@@ -234,12 +304,21 @@ mod tests {
         std::fs::write(folder.path().join("check.csv"), "123456789").unwrap();
         let zip = folder.path().join("m.zip");
         zip_of(&zip, &[("long.csv", &long), ("check.csv", "123456789")]);
-        let (plain, zipped) = (Files::open(folder.path()).unwrap(), Files::open(&zip).unwrap());
+        let (plain, zipped) = (
+            Files::open(folder.path()).unwrap(),
+            Files::open(&zip).unwrap(),
+        );
         assert_eq!(plain.fingerprint("check.csv").unwrap(), (0xcbf4_3926, 9));
         for name in ["long.csv", "check.csv"] {
-            assert_eq!(plain.fingerprint(name).unwrap(), zipped.fingerprint(name).unwrap());
+            assert_eq!(
+                plain.fingerprint(name).unwrap(),
+                zipped.fingerprint(name).unwrap()
+            );
         }
-        assert!(matches!(zipped.fingerprint("absent.csv"), Err(SourceError::NoSuchFile { .. })));
+        assert!(matches!(
+            zipped.fingerprint("absent.csv"),
+            Err(SourceError::NoSuchFile { .. })
+        ));
     }
 
     #[test]
@@ -257,16 +336,38 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let zip = folder.path().join("m.zip");
         for second in ["m/./tracks.csv", "m//tracks.csv", "m/tracks.csX"] {
-            zip_of(&zip, &[("m/tracks.csv", "first"), (second, "second"), ("m/genres.csv", "x")]);
+            zip_of(
+                &zip,
+                &[
+                    ("m/tracks.csv", "first"),
+                    (second, "second"),
+                    ("m/genres.csv", "x"),
+                ],
+            );
             let bytes = std::fs::read(&zip).unwrap();
             // The zip crate writes no name twice.
-            let text = bytes.iter().map(|&b| if b == b'X' { b'v' } else { b }).collect::<Vec<u8>>();
+            let text = bytes
+                .iter()
+                .map(|&b| if b == b'X' { b'v' } else { b })
+                .collect::<Vec<u8>>();
             std::fs::write(&zip, text).unwrap();
 
             let files = Files::open(&zip).unwrap();
-            assert_eq!(files.names().collect::<Vec<_>>(), ["genres.csv", "tracks.csv"]);
-            assert!(matches!(files.read("tracks.csv"), Err(SourceError::Duplicates { n: 2, .. })), "{second}");
-            assert_ne!(files.fingerprint("tracks.csv").unwrap(), files.fingerprint("genres.csv").unwrap());
+            assert_eq!(
+                files.names().collect::<Vec<_>>(),
+                ["genres.csv", "tracks.csv"]
+            );
+            assert!(
+                matches!(
+                    files.read("tracks.csv"),
+                    Err(SourceError::Duplicates { n: 2, .. })
+                ),
+                "{second}"
+            );
+            assert_ne!(
+                files.fingerprint("tracks.csv").unwrap(),
+                files.fingerprint("genres.csv").unwrap()
+            );
             assert_eq!(content(&files, "genres.csv"), "x");
         }
     }
@@ -275,24 +376,42 @@ mod tests {
     fn what_macos_adds_hides_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let zip = folder.path().join("m.zip");
-        zip_of(&zip, &[("fma_metadata/tracks.csv", "1"), ("__MACOSX/fma_metadata/._tracks.csv", "2")]);
-        assert_eq!(Files::open(&zip).unwrap().names().collect::<Vec<_>>(), ["tracks.csv"]);
+        zip_of(
+            &zip,
+            &[
+                ("fma_metadata/tracks.csv", "1"),
+                ("__MACOSX/fma_metadata/._tracks.csv", "2"),
+            ],
+        );
+        assert_eq!(
+            Files::open(&zip).unwrap().names().collect::<Vec<_>>(),
+            ["tracks.csv"]
+        );
     }
 
     #[test]
     fn damaged_entry_fails_while_reading() {
         let folder = tempfile::tempdir().unwrap();
         let zip = folder.path().join("m.zip");
-        let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let options =
+            SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
         let mut writer = zip::ZipWriter::new(File::create(&zip).unwrap());
         writer.start_file("tracks.csv", options).unwrap();
         writer.write_all(b"track_id").unwrap();
         writer.finish().unwrap();
         let mut bytes = std::fs::read(&zip).unwrap();
-        let at = bytes.windows(8).position(|window| window == b"track_id").unwrap();
+        let at = bytes
+            .windows(8)
+            .position(|window| window == b"track_id")
+            .unwrap();
         bytes[at] ^= 1;
         std::fs::write(&zip, &bytes).unwrap();
-        let error = Files::open(&zip).unwrap().read("tracks.csv").unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+        let error = Files::open(&zip)
+            .unwrap()
+            .read("tracks.csv")
+            .unwrap()
+            .read_to_end(&mut Vec::new())
+            .unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
     }
 
@@ -304,6 +423,9 @@ mod tests {
         let bytes = std::fs::read(&zip).unwrap();
         std::fs::write(&zip, &bytes[..bytes.len() - 30]).unwrap();
         let error = Files::open(&zip).unwrap_err().to_string();
-        assert!(error.contains("m.zip") && error.contains("download it again"), "{error}");
+        assert!(
+            error.contains("m.zip") && error.contains("download it again"),
+            "{error}"
+        );
     }
 }

@@ -97,11 +97,17 @@ pub fn open(path: &Path, allow_outside: bool) -> Result<Box<dyn Source>, SourceE
     } else if path.is_file() && is_zip(path)? {
         Box::new(zipped::ZipSource::open(path)?)
     } else {
-        File::open(path).map_err(|source| SourceError::Open { path: path.to_owned(), source })?;
-        return Err(SourceError::NotAPlace { path: path.to_owned() });
+        // What cannot even be opened is an error of the system, and not of its kind.
+        File::open(path).map_err(SourceError::open_at(path))?;
+        return Err(SourceError::NotAPlace {
+            path: path.to_owned(),
+        });
     };
+
     if source.index().is_empty() && source.rejects().is_empty() {
-        return Err(SourceError::NoClips { path: path.to_owned() });
+        return Err(SourceError::NoClips {
+            path: path.to_owned(),
+        });
     }
     Ok(source)
 }
@@ -142,7 +148,9 @@ pub enum SourceError {
         source: io::Error,
     },
     /// Something else than a folder or a zip.
-    #[error("{path} is neither a folder nor a zip; give the folder that holds the clips, or a zip of it")]
+    #[error(
+        "{path} is neither a folder nor a zip; give the folder that holds the clips, or a zip of it"
+    )]
     NotAPlace {
         /// The path.
         path: PathBuf,
@@ -162,7 +170,9 @@ pub enum SourceError {
         name: String,
     },
     /// A metadata file of which an archive holds several.
-    #[error("{path}: {n} entries are called {name}: make a zip with one of them, or give the folder")]
+    #[error(
+        "{path}: {n} entries are called {name}: make a zip with one of them, or give the folder"
+    )]
     Duplicates {
         /// The archive.
         path: PathBuf,
@@ -181,18 +191,28 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    fn open_at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Open { path, source }
+    }
+}
+
 /// Whether a file is a zip by its first bytes: a local header, or the directory end of an empty archive.
 fn is_zip(path: &Path) -> Result<bool, SourceError> {
     let mut magic = Vec::with_capacity(4);
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
-    read.map_err(|source| SourceError::Open { path: path.to_owned(), source })?;
+    read.map_err(SourceError::open_at(path))?;
     Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
 }
 
 /// A clip that is not in the index: one that the metadata looks for elsewhere, or one that is not there.
 fn absent(clip_key: &str, detail: &str) -> ReadFailure {
     let leaves = clip_key.starts_with('/') || clip_key.split('/').any(|part| part == "..");
-    let (reason, detail) =
-        if leaves { (Reason::OutsideRoot, "the path leaves the audio root") } else { (Reason::MissingFile, detail) };
+    let (reason, detail) = if leaves {
+        (Reason::OutsideRoot, "the path leaves the audio root")
+    } else {
+        (Reason::MissingFile, detail)
+    };
     ReadFailure::Reject(Reject::new(Stage::Read, reason, detail))
 }

@@ -6,12 +6,17 @@ use std::time::Duration;
 
 /// Waits before each further try. Together a good second: enough for other programs to close files, for a network
 /// share to come back, and short enough that a dying disk stops the run.
-const WAITS: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(1)];
+const WAITS: [Duration; 3] = [
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+];
 
 /// Whether trying again can help: not where the answer lies in the bytes or the name.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{
-        FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied, UnexpectedEof, Unsupported,
+        FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        UnexpectedEof, Unsupported,
     };
     let lasting = [
         FileTooLarge,
@@ -48,7 +53,11 @@ mod tests {
         let mut tries = 0;
         let result = with_retries(|| {
             tries += 1;
-            if tries < good { Err(io::Error::from_raw_os_error(code)) } else { Ok(()) }
+            if tries < good {
+                Err(io::Error::from_raw_os_error(code))
+            } else {
+                Ok(())
+            }
         });
         (tries, result)
     }

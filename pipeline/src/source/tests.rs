@@ -23,7 +23,13 @@ fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]
     let mut zip = zip::ZipWriter::new(File::create(path).unwrap());
     for (name, bytes) in entries {
         // Also the 64-bit form of every size.
-        zip.start_file(*name, SimpleFileOptions::default().compression_method(method).large_file(true)).unwrap();
+        zip.start_file(
+            *name,
+            SimpleFileOptions::default()
+                .compression_method(method)
+                .large_file(true),
+        )
+        .unwrap();
         zip.write_all(bytes).unwrap();
     }
     zip.finish().unwrap();
@@ -34,15 +40,56 @@ fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]
 fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], sizes: (u64, u64)) {
     let mut crc = flate2::Crc::new();
     crc.update(content);
-    let (crc, name_len) = (crc.sum().to_le_bytes(), u16::try_from(name.len()).unwrap().to_le_bytes());
+    let (crc, name_len) = (
+        crc.sum().to_le_bytes(),
+        u16::try_from(name.len()).unwrap().to_le_bytes(),
+    );
     // The 64-bit sizes stand in an extra field of 20 bytes: whole, then compressed.
-    let extra = [&[1, 0, 16, 0][..], &sizes.1.to_le_bytes(), &sizes.0.to_le_bytes()].concat();
-    let shared = [&[45, 0, 0, 0][..], &method.to_le_bytes(), &[0; 4], &crc, &[0xff; 8], &name_len, &[20, 0]].concat();
-    let local = [b"PK\x03\x04".as_slice(), &shared, name.as_bytes(), &extra, data].concat();
-    let directory = [b"PK\x01\x02\x2d\x00".as_slice(), &shared, &[0; 14], name.as_bytes(), &extra].concat();
-    let (at, length) = (u32::try_from(local.len()).unwrap(), u32::try_from(directory.len()).unwrap());
+    let extra = [
+        &[1, 0, 16, 0][..],
+        &sizes.1.to_le_bytes(),
+        &sizes.0.to_le_bytes(),
+    ]
+    .concat();
+    let shared = [
+        &[45, 0, 0, 0][..],
+        &method.to_le_bytes(),
+        &[0; 4],
+        &crc,
+        &[0xff; 8],
+        &name_len,
+        &[20, 0],
+    ]
+    .concat();
+    let local = [
+        b"PK\x03\x04".as_slice(),
+        &shared,
+        name.as_bytes(),
+        &extra,
+        data,
+    ]
+    .concat();
+    let directory = [
+        b"PK\x01\x02\x2d\x00".as_slice(),
+        &shared,
+        &[0; 14],
+        name.as_bytes(),
+        &extra,
+    ]
+    .concat();
+    let (at, length) = (
+        u32::try_from(local.len()).unwrap(),
+        u32::try_from(directory.len()).unwrap(),
+    );
     let counts = [0, 0, 0, 0, 1, 0, 1, 0];
-    let end = [b"PK\x05\x06".as_slice(), &counts, &length.to_le_bytes(), &at.to_le_bytes(), &[0; 2]].concat();
+    let end = [
+        b"PK\x05\x06".as_slice(),
+        &counts,
+        &length.to_le_bytes(),
+        &at.to_le_bytes(),
+        &[0; 2],
+    ]
+    .concat();
     fs::write(path, [local, directory, end].concat()).unwrap();
 }
 
@@ -72,16 +119,24 @@ fn read(source: &dyn Source, key: &str) -> Result<Vec<u8>, Reason> {
 /// Rewrites the only place of `old` in the file.
 fn patch(path: &Path, old: &[u8], new: &[u8]) {
     let mut bytes = fs::read(path).unwrap();
-    let places: Vec<usize> = (0..=bytes.len() - old.len()).filter(|&at| bytes[at..].starts_with(old)).collect();
+    let places: Vec<usize> = (0..=bytes.len() - old.len())
+        .filter(|&at| bytes[at..].starts_with(old))
+        .collect();
     assert!(!places.is_empty());
-    places.iter().for_each(|&at| bytes[at..at + new.len()].copy_from_slice(new));
+    places
+        .iter()
+        .for_each(|&at| bytes[at..at + new.len()].copy_from_slice(new));
     fs::write(path, bytes).unwrap();
 }
 
 /// Bytes of the first directory entry, `offset` behind its magic.
 fn patch_directory(path: &Path, offset: usize, new: &[u8]) {
     let mut bytes = fs::read(path).unwrap();
-    let at = bytes.windows(4).position(|window| window == b"PK\x01\x02").unwrap() + offset;
+    let at = bytes
+        .windows(4)
+        .position(|window| window == b"PK\x01\x02")
+        .unwrap()
+        + offset;
     bytes[at..at + new.len()].copy_from_slice(new);
     fs::write(path, bytes).unwrap();
 }
@@ -95,15 +150,25 @@ fn folder_parent_and_zip_give_equal_keys_and_bytes() {
         ("fma_large/000/000005.mp3", b""),
     ];
     let parent = temp.path().join("data");
-    clips.iter().for_each(|(name, bytes)| put(&parent, name, bytes));
+    clips
+        .iter()
+        .for_each(|(name, bytes)| put(&parent, name, bytes));
     put(&parent, "fma_large/README.txt", b"no clip");
     put(&parent, "fma_large/000/._000002.mp3", b"no clip either");
-    let (stored, deflated) = (temp.path().join("fma_large.zip"), temp.path().join("renamed.zip"));
+    let (stored, deflated) = (
+        temp.path().join("fma_large.zip"),
+        temp.path().join("renamed.zip"),
+    );
     zip_of(&stored, Stored, &clips);
     zip_of(&deflated, Deflated, &clips);
     for path in [&parent, &parent.join("fma_large"), &stored, &deflated] {
         let source = open(path, false).unwrap();
-        assert_eq!(keys(&*source), ["000/000002.mp3", "000/000005.mp3", "155/155066.MP3"], "{}", path.display());
+        assert_eq!(
+            keys(&*source),
+            ["000/000002.mp3", "000/000005.mp3", "155/155066.MP3"],
+            "{}",
+            path.display()
+        );
         assert_eq!(read(&*source, "000/000002.mp3").unwrap(), b"two");
         assert_eq!(read(&*source, "155/155066.MP3").unwrap(), [7; 9_999]);
         assert_eq!(read(&*source, "000/000005.mp3").unwrap(), b"");
@@ -116,9 +181,17 @@ fn folder_parent_and_zip_give_equal_keys_and_bytes() {
 fn zip_of_a_flat_folder_equals_the_folder() {
     let temp = TempDir::new().unwrap();
     put(temp.path(), "clips/a.mp3", b"a");
-    zip_of(&temp.path().join("clips.zip"), Stored, &[("clips/a.mp3", b"a")]);
+    zip_of(
+        &temp.path().join("clips.zip"),
+        Stored,
+        &[("clips/a.mp3", b"a")],
+    );
     for name in ["clips", "clips.zip"] {
-        assert_eq!(keys(&*open(&temp.path().join(name), false).unwrap()), ["a.mp3"], "{name}");
+        assert_eq!(
+            keys(&*open(&temp.path().join(name), false).unwrap()),
+            ["a.mp3"],
+            "{name}"
+        );
     }
 }
 
@@ -130,7 +203,13 @@ fn odd_files_are_listed_and_rejected_without_hanging() {
     put(&outside, "secret.mp3", b"secret");
     put(&outside, "more/far.mp3", b"far");
     fs::create_dir(root.join("folder.mp3")).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(root.join("pipe.mp3")).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(root.join("pipe.mp3"))
+            .status()
+            .unwrap()
+            .success()
+    );
     symlink("nowhere.mp3", root.join("dangling.mp3")).unwrap();
     symlink("good.mp3", root.join("inside.mp3")).unwrap();
     symlink("/dev/zero", root.join("zero.mp3")).unwrap();
@@ -148,7 +227,12 @@ fn odd_files_are_listed_and_rejected_without_hanging() {
     assert_eq!(read(&*source, "out.mp3"), Err(Reason::OutsideRoot));
     assert_eq!(read(&*source, "zero.mp3"), Err(Reason::OutsideRoot));
     assert_eq!(source.index().len(), 7);
-    assert!(source.rejects().iter().all(|reject| reject.reason == Reason::OutsideRoot));
+    assert!(
+        source
+            .rejects()
+            .iter()
+            .all(|reject| reject.reason == Reason::OutsideRoot)
+    );
     assert_eq!(source.rejects().len(), 1);
 
     let source = open(&root, true).unwrap();
@@ -169,10 +253,18 @@ fn odd_names_are_keys_unless_they_are_not_utf8() {
         "quote'\".mp3",
         "semi;colon,comma.mp3",
     ];
-    names.iter().for_each(|name| put(temp.path(), name, name.as_bytes()));
-    fs::write(temp.path().join(OsStr::from_bytes(b"caf\xe9.mp3")), b"latin 1").unwrap();
+    names
+        .iter()
+        .for_each(|name| put(temp.path(), name, name.as_bytes()));
+    fs::write(
+        temp.path().join(OsStr::from_bytes(b"caf\xe9.mp3")),
+        b"latin 1",
+    )
+    .unwrap();
     let source = open(temp.path(), false).unwrap();
-    names.iter().for_each(|name| assert_eq!(read(&*source, name).unwrap(), name.as_bytes()));
+    names
+        .iter()
+        .for_each(|name| assert_eq!(read(&*source, name).unwrap(), name.as_bytes()));
     assert_eq!(source.index().len(), names.len());
     assert_eq!(source.rejects()[0].reason, Reason::BadEncoding);
 }
@@ -180,11 +272,16 @@ fn odd_names_are_keys_unless_they_are_not_utf8() {
 #[test]
 fn files_that_change_after_listing() {
     let temp = TempDir::new().unwrap();
-    ["gone.mp3", "grown.mp3", "huge.mp3"].iter().for_each(|name| put(temp.path(), name, b"abc"));
+    ["gone.mp3", "grown.mp3", "huge.mp3"]
+        .iter()
+        .for_each(|name| put(temp.path(), name, b"abc"));
     let source = open(temp.path(), false).unwrap();
     fs::remove_file(temp.path().join("gone.mp3")).unwrap();
     put(temp.path(), "grown.mp3", b"abcdef");
-    File::create(temp.path().join("huge.mp3")).unwrap().set_len(CLIP_BYTES_MAX + 1).unwrap();
+    File::create(temp.path().join("huge.mp3"))
+        .unwrap()
+        .set_len(CLIP_BYTES_MAX + 1)
+        .unwrap();
     assert_eq!(read(&*source, "gone.mp3"), Err(Reason::MissingFile));
     assert_eq!(read(&*source, "grown.mp3").unwrap(), b"abcdef");
     assert_eq!(read(&*source, "huge.mp3"), Err(Reason::TooLarge));
@@ -194,13 +291,25 @@ fn files_that_change_after_listing() {
 fn places_that_are_no_source_say_so() {
     let temp = TempDir::new().unwrap();
     put(temp.path(), "tracks.csv", b"track_id");
-    assert!(matches!(open(temp.path(), false), Err(SourceError::NoClips { .. })));
-    assert!(matches!(open(&temp.path().join("tracks.csv"), false), Err(SourceError::NotAPlace { .. })));
-    assert!(matches!(open(&temp.path().join("absent"), false), Err(SourceError::Open { .. })));
+    assert!(matches!(
+        open(temp.path(), false),
+        Err(SourceError::NoClips { .. })
+    ));
+    assert!(matches!(
+        open(&temp.path().join("tracks.csv"), false),
+        Err(SourceError::NotAPlace { .. })
+    ));
+    assert!(matches!(
+        open(&temp.path().join("absent"), false),
+        Err(SourceError::Open { .. })
+    ));
     zip_of(&temp.path().join("cut.zip"), Stored, &[("a/b.mp3", b"x")]);
     let bytes = fs::read(temp.path().join("cut.zip")).unwrap();
     fs::write(temp.path().join("cut.zip"), &bytes[..bytes.len() - 40]).unwrap();
-    assert!(matches!(open(&temp.path().join("cut.zip"), false), Err(SourceError::BrokenZip { .. })));
+    assert!(matches!(
+        open(&temp.path().join("cut.zip"), false),
+        Err(SourceError::BrokenZip { .. })
+    ));
 }
 
 #[test]
@@ -211,27 +320,49 @@ fn damaged_and_hostile_entries_are_rejects() {
 
     zip_of(&zip, Stored, &[("a.mp3", text)]);
     patch(&zip, b"some", b"sore");
-    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Damaged));
+    assert_eq!(
+        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        Err(Reason::Damaged)
+    );
 
     zip_of(&zip, Deflated, &[("a.mp3", &[1; 100_000])]);
     patch(&zip, b"a.mp3", b"b.mp3");
-    assert_eq!(read(&*open(&zip, false).unwrap(), "b.mp3").unwrap(), [1; 100_000]);
+    assert_eq!(
+        read(&*open(&zip, false).unwrap(), "b.mp3").unwrap(),
+        [1; 100_000]
+    );
 
     // Flag bit 0: encrypted.
     zip_of(&zip, Stored, &[("a.mp3", text)]);
     patch_directory(&zip, 8, &[1, 0]);
-    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Encrypted));
+    assert_eq!(
+        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        Err(Reason::Encrypted)
+    );
 
     // A bomb that admits its size, then one that does not.
     zip_of(&zip, Deflated, &[("a.mp3", &[0; 1_000_000])]);
-    patch_directory(&zip, 24, &u32::try_from(CLIP_BYTES_MAX + 1).unwrap().to_le_bytes());
-    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::TooLarge));
+    patch_directory(
+        &zip,
+        24,
+        &u32::try_from(CLIP_BYTES_MAX + 1).unwrap().to_le_bytes(),
+    );
+    assert_eq!(
+        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        Err(Reason::TooLarge)
+    );
     patch_directory(&zip, 24, &1_000_u32.to_le_bytes());
-    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Damaged));
+    assert_eq!(
+        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        Err(Reason::Damaged)
+    );
 
     // A compressed size past the end of the file.
     patch_directory(&zip, 20, &0x7fff_ffff_u32.to_le_bytes());
-    assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Damaged));
+    assert_eq!(
+        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        Err(Reason::Damaged)
+    );
 }
 
 #[test]
@@ -241,15 +372,33 @@ fn entry_names_stay_inside_the_root() {
     zip_of(
         &zip,
         Stored,
-        &[("g/./a.mp3", b"a"), ("g/AA/bb.mp3", b"up"), ("Xabs.mp3", b"abs"), ("g/caf_.mp3", b"latin")],
+        &[
+            ("g/./a.mp3", b"a"),
+            ("g/AA/bb.mp3", b"up"),
+            ("Xabs.mp3", b"abs"),
+            ("g/caf_.mp3", b"latin"),
+        ],
     );
     patch(&zip, b"g/AA/b", b"../../");
     patch(&zip, b"Xabs", b"/abs");
     patch(&zip, b"caf_", b"caf\xe9");
     let source = open(&zip, false).unwrap();
     assert_eq!(keys(&*source), ["g/a.mp3"]);
-    let reasons: Vec<Reason> = source.rejects().iter().map(|reject| reject.reason).collect();
-    assert_eq!(reasons, [Reason::OutsideRoot, Reason::OutsideRoot, Reason::BadEncoding], "{:?}", source.rejects());
+    let reasons: Vec<Reason> = source
+        .rejects()
+        .iter()
+        .map(|reject| reject.reason)
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            Reason::OutsideRoot,
+            Reason::OutsideRoot,
+            Reason::BadEncoding
+        ],
+        "{:?}",
+        source.rejects()
+    );
 }
 
 /// One under its name, one under a name that comes to the same; a third clip is not touched.
@@ -258,13 +407,25 @@ fn of_two_entries_of_one_name_none_is_used() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     for second in ["g/Y.mp3", "g/./X.mp3", "g//X.mp3", "./g/X.mp3"] {
-        zip_of(&zip, Stored, &[("g/X.mp3", b"first"), (second, b"second"), ("g/c.mp3", b"third")]);
+        zip_of(
+            &zip,
+            Stored,
+            &[
+                ("g/X.mp3", b"first"),
+                (second, b"second"),
+                ("g/c.mp3", b"third"),
+            ],
+        );
         if second == "g/Y.mp3" {
             patch(&zip, b"g/Y.mp3", b"g/X.mp3");
         }
         let source = open(&zip, false).unwrap();
         assert_eq!(keys(&*source), ["g/X.mp3", "g/c.mp3"], "{second}");
-        assert_eq!(read(&*source, "g/X.mp3"), Err(Reason::DuplicateEntry), "{second}");
+        assert_eq!(
+            read(&*source, "g/X.mp3"),
+            Err(Reason::DuplicateEntry),
+            "{second}"
+        );
         assert_eq!(read(&*source, "g/c.mp3").unwrap(), b"third");
         assert_eq!(source.rejects(), []);
     }
@@ -274,14 +435,22 @@ fn of_two_entries_of_one_name_none_is_used() {
 fn threads_read_one_zip_at_once() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
-    let clips: Vec<(String, Vec<u8>)> =
-        (0..64_u8).map(|i| (format!("g/{i}.mp3"), vec![i; 10_000 + usize::from(i)])).collect();
-    let entries: Vec<(&str, &[u8])> = clips.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let clips: Vec<(String, Vec<u8>)> = (0..64_u8)
+        .map(|i| (format!("g/{i}.mp3"), vec![i; 10_000 + usize::from(i)]))
+        .collect();
+    let entries: Vec<(&str, &[u8])> = clips
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+        .collect();
     zip_of(&zip, Deflated, &entries);
     let source = open(&zip, false).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| clips.iter().for_each(|(name, bytes)| assert_eq!(read(&*source, name).unwrap(), *bytes)));
+            scope.spawn(|| {
+                clips
+                    .iter()
+                    .for_each(|(name, bytes)| assert_eq!(read(&*source, name).unwrap(), *bytes))
+            });
         }
     });
 }
@@ -291,14 +460,23 @@ fn bzip2_entries_are_read_whole_and_as_streams() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     // Over one bzip2 block of 900,000 bytes; then nothing at all.
-    let long: Vec<u8> = (0..2_000_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+    let long: Vec<u8> = (0..2_000_000_u32)
+        .map(|i| (i.wrapping_mul(i) >> 7) as u8)
+        .collect();
     for content in [&long[..], b"short", b""] {
         let data = bzip2(content);
         raw_zip(&zip, 12, "a.mp3", content, &data, lengths(&data, content));
-        assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3").unwrap(), content);
+        assert_eq!(
+            read(&*open(&zip, false).unwrap(), "a.mp3").unwrap(),
+            content
+        );
         let mut streamed = Vec::new();
         let files = metadata::Files::open(&zip).unwrap();
-        files.read("a.mp3").unwrap().read_to_end(&mut streamed).unwrap();
+        files
+            .read("a.mp3")
+            .unwrap()
+            .read_to_end(&mut streamed)
+            .unwrap();
         assert_eq!(streamed, content);
     }
 }
@@ -321,10 +499,22 @@ fn damaged_bzip2_is_a_reject_and_ends_a_stream() {
     ];
     for (data, sizes) in cases {
         raw_zip(&zip, 12, "a.mp3", &content, data, sizes);
-        assert_eq!(read(&*open(&zip, false).unwrap(), "a.mp3"), Err(Reason::Damaged), "{sizes:?}");
+        assert_eq!(
+            read(&*open(&zip, false).unwrap(), "a.mp3"),
+            Err(Reason::Damaged),
+            "{sizes:?}"
+        );
         let files = metadata::Files::open(&zip).unwrap();
-        let error = files.read("a.mp3").unwrap().read_to_end(&mut Vec::new()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{sizes:?}: {error}");
+        let error = files
+            .read("a.mp3")
+            .unwrap()
+            .read_to_end(&mut Vec::new())
+            .unwrap_err();
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::InvalidData,
+            "{sizes:?}: {error}"
+        );
     }
 }
 
@@ -333,13 +523,16 @@ fn unknown_compression_is_a_reject_with_a_remedy() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     raw_zip(&zip, 14, "a.mp3", b"lzma", b"lzma", (4, 4));
-    let Err(ReadFailure::Reject(reject)) = open(&zip, false).unwrap().read("a.mp3", &mut Vec::new()) else {
+    let Err(ReadFailure::Reject(reject)) =
+        open(&zip, false).unwrap().read("a.mp3", &mut Vec::new())
+    else {
         panic!("the run stops");
     };
     assert_eq!(reject.reason, Reason::UnsupportedCodec);
     let wanted = "compression method 14: unpack it (7z x x.zip) and give the folder";
     assert!(reject.detail.contains(wanted), "{}", reject.detail);
-    let Err(SourceError::Open { source, .. }) = metadata::Files::open(&zip).unwrap().read("a.mp3") else {
+    let Err(SourceError::Open { source, .. }) = metadata::Files::open(&zip).unwrap().read("a.mp3")
+    else {
         panic!("opened");
     };
     assert_eq!(source.to_string(), wanted);
@@ -351,7 +544,11 @@ fn unknown_compression_is_a_reject_with_a_remedy() {
 fn one_flipped_bit_of_a_zip_costs_one_clip() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
-    let clips: [(&str, &[u8]); 3] = [("000/a.mp3", b"first"), ("100/b.mp3", &[7; 300]), ("200/c.mp3", b"third")];
+    let clips: [(&str, &[u8]); 3] = [
+        ("000/a.mp3", b"first"),
+        ("100/b.mp3", &[7; 300]),
+        ("200/c.mp3", b"third"),
+    ];
     let mut opened = 0;
     for method in [Stored, Deflated] {
         zip_of(&zip, method, &clips);
@@ -368,14 +565,24 @@ fn one_flipped_bit_of_a_zip_costs_one_clip() {
                 };
                 opened += 1;
                 let right = |(name, bytes): &(&str, &[u8])| {
-                    source.index().contains_key(*name) && read(&*source, name).is_ok_and(|read| read == *bytes)
+                    source.index().contains_key(*name)
+                        && read(&*source, name).is_ok_and(|read| read == *bytes)
                 };
                 let n_right = clips.iter().filter(|clip| right(clip)).count();
                 let shares_a_name = source.index().len() < clips.len();
-                assert!(n_right >= if shares_a_name { 1 } else { 2 }, "byte {at}, bit {bit}: {:?}", keys(&*source));
+                assert!(
+                    n_right >= if shares_a_name { 1 } else { 2 },
+                    "byte {at}, bit {bit}: {:?}",
+                    keys(&*source)
+                );
                 for key in source.index().keys() {
-                    let known = clips.iter().any(|(_, bytes)| read(&*source, key).is_ok_and(|read| read == *bytes));
-                    assert!(known || read(&*source, key).is_err(), "byte {at}, bit {bit}: {key}");
+                    let known = clips
+                        .iter()
+                        .any(|(_, bytes)| read(&*source, key).is_ok_and(|read| read == *bytes));
+                    assert!(
+                        known || read(&*source, key).is_err(),
+                        "byte {at}, bit {bit}: {key}"
+                    );
                 }
             }
         }
@@ -391,17 +598,33 @@ fn an_entry_whose_own_header_disagrees_is_a_reject() {
         Err(ReadFailure::Reject(reject)) => (reject.reason, reject.detail),
         other => panic!("{other:?}"),
     };
-    let make = || zip_of(&zip, Stored, &[("000/a.mp3", b"some audio"), ("100/b.mp3", b"other")]);
+    let make = || {
+        zip_of(
+            &zip,
+            Stored,
+            &[("000/a.mp3", b"some audio"), ("100/b.mp3", b"other")],
+        )
+    };
 
     make();
     patch_directory(&zip, 10, &[16, 0]);
     let (reason, words) = detail(&zip);
     assert_eq!(reason, Reason::Damaged);
-    assert!(words.contains("method 16 in the directory, 0 in its own header"), "{words}");
+    assert!(
+        words.contains("method 16 in the directory, 0 in its own header"),
+        "{words}"
+    );
 
     // The directory points to another entry, and past the end of the file.
     for place in [
-        u32::try_from(fs::read(&zip).unwrap().windows(4).rposition(|w| w == b"PK\x03\x04").unwrap()).unwrap(),
+        u32::try_from(
+            fs::read(&zip)
+                .unwrap()
+                .windows(4)
+                .rposition(|w| w == b"PK\x03\x04")
+                .unwrap(),
+        )
+        .unwrap(),
         u32::MAX - 9,
     ] {
         make();
@@ -416,16 +639,23 @@ fn zips_behind_other_data_with_comments_and_tails_are_read() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     let mut writer = zip::ZipWriter::new(File::create(&zip).unwrap());
-    writer.start_file("g/a.mp3", SimpleFileOptions::default()).unwrap();
+    writer
+        .start_file("g/a.mp3", SimpleFileOptions::default())
+        .unwrap();
     writer.write_all(b"some audio").unwrap();
-    writer.set_comment("PK\x05\x06 is how the end begins").unwrap();
+    writer
+        .set_comment("PK\x05\x06 is how the end begins")
+        .unwrap();
     writer.finish().unwrap();
     let good = fs::read(&zip).unwrap();
     let before = [b"PK\x03\x04 and more before".as_slice(), &good].concat();
     let behind = [&good, b"a tail".as_slice()].concat();
     for bytes in [good, before, behind] {
         fs::write(&zip, bytes).unwrap();
-        assert_eq!(read(&*open(&zip, false).unwrap(), "g/a.mp3").unwrap(), b"some audio");
+        assert_eq!(
+            read(&*open(&zip, false).unwrap(), "g/a.mp3").unwrap(),
+            b"some audio"
+        );
     }
 }
 
@@ -436,7 +666,9 @@ fn a_zip_of_over_65535_entries_is_read() {
     let mut writer = zip::ZipWriter::new(std::io::BufWriter::new(File::create(&zip).unwrap()));
     let options = SimpleFileOptions::default().compression_method(Stored);
     for i in 0..65_600 {
-        writer.start_file(format!("{:03}/{i}.mp3", i % 100), options).unwrap();
+        writer
+            .start_file(format!("{:03}/{i}.mp3", i % 100), options)
+            .unwrap();
     }
     writer.finish().unwrap().flush().unwrap();
     assert_eq!(open(&zip, false).unwrap().index().len(), 65_600);
@@ -447,11 +679,24 @@ fn sizes_that_cannot_be_are_rejects() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     for method in [0, 8, 12] {
-        for sizes in [(u64::MAX, 4), (u64::MAX - 40, 4), (1 << 40, 4), (70_000, 4), (1 << 28, 1 << 28)] {
+        for sizes in [
+            (u64::MAX, 4),
+            (u64::MAX - 40, 4),
+            (1 << 40, 4),
+            (70_000, 4),
+            (1 << 28, 1 << 28),
+        ] {
             raw_zip(&zip, method, "a.mp3", b"some", b"some", sizes);
             let source = open(&zip, false).unwrap();
-            assert_eq!(read(&*source, "a.mp3"), Err(Reason::Damaged), "{method}: {sizes:?}");
-            assert!(metadata::Files::open(&zip).unwrap().read("a.mp3").is_err(), "{method}: {sizes:?}");
+            assert_eq!(
+                read(&*source, "a.mp3"),
+                Err(Reason::Damaged),
+                "{method}: {sizes:?}"
+            );
+            assert!(
+                metadata::Files::open(&zip).unwrap().read("a.mp3").is_err(),
+                "{method}: {sizes:?}"
+            );
         }
     }
 }

@@ -8,7 +8,9 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
+};
 use wavemill_schemas::recipe::Dtype;
 
 use super::tensor::{TensorColumn, TensorType};
@@ -16,8 +18,10 @@ use super::tensor::{TensorColumn, TensorType};
 const NAME: &str = "tensor_avg";
 
 /// The function, ready to be registered.
-pub fn tensor_avg() -> AggregateUDF {
-    AggregateUDF::new_from_impl(TensorAverage { signature: Signature::any(1, Volatility::Immutable) })
+pub(super) fn tensor_avg() -> AggregateUDF {
+    AggregateUDF::new_from_impl(TensorAverage {
+        signature: Signature::any(1, Volatility::Immutable),
+    })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -37,7 +41,11 @@ fn tensor_of(field: &Field) -> Result<TensorType> {
 }
 
 fn mean_of(tensor: &TensorType) -> TensorType {
-    TensorType { dtype: Dtype::F32, scale: None, ..tensor.clone() }
+    TensorType {
+        dtype: Dtype::F32,
+        scale: None,
+        ..tensor.clone()
+    }
 }
 
 impl AggregateUDFImpl for TensorAverage {
@@ -54,18 +62,26 @@ impl AggregateUDFImpl for TensorAverage {
     }
 
     fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
-        Ok(Arc::new(mean_of(&tensor_of(&fields[0])?).field(self.name())))
+        Ok(Arc::new(
+            mean_of(&tensor_of(&fields[0])?).field(self.name()),
+        ))
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         let tensor = tensor_of(&args.expr_fields[0])?;
         let result = args.return_field.data_type().clone();
-        Ok(Box::new(Average { tensor, result, sums: Vec::new(), rows: 0 }))
+        Ok(Box::new(Average {
+            tensor,
+            result,
+            sums: Vec::new(),
+            rows: 0,
+        }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let field = |part, data_type| Arc::new(Field::new(format!("{}[{part}]", args.name), data_type, true));
-        Ok(vec![field("sums", DataType::Binary), field("rows", DataType::UInt64)])
+        let sums = Field::new(format!("{}[sums]", args.name), DataType::Binary, true);
+        let rows = Field::new(format!("{}[rows]", args.name), DataType::UInt64, true);
+        Ok(vec![Arc::new(sums), Arc::new(rows)])
     }
 }
 
@@ -80,6 +96,7 @@ struct Average {
 
 impl Average {
     fn add(&mut self, rows: u64, values: impl ExactSizeIterator<Item = f64>) -> Result<()> {
+        // The first row says how many values there are.
         if self.rows == 0 {
             self.sums = vec![0.0; values.len()];
         }
@@ -91,19 +108,35 @@ impl Average {
                 values.len()
             );
         }
-        self.sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+
+        for (sum, value) in self.sums.iter_mut().zip(values) {
+            *sum += value;
+        }
         self.rows += rows;
         Ok(())
     }
+
+    fn mean_bytes(&self) -> Vec<u8> {
+        let means = self.sums.iter().map(|sum| (sum / self.rows as f64) as f32);
+        means.flat_map(f32::to_le_bytes).collect()
+    }
+}
+
+fn f64_of(bytes: &[u8]) -> f64 {
+    f64::from_le_bytes(bytes.try_into().unwrap_or_default())
 }
 
 impl Accumulator for Average {
     fn update_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
         let Some(column) = TensorColumn::new(&columns[0]) else {
-            return exec_err!("{NAME} cannot read tensors out of {}", columns[0].data_type());
+            return exec_err!(
+                "{NAME} cannot read tensors out of {}",
+                columns[0].data_type()
+            );
         };
+
         let tensor = self.tensor.clone();
-        let mut values = Vec::new();
+        let mut values = Vec::new(); // of one row, used again for the next
         for row in 0..columns[0].len() {
             if !column.is_null(row) {
                 values.clear();
@@ -115,12 +148,14 @@ impl Accumulator for Average {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let (sums, rows) = (states[0].as_binary::<i32>(), states[1].as_primitive::<UInt64Type>());
+        let sums = states[0].as_binary::<i32>();
+        let rows = states[1].as_primitive::<UInt64Type>();
+
         for at in 0..sums.len() {
+            // A partition without rows has no sums, and no shape that others must have.
             if rows.is_valid(at) && rows.value(at) > 0 {
-                let parts = sums.value(at).chunks_exact(8);
-                let sum = |part: &[u8]| f64::from_le_bytes(part.try_into().unwrap_or_default());
-                self.add(rows.value(at), parts.map(sum))?;
+                let bytes = sums.value(at).chunks_exact(8);
+                self.add(rows.value(at), bytes.map(f64_of))?;
             }
         }
         Ok(())
@@ -128,12 +163,15 @@ impl Accumulator for Average {
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let sums = self.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-        Ok(vec![ScalarValue::Binary(Some(sums)), ScalarValue::UInt64(Some(self.rows))])
+        Ok(vec![
+            ScalarValue::Binary(Some(sums)),
+            ScalarValue::UInt64(Some(self.rows)),
+        ])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let mean = |sum: &f64| ((sum / self.rows as f64) as f32).to_le_bytes();
-        let bytes = (self.rows > 0).then(|| self.sums.iter().flat_map(mean).collect::<Vec<u8>>());
+        // Over no rows there is no mean: null.
+        let bytes = (self.rows > 0).then(|| self.mean_bytes());
         Ok(match self.result {
             DataType::FixedSizeBinary(length) => ScalarValue::FixedSizeBinary(length, bytes),
             _ => ScalarValue::Binary(bytes),

@@ -8,25 +8,28 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{
-    ArrayRef, Int32Builder, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array, UInt64Builder,
+    ArrayRef, Int32Builder, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
+    UInt64Builder,
 };
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider};
+use datafusion::catalog::{
+    CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider,
+};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::tables::rejects_schema;
 
 use super::SqlError;
-use super::damage::Opened;
+use super::damage::OpenedFiles;
 use super::table::StoreTable;
 
 /// Name of the catalog.
-pub const CATALOG: &str = "wavemill";
+pub(super) const CATALOG: &str = "wavemill";
 /// Schema of the version's own tables; names without a schema are looked up here.
-pub const STORE: &str = "store";
+pub(super) const STORE: &str = "store";
 /// Schema of the data set's files as they came.
-pub const RAW: &str = "raw";
+pub(super) const RAW: &str = "raw";
 /// Manifest tables with this prefix lie in schema [`RAW`] without it.
 const RAW_PREFIX: &str = "raw_";
 
@@ -34,26 +37,33 @@ const RAW_PREFIX: &str = "raw_";
 ///
 /// # Errors
 /// [`SqlError::Failed`] where Arrow refuses the manifest's own tables; none in practice.
-pub fn build(
+pub(super) fn build(
     store: PathBuf,
     url: &ObjectStoreUrl,
     manifest: &Manifest,
-    opened: &Opened,
+    opened: &OpenedFiles,
 ) -> Result<MemoryCatalogProvider, SqlError> {
     let mut own = StoreSchema::new(store.clone(), url.clone(), opened.clone());
     let mut raw = StoreSchema::new(store, url.clone(), opened.clone());
     for entry in &manifest.files {
         let name = table_name(entry);
         match name.strip_prefix(RAW_PREFIX) {
-            Some(rest) => raw.files.entry(rest.to_owned()).or_default().push(entry.clone()),
+            Some(rest) => raw
+                .files
+                .entry(rest.to_owned())
+                .or_default()
+                .push(entry.clone()),
             None => own.files.entry(name).or_default().push(entry.clone()),
         }
     }
+
     own.add("classes", classes(manifest)?)?;
     own.add("files", files(manifest)?)?;
+    // A version without rejects has no file of them, and a query over them gives no rows.
     if !own.files.contains_key("rejects") {
         own.add("rejects", RecordBatch::new_empty(rejects_schema()))?;
     }
+
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema(STORE, Arc::new(own))?;
     catalog.register_schema(RAW, Arc::new(raw))?;
@@ -61,7 +71,7 @@ pub fn build(
 }
 
 /// The manifest's name of a file's table, of which SQL has `raw_x` as `raw.x`.
-pub fn table_name(entry: &FileEntry) -> String {
+pub(super) fn table_name(entry: &FileEntry) -> String {
     match &entry.feature {
         Some(feature) => format!("features_{feature}"),
         None => entry.name().to_owned(),
@@ -73,14 +83,20 @@ pub fn table_name(entry: &FileEntry) -> String {
 struct StoreSchema {
     store: PathBuf,
     url: ObjectStoreUrl,
-    opened: Opened,
+    opened: OpenedFiles,
     files: BTreeMap<String, Vec<FileEntry>>,
     open: Mutex<HashMap<String, Arc<dyn TableProvider>>>,
 }
 
 impl StoreSchema {
-    fn new(store: PathBuf, url: ObjectStoreUrl, opened: Opened) -> Self {
-        Self { store, url, opened, files: BTreeMap::new(), open: Mutex::default() }
+    fn new(store: PathBuf, url: ObjectStoreUrl, opened: OpenedFiles) -> Self {
+        Self {
+            store,
+            url,
+            opened,
+            files: BTreeMap::new(),
+            open: Mutex::default(),
+        }
     }
 
     fn add(&self, name: &str, batch: RecordBatch) -> Result<(), SqlError> {
@@ -97,7 +113,12 @@ impl StoreSchema {
 #[async_trait]
 impl SchemaProvider for StoreSchema {
     fn table_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.files.keys().cloned().chain(self.tables().keys().cloned()).collect();
+        let mut names: Vec<String> = self
+            .files
+            .keys()
+            .cloned()
+            .chain(self.tables().keys().cloned())
+            .collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -107,7 +128,10 @@ impl SchemaProvider for StoreSchema {
         if let Some(table) = self.tables().get(name) {
             return Ok(Some(Arc::clone(table)));
         }
-        let Some(entries) = self.files.get(name) else { return Ok(None) };
+        let Some(entries) = self.files.get(name) else {
+            return Ok(None);
+        };
+
         let table = StoreTable::open(&self.store, self.url.clone(), entries, &self.opened)
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let table: Arc<dyn TableProvider> = Arc::new(table);
@@ -119,7 +143,11 @@ impl SchemaProvider for StoreSchema {
         self.files.contains_key(name) || self.tables().contains_key(name)
     }
 
-    fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
+    fn register_table(
+        &self,
+        name: String,
+        table: Arc<dyn TableProvider>,
+    ) -> Result<Option<Arc<dyn TableProvider>>> {
         Ok(self.tables().insert(name, table))
     }
 
@@ -130,7 +158,9 @@ impl SchemaProvider for StoreSchema {
 
 /// `classes(target, class_id, class)`.
 fn classes(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
-    let (mut target_names, mut ids, mut names) = (StringBuilder::new(), Int32Builder::new(), StringBuilder::new());
+    let mut target_names = StringBuilder::new();
+    let mut ids = Int32Builder::new();
+    let mut names = StringBuilder::new();
     for target in &manifest.targets {
         for (id, class) in target.classes.iter().enumerate() {
             target_names.append_value(&target.name);
@@ -138,6 +168,7 @@ fn classes(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
             names.append_value(class);
         }
     }
+
     let columns: [(&str, ArrayRef); 3] = [
         ("target", Arc::new(target_names.finish())),
         ("class_id", Arc::new(ids.finish())),
@@ -149,18 +180,29 @@ fn classes(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
 /// `files(table_name, split, path, rows, bytes, blake3, row_groups)`; `table_name` is the table's name in SQL.
 fn files(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
     let files = &manifest.files;
-    let sql_name = |file| table_name(file).replacen(RAW_PREFIX, "raw.", 1);
+    let table_names = files
+        .iter()
+        .map(|file| table_name(file).replacen(RAW_PREFIX, "raw.", 1));
+    let splits: StringArray = files.iter().map(|file| file.split.as_deref()).collect();
+    let paths = files.iter().map(|file| &file.path);
+    let rows = files.iter().map(|file| file.rows);
+    let bytes = files.iter().map(|file| file.bytes);
+    let hashes = files.iter().map(|file| &file.blake3);
     let mut row_groups = ListBuilder::new(UInt64Builder::new());
     for file in files {
         row_groups.append_value(file.row_groups.iter().map(|&rows| Some(rows)));
     }
+
     let columns: [(&str, ArrayRef); 7] = [
-        ("table_name", Arc::new(StringArray::from_iter_values(files.iter().map(sql_name)))),
-        ("split", Arc::new(files.iter().map(|file| file.split.as_deref()).collect::<StringArray>())),
-        ("path", Arc::new(StringArray::from_iter_values(files.iter().map(|file| &file.path)))),
-        ("rows", Arc::new(UInt64Array::from_iter_values(files.iter().map(|file| file.rows)))),
-        ("bytes", Arc::new(UInt64Array::from_iter_values(files.iter().map(|file| file.bytes)))),
-        ("blake3", Arc::new(StringArray::from_iter_values(files.iter().map(|file| &file.blake3)))),
+        (
+            "table_name",
+            Arc::new(StringArray::from_iter_values(table_names)),
+        ),
+        ("split", Arc::new(splits)),
+        ("path", Arc::new(StringArray::from_iter_values(paths))),
+        ("rows", Arc::new(UInt64Array::from_iter_values(rows))),
+        ("bytes", Arc::new(UInt64Array::from_iter_values(bytes))),
+        ("blake3", Arc::new(StringArray::from_iter_values(hashes))),
         ("row_groups", Arc::new(row_groups.finish())),
     ];
     Ok(RecordBatch::try_from_iter(columns)?)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 
-use super::pager::Paged;
+use super::pager::PagedOutput;
 use super::script::{Piece, pieces};
 use super::tensor::TensorType;
 use super::{Format, Session, Sink, SqlError, output};
@@ -28,11 +28,13 @@ impl Console {
     /// [`SqlError`]; earlier answers have been written by then. A reader that left its pager is none.
     pub fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
         let wants_pager = self.pager && self.format == Format::Table;
-        let Some(mut paged) = wants_pager.then(Paged::open).flatten() else {
+        let Some(mut paged) = wants_pager.then(PagedOutput::open).flatten() else {
             return self.answer(session, text, BufWriter::new(io::stdout()));
         };
+
         let answered = self.answer(session, text, &mut paged);
         let left = paged.finish();
+
         match answered {
             Err(error) if error.is_broken_pipe() => Ok(()),
             Ok(()) => Ok(left?),
@@ -44,13 +46,19 @@ impl Console {
     ///
     /// # Errors
     /// [`SqlError`]; earlier answers have been written by then.
-    pub fn answer(&mut self, session: &Session, text: &str, out: impl Write + Send) -> Result<(), SqlError> {
+    pub fn answer(
+        &mut self,
+        session: &Session,
+        text: &str,
+        out: impl Write + Send,
+    ) -> Result<(), SqlError> {
         let mut sink = output::sink(self.format, out);
         sink.expand(self.expanded);
         let pieces = pieces(text);
         if pieces.is_empty() {
             return Err(SqlError::Empty);
         }
+
         for piece in pieces {
             match piece {
                 Piece::Sql(sql) => session.run(sql, sink.as_mut())?,
@@ -60,8 +68,16 @@ impl Console {
         Ok(())
     }
 
-    fn command(&mut self, session: &Session, command: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
-        let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+    fn command(
+        &mut self,
+        session: &Session,
+        command: &str,
+        sink: &mut dyn Sink,
+    ) -> Result<(), SqlError> {
+        let (word, rest) = command
+            .split_once(char::is_whitespace)
+            .unwrap_or((command, ""));
+
         let answer = match (word, rest.trim()) {
             ("\\d", "") => tables(session)?,
             ("\\d", table) => columns(session, table)?,
@@ -74,8 +90,13 @@ impl Console {
                 sink.expand(self.expanded);
                 return Ok(());
             }
-            _ => return Err(SqlError::UnknownCommand { name: word.to_owned() }),
+            _ => {
+                return Err(SqlError::UnknownCommand {
+                    name: word.to_owned(),
+                });
+            }
         };
+
         sink.begin(&answer.schema())?;
         sink.write(&answer)?;
         sink.finish()
@@ -86,8 +107,10 @@ impl Console {
 fn tables(session: &Session) -> Result<RecordBatch, SqlError> {
     let names = session.tables();
     let rows: UInt64Array = names.iter().map(|name| session.rows_of(name)).collect();
-    let columns: [(&str, ArrayRef); 2] =
-        [("table", Arc::new(StringArray::from_iter_values(&names))), ("rows", Arc::new(rows))];
+    let columns: [(&str, ArrayRef); 2] = [
+        ("table", Arc::new(StringArray::from_iter_values(&names))),
+        ("rows", Arc::new(rows)),
+    ];
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
@@ -99,6 +122,7 @@ fn columns(session: &Session, table: &str) -> Result<RecordBatch, SqlError> {
         let tensor = TensorType::of(field).map(|tensor| format!("tensor {tensor}"));
         tensor.unwrap_or_else(|| field.data_type().to_string())
     });
+
     let columns: [(&str, ArrayRef); 2] = [
         ("column", Arc::new(StringArray::from_iter_values(names))),
         ("type", Arc::new(StringArray::from_iter_values(types))),

@@ -22,16 +22,16 @@ use super::catalog::table_name;
 use crate::store::Store;
 
 /// Before the words of a reader's panic.
-pub const READER_FAILED: &str = "the reader failed";
+pub(super) const READER_FAILED: &str = "the reader failed";
 
 /// Bytes read at a time when a file is compared with its hash.
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// Files of the store that the running query has opened, the latest last.
 #[derive(Clone, Debug, Default)]
-pub struct Opened(Arc<Mutex<Vec<String>>>);
+pub(super) struct OpenedFiles(Arc<Mutex<Vec<String>>>);
 
-impl Opened {
+impl OpenedFiles {
     /// Forgets the files of the last query.
     pub fn clear(&self) {
         self.paths().clear();
@@ -51,11 +51,9 @@ impl Opened {
 
 /// Opens files as `readers` does and notes which.
 #[derive(Debug)]
-pub struct NotingReaders<R> {
-    /// What opens them.
+pub(super) struct NotingReaders<R> {
     pub readers: R,
-    /// Where they are noted.
-    pub opened: Opened,
+    pub opened: OpenedFiles,
 }
 
 impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> {
@@ -68,13 +66,14 @@ impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> 
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
         self.opened.note(file.object_meta.location.as_ref());
         fail_point!("sql-read");
-        self.readers.create_reader(partition_index, file, metadata_size_hint, metrics)
+        self.readers
+            .create_reader(partition_index, file, metadata_size_hint, metrics)
     }
 }
 
 /// The version that a session reads, for the time after a failure.
 #[derive(Debug)]
-pub struct Version {
+pub(super) struct Version {
     store: Store,
     plan_id: String,
     files: Vec<FileEntry>,
@@ -84,14 +83,24 @@ impl Version {
     /// The version of `store` that `manifest` describes.
     #[must_use]
     pub fn new(store: Store, manifest: &Manifest) -> Self {
-        Self { store, plan_id: manifest.plan_id.clone(), files: manifest.files.clone() }
+        Self {
+            store,
+            plan_id: manifest.plan_id.clone(),
+            files: manifest.files.clone(),
+        }
     }
 
     /// Rows of a table by its name in SQL; `None` where it has no file.
     #[must_use]
     pub fn rows_of(&self, table: &str) -> Option<u64> {
         let wanted = table.replacen("raw.", "raw_", 1);
-        let mut files = self.files.iter().filter(|entry| table_name(entry) == wanted).peekable();
+        let mut files = self
+            .files
+            .iter()
+            .filter(|entry| table_name(entry) == wanted)
+            .peekable();
+
+        // `classes`, `files` and the user's own tables have no file in the manifest.
         files.peek()?;
         Some(files.map(|entry| entry.rows).sum())
     }
@@ -100,7 +109,12 @@ impl Version {
     ///
     /// Reads the files that the query opened, until one differs from the manifest or `stop` says so.
     #[must_use]
-    pub fn explain(&self, error: SqlError, opened: &Opened, stop: impl Fn() -> bool) -> SqlError {
+    pub fn explain(
+        &self,
+        error: SqlError,
+        opened: &OpenedFiles,
+        stop: impl Fn() -> bool,
+    ) -> SqlError {
         if !may_be_damage(&error) {
             return error;
         }
@@ -114,14 +128,23 @@ impl Version {
 
         let paths: Vec<String> = opened.paths().iter().rev().cloned().collect();
         for path in paths {
-            let Some(entry) = self.files.iter().find(|entry| entry.path == path) else { continue };
+            let Some(entry) = self.files.iter().find(|entry| entry.path == path) else {
+                continue;
+            };
+
             let full = self.store.root().join(&path);
             match is_as_committed(&full, entry, &stop) {
                 Some(true) => {}
-                Some(false) => return SqlError::Damaged { path: full, detail: words(&error) },
+                Some(false) => {
+                    return SqlError::Damaged {
+                        path: full,
+                        detail: words(&error),
+                    };
+                }
                 None => return SqlError::Interrupted,
             }
         }
+
         match error {
             SqlError::Unreadable { detail } => SqlError::Failed { detail },
             other => other,
@@ -134,11 +157,21 @@ impl Version {
         if self.store.data(&self.plan_id).exists() {
             return None;
         }
+
         let versions = self.store.versions().ok()?;
-        let has_this_plan =
-            |version: &u64| self.store.manifest(Some(*version)).is_ok_and(|(_, other)| other.plan_id == self.plan_id);
-        let version = versions.iter().copied().rev().find(has_this_plan)?;
+        let version = versions
+            .iter()
+            .copied()
+            .rev()
+            .find(|version| self.is_described_by(*version))?;
         (versions.last() != Some(&version)).then_some(version)
+    }
+
+    /// Whether the manifest of `version` is that of this version's data.
+    fn is_described_by(&self, version: u64) -> bool {
+        self.store
+            .manifest(Some(version))
+            .is_ok_and(|(_, manifest)| manifest.plan_id == self.plan_id)
     }
 }
 
@@ -146,7 +179,10 @@ impl Version {
 fn may_be_damage(error: &SqlError) -> bool {
     matches!(
         error,
-        SqlError::Damaged { .. } | SqlError::Unreadable { .. } | SqlError::Panicked(_) | SqlError::Failed { .. }
+        SqlError::Damaged { .. }
+            | SqlError::Unreadable { .. }
+            | SqlError::Panicked(_)
+            | SqlError::Failed { .. }
     )
 }
 
@@ -160,25 +196,33 @@ fn words(error: &SqlError) -> String {
 }
 
 /// The start of a reader's words, which may be a page long.
-pub fn brief(words: &str) -> String {
+pub(super) fn brief(words: &str) -> String {
     const CHARS_MAX: usize = 200;
     if words.chars().count() <= CHARS_MAX {
         return words.to_owned();
     }
+
     words.chars().take(CHARS_MAX - 1).chain(['…']).collect()
 }
 
 /// Whether length and hash of a file are the manifest's; `None` where `stop` ended the reading.
 fn is_as_committed(path: &Path, entry: &FileEntry, stop: impl Fn() -> bool) -> Option<bool> {
-    let Ok(mut file) = File::open(path) else { return Some(false) };
+    let Ok(mut file) = File::open(path) else {
+        return Some(false);
+    };
+
     let mut block = vec![0; BLOCK_BYTES];
-    let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = 0;
     loop {
         if stop() {
             return None;
         }
         match file.read(&mut block) {
-            Ok(0) => return Some(bytes == entry.bytes && hasher.finalize().to_hex().as_str() == entry.blake3),
+            Ok(0) => {
+                let blake3 = hasher.finalize().to_hex();
+                return Some(bytes == entry.bytes && blake3.as_str() == entry.blake3);
+            }
             Ok(n) => {
                 bytes += n as u64;
                 hasher.update(&block[..n]);
@@ -198,7 +242,11 @@ mod tests {
     use super::super::{Format, Limits, Session, Sink, open, output};
     use super::*;
 
-    const LIMITS: Limits = Limits { memory_bytes: 1 << 30, threads: 2, allow_write: false };
+    const LIMITS: Limits = Limits {
+        memory_bytes: 1 << 30,
+        threads: 2,
+        allow_write: false,
+    };
 
     fn session(store: &TestStore) -> Session {
         open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
@@ -213,52 +261,88 @@ mod tests {
 
     /// Some bytes of a footer and fewer before it; one bit of each is flipped.
     fn places(bytes: &[u8]) -> impl Iterator<Item = usize> {
-        let length = bytes[bytes.len() - 8..bytes.len() - 4].try_into().map_or(0, u32::from_le_bytes) as usize;
+        let length = bytes[bytes.len() - 8..bytes.len() - 4]
+            .try_into()
+            .map_or(0, u32::from_le_bytes) as usize;
         let footer = bytes.len() - 8 - length;
-        (4..footer).step_by(61).chain((footer..bytes.len()).step_by(11))
+        (4..footer)
+            .step_by(61)
+            .chain((footer..bytes.len()).step_by(11))
     }
 
     #[test]
     fn one_flipped_bit_is_an_answer_or_a_named_file_and_never_a_panic() {
         let store = TestStore::small();
         let (mut damaged, mut panicked) = (0, 0);
-        for (table, name) in [("tracks", "tracks"), ("features_log_mel", "log_mel"), ("features_ragged", "ragged")] {
-            let entry = store.manifest.files.iter().find(|file| file.name() == name).expect("a file");
+        for (table, name) in [
+            ("tracks", "tracks"),
+            ("features_log_mel", "log_mel"),
+            ("features_ragged", "ragged"),
+        ] {
+            let entry = store
+                .manifest
+                .files
+                .iter()
+                .find(|file| file.name() == name)
+                .expect("a file");
             let path = store.folder.path().join(&entry.path);
             let whole = std::fs::read(&path).expect("a file");
             for at in places(&whole) {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1 << (at % 8);
                 std::fs::write(&path, flipped).expect("a file");
-                let Err(error) = ask(&store, table) else { continue };
+                let Err(error) = ask(&store, table) else {
+                    continue;
+                };
                 assert_eq!(error.exit_code(), 3, "{name}, byte {at}: {error}");
-                assert!(error.to_string().contains(&entry.path), "{name}, byte {at}: {error}");
+                assert!(
+                    error.to_string().contains(&entry.path),
+                    "{name}, byte {at}: {error}"
+                );
                 damaged += 1;
                 panicked += usize::from(error.to_string().contains(READER_FAILED));
             }
             std::fs::write(&path, whole).expect("a file");
             ask(&store, table).expect("whole again");
         }
-        assert!(damaged > 100 && panicked > 0, "{damaged} damaged, {panicked} panics");
+        assert!(
+            damaged > 100 && panicked > 0,
+            "{damaged} damaged, {panicked} panics"
+        );
     }
 
     #[test]
     fn a_mistake_in_a_query_reads_no_file_again() {
         let store = TestStore::small();
-        let (session, opened) = (session(&store), Opened::default());
+        let (session, opened) = (session(&store), OpenedFiles::default());
         opened.note(&store.manifest.files[0].path);
-        let typo = SqlError::Meaning { detail: "no such function".to_owned() };
+        let typo = SqlError::Meaning {
+            detail: "no such function".to_owned(),
+        };
         let asked = std::cell::Cell::new(false);
         let stop = || {
             asked.set(true);
             false
         };
         let version = Version::new(Store::at(store.folder.path()), &store.manifest);
-        assert!(matches!(version.explain(typo, &opened, stop), SqlError::Meaning { .. }));
+        assert!(matches!(
+            version.explain(typo, &opened, stop),
+            SqlError::Meaning { .. }
+        ));
         assert!(!asked.get());
-        let failed = || SqlError::Failed { detail: "a reader's words".to_owned() };
-        assert!(matches!(version.explain(failed(), &opened, stop), SqlError::Failed { .. }) && asked.get());
-        assert!(matches!(version.explain(failed(), &opened, || true), SqlError::Interrupted));
+        let failed = || SqlError::Failed {
+            detail: "a reader's words".to_owned(),
+        };
+        assert!(
+            matches!(
+                version.explain(failed(), &opened, stop),
+                SqlError::Failed { .. }
+            ) && asked.get()
+        );
+        assert!(matches!(
+            version.explain(failed(), &opened, || true),
+            SqlError::Interrupted
+        ));
         drop(session);
     }
 
@@ -292,12 +376,23 @@ mod tests {
                 std::fs::write(versions.join(format!("{version:08}.json")), json).expect("a file");
             }
             let two = "SELECT 1 AS a; SELECT * FROM features_log_mel";
-            let error = session(&store).run(two, &mut Collects(&store)).expect_err("the data is gone");
+            let error = session(&store)
+                .run(two, &mut Collects(&store))
+                .expect_err("the data is gone");
             if latest == 1 {
-                assert_eq!(error.exit_code(), 3, "nobody removes the latest version: {error}");
+                assert_eq!(
+                    error.exit_code(),
+                    3,
+                    "nobody removes the latest version: {error}"
+                );
             } else {
                 assert_eq!(error.exit_code(), 2, "{error}");
-                assert!(error.to_string().starts_with("the data of version 1 was removed by `wavemill gc`"), "{error}");
+                assert!(
+                    error
+                        .to_string()
+                        .starts_with("the data of version 1 was removed by `wavemill gc`"),
+                    "{error}"
+                );
             }
         }
     }

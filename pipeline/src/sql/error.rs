@@ -45,7 +45,9 @@ pub enum SqlError {
         detail: String,
     },
     /// `gc` removed the version while a query read it, or before.
-    #[error("the data of version {version} was removed by `wavemill gc` meanwhile: use a later version")]
+    #[error(
+        "the data of version {version} was removed by `wavemill gc` meanwhile: use a later version"
+    )]
     Collected {
         /// Its number.
         version: u64,
@@ -186,8 +188,19 @@ impl SqlError {
             | Self::SeveralResults { .. } => 2,
             Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => 3,
             Self::Interrupted => 130,
-            Self::Output(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) => 5,
-            Self::Memory { .. } | Self::Output(_) | Self::Prompt { .. } | Self::Failed { .. } | Self::Panicked(_) => 1,
+            Self::Output(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                5
+            }
+            Self::Memory { .. }
+            | Self::Output(_)
+            | Self::Prompt { .. }
+            | Self::Failed { .. }
+            | Self::Panicked(_) => 1,
         }
     }
 }
@@ -203,24 +216,39 @@ impl SqlError {
 impl From<DataFusionError> for SqlError {
     fn from(error: DataFusionError) -> Self {
         match root(error) {
+            // Our own error, which passed through DataFusion.
             DataFusionError::External(error) => match error.downcast::<Self>() {
                 Ok(own) => *own,
-                Err(other) => Self::Failed { detail: one_line(&other.to_string()) },
+                Err(other) => Self::Failed {
+                    detail: one_line(&other.to_string()),
+                },
             },
             DataFusionError::SchemaError(error, _) => from_schema(*error),
-            DataFusionError::SQL(error, _) => Self::Syntax { detail: one_line(&error.to_string()) },
+            DataFusionError::SQL(error, _) => Self::Syntax {
+                detail: one_line(&error.to_string()),
+            },
             error @ (DataFusionError::Plan(_)
             | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)) => {
                 let message = one_line(&error.message());
-                Self::Meaning { detail: synonyms::explain(&message).unwrap_or(message) }
+                Self::Meaning {
+                    detail: synonyms::explain(&message).unwrap_or(message),
+                }
             }
-            DataFusionError::ParquetError(error) => Self::Unreadable { detail: one_line(&error.to_string()) },
+            DataFusionError::ParquetError(error) => Self::Unreadable {
+                detail: one_line(&error.to_string()),
+            },
             DataFusionError::ObjectStore(error) => from_object_store(*error),
             DataFusionError::ArrowError(error, _) => Self::from(*error),
-            DataFusionError::ResourcesExhausted(detail) => Self::Memory { detail: one_line(&detail) },
-            DataFusionError::IoError(error) => Self::Failed { detail: error.to_string() },
-            other => Self::Failed { detail: one_line(&other.message()) },
+            DataFusionError::ResourcesExhausted(detail) => Self::Memory {
+                detail: one_line(&detail),
+            },
+            DataFusionError::IoError(error) => Self::Failed {
+                detail: error.to_string(),
+            },
+            other => Self::Failed {
+                detail: one_line(&other.message()),
+            },
         }
     }
 }
@@ -228,13 +256,19 @@ impl From<DataFusionError> for SqlError {
 impl From<ArrowError> for SqlError {
     fn from(error: ArrowError) -> Self {
         match error {
-            ArrowError::ParquetError(detail) => Self::Unreadable { detail: one_line(&detail) },
+            ArrowError::ParquetError(detail) => Self::Unreadable {
+                detail: one_line(&detail),
+            },
             ArrowError::IoError(_, error) => Self::Output(error),
             ArrowError::ExternalError(error) => match error.downcast::<DataFusionError>() {
                 Ok(inner) => Self::from(*inner),
-                Err(other) => Self::Failed { detail: one_line(&other.to_string()) },
+                Err(other) => Self::Failed {
+                    detail: one_line(&other.to_string()),
+                },
             },
-            other => Self::Failed { detail: one_line(&other.to_string()) },
+            other => Self::Failed {
+                detail: one_line(&other.to_string()),
+            },
         }
     }
 }
@@ -243,7 +277,10 @@ impl From<ArrowError> for SqlError {
 fn root(error: DataFusionError) -> DataFusionError {
     match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(*inner),
-        DataFusionError::Collection(mut errors) if !errors.is_empty() => root(errors.swap_remove(0)),
+        // Of several errors the first one is told.
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => {
+            root(errors.swap_remove(0))
+        }
         DataFusionError::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
             Ok(inner) => root(inner),
             Err(shared) => same_kind(shared.find_root()),
@@ -255,7 +292,9 @@ fn root(error: DataFusionError) -> DataFusionError {
 /// An error that others hold too, made again: its kind is what decides the exit code.
 fn same_kind(error: &DataFusionError) -> DataFusionError {
     match error {
-        DataFusionError::ResourcesExhausted(detail) => DataFusionError::ResourcesExhausted(detail.clone()),
+        DataFusionError::ResourcesExhausted(detail) => {
+            DataFusionError::ResourcesExhausted(detail.clone())
+        }
         DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => {
             DataFusionError::ParquetError(Box::new(ParquetError::General(error.to_string())))
         }
@@ -265,42 +304,67 @@ fn same_kind(error: &DataFusionError) -> DataFusionError {
 
 fn from_schema(error: SchemaError) -> SqlError {
     match error {
-        SchemaError::FieldNotFound { field, valid_fields } => {
-            let valid: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
+        SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } => {
+            let valid: Vec<&str> = valid_fields
+                .iter()
+                .map(|column| column.name.as_str())
+                .collect();
             // Names are read in lower case, so others need quotes.
-            let quoted = valid.iter().find(|name| name.eq_ignore_ascii_case(&field.name) && **name != field.name);
+            let quoted = valid
+                .iter()
+                .find(|name| name.eq_ignore_ascii_case(&field.name) && **name != field.name);
+
             let near = match quoted {
                 Some(name) => vec![format!("\"{name}\"")],
                 None => nearest(&field.name, &valid),
             };
-            SqlError::UnknownColumn { near, name: field.quoted_flat_name() }
+            SqlError::UnknownColumn {
+                near,
+                name: field.quoted_flat_name(),
+            }
         }
-        other => SqlError::Meaning { detail: one_line(&other.to_string()) },
+        other => SqlError::Meaning {
+            detail: one_line(&other.to_string()),
+        },
     }
 }
 
 fn from_object_store(error: object_store::Error) -> SqlError {
     match error {
-        object_store::Error::NotFound { path, .. } => {
-            SqlError::Damaged { path: PathBuf::from(path), detail: "the file is missing".to_owned() }
-        }
-        other => SqlError::Unreadable { detail: one_line(&other.to_string()) },
+        object_store::Error::NotFound { path, .. } => SqlError::Damaged {
+            path: PathBuf::from(path),
+            detail: "the file is missing".to_owned(),
+        },
+        other => SqlError::Unreadable {
+            detail: one_line(&other.to_string()),
+        },
     }
 }
 
 /// Up to three of `names` that `wanted` may have meant, the nearest first: few edits away, or longer by a part.
 pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
     let wanted = wanted.to_lowercase();
-    let far = 1 + wanted.chars().count() / 4;
-    let distance = |name: &str| {
-        let edits = levenshtein(&wanted, name);
-        if wanted.len() > 2 && name.contains(&wanted) { edits.min(far) } else { edits }
-    };
-    let mut near: Vec<(usize, &str)> =
-        names.iter().map(|&name| (distance(name), name)).filter(|n| n.0 <= far).collect();
+    let edits_max = 1 + wanted.chars().count() / 4;
+
+    let mut near: Vec<(usize, &str)> = Vec::new();
+    for &name in names {
+        let mut edits = levenshtein(&wanted, name);
+        // `title` is meant for `track_title`, however many letters are missing.
+        if wanted.len() > 2 && name.contains(&wanted) {
+            edits = edits.min(edits_max);
+        }
+        if edits <= edits_max {
+            near.push((edits, name));
+        }
+    }
     near.sort_unstable();
     near.dedup();
-    near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
+
+    let nearest = near.into_iter().take(3);
+    nearest.map(|(_, name)| name.to_owned()).collect()
 }
 
 fn suggestion(near: &[String]) -> String {
@@ -333,8 +397,12 @@ mod tests {
         let page = ParquetError::General("bad page".to_owned());
         let damaged = SqlError::from(DataFusionError::ParquetError(Box::new(page)));
         assert_eq!(damaged.exit_code(), 3);
-        assert_eq!(SqlError::from(DataFusionError::Plan("x".into())).exit_code(), 2);
-        let own = DataFusionError::External(Box::new(SqlError::Interrupted)).context("while reading");
+        assert_eq!(
+            SqlError::from(DataFusionError::Plan("x".into())).exit_code(),
+            2
+        );
+        let own =
+            DataFusionError::External(Box::new(SqlError::Interrupted)).context("while reading");
         assert_eq!(SqlError::from(own).exit_code(), 130);
     }
 

@@ -6,28 +6,31 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Builder, Float64Builder, Int32Array, ListArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Builder, Float64Builder, Int32Array, Int64Array, ListArray,
+};
 use arrow::array::{Float32Array, builder::NullBufferBuilder};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TypeSignature, Volatility,
 };
 
 use super::parts::{self, Slice, TensorBuilder};
 use super::tensor::{TensorColumn, TensorType};
 
 /// All functions, ready to be registered.
-pub fn all() -> impl Iterator<Item = ScalarUDF> {
-    use Kind::{At, Max, Mean, Min, Shape, Slice, Values};
+pub(super) fn all() -> impl Iterator<Item = ScalarUDF> {
+    use TensorOp::{At, Max, Mean, Min, Shape, Slice, Values};
     [Values, Shape, Mean, Min, Max, At, Slice]
         .into_iter()
         .map(|kind| ScalarUDF::new_from_impl(TensorFunction::new(kind)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum TensorOp {
     Values,
     Shape,
     Mean,
@@ -37,21 +40,41 @@ enum Kind {
     Slice,
 }
 
+impl TensorOp {
+    /// One value for those of a line along an axis. `f32::min` and `f32::max` pass over NaN, with which the folds begin.
+    fn reduce(self, line: &mut dyn Iterator<Item = f32>) -> f32 {
+        match self {
+            Self::Min => line.fold(f32::NAN, f32::min),
+            Self::Max => line.fold(f32::NAN, f32::max),
+            _ => {
+                let mut sum = 0.0;
+                let mut n = 0_u32;
+                for value in line {
+                    sum += f64::from(value);
+                    n += 1;
+                }
+                (sum / f64::from(n)) as f32
+            }
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct TensorFunction {
-    kind: Kind,
+    kind: TensorOp,
     signature: Signature,
 }
 
 impl TensorFunction {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: TensorOp) -> Self {
         let signature = match kind {
-            Kind::At | Kind::Slice => Signature::user_defined(Volatility::Immutable),
+            TensorOp::At | TensorOp::Slice => Signature::user_defined(Volatility::Immutable),
             // With an axis, or of the whole tensor.
-            Kind::Mean | Kind::Min | Kind::Max => {
-                Signature::one_of(vec![TypeSignature::Any(1), TypeSignature::Any(2)], Volatility::Immutable)
-            }
-            Kind::Values | Kind::Shape => Signature::any(1, Volatility::Immutable),
+            TensorOp::Mean | TensorOp::Min | TensorOp::Max => Signature::one_of(
+                vec![TypeSignature::Any(1), TypeSignature::Any(2)],
+                Volatility::Immutable,
+            ),
+            TensorOp::Values | TensorOp::Shape => Signature::any(1, Volatility::Immutable),
         };
         Self { kind, signature }
     }
@@ -71,10 +94,14 @@ impl TensorFunction {
 
 impl TensorFunction {
     /// The type of the result where that is a tensor again; `constants` are the arguments behind the tensor.
-    fn new_tensor(&self, tensor: &TensorType, constants: &[Option<&ScalarValue>]) -> Result<Option<TensorType>> {
+    fn new_tensor(
+        &self,
+        tensor: &TensorType,
+        constants: &[Option<&ScalarValue>],
+    ) -> Result<Option<TensorType>> {
         match (self.kind, constants) {
-            (Kind::Slice, _) => Ok(Some(Slice::of(tensor, constants)?.result(tensor))),
-            (Kind::Mean | Kind::Min | Kind::Max, [given]) => {
+            (TensorOp::Slice, _) => Ok(Some(Slice::of(tensor, constants)?.result(tensor))),
+            (TensorOp::Mean | TensorOp::Min | TensorOp::Max, [given]) => {
                 let axis = parts::axis(self.name(), tensor, *given)?;
                 Ok(Some(parts::without_axis(self.name(), tensor, axis)?))
             }
@@ -86,16 +113,7 @@ impl TensorFunction {
     fn along(&self, rows: &Rows<'_>, given: Option<&ScalarValue>) -> Result<ArrayRef> {
         let axis = parts::axis(self.name(), &rows.tensor, given)?;
         let result = parts::without_axis(self.name(), &rows.tensor, axis)?;
-        let kind = self.kind;
-        let one = move |line: &mut dyn Iterator<Item = f32>| match kind {
-            Kind::Min => line.fold(f32::NAN, f32::min),
-            Kind::Max => line.fold(f32::NAN, f32::max),
-            _ => {
-                let (sum, n) = line.fold((0.0, 0_u32), |(sum, n), value| (sum + f64::from(value), n + 1));
-                (sum / f64::from(n)) as f32
-            }
-        };
-        rows.along(&result, axis, one)
+        rows.along(&result, axis, |line| self.kind.reduce(line))
     }
 }
 
@@ -109,13 +127,13 @@ fn constant(value: &ColumnarValue) -> Option<&ScalarValue> {
 impl ScalarUDFImpl for TensorFunction {
     fn name(&self) -> &'static str {
         match self.kind {
-            Kind::Values => "tensor",
-            Kind::Shape => "tensor_shape",
-            Kind::Mean => "tensor_mean",
-            Kind::Min => "tensor_min",
-            Kind::Max => "tensor_max",
-            Kind::At => "tensor_at",
-            Kind::Slice => "tensor_slice",
+            TensorOp::Values => "tensor",
+            TensorOp::Shape => "tensor_shape",
+            TensorOp::Mean => "tensor_mean",
+            TensorOp::Min => "tensor_min",
+            TensorOp::Max => "tensor_max",
+            TensorOp::At => "tensor_at",
+            TensorOp::Slice => "tensor_slice",
         }
     }
 
@@ -125,42 +143,54 @@ impl ScalarUDFImpl for TensorFunction {
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
         Ok(match self.kind {
-            Kind::Values => DataType::List(item(DataType::Float32)),
-            Kind::Shape => DataType::List(item(DataType::Int32)),
-            Kind::Mean => DataType::Float64,
-            Kind::Min | Kind::Max | Kind::At => DataType::Float32,
-            Kind::Slice => return plan_err!("the type of tensor_slice follows from its column"),
+            TensorOp::Values => DataType::List(item(DataType::Float32)),
+            TensorOp::Shape => DataType::List(item(DataType::Int32)),
+            TensorOp::Mean => DataType::Float64,
+            TensorOp::Min | TensorOp::Max | TensorOp::At => DataType::Float32,
+            TensorOp::Slice => {
+                return plan_err!("the type of tensor_slice follows from its column");
+            }
         })
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let tensor = self.tensor_type(&args.arg_fields[0])?;
-        let (indices, dims) = (args.arg_fields.len() - 1, tensor.shape.len());
-        if self.kind == Kind::At && indices != dims {
+        let indices = args.arg_fields.len() - 1;
+        let dims = tensor.shape.len();
+        if self.kind == TensorOp::At && indices != dims {
             return plan_err!(
                 "tensor_at needs {dims} indices for this tensor of {}, not {indices}",
                 dims_text(&tensor)
             );
         }
-        Ok(Arc::new(match self.new_tensor(&tensor, &args.scalar_arguments[1..])? {
+
+        let field = match self.new_tensor(&tensor, &args.scalar_arguments[1..])? {
             Some(result) => result.field(self.name()),
             None => Field::new(self.name(), self.return_type(&[])?, true),
-        }))
+        };
+        Ok(Arc::new(field))
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        if self.kind == Kind::Slice {
+        if self.kind == TensorOp::Slice {
             // As they are: a cast would hide that they are constants.
             return match types.len() {
                 3 | 4 => Ok(types.to_vec()),
-                _ => plan_err!("tensor_slice takes a tensor, an axis and a range: tensor_slice(x, axis, start, end)"),
+                _ => plan_err!(
+                    "tensor_slice takes a tensor, an axis and a range: tensor_slice(x, axis, start, end)"
+                ),
             };
         }
+
         match types.split_first() {
             Some((tensor, indices)) if !indices.is_empty() => {
-                Ok(std::iter::once(tensor.clone()).chain(indices.iter().map(|_| DataType::Int64)).collect())
+                let mut coerced = vec![DataType::Int64; types.len()];
+                coerced[0] = tensor.clone();
+                Ok(coerced)
             }
-            _ => plan_err!("tensor_at needs a tensor and an index for each of its dimensions: tensor_at(x, i, j)"),
+            _ => plan_err!(
+                "tensor_at needs a tensor and an index for each of its dimensions: tensor_at(x, i, j)"
+            ),
         }
     }
 
@@ -168,25 +198,37 @@ impl ScalarUDFImpl for TensorFunction {
         let tensor = self.tensor_type(&args.arg_fields[0])?;
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let Some(column) = TensorColumn::new(&arrays[0]) else {
-            return exec_err!("{} cannot read tensors out of {}", self.name(), arrays[0].data_type());
+            return exec_err!(
+                "{} cannot read tensors out of {}",
+                self.name(),
+                arrays[0].data_type()
+            );
         };
-        let rows = Rows { column, tensor, len: arrays[0].len() };
+
+        let rows = Rows {
+            column,
+            tensor,
+            len: arrays[0].len(),
+        };
         let constants: Vec<Option<&ScalarValue>> = args.args[1..].iter().map(constant).collect();
-        if self.kind == Kind::Slice {
+
+        // A range or an axis decides the type of the result. It is a constant, and not read row by row.
+        if self.kind == TensorOp::Slice {
             let slice = Slice::of(&rows.tensor, &constants)?;
             return Ok(ColumnarValue::Array(rows.slices(slice)?));
         }
-        if self.kind != Kind::At && !constants.is_empty() {
+        if self.kind != TensorOp::At && !constants.is_empty() {
             return Ok(ColumnarValue::Array(self.along(&rows, constants[0])?));
         }
+
         let result: ArrayRef = match self.kind {
-            Kind::Values => Arc::new(rows.values()?),
-            Kind::Shape => Arc::new(rows.shapes()?),
-            Kind::Mean => Arc::new(rows.means()),
-            Kind::Min => Arc::new(rows.fold(f32::min)),
-            Kind::Max => Arc::new(rows.fold(f32::max)),
-            Kind::At => Arc::new(rows.at(&arrays[1..])),
-            Kind::Slice => return exec_err!("tensor_slice gives tensors"),
+            TensorOp::Values => Arc::new(rows.values()?),
+            TensorOp::Shape => Arc::new(rows.shapes()?),
+            TensorOp::Mean => Arc::new(rows.means()),
+            TensorOp::Min => Arc::new(rows.fold(f32::min)),
+            TensorOp::Max => Arc::new(rows.fold(f32::max)),
+            TensorOp::At => Arc::new(rows.at(&arrays[1..])),
+            TensorOp::Slice => return exec_err!("tensor_slice gives tensors"),
         };
         Ok(ColumnarValue::Array(result))
     }
@@ -197,7 +239,11 @@ fn item(data_type: DataType) -> FieldRef {
 }
 
 fn dims_text(tensor: &TensorType) -> String {
-    if tensor.dim_names.is_empty() { "no named dimensions".to_owned() } else { tensor.dim_names.join(" × ") }
+    if tensor.dim_names.is_empty() {
+        "no named dimensions".to_owned()
+    } else {
+        tensor.dim_names.join(" × ")
+    }
 }
 
 /// The tensors of one batch.
@@ -223,50 +269,79 @@ impl Rows<'_> {
     }
 
     fn values(&self) -> Result<ListArray> {
-        let total = (0..self.len).filter(|&row| !self.column.is_null(row)).map(|row| self.n_values(row)).sum();
-        let (mut values, mut lengths) = (Vec::with_capacity(total), Vec::with_capacity(self.len));
+        let total = (0..self.len)
+            .filter(|&row| !self.column.is_null(row))
+            .map(|row| self.n_values(row))
+            .sum();
+        let mut values = Vec::with_capacity(total);
+        let mut lengths = Vec::with_capacity(self.len);
         let mut nulls = NullBufferBuilder::new(self.len);
         for row in 0..self.len {
-            let (start, null) = (values.len(), self.column.is_null(row));
+            let start = values.len();
+            let null = self.column.is_null(row);
             if !null {
                 self.column.read(row, &self.tensor, &mut values);
             }
             nulls.append(!null);
             lengths.push(values.len() - start);
         }
+
+        // The offsets of an Arrow list are i32.
         if i32::try_from(values.len()).is_err() {
-            return exec_err!("tensor(x) of one batch has over 2^31 values: select fewer rows or tensor_at");
+            return exec_err!(
+                "tensor(x) of one batch has over 2^31 values: select fewer rows or tensor_at"
+            );
         }
+
         let offsets = OffsetBuffer::from_lengths(lengths);
         let values = Arc::new(Float32Array::from(values));
-        Ok(ListArray::try_new(item(DataType::Float32), offsets, values, nulls.finish())?)
+        Ok(ListArray::try_new(
+            item(DataType::Float32),
+            offsets,
+            values,
+            nulls.finish(),
+        )?)
     }
 
     fn shapes(&self) -> Result<ListArray> {
         let dims = self.tensor.shape.len();
         let mut values = Vec::with_capacity(self.len * dims);
         let mut nulls = NullBufferBuilder::new(self.len);
+
         for row in 0..self.len {
             let null = self.column.is_null(row);
             nulls.append(!null);
             if null {
+                // Every row has the same length, so that offsets need no look at the rows.
                 values.extend(std::iter::repeat_n(0, dims));
                 continue;
             }
             match self.tensor.shape_of(self.n_values(row)) {
                 Some(shape) => values.extend(shape.iter().map(|&n| n as i32)),
-                None => return exec_err!("the shape does not follow from the bytes: use the column <feature>_shape"),
+                None => {
+                    return exec_err!(
+                        "the shape does not follow from the bytes: use the column <feature>_shape"
+                    );
+                }
             }
         }
+
         let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(dims, self.len));
-        Ok(ListArray::try_new(item(DataType::Int32), offsets, Arc::new(Int32Array::from(values)), nulls.finish())?)
+        Ok(ListArray::try_new(
+            item(DataType::Int32),
+            offsets,
+            Arc::new(Int32Array::from(values)),
+            nulls.finish(),
+        )?)
     }
 
     /// Means, summed in f64; null where there are no values.
     fn means(&self) -> arrow::array::Float64Array {
         let mut means = Float64Builder::with_capacity(self.len);
         self.for_each(|values| {
-            let mean = values.filter(|v| !v.is_empty()).map(|v| sum(v) / v.len() as f64);
+            let mean = values
+                .filter(|v| !v.is_empty())
+                .map(|v| sum(v) / v.len() as f64);
             means.append_option(mean);
         });
         means.finish()
@@ -274,22 +349,38 @@ impl Rows<'_> {
 
     fn fold(&self, pick: impl Fn(f32, f32) -> f32) -> Float32Array {
         let mut picked = Float32Builder::with_capacity(self.len);
-        self.for_each(|values| picked.append_option(values.and_then(|v| v.iter().copied().reduce(&pick))));
+        self.for_each(|values| {
+            picked.append_option(values.and_then(|v| v.iter().copied().reduce(&pick)))
+        });
         picked.finish()
     }
 
     /// One value a row by 0-based indices; null where an index is null or out of range.
     fn at(&self, indices: &[ArrayRef]) -> Float32Array {
-        let indices: Vec<_> = indices.iter().map(|array| array.as_primitive::<Int64Type>()).collect();
+        let indices: Vec<&Int64Array> = indices
+            .iter()
+            .map(|array| array.as_primitive::<Int64Type>())
+            .collect();
+
         let mut picked = Float32Builder::with_capacity(self.len);
         let mut row = 0;
         self.for_each(|values| {
-            let index = |dim: usize| indices[dim].is_valid(row).then(|| indices[dim].value(row));
-            let value = values.and_then(|v| v.get(flat_index(&self.tensor.shape_of(v.len())?, index)?).copied());
-            picked.append_option(value);
+            picked.append_option(values.and_then(|values| self.value_at(values, &indices, row)));
             row += 1;
         });
         picked.finish()
+    }
+
+    /// The value of a row at the indices that `row` has; `None` where one is null or out of range.
+    fn value_at(&self, values: &[f32], indices: &[&Int64Array], row: usize) -> Option<f32> {
+        let shape = self.tensor.shape_of(values.len())?;
+        let mut at = 0; // row-major
+        for (&n, indices) in shape.iter().zip(indices) {
+            let index = indices.is_valid(row).then(|| indices.value(row))?;
+            let index = usize::try_from(index).ok().filter(|&index| index < n)?;
+            at = at * n + index;
+        }
+        values.get(at).copied()
     }
 
     /// A range of one dimension of each row.
@@ -297,7 +388,7 @@ impl Rows<'_> {
         let mut builder = TensorBuilder::new(&slice.result(&self.tensor));
         let mut cut = Vec::new();
         for row in 0..self.len {
-            let shape = (!self.column.is_null(row)).then(|| self.tensor.shape_of(self.n_values(row))).flatten();
+            let shape = self.shape_of(row);
             cut.clear();
             if let Some(shape) = &shape {
                 slice.cut(&self.column.bytes(row), shape, self.tensor.dtype, &mut cut);
@@ -317,17 +408,25 @@ impl Rows<'_> {
         let mut builder = TensorBuilder::new(result);
         let mut values = Vec::new();
         for row in 0..self.len {
-            let shape = (!self.column.is_null(row)).then(|| self.tensor.shape_of(self.n_values(row))).flatten();
             // Over no values there is no mean.
-            let Some(shape) = shape.filter(|shape| shape[axis] > 0) else {
+            let Some(shape) = self.shape_of(row).filter(|shape| shape[axis] > 0) else {
                 builder.append(None)?;
                 continue;
             };
+
             values.clear();
             self.column.read(row, &self.tensor, &mut values);
             builder.append(Some(&parts::along(&values, &shape, axis, &one)))?;
         }
         Ok(builder.finish())
+    }
+
+    /// `None` where the row is null, or where its shape does not follow from its length.
+    fn shape_of(&self, row: usize) -> Option<Vec<usize>> {
+        if self.column.is_null(row) {
+            return None;
+        }
+        self.tensor.shape_of(self.n_values(row))
     }
 
     fn n_values(&self, row: usize) -> usize {
@@ -337,12 +436,4 @@ impl Rows<'_> {
 
 fn sum(values: &[f32]) -> f64 {
     values.iter().map(|&v| f64::from(v)).sum()
-}
-
-/// Row-major position of an index; `None` where one is out of range.
-fn flat_index(shape: &[usize], index: impl Fn(usize) -> Option<i64>) -> Option<usize> {
-    shape.iter().enumerate().try_fold(0, |flat, (dim, &n)| {
-        let i = usize::try_from(index(dim)?).ok().filter(|&i| i < n)?;
-        Some(flat * n + i)
-    })
 }

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, S
 
 /// `statement` with names for its results; any other than a query as it is.
 #[must_use]
-pub fn named(statement: &Statement) -> Statement {
+pub(super) fn named(statement: &Statement) -> Statement {
     let mut named = statement.clone();
     if let Statement::Statement(inner) = &mut named
         && let Sql::Query(query) = inner.as_mut()
@@ -33,13 +33,18 @@ fn name_body(body: &mut SetExpr) {
 }
 
 fn name_item(item: &mut SelectItem) {
-    let SelectItem::UnnamedExpr(expr) = item else { return };
+    let SelectItem::UnnamedExpr(expr) = item else {
+        return;
+    };
     // A column has its name already.
     if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
         return;
     }
     let text = expr.to_string();
-    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', text) };
+    *item = SelectItem::ExprWithAlias {
+        expr: expr.clone(),
+        alias: Ident::with_quote('"', text),
+    };
 }
 
 #[cfg(test)]
@@ -49,18 +54,32 @@ mod tests {
     use super::*;
 
     fn after(sql: &str) -> String {
-        let statements = DFParserBuilder::new(sql).build().and_then(|mut parser| parser.parse_statements());
+        let statements = DFParserBuilder::new(sql)
+            .build()
+            .and_then(|mut parser| parser.parse_statements());
         named(&statements.expect("SQL")[0]).to_string()
     }
 
     #[test]
     fn expressions_without_a_name_get_their_text() {
         let cases = [
-            ("SELECT avg(x), a.b, c AS d, * FROM t", "SELECT avg(x) AS \"avg(x)\", a.b, c AS d, * FROM t"),
+            (
+                "SELECT avg(x), a.b, c AS d, * FROM t",
+                "SELECT avg(x) AS \"avg(x)\", a.b, c AS d, * FROM t",
+            ),
             ("SELECT 1", "SELECT 1 AS \"1\""),
-            ("SELECT 'a' || x FROM t ORDER BY 1", "SELECT 'a' || x AS \"'a' || x\" FROM t ORDER BY 1"),
-            ("SELECT 1 UNION SELECT 2", "SELECT 1 AS \"1\" UNION SELECT 2"),
-            ("SELECT x FROM (SELECT avg(y) FROM t)", "SELECT x FROM (SELECT avg(y) FROM t)"),
+            (
+                "SELECT 'a' || x FROM t ORDER BY 1",
+                "SELECT 'a' || x AS \"'a' || x\" FROM t ORDER BY 1",
+            ),
+            (
+                "SELECT 1 UNION SELECT 2",
+                "SELECT 1 AS \"1\" UNION SELECT 2",
+            ),
+            (
+                "SELECT x FROM (SELECT avg(y) FROM t)",
+                "SELECT x FROM (SELECT avg(y) FROM t)",
+            ),
             ("EXPLAIN SELECT 1", "EXPLAIN SELECT 1"),
         ];
         for (sql, want) in cases {

@@ -1,6 +1,6 @@
 //! A user's own files as tables, for one session and only to be read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use datafusion::common::DataFusionError;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionContext};
@@ -14,28 +14,60 @@ const TYPED_ROWS: usize = 100_000;
 ///
 /// # Errors
 /// [`SqlError::OwnTable`]: a name that is no name or taken, a file that is not there, of another kind, or not readable.
-pub fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), SqlError> {
-    let refused = |detail: String| SqlError::OwnTable { name: name.to_owned(), file: file.to_owned(), detail };
-    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if !is_name {
-        return Err(refused("the name needs lower-case letters, digits and _, and no digit first".to_owned()));
-    }
-    if ctx.table_exist(name)? {
-        return Err(refused("the store has a table of this name".to_owned()));
-    }
-    let path = std::path::absolute(file).map_err(|error| refused(error.to_string()))?;
-    // A folder would be a table that could be written, and a pipe is read more than once.
-    let is_file = std::fs::metadata(&path).map_err(|error| refused(error.to_string()))?.is_file();
-    if !is_file {
-        return Err(refused("this is no file".to_owned()));
-    }
+pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), SqlError> {
+    let path = check(ctx, name, file)?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(register(ctx, name, &path)).map_err(|error| match error {
-        Some(error) => refused(detail_of(error)),
-        None => refused("the end of its name says no kind: .csv, .tsv, .parquet, .json, .jsonl or .ndjson".to_owned()),
-    })
+    runtime
+        .block_on(register(ctx, name, &path))
+        .map_err(|error| match error {
+            Some(error) => refusal(name, file, &detail_of(error)),
+            None => refusal(
+                name,
+                file,
+                "the end of its name says no kind: .csv, .tsv, .parquet, .json, .jsonl or .ndjson",
+            ),
+        })
+}
+
+/// The absolute path of `file`, if it can be a table and `name` can be its name.
+fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf, SqlError> {
+    if !is_name(name) {
+        return Err(refusal(
+            name,
+            file,
+            "the name needs lower-case letters, digits and _, and no digit first",
+        ));
+    }
+    if ctx.table_exist(name)? {
+        return Err(refusal(name, file, "the store has a table of this name"));
+    }
+
+    let path =
+        std::path::absolute(file).map_err(|error| refusal(name, file, &error.to_string()))?;
+    let metadata =
+        std::fs::metadata(&path).map_err(|error| refusal(name, file, &error.to_string()))?;
+    // A folder would be a table that could be written, and a pipe is read more than once.
+    if !metadata.is_file() {
+        return Err(refusal(name, file, "this is no file"));
+    }
+    Ok(path)
+}
+
+/// Whether SQL reads `name` as a table's name without quotes.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn refusal(name: &str, file: &Path, detail: &str) -> SqlError {
+    SqlError::OwnTable {
+        name: name.to_owned(),
+        file: file.to_owned(),
+        detail: detail.to_owned(),
+    }
 }
 
 /// The fault alone: it is not one of the store, of which the error's words would speak.
@@ -47,22 +79,45 @@ fn detail_of(error: DataFusionError) -> String {
 }
 
 /// `None`: of no known kind.
-async fn register(ctx: &SessionContext, name: &str, path: &Path) -> Result<(), Option<DataFusionError>> {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+async fn register(
+    ctx: &SessionContext,
+    name: &str,
+    path: &Path,
+) -> Result<(), Option<DataFusionError>> {
+    let extension = path
+        .extension()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    // DataFusion passes over a file whose name does not end as it expects, and it expects `.csv` of a `.tsv`, too.
     let end = format!(".{extension}");
     let path = path.to_string_lossy();
+
     match extension.to_lowercase().as_str() {
         "csv" | "tsv" => {
-            let delimiter = if extension.eq_ignore_ascii_case("tsv") { b'\t' } else { b',' };
-            let options = CsvReadOptions::new().delimiter(delimiter).file_extension(&end);
-            ctx.register_csv(name, &*path, options.schema_infer_max_records(TYPED_ROWS)).await?;
+            let delimiter = if extension.eq_ignore_ascii_case("tsv") {
+                b'\t'
+            } else {
+                b','
+            };
+            let options = CsvReadOptions::new()
+                .delimiter(delimiter)
+                .file_extension(&end);
+            ctx.register_csv(name, &*path, options.schema_infer_max_records(TYPED_ROWS))
+                .await?;
         }
         "parquet" => {
-            ctx.register_parquet(name, &*path, ParquetReadOptions::default().file_extension(&end)).await?;
+            ctx.register_parquet(
+                name,
+                &*path,
+                ParquetReadOptions::default().file_extension(&end),
+            )
+            .await?;
         }
         "json" | "jsonl" | "ndjson" => {
             let options = JsonReadOptions::default().file_extension(&end);
-            ctx.register_json(name, &*path, options.schema_infer_max_records(TYPED_ROWS)).await?;
+            ctx.register_json(name, &*path, options.schema_infer_max_records(TYPED_ROWS))
+                .await?;
         }
         _ => return Err(None),
     }

@@ -21,7 +21,7 @@ pub fn is_open() -> bool {
 }
 
 /// Standard output, through a pager if need be.
-pub struct Paged {
+pub struct PagedOutput {
     command: String,
     rows: usize,
     columns: usize,
@@ -31,11 +31,13 @@ pub struct Paged {
     pager: Option<Child>,
 }
 
-impl Paged {
+impl PagedOutput {
     /// For the terminal that standard output is; `None` where it is none, or where no pager is wanted or there.
     #[must_use]
     pub fn open() -> Option<Self> {
-        let size = tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0)?;
+        let size = tcgetwinsize(io::stdout())
+            .ok()
+            .filter(|size| size.ws_row > 0 && size.ws_col > 0)?;
         Some(Self {
             command: command(std::env::var("PAGER").ok())?,
             rows: usize::from(size.ws_row),
@@ -54,14 +56,18 @@ impl Paged {
     pub fn finish(&mut self) -> io::Result<()> {
         match self.pager.take() {
             Some(mut pager) => {
+                // The end of its input tells the pager that there is no more.
                 drop(pager.stdin.take());
+
                 let ended = pager.wait();
                 IS_OPEN.store(false, Ordering::Relaxed);
                 ended.map(|_| ())
             }
             None => {
                 let held = std::mem::take(&mut self.held);
-                io::stdout().write_all(&held).and_then(|()| io::stdout().flush())
+                io::stdout()
+                    .write_all(&held)
+                    .and_then(|()| io::stdout().flush())
             }
         }
     }
@@ -71,30 +77,40 @@ impl Paged {
         let mut is_wide = false;
         for &byte in added {
             match byte {
-                b'\n' => (self.lines, self.line_chars) = (self.lines + 1, 0),
+                b'\n' => {
+                    self.lines += 1;
+                    self.line_chars = 0;
+                }
                 // Bytes behind the first of a character.
                 0x80..=0xbf => {}
                 _ => self.line_chars += 1,
             }
             is_wide |= self.line_chars > self.columns;
         }
+
         is_wide || self.lines >= self.rows
     }
 
     fn start(&mut self) -> io::Result<()> {
-        let pager = Command::new("sh").arg("-c").arg(&self.command).stdin(Stdio::piped()).spawn()?;
+        let pager = Command::new("sh")
+            .arg("-c")
+            .arg(&self.command)
+            .stdin(Stdio::piped())
+            .spawn()?;
         IS_OPEN.store(true, Ordering::Relaxed);
         self.pager = Some(pager);
+
         let held = std::mem::take(&mut self.held);
         self.write_all(&held)
     }
 }
 
-impl Write for Paged {
+impl Write for PagedOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(stdin) = self.pager.as_mut().and_then(|pager| pager.stdin.as_mut()) {
             return stdin.write(bytes);
         }
+
         self.held.extend_from_slice(bytes);
         if self.is_too_large(bytes) {
             self.start()?;
@@ -110,7 +126,7 @@ impl Write for Paged {
     }
 }
 
-impl Drop for Paged {
+impl Drop for PagedOutput {
     fn drop(&mut self) {
         // Of a query that failed midway: what it gave is shown, and the pager has the terminal until its reader leaves.
         let _ = self.finish();
@@ -134,8 +150,16 @@ fn is_installed(program: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn paged(rows: usize, columns: usize) -> Paged {
-        Paged { command: "cat".into(), rows, columns, held: Vec::new(), lines: 0, line_chars: 0, pager: None }
+    fn paged(rows: usize, columns: usize) -> PagedOutput {
+        PagedOutput {
+            command: "cat".into(),
+            rows,
+            columns,
+            held: Vec::new(),
+            lines: 0,
+            line_chars: 0,
+            pager: None,
+        }
     }
 
     #[test]

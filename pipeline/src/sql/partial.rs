@@ -4,7 +4,7 @@
 //! files. Whatever was not there before the statement is removed when it fails or is stopped.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use datafusion::datasource::listing::ListingTableUrl;
 
 /// The files that the running statement writes.
 #[derive(Clone, Default)]
-pub struct Partial(Arc<Mutex<Option<Target>>>);
+pub(super) struct PartialOutput(Arc<Mutex<Option<Target>>>);
 
 struct Target {
     folder: PathBuf,
@@ -23,7 +23,7 @@ struct Target {
     before: Option<BTreeSet<OsString>>,
 }
 
-impl Partial {
+impl PartialOutput {
     /// A COPY to `url` begins.
     pub fn begin(&self, url: &str) {
         *self.slot() = Target::of(url);
@@ -48,38 +48,67 @@ impl Partial {
 
 impl Target {
     fn of(url: &str) -> Option<Self> {
-        let parsed = ListingTableUrl::parse(url).ok().filter(|parsed| parsed.scheme() == "file")?;
+        let parsed = ListingTableUrl::parse(url)
+            .ok()
+            .filter(|parsed| parsed.scheme() == "file")?;
         let path = Path::new("/").join(parsed.prefix().as_ref());
+        // As DataFusion decides between one file and a folder of files.
         let is_folder = url.ends_with('/') || path.is_dir() || path.extension().is_none();
-        let (folder, name) =
-            if is_folder { (path, None) } else { (path.parent()?.to_owned(), Some(path.file_name()?.to_owned())) };
-        Some(Self { before: names(&folder), folder, name })
+        if is_folder {
+            return Some(Self {
+                before: names(&path),
+                folder: path,
+                name: None,
+            });
+        }
+
+        let folder = path.parent()?.to_owned();
+        Some(Self {
+            before: names(&folder),
+            folder,
+            name: Some(path.file_name()?.to_owned()),
+        })
     }
 
     fn remove(&self) {
-        let is_ours = |found: &OsString| match &self.name {
-            Some(name) => {
-                let (found, name) = (found.to_string_lossy(), name.to_string_lossy());
-                found == name || found.strip_prefix(&*name).is_some_and(|rest| rest.starts_with('#'))
-            }
-            None => true,
-        };
-        let was_there = |found: &OsString| self.before.as_ref().is_some_and(|before| before.contains(found));
         for found in names(&self.folder).unwrap_or_default() {
-            if is_ours(&found) && !was_there(&found) {
+            if self.may_write(&found) && !self.was_there(&found) {
                 // The error that made this necessary is the one to tell.
                 let _ = fs::remove_file(self.folder.join(found));
             }
         }
+
         if self.before.is_none() {
             // Stays where something else lies in it.
             let _ = fs::remove_dir(&self.folder);
         }
     }
+
+    /// Whether a file of this name may be the statement's: the target, or the target before it is renamed.
+    fn may_write(&self, found: &OsStr) -> bool {
+        let Some(name) = &self.name else {
+            return true;
+        };
+        let found = found.to_string_lossy();
+        let rest = found.strip_prefix(&*name.to_string_lossy());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
+    }
+
+    fn was_there(&self, found: &OsStr) -> bool {
+        self.before
+            .as_ref()
+            .is_some_and(|before| before.contains(found))
+    }
 }
 
 fn names(folder: &Path) -> Option<BTreeSet<OsString>> {
-    Some(fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name()).collect())
+    Some(
+        fs::read_dir(folder)
+            .ok()?
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -90,10 +119,15 @@ mod tests {
     fn what_a_copy_left_goes_and_nothing_else() {
         let folder = tempfile::tempdir().expect("a folder");
         let put = |name: &str| fs::write(folder.path().join(name), "x").expect("a file");
-        let left = || names(folder.path()).expect("a folder").into_iter().collect::<Vec<_>>();
+        let left = || {
+            names(folder.path())
+                .expect("a folder")
+                .into_iter()
+                .collect::<Vec<_>>()
+        };
         put("out.csv#1");
         put("old.csv");
-        let partial = Partial::default();
+        let partial = PartialOutput::default();
         partial.begin(&folder.path().join("out.csv").to_string_lossy());
         put("out.csv#2");
         put("out.csv.bak");

@@ -16,29 +16,45 @@ use super::tensor::TensorType;
 ///
 /// # Errors
 /// No constant, or no such dimension.
-pub fn axis(function: &str, tensor: &TensorType, given: Option<&ScalarValue>) -> Result<usize> {
+pub(super) fn axis(
+    function: &str,
+    tensor: &TensorType,
+    given: Option<&ScalarValue>,
+) -> Result<usize> {
     let dims = tensor.shape.len();
     let names = tensor.dim_names.join(", ");
+
     let found = match given {
         Some(ScalarValue::Int64(Some(number))) => {
-            let number = if *number < 0 { number + dims as i64 } else { *number };
-            usize::try_from(number).ok().filter(|axis| *axis < dims)
+            let from_start = if *number < 0 {
+                number + dims as i64
+            } else {
+                *number
+            };
+            usize::try_from(from_start).ok().filter(|axis| *axis < dims)
         }
         Some(ScalarValue::Utf8(Some(name)) | ScalarValue::Utf8View(Some(name))) => {
             tensor.dim_names.iter().position(|known| known == name)
         }
-        _ => return plan_err!("{function} needs its axis as a constant: a number from 0, or a name out of {names}"),
+        _ => {
+            return plan_err!(
+                "{function} needs its axis as a constant: a number from 0, or a name out of {names}"
+            );
+        }
     };
+
     match found {
         Some(axis) => Ok(axis),
-        None => plan_err!("{function}: no such axis: this tensor has 0 to {}, by name {names}", dims - 1),
+        None => plan_err!(
+            "{function}: no such axis: this tensor has 0 to {}, by name {names}",
+            dims - 1
+        ),
     }
 }
 
 /// A range of one dimension, as it was written: from `start`, up to but without `end`; negative numbers count from the end.
 #[derive(Clone, Copy, Debug)]
-pub struct Slice {
-    /// Which dimension.
+pub(super) struct Slice {
     pub axis: usize,
     start: i64,
     end: Option<i64>,
@@ -52,18 +68,32 @@ impl Slice {
     pub fn of(tensor: &TensorType, arguments: &[Option<&ScalarValue>]) -> Result<Self> {
         let axis = axis("tensor_slice", tensor, arguments.first().copied().flatten())?;
         let Some(Some(ScalarValue::Int64(Some(start)))) = arguments.get(1) else {
-            return plan_err!("tensor_slice needs start and end as constants: tensor_slice(x, axis, start, end)");
+            return plan_err!(
+                "tensor_slice needs start and end as constants: tensor_slice(x, axis, start, end)"
+            );
         };
+
         let end = match arguments.get(2) {
             None | Some(Some(ScalarValue::Null | ScalarValue::Int64(None))) => None,
             Some(Some(ScalarValue::Int64(Some(end)))) => Some(*end),
-            _ => return plan_err!("tensor_slice needs start and end as constants: tensor_slice(x, axis, start, end)"),
+            _ => {
+                return plan_err!(
+                    "tensor_slice needs start and end as constants: tensor_slice(x, axis, start, end)"
+                );
+            }
         };
 
-        let slice = Self { axis, start: *start, end };
+        let slice = Self {
+            axis,
+            start: *start,
+            end,
+        };
         if let Some(n) = tensor.shape[axis].filter(|n| slice.range(*n).is_empty()) {
             let end = end.map_or_else(|| "the end".to_owned(), |end| end.to_string());
-            return plan_err!("tensor_slice: nothing lies from {start} to {end}: this axis has 0 to {}", n - 1);
+            return plan_err!(
+                "tensor_slice: nothing lies from {start} to {end}: this axis has 0 to {}",
+                n - 1
+            );
         }
         Ok(slice)
     }
@@ -78,33 +108,47 @@ impl Slice {
 
     /// The places of a dimension of `n`.
     fn range(&self, n: usize) -> Range<usize> {
-        let place = |at: i64| if at < 0 { at + n as i64 } else { at }.clamp(0, n as i64) as usize;
-        let start = place(self.start);
-        start..self.end.map_or(n, place).max(start)
+        let start = from_start(self.start, n);
+        let end = self.end.map_or(n, |end| from_start(end, n));
+        start..end.max(start)
     }
 
     /// Appends what is left of one row's bytes.
     pub fn cut(&self, bytes: &[u8], shape: &[usize], dtype: Dtype, out: &mut Vec<u8>) {
         let range = self.range(shape[self.axis]);
+        // Row-major: a step on the axis passes over all that lies behind it, and each `whole` holds the axis once.
         let step: usize = shape[self.axis + 1..].iter().product::<usize>() * dtype.bytes();
         let whole = shape[self.axis] * step;
         if whole > 0 {
-            bytes
-                .chunks_exact(whole)
-                .for_each(|part| out.extend_from_slice(&part[range.start * step..range.end * step]));
+            bytes.chunks_exact(whole).for_each(|part| {
+                out.extend_from_slice(&part[range.start * step..range.end * step])
+            });
         }
     }
+}
+
+/// A place of a dimension of `n`, counted from its start; what lies outside it is brought to its ends.
+fn from_start(place: i64, n: usize) -> usize {
+    let place = if place < 0 { place + n as i64 } else { place };
+    place.clamp(0, n as i64) as usize
 }
 
 /// The type of `tensor` with one value along `axis`: f32, the other dimensions.
 ///
 /// # Errors
 /// A tensor of one dimension, which has nothing left.
-pub fn without_axis(function: &str, tensor: &TensorType, axis: usize) -> Result<TensorType> {
+pub(super) fn without_axis(function: &str, tensor: &TensorType, axis: usize) -> Result<TensorType> {
     if tensor.shape.len() < 2 {
-        return plan_err!("{function}: this tensor has one dimension: {function}(x) gives its one value");
+        return plan_err!(
+            "{function}: this tensor has one dimension: {function}(x) gives its one value"
+        );
     }
-    let mut result = TensorType { dtype: Dtype::F32, scale: None, ..tensor.clone() };
+
+    let mut result = TensorType {
+        dtype: Dtype::F32,
+        scale: None,
+        ..tensor.clone()
+    };
     result.shape.remove(axis);
     if axis < result.dim_names.len() {
         result.dim_names.remove(axis);
@@ -113,13 +157,16 @@ pub fn without_axis(function: &str, tensor: &TensorType, axis: usize) -> Result<
 }
 
 /// Brings the values along `axis` to `one` each; gives the results as bytes.
-pub fn along(
+pub(super) fn along(
     values: &[f32],
     shape: &[usize],
     axis: usize,
     one: impl Fn(&mut dyn Iterator<Item = f32>) -> f32,
 ) -> Vec<u8> {
-    let (n, step) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+    let n = shape[axis];
+    // Row-major: the values along the axis lie a step apart.
+    let step: usize = shape[axis + 1..].iter().product();
+
     let mut out = Vec::with_capacity(values.len() / n.max(1) * 4);
     for part in values.chunks_exact((n * step).max(1)) {
         for at in 0..step {
@@ -131,7 +178,7 @@ pub fn along(
 }
 
 /// Rows of tensors under construction, all of one length where the type says so.
-pub enum TensorBuilder {
+pub(super) enum TensorBuilder {
     /// Of equal length.
     Fixed(FixedSizeBinaryBuilder),
     /// Of several.
@@ -142,14 +189,15 @@ impl TensorBuilder {
     /// For values of `tensor`, as [`TensorType::field`] types their column.
     #[must_use]
     pub fn new(tensor: &TensorType) -> Self {
-        match tensor.row_bytes().and_then(|bytes| i32::try_from(bytes).ok()) {
+        match tensor
+            .row_bytes()
+            .and_then(|bytes| i32::try_from(bytes).ok())
+        {
             Some(bytes) => Self::Fixed(FixedSizeBinaryBuilder::new(bytes)),
             None => Self::Binary(BinaryBuilder::new()),
         }
     }
 
-    /// Appends a row.
-    ///
     /// # Errors
     /// A length that is not the type's.
     pub fn append(&mut self, row: Option<&[u8]>) -> Result<(), ArrowError> {
@@ -161,7 +209,6 @@ impl TensorBuilder {
         Ok(())
     }
 
-    /// The column.
     #[must_use]
     pub fn finish(self) -> ArrayRef {
         match self {

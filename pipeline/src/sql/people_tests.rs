@@ -3,7 +3,11 @@
 use super::testing::TestStore;
 use super::{Console, Format, Limits, Session, SqlError, open};
 
-const LIMITS: Limits = Limits { memory_bytes: 1 << 30, threads: 2, allow_write: false };
+const LIMITS: Limits = Limits {
+    memory_bytes: 1 << 30,
+    threads: 2,
+    allow_write: false,
+};
 
 fn session(store: &TestStore) -> Session {
     open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
@@ -11,7 +15,12 @@ fn session(store: &TestStore) -> Session {
 
 fn answer(session: &Session, format: Format, text: &str) -> Result<String, SqlError> {
     let mut out = Vec::new();
-    Console { format, expanded: false, pager: false }.answer(session, text, &mut out)?;
+    Console {
+        format,
+        expanded: false,
+        pager: false,
+    }
+    .answer(session, text, &mut out)?;
     Ok(String::from_utf8(out).expect("text"))
 }
 
@@ -30,16 +39,28 @@ fn headings_are_what_was_written() {
     let store = TestStore::small();
     let session = session(&store);
     let cases = [
-        ("SELECT avg(lost_s), count(*) FROM features_log_mel", "avg(lost_s),count(*)"),
+        (
+            "SELECT avg(lost_s), count(*) FROM features_log_mel",
+            "avg(lost_s),count(*)",
+        ),
         ("SELECT 1, 'a' || 'b'", "1,'a' || 'b'"),
         (
             "SELECT genre, max(f.track_id) FROM features_log_mel f GROUP BY genre ORDER BY max(f.track_id)",
             "genre,max(f.track_id)",
         ),
         ("SELECT count(*) FROM tracks UNION ALL SELECT 2", "count(*)"),
-        ("WITH a AS (SELECT count(*) AS n FROM tracks) SELECT n + 1 FROM a", "n + 1"),
-        ("SELECT tensor_mean(first_value(log_mel)) FROM features_log_mel", "tensor_mean(first_value(log_mel))"),
-        ("SELECT DISTINCT upper(track_title) FROM tracks ORDER BY 1", "upper(track_title)"),
+        (
+            "WITH a AS (SELECT count(*) AS n FROM tracks) SELECT n + 1 FROM a",
+            "n + 1",
+        ),
+        (
+            "SELECT tensor_mean(first_value(log_mel)) FROM features_log_mel",
+            "tensor_mean(first_value(log_mel))",
+        ),
+        (
+            "SELECT DISTINCT upper(track_title) FROM tracks ORDER BY 1",
+            "upper(track_title)",
+        ),
     ];
     for (sql, heading) in cases {
         assert_eq!(csv(&session, sql).lines().next(), Some(heading), "{sql}");
@@ -51,10 +72,16 @@ fn commands_answer_like_queries_and_between_them() {
     let store = TestStore::small();
     let session = session(&store);
     let tables = csv(&session, "\\d");
-    assert!(tables.starts_with("table,rows\nclasses,\nfeatures_log_mel,9\n"), "{tables}");
+    assert!(
+        tables.starts_with("table,rows\nclasses,\nfeatures_log_mel,9\n"),
+        "{tables}"
+    );
     assert!(tables.ends_with("raw.tracks,1\n"), "{tables}");
     let columns = csv(&session, "\\d features_log_mel;");
-    assert!(columns.contains("log_mel,\"tensor f16[2,3]\"\n"), "{columns}");
+    assert!(
+        columns.contains("log_mel,\"tensor f16[2,3]\"\n"),
+        "{columns}"
+    );
     assert!(refusal(&session, "\\d trcks").contains("did you mean tracks"));
     assert!(refusal(&session, "\\dt").contains("no command \\dt"));
     let text = "SELECT 1 AS a;\n\\x\nSELECT 2 AS bc, NULL AS d;\n\\x off\nSELECT 3 AS e";
@@ -70,8 +97,14 @@ fn a_plan_is_shown_whole() {
     let sql = "EXPLAIN SELECT track_title FROM tracks WHERE track_title LIKE '%a%' AND track_title LIKE '%b%' AND \
                track_title LIKE '%c%' AND track_title LIKE '%d%' AND track_title LIKE '%e%'";
     let plan = answer(&session(&store), Format::Table, sql).expect("a plan");
-    assert!(plan.starts_with("logical_plan:\n  ") && plan.contains("\nphysical_plan:\n  "), "{plan}");
-    assert!(!plan.contains('…') && plan.contains("%e%") && plan.contains("DataSourceExec"), "{plan}");
+    assert!(
+        plan.starts_with("logical_plan:\n  ") && plan.contains("\nphysical_plan:\n  "),
+        "{plan}"
+    );
+    assert!(
+        !plan.contains('…') && plan.contains("%e%") && plan.contains("DataSourceExec"),
+        "{plan}"
+    );
 }
 
 #[test]
@@ -79,12 +112,24 @@ fn functions_of_other_engines_are_answered_with_ours() {
     let store = TestStore::small();
     let session = session(&store);
     let len = refusal(&session, "SELECT len(track_title) FROM tracks");
-    assert_eq!(len, "no function len: use length(x), or array_length(x) of a list");
-    let matches = refusal(&session, "SELECT regexp_matches(track_title, 'a') FROM tracks");
+    assert_eq!(
+        len,
+        "no function len: use length(x), or array_length(x) of a list"
+    );
+    let matches = refusal(
+        &session,
+        "SELECT regexp_matches(track_title, 'a') FROM tracks",
+    );
     assert!(matches.contains("use regexp_like(x, pattern)"), "{matches}");
     for function in ["avg", "sum"] {
-        let words = refusal(&session, &format!("SELECT {function}(log_mel) FROM features_log_mel"));
-        assert!(words.starts_with(&format!("{function} does not take tensors")), "{words}");
+        let words = refusal(
+            &session,
+            &format!("SELECT {function}(log_mel) FROM features_log_mel"),
+        );
+        assert!(
+            words.starts_with(&format!("{function} does not take tensors")),
+            "{words}"
+        );
     }
 }
 
@@ -100,7 +145,10 @@ fn every_synonym_is_absent_and_what_it_points_to_is_there() {
             wrong.push((*other).to_owned());
         }
         for (at, _) in here.match_indices('(') {
-            let name = here[..at].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+            let name = here[..at]
+                .rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .next()
+                .unwrap_or_default();
             if !["", "FILTER", "GROUP", "CAST"].contains(&name) && !has(name) {
                 wrong.push(format!("{other} -> {name}"));
             }
@@ -116,13 +164,22 @@ fn own_files_are_tables_that_are_only_read() {
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("scores.csv"), "track_id,Score\n1,0.5\n2,0.25\n").expect("a file");
     std::fs::write(at("lines.jsonl"), "{\"a\":1}\n{\"a\":2}\n").expect("a file");
-    let parquet = store.folder.path().join(&store.manifest.files.last().expect("a file").path);
+    let parquet = store
+        .folder
+        .path()
+        .join(&store.manifest.files.last().expect("a file").path);
     let session = session(&store);
     session.add_table("mine", &at("scores.csv")).expect("CSV");
-    session.add_table("lines", &at("lines.jsonl")).expect("JSON");
+    session
+        .add_table("lines", &at("lines.jsonl"))
+        .expect("JSON");
     session.add_table("html", &parquet).expect("Parquet");
-    let joined = "SELECT t.track_title, m.\"Score\" FROM mine m JOIN tracks t USING (track_id) ORDER BY 1";
-    assert_eq!(csv(&session, joined), "track_title,Score\ntitle 1,0.5\ntitle 2,0.25\n");
+    let joined =
+        "SELECT t.track_title, m.\"Score\" FROM mine m JOIN tracks t USING (track_id) ORDER BY 1";
+    assert_eq!(
+        csv(&session, joined),
+        "track_title,Score\ntitle 1,0.5\ntitle 2,0.25\n"
+    );
     assert_eq!(csv(&session, "SELECT sum(a) AS s FROM lines"), "s\n3\n");
     assert_eq!(csv(&session, "SELECT count(*) AS n FROM html"), "n\n1\n");
     let quoted = refusal(&session, "SELECT score FROM mine");
@@ -130,7 +187,12 @@ fn own_files_are_tables_that_are_only_read() {
     let written = refusal(&session, "INSERT INTO mine VALUES (3, 1.0)");
     assert!(written.contains("--allow-write"), "{written}");
 
-    let refused = |name: &str, file: &str| session.add_table(name, &at(file)).expect_err(file).to_string();
+    let refused = |name: &str, file: &str| {
+        session
+            .add_table(name, &at(file))
+            .expect_err(file)
+            .to_string()
+    };
     assert!(refused("tracks", "scores.csv").contains("the store has a table of this name"));
     assert!(refused("Mine", "scores.csv").contains("lower-case"));
     assert!(refused("none", "none.csv").contains("No such file"));
@@ -145,7 +207,10 @@ fn own_files_stay_as_they_are_where_writing_is_allowed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("scores.csv");
     std::fs::write(&file, "a\n1\n").expect("a file");
-    let limits = Limits { allow_write: true, ..LIMITS };
+    let limits = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
     let session = open(store.folder.path(), &store.manifest, limits).expect("the store opens");
     session.add_table("mine", &file).expect("CSV");
     assert!(answer(&session, Format::Csv, "INSERT INTO mine VALUES (2)").is_err());
@@ -157,18 +222,40 @@ fn a_mean_over_rows_is_a_tensor_again() {
     let store = TestStore::small();
     let session = session(&store);
     // Class 0 has clips 0, 3, 6 of values i, i + 1, …: their mean is that of clip 3.
-    let sql =
-        "SELECT genre, tensor(tensor_avg(log_mel)) AS t FROM features_log_mel GROUP BY genre ORDER BY genre LIMIT 1";
-    assert_eq!(csv(&session, sql), "genre,t\n0,\"[3.0,4.0,5.0,6.0,7.0,8.0]\"\n");
+    let sql = "SELECT genre, tensor(tensor_avg(log_mel)) AS t FROM features_log_mel GROUP BY genre ORDER BY genre LIMIT 1";
+    assert_eq!(
+        csv(&session, sql),
+        "genre,t\n0,\"[3.0,4.0,5.0,6.0,7.0,8.0]\"\n"
+    );
     let sql = "SELECT tensor_avg(log_mel) AS m FROM features_log_mel";
-    assert_eq!(answer(&session, Format::Table, sql).expect("a table"), " m\n----------\n f32[2,3]\n");
-    let sql = "SELECT tensor_at(m, 0, 1) AS a FROM (SELECT tensor_avg(quant) AS m FROM features_quant)";
+    assert_eq!(
+        answer(&session, Format::Table, sql).expect("a table"),
+        " m\n----------\n f32[2,3]\n"
+    );
+    let sql =
+        "SELECT tensor_at(m, 0, 1) AS a FROM (SELECT tensor_avg(quant) AS m FROM features_quant)";
     assert_eq!(csv(&session, sql), "a\n1.0\n");
-    let ragged = answer(&session, Format::Csv, "SELECT tensor_mean(tensor_avg(ragged)) AS m FROM features_ragged");
-    assert!(ragged.expect_err("lengths differ").to_string().contains("rows of one shape"));
-    let sql = "SELECT tensor_shape(tensor_avg(tensor_mean(ragged, 'frame'))) AS s FROM features_ragged";
+    let ragged = answer(
+        &session,
+        Format::Csv,
+        "SELECT tensor_mean(tensor_avg(ragged)) AS m FROM features_ragged",
+    );
+    assert!(
+        ragged
+            .expect_err("lengths differ")
+            .to_string()
+            .contains("rows of one shape")
+    );
+    let sql =
+        "SELECT tensor_shape(tensor_avg(tensor_mean(ragged, 'frame'))) AS s FROM features_ragged";
     assert_eq!(csv(&session, sql), "s\n[2]\n");
-    assert!(refusal(&session, "SELECT tensor_avg(clip_key) FROM features_log_mel").contains("'clip_key' is none"));
+    assert!(
+        refusal(
+            &session,
+            "SELECT tensor_avg(clip_key) FROM features_log_mel"
+        )
+        .contains("'clip_key' is none")
+    );
 }
 
 #[test]
@@ -176,14 +263,25 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
     let store = TestStore::small();
     let session = session(&store);
     let of = |expression: &str| {
-        let sql = format!("SELECT tensor({expression}) AS t FROM features_log_mel WHERE track_id = 0");
-        csv(&session, &sql).lines().nth(1).map(|line| line.trim_matches('"').to_owned()).unwrap_or_default()
+        let sql =
+            format!("SELECT tensor({expression}) AS t FROM features_log_mel WHERE track_id = 0");
+        csv(&session, &sql)
+            .lines()
+            .nth(1)
+            .map(|line| line.trim_matches('"').to_owned())
+            .unwrap_or_default()
     };
     // [[0, 1, 2], [3, 4, 5]] of mel × frame.
-    assert_eq!(of("tensor_slice(log_mel, 'frame', 1, 3)"), "[1.0,2.0,4.0,5.0]");
+    assert_eq!(
+        of("tensor_slice(log_mel, 'frame', 1, 3)"),
+        "[1.0,2.0,4.0,5.0]"
+    );
     assert_eq!(of("tensor_slice(log_mel, 1, -1)"), "[2.0,5.0]");
     assert_eq!(of("tensor_slice(log_mel, 0, 1, 99)"), "[3.0,4.0,5.0]");
-    assert_eq!(of("tensor_slice(tensor_slice(log_mel, -1, 0, 2), 'mel', 0, 1)"), "[0.0,1.0]");
+    assert_eq!(
+        of("tensor_slice(tensor_slice(log_mel, -1, 0, 2), 'mel', 0, 1)"),
+        "[0.0,1.0]"
+    );
     assert_eq!(of("tensor_mean(log_mel, 'frame')"), "[1.0,4.0]");
     assert_eq!(of("tensor_mean(log_mel, 'mel')"), "[1.5,2.5,3.5]");
     assert_eq!(of("tensor_min(log_mel, 1)"), "[0.0,3.0]");
@@ -192,12 +290,18 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
                ORDER BY track_id";
     assert_eq!(csv(&session, sql), "s\n\"[2,1]\"\n\"[2,2]\"\n\"[2,2]\"\n");
     for (expression, words) in [
-        ("tensor_slice(log_mel, 'bin', 0, 1)", "this tensor has 0 to 1, by name mel, frame"),
+        (
+            "tensor_slice(log_mel, 'bin', 0, 1)",
+            "this tensor has 0 to 1, by name mel, frame",
+        ),
         ("tensor_slice(log_mel, 1, 3, 4)", "nothing lies from 3 to 4"),
         ("tensor_slice(log_mel, 1, track_id, 4)", "as constants"),
         ("tensor_mean(log_mel, genre)", "its axis as a constant"),
     ] {
-        let said = refusal(&session, &format!("SELECT tensor({expression}) FROM features_log_mel"));
+        let said = refusal(
+            &session,
+            &format!("SELECT tensor({expression}) FROM features_log_mel"),
+        );
         assert!(said.contains(words), "{expression}: {said}");
     }
 }

@@ -78,7 +78,7 @@ const KEYWORDS: &[&str] = &[
 
 /// A terminal to talk at.
 pub struct Prompt {
-    editor: Editor<Names, DefaultHistory>,
+    editor: Editor<Completions, DefaultHistory>,
     history: Option<PathBuf>,
 }
 
@@ -88,9 +88,14 @@ impl Prompt {
     /// # Errors
     /// [`SqlError::Prompt`] where there is no terminal.
     pub fn open(session: &Session) -> Result<Self, SqlError> {
-        let config = Config::builder().completion_type(CompletionType::List).history_ignore_space(true).build();
+        let config = Config::builder()
+            .completion_type(CompletionType::List)
+            .history_ignore_space(true)
+            .build();
+
         let mut editor = Editor::with_config(config).map_err(prompt_error)?;
-        editor.set_helper(Some(Names::of(session)));
+        editor.set_helper(Some(Completions::of(session)));
+
         let history = history_file();
         if let Some(path) = &history {
             // The first session has none.
@@ -121,6 +126,7 @@ impl Prompt {
                 Err(error) => return Err(prompt_error(error)),
             }
         }
+
         self.save_history();
         Ok(())
     }
@@ -128,7 +134,12 @@ impl Prompt {
     fn save_history(&mut self) {
         let Some(path) = &self.history else { return };
         let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let saved = folder.and_then(|()| self.editor.save_history(path).map_err(std::io::Error::other));
+        let saved = folder.and_then(|()| {
+            self.editor
+                .save_history(path)
+                .map_err(std::io::Error::other)
+        });
+
         if let Err(error) = saved {
             eprintln!("the history was not saved in {}: {error}", path.display());
         }
@@ -137,9 +148,14 @@ impl Prompt {
 
 /// `$XDG_STATE_HOME/wavemill/history`, by default below `~/.local/state`; `None` without a home.
 fn history_file() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
+    let state = folder_variable("XDG_STATE_HOME")
+        .or_else(|| Some(folder_variable("HOME")?.join(".local/state")))?;
     Some(state.join("wavemill/history"))
+}
+
+fn folder_variable(name: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+    Some(PathBuf::from(value))
 }
 
 fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), SqlError> {
@@ -147,10 +163,17 @@ fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), Sq
         eprintln!("{HELP}");
         return Ok(());
     }
-    let (start, was_expanded) = (Instant::now(), console.expanded);
+
+    let start = Instant::now();
+    let was_expanded = console.expanded;
     match console.show(session, text) {
         Ok(()) if console.expanded != was_expanded => {
-            eprintln!("{}", if console.expanded { "a line a value" } else { "a line a row" });
+            let layout = if console.expanded {
+                "a line a value"
+            } else {
+                "a line a row"
+            };
+            eprintln!("{layout}");
         }
         Ok(()) => eprintln!("{:.3} s", start.elapsed().as_secs_f64()),
         Err(error) if error.is_broken_pipe() => return Err(error),
@@ -160,59 +183,95 @@ fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), Sq
 }
 
 fn prompt_error(error: ReadlineError) -> SqlError {
-    SqlError::Prompt { detail: error.to_string() }
+    SqlError::Prompt {
+        detail: error.to_string(),
+    }
 }
 
 /// Everything that can be completed.
-struct Names {
+struct Completions {
     names: Vec<String>,
 }
 
-impl Names {
+impl Completions {
     fn of(session: &Session) -> Self {
         let tables = session.tables();
-        let columns = tables.iter().filter_map(|table| session.columns(table).ok());
-        let columns = columns.flat_map(|schema| schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>());
-        let mut names: Vec<String> = columns.chain(session.functions()).collect();
+        let mut names = session.functions();
+        // A table that is damaged has no columns to offer; a query over it tells of the damage.
+        for schema in tables
+            .iter()
+            .filter_map(|table| session.columns(table).ok())
+        {
+            names.extend(schema.fields().iter().map(|field| field.name().clone()));
+        }
         names.extend(tables);
+
         names.sort_unstable();
         names.dedup();
         Self { names }
     }
 
-    /// Names that start with `word`, then keywords in the case that it is typed in.
+    /// Completions that start with `word`, then keywords in the case that it is typed in.
     fn candidates(&self, word: &str) -> Vec<String> {
+        let names = self.names.iter().filter(|name| name.starts_with(word));
+        let mut candidates: Vec<String> = names.cloned().collect();
+
         let upper = word.to_uppercase();
-        let keyword = |keyword: &&str| {
-            if word == upper { (*keyword).to_owned() } else { keyword.to_lowercase() }
-        };
-        let names = self.names.iter().filter(|name| name.starts_with(word)).cloned();
-        names.chain(KEYWORDS.iter().filter(|k| k.starts_with(&upper)).map(keyword)).collect()
+        for keyword in KEYWORDS
+            .iter()
+            .filter(|keyword| keyword.starts_with(&upper))
+        {
+            candidates.push(if word == upper {
+                (*keyword).to_owned()
+            } else {
+                keyword.to_lowercase()
+            });
+        }
+        candidates
     }
 }
 
-impl Completer for Names {
+impl Completer for Completions {
     type Candidate = String;
 
-    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
-        let (start, word) = extract_word(line, pos, None, |c| c.is_whitespace() || "(),;=<>+-*/'".contains(c));
+    fn complete(
+        &self,
+        line: &str,
+        pos: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let (start, word) = extract_word(line, pos, None, |c| {
+            c.is_whitespace() || "(),;=<>+-*/'".contains(c)
+        });
         if word.is_empty() {
             return Ok((start, Vec::new()));
         }
+
         let candidates = self.candidates(word);
         // `t.tra`: an alias before the dot hides nothing of the column behind it.
         match word.rsplit_once('.') {
-            Some((alias, column)) if candidates.is_empty() => Ok((start + alias.len() + 1, self.candidates(column))),
+            Some((alias, column)) if candidates.is_empty() => {
+                Ok((start + alias.len() + 1, self.candidates(column)))
+            }
             _ => Ok((start, candidates)),
         }
     }
 }
 
-impl Validator for Names {
+impl Validator for Completions {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
         let text = context.input().trim();
-        let complete = text.is_empty() || text.ends_with(';') || text.starts_with('\\') || is_word_command(text);
-        Ok(if complete { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+        // A statement goes on over several lines until its semicolon.
+        let complete = text.is_empty()
+            || text.ends_with(';')
+            || text.starts_with('\\')
+            || is_word_command(text);
+
+        Ok(if complete {
+            ValidationResult::Valid(None)
+        } else {
+            ValidationResult::Incomplete
+        })
     }
 }
 
@@ -220,27 +279,40 @@ fn is_word_command(text: &str) -> bool {
     matches!(text, "help" | "quit" | "exit")
 }
 
-impl Hinter for Names {
+impl Hinter for Completions {
     type Hint = String;
 }
-impl Highlighter for Names {}
-impl Helper for Names {}
+impl Highlighter for Completions {}
+impl Helper for Completions {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn complete(line: &str) -> (usize, Vec<String>) {
-        let names = ["artist_id", "artist_name", "raw.tracks", "tracks"].map(str::to_owned).to_vec();
+        let names = ["artist_id", "artist_name", "raw.tracks", "tracks"]
+            .map(str::to_owned)
+            .to_vec();
         let history = DefaultHistory::new();
-        Names { names }.complete(line, line.len(), &Context::new(&history)).expect("completion does not fail")
+        Completions { names }
+            .complete(line, line.len(), &Context::new(&history))
+            .expect("completion does not fail")
     }
 
     #[test]
     fn completes_names_keywords_and_columns_behind_an_alias() {
-        assert_eq!(complete("SELECT arti"), (7, vec!["artist_id".to_owned(), "artist_name".to_owned()]));
-        assert_eq!(complete("SELECT count(t.artist_n"), (15, vec!["artist_name".to_owned()]));
-        assert_eq!(complete("select * from raw.t"), (14, vec!["raw.tracks".to_owned()]));
+        assert_eq!(
+            complete("SELECT arti"),
+            (7, vec!["artist_id".to_owned(), "artist_name".to_owned()])
+        );
+        assert_eq!(
+            complete("SELECT count(t.artist_n"),
+            (15, vec!["artist_name".to_owned()])
+        );
+        assert_eq!(
+            complete("select * from raw.t"),
+            (14, vec!["raw.tracks".to_owned()])
+        );
         assert_eq!(complete("sel"), (0, vec!["select".to_owned()]));
         assert_eq!(complete("SELECT x ORD"), (9, vec!["ORDER BY".to_owned()]));
         assert_eq!(complete("SELECT "), (7, Vec::new()));

@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::partial::Partial;
+use super::partial::PartialOutput;
 use super::{Sink, SqlError};
 use crate::panics::Panic;
 
@@ -33,7 +33,7 @@ const STACK_BYTES: usize = 8 << 20;
 #[derive(Clone, Default)]
 pub struct Interrupt {
     running: Arc<Mutex<Option<Sender<()>>>>,
-    partial: Partial,
+    partial: PartialOutput,
 }
 
 impl Interrupt {
@@ -49,16 +49,19 @@ impl Interrupt {
     }
 
     /// What the running statement writes.
-    pub const fn partial(&self) -> &Partial {
+    pub(super) const fn partial(&self) -> &PartialOutput {
         &self.partial
     }
 
     /// From now on a query can be stopped, until what is returned is dropped.
-    pub fn arm(&self) -> Armed<'_> {
+    pub(super) fn arm(&self) -> StopGuard<'_> {
         // Room for the one signal, so that who sends it does not wait.
         let (sender, stop) = bounded(1);
         *self.slot() = Some(sender);
-        Armed { interrupt: self, stop }
+        StopGuard {
+            interrupt: self,
+            stop,
+        }
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Sender<()>>> {
@@ -67,19 +70,19 @@ impl Interrupt {
 }
 
 /// A query that can be stopped.
-pub struct Armed<'a> {
+pub(super) struct StopGuard<'a> {
     interrupt: &'a Interrupt,
     stop: Receiver<()>,
 }
 
-impl Armed<'_> {
+impl StopGuard<'_> {
     /// Whether it was stopped since it could be.
     pub fn is_stopped(&self) -> bool {
         !self.stop.is_empty()
     }
 }
 
-impl Drop for Armed<'_> {
+impl Drop for StopGuard<'_> {
     fn drop(&mut self) {
         self.interrupt.slot().take();
     }
@@ -96,11 +99,17 @@ enum Event {
 ///
 /// # Errors
 /// The query's, the sink's, [`SqlError::Interrupted`].
-pub fn answer<Q>(workers: usize, armed: &Armed<'_>, query: Q, sink: &mut dyn Sink) -> Result<(), SqlError>
+pub(super) fn answer<Q>(
+    workers: usize,
+    armed: &StopGuard<'_>,
+    query: Q,
+    sink: &mut dyn Sink,
+) -> Result<(), SqlError>
 where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
 {
     let threads = Threads::start(workers)?;
+    // Without a bound, because `written` bounds it.
     let (sender, events) = unbounded();
     // The next batch is made when this one is written: one at a time is in memory.
     let written = Arc::new(Semaphore::new(0));
@@ -132,20 +141,30 @@ async fn send_all<Q>(query: Q, events: Sender<Event>, written: Arc<Semaphore>)
 where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
 {
-    let sent = async {
-        let mut batches = query.await?;
-        // A receiver that has gone wants no more; the runtime ends with it.
-        let _ = events.send(Event::Columns(batches.schema()));
-        while let Some(batch) = batches.next().await {
-            let _ = events.send(Event::Rows(batch?));
-            if let Ok(permit) = written.acquire().await {
-                permit.forget();
-            }
-        }
-        Ok(())
-    };
-    let ended = sent.await;
+    let ended = send_batches(query, &events, &written).await;
     let _ = events.send(Event::End(ended));
+}
+
+async fn send_batches<Q>(
+    query: Q,
+    events: &Sender<Event>,
+    written: &Semaphore,
+) -> Result<(), SqlError>
+where
+    Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
+{
+    let mut batches = query.await?;
+    // A receiver that has gone wants no more; the runtime ends with it.
+    let _ = events.send(Event::Columns(batches.schema()));
+
+    while let Some(batch) = batches.next().await {
+        let _ = events.send(Event::Rows(batch?));
+        // A permit stands for one batch that was written, and is used up by it.
+        if let Ok(permit) = written.acquire().await {
+            permit.forget();
+        }
+    }
+    Ok(())
 }
 
 /// The threads of one query; dropped, they end or are left behind.
@@ -153,8 +172,15 @@ struct Threads(Option<Runtime>);
 
 impl Threads {
     fn start(workers: usize) -> Result<Self, SqlError> {
-        let runtime = Builder::new_multi_thread().worker_threads(workers).thread_stack_size(STACK_BYTES).build();
-        runtime.map(|runtime| Self(Some(runtime))).map_err(|error| SqlError::Failed { detail: error.to_string() })
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_stack_size(STACK_BYTES)
+            .build();
+        runtime
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|error| SqlError::Failed {
+                detail: error.to_string(),
+            })
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
@@ -163,16 +189,24 @@ impl Threads {
 
     /// Why a task ended early.
     fn panic_of(&self, task: Option<JoinHandle<()>>) -> SqlError {
-        let ended = self.0.as_ref().zip(task).map(|(runtime, task)| runtime.block_on(task));
+        let ended = self
+            .0
+            .as_ref()
+            .zip(task)
+            .map(|(runtime, task)| runtime.block_on(task));
+
         match ended {
             Some(Err(error)) if error.is_panic() => Panic::of(error.into_panic().as_ref()).into(),
-            _ => SqlError::Failed { detail: "its threads ended early".to_owned() },
+            _ => SqlError::Failed {
+                detail: "its threads ended early".to_owned(),
+            },
         }
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
+        // Nobody waits for threads that do not end in time: they end at their next batch, or with the process.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_timeout(LEAVE);
         }
@@ -184,10 +218,14 @@ impl Drop for Threads {
 ///
 /// # Errors
 /// DataFusion's; none in practice.
-pub fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+pub(super) fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
         let is_join = node.name().contains("Join");
-        Ok(if is_join { Transformed::yes(Arc::new(CooperativeExec::new(node))) } else { Transformed::no(node) })
+        Ok(if is_join {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)))
+        } else {
+            Transformed::no(node)
+        })
     })
     .data()
 }

@@ -5,7 +5,7 @@
 
 /// A piece of a text, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub(super) enum Piece<'a> {
     /// Such as `\d tracks`, without a closing `;`.
     Command(&'a str),
     /// Statements, separated by `;`.
@@ -14,9 +14,11 @@ pub enum Piece<'a> {
 
 /// Cuts a text into its pieces. A backslash within a statement is left to SQL.
 #[must_use]
-pub fn pieces(text: &str) -> Vec<Piece<'_>> {
+pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
-    let (mut start, mut at) = (0, 0);
+    let mut start = 0; // of the SQL that no piece holds yet
+    let mut at = 0; // of the line
+
     for line in text.split_inclusive('\n') {
         let is_between = !is_open(&text[start..at]);
         if is_between && line.trim_start().starts_with('\\') {
@@ -26,6 +28,7 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
         }
         at += line.len();
     }
+
     push_sql(&mut pieces, &text[start..]);
     pieces
 }
@@ -39,8 +42,10 @@ fn push_sql<'a>(pieces: &mut Vec<Piece<'a>>, sql: &'a str) {
 /// Whether a statement has begun that no `;` has ended. Comments are passed over; text in quotes may hold a `;`, which
 /// only makes the next line with a backslash a command, and no such line is SQL.
 fn is_open(sql: &str) -> bool {
-    let mut code =
-        sql.lines().map(|line| line.split("--").next().unwrap_or_default().trim()).filter(|line| !line.is_empty());
+    let mut code = sql
+        .lines()
+        .map(|line| line.split("--").next().unwrap_or_default().trim())
+        .filter(|line| !line.is_empty());
     code.next_back().is_some_and(|line| !line.ends_with(';'))
 }
 
@@ -56,9 +61,16 @@ mod tests {
         assert_eq!(pieces("SELECT 1; SELECT 2"), [Sql("SELECT 1; SELECT 2")]);
         assert_eq!(
             pieces("SELECT 1;\n\\x\nSELECT 2;\nSELECT 3\n"),
-            [Sql("SELECT 1;\n"), Command("\\x"), Sql("SELECT 2;\nSELECT 3\n")]
+            [
+                Sql("SELECT 1;\n"),
+                Command("\\x"),
+                Sql("SELECT 2;\nSELECT 3\n")
+            ]
         );
-        assert_eq!(pieces("-- which\n\\d\n"), [Sql("-- which\n"), Command("\\d")]);
+        assert_eq!(
+            pieces("-- which\n\\d\n"),
+            [Sql("-- which\n"), Command("\\d")]
+        );
         assert_eq!(pieces("\n \n"), []);
     }
 

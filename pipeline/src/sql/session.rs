@@ -23,7 +23,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use wavemill_schemas::manifest::Manifest;
 
 use super::catalog::{self, CATALOG, RAW, STORE};
-use super::damage::{Opened, Version};
+use super::damage::{OpenedFiles, Version};
 use super::error::nearest;
 use super::output::Sink;
 use super::running::{self, Interrupt};
@@ -71,7 +71,7 @@ impl Limits {
 pub struct Session {
     planner: Planner,
     version: Version,
-    opened: Opened,
+    opened: OpenedFiles,
     interrupt: Interrupt,
 }
 
@@ -90,31 +90,60 @@ struct Planner {
 /// [`SqlError::NoStore`] where the folder is missing, [`SqlError::Failed`] where threads cannot start.
 pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
     let url = ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?;
-    let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore { path: store.to_owned() })?;
+    // The manifest's paths begin at the store's folder.
+    let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore {
+        path: store.to_owned(),
+    })?;
+
     let pool = FairSpillPool::new((limits.memory_bytes as f64 * POOL_FRACTION) as usize);
-    let env = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
+    let env = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .build_arc()?;
     env.register_object_store(url.as_ref(), Arc::new(files));
-    let state =
-        SessionStateBuilder::new().with_config(config(&limits)).with_runtime_env(env).with_default_features().build();
+
+    let state = SessionStateBuilder::new()
+        .with_config(config(&limits))
+        .with_runtime_env(env)
+        .with_default_features()
+        .build();
     let ctx = SessionContext::new_with_state(state);
-    let opened = Opened::default();
-    ctx.register_catalog(CATALOG, Arc::new(catalog::build(store.to_owned(), &url, manifest, &opened)?));
+
+    let opened = OpenedFiles::default();
+    let catalog = catalog::build(store.to_owned(), &url, manifest, &opened)?;
+    ctx.register_catalog(CATALOG, Arc::new(catalog));
     functions::all().for_each(|function| ctx.register_udf(function));
     ctx.register_udaf(average::tensor_avg());
+
     let store = Store::at(store);
     let version = Version::new(store.clone(), manifest);
     let interrupt = Interrupt::default();
-    let planner = Planner { store, ctx, limits, interrupt: interrupt.clone() };
-    Ok(Session { planner, version, opened, interrupt })
+    let planner = Planner {
+        store,
+        ctx,
+        limits,
+        interrupt: interrupt.clone(),
+    };
+
+    Ok(Session {
+        planner,
+        version,
+        opened,
+        interrupt,
+    })
 }
 
 fn config(limits: &Limits) -> SessionConfig {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, STORE)
+        // DataFusion would make an empty catalog of the same name.
         .with_create_default_catalog_and_schema(false)
+        // SHOW TABLES and DESCRIBE read it.
         .with_information_schema(true)
         .with_target_partitions(limits.workers());
-    config.options_mut().optimizer.hash_join_single_partition_threshold = JOIN_COLLECT_BYTES;
+    config
+        .options_mut()
+        .optimizer
+        .hash_join_single_partition_threshold = JOIN_COLLECT_BYTES;
     config
 }
 
@@ -124,27 +153,42 @@ impl Session {
     /// # Errors
     /// [`SqlError`]; results of earlier statements have been written by then.
     pub fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
-        let statements = DFParserBuilder::new(sql).build().and_then(|mut parser| parser.parse_statements())?;
+        let statements = DFParserBuilder::new(sql)
+            .build()
+            .and_then(|mut parser| parser.parse_statements())?;
+
         if statements.is_empty() {
             return Err(SqlError::Empty);
         }
-        statements.into_iter().try_for_each(|statement| self.run_statement(statement, sink))
+
+        statements
+            .into_iter()
+            .try_for_each(|statement| self.run_statement(statement, sink))
     }
 
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
+        // If the statement fails, only files that it opened can be the reason.
         self.opened.clear();
         let armed = self.interrupt.arm();
+        // The query starts on threads of its own, so it owns its planner.
         let planner = self.planner.clone();
         let query = async move { planner.stream(statement).await };
         let workers = self.planner.limits.workers();
 
-        let answered =
-            caught(|| running::answer(workers, &armed, query, sink)).unwrap_or_else(|panic| Err(panic.into()));
+        // The panic of a reader is explained below like any other failure: a damaged page may be behind it.
+        let answered = caught(|| running::answer(workers, &armed, query, sink))
+            .unwrap_or_else(|panic| Err(panic.into()));
+
+        // A COPY that did not end leaves nothing behind.
         match &answered {
             Ok(()) => self.interrupt.partial().end(),
             Err(_) => self.interrupt.partial().remove(),
         }
-        answered.map_err(|error| self.version.explain(error, &self.opened, || armed.is_stopped()))
+
+        answered.map_err(|error| {
+            self.version
+                .explain(error, &self.opened, || armed.is_stopped())
+        })
     }
 
     /// Stops its queries through `interrupt`, which another thread may hold already.
@@ -193,7 +237,12 @@ impl Session {
     #[must_use]
     pub fn functions(&self) -> Vec<String> {
         let state = self.planner.ctx.state();
-        state.scalar_functions().keys().chain(state.aggregate_functions().keys()).cloned().collect()
+        state
+            .scalar_functions()
+            .keys()
+            .chain(state.aggregate_functions().keys())
+            .cloned()
+            .collect()
     }
 }
 
@@ -201,23 +250,36 @@ impl Planner {
     async fn stream(&self, statement: Statement) -> Result<SendableRecordBatchStream, SqlError> {
         self.check_tables(&statement)?;
         let plan = self.plan(statement).await?;
+
         if !self.limits.allow_write {
             refuse_writes(&plan)?;
         }
         self.refuse_own_files(&plan)?;
         refuse_limits(&plan)?;
+
+        // What lies in the target's folder now is the user's, and stays if the COPY fails.
         if let LogicalPlan::Copy(copy) = &plan {
             self.interrupt.partial().begin(&copy.output_url);
         }
 
+        // DDL is carried out here; for a query this only makes its plan.
         let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
+        // Optimised, a scan has just the columns that the query reads, and so the width of its rows.
         let plan = state.optimize(&plan)?;
+
+        // DataFusion counts a batch in rows, and here one row may hold 330 KB.
         if let Some(row_bytes) = widest_row(&plan)? {
-            let batch_bytes = if holds_rows(&plan)? { HELD_BATCH_BYTES } else { BATCH_BYTES };
+            let batch_bytes = if holds_rows(&plan)? {
+                HELD_BATCH_BYTES
+            } else {
+                BATCH_BYTES
+            };
+
             let batch_rows = (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX);
             let execution = &mut state.config_mut().options_mut().execution;
             execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
         }
+
         let physical = running::cooperative(state.create_physical_plan(&plan).await?)?;
         Ok(execute_stream(physical, state.task_ctx())?)
     }
@@ -238,31 +300,46 @@ impl Planner {
         plan.apply_with_subqueries(|node| {
             let (statement, paths) = match node {
                 LogicalPlan::Copy(copy) => ("COPY", std::slice::from_ref(&copy.output_url)),
-                LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => ("EXTERNAL TABLE", &table.locations[..]),
+                LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
+                    ("EXTERNAL TABLE", &table.locations[..])
+                }
                 _ => return Ok(TreeNodeRecursion::Continue),
             };
-            let own = paths.iter().find(|path| self.is_in_store(path));
-            found = own.map(|path| SqlError::InStore { statement, path: path.clone() });
-            Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+
+            let Some(path) = paths.iter().find(|path| self.is_in_store(path)) else {
+                return Ok(TreeNodeRecursion::Continue);
+            };
+            found = Some(SqlError::InStore {
+                statement,
+                path: path.clone(),
+            });
+            Ok(TreeNodeRecursion::Stop)
         })?;
+
         found.map_or(Ok(()), Err)
     }
 
     /// Whether a path or URL, as DataFusion takes it, leads into the store.
     fn is_in_store(&self, path: &str) -> bool {
         // What is no URL fails by itself.
-        let Ok(url) = ListingTableUrl::parse(path) else { return false };
+        let Ok(url) = ListingTableUrl::parse(path) else {
+            return false;
+        };
         url.scheme() == URL_SCHEME
-            || url.scheme() == "file" && self.store.encloses(&Path::new("/").join(url.prefix().as_ref()))
+            || url.scheme() == "file"
+                && self
+                    .store
+                    .encloses(&Path::new("/").join(url.prefix().as_ref()))
     }
 
     /// DataFusion's own message for an unknown table names no other.
     fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
         for table in self.ctx.state().resolve_table_references(statement)? {
             let schema = table.schema().unwrap_or(STORE);
-            let known = [STORE, RAW].contains(&schema);
-            let creates = !matches!(statement, Statement::Statement(inner) if is_query(inner));
-            if known && !creates && !self.table_exists(schema, table.table()) {
+            let is_ours = [STORE, RAW].contains(&schema);
+            // Another statement may name the table that it creates.
+            let is_read = matches!(statement, Statement::Statement(inner) if is_query(inner));
+            if is_ours && is_read && !self.table_exists(schema, table.table()) {
                 return Err(self.unknown_table(&table.to_string()));
             }
         }
@@ -272,20 +349,37 @@ impl Planner {
     fn unknown_table(&self, name: &str) -> SqlError {
         let tables = self.tables();
         let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-        SqlError::UnknownTable { near: nearest(name, &tables), name: name.to_owned() }
+        SqlError::UnknownTable {
+            near: nearest(name, &tables),
+            name: name.to_owned(),
+        }
     }
 
-    fn schema_provider(&self, schema: &str) -> Option<Arc<dyn datafusion::catalog::SchemaProvider>> {
-        self.ctx.catalog(CATALOG).and_then(|catalog: Arc<dyn CatalogProvider>| catalog.schema(schema))
+    fn schema_provider(
+        &self,
+        schema: &str,
+    ) -> Option<Arc<dyn datafusion::catalog::SchemaProvider>> {
+        self.ctx
+            .catalog(CATALOG)
+            .and_then(|catalog: Arc<dyn CatalogProvider>| catalog.schema(schema))
     }
 
     fn table_exists(&self, schema: &str, table: &str) -> bool {
-        self.schema_provider(schema).is_some_and(|provider| provider.table_exist(table))
+        self.schema_provider(schema)
+            .is_some_and(|provider| provider.table_exist(table))
     }
 
     fn tables(&self) -> Vec<String> {
-        let names = |schema: &str| self.schema_provider(schema).map(|s| s.table_names()).unwrap_or_default();
-        names(STORE).into_iter().chain(names(RAW).into_iter().map(|name| format!("{RAW}.{name}"))).collect()
+        let mut tables = self.table_names(STORE);
+        let raw = self.table_names(RAW);
+        tables.extend(raw.into_iter().map(|name| format!("{RAW}.{name}")));
+        tables
+    }
+
+    fn table_names(&self, schema: &str) -> Vec<String> {
+        self.schema_provider(schema)
+            .map(|provider| provider.table_names())
+            .unwrap_or_default()
     }
 
     fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
@@ -295,7 +389,9 @@ impl Planner {
             Some(provider) => runtime.block_on(provider.table(name))?,
             None => None,
         };
-        found.map(|provider| provider.schema()).ok_or_else(|| self.unknown_table(table))
+        found
+            .map(|provider| provider.schema())
+            .ok_or_else(|| self.unknown_table(table))
     }
 }
 
@@ -328,6 +424,7 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
     if !name.to_ascii_lowercase().starts_with("datafusion.runtime") {
         return Ok(());
     }
+
     let detail = format!(
         "{name} is not changed by SQL: --memory-limit and TMPDIR decide what a query may hold and where it spills"
     );
@@ -339,8 +436,12 @@ fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
     let mut widest = None;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            let tensors = scan.projected_schema.fields().iter().filter_map(|field| TensorType::of(field));
-            let bytes: usize = tensors.map(|tensor| tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES)).sum();
+            let fields = scan.projected_schema.fields().iter();
+            let tensors = fields.filter_map(|field| TensorType::of(field));
+            let bytes: usize = tensors
+                .map(|tensor| tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES))
+                .sum();
+
             widest = widest.max((bytes > 0).then_some(bytes));
         }
         Ok(TreeNodeRecursion::Continue)
@@ -353,7 +454,10 @@ fn holds_rows(plan: &LogicalPlan) -> Result<bool, SqlError> {
     let mut holds = false;
     plan.apply_with_subqueries(|node| {
         use LogicalPlan::{Aggregate, Distinct, Join, Sort, Window};
-        holds |= matches!(node, Aggregate(_) | Distinct(_) | Join(_) | Sort(_) | Window(_));
+        holds |= matches!(
+            node,
+            Aggregate(_) | Distinct(_) | Join(_) | Sort(_) | Window(_)
+        );
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(holds)

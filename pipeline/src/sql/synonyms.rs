@@ -4,8 +4,11 @@
 //! whatever name has the most letters in common.
 
 /// The other name, and how it is written here.
-pub const SYNONYMS: &[(&str, &str)] = &[
-    ("approx_quantile", "approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY x)"),
+pub(super) const SYNONYMS: &[(&str, &str)] = &[
+    (
+        "approx_quantile",
+        "approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY x)",
+    ),
     ("arg_max", "first_value(y ORDER BY x DESC)"),
     ("arg_min", "first_value(y ORDER BY x)"),
     ("array_agg_distinct", "array_agg(DISTINCT x)"),
@@ -32,10 +35,16 @@ pub const SYNONYMS: &[(&str, &str)] = &[
     ("month", "date_part('month', x)"),
     ("pg_typeof", "arrow_typeof(x)"),
     ("printf", "concat(…)"),
-    ("quantile", "approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY x)"),
+    (
+        "quantile",
+        "approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY x)",
+    ),
     ("regexp_extract", "regexp_match(x, pattern)[1]"),
     ("regexp_full_match", "regexp_like(x, '^pattern$')"),
-    ("regexp_matches", "regexp_like(x, pattern) for true or false, regexp_match(x, pattern) for the parts"),
+    (
+        "regexp_matches",
+        "regexp_like(x, pattern) for true or false, regexp_match(x, pattern) for the parts",
+    ),
     ("regexp_split_to_array", "string_to_array(x, ' ')"),
     ("second", "date_part('second', x)"),
     ("str_split", "string_to_array(x, ' ')"),
@@ -52,21 +61,30 @@ pub const SYNONYMS: &[(&str, &str)] = &[
 
 /// What to write for a function that is not here by that name.
 #[must_use]
-pub fn of(name: &str) -> Option<&'static str> {
+pub(super) fn of(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
-    SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, here)| *here)
+    SYNONYMS
+        .iter()
+        .find(|(other, _)| *other == name)
+        .map(|(_, here)| *here)
 }
 
 /// DataFusion's words about functions, in ours; `None` for any others.
 #[must_use]
-pub fn explain(message: &str) -> Option<String> {
+pub(super) fn explain(message: &str) -> Option<String> {
     if message.starts_with("Invalid function '") {
-        return Some(unknown(between(message, "Invalid function '", '\'')?, between(message, "Did you mean '", '\'')));
+        return Some(unknown(
+            between(message, "Invalid function '", '\'')?,
+            between(message, "Did you mean '", '\''),
+        ));
     }
+
     // A tensor is a binary value to DataFusion, of which no sum is made. It says so in one of two ways.
-    let function =
-        between(message, "argument types '", '(').or_else(|| between(message, "to satisfy a call to '", '\''))?;
-    let is_binary = message.contains("FixedSizeBinary(") || message.contains(&format!("'{function}(Binary)"));
+    let function = between(message, "argument types '", '(')
+        .or_else(|| between(message, "to satisfy a call to '", '\''))?;
+    let is_binary =
+        message.contains("FixedSizeBinary(") || message.contains(&format!("'{function}(Binary)"));
+
     is_binary.then(|| {
         format!(
             "{function} does not take tensors: {function}(tensor_mean(x)) is over one number a row, tensor_avg(x) the mean \
@@ -96,10 +114,19 @@ mod tests {
     #[test]
     fn other_names_are_answered_with_ours() {
         let len = explain("Invalid function 'LEN'.\nDid you mean 'left'?");
-        assert_eq!(len.as_deref(), Some("no function LEN: use length(x), or array_length(x) of a list"));
+        assert_eq!(
+            len.as_deref(),
+            Some("no function LEN: use length(x), or array_length(x) of a list")
+        );
         let typo = explain("Invalid function 'lengthx'.\nDid you mean 'length'?");
-        assert_eq!(typo.as_deref(), Some("no function lengthx; did you mean length?"));
+        assert_eq!(
+            typo.as_deref(),
+            Some("no function lengthx; did you mean length?")
+        );
         assert_eq!(explain("a table or column"), None);
-        assert!(SYNONYMS.is_sorted_by_key(|(name, _)| *name), "in order, for who adds one");
+        assert!(
+            SYNONYMS.is_sorted_by_key(|(name, _)| *name),
+            "in order, for who adds one"
+        );
     }
 }

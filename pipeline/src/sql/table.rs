@@ -25,7 +25,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use wavemill_schemas::manifest::FileEntry;
 
 use super::SqlError;
-use super::damage::{NotingReaders, Opened, READER_FAILED, brief};
+use super::damage::{NotingReaders, OpenedFiles, READER_FAILED, brief};
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 use crate::panics::caught;
 
@@ -34,12 +34,12 @@ const TEXT_BYTES: usize = 64;
 
 /// Files of one table, all with one schema.
 #[derive(Debug)]
-pub struct StoreTable {
+pub(super) struct StoreTable {
     url: ObjectStoreUrl,
     schema: TableSchema,
     files: Vec<PartitionedFile>,
     rows: usize,
-    opened: Opened,
+    opened: OpenedFiles,
 }
 
 impl StoreTable {
@@ -50,31 +50,55 @@ impl StoreTable {
     ///
     /// # Errors
     /// [`SqlError::Damaged`]: a file is missing, not as long as the manifest says, or has no readable footer.
-    pub fn open(store: &Path, url: ObjectStoreUrl, entries: &[FileEntry], opened: &Opened) -> Result<Self, SqlError> {
+    pub fn open(
+        store: &Path,
+        url: ObjectStoreUrl,
+        entries: &[FileEntry],
+        opened: &OpenedFiles,
+    ) -> Result<Self, SqlError> {
         for entry in entries {
             check_length(store, entry)?;
         }
         let Some(first) = entries.first() else {
-            return Err(SqlError::Manifest { path: store.to_owned(), detail: "a table without files".to_owned() });
+            return Err(SqlError::Manifest {
+                path: store.to_owned(),
+                detail: "a table without files".to_owned(),
+            });
         };
+
+        // All files of a table have one schema, so one footer is enough.
         let file_schema = footer_schema(&store.join(&first.path))?;
-        let split = first.feature.is_some().then(|| Arc::new(Field::new("split", DataType::Utf8, false)));
-        let schema =
-            TableSchema::builder(file_schema).with_table_partition_cols(split.into_iter().collect::<Vec<_>>()).build();
+        let split = first
+            .feature
+            .is_some()
+            .then(|| Arc::new(Field::new("split", DataType::Utf8, false)));
+        let schema = TableSchema::builder(file_schema)
+            .with_table_partition_cols(split.into_iter().collect::<Vec<_>>())
+            .build();
+
         let rows = entries.iter().map(|entry| entry.rows as usize).sum();
         let files = entries.iter().map(partitioned_file).collect();
-        Ok(Self { url, schema, files, rows, opened: opened.clone() })
+        Ok(Self {
+            url,
+            schema,
+            files,
+            rows,
+            opened: opened.clone(),
+        })
     }
 
     fn projected(&self, projection: Option<&Vec<usize>>) -> impl Iterator<Item = &FieldRef> {
         let fields = self.schema.table_schema().fields();
-        let wanted = move |i: &usize| projection.is_none_or(|columns| columns.contains(i));
-        (0..fields.len()).filter(wanted).map(|i| &fields[i])
+        (0..fields.len())
+            .filter(move |i| projection.is_none_or(|columns| columns.contains(i)))
+            .map(|i| &fields[i])
     }
 
     /// Options for a scan: where tensors are read, rows are filtered before their tensors are decoded.
     fn parquet_options(&self, projection: Option<&Vec<usize>>) -> TableParquetOptions {
-        let tensors = self.projected(projection).any(|field| TensorType::of(field).is_some());
+        let tensors = self
+            .projected(projection)
+            .any(|field| TensorType::of(field).is_some());
         let mut options = TableParquetOptions::default();
         options.global.pushdown_filters = tensors;
         options.global.force_filter_selections = tensors;
@@ -84,11 +108,7 @@ impl StoreTable {
     /// Exact row counts, and about how many bytes the columns of a scan are: joins hold the smaller side in memory by
     /// them, which must never be the side with the tensors.
     fn statistics(&self, projection: Option<&Vec<usize>>) -> Statistics {
-        let width = |field: &FieldRef| {
-            let tensor = TensorType::of(field).map(|tensor| tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES));
-            tensor.or(field.data_type().primitive_width()).unwrap_or(TEXT_BYTES)
-        };
-        let row_bytes: usize = self.projected(projection).map(width).sum();
+        let row_bytes: usize = self.projected(projection).map(column_bytes).sum();
         Statistics::new_unknown(self.schema.table_schema())
             .with_num_rows(Precision::Exact(self.rows))
             .with_total_byte_size(Precision::Inexact(self.rows * row_bytes))
@@ -105,7 +125,10 @@ impl TableProvider for StoreTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
         // The planner hands the same predicates to the scan, which skips files, row groups and rows by them.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
@@ -118,14 +141,22 @@ impl TableProvider for StoreTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let runtime = state.runtime_env();
+        // Footers are kept, so that the next query over the table does not read them again.
         let readers = CachedParquetFileReaderFactory::new(
             runtime.object_store(&self.url)?,
             runtime.cache_manager.get_file_metadata_cache(),
         );
+
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(self.parquet_options(projection))
-            .with_parquet_file_reader_factory(Arc::new(NotingReaders { readers, opened: self.opened.clone() }));
-        let groups = FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
+            .with_parquet_file_reader_factory(Arc::new(NotingReaders {
+                readers,
+                opened: self.opened.clone(),
+            }));
+
+        let groups =
+            FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
+
         let scan = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(self.statistics(projection))
@@ -136,10 +167,20 @@ impl TableProvider for StoreTable {
     }
 }
 
+/// About how many bytes a row has in a column.
+fn column_bytes(field: &FieldRef) -> usize {
+    if let Some(tensor) = TensorType::of(field) {
+        return tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES);
+    }
+    field.data_type().primitive_width().unwrap_or(TEXT_BYTES)
+}
+
 fn partitioned_file(entry: &FileEntry) -> PartitionedFile {
     let file = PartitionedFile::new(entry.path.as_str(), entry.bytes);
     match &entry.feature {
-        Some(_) => file.with_partition_values(vec![ScalarValue::Utf8(Some(split_of(entry).to_owned()))]),
+        Some(_) => {
+            file.with_partition_values(vec![ScalarValue::Utf8(Some(split_of(entry).to_owned()))])
+        }
         None => file,
     }
 }
@@ -157,17 +198,25 @@ fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
             let detail = format!("{bytes} bytes long, the manifest says {}", entry.bytes);
             Err(SqlError::Damaged { path, detail })
         }
-        Err(error) => Err(SqlError::Damaged { path, detail: error.to_string() }),
+        Err(error) => Err(SqlError::Damaged {
+            path,
+            detail: error.to_string(),
+        }),
     }
 }
 
 fn footer_schema(path: &Path) -> Result<SchemaRef, SqlError> {
-    let damaged = |detail: String| SqlError::Damaged { path: path.to_owned(), detail: brief(&detail) };
-    let file = File::open(path).map_err(|error| damaged(error.to_string()))?;
+    let file = File::open(path).map_err(|error| damaged(path, &error.to_string()))?;
     // The reader of footers panics on some that are damaged.
-    let read = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
-    let footer = caught(read)
-        .map_err(|panic| damaged(format!("{READER_FAILED}: {}", panic.message)))?
-        .map_err(|e| damaged(e.to_string()))?;
+    let footer = caught(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))
+        .map_err(|panic| damaged(path, &format!("{READER_FAILED}: {}", panic.message)))?
+        .map_err(|error| damaged(path, &error.to_string()))?;
     Ok(Arc::clone(footer.schema()))
+}
+
+fn damaged(path: &Path, detail: &str) -> SqlError {
+    SqlError::Damaged {
+        path: path.to_owned(),
+        detail: brief(detail),
+    }
 }

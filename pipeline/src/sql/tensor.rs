@@ -41,7 +41,10 @@ impl TensorType {
     /// The tensor type of a column; `None` where the column holds none.
     #[must_use]
     pub fn of(field: &Field) -> Option<Self> {
-        let stored = matches!(field.data_type(), DataType::FixedSizeBinary(_) | DataType::Binary | DataType::List(_));
+        let stored = matches!(
+            field.data_type(),
+            DataType::FixedSizeBinary(_) | DataType::Binary | DataType::List(_)
+        );
         let json = field.metadata().get(TENSOR_KEY).filter(|_| stored)?;
         serde_json::from_str(json).ok()
     }
@@ -53,10 +56,13 @@ impl TensorType {
             Some(bytes) => DataType::FixedSizeBinary(bytes),
             None => DataType::Binary,
         };
-        let mut json = json!({ "dtype": self.dtype.name(), "shape": self.shape, "dim_names": self.dim_names });
+
+        let mut json =
+            json!({ "dtype": self.dtype.name(), "shape": self.shape, "dim_names": self.dim_names });
         if let Some(scale) = &self.scale {
             json["scale"] = json!(scale);
         }
+
         let metadata = [(TENSOR_KEY.to_owned(), json.to_string())];
         Field::new(name, data_type, true).with_metadata(metadata.into())
     }
@@ -64,7 +70,9 @@ impl TensorType {
     /// Bytes a row; `None` where it differs.
     #[must_use]
     pub fn row_bytes(&self) -> Option<usize> {
-        self.shape.iter().try_fold(self.dtype.bytes(), |bytes, dim| dim.map(|n| bytes * n))
+        self.shape
+            .iter()
+            .try_fold(self.dtype.bytes(), |bytes, dim| dim.map(|n| bytes * n))
     }
 
     /// The shape of a row of `values` values. One unknown dimension follows from the rest; `None` where more are unknown
@@ -92,7 +100,11 @@ impl TensorType {
         match self.dtype {
             Dtype::F16 => decode_f16(bytes, out),
             Dtype::F32 => {
-                out.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+                out.extend(
+                    bytes
+                        .chunks_exact(4)
+                        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+                );
             }
             Dtype::U8 => out.extend(bytes.iter().map(|&b| f32::from(b))),
         }
@@ -115,6 +127,7 @@ fn decode_f16(bytes: &[u8], out: &mut Vec<f32>) {
         for (half, b) in halves.iter_mut().zip(block.chunks_exact(2)) {
             *half = f16::from_le_bytes([b[0], b[1]]);
         }
+
         let start = out.len();
         out.resize(start + n, 0.0);
         halves[..n].convert_to_f32_slice(&mut out[start..]);
@@ -124,7 +137,11 @@ fn decode_f16(bytes: &[u8], out: &mut Vec<f32>) {
 /// As declared: `f16[128,1292]`, or `f16[128,?]` where a dimension differs from row to row.
 impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dims: Vec<String> = self.shape.iter().map(|dim| dim.map_or("?".to_owned(), |n| n.to_string())).collect();
+        let dims: Vec<String> = self
+            .shape
+            .iter()
+            .map(|dim| dim.map_or("?".to_owned(), |n| n.to_string()))
+            .collect();
         write!(f, "{}[{}]", self.dtype.name(), dims.join(","))
     }
 }
@@ -194,10 +211,17 @@ impl<'a> TensorColumn<'a> {
 fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
     let range = array.value_offsets()[row] as usize..array.value_offsets()[row + 1] as usize;
     let values = array.values();
+
     if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
-        floats.values()[range].iter().flat_map(|value| value.to_le_bytes()).collect()
+        floats.values()[range]
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     } else if let Some(halves) = values.as_primitive_opt::<Float16Type>() {
-        halves.values()[range].iter().flat_map(|value| value.to_le_bytes()).collect()
+        halves.values()[range]
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
         bytes.values()[range].to_vec()
     } else {
@@ -207,7 +231,9 @@ fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
 
 fn read_list(array: &ListArray, row: usize, tensor: &TensorType, out: &mut Vec<f32>) {
     let range = array.value_offsets()[row] as usize..array.value_offsets()[row + 1] as usize;
-    let (values, start) = (array.values(), out.len());
+    let values = array.values();
+    let start = out.len();
+
     if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
         out.extend_from_slice(&floats.values()[range]);
     } else if let Some(halves) = values.as_primitive_opt::<Float16Type>() {
@@ -215,6 +241,7 @@ fn read_list(array: &ListArray, row: usize, tensor: &TensorType, out: &mut Vec<f
     } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
         out.extend(bytes.values()[range].iter().map(|&b| f32::from(b)));
     }
+
     tensor.apply_scale(&mut out[start..]);
 }
 
@@ -223,23 +250,35 @@ mod tests {
     use super::*;
 
     fn tensor(dtype: Dtype, shape: &[Option<usize>]) -> TensorType {
-        TensorType { dtype, scale: None, shape: shape.to_vec(), dim_names: Vec::new() }
+        TensorType {
+            dtype,
+            scale: None,
+            shape: shape.to_vec(),
+            dim_names: Vec::new(),
+        }
     }
 
     #[test]
     fn f16_decodes_across_block_borders() {
-        let values: Vec<f16> = (0..BLOCK as u16 + 3).map(|i| f16::from_f32(f32::from(i) / 8.0)).collect();
+        let values: Vec<f16> = (0..BLOCK as u16 + 3)
+            .map(|i| f16::from_f32(f32::from(i) / 8.0))
+            .collect();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let mut out = vec![-1.0];
         tensor(Dtype::F16, &[Some(BLOCK + 3)]).decode(&bytes, &mut out);
-        let want: Vec<f32> = std::iter::once(-1.0).chain(values.iter().map(|v| v.to_f32())).collect();
+        let want: Vec<f32> = std::iter::once(-1.0)
+            .chain(values.iter().map(|v| v.to_f32()))
+            .collect();
         assert_eq!(out, want);
     }
 
     #[test]
     fn u8_is_dequantised() {
         let mut quantised = tensor(Dtype::U8, &[Some(3)]);
-        quantised.scale = Some(Scale { factor: 80.0 / 255.0, offset: -80.0 });
+        quantised.scale = Some(Scale {
+            factor: 80.0 / 255.0,
+            offset: -80.0,
+        });
         let mut out = Vec::new();
         quantised.decode(&[0, 51, 255], &mut out);
         assert_eq!(out, [-80.0, -64.0, 0.0]);
@@ -252,7 +291,10 @@ mod tests {
         assert_eq!(ragged.shape_of(0), Some(vec![4, 0]));
         assert_eq!(ragged.shape_of(13), None);
         assert_eq!(ragged.row_bytes(), None);
-        assert_eq!(tensor(Dtype::F16, &[Some(2), Some(3)]).row_bytes(), Some(12));
+        assert_eq!(
+            tensor(Dtype::F16, &[Some(2), Some(3)]).row_bytes(),
+            Some(12)
+        );
         assert_eq!(tensor(Dtype::F16, &[None, None]).shape_of(12), None);
         assert_eq!(tensor(Dtype::F16, &[Some(2), Some(3)]).shape_of(12), None);
         assert_eq!(tensor(Dtype::F16, &[None, None]).label(12), "f16[12]");

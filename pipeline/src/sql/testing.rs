@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanArray, FixedSizeBinaryBuilder, Float32Array, Int32Array, Int32Builder, Int64Array,
-    ListArray, ListBuilder, RecordBatch, StringArray,
+    ArrayRef, BinaryBuilder, BooleanArray, FixedSizeBinaryBuilder, Float32Array, Int32Array,
+    Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
 };
 use arrow::datatypes::{DataType, Int32Type, Schema, SchemaRef};
 use half::f16;
@@ -17,7 +17,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde_json::json;
 use wavemill_schemas::FORMAT_VERSION;
-use wavemill_schemas::manifest::{Counts, Engine, FeatureEntry, FileEntry, Identity, Manifest, Scale, TargetEntry};
+use wavemill_schemas::manifest::{
+    Counts, Engine, FeatureEntry, FileEntry, Identity, Manifest, Scale, TargetEntry,
+};
 use wavemill_schemas::recipe::{Dtype, Layout};
 use wavemill_schemas::tables::{feature_schema, list_of, rejects_schema};
 
@@ -25,7 +27,7 @@ use wavemill_schemas::tables::{feature_schema, list_of, rejects_schema};
 const ROW_GROUP_ROWS: usize = 64;
 
 /// A store under construction.
-pub struct TestStore {
+pub(super) struct TestStore {
     /// Its folder, removed when dropped.
     pub folder: tempfile::TempDir,
     /// What has been written so far.
@@ -34,7 +36,7 @@ pub struct TestStore {
 
 /// One clip of [`TestStore::write_feature`].
 #[derive(Clone)]
-pub struct Clip {
+pub(super) struct Clip {
     /// Decides keys and ids.
     pub id: i64,
     /// Class id.
@@ -48,18 +50,29 @@ pub struct Clip {
 impl Clip {
     /// Clip `id` of class `id % 3`, whose tensor is `values` as f16.
     pub fn f16(id: i64, values: &[f32]) -> Self {
-        let tensor = values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
-        Self { id, genre: Some((id % 3) as i32), hash: format!("{id:064x}"), tensor }
+        let tensor = values
+            .iter()
+            .flat_map(|&v| f16::from_f32(v).to_le_bytes())
+            .collect();
+        Self {
+            id,
+            genre: Some((id % 3) as i32),
+            hash: format!("{id:064x}"),
+            tensor,
+        }
     }
 }
 
 /// `f16[2,3]`-like description of a feature.
-pub fn feature(name: &str, dtype: &str, shape: &[Option<usize>]) -> FeatureEntry {
+pub(super) fn feature(name: &str, dtype: &str, shape: &[Option<usize>]) -> FeatureEntry {
     FeatureEntry {
         name: name.to_owned(),
         feature_id: format!("id-of-{name}"),
         dtype: dtype.to_owned(),
-        scale: (dtype == "u8").then_some(Scale { factor: 0.5, offset: -1.0 }),
+        scale: (dtype == "u8").then_some(Scale {
+            factor: 0.5,
+            offset: -1.0,
+        }),
         shape: shape.to_vec(),
         dim_names: vec!["mel".to_owned(), "frame".to_owned()],
         sample_rate_hz: 22_050,
@@ -94,7 +107,11 @@ impl TestStore {
                 libc: "none".to_owned(),
             },
             recipe: serde_json::from_value(recipe).expect("a minimal recipe"),
-            targets: vec![TargetEntry { name: "genre".to_owned(), classes, counts: BTreeMap::new() }],
+            targets: vec![TargetEntry {
+                name: "genre".to_owned(),
+                classes,
+                counts: BTreeMap::new(),
+            }],
             features: Vec::new(),
             files: Vec::new(),
             counts: Counts::default(),
@@ -112,24 +129,46 @@ impl TestStore {
         let splits = ["training", "validation", "none"];
         for (s, split) in splits.iter().enumerate() {
             let ids = (s as i64 * 3)..(s as i64 * 3 + 3);
-            let clips: Vec<Clip> =
-                ids.map(|id| Clip::f16(id, &[0., 1., 2., 3., 4., 5.].map(|v| v + id as f32))).collect();
+            let clips: Vec<Clip> = ids
+                .map(|id| Clip::f16(id, &[0., 1., 2., 3., 4., 5.].map(|v| v + id as f32)))
+                .collect();
             let clips: Vec<Clip> = clips.into_iter().map(same_audio_as_1).collect();
-            store.write_feature(&feature("log_mel", "f16", &[Some(2), Some(3)]), split, &clips);
+            store.write_feature(
+                &feature("log_mel", "f16", &[Some(2), Some(3)]),
+                split,
+                &clips,
+            );
             let ragged = |clip: &Clip| {
                 let tensor = 0.5f32.to_le_bytes().repeat(2 * (clip.id as usize % 3 + 1));
-                Clip { tensor, ..clip.clone() }
+                Clip {
+                    tensor,
+                    ..clip.clone()
+                }
             };
             let clips_ragged: Vec<Clip> = clips.iter().map(ragged).collect();
-            store.write_feature(&feature("ragged", "f32", &[Some(2), None]), split, &clips_ragged);
-            let quant = |clip: &Clip| Clip { tensor: vec![clip.id as u8; 4], ..clip.clone() };
+            store.write_feature(
+                &feature("ragged", "f32", &[Some(2), None]),
+                split,
+                &clips_ragged,
+            );
+            let quant = |clip: &Clip| Clip {
+                tensor: vec![clip.id as u8; 4],
+                ..clip.clone()
+            };
             let clips_quant: Vec<Clip> = clips.iter().map(quant).collect();
-            store.write_feature(&feature("quant", "u8", &[Some(2), Some(2)]), split, &clips_quant);
+            store.write_feature(
+                &feature("quant", "u8", &[Some(2), Some(2)]),
+                split,
+                &clips_quant,
+            );
         }
         store.write_tracks(9);
         store.write_rejects();
         store.write_all_tracks_and_genres();
-        let raw = RecordBatch::try_from_iter([("html", Arc::new(StringArray::from(vec!["<b>a</b>"])) as ArrayRef)]);
+        let raw = RecordBatch::try_from_iter([(
+            "html",
+            Arc::new(StringArray::from(vec!["<b>a</b>"])) as ArrayRef,
+        )]);
         store.write_table("raw_tracks", &raw.expect("one column"));
         store
     }
@@ -137,8 +176,17 @@ impl TestStore {
     /// Writes a metadata table into one file.
     pub fn write_table(&mut self, table: &str, batch: &RecordBatch) {
         let path = format!("data/{}/{table}/00000.parquet", self.manifest.plan_id);
-        let entry = write_file(self.folder.path(), &path, &batch.schema(), std::slice::from_ref(batch), None);
-        self.manifest.files.push(FileEntry { table: Some(table.to_owned()), ..entry });
+        let entry = write_file(
+            self.folder.path(),
+            &path,
+            &batch.schema(),
+            std::slice::from_ref(batch),
+            None,
+        );
+        self.manifest.files.push(FileEntry {
+            table: Some(table.to_owned()),
+            ..entry
+        });
     }
 
     /// `tracks(track_id, track_title, track_genre_top, set_split)` of `n` tracks.
@@ -146,24 +194,55 @@ impl TestStore {
         let genres = ["Folk", "Jazz", "Rock"];
         let columns: [(&str, ArrayRef); 4] = [
             ("track_id", Arc::new(Int64Array::from_iter_values(0..n))),
-            ("track_title", Arc::new(StringArray::from_iter_values((0..n).map(|i| format!("title {i}"))))),
-            ("track_genre_top", Arc::new(StringArray::from_iter_values((0..n).map(|i| genres[i as usize % 3])))),
-            ("set_split", Arc::new(StringArray::from_iter_values((0..n).map(|_| "training")))),
+            (
+                "track_title",
+                Arc::new(StringArray::from_iter_values(
+                    (0..n).map(|i| format!("title {i}")),
+                )),
+            ),
+            (
+                "track_genre_top",
+                Arc::new(StringArray::from_iter_values(
+                    (0..n).map(|i| genres[i as usize % 3]),
+                )),
+            ),
+            (
+                "set_split",
+                Arc::new(StringArray::from_iter_values((0..n).map(|_| "training"))),
+            ),
         ];
-        self.write_table("tracks", &RecordBatch::try_from_iter(columns).expect("equal lengths"));
+        self.write_table(
+            "tracks",
+            &RecordBatch::try_from_iter(columns).expect("equal lengths"),
+        );
     }
 
     /// Ten parsed tracks, of which `labelled` dropped the last; genres 0 to 8.
     fn write_all_tracks_and_genres(&mut self) {
-        let dropped_by = (0..10).map(|i| (i == 9).then_some("labelled")).collect::<StringArray>();
-        let columns: [(&str, ArrayRef); 2] =
-            [("track_id", Arc::new(Int64Array::from_iter_values(0..10))), ("dropped_by", Arc::new(dropped_by))];
-        self.write_table("tracks_all", &RecordBatch::try_from_iter(columns).expect("equal lengths"));
+        let dropped_by = (0..10)
+            .map(|i| (i == 9).then_some("labelled"))
+            .collect::<StringArray>();
+        let columns: [(&str, ArrayRef); 2] = [
+            ("track_id", Arc::new(Int64Array::from_iter_values(0..10))),
+            ("dropped_by", Arc::new(dropped_by)),
+        ];
+        self.write_table(
+            "tracks_all",
+            &RecordBatch::try_from_iter(columns).expect("equal lengths"),
+        );
         let columns: [(&str, ArrayRef); 2] = [
             ("genre_id", Arc::new(Int64Array::from_iter_values(0..9))),
-            ("title", Arc::new(StringArray::from_iter_values((0..9).map(|i| format!("Genre {i}"))))),
+            (
+                "title",
+                Arc::new(StringArray::from_iter_values(
+                    (0..9).map(|i| format!("Genre {i}")),
+                )),
+            ),
         ];
-        self.write_table("genres", &RecordBatch::try_from_iter(columns).expect("equal lengths"));
+        self.write_table(
+            "genres",
+            &RecordBatch::try_from_iter(columns).expect("equal lengths"),
+        );
     }
 
     fn write_rejects(&mut self) {
@@ -176,10 +255,14 @@ impl TestStore {
             text("damaged"),
             text("cut"),
         ];
-        let nulls =
-            schema.fields()[given.len()..].iter().map(|field| arrow::array::new_null_array(field.data_type(), 1));
+        let nulls = schema.fields()[given.len()..]
+            .iter()
+            .map(|field| arrow::array::new_null_array(field.data_type(), 1));
         let columns = given.into_iter().chain(nulls).collect();
-        self.write_table("rejects", &RecordBatch::try_new(schema, columns).expect("the contract's columns"));
+        self.write_table(
+            "rejects",
+            &RecordBatch::try_new(schema, columns).expect("the contract's columns"),
+        );
     }
 
     /// Writes a shard of `entry`'s feature and adds the feature to the manifest.
@@ -188,26 +271,53 @@ impl TestStore {
             self.manifest.features.push(entry.clone());
         }
         let dtype: Dtype = serde_json::from_value(json!(entry.dtype)).expect("a dtype");
-        let schema = feature_schema(entry, &self.manifest.targets, Layout::Binary, dtype).expect("a schema");
-        let number = self.manifest.files.iter().filter(|file| file.split.as_deref() == Some(split)).count();
-        let path = format!("data/{}/features/{}/split={split}/{number:05}.parquet", self.manifest.plan_id, entry.name);
-        let batches: Vec<RecordBatch> =
-            clips.chunks(ROW_GROUP_ROWS).map(|chunk| feature_batch(&schema, entry, chunk)).collect();
-        let file = write_file(self.folder.path(), &path, &schema, &batches, Some(&entry.name));
+        let schema =
+            feature_schema(entry, &self.manifest.targets, Layout::Binary, dtype).expect("a schema");
+        let number = self
+            .manifest
+            .files
+            .iter()
+            .filter(|file| file.split.as_deref() == Some(split))
+            .count();
+        let path = format!(
+            "data/{}/features/{}/split={split}/{number:05}.parquet",
+            self.manifest.plan_id, entry.name
+        );
+        let batches: Vec<RecordBatch> = clips
+            .chunks(ROW_GROUP_ROWS)
+            .map(|chunk| feature_batch(&schema, entry, chunk))
+            .collect();
+        let file = write_file(
+            self.folder.path(),
+            &path,
+            &schema,
+            &batches,
+            Some(&entry.name),
+        );
         let (feature, split) = (Some(entry.name.clone()), Some(split.to_owned()));
-        self.manifest.files.push(FileEntry { feature, split, ..file });
+        self.manifest.files.push(FileEntry {
+            feature,
+            split,
+            ..file
+        });
     }
 }
 
 fn same_audio_as_1(clip: Clip) -> Clip {
-    let hash = if clip.id == 4 { format!("{:064x}", 1) } else { clip.hash };
+    let hash = if clip.id == 4 {
+        format!("{:064x}", 1)
+    } else {
+        clip.hash
+    };
     Clip { hash, ..clip }
 }
 
 fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> RecordBatch {
     let n = clips.len();
     let ids = || clips.iter().map(|clip| clip.id);
-    let genres_all = ListArray::from_iter_primitive::<Int32Type, _, _>(ids().map(|id| Some(vec![Some(id as i32)])));
+    let genres_all = ListArray::from_iter_primitive::<Int32Type, _, _>(
+        ids().map(|id| Some(vec![Some(id as i32)])),
+    );
     let genres_all = ListArray::new(
         item_of(&list_of(DataType::Int32)),
         genres_all.offsets().clone(),
@@ -215,7 +325,9 @@ fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> Re
         None,
     );
     let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(ids().map(|id| format!("000/{id:06}.mp3")))),
+        Arc::new(StringArray::from_iter_values(
+            ids().map(|id| format!("000/{id:06}.mp3")),
+        )),
         Arc::new(Int64Array::from_iter_values(ids())),
         Arc::new(Int32Array::from(vec![0; n])),
         Arc::new(Float32Array::from(vec![0.0; n])),
@@ -224,10 +336,14 @@ fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> Re
         Arc::new(genres_all),
         Arc::new(Int64Array::from_iter_values(ids().map(|id| id / 2))),
         Arc::new(Int64Array::from_iter_values(ids().map(|id| id / 3))),
-        Arc::new(Float32Array::from_iter_values(ids().map(|id| 20.0 + id as f32 / 100.0))),
+        Arc::new(Float32Array::from_iter_values(
+            ids().map(|id| 20.0 + id as f32 / 100.0),
+        )),
         Arc::new(Float32Array::from(vec![0.0; n])),
         Arc::new(BooleanArray::from(vec![false; n])),
-        Arc::new(StringArray::from_iter_values(clips.iter().map(|clip| &clip.hash))),
+        Arc::new(StringArray::from_iter_values(
+            clips.iter().map(|clip| &clip.hash),
+        )),
     ];
     columns.extend(tensor_columns(entry, clips));
     RecordBatch::try_new(schema.clone(), columns).expect("the contract's columns")
@@ -237,11 +353,15 @@ fn tensor_columns(entry: &FeatureEntry, clips: &[Clip]) -> Vec<ArrayRef> {
     let dims: Option<Vec<usize>> = entry.shape.iter().copied().collect();
     if dims.is_some() {
         let mut fixed = FixedSizeBinaryBuilder::new(clips[0].tensor.len() as i32);
-        clips.iter().for_each(|clip| fixed.append_value(&clip.tensor).expect("one length"));
+        clips
+            .iter()
+            .for_each(|clip| fixed.append_value(&clip.tensor).expect("one length"));
         return vec![Arc::new(fixed.finish())];
     }
     let mut bytes = BinaryBuilder::new();
-    let DataType::List(item) = list_of(DataType::Int32) else { unreachable!("list_of gives a list") };
+    let DataType::List(item) = list_of(DataType::Int32) else {
+        unreachable!("list_of gives a list")
+    };
     let mut shapes = ListBuilder::new(Int32Builder::new()).with_field(item);
     for clip in clips {
         bytes.append_value(&clip.tensor);
@@ -257,7 +377,13 @@ fn item_of(list: &DataType) -> arrow::datatypes::FieldRef {
     }
 }
 
-fn write_file(store: &Path, path: &str, schema: &Schema, batches: &[RecordBatch], tensor: Option<&str>) -> FileEntry {
+fn write_file(
+    store: &Path,
+    path: &str,
+    schema: &Schema,
+    batches: &[RecordBatch],
+    tensor: Option<&str>,
+) -> FileEntry {
     let full = store.join(path);
     std::fs::create_dir_all(full.parent().expect("a file has a folder")).expect("a folder");
     let mut properties = WriterProperties::builder()
@@ -272,8 +398,11 @@ fn write_file(store: &Path, path: &str, schema: &Schema, batches: &[RecordBatch]
             .set_data_page_row_count_limit(1);
     }
     let file = File::create(&full).expect("a file");
-    let mut writer = ArrowWriter::try_new(file, Arc::new(schema.clone()), Some(properties.build())).expect("a writer");
-    batches.iter().for_each(|batch| writer.write(batch).expect("a batch"));
+    let mut writer = ArrowWriter::try_new(file, Arc::new(schema.clone()), Some(properties.build()))
+        .expect("a writer");
+    batches
+        .iter()
+        .for_each(|batch| writer.write(batch).expect("a batch"));
     let metadata = writer.close().expect("a footer");
     let bytes = std::fs::read(&full).expect("the file just written");
     FileEntry {
@@ -284,6 +413,10 @@ fn write_file(store: &Path, path: &str, schema: &Schema, batches: &[RecordBatch]
         rows: metadata.file_metadata().num_rows() as u64,
         bytes: bytes.len() as u64,
         blake3: blake3::hash(&bytes).to_hex().to_string(),
-        row_groups: metadata.row_groups().iter().map(|group| group.num_rows() as u64).collect(),
+        row_groups: metadata
+            .row_groups()
+            .iter()
+            .map(|group| group.num_rows() as u64)
+            .collect(),
     }
 }

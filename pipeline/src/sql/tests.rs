@@ -10,7 +10,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::testing::TestStore;
 use super::{Format, Limits, Session, SqlError, open, output};
 
-const LIMITS: Limits = Limits { memory_bytes: 1 << 30, threads: 2, allow_write: false };
+const LIMITS: Limits = Limits {
+    memory_bytes: 1 << 30,
+    threads: 2,
+    allow_write: false,
+};
 
 fn session(store: &TestStore) -> Session {
     open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
@@ -53,35 +57,55 @@ fn every_table_of_the_version_answers() {
     ];
     assert_eq!(session.tables()[..own.len()], own);
     assert_eq!(session.tables()[own.len()..], ["raw.tracks"]);
-    assert_eq!(csv(&session, "SELECT html FROM raw.tracks"), "html\n<b>a</b>\n");
+    assert_eq!(
+        csv(&session, "SELECT html FROM raw.tracks"),
+        "html\n<b>a</b>\n"
+    );
     assert_eq!(
         csv(&session, "SELECT * FROM classes ORDER BY class_id"),
         "target,class_id,class\ngenre,0,Folk\ngenre,1,Jazz\ngenre,2,Rock\n"
     );
-    let files = "SELECT table_name, sum(rows) AS n FROM files GROUP BY table_name ORDER BY table_name";
+    let files =
+        "SELECT table_name, sum(rows) AS n FROM files GROUP BY table_name ORDER BY table_name";
     assert_eq!(
         csv(&session, files),
         "table_name,n\nfeatures_log_mel,9\nfeatures_quant,9\nfeatures_ragged,9\ngenres,9\nraw.tracks,1\nrejects,1\n\
          tracks,9\ntracks_all,10\n"
     );
-    assert_eq!(csv(&session, "SELECT reason, count(*) AS n FROM rejects GROUP BY reason"), "reason,n\ndamaged,1\n");
+    assert_eq!(
+        csv(
+            &session,
+            "SELECT reason, count(*) AS n FROM rejects GROUP BY reason"
+        ),
+        "reason,n\ndamaged,1\n"
+    );
 }
 
 #[test]
 fn only_files_of_the_manifest_are_read_and_the_split_comes_from_it() {
     let mut store = TestStore::small();
-    let stray = store.folder.path().join("data/0123456789abcdef/features/log_mel/split=training/99999.parquet");
-    std::fs::copy(store.folder.path().join(&store.manifest.files[0].path), stray).expect("a copy");
+    let stray = store
+        .folder
+        .path()
+        .join("data/0123456789abcdef/features/log_mel/split=training/99999.parquet");
+    std::fs::copy(
+        store.folder.path().join(&store.manifest.files[0].path),
+        stray,
+    )
+    .expect("a copy");
     store
         .manifest
         .files
         .iter_mut()
         .filter(|file| file.split.as_deref() == Some("none"))
         .for_each(|file| file.split = None);
-    let per_split =
-        "SELECT split, count(*) AS n, min(track_id) AS first FROM features_log_mel GROUP BY split ORDER BY split";
-    assert_eq!(csv(&session(&store), per_split), "split,n,first\nnone,3,6\ntraining,3,0\nvalidation,3,3\n");
-    let one = "SELECT count(*) AS n FROM features_log_mel WHERE split = 'validation' AND track_id > 3";
+    let per_split = "SELECT split, count(*) AS n, min(track_id) AS first FROM features_log_mel GROUP BY split ORDER BY split";
+    assert_eq!(
+        csv(&session(&store), per_split),
+        "split,n,first\nnone,3,6\ntraining,3,0\nvalidation,3,3\n"
+    );
+    let one =
+        "SELECT count(*) AS n FROM features_log_mel WHERE split = 'validation' AND track_id > 3";
     assert_eq!(csv(&session(&store), one), "n\n2\n");
 }
 
@@ -91,10 +115,17 @@ fn functions_read_every_stored_type() {
     let session = session(&store);
     let f16 = "SELECT tensor(log_mel) AS t, tensor_shape(log_mel) AS s, tensor_mean(log_mel) AS mean, tensor_min(log_mel) AS lo, \
                tensor_max(log_mel) AS hi, tensor_at(log_mel, 1, 0) AS a, tensor_at(log_mel, 2, 0) AS out FROM features_log_mel WHERE track_id = 4";
-    assert_eq!(csv(&session, f16), "t,s,mean,lo,hi,a,out\n\"[4.0,5.0,6.0,7.0,8.0,9.0]\",\"[2,3]\",6.5,4.0,9.0,7.0,\n");
+    assert_eq!(
+        csv(&session, f16),
+        "t,s,mean,lo,hi,a,out\n\"[4.0,5.0,6.0,7.0,8.0,9.0]\",\"[2,3]\",6.5,4.0,9.0,7.0,\n"
+    );
     let ragged = "SELECT tensor_shape(ragged) AS s, ragged_shape AS stored, tensor_at(ragged, 1, 1) AS a FROM features_ragged WHERE track_id = 5";
-    assert_eq!(csv(&session, ragged), "s,stored,a\n\"[2,3]\",\"[2,3]\",0.5\n");
-    let quant = "SELECT tensor(quant) AS t, tensor_mean(quant) AS m FROM features_quant WHERE track_id = 8";
+    assert_eq!(
+        csv(&session, ragged),
+        "s,stored,a\n\"[2,3]\",\"[2,3]\",0.5\n"
+    );
+    let quant =
+        "SELECT tensor(quant) AS t, tensor_mean(quant) AS m FROM features_quant WHERE track_id = 8";
     assert_eq!(csv(&session, quant), "t,m\n\"[3.0,3.0,3.0,3.0]\",3.0\n");
 }
 
@@ -109,7 +140,14 @@ fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
         "(SELECT f.log_mel AS log_mel, q.quant FROM features_log_mel f LEFT JOIN features_quant q ON f.clip_key = q.clip_key WHERE f.track_id = 7)",
         "(SELECT DISTINCT ON (track_id) * FROM features_log_mel WHERE track_id = 7)",
     ] {
-        assert_eq!(csv(&session, &format!("SELECT tensor_max(log_mel) AS m FROM {from}")), "m\n12.0\n", "{from}");
+        assert_eq!(
+            csv(
+                &session,
+                &format!("SELECT tensor_max(log_mel) AS m FROM {from}")
+            ),
+            "m\n12.0\n",
+            "{from}"
+        );
     }
 }
 
@@ -117,29 +155,62 @@ fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
 fn a_tensor_that_lost_its_type_is_an_error_and_no_number() {
     let store = TestStore::small();
     let session = session(&store);
-    for lost in ["arrow_cast(log_mel, 'Binary')", "CASE WHEN segment = 0 THEN log_mel END", "max(log_mel)", "NULL"] {
-        let (text, code) = error(&session, &format!("SELECT tensor_mean({lost}) FROM features_log_mel"));
-        assert!(text.contains("needs a tensor column") && code == 2, "{lost}: {text}");
+    for lost in [
+        "arrow_cast(log_mel, 'Binary')",
+        "CASE WHEN segment = 0 THEN log_mel END",
+        "max(log_mel)",
+        "NULL",
+    ] {
+        let (text, code) = error(
+            &session,
+            &format!("SELECT tensor_mean({lost}) FROM features_log_mel"),
+        );
+        assert!(
+            text.contains("needs a tensor column") && code == 2,
+            "{lost}: {text}"
+        );
     }
-    let kept = "SELECT tensor_mean(first_value(log_mel)) AS m FROM features_log_mel WHERE track_id = 0";
+    let kept =
+        "SELECT tensor_mean(first_value(log_mel)) AS m FROM features_log_mel WHERE track_id = 0";
     assert_eq!(csv(&session, kept), "m\n2.5\n");
-    let (text, code) = error(&session, "SELECT tensor_mean(clip_key) FROM features_log_mel");
+    let (text, code) = error(
+        &session,
+        "SELECT tensor_mean(clip_key) FROM features_log_mel",
+    );
     assert!(text.contains("'clip_key' is none") && code == 2, "{text}");
-    let (text, _) = error(&session, "SELECT tensor_at(log_mel, 1) FROM features_log_mel");
-    assert!(text.contains("2 indices for this tensor of mel × frame, not 1"), "{text}");
+    let (text, _) = error(
+        &session,
+        "SELECT tensor_at(log_mel, 1) FROM features_log_mel",
+    );
+    assert!(
+        text.contains("2 indices for this tensor of mel × frame, not 1"),
+        "{text}"
+    );
 }
 
 #[test]
 fn tables_show_tensors_by_type_and_cut_long_values() {
     let store = TestStore::small();
     let session = session(&store);
-    let table = |sql| String::from_utf8(ask(&session, Format::Table, sql).expect("an answer")).expect("text");
-    let want = " clip_key       | log_mel\n----------------+----------\n 000/000000.mp3 | f16[2,3]\n";
-    assert_eq!(table("SELECT clip_key, log_mel FROM features_log_mel WHERE track_id = 0"), want);
-    assert_eq!(table("SELECT ragged FROM features_ragged WHERE track_id = 2"), " ragged\n----------\n f32[2,3]\n");
+    let table = |sql| {
+        String::from_utf8(ask(&session, Format::Table, sql).expect("an answer")).expect("text")
+    };
+    let want =
+        " clip_key       | log_mel\n----------------+----------\n 000/000000.mp3 | f16[2,3]\n";
+    assert_eq!(
+        table("SELECT clip_key, log_mel FROM features_log_mel WHERE track_id = 0"),
+        want
+    );
+    assert_eq!(
+        table("SELECT ragged FROM features_ragged WHERE track_id = 2"),
+        " ragged\n----------\n f32[2,3]\n"
+    );
     let long = table("SELECT repeat('é\n', 100) AS x, NULL AS y, 1.5 AS z");
     let row = long.lines().last().expect("a row");
-    assert!(row.contains("é\\né\\n") && row.contains('…') && row.ends_with("| NULL | 1.5"), "{row}");
+    assert!(
+        row.contains("é\\né\\n") && row.contains('…') && row.ends_with("| NULL | 1.5"),
+        "{row}"
+    );
     assert_eq!(table("SELECT 1 AS a WHERE false"), " a\n---\n");
 }
 
@@ -148,14 +219,20 @@ fn json_is_an_object_a_line_with_nulls() {
     let store = TestStore::small();
     let sql = "SELECT 1 AS a, NULL AS b, genres_all FROM features_log_mel WHERE track_id = 3; SELECT 'x' AS c";
     let json = ask(&session(&store), Format::Json, sql).expect("an answer");
-    assert_eq!(String::from_utf8_lossy(&json), "{\"a\":1,\"b\":null,\"genres_all\":[3]}\n{\"c\":\"x\"}\n");
+    assert_eq!(
+        String::from_utf8_lossy(&json),
+        "{\"a\":1,\"b\":null,\"genres_all\":[3]}\n{\"c\":\"x\"}\n"
+    );
 }
 
 #[test]
 fn text_formats_refuse_tensors_and_say_what_to_type() {
     let store = TestStore::small();
     let (text, code) = error(&session(&store), "SELECT * FROM features_log_mel");
-    assert!(text.contains("select tensor(log_mel)") && text.contains("--format arrow"), "{text}");
+    assert!(
+        text.contains("select tensor(log_mel)") && text.contains("--format arrow"),
+        "{text}"
+    );
     assert_eq!(code, 2);
 }
 
@@ -167,14 +244,27 @@ fn arrow_streams_carry_fixed_shape_tensors() {
     let reader = StreamReader::try_new(stream.as_slice(), None).expect("a stream");
     let schema = reader.schema();
     let field = schema.field(1);
-    assert_eq!(field.metadata()["ARROW:extension:name"], "arrow.fixed_shape_tensor");
-    assert_eq!(field.metadata()["ARROW:extension:metadata"], r#"{"dim_names":["mel","frame"],"shape":[2,3]}"#);
+    assert_eq!(
+        field.metadata()["ARROW:extension:name"],
+        "arrow.fixed_shape_tensor"
+    );
+    assert_eq!(
+        field.metadata()["ARROW:extension:metadata"],
+        r#"{"dim_names":["mel","frame"],"shape":[2,3]}"#
+    );
     assert!(field.metadata()["wavemill.tensor"].contains("id-of-log_mel"));
     assert!(matches!(field.data_type(), DataType::FixedSizeList(_, 6)));
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
     let values: Vec<f32> = batches
         .iter()
-        .flat_map(|b| b.column(1).as_fixed_size_list().values().as_primitive::<Float16Type>().values().to_vec())
+        .flat_map(|b| {
+            b.column(1)
+                .as_fixed_size_list()
+                .values()
+                .as_primitive::<Float16Type>()
+                .values()
+                .to_vec()
+        })
         .map(half::f16::to_f32)
         .collect();
     assert_eq!(values.len(), 54);
@@ -184,18 +274,45 @@ fn arrow_streams_carry_fixed_shape_tensors() {
 #[test]
 fn parquet_results_keep_tensors_as_the_store_has_them() {
     let store = TestStore::small();
-    let sql = "SELECT clip_key, split, log_mel FROM features_log_mel WHERE genre = 1 ORDER BY clip_key";
+    let sql =
+        "SELECT clip_key, split, log_mel FROM features_log_mel WHERE genre = 1 ORDER BY clip_key";
     let path = store.folder.path().join("out.parquet");
-    std::fs::write(&path, ask(&session(&store), Format::Parquet, sql).expect("an answer")).expect("a file");
+    std::fs::write(
+        &path,
+        ask(&session(&store), Format::Parquet, sql).expect("an answer"),
+    )
+    .expect("a file");
     let file = File::open(&path).expect("the file just written");
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a footer").build().expect("a reader");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .expect("a footer")
+        .build()
+        .expect("a reader");
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
-    assert_eq!(batches[0].schema().field(2).data_type(), &DataType::FixedSizeBinary(12));
-    assert!(batches[0].schema().field(2).metadata().contains_key("wavemill.tensor"));
+    assert_eq!(
+        batches[0].schema().field(2).data_type(),
+        &DataType::FixedSizeBinary(12)
+    );
+    assert!(
+        batches[0]
+            .schema()
+            .field(2)
+            .metadata()
+            .contains_key("wavemill.tensor")
+    );
     assert_eq!(batches[0].column(1).as_string::<i32>().value(0), "training");
-    let twice = ask(&session(&store), Format::Parquet, "SELECT 1 AS a; SELECT 2 AS a").expect_err("two results");
-    assert!(matches!(twice, SqlError::SeveralResults { format: Format::Parquet }));
+    let twice = ask(
+        &session(&store),
+        Format::Parquet,
+        "SELECT 1 AS a; SELECT 2 AS a",
+    )
+    .expect_err("two results");
+    assert!(matches!(
+        twice,
+        SqlError::SeveralResults {
+            format: Format::Parquet
+        }
+    ));
 }
 
 #[test]
@@ -203,12 +320,24 @@ fn mistakes_are_one_line_with_the_nearest_name() {
     let store = TestStore::small();
     let session = session(&store);
     let cases = [
-        ("SELECT titel FROM trcks", "no table 'trcks'; did you mean tracks?"),
-        ("SELECT track_titel FROM tracks", "no column 'track_titel'; did you mean track_title?"),
+        (
+            "SELECT titel FROM trcks",
+            "no table 'trcks'; did you mean tracks?",
+        ),
+        (
+            "SELECT track_titel FROM tracks",
+            "no column 'track_titel'; did you mean track_title?",
+        ),
         ("SELECT t.album FROM tracks t", "no column 't.album'"),
-        ("SELECT * FROM raw.track", "no table 'raw.track'; did you mean raw.tracks?"),
+        (
+            "SELECT * FROM raw.track",
+            "no table 'raw.track'; did you mean raw.tracks?",
+        ),
         ("SELEC 1", "SELEC"),
-        ("SELECT tensor_men(log_mel) FROM features_log_mel", "no function tensor_men; did you mean tensor_m"),
+        (
+            "SELECT tensor_men(log_mel) FROM features_log_mel",
+            "no function tensor_men; did you mean tensor_m",
+        ),
         ("", "the query is empty"),
         ("-- nothing\n;", "the query is empty"),
     ];
@@ -231,7 +360,10 @@ fn writing_is_refused_unless_allowed() {
     let store = TestStore::small();
     let elsewhere = tempfile::tempdir().expect("a folder");
     let target = elsewhere.path().join("out.parquet");
-    let copy = format!("COPY (SELECT track_id FROM tracks) TO '{}' STORED AS PARQUET", target.display());
+    let copy = format!(
+        "COPY (SELECT track_id FROM tracks) TO '{}' STORED AS PARQUET",
+        target.display()
+    );
     let statements = [
         copy.as_str(),
         "CREATE TABLE x AS SELECT 1",
@@ -243,15 +375,34 @@ fn writing_is_refused_unless_allowed() {
     ];
     for sql in statements {
         let (text, code) = error(&session(&store), sql);
-        assert!(text.contains("give --allow-write") && code == 2, "{sql}: {text}");
+        assert!(
+            text.contains("give --allow-write") && code == 2,
+            "{sql}: {text}"
+        );
     }
     assert!(!target.exists());
-    let allowed = Limits { allow_write: true, ..LIMITS };
+    let allowed = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
     let session = open(store.folder.path(), &store.manifest, allowed).expect("the store opens");
     assert_eq!(csv(&session, &copy), "count\n9\n");
     assert!(target.exists());
-    assert_eq!(csv(&session, "CREATE TABLE x AS SELECT 7 AS seven; SELECT seven FROM x"), "seven\n7\n");
-    assert!(ask(&session, Format::Csv, "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')").is_err());
+    assert_eq!(
+        csv(
+            &session,
+            "CREATE TABLE x AS SELECT 7 AS seven; SELECT seven FROM x"
+        ),
+        "seven\n7\n"
+    );
+    assert!(
+        ask(
+            &session,
+            Format::Csv,
+            "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')"
+        )
+        .is_err()
+    );
 }
 
 /// However they are named; `{}` stands for the store's folder.
@@ -261,12 +412,16 @@ fn files_of_the_store_are_never_written() {
     let root = store.folder.path();
     let elsewhere = tempfile::tempdir().expect("a folder");
     std::os::unix::fs::symlink(root.join("data"), elsewhere.path().join("link")).expect("a link");
-    let allowed = Limits { allow_write: true, ..LIMITS };
+    let allowed = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
     let session = open(root, &store.manifest, allowed).expect("the store opens");
     let tracks = root.join("data/0123456789abcdef/tracks/00000.parquet");
     let was = std::fs::read(&tracks).expect("a file");
     let place = |at: &str| {
-        at.replace("{}", root.to_str().expect("text")).replace("{e}", elsewhere.path().to_str().expect("text"))
+        at.replace("{}", root.to_str().expect("text"))
+            .replace("{e}", elsewhere.path().to_str().expect("text"))
     };
     for at in [
         "{}/data/0123456789abcdef/tracks/00000.parquet",
@@ -284,7 +439,10 @@ fn files_of_the_store_are_never_written() {
             "CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}'",
         ] {
             let (text, code) = error(&session, &sql.replace("{at}", &place(at)));
-            assert!(text.contains("in the store itself") && code == 2, "{sql} {at}: {text}");
+            assert!(
+                text.contains("in the store itself") && code == 2,
+                "{sql} {at}: {text}"
+            );
         }
     }
     let both = format!(
@@ -293,8 +451,14 @@ fn files_of_the_store_are_never_written() {
         root.display()
     );
     assert!(error(&session, &both).0.contains("in the store itself"));
-    let beside = format!("CREATE EXTERNAL TABLE x (a BIGINT) STORED AS CSV LOCATION '{}/'", elsewhere.path().display());
-    assert_eq!(csv(&session, &format!("{beside}; INSERT INTO x VALUES (7)")), "count\n1\n");
+    let beside = format!(
+        "CREATE EXTERNAL TABLE x (a BIGINT) STORED AS CSV LOCATION '{}/'",
+        elsewhere.path().display()
+    );
+    assert_eq!(
+        csv(&session, &format!("{beside}; INSERT INTO x VALUES (7)")),
+        "count\n1\n"
+    );
     assert_eq!(std::fs::read(&tracks).expect("a file"), was);
     assert!(!root.join("new.csv").exists() && !root.join("_wavemill").exists());
 }
@@ -303,43 +467,85 @@ fn files_of_the_store_are_never_written() {
 fn limits_of_the_command_line_hold() {
     let store = TestStore::small();
     let spill = store.folder.path().join("spill");
-    let session = open(store.folder.path(), &store.manifest, Limits { allow_write: true, ..LIMITS }).expect("opens");
+    let session = open(
+        store.folder.path(),
+        &store.manifest,
+        Limits {
+            allow_write: true,
+            ..LIMITS
+        },
+    )
+    .expect("opens");
     for sql in [
-        &format!("SET datafusion.runtime.temp_directory = '{}'", spill.display()),
+        &format!(
+            "SET datafusion.runtime.temp_directory = '{}'",
+            spill.display()
+        ),
         "SET datafusion.runtime.memory_limit = '64G'",
         "RESET datafusion.runtime.memory_limit",
     ] {
         let (text, code) = error(&session, sql);
-        assert!(text.contains("--memory-limit") && code == 2, "{sql}: {text}");
+        assert!(
+            text.contains("--memory-limit") && code == 2,
+            "{sql}: {text}"
+        );
     }
     assert!(!spill.exists());
-    assert_eq!(csv(&session, "SET datafusion.execution.batch_size = 7; SELECT 1 AS a"), "a\n1\n");
+    assert_eq!(
+        csv(
+            &session,
+            "SET datafusion.execution.batch_size = 7; SELECT 1 AS a"
+        ),
+        "a\n1\n"
+    );
 }
 
 #[test]
 fn damage_names_the_file_and_spares_other_tables() {
     let store = TestStore::small();
     let path = |i: usize| store.folder.path().join(&store.manifest.files[i].path);
-    let log_mel =
-        (0..store.manifest.files.len()).filter(|&i| store.manifest.files[i].feature.as_deref() == Some("log_mel"));
-    let [first, second, third] = log_mel.collect::<Vec<_>>()[..] else { panic!("three splits") };
+    let log_mel = (0..store.manifest.files.len())
+        .filter(|&i| store.manifest.files[i].feature.as_deref() == Some("log_mel"));
+    let [first, second, third] = log_mel.collect::<Vec<_>>()[..] else {
+        panic!("three splits")
+    };
     let mut bytes = std::fs::read(path(first)).expect("a file");
     bytes[4..60].fill(0xff);
     std::fs::write(path(first), &bytes).expect("a file");
     let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
-    assert!(text.contains("damaged") && text.contains("wavemill verify") && code == 3, "{text}");
-    assert_eq!(csv(&session(&store), "SELECT count(track_title) AS n FROM tracks"), "n\n9\n");
+    assert!(
+        text.contains("damaged") && text.contains("wavemill verify") && code == 3,
+        "{text}"
+    );
+    assert_eq!(
+        csv(
+            &session(&store),
+            "SELECT count(track_title) AS n FROM tracks"
+        ),
+        "n\n9\n"
+    );
     bytes.pop();
     std::fs::write(path(second), &bytes).expect("a file");
     let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
     assert!(
-        text.contains(&store.manifest.files[second].path) && text.contains("the manifest says") && code == 3,
+        text.contains(&store.manifest.files[second].path)
+            && text.contains("the manifest says")
+            && code == 3,
         "{text}"
     );
     std::fs::remove_file(path(second)).expect("removed");
     std::fs::remove_file(path(third)).expect("removed");
-    assert_eq!(error(&session(&store), "SELECT clip_key FROM features_log_mel").1, 3);
-    assert_eq!(csv(&session(&store), "SELECT count(quant) AS n FROM features_quant"), "n\n9\n");
+    assert_eq!(
+        error(&session(&store), "SELECT clip_key FROM features_log_mel").1,
+        3
+    );
+    assert_eq!(
+        csv(
+            &session(&store),
+            "SELECT count(quant) AS n FROM features_quant"
+        ),
+        "n\n9\n"
+    );
 }
 
 #[test]
@@ -376,9 +582,21 @@ fn a_vanished_reader_is_a_broken_pipe() {
     }
     let store = TestStore::small();
     let session = session(&store);
-    for format in [Format::Table, Format::Csv, Format::Json, Format::Arrow, Format::Parquet] {
-        let gone = session.run("SELECT track_id FROM tracks", output::sink(format, Gone).as_mut());
-        assert!(gone.as_ref().is_err_and(SqlError::is_broken_pipe), "{format}: {gone:?}");
+    for format in [
+        Format::Table,
+        Format::Csv,
+        Format::Json,
+        Format::Arrow,
+        Format::Parquet,
+    ] {
+        let gone = session.run(
+            "SELECT track_id FROM tracks",
+            output::sink(format, Gone).as_mut(),
+        );
+        assert!(
+            gone.as_ref().is_err_and(SqlError::is_broken_pipe),
+            "{format}: {gone:?}"
+        );
     }
 }
 
@@ -387,7 +605,11 @@ fn every_query_of_the_page_answers() {
     let store = TestStore::small();
     let session = session(&store);
     let page = include_str!("../../../docs/sql.md");
-    let queries: Vec<&str> = page.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let queries: Vec<&str> = page
+        .split("```sql\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
     assert_eq!(queries.len(), 12);
     let answers: Vec<String> = queries
         .iter()
@@ -396,11 +618,34 @@ fn every_query_of_the_page_answers() {
             Err(error) => panic!("{sql}: {error}"),
         })
         .collect();
-    assert!(answers[0].contains(" Folk  | none       |     1\n"), "{}", answers[0]);
-    assert!(answers[1].contains("[000/000001.mp3, 000/000004.mp3]"), "{}", answers[1]);
-    assert!(answers[4].contains(" NULL       |      9\n labelled   |      1\n"), "{}", answers[4]);
-    assert!(answers[5].contains(" Jazz  |  3.5 |    1.0 |     6.0\n"), "{}", answers[5]);
+    assert!(
+        answers[0].contains(" Folk  | none       |     1\n"),
+        "{}",
+        answers[0]
+    );
+    assert!(
+        answers[1].contains("[000/000001.mp3, 000/000004.mp3]"),
+        "{}",
+        answers[1]
+    );
+    assert!(
+        answers[4].contains(" NULL       |      9\n labelled   |      1\n"),
+        "{}",
+        answers[4]
+    );
+    assert!(
+        answers[5].contains(" Jazz  |  3.5 |    1.0 |     6.0\n"),
+        "{}",
+        answers[5]
+    );
     assert!(answers[6].contains(" Jazz  | [2.0, 5.0]"), "{}", answers[6]);
-    assert!(answers[7].lines().nth(2).is_some_and(|row| row.starts_with(" title 8")), "{}", answers[7]);
+    assert!(
+        answers[7]
+            .lines()
+            .nth(2)
+            .is_some_and(|row| row.starts_with(" title 8")),
+        "{}",
+        answers[7]
+    );
     assert!(answers[9].contains(" Genre 1 |     1\n"), "{}", answers[9]);
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use fail::fail_point;
 use wavemill_schemas::manifest::Manifest;
 
+use super::durable;
 use super::{Store, StoreError};
-use crate::durable;
 
 impl Store {
     /// Commits `manifest` as the version after `parent` and returns its number.
@@ -18,24 +18,35 @@ impl Store {
     pub fn commit(&self, parent: Option<u64>, manifest: &Manifest) -> Result<u64, StoreError> {
         let version = parent.map_or(1, |v| v + 1);
         let path = self.manifest_path(version);
-        let text = manifest.to_json().map_err(StoreError::manifest_at(path.clone()))?;
+        let text = manifest
+            .to_json()
+            .map_err(StoreError::manifest_at(path.clone()))?;
+
         let folder = self.versions_folder();
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
         let temporary = folder.join(format!(".{}.tmp", manifest.plan_id));
         write_durably(&temporary, text.as_bytes())?;
+
         fail_point!("commit-before-link");
+        // A rename would replace the manifest of another run. A link fails where the name is taken.
         let linked = fs::hard_link(&temporary, &path);
         let _ = fs::remove_file(&temporary);
+
         match linked {
             Ok(()) => sync(&folder)?,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                // The same plan gives the same manifest, whoever commits it.
                 let (_, theirs) = self.manifest(Some(version))?;
                 if theirs.plan_id != manifest.plan_id {
-                    return Err(StoreError::Raced { path: self.root.clone(), version });
+                    return Err(StoreError::Raced {
+                        path: self.root.clone(),
+                        version,
+                    });
                 }
             }
             Err(e) => return Err(StoreError::io_at(&path, "commit")(e)),
         }
+
         fail_point!("commit-after-link");
         Ok(version)
     }
@@ -45,6 +56,7 @@ impl Store {
 pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
+
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.tmp"));
     write_durably(&temporary, bytes)?;

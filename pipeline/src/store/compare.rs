@@ -18,7 +18,7 @@ use crate::plan;
 
 /// What one file says of rows that manifests count.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct FileFacts {
     /// Of a feature's file: its clips, each once.
     clips: BTreeSet<String>,
     /// Of a feature's file: by target, clips of each class.
@@ -33,26 +33,40 @@ pub(super) struct Told {
 
 /// Compares a file, whose bytes are those that were committed, with its entry and with what the manifest says of its
 /// feature. An error is what is wrong.
-pub(super) fn file(path: &Path, entry: &FileEntry, manifest: &Manifest) -> Result<Told, String> {
-    let unreadable = |error: &dyn std::error::Error| format!("not a readable Parquet file: {error}");
-    let opened = File::open(path).map_err(|error| unreadable(&error))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|error| unreadable(&error))?;
+pub(super) fn file(
+    path: &Path,
+    entry: &FileEntry,
+    manifest: &Manifest,
+) -> Result<FileFacts, String> {
+    let opened = File::open(path).map_err(unreadable)?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(unreadable)?;
 
-    let row_groups: Vec<u64> = reader.metadata().row_groups().iter().map(|group| group.num_rows() as u64).collect();
+    let row_groups: Vec<u64> = reader
+        .metadata()
+        .row_groups()
+        .iter()
+        .map(|group| group.num_rows() as u64)
+        .collect();
     if row_groups != entry.row_groups || row_groups.iter().sum::<u64>() != entry.rows {
         return Err("its row groups are not those of the manifest".to_owned());
     }
     place(entry, manifest)?;
     if let Some(feature) = &entry.feature {
-        tensor(reader.schema().field_with_name(feature).ok().map(|field| field.metadata()), feature, manifest)?;
+        let column = reader.schema().field_with_name(feature).ok();
+        tensor(column.map(|column| column.metadata()), feature, manifest)?;
     }
 
     let wanted = counted_columns(entry, manifest);
+    // Tensors are not decoded: the hash has told that they are what was written.
     let mask = ProjectionMask::columns(reader.parquet_schema(), wanted.iter().map(String::as_str));
-    let mut told = Told { classes: no_clips(&manifest.targets), ..Told::default() };
+    let mut told = FileFacts {
+        classes: no_clips(&manifest.targets),
+        ..FileFacts::default()
+    };
     let mut last_clip = None;
-    for batch in reader.with_projection(mask).build().map_err(|error| unreadable(&error))? {
-        let batch = batch.map_err(|error| unreadable(&error))?;
+    let batches = reader.with_projection(mask).build().map_err(unreadable)?;
+    for batch in batches {
+        let batch = batch.map_err(unreadable)?;
         if entry.feature.is_some() {
             told.add_clips(&batch, &manifest.targets, &mut last_clip)?;
         } else {
@@ -62,6 +76,10 @@ pub(super) fn file(path: &Path, entry: &FileEntry, manifest: &Manifest) -> Resul
     Ok(told)
 }
 
+fn unreadable(error: impl std::error::Error) -> String {
+    format!("not a readable Parquet file: {error}")
+}
+
 /// Whether a file lies where its plan, feature and split have it.
 fn place(entry: &FileEntry, manifest: &Manifest) -> Result<(), String> {
     let split = entry.split.as_deref().unwrap_or_default();
@@ -69,7 +87,11 @@ fn place(entry: &FileEntry, manifest: &Manifest) -> Result<(), String> {
         Some(feature) => plan::split_folder(&manifest.plan_id, feature, split),
         None => format!("data/{}/{}/", manifest.plan_id, entry.name()),
     };
-    if entry.path.starts_with(&folder) { Ok(()) } else { Err(format!("not in its folder {folder}")) }
+    if entry.path.starts_with(&folder) {
+        Ok(())
+    } else {
+        Err(format!("not in its folder {folder}"))
+    }
 }
 
 /// Whether the metadata of a feature's column is what a writer makes of the manifest.
@@ -81,45 +103,64 @@ fn tensor(
     let Some(wanted) = manifest.features.iter().find(|entry| entry.name == feature) else {
         return Err(format!("the manifest has no feature {feature}"));
     };
-    let found = metadata.and_then(|metadata| metadata.get(TENSOR_KEY)).ok_or("its column has no wavemill.tensor")?;
-    let wanted = tables::tensor_metadata(wanted, &manifest.targets).map_err(|error| error.to_string())?;
-    let [found, wanted] = [found, &wanted].map(|json| serde_json::from_str::<BTreeMap<String, Value>>(json));
+
+    let found = metadata
+        .and_then(|metadata| metadata.get(TENSOR_KEY))
+        .ok_or("its column has no wavemill.tensor")?;
+    let wanted =
+        tables::tensor_metadata(wanted, &manifest.targets).map_err(|error| error.to_string())?;
+    // Compared as values: how JSON is spelled is the business of its writer.
+    let [found, wanted] =
+        [found, &wanted].map(|json| serde_json::from_str::<BTreeMap<String, Value>>(json));
     let (Ok(found), Ok(wanted)) = (found, wanted) else {
         return Err("its wavemill.tensor is no JSON".to_owned());
     };
 
-    let differing: Vec<&str> =
-        wanted.iter().filter(|(key, value)| found.get(*key) != Some(value)).map(|(key, _)| key.as_str()).collect();
+    let differing: Vec<&str> = wanted
+        .iter()
+        .filter(|(key, value)| found.get(*key) != Some(value))
+        .map(|(key, _)| key.as_str())
+        .collect();
     if differing.is_empty() {
         return Ok(());
     }
-    Err(format!("of feature {feature}, its {} not what the manifest says", words(&differing)))
+    Err(format!(
+        "of feature {feature}, its {} not what the manifest says",
+        words(&differing)
+    ))
 }
 
 /// `shape is`, or `shape, dtype are`.
 fn words(keys: &[&str]) -> String {
-    format!("{} {}", keys.join(", "), if keys.len() == 1 { "is" } else { "are" })
+    let verb = if keys.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", keys.join(", "))
 }
 
 /// Columns of a file whose rows a manifest counts.
 fn counted_columns(entry: &FileEntry, manifest: &Manifest) -> Vec<String> {
-    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    match (&entry.feature, entry.name()) {
-        (Some(_), _) => {
-            let targets = manifest.targets.iter().map(|target| target.name.clone());
-            std::iter::once("clip_key".to_owned()).chain(targets).collect()
-        }
-        (None, "tracks_all") => names(&["dropped_by"]),
-        (None, "rejects") => names(&["clip_key", "stage", "reason"]),
-        (None, _) => Vec::new(),
+    if entry.feature.is_some() {
+        let targets = manifest.targets.iter().map(|target| target.name.clone());
+        return std::iter::once("clip_key".to_owned())
+            .chain(targets)
+            .collect();
     }
+
+    let names: &[&str] = match entry.name() {
+        "tracks_all" => &["dropped_by"],
+        "rejects" => &["clip_key", "stage", "reason"],
+        _ => &[],
+    };
+    names.iter().map(|&name| name.to_owned()).collect()
 }
 
 fn no_clips(targets: &[TargetEntry]) -> Vec<Vec<u64>> {
-    targets.iter().map(|target| vec![0; target.classes.len()]).collect()
+    targets
+        .iter()
+        .map(|target| vec![0; target.classes.len()])
+        .collect()
 }
 
-impl Told {
+impl FileFacts {
     /// Rows of a feature. Those of a clip lie side by side: it is counted at the first.
     fn add_clips(
         &mut self,
@@ -128,11 +169,16 @@ impl Told {
         last_clip: &mut Option<String>,
     ) -> Result<(), String> {
         let clips = text(batch, "clip_key")?;
-        let columns = targets.iter().map(|target| {
-            let column = batch.column_by_name(&target.name).and_then(|column| column.as_primitive_opt::<Int32Type>());
-            column.ok_or_else(|| format!("no class ids in its column {}", target.name))
-        });
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let mut columns = Vec::with_capacity(targets.len());
+        for target in targets {
+            let column = batch
+                .column_by_name(&target.name)
+                .and_then(|column| column.as_primitive_opt::<Int32Type>());
+            let Some(column) = column else {
+                return Err(format!("no class ids in its column {}", target.name));
+            };
+            columns.push(column);
+        }
 
         for row in 0..batch.num_rows() {
             let clip = clips.value(row);
@@ -141,13 +187,17 @@ impl Told {
             }
             *last_clip = Some(clip.to_owned());
             self.clips.insert(clip.to_owned());
+
             for ((column, counts), target) in columns.iter().zip(&mut self.classes).zip(targets) {
                 if column.is_null(row) {
                     continue;
                 }
                 let id = column.value(row);
                 let count = usize::try_from(id).ok().and_then(|id| counts.get_mut(id));
-                *count.ok_or_else(|| format!("{} {id} is no class of the manifest", target.name))? += 1;
+                let Some(count) = count else {
+                    return Err(format!("{} {id} is no class of the manifest", target.name));
+                };
+                *count += 1;
             }
         }
         Ok(())
@@ -158,17 +208,21 @@ impl Told {
         match table {
             "tracks_all" => {
                 for step in &text(batch, "dropped_by")? {
-                    *self.dropped.entry(step.unwrap_or_default().to_owned()).or_default() += 1;
+                    let step = step.unwrap_or_default().to_owned();
+                    *self.dropped.entry(step).or_default() += 1;
                 }
             }
             "rejects" => {
                 for reason in text(batch, "reason")?.iter().flatten() {
                     *self.reasons.entry(reason.to_owned()).or_default() += 1;
                 }
+
                 let stages = text(batch, "stage")?;
                 let clips = text(batch, "clip_key")?;
-                let planned =
-                    clips.iter().zip(&stages).filter(|(clip, stage)| clip.is_some() && *stage != Some("catalog"));
+                let planned = clips
+                    .iter()
+                    .zip(&stages)
+                    .filter(|(clip, stage)| clip.is_some() && *stage != Some("catalog"));
                 self.clips_rejected += planned.count() as u64;
             }
             _ => {}
@@ -178,42 +232,48 @@ impl Told {
 }
 
 fn text(batch: &RecordBatch, column: &str) -> Result<StringArray, String> {
-    let found = batch.column_by_name(column).ok_or_else(|| format!("no column {column}"))?;
-    let found = cast(found, &DataType::Utf8).map_err(|error| format!("column {column}: {error}"))?;
-    Ok(found.as_string::<i32>().clone())
+    let found = batch
+        .column_by_name(column)
+        .ok_or_else(|| format!("no column {column}"))?;
+    let text = cast(found, &DataType::Utf8).map_err(|error| format!("column {column}: {error}"))?;
+    Ok(text.as_string::<i32>().clone())
 }
 
 /// Compares what a manifest counts with what all its files say; `told` in the manifest's order. What is wrong, a
 /// sentence each.
-pub(super) fn whole(manifest: &Manifest, told: &[Told]) -> Vec<String> {
-    let mut wrong = Wrong::default();
-    let files: Vec<(&FileEntry, &Told)> = manifest.files.iter().zip(told).collect();
+pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
+    let mut wrong = Differences::default();
     let counts = &manifest.counts;
     sums(counts, &mut wrong);
 
+    // Every feature has a row for each segment.
     for feature in &manifest.features {
         let rows = manifest.files_of(&feature.name).map(|file| file.rows).sum();
-        wrong.unless_equal(&format!("counts.feature_rows and the rows of {}", feature.name), counts.feature_rows, rows);
+        wrong.unless_equal(
+            &format!("counts.feature_rows and the rows of {}", feature.name),
+            counts.feature_rows,
+            rows,
+        );
     }
     if let Some(first) = manifest.features.first() {
-        let files: Vec<(&FileEntry, &Told)> =
-            files.iter().filter(|(file, _)| file.feature.as_ref() == Some(&first.name)).copied().collect();
-        let clips: BTreeSet<&str> = files.iter().flat_map(|(_, told)| &told.clips).map(String::as_str).collect();
-        wrong.unless_equal(
-            "counts.clips_written and the clips in the shards",
-            counts.clips_written,
-            clips.len() as u64,
-        );
-        class_counts(&manifest.targets, &files, &mut wrong);
+        shards(manifest, told, &first.name, &mut wrong);
     }
 
-    for (file, told) in files {
+    for (file, told) in manifest.files.iter().zip(told) {
         match file.table.as_deref() {
-            Some("tracks") => wrong.unless_equal("counts.clips_planned and tracks", counts.clips_planned, file.rows),
+            Some("tracks") => wrong.unless_equal(
+                "counts.clips_planned and tracks",
+                counts.clips_planned,
+                file.rows,
+            ),
             Some("tracks_all") => dropped(counts, &told.dropped, &mut wrong),
             Some("rejects") => {
                 wrong.unless_equal("counts.rejects and rejects", &counts.rejects, &told.reasons);
-                wrong.unless_equal("counts.clips_rejected and rejects", counts.clips_rejected, told.clips_rejected);
+                wrong.unless_equal(
+                    "counts.clips_rejected and rejects",
+                    counts.clips_rejected,
+                    told.clips_rejected,
+                );
             }
             _ => {}
         }
@@ -221,54 +281,109 @@ pub(super) fn whole(manifest: &Manifest, told: &[Told]) -> Vec<String> {
     wrong.sentences
 }
 
+/// Clips and classes in the shards of one feature: those of the others hold the same clips.
+fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Differences) {
+    let mut files = Vec::new();
+    let mut clips = BTreeSet::new();
+    for (file, told) in manifest.files.iter().zip(told) {
+        if file.feature.as_deref() == Some(feature) {
+            clips.extend(&told.clips);
+            files.push((file, told));
+        }
+    }
+
+    wrong.unless_equal(
+        "counts.clips_written and the clips in the shards",
+        manifest.counts.clips_written,
+        clips.len() as u64,
+    );
+    class_counts(&manifest.targets, &files, wrong);
+}
+
 /// Differences so far.
 #[derive(Default)]
-struct Wrong {
+struct Differences {
     sentences: Vec<String>,
 }
 
-impl Wrong {
+impl Differences {
     /// `what` names the two sides.
     fn unless_equal<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, says: T, is: T) {
         if says != is {
-            self.sentences.push(format!("{what} differ: {says:?} and {is:?}"));
+            self.sentences
+                .push(format!("{what} differ: {says:?} and {is:?}"));
         }
     }
 }
 
 /// Rows read = kept + dropped + rejected; clips planned = written + rejected.
-fn sums(counts: &Counts, wrong: &mut Wrong) {
+fn sums(counts: &Counts, wrong: &mut Differences) {
     let dropped: u64 = counts.rows_dropped.iter().map(|step| step.rows).sum();
     let rows = counts.rows_kept + dropped + counts.rows_rejected;
-    wrong.unless_equal("counts.rows_read and rows kept, dropped and rejected", counts.rows_read, rows);
+    wrong.unless_equal(
+        "counts.rows_read and rows kept, dropped and rejected",
+        counts.rows_read,
+        rows,
+    );
     let clips = counts.clips_written + counts.clips_rejected;
-    wrong.unless_equal("counts.clips_planned and clips written and rejected", counts.clips_planned, clips);
+    wrong.unless_equal(
+        "counts.clips_planned and clips written and rejected",
+        counts.clips_planned,
+        clips,
+    );
 }
 
 /// Clips of each class, by target and split.
-fn class_counts(targets: &[TargetEntry], files: &[(&FileEntry, &Told)], wrong: &mut Wrong) {
+fn class_counts(
+    targets: &[TargetEntry],
+    files: &[(&FileEntry, &FileFacts)],
+    wrong: &mut Differences,
+) {
     for (index, target) in targets.iter().enumerate() {
         let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for (file, told) in files {
             let split = file.split.clone().unwrap_or_default();
-            let counts = found.entry(split).or_insert_with(|| vec![0; target.classes.len()]);
-            counts.iter_mut().zip(&told.classes[index]).for_each(|(count, n)| *count += n);
+            let counts = found
+                .entry(split)
+                .or_insert_with(|| vec![0; target.classes.len()]);
+            for (count, n) in counts.iter_mut().zip(&told.classes[index]) {
+                *count += n;
+            }
         }
+
         wrong.unless_equal(
-            &format!("clips by split and class of target {} and the shards", target.name),
+            &format!(
+                "clips by split and class of target {} and the shards",
+                target.name
+            ),
             &target.counts,
             &found,
         );
     }
 }
 
-fn dropped(counts: &Counts, found: &BTreeMap<String, u64>, wrong: &mut Wrong) {
-    let of = |step: &str| found.get(step).copied().unwrap_or(0);
-    wrong.unless_equal("counts.rows_kept and tracks_all", counts.rows_kept, of(""));
+fn dropped(counts: &Counts, found: &BTreeMap<String, u64>, wrong: &mut Differences) {
+    let kept = found.get("").copied().unwrap_or(0);
+    wrong.unless_equal("counts.rows_kept and tracks_all", counts.rows_kept, kept);
     for step in &counts.rows_dropped {
-        wrong.unless_equal(&format!("rows dropped by {} and tracks_all", step.step), step.rows, of(&step.step));
+        let dropped = found.get(&step.step).copied().unwrap_or(0);
+        wrong.unless_equal(
+            &format!("rows dropped by {} and tracks_all", step.step),
+            step.rows,
+            dropped,
+        );
     }
-    let steps = counts.rows_dropped.iter().filter(|step| step.rows > 0).count();
+
+    // A step that the manifest does not name may have dropped rows, too.
+    let steps = counts
+        .rows_dropped
+        .iter()
+        .filter(|step| step.rows > 0)
+        .count();
     let named = found.keys().filter(|step| !step.is_empty()).count();
-    wrong.unless_equal("the number of steps that dropped rows and tracks_all", steps, named);
+    wrong.unless_equal(
+        "the number of steps that dropped rows and tracks_all",
+        steps,
+        named,
+    );
 }

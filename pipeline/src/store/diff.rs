@@ -21,9 +21,14 @@ pub struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = |v: &Option<Value>| v.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string);
-        write!(f, "{} {} -> {}", self.key, words(&self.from), words(&self.to))
+        let from = words(self.from.as_ref());
+        let to = words(self.to.as_ref());
+        write!(f, "{} {from} -> {to}", self.key)
     }
+}
+
+fn words(value: Option<&Value>) -> String {
+    value.map_or_else(|| "absent".to_owned(), ToString::to_string)
 }
 
 /// The difference of two versions.
@@ -48,33 +53,60 @@ impl Diff {
     #[must_use]
     pub fn new(from: &Manifest, to: &Manifest) -> Self {
         let [old, new] = [from, to].map(files);
-        let only = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>| -> Vec<String> {
-            a.keys().filter(|path| !b.contains_key(*path)).cloned().collect()
-        };
-        let both = || old.iter().filter_map(|(path, hash)| new.get(path).map(|other| (path, hash == other)));
-        let part = |m: &Manifest| serde_json::json!({"engine": m.engine, "counts": m.counts, "targets": m.targets, "limit": m.identity.limit});
+        let mut files_removed = Vec::new();
+        let mut files_changed = Vec::new();
+        let mut files_equal = 0;
+        for (path, hash) in &old {
+            match new.get(path) {
+                None => files_removed.push(path.clone()),
+                Some(other) if other != hash => files_changed.push(path.clone()),
+                Some(_) => files_equal += 1,
+            }
+        }
+        let added = new.into_keys().filter(|path| !old.contains_key(path));
+        let files_added = added.collect();
+
         let mut manifest = Vec::new();
-        compare(String::new(), Some(&part(from)), Some(&part(to)), &mut manifest);
+        compare(
+            String::new(),
+            Some(&compared_part(from)),
+            Some(&compared_part(to)),
+            &mut manifest,
+        );
         Self {
             recipe: recipe_changes(&from.recipe, &to.recipe),
             manifest,
-            files_removed: only(&old, &new),
-            files_added: only(&new, &old),
-            files_changed: both().filter(|(_, equal)| !equal).map(|(path, _)| path.clone()).collect(),
-            files_equal: both().filter(|(_, equal)| *equal).count(),
+            files_removed,
+            files_added,
+            files_changed,
+            files_equal,
         }
     }
 }
 
+/// What of a manifest is compared key by key, beside its recipe.
+fn compared_part(manifest: &Manifest) -> Value {
+    serde_json::json!({
+        "engine": manifest.engine,
+        "counts": manifest.counts,
+        "targets": manifest.targets,
+        "limit": manifest.identity.limit,
+    })
+}
+
 /// Path below `data/<plan_id>/` → blake3.
 fn files(manifest: &Manifest) -> BTreeMap<String, String> {
-    let below = |path: &str| path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
-    manifest.files.iter().map(|f| (below(&f.path), f.blake3.clone())).collect()
+    let mut files = BTreeMap::new();
+    for file in &manifest.files {
+        let below = file.path.splitn(3, '/').nth(2).unwrap_or_default();
+        files.insert(below.to_owned(), file.blake3.clone());
+    }
+    files
 }
 
 /// Keys of two recipes that differ.
 #[must_use]
-pub fn recipe_changes(from: &Recipe, to: &Recipe) -> Vec<Change> {
+pub(super) fn recipe_changes(from: &Recipe, to: &Recipe) -> Vec<Change> {
     let [from, to] = [from, to].map(|recipe| serde_json::to_value(recipe).unwrap_or_default());
     let mut changes = Vec::new();
     compare(String::new(), Some(&from), Some(&to), &mut changes);
@@ -85,31 +117,56 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
     if from == to {
         return;
     }
-    let children = |v: Option<&Value>| -> Option<BTreeMap<String, Value>> {
-        match v? {
-            Value::Object(map) => Some(map.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
-            // Lists of sections are addressed by name, as in --set.
-            Value::Array(items) => items
-                .iter()
-                .map(|v| Some((v.get("name").or_else(|| v.get("step"))?.as_str()?.to_owned(), v.clone())))
-                .collect(),
-            _ => None,
-        }
-    };
     let (Some(old), Some(new)) = (children(from), children(to)) else {
-        changes.push(Change { key, from: from.cloned(), to: to.cloned() });
+        changes.push(Change {
+            key,
+            from: from.cloned(),
+            to: to.cloned(),
+        });
         return;
     };
-    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+
+    let mut names: Vec<&str> = old.keys().chain(new.keys()).copied().collect();
     names.sort_unstable();
     names.dedup();
     let before = changes.len();
     for name in names {
-        let child = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-        compare(child, old.get(name), new.get(name), changes);
+        let child = if key.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{key}.{name}")
+        };
+        compare(
+            child,
+            old.get(name).copied(),
+            new.get(name).copied(),
+            changes,
+        );
     }
+
     if changes.len() == before {
         // The same sections in another order.
-        changes.push(Change { key, from: from.cloned(), to: to.cloned() });
+        changes.push(Change {
+            key,
+            from: from.cloned(),
+            to: to.cloned(),
+        });
+    }
+}
+
+/// The parts of a value that have names of their own; `None` where it is compared as a whole.
+fn children(value: Option<&Value>) -> Option<BTreeMap<&str, &Value>> {
+    match value? {
+        Value::Object(map) => Some(map.iter().map(|(key, v)| (key.as_str(), v)).collect()),
+        // Lists of sections are addressed by name, as in --set.
+        Value::Array(items) => {
+            let mut sections = BTreeMap::new();
+            for item in items {
+                let name = item.get("name").or_else(|| item.get("step"))?;
+                sections.insert(name.as_str()?, item);
+            }
+            Some(sections)
+        }
+        _ => None,
     }
 }

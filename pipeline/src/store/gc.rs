@@ -9,7 +9,7 @@ use super::{Store, StoreError};
 
 /// What was, or would be, removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Collected {
+pub struct GcReport {
     /// Versions whose data goes; their manifests stay as history.
     pub versions: Vec<u64>,
     /// Plan folders that go, unfinished ones among them.
@@ -24,20 +24,23 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn collect(&self, keep: usize, dry_run: bool) -> Result<Collected, StoreError> {
+    pub fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
         let versions = self.versions()?;
+        // The latest version always keeps its data.
         let first_kept = versions.len().saturating_sub(keep.max(1));
         let mut kept = Vec::new();
         for &version in &versions[first_kept..] {
             kept.push(self.manifest(Some(version))?.1.plan_id);
         }
-        let mut collected = Collected::default();
+
+        let mut collected = GcReport::default();
         for &version in &versions[..first_kept] {
             let plan_id = self.manifest(Some(version))?.1.plan_id;
             if !kept.contains(&plan_id) && self.data(&plan_id).exists() {
                 collected.versions.push(version);
             }
         }
+
         for plan_id in self.plan_folders()? {
             if kept.contains(&plan_id) {
                 continue;
@@ -53,7 +56,10 @@ impl Store {
 
     fn plan_folders(&self) -> Result<Vec<String>, StoreError> {
         let mut ids: Vec<String> = self.begun()?.into_iter().map(|(id, _)| id).collect();
-        let entries = fs::read_dir(self.root.join("data")).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.root.join("data"))
+            .into_iter()
+            .flatten()
+            .flatten();
         ids.extend(entries.filter_map(|e| e.file_name().into_string().ok()));
         ids.sort_unstable();
         ids.dedup();
@@ -63,9 +69,9 @@ impl Store {
 
 fn folder_bytes(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let size = |entry: fs::DirEntry| match entry.file_type() {
+    let sizes = entries.map(|entry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => folder_bytes(&entry.path()),
         _ => entry.metadata().map_or(0, |m| m.len()),
-    };
-    entries.map(size).sum()
+    });
+    sizes.sum()
 }

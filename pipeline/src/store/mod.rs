@@ -6,12 +6,13 @@
 mod commit;
 mod compare;
 mod diff;
+pub mod durable;
 mod gc;
 mod history;
 mod place;
 mod receipts;
-mod record;
 mod resume;
+mod stats;
 mod verify;
 
 use std::fs::{self, File, TryLockError};
@@ -21,15 +22,11 @@ use std::path::{Component, Path, PathBuf};
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::{Manifest, ManifestError};
 
-pub use diff::{Change, Diff};
-pub use gc::Collected;
-pub use history::{Held, VersionLine};
-pub use receipts::{Unfinished, linked_key};
-pub use record::RunRecord;
-pub use resume::Decision;
-pub use verify::{Damage, Verified};
-
-use crate::durable;
+pub use diff::Diff;
+pub use history::{VersionContent, VersionLine};
+pub use receipts::{PlanRecord, linked_key};
+pub use resume::{Decision, MadeBy};
+pub use stats::finish_stats;
 
 /// What can be wrong with a store.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +66,9 @@ pub enum StoreError {
         there: String,
     },
     /// A version whose data is gone on purpose.
-    #[error("{path}: the data of version {version} was removed by `wavemill gc`: use a later version")]
+    #[error(
+        "{path}: the data of version {version} was removed by `wavemill gc`: use a later version"
+    )]
     Collected {
         /// The store.
         path: PathBuf,
@@ -103,7 +102,9 @@ pub enum StoreError {
         source: ManifestError,
     },
     /// A link that leads out of the store.
-    #[error("{path}: damaged store: {name} leads out of it by a link: put the files themselves in its place")]
+    #[error(
+        "{path}: damaged store: {name} leads out of it by a link: put the files themselves in its place"
+    )]
     Outside {
         /// The store.
         path: PathBuf,
@@ -111,7 +112,9 @@ pub enum StoreError {
         name: String,
     },
     /// A file that the latest version names is gone or cut.
-    #[error("{path}: lost or damaged: `wavemill verify` names every such file; --new-version makes them anew")]
+    #[error(
+        "{path}: lost or damaged: `wavemill verify` names every such file; --new-version makes them anew"
+    )]
     Lost {
         /// The file.
         path: PathBuf,
@@ -149,7 +152,9 @@ pub enum StoreError {
         remedy: String,
     },
     /// Somebody else committed in between, and not the same plan.
-    #[error("{path}: another run committed version {version} meanwhile: run again with --new-version")]
+    #[error(
+        "{path}: another run committed version {version} meanwhile: run again with --new-version"
+    )]
     Raced {
         /// The store.
         path: PathBuf,
@@ -179,9 +184,13 @@ impl StoreError {
         }
     }
 
-    fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { path, action, source }
+        move |source| Self::Io {
+            path,
+            action,
+            source,
+        }
     }
 }
 
@@ -203,9 +212,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`].
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned() };
+        let store = Self {
+            root: root.to_owned(),
+        };
         if store.versions()?.is_empty() {
-            return Err(StoreError::Missing { path: root.to_owned() });
+            return Err(StoreError::Missing {
+                path: root.to_owned(),
+            });
         }
         Ok(store)
     }
@@ -213,7 +226,9 @@ impl Store {
     /// A store that may not exist yet; nothing is made until something is written.
     #[must_use]
     pub fn at(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self {
+            root: root.to_owned(),
+        }
     }
 
     /// The folder.
@@ -249,18 +264,27 @@ impl Store {
     pub fn versions(&self) -> Result<Vec<u64>, StoreError> {
         let folder = self.versions_folder();
         let entries = match fs::read_dir(&folder) {
-            Err(_) if self.root.is_file() => return Err(StoreError::NotAFolder { path: self.root.clone() }),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(_) if self.root.is_file() => {
+                return Err(StoreError::NotAFolder {
+                    path: self.root.clone(),
+                });
+            }
+            // No folder: nothing was ever committed.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Ok(Vec::new());
             }
             other => other.map_err(StoreError::io_at(&folder, "list the versions"))?,
         };
-        let number =
-            |name: &str| name.strip_suffix(".json").filter(|n| n.len() == 8).and_then(|n| n.parse::<u64>().ok());
+
         let mut versions = Vec::new();
         for entry in entries {
             let entry = entry.map_err(StoreError::io_at(&folder, "list the versions"))?;
-            versions.extend(entry.file_name().to_str().and_then(number));
+            versions.extend(entry.file_name().to_str().and_then(version_of));
         }
         versions.sort_unstable();
         Ok(versions)
@@ -273,13 +297,25 @@ impl Store {
     pub fn manifest(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let versions = self.versions()?;
         let Some(&latest) = versions.last() else {
-            return Err(StoreError::Missing { path: self.root.clone() });
+            return Err(StoreError::Missing {
+                path: self.root.clone(),
+            });
         };
+
         let version = version.unwrap_or(latest);
         if !versions.contains(&version) {
-            let there = if versions.len() == 1 { format!("version {latest} only") } else { format!("1 to {latest}") };
-            return Err(StoreError::NoVersion { path: self.root.clone(), version, there });
+            let there = if versions.len() == 1 {
+                format!("version {latest} only")
+            } else {
+                format!("1 to {latest}")
+            };
+            return Err(StoreError::NoVersion {
+                path: self.root.clone(),
+                version,
+                there,
+            });
         }
+
         let path = self.manifest_path(version);
         let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
         let manifest = Manifest::from_json(bytes).map_err(StoreError::manifest_at(path))?;
@@ -292,9 +328,16 @@ impl Store {
     /// [`StoreError::Collected`], [`StoreError::Outside`], and those of [`Store::manifest`].
     pub fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let (version, manifest) = self.manifest(version)?;
-        let newer = self.versions()?.last().is_some_and(|latest| version < *latest);
-        if newer && !self.data(&manifest.plan_id).exists() {
-            return Err(StoreError::Collected { path: self.root.clone(), version });
+        // `gc` never takes the data of the latest one: where that is missing, it is lost.
+        let is_old = self
+            .versions()?
+            .last()
+            .is_some_and(|latest| version < *latest);
+        if is_old && !self.data(&manifest.plan_id).exists() {
+            return Err(StoreError::Collected {
+                path: self.root.clone(),
+                version,
+            });
         }
         self.locate_all(&manifest)?;
         Ok((version, manifest))
@@ -313,16 +356,30 @@ impl Store {
     pub fn lock(&self) -> Result<Lock, StoreError> {
         let folder = self.root.join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+
         let path = folder.join("lock");
         let file = File::create(&path).map_err(StoreError::io_at(&path, "create"))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: self.root.clone() }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+                path: self.root.clone(),
+            }),
             // A file system without locks: the commit itself is still put-if-absent.
-            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(Lock { _file: file }),
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                Ok(Lock { _file: file })
+            }
             Err(TryLockError::Error(e)) => Err(StoreError::io_at(&path, "lock")(e)),
         }
     }
+}
+
+/// The version whose manifest has this name.
+fn version_of(file_name: &str) -> Option<u64> {
+    let number = file_name.strip_suffix(".json")?;
+    if number.len() != 8 {
+        return None;
+    }
+    number.parse().ok()
 }
 
 /// Where `path` leads: links and `..` are followed as far as it exists, and the rest is appended.
@@ -350,12 +407,26 @@ mod tests {
         let root = folder.path().join("store");
         fs::create_dir_all(root.join("data/x")).expect("folders");
         fs::create_dir(folder.path().join("store-2")).expect("a folder");
-        std::os::unix::fs::symlink(root.join("data/x"), folder.path().join("link")).expect("a link");
+        std::os::unix::fs::symlink(root.join("data/x"), folder.path().join("link"))
+            .expect("a link");
         let store = Store::at(&root);
-        for inside in ["store", "store/new/file", "store-2/../store/x", "link/y", "link/..", "store/no/../data"] {
+        for inside in [
+            "store",
+            "store/new/file",
+            "store-2/../store/x",
+            "link/y",
+            "link/..",
+            "store/no/../data",
+        ] {
             assert!(store.encloses(&folder.path().join(inside)), "{inside}");
         }
-        for outside in ["", "store-2/x", "store/..", "link/../../../x", "new/store/x"] {
+        for outside in [
+            "",
+            "store-2/x",
+            "store/..",
+            "link/../../../x",
+            "new/store/x",
+        ] {
             assert!(!store.encloses(&folder.path().join(outside)), "{outside}");
         }
         assert!(Store::at(Path::new(".")).encloses(Path::new("_wavemill/versions/00000001.json")));
@@ -364,6 +435,9 @@ mod tests {
     #[test]
     fn a_file_is_no_store() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        assert!(matches!(Store::at(file.path()).versions(), Err(StoreError::NotAFolder { .. })));
+        assert!(matches!(
+            Store::at(file.path()).versions(),
+            Err(StoreError::NotAFolder { .. })
+        ));
     }
 }

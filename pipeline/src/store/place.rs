@@ -24,7 +24,10 @@ impl Store {
     /// # Errors
     /// As [`Store::locate`], for the first such file.
     pub fn locate_all(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        manifest.files.iter().try_for_each(|file| self.locate(&file.path).map(|_| ()))
+        for file in &manifest.files {
+            self.locate(&file.path)?;
+        }
+        Ok(())
     }
 
     /// Refuses a folder that a run would write to and no reader would read from.
@@ -32,8 +35,15 @@ impl Store {
     /// # Errors
     /// As [`Store::locate`].
     pub fn require_own_folders(&self, plan_id: &str) -> Result<(), StoreError> {
-        for folder in [self.data(plan_id), self.versions_folder(), self.root.join("_wavemill/receipts").join(plan_id)] {
-            let name = folder.strip_prefix(&self.root).unwrap_or(&folder).to_string_lossy();
+        for folder in [
+            self.data(plan_id),
+            self.versions_folder(),
+            self.root.join("_wavemill/receipts").join(plan_id),
+        ] {
+            let name = folder
+                .strip_prefix(&self.root)
+                .unwrap_or(&folder)
+                .to_string_lossy();
             self.require_inside(&folder, &name)?;
         }
         Ok(())
@@ -48,7 +58,10 @@ impl Store {
         if is_inside {
             return Ok(());
         }
-        Err(StoreError::Outside { path: self.root.clone(), name: name.to_owned() })
+        Err(StoreError::Outside {
+            path: self.root.clone(),
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -76,10 +89,22 @@ mod tests {
         let root = folder.path().join("real/data/p");
         symlink("t", root.join("inside")).expect("a link");
         symlink("../../../other/data/p/t", root.join("folder")).expect("a link");
-        symlink("../../../../other/data/p/t/t.parquet", root.join("t/file.parquet")).expect("a link");
+        symlink(
+            "../../../../other/data/p/t/t.parquet",
+            root.join("t/file.parquet"),
+        )
+        .expect("a link");
 
-        for inside in ["data/p/t/t.parquet", "data/p/inside/t.parquet", "data/p/t/absent.parquet", "no/such"] {
-            assert_eq!(store.locate(inside).expect(inside), store.root().join(inside));
+        for inside in [
+            "data/p/t/t.parquet",
+            "data/p/inside/t.parquet",
+            "data/p/t/absent.parquet",
+            "no/such",
+        ] {
+            assert_eq!(
+                store.locate(inside).expect(inside),
+                store.root().join(inside)
+            );
         }
         for outside in ["data/p/folder/t.parquet", "data/p/t/file.parquet"] {
             let error = store.locate(outside).expect_err(outside).to_string();

@@ -13,7 +13,7 @@ use super::{Store, StoreError};
 
 /// What a plan that has begun says of itself, before its first shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unfinished {
+pub struct PlanRecord {
     /// What its id was made of.
     pub identity: Identity,
     /// In words.
@@ -33,8 +33,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn begin(&self, plan_id: &str, plan: &Unfinished) -> Result<(), StoreError> {
+    pub fn begin(&self, plan_id: &str, plan: &PlanRecord) -> Result<(), StoreError> {
         let path = self.receipts_folder(plan_id).join(PLAN_FILE);
+        // A run of the same plan has written it already.
         if path.exists() {
             return Ok(());
         }
@@ -45,7 +46,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn write_receipt(&self, plan_id: &str, label: &str, receipt: &Receipt) -> Result<(), StoreError> {
+    pub fn write_receipt(
+        &self,
+        plan_id: &str,
+        label: &str,
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
         let path = self.receipts_folder(plan_id).join(format!("{label}.json"));
         write_renamed(&path, serde_json::to_string(receipt)?.as_bytes())
     }
@@ -58,11 +64,16 @@ impl Store {
     pub fn receipts(&self, plan_id: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
         let mut receipts = BTreeMap::new();
         for path in json_files(&self.receipts_folder(plan_id))? {
-            let Some(label) = path.file_stem().and_then(|s| s.to_str()) else { continue };
+            let Some(label) = path.file_stem().and_then(|s| s.to_str()) else {
+                continue;
+            };
             let Ok(bytes) = fs::read(&path) else { continue };
+
             match Receipt::from_json(&bytes) {
                 Ok(receipt) => _ = receipts.insert(label.to_owned(), receipt),
-                Err(source @ ManifestError::Name { .. }) => return Err(StoreError::Receipt { path, source }),
+                Err(source @ ManifestError::Name { .. }) => {
+                    return Err(StoreError::Receipt { path, source });
+                }
                 Err(_) => {}
             }
         }
@@ -70,15 +81,22 @@ impl Store {
     }
 
     /// Plans that have receipts.
-    pub(super) fn begun(&self) -> Result<Vec<(String, Option<Unfinished>)>, StoreError> {
+    pub(super) fn begun(&self) -> Result<Vec<(String, Option<PlanRecord>)>, StoreError> {
         let folder = self.root.join("_wavemill/receipts");
         if self.root.is_file() {
-            return Err(StoreError::NotAFolder { path: self.root.clone() });
+            return Err(StoreError::NotAFolder {
+                path: self.root.clone(),
+            });
         }
+
         let mut plans = Vec::new();
         for path in list(&folder)? {
-            let Some(id) = path.file_name().and_then(|s| s.to_str()) else { continue };
-            let plan = fs::read_to_string(path.join(PLAN_FILE)).ok().and_then(|t| serde_json::from_str(&t).ok());
+            let Some(id) = path.file_name().and_then(|s| s.to_str()) else {
+                continue;
+            };
+            let plan = fs::read_to_string(path.join(PLAN_FILE))
+                .ok()
+                .and_then(|t| serde_json::from_str(&t).ok());
             plans.push((id.to_owned(), plan));
         }
         Ok(plans)
@@ -100,7 +118,11 @@ impl Store {
         // was removed from what is damaged. What a killed process leaves under this name goes with the next collection.
         let data = self.data(plan_id);
         let going = self.data(&format!("{plan_id}{GOING}"));
-        let data = if fs::rename(&data, &going).is_ok() { going } else { data };
+        let data = if fs::rename(&data, &going).is_ok() {
+            going
+        } else {
+            data
+        };
         remove_folder(&data)
     }
 
@@ -109,7 +131,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn clear_temporaries(&self, plan_id: &str) -> Result<(), StoreError> {
-        let mut folders = vec![self.data(plan_id), self.receipts_folder(plan_id), self.versions_folder()];
+        let mut folders = vec![
+            self.data(plan_id),
+            self.receipts_folder(plan_id),
+            self.versions_folder(),
+        ];
         while let Some(folder) = folders.pop() {
             for path in list(&folder)? {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -132,24 +158,30 @@ impl Store {
 pub fn linked_key(store: &Store, except: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
     let mut by_key = BTreeMap::new();
     for (plan_id, _) in store.begun()? {
-        if plan_id != except {
-            by_key.extend(store.receipts(&plan_id)?.into_values().map(|r| (r.key.clone(), r)));
+        if plan_id == except {
+            continue;
+        }
+        for receipt in store.receipts(&plan_id)?.into_values() {
+            by_key.insert(receipt.key.clone(), receipt);
         }
     }
     Ok(by_key)
 }
 
 fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let is_receipt = |p: &PathBuf| {
-        let name = p.file_name().unwrap_or_default().to_string_lossy();
+    let mut paths = list(folder)?;
+    paths.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.ends_with(".json") && !name.starts_with('.') && name != PLAN_FILE
-    };
-    Ok(list(folder)?.into_iter().filter(is_receipt).collect())
+    });
+    Ok(paths)
 }
 
 fn remove_folder(folder: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io_at(folder, "remove the folder")(e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io_at(folder, "remove the folder")(e))
+        }
         _ => Ok(()),
     }
 }

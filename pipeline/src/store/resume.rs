@@ -8,11 +8,12 @@ use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt};
 use wavemill_schemas::recipe::Recipe;
 
 use super::diff::recipe_changes;
-use super::receipts::Unfinished;
+use super::durable;
+use super::receipts::PlanRecord;
 use super::{Store, StoreError};
 use crate::catalog::AUDIO_STEP;
 use crate::plan::Shard;
-use crate::{durable, engine};
+use crate::plan::engine;
 
 /// Reading a version back is bound by the disk.
 const VERIFY_THREADS: usize = 2;
@@ -31,43 +32,72 @@ pub enum Decision {
     },
 }
 
+/// What a run makes a version of, in words: what differs from an earlier version is told by it.
+#[derive(Clone, Copy, Debug)]
+pub struct MadeBy<'a> {
+    /// The recipe, with what `--set` changed.
+    pub recipe: &'a Recipe,
+    /// What computes.
+    pub engine: &'a Engine,
+    /// Rows that were dropped because their clip has no file.
+    pub clips_absent: u64,
+}
+
 impl Store {
-    /// Compares what is asked for with the latest version. `identity.parent` is filled in here. `made_by`: recipe, engine,
-    /// and the rows that have no audio. `stale` tells whether inputs of that version changed although their sizes did
-    /// not.
+    /// Compares what is asked for with the latest version. `identity.parent` is filled in here. `stale` tells whether
+    /// inputs of that version changed although their sizes did not.
     ///
     /// # Errors
     /// [`StoreError::OtherPlan`] unless `new_version`.
     pub fn decide<E: From<StoreError>>(
         &self,
         identity: &Identity,
-        made_by: (&Recipe, &Engine, u64),
+        made_by: MadeBy<'_>,
         new_version: bool,
         stale: impl FnOnce(&Manifest) -> Result<Vec<String>, E>,
     ) -> Result<Decision, E> {
         let mut identity = identity.clone();
         let Some(&latest) = self.versions()?.last() else {
-            return Ok(Decision::Go { parent: None, identity });
+            return Ok(Decision::Go {
+                parent: None,
+                identity,
+            });
         };
+
         let (_, manifest) = self.manifest(Some(latest))?;
+        // Beside the parent of the latest version, the two differ only in what this run would do otherwise.
         identity.parent.clone_from(&manifest.identity.parent);
         let mut changed = changes(&manifest, &identity, made_by);
         if changed.is_empty() {
             let clips = stale(&manifest)?;
             // Asked for a new version of the same, there is work only where the old one is damaged.
-            let sound = !new_version || self.verify(latest, &manifest, VERIFY_THREADS)?.damage.is_empty();
-            if clips.is_empty() && sound {
+            let is_sound = if new_version {
+                let verified = self.verify(latest, &manifest, VERIFY_THREADS)?;
+                verified.damage.is_empty()
+            } else {
+                true
+            };
+            if clips.is_empty() && is_sound {
                 self.require_files(&manifest)?;
                 return Ok(Decision::NothingToDo(latest, Box::new(manifest)));
             }
             changed.push(format!("audio of {} changed", name_few(&clips)));
         }
+
         if !new_version {
             let changed = changed.join("; ");
-            return Err(StoreError::OtherPlan { path: self.root.clone(), version: latest, changed }.into());
+            return Err(StoreError::OtherPlan {
+                path: self.root.clone(),
+                version: latest,
+                changed,
+            }
+            .into());
         }
         identity.parent = Some(self.manifest_hash(latest)?);
-        Ok(Decision::Go { parent: Some(latest), identity })
+        Ok(Decision::Go {
+            parent: Some(latest),
+            identity,
+        })
     }
 
     /// A look at every file's length: not the whole of `verify`, but enough not to call a lost store complete.
@@ -85,19 +115,28 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::OtherEngine`].
-    pub fn refuse_other_engine(&self, plan: &Unfinished, restart: bool) -> Result<(), StoreError> {
+    pub fn refuse_other_engine(&self, plan: &PlanRecord, restart: bool) -> Result<(), StoreError> {
         let mut committed = Vec::new();
         for version in self.versions()? {
             committed.push(self.manifest(Some(version))?.1.plan_id);
         }
+
         for (plan_id, other) in self.begun()? {
             // A plan that finished nothing has nothing to lose.
             let unfinished = !committed.contains(&plan_id) && !self.receipts(&plan_id)?.is_empty();
-            let Some(other) = other.filter(|_| unfinished) else { continue };
-            let as_ours = Identity { engine: plan.identity.engine.clone(), ..other.identity.clone() };
+            let Some(other) = other.filter(|_| unfinished) else {
+                continue;
+            };
+
+            // The other plan with our engine: equal to ours if nothing else differs.
+            let as_ours = Identity {
+                engine: plan.identity.engine.clone(),
+                ..other.identity.clone()
+            };
             if as_ours != plan.identity || other.engine == plan.engine {
                 continue;
             }
+
             if restart {
                 self.drop_plan(&plan_id)?;
                 continue;
@@ -122,7 +161,11 @@ impl Store {
     pub fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
         for entry in &receipt.files {
             let path = self.locate(&entry.path)?;
-            if !has_length(&path, entry.bytes) || hash_file(&path).ok().as_ref() != Some(&entry.blake3) {
+            // The length first, which takes no reading.
+            if !has_length(&path, entry.bytes) {
+                return Ok(false);
+            }
+            if hash_file(&path).ok().as_ref() != Some(&entry.blake3) {
                 return Ok(false);
             }
         }
@@ -134,7 +177,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Outside`].
-    pub fn link(&self, receipt: &Receipt, plan_id: &str, shard: &Shard) -> Result<Receipt, StoreError> {
+    pub fn link(
+        &self,
+        receipt: &Receipt,
+        plan_id: &str,
+        shard: &Shard,
+    ) -> Result<Receipt, StoreError> {
         let mut receipt = receipt.clone();
         for entry in &mut receipt.files {
             let from = self.locate(&entry.path)?;
@@ -155,12 +203,15 @@ fn has_length(path: &Path, bytes: u64) -> bool {
 fn link_file(from: &Path, to: &Path) -> io::Result<()> {
     let folder = to.parent().unwrap_or(Path::new("."));
     durable::make_folder(folder)?;
-    let temporary = folder.join(format!(".{}.tmp", to.file_name().unwrap_or_default().to_string_lossy()));
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.tmp"));
     let _ = fs::remove_file(&temporary);
+
     if fs::hard_link(from, &temporary).is_err() {
         fs::copy(from, &temporary)?;
         File::open(&temporary)?.sync_all()?;
     }
+
     fs::rename(&temporary, to)?;
     // Renaming one link of a file onto another does nothing and leaves both.
     let _ = fs::remove_file(&temporary);
@@ -174,37 +225,68 @@ pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn changes(manifest: &Manifest, identity: &Identity, (recipe, engine, absent): (&Recipe, &Engine, u64)) -> Vec<String> {
+fn changes(manifest: &Manifest, identity: &Identity, made_by: MadeBy<'_>) -> Vec<String> {
+    let MadeBy {
+        recipe,
+        engine,
+        clips_absent,
+    } = made_by;
     let was = &manifest.identity;
     let mut changed = Vec::new();
     if was.recipe != identity.recipe {
-        let keys: Vec<String> = recipe_changes(&manifest.recipe, recipe).iter().map(ToString::to_string).collect();
+        let keys = recipe_changes(&manifest.recipe, recipe);
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
         changed.push(format!("recipe: {}", keys.join(", ")));
     }
     if was.limit != identity.limit {
-        let words = |limit: Option<u64>| limit.map_or_else(|| "none".to_owned(), |n| n.to_string());
-        changed.push(format!("--limit {} -> {}", words(was.limit), words(identity.limit)));
+        let from = limit_words(was.limit);
+        let to = limit_words(identity.limit);
+        changed.push(format!("--limit {from} -> {to}"));
     }
+
     // Another recipe may well clean otherwise.
     if was.rows != identity.rows && was.recipe == identity.recipe {
-        let step = manifest.counts.rows_dropped.iter().find(|dropped| dropped.step == AUDIO_STEP);
+        let step = manifest
+            .counts
+            .rows_dropped
+            .iter()
+            .find(|dropped| dropped.step == AUDIO_STEP);
         changed.push(match step.map_or(0, |step| step.rows) {
-            was_absent if was_absent != absent => format!("rows without an audio file: {was_absent} -> {absent}"),
+            was_absent if was_absent != clips_absent => {
+                format!("rows without an audio file: {was_absent} -> {clips_absent}")
+            }
             _ => "metadata changed".to_owned(),
         });
     }
+
     // The planned inputs follow from all of these: only alone do they tell of the audio.
     if changed.is_empty() && was.inputs != identity.inputs {
         changed.push("audio files were added, removed or changed size".to_owned());
     }
+
     if was.engine != identity.engine {
-        changed.push(format!("engine {} -> {}", describe(&manifest.engine), describe(engine)));
+        changed.push(format!(
+            "engine {} -> {}",
+            describe(&manifest.engine),
+            describe(engine)
+        ));
     }
     changed
 }
 
+fn limit_words(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "none".to_owned(), |n| n.to_string())
+}
+
 fn describe(engine: &Engine) -> String {
-    let Engine { numerics, backend, level, decoder, target, libc } = engine;
+    let Engine {
+        numerics,
+        backend,
+        level,
+        decoder,
+        target,
+        libc,
+    } = engine;
     format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}")
 }
 

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
-use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_schemas::manifest::{FileEntry, Manifest, Receipt};
 
-use super::compare::{self, Told};
+use super::compare::{self, FileFacts};
 use super::resume::hash_file;
+use super::stats::finish_stats;
 use super::{Store, StoreError};
-use crate::shards::finish_stats;
 
 /// The last format without a checksum: what the files do not tell is compared with receipts.
 const LAST_WITHOUT_CHECKSUM: u32 = 1;
@@ -29,7 +29,7 @@ pub struct Damage {
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verified {
+pub struct VerifyReport {
     /// Files read.
     pub files: usize,
     /// Their bytes.
@@ -44,7 +44,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Receipt`]: the store's folders or receipts cannot be read.
-    pub fn verify(&self, version: u64, manifest: &Manifest, threads: usize) -> Result<Verified, StoreError> {
+    pub fn verify(
+        &self,
+        version: u64,
+        manifest: &Manifest,
+        threads: usize,
+    ) -> Result<VerifyReport, StoreError> {
         let (mut damage, told) = self.read_files(manifest, threads);
         damage.extend(self.strangers(manifest)?);
 
@@ -53,16 +58,24 @@ impl Store {
             let mut wrong = compare::whole(manifest, &told);
             wrong.extend(self.other_stats(manifest)?);
             let path = format!("_wavemill/versions/{version:08}.json");
-            damage.extend(wrong.into_iter().map(|problem| Damage { path: path.clone(), problem }));
+            damage.extend(wrong.into_iter().map(|problem| Damage {
+                path: path.clone(),
+                problem,
+            }));
         }
 
         damage.sort();
         let bytes = manifest.files.iter().map(|f| f.bytes).sum();
-        Ok(Verified { files: manifest.files.len(), bytes, damage })
+        Ok(VerifyReport {
+            files: manifest.files.len(),
+            bytes,
+            damage,
+        })
     }
 
     /// What is wrong with each file, and what the others say, in the manifest's order.
-    fn read_files(&self, manifest: &Manifest, threads: usize) -> (Vec<Damage>, Vec<Told>) {
+    fn read_files(&self, manifest: &Manifest, threads: usize) -> (Vec<Damage>, Vec<FileFacts>) {
+        // Threads take files in turn; afterwards they are put back into the manifest's order.
         let next = AtomicUsize::new(0);
         let read = Mutex::new(Vec::with_capacity(manifest.files.len()));
         std::thread::scope(|scope| {
@@ -70,9 +83,13 @@ impl Store {
                 scope.spawn(|| {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(entry) = manifest.files.get(number) else { break };
+                        let Some(entry) = manifest.files.get(number) else {
+                            break;
+                        };
                         let told = self.read_file(entry, manifest);
-                        read.lock().unwrap_or_else(PoisonError::into_inner).push((number, told));
+                        read.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((number, told));
                     }
                 });
             }
@@ -85,19 +102,26 @@ impl Store {
         for (number, told) in read {
             match told {
                 Ok(told) => all_told.push(told),
-                Err(problem) => damage.push(Damage { path: manifest.files[number].path.clone(), problem }),
+                Err(problem) => damage.push(Damage {
+                    path: manifest.files[number].path.clone(),
+                    problem,
+                }),
             }
         }
         (damage, all_told)
     }
 
     /// What one file says; else what is wrong with it.
-    fn read_file(&self, entry: &FileEntry, manifest: &Manifest) -> Result<Told, String> {
-        let path = self.locate(&entry.path).map_err(|error| error.to_string())?;
+    fn read_file(&self, entry: &FileEntry, manifest: &Manifest) -> Result<FileFacts, String> {
+        let path = self
+            .locate(&entry.path)
+            .map_err(|error| error.to_string())?;
         match fs::metadata(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err("missing".to_owned()),
             Err(e) => return Err(format!("cannot be read: {e}")),
-            Ok(m) if m.len() != entry.bytes => return Err(format!("{} bytes, not {}", m.len(), entry.bytes)),
+            Ok(m) if m.len() != entry.bytes => {
+                return Err(format!("{} bytes, not {}", m.len(), entry.bytes));
+            }
             Ok(_) => {}
         }
 
@@ -112,7 +136,9 @@ impl Store {
 
     /// Parquet files in the plan's folder that the manifest does not name: a glob over the folder would read them.
     fn strangers(&self, manifest: &Manifest) -> Result<Vec<Damage>, StoreError> {
-        let named: BTreeSet<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+        let files = manifest.files.iter();
+        let named: BTreeSet<&str> = files.map(|file| file.path.as_str()).collect();
+
         let mut found = Vec::new();
         let mut folders = vec![self.data(&manifest.plan_id)];
         while let Some(folder) = folders.pop() {
@@ -121,10 +147,16 @@ impl Store {
                     folders.push(path);
                     continue;
                 }
-                let name = path.strip_prefix(&self.root).unwrap_or(&path).to_string_lossy();
+                let name = path
+                    .strip_prefix(&self.root)
+                    .unwrap_or(&path)
+                    .to_string_lossy();
                 if is_visible_parquet(&path) && !named.contains(&*name) {
                     let problem = "not a file of this version: move it away".to_owned();
-                    found.push(Damage { path: name.into_owned(), problem });
+                    found.push(Damage {
+                        path: name.into_owned(),
+                        problem,
+                    });
                 }
             }
         }
@@ -137,15 +169,28 @@ impl Store {
         if manifest.format_version > LAST_WITHOUT_CHECKSUM {
             return Ok(Vec::new());
         }
+
         let receipts = self.receipts(&manifest.plan_id)?;
         let mut wrong = Vec::new();
         for feature in &manifest.features {
-            let receipt_of = |file: &FileEntry| receipts.values().find(|receipt| receipt.files.contains(file));
-            let of_files: Option<Vec<_>> = manifest.files_of(&feature.name).map(receipt_of).collect();
+            let files = manifest.files_of(&feature.name);
+            let of_files: Option<Vec<&Receipt>> = files
+                .map(|file| {
+                    let mut receipts = receipts.values();
+                    receipts.find(|receipt| receipt.files.contains(file))
+                })
+                .collect();
             let Some(of_files) = of_files else { continue };
-            let partials = of_files.iter().filter_map(|receipt| receipt.partials.get(&feature.name)).flatten();
+
+            let partials = of_files
+                .iter()
+                .filter_map(|receipt| receipt.partials.get(&feature.name))
+                .flatten();
             if finish_stats(partials).as_ref() != manifest.stats.get(&feature.name) {
-                wrong.push(format!("stats of {} and the sums in the receipts differ", feature.name));
+                wrong.push(format!(
+                    "stats of {} and the sums in the receipts differ",
+                    feature.name
+                ));
             }
         }
         Ok(wrong)

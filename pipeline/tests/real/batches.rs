@@ -4,15 +4,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use wavemill::run::{self, Job, Watch};
 use wavemill::settings::Settings;
-use wavemill_kernels::{Backend, Cpu, FeatureArgs, KernelError, Level, Plan};
+use wavemill_kernels::{Backend, Clip, Cpu, FeatureArgs, KernelError, Level, Plan, Row};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_tests::{Failed, Trial, real};
 
 pub fn trials() -> Vec<Trial> {
-    vec![real("batches::lanes_write_the_bytes_of_workers", lanes_write_the_bytes_of_workers)]
+    vec![
+        real(
+            "batches::lanes_write_the_bytes_of_workers",
+            lanes_write_the_bytes_of_workers,
+        ),
+        real(
+            "batches::a_batch_is_begun_while_another_is_waited_for",
+            a_batch_is_begun_while_another_is_waited_for,
+        ),
+    ]
 }
 
 /// The CPU, in batches.
@@ -70,7 +81,11 @@ row_group_rows = 4
 "#;
 
 /// As long as they are; cut; cut into parts, the last of which reaches behind the cut.
-const AUDIO: [&str; 3] = ["", "duration_s = 1.3", "duration_s = 2.0\nsegment_s = 0.75\nsegment_min_s = 0.25"];
+const AUDIO: [&str; 3] = [
+    "",
+    "duration_s = 1.3",
+    "duration_s = 2.0\nsegment_s = 0.75\nsegment_min_s = 0.25",
+];
 
 fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
     let scratch = tempfile::tempdir()?;
@@ -79,17 +94,122 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
             let place = scratch.path().join(format!("{number}-{folder}"));
             let job = |store: PathBuf| -> Result<Job, Failed> {
                 let recipe = Recipe::parse(&RECIPE.replace("AUDIO", audio), "batches.toml", &[])?;
-                Ok(Job { recipe, metadata: None, audio: data.join(folder), store })
+                Ok(Job {
+                    recipe,
+                    metadata: None,
+                    audio: data.join(folder),
+                    store,
+                })
             };
             let level = Level::detect();
             let stores = ["workers", "lanes"].map(|name| place.join(name));
             for (store, clips) in stores.iter().zip([1, 3]) {
-                let backend = Arc::new(Batches { cpu: Cpu { level }, clips });
-                let settings = Settings { backend, threads: 2, max_reject_fraction: Some(1.0), ..Settings::default() };
+                let backend = Arc::new(Batches {
+                    cpu: Cpu { level },
+                    clips,
+                });
+                let settings = Settings {
+                    backend,
+                    threads: 2,
+                    max_reject_fraction: Some(1.0),
+                    ..Settings::default()
+                };
                 run::run(&job(store.clone())?, &settings, &Watch::default())?;
             }
             same_rows(&stores).map_err(|error| format!("{folder}, {audio:?}: {error}"))?;
         }
+    }
+    Ok(())
+}
+
+/// The CPU, in batches, the first of which does not end before another has begun.
+struct Overlapping {
+    batches: Batches,
+    begun: Arc<AtomicUsize>,
+    never_met: Arc<AtomicBool>,
+}
+
+struct OverlappingPlan {
+    plan: Box<dyn Plan>,
+    begun: Arc<AtomicUsize>,
+    never_met: Arc<AtomicBool>,
+}
+
+impl Backend for Overlapping {
+    fn kind(&self) -> &'static str {
+        self.batches.kind()
+    }
+
+    fn level(&self) -> String {
+        self.batches.level()
+    }
+
+    fn batch_clips(&self) -> usize {
+        self.batches.batch_clips()
+    }
+
+    fn lanes(&self) -> usize {
+        self.batches.lanes()
+    }
+
+    fn plan(&self, lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
+        Ok(Box::new(OverlappingPlan {
+            plan: self.batches.plan(lane, features)?,
+            begun: Arc::clone(&self.begun),
+            never_met: Arc::clone(&self.never_met),
+        }))
+    }
+}
+
+impl Plan for OverlappingPlan {
+    fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.begun.load(Ordering::SeqCst) < 2 {
+            if Instant::now() > deadline {
+                self.never_met.store(true, Ordering::SeqCst);
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.plan.run(clips)
+    }
+}
+
+/// With one lane, or with lanes that take turns, the device would idle while the host ends a batch and begins the next.
+fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Failed> {
+    let scratch = tempfile::tempdir()?;
+    let never_met = Arc::new(AtomicBool::new(false));
+    let begun = Arc::new(AtomicUsize::new(0));
+    let backend = Arc::new(Overlapping {
+        batches: Batches {
+            cpu: Cpu {
+                level: Level::detect(),
+            },
+            clips: 3,
+        },
+        begun: Arc::clone(&begun),
+        never_met: Arc::clone(&never_met),
+    });
+    let settings = Settings {
+        backend,
+        threads: 2,
+        max_reject_fraction: Some(1.0),
+        ..Settings::default()
+    };
+    let job = Job {
+        recipe: Recipe::parse(&RECIPE.replace("AUDIO", ""), "batches.toml", &[])?,
+        metadata: None,
+        audio: data.join("rate_variants"),
+        store: scratch.path().join("store"),
+    };
+    run::run(&job, &settings, &Watch::default())?;
+
+    if never_met.load(Ordering::SeqCst) {
+        return Err("the second batch waited for the first".into());
+    }
+    if begun.load(Ordering::SeqCst) < 2 {
+        return Err("there was only one batch".into());
     }
     Ok(())
 }
@@ -100,7 +220,11 @@ fn same_rows([left, right]: &[PathBuf; 2]) -> Result<(), String> {
     if ours.is_empty() || ours.len() != theirs.len() {
         return Err(format!("{} files, not {}", theirs.len(), ours.len()));
     }
-    match ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs) {
+    match ours
+        .iter()
+        .zip(&theirs)
+        .find(|(ours, theirs)| ours != theirs)
+    {
         Some(((ours, _), (theirs, _))) => Err(format!("{ours} and {theirs} differ")),
         None => Ok(()),
     }
@@ -116,7 +240,12 @@ fn files(data: &Path) -> Vec<(String, Vec<u8>)> {
                 folders.push(path);
                 continue;
             }
-            let below: PathBuf = path.strip_prefix(data).unwrap().components().skip(1).collect();
+            let below: PathBuf = path
+                .strip_prefix(data)
+                .unwrap()
+                .components()
+                .skip(1)
+                .collect();
             found.push((below.display().to_string(), fs::read(&path).unwrap()));
         }
     }

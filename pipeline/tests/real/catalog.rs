@@ -10,7 +10,9 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use wavemill::catalog::{AudioHashes, Catalog, CatalogSettings, clean, extra_tables};
 use wavemill::source::{AudioIndex, InputId, Stamp};
-use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, Subset, TargetSpec};
+use wavemill_schemas::recipe::{
+    CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, Subset, TargetSpec,
+};
 use wavemill_schemas::reject::Reason;
 use wavemill_tests::{Failed, Trial, real};
 
@@ -30,9 +32,17 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
     Recipe {
         name: "trial".to_owned(),
         description: String::new(),
-        catalog: CatalogSpec { dataset, subset: None, require_audio: false, clean },
+        catalog: CatalogSpec {
+            dataset,
+            subset: None,
+            require_audio: false,
+            clean,
+        },
         targets: Vec::new(),
-        split: SplitSpec { rule: SplitRule::Official, ..SplitSpec::default() },
+        split: SplitSpec {
+            rule: SplitRule::Official,
+            ..SplitSpec::default()
+        },
         audio: Default::default(),
         features: Vec::new(),
         shards: Default::default(),
@@ -40,15 +50,27 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
 }
 
 fn keep(step: &str, predicate: &str) -> CleanStep {
-    CleanStep { step: step.to_owned(), predicate: Some(predicate.to_owned()), sql: None }
+    CleanStep {
+        step: step.to_owned(),
+        predicate: Some(predicate.to_owned()),
+        sql: None,
+    }
 }
 
 fn query(step: &str, sql: &str) -> CleanStep {
-    CleanStep { step: step.to_owned(), predicate: None, sql: Some(sql.to_owned()) }
+    CleanStep {
+        step: step.to_owned(),
+        predicate: None,
+        sql: Some(sql.to_owned()),
+    }
 }
 
 fn genre() -> TargetSpec {
-    TargetSpec { name: "genre".to_owned(), column: "track_genre_top".to_owned(), classes: None }
+    TargetSpec {
+        name: "genre".to_owned(),
+        column: "track_genre_top".to_owned(),
+        classes: None,
+    }
 }
 
 fn catalog(recipe: &Recipe, path: &Path) -> Result<Catalog, Failed> {
@@ -56,17 +78,29 @@ fn catalog(recipe: &Recipe, path: &Path) -> Result<Catalog, Failed> {
 }
 
 fn with_audio(recipe: &Recipe, path: &Path, audio: &AudioIndex) -> Result<Catalog, Failed> {
-    let cleaned = clean(recipe, Some(path), audio, CatalogSettings::default(), &std::sync::Arc::default())?;
+    let cleaned = clean(
+        recipe,
+        Some(path),
+        audio,
+        CatalogSettings::default(),
+        &std::sync::Arc::default(),
+    )?;
     Ok(cleaned.split(recipe, &AudioHashes::new())?)
 }
 
 /// A stand-in for audio: every clip of `tracks` that `wanted` names by its track id.
 fn audio(tracks: &RecordBatch, wanted: impl Fn(i64) -> bool) -> AudioIndex {
     let ids = tracks["track_id"].as_primitive::<Int64Type>();
-    let input = InputId { bytes: 1, stamp: Stamp::MtimeNs(0) };
+    let input = InputId {
+        bytes: 1,
+        stamp: Stamp::MtimeNs(0),
+    };
     let keys = tracks["clip_key"].as_string_view();
     let pairs = ids.values().iter().zip(keys.iter().flatten());
-    pairs.filter(|(id, _)| wanted(**id)).map(|(_, key)| (key.to_owned(), input)).collect()
+    pairs
+        .filter(|(id, _)| wanted(**id))
+        .map(|(_, key)| (key.to_owned(), input))
+        .collect()
 }
 
 fn counts<'a>(values: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, u64> {
@@ -86,24 +120,44 @@ fn n_present(rows: &RecordBatch, column: &str) -> usize {
 fn real_slice(data: &Path) -> Result<(), Failed> {
     let path = data.join("fma_metadata/tracks_real_slice.csv");
     let all = catalog(&recipe(Dataset::Fma, Vec::new()), &path)?;
-    assert_eq!((all.rows_read, all.clips.len(), &all.rejects[..]), (682, 682, &[][..]));
+    assert_eq!(
+        (all.rows_read, all.clips.len(), &all.rejects[..]),
+        (682, 682, &[][..])
+    );
     let tracks = &all.tables["tracks"];
     let splits = BTreeMap::from([("training", 563), ("validation", 48), ("test", 71)]);
     assert_eq!(text_counts(tracks, "split_official"), splits);
     assert_eq!(n_present(tracks, "track_genre_top"), 631);
     assert_eq!(all.clips[0].clip_key, "000/000002.mp3");
     assert_eq!(all.clips[0].genres_all, [21]);
-    assert!(tracks["artist_bio"].as_string_view().value(0).starts_with("<p>A Way Of Life"));
+    assert!(
+        tracks["artist_bio"]
+            .as_string_view()
+            .value(0)
+            .starts_with("<p>A Way Of Life")
+    );
 
-    let mut labelled = recipe(Dataset::Fma, vec![keep("labelled", "track_genre_top IS NOT NULL")]);
+    let mut labelled = recipe(
+        Dataset::Fma,
+        vec![keep("labelled", "track_genre_top IS NOT NULL")],
+    );
     labelled.targets = vec![genre()];
     labelled.catalog.subset = Some(Subset::Medium);
     labelled.catalog.require_audio = true;
     let files = audio(tracks, |id| id % 10 != 0);
     let cleaned = with_audio(&labelled, &path, &files)?;
-    let steps: Vec<_> = cleaned.steps.iter().map(|step| (step.step.as_str(), step.kept + step.dropped)).collect();
+    let steps: Vec<_> = cleaned
+        .steps
+        .iter()
+        .map(|step| (step.step.as_str(), step.kept + step.dropped))
+        .collect();
     assert_eq!(steps, [("subset", 682), ("labelled", 194), ("audio", 194)]);
-    assert!(cleaned.clips.iter().all(|clip| clip.targets[0].is_some() && clip.track_id % 10 != 0));
+    assert!(
+        cleaned
+            .clips
+            .iter()
+            .all(|clip| clip.targets[0].is_some() && clip.track_id % 10 != 0)
+    );
     let dropped_by = text_counts(&cleaned.tables["tracks_all"], "dropped_by");
     assert_eq!(dropped_by["subset"], 488);
     assert_eq!(dropped_by["audio"], cleaned.steps[2].dropped);
@@ -114,20 +168,39 @@ fn real_slice(data: &Path) -> Result<(), Failed> {
 }
 
 fn unpack(packed: &Path, path: &Path) -> Result<(), Failed> {
-    let status = Command::new("zstd").args(["-d", "-q", "-o"]).arg(path).arg(packed).status()?;
-    if status.success() { Ok(()) } else { Err(format!("zstd: {status}").into()) }
+    let status = Command::new("zstd")
+        .args(["-d", "-q", "-o"])
+        .arg(path)
+        .arg(packed)
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("zstd: {status}").into())
+    }
 }
 
 fn windows_1252(data: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("raw_tracks.csv");
-    unpack(&data.join("fma_metadata/raw_tracks_excerpt_cp1252.csv.zst"), &path)?;
-    let keys = query("keys", "SELECT *, concat(track_id, '.mp3') AS clip_key FROM input");
+    unpack(
+        &data.join("fma_metadata/raw_tracks_excerpt_cp1252.csv.zst"),
+        &path,
+    )?;
+    let keys = query(
+        "keys",
+        "SELECT *, concat(track_id, '.mp3') AS clip_key FROM input",
+    );
     let table = catalog(&recipe(Dataset::Table, vec![keys]), &path)?;
-    let [reject] = &table.rejects[..] else { return Err(format!("{:?}", table.rejects).into()) };
+    let [reject] = &table.rejects[..] else {
+        return Err(format!("{:?}", table.rejects).into());
+    };
     assert_eq!((table.rows_read, table.clips.len()), (2000, 1999));
     assert_eq!(reject.reason, Reason::BadEncoding);
-    assert!(reject.line.is_some_and(|line| line > 1) && reject.column.is_some(), "{reject:?}");
+    assert!(
+        reject.line.is_some_and(|line| line > 1) && reject.column.is_some(),
+        "{reject:?}"
+    );
     Ok(())
 }
 
@@ -153,18 +226,38 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("tracks.csv");
     let metadata = data.join("fma_metadata");
-    let made = Command::new("python3").arg(data.join("make_full_tracks.py")).arg(&metadata).arg(&path).output()?;
+    let made = Command::new("python3")
+        .arg(data.join("make_full_tracks.py"))
+        .arg(&metadata)
+        .arg(&path)
+        .output()?;
     assert!(made.status.success(), "{made:?}");
-    std::fs::copy(metadata.join("genres.csv"), folder.path().join("genres.csv"))?;
-    let official: serde_json::Value = serde_json::from_slice(&std::fs::read(metadata.join("official_counts.json"))?)?;
+    std::fs::copy(
+        metadata.join("genres.csv"),
+        folder.path().join("genres.csv"),
+    )?;
+    let official: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(metadata.join("official_counts.json"))?)?;
 
     let all = catalog(&recipe(Dataset::Fma, Vec::new()), folder.path())?;
     let tracks = &all.tables["tracks"];
-    assert_eq!((all.rows_read, tracks.num_rows(), all.rejects.len()), (106_574, 106_574, 0));
+    assert_eq!(
+        (all.rows_read, tracks.num_rows(), all.rejects.len()),
+        (106_574, 106_574, 0)
+    );
     assert_eq!(all.tables["genres"].num_rows(), 163);
-    assert_eq!(serde_json::to_value(text_counts(tracks, "set_split"))?, official["split_rows"]);
-    assert_eq!(serde_json::to_value(text_counts(tracks, "set_subset"))?, official["subset_rows_exact"]);
-    for (column, wanted) in official["non_null_or_positive"]["track"].as_object().ok_or("no track counts")? {
+    assert_eq!(
+        serde_json::to_value(text_counts(tracks, "set_split"))?,
+        official["split_rows"]
+    );
+    assert_eq!(
+        serde_json::to_value(text_counts(tracks, "set_subset"))?,
+        official["subset_rows_exact"]
+    );
+    for (column, wanted) in official["non_null_or_positive"]["track"]
+        .as_object()
+        .ok_or("no track counts")?
+    {
         let found = n_present_or_positive(tracks, &format!("track_{column}"));
         assert_eq!(Some(found as u64), wanted.as_u64(), "track_{column}");
     }
@@ -172,10 +265,16 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
     assert_eq!(all.tables["albums"].num_rows(), 14_853); // −1 is no album
     assert_eq!(tracks["album_id"].null_count(), 1025);
 
-    let mut labelled = recipe(Dataset::Fma, vec![keep("labelled", "track_genre_top IS NOT NULL")]);
+    let mut labelled = recipe(
+        Dataset::Fma,
+        vec![keep("labelled", "track_genre_top IS NOT NULL")],
+    );
     labelled.targets = vec![genre()];
     let labelled = catalog(&labelled, folder.path())?;
-    assert_eq!((labelled.clips.len(), labelled.classes["genre"].len()), (49_598, 16));
+    assert_eq!(
+        (labelled.clips.len(), labelled.classes["genre"].len()),
+        (49_598, 16)
+    );
     Ok(())
 }
 
@@ -184,8 +283,14 @@ fn zip_equals_file(data: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("fma_metadata.zip");
     let mut archive = zip::ZipWriter::new(File::create(&path)?);
-    for (name, from) in [("tracks.csv", &slice), ("genres.csv", &data.join("fma_metadata/genres.csv"))] {
-        archive.start_file(format!("fma_metadata/{name}"), zip::write::SimpleFileOptions::default())?;
+    for (name, from) in [
+        ("tracks.csv", &slice),
+        ("genres.csv", &data.join("fma_metadata/genres.csv")),
+    ] {
+        archive.start_file(
+            format!("fma_metadata/{name}"),
+            zip::write::SimpleFileOptions::default(),
+        )?;
         io::copy(&mut File::open(from)?, &mut archive)?;
     }
     archive.finish()?;
@@ -199,11 +304,20 @@ fn zip_equals_file(data: &Path) -> Result<(), Failed> {
 
 fn published_features(data: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
-    unpack(&data.join("fma_metadata/features_mfcc_slice.csv.zst"), &folder.path().join("features.csv"))?;
+    unpack(
+        &data.join("fma_metadata/features_mfcc_slice.csv.zst"),
+        &folder.path().join("features.csv"),
+    )?;
     let mut table = extra_tables(folder.path())?.pop().ok_or("no table")?;
     let batches = table.by_ref().collect::<Result<Vec<_>, _>>()?;
-    let nulls: usize = batches.iter().map(|rows| rows["mfcc_mean_01"].null_count()).sum();
-    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2000);
+    let nulls: usize = batches
+        .iter()
+        .map(|rows| rows["mfcc_mean_01"].null_count())
+        .sum();
+    assert_eq!(
+        batches.iter().map(RecordBatch::num_rows).sum::<usize>(),
+        2000
+    );
     assert_eq!((batches[0].num_columns(), nulls), (141, 10));
     assert_eq!(table.rejects(), []);
     Ok(())
@@ -214,10 +328,18 @@ fn n_present_or_positive(rows: &RecordBatch, column: &str) -> usize {
     let array = &rows[column];
     let is_interest = column == "track_interest";
     if let Some(lists) = array.as_list_opt::<i32>() {
-        return lists.iter().flatten().filter(|list| !list.is_empty()).count();
+        return lists
+            .iter()
+            .flatten()
+            .filter(|list| !list.is_empty())
+            .count();
     }
     match array.as_primitive_opt::<Int64Type>() {
-        Some(numbers) if !is_interest => numbers.iter().flatten().filter(|number| *number > 0).count(),
+        Some(numbers) if !is_interest => numbers
+            .iter()
+            .flatten()
+            .filter(|number| *number > 0)
+            .count(),
         _ => n_present(rows, column),
     }
 }

@@ -40,54 +40,88 @@ enum Outcome {
 }
 
 pub fn trials() -> Vec<Trial> {
-    vec![real("conformance::layer_3_vectors_at_full_accuracy", vectors)]
+    vec![real(
+        "conformance::layer_3_vectors_at_full_accuracy",
+        vectors,
+    )]
 }
 
 /// Prints a table of all vectors asked.
 fn vectors(data: &Path) -> Result<(), Failed> {
     let folder = data.join("mp3_conformance");
     let manifest = fs::read_to_string(folder.join("manifest.csv"))?;
-    let strict = manifest.lines().filter(|line| line.ends_with(&format!(",{STRICT_LSB}")));
+    let strict = manifest
+        .lines()
+        .filter(|line| line.ends_with(&format!(",{STRICT_LSB}")));
     let names: Vec<&str> = strict.filter_map(|line| line.split(',').next()).collect();
     assert_eq!(names.len(), VECTORS, "vectors asked");
     let mut faults = Vec::new();
     for name in names {
         let (outcome, words) = match Channels::decode(&fs::read(folder.join(name))?) {
-            Err(Reject { reason: Reason::UnsupportedCodec, detail, .. }) => (Outcome::Refused, detail),
-            Err(reject) => return Err(format!("{name}: {}: {}", reject.reason.name(), reject.detail).into()),
+            Err(Reject {
+                reason: Reason::UnsupportedCodec,
+                detail,
+                ..
+            }) => (Outcome::Refused, detail),
+            Err(reject) => {
+                return Err(format!("{name}: {}: {}", reject.reason.name(), reject.detail).into());
+            }
             Ok(got) => {
                 let of_limit = rms(name, &got, &reference(&folder.join(name))?) / RMS_MAX;
-                let outcome = if of_limit < 1.0 { Outcome::Passes } else { Outcome::Fails };
+                let outcome = if of_limit < 1.0 {
+                    Outcome::Passes
+                } else {
+                    Outcome::Fails
+                };
                 (outcome, format!("{of_limit:.4} of the limit"))
             }
         };
         println!("{name}: {outcome:?}, {words}");
-        let wanted =
-            NOT_MET.iter().find(|(not_met, _)| *not_met == name).map_or(Outcome::Passes, |(_, wanted)| *wanted);
+        let wanted = NOT_MET
+            .iter()
+            .find(|(not_met, _)| *not_met == name)
+            .map_or(Outcome::Passes, |(_, wanted)| *wanted);
         if outcome != wanted {
             faults.push(format!("{name}: {outcome:?} ({words}), not {wanted:?}"));
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
+    }
 }
 
 /// The vector's PCM as it came with it: s16, interleaved.
 fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
     let raw = zstd::decode_all(fs::read(vector.with_extension("pcm.zst"))?.as_slice())?;
-    Ok(raw.chunks_exact(2).map(|sample| i16::from_le_bytes([sample[0], sample[1]])).collect())
+    Ok(raw
+        .chunks_exact(2)
+        .map(|sample| i16::from_le_bytes([sample[0], sample[1]]))
+        .collect())
 }
 
 /// Root mean square, full scale ±1, of ours rounded and clipped to s16 less the reference, over all channels.
 fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
     let n_channels = 1 + usize::from(got.is_stereo);
     let n_samples = reference.len() / n_channels;
-    assert!(got.samples.len() + END_SAMPLES_MAX >= n_samples, "{name}: {} of {n_samples} samples", got.samples.len());
+    assert!(
+        got.samples.len() + END_SAMPLES_MAX >= n_samples,
+        "{name}: {} of {n_samples} samples",
+        got.samples.len()
+    );
     // `nonstandard` vectors go on with frames of another rate, which the reference leaves out.
     let is_one_stream = !name.contains("nonstandard");
-    assert!(!is_one_stream || got.samples.len() <= n_samples + END_SAMPLES_MAX, "{name}: {}", got.samples.len());
+    assert!(
+        !is_one_stream || got.samples.len() <= n_samples + END_SAMPLES_MAX,
+        "{name}: {}",
+        got.samples.len()
+    );
     let ours = got.samples.iter().flat_map(|sample| &sample[..n_channels]);
     let squares = ours.zip(reference).map(|(ours, reference)| {
-        let s16 = (f64::from(*ours) * 32_768.0).round().clamp(-32_768.0, 32_767.0);
+        let s16 = (f64::from(*ours) * 32_768.0)
+            .round()
+            .clamp(-32_768.0, 32_767.0);
         (s16 - f64::from(*reference)).powi(2)
     });
     (squares.sum::<f64>() / reference.len() as f64).sqrt() / 32_768.0

@@ -112,24 +112,48 @@ pub fn trials() -> Vec<Trial> {
 fn outcomes(data: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let made = Command::new("python3")
-        .args([data.join("make_damaged.py"), data.join(GOOD_CLIP), folder.path().to_path_buf()])
+        .args([
+            data.join("make_damaged.py"),
+            data.join(GOOD_CLIP),
+            folder.path().to_path_buf(),
+        ])
         .output()?;
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.path().join("manifest.json"))?)?;
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("manifest.json"))?)?;
     let expect: BTreeMap<&str, &str> = manifest["files"]
         .as_object()
         .unwrap()
         .iter()
         .map(|(name, file)| (name.as_str(), file["expect"].as_str().unwrap()))
         .collect();
-    assert_eq!(expect.keys().copied().collect::<Vec<_>>(), OUTCOMES.map(|(name, _)| name));
+    assert_eq!(
+        expect.keys().copied().collect::<Vec<_>>(),
+        OUTCOMES.map(|(name, _)| name)
+    );
     let mut decoder = decoder(44_100, None, MIN_DURATION_S);
     let mut faults = Vec::new();
     for (name, outcome) in &OUTCOMES {
-        faults.extend(mismatch(name, outcome, &decode(&mut decoder, &folder.path().join(name))));
-        assert!(fits(expect[name], outcome), "{name}: the table does not fit what its maker expects: {}", expect[name]);
+        faults.extend(mismatch(
+            name,
+            outcome,
+            &decode(&mut decoder, &folder.path().join(name)),
+        ));
+        assert!(
+            fits(expect[name], outcome),
+            "{name}: the table does not fit what its maker expects: {}",
+            expect[name]
+        );
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
+    }
 }
 
 /// The maker's coarse guide: what fails must be a reject, what decodes a row; the rest may be either.

@@ -30,7 +30,8 @@ const INFO_ONLY: &str = "an Info frame, no audio";
 const LAYER: &str = "layer I or II";
 const FREE: &str = "free format";
 const BROKEN_SIDE: &str = "side info broken on purpose: frames without their bits are silent";
-const ONE_FRAME: &str = "one frame at 48 kHz (1,152 samples, here at 44.1), which the others leave out";
+const ONE_FRAME: &str =
+    "one frame at 48 kHz (1,152 samples, here at 44.1), which the others leave out";
 const CUT_FRAME: &str = "the last frame is cut: lost, where ffmpeg decodes what is there";
 
 /// Sample counts that are not simply those of all three reference decoders.
@@ -85,7 +86,10 @@ const OWN_OUTCOMES: [(&str, Outcome, &str); 45] = [
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        real("decode::sample_counts_are_those_of_ffmpeg_mpg123_and_libsndfile", sample_counts),
+        real(
+            "decode::sample_counts_are_those_of_ffmpeg_mpg123_and_libsndfile",
+            sample_counts,
+        ),
         real("decode::values_are_those_of_ffmpeg", values),
         real("decode::folders_give_rows_or_explained_rejects", folders),
         real("decode::early_stop_keeps_hash_and_prefix", early_stop),
@@ -96,9 +100,21 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-pub fn decoder(sample_rate_hz: u32, duration_s: Option<f64>, min_duration_s: f64) -> SymphoniaDecoder {
-    SymphoniaDecoder::new(DecodeArgs { sample_rate_hz, duration_s, min_duration_s, keep_rate: false }, Level::detect())
-        .unwrap()
+pub fn decoder(
+    sample_rate_hz: u32,
+    duration_s: Option<f64>,
+    min_duration_s: f64,
+) -> SymphoniaDecoder {
+    SymphoniaDecoder::new(
+        DecodeArgs {
+            sample_rate_hz,
+            duration_s,
+            min_duration_s,
+            keep_rate: false,
+        },
+        Level::detect(),
+    )
+    .unwrap()
 }
 
 /// Decodes a file; whatever decodes must have the same hash without being decoded.
@@ -106,7 +122,9 @@ pub fn decode(decoder: &mut SymphoniaDecoder, path: &Path) -> Result<Pcm, Reject
     let bytes = fs::read(path).unwrap();
     let mut out = Pcm::default();
     decoder.decode("mp3", &bytes, &mut out)?;
-    let hash = AudioHasher::default().hash(&bytes).map(|hash| hash.to_hex().to_string());
+    let hash = AudioHasher::default()
+        .hash(&bytes)
+        .map(|hash| hash.to_hex().to_string());
     assert_eq!(hash.as_ref(), Some(&out.audio_blake3), "{}", path.display());
     Ok(out)
 }
@@ -118,27 +136,47 @@ fn expected(data: &Path) -> BTreeMap<String, Value> {
 fn sample_counts(data: &Path) -> Result<(), Failed> {
     let mut faults = Vec::new();
     for (name, reference) in expected(data) {
-        let rate_hz = reference["sample_rate"].as_u64().filter(|&rate| rate > 0).unwrap_or(44_100) as u32;
+        let rate_hz = reference["sample_rate"]
+            .as_u64()
+            .filter(|&rate| rate > 0)
+            .unwrap_or(44_100) as u32;
         let got = decode(&mut decoder(rate_hz, None, 0.0), &data.join(&name));
-        let agreed = ["ffmpeg_frames", "mpg123_frames", "libsndfile_frames"].map(|key| reference[key].as_u64());
+        let agreed = ["ffmpeg_frames", "mpg123_frames", "libsndfile_frames"]
+            .map(|key| reference[key].as_u64());
         let want = match OWN_OUTCOMES.iter().find(|(own, ..)| *own == name) {
             Some((_, outcome, _)) => outcome,
-            None if agreed[0] == agreed[1] && agreed[1] == agreed[2] => &Row(agreed[0].unwrap() as usize, 0.0),
-            None => return Err(format!("{name}: the references differ and the table has no row").into()),
+            None if agreed[0] == agreed[1] && agreed[1] == agreed[2] => {
+                &Row(agreed[0].unwrap() as usize, 0.0)
+            }
+            None => {
+                return Err(
+                    format!("{name}: the references differ and the table has no row").into(),
+                );
+            }
         };
         faults.extend(mismatch(&name, want, &got));
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
+    }
 }
 
 pub fn mismatch(name: &str, want: &Outcome, got: &Result<Pcm, Reject>) -> Option<String> {
     let is_equal = match (want, got) {
-        (Row(n_samples, lost_s), Ok(pcm)) => pcm.samples.len() == *n_samples && (pcm.lost_s - lost_s).abs() < 1e-3,
+        (Row(n_samples, lost_s), Ok(pcm)) => {
+            pcm.samples.len() == *n_samples && (pcm.lost_s - lost_s).abs() < 1e-3
+        }
         (No(reason), Err(reject)) => reject.reason == *reason,
         _ => false,
     };
     let got = match got {
-        Ok(pcm) => format!("row of {} samples, {:.4} s lost", pcm.samples.len(), pcm.lost_s),
+        Ok(pcm) => format!(
+            "row of {} samples, {:.4} s lost",
+            pcm.samples.len(),
+            pcm.lost_s
+        ),
         Err(reject) => format!("{}: {}", reject.reason.name(), reject.detail),
     };
     (!is_equal).then(|| format!("{name}: {got}"))
@@ -150,18 +188,30 @@ fn values(data: &Path) -> Result<(), Failed> {
         ("000005", "audio/fma_real/000/000005.mp3", 44_100, 2),
         ("200013", "fma_like/200/200013.mp3", 44_100, 2),
         ("299998", "fma_like/299/299998.mp3", 22_050, 2),
-        ("mpeg1_48000_mono_64k", "rate_variants/mpeg1_48000_mono_64k.mp3", 48_000, 1),
+        (
+            "mpeg1_48000_mono_64k",
+            "rate_variants/mpeg1_48000_mono_64k.mp3",
+            48_000,
+            1,
+        ),
     ];
     for (name, clip, rate_hz, n_channels) in references {
         let interleaved: Vec<f32> = fs::read(data.join(format!("decode_ref/{name}.f32le")))?
             .chunks_exact(4)
             .map(|sample| f32::from_le_bytes([sample[0], sample[1], sample[2], sample[3]]))
             .collect();
-        let mono = interleaved.chunks_exact(n_channels).map(|sample| sample.iter().sum::<f32>() / n_channels as f32);
-        let got = decode(&mut decoder(rate_hz, Some(3.0), 1.0), &data.join(clip)).unwrap().samples;
+        let mono = interleaved
+            .chunks_exact(n_channels)
+            .map(|sample| sample.iter().sum::<f32>() / n_channels as f32);
+        let got = decode(&mut decoder(rate_hz, Some(3.0), 1.0), &data.join(clip))
+            .unwrap()
+            .samples;
         assert_eq!(got.len(), 3 * rate_hz as usize, "{name}");
         for (at, (got, want)) in got.iter().zip(mono).enumerate().skip(COMPARED_FROM) {
-            assert!((got - want).abs() <= VALUE_ABS_MAX, "{name}, sample {at}: {got}, ffmpeg {want}");
+            assert!(
+                (got - want).abs() <= VALUE_ABS_MAX,
+                "{name}, sample {at}: {got}, ffmpeg {want}"
+            );
         }
     }
     Ok(())
@@ -172,21 +222,39 @@ fn folders(data: &Path) -> Result<(), Failed> {
     let rejects: BTreeMap<&str, Reason> = FOLDER_REJECTS.into_iter().collect();
     let mut n_rejects = 0;
     let mut decoder = decoder(22_050, Some(30.0), 1.0);
-    for path in
-        ["audio", "fma_like", "fma_like_bad", "rate_variants", "mp3_odd"].iter().flat_map(|f| mp3s(&data.join(f)))
+    for path in [
+        "audio",
+        "fma_like",
+        "fma_like_bad",
+        "rate_variants",
+        "mp3_odd",
+    ]
+    .iter()
+    .flat_map(|f| mp3s(&data.join(f)))
     {
         let name = path.file_stem().unwrap().to_string_lossy();
         match (decode(&mut decoder, &path), rejects.get(name.as_ref())) {
             (Ok(pcm), None) => {
-                assert_eq!(pcm.samples.iter().all(|&x| x == 0.0), name == "m1_44100_silence_128k", "{name}");
-                assert!(pcm.samples.len() <= 661_500 && pcm.audio_blake3.len() == 64, "{name}");
+                assert_eq!(
+                    pcm.samples.iter().all(|&x| x == 0.0),
+                    name == "m1_44100_silence_128k",
+                    "{name}"
+                );
+                assert!(
+                    pcm.samples.len() <= 661_500 && pcm.audio_blake3.len() == 64,
+                    "{name}"
+                );
             }
             (Err(reject), Some(reason)) => {
                 assert_eq!(reject.reason, *reason, "{name}: {}", reject.detail);
                 n_rejects += 1;
             }
-            (Ok(_), Some(reason)) => return Err(format!("{name}: a row, not {}", reason.name()).into()),
-            (Err(reject), None) => return Err(format!("{name}: {}: {}", reject.reason.name(), reject.detail).into()),
+            (Ok(_), Some(reason)) => {
+                return Err(format!("{name}: a row, not {}", reason.name()).into());
+            }
+            (Err(reject), None) => {
+                return Err(format!("{name}: {}: {}", reject.reason.name(), reject.detail).into());
+            }
         }
     }
     assert_eq!(n_rejects, rejects.len());
@@ -210,9 +278,14 @@ const FOLDER_REJECTS: [(&str, Reason); 12] = [
 ];
 
 fn mp3s(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    let mut clips: Vec<_> = files.into_iter().filter(|path| path.extension().is_some_and(|e| e == "mp3")).collect();
+    let mut clips: Vec<_> = files
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "mp3"))
+        .collect();
     clips.extend(folders.iter().flat_map(|folder| mp3s(folder)));
     clips.sort();
     clips
@@ -222,8 +295,11 @@ fn early_stop(data: &Path) -> Result<(), Failed> {
     let clip = data.join("audio/fma_real/000/000182.mp3");
     let whole = decode(&mut decoder(22_050, None, 1.0), &clip).unwrap();
     let short = decode(&mut decoder(22_050, Some(2.5), 1.0), &clip).unwrap();
-    assert_eq!(short.samples, whole.samples[..55_125]);
-    assert_eq!((short.audio_blake3, short.lost_s), (whole.audio_blake3, 0.0));
+    assert_eq!(short.samples[..], whole.samples[..55_125]);
+    assert_eq!(
+        (short.audio_blake3, short.lost_s),
+        (whole.audio_blake3, 0.0)
+    );
     announced_loss(&clip);
     Ok(())
 }
@@ -233,14 +309,28 @@ fn announced_loss(clip: &Path) {
     let mut bytes = fs::read(clip).unwrap();
     bytes.drain(200_000..250_000);
     let mut out = Pcm::default();
-    decoder(44_100, None, 1.0).decode("mp3", &bytes, &mut out).unwrap();
+    decoder(44_100, None, 1.0)
+        .decode("mp3", &bytes, &mut out)
+        .unwrap();
     let n_missing = 1_323_119 - out.samples.len();
-    assert!((out.lost_s - n_missing as f32 / 44_100.0).abs() < 0.08, "{} s lost, {n_missing} samples", out.lost_s);
-    decoder(44_100, Some(10.0), 1.0).decode("mp3", &bytes, &mut out).unwrap();
+    assert!(
+        (out.lost_s - n_missing as f32 / 44_100.0).abs() < 0.08,
+        "{} s lost, {n_missing} samples",
+        out.lost_s
+    );
+    decoder(44_100, Some(10.0), 1.0)
+        .decode("mp3", &bytes, &mut out)
+        .unwrap();
     assert!(out.lost_s > 0.0 && out.samples.len() == 441_000);
     bytes.truncate(400_000);
-    decoder(44_100, None, 1.0).decode("mp3", &bytes, &mut out).unwrap();
-    assert!((f64::from(out.lost_s) + out.samples.len() as f64 / 44_100.0 - 30.0).abs() < 0.1, "{} s lost", out.lost_s);
+    decoder(44_100, None, 1.0)
+        .decode("mp3", &bytes, &mut out)
+        .unwrap();
+    assert!(
+        (f64::from(out.lost_s) + out.samples.len() as f64 / 44_100.0 - 30.0).abs() < 0.1,
+        "{} s lost",
+        out.lost_s
+    );
 }
 
 fn wav(data: &Path) -> Result<(), Failed> {
@@ -249,10 +339,15 @@ fn wav(data: &Path) -> Result<(), Failed> {
     let got = decode(&mut decoder(22_050, None, 1.0), &path).unwrap();
     let pcm = &bytes[bytes.len() - 2 * got.samples.len()..];
     for (got, want) in got.samples.iter().zip(pcm.chunks_exact(2)) {
-        assert_eq!(*got, f32::from(i16::from_le_bytes([want[0], want[1]])) / 32_768.0);
+        assert_eq!(
+            *got,
+            f32::from(i16::from_le_bytes([want[0], want[1]])) / 32_768.0
+        );
     }
     let mut out = Pcm::default();
-    decoder(22_050, None, 1.0).decode("wav", &bytes[..200_000], &mut out).unwrap();
+    decoder(22_050, None, 1.0)
+        .decode("wav", &bytes[..200_000], &mut out)
+        .unwrap();
     assert!(out.lost_s > 1.0, "a WAV cut short has lost audio");
     Ok(())
 }
@@ -260,12 +355,18 @@ fn wav(data: &Path) -> Result<(), Failed> {
 /// 440 Hz from ffmpeg's `sine`, 1.5 s at 32 kHz; amplitude 1/8 by its manual.
 fn tones() -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    for (name, tolerance) in [("tone_32000_stereo.flac", 1e-4), ("tone_32000_mono.ogg", 0.02)] {
+    for (name, tolerance) in [
+        ("tone_32000_stereo.flac", 1e-4),
+        ("tone_32000_mono.ogg", 0.02),
+    ] {
         let got = decode(&mut decoder(32_000, None, 1.0), &folder.join(name)).unwrap();
         assert_eq!((got.samples.len(), got.lost_s), (48_000, 0.0), "{name}");
         for (at, got) in got.samples.iter().enumerate() {
             let want = 0.125 * (std::f64::consts::TAU * 440.0 * at as f64 / 32_000.0).sin();
-            assert!((f64::from(*got) - want).abs() < tolerance, "{name}, sample {at}: {got}, sine {want}");
+            assert!(
+                (f64::from(*got) - want).abs() < tolerance,
+                "{name}, sample {at}: {got}, sine {want}"
+            );
         }
     }
     Ok(())
@@ -273,25 +374,45 @@ fn tones() -> Result<(), Failed> {
 
 fn channels() -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    for (name, is_stereo) in [("tone_32000_stereo.flac", true), ("tone_32000_mono.ogg", false)] {
+    for (name, is_stereo) in [
+        ("tone_32000_stereo.flac", true),
+        ("tone_32000_mono.ogg", false),
+    ] {
         let got = Channels::decode(&fs::read(folder.join(name))?).unwrap();
         assert_eq!((got.rate_hz, got.is_stereo), (32_000, is_stereo), "{name}");
-        let mono = decode(&mut decoder(32_000, None, 1.0), &folder.join(name)).unwrap().samples;
-        assert!(got.samples.iter().map(|[left, right]| (left + right) * 0.5).eq(mono), "{name}");
+        let mono = decode(&mut decoder(32_000, None, 1.0), &folder.join(name))
+            .unwrap()
+            .samples;
+        assert!(
+            got.samples
+                .iter()
+                .map(|[left, right]| (left + right) * 0.5)
+                .eq(mono.iter().copied()),
+            "{name}"
+        );
     }
     Ok(())
 }
 
 /// Seeded damage of every kind to the first 20 kB of real files: an answer each time, and finite samples.
 fn mutated(data: &Path) -> Result<(), Failed> {
-    let mut files: Vec<Vec<u8>> =
-        mp3s(&data.join("rate_variants")).iter().map(|path| fs::read(path).unwrap()).collect();
+    let mut files: Vec<Vec<u8>> = mp3s(&data.join("rate_variants"))
+        .iter()
+        .map(|path| fs::read(path).unwrap())
+        .collect();
     let tones = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    files.extend(["tone_32000_stereo.flac", "tone_32000_mono.ogg"].map(|name| fs::read(tones.join(name)).unwrap()));
-    files.push(fs::read(data.join("librosa_ref/fma000002/input_22k_mono.wav"))?);
+    files.extend(
+        ["tone_32000_stereo.flac", "tone_32000_mono.ogg"]
+            .map(|name| fs::read(tones.join(name)).unwrap()),
+    );
+    files.push(fs::read(
+        data.join("librosa_ref/fma000002/input_22k_mono.wav"),
+    )?);
     let mut state = 0x2017_u64;
     let mut below = |n: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 33) as usize % n.max(1)
     };
     let mut decoder = decoder(16_000, None, 0.0);
@@ -313,7 +434,10 @@ fn mutated(data: &Path) -> Result<(), Failed> {
             bytes.truncate(below(bytes.len()));
         }
         if decoder.decode("", &bytes, &mut out).is_ok() {
-            assert!(out.samples.iter().all(|sample| sample.is_finite()), "round {round}");
+            assert!(
+                out.samples.iter().all(|sample| sample.is_finite()),
+                "round {round}"
+            );
         }
     }
     Ok(())

@@ -26,8 +26,14 @@ const FLAC: [(&str, Outcome); 4] = [
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        real("hostile::wav_headers_are_rejects_with_their_reason", |data| outcomes(data, &WAV)),
-        real("hostile::what_a_flac_announces_counts_as_far_as_it_can_be", |data| outcomes(data, &FLAC)),
+        real(
+            "hostile::wav_headers_are_rejects_with_their_reason",
+            |data| outcomes(data, &WAV),
+        ),
+        real(
+            "hostile::what_a_flac_announces_counts_as_far_as_it_can_be",
+            |data| outcomes(data, &FLAC),
+        ),
     ]
 }
 
@@ -35,7 +41,13 @@ fn outcomes(data: &Path, files: &[(&str, Outcome)]) -> Result<(), Failed> {
     let mut decoder = decoder(44_100, None, 0.1);
     let faults: Vec<_> = files
         .iter()
-        .filter_map(|(name, outcome)| mismatch(name, outcome, &decode(&mut decoder, &data.join(name))))
+        .filter_map(|(name, outcome)| {
+            mismatch(name, outcome, &decode(&mut decoder, &data.join(name)))
+        })
         .collect();
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
+    }
 }

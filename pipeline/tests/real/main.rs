@@ -29,5 +29,9 @@ fn main() {
         memory::trials(),
         ogg::trials(),
     ];
-    wavemill_tests::run(&Arguments::from_args(), tests.into_iter().flatten().collect()).exit();
+    wavemill_tests::run(
+        &Arguments::from_args(),
+        tests.into_iter().flatten().collect(),
+    )
+    .exit();
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use half::f16;
-use wavemill::space::free_bytes;
+use wavemill::run::free_bytes;
 use wavemill_tests::{Failed, Trial};
 
 use super::testing::{Clip, TestStore, feature};
@@ -62,24 +62,37 @@ const QUERIES: [Query; 4] = [
 ];
 
 pub fn trials() -> Vec<Trial> {
-    vec![Trial::test("memory::sql_over_3_gb_stays_under_its_limit", sql_stays_under_its_limit)]
+    vec![Trial::test(
+        "memory::sql_over_3_gb_stays_under_its_limit",
+        sql_stays_under_its_limit,
+    )]
 }
 
 fn sql_stays_under_its_limit() -> Result<(), Failed> {
     let folder = std::env::temp_dir();
     if let Some(free) = free_bytes(&folder).filter(|&free| free < FREE_BYTES_MIN) {
         let (free, min) = (free >> 20, FREE_BYTES_MIN >> 20);
-        return Err(format!("{}: {free} MiB are free, {min} are needed: set TMPDIR", folder.display()).into());
+        return Err(format!(
+            "{}: {free} MiB are free, {min} are needed: set TMPDIR",
+            folder.display()
+        )
+        .into());
     }
     let start = Instant::now();
     let store = large_store()?;
-    println!("{ROWS} rows written in {:.1} s", start.elapsed().as_secs_f64());
+    println!(
+        "{ROWS} rows written in {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     let mut faults = Vec::new();
     for query in &QUERIES {
         let start = Instant::now();
         let ran = ask(&store, query)?;
         let (peak_mib, took_s) = (ran.peak_bytes >> 20, start.elapsed().as_secs_f64());
-        println!("{}: {peak_mib} MiB at most, {took_s:.1} s, {} bytes of answer", query.name, ran.answer_bytes);
+        println!(
+            "{}: {peak_mib} MiB at most, {took_s:.1} s, {} bytes of answer",
+            query.name, ran.answer_bytes
+        );
         let ended_as_wanted = match query.answer {
             Ok(bytes_min) => ran.ok && ran.answer_bytes >= bytes_min,
             Err(word) => !ran.ok && ran.said.contains(word),
@@ -88,7 +101,11 @@ fn sql_stays_under_its_limit() -> Result<(), Failed> {
             faults.push(format!("{}: {ran:?}", query.name));
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
+    }
 }
 
 /// How a query's process ended.
@@ -103,16 +120,40 @@ struct Ran {
 /// Runs a query in a process of its own.
 fn ask(store: &TestStore, query: &Query) -> Result<Ran, Failed> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wavemill"));
-    command.args(["sql", "--memory-limit", LIMIT, "--threads", "8", "--format", query.format, "--store"]);
-    command.arg(store.folder.path()).arg(query.sql).stdin(Stdio::null());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    command.args([
+        "sql",
+        "--memory-limit",
+        LIMIT,
+        "--threads",
+        "8",
+        "--format",
+        query.format,
+        "--store",
+    ]);
+    command
+        .arg(store.folder.path())
+        .arg(query.sql)
+        .stdin(Stdio::null());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let mut answer = child.stdout.take().ok_or("no output")?;
     let answered = std::thread::spawn(move || io::copy(&mut answer, &mut io::sink()));
     let peak_bytes = watch(&mut child)?;
     let answer_bytes = answered.join().map_err(|_| "the reader panicked")??;
     let mut said = String::new();
-    child.stderr.take().ok_or("no errors")?.read_to_string(&mut said)?;
-    Ok(Ran { ok: child.wait()?.success(), peak_bytes, answer_bytes, said })
+    child
+        .stderr
+        .take()
+        .ok_or("no errors")?
+        .read_to_string(&mut said)?;
+    Ok(Ran {
+        ok: child.wait()?.success(),
+        peak_bytes,
+        answer_bytes,
+        said,
+    })
 }
 
 /// The high-water mark of a process, bytes, once it has ended.
@@ -121,7 +162,9 @@ fn watch(child: &mut Child) -> Result<u64, Failed> {
     let mut peak = 0;
     while child.try_wait()?.is_none() {
         let status = fs::read_to_string(&path).unwrap_or_default();
-        let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let mark = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         // A process that has ended and was not waited for has no such line.
         peak = mark.map_or(Ok(0), str::parse::<u64>)?.max(peak);
         std::thread::sleep(LOOK);
@@ -134,8 +177,14 @@ fn large_store() -> Result<TestStore, Failed> {
     let entry = feature("log_mel", "f16", &[Some(128), Some(1292)]);
     let noise = noise();
     for first in (0..ROWS).step_by(SHARD_ROWS as usize) {
-        let split = if first < ROWS * 8 / 10 { "training" } else { "test" };
-        let clips: Vec<Clip> = (first..ROWS.min(first + SHARD_ROWS)).map(|id| large_clip(id, &noise)).collect();
+        let split = if first < ROWS * 8 / 10 {
+            "training"
+        } else {
+            "test"
+        };
+        let clips: Vec<Clip> = (first..ROWS.min(first + SHARD_ROWS))
+            .map(|id| large_clip(id, &noise))
+            .collect();
         store.write_feature(&entry, split, &clips);
     }
     store.write_tracks(ROWS);
@@ -149,7 +198,9 @@ fn large_store() -> Result<TestStore, Failed> {
 fn noise() -> Vec<u8> {
     let mut state = 0x2017_u64;
     let mut value = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         f16::from_f32(((state >> 33) as u32 % LEVELS) as f32 / LEVELS as f32).to_le_bytes()
     };
     (0..2 * VALUES).flat_map(|_| value()).collect()
@@ -160,5 +211,9 @@ fn large_clip(id: i64, noise: &[u8]) -> Clip {
     // 37 and the number of values have no common factor.
     let at = 2 * (id as usize * 37 % VALUES);
     let hash = blake3::hash(&id.to_le_bytes()).to_hex().to_string();
-    Clip { hash, tensor: noise[at..at + ROW_BYTES as usize].to_vec(), ..Clip::f16(id, &[]) }
+    Clip {
+        hash,
+        tensor: noise[at..at + ROW_BYTES as usize].to_vec(),
+        ..Clip::f16(id, &[])
+    }
 }

@@ -53,9 +53,15 @@ pub fn trials() -> Vec<Trial> {
     vec![
         real("ogg::chains_damage_and_lies_have_their_outcome", outcomes),
         real("ogg::the_hash_is_over_all_links", hashes),
-        real("ogg::a_page_damaged_or_gone_is_lost_and_time_goes_on", pages_lost),
+        real(
+            "ogg::a_page_damaged_or_gone_is_lost_and_time_goes_on",
+            pages_lost,
+        ),
         real("ogg::a_file_cut_anywhere_says_what_it_lost", cuts),
-        real("ogg::mutants_neither_panic_nor_lose_more_than_their_bytes_hold", mutants),
+        real(
+            "ogg::mutants_neither_panic_nor_lose_more_than_their_bytes_hold",
+            mutants,
+        ),
     ]
 }
 
@@ -66,13 +72,19 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
         let path = data.join("hostile").join(name);
         faults.extend(mismatch(name, outcome, &decode(&mut decoder, &path)));
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
+    }
 }
 
 fn hashes(data: &Path) -> Result<(), Failed> {
     let hash = |name: &str| {
         let bytes = fs::read(data.join("hostile/ogg_loss").join(name)).unwrap();
-        AudioHasher::default().hash(&bytes).map(|hash| hash.to_hex().to_string())
+        AudioHasher::default()
+            .hash(&bytes)
+            .map(|hash| hash.to_hex().to_string())
     };
     // As it was before chains were followed.
     assert_eq!(hash("00_ref.ogg").unwrap()[..8], *"01b76e14");
@@ -103,15 +115,29 @@ fn pages_lost(data: &Path) -> Result<(), Failed> {
             if what == "gone" && is_last {
                 continue;
             }
-            assert!(lost > 5_000 && lost < 15_000, "page {number} {what}: {lost} samples lost");
-            let n_closed = if is_last || (what == "gone" && number == 2) { lost } else { 0 };
+            assert!(
+                lost > 5_000 && lost < 15_000,
+                "page {number} {what}: {lost} samples lost"
+            );
+            let n_closed = if is_last || (what == "gone" && number == 2) {
+                lost
+            } else {
+                0
+            };
             let n_there = got.samples.len() + n_closed;
-            assert!(n_there.abs_diff(LONG) <= 512 * usize::from(is_last), "page {number} {what}: {n_there}");
+            assert!(
+                n_there.abs_diff(LONG) <= 512 * usize::from(is_last),
+                "page {number} {what}: {n_there}"
+            );
 
             // What comes behind the hole is where it was.
             let n_behind = LONG / 100;
             if number + 2 < pages.len() {
-                assert_eq!(tail(&got.samples, n_behind), tail(&whole.samples, n_behind), "page {number} {what}");
+                assert_eq!(
+                    tail(&got.samples, n_behind),
+                    tail(&whole.samples, n_behind),
+                    "page {number} {what}"
+                );
             }
         }
     }
@@ -131,7 +157,10 @@ fn cuts(data: &Path) -> Result<(), Failed> {
             let got = samples_of(&good[..at]).unwrap();
             assert!(got.lost_s > 0.0, "cut at {at}");
             let n_told = got.samples.len() as f64 + f64::from(got.lost_s) * f64::from(RATE_HZ);
-            assert!(n_told < LONG as f64 + 1024.0, "cut at {at}: {n_told} samples");
+            assert!(
+                n_told < LONG as f64 + 1024.0,
+                "cut at {at}: {n_told} samples"
+            );
         }
     }
     Ok(())
@@ -151,7 +180,13 @@ fn pages(file: &[u8]) -> Vec<(usize, usize)> {
         assert_eq!(&file[at..at + 4], b"OggS");
         let n_values = usize::from(file[at + 26]);
         let lacing = &file[at + 27..at + 27 + n_values];
-        let end = at + 27 + n_values + lacing.iter().map(|&value| usize::from(value)).sum::<usize>();
+        let end = at
+            + 27
+            + n_values
+            + lacing
+                .iter()
+                .map(|&value| usize::from(value))
+                .sum::<usize>();
         pages.push((at, end));
         at = end;
     }
@@ -176,7 +211,10 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % n.max(1)
     }
 }
@@ -209,20 +247,36 @@ fn mutants(data: &Path) -> Result<(), Failed> {
 
         let Ok(()) = decoded else { continue };
         n_rows += 1;
-        assert!(out.samples.iter().all(|sample| sample.is_finite()), "round {round}");
+        assert!(
+            out.samples.iter().all(|sample| sample.is_finite()),
+            "round {round}"
+        );
         // Each hole, and each packet that does not decode, is counted once.
-        let held_s = 2.0 * bytes.len() as f64 / PACKET_BYTES_MIN * PACKET_SAMPLES_MAX / f64::from(RATE_HZ);
-        assert!(f64::from(out.lost_s) <= held_s, "round {round}: {} s lost", out.lost_s);
-        let hash = AudioHasher::default().hash(&bytes).map(|hash| hash.to_hex().to_string());
+        let held_s =
+            2.0 * bytes.len() as f64 / PACKET_BYTES_MIN * PACKET_SAMPLES_MAX / f64::from(RATE_HZ);
+        assert!(
+            f64::from(out.lost_s) <= held_s,
+            "round {round}: {} s lost",
+            out.lost_s
+        );
+        let hash = AudioHasher::default()
+            .hash(&bytes)
+            .map(|hash| hash.to_hex().to_string());
         assert_eq!(hash.as_ref(), Some(&out.audio_blake3), "round {round}");
     }
     println!("{n_mutants} mutants: {n_rows} rows, the others rejects");
-    assert!(n_rows > n_mutants / 10 && n_rows < n_mutants, "{n_rows} rows");
+    assert!(
+        n_rows > n_mutants / 10 && n_rows < n_mutants,
+        "{n_rows} rows"
+    );
     Ok(())
 }
 
 fn mutant(good: &[u8], bounds: &[(usize, usize)], numbers: &mut Numbers) -> Vec<u8> {
-    let mut pages: Vec<Vec<u8>> = bounds.iter().map(|&(from, to)| good[from..to].to_vec()).collect();
+    let mut pages: Vec<Vec<u8>> = bounds
+        .iter()
+        .map(|&(from, to)| good[from..to].to_vec())
+        .collect();
 
     for _ in 0..=numbers.below(3) {
         let at = numbers.below(pages.len());
@@ -252,7 +306,10 @@ fn mutant(good: &[u8], bounds: &[(usize, usize)], numbers: &mut Numbers) -> Vec<
     }
 
     if numbers.below(4) > 0 {
-        pages.iter_mut().filter(|page| page.len() > 26).for_each(|page| seal(page));
+        pages
+            .iter_mut()
+            .filter(|page| page.len() > 26)
+            .for_each(|page| seal(page));
     }
     let mut bytes = pages.concat();
     if numbers.below(8) == 0 {

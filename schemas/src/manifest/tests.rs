@@ -47,10 +47,18 @@ fn manifest(format_version: u32) -> Manifest {
             blake3: "0".repeat(64),
             row_groups: vec![4, 3],
         }],
-        counts: Counts { rows_read: 9, clips_written: 7, ..Counts::default() },
+        counts: Counts {
+            rows_read: 9,
+            clips_written: 7,
+            ..Counts::default()
+        },
         stats: BTreeMap::from([(
             text("log_mel"),
-            Stats { mean: vec![0.125, 1.0 / 3.0], std: vec![2.5, 1e-3], values: 70 },
+            Stats {
+                mean: vec![0.125, 1.0 / 3.0],
+                std: vec![2.5, 1e-3],
+                values: 70,
+            },
         )]),
     }
 }
@@ -81,7 +89,9 @@ fn the_checksum_is_that_of_the_text_without_it() {
     let json = manifest(2).to_json().expect("JSON");
     let value: Value = serde_json::from_str(&json).expect("JSON");
     let checksum = value[CHECKSUM_KEY].as_str().expect("a checksum");
-    let rest = json.trim_end().replace(&format!("\"{CHECKSUM_KEY}\":\"{checksum}\","), "");
+    let rest = json
+        .trim_end()
+        .replace(&format!("\"{CHECKSUM_KEY}\":\"{checksum}\","), "");
     assert_eq!(blake3::hash(rest.as_bytes()).to_hex().as_str(), checksum);
 }
 
@@ -90,7 +100,11 @@ fn no_flipped_bit_of_a_manifest_goes_unseen() {
     let good = manifest(2);
     let json = good.to_json().expect("JSON").into_bytes();
     let format = b"\"format_version\":";
-    let digit = json.windows(format.len()).position(|part| part == format).expect("the key") + format.len();
+    let digit = json
+        .windows(format.len())
+        .position(|part| part == format)
+        .expect("the key")
+        + format.len();
     for at in 0..json.len() {
         // Each bit of a digit and of a letter comes by many times.
         for bit in [at % 8, (at + 3) % 8] {
@@ -121,8 +135,12 @@ fn no_changed_digit_of_a_manifest_goes_unseen() {
 
 #[test]
 fn format_2_without_a_checksum_is_damaged() {
-    let mut value: Value = serde_json::from_str(&manifest(2).to_json().expect("JSON")).expect("JSON");
-    value.as_object_mut().expect("an object").remove(CHECKSUM_KEY);
+    let mut value: Value =
+        serde_json::from_str(&manifest(2).to_json().expect("JSON")).expect("JSON");
+    value
+        .as_object_mut()
+        .expect("an object")
+        .remove(CHECKSUM_KEY);
     let error = Manifest::from_json(value.to_string()).expect_err("no checksum");
     assert!(matches!(error, ManifestError::Checksum { .. }), "{error}");
 }
@@ -131,7 +149,10 @@ fn format_2_without_a_checksum_is_damaged() {
 fn format_1_tells_a_changed_recipe_engine_or_identity() {
     let fails = |part: &str, change: &dyn Fn(&mut Value)| {
         let error = Manifest::from_json(edited(&manifest(1), change)).expect_err(part);
-        assert!(matches!(error, ManifestError::Identity { part: found } if found == part), "{part}: {error}");
+        assert!(
+            matches!(error, ManifestError::Identity { part: found } if found == part),
+            "{part}: {error}"
+        );
     };
     fails("recipe", &|m| m["recipe"]["name"] = "other".into());
     fails("engine", &|m| m["engine"]["level"] = "x86-64-v3".into());
@@ -144,13 +165,19 @@ fn a_newer_format_is_no_damage_whatever_it_holds() {
     for json in [
         r#"{"format_version":3,"shards":[]}"#.to_owned(),
         r#"{"format_version":4294967296,"manifest_blake3":7}"#.to_owned(),
-        manifest(2).to_json().expect("JSON").replace("\"format_version\":2", "\"format_version\":17"),
+        manifest(2)
+            .to_json()
+            .expect("JSON")
+            .replace("\"format_version\":2", "\"format_version\":17"),
     ] {
         let error = Manifest::from_json(&json).expect_err("a later format");
         assert!(matches!(error, ManifestError::Newer { .. }), "{error}");
     }
     let none = Manifest::from_json(r#"{"format_version":0}"#).expect_err("no such format");
-    assert!(matches!(none, ManifestError::NoSuchFormat { found: 0 }), "{none}");
+    assert!(
+        matches!(none, ManifestError::NoSuchFormat { found: 0 }),
+        "{none}"
+    );
 }
 
 #[test]
@@ -158,25 +185,49 @@ fn bytes_that_are_no_text_are_damage() {
     let mut json = manifest(2).to_json().expect("JSON").into_bytes();
     json[20] = 0xff;
     let error = Manifest::from_json(&json).expect_err("not UTF-8");
-    assert!(matches!(error, ManifestError::Encoding { at: 20 }), "{error}");
+    assert!(
+        matches!(error, ManifestError::Encoding { at: 20 }),
+        "{error}"
+    );
 }
 
 #[test]
 fn no_name_of_a_manifest_or_receipt_leads_out_of_the_store() {
-    let paths =
-        ["/other/store/a.parquet", "../../s2/a.parquet", "data/../../a", "data//a", "./data/a", "", "a/..", "a\0b"];
+    let paths = [
+        "/other/store/a.parquet",
+        "../../s2/a.parquet",
+        "data/../../a",
+        "data//a",
+        "./data/a",
+        "",
+        "a/..",
+        "a\0b",
+    ];
     for format in [1, 2] {
         for path in paths {
             let json = edited(&manifest(format), |m| m["files"][0]["path"] = path.into());
             let error = Manifest::from_json(json).expect_err(path);
-            assert!(error.to_string().contains(&format!("{path:?}")), "{path}: {error}");
+            assert!(
+                error.to_string().contains(&format!("{path:?}")),
+                "{path}: {error}"
+            );
         }
         for name in ["../x", "..", ".", "", "a/b"] {
-            let json = edited(&manifest(format), |m| m["files"][0]["feature"] = name.into());
-            assert!(matches!(Manifest::from_json(json), Err(ManifestError::Name { .. })), "{name}");
+            let json = edited(&manifest(format), |m| {
+                m["files"][0]["feature"] = name.into()
+            });
+            assert!(
+                matches!(Manifest::from_json(json), Err(ManifestError::Name { .. })),
+                "{name}"
+            );
         }
-        let json = edited(&manifest(format), |m| m["files"][0]["table"] = "tracks".into());
-        assert!(matches!(Manifest::from_json(json), Err(ManifestError::Name { .. })), "both");
+        let json = edited(&manifest(format), |m| {
+            m["files"][0]["table"] = "tracks".into()
+        });
+        assert!(
+            matches!(Manifest::from_json(json), Err(ManifestError::Name { .. })),
+            "both"
+        );
     }
 
     let mut receipt = Receipt {
@@ -189,7 +240,13 @@ fn no_name_of_a_manifest_or_receipt_leads_out_of_the_store() {
         inputs: BTreeMap::new(),
     };
     let json = |receipt: &Receipt| serde_json::to_vec(receipt).expect("JSON");
-    assert_eq!(Receipt::from_json(&json(&receipt)).expect("a receipt"), receipt);
+    assert_eq!(
+        Receipt::from_json(&json(&receipt)).expect("a receipt"),
+        receipt
+    );
     receipt.files[0].path = "../a".to_owned();
-    assert!(matches!(Receipt::from_json(&json(&receipt)), Err(ManifestError::Name { .. })));
+    assert!(matches!(
+        Receipt::from_json(&json(&receipt)),
+        Err(ManifestError::Name { .. })
+    ));
 }

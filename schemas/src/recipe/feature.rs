@@ -138,6 +138,7 @@ pub struct DbSpec {
 }
 
 impl DbSpec {
+    // librosa's defaults of power_to_db, except for top_db: without the key nothing is cut off.
     const fn default_reference() -> DbRef {
         DbRef::Value(1.0)
     }
@@ -159,26 +160,34 @@ pub enum DbRef {
 // By hand: serde's error for an untagged enum names its Rust type instead of what is allowed.
 impl<'de> Deserialize<'de> for DbRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct DbRefVisitor;
-        impl Visitor<'_> for DbRefVisitor {
-            type Value = DbRef;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("\"max\" or a number above 0")
-            }
-            fn visit_f64<E: Error>(self, value: f64) -> Result<DbRef, E> {
-                Ok(DbRef::Value(value))
-            }
-            fn visit_i64<E: Error>(self, value: i64) -> Result<DbRef, E> {
-                Ok(DbRef::Value(value as f64))
-            }
-            fn visit_u64<E: Error>(self, value: u64) -> Result<DbRef, E> {
-                Ok(DbRef::Value(value as f64))
-            }
-            fn visit_str<E: Error>(self, name: &str) -> Result<DbRef, E> {
-                Ok(DbRef::Name(name.to_owned()))
-            }
-        }
         deserializer.deserialize_any(DbRefVisitor)
+    }
+}
+
+struct DbRefVisitor;
+
+impl Visitor<'_> for DbRefVisitor {
+    type Value = DbRef;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("\"max\" or a number above 0")
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<DbRef, E> {
+        Ok(DbRef::Value(value))
+    }
+
+    // TOML tells whole numbers from others: `ref = 1` is one of these.
+    fn visit_i64<E: Error>(self, value: i64) -> Result<DbRef, E> {
+        Ok(DbRef::Value(value as f64))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<DbRef, E> {
+        Ok(DbRef::Value(value as f64))
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<DbRef, E> {
+        Ok(DbRef::Name(name.to_owned()))
     }
 }
 

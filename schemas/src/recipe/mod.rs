@@ -187,6 +187,7 @@ impl SplitSpec {
     const fn default_fractions() -> [f64; 3] {
         [0.8, 0.1, 0.1]
     }
+
     const fn default_seed() -> u64 {
         42
     }
@@ -194,8 +195,13 @@ impl SplitSpec {
 
 impl Default for SplitSpec {
     fn default() -> Self {
-        let (fractions, seed) = (Self::default_fractions(), Self::default_seed());
-        Self { rule: SplitRule::default(), fractions, seed, column: None, group_duplicates: false }
+        Self {
+            rule: SplitRule::default(),
+            fractions: Self::default_fractions(),
+            seed: Self::default_seed(),
+            column: None,
+            group_duplicates: false,
+        }
     }
 }
 
@@ -214,7 +220,10 @@ pub struct AudioSpec {
     pub min_duration_s: f64,
     /// More than this decoded, where `duration_s` does not ask for less: reject. Default: three hours, which is also the
     /// most. The default is left out of what is stored, so that identities are those of recipes without the key.
-    #[serde(default = "AudioSpec::default_max_duration", skip_serializing_if = "AudioSpec::is_default_max_duration")]
+    #[serde(
+        default = "AudioSpec::default_max_duration",
+        skip_serializing_if = "AudioSpec::is_default_max_duration"
+    )]
     pub max_duration_s: f64,
     /// Length of a segment; absent: the clip is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -255,13 +264,19 @@ impl AudioSpec {
     const fn default_rate() -> u32 {
         22_050
     }
+
     const fn default_min_duration() -> f64 {
         1.0
     }
+
     const fn default_max_duration() -> f64 {
         limits::CLIP_S_MAX
     }
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde hands a reference over"
+    )]
     fn is_default_max_duration(seconds: &f64) -> bool {
         *seconds == Self::default_max_duration()
     }
@@ -269,7 +284,9 @@ impl AudioSpec {
     /// The most seconds of a clip that become rows: `duration_s`, or `max_duration_s` where that is less.
     #[must_use]
     pub fn longest_s(&self) -> f64 {
-        self.duration_s.unwrap_or(f64::INFINITY).min(self.max_duration_s)
+        self.duration_s
+            .unwrap_or(f64::INFINITY)
+            .min(self.max_duration_s)
     }
 }
 
@@ -311,6 +328,7 @@ impl ShardSpec {
     const fn default_clips() -> usize {
         512
     }
+
     const fn default_row_group_rows() -> usize {
         64
     }

@@ -66,16 +66,27 @@ impl Source {
     /// # Errors
     /// [`RecipeError::Unknown`], [`RecipeError::Read`].
     pub fn find(name_or_file: &str) -> Result<Self, RecipeError> {
+        // A shipped name goes before a file of that name, which can be given as ./NAME.
         if let Some(text) = shipped::text(name_or_file) {
-            return Ok(Self { origin: name_or_file.to_owned(), text: text.to_owned() });
+            return Ok(Self {
+                origin: name_or_file.to_owned(),
+                text: text.to_owned(),
+            });
         }
+
         let path = Path::new(name_or_file);
         match settings::read(path) {
-            Ok(text) => Ok(Self { origin: name_or_file.to_owned(), text }),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                Err(RecipeError::Unknown { name: name_or_file.to_owned() })
-            }
-            Err(source) => Err(RecipeError::Read { path: path.to_owned(), source }),
+            Ok(text) => Ok(Self {
+                origin: name_or_file.to_owned(),
+                text,
+            }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(RecipeError::Unknown {
+                name: name_or_file.to_owned(),
+            }),
+            Err(source) => Err(RecipeError::Read {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
@@ -86,16 +97,19 @@ impl Source {
     /// # Errors
     /// [`RecipeError::Syntax`], [`RecipeError::Invalid`]: the first in the file, else the first of the sets.
     pub fn parse(&self, sets: &[String]) -> Result<(Recipe, String), RecipeError> {
-        let document = Document::parse(self.text.as_str()).map_err(|error| RecipeError::Syntax {
-            place: self.line(error.span().map_or(0, |span| span.start)),
-            problem: one_line(error.message()),
-        })?;
+        let document =
+            Document::parse(self.text.as_str()).map_err(|error| RecipeError::Syntax {
+                place: self.line(error.span().map_or(0, |span| span.start)),
+                problem: one_line(error.message()),
+            })?;
         let root = document.as_item();
         let recipe = deserialise(&self.text, root).map_err(|fault| RecipeError::Invalid {
             place: self.line(fault.offset),
             key: place::shown(root, &fault.key),
             problem: fault.problem,
         })?;
+
+        // One recipe after each set: what is impossible is blamed on the set that brought it in.
         let mut edited = document.clone().into_mut();
         let mut history = vec![recipe];
         for flag in sets {
@@ -106,30 +120,56 @@ impl Source {
                 problem: fault.problem,
             })?);
         }
+
         self.check(&history, sets, root, edited.as_item())?;
         let recipe = history.pop().expect("the file's own recipe is the first");
         Ok((recipe, edited.to_string()))
     }
 
     /// The first impossible value by line of the file, else the first that a set brought in.
-    fn check(&self, history: &[Recipe], sets: &[String], root: &Item, edited: &Item) -> Result<(), RecipeError> {
+    fn check(
+        &self,
+        history: &[Recipe],
+        sets: &[String],
+        root: &Item,
+        edited: &Item,
+    ) -> Result<(), RecipeError> {
+        // A set may mend a fault of the file: what counts is what is wrong after the last one.
         let faults: Vec<Vec<Fault>> = history.iter().map(validate::faults).collect();
-        let Some(now) = faults.last() else { return Ok(()) };
-        let placed = now.iter().map(|fault| match faults.iter().rposition(|then| !then.contains(fault)) {
-            Some(before) => ((1, before), Place::Flag(sets[before].clone()), fault),
-            None => {
-                let offset = place::offset_of(root, &fault.key);
-                ((0, offset), self.line(offset), fault)
+        let Some(now) = faults.last() else {
+            return Ok(());
+        };
+
+        // Faults of the file come first, by their place in it, and then those of the sets, by the order of these.
+        let mut first: Option<(Origin, &Fault)> = None;
+        for fault in now {
+            let origin = match faults.iter().rposition(|then| !then.contains(fault)) {
+                Some(set) => Origin::Set(set),
+                None => Origin::File(place::offset_of(root, &fault.key)),
+            };
+            if first.is_none_or(|(earliest, _)| origin < earliest) {
+                first = Some((origin, fault));
             }
-        });
-        placed.min_by_key(|(order, ..)| *order).map_or(Ok(()), |(_, place, fault)| {
-            let (key, problem) = (place::shown(edited, &fault.key), fault.problem.clone());
-            Err(RecipeError::Invalid { place, key, problem })
+        }
+
+        let Some((origin, fault)) = first else {
+            return Ok(());
+        };
+        Err(RecipeError::Invalid {
+            place: match origin {
+                Origin::File(offset) => self.line(offset),
+                Origin::Set(index) => Place::Flag(sets[index].clone()),
+            },
+            key: place::shown(edited, &fault.key),
+            problem: fault.problem.clone(),
         })
     }
 
     fn line(&self, offset: usize) -> Place {
-        Place::Line { origin: self.origin.clone(), line: place::line_of(&self.text, offset) }
+        Place::Line {
+            origin: self.origin.clone(),
+            line: place::line_of(&self.text, offset),
+        }
     }
 }
 
@@ -142,7 +182,9 @@ impl Recipe {
     /// # Errors
     /// As [`Source::find`] and [`Source::parse`].
     pub fn load(name_or_file: &str, sets: &[String]) -> Result<Self, RecipeError> {
-        Source::find(name_or_file)?.parse(sets).map(|(recipe, _)| recipe)
+        Source::find(name_or_file)?
+            .parse(sets)
+            .map(|(recipe, _)| recipe)
     }
 
     /// A recipe from its text; `origin` stands in errors for the file.
@@ -150,9 +192,21 @@ impl Recipe {
     /// # Errors
     /// As [`Source::parse`].
     pub fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Self, RecipeError> {
-        let source = Source { origin: origin.to_owned(), text: text.to_owned() };
+        let source = Source {
+            origin: origin.to_owned(),
+            text: text.to_owned(),
+        };
         source.parse(sets).map(|(recipe, _)| recipe)
     }
+}
+
+/// What brought a fault in. Those of the file are less than those of any set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    /// The file, at this byte.
+    File(usize),
+    /// The set of this index.
+    Set(usize),
 }
 
 /// Something wrong with a key, not yet placed.
@@ -164,6 +218,16 @@ pub(super) struct Fault {
     pub problem: String,
 }
 
+impl Fault {
+    /// A fault of `key`, in words.
+    pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
 /// What serde objects to.
 struct TypeFault {
     offset: usize,
@@ -171,23 +235,41 @@ struct TypeFault {
     problem: String,
 }
 
+/// `root` is the same text once more: serde knows types and no keys, the document knows where each key stands.
 fn deserialise(text: &str, root: &Item) -> Result<Recipe, TypeFault> {
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
+
         // Faults of the whole file have an empty span.
-        let mut key = if span.is_empty() { String::new() } else { place::key_at(root, span.start) };
-        let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        let mut key = if span.is_empty() {
+            String::new()
+        } else {
+            place::key_at(root, span.start)
+        };
+
+        // Of a missing key serde gives the span of the section that lacks it.
+        let missing = error
+            .message()
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.strip_suffix('`'));
         if let Some(name) = missing {
-            key = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+            key = place::joined(&key, name);
         }
-        TypeFault { offset: span.start, key, problem: explain(error.message()) }
+
+        TypeFault {
+            offset: span.start,
+            key,
+            problem: explain(error.message()),
+        }
     })
 }
 
 /// The recipe in an edited text, its faults called by names and not yet placed.
 fn reparse(text: &str) -> Result<Recipe, Fault> {
-    let fault = |key, problem| Fault { key, problem };
-    let document = Document::parse(text).map_err(|error| fault(String::new(), one_line(error.message())))?;
+    // The author has never seen this text: its lines would mean nothing to them.
+    let document =
+        Document::parse(text).map_err(|error| Fault::new("", one_line(error.message())))?;
     let root = document.as_item();
-    deserialise(text, root).map_err(|error| fault(place::shown(root, &error.key), error.problem))
+    deserialise(text, root)
+        .map_err(|error| Fault::new(place::shown(root, &error.key), error.problem))
 }

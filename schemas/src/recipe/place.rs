@@ -33,43 +33,75 @@ impl fmt::Display for Place {
 
 /// The line that byte `offset` of `text` lies in, from 1.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
+    // TOML's offsets count bytes; no other character has the byte of a line feed in it.
+    1 + text
+        .as_bytes()
+        .iter()
+        .take(offset)
+        .filter(|byte| **byte == b'\n')
+        .count()
 }
 
 /// The key whose name or value covers byte `offset`; empty when none does.
 pub(super) fn key_at(root: &Item, offset: usize) -> String {
-    fn find(item: &Item, offset: usize, path: &str) -> Option<String> {
-        let joined = |step: &str| if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };
-        let covers = |span: Option<Range<usize>>| span.is_some_and(|span| span.contains(&offset));
-        if let Some(table) = item.as_table_like() {
-            for (name, child) in table.iter() {
-                if covers(table.key(name).and_then(toml_edit::Key::span)) {
-                    return Some(joined(name));
-                }
-                if let Some(found) = find(child, offset, &joined(name)) {
-                    return Some(found);
-                }
+    key_below(root, offset, "").unwrap_or_default()
+}
+
+/// As [`key_at`], in `item`, which stands at `path`.
+fn key_below(item: &Item, offset: usize, path: &str) -> Option<String> {
+    // From the inside out: the span of a table covers all that is in it.
+    if let Some(table) = item.as_table_like() {
+        for (name, child) in table.iter() {
+            let key = joined(path, name);
+            if covers(table.key(name).and_then(toml_edit::Key::span), offset) {
+                return Some(key);
             }
-        }
-        for (index, child) in elements(item).enumerate() {
-            if let Some(found) = find(child, offset, &joined(&index.to_string())) {
+            if let Some(found) = key_below(child, offset, &key) {
                 return Some(found);
             }
         }
-        covers(item.span()).then(|| path.to_owned())
     }
-    find(root, offset, "").unwrap_or_default()
+
+    for (index, child) in elements(item).enumerate() {
+        if let Some(found) = key_below(child, offset, &joined(path, &index.to_string())) {
+            return Some(found);
+        }
+    }
+
+    covers(item.span(), offset).then(|| path.to_owned())
+}
+
+fn covers(span: Option<Range<usize>>, offset: usize) -> bool {
+    span.is_some_and(|span| span.contains(&offset))
+}
+
+/// The key `step` below `path`, which is empty for the whole file.
+pub(super) fn joined(path: &str, step: &str) -> String {
+    if path.is_empty() {
+        step.to_owned()
+    } else {
+        format!("{path}.{step}")
+    }
 }
 
 /// The byte at which `key` stands; of its nearest parent when it is absent; 0 when that is the whole file.
 pub(super) fn offset_of(root: &Item, key: &str) -> usize {
-    let (mut item, mut offset) = (root, 0);
+    let mut item = root;
+    let mut offset = 0;
     for step in key.split('.') {
-        let name = item.as_table_like().and_then(|table: &dyn TableLike| table.key(step)?.span());
-        let Some(child) = child(item, step) else { break };
+        let name = item
+            .as_table_like()
+            .and_then(|table: &dyn TableLike| table.key(step)?.span());
+        let Some(child) = child(item, step) else {
+            break;
+        };
+
         // An element has no key; the header of a table tells more than the key inside `[a.b]`.
         let header = if child.is_table() { child.span() } else { None };
-        offset = header.or(name).or(child.span()).map_or(offset, |span| span.start);
+        offset = header
+            .or(name)
+            .or(child.span())
+            .map_or(offset, |span| span.start);
         item = child;
     }
     offset
@@ -81,6 +113,7 @@ pub(super) fn shown(root: &Item, key: &str) -> String {
     let mut text = String::new();
     for step in key.split('.') {
         item = item.and_then(|item| child(item, step));
+        // No key of a recipe is a number, so digits are an index.
         let is_element = step.bytes().all(|byte| byte.is_ascii_digit()) && !step.is_empty();
         match item.and_then(element_name) {
             Some(name) if is_element => text += &format!(".{name}"),
@@ -94,7 +127,10 @@ pub(super) fn shown(root: &Item, key: &str) -> String {
 
 /// The `name` (or `step`) of an element of an array of tables.
 pub(super) fn element_name(element: &Item) -> Option<&str> {
-    element.get("name").or_else(|| element.get("step"))?.as_str()
+    element
+        .get("name")
+        .or_else(|| element.get("step"))?
+        .as_str()
 }
 
 /// The elements of an array or an array of tables; nothing for other items.
@@ -102,6 +138,8 @@ pub(super) fn elements(item: &Item) -> impl Iterator<Item = &Item> {
     (0..).map_while(|index| item.get(index))
 }
 
+/// By name in a table, by index in an array.
 fn child<'a>(item: &'a Item, step: &str) -> Option<&'a Item> {
-    item.get(step).or_else(|| item.get(step.parse::<usize>().ok()?))
+    item.get(step)
+        .or_else(|| item.get(step.parse::<usize>().ok()?))
 }

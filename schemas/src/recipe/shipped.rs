@@ -5,8 +5,14 @@ pub const SHIPPED: [(&str, &str); 5] = [
     ("demo", include_str!("../../recipes/demo.toml")),
     ("fma-large", include_str!("../../recipes/fma-large.toml")),
     ("fma-small", include_str!("../../recipes/fma-small.toml")),
-    ("fma-windows", include_str!("../../recipes/fma-windows.toml")),
-    ("gtzan-segments", include_str!("../../recipes/gtzan-segments.toml")),
+    (
+        "fma-windows",
+        include_str!("../../recipes/fma-windows.toml"),
+    ),
+    (
+        "gtzan-segments",
+        include_str!("../../recipes/gtzan-segments.toml"),
+    ),
 ];
 
 pub(super) fn names() -> Vec<&'static str> {
@@ -14,5 +20,8 @@ pub(super) fn names() -> Vec<&'static str> {
 }
 
 pub(super) fn text(name: &str) -> Option<&'static str> {
-    SHIPPED.iter().find(|(shipped, _)| *shipped == name).map(|(_, text)| *text)
+    SHIPPED
+        .iter()
+        .find(|(shipped, _)| *shipped == name)
+        .map(|(_, text)| *text)
 }

@@ -40,15 +40,21 @@ fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
          duration_s, min_duration_s, max_duration_s, segment_s, segment_hop_s, segments_max, segment_min_s, decode"
     );
     assert!(
-        added("n_mel = 96").starts_with("my.toml:9: features.log_mel.n_mel: unknown key (did you mean `n_mels`?); ")
+        added("n_mel = 96").starts_with(
+            "my.toml:9: features.log_mel.n_mel: unknown key (did you mean `n_mels`?); "
+        )
     );
     assert_eq!(
         added("[split]\nxyz = 1"),
         "my.toml:10: split.xyz: unknown key; allowed: rule, fractions, seed, column, group_duplicates"
     );
-    assert!(added("[audio]\nstretch = [0.85]").starts_with("my.toml:10: audio.stretch: unknown key (not built yet); "));
     assert!(
-        added("[audio.decode]\nroute = 1").starts_with("my.toml:10: audio.decode.route: unknown key; allowed: path")
+        added("[audio]\nstretch = [0.85]")
+            .starts_with("my.toml:10: audio.stretch: unknown key (not built yet); ")
+    );
+    assert!(
+        added("[audio.decode]\nroute = 1")
+            .starts_with("my.toml:10: audio.decode.route: unknown key; allowed: path")
     );
 }
 
@@ -59,23 +65,47 @@ fn wrong_types_and_words_say_what_is_allowed() {
             "n_mels = \"96\"",
             "9: features.log_mel.n_mels: invalid type: string \"96\", expected a whole number, 0 or more",
         ),
-        ("n_mels = -3", "9: features.log_mel.n_mels: invalid value: integer `-3`, expected a whole number, 0 or more"),
-        ("center = 1", "9: features.log_mel.center: invalid type: integer `1`, expected true or false"),
+        (
+            "n_mels = -3",
+            "9: features.log_mel.n_mels: invalid value: integer `-3`, expected a whole number, 0 or more",
+        ),
+        (
+            "center = 1",
+            "9: features.log_mel.center: invalid type: integer `1`, expected true or false",
+        ),
         (
             "preset = \"librossa\"",
             "9: features.log_mel.preset: `librossa` is unknown (did you mean `librosa`?); allowed: librosa, torchaudio, kaldi, whisper",
         ),
-        ("[audio]\nduration_s = \"30\"", "10: audio.duration_s: invalid type: string \"30\", expected a number"),
-        ("[split]\nfractions = [0.9, 0.1]", "10: split.fractions: invalid length 2, expected three numbers"),
-        ("[shards]\ncompression = 3", "10: shards.compression: expected a word in quotes"),
+        (
+            "[audio]\nduration_s = \"30\"",
+            "10: audio.duration_s: invalid type: string \"30\", expected a number",
+        ),
+        (
+            "[split]\nfractions = [0.9, 0.1]",
+            "10: split.fractions: invalid length 2, expected three numbers",
+        ),
+        (
+            "[shards]\ncompression = 3",
+            "10: shards.compression: expected a word in quotes",
+        ),
         ("[[features]]\nname = \"b\"", "9: features.b.op: is missing"),
-        ("[[targets]]\nname = \"b\"", "9: targets.b.column: is missing"),
+        (
+            "[[targets]]\nname = \"b\"",
+            "9: targets.b.column: is missing",
+        ),
         ("= 3", "9: unquoted keys cannot be empty"),
     ] {
         let found = added(text);
-        assert!(found.starts_with(&format!("my.toml:{message}")), "{text}: {found}");
+        assert!(
+            found.starts_with(&format!("my.toml:{message}")),
+            "{text}: {found}"
+        );
     }
-    assert_eq!(error("name = \"mine\"", &[]), "my.toml:1: catalog: is missing");
+    assert_eq!(
+        error("name = \"mine\"", &[]),
+        "my.toml:1: catalog: is missing"
+    );
     assert_eq!(
         error("name = \"mine\"\n[catalog]\ndataset = \"images\"", &[]),
         "my.toml:3: catalog.dataset: `images` is unknown (not built yet); allowed: fma, folders, table"
@@ -85,27 +115,67 @@ fn wrong_types_and_words_say_what_is_allowed() {
 #[test]
 fn impossible_values_of_features_are_found_at_their_line() {
     for (text, message) in [
-        ("n_mels = 0", "n_mels: 0 is out of range; allowed: 1 to 2048"),
+        (
+            "n_mels = 0",
+            "n_mels: 0 is out of range; allowed: 1 to 2048",
+        ),
         ("n_fft = 1", "n_fft: 1 is out of range; allowed: 2 to 65536"),
-        ("hop_length = 0", "hop_length: 0 is out of range; allowed: 1 to 1048576"),
-        ("win_length = 4096", "win_length: 4096 is longer than n_fft = 2048"),
-        ("window = \"han\"", "window: `han` is unknown (did you mean `hann`?); allowed: "),
-        ("pad_mode = \"wrap\"", "pad_mode: `wrap` is unknown; allowed: "),
-        ("norm = \"slany\"", "norm: `slany` is unknown (did you mean `slaney`?); allowed: slaney, none"),
-        ("power = -1", "power: allowed: above 0, at most 2; 1 is magnitude, 2 power"),
+        (
+            "hop_length = 0",
+            "hop_length: 0 is out of range; allowed: 1 to 1048576",
+        ),
+        (
+            "win_length = 4096",
+            "win_length: 4096 is longer than n_fft = 2048",
+        ),
+        (
+            "window = \"han\"",
+            "window: `han` is unknown (did you mean `hann`?); allowed: ",
+        ),
+        (
+            "pad_mode = \"wrap\"",
+            "pad_mode: `wrap` is unknown; allowed: ",
+        ),
+        (
+            "norm = \"slany\"",
+            "norm: `slany` is unknown (did you mean `slaney`?); allowed: slaney, none",
+        ),
+        (
+            "power = -1",
+            "power: allowed: above 0, at most 2; 1 is magnitude, 2 power",
+        ),
         ("power = 1.5", "power: allowed before decibels: 1 or 2"),
-        ("fmin = -5", "fmin: -5 is impossible; allowed: from 0 to below 11025 (half the sample rate)"),
-        ("fmax = 12000", "fmax: 12000 is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)"),
-        ("fmax = nan", "fmax: NaN is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)"),
+        (
+            "fmin = -5",
+            "fmin: -5 is impossible; allowed: from 0 to below 11025 (half the sample rate)",
+        ),
+        (
+            "fmax = 12000",
+            "fmax: 12000 is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)",
+        ),
+        (
+            "fmax = nan",
+            "fmax: NaN is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)",
+        ),
         ("n_mfcc = 20", "n_mfcc: op = \"mel\" does not use it"),
-        ("frames = 0", "frames: 0 is out of range; allowed: 1 to 1048576"),
-        ("dim_order = \"mel,time\"", "dim_order: allowed: \"mel,frame\" or \"frame,mel\""),
+        (
+            "frames = 0",
+            "frames: 0 is out of range; allowed: 1 to 1048576",
+        ),
+        (
+            "dim_order = \"mel,time\"",
+            "dim_order: allowed: \"mel,frame\" or \"frame,mel\"",
+        ),
         (
             "dtype = \"u8\"",
             "dtype: the range is unknown; allowed: f16, f32, or u8 with normalize = \"minmax\" or db with ref = \"max\" and top_db",
         ),
     ] {
-        assert!(added(text).starts_with(&format!("my.toml:9: features.log_mel.{message}")), "{text}: {}", added(text));
+        assert!(
+            added(text).starts_with(&format!("my.toml:9: features.log_mel.{message}")),
+            "{text}: {}",
+            added(text)
+        );
     }
 }
 
@@ -113,23 +183,56 @@ fn impossible_values_of_features_are_found_at_their_line() {
 fn rules_between_keys_of_a_feature_hold() {
     let with_op = |text: &str| SMALLEST.replace("op = \"mel\"\ndb = {}", text);
     for (text, message) in [
-        ("op = \"mel\"\ndtype = \"f16\"", "8: features.log_mel.dtype: linear power overflows f16"),
-        ("op = \"stft\"\nn_mels = 3", "8: features.log_mel.n_mels: op = \"stft\" does not use it"),
-        ("op = \"mfcc\"\nn_mfcc = 129", "8: features.log_mel.n_mfcc: 129 is out of range; allowed: 1 to n_mels = 128"),
-        ("op = \"mfcc\"\ndct_type = 4", "8: features.log_mel.dct_type: 4 is out of range; allowed: 1 to 3"),
-        ("op = \"mfcc\"\nlifter = -1", "8: features.log_mel.lifter: -1 is out of range; allowed: 0 to 1000000"),
-        ("op = \"mfcc\"\ndtype = \"u8\"", "8: features.log_mel.dtype: the range is unknown"),
-        ("op = \"mfcc\"\npreset = \"whisper\"", "8: features.log_mel.preset: `whisper` has no op = \"mfcc\""),
-        ("op = \"mel\"\ndb = { ref = \"min\" }", "8: features.log_mel.db.ref: allowed: \"max\" or a number above 0"),
-        ("op = \"mel\"\ndb = { amin = 0 }", "8: features.log_mel.db.amin: 0 is out of range"),
-        ("op = \"mel\"\n[features.db]\ntop_db = 0", "9: features.log_mel.db.top_db: 0 is impossible"),
+        (
+            "op = \"mel\"\ndtype = \"f16\"",
+            "8: features.log_mel.dtype: linear power overflows f16",
+        ),
+        (
+            "op = \"stft\"\nn_mels = 3",
+            "8: features.log_mel.n_mels: op = \"stft\" does not use it",
+        ),
+        (
+            "op = \"mfcc\"\nn_mfcc = 129",
+            "8: features.log_mel.n_mfcc: 129 is out of range; allowed: 1 to n_mels = 128",
+        ),
+        (
+            "op = \"mfcc\"\ndct_type = 4",
+            "8: features.log_mel.dct_type: 4 is out of range; allowed: 1 to 3",
+        ),
+        (
+            "op = \"mfcc\"\nlifter = -1",
+            "8: features.log_mel.lifter: -1 is out of range; allowed: 0 to 1000000",
+        ),
+        (
+            "op = \"mfcc\"\ndtype = \"u8\"",
+            "8: features.log_mel.dtype: the range is unknown",
+        ),
+        (
+            "op = \"mfcc\"\npreset = \"whisper\"",
+            "8: features.log_mel.preset: `whisper` has no op = \"mfcc\"",
+        ),
+        (
+            "op = \"mel\"\ndb = { ref = \"min\" }",
+            "8: features.log_mel.db.ref: allowed: \"max\" or a number above 0",
+        ),
+        (
+            "op = \"mel\"\ndb = { amin = 0 }",
+            "8: features.log_mel.db.amin: 0 is out of range",
+        ),
+        (
+            "op = \"mel\"\n[features.db]\ntop_db = 0",
+            "9: features.log_mel.db.top_db: 0 is impossible",
+        ),
         (
             "op = \"mel\"\ndb = {}\ndelta = 1\nframes = 8",
             "10: features.log_mel.frames: 8 is out of range; allowed: 9 to",
         ),
     ] {
         let found = error(&with_op(text), &[]);
-        assert!(found.starts_with(&format!("my.toml:{message}")), "{text}: {found}");
+        assert!(
+            found.starts_with(&format!("my.toml:{message}")),
+            "{text}: {found}"
+        );
     }
     let whisper = with_op("op = \"mel\"\npreset = \"whisper\"");
     assert_eq!(
@@ -137,28 +240,74 @@ fn rules_between_keys_of_a_feature_hold() {
         "my.toml:8: features.log_mel.preset: `whisper` wants audio.sample_rate_hz = 16000"
     );
     parse(&whisper, &["audio.sample_rate_hz=16000"]).expect("whisper at its rate");
-    let u8_of_decibels = with_op("op = \"mel\"\ndtype = \"u8\"\ndb = { ref = \"max\", top_db = 80 }");
+    let u8_of_decibels =
+        with_op("op = \"mel\"\ndtype = \"u8\"\ndb = { ref = \"max\", top_db = 80 }");
     parse(&u8_of_decibels, &[]).expect("u8 where the range is known");
 }
 
 #[test]
 fn impossible_values_of_sections_are_found_at_their_line() {
     for (text, message) in [
-        ("[split]\nfractions = [0.8, 0.1, 0.2]", "10: split.fractions: [0.8, 0.1, 0.2] is impossible"),
-        ("[split]\nfractions = [1.2, -0.1, -0.1]", "10: split.fractions: [1.2, -0.1, -0.1] is impossible"),
-        ("[split]\nrule = \"column\"", "10: split.rule: `column` wants split.column"),
-        ("[split]\ncolumn = \"fold\"", "10: split.column: is used by rule = \"column\" alone"),
-        ("[split]\nrule = \"segment\"", "10: split.rule: `segment` wants audio.segment_s"),
-        ("[split]\nrule = \"official\"\ngroup_duplicates = true", "11: split.group_duplicates: only the rules"),
-        ("[audio]\nsample_rate_hz = 4000", "10: audio.sample_rate_hz: 4000 is out of range; allowed: 8000 to 48000"),
-        ("[audio]\nduration_s = 0", "10: audio.duration_s: 0 is out of range; allowed: 0.001 to 10800"),
-        ("[audio]\nduration_s = inf", "10: audio.duration_s: inf is out of range; allowed: 0.001 to 10800"),
-        ("[audio]\nsegments_max = 3", "10: audio.segments_max: has no meaning without audio.segment_s"),
-        ("[audio]\nsegment_s = 3\nsegment_min_s = 4", "11: audio.segment_min_s: is longer than audio.segment_s = 3"),
-        ("[audio]\nduration_s = 2\nsegment_s = 3", "11: audio.segment_s: 3 is longer than audio.duration_s = 2"),
-        ("[shards]\nclips = 0", "10: shards.clips: 0 is out of range; allowed: 1 to 1048576"),
-        ("[shards]\nrow_group_rows = 0", "10: shards.row_group_rows: 0 is out of range; allowed: 1 to 1048576"),
-        ("[[features]]\nname = \"log_mel\"\nop = \"stft\"", "10: features.log_mel.name: `log_mel` is used twice"),
+        (
+            "[split]\nfractions = [0.8, 0.1, 0.2]",
+            "10: split.fractions: [0.8, 0.1, 0.2] is impossible",
+        ),
+        (
+            "[split]\nfractions = [1.2, -0.1, -0.1]",
+            "10: split.fractions: [1.2, -0.1, -0.1] is impossible",
+        ),
+        (
+            "[split]\nrule = \"column\"",
+            "10: split.rule: `column` wants split.column",
+        ),
+        (
+            "[split]\ncolumn = \"fold\"",
+            "10: split.column: is used by rule = \"column\" alone",
+        ),
+        (
+            "[split]\nrule = \"segment\"",
+            "10: split.rule: `segment` wants audio.segment_s",
+        ),
+        (
+            "[split]\nrule = \"official\"\ngroup_duplicates = true",
+            "11: split.group_duplicates: only the rules",
+        ),
+        (
+            "[audio]\nsample_rate_hz = 4000",
+            "10: audio.sample_rate_hz: 4000 is out of range; allowed: 8000 to 48000",
+        ),
+        (
+            "[audio]\nduration_s = 0",
+            "10: audio.duration_s: 0 is out of range; allowed: 0.001 to 10800",
+        ),
+        (
+            "[audio]\nduration_s = inf",
+            "10: audio.duration_s: inf is out of range; allowed: 0.001 to 10800",
+        ),
+        (
+            "[audio]\nsegments_max = 3",
+            "10: audio.segments_max: has no meaning without audio.segment_s",
+        ),
+        (
+            "[audio]\nsegment_s = 3\nsegment_min_s = 4",
+            "11: audio.segment_min_s: is longer than audio.segment_s = 3",
+        ),
+        (
+            "[audio]\nduration_s = 2\nsegment_s = 3",
+            "11: audio.segment_s: 3 is longer than audio.duration_s = 2",
+        ),
+        (
+            "[shards]\nclips = 0",
+            "10: shards.clips: 0 is out of range; allowed: 1 to 1048576",
+        ),
+        (
+            "[shards]\nrow_group_rows = 0",
+            "10: shards.row_group_rows: 0 is out of range; allowed: 1 to 1048576",
+        ),
+        (
+            "[[features]]\nname = \"log_mel\"\nop = \"stft\"",
+            "10: features.log_mel.name: `log_mel` is used twice",
+        ),
         (
             "[[targets]]\nname = \"segment\"\ncolumn = \"x\"",
             "10: targets.segment.name: `segment` is the name of a column",
@@ -167,24 +316,43 @@ fn impossible_values_of_sections_are_found_at_their_line() {
             "[[targets]]\nname = \"log_mel_shape\"\ncolumn = \"x\"",
             "10: targets.log_mel_shape.name: `log_mel_shape` is the name of",
         ),
-        ("[[targets]]\nname = \"Genre\"\ncolumn = \"x\"", "10: targets.Genre.name: `Genre` is not a column name"),
+        (
+            "[[targets]]\nname = \"Genre\"\ncolumn = \"x\"",
+            "10: targets.Genre.name: `Genre` is not a column name",
+        ),
         (
             "[[targets]]\nname = \"a\"\ncolumn = \"x\"\nclasses = [\"r\", \"r\"]",
             "12: targets.a.classes: allowed: at least one",
         ),
-        ("[[catalog.clean]]\nstep = \"a\"", "9: catalog.clean.a: needs `where` (a predicate) or `sql`"),
+        (
+            "[[catalog.clean]]\nstep = \"a\"",
+            "9: catalog.clean.a: needs `where` (a predicate) or `sql`",
+        ),
         (
             "[[catalog.clean]]\nstep = \"a\"\nwhere = \"b\"\nsql = \"c\"",
             "12: catalog.clean.a.sql: `where` is there too",
         ),
-        ("[[catalog.clean]]\nstep = \"a\"\nwhere = \" \"", "11: catalog.clean.a.where: is empty"),
+        (
+            "[[catalog.clean]]\nstep = \"a\"\nwhere = \" \"",
+            "11: catalog.clean.a.where: is empty",
+        ),
     ] {
-        assert!(added(text).starts_with(&format!("my.toml:{message}")), "{text}: {}", added(text));
+        assert!(
+            added(text).starts_with(&format!("my.toml:{message}")),
+            "{text}: {}",
+            added(text)
+        );
     }
     let folders = SMALLEST.replace("\"fma\"", "\"folders\"\nsubset = \"small\"");
-    assert_eq!(error(&folders, &[]), "my.toml:5: catalog.subset: only dataset = \"fma\" has subsets");
+    assert_eq!(
+        error(&folders, &[]),
+        "my.toml:5: catalog.subset: only dataset = \"fma\" has subsets"
+    );
     let featureless = "features = []\nname = \"mine\"\n[catalog]\ndataset = \"fma\"\n";
-    assert_eq!(error(featureless, &[]), "my.toml:1: features: is empty; at least one feature is wanted");
+    assert_eq!(
+        error(featureless, &[]),
+        "my.toml:1: features: is empty; at least one feature is wanted"
+    );
 }
 
 #[test]
@@ -198,10 +366,26 @@ fn of_several_faults_the_first_line_is_told() {
 
 #[test]
 fn sets_change_add_and_remove_values() {
-    let sets = ["split.seed=7", "features.log_mel.n_mels=96", "features.log_mel.db.ref=max", "audio.duration_s = 15"];
+    let sets = [
+        "split.seed=7",
+        "features.log_mel.n_mels=96",
+        "features.log_mel.db.ref=max",
+        "audio.duration_s = 15",
+    ];
     let recipe = parse(SMALLEST, &sets).expect("valid sets");
-    assert_eq!((recipe.split.seed, recipe.features[0].n_mels, recipe.audio.duration_s), (7, Some(96), Some(15.0)));
-    let db = DbSpec { reference: DbRef::Name("max".to_owned()), amin: 1e-10, top_db: None };
+    assert_eq!(
+        (
+            recipe.split.seed,
+            recipe.features[0].n_mels,
+            recipe.audio.duration_s
+        ),
+        (7, Some(96), Some(15.0))
+    );
+    let db = DbSpec {
+        reference: DbRef::Name("max".to_owned()),
+        amin: 1e-10,
+        top_db: None,
+    };
     assert_eq!(recipe.features[0].db, Some(db));
 
     let load = |name: &str, sets: &[&str]| {
@@ -210,24 +394,48 @@ fn sets_change_add_and_remove_values() {
     };
     let recipe = load(
         "demo",
-        &["catalog.clean.labelled.where=track_genre_top = 'Rock'", "targets.genre.column=x", "audio.duration_s=none"],
+        &[
+            "catalog.clean.labelled.where=track_genre_top = 'Rock'",
+            "targets.genre.column=x",
+            "audio.duration_s=none",
+        ],
     );
-    assert_eq!(recipe.catalog.clean[0].predicate.as_deref(), Some("track_genre_top = 'Rock'"));
-    assert_eq!((recipe.targets[0].column.as_str(), recipe.audio.duration_s), ("x", None));
+    assert_eq!(
+        recipe.catalog.clean[0].predicate.as_deref(),
+        Some("track_genre_top = 'Rock'")
+    );
+    assert_eq!(
+        (recipe.targets[0].column.as_str(), recipe.audio.duration_s),
+        ("x", None)
+    );
     let recipe = load(
         "demo",
-        &["features.log_mel.normalize=none", "features.mfcc.norm=none", "features.log_mel.db.top_db=none"],
+        &[
+            "features.log_mel.normalize=none",
+            "features.mfcc.norm=none",
+            "features.log_mel.db.top_db=none",
+        ],
     );
     assert_eq!(recipe.features[0].normalize, super::Normalize::None);
     assert_eq!(recipe.features[1].norm.as_deref(), Some("none"));
-    assert_eq!(recipe.features[0].db.as_ref().and_then(|db| db.top_db), None);
+    assert_eq!(
+        recipe.features[0].db.as_ref().and_then(|db| db.top_db),
+        None
+    );
 }
 
 #[test]
 fn sets_reach_into_inline_tables() {
     let text = "name = \"mine\"\ncatalog = { dataset = \"fma\" }\nfeatures = [{ name = \"a\", op = \"mel\" }]\n";
-    let recipe = parse(text, &["features.a.db.top_db=70", "catalog.require_audio=false"]).expect("valid sets");
-    assert_eq!(recipe.features[0].db.as_ref().and_then(|db| db.top_db), Some(70.0));
+    let recipe = parse(
+        text,
+        &["features.a.db.top_db=70", "catalog.require_audio=false"],
+    )
+    .expect("valid sets");
+    assert_eq!(
+        recipe.features[0].db.as_ref().and_then(|db| db.top_db),
+        Some(70.0)
+    );
     assert!(!recipe.catalog.require_audio);
     assert!(error(text, &["features.a.n_mels=0"]).contains("features.a.n_mels: 0 is out of range"));
     let wrong = text.replace("op = \"mel\"", "op = \"mel\", n_mels = 0");
@@ -241,36 +449,69 @@ fn a_wrong_set_is_named_instead_of_a_line() {
             "features.log_mel.n_mel=96",
             "features.log_mel.n_mel: unknown key (did you mean `n_mels`?); allowed: name, op,",
         ),
-        ("features.log_mel.db.top=96", "features.log_mel.db.top: unknown key; allowed: ref, amin, top_db"),
+        (
+            "features.log_mel.db.top=96",
+            "features.log_mel.db.top: unknown key; allowed: ref, amin, top_db",
+        ),
         (
             "features.log_mle.n_mels=96",
             "features.log_mle.n_mels: nothing in features is called `log_mle` (did you mean `log_mel`?); there are: log_mel",
         ),
-        ("features.log_mel.n_mels=many", "features.log_mel.n_mels: invalid type: string \"many\", expected a whole"),
-        ("features.log_mel.n_mels=0", "features.log_mel.n_mels: 0 is out of range; allowed: 1 to 2048"),
+        (
+            "features.log_mel.n_mels=many",
+            "features.log_mel.n_mels: invalid type: string \"many\", expected a whole",
+        ),
+        (
+            "features.log_mel.n_mels=0",
+            "features.log_mel.n_mels: 0 is out of range; allowed: 1 to 2048",
+        ),
         (
             "audio.duration_s=0.5",
             "audio.duration_s: 0.5 is shorter than audio.min_duration_s = 1: every clip would be a reject",
         ),
-        ("audio.duration_s", "audio.duration_s: no `=`; write key=value"),
+        (
+            "audio.duration_s",
+            "audio.duration_s: no `=`; write key=value",
+        ),
         ("catalog.dataset=none", "catalog.dataset: is missing"),
-        ("audio.duraton_s=none", "audio.duraton_s: nothing to remove: the recipe does not give this key"),
-        ("features.mfcc=none", "features.mfcc: nothing in features is called `mfcc`; there are: log_mel"),
+        (
+            "audio.duraton_s=none",
+            "audio.duraton_s: nothing to remove: the recipe does not give this key",
+        ),
+        (
+            "features.mfcc=none",
+            "features.mfcc: nothing in features is called `mfcc`; there are: log_mel",
+        ),
         ("features.log_mel=none", "features: "),
         (
             "features.log_mel=96",
             "features.log_mel: has keys of its own: set one of them, as features.log_mel.KEY=96, or",
         ),
-        ("split=artist", "split: has keys of its own: set one of them, such as split.rule=artist"),
-        ("audio=3", "audio: has keys of its own: set one of them, such as audio.duration_s=3"),
-        ("features.log_mel.db=80", "features.log_mel.db: has keys of its own: set one of them"),
+        (
+            "split=artist",
+            "split: has keys of its own: set one of them, such as split.rule=artist",
+        ),
+        (
+            "audio=3",
+            "audio: has keys of its own: set one of them, such as audio.duration_s=3",
+        ),
+        (
+            "features.log_mel.db=80",
+            "features.log_mel.db: has keys of its own: set one of them",
+        ),
         ("name.first=x", "name.first: its parent is not a table"),
     ] {
         let found = with_set(set);
-        assert!(found.starts_with(&format!("--set {set}: {message}")), "{found}");
+        assert!(
+            found.starts_with(&format!("--set {set}: {message}")),
+            "{found}"
+        );
     }
     let two = error(SMALLEST, &["split.seed=1", "features.log_mel.n_mels=0"]);
-    assert!(two.starts_with("--set features.log_mel.n_mels=0: "), "{two}");
+    assert!(
+        two.starts_with("--set features.log_mel.n_mels=0: "),
+        "{two}"
+    );
 }
 
 #[test]
@@ -278,24 +519,50 @@ fn a_set_removes_an_element_by_its_name() {
     let names = |sets: &[&str]| {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         let recipe = Recipe::load("fma-large", &sets).expect("valid sets");
-        let steps: Vec<String> = recipe.catalog.clean.iter().map(|step| step.step.clone()).collect();
-        (recipe.features.iter().map(|feature| feature.name.clone()).collect::<Vec<_>>(), steps)
+        let steps: Vec<String> = recipe
+            .catalog
+            .clean
+            .iter()
+            .map(|step| step.step.clone())
+            .collect();
+        (
+            recipe
+                .features
+                .iter()
+                .map(|feature| feature.name.clone())
+                .collect::<Vec<_>>(),
+            steps,
+        )
     };
     assert_eq!(names(&[]).0, ["log_mel", "mfcc"]);
     assert_eq!(names(&["features.mfcc=none"]).0, ["log_mel"]);
-    assert_eq!(names(&["features.log_mel=none", "features.mfcc.n_mfcc=13"]).0, ["mfcc"]);
+    assert_eq!(
+        names(&["features.log_mel=none", "features.mfcc.n_mfcc=13"]).0,
+        ["mfcc"]
+    );
     assert_eq!(names(&["catalog.clean.genres=none"]).1, ["labelled"]);
     let inline = "name = \"mine\"\ncatalog = { dataset = \"fma\" }\n\
                   features = [{ name = \"a\", op = \"mel\" }, { name = \"b\", op = \"mfcc\" }]\n";
-    assert_eq!(parse(inline, &["features.a=none"]).expect("valid").features[0].name, "b");
+    assert_eq!(
+        parse(inline, &["features.a=none"]).expect("valid").features[0].name,
+        "b"
+    );
 }
 
 #[test]
 fn an_edited_text_keeps_comments_and_marks_what_was_set() {
     let source = Source::find("demo").expect("shipped");
-    let (recipe, text) = source.parse(&["split.seed=7".to_owned()]).expect("valid set");
-    assert!(text.contains("seed = 7  # --set\n") && text.contains("# no artist on two sides"), "{text}");
-    assert_eq!(Recipe::parse(&text, "again", &[]).expect("the edited text is a recipe"), recipe);
+    let (recipe, text) = source
+        .parse(&["split.seed=7".to_owned()])
+        .expect("valid set");
+    assert!(
+        text.contains("seed = 7  # --set\n") && text.contains("# no artist on two sides"),
+        "{text}"
+    );
+    assert_eq!(
+        Recipe::parse(&text, "again", &[]).expect("the edited text is a recipe"),
+        recipe
+    );
 }
 
 #[test]
@@ -306,7 +573,9 @@ fn shipped_recipes_are_found_by_name_and_valid() {
         assert!(!recipe.description.is_empty());
     }
     assert_eq!(
-        Recipe::load("fma-smal", &[]).expect_err("no such recipe").to_string(),
+        Recipe::load("fma-smal", &[])
+            .expect_err("no such recipe")
+            .to_string(),
         "no recipe and no file is called `fma-smal` (did you mean `fma-small`?); shipped recipes: demo, fma-large, \
          fma-small, fma-windows, gtzan-segments"
     );
@@ -322,8 +591,10 @@ fn the_example_of_the_docs_is_a_recipe() {
 
 #[test]
 fn an_explicit_default_is_the_same_recipe_as_an_absent_key() {
-    let explicit =
-        SMALLEST.replace("db = {}", "db = { ref = 1, amin = 1e-10 }\npreset = \"librosa\"\nnormalize = \"none\"");
+    let explicit = SMALLEST.replace(
+        "db = {}",
+        "db = { ref = 1, amin = 1e-10 }\npreset = \"librosa\"\nnormalize = \"none\"",
+    );
     let sections = "[split]\nrule = \"artist\"\nfractions = [0.8, 0.1, 0.1]\nseed = 42\n[audio]\nsample_rate_hz = 22050\n\
                     min_duration_s = 1\n[shards]\nclips = 512\ncompression = \"zstd\"\n";
     let explicit = parse(&format!("{explicit}{sections}"), &[]).expect("valid");
@@ -345,7 +616,9 @@ fn warnings_tell_leaks_rounding_and_empty_filters() {
     // librosa 0.11's filters.mel(sr=22050, n_fft=256, n_mels=128) has 20 rows of zeros.
     assert_eq!(
         warnings(&["features.log_mel.n_fft=256"]),
-        ["features.log_mel.n_mels: 20 of 128 mel filters are empty: lower n_mels, or raise n_fft or fmin"]
+        [
+            "features.log_mel.n_mels: 20 of 128 mel filters are empty: lower n_mels, or raise n_fft or fmin"
+        ]
     );
     assert_eq!(
         warnings(&["features.log_mel.op=mfcc", "features.log_mel.dtype=f16"]),
@@ -353,7 +626,9 @@ fn warnings_tell_leaks_rounding_and_empty_filters() {
     );
     assert_eq!(
         warnings(&["features.log_mel.frames=100"]),
-        ["features.log_mel.frames: clips of every length are cut or padded to it: audio.duration_s is absent"]
+        [
+            "features.log_mel.frames: clips of every length are cut or padded to it: audio.duration_s is absent"
+        ]
     );
 }
 
@@ -371,15 +646,26 @@ fn any_broken_recipe_is_one_line_that_names_its_place() {
             }
         }
     }
-    assert_eq!(error("audio.duration_s = 3\naudio.duratio_s = 0", &[]).split(' ').next(), Some("my.toml:2:"));
+    assert_eq!(
+        error("audio.duration_s = 3\naudio.duratio_s = 0", &[])
+            .split(' ')
+            .next(),
+        Some("my.toml:2:")
+    );
 }
 
 /// What would take gigabytes, or hours, is a slip: the key, its line and what is allowed are told before any work.
 #[test]
 fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
     for (text, message) in [
-        ("[audio]\nsegment_s = 1e-7", "10: audio.segment_s: 1e-7 is out of range; allowed: 0.001 to 10800"),
-        ("[audio]\nsegment_s = 3e-5", "10: audio.segment_s: 3e-5 is out of range; allowed: 0.001 to 10800"),
+        (
+            "[audio]\nsegment_s = 1e-7",
+            "10: audio.segment_s: 1e-7 is out of range; allowed: 0.001 to 10800",
+        ),
+        (
+            "[audio]\nsegment_s = 3e-5",
+            "10: audio.segment_s: 3e-5 is out of range; allowed: 0.001 to 10800",
+        ),
         (
             "[audio]\nsegment_s = 0.05",
             "10: audio.segment_s: 0.05 cuts a clip of 10800 s into 216000 segments, at most 100000 are allowed; \
@@ -389,18 +675,42 @@ fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
             "[audio]\nduration_s = 600\nsegment_s = 3\nsegment_hop_s = 0.005",
             "12: audio.segment_hop_s: 0.005 cuts a clip of 600 s into 120000 segments",
         ),
-        ("[audio]\nduration_s = 1e300", "10: audio.duration_s: 1e300 is out of range; allowed: 0.001 to 10800"),
-        ("[audio]\nduration_s = 1e-300", "10: audio.duration_s: 1e-300 is out of range; allowed: 0.001 to 10800"),
-        ("[audio]\nduration_s = nan", "10: audio.duration_s: NaN is out of range; allowed: 0.001 to 10800"),
-        ("[audio]\nmin_duration_s = 1e300", "10: audio.min_duration_s: 1e300 is out of range; allowed: 0 to 10800"),
-        ("[audio]\nmax_duration_s = 10801", "10: audio.max_duration_s: 10801 is out of range; allowed: 0.001 to 10800"),
-        ("[audio]\nmax_duration_s = nan", "10: audio.max_duration_s: NaN is out of range; allowed: 0.001 to 10800"),
+        (
+            "[audio]\nduration_s = 1e300",
+            "10: audio.duration_s: 1e300 is out of range; allowed: 0.001 to 10800",
+        ),
+        (
+            "[audio]\nduration_s = 1e-300",
+            "10: audio.duration_s: 1e-300 is out of range; allowed: 0.001 to 10800",
+        ),
+        (
+            "[audio]\nduration_s = nan",
+            "10: audio.duration_s: NaN is out of range; allowed: 0.001 to 10800",
+        ),
+        (
+            "[audio]\nmin_duration_s = 1e300",
+            "10: audio.min_duration_s: 1e300 is out of range; allowed: 0 to 10800",
+        ),
+        (
+            "[audio]\nmax_duration_s = 10801",
+            "10: audio.max_duration_s: 10801 is out of range; allowed: 0.001 to 10800",
+        ),
+        (
+            "[audio]\nmax_duration_s = nan",
+            "10: audio.max_duration_s: NaN is out of range; allowed: 0.001 to 10800",
+        ),
         (
             "[audio]\nmax_duration_s = 1.0",
             "10: audio.max_duration_s: 1 is not above audio.min_duration_s = 1: every clip would be a reject",
         ),
-        ("n_fft = 65537", "9: features.log_mel.n_fft: 65537 is out of range; allowed: 2 to 65536"),
-        ("n_mels = 2049", "9: features.log_mel.n_mels: 2049 is out of range; allowed: 1 to 2048"),
+        (
+            "n_fft = 65537",
+            "9: features.log_mel.n_fft: 65537 is out of range; allowed: 2 to 65536",
+        ),
+        (
+            "n_mels = 2049",
+            "9: features.log_mel.n_mels: 2049 is out of range; allowed: 1 to 2048",
+        ),
         (
             "hop_length = 1",
             "9: features.log_mel.hop_length: a row of 10800 s would have 128 x 238140001 values, 121.9 GB, at most 2.1 \
@@ -411,15 +721,28 @@ fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
             "9: features.log_mel.frames: a row of 10800 s would have 1000 x 1048576 values, 4.2 GB, at most 2.1 fit; \
              allowed: fewer frames",
         ),
-        ("[shards]\nclips = 2000000", "10: shards.clips: 2000000 is out of range; allowed: 1 to 1048576"),
-        ("[shards]\nrow_group_rows = 2000000", "10: shards.row_group_rows: 2000000 is out of range"),
+        (
+            "[shards]\nclips = 2000000",
+            "10: shards.clips: 2000000 is out of range; allowed: 1 to 1048576",
+        ),
+        (
+            "[shards]\nrow_group_rows = 2000000",
+            "10: shards.row_group_rows: 2000000 is out of range",
+        ),
     ] {
-        assert!(added(text).starts_with(&format!("my.toml:{message}")), "{text}: {}", added(text));
+        assert!(
+            added(text).starts_with(&format!("my.toml:{message}")),
+            "{text}: {}",
+            added(text)
+        );
     }
-    let mfcc = SMALLEST.replace("op = \"mel\"\ndb = {}", "op = \"mfcc\"\nn_mels = 2000\nn_mfcc = 1025");
-    assert!(
-        error(&mfcc, &[]).starts_with("my.toml:9: features.log_mel.n_mfcc: 1025 is out of range; allowed: 0 to 1024")
+    let mfcc = SMALLEST.replace(
+        "op = \"mel\"\ndb = {}",
+        "op = \"mfcc\"\nn_mels = 2000\nn_mfcc = 1025",
     );
+    assert!(error(&mfcc, &[]).starts_with(
+        "my.toml:9: features.log_mel.n_mfcc: 1025 is out of range; allowed: 0 to 1024"
+    ));
 }
 
 /// What archives of real music ask for stays allowed.
@@ -435,16 +758,24 @@ fn large_numbers_that_are_meant_pass() {
         "[[features]]\nname = \"b\"\nop = \"stft\"",
     ] {
         let recipe = parse(&format!("{SMALLEST}{text}\n"), &[]);
-        assert!(recipe.is_ok(), "{text}: {:?}", recipe.err().map(|error| error.to_string()));
+        assert!(
+            recipe.is_ok(),
+            "{text}: {:?}",
+            recipe.err().map(|error| error.to_string())
+        );
     }
 }
 
 /// A recipe that does not speak of `max_duration_s` keeps its identity, and one that says the default is the same.
 #[test]
 fn the_longest_clip_is_part_of_the_identity_only_where_it_is_not_the_default() {
-    let json =
-        |text: &str| canonical::to_json(&parse(&format!("{SMALLEST}{text}"), &[]).expect("sound")).expect("json");
+    let json = |text: &str| {
+        canonical::to_json(&parse(&format!("{SMALLEST}{text}"), &[]).expect("sound")).expect("json")
+    };
     assert!(!json("").contains("max_duration_s"));
-    assert_eq!(json("[audio]\nmax_duration_s = 10800.0\n"), json("[audio]\n"));
+    assert_eq!(
+        json("[audio]\nmax_duration_s = 10800.0\n"),
+        json("[audio]\n")
+    );
     assert!(json("[audio]\nmax_duration_s = 600\n").contains("\"max_duration_s\":600"));
 }

@@ -7,10 +7,17 @@ impl Recipe {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        warnings.extend(self.split.rule.leak().map(|leak| format!("split.rule: leaky: {leak}")));
-        if self.catalog.dataset == Dataset::Folders && self.split.rule == SplitRule::Artist {
-            warnings.push("split.rule: folders know no artists: each clip stands for itself".to_owned());
+        if let Some(leak) = self.split.rule.leak() {
+            warnings.push(format!("split.rule: leaky: {leak}"));
         }
+
+        // Artist is the default rule: the author may not have chosen it.
+        if self.catalog.dataset == Dataset::Folders && self.split.rule == SplitRule::Artist {
+            warnings.push(
+                "split.rule: folders know no artists: each clip stands for itself".to_owned(),
+            );
+        }
+
         for feature in &self.features {
             feature_warnings(self, feature, &mut warnings);
         }
@@ -19,18 +26,31 @@ impl Recipe {
 }
 
 fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<String>) {
-    let mut warn = |key: &str, text: &str| warnings.push(format!("features.{}.{key}: {text}", feature.name));
     let audio = &recipe.audio;
-    if feature.dtype == Some(Dtype::F16) && feature.op == Op::Mfcc && feature.normalize == Normalize::None {
-        warn("dtype", "f16 rounds MFCC by up to 0.25: f32 is the default");
+    let name = &feature.name;
+
+    // Between 512 and 1,024, where the first coefficient often lies, neighbours of f16 are 0.5 apart.
+    if feature.dtype == Some(Dtype::F16)
+        && feature.op == Op::Mfcc
+        && feature.normalize == Normalize::None
+    {
+        warnings.push(format!(
+            "features.{name}.dtype: f16 rounds MFCC by up to 0.25: f32 is the default"
+        ));
     }
+
     let empty = empty_mel_filters(feature, audio.sample_rate_hz);
     if empty > 0 {
         let n_mels = feature.n_mels_or_preset();
-        warn("n_mels", &format!("{empty} of {n_mels} mel filters are empty: lower n_mels, or raise n_fft or fmin"));
+        warnings.push(format!(
+            "features.{name}.n_mels: {empty} of {n_mels} mel filters are empty: lower n_mels, or raise n_fft or fmin"
+        ));
     }
+
     if feature.frames.is_some() && audio.duration_s.is_none() && audio.segment_s.is_none() {
-        warn("frames", "clips of every length are cut or padded to it: audio.duration_s is absent");
+        warnings.push(format!(
+            "features.{name}.frames: clips of every length are cut or padded to it: audio.duration_s is absent"
+        ));
     }
 }
 
@@ -39,18 +59,33 @@ fn empty_mel_filters(feature: &FeatureSpec, sample_rate_hz: u32) -> usize {
     if feature.op == Op::Stft {
         return 0;
     }
+
     let n_fft = feature.n_fft_or_preset(sample_rate_hz);
     let n_mels = feature.n_mels_or_preset();
-    let htk = feature.htk.unwrap_or(matches!(feature.preset, Preset::Torchaudio | Preset::Kaldi));
+    // The presets' own scales and lowest edges.
+    let htk = feature
+        .htk
+        .unwrap_or(matches!(feature.preset, Preset::Torchaudio | Preset::Kaldi));
     let fmax = feature.fmax.unwrap_or(f64::from(sample_rate_hz) / 2.0);
-    let fmin = feature.fmin.unwrap_or(if feature.preset == Preset::Kaldi { 20.0 } else { 0.0 });
-    let (low, high) = (mel_of(fmin, htk), mel_of(fmax, htk));
-    let bin_of = |edge: usize| {
+    let fmin = feature.fmin.unwrap_or(if feature.preset == Preset::Kaldi {
+        20.0
+    } else {
+        0.0
+    });
+
+    // Edges in bins of the FFT, evenly spaced in mel; a filter reaches from one to the next but one.
+    let low = mel_of(fmin, htk);
+    let high = mel_of(fmax, htk);
+    let mut edges = Vec::with_capacity(n_mels + 2);
+    for edge in 0..n_mels + 2 {
         let mel = low + (high - low) * edge as f64 / (n_mels + 1) as f64;
-        hz_of(mel, htk) * n_fft as f64 / f64::from(sample_rate_hz)
-    };
+        edges.push(hz_of(mel, htk) * n_fft as f64 / f64::from(sample_rate_hz));
+    }
+
     // Strictly between the edges: on them the triangle is 0.
-    (0..n_mels).filter(|band| bin_of(*band).floor() + 1.0 >= bin_of(band + 2)).count()
+    (0..n_mels)
+        .filter(|band| edges[*band].floor() + 1.0 >= edges[band + 2])
+        .count()
 }
 
 /// Slaney's scale: linear up to 1000 Hz (15 mel), then 27 mel for each factor of 6.4. HTK's: 2595 log10(1 + f / 700).

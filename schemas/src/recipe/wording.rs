@@ -3,18 +3,32 @@
 /// serde's message in the words of a recipe's author.
 pub(super) fn explain(message: &str) -> String {
     let message = one_line(message);
+
+    // serde puts what it found, and then what it knows, in backquotes.
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((wrong, allowed)) = quoted.split_first() else { return plain_types(&message) };
-    let choice = || format!("{}{}; allowed: {}", did_you_mean(wrong, allowed), not_built(wrong), allowed.join(", "));
+    let Some((wrong, allowed)) = quoted.split_first() else {
+        return plain_types(&message);
+    };
+
     if message.starts_with("unknown field") {
-        format!("unknown key{}", choice())
+        format!("unknown key{}", choice(wrong, allowed))
     } else if message.starts_with("unknown variant") {
-        format!("`{wrong}` is unknown{}", choice())
+        format!("`{wrong}` is unknown{}", choice(wrong, allowed))
     } else if message.starts_with("missing field") {
         "is missing".to_owned()
     } else {
         plain_types(&message)
     }
+}
+
+/// What may have been meant, and all that is allowed.
+fn choice(wrong: &str, allowed: &[&str]) -> String {
+    format!(
+        "{}{}; allowed: {}",
+        did_you_mean(wrong, allowed),
+        not_built(wrong),
+        allowed.join(", ")
+    )
 }
 
 /// Rust's type names in plain words.
@@ -29,16 +43,28 @@ fn plain_types(message: &str) -> String {
         ("a sequence", "an array"),
         ("an array of length 3", "three numbers"),
     ];
+
+    // An enum's value that is neither.
     if message == "wanted string or table" {
         return "expected a word in quotes".to_owned();
     }
-    let Some((found, expected)) = message.split_once(", expected ") else { return message.to_owned() };
+    let Some((found, expected)) = message.split_once(", expected ") else {
+        return message.to_owned();
+    };
+
+    // A section was given a value: serde names the Rust type of the section.
     if let Some(section) = expected.strip_prefix("struct ") {
         let value = found.split(['"', '`']).nth(1).unwrap_or("VALUE");
-        let such_as = key_of(section).map_or_else(String::new, |key| format!(", such as {key}={value}"));
+        let such_as =
+            key_of(section).map_or_else(String::new, |key| format!(", such as {key}={value}"));
         return format!("has keys of its own: set one of them{such_as}");
     }
-    let expected = WORDS.iter().find(|(rust, _)| *rust == expected).map_or(expected, |(_, plain)| plain);
+
+    // Types that no key has today keep serde's word.
+    let expected = WORDS
+        .iter()
+        .find(|(rust, _)| *rust == expected)
+        .map_or(expected, |(_, plain)| plain);
     format!("{found}, expected {expected}")
 }
 
@@ -55,7 +81,11 @@ fn key_of(section: &str) -> Option<&'static str> {
 
 /// Names that recipes will have.
 fn not_built(wrong: &str) -> &'static str {
-    if ["images", "stretch"].contains(&wrong) { " (not built yet)" } else { "" }
+    if ["images", "stretch"].contains(&wrong) {
+        " (not built yet)"
+    } else {
+        ""
+    }
 }
 
 /// TOML's messages have several lines.
@@ -65,7 +95,11 @@ pub(super) fn one_line(message: &str) -> String {
 
 /// ` (did you mean …?)` for the nearest of `allowed` when it is near enough to be a slip.
 pub(super) fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
-    let nearest = allowed.iter().map(|word| (edit_distance(wrong, word), word)).min();
+    // One slip in a short word, more in a long one: beyond that the hint would be a guess.
+    let nearest = allowed
+        .iter()
+        .map(|word| (edit_distance(wrong, word), word))
+        .min();
     match nearest {
         Some((distance, word)) if distance <= 1 + wrong.len().min(word.len()) / 4 => {
             format!(" (did you mean `{word}`?)")
@@ -76,6 +110,7 @@ pub(super) fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
 
 /// Levenshtein's: insertions, deletions and replacements of characters.
 fn edit_distance(left: &str, right: &str) -> usize {
+    // One row of the table at a time: `diagonal` is the cell up and to the left, which the row no longer holds.
     let mut row: Vec<usize> = (0..=right.chars().count()).collect();
     for (i, l) in left.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);

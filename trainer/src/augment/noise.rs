@@ -16,28 +16,39 @@ pub(super) fn table(std: f64, kind: Kind, device: Device) -> Tensor {
 /// The hash is SplitMix64 (Steele, Lea, Flood 2014), the same bits on every device: one word serves four values.
 pub(super) fn draw(table: &Tensor, keys: &Tensor, values: i64) -> Tensor {
     let words = (values + 3) / 4;
-    let mut places = Tensor::arange_start(1, words + 1, (Kind::Int64, keys.device())).view([1, words]);
-    let _ = places.g_mul_scalar_(0x9E37_79B9_7F4A_7C15_u64 as i64);
-    let mut x = places + keys;
+    let mut counters =
+        Tensor::arange_start(1, words + 1, (Kind::Int64, keys.device())).view([1, words]);
+    let _ = counters.g_mul_scalar_(0x9E37_79B9_7F4A_7C15_u64 as i64);
+    let mut x = counters + keys;
     fold_in(&mut x, 30);
     let _ = x.g_mul_scalar_(0xBF58_476D_1CE4_E5B9_u64 as i64);
     fold_in(&mut x, 27);
     let _ = x.g_mul_scalar_(0x94D0_49BB_1331_11EB_u64 as i64);
     fold_in(&mut x, 31);
-    let chosen = x.view_dtype(Kind::Int16).narrow(1, 0, values).to_kind(Kind::Int) + (NORMALS / 2) as i64;
+
+    // A word of 64 bits is four of 16, which libtorch takes for numbers with a sign.
+    let chosen = x
+        .view_dtype(Kind::Int16)
+        .narrow(1, 0, values)
+        .to_kind(Kind::Int)
+        + (NORMALS / 2) as i64;
     table.index_select(0, &chosen.view(-1)).view([-1, values])
 }
 
 /// x ^= x >> bits, of the 64 bits as an unsigned number: the shift of i64 would bring in its sign.
 fn fold_in(x: &mut Tensor, bits: i64) {
-    let shifted = x.bitwise_right_shift_tensor_scalar(bits).bitwise_and_((1_i64 << (64 - bits)) - 1);
+    let shifted = x
+        .bitwise_right_shift_tensor_scalar(bits)
+        .bitwise_and_((1_i64 << (64 - bits)) - 1);
     let _ = x.bitwise_xor_tensor_(&shifted);
 }
 
 /// The normal distribution's quantiles at the middles of [`NORMALS`] equal shares: mean 0, deviation 1 to 1e-4, at most
 /// 4.3 from 0.
 fn normal_table() -> Vec<f64> {
-    (0..NORMALS).map(|i| normal_quantile((i as f64 + 0.5) / NORMALS as f64)).collect()
+    (0..NORMALS)
+        .map(|i| normal_quantile((i as f64 + 0.5) / NORMALS as f64))
+        .collect()
 }
 
 /// Relative error 1.2e-9. Source: Acklam, "An algorithm for computing the inverse normal cumulative distribution
@@ -67,18 +78,31 @@ fn normal_quantile(p: f64) -> f64 {
         4.374_664_141_464_968,
         2.938_163_982_698_783,
     ];
-    const D: [f64; 5] =
-        [7.784_695_709_041_462e-3, 3.224_671_290_700_398e-1, 2.445_134_137_142_996, 3.754_408_661_907_416, 1.0];
-    let polynomial = |factors: &[f64], x: f64| factors.iter().fold(0.0, |sum, f| sum * x + f);
+    const D: [f64; 5] = [
+        7.784_695_709_041_462e-3,
+        3.224_671_290_700_398e-1,
+        2.445_134_137_142_996,
+        3.754_408_661_907_416,
+        1.0,
+    ];
+    // The approximation is of the lower half; the upper one is its mirror image.
     if p > 0.5 {
         return -normal_quantile(1.0 - p);
     }
+
+    // Acklam's bound between the tail and the middle.
     if p < 0.024_25 {
         let q = (-2.0 * p.ln()).sqrt();
         return polynomial(&C, q) / polynomial(&D, q);
     }
+
     let q = p - 0.5;
     q * polynomial(&A, q * q) / polynomial(&B, q * q)
+}
+
+/// By Horner's rule; the factor of the highest power comes first.
+fn polynomial(factors: &[f64], x: f64) -> f64 {
+    factors.iter().fold(0.0, |sum, factor| sum * x + factor)
 }
 
 #[cfg(test)]
@@ -92,10 +116,20 @@ mod tests {
         let noise = draw(&table, &Tensor::from_slice(&keys).view([2, 1]), 128_129);
         assert_eq!(noise.size(), [2, 128_129]);
         let deviation = noise.std(false).double_value(&[]);
-        assert!(noise.mean(Kind::Double).double_value(&[]).abs() < 5e-3 && (deviation - 0.5).abs() < 5e-3);
-        let tail = noise.abs().gt(1.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+        assert!(
+            noise.mean(Kind::Double).double_value(&[]).abs() < 5e-3
+                && (deviation - 0.5).abs() < 5e-3
+        );
+        let tail = noise
+            .abs()
+            .gt(1.0)
+            .to_kind(Kind::Double)
+            .mean(Kind::Double)
+            .double_value(&[]);
         assert!((tail - 0.0455).abs() < 2e-3, "{tail} beyond two deviations");
-        let rows = (noise.get(0) * noise.get(1)).mean(Kind::Double).double_value(&[]);
+        let rows = (noise.get(0) * noise.get(1))
+            .mean(Kind::Double)
+            .double_value(&[]);
         assert!(rows.abs() < 5e-3, "rows go together: {rows}");
 
         let mut state = keys[1] as u64;
@@ -117,13 +151,26 @@ mod tests {
     #[test]
     fn the_table_holds_the_normal_distribution() {
         // Known quantiles; then the moments of the table as it is.
-        for (p, want) in [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (1e-4, -3.719_016_485_455_709)] {
+        for (p, want) in [
+            (0.5, 0.0),
+            (0.975, 1.959_963_984_540_054),
+            (1e-4, -3.719_016_485_455_709),
+        ] {
             assert!((normal_quantile(p) - want).abs() < 1e-8, "{p}");
         }
         let table = normal_table();
         let moment = |power: i32| table.iter().map(|x| x.powi(power)).sum::<f64>() / NORMALS as f64;
-        assert!(moment(1).abs() < 1e-12 && (moment(2) - 1.0).abs() < 1e-4, "{} {}", moment(1), moment(2));
-        assert!((moment(4) - 3.0).abs() < 5e-3 && table[NORMALS - 1] < 4.35, "{}", moment(4));
+        assert!(
+            moment(1).abs() < 1e-12 && (moment(2) - 1.0).abs() < 1e-4,
+            "{} {}",
+            moment(1),
+            moment(2)
+        );
+        assert!(
+            (moment(4) - 3.0).abs() < 5e-3 && table[NORMALS - 1] < 4.35,
+            "{}",
+            moment(4)
+        );
         assert!(table.is_sorted());
     }
 }

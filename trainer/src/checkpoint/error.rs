@@ -45,7 +45,9 @@ pub enum CheckpointError {
         source: tch::TchError,
     },
     /// A tensor that the model has is not there, or has another shape.
-    #[error("checkpoint {path}: {name} is missing or of another shape; it is of another model or configuration")]
+    #[error(
+        "checkpoint {path}: {name} is missing or of another shape; it is of another model or configuration"
+    )]
     Mismatch {
         /// Which checkpoint.
         path: PathBuf,

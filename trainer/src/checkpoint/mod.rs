@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
+use wavemill_schemas::config::Config;
+use wavemill_scores::schedule::{EarlyStop, ScheduleState};
 
-use crate::config::Config;
-use crate::dataset::{Dataset, InputSpec};
+use crate::dataset::{Dataset, DatasetTensors, InputSpec};
 use crate::models::Dims;
 use crate::models::init::Origin;
 use crate::safetensors;
-use crate::schedule::{EarlyStop, ScheduleState};
 
 pub use error::CheckpointError;
 
@@ -51,13 +51,19 @@ pub struct EpochSums {
 
 impl Default for EpochSums {
     fn default() -> Self {
-        Self { loss: 0.0, rows: 0, labelled: Some(0), correct: 0.0, damaged: 0 }
+        Self {
+            loss: 0.0,
+            rows: 0,
+            labelled: Some(0),
+            correct: 0.0,
+            damaged: 0,
+        }
     }
 }
 
 /// The best value of the selecting metric so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Best {
+pub struct BestEpoch {
     /// Its value on validation.
     pub value: f64,
     /// The epoch, from 0.
@@ -68,7 +74,7 @@ pub struct Best {
 
 /// A loss that is a number and yet says that nothing is learnt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Diverged {
+pub struct Divergence {
     /// The epoch, from 0.
     pub epoch: u64,
     /// Mean training loss of its rows.
@@ -77,7 +83,7 @@ pub struct Diverged {
     pub first: f64,
 }
 
-impl Diverged {
+impl Divergence {
     /// How many times the loss of the first step, which is that of a model that knows nothing, an epoch's mean may be.
     const TIMES: f64 = 10.0;
 
@@ -87,11 +93,15 @@ impl Diverged {
         // 0: the first batch had no labelled row.
         let first = state.first_loss.filter(|first| *first > 0.0)?;
         let mean = state.sums.loss / state.sums.rows.max(1) as f64;
-        (mean > Self::TIMES * first).then_some(Self { epoch: state.epoch, mean, first })
+        (mean > Self::TIMES * first).then_some(Self {
+            epoch: state.epoch,
+            mean,
+            first,
+        })
     }
 }
 
-impl fmt::Display for Diverged {
+impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { epoch, mean, first } = self;
         let epoch = epoch + 1;
@@ -147,13 +157,13 @@ pub struct State {
     pub first_loss: Option<f64>,
     /// The first epoch, if any, of a loss out of all proportion to it.
     #[serde(default)]
-    pub diverged: Option<Diverged>,
+    pub diverged: Option<Divergence>,
     /// Learning rates.
     pub schedules: ScheduleState,
     /// Epochs without a better value.
     pub early_stop: EarlyStop,
     /// The best epoch.
-    pub best: Option<Best>,
+    pub best: Option<BestEpoch>,
     /// Whether the run came to its end.
     pub finished: bool,
 }
@@ -161,13 +171,22 @@ pub struct State {
 impl State {
     /// Before the first step.
     #[must_use]
-    pub fn first(config: &Config, data: &Dataset, schedules: ScheduleState, world_size: usize) -> Self {
+    pub fn first(
+        config: &Config,
+        data: &Dataset,
+        schedules: ScheduleState,
+        world_size: usize,
+    ) -> Self {
         Self {
             format_version: FORMAT_VERSION,
             config: config.clone(),
             manifest_hash: data.store().manifest_hash().to_owned(),
             feature_id: data.feature().feature_id.clone(),
-            classes: data.targets().iter().map(|t| (t.name().to_owned(), t.classes().to_vec())).collect(),
+            classes: data
+                .targets()
+                .iter()
+                .map(|t| (t.name().to_owned(), t.classes().to_vec()))
+                .collect(),
             dims: data.dims(),
             input: data.input_spec().clone(),
             origin: Origin::Scratch,
@@ -212,15 +231,26 @@ impl Checkpoints {
     /// [`CheckpointError::Io`].
     pub fn open(folder: PathBuf, keep: usize) -> Result<Self, CheckpointError> {
         fs::create_dir_all(&folder).map_err(at(&folder))?;
-        Ok(Self { folder, keep: keep.max(1) })
+        Ok(Self {
+            folder,
+            keep: keep.max(1),
+        })
     }
 
     /// Writes one, then removes those that are neither the best nor among the last `keep`.
     ///
     /// # Errors
     /// [`CheckpointError`]; what was there before is whole.
-    pub fn save(&self, state: &State, tensors: &[(String, Tensor)]) -> Result<PathBuf, CheckpointError> {
-        let [path, before, part] = [WHOLE, BEFORE, PART].map(|kind| self.named(kind, state.step));
+    pub fn save(
+        &self,
+        state: &State,
+        tensors: &[(String, Tensor)],
+    ) -> Result<PathBuf, CheckpointError> {
+        let path = self.named(WHOLE, state.step);
+        let before = self.named(BEFORE, state.step);
+        let part = self.named(PART, state.step);
+
+        // A run that was killed here before may have left its part.
         let _ = fs::remove_dir_all(&part);
         fs::create_dir_all(&part).map_err(at(&part))?;
         let written = write(&part, state, tensors);
@@ -229,12 +259,15 @@ impl Checkpoints {
             let _ = fs::remove_dir_all(&part);
             return Err(error);
         }
+
         // The end of an epoch comes at the step of a checkpoint within it.
         if path.exists() {
             let _ = fs::remove_dir_all(&before);
             fs::rename(&path, &before).map_err(at(&path))?;
         }
         fs::rename(&part, &path).map_err(at(&path))?;
+
+        // The new name is on the disk before an older checkpoint is taken away.
         sync(&self.folder)?;
         self.prune(state)?;
         Ok(path)
@@ -246,7 +279,10 @@ impl Checkpoints {
     /// [`CheckpointError::None`] if there is none.
     pub fn last(&self) -> Result<PathBuf, CheckpointError> {
         let last = self.steps()?.last().copied();
-        last.map(|step| self.path_of(step)).ok_or_else(|| CheckpointError::None { path: self.folder.clone() })
+        last.map(|step| self.path_of(step))
+            .ok_or_else(|| CheckpointError::None {
+                path: self.folder.clone(),
+            })
     }
 
     /// The best on validation, as the last one says; the last one where no epoch has ended.
@@ -255,7 +291,9 @@ impl Checkpoints {
     /// As [`Self::last`]; its state cannot be read.
     pub fn best(&self) -> Result<PathBuf, CheckpointError> {
         let last = self.last()?;
-        Ok(read_state(&last)?.best.map_or(last, |best| self.path_of(best.step)))
+        Ok(read_state(&last)?
+            .best
+            .map_or(last, |best| self.path_of(best.step)))
     }
 
     /// Whether that of `step` is there.
@@ -270,21 +308,34 @@ impl Checkpoints {
 
     /// A kill between two renamings leaves the checkpoint under its other name.
     fn path_of(&self, step: u64) -> PathBuf {
-        let [path, before] = [WHOLE, BEFORE].map(|kind| self.named(kind, step));
-        if !path.is_dir() && before.is_dir() { before } else { path }
+        let path = self.named(WHOLE, step);
+        let before = self.named(BEFORE, step);
+        if !path.is_dir() && before.is_dir() {
+            before
+        } else {
+            path
+        }
     }
 
     fn steps(&self) -> Result<Vec<u64>, CheckpointError> {
-        let step = |name: &str| name.strip_prefix(WHOLE).or_else(|| name.strip_prefix(BEFORE))?.parse().ok();
-        let mut steps: Vec<u64> = self.names()?.iter().filter_map(|name| step(name)).collect();
+        let mut steps: Vec<u64> = self
+            .names()?
+            .iter()
+            .filter_map(|name| step_of(name))
+            .collect();
         steps.sort_unstable();
+        // One step may be there under both names.
         steps.dedup();
         Ok(steps)
     }
 
     fn names(&self) -> Result<Vec<String>, CheckpointError> {
-        let entries = fs::read_dir(&self.folder).map_err(at(&self.folder))?.filter_map(Result::ok);
-        Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        let entries = fs::read_dir(&self.folder)
+            .map_err(at(&self.folder))?
+            .filter_map(Result::ok);
+        Ok(entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect())
     }
 
     /// After a checkpoint of `state` was written.
@@ -293,57 +344,93 @@ impl Checkpoints {
         let best = state.best.as_ref().map(|best| best.step);
         let old = &steps[..steps.len().saturating_sub(self.keep)];
         for step in old.iter().filter(|step| Some(**step) != best) {
-            let (path, part) = (self.path_of(*step), self.named(PART, *step));
+            let path = self.path_of(*step);
+            let part = self.named(PART, *step);
             let _ = fs::remove_dir_all(&part);
             fs::rename(&path, &part).map_err(at(&path))?;
         }
-        let has_other_name = |name: &&String| {
-            let step = name.strip_prefix(BEFORE).and_then(|step| step.parse().ok());
-            name.starts_with(PART) || step.is_some_and(|step| self.named(WHOLE, step).is_dir())
-        };
-        for name in self.names()?.iter().filter(has_other_name) {
-            let path = self.folder.join(name);
-            fs::remove_dir_all(&path).map_err(at(&path))?;
+
+        // What was renamed just now or by a run that was killed; and checkpoints that a new one has replaced.
+        for name in self.names()? {
+            let replaced = name.strip_prefix(BEFORE).and_then(|step| step.parse().ok());
+            let has_other_name = name.starts_with(PART)
+                || replaced.is_some_and(|step| self.named(WHOLE, step).is_dir());
+            if has_other_name {
+                let path = self.folder.join(name);
+                fs::remove_dir_all(&path).map_err(at(&path))?;
+            }
         }
         Ok(())
     }
 }
 
+/// The step of a checkpoint's folder, under either name.
+fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix(WHOLE)
+        .or_else(|| name.strip_prefix(BEFORE))?
+        .parse()
+        .ok()
+}
+
 /// A checkpoint's two files, synced; the tensors first, since the state has their hash.
-fn write(folder: &Path, state: &State, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+fn write(
+    folder: &Path,
+    state: &State,
+    tensors: &[(String, Tensor)],
+) -> Result<(), CheckpointError> {
     #[derive(Serialize)]
     struct Whole<'a> {
         tensors_blake3: String,
         #[serde(flatten)]
         state: &'a State,
     }
+
     let file = folder.join(TENSORS);
     let tensors_blake3 = safetensors::write(&file, tensors, &[]).map_err(at(&file))?;
+
     let file = folder.join(STATE);
-    let json = serde_json::to_vec_pretty(&Whole { tensors_blake3, state });
-    let json = json.map_err(|source| CheckpointError::State { path: file.clone(), source })?;
+    let json = serde_json::to_vec_pretty(&Whole {
+        tensors_blake3,
+        state,
+    });
+    let json = json.map_err(|source| CheckpointError::State {
+        path: file.clone(),
+        source,
+    })?;
+
     write_synced(&file, &json)?;
     sync(folder)
 }
 
 /// What is read of a state before all else.
 #[derive(Deserialize)]
-struct Head {
+struct StateHeader {
     format_version: u32,
     tensors_blake3: Option<String>,
 }
 
 /// The text of a checkpoint's `state.json`, and its head.
-fn read_head(path: &Path) -> Result<(Vec<u8>, Head), CheckpointError> {
+fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     let file = path.join(STATE);
     let text = fs::read(&file).map_err(lost(&file))?;
-    let head = serde_json::from_slice::<Head>(&text);
-    let head = head.map_err(|source| CheckpointError::State { path: file.clone(), source })?;
+    let head = serde_json::from_slice::<StateHeader>(&text);
+    let head = head.map_err(|source| CheckpointError::State {
+        path: file.clone(),
+        source,
+    })?;
+
+    // The version comes first: all else may have another form.
     if head.format_version > FORMAT_VERSION {
-        return Err(CheckpointError::Version { path: file, found: head.format_version });
+        return Err(CheckpointError::Version {
+            path: file,
+            found: head.format_version,
+        });
     }
     if head.format_version >= FIRST_WITH_HASH && head.tensors_blake3.is_none() {
-        return Err(CheckpointError::Damaged { path: file, problem: "tensors_blake3 is missing" });
+        return Err(CheckpointError::Damaged {
+            path: file,
+            problem: "tensors_blake3 is missing",
+        });
     }
     Ok((text, head))
 }
@@ -354,7 +441,10 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, Head), CheckpointError> {
 /// [`CheckpointError`].
 pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
     let (text, _) = read_head(path)?;
-    serde_json::from_slice(&text).map_err(|source| CheckpointError::State { path: path.join(STATE), source })
+    serde_json::from_slice(&text).map_err(|source| CheckpointError::State {
+        path: path.join(STATE),
+        source,
+    })
 }
 
 /// Reads a checkpoint's tensors, by name, on the CPU. Their file must be the one that was written.
@@ -364,13 +454,23 @@ pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
     let (_, head) = read_head(path)?;
     let file = path.join(TENSORS);
+
+    // Damage is told by the hash, not by what a parser makes of it.
     let mut hasher = blake3::Hasher::new();
     let read = File::open(&file).and_then(|opened| hasher.update_reader(opened).map(drop));
     read.map_err(lost(&file))?;
-    if head.tensors_blake3.is_some_and(|wanted| wanted != hasher.finalize().to_hex().as_str()) {
-        return Err(CheckpointError::Damaged { path: file, problem: "its blake3 is not the one in state.json" });
+    if head
+        .tensors_blake3
+        .is_some_and(|wanted| wanted != hasher.finalize().to_hex().as_str())
+    {
+        return Err(CheckpointError::Damaged {
+            path: file,
+            problem: "its blake3 is not the one in state.json",
+        });
     }
-    let tensors = Tensor::read_safetensors(&file).map_err(|source| CheckpointError::Tensors { path: file, source })?;
+
+    let tensors = Tensor::read_safetensors(&file)
+        .map_err(|source| CheckpointError::Tensors { path: file, source })?;
     Ok(tensors.into_iter().collect())
 }
 
@@ -378,7 +478,7 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointE
 ///
 /// # Errors
 /// [`CheckpointError::Mismatch`] naming the first that is missing or of another shape.
-pub fn copy_into(
+pub(crate) fn copy_into(
     variables: &[(String, Tensor)],
     tensors: &BTreeMap<String, Tensor>,
     prefix: &str,
@@ -386,10 +486,16 @@ pub fn copy_into(
 ) -> Result<(), CheckpointError> {
     tch::no_grad(|| {
         for (name, variable) in variables {
-            let found = tensors.get(&format!("{prefix}{name}")).filter(|t| t.size() == variable.size());
+            let found = tensors
+                .get(&format!("{prefix}{name}"))
+                .filter(|t| t.size() == variable.size());
             let Some(found) = found else {
-                return Err(CheckpointError::Mismatch { path: path.to_owned(), name: name.clone() });
+                return Err(CheckpointError::Mismatch {
+                    path: path.to_owned(),
+                    name: name.clone(),
+                });
             };
+            // Shapes are equal; a value takes its variable's kind and device.
             variable.shallow_clone().copy_(found);
         }
         Ok(())
@@ -397,11 +503,15 @@ pub fn copy_into(
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(at(path))
+    fs::write(path, bytes)
+        .and_then(|()| File::open(path)?.sync_all())
+        .map_err(at(path))
 }
 
 fn sync(folder: &Path) -> Result<(), CheckpointError> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(at(folder))
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(at(folder))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
@@ -413,7 +523,10 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
 fn lost(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_owned();
     move |source| match source.kind() {
-        ErrorKind::NotFound => CheckpointError::Damaged { path, problem: "it is missing" },
+        ErrorKind::NotFound => CheckpointError::Damaged {
+            path,
+            problem: "it is missing",
+        },
         _ => CheckpointError::Io { path, source },
     }
 }

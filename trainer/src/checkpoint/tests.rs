@@ -1,31 +1,44 @@
 //! Checkpoints written, killed, damaged and read again.
 
+use wavemill_schemas::config::Schedule;
+use wavemill_scores::schedule::Schedules;
+
 use super::*;
-use crate::config::Schedule;
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{Needs, Store};
-use crate::schedule::Schedules;
 
 fn state(folder: &Path) -> State {
     Fixture::default().write(folder);
     let config = Config::default();
     let store = Store::open(folder, None).expect("a store");
     let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
-    State::first(&config, &data, Schedules::new(&Schedule::default(), 0.1).state().clone(), 1)
+    State::first(
+        &config,
+        &data,
+        Schedules::new(&Schedule::default(), 0.1).state().clone(),
+        1,
+    )
 }
 
 fn tensors(value: f64) -> Vec<(String, Tensor)> {
     let odd = Tensor::from_slice(&[value as f32, 2.0, 3.0]);
     let wide = Tensor::from_slice(&[value, -0.0, f64::MIN_POSITIVE, f64::INFINITY]).view([2, 2]);
     let steps = Tensor::from_slice(&[7_i64, i64::MAX]);
-    [("b.odd", odd), ("a.wide", wide), ("steps", steps), ("c.scalar", Tensor::from(value as f32))]
-        .map(|(name, tensor)| (name.to_owned(), tensor))
-        .into()
+    [
+        ("b.odd", odd),
+        ("a.wide", wide),
+        ("steps", steps),
+        ("c.scalar", Tensor::from(value as f32)),
+    ]
+    .map(|(name, tensor)| (name.to_owned(), tensor))
+    .into()
 }
 
 fn save(checkpoints: &Checkpoints, state: &mut State, step: u64) -> PathBuf {
     state.step = step;
-    checkpoints.save(state, &tensors(step as f64)).expect("room")
+    checkpoints
+        .save(state, &tensors(step as f64))
+        .expect("room")
 }
 
 fn names(checkpoints: &Checkpoints) -> Vec<String> {
@@ -43,7 +56,11 @@ fn tensors_come_back_bit_for_bit_with_their_shapes() {
     let back = read_tensors(&path).expect("safetensors");
     assert_eq!(back.len(), 4);
     for (name, tensor) in tensors(3.0) {
-        assert_eq!((back[&name].size(), back[&name].kind()), (tensor.size(), tensor.kind()), "{name}");
+        assert_eq!(
+            (back[&name].size(), back[&name].kind()),
+            (tensor.size(), tensor.kind()),
+            "{name}"
+        );
         assert!(back[&name].equal(&tensor), "{name}");
     }
     assert_eq!(read_state(&path).expect("JSON"), state);
@@ -54,18 +71,40 @@ fn the_last_and_the_best_stay_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut state = state(&folder.path().join("store"));
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 2).expect("a folder");
-    assert!(matches!(checkpoints.last(), Err(CheckpointError::None { .. })));
+    assert!(matches!(
+        checkpoints.last(),
+        Err(CheckpointError::None { .. })
+    ));
     save(&checkpoints, &mut state, 1);
-    assert_eq!(checkpoints.best().expect("the last"), checkpoints.last().expect("one"));
-    state.best = Some(Best { value: 0.5, epoch: 0, step: 2 });
+    assert_eq!(
+        checkpoints.best().expect("the last"),
+        checkpoints.last().expect("one")
+    );
+    state.best = Some(BestEpoch {
+        value: 0.5,
+        epoch: 0,
+        step: 2,
+    });
     for step in 2..=5 {
         save(&checkpoints, &mut state, step);
     }
-    assert_eq!(names(&checkpoints), ["step-00000002", "step-00000004", "step-00000005"]);
-    assert!(checkpoints.best().expect("step 2").ends_with("step-00000002"));
+    assert_eq!(
+        names(&checkpoints),
+        ["step-00000002", "step-00000004", "step-00000005"]
+    );
+    assert!(
+        checkpoints
+            .best()
+            .expect("step 2")
+            .ends_with("step-00000002")
+    );
     // A later run that keeps fewer.
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
-    state.best = Some(Best { value: 0.4, epoch: 1, step: 6 });
+    state.best = Some(BestEpoch {
+        value: 0.4,
+        epoch: 1,
+        step: 6,
+    });
     save(&checkpoints, &mut state, 6);
     assert_eq!(names(&checkpoints), ["step-00000006"]);
 }
@@ -92,7 +131,11 @@ fn a_kill_between_two_renamings_or_while_writing_loses_nothing() {
 /// One checkpoint, at step 3.
 fn one(folder: &Path) -> PathBuf {
     let mut state = state(&folder.join("store"));
-    save(&Checkpoints::open(folder.join("checkpoints"), 2).expect("a folder"), &mut state, 3)
+    save(
+        &Checkpoints::open(folder.join("checkpoints"), 2).expect("a folder"),
+        &mut state,
+        3,
+    )
 }
 
 #[test]
@@ -102,17 +145,35 @@ fn a_flipped_byte_anywhere_in_the_tensors_is_damage_with_its_file_and_a_remedy()
     let file = path.join(TENSORS);
     let whole = fs::read(&file).expect("a file");
     // The header's length, a name, a dtype or shape, the header's end, values.
-    for at in [0, 9, 12, 40, 100, whole.len() / 2, whole.len() - 9, whole.len() - 1] {
+    for at in [
+        0,
+        9,
+        12,
+        40,
+        100,
+        whole.len() / 2,
+        whole.len() - 9,
+        whole.len() - 1,
+    ] {
         let mut flipped = whole.clone();
         flipped[at] ^= 0x10;
         fs::write(&file, flipped).expect("room");
         let error = read_tensors(&path).expect_err("another byte");
-        assert!(matches!(error, CheckpointError::Damaged { .. }), "{at}: {error}");
+        assert!(
+            matches!(error, CheckpointError::Damaged { .. }),
+            "{at}: {error}"
+        );
         let words = error.to_string();
-        assert!(words.contains(TENSORS) && words.contains("blake3") && words.contains("--resume"), "{words}");
+        assert!(
+            words.contains(TENSORS) && words.contains("blake3") && words.contains("--resume"),
+            "{words}"
+        );
     }
     fs::write(&file, &whole[..whole.len() - 1]).expect("room");
-    assert!(matches!(read_tensors(&path), Err(CheckpointError::Damaged { .. })), "cut off");
+    assert!(
+        matches!(read_tensors(&path), Err(CheckpointError::Damaged { .. })),
+        "cut off"
+    );
     fs::write(&file, &whole).expect("room");
     read_tensors(&path).expect("as it was");
 }
@@ -123,8 +184,13 @@ fn a_missing_file_is_damage() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = one(folder.path());
         fs::remove_file(path.join(name)).expect("a file");
-        let error = read_state(&path).and_then(|_| read_tensors(&path)).expect_err("half of it");
-        assert!(matches!(&error, CheckpointError::Damaged { path, .. } if path.ends_with(name)), "{error}");
+        let error = read_state(&path)
+            .and_then(|_| read_tensors(&path))
+            .expect_err("half of it");
+        assert!(
+            matches!(&error, CheckpointError::Damaged { path, .. } if path.ends_with(name)),
+            "{error}"
+        );
     }
 }
 
@@ -134,7 +200,11 @@ fn a_checkpoint_of_the_first_format_is_read_without_a_hash_and_a_later_one_is_no
     let path = one(folder.path());
     let text = fs::read(path.join(STATE)).expect("a file");
     let mut state: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
-    state.as_object_mut().expect("a map").remove("tensors_blake3").expect("a hash");
+    state
+        .as_object_mut()
+        .expect("a map")
+        .remove("tensors_blake3")
+        .expect("a hash");
     let mut as_format = |version: u32| {
         state["format_version"] = version.into();
         fs::write(path.join(STATE), state.to_string()).expect("room");
@@ -142,7 +212,10 @@ fn a_checkpoint_of_the_first_format_is_read_without_a_hash_and_a_later_one_is_no
     };
     assert_eq!(as_format(1).expect("as before"), 4);
     assert!(matches!(as_format(2), Err(CheckpointError::Damaged { .. })));
-    assert!(matches!(as_format(FORMAT_VERSION + 1), Err(CheckpointError::Version { .. })));
+    assert!(matches!(
+        as_format(FORMAT_VERSION + 1),
+        Err(CheckpointError::Version { .. })
+    ));
 }
 
 #[test]
@@ -150,12 +223,28 @@ fn an_epoch_of_ten_times_the_first_loss_diverges() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut state = state(&folder.path().join("store"));
     state.epoch = 4;
-    state.sums = EpochSums { loss: 2000.0, rows: 100, ..EpochSums::default() };
-    assert_eq!(Diverged::of(&state), None, "no first loss");
+    state.sums = EpochSums {
+        loss: 2000.0,
+        rows: 100,
+        ..EpochSums::default()
+    };
+    assert_eq!(Divergence::of(&state), None, "no first loss");
     state.first_loss = Some(2.0);
-    assert_eq!(Diverged::of(&state), None, "just ten times");
+    assert_eq!(Divergence::of(&state), None, "just ten times");
     state.first_loss = Some(1.5);
-    let diverged = Diverged::of(&state).expect("more");
-    assert_eq!(diverged, Diverged { epoch: 4, mean: 20.0, first: 1.5 });
-    assert!(diverged.to_string().contains("20.0000 in epoch 5 and 1.5000"), "{diverged}");
+    let diverged = Divergence::of(&state).expect("more");
+    assert_eq!(
+        diverged,
+        Divergence {
+            epoch: 4,
+            mean: 20.0,
+            first: 1.5
+        }
+    );
+    assert!(
+        diverged
+            .to_string()
+            .contains("20.0000 in epoch 5 and 1.5000"),
+        "{diverged}"
+    );
 }

@@ -7,15 +7,15 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tch::Device;
 use wavemill_schemas::text::shown_lines;
+use wavemill_scores::metrics::{Predictions, paired, paired_table};
+use wavemill_scores::records::RunDir;
 
-use super::exit::{self, Usage};
+use super::exit::{self, UsageError};
 use super::{MachineArgs, fit, input, interrupt};
 use crate::checkpoint::{self, Checkpoints, State};
 use crate::dataset::{Dataset, LoaderPlan, Side};
-use crate::evaluate::{self, About, Paths, RowFiles};
+use crate::evaluate::{self, RowFileMetadata, RowFilePaths, RowFiles};
 use crate::learner::Learner;
-use crate::metrics::{Predictions, paired, paired_table};
-use crate::records::RunDir;
 use crate::run;
 use crate::strategy::{self, Collective, Ranks};
 
@@ -37,7 +37,7 @@ that is asked again and again becomes a second validation split.";
 /// Score a run's checkpoint on a split
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct EvalCommand {
+pub(crate) struct EvalCommand {
     /// The folder that `fit` wrote
     run: PathBuf,
     /// The store [default: the one that it was trained on]
@@ -91,7 +91,7 @@ impl SideArg {
 
 /// Which checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CheckpointArg {
+pub(crate) enum CheckpointArg {
     /// The best on validation.
     Best,
     /// The last.
@@ -103,14 +103,18 @@ impl CheckpointArg {
     ///
     /// # Errors
     /// Not a run, or none there yet.
-    pub fn find(self, run: &Path) -> Result<PathBuf> {
+    pub(crate) fn find(self, run: &Path) -> Result<PathBuf> {
         let checkpoints = Checkpoints::open(RunDir::open(run)?.checkpoints(), 1)?;
-        Ok(if self == Self::Best { checkpoints.best()? } else { checkpoints.last()? })
+        let checkpoint = match self {
+            Self::Best => checkpoints.best()?,
+            Self::Last => checkpoints.last()?,
+        };
+        Ok(checkpoint)
     }
 }
 
-/// A run's checkpoint, ready to answer.
-struct Opened {
+/// A run's checkpoint, ready to answer, and the rows of the store that it was trained on.
+struct LoadedRun {
     data: Arc<Dataset>,
     state: State,
     learner: Learner,
@@ -121,24 +125,36 @@ impl EvalCommand {
     ///
     /// # Errors
     /// Not a run, another store, no labelled row.
-    pub fn run(&self) -> Result<u8> {
+    pub(crate) fn run(&self) -> Result<u8> {
         if self.predictions.is_some() && self.predictions == self.embeddings {
-            return Err(Usage("--predictions and --embeddings are one file: name two".to_owned()).into());
+            return Err(UsageError(
+                "--predictions and --embeddings are one file: name two".to_owned(),
+            )
+            .into());
         }
+
         let ranks = match (Ranks::from_env()?, self.nproc) {
             (Some(ranks), _) => ranks,
             (None, Some(nproc)) if nproc > 1 => {
+                // This process starts the ranks and passes signals on; it trains nothing.
                 interrupt::leave_to_others();
-                return Ok(strategy::launch(usize::from(nproc))?.try_into().unwrap_or(1));
+                return Ok(strategy::launch(usize::from(nproc))?
+                    .try_into()
+                    .unwrap_or(1));
             }
             _ => Ranks::solo(),
         };
+        // From here on libtorch starts threads, which must never run a signal's handler.
         interrupt::keep_away();
 
         let (data, state, path) = self.open(&self.run)?;
         let device = self.machine.device(&ranks, None)?;
         let group = fit::join(&ranks, &data, &data.lost_paths(), &state.config, device)?;
-        let evaluated = self.load(data, state, &path, group, device).and_then(|opened| self.evaluate(&opened, group));
+
+        let evaluated = self
+            .load(data, state, &path, group, device)
+            .and_then(|own| self.evaluate(&own, group));
+        // Other ranks wait for this one: they are told how it ended.
         match &evaluated {
             Ok(()) => group.finish()?,
             Err(error) => group.fail(&exit::words(error)),
@@ -146,38 +162,57 @@ impl EvalCommand {
         evaluated.map(|()| 0)
     }
 
-    fn evaluate(&self, opened: &Opened, group: &'static dyn Collective) -> Result<()> {
-        let Opened { data, state, .. } = opened;
-        let own = self.predict(opened, group, true)?;
+    fn evaluate(&self, run: &LoadedRun, group: &'static dyn Collective) -> Result<()> {
+        let LoadedRun { data, state, .. } = run;
+        let own = self.predict(run, group, true)?;
+
         // All ranks have all predictions: one of them speaks.
         let speaks = group.rank() == 0;
         if speaks {
             let scores = evaluate::scores(&own, data, self.side.side(), state.config.seed)?;
-            data.lacking(self.side.side()).iter().for_each(|warning| eprintln!("warning: {warning}"));
+            for warning in data.lacking(self.side.side()) {
+                eprintln!("warning: {warning}");
+            }
             if self.json {
                 println!("{}", serde_json::to_string(&scores)?);
             } else {
-                scores.iter().for_each(|evaluation| println!("{}", shown_lines(&evaluation.to_string())));
+                for evaluation in &scores {
+                    println!("{}", shown_lines(&evaluation.to_string()));
+                }
             }
         }
 
-        let Some(other) = &self.against else { return Ok(()) };
+        let Some(other) = &self.against else {
+            return Ok(());
+        };
         let (other_data, other_state, path) = self.open(other)?;
-        let theirs = self.load(other_data, other_state, &path, group, opened.learner.device())?;
-        let theirs = self.predict(&theirs, group, false)?;
-        for (own, theirs) in own.iter().zip(&theirs).filter(|_| speaks) {
-            self.compare(own, theirs, state.config.seed, other)?;
+        let device = run.learner.device();
+        let other_run = self.load(other_data, other_state, &path, group, device)?;
+        let theirs = self.predict(&other_run, group, false)?;
+        if speaks {
+            for (own, theirs) in own.iter().zip(&theirs) {
+                self.compare(own, theirs, state.config.seed, other)?;
+            }
         }
         Ok(())
     }
 
-    fn compare(&self, own: &Predictions, theirs: &Predictions, seed: u64, other: &Path) -> Result<()> {
+    fn compare(
+        &self,
+        own: &Predictions,
+        theirs: &Predictions,
+        seed: u64,
+        other: &Path,
+    ) -> Result<()> {
         let compared = paired(&own.per_track_mean()?, &theirs.per_track_mean()?, seed)?;
-        let Some(compared) = compared else { bail!("a single artist or track: nothing to draw from") };
+        let Some(compared) = compared else {
+            bail!("a single artist or track: nothing to draw from")
+        };
+
         if self.json {
             println!("{}", serde_json::to_string(&compared)?);
         } else {
-            let names = [&self.run, other].map(|p| p.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            let names = [folder_name(&self.run), folder_name(other)];
             println!("{}", paired_table(&compared, [&names[0], &names[1]]));
         }
         Ok(())
@@ -188,11 +223,13 @@ impl EvalCommand {
         let path = self.checkpoint.find(run)?;
         let state = checkpoint::read_state(&path)?;
         let recorded = RunDir::open(run).ok().and_then(|run| input::of(&run));
+
         let (store, version) = match (&self.store, recorded) {
             (Some(store), _) => (store.clone(), self.version),
             (None, Some((store, version))) => (store, self.version.or(Some(version))),
             (None, None) => bail!("--store: {} does not say where its store is", run.display()),
         };
+
         let data = self.machine.open(&store, version, &state.config)?;
         run::same_store(&state, &data, &path)?;
         run::require_rows(&data, self.side.side())?;
@@ -206,15 +243,28 @@ impl EvalCommand {
         path: &Path,
         group: &'static dyn Collective,
         device: Device,
-    ) -> Result<Opened> {
+    ) -> Result<LoadedRun> {
         let learner = Learner::new(&state.config, &data, group, device)?;
         learner.load_model(&checkpoint::read_tensors(path)?, path)?;
-        Ok(Opened { data, state, learner })
+        Ok(LoadedRun {
+            data,
+            state,
+            learner,
+        })
     }
 
     /// What a checkpoint says of every row of the side; `asked`: the files that were asked for are written.
-    fn predict(&self, opened: &Opened, group: &'static dyn Collective, asked: bool) -> Result<Vec<Predictions>> {
-        let Opened { data, state, learner } = opened;
+    fn predict(
+        &self,
+        run: &LoadedRun,
+        group: &'static dyn Collective,
+        asked: bool,
+    ) -> Result<Vec<Predictions>> {
+        let LoadedRun {
+            data,
+            state,
+            learner,
+        } = run;
         let plan = LoaderPlan {
             side: self.side.side(),
             batch_size: state.config.data.batch_size,
@@ -224,16 +274,33 @@ impl EvalCommand {
             prefetch_batches: usize::from(self.machine.prefetch_batches),
             ..LoaderPlan::default()
         };
-        let paths = Paths { predictions: self.predictions.clone(), embeddings: self.embeddings.clone() };
+
+        let paths = RowFilePaths {
+            predictions: self.predictions.clone(),
+            embeddings: self.embeddings.clone(),
+        };
         if !asked || (paths.predictions.is_none() && paths.embeddings.is_none()) {
             return Ok(evaluate::predict(learner, data, group, plan)?);
         }
 
-        let name = self.run.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let about = About::new(name, state.step, &state.config.model.name, self.side.side(), data);
+        let name = folder_name(&self.run);
+        let about = RowFileMetadata::new(
+            name,
+            state.step,
+            &state.config.model.name,
+            self.side.side(),
+            data,
+        );
         let mut files = RowFiles::create(&paths, &about, data, group.rank())?;
         let predictions = evaluate::predict_into(learner, data, group, plan, Some(&mut files))?;
         files.finish()?;
         Ok(predictions)
     }
+}
+
+fn folder_name(run: &Path) -> String {
+    run.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }

@@ -1,43 +1,49 @@
 //! Errors → one line and an exit code.
 
 use std::any::Any;
-use std::io;
 
 use anyhow::Error;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::config::ConfigError;
+use wavemill_schemas::exit::{self, NO_SPACE};
+use wavemill_schemas::text::{self, shown};
+use wavemill_scores::records::RecordError;
 
 use super::{jobs, sweep};
 use crate::checkpoint::CheckpointError;
-use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::evaluate::EvaluateError;
 use crate::export::ExportError;
 use crate::learner::LearnError;
 use crate::models::ModelError;
 use crate::predict::PredictError;
-use crate::records::RecordError;
 use crate::run::RunError;
 use crate::strategy::{self, RankError};
 
 /// A problem with what the user typed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub String);
+pub(crate) struct UsageError(pub String);
 
 /// A store whose bytes are not what its manifest says.
 #[derive(Debug, thiserror::Error)]
-#[error("{files} damaged files: restore them from a copy, extract again, or pass them over with --skip-damaged")]
-pub struct Damaged {
+#[error(
+    "{files} damaged files: restore them from a copy, extract again, or pass them over with --skip-damaged"
+)]
+pub(crate) struct DamagedFiles {
     /// How many files.
     pub files: usize,
 }
 
 /// The whole chain on one line, fit for a terminal; a cause that its error already says is left out.
 #[must_use]
-pub fn words(error: &Error) -> String {
+pub(crate) fn words(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let cause = cause
+            .to_string()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
         if line.is_empty() {
             line = cause;
         } else if !line.contains(&cause) {
@@ -49,41 +55,48 @@ pub fn words(error: &Error) -> String {
 
 /// The first line of what libtorch threw through tch.
 #[must_use]
-pub fn panic_words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    let line = text.unwrap_or("no message").lines().next().unwrap_or_default();
-    format!("a fault in wavemill-train, please report it with the command: {}", shown(line))
+pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
+    let words = text::panic_words(panic).unwrap_or("no message");
+    let line = words.lines().next().unwrap_or_default();
+    format!(
+        "a fault in wavemill-train, please report it with the command: {}",
+        shown(line)
+    )
 }
 
 /// Whether `println!` found that the reader of our output has gone.
 #[must_use]
-pub fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
-    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-    text.starts_with("failed printing to stdout: Broken pipe")
+pub(crate) fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
+    text::panic_words(panic)
+        .is_some_and(|words| words.starts_with("failed printing to stdout: Broken pipe"))
 }
 
 /// The documented exit code.
 #[must_use]
-pub fn code(error: &Error) -> u8 {
-    if error.chain().any(|cause| cause.downcast_ref().is_some_and(is_no_space)) {
-        return 5;
+pub(crate) fn code(error: &Error) -> u8 {
+    // A full disk, whichever error it is behind.
+    if error.chain().any(exit::is_no_space) {
+        return NO_SPACE;
     }
+
     error.chain().find_map(known).unwrap_or(1)
 }
 
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<Usage>() || cause.is::<ConfigError>() {
+    if cause.is::<UsageError>() || cause.is::<ConfigError>() {
         return Some(2);
     }
-    if cause.is::<sweep::Stopped>() {
+    if cause.is::<sweep::SweepInterrupted>() {
         return Some(130);
     }
-    if cause.is::<Damaged>() {
+    if cause.is::<DamagedFiles>() {
         return Some(3);
     }
-    if let Some(ended) = cause.downcast_ref::<jobs::Ended>() {
+    if let Some(ended) = cause.downcast_ref::<jobs::FatalTrial>() {
         return Some(ended.code);
     }
+
+    // What the parts of the library met.
     if let Some(error) = cause.downcast_ref::<DatasetError>() {
         return Some(dataset(error));
     }
@@ -120,7 +133,9 @@ fn run(error: &RunError) -> Option<u8> {
         RunError::OtherStore { .. } => Some(4),
         RunError::OtherFiles { .. } | RunError::LostRows { .. } => Some(3),
         RunError::Stopped { .. } => Some(130),
-        RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => Some(dataset(error)),
+        RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => {
+            Some(dataset(error))
+        }
         RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),
         RunError::Checkpoint(error) => checkpoint(error),
         RunError::Record(error) => record(error),
@@ -156,7 +171,9 @@ fn model(error: &ModelError) -> Option<u8> {
 
 fn checkpoint(error: &CheckpointError) -> Option<u8> {
     match error {
-        CheckpointError::Damaged { .. } | CheckpointError::State { .. } | CheckpointError::Tensors { .. } => Some(3),
+        CheckpointError::Damaged { .. }
+        | CheckpointError::State { .. }
+        | CheckpointError::Tensors { .. } => Some(3),
         CheckpointError::Mismatch { .. } => Some(4),
         CheckpointError::None { .. } => Some(2),
         _ => None,
@@ -173,7 +190,9 @@ fn export(error: &ExportError) -> Option<u8> {
 fn predict(error: &PredictError) -> Option<u8> {
     match error {
         PredictError::OtherFeature { .. } => Some(4),
-        PredictError::NoStream { .. } | PredictError::NoTensor | PredictError::Needs { .. } => Some(2),
+        PredictError::NoStream { .. } | PredictError::NoTensor | PredictError::Needs { .. } => {
+            Some(2)
+        }
         PredictError::Learn(error) => learn(error),
         _ => None,
     }
@@ -190,7 +209,9 @@ fn record(error: &RecordError) -> Option<u8> {
 
 fn dataset(error: &DatasetError) -> u8 {
     match error {
-        DatasetError::NotThere { .. } | DatasetError::Unfit { .. } | DatasetError::NoStore { .. } => 2,
+        DatasetError::NotThere { .. }
+        | DatasetError::Unfit { .. }
+        | DatasetError::NoStore { .. } => 2,
         DatasetError::NoVersion { .. } | DatasetError::Newer { .. } => 2,
         DatasetError::Manifest { .. } | DatasetError::Outside { .. } => 3,
         _ if error.is_damage() => 3,
@@ -198,27 +219,31 @@ fn dataset(error: &DatasetError) -> u8 {
     }
 }
 
-fn is_no_space(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded | FileTooLarge)
-}
-
 /// The reader of our output has gone (`| head`): a quiet end.
 #[must_use]
-pub fn is_broken_pipe(error: &Error) -> bool {
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+pub(crate) fn is_broken_pipe(error: &Error) -> bool {
+    error.chain().any(exit::is_broken_pipe)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn damaged() -> DatasetError {
-        DatasetError::Damaged { path: "a".into(), row_group: 0, problem: String::new() }
+        DatasetError::Damaged {
+            path: "a".into(),
+            row_group: 0,
+            problem: String::new(),
+        }
     }
 
     fn unknown() -> ModelError {
-        ModelError::Unknown { name: String::new(), known: String::new() }
+        ModelError::Unknown {
+            name: String::new(),
+            known: String::new(),
+        }
     }
 
     #[test]
@@ -230,17 +255,37 @@ mod tests {
             recipe: "a".into(),
             feature: String::new(),
         };
-        let flipped = || CheckpointError::Damaged { path: "a".into(), problem: "b" };
-        let lost = || RankError::Lost { rank: 1, reason: String::new() };
+        let flipped = || CheckpointError::Damaged {
+            path: "a".into(),
+            problem: "b",
+        };
+        let lost = || RankError::Lost {
+            rank: 1,
+            reason: String::new(),
+        };
         let cases: [(Error, u8); 14] = [
-            (Usage(String::new()).into(), 2),
+            (UsageError(String::new()).into(), 2),
             (RunError::from(damaged()).into(), 3),
             (RunError::from(LearnError::from(damaged())).into(), 3),
             (RunError::from(LearnError::from(unknown())).into(), 2),
             (ExportError::from(unknown()).into(), 2),
             (other().into(), 4),
-            (RunError::Stopped { step: 1, path: "a".into() }.into(), 130),
-            (RunError::from(CheckpointError::Io { path: "a".into(), source: no_space() }).into(), 5),
+            (
+                RunError::Stopped {
+                    step: 1,
+                    path: "a".into(),
+                }
+                .into(),
+                130,
+            ),
+            (
+                RunError::from(CheckpointError::Io {
+                    path: "a".into(),
+                    source: no_space(),
+                })
+                .into(),
+                5,
+            ),
             (RunError::from(flipped()).into(), 3),
             (RunError::from(LearnError::from(flipped())).into(), 3),
             (lost().into(), 6),
@@ -255,15 +300,27 @@ mod tests {
 
     #[test]
     fn what_an_error_quotes_cannot_act_on_the_terminal() {
-        assert_eq!(words(&Error::msg("no class a\u{1b}[2Jb\n there")), "no class a\\u{1b}[2Jb there");
+        assert_eq!(
+            words(&Error::msg("no class a\u{1b}[2Jb\n there")),
+            "no class a\\u{1b}[2Jb there"
+        );
         assert!(panic_words(&"a\u{9b}2J".to_owned()).ends_with("a\\u{9b}2J"));
     }
 
     #[test]
     fn a_reader_that_has_gone_is_no_fault() {
-        assert!(is_broken_pipe(&PredictError::Write { source: io::ErrorKind::BrokenPipe.into() }.into()));
+        assert!(is_broken_pipe(
+            &PredictError::Write {
+                source: io::ErrorKind::BrokenPipe.into()
+            }
+            .into()
+        ));
         let text = |text: &str| Box::new(text.to_owned()) as Box<dyn Any + Send>;
-        assert!(is_lost_reader(text("failed printing to stdout: Broken pipe (os error 32)").as_ref()));
-        assert!(!is_lost_reader(text("failed printing to stdout: No space left on device").as_ref()));
+        assert!(is_lost_reader(
+            text("failed printing to stdout: Broken pipe (os error 32)").as_ref()
+        ));
+        assert!(!is_lost_reader(
+            text("failed printing to stdout: No space left on device").as_ref()
+        ));
     }
 }

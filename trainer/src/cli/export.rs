@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use tch::Device;
+use wavemill_scores::records::RunDir;
 
 use super::eval::CheckpointArg;
 use super::input;
-use crate::export::{self, About};
-use crate::records::RunDir;
-use crate::trained::Trained;
+use crate::export::{self, ModelCard};
+use crate::trained::TrainedModel;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +27,7 @@ ONNX is not offered: libtorch has no maintained way to it from C++.";
 /// Write a run's model for other programs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ExportCommand {
+pub(crate) struct ExportCommand {
     /// The folder that `fit` wrote
     run: PathBuf,
     /// Of the file
@@ -52,9 +52,9 @@ impl ExportCommand {
     ///
     /// # Errors
     /// Not a run, or no room.
-    pub fn run(&self) -> Result<u8> {
-        let trained = Trained::load(&self.checkpoint.find(&self.run)?, Device::Cpu)?;
-        let about = About::new(&trained, &input::recipe_of(&RunDir::open(&self.run)?))?;
+    pub(crate) fn run(&self) -> Result<u8> {
+        let trained = TrainedModel::load(&self.checkpoint.find(&self.run)?, Device::Cpu)?;
+        let about = ModelCard::new(&trained, &input::recipe_of(&RunDir::open(&self.run)?))?;
         match self.format {
             Format::Safetensors => export::write_safetensors(&trained, &about, &self.out)?,
             Format::Torchscript => {

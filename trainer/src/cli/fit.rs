@@ -8,16 +8,16 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use tch::Device;
+use wavemill_schemas::config::{Config, Layered};
 use wavemill_schemas::text::{shown, shown_lines};
 
 use super::like::LikeArgs;
 use super::output::{self, OutputArgs, report};
-use super::place::{self, Begun, Changes};
+use super::run_folder::{self, Changes, RunStart};
 use super::{MachineArgs, interrupt, progress, shared};
-use crate::config::{Config, Layered};
 use crate::dataset::Dataset;
 use crate::models::init;
-use crate::run::{self, Fitted, Job, RunError, Watch};
+use crate::run::{self, FitOutcome, Job, RunError, Watch};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
 
 const EXAMPLES: &str = "\
@@ -41,7 +41,7 @@ A run stopped by Ctrl-C or SIGTERM writes a checkpoint first and says how to go 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[allow(clippy::struct_excessive_bools)]
-pub struct FitCommand {
+pub(crate) struct FitCommand {
     /// A feature store of `wavemill extract`
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -115,40 +115,51 @@ impl FitCommand {
     /// Trains.
     ///
     /// # Errors
-    /// Usage, store, or whatever stopped the run.
-    pub fn run(&self) -> Result<u8> {
+    /// UsageError, store, or whatever stopped the run.
+    pub(crate) fn run(&self) -> Result<u8> {
         if let Some(listing) = self.like.listing() {
             print!("{listing}");
             return Ok(0);
         }
+
         if self.print_config {
             print!("{}", self.like.printed(&self.config()?.config)?);
             return Ok(0);
         }
+
         let ranks = match (Ranks::from_env()?, self.nproc) {
             (Some(ranks), _) => ranks,
             (None, Some(nproc)) if nproc > 1 => {
+                // This process starts the ranks and passes signals on; it trains nothing.
                 interrupt::leave_to_others();
-                return Ok(strategy::launch(usize::from(nproc))?.try_into().unwrap_or(1));
+                return Ok(strategy::launch(usize::from(nproc))?
+                    .try_into()
+                    .unwrap_or(1));
             }
             _ => Ranks::solo(),
         };
+        // From here on libtorch starts threads, which must never run a signal's handler.
         interrupt::keep_away();
+
         let begun = self.begun(ranks.world_size)?;
         let (store, version) = begun.store(self.store.as_deref(), self.version)?;
         let data = self.machine.open(&store, version, &begun.config)?;
+        // Before ranks wait for each other: what is wrong with the rows is told at once.
         run::check(&begun.config, &data, ranks.world_size)?;
         if begun.from.is_none() {
             self.look_at_what_begins(&data, &ranks)?;
         }
+
         let device = self.machine.device(&ranks, begun.threads)?;
         let group = join(&ranks, &data, &data.lost_paths(), &begun.config, device)?;
         let ended = self.fit(begun, &store, &data, group, device);
+        // Other ranks wait for this one: they are told how it ended.
         match &ended {
             Ok(_) => group.finish()?,
             // Of no effect where all ranks were asked to stop, and have parted.
             Err(error) => group.fail(&super::exit::words(error)),
         }
+
         match ended {
             // Rank 0 says it.
             Err(error) if group.rank() > 0 && is_stopped(&error) => Ok(super::exit::code(&error)),
@@ -160,9 +171,11 @@ impl FitCommand {
     fn look_at_what_begins(&self, data: &Dataset, ranks: &Ranks) -> Result<()> {
         let layered = self.config()?;
         if ranks.rank == 0 {
-            let notes = self.like.notes(&layered, self.config.as_deref(), data);
-            notes.iter().for_each(|note| eprintln!("note: {}", shown(note)));
+            for note in self.like.notes(&layered, self.config.as_deref(), data) {
+                eprintln!("note: {}", shown(&note));
+            }
         }
+
         match &layered.config.model.init {
             Some(file) => Ok(init::check_form(file)?),
             None => Ok(()),
@@ -170,39 +183,48 @@ impl FitCommand {
     }
 
     /// What the run begins with. No rank writes before all have looked.
-    fn begun(&self, world_size: usize) -> Result<Begun> {
+    fn begun(&self, world_size: usize) -> Result<RunStart> {
         if let Some(run) = &self.resume {
-            let changes = Changes { epochs: self.epochs, skip_damaged: self.skip_damaged };
-            return place::resumed(run, changes, world_size);
+            let changes = Changes {
+                epochs: self.epochs,
+                skip_damaged: self.skip_damaged,
+            };
+            return run_folder::resumed(run, changes, world_size);
         }
 
         let config = self.config()?.config;
         match &self.resume_or_start {
-            None => Ok(Begun::new(config, None)),
+            None => Ok(RunStart::new(config, None)),
             Some(named) => {
-                let folder = named.clone().unwrap_or_else(|| place::folder_of(&self.runs, &config));
-                place::resumed_or_started(&folder, config, world_size)
+                let folder = named
+                    .clone()
+                    .unwrap_or_else(|| run_folder::folder_of(&self.runs, &config));
+                run_folder::resumed_or_started(&folder, config, world_size)
             }
         }
     }
 
     fn fit(
         &self,
-        begun: Begun,
+        begun: RunStart,
         store: &Path,
         data: &Arc<Dataset>,
         group: &'static dyn Collective,
         device: Device,
     ) -> Result<u8> {
-        place::agree(begun.from, group)?;
+        // Nobody has written by now: where ranks see the folder differently, all end here.
+        run_folder::agree(begun.from, group)?;
+
         let config = begun.config;
         let folder = match begun.folder {
             Some(folder) => folder,
-            None => place::new_folder(&self.runs, &config, group, store, data)?,
+            None => run_folder::new_folder(&self.runs, &config, group, store, data)?,
         };
+
         if self.resume_or_start.is_some() && begun.from.is_none() {
-            place::begin_in(&folder, &config, group, store, data)?;
+            run_folder::begin_in(&folder, &config, group, store, data)?;
         }
+
         let job = Job {
             config,
             folder,
@@ -214,9 +236,17 @@ impl FitCommand {
             keep_going: None,
         };
         if group.rank() == 0 {
-            data.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+            for warning in data.warnings() {
+                eprintln!("warning: {warning}");
+            }
         }
-        let Fitted { result, ended_before, .. } = watched(&job, data, group)?;
+
+        let FitOutcome {
+            result,
+            ended_before,
+            ..
+        } = watched(&job, data, group)?;
+
         if group.rank() == 0 {
             if self.json {
                 println!("{}", serde_json::to_string(&result)?);
@@ -224,7 +254,9 @@ impl FitCommand {
                 print!("{}", shown_lines(&result.to_string()));
             }
             if ended_before {
-                report("the run had come to its end before: nothing is left to do, and its result is as it was");
+                report(
+                    "the run had come to its end before: nothing is left to do, and its result is as it was",
+                );
             }
             report(&format!("the run is in {}", job.folder.display()));
         }
@@ -233,29 +265,47 @@ impl FitCommand {
 
     /// What `--like` names, then the file, then the flags, then `--set`.
     fn config(&self) -> Result<Layered> {
-        let text_value = |s: &str| toml::Value::String(s.to_owned()).to_string();
+        let targets = toml::Value::from(self.targets.clone()).to_string();
+        let flags = [
+            ("model.name", self.model.as_deref().map(toml_text)),
+            ("data.feature", self.feature.as_deref().map(toml_text)),
+            ("data.split", self.split.as_deref().map(toml_text)),
+            ("train.epochs", self.epochs.map(|n| n.to_string())),
+            ("data.batch_size", self.batch_size.map(|n| n.to_string())),
+            ("seed", self.seed.map(|n| n.to_string())),
+            (
+                "model.init",
+                self.init
+                    .as_ref()
+                    .map(|path| toml_text(&path.to_string_lossy())),
+            ),
+            ("model.freeze", self.freeze.then(|| "true".to_owned())),
+            (
+                "data.skip_damaged",
+                self.skip_damaged.then(|| "true".to_owned()),
+            ),
+            (
+                "data.targets",
+                (!self.targets.is_empty()).then_some(targets),
+            ),
+        ];
+
         let mut sets = Vec::new();
-        let mut set = |key: &str, value: Option<String>| sets.extend(value.map(|v| format!("{key}={v}")));
-        set("model.name", self.model.as_deref().map(text_value));
-        set("data.feature", self.feature.as_deref().map(text_value));
-        set("data.split", self.split.as_deref().map(text_value));
-        set("train.epochs", self.epochs.map(|n| n.to_string()));
-        set("data.batch_size", self.batch_size.map(|n| n.to_string()));
-        set("seed", self.seed.map(|n| n.to_string()));
-        set("model.init", self.init.as_ref().map(|p| text_value(&p.to_string_lossy())));
-        set("model.freeze", self.freeze.then(|| "true".to_owned()));
-        set("data.skip_damaged", self.skip_damaged.then(|| "true".to_owned()));
-        if !self.targets.is_empty() {
-            set("data.targets", Some(toml::Value::from(self.targets.clone()).to_string()));
+        for (key, value) in flags {
+            sets.extend(value.map(|value| format!("{key}={value}")));
         }
         sets.extend(self.sets.iter().cloned());
         self.like.read(self.config.as_deref(), &sets)
     }
 }
 
+fn toml_text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
 /// Whether a signal ended it, in order.
 #[must_use]
-pub fn is_stopped(error: &anyhow::Error) -> bool {
+pub(crate) fn is_stopped(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
 }
 
@@ -265,19 +315,26 @@ pub fn is_stopped(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// As [`run::fit`].
-pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Fitted> {
+pub(crate) fn watched(
+    job: &Job,
+    data: &Arc<Dataset>,
+    group: &'static dyn Collective,
+) -> Result<FitOutcome> {
     shared::check(&job.folder, group, shared::PATIENCE)?;
     let watch = interrupt::watch();
-    let (shown, every) = (OutputArgs::get().shown(), output::interval()?);
+    let shown = OutputArgs::get().shown();
+    let every = output::interval()?;
     let done = AtomicBool::new(false);
     let start = Instant::now();
+
     std::thread::scope(|scope| {
         if group.rank() == 0 {
             scope.spawn(|| progress::show(&watch, &job.config, shown, every, &done));
         }
-        let ended = Ended(&done);
+        let guard = DoneOnDrop(&done);
         let fitted = run::fit(job, data, group, &watch);
-        drop(ended);
+        drop(guard);
+
         if matches!(fitted, Err(RunError::Stopped { .. })) {
             group.finish()?;
         }
@@ -290,20 +347,29 @@ pub fn watched(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -
 
 /// Where the time went, and the run's files.
 fn say_details(watch: &Watch, job: &Job, seconds: f64) {
-    let [waited, evaluated] = [&watch.wait_ns, &watch.evaluation_ns].map(|ns| ns.load(Ordering::Relaxed) as f64 / 1e9);
+    let waited = watch.wait_ns.load(Ordering::Relaxed) as f64 / 1e9;
+    let evaluated = watch.evaluation_ns.load(Ordering::Relaxed) as f64 / 1e9;
     let trained = (seconds - evaluated).max(0.0);
     eprintln!(
         "wall seconds: training {trained:.1}, of these waiting for rows {waited:.1}; validation and test {evaluated:.1}"
     );
-    let mut names: Vec<_> = std::fs::read_dir(&job.folder).into_iter().flatten().flatten().collect();
-    names.sort_by_key(std::fs::DirEntry::file_name);
-    names.iter().for_each(|entry| eprintln!("  {}", entry.path().display()));
+
+    // A folder that cannot be read is told of nowhere: the run is over, and well.
+    let mut files: Vec<_> = std::fs::read_dir(&job.folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    for file in &files {
+        eprintln!("  {}", file.path().display());
+    }
 }
 
 /// Ends the thread that draws, whatever ends the run: a panic would wait for it for ever.
-struct Ended<'a>(&'a AtomicBool);
+struct DoneOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ended<'_> {
+impl Drop for DoneOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -313,7 +379,7 @@ impl Drop for Ended<'_> {
 ///
 /// # Errors
 /// A rank is missing, or works on something else, or on another kind of device.
-pub fn join(
+pub(crate) fn join(
     ranks: &Ranks,
     data: &Dataset,
     lost: &[String],
@@ -325,7 +391,16 @@ pub fn join(
         manifest_hash: data.store().manifest_hash().to_owned(),
         config_hash: config.hash(),
         feature_id: data.feature().feature_id.clone(),
-        lost_files: if lost.is_empty() { "none".to_owned() } else { lost.join(", ") },
+        lost_files: if lost.is_empty() {
+            "none".to_owned()
+        } else {
+            lost.join(", ")
+        },
     };
-    Ok(strategy::join(ranks, &fingerprint, device, strategy::exit_on_loss(ranks))?)
+    Ok(strategy::join(
+        ranks,
+        &fingerprint,
+        device,
+        strategy::exit_on_loss(ranks),
+    )?)
 }

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use wavemill_scores::records::RunDir;
 
 use crate::dataset::Dataset;
-use crate::records::RunDir;
 
 const INPUT: &str = "input.json";
 const RECIPE: &str = "recipe.toml";
 
 /// Where a run keeps the recipe of its store.
 #[must_use]
-pub fn recipe_of(run: &RunDir) -> PathBuf {
+pub(crate) fn recipe_of(run: &RunDir) -> PathBuf {
     run.path().join(RECIPE)
 }
 
@@ -30,24 +30,30 @@ struct Input {
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
+pub(crate) fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
     let input = Input {
+        // Absolute, since a run may go on from another folder.
         store: store.canonicalize().unwrap_or_else(|_| store.to_owned()),
         version: data.store().version(),
         feature: data.feature().name.clone(),
         feature_id: data.feature().feature_id.clone(),
     };
-    let put = |name: &str, text: String| {
-        let path = run.path().join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    put(INPUT, serde_json::to_string_pretty(&input)? + "\n")?;
-    put(RECIPE, toml::to_string(&data.store().manifest().recipe)?)
+    put(run, INPUT, serde_json::to_string_pretty(&input)? + "\n")?;
+    put(
+        run,
+        RECIPE,
+        toml::to_string(&data.store().manifest().recipe)?,
+    )
+}
+
+fn put(run: &RunDir, name: &str, text: String) -> Result<()> {
+    let path = run.path().join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The store and version that a run was started on, if its folder says so.
 #[must_use]
-pub fn of(run: &RunDir) -> Option<(PathBuf, u64)> {
+pub(crate) fn of(run: &RunDir) -> Option<(PathBuf, u64)> {
     let text = std::fs::read(run.path().join(INPUT)).ok()?;
     let input: Input = serde_json::from_slice(&text).ok()?;
     Some((input.store, input.version))

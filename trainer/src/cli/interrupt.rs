@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::ffi;
-use crate::run::{Doing, Watch};
+use crate::run::{Phase, Watch};
 
 /// The documented exit code.
 const EXIT_CODE: i32 = 130;
@@ -21,16 +21,22 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a signal does.
 #[derive(Clone, Debug)]
-enum Answer {
+enum SignalAction {
     /// Nothing here: the launcher of ranks has handlers of its own.
-    Others,
+    Nothing,
     /// Ends the process, with these words.
-    AtOnce(&'static str),
+    EndProcess(&'static str),
     /// Asks a run to stop.
-    Run { stop: Arc<AtomicBool>, doing: Arc<Doing> },
+    StopRun {
+        stop: Arc<AtomicBool>,
+        phase: Arc<Phase>,
+    },
 }
 
-static ANSWER: Mutex<Answer> = Mutex::new(Answer::Others);
+static ACTION: Mutex<SignalAction> = Mutex::new(SignalAction::Nothing);
+
+/// True once the run has ended by itself. Held while something is said, so that it is not said after the last line.
+static IS_OVER: Mutex<bool> = Mutex::new(false);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -40,58 +46,76 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// No handler, or no thread for it.
-pub fn at_once(words: &'static str) -> Result<()> {
-    *lock(&ANSWER) = Answer::AtOnce(words);
+pub(crate) fn at_once(words: &'static str) -> Result<()> {
+    *lock(&ACTION) = SignalAction::EndProcess(words);
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let listen = move || signals.forever().for_each(|_| answer());
-    std::thread::Builder::new().name("signals".to_owned()).spawn(listen)?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || signals.forever().for_each(|_| act()))?;
     Ok(())
 }
 
 /// The thread that takes signals is there: threads that come after this call get none. Ranks started as children would
 /// get none either, so their launcher does not call it.
-pub fn keep_away() {
+pub(crate) fn keep_away() {
     ffi::keep_signals_away();
 }
 
 /// From now on signals are another's.
-pub fn leave_to_others() {
-    *lock(&ANSWER) = Answer::Others;
+pub(crate) fn leave_to_others() {
+    *lock(&ACTION) = SignalAction::Nothing;
 }
 
 /// A watch of a run that signals stop: one flag for the process, since a sweep's trials follow each other.
-pub fn watch() -> Watch {
+pub(crate) fn watch() -> Watch {
     static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
     let stop = Arc::clone(lock(&STOP).get_or_insert_default());
-    let watch = Watch { stop, ..Watch::default() };
-    *lock(&ANSWER) = Answer::Run { stop: Arc::clone(&watch.stop), doing: Arc::clone(&watch.doing) };
+    let watch = Watch {
+        stop,
+        ..Watch::default()
+    };
+    *lock(&ACTION) = SignalAction::StopRun {
+        stop: Arc::clone(&watch.stop),
+        phase: Arc::clone(&watch.phase),
+    };
     watch
 }
 
-fn answer() {
-    let answer = lock(&ANSWER).clone();
-    match answer {
-        Answer::Others => {}
-        Answer::AtOnce(words) => end(words),
-        Answer::Run { stop, doing } => {
+/// The run has ended by itself: from now on nobody is told what is waited for.
+pub(crate) fn over() {
+    *lock(&IS_OVER) = true;
+}
+
+fn act() {
+    // A copy, so that the lock is free while this waits.
+    let action = lock(&ACTION).clone();
+    match action {
+        SignalAction::Nothing => {}
+        SignalAction::EndProcess(words) => end(words),
+        SignalAction::StopRun { stop, phase } => {
             if stop.swap(true, Ordering::Relaxed) {
                 end("stopped at once by a second signal: the last checkpoint counts");
             }
             if speaks() {
-                say_later(doing);
+                say_later(phase);
             }
         }
     }
 }
 
 /// Where the run has not ended by then.
-fn say_later(doing: Arc<Doing>) {
-    let say = move || {
-        std::thread::sleep(PATIENCE);
-        eprintln!("stopping after {}; once more to stop at once", doing.words());
-    };
+fn say_later(phase: Arc<Phase>) {
     // Without a thread nothing is said.
-    let _ = std::thread::Builder::new().spawn(say);
+    let _ = std::thread::Builder::new().spawn(move || {
+        std::thread::sleep(PATIENCE);
+        let is_over = lock(&IS_OVER);
+        if !*is_over {
+            eprintln!(
+                "stopping after {}; once more to stop at once",
+                phase.words()
+            );
+        }
+    });
 }
 
 /// Of ranks, the first one speaks.

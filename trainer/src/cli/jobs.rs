@@ -31,7 +31,7 @@ const END: &str = "end";
 /// A trial's process that ended all: such as one that found the disk full.
 #[derive(Debug, thiserror::Error)]
 #[error("trial {trial} ended the sweep with exit code {code}: what it said stands above")]
-pub struct Ended {
+pub(crate) struct FatalTrial {
     /// From 0.
     pub trial: usize,
     /// Its exit code, which becomes this program's.
@@ -40,7 +40,7 @@ pub struct Ended {
 
 /// What a trial's process came to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The line that it printed.
     Line(String),
     /// It was ended from outside: the signal's number.
@@ -48,17 +48,17 @@ pub enum Outcome {
 }
 
 /// What there is to run.
-pub struct Plan<'a> {
+pub(crate) struct JobPlan<'a> {
     /// How many at once.
     pub jobs: usize,
     /// Of each trial, equal where two trials compute the same: the later one waits, and takes the earlier one's run.
     pub keys: &'a [String],
-    /// The command of a trial in a place, both from 0. There are as many places as jobs.
+    /// The command of a trial in a slot, both from 0. There are as many slots as jobs.
     pub command: &'a dyn Fn(usize, usize) -> Command,
 }
 
 /// Who tells trials whether they are worth another epoch.
-pub trait Judge {
+pub(crate) trait Judge {
     /// A trial asks, with its values so far.
     fn asked(&mut self, trial: usize, values: Vec<f64>);
 
@@ -71,9 +71,10 @@ pub trait Judge {
 
 /// Asks the process that started this one whether a trial with these values is worth another epoch.
 #[must_use]
-pub fn ask(values: &[f64]) -> bool {
+pub(crate) fn ask(values: &[f64]) -> bool {
     let words: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
     println!("{QUESTION}{}", words.join(" "));
+
     let mut answer = String::new();
     // Without an answer there is nobody left to compare with.
     let _ = io::stdin().lock().read_line(&mut answer);
@@ -81,9 +82,9 @@ pub fn ask(values: &[f64]) -> bool {
 }
 
 /// A trial that runs.
-struct Running {
+struct TrialProcess {
     trial: usize,
-    place: usize,
+    slot: usize,
     child: Child,
     answers: ChildStdin,
     questions: Receiver<Vec<f64>>,
@@ -95,7 +96,7 @@ struct Running {
 
 /// Trials that run; killed if dropped.
 struct Jobs {
-    running: Vec<Running>,
+    running: Vec<TrialProcess>,
 }
 
 impl Drop for Jobs {
@@ -111,25 +112,31 @@ impl Drop for Jobs {
 /// Runs all trials, told in their order as `told`, and returns the trial in which a signal stopped them, if one did.
 ///
 /// # Errors
-/// [`Ended`], after the others were asked to stop and have ended; no process; what `told` says.
-pub fn run(
-    plan: &Plan<'_>,
+/// [`FatalTrial`], after the others were asked to stop and have ended; no process; what `told` says.
+pub(crate) fn run(
+    plan: &JobPlan<'_>,
     judge: &mut dyn Judge,
     mut told: impl FnMut(usize, Outcome) -> Result<()>,
 ) -> Result<Option<usize>> {
     // Before the first child, or a signal in between would end this process alone.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     interrupt::leave_to_others();
-    let mut jobs = Jobs { running: Vec::new() };
+    let mut jobs = Jobs {
+        running: Vec::new(),
+    };
+
     let mut started = vec![false; plan.keys.len()];
     let mut outcomes: Vec<Option<Outcome>> = started.iter().map(|_| None).collect();
-    let (mut next_told, mut stopped, mut fatal) = (0, false, None);
+    let mut next_told = 0;
+    let mut stopped = false;
+    let mut fatal = None;
 
     loop {
         for signal in signals.pending() {
             stopped = true;
             jobs.signal(signal);
         }
+
         for (trial, ended) in jobs.ended()? {
             match ended {
                 Ok(outcome) => {
@@ -139,18 +146,21 @@ pub fn run(
                 // Asked to stop, with the others.
                 Err(INTERRUPTED) if stopped || fatal.is_some() => {}
                 Err(code) => {
-                    fatal.get_or_insert(Ended { trial, code });
+                    fatal.get_or_insert(FatalTrial { trial, code });
                     jobs.signal(SIGTERM);
                 }
             }
         }
-        jobs.answer(judge, stopped || fatal.is_some());
+        let ends = stopped || fatal.is_some();
+        jobs.answer(judge, ends);
+
+        // Told in the order of trials, whatever the order in which they ended.
         while let Some(outcome) = outcomes.get_mut(next_told).and_then(Option::take) {
             told(next_told, outcome)?;
             next_told += 1;
         }
 
-        if stopped || fatal.is_some() {
+        if ends {
             if jobs.running.is_empty() {
                 return fatal.map_or(Ok(Some(next_told)), |ended| Err(ended.into()));
             }
@@ -181,31 +191,46 @@ impl Jobs {
                 job.waits = true;
             }
         }
+
         for job in self.running.iter_mut().filter(|job| job.waits) {
-            let Some(goes_on) = judge.goes_on(job.trial).or(stops.then_some(true)) else { continue };
+            let Some(goes_on) = judge.goes_on(job.trial).or(stops.then_some(true)) else {
+                continue;
+            };
             // One that has ended since needs none.
             let _ = writeln!(job.answers, "{}", if goes_on { GO_ON } else { END });
             job.waits = false;
         }
     }
 
-    /// Fills the free places with the first trials that may begin. `next_told`: all before it have ended.
+    /// Fills the free slots with the first trials that may begin. `next_told`: all before it have ended.
     fn start(
         &mut self,
-        plan: &Plan<'_>,
+        plan: &JobPlan<'_>,
         started: &mut [bool],
         next_told: usize,
         outcomes: &[Option<Outcome>],
     ) -> Result<()> {
-        let has_ended = |trial: usize| trial < next_told || outcomes[trial].is_some();
-        let waits = |trial: usize| (0..trial).any(|other| plan.keys[other] == plan.keys[trial] && !has_ended(other));
-        for place in 0..plan.jobs {
-            if self.running.iter().any(|job| job.place == place) {
+        for slot in 0..plan.jobs {
+            if self.running.iter().any(|job| job.slot == slot) {
                 continue;
             }
-            let Some(trial) = (0..started.len()).find(|&trial| !started[trial] && !waits(trial)) else { return Ok(()) };
+
+            // A trial whose configuration an earlier one has waits for that, and takes its run.
+            let mut may_begin = (0..started.len()).filter(|&trial| {
+                let waits = (0..trial).any(|other| {
+                    let has_ended = other < next_told || outcomes[other].is_some();
+                    plan.keys[other] == plan.keys[trial] && !has_ended
+                });
+                !started[trial] && !waits
+            });
+            let Some(trial) = may_begin.next() else {
+                return Ok(());
+            };
+
             started[trial] = true;
-            self.running.push(Running::start(trial, place, (plan.command)(trial, place))?);
+            let command = (plan.command)(trial, slot);
+            self.running
+                .push(TrialProcess::start(trial, slot, command)?);
         }
         Ok(())
     }
@@ -225,31 +250,57 @@ impl Jobs {
     }
 }
 
-impl Running {
-    fn start(trial: usize, place: usize, mut command: Command) -> Result<Self> {
+impl TrialProcess {
+    fn start(trial: usize, slot: usize, mut command: Command) -> Result<Self> {
         // A group of its own: a terminal's Ctrl-C reaches it once, through its parent.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().with_context(|| format!("cannot start trial {trial}"))?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start trial {trial}"))?;
         let out = child.stdout.take().context("a piped child has a stdout")?;
         let err = child.stderr.take().context("a piped child has a stderr")?;
         let answers = child.stdin.take().context("a piped child has a stdin")?;
+
         let (asked, questions) = unbounded();
+        // Both pipes are read all the time: a trial that has filled one would stand still.
         let out = std::thread::spawn(move || listen(out, &asked));
         let err = std::thread::spawn(move || pass_on(trial, err));
-        Ok(Self { trial, place, child, answers, questions, waits: false, out, err })
+
+        Ok(Self {
+            trial,
+            slot,
+            child,
+            answers,
+            questions,
+            waits: false,
+            out,
+            err,
+        })
     }
 
     fn outcome(self, status: ExitStatus) -> Result<Outcome, u8> {
         let line = self.out.join().unwrap_or_default();
         // Its last words come before what is said of it.
         let _ = self.err.join();
+
         if let Some(signal) = status.signal() {
             return Ok(Outcome::Killed(signal));
         }
+        // A line is the trial's result, whatever its exit code.
         if !line.trim().is_empty() {
             return Ok(Outcome::Line(line));
         }
-        Err(status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1))
+
+        // Without a line it did not come to an end: then 0 is no answer.
+        Err(status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .filter(|code| *code != 0)
+            .unwrap_or(1))
     }
 }
 
@@ -260,7 +311,9 @@ fn listen(out: ChildStdout, asked: &Sender<Vec<f64>>) -> String {
     for line in BufReader::new(out).lines().map_while(Result::ok) {
         match line.strip_prefix(QUESTION) {
             Some(values) => {
-                let values = values.split_whitespace().map(|word| word.parse().unwrap_or(f64::NAN));
+                let values = values
+                    .split_whitespace()
+                    .map(|word| word.parse().unwrap_or(f64::NAN));
                 // Nobody to hear it: the trial is being ended.
                 let _ = asked.send(values.collect());
             }
@@ -281,15 +334,16 @@ fn pass_on(trial: usize, err: ChildStderr) {
 ///
 /// # Errors
 /// No thread.
-pub fn end_with_parent() -> Result<()> {
+pub(crate) fn end_with_parent() -> Result<()> {
     let parent = std::os::unix::process::parent_id();
-    let watch = move || {
-        while std::os::unix::process::parent_id() == parent {
-            std::thread::sleep(POLL);
-        }
-        ffi::exit_now(i32::from(INTERRUPTED));
-    };
-    std::thread::Builder::new().name("parent".to_owned()).spawn(watch)?;
+    std::thread::Builder::new()
+        .name("parent".to_owned())
+        .spawn(move || {
+            while std::os::unix::process::parent_id() == parent {
+                std::thread::sleep(POLL);
+            }
+            ffi::exit_now(i32::from(INTERRUPTED));
+        })?;
     Ok(())
 }
 
@@ -304,9 +358,9 @@ mod tests {
     }
 
     fn shell(script: impl Fn(usize, usize) -> String) -> impl Fn(usize, usize) -> Command {
-        move |trial, place| {
+        move |trial, slot| {
             let mut command = Command::new("sh");
-            command.args(["-c", &script(trial, place)]);
+            command.args(["-c", &script(trial, slot)]);
             command
         }
     }
@@ -325,16 +379,21 @@ mod tests {
         fn ended(&mut self, _trial: usize, _outcome: &Outcome) {}
 
         fn goes_on(&self, trial: usize) -> Option<bool> {
-            let times = |trial| self.asked.iter().filter(|(other, _)| *other == trial).count();
+            let times = |trial| {
+                self.asked
+                    .iter()
+                    .filter(|(other, _)| *other == trial)
+                    .count()
+            };
             (trial > 0 || times(1) > 0).then(|| times(trial) < 2)
         }
     }
 
-    fn lines(plan: &Plan<'_>) -> Result<Vec<(usize, Outcome)>> {
+    fn lines(plan: &JobPlan<'_>) -> Result<Vec<(usize, Outcome)>> {
         lines_judged(plan, &mut Twice::default())
     }
 
-    fn lines_judged(plan: &Plan<'_>, judge: &mut dyn Judge) -> Result<Vec<(usize, Outcome)>> {
+    fn lines_judged(plan: &JobPlan<'_>, judge: &mut dyn Judge) -> Result<Vec<(usize, Outcome)>> {
         let mut all = Vec::new();
         let told = |trial, outcome| {
             all.push((trial, outcome));
@@ -349,10 +408,18 @@ mod tests {
     #[test]
     fn trials_run_side_by_side_and_are_told_in_order() {
         let keys = keys(&["a", "b", "c", "d"]);
-        // The first is the slowest; places go from 0 to 1.
-        let command = shell(|trial, place| format!("sleep 0.{}; echo {trial} $(({place} < 2))", 6 - trial));
-        let told = lines(&Plan { jobs: 2, keys: &keys, command: &command }).expect("all end well");
-        let want: Vec<_> = (0..4).map(|trial| (trial, Outcome::Line(format!("{trial} 1\n")))).collect();
+        // The first is the slowest; slots go from 0 to 1.
+        let command =
+            shell(|trial, slot| format!("sleep 0.{}; echo {trial} $(({slot} < 2))", 6 - trial));
+        let told = lines(&JobPlan {
+            jobs: 2,
+            keys: &keys,
+            command: &command,
+        })
+        .expect("all end well");
+        let want: Vec<_> = (0..4)
+            .map(|trial| (trial, Outcome::Line(format!("{trial} 1\n"))))
+            .collect();
         assert_eq!(told, want);
     }
 
@@ -361,12 +428,29 @@ mod tests {
         let keys = keys(&["a", "b"]);
         let command = shell(|trial, _| {
             let delay = if trial == 1 { "sleep 0.3;" } else { "" };
-            format!("{delay} echo '? 0.5 NaN'; read a; echo '? 0.5 NaN 1e-300'; read b; echo \"$a, $b\"")
+            format!(
+                "{delay} echo '? 0.5 NaN'; read a; echo '? 0.5 NaN 1e-300'; read b; echo \"$a, $b\""
+            )
         });
         let mut judge = Twice::default();
-        let told = lines_judged(&Plan { jobs: 2, keys: &keys, command: &command }, &mut judge).expect("all end well");
-        assert_eq!(told, [0, 1].map(|trial| (trial, Outcome::Line("go on, end\n".to_owned()))));
-        let of_second: Vec<_> = judge.asked.iter().filter(|(trial, _)| *trial == 1).collect();
+        let told = lines_judged(
+            &JobPlan {
+                jobs: 2,
+                keys: &keys,
+                command: &command,
+            },
+            &mut judge,
+        )
+        .expect("all end well");
+        assert_eq!(
+            told,
+            [0, 1].map(|trial| (trial, Outcome::Line("go on, end\n".to_owned())))
+        );
+        let of_second: Vec<_> = judge
+            .asked
+            .iter()
+            .filter(|(trial, _)| *trial == 1)
+            .collect();
         assert!(of_second.len() == 2 && of_second[1].1[2] == 1e-300 && of_second[1].1[1].is_nan());
     }
 
@@ -380,15 +464,31 @@ mod tests {
             1 => format!("test -e {file} && echo found"),
             _ => "echo other".to_owned(),
         });
-        let told = lines(&Plan { jobs: 3, keys: &keys, command: &command }).expect("all end well");
+        let told = lines(&JobPlan {
+            jobs: 3,
+            keys: &keys,
+            command: &command,
+        })
+        .expect("all end well");
         assert_eq!(told[1].1, Outcome::Line("found\n".to_owned()));
     }
 
     #[test]
     fn a_trial_that_is_killed_costs_itself_alone() {
         let keys = keys(&["a", "b", "c"]);
-        let command = shell(|trial, _| if trial == 1 { "kill -9 $$".to_owned() } else { "echo line".to_owned() });
-        let told = lines(&Plan { jobs: 2, keys: &keys, command: &command }).expect("all end");
+        let command = shell(|trial, _| {
+            if trial == 1 {
+                "kill -9 $$".to_owned()
+            } else {
+                "echo line".to_owned()
+            }
+        });
+        let told = lines(&JobPlan {
+            jobs: 2,
+            keys: &keys,
+            command: &command,
+        })
+        .expect("all end");
         assert_eq!(told[1].1, Outcome::Killed(9));
         assert_eq!(told[2].1, Outcome::Line("line\n".to_owned()));
     }
@@ -404,9 +504,18 @@ mod tests {
                 "trap 'exit 130' TERM; sleep 60 >/dev/null 2>&1 & wait".to_owned()
             }
         });
-        let error = lines(&Plan { jobs: 2, keys: &keys, command: &command }).expect_err("it ended all");
-        let ended: &Ended = error.downcast_ref().expect("such an error");
+        let error = lines(&JobPlan {
+            jobs: 2,
+            keys: &keys,
+            command: &command,
+        })
+        .expect_err("it ended all");
+        let ended: &FatalTrial = error.downcast_ref().expect("such an error");
         assert_eq!((ended.trial, ended.code), (1, 5));
-        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            start.elapsed()
+        );
     }
 }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
+use wavemill_schemas::config::{Config, Layered, Shipped};
 use wavemill_schemas::settings;
 
-use super::exit::Usage;
-use crate::config::{Config, Layered, Shipped};
+use super::exit::UsageError;
 use crate::dataset::Dataset;
 
 /// Asks for the names.
@@ -15,7 +15,7 @@ const LIST: &str = "list";
 
 /// How a document trained, as a base.
 #[derive(Clone, Debug, Args)]
-pub struct LikeArgs {
+pub(crate) struct LikeArgs {
     /// Begin with how a recipe's document trained, such as gtzan-segments; --config and flags win over it; `list` shows
     /// all, --print-config what one holds and where each value comes from
     #[arg(long, value_name = "NAME")]
@@ -25,13 +25,13 @@ pub struct LikeArgs {
 impl LikeArgs {
     /// The names with a line each, where they are asked for.
     #[must_use]
-    pub fn listing(&self) -> Option<String> {
+    pub(crate) fn listing(&self) -> Option<String> {
         (self.like.as_deref() == Some(LIST)).then(Shipped::listing)
     }
 
     /// As given.
     #[must_use]
-    pub fn name(&self) -> Option<&str> {
+    pub(crate) fn name(&self) -> Option<&str> {
         self.like.as_deref()
     }
 
@@ -39,20 +39,21 @@ impl LikeArgs {
     ///
     /// # Errors
     /// No such configuration; the file cannot be read, or a key or value is wrong.
-    pub fn read(&self, file: Option<&Path>, sets: &[String]) -> Result<Layered> {
-        let place = file.map_or("defaults".to_owned(), |path| path.display().to_string());
+    pub(crate) fn read(&self, file: Option<&Path>, sets: &[String]) -> Result<Layered> {
+        let source = file.map_or("defaults".to_owned(), |path| path.display().to_string());
         let text = match file {
-            Some(path) => settings::read(path).map_err(|e| Usage(format!("cannot read {place}: {e}")))?,
+            Some(path) => settings::read(path)
+                .map_err(|e| UsageError(format!("cannot read {source}: {e}")))?,
             None => String::new(),
         };
-        Ok(Config::layered(self.shipped()?, &text, &place, sets)?)
+        Ok(Config::layered(self.shipped()?, &text, &source, sets)?)
     }
 
     /// `config` as TOML, with the origin of each value that is still the document's.
     ///
     /// # Errors
     /// No such configuration.
-    pub fn printed(&self, config: &Config) -> Result<String> {
+    pub(crate) fn printed(&self, config: &Config) -> Result<String> {
         Ok(match self.shipped()? {
             Some(shipped) => shipped.marked(config)?,
             None => toml::to_string(config)?,
@@ -61,12 +62,21 @@ impl LikeArgs {
 
     /// What a user of `data` should know of the values in use: what won over `--like`, or that a document's own are there.
     #[must_use]
-    pub fn notes(&self, layered: &Layered, file: Option<&Path>, data: &Dataset) -> Vec<String> {
+    pub(crate) fn notes(
+        &self,
+        layered: &Layered,
+        file: Option<&Path>,
+        data: &Dataset,
+    ) -> Vec<String> {
         if self.like.is_some() || file.is_some() {
             return layered.replaced.clone();
         }
+
         let recipe = &data.store().manifest().recipe.name;
-        let Some(shipped) = Shipped::of_recipe(recipe) else { return Vec::new() };
+        let Some(shipped) = Shipped::of_recipe(recipe) else {
+            return Vec::new();
+        };
+
         vec![format!(
             "optimiser, schedule and epochs are the defaults, document 000's: --like {} has those of the document that \
              this store's recipe follows",

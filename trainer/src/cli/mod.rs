@@ -1,20 +1,20 @@
 //! The command line: one file a subcommand, and what they share. Data goes to stdout, everything else to stderr.
 
-pub mod eval;
-pub mod exit;
-pub mod export;
-pub mod fit;
-pub mod input;
-pub mod interrupt;
-pub mod jobs;
-pub mod like;
-pub mod models;
-pub mod output;
-pub mod place;
-pub mod predict;
-pub mod progress;
-pub mod shared;
-pub mod sweep;
+mod eval;
+mod exit;
+mod export;
+mod fit;
+mod input;
+mod interrupt;
+mod jobs;
+mod like;
+mod models;
+mod output;
+mod predict;
+mod progress;
+mod run_folder;
+mod shared;
+mod sweep;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tch::Device;
+use wavemill_schemas::config::Config;
 use wavemill_schemas::text::shown;
 
-use crate::config::Config;
 use crate::dataset::{Dataset, Store};
 use crate::ffi;
 use crate::models::registry;
@@ -68,7 +68,7 @@ enum Command {
 /// Where and how fast, but never what. On a CPU another number of threads gives other bits in the last places; all else
 /// changes no result of a run on one kind of device.
 #[derive(Debug, Clone, Args)]
-pub struct MachineArgs {
+pub(crate) struct MachineArgs {
     #[command(flatten)]
     compute: ComputeArgs,
     /// Threads that read and decompress rows
@@ -84,7 +84,7 @@ pub struct MachineArgs {
 
 /// What a model computes on.
 #[derive(Debug, Clone, Args)]
-pub struct ComputeArgs {
+pub(crate) struct ComputeArgs {
     /// auto, cpu, cuda, or cuda:N (auto takes CUDA where there is a device)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
@@ -94,9 +94,9 @@ pub struct ComputeArgs {
     pub threads: Option<u16>,
 }
 
-/// A machine that several processes of this program share, each at a place of its own.
+/// A machine that several processes of this program share, each at a slot of its own.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct MachineShares {
     /// Taken in turn.
     devices: Vec<String>,
     threads: u32,
@@ -104,11 +104,11 @@ pub struct Shared {
     prefetch_batches: u16,
 }
 
-impl Shared {
-    /// Device and threads of the process at `place`.
-    pub fn words_for(&self, command: &mut std::process::Command, place: usize) {
+impl MachineShares {
+    /// Tells `command` the device and threads of the process at `slot`.
+    pub(crate) fn add_args(&self, command: &mut std::process::Command, slot: usize) {
         // There is one at least.
-        let device = &self.devices[place % self.devices.len()];
+        let device = &self.devices[slot % self.devices.len()];
         command.args(["--device", device, "--threads", &self.threads.to_string()]);
         command.args(["--readers", &self.readers.to_string()]);
         command.args(["--prefetch-batches", &self.prefetch_batches.to_string()]);
@@ -120,23 +120,40 @@ impl ComputeArgs {
     ///
     /// # Errors
     /// An unknown name, or CUDA asked for where there is none.
-    pub fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
+    pub(crate) fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
         tch::set_num_threads(i32::try_from(self.threads(ranks, recorded))?);
+
         let number = match self.device.as_str() {
             "cpu" => return Ok(Device::Cpu),
             "auto" if !ffi::load_cuda() => return Ok(Device::Cpu),
             "auto" | "cuda" => Some(ranks.local_rank),
             name => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
         };
-        let unknown = || exit::Usage(format!("--device {}: auto, cpu, cuda or cuda:N", self.device));
-        let number = number.ok_or_else(unknown)?;
-        let there = if ffi::load_cuda() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 };
+        let Some(number) = number else {
+            bail!(exit::UsageError(format!(
+                "--device {}: auto, cpu, cuda or cuda:N",
+                self.device
+            )));
+        };
+
+        let there = if ffi::load_cuda() {
+            usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+        } else {
+            0
+        };
         if there == 0 {
             let hint = "is there a driver, and was scripts/libtorch.sh --cuda run?";
-            bail!(exit::Usage(format!("--device {}: no CUDA device can be used: {hint}", self.device)));
+            bail!(exit::UsageError(format!(
+                "--device {}: no CUDA device can be used: {hint}",
+                self.device
+            )));
         }
         if number >= there {
-            bail!(exit::Usage(format!("--device {}: this machine has cuda:0 to cuda:{}", self.device, there - 1)));
+            bail!(exit::UsageError(format!(
+                "--device {}: this machine has cuda:0 to cuda:{}",
+                self.device,
+                there - 1
+            )));
         }
         Ok(Device::Cuda(number))
     }
@@ -145,7 +162,10 @@ impl ComputeArgs {
     fn threads(&self, ranks: &Ranks, recorded: Option<u32>) -> u32 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = (cores / ranks.world_size).max(1);
-        self.threads.map(u32::from).or(recorded).unwrap_or_else(|| u32::try_from(share).unwrap_or(1))
+        self.threads
+            .map(u32::from)
+            .or(recorded)
+            .unwrap_or_else(|| u32::try_from(share).unwrap_or(1))
     }
 }
 
@@ -154,24 +174,34 @@ impl MachineArgs {
     ///
     /// # Errors
     /// As [`Self::device`].
-    pub fn shared_by(&self, processes: usize) -> Result<Shared> {
-        let alone = Ranks { world_size: processes, ..Ranks::solo() };
+    pub(crate) fn shared_by(&self, processes: usize) -> Result<MachineShares> {
+        // Counted as ranks of one machine, which share its cores in the same way.
+        let alone = Ranks {
+            world_size: processes,
+            ..Ranks::solo()
+        };
+
         let devices = match (self.device(&alone, None)?, self.compute.device.as_str()) {
-            (Device::Cuda(_), "auto" | "cuda") => {
-                (0..tch::Cuda::device_count()).map(|number| format!("cuda:{number}")).collect()
-            }
+            (Device::Cuda(_), "auto" | "cuda") => (0..tch::Cuda::device_count())
+                .map(|number| format!("cuda:{number}"))
+                .collect(),
             (Device::Cuda(number), _) => vec![format!("cuda:{number}")],
             _ => vec!["cpu".to_owned()],
         };
-        let threads = self.compute.threads(&alone, None);
-        Ok(Shared { devices, threads, readers: self.readers, prefetch_batches: self.prefetch_batches })
+
+        Ok(MachineShares {
+            devices,
+            threads: self.compute.threads(&alone, None),
+            readers: self.readers,
+            prefetch_batches: self.prefetch_batches,
+        })
     }
 
     /// As [`ComputeArgs::device`].
     ///
     /// # Errors
     /// Likewise.
-    pub fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
+    pub(crate) fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
         self.compute.device(ranks, recorded)
     }
 
@@ -179,17 +209,28 @@ impl MachineArgs {
     ///
     /// # Errors
     /// [`crate::dataset::DatasetError`]; no such model.
-    pub fn open(&self, store: &Path, version: Option<u64>, config: &Config) -> Result<Arc<Dataset>> {
+    pub(crate) fn open(
+        &self,
+        store: &Path,
+        version: Option<u64>,
+        config: &Config,
+    ) -> Result<Arc<Dataset>> {
         let needs = registry::find(&config.model.name)?.needs;
         let store = Store::open(store, version)?;
+
         if self.verify {
             let name = store.feature(config.data.feature.as_deref())?.name.clone();
             let damaged = store.verify(&name)?;
-            damaged.iter().for_each(|error| eprintln!("{}", shown(&error.to_string())));
+            for error in &damaged {
+                eprintln!("{}", shown(&error.to_string()));
+            }
             if !damaged.is_empty() && !config.data.skip_damaged {
-                bail!(exit::Damaged { files: damaged.len() });
+                bail!(exit::DamagedFiles {
+                    files: damaged.len()
+                });
             }
         }
+
         Ok(Dataset::open(store, &config.data, needs)?)
     }
 }
@@ -199,10 +240,13 @@ impl MachineArgs {
 pub fn main() -> u8 {
     // tch panics with what libtorch threw: one line for people, not a trace.
     std::panic::set_hook(Box::new(|_| {}));
+
     let Cli { command, output } = Cli::parse();
     output.set();
     ffi::keep_memory();
+
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command)));
+    interrupt::over();
     match ran {
         Ok(Ok(code)) => code,
         Ok(Err(error)) if exit::is_broken_pipe(&error) => 0,
@@ -221,7 +265,9 @@ pub fn main() -> u8 {
 /// What a signal finds a command at, in words; of `fit` and `sweep` before they train.
 const fn interrupted(command: &Command) -> &'static str {
     match command {
-        Command::Fit(_) | Command::Sweep(_) => "interrupted before the first step; no run was changed",
+        Command::Fit(_) | Command::Sweep(_) => {
+            "interrupted before the first step; no run was changed"
+        }
         Command::Eval(_) => "interrupted while the split was scored; no run was changed",
         Command::Predict(_) => "interrupted; not all rows were answered",
         Command::Export(_) => "interrupted while the model was written; export it again",
@@ -232,9 +278,13 @@ const fn interrupted(command: &Command) -> &'static str {
 fn run(command: Command) -> Result<u8> {
     interrupt::at_once(interrupted(&command))?;
     // The others start processes, which would inherit that they get no signal.
-    if matches!(command, Command::Predict(_) | Command::Models(_) | Command::Export(_)) {
+    if matches!(
+        command,
+        Command::Predict(_) | Command::Models(_) | Command::Export(_)
+    ) {
         interrupt::keep_away();
     }
+
     match command {
         Command::Fit(command) => command.run(),
         Command::Eval(command) => command.run(),
@@ -252,21 +302,36 @@ mod tests {
     #[test]
     fn processes_take_devices_in_turn_and_share_the_threads() {
         let devices = ["cuda:0", "cuda:1"].map(str::to_owned).to_vec();
-        let shared = Shared { devices, threads: 3, readers: 2, prefetch_batches: 4 };
-        let words = |place| {
+        let shared = MachineShares {
+            devices,
+            threads: 3,
+            readers: 2,
+            prefetch_batches: 4,
+        };
+        let words = |slot| {
             let mut command = std::process::Command::new("x");
-            shared.words_for(&mut command, place);
-            let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+            shared.add_args(&mut command, slot);
+            let words: Vec<_> = command
+                .get_args()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
             words[..4].join(" ")
         };
-        let want = ["cuda:0", "cuda:1", "cuda:0"].map(|device| format!("--device {device} --threads 3"));
+        let want =
+            ["cuda:0", "cuda:1", "cuda:0"].map(|device| format!("--device {device} --threads 3"));
         assert_eq!([0, 1, 2].map(words), want);
     }
 
     #[test]
     fn threads_are_those_asked_for_then_the_runs_then_a_share_of_the_cores() {
-        let with = |threads| ComputeArgs { device: "cpu".to_owned(), threads };
-        let ranks = Ranks { world_size: 1_000_000, ..Ranks::solo() };
+        let with = |threads| ComputeArgs {
+            device: "cpu".to_owned(),
+            threads,
+        };
+        let ranks = Ranks {
+            world_size: 1_000_000,
+            ..Ranks::solo()
+        };
         assert_eq!(with(Some(3)).threads(&ranks, Some(5)), 3);
         assert_eq!(with(None).threads(&ranks, Some(5)), 5);
         assert_eq!(with(None).threads(&ranks, None), 1);

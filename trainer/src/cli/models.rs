@@ -22,7 +22,7 @@ our choice. How a document trained it: `fit --like list`.";
 /// Show the architectures: inputs, stages, parameters, where they come from
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ModelsCommand {
+pub(crate) struct ModelsCommand {
     /// One of them, stage by stage
     name: Option<String>,
     /// Rows that it is to be built for
@@ -37,12 +37,20 @@ pub struct ModelsCommand {
 }
 
 fn shape(text: &str) -> Result<[i64; 2], String> {
-    let axis = |text: &str| text.trim().parse().ok().filter(|n| (1..=1_000_000).contains(n));
-    let (bands, frames) = text.split_once(',').ok_or("two numbers, such as 128,1292")?;
-    Ok([bands, frames].map(axis)).and_then(|axes| match axes {
-        [Some(bands), Some(frames)] => Ok([bands, frames]),
+    let (bands, frames) = text
+        .split_once(',')
+        .ok_or("two numbers, such as 128,1292")?;
+    match (axis(bands), axis(frames)) {
+        (Some(bands), Some(frames)) => Ok([bands, frames]),
         _ => Err("bands and frames are whole numbers from 1 to 1000000".to_owned()),
-    })
+    }
+}
+
+fn axis(text: &str) -> Option<i64> {
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|length| (1..=1_000_000).contains(length))
 }
 
 impl ModelsCommand {
@@ -50,43 +58,70 @@ impl ModelsCommand {
     ///
     /// # Errors
     /// No such model, or rows that do not suit the one that was named.
-    pub fn run(&self) -> Result<u8> {
+    pub(crate) fn run(&self) -> Result<u8> {
         if let Some(name) = &self.name {
             let model = describe(name, self.shape, self.classes)?;
-            print!("{}", if self.json { line(&serde_json::to_value(&model)?) } else { stages(&model) });
+            if self.json {
+                println!("{}", serde_json::to_value(&model)?);
+            } else {
+                print!("{}", stages(&model));
+            }
             return Ok(0);
         }
-        let models = TABLE.iter().map(|entry| (entry.name, describe(entry.name, self.shape, self.classes)));
+
         if self.json {
-            let of = |(name, model): (&str, Result<Description, ModelError>)| match model {
-                Ok(model) => serde_json::to_value(&model),
-                Err(error) => Ok(json!({"name": name, "error": error.to_string()})),
-            };
-            print!("{}", line(&Value::Array(models.map(of).collect::<Result<_, _>>()?)));
-            return Ok(0);
+            println!("{}", self.all_as_json()?);
+        } else {
+            self.print_table()?;
         }
-        println!("{:<20}{:<44}{:>8}{:>14}", "model", "inputs of a row", "classes", "parameters");
-        for (name, model) in models {
-            match model {
+        Ok(0)
+    }
+
+    /// One that does not suit the rows is told by its error: the others are of use all the same.
+    fn all_as_json(&self) -> Result<Value> {
+        let mut models = Vec::new();
+        for architecture in TABLE {
+            let name = architecture.name;
+            models.push(match describe(name, self.shape, self.classes) {
+                Ok(model) => serde_json::to_value(&model)?,
+                Err(error) => json!({"name": name, "error": error.to_string()}),
+            });
+        }
+        Ok(Value::Array(models))
+    }
+
+    fn print_table(&self) -> Result<()> {
+        println!(
+            "{:<20}{:<44}{:>8}{:>14}",
+            "model", "inputs of a row", "classes", "parameters"
+        );
+        for architecture in TABLE {
+            let name = architecture.name;
+            match describe(name, self.shape, self.classes) {
                 Ok(model) => print!("{}", block(&model)),
                 Err(error @ ModelError::TooSmall { .. }) => println!("{name:<20}{error}\n"),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(0)
+        Ok(())
     }
 }
 
-fn line(value: &Value) -> String {
-    format!("{value}\n")
-}
-
 fn block(model: &Description) -> String {
-    let inputs: Vec<String> = model.inputs.iter().map(|i| format!("{} {}", i.name, axes(i))).collect();
+    let inputs: Vec<String> = model
+        .inputs
+        .iter()
+        .map(|i| format!("{} {}", i.name, axes(i)))
+        .collect();
     let classes: i64 = model.heads.iter().map(|(_, classes)| classes).sum();
-    let Description { name, about, parameters, .. } = model;
-    let mut out = format!("{name:<20}{:<44}{classes:>8}{:>14}\n", inputs.join(", "), thousands(*parameters));
-    out += &format!("    {about}\n");
+
+    let mut out = format!(
+        "{:<20}{:<44}{classes:>8}{:>14}\n",
+        model.name,
+        inputs.join(", "),
+        thousands(model.parameters)
+    );
+    out += &format!("    {}\n", model.about);
     for line in sources(model) {
         out += &format!("    {line}\n");
     }
@@ -95,29 +130,29 @@ fn block(model: &Description) -> String {
 
 /// Where an architecture comes from, a line for each source.
 fn sources(model: &Description) -> [String; 4] {
-    let Description { origin, text, repository, our_choice, .. } = model;
     [
-        format!("origin: {origin}"),
-        format!("text: {text}"),
-        format!("repository: {repository}"),
-        format!("our choice: {our_choice}"),
+        format!("origin: {}", model.origin),
+        format!("text: {}", model.text),
+        format!("repository: {}", model.repository),
+        format!("our choice: {}", model.our_choice),
     ]
 }
 
 fn stages(model: &Description) -> String {
-    let Description { name, about, least, parameters, dropout, .. } = model;
-    let mut out = format!("{name}: {about}\n");
+    let mut out = format!("{}: {}\n", model.name, model.about);
     for line in sources(model) {
         out += &format!("{line}\n");
     }
-    if least.iter().all(|&axis| axis > 0) {
-        out += &format!("needs at least: {} bands, {} frames\n", least[0], least[1]);
+    let [bands, frames] = model.least;
+    if bands > 0 && frames > 0 {
+        out += &format!("needs at least: {bands} bands, {frames} frames\n");
     }
-    out += &format!("parameters: {}\n", thousands(*parameters));
-    if !dropout.is_empty() {
-        let shares: Vec<String> = dropout.iter().map(ToString::to_string).collect();
+    out += &format!("parameters: {}\n", thousands(model.parameters));
+    if !model.dropout.is_empty() {
+        let shares: Vec<String> = model.dropout.iter().map(ToString::to_string).collect();
         out += &format!("dropout: {}\n", shares.join(", "));
     }
+
     out += &format!("\n{:<24}shape of a row\n", "stage");
     for stage in model.inputs.iter().chain(&model.stages) {
         out += &format!("{:<24}{}\n", stage.name, axes(stage));
@@ -129,7 +164,12 @@ fn stages(model: &Description) -> String {
 }
 
 fn axes(stage: &Stage) -> String {
-    stage.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ")
+    stage
+        .shape
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" x ")
 }
 
 /// Digits in threes.
@@ -171,6 +211,9 @@ mod tests {
         ] {
             assert!(text.contains(told), "{told} in {text}");
         }
-        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(thousands),
+            ["0", "999", "1,000", "1,234,567"]
+        );
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::exit::Usage;
+use super::exit::UsageError;
 
 /// Seconds between two lines of progress: often enough to see that a run is alive, seldom enough for a log of a day.
 const EVERY_S: f64 = 30.0;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// A bar on a terminal, plain lines elsewhere.
     #[default]
     Auto,
@@ -32,9 +32,16 @@ const HEADING: &str = "Options of all commands";
 
 /// What all commands take.
 #[derive(Clone, Debug, Default, Args)]
-pub struct OutputArgs {
+pub(crate) struct OutputArgs {
     /// How progress is shown on stderr
-    #[arg(long, global = true, value_enum, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
     #[arg(help = "How progress is shown on stderr: auto, plain, bar, json or none", help_heading = HEADING)]
     pub progress: Progress,
     /// Neither progress nor reports on stderr: warnings and errors alone
@@ -49,19 +56,19 @@ static OUTPUT: OnceLock<OutputArgs> = OnceLock::new();
 
 impl OutputArgs {
     /// These are the process's.
-    pub fn set(self) {
+    pub(crate) fn set(self) {
         // Only the first command line counts.
         let _ = OUTPUT.set(self);
     }
 
     /// The process's.
-    pub fn get() -> &'static Self {
+    pub(crate) fn get() -> &'static Self {
         OUTPUT.get_or_init(Self::default)
     }
 
     /// How progress is shown here.
     #[must_use]
-    pub fn shown(&self) -> Progress {
+    pub(crate) fn shown(&self) -> Progress {
         let is_terminal = std::io::stderr().is_terminal();
         match self.progress {
             _ if self.quiet => Progress::None,
@@ -75,7 +82,7 @@ impl OutputArgs {
 }
 
 /// Prints a line of a report to stderr, unless `--quiet`.
-pub fn report(line: &str) {
+pub(crate) fn report(line: &str) {
     if !OutputArgs::get().quiet {
         eprintln!("{line}");
     }
@@ -84,10 +91,20 @@ pub fn report(line: &str) {
 /// The time between two lines: 30 s, or `WAVEMILL_PROGRESS_S`.
 ///
 /// # Errors
-/// [`Usage`] where that is no number of seconds above 0.
-pub fn interval() -> Result<Duration, Usage> {
-    let Some(text) = std::env::var_os("WAVEMILL_PROGRESS_S") else { return Ok(Duration::from_secs_f64(EVERY_S)) };
-    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0.0);
+/// [`UsageError`] where that is no number of seconds above 0.
+pub(crate) fn interval() -> Result<Duration, UsageError> {
+    let Some(text) = std::env::var_os("WAVEMILL_PROGRESS_S") else {
+        return Ok(Duration::from_secs_f64(EVERY_S));
+    };
+    let seconds = text
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .filter(|seconds| *seconds > 0.0);
     let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    interval.ok_or_else(|| Usage(format!("WAVEMILL_PROGRESS_S={}: seconds, above 0", text.to_string_lossy())))
+    interval.ok_or_else(|| {
+        UsageError(format!(
+            "WAVEMILL_PROGRESS_S={}: seconds, above 0",
+            text.to_string_lossy()
+        ))
+    })
 }

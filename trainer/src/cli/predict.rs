@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use wavemill_scores::records::RunDir;
 
 use super::eval::CheckpointArg;
-use super::exit::Usage;
+use super::exit::UsageError;
 use super::{ComputeArgs, input};
-use crate::predict::{self, Amount, Rows, Wanted};
-use crate::records::RunDir;
+use crate::predict::{self, AnswerOptions, ExpectedFeature, Rows};
 use crate::strategy::Ranks;
-use crate::trained::Trained;
+use crate::trained::TrainedModel;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,7 +29,7 @@ Rows of another feature are refused with exit code 4.";
 /// Classify audio by the feature rows of `wavemill features`
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct PredictCommand {
+pub(crate) struct PredictCommand {
     /// An Arrow IPC stream of feature rows; `-` is standard input
     #[arg(default_value = "-", value_name = "FILE")]
     stream: PathBuf,
@@ -54,15 +54,27 @@ impl PredictCommand {
     ///
     /// # Errors
     /// Not a run, no stream, rows of another feature.
-    pub fn run(&self) -> Result<u8> {
+    pub(crate) fn run(&self) -> Result<u8> {
         let folder = RunDir::open(&self.run)?;
-        let trained = Trained::load(&self.checkpoint.find(&self.run)?, self.compute.device(&Ranks::solo(), None)?)?;
+        let trained = TrainedModel::load(
+            &self.checkpoint.find(&self.run)?,
+            self.compute.device(&Ranks::solo(), None)?,
+        )?;
+        // Before the stream is read: a model that sees more than it holds answers no row.
         predict::check(&trained)?;
+
         let recipe = input::recipe_of(&folder);
-        let wanted = Wanted { feature: &trained.state().input.feature, recipe: &recipe };
+        let wanted = ExpectedFeature {
+            feature: &trained.state().input.feature,
+            recipe: &recipe,
+        };
         let rows = Rows::open(self.open()?, wanted)?;
-        let amount = Amount { top: self.top, batch_rows: usize::from(self.batch_size) };
-        let answered = predict::answer(&trained, rows, amount, &mut io::stdout().lock())?;
+
+        let options = AnswerOptions {
+            top: self.top,
+            batch_rows: usize::from(self.batch_size),
+        };
+        let answered = predict::answer(&trained, rows, options, &mut io::stdout().lock())?;
         if answered == 0 {
             eprintln!("the stream has no rows");
         }
@@ -72,11 +84,15 @@ impl PredictCommand {
     fn open(&self) -> Result<Box<dyn Read>> {
         if self.stream == Path::new("-") {
             if io::stdin().is_terminal() {
-                return Err(Usage("standard input is a terminal: pipe a stream of features into it".to_owned()).into());
+                return Err(UsageError(
+                    "standard input is a terminal: pipe a stream of features into it".to_owned(),
+                )
+                .into());
             }
             return Ok(Box::new(BufReader::new(io::stdin())));
         }
-        let file = File::open(&self.stream).with_context(|| format!("cannot read {}", self.stream.display()))?;
+        let file = File::open(&self.stream)
+            .with_context(|| format!("cannot read {}", self.stream.display()))?;
         Ok(Box::new(BufReader::new(file)))
     }
 }

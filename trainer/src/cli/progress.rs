@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
+use wavemill_schemas::config::Config;
 
 use super::output::Progress;
-use crate::config::Config;
-use crate::run::{EpochEnded, Watch};
+use crate::run::{EpochSummary, Watch};
 
 /// How often a bar is drawn, and a line's time looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -46,18 +46,24 @@ struct Snapshot {
 impl Snapshot {
     /// The state of a run that has been trained by this process for `elapsed`.
     fn of(watch: &Watch, config: &Config, elapsed: Duration) -> Self {
-        let [batch, batches, done, first] =
-            [&watch.batches, &watch.batches_total, &watch.steps, &watch.first_step].map(|n| n.load(Ordering::Relaxed));
+        let batch = watch.batches.load(Ordering::Relaxed);
+        let batches = watch.batches_total.load(Ordering::Relaxed);
+        let done = watch.steps.load(Ordering::Relaxed);
+        let step = watch.first_step.load(Ordering::Relaxed) + done;
         let planned = config.train.epochs * batches;
-        let steps = config.train.steps.map_or(planned, |steps| steps.min(planned));
-        let step = first + done;
+        let steps = config
+            .train
+            .steps
+            .map_or(planned, |steps| steps.min(planned));
 
         let elapsed_s = elapsed.as_secs_f64();
+        // The first line may come at once: no rate is divided by 0.
         let seconds = elapsed_s.max(0.001);
         let left = steps.saturating_sub(step) as f64;
+
         Self {
             event: "progress",
-            phase: watch.doing.name(),
+            phase: watch.phase.name(),
             epoch: watch.epoch.load(Ordering::Relaxed) + 1,
             epochs: config.train.epochs,
             batch,
@@ -74,8 +80,10 @@ impl Snapshot {
 
     /// For people.
     fn line(&self) -> String {
-        let Self { phase, epoch, epochs, batch, batches, .. } = self;
-        let mut line = format!("epoch {epoch} of {epochs}, {phase}: {batch} of {batches} steps");
+        let mut line = format!(
+            "epoch {} of {}, {}: {} of {} steps",
+            self.epoch, self.epochs, self.phase, self.batch, self.batches
+        );
         line += &format!(
             ", training loss {:.4}, {:.0} rows/s, data wait {:.0} %",
             self.loss,
@@ -83,16 +91,28 @@ impl Snapshot {
             self.data_wait * 100.0
         );
         if let Some(eta_s) = self.eta_s {
-            line += &format!(", at most {} left", HumanDuration(Duration::from_secs_f64(eta_s.min(1e9))));
+            line += &format!(
+                ", at most {} left",
+                HumanDuration(Duration::from_secs_f64(eta_s.min(1e9)))
+            );
         }
         line
     }
 }
 
 /// An epoch's line for people.
-fn epoch_line(ended: &EpochEnded) -> String {
-    let EpochEnded { epoch, epochs, training_loss, validation_loss, accuracy, macro_f1, best, seconds, .. } = ended;
-    let best = if *best { ", the best so far" } else { "" };
+fn epoch_line(ended: &EpochSummary) -> String {
+    let best = if ended.best { ", the best so far" } else { "" };
+    let EpochSummary {
+        epoch,
+        epochs,
+        training_loss,
+        validation_loss,
+        accuracy,
+        macro_f1,
+        seconds,
+        ..
+    } = ended;
     format!(
         "epoch {epoch} of {epochs} ended: training loss {training_loss:.4}; validation loss {validation_loss:.4}, \
          accuracy {accuracy:.4}, macro F1 {macro_f1:.4}{best}; {seconds:.0} s"
@@ -122,22 +142,30 @@ impl Ticker {
 }
 
 /// Epochs that ended since the last look.
-fn ended(watch: &Watch) -> Vec<EpochEnded> {
+fn ended(watch: &Watch) -> Vec<EpochSummary> {
     std::mem::take(&mut *watch.ended.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Shows `watch` until `done`, as `shown` says; lines come `every` so often.
-pub fn show(watch: &Watch, config: &Config, shown: Progress, every: Duration, done: &AtomicBool) {
+pub(crate) fn show(
+    watch: &Watch,
+    config: &Config,
+    shown: Progress,
+    every: Duration,
+    done: &AtomicBool,
+) {
     match shown {
         Progress::None => {}
         Progress::Bar | Progress::Auto => draw(watch, config, done),
         Progress::Plain => write_lines(
             watch,
-            (config, every, done),
+            config,
+            every,
+            done,
             |snapshot| eprintln!("wavemill-train: {}", snapshot.line()),
             |ended| eprintln!("wavemill-train: {}", epoch_line(ended)),
         ),
-        Progress::Json => write_lines(watch, (config, every, done), json_line, json_line),
+        Progress::Json => write_lines(watch, config, every, done, json_line, json_line),
     }
 }
 
@@ -150,18 +178,24 @@ fn json_line(line: &impl Serialize) {
 
 fn write_lines(
     watch: &Watch,
-    (config, every, done): (&Config, Duration, &AtomicBool),
+    config: &Config,
+    every: Duration,
+    done: &AtomicBool,
     write: impl Fn(&Snapshot),
-    write_epoch: impl Fn(&EpochEnded),
+    write_epoch: impl Fn(&EpochSummary),
 ) {
-    let (start, mut ticker) = (Instant::now(), Ticker::new(every));
+    let start = Instant::now();
+    let mut ticker = Ticker::new(every);
     loop {
         // Looked at first: what ended before it still gets its line.
         let is_done = done.load(Ordering::Relaxed);
-        ended(watch).iter().for_each(&write_epoch);
+        for epoch in ended(watch) {
+            write_epoch(&epoch);
+        }
         if is_done {
             return;
         }
+
         if ticker.is_due(start.elapsed()) {
             write(&Snapshot::of(watch, config, start.elapsed()));
         }
@@ -174,19 +208,24 @@ fn draw(watch: &Watch, config: &Config, done: &AtomicBool) {
     if let Ok(style) = ProgressStyle::with_template("{wide_bar:.green} {msg}") {
         bar.set_style(style);
     }
+
     let start = Instant::now();
     loop {
         let is_done = done.load(Ordering::Relaxed);
-        ended(watch).iter().for_each(|ended| bar.println(epoch_line(ended)));
+        for epoch in ended(watch) {
+            bar.println(epoch_line(&epoch));
+        }
         if is_done {
             break;
         }
+
         let snapshot = Snapshot::of(watch, config, start.elapsed());
         bar.set_length(snapshot.batches.max(1));
         bar.set_position(snapshot.batch);
         bar.set_message(snapshot.line());
         std::thread::park_timeout(TICK);
     }
+
     bar.finish_and_clear();
 }
 
@@ -197,9 +236,13 @@ mod tests {
     #[test]
     fn a_line_is_due_every_interval_and_missed_ones_are_not_made_up_for() {
         let mut ticker = Ticker::new(Duration::from_secs(30));
-        let due: Vec<u64> = (0..100).filter(|second| ticker.is_due(Duration::from_secs(*second))).collect();
+        let due: Vec<u64> = (0..100)
+            .filter(|second| ticker.is_due(Duration::from_secs(*second)))
+            .collect();
         assert_eq!(due, [30, 60, 90]);
-        assert!(ticker.is_due(Duration::from_secs(1000)) && !ticker.is_due(Duration::from_secs(1001)));
+        assert!(
+            ticker.is_due(Duration::from_secs(1000)) && !ticker.is_due(Duration::from_secs(1001))
+        );
     }
 
     #[test]
@@ -208,7 +251,11 @@ mod tests {
         config.train.epochs = 10;
         let watch = Watch::default();
         // 10 epochs of 100 steps; 900 were done before, and 20 by this process in 10 s.
-        for (number, value) in [(&watch.batches_total, 100), (&watch.batches, 20), (&watch.first_step, 900)] {
+        for (number, value) in [
+            (&watch.batches_total, 100),
+            (&watch.batches, 20),
+            (&watch.first_step, 900),
+        ] {
             number.store(value, Ordering::Relaxed);
         }
         watch.steps.store(20, Ordering::Relaxed);
@@ -217,7 +264,10 @@ mod tests {
         watch.loss.store(0.5_f64.to_bits(), Ordering::Relaxed);
         watch.wait_ns.store(1_000_000_000, Ordering::Relaxed);
         let snapshot = Snapshot::of(&watch, &config, Duration::from_secs(10));
-        assert_eq!((snapshot.step, snapshot.steps, snapshot.eta_s), (920, 1000, Some(40.0)));
+        assert_eq!(
+            (snapshot.step, snapshot.steps, snapshot.eta_s),
+            (920, 1000, Some(40.0))
+        );
         assert_eq!(
             snapshot.line(),
             "epoch 10 of 10, training: 20 of 100 steps, training loss 0.5000, 32 rows/s, data wait 10 %, \
@@ -225,17 +275,23 @@ mod tests {
         );
         // train.steps ends it before.
         config.train.steps = Some(930);
-        assert_eq!(Snapshot::of(&watch, &config, Duration::from_secs(10)).eta_s, Some(5.0));
+        assert_eq!(
+            Snapshot::of(&watch, &config, Duration::from_secs(10)).eta_s,
+            Some(5.0)
+        );
     }
 
     #[test]
     fn nothing_is_promised_before_the_first_step() {
-        assert_eq!(Snapshot::of(&Watch::default(), &Config::default(), Duration::ZERO).eta_s, None);
+        assert_eq!(
+            Snapshot::of(&Watch::default(), &Config::default(), Duration::ZERO).eta_s,
+            None
+        );
     }
 
     #[test]
     fn an_epoch_s_line_has_loss_score_and_time() {
-        let ended = EpochEnded {
+        let ended = EpochSummary {
             event: "epoch",
             epoch: 2,
             epochs: 40,

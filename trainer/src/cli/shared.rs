@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::exit::Usage;
+use super::exit::UsageError;
 use crate::strategy::{self, Collective};
 
 /// How long a file of rank 0 may take to be seen on another machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const RETRY: Duration = Duration::from_millis(50);
 /// What rank 0 writes into the folder, and takes away again.
@@ -18,23 +18,26 @@ const TOKEN: &str = ".ranks";
 /// Rank 0 leaves a token in the run's folder, which every other rank must find there before the first step.
 ///
 /// # Errors
-/// [`Usage`] on a rank that does not; the folder cannot be written.
-pub fn check(folder: &Path, group: &dyn Collective, patience: Duration) -> Result<()> {
+/// [`UsageError`] on a rank that does not; the folder cannot be written.
+pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -> Result<()> {
     if group.world_size() == 1 {
         return Ok(());
     }
     let file = folder.join(TOKEN);
     let mut token = Vec::new();
     if group.rank() == 0 {
+        // Drawn anew: a file that an earlier start left is not taken for this one's.
         token = format!("{:032x}", u128::from_le_bytes(strategy::random()?)).into_bytes();
-        std::fs::write(&file, &token).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(&file, &token)
+            .with_context(|| format!("cannot write {}", file.display()))?;
     }
+
     let token = group.gather(&token)?.swap_remove(0);
     let deadline = Instant::now() + patience;
     while std::fs::read(&file).ok().as_ref() != Some(&token) {
         if Instant::now() >= deadline {
             let (rank, folder) = (group.rank(), folder.display());
-            return Err(Usage(format!(
+            return Err(UsageError(format!(
                 "rank {rank} does not see rank 0's folder {folder}: all machines need one folder of runs, on a disk that \
                  they share; --runs names it"
             ))
@@ -42,6 +45,8 @@ pub fn check(folder: &Path, group: &dyn Collective, patience: Duration) -> Resul
         }
         std::thread::sleep(RETRY);
     }
+
+    // The token stays until all have looked.
     group.barrier()?;
     if group.rank() == 0 {
         std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
@@ -89,9 +94,20 @@ mod tests {
     #[test]
     fn a_rank_that_does_not_see_rank_0s_folder_says_so_before_the_first_step() {
         let folder = tempfile::tempdir().expect("a folder");
-        let look = || check(folder.path(), &Second { token: "this start" }, Duration::from_millis(60));
+        let look = || {
+            check(
+                folder.path(),
+                &Second {
+                    token: "this start",
+                },
+                Duration::from_millis(60),
+            )
+        };
         let error = look().expect_err("nothing there").to_string();
-        assert!(error.starts_with("rank 1 does not see rank 0's folder") && error.contains("--runs"), "{error}");
+        assert!(
+            error.starts_with("rank 1 does not see rank 0's folder") && error.contains("--runs"),
+            "{error}"
+        );
         // A copy of the folder, with what an earlier start left.
         std::fs::write(folder.path().join(TOKEN), "another start").expect("room");
         look().expect_err("another start");

@@ -12,24 +12,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use tch::Device;
+use wavemill_schemas::config::{Config, Data, Metric};
 use wavemill_schemas::settings;
 use wavemill_schemas::text::shown;
+use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
 
-use super::exit::{self, Usage};
+use super::exit::{self, UsageError};
 use super::fit::{is_stopped, watched};
-use super::jobs::{self, Plan};
+use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
 use super::output::{OutputArgs, Progress, report};
-use super::place::new_folder;
-use super::{MachineArgs, Shared, fit, interrupt};
-use crate::config::{Config, Data, Metric};
+use super::run_folder::new_folder;
+use super::{MachineArgs, MachineShares, fit, interrupt};
 use crate::dataset::{Dataset, Needs};
 use crate::learner::LearnError;
 use crate::models::{init, registry};
 use crate::run::{self, Job, KeepGoing, RunError};
 use crate::strategy::{Collective, Ranks};
-use crate::sweep::{Medians, Sweep, config_of, finished, values_of};
-use trial::{Trial, Verdicts};
+use trial::{MedianJudge, Trial};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,7 +60,7 @@ turn.";
     "stopped in trial {trial}; go on with the same command: finished trials are taken from {}, this one begins anew",
     runs.display()
 )]
-pub struct Stopped {
+pub(crate) struct SweepInterrupted {
     trial: usize,
     runs: PathBuf,
 }
@@ -68,7 +68,7 @@ pub struct Stopped {
 /// Try many configurations, compared on validation
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SweepCommand {
+pub(crate) struct SweepCommand {
     /// What to try (TOML)
     file: PathBuf,
     /// A feature store of `wavemill extract`
@@ -102,37 +102,69 @@ pub struct SweepCommand {
 }
 
 /// A trial before it begins.
-struct Planned {
+struct PlannedTrial {
     number: usize,
     set: Vec<String>,
     config: Config,
 }
 
+/// All of them, and the files that some pass over because they are damaged.
+struct SweepPlan {
+    trials: Vec<PlannedTrial>,
+    lost: Vec<String>,
+}
+
+/// How the trials ended.
+enum SweepEnd {
+    Trials(Vec<Trial>),
+    /// With this exit code: another process says what there is to say.
+    Silent(u8),
+}
+
 /// The rows that were opened last. Trials that read alike follow each other, and each way of reading holds every file of
 /// the store's feature open: only one of them is there at a time.
-struct LastRows {
+struct DatasetCache {
     store: PathBuf,
     version: Option<u64>,
     machine: MachineArgs,
-    last: Option<(Data, Needs, Arc<Dataset>)>,
+    last: Option<CachedDataset>,
 }
 
-impl LastRows {
+struct CachedDataset {
+    data: Data,
+    needs: Needs,
+    rows: Arc<Dataset>,
+}
+
+impl DatasetCache {
     fn of(command: &SweepCommand) -> Self {
-        let SweepCommand { store, version, machine, .. } = command;
-        Self { store: store.clone(), version: *version, machine: machine.clone(), last: None }
+        Self {
+            store: command.store.clone(),
+            version: command.version,
+            machine: command.machine.clone(),
+            last: None,
+        }
     }
 
     /// The rows of `config`: the last ones where it reads the same.
     fn open(&mut self, config: &Config) -> Result<Arc<Dataset>> {
         let needs = registry::find(&config.model.name)?.needs;
         // Out of `last`: the files are closed before others are opened.
-        let same = self.last.take().filter(|(data, theirs, _)| *data == config.data && *theirs == needs);
-        let (data, needs, rows) = match same {
-            Some(same) => same,
-            None => (config.data.clone(), needs, self.machine.open(&self.store, self.version, config)?),
-        };
-        self.last = Some((data, needs, Arc::clone(&rows)));
+        if let Some(last) = self.last.take()
+            && last.data == config.data
+            && last.needs == needs
+        {
+            let rows = Arc::clone(&last.rows);
+            self.last = Some(last);
+            return Ok(rows);
+        }
+
+        let rows = self.machine.open(&self.store, self.version, config)?;
+        self.last = Some(CachedDataset {
+            data: config.data.clone(),
+            needs,
+            rows: Arc::clone(&rows),
+        });
         Ok(rows)
     }
 }
@@ -141,140 +173,207 @@ impl SweepCommand {
     /// Runs all trials, one after another or `--jobs` at once.
     ///
     /// # Errors
-    /// A key or a model that is not there, before the first trial; [`Stopped`]; at the end, that trials failed.
-    pub fn run(&self) -> Result<u8> {
-        let place = self.file.display().to_string();
-        let text = settings::read(&self.file).map_err(|e| Usage(format!("cannot read {place}: {e}")))?;
-        let sweep = Sweep::parse(&text, &place)?;
+    /// A key or a model that is not there, before the first trial; [`SweepInterrupted`]; at the end, that trials failed.
+    pub(crate) fn run(&self) -> Result<u8> {
+        let source = self.file.display().to_string();
+        let text = settings::read(&self.file)
+            .map_err(|e| UsageError(format!("cannot read {source}: {e}")))?;
+        let sweep = Sweep::parse(&text, &source)?;
         let layered = self.like.read(self.config.as_deref(), &self.sets)?;
         let base = layered.config;
+
         let ranks = Ranks::from_env()?.unwrap_or_else(Ranks::solo);
         let at_once = self.jobs > 1;
         if at_once && ranks.world_size > 1 {
-            return Err(Usage("--jobs runs trials on this machine: it does not go with ranks".to_owned()).into());
+            return Err(UsageError(
+                "--jobs runs trials on this machine: it does not go with ranks".to_owned(),
+            )
+            .into());
         }
+
         // Trials at once are processes, which would inherit it.
         if !at_once {
             interrupt::keep_away();
         }
         if ranks.rank == 0 && self.trial.is_none() {
-            layered.replaced.iter().for_each(|note| eprintln!("note: {note}"));
+            for note in &layered.replaced {
+                eprintln!("note: {note}");
+            }
         }
 
-        let mut rows = LastRows::of(self);
-        let (planned, lost) = self.planned(&sweep, &base, &place, ranks.world_size, &mut rows)?;
+        let mut rows = DatasetCache::of(self);
+        let plan = self.plan(&sweep, &base, &source, ranks.world_size, &mut rows)?;
         // Checked by now.
         rows.machine.verify = false;
         let ended = if at_once {
-            self.side_by_side(planned, rows, &sweep)?
+            self.side_by_side(&plan.trials, rows, &sweep)?
         } else {
-            self.in_turn(planned, &lost, &base, rows, &sweep, &ranks)?
+            self.in_turn(plan, &base, rows, &sweep, &ranks)?
         };
         let trials = match ended {
-            Ok(trials) => trials,
-            Err(code) => return Ok(code),
+            SweepEnd::Trials(trials) => trials,
+            SweepEnd::Silent(code) => return Ok(code),
         };
 
-        let Some(best) = best_of(&trials, base.train.select) else { bail!("no trial came to a value on validation") };
-        report(&format!("best: trial {} ({})", best.trial, best.set.join(" ")));
-        report(&format!("its test scores: wavemill-train eval {}", best.run.display()));
+        // By validation alone: the test split is left to `eval`.
+        let Some(best) = best_of(&trials, base.train.select) else {
+            bail!("no trial came to a value on validation")
+        };
+        report(&format!(
+            "best: trial {} ({})",
+            best.trial,
+            best.set.join(" ")
+        ));
+        report(&format!(
+            "its test scores: wavemill-train eval {}",
+            best.run.display()
+        ));
+
         match trials.iter().filter(|trial| trial.error.is_some()).count() {
             0 => Ok(0),
-            failed => bail!("{failed} of {} trials failed: the same command tries them again", trials.len()),
+            failed => bail!(
+                "{failed} of {} trials failed: the same command tries them again",
+                trials.len()
+            ),
         }
     }
 
-    /// Every trial's configuration and rows, checked; and the files that some of them pass over.
-    fn planned(
+    /// Every trial's configuration and rows, checked.
+    fn plan(
         &self,
         sweep: &Sweep,
         base: &Config,
-        place: &str,
+        source: &str,
         world_size: usize,
-        rows: &mut LastRows,
-    ) -> Result<(Vec<Planned>, Vec<String>)> {
-        let (mut planned, mut lost) = (Vec::new(), BTreeSet::new());
+        rows: &mut DatasetCache,
+    ) -> Result<SweepPlan> {
+        let mut trials = Vec::new();
+        let mut lost = BTreeSet::new();
         for (number, set) in sweep.trials().into_iter().enumerate() {
             // The others were checked by the process that started this one.
             if self.trial.is_some_and(|trial| trial != number) {
                 continue;
             }
-            let config = config_of(base, &set, place)?;
-            let mut check = || {
-                let data = rows.open(&config)?;
-                lost.extend(data.lost_paths());
-                run::check(&config, &data, world_size)?;
-                Ok::<_, Error>(config.model.init.as_deref().map_or(Ok(()), init::check_form)?)
-            };
-            check().with_context(|| format!("trial {number} ({})", set.join(" ")))?;
-            planned.push(Planned { number, set, config });
+
+            let config = config_of(base, &set, source)?;
+            let lost_here = check_trial(&config, world_size, rows)
+                .with_context(|| format!("trial {number} ({})", set.join(" ")))?;
+            lost.extend(lost_here);
+            trials.push(PlannedTrial {
+                number,
+                set,
+                config,
+            });
         }
-        Ok((planned, lost.into_iter().collect()))
+
+        Ok(SweepPlan {
+            trials,
+            lost: lost.into_iter().collect(),
+        })
     }
 
-    /// All trials in this process, or the one that it was started for. An exit code alone where another process says what
-    /// there is to say.
+    /// All trials in this process, or the one that it was started for.
     fn in_turn(
         &self,
-        planned: Vec<Planned>,
-        lost: &[String],
+        plan: SweepPlan,
         base: &Config,
-        mut rows: LastRows,
+        mut rows: DatasetCache,
         sweep: &Sweep,
         ranks: &Ranks,
-    ) -> Result<Result<Vec<Trial>, u8>> {
-        let Some(first) = planned.first() else { bail!("no trial {}", self.trial.unwrap_or_default()) };
+    ) -> Result<SweepEnd> {
+        let Some(first) = plan.trials.first() else {
+            bail!("no trial {}", self.trial.unwrap_or_default())
+        };
         if self.trial.is_some() {
+            // Another process started this one, and reads what it comes to.
             jobs::end_with_parent()?;
         }
+
         let device = self.machine.device(ranks, None)?;
-        let group = fit::join(ranks, &*rows.open(&first.config)?, lost, base, device)?;
-        let trials = match self.trials(planned, rows, sweep, group, device) {
+        let first_rows = rows.open(&first.config)?;
+        let group = fit::join(ranks, &first_rows, &plan.lost, base, device)?;
+        // The cache alone holds its files open from here on.
+        drop(first_rows);
+
+        let trials = match self.trials(plan.trials, rows, sweep, group, device) {
+            Ok(trials) => trials,
             // Rank 0 says it, or the process that started this one.
-            Err(error) if error.is::<Stopped>() && (group.rank() > 0 || self.trial.is_some()) => {
-                return Ok(Err(exit::code(&error)));
+            Err(error)
+                if error.is::<SweepInterrupted>() && (group.rank() > 0 || self.trial.is_some()) =>
+            {
+                return Ok(SweepEnd::Silent(exit::code(&error)));
             }
             Err(error) => {
                 group.fail(&exit::words(&error));
                 return Err(error);
             }
-            Ok(trials) => trials,
         };
         group.finish()?;
-        Ok(if group.rank() == 0 && self.trial.is_none() { Ok(trials) } else { Err(0) })
+
+        let speaks = group.rank() == 0 && self.trial.is_none();
+        Ok(if speaks {
+            SweepEnd::Trials(trials)
+        } else {
+            SweepEnd::Silent(0)
+        })
     }
 
     /// Trials in processes of their own.
-    fn side_by_side(&self, planned: Vec<Planned>, rows: LastRows, sweep: &Sweep) -> Result<Result<Vec<Trial>, u8>> {
+    fn side_by_side(
+        &self,
+        planned: &[PlannedTrial],
+        rows: DatasetCache,
+        sweep: &Sweep,
+    ) -> Result<SweepEnd> {
         // Their files are opened by the trials.
         drop(rows);
+
         let machine = self.machine.shared_by(usize::from(self.jobs))?;
-        let keys: Vec<String> = planned.iter().map(|planned| planned.config.hash()).collect();
+        let keys: Vec<String> = planned.iter().map(|trial| trial.config.hash()).collect();
         let program = std::env::current_exe()?;
-        let command = |trial: usize, place: usize| {
-            let mut command = Command::new(&program);
-            self.words_for(&mut command, trial, &machine, place);
-            command
+        let plan = JobPlan {
+            jobs: usize::from(self.jobs),
+            keys: &keys,
+            command: &|trial, slot| {
+                let mut command = Command::new(&program);
+                self.add_trial_args(&mut command, trial, &machine, slot);
+                command
+            },
         };
 
         let mut trials = Vec::new();
-        let plan = Plan { jobs: usize::from(self.jobs), keys: &keys, command: &command };
-        let mut judge = Verdicts::new(&planned, sweep);
+        let mut judge = MedianJudge::new(planned, sweep);
         let stopped = jobs::run(&plan, &mut judge, |number, outcome| {
             let trial = Trial::of(&planned[number], outcome)?;
             self.show(&trial)?;
             trials.push(trial);
             Ok(())
         })?;
+
         match stopped {
-            Some(trial) => bail!(Stopped { trial, runs: self.runs.clone() }),
-            None => Ok(Ok(trials)),
+            Some(trial) => bail!(SweepInterrupted {
+                trial,
+                runs: self.runs.clone()
+            }),
+            None => Ok(SweepEnd::Trials(trials)),
         }
     }
 
-    /// The words with which this program trains one trial, at a place among those that run.
-    fn words_for(&self, command: &mut Command, trial: usize, machine: &Shared, place: usize) {
-        command.arg("sweep").arg(&self.file).arg("--store").arg(&self.store).arg("--runs").arg(&self.runs);
+    /// Tells `command` to train one trial, at a slot among those that run.
+    fn add_trial_args(
+        &self,
+        command: &mut Command,
+        trial: usize,
+        machine: &MachineShares,
+        slot: usize,
+    ) {
+        command
+            .arg("sweep")
+            .arg(&self.file)
+            .arg("--store")
+            .arg(&self.store)
+            .arg("--runs")
+            .arg(&self.runs);
         command.args(["--trial", &trial.to_string(), "--json"]);
         if let Some(version) = self.version {
             command.args(["--version", &version.to_string()]);
@@ -288,54 +387,82 @@ impl SweepCommand {
         for set in &self.sets {
             command.args(["--set", set]);
         }
+
         // Their lines are passed on with the trial's number before them, which leaves no JSON.
         let progress = match OutputArgs::get().shown() {
             Progress::Json | Progress::None => "none",
             _ => "plain",
         };
         command.args(["--progress", progress]);
-        machine.words_for(command, place);
+        machine.add_args(command, slot);
     }
 
+    /// Trains `planned` one after another.
     fn trials(
         &self,
-        planned: Vec<Planned>,
-        mut rows: LastRows,
+        planned: Vec<PlannedTrial>,
+        mut rows: DatasetCache,
         sweep: &Sweep,
         group: &'static dyn Collective,
         device: Device,
     ) -> Result<Vec<Trial>> {
         let medians = Arc::new(Mutex::new(Medians::default()));
         let mut trials = Vec::new();
-        for Planned { number, set, config } in planned {
+        for PlannedTrial {
+            number,
+            set,
+            config,
+        } in planned
+        {
             let select = config.train.select;
+            let epochs = config.train.epochs;
+            // A trial that another process started asks that one, which has the values of all.
             let stopping = sweep.median_stopping_after.map(|after| match self.trial {
                 Some(_) => Box::new(jobs::ask) as KeepGoing,
                 None => judge(&medians, select, after),
             });
-            let epochs = config.train.epochs;
             let (run, ended) = match rows.open(&config) {
                 Ok(data) => self.trial(config, &data, group, device, stopping),
                 Err(error) => (PathBuf::new(), Err(error)),
             };
-            let (values, error) = match ended {
-                Ok(values) => (values, None),
+
+            let mut values = Vec::new();
+            let mut failure = None;
+            match ended {
+                Ok(all) => values = all,
                 Err(error) if is_stopped(&error) => {
-                    bail!(Stopped { trial: number, runs: self.runs.clone() })
+                    bail!(SweepInterrupted {
+                        trial: number,
+                        runs: self.runs.clone()
+                    })
                 }
-                Err(error) if goes_on(&error, group) => (Vec::new(), Some(exit::words(&error))),
-                Err(error) => return Err(error.context(format!("trial {number} ({})", set.join(" ")))),
+                Err(error) if goes_on(&error, group) => failure = Some(exit::words(&error)),
+                Err(error) => {
+                    return Err(error.context(format!("trial {number} ({})", set.join(" "))));
+                }
+            }
+
+            let trial = Trial {
+                trial: number,
+                set,
+                run,
+                best: select.best(&values),
+                ended_early: failure.is_none() && (values.len() as u64) < epochs,
+                values,
+                error: failure,
             };
-            let best = select.best(&values);
-            let ended_early = error.is_none() && (values.len() as u64) < epochs;
-            let trial = Trial { trial: number, set, run, values, best, ended_early, error };
+
             // One that failed counts as far as it came: side by side it is compared with before it fails.
             let counted = if trial.error.is_some() {
                 values_of(&trial.run, select).unwrap_or_default()
             } else {
                 trial.values.clone()
             };
-            medians.lock().unwrap_or_else(PoisonError::into_inner).add(counted);
+            medians
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(counted);
+
             if group.rank() == 0 {
                 self.show(&trial)?;
             }
@@ -362,10 +489,12 @@ impl SweepCommand {
             Ok(None) => {}
             Err(error) => return (PathBuf::new(), Err(error)),
         }
+
         let folder = match new_folder(&self.runs, &config, group, &self.store, data) {
             Ok(folder) => folder,
             Err(error) => return (PathBuf::new(), Err(error)),
         };
+
         let job = Job {
             config,
             folder: folder.clone(),
@@ -376,21 +505,39 @@ impl SweepCommand {
             test: false,
             keep_going,
         };
-        let fit = || watched(&job, data, group).map(|fitted| fitted.values);
+
         // With ranks, one that panics leaves the others in the middle of a step: then all end.
-        let values = if group.world_size() == 1 { catch_unwind(AssertUnwindSafe(fit)) } else { Ok(fit()) };
-        (folder, values.unwrap_or_else(|panic: Box<dyn Any + Send>| Err(Error::msg(exit::panic_words(panic.as_ref())))))
+        let values = if group.world_size() == 1 {
+            let fitted = catch_unwind(AssertUnwindSafe(|| fit_values(&job, data, group)));
+            fitted.unwrap_or_else(|panic: Box<dyn Any + Send>| {
+                Err(Error::msg(exit::panic_words(panic.as_ref())))
+            })
+        } else {
+            fit_values(&job, data, group)
+        };
+        (folder, values)
     }
 
     /// The finished run of this very configuration and store, if there is one: rank 0 looks and tells the others.
-    fn done_before(&self, config: &Config, data: &Dataset, group: &dyn Collective) -> Result<Option<PathBuf>> {
+    fn done_before(
+        &self,
+        config: &Config,
+        data: &Dataset,
+        group: &dyn Collective,
+    ) -> Result<Option<PathBuf>> {
         let mut name = Vec::new();
         if group.rank() == 0
-            && let Some(run) = finished(&self.runs, config, data.store().manifest_hash(), group.world_size())
+            && let Some(run) = finished(
+                &self.runs,
+                config,
+                data.store().manifest_hash(),
+                group.world_size(),
+            )
         {
             report(&format!("finished before: {}", run.path().display()));
             name = run.path().to_string_lossy().into_owned().into_bytes();
         }
+
         let names = group.gather(&name)?;
         let name = String::from_utf8(names[0].clone())?;
         Ok(Some(PathBuf::from(name)).filter(|path| path != Path::new("")))
@@ -399,48 +546,77 @@ impl SweepCommand {
     fn show(&self, trial: &Trial) -> Result<()> {
         if self.json {
             println!("{}", serde_json::to_string(trial)?);
-        } else {
-            let best = trial.best.map_or("-".to_owned(), |b| format!("{b:.4}"));
-            if let Some(error) = &trial.error {
-                println!(
-                    "{:>3}  {best:>8}  failed      {}  {}: {}",
-                    trial.trial,
-                    shown(&trial.set.join(" ")),
-                    trial.run.display(),
-                    shown(error)
-                );
-                return Ok(());
+            return Ok(());
+        }
+
+        let number = trial.trial;
+        let best = trial
+            .best
+            .map_or("-".to_owned(), |best| format!("{best:.4}"));
+        let set = trial.set.join(" ");
+        let set = shown(&set);
+        let run = trial.run.display();
+        match &trial.error {
+            Some(error) => println!(
+                "{number:>3}  {best:>8}  failed      {set}  {run}: {}",
+                shown(error)
+            ),
+            None => {
+                let epochs = trial.values.len();
+                println!("{number:>3}  {best:>8}  {epochs:>3} epochs  {set}  {run}");
             }
-            println!(
-                "{:>3}  {best:>8}  {:>3} epochs  {}  {}",
-                trial.trial,
-                trial.values.len(),
-                shown(&trial.set.join(" ")),
-                trial.run.display()
-            );
         }
         Ok(())
     }
 }
 
+/// Checks one trial's rows and weights; the files of its rows that are passed over.
+fn check_trial(config: &Config, world_size: usize, rows: &mut DatasetCache) -> Result<Vec<String>> {
+    let data = rows.open(config)?;
+    run::check(config, &data, world_size)?;
+    if let Some(weights) = &config.model.init {
+        init::check_form(weights)?;
+    }
+    Ok(data.lost_paths())
+}
+
+fn fit_values(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Vec<f64>> {
+    Ok(watched(job, data, group)?.values)
+}
+
 /// Whether other trials are worth a try: not where the disk is full, nor where ranks differ in what happened to them.
 fn goes_on(error: &Error, group: &dyn Collective) -> bool {
-    let on_all_ranks = |error: &LearnError| matches!(error, LearnError::Diverged { .. } | LearnError::Model(_));
-    let by_all = matches!(error.downcast_ref(), Some(RunError::Learn(error)) if on_all_ranks(error));
-    exit::code(error) != 5 && (group.world_size() == 1 || by_all)
+    // What a loss or a model's shape causes happens on every rank alike.
+    let is_on_all_ranks = matches!(
+        error.downcast_ref(),
+        Some(RunError::Learn(
+            LearnError::Diverged { .. } | LearnError::Model(_)
+        ))
+    );
+    exit::code(error) != 5 && (group.world_size() == 1 || is_on_all_ranks)
 }
 
 fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing {
     let medians = Arc::clone(medians);
-    Box::new(move |values| !medians.lock().unwrap_or_else(PoisonError::into_inner).should_end(values, metric, after))
+    Box::new(move |values| {
+        !medians
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .should_end(values, metric, after)
+    })
 }
 
+/// The trial with the best value; of equals, the first.
 fn best_of(trials: &[Trial], metric: Metric) -> Option<&Trial> {
-    let better = |a: &Trial, b: &Trial| match (a.best, b.best) {
-        (Some(a), Some(b)) => metric.is_better(a, b),
-        (a, _) => a.is_some(),
-    };
-    trials.iter().filter(|t| t.best.is_some()).reduce(|a, b| if better(b, a) { b } else { a })
+    let mut best: Option<(&Trial, f64)> = None;
+    for trial in trials {
+        if let Some(value) = trial.best
+            && best.is_none_or(|(_, best)| metric.is_better(value, best))
+        {
+            best = Some((trial, value));
+        }
+    }
+    best.map(|(trial, _)| trial)
 }
 
 #[cfg(test)]
@@ -459,17 +635,31 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         Fixture::default().write(folder.path());
         let Line { machine } = clap::Parser::parse_from(["sweep"]);
-        let mut rows = LastRows { store: folder.path().to_owned(), version: None, machine, last: None };
+        let mut rows = DatasetCache {
+            store: folder.path().to_owned(),
+            version: None,
+            machine,
+            last: None,
+        };
         let mut open = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-            rows.open(&config_of(&Config::default(), &words, "sweep.toml").expect("a configuration")).expect("rows")
+            rows.open(
+                &config_of(&Config::default(), &words, "sweep.toml").expect("a configuration"),
+            )
+            .expect("rows")
         };
         let first = Arc::downgrade(&open(&["optimizer.lr=0.1"]));
-        assert!(Arc::ptr_eq(&open(&["optimizer.lr=0.2"]), &first.upgrade().expect("kept")));
+        assert!(Arc::ptr_eq(
+            &open(&["optimizer.lr=0.2"]),
+            &first.upgrade().expect("kept")
+        ));
         let other = open(&["data.shuffle_window=2"]);
         assert!(first.upgrade().is_none(), "its files are still open");
         assert!(
-            !Arc::ptr_eq(&open(&["data.shuffle_window=2", "model.name=\"mlp-1\""]), &other),
+            !Arc::ptr_eq(
+                &open(&["data.shuffle_window=2", "model.name=\"mlp-1\""]),
+                &other
+            ),
             "it needs other columns"
         );
     }

@@ -1,163 +1,369 @@
-//! Whole loads of small stores: order, values, damage, threads.
+//! What a model sees of small stores: values, labels, metadata, ids, odd layouts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::AsArray;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::file::metadata::PageIndexPolicy;
+use half::f16;
 use tch::{Device, Kind, Tensor};
-use tempfile::TempDir;
-use wavemill_schemas::recipe::{Compression, Dtype};
+use wavemill_schemas::config::Data;
+use wavemill_schemas::recipe::{Compression, Dtype, Layout};
 
-use super::fixture::{FEATURE, Fixture, RowId};
+use super::fixture::{Fixture, RowId};
 use super::*;
 
-fn open(root: &Path, data: &Data) -> Arc<Dataset> {
-    Dataset::open(Store::open(root, None).expect("a store"), data, Needs::default()).expect("a dataset")
+const ALL: Needs = Needs::All;
+
+fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
+    Dataset::open(Store::open(root, None)?, data, needs)
 }
 
-fn made(fixture: &Fixture) -> (TempDir, Arc<Dataset>) {
+fn made(fixture: &Fixture, data: &Data) -> (tempfile::TempDir, Arc<Dataset>) {
     let folder = tempfile::tempdir().expect("a folder");
     fixture.write(folder.path());
-    let dataset = open(folder.path(), &Data { shuffle_window: 3, ..Data::default() });
+    let dataset = open(folder.path(), data, ALL).expect("a dataset");
     (folder, dataset)
 }
 
+/// All rows of a side in one batch.
+fn whole(dataset: &Arc<Dataset>, side: Side) -> Batch {
+    let plan = LoaderPlan {
+        side,
+        batch_size: 1000,
+        ..LoaderPlan::default()
+    };
+    Loader::start(dataset, plan)
+        .expect("threads")
+        .next()
+        .expect("a batch")
+        .expect("no damage")
+}
+
+fn clips(dataset: &Dataset, batch: &Batch) -> Vec<usize> {
+    batch
+        .rows()
+        .iter()
+        .map(|&row| dataset.rows().track_ids[row as usize] as usize)
+        .collect()
+}
+
+fn opened(root: &Path, data: &Data) -> Arc<Dataset> {
+    open(root, data, Needs::default()).expect("a dataset")
+}
+
 fn training() -> LoaderPlan {
-    LoaderPlan { shuffle: true, seed: 5, batch_size: 10, ..LoaderPlan::default() }
+    LoaderPlan {
+        shuffle: true,
+        seed: 5,
+        batch_size: 10,
+        ..LoaderPlan::default()
+    }
 }
 
 fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
-    Loader::start(dataset, plan).expect("threads").collect::<Result<_, _>>().expect("no damage")
+    Loader::start(dataset, plan)
+        .expect("threads")
+        .collect::<Result<_, _>>()
+        .expect("no damage")
 }
 
-fn rows_of(batches: &[Batch]) -> Vec<Vec<u32>> {
-    batches.iter().map(|b| b.rows()[..b.n_own()].to_vec()).collect()
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
+fn floats(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(tensor.flatten(0, -1)).expect("f32")
 }
 
+fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(tensor.flatten(0, -1).to_kind(Kind::Double)).expect("f64")
+}
+
 #[test]
-fn global_batches_are_the_same_rows_for_every_number_of_ranks() {
-    let (_folder, dataset) = made(&Fixture::default());
-    let whole: Vec<Vec<u64>> = load(&dataset, training()).iter().map(|b| b.keys().to_vec()).collect();
-    for world_size in [2, 3, 4, 8] {
-        let ranks: Vec<Vec<Batch>> =
-            (0..world_size).map(|rank| load(&dataset, LoaderPlan { rank, world_size, ..training() })).collect();
-        for (k, want) in whole.iter().enumerate() {
-            let got: Vec<u64> = ranks.iter().flat_map(|batches| batches[k].keys().to_vec()).collect();
-            assert_eq!(&got, want, "batch {k} of {world_size} ranks");
+fn metadata_is_standardised_by_training_rows_alone() {
+    let (_folder, dataset) = made(&Fixture::default(), &Data::default());
+    let names: Vec<&str> = dataset
+        .input_spec()
+        .metadata
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect();
+    assert_eq!(names, ["mfcc_mean_01", "mfcc_mean_02", "mfcc_std_01"]);
+    assert_eq!(dataset.dims().metadata, 3);
+
+    let batch = whole(&dataset, Side::Training);
+    let rows = batch.rows().len();
+    let seen = dataset
+        .inputs(&batch, Device::Cpu, Kind::Double)
+        .expect("tensors")
+        .metadata
+        .expect("asked for");
+    assert_eq!(seen.size(), [rows as i64, 3]);
+    let seen = values(&seen);
+    let clips_there = clips(&dataset, &batch);
+    for column in 0..2 {
+        let has = |clip: usize| column == 0 || clip % 5 != 4;
+        let told: Vec<f64> = (0..rows)
+            .filter(|&r| has(clips_there[r]))
+            .map(|r| seen[3 * r + column])
+            .collect();
+        let mean = told.iter().sum::<f64>() / told.len() as f64;
+        let square = told.iter().map(|x| x * x).sum::<f64>() / told.len() as f64;
+        assert!(
+            mean.abs() < 1e-5 && (square - 1.0).abs() < 1e-5,
+            "column {column}: {mean}, {square}"
+        );
+        assert!(
+            (0..rows)
+                .filter(|&r| !has(clips_there[r]))
+                .all(|r| seen[3 * r + column] == 0.0)
+        );
+    }
+    assert!(
+        (0..rows).all(|r| seen[3 * r + 2] == 0.0),
+        "a constant column says nothing"
+    );
+
+    // The raw value of a test row is 100 · class + noise in [0, 1).
+    let batch = whole(&dataset, Side::Test);
+    let seen = dataset
+        .inputs(&batch, Device::Cpu, Kind::Double)
+        .expect("tensors")
+        .metadata
+        .expect("asked for");
+    let column = &dataset.input_spec().metadata[0];
+    for (seen, clip) in values(&seen).chunks(3).zip(clips(&dataset, &batch)) {
+        let raw = seen[0] * column.std + column.mean - 100.0 * (clip % 3) as f64;
+        assert!((0.0..1.0).contains(&raw), "clip {clip}: {raw}");
+    }
+}
+
+#[test]
+fn ids_are_those_of_training_artists_and_others_are_0() {
+    let (_folder, dataset) = made(&Fixture::default(), &Data::default());
+    // Of 12 artists the last two are in validation and test; clips 6, 13, … have none. Albums are halves of clips.
+    assert_eq!(dataset.input_spec().artists, (0..10).collect::<Vec<i64>>());
+    assert_eq!(
+        dataset.dims().vocabulary,
+        [11, dataset.input_spec().albums.len() as i64 + 1]
+    );
+    for side in Side::ALL {
+        let batch = whole(&dataset, side);
+        let ids = dataset
+            .inputs(&batch, Device::Cpu, Kind::Float)
+            .expect("tensors")
+            .ids
+            .expect("asked for");
+        assert_eq!(ids.kind(), Kind::Int64);
+        for (ids, clip) in values(&ids).chunks(2).zip(clips(&dataset, &batch)) {
+            let artist = (clip % 7 != 6 && side == Side::Training).then_some(clip % 12);
+            assert_eq!(
+                ids[0],
+                artist.map_or(0.0, |artist| artist as f64 + 1.0),
+                "clip {clip}"
+            );
+            let album = dataset
+                .input_spec()
+                .albums
+                .iter()
+                .position(|&album| album == clip as i64 / 2);
+            assert_eq!(
+                ids[1],
+                album.map_or(0.0, |place| place as f64 + 1.0),
+                "clip {clip}"
+            );
         }
-        assert!(ranks.iter().all(|batches| batches.len() == whole.len()));
     }
 }
 
 #[test]
-fn each_training_row_comes_once_an_epoch_and_epochs_differ() {
-    let (_folder, dataset) = made(&Fixture::default());
-    let epochs: Vec<Vec<u32>> =
-        (0..3).map(|epoch| rows_of(&load(&dataset, LoaderPlan { epoch, ..training() })).concat()).collect();
-    for rows in &epochs {
-        let mut sorted = rows.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, dataset.rows_of(Side::Training));
-    }
-    assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
+fn nothing_is_joined_that_no_model_asked_for() {
+    let (folder, _dataset) = made(&Fixture::default(), &Data::default());
+    let data = Data {
+        metadata: vec!["no such".to_owned()],
+        ..Data::default()
+    };
+    let dataset = open(folder.path(), &data, Needs::default()).expect("a dataset");
+    let inputs = dataset
+        .inputs(&whole(&dataset, Side::Test), Device::Cpu, Kind::Float)
+        .expect("a tensor");
+    assert!(inputs.metadata.is_none() && inputs.ids.is_none());
+    assert_eq!(
+        (dataset.dims().metadata, dataset.dims().vocabulary),
+        (0, [0, 0])
+    );
 }
 
 #[test]
-fn a_resumed_epoch_reads_on_where_it_was_and_nothing_of_before() {
-    let (_folder, dataset) = made(&Fixture::default());
-    let whole = rows_of(&load(&dataset, training()));
-    let before = dataset.bytes_read();
-    let rest = load(&dataset, LoaderPlan { first_batch: 3, readers: 2, ..training() });
-    assert_eq!(rest[0].index(), 3);
-    assert_eq!(rows_of(&rest), whole[3..]);
-    let all = before as f64;
-    let read = (dataset.bytes_read() - before) as f64;
-    let share = whole[3..].concat().len() as f64 / whole.concat().len() as f64;
-    assert!((read / all - share).abs() < 0.05, "{read} of {all} bytes for {share} of the rows");
-    assert_eq!(load(&dataset, LoaderPlan { first_batch: 99, ..training() }).len(), 0);
-}
-
-#[test]
-fn a_rank_reads_its_share_of_the_bytes() {
-    let fixture = Fixture { shape: [16, 64], clips: 480, ..Fixture::default() };
-    let (folder, dataset) = made(&fixture);
-    let training = || LoaderPlan { batch_size: 64, ..training() };
-    load(&dataset, training());
-    let split = dataset.bytes_read();
-    for world_size in [2, 3, 4, 8] {
-        for rank in 0..world_size {
-            let dataset = open(folder.path(), &Data { shuffle_window: 3, ..Data::default() });
-            load(&dataset, LoaderPlan { rank, world_size, ..training() });
-            let most = 1.1 * split as f64 / world_size as f64;
-            assert!(dataset.bytes_read() as f64 <= most, "{} of {split}, {world_size} ranks", dataset.bytes_read());
+fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
+    for fixture in [
+        Fixture::default(),
+        Fixture {
+            ragged: true,
+            ..Fixture::default()
+        },
+    ] {
+        let (folder, dataset) = made(
+            &fixture,
+            &Data {
+                frames: Some(8),
+                ..Data::default()
+            },
+        );
+        let silent = open(
+            folder.path(),
+            &Data {
+                frames: Some(8),
+                ..Data::default()
+            },
+            Needs::Metadata,
+        )
+        .expect("a dataset");
+        let plan = LoaderPlan {
+            shuffle: true,
+            mixup: true,
+            batch_size: 7,
+            world_size: 2,
+            ..LoaderPlan::default()
+        };
+        let batches = |dataset: &Arc<Dataset>| {
+            Loader::start(dataset, plan.clone())
+                .expect("threads")
+                .map(Result::unwrap)
+        };
+        let inputs = |dataset: &Dataset, batch: &Batch| {
+            dataset
+                .inputs(batch, Device::Cpu, Kind::Float)
+                .expect("tensors")
+        };
+        for (all, few) in batches(&dataset).zip(batches(&silent)) {
+            assert_eq!(
+                (few.rows(), few.n_own(), few.partners()),
+                (all.rows(), all.n_own(), all.partners())
+            );
+            let [all, few] = [inputs(&dataset, &all), inputs(&silent, &few)];
+            assert_eq!(few.metadata, all.metadata);
+            assert_eq!(
+                (few.spectrogram.size(), few.ids.is_none()),
+                (vec![all.spectrogram.size()[0], 0, 0], true)
+            );
         }
+        assert!(dataset.bytes_read() > 0);
+        assert_eq!(silent.bytes_read(), 0);
     }
-}
-
-/// Tensors as arrow's reader sees them, by (clip, segment, variant).
-fn by_arrow(dataset: &Dataset) -> BTreeMap<(String, i32, u32), Vec<u8>> {
-    let mut tensors = BTreeMap::new();
-    for entry in dataset.store().manifest().files_of(FEATURE) {
-        let file = fs::File::open(dataset.store().path(entry).expect("a path")).expect("a file");
-        for batch in ParquetRecordBatchReaderBuilder::try_new(file).and_then(|b| b.build()).expect("Parquet") {
-            let batch = batch.expect("rows");
-            let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
-            let (keys, segments, variants) = (column("clip_key"), column("segment"), column("variant"));
-            for row in 0..batch.num_rows() {
-                let segment = segments.as_primitive::<arrow::datatypes::Int32Type>().value(row);
-                let variant = variants.as_primitive::<arrow::datatypes::Float32Type>().value(row);
-                let key = (keys.as_string::<i32>().value(row).to_owned(), segment, variant.to_bits());
-                tensors.insert(key, column(FEATURE).as_fixed_size_binary().value(row).to_vec());
-            }
-        }
-    }
-    tensors
 }
 
 #[test]
-fn values_are_those_that_arrow_reads_from_the_same_files() {
-    for compression in [Compression::Zstd, Compression::None] {
-        for dtype in [Dtype::F16, Dtype::F32, Dtype::U8] {
-            let fixture = Fixture { compression, dtype, segments: 2, stretched: true, ..Fixture::default() };
-            let (_folder, dataset) = made(&fixture);
-            let arrow = by_arrow(&dataset);
-            let mut seen = 0;
-            for side in Side::ALL {
-                for batch in load(&dataset, LoaderPlan { side, ..training() }) {
-                    let tensor = batch.spectrogram(Device::Cpu, Kind::Float).expect("a tensor");
-                    assert_eq!(tensor.size(), [batch.rows().len() as i64, 6, 10]);
-                    for (place, &row) in batch.rows().iter().enumerate() {
-                        let (rows, row) = (dataset.rows(), row as usize);
-                        let key = (rows.clip_keys[row].to_string(), rows.segments[row], rows.variants[row].to_bits());
-                        let stored = Tensor::from_data_size(
-                            &arrow[&key],
-                            &[6, 10],
-                            match dtype {
-                                Dtype::F16 => Kind::Half,
-                                Dtype::F32 => Kind::Float,
-                                Dtype::U8 => Kind::Uint8,
-                            },
-                        );
-                        let want = stored.to_kind(Kind::Float) * if dtype == Dtype::U8 { 1.0 / 255.0 } else { 1.0 };
-                        assert_eq!(
-                            values(&tensor.get(place as i64)),
-                            values(&want),
-                            "{key:?} {compression:?} {dtype:?}"
-                        );
-                        seen += 1;
-                    }
+fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
+    let data = Data {
+        normalize: true,
+        frames: Some(8),
+        ..Data::default()
+    };
+    let fixture = Fixture {
+        dtype: Dtype::U8,
+        ragged: true,
+        ..Fixture::default()
+    };
+    let (_folder, dataset) = made(&fixture, &data);
+    let text = serde_json::to_string(dataset.input_spec()).expect("JSON");
+    let spec: InputSpec = serde_json::from_str(&text).expect("a spec");
+    let batch = whole(&dataset, Side::Validation);
+    let ids = clips(&dataset, &batch).into_iter().map(|clip| RowId {
+        clip,
+        segment: 0,
+        variant: 1.0,
+    });
+    let stored: Vec<Vec<u8>> = ids.map(|row| fixture.stored(row)).collect();
+    let stored: Vec<&[u8]> = stored.iter().map(Vec::as_slice).collect();
+    let want = dataset
+        .inputs(&batch, Device::Cpu, Kind::Float)
+        .expect("tensors")
+        .spectrogram;
+    assert!(
+        spec.spectrogram(&stored, Device::Cpu, Kind::Float)
+            .expect("a tensor")
+            .equal(&want)
+    );
+}
+
+/// As a model should see a row of `fixture`, without normalisation.
+fn seen(fixture: &Fixture, clip: usize, frames: usize) -> Vec<f64> {
+    let own = fixture.frames(clip);
+    let values = (fixture.values)(
+        fixture,
+        RowId {
+            clip,
+            segment: 0,
+            variant: 1.0,
+        },
+    );
+    let read = |x: f32| match fixture.dtype {
+        Dtype::F16 => f16::from_f32(x).to_f64(),
+        Dtype::F32 => f64::from(x),
+        Dtype::U8 => f64::from((x * 255.0).round() * (1.0 / 255.0)),
+    };
+    let at = |i: usize| {
+        if i % frames < own {
+            read(values[i / frames * own + i % frames])
+        } else {
+            0.0
+        }
+    };
+    (0..frames * fixture.shape[0]).map(at).collect()
+}
+
+#[test]
+fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
+    let odd = |layout, compression, ragged| Fixture {
+        layout,
+        compression,
+        ragged,
+        ..Fixture::default()
+    };
+    for fixture in [
+        odd(Layout::Binary, Compression::Lz4, false),
+        odd(Layout::List, Compression::Zstd, false),
+        odd(Layout::List, Compression::None, true),
+        odd(Layout::Binary, Compression::Zstd, true),
+        odd(Layout::Binary, Compression::None, true),
+    ] {
+        for (dtype, frames_first, frames) in [
+            (Dtype::F16, false, 10),
+            (Dtype::F32, true, 13),
+            (Dtype::U8, false, 8),
+            (Dtype::U8, true, 8),
+        ] {
+            let fixture = Fixture {
+                dtype,
+                frames_first,
+                ..fixture.clone()
+            };
+            let (_folder, dataset) = made(
+                &fixture,
+                &Data {
+                    frames: Some(frames),
+                    ..Data::default()
+                },
+            );
+            let plan = LoaderPlan {
+                readers: 2,
+                shuffle: true,
+                ..LoaderPlan::default()
+            };
+            let mut rows = 0;
+            for batch in Loader::start(&dataset, plan).expect("threads") {
+                let batch = batch.expect("no damage");
+                let tensor = batch
+                    .spectrogram(Device::Cpu, Kind::Float)
+                    .expect("a tensor");
+                for (place, clip) in clips(&dataset, &batch).into_iter().enumerate() {
+                    let (got, want) = (
+                        values(&tensor.get(place as i64)),
+                        seen(&fixture, clip, frames),
+                    );
+                    let is_near = got.len() == want.len()
+                        && got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-7);
+                    assert!(is_near, "clip {clip} of {fixture:?}: {got:?}, not {want:?}");
+                    rows += 1;
                 }
             }
-            assert_eq!(seen, arrow.len());
+            assert_eq!(rows, 80);
         }
     }
 }
@@ -165,21 +371,51 @@ fn values_are_those_that_arrow_reads_from_the_same_files() {
 #[test]
 fn time_first_stores_are_turned_and_frames_cut_or_padded() {
     let folder = tempfile::tempdir().expect("a folder");
-    let fixture = Fixture { frames_first: true, dtype: Dtype::F32, ..Fixture::default() };
+    let fixture = Fixture {
+        frames_first: true,
+        dtype: Dtype::F32,
+        ..Fixture::default()
+    };
     fixture.write(folder.path());
     for frames in [7, 10, 13] {
-        let dataset = open(folder.path(), &Data { frames: Some(frames), ..Data::default() });
-        assert_eq!((dataset.dims().bands, dataset.dims().frames), (6, frames as i64));
+        let dataset = opened(
+            folder.path(),
+            &Data {
+                frames: Some(frames),
+                ..Data::default()
+            },
+        );
+        assert_eq!(
+            (dataset.dims().bands, dataset.dims().frames),
+            (6, frames as i64)
+        );
         let batch = load(&dataset, LoaderPlan::default()).swap_remove(0);
-        let tensor = batch.spectrogram(Device::Cpu, Kind::Float).expect("a tensor");
+        let tensor = batch
+            .spectrogram(Device::Cpu, Kind::Float)
+            .expect("a tensor");
         assert_eq!(tensor.size(), [16, 6, frames as i64]);
         let clip = dataset.rows().track_ids[batch.rows()[3] as usize] as usize;
-        let want = (fixture.values)(&fixture, RowId { clip, segment: 0, variant: 1.0 });
-        let got = values(&tensor.get(3));
+        let want = (fixture.values)(
+            &fixture,
+            RowId {
+                clip,
+                segment: 0,
+                variant: 1.0,
+            },
+        );
+        let got = floats(&tensor.get(3));
         for band in 0..6 {
             for frame in 0..frames {
-                let want = if frame < 10 { want[band * 10 + frame] } else { 0.0 };
-                assert_eq!(got[band * frames + frame], want, "band {band}, frame {frame} of {frames}");
+                let want = if frame < 10 {
+                    want[band * 10 + frame]
+                } else {
+                    0.0
+                };
+                assert_eq!(
+                    got[band * frames + frame],
+                    want,
+                    "band {band}, frame {frame} of {frames}"
+                );
             }
         }
     }
@@ -188,10 +424,28 @@ fn time_first_stores_are_turned_and_frames_cut_or_padded() {
 #[test]
 fn normalised_training_rows_have_mean_0_and_deviation_1_in_each_band() {
     let folder = tempfile::tempdir().expect("a folder");
-    Fixture { dtype: Dtype::F32, ..Fixture::default() }.write(folder.path());
-    let dataset = open(folder.path(), &Data { normalize: true, ..Data::default() });
-    let batches = load(&dataset, LoaderPlan { batch_size: 1000, ..LoaderPlan::default() });
-    let tensor = batches[0].spectrogram(Device::Cpu, Kind::Double).expect("a tensor");
+    Fixture {
+        dtype: Dtype::F32,
+        ..Fixture::default()
+    }
+    .write(folder.path());
+    let dataset = opened(
+        folder.path(),
+        &Data {
+            normalize: true,
+            ..Data::default()
+        },
+    );
+    let batches = load(
+        &dataset,
+        LoaderPlan {
+            batch_size: 1000,
+            ..LoaderPlan::default()
+        },
+    );
+    let tensor = batches[0]
+        .spectrogram(Device::Cpu, Kind::Double)
+        .expect("a tensor");
     let mean = tensor.mean_dim([0_i64, 2].as_slice(), false, Kind::Double);
     let std = tensor.std_dim([0_i64, 2].as_slice(), false, false);
     assert!(mean.abs().max().double_value(&[]) < 1e-5, "{mean:?}");
@@ -200,82 +454,60 @@ fn normalised_training_rows_have_mean_0_and_deviation_1_in_each_band() {
 
 #[test]
 fn a_tensor_outlives_its_batch_and_the_memory_that_is_filled_anew() {
-    let (_folder, dataset) = made(&Fixture { dtype: Dtype::F32, ..Fixture::default() });
+    let (_folder, dataset) = made(
+        &Fixture {
+            dtype: Dtype::F32,
+            ..Fixture::default()
+        },
+        &Data {
+            shuffle_window: 3,
+            ..Data::default()
+        },
+    );
     let mut loader = Loader::start(&dataset, training()).expect("threads");
-    let first = loader.next().expect("a batch").expect("no damage").spectrogram(Device::Cpu, Kind::Float);
+    let first = loader
+        .next()
+        .expect("a batch")
+        .expect("no damage")
+        .spectrogram(Device::Cpu, Kind::Float);
     let first = first.expect("a tensor");
-    let before = values(&first);
+    let before = floats(&first);
     assert_eq!(loader.count(), 7);
-    assert_eq!(values(&first), before);
-}
-
-#[test]
-fn any_number_of_readers_makes_the_same_batches() {
-    let (_folder, dataset) = made(&Fixture::default());
-    let content = |plan| -> Vec<(Vec<u32>, Vec<f32>)> {
-        load(&dataset, plan)
-            .iter()
-            .map(|b| (b.rows().to_vec(), values(&b.spectrogram(Device::Cpu, Kind::Float).expect("a tensor"))))
-            .collect()
-    };
-    let one = content(training());
-    for readers in 2..=4 {
-        for prefetch_batches in [0, 3, 9] {
-            assert_eq!(content(LoaderPlan { readers, prefetch_batches, ..training() }), one, "{readers} readers");
-        }
-    }
-}
-
-#[test]
-fn another_rule_takes_its_sides_from_the_tracks() {
-    let (folder, dataset) = made(&Fixture::default());
-    for (data, want) in [
-        (None, Fixture::side_stratified as fn(usize) -> &'static str),
-        (Some("artist"), |clip| Fixture::default().side_by_artist(clip)),
-    ] {
-        let rule = data.unwrap_or("stratified").to_owned();
-        let dataset = open(folder.path(), &Data { split: Some(rule), ..Data::default() });
-        for side in Side::ALL {
-            let rows = dataset.rows_of(side);
-            assert!(!rows.is_empty());
-            let clips = rows.iter().map(|&row| dataset.rows().track_ids[row as usize] as usize);
-            assert!(clips.into_iter().all(|clip| want(clip) == side.name()), "{}", side.name());
-        }
-    }
-    let store = Store::open(folder.path(), None).expect("a store");
-    let error = Dataset::open(store, &Data { split: Some("random".to_owned()), ..Data::default() }, Needs::default());
-    let error = error.expect_err("no such rule").to_string();
-    assert_eq!(error, "data.split = random: the store has official, stratified, artist");
-    assert_eq!(dataset.rows_of(Side::Test).len(), 8);
-}
-
-#[test]
-fn copies_at_another_tempo_train_and_never_test() {
-    let folder = tempfile::tempdir().expect("a folder");
-    Fixture { stretched: true, ..Fixture::default() }.write(folder.path());
-    let dataset = open(folder.path(), &Data { split: Some("stratified".to_owned()), ..Data::default() });
-    let variants = |side| -> BTreeSet<u32> {
-        dataset.rows_of(side).iter().map(|&row| dataset.rows().variants[row as usize].to_bits()).collect()
-    };
-    assert_eq!(variants(Side::Training), BTreeSet::from([1.0_f32.to_bits(), 1.15_f32.to_bits()]));
-    assert_eq!(variants(Side::Test), BTreeSet::from([1.0_f32.to_bits()]));
+    assert_eq!(floats(&first), before);
 }
 
 #[test]
 fn labels_are_those_of_the_rows_and_missing_ones_are_minus_one() {
     let folder = tempfile::tempdir().expect("a folder");
-    Fixture { unlabelled: 5, ..Fixture::default() }.write(folder.path());
+    Fixture {
+        unlabelled: 5,
+        ..Fixture::default()
+    }
+    .write(folder.path());
     let targets = vec!["genre".to_owned(), GENRES_ALL.to_owned()];
-    let dataset = open(folder.path(), &Data { targets, ..Data::default() });
-    assert_eq!(dataset.targets()[1].classes(), ["Genre 0", "Genre 1", "Genre 2", "Even"]);
+    let dataset = opened(
+        folder.path(),
+        &Data {
+            targets,
+            ..Data::default()
+        },
+    );
+    assert_eq!(
+        dataset.targets()[1].classes(),
+        ["Genre 0", "Genre 1", "Genre 2", "Even"]
+    );
     let mut counts = [vec![0; 3], vec![0; 4]];
     for batch in load(&dataset, training()) {
-        let labels = Vec::<i64>::try_from(&batch.labels(0, Device::Cpu).expect("labels")).expect("i64");
-        let hot = Vec::<f32>::try_from(batch.multi_hot(1, Device::Cpu).expect("labels").view(-1)).expect("f32");
+        let labels =
+            Vec::<i64>::try_from(&batch.labels(0, Device::Cpu).expect("labels")).expect("i64");
+        let hot = Vec::<f32>::try_from(batch.multi_hot(1, Device::Cpu).expect("labels").view(-1))
+            .expect("f32");
         for (place, &row) in batch.rows().iter().enumerate() {
             let clip = dataset.rows().track_ids[row as usize];
             assert_eq!(labels[place], if clip % 5 == 4 { -1 } else { clip % 3 });
-            let want: Vec<f32> = (0..4).map(|c| f32::from(c == clip % 3 || c == 3 && clip % 2 == 0)).collect();
+            let want: Vec<f32> = (0..4)
+                .map(|c| f32::from(c == clip % 3 || c == 3 && clip % 2 == 0))
+                .collect();
             assert_eq!(hot[4 * place..][..4], want);
             if labels[place] >= 0 {
                 counts[0][labels[place] as usize] += 1;
@@ -284,166 +516,4 @@ fn labels_are_those_of_the_rows_and_missing_ones_are_minus_one() {
         }
     }
     assert_eq!([dataset.class_counts(0), dataset.class_counts(1)], counts);
-}
-
-#[test]
-fn the_last_batch_is_left_out_only_when_asked_and_its_rows_are_counted() {
-    let (_folder, dataset) = made(&Fixture::default());
-    let rows = dataset.rows_of(Side::Training).len();
-    assert_eq!(rows % 7, 3);
-    let plan = LoaderPlan { batch_size: 7, drop_last: true, ..training() };
-    let loader = Loader::start(&dataset, plan.clone()).expect("threads");
-    assert_eq!((loader.n_dropped(), loader.n_batches() as usize), (3, rows / 7));
-    assert_eq!(rows_of(&load(&dataset, plan.clone())).concat().len(), rows - 3);
-    let loader = Loader::start(&dataset, LoaderPlan { drop_last: false, ..plan }).expect("threads");
-    assert_eq!((loader.n_dropped(), loader.count()), (0, rows / 7 + 1));
-}
-
-#[test]
-fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there() {
-    let (_folder, dataset) = made(&Fixture::default());
-    let pairs = |world_size: usize| -> BTreeMap<u32, (u32, Vec<f32>)> {
-        let mut pairs = BTreeMap::new();
-        for rank in 0..world_size {
-            for batch in load(&dataset, LoaderPlan { mixup: true, rank, world_size, ..training() }) {
-                let all = batch.spectrogram(Device::Cpu, Kind::Float).expect("a tensor");
-                let partners = batch.partners().expect("asked for");
-                assert_eq!(partners.len(), batch.n_own());
-                for (place, &partner) in partners.iter().enumerate() {
-                    let pair = (batch.rows()[partner as usize], values(&all.get(partner)));
-                    pairs.insert(batch.rows()[place], pair);
-                }
-            }
-        }
-        pairs
-    };
-    let alone = pairs(1);
-    assert_eq!(alone.len(), 80);
-    assert!(alone.iter().filter(|(row, (partner, _))| *row != partner).count() >= 78);
-    assert_eq!(pairs(3), alone);
-    assert_eq!(pairs(8), alone);
-}
-
-/// The first training file's page of row 5: its offset and length.
-fn page_of_row_5(dataset: &Dataset) -> (std::path::PathBuf, u64, u64) {
-    let entry = dataset.store().manifest().files_of(FEATURE).next().expect("a file");
-    let path = dataset.store().path(entry).expect("a path");
-    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
-    let file = fs::File::open(&path).expect("a file");
-    let metadata = ArrowReaderMetadata::load(&file, options).expect("Parquet");
-    let column = metadata.schema().index_of(FEATURE).expect("the column");
-    let pages = metadata.metadata().offset_index().expect("an index")[0][column].page_locations();
-    let page = pages.iter().rfind(|page| page.first_row_index <= 5).expect("a page");
-    (path, page.offset as u64, page.compressed_page_size as u64)
-}
-
-fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
-    let file = OpenOptions::new().write(true).open(path).expect("a file");
-    file.write_all_at(bytes, offset).expect("room");
-}
-
-#[test]
-fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
-    let magic = |page: &[u8]| page.windows(4).position(|at| at == [0x28, 0xb5, 0x2f, 0xfd]).expect("zstd");
-    type Damage<'a> = &'a dyn Fn(&mut [u8]);
-    let damages: [(&str, Damage); 6] = [
-        ("its page header is none", &|page| page.fill(0)),
-        ("a page of type 2", &|page| page[1] = 0x04),
-        ("its page header gives 632 bytes", &|page| page[4] ^= 0x08),
-        ("its page header gives another length", &|page| page[7] ^= 0x40),
-        ("zstd: Unknown frame descriptor", &|page| page[magic(page)] ^= 1),
-        ("zstd", &|page| {
-            let payload = magic(page) + 4;
-            page[payload..].fill(0);
-        }),
-    ];
-    for (says, damage) in damages {
-        let (folder, dataset) = made(&Fixture::default());
-        let (path, offset, bytes) = page_of_row_5(&dataset);
-        let mut page = fs::read(&path).expect("a file")[offset as usize..][..bytes as usize].to_vec();
-        damage(&mut page);
-        overwrite(&path, offset, &page);
-        let error = Loader::start(&dataset, training()).expect("threads").find_map(Result::err);
-        let error = error.expect("damage is seen").to_string();
-        let place = format!("{}: row group 0 is damaged", path.display());
-        assert!(error.contains(&place) && error.contains(says) && error.contains("--skip-damaged"), "{error}");
-
-        let dataset = open(folder.path(), &Data { skip_damaged: true, ..Data::default() });
-        let batches = load(&dataset, training());
-        assert_eq!(batches.iter().map(|b| b.damaged().len()).sum::<usize>(), 1);
-        let rows = rows_of(&batches).concat();
-        assert_eq!(rows.len(), dataset.rows_of(Side::Training).len() - 1);
-        assert!(!rows.contains(&5));
-        for batch in &batches {
-            let tensor = batch.spectrogram(Device::Cpu, Kind::Float).expect("a tensor");
-            assert_eq!(tensor.size()[0] as usize, batch.rows().len());
-        }
-        // A row is counted by the rank whose it is, and not again by that of the row it would be mixed with.
-        let of_rank = |rank| load(&dataset, LoaderPlan { mixup: true, rank, world_size: 3, ..training() });
-        let counted: usize = (0..3).flat_map(of_rank).map(|batch| batch.damaged().len()).sum();
-        assert_eq!(counted, 1);
-    }
-}
-
-#[test]
-fn a_cut_file_is_named_when_opened_and_when_cut_later() {
-    for compression in [Compression::Zstd, Compression::None] {
-        let (folder, dataset) = made(&Fixture { compression, ..Fixture::default() });
-        let (path, offset, _) = page_of_row_5(&dataset);
-        OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(offset + 3)).expect("cut");
-        let error = Loader::start(&dataset, training()).expect("threads").find_map(Result::err);
-        let error = error.expect("damage is seen").to_string();
-        assert!(error.contains(&path.display().to_string()) && error.contains("the file ends within it"), "{error}");
-
-        let reopened =
-            |data: &Data| Dataset::open(Store::open(folder.path(), None).expect("a store"), data, Needs::default());
-        let error = reopened(&Data::default()).expect_err("a cut file").to_string();
-        assert!(error.contains(&format!("{}: {} bytes, not", path.display(), offset + 3)), "{error}");
-        let dataset = reopened(&Data { skip_damaged: true, ..Data::default() }).expect("the rest");
-        assert_eq!(dataset.lost().iter().map(|lost| lost.rows).collect::<Vec<_>>(), [20]);
-        assert_eq!(rows_of(&load(&dataset, training())).concat().len(), 60);
-    }
-}
-
-#[test]
-fn blake3_finds_what_no_page_tells() {
-    let (_folder, dataset) = made(&Fixture { compression: Compression::None, ..Fixture::default() });
-    assert!(dataset.store().verify(FEATURE).expect("readable").is_empty());
-    let (path, offset, bytes) = page_of_row_5(&dataset);
-    overwrite(&path, offset + bytes - 1, &[0x7b]);
-    let damaged = dataset.store().verify(FEATURE).expect("readable");
-    assert_eq!(damaged.len(), 1);
-    assert!(damaged[0].to_string().contains(&path.display().to_string()));
-}
-
-#[test]
-fn a_loader_dropped_early_stops_its_readers() {
-    let (_folder, dataset) = made(&Fixture::default());
-    for taken in [0, 1, 3] {
-        for readers in [1, 3] {
-            let plan = LoaderPlan { batch_size: 1, readers, prefetch_batches: 4, ..training() };
-            let mut loader = Loader::start(&dataset, plan).expect("threads");
-            let batches: Vec<_> = loader.by_ref().take(taken).collect();
-            drop(loader);
-            assert_eq!(batches.len(), taken);
-        }
-    }
-    assert_eq!(Arc::strong_count(&dataset), 1, "a reader is still there");
-}
-
-#[test]
-fn missing_names_and_versions_are_told_with_what_there_is() {
-    let (folder, _dataset) = made(&Fixture::default());
-    let open = |data: Data| {
-        let store = Store::open(folder.path(), None).expect("a store");
-        Dataset::open(store, &data, Needs::default()).expect_err("not there").to_string()
-    };
-    let feature = open(Data { feature: Some("mfcc".to_owned()), ..Data::default() });
-    assert_eq!(feature, "data.feature = mfcc: the store has log_mel");
-    let targets = open(Data { targets: vec!["mood".to_owned()], ..Data::default() });
-    assert_eq!(targets, "data.targets = mood: the store has genre, genres_all");
-    let version = Store::open(folder.path(), Some(3)).expect_err("no such version").to_string();
-    assert!(version.ends_with("no version 3; the latest is 1"), "{version}");
-    let nothing = Store::open(&folder.path().join("data"), None).expect_err("no store").to_string();
-    assert!(nothing.contains("no store with a committed version"), "{nothing}");
 }

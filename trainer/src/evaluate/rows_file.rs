@@ -20,39 +20,31 @@ use tempfile::NamedTempFile;
 
 use super::EvaluateError;
 use crate::dataset::{Batch, Dataset};
-use crate::learner::Answers;
+use crate::learner::ModelOutput;
 use crate::strategy::Collective;
 
 mod columns;
-mod part;
+mod rank_rows;
 
 use columns::Layout;
-use part::Part;
+use rank_rows::RankRows;
 
-pub use columns::About;
+pub(crate) use columns::RowFileMetadata;
 
 /// Bytes of values in a row group, about: what is held in memory before it is written.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 /// Readable and writable as the user's umask has it.
 const MODE: u32 = 0o666;
 /// Key of the JSON in a file's metadata.
-pub const METADATA_KEY: &str = "wavemill";
+pub(crate) const METADATA_KEY: &str = "wavemill";
 
 /// Why a file of rows cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsFileError {
-    /// The disk's word.
     #[error("cannot write {path}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// Parquet's writer.
+    Io { path: PathBuf, source: io::Error },
     #[error("cannot write {path}")]
     Parquet {
-        /// The file.
         path: PathBuf,
         /// Its words, or the disk's.
         source: ParquetError,
@@ -67,7 +59,7 @@ pub enum RowsFileError {
 
 /// Where rows go to.
 #[derive(Clone, Debug, Default)]
-pub struct Paths {
+pub(crate) struct RowFilePaths {
     /// Labels, classes, probabilities and logits of each row.
     pub predictions: Option<PathBuf>,
     /// The vector that the heads see of each row.
@@ -76,7 +68,7 @@ pub struct Paths {
 
 /// The files of one evaluation. Rank 0 writes; the others bring their rows.
 #[derive(Debug)]
-pub struct RowFiles {
+pub(crate) struct RowFiles {
     has_vectors: bool,
     predictions: Option<RowsFile>,
     embeddings: Option<RowsFile>,
@@ -95,39 +87,56 @@ impl RowFiles {
     ///
     /// # Errors
     /// [`RowsFileError`]: a folder that is not there, or not to be written to.
-    pub fn create(paths: &Paths, about: &About, data: &Dataset, rank: usize) -> Result<Self, RowsFileError> {
-        let begin = |path: &Option<PathBuf>, layout: fn(&Dataset, &About) -> Layout| {
-            let path = path.as_deref().filter(|_| rank == 0);
-            path.map(|path| RowsFile::create(path, layout(data, about), about)).transpose()
-        };
-        Ok(Self {
+    pub(crate) fn create(
+        paths: &RowFilePaths,
+        about: &RowFileMetadata,
+        data: &Dataset,
+        rank: usize,
+    ) -> Result<Self, RowsFileError> {
+        let mut files = Self {
             has_vectors: paths.embeddings.is_some(),
-            predictions: begin(&paths.predictions, Layout::predictions)?,
-            embeddings: begin(&paths.embeddings, Layout::embeddings)?,
-        })
+            predictions: None,
+            embeddings: None,
+        };
+        if rank > 0 {
+            return Ok(files);
+        }
+
+        if let Some(path) = &paths.predictions {
+            let layout = Layout::predictions(data, about);
+            files.predictions = Some(RowsFile::create(path, layout, about)?);
+        }
+        if let Some(path) = &paths.embeddings {
+            let layout = Layout::embeddings(data, about);
+            files.embeddings = Some(RowsFile::create(path, layout, about)?);
+        }
+        Ok(files)
     }
 
     /// A batch's rows of all ranks, in their order. All ranks call it for each batch, with `answers` where they have rows.
-    ///
-    /// # Errors
-    /// [`EvaluateError`].
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         data: &Dataset,
         ranks: &dyn Collective,
         batch: &Batch,
-        answers: Option<&Answers>,
+        answers: Option<&ModelOutput>,
     ) -> Result<(), EvaluateError> {
-        let own = Part::of(batch, answers, self.has_vectors)?;
-        let parts = if ranks.world_size() == 1 {
-            vec![own]
+        let own = RankRows::of(batch, answers, self.has_vectors)?;
+        let mut parts = Vec::new();
+        if ranks.world_size() == 1 {
+            parts.push(own);
         } else {
             let gathered = ranks.gather(&own.to_bytes())?;
             // Only rank 0 has a use for them.
-            let gathered = if ranks.rank() == 0 { gathered } else { Vec::new() };
-            gathered.iter().map(|bytes| Part::from_bytes(bytes)).collect::<Result<_, _>>()?
-        };
-        for file in [&mut self.predictions, &mut self.embeddings].into_iter().flatten() {
+            if ranks.rank() == 0 {
+                for bytes in &gathered {
+                    parts.push(RankRows::from_bytes(bytes)?);
+                }
+            }
+        }
+
+        let files = [&mut self.predictions, &mut self.embeddings];
+        for file in files.into_iter().flatten() {
             for part in parts.iter().filter(|part| !part.rows.is_empty()) {
                 let rows = file.layout.batch(data, part)?;
                 file.append(&rows)?;
@@ -137,54 +146,86 @@ impl RowFiles {
     }
 
     /// Gives the whole files their names.
-    ///
-    /// # Errors
-    /// [`RowsFileError`].
-    pub fn finish(self) -> Result<(), RowsFileError> {
-        [self.predictions, self.embeddings].into_iter().flatten().try_for_each(RowsFile::finish)
+    pub(crate) fn finish(self) -> Result<(), RowsFileError> {
+        [self.predictions, self.embeddings]
+            .into_iter()
+            .flatten()
+            .try_for_each(RowsFile::finish)
     }
 }
 
 impl RowsFile {
-    fn create(path: &Path, layout: Layout, about: &About) -> Result<Self, RowsFileError> {
-        let fail = |source| RowsFileError::Io { path: path.to_owned(), source };
+    fn create(path: &Path, layout: Layout, about: &RowFileMetadata) -> Result<Self, RowsFileError> {
         if path.is_dir() {
-            return Err(fail(io::Error::from(io::ErrorKind::IsADirectory)));
+            let error = io::Error::from(io::ErrorKind::IsADirectory);
+            return Err(io_error(path)(error));
         }
+
         // In the folder of the file, since a rename does not leave a disk.
-        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let folder = path
+            .parent()
+            .filter(|folder| *folder != Path::new(""))
+            .unwrap_or(Path::new("."));
+
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".rows-").suffix(".part").permissions(Permissions::from_mode(MODE));
-        let temporary = builder.tempfile_in(folder).map_err(fail)?;
+        builder
+            .prefix(".rows-")
+            .suffix(".part")
+            .permissions(Permissions::from_mode(MODE));
+        let temporary = builder.tempfile_in(folder).map_err(io_error(path))?;
 
         let level = ZstdLevel::try_new(1).unwrap_or_default();
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-            .set_key_value_metadata(Some(vec![KeyValue::new(METADATA_KEY.to_owned(), about.json())]))
+            .set_key_value_metadata(Some(vec![KeyValue::new(
+                METADATA_KEY.to_owned(),
+                about.json(),
+            )]))
             .build();
         let writer = ArrowWriter::try_new(temporary, layout.schema(), Some(properties))
-            .map_err(|source| RowsFileError::Parquet { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), layout, writer })
+            .map_err(parquet_error(path))?;
+
+        Ok(Self {
+            path: path.to_owned(),
+            layout,
+            writer,
+        })
     }
 
     fn append(&mut self, rows: &RecordBatch) -> Result<(), RowsFileError> {
-        self.writer.write(rows).map_err(|source| RowsFileError::Parquet { path: self.path.clone(), source })
+        self.writer.write(rows).map_err(parquet_error(&self.path))
     }
 
     fn finish(self) -> Result<(), RowsFileError> {
         let Self { path, writer, .. } = self;
-        let temporary = writer.into_inner().map_err(|source| RowsFileError::Parquet { path: path.clone(), source })?;
-        let io = |source| RowsFileError::Io { path: path.clone(), source };
-        temporary.as_file().sync_all().map_err(io)?;
-        let _: File = temporary.persist(&path).map_err(|error| io(error.error))?;
+        let temporary = writer.into_inner().map_err(parquet_error(&path))?;
+
+        // Under its name a file is whole, also after a power cut.
+        temporary.as_file().sync_all().map_err(io_error(&path))?;
+        let _: File = temporary
+            .persist(&path)
+            .map_err(|error| io_error(&path)(error.error))?;
         Ok(())
     }
 }
 
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RowsFileError {
+    let path = path.to_owned();
+    move |source| RowsFileError::Io { path, source }
+}
+
+fn parquet_error(path: &Path) -> impl FnOnce(ParquetError) -> RowsFileError {
+    let path = path.to_owned();
+    move |source| RowsFileError::Parquet { path, source }
+}
+
 /// The values of a tensor `[n, …]` as f32, row by row.
 fn values(tensor: &Tensor, rows: i64) -> Result<Vec<f32>, TchError> {
-    let own = tensor.f_narrow(0, 0, rows)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+    let own = tensor
+        .f_narrow(0, 0, rows)?
+        .f_to_device(Device::Cpu)?
+        .f_to_kind(Kind::Float)?;
     Vec::<f32>::try_from(own.f_contiguous()?.f_view(-1)?)
 }
 

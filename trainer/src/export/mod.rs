@@ -13,45 +13,34 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{CModule, Device, Kind, TchError, Tensor};
+use wavemill_schemas::config;
 use wavemill_schemas::settings;
 
-use crate::config;
 use crate::dataset::InputSpec;
 use crate::learner::LearnError;
 use crate::models::init::Origin;
 use crate::models::registry;
 use crate::models::{Dims, Inputs, ModelError};
 use crate::safetensors;
-use crate::trained::{Trained, is_multi};
+use crate::trained::{TrainedModel, is_multi};
 
-/// Raised when [`About`] changes its form.
-pub const FORMAT_VERSION: u32 = 1;
+/// Raised when [`ModelCard`] changes its form.
+pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Key of the JSON in the metadata of safetensors.
-pub const METADATA_KEY: &str = "wavemill";
+pub(crate) const METADATA_KEY: &str = "wavemill";
 
 /// Why a model cannot be written.
 #[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The disk's word.
+pub(crate) enum ExportError {
     #[error("cannot write {path}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The run's recipe.
+    Io { path: PathBuf, source: io::Error },
     #[error("{path} is no recipe: it is written by `fit` and holds that of the store")]
     Recipe {
-        /// The file.
         path: PathBuf,
-        /// The parser's words.
         source: toml::de::Error,
     },
-    /// The model.
     #[error(transparent)]
     Learn(#[from] LearnError),
-    /// libtorch.
     #[error("libtorch: {0}")]
     Tch(#[from] TchError),
     /// Names and numbers that are no JSON.
@@ -61,8 +50,8 @@ pub enum ExportError {
 
 /// An argument of the model, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Argument {
-    /// `spectrogram` as [`About::input`] has it, `metadata`, or `ids` of artist and album.
+pub(crate) struct Argument {
+    /// `spectrogram` as [`ModelCard::input`] has it, `metadata`, or `ids` of artist and album.
     pub name: String,
     /// `None`: any number of rows.
     pub shape: Vec<Option<i64>>,
@@ -72,8 +61,7 @@ pub struct Argument {
 
 /// A part of the model's answer, which is logits `[rows, columns]`: those of all targets side by side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
-    /// The target.
+pub(crate) struct Output {
     pub target: String,
     /// Its first column.
     pub column: usize,
@@ -85,10 +73,9 @@ pub struct Output {
 
 /// What travels with a model. Holds no time and no folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct About {
+pub(crate) struct ModelCard {
     /// [`FORMAT_VERSION`] of the writer.
     pub format_version: u32,
-    /// Version of wavemill.
     pub wavemill: String,
     /// Architecture, as configured.
     pub model: config::Model,
@@ -114,35 +101,51 @@ pub struct About {
     pub manifest_hash: String,
 }
 
-impl About {
+impl ModelCard {
     /// Of a model, with the recipe in the file `recipe`.
     ///
     /// # Errors
     /// [`ExportError::Io`], [`ExportError::Recipe`].
-    pub fn new(trained: &Trained, recipe: &Path) -> Result<Self, ExportError> {
+    pub(crate) fn new(trained: &TrainedModel, recipe: &Path) -> Result<Self, ExportError> {
         let text = settings::read(recipe).map_err(at(recipe))?;
-        let recipe: Value =
-            toml::from_str(&text).map_err(|source| ExportError::Recipe { path: recipe.to_owned(), source })?;
+        let recipe: Value = toml::from_str(&text).map_err(|source| ExportError::Recipe {
+            path: recipe.to_owned(),
+            source,
+        })?;
+
+        // Files without their folders: what travels names no path of this machine.
         let state = trained.state();
-        let file_name = |path: &PathBuf| path.file_name().map_or_else(|| path.clone(), PathBuf::from);
-        let init = state.config.model.init.as_ref().map(file_name);
+        let init = state.config.model.init.as_deref().map(file_name);
         let origin = match &state.origin {
-            Origin::Pretrained { file, tensors } => Origin::Pretrained { file: file_name(file), tensors: *tensors },
+            Origin::Pretrained { file, tensors } => Origin::Pretrained {
+                file: file_name(file),
+                tensors: *tensors,
+            },
             Origin::Scratch => Origin::Scratch,
         };
+
+        let mut outputs = Vec::new();
         let mut column = 0;
-        let output = |(target, classes): &(String, Vec<String>)| {
+        for (target, classes) in &state.classes {
+            outputs.push(Output {
+                target: target.clone(),
+                column,
+                classes: classes.clone(),
+                multi_label: is_multi(target),
+            });
             column += classes.len();
-            let multi_label = is_multi(target);
-            Output { target: target.clone(), column: column - classes.len(), classes: classes.clone(), multi_label }
-        };
+        }
+
         Ok(Self {
             format_version: FORMAT_VERSION,
             wavemill: env!("CARGO_PKG_VERSION").to_owned(),
-            model: config::Model { init, ..state.config.model.clone() },
+            model: config::Model {
+                init,
+                ..state.config.model.clone()
+            },
             dims: state.dims.clone(),
             arguments: arguments(trained)?,
-            outputs: state.classes.iter().map(output).collect(),
+            outputs,
             feature_id: state.feature_id.clone(),
             input: state.input.clone(),
             recipe,
@@ -154,13 +157,29 @@ impl About {
     }
 }
 
+fn file_name(path: &Path) -> PathBuf {
+    path.file_name()
+        .map_or_else(|| path.to_owned(), PathBuf::from)
+}
+
 /// Writes weights and buffers, named as `fit --init` wants them, with `about` inside.
 ///
 /// # Errors
 /// [`ExportError::Io`]; `out` is then as it was.
-pub fn write_safetensors(trained: &Trained, about: &About, out: &Path) -> Result<(), ExportError> {
-    let metadata = [("format", "pt".to_owned()), (METADATA_KEY, serde_json::to_string(about)?)];
-    whole(out, |file| safetensors::write(file, &trained.variables(), &metadata).map(drop).map_err(at(out)))
+pub(crate) fn write_safetensors(
+    trained: &TrainedModel,
+    card: &ModelCard,
+    out: &Path,
+) -> Result<(), ExportError> {
+    let metadata = [
+        ("format", "pt".to_owned()),
+        (METADATA_KEY, serde_json::to_string(card)?),
+    ];
+    whole(out, |file| {
+        safetensors::write(file, &trained.variables(), &metadata)
+            .map(drop)
+            .map_err(at(out))
+    })
 }
 
 /// Writes the model as TorchScript, traced on one row of zeros on the CPU, and `about` into a file of the same name with
@@ -168,26 +187,34 @@ pub fn write_safetensors(trained: &Trained, about: &About, out: &Path) -> Result
 ///
 /// # Errors
 /// [`ExportError`]; `out` is then as it was.
-pub fn write_torchscript(trained: &Trained, about: &About, out: &Path) -> Result<PathBuf, ExportError> {
+pub(crate) fn write_torchscript(
+    trained: &TrainedModel,
+    card: &ModelCard,
+    out: &Path,
+) -> Result<PathBuf, ExportError> {
     let module = trace(trained)?;
     let mut beside = out.as_os_str().to_owned();
     beside.push(".json");
     let beside = PathBuf::from(beside);
-    let text = serde_json::to_string_pretty(about)? + "\n";
+    let text = serde_json::to_string_pretty(card)? + "\n";
+
+    // The description first: no model lies there without it.
     whole(&beside, |file| fs::write(file, &text).map_err(at(&beside)))?;
     whole(out, |file| Ok(module.save(file)?))?;
     Ok(beside)
 }
 
-fn arguments(trained: &Trained) -> Result<Vec<Argument>, ExportError> {
+fn arguments(trained: &TrainedModel) -> Result<Vec<Argument>, ExportError> {
     let dims = &trained.state().dims;
-    let dtype = if trained.numbers().kind == Kind::Double { "f64" } else { "f32" };
-    let argument = |name: &str, axes: &[i64], dtype: &str| Argument {
-        name: name.to_owned(),
-        shape: [None].into_iter().chain(axes.iter().copied().map(Some)).collect(),
-        dtype: dtype.to_owned(),
+    let dtype = if trained.numbers().kind == Kind::Double {
+        "f64"
+    } else {
+        "f32"
     };
-    let needs = registry::find(&trained.state().config.model.name).map_err(LearnError::from)?.needs;
+    let needs = registry::find(&trained.state().config.model.name)
+        .map_err(LearnError::from)?
+        .needs;
+
     let mut arguments = Vec::new();
     if needs.spectrogram() {
         arguments.push(argument("spectrogram", &[dims.bands, dims.frames], dtype));
@@ -201,47 +228,111 @@ fn arguments(trained: &Trained) -> Result<Vec<Argument>, ExportError> {
     Ok(arguments)
 }
 
-/// `given` in the order of [`About::arguments`].
-fn inputs(trained: &Trained, arguments: &[Argument], given: &[Tensor]) -> Inputs {
-    let named = |name: &str| arguments.iter().position(|a| a.name == name).map(|place| given[place].shallow_clone());
-    let dims = &trained.state().dims;
-    // A model that hears nothing looks at no spectrogram.
-    let unheard = || Tensor::zeros([1, dims.bands, dims.frames], (trained.numbers().kind, Device::Cpu));
-    Inputs { spectrogram: named("spectrogram").unwrap_or_else(unheard), metadata: named("metadata"), ids: named("ids") }
+fn argument(name: &str, axes: &[i64], dtype: &str) -> Argument {
+    let mut shape = vec![None];
+    shape.extend(axes.iter().copied().map(Some));
+    Argument {
+        name: name.to_owned(),
+        shape,
+        dtype: dtype.to_owned(),
+    }
 }
 
-fn trace(trained: &Trained) -> Result<CModule, ExportError> {
+/// `given` in the order of [`ModelCard::arguments`].
+fn inputs(trained: &TrainedModel, arguments: &[Argument], given: &[Tensor]) -> Inputs {
+    let dims = &trained.state().dims;
+    // A model that hears nothing looks at no spectrogram.
+    let spectrogram = named("spectrogram", arguments, given).unwrap_or_else(|| {
+        let shape = [1, dims.bands, dims.frames];
+        Tensor::zeros(shape, (trained.numbers().kind, Device::Cpu))
+    });
+    Inputs {
+        spectrogram,
+        metadata: named("metadata", arguments, given),
+        ids: named("ids", arguments, given),
+    }
+}
+
+fn named(name: &str, arguments: &[Argument], given: &[Tensor]) -> Option<Tensor> {
+    let index = arguments
+        .iter()
+        .position(|argument| argument.name == name)?;
+    Some(given[index].shallow_clone())
+}
+
+/// Logits of all targets side by side: a method of TorchScript has one result.
+fn forward(
+    trained: &TrainedModel,
+    arguments: &[Argument],
+    given: &[Tensor],
+) -> Result<Tensor, ModelError> {
+    let inputs = inputs(trained, arguments, given);
+    tch::no_grad(|| {
+        let logits = trained.net().forward(&inputs, false)?;
+        Ok(Tensor::f_cat(&logits, 1)?)
+    })
+}
+
+fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
     let arguments = arguments(trained)?;
-    let zeros = |argument: &Argument| {
-        let kind = if argument.dtype == "i64" { Kind::Int64 } else { trained.numbers().kind };
-        let shape: Vec<i64> = argument.shape.iter().map(|axis| axis.unwrap_or(1)).collect();
-        Tensor::f_zeros(shape, (kind, Device::Cpu))
-    };
-    let given: Vec<Tensor> = arguments.iter().map(zeros).collect::<Result<_, _>>()?;
-    // A method of TorchScript has one result.
-    let forward = |given: &[Tensor]| -> Result<Tensor, ModelError> {
-        tch::no_grad(|| {
-            let logits = trained.net().forward(&inputs(trained, &arguments, given), false)?;
-            Ok(Tensor::f_cat(&logits, 1)?)
-        })
-    };
+    let mut given = Vec::new();
+    for argument in &arguments {
+        let kind = if argument.dtype == "i64" {
+            Kind::Int64
+        } else {
+            trained.numbers().kind
+        };
+        let shape: Vec<i64> = argument
+            .shape
+            .iter()
+            .map(|axis| axis.unwrap_or(1))
+            .collect();
+        given.push(Tensor::f_zeros(shape, (kind, Device::Cpu))?);
+    }
+
     // What can go wrong goes wrong here: a trace cannot be given up.
-    let _ = forward(&given)?;
-    let mut traced = |given: &[Tensor]| vec![forward(given).expect("the same rows just went through")];
-    Ok(CModule::create_by_tracing("Wavemill", "forward", &given, &mut traced)?)
+    let _ = forward(trained, &arguments, &given)?;
+
+    Ok(CModule::create_by_tracing(
+        "Wavemill",
+        "forward",
+        &given,
+        &mut |given| {
+            let logits = forward(trained, &arguments, given);
+            vec![logits.expect("the same rows just went through")]
+        },
+    )?)
 }
 
 /// Lets `write` make the file somewhere beside `out`, then puts it there: whole or not at all.
-fn whole(out: &Path, write: impl FnOnce(&Path) -> Result<(), ExportError>) -> Result<(), ExportError> {
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = out.file_name().ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
+fn whole(
+    out: &Path,
+    write: impl FnOnce(&Path) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    let folder = out
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let name = out
+        .file_name()
+        .ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
+
     // TorchScript keeps its file's name inside: it is the one that it is to have.
-    let part = tempfile::Builder::new().prefix(".export-").tempdir_in(folder).map_err(at(out))?;
+    let part = tempfile::Builder::new()
+        .prefix(".export-")
+        .tempdir_in(folder)
+        .map_err(at(out))?;
     let file = part.path().join(name);
     write(&file)?;
-    File::open(&file).and_then(|file| file.sync_all()).map_err(at(out))?;
+
+    File::open(&file)
+        .and_then(|file| file.sync_all())
+        .map_err(at(out))?;
     fs::rename(&file, out).map_err(at(out))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(out))
+    // Its new name is on the disk as well.
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(at(out))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ExportError {

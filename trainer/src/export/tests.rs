@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use wavemill_schemas::config::{Config, Data, Model, Precision, Train};
 use wavemill_schemas::recipe::Recipe;
+use wavemill_scores::records::RunDir;
 
 use super::*;
 use crate::checkpoint::{self, Checkpoints};
-use crate::config::{Config, Data, Model, Precision, Train};
 use crate::dataset::fixture::Fixture;
-use crate::dataset::{GENRES_ALL, Loader, LoaderPlan, Side};
+use crate::dataset::{DatasetTensors, GENRES_ALL, Loader, LoaderPlan, Side};
 use crate::models::is_head;
 use crate::models::registry::TABLE;
-use crate::records::RunDir;
 use crate::run::{self, Job, Watch};
 use crate::strategy::Solo;
 use crate::testing::{Made, alone, made};
@@ -22,8 +22,15 @@ const LOGIT_ABS_MAX: f64 = 1e-6;
 
 fn config(model: &str) -> Config {
     Config {
-        model: Model { name: model.to_owned(), ..Model::default() },
-        data: Data { batch_size: 8, normalize: true, ..Data::default() },
+        model: Model {
+            name: model.to_owned(),
+            ..Model::default()
+        },
+        data: Data {
+            batch_size: 8,
+            normalize: true,
+            ..Data::default()
+        },
         ..Config::default()
     }
 }
@@ -31,13 +38,21 @@ fn config(model: &str) -> Config {
 /// Rows on which `model` works, with a few steps for recurrent layers.
 fn fixture(model: &str) -> Fixture {
     let [bands, frames] = (registry::find(model).expect("a model").least)();
-    Fixture { clips: 24, shape: [bands.max(16) as usize, frames as usize + 20], ..Fixture::default() }
+    Fixture {
+        clips: 24,
+        shape: [bands.max(16) as usize, frames as usize + 20],
+        ..Fixture::default()
+    }
 }
 
-fn about(made: &Made, trained: &Trained) -> About {
+fn about(made: &Made, trained: &TrainedModel) -> ModelCard {
     let recipe = made.folder.path().join("recipe.toml");
-    fs::write(&recipe, toml::to_string(&made.data.store().manifest().recipe).expect("TOML")).expect("room");
-    About::new(trained, &recipe).expect("a description")
+    fs::write(
+        &recipe,
+        toml::to_string(&made.data.store().manifest().recipe).expect("TOML"),
+    )
+    .expect("room");
+    ModelCard::new(trained, &recipe).expect("a description")
 }
 
 #[test]
@@ -50,24 +65,54 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
             config.data.targets = vec!["genre".to_owned(), GENRES_ALL.to_owned()];
         }
         let is_quick = ["cnn2d", "crnn", "lstm", "mlp-1", "mlp-4"].contains(&entry.name);
-        let made = made(&fixture(entry.name), &config, if is_quick { 2 } else { 0 }, &alone);
-        let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+        let made = made(
+            &fixture(entry.name),
+            &config,
+            if is_quick { 2 } else { 0 },
+            &alone,
+        );
+        let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
         let about = about(&made, &trained);
         let out = made.folder.path().join("model.pt");
         let beside = write_torchscript(&trained, &about, &out).expect("room");
-        let told: About = serde_json::from_slice(&fs::read(beside).expect("the JSON")).expect("a description");
+        let told: ModelCard =
+            serde_json::from_slice(&fs::read(beside).expect("the JSON")).expect("a description");
         assert_eq!(told, about, "{}", entry.name);
 
         let module = CModule::load(&out).expect("a module");
         for batch_size in [1, 3] {
-            let plan = LoaderPlan { side: Side::Validation, batch_size, ..LoaderPlan::default() };
-            let batch = Loader::start(&made.data, plan).expect("threads").next().expect("rows").expect("no damage");
-            let inputs = made.data.inputs(&batch, Device::Cpu, Kind::Float).expect("tensors");
+            let plan = LoaderPlan {
+                side: Side::Validation,
+                batch_size,
+                ..LoaderPlan::default()
+            };
+            let batch = Loader::start(&made.data, plan)
+                .expect("threads")
+                .next()
+                .expect("rows")
+                .expect("no damage");
+            let inputs = made
+                .data
+                .inputs(&batch, Device::Cpu, Kind::Float)
+                .expect("tensors");
             let want = tch::no_grad(|| trained.net().forward(&inputs, false)).expect("logits");
-            let Inputs { spectrogram, metadata, ids } = inputs;
-            let known = [("spectrogram", Some(spectrogram)), ("metadata", metadata), ("ids", ids)];
+            let Inputs {
+                spectrogram,
+                metadata,
+                ids,
+            } = inputs;
+            let known = [
+                ("spectrogram", Some(spectrogram)),
+                ("metadata", metadata),
+                ("ids", ids),
+            ];
             let mut known: BTreeMap<&str, Option<Tensor>> = known.into_iter().collect();
-            let mut named = |a: &Argument| known.remove(a.name.as_str()).flatten().expect("what the model sees");
+            let mut named = |a: &Argument| {
+                known
+                    .remove(a.name.as_str())
+                    .flatten()
+                    .expect("what the model sees")
+            };
             let given: Vec<Tensor> = about.arguments.iter().map(&mut named).collect();
             let got = module.forward_ts(&given).expect("logits");
             assert_eq!(about.outputs.len(), want.len());
@@ -75,7 +120,11 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
                 let got = got.narrow(1, output.column as i64, output.classes.len() as i64);
                 assert_eq!(got.size(), want.size(), "{}", entry.name);
                 let off = (&got - want).abs().max().double_value(&[]);
-                assert!(off <= LOGIT_ABS_MAX, "{}, {batch_size} rows: {off}", entry.name);
+                assert!(
+                    off <= LOGIT_ABS_MAX,
+                    "{}, {batch_size} rows: {off}",
+                    entry.name
+                );
             }
         }
     }
@@ -85,12 +134,15 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
 fn safetensors_hold_the_weights_and_what_they_are_of() {
     let alone = alone();
     let made = made(&fixture("crnn"), &config("crnn"), 2, &alone);
-    let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let about = about(&made, &trained);
     let out = made.folder.path().join("model.safetensors");
     write_safetensors(&trained, &about, &out).expect("room");
 
-    let read: BTreeMap<String, Tensor> = Tensor::read_safetensors(&out).expect("the form").into_iter().collect();
+    let read: BTreeMap<String, Tensor> = Tensor::read_safetensors(&out)
+        .expect("the form")
+        .into_iter()
+        .collect();
     let learned = made.learner.variables();
     assert_eq!(read.len(), learned.len());
     for (name, tensor) in learned {
@@ -101,11 +153,16 @@ fn safetensors_hold_the_weights_and_what_they_are_of() {
     let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
     assert!(header.is_multiple_of(8));
     let header: Value = serde_json::from_slice(&bytes[8..8 + header]).expect("JSON");
-    let text = header["__metadata__"][METADATA_KEY].as_str().expect("a string");
-    let told: About = serde_json::from_str(text).expect("a description");
+    let text = header["__metadata__"][METADATA_KEY]
+        .as_str()
+        .expect("a string");
+    let told: ModelCard = serde_json::from_str(text).expect("a description");
     assert_eq!(told, about);
     assert_eq!(told.outputs[0].classes, ["class 0", "class 1", "class 2"]);
-    assert_eq!((&told.feature_id, &told.dims), (&made.data.feature().feature_id, &made.data.dims()));
+    assert_eq!(
+        (&told.feature_id, &told.dims),
+        (&made.data.feature().feature_id, &made.data.dims())
+    );
     let recipe: Recipe = serde_json::from_value(told.recipe).expect("a recipe");
     assert_eq!(&recipe, &made.data.store().manifest().recipe);
 }
@@ -114,14 +171,26 @@ fn safetensors_hold_the_weights_and_what_they_are_of() {
 fn a_run_starts_from_exported_weights_and_remembers_it() {
     let alone = alone();
     let made = made(&fixture("crnn"), &config("crnn"), 1, &alone);
-    let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let weights = made.folder.path().join("weights.safetensors");
     write_safetensors(&trained, &about(&made, &trained), &weights).expect("room");
 
-    let model = Model { init: Some(weights.clone()), freeze: true, ..config("crnn").model };
-    let config = Config { model, train: Train { epochs: 1, ..Train::default() }, ..config("crnn") };
+    let model = Model {
+        init: Some(weights.clone()),
+        freeze: true,
+        ..config("crnn").model
+    };
+    let config = Config {
+        model,
+        train: Train {
+            epochs: 1,
+            ..Train::default()
+        },
+        ..config("crnn")
+    };
     let run = RunDir::create_next(made.folder.path(), "run").expect("a folder");
-    run.write_config(&toml::to_string(&config).expect("TOML")).expect("room");
+    run.write_config(&toml::to_string(&config).expect("TOML"))
+        .expect("room");
     let mut job = Job {
         config,
         folder: run.path().to_owned(),
@@ -132,36 +201,71 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         test: false,
         keep_going: None,
     };
-    let first = run::fit(&job, &made.data, &Solo, &Watch::default()).expect("a run").result;
+    let first = run::fit(&job, &made.data, &Solo, &Watch::default())
+        .expect("a run")
+        .result;
     let backbone = |(name, _): &(String, Tensor)| !is_head(name);
-    let tensors = made.learner.variables().into_iter().filter(backbone).count();
-    assert_eq!(first.start, format!("from weights.safetensors ({tensors} tensors)"));
+    let tensors = made
+        .learner
+        .variables()
+        .into_iter()
+        .filter(backbone)
+        .count();
+    assert_eq!(
+        first.start,
+        format!("from weights.safetensors ({tensors} tensors)")
+    );
 
     // It goes on without the file.
     fs::remove_file(&weights).expect("the file");
     (job.resume, job.config.train.epochs) = (true, 2);
-    let second = run::fit(&job, &made.data, &Solo, &Watch::default()).expect("a run").result;
+    let second = run::fit(&job, &made.data, &Solo, &Watch::default())
+        .expect("a run")
+        .result;
     assert_eq!((second.start, second.epochs), (first.start, 2));
-    let last = Checkpoints::open(run.checkpoints(), 1).and_then(|c| c.last()).expect("a checkpoint");
+    let last = Checkpoints::open(run.checkpoints(), 1)
+        .and_then(|c| c.last())
+        .expect("a checkpoint");
     let read = checkpoint::read_tensors(&last).expect("tensors");
     for (name, tensor) in made.learner.variables().iter().filter(|v| backbone(v)) {
-        assert!(read[&format!("model.{name}")].equal(tensor), "{name} is frozen");
+        assert!(
+            read[&format!("model.{name}")].equal(tensor),
+            "{name} is frozen"
+        );
     }
-    assert_eq!(checkpoint::read_state(&last).expect("a state").origin, Origin::Pretrained { file: weights, tensors });
+    assert_eq!(
+        checkpoint::read_state(&last).expect("a state").origin,
+        Origin::Pretrained {
+            file: weights,
+            tensors
+        }
+    );
 }
 
 #[test]
 fn a_model_in_f64_says_so() {
     let alone = alone();
-    let config = Config { train: Train { precision: Precision::F64, ..Train::default() }, ..config("crnn") };
+    let config = Config {
+        train: Train {
+            precision: Precision::F64,
+            ..Train::default()
+        },
+        ..config("crnn")
+    };
     let made = made(&fixture("crnn"), &config, 0, &alone);
-    let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let about = about(&made, &trained);
     assert_eq!(about.arguments[0].dtype, "f64");
     let out = made.folder.path().join("model.pt");
     write_torchscript(&trained, &about, &out).expect("room");
-    let zeros = Tensor::zeros([2, about.dims.bands, about.dims.frames], (Kind::Double, Device::Cpu));
-    let got = CModule::load(&out).expect("a module").forward_ts(&[zeros]).expect("logits");
+    let zeros = Tensor::zeros(
+        [2, about.dims.bands, about.dims.frames],
+        (Kind::Double, Device::Cpu),
+    );
+    let got = CModule::load(&out)
+        .expect("a module")
+        .forward_ts(&[zeros])
+        .expect("logits");
     assert_eq!(got.kind(), Kind::Double);
 }
 
@@ -169,9 +273,10 @@ fn a_model_in_f64_says_so() {
 fn nothing_is_left_where_nothing_can_be_written() {
     let alone = alone();
     let made = made(&fixture("crnn"), &config("crnn"), 0, &alone);
-    let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let about = about(&made, &trained);
-    let error = write_safetensors(&trained, &about, &made.folder.path().join("no such/model")).expect_err("no folder");
+    let error = write_safetensors(&trained, &about, &made.folder.path().join("no such/model"))
+        .expect_err("no folder");
     assert!(error.to_string().ends_with("no such/model"), "{error}");
     // A folder is in the way: the file cannot take its place.
     let taken = made.folder.path().join("taken");
@@ -179,8 +284,15 @@ fn nothing_is_left_where_nothing_can_be_written() {
     fs::write(taken.join("file"), "kept").expect("room");
     assert!(write_safetensors(&trained, &about, &taken).is_err() && taken.join("file").is_file());
     let left = |e: fs::DirEntry| e.file_name().to_string_lossy().starts_with(".export");
-    assert!(!fs::read_dir(made.folder.path()).expect("a folder").any(|e| left(e.expect("an entry"))));
+    assert!(
+        !fs::read_dir(made.folder.path())
+            .expect("a folder")
+            .any(|e| left(e.expect("an entry")))
+    );
     let recipe = made.folder.path().join("bad.toml");
     fs::write(&recipe, "name = ").expect("room");
-    assert!(matches!(About::new(&trained, &recipe), Err(ExportError::Recipe { .. })));
+    assert!(matches!(
+        ModelCard::new(&trained, &recipe),
+        Err(ExportError::Recipe { .. })
+    ));
 }

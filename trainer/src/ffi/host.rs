@@ -1,8 +1,12 @@
 //! Host memory as slices: buffers that reader threads fill and a tensor then borrows, and a tensor's own values.
 #![allow(unsafe_code)]
 
+use std::ffi::c_int;
+
 use tch::kind::Element;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::{checked, wavemill_pinned, wavemill_send};
 
 /// Bytes in a tensor's own storage, page-locked where they are to be sent to CUDA.
 #[derive(Debug)]
@@ -13,34 +17,37 @@ pub struct HostBuffer {
 }
 
 impl HostBuffer {
-    /// `bytes` zeros; page-locked (which CUDA must allow) if `pinned`.
-    #[must_use]
-    pub fn new(bytes: usize, pinned: bool) -> Self {
-        let storage = Tensor::zeros([bytes as i64], (Kind::Uint8, Device::Cpu));
-        let storage = if pinned { storage.pin_memory(Device::Cuda(0)) } else { storage };
-        Self { storage, bytes, pinned }
+    /// `bytes` zeros, in page-locked memory if `pinned`.
+    ///
+    /// # Errors
+    /// libtorch's: no such memory is to be had, for want of CUDA say.
+    pub(crate) fn new(bytes: usize, pinned: bool) -> Result<Self, TchError> {
+        let storage = if pinned {
+            page_locked(bytes)?
+        } else {
+            Tensor::f_zeros([bytes as i64], (Kind::Uint8, Device::Cpu))?
+        };
+        Ok(Self {
+            storage,
+            bytes,
+            pinned,
+        })
     }
 
-    /// Its length in bytes.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether it is page-locked.
+    /// Whether it is page-locked. Then nothing may be written once a copy from it was queued ([`send`]): drop it, and
+    /// take another, which libtorch makes of the same memory as soon as the copy is done.
     #[must_use]
-    pub fn is_pinned(&self) -> bool {
+    pub(crate) fn is_pinned(&self) -> bool {
         self.pinned
     }
 
-    /// Whether it holds nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
     /// The bytes, to be filled. Tensors of [`Self::view`] see the change.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         if self.bytes == 0 {
             return &mut [];
         }
@@ -52,10 +59,17 @@ impl HostBuffer {
     ///
     /// # Panics
     /// If they need more bytes than there are: shapes are checked where the store is opened.
-    pub fn view(&self, kind: Kind, shape: &[i64]) -> Tensor {
+    pub(crate) fn view(&self, kind: Kind, shape: &[i64]) -> Tensor {
         let wanted = shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
-        assert!(wanted as usize <= self.bytes, "a view of {wanted} bytes in a buffer of {}", self.bytes);
-        self.storage.narrow(0, 0, wanted).view_dtype(kind).view(shape)
+        assert!(
+            wanted as usize <= self.bytes,
+            "a view of {wanted} bytes in a buffer of {}",
+            self.bytes
+        );
+        self.storage
+            .narrow(0, 0, wanted)
+            .view_dtype(kind)
+            .view(shape)
     }
 }
 
@@ -63,15 +77,60 @@ impl HostBuffer {
 // SAFETY: see above; `tch::Tensor` is itself `Send`.
 unsafe impl Sync for HostBuffer {}
 
+/// Page-locked zeros, of libtorch's pool of such memory.
+fn page_locked(bytes: usize) -> Result<Tensor, TchError> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: `out` is written on success only.
+    let taken = checked(|message, size| unsafe {
+        wavemill_pinned(bytes as i64, &raw mut out, message, size)
+    });
+
+    taken.map_err(|error| TchError::Torch(error.to_string()))?;
+    // SAFETY: a tensor that the shim allocated for us with `new`, which is how tch owns its own.
+    let mut storage = unsafe { Tensor::from_ptr(out.cast()) };
+    // Slices of it are handed out, and may show no memory that nobody wrote.
+    storage.f_zero_()
+}
+
+/// A CPU tensor on `device`; itself, if that is the CPU. To a GPU it is copied by way of page-locked memory, and this
+/// comes back at once: what is computed there next waits for the copy. `host` may be dropped meanwhile, and only if it is
+/// page-locked must it not be written to.
+///
+/// # Errors
+/// libtorch's: no memory, no such device.
+pub(crate) fn send(host: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    let Device::Cuda(gpu) = device else {
+        return host.f_to_device(device);
+    };
+    let mut out = std::ptr::null_mut();
+    let sent = checked(|message, size| {
+        // SAFETY: tch's tensors are `at::Tensor`; `out` is written on success only.
+        unsafe {
+            wavemill_send(
+                host.as_ptr().cast(),
+                gpu as c_int,
+                &raw mut out,
+                message,
+                size,
+            )
+        }
+    });
+
+    sent.map_err(|error| TchError::Torch(error.to_string()))?;
+    // SAFETY: as in `page_locked`.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
 /// The values of a contiguous CPU tensor of `T`'s kind, row-major; `None` for any other.
 ///
 /// Other handles to the same storage see what is written; none may be used while the slice is.
-pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
+pub(crate) fn slice_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
     let fits = tensor.defined()
         && tensor.device() == Device::Cpu
         && tensor.kind() == T::KIND
         && tensor.is_contiguous()
         && !tensor.is_sparse();
+
     if !fits {
         return None;
     }
@@ -94,14 +153,57 @@ mod tests {
         assert!(slice_mut::<f64>(&mut matrix).is_none());
         assert!(slice_mut::<f32>(&mut matrix.tr()).is_none());
         assert!(slice_mut::<f32>(&mut Tensor::new()).is_none());
-        assert!(slice_mut::<f32>(&mut Tensor::zeros([0], (Kind::Float, Device::Cpu))).expect("empty").is_empty());
+        assert!(
+            slice_mut::<f32>(&mut Tensor::zeros([0], (Kind::Float, Device::Cpu)))
+                .expect("empty")
+                .is_empty()
+        );
     }
 
     #[test]
     fn what_is_written_is_seen_in_the_view() {
-        let mut buffer = HostBuffer::new(12, false);
+        let mut buffer = HostBuffer::new(12, false).expect("memory");
         buffer.bytes_mut()[..8].copy_from_slice(&[0, 0, 128, 63, 0, 0, 0, 64]);
         let view = buffer.view(Kind::Float, &[2, 1]);
-        assert_eq!(Vec::<f32>::try_from(&view.view(-1)).expect("f32"), [1.0, 2.0]);
+        assert_eq!(
+            Vec::<f32>::try_from(&view.view(-1)).expect("f32"),
+            [1.0, 2.0]
+        );
+    }
+
+    /// Without CUDA it is an error, and neither a panic nor memory of another kind.
+    #[test]
+    fn page_locked_memory_is_had_with_cuda_alone() {
+        let pinned = HostBuffer::new(12, true);
+        assert_eq!(pinned.is_ok(), crate::ffi::load_cuda(), "{pinned:?}");
+        assert!(
+            send(&Tensor::from_slice(&[1.0_f32]), Device::Cuda(0)).is_ok()
+                == crate::ffi::load_cuda()
+        );
+        let here = send(&Tensor::from_slice(&[1.0_f32, 2.0]), Device::Cpu).expect("it is there");
+        assert_eq!(Vec::<f32>::try_from(&here).expect("f32"), [1.0, 2.0]);
+    }
+
+    /// What is freed while its copy is under way is not handed out before that is done.
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn page_locked_memory_of_copies_under_way_is_not_used_again() {
+        assert!(crate::ffi::load_cuda(), "libtorch sees no GPU");
+        const BYTES: usize = 64 << 20;
+        let mut sent = Vec::new();
+        for round in 1..=8_u8 {
+            let mut buffer = HostBuffer::new(BYTES, true).expect("memory");
+            buffer.bytes_mut().fill(round);
+            sent.push(
+                send(&buffer.view(Kind::Uint8, &[BYTES as i64]), Device::Cuda(0)).expect("sent"),
+            );
+        }
+        for (round, tensor) in (1..=8_i64).zip(sent) {
+            assert_eq!(
+                tensor.sum(Kind::Int64).int64_value(&[]),
+                round * BYTES as i64,
+                "round {round}"
+            );
+        }
     }
 }

@@ -4,15 +4,18 @@
 
 mod host;
 mod nccl;
+mod nccl_library;
 mod process;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use tch::{Device, Tensor};
 
-pub use host::{HostBuffer, slice_mut};
-pub use nccl::{Communicator, NcclError, Place, gpu_uuid, nccl_id, nccl_version, version_text};
-pub use process::{exit_now, signal_child};
+pub(crate) use host::{HostBuffer, send, slice_mut};
+pub(crate) use nccl::{
+    Communicator, NcclError, NcclRank, gpu_uuid, nccl_id, nccl_version, version_text,
+};
+pub(crate) use process::{exit_now, signal_child};
 
 /// What libtorch answered, in its own words.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +36,21 @@ unsafe extern "C" {
     fn wavemill_keep_memory();
     fn wavemill_block_stop_signals();
     fn wavemill_set_tf32(on: bool, message: *mut c_char, size: usize) -> c_int;
-    fn wavemill_set_autocast_bf16(cuda: bool, on: bool, message: *mut c_char, size: usize) -> c_int;
+    fn wavemill_set_autocast_bf16(cuda: bool, on: bool, message: *mut c_char, size: usize)
+    -> c_int;
+    fn wavemill_pinned(
+        bytes: i64,
+        out: *mut *mut AtTensor,
+        message: *mut c_char,
+        size: usize,
+    ) -> c_int;
+    fn wavemill_send(
+        host: *const AtTensor,
+        gpu: c_int,
+        out: *mut *mut AtTensor,
+        message: *mut c_char,
+        size: usize,
+    ) -> c_int;
     fn wavemill_sum_over_ranks(
         tensor: *const AtTensor,
         sum: SumInPlace,
@@ -49,21 +66,22 @@ fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), TorchEr
     if call(message.as_mut_ptr().cast(), message.len()) == 0 {
         return Ok(());
     }
-    let text = CStr::from_bytes_until_nul(&message).map(|m| m.to_string_lossy().into_owned()).unwrap_or_default();
-    Err(TorchError { message: text.lines().next().unwrap_or("no message").to_owned() })
+    let text = CStr::from_bytes_until_nul(&message)
+        .map(|m| m.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Err(TorchError {
+        message: text.lines().next().unwrap_or("no message").to_owned(),
+    })
 }
 
 /// Only algorithms whose result does not vary from run to run; an operation without one is then an error.
-///
-/// # Errors
-/// [`TorchError`].
-pub fn set_deterministic(on: bool) -> Result<(), TorchError> {
+pub(crate) fn set_deterministic(on: bool) -> Result<(), TorchError> {
     // SAFETY: the buffer is valid for `size` bytes; nothing is kept.
     checked(|message, size| unsafe { wavemill_set_deterministic(on, message, size) })
 }
 
 /// Lets the C library keep freed memory for the next step instead of giving it back to the system.
-pub fn keep_memory() {
+pub(crate) fn keep_memory() {
     // SAFETY: sets parameters of malloc; callable at any time.
     unsafe { wavemill_keep_memory() }
 }
@@ -72,27 +90,23 @@ pub fn keep_memory() {
 ///
 /// oneDNN's recurrent kernels move the stack pointer into a buffer of the heap; a handler on such a thread would write
 /// its frame there, and the process would end by a damaged heap instead of with a checkpoint.
-pub fn keep_signals_away() {
+pub(crate) fn keep_signals_away() {
     // SAFETY: changes the mask of the calling thread, which later threads inherit.
     unsafe { wavemill_block_stop_signals() }
 }
 
 /// TF32 in matrix products and convolutions on CUDA; off is libtorch's f32.
-///
-/// # Errors
-/// [`TorchError`].
-pub fn set_tf32(on: bool) -> Result<(), TorchError> {
+pub(crate) fn set_tf32(on: bool) -> Result<(), TorchError> {
     // SAFETY: as above.
     checked(|message, size| unsafe { wavemill_set_tf32(on, message, size) })
 }
 
 /// Autocast to bf16 on `device` for this thread, until turned off.
-///
-/// # Errors
-/// [`TorchError`].
-pub fn set_autocast_bf16(device: Device, on: bool) -> Result<(), TorchError> {
+pub(crate) fn set_autocast_bf16(device: Device, on: bool) -> Result<(), TorchError> {
     // SAFETY: as above.
-    checked(|message, size| unsafe { wavemill_set_autocast_bf16(device.is_cuda(), on, message, size) })
+    checked(|message, size| unsafe {
+        wavemill_set_autocast_bf16(device.is_cuda(), on, message, size)
+    })
 }
 
 /// Sums a tensor over all ranks in place.
@@ -105,13 +119,19 @@ pub trait SumOverRanks: Sync {
 }
 
 /// A group that lives as long as the process: the graph of autograd may outlast any scope.
-pub type Group = &'static (dyn SumOverRanks + 'static);
+pub(crate) type Group = &'static (dyn SumOverRanks + 'static);
 
 unsafe extern "C" fn sum_in_place(group: *const c_void, tensor: *mut AtTensor) -> c_int {
     // SAFETY: `group` is the pointer to a leaked `Group` that `sum_over_ranks` passed; `tensor` is valid for this call
     // and `clone_from_ptr` makes a handle of its own to the same storage.
-    let (group, mut tensor) = unsafe { (*group.cast::<Group>(), Tensor::clone_from_ptr(tensor.cast())) };
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| group.sum_in_place(&mut tensor))) {
+    let group = unsafe { *group.cast::<Group>() };
+    // SAFETY: as above.
+    let mut tensor = unsafe { Tensor::clone_from_ptr(tensor.cast()) };
+
+    // A panic must not cross into C++.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        group.sum_in_place(&mut tensor)
+    })) {
         Ok(Ok(())) => 0,
         Ok(Err(_)) | Err(_) => 1,
     }
@@ -121,13 +141,20 @@ unsafe extern "C" fn sum_in_place(group: *const c_void, tensor: *mut AtTensor) -
 ///
 /// # Errors
 /// [`TorchError`]: the group failed.
-pub fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<Tensor, TorchError> {
+pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<Tensor, TorchError> {
     let mut out = std::ptr::null_mut();
     let group: *const Group = group;
     checked(|message, size| {
         // SAFETY: tch's tensors are `at::Tensor`; `group` is 'static; `out` is written on success only.
         unsafe {
-            wavemill_sum_over_ranks(tensor.as_ptr().cast(), sum_in_place, group.cast(), &raw mut out, message, size)
+            wavemill_sum_over_ranks(
+                tensor.as_ptr().cast(),
+                sum_in_place,
+                group.cast(),
+                &raw mut out,
+                message,
+                size,
+            )
         }
     })?;
     // SAFETY: a tensor that the shim allocated for us with `new`, which is how tch owns its own.
@@ -139,7 +166,7 @@ pub fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<Tensor, 
 /// Linkers drop a library of which no symbol is used, so that one program runs with and without CUDA; hence it is
 /// opened by name, once, before the first question for a device.
 #[must_use]
-pub fn load_cuda() -> bool {
+pub(crate) fn load_cuda() -> bool {
     static LOADED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *LOADED.get_or_init(|| {
         // SAFETY: dlopen of a library whose initialisers only register kernels; it is never closed.
@@ -179,6 +206,12 @@ mod tests {
         assert_eq!(Vec::<f64>::try_from(&total).expect("f64"), [2.0, -6.0]);
         total.sum(Kind::Double).backward();
         assert_eq!(Vec::<f64>::try_from(&x.grad()).expect("f64"), [2.0, 2.0]);
+    }
+
+    #[test]
+    fn cublas_is_told_to_be_deterministic_before_it_is_opened() {
+        let chosen = std::env::var("CUBLAS_WORKSPACE_CONFIG").expect("set before main");
+        assert!([":4096:8", ":16:8"].contains(&chosen.as_str()), "{chosen}");
     }
 
     #[test]

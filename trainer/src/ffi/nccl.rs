@@ -12,8 +12,10 @@ use cudarc::driver::sys as cuda;
 use cudarc::nccl::sys as nccl;
 use tch::{Device, Kind, Tensor};
 
-/// 2.13, the first with all calls of this file: cudarc panics at one that a library has not.
-const VERSION_MIN: c_int = 21_300;
+use super::nccl_library::{Nccl, nccl as library};
+
+/// 2.13, the first with all calls of this file.
+pub(super) const VERSION_MIN: c_int = 21_300;
 /// Bytes of what [`nccl_id`] draws.
 const ID_BYTES: usize = 128;
 
@@ -26,16 +28,21 @@ pub enum NcclError {
         /// By the name under which it is searched.
         library: &'static str,
     },
-    /// An NCCL that lacks calls.
+    /// A library without one of the calls that are made.
+    #[error("{library} has no {call}")]
+    Lacks {
+        /// By the name under which it is searched.
+        library: &'static str,
+        /// What it should have.
+        call: &'static str,
+    },
     #[error("NCCL {} is older than {}", version_text(*.found), version_text(VERSION_MIN))]
     Old {
         /// As `ncclGetVersion` counts.
         found: i32,
     },
-    /// The driver refused.
     #[error("CUDA's {call}: {code}")]
     Cuda {
-        /// What was called.
         call: &'static str,
         /// The driver's name of the error.
         code: String,
@@ -43,23 +50,18 @@ pub enum NcclError {
     /// NCCL refused, or met an error after a call.
     #[error("NCCL's {call}: {words}")]
     Nccl {
-        /// What was called.
         call: &'static str,
         /// The error, and what NCCL last logged.
         words: String,
     },
     /// What a rank got as an id is none.
     #[error("an NCCL id has 128 bytes, not {bytes}")]
-    Id {
-        /// Its length.
-        bytes: usize,
-    },
+    Id { bytes: usize },
     /// A tensor that the communicator cannot sum.
     #[error("NCCL sums contiguous f32 and f64 on {device:?} only, not {found}")]
     Tensor {
         /// The communicator's.
         device: Device,
-        /// What was given.
         found: String,
     },
     /// A call after [`Communicator::end`].
@@ -69,14 +71,22 @@ pub enum NcclError {
 
 /// A version as NCCL counts it, for people.
 #[must_use]
-pub fn version_text(version: i32) -> String {
-    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+pub(crate) fn version_text(version: i32) -> String {
+    format!(
+        "{}.{}.{}",
+        version / 10_000,
+        version / 100 % 100,
+        version % 100
+    )
 }
 
 fn check_cuda(call: &'static str, result: cuda::CUresult) -> Result<(), NcclError> {
     match result {
         cuda::CUresult::CUDA_SUCCESS => Ok(()),
-        error => Err(NcclError::Cuda { call, code: format!("{error:?}") }),
+        error => Err(NcclError::Cuda {
+            call,
+            code: format!("{error:?}"),
+        }),
     }
 }
 
@@ -86,13 +96,24 @@ fn check(call: &'static str, result: nccl::ncclResult_t) -> Result<(), NcclError
     if matches!(result, ncclSuccess | ncclInProgress) {
         return Ok(());
     }
-    // SAFETY: a result was given, so that the library is there. It takes no communicator into account, and its answer,
-    // if any, is text that NCCL keeps; it may be overwritten by another thread, but ends with a zero for all that.
-    let log = unsafe {
-        let text = nccl::ncclGetLastError(ptr::null_mut());
-        if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
+
+    let log = match library() {
+        // SAFETY: it takes no communicator into account, and its answer, if any, is text that NCCL keeps; it may be
+        // overwritten by another thread, but ends with a zero for all that.
+        Ok(Nccl { get_last_error, .. }) => unsafe {
+            let text = get_last_error(ptr::null_mut());
+            if text.is_null() {
+                String::new()
+            } else {
+                CStr::from_ptr(text).to_string_lossy().into_owned()
+            }
+        },
+        Err(_) => String::new(),
     };
-    Err(NcclError::Nccl { call, words: explain(result, &log) })
+    Err(NcclError::Nccl {
+        call,
+        words: explain(result, &log),
+    })
 }
 
 /// An error in words, with the last line that NCCL logged, if it did.
@@ -117,7 +138,9 @@ fn need_cuda() -> Result<(), NcclError> {
     // SAFETY: opens and closes libraries of the driver's names, whose initialisers call nothing back.
     match unsafe { cuda::is_culib_present() } {
         true => Ok(()),
-        false => Err(NcclError::Absent { library: "libcuda.so" }),
+        false => Err(NcclError::Absent {
+            library: "libcuda.so",
+        }),
     }
 }
 
@@ -125,28 +148,27 @@ fn need_cuda() -> Result<(), NcclError> {
 ///
 /// # Errors
 /// [`NcclError::Absent`] if it, or libcuda, is not there; [`NcclError::Old`].
-pub fn nccl_version() -> Result<i32, NcclError> {
+pub(crate) fn nccl_version() -> Result<i32, NcclError> {
     need_cuda()?;
-    // SAFETY: as in `need_cuda`.
-    if !unsafe { nccl::is_culib_present() } {
-        return Err(NcclError::Absent { library: "libnccl.so" });
-    }
-    let mut version = 0;
-    // SAFETY: the library is there, and every NCCL has this call, which writes one number.
-    check("ncclGetVersion", unsafe { nccl::ncclGetVersion(&raw mut version) })?;
-    if version < VERSION_MIN { Err(NcclError::Old { found: version }) } else { Ok(version) }
+    library().map(|nccl| nccl.version)
 }
 
 /// What ranks share to find each other: bytes that one draws and all hand to [`Communicator::join`].
-///
-/// # Errors
-/// [`NcclError`].
-pub fn nccl_id() -> Result<Vec<u8>, NcclError> {
-    nccl_version()?;
-    let mut id = nccl::ncclUniqueId { internal: [0; ID_BYTES] };
-    // SAFETY: the library is there and has this call; it fills `id`.
-    check("ncclGetUniqueId", unsafe { nccl::ncclGetUniqueId(&raw mut id) })?;
-    Ok(id.internal.iter().map(|&byte| byte.cast_unsigned()).collect())
+pub(crate) fn nccl_id() -> Result<Vec<u8>, NcclError> {
+    need_cuda()?;
+    let calls = library()?;
+    let mut id = nccl::ncclUniqueId {
+        internal: [0; ID_BYTES],
+    };
+    // SAFETY: fills `id`.
+    check("ncclGetUniqueId", unsafe {
+        (calls.get_unique_id)(&raw mut id)
+    })?;
+    Ok(id
+        .internal
+        .iter()
+        .map(|&byte| byte.cast_unsigned())
+        .collect())
 }
 
 fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
@@ -155,7 +177,10 @@ fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
     // SAFETY: the library is there; the second call writes one number.
     unsafe {
         check_cuda("cuInit", cuda::cuInit(0))?;
-        check_cuda("cuDeviceGet", cuda::cuDeviceGet(&raw mut device, index as c_int))?;
+        check_cuda(
+            "cuDeviceGet",
+            cuda::cuDeviceGet(&raw mut device, index as c_int),
+        )?;
     }
     Ok(device)
 }
@@ -164,12 +189,18 @@ fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
 ///
 /// # Errors
 /// [`NcclError`]: no libcuda, no such GPU.
-pub fn gpu_uuid(index: usize) -> Result<String, NcclError> {
+pub(crate) fn gpu_uuid(index: usize) -> Result<String, NcclError> {
     let device = cuda_device(index)?;
     let mut uuid = cuda::CUuuid { bytes: [0; 16] };
     // SAFETY: `device` is one of the driver's; the call writes 16 bytes.
-    check_cuda("cuDeviceGetUuid", unsafe { cuda::cuDeviceGetUuid_v2(&raw mut uuid, device) })?;
-    Ok(uuid.bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    check_cuda("cuDeviceGetUuid", unsafe {
+        cuda::cuDeviceGetUuid_v2(&raw mut uuid, device)
+    })?;
+    Ok(uuid
+        .bytes
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// A GPU's primary context, which is libtorch's as well. Never given back: it is used until the process ends.
@@ -182,26 +213,30 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 /// While it lives, a context is current in this thread.
-struct Current;
+struct CurrentContext;
 
 impl Context {
     fn of(index: usize) -> Result<Self, NcclError> {
         let device = cuda_device(index)?;
         let mut context = ptr::null_mut();
         // SAFETY: `device` is one of the driver's; the call writes one pointer.
-        check_cuda("cuDevicePrimaryCtxRetain", unsafe { cuda::cuDevicePrimaryCtxRetain(&raw mut context, device) })?;
+        check_cuda("cuDevicePrimaryCtxRetain", unsafe {
+            cuda::cuDevicePrimaryCtxRetain(&raw mut context, device)
+        })?;
         Ok(Self(context))
     }
 
     /// NCCL, like the runtime that it is built on, takes the current context's device for its own.
-    fn enter(&self) -> Result<Current, NcclError> {
+    fn enter(&self) -> Result<CurrentContext, NcclError> {
         // SAFETY: a context that `of` retained.
-        check_cuda("cuCtxPushCurrent", unsafe { cuda::cuCtxPushCurrent_v2(self.0) })?;
-        Ok(Current)
+        check_cuda("cuCtxPushCurrent", unsafe {
+            cuda::cuCtxPushCurrent_v2(self.0)
+        })?;
+        Ok(CurrentContext)
     }
 }
 
-impl Drop for Current {
+impl Drop for CurrentContext {
     fn drop(&mut self) {
         let mut context = ptr::null_mut();
         // SAFETY: takes off what `enter` put there; NCCL leaves the stack as high as it was. Fails only with the driver.
@@ -218,9 +253,9 @@ unsafe impl Send for Comm {}
 // SAFETY: as above.
 unsafe impl Sync for Comm {}
 
-/// A rank's place, for [`Communicator::join`].
+/// A rank and its GPU, for [`Communicator::join`].
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub(crate) struct NcclRank {
     /// From 0.
     pub rank: usize,
     /// Ranks in all.
@@ -231,7 +266,8 @@ pub struct Place {
 
 /// This process's GPU among those of all ranks.
 #[derive(Debug)]
-pub struct Communicator {
+pub(crate) struct Communicator {
+    calls: &'static Nccl,
     device: Device,
     context: Context,
     /// `None` once it has ended. Locked for writing only to take it away.
@@ -241,37 +277,56 @@ pub struct Communicator {
 
 impl Communicator {
     /// Waits, without limit, until all ranks have come with the same `id`.
-    ///
-    /// # Errors
-    /// [`NcclError`].
-    pub fn join(id: &[u8], place: Place) -> Result<Self, NcclError> {
-        nccl_version()?;
-        let bytes = <[u8; ID_BYTES]>::try_from(id).map_err(|_| NcclError::Id { bytes: id.len() })?;
-        let id = nccl::ncclUniqueId { internal: bytes.map(|byte| byte as c_char) };
-        let context = Context::of(place.device)?;
+    pub(crate) fn join(id: &[u8], own: NcclRank) -> Result<Self, NcclError> {
+        need_cuda()?;
+        let calls = library()?;
+        let bytes =
+            <[u8; ID_BYTES]>::try_from(id).map_err(|_| NcclError::Id { bytes: id.len() })?;
+        let id = nccl::ncclUniqueId {
+            internal: bytes.map(|byte| byte as c_char),
+        };
+
+        let context = Context::of(own.device)?;
         let current = context.enter()?;
         let mut comm = ptr::null_mut();
-        let (world_size, rank) = (place.world_size as c_int, place.rank as c_int);
-        // SAFETY: the library is there and has this call; it writes one pointer, which is ours until `end`.
-        check("ncclCommInitRank", unsafe { nccl::ncclCommInitRank(&raw mut comm, world_size, id, rank) })?;
+        let world_size = own.world_size as c_int;
+        let rank = own.rank as c_int;
+        // SAFETY: writes one pointer, which is ours until `end`.
+        check("ncclCommInitRank", unsafe {
+            (calls.comm_init_rank)(&raw mut comm, world_size, id, rank)
+        })?;
         drop(current);
-        let comm = RwLock::new(Some(Comm(comm)));
-        Ok(Self { device: Device::Cuda(place.device), context, comm, one_at_a_time: Mutex::default() })
+
+        Ok(Self {
+            calls,
+            device: Device::Cuda(own.device),
+            context,
+            comm: RwLock::new(Some(Comm(comm))),
+            one_at_a_time: Mutex::default(),
+        })
     }
 
     /// Σ over ranks in place. Comes back before the GPU has done it: what libtorch does next to the tensor waits for it.
     ///
     /// # Errors
     /// [`NcclError`]; [`NcclError::Tensor`] before anything is done.
-    pub fn sum(&self, tensor: &mut Tensor) -> Result<(), NcclError> {
+    pub(crate) fn sum(&self, tensor: &mut Tensor) -> Result<(), NcclError> {
         let kind = self.kind_of(tensor)?;
         if tensor.numel() == 0 {
             return Ok(());
         }
+
         let comm = self.comm.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(Comm(comm)) = *comm else { return Err(NcclError::Ended) };
-        let _one = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Comm(comm)) = *comm else {
+            return Err(NcclError::Ended);
+        };
+
+        let _one = self
+            .one_at_a_time
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let _current = self.context.enter()?;
+
         let data = tensor.data_ptr();
         // libtorch's stream is the device's default one, CUDA's null stream, until somebody sets another: nothing in
         // this crate does.
@@ -279,44 +334,61 @@ impl Communicator {
         let sum = nccl::ncclRedOp_t::ncclSum;
         // SAFETY: `data` holds `numel` contiguous values of `kind` on the communicator's device, and `&mut` keeps others
         // from calling with it. libtorch gives freed memory only to later work of the same stream.
-        check("ncclAllReduce", unsafe { nccl::ncclAllReduce(data, data, tensor.numel(), kind, sum, comm, stream) })
+        check("ncclAllReduce", unsafe {
+            (self.calls.all_reduce)(data, data, tensor.numel(), kind, sum, comm, stream)
+        })
     }
 
     fn kind_of(&self, tensor: &Tensor) -> Result<nccl::ncclDataType_t, NcclError> {
-        let unfit = || NcclError::Tensor { device: self.device, found: format!("{tensor:?}") };
-        let fits = tensor.defined() && tensor.device() == self.device && !tensor.is_sparse() && tensor.is_contiguous();
+        let fits = tensor.defined()
+            && tensor.device() == self.device
+            && !tensor.is_sparse()
+            && tensor.is_contiguous();
         match fits.then(|| tensor.kind()) {
             Some(Kind::Float) => Ok(nccl::ncclDataType_t::ncclFloat32),
             Some(Kind::Double) => Ok(nccl::ncclDataType_t::ncclFloat64),
-            _ => Err(unfit()),
+            _ => Err(NcclError::Tensor {
+                device: self.device,
+                found: format!("{tensor:?}"),
+            }),
         }
     }
 
     /// What went wrong since, on the GPU or with another rank. Never waits: for a thread of its own.
-    pub fn fault(&self) -> Option<NcclError> {
+    pub(crate) fn fault(&self) -> Option<NcclError> {
         let comm = match self.comm.try_read() {
             Ok(comm) => comm,
             Err(TryLockError::Poisoned(comm)) => comm.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
+
         let Comm(comm) = (*comm)?;
         let mut state = nccl::ncclResult_t::ncclSuccess;
         // SAFETY: a communicator that is not taken away while the lock is held; the call writes one number.
-        let asked = check("ncclCommGetAsyncError", unsafe { nccl::ncclCommGetAsyncError(comm, &raw mut state) });
+        let asked = check("ncclCommGetAsyncError", unsafe {
+            (self.calls.comm_get_async_error)(comm, &raw mut state)
+        });
         asked.and_then(|()| check("sum over ranks", state)).err()
     }
 
     /// Waits until the GPU has done all, and ends NCCL's work; every rank calls it. Nothing if called again.
-    ///
-    /// # Errors
-    /// [`NcclError`].
-    pub fn end(&self) -> Result<(), NcclError> {
-        let Some(Comm(comm)) = self.comm.write().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+    pub(crate) fn end(&self) -> Result<(), NcclError> {
+        let Some(Comm(comm)) = self
+            .comm
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
+            return Ok(());
+        };
+
         let _current = self.context.enter()?;
         // SAFETY: waits for the current context, which is this GPU's.
         check_cuda("cuCtxSynchronize", unsafe { cuda::cuCtxSynchronize() })?;
         // SAFETY: taken out of the lock just now, so that nobody else has it or will.
-        check("ncclCommDestroy", unsafe { nccl::ncclCommDestroy(comm) })
+        check("ncclCommDestroy", unsafe {
+            (self.calls.comm_destroy)(comm)
+        })
     }
 }
 
@@ -328,7 +400,11 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_an_error_with_its_name_and_no_panic() {
-        let place = Place { rank: 0, world_size: 2, device: 0 };
+        let place = NcclRank {
+            rank: 0,
+            world_size: 2,
+            device: 0,
+        };
         let asked = [
             nccl_version().map(|version| version >= VERSION_MIN),
             nccl_id().map(|id| id.len() == ID_BYTES),
@@ -338,24 +414,135 @@ mod tests {
         for answer in asked {
             match answer {
                 Ok(right) => assert!(right && cuda),
-                Err(error) => assert!(cuda || error.to_string() == "libcuda.so is not found", "{error}"),
+                Err(error) => assert!(
+                    cuda || error.to_string() == "libcuda.so is not found",
+                    "{error}"
+                ),
             }
         }
-        assert!(Communicator::join(&[0; 3], place).is_err(), "no id, if there is an NCCL");
+        assert!(
+            Communicator::join(&[0; 3], place).is_err(),
+            "no id, if there is an NCCL"
+        );
         assert!(gpu_uuid(4000).is_err(), "no machine has as many");
     }
 
     #[test]
     fn errors_say_what_failed_and_what_nccl_logged_last() {
         let remote = explain(R::ncclRemoteError, "");
-        assert_eq!(remote, "another rank has ended or cannot be reached; NCCL_DEBUG=WARN says more");
-        let system = explain(R::ncclSystemError, "first\n socketStartConnect: refused \n\n");
-        assert_eq!(system, "a system call failed (socketStartConnect: refused); NCCL_DEBUG=WARN says more");
-        let known = [R::ncclUnhandledCudaError, R::ncclInternalError, R::ncclInvalidArgument, R::ncclInvalidUsage];
-        let words: std::collections::BTreeSet<_> = known.into_iter().map(|result| explain(result, "")).collect();
+        assert_eq!(
+            remote,
+            "another rank has ended or cannot be reached; NCCL_DEBUG=WARN says more"
+        );
+        let system = explain(
+            R::ncclSystemError,
+            "first\n socketStartConnect: refused \n\n",
+        );
+        assert_eq!(
+            system,
+            "a system call failed (socketStartConnect: refused); NCCL_DEBUG=WARN says more"
+        );
+        let known = [
+            R::ncclUnhandledCudaError,
+            R::ncclInternalError,
+            R::ncclInvalidArgument,
+            R::ncclInvalidUsage,
+        ];
+        let words: std::collections::BTreeSet<_> = known
+            .into_iter()
+            .map(|result| explain(result, ""))
+            .collect();
         assert_eq!(words.len(), known.len());
-        let driver = check_cuda("cuInit", cuda::CUresult::CUDA_ERROR_NO_DEVICE).expect_err("an error").to_string();
+        let driver = check_cuda("cuInit", cuda::CUresult::CUDA_ERROR_NO_DEVICE)
+            .expect_err("an error")
+            .to_string();
         assert_eq!(driver, "CUDA's cuInit: CUDA_ERROR_NO_DEVICE");
-        assert_eq!(NcclError::Old { found: 21_005 }.to_string(), "NCCL 2.10.5 is older than 2.13.0");
+        assert_eq!(
+            NcclError::Old { found: 21_005 }.to_string(),
+            "NCCL 2.10.5 is older than 2.13.0"
+        );
+    }
+
+    /// Says what NCCL is here, in a process of its own: it is opened once a process.
+    #[test]
+    #[ignore = "started by another test"]
+    fn say_what_nccl_is_here() {
+        println!(
+            "<<{:?}>>",
+            nccl_version().map_err(|error| error.to_string())
+        );
+    }
+
+    /// As in a torch wheel. The driver beside it is one in name only: a version needs none.
+    #[test]
+    fn nccl_is_found_by_the_only_name_that_a_wheel_has() {
+        const CALLS: &str = "int ncclGetVersion(int *version) { return *version = 22809, 0; }
+            void ncclGetLastError(void) {} void ncclGetUniqueId(void) {} void ncclCommInitRank(void) {}
+            void ncclAllReduce(void) {} void ncclCommGetAsyncError(void) {} void ncclCommDestroy(void) {}";
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = folder.path().join("nccl.c");
+        std::fs::write(&source, CALLS).expect("written");
+        for name in ["libnccl.so.2", "libcuda.so"] {
+            let mut compiler = std::process::Command::new("cc");
+            compiler
+                .args(["-shared", "-fPIC"])
+                .arg("-o")
+                .arg(folder.path().join(name))
+                .arg(&source);
+            assert!(compiler.status().expect("a C compiler").success(), "{name}");
+        }
+
+        let mut searched = folder.path().as_os_str().to_owned();
+        if let Some(others) = std::env::var_os("LD_LIBRARY_PATH") {
+            searched.push(":");
+            searched.push(others);
+        }
+        let mut asked = std::process::Command::new(std::env::current_exe().expect("this program"));
+        asked.args([
+            "--exact",
+            "ffi::nccl::tests::say_what_nccl_is_here",
+            "--ignored",
+            "--nocapture",
+        ]);
+        let said = asked
+            .env("LD_LIBRARY_PATH", searched)
+            .output()
+            .expect("started");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("<<Ok(2"), "{said}");
+    }
+
+    #[test]
+    #[ignore = "needs a GPU and NCCL"]
+    fn one_rank_sums_by_nccl() {
+        assert!(crate::ffi::load_cuda(), "libtorch sees no GPU");
+        let place = NcclRank {
+            rank: 0,
+            world_size: 1,
+            device: 0,
+        };
+        let one = Communicator::join(&nccl_id().expect("an id"), place).expect("joined");
+        for kind in [Kind::Float, Kind::Double] {
+            let values = Tensor::arange(100_003, (kind, Device::Cuda(0)));
+            let mut summed = values.copy();
+            one.sum(&mut summed).expect("summed");
+            assert!(
+                summed.equal(&values),
+                "{kind:?}: a sum over one rank changes nothing"
+            );
+        }
+        // What it cannot sum is refused, and nothing is wrong after that.
+        let refused = one.sum(&mut Tensor::zeros([3], (Kind::Float, Device::Cpu)));
+        assert!(
+            matches!(refused, Err(NcclError::Tensor { .. })),
+            "{refused:?}"
+        );
+        assert!(one.fault().is_none());
+
+        one.end().expect("ended");
+        one.end().expect("ended before");
+        let late = one.sum(&mut Tensor::zeros([3], (Kind::Float, Device::Cuda(0))));
+        assert!(matches!(late, Err(NcclError::Ended)), "{late:?}");
+        assert!(one.fault().is_none());
     }
 }

@@ -17,7 +17,7 @@ unsafe extern "C" {
 ///
 /// For threads that end it while another computes: `std::process::exit` would run libtorch's destructors under it, which
 /// can crash or wait for ever.
-pub fn exit_now(code: i32) -> ! {
+pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: takes no pointer and does not return.
     unsafe { libc_exit(code) }
 }
@@ -26,7 +26,7 @@ pub fn exit_now(code: i32) -> ! {
 ///
 /// # Errors
 /// As the system says.
-pub fn signal_child(child: &mut Child, signal: i32) -> io::Result<()> {
+pub(crate) fn signal_child(child: &mut Child, signal: i32) -> io::Result<()> {
     if child.try_wait()?.is_some() {
         return Ok(());
     }

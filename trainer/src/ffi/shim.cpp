@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -91,6 +92,11 @@ void spin_shortly(int, char** args, char** variables) {
 
 __attribute__((section(".preinit_array"), used)) void (*const before_all)(int, char**, char**) = spin_shortly;
 
+// cuBLAS sums in the same order each time only with a workspace of a fixed size, and libtorch refuses every product of
+// matrices on a GPU without it where algorithms must be deterministic. Both read the environment. Set before main, when no
+// other thread is there; what a user has set is left alone.
+__attribute__((constructor)) void choose_workspaces() { setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0); }
+
 }  // namespace
 
 extern "C" {
@@ -116,6 +122,23 @@ int wavemill_set_autocast_bf16(bool cuda, bool on, char* message, size_t size) {
         at::autocast::set_autocast_dtype(device, at::kBFloat16);
         at::autocast::set_autocast_enabled(device, on);
         if (!on) at::autocast::clear_cache();
+    });
+}
+
+// `out` receives bytes of no particular content, page-locked and of libtorch's own pool of such memory: what is freed is
+// handed out again only once the copies from it are done.
+int wavemill_pinned(int64_t bytes, at::Tensor** out, char* message, size_t size) {
+    return guarded(message, size, [&] {
+        *out = new at::Tensor(at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true)));
+    });
+}
+
+// `out` receives `host` on the GPU of this number. Comes back before it is copied: by way of page-locked memory, from
+// which what is queued next on the GPU waits for the copy, and nothing else does.
+int wavemill_send(const at::Tensor* host, int gpu, at::Tensor** out, char* message, size_t size) {
+    return guarded(message, size, [&] {
+        auto device = at::Device(at::kCUDA, static_cast<at::DeviceIndex>(gpu));
+        *out = new at::Tensor(host->pin_memory().to(device, /*non_blocking=*/true));
     });
 }
 

@@ -6,11 +6,10 @@
 use tch::Tensor;
 
 use super::ModelError;
-use super::layers::{Site, Start};
+use super::layers::{Initializer, VarScope};
 
-/// The kind of a recurrent cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cell {
+pub(crate) enum Cell {
     /// Hochreiter and Schmidhuber 1997, as torch.
     Lstm,
     /// Cho et al. 2014, as torch.
@@ -19,8 +18,7 @@ pub enum Cell {
 
 /// A stack of recurrent layers.
 #[derive(Clone, Copy, Debug)]
-pub struct RecurrentArgs {
-    /// Which.
+pub(crate) struct RecurrentArgs {
     pub cell: Cell,
     /// Values of a state, per direction.
     pub width: i64,
@@ -35,75 +33,115 @@ pub struct RecurrentArgs {
 impl RecurrentArgs {
     /// Values a step, over both directions.
     #[must_use]
-    pub const fn outputs(&self) -> i64 {
-        if self.both_ways { 2 * self.width } else { self.width }
+    pub(crate) const fn outputs(&self) -> i64 {
+        if self.both_ways {
+            2 * self.width
+        } else {
+            self.width
+        }
     }
 }
 
 /// Recurrent layers with torch's variables: `weight_ih_lK`, `weight_hh_lK`, `bias_ih_lK`, `bias_hh_lK`, and the same
 /// with `_reverse`; all uniform in ±1 / √width at first, as torch.
 #[derive(Debug)]
-pub struct Recurrent {
+pub(crate) struct Recurrent {
     layers: Vec<Vec<Tensor>>,
     args: RecurrentArgs,
 }
 
 impl Recurrent {
     /// `from`: values a step.
-    ///
-    /// # Errors
-    /// [`ModelError::Torch`]: no memory.
-    pub fn new(site: &Site<'_>, from: i64, args: RecurrentArgs) -> Result<Self, ModelError> {
-        let gates = args.width * if args.cell == Cell::Lstm { 4 } else { 3 };
-        let start = Start::Uniform((args.width as f64).powf(-0.5));
+    pub(crate) fn new(
+        scope: &VarScope<'_>,
+        from: i64,
+        args: RecurrentArgs,
+    ) -> Result<Self, ModelError> {
+        // torch keeps the weights of all gates of a cell in one matrix.
+        let gates = match args.cell {
+            Cell::Lstm => 4 * args.width,
+            Cell::Gru => 3 * args.width,
+        };
+        let directions: &[&str] = if args.both_ways {
+            &["", "_reverse"]
+        } else {
+            &[""]
+        };
+        let start = Initializer::Uniform((args.width as f64).powf(-0.5));
+
         let mut layers = Vec::new();
         for layer in 0..args.layers {
             let from = if layer == 0 { from } else { args.outputs() };
             let mut variables = Vec::new();
-            for way in &["", "_reverse"][..if args.both_ways { 2 } else { 1 }] {
+            for direction in directions {
                 for (name, dims) in [
                     ("weight_ih", &[gates, from][..]),
                     ("weight_hh", &[gates, args.width]),
                     ("bias_ih", &[gates]),
                     ("bias_hh", &[gates]),
                 ] {
-                    variables.push(site.variable(&format!("{name}_l{layer}{way}"), dims, start)?);
+                    let name = format!("{name}_l{layer}{direction}");
+                    variables.push(scope.variable(&name, dims, start)?);
                 }
             }
             layers.push(variables);
         }
-        Ok(Self { layers, args: RecurrentArgs { dropout: args.dropout.map(|own| site.dropout(own)), ..args } })
+
+        Ok(Self {
+            layers,
+            args: RecurrentArgs {
+                dropout: args.dropout.map(|own| scope.dropout(own)),
+                ..args
+            },
+        })
     }
 
     /// `[n, steps, values]` to every step's state `[n, steps, outputs]` of the last layer, and the last state of each
     /// direction side by side `[n, outputs]`.
-    ///
-    /// # Errors
-    /// [`ModelError::Torch`].
-    pub fn forward(&self, x: &Tensor, train: bool) -> Result<(Tensor, Tensor), ModelError> {
+    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<(Tensor, Tensor), ModelError> {
+        // Under autocast a convolution gives bf16; these weights stay in f32.
         let x = x.f_to_kind(self.layers[0][0].kind())?;
-        let ways = self.args.outputs() / self.args.width;
+        let directions = self.args.outputs() / self.args.width;
+
         // Made from `x`, so that a trace of this follows the number of rows.
         let zeros = x.f_select(1, 0)?.f_narrow(1, 0, 1)?.f_zeros_like()?;
-        let zeros = zeros.f_unsqueeze(0)?.f_expand([ways, -1, self.args.width], false)?.f_contiguous()?;
-        let (mut steps, mut last) = (x, zeros.shallow_clone());
+        let zeros = zeros
+            .f_unsqueeze(0)?
+            .f_expand([directions, -1, self.args.width], false)?
+            .f_contiguous()?;
+
+        let mut steps = x;
+        let mut last = zeros.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
+            // Dropout stands between layers, so none before the first.
             if let (1.., Some(share)) = (i, self.args.dropout) {
                 steps = steps.f_dropout(share, train)?;
             }
             (steps, last) = self.layer(&steps, &zeros, layer, train)?;
         }
+
         Ok((steps, last.f_transpose(0, 1)?.f_flatten(1, 2)?))
     }
 
-    fn layer(&self, x: &Tensor, zeros: &Tensor, layer: &[Tensor], train: bool) -> Result<(Tensor, Tensor), ModelError> {
-        let (ways, layer): (bool, Vec<&Tensor>) = (self.args.both_ways, layer.iter().collect());
-        Ok(match self.args.cell {
+    fn layer(
+        &self,
+        x: &Tensor,
+        zeros: &Tensor,
+        layer: &[Tensor],
+        train: bool,
+    ) -> Result<(Tensor, Tensor), ModelError> {
+        let both_ways = self.args.both_ways;
+        let variables: Vec<&Tensor> = layer.iter().collect();
+
+        // One layer, so the dropout of libtorch's own (0.0) has nothing to do; rows come first.
+        match self.args.cell {
             Cell::Lstm => {
-                let (steps, last, _) = x.f_lstm(&[zeros, zeros], &layer, true, 1, 0.0, train, ways, true)?;
-                (steps, last)
+                let start = [zeros, zeros];
+                let (steps, last, _) =
+                    x.f_lstm(&start, &variables, true, 1, 0.0, train, both_ways, true)?;
+                Ok((steps, last))
             }
-            Cell::Gru => x.f_gru(zeros, &layer, true, 1, 0.0, train, ways, true)?,
-        })
+            Cell::Gru => Ok(x.f_gru(zeros, &variables, true, 1, 0.0, train, both_ways, true)?),
+        }
     }
 }

@@ -1,11 +1,10 @@
 //! `fusion`, the further work of document 002: what is heard beside what is known of a track.
 
 use tch::Tensor;
-use tch::nn::Linear;
 
-use super::layers::{Site, Start, dense};
+use super::layers::{DenseRelu, Initializer, VarScope};
 use super::recurrent::{CRNN_SIMPLE, ConvRecurrent};
-use super::{Backbone, Dims, Inputs, ModelError, Seen, metadata};
+use super::{Backbone, Dims, Inputs, ModelError, StageHook, metadata};
 
 /// Values of an artist's or album's vector.
 const EMBEDDED: i64 = 16;
@@ -17,45 +16,67 @@ const DENSE: i64 = 128;
 /// `[n, bands, frames]` → 64; `[n, columns]` as it is; `[n, 2]` ids → 16 each, all 0 for the unknown id 0, which stays so
 /// in training → dense 128.
 #[derive(Debug)]
-pub struct Fusion {
+pub(crate) struct Fusion {
     branch: ConvRecurrent,
     /// Column of the ids, and a vector for each.
     vectors: Vec<(i64, Tensor)>,
-    dense: Linear,
-    share: f64,
+    dense: DenseRelu,
 }
 
 impl Fusion {
-    /// # Errors
-    /// [`ModelError::Torch`]: no memory.
-    pub fn new(site: &Site<'_>, dims: &Dims) -> Result<Self, ModelError> {
-        let branch = ConvRecurrent::new(&site.at("branch"), dims, &CRNN_SIMPLE)?;
+    pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
+        let branch = ConvRecurrent::new(&scope.at("branch"), dims, &CRNN_SIMPLE)?;
+
         let mut vectors = Vec::new();
-        for (column, (name, entries)) in (0..).zip(["artist", "album"].into_iter().zip(dims.vocabulary)) {
-            if entries > 0 {
-                let table = site.at(name).variable("weight", &[entries, EMBEDDED], Start::Normal(0.1))?;
-                let _ = tch::no_grad(|| table.f_get(0)?.f_zero_())?;
-                vectors.push((column, table));
+        for (column, name) in ["artist", "album"].into_iter().enumerate() {
+            let entries = dims.vocabulary[column];
+            if entries < 1 {
+                continue;
             }
+
+            let table = scope.at(name).variable(
+                "weight",
+                &[entries, EMBEDDED],
+                Initializer::Normal(0.1),
+            )?;
+            // An artist that training has not seen says nothing. `f_embedding` below gives row 0 no gradient.
+            let _ = tch::no_grad(|| table.f_get(0)?.f_zero_())?;
+            vectors.push((column as i64, table));
         }
+
         let values = branch.width() + dims.metadata + EMBEDDED * vectors.len() as i64;
-        Ok(Self { branch, vectors, dense: site.at("dense").linear(values, DENSE)?, share: site.dropout(0.3) })
+        Ok(Self {
+            branch,
+            vectors,
+            dense: DenseRelu::new(&scope.at("dense"), values, DENSE, 0.3)?,
+        })
     }
 }
 
 impl Backbone for Fusion {
-    fn embed(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
-        let heard = self.branch.embed(inputs, train, seen)?;
+    fn embed(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError> {
+        let heard = self.branch.embed(inputs, train, hook)?;
         let mut parts = vec![heard, metadata(inputs, "fusion")?.shallow_clone()];
+
         for (column, table) in &self.vectors {
-            let missing = ModelError::Needs { model: "fusion", what: "ids of artist and album" };
+            let missing = ModelError::Needs {
+                model: "fusion",
+                what: "ids of artist and album",
+            };
             let ids = inputs.ids.as_ref().ok_or(missing)?.f_select(1, *column)?;
             parts.push(Tensor::f_embedding(table, &ids, 0, false, false)?);
         }
+
         let x = Tensor::f_cat(&parts, 1)?;
-        seen("side by side", &x);
-        let x = dense(&self.dense, &x)?.f_relu()?.f_dropout(self.share, train)?;
-        seen("dense", &x);
+        hook("side by side", &x);
+
+        let x = self.dense.forward(&x, train)?;
+        hook("dense", &x);
         Ok(x)
     }
 

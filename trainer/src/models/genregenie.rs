@@ -1,13 +1,12 @@
 //! `genregenie-cnn` of document 001.
 
 use tch::Tensor;
-use tch::nn::Linear;
 
-use super::layers::{Conv, ConvArgs, Site, Start, dense, max_pool};
+use super::layers::{Conv, ConvArgs, DenseRelu, Initializer, VarScope, max_pool};
 use super::norm::BatchNorm;
 use super::picture::as_picture;
 use super::window::{Window, least_before, length_behind};
-use super::{Backbone, Dims, Inputs, ModelError, Seen};
+use super::{Backbone, Dims, Inputs, ModelError, StageHook};
 
 const WIDTHS: [i64; 3] = [32, 64, 128];
 const CONV: Window = Window::same(3);
@@ -16,7 +15,7 @@ const CHAIN: [Window; 6] = [CONV, POOL, CONV, POOL, CONV, POOL];
 const DENSE: i64 = 128;
 
 /// The fewest bands and frames: 8 of each.
-pub fn least() -> [i64; 2] {
+pub(crate) fn least() -> [i64; 2] {
     [least_before(&CHAIN); 2]
 }
 
@@ -26,39 +25,75 @@ pub fn least() -> [i64; 2] {
 /// `[n, channels, bands, frames]` → 32, 64, 128 channels, halved each time → all values in one row, 32,768 at 128 × 130
 /// → dense 128. ReLU stands behind batch norm, so that a convolution's bias would change nothing and there is none.
 #[derive(Debug)]
-pub struct GenreGenie {
-    blocks: Vec<(Conv, BatchNorm, f64)>,
-    dense: Linear,
-    share: f64,
+pub(crate) struct GenreGenie {
+    blocks: Vec<Block>,
+    dense: DenseRelu,
     channels: i64,
 }
 
+#[derive(Debug)]
+struct Block {
+    conv: Conv,
+    norm: BatchNorm,
+    dropout: f64,
+}
+
 impl GenreGenie {
-    /// # Errors
-    /// [`ModelError::Torch`]: no memory.
-    pub fn new(site: &Site<'_>, dims: &Dims, channels: i64) -> Result<Self, ModelError> {
-        let (mut blocks, mut from) = (Vec::new(), channels);
+    pub(crate) fn new(
+        scope: &VarScope<'_>,
+        dims: &Dims,
+        channels: i64,
+    ) -> Result<Self, ModelError> {
+        let mut blocks = Vec::new();
+        let mut from = channels;
         for (i, to) in WIDTHS.into_iter().enumerate() {
-            let args = ConvArgs { from, to, windows: &[CONV; 2], groups: 1, start: Start::HeNormal };
-            let conv = Conv::new(&site.at(format!("conv{}", i + 1)), args)?;
-            blocks.push((conv, BatchNorm::new(&site.at(format!("norm{}", i + 1)), to)?, site.dropout(0.25)));
+            let args = ConvArgs {
+                from,
+                to,
+                windows: &[CONV; 2],
+                groups: 1,
+                start: Initializer::HeNormal,
+            };
+            blocks.push(Block {
+                conv: Conv::new(&scope.at(format!("conv{}", i + 1)), args)?,
+                norm: BatchNorm::new(&scope.at(format!("norm{}", i + 1)), to)?,
+                dropout: scope.dropout(0.25),
+            });
             from = to;
         }
+
+        // The dense layer takes all that is left of a row, so it fits rows of one shape.
         let values = from * length_behind(&CHAIN, dims.bands) * length_behind(&CHAIN, dims.frames);
-        Ok(Self { blocks, dense: site.at("dense").linear(values, DENSE)?, share: site.dropout(0.5), channels })
+        Ok(Self {
+            blocks,
+            dense: DenseRelu::new(&scope.at("dense"), values, DENSE, 0.5)?,
+            channels,
+        })
     }
 }
 
 impl Backbone for GenreGenie {
-    fn embed(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
+    fn embed(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError> {
         let mut x = as_picture(&inputs.spectrogram, self.channels)?;
-        for (i, (conv, norm, share)) in self.blocks.iter().enumerate() {
-            x = max_pool(&conv.forward(&x)?, &[POOL; 2])?;
-            x = norm.forward(&x, train)?.f_relu()?.f_dropout(*share, train)?;
-            seen(&format!("conv{}", i + 1), &x);
+
+        for (i, block) in self.blocks.iter().enumerate() {
+            // Pooling before batch norm, in the document's order.
+            x = max_pool(&block.conv.forward(&x)?, &[POOL; 2])?;
+            x = block
+                .norm
+                .forward(&x, train)?
+                .f_relu()?
+                .f_dropout(block.dropout, train)?;
+            hook(&format!("conv{}", i + 1), &x);
         }
-        x = dense(&self.dense, &x.f_flatten(1, -1)?)?.f_relu()?.f_dropout(self.share, train)?;
-        seen("dense", &x);
+
+        x = self.dense.forward(&x.f_flatten(1, -1)?, train)?;
+        hook("dense", &x);
         Ok(x)
     }
 

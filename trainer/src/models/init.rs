@@ -24,7 +24,6 @@ pub enum Origin {
     Scratch,
     /// Read from a file; heads are new.
     Pretrained {
-        /// The file.
         file: PathBuf,
         /// Tensors taken from it.
         tensors: usize,
@@ -54,17 +53,29 @@ const PICKLED: [&str; 5] = ["pth", "pt", "ckpt", "bin", "pkl"];
 ///
 /// # Errors
 /// [`ModelError::InitRead`], [`ModelError::InitPickle`].
-pub fn check_form(file: &Path) -> Result<(), ModelError> {
+pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
     let mut first = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(9).read_to_end(&mut first));
-    read.map_err(|source| ModelError::InitRead { path: file.to_owned(), source: source.into() })?;
+    read.map_err(|source| ModelError::InitRead {
+        path: file.to_owned(),
+        source: source.into(),
+    })?;
 
     // The header's length in eight bytes, and its opening brace.
     let is_safetensors = first.get(8) == Some(&b'{');
-    let is_pickle = first.starts_with(b"PK\x03\x04") || matches!(first.first_chunk::<2>(), Some([0x80, 2..=5]));
-    let is_named_so = file.extension().is_some_and(|suffix| PICKLED.iter().any(|known| suffix == *known));
+    let is_pickle =
+        first.starts_with(b"PK\x03\x04") || matches!(first.first_chunk::<2>(), Some([0x80, 2..=5]));
+    let is_named_so = file
+        .extension()
+        .is_some_and(|suffix| PICKLED.iter().any(|known| suffix == *known));
+
+    // A pickle can run code when it is read, so it is never tried, and the error names the way out.
+    // Safetensors under a pickle's name are read.
     if !is_safetensors && (is_pickle || is_named_so) {
-        return Err(ModelError::InitPickle { path: file.to_owned(), to: file.with_extension("safetensors") });
+        return Err(ModelError::InitPickle {
+            path: file.to_owned(),
+            to: file.with_extension("safetensors"),
+        });
     }
     Ok(())
 }
@@ -74,29 +85,60 @@ pub fn check_form(file: &Path) -> Result<(), ModelError> {
 ///
 /// # Errors
 /// As [`check_form`]; [`ModelError::InitKeys`] (then nothing was copied), [`ModelError::Torch`].
-pub fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> {
+pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> {
     check_form(file)?;
-    let read =
-        Tensor::read_safetensors(file).map_err(|source| ModelError::InitRead { path: file.to_owned(), source })?;
-    let given: BTreeMap<String, Tensor> = read
+    let read = Tensor::read_safetensors(file).map_err(|source| ModelError::InitRead {
+        path: file.to_owned(),
+        source,
+    })?;
+
+    // Published files carry the prefix of PyTorch's wrapper for several devices, counters that nothing here reads, and a
+    // head for other classes.
+    let mut given: BTreeMap<String, Tensor> = BTreeMap::new();
+    for (key, tensor) in read {
+        let key = key.strip_prefix("module.").unwrap_or(&key);
+        if !is_head(key) && !key.ends_with("num_batches_tracked") {
+            given.insert(key.to_owned(), tensor);
+        }
+    }
+    let wanted: BTreeMap<String, Tensor> = store
+        .variables()
         .into_iter()
-        .map(|(key, tensor)| (key.strip_prefix("module.").unwrap_or(&key).to_owned(), tensor))
-        .filter(|(key, _)| !is_head(key) && !key.ends_with("num_batches_tracked"))
+        .filter(|(key, _)| !is_head(key))
         .collect();
-    let wanted: BTreeMap<String, Tensor> = store.variables().into_iter().filter(|(key, _)| !is_head(key)).collect();
+
+    // All keys of both sides are compared before anything is copied, so that a file that does not fit changes nothing.
     let keys: BTreeSet<&String> = wanted.keys().chain(given.keys()).collect();
-    let faults: Vec<String> = keys.into_iter().filter_map(|key| fault(key, given.get(key), wanted.get(key))).collect();
+    let faults: Vec<String> = keys
+        .into_iter()
+        .filter_map(|key| fault(key, given.get(key), wanted.get(key)))
+        .collect();
     if !faults.is_empty() {
         let listed = faults[..faults.len().min(LISTED_MAX)].join(", ");
-        return Err(ModelError::InitKeys { path: file.to_owned(), faults: faults.len(), listed });
+        return Err(ModelError::InitKeys {
+            path: file.to_owned(),
+            faults: faults.len(),
+            listed,
+        });
     }
-    tch::no_grad(|| wanted.iter().try_for_each(|(key, tensor)| tensor.shallow_clone().f_copy_(&given[key])))?;
-    Ok(Origin::Pretrained { file: file.to_owned(), tensors: wanted.len() })
+
+    tch::no_grad(|| {
+        wanted
+            .iter()
+            .try_for_each(|(key, tensor)| tensor.shallow_clone().f_copy_(&given[key]))
+    })?;
+
+    Ok(Origin::Pretrained {
+        file: file.to_owned(),
+        tensors: wanted.len(),
+    })
 }
 
 fn fault(key: &str, given: Option<&Tensor>, wanted: Option<&Tensor>) -> Option<String> {
     match (given.map(Tensor::size), wanted.map(Tensor::size)) {
-        (Some(given), Some(wanted)) if given != wanted => Some(format!("{key} is {given:?} instead of {wanted:?}")),
+        (Some(given), Some(wanted)) if given != wanted => {
+            Some(format!("{key} is {given:?} instead of {wanted:?}"))
+        }
         (None, Some(_)) => Some(format!("{key} is missing")),
         (Some(_), None) => Some(format!("{key} is not of this model")),
         _ => None,
@@ -106,14 +148,20 @@ fn fault(key: &str, given: Option<&Tensor>, wanted: Option<&Tensor>) -> Option<S
 #[cfg(test)]
 mod tests {
     use tch::{Device, Kind};
+    use wavemill_schemas::config;
 
     use super::*;
-    use crate::config;
     use crate::models::{Dims, Inputs, Net};
 
     fn dims(classes: i64) -> Dims {
         let heads = vec![("genre".to_owned(), classes)];
-        Dims { bands: 32, frames: 48, metadata: 0, vocabulary: [0; 2], heads }
+        Dims {
+            bands: 32,
+            frames: 48,
+            metadata: 0,
+            vocabulary: [0; 2],
+            heads,
+        }
     }
 
     fn built(model: &config::Model, classes: i64) -> (VarStore, Net) {
@@ -123,16 +171,30 @@ mod tests {
     }
 
     fn model(name: &str, init: &Path) -> config::Model {
-        config::Model { name: name.to_owned(), init: Some(init.to_owned()), ..config::Model::default() }
+        config::Model {
+            name: name.to_owned(),
+            init: Some(init.to_owned()),
+            ..config::Model::default()
+        }
     }
 
     /// A file as it is published: 1000 classes, a wrapper's prefix, counters.
-    fn published(name: &str, folder: &Path, change: impl Fn(&mut BTreeMap<String, Tensor>)) -> PathBuf {
+    fn published(
+        name: &str,
+        folder: &Path,
+        change: impl Fn(&mut BTreeMap<String, Tensor>),
+    ) -> PathBuf {
         let file = folder.join(format!("{name}.safetensors"));
         let (store, _) = built(&model(name, &file), 1000);
-        let mut tensors: BTreeMap<String, Tensor> =
-            store.variables().into_iter().map(|(key, tensor)| (format!("module.{key}"), tensor)).collect();
-        tensors.insert("module.bn1.num_batches_tracked".to_owned(), Tensor::from(7_i64));
+        let mut tensors: BTreeMap<String, Tensor> = store
+            .variables()
+            .into_iter()
+            .map(|(key, tensor)| (format!("module.{key}"), tensor))
+            .collect();
+        tensors.insert(
+            "module.bn1.num_batches_tracked".to_owned(),
+            Tensor::from(7_i64),
+        );
         change(&mut tensors);
         Tensor::write_safetensors(&tensors.iter().collect::<Vec<_>>(), &file).unwrap();
         file
@@ -150,14 +212,27 @@ mod tests {
             let file = published(name, folder.path(), |_| {});
             let (store, net) = built(&model(name, &file), 10);
             let head = store.variables()["fc.weight"].copy();
-            assert_eq!(load(&file, &store).unwrap(), Origin::Pretrained { file: file.clone(), tensors });
-            let given: BTreeMap<String, Tensor> = Tensor::read_safetensors(&file).unwrap().into_iter().collect();
+            assert_eq!(
+                load(&file, &store).unwrap(),
+                Origin::Pretrained {
+                    file: file.clone(),
+                    tensors
+                }
+            );
+            let given: BTreeMap<String, Tensor> = Tensor::read_safetensors(&file)
+                .unwrap()
+                .into_iter()
+                .collect();
             for (key, tensor) in store.variables().iter().filter(|(key, _)| !is_head(key)) {
                 assert!(tensor.equal(&given[&format!("module.{key}")]), "{key}");
             }
             assert!(store.variables()["fc.weight"].equal(&head));
             let spectrogram = Tensor::rand([2, 32, 48], (Kind::Float, Device::Cpu));
-            let inputs = Inputs { spectrogram, metadata: None, ids: None };
+            let inputs = Inputs {
+                spectrogram,
+                metadata: None,
+                ids: None,
+            };
             assert_eq!(net.forward(&inputs, false).unwrap()[0].size(), [2, 10]);
         }
     }
@@ -167,7 +242,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = published("resnet50", folder.path(), |tensors| {
             tensors.remove("module.layer2.0.bn2.bias");
-            tensors.insert("module.conv1.weight".to_owned(), Tensor::zeros([64, 1, 7, 7], (Kind::Float, Device::Cpu)));
+            tensors.insert(
+                "module.conv1.weight".to_owned(),
+                Tensor::zeros([64, 1, 7, 7], (Kind::Float, Device::Cpu)),
+            );
             tensors.insert("module.layer3.6.conv1.weight".to_owned(), Tensor::from(0.0));
         });
         let error = fails(&file, "resnet50");
@@ -176,8 +254,14 @@ mod tests {
         assert!(error.ends_with(want), "{error}");
         let (store, _net) = built(&model("resnet50", &file), 10);
         let before = store.variables()["bn1.running_mean"].copy();
-        assert!(load(&file, &store).is_err() && store.variables()["bn1.running_mean"].equal(&before));
-        assert_eq!(fails(&file, "xception").matches(", ").count(), 4, "five of many are listed");
+        assert!(
+            load(&file, &store).is_err() && store.variables()["bn1.running_mean"].equal(&before)
+        );
+        assert_eq!(
+            fails(&file, "xception").matches(", ").count(),
+            4,
+            "five of many are listed"
+        );
         let none = folder.path().join("none.safetensors");
         assert!(fails(&none, "resnet50").contains("cannot be read as safetensors"));
     }
@@ -190,12 +274,26 @@ mod tests {
             std::fs::write(&file, bytes).unwrap();
             file
         };
-        let [zipped, legacy] = [b"PK\x03\x04archive/data.pkl".as_slice(), b"\x80\x02\x8a\nl\xfc\x9c"];
-        for file in [saved("resnet50.pth", zipped), saved("old", legacy), saved("cut.pt", b"")] {
+        let [zipped, legacy] = [
+            b"PK\x03\x04archive/data.pkl".as_slice(),
+            b"\x80\x02\x8a\nl\xfc\x9c",
+        ];
+        for file in [
+            saved("resnet50.pth", zipped),
+            saved("old", legacy),
+            saved("cut.pt", b""),
+        ] {
             let to = file.with_extension("safetensors");
-            let command = format!("scripts/convert_weights.py {} {}", file.display(), to.display());
+            let command = format!(
+                "scripts/convert_weights.py {} {}",
+                file.display(),
+                to.display()
+            );
             let error = fails(&file, "resnet50");
-            assert!(error.contains(&command) && error.contains("can run what it holds"), "{error}");
+            assert!(
+                error.contains(&command) && error.contains("can run what it holds"),
+                "{error}"
+            );
         }
         let other = fails(&saved("notes.txt", b"some other text"), "resnet50");
         assert!(other.contains("cannot be read as safetensors"), "{other}");
@@ -206,16 +304,35 @@ mod tests {
 
     #[test]
     fn a_frozen_backbone_trains_its_head_alone_and_keeps_its_statistics() {
-        let frozen = config::Model { freeze: true, ..model("resnet50", Path::new("given")) };
+        let frozen = config::Model {
+            freeze: true,
+            ..model("resnet50", Path::new("given"))
+        };
         let (store, net) = built(&frozen, 10);
-        let trained: i64 = store.trainable_variables().iter().map(|x| x.numel() as i64).sum();
+        let trained: i64 = store
+            .trainable_variables()
+            .iter()
+            .map(|x| x.numel() as i64)
+            .sum();
         assert_eq!(trained, 2048 * 10 + 10);
         let spectrogram = Tensor::rand([2, 32, 48], (Kind::Float, Device::Cpu));
-        let inputs = Inputs { spectrogram, metadata: None, ids: None };
-        net.forward(&inputs, true).unwrap()[0].sum(Kind::Float).backward();
+        let inputs = Inputs {
+            spectrogram,
+            metadata: None,
+            ids: None,
+        };
+        net.forward(&inputs, true).unwrap()[0]
+            .sum(Kind::Float)
+            .backward();
         for (key, tensor) in store.variables() {
             assert_eq!(tensor.grad().defined(), is_head(&key), "{key}");
         }
-        assert_eq!(store.variables()["bn1.running_mean"].abs().max().double_value(&[]), 0.0);
+        assert_eq!(
+            store.variables()["bn1.running_mean"]
+                .abs()
+                .max()
+                .double_value(&[]),
+            0.0
+        );
     }
 }

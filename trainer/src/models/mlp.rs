@@ -4,14 +4,12 @@
 
 use tch::Tensor;
 
-use super::layers::{Dropout, Site, Start, drop};
+use super::layers::{Dropout, Initializer, VarScope, drop};
 use super::norm::BatchNorm;
-use super::{Backbone, Dims, Inputs, ModelError, Seen, metadata};
+use super::{Backbone, Dims, Inputs, ModelError, StageHook, metadata};
 
-/// Hidden layers.
 #[derive(Debug)]
-pub struct Plan {
-    /// Their widths.
+pub(crate) struct MlpArgs {
     pub widths: &'static [i64],
     /// Whether batch norm stands between a layer and its ReLU.
     pub norm: bool,
@@ -20,57 +18,89 @@ pub struct Plan {
 }
 
 /// `[n, columns]` → 512 → 256 → 128 → 64, with batch norm, ReLU and dropout each.
-pub const FOUR: Plan = Plan { widths: &[512, 256, 128, 64], norm: true, dropout: Dropout::Values(0.3) };
+pub(crate) const FOUR: MlpArgs = MlpArgs {
+    widths: &[512, 256, 128, 64],
+    norm: true,
+    dropout: Dropout::Values(0.3),
+};
 
 /// `[n, columns]` → 128, ReLU.
-pub const ONE: Plan = Plan { widths: &[128], norm: false, dropout: Dropout::None };
+pub(crate) const ONE: MlpArgs = MlpArgs {
+    widths: &[128],
+    norm: false,
+    dropout: Dropout::None,
+};
 
 #[derive(Debug)]
 struct Layer {
     weight: Tensor,
-    /// Where no batch norm follows, which would take it out again.
     bias: Option<Tensor>,
     norm: Option<BatchNorm>,
     dropout: Dropout,
 }
 
-/// Dense layers as a [`Plan`] has them: variables `denseI.*` and `normI.*`, I from 1.
+/// Dense layers as a [`MlpArgs`] has them: variables `denseI.*` and `normI.*`, I from 1.
 #[derive(Debug)]
-pub struct Mlp {
+pub(crate) struct Mlp {
     layers: Vec<Layer>,
     width: i64,
 }
 
 impl Mlp {
-    /// # Errors
-    /// [`ModelError::Torch`]: no memory.
-    pub fn new(site: &Site<'_>, dims: &Dims, plan: &Plan) -> Result<Self, ModelError> {
-        let (mut layers, mut from) = (Vec::new(), dims.metadata);
-        for (i, &width) in plan.widths.iter().enumerate() {
-            let at = site.at(format!("dense{}", i + 1));
-            let weight = at.variable("weight", &[width, from], Start::Torch)?;
-            let (bias, norm) = if plan.norm {
-                (None, Some(BatchNorm::new(&site.at(format!("norm{}", i + 1)), width)?))
+    pub(crate) fn new(
+        scope: &VarScope<'_>,
+        dims: &Dims,
+        args: &MlpArgs,
+    ) -> Result<Self, ModelError> {
+        let mut layers = Vec::new();
+        let mut from = dims.metadata;
+        for (i, &width) in args.widths.iter().enumerate() {
+            let at = scope.at(format!("dense{}", i + 1));
+            let weight = at.variable("weight", &[width, from], Initializer::Torch)?;
+
+            // Batch norm would take a bias out again, so a layer has one or the other.
+            let mut bias = None;
+            let mut norm = None;
+            if args.norm {
+                norm = Some(BatchNorm::new(&scope.at(format!("norm{}", i + 1)), width)?);
             } else {
-                (Some(at.variable("bias", &[width], Start::Uniform((from as f64).powf(-0.5)))?), None)
-            };
-            layers.push(Layer { weight, bias, norm, dropout: plan.dropout.at(site) });
+                let start = Initializer::Uniform((from as f64).powf(-0.5));
+                bias = Some(at.variable("bias", &[width], start)?);
+            }
+
+            layers.push(Layer {
+                weight,
+                bias,
+                norm,
+                dropout: args.dropout.at(scope),
+            });
             from = width;
         }
-        Ok(Self { layers, width: from })
+
+        Ok(Self {
+            layers,
+            width: from,
+        })
     }
 }
 
 impl Backbone for Mlp {
-    fn embed(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
+    fn embed(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError> {
         let mut x = metadata(inputs, "an mlp")?.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
             x = x.f_linear(&layer.weight, layer.bias.as_ref())?;
             if let Some(norm) = &layer.norm {
                 x = norm.forward(&x, train)?;
             }
+
             x = drop(&x.f_relu()?, layer.dropout, train)?;
-            seen(&format!("dense{}", i + 1), &x);
+
+            hook(&format!("dense{}", i + 1), &x);
         }
         Ok(x)
     }

@@ -3,23 +3,23 @@
 //! A model is a backbone (inputs to one vector a row) and a linear head for each target; the vector is also what t-SNE
 //! and other tools look at. Knows no loss, no optimiser and no file of its own but weights to start from.
 
-pub mod cells;
+pub(crate) mod cells;
 mod cnn;
-pub mod describe;
+pub(crate) mod describe;
 mod fusion;
 mod genregenie;
-pub mod init;
-pub mod layers;
+pub(crate) mod init;
+pub(crate) mod layers;
 mod mlp;
-pub mod norm;
+pub(crate) mod norm;
 mod parallel;
 mod picture;
 mod recurrent;
-pub mod registry;
+pub(crate) mod registry;
 mod resnet;
 #[cfg(test)]
 mod tests;
-pub mod window;
+pub(crate) mod window;
 mod xception;
 
 use std::path::PathBuf;
@@ -27,26 +27,20 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tch::nn::Linear;
 use tch::{TchError, Tensor, nn};
+use wavemill_schemas::config;
 
-use crate::config;
 use crate::ffi::{Group, TorchError};
-use layers::Site;
+use layers::VarScope;
 
 /// Why a model cannot be built, or cannot answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// No such architecture.
     #[error("model.name = {name}: known are {known}")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// All names.
-        known: String,
-    },
+    Unknown { name: String, known: String },
     /// Poolings would leave nothing of an axis.
     #[error("{model} needs at least {least} {axis}, rows have {found}")]
     TooSmall {
-        /// Architecture.
         model: &'static str,
         /// `bands` or `frames`.
         axis: &'static str,
@@ -58,7 +52,6 @@ pub enum ModelError {
     /// An input that the architecture cannot do without.
     #[error("{model} needs {what}")]
     Needs {
-        /// Architecture.
         model: &'static str,
         /// The input, and the key that brings it.
         what: &'static str,
@@ -68,7 +61,6 @@ pub enum ModelError {
     Value {
         /// Such as `model.channels`.
         key: &'static str,
-        /// What was given.
         found: String,
         /// What would do.
         allowed: String,
@@ -76,7 +68,6 @@ pub enum ModelError {
     /// Initial weights cannot be read.
     #[error("model.init = {path}: cannot be read as safetensors")]
     InitRead {
-        /// The file.
         path: PathBuf,
         /// As libtorch's binding says it.
         source: TchError,
@@ -87,7 +78,6 @@ pub enum ModelError {
          scripts/convert_weights.py {path} {to} writes its weights as safetensors"
     )]
     InitPickle {
-        /// The file.
         path: PathBuf,
         /// A name for what is converted.
         to: PathBuf,
@@ -95,9 +85,7 @@ pub enum ModelError {
     /// Initial weights are of another architecture.
     #[error("model.init = {path} does not fit {faults} tensors: {listed}")]
     InitKeys {
-        /// The file.
         path: PathBuf,
-        /// How many.
         faults: usize,
         /// The first five, each with what is wrong.
         listed: String,
@@ -137,15 +125,20 @@ pub struct Dims {
 }
 
 /// Told of each stage's name and output, in order.
-pub type Seen<'a> = &'a mut dyn FnMut(&str, &Tensor);
+pub(crate) type StageHook<'a> = &'a mut dyn FnMut(&str, &Tensor);
 
 /// Rows to one vector each.
-pub trait Backbone: std::fmt::Debug + Send {
+pub(crate) trait Backbone: std::fmt::Debug + Send {
     /// `[n, width]`. `train` turns dropout on and lets batch norm use the batch's own statistics.
     ///
     /// # Errors
     /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`] where an input is missing.
-    fn embed(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError>;
+    fn embed(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError>;
 
     /// Length of a row's vector.
     fn width(&self) -> i64;
@@ -156,7 +149,7 @@ pub trait Backbone: std::fmt::Debug + Send {
 /// Heads' variables are `fc.weight` and `fc.bias` for one target, as in torchvision and timm, and `fc.0.weight` … for
 /// several.
 #[derive(Debug)]
-pub struct Net {
+pub(crate) struct Net {
     backbone: Box<dyn Backbone>,
     heads: Vec<Linear>,
     frozen: bool,
@@ -169,17 +162,21 @@ impl Net {
     ///
     /// # Errors
     /// [`ModelError`], before any variable is made where rows do not suit the architecture.
-    pub fn build(
+    pub(crate) fn build(
         model: &config::Model,
         dims: &Dims,
         path: &nn::Path<'_>,
         ranks: Option<&'static Group>,
     ) -> Result<Self, ModelError> {
-        let entry = registry::find(&model.name)?;
-        entry.check(model, dims)?;
-        let site = Site::new(path, model, ranks);
-        let backbone = (entry.build)(&site, dims, model)?;
-        let top = site.trained().at(HEAD);
+        let architecture = registry::find(&model.name)?;
+        architecture.check(model, dims)?;
+
+        // The backbone draws its weights before the heads: in another order the same seed would give others.
+        let scope = VarScope::new(path, model, ranks);
+        let backbone = (architecture.build)(&scope, dims, model)?;
+
+        // Heads are trained though a backbone is frozen.
+        let top = scope.trained().at(HEAD);
         let heads = match &dims.heads[..] {
             [(_, classes)] => vec![top.linear(backbone.width(), *classes)?],
             heads => heads
@@ -188,24 +185,35 @@ impl Net {
                 .map(|(i, (_, classes))| top.at(i).linear(backbone.width(), *classes))
                 .collect::<Result<_, _>>()?,
         };
-        Ok(Self { backbone, heads, frozen: model.freeze, dropout: site.dropped() })
+
+        Ok(Self {
+            backbone,
+            heads,
+            frozen: model.freeze,
+            dropout: scope.dropped(),
+        })
     }
 
     /// Logits `[n, classes]` of each target, in the order of [`Dims::heads`].
     ///
     /// # Errors
     /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`].
-    pub fn forward(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, ModelError> {
+    pub(crate) fn forward(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, ModelError> {
         Ok(self.answer(inputs, train)?.1)
     }
 
     /// The vectors `[n, width]` that the heads see, and the logits that they make of them, as [`Self::forward`].
-    ///
-    /// # Errors
-    /// As [`Self::forward`].
-    pub fn answer(&self, inputs: &Inputs, train: bool) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+    pub(crate) fn answer(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+    ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         let vectors = self.walk(inputs, train, &mut |_, _| {})?;
-        let logits = self.heads.iter().map(|head| layers::dense(head, &vectors)).collect::<Result<_, _>>()?;
+        let logits = self
+            .heads
+            .iter()
+            .map(|head| layers::dense(head, &vectors))
+            .collect::<Result<_, _>>()?;
         Ok((vectors, logits))
     }
 
@@ -213,30 +221,39 @@ impl Net {
     ///
     /// # Errors
     /// [`ModelError::Torch`], [`ModelError::Needs`].
-    pub fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
+    #[cfg(test)]
+    pub(crate) fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
         self.walk(inputs, false, &mut |_, _| {})
     }
 
     /// Length of a row's vector.
     #[must_use]
-    pub fn width(&self) -> i64 {
+    pub(crate) fn width(&self) -> i64 {
         self.backbone.width()
     }
 
     /// Shares of dropped values in use, in order of places.
     #[must_use]
-    pub fn dropout(&self) -> &[f64] {
+    pub(crate) fn dropout(&self) -> &[f64] {
         &self.dropout
     }
 
     /// A frozen backbone keeps its running statistics, and drops nothing.
-    fn walk(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
-        self.backbone.embed(inputs, train && !self.frozen, seen)
+    fn walk(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError> {
+        self.backbone.embed(inputs, train && !self.frozen, hook)
     }
 }
 
 fn metadata<'a>(inputs: &'a Inputs, model: &'static str) -> Result<&'a Tensor, ModelError> {
-    inputs.metadata.as_ref().ok_or(ModelError::Needs { model, what: "metadata columns: data.metadata" })
+    inputs.metadata.as_ref().ok_or(ModelError::Needs {
+        model,
+        what: "metadata columns: data.metadata",
+    })
 }
 
 /// Where heads lie.
@@ -244,6 +261,6 @@ const HEAD: &str = "fc";
 
 /// Whether a variable belongs to a head.
 #[must_use]
-pub fn is_head(variable: &str) -> bool {
+pub(crate) fn is_head(variable: &str) -> bool {
     variable.split('.').next() == Some(HEAD)
 }

@@ -6,7 +6,7 @@
 use tch::Tensor;
 
 use super::ModelError;
-use super::layers::{Site, Start};
+use super::layers::{Initializer, VarScope};
 use crate::ffi::{self, Group};
 
 /// Share of a batch in the running statistics, as torch's default.
@@ -18,7 +18,7 @@ const EPS: f64 = 1e-5;
 ///
 /// Variables: `weight` (1), `bias` (0), and outside of training `running_mean` (0), `running_var` (1), all `[channels]`.
 /// Source: Ioffe and Szegedy 2015; running variance unbiased, as torch.
-pub struct BatchNorm {
+pub(crate) struct BatchNorm {
     weight: Tensor,
     bias: Tensor,
     running_mean: Tensor,
@@ -28,30 +28,29 @@ pub struct BatchNorm {
 
 impl std::fmt::Debug for BatchNorm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BatchNorm({:?}, over ranks: {})", self.weight.size(), self.ranks.is_some())
+        write!(
+            f,
+            "BatchNorm({:?}, over ranks: {})",
+            self.weight.size(),
+            self.ranks.is_some()
+        )
     }
 }
 
 impl BatchNorm {
-    /// Makes the four variables at `site`.
-    ///
-    /// # Errors
-    /// [`ModelError::Torch`]: no memory.
-    pub fn new(site: &Site<'_>, channels: i64) -> Result<Self, ModelError> {
+    /// Makes the four variables at `scope`.
+    pub(crate) fn new(scope: &VarScope<'_>, channels: i64) -> Result<Self, ModelError> {
         Ok(Self {
-            weight: site.variable("weight", &[channels], Start::Constant(1.0))?,
-            bias: site.variable("bias", &[channels], Start::Constant(0.0))?,
-            running_mean: site.buffer("running_mean", channels, 0.0)?,
-            running_var: site.buffer("running_var", channels, 1.0)?,
-            ranks: site.ranks(),
+            weight: scope.variable("weight", &[channels], Initializer::Constant(1.0))?,
+            bias: scope.variable("bias", &[channels], Initializer::Constant(0.0))?,
+            running_mean: scope.buffer("running_mean", channels, 0.0)?,
+            running_var: scope.buffer("running_var", channels, 1.0)?,
+            ranks: scope.ranks(),
         })
     }
 
     /// `train`: by the batch's statistics, which also move the running ones; else by the running ones.
-    ///
-    /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Ranks`].
-    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
+    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let values = x.numel() as i64 / self.weight.size()[0].max(1);
         match self.ranks {
             Some(_) if train => self.by_sums(x),
@@ -76,21 +75,33 @@ impl BatchNorm {
         let kind = x.kind();
         let x = x.f_to_kind(self.weight.kind())?;
         let channels = self.weight.size()[0];
+
+        // All axes but that of the channels, and the shape that lines a value a channel up with `x`.
         let mut over: Vec<i64> = (0..x.dim() as i64).collect();
         over.remove(1);
         let mut shape = vec![1; x.dim()];
         shape[1] = channels;
-        let count = x.numel() as f64 / channels as f64;
-        let count = Tensor::f_full([1], count, (x.kind(), x.device()))?;
-        let sums = self.summed(&Tensor::f_cat(&[&x.f_sum_dim_intlist(&over[..], false, None)?, &count], 0)?)?;
+
+        // The count travels with the sums: ranks may have different numbers of rows.
+        let own_count = x.numel() as f64 / channels as f64;
+        let own_count = Tensor::f_full([1], own_count, (x.kind(), x.device()))?;
+        let own_sums = x.f_sum_dim_intlist(&over[..], false, None)?;
+        let sums = self.summed(&Tensor::f_cat(&[&own_sums, &own_count], 0)?)?;
         let count = sums.f_narrow(0, channels, 1)?.f_detach()?;
         let mean = sums.f_narrow(0, 0, channels)?.f_div(&count)?;
+
         let centred = x.f_sub(&mean.f_view(&shape[..])?)?;
-        let squares = self.summed(&centred.f_square()?.f_sum_dim_intlist(&over[..], false, None)?)?;
+        let own_squares = centred
+            .f_square()?
+            .f_sum_dim_intlist(&over[..], false, None)?;
+        let squares = self.summed(&own_squares)?;
         let variance = squares.f_div(&count)?;
         tch::no_grad(|| self.remember(&mean, &squares, &count))?;
+
         let scale = variance.f_add_scalar(EPS)?.f_rsqrt()?.f_mul(&self.weight)?;
-        let y = centred.f_mul(&scale.f_view(&shape[..])?)?.f_add(&self.bias.f_view(&shape[..])?)?;
+        let y = centred
+            .f_mul(&scale.f_view(&shape[..])?)?
+            .f_add(&self.bias.f_view(&shape[..])?)?;
         Ok(y.f_to_kind(kind)?)
     }
 
@@ -102,8 +113,12 @@ impl BatchNorm {
     }
 
     fn remember(&self, mean: &Tensor, squares: &Tensor, count: &Tensor) -> Result<(), ModelError> {
+        // One value has no unbiased variance: the clamp keeps 0 / 0 out of the running one.
         let unbiased = squares.f_div(&count.f_sub_scalar(1.0)?.f_clamp_min(1.0)?)?;
-        let (mut running_mean, mut running_var) = (self.running_mean.shallow_clone(), self.running_var.shallow_clone());
+
+        // Handles of the same variables: libtorch writes in place through them.
+        let mut running_mean = self.running_mean.shallow_clone();
+        let mut running_var = self.running_var.shallow_clone();
         let _ = running_mean.f_lerp_(mean, MOMENTUM)?;
         let _ = running_var.f_lerp_(&unbiased, MOMENTUM)?;
         Ok(())
@@ -114,9 +129,9 @@ impl BatchNorm {
 mod tests {
     use tch::nn::{VarStore, init};
     use tch::{Device, Kind};
+    use wavemill_schemas::config;
 
     use super::*;
-    use crate::config;
     use crate::ffi::SumOverRanks;
 
     struct Twice;
@@ -130,8 +145,11 @@ mod tests {
 
     fn norm(store: &mut VarStore, ranks: Option<&'static Group>) -> BatchNorm {
         store.set_kind(Kind::Double);
-        let model = config::Model { sync_batch_norm: true, ..config::Model::default() };
-        let norm = BatchNorm::new(&Site::new(&store.root(), &model, ranks), 3).unwrap();
+        let model = config::Model {
+            sync_batch_norm: true,
+            ..config::Model::default()
+        };
+        let norm = BatchNorm::new(&VarScope::new(&store.root(), &model, ranks), 3).unwrap();
         tch::no_grad(|| {
             init::Init::Uniform { lo: 0.5, up: 1.5 }.set(&mut norm.weight.shallow_clone());
             init::Init::Uniform { lo: -1.0, up: 1.0 }.set(&mut norm.bias.shallow_clone());
@@ -158,7 +176,8 @@ mod tests {
             let whole = norm(&mut one, None);
             let part = norm(&mut two, Some(group));
             two.copy(&one).unwrap();
-            let x = (Tensor::randn(shape, (Kind::Double, Device::Cpu)) * 3.0 + 1.0).set_requires_grad(true);
+            let x = (Tensor::randn(shape, (Kind::Double, Device::Cpu)) * 3.0 + 1.0)
+                .set_requires_grad(true);
             let weights = Tensor::rand(shape, (Kind::Double, Device::Cpu));
             let (y, of_rank) = loss(&part, &x, &weights);
             of_rank.backward();
@@ -168,12 +187,27 @@ mod tests {
             // Rounding of f64 alone: a few hundred values of size 10 are summed.
             const MAX: f64 = 1e-12;
             assert!(off(&y, &want.narrow(0, 0, shape[0])) < MAX, "{shape:?}");
-            assert!(off(&x.grad(), &twice.grad().narrow(0, 0, shape[0])) < MAX, "{shape:?}");
+            assert!(
+                off(&x.grad(), &twice.grad().narrow(0, 0, shape[0])) < MAX,
+                "{shape:?}"
+            );
             // A rank's own part of the gradient of what ranks share: half of the whole's.
-            assert!(off(&(part.weight.grad() * 2.0), &whole.weight.grad()) < MAX, "{shape:?}");
-            assert!(off(&(part.bias.grad() * 2.0), &whole.bias.grad()) < MAX, "{shape:?}");
-            assert!(off(&part.running_mean, &whole.running_mean) < MAX, "{shape:?}");
-            assert!(off(&part.running_var, &whole.running_var) < MAX, "{shape:?}");
+            assert!(
+                off(&(part.weight.grad() * 2.0), &whole.weight.grad()) < MAX,
+                "{shape:?}"
+            );
+            assert!(
+                off(&(part.bias.grad() * 2.0), &whole.bias.grad()) < MAX,
+                "{shape:?}"
+            );
+            assert!(
+                off(&part.running_mean, &whole.running_mean) < MAX,
+                "{shape:?}"
+            );
+            assert!(
+                off(&part.running_var, &whole.running_var) < MAX,
+                "{shape:?}"
+            );
         }
     }
 
@@ -191,7 +225,9 @@ mod tests {
     fn a_batch_of_one_value_leaves_numbers() {
         let mut store = VarStore::new(Device::Cpu);
         let norm = norm(&mut store, None);
-        let y = norm.forward(&Tensor::ones([1, 3], (Kind::Double, Device::Cpu)), true).unwrap();
+        let y = norm
+            .forward(&Tensor::ones([1, 3], (Kind::Double, Device::Cpu)), true)
+            .unwrap();
         assert!(off(&y.view([3]), &norm.bias) == 0.0);
         assert!(norm.running_var.isfinite().all().int64_value(&[]) == 1);
     }

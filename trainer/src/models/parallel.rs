@@ -3,29 +3,47 @@
 use tch::Tensor;
 
 use super::cells::{Cell, Recurrent, RecurrentArgs};
-use super::layers::{Activation, Block, Blocks, Dropout, Site, behind, least_for, max_pool};
+use super::layers::{Activation, Block, Blocks, Dropout, VarScope, behind, least_for, max_pool};
 use super::window::Window;
-use super::{Backbone, Dims, Inputs, ModelError, Seen};
+use super::{Backbone, Dims, Inputs, ModelError, StageHook};
 
 const THREE: &[Window] = &[Window::same(3); 2];
 
 const fn block(width: i64, pool: &'static [Window]) -> Block {
-    Block { width, conv: THREE, activation: Activation::Relu, pool, dropout: Dropout::None }
+    Block {
+        width,
+        conv: THREE,
+        activation: Activation::Relu,
+        pool,
+        dropout: Dropout::None,
+    }
 }
 
 const HALF: &[Window] = &[Window::tile(2); 2];
 /// The paper's last poolings are 4 × 4; by 2 over bands, 32 of them are enough.
 const QUARTER: &[Window] = &[Window::tile(2), Window::tile(4)];
 
-const BLOCKS: &[Block] = &[block(16, HALF), block(32, HALF), block(64, HALF), block(64, QUARTER), block(64, QUARTER)];
+const BLOCKS: &[Block] = &[
+    block(16, HALF),
+    block(32, HALF),
+    block(64, HALF),
+    block(64, QUARTER),
+    block(64, QUARTER),
+];
 
-const GRU: RecurrentArgs = RecurrentArgs { cell: Cell::Gru, width: 32, layers: 1, both_ways: true, dropout: None };
+const GRU: RecurrentArgs = RecurrentArgs {
+    cell: Cell::Gru,
+    width: 32,
+    layers: 1,
+    both_ways: true,
+    dropout: None,
+};
 
 /// Bands and frames of a step of the recurrent branch.
 const STEP: [Window; 2] = [Window::tile(2), Window::tile(4)];
 
 /// The fewest bands and frames: 32 and 128.
-pub fn least() -> [i64; 2] {
+pub(crate) fn least() -> [i64; 2] {
     least_for(BLOCKS)
 }
 
@@ -35,7 +53,7 @@ pub fn least() -> [i64; 2] {
 /// `[n, 1, bands, frames]` → 16, 32, 64, 64, 64 channels → all values in one row, 1,280 at 128 × 646. `[n, bands,
 /// frames]` → largest of 2 bands × 4 frames → bidirectional GRU → last state of each direction, 64.
 #[derive(Debug)]
-pub struct Parallel {
+pub(crate) struct Parallel {
     blocks: Blocks,
     gru: Recurrent,
     share: f64,
@@ -43,24 +61,42 @@ pub struct Parallel {
 }
 
 impl Parallel {
-    /// # Errors
-    /// [`ModelError::Torch`]: no memory.
-    pub fn new(site: &Site<'_>, dims: &Dims) -> Result<Self, ModelError> {
+    pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
         let values = 64 * behind(BLOCKS, 1, dims.bands) * behind(BLOCKS, 0, dims.frames);
-        let blocks = Blocks::new(site, 1, BLOCKS)?;
-        let gru = Recurrent::new(&site.at("recurrent"), STEP[0].places(dims.bands), GRU)?;
-        Ok(Self { blocks, gru, share: site.dropout(0.2), width: values + GRU.outputs() })
+        let blocks = Blocks::new(scope, 1, BLOCKS)?;
+        let gru = Recurrent::new(&scope.at("recurrent"), STEP[0].places(dims.bands), GRU)?;
+
+        Ok(Self {
+            blocks,
+            gru,
+            share: scope.dropout(0.2),
+            width: values + GRU.outputs(),
+        })
     }
 }
 
 impl Backbone for Parallel {
-    fn embed(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
+    fn embed(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError> {
         let picture = inputs.spectrogram.f_unsqueeze(1)?;
-        let places = self.blocks.forward(&picture, train, seen)?.f_flatten(1, -1)?;
-        let steps = max_pool(&picture, &STEP)?.f_squeeze_dim(1)?.f_transpose(1, 2)?;
-        seen("steps", &steps);
+
+        let places = self
+            .blocks
+            .forward(&picture, train, hook)?
+            .f_flatten(1, -1)?;
+
+        let steps = max_pool(&picture, &STEP)?
+            .f_squeeze_dim(1)?
+            .f_transpose(1, 2)?;
+        hook("steps", &steps);
+
         let (_, last) = self.gru.forward(&steps, train)?;
-        seen("recurrent", &last);
+        hook("recurrent", &last);
+
         Ok(Tensor::f_cat(&[places, last], 1)?.f_dropout(self.share, train)?)
     }
 

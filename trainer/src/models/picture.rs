@@ -5,13 +5,15 @@ use tch::Tensor;
 use super::ModelError;
 
 /// `[n, bands, frames]` as `[n, channels, bands, frames]`, each channel the same.
-pub fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
-    Ok(spectrogram.f_unsqueeze(1)?.f_expand([-1, channels, -1, -1], false)?)
+pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
+    Ok(spectrogram
+        .f_unsqueeze(1)?
+        .f_expand([-1, channels, -1, -1], false)?)
 }
 
 /// How the pictures were scaled that published weights were trained on.
 #[derive(Clone, Copy, Debug)]
-pub struct Scale {
+pub(crate) struct Scale {
     /// Of each channel, of values in 0..1.
     pub mean: [f64; 3],
     /// Of each channel.
@@ -20,12 +22,19 @@ pub struct Scale {
 
 impl Scale {
     /// `[n, 3, …]` → (x − mean) / deviation.
-    pub fn apply(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        let channel = |values: &[f64; 3]| -> Result<Tensor, ModelError> {
-            Ok(Tensor::f_from_slice(values)?.f_to_device(x.device())?.f_to_kind(x.kind())?.f_view([1, 3, 1, 1])?)
-        };
-        Ok(x.f_sub(&channel(&self.mean)?)?.f_div(&channel(&self.deviation)?)?)
+    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        let mean = by_channel(&self.mean, x)?;
+        let deviation = by_channel(&self.deviation, x)?;
+        Ok(x.f_sub(&mean)?.f_div(&deviation)?)
     }
+}
+
+/// A value a channel, in the kind and on the device of `x`, shaped to be broadcast over `[n, 3, bands, frames]`.
+fn by_channel(values: &[f64; 3], x: &Tensor) -> Result<Tensor, ModelError> {
+    Ok(Tensor::f_from_slice(values)?
+        .f_to_device(x.device())?
+        .f_to_kind(x.kind())?
+        .f_view([1, 3, 1, 1])?)
 }
 
 #[cfg(test)]
@@ -36,10 +45,20 @@ mod tests {
 
     #[test]
     fn channels_are_copies_until_they_are_scaled() {
-        let x = as_picture(&Tensor::full([2, 4, 5], 0.5, (Kind::Double, Device::Cpu)), 3).unwrap();
+        let x = as_picture(
+            &Tensor::full([2, 4, 5], 0.5, (Kind::Double, Device::Cpu)),
+            3,
+        )
+        .unwrap();
         assert_eq!(x.size(), [2, 3, 4, 5]);
-        let scale = Scale { mean: [0.5, 0.25, 0.0], deviation: [1.0, 0.5, 2.0] };
+        let scale = Scale {
+            mean: [0.5, 0.25, 0.0],
+            deviation: [1.0, 0.5, 2.0],
+        };
         let y = scale.apply(&x).unwrap();
-        assert_eq!([0, 1, 2].map(|c| y.double_value(&[1, c, 3, 4])), [0.0, 0.5, 0.25]);
+        assert_eq!(
+            [0, 1, 2].map(|c| y.double_value(&[1, c, 3, 4])),
+            [0.0, 0.5, 0.25]
+        );
     }
 }

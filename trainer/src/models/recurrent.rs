@@ -1,18 +1,17 @@
-//! Recurrent layers over frames, behind convolutions or none: one structure, and a plan for each of the eight that are
+//! Recurrent layers over frames, behind convolutions or none: one structure, and arguments for each of the eight that are
 //! made so.
 
 use tch::Tensor;
-use tch::nn::Linear;
 
 use super::cells::{Cell, Recurrent, RecurrentArgs};
-use super::layers::{Activation, Block, Blocks, Dropout, Site, behind, dense, mean_over};
+use super::layers::{Activation, Block, Blocks, DenseRelu, Dropout, VarScope, behind, mean_over};
 use super::norm::BatchNorm;
 use super::window::Window;
-use super::{Backbone, Dims, Inputs, ModelError, Seen};
+use super::{Backbone, Dims, Inputs, ModelError, StageHook};
 
 /// What stands for a sequence of states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Summary {
+pub(crate) enum Summary {
     /// The last state of each direction.
     Last,
     /// The mean over steps.
@@ -23,31 +22,49 @@ pub enum Summary {
 
 /// An architecture of this family.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct ConvRecurrentArgs {
     /// Before the recurrent layers; with two axes the picture `[n, 1, bands, frames]` goes in, else `[n, bands, frames]`.
     pub blocks: &'static [Block],
-    /// The recurrent layers.
     pub recurrent: RecurrentArgs,
     /// Behind them.
     pub summary: Summary,
-    /// Dropout of the summary.
     pub dropout: Option<f64>,
-    /// Batch norm of the summary.
     pub norm: bool,
     /// Width and dropout of a dense layer with ReLU behind the summary.
     pub dense: Option<(i64, f64)>,
 }
 
-const fn block(width: i64, conv: &'static [Window], pool: &'static [Window], dropout: Dropout) -> Block {
-    Block { width, conv, activation: Activation::Relu, pool, dropout }
+const fn block(
+    width: i64,
+    conv: &'static [Window],
+    pool: &'static [Window],
+    dropout: Dropout,
+) -> Block {
+    Block {
+        width,
+        conv,
+        activation: Activation::Relu,
+        pool,
+        dropout,
+    }
 }
 
 const fn stack(cell: Cell, width: i64, layers: i64) -> RecurrentArgs {
-    RecurrentArgs { cell, width, layers, both_ways: false, dropout: None }
+    RecurrentArgs {
+        cell,
+        width,
+        layers,
+        both_ways: false,
+        dropout: None,
+    }
 }
 
 const fn both_ways(args: RecurrentArgs, dropout: Option<f64>) -> RecurrentArgs {
-    RecurrentArgs { both_ways: true, dropout, ..args }
+    RecurrentArgs {
+        both_ways: true,
+        dropout,
+        ..args
+    }
 }
 
 const THREE_1D: &[Window] = &[Window::same(3)];
@@ -75,7 +92,7 @@ const fn xnap_2d(width: i64) -> [Block; 3] {
 }
 
 /// Document 000, widths of its authors' repository: `[n, 512, frames / 4]` → 512 a step → mean → 128.
-pub const CNN1D_GRU: Plan = Plan {
+pub(crate) const CNN1D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: XNAP_1D,
     recurrent: both_ways(stack(Cell::Gru, 256, 2), None),
     summary: Summary::Mean,
@@ -85,7 +102,7 @@ pub const CNN1D_GRU: Plan = Plan {
 };
 
 /// Document 000, widths of its authors' repository: `[n, 512, frames / 4]` → 256 a step → 512 → 128.
-pub const CNN1D_LSTM: Plan = Plan {
+pub(crate) const CNN1D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: XNAP_1D,
     recurrent: both_ways(stack(Cell::Lstm, 128, 2), None),
     summary: Summary::MeanMax,
@@ -96,7 +113,7 @@ pub const CNN1D_LSTM: Plan = Plan {
 
 /// Document 000, widths of its authors' repository: `[n, 512, bands / 4, frames / 4]` → channels and bands side by side,
 /// 16,384 values a step at 128 bands → 256 a step → mean → 128.
-pub const CNN2D_GRU: Plan = Plan {
+pub(crate) const CNN2D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &xnap_2d(128),
     recurrent: both_ways(stack(Cell::Gru, 128, 2), Some(0.4)),
     summary: Summary::Mean,
@@ -107,7 +124,7 @@ pub const CNN2D_GRU: Plan = Plan {
 
 /// Document 000, widths of its authors' repository: `[n, 256, bands / 4, frames / 4]` → 8,192 values a step at 128
 /// bands → 256 a step → 512 → 128.
-pub const CNN2D_LSTM: Plan = Plan {
+pub(crate) const CNN2D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &xnap_2d(64),
     recurrent: both_ways(stack(Cell::Lstm, 128, 2), Some(0.4)),
     summary: Summary::MeanMax,
@@ -117,13 +134,23 @@ pub const CNN2D_LSTM: Plan = Plan {
 };
 
 const fn elu(width: i64, pool: &'static [Window]) -> Block {
-    Block { width, conv: VALID_1D, activation: Activation::Elu, pool, dropout: Dropout::Values(0.1) }
+    Block {
+        width,
+        conv: VALID_1D,
+        activation: Activation::Elu,
+        pool,
+        dropout: Dropout::Values(0.1),
+    }
 }
 
 /// Document 002's `GenreClassifier`, built as the repository that it names: `[n, 128, frames / 48]` → last state 64 →
 /// dropout, batch norm → 64.
-pub const CRNN: Plan = Plan {
-    blocks: &[elu(64, &[Window::tile(3)]), elu(128, &[Window::tile(4)]), elu(128, &[Window::tile(4)])],
+pub(crate) const CRNN: ConvRecurrentArgs = ConvRecurrentArgs {
+    blocks: &[
+        elu(64, &[Window::tile(3)]),
+        elu(128, &[Window::tile(4)]),
+        elu(128, &[Window::tile(4)]),
+    ],
     recurrent: stack(Cell::Lstm, 64, 2),
     summary: Summary::Last,
     dropout: Some(0.3),
@@ -132,7 +159,7 @@ pub const CRNN: Plan = Plan {
 };
 
 /// Document 002's `SimpleClassifier`, our widths: `[n, 128, frames / 16]` → last state 64.
-pub const CRNN_SIMPLE: Plan = Plan {
+pub(crate) const CRNN_SIMPLE: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[
         block(64, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
         block(128, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
@@ -145,9 +172,12 @@ pub const CRNN_SIMPLE: Plan = Plan {
 };
 
 /// Document 002's `SimpleClassifier_RNN`, our widths: `[n, frames, bands]` → last state 128 → 64.
-pub const LSTM: Plan = Plan {
+pub(crate) const LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[],
-    recurrent: RecurrentArgs { dropout: Some(0.3), ..stack(Cell::Lstm, 128, 2) },
+    recurrent: RecurrentArgs {
+        dropout: Some(0.3),
+        ..stack(Cell::Lstm, 128, 2)
+    },
     summary: Summary::Last,
     dropout: None,
     norm: false,
@@ -156,7 +186,7 @@ pub const LSTM: Plan = Plan {
 
 /// Document 003's "CRNN" with its LSTM 64 and dropout in all layers, else our widths: `[n, 64, frames / 8]` → last state
 /// 64 → 64.
-pub const CRNN_LSTM64: Plan = Plan {
+pub(crate) const CRNN_LSTM64: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[block(64, FIVE_1D, HALF_1D, Dropout::Values(0.4)); 3],
     recurrent: stack(Cell::Lstm, 64, 1),
     summary: Summary::Last,
@@ -165,81 +195,135 @@ pub const CRNN_LSTM64: Plan = Plan {
     dense: Some((64, 0.4)),
 };
 
-/// Convolutions, recurrent layers, a summary over time, a dense layer, as a [`Plan`] has it.
+/// Convolutions, recurrent layers, a summary over time, a dense layer, as a [`ConvRecurrentArgs`] has it.
 #[derive(Debug)]
-pub struct ConvRecurrent {
+pub(crate) struct ConvRecurrent {
     blocks: Blocks,
     picture: bool,
     recurrent: Recurrent,
     summary: Summary,
     dropout: Option<f64>,
     norm: Option<BatchNorm>,
-    dense: Option<(Linear, f64)>,
+    dense: Option<DenseRelu>,
     width: i64,
 }
 
-/// A backbone by its plan.
-///
-/// # Errors
-/// [`ModelError::Torch`]: no memory.
-pub fn boxed(site: &Site<'_>, dims: &Dims, plan: &'static Plan) -> Result<Box<dyn Backbone>, ModelError> {
-    Ok(Box::new(ConvRecurrent::new(site, dims, plan)?))
+/// A backbone by its arguments.
+pub(crate) fn boxed(
+    scope: &VarScope<'_>,
+    dims: &Dims,
+    args: &'static ConvRecurrentArgs,
+) -> Result<Box<dyn Backbone>, ModelError> {
+    Ok(Box::new(ConvRecurrent::new(scope, dims, args)?))
 }
 
 impl ConvRecurrent {
-    /// # Errors
-    /// [`ModelError::Torch`]: no memory.
-    pub fn new(site: &Site<'_>, dims: &Dims, plan: &Plan) -> Result<Self, ModelError> {
-        let picture = plan.blocks.first().is_some_and(|block| block.conv.len() == 2);
-        let blocks = Blocks::new(site, if picture { 1 } else { dims.bands }, plan.blocks)?;
-        let channels = plan.blocks.last().map_or(dims.bands, |block| block.width);
-        let values = if picture { channels * behind(plan.blocks, 1, dims.bands) } else { channels };
-        let recurrent = Recurrent::new(&site.at("recurrent"), values, plan.recurrent)?;
-        let states = plan.recurrent.outputs() * if plan.summary == Summary::MeanMax { 2 } else { 1 };
-        let dropout = plan.dropout.map(|own| site.dropout(own));
-        let norm = plan.norm.then(|| BatchNorm::new(&site.at("norm"), states)).transpose()?;
-        let dense = match plan.dense {
-            Some((width, own)) => Some((site.at("dense").linear(states, width)?, site.dropout(own))),
-            None => None,
+    pub(crate) fn new(
+        scope: &VarScope<'_>,
+        dims: &Dims,
+        args: &ConvRecurrentArgs,
+    ) -> Result<Self, ModelError> {
+        // Blocks over two axes want a picture; those over one take bands as channels.
+        let picture = args
+            .blocks
+            .first()
+            .is_some_and(|block| block.conv.len() == 2);
+        let channels_in = if picture { 1 } else { dims.bands };
+        let blocks = Blocks::new(scope, channels_in, args.blocks)?;
+
+        // A picture's step has its channels and bands side by side.
+        let channels = args.blocks.last().map_or(dims.bands, |block| block.width);
+        let values = if picture {
+            channels * behind(args.blocks, 1, dims.bands)
+        } else {
+            channels
         };
-        let width = plan.dense.map_or(states, |(width, _)| width);
-        Ok(Self { blocks, picture, recurrent, summary: plan.summary, dropout, norm, dense, width })
+        let recurrent = Recurrent::new(&scope.at("recurrent"), values, args.recurrent)?;
+
+        let states = match args.summary {
+            Summary::MeanMax => 2 * args.recurrent.outputs(),
+            Summary::Last | Summary::Mean => args.recurrent.outputs(),
+        };
+        let dropout = args.dropout.map(|own| scope.dropout(own));
+        let norm = args
+            .norm
+            .then(|| BatchNorm::new(&scope.at("norm"), states))
+            .transpose()?;
+        let dense = args
+            .dense
+            .map(|(width, own)| DenseRelu::new(&scope.at("dense"), states, width, own))
+            .transpose()?;
+        let width = args.dense.map_or(states, |(width, _)| width);
+
+        Ok(Self {
+            blocks,
+            picture,
+            recurrent,
+            summary: args.summary,
+            dropout,
+            norm,
+            dense,
+            width,
+        })
     }
 
-    fn states(&self, steps: &Tensor, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
+    fn states(
+        &self,
+        steps: &Tensor,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError> {
         let (steps, last) = self.recurrent.forward(steps, train)?;
-        seen("recurrent", &steps);
+        hook("recurrent", &steps);
+
         let states = match self.summary {
             Summary::Last => last,
             Summary::Mean => mean_over(&steps, &[1])?,
-            Summary::MeanMax => Tensor::f_cat(&[mean_over(&steps, &[1])?, steps.f_amax(1, false)?], 1)?,
+            Summary::MeanMax => {
+                Tensor::f_cat(&[mean_over(&steps, &[1])?, steps.f_amax(1, false)?], 1)?
+            }
         };
-        seen("summary", &states);
+
+        hook("summary", &states);
         Ok(states)
     }
 }
 
 impl Backbone for ConvRecurrent {
-    fn embed(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
+    fn embed(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError> {
         let spectrogram = &inputs.spectrogram;
+
         let steps = if self.picture {
-            let x = self.blocks.forward(&spectrogram.f_unsqueeze(1)?, train, seen)?;
+            let x = self
+                .blocks
+                .forward(&spectrogram.f_unsqueeze(1)?, train, hook)?;
             x.f_permute([0, 3, 1, 2])?.f_flatten(2, 3)?
         } else {
-            self.blocks.forward(spectrogram, train, seen)?.f_transpose(1, 2)?
+            self.blocks
+                .forward(spectrogram, train, hook)?
+                .f_transpose(1, 2)?
         };
-        seen("steps", &steps);
-        let mut x = self.states(&steps, train, seen)?;
+
+        hook("steps", &steps);
+
+        let mut x = self.states(&steps, train, hook)?;
+
         if let Some(share) = self.dropout {
             x = x.f_dropout(share, train)?;
         }
         if let Some(norm) = &self.norm {
             x = norm.forward(&x, train)?;
         }
-        if let Some((layer, share)) = &self.dense {
-            x = dense(layer, &x)?.f_relu()?.f_dropout(*share, train)?;
-            seen("dense", &x);
+        if let Some(layer) = &self.dense {
+            x = layer.forward(&x, train)?;
+            hook("dense", &x);
         }
+
         Ok(x)
     }
 

@@ -3,28 +3,20 @@
 //! Of each it is told what the document's text says, what its authors' repository says, and what is our choice. A test
 //! holds the last to the variables that are made: a convolution without bias is never passed over in silence.
 
-use super::layers::{Block, Site, least_for};
-use super::{Backbone, Dims, ModelError, cnn, fusion, genregenie, mlp, parallel, recurrent, resnet, xception};
-use crate::config;
+use wavemill_loader::Needs;
+use wavemill_schemas::config;
 
-/// What a model sees of a row; nothing else is read for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Needs {
-    /// `[n, bands, frames]`.
-    #[default]
-    Spectrogram,
-    /// `[n, columns]`.
-    Metadata,
-    /// Both, and ids of artist and album where there are any.
-    All,
-}
+use super::layers::{Block, VarScope, least_for};
+use super::{
+    Backbone, Dims, ModelError, cnn, fusion, genregenie, mlp, parallel, recurrent, resnet, xception,
+};
 
 /// Makes a backbone at a place of the variable store.
-pub type Build = fn(&Site<'_>, &Dims, &config::Model) -> Result<Box<dyn Backbone>, ModelError>;
+pub(crate) type BuildBackbone =
+    fn(&VarScope<'_>, &Dims, &config::Model) -> Result<Box<dyn Backbone>, ModelError>;
 
-/// An architecture.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Architecture {
     /// As in `model.name`.
     pub name: &'static str,
     /// One line.
@@ -37,7 +29,6 @@ pub struct Entry {
     pub repository: &'static str,
     /// What neither says, or what differs here.
     pub our_choice: &'static str,
-    /// Its inputs.
     pub needs: Needs,
     /// Values of `model.channels` that it takes.
     pub channels: &'static [i64],
@@ -45,79 +36,93 @@ pub struct Entry {
     pub document: [i64; 3],
     /// The fewest bands and frames.
     pub least: fn() -> [i64; 2],
-    /// Its constructor.
-    pub build: Build,
+    pub build: BuildBackbone,
 }
 
-impl Needs {
-    /// Whether the spectrogram is among it.
-    #[must_use]
-    pub fn spectrogram(self) -> bool {
-        self != Self::Metadata
-    }
-
-    /// Whether columns of `fma_features` are, those that `data.metadata` names.
-    #[must_use]
-    pub fn metadata(self) -> bool {
-        self != Self::Spectrogram
-    }
-
-    /// Whether artist and album are.
-    #[must_use]
-    pub fn ids(self) -> bool {
-        self == Self::All
-    }
-}
-
-impl Entry {
+impl Architecture {
     /// Whether rows and configuration suit it.
     ///
     /// # Errors
     /// [`ModelError::TooSmall`], [`ModelError::Needs`], [`ModelError::Value`].
-    pub fn check(&self, model: &config::Model, dims: &Dims) -> Result<(), ModelError> {
-        let fault = |key, found: String, allowed: &str| ModelError::Value { key, found, allowed: allowed.to_owned() };
+    pub(crate) fn check(&self, model: &config::Model, dims: &Dims) -> Result<(), ModelError> {
         if dims.heads.is_empty() || dims.heads.iter().any(|&(_, classes)| classes < 1) {
-            let found = format!("{:?}", dims.heads);
-            return Err(fault("data.targets", found, "at least one target, each with at least one class"));
+            return Err(ModelError::Value {
+                key: "data.targets",
+                found: format!("{:?}", dims.heads),
+                allowed: "at least one target, each with at least one class".to_owned(),
+            });
         }
+
         if !self.channels.contains(&model.channels) {
-            return Err(fault("model.channels", model.channels.to_string(), &format!("one of {:?}", self.channels)));
+            return Err(ModelError::Value {
+                key: "model.channels",
+                found: model.channels.to_string(),
+                allowed: format!("one of {:?}", self.channels),
+            });
         }
+
         if let Some(share) = model.dropout.filter(|share| !(0.0..1.0).contains(share)) {
-            return Err(fault("model.dropout", share.to_string(), "from 0 to below 1, or absent"));
+            return Err(ModelError::Value {
+                key: "model.dropout",
+                found: share.to_string(),
+                allowed: "from 0 to below 1, or absent".to_owned(),
+            });
         }
+
         if model.freeze && model.init.is_none() {
-            return Err(fault(
-                "model.freeze",
-                "true".to_owned(),
-                "only with model.init: nothing else is worth keeping",
-            ));
+            return Err(ModelError::Value {
+                key: "model.freeze",
+                found: "true".to_owned(),
+                allowed: "only with model.init: nothing else is worth keeping".to_owned(),
+            });
         }
+
         if self.needs.metadata() && dims.metadata < 1 {
-            return Err(ModelError::Needs { model: self.name, what: "metadata columns: data.metadata" });
+            return Err(ModelError::Needs {
+                model: self.name,
+                what: "metadata columns: data.metadata",
+            });
         }
+
+        // The shortest axes are those of a spectrogram.
         if !self.needs.spectrogram() {
             return Ok(());
         }
+
         let [bands, frames] = (self.least)();
-        for (axis, found, least) in [("bands", dims.bands, bands), ("frames", dims.frames, frames)] {
+        for (axis, found, least) in [
+            ("bands", dims.bands, bands),
+            ("frames", dims.frames, frames),
+        ] {
             if found < least {
-                return Err(ModelError::TooSmall { model: self.name, axis, found, least });
+                return Err(ModelError::TooSmall {
+                    model: self.name,
+                    axis,
+                    found,
+                    least,
+                });
             }
         }
         Ok(())
     }
 }
 
-/// The entry of `name`.
+/// The architecture of `name`.
 ///
 /// # Errors
 /// [`ModelError::Unknown`], which lists all.
-pub fn find(name: &str) -> Result<&'static Entry, ModelError> {
-    TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| ModelError::Unknown {
-        name: name.to_owned(),
-        known: TABLE.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", "),
-    })
+pub(crate) fn find(name: &str) -> Result<&'static Architecture, ModelError> {
+    TABLE
+        .iter()
+        .find(|architecture| architecture.name == name)
+        .ok_or_else(|| ModelError::Unknown {
+            name: name.to_owned(),
+            known: TABLE
+                .iter()
+                .map(|architecture| architecture.name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
 }
 
 fn least_1d(blocks: &[Block]) -> [i64; 2] {
@@ -125,8 +130,8 @@ fn least_1d(blocks: &[Block]) -> [i64; 2] {
 }
 
 /// All architectures, in the order of their documents.
-pub const TABLE: &[Entry] = &[
-    Entry {
+pub(crate) const TABLE: &[Architecture] = &[
+    Architecture {
         name: "cnn2d",
         about: "three 2-D convolutions, two dense layers",
         origin: "document 000 (fma-large)",
@@ -139,9 +144,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: cnn::least_2d,
-        build: |site, dims, _| Ok(Box::new(cnn::Cnn2d::new(site, dims)?)),
+        build: |scope, dims, _| Ok(Box::new(cnn::Cnn2d::new(scope, dims)?)),
     },
-    Entry {
+    Architecture {
         name: "cnn1d-gru",
         about: "three 1-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
         origin: "document 000 (fma-large)",
@@ -153,9 +158,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: || least_1d(recurrent::CNN1D_GRU.blocks),
-        build: |site, dims, _| recurrent::boxed(site, dims, &recurrent::CNN1D_GRU),
+        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_GRU),
     },
-    Entry {
+    Architecture {
         name: "cnn1d-lstm",
         about: "three 1-D convolutions, two bidirectional LSTM layers, mean and maximum over time, a dense layer",
         origin: "document 000 (fma-large)",
@@ -167,9 +172,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: || least_1d(recurrent::CNN1D_LSTM.blocks),
-        build: |site, dims, _| recurrent::boxed(site, dims, &recurrent::CNN1D_LSTM),
+        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_LSTM),
     },
-    Entry {
+    Architecture {
         name: "cnn2d-gru",
         about: "three 2-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
         origin: "document 000 (fma-large)",
@@ -181,9 +186,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: || least_for(recurrent::CNN2D_GRU.blocks),
-        build: |site, dims, _| recurrent::boxed(site, dims, &recurrent::CNN2D_GRU),
+        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN2D_GRU),
     },
-    Entry {
+    Architecture {
         name: "cnn2d-lstm",
         about: "three 2-D convolutions, two bidirectional LSTM layers, mean and maximum over time, a dense layer",
         origin: "document 000 (fma-large)",
@@ -195,9 +200,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: || least_for(recurrent::CNN2D_LSTM.blocks),
-        build: |site, dims, _| recurrent::boxed(site, dims, &recurrent::CNN2D_LSTM),
+        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN2D_LSTM),
     },
-    Entry {
+    Architecture {
         name: "genregenie-cnn",
         about: "three 2-D convolutions (he_normal, 32-64-128), a dense layer",
         origin: "document 001 (gtzan-segments)",
@@ -211,9 +216,15 @@ pub const TABLE: &[Entry] = &[
         channels: &[1, 3],
         document: [128, 130, 10],
         least: genregenie::least,
-        build: |site, dims, model| Ok(Box::new(genregenie::GenreGenie::new(site, dims, model.channels)?)),
+        build: |scope, dims, model| {
+            Ok(Box::new(genregenie::GenreGenie::new(
+                scope,
+                dims,
+                model.channels,
+            )?))
+        },
     },
-    Entry {
+    Architecture {
         name: "crnn",
         about: "three 1-D convolutions, two LSTM layers, two linear layers",
         origin: "document 002 (fma-small), after ksanjeevan/crnn-audio-classification",
@@ -227,9 +238,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: || least_1d(recurrent::CRNN.blocks),
-        build: |site, dims, _| recurrent::boxed(site, dims, &recurrent::CRNN),
+        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN),
     },
-    Entry {
+    Architecture {
         name: "crnn-simple",
         about: "two 1-D convolutions, one LSTM layer",
         origin: "document 002 (fma-small)",
@@ -242,9 +253,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: || least_1d(recurrent::CRNN_SIMPLE.blocks),
-        build: |site, dims, _| recurrent::boxed(site, dims, &recurrent::CRNN_SIMPLE),
+        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_SIMPLE),
     },
-    Entry {
+    Architecture {
         name: "lstm",
         about: "two LSTM layers over frames, two linear layers",
         origin: "document 002 (fma-small)",
@@ -256,9 +267,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: || least_1d(recurrent::LSTM.blocks),
-        build: |site, dims, _| recurrent::boxed(site, dims, &recurrent::LSTM),
+        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::LSTM),
     },
-    Entry {
+    Architecture {
         name: "cnn1d",
         about: "three 1-D convolutions, mean and maximum over time, two linear layers",
         origin: "document 002 (fma-small)",
@@ -272,9 +283,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: cnn::least_1d,
-        build: |site, dims, _| Ok(Box::new(cnn::Cnn1d::new(site, dims)?)),
+        build: |scope, dims, _| Ok(Box::new(cnn::Cnn1d::new(scope, dims)?)),
     },
-    Entry {
+    Architecture {
         name: "mlp-4",
         about: "four hidden layers with batch norm, ReLU and dropout, on metadata",
         origin: "document 002 (fma-small)",
@@ -286,9 +297,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [1, 1, 8],
         least: || [0, 0],
-        build: |site, dims, _| Ok(Box::new(mlp::Mlp::new(site, dims, &mlp::FOUR)?)),
+        build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::FOUR)?)),
     },
-    Entry {
+    Architecture {
         name: "mlp-1",
         about: "one hidden layer with ReLU, on metadata",
         origin: "document 002 (fma-small)",
@@ -299,9 +310,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [1, 1, 8],
         least: || [0, 0],
-        build: |site, dims, _| Ok(Box::new(mlp::Mlp::new(site, dims, &mlp::ONE)?)),
+        build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::ONE)?)),
     },
-    Entry {
+    Architecture {
         name: "fusion",
         about: "1-D convolutions and an LSTM, beside metadata and embedded artist and album; a dense layer over all",
         origin: "document 002 (fma-small), its further work, which was not finished there",
@@ -314,9 +325,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: || least_1d(recurrent::CRNN_SIMPLE.blocks),
-        build: |site, dims, _| Ok(Box::new(fusion::Fusion::new(site, dims)?)),
+        build: |scope, dims, _| Ok(Box::new(fusion::Fusion::new(scope, dims)?)),
     },
-    Entry {
+    Architecture {
         name: "crnn-lstm64",
         about: "three 1-D convolutions, LSTM 64, a dense layer, dropout everywhere",
         origin: "document 003 (fma-windows)",
@@ -329,9 +340,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 646, 8],
         least: || least_1d(recurrent::CRNN_LSTM64.blocks),
-        build: |site, dims, _| recurrent::boxed(site, dims, &recurrent::CRNN_LSTM64),
+        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_LSTM64),
     },
-    Entry {
+    Architecture {
         name: "parallel-cnn-bigru",
         about: "2-D convolutions beside a bidirectional GRU 32, side by side into the head",
         origin: "document 003 (fma-windows), after Feng, Liu and Yao, arXiv:1712.08370",
@@ -344,9 +355,9 @@ pub const TABLE: &[Entry] = &[
         channels: &[1],
         document: [128, 646, 8],
         least: parallel::least,
-        build: |site, dims, _| Ok(Box::new(parallel::Parallel::new(site, dims)?)),
+        build: |scope, dims, _| Ok(Box::new(parallel::Parallel::new(scope, dims)?)),
     },
-    Entry {
+    Architecture {
         name: "resnet50",
         about: "He et al. 2016, with the stride in the 3x3 convolution; weights of torchvision fit",
         origin: "document 004 (gtzan-images); He et al. 2016, as torchvision has it",
@@ -359,9 +370,14 @@ pub const TABLE: &[Entry] = &[
         channels: &[1, 3],
         document: [288, 432, 10],
         least: || [1, 1],
-        build: |site, _, model| Ok(Box::new(resnet::ResNet50::new(site, model.init.is_some())?)),
+        build: |scope, _, model| {
+            Ok(Box::new(resnet::ResNet50::new(
+                scope,
+                model.init.is_some(),
+            )?))
+        },
     },
-    Entry {
+    Architecture {
         name: "xception",
         about: "Chollet 2017; weights of timm's legacy_xception fit",
         origin: "document 004 (gtzan-images); Chollet 2017, as timm's legacy_xception has it",
@@ -374,7 +390,12 @@ pub const TABLE: &[Entry] = &[
         channels: &[1, 3],
         document: [288, 432, 10],
         least: xception::least,
-        build: |site, _, model| Ok(Box::new(xception::Xception::new(site, model.init.is_some())?)),
+        build: |scope, _, model| {
+            Ok(Box::new(xception::Xception::new(
+                scope,
+                model.init.is_some(),
+            )?))
+        },
     },
 ];
 
@@ -385,6 +406,11 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_those_that_are_known() {
         let error = find("vgg").expect_err("no such model").to_string();
-        assert!(error.contains("vgg") && error.contains("cnn2d, cnn1d-gru") && error.contains("xception"), "{error}");
+        assert!(
+            error.contains("vgg")
+                && error.contains("cnn2d, cnn1d-gru")
+                && error.contains("xception"),
+            "{error}"
+        );
     }
 }

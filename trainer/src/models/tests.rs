@@ -2,6 +2,7 @@
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
+use wavemill_schemas::config::{Config, SHIPPED};
 
 use super::registry::{TABLE, find};
 use super::*;
@@ -11,17 +12,30 @@ const ROWS: i64 = 4;
 
 fn dims() -> Dims {
     let heads = vec![("genre".to_owned(), 3), ("sub".to_owned(), 5)];
-    Dims { bands: 32, frames: 40, metadata: 12, vocabulary: [4, 6], heads }
+    Dims {
+        bands: 32,
+        frames: 40,
+        metadata: 12,
+        vocabulary: [4, 6],
+        heads,
+    }
 }
 
 /// Small rows on which `name` works, with a few steps for recurrent layers.
 fn dims_for(name: &str) -> Dims {
     let [bands, frames] = (find(name).unwrap().least)();
-    Dims { bands: bands.max(20), frames: frames + 48, ..dims() }
+    Dims {
+        bands: bands.max(20),
+        frames: frames + 48,
+        ..dims()
+    }
 }
 
 fn named(name: &str) -> config::Model {
-    config::Model { name: name.to_owned(), ..config::Model::default() }
+    config::Model {
+        name: name.to_owned(),
+        ..config::Model::default()
+    }
 }
 
 fn inputs(dims: &Dims, kind: Kind) -> Inputs {
@@ -35,8 +49,15 @@ fn inputs(dims: &Dims, kind: Kind) -> Inputs {
 
 fn loss(net: &Net, inputs: &Inputs) -> Tensor {
     let logits = net.forward(inputs, true).unwrap();
-    let labels = [Tensor::from_slice(&[0_i64, 1, 2, 1]), Tensor::from_slice(&[4_i64, 0, 2, 3])];
-    logits.iter().zip(&labels).map(|(x, y)| x.cross_entropy_for_logits(y)).sum()
+    let labels = [
+        Tensor::from_slice(&[0_i64, 1, 2, 1]),
+        Tensor::from_slice(&[4_i64, 0, 2, 3]),
+    ];
+    logits
+        .iter()
+        .zip(&labels)
+        .map(|(x, y)| x.cross_entropy_for_logits(y))
+        .sum()
 }
 
 /// One step of plain gradient descent. The variables that got no gradient, or a useless one.
@@ -48,7 +69,11 @@ fn step(store: &VarStore, loss: &Tensor) -> Vec<String> {
             continue;
         }
         let mut gradient = variable.grad();
-        let largest = if gradient.defined() { gradient.abs().max().double_value(&[]) } else { f64::NAN };
+        let largest = if gradient.defined() {
+            gradient.abs().max().double_value(&[])
+        } else {
+            f64::NAN
+        };
         if !(largest > 0.0 && largest.is_finite()) {
             without.push(name);
             continue;
@@ -67,7 +92,13 @@ fn same(a: &[Tensor], b: &[Tensor]) -> bool {
 fn trains_and_comes_back(name: &str) {
     let _alone = alone();
     tch::manual_seed(1);
-    let (dims, model) = (dims_for(name), config::Model { dropout: Some(0.0), ..named(name) });
+    let (dims, model) = (
+        dims_for(name),
+        config::Model {
+            dropout: Some(0.0),
+            ..named(name)
+        },
+    );
     let inputs = inputs(&dims, Kind::Float);
     let store = VarStore::new(Device::Cpu);
     let net = Net::build(&model, &dims, &store.root(), None).unwrap();
@@ -75,21 +106,38 @@ fn trains_and_comes_back(name: &str) {
     for _ in 0..10 {
         let loss = loss(&net, &inputs);
         losses.push(loss.double_value(&[]));
-        assert_eq!(step(&store, &loss), Vec::<String>::new(), "{name}: without gradient");
+        assert_eq!(
+            step(&store, &loss),
+            Vec::<String>::new(),
+            "{name}: without gradient"
+        );
     }
     assert!(losses[9] < losses[0], "{name}: {losses:?}");
 
     let answers = net.forward(&inputs, false).unwrap();
-    assert!(same(&answers, &net.forward(&inputs, false).unwrap()), "{name}: two answers");
+    assert!(
+        same(&answers, &net.forward(&inputs, false).unwrap()),
+        "{name}: two answers"
+    );
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.safetensors");
     store.save(&file).unwrap();
     let mut other = VarStore::new(Device::Cpu);
     let loaded = Net::build(&model, &dims, &other.root(), None).unwrap();
-    assert!(!same(&answers, &loaded.forward(&inputs, false).unwrap()), "{name}: fresh, yet equal");
+    assert!(
+        !same(&answers, &loaded.forward(&inputs, false).unwrap()),
+        "{name}: fresh, yet equal"
+    );
     other.load(&file).unwrap();
-    assert!(same(&answers, &loaded.forward(&inputs, false).unwrap()), "{name}: another model came back");
-    assert_eq!(net.embed(&inputs).unwrap().size(), [ROWS, net.width()], "{name}");
+    assert!(
+        same(&answers, &loaded.forward(&inputs, false).unwrap()),
+        "{name}: another model came back"
+    );
+    assert_eq!(
+        net.embed(&inputs).unwrap().size(),
+        [ROWS, net.width()],
+        "{name}"
+    );
 }
 
 macro_rules! each {
@@ -121,7 +169,13 @@ each! {
 
 #[test]
 fn no_architecture_is_left_out_here() {
-    assert_eq!(TABLE.iter().map(|entry| entry.name).collect::<Vec<_>>(), TESTED);
+    assert_eq!(
+        TABLE
+            .iter()
+            .map(|architecture| architecture.name)
+            .collect::<Vec<_>>(),
+        TESTED
+    );
 }
 
 #[test]
@@ -141,7 +195,10 @@ fn parameters_are_those_of_torchvision_and_timm() {
 fn variables_have_the_names_and_number_of_torchvision_and_timm() {
     let keys = |name: &str| {
         let store = VarStore::new(Device::Cpu);
-        let dims = Dims { heads: vec![("genre".to_owned(), 10)], ..dims() };
+        let dims = Dims {
+            heads: vec![("genre".to_owned(), 10)],
+            ..dims()
+        };
         let _net = Net::build(&named(name), &dims, &store.root(), None).unwrap();
         let mut keys: Vec<String> = store.variables().into_keys().collect();
         keys.sort();
@@ -150,7 +207,13 @@ fn variables_have_the_names_and_number_of_torchvision_and_timm() {
     // Without `num_batches_tracked`: 53 convolutions and batch norms, one head; 74 and 40.
     let resnet = keys("resnet50");
     assert_eq!(resnet.len(), 53 * 5 + 2);
-    for key in ["conv1.weight", "bn1.running_var", "layer1.0.downsample.1.bias", "layer4.2.conv3.weight", "fc.bias"] {
+    for key in [
+        "conv1.weight",
+        "bn1.running_var",
+        "layer1.0.downsample.1.bias",
+        "layer4.2.conv3.weight",
+        "fc.bias",
+    ] {
         assert!(resnet.iter().any(|have| have == key), "{key}");
     }
     let xception = keys("xception");
@@ -171,20 +234,56 @@ fn variables_have_the_names_and_number_of_torchvision_and_timm() {
 
 #[test]
 fn rows_too_short_are_told_with_the_least_that_works() {
-    for entry in TABLE.iter().filter(|entry| entry.needs.spectrogram()) {
-        let [bands, frames] = (entry.least)();
+    for architecture in TABLE
+        .iter()
+        .filter(|architecture| architecture.needs.spectrogram())
+    {
+        let [bands, frames] = (architecture.least)();
         let store = VarStore::new(Device::Cpu);
-        let least = Dims { bands, frames, ..dims() };
-        let net = Net::build(&named(entry.name), &least, &store.root(), None).unwrap();
-        assert_eq!(net.forward(&inputs(&least, Kind::Float), false).unwrap()[1].size(), [ROWS, 5], "{}", entry.name);
+        let least = Dims {
+            bands,
+            frames,
+            ..dims()
+        };
+        let net = Net::build(&named(architecture.name), &least, &store.root(), None).unwrap();
+        assert_eq!(
+            net.forward(&inputs(&least, Kind::Float), false).unwrap()[1].size(),
+            [ROWS, 5],
+            "{}",
+            architecture.name
+        );
         for (axis, short) in [
-            ("bands", Dims { bands: bands - 1, ..least.clone() }),
-            ("frames", Dims { frames: frames - 1, ..least.clone() }),
+            (
+                "bands",
+                Dims {
+                    bands: bands - 1,
+                    ..least.clone()
+                },
+            ),
+            (
+                "frames",
+                Dims {
+                    frames: frames - 1,
+                    ..least.clone()
+                },
+            ),
         ] {
-            let error = Net::build(&named(entry.name), &short, &VarStore::new(Device::Cpu).root(), None);
+            let error = Net::build(
+                &named(architecture.name),
+                &short,
+                &VarStore::new(Device::Cpu).root(),
+                None,
+            );
             let error = error.expect_err("too short").to_string();
             let least = if axis == "bands" { bands } else { frames };
-            assert_eq!(error, format!("{} needs at least {least} {axis}, rows have {}", entry.name, least - 1));
+            assert_eq!(
+                error,
+                format!(
+                    "{} needs at least {least} {axis}, rows have {}",
+                    architecture.name,
+                    least - 1
+                )
+            );
         }
     }
 }
@@ -192,10 +291,10 @@ fn rows_too_short_are_told_with_the_least_that_works() {
 #[test]
 fn f64_and_autocast_give_answers_near_f32() {
     let _alone = alone();
-    for entry in TABLE {
-        let dims = dims_for(entry.name);
+    for architecture in TABLE {
+        let dims = dims_for(architecture.name);
         let mut store = VarStore::new(Device::Cpu);
-        let net = Net::build(&named(entry.name), &dims, &store.root(), None).unwrap();
+        let net = Net::build(&named(architecture.name), &dims, &store.root(), None).unwrap();
         let inputs = inputs(&dims, Kind::Float);
         let answers = net.forward(&inputs, false).unwrap();
         crate::ffi::set_autocast_bf16(Device::Cpu, true).unwrap();
@@ -208,10 +307,25 @@ fn f64_and_autocast_give_answers_near_f32() {
             ids: inputs.ids,
         };
         let exact = net.forward(&doubled, false).unwrap();
-        let off = |x: &Tensor| (x.to_kind(Kind::Double) - &exact[0]).abs().max().double_value(&[]);
+        let off = |x: &Tensor| {
+            (x.to_kind(Kind::Double) - &exact[0])
+                .abs()
+                .max()
+                .double_value(&[])
+        };
         let size = exact[0].abs().max().double_value(&[]);
-        assert!(off(&answers[0]) < 1e-4 * size.max(1.0), "{}: f32 off by {}", entry.name, off(&answers[0]));
-        assert!(off(&rough[0]) < 0.1 * size.max(1.0), "{}: bf16 off by {}", entry.name, off(&rough[0]));
+        assert!(
+            off(&answers[0]) < 1e-4 * size.max(1.0),
+            "{}: f32 off by {}",
+            architecture.name,
+            off(&answers[0])
+        );
+        assert!(
+            off(&rough[0]) < 0.1 * size.max(1.0),
+            "{}: bf16 off by {}",
+            architecture.name,
+            off(&rough[0])
+        );
     }
 }
 
@@ -231,31 +345,65 @@ fn autocast_trains() {
 #[test]
 fn what_an_architecture_cannot_have_is_told() {
     let build = |model: config::Model, dims: Dims| {
-        Net::build(&model, &dims, &VarStore::new(Device::Cpu).root(), None).expect_err("refused").to_string()
+        Net::build(&model, &dims, &VarStore::new(Device::Cpu).root(), None)
+            .expect_err("refused")
+            .to_string()
     };
-    let channels = config::Model { channels: 3, ..named("cnn2d") };
+    let channels = config::Model {
+        channels: 3,
+        ..named("cnn2d")
+    };
     assert_eq!(build(channels, dims()), "model.channels = 3: one of [1]");
-    let freeze = config::Model { freeze: true, ..named("resnet50") };
+    let freeze = config::Model {
+        freeze: true,
+        ..named("resnet50")
+    };
     assert!(build(freeze, dims()).starts_with("model.freeze = true: only with model.init"));
-    let dropout = config::Model { dropout: Some(1.0), ..named("lstm") };
+    let dropout = config::Model {
+        dropout: Some(1.0),
+        ..named("lstm")
+    };
     assert!(build(dropout, dims()).starts_with("model.dropout = 1: from 0"));
-    let columns = Dims { metadata: 0, ..dims() };
-    assert_eq!(build(named("mlp-4"), columns), "mlp-4 needs metadata columns: data.metadata");
-    assert!(build(named("lstm"), Dims { heads: Vec::new(), ..dims() }).starts_with("data.targets = []"));
+    let columns = Dims {
+        metadata: 0,
+        ..dims()
+    };
+    assert_eq!(
+        build(named("mlp-4"), columns),
+        "mlp-4 needs metadata columns: data.metadata"
+    );
+    assert!(
+        build(
+            named("lstm"),
+            Dims {
+                heads: Vec::new(),
+                ..dims()
+            }
+        )
+        .starts_with("data.targets = []")
+    );
 }
 
 #[test]
 fn he_normal_has_its_variance_and_its_cut() {
     let store = VarStore::new(Device::Cpu);
-    let site = Site::new(&store.root(), &config::Model::default(), None);
-    let weight = site.variable("weight", &[256, 64, 3, 3], layers::Start::HeNormal).unwrap();
+    let scope = VarScope::new(&store.root(), &config::Model::default(), None);
+    let weight = scope
+        .variable("weight", &[256, 64, 3, 3], layers::Initializer::HeNormal)
+        .unwrap();
     let want = (2.0 / (64.0 * 9.0_f64)).sqrt();
     let deviation = weight.std(true).double_value(&[]);
     // 147,456 draws: the deviation's own is 0.2 %.
-    assert!((deviation / want - 1.0).abs() < 0.01, "{deviation} instead of {want}");
+    assert!(
+        (deviation / want - 1.0).abs() < 0.01,
+        "{deviation} instead of {want}"
+    );
     let cut = 2.0 * want / 0.879_625_661_034_239_8;
     let largest = weight.abs().max().double_value(&[]);
-    assert!(largest <= cut * 1.0001 && largest > cut * 0.98, "{largest}, cut at {cut}");
+    assert!(
+        largest <= cut * 1.0001 && largest > cut * 0.98,
+        "{largest}, cut at {cut}"
+    );
 }
 
 #[test]
@@ -266,46 +414,118 @@ fn an_unknown_artist_has_the_vector_zero_and_keeps_it() {
     let mut inputs = inputs(&dims, Kind::Float);
     inputs.ids = Some(Tensor::from_slice(&[0_i64, 0, 0, 2, 3, 0, 1, 5]).view([ROWS, 2]));
     let _ = step(&store, &loss(&net, &inputs));
-    assert_eq!(store.variables()["artist.weight"].get(0).abs().max().double_value(&[]), 0.0);
-    assert!(store.variables()["artist.weight"].get(1).abs().max().double_value(&[]) > 0.0);
+    assert_eq!(
+        store.variables()["artist.weight"]
+            .get(0)
+            .abs()
+            .max()
+            .double_value(&[]),
+        0.0
+    );
+    assert!(
+        store.variables()["artist.weight"]
+            .get(1)
+            .abs()
+            .max()
+            .double_value(&[])
+            > 0.0
+    );
     inputs.ids = None;
-    assert_eq!(net.forward(&inputs, false).expect_err("no ids").to_string(), "fusion needs ids of artist and album");
+    assert_eq!(
+        net.forward(&inputs, false).expect_err("no ids").to_string(),
+        "fusion needs ids of artist and album"
+    );
 }
 
 #[test]
 fn a_description_is_read_off_the_model() {
     let cnn = describe::describe("cnn2d", None, None).unwrap();
     let last = |d: &describe::Description, name: &str| {
-        d.stages.iter().find(|stage| stage.name == name).map(|stage| stage.shape.clone())
+        d.stages
+            .iter()
+            .find(|stage| stage.name == name)
+            .map(|stage| stage.shape.clone())
     };
     assert_eq!(last(&cnn, "pool"), Some(vec![64, 4, 40]));
-    assert_eq!((cnn.width, &cnn.dropout[..]), (256, &[0.2, 0.1, 0.1, 0.5, 0.4][..]));
+    assert_eq!(
+        (cnn.width, &cnn.dropout[..]),
+        (256, &[0.2, 0.1, 0.1, 0.5, 0.4][..])
+    );
     let parallel = describe::describe("parallel-cnn-bigru", None, None).unwrap();
     assert_eq!(last(&parallel, "conv5"), Some(vec![64, 4, 5]));
     assert_eq!(parallel.width, 1280 + 64);
     let fusion = describe::describe("fusion", None, Some(8)).unwrap();
     assert_eq!(last(&fusion, "side by side"), Some(vec![64 + 140 + 32]));
-    assert_eq!(describe::describe("mlp-1", None, Some(8)).unwrap().parameters, 140 * 128 + 128 + 128 * 8 + 8);
+    assert_eq!(
+        describe::describe("mlp-1", None, Some(8))
+            .unwrap()
+            .parameters,
+        140 * 128 + 128 + 128 * 8 + 8
+    );
 }
 
 /// Biases that convolutions and dense layers could have and have not.
 fn without_bias(store: &VarStore) -> Vec<String> {
     let variables = store.variables();
-    let is_layer = |(name, tensor): &(&String, &Tensor)| name.ends_with(".weight") && tensor.dim() >= 2;
-    let biases = variables.iter().filter(is_layer).map(|(name, _)| name.replace(".weight", ".bias"));
-    biases.filter(|bias| !variables.contains_key(bias)).collect()
+    let is_layer =
+        |(name, tensor): &(&String, &Tensor)| name.ends_with(".weight") && tensor.dim() >= 2;
+    let biases = variables
+        .iter()
+        .filter(is_layer)
+        .map(|(name, _)| name.replace(".weight", ".bias"));
+    biases
+        .filter(|bias| !variables.contains_key(bias))
+        .collect()
 }
 
 #[test]
 fn what_a_model_has_and_no_document_gives_is_told() {
-    for entry in TABLE {
+    for architecture in TABLE {
         let store = VarStore::new(Device::Cpu);
-        let net = Net::build(&named(entry.name), &dims_for(entry.name), &store.root(), None).unwrap();
-        let told = format!("{}; {}; {}", entry.text, entry.repository, entry.our_choice);
-        assert!(!told.contains("; ;") && entry.our_choice != "nothing", "{}: {told}", entry.name);
-        assert_eq!(!without_bias(&store).is_empty(), told.contains("without bias"), "{}: {told}", entry.name);
-        assert!(net.dropout().is_empty() || told.contains("dropout"), "{}: {told}", entry.name);
-        let normalised = store.variables().keys().any(|name| name.ends_with("running_mean"));
-        assert_eq!(normalised, told.contains("batch norm"), "{}: {told}", entry.name);
+        let net = Net::build(
+            &named(architecture.name),
+            &dims_for(architecture.name),
+            &store.root(),
+            None,
+        )
+        .unwrap();
+        let told = format!(
+            "{}; {}; {}",
+            architecture.text, architecture.repository, architecture.our_choice
+        );
+        assert!(
+            !told.contains("; ;") && architecture.our_choice != "nothing",
+            "{}: {told}",
+            architecture.name
+        );
+        assert_eq!(
+            !without_bias(&store).is_empty(),
+            told.contains("without bias"),
+            "{}: {told}",
+            architecture.name
+        );
+        assert!(
+            net.dropout().is_empty() || told.contains("dropout"),
+            "{}: {told}",
+            architecture.name
+        );
+        let normalised = store
+            .variables()
+            .keys()
+            .any(|name| name.ends_with("running_mean"));
+        assert_eq!(
+            normalised,
+            told.contains("batch norm"),
+            "{}: {told}",
+            architecture.name
+        );
+    }
+}
+
+#[test]
+fn every_shipped_configuration_names_an_architecture_that_is_there() {
+    for shipped in &SHIPPED {
+        let config = Config::parse(shipped.text, shipped.name, &[]).expect(shipped.name);
+        find(&config.model.name).expect(shipped.name);
     }
 }

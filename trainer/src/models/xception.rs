@@ -2,26 +2,52 @@
 
 use tch::Tensor;
 
-use super::layers::{Conv, ConvArgs, Site, Start, max_pool, mean_over};
+use super::layers::{Conv, ConvArgs, ConvNorm, Initializer, VarScope, max_pool, mean_over};
 use super::norm::BatchNorm;
 use super::picture::{Scale, as_picture};
 use super::window::{Window, least_before};
-use super::{Backbone, Inputs, ModelError, Seen};
+use super::{Backbone, Inputs, ModelError, StageHook};
 
 const WIDTH: i64 = 2048;
-const HALVE: Window = Window { kernel: 3, stride: 2, padding: 1 };
-const FIRST: Window = Window { kernel: 3, stride: 2, padding: 0 };
+const HALVE: Window = Window {
+    kernel: 3,
+    stride: 2,
+    padding: 1,
+};
+const FIRST: Window = Window {
+    kernel: 3,
+    stride: 2,
+    padding: 0,
+};
 const SECOND: Window = Window::valid(3);
 /// Of the pictures that timm's weights were trained on: values in 0..1 become −1..1.
-const SCALE: Scale = Scale { mean: [0.5; 3], deviation: [0.5; 3] };
+const SCALE: Scale = Scale {
+    mean: [0.5; 3],
+    deviation: [0.5; 3],
+};
 
 /// The fewest bands and frames: 7 of each.
-pub fn least() -> [i64; 2] {
+pub(crate) fn least() -> [i64; 2] {
     [least_before(&[FIRST, SECOND, HALVE, HALVE, HALVE, HALVE]); 2]
 }
 
-fn conv(site: &Site<'_>, from: i64, to: i64, window: Window, groups: i64) -> Result<Conv, ModelError> {
-    Conv::new(site, ConvArgs { from, to, windows: &[window; 2], groups, start: Start::FanOut })
+fn conv(
+    scope: &VarScope<'_>,
+    from: i64,
+    to: i64,
+    window: Window,
+    groups: i64,
+) -> Result<Conv, ModelError> {
+    Conv::new(
+        scope,
+        ConvArgs {
+            from,
+            to,
+            windows: &[window; 2],
+            groups,
+            start: Initializer::FanOut,
+        },
+    )
 }
 
 /// A 3 × 3 filter for each channel, then a 1 × 1 convolution over all, then batch norm.
@@ -33,16 +59,22 @@ struct Separable {
 }
 
 impl Separable {
-    fn new(site: &Site<'_>, norm: &Site<'_>, from: i64, to: i64) -> Result<Self, ModelError> {
+    fn new(
+        scope: &VarScope<'_>,
+        norm: &VarScope<'_>,
+        from: i64,
+        to: i64,
+    ) -> Result<Self, ModelError> {
         Ok(Self {
-            channels: conv(&site.at("conv1"), from, from, Window::same(3), from)?,
-            across: conv(&site.at("pointwise"), from, to, Window::valid(1), 1)?,
+            channels: conv(&scope.at("conv1"), from, from, Window::same(3), from)?,
+            across: conv(&scope.at("pointwise"), from, to, Window::valid(1), 1)?,
             norm: BatchNorm::new(norm, to)?,
         })
     }
 
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        self.norm.forward(&self.across.forward(&self.channels.forward(x)?)?, train)
+        self.norm
+            .forward(&self.across.forward(&self.channels.forward(x)?)?, train)
     }
 }
 
@@ -60,13 +92,42 @@ struct Shape {
     grows_at: usize,
 }
 
+/// A block that halves bands and frames; the last one, of the exit flow, is of this form as well.
+const fn entry_flow(from: i64, to: i64) -> Shape {
+    Shape {
+        from,
+        to,
+        convs: 2,
+        halve: true,
+        relu_first: true,
+        grows_at: 0,
+    }
+}
+
 /// timm's twelve blocks, `block1` to `block12`.
 fn shapes() -> Vec<Shape> {
-    let entry = |from, to| Shape { from, to, convs: 2, halve: true, relu_first: true, grows_at: 0 };
-    let middle = Shape { from: 728, to: 728, convs: 3, halve: false, relu_first: true, grows_at: 0 };
-    let mut shapes = vec![Shape { relu_first: false, ..entry(64, 128) }, entry(128, 256), entry(256, 728)];
+    // The middle flow keeps its shape.
+    let middle = Shape {
+        from: 728,
+        to: 728,
+        convs: 3,
+        halve: false,
+        relu_first: true,
+        grows_at: 0,
+    };
+    let mut shapes = vec![
+        Shape {
+            relu_first: false,
+            ..entry_flow(64, 128)
+        },
+        entry_flow(128, 256),
+        entry_flow(256, 728),
+    ];
     shapes.extend([middle; 8]);
-    shapes.push(Shape { grows_at: 1, ..entry(728, 1024) });
+    shapes.push(Shape {
+        grows_at: 1,
+        ..entry_flow(728, 1024)
+    });
     shapes
 }
 
@@ -74,28 +135,56 @@ fn shapes() -> Vec<Shape> {
 #[derive(Debug)]
 struct Block {
     convs: Vec<Separable>,
-    shortcut: Option<(Conv, BatchNorm)>,
+    shortcut: Option<ConvNorm>,
     shape: Shape,
 }
 
 impl Block {
-    fn new(site: &Site<'_>, shape: Shape) -> Result<Self, ModelError> {
-        let rep = site.at("rep");
+    fn new(scope: &VarScope<'_>, shape: Shape) -> Result<Self, ModelError> {
+        let rep = scope.at("rep");
         let mut convs = Vec::new();
+
         for i in 0..shape.convs {
             // In timm's list each convolution has its ReLU before it, unless the first goes without.
             let place = 3 * i + usize::from(shape.relu_first);
-            let from = if i <= shape.grows_at { shape.from } else { shape.to };
-            let to = if i < shape.grows_at { shape.from } else { shape.to };
-            convs.push(Separable::new(&rep.at(place), &rep.at(place + 1), from, to)?);
+
+            let from = if i <= shape.grows_at {
+                shape.from
+            } else {
+                shape.to
+            };
+            let to = if i < shape.grows_at {
+                shape.from
+            } else {
+                shape.to
+            };
+            convs.push(Separable::new(
+                &rep.at(place),
+                &rep.at(place + 1),
+                from,
+                to,
+            )?);
         }
+
         let shortcut = if shape.halve {
-            let skip = conv(&site.at("skip"), shape.from, shape.to, Window { kernel: 1, stride: 2, padding: 0 }, 1)?;
-            Some((skip, BatchNorm::new(&site.at("skipbn"), shape.to)?))
+            let halving = Window {
+                kernel: 1,
+                stride: 2,
+                padding: 0,
+            };
+            Some(ConvNorm {
+                conv: conv(&scope.at("skip"), shape.from, shape.to, halving, 1)?,
+                norm: BatchNorm::new(&scope.at("skipbn"), shape.to)?,
+            })
         } else {
             None
         };
-        Ok(Self { convs, shortcut, shape })
+
+        Ok(Self {
+            convs,
+            shortcut,
+            shape,
+        })
     }
 
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
@@ -106,11 +195,13 @@ impl Block {
             }
             y = conv.forward(&y, train)?;
         }
+
         if self.shape.halve {
             y = max_pool(&y, &[HALVE; 2])?;
         }
+
         let beside = match &self.shortcut {
-            Some((conv, norm)) => norm.forward(&conv.forward(x)?, train)?,
+            Some(shortcut) => shortcut.forward(x, train)?,
             None => x.shallow_clone(),
         };
         Ok(y.f_add(&beside)?)
@@ -123,58 +214,78 @@ impl Block {
 /// `[n, 3, bands, frames]` → 32 by 2, 64 → 128, 256, 728 channels, halved each time → 8 blocks of 728 → 1024, halved →
 /// 1536, 2048 → mean over bands and frames, 2048.
 #[derive(Debug)]
-pub struct Xception {
-    first: [(Conv, BatchNorm); 2],
+pub(crate) struct Xception {
+    first: [ConvNorm; 2],
     blocks: Vec<Block>,
     last: [Separable; 2],
     scale: Option<Scale>,
-    share: f64,
+    dropout: f64,
 }
 
 impl Xception {
     /// `pretrained`: rows (values in 0..1) are scaled as the pictures that published weights were trained on.
-    ///
-    /// # Errors
-    /// [`ModelError::Torch`]: no memory.
-    pub fn new(site: &Site<'_>, pretrained: bool) -> Result<Self, ModelError> {
+    pub(crate) fn new(scope: &VarScope<'_>, pretrained: bool) -> Result<Self, ModelError> {
         let first = [
-            (conv(&site.at("conv1"), 3, 32, FIRST, 1)?, BatchNorm::new(&site.at("bn1"), 32)?),
-            (conv(&site.at("conv2"), 32, 64, SECOND, 1)?, BatchNorm::new(&site.at("bn2"), 64)?),
+            ConvNorm {
+                conv: conv(&scope.at("conv1"), 3, 32, FIRST, 1)?,
+                norm: BatchNorm::new(&scope.at("bn1"), 32)?,
+            },
+            ConvNorm {
+                conv: conv(&scope.at("conv2"), 32, 64, SECOND, 1)?,
+                norm: BatchNorm::new(&scope.at("bn2"), 64)?,
+            },
         ];
         let blocks = shapes()
             .into_iter()
             .enumerate()
-            .map(|(i, shape)| Block::new(&site.at(format!("block{}", i + 1)), shape))
+            .map(|(i, shape)| Block::new(&scope.at(format!("block{}", i + 1)), shape))
             .collect::<Result<_, _>>()?;
         let last = [
-            Separable::new(&site.at("conv3"), &site.at("bn3"), 1024, 1536)?,
-            Separable::new(&site.at("conv4"), &site.at("bn4"), 1536, WIDTH)?,
+            Separable::new(&scope.at("conv3"), &scope.at("bn3"), 1024, 1536)?,
+            Separable::new(&scope.at("conv4"), &scope.at("bn4"), 1536, WIDTH)?,
         ];
-        Ok(Self { first, blocks, last, scale: pretrained.then_some(SCALE), share: site.dropout(0.0) })
+
+        Ok(Self {
+            first,
+            blocks,
+            last,
+            scale: pretrained.then_some(SCALE),
+            // None, unless the configuration asks for some.
+            dropout: scope.dropout(0.0),
+        })
     }
 }
 
 impl Backbone for Xception {
-    fn embed(&self, inputs: &Inputs, train: bool, seen: Seen<'_>) -> Result<Tensor, ModelError> {
+    fn embed(
+        &self,
+        inputs: &Inputs,
+        train: bool,
+        hook: StageHook<'_>,
+    ) -> Result<Tensor, ModelError> {
         let mut x = as_picture(&inputs.spectrogram, 3)?;
         if let Some(scale) = &self.scale {
             x = scale.apply(&x)?;
         }
-        for (i, (conv, norm)) in self.first.iter().enumerate() {
-            x = norm.forward(&conv.forward(&x)?, train)?.f_relu()?;
-            seen(&format!("conv{}", i + 1), &x);
+
+        for (i, layer) in self.first.iter().enumerate() {
+            x = layer.forward(&x, train)?.f_relu()?;
+            hook(&format!("conv{}", i + 1), &x);
         }
+
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, train)?;
-            seen(&format!("block{}", i + 1), &x);
+            hook(&format!("block{}", i + 1), &x);
         }
+
         for (i, conv) in self.last.iter().enumerate() {
             x = conv.forward(&x, train)?.f_relu()?;
-            seen(&format!("conv{}", i + 3), &x);
+            hook(&format!("conv{}", i + 3), &x);
         }
+
         x = mean_over(&x, &[2, 3])?;
-        seen("mean", &x);
-        Ok(x.f_dropout(self.share, train)?)
+        hook("mean", &x);
+        Ok(x.f_dropout(self.dropout, train)?)
     }
 
     fn width(&self) -> i64 {

@@ -1,13 +1,12 @@
 //! Adam, AdamW and SGD over named variables, with a state that can be saved: tch hides that of libtorch's own.
 //!
-//! The learning rate is given with each step ([`crate::schedule`] has it). Does not sum gradients over ranks: they are
+//! The learning rate is given with each step ([`wavemill_scores::schedule`] has it). Does not sum gradients over ranks: they are
 //! summed before [`Optimizer::clip_norm`] and [`Optimizer::step`], which then are the same on every rank.
 
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
-
-use crate::config::{self, OptimizerKind};
+use wavemill_schemas::config::{self, OptimizerKind};
 
 #[cfg(test)]
 mod tests;
@@ -73,13 +72,21 @@ impl Optimizer {
     /// A new state for `variables` (name and tensor; f32 or f64), which are sorted by name.
     #[must_use]
     pub fn new(settings: &config::Optimizer, variables: Vec<(String, Tensor)>) -> Self {
-        let zeros = |tensor: &Tensor| slots(settings).iter().map(|_| tensor.detach().zeros_like()).collect();
         let mut variables: Vec<Variable> = variables
             .into_iter()
-            .map(|(name, tensor)| Variable { slots: no_grad(|| zeros(&tensor)), name, tensor, steps: 0 })
+            .map(|(name, tensor)| Variable {
+                slots: zero_slots(settings, &tensor),
+                name,
+                tensor,
+                steps: 0,
+            })
             .collect();
         variables.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { settings: settings.clone(), variables }
+
+        Self {
+            settings: settings.clone(),
+            variables,
+        }
     }
 
     /// Updates every variable that has a gradient, in place; the gradients stay as they are.
@@ -88,13 +95,30 @@ impl Optimizer {
         no_grad(|| {
             for variable in &mut self.variables {
                 let grad = variable.tensor.grad();
+                // As with torch, a step without a gradient leaves a variable's moments and count alone.
                 if !grad.defined() {
                     continue;
                 }
+
                 variable.steps += 1;
-                let Variable { tensor, steps, slots, .. } = variable;
+                let Variable {
+                    tensor,
+                    steps,
+                    slots,
+                    ..
+                } = variable;
                 match slots.as_mut_slice() {
-                    [mean, square] => adam(settings, lr, tensor, &grad, Moments { mean, square, steps: *steps }),
+                    [mean, square] => adam(
+                        settings,
+                        lr,
+                        tensor,
+                        &grad,
+                        Moments {
+                            mean,
+                            square,
+                            steps: *steps,
+                        },
+                    ),
                     [buffer] => sgd(settings, lr, tensor, &grad, Some(buffer)),
                     _ => sgd(settings, lr, tensor, &grad, None),
                 }
@@ -111,11 +135,16 @@ impl Optimizer {
     /// The norm before that, a scalar tensor on the variables' device: reading it waits for the device.
     pub fn clip_norm(&mut self, max: f64) -> Tensor {
         no_grad(|| {
-            let mut grads: Vec<Tensor> =
-                self.variables.iter().map(|v| v.tensor.grad()).filter(Tensor::defined).collect();
+            let mut grads: Vec<Tensor> = self
+                .variables
+                .iter()
+                .map(|v| v.tensor.grad())
+                .filter(Tensor::defined)
+                .collect();
             if grads.is_empty() {
                 return Tensor::from(0.0_f64);
             }
+
             let norms: Vec<Tensor> = grads.iter().map(Tensor::norm).collect();
             let norm = Tensor::stack(&norms, 0).norm();
             // torch's 1e-6 keeps a norm of zero from dividing.
@@ -133,7 +162,10 @@ impl Optimizer {
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let steps: Vec<i64> = self.variables.iter().map(|v| v.steps).collect();
         let mut state = vec![(STEPS.to_owned(), Tensor::from_slice(&steps))];
-        state.extend(self.slots().map(|(name, tensor)| (name, tensor.shallow_clone())));
+        state.extend(
+            self.slots()
+                .map(|(name, tensor)| (name, tensor.shallow_clone())),
+        );
         state
     }
 
@@ -142,22 +174,24 @@ impl Optimizer {
     /// # Errors
     /// [`OptimError`] naming the tensor; the optimiser is then unchanged.
     pub fn load(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), OptimError> {
-        let find = |name: String, like: &Tensor| match state.get(&name) {
-            None => Err(OptimError::Missing { name }),
-            Some(found) if layout(found) == layout(like) => Ok(found),
-            Some(found) => Err(OptimError::Layout { name, found: layout(found), wanted: layout(like) }),
-        };
         let count = self.variables.len() as i64;
-        let steps = find(STEPS.to_owned(), &Tensor::zeros([count], (Kind::Int64, Device::Cpu)))?;
+        let steps_like = Tensor::zeros([count], (Kind::Int64, Device::Cpu));
+        let steps = find(state, STEPS, &steps_like)?;
+
+        // All is found and fits before anything is changed.
         let mut known = vec![STEPS.to_owned()];
         let mut saved = Vec::with_capacity(self.variables.len());
         for (name, tensor) in self.slots() {
-            saved.push(find(name.clone(), tensor)?);
+            saved.push(find(state, &name, tensor)?);
             known.push(name);
         }
-        if let Some(name) = state.keys().find(|k| k.starts_with("optimizer.") && !known.contains(*k)) {
+        if let Some(name) = state
+            .keys()
+            .find(|k| k.starts_with("optimizer.") && !known.contains(*k))
+        {
             return Err(OptimError::Unexpected { name: name.clone() });
         }
+
         no_grad(|| {
             let slots = self.variables.iter_mut().flat_map(|v| &mut v.slots);
             slots.zip(saved).for_each(|(slot, saved)| slot.copy_(saved));
@@ -172,8 +206,39 @@ impl Optimizer {
     fn slots(&self) -> impl Iterator<Item = (String, &Tensor)> {
         let names = slots(&self.settings);
         self.variables.iter().flat_map(move |v| {
-            names.iter().zip(&v.slots).map(|(slot, tensor)| (format!("optimizer.{slot}.{}", v.name), tensor))
+            names
+                .iter()
+                .zip(&v.slots)
+                .map(|(slot, tensor)| (format!("optimizer.{slot}.{}", v.name), tensor))
         })
+    }
+}
+
+fn zero_slots(settings: &config::Optimizer, variable: &Tensor) -> Vec<Tensor> {
+    no_grad(|| {
+        slots(settings)
+            .iter()
+            .map(|_| variable.detach().zeros_like())
+            .collect()
+    })
+}
+
+/// The saved tensor of this name, which must be of the kind and shape of `like`.
+fn find<'a>(
+    state: &'a BTreeMap<String, Tensor>,
+    name: &str,
+    like: &Tensor,
+) -> Result<&'a Tensor, OptimError> {
+    match state.get(name) {
+        None => Err(OptimError::Missing {
+            name: name.to_owned(),
+        }),
+        Some(found) if layout(found) == layout(like) => Ok(found),
+        Some(found) => Err(OptimError::Layout {
+            name: name.to_owned(),
+            found: layout(found),
+            wanted: layout(like),
+        }),
     }
 }
 
@@ -190,10 +255,23 @@ struct Moments<'a> {
 }
 
 /// Kingma and Ba 2015; Loshchilov and Hutter 2019. One temporary, shaped as the variable.
-fn adam(settings: &config::Optimizer, lr: f64, variable: &mut Tensor, grad: &Tensor, moments: Moments<'_>) {
-    let Moments { mean, square, steps } = moments;
-    let ([beta1, beta2], decay) = (settings.betas, settings.weight_decay);
+fn adam(
+    settings: &config::Optimizer,
+    lr: f64,
+    variable: &mut Tensor,
+    grad: &Tensor,
+    moments: Moments<'_>,
+) {
+    let Moments {
+        mean,
+        square,
+        steps,
+    } = moments;
+    let [beta1, beta2] = settings.betas;
+    let decay = settings.weight_decay;
     let decoupled = settings.name == OptimizerKind::Adamw;
+
+    // AdamW shrinks the variable itself, Adam adds the decay to the gradient.
     if decoupled && decay != 0.0 {
         let _ = variable.g_mul_scalar_(1.0 - lr * decay);
     }
@@ -207,20 +285,31 @@ fn adam(settings: &config::Optimizer, lr: f64, variable: &mut Tensor, grad: &Ten
         decayed.square_()
     };
     let _ = square.lerp_(&scratch, 1.0 - beta2);
-    let unbias = |beta: f64| 1.0 - beta.powf(steps as f64);
+
+    // The moments began at 0: both are divided by the share of them that gradients have filled by now.
+    let unbiased_mean = 1.0 - beta1.powf(steps as f64);
+    let unbiased_square = 1.0 - beta2.powf(steps as f64);
     let _ = square.sqrt_out(&scratch);
-    let _ = scratch.g_div_scalar_(unbias(beta2).sqrt());
+    let _ = scratch.g_div_scalar_(unbiased_square.sqrt());
     let _ = scratch.g_add_scalar_(settings.eps);
     let _ = mean.div_out(&scratch, &scratch);
-    let _ = scratch.g_mul_scalar_(-lr / unbias(beta1));
+    let _ = scratch.g_mul_scalar_(-lr / unbiased_mean);
     let _ = variable.g_add_(&scratch);
 }
 
 /// Momentum as torch has it: the rate is outside of the buffer, and nothing is dampened. One temporary; two if Nesterov's.
-fn sgd(settings: &config::Optimizer, lr: f64, variable: &mut Tensor, grad: &Tensor, buffer: Option<&mut Tensor>) {
+fn sgd(
+    settings: &config::Optimizer,
+    lr: f64,
+    variable: &mut Tensor,
+    grad: &Tensor,
+    buffer: Option<&mut Tensor>,
+) {
     let mut update = variable.g_mul_scalar(settings.weight_decay);
     let _ = update.g_add_(grad);
+
     if let Some(buffer) = buffer {
+        // It began as zeros, so that after the first update it is the gradient, as torch's.
         let _ = buffer.g_mul_scalar_(settings.momentum);
         let _ = buffer.g_add_(&update);
         if settings.nesterov {
@@ -229,6 +318,7 @@ fn sgd(settings: &config::Optimizer, lr: f64, variable: &mut Tensor, grad: &Tens
             update.copy_(buffer);
         }
     }
+
     let _ = update.g_mul_scalar_(-lr);
     let _ = variable.g_add_(&update);
 }

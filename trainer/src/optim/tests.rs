@@ -27,7 +27,9 @@ fn net(kind: Kind) -> Net {
     store.double();
     let wave = |shape: &[i64], phase: f64| {
         let n: i64 = shape.iter().product();
-        (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 1.7 + phase).sin().reshape(shape)
+        (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 1.7 + phase)
+            .sin()
+            .reshape(shape)
     };
     no_grad(|| {
         for (index, (_, mut tensor)) in sorted(&store).into_iter().enumerate() {
@@ -36,12 +38,19 @@ fn net(kind: Kind) -> Net {
     });
     store.set_kind(kind);
     let classes = Tensor::arange(16, (Kind::Int64, Device::Cpu)).remainder(4);
-    Net { store, layers, inputs: wave(&[16, 6], 0.3).to_kind(kind), classes }
+    Net {
+        store,
+        layers,
+        inputs: wave(&[16, 6], 0.3).to_kind(kind),
+        classes,
+    }
 }
 
 impl Net {
     fn loss(&self) -> Tensor {
-        self.layers.forward(&self.inputs).cross_entropy_for_logits(&self.classes)
+        self.layers
+            .forward(&self.inputs)
+            .cross_entropy_for_logits(&self.classes)
     }
 
     fn optimizer(&self, settings: &config::Optimizer) -> Optimizer {
@@ -69,7 +78,9 @@ fn rate(step: i32) -> f64 {
 
 fn distance(a: &Net, b: &Net) -> f64 {
     let pairs = sorted(&a.store).into_iter().zip(sorted(&b.store));
-    pairs.map(|((_, a), (_, b))| (a - b).abs().max().double_value(&[])).fold(0.0, f64::max)
+    pairs
+        .map(|((_, a), (_, b))| (a - b).abs().max().double_value(&[]))
+        .fold(0.0, f64::max)
 }
 
 fn every_optimizer() -> Vec<config::Optimizer> {
@@ -94,10 +105,29 @@ fn libtorch(settings: &config::Optimizer, net: &Net) -> nn::Optimizer {
     let [beta1, beta2] = settings.betas;
     let (wd, eps) = (settings.weight_decay, settings.eps);
     match settings.name {
-        OptimizerKind::Adam => nn::Adam { beta1, beta2, wd, eps, amsgrad: false }.build(&net.store, 0.01),
-        OptimizerKind::Adamw => nn::AdamW { beta1, beta2, wd, eps, amsgrad: false }.build(&net.store, 0.01),
-        OptimizerKind::Sgd => nn::Sgd { momentum: settings.momentum, dampening: 0.0, wd, nesterov: settings.nesterov }
-            .build(&net.store, 0.01),
+        OptimizerKind::Adam => nn::Adam {
+            beta1,
+            beta2,
+            wd,
+            eps,
+            amsgrad: false,
+        }
+        .build(&net.store, 0.01),
+        OptimizerKind::Adamw => nn::AdamW {
+            beta1,
+            beta2,
+            wd,
+            eps,
+            amsgrad: false,
+        }
+        .build(&net.store, 0.01),
+        OptimizerKind::Sgd => nn::Sgd {
+            momentum: settings.momentum,
+            dampening: 0.0,
+            wd,
+            nesterov: settings.nesterov,
+        }
+        .build(&net.store, 0.01),
     }
     .expect("libtorch's optimiser")
 }
@@ -127,7 +157,11 @@ fn a_state_taken_up_goes_on_with_the_same_bits() {
         whole.train(&mut whole.optimizer(&settings), 0..30);
         let mut first = resumed.optimizer(&settings);
         resumed.train(&mut first, 0..13);
-        let saved = first.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
+        let saved = first
+            .state()
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.copy()))
+            .collect();
         drop(first);
         let mut second = resumed.optimizer(&settings);
         second.load(&saved).expect("own state");
@@ -144,11 +178,17 @@ fn a_foreign_state_is_named_and_changes_nothing() {
     net.train(&mut trained, 0..2);
     let state: BTreeMap<_, _> = trained.state().into_iter().collect();
     let refused = |change: &dyn Fn(&mut BTreeMap<String, Tensor>)| {
-        let mut state: BTreeMap<_, _> = state.iter().map(|(k, v)| (k.clone(), v.shallow_clone())).collect();
+        let mut state: BTreeMap<_, _> = state
+            .iter()
+            .map(|(k, v)| (k.clone(), v.shallow_clone()))
+            .collect();
         change(&mut state);
         let mut fresh = net.optimizer(&adam);
         let error = fresh.load(&state).expect_err("refused").to_string();
-        let sum: f64 = fresh.slots().map(|(_, t)| t.abs().sum(Kind::Double).double_value(&[])).sum();
+        let sum: f64 = fresh
+            .slots()
+            .map(|(_, t)| t.abs().sum(Kind::Double).double_value(&[]))
+            .sum();
         assert_eq!((sum, fresh.variables[0].steps), (0.0, 0));
         error
     };
@@ -158,15 +198,25 @@ fn a_foreign_state_is_named_and_changes_nothing() {
         "optimizer.exp_avg_sq.b.weight: not in the saved state of the optimiser"
     );
     assert_eq!(
-        refused(&|s| drop(s.insert(name.to_owned(), Tensor::zeros([4, 9], (Kind::Float, Device::Cpu))))),
+        refused(&|s| drop(s.insert(
+            name.to_owned(),
+            Tensor::zeros([4, 9], (Kind::Float, Device::Cpu))
+        ))),
         "optimizer.exp_avg_sq.b.weight: Float [4, 9] in the saved state, Float [4, 10] in this run"
     );
     assert!(
         refused(&|s| drop(s.insert("optimizer.exp_avg.c".into(), Tensor::from(1.0))))
             .starts_with("optimizer.exp_avg.c:")
     );
-    let sgd = config::Optimizer { name: OptimizerKind::Sgd, momentum: 0.0, ..adam.clone() };
-    assert!(matches!(net.optimizer(&sgd).load(&state), Err(OptimError::Unexpected { .. })));
+    let sgd = config::Optimizer {
+        name: OptimizerKind::Sgd,
+        momentum: 0.0,
+        ..adam.clone()
+    };
+    assert!(matches!(
+        net.optimizer(&sgd).load(&state),
+        Err(OptimError::Unexpected { .. })
+    ));
 }
 
 #[test]
@@ -174,14 +224,26 @@ fn a_variable_without_gradient_is_left_alone() {
     for settings in every_optimizer() {
         let variable = |x: f64| Tensor::from_slice(&[x, -x]).set_requires_grad(true);
         let (used, idle) = (variable(1.0), variable(2.0));
-        let variables = vec![("used".to_owned(), used.shallow_clone()), ("idle".to_owned(), idle.shallow_clone())];
+        let variables = vec![
+            ("used".to_owned(), used.shallow_clone()),
+            ("idle".to_owned(), idle.shallow_clone()),
+        ];
         let mut optimizer = Optimizer::new(&settings, variables);
         used.square().sum(Kind::Double).backward();
         optimizer.step(0.1);
-        assert_eq!(Vec::<f64>::try_from(idle.detach()).expect("f64"), [2.0, -2.0]);
+        assert_eq!(
+            Vec::<f64>::try_from(idle.detach()).expect("f64"),
+            [2.0, -2.0]
+        );
         assert!(used.double_value(&[0]) < 1.0);
         let steps = &optimizer.state()[0];
-        assert_eq!((steps.0.as_str(), Vec::<i64>::try_from(&steps.1).expect("i64")), (STEPS, vec![0, 1]));
+        assert_eq!(
+            (
+                steps.0.as_str(),
+                Vec::<i64>::try_from(&steps.1).expect("i64")
+            ),
+            (STEPS, vec![0, 1])
+        );
     }
 }
 
@@ -201,12 +263,18 @@ fn zeroed_gradients_keep_their_storage() {
 fn clipping_scales_all_gradients_to_the_norm_and_never_up() {
     let variable = |x: f64| Tensor::from_slice(&[x]).set_requires_grad(true);
     let (a, b) = (variable(3.0), variable(4.0));
-    let variables = vec![("a".to_owned(), a.shallow_clone()), ("b".to_owned(), b.shallow_clone())];
+    let variables = vec![
+        ("a".to_owned(), a.shallow_clone()),
+        ("b".to_owned(), b.shallow_clone()),
+    ];
     let mut optimizer = Optimizer::new(&config::Optimizer::default(), variables);
     assert_eq!(optimizer.clip_norm(1.0).double_value(&[]), 0.0);
     (a.square() / 2.0 + b.square() / 2.0).backward();
     assert_eq!(optimizer.clip_norm(10.0).double_value(&[]), 5.0);
-    assert_eq!((a.grad().double_value(&[0]), b.grad().double_value(&[0])), (3.0, 4.0));
+    assert_eq!(
+        (a.grad().double_value(&[0]), b.grad().double_value(&[0])),
+        (3.0, 4.0)
+    );
     assert_eq!(optimizer.clip_norm(1.0).double_value(&[]), 5.0);
     // torch's: 1 / (5 + 1e-6).
     assert!((a.grad().double_value(&[0]) - 3.0 / 5.000_001).abs() < 1e-15);

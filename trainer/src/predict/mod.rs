@@ -3,7 +3,7 @@
 //! Rows are answered in batches of a fixed number, so that the same stream always gets the same bytes. Scores against
 //! labels are [`crate::evaluate`].
 
-mod answers;
+mod json_lines;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -13,18 +13,18 @@ use std::path::PathBuf;
 
 use arrow::error::ArrowError;
 
-pub use answers::Answers;
-pub use stream::{Row, Rows, Wanted};
+pub(crate) use json_lines::JsonLines;
+pub(crate) use stream::{ExpectedFeature, Row, Rows};
 
-use crate::dataset::DatasetError;
+use crate::dataset::{DatasetError, Needs, SpecTensors};
 use crate::learner::LearnError;
-use crate::models::registry::{self, Needs};
+use crate::models::registry;
 use crate::models::{Inputs, ModelError};
-use crate::trained::Trained;
+use crate::trained::TrainedModel;
 
 /// Why rows cannot be answered.
 #[derive(Debug, thiserror::Error)]
-pub enum PredictError {
+pub(crate) enum PredictError {
     /// The input's first bytes are not those of a stream.
     #[error(
         "the input is {found}, not an Arrow IPC stream: give it that of `wavemill features … --format arrow --out -`"
@@ -40,11 +40,12 @@ pub enum PredictError {
         problem: &'static str,
         /// Whole rows before.
         rows: u64,
-        /// The reader's words.
         source: ArrowError,
     },
     /// A stream of something else.
-    #[error("no column of the stream holds a tensor (metadata wavemill.tensor): is it of `wavemill features`?")]
+    #[error(
+        "no column of the stream holds a tensor (metadata wavemill.tensor): is it of `wavemill features`?"
+    )]
     NoTensor,
     /// Rows of another feature, which are other numbers.
     #[error(
@@ -56,23 +57,17 @@ pub enum PredictError {
         found: String,
         /// Name and identity.
         wanted: String,
-        /// The run's recipe.
         recipe: PathBuf,
-        /// Name of the feature.
         feature: String,
     },
     /// A column that is missing, or of another type.
     #[error("column {column} of the stream: {problem}")]
-    Column {
-        /// Which.
-        column: String,
-        /// What is wrong.
-        problem: String,
-    },
+    Column { column: String, problem: String },
     /// A model that sees more than a stream of features holds.
-    #[error("{model} sees {what}, which no stream of features holds: `wavemill-train eval` scores it on a store")]
+    #[error(
+        "{model} sees {what}, which no stream of features holds: `wavemill-train eval` scores it on a store"
+    )]
     Needs {
-        /// Architecture.
         model: String,
         /// Such as columns of metadata.
         what: &'static str,
@@ -80,29 +75,20 @@ pub enum PredictError {
     /// Rows that are none of their feature.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// The model.
     #[error(transparent)]
     Learn(#[from] LearnError),
-    /// libtorch.
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
     /// Reading the stream's first bytes.
     #[error("cannot read the stream")]
-    Read {
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// Writing the answers.
+    Read { source: io::Error },
     #[error("cannot write the answers")]
-    Write {
-        /// The system's reason.
-        source: io::Error,
-    },
+    Write { source: io::Error },
 }
 
 /// How much is answered.
 #[derive(Clone, Copy, Debug)]
-pub struct Amount {
+pub(crate) struct AnswerOptions {
     /// Likeliest classes that each line lists.
     pub top: usize,
     /// Rows that are answered at once; at least 1.
@@ -113,7 +99,7 @@ pub struct Amount {
 ///
 /// # Errors
 /// [`PredictError::Needs`].
-pub fn check(trained: &Trained) -> Result<(), PredictError> {
+pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
     let model = &trained.state().config.model.name;
     let needs = registry::find(model).map_err(LearnError::from)?.needs;
     let what = match needs {
@@ -121,53 +107,79 @@ pub fn check(trained: &Trained) -> Result<(), PredictError> {
         Needs::Metadata => "columns of fma_features",
         Needs::All => "columns of fma_features, artist and album",
     };
-    Err(PredictError::Needs { model: model.clone(), what })
+    Err(PredictError::Needs {
+        model: model.clone(),
+        what,
+    })
 }
 
 /// Writes a JSON line for each row and target as batches fill, then one for each clip of several rows and target.
 /// Returns the rows. What came before an error is answered.
-///
-/// # Errors
-/// [`PredictError`].
-pub fn answer(
-    trained: &Trained,
+pub(crate) fn answer(
+    trained: &TrainedModel,
     rows: impl Iterator<Item = Result<Row, PredictError>>,
-    amount: Amount,
+    options: AnswerOptions,
     out: &mut impl Write,
 ) -> Result<u64, PredictError> {
     check(trained)?;
-    let mut answers = Answers::new(&trained.state().classes, amount.top);
+    let mut answers = JsonLines::new(&trained.state().classes, options.top);
     let mut rows = rows.fuse();
     let mut answered = 0;
+
     loop {
-        let mut broken = None;
-        let sound = rows.by_ref().map_while(|row| row.map_err(|error| broken = Some(error)).ok());
-        let batch: Vec<Row> = sound.take(amount.batch_rows.max(1)).collect();
+        let mut batch = Vec::new();
+        let mut failure = None;
+        for row in rows.by_ref().take(options.batch_rows.max(1)) {
+            match row {
+                Ok(row) => batch.push(row),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+
+        // Rows before a failure are answered before it is told.
         if !batch.is_empty() {
             let lines = answers.rows(&batch, &probabilities(trained, &batch)?);
-            out.write_all(lines.as_bytes())
-                .and_then(|()| out.flush())
-                .map_err(|source| PredictError::Write { source })?;
+            write(out, &lines)?;
             answered += batch.len() as u64;
         }
-        match broken {
+        match failure {
             Some(error) => return Err(error),
             None if batch.is_empty() => break,
             None => {}
         }
     }
-    let lines = answers.clips();
-    out.write_all(lines.as_bytes()).and_then(|()| out.flush()).map_err(|source| PredictError::Write { source })?;
+
+    write(out, &answers.clips())?;
     Ok(answered)
 }
 
+/// Flushed, so that a program which reads along has the lines.
+fn write(out: &mut impl Write, lines: &str) -> Result<(), PredictError> {
+    out.write_all(lines.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|source| PredictError::Write { source })
+}
+
 /// For each target `[row][class]`, one row after another.
-fn probabilities(trained: &Trained, rows: &[Row]) -> Result<Vec<Vec<f32>>, PredictError> {
-    let (spec, numbers) = (&trained.state().input, trained.numbers());
+fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, PredictError> {
+    let spec = &trained.state().input;
+    let numbers = trained.numbers();
     let bytes: Vec<&[u8]> = rows.iter().map(Row::bytes).collect();
     let spectrogram = spec.spectrogram(&bytes, numbers.device, numbers.kind)?;
-    let targets = trained.probabilities(&Inputs { spectrogram, metadata: None, ids: None })?;
-    targets.into_iter().map(|t| Ok(Vec::try_from(t.f_contiguous()?.f_view(-1)?)?)).collect()
+
+    let targets = trained.probabilities(&Inputs {
+        spectrogram,
+        metadata: None,
+        ids: None,
+    })?;
+    let mut values = Vec::with_capacity(targets.len());
+    for target in targets {
+        values.push(Vec::try_from(target.f_contiguous()?.f_view(-1)?)?);
+    }
+    Ok(values)
 }
 
 impl From<ModelError> for PredictError {

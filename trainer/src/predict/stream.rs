@@ -19,9 +19,8 @@ use wavemill_schemas::tables::TENSOR_KEY;
 use super::PredictError;
 use crate::dataset::value_bytes;
 
-/// A row.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// The clip's.
     pub clip_key: String,
     /// Part of the clip, from 0.
@@ -34,14 +33,14 @@ pub struct Row {
 impl Row {
     /// The tensor as it would be stored.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 }
 
 /// What a stream must hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub(crate) struct ExpectedFeature<'a> {
     /// The model's feature.
     pub feature: &'a FeatureEntry,
     /// The recipe that makes it, for whoever gave another.
@@ -65,14 +64,15 @@ const OTHERS: [(&[u8], &str); 7] = [
 
 /// Remembers the last bytes that were read.
 #[derive(Debug)]
-struct Last<R> {
+struct TailReader<R> {
     inner: R,
     bytes: [u8; 8],
 }
 
-impl<R: Read> Read for Last<R> {
+impl<R: Read> Read for TailReader<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(into)?;
+        // Of a long read the last eight bytes are all that counts.
         let fresh = &into[n.saturating_sub(8)..n];
         self.bytes.rotate_left(fresh.len());
         self.bytes[8 - fresh.len()..].copy_from_slice(fresh);
@@ -80,9 +80,8 @@ impl<R: Read> Read for Last<R> {
     }
 }
 
-/// Rows of a stream.
-pub struct Rows<R: Read> {
-    reader: StreamReader<Last<Chain<Cursor<Vec<u8>>, R>>>,
+pub(crate) struct Rows<R: Read> {
+    reader: StreamReader<TailReader<Chain<Cursor<Vec<u8>>, R>>>,
     /// Place of the feature's column.
     column: usize,
     batch: Option<Columns>,
@@ -91,7 +90,6 @@ pub struct Rows<R: Read> {
     ended: bool,
 }
 
-/// A batch of the stream.
 struct Columns {
     clip_key: ArrayRef,
     segment: ArrayRef,
@@ -104,32 +102,62 @@ impl<R: Read> Rows<R> {
     ///
     /// # Errors
     /// [`PredictError::NoStream`], [`PredictError::NoTensor`], [`PredictError::OtherFeature`], [`PredictError::Cut`].
-    pub fn open(mut input: R, wanted: Wanted<'_>) -> Result<Self, PredictError> {
+    pub(crate) fn open(mut input: R, wanted: ExpectedFeature<'_>) -> Result<Self, PredictError> {
+        // The first bytes tell what was given by mistake, before a parser stumbles over it.
         let mut head = Vec::new();
-        input.by_ref().take(END.len() as u64).read_to_end(&mut head).map_err(|source| PredictError::Read { source })?;
+        input
+            .by_ref()
+            .take(END.len() as u64)
+            .read_to_end(&mut head)
+            .map_err(|source| PredictError::Read { source })?;
+
         if !head.starts_with(&CONTINUATION) {
-            let known = OTHERS.iter().find(|(start, _)| head.starts_with(start)).map(|(_, name)| *name);
-            let found = if head.is_empty() { "empty" } else { known.unwrap_or("something else") };
+            let known = OTHERS
+                .iter()
+                .find(|(start, _)| head.starts_with(start))
+                .map(|(_, name)| *name);
+            let found = if head.is_empty() {
+                "empty"
+            } else {
+                known.unwrap_or("something else")
+            };
             return Err(PredictError::NoStream { found });
         }
-        let input = Last { inner: Cursor::new(head).chain(input), bytes: [0; 8] };
+
+        let input = TailReader {
+            inner: Cursor::new(head).chain(input),
+            bytes: [0; 8],
+        };
         let reader = StreamReader::try_new(input, None).map_err(|source| cut(source, 0))?;
         let column = feature_column(reader.schema().fields(), wanted)?;
-        Ok(Self { reader, column, batch: None, next: 0, rows: 0, ended: false })
+        Ok(Self {
+            reader,
+            column,
+            batch: None,
+            next: 0,
+            rows: 0,
+            ended: false,
+        })
     }
 
     fn row(&mut self) -> Result<Option<Row>, PredictError> {
         loop {
-            if let Some(columns) = self.batch.as_ref().filter(|columns| self.next < columns.tensor.len()) {
+            if let Some(columns) = &self.batch
+                && self.next < columns.tensor.len()
+            {
                 let row = columns.row(self.next)?;
                 self.next += 1;
                 self.rows += 1;
                 return Ok(Some(row));
             }
+
             let Some(batch) = self.reader.next() else {
-                let is_whole = self.reader.get_ref().bytes == END;
-                let source = || ArrowError::IpcError("no mark of its end".to_owned());
-                return if is_whole { Ok(None) } else { Err(cut(source(), self.rows)) };
+                // The reader takes a stream that was cut between two messages for a whole one.
+                if self.reader.get_ref().bytes == END {
+                    return Ok(None);
+                }
+                let source = ArrowError::IpcError("no mark of its end".to_owned());
+                return Err(cut(source, self.rows));
             };
             let batch = batch.map_err(|source| cut(source, self.rows))?;
             self.batch = Some(Columns::of(&batch, self.column)?);
@@ -146,6 +174,7 @@ impl<R: Read> Iterator for Rows<R> {
             return None;
         }
         let row = self.row();
+        // After its end, or a fault, the stream is not asked again.
         self.ended = !matches!(row, Ok(Some(_)));
         row.transpose()
     }
@@ -153,26 +182,26 @@ impl<R: Read> Iterator for Rows<R> {
 
 impl Columns {
     fn of(batch: &RecordBatch, feature: usize) -> Result<Self, PredictError> {
-        let column = |name: &str, to: &DataType| {
-            let fault = |problem: String| PredictError::Column { column: name.to_owned(), problem };
-            let column = batch.column_by_name(name).ok_or_else(|| fault("missing".to_owned()))?;
-            let column = cast(column, to).map_err(|error| fault(error.to_string()))?;
-            if column.null_count() > 0 { Err(fault("a row without a value".to_owned())) } else { Ok(column) }
-        };
         Ok(Self {
-            clip_key: column("clip_key", &DataType::Utf8)?,
-            segment: column("segment", &DataType::Int32)?,
-            offset_s: column("offset_s", &DataType::Float32)?,
+            clip_key: cast_column(batch, "clip_key", &DataType::Utf8)?,
+            segment: cast_column(batch, "segment", &DataType::Int32)?,
+            offset_s: cast_column(batch, "offset_s", &DataType::Float32)?,
             tensor: Arc::clone(batch.column(feature)),
         })
     }
 
     fn row(&self, at: usize) -> Result<Row, PredictError> {
         let value = Some(self.tensor.slice(at, 1)).filter(|value| value.is_valid(0));
-        let bytes = value.as_ref().and_then(value_bytes).ok_or_else(|| PredictError::Column {
-            column: "of the feature".to_owned(),
-            problem: format!("no tensor as wavemill stores it in row {at} of a batch, but {}", self.tensor.data_type()),
-        })?;
+        let bytes = value
+            .as_ref()
+            .and_then(value_bytes)
+            .ok_or_else(|| PredictError::Column {
+                column: "of the feature".to_owned(),
+                problem: format!(
+                    "no tensor as wavemill stores it in row {at} of a batch, but {}",
+                    self.tensor.data_type()
+                ),
+            })?;
         Ok(Row {
             clip_key: self.clip_key.as_string::<i32>().value(at).to_owned(),
             segment: self.segment.as_primitive::<Int32Type>().value(at),
@@ -182,24 +211,51 @@ impl Columns {
     }
 }
 
+/// A column without nulls, as `to`.
+fn cast_column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, PredictError> {
+    let Some(column) = batch.column_by_name(name) else {
+        return Err(column_error(name, "missing".to_owned()));
+    };
+    let column = cast(column, to).map_err(|error| column_error(name, error.to_string()))?;
+    if column.null_count() > 0 {
+        return Err(column_error(name, "a row without a value".to_owned()));
+    }
+    Ok(column)
+}
+
+fn column_error(name: &str, problem: String) -> PredictError {
+    PredictError::Column {
+        column: name.to_owned(),
+        problem,
+    }
+}
+
 /// The column of the wanted feature, by its identity and not by its name.
-fn feature_column(fields: &[Arc<Field>], wanted: Wanted<'_>) -> Result<usize, PredictError> {
+fn feature_column(
+    fields: &[Arc<Field>],
+    wanted: ExpectedFeature<'_>,
+) -> Result<usize, PredictError> {
     #[derive(Deserialize)]
     struct Tensor {
         feature_id: String,
     }
+
     let mut found = Vec::new();
-    for (place, field) in fields.iter().enumerate() {
-        let Some(text) = field.metadata().get(TENSOR_KEY) else { continue };
+    for (index, field) in fields.iter().enumerate() {
+        let Some(text) = field.metadata().get(TENSOR_KEY) else {
+            continue;
+        };
         let tensor: Tensor = serde_json::from_str(text).map_err(|error| PredictError::Column {
             column: field.name().clone(),
             problem: format!("metadata {TENSOR_KEY}: {error}"),
         })?;
         if tensor.feature_id == wanted.feature.feature_id {
-            return Ok(place);
+            // The same identity means the same numbers, whatever the column is called.
+            return Ok(index);
         }
         found.push(identity(field.name(), &tensor.feature_id));
     }
+
     if found.is_empty() {
         return Err(PredictError::NoTensor);
     }
@@ -222,5 +278,9 @@ fn cut(source: ArrowError, rows: u64) -> PredictError {
         ArrowError::IpcError(words) => words.contains("no mark"),
         _ => false,
     };
-    PredictError::Cut { problem: if is_short { "cut off" } else { "damaged" }, rows, source }
+    PredictError::Cut {
+        problem: if is_short { "cut off" } else { "damaged" },
+        rows,
+        source,
+    }
 }

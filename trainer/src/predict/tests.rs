@@ -9,79 +9,127 @@ use arrow::ipc::writer::StreamWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use tch::Device;
+use wavemill_schemas::config::{Config, Data, Model};
 use wavemill_schemas::recipe::{Dtype, Layout};
+use wavemill_scores::metrics::Predictions;
 
 use super::*;
-use crate::config::{Config, Data, Model};
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
 use crate::evaluate;
-use crate::metrics::Predictions;
 use crate::strategy::Solo;
 use crate::testing::{Made, alone, made};
 
-const AMOUNT: Amount = Amount { top: 2, batch_rows: 64 };
+const AMOUNT: AnswerOptions = AnswerOptions {
+    top: 2,
+    batch_rows: 64,
+};
 
 fn config(model: &str, targets: &[&str]) -> Config {
     let targets = targets.iter().map(|&t| t.to_owned()).collect();
     Config {
-        model: Model { name: model.to_owned(), ..Model::default() },
-        data: Data { batch_size: 64, normalize: true, frames: Some(50), targets, ..Data::default() },
+        model: Model {
+            name: model.to_owned(),
+            ..Model::default()
+        },
+        data: Data {
+            batch_size: 64,
+            normalize: true,
+            frames: Some(50),
+            targets,
+            ..Data::default()
+        },
         ..Config::default()
     }
 }
 
 fn fixture() -> Fixture {
-    Fixture { shape: [8, 48], segments: 3, ..Fixture::default() }
+    Fixture {
+        shape: [8, 48],
+        segments: 3,
+        ..Fixture::default()
+    }
 }
 
 /// All row groups of a side's files.
 fn batches(made: &Made, side: &str) -> (SchemaRef, Vec<RecordBatch>) {
     let manifest = made.data.store().manifest();
     let (mut schema, mut batches) = (None, Vec::new());
-    for file in manifest.files_of(&made.data.feature().name).filter(|file| file.split.as_deref() == Some(side)) {
+    for file in manifest
+        .files_of(&made.data.feature().name)
+        .filter(|file| file.split.as_deref() == Some(side))
+    {
         let file = File::open(made.folder.path().join(&file.path)).expect("a file");
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
         schema = Some(SchemaRef::clone(reader.schema()));
-        batches.extend(reader.with_batch_size(5).build().expect("rows").map(|batch| batch.expect("a batch")));
+        batches.extend(
+            reader
+                .with_batch_size(5)
+                .build()
+                .expect("rows")
+                .map(|batch| batch.expect("a batch")),
+        );
     }
     (schema.expect("a file"), batches)
 }
 
 fn stream(schema: &SchemaRef, batches: &[RecordBatch]) -> Vec<u8> {
     let mut writer = StreamWriter::try_new(Vec::new(), schema).expect("a stream");
-    batches.iter().for_each(|batch| writer.write(batch).expect("room"));
+    batches
+        .iter()
+        .for_each(|batch| writer.write(batch).expect("room"));
     writer.finish().expect("room");
     writer.into_inner().expect("a stream")
 }
 
-fn told(trained: &Trained, stream: &[u8], amount: Amount) -> (Result<u64, PredictError>, Vec<Value>) {
-    let wanted = Wanted { feature: &trained.state().input.feature, recipe: "runs/one/recipe.toml".as_ref() };
+fn told(
+    trained: &TrainedModel,
+    stream: &[u8],
+    options: AnswerOptions,
+) -> (Result<u64, PredictError>, Vec<Value>) {
+    let wanted = ExpectedFeature {
+        feature: &trained.state().input.feature,
+        recipe: "runs/one/recipe.toml".as_ref(),
+    };
     let mut out = Vec::new();
-    let answered = Rows::open(stream, wanted).and_then(|rows| answer(trained, rows, amount, &mut out));
+    let answered =
+        Rows::open(stream, wanted).and_then(|rows| answer(trained, rows, options, &mut out));
     let lines = String::from_utf8(out).expect("text");
-    (answered, lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
+    (
+        answered,
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect(),
+    )
 }
 
 /// What evaluation says of the test rows, of each target.
 fn evaluated(made: &Made) -> Vec<Predictions> {
-    let plan = LoaderPlan { side: Side::Test, batch_size: 64, ..LoaderPlan::default() };
+    let plan = LoaderPlan {
+        side: Side::Test,
+        batch_size: 64,
+        ..LoaderPlan::default()
+    };
     evaluate::predict(&made.learner, &made.data, &Solo, plan).expect("probabilities")
 }
 
 /// Class and probability of the best.
 fn likeliest_of<'a>(probabilities: &[f32], classes: &'a [String]) -> (&'a str, f32) {
-    let class = crate::metrics::likeliest(probabilities);
+    let class = wavemill_scores::metrics::likeliest(probabilities);
     (&classes[class], probabilities[class])
 }
 
 /// The same as a line, or an entry of its list, has it.
 fn said(line: &Value) -> (&str, f32) {
-    (line["class"].as_str().expect("a class"), line["probability"].as_f64().expect("a number") as f32)
+    (
+        line["class"].as_str().expect("a class"),
+        line["probability"].as_f64().expect("a number") as f32,
+    )
 }
 
 fn agrees(made: &Made) {
-    let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(made, "test");
     let (answered, lines) = told(&trained, &stream(&schema, &batches), AMOUNT);
     let want = evaluated(made);
@@ -89,10 +137,20 @@ fn agrees(made: &Made) {
     assert!(want[0].len() > 20, "rows of several batches of the stream");
 
     let of_row = |line: &&Value| line.get("segment").is_some();
-    let key = |line: &Value| (line["clip_key"].as_str().expect("a key").to_owned(), line["segment"].as_i64());
+    let key = |line: &Value| {
+        (
+            line["clip_key"].as_str().expect("a key").to_owned(),
+            line["segment"].as_i64(),
+        )
+    };
     for target in &want {
         let is_own = |line: &&Value| line["target"] == target.target();
-        let got: HashMap<_, &Value> = lines.iter().filter(of_row).filter(is_own).map(|l| (key(l), l)).collect();
+        let got: HashMap<_, &Value> = lines
+            .iter()
+            .filter(of_row)
+            .filter(is_own)
+            .map(|l| (key(l), l))
+            .collect();
         assert_eq!(got.len(), target.len());
         for row in target.rows() {
             let line = got[&(row.clip_key.to_owned(), Some(i64::from(row.segment)))];
@@ -106,9 +164,15 @@ fn agrees(made: &Made) {
                 false => assert_eq!(said(line), best),
             }
         }
-        let clips = lines.iter().filter(|line| line.get("segments").is_some()).filter(is_own);
+        let clips = lines
+            .iter()
+            .filter(|line| line.get("segments").is_some())
+            .filter(is_own);
         let clips: BTreeMap<String, &Value> = clips.map(|line| (key(line).0, line)).collect();
-        let (mean, majority) = (target.per_track_mean().expect("means"), target.per_track_majority().expect("votes"));
+        let (mean, majority) = (
+            target.per_track_mean().expect("means"),
+            target.per_track_majority().expect("votes"),
+        );
         assert_eq!(clips.len(), mean.len());
         for (mean, majority) in mean.rows().zip(majority.rows()) {
             let line = clips[mean.clip_key];
@@ -117,7 +181,11 @@ fn agrees(made: &Made) {
             assert_eq!(line["segments"], 3);
             if !target.is_multi() {
                 assert_eq!(said(line), best);
-                assert_eq!(line["majority"], likeliest_of(majority.probabilities, target.classes()).0, "{line}");
+                assert_eq!(
+                    line["majority"],
+                    likeliest_of(majority.probabilities, target.classes()).0,
+                    "{line}"
+                );
             }
         }
     }
@@ -127,26 +195,52 @@ fn agrees(made: &Made) {
 fn a_stream_of_rows_is_answered_as_evaluation_answers_them() {
     let alone = alone();
     let targets = ["genre", GENRES_ALL];
-    agrees(&made(&fixture(), &config("crnn-simple", &targets), 4, &alone));
-    let ragged = Fixture { ragged: true, dtype: Dtype::U8, frames_first: true, ..fixture() };
+    agrees(&made(
+        &fixture(),
+        &config("crnn-simple", &targets),
+        4,
+        &alone,
+    ));
+    let ragged = Fixture {
+        ragged: true,
+        dtype: Dtype::U8,
+        frames_first: true,
+        ..fixture()
+    };
     agrees(&made(&ragged, &config("crnn-simple", &targets), 4, &alone));
-    agrees(&made(&Fixture { layout: Layout::List, ..fixture() }, &config("lstm", &["genre"]), 4, &alone));
+    agrees(&made(
+        &Fixture {
+            layout: Layout::List,
+            ..fixture()
+        },
+        &config("lstm", &["genre"]),
+        4,
+        &alone,
+    ));
 }
 
 #[test]
 fn batches_of_any_size_give_the_same_lines() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 4, &alone);
-    let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&made, "test");
     let stream = stream(&schema, &batches);
     let names = |lines: &[Value]| {
-        let name = |l: &Value| format!("{} {} {} {}", l["clip_key"], l["segment"], l["class"], l["top"].is_array());
+        let name = |l: &Value| {
+            format!(
+                "{} {} {} {}",
+                l["clip_key"],
+                l["segment"],
+                l["class"],
+                l["top"].is_array()
+            )
+        };
         lines.iter().map(name).collect::<Vec<_>>()
     };
     let want = names(&told(&trained, &stream, AMOUNT).1);
     for batch_rows in [1, 7] {
-        let (answered, lines) = told(&trained, &stream, Amount { top: 0, batch_rows });
+        let (answered, lines) = told(&trained, &stream, AnswerOptions { top: 0, batch_rows });
         assert!(answered.is_ok() && lines.iter().all(|l| l["top"] == serde_json::json!([])));
         assert_eq!(names(&lines), want, "{batch_rows}");
     }
@@ -156,18 +250,32 @@ fn batches_of_any_size_give_the_same_lines() {
 fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
-    let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&made, "test");
     let whole = stream(&schema, &batches[..2]);
     let (answered, lines) = told(&trained, &whole, AMOUNT);
-    assert_eq!((answered.expect("answers"), lines.iter().filter(|l| l.get("segments").is_some()).count()), (10, 3));
-    let cuts = (1..40).map(|i| whole.len() * i / 40).chain([whole.len() - 8, whole.len() - 4]);
+    assert_eq!(
+        (
+            answered.expect("answers"),
+            lines.iter().filter(|l| l.get("segments").is_some()).count()
+        ),
+        (10, 3)
+    );
+    let cuts = (1..40)
+        .map(|i| whole.len() * i / 40)
+        .chain([whole.len() - 8, whole.len() - 4]);
     let mut seen = Vec::new();
     for cut in cuts {
         let (answered, lines) = told(&trained, &whole[..cut], AMOUNT);
         let error = answered.expect_err("it is cut");
-        let PredictError::Cut { problem, rows, .. } = &error else { panic!("{error:?}") };
-        assert_eq!((*problem, *rows, lines.len() as u64), ("cut off", lines.len() as u64, *rows), "{error}");
+        let PredictError::Cut { problem, rows, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(
+            (*problem, *rows, lines.len() as u64),
+            ("cut off", lines.len() as u64, *rows),
+            "{error}"
+        );
         seen.push(*rows);
     }
     seen.sort_unstable();
@@ -179,31 +287,59 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
 fn what_is_no_stream_of_features_is_told_apart() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
-    let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
-    let error = |bytes: &[u8]| told(&trained, bytes, AMOUNT).0.expect_err("no features").to_string();
-    assert!(error(b"").starts_with("the input is empty, not an Arrow IPC stream: give it that of `wavemill features"));
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let error = |bytes: &[u8]| {
+        told(&trained, bytes, AMOUNT)
+            .0
+            .expect_err("no features")
+            .to_string()
+    };
+    assert!(error(b"").starts_with(
+        "the input is empty, not an Arrow IPC stream: give it that of `wavemill features"
+    ));
     assert!(error(b"{\"clip_key\": 1}").contains("is JSON"));
     assert!(error(b"ID3\x04rest of it").contains("an MP3 file"));
     assert!(error(b"????????????").contains("something else"));
 
     let (schema, batches) = batches(&made, "test");
-    let bare = SchemaRef::new(schema.as_ref().clone().project(&[0, 2, 3]).expect("columns"));
+    let bare = SchemaRef::new(
+        schema
+            .as_ref()
+            .clone()
+            .project(&[0, 2, 3])
+            .expect("columns"),
+    );
     let bare_batch = batches[0].project(&[0, 2, 3]).expect("columns");
-    assert!(error(&stream(&bare, &[bare_batch])).starts_with("no column of the stream holds a tensor"));
+    assert!(
+        error(&stream(&bare, &[bare_batch])).starts_with("no column of the stream holds a tensor")
+    );
     let tensor = schema.index_of("log_mel").expect("a column");
     let few = SchemaRef::new(schema.project(&[0, 2, tensor]).expect("columns"));
     let few_batch = batches[0].project(&[0, 2, tensor]).expect("columns");
-    assert_eq!(error(&stream(&few, &[few_batch])), "column offset_s of the stream: missing");
+    assert_eq!(
+        error(&stream(&few, &[few_batch])),
+        "column offset_s of the stream: missing"
+    );
 }
 
 #[test]
 fn rows_of_another_feature_are_refused_by_both_names() {
     let alone = alone();
     let ours = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
-    let other = made(&Fixture { dtype: Dtype::F32, ..fixture() }, &config("lstm", &["genre"]), 0, &alone);
-    let trained = Trained::load(&ours.checkpoint, Device::Cpu).expect("a model");
+    let other = made(
+        &Fixture {
+            dtype: Dtype::F32,
+            ..fixture()
+        },
+        &config("lstm", &["genre"]),
+        0,
+        &alone,
+    );
+    let trained = TrainedModel::load(&ours.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&other, "test");
-    let error = told(&trained, &stream(&schema, &batches), AMOUNT).0.expect_err("another feature");
+    let error = told(&trained, &stream(&schema, &batches), AMOUNT)
+        .0
+        .expect_err("another feature");
     let [theirs, own] = [&other, &ours].map(|made| made.data.feature().feature_id[..12].to_owned());
     let want = format!(
         "the stream holds log_mel {theirs}, the model was trained on log_mel {own}: use the recipe that it was trained \
@@ -216,11 +352,20 @@ fn rows_of_another_feature_are_refused_by_both_names() {
 #[test]
 fn a_model_that_sees_more_than_sound_refuses() {
     let alone = alone();
-    for (model, what) in [("mlp-1", "mlp-1 sees columns of fma_features"), ("fusion", "artist and album")] {
+    for (model, what) in [
+        ("mlp-1", "mlp-1 sees columns of fma_features"),
+        ("fusion", "artist and album"),
+    ] {
         let made = made(&fixture(), &config(model, &["genre"]), 0, &alone);
-        let trained = Trained::load(&made.checkpoint, Device::Cpu).expect("a model");
+        let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
         let (schema, batches) = batches(&made, "test");
-        let error = told(&trained, &stream(&schema, &batches), AMOUNT).0.expect_err("no metadata").to_string();
-        assert!(error.contains(what) && error.contains("`wavemill-train eval`"), "{error}");
+        let error = told(&trained, &stream(&schema, &batches), AMOUNT)
+            .0
+            .expect_err("no metadata")
+            .to_string();
+        assert!(
+            error.contains(what) && error.contains("`wavemill-train eval`"),
+            "{error}"
+        );
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use wavemill_schemas::config::Config;
+
 use super::RunError;
 use crate::checkpoint::State;
-use crate::config::Config;
 use crate::dataset::{Dataset, Side, n_batches};
 use crate::learner::Learner;
 
@@ -13,19 +14,33 @@ use crate::learner::Learner;
 /// # Errors
 /// [`RunError::NoRows`], [`RunError::LostRows`], [`RunError::Unlearnable`], [`RunError::Unscorable`],
 /// [`RunError::NoBatch`], and what [`Learner::check`] says.
-pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
-    Side::ALL.into_iter().try_for_each(|side| require_rows(data, side))?;
+pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
+    for side in Side::ALL {
+        require_rows(data, side)?;
+    }
+
+    // There is nothing to learn, or nothing to choose epochs by.
     if let Some((target, problem)) = data.unlearnable() {
-        return Err(RunError::Unlearnable { target: target.to_owned(), problem });
+        return Err(RunError::Unlearnable {
+            target: target.to_owned(),
+            problem,
+        });
     }
     if let Some((target, side)) = data.unscorable() {
         let rule = data.split_rule().name();
-        return Err(RunError::Unscorable { target: target.to_owned(), split: side.name(), rule });
+        return Err(RunError::Unscorable {
+            target: target.to_owned(),
+            split: side.name(),
+            rule,
+        });
     }
 
     let rows = data.rows_of(Side::Training).len();
     if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
-        return Err(RunError::NoBatch { rows, batch_size: config.data.batch_size });
+        return Err(RunError::NoBatch {
+            rows,
+            batch_size: config.data.batch_size,
+        });
     }
     Ok(Learner::check(config, data, world_size)?)
 }
@@ -34,8 +49,12 @@ pub fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), R
 ///
 /// # Errors
 /// [`RunError::NoRows`], [`RunError::LostRows`].
-pub fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
-    if data.rows_of(side).is_empty() { Err(no_rows(data, side)) } else { Ok(()) }
+pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
+    if data.rows_of(side).is_empty() {
+        Err(no_rows(data, side))
+    } else {
+        Ok(())
+    }
 }
 
 /// Why a side has no rows: with damaged files passed over, those are the first to look at.
@@ -50,23 +69,42 @@ fn no_rows(data: &Dataset, side: Side) -> RunError {
     }
     match lost.split_first() {
         None => RunError::NoRows { split, rule },
-        Some((one, [])) => RunError::LostRows { split, rule, lost: one.clone() },
-        Some((first, more)) => {
-            RunError::LostRows { split, rule, lost: format!("{first} and {} more files", more.len()) }
-        }
+        Some((one, [])) => RunError::LostRows {
+            split,
+            rule,
+            lost: one.clone(),
+        },
+        Some((first, more)) => RunError::LostRows {
+            split,
+            rule,
+            lost: format!("{first} and {} more files", more.len()),
+        },
     }
 }
 
 /// What changes a score and is no error: of the rows, of rows left out, of batch norm over ranks.
-pub(super) fn warnings(config: &Config, data: &Dataset, learner: &Learner, world_size: usize) -> Vec<String> {
+pub(super) fn warnings(
+    config: &Config,
+    data: &Dataset,
+    learner: &Learner,
+    world_size: usize,
+) -> Vec<String> {
     let mut warnings = data.warnings();
+
     let left_out = data.rows_of(Side::Training).len() % config.data.batch_size;
     if config.data.drop_last && left_out > 0 {
-        warnings.push(format!("data.drop_last leaves out {left_out} training rows an epoch, others each time"));
+        warnings.push(format!(
+            "data.drop_last leaves out {left_out} training rows an epoch, others each time"
+        ));
     }
+
     if config.augment.enabled && !data.needs().spectrogram() {
-        warnings.push(format!("augment.enabled changes nothing: {} sees no spectrogram", config.model.name));
+        warnings.push(format!(
+            "augment.enabled changes nothing: {} sees no spectrogram",
+            config.model.name
+        ));
     }
+
     if world_size > 1 && learner.trains_batch_norm() && !config.model.sync_batch_norm {
         warnings.push(
             "batch norm saw each rank's own rows: another number of ranks gives other figures; \
@@ -81,15 +119,23 @@ pub(super) fn warnings(config: &Config, data: &Dataset, learner: &Learner, world
 ///
 /// # Errors
 /// [`RunError::OtherStore`].
-pub fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
-    let (manifest, feature) = (data.store().manifest_hash(), &data.feature().feature_id);
-    let pairs = [("feature", &state.feature_id, feature.as_str()), ("manifest", &state.manifest_hash, manifest)];
-    match pairs.into_iter().find(|(_, theirs, ours)| theirs.as_str() != *ours) {
-        Some((what, theirs, ours)) => {
-            Err(RunError::OtherStore { path: path.to_owned(), what, theirs: theirs.clone(), ours: ours.to_owned() })
+pub(crate) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
+    let feature = data.feature().feature_id.as_str();
+    let manifest = data.store().manifest_hash();
+    for (what, theirs, ours) in [
+        ("feature", &state.feature_id, feature),
+        ("manifest", &state.manifest_hash, manifest),
+    ] {
+        if theirs != ours {
+            return Err(RunError::OtherStore {
+                path: path.to_owned(),
+                what,
+                theirs: theirs.clone(),
+                ours: ours.to_owned(),
+            });
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 /// The order of an epoch is that of the training files that can be read: within one it goes on only over the same.
@@ -97,18 +143,29 @@ pub fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunE
 /// # Errors
 /// [`RunError::OtherFiles`].
 pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
-    let Some(then) = state.lost.as_ref().filter(|_| state.batch > 0) else { return Ok(()) };
+    let Some(then) = state.lost.as_ref().filter(|_| state.batch > 0) else {
+        return Ok(());
+    };
     let now = data.lost_paths();
+
     // By the rule of its folders a side's rows are in that side's files alone.
     let is_by_folder = data.split_rule() == data.store().manifest().recipe.split.rule;
-    let holds_training = |path: &&String| !is_by_folder || path.contains("/split=training/");
-    let changed = now.iter().filter(|path| !then.contains(path)).chain(then.iter().filter(|path| !now.contains(path)));
-    let files: Vec<&str> = changed.filter(holds_training).map(String::as_str).collect();
+    let fresh = now.iter().filter(|path| !then.contains(path));
+    let back = then.iter().filter(|path| !now.contains(path));
+    let mut files: Vec<&str> = fresh.chain(back).map(String::as_str).collect();
+    if is_by_folder {
+        files.retain(|path| path.contains("/split=training/"));
+    }
     if files.is_empty() {
         return Ok(());
     }
-    let files = files.join(", ");
-    Err(RunError::OtherFiles { path: run.to_owned(), step: state.step, epoch: state.epoch + 1, files })
+
+    Err(RunError::OtherFiles {
+        path: run.to_owned(),
+        step: state.step,
+        epoch: state.epoch + 1,
+        files: files.join(", "),
+    })
 }
 
 #[cfg(test)]
@@ -125,9 +182,20 @@ mod tests {
     fn told(model: &str, sets: &[&str]) -> String {
         let _alone = testing::alone();
         let folder = tempfile::tempdir().expect("a folder");
-        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).chain([format!("model.name={model}")]).collect();
+        let sets: Vec<String> = sets
+            .iter()
+            .map(|&set| set.to_owned())
+            .chain([format!("model.name={model}")])
+            .collect();
         let config = Config::parse("", "the test", &sets).expect("a configuration");
-        let data = testing::opened(&Fixture { shape: [16, 24], ..Fixture::default() }, &config, &folder);
+        let data = testing::opened(
+            &Fixture {
+                shape: [16, 24],
+                ..Fixture::default()
+            },
+            &config,
+            &folder,
+        );
         let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
         warnings(&config, &data, &learner, 2).join("; ")
     }
@@ -135,7 +203,10 @@ mod tests {
     /// What ends a run on `fixture` before its first step, and else what is said of its rows.
     fn checked(fixture: &Fixture, target: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().expect("a folder");
-        let sets = ["model.name=lstm".to_owned(), format!("data.targets=[\"{target}\"]")];
+        let sets = [
+            "model.name=lstm".to_owned(),
+            format!("data.targets=[\"{target}\"]"),
+        ];
         let config = Config::parse("", "the test", &sets).expect("a configuration");
         let data = testing::opened(fixture, &config, &folder);
         check(&config, &data, 1).map_err(|error| error.to_string())?;
@@ -144,57 +215,121 @@ mod tests {
 
     #[test]
     fn one_class_among_training_rows_is_an_error_before_the_first_step() {
-        let one_class = Fixture { classes: 1, ..Fixture::default() };
+        let one_class = Fixture {
+            classes: 1,
+            ..Fixture::default()
+        };
         let said = checked(&one_class, "genre").expect_err("nothing to learn");
         assert!(
-            said.starts_with("target genre: all 80 training rows with a label are class 0: there is nothing"),
+            said.starts_with(
+                "target genre: all 80 training rows with a label are class 0: there is nothing"
+            ),
             "{said}"
         );
-        assert!(said.contains("--target") && said.contains("--split"), "{said}");
-        let unlabelled = Fixture { unlabelled: 1, ..Fixture::default() };
+        assert!(
+            said.contains("--target") && said.contains("--split"),
+            "{said}"
+        );
+        let unlabelled = Fixture {
+            unlabelled: 1,
+            ..Fixture::default()
+        };
         let said = checked(&unlabelled, "genre").expect_err("nothing to learn");
-        assert!(said.starts_with("target genre: no training row has a label"), "{said}");
+        assert!(
+            said.starts_with("target genre: no training row has a label"),
+            "{said}"
+        );
         // Even clips have a second label, which tells them from the others.
         let said = checked(&one_class, "genres_all").expect("a label that some rows have");
-        assert!(said.contains("all training rows of genres_all with a label have Genre 0: a model can"), "{said}");
-        let one_row = Fixture { clips: 3, artists: 3, ..Fixture::default() };
+        assert!(
+            said.contains("all training rows of genres_all with a label have Genre 0: a model can"),
+            "{said}"
+        );
+        let one_row = Fixture {
+            clips: 3,
+            artists: 3,
+            ..Fixture::default()
+        };
         let said = checked(&one_row, "genres_all").expect_err("nothing to learn");
-        assert!(said.contains("all 1 training rows with labels have the same ones, Genre 0, Even"), "{said}");
+        assert!(
+            said.contains("all 1 training rows with labels have the same ones, Genre 0, Even"),
+            "{said}"
+        );
     }
 
     #[test]
     fn a_side_without_any_label_is_an_error_before_the_first_step() {
         // Of twelve clips the eleventh is validation, and the only one without a label.
-        let fixture = Fixture { clips: 12, unlabelled: 11, ..Fixture::default() };
+        let fixture = Fixture {
+            clips: 12,
+            unlabelled: 11,
+            ..Fixture::default()
+        };
         let said = checked(&fixture, "genre").expect_err("no score");
-        assert!(said.starts_with("target genre: no validation row has a label under rule artist"), "{said}");
+        assert!(
+            said.starts_with("target genre: no validation row has a label under rule artist"),
+            "{said}"
+        );
     }
 
     #[test]
     fn a_side_that_lacks_classes_is_a_warning() {
         // By artist: validation has class 1 alone, test class 2.
         let said = checked(&Fixture::default(), "genre").expect("two classes");
-        assert!(said.contains("all 8 validation rows of genre with a label are class 1: no score there"), "{said}");
-        assert!(said.contains("all 8 test rows of genre with a label are class 2: no score there"), "{said}");
+        assert!(
+            said.contains(
+                "all 8 validation rows of genre with a label are class 1: no score there"
+            ),
+            "{said}"
+        );
+        assert!(
+            said.contains("all 8 test rows of genre with a label are class 2: no score there"),
+            "{said}"
+        );
         // Ten artists: each side has all of five classes that come round twice, or two of them.
-        let some = Fixture { classes: 4, artists: 10, ..Fixture::default() };
+        let some = Fixture {
+            classes: 4,
+            artists: 10,
+            ..Fixture::default()
+        };
         let said = checked(&some, "genre").expect("four classes");
-        assert!(said.contains("no test row of genre is class 0, class 2: no score there says"), "{said}");
+        assert!(
+            said.contains("no test row of genre is class 0, class 2: no score there says"),
+            "{said}"
+        );
         // Every label of a row that is even; those of the others are lacking.
-        assert!(!checked(&some, "genres_all").expect("labels").contains("all training rows"));
+        assert!(
+            !checked(&some, "genres_all")
+                .expect("labels")
+                .contains("all training rows")
+        );
         let said = checked(&some, "genres_all").expect("labels");
-        assert!(said.contains("all 9 validation rows of genres_all with a label have Even"), "{said}");
-        assert!(said.contains("no validation row of genres_all is Genre 1, Genre 3"), "{said}");
+        assert!(
+            said.contains("all 9 validation rows of genres_all with a label have Even"),
+            "{said}"
+        );
+        assert!(
+            said.contains("no validation row of genres_all is Genre 1, Genre 3"),
+            "{said}"
+        );
     }
 
     /// What is said of a store whose only file of `split` is cut in the middle.
     fn told_without(split: &str) -> String {
         let _alone = testing::alone();
         let folder = tempfile::tempdir().expect("a folder");
-        let config = Config::parse("", "the test", &["data.skip_damaged=true".to_owned()]).expect("a configuration");
-        let fixture = Fixture { shape: [16, 24], ..Fixture::default() };
+        let config = Config::parse("", "the test", &["data.skip_damaged=true".to_owned()])
+            .expect("a configuration");
+        let fixture = Fixture {
+            shape: [16, 24],
+            ..Fixture::default()
+        };
         let manifest = fixture.write(&folder.path().join("store"));
-        for file in manifest.files.iter().filter(|file| file.split.as_deref() == Some(split)) {
+        for file in manifest
+            .files
+            .iter()
+            .filter(|file| file.split.as_deref() == Some(split))
+        {
             let path = folder.path().join("store").join(&file.path);
             let bytes = std::fs::read(&path).expect("a file");
             std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("room");
@@ -213,7 +348,10 @@ mod tests {
         for split in ["validation", "training", "test"] {
             let words = told_without(split);
             let file = format!("split={split}/00000.parquet");
-            assert!(words.contains(&file) && words.contains("wavemill verify"), "{split}: {words}");
+            assert!(
+                words.contains(&file) && words.contains("wavemill verify"),
+                "{split}: {words}"
+            );
             assert!(!words.contains("extract more clips"), "{words}");
         }
         let of_whole = told_without("none");
@@ -231,7 +369,13 @@ mod tests {
     #[test]
     fn batch_norm_of_each_rank_is_said_unless_it_is_frozen() {
         assert!(told("genregenie-cnn", &[]).contains("batch norm saw each rank's own rows"));
-        assert!(!told("genregenie-cnn", &["model.freeze=true", "model.init=weights"]).contains("batch norm"));
+        assert!(
+            !told(
+                "genregenie-cnn",
+                &["model.freeze=true", "model.init=weights"]
+            )
+            .contains("batch norm")
+        );
         assert!(!told("lstm", &[]).contains("batch norm"));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use wavemill_scores::records::RecordError;
+
 use crate::checkpoint::CheckpointError;
 use crate::dataset::DatasetError;
 use crate::evaluate::EvaluateError;
 use crate::learner::LearnError;
-use crate::records::RecordError;
 
 /// Why a run ends early.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,9 @@ pub enum RunError {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// A split that training needs has no rows.
-    #[error("no rows in split {split} under rule {rule}: choose another with --split, or extract more clips")]
+    #[error(
+        "no rows in split {split} under rule {rule}: choose another with --split, or extract more clips"
+    )]
     NoRows {
         /// Which side.
         split: &'static str,

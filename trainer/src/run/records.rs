@@ -1,9 +1,10 @@
 //! What rank 0 writes down as a run goes.
 
+use wavemill_schemas::config::Config;
+use wavemill_scores::records::{EventWriter, Log, RecordError, Resumed, RunDir};
+
 use super::{Job, RunError};
 use crate::checkpoint::State;
-use crate::config::Config;
-use crate::records::{EventWriter, Log, RecordError, Resumed, RunDir};
 
 /// Log, TensorBoard and configuration of a run's folder.
 pub(super) struct Records {
@@ -18,20 +19,33 @@ impl Records {
         let mut log = Log::open(&folder.log())?;
         // A run that was killed before its first checkpoint begins anew in its folder.
         let goes_on = !log.is_empty()?;
-        let resumed = Resumed { step: state.step, epoch_ended: state.batch == 0 };
+
+        let resumed = Resumed {
+            step: state.step,
+            epoch_ended: state.batch == 0,
+        };
         let events = EventWriter::create(folder.path(), goes_on.then_some(resumed))?;
         if goes_on {
             log.resumed(state.epoch, state.step)?;
         }
-        let notes = [("device", format!("{:?}", job.device)), ("world_size", world_size.to_string())];
+
+        let notes = [
+            ("device", format!("{:?}", job.device)),
+            ("world_size", world_size.to_string()),
+        ];
         log.note("start", state.epoch, state.step, &notes)?;
-        Ok(Self { folder, log, events })
+        Ok(Self {
+            folder,
+            log,
+            events,
+        })
     }
 
     /// `config.toml` says what is run, whatever it said before.
     pub(super) fn keep_config(&self, config: &Config) -> Result<(), RunError> {
         let path = self.folder.config();
-        let text = toml::to_string(config).map_err(|source| RecordError::Config { path, source })?;
+        let text =
+            toml::to_string(config).map_err(|source| RecordError::Config { path, source })?;
         if self.folder.read_config()? != text {
             self.folder.write_config(&text)?;
         }
@@ -40,15 +54,31 @@ impl Records {
 
     /// What a reader of the figures should know, beside them.
     pub(super) fn warning(&mut self, epoch: u64, step: u64, text: &str) -> Result<(), RunError> {
-        Ok(self.log.note("warning", epoch, step, &[("text", text.to_owned())])?)
+        Ok(self
+            .log
+            .note("warning", epoch, step, &[("text", text.to_owned())])?)
     }
 
-    pub(super) fn step(&mut self, epoch: u64, step: u64, loss: f64, lr: f64) -> Result<(), RunError> {
-        self.log.append("step", epoch, step, &[("loss", loss), ("lr", lr)])?;
-        Ok(self.events.scalars(step, &[("step/loss", loss), ("step/lr", lr)])?)
+    pub(super) fn step(
+        &mut self,
+        epoch: u64,
+        step: u64,
+        loss: f64,
+        lr: f64,
+    ) -> Result<(), RunError> {
+        self.log
+            .append("step", epoch, step, &[("loss", loss), ("lr", lr)])?;
+        Ok(self
+            .events
+            .scalars(step, &[("step/loss", loss), ("step/lr", lr)])?)
     }
 
-    pub(super) fn epoch(&mut self, epoch: u64, step: u64, values: &[(&str, f64)]) -> Result<(), RunError> {
+    pub(super) fn epoch(
+        &mut self,
+        epoch: u64,
+        step: u64,
+        values: &[(&str, f64)],
+    ) -> Result<(), RunError> {
         self.log.append("epoch", epoch, step, values)?;
         Ok(self.events.scalars(step, values)?)
     }

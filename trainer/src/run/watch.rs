@@ -29,16 +29,16 @@ pub struct Watch {
     /// Nanoseconds spent on validation and test.
     pub evaluation_ns: AtomicU64,
     /// What is being done.
-    pub doing: Arc<Doing>,
+    pub phase: Arc<Phase>,
     /// Epochs that ended, until somebody takes them.
-    pub ended: Mutex<Vec<EpochEnded>>,
+    pub ended: Mutex<Vec<EpochSummary>>,
 }
 
 /// What a run is busy with.
 #[derive(Debug, Default)]
-pub struct Doing(AtomicU8);
+pub struct Phase(AtomicU8);
 
-impl Doing {
+impl Phase {
     pub(super) fn set(&self, side: Side) {
         let number = match side {
             Side::Training => 0,
@@ -67,7 +67,7 @@ impl Doing {
 
 /// What there is to say at the end of an epoch.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct EpochEnded {
+pub struct EpochSummary {
     /// `epoch`.
     pub event: &'static str,
     /// Which one, from 1.

@@ -12,7 +12,7 @@ use crate::ffi;
 /// memory that is still cheap to have twice.
 const BUCKET_BYTES: usize = 25 << 20;
 
-/// A variable's place.
+/// A variable and its part of a bucket.
 #[derive(Debug)]
 struct Slot {
     variable: Tensor,
@@ -28,7 +28,7 @@ struct Bucket {
 
 /// All gradients of a model, and a few numbers besides.
 #[derive(Debug)]
-pub struct Buckets {
+pub(crate) struct Buckets {
     buckets: Vec<Bucket>,
     /// f64, on the CPU wherever the variables are: the extras, then for each variable whether it has a gradient here.
     numbers: Tensor,
@@ -39,7 +39,8 @@ impl Buckets {
     /// Room for the gradients of `variables`, which are of one device, in this order (the same on every rank), and for
     /// `extras` f64. A bucket holds one kind, f32 or f64.
     #[must_use]
-    pub fn new(variables: &[(String, Tensor)], extras: usize) -> Self {
+    pub(crate) fn new(variables: &[(String, Tensor)], extras: usize) -> Self {
+        // A bucket is closed when the next variable would make it too large, or is of another kind.
         let mut groups: Vec<Vec<&Tensor>> = Vec::new();
         let mut bytes = 0;
         for (_, variable) in variables {
@@ -56,8 +57,16 @@ impl Buckets {
                 }
             }
         }
-        let numbers = Tensor::zeros([(extras + variables.len()) as i64], (Kind::Double, Device::Cpu));
-        Self { buckets: groups.into_iter().map(bucket).collect(), numbers, extras }
+
+        let numbers = Tensor::zeros(
+            [(extras + variables.len()) as i64],
+            (Kind::Double, Device::Cpu),
+        );
+        Self {
+            buckets: groups.into_iter().map(bucket).collect(),
+            numbers,
+            extras,
+        }
     }
 
     /// Σ over ranks of every variable's gradient, in place, and of `extras`, exactly as f64 sums go.
@@ -70,21 +79,34 @@ impl Buckets {
     ///
     /// # Panics
     /// If there are not as many extras as [`Self::new`] was told.
-    pub fn reduce(&mut self, group: &dyn Collective, extras: &mut [f64]) -> Result<(), RankError> {
-        assert_eq!(extras.len(), self.extras, "extras of a step are counted once");
+    pub(crate) fn reduce(
+        &mut self,
+        group: &dyn Collective,
+        extras: &mut [f64],
+    ) -> Result<(), RankError> {
+        assert_eq!(
+            extras.len(),
+            self.extras,
+            "extras of a step are counted once"
+        );
+
         if group.world_size() == 1 {
             return Ok(());
         }
-        let torch = |source| RankError::Torch { rank: group.rank(), source };
+
+        let rank = group.rank();
         tch::no_grad(|| {
             self.sum_numbers(group, extras)?;
+
+            // How many ranks have a gradient for each variable, in the order of slots.
             let mut present = plain(&mut self.numbers)[self.extras..].iter();
             for bucket in &mut self.buckets {
-                bucket.fill().map_err(torch)?;
+                bucket.fill().map_err(RankError::torch(rank))?;
                 group.sum(&mut bucket.flat)?;
                 for (slot, &ranks) in bucket.slots.iter().zip(present.by_ref()) {
+                    // A gradient that no rank has stays undefined, and the optimiser passes over its variable.
                     if ranks > 0.0 {
-                        slot.give_back().map_err(torch)?;
+                        slot.give_back().map_err(RankError::torch(rank))?;
                     }
                 }
             }
@@ -95,17 +117,22 @@ impl Buckets {
     /// Values of each bucket.
     #[cfg(test)]
     pub(super) fn lengths(&self) -> Vec<i64> {
-        self.buckets.iter().map(|bucket| bucket.flat.numel() as i64).collect()
+        self.buckets
+            .iter()
+            .map(|bucket| bucket.flat.numel() as i64)
+            .collect()
     }
 
     fn sum_numbers(&mut self, group: &dyn Collective, extras: &mut [f64]) -> Result<(), RankError> {
         let count = self.extras;
         let numbers = plain(&mut self.numbers);
         numbers[..count].copy_from_slice(extras);
+
         let slots = self.buckets.iter().flat_map(|bucket| &bucket.slots);
         for (present, slot) in numbers[count..].iter_mut().zip(slots) {
             *present = f64::from(u8::from(slot.variable.grad().defined()));
         }
+
         group.sum(&mut self.numbers)?;
         extras.copy_from_slice(&plain(&mut self.numbers)[..count]);
         Ok(())
@@ -117,16 +144,25 @@ fn plain(numbers: &mut Tensor) -> &mut [f64] {
 }
 
 fn bucket(variables: Vec<&Tensor>) -> Bucket {
-    let values: i64 = variables.iter().map(|variable| variable.numel() as i64).sum();
+    let values: i64 = variables
+        .iter()
+        .map(|variable| variable.numel() as i64)
+        .sum();
     let flat = Tensor::zeros([values], (variables[0].kind(), variables[0].device()));
+
+    let mut slots = Vec::with_capacity(variables.len());
     let mut start = 0;
-    let slots = variables.into_iter().map(|variable| {
+    for variable in variables {
         let length = variable.numel() as i64;
-        let view = flat.narrow(0, start, length).view(variable.size().as_slice());
+        let view = flat
+            .narrow(0, start, length)
+            .view(variable.size().as_slice());
+        slots.push(Slot {
+            variable: variable.shallow_clone(),
+            view,
+        });
         start += length;
-        Slot { variable: variable.shallow_clone(), view }
-    });
-    let slots = slots.collect();
+    }
     Bucket { flat, slots }
 }
 
@@ -148,7 +184,12 @@ impl Slot {
     fn give_back(&self) -> Result<(), tch::TchError> {
         if !self.variable.grad().defined() {
             // tch cannot set a gradient; the one of 0 · Σ variable is a zero in its place.
-            tch::with_grad(|| self.variable.f_sum(self.variable.kind())?.f_mul_scalar(0.0)?.f_backward())?;
+            tch::with_grad(|| {
+                self.variable
+                    .f_sum(self.variable.kind())?
+                    .f_mul_scalar(0.0)?
+                    .f_backward()
+            })?;
         }
         self.variable.grad().f_copy_(&self.view)
     }

@@ -2,6 +2,8 @@
 //!
 //! Every rank tells all what it has, and each comes to the same decision by itself.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -25,23 +27,42 @@ impl Equipment {
     fn of(device: Device) -> Self {
         let Device::Cuda(index) = device else {
             let kind = format!("{device:?}").to_lowercase();
-            return Self { name: kind.clone(), kind, uuid: None, nccl: Err("no GPU".to_owned()) };
+            return Self {
+                name: kind.clone(),
+                kind,
+                uuid: None,
+                nccl: Err("no GPU".to_owned()),
+            };
         };
+
+        // Without the GPU's name nobody can tell whether two ranks share it: then NCCL is not to be had, either.
         let uuid = ffi::gpu_uuid(index);
         let nccl = ffi::nccl_version();
         Self {
             kind: "cuda".to_owned(),
             name: format!("cuda:{index}"),
-            nccl: uuid.as_ref().map_err(ToString::to_string).and(nccl.as_ref().map_err(ToString::to_string)).copied(),
+            nccl: uuid
+                .as_ref()
+                .map_err(ToString::to_string)
+                .and(nccl.as_ref().map_err(ToString::to_string))
+                .copied(),
             uuid: uuid.ok(),
+        }
+    }
+
+    /// NCCL's version, or why there is none.
+    fn nccl_text(&self) -> String {
+        match &self.nccl {
+            Ok(version) => ffi::version_text(*version),
+            Err(reason) => reason.clone(),
         }
     }
 }
 
-/// By what tensors of a device are summed.
+/// What sums tensors of a rank's device.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// They are the ring's own.
+pub(super) enum Backend {
+    /// The ring: tensors lie in host memory.
     Ring,
     /// NCCL on every rank's GPU, of this number.
     Nccl {
@@ -59,42 +80,63 @@ pub(super) enum Way {
 ///
 /// # Errors
 /// [`RankError::Disagree`] and [`RankError::SharedGpu`], on every rank; those of `group`.
-pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Way, RankError> {
+pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, RankError> {
     let own = serde_json::to_vec(&Equipment::of(device)).expect("text and numbers are JSON");
-    let all = group.gather(&own)?;
-    let unreadable = |rank, error: serde_json::Error| RankError::System {
-        rank,
-        what: "reading what it computes on",
-        source: error.into(),
-    };
-    let read = |(rank, bytes): (usize, &Vec<u8>)| serde_json::from_slice(bytes).map_err(|e| unreadable(rank, e));
-    let all = all.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
+
+    let mut all: Vec<Equipment> = Vec::new();
+    for (rank, bytes) in group.gather(&own)?.iter().enumerate() {
+        let equipment = serde_json::from_slice(bytes)
+            .map_err(io::Error::from)
+            .map_err(RankError::system(rank, "reading what it computes on"))?;
+        all.push(equipment);
+    }
     decide(&all, device)
 }
 
-fn decide(all: &[Equipment], device: Device) -> Result<Way, RankError> {
+/// A function of what all have, so that every rank decides alike.
+fn decide(all: &[Equipment], device: Device) -> Result<Backend, RankError> {
     let first = &all[0];
     if let Some(rank) = all.iter().position(|other| other.kind != first.kind) {
-        let (found, wanted) = (all[rank].kind.clone(), first.kind.clone());
-        return Err(RankError::Disagree { rank, field: "device", found, wanted });
+        return Err(RankError::Disagree {
+            rank,
+            field: "device",
+            found: all[rank].kind.clone(),
+            wanted: first.kind.clone(),
+        });
     }
-    let Device::Cuda(device) = device else { return Ok(Way::Ring) };
+    let Device::Cuda(device) = device else {
+        return Ok(Backend::Ring);
+    };
+
+    // NCCL joins no two ranks on one GPU, and they would be slower than one.
     for (rank, other) in all.iter().enumerate() {
-        if let Some(earlier) = all[..rank].iter().position(|one| one.uuid.is_some() && one.uuid == other.uuid) {
-            return Err(RankError::SharedGpu { earlier, rank, gpu: other.name.clone() });
+        if let Some(earlier) = all[..rank]
+            .iter()
+            .position(|one| one.uuid.is_some() && one.uuid == other.uuid)
+        {
+            return Err(RankError::SharedGpu {
+                earlier,
+                rank,
+                gpu: other.name.clone(),
+            });
         }
     }
+
     for (rank, other) in all.iter().enumerate() {
-        let version = |one: &Equipment| one.nccl.as_ref().map_or_else(Clone::clone, |&v| ffi::version_text(v));
+        let found = other.nccl_text();
         if other.nccl.is_err() {
-            return Ok(Way::Host { reason: format!("rank {rank}: {}", version(other)) });
+            return Ok(Backend::Host {
+                reason: format!("rank {rank}: {found}"),
+            });
         }
         if other.nccl != first.nccl {
-            let (found, wanted) = (version(other), version(first));
-            return Ok(Way::Host { reason: format!("rank {rank} has NCCL {found}, rank 0 has {wanted}") });
+            let wanted = first.nccl_text();
+            return Ok(Backend::Host {
+                reason: format!("rank {rank} has NCCL {found}, rank 0 has {wanted}"),
+            });
         }
     }
-    Ok(Way::Nccl { device })
+    Ok(Backend::Nccl { device })
 }
 
 #[cfg(test)]
@@ -103,45 +145,102 @@ mod tests {
 
     fn gpu(index: usize, uuid: &str) -> Equipment {
         let name = format!("cuda:{index}");
-        Equipment { kind: "cuda".to_owned(), name, uuid: Some(uuid.to_owned()), nccl: Ok(22_809) }
+        Equipment {
+            kind: "cuda".to_owned(),
+            name,
+            uuid: Some(uuid.to_owned()),
+            nccl: Ok(22_809),
+        }
     }
 
-    fn decided(all: &[Equipment]) -> Result<Way, String> {
-        let device = if all[0].kind == "cpu" { Device::Cpu } else { Device::Cuda(1) };
+    fn decided(all: &[Equipment]) -> Result<Backend, String> {
+        let device = if all[0].kind == "cpu" {
+            Device::Cpu
+        } else {
+            Device::Cuda(1)
+        };
         decide(all, device).map_err(|error| error.to_string())
     }
 
     #[test]
     fn cpus_take_the_ring_and_a_gpu_for_each_takes_nccl() {
-        assert_eq!(decided(&[Equipment::of(Device::Cpu), Equipment::of(Device::Cpu)]), Ok(Way::Ring));
-        assert_eq!(decided(&[gpu(0, "a"), gpu(1, "b")]), Ok(Way::Nccl { device: 1 }));
+        assert_eq!(
+            decided(&[Equipment::of(Device::Cpu), Equipment::of(Device::Cpu)]),
+            Ok(Backend::Ring)
+        );
+        assert_eq!(
+            decided(&[gpu(0, "a"), gpu(1, "b")]),
+            Ok(Backend::Nccl { device: 1 })
+        );
         // Each process may be shown its own GPU alone.
-        assert_eq!(decided(&[gpu(0, "a"), gpu(0, "b")]), Ok(Way::Nccl { device: 1 }));
+        assert_eq!(
+            decided(&[gpu(0, "a"), gpu(0, "b")]),
+            Ok(Backend::Nccl { device: 1 })
+        );
     }
 
     #[test]
     fn mixed_devices_and_a_shared_gpu_are_errors_with_ranks() {
         let cpu = Equipment::of(Device::Cpu);
         let mixed = decided(&[gpu(0, "a"), gpu(1, "b"), cpu.clone()]).expect_err("mixed");
-        assert_eq!(mixed, "rank 2 has device cpu, rank 0 has cuda: all ranks need the same");
+        assert_eq!(
+            mixed,
+            "rank 2 has device cpu, rank 0 has cuda: all ranks need the same"
+        );
         let mixed = decided(&[cpu, gpu(0, "a")]).expect_err("mixed");
-        assert_eq!(mixed, "rank 1 has device cuda, rank 0 has cpu: all ranks need the same");
+        assert_eq!(
+            mixed,
+            "rank 1 has device cuda, rank 0 has cpu: all ranks need the same"
+        );
         let shared = decided(&[gpu(0, "a"), gpu(1, "b"), gpu(1, "b")]).expect_err("shared");
-        assert_eq!(shared, "ranks 1 and 2 have the same GPU (cuda:1): start at most as many ranks as there are GPUs");
+        assert_eq!(
+            shared,
+            "ranks 1 and 2 have the same GPU (cuda:1): start at most as many ranks as there are GPUs"
+        );
         // Also where NCCL would not have been used.
-        let without = Equipment { nccl: Err("libnccl.so is not found".to_owned()), ..gpu(0, "a") };
-        assert!(decided(&[without.clone(), without]).expect_err("shared").starts_with("ranks 0 and 1 have the same"));
+        let without = Equipment {
+            nccl: Err("libnccl.so.2 is not found".to_owned()),
+            ..gpu(0, "a")
+        };
+        assert!(
+            decided(&[without.clone(), without])
+                .expect_err("shared")
+                .starts_with("ranks 0 and 1 have the same")
+        );
     }
 
     #[test]
     fn where_nccl_is_missing_or_differs_gpus_sum_in_host_memory() {
-        let without = Equipment { nccl: Err("libnccl.so is not found".to_owned()), ..gpu(1, "b") };
-        let host = |reason: &str| Ok(Way::Host { reason: reason.to_owned() });
-        assert_eq!(decided(&[gpu(0, "a"), without]), host("rank 1: libnccl.so is not found"));
-        let other = Equipment { nccl: Ok(22_703), ..gpu(1, "b") };
-        assert_eq!(decided(&[gpu(0, "a"), other]), host("rank 1 has NCCL 2.27.3, rank 0 has 2.28.9"));
+        let without = Equipment {
+            nccl: Err("libnccl.so.2 is not found".to_owned()),
+            ..gpu(1, "b")
+        };
+        let host = |reason: &str| {
+            Ok(Backend::Host {
+                reason: reason.to_owned(),
+            })
+        };
+        assert_eq!(
+            decided(&[gpu(0, "a"), without]),
+            host("rank 1: libnccl.so.2 is not found")
+        );
+        let other = Equipment {
+            nccl: Ok(22_703),
+            ..gpu(1, "b")
+        };
+        assert_eq!(
+            decided(&[gpu(0, "a"), other]),
+            host("rank 1 has NCCL 2.27.3, rank 0 has 2.28.9")
+        );
         // GPUs that cannot be asked are not taken for one.
-        let unknown = Equipment { uuid: None, nccl: Err("CUDA's cuInit: X".to_owned()), ..gpu(0, "") };
-        assert_eq!(decided(&[unknown.clone(), unknown]), host("rank 0: CUDA's cuInit: X"));
+        let unknown = Equipment {
+            uuid: None,
+            nccl: Err("CUDA's cuInit: X".to_owned()),
+            ..gpu(0, "")
+        };
+        assert_eq!(
+            decided(&[unknown.clone(), unknown]),
+            host("rank 0: CUDA's cuInit: X")
+        );
     }
 }

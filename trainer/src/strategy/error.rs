@@ -38,7 +38,9 @@ pub enum RankError {
         reason: String,
     },
     /// Some ranks did not come.
-    #[error("after {seconds} s these ranks have not come to rank 0: {ranks}; were all started, with one job token?")]
+    #[error(
+        "after {seconds} s these ranks have not come to rank 0: {ranks}; were all started, with one job token?"
+    )]
     Missing {
         /// Comma-separated.
         ranks: String,
@@ -58,7 +60,9 @@ pub enum RankError {
         wanted: String,
     },
     /// Two ranks compute on one GPU, which NCCL does not do and which would be slower than one rank.
-    #[error("ranks {earlier} and {rank} have the same GPU ({gpu}): start at most as many ranks as there are GPUs")]
+    #[error(
+        "ranks {earlier} and {rank} have the same GPU ({gpu}): start at most as many ranks as there are GPUs"
+    )]
     SharedGpu {
         /// The first.
         earlier: usize,
@@ -88,7 +92,9 @@ pub enum RankError {
         reason: String,
     },
     /// The connection to a neighbour in the ring broke.
-    #[error("rank {rank} lost its connection to rank {neighbour}: {source}; the last checkpoint is intact")]
+    #[error(
+        "rank {rank} lost its connection to rank {neighbour}: {source}; the last checkpoint is intact"
+    )]
     Neighbour {
         /// Who says so.
         rank: usize,
@@ -98,7 +104,9 @@ pub enum RankError {
         source: io::Error,
     },
     /// Two ranks are at different places of the program.
-    #[error("rank {rank} is at {here}, rank {neighbour} at {there}: all ranks must do the same, in one order")]
+    #[error(
+        "rank {rank} is at {here}, rank {neighbour} at {there}: all ranks must do the same, in one order"
+    )]
     OutOfStep {
         /// Who says so.
         rank: usize,
@@ -161,4 +169,16 @@ pub enum RankError {
         /// The system's words.
         source: io::Error,
     },
+}
+
+impl RankError {
+    /// For `map_err`: what the system refused to `rank` while it did `what`.
+    pub(super) fn system(rank: usize, what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::System { rank, what, source }
+    }
+
+    /// For `map_err`: what libtorch refused to `rank`.
+    pub(super) fn torch(rank: usize) -> impl Fn(tch::TchError) -> Self {
+        move |source| Self::Torch { rank, source }
+    }
 }

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// This process among the ranks of its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ranks {
+pub(crate) struct Ranks {
     /// This process, from 0.
     pub rank: usize,
     /// How many there are.
@@ -48,7 +48,7 @@ pub struct Ranks {
 impl Ranks {
     /// One process alone.
     #[must_use]
-    pub fn solo() -> Self {
+    pub(crate) fn solo() -> Self {
         Self {
             rank: 0,
             world_size: 1,
@@ -65,53 +65,110 @@ impl Ranks {
     ///
     /// # Errors
     /// [`RankError::Variable`] naming the one that is missing or wrong.
-    pub fn from_env() -> Result<Option<Self>, RankError> {
+    pub(crate) fn from_env() -> Result<Option<Self>, RankError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    fn from_variables(get: impl Fn(&'static str) -> Option<String>) -> Result<Option<Self>, RankError> {
-        let Some(set) = ["RANK", "WORLD_SIZE", "LOCAL_RANK"].into_iter().find(|&name| get(name).is_some()) else {
+    fn from_variables(
+        get: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Option<Self>, RankError> {
+        // One of them alone says that there are ranks, and then all must be there.
+        let Some(set) = ["RANK", "WORLD_SIZE", "LOCAL_RANK"]
+            .into_iter()
+            .find(|&name| get(name).is_some())
+        else {
             return Ok(None);
         };
-        let wrong = |name, problem: String| RankError::Variable { name, problem, set };
-        let text = |name| get(name).ok_or_else(|| wrong(name, "is not set".to_owned()));
-        let number = |name| {
-            let text = text(name)?;
-            text.parse::<usize>().map_err(|_| wrong(name, format!("is {text:?}, not a number")))
-        };
-        let (rank, world_size, local_rank) = (number("RANK")?, number("WORLD_SIZE")?, number("LOCAL_RANK")?);
+        let variables = Variables { get, set };
+
+        let rank = variables.number("RANK")?;
+        let world_size = variables.number("WORLD_SIZE")?;
+        let local_rank = variables.number("LOCAL_RANK")?;
         if rank >= world_size {
-            return Err(wrong("RANK", format!("is {rank}, not below WORLD_SIZE = {world_size}")));
+            let problem = format!("is {rank}, not below WORLD_SIZE = {world_size}");
+            return Err(variables.wrong("RANK", problem));
         }
-        let address = text("MASTER_ADDR")?;
-        let (name, number) = match get("WAVEMILL_PORT") {
-            Some(_) => ("WAVEMILL_PORT", number("WAVEMILL_PORT")?),
-            None => ("MASTER_PORT", number("MASTER_PORT")? + 1),
+
+        let address = variables.text("MASTER_ADDR")?;
+        // torchrun's agent may itself listen on MASTER_PORT, so that ours is the port above it.
+        let name = if (variables.get)("WAVEMILL_PORT").is_some() {
+            "WAVEMILL_PORT"
+        } else {
+            "MASTER_PORT"
         };
+        let mut number = variables.number(name)?;
+        if name == "MASTER_PORT" {
+            number += 1;
+        }
         let port = u16::try_from(number).ok().filter(|&port| port > 0);
-        let port = port.ok_or_else(|| wrong(name, format!("leaves no port ({number}); WAVEMILL_PORT names one")))?;
-        let token = get("WAVEMILL_JOB").or_else(|| get("TORCHELASTIC_RUN_ID")).unwrap_or_default();
-        let launcher = get("WAVEMILL_LAUNCHER").and_then(|id| id.parse().ok());
-        Ok(Some(Self { rank, world_size, local_rank, address, port, token, launcher, join_timeout: JOIN_TIMEOUT }))
+        let port = port.ok_or_else(|| {
+            let problem = format!("leaves no port ({number}); WAVEMILL_PORT names one");
+            variables.wrong(name, problem)
+        })?;
+
+        let token = (variables.get)("WAVEMILL_JOB")
+            .or_else(|| (variables.get)("TORCHELASTIC_RUN_ID"))
+            .unwrap_or_default();
+        let launcher = (variables.get)("WAVEMILL_LAUNCHER").and_then(|id| id.parse().ok());
+        Ok(Some(Self {
+            rank,
+            world_size,
+            local_rank,
+            address,
+            port,
+            token,
+            launcher,
+            join_timeout: JOIN_TIMEOUT,
+        }))
     }
 
     /// Whether all ranks are on this machine by the address' own words, so that nobody else needs to reach them.
     pub(super) fn is_local(&self) -> bool {
-        self.address == "localhost" || self.address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        self.address == "localhost"
+            || self
+                .address
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    }
+}
+
+/// A launcher's variables, and the one that says that there are any.
+struct Variables<G> {
+    get: G,
+    set: &'static str,
+}
+
+impl<G: Fn(&'static str) -> Option<String>> Variables<G> {
+    fn text(&self, name: &'static str) -> Result<String, RankError> {
+        (self.get)(name).ok_or_else(|| self.wrong(name, "is not set".to_owned()))
+    }
+
+    fn number(&self, name: &'static str) -> Result<usize, RankError> {
+        let text = self.text(name)?;
+        text.parse()
+            .map_err(|_| self.wrong(name, format!("is {text:?}, not a number")))
+    }
+
+    fn wrong(&self, name: &'static str, problem: String) -> RankError {
+        RankError::Variable {
+            name,
+            problem,
+            set: self.set,
+        }
     }
 }
 
 /// Starts this program `nproc` times, with the same arguments, as the ranks of one job on this machine, and waits.
 ///
 /// The answer is the exit code of the first rank that failed by itself (128 + n where signal n ended it), 1 if none did
-/// and ranks were lost, else 0. When one ends badly, the others get 10 s before they are killed. SIGINT and SIGTERM are passed on; ranks have process groups of their
-/// own, so that a terminal's Ctrl-C reaches them once, through here. They read no standard input.
+/// and ranks were lost, else 0. When one ends badly, the others get 10 s before they are killed. SIGINT and SIGTERM are
+/// passed on; ranks have process groups of their own, so that a terminal's Ctrl-C reaches them once, through here. They
+/// read no standard input.
 ///
 /// # Errors
 /// [`RankError::Launch`], [`RankError::System`].
-pub fn launch(nproc: usize) -> Result<i32, RankError> {
-    let system = |what| move |source| RankError::System { rank: 0, what, source };
-    let program = std::env::current_exe().map_err(system("finding this program"))?;
+pub(crate) fn launch(nproc: usize) -> Result<i32, RankError> {
+    let program = std::env::current_exe().map_err(RankError::system(0, "finding this program"))?;
     launch_program(nproc, GRACE, || {
         let mut command = Command::new(&program);
         command.args(std::env::args_os().skip(1));
@@ -120,24 +177,42 @@ pub fn launch(nproc: usize) -> Result<i32, RankError> {
 }
 
 /// [`launch`] of any program.
-fn launch_program(nproc: usize, grace: Duration, program: impl Fn() -> Command) -> Result<i32, RankError> {
-    let system = |what| move |source| RankError::System { rank: 0, what, source };
+fn launch_program(
+    nproc: usize,
+    grace: Duration,
+    program: impl Fn() -> Command,
+) -> Result<i32, RankError> {
     // Before the first child, or a signal in between would end the parent alone.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(system("catching signals"))?;
-    let port = free_port().map_err(system("finding a free port"))?.to_string();
-    let token: [u8; 16] = wire::random().map_err(system("drawing a token"))?;
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).map_err(RankError::system(0, "catching signals"))?;
+
+    let port = free_port()
+        .map_err(RankError::system(0, "finding a free port"))?
+        .to_string();
+    let token: [u8; 16] = wire::random().map_err(RankError::system(0, "drawing a token"))?;
     let token = u128::from_le_bytes(token);
-    let mut children = Children { running: Vec::new() };
+
+    // Dropped where a later rank cannot be started: then it kills those that have been.
+    let mut children = Children {
+        running: Vec::new(),
+    };
     for rank in 0..nproc {
         let mut command = program();
-        command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());
-        command.env("WORLD_SIZE", nproc.to_string()).env("MASTER_ADDR", "127.0.0.1");
-        command.env("MASTER_PORT", &port).env("WAVEMILL_PORT", &port);
-        command.env("WAVEMILL_JOB", format!("{token:032x}"));
-        command.env("WAVEMILL_LAUNCHER", std::process::id().to_string());
-        command.stdin(Stdio::null()).process_group(0);
-        let child = command.spawn().map_err(|source| RankError::Launch { rank, source })?;
-        children.running.push((rank, child));
+        command
+            .env("RANK", rank.to_string())
+            .env("LOCAL_RANK", rank.to_string())
+            .env("WORLD_SIZE", nproc.to_string())
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("MASTER_PORT", &port)
+            .env("WAVEMILL_PORT", &port)
+            .env("WAVEMILL_JOB", format!("{token:032x}"))
+            .env("WAVEMILL_LAUNCHER", std::process::id().to_string())
+            .stdin(Stdio::null())
+            .process_group(0);
+        let process = command
+            .spawn()
+            .map_err(|source| RankError::Launch { rank, source })?;
+        children.running.push(Child { rank, process });
     }
     children.wait(&mut signals, grace)
 }
@@ -147,69 +222,103 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
+/// A rank that was started here.
+struct Child {
+    rank: usize,
+    process: process::Child,
+}
+
 /// Ranks that were started and not yet waited for; killed if dropped.
 struct Children {
-    running: Vec<(usize, Child)>,
+    running: Vec<Child>,
+}
+
+/// The exit code to answer with, and when the other ranks are killed.
+#[derive(Clone, Copy)]
+struct Failure {
+    code: i32,
+    deadline: Instant,
 }
 
 impl Children {
     fn wait(mut self, signals: &mut Signals, grace: Duration) -> Result<i32, RankError> {
-        let mut failed: Option<(i32, Instant)> = None;
+        let mut failure: Option<Failure> = None;
         while !self.running.is_empty() {
             for signal in signals.pending() {
-                for (_, child) in &mut self.running {
+                for child in &mut self.running {
                     // One that ends in this moment needs no signal.
-                    let _ = ffi::signal_child(child, signal);
+                    let _ = ffi::signal_child(&mut child.process, signal);
                 }
             }
+
             for code in self.ended()? {
-                failed = match failed {
-                    None if code != 0 => Some((code, Instant::now() + grace)),
+                failure = match failure {
+                    None if code != 0 => Some(Failure {
+                        code,
+                        deadline: Instant::now() + grace,
+                    }),
                     // The rank that was missed may take longer to end than those that missed it.
-                    Some((LOST, deadline)) if code != 0 => Some((code, deadline)),
-                    failed => failed,
+                    Some(first) if first.code == LOST && code != 0 => {
+                        Some(Failure { code, ..first })
+                    }
+                    failure => failure,
                 };
             }
-            if failed.is_some_and(|(_, deadline)| Instant::now() >= deadline) {
+            // Whoever still runs is killed when `self` is dropped.
+            if failure.is_some_and(|failure| Instant::now() >= failure.deadline) {
                 break;
             }
+
             std::thread::sleep(POLL);
         }
-        Ok(failed.map_or(0, |(code, _)| if code == LOST { 1 } else { code }))
+
+        Ok(match failure {
+            None => 0,
+            Some(Failure { code: LOST, .. }) => 1,
+            Some(failure) => failure.code,
+        })
     }
 
     /// Exit codes of those that have ended since the last look, by rank.
     fn ended(&mut self) -> Result<Vec<i32>, RankError> {
         let mut codes = Vec::new();
         let mut error = None;
-        self.running.retain_mut(|(rank, child)| match child.try_wait() {
-            Ok(None) => true,
-            Ok(Some(status)) => {
-                codes.push(exit_code(status));
-                false
-            }
-            Err(source) => {
-                error = Some(RankError::Launch { rank: *rank, source });
-                true
-            }
-        });
+
+        self.running
+            .retain_mut(|child| match child.process.try_wait() {
+                Ok(None) => true,
+                Ok(Some(status)) => {
+                    codes.push(exit_code(status));
+                    false
+                }
+                Err(source) => {
+                    error = Some(RankError::Launch {
+                        rank: child.rank,
+                        source,
+                    });
+                    true
+                }
+            });
+
         error.map_or(Ok(codes), Err)
     }
 }
 
 impl Drop for Children {
     fn drop(&mut self) {
-        for (_, child) in &mut self.running {
+        for child in &mut self.running {
             // Fails only for one that has ended.
-            let _ = child.kill();
-            let _ = child.wait();
+            let _ = child.process.kill();
+            let _ = child.process.wait();
         }
     }
 }
 
 /// As a shell says it.
 fn exit_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -217,7 +326,12 @@ mod tests {
     use super::*;
 
     fn parse(variables: &[(&str, &str)]) -> Result<Option<Ranks>, RankError> {
-        Ranks::from_variables(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).to_owned()))
+        Ranks::from_variables(|name| {
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, v)| (*v).to_owned())
+        })
     }
 
     const TORCHRUN: [(&str, &str); 6] = [
@@ -233,12 +347,19 @@ mod tests {
     fn torchruns_variables_give_the_port_above_the_agents() {
         let ranks = parse(&TORCHRUN).expect("complete").expect("a rank");
         assert_eq!((ranks.rank, ranks.world_size, ranks.local_rank), (3, 4, 1));
-        assert_eq!((ranks.port, ranks.token.as_str(), ranks.is_local()), (29501, "none", false));
+        assert_eq!(
+            (ranks.port, ranks.token.as_str(), ranks.is_local()),
+            (29501, "none", false)
+        );
     }
 
     #[test]
     fn our_port_and_token_win_over_torchruns() {
-        let ours = [TORCHRUN.as_slice(), &[("WAVEMILL_PORT", "4000"), ("WAVEMILL_JOB", "mine")]].concat();
+        let ours = [
+            TORCHRUN.as_slice(),
+            &[("WAVEMILL_PORT", "4000"), ("WAVEMILL_JOB", "mine")],
+        ]
+        .concat();
         let ranks = parse(&ours).expect("complete").expect("a rank");
         assert_eq!((ranks.port, ranks.token.as_str()), (4000, "mine"));
     }
@@ -246,7 +367,10 @@ mod tests {
     #[test]
     fn a_machine_without_ranks_is_one_and_an_address_alone_makes_none() {
         assert_eq!(parse(&[]).expect("nothing set"), None);
-        assert_eq!(parse(&[("MASTER_ADDR", "node7"), ("MASTER_PORT", "1")]).expect("no rank"), None);
+        assert_eq!(
+            parse(&[("MASTER_ADDR", "node7"), ("MASTER_PORT", "1")]).expect("no rank"),
+            None
+        );
     }
 
     #[test]
@@ -257,7 +381,12 @@ mod tests {
             let error = parse(&variables).expect_err("incomplete").to_string();
             assert!(error.starts_with(&format!("{name} is not set")), "{error}");
         }
-        for (name, value) in [("RANK", "4"), ("WORLD_SIZE", "-1"), ("MASTER_PORT", "65535"), ("LOCAL_RANK", "")] {
+        for (name, value) in [
+            ("RANK", "4"),
+            ("WORLD_SIZE", "-1"),
+            ("MASTER_PORT", "65535"),
+            ("LOCAL_RANK", ""),
+        ] {
             let mut variables = TORCHRUN.to_vec();
             variables.retain(|(key, _)| *key != name);
             variables.push((name, value));
@@ -284,10 +413,20 @@ mod tests {
     fn the_first_failure_is_the_answer_and_the_others_are_killed_after_the_grace() {
         let start = Instant::now();
         let one_fails = shell("test $RANK = 1 && exit 7; exec sleep 60");
-        assert_eq!(launch_program(3, Duration::from_millis(300), one_fails).expect("started"), 7);
-        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+        assert_eq!(
+            launch_program(3, Duration::from_millis(300), one_fails).expect("started"),
+            7
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            start.elapsed()
+        );
         let one_dies = shell("test $RANK = 0 && kill -9 $$; exec sleep 60");
-        assert_eq!(launch_program(2, Duration::ZERO, one_dies).expect("started"), 137);
+        assert_eq!(
+            launch_program(2, Duration::ZERO, one_dies).expect("started"),
+            137
+        );
     }
 
     #[test]
@@ -295,12 +434,19 @@ mod tests {
         let cause_is_slow = shell("test $RANK = 1 || exit 6; sleep 0.3; exit 3");
         assert_eq!(launch_program(3, GRACE, cause_is_slow).expect("started"), 3);
         let cause_hangs = shell("test $RANK = 1 || exit 6; exec sleep 60");
-        assert_eq!(launch_program(3, Duration::from_millis(300), cause_hangs).expect("started"), 1);
+        assert_eq!(
+            launch_program(3, Duration::from_millis(300), cause_hangs).expect("started"),
+            1
+        );
     }
 
     #[test]
     fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
-        let error = launch_program(2, GRACE, || Command::new("/nonexistent/program")).expect_err("none");
-        assert!(matches!(error, RankError::Launch { rank: 0, .. }), "{error}");
+        let error =
+            launch_program(2, GRACE, || Command::new("/nonexistent/program")).expect_err("none");
+        assert!(
+            matches!(error, RankError::Launch { rank: 0, .. }),
+            "{error}"
+        );
     }
 }

@@ -24,11 +24,18 @@ const _: () = assert!(cfg!(target_endian = "little"));
 
 /// A connection that failed.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(super) struct LinkError {
     /// The rank on its other side.
     pub(super) neighbour: usize,
     /// The system's words.
     pub(super) source: io::Error,
+}
+
+/// A connection and the rank on its other side.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) rank: usize,
+    pub(super) stream: TcpStream,
 }
 
 /// Both connections of a rank.
@@ -36,8 +43,11 @@ pub(super) struct Broken {
 pub(super) struct Links {
     next: usize,
     previous: usize,
+    /// Chunks for the sending thread.
     full: Sender<Vec<u8>>,
+    /// Chunks that it has sent, to be filled again.
     spare: Receiver<Vec<u8>>,
+    /// What made it stop.
     error: Arc<Mutex<Option<io::Error>>>,
     incoming: TcpStream,
     outgoing: TcpStream,
@@ -50,34 +60,39 @@ impl Links {
     ///
     /// # Errors
     /// No thread, or no second handle of a connection.
-    pub(super) fn new(next: (usize, TcpStream), previous: (usize, TcpStream)) -> io::Result<Self> {
+    pub(super) fn new(next: Peer, previous: Peer) -> io::Result<Self> {
         let (full, to_send) = bounded::<Vec<u8>>(CHUNKS);
         let (sent, spare) = bounded(CHUNKS);
         for _ in 0..CHUNKS {
-            sent.send(Vec::with_capacity(CHUNK_BYTES)).map_err(io::Error::other)?;
+            sent.send(Vec::with_capacity(CHUNK_BYTES))
+                .map_err(io::Error::other)?;
         }
+
         let error = Arc::new(Mutex::new(None));
-        let mut stream = next.1.try_clone()?;
         let slot = Arc::clone(&error);
-        std::thread::Builder::new().name("ring-send".to_owned()).spawn(move || {
-            for chunk in to_send {
-                if let Err(failure) = stream.write_all(&chunk) {
-                    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-                    return;
+        let mut stream = next.stream.try_clone()?;
+        std::thread::Builder::new()
+            .name("ring-send".to_owned())
+            .spawn(move || {
+                for chunk in to_send {
+                    if let Err(failure) = stream.write_all(&chunk) {
+                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                        return;
+                    }
+                    if sent.send(chunk).is_err() {
+                        return;
+                    }
                 }
-                if sent.send(chunk).is_err() {
-                    return;
-                }
-            }
-        })?;
+            })?;
+
         Ok(Self {
-            next: next.0,
-            previous: previous.0,
+            next: next.rank,
+            previous: previous.rank,
             full,
             spare,
             error,
-            incoming: previous.1,
-            outgoing: next.1,
+            incoming: previous.stream,
+            outgoing: next.stream,
             received: MutableBuffer::from_len_zeroed(CHUNK_BYTES),
         })
     }
@@ -88,22 +103,33 @@ impl Links {
     }
 
     /// Sends at most [`CHUNK_BYTES`] of `values`. Waits only if [`CHUNKS`] chunks are on their way.
-    pub(super) fn push<T: ArrowNativeType>(&mut self, values: &[T]) -> Result<(), Broken> {
+    pub(super) fn push<T: ArrowNativeType>(&mut self, values: &[T]) -> Result<(), LinkError> {
         let bytes = values.to_byte_slice();
+        // All chunks are spare: nothing is on its way that these bytes could overtake.
         if bytes.len() <= DIRECT_BYTES_MAX && self.spare.len() == CHUNKS {
-            return self.outgoing.write_all(bytes).map_err(|source| Broken { neighbour: self.next, source });
+            return self.outgoing.write_all(bytes).map_err(|source| LinkError {
+                neighbour: self.next,
+                source,
+            });
         }
-        let Ok(mut chunk) = self.spare.recv() else { return Err(self.broken()) };
+
+        let Ok(mut chunk) = self.spare.recv() else {
+            return Err(self.sending_error());
+        };
         chunk.clear();
         chunk.extend_from_slice(bytes);
-        self.full.send(chunk).map_err(|_| self.broken())
+        self.full.send(chunk).map_err(|_| self.sending_error())
     }
 
     /// Waits for the next `count` values (at most [`CHUNK_BYTES`]) of the previous rank.
-    pub(super) fn pull<T: ArrowNativeType>(&mut self, count: usize) -> Result<&[T], Broken> {
-        match self.incoming.read_exact(&mut self.received.as_slice_mut()[..count * size_of::<T>()]) {
+    pub(super) fn pull<T: ArrowNativeType>(&mut self, count: usize) -> Result<&[T], LinkError> {
+        let bytes = &mut self.received.as_slice_mut()[..count * size_of::<T>()];
+        match self.incoming.read_exact(bytes) {
             Ok(()) => Ok(&self.received.typed_data::<T>()[..count]),
-            Err(source) => Err(Broken { neighbour: self.previous, source }),
+            Err(source) => Err(LinkError {
+                neighbour: self.previous,
+                source,
+            }),
         }
     }
 
@@ -123,10 +149,16 @@ impl Links {
         }
     }
 
-    /// What the sending thread met.
-    fn broken(&self) -> Broken {
-        let met = self.error.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let source = met.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
-        Broken { neighbour: self.next, source }
+    /// Why the sending thread has ended.
+    fn sending_error(&self) -> LinkError {
+        let error = self
+            .error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        LinkError {
+            neighbour: self.next,
+            source: error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()),
+        }
     }
 }

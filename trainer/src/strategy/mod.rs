@@ -1,7 +1,7 @@
 //! How several ranks train one model: how they find each other, what they sum, over what, and how all end when one does.
 //!
 //! Gradients travel after backward, in flat buckets; there is no overlap with it, since libtorch offers this crate no
-//! hook on a gradient. A rank is a process: torchrun starts it, or [`launch()`]. Nothing here reads a store or knows a
+//! hook on a gradient. A rank is a process: torchrun starts it, or `launch`. Nothing here reads a store or knows a
 //! model.
 
 mod buckets;
@@ -20,17 +20,17 @@ mod tests;
 
 use tch::{Device, Tensor};
 
-use self::devices::Way;
+use self::devices::Backend;
 use crate::ffi;
 
-pub use buckets::Buckets;
+pub(crate) use buckets::Buckets;
 pub use error::RankError;
-pub use launch::{Ranks, launch};
-pub use nccl::NcclGroup;
-pub use rendezvous::Fingerprint;
-pub use ring::RingGroup;
-pub use watchdog::{LOST, OnLoss, exit_on_loss};
-pub use wire::random;
+pub(crate) use launch::{Ranks, launch};
+pub(crate) use nccl::NcclGroup;
+pub(crate) use rendezvous::Fingerprint;
+pub(crate) use ring::RingGroup;
+pub(crate) use watchdog::{LOST, OnLoss, exit_on_loss};
+pub(crate) use wire::random;
 
 /// The ranks of one job.
 ///
@@ -82,7 +82,7 @@ impl<T: Collective> ffi::SumOverRanks for T {
 
 /// The group as [`ffi::sum_over_ranks`] wants it. Leaks a pointer: one call a process.
 #[must_use]
-pub fn sum_group(group: &'static dyn Collective) -> &'static ffi::Group {
+pub(crate) fn sum_group(group: &'static dyn Collective) -> &'static ffi::Group {
     Box::leak(Box::new(group as ffi::Group))
 }
 
@@ -95,7 +95,7 @@ pub fn sum_group(group: &'static dyn Collective) -> &'static ffi::Group {
 ///
 /// # Errors
 /// [`RankError`] with the reason, on every rank that came.
-pub fn join(
+pub(crate) fn join(
     ranks: &Ranks,
     fingerprint: &Fingerprint,
     device: Device,
@@ -104,16 +104,21 @@ pub fn join(
     if ranks.world_size == 1 {
         return Ok(&Solo);
     }
+
     let ring = RingGroup::join(ranks, fingerprint, on_loss)?;
     match devices::agree(&ring, device) {
-        Ok(Way::Nccl { device }) => return Ok(Box::leak(Box::new(NcclGroup::begin(ring, device)?))),
-        Ok(Way::Ring) => {}
-        Ok(Way::Host { reason }) if ranks.rank == 0 => {
-            eprintln!(
-                "wavemill-train: GPUs sum in host memory, which is slower, since NCCL is not to be had: {reason}"
-            );
+        Ok(Backend::Nccl { device }) => {
+            let group = NcclGroup::begin(ring, device)?;
+            return Ok(Box::leak(Box::new(group)));
         }
-        Ok(Way::Host { .. }) => {}
+        Ok(Backend::Ring) => {}
+        Ok(Backend::Host { reason }) => {
+            if ranks.rank == 0 {
+                eprintln!(
+                    "wavemill-train: GPUs sum in host memory, which is slower, since NCCL is not to be had: {reason}"
+                );
+            }
+        }
         Err(error @ (RankError::Disagree { .. } | RankError::SharedGpu { .. })) => {
             // All see the same error: they part in order, so that each gets to say it.
             let _ = ring.finish();
@@ -121,6 +126,7 @@ pub fn join(
         }
         Err(error) => return Err(error),
     }
+
     Ok(Box::leak(Box::new(ring)))
 }
 

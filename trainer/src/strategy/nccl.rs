@@ -10,7 +10,7 @@ use tch::{Device, Tensor};
 
 use super::ring::RingGroup;
 use super::{Collective, RankError};
-use crate::ffi::{self, Communicator, NcclError, Place};
+use crate::ffi::{self, Communicator, NcclError, NcclRank};
 
 /// How long NCCL may take to begin, once all ranks have met: many nodes need tens of seconds, and a network that it
 /// cannot use lets it wait for ever.
@@ -18,7 +18,7 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Ranks on GPUs, joined by NCCL.
 #[derive(Debug)]
-pub struct NcclGroup {
+pub(crate) struct NcclGroup {
     ring: RingGroup,
     communicator: Arc<Communicator>,
 }
@@ -33,7 +33,9 @@ impl NcclGroup {
             Ok(communicator) => {
                 let communicator = Arc::new(communicator);
                 let watched = Arc::clone(&communicator);
-                ring.watch(Box::new(move || watched.fault().map(|fault| fault.to_string())));
+                ring.watch(Box::new(move || {
+                    watched.fault().map(|fault| fault.to_string())
+                }));
                 Ok(Self { ring, communicator })
             }
             Err(error) => {
@@ -50,28 +52,46 @@ impl NcclGroup {
     /// The loss that explains an error, if there was one; a tensor that does not fit has no other cause.
     fn explain(&self, source: NcclError) -> RankError {
         match source {
-            NcclError::Tensor { found, .. } => RankError::Tensor { device: "this rank's GPU and CPU", found },
-            source => self.ring.explain(RankError::Nccl { rank: self.rank(), source }),
+            NcclError::Tensor { found, .. } => RankError::Tensor {
+                device: "this rank's GPU and CPU",
+                found,
+            },
+            source => self.ring.explain(RankError::Nccl {
+                rank: self.rank(),
+                source,
+            }),
         }
     }
 }
 
 /// In a thread, since NCCL's beginning has no limit of its own.
 fn communicator(ring: &RingGroup, device: usize) -> Result<Communicator, RankError> {
-    let place = Place { rank: ring.rank(), world_size: ring.world_size(), device };
-    let refused = |source| RankError::Nccl { rank: place.rank, source };
-    let own = if place.rank == 0 { ffi::nccl_id().map_err(refused)? } else { Vec::new() };
+    let own_rank = NcclRank {
+        rank: ring.rank(),
+        world_size: ring.world_size(),
+        device,
+    };
+    let rank = own_rank.rank;
+
+    // Rank 0 makes the id of the communicator, the others hear it.
+    let own = if rank == 0 {
+        ffi::nccl_id().map_err(|source| RankError::Nccl { rank, source })?
+    } else {
+        Vec::new()
+    };
     let id = ring.gather(&own)?.swap_remove(0);
+
     let (done, begun) = crossbeam_channel::bounded(1);
-    let begin = move || drop(done.send(Communicator::join(&id, place)));
-    std::thread::Builder::new().name("nccl-begin".to_owned()).spawn(begin).map_err(|source| RankError::System {
-        rank: place.rank,
-        what: "beginning with NCCL",
-        source,
-    })?;
+    std::thread::Builder::new()
+        .name("nccl-begin".to_owned())
+        .spawn(move || drop(done.send(Communicator::join(&id, own_rank))))
+        .map_err(RankError::system(rank, "beginning with NCCL"))?;
     match begun.recv_timeout(BEGIN_TIMEOUT) {
-        Ok(joined) => joined.map_err(refused),
-        Err(_) => Err(RankError::NcclSlow { rank: place.rank, seconds: BEGIN_TIMEOUT.as_secs() }),
+        Ok(joined) => joined.map_err(|source| RankError::Nccl { rank, source }),
+        Err(_) => Err(RankError::NcclSlow {
+            rank,
+            seconds: BEGIN_TIMEOUT.as_secs(),
+        }),
     }
 }
 
@@ -86,8 +106,13 @@ impl Collective for NcclGroup {
 
     fn sum(&self, tensor: &mut Tensor) -> Result<(), RankError> {
         if tensor.defined() && tensor.device() != Device::Cpu {
-            return self.communicator.sum(tensor).map_err(|source| self.explain(source));
+            return self
+                .communicator
+                .sum(tensor)
+                .map_err(|source| self.explain(source));
         }
+
+        // What lies on the CPU, such as counts.
         self.ring.sum(tensor)
     }
 
@@ -97,7 +122,10 @@ impl Collective for NcclGroup {
 
     fn finish(&self) -> Result<(), RankError> {
         // Before the watch is over, since NCCL waits here for all ranks.
-        self.communicator.end().map_err(|source| self.explain(source))?;
+        self.communicator
+            .end()
+            .map_err(|source| self.explain(source))?;
+
         self.ring.finish()
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::links::Peer;
 use super::wire::{self, Key};
 use super::{RankError, Ranks};
 
@@ -25,7 +26,7 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What ranks must agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
+pub(crate) struct Fingerprint {
     /// wavemill's version.
     pub version: String,
     /// Hash of the store's manifest.
@@ -48,7 +49,9 @@ impl Fingerprint {
             ("feature_id", &self.feature_id, &other.feature_id),
             ("damaged files", &self.lost_files, &other.lost_files),
         ];
-        let (field, found, wanted) = fields.into_iter().find(|(_, found, wanted)| found != wanted)?;
+        let (field, found, wanted) = fields
+            .into_iter()
+            .find(|(_, found, wanted)| found != wanted)?;
         Some((field, found.clone(), wanted.clone()))
     }
 }
@@ -75,11 +78,11 @@ enum Verdict {
     },
 }
 
-/// What a rank holds when all have met.
+/// What a rank has when all have met.
 #[derive(Debug)]
-pub(super) struct Met {
+pub(super) struct Rendezvous {
     /// Rank 0: to every other rank; others: to rank 0.
-    pub(super) control: Vec<(usize, TcpStream)>,
+    pub(super) control: Vec<Peer>,
     /// For the ring.
     pub(super) listener: TcpListener,
     /// Where each rank's listener can be reached from here.
@@ -90,10 +93,11 @@ pub(super) struct Met {
 ///
 /// # Errors
 /// [`RankError`]; the same reason on every rank that came.
-pub(super) fn meet(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Met, RankError> {
+pub(super) fn meet(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankError> {
     if ranks.rank > 0 {
         return visit(ranks, fingerprint);
     }
+
     let address = (listening_ip(ranks), ranks.port);
     let deadline = Instant::now() + LISTEN_TIMEOUT;
     let listener = loop {
@@ -102,19 +106,30 @@ pub(super) fn meet(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Met, Rank
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(RETRY);
             }
-            Err(source) => return Err(RankError::Listen { address: SocketAddr::from(address).to_string(), source }),
+            Err(source) => {
+                return Err(RankError::Listen {
+                    address: SocketAddr::from(address).to_string(),
+                    source,
+                });
+            }
         }
     };
+
     receive_ranks(ranks, fingerprint, &listener)
 }
 
 /// Loopback where the address says so; else every address of this machine, since a name may mean different ones to
 /// different machines.
 fn listening_ip(ranks: &Ranks) -> IpAddr {
-    let known = (ranks.address.as_str(), ranks.port).to_socket_addrs().map(Vec::from_iter).unwrap_or_default();
+    let known = (ranks.address.as_str(), ranks.port)
+        .to_socket_addrs()
+        .map(Vec::from_iter)
+        .unwrap_or_default();
+
     match known.first() {
         Some(address) if ranks.is_local() => address.ip(),
         None if ranks.is_local() => Ipv4Addr::LOCALHOST.into(),
+        // A listener for IPv4 would hear nobody who takes this name.
         Some(_) if known.iter().all(SocketAddr::is_ipv6) => Ipv6Addr::UNSPECIFIED.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
     }
@@ -127,88 +142,151 @@ struct Guest {
 }
 
 /// Rank 0's side.
-fn receive_ranks(ranks: &Ranks, fingerprint: &Fingerprint, listener: &TcpListener) -> Result<Met, RankError> {
-    let system = |what| move |source| RankError::System { rank: 0, what, source };
-    let ring = TcpListener::bind((listening_ip(ranks), 0)).map_err(system("listening for the ring"))?;
-    let ring_port = ring.local_addr().map_err(system("listening for the ring"))?.port();
+fn receive_ranks(
+    ranks: &Ranks,
+    fingerprint: &Fingerprint,
+    listener: &TcpListener,
+) -> Result<Rendezvous, RankError> {
+    let ring_error = RankError::system(0, "listening for the ring");
+    let ring = TcpListener::bind((listening_ip(ranks), 0)).map_err(&ring_error)?;
+    let ring_port = ring.local_addr().map_err(&ring_error)?.port();
+
+    // By rank, whatever the order in which they come.
     let mut guests = BTreeMap::new();
     let verdict = gather_guests(ranks, listener, &mut guests);
     // A rank that differs explains others that are missing, so that it is looked for first.
-    let verdict = guests.values().try_for_each(|guest| agree(guest, ranks, fingerprint)).and(verdict);
+    let verdict = guests
+        .values()
+        .try_for_each(|guest| agree(guest, ranks, fingerprint))
+        .and(verdict);
     if let Err(error) = verdict {
-        let refused = Verdict::Refused { reason: error.to_string() };
+        let refused = Verdict::Refused {
+            reason: error.to_string(),
+        };
         for guest in guests.values_mut() {
             // One that is gone needs no reason.
             let _ = wire::send(&mut guest.stream, &refused);
         }
         return Err(error);
     }
+
+    // Rank 0 stands as loopback here: each of the others puts in the address by which it reached rank 0.
     let mut table = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, ring_port))];
     for guest in guests.values() {
-        let address = guest.stream.peer_addr().map_err(system("asking for a rank's address"))?;
-        table.push(SocketAddr::from((address.ip().to_canonical(), guest.hello.port)));
+        let address = guest
+            .stream
+            .peer_addr()
+            .map_err(RankError::system(0, "asking for a rank's address"))?;
+        table.push(SocketAddr::from((
+            address.ip().to_canonical(),
+            guest.hello.port,
+        )));
     }
-    let begin = Verdict::Begin { table: table.clone() };
+
+    let begin = Verdict::Begin {
+        table: table.clone(),
+    };
     for (&rank, guest) in &mut guests {
         wire::send(&mut guest.stream, &begin).map_err(|error| lost(rank, &error))?;
     }
-    let control = guests.into_iter().map(|(rank, guest)| (rank, guest.stream)).collect();
-    Ok(Met { control, listener: ring, table })
+
+    let control = guests
+        .into_iter()
+        .map(|(rank, guest)| Peer {
+            rank,
+            stream: guest.stream,
+        })
+        .collect();
+    Ok(Rendezvous {
+        control,
+        listener: ring,
+        table,
+    })
 }
 
 fn agree(guest: &Guest, ranks: &Ranks, fingerprint: &Fingerprint) -> Result<(), RankError> {
-    let Hello { rank, world_size, fingerprint: theirs, .. } = &guest.hello;
-    let difference = if *world_size == ranks.world_size {
-        theirs.difference(fingerprint)
+    let hello = &guest.hello;
+    let difference = if hello.world_size == ranks.world_size {
+        hello.fingerprint.difference(fingerprint)
     } else {
-        Some(("WORLD_SIZE", world_size.to_string(), ranks.world_size.to_string()))
+        Some((
+            "WORLD_SIZE",
+            hello.world_size.to_string(),
+            ranks.world_size.to_string(),
+        ))
     };
+
     match difference {
-        Some((field, found, wanted)) => Err(RankError::Disagree { rank: *rank, field, found, wanted }),
+        Some((field, found, wanted)) => Err(RankError::Disagree {
+            rank: hello.rank,
+            field,
+            found,
+            wanted,
+        }),
         None => Ok(()),
     }
 }
 
 /// Fills `guests` until there are as many as the world has ranks. Each connection proves itself in a thread of its own,
 /// so that one that keeps silent holds up nobody.
-fn gather_guests(ranks: &Ranks, listener: &TcpListener, guests: &mut BTreeMap<usize, Guest>) -> Result<(), RankError> {
-    let system = |what| move |source| RankError::System { rank: 0, what, source };
-    listener.set_nonblocking(true).map_err(system("listening for ranks"))?;
+fn gather_guests(
+    ranks: &Ranks,
+    listener: &TcpListener,
+    guests: &mut BTreeMap<usize, Guest>,
+) -> Result<(), RankError> {
+    listener
+        // Between two connections the deadline is looked at, and who has proved itself.
+        .set_nonblocking(true)
+        .map_err(RankError::system(0, "listening for ranks"))?;
     let (arrived, arrivals) = crossbeam_channel::unbounded();
     let deadline = Instant::now() + ranks.join_timeout;
     let key = Key::of(&ranks.token);
+
     while guests.len() + 1 < ranks.world_size {
         if Instant::now() >= deadline {
-            let missing = (1..ranks.world_size).filter(|rank| !guests.contains_key(rank));
-            let missing = missing.map(|rank| rank.to_string()).collect::<Vec<_>>().join(", ");
-            return Err(RankError::Missing { ranks: missing, seconds: ranks.join_timeout.as_secs() });
+            return Err(missing_ranks(ranks, guests));
         }
+
         // Other errors are of one connection, or pass: the deadline ends what does not.
         if let Ok((stream, _)) = listener.accept() {
             let arrived = arrived.clone();
-            let greeting = move || {
-                if let Ok(guest) = greet(stream, &key) {
-                    // Nobody waits any more: the start has failed.
-                    let _ = arrived.send(guest);
-                }
-            };
             std::thread::Builder::new()
                 .name("rank-greeting".to_owned())
-                .spawn(greeting)
-                .map_err(system("greeting a rank"))?;
+                .spawn(move || {
+                    if let Ok(guest) = greet(stream, &key) {
+                        // Nobody waits any more: the start has failed.
+                        let _ = arrived.send(guest);
+                    }
+                })
+                .map_err(RankError::system(0, "greeting a rank"))?;
             continue;
         }
+
         if let Ok(mut guest) = arrivals.recv_timeout(RETRY) {
             let rank = guest.hello.rank;
             if rank == 0 || guests.contains_key(&rank) {
                 let error = RankError::Duplicate { rank };
-                let _ = wire::send(&mut guest.stream, &Verdict::Refused { reason: error.to_string() });
+                let refused = Verdict::Refused {
+                    reason: error.to_string(),
+                };
+                let _ = wire::send(&mut guest.stream, &refused);
                 return Err(error);
             }
             guests.insert(rank, guest);
         }
     }
     Ok(())
+}
+
+fn missing_ranks(ranks: &Ranks, guests: &BTreeMap<usize, Guest>) -> RankError {
+    let missing: Vec<String> = (1..ranks.world_size)
+        .filter(|rank| !guests.contains_key(rank))
+        .map(|rank| rank.to_string())
+        .collect();
+    RankError::Missing {
+        ranks: missing.join(", "),
+        seconds: ranks.join_timeout.as_secs(),
+    }
 }
 
 fn greet(mut stream: TcpStream, key: &Key) -> io::Result<Guest> {
@@ -218,14 +296,16 @@ fn greet(mut stream: TcpStream, key: &Key) -> io::Result<Guest> {
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // On some systems an accepted stream never waits because its listener does not.
     stream.set_nonblocking(false)?;
+    // Headers are small and waited for: they are not held back until more is to be sent.
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PROOF_TIMEOUT))?;
     stream.set_write_timeout(Some(PROOF_TIMEOUT))
 }
 
 /// Every other rank's side.
-fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Met, RankError> {
+fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankError> {
     let deadline = Instant::now() + ranks.join_timeout;
     let (mut stream, listener) = loop {
         match introduce(ranks, fingerprint) {
@@ -241,28 +321,51 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Met, RankError> {
             Err(_) => std::thread::sleep(RETRY),
         }
     };
+
     // Rank 0 began to wait before this one came; it answers, or ends, before this.
     let patience = Some(ranks.join_timeout + PROOF_TIMEOUT);
-    stream.set_read_timeout(patience).map_err(|error| lost(0, &error))?;
+    stream
+        .set_read_timeout(patience)
+        .map_err(|error| lost(0, &error))?;
     let verdict = wire::receive(&mut stream).map_err(|error| lost(0, &error))?;
     let home = stream.peer_addr().map_err(|error| lost(0, &error))?.ip();
+
     match verdict {
         Verdict::Refused { reason } => Err(RankError::Refused { reason }),
         Verdict::Begin { mut table } => {
-            for address in table.iter_mut().filter(|address| address.ip().is_loopback()) {
-                address.set_ip(home);
+            // Loopback is meant as rank 0 sees it.
+            for address in &mut table {
+                if address.ip().is_loopback() {
+                    address.set_ip(home);
+                }
             }
-            Ok(Met { control: vec![(0, stream)], listener, table })
+            let rank_0 = Peer { rank: 0, stream };
+            Ok(Rendezvous {
+                control: vec![rank_0],
+                listener,
+                table,
+            })
         }
     }
 }
 
 /// One attempt to be accepted by rank 0.
 fn introduce(ranks: &Ranks, fingerprint: &Fingerprint) -> io::Result<(TcpStream, TcpListener)> {
-    let mut stream = connect(&(ranks.address.as_str(), ranks.port).to_socket_addrs()?.collect::<Vec<_>>())?;
-    let local = stream.local_addr()?.ip();
-    let unspecified: IpAddr = if local.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let listener = TcpListener::bind((if ranks.is_local() { local } else { unspecified }, 0))?;
+    let addresses: Vec<SocketAddr> = (ranks.address.as_str(), ranks.port)
+        .to_socket_addrs()?
+        .collect();
+    let mut stream = connect(&addresses)?;
+
+    // Neighbours come to the address at which this rank reached rank 0, or to any where they are on other machines.
+    let own = stream.local_addr()?.ip();
+    let any: IpAddr = if own.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let listening = if ranks.is_local() { own } else { any };
+    let listener = TcpListener::bind((listening, 0))?;
+
     let hello = Hello {
         rank: ranks.rank,
         world_size: ranks.world_size,
@@ -294,8 +397,11 @@ fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 
 fn explain_refusal(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::PermissionDenied => {
-            "another job listens there (its token differs); WAVEMILL_PORT names another port".to_owned()
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::PermissionDenied => {
+            "another job listens there (its token differs); WAVEMILL_PORT names another port"
+                .to_owned()
         }
         _ => error.to_string(),
     }
@@ -304,17 +410,14 @@ fn explain_refusal(error: &io::Error) -> String {
 /// What a failed connection says about its other side.
 pub(super) fn lost(rank: usize, error: &io::Error) -> RankError {
     let reason = match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            "its connection closed".to_owned()
-        }
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => "its connection closed".to_owned(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not answer".to_owned(),
         _ => error.to_string(),
     };
     RankError::Lost { rank, reason }
 }
-
-/// A connection and the rank on its other side.
-pub(super) type Link = (usize, TcpStream);
 
 /// Connections to the next rank and from the previous one; others are dropped.
 ///
@@ -324,11 +427,12 @@ pub(super) fn connect_ring(
     ranks: &Ranks,
     listener: &TcpListener,
     table: &[SocketAddr],
-) -> Result<(Link, Link), RankError> {
+) -> Result<[Peer; 2], RankError> {
     let key = Key::of(&ranks.token);
     let next = (ranks.rank + 1) % ranks.world_size;
     let previous = (ranks.rank + ranks.world_size - 1) % ranks.world_size;
     let deadline = Instant::now() + RING_TIMEOUT;
+
     // Both at once: everyone's next is busy with connecting, too.
     let (out, into) = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| accept_from(previous, listener, &key, deadline));
@@ -337,18 +441,37 @@ pub(super) fn connect_ring(
     });
     let out = out.map_err(|error| lost(next, &error))?;
     let into = into.map_err(|error| lost(previous, &error))?;
+
     for stream in [&out, &into] {
         // A rank may compute for minutes between two sums; the watchdog, not a timeout, tells whether it lives.
-        stream.set_read_timeout(None).map_err(|error| lost(previous, &error))?;
-        stream.set_write_timeout(None).map_err(|error| lost(next, &error))?;
+        stream
+            .set_read_timeout(None)
+            .map_err(|error| lost(previous, &error))?;
+        stream
+            .set_write_timeout(None)
+            .map_err(|error| lost(next, &error))?;
     }
-    Ok(((next, out), (previous, into)))
+
+    let next = Peer {
+        rank: next,
+        stream: out,
+    };
+    let previous = Peer {
+        rank: previous,
+        stream: into,
+    };
+    Ok([next, previous])
 }
 
-fn introduce_to(address: SocketAddr, rank: usize, key: &Key, deadline: Instant) -> io::Result<TcpStream> {
+fn introduce_to(
+    address: SocketAddr,
+    rank: usize,
+    key: &Key,
+    deadline: Instant,
+) -> io::Result<TcpStream> {
     loop {
-        let attempt =
-            connect(&[address]).and_then(|mut stream| wire::introduce(&mut stream, key, &rank).map(|()| stream));
+        let attempt = connect(&[address])
+            .and_then(|mut stream| wire::introduce(&mut stream, key, &rank).map(|()| stream));
         match attempt {
             Err(_) if Instant::now() < deadline => std::thread::sleep(RETRY),
             done => return done,
@@ -356,7 +479,12 @@ fn introduce_to(address: SocketAddr, rank: usize, key: &Key, deadline: Instant) 
     }
 }
 
-fn accept_from(previous: usize, listener: &TcpListener, key: &Key, deadline: Instant) -> io::Result<TcpStream> {
+fn accept_from(
+    previous: usize,
+    listener: &TcpListener,
+    key: &Key,
+    deadline: Instant,
+) -> io::Result<TcpStream> {
     listener.set_nonblocking(true)?;
     while Instant::now() < deadline {
         let Ok((mut stream, _)) = listener.accept() else {

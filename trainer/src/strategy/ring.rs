@@ -14,7 +14,7 @@ use arrow::datatypes::ArrowNativeType;
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
-use super::links::{Broken, CHUNK_BYTES, Links};
+use super::links::{CHUNK_BYTES, LinkError, Links};
 use super::rendezvous::{self, Fingerprint};
 use super::watchdog::{Check, OnLoss, Watchdog};
 use super::{Collective, RankError, Ranks};
@@ -61,13 +61,13 @@ fn add<T: ArrowNativeType + AddAssign>(values: &mut [T], others: &[T]) {
 
 /// Why an operation failed, before the watchdog was asked.
 enum Fault {
-    Broken(Broken),
+    Link(LinkError),
     OutOfStep { here: String, there: String },
 }
 
-impl From<Broken> for Fault {
-    fn from(broken: Broken) -> Self {
-        Self::Broken(broken)
+impl From<LinkError> for Fault {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
     }
 }
 
@@ -86,12 +86,18 @@ impl Ring {
     fn begin(&mut self, operation: Operation) -> Result<(), Fault> {
         let code = operation.code();
         let header = [self.count, code[0], code[1]];
+
         self.links.push(&header)?;
         let theirs = self.links.pull::<u64>(header.len())?;
+        // Ranks at different operations would add up each other's numbers.
         if theirs != header {
             let here = Operation::describe(code, self.count);
-            return Err(Fault::OutOfStep { here, there: Operation::describe([theirs[1], theirs[2]], theirs[0]) });
+            return Err(Fault::OutOfStep {
+                here,
+                there: Operation::describe([theirs[1], theirs[2]], theirs[0]),
+            });
         }
+
         self.count += 1;
         Ok(())
     }
@@ -106,7 +112,7 @@ impl Ring {
         bounds: impl Fn(usize) -> Range<usize>,
         held: usize,
         fold: impl Fn(&mut [T], &[T]) + Copy,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), LinkError> {
         let parts = self.world_size;
         for step in 0..parts - 1 {
             let out = bounds((held + parts - step) % parts);
@@ -122,7 +128,7 @@ impl Ring {
         mut out: Range<usize>,
         mut into: Range<usize>,
         fold: impl Fn(&mut [T], &[T]),
-    ) -> Result<(), Broken> {
+    ) -> Result<(), LinkError> {
         let chunk = CHUNK_BYTES / size_of::<T>();
         while !out.is_empty() || !into.is_empty() {
             if !out.is_empty() {
@@ -130,44 +136,82 @@ impl Ring {
                 out.start = part.end;
                 self.links.push(&values[part])?;
             }
+
             if !into.is_empty() {
                 let part = into.start..into.end.min(into.start + chunk);
                 into.start = part.end;
                 fold(&mut values[part.clone()], self.links.pull(part.len())?);
             }
         }
+
         Ok(())
     }
 
-    fn sum<T: ArrowNativeType + AddAssign>(&mut self, values: &mut [T], operation: Operation) -> Result<(), Fault> {
+    fn sum<T: ArrowNativeType + AddAssign>(
+        &mut self,
+        values: &mut [T],
+        operation: Operation,
+    ) -> Result<(), Fault> {
         self.begin(operation)?;
-        let (length, parts) = (values.len(), self.world_size);
-        self.pass(values, |index| segment(length, parts, index), self.rank, add)?;
+
+        // Every rank adds its segments on the way; then each holds one whole sum, and the sums go round.
+        let length = values.len();
+        let parts = self.world_size;
+        self.pass(
+            values,
+            |index| segment(length, parts, index),
+            self.rank,
+            add,
+        )?;
+
         let whole = (self.rank + 1) % parts;
-        self.pass(values, |index| segment(length, parts, index), whole, <[T]>::copy_from_slice)?;
+        self.pass(
+            values,
+            |index| segment(length, parts, index),
+            whole,
+            <[T]>::copy_from_slice,
+        )?;
         Ok(())
     }
 
     fn gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
         self.begin(Operation::Gather)?;
+
+        // Lengths go round first, so that each rank knows where the bytes of all others go.
         let mut lengths = vec![0; self.world_size];
         lengths[self.rank] = bytes.len() as u64;
-        self.pass(&mut lengths, |index| index..index + 1, self.rank, <[_]>::copy_from_slice)?;
+        self.pass(
+            &mut lengths,
+            |index| index..index + 1,
+            self.rank,
+            <[_]>::copy_from_slice,
+        )?;
+
         let mut starts = vec![0];
-        starts.extend(lengths.iter().scan(0, |end, &length| {
-            *end += length as usize;
-            Some(*end)
-        }));
-        let mut all = vec![0; starts[self.world_size]];
+        let mut end = 0;
+        for length in lengths {
+            end += length as usize;
+            starts.push(end);
+        }
+        let mut all = vec![0; end];
         all[starts[self.rank]..starts[self.rank + 1]].copy_from_slice(bytes);
-        self.pass(&mut all, |index| starts[index]..starts[index + 1], self.rank, <[_]>::copy_from_slice)?;
-        Ok(starts.windows(2).map(|bounds| all[bounds[0]..bounds[1]].to_vec()).collect())
+        self.pass(
+            &mut all,
+            |index| starts[index]..starts[index + 1],
+            self.rank,
+            <[_]>::copy_from_slice,
+        )?;
+
+        Ok(starts
+            .windows(2)
+            .map(|bounds| all[bounds[0]..bounds[1]].to_vec())
+            .collect())
     }
 }
 
 /// Ranks joined by TCP.
 #[derive(Debug)]
-pub struct RingGroup {
+pub(crate) struct RingGroup {
     rank: usize,
     world_size: usize,
     ring: Mutex<Ring>,
@@ -181,17 +225,39 @@ impl RingGroup {
     ///
     /// # Errors
     /// [`RankError`] with the reason, on every rank that came.
-    pub fn join(ranks: &Ranks, fingerprint: &Fingerprint, on_loss: OnLoss) -> Result<Self, RankError> {
+    pub(crate) fn join(
+        ranks: &Ranks,
+        fingerprint: &Fingerprint,
+        on_loss: OnLoss,
+    ) -> Result<Self, RankError> {
+        let rank = ranks.rank;
         let met = rendezvous::meet(ranks, fingerprint)?;
-        let system = |what| move |source| RankError::System { rank: ranks.rank, what, source };
-        let watchdog = Watchdog::start(ranks, met.control, on_loss).map_err(system("starting to watch over ranks"))?;
+        let watchdog = Watchdog::start(ranks, met.control, on_loss)
+            .map_err(RankError::system(rank, "starting to watch over ranks"))?;
+
         let links = match rendezvous::connect_ring(ranks, &met.listener, &met.table) {
-            Ok((next, previous)) => Links::new(next, previous).map_err(system("starting to send"))?,
+            Ok([next, previous]) => {
+                Links::new(next, previous).map_err(RankError::system(rank, "starting to send"))?
+            }
             Err(error) => return Err(watchdog.known_loss().unwrap_or(error)),
         };
-        watchdog.guard(links.handles().map_err(system("watching over the ring"))?);
-        let ring = Ring { rank: ranks.rank, world_size: ranks.world_size, links, count: 0 };
-        Ok(Self { rank: ranks.rank, world_size: ranks.world_size, ring: Mutex::new(ring), watchdog })
+        let handles = links
+            .handles()
+            .map_err(RankError::system(rank, "watching over the ring"))?;
+        watchdog.guard(handles);
+
+        let ring = Ring {
+            rank: ranks.rank,
+            world_size: ranks.world_size,
+            links,
+            count: 0,
+        };
+        Ok(Self {
+            rank: ranks.rank,
+            world_size: ranks.world_size,
+            ring: Mutex::new(ring),
+            watchdog,
+        })
     }
 
     /// Has the watchdog ask every second whether this rank still can go on; words mean that it cannot.
@@ -205,19 +271,33 @@ impl RingGroup {
     }
 
     /// One operation; a fault ends the connections, since nobody knows what was still on its way.
-    fn run<R>(&self, operation: impl FnOnce(&mut Ring) -> Result<R, Fault>) -> Result<R, RankError> {
+    fn run<R>(
+        &self,
+        operation: impl FnOnce(&mut Ring) -> Result<R, Fault>,
+    ) -> Result<R, RankError> {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let fault = match operation(&mut ring) {
             Ok(result) => return Ok(result),
             Err(fault) => fault,
         };
+
         ring.links.cut();
-        let (rank, neighbour) = (self.rank, ring.links.previous());
+        let rank = self.rank;
+        let neighbour = ring.links.previous();
         match fault {
-            Fault::OutOfStep { here, there } => Err(RankError::OutOfStep { rank, neighbour, here, there }),
+            Fault::OutOfStep { here, there } => Err(RankError::OutOfStep {
+                rank,
+                neighbour,
+                here,
+                there,
+            }),
             // A neighbour's end is often seen here first; the watchdog knows, or hears soon, who was the cause.
-            Fault::Broken(Broken { neighbour, source }) => {
-                Err(self.explain(RankError::Neighbour { rank, neighbour, source }))
+            Fault::Link(LinkError { neighbour, source }) => {
+                Err(self.explain(RankError::Neighbour {
+                    rank,
+                    neighbour,
+                    source,
+                }))
             }
         }
     }
@@ -236,7 +316,10 @@ impl RingGroup {
 }
 
 fn unfit(tensor: &Tensor) -> RankError {
-    RankError::Tensor { device: "a CPU", found: format!("{tensor:?}") }
+    RankError::Tensor {
+        device: "a CPU",
+        found: format!("{tensor:?}"),
+    }
 }
 
 /// What `sum` makes of a copy in host memory, copied back.
@@ -245,10 +328,11 @@ pub(super) fn through_host(
     tensor: &mut Tensor,
     sum: impl FnOnce(&mut Tensor) -> Result<(), RankError>,
 ) -> Result<(), RankError> {
-    let torch = |source| RankError::Torch { rank, source };
-    let mut copy = tensor.f_to_device_(Device::Cpu, tensor.kind(), false, true).map_err(torch)?;
+    let mut copy = tensor
+        .f_to_device_(Device::Cpu, tensor.kind(), false, true)
+        .map_err(RankError::torch(rank))?;
     sum(&mut copy)?;
-    tensor.f_copy_(&copy).map_err(torch)
+    tensor.f_copy_(&copy).map_err(RankError::torch(rank))
 }
 
 impl Collective for RingGroup {
@@ -267,6 +351,7 @@ impl Collective for RingGroup {
         if tensor.device() != Device::Cpu {
             return through_host(self.rank, tensor, |copy| self.sum(copy));
         }
+
         match tensor.kind() {
             Kind::Float => self.sum_values::<f32>(tensor, |values| Operation::SumF32 { values }),
             Kind::Double => self.sum_values::<f64>(tensor, |values| Operation::SumF64 { values }),

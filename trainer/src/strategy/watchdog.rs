@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::links::Peer;
 use super::rendezvous::lost;
 use super::{RankError, Ranks, wire};
 use crate::ffi;
@@ -25,34 +26,34 @@ const SILENCE: Duration = Duration::from_secs(5);
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a rank does when another is lost: called once, on a thread of the watchdog, with [`RankError::Lost`].
-pub type OnLoss = Box<dyn Fn(&RankError) + Send + Sync>;
+pub(crate) type OnLoss = Box<dyn Fn(&RankError) + Send + Sync>;
 
 /// Asked every second; words say why this rank cannot go on. It does not wait for anything.
 pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
 
 /// Exit code of a rank that ends because another was lost: what went wrong is that one's to say.
-pub const LOST: u8 = 6;
+pub(crate) const LOST: u8 = 6;
 
 /// Says so in one line on stderr and ends the process with code [`LOST`], whatever its other threads are doing.
 #[must_use]
-pub fn exit_on_loss(ranks: &Ranks) -> OnLoss {
+pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
     let rank = ranks.rank;
     Box::new(move |loss| {
         let line = format!("wavemill-train: rank {rank} stops: {loss}");
         // stderr may be a pipe that nobody reads: the end does not wait for it.
-        let (said, heard) = crossbeam_channel::bounded(1);
+        let (done, told) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || {
             eprintln!("{line}");
-            said.send(())
+            done.send(())
         });
-        let _ = heard.recv_timeout(BEAT);
+        let _ = told.recv_timeout(BEAT);
         ffi::exit_now(LOST.into())
     })
 }
 
 /// What ranks say over the control connection.
 #[derive(Debug, Serialize, Deserialize)]
-enum Note {
+enum Message {
     /// Alive.
     Beat,
     /// This rank has done all; from rank 0: every rank has.
@@ -68,9 +69,21 @@ struct State {
     /// The first loss was heard of, and is being told.
     losing: bool,
     /// The first loss, once [`OnLoss`] has returned: if it ends the process, nobody else gets to say anything.
-    loss: Option<(usize, String)>,
+    loss: Option<Loss>,
     /// All have finished, or this rank goes: nobody is missed from here on.
     over: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Loss {
+    rank: usize,
+    reason: String,
+}
+
+impl From<Loss> for RankError {
+    fn from(Loss { rank, reason }: Loss) -> Self {
+        Self::Lost { rank, reason }
+    }
 }
 
 struct Shared {
@@ -90,7 +103,10 @@ pub(super) struct Watchdog(Arc<Shared>);
 
 impl std::fmt::Debug for Watchdog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watchdog").field("rank", &self.0.rank).field("peers", &self.0.peers).finish_non_exhaustive()
+        f.debug_struct("Watchdog")
+            .field("rank", &self.0.rank)
+            .field("peers", &self.0.peers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,14 +115,21 @@ impl Watchdog {
     ///
     /// # Errors
     /// No thread, or no second handle of a connection.
-    pub(super) fn start(ranks: &Ranks, control: Vec<(usize, TcpStream)>, on_loss: OnLoss) -> io::Result<Self> {
+    pub(super) fn start(ranks: &Ranks, control: Vec<Peer>, on_loss: OnLoss) -> io::Result<Self> {
         let mut readers = Vec::new();
-        for (rank, stream) in &control {
-            stream.set_read_timeout(Some(SILENCE))?;
-            stream.set_write_timeout(Some(BEAT))?;
-            readers.push((*rank, stream.try_clone()?));
+        let mut peers = Vec::new();
+        for peer in control {
+            // Both sides speak every second: a longer wait is silence. And one that does not read must not hold up what is
+            // said to the others.
+            peer.stream.set_read_timeout(Some(SILENCE))?;
+            peer.stream.set_write_timeout(Some(BEAT))?;
+            readers.push(Peer {
+                rank: peer.rank,
+                stream: peer.stream.try_clone()?,
+            });
+            peers.push(Mutex::new(peer.stream));
         }
-        let peers = control.into_iter().map(|(_, stream)| Mutex::new(stream)).collect();
+
         let shared = Arc::new(Shared {
             rank: ranks.rank,
             launcher: ranks.launcher,
@@ -117,31 +140,45 @@ impl Watchdog {
             checks: Mutex::default(),
             on_loss,
         });
-        for (rank, stream) in readers {
+
+        for reader in readers {
             let shared = Arc::clone(&shared);
-            let listen = move || shared.listen(rank, stream);
-            std::thread::Builder::new().name(format!("watch-{rank}")).spawn(listen)?;
+            std::thread::Builder::new()
+                .name(format!("watch-{}", reader.rank))
+                .spawn(move || shared.listen(reader))?;
         }
         let beating = Arc::clone(&shared);
-        std::thread::Builder::new().name("watch-beat".to_owned()).spawn(move || beating.beat())?;
+        std::thread::Builder::new()
+            .name("watch-beat".to_owned())
+            .spawn(move || beating.beat())?;
         Ok(Self(shared))
     }
 
     /// Connections that are ended with a loss, so that no thread waits on them for ever.
     pub(super) fn guard(&self, streams: impl IntoIterator<Item = TcpStream>) {
-        self.0.guarded.lock().unwrap_or_else(PoisonError::into_inner).extend(streams);
+        self.0
+            .guarded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(streams);
     }
 
     /// A further way in which this rank may be lost.
     pub(super) fn also_ask(&self, check: Check) {
-        self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push(check);
+        self.0
+            .checks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(check);
     }
 
     /// The loss that explains a broken connection: known, or heard of soon.
     pub(super) fn known_loss(&self) -> Option<RankError> {
         let deadline = Instant::now() + CAUSE_TIMEOUT;
-        let state = self.0.wait_until(deadline, |state| state.loss.is_some() || state.over);
-        state.loss.clone().map(|(rank, reason)| RankError::Lost { rank, reason })
+        let state = self
+            .0
+            .wait_until(deadline, |state| state.loss.is_some() || state.over);
+        state.loss.clone().map(RankError::from)
     }
 
     /// The good end: waits until all ranks have come here, and misses nobody from then on.
@@ -151,21 +188,31 @@ impl Watchdog {
     pub(super) fn finish(&self) -> Result<(), RankError> {
         let shared = &self.0;
         if shared.rank > 0 {
-            shared.tell_all(&Note::Finished);
+            shared.tell_all(&Message::Finished);
         }
-        let all_have = |state: &State| state.over || shared.rank == 0 && state.finished.len() == shared.peers.len();
+
+        // Rank 0 waits for all others; they wait for its word.
         let mut state = shared.state();
-        while state.loss.is_none() && !all_have(&state) {
-            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        while state.loss.is_none()
+            && !state.over
+            && !(shared.rank == 0 && state.finished.len() == shared.peers.len())
+        {
+            state = shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some((rank, reason)) = state.loss.clone() {
-            return Err(RankError::Lost { rank, reason });
+        if let Some(loss) = state.loss.clone() {
+            return Err(loss.into());
         }
+
+        // Rank 0 tells the others once, also where this is called again.
         let first = !std::mem::replace(&mut state.over, true);
         drop(state);
+
         shared.changed.notify_all();
         if shared.rank == 0 && first {
-            shared.tell_all(&Note::Finished);
+            shared.tell_all(&Message::Finished);
         }
         Ok(())
     }
@@ -173,7 +220,10 @@ impl Watchdog {
     /// Tells the others why this rank ends; the watch is over here.
     pub(super) fn fail(&self, reason: &str) {
         if self.0.end_quietly() {
-            self.0.tell_all(&Note::Failed { rank: self.0.rank, reason: reason.to_owned() });
+            self.0.tell_all(&Message::Failed {
+                rank: self.0.rank,
+                reason: reason.to_owned(),
+            });
         }
     }
 }
@@ -195,9 +245,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_until(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+    fn wait_until(
+        &self,
+        deadline: Instant,
+        done: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'_, State> {
         let patience = deadline.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(self.state(), patience, |state| !done(state));
+        let waited = self
+            .changed
+            .wait_timeout_while(self.state(), patience, |state| !done(state));
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -212,10 +268,10 @@ impl Shared {
     }
 
     /// Tells every peer that still hears; one that does not is found by its own reader.
-    fn tell_all(&self, note: &Note) {
+    fn tell_all(&self, message: &Message) {
         for peer in &self.peers {
             let mut stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = wire::send(&mut *stream, note);
+            let _ = wire::send(&mut *stream, message);
         }
     }
 
@@ -227,39 +283,50 @@ impl Shared {
                 return;
             }
             drop(state);
+
             if let Some(reason) = self.own_end() {
                 self.lose(self.rank, reason);
                 return;
             }
-            self.tell_all(&Note::Beat);
+            self.tell_all(&Message::Beat);
         }
     }
 
     /// Why this rank cannot go on, if so.
     fn own_end(&self) -> Option<String> {
-        if self.launcher.is_some_and(|id| std::os::unix::process::parent_id() != id) {
+        if self
+            .launcher
+            .is_some_and(|id| std::os::unix::process::parent_id() != id)
+        {
             return Some("the process that started it is gone".to_owned());
         }
-        self.checks.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(|check| check())
+        self.checks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .find_map(|check| check())
     }
 
     /// Hears one peer until the watch is over.
-    fn listen(&self, peer: usize, mut stream: TcpStream) {
+    fn listen(&self, mut peer: Peer) {
         loop {
-            match wire::receive(&mut stream) {
-                Ok(Note::Beat) => {}
-                Ok(Note::Finished) => {
+            match wire::receive(&mut peer.stream) {
+                Ok(Message::Beat) => {}
+                Ok(Message::Finished) => {
                     let mut state = self.state();
-                    state.finished.insert(peer);
-                    state.over |= peer == 0;
+                    state.finished.insert(peer.rank);
+                    // Rank 0 says it once every rank has.
+                    state.over |= peer.rank == 0;
                     drop(state);
                     self.changed.notify_all();
                 }
-                Ok(Note::Failed { rank, reason }) => return self.lose(rank, reason),
+                Ok(Message::Failed { rank, reason }) => return self.lose(rank, reason),
                 // What one leaves open after its good end is nobody's concern.
-                Err(_) if self.state().finished.contains(&peer) => return,
+                Err(_) if self.state().finished.contains(&peer.rank) => return,
                 Err(error) => {
-                    let RankError::Lost { rank, reason } = lost(peer, &error) else { return };
+                    let RankError::Lost { rank, reason } = lost(peer.rank, &error) else {
+                        return;
+                    };
                     return self.lose(rank, reason);
                 }
             }
@@ -272,14 +339,26 @@ impl Shared {
         if state.over || std::mem::replace(&mut state.losing, true) {
             return;
         }
+
         drop(state);
         if self.rank == 0 || self.rank == rank {
-            self.tell_all(&Note::Failed { rank, reason: reason.clone() });
+            self.tell_all(&Message::Failed {
+                rank,
+                reason: reason.clone(),
+            });
         }
-        (self.on_loss)(&RankError::Lost { rank, reason: reason.clone() });
-        self.state().loss = Some((rank, reason));
+
+        (self.on_loss)(&RankError::Lost {
+            rank,
+            reason: reason.clone(),
+        });
+
+        // Only now: `known_loss` wakes the main thread, which would end the process before `on_loss` has said why.
+        self.state().loss = Some(Loss { rank, reason });
         self.changed.notify_all();
-        for stream in self.guarded.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+
+        let mut guarded = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in guarded.drain(..) {
             // Fails where it is cut already.
             let _ = stream.shutdown(Shutdown::Both);
         }

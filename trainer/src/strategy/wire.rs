@@ -24,7 +24,10 @@ pub(super) struct Key([u8; 32]);
 impl Key {
     /// From the job's token.
     pub(super) fn of(token: &str) -> Self {
-        Self(blake3::derive_key("wavemill trainer: ranks of one job", token.as_bytes()))
+        Self(blake3::derive_key(
+            "wavemill trainer: ranks of one job",
+            token.as_bytes(),
+        ))
     }
 
     /// `side` keeps a listener from being answered with its own words.
@@ -45,7 +48,7 @@ impl std::fmt::Debug for Key {
 ///
 /// # Errors
 /// Those of /dev/urandom.
-pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
@@ -54,21 +57,30 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
 fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
+
     let length = bytes.len() - 4;
-    if length > MESSAGE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
-    }
+    check_length(length)?;
     bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());
     Ok(bytes)
+}
+
+fn check_length(length: usize) -> io::Result<()> {
+    if length > MESSAGE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message of {length} bytes"),
+        ));
+    }
+    Ok(())
 }
 
 fn receive_body(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
-    if length > MESSAGE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
-    }
+    // Before memory is taken: the length is a stranger's word.
+    check_length(length)?;
+
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
     Ok(body)
@@ -97,13 +109,22 @@ fn send_proven(
     stream.write_all(&bytes)
 }
 
-fn receive_proven<T: DeserializeOwned>(stream: &mut impl Read, key: &Key, side: &str, nonce: &Nonce) -> io::Result<T> {
+fn receive_proven<T: DeserializeOwned>(
+    stream: &mut impl Read,
+    key: &Key,
+    side: &str,
+    nonce: &Nonce,
+) -> io::Result<T> {
     let mut proof = [0; 32];
     stream.read_exact(&mut proof)?;
     let body = receive_body(stream)?;
+
     // blake3::Hash compares in constant time.
     if key.proof(side, nonce, &body) != blake3::Hash::from_bytes(proof) {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another job's token"));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "another job's token",
+        ));
     }
     Ok(serde_json::from_slice(&body)?)
 }
@@ -122,8 +143,12 @@ pub(super) fn introduce<A: DeserializeOwned>(
     let (magic, theirs) = opening.split_at(MAGIC.len());
     let theirs: Nonce = theirs.try_into().map_err(io::Error::other)?;
     if magic != MAGIC {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "another program listens there"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "another program listens there",
+        ));
     }
+
     let ours: Nonce = random()?;
     stream.write_all(&ours)?;
     send_proven(stream, key, "guest", &theirs, message)?;
@@ -169,13 +194,19 @@ mod tests {
     #[test]
     fn two_of_one_job_meet() {
         let (heard, answer) = meet("token", "token");
-        assert_eq!((heard.expect("proven").as_str(), answer.expect("proven")), ("hello", 7));
+        assert_eq!(
+            (heard.expect("proven").as_str(), answer.expect("proven")),
+            ("hello", 7)
+        );
     }
 
     #[test]
     fn another_token_is_turned_away_and_learns_nothing() {
         let (heard, answer) = meet("token", "tokem");
-        assert_eq!(heard.expect_err("wrong").kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            heard.expect_err("wrong").kind(),
+            io::ErrorKind::PermissionDenied
+        );
         answer.expect_err("the connection was dropped");
     }
 

@@ -1,61 +1,70 @@
-//! Clips on their way to a device: staged in one piece, sent once, converted there to mono at the features' rate.
+//! Clips on their way to a device: sent from where they lie, converted there to mono at the features' rate.
 
 use super::Span;
 use super::feature::count;
 use crate::backend::{Clip, Samples, downmix};
-use crate::device::{Address, Device, Grown, RowEntry, RowTable, Table, bytes_of};
+use crate::device::{Address, Device, DeviceMemory, Loans, RowEntry, RowTable, Table, bytes_of};
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::resample::{ClipBuffers, LevelsDevice, ResampleDevice, Resamplers, SourceClip};
+use crate::resample::{
+    ClipBuffers, LevelsDevice, ResampleDevice, Resamplers, SourceClip, is_for_device,
+};
+use crate::samples::SampleBuffer;
 use crate::stft::SAMPLE_MAX;
 
-/// Clips begin at multiples of this in the staged bytes: whatever their type, kernels read them aligned.
+/// Clips begin at multiples of this on the device: whatever their type, kernels read them aligned.
 const CLIP_ALIGN: usize = 16;
 
-/// Staging memory, and what is known of the clips at hand.
+/// Memory for the clips of a batch, and what is known of them.
 pub(super) struct ClipLoader<D: Device> {
     sample_rate_hz: u32,
-    staged: Table<D>,
+    /// The clips as they came.
+    upload: DeviceMemory<D>,
     sources: Vec<SourceClip>,
     resample: ResampleDevice<D>,
-    mono: Grown<D>,
+    mono: DeviceMemory<D>,
     rows: Table<D>,
     levels: LevelsDevice<D>,
     spans: Vec<Span>,
     /// The clip of each row.
     owners: Vec<usize>,
-    /// Rates that were asked for, and whether the device converts them.
-    rates: Vec<(u32, bool)>,
-    host: HostConversion,
+    /// Whether a row's level is found while its clip is converted.
+    found_along: Vec<bool>,
+}
+
+/// What the clips of a batch take on the device.
+struct Room {
+    /// Bytes of the clips as they came.
+    upload_bytes: usize,
+    /// Samples at the features' rate.
+    n_mono: usize,
 }
 
 /// The CPU's conversion, for rates whose tables would be too large for a device.
-struct HostConversion {
+pub(super) struct HostConversion {
+    sample_rate_hz: u32,
     /// Of the level that every machine has, so that bits do not depend on the CPU.
     resamplers: Resamplers,
     mono: Vec<f32>,
-    /// Clips of the batch, one a place of `sources`; the others are empty.
-    converted: Vec<Vec<f32>>,
+    /// The clips of the batch in their order; `None` where the device converts.
+    converted: Vec<Option<SampleBuffer>>,
+    /// Rates that were asked for, and whether the device converts them.
+    rates: Vec<(u32, bool)>,
 }
 
 impl<D: Device> ClipLoader<D> {
     pub(super) fn new(sample_rate_hz: u32) -> Self {
         Self {
             sample_rate_hz,
-            staged: Table::default(),
+            upload: DeviceMemory::default(),
             sources: Vec::new(),
             resample: ResampleDevice::new(sample_rate_hz),
-            mono: Grown::default(),
+            mono: DeviceMemory::default(),
             rows: Table::default(),
             levels: LevelsDevice::default(),
             spans: Vec::new(),
             owners: Vec::new(),
-            rates: Vec::new(),
-            host: HostConversion {
-                resamplers: Resamplers::new(sample_rate_hz, Level::Scalar),
-                mono: Vec::new(),
-                converted: Vec::new(),
-            },
+            found_along: Vec::new(),
         }
     }
 
@@ -64,78 +73,137 @@ impl<D: Device> ClipLoader<D> {
         &self.spans
     }
 
-    /// Queues the upload, the conversion and a look at every row; returns where the mono samples will be.
-    pub(super) fn load(&mut self, device: &D, clips: &[Clip<'_>]) -> Result<Address, KernelError> {
-        let (staged_bytes, n_mono) = self.place(clips)?;
-        let staged = self.staged.host(device, staged_bytes)?;
-        for ((clip, source), converted) in clips.iter().zip(&self.sources).zip(&self.host.converted) {
-            let bytes = match clip.samples {
-                _ if !converted.is_empty() => bytes_of(converted),
-                Samples::F32(samples) => bytes_of(samples),
-                Samples::S16(samples) => bytes_of(samples),
+    /// Queues the copies of the clips, their conversion and a look at every row; returns where the mono samples will be.
+    pub(super) fn load<'env>(
+        &mut self,
+        device: &D,
+        loans: &Loans<'_, 'env, D>,
+        clips: &'env [Clip<'env>],
+        host: &'env HostConversion,
+    ) -> Result<Address, KernelError> {
+        let room = self.place(clips, host)?;
+
+        // Each clip goes from where its decoder wrote it to its place on the device.
+        let upload = self.upload.ensure(device, room.upload_bytes)?;
+        for (at, source) in self.sources.iter().enumerate() {
+            let bytes = match (host.converted(at), clips[at].samples) {
+                (Some(converted), _) => bytes_of(converted),
+                (None, Samples::F32(samples)) => bytes_of(samples),
+                (None, Samples::S16(samples)) => bytes_of(samples),
             };
             // A last sample without its partner is none.
-            let bytes = &bytes[..source.bytes()];
-            staged[source.source..source.source + bytes.len()].copy_from_slice(bytes);
+            loans.upload(&bytes[..source.bytes()], upload, source.source)?;
         }
-        let upload = self.staged.upload(device, staged_bytes)?;
-        let mono = self.mono.address(device, n_mono * size_of::<f32>())?;
-        self.resample.run(device, &self.sources, ClipBuffers { upload, mono })?;
-        self.look(device, mono)?;
+        let upload = device.address(upload);
+
+        let mono = self.mono.address(device, room.n_mono * size_of::<f32>())?;
+        // Levels start as zeros. The conversion raises some of them, and the search after it the others.
+        let levels = self.levels.start(device, self.spans.len())?;
+        let buffers = ClipBuffers {
+            upload,
+            mono,
+            levels,
+        };
+        self.resample.run(device, &self.sources, buffers)?;
+
+        self.find_other_levels(device, mono, levels)?;
+        self.levels.fetch(device)?;
         Ok(mono)
     }
 
-    /// Gives every clip and row its place: bytes to stage, and samples at the features' rate.
-    fn place(&mut self, clips: &[Clip<'_>]) -> Result<(usize, usize), KernelError> {
+    /// Gives every clip and row its place.
+    fn place(&mut self, clips: &[Clip<'_>], host: &HostConversion) -> Result<Room, KernelError> {
         self.sources.clear();
         self.spans.clear();
         self.owners.clear();
-        self.host.converted.resize_with(clips.len(), Vec::new);
-        let (mut source, mut out) = (0, 0);
+        self.found_along.clear();
+
+        let mut source = 0;
+        let mut out = 0;
         for (at, clip) in clips.iter().enumerate() {
-            self.host.converted[at].clear();
-            let placed = if self.converts(clip.sample_rate_hz) {
-                SourceClip::new(clip, source, out)
-            } else {
-                let pcm = self.host.convert(at, clip)?;
-                let sample_rate_hz = self.sample_rate_hz;
-                SourceClip { source, out, n_source: pcm.len(), is_s16: false, channels: 1, sample_rate_hz }
+            // A clip that the host has converted is mono already, at the features' rate.
+            let mut placed = match host.converted(at) {
+                None => SourceClip::new(clip, source, out),
+                Some(converted) => SourceClip {
+                    source,
+                    out,
+                    n_source: converted.len(),
+                    is_s16: false,
+                    channels: 1,
+                    sample_rate_hz: self.sample_rate_hz,
+                    level: None,
+                },
             };
             count("samples of a clip", placed.n_source)?;
             let n_out = placed.n_out(self.sample_rate_hz);
             count("samples of a clip", n_out)?;
+
             for row in clip.rows {
                 let n_pcm = n_out.min(row.end).saturating_sub(row.start);
-                self.spans.push(Span { pcm: out + row.start.min(n_out), n_pcm, len: row.len() });
+                // A row that is the whole clip: whoever writes the clip finds its level.
+                let is_whole = n_pcm == n_out && placed.level.is_none();
+                if is_whole {
+                    placed.level = Some(self.spans.len());
+                }
+
+                self.found_along.push(is_whole);
+                self.spans.push(Span {
+                    // A row may begin behind the end of its clip; it has no samples then.
+                    pcm: out + row.start.min(n_out),
+                    n_pcm,
+                    len: row.len(),
+                });
                 self.owners.push(at);
             }
+
             source += placed.bytes().next_multiple_of(CLIP_ALIGN);
             out += n_out;
             self.sources.push(placed);
         }
-        Ok((source, out))
+
+        Ok(Room {
+            upload_bytes: source,
+            n_mono: out,
+        })
     }
 
-    fn converts(&mut self, from_hz: u32) -> bool {
-        if let Some((_, converts)) = self.rates.iter().find(|(rate_hz, _)| *rate_hz == from_hz) {
-            return *converts;
+    /// Queues the search for the loudest sample of every row whose level is not found along.
+    fn find_other_levels(
+        &mut self,
+        device: &D,
+        mono: Address,
+        levels: Address,
+    ) -> Result<(), KernelError> {
+        if self.found_along.iter().all(|found| *found) {
+            return Ok(());
         }
-        let converts = ResampleDevice::<D>::supports(from_hz, self.sample_rate_hz);
-        self.rates.push((from_hz, converts));
-        converts
-    }
 
-    /// Queues the search for the loudest sample of every row.
-    fn look(&mut self, device: &D, mono: Address) -> Result<(), KernelError> {
-        let entry = |span: &Span| {
-            let (n_pcm, n_signal) = (count("samples of a row", span.n_pcm)?, count("samples of a row", span.len)?);
-            Ok(RowEntry { pcm: span.pcm as i64, frame: 0, n_pcm, n_signal, n_frames: 0, n_kept: 0 })
-        };
-        let entries = self.spans.iter().map(entry).collect::<Result<Vec<_>, KernelError>>()?;
-        let n_pcm_max = self.spans.iter().map(|span| span.n_pcm).max().unwrap_or(0);
+        // Levels are stored by row, so the table has all rows. A row whose level is found elsewhere has no samples here.
+        let mut entries = Vec::with_capacity(self.spans.len());
+        let mut n_pcm_max = 0;
+        for (span, found) in self.spans.iter().zip(&self.found_along) {
+            let n_pcm = if *found { 0 } else { span.n_pcm };
+            n_pcm_max = n_pcm_max.max(n_pcm);
+            let n_signal = count("samples of a row", span.len)?;
+            let n_pcm = count("samples of a row", n_pcm)?;
+            entries.push(RowEntry {
+                pcm: span.pcm as i64,
+                frame: 0,
+                n_pcm,
+                n_signal,
+                n_frames: 0,
+                n_kept: 0,
+            });
+        }
+
         let address = self.rows.send(device, &entries)?;
-        let rows = RowTable { address, n_rows: entries.len(), n_pcm_max, n_frames_max: 0 };
-        self.levels.run(device, &rows, mono)
+        let rows = RowTable {
+            address,
+            n_rows: entries.len(),
+            n_pcm_max,
+            n_frames_max: 0,
+        };
+        LevelsDevice::run(device, &rows, mono, levels)
     }
 
     /// Largest magnitude of every row, once the device was waited for; NaN if there is one.
@@ -145,26 +213,66 @@ impl<D: Device> ClipLoader<D> {
 
     /// The error of a row in which something is no sample, by its place in the clip as it came.
     pub(super) fn unsound(&self, clips: &[Clip<'_>], row: usize, largest: f32) -> KernelError {
-        let bad =
-            |(index, &value): (usize, &f32)| (value.is_nan() || value.abs() > SAMPLE_MAX).then_some((index, value));
-        let found = match clips[self.owners[row]].samples {
-            Samples::F32(samples) => samples.iter().enumerate().find_map(bad),
-            Samples::S16(_) => None,
-        };
+        if let Samples::F32(samples) = clips[self.owners[row]].samples {
+            for (index, &value) in samples.iter().enumerate() {
+                if value.is_nan() || value.abs() > SAMPLE_MAX {
+                    return KernelError::Sample { index, value };
+                }
+            }
+        }
+
         // Every sample is sound alone, and the filter overshoots the bound.
-        let (index, value) = found.unwrap_or((0, largest));
-        KernelError::Sample { index, value }
+        KernelError::Sample {
+            index: 0,
+            value: largest,
+        }
     }
 }
 
 impl HostConversion {
-    /// Mono at the features' rate.
-    fn convert(&mut self, at: usize, clip: &Clip<'_>) -> Result<&[f32], KernelError> {
-        downmix(clip, &mut self.mono);
-        let resampler = self.resamplers.get(clip.sample_rate_hz)?;
-        let out = &mut self.converted[at];
-        resampler.push(&self.mono, out);
-        resampler.finish(out);
-        Ok(out)
+    pub(super) fn new(sample_rate_hz: u32) -> Self {
+        Self {
+            sample_rate_hz,
+            resamplers: Resamplers::new(sample_rate_hz, Level::Scalar),
+            mono: Vec::new(),
+            converted: Vec::new(),
+            rates: Vec::new(),
+        }
+    }
+
+    /// Converts what the device does not.
+    pub(super) fn convert(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
+        self.converted.clear();
+        for clip in clips {
+            if self.is_left_to_device(clip.sample_rate_hz) {
+                self.converted.push(None);
+                continue;
+            }
+
+            // Each clip has a buffer of its own, because the device reads all of them until the batch is done.
+            let mut out = SampleBuffer::default();
+            downmix(clip, &mut self.mono);
+            let resampler = self.resamplers.get(clip.sample_rate_hz)?;
+            resampler.push(&self.mono, &mut out);
+            resampler.finish(&mut out);
+            self.converted.push(Some(out));
+        }
+        Ok(())
+    }
+
+    /// The clip at `at`, mono at the features' rate, if it was converted here.
+    fn converted(&self, at: usize) -> Option<&[f32]> {
+        self.converted[at].as_deref()
+    }
+
+    fn is_left_to_device(&mut self, from_hz: u32) -> bool {
+        if let Some((_, converts)) = self.rates.iter().find(|(rate_hz, _)| *rate_hz == from_hz) {
+            return *converts;
+        }
+
+        // The answer costs the design of a filter, so it is kept for each rate.
+        let converts = is_for_device(from_hz, self.sample_rate_hz);
+        self.rates.push((from_hz, converts));
+        converts
     }
 }

@@ -4,7 +4,7 @@ use super::Span;
 use crate::args::FeatureArgs;
 use crate::db::LogParams;
 use crate::delta::{self, WIDTH};
-use crate::device::{Address, Device, Grown, GrownHost, RowEntry, RowTable, Table};
+use crate::device::{Address, Device, DeviceMemory, HostMemory, RowEntry, RowTable, Table};
 use crate::error::KernelError;
 use crate::mfcc::MfccDevice;
 use crate::normalize::{Normalize, NormalizeDevice, Scale};
@@ -29,21 +29,34 @@ pub(super) struct FeatureDevice<D: Device> {
     n_frames: usize,
     /// Where each row's packed bytes begin, and where the last ones end.
     packed_at: Vec<usize>,
-    packed: Grown<D>,
-    host: GrownHost<D>,
+    packed: DeviceMemory<D>,
+    host: HostMemory<D>,
     /// One a row, of the last batch.
     faults: Vec<Option<KernelError>>,
     /// Of all frames and of those that are stored, one behind the other.
-    ranges: Grown<D>,
-    bands: Grown<D>,
-    coefficients: Grown<D>,
-    derived: Grown<D>,
+    ranges: DeviceMemory<D>,
+    bands: DeviceMemory<D>,
+    coefficients: DeviceMemory<D>,
+    derived: DeviceMemory<D>,
+}
+
+/// Values of all rows, and what is still due while they are packed.
+struct FeatureValues {
+    values: Address,
+    log: LogParams,
+    /// Not read where `log` is linear.
+    log_ranges: Address,
+    scale: Scale,
 }
 
 impl<D: Device> FeatureDevice<D> {
     pub(super) fn new(device: &D, args: &FeatureArgs) -> Result<Self, KernelError> {
         let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
-        let mfcc = args.mfcc.as_ref().map(|mfcc| MfccDevice::new(device, mfcc, n_mels)).transpose()?;
+        let mfcc = args
+            .mfcc
+            .as_ref()
+            .map(|mfcc| MfccDevice::new(device, mfcc, n_mels))
+            .transpose()?;
         Ok(Self {
             spectrum: SpectrumDevice::new(device, args)?,
             log: LogParams::new(args.log, args.power),
@@ -54,53 +67,95 @@ impl<D: Device> FeatureDevice<D> {
             kept: Table::default(),
             n_frames: 0,
             packed_at: Vec::new(),
-            packed: Grown::default(),
-            host: GrownHost::default(),
+            packed: DeviceMemory::default(),
+            host: HostMemory::default(),
             faults: Vec::new(),
-            ranges: Grown::default(),
-            bands: Grown::default(),
-            coefficients: Grown::default(),
-            derived: Grown::default(),
+            ranges: DeviceMemory::default(),
+            bands: DeviceMemory::default(),
+            coefficients: DeviceMemory::default(),
+            derived: DeviceMemory::default(),
             args: args.clone(),
         })
     }
 
     /// The frames of a row of `len` samples, if deltas need more.
     pub(super) fn too_few_frames(&self, len: usize) -> Option<usize> {
-        let n_frames = self.args.stft.n_frames(Signal::len_of(len, &self.args.stft, self.args.frames));
+        let n_signal = Signal::len_of(len, &self.args.stft, self.args.frames);
+        let n_frames = self.args.stft.n_frames(n_signal);
         (self.args.delta > 0 && (1..WIDTH).contains(&n_frames)).then_some(n_frames)
     }
 
     /// Queues everything up to the copy of the packed rows to the host.
-    pub(super) fn run(&mut self, device: &D, pcm: Address, spans: &[Span]) -> Result<(), KernelError> {
+    pub(super) fn run(
+        &mut self,
+        device: &D,
+        pcm: Address,
+        spans: &[Span],
+    ) -> Result<(), KernelError> {
         let rows = self.send_rows(device, spans)?;
-        let n_values = |bands: usize| bands * self.n_frames * size_of::<f32>();
-        let (n_bands, n_base) = (self.n_spectrum_bands(), self.args.n_base_bands());
-        let (bands_bytes, base_bytes, all_bytes) = (n_values(n_bands), n_values(n_base), n_values(self.args.n_bands()));
+
+        let n_spectrum = self.n_spectrum_bands();
+        let bands_bytes = self.bytes_of_bands(n_spectrum);
         let bands = self.bands.address(device, bands_bytes)?;
         let ranges = self.zero_ranges(device, rows.n_rows)?;
-        let batch = Batch { pcm, rows, n_frames: self.n_frames, out: bands };
+        let batch = Batch {
+            pcm,
+            rows,
+            n_frames: self.n_frames,
+            out: bands,
+        };
         self.spectrum.run(device, &batch, ranges)?;
+
         if self.is_plain() {
             // The logarithm is monotone: its range follows from the bands', and packing takes it on the way.
-            let min_max = Scale::MinMax { ranges: ranges.kept };
-            let scale = if self.args.normalize == Normalize::MinMax { min_max } else { Scale::None };
-            return self.finish(device, &rows, (bands, self.log, ranges.all), scale);
+            let scale = if self.args.normalize == Normalize::MinMax {
+                Scale::MinMax {
+                    ranges: ranges.kept,
+                }
+            } else {
+                Scale::None
+            };
+            let feature = FeatureValues {
+                values: bands,
+                log: self.log,
+                log_ranges: ranges.all,
+                scale,
+            };
+            return self.finish(device, &rows, feature);
         }
-        self.log.run(device, &rows, n_bands, bands, ranges.all)?;
+
+        // What follows needs the logarithms themselves, so they take a pass of their own.
+        self.log.run(device, &rows, n_spectrum, bands, ranges.all)?;
+        // From here on, each step replaces `values` by what it makes of them.
         let mut values = bands;
+
+        let n_base = self.args.n_base_bands();
+        let base_bytes = self.bytes_of_bands(n_base);
         if let Some(mfcc) = &mut self.mfcc {
             values = self.coefficients.address(device, base_bytes)?;
             mfcc.run(device, &rows, bands, values)?;
         }
+
+        let n_bands = self.args.n_bands();
+        let all_bytes = self.bytes_of_bands(n_bands);
         if self.args.delta > 0 {
             let derived = self.derived.address(device, all_bytes)?;
-            let bands = delta::device::Bands { n_base, orders: self.args.delta };
-            delta::device::run(device, &rows, bands, values, derived)?;
+            let derivatives = delta::device::Bands {
+                n_base,
+                orders: self.args.delta,
+            };
+            delta::device::run(device, &rows, derivatives, values, derived)?;
             values = derived;
         }
-        let scale = self.normalize.run(device, &rows, self.args.n_bands(), values)?;
-        self.finish(device, &rows, (values, LogParams::LINEAR, 0), scale)
+
+        let scale = self.normalize.run(device, &rows, n_bands, values)?;
+        let feature = FeatureValues {
+            values,
+            log: LogParams::LINEAR,
+            log_ranges: 0,
+            scale,
+        };
+        self.finish(device, &rows, feature)
     }
 
     /// Packs, and brings the bytes back.
@@ -108,13 +163,22 @@ impl<D: Device> FeatureDevice<D> {
         &mut self,
         device: &D,
         rows: &RowTable,
-        (values, log, log_ranges): (Address, LogParams, Address),
-        scale: Scale,
+        feature: FeatureValues,
     ) -> Result<(), KernelError> {
         let n_bytes = self.packed_at.last().copied().unwrap_or(0);
         let bytes = self.packed.address(device, n_bytes)?;
         let kept = self.kept.address(device)?;
-        self.pack.run(device, rows, &PackInput { values, kept, log, log_ranges, scale, bytes })?;
+        let input = PackInput {
+            values: feature.values,
+            kept,
+            log: feature.log,
+            log_ranges: feature.log_ranges,
+            scale: feature.scale,
+            bytes,
+        };
+        self.pack.run(device, rows, &input)?;
+
+        // The copy waits for the kernel, because both are on the same stream.
         let host = self.host.ensure(device, n_bytes)?;
         device.download(self.packed.ensure(device, n_bytes)?, n_bytes, host)
     }
@@ -123,8 +187,11 @@ impl<D: Device> FeatureDevice<D> {
     pub(super) fn find_faults(&mut self, device: &D) -> Result<(), KernelError> {
         let places: Vec<Option<usize>> = self.pack.faults().collect();
         self.faults.clear();
+        // Every fault costs a launch and a wait. That does not matter, because faults are rare.
         for (row, place) in places.into_iter().enumerate() {
-            let fault = place.map(|index| self.pack.error(device, row, index)).transpose()?;
+            let fault = place
+                .map(|index| self.pack.error(device, row, index))
+                .transpose()?;
             self.faults.push(fault);
         }
         Ok(())
@@ -142,7 +209,15 @@ impl<D: Device> FeatureDevice<D> {
 
     /// Bands (or bins) that the spectrum is turned into first.
     fn n_spectrum_bands(&self) -> usize {
-        self.args.mel.as_ref().map_or(self.args.stft.n_bins(), |mel| mel.n_mels)
+        self.args
+            .mel
+            .as_ref()
+            .map_or(self.args.stft.n_bins(), |mel| mel.n_mels)
+    }
+
+    /// Bytes of so many bands of all frames.
+    fn bytes_of_bands(&self, n_bands: usize) -> usize {
+        n_bands * self.n_frames * size_of::<f32>()
     }
 
     /// Nothing between the bands and packing but a logarithm and a scaling that keep the order of values.
@@ -150,33 +225,52 @@ impl<D: Device> FeatureDevice<D> {
         self.mfcc.is_none() && self.args.delta == 0 && self.args.normalize != Normalize::MeanVar
     }
 
+    /// Gives every row its frames and its packed bytes, and sends the tables that say so.
     fn send_rows(&mut self, device: &D, spans: &[Span]) -> Result<RowTable, KernelError> {
-        let (mut entries, mut kept) = (Vec::with_capacity(spans.len()), Vec::with_capacity(spans.len()));
-        let (mut frame, mut n_frames_max, mut n_kept) = (0, 0, 0);
+        let frame_bytes = self.args.n_bands() * self.args.dtype.bytes();
+        let mut entries = Vec::with_capacity(spans.len());
+        let mut kept_before = Vec::with_capacity(spans.len());
+        let mut frame = 0;
+        let mut n_kept = 0;
+        let mut n_frames_max = 0;
         self.packed_at.clear();
         self.packed_at.push(0);
+
+        // The frames of all rows lie one behind the other, and so do their packed bytes.
         for span in spans {
             let entry = self.entry(*span, frame)?;
-            kept.push(n_kept);
-            n_kept += i64::from(entry.n_kept);
-            self.packed_at.push(n_kept as usize * self.args.n_bands() * self.args.dtype.bytes());
-            n_frames_max = n_frames_max.max(entry.n_frames as usize);
             frame += entry.n_frames as usize;
+            n_frames_max = n_frames_max.max(entry.n_frames as usize);
+
+            kept_before.push(n_kept);
+            n_kept += i64::from(entry.n_kept);
+            self.packed_at.push(n_kept as usize * frame_bytes);
             entries.push(entry);
         }
         count("frames of a batch", frame)?;
         self.n_frames = frame;
+
         let n_pcm_max = spans.iter().map(|span| span.n_pcm).max().unwrap_or(0);
-        self.kept.send(device, &kept)?;
+        self.kept.send(device, &kept_before)?;
         let address = self.rows.send(device, &entries)?;
-        Ok(RowTable { address, n_rows: spans.len(), n_pcm_max, n_frames_max })
+        Ok(RowTable {
+            address,
+            n_rows: spans.len(),
+            n_pcm_max,
+            n_frames_max,
+        })
     }
 
     /// A row with `frame` frames before it.
     fn entry(&self, span: Span, frame: usize) -> Result<RowEntry, KernelError> {
         let n_signal = Signal::len_of(span.len, &self.args.stft, self.args.frames);
-        let too_few = self.too_few_frames(span.len).is_some();
-        let n_frames = if too_few { 0 } else { self.args.stft.n_frames(n_signal) };
+        // A row that is an error gets no frames, so that no kernel has to know of it.
+        let n_frames = match self.too_few_frames(span.len) {
+            Some(_) => 0,
+            None => self.args.stft.n_frames(n_signal),
+        };
+        let n_kept = self.args.frames.unwrap_or(n_frames).min(n_frames);
+
         Ok(RowEntry {
             pcm: span.pcm as i64,
             frame: frame as i64,
@@ -184,16 +278,21 @@ impl<D: Device> FeatureDevice<D> {
             n_pcm: count("samples of a row", span.n_pcm.min(n_signal))?,
             n_signal: count("samples of a row", n_signal)?,
             n_frames: count("frames of a row", n_frames)?,
-            n_kept: count("frames of a row", self.args.frames.unwrap_or(n_frames).min(n_frames))?,
+            n_kept: count("frames of a row", n_kept)?,
         })
     }
 
     fn zero_ranges(&mut self, device: &D, n_rows: usize) -> Result<Ranges, KernelError> {
         let bytes = 2 * n_rows * RANGE_BYTES;
+        // Kernels raise the keys of a range. They start at 0, which lies below the key of every float.
         let buffer = self.ranges.ensure(device, bytes)?;
         device.zero(buffer, bytes)?;
+
         let all = device.address(buffer);
-        Ok(Ranges { all, kept: all + (n_rows * RANGE_BYTES) as Address })
+        Ok(Ranges {
+            all,
+            kept: all + (n_rows * RANGE_BYTES) as Address,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! A batch of clips on any device: one upload, kernels, one download a feature.
+//! A batch of clips on any device: one copy a clip, kernels, one copy back a feature.
 //!
 //! Written once against [`Device`], so that what runs on a GPU is what the tests run without one. Clips and rows of any
 //! length lie one behind the other; nothing is padded, and no value depends on its neighbours in the batch.
@@ -6,13 +6,13 @@
 mod clips;
 mod feature;
 
-use clips::ClipLoader;
+use clips::{ClipLoader, HostConversion};
 use feature::FeatureDevice;
 
 use super::{Clip, Plan, Row};
 use crate::args::FeatureArgs;
 use crate::delta::WIDTH;
-use crate::device::Device;
+use crate::device::{Device, lending};
 use crate::error::KernelError;
 use crate::stft::SAMPLE_MAX;
 
@@ -20,6 +20,7 @@ use crate::stft::SAMPLE_MAX;
 pub(crate) struct DevicePlan<D: Device> {
     device: D,
     loader: ClipLoader<D>,
+    host: HostConversion,
     features: Vec<FeatureDevice<D>>,
 }
 
@@ -42,53 +43,196 @@ impl<D: Device> DevicePlan<D> {
             args.validate()?;
             if args.sample_rate_hz != sample_rate_hz {
                 let allowed = format!("{sample_rate_hz} Hz as the plan's other features");
-                return Err(KernelError::argument("sample_rate_hz", args.sample_rate_hz, allowed));
+                return Err(KernelError::argument(
+                    "sample_rate_hz",
+                    args.sample_rate_hz,
+                    allowed,
+                ));
             }
         }
-        let plan = |args: &FeatureArgs| FeatureDevice::new(&device, args);
-        let features = features.iter().map(plan).collect::<Result<_, _>>()?;
-        let loader = ClipLoader::new(sample_rate_hz);
+
+        let features = features
+            .iter()
+            .map(|args| FeatureDevice::new(&device, args))
+            .collect::<Result<_, _>>()?;
         // Tables are on their way from memory that the next batch may fill.
         device.synchronize()?;
-        Ok(Self { device, loader, features })
+        Ok(Self {
+            device,
+            loader: ClipLoader::new(sample_rate_hz),
+            host: HostConversion::new(sample_rate_hz),
+            features,
+        })
     }
 
-    /// Queues everything up to the copies back.
-    fn queue(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
-        let device = &self.device;
-        let pcm = self.loader.load(device, clips)?;
-        self.features.iter_mut().try_for_each(|feature| feature.run(device, pcm, self.loader.spans()))
+    /// Waits for all that was queued. Errors: those of the device, of what was queued too.
+    pub(crate) fn synchronize(&self) -> Result<(), KernelError> {
+        self.device.synchronize()
+    }
+
+    /// Computes everything up to the copies back, and waits for them.
+    fn compute(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
+        let Self {
+            device,
+            loader,
+            host,
+            features,
+        } = self;
+        host.convert(clips)?;
+
+        // What was queued before an error still reads clips, and tables that the next batch fills: it is waited for too.
+        lending(device, |loans| {
+            let pcm = loader.load(device, loans, clips, host)?;
+            features
+                .iter_mut()
+                .try_for_each(|feature| feature.run(device, pcm, loader.spans()))
+        })
     }
 
     /// The row at `at`, once the device was waited for. `largest` is its largest magnitude.
-    fn row(&mut self, clips: &[Clip<'_>], at: usize, span: Span, largest: f32) -> Result<Row, KernelError> {
+    fn row(
+        &mut self,
+        clips: &[Clip<'_>],
+        at: usize,
+        span: Span,
+        largest: f32,
+    ) -> Result<Row, KernelError> {
+        // A row with several errors reports the same one as on the CPU: first samples, then frames, then values.
         if largest.is_nan() || largest > SAMPLE_MAX {
             return Err(self.loader.unsound(clips, at, largest));
         }
-        if let Some(frames) = self.features.iter().find_map(|feature| feature.too_few_frames(span.len)) {
-            return Err(KernelError::TooFewFrames { frames, needed: WIDTH });
-        }
-        for (place, feature) in self.features.iter_mut().enumerate() {
-            if let Some(fault) = feature.take_fault(at) {
-                return Err(KernelError::Feature { place, source: Box::new(fault) });
+
+        for feature in &self.features {
+            if let Some(frames) = feature.too_few_frames(span.len) {
+                return Err(KernelError::TooFewFrames {
+                    frames,
+                    needed: WIDTH,
+                });
             }
         }
-        let tensors = self.features.iter().map(|feature| feature.tensor(at).to_vec()).collect();
-        Ok(Row { silent: largest == 0.0, tensors })
+
+        for (place, feature) in self.features.iter_mut().enumerate() {
+            if let Some(fault) = feature.take_fault(at) {
+                return Err(KernelError::Feature {
+                    place,
+                    source: Box::new(fault),
+                });
+            }
+        }
+
+        let tensors = self
+            .features
+            .iter()
+            .map(|feature| feature.tensor(at).to_vec())
+            .collect();
+        Ok(Row {
+            silent: largest == 0.0,
+            tensors,
+        })
     }
 }
 
 impl<D: Device> Plan for DevicePlan<D> {
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
-        let queued = self.queue(clips);
-        // What was queued before an error still reads the tables that the next batch fills.
-        let waited = self.device.synchronize();
-        queued.and(waited)?;
+        self.compute(clips)?;
+        // `compute` has waited for the device, so what was copied back can be read.
         for feature in &mut self.features {
             feature.find_faults(&self.device)?;
         }
-        let spans: Vec<(Span, f32)> = self.loader.spans().iter().copied().zip(self.loader.largest()).collect();
-        let row = |(at, (span, largest))| self.row(clips, at, span, largest);
-        Ok(spans.into_iter().enumerate().map(row).collect())
+
+        let spans = self.loader.spans().to_vec();
+        let largest = self.loader.largest();
+        let mut rows = Vec::with_capacity(spans.len());
+        for (at, (span, largest)) in spans.into_iter().zip(largest).enumerate() {
+            rows.push(self.row(clips, at, span, largest));
+        }
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Op;
+    use crate::backend::Samples;
+    use crate::device::{EmulatedDevice, Order};
+    use crate::preset::{Overrides, Preset};
+    use crate::samples::SampleBuffer;
+
+    const RATE_HZ: u32 = 22_050;
+
+    fn plan() -> DevicePlan<EmulatedDevice> {
+        let overrides = Overrides {
+            n_mels: Some(8),
+            ..Overrides::default()
+        };
+        let mel = FeatureArgs::resolve(Op::Mel, Preset::Librosa, RATE_HZ, &overrides).unwrap();
+        DevicePlan::new(EmulatedDevice::new(Order::Ascending).unwrap(), &[mel]).unwrap()
+    }
+
+    fn decoded(n: usize) -> SampleBuffer {
+        let mut samples = SampleBuffer::default();
+        samples.extend((0..n).map(|x| (x as f32 * 0.37).sin() * 0.5));
+        samples
+    }
+
+    fn clip<'a>(
+        samples: &'a SampleBuffer,
+        rate_hz: u32,
+        row: &'a std::ops::Range<usize>,
+    ) -> Clip<'a> {
+        Clip {
+            samples: Samples::F32(samples),
+            channels: 1,
+            sample_rate_hz: rate_hz,
+            rows: std::slice::from_ref(row),
+        }
+    }
+
+    /// What the host copies for a device: tables, which do not grow with clips. Samples go from where they were decoded.
+    #[test]
+    fn no_sample_is_copied_between_the_decoder_and_the_device() {
+        let mut plan = plan();
+        let mut staged_bytes = Vec::new();
+        for seconds in [1, 1, 3] {
+            let n_row = seconds * RATE_HZ as usize;
+            let row = 0..n_row;
+            let same_rate = decoded(n_row);
+            let double_rate = decoded(2 * n_row);
+            let clips = [
+                clip(&same_rate, RATE_HZ, &row),
+                clip(&double_rate, 2 * RATE_HZ, &row),
+            ];
+            plan.device.take_uploads();
+            assert!(plan.run(&clips).unwrap().iter().all(Result::is_ok));
+
+            let uploads = plan.device.take_uploads();
+            let lain =
+                [&same_rate, &double_rate].map(|pcm| (pcm.as_ptr().addr(), size_of_val(&pcm[..])));
+            assert_eq!(
+                uploads.lent, lain,
+                "one copy a clip, from its decoder's memory"
+            );
+            staged_bytes.push(uploads.staged_bytes);
+        }
+
+        // The first batch makes the table of its rate; from then on there are a few numbers a row.
+        assert_eq!(
+            staged_bytes[1], staged_bytes[2],
+            "no matter how long the clips are"
+        );
+        assert!(staged_bytes[2] < 1_000, "{staged_bytes:?}");
+    }
+
+    /// Where the table of a rate would be too large, the CPU converts, and the device copies what it made.
+    #[test]
+    fn what_the_host_converts_is_sent_once() {
+        let mut plan = plan();
+        let row = 0..RATE_HZ as usize;
+        let pcm = decoded(44_101);
+        assert!(plan.run(&[clip(&pcm, 44_101, &row)]).unwrap()[0].is_ok());
+        let lent = plan.device.take_uploads().lent;
+        assert_eq!(lent.len(), 1);
+        assert_eq!(lent[0].1, RATE_HZ as usize * size_of::<f32>());
     }
 }

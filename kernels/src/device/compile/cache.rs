@@ -12,11 +12,15 @@ use std::path::PathBuf;
 pub(super) fn hash<const N: usize>(parts: [&[u8]; N]) -> u128 {
     const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let step = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
-    parts.iter().fold(OFFSET_BASIS, |hash, part| {
+
+    let mut hash = OFFSET_BASIS;
+    for part in parts {
         let length = (part.len() as u64).to_le_bytes();
-        length.iter().chain(part.iter()).fold(hash, step)
-    })
+        for byte in length.iter().chain(part) {
+            hash = (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
+        }
+    }
+    hash
 }
 
 /// A folder that no one else can read or write.
@@ -25,14 +29,22 @@ pub(super) struct Cache(PathBuf);
 impl Cache {
     /// `wavemill/kernels` in `$XDG_CACHE_HOME`, else in `~/.cache`; none where it cannot be had.
     pub(super) fn open() -> Option<Self> {
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+        let base = match folder_of("XDG_CACHE_HOME") {
+            Some(cache) => cache,
+            None => folder_of("HOME")?.join(".cache"),
+        };
         Self::at(base.join("wavemill/kernels"))
     }
 
     /// Errors: the folder cannot be made, or others may enter it.
     fn at(folder: PathBuf) -> Option<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).ok()?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .ok()?;
+
+        // The driver loads what lies in this folder, so nobody else may write there.
         let mode = fs::metadata(&folder).ok()?.permissions().mode();
         (mode & 0o077 == 0).then_some(Self(folder))
     }
@@ -40,6 +52,7 @@ impl Cache {
     /// What was put under `key`, if it is whole.
     pub(super) fn get(&self, architecture: &str, key: u128) -> Option<Vec<u8>> {
         let mut entry = fs::read(self.path(architecture, key)).ok()?;
+        // The seal is at the end, so a file that was cut short fails the check.
         let header = entry.len().checked_sub(16)?;
         let sum = entry.split_off(header);
         (sum == seal(key, &entry)).then_some(entry)
@@ -48,9 +61,13 @@ impl Cache {
     /// Keeps `bytes` under `key`; readers see all of them or nothing.
     pub(super) fn put(&self, architecture: &str, key: u128, bytes: &[u8]) {
         let path = self.path(architecture, key);
+        // Another process may write the same entry at this moment, so each one writes a temporary file of its own.
         let part = path.with_extension(format!("part-{}", std::process::id()));
         let entry = [bytes, &seal(key, bytes)].concat();
-        if fs::write(&part, entry).and_then(|()| fs::rename(&part, path)).is_err() {
+        if fs::write(&part, entry)
+            .and_then(|()| fs::rename(&part, path))
+            .is_err()
+        {
             // A full disk, say: the next run compiles again.
             let _ = fs::remove_file(part);
         }
@@ -59,6 +76,13 @@ impl Cache {
     fn path(&self, architecture: &str, key: u128) -> PathBuf {
         self.0.join(format!("{architecture}-{key:032x}.cubin"))
     }
+}
+
+/// The folder that a variable names by its whole path.
+fn folder_of(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }
 
 /// What ends an entry: the hash of its key and its bytes.
@@ -75,7 +99,8 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("wavemill-{name}-{}", std::process::id()));
+            let folder =
+                std::env::temp_dir().join(format!("wavemill-{name}-{}", std::process::id()));
             fs::create_dir_all(&folder).unwrap();
             Self(folder)
         }
@@ -109,7 +134,11 @@ mod tests {
         assert_eq!(cache.get("sm_80", 1), None);
         fs::rename(cache.path("sm_90", 1), cache.path("sm_90", 2)).unwrap();
         assert_eq!(cache.get("sm_90", 2), None, "another key's");
-        assert_eq!(fs::read_dir(&cache.0).unwrap().count(), 1, "nothing half written is left");
+        assert_eq!(
+            fs::read_dir(&cache.0).unwrap().count(),
+            1,
+            "nothing half written is left"
+        );
     }
 
     #[test]
@@ -136,7 +165,14 @@ mod tests {
     fn a_folder_that_others_may_enter_is_not_used() {
         let folder = Folder::new("open");
         let kernels = folder.0.join("kernels");
-        assert_eq!(fs::metadata(&Cache::at(kernels.clone()).unwrap().0).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&Cache::at(kernels.clone()).unwrap().0)
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o700
+        );
         fs::set_permissions(&kernels, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(Cache::at(kernels).is_none());
         fs::write(folder.0.join("file"), "").unwrap();

@@ -58,6 +58,13 @@ struct Block {
 static thread_local Block *block;
 static thread_local Thread *self;
 
+// The threads from `first` on have all come to one place: counts.h adds up what they did on the way.
+#ifdef WAVEMILL_EMULATED_COUNT
+static void count_phase(unsigned first, unsigned n);
+#else
+inline void count_phase(unsigned, unsigned) {}
+#endif
+
 inline unsigned long long draw(unsigned long long &state) { // splitmix64
     unsigned long long z = (state += 0x9e3779b97f4a7c15ull);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -193,6 +200,9 @@ inline bool release() {
         if (here && !all_together(all + first, WARP, "divergent shuffle")) {
             return false;
         }
+        if (here) {
+            count_phase(first, WARP);
+        }
         for (unsigned i = 0; here && i < WARP; ++i) {
             all[first + i].state = READY;
         }
@@ -201,7 +211,11 @@ inline bool release() {
     if (shuffled) {
         return true;
     }
-    if (!all_together(all, n, "divergent barrier") || all[0].state == ENDED) {
+    if (!all_together(all, n, "divergent barrier")) {
+        return false;
+    }
+    count_phase(0, n);
+    if (all[0].state == ENDED) {
         return false;
     }
     for (unsigned i = 0; i < n; ++i) {
@@ -315,6 +329,13 @@ struct Memory {
     }
 };
 
+// The block of this thread of the machine, for as long as its launch.
+struct Running {
+    explicit Running(Block *b) { block = b; }
+    Running(const Running &) = delete;
+    ~Running() { block = nullptr; }
+};
+
 inline bool allowed(const Launch &launch) {
     bool threads = launch.threads > 0 && launch.threads % WARP == 0 && launch.threads <= THREADS_MAX;
     bool grid = launch.grid_x <= 0x7fffffffu && launch.grid_y <= GRID_Y_MAX && launch.shared_bytes <= SHARED_MAX;
@@ -366,7 +387,7 @@ int launch(const char *name, const void *params, unsigned bytes, const Launch &l
     b.name = name;
     b.report = report;
     b.report_bytes = report_bytes;
-    block = &b;
+    Running running(&b);
     report[0] = 0;
     if (bytes != sizeof(Params)) {
         return fail("parameters of %u bytes, where the kernel takes %zu", bytes, sizeof(Params)), 1;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -16,19 +17,35 @@ use super::refused;
 use crate::error::KernelError;
 
 /// What comes before device.cuh.
-const HEADERS: [(&str, &str); 3] =
-    [("fibre.h", include_str!("fibre.h")), ("block.h", include_str!("block.h")), ("cuda.h", include_str!("cuda.h"))];
+const HEADERS: [(&str, &str); 4] = [
+    ("fibre.h", include_str!("fibre.h")),
+    ("block.h", include_str!("block.h")),
+    ("counts.h", include_str!("counts.h")),
+    ("cuda.h", include_str!("cuda.h")),
+];
 
-/// As a GPU's compiler is asked: nothing relaxed about floating point. Multiply and add fuse only where kernels say so.
-const FLAGS: [&str; 6] = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off"];
+/// As a GPU's compiler is asked: nothing relaxed about floating point. Multiply and add fuse only where kernels say so:
+/// g++ 12 makes fused ones of complex products when it vectorises, whatever -ffp-contract says.
+const FLAGS: [&str; 7] = [
+    "-std=c++17",
+    "-O2",
+    "-fno-tree-vectorize",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+];
 
 /// Address and undefined behaviour sanitizers, which end the program at the first finding; scripts/emulated_sanitize.sh.
 const SANITIZE: &str = "WAVEMILL_EMULATED_SANITIZE";
-const SANITIZE_FLAGS: [&str; 3] = ["-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
+const SANITIZE_FLAGS: [&str; 3] = [
+    "-g1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+];
 
 /// Where no compiler answers.
-const REMEDY: &str =
-    "install a C++ compiler (apt-get install build-essential, dnf install gcc-c++), or name one in CXX";
+const REMEDY: &str = "install a C++ compiler (apt-get install build-essential, dnf install gcc-c++), or name one in CXX";
 
 /// Units that are loaded, for as long as the program runs: threads keep stacks that their code frees.
 static LOADED: Mutex<Option<HashMap<u64, Arc<Unit>>>> = Mutex::new(None);
@@ -44,23 +61,36 @@ impl Unit {
     pub(super) fn load(source: &str, options: &[&'static str]) -> Result<Arc<Self>, KernelError> {
         let mut compiler = Compiler::of_environment()?;
         compiler.flags.extend(options);
-        let headers: String = HEADERS.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).collect();
-        let source = headers + source;
-        let key = compiler.key(&source);
+        // With these lines, the compiler's messages name a header and the line in it.
+        let headers: String = HEADERS
+            .iter()
+            .map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n"))
+            .collect();
+        let text = headers + source;
+        let key = compiler.key(&text);
+
         // Held while it compiles: who wants the same unit waits for it.
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = loaded.get_or_insert_default();
-        if let Some(unit) = loaded.get(&key) {
+        let units = loaded.get_or_insert_default();
+        if let Some(unit) = units.get(&key) {
             return Ok(unit.clone());
         }
+
         let path = folder()?.join(format!("{key:016x}.so"));
         if !path.exists() {
-            compiler.compile(&source, &path)?;
+            compiler.compile(&text, &path)?;
         }
-        // SAFETY: what is in the folder was compiled by us from headers without load-time code.
-        let library = unsafe { Library::new(&path) }.map_err(|error| refused("load kernels", error))?;
-        let unit = Arc::new(Self { library, sanitized: compiler.sanitized });
-        loaded.insert(key, unit.clone());
+
+        // SAFETY: what is in the folder was compiled by us from headers without load-time code, but for a call of the
+        // empty `__tsan_init` where accesses are counted.
+        let library =
+            unsafe { Library::new(&path) }.map_err(|error| refused("load kernels", error))?;
+
+        let unit = Arc::new(Self {
+            library,
+            sanitized: compiler.sanitized,
+        });
+        units.insert(key, unit.clone());
         Ok(unit)
     }
 
@@ -80,8 +110,10 @@ impl Unit {
         if self.sanitized {
             let poison = self.symbol::<unsafe extern "C" fn(usize, usize)>("emulated_poison");
             let poison = poison.expect("cuda.h exports it from every unit");
-            // SAFETY: it marks memory that its owner never reads.
-            zones.iter().for_each(|&(start, bytes)| unsafe { poison(start, bytes) });
+            for (start, bytes) in zones {
+                // SAFETY: it marks memory that its owner never reads.
+                unsafe { poison(start, bytes) };
+            }
         }
     }
 }
@@ -117,6 +149,7 @@ impl Compiler {
         if words.is_empty() {
             words.push("c++".into());
         }
+
         let mut flags = FLAGS.to_vec();
         if cfg!(target_env = "gnu") {
             flags.push("-ftls-model=initial-exec"); // a third faster, and takes two words of what dlopen has
@@ -128,9 +161,19 @@ impl Compiler {
         if sanitized {
             flags.extend(SANITIZE_FLAGS);
         }
-        let mut compiler = Self { words, version: String::new(), flags, sanitized };
+
+        let mut compiler = Self {
+            words,
+            version: String::new(),
+            flags,
+            sanitized,
+        };
         let answer = compiler.run(&["--version"], "")?;
-        compiler.version = String::from_utf8_lossy(&answer.stdout).lines().next().unwrap_or_default().to_owned();
+        compiler.version = String::from_utf8_lossy(&answer.stdout)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         Ok(compiler)
     }
 
@@ -151,21 +194,38 @@ impl Compiler {
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Result<Output, KernelError> {
-        let failed = |error| refused("start a C++ compiler", format!("{:?}: {error}; {REMEDY}", self.words));
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).args(arguments);
         // The test's own sanitizer runtime is none of the compiler's.
-        command.env_remove("LD_PRELOAD").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(failed)?;
+        command
+            .env_remove("LD_PRELOAD")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+
+        let mut child = command.spawn().map_err(|error| self.not_started(&error))?;
         if let Some(mut stdin) = child.stdin.take() {
             // A compiler that has given up says why below. It writes nothing before it has read all.
             let _ = stdin.write_all(input.as_bytes());
         }
-        let output = child.wait_with_output().map_err(failed)?;
+        let output = child
+            .wait_with_output()
+            .map_err(|error| self.not_started(&error))?;
+
         if !output.status.success() {
-            return Err(refused("compile kernels", String::from_utf8_lossy(&output.stderr)));
+            return Err(refused(
+                "compile kernels",
+                String::from_utf8_lossy(&output.stderr),
+            ));
         }
         Ok(output)
+    }
+
+    fn not_started(&self, error: &std::io::Error) -> KernelError {
+        refused(
+            "start a C++ compiler",
+            format!("{:?}: {error}; {REMEDY}", self.words),
+        )
     }
 }
 
@@ -173,28 +233,47 @@ impl Compiler {
 ///
 /// Errors: it cannot be made, or is another's, or others may enter.
 fn folder() -> Result<PathBuf, KernelError> {
-    let failed = |folder: &Path, why: &dyn ToString| {
-        refused("keep compiled kernels", format!("{}: {}; set XDG_CACHE_HOME", folder.display(), why.to_string()))
-    };
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let user = user().map_err(|error| failed(&std::env::temp_dir(), &error))?;
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let user = user().map_err(|error| unusable(&std::env::temp_dir(), error))?;
     let folder = match cache {
         Some(cache) => cache.join("wavemill/emulated"),
         None => std::env::temp_dir().join(format!("wavemill-emulated-{user}")),
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| failed(&folder, &error))?;
-    let found = fs::symlink_metadata(&folder).map_err(|error| failed(&folder, &error))?;
+
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| unusable(&folder, error))?;
+
+    // The folder may have existed before. What lies in it is loaded as code, so nobody else may have written there.
+    let found = fs::symlink_metadata(&folder).map_err(|error| unusable(&folder, error))?;
     if !found.is_dir() || found.uid() != user || found.permissions().mode() & 0o077 != 0 {
-        return Err(failed(&folder, &"not a folder that is this user's alone"));
+        return Err(unusable(&folder, "not a folder that is this user's alone"));
     }
     Ok(folder)
 }
 
+fn unusable(folder: &Path, why: impl Display) -> KernelError {
+    refused(
+        "keep compiled kernels",
+        format!("{}: {why}; set XDG_CACHE_HOME", folder.display()),
+    )
+}
+
 /// This process's user, by what it creates.
 fn user() -> std::io::Result<u32> {
-    let path =
-        std::env::temp_dir().join(format!("wavemill-user-{}-{:?}", std::process::id(), std::thread::current().id()));
-    let file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let path = std::env::temp_dir().join(format!(
+        "wavemill-user-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
     let user = file.metadata().map(|found| found.uid());
     fs::remove_file(path)?;
     user
@@ -206,14 +285,21 @@ mod tests {
 
     #[test]
     fn a_missing_compiler_comes_with_its_remedy() {
-        let error = Compiler::new("no-such-compiler -v", false).err().unwrap().to_string();
-        assert!(error.starts_with("emulated: start a C++ compiler: [\"no-such-compiler\", \"-v\"]: "), "{error}");
+        let error = Compiler::new("no-such-compiler -v", false)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.starts_with("emulated: start a C++ compiler: [\"no-such-compiler\", \"-v\"]: "),
+            "{error}"
+        );
         assert!(error.ends_with(REMEDY), "{error}");
     }
 
     #[test]
     fn an_error_in_a_kernel_names_file_and_line() {
-        let source = "#line 7 \"mel/mel.cu\"\nstruct P { int n; };\nKERNEL(wrong, P) { undeclared = 1; }\n";
+        let source =
+            "#line 7 \"mel/mel.cu\"\nstruct P { int n; };\nKERNEL(wrong, P) { undeclared = 1; }\n";
         let error = Unit::load(source, &[]).err().unwrap().to_string();
         assert!(error.contains("mel/mel.cu:8:20: error: "), "{error}");
     }
@@ -240,7 +326,10 @@ mod tests {
     #[test]
     fn the_folder_is_ours_alone() {
         let folder = folder().unwrap();
-        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         Unit::load("// only that something is there", &[]).unwrap();
         assert!(fs::read_dir(&folder).unwrap().count() > 0);
     }

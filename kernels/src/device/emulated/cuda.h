@@ -7,6 +7,7 @@
         return emulated::launch<Params, name>(#name, params, bytes, *launch, report, report_bytes);                   \
     }                                                                                                                 \
     static void name(const Params &p)
+#define KERNEL_OF(name, Params, threads, blocks) KERNEL(name, Params)
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(emulated::block->shared)
 #define DEVICE static inline
 
@@ -20,9 +21,6 @@
 #define __shfl_sync(mask, value, from) emulated::exchange(mask, value, (from) % 32u, __FILE__, __LINE__)
 #define __shfl_xor_sync(mask, value, by) emulated::exchange(mask, value, emulated::lane_xor(by), __FILE__, __LINE__)
 #define __shfl_down_sync(mask, value, by) emulated::exchange(mask, value, emulated::lane_down(by), __FILE__, __LINE__)
-
-
-#define __launch_bounds__(...)
 
 template <typename T> DEVICE T __ldg(const T *at) { return *at; }
 

@@ -19,10 +19,18 @@ pub(crate) enum EmulatedFft {
 
 impl EmulatedFft {
     pub(super) fn new(n: usize, count: usize, wide: bool) -> Self {
-        if wide { Self::Wide(Batch::new(n, count)) } else { Self::Narrow(Batch::new(n, count)) }
+        if wide {
+            Self::Wide(Batch::new(n, count))
+        } else {
+            Self::Narrow(Batch::new(n, count))
+        }
     }
 
-    pub(super) fn run(&self, input: &EmulatedBuffer, output: &mut EmulatedBuffer) -> Result<(), KernelError> {
+    pub(super) fn run(
+        &self,
+        input: &EmulatedBuffer,
+        output: &mut EmulatedBuffer,
+    ) -> Result<(), KernelError> {
         match self {
             Self::Narrow(batch) => batch.run(input, output),
             Self::Wide(batch) => batch.run(input, output),
@@ -40,15 +48,23 @@ pub(crate) struct Batch<T> {
 impl<T: FftNum + Plain> Batch<T> {
     /// The scalar planner: the detecting one would let the machine decide bits.
     fn new(n: usize, count: usize) -> Self {
-        Self { n, count, fft: FftPlannerScalar::new().plan_fft_forward(n) }
+        Self {
+            n,
+            count,
+            fft: FftPlannerScalar::new().plan_fft_forward(n),
+        }
     }
 
     fn run(&self, input: &EmulatedBuffer, output: &mut EmulatedBuffer) -> Result<(), KernelError> {
         let mut samples = vec![T::zero(); self.n * self.count];
         input.read(&mut samples)?;
+
         let n_bins = self.n / 2 + 1;
         let mut spectra = Vec::with_capacity(n_bins * self.count);
-        let mut scratch = vec![Complex::new(T::zero(), T::zero()); self.fft.get_inplace_scratch_len()];
+        let mut scratch =
+            vec![Complex::new(T::zero(), T::zero()); self.fft.get_inplace_scratch_len()];
+
+        // Frames are transformed one by one, so that the bits of none depend on its neighbours.
         for frame in samples.chunks_exact(self.n) {
             let mut buffer: Vec<_> = frame.iter().map(|&x| Complex::new(x, T::zero())).collect();
             self.fft.process_with_scratch(&mut buffer, &mut scratch);

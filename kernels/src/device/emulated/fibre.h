@@ -1,4 +1,4 @@
-// Fibres: the threads of a block, each on a stack of its own, taking turns on one thread of the machine. First of three headers.
+// Fibres: the threads of a block, each on a stack of its own, taking turns on one thread of the machine. First of four headers.
 #define WAVEMILL_EMULATED 1
 #include <math.h>
 #include <stdarg.h>

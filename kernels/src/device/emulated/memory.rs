@@ -18,35 +18,67 @@ const RED: u8 = 0xa5;
 /// What fresh memory is filled with: NaN as f32 and as f64.
 const FRESH: u8 = 0xff;
 
-/// The next number, and where each buffer starts and how many bytes it has.
-type Numbered = (u64, BTreeMap<u64, (usize, usize)>);
+/// Where a buffer lies, without its red zones.
+#[derive(Clone, Copy)]
+pub(super) struct MemoryRange {
+    pub(super) start: usize,
+    pub(super) bytes: usize,
+}
+
+impl MemoryRange {
+    /// Offsets from the start of all bytes of the red zones: the one before it backwards, then the one behind.
+    fn red_zone_offsets(self) -> impl Iterator<Item = isize> {
+        let zone = RED_ZONE as isize;
+        let end = self.bytes as isize;
+        (-zone..0).rev().chain(end..end + zone)
+    }
+}
 
 /// Where the buffers of a device lie, by their number.
 #[derive(Default)]
 pub(super) struct Registry {
-    buffers: Mutex<Numbered>,
+    buffers: Mutex<Buffers>,
+}
+
+#[derive(Default)]
+struct Buffers {
+    last_number: u64,
+    ranges: BTreeMap<u64, MemoryRange>,
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, Numbered> {
+    fn lock(&self) -> MutexGuard<'_, Buffers> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where each buffer lies.
+    #[cfg(test)]
+    pub(super) fn ranges(&self) -> Vec<MemoryRange> {
+        self.lock().ranges.values().copied().collect()
     }
 
     /// What was written beside a buffer since all were made; mended, so that it is told once.
     pub(super) fn damage(&self) -> Option<String> {
-        self.lock().1.iter().find_map(|(number, &(start, bytes))| {
+        for (number, range) in &self.lock().ranges {
+            let start = range.start as *mut u8;
             // SAFETY: a buffer is in the registry for as long as its memory, red zones included, is there.
-            let byte = |offset: isize| unsafe { (start as *mut u8).offset(offset) };
-            let zone = RED_ZONE as isize;
-            let mut offsets = (-zone..0).rev().chain(bytes as isize..bytes as isize + zone);
-            // SAFETY: within the red zones.
-            let hit = offsets.find(|&offset| unsafe { byte(offset).read() } != RED)?;
-            for offset in (-zone..0).chain(bytes as isize..bytes as isize + zone) {
+            let hit = range
+                .red_zone_offsets()
+                .find(|&offset| unsafe { start.offset(offset).read() } != RED);
+            let Some(hit) = hit else {
+                continue;
+            };
+
+            for offset in range.red_zone_offsets() {
                 // SAFETY: as above.
-                unsafe { byte(offset).write(RED) };
+                unsafe { start.offset(offset).write(RED) };
             }
-            Some(format!("wrote to byte {hit} of buffer {number}, which has {bytes}"))
-        })
+            let bytes = range.bytes;
+            return Some(format!(
+                "wrote to byte {hit} of buffer {number}, which has {bytes}"
+            ));
+        }
+        None
     }
 }
 
@@ -65,20 +97,31 @@ impl EmulatedBuffer {
     pub(super) fn new(bytes: usize, registry: &Arc<Registry>) -> Result<Self, KernelError> {
         let layout = layout(bytes).ok_or_else(|| refused("allocate", format!("{bytes} bytes")))?;
         // SAFETY: the layout is not empty.
-        let whole =
-            NonNull::new(unsafe { alloc(layout) }).ok_or_else(|| refused("allocate", format!("{bytes} bytes")))?;
+        let whole = NonNull::new(unsafe { alloc(layout) })
+            .ok_or_else(|| refused("allocate", format!("{bytes} bytes")))?;
         // SAFETY: `whole` has a red zone, `bytes`, and a red zone.
         let start = unsafe {
             whole.write_bytes(RED, layout.size());
             whole.add(RED_ZONE).write_bytes(FRESH, bytes);
             whole.add(RED_ZONE)
         };
-        let mut known = registry.lock();
-        known.0 += 1;
-        let number = known.0;
-        known.1.insert(number, (start.as_ptr().expose_provenance(), bytes));
-        drop(known);
-        Ok(Self { start, bytes, number, registry: registry.clone() })
+
+        let range = MemoryRange {
+            start: start.as_ptr().expose_provenance(),
+            bytes,
+        };
+        let mut buffers = registry.lock();
+        buffers.last_number += 1;
+        let number = buffers.last_number;
+        buffers.ranges.insert(number, range);
+        drop(buffers);
+
+        Ok(Self {
+            start,
+            bytes,
+            number,
+            registry: registry.clone(),
+        })
     }
 
     pub(super) fn address(&self) -> Address {
@@ -93,9 +136,19 @@ impl EmulatedBuffer {
 
     /// Copies `from` to the start.
     pub(super) fn write<T: Copy>(&mut self, from: &[T]) -> Result<(), KernelError> {
-        self.check(size_of_val(from), "write")?;
+        self.write_at(0, from)
+    }
+
+    /// Copies `from` to byte `at`.
+    pub(super) fn write_at<T: Copy>(&mut self, at: usize, from: &[T]) -> Result<(), KernelError> {
+        let bytes = size_of_val(from);
+        self.check(at.saturating_add(bytes), "write")?;
         // SAFETY: it fits; the slice is borrowed from elsewhere, as none is ever made of this memory.
-        unsafe { self.start.cast().copy_from_nonoverlapping(NonNull::from(from).cast::<T>(), from.len()) };
+        unsafe {
+            self.start
+                .add(at)
+                .copy_from_nonoverlapping(NonNull::from(from).cast(), bytes)
+        };
         Ok(())
     }
 
@@ -103,14 +156,21 @@ impl EmulatedBuffer {
     pub(super) fn read<T: super::Plain>(&self, to: &mut [T]) -> Result<(), KernelError> {
         self.check(size_of_val(to), "read")?;
         // SAFETY: as many bytes are there, all were written at the start, and any bits are a `Plain`.
-        unsafe { self.start.cast().copy_to_nonoverlapping(NonNull::from(&mut *to).cast::<T>(), to.len()) };
+        unsafe {
+            self.start
+                .cast()
+                .copy_to_nonoverlapping(NonNull::from(&mut *to).cast::<T>(), to.len())
+        };
         Ok(())
     }
 
     fn check(&self, bytes: usize, action: &'static str) -> Result<(), KernelError> {
-        let Self { bytes: size, number, .. } = self;
-        if bytes > *size {
-            return Err(refused(action, format!("{bytes} bytes in buffer {number}, which has {size}")));
+        if bytes > self.bytes {
+            let detail = format!(
+                "{bytes} bytes in buffer {}, which has {}",
+                self.number, self.bytes
+            );
+            return Err(refused(action, detail));
         }
         Ok(())
     }
@@ -118,7 +178,8 @@ impl EmulatedBuffer {
 
 impl Drop for EmulatedBuffer {
     fn drop(&mut self) {
-        self.registry.lock().1.remove(&self.number);
+        // This comes before the memory is freed, because `damage` reads the red zones of all buffers in the registry.
+        self.registry.lock().ranges.remove(&self.number);
         let layout = layout(self.bytes).expect("the layout that it was made with");
         // SAFETY: made by `alloc` with this layout, a red zone before `start`.
         unsafe { dealloc(self.start.as_ptr().sub(RED_ZONE), layout) };
@@ -150,27 +211,40 @@ pub(crate) struct EmulatedHost {
 
 impl EmulatedHost {
     pub(super) fn new(bytes: usize, waits: &Waits) -> Self {
-        Self { bytes: vec![FRESH; bytes], waits: waits.clone(), sent: Cell::new(None), received: None }
+        Self {
+            bytes: vec![FRESH; bytes],
+            waits: waits.clone(),
+            sent: Cell::new(None),
+            received: None,
+        }
     }
 
     /// The first `bytes`, for a copy.
     pub(super) fn sent(&self, bytes: usize) -> Result<&[u8], KernelError> {
         self.sent.set(Some(self.waits.so_far()));
         let size = self.bytes.len();
-        self.bytes.get(..bytes).ok_or_else(|| refused("upload", format!("{bytes} of {size} bytes")))
+        self.bytes
+            .get(..bytes)
+            .ok_or_else(|| refused("upload", format!("{bytes} of {size} bytes")))
     }
 
     /// The same, for a copy to them.
     pub(super) fn received(&mut self, bytes: usize) -> Result<&mut [u8], KernelError> {
         self.received = Some(self.waits.so_far());
         let size = self.bytes.len();
-        self.bytes.get_mut(..bytes).ok_or_else(|| refused("download", format!("{bytes} bytes to {size}")))
+        self.bytes
+            .get_mut(..bytes)
+            .ok_or_else(|| refused("download", format!("{bytes} bytes to {size}")))
     }
 }
 
 impl AsRef<[u8]> for EmulatedHost {
     fn as_ref(&self) -> &[u8] {
-        assert_ne!(self.received, Some(self.waits.so_far()), "read before the copy was waited for");
+        assert_ne!(
+            self.received,
+            Some(self.waits.so_far()),
+            "read before the copy was waited for"
+        );
         &self.bytes
     }
 }
@@ -178,7 +252,10 @@ impl AsRef<[u8]> for EmulatedHost {
 impl AsMut<[u8]> for EmulatedHost {
     fn as_mut(&mut self) -> &mut [u8] {
         let now = Some(self.waits.so_far());
-        assert!(self.sent.get() != now && self.received != now, "written before the copy was waited for");
+        assert!(
+            self.sent.get() != now && self.received != now,
+            "written before the copy was waited for"
+        );
         &mut self.bytes
     }
 }

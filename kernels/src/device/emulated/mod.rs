@@ -2,22 +2,28 @@
 //!
 //! It shows wrong indices, missing barriers and other races under the orders that are tried, divergent barriers and
 //! shuffles, reads of memory that nobody wrote (as NaN), host memory that is used before its copies were waited for, and the
-//! kernels' arithmetic. It cannot show what cuFFT, streams,
-//! code generation and a device's own functions do, nor accesses that a device refuses for their alignment.
+//! kernels' arithmetic; the form that counts shows accesses that a device refuses for their alignment, too. It cannot
+//! show what cuFFT, streams, code generation and a device's own functions do.
 #![allow(unsafe_code)] // calls of compiled kernels, which get addresses of buffers
 
 mod compile;
+#[cfg(test)]
+mod counts;
 mod fft;
 mod memory;
 #[cfg(test)]
 mod tests;
 
 use std::cell::Cell;
+#[cfg(test)]
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Arc;
 
 use self::compile::Unit;
 pub(crate) use self::compile::compiler_version;
+#[cfg(test)]
+pub(crate) use self::counts::Counts;
 use self::fft::EmulatedFft;
 use self::memory::{EmulatedBuffer, EmulatedHost, Registry, Waits};
 use super::{Address, Device, Launch, Plain, unit};
@@ -50,7 +56,8 @@ struct RawLaunch {
 }
 
 /// An exported launcher: parameters and their size, launch, room for a report and its size; 0: all well.
-type Launcher = unsafe extern "C" fn(*const c_void, u32, *const RawLaunch, *mut c_char, usize) -> c_int;
+type Launcher =
+    unsafe extern "C" fn(*const c_void, u32, *const RawLaunch, *mut c_char, usize) -> c_int;
 
 /// This machine as a device. Whatever is asked for is done at once, on the calling thread.
 pub(crate) struct EmulatedDevice {
@@ -59,6 +66,30 @@ pub(crate) struct EmulatedDevice {
     launches: Cell<u64>,
     buffers: Arc<Registry>,
     waits: Waits,
+    /// What was copied to it.
+    #[cfg(test)]
+    uploads: RefCell<Uploads>,
+}
+
+/// What host memory was copied to a device.
+#[cfg(test)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Uploads {
+    /// Bytes that the host had copied before, to memory of the device's own kind.
+    pub(crate) staged_bytes: usize,
+    /// Address and length of what was copied from where it lay.
+    pub(crate) lent: Vec<(usize, usize)>,
+}
+
+#[cfg(test)]
+impl Uploads {
+    fn note_staged(&mut self, bytes: usize) {
+        self.staged_bytes += bytes;
+    }
+
+    fn note_lent(&mut self, from: &[u8]) {
+        self.lent.push((from.as_ptr().addr(), from.len()));
+    }
 }
 
 impl EmulatedDevice {
@@ -71,8 +102,21 @@ impl EmulatedDevice {
 
     /// The same for other kernels, device.cuh's text before them, compiled with `options` too.
     fn of(source: &str, options: &[&'static str], order: Order) -> Result<Self, KernelError> {
-        let (unit, buffers) = (Unit::load(source, options)?, Arc::default());
-        Ok(Self { unit, order, launches: Cell::new(0), buffers, waits: Waits::default() })
+        Ok(Self {
+            unit: Unit::load(source, options)?,
+            order,
+            launches: Cell::new(0),
+            buffers: Arc::default(),
+            waits: Waits::default(),
+            #[cfg(test)]
+            uploads: RefCell::default(),
+        })
+    }
+
+    /// What was copied to it since the last call.
+    #[cfg(test)]
+    pub(crate) fn take_uploads(&self) -> Uploads {
+        self.uploads.take()
     }
 
     fn raw(&self, launch: Launch) -> RawLaunch {
@@ -81,9 +125,17 @@ impl EmulatedDevice {
             Order::Descending => (1, 0),
             Order::Random(seed) => (2, seed),
         };
-        let seed = seed.wrapping_add(self.launches.replace(self.launches.get() + 1));
-        let Launch { grid, threads, shared_bytes } = launch;
-        RawLaunch { seed, grid, threads, shared_bytes, order, reserved: 0 }
+
+        // Every launch gets another seed, so that each one tries another order.
+        let n_before = self.launches.replace(self.launches.get() + 1);
+        RawLaunch {
+            seed: seed.wrapping_add(n_before),
+            grid: launch.grid,
+            threads: launch.threads,
+            shared_bytes: launch.shared_bytes,
+            order,
+            reserved: 0,
+        }
     }
 }
 
@@ -109,11 +161,34 @@ impl Device for EmulatedDevice {
         buffer.address()
     }
 
-    fn upload(&self, from: &EmulatedHost, bytes: usize, to: &mut EmulatedBuffer) -> Result<(), KernelError> {
+    fn upload(
+        &self,
+        from: &EmulatedHost,
+        bytes: usize,
+        to: &mut EmulatedBuffer,
+    ) -> Result<(), KernelError> {
+        #[cfg(test)]
+        self.uploads.borrow_mut().note_staged(bytes);
         to.write(from.sent(bytes)?)
     }
 
-    fn download(&self, from: &EmulatedBuffer, bytes: usize, to: &mut EmulatedHost) -> Result<(), KernelError> {
+    unsafe fn upload_lent(
+        &self,
+        from: &[u8],
+        to: &mut EmulatedBuffer,
+        at: usize,
+    ) -> Result<(), KernelError> {
+        #[cfg(test)]
+        self.uploads.borrow_mut().note_lent(from);
+        to.write_at(at, from)
+    }
+
+    fn download(
+        &self,
+        from: &EmulatedBuffer,
+        bytes: usize,
+        to: &mut EmulatedHost,
+    ) -> Result<(), KernelError> {
         from.read(to.received(bytes)?)
     }
 
@@ -121,16 +196,34 @@ impl Device for EmulatedDevice {
         buffer.write(&vec![0_u8; bytes])
     }
 
-    fn launch<P: Plain>(&self, kernel: &'static str, launch: Launch, params: &P) -> Result<(), KernelError> {
+    fn launch<P: Plain>(
+        &self,
+        kernel: &'static str,
+        launch: Launch,
+        params: &P,
+    ) -> Result<(), KernelError> {
+        // cuda.h exports a launcher for each kernel under this name.
         let launcher = self.unit.symbol::<Launcher>(&format!("emulated_{kernel}"));
-        let launcher = launcher.ok_or_else(|| refused("launch", format!("no kernel is called {kernel}")))?;
-        let (raw, mut report) = (self.raw(launch), [0_u8; REPORT_BYTES]);
+        let launcher =
+            launcher.ok_or_else(|| refused("launch", format!("no kernel is called {kernel}")))?;
+
+        let raw = self.raw(launch);
+        let mut report = [0_u8; REPORT_BYTES];
+        #[cfg(test)]
+        let _zones = self.count_zones();
         // SAFETY: the launcher is what KERNEL in cuda.h declares; it copies the parameters if they have its struct's
         // size, and ends the report with a 0 within its size. Where kernels write is theirs to get right: a wrong
         // address is what this device is there to find.
         let status = unsafe {
-            launcher((&raw const *params).cast(), size_of::<P>() as u32, &raw, report.as_mut_ptr().cast(), REPORT_BYTES)
+            launcher(
+                (&raw const *params).cast(),
+                size_of::<P>() as u32,
+                &raw,
+                report.as_mut_ptr().cast(),
+                REPORT_BYTES,
+            )
         };
+
         if status != 0 {
             let report = CStr::from_bytes_until_nul(&report).unwrap_or_default();
             return Err(refused("launch", report.to_string_lossy()));
@@ -138,6 +231,7 @@ impl Device for EmulatedDevice {
         if self.unit.is_sanitized() {
             return Ok(()); // red zones cannot be read; what wrote to them has ended the program
         }
+
         match self.buffers.damage() {
             Some(damage) => Err(refused("launch", format!("kernel {kernel}: {damage}"))),
             None => Ok(()),
@@ -158,6 +252,7 @@ impl Device for EmulatedDevice {
     }
 
     fn synchronize(&self) -> Result<(), KernelError> {
+        // All work is done already. The count shows host memory that is used before the device was waited for.
         self.waits.count();
         Ok(())
     }

@@ -14,10 +14,21 @@ plain! {
     }
 }
 
-const ORDERS: [Order; 5] = [Order::Ascending, Order::Descending, Order::Random(1), Order::Random(2), Order::Random(3)];
+const ORDERS: [Order; 5] = [
+    Order::Ascending,
+    Order::Descending,
+    Order::Random(1),
+    Order::Random(2),
+    Order::Random(3),
+];
 
 fn source() -> String {
-    concat!(include_str!("../device.cuh"), "#line 1 \"tests.cu\"\n", include_str!("tests.cu")).to_owned()
+    concat!(
+        include_str!("../device.cuh"),
+        "#line 1 \"tests.cu\"\n",
+        include_str!("tests.cu")
+    )
+    .to_owned()
 }
 
 fn device(order: Order) -> EmulatedDevice {
@@ -25,7 +36,11 @@ fn device(order: Order) -> EmulatedDevice {
 }
 
 fn grid(blocks: u32, threads: u32, shared_bytes: u32) -> Launch {
-    Launch { grid: [blocks, 1], threads, shared_bytes }
+    Launch {
+        grid: [blocks, 1],
+        threads,
+        shared_bytes,
+    }
 }
 
 /// Launches `kernel` with `n` and gives the `len` floats that it wrote, as bits.
@@ -37,32 +52,66 @@ fn run(
     len: usize,
 ) -> Result<Vec<u32>, KernelError> {
     let buffer = device.alloc(4 * len)?;
-    device.launch(kernel, launch, &Test { out: device.address(&buffer), n, reserved: 0 })?;
+    device.launch(
+        kernel,
+        launch,
+        &Test {
+            out: device.address(&buffer),
+            n,
+            reserved: 0,
+        },
+    )?;
     let mut bytes = device.alloc_host(4 * len)?;
     device.download(&buffer, 4 * len, &mut bytes)?;
     device.synchronize()?;
-    Ok(bytes.as_ref().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
+    Ok(bytes
+        .as_ref()
+        .as_chunks()
+        .0
+        .iter()
+        .map(|word| u32::from_le_bytes(*word))
+        .collect())
 }
 
 fn fault(kernel: &'static str, launch: Launch, n: i32) -> String {
-    run(&device(Order::Ascending), kernel, launch, n, 64).unwrap_err().to_string()
+    run(&device(Order::Ascending), kernel, launch, n, 64)
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
 fn a_right_reduction_gives_equal_bits_in_every_order() {
-    let launch = Launch { grid: [5, 3], threads: 128, shared_bytes: 512 };
+    let launch = Launch {
+        grid: [5, 3],
+        threads: 128,
+        shared_bytes: 512,
+    };
     let want = run(&device(Order::Ascending), "sums", launch, 1000, 15).unwrap();
     let exact: f64 = (1..=1000).map(|i| 1.0 / f64::from(i)).sum();
-    assert!((f64::from(f32::from_bits(want[0])) - exact).abs() < 1e-5, "{}", f32::from_bits(want[0]));
+    assert!(
+        (f64::from(f32::from_bits(want[0])) - exact).abs() < 1e-5,
+        "{}",
+        f32::from_bits(want[0])
+    );
     for order in ORDERS {
-        assert_eq!(run(&device(order), "sums", launch, 1000, 15).unwrap(), want, "{order:?}");
+        assert_eq!(
+            run(&device(order), "sums", launch, 1000, 15).unwrap(),
+            want,
+            "{order:?}"
+        );
     }
 }
 
 #[test]
 fn a_missing_barrier_gives_other_bits_in_another_order() {
     let race = |order| run(&device(order), "race", grid(1, 64, 256), 0, 64).unwrap();
-    let results = [Order::Ascending, Order::Descending, Order::Random(1), Order::Random(2)].map(race);
+    let results = [
+        Order::Ascending,
+        Order::Descending,
+        Order::Random(1),
+        Order::Random(2),
+    ]
+    .map(race);
     for (i, a) in results.iter().enumerate() {
         assert!(results[..i].iter().all(|b| a != b), "{i}");
     }
@@ -101,29 +150,52 @@ fn threads_that_wait_in_vain_are_named_with_their_lines() {
         )
     );
     let two = fault("two_barriers", grid(1, 64, 0), 0);
-    assert!(two.contains("thread 0 waits at the barrier at tests.cu:"), "{two}");
-    assert!(two.contains("while thread 32 waits at the barrier at tests.cu:"), "{two}");
+    assert!(
+        two.contains("thread 0 waits at the barrier at tests.cu:"),
+        "{two}"
+    );
+    assert!(
+        two.contains("while thread 32 waits at the barrier at tests.cu:"),
+        "{two}"
+    );
     let shuffle = fault("divergent_shuffle", grid(1, 64, 0), 0);
-    assert!(shuffle.contains("divergent shuffle: thread 32 waits at the shuffle at tests.cu:"), "{shuffle}");
+    assert!(
+        shuffle.contains("divergent shuffle: thread 32 waits at the shuffle at tests.cu:"),
+        "{shuffle}"
+    );
     assert!(shuffle.ends_with("while thread 37 has ended"), "{shuffle}");
     let narrow = fault("narrow_shuffle", grid(1, 64, 0), 0);
-    assert!(narrow.contains("thread 0: shuffle with mask 0000ffff at tests.cu:"), "{narrow}");
+    assert!(
+        narrow.contains("thread 0: shuffle with mask 0000ffff at tests.cu:"),
+        "{narrow}"
+    );
 }
 
 /// Lines before the one with `text`.
 fn source_line(text: &str) -> usize {
-    include_str!("tests.cu").lines().position(|line| line.contains(text)).unwrap()
+    include_str!("tests.cu")
+        .lines()
+        .position(|line| line.contains(text))
+        .unwrap()
 }
 
 #[test]
 fn a_write_beside_shared_memory_names_thread_and_byte() {
     for (n, byte) in [(31, 256), (-40, -25), (200, 932)] {
         let fault = fault("beyond_shared", grid(2, 64, 256), n);
-        let want =
-            format!("block (0, 0), thread 33: wrote to byte {byte} of 256 of shared memory; then thread 33 waits");
+        let want = format!(
+            "block (0, 0), thread 33: wrote to byte {byte} of 256 of shared memory; then thread 33 waits"
+        );
         assert!(fault.contains(&want), "{fault}");
     }
-    run(&device(Order::Ascending), "beyond_shared", grid(2, 64, 256), 0, 64).unwrap();
+    run(
+        &device(Order::Ascending),
+        "beyond_shared",
+        grid(2, 64, 256),
+        0,
+        64,
+    )
+    .unwrap();
 }
 
 #[test]
@@ -131,46 +203,108 @@ fn a_write_beside_a_buffer_names_kernel_and_buffer_once() {
     let device = device(Order::Random(4));
     let _other = device.alloc(100).unwrap();
     for (n, byte) in [(16, 64), (-1, -1), (63, 252)] {
-        let fault = run(&device, "beyond_global", grid(1, 32, 0), n, 16).unwrap_err().to_string();
-        assert!(fault.contains("kernel beyond_global: wrote to byte "), "{fault}");
-        assert!(fault.contains(&format!("wrote to byte {byte} of buffer ")) && fault.ends_with("has 64"), "{fault}");
+        let fault = run(&device, "beyond_global", grid(1, 32, 0), n, 16)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            fault.contains("kernel beyond_global: wrote to byte "),
+            "{fault}"
+        );
+        assert!(
+            fault.contains(&format!("wrote to byte {byte} of buffer "))
+                && fault.ends_with("has 64"),
+            "{fault}"
+        );
     }
     run(&device, "beyond_global", grid(1, 32, 0), 15, 16).unwrap();
 }
 
 #[test]
 fn nobody_wrote_is_nan() {
-    let out = run(&device(Order::Ascending), "uninitialised", grid(2, 64, 256), 0, 80).unwrap();
-    assert!(out.iter().all(|bits| f32::from_bits(*bits).is_nan()), "{out:?}");
+    let out = run(
+        &device(Order::Ascending),
+        "uninitialised",
+        grid(2, 64, 256),
+        0,
+        80,
+    )
+    .unwrap();
+    assert!(
+        out.iter().all(|bits| f32::from_bits(*bits).is_nan()),
+        "{out:?}"
+    );
 }
 
 #[test]
 fn a_stack_that_was_too_small_is_reported() {
     let fault = fault("large_stack", grid(1, 64, 0), 1);
-    assert!(fault.ends_with("thread 32: used more than its stack"), "{fault}");
-    run(&device(Order::Ascending), "large_stack", grid(1, 64, 0), 0, 1).unwrap();
+    assert!(
+        fault.ends_with("thread 32: used more than its stack"),
+        "{fault}"
+    );
+    run(
+        &device(Order::Ascending),
+        "large_stack",
+        grid(1, 64, 0),
+        0,
+        1,
+    )
+    .unwrap();
 }
 
 #[test]
 fn a_launch_that_no_device_takes_is_refused() {
-    let launches = [grid(1, 48, 0), grid(1, 0, 0), grid(1, 1056, 0), grid(1, 32, 300_000)];
-    for launch in launches.into_iter().chain([Launch { grid: [1, 65_536], threads: 32, shared_bytes: 0 }]) {
+    let launches = [
+        grid(1, 48, 0),
+        grid(1, 0, 0),
+        grid(1, 1056, 0),
+        grid(1, 32, 300_000),
+    ];
+    for launch in launches.into_iter().chain([Launch {
+        grid: [1, 65_536],
+        threads: 32,
+        shared_bytes: 0,
+    }]) {
         let fault = fault("race", launch, 0);
         assert!(fault.contains("beyond what a device takes"), "{fault}");
     }
     let device = device(Order::Ascending);
-    let missing = run(&device, "missing", grid(1, 32, 0), 0, 1).unwrap_err().to_string();
+    let missing = run(&device, "missing", grid(1, 32, 0), 0, 1)
+        .unwrap_err()
+        .to_string();
     assert_eq!(missing, "emulated: launch: no kernel is called missing");
-    let size = device.launch("race", grid(1, 32, 128), &1.0_f64).unwrap_err().to_string();
-    assert!(size.ends_with("parameters of 8 bytes, where the kernel takes 16"), "{size}");
-    assert_eq!(run(&device, "race", Launch { grid: [0, 1], threads: 32, shared_bytes: 0 }, 0, 1).unwrap(), [u32::MAX]);
+    let size = device
+        .launch("race", grid(1, 32, 128), &1.0_f64)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        size.ends_with("parameters of 8 bytes, where the kernel takes 16"),
+        "{size}"
+    );
+    assert_eq!(
+        run(
+            &device,
+            "race",
+            Launch {
+                grid: [0, 1],
+                threads: 32,
+                shared_bytes: 0
+            },
+            0,
+            1
+        )
+        .unwrap(),
+        [u32::MAX]
+    );
 }
 
 #[test]
 fn several_threads_emulate_at_once() {
     let work = |order| {
         let device = device(order);
-        (0..20).map(|n| run(&device, "sums", grid(7, 256, 1024), 100 + n, 7).unwrap()).collect::<Vec<_>>()
+        (0..20)
+            .map(|n| run(&device, "sums", grid(7, 256, 1024), 100 + n, 7).unwrap())
+            .collect::<Vec<_>>()
     };
     let want = work(Order::Ascending);
     std::thread::scope(|scope| {
@@ -184,7 +318,8 @@ fn several_threads_emulate_at_once() {
 #[test]
 fn the_portable_fibres_do_the_same() {
     for order in ORDERS {
-        let portable = EmulatedDevice::of(&source(), &["-DWAVEMILL_EMULATED_UCONTEXT"], order).unwrap();
+        let portable =
+            EmulatedDevice::of(&source(), &["-DWAVEMILL_EMULATED_UCONTEXT"], order).unwrap();
         let run = |device: &EmulatedDevice| run(device, "sums", grid(3, 64, 256), 500, 3).unwrap();
         assert_eq!(run(&portable), run(&device(order)), "{order:?}");
     }
@@ -196,22 +331,50 @@ fn transforms_are_those_of_the_definition() {
     let device = device(Order::Ascending);
     for n in [1, 2, 7, 30] {
         let samples: Vec<f64> = (0..2 * n).map(|i| (i * i % 11) as f64 - 5.0).collect();
-        let (mut input, mut output) = (device.alloc(16 * n).unwrap(), device.alloc(32 * (n / 2 + 1)).unwrap());
+        let (mut input, mut output) = (
+            device.alloc(16 * n).unwrap(),
+            device.alloc(32 * (n / 2 + 1)).unwrap(),
+        );
         input.write(&samples).unwrap();
-        device.run_fft(&device.plan_fft(n, 2, true).unwrap(), &mut input, &mut output).unwrap();
+        device
+            .run_fft(
+                &device.plan_fft(n, 2, true).unwrap(),
+                &mut input,
+                &mut output,
+            )
+            .unwrap();
         let mut wide = vec![0.0_f64; 4 * (n / 2 + 1)];
         output.read(&mut wide).unwrap();
-        input.write(&samples.iter().map(|x| *x as f32).collect::<Vec<_>>()).unwrap();
-        device.run_fft(&device.plan_fft(n, 2, false).unwrap(), &mut input, &mut output).unwrap();
+        input
+            .write(&samples.iter().map(|x| *x as f32).collect::<Vec<_>>())
+            .unwrap();
+        device
+            .run_fft(
+                &device.plan_fft(n, 2, false).unwrap(),
+                &mut input,
+                &mut output,
+            )
+            .unwrap();
         let mut narrow = vec![0.0_f32; 4 * (n / 2 + 1)];
         output.read(&mut narrow).unwrap();
         for (at, pair) in wide.chunks(2).enumerate() {
             let (frame, bin) = (at / (n / 2 + 1), at % (n / 2 + 1));
             let angle = |i: usize| -TAU * (i * bin) as f64 / n as f64;
-            let sum = |part: fn(f64) -> f64| (0..n).map(|i| samples[frame * n + i] * part(angle(i))).sum::<f64>();
+            let sum = |part: fn(f64) -> f64| {
+                (0..n)
+                    .map(|i| samples[frame * n + i] * part(angle(i)))
+                    .sum::<f64>()
+            };
             for (part, want) in [sum(f64::cos), sum(f64::sin)].into_iter().enumerate() {
-                assert!((pair[part] - want).abs() < 1e-11, "n {n}, value {at}: {} is not {want}", pair[part]);
-                assert!((f64::from(narrow[2 * at + part]) - want).abs() < 1e-4, "n {n}, value {at}");
+                assert!(
+                    (pair[part] - want).abs() < 1e-11,
+                    "n {n}, value {at}: {} is not {want}",
+                    pair[part]
+                );
+                assert!(
+                    (f64::from(narrow[2 * at + part]) - want).abs() < 1e-4,
+                    "n {n}, value {at}"
+                );
             }
         }
     }
@@ -229,7 +392,11 @@ fn host_memory_is_used_only_after_the_wait_for_its_copies() {
     let mut buffer = device.alloc(4).unwrap();
     let mut sent = host(&device, &[1; 4]);
     device.upload(&sent, 4, &mut buffer).unwrap();
-    assert_eq!(sent.as_ref(), [1; 4], "a copy from there leaves it to readers");
+    assert_eq!(
+        sent.as_ref(),
+        [1; 4],
+        "a copy from there leaves it to readers"
+    );
     let mut received = host(&device, &[0; 4]);
     device.download(&buffer, 4, &mut received).unwrap();
     let panics = |touch: &mut dyn FnMut()| catch_unwind(AssertUnwindSafe(touch)).is_err();
@@ -245,16 +412,30 @@ fn copies_keep_to_their_buffers() {
     let device = device(Order::Ascending);
     let mut buffer = device.alloc(4).unwrap();
     assert_eq!(device.address(&buffer) % 256, 0);
-    device.upload(&host(&device, &[1, 2, 3, 4, 5]), 4, &mut buffer).unwrap();
+    device
+        .upload(&host(&device, &[1, 2, 3, 4, 5]), 4, &mut buffer)
+        .unwrap();
     device.zero(&mut buffer, 2).unwrap();
     let mut back = host(&device, &[9; 6]);
     device.download(&buffer, 3, &mut back).unwrap();
     device.synchronize().unwrap();
     assert_eq!(back.as_ref(), [0, 0, 3, 9, 9, 9]);
-    assert!(device.upload(&host(&device, &[0; 5]), 5, &mut buffer).is_err());
-    assert!(device.upload(&host(&device, &[0; 3]), 4, &mut buffer).is_err());
+    assert!(
+        device
+            .upload(&host(&device, &[0; 5]), 5, &mut buffer)
+            .is_err()
+    );
+    assert!(
+        device
+            .upload(&host(&device, &[0; 3]), 4, &mut buffer)
+            .is_err()
+    );
     assert!(device.download(&buffer, 5, &mut back).is_err());
-    assert!(device.download(&buffer, 4, &mut host(&device, &[0; 3])).is_err());
+    assert!(
+        device
+            .download(&buffer, 4, &mut host(&device, &[0; 3]))
+            .is_err()
+    );
     assert!(device.zero(&mut buffer, 5).is_err());
 }
 
@@ -265,6 +446,9 @@ fn how_long_barriers_take() {
     for order in [Order::Ascending, Order::Descending, Order::Random(1)] {
         let (device, start) = (device(order), std::time::Instant::now());
         run(&device, "many_barriers", grid(10_000, 256, 1024), 12, 256).unwrap();
-        println!("12 barriers x 256 threads x 10,000 blocks, {order:?}: {:.2} s", start.elapsed().as_secs_f64());
+        println!(
+            "12 barriers x 256 threads x 10,000 blocks, {order:?}: {:.2} s",
+            start.elapsed().as_secs_f64()
+        );
     }
 }

@@ -5,7 +5,7 @@ use super::header::{Header, Number};
 
 /// What lies between a frame and the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gap {
+pub(super) enum Gap {
     /// Nothing that was audio.
     None,
     /// So many samples, by the numbers of the frames around it.
@@ -16,7 +16,7 @@ pub enum Gap {
 
 /// Follows the frames of a file.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Clock {
+pub(super) struct Clock {
     last: Option<Header>,
 }
 

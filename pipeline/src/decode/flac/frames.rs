@@ -9,6 +9,7 @@ use symphonia::core::checksum::Crc16Ansi;
 use symphonia::core::io::Monitor;
 
 use super::header::{self, Header, MARKER};
+use super::pieces::Piece;
 
 /// Headers that may stand by chance within a frame; each costs that the bytes before it are read once more. A place is
 /// one by chance of some 2⁻²⁴, so a frame of 100 kB in 150 has one, and one in a million has three.
@@ -20,8 +21,7 @@ const ID3V1_BYTES: usize = 128;
 
 /// A whole frame.
 #[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
-    /// Its header.
+pub(super) struct Frame<'a> {
     pub header: Header,
     /// Where it starts in the file.
     pub offset: usize,
@@ -33,7 +33,7 @@ pub struct Frame<'a> {
 
 /// Iterator over the frames of a file.
 #[derive(Clone, Debug)]
-pub struct Frames<'a> {
+pub(super) struct Frames<'a> {
     file: &'a [u8],
     /// Where audio ends at the latest.
     end: usize,
@@ -42,20 +42,42 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Begins at a file's marker.
-    pub fn new(file: &'a [u8]) -> Self {
-        let has_tag = file.len() >= ID3V1_BYTES && file[file.len() - ID3V1_BYTES..].starts_with(b"TAG");
-        let end = if has_tag { file.len() - ID3V1_BYTES } else { file.len() };
-        let frames = Self { file, end, at: 0, broken: None };
+    /// Begins with a piece: at its marker, or at a frame.
+    pub fn new(piece: &Piece<'a>) -> Self {
+        let file = piece.bytes;
+        let has_tag = piece.is_native
+            && file.len() >= ID3V1_BYTES
+            && file[file.len() - ID3V1_BYTES..].starts_with(b"TAG");
+        let end = if has_tag {
+            file.len() - ID3V1_BYTES
+        } else {
+            file.len()
+        };
+
+        let frames = Self {
+            file,
+            end,
+            at: 0,
+            broken: None,
+        };
 
         // A block of metadata that claims too much may have swallowed the first frames.
         let first = frames.clone().next();
         if first.is_some_and(|first| first.header.number.is_first()) {
             return frames;
         }
+
         let behind_metadata = header::skip_metadata(file, 0);
-        let behind_marker = Self { at: MARKER.len(), ..frames.clone() };
-        if behind_marker.find(MARKER.len(), behind_metadata).is_some() { behind_marker } else { frames }
+        let behind_marker = Self {
+            at: MARKER.len(),
+            ..frames.clone()
+        };
+
+        if behind_marker.find(MARKER.len(), behind_metadata).is_some() {
+            behind_marker
+        } else {
+            frames
+        }
     }
 
     /// The first header behind the last whole frame: that of a frame which is cut off or damaged. Known once the iterator
@@ -98,7 +120,12 @@ impl<'a> Frames<'a> {
         let mut n_false = 0;
         let mut first_false = most;
 
-        while let Some(hop) = self.file.get(at..most).and_then(|rest| memchr2(0xFF, MARKER[0], rest)) {
+        // Wherever another frame may begin, the checksum tells whether this one ends there.
+        while let Some(hop) = self
+            .file
+            .get(at..most)
+            .and_then(|rest| memchr2(0xFF, MARKER[0], rest))
+        {
             at += hop;
             if self.may_follow(at) {
                 crc.process_buf_bytes(&self.file[summed..at]);
@@ -129,6 +156,7 @@ impl<'a> Frames<'a> {
         let body = start + header.bytes;
         let mut crc = Crc16Ansi::new(0);
         crc.process_buf_bytes(&self.file[start..body]);
+
         for (at, byte) in self.file.get(body..most)?.iter().enumerate() {
             crc.process_byte(*byte);
             if crc.crc() == 0 && at >= FRAME_BODY_BYTES_MIN {
@@ -152,6 +180,7 @@ impl<'a> Iterator for Frames<'a> {
         self.broken = None;
         let behind_metadata = header::skip_metadata(self.file, self.at).min(self.end);
         let mut at = behind_metadata;
+
         loop {
             let Some((start, header)) = self.header(at, self.end) else {
                 self.at = self.end;
@@ -161,8 +190,14 @@ impl<'a> Iterator for Frames<'a> {
                 self.at = end;
                 self.broken = None;
                 let bytes = &self.file[start..end];
-                return Some(Frame { header, offset: start, bytes, skipped_bytes: start - behind_metadata });
+                return Some(Frame {
+                    header,
+                    offset: start,
+                    bytes,
+                    skipped_bytes: start - behind_metadata,
+                });
             }
+
             self.broken.get_or_insert((start, header));
             at = start + 1;
         }

@@ -6,7 +6,7 @@ use symphonia::core::checksum::Crc8Ccitt;
 use symphonia::core::io::Monitor;
 
 /// What a file begins with.
-pub const MARKER: &[u8; 4] = b"fLaC";
+pub(super) const MARKER: &[u8; 4] = b"fLaC";
 /// Bytes of a metadata block's type and size.
 const BLOCK_HEADER_BYTES: usize = 4;
 /// Bytes of a STREAMINFO block.
@@ -16,7 +16,7 @@ const FRAME_HEADER_BYTES_MIN: usize = 6;
 
 /// What the file's first block announces. Frames may say otherwise, and are believed then: they have checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamInfo {
+pub(super) struct StreamInfo {
     /// Sample rate, Hz; any number.
     pub rate_hz: u32,
     /// Bits a sample, 1 to 32.
@@ -37,7 +37,16 @@ impl StreamInfo {
         let n_samples = numbers & ((1 << 36) - 1);
         let rate_hz = (numbers >> 44) as u32;
         let bits = (numbers >> 36 & 0x1F) as u8 + 1;
-        is_stream_info.then_some(Self { rate_hz, bits, n_samples: (n_samples > 0).then_some(n_samples) })
+        is_stream_info.then_some(Self {
+            rate_hz,
+            bits,
+            n_samples: (n_samples > 0).then_some(n_samples),
+        })
+    }
+
+    /// Bits a sample of frames that do not say it themselves; `None` where symphonia does not take them.
+    pub fn decodable_bits(&self) -> Option<u8> {
+        (self.bits >= 4).then_some(self.bits)
     }
 
     /// A block that says this, with one size for all frames and no length: what symphonia's decoder is given, whatever
@@ -47,7 +56,9 @@ impl StreamInfo {
         let frame_samples = frame_samples.clamp(16, 65_535) as u16;
         block[..2].copy_from_slice(&frame_samples.to_be_bytes());
         block[2..4].copy_from_slice(&frame_samples.to_be_bytes());
-        let numbers = u64::from(rate_hz) << 44 | u64::from(channels - 1) << 41 | u64::from(bits - 1) << 36;
+
+        let numbers =
+            u64::from(rate_hz) << 44 | u64::from(channels - 1) << 41 | u64::from(bits - 1) << 36;
         block[10..18].copy_from_slice(&numbers.to_be_bytes());
         Box::new(block)
     }
@@ -55,7 +66,7 @@ impl StreamInfo {
 
 /// Where the metadata that start at `at` end: `at` itself where none do. A block that claims more than there is ends them
 /// before itself, so that a lying size swallows no audio.
-pub fn skip_metadata(file: &[u8], at: usize) -> usize {
+pub(super) fn skip_metadata(file: &[u8], at: usize) -> usize {
     if !file.get(at..).is_some_and(|rest| rest.starts_with(MARKER)) {
         return at;
     }
@@ -77,7 +88,7 @@ pub fn skip_metadata(file: &[u8], at: usize) -> usize {
 
 /// Where a frame stands in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Number {
+pub(super) enum Number {
     /// Frames before it, in streams whose frames have one size.
     Frame(u64),
     /// Samples before it, in the others.
@@ -93,7 +104,7 @@ impl Number {
 
 /// A frame header whose checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(super) struct Header {
     /// Where it stands.
     pub number: Number,
     /// Samples a channel, 1 to 65,535.
@@ -114,18 +125,22 @@ impl Header {
     /// The header at the start of `bytes`, if there is one.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let &[sync, strategy, sizes, layout, ..] = bytes.first_chunk::<FRAME_HEADER_BYTES_MIN>()?;
+        // The sync code, and bits that are always 0.
         if sync != 0xFF || strategy & 0xFE != 0xF8 || layout & 1 != 0 {
             return None;
         }
-        let mut rest = Rest { bytes, at: 4 };
-        let number = rest.number()?;
-        let number = if strategy & 1 == 0 {
-            Number::Frame(Some(number).filter(|&frame| frame < 1 << 31)?)
-        } else {
-            Number::Sample(number)
+
+        let mut rest = HeaderTail { bytes, at: 4 };
+        let count = rest.number()?;
+        let number = match strategy & 1 {
+            0 if count < 1 << 31 => Number::Frame(count),
+            0 => return None,
+            _ => Number::Sample(count),
         };
         let n_samples = rest.frame_samples(sizes >> 4)?;
         let rate_hz = rest.rate_hz(sizes & 15)?;
+
+        // Up to eight channels by themselves, or two of which one is stored as a difference.
         let (channels, has_side) = match layout >> 4 {
             code @ 0..=7 => (code + 1, false),
             8..=10 => (2, true),
@@ -140,17 +155,25 @@ impl Header {
         let mut crc = Crc8Ccitt::new(0);
         crc.process_buf_bytes(&bytes[..rest.at]);
         let is_right = rest.byte()? == crc.crc();
-        is_right.then_some(Self { number, n_samples, rate_hz, channels, has_side, bits, bytes: rest.at })
+        is_right.then_some(Self {
+            number,
+            n_samples,
+            rate_hz,
+            channels,
+            has_side,
+            bits,
+            bytes: rest.at,
+        })
     }
 }
 
 /// The part of a frame header whose length varies.
-struct Rest<'a> {
+struct HeaderTail<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Rest<'_> {
+impl HeaderTail<'_> {
     fn byte(&mut self) -> Option<u8> {
         let byte = self.bytes.get(self.at).copied();
         self.at += 1;
@@ -169,6 +192,7 @@ impl Rest<'_> {
             n_bytes @ 2..=7 => n_bytes - 1,
             _ => return None,
         };
+
         let mut number = u64::from(first) & (0x7F >> n_more);
         for _ in 0..n_more {
             let byte = self.byte()?;
@@ -194,8 +218,10 @@ impl Rest<'_> {
 
     /// The inner `None` means that of STREAMINFO.
     fn rate_hz(&mut self, code: u8) -> Option<Option<u32>> {
-        const KNOWN: [u32; 12] =
-            [0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000];
+        const KNOWN: [u32; 12] = [
+            0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000,
+            96_000,
+        ];
         Some(match code {
             0 => None,
             1..=11 => Some(KNOWN[usize::from(code)]),
@@ -221,25 +247,52 @@ mod tests {
     fn numbers_sizes_and_rates_of_any_length_are_read() {
         let usual = with_crc(&[0xFF, 0xF8, 0xC9, 0xA8, 0x05]);
         let header = Header::parse(&usual).unwrap();
-        assert_eq!((header.number, header.n_samples, header.rate_hz), (Number::Frame(5), 4_096, Some(44_100)));
-        assert_eq!((header.channels, header.has_side, header.bits, header.bytes), (2, true, Some(16), 6));
+        assert_eq!(
+            (header.number, header.n_samples, header.rate_hz),
+            (Number::Frame(5), 4_096, Some(44_100))
+        );
+        assert_eq!(
+            (header.channels, header.has_side, header.bits, header.bytes),
+            (2, true, Some(16), 6)
+        );
 
-        let most = [0xFF, 0xF9, 0x7D, 0x00, 0xFE, 0xBF, 0xBF, 0xBF, 0xBF, 0xBF, 0xBF, 0xFF, 0xFE, 0x2B, 0x11];
+        let most = [
+            0xFF, 0xF9, 0x7D, 0x00, 0xFE, 0xBF, 0xBF, 0xBF, 0xBF, 0xBF, 0xBF, 0xFF, 0xFE, 0x2B,
+            0x11,
+        ];
         let header = Header::parse(&with_crc(&most)).unwrap();
-        assert_eq!((header.number, header.n_samples), (Number::Sample((1 << 36) - 1), 65_535));
-        assert_eq!((header.rate_hz, header.channels, header.bits, header.bytes), (Some(11_025), 1, None, 16));
+        assert_eq!(
+            (header.number, header.n_samples),
+            (Number::Sample((1 << 36) - 1), 65_535)
+        );
+        assert_eq!(
+            (header.rate_hz, header.channels, header.bits, header.bytes),
+            (Some(11_025), 1, None, 16)
+        );
         assert_eq!(StreamInfo::parse(b"fLaC\0\0\0\x22"), None);
     }
 
     #[test]
     fn what_is_reserved_cut_or_fails_its_checksum_is_no_header() {
         let usual = [0xFF, 0xF8, 0xC9, 0xA8, 0x05];
-        for (at, byte) in
-            [(1, 0xFA), (2, 0x09), (2, 0xCF), (3, 0xB8), (3, 0xA9), (3, 0xA6), (4, 0x80), (4, 0xFF), (4, 0xC5)]
-        {
+        for (at, byte) in [
+            (1, 0xFA),
+            (2, 0x09),
+            (2, 0xCF),
+            (3, 0xB8),
+            (3, 0xA9),
+            (3, 0xA6),
+            (4, 0x80),
+            (4, 0xFF),
+            (4, 0xC5),
+        ] {
             let mut reserved = usual;
             reserved[at] = byte;
-            assert_eq!(Header::parse(&[with_crc(&reserved), vec![0; 12]].concat()), None, "{at} {byte:#x}");
+            assert_eq!(
+                Header::parse(&[with_crc(&reserved), vec![0; 12]].concat()),
+                None,
+                "{at} {byte:#x}"
+            );
         }
         let whole = with_crc(&usual);
         for n_bytes in 0..whole.len() {
@@ -248,14 +301,32 @@ mod tests {
         let mut wrong = whole;
         wrong[5] ^= 1;
         assert_eq!(Header::parse(&wrong), None);
-        assert_eq!(Header::parse(&with_crc(&[0xFF, 0xF8, 0x79, 0xA8, 0x05, 0xFF, 0xFF])), None, "65,536 samples");
+        assert_eq!(
+            Header::parse(&with_crc(&[0xFF, 0xF8, 0x79, 0xA8, 0x05, 0xFF, 0xFF])),
+            None,
+            "65,536 samples"
+        );
     }
 
     #[test]
     fn blocks_that_claim_too_much_swallow_nothing() {
-        let file = [&MARKER[..], &[6, 0, 0, 3], b"pic", &[0x81, 0, 0, 1], b"p", &[0xFF, 0xF8]].concat();
+        let file = [
+            &MARKER[..],
+            &[6, 0, 0, 3],
+            b"pic",
+            &[0x81, 0, 0, 1],
+            b"p",
+            &[0xFF, 0xF8],
+        ]
+        .concat();
         assert_eq!(skip_metadata(&file, 0), file.len() - 2);
-        assert_eq!(skip_metadata(&[&MARKER[..], &[6, 0xFF, 0xFF, 0xFF, 0xFF, 0xF8]].concat(), 0), 4);
+        assert_eq!(
+            skip_metadata(
+                &[&MARKER[..], &[6, 0xFF, 0xFF, 0xFF, 0xFF, 0xF8]].concat(),
+                0
+            ),
+            4
+        );
         assert_eq!(skip_metadata(b"fLaC", 0), 4);
         assert_eq!(skip_metadata(b"other", 2), 2);
         assert_eq!(skip_metadata(b"", 0), 0);
@@ -265,7 +336,14 @@ mod tests {
     fn the_block_for_symphonia_says_what_it_was_told() {
         let block = StreamInfo::block(96_000, 2, 24, 4_608);
         let file = [&MARKER[..], &[0x80, 0, 0, 34], &block].concat();
-        assert_eq!(StreamInfo::parse(&file), Some(StreamInfo { rate_hz: 96_000, bits: 24, n_samples: None }));
+        assert_eq!(
+            StreamInfo::parse(&file),
+            Some(StreamInfo {
+                rate_hz: 96_000,
+                bits: 24,
+                n_samples: None
+            })
+        );
         assert_eq!(block[..4], [0x12, 0, 0x12, 0]);
     }
 }

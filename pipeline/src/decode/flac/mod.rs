@@ -1,12 +1,16 @@
-//! FLAC frames → symphonia's decoder, with every lost sample accounted for.
+//! FLAC frames, native or in Ogg → symphonia's decoder, with every lost sample accounted for.
 //!
 //! A frame that does not decode becomes silence of its length. A hole becomes silence as long as the frames' numbers say,
 //! so that time stays true; where they do not say it, it is closed. Both count as lost. A stream has one format, that of
 //! most of its frames; others count as not decodable.
 
+mod chain;
 mod clock;
 mod frames;
 mod header;
+#[cfg(test)]
+mod ogg_tests;
+mod pieces;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -15,30 +19,43 @@ use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_FLAC;
 use wavemill_schemas::reject::{Reason, Reject};
 
+pub use self::chain::HELD_BYTES_MAX;
 use self::clock::{Clock, Gap};
 use self::frames::{Frame, Frames};
 use self::header::{Header, StreamInfo};
-use self::survey::{Format, Survey};
+use self::pieces::{Piece, Pieces};
+use self::survey::{Format, Survey, credible_rate_hz};
 use super::codec::Codec;
 use super::loss::Loss;
-use super::mp3::behind_tags;
 use super::output::{Output, Sink};
-use super::{CHANNELS_MAX, Decoded, Pcm, reject};
+use super::{CHANNELS_MAX, DecodeReport, Pcm, reject};
 
 /// Silence is pushed in pieces of as many samples: what a gap may claim is no reason for a long buffer.
 const SILENCE_SAMPLES: u64 = 65_536;
 
-/// Decodes a file; `out` is emptied first. `audio_blake3` is over all frames.
+/// Bits a sample that a decoder is told where the stream's first block does not say it.
+const BITS_UNSAID: u8 = 16;
+
+/// Seconds of audio that decoding `file` gives at most.
+pub fn longest_s(file: &[u8]) -> f64 {
+    Survey::new(file).longest_s()
+}
+
+/// Decodes a file, native or in Ogg; `out` is emptied first. `audio_blake3` is over all frames.
 ///
 /// # Errors
 /// A [`Reject`] where no frame is found, or numbers are over a limit.
-pub fn decode(file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded, Reject> {
-    // Offsets in rejects are those of the file, tags included.
-    let start = behind_tags(file);
-    let stream = &file[start..];
-    let survey = Survey::new(stream);
+pub(super) fn decode(
+    file: &[u8],
+    output: &mut Output,
+    out: &mut Pcm,
+) -> Result<DecodeReport, Reject> {
+    let survey = Survey::new(file);
     let Some(format) = survey.format else {
-        return Err(reject(Reason::NotAudio, "a FLAC header without a whole frame behind it"));
+        return Err(reject(
+            Reason::NotAudio,
+            "a FLAC header without a whole frame behind it",
+        ));
     };
     if usize::from(format.channels) > CHANNELS_MAX {
         let detail = format!("{} channels, at most {CHANNELS_MAX}", format.channels);
@@ -46,77 +63,149 @@ pub fn decode(file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded
     }
 
     let sink = output.open(format.rate_hz, out)?;
-    let codec = Codec::new(params(&survey, format))?;
-    let mut run = Run { survey: &survey, format, codec, sink, loss: Loss::default(), n_samples: 0, n_closed: 0, start };
-    let mut frames = Frames::new(stream);
-    if run.decode(&mut frames) {
-        run.end(frames.broken(), stream.len());
+    let codec = Codec::new(params(&survey, format, BITS_UNSAID))?;
+
+    let mut decoder = FlacDecoder {
+        survey: &survey,
+        format,
+        codec,
+        codec_bits: BITS_UNSAID,
+        info: None,
+        sink,
+        loss: Loss::default(),
+        n_samples: 0,
+        n_closed: 0,
+        broken: None,
+    };
+
+    if decoder.decode(&mut Pieces::new(file)) {
+        decoder.end(file.len());
     }
-    Ok(Decoded { loss: run.finish(), audio_blake3: survey.audio_blake3 })
+
+    Ok(DecodeReport {
+        loss: decoder.finish(),
+        audio_blake3: survey.audio_blake3,
+    })
 }
 
 /// blake3 over all frames, as decoding gives it; `None` where there is none.
 pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
-    let survey = Survey::new(&file[behind_tags(file)..]);
+    let survey = Survey::new(file);
     (survey.n_frames > 0).then_some(survey.audio_blake3)
 }
 
-fn params(survey: &Survey, format: Format) -> AudioCodecParameters {
-    let bits = survey.bits().unwrap_or(16);
+fn params(survey: &Survey, format: Format, bits: u8) -> AudioCodecParameters {
     let mut params = AudioCodecParameters::new();
-    params.for_codec(CODEC_ID_FLAC).with_extra_data(StreamInfo::block(
-        format.rate_hz,
-        format.channels,
-        bits,
-        survey.frame_samples_max,
-    ));
+    params
+        .for_codec(CODEC_ID_FLAC)
+        .with_extra_data(StreamInfo::block(
+            format.rate_hz,
+            format.channels,
+            bits,
+            survey.frame_samples_max,
+        ));
     params
 }
 
 /// One file on its way through the decoder.
-struct Run<'a> {
+struct FlacDecoder<'a> {
     survey: &'a Survey,
     format: Format,
     codec: Codec,
+    /// Bits a sample that the codec takes frames to have that do not say it themselves.
+    codec_bits: u8,
+    /// What the first block of the stream under way says.
+    info: Option<StreamInfo>,
     sink: Sink<'a>,
     loss: Loss,
     /// Samples that came out, silence included.
     n_samples: u64,
     /// Samples that holes of unknown length are taken to have had.
     n_closed: u64,
-    /// Where the stream starts in the file.
-    start: usize,
+    /// The frame that breaks off at the end of what was read so far.
+    broken: Option<CutFrame>,
 }
 
-impl Run<'_> {
+/// A frame whose header is there, and whose end is not.
+#[derive(Clone, Copy)]
+struct CutFrame {
+    file_offset: usize,
+    n_samples: u64,
+}
+
+impl FlacDecoder<'_> {
     /// Decodes until enough has come out (false) or to the end (true).
-    fn decode(&mut self, frames: &mut Frames) -> bool {
+    fn decode(&mut self, pieces: &mut Pieces) -> bool {
         let mut clock = Clock::default();
-        for frame in frames {
-            match clock.gap(&frame) {
-                Gap::None => {}
-                Gap::Known(n_samples) if self.survey.gaps_are_credible() => {
-                    self.silence(frame.offset - frame.skipped_bytes, n_samples);
+        while let Some(piece) = pieces.next() {
+            if piece.is_start {
+                self.end_of_stream();
+                self.begin_stream(StreamInfo::parse(piece.bytes));
+                clock = Clock::default();
+            }
+
+            let mut frames = Frames::new(&piece);
+            for frame in &mut frames {
+                self.gap(clock.gap(&frame), &frame, &piece);
+                if self.sink.is_full() {
+                    return false;
                 }
-                Gap::Known(_) | Gap::Unknown => self.hole(&frame),
+                self.frame(&frame, &piece);
+                if self.sink.is_full() {
+                    return false;
+                }
             }
-            if self.sink.is_full() {
-                return false;
-            }
-            self.frame(&frame);
-            if self.sink.is_full() {
-                return false;
-            }
+
+            self.broken = frames.broken().map(|(offset, header)| CutFrame {
+                file_offset: piece.file_offset(offset),
+                n_samples: u64::from(header.n_samples),
+            });
         }
         true
     }
 
-    fn frame(&mut self, frame: &Frame) {
+    /// Frames refer to the first block of their own stream.
+    fn begin_stream(&mut self, info: Option<StreamInfo>) {
+        self.info = info;
+        let bits = info
+            .and_then(|info| info.decodable_bits())
+            .unwrap_or(BITS_UNSAID);
+        if bits == self.codec_bits {
+            return;
+        }
+
+        // The codec has from its parameters how many bits a sample has in frames that do not say it.
+        if let Ok(codec) = Codec::new(params(self.survey, self.format, bits)) {
+            self.codec = codec;
+            self.codec_bits = bits;
+        }
+    }
+
+    /// What is missing before a frame.
+    fn gap(&mut self, gap: Gap, frame: &Frame, piece: &Piece) {
+        match gap {
+            Gap::None => {}
+            Gap::Known(n_samples) if self.survey.gaps_are_credible() => {
+                self.silence(
+                    piece.file_offset(frame.offset - frame.skipped_bytes),
+                    n_samples,
+                );
+            }
+            Gap::Known(_) | Gap::Unknown => self.hole(frame, piece),
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame, piece: &Piece) {
         let n_samples = u64::from(frame.header.n_samples);
         if !self.is_decodable(&frame.header) {
-            let rate_hz = self.survey.format_of(&frame.header).map_or(0, |format| format.rate_hz);
-            let n_samples = n_samples * u64::from(self.format.rate_hz) / u64::from(rate_hz.max(1));
-            self.silence(frame.offset, n_samples);
+            // A frame of another format: silence that takes as long, at this stream's rate.
+            let rate_hz = frame
+                .header
+                .format(self.info.as_ref())
+                .map_or(0, |format| format.rate_hz);
+            let n_samples =
+                n_samples * u64::from(self.format.rate_hz) / u64::from(credible_rate_hz(rate_hz));
+            self.silence(piece.file_offset(frame.offset), n_samples);
             return;
         }
 
@@ -124,26 +213,32 @@ impl Run<'_> {
             Some([mono]) => self.sink.push(mono, None),
             Some([left, right]) => self.sink.push(left, Some(right)),
             _ => {
-                self.silence(frame.offset, n_samples);
+                self.silence(piece.file_offset(frame.offset), n_samples);
                 return;
             }
         };
+
         self.n_samples += n_samples;
         if !is_audio {
-            self.loss.add_silenced(Some(self.start + frame.offset), self.seconds(n_samples));
+            self.loss.add_silenced(
+                Some(piece.file_offset(frame.offset)),
+                self.seconds(n_samples),
+            );
         }
     }
 
     /// A frame of the stream's format that symphonia decodes right.
     fn is_decodable(&self, header: &Header) -> bool {
         // It reads at most 32 bits a sample, and a difference of two 32-bit channels has 33.
-        let bits = header.bits.or(self.survey.bits());
-        self.survey.format_of(header) == Some(self.format)
+        let bits = header
+            .bits
+            .or(self.info.and_then(|info| info.decodable_bits()));
+        header.format(self.info.as_ref()) == Some(self.format)
             && bits.is_some_and(|bits| bits + u8::from(header.has_side) <= 32)
     }
 
     /// Samples that are lost, and stand in the output as silence.
-    fn silence(&mut self, offset: usize, n_samples: u64) {
+    fn silence(&mut self, file_offset: usize, n_samples: u64) {
         let mut left = n_samples;
         while left > 0 && !self.sink.is_full() {
             let piece = left.min(SILENCE_SAMPLES);
@@ -151,30 +246,49 @@ impl Run<'_> {
             left -= piece;
         }
         self.n_samples += n_samples;
-        self.loss.add_silenced(Some(self.start + offset), self.seconds(n_samples - left));
+        self.loss
+            .add_silenced(Some(file_offset), self.seconds(n_samples - left));
     }
 
     /// A hole of unknown length: lost are as many frames as would fill it, at least one.
-    fn hole(&mut self, frame: &Frame) {
+    fn hole(&mut self, frame: &Frame, piece: &Piece) {
         let frame_bytes = self.survey.n_bytes as f64 / self.survey.n_frames as f64;
         let n_frames = (frame.skipped_bytes as f64 / frame_bytes).round().max(1.0) as u64;
         let n_samples = n_frames * self.survey.n_samples / self.survey.n_frames;
         self.n_closed += n_samples;
-        let offset = self.start + frame.offset - frame.skipped_bytes;
-        self.loss.add_missing(Some(offset), self.seconds(n_samples));
+
+        let file_offset = piece.file_offset(frame.offset - frame.skipped_bytes);
+        self.loss
+            .add_missing(Some(file_offset), self.seconds(n_samples));
+    }
+
+    /// Another stream follows: the frame that breaks off before it is lost.
+    fn end_of_stream(&mut self) {
+        if let Some(broken) = self.broken.take() {
+            self.n_closed += broken.n_samples;
+            self.loss
+                .add_missing(Some(broken.file_offset), self.seconds(broken.n_samples));
+        }
     }
 
     /// At the end of the file: what was announced and never came; without an announcement, the frame that breaks off.
-    fn end(&mut self, broken: Option<(usize, Header)>, stream_bytes: usize) {
+    fn end(&mut self, file_bytes: usize) {
         let n_known = self.n_samples + self.n_closed;
-        let n_missing = match (self.survey.announced(), broken) {
+        // An announcement counts the frame that breaks off, too.
+        let n_missing = match (self.survey.announced(), self.broken) {
             (Some(announced), _) => announced.saturating_sub(n_known),
-            (None, Some((_, header))) => u64::from(header.n_samples),
+            (None, Some(broken)) => broken.n_samples,
             (None, None) => 0,
         };
         if n_missing > 0 {
-            let offset = broken.map_or(stream_bytes, |(offset, _)| offset);
-            self.loss.add_missing(Some(self.start + offset), self.seconds(n_missing));
+            let file_offset = self.broken.map_or(file_bytes, |broken| broken.file_offset);
+            self.loss
+                .add_missing(Some(file_offset), self.seconds(n_missing));
+        }
+
+        let n_foreign = self.survey.foreign_samples();
+        if n_foreign > 0 {
+            self.loss.add_missing(None, self.seconds(n_foreign));
         }
     }
 

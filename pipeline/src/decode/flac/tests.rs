@@ -9,10 +9,10 @@ use super::header::MARKER;
 use crate::decode::{AudioHasher, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
 
 const RATE_HZ: u32 = 44_100;
-const FRAME_SAMPLES: usize = 576;
+pub(super) const FRAME_SAMPLES: usize = 576;
 
 /// A header up to its number, which is below 128, and the subframes; checksums are added.
-fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
+pub(super) fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
     let mut crc8 = Crc8Ccitt::new(0);
     crc8.process_buf_bytes(header);
     let mut frame = [header, &[crc8.crc()], body].concat();
@@ -23,25 +23,34 @@ fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
 }
 
 /// The frame of this number, whose samples are its number plus one, times 100.
-fn frame(number: u8) -> Vec<u8> {
+pub(super) fn frame(number: u8) -> Vec<u8> {
     let sample = (i16::from(number) + 1) * 100;
     let body = [&[0x02][..], &sample.to_be_bytes().repeat(FRAME_SAMPLES)].concat();
     sealed(&[0xFF, 0xF8, 0x29, 0x08, number], &body)
 }
 
 /// Marker and STREAMINFO.
-fn head(n_samples: u64) -> Vec<u8> {
+pub(super) fn head(n_samples: u64) -> Vec<u8> {
     let mut info = super::StreamInfo::block(RATE_HZ, 1, 16, FRAME_SAMPLES as u32);
     let numbers = u64::from_be_bytes(info[10..18].try_into().unwrap()) | n_samples;
     info[10..18].copy_from_slice(&numbers.to_be_bytes());
     [&MARKER[..], &[0x80, 0, 0, 34], &info].concat()
 }
 
-fn decode(file: &[u8]) -> Result<Pcm, Reject> {
-    let args = DecodeArgs { sample_rate_hz: RATE_HZ, duration_s: None, min_duration_s: 0.0, keep_rate: false };
+pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
+    let args = DecodeArgs {
+        sample_rate_hz: RATE_HZ,
+        duration_s: None,
+        min_duration_s: 0.0,
+        keep_rate: false,
+    };
     let mut out = Pcm::default();
-    SymphoniaDecoder::new(args, Level::Scalar).unwrap().decode("flac", file, &mut out)?;
-    let hash = AudioHasher::default().hash(file).map(|hash| hash.to_hex().to_string());
+    SymphoniaDecoder::new(args, Level::Scalar)
+        .unwrap()
+        .decode("flac", file, &mut out)?;
+    let hash = AudioHasher::default()
+        .hash(file)
+        .map(|hash| hash.to_hex().to_string());
     assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
     Ok(out)
 }
@@ -50,14 +59,19 @@ fn decode(file: &[u8]) -> Result<Pcm, Reject> {
 fn heard(file: &[u8]) -> (Vec<i64>, f32) {
     let out = decode(file).unwrap();
     let frames = out.samples.chunks(FRAME_SAMPLES);
-    let numbers = frames.map(|frame| (frame[0] * 32_768.0 / 100.0).round() as i64 - 1).collect();
+    let numbers = frames
+        .map(|frame| (frame[0] * 32_768.0 / 100.0).round() as i64 - 1)
+        .collect();
     (numbers, out.lost_s * RATE_HZ as f32 / FRAME_SAMPLES as f32)
 }
 
-fn assert_heard(file: &[u8], numbers: &[i64], n_lost: f32) {
+pub(super) fn assert_heard(file: &[u8], numbers: &[i64], n_lost: f32) {
     let (heard, lost) = heard(file);
     assert_eq!(heard, numbers);
-    assert!((lost - n_lost).abs() < 1e-3, "{lost} frames lost, not {n_lost}");
+    assert!(
+        (lost - n_lost).abs() < 1e-3,
+        "{lost} frames lost, not {n_lost}"
+    );
 }
 
 fn stream(n_samples: u64, numbers: &[u8]) -> Vec<u8> {
@@ -85,7 +99,11 @@ fn a_damaged_frame_keeps_its_length() {
 #[test]
 fn frames_that_are_gone_leave_silence_as_long_as_their_numbers_tell() {
     assert_heard(&stream(0, &[0, 1, 4, 5]), &[0, 1, -1, -1, 4, 5], 2.0);
-    assert_heard(&stream(6 * FRAME_SAMPLES as u64, &[0, 1, 4]), &[0, 1, -1, -1, 4], 3.0);
+    assert_heard(
+        &stream(6 * FRAME_SAMPLES as u64, &[0, 1, 4]),
+        &[0, 1, -1, -1, 4],
+        3.0,
+    );
     // A clip cut out of a longer stream begins where it was cut.
     assert_heard(&stream(0, &[7, 8, 9]), &[7, 8, 9], 0.0);
 }
@@ -98,7 +116,11 @@ fn holes_whose_length_no_number_tells_are_closed() {
     assert_heard(&joined, &[3, 4, 0], 2.0);
     // What is there twice, or was joined, costs nothing.
     assert_heard(&stream(0, &[0, 1, 1, 2]), &[0, 1, 1, 2], 0.0);
-    assert_heard(&[stream(0, &[0, 1]), stream(0, &[0])].concat(), &[0, 1, 0], 0.0);
+    assert_heard(
+        &[stream(0, &[0, 1]), stream(0, &[0])].concat(),
+        &[0, 1, 0],
+        0.0,
+    );
     // Foreign bytes between frames that follow each other as well.
     let inserted = [stream(0, &[0]), vec![0; 5_000], frame(1)].concat();
     assert_heard(&inserted, &[0, 1], 0.0);
@@ -112,7 +134,11 @@ fn announcements_count_as_far_as_what_is_there_backs_them() {
     assert_heard(&stream((1 << 36) - 1, &[0, 1]), &[0, 1], 0.0);
     assert_heard(&stream(samples, &[0, 1]), &[0, 1], 0.0);
     // So do the numbers of frames; a jump that is not believed is a hole of unknown length.
-    assert_heard(&stream(0, &[0, 10]), &[0, -1, -1, -1, -1, -1, -1, -1, -1, -1, 10], 9.0);
+    assert_heard(
+        &stream(0, &[0, 10]),
+        &[0, -1, -1, -1, -1, -1, -1, -1, -1, -1, 10],
+        9.0,
+    );
     assert_heard(&stream(0, &[0, 100]), &[0, 100], 1.0);
 }
 
@@ -120,7 +146,11 @@ fn announcements_count_as_far_as_what_is_there_backs_them() {
 fn a_file_that_ends_inside_a_frame_has_lost_it() {
     let whole = stream(0, &[0, 1, 2]);
     assert_heard(&whole[..whole.len() - 300], &[0, 1], 1.0);
-    assert_heard(&stream(3 * FRAME_SAMPLES as u64, &[0, 1, 2])[..whole.len() - 300], &[0, 1], 1.0);
+    assert_heard(
+        &stream(3 * FRAME_SAMPLES as u64, &[0, 1, 2])[..whole.len() - 300],
+        &[0, 1],
+        1.0,
+    );
     let tagged = [&whole[..], b"TAG", &[0; 125]].concat();
     assert_heard(&tagged, &[0, 1, 2], 0.0);
 }
@@ -145,26 +175,45 @@ fn metadata_are_passed_over_whatever_they_claim() {
     let mut nonsense = stream(0, &[0, 1]);
     nonsense[8..26].fill(0);
     assert_heard(&nonsense, &[0, 1], 0.0);
-    assert_heard(&[b"ID3\x04\0\0\0\0\0\x03abc".to_vec(), stream(0, &[0, 1])].concat(), &[0, 1], 0.0);
+    assert_heard(
+        &[b"ID3\x04\0\0\0\0\0\x03abc".to_vec(), stream(0, &[0, 1])].concat(),
+        &[0, 1],
+        0.0,
+    );
 }
 
 #[test]
 fn frames_of_another_format_are_silent_and_counted() {
     // 88.2 kHz, as long as half a frame.
-    let other = sealed(&[0xFF, 0xF8, 0x21, 0x08, 2], &[&[0x02][..], &[1; 2 * FRAME_SAMPLES]].concat());
+    let other = sealed(
+        &[0xFF, 0xF8, 0x21, 0x08, 2],
+        &[&[0x02][..], &[1; 2 * FRAME_SAMPLES]].concat(),
+    );
     let out = decode(&[stream(0, &[0, 1]), other, frame(3)].concat()).unwrap();
     assert_eq!(out.samples.len(), 3 * FRAME_SAMPLES + FRAME_SAMPLES / 2);
-    assert_eq!(out.samples[2 * FRAME_SAMPLES..][..FRAME_SAMPLES / 2], [0.0; FRAME_SAMPLES / 2]);
+    assert_eq!(
+        out.samples[2 * FRAME_SAMPLES..][..FRAME_SAMPLES / 2],
+        [0.0; FRAME_SAMPLES / 2]
+    );
     assert!((out.lost_s * RATE_HZ as f32 - FRAME_SAMPLES as f32 / 2.0).abs() < 1e-2);
 }
 
 #[test]
 fn samples_that_overflow_cost_their_frame_at_most() {
     // A linear predictor that multiplies each sample by 16,383: precision 15, shift 0, no residual.
-    let mut bits = "0111111111111111".to_owned() + "1110" + "00000" + "011111111111111" + "00" + "0000" + "0000";
+    let mut bits = "0111111111111111".to_owned()
+        + "1110"
+        + "00000"
+        + "011111111111111"
+        + "00"
+        + "0000"
+        + "0000";
     bits += &"1".repeat(FRAME_SAMPLES - 1);
     bits += &"0".repeat(7 - (bits.len() + 7) % 8);
-    let bytes = bits.as_bytes().chunks(8).map(|byte| byte.iter().fold(0, |value, bit| value << 1 | (bit - b'0')));
+    let bytes = bits
+        .as_bytes()
+        .chunks(8)
+        .map(|byte| byte.iter().fold(0, |value, bit| value << 1 | (bit - b'0')));
     let subframe = [0x20 << 1].into_iter().chain(bytes).collect::<Vec<u8>>();
 
     let wild = sealed(&[0xFF, 0xF8, 0x29, 0x08, 1], &subframe);
@@ -175,9 +224,53 @@ fn samples_that_overflow_cost_their_frame_at_most() {
 
 #[test]
 fn a_header_without_frames_is_not_audio() {
-    for file in [head(0), head(1_000), MARKER.to_vec(), [head(0), vec![0xFF; 10_000]].concat()] {
+    for file in [
+        head(0),
+        head(1_000),
+        MARKER.to_vec(),
+        [head(0), vec![0xFF; 10_000]].concat(),
+    ] {
         assert_eq!(decode(&file).unwrap_err().reason, Reason::NotAudio);
     }
     let many = sealed(&[0xFF, 0xF8, 0x29, 0x78, 0], &[0x02; 100]);
-    assert_eq!(decode(&[head(0), many].concat()).unwrap_err().reason, Reason::TooLarge);
+    assert_eq!(
+        decode(&[head(0), many].concat()).unwrap_err().reason,
+        Reason::TooLarge
+    );
+}
+
+/// A frame of 65,535 samples of nothing, at a rate in Hz that it says itself.
+fn constant_frame_of(rate_hz: u16) -> Vec<u8> {
+    let [high, low] = rate_hz.to_be_bytes();
+    sealed(
+        &[0xFF, 0xF8, 0x7D, 0x08, 2, 0xFF, 0xFE, high, low],
+        &[0, 0, 0],
+    )
+}
+
+#[test]
+fn a_frame_of_a_rate_that_no_decoder_takes_is_no_long_silence() {
+    let file = [stream(0, &[0, 1]), constant_frame_of(1), frame(3)].concat();
+    let out = decode(&file).unwrap();
+    // 65,535 samples at 8 kHz, the lowest rate that there is.
+    assert!(
+        (out.lost_s - 65_535.0 / 8_000.0).abs() < 1e-3,
+        "{} s lost",
+        out.lost_s
+    );
+    assert!(out.duration_s < 8.3, "{} s", out.duration_s);
+    assert!(super::longest_s(&file) >= f64::from(out.duration_s));
+}
+
+#[test]
+fn the_longest_length_counts_what_decoding_gives() {
+    // Gaps again and again, and a first block that lies about the rate.
+    let numbers: Vec<u8> = [0, 9].repeat(20);
+    let mut file = stream(0, &numbers);
+    let out = decode(&file).unwrap();
+    assert!(out.lost_s > 1.0);
+    assert!((super::longest_s(&file) - f64::from(out.duration_s)).abs() < 1e-3);
+
+    file[18..20].fill(0xFF);
+    assert!((super::longest_s(&file) - f64::from(out.duration_s)).abs() < 1e-3);
 }

@@ -11,8 +11,7 @@ use super::tags::{self, Info};
 
 /// A whole frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
-    /// Its header.
+pub(crate) struct Frame<'a> {
     pub header: Header,
     /// Where it starts in the file.
     pub offset: usize,
@@ -24,7 +23,7 @@ pub struct Frame<'a> {
 
 /// Iterator over the frames of a file.
 #[derive(Clone, Debug)]
-pub struct Frames<'a> {
+pub(crate) struct Frames<'a> {
     file: &'a [u8],
     next: Option<Candidate>,
     truncated_at: Option<usize>,
@@ -39,7 +38,7 @@ struct Candidate {
 }
 
 /// What comes after a frame.
-enum Following {
+enum Successor {
     /// A frame right behind it, or behind tags.
     Frame(Candidate),
     /// The end of the audio.
@@ -54,11 +53,23 @@ impl<'a> Frames<'a> {
         let behind_tags = tags::skip(file, 0);
         let first = find(file, behind_tags, None).or_else(|| {
             // A tag that claims too much may have swallowed the audio.
-            if behind_tags > HEADER_BYTES { find(file, HEADER_BYTES, None) } else { None }
+            if behind_tags > HEADER_BYTES {
+                find(file, HEADER_BYTES, None)
+            } else {
+                None
+            }
         });
+
         // Foreign bytes before the audio are no loss.
-        let first = first.map(|first| Candidate { skipped_bytes: 0, ..first });
-        Self { file, next: first, truncated_at: None }
+        let first = first.map(|first| Candidate {
+            skipped_bytes: 0,
+            ..first
+        });
+        Self {
+            file,
+            next: first,
+            truncated_at: None,
+        }
     }
 
     /// Where the last frame starts, if the file ends inside it; known once the iterator is at its end.
@@ -66,25 +77,36 @@ impl<'a> Frames<'a> {
         self.truncated_at
     }
 
-    fn following(&self, frame: &Candidate) -> Following {
+    fn successor(&self, frame: &Candidate) -> Successor {
         let end = frame.offset + frame.header.bytes;
-        let Some(rest) = self.file.get(end..) else { return Following::Junk };
-        let same_stream =
-            |at: usize| Header::parse(&self.file[at..]).filter(|header| header.same_stream(&frame.header));
-        if let Some(header) = same_stream(end) {
-            return Following::Frame(Candidate { offset: end, header, skipped_bytes: 0 });
+        let Some(rest) = self.file.get(end..) else {
+            return Successor::Junk;
+        };
+
+        let next = Header::parse(rest).filter(|next| next.same_stream(&frame.header));
+        if let Some(header) = next {
+            return Successor::Frame(Candidate {
+                offset: end,
+                header,
+                skipped_bytes: 0,
+            });
         }
         if rest.len() < HEADER_BYTES {
-            return Following::End;
+            return Successor::End;
         }
+
         let behind_tags = tags::skip(self.file, end);
         if behind_tags == end {
-            return Following::Junk;
+            return Successor::Junk;
         }
+
         // What a tag leaves behind is the tag's, not lost audio.
         match find(self.file, behind_tags, Some(&frame.header)) {
-            Some(next) => Following::Frame(Candidate { skipped_bytes: 0, ..next }),
-            None => Following::End,
+            Some(next) => Successor::Frame(Candidate {
+                skipped_bytes: 0,
+                ..next
+            }),
+            None => Successor::End,
         }
     }
 
@@ -95,13 +117,27 @@ impl<'a> Frames<'a> {
             let is_whole = end <= self.file.len();
             return (is_whole.then_some(frame), None);
         };
+
         // One frame's length until the next: that one's header is broken and this one is whole.
         let hole = next.offset.checked_sub(end);
         if hole.is_some_and(|hole| hole == 0 || hole.abs_diff(frame.header.bytes) <= 1) {
-            return (Some(frame), Some(Candidate { skipped_bytes: next.offset - end, ..next }));
+            return (
+                Some(frame),
+                Some(Candidate {
+                    skipped_bytes: next.offset - end,
+                    ..next
+                }),
+            );
         }
+
         let skipped_bytes = frame.skipped_bytes + next.offset - frame.offset;
-        (None, Some(Candidate { skipped_bytes, ..next }))
+        (
+            None,
+            Some(Candidate {
+                skipped_bytes,
+                ..next
+            }),
+        )
     }
 }
 
@@ -111,26 +147,39 @@ impl<'a> Iterator for Frames<'a> {
     fn next(&mut self) -> Option<Frame<'a>> {
         loop {
             let frame = self.next.take()?;
-            let whole = match self.following(&frame) {
-                Following::Frame(next) => {
+            // A candidate that is no whole frame is passed over.
+            let whole = match self.successor(&frame) {
+                Successor::Frame(next) => {
                     self.next = Some(next);
                     Some(frame)
                 }
-                Following::End => {
+                Successor::End => {
                     let end = frame.offset + frame.header.bytes;
-                    let is_cut_header = self.file.get(end) == Some(&0xFF) && self.file.len() - end < HEADER_BYTES;
+                    let is_cut_header =
+                        self.file.get(end) == Some(&0xFF) && self.file.len() - end < HEADER_BYTES;
                     self.truncated_at = is_cut_header.then_some(end);
                     Some(frame)
                 }
-                Following::Junk => {
+                Successor::Junk => {
                     let (whole, next) = self.resynchronise(frame);
                     self.truncated_at = (whole.is_none() && next.is_none()).then_some(frame.offset);
                     self.next = next;
                     whole
                 }
             };
-            if let Some(Candidate { offset, header, skipped_bytes }) = whole {
-                return Some(Frame { header, offset, bytes: &self.file[offset..offset + header.bytes], skipped_bytes });
+
+            if let Some(Candidate {
+                offset,
+                header,
+                skipped_bytes,
+            }) = whole
+            {
+                return Some(Frame {
+                    header,
+                    offset,
+                    bytes: &self.file[offset..offset + header.bytes],
+                    skipped_bytes,
+                });
             }
         }
     }
@@ -142,9 +191,16 @@ fn find(file: &[u8], from: usize, stream: Option<&Header>) -> Option<Candidate> 
     while let Some(hop) = memchr(0xFF, file.get(at..)?) {
         at += hop;
         if let Some(header) = Header::parse(&file[at..]) {
+            // For a stream that is known, one more header is proof enough.
             let is_expected = stream.is_some_and(|stream| header.same_stream(stream));
-            if is_info(file, at, &header) || is_followed(file, at, &header, if is_expected { 1 } else { 2 }) {
-                return Some(Candidate { offset: at, header, skipped_bytes: at - from });
+            if is_info(file, at, &header)
+                || is_followed(file, at, &header, if is_expected { 1 } else { 2 })
+            {
+                return Some(Candidate {
+                    offset: at,
+                    header,
+                    skipped_bytes: at - from,
+                });
             }
         }
         at += 1;
@@ -155,19 +211,31 @@ fn find(file: &[u8], from: usize, stream: Option<&Header>) -> Option<Candidate> 
 /// An Info frame needs no followers: its signature is proof enough.
 fn is_info(file: &[u8], offset: usize, header: &Header) -> bool {
     let bytes = file.get(offset..offset + header.bytes);
-    bytes.is_some_and(|bytes| Info::of(&Frame { header: *header, offset, bytes, skipped_bytes: 0 }).is_some())
+    bytes.is_some_and(|bytes| {
+        Info::of(&Frame {
+            header: *header,
+            offset,
+            bytes,
+            skipped_bytes: 0,
+        })
+        .is_some()
+    })
 }
 
 /// The header at `at` is followed by `n_more` of its stream, or by fewer and then by a tag or the end.
 fn is_followed(file: &[u8], at: usize, header: &Header, n_more: usize) -> bool {
     let mut end = at + header.bytes;
     for n_seen in 0..n_more {
-        let Some(rest) = file.get(end..) else { return n_seen > 0 };
+        // The file ends within a frame: then one header that followed is proof enough.
+        let Some(rest) = file.get(end..) else {
+            return n_seen > 0;
+        };
         if rest.is_empty() || tags::skip(file, end) > end {
             return true;
         }
         match Header::parse(rest) {
             Some(next) if next.same_stream(header) => end += next.bytes,
+            // The file may end within the next header.
             _ => return rest.len() < HEADER_BYTES && rest[0] == 0xFF,
         }
     }
@@ -190,13 +258,21 @@ mod tests {
     /// Offset and skipped bytes of each frame, and where the file breaks off.
     fn walk(file: &[u8]) -> (Vec<(usize, usize)>, Option<usize>) {
         let mut frames = Frames::new(file);
-        let found = frames.by_ref().map(|frame| (frame.offset, frame.skipped_bytes)).collect();
+        let found = frames
+            .by_ref()
+            .map(|frame| (frame.offset, frame.skipped_bytes))
+            .collect();
         (found, frames.truncated_at())
     }
 
     #[test]
     fn foreign_bytes_before_and_behind_the_audio_cost_nothing() {
-        let file = [b"<html>\xFF\xFB\x90\x64".to_vec(), frame().repeat(3), b"</html>".to_vec()].concat();
+        let file = [
+            b"<html>\xFF\xFB\x90\x64".to_vec(),
+            frame().repeat(3),
+            b"</html>".to_vec(),
+        ]
+        .concat();
         assert_eq!(walk(&file), (vec![(10, 0), (427, 0), (844, 0)], None));
     }
 
@@ -206,7 +282,10 @@ mod tests {
         file.drain(2 * FRAME_BYTES + 100..3 * FRAME_BYTES + 200);
         let (frames, truncated_at) = walk(&file);
         let next = 4 * FRAME_BYTES - FRAME_BYTES - 100;
-        assert_eq!(frames[..3], [(0, 0), (FRAME_BYTES, 0), (next, next - 2 * FRAME_BYTES)]);
+        assert_eq!(
+            frames[..3],
+            [(0, 0), (FRAME_BYTES, 0), (next, next - 2 * FRAME_BYTES)]
+        );
         assert_eq!((frames.len(), truncated_at), (6, None));
     }
 
@@ -233,7 +312,13 @@ mod tests {
         let tag = b"ID3\x04\0\0\0\0\0\x03abc";
         let mut other = vec![0; 384];
         other[..HEADER_BYTES].copy_from_slice(&[0xFF, 0xFB, 0x94, 0x64]);
-        let file = [frame().repeat(3), tag.to_vec(), frame().repeat(2), other.repeat(3)].concat();
+        let file = [
+            frame().repeat(3),
+            tag.to_vec(),
+            frame().repeat(2),
+            other.repeat(3),
+        ]
+        .concat();
         let (frames, truncated_at) = walk(&file);
         assert_eq!((frames.len(), truncated_at), (8, None));
         assert!(frames.iter().all(|(_, skipped_bytes)| *skipped_bytes == 0));

@@ -11,25 +11,45 @@ const FRAME_BYTES_MAX: usize = 4_608;
 const CANDIDATES_MAX: usize = 64;
 
 /// Three equal headers without a bit rate stand at equal distances, within the one byte of padding.
-pub fn is_free_format(file: &[u8]) -> bool {
+pub(super) fn is_free_format(file: &[u8]) -> bool {
     let headers = memchr_iter(0xFF, file).filter(|&at| is_header(&file[at..]));
-    headers.take(CANDIDATES_MAX).any(|at| has_two_successors(file, at))
+    headers
+        .take(CANDIDATES_MAX)
+        .any(|at| has_two_successors(file, at))
 }
 
 fn is_header(bytes: &[u8]) -> bool {
-    let Some(&[sync, b1, b2, _]) = bytes.first_chunk::<HEADER_BYTES>() else { return false };
-    sync == 0xFF && b1 >= 0xE0 && b1 >> 3 & 3 != 1 && b1 >> 1 & 3 != 0 && b2 >> 4 == 0 && b2 >> 2 & 3 != 3
+    let Some(&[sync, b1, b2, _]) = bytes.first_chunk::<HEADER_BYTES>() else {
+        return false;
+    };
+    sync == 0xFF
+        && b1 >= 0xE0
+        && b1 >> 3 & 3 != 1
+        && b1 >> 1 & 3 != 0
+        && b2 >> 4 == 0
+        && b2 >> 2 & 3 != 3
 }
 
 fn has_two_successors(file: &[u8], at: usize) -> bool {
-    // Version, layer and rate; padding and the private bit change from frame to frame.
-    let key = |at: usize| file.get(at..at + 3).map(|header| [header[0], header[1], header[2] & 0xFC]);
-    let first = key(at);
+    let first = stream_key(file, at);
     let window = &file[at..file.len().min(at + FRAME_BYTES_MAX)];
-    memchr_iter(0xFF, window)
-        .skip(1)
-        .filter(|&distance| distance > HEADER_BYTES && key(at + distance) == first)
-        .any(|distance| (2 * distance - 1..=2 * distance + 1).any(|twice| key(at + twice) == first))
+
+    for distance in memchr_iter(0xFF, window).skip(1) {
+        if distance <= HEADER_BYTES || stream_key(file, at + distance) != first {
+            continue;
+        }
+        let mut thirds = 2 * distance - 1..=2 * distance + 1;
+        if thirds.any(|twice| stream_key(file, at + twice) == first) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Version, layer and rate of a header; padding and the private bit change from frame to frame.
+fn stream_key(file: &[u8], at: usize) -> Option<[u8; 3]> {
+    let header = file.get(at..at + 3)?;
+    Some([header[0], header[1], header[2] & 0xFC])
 }
 
 #[cfg(test)]
@@ -39,8 +59,12 @@ mod tests {
     #[test]
     fn equal_distances_make_a_stream() {
         let frame = |bytes: usize| [&[0xFF, 0xFB, 0x00, 0x64][..], &vec![0; bytes - 4]].concat();
-        assert!(is_free_format(&[frame(653), frame(654), frame(653)].concat()));
-        assert!(!is_free_format(&[frame(653), frame(700), frame(653)].concat()));
+        assert!(is_free_format(
+            &[frame(653), frame(654), frame(653)].concat()
+        ));
+        assert!(!is_free_format(
+            &[frame(653), frame(700), frame(653)].concat()
+        ));
         assert!(!is_free_format(&frame(653)));
         assert!(!is_free_format(&[0xFF; 10_000]));
     }

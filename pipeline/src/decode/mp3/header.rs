@@ -3,14 +3,22 @@
 //! Sources: ISO/IEC 11172-3 §2.4.1.3 and §2.4.1.7, ISO/IEC 13818-3 §2.4.1.7; MPEG-2.5 as every encoder writes it.
 
 /// Bytes of a frame header.
-pub const HEADER_BYTES: usize = 4;
+pub(super) const HEADER_BYTES: usize = 4;
 
 /// kbit/s by bit-rate index; row: MPEG-1 layer I, II, III, MPEG-2 layer I, MPEG-2 layer II and III.
 const KBPS: [[u16; 15]; 5] = [
-    [0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
-    [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
-    [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
-    [0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256],
+    [
+        0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448,
+    ],
+    [
+        0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384,
+    ],
+    [
+        0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320,
+    ],
+    [
+        0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256,
+    ],
     [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
 ];
 
@@ -35,7 +43,10 @@ impl Header {
     /// The header at the start of `bytes`, if there is one.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let &[sync, b1, b2, b3] = bytes.first_chunk()?;
-        let (version, layer_bits, kbps_index, rate_index) = (b1 >> 3 & 3, b1 >> 1 & 3, b2 >> 4, b2 >> 2 & 3);
+        let version = b1 >> 3 & 3;
+        let layer_bits = b1 >> 1 & 3;
+        let kbps_index = b2 >> 4;
+        let rate_index = b2 >> 2 & 3;
         if sync != 0xFF
             || b1 < 0xE0
             || version == 1
@@ -45,10 +56,21 @@ impl Header {
         {
             return None;
         }
-        let (mpeg1, layer) = (version == 3, 4 - layer_bits);
-        let rate_hz = [44_100, 48_000, 32_000][usize::from(rate_index)] >> [2, 0, 1, 0][usize::from(version)];
-        let row = if mpeg1 { usize::from(layer) - 1 } else { 3 + usize::from(layer > 1) };
+
+        let mpeg1 = version == 3;
+        let layer = 4 - layer_bits;
+        // MPEG-2 has half the rates of MPEG-1, MPEG-2.5 a quarter.
+        let rate_hz =
+            [44_100, 48_000, 32_000][usize::from(rate_index)] >> [2, 0, 1, 0][usize::from(version)];
+
+        let row = if mpeg1 {
+            usize::from(layer) - 1
+        } else {
+            3 + usize::from(layer > 1)
+        };
         let bits_per_second = u32::from(KBPS[row][usize::from(kbps_index)]) * 1000;
+
+        // Samples of a frame by bits of a slot: layer I has slots of four bytes, the others of one.
         let slots_factor = match layer {
             1 => 12,
             3 if !mpeg1 => 72,
@@ -56,7 +78,15 @@ impl Header {
         };
         let slots = slots_factor * bits_per_second / rate_hz + u32::from(b2 >> 1 & 1);
         let bytes = slots as usize * if layer == 1 { 4 } else { 1 };
-        Some(Self { mpeg1, layer, rate_hz, channels: if b3 >> 6 == 3 { 1 } else { 2 }, has_crc: b1 & 1 == 0, bytes })
+
+        Some(Self {
+            mpeg1,
+            layer,
+            rate_hz,
+            channels: if b3 >> 6 == 3 { 1 } else { 2 },
+            has_crc: b1 & 1 == 0,
+            bytes,
+        })
     }
 
     /// Frames of one stream share version, layer and rate; channel mode and bit rate may change.
@@ -91,7 +121,7 @@ impl Header {
 
 /// What a layer III frame says of its main data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SideInfo {
+pub(super) struct SideInfo {
     /// Bytes before this frame's own, at which its main data starts.
     pub main_data_begin: usize,
     /// Bits of each granule over all channels; MPEG-2 has one granule, its second is `None`.
@@ -104,6 +134,7 @@ impl SideInfo {
         let start = header.main_data_offset() - header.side_info_bytes();
         let side = &frame[start..start + header.side_info_bytes()];
         let channels = usize::from(header.channels);
+
         // Bits before the first granule: main_data_begin, private bits, and scfsi in MPEG-1.
         let (begin_bits, first, channel_bits) = match (header.mpeg1, channels) {
             (true, 1) => (9, 18, 59),
@@ -111,19 +142,31 @@ impl SideInfo {
             (false, 1) => (8, 9, 63),
             (false, _) => (8, 10, 63),
         };
-        let at = |granule: usize, channel: usize| first + (granule * channels + channel) * channel_bits;
-        let granule_bits = |granule: usize| (0..channels).map(|channel| bits(side, at(granule, channel), 12)).sum();
+
+        let mut granule_bits = [None; 2];
+        let n_granules = if header.mpeg1 { 2 } else { 1 };
+        for (granule, n_bits) in granule_bits.iter_mut().take(n_granules).enumerate() {
+            let start = first + granule * channels * channel_bits;
+            let lengths =
+                (0..channels).map(|channel| bits(side, start + channel * channel_bits, 12));
+            *n_bits = Some(lengths.sum());
+        }
         Self {
             main_data_begin: bits(side, 0, begin_bits) as usize,
-            granule_bits: [Some(granule_bits(0)), header.mpeg1.then(|| granule_bits(1))],
+            granule_bits,
         }
     }
 }
 
 /// At most 16 bits at a bit offset, most significant first.
 fn bits(bytes: &[u8], offset: usize, n: usize) -> u32 {
-    let byte = |i: usize| u32::from(bytes.get(offset / 8 + i).copied().unwrap_or(0));
-    let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+    let first = offset / 8;
+    let mut word = 0;
+    // 16 bits from any bit on lie within three bytes.
+    for at in first..first + 3 {
+        let byte = bytes.get(at).copied().unwrap_or(0);
+        word = word << 8 | u32::from(byte);
+    }
     word << (8 + offset % 8) >> (32 - n)
 }
 
@@ -135,9 +178,25 @@ mod tests {
     fn sizes_rates_and_side_info_of_known_headers() {
         let header = |bytes: [u8; 4]| Header::parse(&bytes);
         let fma = header([0xFF, 0xFB, 0xD0, 0x64]).unwrap();
-        assert_eq!((fma.rate_hz, fma.bytes, fma.channels, fma.layer, fma.main_data_offset()), (44_100, 835, 2, 3, 36));
+        assert_eq!(
+            (
+                fma.rate_hz,
+                fma.bytes,
+                fma.channels,
+                fma.layer,
+                fma.main_data_offset()
+            ),
+            (44_100, 835, 2, 3, 36)
+        );
         let mpeg25_mono = header([0xFF, 0xE3, 0x28, 0xC4]).unwrap();
-        assert_eq!((mpeg25_mono.rate_hz, mpeg25_mono.bytes, mpeg25_mono.main_data_offset()), (8_000, 144, 13));
+        assert_eq!(
+            (
+                mpeg25_mono.rate_hz,
+                mpeg25_mono.bytes,
+                mpeg25_mono.main_data_offset()
+            ),
+            (8_000, 144, 13)
+        );
         let layer1 = header([0xFF, 0xFF, 0x40, 0x00]).unwrap();
         assert_eq!((layer1.layer, layer1.bytes), (1, 136));
     }
@@ -165,7 +224,10 @@ mod tests {
         // main_data_begin = 511 in 9 bits; part2_3_length of granule 0, channel 0 = 4095 at bit 20.
         frame[4..9].copy_from_slice(&[0xFF, 0x80, 0x0F, 0xFF, 0x00]);
         let side = SideInfo::parse(&header, &frame);
-        let want = SideInfo { main_data_begin: 511, granule_bits: [Some(4095), Some(0)] };
+        let want = SideInfo {
+            main_data_begin: 511,
+            granule_bits: [Some(4095), Some(0)],
+        };
         assert_eq!(side, want);
     }
 }

@@ -30,11 +30,11 @@ use self::tags::Info;
 use super::codec::guarded;
 use super::loss::Loss;
 use super::output::{Output, Sink};
-use super::{Decoded, Pcm, reject};
+use super::{DecodeReport, Pcm, reject};
 
 /// Decodes MP3 files; decoders are kept, one a format, because symphonia's keep the format of their first frame.
 #[derive(Default)]
-pub struct Mp3Decoder {
+pub(super) struct Mp3Decoder {
     surveyor: Surveyor,
     decoders: Vec<(Header, MpaDecoder)>,
 }
@@ -44,31 +44,52 @@ impl Mp3Decoder {
     ///
     /// # Errors
     /// A [`Reject`] where no layer III frame is found.
-    pub fn decode(&mut self, file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded, Reject> {
+    pub fn decode(
+        &mut self,
+        file: &[u8],
+        output: &mut Output,
+        out: &mut Pcm,
+    ) -> Result<DecodeReport, Reject> {
+        // The first walk decides what the stream is. The second one decodes as much as is wanted.
         let survey = self.surveyor.survey(file);
-        let Some(stream) = survey.stream else { return Err(no_stream(file, &survey)) };
+        let Some(stream) = survey.stream else {
+            return Err(no_stream(file, &survey));
+        };
         if stream.layer != 3 {
-            let detail = format!("MPEG audio layer {} is not decoded, only layer III", stream.layer);
+            let detail = format!(
+                "MPEG audio layer {} is not decoded, only layer III",
+                stream.layer
+            );
             return Err(reject(Reason::UnsupportedCodec, detail));
         }
+
         let mut sink = output.open(stream.rate_hz, out)?;
         let (start, end) = survey.trim(&stream);
         sink.trim(start, end);
-        let mut run = Run::new(self.decoder(&stream), stream, sink);
+
+        let mut decoder = StreamDecoder::new(self.decoder(&stream), stream, sink);
         let mut frames = Frames::new(file);
-        if run.decode(&mut frames, &survey) {
-            run.end(&survey, frames.truncated_at(), file.len());
+        if decoder.decode(&mut frames, &survey) {
+            decoder.end(&survey, frames.truncated_at(), file.len());
         }
-        Ok(Decoded { loss: run.finish(), audio_blake3: survey.audio_blake3 })
+
+        Ok(DecodeReport {
+            loss: decoder.finish(),
+            audio_blake3: survey.audio_blake3,
+        })
     }
 
     fn decoder(&mut self, stream: &Header) -> &mut MpaDecoder {
-        let known = self.decoders.iter().position(|(header, _)| header.same_decoder(stream));
+        let known = self
+            .decoders
+            .iter()
+            .position(|(header, _)| header.same_decoder(stream));
         let at = known.unwrap_or_else(|| {
             let mut params = AudioCodecParameters::new();
             params.for_codec(CODEC_ID_MP3);
             let options = AudioDecoderOptions::default().gapless(false);
-            let decoder = MpaDecoder::try_new(&params, &options).expect("MP3 is among the built-in codecs");
+            let decoder =
+                MpaDecoder::try_new(&params, &options).expect("MP3 is among the built-in codecs");
             self.decoders.push((*stream, decoder));
             self.decoders.len() - 1
         });
@@ -77,7 +98,7 @@ impl Mp3Decoder {
 }
 
 /// One file on its way through the decoder.
-struct Run<'a> {
+struct StreamDecoder<'a> {
     decoder: &'a mut MpaDecoder,
     stream: Header,
     sink: Sink<'a>,
@@ -89,7 +110,7 @@ struct Run<'a> {
     n_before_complete: u64,
 }
 
-impl<'a> Run<'a> {
+impl<'a> StreamDecoder<'a> {
     fn new(decoder: &'a mut MpaDecoder, stream: Header, sink: Sink<'a>) -> Self {
         decoder.reset();
         Self {
@@ -127,10 +148,13 @@ impl<'a> Run<'a> {
     /// Bytes that are no frames: lost are as many frames as would fill them, at least one.
     fn hole(&mut self, frame: &Frame, survey: &Survey) {
         self.restart();
-        let n_frames = (frame.skipped_bytes as f64 / survey.frame_bytes()).round().max(1.0);
+        let n_frames = (frame.skipped_bytes as f64 / survey.frame_bytes())
+            .round()
+            .max(1.0);
         let seconds = n_frames * self.seconds(self.stream.samples());
         self.holes_s += seconds;
-        self.loss.add_missing(Some(frame.offset - frame.skipped_bytes), seconds);
+        self.loss
+            .add_missing(Some(frame.offset - frame.skipped_bytes), seconds);
     }
 
     /// At the end of the file: frames that were announced and never came, which tells more of holes than their bytes
@@ -143,18 +167,23 @@ impl<'a> Run<'a> {
         let n_frames = announced.unwrap_or(u64::from(truncated_at.is_some()));
         if n_frames > 0 {
             let seconds = self.seconds(n_frames * self.stream.samples());
-            self.loss.add_missing(truncated_at.or(Some(file_bytes)), seconds);
+            self.loss
+                .add_missing(truncated_at.or(Some(file_bytes)), seconds);
         }
     }
 
     fn frame(&mut self, frame: &Frame) {
         let side = SideInfo::parse(&frame.header, frame.bytes);
+        // Before symphonia, which says nothing of the bits that it lacks.
         let missing = self.reservoir.enter(&frame.header, &side);
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame.bytes);
+
         let n_samples = frame.header.samples();
         let n_silent = match guarded(|| self.decoder.decode_ref(&packet)) {
             Some(Ok(GenericAudioBufferRef::F32(buffer))) => {
-                let is_audio = self.sink.push(buffer.plane(0).unwrap_or_default(), buffer.plane(1));
+                let is_audio = self
+                    .sink
+                    .push(buffer.plane(0).unwrap_or_default(), buffer.plane(1));
                 if is_audio { missing.samples } else { n_samples }
             }
             Some(result) => {
@@ -164,25 +193,30 @@ impl<'a> Run<'a> {
                 self.sink.push_silence(n_samples as usize);
                 n_samples
             }
+            // A panic leaves the decoder in doubt.
             None => {
                 self.restart();
                 self.sink.push_silence(n_samples as usize);
                 n_samples
             }
         };
+
         if !missing.is_damage {
             self.n_before_complete += n_silent;
         } else if n_silent > 0 {
-            self.loss.add_silenced(Some(frame.offset), self.seconds(n_silent));
+            self.loss
+                .add_silenced(Some(frame.offset), self.seconds(n_silent));
         }
     }
 
     /// A frame of another rate or channel count: silence as long as it.
     fn foreign_frame(&mut self, frame: &Frame) {
         self.restart();
-        let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz) / u64::from(frame.header.rate_hz);
+        let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz)
+            / u64::from(frame.header.rate_hz);
         self.sink.push_silence(n_samples as usize);
-        self.loss.add_silenced(Some(frame.offset), self.seconds(n_samples));
+        self.loss
+            .add_silenced(Some(frame.offset), self.seconds(n_samples));
     }
 
     /// Forgets bits of before a hole: used behind it, they would be noise.
@@ -197,7 +231,8 @@ impl<'a> Run<'a> {
 
     fn finish(mut self) -> Loss {
         if !self.reservoir.was_complete() && self.n_before_complete > 0 {
-            self.loss.add_silenced(Some(0), self.seconds(self.n_before_complete));
+            self.loss
+                .add_silenced(Some(0), self.seconds(self.n_before_complete));
         }
         self.sink.finish();
         self.loss
@@ -206,12 +241,13 @@ impl<'a> Run<'a> {
 
 /// Seconds of all frames: decoding gives no more.
 pub fn longest_s(file: &[u8]) -> f64 {
-    let seconds = |frame: Frame| frame.header.samples() as f64 / f64::from(frame.header.rate_hz);
-    Frames::new(file).map(seconds).sum()
+    let frames = Frames::new(file).map(|frame| frame.header);
+    let seconds = frames.map(|header| header.samples() as f64 / f64::from(header.rate_hz));
+    seconds.sum()
 }
 
 /// Where the tags at the start of a file end.
-pub fn behind_tags(file: &[u8]) -> usize {
+pub(super) fn behind_tags(file: &[u8]) -> usize {
     tags::skip(file, 0)
 }
 
@@ -226,5 +262,8 @@ fn no_stream(file: &[u8], survey: &Survey) -> Reject {
     if behind_tags(file) > 0 {
         return reject(Reason::NoAudio, "a tag without audio behind it");
     }
-    reject(Reason::NotAudio, "no MPEG audio frames, and no other format that is known")
+    reject(
+        Reason::NotAudio,
+        "no MPEG audio frames, and no other format that is known",
+    )
 }

@@ -9,7 +9,7 @@ const GRANULE_SAMPLES: u64 = 576;
 
 /// The bytes that later frames may still refer to.
 #[derive(Debug, Default)]
-pub struct Reservoir {
+pub(super) struct Reservoir {
     unread_bytes: usize,
     /// A frame has had all its bits: from now on a missing bit is damage.
     was_complete: bool,
@@ -18,11 +18,16 @@ pub struct Reservoir {
 impl Reservoir {
     /// A frame enters; returns the samples that the decoder replaces by zeros for want of bits, and whether they are
     /// damage (before the first complete frame they are not: a clip cut by stream copy starts so).
-    pub fn enter(&mut self, header: &Header, side: &SideInfo) -> Missing {
+    pub fn enter(&mut self, header: &Header, side: &SideInfo) -> MissingBits {
         let main_data_bytes = header.bytes - header.main_data_offset();
+        // Bits that the frame refers to and that are not there.
         let underflow_bits = 8 * side.main_data_begin.saturating_sub(self.unread_bytes) as u32;
         let reused_bytes = side.main_data_begin.min(self.unread_bytes);
-        let (mut skipped_bits, mut used_bits, mut zeroed_granules) = (0, 0, 0);
+
+        // The bits that are missing are those of the first granules, which come out as zeros.
+        let mut skipped_bits = 0;
+        let mut used_bits = 0;
+        let mut zeroed_granules = 0;
         for granule_bits in side.granule_bits.into_iter().flatten() {
             if skipped_bits < underflow_bits {
                 zeroed_granules += 1;
@@ -32,9 +37,16 @@ impl Reservoir {
                 used_bits += granule_bits;
             }
         }
-        self.unread_bytes = (reused_bytes + main_data_bytes).saturating_sub(used_bits.div_ceil(8) as usize);
+
+        // Later frames may refer to what this one did not use.
+        self.unread_bytes =
+            (reused_bytes + main_data_bytes).saturating_sub(used_bits.div_ceil(8) as usize);
+
         self.was_complete |= underflow_bits == 0;
-        Missing { samples: zeroed_granules * GRANULE_SAMPLES, is_damage: self.was_complete }
+        MissingBits {
+            samples: zeroed_granules * GRANULE_SAMPLES,
+            is_damage: self.was_complete,
+        }
     }
 
     /// Some frame has had all its bits.
@@ -50,7 +62,7 @@ impl Reservoir {
 
 /// Samples of a frame that came out as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub(super) struct MissingBits {
     /// Samples a channel.
     pub samples: u64,
     /// They count as lost.
@@ -64,7 +76,10 @@ mod tests {
     fn enter(reservoir: &mut Reservoir, main_data_begin: usize, granule_bits: u32) -> (u64, bool) {
         // 128 kbit/s at 44.1 kHz: 417 bytes, 381 of main data.
         let header = Header::parse(&[0xFF, 0xFB, 0x90, 0x64]).unwrap();
-        let side = SideInfo { main_data_begin, granule_bits: [Some(granule_bits); 2] };
+        let side = SideInfo {
+            main_data_begin,
+            granule_bits: [Some(granule_bits); 2],
+        };
         let missing = reservoir.enter(&header, &side);
         (missing.samples, missing.is_damage)
     }

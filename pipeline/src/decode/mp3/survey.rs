@@ -30,19 +30,28 @@ impl Survey {
     /// is a lie, or absent. It fits if its mean frame is within a factor of two of what is there, and if enough of the
     /// frames and of the bytes is there to back it.
     pub fn missing_frames(&self) -> Option<u64> {
-        let info = self.info.filter(|info| info.n_frames > 0 && info.n_bytes > 0)?;
+        let info = self
+            .info
+            .filter(|info| info.n_frames > 0 && info.n_bytes > 0)?;
+
         let ratio = info.n_bytes as f64 / info.n_frames as f64 / self.frame_bytes();
         let is_like_this = (0.5..=2.0).contains(&ratio);
-        let is_backed = is_credible(info.n_frames, self.n_frames) && is_credible(info.n_bytes, self.n_bytes);
+        let is_backed =
+            is_credible(info.n_frames, self.n_frames) && is_credible(info.n_bytes, self.n_bytes);
         (is_like_this && is_backed).then(|| info.n_frames.saturating_sub(self.n_frames))
     }
 
     /// Samples to drop at the start, and the sample to end before, as announced by the encoder. An announcement of
     /// fewer frames than there are says nothing about the end.
     pub fn trim(&self, stream: &Header) -> (u64, Option<u64>) {
-        let Some((info, trim)) = self.info.and_then(|info| Some((info, info.trim?))) else { return (0, None) };
+        let Some((info, trim)) = self.info.and_then(|info| Some((info, info.trim?))) else {
+            return (0, None);
+        };
         let end = (info.n_frames * stream.samples()).saturating_sub(trim.end_samples);
-        (trim.start_samples, (info.n_frames >= self.n_frames).then_some(end))
+        (
+            trim.start_samples,
+            (info.n_frames >= self.n_frames).then_some(end),
+        )
     }
 }
 
@@ -58,7 +67,11 @@ impl Surveyor {
     pub fn survey(&mut self, file: &[u8]) -> Survey {
         self.hasher.reset();
         self.formats.clear();
-        let (mut info, mut n_frames, mut n_bytes, mut run) = (None, 0, 0, 0..0);
+
+        let mut info = None;
+        let mut n_frames = 0;
+        let mut n_bytes = 0;
+        let mut run = 0..0; // the bytes of neighbours that are not yet hashed
         for frame in Frames::new(file) {
             if let Some(announced) = Info::of(&frame) {
                 info.get_or_insert(announced);
@@ -66,6 +79,7 @@ impl Surveyor {
             }
             n_frames += 1;
             n_bytes += frame.bytes.len() as u64;
+
             // Neighbours are hashed together: blake3 is fast on long input only.
             if frame.offset != run.end {
                 self.hasher.update(&file[run]);
@@ -75,13 +89,29 @@ impl Surveyor {
             self.count(&frame.header);
         }
         self.hasher.update(&file[run]);
+
         let most = self.formats.iter().map(|(_, count)| *count).max();
-        let stream = self.formats.iter().find(|(_, count)| Some(*count) == most).map(|(header, _)| *header);
-        Survey { stream, info, n_frames, n_bytes, audio_blake3: self.hasher.finalize() }
+        let stream = self
+            .formats
+            .iter()
+            .find(|(_, count)| Some(*count) == most)
+            .map(|(header, _)| *header);
+
+        Survey {
+            stream,
+            info,
+            n_frames,
+            n_bytes,
+            audio_blake3: self.hasher.finalize(),
+        }
     }
 
     fn count(&mut self, header: &Header) {
-        match self.formats.iter_mut().find(|(known, _)| known.same_decoder(header)) {
+        match self
+            .formats
+            .iter_mut()
+            .find(|(known, _)| known.same_decoder(header))
+        {
             Some((_, count)) => *count += 1,
             None => self.formats.push((*header, 1)),
         }
@@ -93,19 +123,42 @@ mod tests {
     use super::*;
 
     fn missing(n_there: u64, n_frames: u64, frame_bytes: u64) -> Option<u64> {
-        let info = Info { n_frames, n_bytes: n_frames * frame_bytes, trim: None };
+        let info = Info {
+            n_frames,
+            n_bytes: n_frames * frame_bytes,
+            trim: None,
+        };
         let audio_blake3 = blake3::hash(&[]);
         let n_bytes = 417 * n_there;
-        Survey { stream: None, info: Some(info), n_frames: n_there, n_bytes, audio_blake3 }.missing_frames()
+        Survey {
+            stream: None,
+            info: Some(info),
+            n_frames: n_there,
+            n_bytes,
+            audio_blake3,
+        }
+        .missing_frames()
     }
 
     #[test]
     fn a_download_that_broke_off_lost_what_it_announced_and_a_lie_costs_nothing() {
         assert_eq!(missing(100, 1_000, 417), Some(900));
         assert_eq!(missing(100, 1_001, 417), None);
-        assert_eq!(missing(1_000, 23_000_000, 210), None, "604,000 s in a small file");
-        assert_eq!(missing(100, 900, 800), None, "more bytes than ten times what is there");
-        assert_eq!(missing(100, 200, 100), None, "other frames than those that are there");
+        assert_eq!(
+            missing(1_000, 23_000_000, 210),
+            None,
+            "604,000 s in a small file"
+        );
+        assert_eq!(
+            missing(100, 900, 800),
+            None,
+            "more bytes than ten times what is there"
+        );
+        assert_eq!(
+            missing(100, 200, 100),
+            None,
+            "other frames than those that are there"
+        );
         assert_eq!(missing(100, 90, 417), Some(0));
     }
 }

@@ -9,12 +9,14 @@ use super::header::HEADER_BYTES;
 
 /// Bytes of an ID3v2 header, and of its footer.
 const ID3V2_HEADER_BYTES: usize = 10;
+/// Bytes of an APEv2 header or footer.
+const APE_HEADER_BYTES: usize = 32;
 /// Samples by which every decoder delays the signal (528 of the filter bank + 1).
 const DECODER_DELAY_SAMPLES: u64 = 529;
 
 /// Where the tags that start at `at` end; `at` itself if none does. Tags that claim more than there is count as their
 /// header alone, so that a lying size swallows no audio.
-pub fn skip(bytes: &[u8], mut at: usize) -> usize {
+pub(super) fn skip(bytes: &[u8], mut at: usize) -> usize {
     while let Some(tag_bytes) = tag_bytes(&bytes[at..]) {
         at += tag_bytes;
     }
@@ -22,28 +24,80 @@ pub fn skip(bytes: &[u8], mut at: usize) -> usize {
 }
 
 fn tag_bytes(bytes: &[u8]) -> Option<usize> {
-    let rest_or =
-        |claimed: usize, header: usize| Some(if claimed <= bytes.len() { claimed } else { header.min(bytes.len()) });
-    if let Some(&[b'I' | b'3', b'D', b'3' | b'I', major, revision, flags, a, b, c, d]) = bytes.first_chunk() {
-        if major == 0xFF || revision == 0xFF || (a | b | c | d) & 0x80 != 0 {
-            return None;
-        }
-        if bytes[0] == b'3' {
-            return Some(ID3V2_HEADER_BYTES);
-        }
-        let size = [a, b, c, d].iter().fold(0, |size, &byte| size << 7 | usize::from(byte));
-        let footer = if flags & 0x10 != 0 { ID3V2_HEADER_BYTES } else { 0 };
-        return rest_or(ID3V2_HEADER_BYTES + size + footer, ID3V2_HEADER_BYTES);
+    id3v2_bytes(bytes)
+        .or_else(|| ape_bytes(bytes))
+        .or_else(|| id3v1_bytes(bytes))
+}
+
+/// What a tag takes of `bytes`: what it claims, or its header alone.
+fn believed(bytes: &[u8], claimed: usize, header: usize) -> usize {
+    if claimed <= bytes.len() {
+        claimed
+    } else {
+        header.min(bytes.len())
     }
-    if bytes.starts_with(b"APETAGEX") && bytes.len() >= 32 {
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let is_header = word(20) & 1 << 29 != 0;
-        return rest_or(if is_header { 32 + word(12) as usize } else { 32 }, 32);
+}
+
+/// An ID3v2 tag, or the footer of one.
+fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
+    let &[
+        b'I' | b'3',
+        b'D',
+        b'3' | b'I',
+        major,
+        revision,
+        flags,
+        a,
+        b,
+        c,
+        d,
+    ] = bytes.first_chunk()?
+    else {
+        return None;
+    };
+    if major == 0xFF || revision == 0xFF || (a | b | c | d) & 0x80 != 0 {
+        return None;
     }
+    if bytes[0] == b'3' {
+        return Some(ID3V2_HEADER_BYTES);
+    }
+
+    // Seven bits a byte, so that no size looks like the start of a frame.
+    let digits = [a, b, c, d];
+    let size = digits
+        .iter()
+        .fold(0, |size, &byte| size << 7 | usize::from(byte));
+    let has_footer = flags & 0x10 != 0;
+    let footer = if has_footer { ID3V2_HEADER_BYTES } else { 0 };
+    let claimed = ID3V2_HEADER_BYTES + size + footer;
+    Some(believed(bytes, claimed, ID3V2_HEADER_BYTES))
+}
+
+/// An APE tag. The size in its header counts the items and the footer; of a tag without a header, only the footer is
+/// known.
+fn ape_bytes(bytes: &[u8]) -> Option<usize> {
+    if !bytes.starts_with(b"APETAGEX") {
+        return None;
+    }
+    let header = bytes.first_chunk::<APE_HEADER_BYTES>()?;
+    let size = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+    let flags = u32::from_le_bytes([header[20], header[21], header[22], header[23]]);
+
+    let is_header = flags & 1 << 29 != 0;
+    let content = if is_header { size as usize } else { 0 };
+    Some(believed(
+        bytes,
+        APE_HEADER_BYTES + content,
+        APE_HEADER_BYTES,
+    ))
+}
+
+/// An ID3v1 tag, or the extended one before it.
+fn id3v1_bytes(bytes: &[u8]) -> Option<usize> {
     if bytes.starts_with(b"TAG+") {
-        rest_or(227, 4)
+        Some(believed(bytes, 227, 4))
     } else if bytes.starts_with(b"TAG") {
-        rest_or(128, 3)
+        Some(believed(bytes, 128, 3))
     } else {
         None
     }
@@ -73,37 +127,74 @@ impl Info {
     /// The announcement in a frame that holds one, and so no audio.
     pub fn of(frame: &Frame) -> Option<Self> {
         // The position of Xing and Info does not count a checksum.
-        let body = frame.bytes.get(HEADER_BYTES + frame.header.side_info_bytes()..)?;
+        let body = frame
+            .bytes
+            .get(HEADER_BYTES + frame.header.side_info_bytes()..)?;
         if body.starts_with(b"Xing") || body.starts_with(b"Info") {
             return Some(Self::xing(body));
         }
+
         let vbri = frame.bytes.get(HEADER_BYTES + 32..)?;
         if vbri.starts_with(b"VBRI") {
-            return Some(Self { n_bytes: word(vbri, 10), n_frames: word(vbri, 14), trim: None });
+            return Some(Self {
+                n_bytes: word(vbri, 10),
+                n_frames: word(vbri, 14),
+                trim: None,
+            });
         }
         None
     }
 
     fn xing(body: &[u8]) -> Self {
-        let flags = word(body, 4);
-        let mut at = 8;
-        let mut field = |flag: u64, bytes: usize| {
-            let value = if flags & flag != 0 { word(body, at) } else { 0 };
-            at += if flags & flag != 0 { bytes } else { 0 };
-            value
+        let mut fields = XingFields {
+            body,
+            flags: word(body, 4),
+            at: 8,
         };
-        let (n_frames, n_bytes) = (field(1, 4), field(2, 4));
-        let _ = (field(4, 100), field(8, 4));
-        Self { n_frames, n_bytes, trim: body.get(at..).and_then(lame_trim) }
+        // Flags and fields in this order: frames, bytes, a table for seeking, quality.
+        let n_frames = fields.next(1, 4);
+        let n_bytes = fields.next(2, 4);
+        let _seek_table = fields.next(4, 100);
+        let _quality = fields.next(8, 4);
+
+        let extension = body.get(fields.at..);
+        Self {
+            n_frames,
+            n_bytes,
+            trim: extension.and_then(lame_trim),
+        }
+    }
+}
+
+/// The fields of a Xing header, of which each is there only if its flag is set.
+struct XingFields<'a> {
+    body: &'a [u8],
+    flags: u64,
+    at: usize,
+}
+
+impl XingFields<'_> {
+    /// The first four bytes of the next field, which has `bytes`; 0 where it is not there.
+    fn next(&mut self, flag: u64, bytes: usize) -> u64 {
+        if self.flags & flag == 0 {
+            return 0;
+        }
+        let value = word(self.body, self.at);
+        self.at += bytes;
+        value
     }
 }
 
 /// Delay and padding of the LAME extension, 12 bits each.
 fn lame_trim(extension: &[u8]) -> Option<Trim> {
     let encoder = extension.get(..4)?;
-    let is_known = [b"LAME", b"Lavf", b"Lavc", b"L3.9", b"GOGO"].iter().any(|known| encoder == *known);
+    let is_known = [b"LAME", b"Lavf", b"Lavc", b"L3.9", b"GOGO"]
+        .iter()
+        .any(|known| encoder == *known);
     let &[a, b, c] = extension.get(21..24)?.first_chunk()?;
-    let (delay, padding) = (u64::from(a) << 4 | u64::from(b >> 4), u64::from(b & 15) << 8 | u64::from(c));
+    let delay = u64::from(a) << 4 | u64::from(b >> 4);
+    let padding = u64::from(b & 15) << 8 | u64::from(c);
+
     is_known.then(|| Trim {
         start_samples: delay + DECODER_DELAY_SAMPLES,
         end_samples: padding.saturating_sub(DECODER_DELAY_SAMPLES),
@@ -112,7 +203,10 @@ fn lame_trim(extension: &[u8]) -> Option<Trim> {
 
 /// Four bytes, most significant first; 0 where they are missing.
 fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 4).map_or(0, |word| word.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    bytes.get(at..at + 4).map_or(0, |word| {
+        word.iter()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte))
+    })
 }
 
 #[cfg(test)]
@@ -135,8 +229,18 @@ mod tests {
         let mut body = b"Info\0\0\0\x0b\0\0\0\x07\0\0\x10\0\0\0\0\0LAME3.100".to_vec();
         body.extend([0; 12]);
         body.extend([0x24, 0x03, 0xE8]);
-        let trim = Trim { start_samples: 576 + 529, end_samples: 1000 - 529 };
-        assert_eq!(Info::xing(&body), Info { n_frames: 7, n_bytes: 4096, trim: Some(trim) });
+        let trim = Trim {
+            start_samples: 576 + 529,
+            end_samples: 1000 - 529,
+        };
+        assert_eq!(
+            Info::xing(&body),
+            Info {
+                n_frames: 7,
+                n_bytes: 4096,
+                trim: Some(trim)
+            }
+        );
         assert_eq!(Info::xing(b"Xing\0\0\0\x01\0\0"), Info::default());
     }
 }

@@ -2,7 +2,7 @@
 
 /// Reads numbers bit by bit; `None` at the end of the bytes.
 #[derive(Clone, Debug)]
-pub struct Bits<'a> {
+pub(super) struct Bits<'a> {
     bytes: &'a [u8],
     /// In bits.
     at: usize,
@@ -32,12 +32,10 @@ impl<'a> Bits<'a> {
         Some((shifted & ((1 << n_bits) - 1)) as u32)
     }
 
-    /// One bit.
     pub fn flag(&mut self) -> Option<bool> {
         Some(self.read(1)? == 1)
     }
 
-    /// Passes over bits.
     pub fn skip(&mut self, n_bits: u64) -> Option<()> {
         let end = usize::try_from(n_bits).ok()?.checked_add(self.at)?;
         self.at = end;
@@ -46,7 +44,7 @@ impl<'a> Bits<'a> {
 }
 
 /// Bits that it takes to write `x`: 0 for 0, 3 for 7 (Vorbis I §9.2.1).
-pub fn ilog(x: u32) -> u32 {
+pub(super) fn ilog(x: u32) -> u32 {
     u32::BITS - x.leading_zeros()
 }
 

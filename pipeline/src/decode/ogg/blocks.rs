@@ -1,12 +1,12 @@
 //! How long a packet is, from its first byte and the packet before it (Vorbis I §4.3.1).
 
 use super::bits::ilog;
-use super::headers::{Ident, Kind};
+use super::headers::{Ident, PacketKind};
 use super::setup::Modes;
 
 /// What a packet adds to the audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
+pub(super) enum PacketLength {
     /// So many samples.
     Samples(u64),
     /// None: it is the first one, or the first one behind a hole, and only the next one overlaps with it.
@@ -19,7 +19,7 @@ pub enum Length {
 
 /// Follows the sizes of the blocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Blocks {
+pub(super) struct Blocks {
     modes: Modes,
     short_samples: u64,
     long_samples: u64,
@@ -28,8 +28,12 @@ pub struct Blocks {
 
 impl Blocks {
     pub fn new(ident: &Ident, modes: Modes) -> Self {
-        let (short_samples, long_samples) = (1 << ident.short_exponent, 1 << ident.long_exponent);
-        Self { modes, short_samples, long_samples, before_samples: None }
+        Self {
+            modes,
+            short_samples: 1 << ident.short_exponent,
+            long_samples: 1 << ident.long_exponent,
+            before_samples: None,
+        }
     }
 
     /// The next packet adds no audio: nothing overlaps with it.
@@ -38,17 +42,18 @@ impl Blocks {
     }
 
     /// The length of the next packet.
-    pub fn next(&mut self, packet: &[u8]) -> Length {
-        match (Kind::of(packet), self.block_samples(packet)) {
-            (Kind::Audio, Some(samples)) => match self.before_samples.replace(samples) {
-                Some(before) => Length::Samples((before + samples) / 4),
-                None => Length::First,
+    pub fn next(&mut self, packet: &[u8]) -> PacketLength {
+        match (PacketKind::of(packet), self.block_samples(packet)) {
+            (PacketKind::Audio, Some(samples)) => match self.before_samples.replace(samples) {
+                // Vorbis I §4.3.8: a quarter of the block before, and a quarter of this one.
+                Some(before) => PacketLength::Samples((before + samples) / 4),
+                None => PacketLength::First,
             },
-            (Kind::Audio | Kind::Other, _) if !packet.is_empty() => {
+            (PacketKind::Audio | PacketKind::Other, _) if !packet.is_empty() => {
                 self.restart();
-                Length::Broken
+                PacketLength::Broken
             }
-            _ => Length::NoAudio,
+            _ => PacketLength::NoAudio,
         }
     }
 
@@ -56,7 +61,7 @@ impl Blocks {
     pub fn sum(mut self, packets: &[&[u8]]) -> u64 {
         let mut sum = 0;
         for packet in packets {
-            if let Length::Samples(samples) = self.next(packet) {
+            if let PacketLength::Samples(samples) = self.next(packet) {
                 sum += samples;
             }
         }
@@ -70,6 +75,10 @@ impl Blocks {
         if mode >= self.modes.n {
             return None;
         }
-        Some(if self.modes.are_long >> mode & 1 == 1 { self.long_samples } else { self.short_samples })
+        Some(if self.modes.are_long >> mode & 1 == 1 {
+            self.long_samples
+        } else {
+            self.short_samples
+        })
     }
 }

@@ -12,7 +12,7 @@ const ENTRIES_MAX: u32 = 128 * 1024;
 const DIMENSIONS_MAX: u32 = 32;
 /// All books of a set-up header together, bytes in symphonia's tables. The largest of libvorbis's, of 8 to 96 kHz,
 /// mono and stereo, at all qualities, take 4.7 MB as counted here.
-pub const BOOKS_BYTES_MAX: u64 = 8 << 20;
+pub(super) const BOOKS_BYTES_MAX: u64 = 8 << 20;
 
 /// An entry while its table is made: length, number, code word, and its place in the tree.
 const ENTRY_BYTES: u64 = 64;
@@ -25,7 +25,7 @@ const MULTIPLICAND_BYTES: u64 = 4;
 
 /// What later parts of the header need to know of a book, and what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Book {
+pub(super) struct Book {
     /// Numbers that it can give.
     pub n_entries: u32,
     /// Some entry has a code word.
@@ -53,7 +53,9 @@ impl Codes {
             return Ok(());
         }
         if bits > CODE_BITS_MAX {
-            return Err(Fault::broken(format!("a code word of {bits} bits, at most {CODE_BITS_MAX}")));
+            return Err(Fault::broken(format!(
+                "a code word of {bits} bits, at most {CODE_BITS_MAX}"
+            )));
         }
 
         // At most 2¹⁷ entries of at most 2³¹: no overflow.
@@ -61,7 +63,11 @@ impl Codes {
         self.n += n;
         self.kraft += n << (CODE_BITS_MAX - bits);
         self.longest = self.longest.max(bits);
-        for (n_longer, table_bits) in self.n_longer.iter_mut().zip([TABLE_BITS, 2 * TABLE_BITS, 3 * TABLE_BITS]) {
+        for (n_longer, table_bits) in
+            self.n_longer
+                .iter_mut()
+                .zip([TABLE_BITS, 2 * TABLE_BITS, 3 * TABLE_BITS])
+        {
             if bits > table_bits {
                 *n_longer += n;
             }
@@ -78,25 +84,32 @@ impl Codes {
         if self.n == 0 || is_single || self.kraft == 1 << CODE_BITS_MAX {
             return Ok(());
         }
-        let which = if self.kraft > 1 << CODE_BITS_MAX { "too many" } else { "too few" };
+        let which = if self.kraft > 1 << CODE_BITS_MAX {
+            "too many"
+        } else {
+            "too few"
+        };
         Err(Fault::broken(format!("{which} code words for a tree")))
     }
 
     /// Bytes of symphonia's tables: one at the root, and one wherever longer words branch on. Each of those has at least
     /// two words below it.
     fn table_bytes(&self) -> u64 {
-        let n_at_level = |n_longer: u64, level: u32| (n_longer / 2).min(1 << (TABLE_BITS * level));
-        let n_tables: u64 = self.n_longer.iter().zip(1..).map(|(&n, level)| n_at_level(n, level)).sum();
-        (1 + n_tables) * TABLE_BYTES
+        let mut n_tables = 1;
+        for (&n_longer, level) in self.n_longer.iter().zip(1..) {
+            let n_slots_above = 1 << (TABLE_BITS * level);
+            n_tables += (n_longer / 2).min(n_slots_above);
+        }
+        n_tables * TABLE_BYTES
     }
 }
 
 impl Book {
-    /// Reads a book.
     pub fn read(bits: &mut Bits) -> Result<Self, Fault> {
         if bits.read(24).or_cut()? != SYNC {
             return Err(Fault::broken("it does not begin like one"));
         }
+
         let n_dimensions = bits.read(16).or_cut()?;
         let n_entries = bits.read(24).or_cut()?;
         if n_dimensions == 0 {
@@ -104,7 +117,9 @@ impl Book {
         }
         if n_dimensions > DIMENSIONS_MAX || n_entries > ENTRIES_MAX {
             let limit = format!("at most {ENTRIES_MAX} of {DIMENSIONS_MAX}");
-            return Err(Fault::TooLarge(format!("{n_entries} entries of {n_dimensions} dimensions, {limit}")));
+            return Err(Fault::TooLarge(format!(
+                "{n_entries} entries of {n_dimensions} dimensions, {limit}"
+            )));
         }
 
         let codes = read_codes(bits, n_entries)?;
@@ -113,7 +128,12 @@ impl Book {
 
         let bytes = codes.n.max(1) * ENTRY_BYTES + codes.table_bytes() + vector_bytes.unwrap_or(0);
         let has_vectors = vector_bytes.is_some();
-        Ok(Self { n_entries, is_used: codes.n > 0, has_vectors, bytes })
+        Ok(Self {
+            n_entries,
+            is_used: codes.n > 0,
+            has_vectors,
+            bytes,
+        })
     }
 }
 
@@ -131,8 +151,11 @@ fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
             };
             // Also where no entry has this length: symphonia counts lengths in a byte.
             if length > CODE_BITS_MAX {
-                return Err(Fault::broken(format!("a code word of {length} bits, at most {CODE_BITS_MAX}")));
+                return Err(Fault::broken(format!(
+                    "a code word of {length} bits, at most {CODE_BITS_MAX}"
+                )));
             }
+
             codes.add(length, n)?;
             length += 1;
             n_left = left;
@@ -168,25 +191,34 @@ fn read_vectors(bits: &mut Bits, n_entries: u32, n_dimensions: u32) -> Result<Op
         2 => n_values,
         _ => return Err(Fault::broken("vectors of a type that does not exist")),
     };
-    bits.skip(n_multiplicands * u64::from(value_bits)).or_cut()?;
-    Ok(Some(n_values * VALUE_BYTES + n_multiplicands * MULTIPLICAND_BYTES))
+    bits.skip(n_multiplicands * u64::from(value_bits))
+        .or_cut()?;
+    Ok(Some(
+        n_values * VALUE_BYTES + n_multiplicands * MULTIPLICAND_BYTES,
+    ))
 }
 
 /// The largest number whose power of `n_dimensions` is not over `n_entries` (Vorbis I §9.2.3).
 fn lattice(n_entries: u32, n_dimensions: u32) -> Result<u32, Fault> {
-    let fits = |side: u32| side.checked_pow(n_dimensions).is_some_and(|power| power <= n_entries);
     let mut side = symphonia_lattice(n_entries, n_dimensions);
 
     // symphonia's is a root in f32. Too large, it panics; too small, it reads what follows in the wrong place.
-    if !fits(side) {
+    if !lattice_fits(side, n_entries, n_dimensions) {
         side -= 1;
-    } else if fits(side + 1) {
+    } else if lattice_fits(side + 1, n_entries, n_dimensions) {
         side += 1;
     }
     if side != symphonia_lattice(n_entries, n_dimensions) {
-        return Err(Fault::Unsupported(format!("a lattice of {n_entries} entries in {n_dimensions} dimensions")));
+        return Err(Fault::Unsupported(format!(
+            "a lattice of {n_entries} entries in {n_dimensions} dimensions"
+        )));
     }
     Ok(side)
+}
+
+fn lattice_fits(side: u32, n_entries: u32, n_dimensions: u32) -> bool {
+    let power = side.checked_pow(n_dimensions);
+    power.is_some_and(|power| power <= n_entries)
 }
 
 /// The same as symphonia computes it.
@@ -196,7 +228,7 @@ fn symphonia_lattice(n_entries: u32, n_dimensions: u32) -> u32 {
 
 /// The books of a header.
 #[derive(Clone, Debug, Default)]
-pub struct Books {
+pub(super) struct Books {
     books: Vec<Book>,
     bytes: u64,
 }
@@ -207,7 +239,9 @@ impl Books {
         self.bytes += book.bytes;
         if self.bytes > BOOKS_BYTES_MAX {
             let limit = BOOKS_BYTES_MAX >> 20;
-            return Err(Fault::TooLarge(format!("code books that take more than {limit} MiB")));
+            return Err(Fault::TooLarge(format!(
+                "code books that take more than {limit} MiB"
+            )));
         }
         self.books.push(book);
         Ok(())
@@ -221,9 +255,12 @@ impl Books {
     /// A book that is read from: without an entry, symphonia would look into an empty table.
     pub fn with_entries(&self, number: u32) -> Result<&Book, Fault> {
         let book = self.books.get(number as usize);
-        let book = book.ok_or_else(|| Fault::broken(format!("code book {number} is used and not there")))?;
+        let book =
+            book.ok_or_else(|| Fault::broken(format!("code book {number} is used and not there")))?;
         if !book.is_used {
-            return Err(Fault::broken(format!("code book {number} is used and has no entry")));
+            return Err(Fault::broken(format!(
+                "code book {number} is used and has no entry"
+            )));
         }
         Ok(book)
     }
@@ -232,7 +269,9 @@ impl Books {
     pub fn with_vectors(&self, number: u32) -> Result<&Book, Fault> {
         let book = self.with_entries(number)?;
         if !book.has_vectors {
-            return Err(Fault::broken(format!("code book {number} is used for vectors and has none")));
+            return Err(Fault::broken(format!(
+                "code book {number} is used for vectors and has none"
+            )));
         }
         Ok(book)
     }

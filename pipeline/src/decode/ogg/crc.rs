@@ -8,11 +8,16 @@ static TABLES: [[u32; 256]; 8] = tables();
 const fn tables() -> [[u32; 256]; 8] {
     let mut tables = [[0; 256]; 8];
     let mut byte = 0;
+    // What a byte adds at the end: the remainder of its eight bits.
     while byte < 256 {
         let mut crc = (byte as u32) << 24;
         let mut bit = 0;
         while bit < 8 {
-            crc = if crc & 0x8000_0000 != 0 { crc << 1 ^ POLYNOMIAL } else { crc << 1 };
+            crc = if crc & 0x8000_0000 != 0 {
+                crc << 1 ^ POLYNOMIAL
+            } else {
+                crc << 1
+            };
             bit += 1;
         }
         tables[0][byte] = crc;
@@ -20,6 +25,7 @@ const fn tables() -> [[u32; 256]; 8] {
     }
 
     let mut k = 1;
+    // Each byte behind it moves that on by one.
     while k < 8 {
         let mut byte = 0;
         while byte < 256 {
@@ -33,11 +39,13 @@ const fn tables() -> [[u32; 256]; 8] {
 }
 
 /// The checksum of what `crc` is of, and `bytes` behind it.
-pub fn update(mut crc: u32, bytes: &[u8]) -> u32 {
+pub(super) fn update(mut crc: u32, bytes: &[u8]) -> u32 {
     let (eights, rest) = bytes.as_chunks::<8>();
 
     for &[a, b, c, d, e, f, g, h] in eights {
-        let [a, b, c, d] = (crc ^ u32::from_be_bytes([a, b, c, d])).to_be_bytes().map(usize::from);
+        let [a, b, c, d] = (crc ^ u32::from_be_bytes([a, b, c, d]))
+            .to_be_bytes()
+            .map(usize::from);
         let [e, f, g, h] = [e, f, g, h].map(usize::from);
         crc = TABLES[7][a] ^ TABLES[6][b] ^ TABLES[5][c] ^ TABLES[4][d];
         crc ^= TABLES[3][e] ^ TABLES[2][f] ^ TABLES[1][g] ^ TABLES[0][h];
@@ -65,7 +73,11 @@ mod tests {
                 }
             }
             assert_eq!(update(0, &bytes[..n]), want, "{n} bytes");
-            assert_eq!(update(update(0, &bytes[..n / 3]), &bytes[n / 3..n]), want, "{n} bytes in two parts");
+            assert_eq!(
+                update(update(0, &bytes[..n / 3]), &bytes[n / 3..n]),
+                want,
+                "{n} bytes in two parts"
+            );
         }
     }
 }

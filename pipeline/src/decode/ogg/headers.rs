@@ -5,13 +5,13 @@ use wavemill_schemas::reject::{Reason, Reject};
 use super::super::reject;
 
 /// Length of an identification header.
-pub const IDENT_BYTES: usize = 30;
+pub(super) const IDENT_BYTES: usize = 30;
 /// Vorbis I §4.2.2: blocks have 64 to 8192 samples.
 const BLOCK_EXPONENTS: std::ops::RangeInclusive<u8> = 6..=13;
 
 /// What a packet is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum PacketKind {
     /// The identification header.
     Ident,
     /// The comment header.
@@ -24,7 +24,7 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl PacketKind {
     /// The kind of a packet that begins with `bytes`, of which seven are enough.
     pub fn of(bytes: &[u8]) -> Self {
         match bytes {
@@ -39,7 +39,7 @@ impl Kind {
 
 /// An identification header that is within the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ident {
+pub(super) struct Ident {
     pub n_channels: u8,
     pub rate_hz: u32,
     /// Samples of a short block, as a power of two.
@@ -59,17 +59,20 @@ impl Ident {
         let Some(&bytes) = packet.first_chunk::<IDENT_BYTES>() else {
             return Err(broken("it is cut short"));
         };
-        if Kind::of(&bytes) != Kind::Ident {
+        if PacketKind::of(&bytes) != PacketKind::Ident {
             return Err(broken("its signature is missing"));
         }
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        if word(7) != 0 {
-            return Err(reject(Reason::UnsupportedCodec, format!("Vorbis of version {}, only 0 is known", word(7))));
+        let version = word(&bytes, 7);
+        if version != 0 {
+            return Err(reject(
+                Reason::UnsupportedCodec,
+                format!("Vorbis of version {version}, only 0 is known"),
+            ));
         }
 
         let ident = Self {
             n_channels: bytes[11],
-            rate_hz: word(12),
+            rate_hz: word(&bytes, 12),
             short_exponent: bytes[28] & 15,
             long_exponent: bytes[28] >> 4,
             bytes,
@@ -77,8 +80,8 @@ impl Ident {
         if ident.n_channels == 0 || ident.rate_hz == 0 {
             return Err(broken("it has no channels or no sample rate"));
         }
-        let are_blocks_known =
-            BLOCK_EXPONENTS.contains(&ident.short_exponent) && BLOCK_EXPONENTS.contains(&ident.long_exponent);
+        let are_blocks_known = BLOCK_EXPONENTS.contains(&ident.short_exponent)
+            && BLOCK_EXPONENTS.contains(&ident.long_exponent);
         if !are_blocks_known || ident.short_exponent > ident.long_exponent {
             return Err(broken("its block sizes are not allowed"));
         }
@@ -94,8 +97,15 @@ impl Ident {
     }
 }
 
+fn word(bytes: &[u8; IDENT_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
 fn broken(what: &str) -> Reject {
-    reject(Reason::Damaged, format!("broken identification header of Vorbis: {what}"))
+    reject(
+        Reason::Damaged,
+        format!("broken identification header of Vorbis: {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -108,7 +118,14 @@ mod tests {
         let good = testing::ident(2, 44_100);
         let ident = Ident::parse(&good).unwrap();
         assert_eq!((ident.n_channels, ident.rate_hz), (2, 44_100));
-        assert_eq!((ident.short_exponent, ident.long_exponent, ident.packet_samples_max()), (8, 11, 1_024));
+        assert_eq!(
+            (
+                ident.short_exponent,
+                ident.long_exponent,
+                ident.packet_samples_max()
+            ),
+            (8, 11, 1_024)
+        );
 
         // Version, channels, rate, block sizes (too small, too large, short over long), last bit.
         let faults = [(7, 1), (11, 0), (28, 0xB5), (28, 0xE8), (28, 0x8B), (29, 0)];
@@ -125,10 +142,10 @@ mod tests {
 
     #[test]
     fn packets_are_known_by_their_first_bytes() {
-        assert_eq!(Kind::of(b"\x03vorbis"), Kind::Comment);
-        assert_eq!(Kind::of(b"\x05vorbis..."), Kind::Setup);
-        assert_eq!(Kind::of(&[0x40]), Kind::Audio);
-        assert_eq!(Kind::of(b"\x05vorbi"), Kind::Other);
-        assert_eq!(Kind::of(b""), Kind::Other);
+        assert_eq!(PacketKind::of(b"\x03vorbis"), PacketKind::Comment);
+        assert_eq!(PacketKind::of(b"\x05vorbis..."), PacketKind::Setup);
+        assert_eq!(PacketKind::of(&[0x40]), PacketKind::Audio);
+        assert_eq!(PacketKind::of(b"\x05vorbi"), PacketKind::Other);
+        assert_eq!(PacketKind::of(b""), PacketKind::Other);
     }
 }

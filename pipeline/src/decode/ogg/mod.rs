@@ -13,7 +13,6 @@ mod bits;
 mod blocks;
 mod books;
 mod crc;
-pub mod flac;
 mod granules;
 mod headers;
 mod packets;
@@ -21,55 +20,65 @@ mod pages;
 mod run;
 mod setup;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 use wavemill_schemas::reject::Reject;
 
-use self::headers::{Ident, Kind};
-use self::pages::Pages;
-use self::run::Run;
+use self::headers::{Ident, PacketKind};
+pub use self::pages::{Page, Pages, page_header_bytes};
+use self::run::VorbisDecoder;
 use self::walk::{AudioPage, Tail, Visitor, Walk};
 use super::output::Output;
-use super::{Decoded, Pcm, mp3};
+use super::{DecodeReport, Pcm, mp3};
+
+/// What the first packet of FLAC in Ogg begins with; version, number of headers and the native stream follow.
+pub(super) const FLAC_MAPPING: &[u8] = b"\x7FFLAC";
 
 /// Decodes a file; `out` is emptied first. `audio_blake3` is over the data of all audio packets of all links.
 ///
 /// # Errors
 /// A [`Reject`] where there is no Vorbis, or its headers are broken or over a limit.
-pub fn decode(file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded, Reject> {
-    let (run, hasher) = Walk::new(Run::new(file.len(), output, out)).run(file)?;
-    Ok(Decoded { loss: run.finish()?, audio_blake3: hasher.finalize() })
+pub(super) fn decode(
+    file: &[u8],
+    output: &mut Output,
+    out: &mut Pcm,
+) -> Result<DecodeReport, Reject> {
+    let (decoder, hasher) = Walk::new(VorbisDecoder::new(file.len(), output, out)).run(file)?;
+    Ok(DecodeReport {
+        loss: decoder.finish()?,
+        audio_blake3: hasher.finalize(),
+    })
 }
 
 /// blake3 over the data of all audio packets, as decoding gives it; `None` where there are none.
 pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
-    let (_, hasher) = Walk::new(Deaf).run(file).ok()?;
+    let (_, hasher) = Walk::new(HashOnly).run(file).ok()?;
     (hasher.count() > 0).then(|| hasher.finalize())
 }
 
 /// The file begins with FLAC in Ogg, and no Vorbis beside it.
-pub fn holds_flac(file: &[u8]) -> bool {
+pub(super) fn holds_flac(file: &[u8]) -> bool {
     let mut has_flac = false;
     for page in Pages::new(file, mp3::behind_tags(file)) {
         if !page.is_first {
             break;
         }
         let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
-        if Kind::of(packet) == Kind::Ident {
+        if PacketKind::of(packet) == PacketKind::Ident {
             return false;
         }
-        has_flac |= packet.starts_with(b"\x7FFLAC");
+        has_flac |= packet.starts_with(FLAC_MAPPING);
     }
     has_flac
 }
 
 /// Wants no audio, only the hash of the walk.
-struct Deaf;
+struct HashOnly;
 
-impl Visitor for Deaf {
+impl Visitor for HashOnly {
     fn begin(&mut self, _: &Ident) -> Result<(), Reject> {
         Ok(())
     }

@@ -9,7 +9,7 @@ const PACKET_BYTES_MAX: usize = 512 << 10;
 
 /// Something is missing before a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
+pub(super) struct Hole {
     /// Pages missing by their numbers; 0 where the numbers do not tell.
     pub n_pages: u64,
     /// Bytes of the file in its place, which are in no whole page.
@@ -34,7 +34,7 @@ impl Hole {
 
 /// Follows the pages of a stream.
 #[derive(Debug, Default)]
-pub struct Packets {
+pub(super) struct Packets {
     next_sequence: Option<u32>,
     /// A packet goes on behind the last page.
     is_open: bool,
@@ -46,7 +46,7 @@ pub struct Packets {
 
 /// A page's whole packets; the first may have begun on an earlier page.
 #[derive(Debug)]
-pub struct PagePackets<'p> {
+pub(super) struct PagePackets<'p> {
     /// What is missing before them.
     pub hole: Option<Hole>,
     /// In order.
@@ -56,18 +56,23 @@ pub struct PagePackets<'p> {
 impl Packets {
     /// Packets behind the stream's first page, which has this number.
     pub fn behind(sequence: u32) -> Self {
-        Self { next_sequence: Some(sequence.wrapping_add(1)), ..Self::default() }
+        Self {
+            next_sequence: Some(sequence.wrapping_add(1)),
+            ..Self::default()
+        }
     }
 
     /// Takes the stream's next page. `skipped_bytes` of the file, since the page before, are in no whole page.
     pub fn enter<'p>(&'p mut self, page: &Page<'p>, skipped_bytes: usize) -> PagePackets<'p> {
         let hole = self.hole(page, skipped_bytes);
+        // What was begun before a hole never ends.
         if hole.is_some() {
             self.is_open = false;
         }
 
         let mut parts = page.parts();
         let mut is_joined = false;
+        // The rest of a packet whose beginning is lost is passed over.
         if page.is_continued
             && let Some(part) = parts.next()
             && self.is_open
@@ -75,7 +80,8 @@ impl Packets {
             keep(&mut self.open, part.bytes);
             if part.is_end {
                 std::mem::swap(&mut self.open, &mut self.joined);
-                (self.is_open, is_joined) = (false, true);
+                self.is_open = false;
+                is_joined = true;
             }
         }
 
@@ -91,7 +97,10 @@ impl Packets {
         }
 
         let joined = is_joined.then_some(self.joined.as_slice());
-        PagePackets { hole, packets: joined.into_iter().chain(ended).collect() }
+        PagePackets {
+            hole,
+            packets: joined.into_iter().chain(ended).collect(),
+        }
     }
 
     /// What is there of a packet that never ended.
@@ -101,17 +110,28 @@ impl Packets {
 
     /// What is missing before a page.
     fn hole(&mut self, page: &Page, bytes: usize) -> Option<Hole> {
-        let expected = self.next_sequence.replace(page.header.sequence.wrapping_add(1));
+        let expected = self
+            .next_sequence
+            .replace(page.header.sequence.wrapping_add(1));
         let distance = expected.map_or(0, |expected| page.header.sequence.wrapping_sub(expected));
+
         let is_torn = self.is_open != page.is_continued;
         if distance == 0 && !is_torn {
             return None;
         }
 
         // A page that comes again, or late, is more than half of all numbers away, and tells nothing of what is missing.
-        let n_pages = if distance > u32::MAX / 2 { 0 } else { u64::from(distance) };
+        let n_pages = if distance > u32::MAX / 2 {
+            0
+        } else {
+            u64::from(distance)
+        };
         let has_torn_packet = self.is_open || page.is_continued;
-        Some(Hole { n_pages, bytes, has_torn_packet })
+        Some(Hole {
+            n_pages,
+            bytes,
+            has_torn_packet,
+        })
     }
 }
 

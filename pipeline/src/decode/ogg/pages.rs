@@ -25,7 +25,7 @@ pub struct Page<'a> {
     /// Where it starts in the file.
     pub offset: usize,
     /// What lies between the page before and this one.
-    pub skipped: Skipped,
+    pub skipped: SkippedBytes,
     /// What its header says.
     pub header: PageHeader,
     /// The first packet on it began on an earlier page.
@@ -52,7 +52,7 @@ pub struct PageHeader {
 
 /// Bytes that are in no whole page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedBytes {
     /// How many.
     pub bytes: usize,
     /// The header of the last damaged page among them. Nothing proves it.
@@ -86,8 +86,16 @@ impl<'a> Page<'a> {
 
             let (bytes, rest) = body.split_at(values.iter().map(|&value| usize::from(value)).sum());
             body = rest;
-            Some(Part { bytes, is_end: end.is_some() })
+            Some(Part {
+                bytes,
+                is_end: end.is_some(),
+            })
         })
+    }
+
+    /// Where they begin in the file.
+    pub fn body_offset(&self) -> usize {
+        self.offset + HEADER_BYTES + self.lacing.len()
     }
 
     /// The bytes of the packets on it.
@@ -97,7 +105,7 @@ impl<'a> Page<'a> {
 }
 
 /// What stands where a page begins.
-enum Found<'a> {
+enum PageCheck<'a> {
     /// A page with the right checksum, and its length.
     Whole(Page<'a>, usize),
     /// Something else: what it claims, and how many bytes it took to find out.
@@ -109,19 +117,27 @@ enum Found<'a> {
 pub struct Pages<'a> {
     file: &'a [u8],
     at: usize,
-    skipped: Skipped,
+    skipped: SkippedBytes,
     failed_bytes_left: usize,
 }
 
 impl<'a> Pages<'a> {
     /// Pages from `start` on, which is behind any tag.
     pub fn new(file: &'a [u8], start: usize) -> Self {
-        let failed_bytes_left = file.len().saturating_mul(FAILED_BYTES_FACTOR).max(FAILED_BYTES_MIN);
-        Self { file, at: start, skipped: Skipped::default(), failed_bytes_left }
+        let failed_bytes_left = file
+            .len()
+            .saturating_mul(FAILED_BYTES_FACTOR)
+            .max(FAILED_BYTES_MIN);
+        Self {
+            file,
+            at: start,
+            skipped: SkippedBytes::default(),
+            failed_bytes_left,
+        }
     }
 
     /// What lies behind the last page; known once the iterator is at its end.
-    pub fn tail(&self) -> Skipped {
+    pub fn tail(&self) -> SkippedBytes {
         self.skipped
     }
 
@@ -145,13 +161,14 @@ impl<'a> Iterator for Pages<'a> {
             self.skip(hop);
 
             match read(self.file, self.at) {
-                Found::Whole(page, n_bytes) => {
+                PageCheck::Whole(page, n_bytes) => {
                     self.at += n_bytes;
                     let skipped = std::mem::take(&mut self.skipped);
                     return Some(Page { skipped, ..page });
                 }
-                Found::Damaged(claim, n_bytes) => {
+                PageCheck::Damaged(claim, n_bytes) => {
                     self.skipped.claim = claim.or(self.skipped.claim);
+                    // A whole page may begin within a damaged one.
                     self.skip(CAPTURE.len());
                     match self.failed_bytes_left.checked_sub(n_bytes) {
                         Some(left) => self.failed_bytes_left = left,
@@ -166,35 +183,48 @@ impl<'a> Iterator for Pages<'a> {
     }
 }
 
+/// Bytes of the header that these begin with, whether the page is whole or not; `None` where they begin with none.
+pub fn page_header_bytes(bytes: &[u8]) -> Option<usize> {
+    let fixed = bytes
+        .strip_prefix(CAPTURE)
+        .and(bytes.first_chunk::<HEADER_BYTES>())?;
+    let n_bytes = HEADER_BYTES + usize::from(fixed[HEADER_BYTES - 1]);
+    (n_bytes <= bytes.len()).then_some(n_bytes)
+}
+
 /// Reads the page that begins at `offset`, where the capture pattern is.
-fn read(file: &[u8], offset: usize) -> Found<'_> {
+fn read(file: &[u8], offset: usize) -> PageCheck<'_> {
     let rest = &file[offset..];
     let Some(fixed) = rest.first_chunk::<HEADER_BYTES>() else {
-        return Found::Damaged(None, 0);
+        return PageCheck::Damaged(None, 0);
     };
 
     // The only version, and three flags.
-    let (version, flags) = (fixed[4], fixed[5]);
+    let version = fixed[4];
+    let flags = fixed[5];
     if version != 0 || flags & !7 != 0 {
-        return Found::Damaged(None, 0);
+        return PageCheck::Damaged(None, 0);
     }
+
     let header = header(fixed);
 
     let lacing_end = HEADER_BYTES + usize::from(fixed[26]);
     let Some(lacing) = rest.get(HEADER_BYTES..lacing_end) else {
-        return Found::Damaged(Some(header), 0);
+        return PageCheck::Damaged(Some(header), 0);
     };
-    let end = lacing_end + lacing.iter().map(|&value| usize::from(value)).sum::<usize>();
+    let body_bytes: usize = lacing.iter().map(|&value| usize::from(value)).sum();
+    let end = lacing_end + body_bytes;
     let Some(body) = rest.get(lacing_end..end) else {
-        return Found::Damaged(Some(header), 0);
+        return PageCheck::Damaged(Some(header), 0);
     };
 
     if checksum(fixed, &rest[HEADER_BYTES..end]) != word(fixed, CRC_AT) {
-        return Found::Damaged(Some(header), end);
+        return PageCheck::Damaged(Some(header), end);
     }
+
     let page = Page {
         offset,
-        skipped: Skipped::default(),
+        skipped: SkippedBytes::default(),
         header,
         is_continued: flags & 1 != 0,
         is_first: flags & 2 != 0,
@@ -202,7 +232,7 @@ fn read(file: &[u8], offset: usize) -> Found<'_> {
         lacing,
         body,
     };
-    Found::Whole(page, end)
+    PageCheck::Whole(page, end)
 }
 
 fn header(fixed: &[u8; HEADER_BYTES]) -> PageHeader {

@@ -2,14 +2,15 @@
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_VORBIS;
+use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::codec::Codec;
 use super::super::loss::Loss;
 use super::super::output::{Output, Sink};
 use super::super::{CHANNELS_MAX, Pcm, reject};
-use super::blocks::{Blocks, Length};
-use super::granules::{Gap, Granules, Heard, PageTime, Room};
+use super::blocks::{Blocks, PacketLength};
+use super::granules::{Density, Gap, Granules, LossBudget, PageTime};
 use super::headers::Ident;
 use super::packets::Hole;
 use super::setup;
@@ -26,17 +27,18 @@ const SILENCE_SAMPLES: u64 = 1 << 16;
 const ORPHAN_PACKET_SAMPLES_MAX: u64 = 4_096;
 
 /// One file on its way through the decoder.
-pub struct Run<'a> {
+pub(super) struct VorbisDecoder<'a> {
     /// Until the first link that can be decoded says at which rate.
     unopened: Option<(&'a mut Output, &'a mut Pcm)>,
     sink: Option<OpenSink<'a>>,
     codec: Option<LinkCodec>,
     link: Option<Link>,
-    heard: Heard,
+    heard: Density,
     loss: Loss,
-    room: Room,
+    room: LossBudget,
     books_bytes_left: u64,
-    orphans: Orphans,
+    orphans: OrphanPages,
+    early: EarlyLinks,
     /// Why the first link that is not decoded is not.
     fault: Option<Reject>,
 }
@@ -61,12 +63,12 @@ struct Link {
     is_heard: bool,
     granules: Granules,
     n_pages: u64,
-    before: Option<Before>,
-    unmeasured: Unmeasured,
+    before: Option<MissingStart>,
+    unmeasured: UnmeasuredLink,
 }
 
 /// Pages missing before the first one with audio.
-struct Before {
+struct MissingStart {
     n_pages: u64,
     samples: u64,
     offset: usize,
@@ -74,15 +76,23 @@ struct Before {
 
 /// Of a link whose set-up header is lost: all that is known of its length.
 #[derive(Default)]
-struct Unmeasured {
+struct UnmeasuredLink {
     n_packets: u64,
     last_granule: u64,
 }
 
 /// Pages of no stream that is known.
 #[derive(Default)]
-struct Orphans {
+struct OrphanPages {
     bytes: usize,
+    offset: Option<usize>,
+}
+
+/// Links without their set-up header before anything is heard: how much of them is believed is known at the end.
+#[derive(Default)]
+struct EarlyLinks {
+    samples: u64,
+    seconds: f64,
     offset: Option<usize>,
 }
 
@@ -95,27 +105,33 @@ impl Link {
             granules: Granules::new(ident.packet_samples_max()),
             n_pages: 0,
             before: None,
-            unmeasured: Unmeasured::default(),
+            unmeasured: UnmeasuredLink::default(),
         }
     }
 
+    /// Its rate, Hz. One that no decoder takes is taken for the nearest that one does.
+    fn credible_rate_hz(&self) -> u32 {
+        self.ident.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ)
+    }
+
     fn seconds(&self, samples: u64) -> f64 {
-        samples as f64 / f64::from(self.ident.rate_hz)
+        samples as f64 / f64::from(self.credible_rate_hz())
     }
 }
 
-impl<'a> Run<'a> {
+impl<'a> VorbisDecoder<'a> {
     pub fn new(file_bytes: usize, output: &'a mut Output, out: &'a mut Pcm) -> Self {
         Self {
             unopened: Some((output, out)),
             sink: None,
             codec: None,
             link: None,
-            heard: Heard::default(),
+            heard: Density::default(),
             loss: Loss::default(),
-            room: Room::of(file_bytes),
+            room: LossBudget::of(file_bytes),
             books_bytes_left: FILE_BOOKS_BYTES_MAX,
-            orphans: Orphans::default(),
+            orphans: OrphanPages::default(),
+            early: EarlyLinks::default(),
             fault: None,
         }
     }
@@ -126,15 +142,27 @@ impl<'a> Run<'a> {
     /// A [`Reject`] where no link could be decoded.
     pub fn finish(mut self) -> Result<Loss, Reject> {
         let Some(OpenSink { sink, rate_hz }) = self.sink.take() else {
-            let lost = || reject(Reason::Damaged, "the set-up header of Vorbis is lost");
-            return Err(self.fault.unwrap_or_else(lost));
+            return Err(self.fault.unwrap_or_else(|| {
+                reject(Reason::Damaged, "the set-up header of Vorbis is lost")
+            }));
         };
 
+        if self.early.samples > 0 {
+            let believed = self
+                .room
+                .take_most(self.early.samples, ORPHAN_PACKET_SAMPLES_MAX);
+            let seconds = self.early.seconds * believed as f64 / self.early.samples as f64;
+            self.loss.add_missing(self.early.offset, seconds);
+        }
+
+        // Pages of streams that nobody knows would hold as much as those that were heard.
         let samples = self.heard.samples_in(self.orphans.bytes);
         if samples > 0 && !sink.is_full() {
             let samples = self.room.take_most(samples, ORPHAN_PACKET_SAMPLES_MAX);
-            self.loss.add_missing(self.orphans.offset, samples as f64 / f64::from(rate_hz));
+            self.loss
+                .add_missing(self.orphans.offset, samples as f64 / f64::from(rate_hz));
         }
+
         sink.finish();
         Ok(self.loss)
     }
@@ -156,13 +184,17 @@ impl<'a> Run<'a> {
     /// Makes symphonia's decoder ready for a link; keeps the one there is if the headers are the same.
     fn make_codec(&mut self, ident: &Ident, packet: &[u8], books_bytes: u64) -> Result<(), Reject> {
         let headers = [&ident.bytes, packet].concat();
+        // A file of many links with the same headers makes one decoder.
         if let Some(same) = self.codec.as_mut().filter(|codec| codec.headers == headers) {
             same.codec.reset();
             return Ok(());
         }
 
         let Some(left) = self.books_bytes_left.checked_sub(books_bytes + CODEC_BYTES) else {
-            let detail = format!("code books that take more than {} MiB in all", FILE_BOOKS_BYTES_MAX >> 20);
+            let detail = format!(
+                "code books that take more than {} MiB in all",
+                FILE_BOOKS_BYTES_MAX >> 20
+            );
             return Err(reject(Reason::TooLarge, detail));
         };
         self.books_bytes_left = left;
@@ -170,8 +202,13 @@ impl<'a> Run<'a> {
         // The old one goes first, so that there is only one at a time.
         self.codec = None;
         let mut params = AudioCodecParameters::new();
-        params.for_codec(CODEC_ID_VORBIS).with_extra_data(headers.clone().into_boxed_slice());
-        self.codec = Some(LinkCodec { headers, codec: Codec::new(params)? });
+        params
+            .for_codec(CODEC_ID_VORBIS)
+            .with_extra_data(headers.clone().into_boxed_slice());
+        self.codec = Some(LinkCodec {
+            headers,
+            codec: Codec::new(params)?,
+        });
         Ok(())
     }
 
@@ -180,9 +217,10 @@ impl<'a> Run<'a> {
         let Some(link) = &mut self.link else { return };
 
         // Page numbers that jump where time does not: nothing is missing.
-        let is_whole =
-            |hole: &Hole| !hole.has_torn_packet && link.granules.fits(page.granule, blocks.sum(page.packets));
-        let hole = page.hole.filter(|hole| !is_whole(hole));
+        let time_goes_on = link.granules.fits(page.granule, blocks.sum(page.packets));
+        let hole = page
+            .hole
+            .filter(|hole| hole.has_torn_packet || !time_goes_on);
         if hole.is_some() {
             blocks.restart();
         }
@@ -190,8 +228,15 @@ impl<'a> Run<'a> {
         let samples = blocks.sum(page.packets);
         self.heard.add(samples, page.packets);
         self.room.measure(&self.heard);
-        let time = PageTime { granule: page.granule, samples, hole, is_last: page.is_last };
+
+        let time = PageTime {
+            granule: page.granule,
+            samples,
+            hole,
+            is_last: page.is_last,
+        };
         let verdict = link.granules.page(&time, &mut self.room);
+
         self.gap(verdict.gap, hole, page.offset);
         if hole.is_some() {
             self.restart_codec();
@@ -203,14 +248,14 @@ impl<'a> Run<'a> {
                 break;
             }
             match blocks.next(packet) {
-                Length::Samples(samples) => {
+                PacketLength::Samples(samples) => {
                     let n_kept = samples.min(samples_left);
                     samples_left -= n_kept;
                     self.packet(packet, samples, n_kept, page.offset);
                 }
-                Length::First => self.packet(packet, 0, 0, page.offset),
-                Length::NoAudio => {}
-                Length::Broken => self.broken_packet(verdict.gap, page.offset),
+                PacketLength::First => self.packet(packet, 0, 0, page.offset),
+                PacketLength::NoAudio => {}
+                PacketLength::Broken => self.broken_packet(verdict.gap, page.offset),
             }
         }
 
@@ -223,6 +268,7 @@ impl<'a> Run<'a> {
     fn gap(&mut self, gap: Gap, hole: Option<Hole>, offset: usize) {
         let Some(link) = &mut self.link else { return };
         let offset = offset - hole.map_or(0, |hole| hole.bytes.min(offset));
+
         match gap {
             Gap::None => {}
             Gap::Silent(samples) => {
@@ -232,7 +278,11 @@ impl<'a> Run<'a> {
             }
             Gap::Before(samples) => {
                 let n_pages = hole.map_or(0, |hole| hole.n_pages);
-                link.before = Some(Before { n_pages, samples, offset });
+                link.before = Some(MissingStart {
+                    n_pages,
+                    samples,
+                    offset,
+                });
             }
             Gap::Unknown => {
                 let n_pages = hole.map_or(0, |hole| hole.n_pages);
@@ -246,23 +296,30 @@ impl<'a> Run<'a> {
     fn estimate(&mut self, bytes: usize, n_pages: u64, offset: usize) {
         let Some(link) = &self.link else { return };
         let most = link.ident.packet_samples_max();
-        let by_length = self.heard.samples_in(bytes).max(self.heard.samples_on(n_pages));
+
+        let by_length = self
+            .heard
+            .samples_in(bytes)
+            .max(self.heard.samples_on(n_pages));
         let samples = by_length.max(self.heard.samples_per_packet(most));
+
         let samples = self.room.take_most(samples, most);
         self.loss.add_missing(Some(offset), link.seconds(samples));
     }
 
     /// Decodes a packet of `samples`, of which the first `n_kept` are wanted.
     fn packet(&mut self, packet: &[u8], samples: u64, n_kept: u64, offset: usize) {
-        let (Some(LinkCodec { codec, .. }), Some(open)) = (&mut self.codec, &mut self.sink) else { return };
+        let (Some(LinkCodec { codec, .. }), Some(open)) = (&mut self.codec, &mut self.sink) else {
+            return;
+        };
 
         let wanted = ..n_kept as usize;
         let decoded = codec.decode(packet);
         let is_broken = decoded.is_none();
         let is_audio = match decoded {
-            Some([left, right @ ..]) if left.len() as u64 == samples => {
-                open.sink.push(&left[wanted], right.first().map(|right| &right[wanted]))
-            }
+            Some([left, right @ ..]) if left.len() as u64 == samples => open
+                .sink
+                .push(&left[wanted], right.first().map(|right| &right[wanted])),
             _ => {
                 open.sink.push_silence(n_kept as usize);
                 false
@@ -305,13 +362,25 @@ impl<'a> Run<'a> {
             return;
         };
 
+        // Its time is followed all the same, so that the silence is as long as the audio was.
         let samples = blocks.sum(page.packets);
         for packet in page.packets {
             blocks.next(packet);
         }
-        let time = PageTime { granule: page.granule, samples, hole: page.hole, is_last: page.is_last };
+
+        let time = PageTime {
+            granule: page.granule,
+            samples,
+            hole: page.hole,
+            is_last: page.is_last,
+        };
         let verdict = link.granules.page(&time, &mut self.room);
-        let missing = if let Gap::Silent(missing) = verdict.gap { missing } else { 0 };
+
+        let missing = if let Gap::Silent(missing) = verdict.gap {
+            missing
+        } else {
+            0
+        };
         self.lose(missing + samples - verdict.trimmed_samples, page.offset);
     }
 
@@ -322,9 +391,11 @@ impl<'a> Run<'a> {
         if samples == 0 {
             return;
         }
+
         match &self.sink {
             Some(open) => {
-                let samples = samples as u128 * u128::from(open.rate_hz) / u128::from(link.ident.rate_hz);
+                let samples = samples as u128 * u128::from(open.rate_hz)
+                    / u128::from(link.credible_rate_hz());
                 self.silence(samples as u64);
                 self.loss.add_silenced(Some(offset), seconds);
             }
@@ -350,42 +421,69 @@ impl<'a> Run<'a> {
             return;
         }
 
-        let told = tail.claimed_granule.and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
+        // A damaged last page tells its time. Else its bytes are estimated. Else a packet was begun and never ended.
+        let told = tail
+            .claimed_granule
+            .and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
         if let Some(samples) = told {
-            self.loss.add_missing(Some(tail.offset), link.seconds(samples));
+            self.loss
+                .add_missing(Some(tail.offset), link.seconds(samples));
         } else if tail.bytes > 0 {
             self.estimate(tail.bytes, 0, tail.offset);
         } else if let Some(packet) = tail.unfinished
-            && let Some(Length::Samples(samples)) = link.blocks.as_mut().map(|blocks| blocks.next(packet))
+            && let Some(PacketLength::Samples(samples)) =
+                link.blocks.as_mut().map(|blocks| blocks.next(packet))
         {
-            self.loss.add_missing(Some(tail.offset), link.seconds(samples));
+            self.loss
+                .add_missing(Some(tail.offset), link.seconds(samples));
         }
     }
 
     /// What a link without its set-up header was: its last granule, if its packets could hold that.
     fn lose_unmeasured(&mut self, offset: usize) {
         let Some(link) = &self.link else { return };
-        let Unmeasured { n_packets, last_granule } = link.unmeasured;
+        let UnmeasuredLink {
+            n_packets,
+            last_granule,
+        } = link.unmeasured;
         let most = link.ident.packet_samples_max();
+
         let is_held = last_granule <= n_packets.saturating_mul(most);
-        let samples = if is_held { last_granule } else { self.heard.samples_per_packet(1).min(most) * n_packets };
+        let samples = if is_held {
+            last_granule
+        } else {
+            self.heard.samples_per_packet(1).min(most) * n_packets
+        };
+
+        if self.heard.is_empty() {
+            self.early.samples = self.early.samples.saturating_add(samples);
+            self.early.seconds += link.seconds(samples);
+            self.early.offset = self.early.offset.or(Some(offset));
+            return;
+        }
+
         let samples = self.room.take_most(samples, most);
         self.lose(samples, offset);
     }
 }
 
-impl Visitor for Run<'_> {
+impl Visitor for VorbisDecoder<'_> {
     fn begin(&mut self, ident: &Ident) -> Result<(), Reject> {
         let n_channels = usize::from(ident.n_channels);
         if n_channels > CHANNELS_MAX {
-            return Err(reject(Reason::TooLarge, format!("{n_channels} channels, at most {CHANNELS_MAX}")));
+            return Err(reject(
+                Reason::TooLarge,
+                format!("{n_channels} channels, at most {CHANNELS_MAX}"),
+            ));
         }
         self.link = Some(Link::new(ident));
         Ok(())
     }
 
     fn setup(&mut self, packet: &[u8]) -> Result<(), Reject> {
-        let Some(link) = &mut self.link else { return Ok(()) };
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
         let ident = link.ident;
 
         let setup = match setup::parse(packet, &ident) {
@@ -397,7 +495,13 @@ impl Visitor for Run<'_> {
             }
         };
         link.blocks = Some(Blocks::new(&ident, setup.modes));
-        if self.sink.as_ref().is_some_and(|open| open.rate_hz != ident.rate_hz) {
+
+        // A clip has one rate: a link of another one is lost.
+        let has_other_rate = self
+            .sink
+            .as_ref()
+            .is_some_and(|open| open.rate_hz != ident.rate_hz);
+        if has_other_rate {
             return Ok(());
         }
 
@@ -422,7 +526,11 @@ impl Visitor for Run<'_> {
             return;
         }
         match &self.link {
-            Some(Link { is_heard: true, blocks: Some(blocks), .. }) => self.heard_page(page, *blocks),
+            Some(Link {
+                is_heard: true,
+                blocks: Some(blocks),
+                ..
+            }) => self.heard_page(page, *blocks),
             _ => self.lost_page(page),
         }
     }
@@ -435,14 +543,19 @@ impl Visitor for Run<'_> {
         if let Some(before) = link.before.take()
             && before.n_pages <= link.n_pages
         {
-            self.loss.add_missing(Some(before.offset), link.seconds(before.samples));
+            self.loss
+                .add_missing(Some(before.offset), link.seconds(before.samples));
         }
         if self.is_full() {
             return;
         }
 
         match &self.link {
-            Some(Link { is_heard: false, blocks: None, .. }) => self.lose_unmeasured(tail.offset),
+            Some(Link {
+                is_heard: false,
+                blocks: None,
+                ..
+            }) => self.lose_unmeasured(tail.offset),
             Some(_) => self.lost_tail(tail),
             None => {}
         }

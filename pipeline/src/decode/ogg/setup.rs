@@ -13,7 +13,7 @@ use super::books::{Book, Books};
 use super::headers::Ident;
 
 /// Largest set-up header, bytes. libvorbis's, of 8 to 96 kHz, mono and stereo, at all qualities, are 2.5 to 4.2 kB.
-pub const SETUP_BYTES_MAX: usize = 1 << 16;
+pub(super) const SETUP_BYTES_MAX: usize = 1 << 16;
 /// symphonia counts books in a byte, so that 256 of them are none. libvorbis's encoder writes up to 44.
 const BOOKS_MAX: u32 = 255;
 /// symphonia reads a book's number of up to five bits into a list of 16; it needs five for 16 books.
@@ -26,7 +26,7 @@ const FLOOR1_BOOK_ENTRIES_MAX: u32 = 1 << 15;
 
 /// Why a header is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(super) enum Fault {
     /// It would take more memory than any encoder's.
     TooLarge(String),
     /// It is not Vorbis I.
@@ -42,7 +42,7 @@ impl Fault {
 }
 
 /// `None` of a reader of bits is the end of the header.
-pub trait OrCut<T> {
+pub(super) trait OrCut<T> {
     fn or_cut(self) -> Result<T, Fault>;
 }
 
@@ -54,7 +54,7 @@ impl<T> OrCut<T> for Option<T> {
 
 /// What audio packets are measured by: which of the modes have long blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Modes {
+pub(super) struct Modes {
     /// 1 to 64.
     pub n: u32,
     /// One bit a mode.
@@ -63,7 +63,7 @@ pub struct Modes {
 
 /// A set-up header that symphonia may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setup {
+pub(super) struct Setup {
     pub modes: Modes,
     /// What its code books take in symphonia's tables, bytes, at most.
     pub books_bytes: u64,
@@ -74,11 +74,12 @@ pub struct Setup {
 /// # Errors
 /// A [`Reject`]: `too_large` over the limits, `damaged` where the specification does not allow it, `unsupported_codec`
 /// where symphonia does not.
-pub fn parse(packet: &[u8], ident: &Ident) -> Result<Setup, Reject> {
+pub(super) fn parse(packet: &[u8], ident: &Ident) -> Result<Setup, Reject> {
     let fault = match read(packet, ident) {
         Ok(setup) => return Ok(setup),
         Err(fault) => fault,
     };
+
     let (reason, what) = match fault {
         Fault::TooLarge(what) => (Reason::TooLarge, what),
         Fault::Broken(what) => (Reason::Damaged, what),
@@ -89,8 +90,12 @@ pub fn parse(packet: &[u8], ident: &Ident) -> Result<Setup, Reject> {
 
 fn read(packet: &[u8], ident: &Ident) -> Result<Setup, Fault> {
     if packet.len() > SETUP_BYTES_MAX {
-        return Err(Fault::TooLarge(format!("{} bytes, at most {SETUP_BYTES_MAX}", packet.len())));
+        return Err(Fault::TooLarge(format!(
+            "{} bytes, at most {SETUP_BYTES_MAX}",
+            packet.len()
+        )));
     }
+
     // Type and signature were looked at before.
     let mut bits = Bits::new(packet.get(7..).or_cut()?);
 
@@ -104,13 +109,18 @@ fn read(packet: &[u8], ident: &Ident) -> Result<Setup, Fault> {
     if !bits.flag().or_cut()? {
         return Err(Fault::broken("its last bit is not set"));
     }
-    Ok(Setup { modes, books_bytes: books.bytes() })
+    Ok(Setup {
+        modes,
+        books_bytes: books.bytes(),
+    })
 }
 
 fn read_books(bits: &mut Bits) -> Result<Books, Fault> {
     let n_books = bits.read(8).or_cut()? + 1;
     if n_books > BOOKS_MAX {
-        return Err(Fault::TooLarge(format!("{n_books} code books, at most {BOOKS_MAX}")));
+        return Err(Fault::TooLarge(format!(
+            "{n_books} code books, at most {BOOKS_MAX}"
+        )));
     }
 
     let mut books = Books::default();
@@ -123,11 +133,10 @@ fn read_books(bits: &mut Bits) -> Result<Books, Fault> {
 
 impl Fault {
     fn in_book(self, number: u32) -> Self {
-        let name = |what: String| format!("code book {number}: {what}");
         match self {
-            Self::TooLarge(what) => Self::TooLarge(name(what)),
-            Self::Broken(what) => Self::Broken(name(what)),
-            Self::Unsupported(what) => Self::Unsupported(name(what)),
+            Self::TooLarge(what) => Self::TooLarge(format!("code book {number}: {what}")),
+            Self::Broken(what) => Self::Broken(format!("code book {number}: {what}")),
+            Self::Unsupported(what) => Self::Unsupported(format!("code book {number}: {what}")),
         }
     }
 }
@@ -169,7 +178,9 @@ fn read_floor0(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
 
     let n_books = bits.read(4).or_cut()? + 1;
     if n_books > FLOOR0_BOOKS_MAX {
-        return Err(Fault::Unsupported(format!("a floor with {n_books} code books")));
+        return Err(Fault::Unsupported(format!(
+            "a floor with {n_books} code books"
+        )));
     }
     for _ in 0..n_books {
         books.with_vectors(bits.read(8).or_cut()?)?;
@@ -203,7 +214,9 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     for class in partitions {
         let n_points = classes[class].n_points;
         if points.len() + n_points > FLOOR1_POINTS_MAX {
-            return Err(Fault::broken(format!("a floor of more than {FLOOR1_POINTS_MAX} points")));
+            return Err(Fault::broken(format!(
+                "a floor of more than {FLOOR1_POINTS_MAX} points"
+            )));
         }
         for _ in 0..n_points {
             points.push(bits.read(range_bits).or_cut()?);
@@ -229,10 +242,14 @@ fn read_floor1_class(bits: &mut Bits, books: &Books) -> Result<Floor1Class, Faul
 
     for _ in 0..1 << subclass_bits {
         // 0 is none, and the others are one too high.
-        let Some(book) = bits.read(8).or_cut()?.checked_sub(1) else { continue };
+        let Some(book) = bits.read(8).or_cut()?.checked_sub(1) else {
+            continue;
+        };
         let n_entries = books.with_entries(book)?.n_entries;
         if n_entries > FLOOR1_BOOK_ENTRIES_MAX {
-            let detail = format!("a floor's code book of {n_entries} entries, at most {FLOOR1_BOOK_ENTRIES_MAX}");
+            let detail = format!(
+                "a floor's code book of {n_entries} entries, at most {FLOOR1_BOOK_ENTRIES_MAX}"
+            );
             return Err(Fault::TooLarge(detail));
         }
     }
@@ -257,6 +274,7 @@ fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     if end < begin {
         return Err(Fault::broken("a residue that ends before it begins"));
     }
+
     let _partition_size = bits.read(24).or_cut()?;
     let n_classes = bits.read(6).or_cut()? + 1;
     books.with_entries(bits.read(8).or_cut()?)?;
@@ -265,7 +283,11 @@ fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     let mut n_books = 0;
     for _ in 0..n_classes {
         let low = bits.read(3).or_cut()?;
-        let high = if bits.flag().or_cut()? { bits.read(5).or_cut()? } else { 0 };
+        let high = if bits.flag().or_cut()? {
+            bits.read(5).or_cut()?
+        } else {
+            0
+        };
         n_books += low.count_ones() + high.count_ones();
     }
     for _ in 0..n_books {
@@ -274,7 +296,12 @@ fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     Ok(())
 }
 
-fn read_mappings(bits: &mut Bits, n_channels: u8, n_floors: u32, n_residues: u32) -> Result<u32, Fault> {
+fn read_mappings(
+    bits: &mut Bits,
+    n_channels: u8,
+    n_floors: u32,
+    n_residues: u32,
+) -> Result<u32, Fault> {
     let n_mappings = bits.read(6).or_cut()? + 1;
     for _ in 0..n_mappings {
         if bits.read(16).or_cut()? != 0 {
@@ -286,9 +313,19 @@ fn read_mappings(bits: &mut Bits, n_channels: u8, n_floors: u32, n_residues: u32
 }
 
 /// Vorbis I §4.2.4, mappings.
-fn read_mapping(bits: &mut Bits, n_channels: u32, n_floors: u32, n_residues: u32) -> Result<(), Fault> {
-    let n_submaps = if bits.flag().or_cut()? { bits.read(4).or_cut()? + 1 } else { 1 };
+fn read_mapping(
+    bits: &mut Bits,
+    n_channels: u32,
+    n_floors: u32,
+    n_residues: u32,
+) -> Result<(), Fault> {
+    let n_submaps = if bits.flag().or_cut()? {
+        bits.read(4).or_cut()? + 1
+    } else {
+        1
+    };
 
+    // Pairs of channels that are stored as magnitude and angle.
     if bits.flag().or_cut()? {
         let n_couplings = bits.read(8).or_cut()? + 1;
         let channel_bits = ilog(n_channels - 1);
@@ -304,6 +341,7 @@ fn read_mapping(bits: &mut Bits, n_channels: u32, n_floors: u32, n_residues: u32
     if bits.read(2).or_cut()? != 0 {
         return Err(Fault::broken("a mapping with reserved bits set"));
     }
+    // Each channel says which submap is its own.
     if n_submaps > 1 {
         for _ in 0..n_channels {
             if bits.read(4).or_cut()? >= n_submaps {
@@ -317,7 +355,9 @@ fn read_mapping(bits: &mut Bits, n_channels: u32, n_floors: u32, n_residues: u32
         let floor = bits.read(8).or_cut()?;
         let residue = bits.read(8).or_cut()?;
         if floor >= n_floors || residue >= n_residues {
-            return Err(Fault::broken("a submap with a floor or residue that does not exist"));
+            return Err(Fault::broken(
+                "a submap with a floor or residue that does not exist",
+            ));
         }
     }
     Ok(())
@@ -331,8 +371,11 @@ fn read_modes(bits: &mut Bits, n_mappings: u32) -> Result<Modes, Fault> {
         let window = bits.read(16).or_cut()?;
         let transform = bits.read(16).or_cut()?;
         if window != 0 || transform != 0 {
-            return Err(Fault::broken("a mode with a window or transform that does not exist"));
+            return Err(Fault::broken(
+                "a mode with a window or transform that does not exist",
+            ));
         }
+
         if bits.read(8).or_cut()? >= n_mappings {
             return Err(Fault::broken("a mode with a mapping that does not exist"));
         }

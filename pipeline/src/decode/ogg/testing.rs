@@ -46,6 +46,24 @@ pub fn page(page: &Page) -> Vec<u8> {
     bytes
 }
 
+/// A page of whole packets, of stream 7.
+pub fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
+    let packets = packets.iter().map(|packet| packet.to_vec()).collect();
+    Page {
+        flags,
+        granule,
+        serial: 7,
+        sequence,
+        packets,
+        is_open: false,
+    }
+}
+
+/// The bytes of pages, one behind the other.
+pub fn bytes(pages: &[Page]) -> Vec<u8> {
+    pages.iter().flat_map(page).collect()
+}
+
 /// Writes the right checksum into a page.
 pub fn seal(page: &mut [u8]) {
     page[22..26].fill(0);
@@ -99,9 +117,19 @@ pub struct Setup {
 /// A book of two entries of one bit; with vectors of one value each, if asked for.
 pub fn book(has_vectors: bool) -> BitWriter {
     let mut bits = BitWriter::default();
-    bits.write(0x56_4342, 24).write(1, 16).write(2, 24).write(0, 2).write(0, 5).write(0, 5);
+    bits.write(0x56_4342, 24)
+        .write(1, 16)
+        .write(2, 24)
+        .write(0, 2)
+        .write(0, 5)
+        .write(0, 5);
     if has_vectors {
-        bits.write(1, 4).write(0, 32).write(0, 32).write(0, 4).write(0, 1).write(0, 2);
+        bits.write(1, 4)
+            .write(0, 32)
+            .write(0, 32)
+            .write(0, 4)
+            .write(0, 1)
+            .write(0, 2);
     } else {
         bits.write(0, 4);
     }
@@ -113,7 +141,14 @@ pub fn floor1(points: &[u64]) -> BitWriter {
     let mut bits = BitWriter::default();
     let n_points = points.len() as u64;
     // One partition of class 0; its points; no subclasses; book 0; multiplier; bits of a point.
-    bits.write(1, 16).write(1, 5).write(0, 4).write(n_points - 1, 3).write(0, 2).write(1, 8).write(0, 2).write(7, 4);
+    bits.write(1, 16)
+        .write(1, 5)
+        .write(0, 4)
+        .write(n_points - 1, 3)
+        .write(0, 2)
+        .write(1, 8)
+        .write(0, 2)
+        .write(7, 4);
     for &point in points {
         bits.write(point, 7);
     }
@@ -125,11 +160,22 @@ impl Default for Setup {
     fn default() -> Self {
         let mut residue = BitWriter::default();
         // Type 1, 0 to 128, parts of 32, one class, book 0; book 1 in the first pass.
-        residue.write(1, 16).write(0, 24).write(128, 24).write(31, 24).write(0, 6).write(0, 8);
+        residue
+            .write(1, 16)
+            .write(0, 24)
+            .write(128, 24)
+            .write(31, 24)
+            .write(0, 6)
+            .write(0, 8);
         residue.write(1, 3).write(0, 1).write(1, 8);
 
         let mut mapping = BitWriter::default();
-        mapping.write(0, 16).write(0, 1).write(0, 1).write(0, 2).write(0, 24);
+        mapping
+            .write(0, 16)
+            .write(0, 1)
+            .write(0, 1)
+            .write(0, 2)
+            .write(0, 24);
         Self {
             books: vec![book(false), book(true)],
             floor: floor1(&[20, 60]),

@@ -7,12 +7,13 @@
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::{mp3, reject};
-use super::headers::{Ident, Kind};
+use super::FLAC_MAPPING;
+use super::headers::{Ident, PacketKind};
 use super::packets::{Hole, Packets};
-use super::pages::{Page, PageHeader, Pages, Skipped};
+use super::pages::{Page, PageHeader, Pages, SkippedBytes};
 
 /// Learns what the walk finds.
-pub trait Visitor {
+pub(super) trait Visitor {
     /// A Vorbis stream begins.
     ///
     /// # Errors
@@ -37,7 +38,7 @@ pub trait Visitor {
 
 /// A page of the stream.
 #[derive(Debug)]
-pub struct AudioPage<'p> {
+pub(super) struct AudioPage<'p> {
     /// Where it is in the file.
     pub offset: usize,
     pub granule: Option<u64>,
@@ -50,7 +51,7 @@ pub struct AudioPage<'p> {
 
 /// What is behind the last page of a stream that should have gone on.
 #[derive(Debug)]
-pub struct Tail<'p> {
+pub(super) struct Tail<'p> {
     /// Where the last page was.
     pub offset: usize,
     /// The stream said that this page was its last.
@@ -65,7 +66,7 @@ pub struct Tail<'p> {
 
 /// Why a file has no Vorbis in it.
 #[derive(Debug, Default)]
-struct Begins {
+struct SeenStreams {
     /// The first identification header that was refused.
     fault: Option<Reject>,
     /// A stream of another codec began.
@@ -74,11 +75,14 @@ struct Begins {
     has_vorbis: bool,
 }
 
-impl Begins {
+impl SeenStreams {
     fn no_vorbis(self) -> Reject {
         self.fault.unwrap_or_else(|| match self.has_other {
             true => reject(Reason::UnsupportedCodec, "no audio track of a known codec"),
-            false => reject(Reason::NotAudio, "no page of Ogg that begins a stream is whole"),
+            false => reject(
+                Reason::NotAudio,
+                "no page of Ogg that begins a stream is whole",
+            ),
         })
     }
 }
@@ -91,11 +95,11 @@ struct Stream<'a> {
     /// A hole before a page that tells no time, since no packet of audio ends on it.
     hole: Option<Hole>,
     /// The newest page, which waits until it is known whether another one follows.
-    held: Option<Held<'a>>,
+    pending: Option<PendingPage<'a>>,
 }
 
 #[derive(Clone, Copy)]
-struct Held<'a> {
+struct PendingPage<'a> {
     page: Page<'a>,
     /// Bytes before it that are in no page, since the stream's page before.
     skipped_bytes: usize,
@@ -104,15 +108,26 @@ struct Held<'a> {
 impl Stream<'_> {
     /// Its newest page says that it is the last one.
     fn is_over(&self) -> bool {
-        self.held.is_some_and(|held| held.page.is_last)
+        self.pending.is_some_and(|pending| pending.page.is_last)
     }
 
     /// The page is of this stream. Behind its last page, another stream may have the same number, but a stream that
     /// goes on counts on.
     fn goes_on_with(&self, page: &Page) -> bool {
-        let counts_on = |held: Held| page.header.sequence == held.page.header.sequence.wrapping_add(1);
-        page.header.serial == self.serial && (!self.is_over() || self.held.is_some_and(counts_on))
+        if page.header.serial != self.serial {
+            return false;
+        }
+        let next_sequence = self
+            .pending
+            .map(|pending| pending.page.header.sequence.wrapping_add(1));
+        !self.is_over() || next_sequence == Some(page.header.sequence)
     }
+}
+
+/// A stream of another audio codec begins with this packet.
+fn is_audio(packet: &[u8]) -> bool {
+    let begins: [&[u8]; 3] = [FLAC_MAPPING, b"OpusHead", b"Speex   "];
+    begins.iter().any(|begin| packet.starts_with(begin))
 }
 
 /// The streams of a link that are not listened to.
@@ -133,17 +148,19 @@ impl Others {
 }
 
 /// A walk over one file.
-pub struct Walk<'a, V> {
+pub(super) struct Walk<'a, V> {
     visitor: V,
     hasher: blake3::Hasher,
     stream: Option<Stream<'a>>,
     /// Of the group that is just beginning: serial number, identification header and page number of the stream to take.
     beginning: Option<(u32, Ident, u32)>,
     is_beginning: bool,
+    /// The group has audio, and none of it is Vorbis, which came before.
+    is_foreign: bool,
     others: Others,
     /// Bytes in no page since the stream's newest page.
-    skipped: Skipped,
-    begins: Begins,
+    skipped: SkippedBytes,
+    seen: SeenStreams,
 }
 
 impl<'a, V: Visitor> Walk<'a, V> {
@@ -154,9 +171,10 @@ impl<'a, V: Visitor> Walk<'a, V> {
             stream: None,
             beginning: None,
             is_beginning: false,
+            is_foreign: false,
             others: Others::default(),
-            skipped: Skipped::default(),
-            begins: Begins::default(),
+            skipped: SkippedBytes::default(),
+            seen: SeenStreams::default(),
         }
     }
 
@@ -173,7 +191,11 @@ impl<'a, V: Visitor> Walk<'a, V> {
         self.skip(pages.tail());
         self.begin_stream()?;
         self.end_stream()?;
-        if self.begins.has_vorbis { Ok((self.visitor, self.hasher)) } else { Err(self.begins.no_vorbis()) }
+        if self.seen.has_vorbis {
+            Ok((self.visitor, self.hasher))
+        } else {
+            Err(self.seen.no_vorbis())
+        }
     }
 
     fn page(&mut self, page: Page<'a>) -> Result<(), Reject> {
@@ -183,14 +205,25 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
         self.begin_stream()?;
 
-        let is_of_stream = self.stream.as_ref().is_some_and(|stream| stream.goes_on_with(&page));
+        let is_of_stream = self
+            .stream
+            .as_ref()
+            .is_some_and(|stream| stream.goes_on_with(&page));
         if is_of_stream {
-            self.process_held(false)?;
+            self.process_pending(false)?;
             let skipped_bytes = std::mem::take(&mut self.skipped).bytes;
             if let Some(stream) = &mut self.stream {
-                stream.held = Some(Held { page, skipped_bytes });
+                stream.pending = Some(PendingPage {
+                    page,
+                    skipped_bytes,
+                });
             }
-        } else if self.stream.as_ref().is_none_or(Stream::is_over) && !self.others.serials.contains(&page.header.serial)
+        } else if self.is_foreign {
+            // Audio of another codec, chained to the Vorbis: it is lost, and the file is not the same without it.
+            self.hasher.update(page.body());
+            self.visitor.orphan(page.offset, page.body().len());
+        } else if self.stream.as_ref().is_none_or(Stream::is_over)
+            && !self.others.serials.contains(&page.header.serial)
         {
             self.visitor.orphan(page.offset, page.body().len());
         }
@@ -202,25 +235,31 @@ impl<'a, V: Visitor> Walk<'a, V> {
         if !self.is_beginning {
             self.end_stream()?;
             self.is_beginning = true;
+            self.is_foreign = false;
             self.others.serials.clear();
         }
 
-        let PageHeader { serial, sequence, .. } = page.header;
+        let PageHeader {
+            serial, sequence, ..
+        } = page.header;
         let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
-        if Kind::of(packet) != Kind::Ident {
-            self.begins.has_other = true;
+        if PacketKind::of(packet) != PacketKind::Ident {
+            self.seen.has_other = true;
+            self.is_foreign |= self.seen.has_vorbis && is_audio(packet);
             self.others.add(serial);
             return Ok(());
         }
+
         match Ident::parse(packet) {
             Ok(ident) => {
                 self.others.add(serial);
+                // Of several Vorbis streams, in whatever order they begin.
                 let is_lowest = self.beginning.is_none_or(|(lowest, ..)| serial < lowest);
                 if is_lowest {
                     self.beginning = Some((serial, ident, sequence));
                 }
             }
-            Err(fault) => self.begins.fault = self.begins.fault.take().or(Some(fault)),
+            Err(fault) => self.seen.fault = self.seen.fault.take().or(Some(fault)),
         }
         Ok(())
     }
@@ -230,31 +269,39 @@ impl<'a, V: Visitor> Walk<'a, V> {
         if !std::mem::take(&mut self.is_beginning) {
             return Ok(());
         }
-        self.skipped = Skipped::default();
+
+        self.skipped = SkippedBytes::default();
         let Some((serial, ident, sequence)) = self.beginning.take() else {
             return Ok(());
         };
-        self.others.serials.retain(|&other| other != serial);
 
-        self.begins.has_vorbis = true;
+        self.others.serials.retain(|&other| other != serial);
+        self.is_foreign = false;
+
+        self.seen.has_vorbis = true;
         self.visitor.begin(&ident)?;
-        self.stream =
-            Some(Stream { serial, packets: Packets::behind(sequence), has_setup: false, hole: None, held: None });
+        self.stream = Some(Stream {
+            serial,
+            packets: Packets::behind(sequence),
+            has_setup: false,
+            hole: None,
+            pending: None,
+        });
         Ok(())
     }
 
     /// Nothing more of the stream comes.
     fn end_stream(&mut self) -> Result<(), Reject> {
-        self.process_held(true)?;
+        self.process_pending(true)?;
         let skipped = std::mem::take(&mut self.skipped);
+
         let Some(stream) = self.stream.take() else {
             return Ok(());
         };
 
-        let is_claimed = |claim: &PageHeader| claim.serial == stream.serial;
-        let claim = skipped.claim.filter(is_claimed);
+        let claim = skipped.claim.filter(|claim| claim.serial == stream.serial);
         self.visitor.end(&Tail {
-            offset: stream.held.map_or(0, |held| held.page.offset),
+            offset: stream.pending.map_or(0, |pending| pending.page.offset),
             is_ended: stream.is_over(),
             bytes: skipped.bytes + stream.hole.map_or(0, |hole| hole.bytes),
             claimed_granule: claim.and_then(|claim| claim.granule),
@@ -264,27 +311,36 @@ impl<'a, V: Visitor> Walk<'a, V> {
     }
 
     /// Hands on the page that was waiting.
-    fn process_held(&mut self, is_last: bool) -> Result<(), Reject> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        let Some(Held { page, skipped_bytes }) = stream.held else { return Ok(()) };
+    fn process_pending(&mut self, is_last: bool) -> Result<(), Reject> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        let Some(PendingPage {
+            page,
+            skipped_bytes,
+        }) = stream.pending
+        else {
+            return Ok(());
+        };
+
         let entered = stream.packets.enter(&page, skipped_bytes);
         stream.hole = Hole::join(stream.hole, entered.hole);
 
         let mut audio = Vec::new();
         for packet in entered.packets {
-            match Kind::of(packet) {
-                Kind::Setup if !stream.has_setup => {
+            match PacketKind::of(packet) {
+                PacketKind::Setup if !stream.has_setup => {
                     stream.has_setup = true;
                     // What is missing among the headers is no audio.
                     stream.hole = None;
                     self.visitor.setup(packet)?;
                 }
-                Kind::Ident | Kind::Comment | Kind::Setup => {}
-                Kind::Audio => {
+                PacketKind::Ident | PacketKind::Comment | PacketKind::Setup => {}
+                PacketKind::Audio => {
                     self.hasher.update(packet);
                     audio.push(packet);
                 }
-                Kind::Other => audio.push(packet),
+                PacketKind::Other => audio.push(packet),
             }
         }
 
@@ -300,7 +356,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    fn skip(&mut self, skipped: Skipped) {
+    fn skip(&mut self, skipped: SkippedBytes) {
         self.skipped.bytes += skipped.bytes;
         self.skipped.claim = skipped.claim.or(self.skipped.claim);
     }

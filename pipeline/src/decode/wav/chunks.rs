@@ -9,8 +9,8 @@
 
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW, CODEC_ID_PCM_S16LE,
-    CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32LE, CODEC_ID_PCM_U8,
+    CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW,
+    CODEC_ID_PCM_S16LE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32LE, CODEC_ID_PCM_U8,
 };
 use wavemill_schemas::reject::{Reason, Reject};
 
@@ -36,10 +36,11 @@ const GUID_AT: usize = 24;
 /// What follows the tag in the GUIDs of plain audio, and of audio in Ambisonic B-format.
 const GUID_ENDS: [[u8; 14]; 2] = [
     [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71],
-    [0, 0, 0x21, 0x07, 0xD3, 0x11, 0x86, 0x44, 0xC8, 0xC1, 0xCA, 0, 0, 0],
+    [
+        0, 0, 0x21, 0x07, 0xD3, 0x11, 0x86, 0x44, 0xC8, 0xC1, 0xCA, 0, 0, 0,
+    ],
 ];
 
-/// One chunk.
 #[derive(Clone, Copy, Debug)]
 struct Chunk<'a> {
     name: [u8; 4],
@@ -57,7 +58,10 @@ struct Chunks<'a> {
 
 impl<'a> Chunks<'a> {
     fn new(file: &'a [u8]) -> Self {
-        Self { file, at: RIFF_HEADER_BYTES }
+        Self {
+            file,
+            at: RIFF_HEADER_BYTES,
+        }
     }
 }
 
@@ -66,7 +70,10 @@ impl<'a> Iterator for Chunks<'a> {
 
     fn next(&mut self) -> Option<Chunk<'a>> {
         let offset = self.at;
-        let &[a, b, c, d, size @ ..] = self.file.get(offset..)?.first_chunk::<CHUNK_HEADER_BYTES>()?;
+        let &[a, b, c, d, size @ ..] = self
+            .file
+            .get(offset..)?
+            .first_chunk::<CHUNK_HEADER_BYTES>()?;
         let size = u32::from_le_bytes(size);
         let start = offset + CHUNK_HEADER_BYTES;
         let end = start.saturating_add(size as usize);
@@ -74,13 +81,18 @@ impl<'a> Iterator for Chunks<'a> {
         // A chunk of odd size has a byte of padding behind it.
         self.at = end.saturating_add(size as usize % 2);
         let body = &self.file[start..end.min(self.file.len())];
-        Some(Chunk { name: [a, b, c, d], size, body, offset })
+        Some(Chunk {
+            name: [a, b, c, d],
+            size,
+            body,
+            offset,
+        })
     }
 }
 
 /// The format of a file's samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Format {
+pub(super) struct Format {
     /// What symphonia calls it.
     pub codec: AudioCodecId,
     /// 1 or 2.
@@ -109,7 +121,10 @@ impl Format {
             return Err(broken("it announces no channel"));
         }
         if channels > CHANNELS_MAX {
-            return Err(reject(Reason::TooLarge, format!("{channels} channels, at most {CHANNELS_MAX}")));
+            return Err(reject(
+                Reason::TooLarge,
+                format!("{channels} channels, at most {CHANNELS_MAX}"),
+            ));
         }
 
         let tag = tag(body)?;
@@ -123,11 +138,17 @@ impl Format {
             (TAG_ALAW, _) => (CODEC_ID_PCM_ALAW, 1),
             (TAG_MULAW, _) => (CODEC_ID_PCM_MULAW, 1),
             _ => {
-                let detail = format!("WAV of format {tag:#06x} with {bits} bits a sample is not decoded");
+                let detail =
+                    format!("WAV of format {tag:#06x} with {bits} bits a sample is not decoded");
                 return Err(reject(Reason::UnsupportedCodec, detail));
             }
         };
-        Ok(Self { codec, channels, rate_hz, sample_bytes })
+        Ok(Self {
+            codec,
+            channels,
+            rate_hz,
+            sample_bytes,
+        })
     }
 }
 
@@ -139,16 +160,21 @@ fn tag(body: &[u8]) -> Result<u16, Reject> {
         return Ok(tag);
     }
 
-    let guid = body.get(GUID_AT..GUID_AT + 16).ok_or_else(|| broken("its fmt chunk is too short"))?;
+    let guid = body
+        .get(GUID_AT..GUID_AT + 16)
+        .ok_or_else(|| broken("its fmt chunk is too short"))?;
     if !GUID_ENDS.iter().any(|end| guid[2..] == *end) {
-        return Err(reject(Reason::UnsupportedCodec, "WAV of an unknown format GUID is not decoded"));
+        return Err(reject(
+            Reason::UnsupportedCodec,
+            "WAV of an unknown format GUID is not decoded",
+        ));
     }
     Ok(word(guid, 0))
 }
 
 /// The audio of a WAVE file.
 #[derive(Debug)]
-pub struct Wave<'a> {
+pub(super) struct Wave<'a> {
     /// What its samples are.
     pub format: Format,
     /// The samples that are there, in whole moments over all channels.
@@ -174,7 +200,8 @@ impl<'a> Wave<'a> {
                     format = Some(found);
                 }
                 b"data" => {
-                    let format = format.ok_or_else(|| at(broken("its data come before a fmt chunk"), &chunk))?;
+                    let format = format
+                        .ok_or_else(|| at(broken("its data come before a fmt chunk"), &chunk))?;
                     return Ok(Self::new(format, &chunk));
                 }
                 _ => {}
@@ -187,7 +214,11 @@ impl<'a> Wave<'a> {
         let frame_bytes = format.frame_bytes();
         let data = &chunk.body[..chunk.body.len() / frame_bytes * frame_bytes];
         let is_known = chunk.size != SIZE_UNKNOWN;
-        Self { format, data, n_announced: is_known.then_some(u64::from(chunk.size) / frame_bytes as u64) }
+        Self {
+            format,
+            data,
+            n_announced: is_known.then_some(u64::from(chunk.size) / frame_bytes as u64),
+        }
     }
 }
 
@@ -207,7 +238,10 @@ fn broken(what: &str) -> Reject {
 }
 
 fn at(reject: Reject, chunk: &Chunk) -> Reject {
-    Reject { byte_offset: Some(chunk.offset as u64), ..reject }
+    Reject {
+        byte_offset: Some(chunk.offset as u64),
+        ..reject
+    }
 }
 
 #[cfg(test)]
@@ -232,23 +266,59 @@ mod tests {
         let data = chunk(b"data", &[0; 8]);
         let late = chunk(b"JUNK", &[0; 5_000]);
         let many = fmt(1, 65_535, 16);
-        refused(&[many.clone(), data.clone()], Reason::TooLarge, "65535 channels");
-        refused(&[late, many.clone(), data.clone()], Reason::TooLarge, "65535 channels");
-        refused(&[fmt(1, 1, 16), many, data.clone()], Reason::TooLarge, "65535 channels");
+        refused(
+            &[many.clone(), data.clone()],
+            Reason::TooLarge,
+            "65535 channels",
+        );
+        refused(
+            &[late, many.clone(), data.clone()],
+            Reason::TooLarge,
+            "65535 channels",
+        );
+        refused(
+            &[fmt(1, 1, 16), many, data.clone()],
+            Reason::TooLarge,
+            "65535 channels",
+        );
         refused(&[fmt(1, 0, 16), data], Reason::NotAudio, "no channel");
     }
 
     #[test]
     fn headers_that_contradict_themselves_have_their_words() {
         let data = chunk(b"data", &[0; 8]);
-        refused(&[fmt(1, 1, 16), fmt(1, 2, 16), data.clone()], Reason::NotAudio, "two fmt chunks");
-        refused(&[data.clone(), fmt(1, 1, 16)], Reason::NotAudio, "before a fmt chunk");
-        refused(&[chunk(b"fmt ", &[1, 0, 1, 0]), data.clone()], Reason::NotAudio, "too short");
-        refused(&[fmt(0xFFFE, 1, 16), data.clone()], Reason::NotAudio, "too short");
+        refused(
+            &[fmt(1, 1, 16), fmt(1, 2, 16), data.clone()],
+            Reason::NotAudio,
+            "two fmt chunks",
+        );
+        refused(
+            &[data.clone(), fmt(1, 1, 16)],
+            Reason::NotAudio,
+            "before a fmt chunk",
+        );
+        refused(
+            &[chunk(b"fmt ", &[1, 0, 1, 0]), data.clone()],
+            Reason::NotAudio,
+            "too short",
+        );
+        refused(
+            &[fmt(0xFFFE, 1, 16), data.clone()],
+            Reason::NotAudio,
+            "too short",
+        );
         refused(&[fmt(1, 1, 16)], Reason::NotAudio, "no data chunk");
         refused(&[], Reason::NotAudio, "no data chunk");
-        refused(&[fmt(1, 1, 12), data.clone()], Reason::UnsupportedCodec, "12 bits");
-        refused(&[fmt(2, 1, 4), data.clone()], Reason::UnsupportedCodec, "0x0002");
+        refused(
+            &[fmt(1, 1, 12), data.clone()],
+            Reason::UnsupportedCodec,
+            "12 bits",
+        );
+        refused(
+            &[fmt(2, 1, 4), data.clone()],
+            Reason::UnsupportedCodec,
+            "0x0002",
+        );
         assert_eq!(
             outcome(&[fmt(1, 1, 16), fmt(1, 1, 16), data]),
             Ok((4, 8)),
@@ -260,14 +330,29 @@ mod tests {
     fn sizes_that_lie_end_with_the_file_and_allocate_nothing() {
         let mut most = chunk(b"data", &[0; 8]);
         most[4..8].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
-        assert_eq!(outcome(&[fmt(1, 1, 16), most.clone()]), Ok((u64::from(u32::MAX / 2), 8)));
+        assert_eq!(
+            outcome(&[fmt(1, 1, 16), most.clone()]),
+            Ok((u64::from(u32::MAX / 2), 8))
+        );
         most[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(outcome(&[fmt(1, 1, 16), most]), Ok((u64::MAX, 8)), "a size that the writer did not know");
+        assert_eq!(
+            outcome(&[fmt(1, 1, 16), most]),
+            Ok((u64::MAX, 8)),
+            "a size that the writer did not know"
+        );
 
         let mut list = chunk(b"LIST", b"INFOINAM\xFF\xFF\xFF\x7F");
-        assert_eq!(outcome(&[list.clone(), fmt(1, 2, 16), chunk(b"data", &[0; 9])]), Ok((2, 8)), "text is not read");
+        assert_eq!(
+            outcome(&[list.clone(), fmt(1, 2, 16), chunk(b"data", &[0; 9])]),
+            Ok((2, 8)),
+            "text is not read"
+        );
         list[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        refused(&[list, fmt(1, 2, 16), chunk(b"data", &[0; 8])], Reason::NotAudio, "no data chunk");
+        refused(
+            &[list, fmt(1, 2, 16), chunk(b"data", &[0; 8])],
+            Reason::NotAudio,
+            "no data chunk",
+        );
     }
 
     #[test]
@@ -281,16 +366,31 @@ mod tests {
             [chunk(b"fmt ", &body), chunk(b"data", &[0; 24])]
         };
         for mask in [0, 3, u32::MAX, 0x8000_0000] {
-            assert_eq!(outcome(&extensible(24, mask, 1, &GUID_ENDS[0])), Ok((4, 24)), "{mask:#x}");
+            assert_eq!(
+                outcome(&extensible(24, mask, 1, &GUID_ENDS[0])),
+                Ok((4, 24)),
+                "{mask:#x}"
+            );
         }
         assert_eq!(outcome(&extensible(32, 3, 3, &GUID_ENDS[1])), Ok((3, 24)));
-        refused(&extensible(24, 3, 1, &[7; 14]), Reason::UnsupportedCodec, "GUID");
-        refused(&extensible(40, 3, 1, &GUID_ENDS[0]), Reason::UnsupportedCodec, "40 bits");
+        refused(
+            &extensible(24, 3, 1, &[7; 14]),
+            Reason::UnsupportedCodec,
+            "GUID",
+        );
+        refused(
+            &extensible(40, 3, 1, &GUID_ENDS[0]),
+            Reason::UnsupportedCodec,
+            "40 bits",
+        );
     }
 
     #[test]
     fn mp3_in_a_shell_is_known_by_its_first_fmt_chunk() {
-        assert!(holds_mp3(&riff(&[chunk(b"LIST", b"INFOfmt \x01\0"), fmt(0x55, 2, 0)])));
+        assert!(holds_mp3(&riff(&[
+            chunk(b"LIST", b"INFOfmt \x01\0"),
+            fmt(0x55, 2, 0)
+        ])));
         assert!(!holds_mp3(&riff(&[fmt(1, 2, 16), fmt(0x55, 2, 0)])));
         assert!(!holds_mp3(&riff(&[])));
         assert!(!holds_mp3(b"RIFF"));

@@ -2,7 +2,7 @@
 
 mod chunks;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +16,7 @@ use super::codec::Codec;
 use super::loss::{Loss, is_credible};
 use super::mp3::behind_tags;
 use super::output::Output;
-use super::{Decoded, Pcm};
+use super::{DecodeReport, Pcm};
 
 /// Samples a channel that are converted at once: as few as an MP3 frame has, so that a moment that cannot be audio
 /// silences little beside itself.
@@ -26,9 +26,14 @@ const PACKET_SAMPLES: usize = 1_152;
 ///
 /// # Errors
 /// A [`Reject`] for a broken header, another format, or numbers over a limit.
-pub fn decode(file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded, Reject> {
+pub(super) fn decode(
+    file: &[u8],
+    output: &mut Output,
+    out: &mut Pcm,
+) -> Result<DecodeReport, Reject> {
     let wave = Wave::parse(&file[behind_tags(file)..])?;
     let mut codec = Codec::new(params(&wave))?;
+
     let rate_hz = wave.format.rate_hz;
     let frame_bytes = wave.format.frame_bytes();
     let mut sink = output.open(rate_hz, out)?;
@@ -52,19 +57,26 @@ pub fn decode(file: &[u8], output: &mut Output, out: &mut Pcm) -> Result<Decoded
         }
     }
 
+    // A download that broke off shows by the length in the header.
     let n_there = (wave.data.len() / frame_bytes) as u64;
-    let announced = wave.n_announced.filter(|&announced| is_credible(announced, n_there));
+    let announced = wave
+        .n_announced
+        .filter(|&announced| is_credible(announced, n_there));
     let n_missing = announced.unwrap_or(0).saturating_sub(n_there);
     if n_missing > 0 && !sink.is_full() {
         loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
     }
+
     sink.finish();
-    Ok(Decoded { loss, audio_blake3: blake3::hash(wave.data) })
+    Ok(DecodeReport {
+        loss,
+        audio_blake3: blake3::hash(wave.data),
+    })
 }
 
 /// Seconds of audio that the file's data hold; 0 without any.
 pub fn longest_s(file: &[u8]) -> f64 {
-    Wave::parse(file).map_or(0.0, |wave| {
+    Wave::parse(&file[behind_tags(file)..]).map_or(0.0, |wave| {
         let n_samples = wave.data.len() / wave.format.frame_bytes();
         n_samples as f64 / f64::from(wave.format.rate_hz.max(1))
     })

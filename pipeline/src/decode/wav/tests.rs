@@ -6,10 +6,20 @@ use super::testing::{chunk, fmt, riff};
 use crate::decode::{AudioHasher, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
 
 fn decode(file: &[u8]) -> Pcm {
-    let args = DecodeArgs { sample_rate_hz: 44_100, duration_s: None, min_duration_s: 0.0, keep_rate: false };
+    let args = DecodeArgs {
+        sample_rate_hz: 44_100,
+        duration_s: None,
+        min_duration_s: 0.0,
+        keep_rate: false,
+    };
     let mut out = Pcm::default();
-    SymphoniaDecoder::new(args, Level::Scalar).unwrap().decode("wav", file, &mut out).unwrap();
-    let hash = AudioHasher::default().hash(file).map(|hash| hash.to_hex().to_string());
+    SymphoniaDecoder::new(args, Level::Scalar)
+        .unwrap()
+        .decode("wav", file, &mut out)
+        .unwrap();
+    let hash = AudioHasher::default()
+        .hash(file)
+        .map(|hash| hash.to_hex().to_string());
     assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
     out
 }
@@ -17,15 +27,24 @@ fn decode(file: &[u8]) -> Pcm {
 fn samples(tag: u16, channels: u16, bits: u16, data: &[u8]) -> Vec<f32> {
     let out = decode(&riff(&[fmt(tag, channels, bits), chunk(b"data", data)]));
     assert_eq!(out.lost_s, 0.0);
-    out.samples
+    out.samples.to_vec()
 }
 
 #[test]
 fn every_kind_of_sample_has_its_value() {
     assert_eq!(samples(1, 1, 8, &[0, 128, 255]), [-1.0, 0.0, 127.0 / 128.0]);
-    assert_eq!(samples(1, 1, 16, &[0, 0x80, 0xFF, 0x7F]), [-1.0, 32_767.0 / 32_768.0]);
-    assert_eq!(samples(1, 1, 24, &[0, 0, 0x80, 1, 0, 0]), [-1.0, 1.0 / 8_388_608.0]);
-    assert_eq!(samples(1, 1, 32, &[0, 0, 0, 0x80, 0, 0, 0, 0x40]), [-1.0, 0.5]);
+    assert_eq!(
+        samples(1, 1, 16, &[0, 0x80, 0xFF, 0x7F]),
+        [-1.0, 32_767.0 / 32_768.0]
+    );
+    assert_eq!(
+        samples(1, 1, 24, &[0, 0, 0x80, 1, 0, 0]),
+        [-1.0, 1.0 / 8_388_608.0]
+    );
+    assert_eq!(
+        samples(1, 1, 32, &[0, 0, 0, 0x80, 0, 0, 0, 0x40]),
+        [-1.0, 0.5]
+    );
     assert_eq!(samples(3, 1, 32, &0.25_f32.to_le_bytes()), [0.25]);
     assert_eq!(samples(3, 1, 64, &(-1.5_f64).to_le_bytes()), [-1.5]);
     // G.711: the code of the smallest positive A-law step and of µ-law's zero.
@@ -41,7 +60,10 @@ fn what_cannot_be_audio_silences_its_packet() {
     data[4 * 1_200..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let out = decode(&riff(&[fmt(3, 1, 32), chunk(b"data", &data)]));
     assert_eq!(out.samples.len(), 3 * 1_152);
-    assert_eq!(out.samples.iter().filter(|&&sample| sample == 0.5).count(), 2 * 1_152);
+    assert_eq!(
+        out.samples.iter().filter(|&&sample| sample == 0.5).count(),
+        2 * 1_152
+    );
     assert!((out.lost_s - 1_152.0 / 44_100.0).abs() < 1e-6);
 }
 

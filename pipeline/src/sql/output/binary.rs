@@ -20,23 +20,23 @@ use crate::sql::tensor::TensorType;
 const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// Writes one result as an Arrow IPC stream.
-pub struct ArrowSink<W: Write> {
-    state: State<W, (StreamWriter<W>, TensorStream)>,
+pub(super) struct ArrowSink<W: Write> {
+    state: SingleResult<W, (StreamWriter<W>, TensorStream)>,
 }
 
 /// Writes one result as a Parquet file.
-pub struct ParquetSink<W: Write + Send> {
-    state: State<W, ArrowWriter<W>>,
+pub(super) struct ParquetSink<W: Write + Send> {
+    state: SingleResult<W, ArrowWriter<W>>,
 }
 
 /// Both formats hold one result: the writer is taken when it starts.
-enum State<W, T> {
+enum SingleResult<W, T> {
     Unused(W),
     Open(T),
     Done,
 }
 
-impl<W, T> State<W, T> {
+impl<W, T> SingleResult<W, T> {
     /// Takes the writer out; an error where it is gone.
     fn start(&mut self, format: Format) -> Result<W, SqlError> {
         match std::mem::replace(self, Self::Done) {
@@ -48,15 +48,18 @@ impl<W, T> State<W, T> {
     fn open(&mut self) -> Result<&mut T, SqlError> {
         match self {
             Self::Open(writer) => Ok(writer),
-            _ => Err(SqlError::Failed { detail: "rows came before their columns".to_owned() }),
+            _ => Err(SqlError::Failed {
+                detail: "rows came before their columns".to_owned(),
+            }),
         }
     }
 }
 
 impl<W: Write> ArrowSink<W> {
-    /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { state: State::Unused(out) }
+        Self {
+            state: SingleResult::Unused(out),
+        }
     }
 }
 
@@ -64,7 +67,7 @@ impl<W: Write> Sink for ArrowSink<W> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
         let out = self.state.start(Format::Arrow)?;
         let tensors = TensorStream::new(schema);
-        self.state = State::Open((StreamWriter::try_new(out, tensors.schema())?, tensors));
+        self.state = SingleResult::Open((StreamWriter::try_new(out, tensors.schema())?, tensors));
         Ok(())
     }
 
@@ -81,9 +84,10 @@ impl<W: Write> Sink for ArrowSink<W> {
 }
 
 impl<W: Write + Send> ParquetSink<W> {
-    /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { state: State::Unused(out) }
+        Self {
+            state: SingleResult::Unused(out),
+        }
     }
 }
 
@@ -92,8 +96,9 @@ impl<W: Write + Send> Sink for ParquetSink<W> {
         let out = self.state.start(Format::Parquet)?;
         // Results may name a column twice, which a file cannot.
         let schema = Arc::new(Schema::new(schema.fields().clone()));
-        let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties(&schema))).map_err(parquet_error)?;
-        self.state = State::Open(writer);
+        let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties(&schema)))
+            .map_err(parquet_error)?;
+        self.state = SingleResult::Open(writer);
         Ok(())
     }
 
@@ -110,14 +115,22 @@ impl<W: Write + Send> Sink for ParquetSink<W> {
 
 /// Tensors without dictionary and statistics, which would only cost; few rows a row group where there are tensors.
 fn properties(schema: &Schema) -> WriterProperties {
-    let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
+    let mut properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
     for field in schema.fields() {
-        let Some(tensor) = TensorType::of(field) else { continue };
+        let Some(tensor) = TensorType::of(field) else {
+            continue;
+        };
         let path = ColumnPath::from(field.name().as_str());
-        let rows = tensor.row_bytes().map_or(64, |bytes| (ROW_GROUP_BYTES / bytes.max(1)).max(1));
+        // Without a fixed length of a row, 64 rows: about 40 MB of the usual log-mel.
+        let rows = tensor
+            .row_bytes()
+            .map_or(64, |bytes| (ROW_GROUP_BYTES / bytes.max(1)).max(1));
+
         properties = properties
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_statistics_enabled(path, EnabledStatistics::None)
+            // The writer looks at a page's size only between such batches: 1,024 rows of tensors would be one page.
             .set_write_batch_size(1)
             .set_max_row_group_row_count(Some(rows));
     }
@@ -128,8 +141,12 @@ fn parquet_error(error: ParquetError) -> SqlError {
     match error {
         ParquetError::External(error) => match error.downcast::<io::Error>() {
             Ok(error) => SqlError::Output(*error),
-            Err(other) => SqlError::Failed { detail: other.to_string() },
+            Err(other) => SqlError::Failed {
+                detail: other.to_string(),
+            },
         },
-        other => SqlError::Failed { detail: other.to_string() },
+        other => SqlError::Failed {
+            detail: other.to_string(),
+        },
     }
 }

@@ -13,8 +13,6 @@ use std::io::Write;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-pub use tensors::TensorStream;
-
 use super::SqlError;
 
 /// How results are written.

@@ -24,7 +24,7 @@ const HEAD_ROWS: usize = 1000;
 const PLAN_COLUMNS: [&str; 2] = ["plan_type", "plan"];
 
 /// Writes results as a table.
-pub struct TableSink<W> {
+pub(super) struct TableSink<W> {
     out: W,
     schema: Option<SchemaRef>,
     layout: Layout,
@@ -50,7 +50,6 @@ enum Layout {
 }
 
 impl<W: Write> TableSink<W> {
-    /// Writes to `out`.
     pub fn new(out: W) -> Self {
         Self {
             out,
@@ -66,8 +65,17 @@ impl<W: Write> TableSink<W> {
 
     /// Fixes the widths and writes the header and the rows held so far; later calls write the rows alone.
     fn flush_head(&mut self) -> Result<(), SqlError> {
-        let Some(schema) = self.schema.clone() else { return Ok(()) };
-        let right: Vec<bool> = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
+        let Some(schema) = self.schema.clone() else {
+            return Ok(());
+        };
+
+        // Numbers stand to the right.
+        let right: Vec<bool> = schema
+            .fields()
+            .iter()
+            .map(|field| field.data_type().is_numeric())
+            .collect();
+
         let widths = match &self.widths {
             Some(widths) => widths.clone(),
             None => {
@@ -80,6 +88,7 @@ impl<W: Write> TableSink<W> {
                 widths
             }
         };
+
         for row in self.head.drain(..) {
             write_row(&mut self.out, &row, &widths, &right)?;
         }
@@ -87,12 +96,21 @@ impl<W: Write> TableSink<W> {
     }
 
     fn write_values(&mut self, names: &[String], cells: &[String]) -> Result<(), SqlError> {
-        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let width = names
+            .iter()
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or(0);
+
         self.rows += 1;
         writeln!(self.out, "-- row {} {}", self.rows, "-".repeat(width))?;
         for (name, cell) in names.iter().zip(cells) {
             let padding = " ".repeat(width - name.chars().count());
-            writeln!(self.out, "{}", format!(" {name}{padding} | {cell}").trim_end())?;
+            writeln!(
+                self.out,
+                "{}",
+                format!(" {name}{padding} | {cell}").trim_end()
+            )?;
         }
         Ok(())
     }
@@ -102,6 +120,7 @@ impl<W: Write> TableSink<W> {
         let options = FormatOptions::new();
         let kinds = ArrayFormatter::try_new(batch.column(0), &options)?;
         let plans = ArrayFormatter::try_new(batch.column(1), &options)?;
+
         for row in 0..batch.num_rows() {
             writeln!(self.out, "{}:", shown(&kinds.value(row).to_string()))?;
             for line in plans.value(row).to_string().lines() {
@@ -113,7 +132,11 @@ impl<W: Write> TableSink<W> {
 }
 
 fn headings(schema: &SchemaRef) -> Vec<String> {
-    schema.fields().iter().map(|field| shown(field.name()).into_owned()).collect()
+    schema
+        .fields()
+        .iter()
+        .map(|field| shown(field.name()).into_owned())
+        .collect()
 }
 
 impl<W: Write> Sink for TableSink<W> {
@@ -122,12 +145,18 @@ impl<W: Write> Sink for TableSink<W> {
         self.schema = (!schema.fields().is_empty()).then(|| schema.clone());
         self.widths = None;
         self.rows = 0;
-        let is_plan = schema.fields().iter().map(|field| field.name().as_str()).eq(PLAN_COLUMNS);
+
+        let is_plan = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .eq(PLAN_COLUMNS);
         self.layout = match self.is_expanded {
             _ if is_plan => Layout::Plan,
             true => Layout::Values,
             false => Layout::Rows,
         };
+
         if self.schema.is_some() && std::mem::replace(&mut self.is_second, true) {
             writeln!(self.out)?;
         }
@@ -138,6 +167,7 @@ impl<W: Write> Sink for TableSink<W> {
         if self.layout == Layout::Plan {
             return self.write_plan(batch);
         }
+
         let schema = batch.schema();
         let columns: Vec<Cells> = schema
             .fields()
@@ -145,16 +175,28 @@ impl<W: Write> Sink for TableSink<W> {
             .zip(batch.columns())
             .map(|(field, array)| Cells::new(field, array))
             .collect::<Result<_, _>>()?;
+
         if self.layout == Layout::Values {
             let names = headings(&schema);
+
             for row in 0..batch.num_rows() {
-                let cells: Vec<String> = columns.iter().map(|column| column.text(row, LINE_CHARS)).collect();
+                let cells: Vec<String> = columns
+                    .iter()
+                    .map(|column| column.text(row, LINE_CHARS))
+                    .collect();
                 self.write_values(&names, &cells)?;
             }
             return Ok(());
         }
+
         for row in 0..batch.num_rows() {
-            self.head.push(columns.iter().map(|column| column.text(row, CELL_CHARS)).collect());
+            // The first rows wait until there are enough of them to choose the widths.
+            self.head.push(
+                columns
+                    .iter()
+                    .map(|column| column.text(row, CELL_CHARS))
+                    .collect(),
+            );
         }
         if self.widths.is_some() || self.head.len() >= HEAD_ROWS {
             self.flush_head()?;
@@ -185,14 +227,24 @@ fn widths(names: &[String], rows: &[Vec<String>]) -> Vec<usize> {
     widths
 }
 
-fn write_row(out: &mut impl Write, cells: &[String], widths: &[usize], right: &[bool]) -> Result<(), SqlError> {
+fn write_row(
+    out: &mut impl Write,
+    cells: &[String],
+    widths: &[usize],
+    right: &[bool],
+) -> Result<(), SqlError> {
     let mut line = String::new();
     for (i, ((cell, &width), &right)) in cells.iter().zip(widths).zip(right).enumerate() {
         line.push_str(if i == 0 { " " } else { " | " });
         let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
-        let parts = if right { [padding.as_str(), cell] } else { [cell.as_str(), &padding] };
+        let parts = if right {
+            [padding.as_str(), cell]
+        } else {
+            [cell.as_str(), &padding]
+        };
         line.extend(parts);
     }
+
     writeln!(out, "{}", line.trim_end())?;
     Ok(())
 }
@@ -205,7 +257,9 @@ enum Cells<'a> {
 
 impl<'a> Cells<'a> {
     fn new(field: &Field, array: &'a ArrayRef) -> Result<Self, ArrowError> {
-        const OPTIONS: FormatOptions = FormatOptions::new().with_null("NULL").with_display_error(true);
+        const OPTIONS: FormatOptions = FormatOptions::new()
+            .with_null("NULL")
+            .with_display_error(true);
         match (TensorType::of(field), TensorColumn::new(array)) {
             (Some(tensor), Some(column)) => Ok(Self::Tensors(column, tensor)),
             _ => Ok(Self::Values(ArrayFormatter::try_new(array, &OPTIONS)?)),
@@ -217,7 +271,11 @@ impl<'a> Cells<'a> {
             Self::Tensors(column, _) if column.is_null(row) => "NULL".to_owned(),
             Self::Tensors(column, tensor) => tensor.label(column.n_values(row, tensor)),
             Self::Values(formatter) => {
-                let mut cell = Cell { text: String::new(), chars: 0, chars_max };
+                let mut cell = Cell {
+                    text: String::new(),
+                    chars: 0,
+                    chars_max,
+                };
                 // An error means that the cell is full: the rest of a long list is never formatted.
                 if write!(cell, "{}", formatter.value(row)).is_err() {
                     cell.text.push('…');

@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch,
+};
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Schema, SchemaRef, UInt8Type,
+    ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Schema, SchemaRef,
+    UInt8Type,
 };
 use arrow::error::ArrowError;
 use serde_json::json;
@@ -33,12 +36,23 @@ impl TensorStream {
         let mut dtypes = Vec::new();
         let mut fields: Vec<FieldRef> = Vec::new();
         for field in schema.fields() {
-            let tensor = TensorType::of(field).filter(|_| matches!(field.data_type(), DataType::FixedSizeBinary(_)));
-            fields
-                .push(tensor.as_ref().map_or_else(|| field.clone(), |tensor| Arc::new(extension_field(field, tensor))));
-            dtypes.push(tensor.map(|tensor| tensor.dtype));
+            let is_fixed = matches!(field.data_type(), DataType::FixedSizeBinary(_));
+            match TensorType::of(field).filter(|_| is_fixed) {
+                Some(tensor) => {
+                    fields.push(Arc::new(extension_field(field, &tensor)));
+                    dtypes.push(Some(tensor.dtype));
+                }
+                None => {
+                    fields.push(field.clone());
+                    dtypes.push(None);
+                }
+            }
         }
-        Self { schema: Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())), dtypes }
+
+        Self {
+            schema: Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())),
+            dtypes,
+        }
     }
 
     /// Columns of the turned batches.
@@ -53,12 +67,23 @@ impl TensorStream {
     /// Where a column is not what the schema said.
     pub fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let mut columns = batch.columns().to_vec();
-        for ((column, dtype), field) in columns.iter_mut().zip(&self.dtypes).zip(self.schema.fields()) {
-            if let (Some(dtype), DataType::FixedSizeList(item, n_values)) = (dtype, field.data_type()) {
+        for ((column, dtype), field) in columns
+            .iter_mut()
+            .zip(&self.dtypes)
+            .zip(self.schema.fields())
+        {
+            if let (Some(dtype), DataType::FixedSizeList(item, n_values)) =
+                (dtype, field.data_type())
+            {
+                // The list's values are the column's own bytes.
                 let bytes = column.as_fixed_size_binary().clone();
                 let nulls = bytes.nulls().cloned();
-                *column =
-                    Arc::new(FixedSizeListArray::try_new(item.clone(), *n_values, numbers(bytes, *dtype), nulls)?);
+                *column = Arc::new(FixedSizeListArray::try_new(
+                    item.clone(),
+                    *n_values,
+                    numbers(bytes, *dtype),
+                    nulls,
+                )?);
             }
         }
         RecordBatch::try_new(self.schema.clone(), columns)
@@ -71,14 +96,17 @@ fn extension_field(field: &Field, tensor: &TensorType) -> Field {
         Dtype::F32 => DataType::Float32,
         Dtype::U8 => DataType::UInt8,
     };
+
     let n_values: usize = tensor.shape.iter().flatten().product();
     // pyarrow knows the extension with a nullable item only.
     let list = DataType::FixedSizeList(Arc::new(Field::new("item", item, true)), n_values as i32);
-    let mut metadata = field.metadata().clone();
+
     let mut extension = json!({ "shape": tensor.shape });
     if !tensor.dim_names.is_empty() {
         extension["dim_names"] = json!(tensor.dim_names);
     }
+
+    let mut metadata = field.metadata().clone();
     metadata.insert("ARROW:extension:name".to_owned(), EXTENSION.to_owned());
     metadata.insert("ARROW:extension:metadata".to_owned(), extension.to_string());
     Field::new(field.name(), list, field.is_nullable()).with_metadata(metadata)
@@ -94,7 +122,12 @@ fn numbers(bytes: FixedSizeBinaryArray, dtype: Dtype) -> ArrayRef {
 }
 
 fn primitive<T: ArrowPrimitiveType>(data: Buffer) -> ArrayRef {
+    // Bytes may lie at any address, numbers may not.
     let aligned = data.as_ptr().align_offset(align_of::<T::Native>()) == 0;
-    let data = if aligned { data } else { Buffer::from(data.as_slice()) };
+    let data = if aligned {
+        data
+    } else {
+        Buffer::from(data.as_slice())
+    };
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(data), None))
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use arrow::json::writer::{EncoderOptions, LineDelimited, NullableEncoder, make_encoder};
 use arrow::json::{Writer, WriterBuilder};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -13,26 +13,34 @@ use crate::sql::tensor::TensorType;
 
 /// A column of bytes cannot be text, be it a tensor with its metadata or without.
 fn refuse_tensors(schema: &SchemaRef, format: Format) -> Result<(), SqlError> {
-    let bytes = |field: &&FieldRef| {
-        let binary =
-            matches!(field.data_type(), DataType::FixedSizeBinary(_) | DataType::Binary | DataType::LargeBinary);
-        binary || TensorType::of(field).is_some()
-    };
-    match schema.fields().iter().find(bytes) {
-        Some(field) => Err(SqlError::TensorAsText { column: field.name().clone(), format }),
+    match schema.fields().iter().find(|field| is_bytes(field)) {
+        Some(field) => Err(SqlError::TensorAsText {
+            column: field.name().clone(),
+            format,
+        }),
         None => Ok(()),
     }
 }
 
+/// True for a list that holds a tensor, too.
+fn is_bytes(field: &Field) -> bool {
+    let is_binary = matches!(
+        field.data_type(),
+        DataType::FixedSizeBinary(_) | DataType::Binary | DataType::LargeBinary
+    );
+    is_binary || TensorType::of(field).is_some()
+}
+
 /// Writes results as CSV, each with a header.
-pub struct CsvSink<W: Write> {
+pub(super) struct CsvSink<W: Write> {
     out: csv::Writer<W>,
 }
 
 impl<W: Write> CsvSink<W> {
-    /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out: csv::WriterBuilder::new().flexible(true).from_writer(out) }
+        Self {
+            out: csv::WriterBuilder::new().flexible(true).from_writer(out),
+        }
     }
 }
 
@@ -40,17 +48,21 @@ impl<W: Write> Sink for CsvSink<W> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
         refuse_tensors(schema, Format::Csv)?;
         if !schema.fields().is_empty() {
-            self.out.write_record(schema.fields().iter().map(|field| field.name())).map_err(csv_error)?;
+            self.out
+                .write_record(schema.fields().iter().map(|field| field.name()))
+                .map_err(csv_error)?;
         }
         Ok(())
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
-        let (schema, options) = (batch.schema(), EncoderOptions::default());
+        let schema = batch.schema();
+        let options = EncoderOptions::default();
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (field, array) in schema.fields().iter().zip(batch.columns()) {
             columns.push(CsvColumn::new(field, array, &options)?);
         }
+
         let mut cell = Vec::new();
         for row in 0..batch.num_rows() {
             for column in &mut columns {
@@ -74,7 +86,11 @@ enum CsvColumn<'a> {
 }
 
 impl<'a> CsvColumn<'a> {
-    fn new(field: &'a FieldRef, array: &'a ArrayRef, options: &'a EncoderOptions) -> Result<Self, SqlError> {
+    fn new(
+        field: &'a FieldRef,
+        array: &'a ArrayRef,
+        options: &'a EncoderOptions,
+    ) -> Result<Self, SqlError> {
         const PLAIN: FormatOptions = FormatOptions::new().with_null("");
         Ok(if array.data_type().is_nested() {
             Self::Json(make_encoder(field, array.as_ref(), options)?)
@@ -96,19 +112,22 @@ impl<'a> CsvColumn<'a> {
 fn csv_error(error: csv::Error) -> SqlError {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => SqlError::Output(error),
-        other => SqlError::Failed { detail: format!("{other:?}") },
+        other => SqlError::Failed {
+            detail: format!("{other:?}"),
+        },
     }
 }
 
 /// Writes results as JSON lines: an object a row, nulls included.
-pub struct JsonSink<W: Write> {
+pub(super) struct JsonSink<W: Write> {
     out: Writer<W, LineDelimited>,
 }
 
 impl<W: Write> JsonSink<W> {
-    /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out: WriterBuilder::new().with_explicit_nulls(true).build(out) }
+        Self {
+            out: WriterBuilder::new().with_explicit_nulls(true).build(out),
+        }
     }
 }
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer, Serialize};
+use wavemill_scores::sweep::{SideBySide, Sweep};
 
-use super::Planned;
+use super::PlannedTrial;
 use crate::cli::jobs::{Judge, Outcome};
-use crate::sweep::{SideBySide, Sweep};
 
 /// What a trial came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,7 +30,10 @@ pub(super) struct Trial {
 /// JSON has no NaN: it is null there.
 fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
     let values = Vec::<Option<f64>>::deserialize(from)?;
-    Ok(values.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+    Ok(values
+        .into_iter()
+        .map(|value| value.unwrap_or(f64::NAN))
+        .collect())
 }
 
 impl Trial {
@@ -38,11 +41,10 @@ impl Trial {
     ///
     /// # Errors
     /// It printed something else than a trial.
-    pub fn of(planned: &Planned, outcome: Outcome) -> Result<Self> {
+    pub(crate) fn of(planned: &PlannedTrial, outcome: Outcome) -> Result<Self> {
         match outcome {
-            Outcome::Line(line) => {
-                serde_json::from_str(&line).with_context(|| format!("trial {} printed something else", planned.number))
-            }
+            Outcome::Line(line) => serde_json::from_str(&line)
+                .with_context(|| format!("trial {} printed something else", planned.number)),
             Outcome::Killed(signal) => Ok(Self {
                 trial: planned.number,
                 set: planned.set.clone(),
@@ -57,20 +59,26 @@ impl Trial {
 }
 
 /// Whether trials that run side by side go on, as the sweep has it.
-pub(super) struct Verdicts {
+pub(super) struct MedianJudge {
     /// `None`: none ends early.
     medians: Option<SideBySide>,
 }
 
-impl Verdicts {
-    pub fn new(planned: &[Planned], sweep: &Sweep) -> Self {
-        let metrics = planned.iter().map(|planned| planned.config.train.select).collect::<Vec<_>>();
-        let of = |after| SideBySide::new(metrics, after);
-        Self { medians: sweep.median_stopping_after.map(of) }
+impl MedianJudge {
+    pub(crate) fn new(planned: &[PlannedTrial], sweep: &Sweep) -> Self {
+        let metrics = planned
+            .iter()
+            .map(|planned| planned.config.train.select)
+            .collect();
+        Self {
+            medians: sweep
+                .median_stopping_after
+                .map(|after| SideBySide::new(metrics, after)),
+        }
     }
 }
 
-impl Judge for Verdicts {
+impl Judge for MedianJudge {
     fn asked(&mut self, trial: usize, values: Vec<f64>) {
         if let Some(medians) = &mut self.medians {
             medians.heard(trial, values);
@@ -79,7 +87,9 @@ impl Judge for Verdicts {
 
     fn ended(&mut self, trial: usize, outcome: &Outcome) {
         let values = match outcome {
-            Outcome::Line(line) => serde_json::from_str(line).map(|trial: Trial| trial.values).unwrap_or_default(),
+            Outcome::Line(line) => serde_json::from_str(line)
+                .map(|trial: Trial| trial.values)
+                .unwrap_or_default(),
             Outcome::Killed(_) => Vec::new(),
         };
         if let Some(medians) = &mut self.medians {
@@ -88,7 +98,10 @@ impl Judge for Verdicts {
     }
 
     fn goes_on(&self, trial: usize) -> Option<bool> {
-        let ends = self.medians.as_ref().map_or(Some(false), |medians| medians.should_end(trial));
+        let ends = self
+            .medians
+            .as_ref()
+            .map_or(Some(false), |medians| medians.should_end(trial));
         ends.map(|ends| !ends)
     }
 }

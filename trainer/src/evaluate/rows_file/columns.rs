@@ -4,32 +4,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float32Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
-    StringBuilder,
+    ArrayRef, Float32Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder,
+    RecordBatch, StringArray, StringBuilder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
+use wavemill_scores::metrics::{THRESHOLD, likeliest};
 
 use super::RowsFileError;
-use super::part::Part;
+use super::rank_rows::RankRows;
 use crate::dataset::{Dataset, Side, Target};
-use crate::metrics::{THRESHOLD, likeliest};
 
 /// Raised when the columns change their form.
 const FORMAT: u32 = 1;
 
 /// What a file says of itself, as JSON in its metadata; no time and no path.
 #[derive(Clone, Debug, Serialize)]
-pub struct About {
+pub(crate) struct RowFileMetadata {
     format: u32,
     /// Name of the run's folder.
     pub run: String,
     /// Of the checkpoint.
     pub step: u64,
-    /// The architecture.
     pub model: String,
-    /// Which rows.
     side: &'static str,
     /// Rule of the split.
     split_rule: &'static str,
@@ -37,11 +35,11 @@ pub struct About {
     feature_id: String,
     /// Of the store's manifest.
     manifest: String,
-    targets: Vec<AboutTarget>,
+    targets: Vec<TargetMetadata>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct AboutTarget {
+struct TargetMetadata {
     name: String,
     /// In id order: the order of probabilities and logits.
     classes: Vec<String>,
@@ -49,15 +47,19 @@ struct AboutTarget {
     labels: &'static str,
 }
 
-impl About {
+impl RowFileMetadata {
     /// Of `side` of `data`, as the model `model` of a run's checkpoint at `step` saw it.
     #[must_use]
-    pub fn new(run: String, step: u64, model: &str, side: Side, data: &Dataset) -> Self {
-        let target = |target: &Target| AboutTarget {
-            name: target.name().to_owned(),
-            classes: target.classes().to_vec(),
-            labels: if target.is_multi() { "multi" } else { "single" },
-        };
+    pub(crate) fn new(run: String, step: u64, model: &str, side: Side, data: &Dataset) -> Self {
+        let mut targets = Vec::new();
+        for target in data.targets() {
+            targets.push(TargetMetadata {
+                name: target.name().to_owned(),
+                classes: target.classes().to_vec(),
+                labels: if target.is_multi() { "multi" } else { "single" },
+            });
+        }
+
         Self {
             format: FORMAT,
             run,
@@ -68,12 +70,12 @@ impl About {
             feature: data.feature().name.clone(),
             feature_id: data.feature().feature_id.clone(),
             manifest: data.store().manifest_hash().to_owned(),
-            targets: data.targets().iter().map(target).collect(),
+            targets,
         }
     }
 
     /// As a file's metadata has it.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         // Names and numbers alone: always JSON.
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -81,7 +83,7 @@ impl About {
 
 /// The columns of a file.
 #[derive(Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     schema: SchemaRef,
     side: &'static str,
     /// Whether vectors are written, else what was predicted.
@@ -90,32 +92,45 @@ pub struct Layout {
 
 impl Layout {
     /// Row key; of each target what is true, predicted, probable, and the logits.
-    pub fn predictions(data: &Dataset, about: &About) -> Self {
+    pub(crate) fn predictions(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
         for target in data.targets() {
             fields.extend(target_fields(target));
         }
-        Self { schema: Arc::new(Schema::new(fields)), side: about.side, vectors: false }
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            side: about.side,
+            vectors: false,
+        }
     }
 
     /// Row key; the true class of each target; the vector.
-    pub fn embeddings(data: &Dataset, about: &About) -> Self {
+    pub(crate) fn embeddings(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
-        fields.extend(data.targets().iter().map(|target| truth_fields(target)[1].clone()));
+        fields.extend(
+            data.targets()
+                .iter()
+                .map(|target| truth_fields(target)[1].clone()),
+        );
         fields.push(Field::new("embedding", list_of(DataType::Float32), false));
-        Self { schema: Arc::new(Schema::new(fields)), side: about.side, vectors: true }
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            side: about.side,
+            vectors: true,
+        }
     }
 
     /// All of them.
-    pub fn schema(&self) -> SchemaRef {
+    pub(crate) fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 
     /// The rows of `part`, which are some.
-    ///
-    /// # Errors
-    /// [`RowsFileError::Arrow`].
-    pub fn batch(&self, data: &Dataset, part: &Part) -> Result<RecordBatch, RowsFileError> {
+    pub(crate) fn batch(
+        &self,
+        data: &Dataset,
+        part: &RankRows,
+    ) -> Result<RecordBatch, RowsFileError> {
         let mut columns = self.keys(data, part);
         for (target, [probabilities, logits]) in data.targets().iter().zip(&part.targets) {
             let truth = truths(data, target, &part.rows);
@@ -129,23 +144,36 @@ impl Layout {
             columns.push(lists_of(probabilities, target.classes().len()));
             columns.push(lists_of(logits, target.classes().len()));
         }
+
         if self.vectors {
-            columns.push(lists_of(&part.vectors, part.vectors.len() / part.rows.len().max(1)));
+            columns.push(lists_of(
+                &part.vectors,
+                part.vectors.len() / part.rows.len().max(1),
+            ));
         }
         Ok(RecordBatch::try_new(self.schema(), columns)?)
     }
 
-    fn keys(&self, data: &Dataset, part: &Part) -> Vec<ArrayRef> {
-        let rows = data.rows();
-        let at = || part.rows.iter().map(|&row| row as usize);
+    fn keys(&self, data: &Dataset, part: &RankRows) -> Vec<ArrayRef> {
+        let all = data.rows();
+        let rows: Vec<usize> = part.rows.iter().map(|&row| row as usize).collect();
+        let clip_keys = rows.iter().map(|&row| &all.clip_keys[row]);
+        let segments = rows.iter().map(|&row| all.segments[row]);
+        let variants = rows.iter().map(|&row| all.variants[row]);
+        let offsets_s = rows.iter().map(|&row| all.offsets_s[row]);
+        let track_ids = rows.iter().map(|&row| all.track_ids[row]);
+        let artist_ids = rows.iter().map(|&row| all.artist_ids[row]);
+        let sides = rows.iter().map(|_| self.side);
+
+        // As in `key_fields`.
         vec![
-            Arc::new(StringArray::from_iter_values(at().map(|row| &rows.clip_keys[row]))),
-            Arc::new(Int32Array::from_iter_values(at().map(|row| rows.segments[row]))),
-            Arc::new(Float32Array::from_iter_values(at().map(|row| rows.variants[row]))),
-            Arc::new(Float32Array::from_iter_values(at().map(|row| rows.offsets_s[row]))),
-            Arc::new(Int64Array::from_iter_values(at().map(|row| rows.track_ids[row]))),
-            Arc::new(at().map(|row| rows.artist_ids[row]).collect::<Int64Array>()),
-            Arc::new(StringArray::from_iter_values(at().map(|_| self.side))),
+            Arc::new(StringArray::from_iter_values(clip_keys)),
+            Arc::new(Int32Array::from_iter_values(segments)),
+            Arc::new(Float32Array::from_iter_values(variants)),
+            Arc::new(Float32Array::from_iter_values(offsets_s)),
+            Arc::new(Int64Array::from_iter_values(track_ids)),
+            Arc::new(artist_ids.collect::<Int64Array>()),
+            Arc::new(StringArray::from_iter_values(sides)),
         ]
     }
 }
@@ -183,62 +211,96 @@ fn truth_fields(target: &Target) -> [Field; 2] {
 
 fn target_fields(target: &Target) -> Vec<Field> {
     let name = target.name();
-    let classes = serde_json::to_string(target.classes()).unwrap_or_default();
-    let in_class_order = |suffix: &str| {
-        let field = Field::new(format!("{name}_{suffix}"), list_of(DataType::Float32), false);
-        field.with_metadata(HashMap::from([("classes".to_owned(), classes.clone())]))
-    };
-    let mut fields = truth_fields(target).to_vec();
+    let mut predicted_id = Field::new(format!("{name}_predicted_id"), DataType::Int32, false);
+    let mut predicted = Field::new(format!("{name}_predicted"), DataType::Utf8, false);
     if target.is_multi() {
-        fields.push(Field::new(format!("{name}_predicted_ids"), list_of(DataType::Int32), false));
-        fields.push(Field::new(format!("{name}_predicted"), list_of(DataType::Utf8), false));
-    } else {
-        fields.push(Field::new(format!("{name}_predicted_id"), DataType::Int32, false));
-        fields.push(Field::new(format!("{name}_predicted"), DataType::Utf8, false));
+        predicted_id = Field::new(
+            format!("{name}_predicted_ids"),
+            list_of(DataType::Int32),
+            false,
+        );
+        predicted = predicted.with_data_type(list_of(DataType::Utf8));
     }
-    fields.push(in_class_order("probabilities"));
-    fields.push(in_class_order("logits"));
+
+    let mut fields = truth_fields(target).to_vec();
+    fields.push(predicted_id);
+    fields.push(predicted);
+    fields.push(per_class_field(target, "probabilities"));
+    fields.push(per_class_field(target, "logits"));
     fields
+}
+
+/// A list of a value a class; the field's metadata has the classes, in the same order.
+fn per_class_field(target: &Target, suffix: &str) -> Field {
+    let classes = serde_json::to_string(target.classes()).unwrap_or_default();
+    let name = format!("{}_{suffix}", target.name());
+    Field::new(name, list_of(DataType::Float32), false)
+        .with_metadata(HashMap::from([("classes".to_owned(), classes)]))
 }
 
 /// What is true of `rows`, as [`truth_fields`].
 fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
-    let labels = |row: u32| target.labels(data.rows(), row).map(|class| class as i32).collect::<Vec<_>>();
-    let labels: Vec<Vec<i32>> = rows.iter().map(|&row| labels(row)).collect();
-    if target.is_multi() {
-        return class_lists(
-            target,
-            labels.into_iter().map(|mut classes| {
-                classes.sort_unstable();
-                Some(classes).filter(|classes| !classes.is_empty())
-            }),
-        );
+    let mut labels: Vec<Vec<i32>> = Vec::with_capacity(rows.len());
+    for &row in rows {
+        let classes = target.labels(data.rows(), row);
+        labels.push(classes.map(|class| class as i32).collect());
     }
-    let ids: Int32Array = labels.iter().map(|classes| classes.first().copied()).collect();
+
+    if target.is_multi() {
+        let mut lists = Vec::with_capacity(rows.len());
+        for mut classes in labels {
+            classes.sort_unstable();
+            lists.push((!classes.is_empty()).then_some(classes));
+        }
+        return class_lists(target, lists);
+    }
+
+    let ids: Int32Array = labels
+        .iter()
+        .map(|classes| classes.first().copied())
+        .collect();
     let names: StringArray = ids.iter().map(|id| Some(name_of(target, id?))).collect();
     [Arc::new(ids), Arc::new(names)]
 }
 
 /// The likeliest class of each row, or all from [`THRESHOLD`] on.
 fn predicted(target: &Target, probabilities: &[f32]) -> [ArrayRef; 2] {
+    // `max`: chunks of no length are a panic.
     let rows = probabilities.chunks_exact(target.classes().len().max(1));
     if target.is_multi() {
-        let above = |row: &[f32]| (0..).zip(row).filter(|(_, p)| **p >= THRESHOLD).map(|(class, _)| class).collect();
-        return class_lists(target, rows.map(|row| Some(above(row))));
+        let mut lists = Vec::new();
+        for row in rows {
+            let above = (0..).zip(row).filter(|(_, p)| **p >= THRESHOLD);
+            lists.push(Some(above.map(|(class, _)| class).collect()));
+        }
+        return class_lists(target, lists);
     }
+
     let ids = Int32Array::from_iter_values(rows.map(|row| likeliest(row) as i32));
     let names = StringArray::from_iter_values(ids.values().iter().map(|&id| name_of(target, id)));
     [Arc::new(ids), Arc::new(names)]
 }
 
 fn name_of(target: &Target, class: i32) -> &str {
-    usize::try_from(class).ok().and_then(|class| target.classes().get(class)).map_or("", String::as_str)
+    usize::try_from(class)
+        .ok()
+        .and_then(|class| target.classes().get(class))
+        .map_or("", String::as_str)
 }
 
 /// Lists of class ids, and of the names beside them.
-fn class_lists(target: &Target, rows: impl Iterator<Item = Option<Vec<i32>>>) -> [ArrayRef; 2] {
-    let mut ids = ListBuilder::new(Int32Builder::new()).with_field(Field::new("item", DataType::Int32, false));
-    let mut names = ListBuilder::new(StringBuilder::new()).with_field(Field::new("item", DataType::Utf8, false));
+fn class_lists(target: &Target, rows: Vec<Option<Vec<i32>>>) -> [ArrayRef; 2] {
+    let mut ids = ListBuilder::new(Int32Builder::new()).with_field(Field::new(
+        "item",
+        DataType::Int32,
+        false,
+    ));
+    let mut names = ListBuilder::new(StringBuilder::new()).with_field(Field::new(
+        "item",
+        DataType::Utf8,
+        false,
+    ));
+
     for classes in rows {
         for &class in classes.iter().flatten() {
             ids.values().append_value(class);
@@ -247,6 +309,7 @@ fn class_lists(target: &Target, rows: impl Iterator<Item = Option<Vec<i32>>>) ->
         ids.append(classes.is_some());
         names.append(classes.is_some());
     }
+
     [Arc::new(ids.finish()), Arc::new(names.finish())]
 }
 
@@ -255,5 +318,10 @@ fn lists_of(values: &[f32], length: usize) -> ArrayRef {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     let rows = values.len() / length.max(1);
     let offsets = OffsetBuffer::from_repeated_length(length, rows);
-    Arc::new(ListArray::new(item, offsets, Arc::new(Float32Array::from(values.to_vec())), None))
+    Arc::new(ListArray::new(
+        item,
+        offsets,
+        Arc::new(Float32Array::from(values.to_vec())),
+        None,
+    ))
 }

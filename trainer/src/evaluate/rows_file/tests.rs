@@ -9,13 +9,13 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
+use wavemill_schemas::config::Config;
+use wavemill_scores::metrics::{Label, Predictions, Report, likeliest};
 
 use super::*;
-use crate::config::Config;
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
 use crate::evaluate::{predict, predict_into};
-use crate::metrics::{Label, Predictions, Report, likeliest};
 use crate::strategy::Solo;
 use crate::testing::{Made, alone, made};
 
@@ -26,41 +26,90 @@ fn config() -> Config {
 }
 
 fn plan() -> LoaderPlan {
-    LoaderPlan { side: Side::Training, batch_size: 7, ..LoaderPlan::default() }
+    LoaderPlan {
+        side: Side::Training,
+        batch_size: 7,
+        ..LoaderPlan::default()
+    }
 }
 
-fn write(made: &Made, paths: &Paths) -> Vec<Predictions> {
-    let about = About::new("lstm-1".to_owned(), 4, "lstm", Side::Training, &made.data);
+fn write(made: &Made, paths: &RowFilePaths) -> Vec<Predictions> {
+    let about = RowFileMetadata::new("lstm-1".to_owned(), 4, "lstm", Side::Training, &made.data);
     let mut files = RowFiles::create(paths, &about, &made.data, 0).expect("room");
-    let predictions = predict_into(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
+    let predictions =
+        predict_into(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
     files.finish().expect("room");
     predictions
 }
 
 fn read(path: &Path) -> (RecordBatch, BTreeMap<String, String>) {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).expect("a file")).expect("Parquet");
-    let pairs = reader.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).expect("a file"))
+        .expect("Parquet");
+    let pairs = reader
+        .metadata()
+        .file_metadata()
+        .key_value_metadata()
+        .cloned()
+        .unwrap_or_default();
     let schema = std::sync::Arc::clone(reader.schema());
-    let batches: Vec<_> = reader.build().expect("rows").map(|batch| batch.expect("a batch")).collect();
-    let metadata = pairs.into_iter().map(|pair| (pair.key, pair.value.unwrap_or_default())).collect();
-    (concat_batches(&schema, &batches).expect("one schema"), metadata)
+    let batches: Vec<_> = reader
+        .build()
+        .expect("rows")
+        .map(|batch| batch.expect("a batch"))
+        .collect();
+    let metadata = pairs
+        .into_iter()
+        .map(|pair| (pair.key, pair.value.unwrap_or_default()))
+        .collect();
+    (
+        concat_batches(&schema, &batches).expect("one schema"),
+        metadata,
+    )
 }
 
 fn floats(batch: &RecordBatch, column: &str, row: usize) -> Vec<f32> {
-    batch[column].as_list::<i32>().value(row).as_primitive::<Float32Type>().values().to_vec()
+    batch[column]
+        .as_list::<i32>()
+        .value(row)
+        .as_primitive::<Float32Type>()
+        .values()
+        .to_vec()
 }
 
 #[test]
 fn predictions_are_those_that_are_scored_row_by_row() {
     let alone = alone();
-    let made = made(&Fixture { segments: 2, unlabelled: 5, ..Fixture::default() }, &config(), 4, &alone);
+    let made = made(
+        &Fixture {
+            segments: 2,
+            unlabelled: 5,
+            ..Fixture::default()
+        },
+        &config(),
+        4,
+        &alone,
+    );
     let path = made.folder.path().join("rows.parquet");
-    let scored = write(&made, &Paths { predictions: Some(path.clone()), embeddings: None });
-    assert_eq!(scored, predict(&made.learner, &made.data, &Solo, plan()).expect("answers"), "files change no score");
+    let scored = write(
+        &made,
+        &RowFilePaths {
+            predictions: Some(path.clone()),
+            embeddings: None,
+        },
+    );
+    assert_eq!(
+        scored,
+        predict(&made.learner, &made.data, &Solo, plan()).expect("answers"),
+        "files change no score"
+    );
 
     let (batch, metadata) = read(&path);
     let about: Value = serde_json::from_str(&metadata[METADATA_KEY]).expect("JSON");
-    assert_eq!((&about["run"], &about["targets"][0]["classes"][0]), (&"lstm-1".into(), &"class 0".into()), "{about}");
+    assert_eq!(
+        (&about["run"], &about["targets"][0]["classes"][0]),
+        (&"lstm-1".into(), &"class 0".into()),
+        "{about}"
+    );
     assert_eq!(batch.num_rows(), scored[0].len());
 
     let ids = batch["genre_true_id"].as_primitive::<Int32Type>();
@@ -69,13 +118,26 @@ fn predictions_are_those_that_are_scored_row_by_row() {
     let mut right = 0;
     for (at, row) in scored[0].rows().enumerate() {
         assert_eq!(batch["clip_key"].as_string::<i32>().value(at), row.clip_key);
-        assert_eq!(batch["segment"].as_primitive::<Int32Type>().value(at), row.segment);
-        assert_eq!(batch["track_id"].as_primitive::<Int64Type>().value(at), row.track_id);
-        assert_eq!(floats(&batch, "genre_probabilities", at), row.probabilities, "the same bits");
+        assert_eq!(
+            batch["segment"].as_primitive::<Int32Type>().value(at),
+            row.segment
+        );
+        assert_eq!(
+            batch["track_id"].as_primitive::<Int64Type>().value(at),
+            row.track_id
+        );
+        assert_eq!(
+            floats(&batch, "genre_probabilities", at),
+            row.probabilities,
+            "the same bits"
+        );
         assert_eq!(predicted.value(at) as usize, likeliest(row.probabilities));
         match row.label {
             Label::Class(class) => {
-                assert_eq!((ids.value(at) as usize, names.value(at)), (class, &*scored[0].classes()[class]));
+                assert_eq!(
+                    (ids.value(at) as usize, names.value(at)),
+                    (class, &*scored[0].classes()[class])
+                );
                 right += usize::from(ids.value(at) == predicted.value(at));
             }
             _ => assert!(ids.is_null(at) && names.is_null(at)),
@@ -83,11 +145,20 @@ fn predictions_are_those_that_are_scored_row_by_row() {
         let logits = floats(&batch, "genre_logits", at);
         let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
         let first = f64::from(logits[0]).exp() / sum;
-        assert!((first - f64::from(row.probabilities[0])).abs() < 1e-6, "softmax of {logits:?}");
+        assert!(
+            (first - f64::from(row.probabilities[0])).abs() < 1e-6,
+            "softmax of {logits:?}"
+        );
     }
-    let Report::Single(report) = Report::of(&scored[0]).expect("labels") else { panic!("one class a row") };
+    let Report::Single(report) = Report::of(&scored[0]).expect("labels") else {
+        panic!("one class a row")
+    };
     assert!(ids.null_count() > 0 && report.rows as usize == batch.num_rows() - ids.null_count());
-    assert_eq!(report.accuracy, right as f64 / report.rows as f64, "the score that is printed");
+    assert_eq!(
+        report.accuracy,
+        right as f64 / report.rows as f64,
+        "the score that is printed"
+    );
 }
 
 #[test]
@@ -95,16 +166,34 @@ fn several_labels_a_row_are_lists() {
     let alone = alone();
     let made = made(&Fixture::default(), &config(), 4, &alone);
     let path = made.folder.path().join("rows.parquet");
-    let scored = write(&made, &Paths { predictions: Some(path.clone()), embeddings: None });
+    let scored = write(
+        &made,
+        &RowFilePaths {
+            predictions: Some(path.clone()),
+            embeddings: None,
+        },
+    );
     let (batch, _) = read(&path);
     let mut positive = 0;
     for (at, row) in scored[1].rows().enumerate() {
-        let Label::Set(set) = row.label else { panic!("every row of the fixture has genres") };
+        let Label::Set(set) = row.label else {
+            panic!("every row of the fixture has genres")
+        };
         let ids = batch["genres_all_true_ids"].as_list::<i32>().value(at);
-        let want: Vec<i32> = (0..).zip(set).filter(|(_, holds)| **holds).map(|(class, _)| class).collect();
+        let want: Vec<i32> = (0..)
+            .zip(set)
+            .filter(|(_, holds)| **holds)
+            .map(|(class, _)| class)
+            .collect();
         assert_eq!(ids.as_primitive::<Int32Type>().values(), &want);
         let above = row.probabilities.iter().filter(|p| **p >= 0.5).count();
-        assert_eq!(batch["genres_all_predicted"].as_list::<i32>().value(at).len(), above);
+        assert_eq!(
+            batch["genres_all_predicted"]
+                .as_list::<i32>()
+                .value(at)
+                .len(),
+            above
+        );
         positive += want.len();
     }
     assert!(positive > 0);
@@ -114,8 +203,15 @@ fn several_labels_a_row_are_lists() {
 fn embeddings_are_what_the_heads_see() {
     let alone = alone();
     let made = made(&Fixture::default(), &config(), 4, &alone);
-    let [predictions, embeddings] = ["rows.parquet", "vectors.parquet"].map(|name| made.folder.path().join(name));
-    write(&made, &Paths { predictions: Some(predictions.clone()), embeddings: Some(embeddings.clone()) });
+    let [predictions, embeddings] =
+        ["rows.parquet", "vectors.parquet"].map(|name| made.folder.path().join(name));
+    write(
+        &made,
+        &RowFilePaths {
+            predictions: Some(predictions.clone()),
+            embeddings: Some(embeddings.clone()),
+        },
+    );
     let (rows, vectors) = (read(&predictions).0, read(&embeddings).0);
     assert_eq!(rows["clip_key"].as_ref(), vectors["clip_key"].as_ref());
     assert_eq!(rows["genre_true"].as_ref(), vectors["genre_true"].as_ref());
@@ -126,9 +222,15 @@ fn embeddings_are_what_the_heads_see() {
     for at in 0..rows.num_rows() {
         let vector = floats(&vectors, "embedding", at);
         assert_eq!(vector.len() as i64, made.learner.net().width());
-        let products = vector.iter().zip(&weight).map(|(x, w)| f64::from(*x) * f64::from(*w));
+        let products = vector
+            .iter()
+            .zip(&weight)
+            .map(|(x, w)| f64::from(*x) * f64::from(*w));
         let logit = products.sum::<f64>() + f64::from(bias[0]);
-        assert!((logit - f64::from(floats(&rows, "genre_logits", at)[0])).abs() < 1e-4, "row {at}");
+        assert!(
+            (logit - f64::from(floats(&rows, "genre_logits", at)[0])).abs() < 1e-4,
+            "row {at}"
+        );
     }
 }
 
@@ -138,19 +240,34 @@ fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
     let made = made(&Fixture::default(), &config(), 0, &alone);
     let folder = made.folder.path().join("out");
     fs::create_dir(&folder).expect("room");
-    let paths = |name: &str| Paths { predictions: Some(folder.join(name)), embeddings: None };
-    let about = About::new(String::new(), 0, "lstm", Side::Training, &made.data);
+    let paths = |name: &str| RowFilePaths {
+        predictions: Some(folder.join(name)),
+        embeddings: None,
+    };
+    let about = RowFileMetadata::new(String::new(), 0, "lstm", Side::Training, &made.data);
 
     let begun = RowFiles::create(&paths("a.parquet"), &about, &made.data, 0).expect("room");
     assert!(!folder.join("a.parquet").exists());
     drop(begun);
-    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 0, "nothing is left of it");
+    assert_eq!(
+        fs::read_dir(&folder).expect("a folder").count(),
+        0,
+        "nothing is left of it"
+    );
 
     for name in ["a.parquet", "b.parquet"] {
         write(&made, &paths(name));
     }
     assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 2);
-    assert!(fs::read(folder.join("a.parquet")).expect("a file") == fs::read(folder.join("b.parquet")).expect("a file"));
-    let error = RowFiles::create(&paths("none/a.parquet"), &about, &made.data, 0).expect_err("no folder").to_string();
-    assert!(error.starts_with("cannot write") && error.contains("none/a.parquet"), "{error}");
+    assert!(
+        fs::read(folder.join("a.parquet")).expect("a file")
+            == fs::read(folder.join("b.parquet")).expect("a file")
+    );
+    let error = RowFiles::create(&paths("none/a.parquet"), &about, &made.data, 0)
+        .expect_err("no folder")
+        .to_string();
+    assert!(
+        error.starts_with("cannot write") && error.contains("none/a.parquet"),
+        "{error}"
+    );
 }

@@ -16,17 +16,26 @@ fn each_device<R: Send>(
     std::thread::scope(|scope| {
         let body = &body;
         let start = |(ranks, &device): (Ranks, &Device)| {
-            scope.spawn(move || match join(&ranks, &fingerprint(), device, no_loss()) {
-                Ok(group) => {
-                    let result = body(group);
-                    group.finish().expect("all finish");
-                    Ok(result)
-                }
-                Err(error) => Err(error.to_string()),
-            })
+            scope.spawn(
+                move || match join(&ranks, &fingerprint(), device, no_loss()) {
+                    Ok(group) => {
+                        let result = body(group);
+                        group.finish().expect("all finish");
+                        Ok(result)
+                    }
+                    Err(error) => Err(error.to_string()),
+                },
+            )
         };
-        let threads: Vec<_> = world(devices.len()).into_iter().zip(devices).map(start).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        let threads: Vec<_> = world(devices.len())
+            .into_iter()
+            .zip(devices)
+            .map(start)
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
     })
 }
 
@@ -40,16 +49,24 @@ fn one_and_two(group: &dyn Collective, device: Device) -> f64 {
 fn ranks_of_mixed_devices_all_hear_whose_differs() {
     for error in each_device(&[Device::Cpu, Device::Cuda(0), Device::Cpu], |_| ()) {
         let error = error.expect_err("mixed");
-        assert_eq!(error, "rank 1 has device cuda, rank 0 has cpu: all ranks need the same");
+        assert_eq!(
+            error,
+            "rank 1 has device cuda, rank 0 has cpu: all ranks need the same"
+        );
     }
 }
 
 #[test]
 fn ranks_on_cpus_sum_by_the_ring_after_joining() {
-    let sums = each_device(&[Device::Cpu; 2], |group| (one_and_two(group, Device::Cpu), format!("{group:?}")));
+    let sums = each_device(&[Device::Cpu; 2], |group| {
+        (one_and_two(group, Device::Cpu), format!("{group:?}"))
+    });
     for sum in sums {
         let (sum, group) = sum.expect("joined");
-        assert!(sum == 3.0 && group.starts_with("RingGroup"), "{sum}, {group}");
+        assert!(
+            sum == 3.0 && group.starts_with("RingGroup"),
+            "{sum}, {group}"
+        );
     }
 }
 
@@ -62,14 +79,21 @@ fn gpus_that_nobody_can_ask_are_joined_without_nccl_and_without_a_panic() {
     });
     for sum in sums {
         let (sum, group) = sum.expect("joined");
-        assert!(sum == 3.0 && group.starts_with("RingGroup"), "{sum}, {group}");
+        assert!(
+            sum == 3.0 && group.starts_with("RingGroup"),
+            "{sum}, {group}"
+        );
     }
 }
 
 #[test]
 fn a_copy_in_host_memory_is_summed_and_copied_back() {
     let results = each_rank(2, |group| {
-        let mut tensor = Tensor::full([2, 3], group.rank() as f64 + 1.0, (Kind::Double, Device::Cpu));
+        let mut tensor = Tensor::full(
+            [2, 3],
+            group.rank() as f64 + 1.0,
+            (Kind::Double, Device::Cpu),
+        );
         let before = tensor.data_ptr();
         through_host(group.rank(), &mut tensor, |copy| {
             assert!(copy.data_ptr() != before, "a copy, or this tests nothing");
@@ -78,7 +102,8 @@ fn a_copy_in_host_memory_is_summed_and_copied_back() {
         .expect("all take part");
         assert_eq!(tensor.data_ptr(), before);
         let mut odd = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr();
-        let refused = through_host(group.rank(), &mut odd, |copy| group.sum(copy)).expect_err("not contiguous");
+        let refused = through_host(group.rank(), &mut odd, |copy| group.sum(copy))
+            .expect_err("not contiguous");
         assert!(matches!(refused, RankError::Tensor { .. }), "{refused}");
         Vec::<f64>::try_from(tensor.view(-1)).expect("flat")
     });
@@ -93,21 +118,31 @@ fn what_a_check_of_one_rank_finds_ends_all_with_its_words() {
         |group, heard| {
             if group.rank() == 1 {
                 group.watch(Box::new(|| None));
-                group.watch(Box::new(|| Some("NCCL's sum over ranks: a CUDA call failed".to_owned())));
+                group.watch(Box::new(|| {
+                    Some("NCCL's sum over ranks: a CUDA call failed".to_owned())
+                }));
             }
-            heard.recv_timeout(Duration::from_secs(9)).expect("within seconds")
+            heard
+                .recv_timeout(Duration::from_secs(9))
+                .expect("within seconds")
         },
     );
     for words in heard {
         let words = words.expect("joined");
-        assert!(words.starts_with("rank 1 ended: NCCL's sum over ranks: a CUDA call failed"), "{words}");
+        assert!(
+            words.starts_with("rank 1 ended: NCCL's sum over ranks: a CUDA call failed"),
+            "{words}"
+        );
     }
 }
 
 #[test]
 #[ignore = "needs two GPUs and NCCL"]
 fn gpus_sum_by_nccl() {
-    assert!(ffi::load_cuda() && tch::Cuda::device_count() >= 2, "two GPUs");
+    assert!(
+        ffi::load_cuda() && tch::Cuda::device_count() >= 2,
+        "two GPUs"
+    );
     let results = each_device(&[Device::Cuda(0), Device::Cuda(1)], |group| {
         assert!(format!("{group:?}").starts_with("NcclGroup"), "{group:?}");
         let device = Device::Cuda(group.rank());
@@ -116,10 +151,16 @@ fn gpus_sum_by_nccl() {
         let mut extras = [0.5];
         let mut buckets = Buckets::new(&[("v".to_owned(), variable.shallow_clone())], 1);
         buckets.reduce(group, &mut extras).expect("all take part");
-        let own = Tensor::full([1], group.rank() as f64 + 1.0, (Kind::Double, device)).set_requires_grad(true);
+        let own = Tensor::full([1], group.rank() as f64 + 1.0, (Kind::Double, device))
+            .set_requires_grad(true);
         let total = ffi::sum_over_ranks(&own, sum_group(group)).expect("all take part");
         (&total * &total).sum(Kind::Double).backward();
-        [one_and_two(group, device), variable.grad().double_value(&[6]), extras[0], own.grad().double_value(&[0])]
+        [
+            one_and_two(group, device),
+            variable.grad().double_value(&[6]),
+            extras[0],
+            own.grad().double_value(&[0]),
+        ]
     });
     for result in results {
         assert_eq!(result, Ok([3.0, 3.0, 1.0, 12.0]));

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use tch::{Device, Kind, Tensor};
+use wavemill_schemas::rng::Rng;
 
 use super::*;
-use crate::rng::Rng;
 
 fn values(rank: usize, length: usize) -> Vec<f64> {
     let mut rng = Rng::new(rank as u64);
@@ -31,11 +31,20 @@ fn sums(world_size: usize, kind: Kind) -> Vec<Vec<Vec<f64>>> {
 
 #[test]
 fn sums_are_right_and_have_the_same_bits_on_every_rank_and_in_every_run() {
-    for (kind, epsilon) in [(Kind::Float, f64::from(f32::EPSILON)), (Kind::Double, f64::EPSILON)] {
+    for (kind, epsilon) in [
+        (Kind::Float, f64::from(f32::EPSILON)),
+        (Kind::Double, f64::EPSILON),
+    ] {
         for world_size in [2, 3, 4] {
             let results = sums(world_size, kind);
-            assert!(results.iter().all(|rank| *rank == results[0]), "{kind:?}, {world_size} ranks");
-            assert!(results == sums(world_size, kind), "{kind:?}, {world_size} ranks, again");
+            assert!(
+                results.iter().all(|rank| *rank == results[0]),
+                "{kind:?}, {world_size} ranks"
+            );
+            assert!(
+                results == sums(world_size, kind),
+                "{kind:?}, {world_size} ranks, again"
+            );
             for (sum, &length) in results[0].iter().zip(&LENGTHS) {
                 let parts: Vec<_> = (0..world_size).map(|rank| values(rank, length)).collect();
                 assert_eq!(sum.len(), length);
@@ -44,7 +53,10 @@ fn sums_are_right_and_have_the_same_bits_on_every_rank_and_in_every_run() {
                     let size: f64 = parts.iter().map(|part| part[at].abs()).sum();
                     // Each part is rounded once, and each of the n − 1 additions.
                     let most = size * epsilon * world_size as f64;
-                    assert!((value - exact).abs() <= most, "{kind:?} [{at}] of {length}: {value}, {exact}");
+                    assert!(
+                        (value - exact).abs() <= most,
+                        "{kind:?} [{at}] of {length}: {value}, {exact}"
+                    );
                 }
             }
         }
@@ -54,7 +66,9 @@ fn sums_are_right_and_have_the_same_bits_on_every_rank_and_in_every_run() {
 #[test]
 fn bytes_of_all_lengths_are_gathered_by_rank() {
     let blob = |rank: usize| vec![rank as u8; [0, 1_000_003, 5][rank]];
-    for gathered in each_rank(3, |group| group.gather(&blob(group.rank())).expect("all take part")) {
+    for gathered in each_rank(3, |group| {
+        group.gather(&blob(group.rank())).expect("all take part")
+    }) {
         assert!(gathered == [blob(0), blob(1), blob(2)]);
     }
 }
@@ -76,8 +90,10 @@ fn nobody_passes_a_barrier_before_the_last_has_come() {
 #[test]
 fn a_tensor_that_cannot_be_summed_is_refused_before_anything_travels() {
     each_rank(2, |group| {
-        let odd =
-            [Tensor::zeros([3], (Kind::Int64, Device::Cpu)), Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr()];
+        let odd = [
+            Tensor::zeros([3], (Kind::Int64, Device::Cpu)),
+            Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr(),
+        ];
         for mut tensor in odd.into_iter().chain([Tensor::new()]) {
             let error = group.sum(&mut tensor).expect_err("unfit");
             assert!(matches!(error, RankError::Tensor { .. }), "{error}");
@@ -93,7 +109,10 @@ fn ranks_at_different_places_are_told_both_places() {
         |_| fingerprint(),
         |group, _| {
             let mut tensor = Tensor::zeros([5 + group.rank() as i64], (Kind::Float, Device::Cpu));
-            let error = group.sum(&mut tensor).expect_err("5 and 6 values").to_string();
+            let error = group
+                .sum(&mut tensor)
+                .expect_err("5 and 6 values")
+                .to_string();
             group.fail(&error);
             error
         },
@@ -118,17 +137,24 @@ pub(super) fn each_join<R: Send>(
             scope.spawn(move || {
                 let (said, heard) = crossbeam_channel::unbounded();
                 let on_loss: OnLoss = Box::new(move |loss| drop(said.send(loss.to_string())));
-                RingGroup::join(&ranks, &fingerprint(ranks.rank), on_loss).map(|group| body(group, heard))
+                RingGroup::join(&ranks, &fingerprint(ranks.rank), on_loss)
+                    .map(|group| body(group, heard))
             })
         };
         let threads: Vec<_> = ranks.into_iter().map(start).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
     })
 }
 
 fn refusals(ranks: Vec<Ranks>, fingerprint: impl Fn(usize) -> Fingerprint + Sync) -> Vec<String> {
     let joined = each_join(ranks, fingerprint, |_, _| ());
-    joined.into_iter().map(|result| result.expect_err("no start").to_string()).collect()
+    joined
+        .into_iter()
+        .map(|result| result.expect_err("no start").to_string())
+        .collect()
 }
 
 #[test]
@@ -145,10 +171,21 @@ fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
         *place = format!("r{rank}");
         one
     };
-    for field in ["wavemill", "manifest", "config", "feature_id", "damaged files"] {
-        let all = refusals(world(3), |rank| change(field, if rank == 2 { 2 } else { 0 }));
+    for field in [
+        "wavemill",
+        "manifest",
+        "config",
+        "feature_id",
+        "damaged files",
+    ] {
+        let all = refusals(world(3), |rank| {
+            change(field, if rank == 2 { 2 } else { 0 })
+        });
         for error in &all {
-            assert!(error.contains(&format!("rank 2 has {field} r2, rank 0 has r0")), "{all:?}");
+            assert!(
+                error.contains(&format!("rank 2 has {field} r2, rank 0 has r0")),
+                "{all:?}"
+            );
         }
     }
 }
@@ -158,7 +195,11 @@ fn a_rank_that_counts_another_number_of_ranks_is_named() {
     let mut ranks = world(2);
     ranks[1].world_size = 4;
     let all = refusals(ranks, |_| fingerprint());
-    assert!(all.iter().all(|error| error.contains("rank 1 has WORLD_SIZE 4, rank 0 has 2")), "{all:?}");
+    assert!(
+        all.iter()
+            .all(|error| error.contains("rank 1 has WORLD_SIZE 4, rank 0 has 2")),
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -169,7 +210,11 @@ fn a_rank_that_does_not_come_is_named_and_those_that_came_are_told() {
         rank.join_timeout = Duration::from_secs(1);
     }
     let all = refusals(ranks, |_| fingerprint());
-    assert!(all.iter().all(|error| error.contains("have not come to rank 0: 2;")), "{all:?}");
+    assert!(
+        all.iter()
+            .all(|error| error.contains("have not come to rank 0: 2;")),
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -177,7 +222,11 @@ fn two_processes_of_one_rank_are_refused() {
     let mut ranks = world(3);
     ranks[2].rank = 1;
     let all = refusals(ranks, |_| fingerprint());
-    assert!(all.iter().all(|error| error.contains("two processes say that they are rank 1")), "{all:?}");
+    assert!(
+        all.iter()
+            .all(|error| error.contains("two processes say that they are rank 1")),
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -187,7 +236,10 @@ fn a_rank_without_a_rank_0_says_where_it_searched() {
     ranks[0].join_timeout = Duration::from_millis(300);
     let address = format!("127.0.0.1:{}", ranks[0].port);
     let all = refusals(ranks, |_| fingerprint());
-    assert!(all[0].contains("rank 1 found no rank 0 at") && all[0].contains(&address), "{all:?}");
+    assert!(
+        all[0].contains("rank 1 found no rank 0 at") && all[0].contains(&address),
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -197,7 +249,10 @@ fn a_port_that_is_taken_is_named() {
     ranks.truncate(1);
     ranks[0].port = taken.local_addr().expect("bound").port();
     let all = refusals(ranks, |_| fingerprint());
-    assert!(all[0].contains("cannot listen on 127.0.0.1:") && all[0].contains("WAVEMILL_PORT"), "{all:?}");
+    assert!(
+        all[0].contains("cannot listen on 127.0.0.1:") && all[0].contains("WAVEMILL_PORT"),
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -210,14 +265,25 @@ fn strangers_and_ranks_of_another_job_do_not_disturb() {
     let (first, second) = (ranks[0].clone(), ranks[1].clone());
     let (here, joined) = std::thread::scope(|scope| {
         let host = scope.spawn(|| {
-            each_join(vec![first], |_| fingerprint(), |group, _| group.barrier().and_then(|()| group.finish()).is_ok())
+            each_join(
+                vec![first],
+                |_| fingerprint(),
+                |group, _| group.barrier().and_then(|()| group.finish()).is_ok(),
+            )
         });
         let reach = || TcpStream::connect(address);
-        let silent = std::iter::repeat_with(reach).find_map(Result::ok).expect("rank 0 listens at some time");
+        let silent = std::iter::repeat_with(reach)
+            .find_map(Result::ok)
+            .expect("rank 0 listens at some time");
         let mut talker = reach().expect("rank 0 listens");
-        talker.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("it reads");
+        talker
+            .write_all(b"GET / HTTP/1.1\r\n\r\n")
+            .expect("it reads");
         let turned_away = refusals(vec![other], |_| fingerprint());
-        assert!(turned_away[0].contains("another job listens there"), "{turned_away:?}");
+        assert!(
+            turned_away[0].contains("another job listens there"),
+            "{turned_away:?}"
+        );
         let guest = each_join(
             vec![second],
             |_| fingerprint(),
@@ -226,7 +292,11 @@ fn strangers_and_ranks_of_another_job_do_not_disturb() {
         drop((silent, talker));
         (host.join().expect("no panic"), guest)
     });
-    assert!(here.into_iter().chain(joined).all(|result| result.expect("joined")));
+    assert!(
+        here.into_iter()
+            .chain(joined)
+            .all(|result| result.expect("joined"))
+    );
 }
 
 #[test]
@@ -239,11 +309,22 @@ fn a_rank_that_goes_without_a_word_is_known_to_all_others() {
                 return None;
             }
             let error = group.barrier().expect_err("one is missing").to_string();
-            Some((heard.recv_timeout(Duration::from_secs(9)).expect("the watchdog"), error))
+            Some((
+                heard
+                    .recv_timeout(Duration::from_secs(9))
+                    .expect("the watchdog"),
+                error,
+            ))
         },
     );
-    for (watchdog, barrier) in heard.into_iter().filter_map(|result| result.expect("joined")) {
-        assert!(watchdog.contains("rank 1 ended: its connection closed"), "{watchdog}");
+    for (watchdog, barrier) in heard
+        .into_iter()
+        .filter_map(|result| result.expect("joined"))
+    {
+        assert!(
+            watchdog.contains("rank 1 ended: its connection closed"),
+            "{watchdog}"
+        );
         assert!(barrier.contains("rank 1 ended"), "{barrier}");
     }
 }
@@ -259,11 +340,21 @@ fn a_failing_ranks_own_words_reach_all_others() {
                     group.fail("disk full");
                     return None;
                 }
-                Some(heard.recv_timeout(Duration::from_secs(9)).expect("the watchdog"))
+                Some(
+                    heard
+                        .recv_timeout(Duration::from_secs(9))
+                        .expect("the watchdog"),
+                )
             },
         );
-        for words in heard.into_iter().filter_map(|result| result.expect("joined")) {
-            assert!(words.contains(&format!("rank {failing} ended: disk full")), "{words}");
+        for words in heard
+            .into_iter()
+            .filter_map(|result| result.expect("joined"))
+        {
+            assert!(
+                words.contains(&format!("rank {failing} ended: disk full")),
+                "{words}"
+            );
         }
     }
 }

@@ -12,7 +12,11 @@ use super::*;
 
 /// Ranks of one job on this machine, as threads would be given them.
 pub(super) fn world(world_size: usize) -> Vec<Ranks> {
-    let port = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .expect("loopback")
+        .local_addr()
+        .expect("bound")
+        .port();
     let ranks = |rank| Ranks {
         rank,
         world_size,
@@ -41,18 +45,25 @@ pub(super) fn no_loss() -> OnLoss {
 }
 
 /// `body` on each rank of a ring, in threads; what it gave, by rank.
-pub(super) fn each_rank<R: Send>(world_size: usize, body: impl Fn(&RingGroup) -> R + Sync) -> Vec<R> {
+pub(super) fn each_rank<R: Send>(
+    world_size: usize,
+    body: impl Fn(&RingGroup) -> R + Sync,
+) -> Vec<R> {
     std::thread::scope(|scope| {
         let body = &body;
         let start = |ranks: Ranks| {
             scope.spawn(move || {
-                let group = RingGroup::join(&ranks, &fingerprint(), no_loss()).expect("all are there");
+                let group =
+                    RingGroup::join(&ranks, &fingerprint(), no_loss()).expect("all are there");
                 let result = body(&group);
                 group.finish().expect("all finish");
                 result
             })
         };
         let threads: Vec<_> = world(world_size).into_iter().map(start).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
     })
 }

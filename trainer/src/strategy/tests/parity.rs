@@ -1,9 +1,9 @@
 //! Several ranks train as one does: the same global batches, cut by rank.
 
 use tch::{Device, Kind, Tensor};
+use wavemill_schemas::rng::Rng;
 
 use super::*;
-use crate::rng::Rng;
 
 const STEPS: usize = 50;
 const BATCH: i64 = 12;
@@ -11,11 +11,24 @@ const BATCH: i64 = 12;
 /// Two layers, and one variable that no batch uses.
 fn model(kind: Kind) -> Vec<(String, Tensor)> {
     let mut rng = Rng::new(7);
-    let shapes: [(&str, &[i64]); 5] =
-        [("1.bias", &[16]), ("1.weight", &[16, 6]), ("2.bias", &[3]), ("2.weight", &[3, 16]), ("unused", &[2])];
+    let shapes: [(&str, &[i64]); 5] = [
+        ("1.bias", &[16]),
+        ("1.weight", &[16, 6]),
+        ("2.bias", &[3]),
+        ("2.weight", &[3, 16]),
+        ("unused", &[2]),
+    ];
     let variable = |(name, shape): (&str, &[i64])| {
-        let values: Vec<f64> = (0..shape.iter().product()).map(|_| 0.3 * rng.normal()).collect();
-        (name.to_owned(), Tensor::from_slice(&values).view(shape).to_kind(kind).set_requires_grad(true))
+        let values: Vec<f64> = (0..shape.iter().product())
+            .map(|_| 0.3 * rng.normal())
+            .collect();
+        (
+            name.to_owned(),
+            Tensor::from_slice(&values)
+                .view(shape)
+                .to_kind(kind)
+                .set_requires_grad(true),
+        )
     };
     shapes.into_iter().map(variable).collect()
 }
@@ -25,11 +38,16 @@ fn batch(step: usize, kind: Kind) -> (Tensor, Tensor, Tensor) {
     let mut rng = Rng::new(1000 + step as u64);
     let rows: Vec<f64> = (0..BATCH * 6).map(|_| rng.normal()).collect();
     // The class of a row is the place of the largest of its first three values.
-    let largest = |row: &[f64]| (0..3).fold(0, |best, at| if row[at] > row[best] { at } else { best });
+    let largest =
+        |row: &[f64]| (0..3).fold(0, |best, at| if row[at] > row[best] { at } else { best });
     let classes: Vec<i64> = rows.chunks(6).map(|row| largest(row) as i64).collect();
     let weights: Vec<f64> = (0..BATCH).map(|_| 0.5 + rng.uniform()).collect();
     let tensor = |values: &[f64]| Tensor::from_slice(values).to_kind(kind);
-    (tensor(&rows).view([BATCH, 6]), Tensor::from_slice(&classes), tensor(&weights))
+    (
+        tensor(&rows).view([BATCH, 6]),
+        Tensor::from_slice(&classes),
+        tensor(&weights),
+    )
 }
 
 /// 50 steps of SGD on Σ weight · loss / Σ weight; every step's loss, then all variables.
@@ -53,7 +71,11 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
         if end > start {
             let hidden = rows.linear(&variables[1].1, Some(&variables[0].1)).tanh();
             let logits = hidden.linear(&variables[3].1, Some(&variables[2].1));
-            let each = logits.log_softmax(-1, kind).gather(1, &classes.unsqueeze(1), false).squeeze().neg();
+            let each = logits
+                .log_softmax(-1, kind)
+                .gather(1, &classes.unsqueeze(1), false)
+                .squeeze()
+                .neg();
             let loss = (each * &weights).sum(kind);
             loss.backward();
             extras = [loss.double_value(&[]), weights.sum(kind).double_value(&[])];
@@ -70,9 +92,13 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
         });
         numbers.push(extras[0] / extras[1]);
     }
-    assert!(!variables[4].1.grad().defined(), "no rank has a gradient for it");
+    assert!(
+        !variables[4].1.grad().defined(),
+        "no rank has a gradient for it"
+    );
     for (_, variable) in &variables {
-        numbers.extend(Vec::<f64>::try_from(variable.to_kind(Kind::Double).view(-1)).expect("flat"));
+        numbers
+            .extend(Vec::<f64>::try_from(variable.to_kind(Kind::Double).view(-1)).expect("flat"));
     }
     numbers
 }
@@ -82,15 +108,26 @@ fn two_and_four_ranks_train_as_one_does() {
     // f64 shows that the sums are the same sums; f32 adds its own rounding over 50 steps.
     for (kind, most) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
         let alone = train(&Solo, kind);
-        assert!(alone[STEPS - 1] < 0.8 * alone[0], "it learns: {} {}", alone[0], alone[STEPS - 1]);
+        assert!(
+            alone[STEPS - 1] < 0.8 * alone[0],
+            "it learns: {} {}",
+            alone[0],
+            alone[STEPS - 1]
+        );
         let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
         for world_size in [2, 4] {
             for ranks in each_rank(world_size, |group| train(group, kind)) {
                 for part in [0..STEPS, STEPS..alone.len()] {
-                    let off: Vec<f64> =
-                        ranks[part.clone()].iter().zip(&alone[part.clone()]).map(|(a, b)| a - b).collect();
+                    let off: Vec<f64> = ranks[part.clone()]
+                        .iter()
+                        .zip(&alone[part.clone()])
+                        .map(|(a, b)| a - b)
+                        .collect();
                     let relative = norm(&off) / norm(&alone[part]);
-                    assert!(relative <= most, "{kind:?}, {world_size} ranks: {relative:e}");
+                    assert!(
+                        relative <= most,
+                        "{kind:?}, {world_size} ranks: {relative:e}"
+                    );
                 }
             }
         }
@@ -115,17 +152,32 @@ fn reduced(own: impl Fn(usize) -> Option<f64> + Sync) -> Vec<Option<f64>> {
 
 #[test]
 fn a_gradient_that_one_rank_lacks_counts_as_zeros_and_one_that_all_lack_stays_undefined() {
-    assert_eq!(reduced(|rank| (rank != 1).then_some(rank as f64 + 1.0)), [Some(4.0); 3]);
+    assert_eq!(
+        reduced(|rank| (rank != 1).then_some(rank as f64 + 1.0)),
+        [Some(4.0); 3]
+    );
     assert_eq!(reduced(|_| None), [None; 3]);
 }
 
 #[test]
 fn buckets_hold_one_kind_and_at_most_their_size() {
-    let tensor = |values, kind| Tensor::zeros([values], (kind, Device::Cpu)).set_requires_grad(true);
+    let tensor =
+        |values, kind| Tensor::zeros([values], (kind, Device::Cpu)).set_requires_grad(true);
     let four_mib = 1 << 20;
     let shapes = [four_mib; 7].map(|values| tensor(values, Kind::Float));
-    let kinds = [tensor(3, Kind::Double), tensor(3, Kind::Float), tensor(20 * four_mib, Kind::Float)];
-    let variables: Vec<_> = shapes.into_iter().chain(kinds).map(|tensor| (String::new(), tensor)).collect();
+    let kinds = [
+        tensor(3, Kind::Double),
+        tensor(3, Kind::Float),
+        tensor(20 * four_mib, Kind::Float),
+    ];
+    let variables: Vec<_> = shapes
+        .into_iter()
+        .chain(kinds)
+        .map(|tensor| (String::new(), tensor))
+        .collect();
     let buckets = Buckets::new(&variables, 0);
-    assert_eq!(buckets.lengths(), [6 * four_mib, four_mib, 3, 3, 20 * four_mib]);
+    assert_eq!(
+        buckets.lengths(),
+        [6 * four_mib, four_mib, 3, 3, 20 * four_mib]
+    );
 }

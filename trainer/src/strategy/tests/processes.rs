@@ -16,8 +16,18 @@ const FOLDER: &str = "WAVEMILL_TEST_FOLDER";
 
 fn this_program(task: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a program"));
-    command.args(["--exact", "strategy::tests::processes::child", "--ignored", "--nocapture", "--test-threads=1"]);
-    command.env(TASK, task).env(FOLDER, folder).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args([
+        "--exact",
+        "strategy::tests::processes::child",
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
+    command
+        .env(TASK, task)
+        .env(FOLDER, folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -25,9 +35,16 @@ fn this_program(task: &str, folder: &Path) -> Command {
 #[test]
 #[ignore = "started by the other tests"]
 fn child() {
-    let Ok(task) = std::env::var(TASK) else { return };
+    let Ok(task) = std::env::var(TASK) else {
+        return;
+    };
     let folder = std::env::var(FOLDER).expect("set with the task");
-    let mark = |name: &str| std::fs::write(Path::new(&folder).join(name), std::process::id().to_string());
+    let mark = |name: &str| {
+        std::fs::write(
+            Path::new(&folder).join(name),
+            std::process::id().to_string(),
+        )
+    };
     if let Ok(nproc) = std::env::var("WAVEMILL_TEST_NPROC")
         && Ranks::from_env().expect("complete").is_none()
     {
@@ -35,7 +52,8 @@ fn child() {
         std::process::exit(code);
     }
     let ranks = Ranks::from_env().expect("complete").expect("a rank");
-    let group = join(&ranks, &fingerprint(), Device::Cpu, exit_on_loss(&ranks)).expect("all are there");
+    let group =
+        join(&ranks, &fingerprint(), Device::Cpu, exit_on_loss(&ranks)).expect("all are there");
     mark(&format!("joined-{}", ranks.rank)).expect("a folder");
     match task.as_str() {
         "sum" => loop {
@@ -44,7 +62,9 @@ fn child() {
         },
         // Rank 1 never comes to the sum: the others' main threads wait in it.
         "wait" if ranks.rank != 1 => {
-            group.sum(&mut Tensor::ones([10], (Kind::Float, Device::Cpu))).expect("the watchdog is faster");
+            group
+                .sum(&mut Tensor::ones([10], (Kind::Float, Device::Cpu)))
+                .expect("the watchdog is faster");
         }
         "wait" => std::thread::sleep(Duration::from_secs(120)),
         _ => group.finish().expect("all finish"),
@@ -55,9 +75,15 @@ fn start(task: &str, folder: &Path, world_size: usize) -> Vec<Child> {
     let ranks = world(world_size);
     let start = |ranks: &Ranks| {
         let mut command = this_program(task, folder);
-        command.env("RANK", ranks.rank.to_string()).env("WORLD_SIZE", world_size.to_string());
-        command.env("LOCAL_RANK", "0").env("MASTER_ADDR", "localhost");
-        command.env("WAVEMILL_PORT", ranks.port.to_string()).env("WAVEMILL_JOB", &ranks.token);
+        command
+            .env("RANK", ranks.rank.to_string())
+            .env("WORLD_SIZE", world_size.to_string());
+        command
+            .env("LOCAL_RANK", "0")
+            .env("MASTER_ADDR", "localhost");
+        command
+            .env("WAVEMILL_PORT", ranks.port.to_string())
+            .env("WAVEMILL_JOB", &ranks.token);
         command.spawn().expect("this program")
     };
     let children = ranks.iter().map(start).collect();
@@ -79,7 +105,10 @@ fn end_of(mut child: Child, since: Instant) -> Output {
         if since.elapsed() > END_TIMEOUT {
             child.kill().expect("still there");
             let output = child.wait_with_output().expect("a child");
-            panic!("still alive after {END_TIMEOUT:?}: {}", String::from_utf8_lossy(&output.stderr));
+            panic!(
+                "still alive after {END_TIMEOUT:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -87,7 +116,10 @@ fn end_of(mut child: Child, since: Instant) -> Output {
 }
 
 fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill");
+    let sent = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status()
+        .expect("kill");
     assert!(sent.success(), "kill -{name} {pid}");
 }
 
@@ -102,7 +134,10 @@ fn others_end(task: &str, victim: usize, how: &str, words: &str) {
         let output = end_of(child, since);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(LOST.into()), "{stderr}");
-        assert!(stderr.contains(&format!("stops: rank {victim} ended: {words}")), "{stderr}");
+        assert!(
+            stderr.contains(&format!("stops: rank {victim} ended: {words}")),
+            "{stderr}"
+        );
     }
     let _ = victim_child.kill();
     victim_child.wait().expect("a child");
@@ -129,14 +164,24 @@ fn a_rank_that_hangs_ends_the_others() {
 }
 
 fn start_launcher(task: &str, folder: &Path, nproc: usize) -> Child {
-    this_program(task, folder).env("WAVEMILL_TEST_NPROC", nproc.to_string()).spawn().expect("this program")
+    this_program(task, folder)
+        .env("WAVEMILL_TEST_NPROC", nproc.to_string())
+        .spawn()
+        .expect("this program")
 }
 
 #[test]
 fn ranks_of_our_own_launcher_meet_and_end_well() {
     let folder = tempfile::tempdir().expect("a folder");
-    let output = start_launcher("finish", folder.path(), 3).wait_with_output().expect("a child");
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = start_launcher("finish", folder.path(), 3)
+        .wait_with_output()
+        .expect("a child");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     await_files(folder.path(), 3);
 }
 
@@ -160,7 +205,8 @@ fn ranks_do_not_outlive_their_launcher() {
     launcher.kill().expect("still there");
     launcher.wait().expect("a child");
     for rank in 0..2 {
-        let pid = std::fs::read_to_string(folder.path().join(format!("joined-{rank}"))).expect("written");
+        let pid =
+            std::fs::read_to_string(folder.path().join(format!("joined-{rank}"))).expect("written");
         while Path::new("/proc").join(&pid).exists() && !is_zombie(&pid) {
             assert!(since.elapsed() < END_TIMEOUT, "rank {rank} lives on");
             std::thread::sleep(Duration::from_millis(20));

@@ -1,0 +1,119 @@
+//! What a GPU does with memory and copies. Without one, all of it shows as ignored.
+
+use std::time::Instant;
+
+use super::testing::{cuda, fetched, noise, sent};
+use super::{CudaReport, Device, bytes_of, lending};
+
+#[test]
+#[ignore = "needs a GPU"]
+fn the_report_names_what_is_used() {
+    let report = CudaReport::of_this_machine();
+    assert!(report.usable && report.problem.is_none(), "{report:?}");
+    assert!(
+        !report.devices.is_empty() && report.devices[0].memory_bytes > 1 << 30,
+        "{report:?}"
+    );
+    for library in report
+        .libraries
+        .iter()
+        .filter(|library| library.name != "NCCL")
+    {
+        assert!(
+            library.version.is_some() && library.path.is_some(),
+            "{library:?}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn pinned_copies_keep_every_byte_both_ways() {
+    let device = cuda();
+    for n in [1, 3, 255, 256, 4097, 1 << 20, (24 << 20) + 5] {
+        let values = noise(n);
+        let buffer = sent(&device, &values);
+        assert!(
+            fetched(&device, &buffer, 4 * n) == bytes_of(&values),
+            "{n} values"
+        );
+    }
+}
+
+/// Also of what lies behind: a copy of some bytes leaves the rest alone.
+#[test]
+#[ignore = "needs a GPU"]
+fn clearing_and_partial_copies_reach_just_their_bytes() {
+    let device = cuda();
+    let mut buffer = sent(&device, &[1.5_f32; 1000]);
+    device.zero(&mut buffer, 400).unwrap();
+    let mut host = device.alloc_host(100).unwrap();
+    host.as_mut().fill(0xff);
+    device.upload(&host, 100, &mut buffer).unwrap();
+
+    let got = fetched(&device, &buffer, 4000);
+    assert!(got[..100].iter().all(|byte| *byte == 0xff));
+    assert!(got[100..400].iter().all(|byte| *byte == 0));
+    assert_eq!(&got[400..], bytes_of(&[1.5_f32; 900]));
+}
+
+/// From page-locked memory as from ordinary memory, and to any place.
+#[test]
+#[ignore = "needs a GPU"]
+fn lent_memory_is_copied_to_its_place() {
+    const N: usize = 100_003;
+    let device = cuda();
+    let ordinary = noise(N);
+    let mut locked = crate::backend::Cuda::open(&[]).unwrap().sample_buffer_of();
+    locked.extend(noise(N).into_iter().map(|x| -x));
+    let mut buffer = sent(&device, &vec![0.5_f32; 2 * N + 8]);
+    lending(&device, |loans| {
+        loans.upload(bytes_of(&ordinary), &mut buffer, 16)?;
+        loans.upload(bytes_of(&locked), &mut buffer, 16 + 4 * N)
+    })
+    .unwrap();
+
+    let got = fetched(&device, &buffer, 8 * N + 32);
+    assert_eq!(got[..16], *bytes_of(&[0.5_f32; 4]));
+    assert!(got[16..16 + 4 * N] == *bytes_of(&ordinary));
+    assert!(got[16 + 4 * N..16 + 8 * N] == *bytes_of(&locked));
+    assert_eq!(got[16 + 8 * N..], *bytes_of(&[0.5_f32; 4]));
+
+    let too_far = lending(&device, |loans| {
+        loans.upload(bytes_of(&ordinary), &mut buffer, 4 * N + 33)
+    });
+    assert!(too_far.is_err());
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_copy_that_does_not_fit_is_refused() {
+    let device = cuda();
+    let mut buffer = device.alloc(100).unwrap();
+    let mut host = device.alloc_host(50).unwrap();
+    assert!(device.upload(&host, 51, &mut buffer).is_err());
+    assert!(device.download(&buffer, 101, &mut host).is_err());
+    assert!(device.zero(&mut buffer, 101).is_err());
+    device.synchronize().unwrap();
+}
+
+/// Prints the rate, for whoever compares it with the bench's.
+#[test]
+#[ignore = "needs a GPU"]
+fn host_memory_that_is_dropped_waits_for_its_copies() {
+    const BYTES: usize = 256 << 20;
+    let device = cuda();
+    let mut buffer = device.alloc(BYTES).unwrap();
+    let start = Instant::now();
+    for round in 0..4u8 {
+        let mut host = device.alloc_host(BYTES).unwrap();
+        host.as_mut().fill(round);
+        device.upload(&host, BYTES, &mut buffer).unwrap();
+    }
+    let got = fetched(&device, &buffer, BYTES);
+    assert!(got.iter().all(|byte| *byte == 3));
+    println!(
+        "{:.1} s for 4 copies of 256 MiB, their memory taken and filled anew",
+        start.elapsed().as_secs_f64()
+    );
+}

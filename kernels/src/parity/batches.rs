@@ -1,0 +1,177 @@
+//! A row's bytes depend on its samples alone: not on its batch, its place there, its lane, or on what ran before.
+
+use super::*;
+use crate::backend::Plan;
+
+/// One clip of a batch.
+struct Take {
+    samples: Vec<f32>,
+    sample_rate_hz: u32,
+    rows: Vec<std::ops::Range<usize>>,
+}
+
+/// Both ways from samples to bands, both precisions, transforms of odd lengths, and what has a pass of its own.
+fn features() -> Vec<FeatureArgs> {
+    let plain = Overrides {
+        db: db(DbRef::Max, 80.0),
+        normalize: Normalize::MinMax,
+        ..of_length(1024, 256)
+    };
+    // Below 80 dB: double precision.
+    let wide = Overrides {
+        db: Some(DbArgs {
+            reference: DbRef::Max,
+            amin: 1e-10,
+            top_db: None,
+        }),
+        ..of_length(512, 200)
+    };
+    let other_power = Overrides {
+        power: Some(1.5),
+        normalize: Normalize::None,
+        ..of_length(601, 300)
+    };
+    let with_deltas = Overrides {
+        delta: Some(2),
+        ..small_mel()
+    };
+    let odd_length = Overrides {
+        n_fft: Some(999),
+        ..small()
+    };
+
+    vec![
+        resolve(Op::Mel, Preset::Librosa, 22_050, plain),
+        resolve(Op::Mel, Preset::Librosa, 22_050, wide),
+        resolve(Op::Mel, Preset::Librosa, 22_050, of_length(735, 147)),
+        resolve(Op::Mel, Preset::Librosa, 22_050, other_power),
+        resolve(Op::Mfcc, Preset::Librosa, 22_050, with_deltas),
+        resolve(Op::Stft, Preset::Librosa, 22_050, odd_length),
+    ]
+}
+
+fn of_length(n_fft: usize, hop_length: usize) -> Overrides {
+    Overrides {
+        n_fft: Some(n_fft),
+        hop_length: Some(hop_length),
+        ..small_mel()
+    }
+}
+
+/// Of several lengths and rates, some cut into segments, one silent.
+fn takes() -> Vec<Take> {
+    let mut takes = Vec::new();
+    for (place, n) in [5000, 12_345, 3000, 30_011, 22_050, 4001, 9000, 16_000, 2500]
+        .into_iter()
+        .enumerate()
+    {
+        let sample_rate_hz = [22_050, 44_100, 48_000, 32_000][place % 4];
+
+        let mut samples = signal(n);
+        if place == 6 {
+            samples.fill(0.0);
+        }
+        let rows = if place % 3 == 0 {
+            vec![0..2000, 1500..4500]
+        } else {
+            std::iter::once(0..2400).collect()
+        };
+
+        takes.push(Take {
+            samples,
+            sample_rate_hz,
+            rows,
+        });
+    }
+    takes
+}
+
+/// Every row's tensors, in order.
+fn run(plan: &mut dyn Plan, takes: &[&Take]) -> Vec<Row> {
+    let mut clips = Vec::new();
+    for take in takes {
+        let samples = Samples::F32(&take.samples);
+        clips.push(Clip {
+            samples,
+            channels: 1,
+            sample_rate_hz: take.sample_rate_hz,
+            rows: &take.rows,
+        });
+    }
+    plan.run(&clips)
+        .unwrap()
+        .into_iter()
+        .map(Result::unwrap)
+        .collect()
+}
+
+fn batches_change_no_byte(on: &Machines) {
+    let features = features();
+    let takes = takes();
+    let all: Vec<&Take> = takes.iter().collect();
+    for backend in &on.devices {
+        let mut plan = backend.plan(0, &features).unwrap();
+        let want = run(&mut *plan, &all);
+        assert_eq!(
+            run(&mut *plan, &all),
+            want,
+            "{}: the same batch again",
+            name(&**backend)
+        );
+
+        // Smaller batches mean other neighbours and other places in the buffers.
+        for size in [1, 2, 5] {
+            let mut got = Vec::new();
+            for some in all.chunks(size) {
+                got.extend(run(&mut *plan, some));
+            }
+            assert_eq!(got, want, "{}: batches of {size}", name(&**backend));
+        }
+
+        // The last clip first; rows of a clip stay in order.
+        let backwards: Vec<&Take> = all.iter().rev().copied().collect();
+        let mut got = run(&mut *backend.plan(0, &features).unwrap(), &backwards).into_iter();
+        let mut by_take = Vec::new();
+        for take in &backwards {
+            by_take.push(got.by_ref().take(take.rows.len()).collect::<Vec<Row>>());
+        }
+        by_take.reverse();
+        assert_eq!(
+            by_take.concat(),
+            want,
+            "{}: in another order",
+            name(&**backend)
+        );
+    }
+}
+
+/// At once, as they run in `extract`.
+fn lanes_give_equal_bits(on: &Machines) {
+    let features = features();
+    let takes = takes();
+    let all: Vec<&Take> = takes.iter().collect();
+    for backend in &on.devices {
+        let want = run(&mut *backend.plan(0, &features).unwrap(), &all);
+
+        std::thread::scope(|scope| {
+            for lane in 0..backend.lanes() {
+                let features = &features;
+                let all = &all;
+                let want = &want;
+                scope.spawn(move || {
+                    let mut plan = backend.plan(lane, features).unwrap();
+                    for _ in 0..3 {
+                        assert_eq!(
+                            run(&mut *plan, all),
+                            *want,
+                            "{}: lane {lane}",
+                            name(&**backend)
+                        );
+                    }
+                });
+            }
+        });
+    }
+}
+
+parity!(batches_change_no_byte, lanes_give_equal_bits);

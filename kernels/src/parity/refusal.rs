@@ -1,0 +1,51 @@
+//! A GPU that cannot be used fails the tests that need it. Shown by a driver that stands in and refuses.
+
+#[allow(dead_code)] // what opening a backend is tested with besides
+#[path = "../../tests/stand_in/mod.rs"]
+mod stand_in;
+
+use stand_in::Machine;
+
+/// Of those that are quick.
+const TEST: &str = "parity::cases::silence_is_all_zero_after_minmax";
+
+/// Whether the test program succeeds on a machine whose driver refuses, and what it prints.
+fn ran(name: &str, words: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+    let refusing = Machine::new(name).with("FAKE_INIT", "999");
+    let output = refusing.start(&[&["--exact"], words].concat(), variables);
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+#[test]
+fn a_test_that_needs_a_gpu_fails_where_it_refuses() {
+    let (succeeds, said) = ran("refused", &[&format!("{TEST}::cuda"), "--ignored"], &[]);
+    assert!(
+        !succeeds
+            && said.contains("a GPU is required: cuda: open: fake error (CUDA_ERROR_UNKNOWN)"),
+        "{said}"
+    );
+
+    let (succeeds, said) = ran("not-asked", &[&format!("{TEST}::cuda")], &[]);
+    assert!(
+        succeeds && said.contains("0 passed; 0 failed; 1 ignored"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_gpu_that_is_required_fails_every_test_of_devices() {
+    let here = format!("{TEST}::here");
+    for variables in [
+        [("WAVEMILL_REQUIRE_CUDA", "1")],
+        [("WAVEMILL_PARITY_DEVICES", "cuda")],
+    ] {
+        let (succeeds, said) = ran(variables[0].0, &[&here], &variables);
+        assert!(
+            !succeeds && said.contains("CUDA_ERROR_UNKNOWN"),
+            "{variables:?}: {said}"
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! Holds every preset's defaults to the table of docs/features.md: whoever changes one of the two changes the other.
+//!
+//! The test reads the table's cells as people do: a number, a word, or a formula over other options. A cell that it
+//! cannot read equals no default, and so a new way to write a cell fails too.
+
+use wavemill_kernels::{DbRef, FeatureArgs, Framing, LogArgs, Op, Overrides, Preset};
+
+const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/features.md"));
+
+/// The table's columns of defaults, from left to right.
+const PRESETS: [Preset; 4] = [
+    Preset::Librosa,
+    Preset::Torchaudio,
+    Preset::Kaldi,
+    Preset::Whisper,
+];
+
+/// Every option with a default that is a value, in the table's order. Those that follow have none: `frames` is absent,
+/// and the page's text says what `dim_order` and `dtype` are.
+const KEYS: [&str; 18] = [
+    "n_fft",
+    "win_length",
+    "hop_length",
+    "window",
+    "center",
+    "pad_mode",
+    "power",
+    "n_mels",
+    "fmin",
+    "fmax",
+    "htk",
+    "norm",
+    "db",
+    "n_mfcc",
+    "dct_type",
+    "lifter",
+    "delta",
+    "normalize",
+];
+const KEYS_WITHOUT: [&str; 3] = ["frames", "dim_order", "dtype"];
+
+/// One option's row: what the page says of each preset, in the order of [`PRESETS`].
+struct Documented {
+    key: String,
+    cells: [String; 4],
+}
+
+/// The rows of the table under "Options". A row of two keys, such as `fmin`, `fmax`, counts as two.
+fn documented() -> Vec<Documented> {
+    let lines = PAGE.lines().skip_while(|line| *line != "## Options");
+    let table = lines
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+
+    let mut options = Vec::new();
+    for line in table.skip(2) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [keys, _op, _meaning, presets @ ..] = cells.as_slice() else {
+            panic!("a row of the table is too short: {line}");
+        };
+        assert_eq!(presets.len(), PRESETS.len(), "{line}");
+
+        let keys: Vec<&str> = keys.split(", ").collect();
+        for (place, key) in keys.iter().enumerate() {
+            let of_key = |cell: &&str| match keys.len() {
+                1 => (*cell).to_owned(),
+                _ => cell.split(", ").nth(place).unwrap_or("").to_owned(),
+            };
+            let cells: Vec<String> = presets.iter().map(of_key).collect();
+            options.push(Documented {
+                key: key.trim_matches('`').to_owned(),
+                cells: cells.try_into().expect("one cell a preset"),
+            });
+        }
+    }
+    options
+}
+
+/// What a cell says of `op`: `512 (stft: 256)` says 256 of `stft`, and 512 of the others.
+fn cell_of(cell: &str, op: Op) -> &str {
+    for (name, exception) in [("stft", Op::Stft), ("mfcc", Op::Mfcc)] {
+        if let Some((usual, other)) = cell.split_once(&format!(" (`{name}`: ")) {
+            return if op == exception {
+                other.trim_end_matches(')')
+            } else {
+                usual
+            };
+        }
+    }
+    cell
+}
+
+/// The value that a cell's text means, where the feature's other options are those of `args`.
+fn meaning(text: &str, args: &FeatureArgs) -> String {
+    let rate_hz = args.sample_rate_hz as usize;
+    let window = args.stft.win_length;
+
+    // What stands in brackets after a value explains it.
+    let text = text.split(" (").next().unwrap_or(text);
+    match text {
+        "`n_fft`" => args.stft.n_fft.to_string(),
+        "`win_length` / 2" => (window / 2).to_string(),
+        "`win_length` / 4" => (window / 4).to_string(),
+        "next power of two of `win_length`" => window.next_power_of_two().to_string(),
+        "25 ms" => (rate_hz * 25 / 1000).to_string(),
+        "10 ms" => (rate_hz * 10 / 1000).to_string(),
+        "rate / 2" => (rate_hz as f64 / 2.0).to_string(),
+        value => value.to_owned(),
+    }
+}
+
+/// A logarithm in the page's words.
+fn log_words(log: LogArgs) -> String {
+    match log {
+        LogArgs::Linear => "none".to_owned(),
+        LogArgs::Db(db) => {
+            let reference = match db.reference {
+                DbRef::Max => "max".to_owned(),
+                DbRef::Power(power) => power.to_string(),
+            };
+            let top_db = db.top_db.expect("the presets' decibels have a floor");
+            format!("ref {reference}, {top_db} dB")
+        }
+        LogArgs::Ln { floor } => format!("ln(max(ε, S)), ε = {floor:.2e}"),
+        LogArgs::Whisper => "log10, max − 8, (x + 4) / 4".to_owned(),
+    }
+}
+
+/// The name that a recipe uses for a value of `args`.
+fn word(value: &impl serde::Serialize) -> String {
+    let json = serde_json::to_value(value).expect("a plain value");
+    json.as_str().expect("a word").to_owned()
+}
+
+/// What `args` has for `key`; none where its op lacks the option.
+fn resolved(args: &FeatureArgs, key: &str) -> Option<String> {
+    let mel = args.mel.as_ref();
+    let mfcc = args.mfcc.as_ref();
+    match key {
+        "n_fft" => Some(args.stft.n_fft.to_string()),
+        "win_length" => Some(args.stft.win_length.to_string()),
+        "hop_length" => Some(args.stft.hop_length.to_string()),
+        "window" => Some(word(&args.stft.window)),
+        "center" => Some(matches!(args.stft.framing, Framing::Center(_)).to_string()),
+        "power" => Some(args.power.to_string()),
+        "n_mels" => mel.map(|mel| mel.n_mels.to_string()),
+        "fmin" => mel.map(|mel| mel.fmin.to_string()),
+        "fmax" => mel.map(|mel| mel.fmax.to_string()),
+        "htk" => mel.map(|mel| mel.htk.to_string()),
+        "norm" => mel.map(|mel| word(&mel.norm)),
+        "db" => Some(log_words(args.log)),
+        "n_mfcc" => mfcc.map(|mfcc| mfcc.n_mfcc.to_string()),
+        "dct_type" => mfcc.map(|mfcc| mfcc.dct_type.to_string()),
+        "lifter" => mfcc.map(|mfcc| mfcc.lifter.to_string()),
+        "delta" => Some(args.delta.to_string()),
+        "normalize" => Some(word(&args.normalize)),
+        _ => panic!("{key}: no such option"),
+    }
+}
+
+/// The padding that follows where frames are centred, which Kaldi's are not by default.
+fn pad_mode(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) -> String {
+    let centred = Overrides {
+        center: Some(true),
+        ..overrides.clone()
+    };
+    let args = FeatureArgs::resolve(op, preset, sample_rate_hz, &centred).expect("sound options");
+    match args.stft.framing {
+        Framing::Center(pad_mode) => word(&pad_mode),
+        framing => panic!("{framing:?} is not centred"),
+    }
+}
+
+/// Holds all of a preset's defaults for `op` to its column, but for the options that `overrides` gives.
+fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Overrides) {
+    let preset = PRESETS[column];
+    let args = FeatureArgs::resolve(op, preset, sample_rate_hz, overrides).expect("sound options");
+    let options = documented();
+    let librosa_db = options.iter().find(|option| option.key == "db");
+    let librosa_db = &librosa_db.expect("the table has `db`").cells[0];
+
+    for option in &options {
+        let key = option.key.as_str();
+        let is_given = (key == "n_fft" && overrides.n_fft.is_some())
+            || (key == "win_length" && overrides.win_length.is_some());
+        if is_given || KEYS_WITHOUT.contains(&key) {
+            continue;
+        }
+
+        let cell = match option.cells[column].as_str() {
+            "as librosa" => librosa_db,
+            cell => cell,
+        };
+        let want = match key {
+            "db" => cell_of(cell, op).to_owned(),
+            _ => meaning(cell_of(cell, op), &args),
+        };
+
+        let is = match key {
+            "pad_mode" => Some(pad_mode(op, preset, sample_rate_hz, overrides)),
+            _ => resolved(&args, key),
+        };
+        let Some(is) = is else { continue };
+        assert_eq!(
+            is, want,
+            "{preset:?}, {op:?} at {sample_rate_hz} Hz: the default of `{key}`, and docs/features.md"
+        );
+
+        // What the cells say in brackets of how frames lie and how the lifter counts.
+        let has_snip_edges = args.stft.framing == Framing::SnipEdges;
+        let counts_from_0 = args.mfcc.as_ref().is_some_and(|mfcc| mfcc.lifter_from == 0);
+        if key == "center" {
+            assert_eq!(has_snip_edges, cell.contains("`snip_edges`"), "{preset:?}");
+        }
+        if key == "lifter" {
+            assert_eq!(counts_from_0, cell.contains("from 0"), "{preset:?}");
+        }
+    }
+}
+
+#[test]
+fn the_table_has_every_option_once() {
+    let keys: Vec<String> = documented().into_iter().map(|option| option.key).collect();
+
+    let mut want: Vec<&str> = KEYS.into_iter().chain(KEYS_WITHOUT).collect();
+    // The table has `normalize` after `frames`.
+    want.swap(17, 18);
+    assert_eq!(keys, want);
+}
+
+#[test]
+fn the_defaults_of_every_preset_are_those_of_the_table() {
+    // Options that others follow: `hop_length` is a part of the given `win_length`.
+    let given = [
+        Overrides::default(),
+        Overrides {
+            n_fft: Some(4096),
+            ..Overrides::default()
+        },
+        Overrides {
+            win_length: Some(300),
+            ..Overrides::default()
+        },
+    ];
+
+    for (column, preset) in PRESETS.into_iter().enumerate() {
+        let is_whisper = preset == Preset::Whisper;
+        let rates_hz: &[u32] = match is_whisper {
+            true => &[16_000],
+            false => &[8_000, 16_000, 22_050, 44_100],
+        };
+        let ops: &[Op] = match is_whisper {
+            true => &[Op::Stft, Op::Mel],
+            false => &[Op::Stft, Op::Mel, Op::Mfcc],
+        };
+
+        for &rate_hz in rates_hz {
+            for &op in ops {
+                for overrides in &given {
+                    assert_documented(column, op, rate_hz, overrides);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A machine with a GPU that is none: a library that stands in for the driver, cuFFT and NVRTC, and programs started so
+//! that they find it and nothing else.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::{env, fs};
+
+/// A machine with some of NVIDIA's libraries.
+pub struct Machine {
+    folder: PathBuf,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Machine {
+    /// With all libraries but `missing`, and one GPU.
+    pub fn without(name: &str, missing: &[&str]) -> Self {
+        let folder = root().join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join("lib")).unwrap();
+        for library in ["cuda", "cufft", "nvrtc"] {
+            // The loader stops at a file that is none of its kind: so what this machine itself may have stays unseen.
+            let names = ["", ".13", ".12", ".11", ".10", ".9", ".1"]
+                .map(|end| format!("lib{library}.so{end}"));
+            for file in names {
+                fs::write(folder.join("lib").join(file), "no library").unwrap();
+            }
+            if !missing.contains(&library) {
+                fs::copy(fake(), folder.join(format!("lib/lib{library}.so"))).unwrap();
+            }
+        }
+        Self {
+            folder,
+            variables: Vec::new(),
+        }
+    }
+
+    /// With all libraries.
+    pub fn new(name: &str) -> Self {
+        Self::without(name, &[])
+    }
+
+    /// What the stand-in answers; `fake_cuda.c` knows the names.
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
+        self
+    }
+
+    /// With cuFFT and NVRTC as PyPI's wheels have them, among the packages of the `python3` on PATH. NVRTC's helper is
+    /// of another minor version than the one that wavemill names.
+    pub fn with_wheels(self) -> Self {
+        let wheels = self
+            .folder
+            .join("lib/python3.12/site-packages/nvidia/cu13/lib");
+        fs::create_dir_all(&wheels).unwrap();
+        fs::create_dir_all(self.folder.join("bin")).unwrap();
+        fs::write(self.folder.join("bin/python3"), "never run").unwrap();
+        for name in [
+            "libcufft.so.12",
+            "libnvrtc.so.13",
+            "libnvrtc-builtins.so.13.9",
+        ] {
+            build(&wheels.join(name), &[&format!("-Wl,-soname,{name}")]);
+        }
+        self
+    }
+
+    /// Where kernels are kept.
+    pub fn cache(&self) -> PathBuf {
+        self.folder.join("cache")
+    }
+
+    /// Where the stand-in notes what it was asked to compile.
+    pub fn notes(&self) -> PathBuf {
+        self.folder.join("compiled")
+    }
+
+    /// Starts this very program on the machine, in a process of its own: libraries are found once a process.
+    pub fn start(&self, words: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(words);
+        for name in [
+            "VIRTUAL_ENV",
+            "WAVEMILL_REQUIRE_CUDA",
+            "WAVEMILL_PARITY_DEVICES",
+        ] {
+            command.env_remove(name);
+        }
+        command
+            // No Python whose wheels might be searched.
+            .env("PATH", self.folder.join("bin"))
+            .env("CUDA_HOME", &self.folder)
+            .env("XDG_CACHE_HOME", self.cache())
+            .env("LD_LIBRARY_PATH", self.folder.join("lib"))
+            .env("FAKE_COMPILED", self.notes())
+            .envs(variables.iter().copied())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.output().unwrap()
+    }
+}
+
+/// Where machines lie: tests of the library itself are given no folder by cargo.
+fn root() -> PathBuf {
+    option_env!("CARGO_TARGET_TMPDIR")
+        .map_or_else(|| env::temp_dir().join("wavemill-stand-in"), PathBuf::from)
+}
+
+/// The library that stands in, compiled once.
+fn fake() -> &'static Path {
+    static FAKE: OnceLock<PathBuf> = OnceLock::new();
+    FAKE.get_or_init(|| {
+        fs::create_dir_all(root()).unwrap();
+        let library = root().join(format!("fake_cuda-{}.so", std::process::id()));
+        build(&library, &[]);
+        library
+    })
+}
+
+fn build(library: &Path, options: &[&str]) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in/fake_cuda.c");
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-shared", "-fPIC"])
+        .args(options)
+        .arg("-o")
+        .arg(library)
+        .arg(source);
+    assert!(
+        compiler.status().unwrap().success(),
+        "cc fails on fake_cuda.c"
+    );
+}

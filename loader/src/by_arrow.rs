@@ -1,0 +1,124 @@
+//! Rows whose bytes are not simply those of a page: lz4, lists of values, rows of differing length.
+//!
+//! One row at a time through Parquet's own Arrow reader, which decodes no page but the row's. Slower than `pages.rs`, and
+//! right for whatever a recipe can ask for.
+
+use std::fs::File;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, Float16Type, Float32Type, UInt8Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use wavemill_schemas::recipe::Dtype;
+
+use crate::DatasetError;
+use crate::form::Form;
+use crate::shard::Shard;
+
+/// One column of one file.
+#[derive(Clone, Debug)]
+pub struct ByArrow {
+    metadata: ArrowReaderMetadata,
+    mask: ProjectionMask,
+}
+
+/// Bytes of a row, little-endian, as they would be in a binary column.
+#[derive(Debug)]
+pub struct Value {
+    bytes: Buffer,
+}
+
+impl Value {
+    /// All of them.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+}
+
+impl ByArrow {
+    /// The column of that name, which is there.
+    ///
+    /// # Errors
+    /// [`DatasetError::Column`]: its values are neither bytes nor lists of the feature's type.
+    pub fn new(shard: &Shard, column: &str, form: &Form) -> Result<Self, DatasetError> {
+        let found = shard.metadata.schema().column_with_name(column);
+        let (place, field) =
+            found.ok_or_else(|| DatasetError::column(&shard.path, column, "missing"))?;
+
+        let item = match form.stored() {
+            Dtype::F16 => DataType::Float16,
+            Dtype::F32 => DataType::Float32,
+            Dtype::U8 => DataType::UInt8,
+        };
+        let fits = match field.data_type() {
+            DataType::Binary | DataType::FixedSizeBinary(_) => true,
+            DataType::List(of) => *of.data_type() == item,
+            _ => false,
+        };
+        if !fits {
+            let problem = format!("{} holds no {item} tensor", field.data_type());
+            return Err(DatasetError::column(&shard.path, column, problem));
+        }
+
+        let mask = ProjectionMask::roots(shard.metadata.parquet_schema(), [place]);
+        Ok(Self {
+            metadata: shard.metadata.clone(),
+            mask,
+        })
+    }
+
+    /// A row of a row group. `file` is opened for this alone: the reader seeks in it.
+    ///
+    /// # Errors
+    /// What is wrong with the page.
+    pub fn row(&self, file: File, row_group: usize, row: usize) -> Result<Value, String> {
+        let selection = RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
+        let mut reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+                .with_projection(self.mask.clone())
+                .with_row_groups(vec![row_group])
+                .with_row_selection(selection)
+                .with_batch_size(1)
+                .build()
+                .map_err(|e| e.to_string())?;
+
+        let batch = reader
+            .next()
+            .ok_or("it has fewer rows")?
+            .map_err(|e| e.to_string())?;
+        let column = batch
+            .columns()
+            .first()
+            .filter(|column| column.len() == 1 && column.is_valid(0));
+        let bytes = column.and_then(bytes_of).ok_or("a row without a value")?;
+        Ok(Value { bytes })
+    }
+}
+
+/// Bytes of the one value of `column`, as they would be in a binary column; `None` where it is no tensor.
+#[must_use]
+pub fn bytes_of(column: &ArrayRef) -> Option<Buffer> {
+    match column.data_type() {
+        DataType::Binary => Some(Buffer::from(column.as_binary::<i32>().value(0))),
+        DataType::FixedSizeBinary(_) => Some(Buffer::from(column.as_fixed_size_binary().value(0))),
+        DataType::List(_) => bytes_of_list(&column.as_list::<i32>().value(0)),
+        _ => None,
+    }
+}
+
+fn bytes_of_list(values: &ArrayRef) -> Option<Buffer> {
+    if values.null_count() > 0 {
+        return None;
+    }
+    let bytes = match values.data_type() {
+        DataType::Float16 => values.as_primitive::<Float16Type>().values().inner(),
+        DataType::Float32 => values.as_primitive::<Float32Type>().values().inner(),
+        DataType::UInt8 => values.as_primitive::<UInt8Type>().values().inner(),
+        _ => return None,
+    };
+    Some(bytes.clone())
+}

@@ -1,0 +1,332 @@
+//! Everything that is known of a feature's rows before the first tensor is read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wavemill_schemas::config::Data;
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
+use wavemill_schemas::recipe::SplitRule;
+
+use crate::form::Form;
+use crate::joined::{Metadata, vocabulary};
+use crate::pages::Pages;
+use crate::rows::{RowGroup, Rows};
+use crate::shard::Shard;
+use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, splits};
+
+/// What a model sees of a row; nothing else is read for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Needs {
+    /// `[n, bands, frames]`.
+    #[default]
+    Spectrogram,
+    /// `[n, columns]`.
+    Metadata,
+    /// Both, and ids of artist and album where there are any.
+    All,
+}
+
+impl Needs {
+    /// Whether the spectrogram is among it.
+    #[must_use]
+    pub fn spectrogram(self) -> bool {
+        self != Self::Metadata
+    }
+
+    /// Whether columns of `fma_features` are, those that `data.metadata` names.
+    #[must_use]
+    pub fn metadata(self) -> bool {
+        self != Self::Spectrogram
+    }
+
+    /// Whether artist and album are.
+    #[must_use]
+    pub fn ids(self) -> bool {
+        self == Self::All
+    }
+}
+
+/// A feature of a store, its rows, their sides and labels. Batches of it lie in memory of the kind `M`.
+#[derive(Debug)]
+pub struct Dataset<M = Vec<u8>> {
+    pub(crate) store: Store,
+    pub(crate) spec: InputSpec,
+    pub(crate) form: Form,
+    pub(crate) rows: Rows,
+    pub(crate) pages: Pages,
+    pub(crate) sides: Vec<Option<Side>>,
+    pub(crate) rule: SplitRule,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) metadata: Option<Metadata>,
+    pub(crate) needs: Needs,
+    pub(crate) shuffle_window: usize,
+    pub(crate) skip_damaged: bool,
+    pub(crate) lost: Vec<LostFile>,
+    /// What an epoch leaves to the next: fresh pages of memory cost as much as what is read into them.
+    pub(crate) spare: Mutex<Vec<M>>,
+}
+
+/// A file that could not be opened and was passed over, as `data.skip_damaged` asks.
+#[derive(Debug)]
+pub struct LostFile {
+    /// As the manifest calls it.
+    pub path: String,
+    /// Rows that the manifest says it had.
+    pub rows: u64,
+    /// What is wrong with it.
+    pub error: DatasetError,
+}
+
+impl<M> Dataset<M> {
+    /// Reads everything but the tensors.
+    ///
+    /// # Errors
+    /// [`DatasetError`]: what the configuration names is not in the store, or a file of the feature is damaged.
+    pub fn open(store: Store, data: &Data, needs: Needs) -> Result<Arc<Self>, DatasetError> {
+        let feature = store.feature(data.feature.as_deref())?;
+        let mut spec = InputSpec::new(feature, data, store.manifest().stats.get(&feature.name))?;
+        let form = Form::new(&spec)?;
+
+        let Files {
+            rows,
+            pages,
+            folders,
+            lost,
+        } = Files::read(&store, &spec, &form, data.skip_damaged)?;
+
+        let sides = splits::sides(&store, &rows, &folders, data.split.as_deref())?;
+        let training: Vec<u32> = on_side(&sides, Side::Training).collect();
+        let targets = Target::resolve(&data.targets, &store, &rows, &training)?;
+
+        let mut metadata = None;
+        if needs.metadata() {
+            let read = Metadata::read(&store, &rows, &data.metadata)?;
+            spec.metadata = read.columns(&training);
+            metadata = Some(read);
+        }
+        if needs.ids() {
+            spec.artists = vocabulary(&rows.artist_ids, &training);
+            spec.albums = vocabulary(&rows.album_ids, &training);
+        }
+
+        Ok(Arc::new(Self {
+            rule: splits::rule(&store, data.split.as_deref()),
+            store,
+            spec,
+            form,
+            rows,
+            pages,
+            sides,
+            targets,
+            metadata,
+            needs,
+            shuffle_window: data.shuffle_window,
+            skip_damaged: data.skip_damaged,
+            lost,
+            spare: Mutex::default(),
+        }))
+    }
+
+    /// The version that it reads.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What is read of its rows.
+    #[must_use]
+    pub const fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// As in the manifest; its `feature_id` is compared by whoever uses a model.
+    #[must_use]
+    pub const fn feature(&self) -> &FeatureEntry {
+        &self.spec.feature
+    }
+
+    /// What a model trained on this needs for rows from elsewhere.
+    #[must_use]
+    pub const fn input_spec(&self) -> &InputSpec {
+        &self.spec
+    }
+
+    /// How a row's bytes are to be understood.
+    #[must_use]
+    pub const fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// Small columns of all rows, whatever their side.
+    #[must_use]
+    pub const fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// The rule that made the sides in use.
+    #[must_use]
+    pub const fn split_rule(&self) -> SplitRule {
+        self.rule
+    }
+
+    /// In the configuration's order.
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Files passed over under `data.skip_damaged`.
+    #[must_use]
+    pub fn lost(&self) -> &[LostFile] {
+        &self.lost
+    }
+
+    /// What the manifest calls them, in its order.
+    #[must_use]
+    pub fn lost_paths(&self) -> Vec<String> {
+        self.lost.iter().map(|lost| lost.path.clone()).collect()
+    }
+
+    /// Bytes of the feature's column that were read so far, over all loaders.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.pages.bytes_read()
+    }
+
+    /// Rows of a side, in manifest order.
+    #[must_use]
+    pub fn rows_of(&self, side: Side) -> Vec<u32> {
+        on_side(&self.sides, side).collect()
+    }
+
+    /// Training rows of each class of a target.
+    #[must_use]
+    pub fn class_counts(&self, target: usize) -> Vec<u64> {
+        self.targets[target].counts(&self.rows, &self.rows_of(Side::Training))
+    }
+
+    /// `[rows, columns]`, row by row: metadata of these rows as [`InputSpec::standardised`] gives it. `None` where the
+    /// model sees none.
+    #[must_use]
+    pub fn metadata_of(&self, rows: &[u32]) -> Option<Vec<f64>> {
+        let values = self.metadata.as_ref()?.values(rows);
+        self.spec.standardised(&values)
+    }
+
+    /// `[rows, 2]`, row by row: ids of these rows as [`InputSpec::known_ids`] gives them. `None` where the model sees
+    /// none.
+    #[must_use]
+    pub fn ids_of(&self, rows: &[u32]) -> Option<Vec<i64>> {
+        let published = rows.iter().map(|&row| {
+            [
+                self.rows.artist_ids[row as usize],
+                self.rows.album_ids[row as usize],
+            ]
+        });
+        self.spec.known_ids(published)
+    }
+
+    /// Keeps what an epoch no longer needs.
+    pub(crate) fn keep(&self, memory: impl Iterator<Item = M>) {
+        self.spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(memory);
+    }
+
+    /// A side's rows in each row group of the feature, in manifest order.
+    pub(crate) fn groups(&self, side: Side) -> Vec<Vec<u32>> {
+        let mut groups = Vec::with_capacity(self.rows.groups.len());
+        for RowGroup { rows, .. } in &self.rows.groups {
+            let on_side = rows
+                .clone()
+                .filter(|&row| self.sides[row as usize] == Some(side));
+            groups.push(on_side.collect());
+        }
+        groups
+    }
+}
+
+impl<M: HostMemory> Dataset<M> {
+    /// Memory of at least `bytes` bytes: an earlier epoch's, or new. Page-locked memory is always new, which costs
+    /// little: who lends it keeps what was freed.
+    pub(crate) fn memory(&self, bytes: usize, pinned: bool) -> Result<M, DatasetError> {
+        if !pinned {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = spare.iter().position(|memory| memory.size() >= bytes);
+            if let Some(place) = found {
+                return Ok(spare.swap_remove(place));
+            }
+        }
+        M::zeroed(bytes, pinned)
+    }
+}
+
+/// A feature's files, read but for their tensors.
+struct Files {
+    rows: Rows,
+    pages: Pages,
+    /// The manifest's split of each file.
+    folders: Vec<Option<String>>,
+    lost: Vec<LostFile>,
+}
+
+impl Files {
+    fn read(
+        store: &Store,
+        spec: &InputSpec,
+        form: &Form,
+        skip_damaged: bool,
+    ) -> Result<Self, DatasetError> {
+        let feature = &spec.feature;
+        let targets: Vec<String> = store
+            .manifest()
+            .targets
+            .iter()
+            .map(|target| target.name.clone())
+            .collect();
+
+        let mut files = Self {
+            rows: Rows::new(targets.len()),
+            pages: Pages::new(&feature.name, form.clone()),
+            folders: Vec::new(),
+            lost: Vec::new(),
+        };
+        for entry in store.manifest().files_of(&feature.name) {
+            match files.append(store, entry, feature, &targets) {
+                Ok(()) => {}
+                Err(error) if error.is_damage() && skip_damaged => files.lost.push(LostFile {
+                    path: entry.path.clone(),
+                    rows: entry.rows,
+                    error,
+                }),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(files)
+    }
+
+    /// Adds the rows of one file; adds nothing where it fails.
+    fn append(
+        &mut self,
+        store: &Store,
+        entry: &FileEntry,
+        feature: &FeatureEntry,
+        targets: &[String],
+    ) -> Result<(), DatasetError> {
+        let shard = Shard::open(store, entry, feature)?;
+        let located = self.pages.locate(&shard)?;
+
+        let file = self.folders.len() as u32;
+        self.rows.append(&shard, file, targets)?;
+        self.pages.append(shard, located);
+        self.folders.push(entry.split.clone());
+        Ok(())
+    }
+}
+
+fn on_side(sides: &[Option<Side>], side: Side) -> impl Iterator<Item = u32> {
+    (0..)
+        .zip(sides)
+        .filter(move |(_, on)| **on == Some(side))
+        .map(|(row, _)| row)
+}

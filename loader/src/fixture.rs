@@ -1,0 +1,599 @@
+//! Small stores for tests and benches, written as `wavemill extract` writes them: same schema, pages, tables, manifest.
+//!
+//! Names nothing of this crate, so that a bench can include it as a file. Classes can be learned from the values, and
+//! from `fma_features`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array,
+    Float64Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch,
+    StringArray, UInt8Array,
+};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use half::f16;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression as ParquetCodec, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use wavemill_schemas::manifest::{
+    Counts, Engine, FeatureEntry, FileEntry, Identity, Manifest, Scale, Stats, TargetEntry,
+};
+use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe};
+use wavemill_schemas::{FORMAT_VERSION, canonical, tables};
+
+/// Name of the feature.
+pub const FEATURE: &str = "log_mel";
+
+const SIDES: [&str; 3] = ["training", "validation", "test"];
+
+/// One row, by where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct RowId {
+    /// From 0.
+    pub clip: usize,
+    /// From 0.
+    pub segment: usize,
+    /// 1.0, or 1.15 for copies of training clips.
+    pub variant: f32,
+}
+
+/// What a store is to hold.
+#[derive(Clone, Debug)]
+pub struct Fixture {
+    /// Clips in all. Each tenth is validation, the next test under `split_stratified`.
+    pub clips: usize,
+    /// Rows a clip.
+    pub segments: usize,
+    /// Clip i is of class i mod `classes`.
+    pub classes: usize,
+    /// Clip i is of artist i mod `artists`; the last two are validation and test under the recipe's rule.
+    pub artists: usize,
+    /// Bands, frames.
+    pub shape: [usize; 2],
+    /// Stored type.
+    pub dtype: Dtype,
+    /// Of the pages.
+    pub compression: Compression,
+    /// Of the tensor column.
+    pub layout: Layout,
+    /// Frames before bands.
+    pub frames_first: bool,
+    /// Clip i has i mod 4 frames fewer.
+    pub ragged: bool,
+    /// Whether training clips are there twice, the second time at 1.15.
+    pub stretched: bool,
+    /// Each of this many clips has no label; 0: none.
+    pub unlabelled: usize,
+    /// Clips from this one on are not in `fma_features`.
+    pub published: usize,
+    /// Clips a file.
+    pub shard_clips: usize,
+    /// Rows a row group.
+    pub row_group_rows: usize,
+    /// Values of a row, band by band, in [0, 1].
+    pub values: fn(&Fixture, RowId) -> Vec<f32>,
+}
+
+impl Default for Fixture {
+    fn default() -> Self {
+        Self {
+            clips: 96,
+            segments: 1,
+            classes: 3,
+            artists: 12,
+            shape: [6, 10],
+            dtype: Dtype::F16,
+            compression: Compression::Zstd,
+            layout: Layout::Binary,
+            frames_first: false,
+            ragged: false,
+            stretched: false,
+            unlabelled: 0,
+            published: usize::MAX,
+            shard_clips: 20,
+            row_group_rows: 8,
+            values: learnable,
+        }
+    }
+}
+
+/// Bands of the row's class are louder; the rest is noise that only the row's identity decides.
+pub fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
+    let [bands, frames] = [fixture.shape[0], fixture.frames(row.clip)];
+    let key = format!("{} {} {}", row.clip, row.segment, row.variant);
+    let mut state = canonical::hash("fixture", 0, &key) | 1;
+    let mut noise = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1_u64 << 24) as f32
+    };
+    let class = row.clip % fixture.classes;
+    let level = |band: usize| {
+        if band % fixture.classes == class {
+            0.5
+        } else {
+            0.2
+        }
+    };
+    (0..bands * frames)
+        .map(|i| level(i / frames) + 0.4 * noise())
+        .collect()
+}
+
+impl Fixture {
+    /// Frames of a clip's rows.
+    pub fn frames(&self, clip: usize) -> usize {
+        self.shape[1] - if self.ragged { clip % 4 } else { 0 }
+    }
+
+    /// Key of a clip.
+    pub fn clip_key(clip: usize) -> String {
+        format!("{:03}/{clip:06}.mp3", clip / 1000)
+    }
+
+    fn artist(&self, clip: usize) -> usize {
+        clip % self.artists
+    }
+
+    fn class(&self, clip: usize) -> Option<i32> {
+        let unlabelled = self.unlabelled > 0 && clip % self.unlabelled == self.unlabelled - 1;
+        (!unlabelled).then_some((clip % self.classes) as i32)
+    }
+
+    /// Side under the recipe's rule, `artist`.
+    pub fn side_by_artist(&self, clip: usize) -> &'static str {
+        SIDES[(self.artist(clip) + 3).saturating_sub(self.artists)]
+    }
+
+    /// Side under `split_stratified`.
+    pub fn side_stratified(clip: usize) -> &'static str {
+        SIDES[(clip % 10).saturating_sub(7)]
+    }
+
+    /// Bytes of a row as they are stored.
+    pub fn stored(&self, row: RowId) -> Vec<u8> {
+        let [bands, frames] = [self.shape[0], self.frames(row.clip)];
+        let values = (self.values)(self, row);
+        let at = |i: usize| {
+            let (band, frame) = if self.frames_first {
+                (i % bands, i / bands)
+            } else {
+                (i / frames, i % frames)
+            };
+            values[band * frames + frame]
+        };
+        let ordered = (0..values.len()).map(at);
+        match self.dtype {
+            Dtype::F16 => ordered
+                .flat_map(|x| f16::from_f32(x).to_le_bytes())
+                .collect(),
+            Dtype::F32 => ordered.flat_map(f32::to_le_bytes).collect(),
+            Dtype::U8 => ordered.map(|x| (x * 255.0).round() as u8).collect(),
+        }
+    }
+
+    /// Writes version 1 of a store below `root`.
+    pub fn write(&self, root: &Path) -> Manifest {
+        let mut files = self.tables(root);
+        let feature = self.feature();
+        let targets = self.targets();
+        let schema =
+            tables::feature_schema(&feature, &targets, self.layout, self.dtype).expect("a schema");
+        for side in SIDES {
+            let clips: Vec<usize> = (0..self.clips)
+                .filter(|&clip| self.side_by_artist(clip) == side)
+                .collect();
+            for (shard, clips) in clips.chunks(self.shard_clips).enumerate() {
+                let path =
+                    format!("data/fixture/features/{FEATURE}/split={side}/{shard:05}.parquet");
+                let rows = self.rows_of(clips, side);
+                let groups: Vec<RecordBatch> = rows
+                    .chunks(self.row_group_rows)
+                    .map(|rows| self.batch(&schema, rows))
+                    .collect();
+                let mut entry = write_file(root, &path, &schema, self.properties(&schema), &groups);
+                (entry.feature, entry.split) = (Some(FEATURE.to_owned()), Some(side.to_owned()));
+                files.push(entry);
+            }
+        }
+        let manifest = self.manifest(feature, targets, files);
+        let folder = root.join("_wavemill/versions");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(
+            folder.join("00000001.json"),
+            manifest.to_json().expect("JSON"),
+        )
+        .expect("room");
+        manifest
+    }
+
+    fn rows_of(&self, clips: &[usize], side: &str) -> Vec<RowId> {
+        let variants: &[f32] = if self.stretched && side == "training" {
+            &[1.0, 1.15]
+        } else {
+            &[1.0]
+        };
+        let mut rows = Vec::new();
+        for &clip in clips {
+            for &variant in variants {
+                rows.extend((0..self.segments).map(|segment| RowId {
+                    clip,
+                    segment,
+                    variant,
+                }));
+            }
+        }
+        rows
+    }
+
+    fn feature(&self) -> FeatureEntry {
+        let mut axes = [
+            (Some(self.shape[0]), "mel"),
+            ((!self.ragged).then_some(self.shape[1]), "frame"),
+        ];
+        if self.frames_first {
+            axes.reverse();
+        }
+        FeatureEntry {
+            name: FEATURE.to_owned(),
+            feature_id: canonical::id(&format!("{:?} {:?}", self.shape, self.dtype))
+                .expect("an id"),
+            dtype: format!("{:?}", self.dtype).to_lowercase(),
+            scale: (self.dtype == Dtype::U8).then_some(Scale {
+                factor: 1.0 / 255.0,
+                offset: 0.0,
+            }),
+            shape: axes.map(|(n, _)| n).to_vec(),
+            dim_names: axes.map(|(_, name)| name.to_owned()).to_vec(),
+            sample_rate_hz: 22_050,
+            hop_length: 512,
+            preset: "librosa".to_owned(),
+        }
+    }
+
+    fn targets(&self) -> Vec<TargetEntry> {
+        let classes: Vec<String> = (0..self.classes)
+            .map(|class| format!("class {class}"))
+            .collect();
+        let mut counts: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for clip in 0..self.clips {
+            let counts = counts
+                .entry(self.side_by_artist(clip).to_owned())
+                .or_insert_with(|| vec![0; self.classes]);
+            self.class(clip)
+                .into_iter()
+                .for_each(|class| counts[class as usize] += 1);
+        }
+        vec![TargetEntry {
+            name: "genre".to_owned(),
+            classes,
+            counts,
+        }]
+    }
+
+    fn batch(&self, schema: &SchemaRef, rows: &[RowId]) -> RecordBatch {
+        let (mut genres, mut shapes) = (int_lists(), int_lists());
+        for row in rows {
+            // The class's own genre, and one that even clips share.
+            genres
+                .values()
+                .append_slice(&[10 + (row.clip % self.classes) as i32]);
+            genres
+                .values()
+                .append_slice(if row.clip % 2 == 0 { &[99] } else { &[] });
+            genres.append(true);
+            let (bands, frames) = (self.shape[0] as i32, self.frames(row.clip) as i32);
+            shapes.values().append_slice(&if self.frames_first {
+                [frames, bands]
+            } else {
+                [bands, frames]
+            });
+            shapes.append(true);
+        }
+        let n = rows.len();
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(
+                rows.iter().map(|r| Self::clip_key(r.clip)),
+            )),
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|r| r.clip as i64),
+            )),
+            Arc::new(Int32Array::from_iter_values(
+                rows.iter().map(|r| r.segment as i32),
+            )),
+            Arc::new(Float32Array::from_iter_values(
+                rows.iter().map(|r| r.segment as f32),
+            )),
+            Arc::new(Float32Array::from_iter_values(
+                rows.iter().map(|r| r.variant),
+            )),
+            Arc::new(Int32Array::from_iter(
+                rows.iter().map(|r| self.class(r.clip)),
+            )),
+            Arc::new(genres.finish()),
+            Arc::new(Int64Array::from_iter(
+                rows.iter()
+                    .map(|r| (r.clip % 7 != 6).then(|| self.artist(r.clip) as i64)),
+            )),
+            Arc::new(Int64Array::from_iter(
+                rows.iter().map(|r| Some((r.clip / 2) as i64)),
+            )),
+            Arc::new(Float32Array::from(vec![1.0; n])),
+            Arc::new(Float32Array::from(vec![0.0; n])),
+            Arc::new(BooleanArray::from(vec![false; n])),
+            Arc::new(StringArray::from_iter_values(
+                rows.iter().map(|r| canonical::id(&r.clip).expect("an id")),
+            )),
+            self.tensors(rows),
+        ];
+        if self.ragged {
+            columns.push(Arc::new(shapes.finish()));
+        }
+        RecordBatch::try_new(Arc::clone(schema), columns).expect("columns of the schema")
+    }
+
+    fn tensors(&self, rows: &[RowId]) -> ArrayRef {
+        let stored: Vec<Vec<u8>> = rows.iter().map(|&row| self.stored(row)).collect();
+        if self.layout == Layout::Binary && self.ragged {
+            return Arc::new(BinaryArray::from_iter_values(&stored));
+        }
+        let bytes = Buffer::from_vec(stored.concat());
+        if self.layout == Layout::Binary {
+            return Arc::new(FixedSizeBinaryArray::new(
+                stored[0].len() as i32,
+                bytes,
+                None,
+            ));
+        }
+        let n = bytes.len() / self.dtype.bytes();
+        let bytes = Buffer::from_slice_ref(bytes.as_slice());
+        let (item, values): (DataType, ArrayRef) = match self.dtype {
+            Dtype::F16 => (
+                DataType::Float16,
+                Arc::new(Float16Array::new(ScalarBuffer::new(bytes, 0, n), None)),
+            ),
+            Dtype::F32 => (
+                DataType::Float32,
+                Arc::new(Float32Array::new(ScalarBuffer::new(bytes, 0, n), None)),
+            ),
+            Dtype::U8 => (
+                DataType::UInt8,
+                Arc::new(UInt8Array::new(ScalarBuffer::new(bytes, 0, n), None)),
+            ),
+        };
+        let lengths =
+            OffsetBuffer::from_lengths(stored.iter().map(|row| row.len() / self.dtype.bytes()));
+        Arc::new(ListArray::new(
+            Arc::new(Field::new("item", item, false)),
+            lengths,
+            values,
+            None,
+        ))
+    }
+
+    /// As the pipeline's: no dictionary, one row a page under compression, four without.
+    fn properties(&self, schema: &SchemaRef) -> WriterProperties {
+        let codec = match self.compression {
+            Compression::Zstd => ParquetCodec::ZSTD(ZstdLevel::try_new(1).expect("a level")),
+            Compression::Lz4 => ParquetCodec::LZ4_RAW,
+            Compression::None => ParquetCodec::UNCOMPRESSED,
+        };
+        let row_bytes = self.shape[0] * self.shape[1] * self.dtype.bytes();
+        let tensor = match self.layout {
+            Layout::Binary => ColumnPath::from(FEATURE),
+            Layout::List => ColumnPath::new(vec![
+                FEATURE.to_owned(),
+                "list".to_owned(),
+                "item".to_owned(),
+            ]),
+        };
+        let metadata = schema
+            .metadata()
+            .iter()
+            .map(|(k, v)| KeyValue::new(k.clone(), v.clone()))
+            .collect();
+        WriterProperties::builder()
+            .set_compression(codec)
+            .set_dictionary_enabled(false)
+            .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
+            .set_column_data_page_size_limit(
+                tensor,
+                if self.compression == Compression::None {
+                    row_bytes * 4
+                } else {
+                    1
+                },
+            )
+            // The pipeline hands rows over one by one.
+            .set_write_batch_size(1)
+            .set_max_row_group_row_count(None)
+            .set_key_value_metadata(Some(metadata))
+            .build()
+    }
+
+    fn tables(&self, root: &Path) -> Vec<FileEntry> {
+        let clips = || 0..self.clips;
+        let text = |of: &dyn Fn(usize) -> String| {
+            Arc::new(StringArray::from_iter_values(clips().map(of))) as ArrayRef
+        };
+        let ids = || {
+            Arc::new(Int64Array::from_iter_values(
+                clips().map(|clip| clip as i64),
+            )) as ArrayRef
+        };
+        let numbers = |of: &dyn Fn(usize) -> Option<f64>| {
+            Arc::new(Float64Array::from_iter(clips().map(of))) as ArrayRef
+        };
+        let noise =
+            |clip: usize| canonical::hash("column", 0, &clip.to_string()) as f64 / u64::MAX as f64;
+        let tracks = [
+            ("clip_key", text(&Self::clip_key)),
+            ("track_id", ids()),
+            ("split_official", text(&|_| "none".to_owned())),
+            (
+                "split_stratified",
+                text(&|clip| Self::side_stratified(clip).to_owned()),
+            ),
+            (
+                "split_artist",
+                text(&|clip| self.side_by_artist(clip).to_owned()),
+            ),
+        ];
+        let features = [
+            ("track_id", ids()),
+            ("chroma_cens_mean_01", numbers(&|clip| Some(noise(clip)))),
+            (
+                "mfcc_mean_01",
+                numbers(&|clip| Some(100.0 * (clip % self.classes) as f64 + noise(clip))),
+            ),
+            (
+                "mfcc_mean_02",
+                numbers(&|clip| (clip % 5 != 4).then_some(noise(clip) - 50.0)),
+            ),
+            ("mfcc_std_01", numbers(&|_| Some(0.1))),
+        ]
+        .map(|(name, column)| (name, column.slice(0, self.clips.min(self.published))));
+        let genres = (0..self.classes).map(|class| (10 + class as i64, format!("Genre {class}")));
+        let (ids, titles): (Vec<i64>, Vec<String>) =
+            genres.chain([(99, "Even".to_owned())]).unzip();
+        let genres: [(&str, ArrayRef); 2] = [
+            ("genre_id", Arc::new(Int64Array::from(ids))),
+            ("title", Arc::new(StringArray::from(titles))),
+        ];
+        vec![
+            write_table(root, "tracks", &tracks),
+            write_table(root, "fma_features", &features),
+            write_table(root, "genres", &genres),
+        ]
+    }
+
+    fn manifest(
+        &self,
+        feature: FeatureEntry,
+        targets: Vec<TargetEntry>,
+        files: Vec<FileEntry>,
+    ) -> Manifest {
+        let recipe = "name = 'fixture'\n[catalog]\ndataset = 'fma'\n[split]\nrule = 'artist'\n\
+                      [[targets]]\nname = 'genre'\ncolumn = 'track_genre_top'\n\
+                      [[features]]\nname = 'log_mel'\nop = 'mel'\n";
+        let hash = || "0".repeat(64);
+        let name = String::new;
+        Manifest {
+            format_version: FORMAT_VERSION,
+            plan_id: "fixture".to_owned(),
+            identity: Identity {
+                recipe: hash(),
+                rows: hash(),
+                inputs: hash(),
+                engine: hash(),
+                limit: None,
+                parent: None,
+            },
+            engine: Engine {
+                numerics: 1,
+                backend: name(),
+                level: name(),
+                decoder: name(),
+                target: name(),
+                libc: name(),
+            },
+            recipe: Recipe::parse(recipe, "fixture", &[]).expect("a recipe"),
+            targets,
+            features: vec![feature],
+            files,
+            counts: Counts::default(),
+            stats: BTreeMap::from([(FEATURE.to_owned(), self.stats())]),
+        }
+    }
+
+    /// Over training rows, as stored.
+    fn stats(&self) -> Stats {
+        let bands = self.shape[0];
+        let (mut sum, mut squares, mut values) = (vec![0.0; bands], vec![0.0; bands], 0);
+        let training: Vec<usize> = (0..self.clips)
+            .filter(|&c| self.side_by_artist(c) == "training")
+            .collect();
+        for row in self.rows_of(&training, "training") {
+            let frames = self.frames(row.clip);
+            values += frames as u64;
+            for (i, x) in (self.values)(self, row).into_iter().enumerate() {
+                sum[i / frames] += f64::from(x);
+                squares[i / frames] += f64::from(x) * f64::from(x);
+            }
+        }
+        let mean: Vec<f64> = sum.iter().map(|s| s / values as f64).collect();
+        let std = squares
+            .iter()
+            .zip(&mean)
+            .map(|(s, m)| (s / values as f64 - m * m).max(0.0).sqrt())
+            .collect();
+        Stats { mean, std, values }
+    }
+}
+
+fn int_lists() -> ListBuilder<Int32Builder> {
+    ListBuilder::new(Int32Builder::new()).with_field(Field::new("item", DataType::Int32, false))
+}
+
+fn write_table(root: &Path, table: &str, columns: &[(&str, ArrayRef)]) -> FileEntry {
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(n, c)| Field::new(*n, c.data_type().clone(), true))
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(
+        Arc::clone(&schema),
+        columns.iter().map(|(_, c)| Arc::clone(c)).collect(),
+    );
+    let path = format!("data/fixture/{table}/{table}.parquet");
+    let mut entry = write_file(
+        root,
+        &path,
+        &schema,
+        WriterProperties::default(),
+        &[batch.expect("columns of one length")],
+    );
+    entry.table = Some(table.to_owned());
+    entry
+}
+
+fn write_file(
+    root: &Path,
+    path: &str,
+    schema: &SchemaRef,
+    properties: WriterProperties,
+    groups: &[RecordBatch],
+) -> FileEntry {
+    let full = root.join(path);
+    fs::create_dir_all(full.parent().expect("a folder above")).expect("a folder");
+    let mut writer = ArrowWriter::try_new(
+        File::create(&full).expect("a file"),
+        Arc::clone(schema),
+        Some(properties),
+    )
+    .expect("a writer");
+    for group in groups {
+        writer.write(group).expect("room");
+        writer.flush().expect("room");
+    }
+    writer.close().expect("a footer");
+    let bytes = fs::read(&full).expect("the file");
+    let row_groups: Vec<u64> = groups.iter().map(|g| g.num_rows() as u64).collect();
+    FileEntry {
+        table: None,
+        feature: None,
+        split: None,
+        path: path.to_owned(),
+        rows: row_groups.iter().sum(),
+        bytes: bytes.len() as u64,
+        blake3: blake3::hash(&bytes).to_hex().to_string(),
+        row_groups,
+    }
+}

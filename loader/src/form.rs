@@ -1,0 +1,178 @@
+//! How a stored row lies in host memory, and what makes values of its bytes: bands by frames, whatever the store's form.
+//!
+//! Bytes stay as they are stored, since they travel to a device so: half the bus for f16, a quarter for u8.
+
+use wavemill_schemas::manifest::{Scale, Stats};
+use wavemill_schemas::recipe::Dtype;
+
+use crate::{DatasetError, InputSpec};
+
+/// Name of the axis of time in a manifest.
+const FRAME: &str = "frame";
+
+/// The form of a feature's rows.
+#[derive(Clone, Debug)]
+pub struct Form {
+    stored: Dtype,
+    scale: Option<Scale>,
+    bands: usize,
+    /// Frames of a row in host memory: the stored ones, or those of the model where rows differ.
+    host_frames: usize,
+    frames_first: bool,
+    is_ragged: bool,
+    frames: usize,
+    stats: Option<Stats>,
+}
+
+impl Form {
+    /// The form of a feature of this type and shape; `frames` and statistics are the model's.
+    ///
+    /// # Errors
+    /// [`DatasetError::Unfit`]: a type that is not known, axes that are not bands and frames.
+    pub fn new(spec: &InputSpec) -> Result<Self, DatasetError> {
+        let feature = &spec.feature;
+        let name = &feature.name;
+
+        let stored = match feature.dtype.as_str() {
+            "f16" => Dtype::F16,
+            "f32" => Dtype::F32,
+            "u8" => Dtype::U8,
+            other => return Err(unfit(format!("{name} holds {other}, not f16, f32 or u8"))),
+        };
+
+        let &[first, second] = feature.shape.as_slice() else {
+            let n_axes = feature.shape.len();
+            return Err(unfit(format!("{name} has {n_axes} axes, not 2")));
+        };
+        let frames_first = feature.dim_names.first().is_some_and(|name| name == FRAME);
+        let (bands, stored_frames) = if frames_first {
+            (second, first)
+        } else {
+            (first, second)
+        };
+        let bands = bands.ok_or_else(|| unfit(format!("{name} differs in bands")))?;
+
+        let stats = spec.normalize.clone();
+        if stats
+            .as_ref()
+            .is_some_and(|stats| stats.mean.len() != bands || stats.std.len() != bands)
+        {
+            return Err(unfit(format!(
+                "{name} has {bands} bands, its statistics another number"
+            )));
+        }
+
+        Ok(Self {
+            stored,
+            scale: feature.scale,
+            bands,
+            host_frames: stored_frames.unwrap_or(spec.frames),
+            frames_first,
+            is_ragged: stored_frames.is_none(),
+            frames: spec.frames,
+            stats,
+        })
+    }
+
+    /// Bytes of a row in a batch's memory.
+    #[must_use]
+    pub const fn row_bytes(&self) -> usize {
+        self.bands * self.host_frames * self.stored.bytes()
+    }
+
+    /// Type of the stored values, little-endian.
+    #[must_use]
+    pub const fn stored(&self) -> Dtype {
+        self.stored
+    }
+
+    /// What makes values of stored numbers; `None` where they are the values.
+    #[must_use]
+    pub const fn scale(&self) -> Option<Scale> {
+        self.scale
+    }
+
+    /// Mean and deviation of each band, where rows are to be normalised.
+    #[must_use]
+    pub const fn stats(&self) -> Option<&Stats> {
+        self.stats.as_ref()
+    }
+
+    /// Whether a row in host memory is frames by bands, else bands by frames.
+    #[must_use]
+    pub const fn is_frames_first(&self) -> bool {
+        self.frames_first
+    }
+
+    /// Whether rows are stored with frames of their own number.
+    #[must_use]
+    pub const fn is_ragged(&self) -> bool {
+        self.is_ragged
+    }
+
+    /// Bands of a row.
+    #[must_use]
+    pub const fn bands(&self) -> usize {
+        self.bands
+    }
+
+    /// Frames of a row as the model sees it.
+    #[must_use]
+    pub const fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Frames of a row in host memory: as stored, or the model's where rows differ.
+    #[must_use]
+    pub const fn host_frames(&self) -> usize {
+        self.host_frames
+    }
+
+    /// Copies a stored row into `slot`, which is [`Self::row_bytes`] long: as it is, or cut or filled up with zero bytes
+    /// where rows differ. Gives its frames there.
+    ///
+    /// # Errors
+    /// What is wrong with the row's length.
+    pub fn fill(&self, value: &[u8], slot: &mut [u8]) -> Result<usize, String> {
+        let frame_bytes = self.bands * self.stored.bytes();
+        let stored_frames = value.len() / frame_bytes;
+        let fits = if self.is_ragged {
+            value.len().is_multiple_of(frame_bytes)
+        } else {
+            value.len() == slot.len()
+        };
+        if !fits {
+            return Err(format!(
+                "a row of {} bytes, not {}",
+                value.len(),
+                slot.len()
+            ));
+        }
+
+        let frames = stored_frames.min(self.host_frames);
+        if frames == stored_frames && frames == self.host_frames {
+            slot.copy_from_slice(value);
+            return Ok(frames);
+        }
+
+        // One run of bytes for frames by bands, one a band for bands by frames.
+        let runs = if self.frames_first { 1 } else { self.bands };
+        let run_bytes = |frames: usize| frames * frame_bytes / runs;
+        let taken = run_bytes(frames);
+
+        slot.fill(0);
+        let stored_runs = value.chunks_exact(run_bytes(stored_frames).max(1));
+        let runs = slot.chunks_exact_mut(run_bytes(self.host_frames));
+        for (stored, run) in stored_runs.zip(runs) {
+            run[..taken].copy_from_slice(&stored[..taken]);
+        }
+        Ok(frames)
+    }
+}
+
+fn unfit(problem: String) -> DatasetError {
+    DatasetError::Unfit {
+        key: "feature",
+        problem,
+    }
+}

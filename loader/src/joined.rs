@@ -1,0 +1,215 @@
+//! What is known of a row's track beyond its sound: columns of `fma_features`, artists and albums.
+//!
+//! Means, deviations and vocabularies come from training rows alone.
+
+use std::collections::{BTreeSet, HashMap};
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type, Int64Type};
+
+use crate::rows::Rows;
+use crate::spec::MetadataColumn;
+use crate::{DatasetError, Store};
+
+/// Table of the published numbers.
+const TABLE: &str = "fma_features";
+
+/// Values of each track's columns, as published.
+#[derive(Debug)]
+pub struct Metadata {
+    names: Vec<String>,
+    /// Track by track; NaN where missing.
+    values: Vec<f32>,
+    /// Place of each row's track; `None` where the table has none.
+    place_of: Vec<Option<u32>>,
+}
+
+impl Metadata {
+    /// The columns of the store's `fma_features` that begin with one of `prefixes`, in the table's order.
+    ///
+    /// # Errors
+    /// [`DatasetError::Unfit`]: no such table, no prefix; [`DatasetError::NotThere`] with what its columns begin with.
+    pub fn read(store: &Store, rows: &Rows, prefixes: &[String]) -> Result<Self, DatasetError> {
+        if prefixes.is_empty() {
+            return Err(unfit(
+                "the model needs columns of fma_features: name some, such as [\"mfcc\"]",
+            ));
+        }
+        let table = store.table(TABLE, |name| {
+            name == "track_id" || prefixes.iter().any(|prefix| name.starts_with(prefix))
+        })?;
+        let Some(table) = table else {
+            return Err(unfit(
+                "the store has no table fma_features: extract it with features.csv beside tracks.csv",
+            ));
+        };
+
+        let mut names = Vec::new();
+        for field in table.schema().fields() {
+            if field.name() != "track_id" {
+                names.push(field.name().clone());
+            }
+        }
+        for prefix in prefixes {
+            if !names.iter().any(|name| name.starts_with(prefix)) {
+                return Err(DatasetError::NotThere {
+                    key: "metadata",
+                    found: prefix.clone(),
+                    there: stems(store)?,
+                });
+            }
+        }
+
+        let tracks = column(store, &table, "track_id", &DataType::Int64)?;
+        let mut metadata = Self {
+            names,
+            values: Vec::new(),
+            place_of: Vec::new(),
+        };
+        let kept = metadata.place(rows, tracks.as_primitive::<Int64Type>().values());
+
+        let width = metadata.names.len();
+        metadata.values = vec![f32::NAN; kept.len() * width];
+        for (place, name) in metadata.names.iter().enumerate() {
+            let values = column(store, &table, name, &DataType::Float32)?;
+            let values = values.as_primitive::<Float32Type>();
+            for (track, &row) in kept.iter().enumerate() {
+                if values.is_valid(row) {
+                    metadata.values[track * width + place] = values.value(row);
+                }
+            }
+        }
+        Ok(metadata)
+    }
+
+    /// Finds each row's track in the table; gives the table's rows that are kept.
+    fn place(&mut self, rows: &Rows, tracks: &[i64]) -> Vec<usize> {
+        let in_table: HashMap<i64, usize> = tracks
+            .iter()
+            .enumerate()
+            .map(|(row, &track)| (track, row))
+            .collect();
+
+        let mut kept = Vec::new();
+        let mut places: HashMap<i64, u32> = HashMap::new();
+        for track in &rows.track_ids {
+            let Some(&row) = in_table.get(track) else {
+                self.place_of.push(None);
+                continue;
+            };
+            let place = *places.entry(*track).or_insert_with(|| {
+                kept.push(row);
+                kept.len() as u32 - 1
+            });
+            self.place_of.push(Some(place));
+        }
+        kept
+    }
+
+    /// The columns with mean and deviation over `training` rows.
+    #[must_use]
+    pub fn columns(&self, training: &[u32]) -> Vec<MetadataColumn> {
+        let mut columns = Vec::with_capacity(self.names.len());
+        for (place, name) in self.names.iter().enumerate() {
+            let values = training
+                .iter()
+                .filter_map(|&row| self.row(row))
+                .map(|row| f64::from(row[place]))
+                .filter(|value| value.is_finite());
+            let (mean, std) = moments(values);
+            columns.push(MetadataColumn {
+                name: name.clone(),
+                mean,
+                std,
+            });
+        }
+        columns
+    }
+
+    /// Values of `rows`, row by row; NaN where missing.
+    #[must_use]
+    pub fn values(&self, rows: &[u32]) -> Vec<f32> {
+        let mut values = Vec::with_capacity(rows.len() * self.names.len());
+        for &row in rows {
+            match self.row(row) {
+                Some(row) => values.extend_from_slice(row),
+                None => values.resize(values.len() + self.names.len(), f32::NAN),
+            }
+        }
+        values
+    }
+
+    /// Whether the table has a row's track.
+    #[must_use]
+    pub fn has(&self, row: u32) -> bool {
+        self.place_of[row as usize].is_some()
+    }
+
+    fn row(&self, row: u32) -> Option<&[f32]> {
+        let place = self.place_of[row as usize]? as usize;
+        self.values
+            .get(place * self.names.len()..(place + 1) * self.names.len())
+    }
+}
+
+/// Mean and population deviation; the deviation of equal values is 0 and no rounding error.
+fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let mut n = 0_u64;
+    let mut sum = 0.0;
+    let mut least = f64::INFINITY;
+    let mut most = f64::NEG_INFINITY;
+    for value in values.clone() {
+        n += 1;
+        sum += value;
+        least = value.min(least);
+        most = value.max(most);
+    }
+    if least >= most {
+        return (if n == 0 { 0.0 } else { least }, 0.0);
+    }
+
+    let mean = sum / n as f64;
+    let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / n as f64).sqrt())
+}
+
+fn unfit(problem: &str) -> DatasetError {
+    DatasetError::Unfit {
+        key: "metadata",
+        problem: problem.to_owned(),
+    }
+}
+
+/// A column of the store's `table` as values of the type `to`.
+fn column(
+    store: &Store,
+    table: &RecordBatch,
+    name: &str,
+    to: &DataType,
+) -> Result<ArrayRef, DatasetError> {
+    let column = table
+        .column_by_name(name)
+        .ok_or_else(|| DatasetError::column(store.root(), name, format!("missing in {TABLE}")))?;
+    cast(column, to)
+        .map_err(|e| DatasetError::column(store.root(), name, format!("{e} in {TABLE}")))
+}
+
+/// What the table's columns begin with: `mfcc` for `mfcc_mean_01`.
+fn stems(store: &Store) -> Result<String, DatasetError> {
+    let mut stems = BTreeSet::new();
+    for name in store.columns(TABLE)? {
+        let parts: Vec<&str> = name.rsplitn(3, '_').collect();
+        if let [_number, _statistic, stem] = parts[..] {
+            stems.insert(stem.to_owned());
+        }
+    }
+    Ok(stems.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+/// The ids that `rows` have, ascending: a vocabulary.
+#[must_use]
+pub fn vocabulary(ids: &[Option<i64>], rows: &[u32]) -> Vec<i64> {
+    let known: BTreeSet<i64> = rows.iter().filter_map(|&row| ids[row as usize]).collect();
+    known.into_iter().collect()
+}

@@ -1,0 +1,178 @@
+//! Which rows are in which batch: pure functions of rows, seed and epoch. Ranks and threads only cut what they say.
+//!
+//! Row groups that hold a row of the split are permuted in manifest order's stead; windows of them are taken one after
+//! another; the rows of a window are permuted. Global batch k is the next `batch_size` rows, and rank r of w takes the
+//! r-th slice of it.
+
+use std::ops::Range;
+
+use wavemill_schemas::rng::{self, Rng};
+
+/// The rows of an epoch in training order.
+///
+/// `groups`: the split's rows in each row group, in manifest order; groups without one are not counted in windows.
+#[must_use]
+pub fn shuffled(groups: &[Vec<u32>], seed: u64, epoch: u64, window: usize) -> Vec<u32> {
+    let mut groups: Vec<&Vec<u32>> = groups.iter().filter(|rows| !rows.is_empty()).collect();
+    Rng::new(rng::mix("row-groups", &[seed, epoch])).shuffle(&mut groups);
+    let mut order = Vec::with_capacity(groups.iter().map(|rows| rows.len()).sum());
+    for (number, window) in (0..).zip(groups.chunks(window.max(1))) {
+        let start = order.len();
+        window.iter().for_each(|rows| order.extend_from_slice(rows));
+        Rng::new(rng::mix("window", &[seed, epoch, number])).shuffle(&mut order[start..]);
+    }
+    order
+}
+
+/// The rows in manifest order, for evaluation.
+#[must_use]
+pub fn in_order(groups: &[Vec<u32>]) -> Vec<u32> {
+    groups.concat()
+}
+
+/// Batches of an epoch of `n_rows` rows.
+#[must_use]
+pub const fn n_batches(n_rows: usize, batch_size: usize, drop_last: bool) -> u64 {
+    let batches = if drop_last {
+        n_rows / batch_size
+    } else {
+        n_rows.div_ceil(batch_size)
+    };
+    batches as u64
+}
+
+/// Global batch `index` of an epoch's order; empty behind its end.
+#[must_use]
+pub fn batch(order: &[u32], index: u64, batch_size: usize) -> &[u32] {
+    let start = usize::try_from(index)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(batch_size)
+        .min(order.len());
+    &order[start..start.saturating_add(batch_size).min(order.len())]
+}
+
+/// The part of a global batch of `n` rows that is rank `rank`'s: sizes differ by at most one, and may be 0.
+#[must_use]
+pub const fn slice(n: usize, rank: usize, world_size: usize) -> Range<usize> {
+    n * rank / world_size..n * (rank + 1) / world_size
+}
+
+/// The mix-up partner of each row of a global batch, as an index into it: the next in the order of a hash of
+/// (seed, epoch, row key), so that each row is one row's partner, and nobody's own where there are two.
+#[must_use]
+pub fn partners(keys: &[u64], seed: u64, epoch: u64) -> Vec<usize> {
+    let mut ring: Vec<usize> = (0..keys.len()).collect();
+    ring.sort_by_cached_key(|&i| (rng::mix("mixup-partner", &[seed, epoch, keys[i]]), keys[i]));
+    let mut partners = vec![0; keys.len()];
+    for (place, &row) in ring.iter().enumerate() {
+        partners[row] = ring[(place + 1) % ring.len()];
+    }
+    partners
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// 23 groups of 0 to 12 rows, numbered through.
+    fn groups() -> Vec<Vec<u32>> {
+        let mut next = 0..;
+        (0..23_usize)
+            .map(|g| next.by_ref().take(g * 7 % 13).collect())
+            .collect()
+    }
+
+    #[test]
+    fn each_row_comes_once_an_epoch_in_an_order_of_its_own() {
+        let groups = groups();
+        let orders: Vec<Vec<u32>> = (0..3).map(|epoch| shuffled(&groups, 7, epoch, 4)).collect();
+        for order in &orders {
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, groups.concat());
+        }
+        assert_ne!(orders[0], orders[1]);
+        assert_ne!(shuffled(&groups, 8, 0, 4), orders[0]);
+        assert_eq!(shuffled(&groups, 7, 0, 4), orders[0]);
+    }
+
+    #[test]
+    fn a_window_holds_the_rows_of_its_groups_alone() {
+        let groups = groups();
+        let order = shuffled(&groups, 1, 1, 4);
+        let group_of = |row: &u32| groups.iter().position(|g| g.contains(row));
+        let mut start = 0;
+        let mut seen = BTreeSet::new();
+        while start < order.len() {
+            // The window's groups are those of its first rows until four are complete.
+            let mut window = BTreeSet::new();
+            let mut end = start;
+            while end < order.len() && (window.len() < 4 || window.contains(&group_of(&order[end])))
+            {
+                window.insert(group_of(&order[end]));
+                end += 1;
+            }
+            let rows: usize = window.iter().map(|g| groups[g.expect("known")].len()).sum();
+            assert_eq!(
+                end - start,
+                rows,
+                "rows of other groups between those of a window"
+            );
+            assert!(window.iter().all(|g| seen.insert(*g)));
+            start = end;
+        }
+    }
+
+    #[test]
+    fn empty_groups_change_no_order() {
+        let full: Vec<Vec<u32>> = groups().into_iter().filter(|g| !g.is_empty()).collect();
+        assert_eq!(shuffled(&groups(), 3, 5, 4), shuffled(&full, 3, 5, 4));
+    }
+
+    #[test]
+    fn slices_of_all_ranks_are_the_batch_and_differ_by_at_most_one() {
+        for n in [0, 1, 5, 64] {
+            for world_size in [1, 2, 3, 4, 8] {
+                let slices: Vec<_> = (0..world_size)
+                    .map(|rank| slice(n, rank, world_size))
+                    .collect();
+                assert!(slices.iter().cloned().flatten().eq(0..n));
+                let sizes: BTreeSet<usize> = slices.iter().map(ExactSizeIterator::len).collect();
+                assert!(
+                    sizes
+                        .last()
+                        .zip(sizes.first())
+                        .is_some_and(|(most, least)| most - least <= 1)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_partner_is_another_row_whatever_the_order_of_the_batch() {
+        let keys: Vec<u64> = (0..33).map(|i| rng::mix("test", &[i])).collect();
+        let found = partners(&keys, 1, 2);
+        assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), 33);
+        assert!(
+            found
+                .iter()
+                .enumerate()
+                .all(|(row, &partner)| row != partner)
+        );
+        let turned: Vec<u64> = keys.iter().rev().copied().collect();
+        let turned_found = partners(&turned, 1, 2);
+        assert!((0..33).all(|i| turned[turned_found[32 - i]] == keys[found[i]]));
+        assert_ne!(partners(&keys, 1, 3), found);
+        assert_eq!(partners(&keys[..1], 1, 2), [0]);
+    }
+
+    #[test]
+    fn the_last_batch_is_smaller_or_dropped() {
+        let order: Vec<u32> = (0..10).collect();
+        assert_eq!((n_batches(10, 4, false), n_batches(10, 4, true)), (3, 2));
+        assert_eq!(batch(&order, 2, 4), [8, 9]);
+        assert!(batch(&order, 3, 4).is_empty() && batch(&order, u64::MAX, 4).is_empty());
+    }
+}

@@ -1,0 +1,156 @@
+//! One data page of a fixed-size column, read without a Parquet reader: its bytes are the rows' bytes.
+//!
+//! Holds for what wavemill writes: data pages V1 of a required column, plain encoding, so that a page has neither levels
+//! nor a dictionary. Anything else goes another way (see `pages.rs`).
+
+use zstd::bulk::Decompressor;
+
+/// First three fields of Parquet's `PageHeader`, in Thrift's compact protocol. Source: parquet-format, `parquet.thrift`.
+#[derive(Debug, PartialEq, Eq)]
+struct Header {
+    kind: i32,
+    uncompressed: i32,
+    compressed: i32,
+    /// Bytes that the three took; more fields follow.
+    length: usize,
+}
+
+/// `DATA_PAGE` of Parquet's `PageType`.
+const DATA_PAGE: i32 = 0;
+
+/// A field header: the next field number, of type i32.
+const NEXT_I32: u8 = 0x15;
+
+fn header(page: &[u8]) -> Option<Header> {
+    let mut at = 0;
+    Some(Header {
+        kind: next_i32(page, &mut at)?,
+        uncompressed: next_i32(page, &mut at)?,
+        compressed: next_i32(page, &mut at)?,
+        length: at,
+    })
+}
+
+/// The next field, which must be an i32 and follow the last one by number: a variable-length integer, zigzag-coded.
+fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
+    if *page.get(*at)? != NEXT_I32 {
+        return None;
+    }
+    *at += 1;
+
+    let mut value = 0_u64;
+    // Five bytes hold 32 bits in groups of seven.
+    for shift in (0..35).step_by(7) {
+        let byte = *page.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            let zigzag = u32::try_from(value).ok()?;
+            return Some((zigzag >> 1) as i32 ^ -((zigzag & 1) as i32));
+        }
+    }
+    None
+}
+
+/// What a reader thread keeps from row to row.
+pub struct Scratch {
+    /// The page as it is in the file.
+    pub page: Vec<u8>,
+    rows: Vec<u8>,
+    decompressor: Decompressor<'static>,
+}
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scratch")
+            .field("page", &self.page.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scratch {
+    /// # Errors
+    /// zstd has no memory.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            page: Vec::new(),
+            rows: Vec::new(),
+            decompressor: Decompressor::new()?,
+        })
+    }
+
+    /// Row `within` of the zstd page in `self.page`, into `slot`, which is as long as a row.
+    ///
+    /// # Errors
+    /// What is wrong with the page.
+    pub fn decompress(&mut self, within: usize, slot: &mut [u8]) -> Result<(), String> {
+        let header = header(&self.page).ok_or("its page header is none")?;
+        if header.kind != DATA_PAGE {
+            return Err(format!("a page of type {}", header.kind));
+        }
+        let payload_bytes = usize::try_from(header.compressed).ok();
+        let start = payload_bytes
+            .and_then(|bytes| self.page.len().checked_sub(bytes))
+            .filter(|start| *start > header.length)
+            .ok_or("its page header gives another length")?;
+        let rows_bytes = usize::try_from(header.uncompressed).unwrap_or(0);
+        if rows_bytes % slot.len() != 0 || within >= rows_bytes / slot.len() {
+            return Err(format!("its page header gives {rows_bytes} bytes of rows"));
+        }
+
+        // A page of one row is the usual case, and needs no copy.
+        let is_one_row = rows_bytes == slot.len();
+        let payload = &self.page[start..];
+        let written = if is_one_row {
+            self.decompressor.decompress_to_buffer(payload, slot)
+        } else {
+            self.rows.resize(rows_bytes, 0);
+            self.decompressor
+                .decompress_to_buffer(payload, &mut self.rows[..])
+        };
+        match written {
+            Err(e) => return Err(format!("zstd: {e}")),
+            Ok(n) if n != rows_bytes => return Err(format!("zstd: {n} bytes, not {rows_bytes}")),
+            Ok(_) => {}
+        }
+
+        if !is_one_row {
+            slot.copy_from_slice(&self.rows[within * slot.len()..][..slot.len()]);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_fields_of_a_page_header_are_read_and_others_refused() {
+        // type 0; 330,752 → zigzag 661,504; 250,000 → 500,000; then field 5.
+        let bytes = [
+            0x15, 0x00, 0x15, 0x80, 0xb0, 0x28, 0x15, 0xa0, 0xc2, 0x1e, 0x2c,
+        ];
+        let read = header(&bytes).expect("a header");
+        assert_eq!(
+            read,
+            Header {
+                kind: 0,
+                uncompressed: 330_752,
+                compressed: 250_000,
+                length: 10
+            }
+        );
+        assert_eq!(header(&bytes[..8]), None, "cut");
+        assert_eq!(
+            header(&[0x15, 0, 0x25, 0, 0x15, 0]),
+            None,
+            "a field is left out"
+        );
+        assert_eq!(
+            header(&[0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),
+            None,
+            "too long a number"
+        );
+    }
+}

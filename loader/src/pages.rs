@@ -1,0 +1,338 @@
+//! Where each row's tensor lies, and how it gets from the file into its place of a batch: one copy, no Parquet reader.
+//!
+//! Uncompressed, a row is a range of the file and is read as such. Under zstd its page is read and decompressed straight
+//! into the batch. The offset index says where pages are; nothing but the asked rows' pages is read. Other layouts go
+//! through `by_arrow.rs`.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parquet::basic::{Compression, Encoding, Type};
+use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
+use parquet::file::page_index::offset_index::PageLocation;
+
+use crate::DatasetError;
+use crate::by_arrow::ByArrow;
+use crate::form::Form;
+use crate::page::Scratch;
+use crate::rows::RowGroup;
+use crate::shard::{self, Shard};
+
+/// Files held open; those beyond are opened for each row, at some microseconds.
+const OPEN_FILES_MAX: usize = 512;
+
+/// Where a row's bytes are.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// In the file: of the row (uncompressed) or of its first page.
+    offset: u64,
+    /// Of the row, or of its pages with their headers.
+    bytes: u32,
+    /// Row within the page; within the row group where Arrow's reader reads it.
+    within: u32,
+}
+
+/// How a row's bytes come out of its file.
+#[derive(Clone, Debug)]
+enum Way {
+    /// They lie there as they are.
+    Plain,
+    /// Their page is decompressed.
+    Zstd,
+    /// Parquet's own reader decodes them.
+    Arrow(Box<ByArrow>),
+}
+
+/// Places of one file's rows.
+#[derive(Debug)]
+pub struct Located {
+    way: Way,
+    places: Vec<Place>,
+}
+
+/// A file whose rows were located.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// `None` behind [`OPEN_FILES_MAX`].
+    file: Option<File>,
+    way: Way,
+}
+
+/// Tensors of all rows.
+#[derive(Debug)]
+pub struct Pages {
+    column: String,
+    form: Form,
+    row_bytes: usize,
+    sources: Vec<Source>,
+    places: Vec<Place>,
+    bytes_read: AtomicU64,
+}
+
+impl Pages {
+    /// No rows yet, of a feature of that form.
+    #[must_use]
+    pub fn new(column: &str, form: Form) -> Self {
+        Self {
+            column: column.to_owned(),
+            row_bytes: form.row_bytes(),
+            form,
+            sources: Vec::new(),
+            places: Vec::new(),
+            bytes_read: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of a row.
+    #[must_use]
+    pub const fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Bytes of the tensor column that were read from files so far, with page headers.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Where the rows of a file lie.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`]: pages that cannot be; [`DatasetError::Column`]: a type that holds no tensor.
+    pub fn locate(&self, shard: &Shard) -> Result<Located, DatasetError> {
+        let groups = shard.metadata.metadata().row_groups();
+        let mut columns = Vec::with_capacity(groups.len());
+        for group in groups {
+            columns.push(self.column_in(shard, group)?);
+        }
+
+        let chunks: Vec<&ColumnChunkMetaData> = groups
+            .iter()
+            .zip(&columns)
+            .map(|(group, &column)| group.column(column))
+            .collect();
+        let mut located = Located {
+            way: self.way(shard, &chunks)?,
+            places: Vec::new(),
+        };
+
+        for (group, column) in columns.into_iter().enumerate() {
+            self.locate_group(shard, group, column, &mut located)
+                .map_err(|problem| shard.damaged(group, problem))?;
+        }
+        Ok(located)
+    }
+
+    /// The tensor column's number in a row group.
+    fn column_in(&self, shard: &Shard, group: &RowGroupMetaData) -> Result<usize, DatasetError> {
+        group
+            .columns()
+            .iter()
+            .position(|chunk| chunk.column_path().parts().first() == Some(&self.column))
+            .ok_or_else(|| DatasetError::column(&shard.path, &self.column, "missing"))
+    }
+
+    /// How rows of a file are read whose tensor column has these chunks: one way for all of them.
+    fn way(&self, shard: &Shard, chunks: &[&ColumnChunkMetaData]) -> Result<Way, DatasetError> {
+        let is_direct = !self.form.is_ragged()
+            && chunks
+                .iter()
+                .all(|chunk| is_plain_fixed(chunk, self.row_bytes));
+
+        if is_direct && chunks.iter().all(|chunk| is_uncompressed(chunk)) {
+            return Ok(Way::Plain);
+        }
+        if is_direct && chunks.iter().all(|chunk| is_zstd(chunk)) {
+            return Ok(Way::Zstd);
+        }
+        let by_arrow = ByArrow::new(shard, &self.column, &self.form)?;
+        Ok(Way::Arrow(Box::new(by_arrow)))
+    }
+
+    /// Appends the rows of a file.
+    pub fn append(&mut self, shard: Shard, located: Located) {
+        let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
+        self.sources.push(Source {
+            path: shard.path,
+            file,
+            way: located.way,
+        });
+        self.places.extend(located.places);
+    }
+
+    /// Places of the rows of one row group. Errors: what is wrong with its offset index.
+    fn locate_group(
+        &self,
+        shard: &Shard,
+        group: usize,
+        column: usize,
+        located: &mut Located,
+    ) -> Result<(), String> {
+        let metadata = shard.metadata.metadata();
+        let n_rows = metadata.row_group(group).num_rows();
+        let pages: &[PageLocation] = metadata
+            .offset_index()
+            .and_then(|index| Some(index.get(group)?.get(column)?.page_locations().as_slice()))
+            .ok_or("it has no offset index")?;
+
+        for (number, page) in pages.iter().enumerate() {
+            let end = pages
+                .get(number + 1)
+                .map_or(n_rows, |next| next.first_row_index);
+            let n_rows = u32::try_from(end - page.first_row_index)
+                .map_err(|_| "its offset index is out of order")?;
+            self.locate_page(shard, page, n_rows, located)?;
+        }
+
+        let n_located = pages
+            .first()
+            .map_or(0, |first| n_rows - first.first_row_index);
+        if n_located == n_rows {
+            Ok(())
+        } else {
+            Err(format!("its offset index has {n_located} of {n_rows} rows"))
+        }
+    }
+
+    /// Places of the `n_rows` rows of one page.
+    fn locate_page(
+        &self,
+        shard: &Shard,
+        page: &PageLocation,
+        n_rows: u32,
+        located: &mut Located,
+    ) -> Result<(), String> {
+        let offset = page.offset as u64;
+        let bytes = page.compressed_page_size as u32;
+        if page.offset < 0
+            || page.compressed_page_size <= 0
+            || offset + u64::from(bytes) > shard.bytes
+        {
+            return Err("its offset index points outside the file".to_owned());
+        }
+
+        match located.way {
+            Way::Plain => {
+                let row_bytes = self.row_bytes as u64;
+                let header_bytes = u64::from(bytes)
+                    .checked_sub(u64::from(n_rows) * row_bytes)
+                    .filter(|header_bytes| *header_bytes > 0)
+                    .ok_or("a page is smaller than its rows")?;
+                for row in 0..u64::from(n_rows) {
+                    located.places.push(Place {
+                        offset: offset + header_bytes + row * row_bytes,
+                        bytes: self.row_bytes as u32,
+                        within: 0,
+                    });
+                }
+            }
+            Way::Zstd => {
+                for within in 0..n_rows {
+                    located.places.push(Place {
+                        offset,
+                        bytes,
+                        within,
+                    });
+                }
+            }
+            Way::Arrow(_) => {
+                let first_row = page.first_row_index as u32;
+                for within in first_row..first_row + n_rows {
+                    located.places.push(Place {
+                        offset,
+                        bytes,
+                        within,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a row into `slot`, which is [`Self::row_bytes`] long; gives its frames there.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Io`] is the machine's fault.
+    pub fn read(
+        &self,
+        row: u32,
+        group: &RowGroup,
+        slot: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<usize, DatasetError> {
+        let place = self.places[row as usize];
+        let source = &self.sources[group.file as usize];
+        let damaged =
+            |problem: String| shard::damaged(&source.path, group.number as usize, problem);
+
+        let mut frames = self.form.host_frames();
+        match &source.way {
+            Way::Plain => source.read_at(slot, place.offset, group)?,
+            Way::Zstd => {
+                scratch.page.resize(place.bytes as usize, 0);
+                source.read_at(&mut scratch.page, place.offset, group)?;
+                scratch
+                    .decompress(place.within as usize, slot)
+                    .map_err(damaged)?;
+            }
+            Way::Arrow(by_arrow) => {
+                // The reader's errors do not tell a bad disk from bad bytes: reading them first does.
+                scratch.page.resize(place.bytes as usize, 0);
+                source.read_at(&mut scratch.page, place.offset, group)?;
+
+                let file =
+                    File::open(&source.path).map_err(DatasetError::io_at(&source.path, "open"))?;
+                let value = by_arrow.row(file, group.number as usize, place.within as usize);
+                frames = value
+                    .and_then(|value| self.form.fill(value.bytes(), slot))
+                    .map_err(damaged)?;
+            }
+        }
+
+        self.bytes_read
+            .fetch_add(u64::from(place.bytes), Ordering::Relaxed);
+        Ok(frames)
+    }
+}
+
+impl Source {
+    /// Fills `bytes` from `offset` on; they are of `group`.
+    fn read_at(&self, bytes: &mut [u8], offset: u64, group: &RowGroup) -> Result<(), DatasetError> {
+        let read = match &self.file {
+            Some(file) => file.read_exact_at(bytes, offset),
+            None => File::open(&self.path).and_then(|file| file.read_exact_at(bytes, offset)),
+        };
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let problem = "the file ends within it";
+                Err(shard::damaged(&self.path, group.number as usize, problem))
+            }
+            other => other.map_err(DatasetError::io_at(&self.path, "read")),
+        }
+    }
+}
+
+/// Whether a column chunk's pages are its rows' bytes one after another.
+fn is_plain_fixed(chunk: &ColumnChunkMetaData, row_bytes: usize) -> bool {
+    let column = chunk.column_descr();
+    let is_fixed = column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY
+        && column.type_length() == row_bytes as i32;
+    let is_required = column.max_def_level() == 0 && column.max_rep_level() == 0;
+    let is_plain = chunk.dictionary_page_offset().is_none()
+        && chunk
+            .encodings()
+            .all(|encoding| matches!(encoding, Encoding::PLAIN | Encoding::RLE));
+    is_fixed && is_required && is_plain
+}
+
+fn is_uncompressed(chunk: &ColumnChunkMetaData) -> bool {
+    chunk.compression() == Compression::UNCOMPRESSED
+}
+
+fn is_zstd(chunk: &ColumnChunkMetaData) -> bool {
+    matches!(chunk.compression(), Compression::ZSTD(_))
+}

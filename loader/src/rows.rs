@@ -1,0 +1,237 @@
+//! What is known of every feature row but its tensor: read once, held as a struct of arrays, in manifest order.
+//!
+//! A row is a number everywhere else: its place in this order. Rows of a row group lie side by side.
+
+use std::ops::Range;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, RecordBatchReader, StringArray,
+};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Int32Type, Int64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_schemas::tables;
+
+use crate::DatasetError;
+use crate::shard::Shard;
+use wavemill_schemas::rng;
+
+/// Columns that every row has, besides its tensor and its targets.
+const SMALL_COLUMNS: [&str; 9] = [
+    "clip_key",
+    "track_id",
+    "segment",
+    "offset_s",
+    "variant",
+    "genres_all",
+    "artist_id",
+    "album_id",
+    "audio_blake3",
+];
+
+/// A row group of a file of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowGroup {
+    /// Index among the feature's files that were read.
+    pub file: u32,
+    /// From 0 within the file.
+    pub number: u32,
+    /// Its rows.
+    pub rows: Range<u32>,
+}
+
+/// Columns of all rows of a feature, over every split.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Path of the clip below the audio root.
+    pub clip_keys: Vec<Box<str>>,
+    /// The data set's number, or the key's hash.
+    pub track_ids: Vec<i64>,
+    /// From 0 within the clip.
+    pub segments: Vec<i32>,
+    /// Where the segment starts, seconds.
+    pub offsets_s: Vec<f32>,
+    /// Tempo; 1.0 as recorded.
+    pub variants: Vec<f32>,
+    /// Null where unknown.
+    pub artist_ids: Vec<Option<i64>>,
+    /// Null where unknown.
+    pub album_ids: Vec<Option<i64>>,
+    /// Of the recording, so that copies under two ids are known.
+    pub audio_blake3s: Vec<Box<str>>,
+    /// By target of the manifest, then by row; -1: unlabelled.
+    pub targets: Vec<Vec<i32>>,
+    /// [`rng::row_key`] of each.
+    pub keys: Vec<u64>,
+    /// Index into [`Self::groups`].
+    pub group_of: Vec<u32>,
+    /// In manifest order.
+    pub groups: Vec<RowGroup>,
+    genres: Vec<i32>,
+    genres_end: Vec<u32>,
+}
+
+impl Rows {
+    /// No rows yet, of a store with `n_targets` targets.
+    pub(crate) fn new(n_targets: usize) -> Self {
+        Self {
+            targets: vec![Vec::new(); n_targets],
+            ..Self::default()
+        }
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Ids of all genres of a row.
+    #[must_use]
+    pub fn genres(&self, row: usize) -> &[i32] {
+        let start = if row == 0 {
+            0
+        } else {
+            self.genres_end[row - 1]
+        };
+        &self.genres[start as usize..self.genres_end[row] as usize]
+    }
+
+    /// Appends the rows of a file; nothing is appended where it fails.
+    ///
+    /// # Errors
+    /// [`DatasetError::Parquet`], [`DatasetError::Column`].
+    pub(crate) fn append(
+        &mut self,
+        shard: &Shard,
+        file: u32,
+        targets: &[String],
+    ) -> Result<(), DatasetError> {
+        let batch = read(shard, targets)?;
+        let from = Columns {
+            batch: &batch,
+            shard,
+        };
+        let keys = from.text("clip_key")?;
+        let tracks = from.numbers::<Int64Type>("track_id")?;
+        let segments = from.numbers::<Int32Type>("segment")?;
+        let offsets = from.numbers::<Float32Type>("offset_s")?;
+        let variants = from.numbers::<Float32Type>("variant")?;
+        let artists = from.numbers::<Int64Type>("artist_id")?;
+        let albums = from.numbers::<Int64Type>("album_id")?;
+        let labels: Vec<_> = targets
+            .iter()
+            .map(|t| from.numbers::<Int32Type>(t))
+            .collect::<Result<_, _>>()?;
+        let genres = from.genres()?;
+        let audio = from.text("audio_blake3")?;
+
+        // All columns are there: from here on nothing fails.
+        for (row, genres) in genres.iter().enumerate() {
+            let key = keys.value(row);
+            self.clip_keys.push(key.into());
+            self.keys
+                .push(rng::row_key(key, segments.value(row), variants.value(row)));
+            self.genres.extend(genres);
+            self.genres_end.push(self.genres.len() as u32);
+        }
+        self.track_ids.extend(tracks.values());
+        self.segments.extend(segments.values());
+        self.offsets_s.extend(offsets.values());
+        self.variants.extend(variants.values());
+        self.artist_ids.extend(&artists);
+        self.album_ids.extend(&albums);
+        self.audio_blake3s
+            .extend(audio.iter().map(|hash| Box::from(hash.unwrap_or_default())));
+
+        for (ids, labels) in self.targets.iter_mut().zip(&labels) {
+            ids.extend(labels.iter().map(|id| id.unwrap_or(-1)));
+        }
+        self.append_groups(shard, file);
+        Ok(())
+    }
+
+    fn append_groups(&mut self, shard: &Shard, file: u32) {
+        let mut start = self.group_of.len() as u32;
+        for (number, group) in (0..).zip(shard.metadata.metadata().row_groups()) {
+            let end = start + group.num_rows() as u32;
+            self.group_of.resize(end as usize, self.groups.len() as u32);
+            self.groups.push(RowGroup {
+                file,
+                number,
+                rows: start..end,
+            });
+            start = end;
+        }
+    }
+}
+
+/// The small columns of all rows of a file, those of `targets` among them.
+fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> {
+    let mut columns = Vec::new();
+    for (place, field) in shard.metadata.schema().fields().iter().enumerate() {
+        if SMALL_COLUMNS.contains(&field.name().as_str()) || targets.contains(field.name()) {
+            columns.push(place);
+        }
+    }
+
+    let file = shard
+        .file
+        .try_clone()
+        .map_err(DatasetError::io_at(&shard.path, "read"))?;
+    let mask = ProjectionMask::roots(shard.metadata.parquet_schema(), columns);
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, shard.metadata.clone())
+        .with_projection(mask)
+        .build()
+        .map_err(DatasetError::parquet_at(&shard.path))?;
+
+    let schema = reader.schema();
+    let batches: Vec<RecordBatch> = reader
+        .collect::<Result<_, _>>()
+        .map_err(DatasetError::arrow_at(&shard.path))?;
+    concat_batches(&schema, &batches).map_err(DatasetError::arrow_at(&shard.path))
+}
+
+/// Columns by name and type, or an error that names the file.
+struct Columns<'a> {
+    batch: &'a RecordBatch,
+    shard: &'a Shard,
+}
+
+impl Columns<'_> {
+    fn cast(&self, name: &str, to: &DataType) -> Result<ArrayRef, DatasetError> {
+        let column = self
+            .batch
+            .column_by_name(name)
+            .ok_or_else(|| DatasetError::column(&self.shard.path, name, "missing"))?;
+        cast(column, to).map_err(|e| DatasetError::column(&self.shard.path, name, e.to_string()))
+    }
+
+    fn numbers<T: ArrowPrimitiveType>(
+        &self,
+        name: &str,
+    ) -> Result<PrimitiveArray<T>, DatasetError> {
+        Ok(self.cast(name, &T::DATA_TYPE)?.as_primitive::<T>().clone())
+    }
+
+    fn text(&self, name: &str) -> Result<StringArray, DatasetError> {
+        Ok(self.cast(name, &DataType::Utf8)?.as_string::<i32>().clone())
+    }
+
+    fn genres(&self) -> Result<Vec<Vec<i32>>, DatasetError> {
+        let lists = self.cast("genres_all", &tables::list_of(DataType::Int32))?;
+        let mut genres = Vec::with_capacity(lists.len());
+        for list in lists.as_list::<i32>().iter() {
+            let ids = list.map(|ids| ids.as_primitive::<Int32Type>().values().to_vec());
+            genres.push(ids.unwrap_or_default());
+        }
+        Ok(genres)
+    }
+}

@@ -1,0 +1,109 @@
+//! One Parquet file of a feature, opened once: footer, page index, and the checks that its manifest entry allows.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::file::metadata::PageIndexPolicy;
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
+use wavemill_schemas::tables;
+
+use crate::{DatasetError, Store};
+
+/// A feature's file.
+#[derive(Debug)]
+pub struct Shard {
+    /// Where.
+    pub path: PathBuf,
+    /// Open for reading by position.
+    pub file: File,
+    /// Footer and offset index.
+    pub metadata: ArrowReaderMetadata,
+    /// Size.
+    pub bytes: u64,
+}
+
+impl Shard {
+    /// Opens the file of `entry` and compares it with the manifest: length, rows of each row group, feature.
+    ///
+    /// # Errors
+    /// [`DatasetError::Changed`], [`DatasetError::Parquet`], [`DatasetError::Io`], [`DatasetError::Outside`].
+    pub fn open(
+        store: &Store,
+        entry: &FileEntry,
+        feature: &FeatureEntry,
+    ) -> Result<Self, DatasetError> {
+        let path = store.path(entry)?;
+        let changed = |problem: String| DatasetError::Changed {
+            path: path.clone(),
+            problem,
+        };
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(changed("missing".to_owned()));
+            }
+            other => other.map_err(DatasetError::io_at(&path, "open"))?,
+        };
+
+        let bytes = file
+            .metadata()
+            .map_err(DatasetError::io_at(&path, "read the length of"))?
+            .len();
+        if bytes != entry.bytes {
+            return Err(changed(format!("{bytes} bytes, not {}", entry.bytes)));
+        }
+
+        let options = ArrowReaderOptions::new()
+            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_offset_index_policy(PageIndexPolicy::Optional);
+        let metadata =
+            ArrowReaderMetadata::load(&file, options).map_err(DatasetError::parquet_at(&path))?;
+
+        let groups: Vec<u64> = metadata
+            .metadata()
+            .row_groups()
+            .iter()
+            .map(|g| g.num_rows() as u64)
+            .collect();
+        if groups != entry.row_groups {
+            return Err(changed("other row groups than in the manifest".to_owned()));
+        }
+
+        if feature_id(&metadata, &feature.name).as_deref() != Some(&feature.feature_id) {
+            return Err(changed(format!(
+                "not of feature {} {}",
+                feature.name, feature.feature_id
+            )));
+        }
+
+        Ok(Self {
+            path,
+            file,
+            metadata,
+            bytes,
+        })
+    }
+
+    /// [`DatasetError::Damaged`] of one of its row groups.
+    pub fn damaged(&self, row_group: usize, problem: impl Into<String>) -> DatasetError {
+        damaged(&self.path, row_group, problem)
+    }
+}
+
+/// [`DatasetError::Damaged`].
+pub(crate) fn damaged(path: &Path, row_group: usize, problem: impl Into<String>) -> DatasetError {
+    DatasetError::Damaged {
+        path: path.to_owned(),
+        row_group,
+        problem: problem.into(),
+    }
+}
+
+/// The id in the metadata of the tensor column; `None` where there is none.
+fn feature_id(metadata: &ArrowReaderMetadata, column: &str) -> Option<String> {
+    let field = metadata.schema().field_with_name(column).ok()?;
+    let tensor: serde_json::Value =
+        serde_json::from_str(field.metadata().get(tables::TENSOR_KEY)?).ok()?;
+    Some(tensor.get("feature_id")?.as_str()?.to_owned())
+}

@@ -1,0 +1,151 @@
+//! Which side each row is on: by its folder under the recipe's rule, by a column of `tracks` under another.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use wavemill_schemas::recipe::SplitRule;
+
+use crate::rows::Rows;
+use crate::{DatasetError, Store};
+
+/// A side of a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Side {
+    /// Learned from.
+    #[default]
+    Training,
+    /// Decides when to stop.
+    Validation,
+    /// Asked once.
+    Test,
+}
+
+impl Side {
+    /// All three, in order.
+    pub const ALL: [Self; 3] = [Self::Training, Self::Validation, Self::Test];
+
+    /// As in a manifest: `training`, `validation`, `test`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|side| side.name() == name)
+    }
+}
+
+/// Prefix of the columns of `tracks` that hold a rule's sides.
+const COLUMN_PREFIX: &str = "split_";
+
+/// The side of every row; `None`: on none, and never read.
+///
+/// `folders`: the manifest's split of each file by the index that [`Rows`] gives it; `rule`: the recipe's if `None`.
+/// Copies at another tempo train and never test.
+///
+/// # Errors
+/// [`DatasetError::NotThere`] with the store's rules; those of [`Store::table`].
+pub fn sides(
+    store: &Store,
+    rows: &Rows,
+    folders: &[Option<String>],
+    rule: Option<&str>,
+) -> Result<Vec<Option<Side>>, DatasetError> {
+    let own = store.rule();
+    let mut sides: Vec<Option<Side>> = Vec::with_capacity(rows.len());
+    match rule.filter(|rule| *rule != own) {
+        None => {
+            for &group in &rows.group_of {
+                let file = rows.groups[group as usize].file;
+                sides.push(folders[file as usize].as_deref().and_then(Side::named));
+            }
+        }
+        Some(rule) => {
+            let of_track = by_track(store, rule, own)?;
+            for track in &rows.track_ids {
+                sides.push(of_track.get(track).copied());
+            }
+        }
+    }
+
+    for (side, variant) in sides.iter_mut().zip(&rows.variants) {
+        if *variant != 1.0 && *side != Some(Side::Training) {
+            *side = None;
+        }
+    }
+    Ok(sides)
+}
+
+/// The rule in use: the one asked for, else the recipe's.
+#[must_use]
+pub fn rule(store: &Store, asked: Option<&str>) -> SplitRule {
+    let all = [
+        SplitRule::Official,
+        SplitRule::Stratified,
+        SplitRule::Artist,
+        SplitRule::Column,
+        SplitRule::Segment,
+    ];
+    all.into_iter()
+        .find(|rule| Some(rule.name()) == asked)
+        .unwrap_or(store.manifest().recipe.split.rule)
+}
+
+/// The side of each track by `rule`'s column of `tracks`; `own` is the rule that needs none.
+fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, DatasetError> {
+    let column = format!("{COLUMN_PREFIX}{rule}");
+    let table = store.table("tracks", |name| {
+        name == "track_id" || name.starts_with(COLUMN_PREFIX)
+    })?;
+    let columns = table.as_ref().and_then(|table| {
+        Some((
+            table.column_by_name("track_id")?,
+            table.column_by_name(&column)?,
+        ))
+    });
+    let Some((tracks, sides)) = columns else {
+        return Err(DatasetError::NotThere {
+            key: "split",
+            found: rule.to_owned(),
+            there: rules_of(table.as_ref(), own),
+        });
+    };
+
+    let unreadable =
+        |e: arrow::error::ArrowError| DatasetError::column(store.root(), &column, e.to_string());
+    let tracks = cast(tracks, &DataType::Int64).map_err(unreadable)?;
+    let tracks = tracks.as_primitive::<Int64Type>();
+    let sides = cast(sides, &DataType::Utf8).map_err(unreadable)?;
+    let sides = sides.as_string::<i32>();
+
+    let mut by_track = HashMap::new();
+    for row in 0..tracks.len() {
+        if !sides.is_valid(row) {
+            continue;
+        }
+        if let Some(side) = Side::named(sides.value(row)) {
+            by_track.insert(tracks.value(row), side);
+        }
+    }
+    Ok(by_track)
+}
+
+/// The rules that have a column of `tracks`, and the store's own.
+fn rules_of(tracks: Option<&RecordBatch>, own: &str) -> String {
+    let schema = tracks.map(RecordBatch::schema);
+    let mut rules: Vec<&str> = schema
+        .iter()
+        .flat_map(|schema| schema.fields())
+        .filter_map(|field| field.name().strip_prefix(COLUMN_PREFIX))
+        .collect();
+    if !rules.contains(&own) {
+        rules.push(own);
+    }
+    rules.join(", ")
+}

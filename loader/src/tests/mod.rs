@@ -1,0 +1,720 @@
+//! Whole loads of small stores: order, values, damage, threads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::PageIndexPolicy;
+use tempfile::TempDir;
+use wavemill_schemas::config::Data;
+use wavemill_schemas::recipe::{Compression, Dtype};
+
+use crate::fixture::{FEATURE, Fixture};
+use crate::*;
+
+mod odd;
+
+fn open(root: &Path, data: &Data) -> Arc<Dataset> {
+    Dataset::open(
+        Store::open(root, None).expect("a store"),
+        data,
+        Needs::default(),
+    )
+    .expect("a dataset")
+}
+
+fn made(fixture: &Fixture) -> (TempDir, Arc<Dataset>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fixture.write(folder.path());
+    let dataset = open(
+        folder.path(),
+        &Data {
+            shuffle_window: 3,
+            ..Data::default()
+        },
+    );
+    (folder, dataset)
+}
+
+fn training() -> LoaderPlan {
+    LoaderPlan {
+        shuffle: true,
+        seed: 5,
+        batch_size: 10,
+        ..LoaderPlan::default()
+    }
+}
+
+fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
+    Loader::start(dataset, plan)
+        .expect("threads")
+        .collect::<Result<_, _>>()
+        .expect("no damage")
+}
+
+fn rows_of(batches: &[Batch]) -> Vec<Vec<u32>> {
+    batches
+        .iter()
+        .map(|b| b.rows()[..b.n_own()].to_vec())
+        .collect()
+}
+
+/// The bytes of each row of a batch.
+fn bytes_of_rows(batch: &Batch) -> Vec<Vec<u8>> {
+    let row_bytes = batch.dataset().form().row_bytes();
+    let memory = batch.memory().expect("tensors were asked for");
+    memory
+        .chunks_exact(row_bytes)
+        .take(batch.rows().len())
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+#[test]
+fn global_batches_are_the_same_rows_for_every_number_of_ranks() {
+    let (_folder, dataset) = made(&Fixture::default());
+    let whole: Vec<Vec<u64>> = load(&dataset, training())
+        .iter()
+        .map(|b| b.keys().to_vec())
+        .collect();
+    for world_size in [2, 3, 4, 8] {
+        let ranks: Vec<Vec<Batch>> = (0..world_size)
+            .map(|rank| {
+                load(
+                    &dataset,
+                    LoaderPlan {
+                        rank,
+                        world_size,
+                        ..training()
+                    },
+                )
+            })
+            .collect();
+        for (k, want) in whole.iter().enumerate() {
+            let got: Vec<u64> = ranks
+                .iter()
+                .flat_map(|batches| batches[k].keys().to_vec())
+                .collect();
+            assert_eq!(&got, want, "batch {k} of {world_size} ranks");
+        }
+        assert!(ranks.iter().all(|batches| batches.len() == whole.len()));
+    }
+}
+
+#[test]
+fn each_training_row_comes_once_an_epoch_and_epochs_differ() {
+    let (_folder, dataset) = made(&Fixture::default());
+    let epochs: Vec<Vec<u32>> = (0..3)
+        .map(|epoch| {
+            rows_of(&load(
+                &dataset,
+                LoaderPlan {
+                    epoch,
+                    ..training()
+                },
+            ))
+            .concat()
+        })
+        .collect();
+    for rows in &epochs {
+        let mut sorted = rows.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, dataset.rows_of(Side::Training));
+    }
+    assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
+}
+
+#[test]
+fn a_resumed_epoch_reads_on_where_it_was_and_nothing_of_before() {
+    let (_folder, dataset) = made(&Fixture::default());
+    let whole = rows_of(&load(&dataset, training()));
+    let before = dataset.bytes_read();
+    let rest = load(
+        &dataset,
+        LoaderPlan {
+            first_batch: 3,
+            readers: 2,
+            ..training()
+        },
+    );
+    assert_eq!(rest[0].index(), 3);
+    assert_eq!(rows_of(&rest), whole[3..]);
+    let all = before as f64;
+    let read = (dataset.bytes_read() - before) as f64;
+    let share = whole[3..].concat().len() as f64 / whole.concat().len() as f64;
+    assert!(
+        (read / all - share).abs() < 0.05,
+        "{read} of {all} bytes for {share} of the rows"
+    );
+    assert_eq!(
+        load(
+            &dataset,
+            LoaderPlan {
+                first_batch: 99,
+                ..training()
+            }
+        )
+        .len(),
+        0
+    );
+}
+
+#[test]
+fn a_rank_reads_its_share_of_the_bytes() {
+    let fixture = Fixture {
+        shape: [16, 64],
+        clips: 480,
+        ..Fixture::default()
+    };
+    let (folder, dataset) = made(&fixture);
+    let training = || LoaderPlan {
+        batch_size: 64,
+        ..training()
+    };
+    load(&dataset, training());
+    let split = dataset.bytes_read();
+    for world_size in [2, 3, 4, 8] {
+        for rank in 0..world_size {
+            let dataset = open(
+                folder.path(),
+                &Data {
+                    shuffle_window: 3,
+                    ..Data::default()
+                },
+            );
+            load(
+                &dataset,
+                LoaderPlan {
+                    rank,
+                    world_size,
+                    ..training()
+                },
+            );
+            let most = 1.1 * split as f64 / world_size as f64;
+            assert!(
+                dataset.bytes_read() as f64 <= most,
+                "{} of {split}, {world_size} ranks",
+                dataset.bytes_read()
+            );
+        }
+    }
+}
+
+/// Clip, segment, and the bits of the variant.
+type Key = (String, i32, u32);
+
+fn key_of(dataset: &Dataset, row: u32) -> Key {
+    let rows = dataset.rows();
+    let row = row as usize;
+    (
+        rows.clip_keys[row].to_string(),
+        rows.segments[row],
+        rows.variants[row].to_bits(),
+    )
+}
+
+/// Tensors as arrow's reader sees them.
+fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
+    let mut tensors = BTreeMap::new();
+    for entry in dataset.store().manifest().files_of(FEATURE) {
+        let file = fs::File::open(dataset.store().path(entry).expect("a path")).expect("a file");
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file)
+            .and_then(|b| b.build())
+            .expect("Parquet")
+        {
+            let batch = batch.expect("rows");
+            let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
+            let (keys, segments, variants) =
+                (column("clip_key"), column("segment"), column("variant"));
+            for row in 0..batch.num_rows() {
+                let segment = segments
+                    .as_primitive::<arrow::datatypes::Int32Type>()
+                    .value(row);
+                let variant = variants
+                    .as_primitive::<arrow::datatypes::Float32Type>()
+                    .value(row);
+                let key = (
+                    keys.as_string::<i32>().value(row).to_owned(),
+                    segment,
+                    variant.to_bits(),
+                );
+                tensors.insert(
+                    key,
+                    column(FEATURE).as_fixed_size_binary().value(row).to_vec(),
+                );
+            }
+        }
+    }
+    tensors
+}
+
+#[test]
+fn bytes_are_those_that_arrow_reads_from_the_same_files() {
+    for compression in [Compression::Zstd, Compression::None] {
+        for dtype in [Dtype::F16, Dtype::F32, Dtype::U8] {
+            let fixture = Fixture {
+                compression,
+                dtype,
+                segments: 2,
+                stretched: true,
+                ..Fixture::default()
+            };
+            let (_folder, dataset) = made(&fixture);
+            let arrow = by_arrow(&dataset);
+            let mut seen = 0;
+            for side in Side::ALL {
+                for batch in load(&dataset, LoaderPlan { side, ..training() }) {
+                    for (got, &row) in bytes_of_rows(&batch).iter().zip(batch.rows()) {
+                        let key = key_of(&dataset, row);
+                        assert_eq!(got, &arrow[&key], "{key:?} {compression:?} {dtype:?}");
+                        seen += 1;
+                    }
+                }
+            }
+            assert_eq!(seen, arrow.len());
+        }
+    }
+}
+
+#[test]
+fn any_number_of_readers_makes_the_same_batches() {
+    let (_folder, dataset) = made(&Fixture::default());
+    let content = |plan| -> Vec<(Vec<u32>, Vec<Vec<u8>>)> {
+        load(&dataset, plan)
+            .iter()
+            .map(|batch| (batch.rows().to_vec(), bytes_of_rows(batch)))
+            .collect()
+    };
+    let one = content(training());
+    for readers in 2..=4 {
+        for prefetch_batches in [0, 3, 9] {
+            assert_eq!(
+                content(LoaderPlan {
+                    readers,
+                    prefetch_batches,
+                    ..training()
+                }),
+                one,
+                "{readers} readers"
+            );
+        }
+    }
+}
+
+#[test]
+fn another_rule_takes_its_sides_from_the_tracks() {
+    let (folder, dataset) = made(&Fixture::default());
+    for (data, want) in [
+        (None, Fixture::side_stratified as fn(usize) -> &'static str),
+        (Some("artist"), |clip| {
+            Fixture::default().side_by_artist(clip)
+        }),
+    ] {
+        let rule = data.unwrap_or("stratified").to_owned();
+        let dataset = open(
+            folder.path(),
+            &Data {
+                split: Some(rule),
+                ..Data::default()
+            },
+        );
+        for side in Side::ALL {
+            let rows = dataset.rows_of(side);
+            assert!(!rows.is_empty());
+            let clips = rows
+                .iter()
+                .map(|&row| dataset.rows().track_ids[row as usize] as usize);
+            assert!(
+                clips.into_iter().all(|clip| want(clip) == side.name()),
+                "{}",
+                side.name()
+            );
+        }
+    }
+    let store = Store::open(folder.path(), None).expect("a store");
+    let error = <Dataset>::open(
+        store,
+        &Data {
+            split: Some("random".to_owned()),
+            ..Data::default()
+        },
+        Needs::default(),
+    );
+    let error = error.expect_err("no such rule").to_string();
+    assert_eq!(
+        error,
+        "data.split = random: the store has official, stratified, artist"
+    );
+    assert_eq!(dataset.rows_of(Side::Test).len(), 8);
+}
+
+#[test]
+fn copies_at_another_tempo_train_and_never_test() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Fixture {
+        stretched: true,
+        ..Fixture::default()
+    }
+    .write(folder.path());
+    let dataset = open(
+        folder.path(),
+        &Data {
+            split: Some("stratified".to_owned()),
+            ..Data::default()
+        },
+    );
+    let variants = |side| -> BTreeSet<u32> {
+        dataset
+            .rows_of(side)
+            .iter()
+            .map(|&row| dataset.rows().variants[row as usize].to_bits())
+            .collect()
+    };
+    assert_eq!(
+        variants(Side::Training),
+        BTreeSet::from([1.0_f32.to_bits(), 1.15_f32.to_bits()])
+    );
+    assert_eq!(variants(Side::Test), BTreeSet::from([1.0_f32.to_bits()]));
+}
+
+#[test]
+fn the_last_batch_is_left_out_only_when_asked_and_its_rows_are_counted() {
+    let (_folder, dataset) = made(&Fixture::default());
+    let rows = dataset.rows_of(Side::Training).len();
+    assert_eq!(rows % 7, 3);
+    let plan = LoaderPlan {
+        batch_size: 7,
+        drop_last: true,
+        ..training()
+    };
+    let loader = Loader::start(&dataset, plan.clone()).expect("threads");
+    assert_eq!(
+        (loader.n_dropped(), loader.n_batches() as usize),
+        (3, rows / 7)
+    );
+    assert_eq!(
+        rows_of(&load(&dataset, plan.clone())).concat().len(),
+        rows - 3
+    );
+    let loader = Loader::start(
+        &dataset,
+        LoaderPlan {
+            drop_last: false,
+            ..plan
+        },
+    )
+    .expect("threads");
+    assert_eq!((loader.n_dropped(), loader.count()), (0, rows / 7 + 1));
+}
+
+#[test]
+fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there() {
+    let (_folder, dataset) = made(&Fixture::default());
+    let pairs = |world_size: usize| -> BTreeMap<u32, (u32, Vec<u8>)> {
+        let mut pairs = BTreeMap::new();
+        for rank in 0..world_size {
+            for batch in load(
+                &dataset,
+                LoaderPlan {
+                    mixup: true,
+                    rank,
+                    world_size,
+                    ..training()
+                },
+            ) {
+                let bytes = bytes_of_rows(&batch);
+                let partners = batch.partners().expect("asked for");
+                assert_eq!(partners.len(), batch.n_own());
+                for (place, &partner) in partners.iter().enumerate() {
+                    let partner = partner as usize;
+                    let pair = (batch.rows()[partner], bytes[partner].clone());
+                    pairs.insert(batch.rows()[place], pair);
+                }
+            }
+        }
+        pairs
+    };
+    let alone = pairs(1);
+    assert_eq!(alone.len(), 80);
+    assert!(
+        alone
+            .iter()
+            .filter(|(row, (partner, _))| *row != partner)
+            .count()
+            >= 78
+    );
+    assert_eq!(pairs(3), alone);
+    assert_eq!(pairs(8), alone);
+}
+
+/// The first training file's page of row 5: its offset and length.
+fn page_of_row_5(dataset: &Dataset) -> (std::path::PathBuf, u64, u64) {
+    let entry = dataset
+        .store()
+        .manifest()
+        .files_of(FEATURE)
+        .next()
+        .expect("a file");
+    let path = dataset.store().path(entry).expect("a path");
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    let file = fs::File::open(&path).expect("a file");
+    let metadata = ArrowReaderMetadata::load(&file, options).expect("Parquet");
+    let column = metadata.schema().index_of(FEATURE).expect("the column");
+    let pages = metadata.metadata().offset_index().expect("an index")[0][column].page_locations();
+    let page = pages
+        .iter()
+        .rfind(|page| page.first_row_index <= 5)
+        .expect("a page");
+    (path, page.offset as u64, page.compressed_page_size as u64)
+}
+
+fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
+    let file = OpenOptions::new().write(true).open(path).expect("a file");
+    file.write_all_at(bytes, offset).expect("room");
+}
+
+#[test]
+fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
+    let magic = |page: &[u8]| {
+        page.windows(4)
+            .position(|at| at == [0x28, 0xb5, 0x2f, 0xfd])
+            .expect("zstd")
+    };
+    type Damage<'a> = &'a dyn Fn(&mut [u8]);
+    let damages: [(&str, Damage); 6] = [
+        ("its page header is none", &|page| page.fill(0)),
+        ("a page of type 2", &|page| page[1] = 0x04),
+        ("its page header gives 632 bytes", &|page| page[4] ^= 0x08),
+        ("its page header gives another length", &|page| {
+            page[7] ^= 0x40
+        }),
+        ("zstd: Unknown frame descriptor", &|page| {
+            page[magic(page)] ^= 1
+        }),
+        ("zstd", &|page| {
+            let payload = magic(page) + 4;
+            page[payload..].fill(0);
+        }),
+    ];
+    for (says, damage) in damages {
+        let (folder, dataset) = made(&Fixture::default());
+        let undamaged = by_arrow(&dataset);
+        let (path, offset, bytes) = page_of_row_5(&dataset);
+        let mut page =
+            fs::read(&path).expect("a file")[offset as usize..][..bytes as usize].to_vec();
+        damage(&mut page);
+        overwrite(&path, offset, &page);
+        let error = Loader::start(&dataset, training())
+            .expect("threads")
+            .find_map(Result::err);
+        let error = error.expect("damage is seen").to_string();
+        let place = format!("{}: row group 0 is damaged", path.display());
+        assert!(
+            error.contains(&place) && error.contains(says) && error.contains("--skip-damaged"),
+            "{error}"
+        );
+
+        let dataset = open(
+            folder.path(),
+            &Data {
+                skip_damaged: true,
+                ..Data::default()
+            },
+        );
+        let batches = load(&dataset, training());
+        assert_eq!(batches.iter().map(|b| b.damaged().len()).sum::<usize>(), 1);
+        let rows = rows_of(&batches).concat();
+        assert_eq!(rows.len(), dataset.rows_of(Side::Training).len() - 1);
+        assert!(!rows.contains(&5));
+        // The damaged row leaves no hole among the others.
+        for batch in &batches {
+            for (got, &row) in bytes_of_rows(batch).iter().zip(batch.rows()) {
+                assert_eq!(got, &undamaged[&key_of(&dataset, row)]);
+            }
+        }
+        // A row is counted by the rank whose it is, and not again by that of the row it would be mixed with.
+        let of_rank = |rank| {
+            load(
+                &dataset,
+                LoaderPlan {
+                    mixup: true,
+                    rank,
+                    world_size: 3,
+                    ..training()
+                },
+            )
+        };
+        let counted: usize = (0..3)
+            .flat_map(of_rank)
+            .map(|batch| batch.damaged().len())
+            .sum();
+        assert_eq!(counted, 1);
+    }
+}
+
+#[test]
+fn a_cut_file_is_named_when_opened_and_when_cut_later() {
+    for compression in [Compression::Zstd, Compression::None] {
+        let (folder, dataset) = made(&Fixture {
+            compression,
+            ..Fixture::default()
+        });
+        let (path, offset, _) = page_of_row_5(&dataset);
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|f| f.set_len(offset + 3))
+            .expect("cut");
+        let error = Loader::start(&dataset, training())
+            .expect("threads")
+            .find_map(Result::err);
+        let error = error.expect("damage is seen").to_string();
+        assert!(
+            error.contains(&path.display().to_string())
+                && error.contains("the file ends within it"),
+            "{error}"
+        );
+
+        let reopened = |data: &Data| {
+            Dataset::open(
+                Store::open(folder.path(), None).expect("a store"),
+                data,
+                Needs::default(),
+            )
+        };
+        let error = reopened(&Data::default())
+            .expect_err("a cut file")
+            .to_string();
+        assert!(
+            error.contains(&format!("{}: {} bytes, not", path.display(), offset + 3)),
+            "{error}"
+        );
+        let dataset = reopened(&Data {
+            skip_damaged: true,
+            ..Data::default()
+        })
+        .expect("the rest");
+        assert_eq!(
+            dataset
+                .lost()
+                .iter()
+                .map(|lost| lost.rows)
+                .collect::<Vec<_>>(),
+            [20]
+        );
+        assert_eq!(rows_of(&load(&dataset, training())).concat().len(), 60);
+    }
+}
+
+#[test]
+fn blake3_finds_what_no_page_tells() {
+    let (_folder, dataset) = made(&Fixture {
+        compression: Compression::None,
+        ..Fixture::default()
+    });
+    assert!(
+        dataset
+            .store()
+            .verify(FEATURE)
+            .expect("readable")
+            .is_empty()
+    );
+    let (path, offset, bytes) = page_of_row_5(&dataset);
+    overwrite(&path, offset + bytes - 1, &[0x7b]);
+    let damaged = dataset.store().verify(FEATURE).expect("readable");
+    assert_eq!(damaged.len(), 1);
+    assert!(damaged[0].to_string().contains(&path.display().to_string()));
+}
+
+#[test]
+fn a_loader_dropped_early_stops_its_readers() {
+    let (_folder, dataset) = made(&Fixture::default());
+    for taken in [0, 1, 3] {
+        for readers in [1, 3] {
+            let plan = LoaderPlan {
+                batch_size: 1,
+                readers,
+                prefetch_batches: 4,
+                ..training()
+            };
+            let mut loader = Loader::start(&dataset, plan).expect("threads");
+            let batches: Vec<_> = loader.by_ref().take(taken).collect();
+            drop(loader);
+            assert_eq!(batches.len(), taken);
+        }
+    }
+    assert_eq!(Arc::strong_count(&dataset), 1, "a reader is still there");
+}
+
+#[test]
+fn class_ids_and_sets_are_those_of_the_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Fixture {
+        unlabelled: 5,
+        ..Fixture::default()
+    }
+    .write(folder.path());
+    let dataset = open(
+        folder.path(),
+        &Data {
+            targets: vec!["genre".to_owned(), GENRES_ALL.to_owned()],
+            ..Data::default()
+        },
+    );
+    for batch in load(&dataset, training()) {
+        let ids = batch.class_ids(0);
+        let sets = batch.class_sets(1);
+        for (place, &row) in batch.rows().iter().enumerate() {
+            let clip = dataset.rows().track_ids[row as usize];
+            assert_eq!(ids[place], if clip % 5 == 4 { -1 } else { clip % 3 });
+            let want = [0, 1, 2, 3]
+                .map(|class| f32::from(class == clip % 3 || class == 3 && clip % 2 == 0));
+            assert_eq!(sets[4 * place..][..4], want);
+        }
+        assert_eq!(batch.class_ids(1), vec![-1; batch.rows().len()]);
+    }
+}
+
+#[test]
+fn missing_names_and_versions_are_told_with_what_there_is() {
+    let (folder, _dataset) = made(&Fixture::default());
+    let open = |data: Data| {
+        let store = Store::open(folder.path(), None).expect("a store");
+        <Dataset>::open(store, &data, Needs::default())
+            .expect_err("not there")
+            .to_string()
+    };
+    let feature = open(Data {
+        feature: Some("mfcc".to_owned()),
+        ..Data::default()
+    });
+    assert_eq!(feature, "data.feature = mfcc: the store has log_mel");
+    let targets = open(Data {
+        targets: vec!["mood".to_owned()],
+        ..Data::default()
+    });
+    assert_eq!(
+        targets,
+        "data.targets = mood: the store has genre, genres_all"
+    );
+    let version = Store::open(folder.path(), Some(3))
+        .expect_err("no such version")
+        .to_string();
+    assert!(
+        version.ends_with("no version 3; the latest is 1"),
+        "{version}"
+    );
+    let nothing = Store::open(&folder.path().join("data"), None)
+        .expect_err("no store")
+        .to_string();
+    assert!(
+        nothing.contains("no store with a committed version"),
+        "{nothing}"
+    );
+}

@@ -1,0 +1,205 @@
+//! Odd layouts, what the configuration asks for and the store lacks, and what is said of rows.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use wavemill_schemas::config::Data;
+use wavemill_schemas::recipe::{Compression, Layout};
+
+use crate::fixture::{FEATURE, Fixture};
+use crate::*;
+
+const ALL: Needs = Needs::All;
+
+fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
+    Dataset::open(Store::open(root, None)?, data, needs)
+}
+
+fn made(fixture: &Fixture, data: &Data) -> (tempfile::TempDir, Arc<Dataset>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fixture.write(folder.path());
+    let dataset = open(folder.path(), data, ALL).expect("a dataset");
+    (folder, dataset)
+}
+
+#[test]
+fn a_prefix_without_columns_is_told_with_those_that_there_are() {
+    let (folder, _dataset) = made(&Fixture::default(), &Data::default());
+    let error = |metadata: &[&str]| {
+        let data = Data {
+            metadata: metadata.iter().map(|&p| p.to_owned()).collect(),
+            ..Data::default()
+        };
+        open(folder.path(), &data, ALL)
+            .expect_err("no columns")
+            .to_string()
+    };
+    assert_eq!(
+        error(&["mfcc", "tonnetz"]),
+        "data.metadata = tonnetz: the store has chroma_cens, mfcc"
+    );
+    assert!(error(&[]).starts_with("data.metadata: the model needs columns of fma_features"));
+}
+
+#[test]
+fn rows_of_differing_length_need_a_number_of_frames() {
+    let (folder, _dataset) = made(
+        &Fixture {
+            ragged: true,
+            ..Fixture::default()
+        },
+        &Data {
+            frames: Some(8),
+            ..Data::default()
+        },
+    );
+    let error = open(folder.path(), &Data::default(), Needs::default())
+        .expect_err("no frames")
+        .to_string();
+    assert_eq!(
+        error,
+        "data.frames: rows of log_mel differ in length: set data.frames to how many each is to have"
+    );
+}
+
+#[test]
+fn a_damaged_page_of_an_odd_layout_is_named_too() {
+    let fixture = Fixture {
+        compression: Compression::Lz4,
+        layout: Layout::List,
+        shape: [16, 64],
+        ..Fixture::default()
+    };
+    let (folder, dataset) = made(
+        &fixture,
+        &Data {
+            skip_damaged: true,
+            ..Data::default()
+        },
+    );
+    let entry = dataset
+        .store()
+        .manifest()
+        .files_of(FEATURE)
+        .next()
+        .expect("a file");
+    let path = dataset.store().path(entry).expect("a path");
+    let mut bytes = fs::read(&path).expect("a file");
+    let clean = bytes.clone();
+    // Tensors are most of the file.
+    let (from, to) = (bytes.len() / 8, bytes.len() / 4);
+    bytes[from..to].fill(0xff);
+    fs::write(&path, &bytes).expect("room");
+    let strict = open(folder.path(), &Data::default(), Needs::default());
+    let error = strict.and_then(|d| {
+        Loader::start(&d, LoaderPlan::default())?
+            .find_map(Result::err)
+            .map_or(Ok(()), Err)
+    });
+    let error = error.expect_err("damage is seen");
+    assert!(
+        error.is_damage() && error.to_string().contains(&path.display().to_string()),
+        "{error}"
+    );
+    fs::write(&path, &clean[..clean.len() / 2]).expect("room");
+    let batch = Loader::start(
+        &dataset,
+        LoaderPlan {
+            batch_size: 80,
+            ..LoaderPlan::default()
+        },
+    );
+    let batch = batch
+        .expect("threads")
+        .next()
+        .expect("a batch")
+        .expect("counted, not fatal");
+    assert!(!batch.damaged().is_empty() && batch.rows().len() + batch.damaged().len() == 80);
+    assert!(
+        batch.damaged()[0]
+            .to_string()
+            .contains("the file ends within it"),
+        "{}",
+        batch.damaged()[0]
+    );
+}
+
+#[test]
+fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
+    // So many artists that every side has all classes.
+    let varied = Fixture {
+        artists: 11,
+        ..Fixture::default()
+    };
+    let (folder, plain) = made(&varied, &Data::default());
+    assert_eq!(plain.warnings(), Vec::<String>::new());
+    let data = Data {
+        split: Some("stratified".to_owned()),
+        normalize: true,
+        ..Data::default()
+    };
+    let other = open(folder.path(), &data, ALL).expect("a dataset");
+    assert_eq!(other.warnings().len(), 1);
+    assert!(
+        other.warnings()[0].contains("the store's rule, artist; under data.split = stratified")
+    );
+
+    let fixture = Fixture {
+        unlabelled: 5,
+        published: 90,
+        stretched: true,
+        clips: 96,
+        ..Fixture::default()
+    };
+    let data = Data {
+        split: Some("stratified".to_owned()),
+        skip_damaged: true,
+        ..Data::default()
+    };
+    let (folder, dataset) = made(&fixture, &data);
+    let entry = dataset
+        .store()
+        .manifest()
+        .files_of(FEATURE)
+        .nth(1)
+        .expect("a file")
+        .clone();
+    fs::remove_file(folder.path().join(&entry.path)).expect("a file");
+    let warnings = open(folder.path(), &data, ALL)
+        .expect("the rest")
+        .warnings();
+    let begins = [
+        "40 rows are passed over: ",
+        "12 of 136 rows are on no side under stratified",
+    ];
+    assert_eq!(warnings.len(), 4, "{warnings:#?}");
+    assert!(
+        warnings
+            .iter()
+            .zip(begins)
+            .all(|(warning, begin)| warning.starts_with(begin)),
+        "{warnings:#?}"
+    );
+    assert_eq!(
+        warnings[2],
+        "14 of 110 training, 7 of 7 test rows have no genre: they add to no loss and no score"
+    );
+    assert!(
+        warnings[3].starts_with("10 of 124 rows have no track in fma_features"),
+        "{warnings:#?}"
+    );
+
+    // Each third clip is of the last class, and the same ones have no label.
+    let (_folder, dataset) = made(
+        &Fixture {
+            unlabelled: 3,
+            ..varied
+        },
+        &Data::default(),
+    );
+    assert_eq!(
+        dataset.warnings()[1..],
+        ["no training row of genre is class 2"]
+    );
+}

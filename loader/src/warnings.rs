@@ -1,0 +1,127 @@
+//! What a run should say of its rows before it starts: nothing here is an error, and all of it changes a score.
+
+use crate::contrast::listed;
+use crate::{Dataset, Side, Target};
+
+impl<M> Dataset<M> {
+    /// One sentence each; empty where all is as one would expect.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for lost in &self.lost {
+            warnings.push(format!(
+                "{} rows are passed over: {}",
+                lost.rows, lost.error
+            ));
+        }
+        warnings.extend(self.other_statistics());
+        warnings.extend(self.on_no_side());
+
+        for target in &self.targets {
+            warnings.extend(self.unlabelled(target));
+        }
+        for target in 0..self.targets.len() {
+            warnings.extend(self.unseen(target));
+        }
+        warnings.extend(self.constant());
+        warnings.extend(self.lacking(Side::Validation));
+        warnings.extend(self.lacking(Side::Test));
+
+        warnings.extend(self.without_metadata());
+        if self.needs.ids() && self.spec.vocabulary() == [0; 2] {
+            warnings
+                .push("no training row has an artist or album: the model does without".to_owned());
+        }
+        warnings
+    }
+
+    /// Rows are normalised by statistics of another rule's training rows.
+    fn other_statistics(&self) -> Option<String> {
+        let own = self.store.rule();
+        if self.rule.name() == own || self.spec.normalize.is_none() {
+            return None;
+        }
+        Some(format!(
+            "data.normalize: means and deviations are of the training rows under the store's rule, {own}; \
+             under data.split = {} some of them are validation or test rows",
+            self.rule.name()
+        ))
+    }
+
+    fn on_no_side(&self) -> Option<String> {
+        let aside = self.sides.iter().filter(|side| side.is_none()).count();
+        if aside == 0 {
+            return None;
+        }
+        Some(format!(
+            "{aside} of {} rows are on no side under {} and not read: copies at another tempo, which only train, \
+             or tracks without a side",
+            self.sides.len(),
+            self.rule.name()
+        ))
+    }
+
+    fn unlabelled(&self, target: &Target) -> Option<String> {
+        let mut sides = Vec::new();
+        for side in Side::ALL {
+            let rows = self.rows_of(side);
+            let without = rows
+                .iter()
+                .filter(|&&row| target.labels(&self.rows, row).next().is_none())
+                .count();
+            if without > 0 {
+                sides.push(format!("{without} of {} {}", rows.len(), side.name()));
+            }
+        }
+
+        if sides.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "{} rows have no {}: they add to no loss and no score",
+            sides.join(", "),
+            target.name()
+        ))
+    }
+
+    /// Classes of a target that no training row has.
+    fn unseen(&self, target: usize) -> Option<String> {
+        let counts = self.class_counts(target);
+        let target = &self.targets[target];
+        let unseen: Vec<&str> = target
+            .classes()
+            .iter()
+            .zip(counts)
+            .filter(|(_, count)| *count == 0)
+            .map(|(class, _)| class.as_str())
+            .collect();
+
+        if unseen.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "no training row of {} is {}",
+            target.name(),
+            listed(&unseen)
+        ))
+    }
+
+    fn without_metadata(&self) -> Option<String> {
+        let metadata = self.metadata.as_ref()?;
+        let mut n_read = 0;
+        let mut n_without = 0;
+        for (row, side) in (0..).zip(&self.sides) {
+            if side.is_some() {
+                n_read += 1;
+                n_without += u64::from(!metadata.has(row));
+            }
+        }
+
+        if n_without == 0 {
+            return None;
+        }
+        Some(format!(
+            "{n_without} of {n_read} rows have no track in fma_features: the model sees the training mean"
+        ))
+    }
+}

@@ -1,0 +1,117 @@
+//! `wavemill info --devices`: what computes on this machine, and what is missing for a GPU.
+
+use std::fmt::Write as _;
+use std::io::{Write as _, stdout};
+
+use anyhow::Result;
+use indicatif::BinaryBytes;
+use wavemill_kernels::{CudaReport, FoundLibrary};
+use wavemill_schemas::text::shown;
+
+/// Looks at this machine, and writes the answer to stdout.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub(super) fn print(json: bool) -> Result<()> {
+    let report = CudaReport::of_this_machine();
+    if json {
+        writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
+    } else {
+        write!(stdout(), "{}", describe(&report))?;
+    }
+    Ok(())
+}
+
+fn describe(report: &CudaReport) -> String {
+    let mut text = String::new();
+    for device in &report.devices {
+        let memory = BinaryBytes(device.memory_bytes as u64);
+        // Text grows without an error.
+        let _ = writeln!(
+            text,
+            "{}: {}, {}, {memory}",
+            device.device,
+            shown(&device.name),
+            device.architecture
+        );
+    }
+
+    for library in &report.libraries {
+        text += &describe_library(library);
+    }
+
+    match &report.problem {
+        None => text += "features can be computed on these devices\n",
+        Some(problem) => text += &format!("features are computed on the CPU: {}\n", shown(problem)),
+    }
+    text
+}
+
+fn describe_library(library: &FoundLibrary) -> String {
+    let path = library
+        .path
+        .as_ref()
+        .map(|path| format!(", {}", shown(&path.to_string_lossy())))
+        .unwrap_or_default();
+    if let Some(version) = &library.version {
+        return format!("{} {version}{path}\n", library.name);
+    }
+
+    let problem = library.problem.as_deref().unwrap_or("no version");
+    let mut text = format!("{}: {}{path}\n", library.name, shown(problem));
+    for folder in &library.tried {
+        text += &format!("  not in {}\n", shown(&folder.to_string_lossy()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_kernels::FoundDevice;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_is_described_with_what_it_lacks() {
+        let found = |name, version: &str, path: &str| FoundLibrary {
+            name,
+            version: Some(version.to_owned()),
+            path: Some(path.into()),
+            problem: None,
+            tried: Vec::new(),
+        };
+        let nccl = FoundLibrary {
+            name: "NCCL",
+            version: None,
+            path: None,
+            problem: Some("no NCCL (libnccl.so.2) was found: install it".to_owned()),
+            tried: vec![
+                "/usr/local/cuda/lib64".into(),
+                "/opt/site-packages/nvidia/nccl/lib".into(),
+            ],
+        };
+        let device = FoundDevice {
+            device: "cuda:0".to_owned(),
+            name: "NVIDIA Fake".to_owned(),
+            architecture: "sm_90".to_owned(),
+            memory_bytes: 8 << 30,
+        };
+        let mut report = CudaReport {
+            usable: true,
+            problem: None,
+            devices: vec![device],
+            libraries: vec![found("cuFFT", "12.0.0", "/opt/libcufft.so.12"), nccl],
+        };
+        let libraries = "cuFFT 12.0.0, /opt/libcufft.so.12\nNCCL: no NCCL (libnccl.so.2) was found: install it\n  \
+                         not in /usr/local/cuda/lib64\n  not in /opt/site-packages/nvidia/nccl/lib\n";
+        let wanted = format!(
+            "cuda:0: NVIDIA Fake, sm_90, 8.00 GiB\n{libraries}features can be computed on these devices\n"
+        );
+        assert_eq!(describe(&report), wanted);
+
+        report.devices.clear();
+        report.problem = Some("no CUDA driver".to_owned());
+        let wanted = format!("{libraries}features are computed on the CPU: no CUDA driver\n");
+        assert_eq!(describe(&report), wanted);
+    }
+}

@@ -1,0 +1,92 @@
+//! What threads count while they work: for progress, and for the report.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU nanoseconds by stage, over all threads.
+#[derive(Debug, Default)]
+pub struct StageTimes {
+    /// Reading compressed bytes.
+    pub read: AtomicU64,
+    /// Decoding and resampling.
+    pub decode: AtomicU64,
+    /// STFT to packed tensors.
+    pub features: AtomicU64,
+    /// Parquet encoding and compression.
+    pub encode: AtomicU64,
+}
+
+/// Live counters, for progress.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Clips with an outcome.
+    pub clips: AtomicU64,
+    /// Rejects among them.
+    pub rejects: AtomicU64,
+    /// Compressed bytes read.
+    pub bytes: AtomicU64,
+    /// Where CPU time went.
+    pub times: StageTimes,
+    /// What a device's lanes did.
+    pub lanes: LaneTimes,
+}
+
+/// What lanes did, over all of them.
+#[derive(Debug, Default)]
+pub struct LaneTimes {
+    /// Wall nanoseconds in batches, copies included.
+    pub busy: AtomicU64,
+    /// Wall nanoseconds from the first batch's wait to the end.
+    pub total: AtomicU64,
+    /// Batches computed.
+    pub batches: AtomicU64,
+    /// Clips in them.
+    pub clips: AtomicU64,
+    /// Why lanes ended early.
+    failures: Mutex<Vec<String>>,
+}
+
+impl LaneTimes {
+    /// A lane ended early.
+    pub fn fail(&self, words: String) {
+        self.lock_failures().push(words);
+    }
+
+    /// Why lanes ended early, a sentence each.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        self.lock_failures().clone()
+    }
+
+    fn lock_failures(&self) -> MutexGuard<'_, Vec<String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// CPU time of the calling thread.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
+}
+
+/// Adds the calling thread's CPU time since `start`; returns the time now.
+pub fn add_time(total: &AtomicU64, start: Duration) -> Duration {
+    let now = cpu_time();
+    total.fetch_add(
+        now.saturating_sub(start).as_nanos() as u64,
+        Ordering::Relaxed,
+    );
+    now
+}
+
+/// Adds the wall time since `start`.
+pub fn add_wall(total: &AtomicU64, start: Instant) {
+    total.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+}

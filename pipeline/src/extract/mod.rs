@@ -1,0 +1,29 @@
+//! The parallel middle of a run: read, decode, compute, encode, append, until every shard has its receipt.
+//!
+//! Threads are started in [`pool`], clips are let in and read in [`reader`], decoded in [`worker`], and computed there or,
+//! with a device, in [`lanes`]. [`writer`] is the calling thread, which puts all of it into files.
+
+mod clip;
+mod counters;
+pub mod duplicates;
+mod error;
+mod event;
+mod lanes;
+mod limits;
+mod pool;
+mod reader;
+mod refusal;
+mod reject_tally;
+mod work;
+mod worker;
+mod writer;
+
+pub use self::counters::{Counters, LaneTimes};
+pub use self::error::ExtractError;
+pub use self::limits::Limits;
+pub use self::reject_tally::RejectTally;
+pub use self::work::Work;
+pub use self::writer::write_shards;
+
+#[cfg(test)]
+pub use self::counters::cpu_time;

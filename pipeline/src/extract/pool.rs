@@ -1,0 +1,95 @@
+//! The threads of a run: readers take clips in plan order, workers decode them, compute features and encode row groups.
+//! Where a device computes, workers only decode and encode, and the device's lanes ([`super::lanes`]) come after them.
+//!
+//! Nothing here waits in a circle: workers wait for lanes, and nobody for the writing thread nor it for anybody. What goes
+//! to it and comes back, rows and row groups, is bounded in bytes by the permits of the rows and not in number: while it
+//! syncs a file, which can take as long as several clips, workers go on. Clips are let in in plan order ([`crate::budget`]),
+//! so the oldest clip always is; the batch that it is in waits for others no longer than a set time, so what it holds
+//! cannot keep back those that come.
+
+use std::sync::{Arc, Mutex};
+use std::thread::Scope;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::event::Event;
+use super::reader::{ReadOrder, ReaderQueues, read_all};
+use super::worker::{Worker, WorkerQueues};
+use super::{ExtractError, Work, lanes};
+use crate::panics::WORKER_NAME;
+use crate::settings::{READ_AHEAD_CLIPS, READ_THREADS, SPARE_PCMS};
+use crate::shards::RowGroup;
+
+/// The writing thread's ends of the queues.
+pub struct Queues {
+    /// What workers finished. Ends when all of them have.
+    pub events: Receiver<Event>,
+    /// Row groups to encode; sending never waits. Drop it when no more will come.
+    pub groups: Sender<RowGroup>,
+}
+
+/// Starts the threads of one extraction.
+pub struct Spawner<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    events: Sender<Event>,
+}
+
+impl<'scope> Spawner<'scope, '_> {
+    /// Starts a thread. Where the system has none left, that is an event, and the run ends.
+    pub fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'scope) {
+        let thread = std::thread::Builder::new().name(format!("{WORKER_NAME}-{name}"));
+        if let Err(source) = thread.spawn_scoped(self.scope, body) {
+            // The receiver is alive: whoever starts threads holds it.
+            let failed = Event::Failed(ExtractError::Threads { source });
+            let _ = self.events.try_send(failed);
+        }
+    }
+}
+
+/// Starts readers, workers and lanes. They end when every clip is done and `groups` is dropped.
+pub fn start<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: &'env Work<'env>) -> Queues {
+    let threads = work.limits.threads;
+    let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
+    let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
+    let (pcm_sender, pcms) = bounded(threads * SPARE_PCMS);
+    let (event_sender, events) = unbounded();
+    let (groups, group_receiver) = unbounded();
+
+    let spawner = Spawner {
+        scope,
+        events: event_sender.clone(),
+    };
+    let device = work
+        .features
+        .is_batched()
+        .then(|| lanes::start(&spawner, work, &event_sender, &pcm_sender));
+
+    let order = Arc::new(Mutex::new(ReadOrder::new(READ_THREADS)));
+    for number in 0..READ_THREADS {
+        let order = Arc::clone(&order);
+        let queues = ReaderQueues {
+            clips: clip_sender.clone(),
+            spare: spare.clone(),
+            events: event_sender.clone(),
+        };
+        spawner.spawn(&format!("read-{number}"), move || {
+            read_all(work, &order, &queues);
+        });
+    }
+
+    for number in 0..threads {
+        let queues = WorkerQueues {
+            clips: clips.clone(),
+            groups: group_receiver.clone(),
+            spare: spare_sender.clone(),
+            pcms: pcms.clone(),
+            spare_pcms: pcm_sender.clone(),
+            device: device.clone(),
+            events: event_sender.clone(),
+        };
+        spawner.spawn(&number.to_string(), move || {
+            Worker::new(work).run(&queues);
+        });
+    }
+    Queues { events, groups }
+}

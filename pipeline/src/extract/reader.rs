@@ -1,0 +1,325 @@
+//! One reader: a clip's bytes, and a permit for all that will be made of them.
+//!
+//! Where the recipe bounds the length of clips, the permit was taken before. Where it does not, the file is read first:
+//! it tells how long the clip can be at most, and with that the clip is let in. A file that claims far more than it
+//! holds would take memory for nothing, or end the run; so where a claim is over a limit, the file is decoded once into
+//! nothing, which tells its true length or that it is a reject.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender};
+use wavemill_schemas::reject::{Reject, Stage};
+
+use super::clip::{ClipBytes, Ticket, extension, panicked};
+use super::counters::{add_time, cpu_time};
+use super::event::Event;
+use super::{ExtractError, Work};
+use crate::budget::{Permit, Refusal};
+use crate::decode::{Decode, Pcm};
+use crate::source::{InputSeen, ReadFailure};
+
+/// A reader's ends of the queues.
+pub struct ReaderQueues {
+    /// To the workers.
+    pub clips: Sender<ClipBytes>,
+    /// Buffers that come back from them.
+    pub spare: Receiver<Vec<u8>>,
+    /// To the writing thread.
+    pub events: Sender<Event>,
+}
+
+/// Reads clips until there are no more, or the run is to stop. The last reader tells how many there were.
+pub fn read_all(work: &Work<'_>, order: &Mutex<ReadOrder>, queues: &ReaderQueues) {
+    let result = read_clips(work, order, queues);
+    if result.is_err() {
+        // Nobody waits for a clip that will not come. Before the order is locked: who has it may be waiting.
+        work.budget.close();
+    }
+
+    let mut order = lock(order);
+    order.readers -= 1;
+    let event = match result {
+        // Whoever failed has told why.
+        Err(ExtractError::Elsewhere) => return,
+        Err(error) => Event::Failed(error),
+        Ok(()) if order.readers == 0 => Event::ReadDone { clips: order.seq },
+        Ok(()) => return,
+    };
+    // The receiver lives until every sender is gone.
+    let _ = queues.events.send(event);
+}
+
+fn read_clips(
+    work: &Work<'_>,
+    order: &Mutex<ReadOrder>,
+    queues: &ReaderQueues,
+) -> Result<(), ExtractError> {
+    let mut reader = Reader::new(work);
+    while !work.stop.load(Ordering::Relaxed) {
+        // The order is not locked any more while the clip is read.
+        let next = lock(order).next(work)?;
+        let Some((ticket, permit)) = next else { break };
+
+        let buffer = queues.spare.try_recv().unwrap_or_default();
+        let clip = reader.read(ticket, permit, buffer)?;
+        if queues.clips.send(clip).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn lock(order: &Mutex<ReadOrder>) -> MutexGuard<'_, ReadOrder> {
+    order.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which clip is read next: clips are numbered, and take their permits, in plan order.
+pub struct ReadOrder {
+    /// Index into the shards to write.
+    todo: usize,
+    /// Index into that shard's members.
+    member: usize,
+    /// Clips that were given out.
+    seq: usize,
+    /// Readers that have not ended.
+    readers: usize,
+}
+
+impl ReadOrder {
+    /// From the first clip on, for so many readers.
+    pub const fn new(readers: usize) -> Self {
+        Self {
+            todo: 0,
+            member: 0,
+            seq: 0,
+            readers,
+        }
+    }
+
+    /// The next clip, with memory for its file: and for all that follows, where the recipe tells how much that is.
+    fn next(&mut self, work: &Work<'_>) -> Result<Option<(Ticket, Permit)>, ExtractError> {
+        let Some((todo, row)) = self.next_member(work) else {
+            return Ok(None);
+        };
+        let clip_key = &work.clips[row].clip_key;
+        let read_bytes = work.source.read_bytes(clip_key);
+
+        let permit = if work.features.is_closed() {
+            let charge = work.features.closed_charge(read_bytes);
+            work.budget.enter(self.seq, charge)
+        } else {
+            work.budget.enter_file(self.seq, read_bytes)
+        };
+        let permit = permit.map_err(|refusal| {
+            ExtractError::refused(refusal, clip_key, read_bytes, work.limits.room())
+        })?;
+
+        let ticket = Ticket {
+            seq: self.seq,
+            todo,
+            row,
+            seen: InputSeen {
+                id: work.source.index().get(clip_key).copied(),
+                content: String::new(),
+            },
+        };
+        self.member += 1;
+        self.seq += 1;
+        Ok(Some((ticket, permit)))
+    }
+
+    /// The next shard that has members left, and the row of the next of them.
+    fn next_member(&mut self, work: &Work<'_>) -> Option<(usize, usize)> {
+        while self.member == work.todo.get(self.todo)?.shard.members.len() {
+            self.todo += 1;
+            self.member = 0;
+        }
+        Some((self.todo, work.todo[self.todo].shard.members[self.member]))
+    }
+}
+
+/// What a reading thread keeps from clip to clip.
+struct Reader<'a> {
+    work: &'a Work<'a>,
+    /// For files whose claims are too large; a panic leaves it in doubt, and it is made anew.
+    decoder: Option<Box<dyn Decode>>,
+}
+
+impl<'a> Reader<'a> {
+    const fn new(work: &'a Work<'a>) -> Self {
+        Self {
+            work,
+            decoder: None,
+        }
+    }
+
+    /// Reads a clip and has it let in.
+    ///
+    /// # Errors
+    /// [`ExtractError::Read`] where the machine fails, [`ExtractError::ClipMemory`] where the clip does not fit into
+    /// memory.
+    fn read(
+        &mut self,
+        mut ticket: Ticket,
+        permit: Permit,
+        mut bytes: Vec<u8>,
+    ) -> Result<ClipBytes, ExtractError> {
+        let failure = self.read_file(&ticket, &mut bytes)?;
+        if self.work.features.is_closed() {
+            return Ok(ClipBytes {
+                ticket,
+                bytes,
+                longest_s: f64::INFINITY,
+                failure,
+                permit,
+            });
+        }
+
+        let length = match failure {
+            Some(reject) => Err(reject),
+            None => self.longest_s(&mut ticket, &bytes)?,
+        };
+        let (longest_s, failure) = match length {
+            Ok(longest_s) => (longest_s, None),
+            Err(reject) => (0.0, Some(reject)),
+        };
+        self.let_in(ClipBytes {
+            ticket,
+            bytes,
+            longest_s,
+            failure,
+            permit,
+        })
+    }
+
+    /// Waits until there is memory for all that the clip takes.
+    fn let_in(&self, mut clip: ClipBytes) -> Result<ClipBytes, ExtractError> {
+        let Work {
+            source,
+            clips,
+            features,
+            ..
+        } = self.work;
+        let clip_key = &clips[clip.ticket.row].clip_key;
+        let seq = clip.ticket.seq;
+        loop {
+            // A clip without samples goes on to be a reject, and holds its file until then.
+            let file_bytes = clip.bytes.len() as u64;
+            let wanted = match clip.failure {
+                Some(_) => file_bytes,
+                None => features.charge(file_bytes, clip.longest_s),
+            };
+            let admitted = clip.permit.admit(seq, wanted);
+            if admitted.map_err(|refusal| self.refused(refusal, clip_key, file_bytes))? {
+                return Ok(clip);
+            }
+
+            // An earlier clip needs the memory of this file: it is dropped, and read again after that clip is in.
+            clip.bytes = Vec::new();
+            let read_bytes = source.read_bytes(clip_key);
+            let taken = clip.permit.retake(seq, read_bytes);
+            taken.map_err(|refusal| self.refused(refusal, clip_key, read_bytes))?;
+            // A clip that was measured and is a reject needs its bytes no more.
+            if clip.ticket.seen.content.is_empty() {
+                clip.failure = self.read_file(&clip.ticket, &mut clip.bytes)?;
+            }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal, clip_key: &str, bytes: u64) -> ExtractError {
+        ExtractError::refused(refusal, clip_key, bytes, self.work.limits.room())
+    }
+
+    /// The clip's file; what is wrong with it, if it cannot be had.
+    fn read_file(
+        &self,
+        ticket: &Ticket,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Option<Reject>, ExtractError> {
+        let Work {
+            source,
+            clips,
+            counters,
+            ..
+        } = self.work;
+        let clip_key = &clips[ticket.row].clip_key;
+
+        let start = cpu_time();
+        let read = catch_unwind(AssertUnwindSafe(|| source.read(clip_key, bytes)))
+            .unwrap_or_else(|panic| Err(ReadFailure::Reject(panicked(Stage::Read, &*panic))));
+        let failure = match read {
+            Ok(()) => None,
+            Err(ReadFailure::Reject(reject)) => Some(reject),
+            Err(ReadFailure::Io(source)) => {
+                return Err(ExtractError::Read {
+                    clip_key: clip_key.clone(),
+                    source,
+                });
+            }
+        };
+
+        let n_bytes = bytes.len() as u64;
+        counters.bytes.fetch_add(n_bytes, Ordering::Relaxed);
+        add_time(&counters.times.read, start);
+        Ok(failure)
+    }
+
+    /// Seconds that the clip has at most. Where that is over a limit, it is measured, and may turn out to be a reject.
+    fn longest_s(
+        &mut self,
+        ticket: &mut Ticket,
+        bytes: &[u8],
+    ) -> Result<Result<f64, Reject>, ExtractError> {
+        let Work {
+            features,
+            limits,
+            counters,
+            ..
+        } = self.work;
+        let start = cpu_time();
+        let claimed_s = catch_unwind(AssertUnwindSafe(|| crate::decode::longest_s(bytes)))
+            .unwrap_or(f64::INFINITY);
+        let longest_s = features.clip_s(claimed_s);
+
+        let is_long = claimed_s > longest_s
+            || features.charge(bytes.len() as u64, longest_s) > limits.in_flight_bytes;
+        if !is_long {
+            add_time(&counters.times.decode, start);
+            return Ok(Ok(longest_s));
+        }
+
+        let measured = self.measure(ticket, bytes)?;
+        add_time(&counters.times.decode, start);
+        if measured.is_err() {
+            // It was read and judged: the receipt says what it was.
+            ticket.seen.content = blake3::hash(bytes).to_hex().to_string();
+        }
+        Ok(measured)
+    }
+
+    /// Decodes a clip into nothing, which tells its length in seconds.
+    fn measure(
+        &mut self,
+        ticket: &Ticket,
+        bytes: &[u8],
+    ) -> Result<Result<f64, Reject>, ExtractError> {
+        let extension = extension(&self.work.clips[ticket.row].clip_key);
+        let mut decoder = match self.decoder.take() {
+            Some(decoder) => decoder,
+            None => self.work.features.decoder()?,
+        };
+
+        let measured = catch_unwind(AssertUnwindSafe(|| {
+            decoder.measure(extension, bytes, &mut Pcm::default())
+        }));
+        match measured {
+            Ok(measured) => {
+                self.decoder = Some(decoder);
+                Ok(measured)
+            }
+            Err(panic) => Ok(Err(panicked(Stage::Decode, &*panic))),
+        }
+    }
+}

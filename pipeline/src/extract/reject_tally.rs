@@ -1,0 +1,56 @@
+//! How many clips are rejected, and when that is too many.
+
+use std::collections::BTreeSet;
+
+use wavemill_schemas::manifest::Receipt;
+use wavemill_schemas::reject::Reject;
+
+use super::{ExtractError, Limits};
+
+/// Clips rejected so far, each once, those of earlier runs of the plan among them.
+#[derive(Debug, Default)]
+pub struct RejectTally {
+    clip_keys: BTreeSet<String>,
+    rejects: Vec<Reject>,
+}
+
+impl RejectTally {
+    /// What finished shards say.
+    pub fn of<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Self {
+        let mut tally = Self::default();
+        for receipt in receipts {
+            for reject in &receipt.rejects {
+                tally.insert(reject);
+            }
+        }
+        tally
+    }
+
+    // Under the rule `segment` a clip is a member of several shards, and each of them rejects it.
+    fn insert(&mut self, reject: &Reject) {
+        let clip_key = reject.clip_key.clone().unwrap_or_default();
+        if self.clip_keys.insert(clip_key) {
+            self.rejects.push(reject.clone());
+        }
+    }
+
+    /// Counts one more.
+    ///
+    /// # Errors
+    /// [`ExtractError::TooManyRejects`] as soon as the run cannot be committed any more.
+    pub fn add(&mut self, reject: &Reject, limits: &Limits) -> Result<(), ExtractError> {
+        self.insert(reject);
+        let planned = limits.planned;
+        let fraction = limits.reject_fraction;
+        if self.rejects.len() as f64 <= fraction * planned as f64 {
+            return Ok(());
+        }
+
+        Err(ExtractError::TooManyRejects {
+            planned,
+            fraction,
+            rejects: std::mem::take(&mut self.rejects),
+            list: None,
+        })
+    }
+}

@@ -1,0 +1,260 @@
+//! One worker: decodes a clip at a time, computes its features where no device does, and encodes row groups.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crossbeam_channel::{Receiver, Sender, never, select_biased};
+use fail::fail_point;
+use wavemill_schemas::reject::Stage;
+
+use super::clip::{ClipBytes, DecodedClip, Failure, Ticket, extension, panic_words, panicked};
+use super::counters::{add_time, cpu_time};
+use super::event::Event;
+use super::{ExtractError, Work};
+use crate::decode::{Decode, Pcm};
+use crate::features::{Computed, Extractor};
+use crate::plan::segments::Segment;
+use crate::shards::RowGroup;
+
+/// A worker's ends of the queues.
+pub struct WorkerQueues {
+    /// What to decode.
+    pub clips: Receiver<ClipBytes>,
+    /// What to encode.
+    pub groups: Receiver<RowGroup>,
+    /// Where read buffers go back.
+    pub spare: Sender<Vec<u8>>,
+    /// Where PCM buffers come from.
+    pub pcms: Receiver<Pcm>,
+    /// Where they go back.
+    pub spare_pcms: Sender<Pcm>,
+    /// To a device's lanes, where there is one.
+    pub device: Option<Sender<DecodedClip>>,
+    /// What is done.
+    pub events: Sender<Event>,
+}
+
+/// What a thread keeps from clip to clip.
+pub struct Worker<'a> {
+    work: &'a Work<'a>,
+    // A panic leaves both in doubt; they are made anew after one.
+    decoder: Option<Box<dyn Decode>>,
+    extractor: Option<Extractor>,
+}
+
+impl<'a> Worker<'a> {
+    /// A worker that has planned nothing yet.
+    #[must_use]
+    pub const fn new(work: &'a Work<'a>) -> Self {
+        Self {
+            work,
+            decoder: None,
+            extractor: None,
+        }
+    }
+
+    /// Works until neither clips nor row groups can come.
+    pub fn run(mut self, queues: &WorkerQueues) {
+        // A queue that has ended is replaced by one that never gives anything.
+        let no_clips = never();
+        let no_groups = never();
+        let mut clips = Some(&queues.clips);
+        let mut groups = Some(&queues.groups);
+        while clips.is_some() || groups.is_some() {
+            // Encoding first: it gives memory back.
+            let event = select_biased! {
+                recv(groups.unwrap_or(&no_groups)) -> group => match group {
+                    Ok(group) => Some(self.encode(group)),
+                    Err(_) => { groups = None; None }
+                },
+                recv(clips.unwrap_or(&no_clips)) -> clip => match clip {
+                    Ok(clip) => self.clip(clip, queues),
+                    Err(_) => { clips = None; None }
+                },
+            };
+            if event.is_some_and(|event| queues.events.send(event).is_err()) {
+                return;
+            }
+        }
+    }
+
+    fn encode(&self, group: RowGroup) -> Event {
+        let Work {
+            features,
+            formats,
+            clips,
+            todo,
+            counters,
+            limits,
+            encoding,
+            ..
+        } = self.work;
+
+        // Where rows are so large that few can be encoded at a time, workers take turns.
+        let row_bytes = group
+            .rows
+            .iter()
+            .map(|row| features.encode_bytes(row.n_samples));
+        let wanted = row_bytes.max().unwrap_or(0);
+        let _permit = encoding.take(wanted.min(limits.encode_bytes));
+
+        let start = cpu_time();
+        let label = todo[group.shard].shard.label();
+        let encoded = catch_unwind(AssertUnwindSafe(|| group.encode(formats, clips, &label)));
+        add_time(&counters.times.encode, start);
+        match encoded {
+            Ok(Ok(group)) => Event::Encoded(group),
+            Ok(Err(source)) => Event::Failed(source.into()),
+            Err(panic) => Event::Failed(ExtractError::Panic {
+                what: format!("shard {label}: encoding"),
+                words: panic_words(&*panic),
+            }),
+        }
+    }
+
+    /// What became of a clip; `None` where a device goes on with it.
+    fn clip(&mut self, clip: ClipBytes, queues: &WorkerQueues) -> Option<Event> {
+        let ClipBytes {
+            mut ticket,
+            bytes,
+            longest_s,
+            failure,
+            permit,
+        } = clip;
+
+        let decoded = match failure {
+            Some(reject) => Err(reject.into()),
+            None => {
+                ticket.seen.content = blake3::hash(&bytes).to_hex().to_string();
+                let pcm = queues
+                    .pcms
+                    .try_recv()
+                    .unwrap_or_else(|_| Pcm::of(self.work.features.backend()));
+                self.guarded(|worker| worker.decode(&ticket, &bytes, longest_s, pcm))
+            }
+        };
+        let kept_bytes = self.work.limits.kept_bytes;
+        if bytes.capacity() <= kept_bytes {
+            let _ = queues.spare.try_send(bytes);
+        } else {
+            drop(bytes);
+        }
+
+        let mut clip = match decoded {
+            Ok((pcm, segments)) => DecodedClip {
+                ticket,
+                pcm,
+                segments,
+                permit,
+            },
+            Err(failure) => return Some(ticket.end(self.work, Err(failure))),
+        };
+        clip.hold(self.work);
+        if let Some(device) = &queues.device {
+            // Where no lane is left the run has failed already, and clips are only drained.
+            let _ = device.send(clip);
+            return None;
+        }
+
+        match self.guarded(|worker| worker.features(&mut clip)) {
+            Ok(computed) => {
+                self.forget_scratch(&clip.segments);
+                let (event, pcm) = clip.end(self.work, computed);
+                give_back(&queues.spare_pcms, pcm, kept_bytes);
+                Some(event)
+            }
+            Err(failure) => Some(clip.ticket.end(self.work, Err(failure))),
+        }
+    }
+
+    /// A panic costs its clip, not the run.
+    fn guarded<T>(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        catch_unwind(AssertUnwindSafe(|| body(self))).unwrap_or_else(|panic| {
+            self.decoder = None;
+            self.extractor = None;
+            Err(panicked(Stage::Decode, &*panic).into())
+        })
+    }
+
+    fn decode(
+        &mut self,
+        ticket: &Ticket,
+        bytes: &[u8],
+        longest_s: f64,
+        mut pcm: Pcm,
+    ) -> Result<(Pcm, Vec<Segment>), Failure> {
+        let Work {
+            clips,
+            features,
+            counters,
+            todo,
+            ..
+        } = self.work;
+        let clip_key = &clips[ticket.row].clip_key;
+        inject_panic(clip_key);
+
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            none => none.insert(features.decoder()?),
+        };
+        let start = cpu_time();
+        decoder.expect(longest_s);
+        decoder.decode(extension(clip_key), bytes, &mut pcm)?;
+        add_time(&counters.times.decode, start);
+
+        let split = &todo[ticket.todo].shard.split;
+        let segments = features
+            .segments(pcm.n_samples, clip_key, split)
+            .map_err(|none| none.of_clip(&pcm))?;
+        Ok((pcm, segments))
+    }
+
+    fn features(&mut self, clip: &mut DecodedClip) -> Result<Computed, Failure> {
+        let Work {
+            features, counters, ..
+        } = self.work;
+        let start = cpu_time();
+        let extractor = match &mut self.extractor {
+            Some(extractor) => extractor,
+            none => none.insert(features.extractor(0)?),
+        };
+
+        clip.pad();
+        let mut computed = extractor.run(&[(&clip.pcm, &clip.segments)])?;
+        add_time(&counters.times.features, start);
+        Ok(computed.pop().unwrap_or_default())
+    }
+
+    /// Buffers that grew with a long clip are not kept for the next one.
+    fn forget_scratch(&mut self, segments: &[Segment]) {
+        let longest = segments
+            .iter()
+            .map(|segment| segment.len)
+            .max()
+            .unwrap_or(0);
+        if self.work.features.scratch_bytes(longest) > self.work.limits.kept_bytes as u64
+            && let Some(extractor) = &mut self.extractor
+        {
+            extractor.forget_scratch();
+        }
+    }
+}
+
+/// Keeps a buffer for the next clip, where there is room.
+pub fn give_back(pcms: &Sender<Pcm>, pcm: Pcm, kept_bytes: usize) {
+    if pcm.samples.capacity() * size_of::<f32>() <= kept_bytes {
+        let _ = pcms.try_send(pcm);
+    }
+}
+
+/// The tests name a clip whose decoding is to panic.
+#[allow(unused_variables, reason = "without fail points the macro is empty")]
+fn inject_panic(clip_key: &str) {
+    fail_point!("worker-panic", |clip: Option<String>| assert_ne!(
+        clip.as_deref(),
+        Some(clip_key),
+        "injected"
+    ));
+}

@@ -1,0 +1,81 @@
+//! The name of what computes: backend, level, decoder, target and C library.
+
+use std::fs;
+
+use memchr::memmem;
+use wavemill_schemas::NUMERICS_REVISION;
+use wavemill_schemas::manifest::Engine;
+
+use crate::decode;
+use crate::settings::Settings;
+
+/// Between a device's level and the CPU's.
+const DECODING: &str = "; decoding ";
+
+/// The engine of a run on this machine.
+#[must_use]
+pub fn current(settings: &Settings) -> Engine {
+    let backend = &settings.backend;
+    let isa = settings.level;
+    let level = if backend.batch_clips() > 1 {
+        format!("{}{DECODING}{isa}", backend.level())
+    } else {
+        isa.to_string()
+    };
+
+    Engine {
+        numerics: NUMERICS_REVISION,
+        backend: backend.kind().to_owned(),
+        level,
+        decoder: decode::NAME.to_owned(),
+        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        libc: libc(),
+    }
+}
+
+/// The flags that make `was` the engine again, where it differs from `now` in what flags choose; else empty.
+#[must_use]
+pub fn flags_back(was: &Engine, now: &Engine) -> String {
+    let mut flags = Vec::new();
+    if was.backend != now.backend {
+        flags.push(format!("--backend {}", was.backend));
+    }
+    if isa(was) != isa(now) {
+        flags.push(format!("--isa {}", isa(was)));
+    }
+    flags.join(" ")
+}
+
+/// The CPU's instruction set, which decodes also where a device computes.
+fn isa(engine: &Engine) -> &str {
+    match engine.level.rsplit_once(DECODING) {
+        Some((_device, isa)) => isa,
+        None => &engine.level,
+    }
+}
+
+/// Name and version of the C library that this process uses: what it says of itself in its file.
+fn libc() -> String {
+    match glibc_version() {
+        Some(version) => format!("glibc {version}"),
+        None => format!("unknown ({})", std::env::consts::OS),
+    }
+}
+
+fn glibc_version() -> Option<String> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let path = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .find(|path| path.contains("/libc.so") || path.contains("/libc-"))?;
+
+    let bytes = fs::read(path).ok()?;
+    let marker = b"stable release version ";
+    let start = memmem::find(&bytes, marker)? + marker.len();
+    let rest = &bytes[start..];
+    let end = rest
+        .iter()
+        .position(|byte| !byte.is_ascii_digit() && *byte != b'.')?;
+    let version = String::from_utf8_lossy(&rest[..end]);
+    Some(version.trim_end_matches('.').to_owned())
+}

@@ -1,0 +1,291 @@
+//! Cleaned rows + recipe → which clip lies where. Pure: no I/O, no clock, the same answer on every machine.
+//!
+//! A clip's shard and its place there come from hashes of its key, so that adding or dropping clips moves no other one
+//! as long as the number of shards stays the same.
+
+pub mod engine;
+pub mod segments;
+
+use std::collections::BTreeMap;
+
+use wavemill_schemas::canonical::{hash, hashes};
+use wavemill_schemas::recipe::{Recipe, SplitRule, SplitSpec};
+
+use self::segments::segments_at_most;
+use crate::catalog::ClipRow;
+use crate::catalog::split::SIDES;
+
+/// One file per feature: a split's clips in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// The side; names the folder.
+    pub split: String,
+    /// From 0 within the split.
+    pub number: usize,
+    /// Indices into the cleaned rows, in file order.
+    pub members: Vec<usize>,
+}
+
+impl Shard {
+    /// `training-00017`: names the receipt.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{}-{:05}", folder_name(&self.split), self.number)
+    }
+
+    /// `data/PLAN/features/log_mel/split=training/00017.parquet`: a feature's file, below the store's root.
+    #[must_use]
+    pub fn file(&self, plan_id: &str, feature: &str) -> String {
+        format!(
+            "{}{:05}.parquet",
+            split_folder(plan_id, feature, &self.split),
+            self.number
+        )
+    }
+}
+
+/// `data/PLAN/features/log_mel/split=training/`: where a feature's files of one split lie, below the store's root.
+#[must_use]
+pub fn split_folder(plan_id: &str, feature: &str, split: &str) -> String {
+    format!(
+        "data/{plan_id}/features/{feature}/split={}/",
+        folder_name(split)
+    )
+}
+
+/// Every planned clip in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardPlan {
+    /// In loader order: training, validation, test, then other splits by name; by number within.
+    pub shards: Vec<Shard>,
+    /// Indices of the planned rows (all, or the first by `--limit`), ascending.
+    pub planned: Vec<usize>,
+}
+
+/// Lays every clip in its shard. Classes and splits were decided over all rows before, so `limit` changes neither.
+#[must_use]
+pub fn shards(rows: &[ClipRow], recipe: &Recipe, limit: Option<u64>) -> ShardPlan {
+    let seed = recipe.split.seed;
+    let planned = limited(rows, seed, limit);
+
+    let mut sides: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
+    for &row in &planned {
+        for side in sides_of(&rows[row], recipe) {
+            let rank = SIDES.iter().position(|s| *s == side);
+            let key = (rank.unwrap_or(SIDES.len()), side);
+            sides.entry(key).or_default().push(row);
+        }
+    }
+
+    let mut shards = Vec::new();
+    for ((_rank, side), members) in sides {
+        let of_side = split_shards(rows, side, members, recipe.shards.clips, seed);
+        shards.extend(of_side);
+    }
+    ShardPlan { shards, planned }
+}
+
+/// Indices of the rows within the limit. They are chosen by a hash of their keys, so a larger limit keeps them all.
+fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    let limit = limit.and_then(|n| usize::try_from(n).ok());
+    let Some(keep) = limit.filter(|keep| *keep < rows.len()) else {
+        return order;
+    };
+
+    let hash = hashes("limit", seed);
+    order.sort_by_cached_key(|&i| (hash(&rows[i].clip_key), rows[i].clip_key.as_str()));
+    order.truncate(keep);
+    order.sort_unstable();
+    order
+}
+
+/// The sides that hold rows of a clip: one, except under the rule `segment`.
+fn sides_of(row: &ClipRow, recipe: &Recipe) -> Vec<String> {
+    if recipe.split.rule != SplitRule::Segment {
+        return vec![row.split.clone()];
+    }
+
+    let mut sides: Vec<String> = (0..segments_at_most(&recipe.audio))
+        .map(|segment| segment_side(&recipe.split, &row.clip_key, segment).to_owned())
+        .collect();
+    sides.sort_unstable();
+    sides.dedup();
+    sides
+}
+
+/// The side of one segment under the rule `segment`: its hash against the cumulative fractions.
+#[must_use]
+pub fn segment_side(split: &SplitSpec, clip_key: &str, segment: usize) -> &'static str {
+    let draw = hash("segment", split.seed, &format!("{clip_key}#{segment}")) as f64 / 2f64.powi(64);
+    let [training, validation, _] = split.fractions;
+    if draw < training {
+        SIDES[0]
+    } else if draw < training + validation {
+        SIDES[1]
+    } else {
+        SIDES[2]
+    }
+}
+
+fn split_shards(
+    rows: &[ClipRow],
+    split: String,
+    members: Vec<usize>,
+    clips: usize,
+    seed: u64,
+) -> Vec<Shard> {
+    let n_shards = shard_count(members.len(), clips);
+    let mut shards: Vec<Shard> = (0..n_shards)
+        .map(|number| Shard {
+            split: split.clone(),
+            number,
+            members: Vec::new(),
+        })
+        .collect();
+
+    let shard_hash = hashes("shard", seed);
+    for row in members {
+        let number = shard_hash(&rows[row].clip_key) as usize % n_shards;
+        shards[number].members.push(row);
+    }
+
+    // The key decides where two hashes are equal.
+    let order_hash = hashes("order", seed);
+    for shard in &mut shards {
+        shard
+            .members
+            .sort_by_cached_key(|&i| (order_hash(&rows[i].clip_key), rows[i].clip_key.as_str()));
+    }
+    shards.retain(|shard| !shard.members.is_empty());
+    shards
+}
+
+/// The smallest power of two that brings the mean to `clips` or less.
+fn shard_count(members: usize, clips: usize) -> usize {
+    members.div_ceil(clips.max(1)).max(1).next_power_of_two()
+}
+
+/// A split's name as a folder name: whatever is not a plain character becomes `%XX`, as hive readers expect.
+fn folder_name(split: &str) -> String {
+    let mut name = String::with_capacity(split.len());
+    for byte in split.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.') {
+            name.push(char::from(byte));
+        } else {
+            name += &format!("%{byte:02X}");
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(n: usize) -> Vec<ClipRow> {
+        (0..n)
+            .map(|i| ClipRow {
+                clip_key: format!("{:03}/{i:06}.mp3", i / 1000),
+                track_id: i as i64,
+                targets: vec![Some(0)],
+                genres_all: vec![],
+                artist_id: None,
+                album_id: None,
+                split: SIDES[usize::from(i % 10 == 0)].to_owned(),
+            })
+            .collect()
+    }
+
+    fn recipe(extra: &str) -> Recipe {
+        let text = format!(
+            "name='t'\n[catalog]\ndataset='fma'\n{extra}\n[[features]]\nname='m'\nop='mel'\n"
+        );
+        Recipe::parse(&text, "test.toml", &[]).expect("a valid recipe")
+    }
+
+    #[test]
+    fn every_planned_clip_lies_in_exactly_one_shard_of_its_side() {
+        let (rows, recipe) = (rows(5000), recipe("[shards]\nclips=100"));
+        let plan = shards(&rows, &recipe, None);
+        let mut seen: Vec<usize> = plan.shards.iter().flat_map(|s| s.members.clone()).collect();
+        assert!(
+            plan.shards
+                .iter()
+                .all(|s| s.members.iter().all(|&i| rows[i].split == s.split))
+        );
+        seen.sort_unstable();
+        assert_eq!(seen, plan.planned);
+        assert_eq!(
+            plan.shards.iter().filter(|s| s.split == "training").count(),
+            64
+        );
+        assert_eq!(
+            plan.shards
+                .iter()
+                .filter(|s| s.split == "validation")
+                .count(),
+            8
+        );
+    }
+
+    #[test]
+    fn a_limit_keeps_a_subset_and_shards_do_not_depend_on_row_order() {
+        let (mut rows, recipe) = (rows(300), recipe(""));
+        let whole = shards(&rows, &recipe, None);
+        let few = shards(&rows, &recipe, Some(50));
+        assert_eq!(few.planned.len(), 50);
+        let keys = |plan: &ShardPlan, rows: &[ClipRow]| -> Vec<Vec<String>> {
+            plan.shards
+                .iter()
+                .map(|s| {
+                    s.members
+                        .iter()
+                        .map(|&i| rows[i].clip_key.clone())
+                        .collect()
+                })
+                .collect()
+        };
+        let before = keys(&whole, &rows);
+        rows.reverse();
+        assert_eq!(keys(&shards(&rows, &recipe, None), &rows), before);
+        assert!(shards(&rows, &recipe, Some(0)).shards.is_empty());
+    }
+
+    #[test]
+    fn the_number_of_shards_is_the_smallest_power_of_two() {
+        for (members, clips, want) in [
+            (0, 512, 1),
+            (512, 512, 1),
+            (513, 512, 2),
+            (1024, 512, 2),
+            (1025, 512, 4),
+        ] {
+            assert_eq!(
+                shard_count(members, clips),
+                want,
+                "{members} clips, {clips} a shard"
+            );
+        }
+    }
+
+    #[test]
+    fn segments_fall_on_every_side_in_the_given_parts() {
+        let split = SplitSpec {
+            fractions: [0.6, 0.2, 0.2],
+            ..SplitSpec::default()
+        };
+        let training = (0..10_000)
+            .filter(|&s| segment_side(&split, "a.wav", s) == "training")
+            .count();
+        assert!((5_800..6_200).contains(&training), "{training} of 10000");
+    }
+
+    #[test]
+    fn folder_names_escape_what_would_break_a_path() {
+        assert_eq!(
+            folder_name("Old-Time / Historic"),
+            "Old-Time%20%2F%20Historic"
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! Every input accounted for: rows read = kept + dropped + rejected, clips planned = written + rejected.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wavemill_schemas::FORMAT_VERSION;
+use wavemill_schemas::manifest::{Counts, Dropped, FeatureEntry, FileEntry, Manifest, Receipt};
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::RunError;
+use super::begin::NewVersion;
+use super::plan::Plan;
+use crate::catalog::Catalog;
+use crate::extract::{ExtractError, Limits, RejectTally};
+use crate::plan::ShardPlan;
+use crate::store;
+
+/// What a manifest is made of.
+pub(super) struct ManifestParts<'a> {
+    pub version: &'a NewVersion,
+    pub plan: &'a Plan<'a>,
+    pub catalog: &'a Catalog,
+    /// Of all shards, in plan order.
+    pub receipts: &'a [Receipt],
+    /// Metadata tables, in the manifest's order.
+    pub tables: Vec<FileEntry>,
+    /// Rejects that belong neither to the main metadata file nor to a planned clip.
+    pub other_rejects: &'a [Reject],
+}
+
+/// The manifest of a finished plan.
+///
+/// # Errors
+/// [`RunError::Accounting`] when the sums do not agree.
+pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
+    let ManifestParts {
+        version,
+        plan,
+        catalog,
+        receipts,
+        tables,
+        other_rejects,
+    } = parts;
+    let shard_plan = &plan.shard_plan;
+    let features = plan.features.entries();
+
+    let mut targets = plan.targets.clone();
+    for (index, target) in targets.iter_mut().enumerate() {
+        let n_classes = target.classes.len();
+        target.counts = class_counts(index, n_classes, shard_plan, receipts);
+    }
+
+    let mut files = tables;
+    let mut stats = BTreeMap::new();
+    for (index, feature) in features.iter().enumerate() {
+        let of_feature = receipts
+            .iter()
+            .filter_map(|receipt| receipt.files.get(index).cloned());
+        files.extend(of_feature);
+
+        let partials = receipts
+            .iter()
+            .filter_map(|receipt| receipt.partials.get(&feature.name))
+            .flatten();
+        if let Some(found) = store::finish_stats(partials) {
+            stats.insert(feature.name.clone(), found);
+        }
+    }
+    if let Some(path) = named_twice(&files) {
+        return Err(RunError::Accounting {
+            what: format!("{path} is the file of two shards"),
+        });
+    }
+
+    let mut counts = counts(catalog, shard_plan, &files, features, receipts)?;
+    count_reasons(&mut counts.rejects, other_rejects);
+
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        plan_id: version.plan_id.clone(),
+        identity: version.identity.clone(),
+        engine: plan.engine.clone(),
+        recipe: plan.recipe.clone(),
+        targets,
+        features: features.to_vec(),
+        files,
+        counts,
+        stats,
+    })
+}
+
+/// Clips of each class of target number `index`, by split.
+fn class_counts(
+    index: usize,
+    n_classes: usize,
+    shard_plan: &ShardPlan,
+    receipts: &[Receipt],
+) -> BTreeMap<String, Vec<u64>> {
+    let mut by_split = BTreeMap::new();
+    for (shard, receipt) in shard_plan.shards.iter().zip(receipts) {
+        let counts = by_split
+            .entry(shard.split.clone())
+            .or_insert_with(|| vec![0; n_classes]);
+        let written = receipt.class_counts.get(index);
+        for (count, n) in counts.iter_mut().zip(written.into_iter().flatten()) {
+            *count += n;
+        }
+    }
+    by_split
+}
+
+fn named_twice(files: &[FileEntry]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    files
+        .iter()
+        .map(|file| file.path.as_str())
+        .find(|path| !seen.insert(*path))
+}
+
+fn counts(
+    catalog: &Catalog,
+    shard_plan: &ShardPlan,
+    files: &[FileEntry],
+    features: &[FeatureEntry],
+    receipts: &[Receipt],
+) -> Result<Counts, RunError> {
+    let mut rejects = BTreeMap::new();
+    count_reasons(&mut rejects, &catalog.rejects);
+    count_reasons(&mut rejects, clip_rejects(receipts));
+
+    let mut rows_dropped = Vec::with_capacity(catalog.steps.len());
+    for step in &catalog.steps {
+        rows_dropped.push(Dropped {
+            step: step.step.clone(),
+            rows: step.dropped,
+        });
+    }
+
+    let rows_rejected = catalog.rejects.iter().filter(|r| is_row(r.reason)).count();
+    let clips_planned = shard_plan.planned.len() as u64;
+    let clips_rejected = clip_rejects(receipts).count() as u64;
+    let feature_rows: Vec<u64> = features.iter().map(|f| rows_of(f, files)).collect();
+
+    let counts = Counts {
+        rows_read: catalog.rows_read,
+        rows_kept: catalog.clips.len() as u64,
+        rows_dropped,
+        rows_rejected: rows_rejected as u64,
+        clips_planned,
+        clips_written: clips_planned - clips_rejected,
+        clips_rejected,
+        feature_rows: feature_rows.first().copied().unwrap_or(0),
+        rejects,
+    };
+    check(&counts, shard_plan, &feature_rows, receipts)?;
+    Ok(counts)
+}
+
+/// Rows in all files of a feature.
+fn rows_of(feature: &FeatureEntry, files: &[FileEntry]) -> u64 {
+    files
+        .iter()
+        .filter(|file| file.feature.as_ref() == Some(&feature.name))
+        .map(|file| file.rows)
+        .sum()
+}
+
+fn count_reasons<'a>(
+    counts: &mut BTreeMap<String, u64>,
+    rejects: impl IntoIterator<Item = &'a Reject>,
+) {
+    for reject in rejects {
+        *counts.entry(reject.reason.name().to_owned()).or_default() += 1;
+    }
+}
+
+const fn is_row(reason: Reason) -> bool {
+    matches!(reason, Reason::BadRow | Reason::BadEncoding)
+}
+
+fn check(
+    counts: &Counts,
+    shard_plan: &ShardPlan,
+    feature_rows: &[u64],
+    receipts: &[Receipt],
+) -> Result<(), RunError> {
+    let Counts {
+        rows_read,
+        rows_kept,
+        rows_rejected,
+        clips_planned,
+        clips_rejected,
+        ..
+    } = *counts;
+
+    let dropped: u64 = counts.rows_dropped.iter().map(|d| d.rows).sum();
+    if rows_read != rows_kept + dropped + rows_rejected {
+        let what = format!(
+            "{rows_read} rows read, {rows_kept} kept + {dropped} dropped + {rows_rejected} rejected"
+        );
+        return Err(RunError::Accounting { what });
+    }
+
+    if feature_rows.iter().any(|n| *n != counts.feature_rows) {
+        let what = format!("features differ in rows: {feature_rows:?}");
+        return Err(RunError::Accounting { what });
+    }
+
+    // Under the rule `segment` a clip is a member of several shards; elsewhere of exactly one.
+    let members: usize = shard_plan.shards.iter().map(|s| s.members.len()).sum();
+    let written: u64 = receipts.iter().map(|r| r.clips_written).sum();
+    if members == shard_plan.planned.len() && written + clips_rejected != clips_planned {
+        let what =
+            format!("{clips_planned} clips planned, {written} written + {clips_rejected} rejected");
+        return Err(RunError::Accounting { what });
+    }
+    Ok(())
+}
+
+/// Rejected clips of all shards, each once: under the rule `segment` a clip is a member of several.
+pub(super) fn clip_rejects(receipts: &[Receipt]) -> impl Iterator<Item = &Reject> {
+    let mut seen = BTreeSet::new();
+    receipts
+        .iter()
+        .flat_map(|r| &r.rejects)
+        .filter(move |reject| seen.insert(reject.clip_key.as_deref()))
+}
+
+/// Once more before the commit: shards of earlier runs bring rejects of their own.
+///
+/// # Errors
+/// [`ExtractError::TooManyRejects`].
+pub(super) fn check_rejects(receipts: &[Receipt], limits: &Limits) -> Result<(), ExtractError> {
+    let mut tally = RejectTally::default();
+    for reject in clip_rejects(receipts) {
+        tally.add(reject, limits)?;
+    }
+    Ok(())
+}

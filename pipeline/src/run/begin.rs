@@ -1,0 +1,139 @@
+//! From a plan to a version that is begun: there is nothing to do, the store refuses, or its folders are made.
+
+use std::collections::BTreeMap;
+
+use wavemill_schemas::manifest::{Identity, Manifest};
+
+use super::RunError;
+use super::input::Input;
+use super::plan::Plan;
+use crate::course::Course;
+use crate::extract::ExtractError;
+use crate::settings::Settings;
+use crate::source::{InputSeen, ReadFailure, Source};
+use crate::store::{Decision, Lock, PlanRecord, Store};
+
+/// What is to be done with the store.
+pub(super) enum Start {
+    /// The latest version was made of just this.
+    NothingToDo(u64, Box<Manifest>),
+    /// A version is to be made, and its folders are there.
+    Version(NewVersion),
+}
+
+/// The version that a run makes.
+pub(super) struct NewVersion {
+    /// The version that it follows.
+    pub parent: Option<u64>,
+    /// With the parent's hash.
+    pub identity: Identity,
+    pub plan_id: String,
+    /// Held until the version is committed.
+    _lock: Lock,
+}
+
+/// Takes the store's lock and makes the plan's folders, where there is something to do.
+///
+/// # Errors
+/// [`RunError::Store`]; those of looking whether inputs changed.
+pub(super) fn begin(
+    store: &Store,
+    plan: &Plan<'_>,
+    input: &Input,
+    settings: &Settings,
+    course: &Course,
+) -> Result<Start, RunError> {
+    // Without the lock first: a store that needs nothing may be read-only.
+    let decision = decide(store, plan, input, settings, course)?;
+    if let Decision::NothingToDo(version, manifest) = decision {
+        return Ok(Start::NothingToDo(version, manifest));
+    }
+
+    // Once more: another run may have committed before the lock was ours.
+    let lock = store.lock()?;
+    let (parent, identity) = match decide(store, plan, input, settings, course)? {
+        Decision::NothingToDo(version, manifest) => {
+            return Ok(Start::NothingToDo(version, manifest));
+        }
+        Decision::Go { parent, identity } => (parent, identity),
+    };
+
+    let plan_id = identity.plan_id()?;
+    let plan_record = PlanRecord {
+        identity,
+        engine: plan.engine.clone(),
+    };
+    store.refuse_other_engine(&plan_record, settings.restart)?;
+    store.require_own_folders(&plan_id)?;
+    store.begin(&plan_id, &plan_record)?;
+    store.clear_temporaries(&plan_id)?;
+
+    Ok(Start::Version(NewVersion {
+        parent,
+        identity: plan_record.identity,
+        plan_id,
+        _lock: lock,
+    }))
+}
+
+fn decide(
+    store: &Store,
+    plan: &Plan<'_>,
+    input: &Input,
+    settings: &Settings,
+    course: &Course,
+) -> Result<Decision, RunError> {
+    let new_version = settings.new_version;
+    store.decide(&plan.identity, plan.made_by(), new_version, |manifest| {
+        stale_inputs(store, manifest, &*input.source, course)
+    })
+}
+
+/// Clips of a version whose files changed although their sizes did not: those whose stamp differs are read again and
+/// their content compared.
+///
+/// # Errors
+/// [`RunError::Store`] when receipts cannot be listed, [`ExtractError::Read`] when a clip cannot be read,
+/// [`RunError::Stopped`].
+fn stale_inputs(
+    store: &Store,
+    manifest: &Manifest,
+    source: &dyn Source,
+    course: &Course,
+) -> Result<Vec<String>, RunError> {
+    // Under the rule `segment` several receipts name a clip.
+    let inputs: BTreeMap<_, _> = store
+        .receipts(&manifest.plan_id)?
+        .into_values()
+        .flat_map(|receipt| receipt.inputs)
+        .collect();
+
+    let mut stale = Vec::new();
+    let mut bytes = Vec::new();
+    for (clip_key, seen) in inputs {
+        let Ok(seen) = serde_json::from_value::<InputSeen>(seen) else {
+            continue;
+        };
+        if source.index().get(&clip_key).copied() == seen.id {
+            continue;
+        }
+        if course.is_stopped() {
+            return Err(RunError::Stopped {
+                phase: course.phase(),
+            });
+        }
+
+        // As in receipts: no hash for a clip that cannot be read.
+        let content = match source.read(&clip_key, &mut bytes) {
+            Ok(()) => blake3::hash(&bytes).to_hex().to_string(),
+            Err(ReadFailure::Reject(_)) => String::new(),
+            Err(ReadFailure::Io(source)) => {
+                return Err(ExtractError::Read { clip_key, source }.into());
+            }
+        };
+        if content != seen.content {
+            stale.push(clip_key);
+        }
+    }
+    Ok(stale)
+}

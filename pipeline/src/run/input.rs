@@ -1,0 +1,83 @@
+//! What a run reads: the audio's index, and the cleaned catalog. Nothing is written for it.
+
+use std::sync::Arc;
+
+use super::{Job, RunError};
+use crate::catalog::{self, Catalog, CatalogError, CleanedRows};
+use crate::course::{Course, Phase};
+use crate::extract::duplicates;
+use crate::settings::Settings;
+use crate::source::{self, Source};
+
+/// What a run reads.
+pub(super) struct Input {
+    /// Where clips come from.
+    pub source: Box<dyn Source>,
+    /// CleanedRows rows, with their sides.
+    pub catalog: Catalog,
+}
+
+impl Input {
+    /// Lists the audio, cleans the metadata and gives every clip its side.
+    ///
+    /// # Errors
+    /// [`RunError::Stopped`] among those of its parts.
+    pub fn open(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Self, RunError> {
+        let source = source::open(&job.audio, settings.allow_outside)?;
+        let cleaned = clean(job, settings, &*source, course)?;
+
+        let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, course)?;
+        if course.is_stopped() && course.phase() == Phase::Hashing {
+            return Err(RunError::Stopped {
+                phase: Phase::Hashing,
+            });
+        }
+
+        course.enter(Phase::Planning, 0);
+        let catalog = cleaned.split(&job.recipe, &hashes)?;
+        Ok(Self { source, catalog })
+    }
+
+    /// # Errors
+    /// [`RunError::NoRows`], which names the step that dropped the last row.
+    pub fn require_rows(&self) -> Result<(), RunError> {
+        if !self.catalog.clips.is_empty() {
+            return Ok(());
+        }
+
+        let emptied = self.catalog.steps.iter().find(|step| step.kept == 0);
+        let step = match emptied {
+            Some(step) => format!("cleaning step `{}`", step.step),
+            None => "reading the metadata".to_owned(),
+        };
+        Err(RunError::NoRows { step })
+    }
+
+    /// Bytes of a row's file; `None` where there is none.
+    pub fn audio_bytes(&self, row: usize) -> Option<u64> {
+        let clip_key = &self.catalog.clips[row].clip_key;
+        self.source.index().get(clip_key).map(|id| id.bytes)
+    }
+}
+
+fn clean(
+    job: &Job,
+    settings: &Settings,
+    source: &dyn Source,
+    course: &Arc<Course>,
+) -> Result<CleanedRows, RunError> {
+    let cleaned = catalog::clean(
+        &job.recipe,
+        job.metadata.as_deref(),
+        source.index(),
+        settings.into(),
+        course,
+    );
+    // The catalog knows that it was stopped, and the course in which of its phases.
+    cleaned.map_err(|error| match error {
+        CatalogError::Stopped => RunError::Stopped {
+            phase: course.phase(),
+        },
+        error => error.into(),
+    })
+}

@@ -1,0 +1,120 @@
+//! What a run is to make, and what identifies that: everything that a plan's id names.
+
+use std::collections::BTreeMap;
+
+use wavemill_schemas::canonical;
+use wavemill_schemas::manifest::{Engine, Identity, TargetEntry};
+use wavemill_schemas::recipe::Recipe;
+
+use super::input::Input;
+use super::{Job, RunError};
+use crate::catalog::{self, Catalog};
+use crate::extract::Limits;
+use crate::features::FeaturePlan;
+use crate::plan::{self, ShardPlan, engine};
+use crate::settings::Settings;
+use crate::store::MadeBy;
+
+/// What a run is to make.
+pub(super) struct Plan<'a> {
+    pub recipe: &'a Recipe,
+    /// Which clip lies in which shard.
+    pub shard_plan: ShardPlan,
+    /// What is computed of each clip.
+    pub features: FeaturePlan,
+    /// With classes; counts come with the receipts.
+    pub targets: Vec<TargetEntry>,
+    /// What computes.
+    pub engine: Engine,
+    /// Without its parent, which the store knows.
+    pub identity: Identity,
+    /// Rows that were dropped because their clip has no file.
+    clips_absent: u64,
+}
+
+impl<'a> Plan<'a> {
+    /// Plans a job of `input`.
+    ///
+    /// # Errors
+    /// [`RunError::Feature`]; [`RunError::Catalog`] where the metadata files cannot be read again.
+    pub fn new(job: &'a Job, settings: &Settings, input: &Input) -> Result<Self, RunError> {
+        let catalog = &input.catalog;
+        let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
+        let features = FeaturePlan::new(&job.recipe, settings)?;
+        let engine = engine::current(settings);
+        let identity = identity(job, settings.limit, input, &shard_plan, &engine)?;
+
+        Ok(Self {
+            recipe: &job.recipe,
+            shard_plan,
+            features,
+            targets: targets(&job.recipe, catalog),
+            engine,
+            identity,
+            clips_absent: catalog.clips_absent(),
+        })
+    }
+
+    /// Bounds of the run.
+    ///
+    /// # Errors
+    /// [`RunError::Extract`]: the memory limit holds too little.
+    pub fn limits(&self, settings: &Settings) -> Result<Limits, RunError> {
+        let planned = self.shard_plan.planned.len() as u64;
+        let row_group_rows = self.recipe.shards.row_group_rows;
+        Ok(Limits::new(
+            settings,
+            planned,
+            row_group_rows,
+            &self.features,
+        )?)
+    }
+
+    /// What a store's refusal can name where its latest version differs.
+    pub const fn made_by(&self) -> MadeBy<'_> {
+        MadeBy {
+            recipe: self.recipe,
+            engine: &self.engine,
+            clips_absent: self.clips_absent,
+        }
+    }
+}
+
+fn targets(recipe: &Recipe, catalog: &Catalog) -> Vec<TargetEntry> {
+    let mut entries = Vec::with_capacity(recipe.targets.len());
+    for target in &recipe.targets {
+        let classes = catalog.classes.get(&target.name).cloned();
+        entries.push(TargetEntry {
+            name: target.name.clone(),
+            classes: classes.unwrap_or_default(),
+            counts: BTreeMap::new(),
+        });
+    }
+    entries
+}
+
+fn identity(
+    job: &Job,
+    limit: Option<u64>,
+    input: &Input,
+    shard_plan: &ShardPlan,
+    engine: &Engine,
+) -> Result<Identity, RunError> {
+    let catalog = &input.catalog;
+    let metadata = catalog::fingerprints(job.recipe.catalog.dataset, job.metadata.as_deref())?;
+
+    // Sizes and no stamps: a modification time differs on every machine.
+    let mut inputs = Vec::with_capacity(shard_plan.planned.len());
+    for &row in &shard_plan.planned {
+        inputs.push((&catalog.clips[row].clip_key, input.audio_bytes(row)));
+    }
+
+    Ok(Identity {
+        recipe: canonical::id(&job.recipe)?,
+        rows: canonical::id(&(catalog.rows_hash()?, metadata))?,
+        inputs: canonical::id(&inputs)?,
+        engine: canonical::id(engine)?,
+        limit,
+        parent: None,
+    })
+}

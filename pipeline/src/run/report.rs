@@ -1,0 +1,113 @@
+//! What a run did, for people and programs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+use wavemill_schemas::manifest::{Counts, FileEntry, Manifest};
+
+use crate::catalog::Duplicates;
+use crate::extract::{Counters, LaneTimes};
+
+/// What a run did.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The version that now holds what was asked for.
+    pub version: u64,
+    /// True: it was there already.
+    pub nothing_to_do: bool,
+    /// Its plan.
+    pub plan_id: String,
+    /// Every input accounted for.
+    pub counts: Counts,
+    /// Shards that an earlier run had finished, or that another version lent.
+    pub shards_reused: usize,
+    /// CPU seconds by stage.
+    pub cpu_s: BTreeMap<&'static str, f64>,
+    /// Wall seconds by phase: `metadata`, `cleaning`, …, `clips`, `commit`.
+    pub wall_s: BTreeMap<&'static str, f64>,
+    /// The version's files.
+    #[serde(skip)]
+    pub files: Vec<FileEntry>,
+    /// Compressed bytes read.
+    pub bytes_read: u64,
+    /// What computed features, as the manifest's engine names it.
+    pub backend: String,
+    /// Where that was a device: what it had to do.
+    pub device: Option<DeviceReport>,
+    /// With `split.group_duplicates`: what it found.
+    pub duplicates: Option<Duplicates>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// How much a device had to do.
+#[derive(Debug, Serialize)]
+pub struct DeviceReport {
+    /// Batches of clips.
+    pub batches: u64,
+    /// Clips in them.
+    pub clips: u64,
+    /// The part of their time that lanes spent in batches, copies included; the rest is waiting for decoders.
+    pub busy: f64,
+}
+
+impl DeviceReport {
+    /// `None` where no lane computed anything.
+    fn new(lanes: &LaneTimes) -> Option<Self> {
+        let [batches, clips, busy, total] =
+            [&lanes.batches, &lanes.clips, &lanes.busy, &lanes.total]
+                .map(|n| n.load(Ordering::Relaxed));
+        (batches > 0).then(|| Self {
+            batches,
+            clips,
+            busy: busy as f64 / total.max(1) as f64,
+        })
+    }
+}
+
+impl Report {
+    /// The latest version was made of just this. `warnings`: what its inputs tell today as they did then.
+    #[must_use]
+    pub fn nothing_to_do(version: u64, manifest: Manifest, warnings: Vec<String>) -> Self {
+        Self {
+            nothing_to_do: true,
+            warnings,
+            ..Self::committed(version, manifest, &Counters::default(), 0)
+        }
+    }
+
+    /// A version was committed.
+    #[must_use]
+    pub fn committed(
+        version: u64,
+        manifest: Manifest,
+        counters: &Counters,
+        shards_reused: usize,
+    ) -> Self {
+        let times = &counters.times;
+        let stages = [
+            ("read", &times.read),
+            ("decode", &times.decode),
+            ("features", &times.features),
+            ("encode", &times.encode),
+        ];
+        Self {
+            version,
+            nothing_to_do: false,
+            plan_id: manifest.plan_id,
+            counts: manifest.counts,
+            files: manifest.files,
+            wall_s: BTreeMap::new(),
+            shards_reused,
+            cpu_s: stages
+                .map(|(name, ns)| (name, ns.load(Ordering::Relaxed) as f64 / 1e9))
+                .into(),
+            bytes_read: counters.bytes.load(Ordering::Relaxed),
+            backend: manifest.engine.backend,
+            device: DeviceReport::new(&counters.lanes),
+            duplicates: None,
+            warnings: Vec::new(),
+        }
+    }
+}

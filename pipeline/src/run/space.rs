@@ -1,0 +1,86 @@
+//! Free space, asked before the work and not during it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use wavemill_schemas::recipe::Compression;
+
+use super::input::Input;
+use crate::features::FeaturePlan;
+use crate::shards::ShardTask;
+
+/// zstd leaves at least this part of f16 log-mel (measured: 0.75).
+const ZSTD_LEAVES: f64 = 0.7;
+
+/// A refusal needs a lower bound: no clip of unknown length is shorter than 16-bit stereo at 48 kHz would be.
+const MOST_BYTES_PER_S: f64 = 192_000.0;
+
+/// The store's file system has less room than the shards will take.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or use another --store"
+)]
+pub struct SpaceError {
+    /// The store.
+    pub path: PathBuf,
+    /// Estimate.
+    pub needed_bytes: u64,
+    /// On its file system.
+    pub free_bytes: u64,
+}
+
+/// The least bytes that the shards of `todo` take on disk.
+pub(super) fn least_bytes(
+    todo: &[ShardTask<'_>],
+    input: &Input,
+    features: &FeaturePlan,
+    compression: Compression,
+) -> u64 {
+    // Under the rule `segment` a clip is a member of several shards, with part of its rows in each.
+    let members: BTreeSet<usize> = todo
+        .iter()
+        .flat_map(|pending| &pending.shard.members)
+        .copied()
+        .collect();
+    let audio_bytes = members
+        .iter()
+        .filter_map(|&row| input.audio_bytes(row))
+        .sum();
+    let raw_bytes = features.estimate(members.len() as u64, audio_bytes, MOST_BYTES_PER_S);
+
+    match compression {
+        Compression::Zstd => (raw_bytes as f64 * ZSTD_LEAVES) as u64,
+        Compression::Lz4 | Compression::None => raw_bytes,
+    }
+}
+
+/// Refuses a run whose shards cannot fit on the store's file system.
+///
+/// # Errors
+/// [`SpaceError`]. A file system that does not tell is taken to have room.
+pub(super) fn check(store: &Path, needed_bytes: u64) -> Result<(), SpaceError> {
+    let Some(free_bytes) = free_bytes(store) else {
+        return Ok(());
+    };
+
+    if free_bytes < needed_bytes {
+        return Err(SpaceError {
+            path: store.to_owned(),
+            needed_bytes,
+            free_bytes,
+        });
+    }
+    Ok(())
+}
+
+/// Bytes that a user may still write where `path` is, or will be.
+#[must_use]
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let there = path
+        .ancestors()
+        .find(|p| p.exists())
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let stat = rustix::fs::statvfs(there).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
+}

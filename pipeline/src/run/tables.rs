@@ -1,0 +1,128 @@
+//! The metadata tables of a version: what the catalog made, cut to the planned clips, and the rejects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::compute::take_record_batch;
+use wavemill_schemas::manifest::FileEntry;
+use wavemill_schemas::recipe::Dataset;
+use wavemill_schemas::reject::Reject;
+use wavemill_schemas::tables::rejects_schema;
+
+use super::{Job, RunError};
+use crate::catalog::{self, ExtraTable};
+use crate::plan::ShardPlan;
+use crate::shards::{ShardError, write_table};
+use crate::store::Store;
+
+/// FMA's large tables: streamed to the store, never held.
+///
+/// # Errors
+/// [`RunError::Catalog`].
+pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
+    match (&job.metadata, job.recipe.catalog.dataset) {
+        (Some(metadata), Dataset::Fma) => Ok(catalog::extra_tables(metadata)?),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Writes every table of the catalog below the plan's folder, one file each, ordered by name; then the data set's
+/// further tables, streaming. Returns the files, and what of the further tables could not be parsed.
+///
+/// # Errors
+/// [`RunError::Shard`], [`RunError::Catalog`], and that of `require_not_stopped`, which is asked before each piece of a
+/// table.
+pub(super) fn write(
+    store: &Store,
+    plan_id: &str,
+    tables: BTreeMap<String, RecordBatch>,
+    shard_plan: &ShardPlan,
+    further: Vec<ExtraTable>,
+    require_not_stopped: &dyn Fn() -> Result<(), RunError>,
+) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
+    let mut files = Vec::with_capacity(tables.len() + 1);
+    for (name, batch) in tables {
+        let batch = if name == "tracks" {
+            planned_rows(batch, shard_plan)?
+        } else {
+            batch
+        };
+        require_not_stopped()?;
+        files.push(write_one(store, plan_id, &name, batch)?);
+    }
+
+    let mut rejects = Vec::new();
+    for mut table in further {
+        let name = table.name().to_owned();
+        let schema = table.schema();
+        let path = table_path(plan_id, &name);
+        let batches = table
+            .by_ref()
+            .map(|batch| require_not_stopped().and_then(|()| Ok(batch?)));
+        files.push(write_table(store.root(), path, &name, schema, batches)?);
+        rejects.extend(table.rejects());
+    }
+    Ok((files, rejects))
+}
+
+/// The rows of planned clips: all, or those within `--limit`.
+fn planned_rows(batch: RecordBatch, shard_plan: &ShardPlan) -> Result<RecordBatch, ShardError> {
+    if shard_plan.planned.len() >= batch.num_rows() {
+        return Ok(batch);
+    }
+    let rows = shard_plan.planned.iter().map(|&row| row as u64);
+    take_record_batch(&batch, &UInt64Array::from_iter_values(rows)).map_err(ShardError::Table)
+}
+
+/// Writes the `rejects` table, in the given order.
+///
+/// # Errors
+/// [`RunError::Shard`].
+pub(super) fn write_rejects<'a>(
+    store: &Store,
+    plan_id: &str,
+    rejects: impl Iterator<Item = &'a Reject>,
+) -> Result<FileEntry, RunError> {
+    let rejects: Vec<&Reject> = rejects.collect();
+    let columns = vec![
+        texts(&rejects, |r| r.clip_key.as_deref()),
+        numbers(&rejects, |r| r.track_id),
+        texts(&rejects, |r| Some(r.stage.name())),
+        texts(&rejects, |r| Some(r.reason.name())),
+        texts(&rejects, |r| Some(&r.detail)),
+        numbers(&rejects, |r| r.byte_offset.map(|n| n as i64)),
+        numbers(&rejects, |r| r.line.map(|n| n as i64)),
+        texts(&rejects, |r| r.column.as_deref()),
+        Arc::new(Float32Array::from_iter(rejects.iter().map(|r| r.decoded_s))),
+    ];
+    let batch = RecordBatch::try_new(rejects_schema(), columns).map_err(ShardError::Table)?;
+    write_one(store, plan_id, "rejects", batch)
+}
+
+fn texts(rejects: &[&Reject], value: fn(&Reject) -> Option<&str>) -> ArrayRef {
+    let values = rejects.iter().map(|reject| value(reject));
+    Arc::new(StringArray::from_iter(values))
+}
+
+fn numbers(rejects: &[&Reject], value: fn(&Reject) -> Option<i64>) -> ArrayRef {
+    let values = rejects.iter().map(|reject| value(reject));
+    Arc::new(Int64Array::from_iter(values))
+}
+
+fn write_one(
+    store: &Store,
+    plan_id: &str,
+    name: &str,
+    batch: RecordBatch,
+) -> Result<FileEntry, RunError> {
+    let path = table_path(plan_id, name);
+    let schema = batch.schema();
+    let batches = [Ok::<_, ShardError>(batch)];
+    Ok(write_table(store.root(), path, name, schema, batches)?)
+}
+
+/// Below the store's root.
+fn table_path(plan_id: &str, name: &str) -> String {
+    format!("data/{plan_id}/{name}/{name}.parquet")
+}

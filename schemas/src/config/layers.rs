@@ -1,0 +1,223 @@
+//! One configuration over another: a shipped one, a file over it, `--set` over both.
+
+use toml::{Table, Value};
+
+use super::{Config, ConfigError, Shipped, apply_set};
+
+/// A configuration, and what of a shipped one it does not follow.
+#[derive(Debug)]
+pub struct Layered {
+    /// What is used.
+    pub config: Config,
+    /// A sentence for each value of the shipped one that something else won over.
+    pub replaced: Vec<String>,
+}
+
+impl Config {
+    /// The TOML `text` over the shipped configuration `like`, with `sets` (`key.path=value`) over both, checked.
+    ///
+    /// A file's section `[schedule]` stands for itself: schedules of the shipped one would multiply with those that the
+    /// file names.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming file or `--set`, key and what is allowed.
+    pub fn layered(
+        like: Option<&Shipped>,
+        text: &str,
+        place: &str,
+        sets: &[String],
+    ) -> Result<Layered, ConfigError> {
+        // By itself first, so that an error names the file's line.
+        let _: Self = read(text, place)?;
+        let base = like
+            .map(|shipped| table(shipped.text, shipped.name))
+            .transpose()?
+            .unwrap_or_default();
+        let mut document = base.clone();
+        put_over(&mut document, table(text, place)?);
+        let mut config: Self = typed(&document, place)?;
+
+        // One by one, so that an error names the one that is wrong.
+        for set in sets {
+            let place = format!("--set {set}");
+            apply_set(&mut document, set).map_err(|message| ConfigError::Parse {
+                place: place.clone(),
+                message,
+            })?;
+            config = typed(&document, &place)?;
+        }
+
+        config.check()?;
+        let replaced = like
+            .map(|shipped| replaced(shipped, &base, &config))
+            .transpose()?
+            .unwrap_or_default();
+        Ok(Layered { config, replaced })
+    }
+}
+
+fn read(text: &str, place: &str) -> Result<Config, ConfigError> {
+    toml::from_str(text).map_err(|e| {
+        let line = e
+            .span()
+            .map(|span| text[..span.start].matches('\n').count() + 1);
+        let place = line.map_or(place.to_owned(), |line| format!("{place}, line {line}"));
+        ConfigError::Parse {
+            place,
+            message: e.message().to_owned(),
+        }
+    })
+}
+
+fn table(text: &str, place: &str) -> Result<Table, ConfigError> {
+    text.parse()
+        .map_err(|e: toml::de::Error| ConfigError::Parse {
+            place: place.to_owned(),
+            message: e.message().to_owned(),
+        })
+}
+
+fn typed(document: &Table, place: &str) -> Result<Config, ConfigError> {
+    document
+        .clone()
+        .try_into()
+        .map_err(|e: toml::de::Error| ConfigError::Parse {
+            place: place.to_owned(),
+            message: e.message().to_owned(),
+        })
+}
+
+/// Section by section; a section that is there twice holds the values of both, and the upper ones win.
+fn put_over(lower: &mut Table, upper: Table) {
+    for (key, value) in upper {
+        match (lower.get_mut(&key), value) {
+            (Some(Value::Table(lower)), Value::Table(upper)) if key != "schedule" => {
+                lower.extend(upper)
+            }
+            (_, value) => {
+                lower.insert(key, value);
+            }
+        }
+    }
+}
+
+/// What `config` has otherwise than the shipped one, by the keys that the shipped one names.
+fn replaced(shipped: &Shipped, base: &Table, config: &Config) -> Result<Vec<String>, ConfigError> {
+    let theirs = as_table(&read(shipped.text, shipped.name)?, shipped.name)?;
+    let ours = as_table(config, shipped.name)?;
+
+    let mut sentences = Vec::new();
+    for key in keys(base, "") {
+        // As the configuration holds them: 1 and 1.0 are one value.
+        let (Some(theirs), ours) = (at(&theirs, &key), at(&ours, &key)) else {
+            continue;
+        };
+        match ours {
+            Some(ours) if ours == theirs => {}
+            Some(ours) => sentences.push(format!(
+                "{key} = {ours}, where {} has {theirs}",
+                shipped.name
+            )),
+            None => sentences.push(format!("no {key}, where {} has {theirs}", shipped.name)),
+        }
+    }
+    Ok(sentences)
+}
+
+/// Every value of a configuration, those that no document names too.
+fn as_table(config: &Config, place: &str) -> Result<Table, ConfigError> {
+    Table::try_from(config).map_err(|e| ConfigError::Parse {
+        place: place.to_owned(),
+        message: e.to_string(),
+    })
+}
+
+/// Paths of all values that are no sections.
+fn keys(table: &Table, before: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (key, value) in table {
+        let path = format!("{before}{key}");
+        match value {
+            Value::Table(inner) => paths.extend(keys(inner, &format!("{path}."))),
+            _ => paths.push(path),
+        }
+    }
+    paths
+}
+
+fn at<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        Some((section, rest)) => at(table.get(section)?.as_table()?, rest),
+        None => table.get(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layered(name: &str, text: &str, sets: &[&str]) -> Layered {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Config::layered(
+            Some(Shipped::find(name).expect("shipped")),
+            text,
+            "mine.toml",
+            &sets,
+        )
+        .expect("valid")
+    }
+
+    #[test]
+    fn a_file_wins_over_the_shipped_configuration_and_a_set_over_both() {
+        let text = "[optimizer]\nlr = 0.5\n[train]\nepochs = 3";
+        let Layered { config, replaced } = layered(
+            "gtzan-segments",
+            text,
+            &["train.epochs=2", "loss.label_smoothing=0"],
+        );
+        assert_eq!((config.optimizer.lr, config.train.epochs), (0.5, 2));
+        assert_eq!(
+            (config.model.name.as_str(), config.data.batch_size),
+            ("genregenie-cnn", 32),
+            "the shipped ones"
+        );
+        let told = [
+            "optimizer.lr = 0.5, where gtzan-segments has 0.001",
+            "train.epochs = 2, where gtzan-segments has 40",
+        ];
+        assert_eq!(replaced, told, "0 is 0.0");
+    }
+
+    #[test]
+    fn a_files_schedule_stands_alone() {
+        let Layered { config, replaced } =
+            layered("fma-large", "[schedule.cosine]\nwarmup_steps = 5", &[]);
+        assert!(
+            config.schedule.step.is_none()
+                && config.schedule.plateau.is_none()
+                && config.schedule.cosine.is_some()
+        );
+        assert!(
+            replaced.contains(&"no schedule.step.gamma, where fma-large has 0.7".to_owned()),
+            "{replaced:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_where_it_stands() {
+        let shipped = Shipped::find("fma-small").expect("shipped");
+        let error = |text: &str, sets: &[String]| {
+            Config::layered(Some(shipped), text, "mine.toml", sets)
+                .expect_err("wrong")
+                .to_string()
+        };
+        assert!(
+            error("seed = 1\n[train]\nepoch = 2", &[])
+                .starts_with("mine.toml, line 3: unknown field `epoch`")
+        );
+        assert!(
+            error("", &["train.epoch=2".to_owned()])
+                .starts_with("--set train.epoch=2: unknown field")
+        );
+    }
+}

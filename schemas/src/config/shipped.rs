@@ -1,0 +1,209 @@
+//! How each document trained, inside the program: `fit --like NAME`. Every value in the files is marked with its origin.
+
+use super::{Config, ConfigError};
+
+/// A shipped configuration.
+#[derive(Debug)]
+pub struct Shipped {
+    /// Of the recipe whose document it follows.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// TOML; a comment behind each value says where that comes from.
+    pub text: &'static str,
+}
+
+/// All of them, in the order of their documents.
+pub const SHIPPED: [Shipped; 5] = [
+    Shipped {
+        name: "fma-large",
+        about: "document 000: a CNN and a GRU over log-mel, two schedules, augmentation",
+        text: include_str!("../../configs/fma-large.toml"),
+    },
+    Shipped {
+        name: "gtzan-segments",
+        about: "document 001: its CNN over 3-s segments, Adam at one rate",
+        text: include_str!("../../configs/gtzan-segments.toml"),
+    },
+    Shipped {
+        name: "fma-small",
+        about: "document 002: its CRNN over 640 frames, Adam at one rate",
+        text: include_str!("../../configs/fma-small.toml"),
+    },
+    Shipped {
+        name: "fma-windows",
+        about: "document 003: CNN and bidirectional GRU side by side, genre and sub-genre",
+        text: include_str!("../../configs/fma-windows.toml"),
+    },
+    Shipped {
+        name: "gtzan-images",
+        about: "document 004: ResNet-50 for ten epochs, best from given weights (--init)",
+        text: include_str!("../../configs/gtzan-images.toml"),
+    },
+];
+
+/// Column at which a mark stands behind its value.
+const MARK_COLUMN: usize = 36;
+
+impl Shipped {
+    /// The configuration of that name.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parse`], which lists all.
+    pub fn find(name: &str) -> Result<&'static Self, ConfigError> {
+        Self::of_recipe(name).ok_or_else(|| {
+            let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
+            let message = format!("there are {} (`--like list` tells more)", names.join(", "));
+            ConfigError::Parse {
+                place: format!("--like {name}"),
+                message,
+            }
+        })
+    }
+
+    /// That of the document which a recipe follows, if there is one.
+    #[must_use]
+    pub fn of_recipe(recipe: &str) -> Option<&'static Self> {
+        SHIPPED.iter().find(|shipped| shipped.name == recipe)
+    }
+
+    /// A line for each, for people.
+    #[must_use]
+    pub fn listing() -> String {
+        let lines = SHIPPED
+            .iter()
+            .map(|shipped| format!("{:<16}{}\n", shipped.name, shipped.about));
+        lines.collect()
+    }
+
+    /// `config` as TOML, with this configuration's marks behind the values that are still its own.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parse`]: no TOML can hold it, which no configuration that was read can bring about.
+    pub fn marked(&self, config: &Config) -> Result<String, ConfigError> {
+        let own = Config::parse(self.text, self.name, &[])?;
+        let own = lines_by_key(&text_of(&own)?);
+        let marks = lines_by_key(self.text);
+
+        let mut out = String::new();
+        for (key, line) in lines_by_key(&text_of(config)?) {
+            let is_own = own
+                .iter()
+                .any(|(other, theirs)| *other == key && *theirs == line);
+            let mark = marks
+                .iter()
+                .find(|(other, _)| *other == key)
+                .and_then(|(_, line)| mark_of(line));
+
+            match mark.filter(|_| is_own) {
+                Some(mark) => out += &format!("{line:<MARK_COLUMN$}# {mark}\n"),
+                None => out += &format!("{line}\n"),
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn text_of(config: &Config) -> Result<String, ConfigError> {
+    toml::to_string(config).map_err(|e| ConfigError::Parse {
+        place: "the configuration".to_owned(),
+        message: e.to_string(),
+    })
+}
+
+/// Every line of a TOML text with the key that it sets, such as `optimizer.lr`; empty for other lines.
+fn lines_by_key(text: &str) -> Vec<(String, String)> {
+    let mut section = String::new();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut key = String::new();
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
+        {
+            section = format!("{name}.");
+        } else if let Some((name, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            key = format!("{}{name}", section);
+        }
+        lines.push((key, line.to_owned()));
+    }
+    lines
+}
+
+/// What stands behind the value of a line.
+fn mark_of(line: &str) -> Option<&str> {
+    line.split_once(" # ").map(|(_, mark)| mark.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKS: [&str; 3] = ["text", "repository", "our choice"];
+
+    #[test]
+    fn every_shipped_value_has_a_mark_and_the_whole_is_a_configuration() {
+        for shipped in &SHIPPED {
+            Config::parse(shipped.text, shipped.name, &[]).expect(shipped.name);
+            let values: Vec<_> = lines_by_key(shipped.text)
+                .into_iter()
+                .filter(|(key, _)| !key.is_empty())
+                .collect();
+            assert!(values.len() > 10, "{}", shipped.name);
+            for (key, line) in values {
+                let mark = mark_of(&line).unwrap_or_default();
+                assert!(
+                    MARKS.iter().any(|known| mark.starts_with(known)),
+                    "{}: {key} has the mark {mark:?}",
+                    shipped.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_recipe_that_follows_a_document_has_its_configuration() {
+        for recipe in ["fma-large", "gtzan-segments", "fma-small", "fma-windows"] {
+            assert!(
+                crate::recipe::Recipe::load(recipe, &[]).is_ok()
+                    && Shipped::of_recipe(recipe).is_some()
+            );
+        }
+        let error = Shipped::find("gtzan")
+            .expect_err("none of that name")
+            .to_string();
+        assert!(
+            error.starts_with("--like gtzan: there are fma-large, gtzan-segments"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn gtzans_users_do_not_get_the_schedule_of_document_000() {
+        let like = |name| {
+            Config::parse(Shipped::find(name).expect("shipped").text, name, &[]).expect("valid")
+        };
+        let gtzan = like("gtzan-segments");
+        assert_eq!((gtzan.schedule.step, gtzan.schedule.plateau), (None, None));
+        assert_eq!(like("fma-large").schedule, Config::default().schedule);
+        assert_eq!(like("gtzan-images").train.epochs, 10);
+    }
+
+    #[test]
+    fn marks_stay_with_the_values_that_are_still_the_documents() {
+        let shipped = Shipped::find("gtzan-segments").expect("shipped");
+        let config =
+            Config::parse(shipped.text, "", &["optimizer.lr=0.5".to_owned()]).expect("valid");
+        let text = shipped.marked(&config).expect("TOML");
+        assert_eq!(Config::parse(&text, "", &[]).expect("still TOML"), config);
+        assert!(
+            text.contains("channels = 3                        # text: colour"),
+            "{text}"
+        );
+        assert!(
+            text.contains("lr = 0.5\n")
+                && text.contains("weight_decay = 0.0                  # our choice"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! What a configuration refuses, and how its parts come together.
+
+use super::*;
+
+#[test]
+fn a_set_wins_over_the_file_and_bare_words_are_text() {
+    let sets = ["optimizer.lr=0.5".to_owned(), "model.name=crnn".to_owned()];
+    let config = Config::parse("[optimizer]\nlr = 0.1", "c.toml", &sets).expect("valid");
+    assert_eq!(
+        (config.optimizer.lr, config.model.name.as_str()),
+        (0.5, "crnn")
+    );
+}
+
+#[test]
+fn a_key_that_is_not_there_is_named_with_those_that_are() {
+    let error = Config::parse("[optimizer]\nrate = 0.1", "c.toml", &[])
+        .expect_err("no such key")
+        .to_string();
+    assert!(
+        error.contains("c.toml, line 2")
+            && error.contains("rate")
+            && error.contains("weight_decay"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_schedule_that_is_named_is_the_only_one() {
+    let config =
+        Config::parse("", "", &["schedule.cosine.warmup_steps=5".to_owned()]).expect("valid");
+    assert_eq!(
+        config.schedule,
+        Schedule {
+            step: None,
+            plateau: None,
+            cosine: Some(Cosine { warmup_steps: 5 })
+        }
+    );
+    let none = Config::parse("[schedule]", "", &[]).expect("valid");
+    let text = toml::to_string(&none).expect("tables");
+    assert_eq!(Config::parse(&text, "", &[]).expect("valid"), none);
+    assert!(Config::default().schedule.step.is_some());
+}
+
+#[test]
+fn an_impossible_value_is_named_with_its_key() {
+    let error = Config::parse("", "c.toml", &["data.batch_size=0".to_owned()])
+        .expect_err("zero")
+        .to_string();
+    assert_eq!(error, "data.batch_size = 0: at least 1");
+    let error = Config::parse("[augment]\namplitude = [1.2, 0.8]", "", &[])
+        .expect_err("turned round")
+        .to_string();
+    assert_eq!(
+        error,
+        "augment.amplitude = [1.2, 0.8]: the lower bound, then the upper"
+    );
+}
+
+#[test]
+fn the_set_that_is_wrong_is_named_and_not_those_beside_it() {
+    let sets = ["optimizer.lr=0.1", "optimizer.eps=small", "seed=1"].map(str::to_owned);
+    let error = Config::parse("", "defaults", &sets)
+        .expect_err("no number")
+        .to_string();
+    assert_eq!(
+        error,
+        "--set optimizer.eps=small: invalid type: string \"small\", expected f64"
+    );
+}

@@ -1,0 +1,681 @@
+//! How sure a score is: 95 % intervals by drawing whole artists (or tracks) anew, never segments, and the same for the
+//! difference of two models on the same tracks.
+//!
+//! Segments of a track, and mostly tracks of an artist, are not independent: drawing them one by one gives intervals that
+//! are too narrow. A resample is a pure function of (seed, its number), so that threads change nothing.
+//! Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), percentile intervals.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::num::NonZero;
+
+use serde::{Deserialize, Serialize};
+use wavemill_schemas::rng::{Rng, mix};
+
+use super::MetricsError;
+use super::classification::{Margins, mean};
+use super::multilabel::{Ranking, decide, rankings};
+use super::predictions::{Label, Predictions, likeliest};
+
+/// Resamples of an interval.
+pub const RESAMPLES: usize = 2000;
+
+/// What is drawn as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// All tracks of an artist; a track without one stands alone.
+    Artist,
+    /// No track has an artist: each alone.
+    Track,
+}
+
+/// What was drawn, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draws {
+    /// What is drawn as one.
+    pub unit: Unit,
+    /// How many there are.
+    pub units: u64,
+    /// Labelled tracks in them.
+    pub tracks: u64,
+    /// Of these, tracks without an artist.
+    pub tracks_without_artist: u64,
+    /// Always [`RESAMPLES`].
+    pub resamples: u64,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+/// A figure with its 2.5 and 97.5 percentiles.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Over the rows as they are.
+    pub value: f64,
+    /// 2.5 % of resamples lie below.
+    pub low: f64,
+    /// 2.5 % of resamples lie above.
+    pub high: f64,
+}
+
+/// Intervals by the name of the figure.
+///
+/// One class a row: `accuracy`, `balanced_accuracy`, `macro_f1`. Labels in sets: `exact_match`, `f1_macro`, `f1_micro`,
+/// `roc_auc_macro`. A figure that does not exist (no class with rows of both kinds) is absent; resamples without it are
+/// left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bootstrap {
+    /// What was drawn.
+    pub draws: Draws,
+    /// By figure.
+    pub intervals: BTreeMap<String, Interval>,
+}
+
+/// A figure of two models, and their difference with its interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Of the first.
+    pub a: f64,
+    /// Of the second.
+    pub b: f64,
+    /// a − b, with percentiles over resamples that both share.
+    pub difference: Interval,
+}
+
+/// Two models on the same tracks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Paired {
+    /// What was drawn, for both at once.
+    pub draws: Draws,
+    /// By figure, as in [`Bootstrap::intervals`].
+    pub differences: BTreeMap<String, Difference>,
+}
+
+/// Intervals of `predictions`; `None` for a single artist or track, from which nothing can be drawn.
+///
+/// # Errors
+/// [`MetricsError::NoLabels`].
+pub fn bootstrap(predictions: &Predictions, seed: u64) -> Result<Option<Bootstrap>, MetricsError> {
+    let (groups, draws) = groups(predictions, seed)?;
+    let units = draws.units as usize;
+    if units < 2 {
+        return Ok(None);
+    }
+
+    let statistic = Statistic::of(predictions, &groups, units);
+    let whole = statistic.values(&vec![1; units]);
+    let resamples = resample(&draws, whole.len(), |weights| statistic.values(weights));
+
+    let mut intervals = BTreeMap::new();
+    for (figure, name) in statistic.names().iter().enumerate() {
+        if let Some(interval) = interval(whole[figure], column(&resamples, figure)) {
+            intervals.insert((*name).to_owned(), interval);
+        }
+    }
+    Ok(Some(Bootstrap { draws, intervals }))
+}
+
+/// The difference of two models, tracks drawn for both at once: it varies less than either figure does alone.
+///
+/// Both need one row a track (such as [`Predictions::per_track_mean`]). Artists are those of `a`; `None` for a single artist or track.
+///
+/// # Errors
+/// [`MetricsError::ClassSets`]; [`MetricsError::Tracks`] naming what only one of them has; [`MetricsError::NoLabels`].
+pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
+    a.check_same_classes(b)?;
+    let b = aligned(a, b)?;
+    let (groups, draws) = groups(a, seed)?;
+    let units = draws.units as usize;
+    if units < 2 {
+        return Ok(None);
+    }
+
+    let of_a = Statistic::of(a, &groups, units);
+    let of_b = Statistic::of(&b, &groups, units);
+    let whole_a = of_a.values(&vec![1; units]);
+    let whole_b = of_b.values(&vec![1; units]);
+    let resamples = resample(&draws, whole_a.len(), |weights| {
+        let (a, b) = (of_a.values(weights), of_b.values(weights));
+        a.iter().zip(&b).map(|(a, b)| a - b).collect()
+    });
+
+    let mut differences = BTreeMap::new();
+    for (figure, name) in of_a.names().iter().enumerate() {
+        let a = whole_a[figure];
+        let b = whole_b[figure];
+        if let Some(difference) = interval(a - b, column(&resamples, figure)) {
+            differences.insert((*name).to_owned(), Difference { a, b, difference });
+        }
+    }
+    Ok(Some(Paired { draws, differences }))
+}
+
+/// One figure of every resample.
+fn column(resamples: &[Vec<f64>], figure: usize) -> impl Iterator<Item = f64> {
+    resamples.iter().map(move |figures| figures[figure])
+}
+
+/// The group of each labelled row, and what groups there are.
+fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), MetricsError> {
+    let mut group_of: HashMap<(bool, i64), u32> = HashMap::new();
+    let mut tracks = HashMap::new();
+    let mut groups = Vec::new();
+    for row in predictions.labelled() {
+        let key = row
+            .artist_id
+            .map_or((false, row.track_id), |artist| (true, artist));
+        let next = group_of.len() as u32;
+        groups.push(*group_of.entry(key).or_insert(next));
+        tracks.insert(row.track_id, row.artist_id.is_some());
+    }
+
+    if groups.is_empty() {
+        return Err(MetricsError::NoLabels {
+            target: predictions.target().to_owned(),
+        });
+    }
+
+    let without = tracks.values().filter(|has_artist| !**has_artist).count();
+    let draws = Draws {
+        unit: if without == tracks.len() {
+            Unit::Track
+        } else {
+            Unit::Artist
+        },
+        units: group_of.len() as u64,
+        tracks: tracks.len() as u64,
+        tracks_without_artist: without as u64,
+        resamples: RESAMPLES as u64,
+        seed,
+    };
+    Ok((groups, draws))
+}
+
+/// `b`'s labelled rows in the order of `a`'s.
+fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError> {
+    let fail = |reason: String| Err(MetricsError::Tracks { reason });
+    let mut place = HashMap::new();
+    for row in b.labelled() {
+        if place.insert(row.track_id, row).is_some() {
+            return fail(format!(
+                "the second has several rows of track {}: compare tracks, not segments",
+                row.track_id
+            ));
+        }
+    }
+
+    let mut out = b.like();
+    let mut missing = Vec::new();
+    let mut seen = HashSet::new();
+    for row in a.labelled() {
+        if !seen.insert(row.track_id) {
+            return fail(format!(
+                "the first has several rows of track {}: compare tracks, not segments",
+                row.track_id
+            ));
+        }
+        match place.get(&row.track_id) {
+            Some(other) if other.label == row.label => out.push(other)?,
+            Some(_) => {
+                return fail(format!(
+                    "track {} is labelled otherwise in the second",
+                    row.track_id
+                ));
+            }
+            None => missing.push(row.track_id),
+        }
+    }
+
+    let mut extra: Vec<i64> = place
+        .into_keys()
+        .filter(|track_id| !seen.contains(track_id))
+        .collect();
+    extra.sort_unstable();
+    if missing.is_empty() && extra.is_empty() {
+        return Ok(out);
+    }
+    fail(format!(
+        "only the first has {}; only the second has {}",
+        listed(&missing),
+        listed(&extra)
+    ))
+}
+
+/// Such as `3 tracks (5, 7, 8)`.
+fn listed(tracks: &[i64]) -> String {
+    let some: Vec<String> = tracks.iter().take(5).map(i64::to_string).collect();
+    match tracks.len() {
+        0 => "none".to_owned(),
+        n => format!(
+            "{n} (track {}{})",
+            some.join(", "),
+            if n > 5 { ", …" } else { "" }
+        ),
+    }
+}
+
+/// Rows summed up per group, so that a resample costs no more than its groups.
+enum Statistic {
+    /// `(class, predicted, rows)` of group g at `starts[g]..starts[g + 1]`.
+    Classes {
+        n_classes: usize,
+        starts: Vec<usize>,
+        cells: Vec<(u32, u32, u32)>,
+    },
+    /// `(class × 4 + truth × 2 + guess, rows)` likewise; rows, and those that are right in every label, per group.
+    Sets {
+        starts: Vec<usize>,
+        cells: Vec<(u32, u32)>,
+        rows: Vec<[u32; 2]>,
+        rankings: Vec<Ranking>,
+    },
+}
+
+impl Statistic {
+    /// Of `predictions`, whose labelled rows are in these groups.
+    fn of(predictions: &Predictions, groups: &[u32], units: usize) -> Self {
+        let mut cells: Vec<BTreeMap<(u32, u32), u32>> = vec![BTreeMap::new(); units];
+        let mut rows = vec![[0; 2]; units];
+        for (row, &group) in predictions.labelled().zip(groups) {
+            let cells = &mut cells[group as usize];
+            match row.label {
+                Label::Unknown => {}
+                Label::Class(truth) => {
+                    let guess = likeliest(row.probabilities);
+                    *cells.entry((truth as u32, guess as u32)).or_default() += 1;
+                }
+                Label::Set(set) => {
+                    let exact = decide(row.probabilities, set, |class, truth, guess| {
+                        // What is neither true nor guessed is in no figure.
+                        if truth || guess {
+                            let kind = u32::from(truth) << 1 | u32::from(guess);
+                            *cells.entry((class as u32, kind)).or_default() += 1;
+                        }
+                    });
+                    rows[group as usize][0] += 1;
+                    rows[group as usize][1] += u32::from(exact);
+                }
+            }
+        }
+
+        let mut starts = vec![0];
+        let mut n_cells = 0;
+        for cells in &cells {
+            n_cells += cells.len();
+            starts.push(n_cells);
+        }
+
+        let cells = cells.into_iter().flatten().map(|((a, b), n)| (a, b, n));
+        if predictions.is_multi() {
+            Self::Sets {
+                starts,
+                cells: cells
+                    .map(|(class, kind, n)| (class << 2 | kind, n))
+                    .collect(),
+                rows,
+                rankings: rankings(predictions, |i| groups[i]),
+            }
+        } else {
+            Self::Classes {
+                n_classes: predictions.classes().len(),
+                starts,
+                cells: cells.collect(),
+            }
+        }
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Classes { .. } => &["accuracy", "balanced_accuracy", "macro_f1"],
+            Self::Sets { .. } => &["exact_match", "f1_macro", "f1_micro", "roc_auc_macro"],
+        }
+    }
+
+    /// The figures where group g counts `weights[g]` times; NaN for one that does not exist.
+    fn values(&self, weights: &[u32]) -> Vec<f64> {
+        match self {
+            Self::Classes {
+                n_classes,
+                starts,
+                cells,
+            } => {
+                let mut margins = Margins::new(*n_classes);
+                for (group, weight) in drawn(weights) {
+                    for &(truth, guess, n) in &cells[starts[group]..starts[group + 1]] {
+                        margins.add(truth as usize, guess as usize, u64::from(n) * weight);
+                    }
+                }
+
+                vec![
+                    margins.accuracy(),
+                    margins.balanced_accuracy(),
+                    margins.macro_f1(),
+                ]
+            }
+            Self::Sets {
+                starts,
+                cells,
+                rows,
+                rankings,
+            } => {
+                let mut margins = Margins::new(rankings.len());
+                let mut n_rows = 0;
+                let mut n_exact = 0;
+                for (group, weight) in drawn(weights) {
+                    let [group_rows, group_exact] = rows[group];
+                    n_rows += u64::from(group_rows) * weight;
+                    n_exact += u64::from(group_exact) * weight;
+                    for &(cell, n) in &cells[starts[group]..starts[group + 1]] {
+                        let n = u64::from(n) * weight;
+                        margins.add_decision((cell >> 2) as usize, cell & 2 != 0, cell & 1 != 0, n);
+                    }
+                }
+
+                let auc = mean(
+                    rankings
+                        .iter()
+                        .filter_map(|ranking| ranking.roc_auc(weights)),
+                );
+                vec![
+                    n_exact as f64 / n_rows as f64,
+                    margins.f1_over_all(),
+                    margins.f1_micro(),
+                    auc.unwrap_or(f64::NAN),
+                ]
+            }
+        }
+    }
+}
+
+/// The groups that were drawn, each with how often.
+fn drawn(weights: &[u32]) -> impl Iterator<Item = (usize, u64)> {
+    weights
+        .iter()
+        .enumerate()
+        .filter(|(_, weight)| **weight > 0)
+        .map(|(group, &weight)| (group, u64::from(weight)))
+}
+
+/// The figures of every resample, by number; computed by as many threads as there are cores.
+fn resample(
+    draws: &Draws,
+    figures: usize,
+    values: impl Fn(&[u32]) -> Vec<f64> + Sync,
+) -> Vec<Vec<f64>> {
+    let units = draws.units as usize;
+    let mut out = vec![vec![f64::NAN; figures]; RESAMPLES];
+    let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = RESAMPLES.div_ceil(n_threads);
+
+    std::thread::scope(|scope| {
+        for (part, chunk) in out.chunks_mut(share).enumerate() {
+            let values = &values;
+            scope.spawn(move || {
+                let mut weights = vec![0_u32; units];
+                for (i, slot) in chunk.iter_mut().enumerate() {
+                    let number = (part * share + i) as u64;
+                    let mut rng = Rng::new(mix("bootstrap", &[draws.seed, number]));
+
+                    weights.fill(0);
+                    for _ in 0..units {
+                        weights[rng.below(units as u64) as usize] += 1;
+                    }
+                    *slot = values(&weights);
+                }
+            });
+        }
+    });
+    out
+}
+
+/// `value` between the percentiles of `resamples`, which may hold NaN; `None` for a value that does not exist.
+fn interval(value: f64, resamples: impl Iterator<Item = f64>) -> Option<Interval> {
+    let mut sorted: Vec<f64> = resamples.filter(|x| !x.is_nan()).collect();
+    sorted.sort_by(f64::total_cmp);
+    if value.is_nan() || sorted.is_empty() {
+        return None;
+    }
+    Some(Interval {
+        value,
+        low: quantile(&sorted, 0.025),
+        high: quantile(&sorted, 0.975),
+    })
+}
+
+/// Linear between the two nearest, as `numpy.quantile` does by default.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let at = q * (sorted.len() - 1) as f64;
+    let below = sorted[at.floor() as usize];
+    let above = sorted[at.ceil() as usize];
+    below + (above - below) * at.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::classification::ClassReport;
+    use super::super::multilabel::{SetReport, tests::sets};
+    use super::super::predictions::tests::single;
+    use super::*;
+
+    const YES: &[f32] = &[0.9, 0.1];
+    const NO: &[f32] = &[0.1, 0.9];
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
+        assert_eq!(
+            (
+                quantile(&[1.0, 2.0], 0.0),
+                quantile(&[1.0, 2.0], 1.0),
+                quantile(&[5.0], 0.3)
+            ),
+            (1.0, 2.0, 5.0)
+        );
+    }
+
+    /// Coin throws: of 400 tracks 300 are right, each alone or in fours of one artist that are right or wrong together.
+    fn coins(per_artist: i64) -> Predictions {
+        let rows = (0..400).map(|track| {
+            let artist = (per_artist > 1).then_some(track / per_artist);
+            (track, artist, 0, if track / 4 % 4 == 3 { NO } else { YES })
+        });
+        single(&rows.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_interval_is_as_wide_as_the_binomial_law_says() {
+        let result = bootstrap(&coins(1), 1).unwrap().unwrap();
+        assert_eq!(
+            (
+                result.draws.unit,
+                result.draws.units,
+                result.draws.tracks_without_artist
+            ),
+            (Unit::Track, 400, 400)
+        );
+        let accuracy = result.intervals["accuracy"];
+        let half = 1.96 * (0.75_f64 * 0.25 / 400.0).sqrt();
+        assert_eq!(accuracy.value, 0.75);
+        assert!(
+            (accuracy.low - (0.75 - half)).abs() < 0.006
+                && (accuracy.high - (0.75 + half)).abs() < 0.006,
+            "{accuracy:?}"
+        );
+    }
+
+    #[test]
+    fn artists_whose_tracks_go_together_give_wider_intervals() {
+        let width = |predictions: &Predictions| {
+            let result = bootstrap(predictions, 1).unwrap().unwrap();
+            (
+                result.draws.units,
+                result.intervals["accuracy"].high - result.intervals["accuracy"].low,
+            )
+        };
+        let ((tracks, narrow), (artists, wide)) = (width(&coins(1)), width(&coins(4)));
+        assert_eq!((tracks, artists), (400, 100));
+        assert!(
+            (wide / narrow - 2.0).abs() < 0.15,
+            "fours count as one: √4 wider, not {}",
+            wide / narrow
+        );
+    }
+
+    #[test]
+    fn segments_are_never_drawn_alone() {
+        let tracks = coins(1);
+        let mut segments = tracks.like();
+        for copy in 0..10 {
+            for row in tracks.rows() {
+                segments
+                    .push(&super::super::predictions::Row {
+                        segment: copy,
+                        ..row
+                    })
+                    .unwrap();
+            }
+        }
+        let (a, b) = (
+            bootstrap(&tracks, 3).unwrap().unwrap(),
+            bootstrap(&segments, 3).unwrap().unwrap(),
+        );
+        assert_eq!(a, b, "ten equal segments a track know no more than one");
+    }
+
+    #[test]
+    fn the_value_is_the_report_s_and_the_seed_decides_the_draws() {
+        let rows: Vec<_> = (0..60)
+            .map(|i| {
+                (
+                    i,
+                    Some(i / 3),
+                    (i % 2) as i32,
+                    if i % 5 < 2 { NO } else { YES },
+                )
+            })
+            .collect();
+        let predictions = single(&rows);
+        let report = ClassReport::of(&predictions).unwrap();
+        let result = bootstrap(&predictions, 7).unwrap().unwrap();
+        let got =
+            ["accuracy", "balanced_accuracy", "macro_f1"].map(|name| result.intervals[name].value);
+        assert_eq!(
+            got,
+            [
+                report.accuracy,
+                report.balanced_accuracy,
+                report.macro_mean.f1
+            ]
+        );
+        assert_eq!(bootstrap(&predictions, 7).unwrap().unwrap(), result);
+        assert_ne!(
+            bootstrap(&predictions, 8).unwrap().unwrap().intervals,
+            result.intervals
+        );
+    }
+
+    #[test]
+    fn labels_in_sets_have_intervals_of_their_own_figures() {
+        let rows: Vec<(bool, f32)> = (0..50)
+            .map(|i| {
+                (
+                    i % 3 == 0,
+                    if i % 7 < 3 {
+                        0.8
+                    } else {
+                        0.1 + i as f32 / 500.0
+                    },
+                )
+            })
+            .collect();
+        let cells: Vec<([bool; 2], [f32; 2])> = rows
+            .iter()
+            .map(|&(set, p)| ([set, false], [p, 0.2]))
+            .collect();
+        let predictions = sets(
+            &cells
+                .iter()
+                .map(|(set, p)| (Some(&set[..]), &p[..]))
+                .collect::<Vec<_>>(),
+        );
+        let (report, result) = (
+            SetReport::of(&predictions).unwrap(),
+            bootstrap(&predictions, 1).unwrap().unwrap(),
+        );
+        let value = |name: &str| result.intervals[name].value;
+        assert_eq!(value("roc_auc_macro"), report.roc_auc_macro.unwrap());
+        assert_eq!(
+            [value("exact_match"), value("f1_macro"), value("f1_micro")],
+            [report.exact_match, report.f1_macro, report.f1_micro]
+        );
+        assert!(
+            result
+                .intervals
+                .values()
+                .all(|i| i.low <= i.value && i.value <= i.high && i.low < i.high),
+            "{result:?}"
+        );
+    }
+
+    #[test]
+    fn one_artist_gives_no_interval() {
+        let rows: Vec<_> = (0..9).map(|track| (track, Some(1), 0, YES)).collect();
+        assert_eq!(bootstrap(&single(&rows), 0).unwrap(), None);
+    }
+
+    #[test]
+    fn a_difference_of_equals_is_zero_whatever_the_order_of_rows() {
+        let a = coins(4);
+        let mut b = a.like();
+        (0..a.len()).rev().for_each(|i| b.push(&a.row(i)).unwrap());
+        let equal = paired(&a, &b, 5).unwrap().unwrap();
+        assert_eq!(
+            equal.differences["accuracy"].difference,
+            Interval {
+                value: 0.0,
+                low: 0.0,
+                high: 0.0
+            }
+        );
+    }
+
+    #[test]
+    fn a_pair_is_surer_of_a_difference_than_two_intervals_are() {
+        let a = coins(1);
+        // The same errors and twelve more.
+        let wrong =
+            |row: &super::super::predictions::Row| row.track_id < 12 || row.probabilities == NO;
+        let b: Vec<_> = a
+            .rows()
+            .map(|row| (row.track_id, None, 0, if wrong(&row) { NO } else { YES }))
+            .collect();
+        let pair = paired(&a, &single(&b), 5).unwrap().unwrap();
+        let accuracy = pair.differences["accuracy"];
+        assert!(
+            (accuracy.difference.value - 0.03).abs() < 1e-12
+                && (accuracy.a - accuracy.b - 0.03).abs() < 1e-12
+        );
+        assert!(
+            accuracy.difference.low > 0.01 && accuracy.difference.high < 0.05,
+            "{accuracy:?}"
+        );
+    }
+
+    #[test]
+    fn other_tracks_labels_or_segments_are_named() {
+        let a = single(&[(1, None, 0, YES), (2, None, 0, YES)]);
+        let text = |b: &Predictions| paired(&a, b, 0).unwrap_err().to_string();
+        assert!(
+            text(&single(&[(1, None, 0, YES), (9, None, 0, YES)]))
+                .contains("first has 1 (track 2); only the second has 1 (track 9)")
+        );
+        assert!(
+            text(&single(&[(1, None, 0, YES), (2, None, 1, YES)]))
+                .contains("track 2 is labelled otherwise")
+        );
+        assert!(
+            text(&single(&[(1, None, 0, YES), (1, None, 0, YES)]))
+                .contains("several rows of track 1")
+        );
+        assert!(text(&single(&[(1, None, 0, &[0.2, 0.3, 0.5])])).contains("class"));
+    }
+}

@@ -1,0 +1,426 @@
+//! Scores of a target with one class a row, by scikit-learn's conventions, in f64.
+//!
+//! A figure that divides by nothing is 0 (`zero_division = 0`). Macro means go over the classes that occur in labels or
+//! predictions, balanced accuracy over those with a label: both as scikit-learn does by default. Rows without a label
+//! are counted and take no part.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::MetricsError;
+use super::predictions::{Label, Predictions, likeliest};
+
+/// Tracks of a class from which its F1 enters [`ClassReport::macro_f1_supported`].
+pub const SUPPORTED_TRACKS_MIN: u64 = 10;
+
+/// Precision, recall and F1, each averaged over classes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Means {
+    /// Of the rows predicted as a class, the share that are of it.
+    pub precision: f64,
+    /// Of the rows of a class, the share predicted as it.
+    pub recall: f64,
+    /// Harmonic mean of the two, averaged after.
+    pub f1: f64,
+}
+
+/// One class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassScore {
+    /// Its name.
+    pub name: String,
+    /// Rows of it.
+    pub support: u64,
+    /// Tracks of it.
+    pub tracks: u64,
+    /// Rows predicted as it.
+    pub predicted: u64,
+    /// No row was predicted as it: precision and F1 are 0 by convention, not by measurement.
+    pub never_predicted: bool,
+    /// 0 if never predicted.
+    pub precision: f64,
+    /// 0 without support.
+    pub recall: f64,
+    /// 0 without a hit.
+    pub f1: f64,
+}
+
+/// All scores over a set of rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassReport {
+    /// Rows with a label.
+    pub rows: u64,
+    /// Rows without; in no figure.
+    pub unlabelled: u64,
+    /// Tracks of the rows with a label.
+    pub tracks: u64,
+    /// Share of rows whose likeliest class (lowest id of equal ones) is true.
+    pub accuracy: f64,
+    /// Mean recall over classes with support.
+    pub balanced_accuracy: f64,
+    /// Share of rows whose class is among the three likeliest; equal probabilities rank the higher id first, as
+    /// `top_k_accuracy_score`. `None` for three classes or fewer, where it says nothing.
+    pub top_3: Option<f64>,
+    /// Over classes that occur in labels or predictions, each counting alike.
+    pub macro_mean: Means,
+    /// Over classes by their support.
+    pub weighted_mean: Means,
+    /// Macro F1 over classes with at least [`SUPPORTED_TRACKS_MIN`] tracks; `None` if there is none.
+    pub macro_f1_supported: Option<f64>,
+    /// How many classes that is.
+    pub supported_classes: u64,
+    /// One a class, in id order.
+    pub classes: Vec<ClassScore>,
+    /// Rows by true class, then by predicted class.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// Rows of, predicted as, and rightly predicted as each class: all that the averages need. Shared with the bootstrap, so
+/// that an interval is of the very figure it stands beside.
+#[derive(Clone, Debug)]
+pub(super) struct Margins {
+    pub support: Vec<u64>,
+    pub predicted: Vec<u64>,
+    pub hits: Vec<u64>,
+}
+
+/// `a / b`, 0 for b = 0.
+fn ratio(a: u64, b: u64) -> f64 {
+    if b == 0 { 0.0 } else { a as f64 / b as f64 }
+}
+
+/// Mean of what there is; `None` of nothing.
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, n) = values.fold((0.0, 0_u64), |(sum, n), value| (sum + value, n + 1));
+    (n > 0).then(|| sum / n as f64)
+}
+
+impl Margins {
+    pub fn new(classes: usize) -> Self {
+        Self {
+            support: vec![0; classes],
+            predicted: vec![0; classes],
+            hits: vec![0; classes],
+        }
+    }
+
+    /// Counts `n` rows of class `truth` predicted as `guess`.
+    pub fn add(&mut self, truth: usize, guess: usize, n: u64) {
+        self.support[truth] += n;
+        self.predicted[guess] += n;
+        self.hits[truth] += if truth == guess { n } else { 0 };
+    }
+
+    pub fn precision(&self, class: usize) -> f64 {
+        ratio(self.hits[class], self.predicted[class])
+    }
+
+    pub fn recall(&self, class: usize) -> f64 {
+        ratio(self.hits[class], self.support[class])
+    }
+
+    pub fn f1(&self, class: usize) -> f64 {
+        ratio(
+            2 * self.hits[class],
+            self.support[class] + self.predicted[class],
+        )
+    }
+
+    /// F1 of all decisions together; for one class a row, the accuracy.
+    pub fn f1_micro(&self) -> f64 {
+        let hits: u64 = self.hits.iter().sum();
+        let support: u64 = self.support.iter().sum();
+        let predicted: u64 = self.predicted.iter().sum();
+        ratio(2 * hits, support + predicted)
+    }
+
+    pub fn accuracy(&self) -> f64 {
+        ratio(self.hits.iter().sum(), self.support.iter().sum())
+    }
+
+    pub fn balanced_accuracy(&self) -> f64 {
+        let with_support = self.ids().filter(|&class| self.support[class] > 0);
+        mean(with_support.map(|class| self.recall(class))).unwrap_or(0.0)
+    }
+
+    pub fn macro_f1(&self) -> f64 {
+        mean(self.occurring().map(|class| self.f1(class))).unwrap_or(0.0)
+    }
+
+    fn ids(&self) -> std::ops::Range<usize> {
+        0..self.support.len()
+    }
+
+    /// Classes in labels or predictions.
+    fn occurring(&self) -> impl Iterator<Item = usize> {
+        self.ids()
+            .filter(|&c| self.support[c] + self.predicted[c] > 0)
+    }
+
+    /// The three figures averaged by `weight`, over classes that occur.
+    fn means(&self, weight: impl Fn(usize) -> f64) -> Means {
+        let total: f64 = self.occurring().map(&weight).sum();
+        let average = |score: &dyn Fn(usize) -> f64| {
+            self.occurring().map(|c| weight(c) * score(c)).sum::<f64>() / total
+        };
+        Means {
+            precision: average(&|c| self.precision(c)),
+            recall: average(&|c| self.recall(c)),
+            f1: average(&|c| self.f1(c)),
+        }
+    }
+}
+
+impl ClassReport {
+    /// All scores of `predictions`.
+    ///
+    /// # Errors
+    /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
+    pub fn of(predictions: &Predictions) -> Result<Self, MetricsError> {
+        predictions.check_kind(false)?;
+        let n_classes = predictions.classes().len();
+        let mut margins = Margins::new(n_classes);
+        let mut confusion = vec![vec![0_u64; n_classes]; n_classes];
+        let mut in_top_3 = 0;
+        for row in predictions.labelled() {
+            let Label::Class(truth) = row.label else {
+                continue;
+            };
+            let guess = likeliest(row.probabilities);
+            margins.add(truth, guess, 1);
+            confusion[truth][guess] += 1;
+            in_top_3 += u64::from(rank(row.probabilities, truth) < 3);
+        }
+
+        let rows: u64 = margins.support.iter().sum();
+        if rows == 0 {
+            return Err(MetricsError::NoLabels {
+                target: predictions.target().to_owned(),
+            });
+        }
+
+        let (tracks, tracks_of) = count_tracks(predictions);
+        let supported: Vec<usize> = (0..n_classes)
+            .filter(|&class| tracks_of[class] >= SUPPORTED_TRACKS_MIN)
+            .collect();
+        let classes = predictions.classes().iter().enumerate();
+        Ok(Self {
+            rows,
+            unlabelled: predictions.len() as u64 - rows,
+            tracks,
+            accuracy: margins.accuracy(),
+            balanced_accuracy: margins.balanced_accuracy(),
+            top_3: (n_classes > 3).then(|| ratio(in_top_3, rows)),
+            macro_mean: Means {
+                f1: margins.macro_f1(),
+                ..margins.means(|_| 1.0)
+            },
+            weighted_mean: margins.means(|c| margins.support[c] as f64),
+            macro_f1_supported: mean(supported.iter().map(|&class| margins.f1(class))),
+            supported_classes: supported.len() as u64,
+            classes: classes
+                .map(|(class, name)| margins.score(class, name, tracks_of[class]))
+                .collect(),
+            confusion,
+        })
+    }
+}
+
+impl Margins {
+    fn score(&self, class: usize, name: &str, tracks: u64) -> ClassScore {
+        ClassScore {
+            name: name.to_owned(),
+            support: self.support[class],
+            tracks,
+            predicted: self.predicted[class],
+            never_predicted: self.predicted[class] == 0,
+            precision: self.precision(class),
+            recall: self.recall(class),
+            f1: self.f1(class),
+        }
+    }
+}
+
+/// Place of class `truth` by probability, from 0; of equal ones the higher id comes first.
+fn rank(probabilities: &[f32], truth: usize) -> usize {
+    let own = probabilities[truth];
+    probabilities
+        .iter()
+        .enumerate()
+        .filter(|&(class, p)| *p > own || (*p == own && class > truth))
+        .count()
+}
+
+/// Labelled tracks, and those of each class.
+pub(super) fn count_tracks(predictions: &Predictions) -> (u64, Vec<u64>) {
+    let mut all = HashSet::new();
+    let mut of_class: Vec<HashSet<i64>> = vec![HashSet::new(); predictions.classes().len()];
+    for row in predictions.labelled() {
+        all.insert(row.track_id);
+        match row.label {
+            Label::Unknown => {}
+            Label::Class(class) => {
+                of_class[class].insert(row.track_id);
+            }
+            Label::Set(set) => {
+                for (tracks, &holds) in of_class.iter_mut().zip(set) {
+                    if holds {
+                        tracks.insert(row.track_id);
+                    }
+                }
+            }
+        }
+    }
+
+    let counts = of_class.iter().map(|tracks| tracks.len() as u64);
+    (all.len() as u64, counts.collect())
+}
+
+/// Mean −ln of the true class's probability, without class weights: comparable between models that were trained with
+/// different ones. A probability is kept within ε of 0 and 1, as scikit-learn's `log_loss` on f64.
+///
+/// `None` for labels in sets, or without a label.
+#[must_use]
+pub fn log_loss(predictions: &Predictions) -> Option<f64> {
+    let losses = predictions.labelled().filter_map(|row| match row.label {
+        Label::Class(class) => {
+            let probability = f64::from(row.probabilities[class]);
+            Some(-probability.clamp(f64::EPSILON, 1.0 - f64::EPSILON).ln())
+        }
+        _ => None,
+    });
+    mean(losses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::predictions::tests::{names, single};
+    use super::*;
+
+    fn close(got: f64, want: f64) {
+        assert!((got - want).abs() < 1e-12, "{got} is not {want}");
+    }
+
+    /// Six labelled rows and one without; class 2 has support and is never predicted, class 3 neither.
+    fn example() -> Predictions {
+        single(&[
+            (1, None, 0, &[0.7, 0.1, 0.1, 0.1]),
+            (2, None, 0, &[0.6, 0.2, 0.1, 0.1]),
+            (3, None, 0, &[0.2, 0.6, 0.1, 0.1]),
+            (4, None, 1, &[0.1, 0.8, 0.0, 0.1]),
+            (5, None, 1, &[0.8, 0.1, 0.05, 0.05]),
+            (6, None, 2, &[0.5, 0.3, 0.15, 0.05]),
+            (7, None, -1, &[0.0, 0.0, 1.0, 0.0]),
+        ])
+    }
+
+    #[test]
+    fn every_figure_of_a_small_table_by_hand() {
+        let report = ClassReport::of(&example()).unwrap();
+        assert_eq!((report.rows, report.unlabelled, report.tracks), (6, 1, 6));
+        assert_eq!(
+            report.confusion,
+            [[2, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0; 4]]
+        );
+        close(report.accuracy, 0.5);
+        close(report.balanced_accuracy, (2.0 / 3.0 + 0.5 + 0.0) / 3.0);
+        close(report.classes[0].precision, 0.5);
+        close(report.classes[0].f1, 4.0 / 7.0);
+        close(report.macro_mean.precision, (0.5 + 0.5 + 0.0) / 3.0);
+        close(report.macro_mean.f1, (4.0 / 7.0 + 0.5 + 0.0) / 3.0);
+        close(report.weighted_mean.recall, 0.5);
+        close(report.weighted_mean.f1, (3.0 * 4.0 / 7.0 + 2.0 * 0.5) / 6.0);
+        assert_eq!(report.macro_f1_supported, None);
+    }
+
+    #[test]
+    fn a_class_that_is_never_predicted_is_zero_and_marked() {
+        let report = ClassReport::of(&example()).unwrap();
+        let marks: Vec<bool> = report
+            .classes
+            .iter()
+            .map(|class| class.never_predicted)
+            .collect();
+        assert_eq!(
+            marks,
+            [false, false, true, true],
+            "an unlabelled row is no prediction of class 2"
+        );
+        let class = &report.classes[2];
+        assert_eq!(
+            (class.support, class.precision, class.recall, class.f1),
+            (1, 0.0, 0.0, 0.0)
+        );
+    }
+
+    #[test]
+    fn top_3_ranks_equal_probabilities_by_the_higher_id_and_is_absent_for_three_classes() {
+        assert_eq!(ClassReport::of(&example()).unwrap().top_3, Some(1.0));
+        let ties = single(&[(1, None, 0, &[0.25; 4]), (2, None, 1, &[0.25; 4])]);
+        assert_eq!(ClassReport::of(&ties).unwrap().top_3, Some(0.5));
+        assert_eq!(
+            ClassReport::of(&single(&[(1, None, 0, &[0.4, 0.3, 0.3])]))
+                .unwrap()
+                .top_3,
+            None
+        );
+    }
+
+    #[test]
+    fn classes_under_ten_tracks_are_left_out_of_the_supported_macro_f1() {
+        let mut rows: Vec<(i64, Option<i64>, i32, &[f32])> = (0..10)
+            .map(|track| (track, None, 0, &[0.9_f32, 0.1][..]))
+            .collect();
+        // Twenty rows of class 1, but of nine tracks; half of them are right.
+        rows.extend((0..18).map(|i| {
+            (
+                20 + i % 9,
+                None,
+                1,
+                if i < 9 {
+                    &[0.1_f32, 0.9][..]
+                } else {
+                    &[0.9_f32, 0.1][..]
+                },
+            )
+        }));
+        let report = ClassReport::of(&single(&rows)).unwrap();
+        assert_eq!(
+            (
+                report.supported_classes,
+                report.classes[1].support,
+                report.classes[1].tracks
+            ),
+            (1, 18, 9)
+        );
+        close(report.macro_f1_supported.unwrap(), report.classes[0].f1);
+        close(report.classes[0].f1, 20.0 / 29.0);
+    }
+
+    #[test]
+    fn nothing_to_score_is_an_error() {
+        let unlabelled = single(&[(1, None, -1, &[0.5, 0.5])]);
+        assert!(matches!(
+            ClassReport::of(&unlabelled),
+            Err(MetricsError::NoLabels { .. })
+        ));
+        assert!(matches!(
+            ClassReport::of(&Predictions::multi("a", &names(2))),
+            Err(MetricsError::Kind { .. })
+        ));
+    }
+
+    #[test]
+    fn the_log_loss_is_of_the_true_class_and_finite_at_zero() {
+        let predictions = single(&[
+            (1, None, 0, &[0.5, 0.5]),
+            (2, None, 1, &[1.0, 0.0]),
+            (3, None, -1, &[0.5, 0.5]),
+        ]);
+        close(
+            log_loss(&predictions).unwrap(),
+            (2.0_f64.ln() - f64::EPSILON.ln()) / 2.0,
+        );
+    }
+}

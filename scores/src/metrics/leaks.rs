@@ -1,0 +1,307 @@
+//! What a split lets a model see of its test before the test: counted on the rows that were really used.
+//!
+//! A rule's promise is words; an official split may still hold the same recording under two ids. So each of track,
+//! recording, artist and album is looked up in the training side. Where ids are missing, nothing can be said.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
+
+use serde::{Deserialize, Serialize};
+use wavemill_schemas::recipe::SplitRule;
+
+/// A row of either side, as far as it can leak. Rows of one track count once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Its track.
+    pub track_id: i64,
+    /// Its artist.
+    pub artist_id: Option<i64>,
+    /// Its album.
+    pub album_id: Option<i64>,
+    /// Its recording.
+    pub audio_blake3: Option<&'a str>,
+}
+
+/// Of one kind of thing: how much of the test is known from training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leak {
+    /// Test tracks whose track, recording, artist or album is in training.
+    pub tracks: u64,
+    /// Their share of all test tracks, 0 to 1.
+    pub share: f64,
+    /// Test tracks for which it is known at all.
+    pub known: u64,
+}
+
+/// What leaks from training to a test.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leaks {
+    /// The rule that made the sides.
+    pub rule: SplitRule,
+    /// What the rule promises.
+    pub promise: String,
+    /// The side that is tested: `test` or `validation`.
+    pub split: String,
+    /// Its tracks.
+    pub tracks: u64,
+    /// Tracks of training.
+    pub training_tracks: u64,
+    /// By `track`, `recording`, `artist`, `album`.
+    pub shared: BTreeMap<String, Leak>,
+}
+
+/// Of how many tracks, of training and of the test, the artist is known.
+struct Known {
+    /// Tracks with an artist.
+    artists: usize,
+    /// All of them.
+    tracks: usize,
+}
+
+impl Known {
+    fn of(training: &[Member<'_>], test: &[Member<'_>]) -> Self {
+        let all = || training.iter().chain(test);
+        Self {
+            artists: all().filter(|member| member.artist_id.is_some()).count(),
+            tracks: all().count(),
+        }
+    }
+}
+
+/// What a rule promises, in words for people. Artists are kept on one side only where they are known.
+fn promise(rule: SplitRule, known: &Known) -> String {
+    let Known { artists, tracks } = *known;
+    match rule {
+        SplitRule::Artist if artists == 0 && tracks > 0 => {
+            "no artist is known: tracks were split one by one".to_owned()
+        }
+        SplitRule::Artist if artists < tracks => {
+            format!(
+                "{artists} of {tracks} tracks have a known artist, none of whom is on two sides; the others were split one by one"
+            )
+        }
+        _ => words(rule).to_owned(),
+    }
+}
+
+/// What a rule promises where all artists are known.
+const fn words(rule: SplitRule) -> &'static str {
+    match rule {
+        SplitRule::Official => "the data set's own sides",
+        SplitRule::Stratified => {
+            "tracks drawn class by class: one artist or album is on several sides, which flatters scores"
+        }
+        SplitRule::Artist => "no artist is on two sides",
+        SplitRule::Column => "sides as a column of the metadata says",
+        SplitRule::Segment => {
+            "segments of one track are on several sides: scores say nothing about new music"
+        }
+    }
+}
+
+/// Kinds of things that leak, the worst first: name, and words for "… is in training".
+const KINDS: [(&str, &str); 4] = [
+    ("track", "are themselves in training"),
+    ("recording", "have the same recording there"),
+    ("artist", "share an artist with it"),
+    ("album", "share an album with it"),
+];
+
+impl Leaks {
+    /// Counts what `test` (the side named `split`) shares with `training`.
+    pub fn of<'a>(
+        rule: SplitRule,
+        split: &str,
+        training: impl IntoIterator<Item = Member<'a>>,
+        test: impl IntoIterator<Item = Member<'a>>,
+    ) -> Self {
+        let training = tracks(training);
+        let test = tracks(test);
+        let counts = [
+            shared(&training, &test, |member| Some(member.track_id)),
+            shared(&training, &test, |member| member.audio_blake3),
+            shared(&training, &test, |member| member.artist_id),
+            shared(&training, &test, |member| member.album_id),
+        ];
+
+        Self {
+            rule,
+            promise: promise(rule, &Known::of(&training, &test)),
+            split: split.to_owned(),
+            tracks: test.len() as u64,
+            training_tracks: training.len() as u64,
+            shared: KINDS
+                .iter()
+                .map(|(kind, _)| (*kind).to_owned())
+                .zip(counts)
+                .collect(),
+        }
+    }
+
+    /// One sentence for people.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let mut found = Vec::new();
+        let mut unknown = Vec::new();
+        for (kind, words) in KINDS {
+            let Some(leak) = self.shared.get(kind) else {
+                continue;
+            };
+            if leak.tracks > 0 {
+                let percent = 100.0 * leak.share;
+                found.push(format!("{} ({percent:.1} %) {words}", leak.tracks));
+            }
+            if leak.known == 0 {
+                unknown.push(kind);
+            }
+        }
+
+        let found = if found.is_empty() {
+            "none is known from training".to_owned()
+        } else {
+            found.join(", ")
+        };
+        let unknown = if unknown.is_empty() {
+            String::new()
+        } else {
+            format!("; not known here: {}", unknown.join(", "))
+        };
+        format!(
+            "split `{}` ({}): of {} {} tracks, {found}{unknown}.",
+            self.rule.name(),
+            self.promise,
+            self.tracks,
+            self.split
+        )
+    }
+}
+
+/// One member a track, the first.
+fn tracks<'a>(members: impl IntoIterator<Item = Member<'a>>) -> Vec<Member<'a>> {
+    let mut seen = HashSet::new();
+    members
+        .into_iter()
+        .filter(|member| seen.insert(member.track_id))
+        .collect()
+}
+
+/// How much of `test` has an `id` that `training` has too.
+fn shared<'a, T: Hash + Eq>(
+    training: &[Member<'a>],
+    test: &[Member<'a>],
+    id: impl Fn(&Member<'a>) -> Option<T>,
+) -> Leak {
+    let there: HashSet<T> = training.iter().filter_map(&id).collect();
+    let known: Vec<T> = test.iter().filter_map(&id).collect();
+    let tracks = known.iter().filter(|id| there.contains(id)).count();
+
+    let share = if test.is_empty() {
+        0.0
+    } else {
+        tracks as f64 / test.len() as f64
+    };
+    Leak {
+        tracks: tracks as u64,
+        share,
+        known: known.len() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(track_id: i64, artist: i64, album: Option<i64>, audio: &str) -> Member<'_> {
+        Member {
+            track_id,
+            artist_id: Some(artist),
+            album_id: album,
+            audio_blake3: Some(audio),
+        }
+    }
+
+    #[test]
+    fn each_kind_is_counted_over_tracks_and_not_over_rows() {
+        let training = [
+            member(1, 10, Some(100), "a"),
+            member(1, 10, Some(100), "a"),
+            member(2, 20, None, "b"),
+        ];
+        let test = [
+            member(3, 10, Some(100), "c"),
+            member(3, 10, Some(100), "c"),
+            member(4, 10, Some(101), "b"),
+            member(5, 30, None, "d"),
+            member(2, 20, None, "b"),
+        ];
+        let leaks = Leaks::of(SplitRule::Stratified, "test", training, test);
+        let count = |kind: &str| (leaks.shared[kind].tracks, leaks.shared[kind].known);
+        assert_eq!((leaks.tracks, leaks.training_tracks), (4, 2));
+        assert_eq!(
+            [
+                count("track"),
+                count("recording"),
+                count("artist"),
+                count("album")
+            ],
+            [(1, 4), (2, 4), (3, 4), (1, 2)]
+        );
+        assert_eq!(leaks.shared["artist"].share, 0.75);
+        assert_eq!(
+            leaks.sentence(),
+            "split `stratified` (tracks drawn class by class: one artist or album is on several sides, which flatters scores): \
+             of 4 test tracks, 1 (25.0 %) are themselves in training, 2 (50.0 %) have the same recording there, \
+             3 (75.0 %) share an artist with it, 1 (25.0 %) share an album with it."
+        );
+    }
+
+    #[test]
+    fn no_promise_of_artists_where_none_is_known() {
+        let of = |training: &[Option<i64>], test: &[Option<i64>]| {
+            let members = |artists: &[Option<i64>], first: i64| -> Vec<Member<'static>> {
+                let member = |(n, artist_id): (i64, Option<i64>)| Member {
+                    artist_id,
+                    ..member(n, 0, None, "x")
+                };
+                (first..).zip(artists.iter().copied()).map(member).collect()
+            };
+            Leaks::of(
+                SplitRule::Artist,
+                "test",
+                members(training, 1),
+                members(test, 100),
+            )
+            .promise
+        };
+        assert_eq!(
+            of(&[Some(1), Some(2)], &[Some(3)]),
+            "no artist is on two sides"
+        );
+        assert_eq!(
+            of(&[None, None], &[None]),
+            "no artist is known: tracks were split one by one"
+        );
+        assert_eq!(
+            of(&[Some(1), None, Some(2)], &[None]),
+            "2 of 4 tracks have a known artist, none of whom is on two sides; the others were split one by one"
+        );
+    }
+
+    #[test]
+    fn nothing_known_is_not_nothing_leaked() {
+        let bare = |track_id| Member {
+            track_id,
+            artist_id: None,
+            album_id: None,
+            audio_blake3: Some("x"),
+        };
+        let leaks = Leaks::of(SplitRule::Column, "test", [], [bare(1)]);
+        assert_eq!(
+            leaks.sentence(),
+            "split `column` (sides as a column of the metadata says): of 1 test tracks, none is known from training; \
+             not known here: artist, album."
+        );
+        let json = serde_json::to_string(&leaks).unwrap();
+        assert_eq!(serde_json::from_str::<Leaks>(&json).unwrap(), leaks);
+    }
+}

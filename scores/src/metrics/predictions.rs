@@ -1,0 +1,513 @@
+//! What a model said about the rows of a split, beside what is true: the one input of every score.
+//!
+//! Rows are checked where they come in, so that a score never meets a probability that is not a number or a label that is
+//! no class. Knows no tensor: the caller copies a batch's probabilities out of libtorch.
+
+use std::collections::HashMap;
+
+use super::{MetricsError, THRESHOLD};
+
+/// What is known of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label<'a> {
+    /// Nothing: the row has predictions and no share in any score.
+    Unknown,
+    /// Its class id.
+    Class(usize),
+    /// Whether each class holds, in class order: several labels a track.
+    Set(&'a [bool]),
+}
+
+/// A row of a split with what was predicted for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row<'a> {
+    /// Place in the split's order, from 0: unique over all ranks.
+    pub index: u64,
+    /// Of its clip.
+    pub clip_key: &'a str,
+    /// Within its clip.
+    pub segment: i32,
+    /// Of its track.
+    pub track_id: i64,
+    /// Of its artist, where there is one.
+    pub artist_id: Option<i64>,
+    /// What is true.
+    pub label: Label<'a>,
+    /// `[classes]`, in class order.
+    pub probabilities: &'a [f32],
+}
+
+/// How the rows of a track become one prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TrackRule {
+    /// The mean of their probabilities.
+    Mean,
+    /// A vote of each row for its likeliest class (or, of several labels, for those from 0.5).
+    Majority,
+}
+
+/// The predictions for one target over the rows of a split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predictions {
+    pub(super) target: String,
+    pub(super) classes: Vec<String>,
+    pub(super) multi: bool,
+    pub(super) indices: Vec<u64>,
+    pub(super) clip_keys: Vec<String>,
+    pub(super) segments: Vec<i32>,
+    pub(super) track_ids: Vec<i64>,
+    pub(super) artist_ids: Vec<Option<i64>>,
+    /// Class id, −1 for unknown; 0 where the label is a set.
+    pub(super) labels: Vec<i32>,
+    /// `[n, classes]`; empty where a row has one class.
+    pub(super) sets: Vec<bool>,
+    /// `[n, classes]`, row-major.
+    pub(super) probabilities: Vec<f32>,
+    /// Σ weight · loss and Σ weight.
+    pub(super) loss: [f64; 2],
+}
+
+impl Predictions {
+    /// None yet, for a target whose rows have one class each.
+    #[must_use]
+    pub fn single(target: &str, classes: &[String]) -> Self {
+        Self::empty(target, classes, false)
+    }
+
+    /// None yet, for a target whose rows have any number of labels.
+    #[must_use]
+    pub fn multi(target: &str, classes: &[String]) -> Self {
+        Self::empty(target, classes, true)
+    }
+
+    fn empty(target: &str, classes: &[String], multi: bool) -> Self {
+        Self {
+            target: target.to_owned(),
+            classes: classes.to_vec(),
+            multi,
+            indices: Vec::new(),
+            clip_keys: Vec::new(),
+            segments: Vec::new(),
+            track_ids: Vec::new(),
+            artist_ids: Vec::new(),
+            labels: Vec::new(),
+            sets: Vec::new(),
+            probabilities: Vec::new(),
+            loss: [0.0; 2],
+        }
+    }
+
+    /// The same target without rows.
+    pub(super) fn like(&self) -> Self {
+        Self::empty(&self.target, &self.classes, self.multi)
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// [`MetricsError`] where its probabilities are not one finite number a class, or its label is none of the classes.
+    pub fn push(&mut self, row: &Row) -> Result<(), MetricsError> {
+        let n_classes = self.classes.len();
+        if row.probabilities.len() != n_classes {
+            let n = row.probabilities.len();
+            return Err(self.refused(row, format!("{n} probabilities for {n_classes} classes")));
+        }
+        if let Some(at) = row.probabilities.iter().position(|p| !p.is_finite()) {
+            let name = &self.classes[at];
+            let p = row.probabilities[at];
+            return Err(self.refused(row, format!("probability of class {name} is {p}")));
+        }
+        let (label, set) = match row.label {
+            Label::Unknown => (-1, &[][..]),
+            Label::Class(class) if !self.multi && class < n_classes => (class as i32, &[][..]),
+            Label::Set(set) if self.multi && set.len() == n_classes => (0, set),
+            other => {
+                let reason = format!("label {other:?} is not of its {n_classes} classes");
+                return Err(self.refused(row, reason));
+            }
+        };
+
+        if self.multi {
+            // A row of unknown labels has none of them.
+            self.sets.extend_from_slice(set);
+            self.sets.resize((self.labels.len() + 1) * n_classes, false);
+        }
+        self.labels.push(label);
+        self.indices.push(row.index);
+        self.clip_keys.push(row.clip_key.to_owned());
+        self.segments.push(row.segment);
+        self.track_ids.push(row.track_id);
+        self.artist_ids.push(row.artist_id);
+        self.probabilities.extend_from_slice(row.probabilities);
+        Ok(())
+    }
+
+    fn refused(&self, row: &Row, reason: String) -> MetricsError {
+        MetricsError::Row {
+            clip_key: row.clip_key.to_owned(),
+            segment: row.segment,
+            target: self.target.clone(),
+            reason,
+        }
+    }
+
+    /// Adds a batch's Σ weight · loss and Σ weight.
+    pub fn add_loss(&mut self, weighted: f64, weight: f64) {
+        self.loss[0] += weighted;
+        self.loss[1] += weight;
+    }
+
+    /// Σ weight · loss and Σ weight of what was added.
+    #[must_use]
+    pub fn loss_sums(&self) -> [f64; 2] {
+        self.loss
+    }
+
+    /// Mean loss as training weighs it; `None` where no weight was added or the sum is not finite.
+    #[must_use]
+    pub fn loss(&self) -> Option<f64> {
+        let [weighted, weight] = self.loss;
+        (weight > 0.0 && weighted.is_finite()).then(|| weighted / weight)
+    }
+
+    /// Name of the target.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Names of its classes, in id order.
+    #[must_use]
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Whether a row may have several labels.
+    #[must_use]
+    pub fn is_multi(&self) -> bool {
+        self.multi
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The row at `i`, from 0.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[must_use]
+    pub fn row(&self, i: usize) -> Row<'_> {
+        let cells = i * self.classes.len()..(i + 1) * self.classes.len();
+        let label = match self.labels[i] {
+            -1 => Label::Unknown,
+            _ if self.multi => Label::Set(&self.sets[cells.clone()]),
+            class => Label::Class(class as usize),
+        };
+        Row {
+            index: self.indices[i],
+            clip_key: &self.clip_keys[i],
+            segment: self.segments[i],
+            track_id: self.track_ids[i],
+            artist_id: self.artist_ids[i],
+            label,
+            probabilities: &self.probabilities[cells],
+        }
+    }
+
+    /// All rows, in order.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        (0..self.len()).map(|i| self.row(i))
+    }
+
+    /// Rows whose label is known, in order.
+    pub fn labelled(&self) -> impl Iterator<Item = Row<'_>> {
+        self.rows().filter(|row| row.label != Label::Unknown)
+    }
+
+    /// Whether some track has more than one row, so that tracks and segments are scored apart.
+    pub(super) fn has_segments(&self) -> bool {
+        self.tracks().iter().any(|rows| rows.len() > 1)
+    }
+
+    /// Rows of each track, tracks in order of their first row.
+    fn tracks(&self) -> Vec<Vec<usize>> {
+        let mut place = HashMap::new();
+        let mut tracks: Vec<Vec<usize>> = Vec::new();
+        for (i, track_id) in self.track_ids.iter().enumerate() {
+            let at = *place.entry(track_id).or_insert(tracks.len());
+            if at == tracks.len() {
+                tracks.push(Vec::new());
+            }
+            tracks[at].push(i);
+        }
+        tracks
+    }
+
+    /// One row a track: the mean of its rows' probabilities, summed in f64.
+    ///
+    /// # Errors
+    /// [`MetricsError::MixedTrack`].
+    pub fn per_track_mean(&self) -> Result<Self, MetricsError> {
+        self.per_track(TrackRule::Mean)
+    }
+
+    /// One row a track by the votes of its rows; equal votes go to the higher mean probability, then to the lower class.
+    ///
+    /// A class has (votes + mean probability) / (rows + 1): its order is that of votes, then means (as far as f32 tells
+    /// them apart), and the values of a row add up to 1 where the probabilities do.
+    ///
+    /// # Errors
+    /// [`MetricsError::MixedTrack`].
+    pub fn per_track_majority(&self) -> Result<Self, MetricsError> {
+        self.per_track(TrackRule::Majority)
+    }
+
+    fn per_track(&self, rule: TrackRule) -> Result<Self, MetricsError> {
+        let mut out = self.like();
+        for rows in self.tracks() {
+            let first = self.row(rows[0]);
+            if rows.iter().any(|&i| self.row(i).label != first.label) {
+                return Err(MetricsError::MixedTrack {
+                    track_id: first.track_id,
+                    target: self.target.clone(),
+                });
+            }
+
+            let mut sums = vec![0.0_f64; self.classes.len()];
+            let mut votes = sums.clone();
+            for &i in &rows {
+                let probabilities = self.row(i).probabilities;
+                for (sum, &p) in sums.iter_mut().zip(probabilities) {
+                    *sum += f64::from(p);
+                }
+                self.vote(probabilities, &mut votes);
+            }
+
+            let n = rows.len() as f64;
+            let mut probabilities = Vec::with_capacity(sums.len());
+            for (sum, vote) in sums.iter().zip(&votes) {
+                let value = match rule {
+                    TrackRule::Mean => sum / n,
+                    TrackRule::Majority => (vote + sum / n) / (n + 1.0),
+                };
+                probabilities.push(value as f32);
+            }
+            out.push(&Row {
+                probabilities: &probabilities,
+                ..first
+            })?;
+        }
+        Ok(out)
+    }
+
+    /// Adds a row's vote for each class.
+    fn vote(&self, probabilities: &[f32], votes: &mut [f64]) {
+        if self.multi {
+            for (vote, &p) in votes.iter_mut().zip(probabilities) {
+                if p >= THRESHOLD {
+                    *vote += 1.0;
+                }
+            }
+        } else if !votes.is_empty() {
+            votes[likeliest(probabilities)] += 1.0;
+        }
+    }
+}
+
+/// The class of the highest probability, the lowest id of equal ones; 0 for no classes.
+#[must_use]
+pub fn likeliest(probabilities: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, p) in probabilities.iter().enumerate() {
+        if *p > probabilities[best] {
+            best = class;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// `n` class names.
+    pub(in crate::metrics) fn names(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("class {i}")).collect()
+    }
+
+    /// One row a `(track, artist, label, probabilities)`; label −1 is unknown.
+    pub(in crate::metrics) fn single(rows: &[(i64, Option<i64>, i32, &[f32])]) -> Predictions {
+        let mut out = Predictions::single("genre", &names(rows[0].3.len()));
+        for (i, &(track_id, artist_id, label, probabilities)) in rows.iter().enumerate() {
+            let label = if label < 0 {
+                Label::Unknown
+            } else {
+                Label::Class(label as usize)
+            };
+            let clip_key = format!("{track_id}.mp3");
+            let row = Row {
+                index: i as u64,
+                clip_key: &clip_key,
+                segment: 0,
+                track_id,
+                artist_id,
+                label,
+                probabilities,
+            };
+            out.push(&row).unwrap();
+        }
+        out
+    }
+
+    #[test]
+    fn the_mean_and_the_majority_of_a_track_can_differ() {
+        let rows: &[(i64, Option<i64>, i32, &[f32])] = &[
+            (1, None, 0, &[0.9, 0.1, 0.0]),
+            (1, None, 0, &[0.4, 0.6, 0.0]),
+            (2, None, 1, &[0.2, 0.2, 0.6]),
+            (1, None, 0, &[0.4, 0.6, 0.0]),
+        ];
+        let predictions = single(rows);
+        let mean = predictions.per_track_mean().unwrap();
+        assert_eq!(
+            (mean.len(), mean.row(0).track_id, mean.row(1).track_id),
+            (2, 1, 2)
+        );
+        assert_eq!(likeliest(mean.row(0).probabilities), 0);
+        assert!((mean.row(0).probabilities[0] - 1.7 / 3.0).abs() < 1e-6);
+        let majority = predictions.per_track_majority().unwrap();
+        assert_eq!(likeliest(majority.row(0).probabilities), 1);
+        assert!((majority.row(0).probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert!(predictions.has_segments() && !mean.has_segments());
+    }
+
+    #[test]
+    fn equal_votes_go_to_the_higher_mean_then_to_the_lower_class() {
+        let by_mean = single(&[
+            (1, None, 0, &[0.5, 0.3, 0.2]),
+            (1, None, 0, &[0.0, 0.9, 0.1]),
+        ]);
+        assert_eq!(
+            likeliest(by_mean.per_track_majority().unwrap().row(0).probabilities),
+            1
+        );
+        let by_id = single(&[
+            (1, None, 0, &[0.0, 0.25, 0.75]),
+            (1, None, 0, &[0.0, 0.75, 0.25]),
+        ]);
+        assert_eq!(
+            likeliest(by_id.per_track_majority().unwrap().row(0).probabilities),
+            1
+        );
+    }
+
+    #[test]
+    fn a_label_of_several_is_kept_where_half_of_the_rows_and_the_mean_say_so() {
+        let mut predictions = Predictions::multi("genres_all", &names(2));
+        for (index, probabilities) in [[0.9, 0.45], [0.2, 0.5]].iter().enumerate() {
+            let label = Label::Set(&[true, false]);
+            let row = Row {
+                index: index as u64,
+                clip_key: "a",
+                segment: index as i32,
+                track_id: 1,
+                artist_id: None,
+                label,
+                probabilities,
+            };
+            predictions.push(&row).unwrap();
+        }
+        let majority = predictions.per_track_majority().unwrap();
+        let kept: Vec<bool> = majority
+            .row(0)
+            .probabilities
+            .iter()
+            .map(|&p| p >= 0.5)
+            .collect();
+        assert_eq!(
+            kept,
+            [true, false],
+            "one vote each; the means are 0.55 and 0.475"
+        );
+    }
+
+    #[test]
+    fn a_row_that_no_score_can_use_is_refused_with_its_clip() {
+        let mut predictions = Predictions::single("genre", &names(2));
+        let row = Row {
+            index: 0,
+            clip_key: "000/7.mp3",
+            segment: 3,
+            track_id: 7,
+            artist_id: None,
+            label: Label::Unknown,
+            probabilities: &[0.5, 0.5],
+        };
+        let text = |row: Row| {
+            Predictions::single("genre", &names(2))
+                .push(&row)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            text(Row {
+                probabilities: &[0.5, f32::NAN],
+                ..row
+            })
+            .contains("000/7.mp3, segment 3")
+        );
+        assert!(
+            text(Row {
+                probabilities: &[0.5],
+                ..row
+            })
+            .contains("1 probabilities for 2 classes")
+        );
+        assert!(
+            text(Row {
+                label: Label::Class(2),
+                ..row
+            })
+            .contains("Class(2)")
+        );
+        assert!(
+            text(Row {
+                label: Label::Set(&[true, true]),
+                ..row
+            })
+            .contains("Set")
+        );
+        predictions.push(&row).unwrap();
+        assert_eq!((predictions.len(), predictions.labelled().count()), (1, 0));
+    }
+
+    #[test]
+    fn a_track_with_two_labels_is_named() {
+        let predictions = single(&[(5, None, 0, &[1.0, 0.0]), (5, None, 1, &[1.0, 0.0])]);
+        assert!(
+            predictions
+                .per_track_mean()
+                .unwrap_err()
+                .to_string()
+                .contains("track 5")
+        );
+    }
+
+    #[test]
+    fn the_loss_is_the_weighted_mean_or_none() {
+        let mut predictions = Predictions::single("genre", &names(2));
+        assert_eq!(predictions.loss(), None);
+        predictions.add_loss(3.0, 2.0);
+        predictions.add_loss(1.0, 2.0);
+        assert_eq!(predictions.loss(), Some(1.0));
+    }
+}

@@ -1,0 +1,492 @@
+//! Scores as text for a terminal: one line a class, totals with their intervals, at most 100 columns.
+//!
+//! What is a convention and not a measurement is a `-`: precision and F1 of a class that was never predicted, recall of
+//! one without rows, a ranking score that does not exist. For people alone; programs read `result.json`.
+
+use std::fmt::{self, Display, Write};
+
+use wavemill_schemas::text::shown;
+
+use super::bootstrap::{Bootstrap, Difference, Draws, Interval, Paired, Unit};
+use super::classification::{ClassReport, ClassScore, SUPPORTED_TRACKS_MIN};
+use super::multilabel::SetReport;
+use super::{Evaluation, Level, Report, THRESHOLD};
+
+/// Columns of a class name.
+const NAME: usize = 26;
+/// Columns of the class that rows are most often taken for.
+const TAKEN: usize = 20;
+
+/// Above the cells that both kinds of target have.
+const HEAD: [&str; 5] = ["tracks", "rows", "precision", "recall", "f1"];
+
+/// Before [`Evaluation::loss`]: what training brings down, so that it depends on the configuration.
+const TRAINING_LOSS: &str = "loss as trained (class weights and label smoothing as configured):";
+/// Before [`Level::log_loss`]: comparable between configurations.
+const LOG_LOSS: &str = "log loss (each row counts alike)";
+
+/// `text`, which may be a name out of the data, in `width` columns, cut with `…`.
+fn fit(text: &str, width: usize) -> String {
+    let text = shown(text);
+    if text.chars().count() <= width {
+        return format!("{text:<width$}");
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}
+
+/// A score, or `-` where there is none.
+fn score(value: f64, is_there: bool) -> String {
+    if is_there {
+        format!("{value:.3}")
+    } else {
+        "-".to_owned()
+    }
+}
+
+/// Classes and totals of a target with one class a row.
+fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
+    let mut out = String::new();
+    line(
+        &mut out,
+        "class",
+        &HEAD.map(str::to_owned),
+        "most taken for",
+    );
+    for (class, row) in report.classes.iter().zip(&report.confusion) {
+        let predicted = !class.never_predicted;
+        let cells = [
+            class.tracks.to_string(),
+            class.support.to_string(),
+            score(class.precision, predicted),
+            score(class.recall, class.support > 0),
+            score(class.f1, predicted),
+        ];
+        let taken_for = taken_for(class, row, &report.classes);
+        line(&mut out, &class.name, &cells, &taken_for);
+    }
+    out.push('\n');
+
+    let macro_mean = &report.macro_mean;
+    let few = format!(
+        "macro F1, {} classes of {SUPPORTED_TRACKS_MIN}+ tracks",
+        report.supported_classes
+    );
+    let totals = [
+        ("accuracy", Some(report.accuracy), "accuracy"),
+        (
+            "balanced accuracy",
+            Some(report.balanced_accuracy),
+            "balanced_accuracy",
+        ),
+        ("macro F1", Some(macro_mean.f1), "macro_f1"),
+        (&few, report.macro_f1_supported, ""),
+        ("macro precision", Some(macro_mean.precision), ""),
+        ("macro recall", Some(macro_mean.recall), ""),
+        ("weighted F1", Some(report.weighted_mean.f1), ""),
+        ("top 3", report.top_3, ""),
+    ];
+    for (name, value, figure) in totals {
+        total(&mut out, name, value, bootstrap, figure);
+    }
+
+    if report.classes.iter().any(|class| class.never_predicted) {
+        out.push_str("- : never predicted (or no such row); counted as 0 in the means\n");
+    }
+    footer(&mut out, report.unlabelled, bootstrap);
+    out
+}
+
+/// Classes and totals of a target with several labels a row.
+fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>) -> String {
+    let mut out = String::new();
+    line(
+        &mut out,
+        "class",
+        &HEAD.map(str::to_owned),
+        "  roc auc  avg prec",
+    );
+    for class in &report.classes {
+        let predicted = !class.never_predicted;
+        let cells = [
+            class.tracks.to_string(),
+            class.support.to_string(),
+            score(class.precision, predicted),
+            score(class.recall, class.support > 0),
+            score(class.f1, predicted),
+        ];
+        let [auc, precision] = [class.roc_auc, class.average_precision]
+            .map(|value| score(value.unwrap_or_default(), value.is_some()));
+        line(
+            &mut out,
+            &class.name,
+            &cells,
+            &format!("{auc:>9} {precision:>9}"),
+        );
+    }
+    out.push('\n');
+
+    let auc = format!("macro ROC-AUC, {} classes", report.ranked_classes);
+    let totals = [
+        (auc.as_str(), report.roc_auc_macro, "roc_auc_macro"),
+        ("micro ROC-AUC", report.roc_auc_micro, ""),
+        (
+            "macro average precision",
+            report.average_precision_macro,
+            "",
+        ),
+        (
+            "micro average precision",
+            report.average_precision_micro,
+            "",
+        ),
+        ("macro F1", Some(report.f1_macro), "f1_macro"),
+        ("micro F1", Some(report.f1_micro), "f1_micro"),
+        ("exact match", Some(report.exact_match), "exact_match"),
+    ];
+    for (name, value, figure) in totals {
+        total(&mut out, name, value, bootstrap, figure);
+    }
+
+    legend(&mut out, report);
+    footer(&mut out, report.unlabelled, bootstrap);
+    out
+}
+
+/// Counts of a target with several labels a row, and what its columns are.
+fn legend(out: &mut String, report: &SetReport) {
+    let SetReport {
+        rows,
+        tracks,
+        classes,
+        ..
+    } = report;
+    let labels: u64 = classes.iter().map(|class| class.support).sum();
+    let labels_a_row = labels as f64 / *rows as f64;
+    let n_classes = classes.len();
+
+    put(
+        out,
+        format_args!(
+            "{rows} rows of {tracks} tracks, {n_classes} classes, {labels_a_row:.2} labels a row\n"
+        ),
+    );
+    put(
+        out,
+        format_args!(
+            "precision, recall, f1, exact match: a label is predicted from probability {THRESHOLD:?}\n"
+        ),
+    );
+    out.push_str(
+        "roc auc, avg prec: by the order of probabilities; macro: mean of classes, micro: all labels as one\n",
+    );
+    out.push_str("- : never predicted (0 in the means), or no rows both with and without it (not in the means)\n");
+}
+
+/// The figures of two models beside each other, and their difference.
+#[must_use]
+pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
+    let mut out = format!(
+        "{:<NAME$}{:>14} {:>14}   {:<26}\n",
+        "",
+        fit(names[0], 14).trim_end(),
+        fit(names[1], 14).trim_end(),
+        "difference, 95 %"
+    );
+
+    for (figure, Difference { a, b, difference }) in &paired.differences {
+        let Interval { value, low, high } = *difference;
+        let unsure = if low <= 0.0 && high >= 0.0 {
+            "  may be chance"
+        } else {
+            ""
+        };
+
+        let text = figure.replace('_', " ");
+        put(
+            &mut out,
+            format_args!(
+                "{text:<NAME$}{a:>14.4} {b:>14.4}   {value:+.4} [{low:+.4}, {high:+.4}]{unsure}\n"
+            ),
+        );
+    }
+    put(&mut out, format_args!("{}\n", words(&paired.draws)));
+    out
+}
+
+/// The class that most rows of `class` are wrongly predicted as, with its share.
+fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String {
+    let others = row
+        .iter()
+        .zip(classes)
+        .filter(|(n, other)| **n > 0 && other.name != class.name);
+    // The first of equal ones.
+    let most = others.rev().max_by_key(|(n, _)| **n);
+    most.map_or(String::new(), |(n, other)| {
+        let percent = 100.0 * *n as f64 / class.support as f64;
+        format!("{} {percent:>4.0} %", fit(&other.name, TAKEN))
+    })
+}
+
+/// One class, or the head above all of them.
+fn line(out: &mut String, name: &str, cells: &[String; 5], last: &str) {
+    let [tracks, rows, precision, recall, f1] = cells;
+    let text = format!(
+        "{} {tracks:>7} {rows:>8} {precision:>10} {recall:>7} {f1:>6}  {last}",
+        fit(name, NAME)
+    );
+    put(out, format_args!("{}\n", text.trim_end()));
+}
+
+/// One figure, with the interval of the bootstrap's `figure` where that has one.
+fn total(
+    out: &mut String,
+    name: &str,
+    value: Option<f64>,
+    bootstrap: Option<&Bootstrap>,
+    figure: &str,
+) {
+    let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+    let interval = bootstrap.and_then(|bootstrap| bootstrap.intervals.get(figure));
+    let interval = interval.map_or(String::new(), |i| {
+        format!("  [{:.4}, {:.4}]", i.low, i.high)
+    });
+    put(out, format_args!("{name:<34} {value:>7}{interval}\n"));
+}
+
+fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>) {
+    if unlabelled > 0 {
+        put(
+            out,
+            format_args!("{unlabelled} rows without a label are in no figure\n"),
+        );
+    }
+    match bootstrap {
+        Some(bootstrap) => put(out, format_args!("{}\n", words(&bootstrap.draws))),
+        None => out.push_str("no intervals: a single artist or track\n"),
+    }
+}
+
+/// What the intervals are over.
+fn words(draws: &Draws) -> String {
+    let Draws {
+        units,
+        tracks,
+        tracks_without_artist,
+        resamples,
+        ..
+    } = draws;
+    let what = match draws.unit {
+        Unit::Track => format!("{units} tracks"),
+        Unit::Artist if *tracks_without_artist == 0 => {
+            format!("{units} artists of {tracks} tracks")
+        }
+        Unit::Artist => {
+            format!(
+                "{} artists and {tracks_without_artist} tracks without one",
+                units - tracks_without_artist
+            )
+        }
+    };
+    format!("[95 % of {resamples} resamples over {what}]")
+}
+
+/// Writing to a `String` cannot fail.
+fn put(out: &mut String, text: fmt::Arguments) {
+    out.write_fmt(text)
+        .expect("a String takes what it is given");
+}
+
+impl Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&match &self.report {
+            Report::Single(report) => class_table(report, self.bootstrap.as_ref()),
+            Report::Multi(report) => set_table(report, self.bootstrap.as_ref()),
+        })?;
+        self.log_loss
+            .map_or(Ok(()), |loss| writeln!(f, "{:<34} {loss:>7.4}", LOG_LOSS))
+    }
+}
+
+impl Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "{} on {}", self.target, self.leaks.split)?;
+        if let Some(loss) = self.loss {
+            writeln!(f, "{TRAINING_LOSS} {loss:.4}")?;
+        }
+        for text in wrapped(&self.leaks.sentence(), 100) {
+            writeln!(f, "{text}")?;
+        }
+        match (&self.tracks_mean, &self.tracks_majority) {
+            (Some(mean), Some(majority)) => {
+                writeln!(
+                    f,
+                    "\nper track, by the mean of its segments' probabilities\n{mean}"
+                )?;
+                writeln!(f, "per track, by its segments' votes\n{majority}")?;
+                write!(f, "per segment\n{}", self.segments)
+            }
+            _ => write!(f, "\n{}", self.segments),
+        }
+    }
+}
+
+/// Lines of at most `width` columns, cut between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last().map_or(0, |line| line.chars().count());
+        match lines.last_mut() {
+            Some(line) if last == 0 => line.push_str(word),
+            Some(line) if last + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::multilabel::tests::sets;
+    use super::super::predictions::Predictions;
+    use super::super::predictions::tests::single;
+    use super::super::{Label, Leaks, Row, paired};
+    use super::*;
+    use wavemill_schemas::recipe::SplitRule;
+
+    fn widest(text: &str) -> usize {
+        text.lines()
+            .map(|line| line.chars().count())
+            .max()
+            .unwrap_or(0)
+    }
+
+    #[test]
+    fn a_class_name_cannot_act_on_the_terminal() {
+        assert_eq!(fit("a\u{1b}[2Jb", 13), "a\\u{1b}[2Jb  ");
+        assert_eq!(fit("\u{202e}kcoR", 26).trim_end(), "\\u{202e}kcoR");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_a_hundred_columns_and_columns_are_aligned() {
+        let classes = [
+            "Old-Time / Historic pieces of long ago",
+            "Электронная музыка и прочие шумы разных лет",
+            "Jazz",
+        ]
+        .map(str::to_owned);
+        let mut predictions = Predictions::single("genre", &classes);
+        for i in 0..24_u64 {
+            let probabilities = if i % 4 == 0 {
+                [0.2, 0.7, 0.1]
+            } else {
+                [0.7, 0.2, 0.1]
+            };
+            let label = Label::Class(i as usize % 3);
+            let row = Row {
+                index: i,
+                clip_key: "c",
+                segment: (i % 2) as i32,
+                track_id: 1_000_000 + i as i64 / 2 * 3 + (i % 3) as i64,
+                artist_id: Some(i as i64 / 6),
+                label,
+                probabilities: &probabilities,
+            };
+            predictions.push(&row).unwrap();
+        }
+        let leaks = Leaks::of(SplitRule::Segment, "validation", [], []);
+        let text = Evaluation::of(&predictions, 1, leaks).unwrap().to_string();
+        assert!(widest(&text) <= 100, "{}\n{text}", widest(&text));
+        let column = |line: &str, word: &str| {
+            line.chars().count()
+                - line
+                    .split(word)
+                    .last()
+                    .map_or(0, |rest| rest.chars().count())
+        };
+        let head = text.lines().find(|line| line.starts_with("class")).unwrap();
+        let jazz = text.lines().find(|line| line.starts_with("Jazz")).unwrap();
+        assert_eq!(
+            column(head, "precision"),
+            column(&jazz.replacen('-', "@", 1), "@"),
+            "{head}\n{jazz}"
+        );
+        assert!(text.contains("Old-Time / Historic piece… "), "{text}");
+        assert!(
+            text.contains(LOG_LOSS) && !text.contains(TRAINING_LOSS),
+            "{text}"
+        );
+        predictions.add_loss(3.0, 2.0);
+        let leaks = Leaks::of(SplitRule::Segment, "validation", [], []);
+        let text = Evaluation::of(&predictions, 1, leaks).unwrap().to_string();
+        assert!(
+            text.contains(&format!("{TRAINING_LOSS} 1.5000\n")) && widest(&text) <= 100,
+            "{text}"
+        );
+        assert!(text.contains("Электронная музыка …"), "{text}");
+    }
+
+    #[test]
+    fn a_class_never_predicted_has_dashes_and_a_note() {
+        let predictions = single(&[(1, None, 0, &[0.9, 0.1]), (2, None, 1, &[0.8, 0.2])]);
+        let table = class_table(&ClassReport::of(&predictions).unwrap(), None);
+        let line = table
+            .lines()
+            .find(|line| line.starts_with("class 1"))
+            .unwrap();
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(
+            cells,
+            [
+                "class", "1", "1", "1", "-", "0.000", "-", "class", "0", "100", "%"
+            ]
+        );
+        assert!(table.contains("never predicted") && table.contains("no intervals"));
+    }
+
+    #[test]
+    fn sets_and_pairs_have_tables_too() {
+        let a = sets(&[
+            (Some(&[true, false]), &[0.9, 0.1]),
+            (Some(&[false, false]), &[0.3, 0.2]),
+            (None, &[0.0, 0.0]),
+        ]);
+        let b = sets(&[
+            (Some(&[true, false]), &[0.2, 0.1]),
+            (Some(&[false, false]), &[0.3, 0.2]),
+        ]);
+        let table = Level {
+            report: Report::of(&a).unwrap(),
+            log_loss: None,
+            bootstrap: super::super::bootstrap(&a, 1).unwrap(),
+        }
+        .to_string();
+        assert!(
+            table.contains("macro ROC-AUC, 1 classes            1.0000  [1.0000, 1.0000]"),
+            "{table}"
+        );
+        assert!(
+            table.contains("1 rows without a label") && table.contains("resamples over 2 tracks]"),
+            "{table}"
+        );
+        let pair = paired_table(
+            &paired(&a, &b, 1).unwrap().unwrap(),
+            ["crnn", "a-model-with-a-very-long-name"],
+        );
+        assert!(
+            pair.contains("a-model-with-…") && pair.contains("roc auc macro"),
+            "{pair}"
+        );
+        assert!(
+            table.contains("2 rows of 2 tracks, 2 classes, 0.50 labels a row"),
+            "{table}"
+        );
+        assert!(
+            table.contains("from probability 0.5\n") && table.contains("- : never predicted"),
+            "{table}"
+        );
+        assert!(widest(&table) <= 100 && widest(&pair) <= 100);
+    }
+}

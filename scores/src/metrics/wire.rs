@@ -1,0 +1,284 @@
+//! Predictions as bytes, so that ranks can send their rows to each other; the whole is put in order on arrival.
+//!
+//! The bytes are JSON, column by column. Nothing of it is stored: both ends are the same program.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::MetricsError;
+use super::predictions::{Predictions, Row};
+
+/// [`Predictions`] on their way.
+#[derive(Serialize, Deserialize)]
+struct Sent<'a> {
+    target: Cow<'a, str>,
+    classes: Cow<'a, [String]>,
+    multi: bool,
+    indices: Cow<'a, [u64]>,
+    clip_keys: Cow<'a, [String]>,
+    segments: Cow<'a, [i32]>,
+    track_ids: Cow<'a, [i64]>,
+    artist_ids: Cow<'a, [Option<i64>]>,
+    labels: Cow<'a, [i32]>,
+    sets: Cow<'a, [bool]>,
+    /// JSON gives back each f32 as it was: `serde_json` has `float_roundtrip`, and rows hold finite numbers alone.
+    probabilities: Cow<'a, [f32]>,
+    /// The bits of the loss sums, which may be infinite or no number, as no JSON number is.
+    loss: [u64; 2],
+}
+
+impl Predictions {
+    /// All rows and the loss sums, for [`Predictions::merge`].
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let sent = Sent {
+            target: Cow::from(&self.target),
+            classes: Cow::from(&self.classes),
+            multi: self.multi,
+            indices: Cow::from(&self.indices),
+            clip_keys: Cow::from(&self.clip_keys),
+            segments: Cow::from(&self.segments),
+            track_ids: Cow::from(&self.track_ids),
+            artist_ids: Cow::from(&self.artist_ids),
+            labels: Cow::from(&self.labels),
+            sets: Cow::from(&self.sets),
+            probabilities: Cow::from(&self.probabilities),
+            loss: self.loss.map(f64::to_bits),
+        };
+        serde_json::to_vec(&sent).expect("lists of numbers and text are JSON")
+    }
+
+    /// What [`Predictions::to_bytes`] gave.
+    ///
+    /// # Errors
+    /// [`MetricsError::Bytes`], or a row that is refused.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetricsError> {
+        let sent: Sent<'_> = serde_json::from_slice(bytes).map_err(|_| MetricsError::Bytes)?;
+        let unchecked = Self {
+            target: sent.target.into_owned(),
+            classes: sent.classes.into_owned(),
+            multi: sent.multi,
+            indices: sent.indices.into_owned(),
+            clip_keys: sent.clip_keys.into_owned(),
+            segments: sent.segments.into_owned(),
+            track_ids: sent.track_ids.into_owned(),
+            artist_ids: sent.artist_ids.into_owned(),
+            labels: sent.labels.into_owned(),
+            sets: sent.sets.into_owned(),
+            probabilities: sent.probabilities.into_owned(),
+            loss: sent.loss.map(f64::from_bits),
+        };
+        if !unchecked.has_whole_rows() {
+            return Err(MetricsError::Bytes);
+        }
+
+        let mut out = unchecked.like();
+        out.loss = unchecked.loss;
+        for row in unchecked.rows() {
+            out.push(&row)?;
+        }
+        Ok(out)
+    }
+
+    /// Whether every column has a value for each row.
+    fn has_whole_rows(&self) -> bool {
+        let n_rows = self.len();
+        let Some(n_cells) = n_rows.checked_mul(self.classes.len()) else {
+            return false;
+        };
+        let lengths = [
+            self.indices.len(),
+            self.clip_keys.len(),
+            self.segments.len(),
+            self.track_ids.len(),
+            self.artist_ids.len(),
+        ];
+        lengths == [n_rows; 5]
+            && self.probabilities.len() == n_cells
+            && self.sets.len() == if self.multi { n_cells } else { 0 }
+    }
+
+    /// The rows of all ranks in the split's order; loss sums are added in rank order.
+    ///
+    /// # Errors
+    /// [`MetricsError::Bytes`]; [`MetricsError::ClassSets`] where ranks speak of different classes;
+    /// [`MetricsError::Duplicate`] where a row came twice.
+    pub fn merge(parts: &[Vec<u8>]) -> Result<Self, MetricsError> {
+        let parts = parts
+            .iter()
+            .map(|bytes| Self::from_bytes(bytes))
+            .collect::<Result<Vec<_>, _>>()?;
+        let first = parts.first().ok_or(MetricsError::Bytes)?;
+
+        let mut out = first.like();
+        let mut rows: Vec<Row> = Vec::new();
+        for part in &parts {
+            first.check_same_classes(part)?;
+            let [weighted, weight] = part.loss_sums();
+            out.add_loss(weighted, weight);
+            rows.extend(part.rows());
+        }
+
+        rows.sort_by_key(|row| row.index);
+        if let Some(pair) = rows.windows(2).find(|pair| pair[0].index == pair[1].index) {
+            return Err(MetricsError::Duplicate {
+                index: pair[0].index,
+                clip_key: pair[0].clip_key.to_owned(),
+            });
+        }
+        rows.iter().try_for_each(|row| out.push(row))?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_schemas::rng::{Rng, mix};
+
+    use super::super::predictions::Label;
+    use super::super::predictions::tests::{names, single};
+    use super::*;
+
+    fn whole() -> Predictions {
+        let mut predictions = single(&[
+            (1, Some(3), 0, &[0.9, 0.1]),
+            (2, None, 1, &[0.4, 0.6]),
+            (3, Some(-4), -1, &[0.5, 0.5]),
+            (4, None, 1, &[0.25, 0.75]),
+        ]);
+        predictions.add_loss(2.5, 4.0);
+        predictions
+    }
+
+    /// The rows that rank `rank` of `world` had, with its share of the loss.
+    fn slice(all: &Predictions, rank: usize, world: usize) -> Vec<u8> {
+        let mut part = all.like();
+        (rank..all.len())
+            .step_by(world)
+            .for_each(|i| part.push(&all.row(i)).unwrap());
+        part.add_loss(2.5 / world as f64, 4.0 / world as f64);
+        part.to_bytes()
+    }
+
+    #[test]
+    fn rows_of_any_number_of_ranks_come_back_in_order() {
+        let all = whole();
+        for world in [1, 2, 5] {
+            let parts: Vec<Vec<u8>> = (0..world).map(|rank| slice(&all, rank, world)).collect();
+            let merged = Predictions::merge(&parts).unwrap();
+            assert!((merged.loss().unwrap() - 0.625).abs() < 1e-15);
+            assert!(merged.rows().eq(all.rows()), "{world} ranks");
+        }
+    }
+
+    #[test]
+    fn labels_in_sets_come_back() {
+        let mut all = Predictions::multi("genres_all", &names(3));
+        for (index, label) in [
+            Label::Set(&[true, false, true]),
+            Label::Unknown,
+            Label::Set(&[false; 3]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let row = Row {
+                index: index as u64,
+                clip_key: "ü",
+                segment: 1,
+                track_id: 9,
+                artist_id: Some(0),
+                label,
+                probabilities: &[0.1, 0.2, 0.3],
+            };
+            all.push(&row).unwrap();
+        }
+        assert_eq!(Predictions::from_bytes(&all.to_bytes()).unwrap(), all);
+    }
+
+    /// Probabilities of every exponent, and mantissas that need all their digits; a loss that is no number.
+    #[test]
+    fn every_number_comes_back_bit_by_bit() {
+        let mut rng = Rng::new(mix("test", &[1]));
+        for loss in [f64::NAN, f64::INFINITY, -0.0, f64::MIN_POSITIVE, 0.1 + 0.2] {
+            let mut all = Predictions::single("genre", &names(2));
+            all.add_loss(loss, 1.0);
+            let mut wanted = Vec::new();
+            for index in 0..20_000 {
+                let probabilities = [0, 1].map(|_| f32::from_bits(rng.next_u32()));
+                if probabilities.iter().all(|p| p.is_finite()) {
+                    wanted.extend(probabilities.map(f32::to_bits));
+                    all.push(&Row {
+                        index,
+                        clip_key: "a \"b\"\n\0",
+                        segment: i32::MIN,
+                        track_id: i64::MIN + index as i64,
+                        artist_id: Some(i64::MAX),
+                        label: Label::Class(1),
+                        probabilities: &probabilities,
+                    })
+                    .unwrap();
+                }
+            }
+            let came = Predictions::from_bytes(&all.to_bytes()).unwrap();
+            let bits: Vec<u32> = came.probabilities.iter().map(|p| p.to_bits()).collect();
+            assert!(bits == wanted && came.rows().eq(all.rows()));
+            assert_eq!(
+                came.loss_sums().map(f64::to_bits),
+                all.loss_sums().map(f64::to_bits)
+            );
+        }
+    }
+
+    #[test]
+    fn columns_of_other_lengths_and_other_classes_are_refused() {
+        let text = String::from_utf8(whole().to_bytes()).unwrap();
+        for (whole, cut) in [
+            ("\"indices\":[0,1,2,3]", "\"indices\":[0,1,2]"),
+            ("\"labels\":[0,1,-1,1]", "\"labels\":[0,1,-1,2]"),
+            ("\"labels\":[0,1,-1,1]", "\"labels\":[0,1,-1,-2]"),
+            ("\"sets\":[]", "\"sets\":[true]"),
+            (",0.75]", "]"),
+            ("\"multi\":false", "\"multi\":true"),
+        ] {
+            let other = text.replacen(whole, cut, 1);
+            assert_ne!(other, text, "{text}");
+            assert!(
+                Predictions::from_bytes(other.as_bytes()).is_err(),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_that_comes_twice_is_named() {
+        let all = whole();
+        let parts = [slice(&all, 0, 2), slice(&all, 0, 1)];
+        assert!(
+            Predictions::merge(&parts)
+                .unwrap_err()
+                .to_string()
+                .contains("1.mp3")
+        );
+    }
+
+    #[test]
+    fn other_classes_cut_bytes_and_trailing_bytes_are_refused() {
+        let bytes = whole().to_bytes();
+        let other = Predictions::single("genre", &names(3)).to_bytes();
+        assert!(matches!(
+            Predictions::merge(&[bytes.clone(), other]),
+            Err(MetricsError::ClassSets { .. })
+        ));
+        for end in 0..bytes.len() {
+            assert!(
+                Predictions::from_bytes(&bytes[..end]).is_err(),
+                "{end} of {} bytes",
+                bytes.len()
+            );
+        }
+        assert!(Predictions::from_bytes(&[bytes, vec![0]].concat()).is_err());
+        assert!(Predictions::merge(&[]).is_err());
+    }
+}

@@ -1,0 +1,490 @@
+//! The log of a run: one JSON object a line, appended.
+//!
+//! A line is one write, so that a killed run loses at most the line it was writing. A run that goes on from a checkpoint
+//! takes the steps after it anew: their lines are cut off, and a line `resumed` says how many there were. So no step is
+//! there twice, for readers that know nothing of this. Logs of earlier versions kept such lines; [`read_log`] drops them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::RecordError;
+
+/// Kind of the line that says where a run went on.
+const RESUMED: &str = "resumed";
+/// Kind of an optimiser step's line.
+const STEP: &str = "step";
+/// Kinds of lines that an epoch's end writes.
+const OF_EPOCHS: [&str; 2] = ["epoch", "warning"];
+
+/// A line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it tells of: `start`, `warning`, `step`, `epoch`, …
+    pub kind: String,
+    /// Optimiser steps that were done.
+    pub step: u64,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Figures by name. What is not finite is written as text: `"NaN"`, `"inf"`, `"-inf"`.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        serialize_with = "put_values",
+        deserialize_with = "get_values"
+    )]
+    pub values: BTreeMap<String, f64>,
+    /// Words by name, such as the device.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, String>,
+    /// Seconds since 1970 when it was written.
+    pub unix_s: f64,
+}
+
+impl Entry {
+    /// Whether it still holds of a run that goes on after `step`, in `epoch`.
+    fn holds(&self, epoch: u64, step: u64) -> bool {
+        // A checkpoint of an epoch's last step may lie before that epoch's end.
+        let comes_anew = OF_EPOCHS.contains(&self.kind.as_str()) && self.epoch >= epoch;
+        self.step < step || self.step == step && !comes_anew
+    }
+}
+
+/// A figure as the log has it: JSON has no infinite number.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Finite(f64),
+    Text(String),
+}
+
+fn put_values<S: Serializer>(values: &BTreeMap<String, f64>, to: S) -> Result<S::Ok, S::Error> {
+    let numbers = values.iter().map(|(name, &value)| {
+        if value.is_finite() {
+            (name, Number::Finite(value))
+        } else {
+            (name, Number::Text(value.to_string()))
+        }
+    });
+    to.collect_map(numbers)
+}
+
+fn get_values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let mut values = BTreeMap::new();
+    for (name, number) in BTreeMap::<String, Number>::deserialize(from)? {
+        let value = match number {
+            Number::Finite(value) => value,
+            Number::Text(text) => text
+                .parse()
+                .map_err(|_| serde::de::Error::custom(format!("{name}: {text:?} is no number")))?,
+        };
+        values.insert(name, value);
+    }
+    Ok(values)
+}
+
+/// Appends to a log. One process at a time: the file is locked while this lives.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    path: PathBuf,
+}
+
+impl Log {
+    /// The log at `path`, made where it lacks; half a line at its end, from a run that was killed, is cut off.
+    ///
+    /// # Errors
+    /// [`RecordError::Busy`], [`RecordError::Io`].
+    pub fn open(path: &Path) -> Result<Self, RecordError> {
+        let fail = |action| RecordError::io(path, action);
+        let options = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path);
+        let mut file = options.map_err(fail("open"))?;
+
+        // A file system without locks is no reason to stop.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(RecordError::Busy {
+                path: path.to_owned(),
+            });
+        }
+
+        let text = fs::read(path).map_err(fail("read"))?;
+        let whole = whole_lines(&text).len() as u64;
+        file.set_len(whole)
+            .and_then(|()| file.seek(SeekFrom::Start(whole)))
+            .map_err(fail("cut"))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Appends `entry` in one write, with the time of now.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn append(
+        &mut self,
+        kind: &str,
+        epoch: u64,
+        step: u64,
+        values: &[(&str, f64)],
+    ) -> Result<(), RecordError> {
+        let values = values
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value))
+            .collect();
+        self.put(&Entry {
+            kind: kind.to_owned(),
+            step,
+            epoch,
+            values,
+            notes: BTreeMap::new(),
+            unix_s: now(),
+        })
+    }
+
+    /// As [`Log::append`], for words instead of figures.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn note(
+        &mut self,
+        kind: &str,
+        epoch: u64,
+        step: u64,
+        notes: &[(&str, String)],
+    ) -> Result<(), RecordError> {
+        let notes = notes
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), text.clone()))
+            .collect();
+        self.put(&Entry {
+            kind: kind.to_owned(),
+            step,
+            epoch,
+            values: BTreeMap::new(),
+            notes,
+            unix_s: now(),
+        })
+    }
+
+    /// Whether nothing was ever written there.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn is_empty(&self) -> Result<bool, RecordError> {
+        let length = self
+            .file
+            .metadata()
+            .map_err(RecordError::io(&self.path, "read"))?
+            .len();
+        Ok(length == 0)
+    }
+
+    /// Says that the run goes on after `step`, in `epoch`. The lines of what it takes anew are cut off, and counted.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<(), RecordError> {
+        let undone_steps = self.undo(epoch, step)?;
+        self.append(
+            RESUMED,
+            epoch,
+            step,
+            &[("undone_steps", undone_steps as f64)],
+        )
+    }
+
+    /// Cuts the log after its last line that holds of a run after `step`; answers how many steps that undid.
+    fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RecordError> {
+        let fail = |action| RecordError::io(&self.path, action);
+        let text = fs::read(&self.path).map_err(fail("read"))?;
+
+        let mut whole = 0;
+        let mut kept = 0;
+        let mut undone_steps = 0;
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            whole += line.len();
+            match serde_json::from_slice::<Entry>(line) {
+                Ok(entry) if !entry.holds(epoch, step) => {
+                    undone_steps += u64::from(entry.kind == STEP)
+                }
+                // A damaged line is left for readers to name.
+                _ => {
+                    kept = whole;
+                    undone_steps = 0;
+                }
+            }
+        }
+
+        let kept = kept as u64;
+        self.file
+            .set_len(kept)
+            .and_then(|()| self.file.seek(SeekFrom::Start(kept)))
+            .map_err(fail("cut"))?;
+        Ok(undone_steps)
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), RecordError> {
+        let line = serde_json::to_string(entry).map_err(|source| RecordError::Json {
+            path: self.path.clone(),
+            line: None,
+            source,
+        })?;
+        self.file
+            .write_all((line + "\n").as_bytes())
+            .map_err(RecordError::io(&self.path, "write"))
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// `text` up to its last line end.
+fn whole_lines(text: &[u8]) -> &[u8] {
+    &text[..text
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1)]
+}
+
+/// What holds of the log at `path`, in order of writing: without steps that a resumed run took anew, and of each kind at
+/// a step the last line, or the last of each text. Half a line at the end is passed over: its run may still be writing it.
+///
+/// # Errors
+/// [`RecordError::Io`]; [`RecordError::Json`] naming the line.
+pub fn read_log(path: &Path) -> Result<Vec<Entry>, RecordError> {
+    let text = fs::read(path).map_err(RecordError::io(path, "read"))?;
+    let mut entries: Vec<Entry> = Vec::new();
+    for (i, line) in whole_lines(&text).split(|&byte| byte == b'\n').enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        let entry: Entry = serde_json::from_slice(line).map_err(|source| RecordError::Json {
+            path: path.to_owned(),
+            line: Some(i + 1),
+            source,
+        })?;
+        if entry.kind == RESUMED {
+            entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));
+        }
+        entries.push(entry);
+    }
+
+    // From the end, so that of equal ones the last stays.
+    let mut seen = HashSet::new();
+    entries.reverse();
+    entries.retain(|entry| seen.insert((entry.kind.clone(), entry.step, entry.notes.clone())));
+    entries.reverse();
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(path: &Path) -> Vec<(String, u64, f64)> {
+        let entries = read_log(path).unwrap();
+        entries
+            .into_iter()
+            .map(|e| {
+                (
+                    e.kind,
+                    e.step,
+                    e.values.get("loss").copied().unwrap_or(-1.0),
+                )
+            })
+            .collect()
+    }
+
+    fn entry(kind: &str, step: u64, loss: f64) -> (String, u64, f64) {
+        (kind.to_owned(), step, loss)
+    }
+
+    #[test]
+    fn a_resumed_run_takes_its_steps_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        log.note("start", 0, 0, &[("device", "cpu".to_owned())])
+            .unwrap();
+        (1..=4).for_each(|step| {
+            log.append("step", 0, step, &[("loss", step as f64)])
+                .unwrap()
+        });
+        drop(log);
+        // Killed while it wrote its fifth line.
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(br#"{"kind":"step","st"#)
+            .unwrap();
+        assert_eq!(steps(&path).len(), 5, "a reader passes over half a line");
+        let mut log = Log::open(&path).unwrap();
+        log.resumed(0, 2).unwrap();
+        log.append("step", 0, 3, &[("loss", 30.0)]).unwrap();
+        log.append("step", 0, 3, &[("loss", 31.0)]).unwrap();
+        let want = [
+            entry("start", 0, -1.0),
+            entry("step", 1, 1.0),
+            entry("step", 2, 2.0),
+            entry("resumed", 2, -1.0),
+            entry("step", 3, 31.0),
+        ];
+        assert_eq!(steps(&path), want, "step 4 was never taken again");
+    }
+
+    /// (kind, step) of every line, as a reader sees them that knows nothing of resumed runs.
+    fn lines(path: &Path) -> Vec<(String, u64)> {
+        let text = fs::read_to_string(path).unwrap();
+        let entries = text
+            .lines()
+            .map(|line| serde_json::from_str::<Entry>(line).unwrap());
+        entries.map(|entry| (entry.kind, entry.step)).collect()
+    }
+
+    #[test]
+    fn a_log_that_goes_on_after_a_kill_has_no_step_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        log.note("start", 0, 0, &[]).unwrap();
+        (1..=4).for_each(|step| log.append("step", 0, step, &[]).unwrap());
+        log.append("epoch", 0, 4, &[]).unwrap();
+        (5..=7).for_each(|step| log.append("step", 1, step, &[]).unwrap());
+        drop(log);
+
+        let mut log = Log::open(&path).unwrap();
+        log.resumed(1, 5).unwrap();
+        (6..=8).for_each(|step| log.append("step", 1, step, &[]).unwrap());
+        log.append("epoch", 1, 8, &[]).unwrap();
+        drop(log);
+        // The last checkpoint was written within the epoch, at its last step: the epoch ends once more.
+        let mut log = Log::open(&path).unwrap();
+        log.resumed(1, 8).unwrap();
+        log.append("epoch", 1, 8, &[]).unwrap();
+
+        let all = lines(&path);
+        let steps: Vec<u64> = all
+            .iter()
+            .filter(|(kind, _)| kind == "step")
+            .map(|(_, step)| *step)
+            .collect();
+        assert_eq!(steps, [1, 2, 3, 4, 5, 6, 7, 8]);
+        let epochs: Vec<u64> = all
+            .iter()
+            .filter(|(kind, _)| kind == "epoch")
+            .map(|(_, step)| *step)
+            .collect();
+        assert_eq!(epochs, [4, 8]);
+        let undone: Vec<f64> = read_log(&path)
+            .unwrap()
+            .iter()
+            .filter_map(|entry| entry.values.get("undone_steps").copied())
+            .collect();
+        assert_eq!(undone, [2.0, 0.0], "steps 6 and 7; none");
+    }
+
+    #[test]
+    fn a_log_of_an_earlier_version_is_read_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        (1..=3).for_each(|step| log.append("step", 0, step, &[("loss", 1.0)]).unwrap());
+        log.append("resumed", 0, 1, &[]).unwrap();
+        (2..=4).for_each(|step| log.append("step", 0, step, &[("loss", 2.0)]).unwrap());
+        let want = [
+            entry("step", 1, 1.0),
+            entry("resumed", 1, -1.0),
+            entry("step", 2, 2.0),
+            entry("step", 3, 2.0),
+            entry("step", 4, 2.0),
+        ];
+        assert_eq!(steps(&path), want);
+    }
+
+    #[test]
+    fn two_warnings_at_one_step_are_both_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        ["a", "b", "a"].into_iter().for_each(|text| {
+            log.note("warning", 0, 0, &[("text", text.to_owned())])
+                .unwrap()
+        });
+        let texts: Vec<String> = read_log(&path)
+            .unwrap()
+            .iter()
+            .map(|entry| entry.notes["text"].clone())
+            .collect();
+        assert_eq!(texts, ["b", "a"]);
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_come_back_and_the_rest_to_the_last_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let values = [
+            ("a", f64::NAN),
+            ("b", f64::NEG_INFINITY),
+            ("c", 0.1 + 0.2),
+            ("d", f64::INFINITY),
+        ];
+        Log::open(&path)
+            .unwrap()
+            .append("step", 1, 2, &values)
+            .unwrap();
+        let back = read_log(&path).unwrap().remove(0);
+        assert!(back.values["a"].is_nan() && back.unix_s > 1e9 && back.epoch == 1);
+        assert_eq!(
+            (back.values["b"], back.values["c"], back.values["d"]),
+            (f64::NEG_INFINITY, 0.1 + 0.2, f64::INFINITY)
+        );
+        let line: serde_json::Value =
+            serde_json::from_str(fs::read_to_string(&path).unwrap().trim()).unwrap();
+        assert_eq!(line["values"]["a"], "NaN");
+    }
+
+    #[test]
+    fn two_processes_do_not_write_one_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let first = Log::open(&path).unwrap();
+        assert!(matches!(Log::open(&path), Err(RecordError::Busy { .. })));
+        drop(first);
+        Log::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_line_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        Log::open(&path).unwrap().append("step", 0, 1, &[]).unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"broken\n")
+            .unwrap();
+        assert!(
+            read_log(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("log.jsonl, line 2")
+        );
+    }
+}

@@ -1,0 +1,512 @@
+//! TensorBoard event files, written by hand: scalars only, in the few protobuf fields that they need.
+//!
+//! A file is a sequence of TFRecords: length (u64), its checksum, an `Event`, its checksum; checksums are CRC-32C, rotated
+//! and shifted. Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto, framework/summary.proto.
+//! A resumed run opens a file of its own, whose name sorts after the last. The events of steps that it takes anew are cut
+//! off from the earlier files; and its file says where it starts, for readers that have seen them already.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::RecordError;
+use super::log::now;
+
+const MASK: u32 = 0xA282_EAD8;
+const PREFIX: &str = "events.out.tfevents.";
+/// How a tag begins that every epoch's figures have, and no step's.
+const OF_EPOCHS: &str = "validation/";
+/// Of a record's length and its checksum, and of the checksum behind its data.
+const HEAD_BYTES: usize = 12;
+const TAIL_BYTES: usize = 4;
+/// More than any event of ours: a longer one is no length.
+const EVENT_BYTES_MAX: u64 = 1 << 20;
+
+/// From where a run goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Resumed {
+    /// The last optimiser step that still holds.
+    pub step: u64,
+    /// Whether the epoch of that step has ended; else its end comes anew.
+    pub epoch_ended: bool,
+}
+
+/// Appends events to a file of its own.
+#[derive(Debug)]
+pub struct EventWriter {
+    file: File,
+    path: PathBuf,
+}
+
+impl EventWriter {
+    /// A new `events.out.tfevents.<seconds>.<n>` in `folder`. Where a run is `resumed`, earlier files lose the events that
+    /// it takes anew.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn create(folder: &Path, resumed: Option<Resumed>) -> Result<Self, RecordError> {
+        if let Some(resumed) = resumed {
+            own_files(folder)?
+                .iter()
+                .try_for_each(|(path, _)| undo(path, resumed))?;
+        }
+
+        let (file, path) = new_file(folder)?;
+        let mut writer = Self { file, path };
+        let mut version = event(now(), 0);
+        put_bytes(&mut version, 3, b"brain.Event:2");
+        writer.put(&version)?;
+
+        if let Some(Resumed { step, .. }) = resumed {
+            let mut start = event(now(), step + 1);
+            // SessionLog { status: START }.
+            put_bytes(&mut start, 7, &[0x08, 0x01]);
+            writer.put(&start)?;
+        }
+        Ok(writer)
+    }
+
+    /// Figures of one step, by tag such as `validation/loss`. f32, as the format has it.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), RecordError> {
+        let event = scalars(now(), step, values);
+        self.put(&event)
+    }
+
+    fn put(&mut self, event: &[u8]) -> Result<(), RecordError> {
+        self.file
+            .write_all(&framed(event))
+            .map_err(RecordError::io(&self.path, "write"))
+    }
+}
+
+/// Event files of this writer, with the seconds in their names. Other programs put a host's name behind.
+fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, RecordError> {
+    let entries = fs::read_dir(folder).map_err(RecordError::io(folder, "list"))?;
+    let mut own = Vec::new();
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
+        if let Some(seconds) = own_seconds(&path) {
+            own.push((path, seconds));
+        }
+    }
+    Ok(own)
+}
+
+/// The seconds in the name of an event file of this writer; `None` for any other file.
+fn own_seconds(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let (seconds, number) = name.strip_prefix(PREFIX)?.split_once('.')?;
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    seconds.parse().ok()
+}
+
+/// Cuts a file of ours before the first event that a run which goes on from `resumed` takes anew, or that a kill left half
+/// written. Steps rise within a file, so that nothing which holds lies behind.
+fn undo(path: &Path, resumed: Resumed) -> Result<(), RecordError> {
+    let fail = |action| RecordError::io(path, action);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(fail("open"))?;
+    let mut reader = BufReader::new(&file);
+
+    let mut kept = 0;
+    while let Some(data) = next_event(&mut reader).map_err(fail("read"))? {
+        if !holds(&data, resumed) {
+            break;
+        }
+        kept += (HEAD_BYTES + data.len() + TAIL_BYTES) as u64;
+    }
+    if file.metadata().map_err(fail("read"))?.len() > kept {
+        file.set_len(kept).map_err(fail("cut"))?;
+    }
+    Ok(())
+}
+
+/// The data of the next record; `None` at the end, or where the rest is none.
+fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> {
+    let mut length = [0; 8];
+    let mut rest = Vec::new();
+    match reader.read_exact(&mut length) {
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let length = u64::from_le_bytes(length);
+    if length > EVENT_BYTES_MAX {
+        return Ok(None);
+    }
+
+    let checksums = HEAD_BYTES - 8 + TAIL_BYTES;
+    let wanted = length as usize + checksums;
+    reader.take(wanted as u64).read_to_end(&mut rest)?;
+    let is_whole = rest.len() == wanted;
+    Ok(is_whole.then(|| rest[HEAD_BYTES - 8..wanted - TAIL_BYTES].to_vec()))
+}
+
+/// Whether an event of ours still holds.
+fn holds(event: &[u8], resumed: Resumed) -> bool {
+    // As `event` writes it: a key and eight bytes of time, a key, the step.
+    let Some(step) = event.get(10..).and_then(varint) else {
+        return false;
+    };
+    let is_of_epoch = event
+        .windows(OF_EPOCHS.len())
+        .any(|bytes| bytes == OF_EPOCHS.as_bytes());
+    let comes_anew = is_of_epoch && !resumed.epoch_ended;
+    step < resumed.step || step == resumed.step && !comes_anew
+}
+
+fn varint(bytes: &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7F) << (7 * place as u32);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// A file that sorts after all that are there, whatever the clock does.
+fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
+    let latest = own_files(folder)?.iter().map(|(_, seconds)| *seconds).max();
+    let seconds = latest.unwrap_or(0).max(now() as u64);
+
+    for n in 0..u32::MAX {
+        let path = folder.join(format!("{PREFIX}{seconds:010}.{n:04}"));
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            made => {
+                return made
+                    .map(|file| (file, path.clone()))
+                    .map_err(RecordError::io(&path, "make"));
+            }
+        }
+    }
+    Err(RecordError::Exists {
+        path: folder.to_owned(),
+    })
+}
+
+/// `Event { wall_time: double = 1, step: int64 = 2 }`, to which the caller adds what happened.
+fn event(wall_time_s: f64, step: u64) -> Vec<u8> {
+    let mut out = vec![1 << 3 | 1];
+    out.extend(wall_time_s.to_le_bytes());
+    out.push(2 << 3);
+    put_varint(&mut out, step);
+    out
+}
+
+/// `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, simple_value: float = 2 }`.
+fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
+    let mut summary = Vec::new();
+    for (tag, value) in values {
+        let mut item = Vec::new();
+        put_bytes(&mut item, 1, tag.as_bytes());
+        item.push(2 << 3 | 5);
+        item.extend((*value as f32).to_le_bytes());
+        put_bytes(&mut summary, 1, &item);
+    }
+    let mut out = event(wall_time_s, step);
+    put_bytes(&mut out, 5, &summary);
+    out
+}
+
+/// A length-delimited protobuf field.
+fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    out.push(field << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn framed(data: &[u8]) -> Vec<u8> {
+    let length = (data.len() as u64).to_le_bytes();
+    [&length[..], &checksum(&length), data, &checksum(data)].concat()
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(bytes)
+        .rotate_right(15)
+        .wrapping_add(MASK)
+        .to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an event says, read without the writer's help.
+    #[derive(Debug, Default, PartialEq)]
+    struct Read {
+        step: u64,
+        version: String,
+        values: Vec<(String, f32)>,
+        restarts: bool,
+    }
+
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let (&byte, rest) = bytes.split_first().unwrap();
+            *bytes = rest;
+            value |= u64::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return value;
+            }
+        }
+    }
+
+    fn take<'a>(bytes: &mut &'a [u8], n: usize) -> &'a [u8] {
+        let (head, rest) = bytes.split_at(n);
+        *bytes = rest;
+        head
+    }
+
+    /// Fields as (number, payload); fixed and varint payloads as little-endian bytes.
+    fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        let mut out = Vec::new();
+        while !bytes.is_empty() {
+            let key = varint(&mut bytes);
+            let payload = match key & 7 {
+                0 => varint(&mut bytes).to_le_bytes().to_vec(),
+                1 => take(&mut bytes, 8).to_vec(),
+                5 => take(&mut bytes, 4).to_vec(),
+                _ => {
+                    let n = varint(&mut bytes) as usize;
+                    take(&mut bytes, n).to_vec()
+                }
+            };
+            out.push((key >> 3, payload));
+        }
+        out
+    }
+
+    /// CRC-32C bit by bit (polynomial 0x1EDC6F41, reflected), masked as TFRecord wants.
+    fn slow_checksum(bytes: &[u8]) -> u32 {
+        let mut crc = u32::MAX;
+        for byte in bytes {
+            crc ^= u32::from(*byte);
+            (0..8).for_each(|_| crc = crc >> 1 ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 });
+        }
+        (!crc).rotate_right(15).wrapping_add(0xA282_EAD8)
+    }
+
+    fn read(path: &Path) -> Vec<Read> {
+        let text = fs::read(path).unwrap();
+        let mut bytes = &text[..];
+        let mut out = Vec::new();
+        while !bytes.is_empty() {
+            let length = take(&mut bytes, 8);
+            let check =
+                |checked: &[u8], sum: &[u8]| assert_eq!(sum, slow_checksum(checked).to_le_bytes());
+            check(length, take(&mut bytes, 4));
+            let data = take(
+                &mut bytes,
+                u64::from_le_bytes(length.try_into().unwrap()) as usize,
+            );
+            check(data, take(&mut bytes, 4));
+            let mut event = Read::default();
+            for (number, payload) in fields(data) {
+                match number {
+                    1 => assert!(f64::from_le_bytes(payload.try_into().unwrap()) > 1e9),
+                    2 => event.step = u64::from_le_bytes(payload.try_into().unwrap()),
+                    3 => event.version = String::from_utf8(payload).unwrap(),
+                    5 => event
+                        .values
+                        .extend(fields(&payload).iter().map(|(_, value)| {
+                            let parts = fields(value);
+                            (
+                                String::from_utf8(parts[0].1.clone()).unwrap(),
+                                f32::from_le_bytes(parts[1].1[..].try_into().unwrap()),
+                            )
+                        })),
+                    7 => event.restarts = fields(&payload) == [(1, 1_u64.to_le_bytes().to_vec())],
+                    other => panic!("field {other}"),
+                }
+            }
+            out.push(event);
+        }
+        out
+    }
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn an_own_reader_finds_what_was_written_and_right_checksums() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(folder.path(), None).unwrap();
+        let long = "x".repeat(300);
+        writer
+            .scalars(1, &[("train/loss", 2.5), (&long, f64::NAN)])
+            .unwrap();
+        writer
+            .scalars(5_000_000_000, &[("train/loss", -1e-3)])
+            .unwrap();
+        let events = read(&files(folder.path())[0]);
+        assert_eq!(
+            events[0],
+            Read {
+                version: "brain.Event:2".to_owned(),
+                ..Read::default()
+            }
+        );
+        assert_eq!(
+            (events[1].step, &events[1].values[0]),
+            (1, &("train/loss".to_owned(), 2.5))
+        );
+        assert!(events[1].values[1].0 == long && events[1].values[1].1.is_nan());
+        assert_eq!(
+            (events[2].step, &events[2].values[0]),
+            (5_000_000_000, &("train/loss".to_owned(), -1e-3))
+        );
+    }
+
+    #[test]
+    fn a_resumed_run_has_a_later_file_that_says_from_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = EventWriter::create(folder.path(), None).unwrap();
+        // As if the clock had been set back.
+        fs::write(
+            folder.path().join("events.out.tfevents.9000000000.0000"),
+            "",
+        )
+        .unwrap();
+        let second = EventWriter::create(
+            folder.path(),
+            Some(Resumed {
+                step: 7,
+                epoch_ended: true,
+            }),
+        )
+        .unwrap();
+        assert!(
+            second.path > folder.path().join("events.out.tfevents.9000000000.0000")
+                && second.path > first.path
+        );
+        let events = read(&second.path);
+        assert_eq!((events[1].step, events[1].restarts), (8, true));
+    }
+
+    /// Steps and tags of all files' figures.
+    fn figures(folder: &Path) -> Vec<(u64, String)> {
+        let events = files(folder).into_iter().flat_map(|path| read(&path));
+        events
+            .flat_map(|event| {
+                event
+                    .values
+                    .into_iter()
+                    .map(move |(tag, _)| (event.step, tag))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn events_that_go_on_after_a_kill_have_no_step_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |resumed, steps: std::ops::RangeInclusive<u64>, epoch_at: u64| {
+            let mut writer = EventWriter::create(folder.path(), resumed).unwrap();
+            for step in steps {
+                writer
+                    .scalars(step, &[("step/loss", 1.0), ("step/lr", 0.1)])
+                    .unwrap();
+                if step == epoch_at {
+                    writer.scalars(step, &[("validation/loss", 1.0)]).unwrap();
+                }
+            }
+            writer.path
+        };
+        let first = write(None, 1..=300, 200);
+        // Killed while it wrote an event.
+        OpenOptions::new()
+            .append(true)
+            .open(first)
+            .unwrap()
+            .write_all(&[9; 30])
+            .unwrap();
+        // Within an epoch, at an epoch's last step but before its end, and behind that end.
+        write(
+            Some(Resumed {
+                step: 199,
+                epoch_ended: false,
+            }),
+            200..=250,
+            200,
+        );
+        write(
+            Some(Resumed {
+                step: 200,
+                epoch_ended: true,
+            }),
+            201..=260,
+            0,
+        );
+        let mut last = EventWriter::create(
+            folder.path(),
+            Some(Resumed {
+                step: 200,
+                epoch_ended: false,
+            }),
+        )
+        .unwrap();
+        last.scalars(200, &[("validation/loss", 1.0)]).unwrap();
+
+        let all = figures(folder.path());
+        let steps: Vec<u64> = all
+            .iter()
+            .filter(|(_, tag)| tag == "step/loss")
+            .map(|(step, _)| *step)
+            .collect();
+        assert_eq!(steps, (1..=200).collect::<Vec<u64>>());
+        assert_eq!(
+            all.iter()
+                .filter(|(_, tag)| tag == "validation/loss")
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn files_of_other_programs_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder
+            .path()
+            .join("events.out.tfevents.1700000000.myhost.123.0");
+        fs::write(&other, [7; 99]).unwrap();
+        EventWriter::create(
+            folder.path(),
+            Some(Resumed {
+                step: 1,
+                epoch_ended: true,
+            }),
+        )
+        .unwrap();
+        assert_eq!(fs::read(&other).unwrap(), [7; 99]);
+    }
+
+    #[test]
+    fn the_checksum_of_the_standard_example() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
+    }
+}

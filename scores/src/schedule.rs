@@ -1,0 +1,392 @@
+//! Learning rates and the early stop: pure functions of where a run is, and of what its validations said.
+//!
+//! Formulas are those of `torch.optim.lr_scheduler`. What the past decides is one small state that a checkpoint holds.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+use wavemill_schemas::config::{self, Metric};
+
+/// Figures of a validation at an epoch's end.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Mean of all targets' losses.
+    pub loss: f64,
+    /// Of the first target, in 0 to 1.
+    pub accuracy: f64,
+    /// Of the first target, in 0 to 1.
+    pub macro_f1: f64,
+}
+
+impl Validation {
+    /// The figure that `metric` names.
+    #[must_use]
+    pub fn value(&self, metric: Metric) -> f64 {
+        match metric {
+            Metric::Loss => self.loss,
+            Metric::Accuracy => self.accuracy,
+            Metric::MacroF1 => self.macro_f1,
+        }
+    }
+}
+
+/// Where a run is, in optimiser steps and epochs from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The step that comes next, over all epochs.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps_total: u64,
+    /// The epoch that the step belongs to.
+    pub epoch: u64,
+}
+
+/// The best figure so far, and for how long there was no better one. A NaN is never better.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Best {
+    value: Option<f64>,
+    epochs_since: u64,
+}
+
+impl Best {
+    /// Counts an epoch. Better: by more than `threshold` of the best, as torch's `rel`.
+    fn update(&mut self, metric: Metric, value: f64, threshold: f64) -> bool {
+        let better = match (self.value, metric) {
+            (None, Metric::Loss) => value < f64::INFINITY,
+            (None, _) => value > f64::NEG_INFINITY,
+            (Some(best), Metric::Loss) => value < best * (1.0 - threshold),
+            (Some(best), _) => value > best * (1.0 + threshold),
+        };
+        if better {
+            *self = Self {
+                value: Some(value),
+                epochs_since: 0,
+            };
+        } else {
+            self.epochs_since += 1;
+        }
+        better
+    }
+}
+
+/// What a checkpoint holds of [`Schedules`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleState {
+    plateau_factor: f64,
+    plateau: Best,
+}
+
+/// The learning rate of every step: the configured one, times the factor of each schedule that is there.
+#[derive(Clone, Debug)]
+pub struct Schedules {
+    settings: config::Schedule,
+    lr: f64,
+    state: ScheduleState,
+}
+
+impl Schedules {
+    /// torch's `eps`: a cut of `ReduceLROnPlateau` that changes the rate by less is not made.
+    const CUT_MIN: f64 = 1e-8;
+
+    /// For a run that begins, with the optimiser's `lr`.
+    #[must_use]
+    pub fn new(settings: &config::Schedule, lr: f64) -> Self {
+        let state = ScheduleState {
+            plateau_factor: 1.0,
+            plateau: Best::default(),
+        };
+        Self {
+            settings: settings.clone(),
+            lr,
+            state,
+        }
+    }
+
+    /// The learning rate of a step.
+    #[must_use]
+    pub fn lr(&self, place: Place) -> f64 {
+        self.lr * self.lr_factor(place)
+    }
+
+    /// The product of all factors, 1 where there is no schedule.
+    fn lr_factor(&self, place: Place) -> f64 {
+        let cosine = self
+            .settings
+            .cosine
+            .as_ref()
+            .map_or(1.0, |c| cosine(c, place));
+        self.by_epochs(place.epoch) * cosine
+    }
+
+    /// Counts the validation after `epoch` for `ReduceLROnPlateau` (cooldown 0, least rate 0). Whether the rate was cut.
+    pub fn epoch_ended(&mut self, epoch: u64, validation: &Validation) -> bool {
+        let Some(plateau) = &self.settings.plateau else {
+            return false;
+        };
+
+        let best = &mut self.state.plateau;
+        let value = validation.value(plateau.metric);
+        best.update(plateau.metric, value, plateau.threshold);
+        if best.epochs_since <= plateau.patience {
+            return false;
+        }
+
+        best.epochs_since = 0;
+        let factor = plateau.factor;
+        let cut = self.lr * self.by_epochs(epoch) * (1.0 - factor) > Self::CUT_MIN;
+        if cut {
+            self.state.plateau_factor *= factor;
+        }
+        cut
+    }
+
+    /// What the past decided.
+    #[must_use]
+    pub fn state(&self) -> &ScheduleState {
+        &self.state
+    }
+
+    /// Goes on from a checkpoint's state.
+    pub fn resume(&mut self, state: ScheduleState) {
+        self.state = state;
+    }
+
+    /// `StepLR` and `ReduceLROnPlateau`, which change between epochs alone.
+    fn by_epochs(&self, epoch: u64) -> f64 {
+        let step = self.settings.step.as_ref().map_or(1.0, |s| {
+            let cuts = epoch.checked_div(s.every_epochs).unwrap_or(0);
+            s.gamma.powi(i32::try_from(cuts).unwrap_or(i32::MAX))
+        });
+        step * self.state.plateau_factor
+    }
+}
+
+/// Linear from 0 to 1 over the warm-up, then `CosineAnnealingLR` to 0 at the last step's end.
+fn cosine(settings: &config::Cosine, place: Place) -> f64 {
+    let warmup = settings.warmup_steps;
+    if place.step < warmup {
+        return place.step as f64 / warmup as f64;
+    }
+    let length = place.steps_total.saturating_sub(warmup).max(1);
+    let done = (place.step - warmup).min(length);
+    f64::midpoint(1.0, (PI * done as f64 / length as f64).cos())
+}
+
+/// What a validation means for the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Better than all before: this is the best checkpoint now.
+    pub better: bool,
+    /// Not better for as long as was agreed: the run ends.
+    pub stop: bool,
+}
+
+/// Ends a run that gets no better, and knows the best.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EarlyStop {
+    metric: Metric,
+    patience: u64,
+    best: Best,
+}
+
+impl EarlyStop {
+    /// Stops after `patience` epochs without a better value; 0: never.
+    #[must_use]
+    pub fn new(metric: Metric, patience: u64) -> Self {
+        Self {
+            metric,
+            patience,
+            best: Best::default(),
+        }
+    }
+
+    /// Counts a validation. Any change for the better counts; an equal value does not.
+    pub fn epoch_ended(&mut self, validation: &Validation) -> Verdict {
+        let better = self
+            .best
+            .update(self.metric, validation.value(self.metric), 0.0);
+        Verdict {
+            better,
+            stop: self.patience > 0 && self.best.epochs_since >= self.patience,
+        }
+    }
+
+    /// The best value so far; none before the first validation.
+    #[must_use]
+    pub fn best(&self) -> Option<f64> {
+        self.best.value
+    }
+
+    /// What decides.
+    #[must_use]
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_schemas::config::{Cosine, Plateau, Schedule, StepLr};
+
+    use super::*;
+
+    fn at(step: u64, epoch: u64) -> Place {
+        Place {
+            step,
+            steps_total: 100,
+            epoch,
+        }
+    }
+
+    fn loss(loss: f64) -> Validation {
+        Validation {
+            loss,
+            accuracy: 1.0 - loss,
+            macro_f1: 0.5,
+        }
+    }
+
+    fn plateau(metric: Metric) -> Schedule {
+        let plateau = Plateau {
+            metric,
+            patience: 2,
+            factor: 0.5,
+            threshold: 1e-4,
+        };
+        Schedule {
+            step: None,
+            plateau: Some(plateau),
+            cosine: None,
+        }
+    }
+
+    #[test]
+    fn the_rate_is_cut_every_ten_epochs() {
+        let schedules = Schedules::new(
+            &Schedule {
+                step: Some(StepLr::default()),
+                plateau: None,
+                cosine: None,
+            },
+            1e-3,
+        );
+        let rates: Vec<f64> = [0, 9, 10, 19, 20].map(|e| schedules.lr(at(0, e))).into();
+        assert_eq!(
+            rates,
+            [1e-3, 1e-3, 1e-3 * 0.7, 1e-3 * 0.7, 1e-3 * (0.7 * 0.7)]
+        );
+    }
+
+    #[test]
+    fn a_plateau_cuts_after_more_than_patience_epochs_and_counts_anew() {
+        let mut schedules = Schedules::new(&plateau(Metric::Loss), 1.0);
+        // 0.99995 is better than 1 by less than the threshold.
+        let cuts: Vec<bool> = [
+            1.0,
+            0.999_95,
+            1.0,
+            f64::NAN,
+            0.5,
+            0.6,
+            0.6,
+            0.6,
+            0.6,
+            0.6,
+            0.6,
+        ]
+        .map(|x| schedules.epoch_ended(0, &loss(x)))
+        .into();
+        let want = [
+            false, false, false, true, false, false, false, true, false, false, true,
+        ];
+        assert_eq!(cuts, want);
+        assert_eq!(schedules.lr_factor(at(0, 0)), 0.125);
+    }
+
+    #[test]
+    fn an_accuracy_is_better_when_it_rises() {
+        let mut schedules = Schedules::new(&plateau(Metric::Accuracy), 1.0);
+        assert!(
+            [0.9, 0.8, 0.7, 0.6, 0.5]
+                .iter()
+                .all(|&x| !schedules.epoch_ended(0, &loss(x)))
+        );
+        let cuts: Vec<bool> = [0.6, 0.7, 0.8]
+            .map(|x| schedules.epoch_ended(0, &loss(x)))
+            .into();
+        assert_eq!(cuts, [false, false, true]);
+    }
+
+    #[test]
+    fn a_cut_of_less_than_torchs_eps_is_not_made() {
+        let mut schedules = Schedules::new(&plateau(Metric::Loss), 1.9e-8);
+        assert!(
+            [1.0; 9]
+                .iter()
+                .all(|&x| !schedules.epoch_ended(0, &loss(x)))
+        );
+    }
+
+    #[test]
+    fn a_cosine_rises_linearly_and_falls_to_zero() {
+        let cosine = Schedule {
+            step: None,
+            plateau: None,
+            cosine: Some(Cosine { warmup_steps: 20 }),
+        };
+        let schedules = Schedules::new(&cosine, 2.0);
+        let rates: Vec<f64> = [0, 5, 20, 60, 100, 200]
+            .map(|s| schedules.lr(at(s, 0)))
+            .into();
+        let want = [0.0, 0.5, 2.0, 1.0, 0.0, 0.0];
+        assert!(
+            rates
+                .iter()
+                .zip(want)
+                .all(|(got, want)| (got - want).abs() < 1e-15),
+            "{rates:?}"
+        );
+    }
+
+    #[test]
+    fn factors_are_multiplied_and_a_state_read_back_goes_on() {
+        let settings = Schedule {
+            step: Some(StepLr::default()),
+            cosine: Some(Cosine::default()),
+            ..plateau(Metric::Loss)
+        };
+        let mut schedules = Schedules::new(&settings, 1.0);
+        [1.0, 1.0, 1.0]
+            .iter()
+            .for_each(|&x| assert!(!schedules.epoch_ended(0, &loss(x))));
+        let text = serde_json::to_string(schedules.state()).expect("JSON");
+        let mut resumed = Schedules::new(&settings, 1.0);
+        resumed.resume(serde_json::from_str(&text).expect("own JSON"));
+        for one in [&mut schedules, &mut resumed] {
+            assert!(one.epoch_ended(0, &loss(1.0)));
+            assert!((one.lr(at(50, 10)) - 0.7 * 0.5 * 0.5).abs() < 1e-15);
+        }
+    }
+
+    #[test]
+    fn a_run_ends_after_patience_epochs_without_a_better_value() {
+        let mut stop = EarlyStop::new(Metric::Loss, 2);
+        let verdicts = [1.0, 0.9, 0.9].map(|x| stop.epoch_ended(&loss(x)));
+        assert_eq!(
+            verdicts.map(|v| (v.better, v.stop)),
+            [(true, false), (true, false), (false, false)]
+        );
+        let text = serde_json::to_string(&stop).expect("JSON");
+        let mut resumed: EarlyStop = serde_json::from_str(&text).expect("own JSON");
+        assert_eq!(
+            resumed.epoch_ended(&loss(f64::NAN)),
+            Verdict {
+                better: false,
+                stop: true
+            }
+        );
+        assert_eq!(resumed.best(), Some(0.9));
+        let mut never = EarlyStop::new(Metric::MacroF1, 0);
+        assert!((0..50).all(|_| !never.epoch_ended(&loss(1.0)).stop));
+    }
+}

@@ -1,0 +1,470 @@
+//! Many runs of one store: every combination, or draws, of some keys of the configuration.
+//!
+//! Trials are compared on validation alone. The best one is then trained no further, and meets the test split once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use wavemill_schemas::config::{Config, ConfigError, Metric};
+use wavemill_schemas::rng::{Rng, mix};
+
+use crate::records::{RecordError, RunDir, read_log, run_stem};
+use crate::result::RunResult;
+
+/// How trials are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Every combination of the values, in order of the keys.
+    #[default]
+    Grid,
+    /// `trials` draws, each key by itself.
+    Random,
+}
+
+/// The values of one key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Values {
+    /// These.
+    Choice(Vec<toml::Value>),
+    /// Between two bounds; for random sweeps.
+    Range {
+        /// Lower bound.
+        min: f64,
+        /// Upper bound.
+        max: f64,
+        /// Whether the logarithm is uniform.
+        #[serde(default)]
+        log: bool,
+    },
+}
+
+impl Values {
+    fn problem(&self, method: Method) -> Option<String> {
+        match (self, method) {
+            (Self::Choice(choices), _) => choices.is_empty().then(|| "has no values".to_owned()),
+            (Self::Range { .. }, Method::Grid) => {
+                Some("is a range: a grid wants a list; or set method = \"random\"".to_owned())
+            }
+            (Self::Range { min, max, .. }, _)
+                if !(min.is_finite() && max.is_finite() && min <= max) =>
+            {
+                Some(format!(
+                    "is from {min} to {max}: min must be at most max, and both finite"
+                ))
+            }
+            (Self::Range { min, log: true, .. }, _) if *min <= 0.0 => Some(format!(
+                "has min = {min} and log = true: a logarithm wants min above 0"
+            )),
+            (Self::Range { .. }, _) => None,
+        }
+    }
+
+    /// One of them, as TOML has it.
+    fn draw(&self, rng: &mut Rng) -> String {
+        match *self {
+            Self::Choice(ref choices) => {
+                choices[rng.below(choices.len() as u64) as usize].to_string()
+            }
+            Self::Range {
+                min,
+                max,
+                log: false,
+            } => format!("{:?}", rng.uniform_in(min, max)),
+            Self::Range {
+                min,
+                max,
+                log: true,
+            } => format!("{:?}", rng.uniform_in(min.ln(), max.ln()).exp()),
+        }
+    }
+}
+
+/// A sweep file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    /// Grid or random.
+    #[serde(default)]
+    pub method: Method,
+    /// Draws of a random sweep.
+    #[serde(default = "ten")]
+    pub trials: usize,
+    /// Of the draws.
+    #[serde(default)]
+    pub seed: u64,
+    /// Epochs after which a trial whose best value is worse than the median of the others at that epoch ends; absent:
+    /// none ends early.
+    #[serde(default)]
+    pub median_stopping_after: Option<u64>,
+    /// Values by key of the configuration, such as `optimizer.lr`.
+    pub parameters: BTreeMap<String, Values>,
+}
+
+fn ten() -> usize {
+    10
+}
+
+impl Sweep {
+    /// Reads a sweep file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key.
+    pub fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
+        let sweep: Self = toml::from_str(text).map_err(|e| ConfigError::Parse {
+            place: place.to_owned(),
+            message: e.message().to_owned(),
+        })?;
+        match sweep.problem() {
+            Some(message) => Err(ConfigError::Parse {
+                place: place.to_owned(),
+                message,
+            }),
+            None => Ok(sweep),
+        }
+    }
+
+    /// The first thing that is wrong.
+    fn problem(&self) -> Option<String> {
+        if self.method == Method::Random && self.trials == 0 {
+            return Some("trials = 0: a random sweep wants at least 1".to_owned());
+        }
+        self.parameters.iter().find_map(|(key, values)| {
+            let problem = values.problem(self.method)?;
+            Some(format!("parameters.\"{key}\" {problem}"))
+        })
+    }
+
+    /// The `--set` words of each trial, in order.
+    #[must_use]
+    pub fn trials(&self) -> Vec<Vec<String>> {
+        match self.method {
+            Method::Grid => self.grid(),
+            Method::Random => (0..self.trials)
+                .map(|trial| self.draw(trial as u64))
+                .collect(),
+        }
+    }
+
+    fn grid(&self) -> Vec<Vec<String>> {
+        let mut trials = vec![Vec::new()];
+        for (key, values) in &self.parameters {
+            let Values::Choice(choices) = values else {
+                continue;
+            };
+            let mut longer = Vec::with_capacity(trials.len() * choices.len());
+            for trial in &trials {
+                for value in choices {
+                    let mut words: Vec<String> = trial.clone();
+                    words.push(format!("{key}={value}"));
+                    longer.push(words);
+                }
+            }
+            trials = longer;
+        }
+        trials
+    }
+
+    fn draw(&self, trial: u64) -> Vec<String> {
+        let mut rng = Rng::new(mix("sweep", &[self.seed, trial]));
+        self.parameters
+            .iter()
+            .map(|(key, values)| format!("{key}={}", values.draw(&mut rng)))
+            .collect()
+    }
+}
+
+/// Validation values of the trials so far, by epoch: which of them should end early.
+#[derive(Clone, Debug, Default)]
+pub struct Medians {
+    trials: Vec<Vec<f64>>,
+}
+
+impl Medians {
+    /// Adds a trial that has ended: its value after each epoch.
+    pub fn add(&mut self, values: Vec<f64>) {
+        self.trials.push(values);
+    }
+
+    /// Whether a trial with these values should end: its best is worse than the median of the others' means up to this
+    /// epoch. Source: Golovin et al., "Google Vizier" (2017), median stopping.
+    #[must_use]
+    pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
+        let epoch = values.len();
+        let mut means: Vec<f64> = self
+            .trials
+            .iter()
+            .filter(|t| t.len() >= epoch && epoch > 0)
+            .map(|t| t[..epoch].iter().sum::<f64>() / epoch as f64)
+            .filter(|mean| !mean.is_nan())
+            .collect();
+        if (epoch as u64) < after || means.len() < 2 {
+            return false;
+        }
+
+        means.sort_by(f64::total_cmp);
+        let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
+        metric
+            .best(values)
+            .is_none_or(|best| metric.is_better(median, best))
+    }
+}
+
+/// The same verdicts for trials that run side by side: each is told as if all trials before it had ended, for which it
+/// need only be known how they did up to the same epoch.
+#[derive(Clone, Debug)]
+pub struct SideBySide {
+    /// By which each trial is compared.
+    metrics: Vec<Metric>,
+    after: u64,
+    /// Values of each trial, and whether it has ended.
+    trials: Vec<(Vec<f64>, bool)>,
+}
+
+impl SideBySide {
+    /// Of trials of which none has begun, by the metric of each.
+    #[must_use]
+    pub fn new(metrics: Vec<Metric>, after: u64) -> Self {
+        let trials = vec![(Vec::new(), false); metrics.len()];
+        Self {
+            metrics,
+            after,
+            trials,
+        }
+    }
+
+    /// A trial's values so far.
+    pub fn heard(&mut self, trial: usize, values: Vec<f64>) {
+        self.trials[trial].0 = values;
+    }
+
+    /// A trial has ended; `values`: all of them, where it was not heard before.
+    pub fn ended(&mut self, trial: usize, values: Vec<f64>) {
+        let (heard, has_ended) = &mut self.trials[trial];
+        *has_ended = true;
+        if heard.is_empty() {
+            *heard = values;
+        }
+    }
+
+    /// Whether a trial should end; `None` while an earlier one has not come to its epoch.
+    #[must_use]
+    pub fn should_end(&self, trial: usize) -> Option<bool> {
+        let values = &self.trials[trial].0;
+        if (values.len() as u64) < self.after {
+            return Some(false);
+        }
+
+        let before = &self.trials[..trial];
+        for (theirs, has_ended) in before {
+            if !has_ended && theirs.len() < values.len() {
+                return None;
+            }
+        }
+        let medians = Medians {
+            trials: before.iter().map(|(theirs, _)| theirs.clone()).collect(),
+        };
+        Some(medians.should_end(values, self.metrics[trial], self.after))
+    }
+}
+
+/// The finished run of `config` in the folder `runs`, on that store and as many ranks; the first of several.
+#[must_use]
+pub fn finished(
+    runs: &Path,
+    config: &Config,
+    manifest_hash: &str,
+    world_size: usize,
+) -> Option<RunDir> {
+    let hash = config.hash();
+    let stem = format!("{}-", run_stem(&config.model.name, &hash));
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(runs).ok()?.filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with(&stem) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+
+    for path in paths {
+        let Ok(run) = RunDir::open(&path) else {
+            continue;
+        };
+        // A result that cannot be read is none.
+        let result = run.read_result::<RunResult>().unwrap_or_default();
+        let is_this = result.is_some_and(|result| {
+            result.config_hash == hash
+                && result.manifest_hash == manifest_hash
+                && result.world_size == world_size
+        });
+        if is_this {
+            return Some(run);
+        }
+    }
+    None
+}
+
+/// What `metric` was on validation after each epoch of a run, by its log.
+///
+/// # Errors
+/// [`RecordError`]: the log cannot be read.
+pub fn values_of(run: &Path, metric: Metric) -> Result<Vec<f64>, RecordError> {
+    let name = match metric {
+        Metric::Loss => "validation/loss",
+        Metric::Accuracy => "validation/accuracy",
+        Metric::MacroF1 => "validation/macro_f1",
+    };
+    let mut values = Vec::new();
+    for entry in read_log(&RunDir::open(run)?.log())? {
+        if entry.kind == "epoch" {
+            values.extend(entry.values.get(name));
+        }
+    }
+    Ok(values)
+}
+
+/// A trial's configuration: the base with its words applied.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn config_of(base: &Config, words: &[String], place: &str) -> Result<Config, ConfigError> {
+    let text = toml::to_string(base).map_err(|error| ConfigError::Parse {
+        place: place.to_owned(),
+        message: error.to_string(),
+    })?;
+    Config::parse(&text, place, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_every_combination() {
+        let text =
+            "[parameters]\n\"optimizer.lr\" = [0.1, 0.01]\n\"model.name\" = [\"a\", \"b\", \"c\"]";
+        let trials = Sweep::parse(text, "s.toml").expect("valid").trials();
+        assert_eq!(trials.len(), 6);
+        assert_eq!(trials[0], ["model.name=\"a\"", "optimizer.lr=0.1"]);
+        assert_eq!(trials[5], ["model.name=\"c\"", "optimizer.lr=0.01"]);
+    }
+
+    #[test]
+    fn draws_stay_in_their_range_and_repeat() {
+        let text = "method = \"random\"\ntrials = 50\n[parameters]\n\"optimizer.lr\" = { min = 1e-4, max = 1e-2, log = true }";
+        let sweep = Sweep::parse(text, "s.toml").expect("valid");
+        let trials = sweep.trials();
+        assert_eq!(trials, sweep.trials());
+        let values: Vec<f64> = trials
+            .iter()
+            .map(|t| t[0].split_once('=').expect("key").1.parse().expect("f64"))
+            .collect();
+        assert!(values.iter().all(|v| (1e-4..1e-2).contains(v)));
+        assert!(
+            values.iter().filter(|v| **v < 1e-3).count().abs_diff(25) < 15,
+            "{values:?}"
+        );
+    }
+
+    #[test]
+    fn a_range_in_a_grid_is_refused_by_key() {
+        let text = "[parameters]\n\"optimizer.lr\" = { min = 1.0, max = 2.0 }";
+        assert!(
+            Sweep::parse(text, "s.toml")
+                .expect_err("a range")
+                .to_string()
+                .contains("optimizer.lr")
+        );
+    }
+
+    #[test]
+    fn what_has_no_trial_or_no_logarithm_is_said() {
+        let said = |text: &str| Sweep::parse(text, "s.toml").expect_err(text).to_string();
+        let random = |rest: &str| said(&format!("method = \"random\"\n{rest}"));
+        assert!(
+            random("trials = 0\n[parameters]\n\"seed\" = [1]")
+                .contains("s.toml: trials = 0: a random")
+        );
+        let range = |range: &str| random(&format!("[parameters]\n\"optimizer.lr\" = {range}"));
+        assert!(
+            range("{ min = 0.0, max = 0.1, log = true }")
+                .contains("\"optimizer.lr\" has min = 0 and log = true")
+        );
+        assert!(range("{ min = 0.2, max = 0.1 }").contains("min must be at most max"));
+        assert!(range("{ min = nan, max = 0.1 }").contains("finite"));
+        let ok = "method = \"random\"\n[parameters]\n\"loss.mixup\" = { min = 0.0, max = 0.1 }";
+        Sweep::parse(ok, "s.toml").expect("0 without a logarithm");
+    }
+
+    #[test]
+    fn a_trial_worse_than_the_median_ends() {
+        let mut medians = Medians::default();
+        medians.add(vec![1.0, 0.5, 0.4]);
+        assert!(
+            !medians.should_end(&[9.0, 9.0], Metric::Loss, 1),
+            "one other trial is no median"
+        );
+        medians.add(vec![1.2, 0.7, 0.6]);
+        assert!(medians.should_end(&[2.0, 1.9], Metric::Loss, 1));
+        assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
+        assert!(
+            !medians.should_end(&[2.0, 1.9], Metric::Loss, 3),
+            "not before its epoch"
+        );
+        assert!(
+            medians.should_end(&[f64::NAN, 1.9], Metric::Loss, 1),
+            "NaN is no best"
+        );
+        assert!(medians.should_end(&[f64::NAN], Metric::Loss, 1));
+        medians.add(vec![f64::NAN; 3]);
+        assert!(
+            medians.should_end(&[2.0, 1.9], Metric::Loss, 1),
+            "NaN is no mean"
+        );
+        assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
+    }
+
+    /// Epochs until a trial's own end or the verdict, one trial after another.
+    fn in_turn(curves: &[Vec<f64>], after: u64) -> Vec<usize> {
+        let mut medians = Medians::default();
+        let mut lengths = Vec::new();
+        for curve in curves {
+            let ends = |epochs: &usize| medians.should_end(&curve[..*epochs], Metric::Loss, after);
+            let length = (1..curve.len()).find(ends).unwrap_or(curve.len());
+            medians.add(curve[..length].to_vec());
+            lengths.push(length);
+        }
+        lengths
+    }
+
+    #[test]
+    fn verdicts_side_by_side_are_those_of_one_after_another() {
+        let mut rng = Rng::new(7);
+        for round in 0..200 {
+            let epochs = || 3 + (round % 4) as usize;
+            let curves: Vec<Vec<f64>> = (0..6)
+                .map(|_| (0..epochs()).map(|_| rng.uniform_in(0.0, 1.0)).collect())
+                .collect();
+            let mut side = SideBySide::new(vec![Metric::Loss; curves.len()], 1);
+            let mut lengths = vec![0; curves.len()];
+            let mut left: Vec<usize> = (0..curves.len()).collect();
+            while !left.is_empty() {
+                // Any of those that run takes its next epoch, or waits for an earlier one.
+                let trial = left[rng.below(left.len() as u64) as usize];
+                side.heard(trial, curves[trial][..=lengths[trial]].to_vec());
+                let Some(ends) = side.should_end(trial) else {
+                    continue;
+                };
+                lengths[trial] += 1;
+                if ends || lengths[trial] == curves[trial].len() {
+                    side.ended(trial, Vec::new());
+                    left.retain(|other| *other != trial);
+                }
+            }
+            assert_eq!(lengths, in_turn(&curves, 1), "{curves:?}");
+        }
+    }
+}

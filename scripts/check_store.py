@@ -1,0 +1,693 @@
+#!/usr/bin/env python3
+"""Check that a version of a store is what docs/store.md says, with nothing of wavemill's own code.
+
+Read are the manifest, every file that it names, and every row in them. Checked are the manifest's checksum; sizes, blake3
+and row groups of the files; columns, types and metadata; every tensor's length and values; the rows of a clip, its split
+and its labels; the rejects; and every count and mean of the manifest, counted again. Each fault is one line that names
+the file and the place in it; the last line sums up.
+
+`wavemill verify` checks the same promises by wavemill's own code. This is a second reading of them, for the tests and for
+those who write a store with another tool.
+
+Needs pyarrow, numpy and blake3: scripts/peers/setup.sh installs them into .venv.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+try:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from blake3 import blake3
+
+    LACKING = None
+except ImportError as error:
+    # Told once the options are known: `--help` needs none of them.
+    LACKING = error
+
+EXIT_CODES = "exit codes: 0 no fault; 1 faults; 2 the store or the version is not there, or an option is wrong"
+
+NEWEST_FORMAT = 2
+CHECKSUM_SINCE = 2
+
+TENSOR_KEYS = ["dtype", "shape", "dim_names", "scale", "feature_id", "sample_rate_hz", "hop_length", "preset"]
+MANIFEST_KEYS = {
+    "format_version", "plan_id", "identity", "engine", "recipe", "targets", "features", "files", "counts", "stats",
+}  # fmt: skip
+COUNTS_KEYS = {
+    "rows_read", "rows_kept", "rows_dropped", "rows_rejected", "clips_planned", "clips_written", "clips_rejected",
+    "feature_rows", "rejects",
+}  # fmt: skip
+ENTRY_KEYS = {
+    "targets": {"name", "classes", "counts"},
+    "features": {"name", *TENSOR_KEYS},
+    "files": {"path", "rows", "bytes", "blake3", "row_groups"},
+}
+STAGES = {"catalog", "read", "decode", "features"}
+REASONS = {
+    "missing_file", "empty", "not_audio", "unsupported_codec", "no_audio", "too_short", "too_large", "damaged",
+    "worker_panic", "bad_row", "bad_encoding", "outside_root", "encrypted", "duplicate_entry", "not_image",
+}  # fmt: skip
+ROW_REASONS = {"bad_row", "bad_encoding"}
+# The loader's order; splits of other names come after these, by name.
+SPLITS = ["training", "validation", "test"]
+# These rules write the split of every clip as a column of `tracks` too.
+RULES_OF_TRACKS = {"official", "stratified", "artist"}
+
+DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
+HEX_64 = re.compile(r"[0-9a-f]{64}")
+
+# Statistics are sums of f64 in another order than here. A variance is the difference of two such sums, so it keeps
+# about half of their digits.
+MEAN_REL_MAX = 1e-9
+STD_REL_MAX = 1e-6
+
+
+class Unusable(Exception):
+    """There is nothing to check: no store, no version, or one of a later format."""
+
+
+class Faults:
+    """Faults found so far; each is printed when it is found."""
+
+    def __init__(self):
+        self.count = 0
+
+    def add(self, place, what):
+        self.count += 1
+        print(f"fault: {place}: {what}")
+
+    def unless_equal(self, place, what, found, said):
+        if found != said:
+            self.add(place, f"{what}: {shown(found)}, but the manifest says {shown(said)}")
+
+
+def shown(value):
+    """A value for one line: long ones are cut."""
+    text = json.dumps(value, default=str, sort_keys=True)
+    return text if len(text) <= 200 else text[:200] + " …"
+
+
+class Told:
+    """What all files of a version say together, to be compared with the manifest at the end."""
+
+    def __init__(self):
+        # By feature: row key → the row's other columns.
+        self.rows = defaultdict(dict)
+        # Of the first feature: target → split → clips of each class.
+        self.classes = defaultdict(lambda: defaultdict(Counter))
+        # Of the first feature: the splits that a clip's rows lie in.
+        self.splits = defaultdict(set)
+        # By feature, over the training split: sum, sum of squares, values a band.
+        self.sums = {}
+        # By table: the rows, as pyarrow's tables.
+        self.tables = {}
+
+
+# Finding and reading a version
+
+
+def version_path(store, number, faults):
+    """The manifest to check: of the version that is asked for, else of the latest."""
+    folder = store / "_wavemill/versions"
+    found = {int(path.stem): path for path in folder.glob("[0-9]*.json") if path.stem.isdigit()}
+    if not found:
+        raise Unusable(f"{store}: no version (nothing in _wavemill/versions)")
+    if number is not None and number not in found:
+        raise Unusable(f"{store}: no version {number}; the latest is {max(found)}")
+
+    missing = sorted(set(range(1, max(found) + 1)) - set(found))
+    if missing:
+        faults.add("_wavemill/versions", f"no manifest of version {', '.join(map(str, missing))}")
+    return found[max(found) if number is None else number]
+
+
+def read_manifest(path, place, faults):
+    """The manifest; None where it cannot be used, which is a fault then."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        version = int(manifest["format_version"])
+    except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        faults.add(place, f"not the JSON of a manifest ({error})")
+        return None
+
+    # First of all: a later format may have other keys and another checksum.
+    if version > NEWEST_FORMAT:
+        raise Unusable(f"{place}: format version {version}; this script reads up to {NEWEST_FORMAT}")
+
+    lacks = sorted(lacking_keys(manifest))
+    if lacks:
+        faults.add(place, f"it lacks {', '.join(lacks)}")
+        return None
+
+    check_checksum(text, manifest, place, faults)
+    check_plan_id(manifest, place, faults)
+    return manifest
+
+
+def lacking_keys(manifest):
+    """Keys that are not there, of the manifest itself and of what its lists hold."""
+    yield from MANIFEST_KEYS - set(manifest)
+    if "counts" in manifest:
+        yield from (f"counts.{key}" for key in COUNTS_KEYS - set(manifest["counts"]))
+
+    for name, keys in ENTRY_KEYS.items():
+        for index, entry in enumerate(manifest.get(name, [])):
+            keys_here = set(entry) if isinstance(entry, dict) else set()
+            yield from (f"{name}[{index}].{key}" for key in keys - keys_here)
+            if name == "files" and len(keys_here & {"table", "feature"}) != 1:
+                yield f"files[{index}].table or .feature"
+
+
+def check_checksum(text, manifest, place, faults):
+    """The checksum is of the very text without its key: another JSON writer could print floats in another way."""
+    if not text.endswith("}\n"):
+        faults.add(place, "it does not end with one newline")
+    if "manifest_blake3" not in manifest:
+        if manifest["format_version"] >= CHECKSUM_SINCE:
+            faults.add(place, "it has no manifest_blake3")
+        return
+
+    rest = re.sub(r'"manifest_blake3":"[^"]*",?', "", text.rstrip("\n"), count=1)
+    if hash_of(rest) != manifest["manifest_blake3"]:
+        faults.add(place, "manifest_blake3 is not the blake3 of the rest")
+
+
+def check_plan_id(manifest, place, faults):
+    """`plan_id` and the engine's hash follow from what else the manifest holds."""
+    identity = manifest["identity"]
+    if hash_of(canonical(identity))[:16] != manifest["plan_id"]:
+        faults.add(place, "plan_id is not the hash of identity")
+    if hash_of(canonical(manifest["engine"])) != identity.get("engine"):
+        faults.add(place, "identity.engine is not the hash of engine")
+
+
+def canonical(value):
+    """Canonical JSON of a value without floats."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def hash_of(text):
+    return blake3(text.encode()).hexdigest()
+
+
+# Files
+
+
+def check_paths(store, manifest, place, faults):
+    """Every path stays inside the store and is named once, and the plan's folder holds no other Parquet file.
+
+    Returns the entries that may be opened.
+    """
+    named, inside = set(), []
+    for entry in manifest["files"]:
+        path = entry["path"]
+        if path in named:
+            faults.add(place, f"it names {path} twice")
+        named.add(path)
+
+        parts = path.split("/")
+        if path.startswith("/") or not {"", ".", ".."}.isdisjoint(parts):
+            faults.add(place, f"it names {path}, which is no plain path below the store")
+        elif not (store / path).resolve().is_relative_to(store.resolve()):
+            faults.add(path, "a link leads out of the store")
+        else:
+            inside.append(entry)
+            if not right_place(entry, manifest["plan_id"]):
+                faults.add(path, "the file of a table or feature does not lie there")
+
+    folder = store / "data" / manifest["plan_id"]
+    for path in sorted(folder.rglob("*.parquet")):
+        path = path.relative_to(store).as_posix()
+        if path not in named:
+            faults.add(path, "the manifest does not name it")
+    return inside
+
+
+def right_place(entry, plan_id):
+    """Whether a path is the one that its table, or its feature and split, ask for."""
+    if "table" in entry:
+        name = re.escape(entry["table"])
+        wanted = f"data/{plan_id}/{name}/{name}\\.parquet"
+    else:
+        split = re.escape(str(entry.get("split")))
+        wanted = f"data/{plan_id}/features/{re.escape(entry['feature'])}/split={split}/[0-9]{{5,}}\\.parquet"
+    return re.fullmatch(wanted, entry["path"]) is not None
+
+
+def check_order(manifest, place, faults):
+    """Files of a feature stand in loader order: by split, then by number."""
+    for feature in manifest["features"]:
+        entries = [entry for entry in manifest["files"] if entry.get("feature") == feature["name"]]
+        paths = [entry["path"] for entry in entries]
+        ranks = [(split_rank(str(entry.get("split"))), Path(entry["path"]).stem) for entry in entries]
+        for before, after, path in zip(ranks, ranks[1:], paths[1:]):
+            if after <= before:
+                faults.add(place, f"{path} is out of the loader's order")
+
+
+def split_rank(split):
+    return (SPLITS.index(split), "") if split in SPLITS else (len(SPLITS), split)
+
+
+def opened(store, entry, quick, faults):
+    """The Parquet file of an entry, after its bytes were compared; None where it cannot be used."""
+    place = entry["path"]
+    path = store / place
+    if not path.is_file():
+        faults.add(place, "it is not there")
+        return None
+
+    n_bytes = path.stat().st_size
+    if n_bytes != entry["bytes"]:
+        faults.unless_equal(place, "bytes", n_bytes, entry["bytes"])
+        return None
+    if not quick and blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != entry["blake3"]:
+        faults.add(place, "its blake3 is not the manifest's: the content was changed")
+        return None
+
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        faults.add(place, f"not a Parquet file ({first_line(error)})")
+        return None
+
+    groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+    faults.unless_equal(place, "rows", file.metadata.num_rows, entry["rows"])
+    faults.unless_equal(place, "rows of its row groups", groups, entry["row_groups"])
+    return file
+
+
+def first_line(error):
+    return str(error).split("\n", 1)[0]
+
+
+# Feature files
+
+
+def wanted_columns(feature, targets, layout):
+    """Name → (type, may be null) of every column of a feature's file, in order."""
+    columns = {
+        "clip_key": (pa.utf8(), False),
+        "track_id": (pa.int64(), False),
+        "segment": (pa.int32(), False),
+        "offset_s": (pa.float32(), False),
+        "variant": (pa.float32(), False),
+    }
+    columns |= {target["name"]: (pa.int32(), True) for target in targets}
+    columns |= {
+        "genres_all": (list_of(pa.int32()), False),
+        "artist_id": (pa.int64(), True),
+        "album_id": (pa.int64(), True),
+        "duration_s": (pa.float32(), False),
+        "lost_s": (pa.float32(), False),
+        "silent": (pa.bool_(), False),
+        "audio_blake3": (pa.utf8(), False),
+        feature["name"]: (tensor_type(feature, layout), False),
+    }
+    if None in feature["shape"]:
+        columns[shape_column(feature)] = (list_of(pa.int32()), False)
+    return columns
+
+
+def list_of(item):
+    """A list without nulls in it."""
+    return pa.list_(pa.field("item", item, nullable=False))
+
+
+def shape_column(feature):
+    return feature["name"] + "_shape"
+
+
+def tensor_type(feature, layout):
+    if layout == "list":
+        return list_of({"f16": pa.float16(), "f32": pa.float32(), "u8": pa.uint8()}[feature["dtype"]])
+    if None in feature["shape"]:
+        return pa.binary()
+    return pa.binary(int(np.prod(feature["shape"])) * np.dtype(DTYPES[feature["dtype"]]).itemsize)
+
+
+def check_schema(file, place, feature, manifest, faults):
+    """Columns, types and metadata; False where the rows cannot be read as a feature's."""
+    layout = manifest["recipe"].get("shards", {}).get("layout", "binary")
+    wanted = wanted_columns(feature, manifest["targets"], layout)
+    schema = file.schema_arrow
+    if schema.names != list(wanted):
+        faults.add(place, f"its columns are {', '.join(schema.names)}; they should be {', '.join(wanted)}")
+        return False
+
+    fits = True
+    for name, (arrow_type, nullable) in wanted.items():
+        field = schema.field(name)
+        if field.type != arrow_type or field.nullable != nullable:
+            found = f"{field.type}{' or null' if field.nullable else ''}"
+            faults.add(place, f"column {name} is {found}, not {arrow_type}{' or null' if nullable else ''}")
+            fits = False
+
+    check_tensor_metadata(schema.metadata, f"{place}, the file's metadata", feature, manifest, faults)
+    field = schema.field(feature["name"])
+    check_tensor_metadata(field.metadata, f"{place}, column {feature['name']}", feature, manifest, faults)
+    check_pages(file, place, feature, faults)
+    return fits
+
+
+def check_tensor_metadata(metadata, place, feature, manifest, faults):
+    """`wavemill.tensor` repeats what the manifest says of the feature, and the classes."""
+    try:
+        tensor = json.loads((metadata or {})[b"wavemill.tensor"])
+    except (KeyError, ValueError):
+        faults.add(place, "no wavemill.tensor")
+        return
+
+    for key in TENSOR_KEYS:
+        faults.unless_equal(place, f"wavemill.tensor, {key}", tensor.get(key), feature.get(key))
+    classes = {target["name"]: target["classes"] for target in manifest["targets"]}
+    faults.unless_equal(place, "wavemill.tensor, classes", tensor.get("classes"), classes)
+
+
+def check_pages(file, place, feature, faults):
+    """No dictionaries, no statistics on the tensor; compressed files have the offset index."""
+    for group in range(file.metadata.num_row_groups):
+        row_group = file.metadata.row_group(group)
+        for index in range(row_group.num_columns):
+            column = row_group.column(index)
+            where = f"{place}, row group {group}, column {column.path_in_schema}"
+            if column.has_dictionary_page:
+                faults.add(where, "it has a dictionary")
+
+            is_tensor = column.path_in_schema.split(".")[0] == feature["name"]
+            if is_tensor and column.is_stats_set:
+                faults.add(where, "a tensor has statistics")
+            if is_tensor and column.compression == "ZSTD" and not column.has_offset_index:
+                faults.add(where, "no offset index")
+
+
+def check_feature_file(file, entry, feature, manifest, told, faults):
+    """Every row of one file of a feature; what it says is added to `told`."""
+    place = entry["path"]
+    if not check_schema(file, place, feature, manifest, faults):
+        return
+
+    is_first = feature is manifest["features"][0]
+    seen_clips, previous, row = set(), None, 0
+    for group in range(file.metadata.num_row_groups):
+        table = file.read_row_group(group)
+        columns = {name: table[name].to_pylist() for name in table.column_names if name != feature["name"]}
+        for at in range(table.num_rows):
+            found = {name: values[at] for name, values in columns.items()}
+            where = f"{place}, row {row} ({found['clip_key']}, segment {found['segment']})"
+            check_row(found, where, manifest, faults)
+
+            # All rows of a clip lie side by side, in the order of their segments.
+            if previous and previous["clip_key"] == found["clip_key"]:
+                if found["segment"] <= previous["segment"]:
+                    faults.add(where, f"it comes after segment {previous['segment']} of its clip")
+            elif found["clip_key"] in seen_clips:
+                faults.add(where, "other clips lie between the rows of this one")
+            elif is_first:
+                count_clip(found, entry["split"], manifest, told)
+
+            key = (found["clip_key"], found["segment"], found["variant"])
+            if key in told.rows[feature["name"]]:
+                faults.add(where, "a second row of this clip, segment and variant")
+            kept = {name: value for name, value in found.items() if not name.endswith("_shape")}
+            told.rows[feature["name"]][key] = kept
+            seen_clips.add(found["clip_key"])
+            previous, row = found, row + 1
+
+        shapes = columns.get(shape_column(feature))
+        first_row = row - table.num_rows
+        for at, values in enumerate(tensors(table[feature["name"]], feature)):
+            where = f"{place}, row {first_row + at} ({columns['clip_key'][at]}, segment {columns['segment'][at]})"
+            shape = shapes[at] if shapes else feature["shape"]
+            if check_tensor(values, shape, where, feature, faults) and entry["split"] == "training":
+                add_sums(values.reshape(shape), feature, told)
+
+
+def tensors(column, feature):
+    """The stored values of each row, flat."""
+    for value in column:
+        if pa.types.is_list(column.type):
+            yield value.values.to_numpy(zero_copy_only=False)
+        else:
+            yield np.frombuffer(value.as_buffer(), DTYPES[feature["dtype"]])
+
+
+def check_row(row, where, manifest, faults):
+    """What the columns of one row promise by themselves."""
+    for target in manifest["targets"]:
+        label = row[target["name"]]
+        if label is not None and not 0 <= label < len(target["classes"]):
+            faults.add(where, f"{target['name']} is {label}, which is no class of the manifest")
+
+    if row["segment"] < 0 or row["offset_s"] < 0:
+        faults.add(where, "its segment or offset_s is negative")
+    if row["variant"] != 1.0:
+        faults.add(where, f"variant is {row['variant']}, not 1.0")
+    if not HEX_64.fullmatch(row["audio_blake3"]):
+        faults.add(where, f"audio_blake3 is {row['audio_blake3']!r}, not 64 lower-case hex digits")
+    if not 0 <= row["lost_s"] < float("inf"):
+        faults.add(where, f"lost_s is {row['lost_s']}")
+
+    longest = manifest["recipe"].get("audio", {}).get("duration_s")
+    longest = float(np.float32(longest)) if longest is not None else float("inf")
+    if not 0 < row["duration_s"] <= longest:
+        faults.add(where, f"duration_s is {row['duration_s']}; the recipe allows {longest} at most")
+
+
+def check_tensor(values, shape, where, feature, faults):
+    """Length, shape and finiteness; False where the values have not this shape."""
+    fixed = feature["shape"]
+    if len(shape) != len(fixed) or any(said not in (None, found) for found, said in zip(shape, fixed)):
+        faults.add(where, f"its shape {shape} is not the feature's, {fixed}")
+        return False
+    if values.size != int(np.prod(shape)):
+        faults.add(where, f"{values.size} values of {feature['name']}, but its shape is {shape}")
+        return False
+    if feature["dtype"] != "u8" and not np.isfinite(values).all():
+        faults.add(where, f"NaN or infinity in {feature['name']}")
+        return False
+    return True
+
+
+def count_clip(row, split, manifest, told):
+    """Counts a clip at its first row of a file. Under the rule `segment` it counts on each side."""
+    told.splits[row["clip_key"]].add(split)
+    for target in manifest["targets"]:
+        label = row[target["name"]]
+        if label is not None:
+            told.classes[target["name"]][split][label] += 1
+
+
+def add_sums(values, feature, told):
+    """Adds one tensor to the sums over the training split; stored integers count as the values that they stand for."""
+    values = values.astype(np.float64)
+    if feature["scale"] is not None:
+        scaled = values * feature["scale"]["factor"] + feature["scale"]["offset"]
+        values = scaled.astype(np.float32).astype(np.float64)
+
+    frames = feature["dim_names"].index("frame")
+    sums = np.stack([values.sum(axis=frames), np.square(values).sum(axis=frames)])
+    total, n_values = told.sums.get(feature["name"], (0.0, 0))
+    told.sums[feature["name"]] = (total + sums, n_values + values.shape[frames])
+
+
+# The version as a whole
+
+
+def check_rows_of_features(manifest, told, faults):
+    """Every feature has the same rows, and the rows say the same of their clips."""
+    names = [feature["name"] for feature in manifest["features"]]
+    first = told.rows[names[0]]
+    for name in names:
+        rows = told.rows[name]
+        place = f"features/{name}"
+        faults.unless_equal(place, "rows", len(rows), manifest["counts"]["feature_rows"])
+        if name == names[0]:
+            continue
+
+        only_here = sorted(set(rows) ^ set(first))
+        if only_here:
+            faults.add(place, f"rows that {names[0]} or {name} alone has: {shown(only_here[:3])}")
+        for key in set(rows) & set(first):
+            other = [column for column in rows[key] if rows[key][column] != first[key].get(column)]
+            if other:
+                faults.add(place, f"row {shown(key)} differs from that of {names[0]} in {', '.join(other)}")
+
+
+def check_counts(manifest, told, place, faults):
+    """The two sums, and each count against the rows."""
+    counts = manifest["counts"]
+    dropped = {step["step"]: step["rows"] for step in counts["rows_dropped"]}
+    rows = counts["rows_kept"] + sum(dropped.values()) + counts["rows_rejected"]
+    if counts["rows_read"] != rows:
+        faults.add(place, f"counts: {counts['rows_read']} rows read, but kept + dropped + rejected are {rows}")
+    clips = counts["clips_written"] + counts["clips_rejected"]
+    if counts["clips_planned"] != clips:
+        faults.add(place, f"counts: {counts['clips_planned']} clips planned, but written + rejected are {clips}")
+
+    faults.unless_equal("features", "clips", len(told.splits), counts["clips_written"])
+    faults.unless_equal("tracks", "rows", told.tables["tracks"].num_rows, counts["clips_planned"])
+    by_step = Counter(told.tables["tracks_all"]["dropped_by"].to_pylist())
+    faults.unless_equal("tracks_all", "rows that no step dropped", by_step.pop(None, 0), counts["rows_kept"])
+    some_dropped = {step: rows for step, rows in dropped.items() if rows}
+    faults.unless_equal("tracks_all", "rows by dropped_by", dict(by_step), some_dropped)
+
+
+def check_rejects(manifest, told, faults):
+    """Known words, counts by reason, and no clip that is both a row and a reject."""
+    rejects = told.tables["rejects"]
+    by_reason = Counter(rejects["reason"].to_pylist())
+    for reason in sorted(set(by_reason) - REASONS):
+        faults.add("rejects", f"{reason} is no reason")
+    for stage in sorted(set(rejects["stage"].to_pylist()) - STAGES):
+        faults.add("rejects", f"{stage} is no stage")
+
+    # Rejects of tables beside the tracks, and of paths that can have no key, are in neither of the two sums.
+    rejected = set()
+    for row in rejects.select(["clip_key", "stage", "reason"]).to_pylist():
+        if row["clip_key"] is None or row["stage"] == "catalog" or row["reason"] in ROW_REASONS:
+            continue
+        if row["clip_key"] in rejected:
+            faults.add("rejects", f"{row['clip_key']} is rejected twice")
+        rejected.add(row["clip_key"])
+
+    counts = manifest["counts"]
+    faults.unless_equal("rejects", "inputs by reason", dict(by_reason), counts["rejects"])
+    faults.unless_equal("rejects", "clips", len(rejected), counts["clips_rejected"])
+    for clip in sorted(rejected & set(told.splits)):
+        faults.add("rejects", f"{clip} is rejected and has rows")
+    return rejected
+
+
+def check_splits(manifest, told, faults):
+    """A clip lies on the side that `tracks` says; under the rule `segment` alone it may lie on several."""
+    rule = manifest["recipe"].get("split", {}).get("rule", "artist")
+    if rule != "segment":
+        for clip, splits in told.splits.items():
+            if len(splits) > 1:
+                faults.add("features", f"{clip} lies in the splits {', '.join(sorted(splits))}")
+
+    column = f"split_{rule}"
+    tracks = told.tables["tracks"]
+    if rule not in RULES_OF_TRACKS or column not in tracks.column_names:
+        return
+    sides = dict(zip(tracks["clip_key"].to_pylist(), tracks[column].to_pylist()))
+    for clip, splits in told.splits.items():
+        if clip not in sides:
+            faults.add("tracks", f"no row of {clip}, which has feature rows")
+        elif splits != {sides[clip] or "none"}:
+            faults.add("tracks", f"{column} of {clip} is {sides[clip]}, but its rows lie in {', '.join(splits)}")
+
+
+def check_classes(manifest, told, place, faults):
+    """Clips of each class, by target and split."""
+    for target in manifest["targets"]:
+        found = told.classes[target["name"]]
+        for split in sorted(set(found) | set(target["counts"])):
+            by_class = [found[split][label] for label in range(len(target["classes"]))]
+            said = target["counts"].get(split, [0] * len(by_class))
+            if by_class != said:
+                what = f"targets.{target['name']}, counts of {split}: {said}, but the rows give {by_class}"
+                faults.add(place, what)
+
+
+def check_stats(manifest, told, place, faults):
+    """Mean and standard deviation of each band, computed again from the training rows."""
+    if set(told.sums) != set(manifest["stats"]):
+        faults.add(place, f"stats of {sorted(manifest['stats'])}, but training rows of {sorted(told.sums)}")
+
+    for name in sorted(set(told.sums) & set(manifest["stats"])):
+        stats = manifest["stats"][name]
+        (total, squares), n_values = told.sums[name]
+        if n_values != stats["values"] or len(total) != len(stats["mean"]):
+            said = f"{stats['values']} values of {len(stats['mean'])} bands"
+            faults.add(place, f"stats.{name}: {said}, but the training rows have {n_values} of {len(total)}")
+            continue
+
+        mean = total / n_values
+        mean_square = squares / n_values
+        std = np.sqrt(np.maximum(mean_square - mean * mean, 0.0))
+        # A band of large, nearly equal values loses digits: the bounds are relative to the values, not to their spread.
+        size = np.sqrt(mean_square)
+        if not (np.abs(mean - stats["mean"]) <= MEAN_REL_MAX * size).all():
+            faults.add(place, f"stats.{name}.mean is not that of the training rows")
+        if not (np.abs(std - stats["std"]) <= STD_REL_MAX * size).all():
+            faults.add(place, f"stats.{name}.std is not that of the training rows")
+
+
+def check_store(store, number, quick, faults):
+    """Checks one version, and returns the line that sums up."""
+    path = version_path(store, number, faults)
+    place = path.relative_to(store).as_posix()
+    manifest = read_manifest(path, place, faults)
+    if manifest is None:
+        return f"{place} was not read further"
+    if not (store / "data" / manifest["plan_id"]).is_dir():
+        raise Unusable(f"{store}: the data of version {int(path.stem)} is not there (removed by `wavemill gc`?)")
+
+    inside = check_paths(store, manifest, place, faults)
+    check_order(manifest, place, faults)
+
+    features = {feature["name"]: feature for feature in manifest["features"]}
+    told = Told()
+    complete = len(inside) == len(manifest["files"])
+    for entry in inside:
+        file = opened(store, entry, quick, faults)
+        if file is None:
+            complete = False
+        elif "table" in entry:
+            told.tables[entry["table"]] = file.read()
+        elif entry["feature"] in features:
+            check_feature_file(file, entry, features[entry["feature"]], manifest, told, faults)
+        else:
+            faults.add(entry["path"], f"the manifest has no feature {entry['feature']}")
+
+    summary = f"version {int(path.stem)} of plan {manifest['plan_id']}: {len(manifest['files'])} files"
+    lacks = sorted({"tracks", "tracks_all", "rejects"} - set(told.tables))
+    if lacks and complete:
+        faults.add(place, f"it names no table {', '.join(lacks)}")
+    # What a lost file held would be missing from every count: one fault would be told many times.
+    if lacks or not complete:
+        return f"{summary}; counts were not compared, since not every file could be read"
+
+    check_rows_of_features(manifest, told, faults)
+    check_counts(manifest, told, place, faults)
+    rejected = check_rejects(manifest, told, faults)
+    check_splits(manifest, told, faults)
+    check_classes(manifest, told, place, faults)
+    check_stats(manifest, told, place, faults)
+    rows = {name: len(rows) for name, rows in told.rows.items()}
+    return f"{summary}, {len(told.splits)} clips with rows {rows}, {len(rejected)} clips rejected"
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", type=Path, help="the store's folder")
+    parser.add_argument("--version", type=int, metavar="N", help="the version to check (default: the latest)")
+    parser.add_argument("--quick", action="store_true", help="do not compare the blake3 of every file")
+    options = parser.parse_args()
+    if LACKING is not None:
+        print(f"check_store: {LACKING}; run scripts/peers/setup.sh and use .venv/bin/python", file=sys.stderr)
+        return 2
+
+    faults = Faults()
+    try:
+        summary = check_store(options.store, options.version, options.quick, faults)
+    except Unusable as error:
+        print(f"check_store: {error}", file=sys.stderr)
+        return 2
+    print(f"{faults.count} fault{'' if faults.count == 1 else 's'}; {summary}")
+    return 1 if faults.count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Makes docs/benchmarks/gpu.md of what a run on a GPU left.
+
+usage: scripts/gpu_check.sh report FOLDER [--out FILE]
+  FOLDER       what `run` was given: results.json lies there
+  --out FILE   another page than docs/benchmarks/gpu.md
+
+No page is made of a run that had no GPU.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cell(text):
+    """Text as a cell of a table, on one line."""
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def machine_lines(found):
+    """Date, machine and versions."""
+    machine = found["machine"]
+    build = machine["build"]
+    yield f"{'; '.join(machine['gpu'])}. {machine['cpu']}, {machine['cores']} cores. {machine['system']}."
+    yield ""
+    versions = ", ".join(f"{name} {value}" for name, value in build.items())
+    yield f"{found['date']}; torch {machine['torch'] or 'absent'}; built of {versions or 'an unknown revision'}."
+
+
+def step_table(steps):
+    """A line for each step."""
+    yield "| step | result | seconds | what was found |"
+    yield "|---|---|---:|---|"
+    for step in steps:
+        figures = ", ".join(f"{name} {value}" for name, value in step["figures"].items())
+        found = "; ".join(part for part in (step["why"], figures) if part) or step["title"]
+        yield f"| {step['step']} | {step['result']} | {step['seconds']:.1f} | {cell(found)} |"
+
+
+def page(found):
+    """The whole text."""
+    steps = found["steps"]
+    counts = {result: sum(step["result"] == result for step in steps) for result in ("passed", "failed", "not run")}
+    lines = ["# On a GPU", ""]
+    lines += ["What `scripts/gpu_check.sh run` found; this page is made by `scripts/gpu_check.sh report`.", ""]
+    lines += [*machine_lines(found), ""]
+    lines += [f"{len(steps)} steps: " + ", ".join(f"{n} {result}" for result, n in counts.items()) + ".", ""]
+    lines += [*step_table(steps), ""]
+    for step in steps:
+        if step["text"]:
+            lines += [f"## {step['title'][0].upper()}{step['title'][1:]}", "", "```", *step["text"], "```", ""]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/gpu_check.sh report", usage=__doc__.split("\n\n")[1][7:])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks/gpu.md")
+    asked = parser.parse_args()
+    results = asked.folder / "results.json"
+    if not results.is_file():
+        sys.exit(f"{results} is not there: scripts/gpu_check.sh run {asked.folder}")
+    found = json.loads(results.read_text())
+    if not found["machine"]["gpu"] or all(step["result"] == "not run" for step in found["steps"]):
+        sys.exit(f"{asked.folder}: nothing was run on a GPU, and no page is made of it")
+    asked.out.write_text(page(found))
+    print(asked.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Runs every check that needs a GPU, each under a time limit, and goes on after a failure.
+
+usage: scripts/gpu_check.sh run [FOLDER] [--steps NAME,…] [--minutes N] [--packed DIR] [--list]
+  FOLDER         where results are written (default: .gpu/results): results.json, log.txt, table.txt
+  --steps        these alone
+  --minutes N    for all together (default: 9); with more, each step's own limit grows as much
+  --packed DIR   an archive that is unpacked already (default: .gpu/gpu.tar.xz is unpacked to a temporary folder)
+  --list         the steps and their limits
+
+Exit code 0: every step passed. 1: a step failed, or was not run.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+from place import Place
+from steps import STEPS, Failed, NotRun
+
+ROOT = Path(__file__).resolve().parents[2]
+MINUTES = 9.0
+# Lines of a step's output that the log keeps; a kernel's error can repeat itself without end.
+OUTPUT_BYTES = 400_000
+
+
+class Check:
+    """One step under way: its time, what it prints, and what it found."""
+
+    def __init__(self, name, limit_s, log):
+        self.name, self.limit_s, self.log = name, limit_s, log
+        self.start = time.monotonic()
+        self.figures = {}
+        self.text = []
+
+    def left_s(self):
+        return self.limit_s - (time.monotonic() - self.start)
+
+    def say(self, line):
+        self.log.write(line.rstrip("\n") + "\n")
+        self.log.flush()
+
+    def run(self, command, environment, **how):
+        """Runs to the end and returns standard output. Fails where the program does, or the step's time is over."""
+        command = [str(word) for word in command]
+        self.say(f"$ {' '.join(command)}")
+        left_s = self.left_s()
+        if left_s <= 0:
+            raise Failed(f"no time was left for {Path(command[0]).name} (limit {self.limit_s:.0f} s)")
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            # A group of its own, so that what it started ends with it.
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, **how
+            )
+            is_late = False
+            try:
+                process.wait(left_s)
+            except subprocess.TimeoutExpired:
+                is_late = True
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            texts = []
+            for stream in (out, err):
+                stream.seek(0)
+                texts.append(stream.read().decode(errors="replace"))
+                self.say(texts[-1][-OUTPUT_BYTES:])
+        if is_late:
+            raise Failed(f"{Path(command[0]).name} ran past the step's {self.limit_s:.0f} s")
+        if process.returncode != 0:
+            last = [line for line in "\n".join(texts).splitlines() if line.strip()][-1:]
+            raise Failed(f"{Path(command[0]).name}: exit code {process.returncode}: {' '.join(last)[:300]}")
+        return texts[0]
+
+
+def unpack(archive, scratch):
+    """The archive's folder."""
+    with tarfile.open(archive) as packed:
+        packed.extractall(scratch, filter="data")
+    return scratch / "wavemill-gpu"
+
+
+def run_step(step, place, left_s, scale, log):
+    """A step's line of the table."""
+    limit_s = min(step.limit_s * scale, left_s)
+    check = Check(step.name, limit_s, log)
+    check.say(f"\n==== {step.name}: {step.title}")
+    result, why = "passed", ""
+    try:
+        if limit_s < 1:
+            raise NotRun("no time was left")
+        step.run(check, place)
+    except NotRun as reason:
+        result, why = "not run", str(reason)
+    except Failed as reason:
+        result, why = "failed", str(reason)
+    except (OSError, ValueError, KeyError) as error:
+        result, why = "failed", f"{type(error).__name__}: {error}"
+    seconds = time.monotonic() - check.start
+    check.say(f"==== {step.name}: {result} {why}")
+    print(f"{step.name:<12} {result:<8} {seconds:6.1f} s  {why}", flush=True)
+    return {
+        "step": step.name,
+        "title": step.title,
+        "result": result,
+        "why": why,
+        "seconds": round(seconds, 1),
+        "limit_s": round(limit_s, 1),
+        "figures": check.figures,
+        "text": check.text,
+    }
+
+
+def table(lines):
+    """The last thing that is printed."""
+    rows = [("step", "result", "seconds", "what")]
+    for line in lines:
+        figures = ", ".join(f"{name} {value}" for name, value in line["figures"].items())
+        rows.append((line["step"], line["result"], f"{line['seconds']:.1f}", line["why"] or figures or line["title"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    text = "".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}\n" for row in rows
+    )
+    count = {result: sum(line["result"] == result for line in lines) for result in ("passed", "failed", "not run")}
+    return text + f"{len(lines)} steps: " + ", ".join(f"{n} {result}" for result, n in count.items()) + "\n"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/gpu_check.sh run", usage=__doc__.split("\n\n")[1][7:])
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".gpu/results")
+    parser.add_argument("--steps", default="")
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--packed", type=Path)
+    parser.add_argument("--list", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    asked = arguments()
+    names = [name for name in asked.steps.split(",") if name]
+    if unknown := [name for name in names if name not in [step.name for step in STEPS]]:
+        sys.exit(f"no step {', '.join(unknown)}: see --list")
+    steps = [step for step in STEPS if not names or step.name in names]
+    if asked.list:
+        print("".join(f"{step.name:<12} {step.limit_s:>4} s  {step.title}\n" for step in steps), end="")
+        return
+    archive = ROOT / ".gpu/gpu.tar.xz"
+    if not asked.packed and not archive.is_file():
+        sys.exit(f"{archive} is not there: scripts/gpu_check.sh build")
+
+    start = time.monotonic()
+    # What leaves the machine is this folder alone; everything large stays in the temporary one.
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="wavemill-gpu-") as scratch, open(asked.folder / "log.txt", "w") as log:
+        scratch = Path(scratch)
+        packed = (asked.packed or unpack(archive, scratch)).resolve()
+        place = Place(packed, scratch)
+        machine = place.described()
+        log.write(json.dumps(machine, indent=1) + "\n")
+        for step in steps:
+            left_s = asked.minutes * 60 - (time.monotonic() - start)
+            lines.append(run_step(step, place, left_s, max(1.0, asked.minutes / MINUTES), log))
+            # After each step: what was found stays, whatever ends this program.
+            found = {"date": datetime.date.today().isoformat(), "machine": machine, "steps": lines}
+            (asked.folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+            (asked.folder / "table.txt").write_text(table(lines))
+    print("\n" + table(lines) + f"results: {asked.folder}")
+    sys.exit(0 if all(line["result"] == "passed" for line in lines) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Tests of scripts/gpu_check.sh, with programs that stand in for what it starts; needs no GPU and no build.
+
+usage: scripts/gpu/selftest.py
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from steps import STEPS, bench_figures  # noqa: E402
+
+INFO = {"usable": True, "problem": None, "devices": [{"name": "Stand-in"}], "libraries": []}
+TESTS_PASS = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored'"
+NO_TEST = "echo 'test result: ok. 0 passed; 0 failed; 3 ignored'"
+
+
+class Machine:
+    """A folder with programs in place of the packed ones, and with what a machine has of NVIDIA's."""
+
+    def __init__(self, folder, gpu=True, **programs):
+        self.folder = Path(folder)
+        for name in ("bin", "path", "data/librosa_ref/fma000002"):
+            (self.folder / name).mkdir(parents=True)
+        (self.folder / "BUILD").write_text("wavemill: 0123abc\nrustc: 1.90.0\n")
+        if gpu:
+            self.write("path/nvidia-smi", 'if [ "$1" = -L ]; then echo "GPU 0: Stand-in"; else echo "Stand-in, 580, 1 MiB"; fi')
+        programs = {"wavemill": f"echo '{json.dumps(INFO)}'", "kernels-lib": TESTS_PASS} | programs
+        for name, text in programs.items():
+            self.write(f"bin/{name}", text)
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def run(self, *words):
+        """(exit code, step -> its line, folder of results)."""
+        results = self.folder / "results"
+        command = [sys.executable, HERE / "run.py", results, "--packed", self.folder, *words]
+        environment = {**os.environ, "PATH": f"{self.folder / 'path'}:/usr/bin:/bin"}
+        for name in ("VIRTUAL_ENV", "LD_LIBRARY_PATH"):
+            environment.pop(name, None)
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        found = json.loads((results / "results.json").read_text())
+        return ran, {line["step"]: line for line in found["steps"]}, results
+
+
+class Run(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    @unittest.skipIf(Path("/dev/nvidia0").exists(), "this machine has a GPU")
+    def test_without_a_gpu_every_step_is_not_run(self):
+        ran, steps, results = Machine(self.folder, gpu=False).run()
+        self.assertEqual(ran.returncode, 1)
+        self.assertEqual(list(steps), [step.name for step in STEPS])
+        self.assertEqual({step["result"] for step in steps.values()}, {"not run"})
+        self.assertTrue(all(step["why"] == "no GPU on this machine" for step in steps.values()))
+        self.assertTrue(ran.stdout.endswith(f"{len(STEPS)} steps: 0 passed, 0 failed, {len(STEPS)} not run\nresults: {results}\n"))
+
+    def test_a_failure_stops_nothing_and_is_told(self):
+        machine = Machine(self.folder, wavemill="echo no such call >&2; exit 3")
+        ran, steps, results = machine.run("--steps", "machine,open,parity")
+        self.assertEqual(ran.returncode, 1)
+        self.assertEqual([step["result"] for step in steps.values()], ["failed", "passed", "passed"])
+        self.assertEqual(steps["machine"]["why"], "wavemill: exit code 3: no such call")
+        self.assertIn("no such call", (results / "log.txt").read_text())
+
+    def test_all_that_was_asked_for_passed(self):
+        ran, steps, _ = Machine(self.folder).run("--steps", "machine,open")
+        self.assertEqual((ran.returncode, steps["open"]["figures"]), (0, {"tests": 3}), ran.stdout + ran.stderr)
+
+    def test_a_program_that_runs_no_test_has_not_passed(self):
+        ran, steps, _ = Machine(self.folder, **{"kernels-lib": NO_TEST}).run("--steps", "open")
+        self.assertEqual((ran.returncode, steps["open"]["result"]), (1, "failed"))
+
+    def test_a_program_without_end_is_ended_with_what_it_started(self):
+        machine = Machine(self.folder, **{"kernels-lib": f"sleep 60 & echo $! >{self.folder}/child; wait"})
+        # 1.5 s in all, the step's own limit is longer.
+        ran, steps, _ = machine.run("--steps", "open,machine", "--minutes", "0.025")
+        self.assertEqual((ran.returncode, steps["open"]["result"]), (1, "failed"))
+        self.assertIn("ran past the step's", steps["open"]["why"])
+        child = int((Path(self.folder) / "child").read_text())
+        state = Path(f"/proc/{child}/stat")
+        self.assertTrue(not state.exists() or state.read_text().split()[2] == "Z")
+
+    def test_a_missing_program_is_a_failure(self):
+        ran, steps, _ = Machine(self.folder).run("--steps", "bench,machine")
+        self.assertEqual((steps["bench"]["result"], steps["machine"]["result"]), ("failed", "passed"))
+        self.assertIn("bench-cuda", steps["bench"]["why"])
+
+    def test_every_case_of_the_bench_has_its_own_figures(self):
+        out = (
+            "cuda:0 (Stand-in): sm_90\n\n44,100 Hz stereo s16, batches of 64 clips\n  decimate 1 x 0.1 ms\n"
+            "samples on the device: 70 clips/s\nwith copies, 2 lanes: 60 clips/s, 0.3 GB/s\n"
+            "\n22,050 Hz mono s16, batches of 64 clips\nsamples on the device: 90 clips/s\n"
+        )
+        self.assertEqual(
+            bench_figures(out),
+            {
+                "44,100 Hz stereo s16: resident": "70 clips/s",
+                "44,100 Hz stereo s16: with copies": "60 clips/s",
+                "22,050 Hz mono s16: resident": "90 clips/s",
+            },
+        )
+
+    def test_limits_of_all_steps_fit_into_nine_minutes(self):
+        self.assertLessEqual(sum(step.limit_s for step in STEPS), 9 * 60)
+
+
+class Report(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def report(self, steps, gpu=("Stand-in",)):
+        machine = {"gpu": list(gpu), "cpu": "CPU", "cores": 4, "system": "Linux", "torch": None, "build": {"wavemill": "0123abc"}}
+        found = {"date": "2001-02-03", "machine": machine, "steps": steps}
+        (self.folder / "results.json").write_text(json.dumps(found))
+        command = [sys.executable, HERE / "report.py", self.folder, "--out", self.folder / "gpu.md"]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def step(self, **other):
+        line = {"step": "bench", "title": "clips a second", "result": "passed", "why": "", "seconds": 1.5}
+        return line | {"limit_s": 45, "figures": {"44 kHz": "7 clips/s"}, "text": ["line | one"]} | other
+
+    def test_a_page_has_machine_date_versions_and_every_step(self):
+        steps = [self.step(), self.step(step="ncu", result="not run", why="ncu is not installed", figures={}, text=[])]
+        self.assertEqual(self.report(steps).returncode, 0)
+        page = (self.folder / "gpu.md").read_text()
+        for words in ("Stand-in. CPU, 4 cores", "2001-02-03; torch absent; built of wavemill 0123abc", "line | one"):
+            self.assertIn(words, page)
+        self.assertIn("| bench | passed | 1.5 | 44 kHz 7 clips/s |", page)
+        self.assertIn("| ncu | not run | 1.5 | ncu is not installed |", page)
+        self.assertIn("2 steps: 1 passed, 0 failed, 1 not run.", page)
+
+    def test_no_page_is_made_of_nothing(self):
+        for found in ([[self.step(result="not run")]], [[self.step()], ()]):
+            self.assertNotEqual(self.report(*found).returncode, 0)
+            self.assertFalse((self.folder / "gpu.md").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Finds circles of imports between the folders of a crate. scripts/check_deps.sh runs it.
+
+A node is a folder below src/, or a file at the top of src/. An edge is a path (`crate::…`, `super::…`, `self::…`) outside
+tests. What lies in different folders of one folder is compared there: `decode/flac/chain.rs` -> `decode::ogg` is an edge
+from `decode/flac` to `decode/ogg`, and `decode/mod.rs` -> `source` one from `decode` to `source`. A folder and what lies
+in it are one room, so paths between a parent and its children are no edges. Files of one folder may use each other freely. Standing in for a parser are a few patterns.
+
+usage: scripts/import_circles.py [--all]
+"""
+
+import re
+import sys
+from pathlib import Path
+
+CRATES = ["schemas", "kernels", "pipeline", "loader", "scores", "trainer", "tests", "demo-audio"]
+
+# Crates that do not hold the rule yet, with the reason. `--all` shows their circles; the aim is an empty list.
+NOT_YET = {
+    "schemas": "recipe/validate.rs asks tables.rs for the names of columns, whose schemas are made of recipes",
+    "kernels": "errors of all operations are one enum, which each of them returns; args.rs collects all operations, and "
+    "their device code reads it",
+    "trainer": "numbers.rs fails with the error of learner.rs, which calls it",
+}
+
+PATH = re.compile(r"(?<![\w$:])(crate|super|self)::(?=[\w{*])")
+TEST_MODULE = re.compile(r"#\[cfg\((?:test|all\(test\b[^]]*)\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*(;|\{)")
+
+
+def without_comments(text):
+    """Comments and the contents of strings go; lines stay."""
+    pattern = r'//[^\n]*|/\*.*?\*/|r(#*)".*?"\1|"(?:\\.|[^"\\])*"'
+    return re.sub(pattern, lambda found: "\n" * found[0].count("\n"), text, flags=re.S)
+
+
+def without_test_modules(text):
+    """Cuts `#[cfg(test)] mod name { … }`; returns the rest, and the names of test modules that are files."""
+    files = set()
+    while found := TEST_MODULE.search(text):
+        end = found.end()
+        if found[2] == ";":
+            files.add(found[1])
+        else:
+            depth = 1
+            while depth and end < len(text):
+                depth += {"{": 1, "}": -1}.get(text[end], 0)
+                end += 1
+        text = text[: found.start()] + text[end:]
+    return text, files
+
+
+def expanded(text, at):
+    """The paths of a use tree that begins at `at`, as lists of names; only names are read."""
+    if text[at] != "{":
+        name = re.compile(r"\w+|\*").match(text, at)
+        if not name:
+            return []
+        if text.startswith("::", name.end()) and re.match(r"[\w{*]", text[name.end() + 2 : name.end() + 3]):
+            return [[name[0], *rest] for rest in expanded(text, name.end() + 2)]
+        return [[name[0]]]
+    paths, depth, start = [], 0, at + 1
+    for i in range(at, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if (text[i] == "," and depth == 1) or depth == 0:
+            item = text[start:i].strip()
+            if item:
+                paths += expanded(item, 0)
+            start = i + 1
+        if depth == 0:
+            break
+    return paths
+
+
+def modules(src):
+    """Module path -> text outside tests, of every file that is no test."""
+    texts, tests = {}, set()
+    for file in sorted(src.rglob("*.rs")):
+        names = list(file.relative_to(src).with_suffix("").parts)
+        if names[-1] == "mod" or names in (["lib"], ["main"]):
+            names.pop()
+        text, test_files = without_test_modules(without_comments(file.read_text()))
+        tests |= {(*names, name) for name in test_files}
+        texts[(file, tuple(names))] = text
+    is_test = lambda names: any(names[:n] in tests for n in range(1, len(names) + 1))
+    return {key: text for key, text in texts.items() if not is_test(key[1])}
+
+
+def root_names(texts):
+    """What the crate's root passes on: name -> path."""
+    names = {}
+    for (file, module), text in texts.items():
+        if module:
+            continue
+        for found in re.finditer(r"\bpub(?:\([^)]*\))?\s+use\s+(?:crate::|self::)?", text):
+            for path in expanded(text, found.end()):
+                names[path[-1]] = path
+    return names
+
+
+def edges(src):
+    """(parent, from, to) -> files that make the edge."""
+    texts = modules(src)
+    folders = {tuple(folder.relative_to(src).parts) for folder in src.rglob("*") if folder.is_dir()}
+    known = {module for _, module in texts} | folders
+    root = root_names(texts)
+    found = {}
+    for (file, module), text in texts.items():
+        for match in PATH.finditer(text):
+            for path in expanded(text, match.end()):
+                base = {"crate": (), "self": module, "super": module[:-1]}[match[1]]
+                while path and path[0] == "super":
+                    base, path = base[:-1], path[1:]
+                if not base and path and (path[0],) not in known and path[0] in root:
+                    path = root[path[0]]
+                target = (*base, *path)
+                while target and target not in known:
+                    target = target[:-1]
+                same = 0
+                while same < min(len(module), len(target)) and module[same] == target[same]:
+                    same += 1
+                if same == len(module) or same == len(target):
+                    continue
+                one, other = module[: same + 1], target[: same + 1]
+                if same == 0 or (one in folders and other in folders):
+                    files = found.setdefault((module[:same], one[-1], other[-1]), set())
+                    files.add(str(file.relative_to(src)))
+    return found
+
+
+def circles(found):
+    """Groups of nodes that reach each other, with their parent."""
+    reach = {}
+    for parent, one, other in found:
+        reach.setdefault((parent, one), set()).add((parent, other))
+    for node in list(reach):
+        waiting, seen = list(reach[node]), set()
+        while waiting:
+            next_node = waiting.pop()
+            if next_node not in seen:
+                seen.add(next_node)
+                waiting += reach.get(next_node, ())
+        reach[node] = seen
+    groups = {frozenset(other for other in seen if node in reach.get(other, ())) for node, seen in reach.items() if node in seen}
+    return sorted(groups, key=sorted)
+
+
+def main():
+    faults = []
+    for crate in CRATES:
+        if crate in NOT_YET and "--all" not in sys.argv:
+            continue
+        found = edges(Path(crate) / "src")
+        for group in circles(found):
+            parent = next(iter(group))[0]
+            names = sorted("/".join((*path, name)) for path, name in group)
+            faults.append("%s: folders import each other in a circle: %s" % (crate, ", ".join(names)))
+            for (where, one, other), files in sorted(found.items()):
+                if where == parent and (parent, one) in group and (parent, other) in group:
+                    faults.append("    %s -> %s in %s" % (one, other, ", ".join(sorted(files))))
+    for fault in faults:
+        print("check_deps:", fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+//! `scripts/break/run.py`, which breaks files by the thousand, finds what it looks for.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{Ran, files_below, has_python, program, run, same, scratch};
+
+/// What one file may take in these trials, and what the slow one takes.
+const FILE_CPU_S: &str = "1";
+const SLOW_CPU_S: &str = "1.5";
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test(
+            "broken::one_slow_file_among_many_is_named",
+            one_slow_file_among_many_is_named,
+        )
+        .with_ignored_flag(!has_python()),
+        Trial::test(
+            "broken::files_that_are_slow_only_together_pass",
+            files_that_are_slow_only_together_pass,
+        )
+        .with_ignored_flag(!has_python()),
+        Trial::test(
+            "broken::the_program_itself_has_one_figure",
+            the_program_itself_has_one_figure,
+        ),
+    ]
+}
+
+/// A `wavemill` that takes more CPU for each file whose name begins with one of `names`.
+fn slow_programs(folder: &Path, names: &[&str], cpu_s: &str) -> Result<PathBuf, Failed> {
+    let programs = folder.join("programs");
+    fs::create_dir(&programs)?;
+    symlink(program("demo-audio"), programs.join("demo-audio"))?;
+    let patterns: Vec<String> = names
+        .iter()
+        .map(|name| format!("\"$audio\"/g/{name}-*"))
+        .collect();
+    let script = format!(
+        "#!/bin/sh\n\
+         for word; do\n    [ \"$before\" = --audio ] && audio=$word\n    before=$word\ndone\n\
+         if [ \"$1\" = extract ]; then\n\
+         \x20   for file in {}; do\n\
+         \x20       [ ! -e \"$file\" ] || python3 -c 'while __import__(\"time\").process_time() < {cpu_s}: pass'\n\
+         \x20   done\n\
+         fi\n\
+         exec '{}' \"$@\"\n",
+        patterns.join(" "),
+        program("wavemill").display(),
+    );
+    let path = programs.join("wavemill");
+    fs::write(&path, script)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(programs)
+}
+
+/// Breaks files as CI does, but few.
+fn break_files(folder: &Path, programs: &Path) -> Ran {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/break/run.py");
+    let mut command = Command::new("python3");
+    command
+        .arg(script)
+        .args(["--files", "12", "--file-cpu-s", FILE_CPU_S]);
+    run(command
+        .arg("--programs")
+        .arg(programs)
+        .arg("--keep")
+        .arg(folder.join("kept")))
+}
+
+/// It could hide: twelve files together are allowed 27 seconds.
+fn one_slow_file_among_many_is_named() -> Result<(), Failed> {
+    let folder = scratch("slow-file");
+    let programs = slow_programs(&folder, &["00007"], SLOW_CPU_S)?;
+    let ran = break_files(&folder, &programs).exits(1)?;
+    for part in [
+        "batch 0 of seed 1: 1.",
+        " CPU seconds for 00007-",
+        ", at most 1\n",
+    ] {
+        same(
+            &format!("{part}: {}", ran.err),
+            ran.err.contains(part),
+            true,
+        )?;
+    }
+    let kept = files_below(&folder.join("kept"));
+    same("files that are kept", kept.len(), 1)?;
+    same("the slow one", kept[0].starts_with("00007-"), true)
+}
+
+fn files_that_are_slow_only_together_pass() -> Result<(), Failed> {
+    let folder = scratch("slow-together");
+    let programs = slow_programs(&folder, &["00001", "00005", "00009"], "0.5")?;
+    let ran = break_files(&folder, &programs).exits(0)?;
+    same(&ran.out, ran.out.contains("12 broken files of "), true)?;
+    same(
+        "files that are kept",
+        files_below(&folder.join("kept")),
+        Vec::new(),
+    )
+}
+
+/// Two programs in two languages ask whether memory is bounded: they leave the same to the program itself.
+fn the_program_itself_has_one_figure() -> Result<(), Failed> {
+    let script = include_str!("../../scripts/break/run.py");
+    let wanted = format!(
+        "\nPROGRAM_BYTES = {} << 20\n",
+        super::memory::PROGRAM_BYTES >> 20
+    );
+    same(&wanted, script.contains(&wanted), true)
+}

@@ -1,0 +1,217 @@
+//! The prompt of `wavemill sql`, on a terminal of its own (`terminal.py`): its pager, wide rows, and Ctrl-C.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{same, scratch, sql, wavemill, whole};
+use crate::terminal::{COLUMNS, ROWS, SOON, Terminal, of_terminal};
+
+/// A query is at its joins by then.
+const LONG_ENOUGH_TO_RUN: Duration = Duration::from_secs(2);
+/// Within a second, says the documentation; without an answer to Ctrl-C this query takes hours.
+const STOP_S_MAX: Duration = Duration::from_secs(10);
+const PROMPT: &str = "wavemill> ";
+/// The end of the line under each answer, which says how long it took.
+const TIME: &str = " s\n";
+/// What a line's editor sends when it gives the terminal back: pasted text is no longer marked.
+const LINE_ENDS: &str = "\u{1b}[?2004l";
+/// Ctrl-C, as a keyboard sends it.
+const CTRL_C: &str = "\u{3}";
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        of_terminal(
+            "prompt::what_is_longer_than_the_screen_goes_to_the_pager",
+            long_answers_go_to_the_pager,
+        ),
+        of_terminal(
+            "prompt::wide_rows_have_a_line_a_column",
+            wide_rows_have_a_line_a_column,
+        ),
+        of_terminal(
+            "prompt::ctrl_c_stops_the_query_and_the_prompt_goes_on",
+            ctrl_c_stops_the_query_alone,
+        ),
+    ]
+}
+
+/// `wavemill sql` of a store at its prompt.
+struct Prompt(Terminal);
+
+impl Prompt {
+    /// Starts it, with a history in `folder`, and this as `PAGER`.
+    fn open(folder: &Path, pager: &str) -> Result<Self, Failed> {
+        let mut command = wavemill(["sql", "--store"]);
+        command
+            .arg(whole())
+            .env("PAGER", pager)
+            .env("XDG_STATE_HOME", folder);
+        let mut prompt = Self(Terminal::start(&command)?);
+        prompt.0.wait_for(PROMPT, SOON)?;
+        Ok(prompt)
+    }
+
+    /// Types a line and looks until the answer has ended with `end`, and the next prompt is there.
+    fn ask(&mut self, line: &str, end: &str) -> Result<String, Failed> {
+        self.0.press(line)?;
+        self.0.press("\r")?;
+        self.ready_after(end, SOON)
+    }
+
+    /// Looks until `end` and then a prompt are shown. What is typed before that may be lost.
+    fn ready_after(&mut self, end: &str, limit: Duration) -> Result<String, Failed> {
+        let mut answer = self.0.wait_for(end, limit)?;
+        let rest = answer.rsplit(end).next().unwrap_or_default();
+        if !rest.contains(PROMPT) {
+            answer += &self.0.wait_for(PROMPT, SOON)?;
+        }
+        Ok(answer)
+    }
+
+    /// Leaves the prompt, which ends the program as it should.
+    fn leave(mut self) -> Result<(), Failed> {
+        self.0.press("\\q\r")?;
+        self.0.ends(0)
+    }
+}
+
+fn long_answers_go_to_the_pager() -> Result<(), Failed> {
+    let folder = scratch("pager");
+    let (script, got, runs) = (
+        folder.join("pager.sh"),
+        folder.join("got"),
+        folder.join("runs"),
+    );
+    fs::write(
+        &script,
+        format!(
+            "echo run >> '{}'\ncat > '{}'\necho read to the end\n",
+            runs.display(),
+            got.display()
+        ),
+    )?;
+    let mut prompt = Prompt::open(&folder, &format!("sh '{}'", script.display()))?;
+
+    let short = prompt.ask("SELECT 6 * 7 AS answer, count(*) AS n FROM tracks;", TIME)?;
+    same(
+        &format!("the short answer {short:?}"),
+        short.contains(" 42 | "),
+        true,
+    )?;
+    same("a pager for what fits", runs.exists(), false)?;
+
+    let wanted = sql(whole(), "SELECT clip_key FROM tracks ORDER BY clip_key")?;
+    same("longer than the screen", wanted.len() > ROWS, true)?;
+    let long = prompt.ask(
+        "SELECT clip_key FROM tracks ORDER BY clip_key;",
+        "read to the end\n",
+    )?;
+    let paged = fs::read_to_string(&got)?;
+    let keys: Vec<&str> = paged
+        .lines()
+        .skip(2)
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let wanted: Vec<&str> = wanted
+        .iter()
+        .filter_map(|row| row["clip_key"].as_str())
+        .collect();
+    same("the heading", paged.lines().next(), Some(" clip_key"))?;
+    same("rows", &keys, &wanted)?;
+    same("rows beside the pager", long.contains(wanted[0]), false)?;
+    same("pagers", fs::read_to_string(&runs)?.as_str(), "run\n")?;
+
+    // Wide is too large as well.
+    prompt.ask(
+        &format!("SELECT repeat('wide ', {COLUMNS}) AS w;"),
+        "read to the end\n",
+    )?;
+    same("pagers", fs::read_to_string(&runs)?.as_str(), "run\nrun\n")?;
+    prompt.leave()
+}
+
+fn wide_rows_have_a_line_a_column() -> Result<(), Failed> {
+    let folder = scratch("wide");
+    let mut prompt = Prompt::open(&folder, "cat")?;
+    let question =
+        "SELECT clip_key AS key, 6 * 7 AS answer, 'x' AS third FROM tracks ORDER BY 1 LIMIT 2;";
+    let keys = sql(whole(), "SELECT clip_key FROM tracks ORDER BY 1 LIMIT 2")?;
+    let keys: Vec<&str> = keys
+        .iter()
+        .filter_map(|row| row["clip_key"].as_str())
+        .collect();
+    let [first, second] = keys[..] else {
+        return Err(format!("not two keys: {keys:?}").into());
+    };
+    let wide = format!(
+        "-- row 1 ------\n key    | {first}\n answer | 42\n third  | x\n-- row 2 ------\n key    | {second}\n answer | 42\n third  | x\n"
+    );
+    let narrow = format!(" {first} |     42 | x\n {second} |     42 | x\n");
+
+    let shown = prompt.ask(question, TIME)?;
+    same(
+        &format!("a line a row: {shown:?}"),
+        shown.contains(&narrow) && !shown.contains("-- row"),
+        true,
+    )?;
+    prompt.ask("\\x", "a line a value\n")?;
+    let shown = prompt.ask(question, TIME)?;
+    same(
+        &format!("a line a value: {shown:?}"),
+        shown.contains(&wide) && !shown.contains(&narrow),
+        true,
+    )?;
+    prompt.ask("\\x", "a line a row\n")?;
+    let shown = prompt.ask(question, TIME)?;
+    same(
+        &format!("a line a row again: {shown:?}"),
+        shown.contains(&narrow),
+        true,
+    )?;
+    prompt.leave()
+}
+
+/// A join that has no row to show for hours.
+fn ctrl_c_stops_the_query_alone() -> Result<(), Failed> {
+    let folder = scratch("ctrl-c");
+    let mut prompt = Prompt::open(&folder, "cat")?;
+    let tables = ["a", "b", "c", "d", "e", "f"]
+        .map(|name| format!("tracks {name}"))
+        .join(", ");
+    prompt.0.press(&format!(
+        "SELECT count(*) FROM {tables} WHERE a.clip_key || b.clip_key = f.clip_key || c.clip_key;\r"
+    ))?;
+    std::thread::sleep(LONG_ENOUGH_TO_RUN);
+    let running = prompt.0.news();
+    same(
+        &format!("it is running: {running:?}"),
+        running.contains(TIME),
+        false,
+    )?;
+
+    prompt.0.press(CTRL_C)?;
+    let start = Instant::now();
+    prompt.ready_after("interrupted\n", STOP_S_MAX)?;
+    println!("stopped after {:.2} s", start.elapsed().as_secs_f64());
+    let answer = prompt.ask("SELECT 6 * 7 AS answer;", TIME)?;
+    same(
+        &format!("the prompt goes on: {answer:?}"),
+        answer.contains("     42\n"),
+        true,
+    )?;
+    // Without a query it drops the line.
+    prompt.0.press("SELECT nothing")?;
+    prompt.0.press(CTRL_C)?;
+    prompt.ready_after(LINE_ENDS, SOON)?;
+    let answer = prompt.ask("SELECT 6 * 8 AS answer;", TIME)?;
+    same(
+        &format!("the next line: {answer:?}"),
+        answer.contains("     48\n"),
+        true,
+    )?;
+    prompt.leave()
+}

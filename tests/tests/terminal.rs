@@ -1,0 +1,145 @@
+//! A program on a terminal of its own (`terminal.py`): keys are pressed, and the screen is read.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{has_python, same};
+
+pub const ROWS: usize = 24;
+pub const COLUMNS: usize = 80;
+/// For what takes a moment, on a machine that does much else.
+pub const SOON: Duration = Duration::from_secs(60);
+/// How often a waiting test looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A test that needs a terminal; without Python, which makes them, it shows as ignored.
+pub fn of_terminal(name: &str, body: fn() -> Result<(), Failed>) -> Trial {
+    Trial::test(name, body).with_ignored_flag(!has_python())
+}
+
+/// What a program shows, and who talks to it.
+pub struct Terminal {
+    child: Child,
+    keyboard: ChildStdin,
+    screen: Arc<Mutex<Vec<u8>>>,
+    /// How much of the screen has been looked at.
+    seen: usize,
+}
+
+impl Terminal {
+    /// Starts `program`, with its words and its environment.
+    pub fn start(program: &Command) -> Result<Self, Failed> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/terminal.py");
+        let mut command = Command::new("python3");
+        command
+            .arg(script)
+            .arg(ROWS.to_string())
+            .arg(COLUMNS.to_string());
+        command.arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env("TERM", "xterm");
+
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let keyboard = child.stdin.take().ok_or("no keyboard")?;
+        let mut output = child.stdout.take().ok_or("no screen")?;
+        let screen = Arc::new(Mutex::new(Vec::new()));
+
+        // A program whose output nobody reads stops when the pipe is full. The thread ends with the program.
+        let shown = Arc::clone(&screen);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = output.read(&mut bytes) {
+                shown
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend_from_slice(&bytes[..n]);
+            }
+        });
+        Ok(Self {
+            child,
+            keyboard,
+            screen,
+            seen: 0,
+        })
+    }
+
+    /// What the screen has shown since the last look, and where that ends.
+    fn look(&self) -> (String, usize) {
+        let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        (
+            String::from_utf8_lossy(&screen[self.seen..]).replace("\r\n", "\n"),
+            screen.len(),
+        )
+    }
+
+    /// What the screen has shown since the last look, which this is none of.
+    pub fn news(&self) -> String {
+        self.look().0
+    }
+
+    /// Looks until the screen shows `text`; all that it has shown since the last look comes back.
+    pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<String, Failed> {
+        let start = Instant::now();
+        loop {
+            // Asked before the look: what a program shows last is not missed.
+            let has_ended = self.child.try_wait()?.is_some();
+            let (news, end) = self.look();
+            if news.contains(text) {
+                self.seen = end;
+                return Ok(news);
+            }
+
+            if start.elapsed() > limit || has_ended {
+                return Err(format!(
+                    "no {text:?} after {:.1} s: {news:?}",
+                    start.elapsed().as_secs_f64()
+                )
+                .into());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Types, as a keyboard sends it.
+    pub fn press(&mut self, keys: &str) -> Result<(), Failed> {
+        self.keyboard.write_all(keys.as_bytes())?;
+        Ok(self.keyboard.flush()?)
+    }
+
+    /// Waits for the program's end.
+    pub fn ends(mut self, code: i32) -> Result<(), Failed> {
+        let start = Instant::now();
+        while start.elapsed() < SOON {
+            if let Some(status) = self.child.try_wait()? {
+                return same(
+                    &format!("exit code after {:?}", self.news()),
+                    status.code(),
+                    Some(code),
+                );
+            }
+            std::thread::sleep(LOOK);
+        }
+        Err(format!("it does not end: {:?}", self.news()).into())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Of a trial that failed. Without its terminal the program ends too.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,262 @@
+//! `scripts/convert_weights.py`: PyTorch's weights as safetensors, and what it refuses.
+//!
+//! What needs PyTorch is asked where the Python of `WAVEMILL_PYTHON`, else `python3`, has it (`scripts/peers/setup.sh
+//! --bench` installs it); ignored elsewhere.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    Ran, checkpoints, fit, has_python, of_trainer, run, run_in, same, scratch, whole,
+};
+
+pub fn trials() -> Vec<Trial> {
+    let has_torch = has_torch();
+    let of_torch = |trial: Trial| {
+        let ignored = !has_torch || trial.has_ignored_flag();
+        trial.with_ignored_flag(ignored)
+    };
+    vec![
+        Trial::test(
+            "weights::without_a_safe_torch_nothing_is_read",
+            without_a_safe_torch_nothing_is_read,
+        )
+        .with_ignored_flag(!has_python()),
+        of_torch(Trial::test(
+            "weights::names_shapes_and_values_are_the_trainers",
+            names_shapes_and_values,
+        )),
+        of_torch(Trial::test(
+            "weights::what_is_no_file_of_weights_is_refused_and_not_run",
+            what_is_refused,
+        )),
+        of_torch(of_trainer(
+            "weights::a_converted_file_starts_a_model",
+            a_converted_file_starts_a_model,
+        )),
+    ]
+}
+
+fn python() -> Command {
+    Command::new(std::env::var_os("WAVEMILL_PYTHON").unwrap_or_else(|| OsString::from("python3")))
+}
+
+/// Looks for it without loading it, which takes seconds.
+fn has_torch() -> bool {
+    let look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
+    python()
+        .args(["-c", look])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The script, with what it is to read and to write.
+fn convert(from: &Path, to: &Path) -> Command {
+    let mut command = python();
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/convert_weights.py"))
+        .arg(from)
+        .arg(to);
+    command
+}
+
+/// Files by `make_weights.py`, in a folder of their own.
+fn made(more: Option<&Path>) -> Result<PathBuf, Failed> {
+    let folder = scratch("weights");
+    let mut command = python();
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/make_weights.py"))
+        .arg(&folder)
+        .args(more);
+    run(&mut command).exits(0)?;
+    Ok(folder)
+}
+
+/// One line that says this, and no trace of Python.
+fn says(ran: &Ran, part: &str) -> Result<(), Failed> {
+    let is_line = ran.err.starts_with("convert_weights.py: ") && ran.err.lines().count() == 1;
+    same(
+        &format!("{part}: {}", ran.err),
+        is_line && ran.err.contains(part),
+        true,
+    )
+}
+
+/// One of a file's tensors.
+struct Tensor {
+    shape: Vec<u64>,
+    values: Vec<f32>,
+}
+
+/// Every tensor in safetensors of f32.
+fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, Failed> {
+    let bytes = fs::read(path)?;
+    let n_bytes = u64::from_le_bytes(*bytes.first_chunk().ok_or("no header")?) as usize;
+    let header: BTreeMap<String, Value> = serde_json::from_slice(&bytes[8..8 + n_bytes])?;
+    let mut found = BTreeMap::new();
+    for (name, entry) in header
+        .into_iter()
+        .filter(|(name, _)| name != "__metadata__")
+    {
+        same(&name, entry["dtype"].as_str(), Some("F32"))?;
+        let numbers = |key: &str| {
+            entry[key]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_u64)
+                .collect()
+        };
+        let (shape, offsets): (Vec<u64>, Vec<u64>) = (numbers("shape"), numbers("data_offsets"));
+        let [begin, end] = [offsets[0], offsets[1]].map(|at| 8 + n_bytes + at as usize);
+        let values = bytes[begin..end]
+            .as_chunks()
+            .0
+            .iter()
+            .map(|value| f32::from_le_bytes(*value))
+            .collect();
+        found.insert(name, Tensor { shape, values });
+    }
+    Ok(found)
+}
+
+/// Made-up modules of the name stand for a torch that is absent, and for one whose own check had a hole.
+fn without_a_safe_torch_nothing_is_read() -> Result<(), Failed> {
+    let folder = scratch("no-torch");
+    let (from, to) = (folder.join("a.pth"), folder.join("a.safetensors"));
+    fs::write(&from, "weights")?;
+    let loads = "def load(*words, **more):\n    raise SystemExit('it was read')\n";
+    for (module, said) in [
+        (
+            "raise ImportError('none')\n".to_owned(),
+            "needs PyTorch: pip install 'torch>=2.6'",
+        ),
+        (
+            format!("__version__ = '2.5.1+cpu'\n{loads}"),
+            "torch 2.5.1+cpu does not read such files safely",
+        ),
+        (
+            format!("__version__ = '1.13.0'\n{loads}"),
+            "torch 1.13.0 does not read such files safely",
+        ),
+    ] {
+        fs::write(folder.join("torch.py"), module)?;
+        let mut command = convert(&from, &to);
+        command
+            .env("PYTHONPATH", &folder)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        says(&run(&mut command).exits(2)?, said)?;
+        same("a file", to.exists(), false)?;
+    }
+    Ok(())
+}
+
+fn names_shapes_and_values() -> Result<(), Failed> {
+    let folder = made(None)?;
+    let to = folder.join("out.safetensors");
+    for name in ["plain.pth", "old.pth"] {
+        run(&mut convert(&folder.join(name), &to)).exits(0)?;
+        let found = tensors(&to)?;
+        let names: Vec<&str> = found.keys().map(String::as_str).collect();
+        same(
+            "names",
+            names,
+            vec!["block1.rep.0.pointwise.weight", "conv1.weight"],
+        )?;
+        same("shape", &found["conv1.weight"].shape, &vec![3, 2])?;
+        same(
+            "values",
+            &found["conv1.weight"].values,
+            &vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0],
+        )?;
+        let pointwise = &found["block1.rep.0.pointwise.weight"];
+        same(
+            "axes that were left out",
+            &pointwise.shape,
+            &vec![4, 2, 1, 1],
+        )?;
+        same("values", &pointwise.values, &vec![1.0; 8])?;
+    }
+    let before = fs::read(&to)?;
+    let other =
+        run(convert(&folder.join("plain.pth"), &to).args(["--model", "resnet50"])).exits(2)?;
+    says(
+        &other,
+        "is not of resnet50: conv1.weight is [3, 2], not [64, 3, 7, 7]",
+    )?;
+    same("the file of before", fs::read(&to)? == before, true)
+}
+
+fn what_is_refused() -> Result<(), Failed> {
+    let folder = made(None)?;
+    let to = folder.join("out.safetensors");
+    for (name, code, said) in [
+        ("code.pth", 1, "holds more than weights, or is damaged"),
+        ("cut.pth", 1, "or damaged"),
+        ("text.pth", 1, "damaged"),
+        ("none.pth", 1, "No such file or directory"),
+        ("numbers.pth", 2, "holds no weights"),
+        ("list.pth", 2, "holds no tensors by name"),
+    ] {
+        let ran = run(&mut convert(&folder.join(name), &to)).exits(code)?;
+        says(&ran, said)?;
+        same(
+            "weights_only=False",
+            ran.err.contains("weights_only"),
+            false,
+        )?;
+        same("a file", to.exists(), false)?;
+    }
+    same(
+        "what the pickle holds was run",
+        folder.join("was-run").exists(),
+        false,
+    )
+}
+
+/// The weights of a new ResNet-50 there and back again.
+fn a_converted_file_starts_a_model() -> Result<(), Failed> {
+    let folder = scratch("there-and-back");
+    let train = |runs: &str, words: &[&str]| -> Result<PathBuf, Failed> {
+        let runs = folder.join(runs);
+        let mut command = fit(whole(), &runs);
+        command.args([
+            "--model",
+            "resnet50",
+            "--set",
+            "train.steps=1",
+            "--set",
+            "data.frames=32",
+        ]);
+        run(command.args(["--set", "data.batch_size=2"]).args(words)).exits(0)?;
+        run_in(&runs)
+    };
+    let first = checkpoints(&train("first", &[])?)
+        .pop()
+        .ok_or("no checkpoint")?
+        .join("tensors.safetensors");
+    let made = made(Some(&first))?;
+    let to = folder.join("resnet50.safetensors");
+    let said = run(convert(&made.join("full.pth"), &to).args(["--model", "resnet50"]))
+        .exits(0)?
+        .out;
+    same(
+        "tensors",
+        said.contains(": 265 tensors; wavemill-train fit --init "),
+        true,
+    )?;
+
+    let second = train("second", &["--init", to.to_str().ok_or("a path")?])?;
+    let result: Value = serde_json::from_slice(&fs::read(second.join("result.json"))?)?;
+    same(
+        "start",
+        result["start"].as_str(),
+        Some("from resnet50.safetensors (265 tensors)"),
+    )
+}

@@ -1,0 +1,135 @@
+//! What one rank has of a batch: its rows as numbers, and all that the model said of them. Also as bytes, so that ranks
+//! can send it to rank 0.
+
+use super::{RowsFileError, values};
+use crate::dataset::Batch;
+use crate::evaluate::EvaluateError;
+use crate::learner::ModelOutput;
+
+/// Rows of one rank, in their order.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct RankRows {
+    /// Numbers into [`crate::dataset::Dataset::rows`].
+    pub rows: Vec<u32>,
+    /// Probabilities and logits of each target, `[rows, classes]` each.
+    pub targets: Vec<[Vec<f32>; 2]>,
+    /// `[rows, width]`; empty where nobody asked.
+    pub vectors: Vec<f32>,
+}
+
+impl RankRows {
+    /// The rank's own rows of a batch; none without `answers`.
+    pub(crate) fn of(
+        batch: &Batch,
+        answers: Option<&ModelOutput>,
+        has_vectors: bool,
+    ) -> Result<Self, EvaluateError> {
+        let Some(answers) = answers else {
+            return Ok(Self::default());
+        };
+
+        let n = batch.n_own() as i64;
+        let mut targets = Vec::new();
+        for answer in &answers.targets {
+            targets.push([
+                values(&answer.probabilities, n)?,
+                values(&answer.logits, n)?,
+            ]);
+        }
+        let vectors = if has_vectors {
+            values(&answers.vectors, n)?
+        } else {
+            Vec::new()
+        };
+
+        Ok(Self {
+            rows: batch.rows()[..batch.n_own()].to_vec(),
+            targets,
+            vectors,
+        })
+    }
+
+    /// For [`Self::from_bytes`]: each list with its length, little-endian.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put(&mut out, self.rows.iter().copied());
+        put(&mut out, self.vectors.iter().map(|value| value.to_bits()));
+        for list in self.targets.iter().flatten() {
+            put(&mut out, list.iter().map(|value| value.to_bits()));
+        }
+        out
+    }
+
+    /// What [`Self::to_bytes`] gave.
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Result<Self, RowsFileError> {
+        let rows = words(&mut bytes)?;
+        let vectors = floats(&mut bytes)?;
+        let mut targets = Vec::new();
+        while !bytes.is_empty() {
+            targets.push([floats(&mut bytes)?, floats(&mut bytes)?]);
+        }
+        Ok(Self {
+            rows,
+            targets,
+            vectors,
+        })
+    }
+}
+
+/// A list at the end of `out`, behind its length.
+fn put(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = u32>) {
+    out.extend((words.len() as u64).to_le_bytes());
+    for word in words {
+        out.extend(word.to_le_bytes());
+    }
+}
+
+/// A list from the front of `bytes`.
+fn words(bytes: &mut &[u8]) -> Result<Vec<u32>, RowsFileError> {
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or(RowsFileError::Bytes)?;
+    // Checked against what is there: it is another program's word.
+    let length = usize::try_from(u64::from_le_bytes(*length))
+        .ok()
+        .and_then(|words| words.checked_mul(4));
+    let (list, rest) = length
+        .and_then(|length| rest.split_at_checked(length))
+        .ok_or(RowsFileError::Bytes)?;
+
+    *bytes = rest;
+    Ok(list
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| u32::from_le_bytes(*word))
+        .collect())
+}
+
+fn floats(bytes: &mut &[u8]) -> Result<Vec<f32>, RowsFileError> {
+    Ok(words(bytes)?.into_iter().map(f32::from_bits).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_comes_back_from_its_bytes_and_never_from_a_piece_of_them() {
+        let part = RankRows {
+            rows: vec![7, 9],
+            targets: vec![
+                [vec![0.25, 0.75, 1.0, 0.0], vec![-1.5, f32::MAX, 0.0, 2.0]],
+                [vec![0.5; 2], vec![1.0; 2]],
+            ],
+            vectors: vec![1.0, -2.0],
+        };
+        let bytes = part.to_bytes();
+        assert_eq!(RankRows::from_bytes(&bytes).expect("whole"), part);
+        let empty = RankRows::default();
+        assert_eq!(
+            RankRows::from_bytes(&empty.to_bytes()).expect("whole"),
+            empty
+        );
+        let cut = |end| RankRows::from_bytes(&bytes[..end]).map(|got| got == part);
+        assert!((0..bytes.len()).all(|end| !matches!(cut(end), Ok(true))));
+    }
+}

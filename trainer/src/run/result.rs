@@ -1,0 +1,48 @@
+//! What a run came to, from what it was and what it scored.
+
+use wavemill_scores::metrics::Evaluation;
+use wavemill_scores::result::RunResult;
+
+use crate::checkpoint::State;
+use crate::dataset::{Dataset, Side};
+use crate::learner::Learner;
+
+/// The result of a run in `state`, evaluated by `learner`.
+pub fn result_of(
+    learner: &Learner,
+    data: &Dataset,
+    state: &State,
+    validation: Vec<Evaluation>,
+    test: Vec<Evaluation>,
+) -> RunResult {
+    let config = &state.config;
+    let parameters: usize = learner
+        .variables()
+        .iter()
+        .filter(|(_, variable)| variable.requires_grad())
+        .map(|(_, variable)| variable.numel())
+        .sum();
+    let batch_norm_per_rank =
+        state.world_size > 1 && !config.model.sync_batch_norm && learner.trains_batch_norm();
+
+    RunResult {
+        model: config.model.name.clone(),
+        parameters: parameters as u64,
+        start: state.origin.to_string(),
+        feature: data.feature().name.clone(),
+        feature_id: state.feature_id.clone(),
+        manifest_hash: state.manifest_hash.clone(),
+        config_hash: config.hash(),
+        world_size: state.world_size,
+        batch_norm_per_rank,
+        epochs: state.epoch,
+        steps: state.step,
+        best_epoch: state.best.as_ref().map(|best| best.epoch),
+        training_rows: data.rows_of(Side::Training).len() as u64,
+        damaged_rows: 0,
+        warnings: Vec::new(),
+        validation,
+        test,
+        test_asked: 0,
+    }
+}
