@@ -278,13 +278,15 @@ impl Permit {
 }
 
 impl Drop for Permit {
+    /// Gives all of it back in one step. A clip that waits must not see that nothing is busy any more before it can see
+    /// the bytes that came back: it would take itself for one that never fits.
     fn drop(&mut self) {
-        self.taken();
-        if self.is_file {
-            let state = Arc::clone(&self.state);
-            self.leave_files(&mut state.lock());
-        }
-        self.holds(0);
+        let state = Arc::clone(&self.state);
+        let mut ledger = state.lock();
+        ledger.bytes -= self.bytes;
+        ledger.busy -= usize::from(self.busy.swap(false, Ordering::Relaxed));
+        self.leave_files(&mut ledger);
+        state.changed.notify_all();
     }
 }
 
@@ -304,7 +306,8 @@ mod tests {
     fn passes_only_after(budget: &ByteBudget, seq: usize, bytes: u64, then: impl FnOnce()) {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            // The sender goes with the thread, so that one that panics ends the test.
+            scope.spawn(move || {
                 drop(budget.enter(seq, bytes).expect("it fits in the end"));
                 sender.send(()).expect("the receiver is alive");
             });
@@ -358,6 +361,25 @@ mod tests {
         let budget = ByteBudget::new(100);
         let first = budget.enter(0, 80).expect("it fits");
         passes_only_after(&budget, 1, 50, || drop(first));
+    }
+
+    /// Whoever looks while a clip leaves sees all of it, or nothing.
+    #[test]
+    fn a_clip_that_leaves_gives_all_back_in_one_step() {
+        for _ in 0..2_000 {
+            let budget = ByteBudget::new(100);
+            let first = budget.enter(0, 80).expect("it fits");
+            let is_waiting = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                let second = scope.spawn(|| {
+                    is_waiting.wait();
+                    budget.enter(1, 50).map(drop)
+                });
+                is_waiting.wait();
+                drop(first);
+                assert_eq!(second.join().expect("no panic"), Ok(()));
+            });
+        }
     }
 
     /// The second file was read ahead. The first clip needs its memory: the file is dropped, and read again after it.
