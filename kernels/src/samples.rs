@@ -15,45 +15,48 @@ use crate::device::{PageLocked, Plain};
 /// `SampleBuffer::default()` is ordinary memory.
 ///
 /// Buffers are meant to be used again for the next clip: locking pages takes the system about as long as copying them.
-pub struct SampleBuffer<T = f32>(Memory<T>);
+pub struct SampleBuffer<T = f32> {
+    memory: Memory<T>,
+    /// The driver that locks pages; `None`: ordinary memory is wanted.
+    locks: Option<Arc<CudaContext>>,
+}
 
 enum Memory<T> {
     Ordinary(Vec<T>),
     Locked(Locked<T>),
 }
 
-/// The first `len` samples of page-locked memory; none before the first sample.
+/// The first `len` samples of page-locked memory.
 struct Locked<T> {
-    context: Arc<CudaContext>,
-    memory: Option<PageLocked<T>>,
+    memory: PageLocked<T>,
     len: usize,
 }
 
 impl<T> Default for SampleBuffer<T> {
     fn default() -> Self {
-        Self(Memory::Ordinary(Vec::new()))
+        Self {
+            memory: Memory::Ordinary(Vec::new()),
+            locks: None,
+        }
     }
 }
 
 impl<T: Plain> SampleBuffer<T> {
     /// One whose memory the driver locks.
     pub(crate) fn page_locked(context: Arc<CudaContext>) -> Self {
-        Self(Memory::Locked(Locked {
-            context,
-            memory: None,
-            len: 0,
-        }))
+        Self {
+            locks: Some(context),
+            ..Self::default()
+        }
     }
 
     /// Removes all samples, and makes room for exactly `n` of them. Room for more is kept.
     pub fn clear_for(&mut self, n: usize) {
         self.clear();
-        if self.capacity() < n {
+        // Memory that could not be locked for one clip may well be locked for the next.
+        if self.capacity() < n || self.lacks_lock() {
             // The old memory goes first, so that both are never held at once.
-            match &mut self.0 {
-                Memory::Ordinary(samples) => *samples = Vec::new(),
-                Memory::Locked(locked) => locked.memory = None,
-            }
+            self.memory = Memory::Ordinary(Vec::new());
             self.grow_to(n);
         }
     }
@@ -61,9 +64,18 @@ impl<T: Plain> SampleBuffer<T> {
     /// Samples for which there is room.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        match &self.0 {
+        match &self.memory {
             Memory::Ordinary(samples) => samples.capacity(),
             Memory::Locked(locked) => locked.capacity(),
+        }
+    }
+
+    /// Page-locked memory was wanted, and the system gave none. A device copies from here all the same, only slower.
+    #[must_use]
+    pub fn lacks_lock(&self) -> bool {
+        match &self.memory {
+            Memory::Ordinary(samples) => self.locks.is_some() && samples.capacity() > 0,
+            Memory::Locked(_) => false,
         }
     }
 
@@ -74,7 +86,7 @@ impl<T: Plain> SampleBuffer<T> {
 
     /// Keeps the first `len` samples; where there are fewer, all.
     pub fn truncate(&mut self, len: usize) {
-        match &mut self.0 {
+        match &mut self.memory {
             Memory::Ordinary(samples) => samples.truncate(len),
             Memory::Locked(locked) => locked.len = locked.len.min(len),
         }
@@ -90,9 +102,12 @@ impl<T: Plain> SampleBuffer<T> {
     #[inline(always)]
     pub fn extend_from_slice(&mut self, more: &[T]) {
         self.make_room(more.len());
-        match &mut self.0 {
+        match &mut self.memory {
             Memory::Ordinary(samples) => samples.extend_from_slice(more),
-            Memory::Locked(locked) => locked.next(more.len()).copy_from_slice(more),
+            Memory::Locked(locked) => {
+                locked.next(more.len()).copy_from_slice(more);
+                locked.len += more.len();
+            }
         }
     }
 
@@ -100,11 +115,12 @@ impl<T: Plain> SampleBuffer<T> {
     #[inline(always)]
     pub fn extend(&mut self, more: impl ExactSizeIterator<Item = T>) {
         self.make_room(more.len());
-        match &mut self.0 {
+        match &mut self.memory {
             Memory::Ordinary(samples) => samples.extend(more),
             Memory::Locked(locked) => {
                 let places = locked.next(more.len()).iter_mut();
-                places.zip(more).for_each(|(place, sample)| *place = sample);
+                let written = places.zip(more).map(|(place, sample)| *place = sample);
+                locked.len += written.count();
             }
         }
     }
@@ -116,9 +132,12 @@ impl<T: Plain> SampleBuffer<T> {
             // Nothing more is expected to follow, so room for just these.
             self.grow_to(len);
         }
-        match &mut self.0 {
+        match &mut self.memory {
             Memory::Ordinary(samples) => samples.resize(samples.len() + missing, sample),
-            Memory::Locked(locked) => locked.next(missing).fill(sample),
+            Memory::Locked(locked) => {
+                locked.next(missing).fill(sample);
+                locked.len += missing;
+            }
         }
     }
 
@@ -135,53 +154,49 @@ impl<T: Plain> SampleBuffer<T> {
     /// Gets memory for `n` samples, and takes along those that are there.
     #[cold]
     fn grow_to(&mut self, n: usize) {
-        match &mut self.0 {
+        if let Some(mut locked) = self.lock(n) {
+            locked.next(self.len()).copy_from_slice(self);
+            locked.len = self.len();
+            self.memory = Memory::Locked(locked);
+            return;
+        }
+
+        match &mut self.memory {
             Memory::Ordinary(samples) => samples.reserve_exact(n - samples.len()),
             Memory::Locked(locked) => {
-                if !locked.grow_to(n) {
-                    // The system locks no more pages for this program. A copy from ordinary memory is slower, no more.
-                    let mut samples = Vec::with_capacity(n);
-                    samples.extend_from_slice(locked.samples());
-                    self.0 = Memory::Ordinary(samples);
-                }
+                // The system locks no more pages for this program. A copy from ordinary memory is slower, no more.
+                let mut samples = Vec::with_capacity(n);
+                samples.extend_from_slice(locked.samples());
+                self.memory = Memory::Ordinary(samples);
             }
         }
+    }
+
+    /// Page-locked memory for `n` samples; `None` where none is wanted, or the system gives none.
+    fn lock(&self, n: usize) -> Option<Locked<T>> {
+        let context = self.locks.as_ref()?;
+        // The first call may answer with an error that an earlier one left behind, and lock nothing.
+        let memory = PageLocked::new(context, n).or_else(|_| PageLocked::new(context, n));
+        Some(Locked {
+            memory: memory.ok()?,
+            len: 0,
+        })
     }
 }
 
 impl<T: Plain> Locked<T> {
     fn capacity(&self) -> usize {
-        self.memory
-            .as_ref()
-            .map_or(0, |memory| memory.as_slice().len())
+        self.memory.as_slice().len()
     }
 
     fn samples(&self) -> &[T] {
-        self.memory
-            .as_ref()
-            .map_or(&[], |memory| &memory.as_slice()[..self.len])
+        &self.memory.as_slice()[..self.len]
     }
 
-    /// The next `more` places, which count as samples from now on. There is room for them.
+    /// The next `more` places, to be written and then counted in `len`. There is room for them.
     #[inline(always)]
     fn next(&mut self, more: usize) -> &mut [T] {
-        let start = self.len;
-        self.len += more;
-        match &mut self.memory {
-            Some(memory) => &mut memory.as_mut_slice()[start..self.len],
-            // `more` is 0: without memory there is no room.
-            None => &mut [],
-        }
-    }
-
-    /// False: there is no such memory.
-    fn grow_to(&mut self, n: usize) -> bool {
-        let Ok(mut memory) = PageLocked::new(&self.context, n) else {
-            return false;
-        };
-        memory.as_mut_slice()[..self.len].copy_from_slice(self.samples());
-        self.memory = Some(memory);
-        true
+        &mut self.memory.as_mut_slice()[self.len..][..more]
     }
 }
 
@@ -190,7 +205,7 @@ impl<T: Plain> Deref for SampleBuffer<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        match &self.0 {
+        match &self.memory {
             Memory::Ordinary(samples) => samples,
             Memory::Locked(locked) => locked.samples(),
         }
@@ -199,7 +214,7 @@ impl<T: Plain> Deref for SampleBuffer<T> {
 
 impl<T: Plain> std::fmt::Debug for SampleBuffer<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let memory = match &self.0 {
+        let memory = match &self.memory {
             Memory::Ordinary(_) => "ordinary",
             Memory::Locked(_) => "page-locked",
         };
@@ -256,6 +271,10 @@ mod tests {
     fn cuda_memory_holds_what_a_vec_does() {
         let cuda = Cuda::open(&[]).unwrap_or_else(|error| panic!("a GPU is required: {error}"));
         holds_what_a_vec_does(cuda.sample_buffer_of());
+
+        let mut samples = cuda.sample_buffer_of::<f32>();
+        samples.clear_for(10);
+        assert!(!samples.lacks_lock());
         assert!(format!("{:?}", cuda.sample_buffer_of::<i16>()).contains("page-locked"));
     }
 }

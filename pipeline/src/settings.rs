@@ -11,8 +11,12 @@ pub const READ_THREADS: usize = 2;
 /// Compressed clips that wait for a worker, per worker: enough that none waits for a disk seek.
 pub const READ_AHEAD_CLIPS: usize = 2;
 
-/// Empty PCM buffers that are kept, per worker: the next one's, and one more where a batch gives back many.
+/// Empty PCM buffers that are kept, per worker. Where a device computes, a batch gives back many at once, and as many are
+/// kept as lanes can hold.
 pub const SPARE_PCMS: usize = 2;
+
+/// `memory_limit_bytes` divided by this is what empty PCM buffers take together. On two lanes it is what one batch holds.
+pub const SPARE_PCM_SHARE: u64 = 16;
 
 /// Larger buffers are not kept for the next clip, however much memory there is: most clips need far less.
 pub const SPARE_BYTES_MAX: u64 = 16 << 20;
@@ -110,11 +114,18 @@ impl Settings {
         self.memory_limit_bytes / 8
     }
 
-    /// The largest buffer that is kept from clip to clip, of those that a run has: an eighth of the limit together.
+    /// What empty PCM buffers may take together: a sixteenth of the limit.
+    #[must_use]
+    pub const fn spare_pcm_bytes(&self) -> u64 {
+        self.memory_limit_bytes / SPARE_PCM_SHARE
+    }
+
+    /// The largest buffer that is kept from clip to clip, of those for files and of workers' scratch: together they take a
+    /// sixteenth of the limit as well.
     #[must_use]
     pub const fn kept_bytes(&self) -> usize {
-        let buffers = self.threads * (READ_AHEAD_CLIPS + SPARE_PCMS + 1) + READ_THREADS;
-        let each = self.memory_limit_bytes / 8 / buffers as u64;
+        let buffers = self.threads * (READ_AHEAD_CLIPS + 1) + READ_THREADS;
+        let each = self.memory_limit_bytes / 16 / buffers as u64;
         if each < SPARE_BYTES_MAX {
             each as usize
         } else {

@@ -74,6 +74,31 @@ pub struct Clip<'a> {
     pub rows: &'a [Range<usize>],
 }
 
+impl Clip<'_> {
+    /// Samples a channel. A last sample without its partner is none.
+    pub(crate) const fn n_frames(&self) -> usize {
+        let n_samples = match self.samples {
+            Samples::F32(samples) => samples.len(),
+            Samples::S16(samples) => samples.len(),
+        };
+        n_samples / self.channels
+    }
+
+    /// These of its frames, as a clip without rows.
+    pub(crate) fn part(&self, frames: Range<usize>) -> Self {
+        let range = frames.start * self.channels..frames.end * self.channels;
+        let samples = match self.samples {
+            Samples::F32(samples) => Samples::F32(&samples[range]),
+            Samples::S16(samples) => Samples::S16(&samples[range]),
+        };
+        Self {
+            samples,
+            rows: &[],
+            ..*self
+        }
+    }
+}
+
 /// The features of one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {

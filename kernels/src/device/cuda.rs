@@ -19,9 +19,9 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
-use super::pinned::{PinnedMemory, insist};
+use super::pinned::PinnedMemory;
 use super::record::{Piece, Record};
-use super::{Address, Device, FoundDevice, Launch, Plain};
+use super::{Address, Device, FoundDevice, Launch, Plain, wait};
 use crate::error::KernelError;
 use crate::samples::SampleBuffer;
 
@@ -246,6 +246,8 @@ impl CudaDevice {
 
     /// A kernel by name, looked up once, that may use so much dynamic shared memory.
     fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction, KernelError> {
+        // On a lane of several GPUs, memory of another one may have been freed just before.
+        self.bind("look up a kernel")?;
         let mut kernels = self.kernels.borrow_mut();
         let kernel = match kernels.entry(name) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -478,7 +480,7 @@ impl Device for CudaDevice {
     }
 
     fn synchronize(&self) -> Result<(), KernelError> {
-        self.stream.synchronize().map_err(self.failed("compute"))
+        wait::for_stream(&self.stream).map_err(self.failed("compute"))
     }
 }
 
@@ -565,7 +567,7 @@ impl Transform {
 impl Drop for CudaFft {
     fn drop(&mut self) {
         // Freeing the plan frees memory that a transform may still work in.
-        insist(|| self.stream.synchronize());
+        let _ = wait::for_stream(&self.stream);
         // SAFETY: planned by `new`, freed once.
         let _ = unsafe { cufft::result::destroy(self.handle) };
     }

@@ -22,13 +22,15 @@ pub(crate) fn lending<'env, D: Device, T>(
     device: &D,
     queue: impl FnOnce(&Loans<'_, 'env, D>) -> Result<T, KernelError>,
 ) -> Result<T, KernelError> {
-    let wait = Wait(device);
+    let waits = Wait(device);
     let queued = queue(&Loans {
         device,
         env: PhantomData,
     });
 
-    let waited = wait.end();
+    let waited = device.synchronize();
+    // What it would wait for is over.
+    std::mem::forget(waits);
     let value = queued?;
     waited.map(|()| value)
 }
@@ -46,25 +48,57 @@ impl<'env, D: Device> Loans<'_, 'env, D> {
     }
 }
 
-/// Waits for a device when it is dropped, in a panic say.
+/// Waits for a device when it is dropped: where `queue` panics.
 struct Wait<'a, D: Device>(&'a D);
-
-impl<D: Device> Wait<'_, D> {
-    fn end(self) -> Result<(), KernelError> {
-        let first = self.0.synchronize();
-        if first.is_ok() {
-            std::mem::forget(self);
-        }
-        // Otherwise it is dropped here and waits again: a driver may have answered with an older error, without waiting.
-        first
-    }
-}
 
 impl<D: Device> Drop for Wait<'_, D> {
     fn drop(&mut self) {
-        // A second error is of a device that failed for good and copies no more.
-        if self.0.synchronize().is_err() {
-            let _ = self.0.synchronize();
+        // The panic is what is told. A device that fails now copies no more.
+        let _ = self.0.synchronize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::device::{EmulatedDevice, Order};
+
+    /// Lends four bytes and then ends as `end` does; returns how many copies could go on after `lending` has returned.
+    fn unfinished_after(end: fn() -> Result<(), KernelError>) -> usize {
+        let device = EmulatedDevice::new(Order::Ascending).expect("the machine has a C++ compiler");
+        let mut there = device.alloc(4).expect("4 bytes");
+        let lent = [1, 2, 3, 4];
+
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            lending(&device, |loans| {
+                loans.upload(&lent, &mut there, 0)?;
+                end()
+            })
+        }));
+        drop(ended);
+        let uploads = device.take_uploads();
+        assert_eq!(uploads.lent, [(lent.as_ptr().addr(), 4)]);
+        uploads.unfinished
+    }
+
+    fn good() -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    fn failed() -> Result<(), KernelError> {
+        Err(KernelError::device("test", "queue", "after the loan"))
+    }
+
+    fn panicked() -> Result<(), KernelError> {
+        panic!("after the loan")
+    }
+
+    #[test]
+    fn the_device_is_waited_for_however_queueing_ends() {
+        for end in [good, failed, panicked] {
+            assert_eq!(unfinished_after(end), 0);
         }
     }
 }

@@ -21,6 +21,7 @@ mod rows;
 mod source;
 #[cfg(test)]
 pub(crate) mod testing;
+mod wait;
 
 pub(crate) use compile::cubin;
 pub(crate) use cuda::{CudaDevice, Gpu};
@@ -127,6 +128,7 @@ pub(crate) trait Device: Send {
         output: &mut Self::Buffer,
     ) -> Result<(), KernelError>;
 
-    /// Waits for all that was queued. Errors that happened on the way show here at the latest.
+    /// Waits for all that was queued, and answers with nothing but what became of it: after an error too, nothing that was
+    /// queued goes on. Errors that happened on the way show here at the latest.
     fn synchronize(&self) -> Result<(), KernelError>;
 }

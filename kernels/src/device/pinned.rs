@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::{CU_MEMHOSTALLOC_PORTABLE, CUevent_flags, CUresult};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, PinnedHostSlice};
 
-use super::Plain;
+use super::{Plain, wait};
 
 /// Page-locked memory for a fixed number of values, zeros at first; cached for the host's reads as for its writes, and
 /// locked for all GPUs of the process.
@@ -39,8 +39,9 @@ impl<T: Plain> PageLocked<T> {
         let mut memory = unsafe {
             context.alloc_pinned_with_flags::<u8>(bytes.max(1), CU_MEMHOSTALLOC_PORTABLE)
         }?;
-        // The driver's memory begins on a page, which is aligned for any number.
         let start = NonNull::new(memory.as_mut_ptr()?.cast::<T>()).ok_or(too_large)?;
+        // The driver's memory begins on a page.
+        assert!(start.is_aligned(), "pages are aligned for any number");
         // SAFETY: just allocated, `len` of them; zeros are a `Plain`.
         unsafe { start.write_bytes(0, len) };
         Ok(Self {
@@ -102,14 +103,14 @@ impl PinnedMemory {
         let recorded = self.copied.record(stream);
         // Without the event nobody could wait for this copy later.
         if recorded.is_err() {
-            insist(|| stream.synchronize());
+            let _ = wait::for_stream(stream);
         }
         recorded
     }
 
-    /// Waits for the last copy.
+    /// Waits for the last copy. A device that fails meanwhile copies no more, and its next call tells.
     fn wait(&self) {
-        insist(|| self.copied.synchronize());
+        let _ = wait::for_event(&self.copied);
     }
 }
 
@@ -117,12 +118,6 @@ impl Drop for PinnedMemory {
     fn drop(&mut self) {
         self.wait();
     }
-}
-
-/// Waits. cudarc answers once with an error of something freed before, without waiting; a second error is of a device
-/// that failed for good and copies no more: its next call tells.
-pub(super) fn insist(wait: impl Fn() -> Result<(), DriverError>) {
-    let _ = wait().or_else(|_| wait());
 }
 
 impl AsRef<[u8]> for PinnedMemory {

@@ -113,15 +113,11 @@ pub(crate) struct SourceClip {
 impl SourceClip {
     /// `clip` as it is, copied to byte `source`; of no row's level.
     pub(crate) fn new(clip: &Clip<'_>, source: usize, out: usize) -> Self {
-        let (n_samples, is_s16) = match clip.samples {
-            Samples::F32(samples) => (samples.len(), false),
-            Samples::S16(samples) => (samples.len(), true),
-        };
         Self {
             source,
             out,
-            n_source: n_samples / clip.channels,
-            is_s16,
+            n_source: clip.n_frames(),
+            is_s16: matches!(clip.samples, Samples::S16(_)),
             channels: clip.channels,
             sample_rate_hz: clip.sample_rate_hz,
             level: None,

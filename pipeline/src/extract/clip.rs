@@ -89,7 +89,10 @@ impl DecodedClip {
     /// From the worst case to what it takes from here on: its samples, its rows, and the kernels' buffers.
     pub fn hold(&mut self, work: &Work<'_>) {
         let n_pcm = self.pcm.samples.capacity().max(self.last_sample());
-        let bytes = work.features.computing_bytes(n_pcm, &self.segments);
+        let n_out = self.pcm.n_samples;
+        let bytes = work
+            .features
+            .computing_bytes(n_pcm, n_out, &self.segments);
         self.permit.holds(bytes);
     }
 

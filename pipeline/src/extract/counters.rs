@@ -45,6 +45,8 @@ pub struct LaneTimes {
     pub batches: AtomicU64,
     /// Clips in them.
     pub clips: AtomicU64,
+    /// Clips among them that could not be decoded into page-locked memory, so that the driver copied them once more.
+    pub slow_clips: AtomicU64,
     /// Why lanes ended early.
     failures: Mutex<Vec<String>>,
 }
@@ -55,10 +57,18 @@ impl LaneTimes {
         self.lock_failures().push(words);
     }
 
-    /// Why lanes ended early, a sentence each.
+    /// What a person should know of the lanes, a sentence each: why some ended early, and what made them slow.
     #[must_use]
-    pub fn failures(&self) -> Vec<String> {
-        self.lock_failures().clone()
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.lock_failures().clone();
+        let slow_clips = self.slow_clips.load(Ordering::Relaxed);
+        if slow_clips > 0 {
+            warnings.push(format!(
+                "the system gave no page-locked memory for {slow_clips} clips; \
+                 their copies to the device were slower"
+            ));
+        }
+        warnings
     }
 
     fn lock_failures(&self) -> MutexGuard<'_, Vec<String>> {

@@ -17,9 +17,8 @@ use super::clip::{DecodedClip, panic_words};
 use super::counters::{add_time, add_wall, cpu_time};
 use super::event::Event;
 use super::pool::Spawner;
-use super::worker::give_back;
+use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work};
-use crate::decode::Pcm;
 use crate::features::{Computed, Extractor};
 use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
 
@@ -28,7 +27,7 @@ pub fn start<'env>(
     spawner: &Spawner<'_, 'env>,
     work: &'env Work<'env>,
     events: &Sender<Event>,
-    pcms: &Sender<Pcm>,
+    spare_pcms: &Arc<SparePcms>,
 ) -> Sender<DecodedClip> {
     let backend = work.features.backend();
     let lanes = backend.lanes();
@@ -50,7 +49,7 @@ pub fn start<'env>(
             shared: Arc::clone(&shared),
             clips: clips.clone(),
             handed: handed.clone(),
-            pcms: pcms.clone(),
+            spare_pcms: Arc::clone(spare_pcms),
             events: events.clone(),
         };
         let hand = hand.clone();
@@ -81,7 +80,7 @@ struct Lane<'a> {
     shared: Arc<Shared>,
     clips: Receiver<DecodedClip>,
     handed: Receiver<Batch>,
-    pcms: Sender<Pcm>,
+    spare_pcms: Arc<SparePcms>,
     events: Sender<Event>,
 }
 
@@ -174,7 +173,7 @@ impl Lane<'_> {
         };
         for (clip, computed) in batch.clips.into_iter().zip(computed) {
             let (event, pcm) = clip.end(self.work, computed);
-            give_back(&self.pcms, pcm, self.work.limits.kept_bytes);
+            self.spare_pcms.give_back(pcm);
             // The receiver lives until every sender is gone.
             let _ = self.events.send(event);
         }
@@ -221,6 +220,10 @@ impl Lane<'_> {
         add_wall(&lanes.busy, start);
         lanes.batches.fetch_add(1, Ordering::Relaxed);
         lanes.clips.fetch_add(clips.len() as u64, Ordering::Relaxed);
+        let n_slow = clips.iter().filter(|clip| clip.pcm.samples.lacks_lock());
+        lanes
+            .slow_clips
+            .fetch_add(n_slow.count() as u64, Ordering::Relaxed);
         Ok(computed)
     }
 

@@ -23,8 +23,10 @@ pub struct Limits {
     pub in_flight_bytes: u64,
     /// For row groups being encoded.
     pub encode_bytes: u64,
-    /// The largest buffer that is kept from clip to clip.
+    /// The largest buffer for a file, or of a worker's scratch, that is kept from clip to clip.
     pub kept_bytes: usize,
+    /// What empty PCM buffers may take together.
+    pub spare_pcm_bytes: u64,
     /// Rows a row group, at most.
     pub row_group_rows: usize,
     /// Planned clips.
@@ -81,6 +83,7 @@ impl Limits {
                 .saturating_sub(worker_bytes.saturating_sub(worker_room(settings))),
             encode_bytes: settings.encode_bytes(),
             kept_bytes: settings.kept_bytes(),
+            spare_pcm_bytes: settings.spare_pcm_bytes(),
             row_group_rows,
             planned,
             reject_fraction: settings.reject_fraction(planned),

@@ -14,6 +14,7 @@ mod pool;
 mod reader;
 mod refusal;
 mod reject_tally;
+mod spare_pcms;
 mod work;
 mod worker;
 mod writer;

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::event::Event;
 use super::reader::{ReadOrder, ReaderQueues, read_all};
+use super::spare_pcms::SparePcms;
 use super::worker::{Worker, WorkerQueues};
 use super::{ExtractError, Work, lanes};
 use crate::panics::WORKER_NAME;
@@ -51,7 +52,6 @@ pub fn start<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: &'env Work<
     let threads = work.limits.threads;
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
-    let (pcm_sender, pcms) = bounded(threads * SPARE_PCMS);
     let (event_sender, events) = unbounded();
     let (groups, group_receiver) = unbounded();
 
@@ -59,10 +59,20 @@ pub fn start<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: &'env Work<
         scope,
         events: event_sender.clone(),
     };
+    let in_batches = if work.features.is_batched() {
+        let backend = work.features.backend();
+        backend.lanes() * backend.batch_clips()
+    } else {
+        0
+    };
+    let spare_pcms = Arc::new(SparePcms::new(
+        threads * SPARE_PCMS + in_batches,
+        work.limits.spare_pcm_bytes,
+    ));
     let device = work
         .features
         .is_batched()
-        .then(|| lanes::start(&spawner, work, &event_sender, &pcm_sender));
+        .then(|| lanes::start(&spawner, work, &event_sender, &spare_pcms));
 
     let order = Arc::new(Mutex::new(ReadOrder::new(READ_THREADS)));
     for number in 0..READ_THREADS {
@@ -82,8 +92,7 @@ pub fn start<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: &'env Work<
             clips: clips.clone(),
             groups: group_receiver.clone(),
             spare: spare_sender.clone(),
-            pcms: pcms.clone(),
-            spare_pcms: pcm_sender.clone(),
+            spare_pcms: Arc::clone(&spare_pcms),
             device: device.clone(),
             events: event_sender.clone(),
         };

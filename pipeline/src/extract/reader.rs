@@ -168,10 +168,16 @@ impl<'a> Reader<'a> {
     ) -> Result<ClipBytes, ExtractError> {
         let failure = self.read_file(&ticket, &mut bytes)?;
         if self.work.features.is_closed() {
+            // What is asked for and not used costs nothing, unless a device's driver locks it.
+            let longest_s = if self.work.features.is_batched() {
+                claimed_s(&bytes)
+            } else {
+                f64::INFINITY
+            };
             return Ok(ClipBytes {
                 ticket,
                 bytes,
-                longest_s: f64::INFINITY,
+                longest_s,
                 failure,
                 permit,
             });
@@ -279,8 +285,7 @@ impl<'a> Reader<'a> {
             ..
         } = self.work;
         let start = cpu_time();
-        let claimed_s = catch_unwind(AssertUnwindSafe(|| crate::decode::longest_s(bytes)))
-            .unwrap_or(f64::INFINITY);
+        let claimed_s = claimed_s(bytes);
         let longest_s = features.clip_s(claimed_s);
 
         let is_long = claimed_s > longest_s
@@ -322,4 +327,9 @@ impl<'a> Reader<'a> {
             Err(panic) => Ok(Err(panicked(Stage::Decode, &*panic))),
         }
     }
+}
+
+/// Seconds that a file says it has at most; infinite where the reading of its headers panics, which its decoding tells.
+fn claimed_s(bytes: &[u8]) -> f64 {
+    catch_unwind(AssertUnwindSafe(|| crate::decode::longest_s(bytes))).unwrap_or(f64::INFINITY)
 }

@@ -1,6 +1,7 @@
 //! One worker: decodes a clip at a time, computes its features where no device does, and encodes row groups.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use fail::fail_point;
@@ -9,6 +10,7 @@ use wavemill_schemas::reject::Stage;
 use super::clip::{ClipBytes, DecodedClip, Failure, Ticket, extension, panic_words, panicked};
 use super::counters::{add_time, cpu_time};
 use super::event::Event;
+use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work};
 use crate::decode::{Decode, Pcm};
 use crate::features::{Computed, Extractor};
@@ -23,10 +25,8 @@ pub struct WorkerQueues {
     pub groups: Receiver<RowGroup>,
     /// Where read buffers go back.
     pub spare: Sender<Vec<u8>>,
-    /// Where PCM buffers come from.
-    pub pcms: Receiver<Pcm>,
-    /// Where they go back.
-    pub spare_pcms: Sender<Pcm>,
+    /// Where PCM buffers come from, and go back.
+    pub spare_pcms: Arc<SparePcms>,
     /// To a device's lanes, where there is one.
     pub device: Option<Sender<DecodedClip>>,
     /// What is done.
@@ -121,15 +121,12 @@ impl<'a> Worker<'a> {
             permit,
         } = clip;
 
+        let mut pcm = queues.spare_pcms.take(self.work.features.backend());
         let decoded = match failure {
             Some(reject) => Err(reject.into()),
             None => {
                 ticket.seen.content = blake3::hash(&bytes).to_hex().to_string();
-                let pcm = queues
-                    .pcms
-                    .try_recv()
-                    .unwrap_or_else(|_| Pcm::of(self.work.features.backend()));
-                self.guarded(|worker| worker.decode(&ticket, &bytes, longest_s, pcm))
+                self.guarded(|worker| worker.decode(&ticket, &bytes, longest_s, &mut pcm))
             }
         };
         let kept_bytes = self.work.limits.kept_bytes;
@@ -140,13 +137,16 @@ impl<'a> Worker<'a> {
         }
 
         let mut clip = match decoded {
-            Ok((pcm, segments)) => DecodedClip {
+            Ok(segments) => DecodedClip {
                 ticket,
                 pcm,
                 segments,
                 permit,
             },
-            Err(failure) => return Some(ticket.end(self.work, Err(failure))),
+            Err(failure) => {
+                queues.spare_pcms.give_back(pcm);
+                return Some(ticket.end(self.work, Err(failure)));
+            }
         };
         clip.hold(self.work);
         if let Some(device) = &queues.device {
@@ -159,10 +159,13 @@ impl<'a> Worker<'a> {
             Ok(computed) => {
                 self.forget_scratch(&clip.segments);
                 let (event, pcm) = clip.end(self.work, computed);
-                give_back(&queues.spare_pcms, pcm, kept_bytes);
+                queues.spare_pcms.give_back(pcm);
                 Some(event)
             }
-            Err(failure) => Some(clip.ticket.end(self.work, Err(failure))),
+            Err(failure) => {
+                queues.spare_pcms.give_back(clip.pcm);
+                Some(clip.ticket.end(self.work, Err(failure)))
+            }
         }
     }
 
@@ -183,8 +186,8 @@ impl<'a> Worker<'a> {
         ticket: &Ticket,
         bytes: &[u8],
         longest_s: f64,
-        mut pcm: Pcm,
-    ) -> Result<(Pcm, Vec<Segment>), Failure> {
+        pcm: &mut Pcm,
+    ) -> Result<Vec<Segment>, Failure> {
         let Work {
             clips,
             features,
@@ -201,14 +204,13 @@ impl<'a> Worker<'a> {
         };
         let start = cpu_time();
         decoder.expect(longest_s);
-        decoder.decode(extension(clip_key), bytes, &mut pcm)?;
+        decoder.decode(extension(clip_key), bytes, pcm)?;
         add_time(&counters.times.decode, start);
 
         let split = &todo[ticket.todo].shard.split;
-        let segments = features
+        features
             .segments(pcm.n_samples, clip_key, split)
-            .map_err(|none| none.of_clip(&pcm))?;
-        Ok((pcm, segments))
+            .map_err(|none| none.of_clip(pcm).into())
     }
 
     fn features(&mut self, clip: &mut DecodedClip) -> Result<Computed, Failure> {
@@ -239,13 +241,6 @@ impl<'a> Worker<'a> {
         {
             extractor.forget_scratch();
         }
-    }
-}
-
-/// Keeps a buffer for the next clip, where there is room.
-pub fn give_back(pcms: &Sender<Pcm>, pcm: Pcm, kept_bytes: usize) {
-    if pcm.samples.capacity() * size_of::<f32>() <= kept_bytes {
-        let _ = pcms.try_send(pcm);
     }
 }
 

@@ -58,7 +58,10 @@ impl FeaturePlan {
             .unwrap_or(0.0)
             .max(self.audio.segment_s.unwrap_or(0.0));
         let pcm_s = (seconds + self.audio.segment_s.unwrap_or(0.0)).max(padded_s);
-        let pcm_bytes = self.pcm_bytes(samples_in(pcm_s, rate_hz) + EXTRA_SAMPLES);
+        let pcm_bytes = self.pcm_bytes(
+            samples_in(pcm_s, rate_hz) + EXTRA_SAMPLES,
+            self.samples_at_most(pcm_s) + EXTRA_SAMPLES,
+        );
 
         let (n_rows, row_samples) = self.rows_at_most(n_out);
         let rows_bytes = n_rows * self.row_held_bytes(row_samples);
@@ -68,12 +71,19 @@ impl FeaturePlan {
         (file_bytes + pcm_bytes).max(computing).max(encoding)
     }
 
-    /// What a decoded clip goes on to hold while its rows are computed.
+    /// What a decoded clip of room for `n_pcm` samples, which are `n_out` at the wanted rate, goes on to hold while its
+    /// rows are computed.
     #[must_use]
-    pub fn computing_bytes(&self, n_pcm: usize, rows: &[crate::plan::segments::Segment]) -> u64 {
+    pub fn computing_bytes(
+        &self,
+        n_pcm: usize,
+        n_out: usize,
+        rows: &[crate::plan::segments::Segment],
+    ) -> u64 {
+        let n_out = n_out + EXTRA_SAMPLES;
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
-        (self.pcm_bytes(n_pcm) + self.rows_computed_bytes(held) + self.scratch_bytes(longest))
+        (self.pcm_bytes(n_pcm, n_out) + self.rows_computed_bytes(held) + self.scratch_bytes(longest))
             .max(self.rows_bytes(rows))
     }
 
@@ -85,11 +95,11 @@ impl FeaturePlan {
         held + self.encode_excess(longest)
     }
 
-    /// Bytes of so many samples. A device takes them from where the decoder wrote them; but there are rates that it does not
-    /// convert, and then the host's conversion lies beside them until the batch is done.
-    fn pcm_bytes(&self, n_samples: usize) -> u64 {
-        let copies = if self.keeps_rate() { 2 } else { 1 };
-        (n_samples * size_of::<f32>() * copies) as u64
+    /// Bytes of `n_pcm` samples. A device takes them from where the decoder wrote them; but there are rates that it does not
+    /// convert, and then what the host made of them, `n_out` samples, lies beside them until the batch is done.
+    fn pcm_bytes(&self, n_pcm: usize, n_out: usize) -> u64 {
+        let n_converted = if self.keeps_rate() { n_out } else { 0 };
+        ((n_pcm + n_converted) * size_of::<f32>()) as u64
     }
 
     /// What rows of `rows_bytes` take while they are computed. A device leaves them in memory that the next batch needs,

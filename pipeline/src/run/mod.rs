@@ -276,10 +276,10 @@ impl Run<'_> {
         };
 
         // The recipe's own warnings were shown before the run began.
-        let lane_failures = self.watch.counters.lanes.failures();
-        warnings.extend_from_slice(&lane_failures);
+        let lane_warnings = self.watch.counters.lanes.warnings();
+        warnings.extend_from_slice(&lane_warnings);
         report.warnings = input.catalog.warnings;
-        report.warnings.extend(lane_failures);
+        report.warnings.extend(lane_warnings);
         report.duplicates = input.catalog.duplicates;
         report.wall_s = self.watch.course.seconds();
 

@@ -15,6 +15,9 @@ use crate::stft::SAMPLE_MAX;
 /// Clips begin at multiples of this on the device: whatever their type, kernels read them aligned.
 const CLIP_ALIGN: usize = 16;
 
+/// The CPU converts a clip in pieces of so many frames, so that its mix to mono is never held whole.
+const PIECE_FRAMES: usize = 1 << 16;
+
 /// Memory for the clips of a batch, and what is known of them.
 pub(super) struct ClipLoader<D: Device> {
     sample_rate_hz: u32,
@@ -249,15 +252,29 @@ impl HostConversion {
                 continue;
             }
 
-            // Each clip has a buffer of its own, because the device reads all of them until the batch is done.
+            // Each clip has a buffer of its own, because the device reads all of them until the batch is done. Just the
+            // room that it needs: what grows by doubling takes up to twice that.
             let mut out = SampleBuffer::default();
-            downmix(clip, &mut self.mono);
             let resampler = self.resamplers.get(clip.sample_rate_hz)?;
-            resampler.push(&self.mono, &mut out);
+            let n_frames = clip.n_frames();
+            let n_out = resampler.args().output_len(n_frames as u64) as usize;
+            out.clear_for(n_out + resampler.args().step_len());
+
+            // How the clip is cut changes no bit.
+            for start in (0..n_frames).step_by(PIECE_FRAMES) {
+                let end = n_frames.min(start + PIECE_FRAMES);
+                downmix(&clip.part(start..end), &mut self.mono);
+                resampler.push(&self.mono, &mut out);
+            }
             resampler.finish(&mut out);
             self.converted.push(Some(out));
         }
         Ok(())
+    }
+
+    /// Gives the memory of the clips back. The device has copied them.
+    pub(super) fn forget(&mut self) {
+        self.converted.clear();
     }
 
     /// The clip at `at`, mono at the features' rate, if it was converted here.

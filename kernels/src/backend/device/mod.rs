@@ -81,12 +81,14 @@ impl<D: Device> DevicePlan<D> {
         host.convert(clips)?;
 
         // What was queued before an error still reads clips, and tables that the next batch fills: it is waited for too.
-        lending(device, |loans| {
+        let computed = lending(device, |loans| {
             let pcm = loader.load(device, loans, clips, host)?;
             features
                 .iter_mut()
                 .try_for_each(|feature| feature.run(device, pcm, loader.spans()))
-        })
+        });
+        host.forget();
+        computed
     }
 
     /// The row at `at`, once the device was waited for. `largest` is its largest magnitude.

@@ -79,16 +79,23 @@ pub(crate) struct Uploads {
     pub(crate) staged_bytes: usize,
     /// Address and length of what was copied from where it lay.
     pub(crate) lent: Vec<(usize, usize)>,
+    /// How many of these copies could still go on, because the device was not waited for since.
+    pub(crate) unfinished: usize,
 }
 
 #[cfg(test)]
 impl Uploads {
+    fn note_wait(&mut self) {
+        self.unfinished = 0;
+    }
+
     fn note_staged(&mut self, bytes: usize) {
         self.staged_bytes += bytes;
     }
 
     fn note_lent(&mut self, from: &[u8]) {
         self.lent.push((from.as_ptr().addr(), from.len()));
+        self.unfinished += 1;
     }
 }
 
@@ -254,6 +261,8 @@ impl Device for EmulatedDevice {
     fn synchronize(&self) -> Result<(), KernelError> {
         // All work is done already. The count shows host memory that is used before the device was waited for.
         self.waits.count();
+        #[cfg(test)]
+        self.uploads.borrow_mut().note_wait();
         Ok(())
     }
 }

@@ -1,0 +1,107 @@
+//! Empty PCM buffers that wait for their next clip.
+//!
+//! A buffer for a device is page-locked, and locking takes the system about as long as copying a clip. So buffers are used
+//! again. They are bounded in bytes together and not one by one: many workers with clips of half a minute need many of
+//! them, and a batch gives back all of its own at once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use wavemill_kernels::Backend;
+
+use crate::decode::Pcm;
+use crate::settings::SPARE_BYTES_MAX;
+
+/// What whole runs keep for the next clip.
+pub struct SparePcms {
+    give: Sender<Pcm>,
+    take: Receiver<Pcm>,
+    /// Bytes of those that wait.
+    bytes: AtomicU64,
+    most_bytes: u64,
+}
+
+impl SparePcms {
+    /// At most `places` buffers of `most_bytes` together.
+    pub fn new(places: usize, most_bytes: u64) -> Self {
+        let (give, take) = bounded(places);
+        Self {
+            give,
+            take,
+            bytes: AtomicU64::new(0),
+            most_bytes,
+        }
+    }
+
+    /// One that waits, or a new one of the kind that `backend` copies from.
+    pub fn take(&self, backend: &dyn Backend) -> Pcm {
+        match self.take.try_recv() {
+            Ok(pcm) => {
+                self.bytes.fetch_sub(held_bytes(&pcm), Ordering::Relaxed);
+                pcm
+            }
+            Err(_) => Pcm::of(backend),
+        }
+    }
+
+    /// Keeps a buffer, where there is room. A large one is not kept: most clips need far less.
+    pub fn give_back(&self, pcm: Pcm) {
+        let bytes = held_bytes(&pcm);
+        if bytes > SPARE_BYTES_MAX {
+            return;
+        }
+
+        // Counted before it lies there, so that the bound holds at every moment.
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let is_kept = before + bytes <= self.most_bytes && self.give.try_send(pcm).is_ok();
+        if !is_kept {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+fn held_bytes(pcm: &Pcm) -> u64 {
+    (pcm.samples.capacity() * size_of::<f32>()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_kernels::{Cpu, Level};
+
+    use super::*;
+
+    const CPU: Cpu = Cpu {
+        level: Level::Scalar,
+    };
+
+    fn of_bytes(bytes: usize) -> Pcm {
+        let mut pcm = Pcm::of(&CPU);
+        pcm.samples.clear_for(bytes / size_of::<f32>());
+        pcm
+    }
+
+    #[test]
+    fn they_are_bounded_in_bytes_together() {
+        let spare = SparePcms::new(10, 1_000);
+        for bytes in [400, 400, 400, 200, 4] {
+            spare.give_back(of_bytes(bytes));
+        }
+
+        // The third did not fit any more, nor the last.
+        let kept = [400, 400, 200, 0].map(|_| held_bytes(&spare.take(&CPU)));
+        assert_eq!(kept, [400, 400, 200, 0]);
+        assert_eq!(spare.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn there_are_no_more_than_places_and_none_is_huge() {
+        let spare = SparePcms::new(2, u64::MAX / 2);
+        spare.give_back(of_bytes(SPARE_BYTES_MAX as usize + 4));
+        for bytes in [100, 200, 300] {
+            spare.give_back(of_bytes(bytes));
+        }
+        let kept = [100, 200, 0].map(|_| held_bytes(&spare.take(&CPU)));
+        assert_eq!(kept, [100, 200, 0]);
+        assert_eq!(spare.bytes.load(Ordering::Relaxed), 0);
+    }
+}
