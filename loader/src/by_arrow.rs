@@ -54,6 +54,7 @@ impl ByArrow {
             Dtype::F32 => DataType::Float32,
             Dtype::U8 => DataType::UInt8,
         };
+        // Bytes hold any type. A list must hold the feature's own: its values are taken as they lie in memory.
         let fits = match field.data_type() {
             DataType::Binary | DataType::FixedSizeBinary(_) => true,
             DataType::List(of) => *of.data_type() == item,

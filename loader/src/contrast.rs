@@ -137,6 +137,7 @@ impl<M> Dataset<M> {
                 listed(&everywhere)
             ));
         }
+        // A class that training lacks as well is told by `unseen`, and is not this side's fault.
         let lacking = labels.lacking(target, &self.labels_on(Side::Training, target));
         if !lacking.is_empty() {
             told.push(format!(
@@ -161,6 +162,7 @@ impl<M> Dataset<M> {
         let mut labelled = 0;
 
         for row in self.rows_of(side) {
+            // As sets, so that two rows with the same labels in another order count as alike.
             let labels: BTreeSet<i64> = target.labels(&self.rows, row).collect();
             if labels.is_empty() {
                 continue;

@@ -93,6 +93,8 @@ impl<M> Dataset<M> {
             lost,
         } = Files::read(&store, &spec, &form, data.skip_damaged)?;
 
+        // Sides come before everything that is learned from rows. Classes, means and vocabularies may see training rows
+        // alone.
         let sides = splits::sides(&store, &rows, &folders, data.split.as_deref())?;
         let training: Vec<u32> = on_side(&sides, Side::Training).collect();
         let targets = Target::resolve(&data.targets, &store, &rows, &training)?;
@@ -103,6 +105,7 @@ impl<M> Dataset<M> {
             spec.metadata = read.columns(&training);
             metadata = Some(read);
         }
+
         if needs.ids() {
             spec.artists = vocabulary(&rows.artist_ids, &training);
             spec.albums = vocabulary(&rows.album_ids, &training);
@@ -227,6 +230,7 @@ impl<M> Dataset<M> {
 
     /// Keeps what an epoch no longer needs.
     pub(crate) fn keep(&self, memory: impl Iterator<Item = M>) {
+        // A panic of another holder does no harm: memory is only put in or taken out, and its content means nothing.
         self.spare
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -252,6 +256,7 @@ impl<M: HostMemory> Dataset<M> {
     pub(crate) fn memory(&self, bytes: usize, pinned: bool) -> Result<M, DatasetError> {
         if !pinned {
             let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            // Loaders of several sides and batch sizes leave their memory here, so the first piece may be too short.
             let found = spare.iter().position(|memory| memory.size() >= bytes);
             if let Some(place) = found {
                 return Ok(spare.swap_remove(place));
@@ -291,6 +296,7 @@ impl Files {
             folders: Vec::new(),
             lost: Vec::new(),
         };
+        // A lost file gets no number, so that the numbers of the others stay their places in `folders` and in `pages`.
         for entry in store.manifest().files_of(&feature.name) {
             match files.append(store, entry, feature, &targets) {
                 Ok(()) => {}
@@ -313,6 +319,8 @@ impl Files {
         feature: &FeatureEntry,
         targets: &[String],
     ) -> Result<(), DatasetError> {
+        // All that can fail comes first, and `Rows::append` fails before it appends. Otherwise rows without pages would
+        // stay behind.
         let shard = Shard::open(store, entry, feature)?;
         let located = self.pages.locate(&shard)?;
 

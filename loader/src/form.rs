@@ -134,6 +134,7 @@ impl Form {
     /// # Errors
     /// What is wrong with the row's length.
     pub fn fill(&self, value: &[u8], slot: &mut [u8]) -> Result<usize, String> {
+        // A frame is one value of every band, in whichever order they lie.
         let frame_bytes = self.bands * self.stored.bytes();
         let stored_frames = value.len() / frame_bytes;
         let fits = if self.is_ragged {
@@ -160,7 +161,9 @@ impl Form {
         let run_bytes = |frames: usize| frames * frame_bytes / runs;
         let taken = run_bytes(frames);
 
+        // The slot may still hold a row of an earlier batch, because memory is used again.
         slot.fill(0);
+        // `chunks_exact` panics at 0, which is what a row without frames would ask for.
         let stored_runs = value.chunks_exact(run_bytes(stored_frames).max(1));
         let runs = slot.chunks_exact_mut(run_bytes(self.host_frames));
         for (stored, run) in stored_runs.zip(runs) {

@@ -51,6 +51,7 @@ impl Metadata {
                 names.push(field.name().clone());
             }
         }
+        // Each prefix must match: a model that silently sees fewer columns than were asked for would only score worse.
         for prefix in prefixes {
             if !names.iter().any(|name| name.starts_with(prefix)) {
                 return Err(DatasetError::NotThere {
@@ -67,9 +68,12 @@ impl Metadata {
             values: Vec::new(),
             place_of: Vec::new(),
         };
+        // Segments of a track share its values, and the table may have many tracks without a row here. Only the others
+        // are kept.
         let kept = metadata.place(rows, tracks.as_primitive::<Int64Type>().values());
 
         let width = metadata.names.len();
+        // A missing value stays NaN up to `MetadataColumn::standardised`, which makes the mean of it.
         metadata.values = vec![f32::NAN; kept.len() * width];
         for (place, name) in metadata.names.iter().enumerate() {
             let values = column(store, &table, name, &DataType::Float32)?;
@@ -165,11 +169,14 @@ fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
         least = value.min(least);
         most = value.max(most);
     }
+    // Also true for no values at all. Rounding could give equal values a tiny deviation, and a division by it would
+    // blow up noise.
     if least >= most {
         return (if n == 0 { 0.0 } else { least }, 0.0);
     }
 
     let mean = sum / n as f64;
+    // In a second pass: the mean of squares less the square of the mean would cancel digits.
     let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
     (mean, (squares / n as f64).sqrt())
 }

@@ -54,6 +54,7 @@ impl Target {
             };
             return Ok(vec![Self::named(&first.name, store, rows, training)?]);
         }
+
         names
             .iter()
             .map(|name| Self::named(name, store, rows, training))
@@ -78,6 +79,7 @@ impl Target {
             return Self::genres(store, rows, training);
         }
 
+        // `genres_all` needs no entry in the manifest, so it is named beside the store's targets.
         let mut there: Vec<&str> = entries.iter().map(|target| target.name.as_str()).collect();
         there.push(GENRES_ALL);
         Err(DatasetError::NotThere {
@@ -104,6 +106,7 @@ impl Target {
         let titles = genre_titles(store)?;
         let mut classes = Vec::with_capacity(ids.len());
         for &id in &ids {
+            // The table of genres need not have every id; the number is then the name.
             let title = titles.get(&i64::from(id)).cloned();
             classes.push(title.unwrap_or_else(|| id.to_string()));
         }

@@ -116,15 +116,19 @@ impl<M: HostMemory> Loader<M> {
         mut plan: LoaderPlan,
         order: Vec<u32>,
     ) -> Result<Self, DatasetError> {
+        // The fields of a plan are public: 0 rows a batch would divide by zero below.
         plan.batch_size = plan.batch_size.max(1);
         let end = order::n_batches(order.len(), plan.batch_size, plan.drop_last);
         let next = plan.first_batch.min(end);
 
+        // More readers than batches would only start threads that have nothing to do.
         let n_left = usize::try_from(end - next).unwrap_or(usize::MAX);
         let n_readers = plan.readers.clamp(1, n_left.max(1));
         // A reader holds one more, finished, while its queue is full.
         let ahead = (plan.prefetch_batches / n_readers).saturating_sub(1);
 
+        // Unbounded, but never long: it holds only memory that `memory` handed out, and that is as much as is ahead and
+        // in hand.
         let (pool, used) = unbounded();
         let shared = Arc::new(Shared {
             dataset: Arc::clone(dataset),
@@ -137,6 +141,8 @@ impl<M: HostMemory> Loader<M> {
             pool,
         });
 
+        // The loader exists before its threads: if the system refuses one of them, dropping the loader stops those that
+        // run.
         let mut loader = Self {
             shared,
             queues: Vec::new(),
@@ -147,6 +153,8 @@ impl<M: HostMemory> Loader<M> {
         for reader in 0..n_readers {
             let (sender, queue) = bounded(ahead);
             let shared = Arc::clone(&loader.shared);
+            // `Iterator::next` asks the readers in turn from `next` on. So these must be every n-th batch, counted from
+            // there.
             let numbers = (next + reader as u64..end).step_by(n_readers);
             let thread = std::thread::Builder::new()
                 .name(format!("reader-{reader}"))
@@ -169,6 +177,7 @@ impl<M: HostMemory> Loader<M> {
     #[must_use]
     pub fn n_dropped(&self) -> usize {
         let Shared { order, plan, .. } = &*self.shared;
+        // Counted over the whole epoch, also if this loader begins in the middle of it.
         if plan.drop_last {
             order.len() % plan.batch_size
         } else {
@@ -178,6 +187,7 @@ impl<M: HostMemory> Loader<M> {
 
     /// Why a reader has gone without a batch.
     fn panic_of(&mut self, reader: usize) -> DatasetError {
+        // The queue is closed, so the thread has ended or is about to: joining it does not block.
         let message = match self.threads[reader].take().map(JoinHandle::join) {
             Some(Err(payload)) => panic_words(payload.as_ref())
                 .unwrap_or("no message")
@@ -190,6 +200,7 @@ impl<M: HostMemory> Loader<M> {
 
 /// Most rows that a batch can hold here; at least 1.
 fn rows_max(plan: &LoaderPlan, n_rows: usize) -> usize {
+    // `order::slice` gives no rank more than the quotient rounded up.
     let own = plan.batch_size.min(n_rows).div_ceil(plan.world_size);
     // The partner of each own row may be another rank's, and is then read too.
     let has_partners = plan.mixup && plan.world_size > 1;
@@ -205,6 +216,7 @@ impl<M: HostMemory> Iterator for Loader<M> {
             return None;
         }
 
+        // Readers share the batches from `first_batch` on, which need not be a multiple of their number.
         let n_given = self.next - self.shared.plan.first_batch;
         let reader = (n_given % self.queues.len() as u64) as usize;
         let batch = self.queues[reader]
@@ -212,6 +224,7 @@ impl<M: HostMemory> Iterator for Loader<M> {
             .unwrap_or_else(|_| Err(self.panic_of(reader)));
 
         self.next += 1;
+        // Later batches may be ready. They are not given: behind a hole, the order would not be the plan's.
         if batch.is_err() {
             self.end = self.next;
         }
@@ -221,6 +234,8 @@ impl<M: HostMemory> Iterator for Loader<M> {
 
 impl<M: HostMemory> Drop for Loader<M> {
     fn drop(&mut self) {
+        // Relaxed is enough here and where it is read: no other data goes with the flag, and a reader that sees it late
+        // only reads rows that nobody takes.
         self.shared.stop.store(true, Ordering::Relaxed);
         // A reader that waits to hand over wakes when its queue is gone.
         self.queues.clear();
@@ -228,6 +243,7 @@ impl<M: HostMemory> Drop for Loader<M> {
             // A panic was told where its batch was asked for, or nobody asked.
             let _ = thread.join();
         }
+        // After the threads have ended, so that none of them still holds memory that the next epoch could use.
         self.shared.dataset.keep(self.shared.used.try_iter());
     }
 }
@@ -242,6 +258,7 @@ impl<M: HostMemory> Shared<M> {
         let mut scratch = match Scratch::new() {
             Ok(scratch) => scratch,
             Err(source) => {
+                // The loader may be gone already; then nobody wants to know.
                 let _ = queue.send(Err(DatasetError::Thread { source }));
                 return;
             }
@@ -263,9 +280,11 @@ impl<M: HostMemory> Shared<M> {
         let plan = &self.plan;
         let global = order::batch(&self.order, number, plan.batch_size);
         let own = order::slice(global.len(), plan.rank, plan.world_size);
+        // Partners are drawn over the whole global batch, so that the number of ranks does not change them.
         let partners = plan.mixup.then(|| self.partners(global, own.clone()));
 
         let n_own = own.len();
+        // Own rows come first, which `n_own` relies on. A partner that is one of them is not read twice.
         let mut wanted = global[own].to_vec();
         for &partner in partners.iter().flatten() {
             if !wanted.contains(&partner) {
@@ -286,6 +305,7 @@ impl<M: HostMemory> Shared<M> {
             memory: None,
             pool: self.pool.clone(),
         };
+        // A model of metadata alone takes no tensor, so no page is opened and no memory is held for it.
         if !self.dataset.needs.spectrogram() {
             batch.n_own = n_own;
             batch.rows.clone_from(&wanted);
@@ -293,6 +313,7 @@ impl<M: HostMemory> Shared<M> {
             return Ok(None);
         }
 
+        // Only now: `fill` may have left out damaged rows, and keys stand in the order of the rows that are there.
         batch.keys = self.keys(&batch.rows);
         batch.partners = partners.map(|partners| places(&batch, &wanted, &partners));
         Ok(Some(batch))
@@ -320,6 +341,7 @@ impl<M: HostMemory> Shared<M> {
         let Dataset { rows, pages, .. } = &*self.dataset;
         let mut memory = self.memory()?;
 
+        // The slot moves on only after a row was read, so that a damaged row leaves no hole among the others.
         let mut slots = memory.bytes_mut().chunks_exact_mut(pages.row_bytes());
         let mut slot = slots.next();
         for (place, &row) in wanted.iter().enumerate() {
@@ -356,6 +378,7 @@ impl<M: HostMemory> Shared<M> {
 
     /// Memory for a batch: a dropped one's, else the dataset's.
     fn memory(&self) -> Result<M, DatasetError> {
+        // What comes back here was handed out by this loader, so it is long enough for its batches.
         if let Ok(used) = self.used.try_recv() {
             return Ok(used);
         }
@@ -367,6 +390,8 @@ impl<M: HostMemory> Shared<M> {
 /// Places of the partners of the own rows that could be read; a row whose partner could not is its own.
 fn places<M: HostMemory>(batch: &Batch<M>, wanted: &[u32], partners: &[u32]) -> Vec<i64> {
     let mut places = Vec::with_capacity(batch.n_own);
+    // `partners` goes by places in `wanted`, and a damaged row is in `wanted` only. So the row is looked up there
+    // again.
     for (place, row) in batch.rows[..batch.n_own].iter().enumerate() {
         let partner = wanted
             .iter()

@@ -14,6 +14,8 @@ use wavemill_schemas::rng::{self, Rng};
 #[must_use]
 pub fn shuffled(groups: &[Vec<u32>], seed: u64, epoch: u64, window: usize) -> Vec<u32> {
     let mut groups: Vec<&Vec<u32>> = groups.iter().filter(|rows| !rows.is_empty()).collect();
+    // Each step and each window has a stream of its own. So a window's order does not depend on what was drawn before
+    // it.
     Rng::new(rng::mix("row-groups", &[seed, epoch])).shuffle(&mut groups);
     let mut order = Vec::with_capacity(groups.iter().map(|rows| rows.len()).sum());
     for (number, window) in (0..).zip(groups.chunks(window.max(1))) {
@@ -46,6 +48,7 @@ pub const fn n_batches(n_rows: usize, batch_size: usize, drop_last: bool) -> u64
 pub fn batch(order: &[u32], index: u64, batch_size: usize) -> &[u32] {
     let start = usize::try_from(index)
         .unwrap_or(usize::MAX)
+        // An index far behind the end must give an empty batch, and not overflow into a valid one.
         .saturating_mul(batch_size)
         .min(order.len());
     &order[start..start.saturating_add(batch_size).min(order.len())]
@@ -62,6 +65,7 @@ pub const fn slice(n: usize, rank: usize, world_size: usize) -> Range<usize> {
 #[must_use]
 pub fn partners(keys: &[u64], seed: u64, epoch: u64) -> Vec<usize> {
     let mut ring: Vec<usize> = (0..keys.len()).collect();
+    // The key behind the hash decides between equal hashes, so that the rows' order in the batch never does.
     ring.sort_by_cached_key(|&i| (rng::mix("mixup-partner", &[seed, epoch, keys[i]]), keys[i]));
     let mut partners = vec![0; keys.len()];
     for (place, &row) in ring.iter().enumerate() {

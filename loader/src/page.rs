@@ -45,6 +45,7 @@ fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
         *at += 1;
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
+            // The fifth byte may carry more than the four bits that are left of an i32.
             let zigzag = u32::try_from(value).ok()?;
             return Some((zigzag >> 1) as i32 ^ -((zigzag & 1) as i32));
         }
@@ -89,10 +90,13 @@ impl Scratch {
             return Err(format!("a page of type {}", header.kind));
         }
         let payload_bytes = usize::try_from(header.compressed).ok();
+        // The header goes on after its third field, with statistics and the like. So the payload is counted from the
+        // page's end, and at least one byte of header must be left before it.
         let start = payload_bytes
             .and_then(|bytes| self.page.len().checked_sub(bytes))
             .filter(|start| *start > header.length)
             .ok_or("its page header gives another length")?;
+        // The page must hold whole rows, and the wanted one among them: the slice at the end relies on both.
         let rows_bytes = usize::try_from(header.uncompressed).unwrap_or(0);
         if rows_bytes % slot.len() != 0 || within >= rows_bytes / slot.len() {
             return Err(format!("its page header gives {rows_bytes} bytes of rows"));

@@ -110,6 +110,8 @@ impl Pages {
             columns.push(self.column_in(shard, group)?);
         }
 
+        // All row groups are looked at before a way is chosen: one of another encoding sends the whole file through
+        // Arrow's reader.
         let chunks: Vec<&ColumnChunkMetaData> = groups
             .iter()
             .zip(&columns)
@@ -138,6 +140,7 @@ impl Pages {
 
     /// How rows of a file are read whose tensor column has these chunks: one way for all of them.
     fn way(&self, shard: &Shard, chunks: &[&ColumnChunkMetaData]) -> Result<Way, DatasetError> {
+        // A row of differing length may have to be cut or filled up, so its bytes cannot go straight into the batch.
         let is_direct = !self.form.is_ragged()
             && chunks
                 .iter()
@@ -155,6 +158,8 @@ impl Pages {
 
     /// Appends the rows of a file.
     pub fn append(&mut self, shard: Shard, located: Located) {
+        // A process may hold only so many descriptors, and `RowGroup::file` must still be this file's place among
+        // `sources`.
         let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
         self.sources.push(Source {
             path: shard.path,
@@ -180,6 +185,8 @@ impl Pages {
             .ok_or("it has no offset index")?;
 
         for (number, page) in pages.iter().enumerate() {
+            // The index gives where pages begin. A page ends where the next one begins, and the last one with its row
+            // group.
             let end = pages
                 .get(number + 1)
                 .map_or(n_rows, |next| next.first_row_index);
@@ -188,6 +195,7 @@ impl Pages {
             self.locate_page(shard, page, n_rows, located)?;
         }
 
+        // The lengths above lie end to end, so only rows before the first page can be missing.
         let n_located = pages
             .first()
             .map_or(0, |first| n_rows - first.first_row_index);
@@ -217,6 +225,8 @@ impl Pages {
 
         match located.way {
             Way::Plain => {
+                // `compressed_page_size` counts the page's header (parquet-format, `parquet.thrift`). A page of one
+                // required column, plain and uncompressed, has nothing else before its rows.
                 let row_bytes = self.row_bytes as u64;
                 let header_bytes = u64::from(bytes)
                     .checked_sub(u64::from(n_rows) * row_bytes)
@@ -231,6 +241,8 @@ impl Pages {
                 }
             }
             Way::Zstd => {
+                // All rows of a page have its place: whoever wants one of them reads and decompresses the page as a
+                // whole.
                 for within in 0..n_rows {
                     located.places.push(Place {
                         offset,
@@ -240,6 +252,7 @@ impl Pages {
                 }
             }
             Way::Arrow(_) => {
+                // Arrow's reader finds the page by itself. Offset and length serve to read the bytes first, see `read`.
                 let first_row = page.first_row_index as u32;
                 for within in first_row..first_row + n_rows {
                     located.places.push(Place {
@@ -293,6 +306,7 @@ impl Pages {
             }
         }
 
+        // A figure for reports and tests. It orders nothing, so `Relaxed` will do.
         self.bytes_read
             .fetch_add(u64::from(place.bytes), Ordering::Relaxed);
         Ok(frames)
@@ -302,11 +316,14 @@ impl Pages {
 impl Source {
     /// Fills `bytes` from `offset` on; they are of `group`.
     fn read_at(&self, bytes: &mut [u8], offset: u64, group: &RowGroup) -> Result<(), DatasetError> {
+        // By position: readers share the descriptor, and none moves another's place in the file.
         let read = match &self.file {
             Some(file) => file.read_exact_at(bytes, offset),
             None => File::open(&self.path).and_then(|file| file.read_exact_at(bytes, offset)),
         };
         match read {
+            // `locate` compared the place with the file's length. So the file was cut since, which is damage and no
+            // fault of the disk.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let problem = "the file ends within it";
                 Err(shard::damaged(&self.path, group.number as usize, problem))
@@ -321,7 +338,10 @@ fn is_plain_fixed(chunk: &ColumnChunkMetaData, row_bytes: usize) -> bool {
     let column = chunk.column_descr();
     let is_fixed = column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY
         && column.type_length() == row_bytes as i32;
+    // A column that may hold nulls or lists has levels between the page's header and its values.
     let is_required = column.max_def_level() == 0 && column.max_rep_level() == 0;
+    // parquet's writer always lists RLE, for the levels, also if a column has none (`column/writer/mod.rs`). Values in
+    // a dictionary would be listed as `RLE_DICTIONARY`.
     let is_plain = chunk.dictionary_page_offset().is_none()
         && chunk
             .encodings()

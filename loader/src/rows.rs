@@ -161,6 +161,7 @@ impl Rows {
     fn append_groups(&mut self, shard: &Shard, file: u32) {
         let mut start = self.group_of.len() as u32;
         for (number, group) in (0..).zip(shard.metadata.metadata().row_groups()) {
+            // `Shard::open` compared these numbers with the manifest's.
             let end = start + group.num_rows() as u32;
             self.group_of.resize(end as usize, self.groups.len() as u32);
             self.groups.push(RowGroup {
@@ -182,6 +183,7 @@ fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> 
         }
     }
 
+    // The copy shares its position with the shard's own descriptor. Nobody minds, since tensors are read by position.
     let file = shard
         .file
         .try_clone()

@@ -39,6 +39,7 @@ impl Shard {
             path: path.clone(),
             problem,
         };
+        // A file that is gone is damage, which `data.skip_damaged` passes over; a refusal of the system is not.
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(changed("missing".to_owned()));
@@ -54,6 +55,8 @@ impl Shard {
             return Err(changed(format!("{bytes} bytes, not {}", entry.bytes)));
         }
 
+        // The offset index says where pages are. The column index holds bounds of their values, and nobody here asks
+        // for them. A file without an offset index is refused by `Pages::locate`, which names the row group.
         let options = ArrowReaderOptions::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
@@ -70,6 +73,7 @@ impl Shard {
             return Err(changed("other row groups than in the manifest".to_owned()));
         }
 
+        // A file of equal length and layout may still hold a feature that other options made.
         if feature_id(&metadata, &feature.name).as_deref() != Some(&feature.feature_id) {
             return Err(changed(format!(
                 "not of feature {} {}",

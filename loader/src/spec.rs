@@ -46,6 +46,7 @@ impl InputSpec {
         data: &Data,
         stats: Option<&Stats>,
     ) -> Result<Self, DatasetError> {
+        // By name, because a recipe may store frames before bands.
         let axis = feature
             .dim_names
             .iter()

@@ -60,6 +60,8 @@ pub fn sides(
     let own = store.rule();
     let mut sides: Vec<Option<Side>> = Vec::with_capacity(rows.len());
     match rule.filter(|rule| *rule != own) {
+        // The recipe's own rule made the folders. Under the rule `segment` a track lies on several sides, which no
+        // column by track could say.
         None => {
             for &group in &rows.group_of {
                 let file = rows.groups[group as usize].file;
@@ -75,6 +77,7 @@ pub fn sides(
     }
 
     for (side, variant) in sides.iter_mut().zip(&rows.variants) {
+        // Copies are there to learn from. In a score they would count their clip once more.
         if *variant != 1.0 && *side != Some(Side::Training) {
             *side = None;
         }
@@ -85,6 +88,7 @@ pub fn sides(
 /// The rule in use: the one asked for, else the recipe's.
 #[must_use]
 pub fn rule(store: &Store, asked: Option<&str>) -> SplitRule {
+    // An unknown name was refused by `sides`, which is asked first.
     let all = [
         SplitRule::Official,
         SplitRule::Stratified,
@@ -126,6 +130,8 @@ fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, 
 
     let mut by_track = HashMap::new();
     for row in 0..tracks.len() {
+        // A track without a side, or on one that is none of the three, is on no side: `Dataset::warnings` counts its
+        // rows.
         if !sides.is_valid(row) {
             continue;
         }
@@ -144,6 +150,7 @@ fn rules_of(tracks: Option<&RecordBatch>, own: &str) -> String {
         .flat_map(|schema| schema.fields())
         .filter_map(|field| field.name().strip_prefix(COLUMN_PREFIX))
         .collect();
+    // The rules `column` and `segment` have no column of this kind, and can be asked for all the same.
     if !rules.contains(&own) {
         rules.push(own);
     }

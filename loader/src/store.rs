@@ -54,6 +54,8 @@ impl Store {
             ManifestError::Newer { found } => DatasetError::Newer { path, found },
             source => DatasetError::Manifest { path, source },
         })?;
+        // The hash is over the bytes of the file, not over what was understood of them, so that every reader gets the
+        // same name.
         Ok(Self {
             root: root.to_owned(),
             version,
@@ -121,6 +123,7 @@ impl Store {
     pub fn path(&self, file: &FileEntry) -> Result<PathBuf, DatasetError> {
         // That the name is relative and has no `..` was checked when the manifest was read.
         let path = self.root.join(&file.path);
+        // Both sides are made real: the store's own folder may be reached by a link too.
         match (path.canonicalize(), self.root.canonicalize()) {
             (Ok(real), Ok(root)) if !real.starts_with(&root) => Err(DatasetError::Outside {
                 path: self.root.clone(),
@@ -139,6 +142,8 @@ impl Store {
         let mut damaged = Vec::new();
         for entry in self.manifest.files_of(name) {
             let path = self.path(entry)?;
+            // A missing file is damage and is listed. A refusal to read says nothing about the bytes, so it ends the
+            // comparison.
             let problem = match blake3_of(&path) {
                 Ok(hash) if hash == entry.blake3 => continue,
                 Ok(_) => "other bytes (blake3 differs)",
@@ -248,6 +253,7 @@ fn versions(folder: &Path) -> Result<Vec<u64>, DatasetError> {
 /// The version that a manifest of this name is of.
 fn version_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".json")?;
+    // `extract` names manifests by eight digits. Other names, such as those of unfinished writes, are no versions.
     if digits.len() != 8 {
         return None;
     }
