@@ -192,14 +192,13 @@ fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), Met
 
 /// `b`'s labelled rows in the order of `a`'s.
 fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError> {
-    let fail = |reason: String| Err(MetricsError::Tracks { reason });
     let mut place = HashMap::new();
     for row in b.labelled() {
         if place.insert(row.track_id, row).is_some() {
-            return fail(format!(
+            return Err(other_tracks(format!(
                 "the second has several rows of track {}: compare tracks, not segments",
                 row.track_id
-            ));
+            )));
         }
     }
 
@@ -208,18 +207,18 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
     let mut seen = HashSet::new();
     for row in a.labelled() {
         if !seen.insert(row.track_id) {
-            return fail(format!(
+            return Err(other_tracks(format!(
                 "the first has several rows of track {}: compare tracks, not segments",
                 row.track_id
-            ));
+            )));
         }
         match place.get(&row.track_id) {
             Some(other) if other.label == row.label => out.push(other)?,
             Some(_) => {
-                return fail(format!(
+                return Err(other_tracks(format!(
                     "track {} is labelled otherwise in the second",
                     row.track_id
-                ));
+                )));
             }
             None => missing.push(row.track_id),
         }
@@ -233,11 +232,16 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
     if missing.is_empty() && extra.is_empty() {
         return Ok(out);
     }
-    fail(format!(
+    Err(other_tracks(format!(
         "only the first has {}; only the second has {}",
         listed(&missing),
         listed(&extra)
-    ))
+    )))
+}
+
+/// [`MetricsError::Tracks`].
+fn other_tracks(reason: String) -> MetricsError {
+    MetricsError::Tracks { reason }
 }
 
 /// Such as `3 tracks (5, 7, 8)`.

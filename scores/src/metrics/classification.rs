@@ -160,15 +160,18 @@ impl Margins {
 
     /// The three figures averaged by `weight`, over classes that occur.
     fn means(&self, weight: impl Fn(usize) -> f64) -> Means {
-        let total: f64 = self.occurring().map(&weight).sum();
-        let average = |score: &dyn Fn(usize) -> f64| {
-            self.occurring().map(|c| weight(c) * score(c)).sum::<f64>() / total
-        };
         Means {
-            precision: average(&|c| self.precision(c)),
-            recall: average(&|c| self.recall(c)),
-            f1: average(&|c| self.f1(c)),
+            precision: self.average(&weight, |class| self.precision(class)),
+            recall: self.average(&weight, |class| self.recall(class)),
+            f1: self.average(&weight, |class| self.f1(class)),
         }
+    }
+
+    /// One figure averaged by `weight`, over classes that occur.
+    fn average(&self, weight: &impl Fn(usize) -> f64, score: impl Fn(usize) -> f64) -> f64 {
+        let total: f64 = self.occurring().map(weight).sum();
+        let weighted = self.occurring().map(|class| weight(class) * score(class));
+        weighted.sum::<f64>() / total
     }
 }
 

@@ -100,14 +100,13 @@ impl Log {
     /// # Errors
     /// [`RecordError::Busy`], [`RecordError::Io`].
     pub fn open(path: &Path) -> Result<Self, RecordError> {
-        let fail = |action| RecordError::io(path, action);
         let options = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(path);
-        let mut file = options.map_err(fail("open"))?;
+        let mut file = options.map_err(RecordError::io(path, "open"))?;
 
         // A file system without locks is no reason to stop.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
@@ -116,11 +115,11 @@ impl Log {
             });
         }
 
-        let text = fs::read(path).map_err(fail("read"))?;
+        let text = fs::read(path).map_err(RecordError::io(path, "read"))?;
         let whole = whole_lines(&text).len() as u64;
         file.set_len(whole)
             .and_then(|()| file.seek(SeekFrom::Start(whole)))
-            .map_err(fail("cut"))?;
+            .map_err(RecordError::io(path, "cut"))?;
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -206,8 +205,7 @@ impl Log {
 
     /// Cuts the log after its last line that holds of a run after `step`; answers how many steps that undid.
     fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RecordError> {
-        let fail = |action| RecordError::io(&self.path, action);
-        let text = fs::read(&self.path).map_err(fail("read"))?;
+        let text = fs::read(&self.path).map_err(RecordError::io(&self.path, "read"))?;
 
         let mut whole = 0;
         let mut kept = 0;
@@ -230,7 +228,7 @@ impl Log {
         self.file
             .set_len(kept)
             .and_then(|()| self.file.seek(SeekFrom::Start(kept)))
-            .map_err(fail("cut"))?;
+            .map_err(RecordError::io(&self.path, "cut"))?;
         Ok(undone_steps)
     }
 

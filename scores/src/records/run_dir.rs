@@ -1,7 +1,7 @@
 //! The folder of a run: where everything lies, and how a file in it comes to be whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
@@ -205,15 +205,19 @@ impl RunDir {
     /// # Errors
     /// [`RecordError::Io`]; [`RecordError::Json`] for a value that JSON cannot hold.
     pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), RecordError> {
-        let fail = |source| RecordError::Json {
+        // Through `Value`, whose map is ordered.
+        let value = serde_json::to_value(result).map_err(|source| self.no_json(source))?;
+        let text = serde_json::to_string_pretty(&value).map_err(|source| self.no_json(source))?;
+        self.replace(&self.result(), (text + "\n").as_bytes())
+    }
+
+    /// [`RecordError::Json`] of the scores.
+    fn no_json(&self, source: serde_json::Error) -> RecordError {
+        RecordError::Json {
             path: self.result(),
             line: None,
             source,
-        };
-        // Through `Value`, whose map is ordered.
-        let value = serde_json::to_value(result).map_err(fail)?;
-        let text = serde_json::to_string_pretty(&value).map_err(fail)?;
-        self.replace(&self.result(), (text + "\n").as_bytes())
+        }
     }
 
     /// The scores; `None` while the run is not complete.
@@ -241,18 +245,20 @@ impl RunDir {
         }
     }
 
-    /// Temporary name, fsync, rename, fsync of the folder.
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
-        let temporary = path.with_extension("tmp");
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, path)?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(RecordError::io(path, "write"))
+        replace_in(&self.path, path, bytes).map_err(RecordError::io(path, "write"))
     }
+}
+
+/// Puts `bytes` in place of the file at `path`, which lies in `folder`: temporary name, fsync, rename, fsync of the folder.
+fn replace_in(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+
+    fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

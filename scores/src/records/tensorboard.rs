@@ -108,23 +108,24 @@ fn own_seconds(path: &Path) -> Option<u64> {
 /// Cuts a file of ours before the first event that a run which goes on from `resumed` takes anew, or that a kill left half
 /// written. Steps rise within a file, so that nothing which holds lies behind.
 fn undo(path: &Path, resumed: Resumed) -> Result<(), RecordError> {
-    let fail = |action| RecordError::io(path, action);
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
-        .map_err(fail("open"))?;
+        .map_err(RecordError::io(path, "open"))?;
     let mut reader = BufReader::new(&file);
 
     let mut kept = 0;
-    while let Some(data) = next_event(&mut reader).map_err(fail("read"))? {
+    while let Some(data) = next_event(&mut reader).map_err(RecordError::io(path, "read"))? {
         if !holds(&data, resumed) {
             break;
         }
         kept += (HEAD_BYTES + data.len() + TAIL_BYTES) as u64;
     }
-    if file.metadata().map_err(fail("read"))?.len() > kept {
-        file.set_len(kept).map_err(fail("cut"))?;
+
+    let metadata = file.metadata().map_err(RecordError::io(path, "read"))?;
+    if metadata.len() > kept {
+        file.set_len(kept).map_err(RecordError::io(path, "cut"))?;
     }
     Ok(())
 }
