@@ -82,6 +82,7 @@ impl fmt::Display for RunResult {
             self.best_epoch
                 .map_or("-".to_owned(), |epoch| (epoch + 1).to_string())
         )?;
+
         for warning in &self.warnings {
             writeln!(f, "note: {}", shown(warning))?;
         }

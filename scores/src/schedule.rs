@@ -52,6 +52,7 @@ impl Best {
     /// Counts an epoch. Better: by more than `threshold` of the best, as torch's `rel`.
     fn update(&mut self, metric: Metric, value: f64, threshold: f64) -> bool {
         let better = match (self.value, metric) {
+            // Comparisons with NaN are false, so NaN is never the best, and neither is an infinite loss.
             (None, Metric::Loss) => value < f64::INFINITY,
             (None, _) => value > f64::NEG_INFINITY,
             (Some(best), Metric::Loss) => value < best * (1.0 - threshold),
@@ -127,10 +128,12 @@ impl Schedules {
         let best = &mut self.state.plateau;
         let value = validation.value(plateau.metric);
         best.update(plateau.metric, value, plateau.threshold);
+        // `patience` epochs are allowed, and the one after them cuts, as in torch.
         if best.epochs_since <= plateau.patience {
             return false;
         }
 
+        // torch counts anew even if the cut is then too small to be made.
         best.epochs_since = 0;
         let factor = plateau.factor;
         let cut = self.lr * self.by_epochs(epoch) * (1.0 - factor) > Self::CUT_MIN;
@@ -154,6 +157,7 @@ impl Schedules {
     /// `StepLR` and `ReduceLROnPlateau`, which change between epochs alone.
     fn by_epochs(&self, epoch: u64) -> f64 {
         let step = self.settings.step.as_ref().map_or(1.0, |s| {
+            // `every_epochs = 0` cuts never.
             let cuts = epoch.checked_div(s.every_epochs).unwrap_or(0);
             s.gamma.powi(i32::try_from(cuts).unwrap_or(i32::MAX))
         });
@@ -167,6 +171,7 @@ fn cosine(settings: &config::Cosine, place: Place) -> f64 {
     if place.step < warmup {
         return place.step as f64 / warmup as f64;
     }
+    // A warm-up longer than the run leaves no step to fall in.
     let length = place.steps_total.saturating_sub(warmup).max(1);
     let done = (place.step - warmup).min(length);
     f64::midpoint(1.0, (PI * done as f64 / length as f64).cos())

@@ -169,6 +169,7 @@ impl Sweep {
     }
 
     fn draw(&self, trial: u64) -> Vec<String> {
+        // A stream for each trial: more trials in the file do not change the first ones.
         let mut rng = Rng::new(mix("sweep", &[self.seed, trial]));
         self.parameters
             .iter()
@@ -194,6 +195,7 @@ impl Medians {
     #[must_use]
     pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
         let epoch = values.len();
+        // A trial that ended before this epoch has no mean up to it, and a NaN cannot be ordered.
         let mut means: Vec<f64> = self
             .trials
             .iter()
@@ -201,12 +203,14 @@ impl Medians {
             .map(|t| t[..epoch].iter().sum::<f64>() / epoch as f64)
             .filter(|mean| !mean.is_nan())
             .collect();
+        // One other trial is no median.
         if (epoch as u64) < after || means.len() < 2 {
             return false;
         }
 
         means.sort_by(f64::total_cmp);
         let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
+        // A trial that had only NaN so far has no best value, and ends.
         metric
             .best(values)
             .is_none_or(|best| metric.is_better(median, best))
@@ -245,6 +249,8 @@ impl SideBySide {
     pub fn ended(&mut self, trial: usize, values: Vec<f64>) {
         let (heard, has_ended) = &mut self.trials[trial];
         *has_ended = true;
+        // What was heard stays, because a trial that was killed ends without values. One whose run was finished before
+        // is heard only now.
         if heard.is_empty() {
             *heard = values;
         }
@@ -258,6 +264,7 @@ impl SideBySide {
             return Some(false);
         }
 
+        // Only earlier trials count, as if all ran in turn: so the verdict does not depend on how fast they are.
         let before = &self.trials[..trial];
         for (theirs, has_ended) in before {
             if !has_ended && theirs.len() < values.len() {
@@ -287,6 +294,7 @@ pub fn finished(
             paths.push(entry.path());
         }
     }
+    // A folder is listed in any order.
     paths.sort();
 
     for path in paths {
@@ -331,6 +339,7 @@ pub fn values_of(run: &Path, metric: Metric) -> Result<Vec<f64>, RecordError> {
 /// # Errors
 /// [`ConfigError`].
 pub fn config_of(base: &Config, words: &[String], place: &str) -> Result<Config, ConfigError> {
+    // Through text, so that a trial's words are applied and checked by the same code as `--set`.
     let text = toml::to_string(base).map_err(|error| ConfigError::Parse {
         place: place.to_owned(),
         message: error.to_string(),

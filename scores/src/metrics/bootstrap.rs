@@ -102,6 +102,7 @@ pub fn bootstrap(predictions: &Predictions, seed: u64) -> Result<Option<Bootstra
     }
 
     let statistic = Statistic::of(predictions, &groups, units);
+    // Each group once: the figure over the rows as they are, computed the same way as that of a resample.
     let whole = statistic.values(&vec![1; units]);
     let resamples = resample(&draws, whole.len(), |weights| statistic.values(weights));
 
@@ -129,6 +130,7 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
         return Ok(None);
     }
 
+    // `aligned` put the rows of `b` in the order of `a`, so the groups of `a` are those of `b` too.
     let of_a = Statistic::of(a, &groups, units);
     let of_b = Statistic::of(&b, &groups, units);
     let whole_a = of_a.values(&vec![1; units]);
@@ -156,10 +158,12 @@ fn column(resamples: &[Vec<f64>], figure: usize) -> impl Iterator<Item = f64> {
 
 /// The group of each labelled row, and what groups there are.
 fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), MetricsError> {
+    // Numbered by first appearance and only looked up, so that a hash map's order decides nothing.
     let mut group_of: HashMap<(bool, i64), u32> = HashMap::new();
     let mut tracks = HashMap::new();
     let mut groups = Vec::new();
     for row in predictions.labelled() {
+        // An artist and a track may have the same number, and are not the same group.
         let key = row
             .artist_id
             .map_or((false, row.track_id), |artist| (true, artist));
@@ -192,6 +196,7 @@ fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), Met
 
 /// `b`'s labelled rows in the order of `a`'s.
 fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError> {
+    // Of several rows of a track the last would silently stand for all.
     let mut place = HashMap::new();
     for row in b.labelled() {
         if place.insert(row.track_id, row).is_some() {
@@ -213,6 +218,7 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
             )));
         }
         match place.get(&row.track_id) {
+            // Equal labels on both sides: otherwise the difference would be one of the truths and not of the models.
             Some(other) if other.label == row.label => out.push(other)?,
             Some(_) => {
                 return Err(other_tracks(format!(
@@ -228,6 +234,7 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
         .into_keys()
         .filter(|track_id| !seen.contains(track_id))
         .collect();
+    // The order of a hash map must not reach an error text.
     extra.sort_unstable();
     if missing.is_empty() && extra.is_empty() {
         return Ok(out);
@@ -279,6 +286,7 @@ impl Statistic {
     fn of(predictions: &Predictions, groups: &[u32], units: usize) -> Self {
         let mut cells: Vec<BTreeMap<(u32, u32), u32>> = vec![BTreeMap::new(); units];
         let mut rows = vec![[0; 2]; units];
+        // `groups` has one entry for each labelled row, in this order.
         for (row, &group) in predictions.labelled().zip(groups) {
             let cells = &mut cells[group as usize];
             match row.label {
@@ -301,6 +309,7 @@ impl Statistic {
             }
         }
 
+        // One flat list with the start of each group in it: a resample runs over all of it, 2,000 times.
         let mut starts = vec![0];
         let mut n_cells = 0;
         for cells in &cells {
@@ -312,6 +321,7 @@ impl Statistic {
         if predictions.is_multi() {
             Self::Sets {
                 starts,
+                // A class and its kind in one number keep a cell at eight bytes.
                 cells: cells
                     .map(|(class, kind, n)| (class << 2 | kind, n))
                     .collect(),
@@ -328,6 +338,7 @@ impl Statistic {
     }
 
     fn names(&self) -> &'static [&'static str] {
+        // In the order in which `values` gives them.
         match self {
             Self::Classes { .. } => &["accuracy", "balanced_accuracy", "macro_f1"],
             Self::Sets { .. } => &["exact_match", "f1_macro", "f1_micro", "roc_auc_macro"],
@@ -374,11 +385,14 @@ impl Statistic {
                     }
                 }
 
+                // A class whose rows of one kind were not drawn has no AUC in this resample, and is left out of its
+                // mean.
                 let auc = mean(
                     rankings
                         .iter()
                         .filter_map(|ranking| ranking.roc_auc(weights)),
                 );
+                // Every group has a labelled row and at least one group was drawn, so `n_rows` is above 0.
                 vec![
                     n_exact as f64 / n_rows as f64,
                     margins.f1_over_all(),
@@ -408,6 +422,8 @@ fn resample(
     let units = draws.units as usize;
     let mut out = vec![vec![f64::NAN; figures]; RESAMPLES];
     let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    // All shares but the last are equally long. So `part * share + i` is a resample's place, however many threads there
+    // are.
     let share = RESAMPLES.div_ceil(n_threads);
 
     std::thread::scope(|scope| {
@@ -417,6 +433,8 @@ fn resample(
                 let mut weights = vec![0_u32; units];
                 for (i, slot) in chunk.iter_mut().enumerate() {
                     let number = (part * share + i) as u64;
+                    // A stream for each resample: its draws depend neither on the thread nor on the resamples before
+                    // it.
                     let mut rng = Rng::new(mix("bootstrap", &[draws.seed, number]));
 
                     weights.fill(0);
@@ -447,6 +465,7 @@ fn interval(value: f64, resamples: impl Iterator<Item = f64>) -> Option<Interval
 
 /// Linear between the two nearest, as `numpy.quantile` does by default.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
+    // The places of `sorted` are 0 to n − 1, so both neighbours exist for every q from 0 to 1.
     let at = q * (sorted.len() - 1) as f64;
     let below = sorted[at.floor() as usize];
     let above = sorted[at.ceil() as usize];

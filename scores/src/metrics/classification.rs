@@ -92,6 +92,7 @@ fn ratio(a: u64, b: u64) -> f64 {
 
 /// Mean of what there is; `None` of nothing.
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    // One after the other: the order of a sum decides its last bits.
     let (sum, n) = values.fold((0.0, 0_u64), |(sum, n), value| (sum + value, n + 1));
     (n > 0).then(|| sum / n as f64)
 }
@@ -121,6 +122,7 @@ impl Margins {
     }
 
     pub fn f1(&self, class: usize) -> f64 {
+        // The harmonic mean written with counts, which divides by 0 only if the class occurs nowhere.
         ratio(
             2 * self.hits[class],
             self.support[class] + self.predicted[class],
@@ -140,6 +142,7 @@ impl Margins {
     }
 
     pub fn balanced_accuracy(&self) -> f64 {
+        // As `balanced_accuracy_score`, which leaves out classes that no row has.
         let with_support = self.ids().filter(|&class| self.support[class] > 0);
         mean(with_support.map(|class| self.recall(class))).unwrap_or(0.0)
     }
@@ -169,6 +172,8 @@ impl Margins {
 
     /// One figure averaged by `weight`, over classes that occur.
     fn average(&self, weight: &impl Fn(usize) -> f64, score: impl Fn(usize) -> f64) -> f64 {
+        // A row with a label makes its class occur, so there is at least one, and weights of classes that occur are not
+        // all 0.
         let total: f64 = self.occurring().map(weight).sum();
         let weighted = self.occurring().map(|class| weight(class) * score(class));
         weighted.sum::<f64>() / total
@@ -214,7 +219,10 @@ impl ClassReport {
             tracks,
             accuracy: margins.accuracy(),
             balanced_accuracy: margins.balanced_accuracy(),
+            // With three classes or fewer every row would be right.
             top_3: (n_classes > 3).then(|| ratio(in_top_3, rows)),
+            // From the function that the bootstrap uses, so that the figure is equal to the last bit to the one between
+            // its bounds.
             macro_mean: Means {
                 f1: margins.macro_f1(),
                 ..margins.means(|_| 1.0)
@@ -258,6 +266,7 @@ fn rank(probabilities: &[f32], truth: usize) -> usize {
 /// Labelled tracks, and those of each class.
 pub(super) fn count_tracks(predictions: &Predictions) -> (u64, Vec<u64>) {
     let mut all = HashSet::new();
+    // By id, because the segments of a track are several rows.
     let mut of_class: Vec<HashSet<i64>> = vec![HashSet::new(); predictions.classes().len()];
     for row in predictions.labelled() {
         all.insert(row.track_id);

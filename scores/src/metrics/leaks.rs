@@ -118,8 +118,10 @@ impl Leaks {
         training: impl IntoIterator<Item = Member<'a>>,
         test: impl IntoIterator<Item = Member<'a>>,
     ) -> Self {
+        // Segments of a track leak together, so they count once.
         let training = tracks(training);
         let test = tracks(test);
+        // In the order of `KINDS`.
         let counts = [
             shared(&training, &test, |member| Some(member.track_id)),
             shared(&training, &test, |member| member.audio_blake3),
@@ -198,6 +200,7 @@ fn shared<'a, T: Hash + Eq>(
     let known: Vec<T> = test.iter().filter_map(&id).collect();
     let tracks = known.iter().filter(|id| there.contains(id)).count();
 
+    // Of all tracks of the side, also of those whose id is not known: so the share is a lower bound.
     let share = if test.is_empty() {
         0.0
     } else {

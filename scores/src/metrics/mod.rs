@@ -206,8 +206,10 @@ impl Evaluation {
     pub fn of(predictions: &Predictions, seed: u64, leaks: Leaks) -> Result<Self, MetricsError> {
         let mut tracks_mean = None;
         let mut tracks_majority = None;
+        // Where each track is one row, its mean and its vote would repeat the scores of the rows.
         if predictions.has_segments() {
             tracks_mean = Some(Level::of(&predictions.per_track_mean()?, seed)?);
+            // The values of a vote order the classes and are no probabilities, so their logarithm would mean nothing.
             let votes = Level::of(&predictions.per_track_majority()?, seed)?;
             tracks_majority = Some(Level {
                 log_loss: None,
@@ -236,6 +238,7 @@ impl Evaluation {
 
 /// Eight hex digits of the class names in order.
 fn class_set(classes: &[String]) -> String {
+    // Over the names in id order: equal names in another order are another set, because the columns of a matrix differ.
     let id = canonical::id(&classes).expect("a list of text is JSON");
     id[..8].to_owned()
 }

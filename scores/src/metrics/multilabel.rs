@@ -75,6 +75,7 @@ pub(super) struct Ranking {
 impl Ranking {
     /// Of `(score, positive, group)`.
     pub fn new(mut scores: Vec<(f32, bool, u32)>) -> Self {
+        // `total_cmp` puts 0 above −0, but side by side, so that `chunk_by` still takes them for equal.
         scores.sort_by(|a, b| b.0.total_cmp(&a.0));
 
         let mut entries = Vec::with_capacity(scores.len());
@@ -83,15 +84,20 @@ impl Ranking {
         let mut seen = 0;
         for tied in scores.chunk_by(|a, b| a.0 == b.0) {
             let gained = entries_of(tied, true).count();
+            // No negative in the tie: nothing to halve.
             if gained == tied.len() {
                 entries.extend(entries_of(tied, true).map(|entry| entry | 2));
             } else {
+                // Before the negatives half of each positive, after them the other half: whoever comes later sees it as
+                // a whole.
                 entries.extend(entries_of(tied, true).map(|entry| entry | 1));
                 entries.extend(entries_of(tied, false));
                 entries.extend(entries_of(tied, true).map(|entry| entry | 1));
             }
             hits += gained;
             seen += tied.len();
+            // As `average_precision_score`: precision at this threshold, times the positives that it adds. Equal scores
+            // share a threshold.
             sum += gained as f64 * hits as f64 / seen as f64;
         }
 
@@ -159,6 +165,7 @@ pub(super) fn decide(
 ) -> bool {
     let mut exact = true;
     for (class, (&p, &truth)) in probabilities.iter().zip(set).enumerate() {
+        // A probability of exactly the threshold counts as predicted, here and in the votes of tracks.
         let guess = p >= THRESHOLD;
         exact &= guess == truth;
         count(class, truth, guess);
@@ -184,6 +191,7 @@ impl SetReport {
             exact += u64::from(decide(row.probabilities, set, |class, truth, guess| {
                 margins.add_decision(class, truth, guess, 1)
             }));
+            // Micro scores take each pair of row and class as a row of one large ranking.
             for (&probability, &truth) in row.probabilities.iter().zip(set) {
                 all.push((probability, truth, 0));
             }
@@ -195,6 +203,7 @@ impl SetReport {
         }
 
         let (tracks, tracks_of) = count_tracks(predictions);
+        // One group with weight 1: each row counts once.
         let rankings = rankings(predictions, |_| 0);
         let mut classes: Vec<SetScore> = Vec::with_capacity(n_classes);
         for (class, name) in predictions.classes().iter().enumerate() {

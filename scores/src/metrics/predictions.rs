@@ -117,6 +117,7 @@ impl Predictions {
             let p = row.probabilities[at];
             return Err(self.refused(row, format!("probability of class {name} is {p}")));
         }
+        // `multi` decides how a label is stored, so a label of the other kind is refused and never converted.
         let (label, set) = match row.label {
             Label::Unknown => (-1, &[][..]),
             Label::Class(class) if !self.multi && class < n_classes => (class as i32, &[][..]),
@@ -207,6 +208,7 @@ impl Predictions {
     #[must_use]
     pub fn row(&self, i: usize) -> Row<'_> {
         let cells = i * self.classes.len()..(i + 1) * self.classes.len();
+        // In a target of several labels, 0 says that the row's set is known: it may be empty all the same.
         let label = match self.labels[i] {
             -1 => Label::Unknown,
             _ if self.multi => Label::Set(&self.sets[cells.clone()]),
@@ -240,6 +242,7 @@ impl Predictions {
 
     /// Rows of each track, tracks in order of their first row.
     fn tracks(&self) -> Vec<Vec<usize>> {
+        // The map only finds a track's place; the order is that of the rows, so that output does not depend on hashing.
         let mut place = HashMap::new();
         let mut tracks: Vec<Vec<usize>> = Vec::new();
         for (i, track_id) in self.track_ids.iter().enumerate() {
@@ -275,6 +278,7 @@ impl Predictions {
         let mut out = self.like();
         for rows in self.tracks() {
             let first = self.row(rows[0]);
+            // One label must stand for the track, as one prediction does.
             if rows.iter().any(|&i| self.row(i).label != first.label) {
                 return Err(MetricsError::MixedTrack {
                     track_id: first.track_id,
@@ -282,6 +286,7 @@ impl Predictions {
                 });
             }
 
+            // In f64, so that the mean of many segments does not lose what f32 would round away with each sum.
             let mut sums = vec![0.0_f64; self.classes.len()];
             let mut votes = sums.clone();
             for &i in &rows {
@@ -328,6 +333,7 @@ impl Predictions {
 pub fn likeliest(probabilities: &[f32]) -> usize {
     let mut best = 0;
     for (class, p) in probabilities.iter().enumerate() {
+        // `>` keeps the first of equal ones, as numpy's `argmax` does.
         if *p > probabilities[best] {
             best = class;
         }

@@ -28,6 +28,7 @@ const LOG_LOSS: &str = "log loss (each row counts alike)";
 /// `text`, which may be a name out of the data, in `width` columns, cut with `…`.
 fn fit(text: &str, width: usize) -> String {
     let text = shown(text);
+    // Characters and not bytes, since names may hold letters of any alphabet.
     if text.chars().count() <= width {
         return format!("{text:<width$}");
     }
@@ -195,6 +196,7 @@ pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
 
     for (figure, Difference { a, b, difference }) in &paired.differences {
         let Interval { value, low, high } = *difference;
+        // An interval that holds 0 allows for either sign.
         let unsure = if low <= 0.0 && high >= 0.0 {
             "  may be chance"
         } else {
@@ -275,6 +277,7 @@ fn words(draws: &Draws) -> String {
         resamples,
         ..
     } = draws;
+
     let what = match draws.unit {
         Unit::Track => format!("{units} tracks"),
         Unit::Artist if *tracks_without_artist == 0 => {
@@ -302,6 +305,7 @@ impl Display for Level {
             Report::Single(report) => class_table(report, self.bootstrap.as_ref()),
             Report::Multi(report) => set_table(report, self.bootstrap.as_ref()),
         })?;
+
         self.log_loss
             .map_or(Ok(()), |loss| writeln!(f, "{:<34} {loss:>7.4}", LOG_LOSS))
     }
@@ -316,6 +320,8 @@ impl Display for Evaluation {
         for text in wrapped(&self.leaks.sentence(), 100) {
             writeln!(f, "{text}")?;
         }
+
+        // Where each track is one row, one table says it all.
         match (&self.tracks_mean, &self.tracks_majority) {
             (Some(mean), Some(majority)) => {
                 writeln!(
@@ -335,6 +341,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let last = lines.last().map_or(0, |line| line.chars().count());
+        // The first word of a line stays, however long it is: otherwise an empty line would stand before it.
         match lines.last_mut() {
             Some(line) if last == 0 => line.push_str(word),
             Some(line) if last + 1 + word.chars().count() <= width => {

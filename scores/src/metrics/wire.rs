@@ -55,6 +55,8 @@ impl Predictions {
     /// [`MetricsError::Bytes`], or a row that is refused.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetricsError> {
         let sent: Sent<'_> = serde_json::from_slice(bytes).map_err(|_| MetricsError::Bytes)?;
+        // Another process wrote these columns. They become rows one by one through `push`, which checks each as if it
+        // were new.
         let unchecked = Self {
             target: sent.target.into_owned(),
             classes: sent.classes.into_owned(),
@@ -69,6 +71,7 @@ impl Predictions {
             probabilities: sent.probabilities.into_owned(),
             loss: sent.loss.map(f64::from_bits),
         };
+        // `row` cuts the columns by the number of classes, and would panic at a column that is too short.
         if !unchecked.has_whole_rows() {
             return Err(MetricsError::Bytes);
         }
@@ -84,6 +87,7 @@ impl Predictions {
     /// Whether every column has a value for each row.
     fn has_whole_rows(&self) -> bool {
         let n_rows = self.len();
+        // Both numbers came with the bytes.
         let Some(n_cells) = n_rows.checked_mul(self.classes.len()) else {
             return false;
         };
@@ -115,11 +119,13 @@ impl Predictions {
         let mut rows: Vec<Row> = Vec::new();
         for part in &parts {
             first.check_same_classes(part)?;
+            // In rank order, so that the sum has the same bits on every rank.
             let [weighted, weight] = part.loss_sums();
             out.add_loss(weighted, weight);
             rows.extend(part.rows());
         }
 
+        // Each rank had a slice of every batch, so their rows lie between each other's.
         rows.sort_by_key(|row| row.index);
         if let Some(pair) = rows.windows(2).find(|pair| pair[0].index == pair[1].index) {
             return Err(MetricsError::Duplicate {

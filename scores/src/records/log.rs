@@ -115,6 +115,7 @@ impl Log {
             });
         }
 
+        // After the lock: half a line may belong to a process that is still writing it.
         let text = fs::read(path).map_err(RecordError::io(path, "read"))?;
         let whole = whole_lines(&text).len() as u64;
         file.set_len(whole)
@@ -141,6 +142,7 @@ impl Log {
             .iter()
             .map(|&(name, value)| (name.to_owned(), value))
             .collect();
+
         self.put(&Entry {
             kind: kind.to_owned(),
             step,
@@ -166,6 +168,7 @@ impl Log {
             .iter()
             .map(|(name, text)| ((*name).to_owned(), text.clone()))
             .collect();
+
         self.put(&Entry {
             kind: kind.to_owned(),
             step,
@@ -207,6 +210,8 @@ impl Log {
     fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RecordError> {
         let text = fs::read(&self.path).map_err(RecordError::io(&self.path, "read"))?;
 
+        // Lines before the last one that holds stay, even if they do not hold: logs of earlier versions have such
+        // lines, and `read_log` drops them.
         let mut whole = 0;
         let mut kept = 0;
         let mut undone_steps = 0;
@@ -238,6 +243,7 @@ impl Log {
             line: None,
             source,
         })?;
+        // The line and its end go out in one write, see the module's head.
         self.file
             .write_all((line + "\n").as_bytes())
             .map_err(RecordError::io(&self.path, "write"))
@@ -276,6 +282,7 @@ pub fn read_log(path: &Path) -> Result<Vec<Entry>, RecordError> {
             line: Some(i + 1),
             source,
         })?;
+        // Only logs of earlier versions still hold what this drops; `undo` cuts it off today.
         if entry.kind == RESUMED {
             entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));
         }

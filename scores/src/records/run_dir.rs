@@ -51,6 +51,7 @@ impl RunDir {
     /// # Errors
     /// [`RecordError::Exists`], [`RecordError::Id`], [`RecordError::Io`].
     pub fn create(root: &Path, id: &str) -> Result<Self, RecordError> {
+        // `part == id` also refuses `a/`, whose only component is `a`.
         let mut parts = Path::new(id).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == id)
         {
@@ -59,6 +60,7 @@ impl RunDir {
 
         fs::create_dir_all(root).map_err(RecordError::io(root, "make the folder"))?;
         let path = root.join(id);
+        // Not `create_dir_all`: it must fail if the folder exists, so that of two processes only one gets it.
         match fs::create_dir(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 return Err(RecordError::Exists { path });
@@ -111,6 +113,8 @@ impl RunDir {
             entries => entries.map_err(RecordError::io(path, "list"))?,
         };
 
+        // A run with a result has ended. Its scores must not be replaced by those of a run that begins anew beside
+        // them.
         if path.join(RESULT).exists() {
             return Err(RecordError::Ended {
                 path: path.to_owned(),
@@ -226,6 +230,7 @@ impl RunDir {
     /// [`RecordError::Io`], [`RecordError::Json`].
     pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, RecordError> {
         let path = self.result();
+
         match fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(source) => Err(RecordError::Io {
@@ -250,13 +255,16 @@ impl RunDir {
     }
 }
 
-/// Puts `bytes` in place of the file at `path`, which lies in `folder`: temporary name, fsync, rename, fsync of the folder.
+/// Puts `bytes` in place of the file `path` of `folder`: temporary name, fsync, rename, fsync of the folder.
 fn replace_in(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // The name is always the same, so a file that a kill left behind is overwritten by the next write.
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
 
+    // The content is on disk before the name is, and the folder is synced last: after a power cut the name has old or
+    // new content, and never part of it.
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
 }

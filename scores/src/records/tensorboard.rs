@@ -46,6 +46,7 @@ impl EventWriter {
     /// [`RecordError::Io`].
     pub fn create(folder: &Path, resumed: Option<Resumed>) -> Result<Self, RecordError> {
         if let Some(resumed) = resumed {
+            // Files of other programs stay as they are: `holds` knows only the form of our events.
             own_files(folder)?
                 .iter()
                 .try_for_each(|(path, _)| undo(path, resumed))?;
@@ -58,6 +59,7 @@ impl EventWriter {
         writer.put(&version)?;
 
         if let Some(Resumed { step, .. }) = resumed {
+            // TensorBoard drops what it has read from this step on when it sees a start.
             let mut start = event(now(), step + 1);
             // SessionLog { status: START }.
             put_bytes(&mut start, 7, &[0x08, 0x01]);
@@ -139,6 +141,7 @@ fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error>
         read => read?,
     }
     let length = u64::from_le_bytes(length);
+    // What a kill left behind may be read as a length of any size. This also bounds what is read below.
     if length > EVENT_BYTES_MAX {
         return Ok(None);
     }
@@ -156,6 +159,7 @@ fn holds(event: &[u8], resumed: Resumed) -> bool {
     let Some(step) = event.get(10..).and_then(varint) else {
         return false;
     };
+    // Tags stand as plain bytes in an event, so that no parser of protobuf is needed.
     let is_of_epoch = event
         .windows(OF_EPOCHS.len())
         .any(|bytes| bytes == OF_EPOCHS.as_bytes());
@@ -176,10 +180,12 @@ fn varint(bytes: &[u8]) -> Option<u64> {
 
 /// A file that sorts after all that are there, whatever the clock does.
 fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
+    // TensorBoard reads the files of a folder by name. The clock may have been set back since the last file.
     let latest = own_files(folder)?.iter().map(|(_, seconds)| *seconds).max();
     let seconds = latest.unwrap_or(0).max(now() as u64);
 
     for n in 0..u32::MAX {
+        // Ten digits sort by name as by number.
         let path = folder.join(format!("{PREFIX}{seconds:010}.{n:04}"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -235,6 +241,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 fn framed(data: &[u8]) -> Vec<u8> {
+    // The length has a checksum of its own: a reader trusts it before it reads the data.
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &checksum(&length), data, &checksum(data)].concat()
 }
