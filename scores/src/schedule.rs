@@ -136,6 +136,7 @@ impl Schedules {
         // torch counts anew even if the cut is then too small to be made.
         best.epochs_since = 0;
         let factor = plateau.factor;
+        // torch's `eps` is compared with the change of the rate, not with the rate.
         let cut = self.lr * self.by_epochs(epoch) * (1.0 - factor) > Self::CUT_MIN;
         if cut {
             self.state.plateau_factor *= factor;

@@ -155,6 +155,7 @@ impl Sweep {
             let Values::Choice(choices) = values else {
                 continue;
             };
+            // In the order of the keys; the last one varies fastest.
             let mut longer = Vec::with_capacity(trials.len() * choices.len());
             for trial in &trials {
                 for value in choices {
