@@ -76,6 +76,7 @@ pub(crate) fn predict_into(
                 all[index].add_loss(weighted, weight);
             }
         }
+        // On every rank and for every batch, because `append` gathers.
         if let Some(files) = &mut files {
             files.append(data, ranks, &batch, answers.as_ref())?;
         }
@@ -102,6 +103,7 @@ fn push(
     probabilities: &Tensor,
 ) -> Result<(), EvaluateError> {
     let classes = into.classes().len();
+    // One copy for the whole batch; rows are cut out of it below.
     let values = Vec::<f32>::try_from(probabilities.f_contiguous()?.f_view(-1)?)?;
     let rows = data.rows();
     let target = &data.targets()[target];
@@ -119,6 +121,7 @@ fn push(
                 Label::Unknown
             }
         } else {
+            // An unlabelled row has −1, which is no index.
             usize::try_from(target.label(rows, row)).map_or(Label::Unknown, Label::Class)
         };
 

@@ -179,6 +179,7 @@ impl Learner {
             .filter(|(_, v)| v.requires_grad())
             .collect();
         let buckets = Buckets::new(&trainable, EXTRAS);
+        // A model of metadata has nothing that could be augmented; the run warns of it.
         let augment = &config.augment;
 
         Ok(Self {
@@ -236,6 +237,7 @@ impl Learner {
         self.sum_f64(&mut weights)?;
 
         let mut own = LossShare::default();
+        // A rank without a row of this batch makes no forward, and still comes to the sums below.
         for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
             // Seeded for each forward, so that a resumed run drops the same values.
             let key = [
@@ -294,6 +296,7 @@ impl Learner {
         }
 
         for (_, buffer) in self.buffers() {
+            // On the CPU, where sums have the same bits in every run; a GPU's sums are up to NCCL.
             let mut mean = buffer
                 .to_device(Device::Cpu)
                 .to_kind(Kind::Double)
@@ -322,6 +325,7 @@ impl Learner {
         if self.ranks.world_size() == 1 || buffers.is_empty() {
             return Ok(tensors);
         }
+        // One message for all buffers, in the order of their names, which every rank has.
         let flat = Tensor::cat(
             &buffers
                 .iter()
@@ -405,6 +409,7 @@ impl Learner {
     }
 
     fn sum_f64(&self, values: &mut [f64]) -> Result<(), LearnError> {
+        // One rank's numbers are the sums.
         if self.ranks.world_size() > 1 {
             let mut sum = Tensor::from_slice(values);
             self.ranks.sum(&mut sum)?;
@@ -416,6 +421,7 @@ impl Learner {
     /// Own rows, augmented and mixed.
     fn training_rows(&self, batch: &Batch, clock: Clock) -> Result<TrainingRows, LearnError> {
         let mut inputs = self.inputs(batch)?;
+        // Before rows are mixed: a partner is changed by its own key, so every rank that reads it sees the same values.
         if let Some(augmenter) = &self.augmenter {
             let rows = augment::Rows {
                 epoch: clock.epoch,
@@ -440,6 +446,7 @@ impl Learner {
         };
 
         let device = self.numbers.device;
+        // Drawn by the row's key, like its partner: the number of ranks changes neither.
         let mut lambda = Vec::with_capacity(batch.n_own());
         for &key in &batch.keys()[..batch.n_own()] {
             let alpha = self.config.loss.mixup;
@@ -489,6 +496,7 @@ impl Learner {
 
     /// Own rows with a label of the first target.
     fn labelled(&self, batch: &Batch) -> usize {
+        // Partners behind the own rows are counted by the rank whose they are.
         let target = &self.data.targets()[0];
         batch.rows()[..batch.n_own()]
             .iter()
@@ -508,6 +516,8 @@ impl Learner {
         for (sum, &weight) in sums.into_iter().zip(weights) {
             // Without a labelled row on any rank there is no mean, nor with a weight that is 0 in f32: gradients are 0.
             let has_mean = weight >= f64::from(f32::MIN_POSITIVE);
+            // Divided by the weight of the whole batch: then gradients of micro-batches and of ranks need only be added
+            // up.
             means.push(if has_mean {
                 sum / (weight * targets)
             } else {
@@ -520,6 +530,7 @@ impl Learner {
         loss.f_backward()?;
 
         let mut correct = 0.0;
+        // Of several labels a row nothing is right or wrong as a whole.
         if !self.data.targets()[0].is_multi() {
             let hits = tch::no_grad(|| {
                 logits[0]
@@ -621,6 +632,7 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
 
     let parts = world_size * config.train.micro_batches;
     let rows = data.rows_of(crate::dataset::Side::Training).len();
+    // The smallest batch of an epoch decides, and it is cut into micro-batches on every rank.
     let last = rows % config.data.batch_size;
     let smallest = if last == 0 || config.data.drop_last {
         config.data.batch_size

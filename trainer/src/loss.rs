@@ -87,6 +87,7 @@ impl Criterion {
                 continue;
             };
 
+            // A mixed row has two labels, each with the weight of its own class.
             let partner_labels = &mixed.labels[index];
             let partner_weights = target.row_weights(partner_labels);
             let share = mixed.share_on(labels.device());
@@ -120,6 +121,7 @@ impl Criterion {
                 None => first,
                 Some(mixed) => {
                     let lambda = mixed.lambda.to_kind(logits.kind());
+                    // Two losses and not one against a mixed label: so each keeps its label's class weight.
                     let second = target.rows(&logits, &mixed.labels[index], self.smoothing);
                     first * &lambda + second * (1.0 - lambda)
                 }
@@ -153,6 +155,7 @@ impl Target {
     fn rows(&self, logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
         if self.multi_label {
             let labels = labels.to_kind(logits.kind());
+            // From logits and not from probabilities, whose logarithm is infinite where a sigmoid has become 0 or 1.
             let each = logits.binary_cross_entropy_with_logits(
                 &labels,
                 None::<&Tensor>,

@@ -32,6 +32,7 @@ pub fn blend(own: &Tensor, partners: &Tensor, lambda: &Tensor) -> Tensor {
 fn log_gamma_draw(rng: &mut Rng, shape: f64) -> f64 {
     if shape < 1.0 {
         let larger = log_gamma_draw(rng, shape + 1.0);
+        // `uniform` may be 0 and never 1, so 1 − u has a logarithm.
         return larger + (1.0 - rng.uniform()).ln() / shape;
     }
     let d = shape - 1.0 / 3.0;

@@ -352,6 +352,7 @@ impl<'a> Run<'a> {
         // The checkpoint of rank 0 is complete before another rank looks for it.
         self.ranks.barrier().map_err(LearnError::from)?;
 
+        // The learner still has the weights of the last epoch. What is scored are those that validation has chosen.
         let best = self.checkpoints.best()?;
         self.learner
             .load_model(&checkpoint::read_tensors(&best)?, &best)?;
@@ -401,6 +402,7 @@ impl<'a> Run<'a> {
 
     fn score(&self, side: Side) -> Result<SideScores, RunError> {
         let predictions = self.predictions(side)?;
+        // Every row that could be read has a prediction, so those that lack one are damaged.
         let rows = predictions.first().map_or(0, Predictions::len);
         Ok(SideScores {
             evaluations: evaluate::scores(&predictions, self.data, side, self.config.seed)?,
@@ -464,6 +466,7 @@ impl<'a> Run<'a> {
     }
 
     fn lr(&self) -> f64 {
+        // Of the whole run and not of what is left, so that a resumed run has the rates of one that never stopped.
         let planned = self.config.train.epochs * self.batches;
         let steps_total = self
             .config
@@ -492,6 +495,7 @@ impl<'a> Run<'a> {
         state.sums.correct += stepped.correct;
         state.sums.damaged += stepped.damaged;
 
+        // `Relaxed`: each figure stands by itself, and whoever watches may see one of this step beside one of the last.
         self.watch.batches.store(state.batch, Ordering::Relaxed);
         self.watch.steps.fetch_add(1, Ordering::Relaxed);
         self.watch.rows.fetch_add(stepped.rows, Ordering::Relaxed);
@@ -533,6 +537,7 @@ impl<'a> Run<'a> {
     /// A checkpoint; every rank brings its part, rank 0 writes.
     fn save(&mut self) -> Result<(), RunError> {
         self.state.schedules = self.schedules.state().clone();
+        // Also on ranks that write nothing: `tensors` gathers the buffers of all of them.
         let tensors = self.learner.tensors()?;
         if self.records.is_some() {
             self.checkpoints.save(&self.state, &tensors)?;
@@ -551,6 +556,8 @@ struct SideScores {
 fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderPlan {
     let config = &job.config;
     let training = side == Side::Training;
+
+    // Evaluation reads every row once in the manifest's order, whatever the configuration says of training batches.
     LoaderPlan {
         side,
         shuffle: training,

@@ -36,6 +36,7 @@ pub(crate) fn write(
             metadata.iter().map(|(key, value)| (*key, value)).collect();
         header.insert("__metadata__".to_owned(), json!(metadata));
     }
+    // Offsets count from the end of the header, whose own length is not known yet.
     let mut end = 0;
     for (name, tensor) in &ordered {
         let begin = end;

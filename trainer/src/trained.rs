@@ -31,6 +31,7 @@ impl TrainedModel {
         let mut variables = VarStore::new(device);
         variables.set_kind(numbers.kind);
 
+        // No group: sums over ranks belong to training.
         let net = Net::build(&state.config.model, &state.dims, &variables.root(), None)?;
         checkpoint::copy_into(
             &sorted(variables.variables()),

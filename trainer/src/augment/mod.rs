@@ -135,6 +135,7 @@ impl Draws<'_> {
     /// Frames rotated, bands moved, the noise's key, then start and end of each mask.
     fn whole_numbers(&self) -> Vec<i64> {
         let s = self.settings;
+        // Each operation draws from a stream of its own, so that switching one off leaves the others as they were.
         let frames = (s.time_shift * self.frames as f64) as u64;
         let mut drawn = vec![
             self.either_way(frames, "augment.time_shift"),
@@ -169,6 +170,7 @@ impl Draws<'_> {
 
 /// Start and end of a mask of at most `widest` on an axis of `length`.
 fn mask_bounds(rng: &mut Rng, widest: u64, length: u64) -> [i64; 2] {
+    // The width first: then every place at which the whole mask fits is equally likely.
     let width = rng.below(widest + 1);
     let start = rng.below(length - width + 1);
     [start as i64, (start + width) as i64]
@@ -184,12 +186,14 @@ fn moved(features: &Tensor, drawn: &Tensor) -> Tensor {
     // Which frame and band of the stored row each place takes its value from.
     let frame_shift = drawn.narrow(1, 0, 1).view([n, 1, 1]);
     let band_shift = drawn.narrow(1, 1, 1).view([n, 1, 1]);
+    // `remainder` has the sign of its divisor, so that frames before the first one come from the end.
     let from_frame = (indices(frames, device).view([1, 1, frames]) - frame_shift).remainder(frames);
     let from_band = indices(bands, device).view([1, bands, 1]) - band_shift;
     let outside = from_band.lt(0).logical_or(&from_band.ge(bands));
 
     let all = [n, bands, frames];
     let rotated = features.gather(2, &from_frame.expand(all, false), false);
+    // The clamp only keeps the places valid: what came from outside becomes 0 below.
     let mut moved = rotated.gather(1, &from_band.clamp(0, bands - 1).expand(all, false), false);
     moved.masked_fill_(&outside, 0.0)
 }

@@ -16,6 +16,7 @@ pub(super) fn table(std: f64, kind: Kind, device: Device) -> Tensor {
 /// The hash is SplitMix64 (Steele, Lea, Flood 2014), the same bits on every device: one word serves four values.
 pub(super) fn draw(table: &Tensor, keys: &Tensor, values: i64) -> Tensor {
     let words = (values + 3) / 4;
+    // From 1: SplitMix64 adds its constant before it mixes, so that its first state is the key plus one step.
     let mut counters =
         Tensor::arange_start(1, words + 1, (Kind::Int64, keys.device())).view([1, words]);
     let _ = counters.g_mul_scalar_(0x9E37_79B9_7F4A_7C15_u64 as i64);

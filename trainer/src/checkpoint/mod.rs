@@ -178,6 +178,7 @@ impl State {
         world_size: usize,
     ) -> Self {
         Self {
+            // What the run is made from, for those that go on with it or score it.
             format_version: FORMAT_VERSION,
             config: config.clone(),
             manifest_hash: data.store().manifest_hash().to_owned(),
@@ -193,6 +194,8 @@ impl State {
             world_size,
             threads: u32::try_from(tch::get_num_threads()).ok(),
             lost: Some(data.lost_paths()),
+
+            // Where it is.
             epoch: 0,
             batch: 0,
             step: 0,
@@ -200,6 +203,8 @@ impl State {
             damaged_rows: 0,
             first_loss: None,
             diverged: None,
+
+            // What its validations have decided.
             schedules,
             early_stop: EarlyStop::new(config.train.select, config.train.early_stop),
             best: None,
@@ -231,6 +236,7 @@ impl Checkpoints {
     /// [`CheckpointError::Io`].
     pub fn open(folder: PathBuf, keep: usize) -> Result<Self, CheckpointError> {
         fs::create_dir_all(&folder).map_err(at(&folder))?;
+        // The last one always stays, whatever `keep` says: it names the best, and a run goes on from it.
         Ok(Self {
             folder,
             keep: keep.max(1),
@@ -290,6 +296,7 @@ impl Checkpoints {
     /// # Errors
     /// As [`Self::last`]; its state cannot be read.
     pub fn best(&self) -> Result<PathBuf, CheckpointError> {
+        // Only the last state knows the best: an older one may name a checkpoint that a later epoch has beaten.
         let last = self.last()?;
         Ok(read_state(&last)?
             .best
@@ -343,6 +350,7 @@ impl Checkpoints {
         let steps = self.steps()?;
         let best = state.best.as_ref().map(|best| best.step);
         let old = &steps[..steps.len().saturating_sub(self.keep)];
+        // Renamed before it is removed: half a removed folder must not have a checkpoint's name.
         for step in old.iter().filter(|step| Some(**step) != best) {
             let path = self.path_of(*step);
             let part = self.named(PART, *step);
@@ -399,6 +407,7 @@ fn write(
     })?;
 
     write_synced(&file, &json)?;
+    // The folder too: the names of both files are in it.
     sync(folder)
 }
 
@@ -459,6 +468,7 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointE
     let mut hasher = blake3::Hasher::new();
     let read = File::open(&file).and_then(|opened| hasher.update_reader(opened).map(drop));
     read.map_err(lost(&file))?;
+    // Format 1 has no hash, and is not compared.
     if head
         .tensors_blake3
         .is_some_and(|wanted| wanted != hasher.finalize().to_hex().as_str())
@@ -495,6 +505,7 @@ pub(crate) fn copy_into(
                     name: name.clone(),
                 });
             };
+
             // Shapes are equal; a value takes its variable's kind and device.
             variable.shallow_clone().copy_(found);
         }

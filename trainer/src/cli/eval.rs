@@ -133,6 +133,7 @@ impl EvalCommand {
             .into());
         }
 
+        // As in `fit`: a child of `launch` must not launch again.
         let ranks = match (Ranks::from_env()?, self.nproc) {
             (Some(ranks), _) => ranks,
             (None, Some(nproc)) if nproc > 1 => {
@@ -204,6 +205,7 @@ impl EvalCommand {
         seed: u64,
         other: &Path,
     ) -> Result<()> {
+        // By tracks, since two runs may cut clips into other segments.
         let compared = paired(&own.per_track_mean()?, &theirs.per_track_mean()?, seed)?;
         let Some(compared) = compared else {
             bail!("a single artist or track: nothing to draw from")
@@ -225,6 +227,7 @@ impl EvalCommand {
         let recorded = RunDir::open(run).ok().and_then(|run| input::of(&run));
 
         let (store, version) = match (&self.store, recorded) {
+            // A store that is named has versions of its own: the recorded number would be another state there.
             (Some(store), _) => (store.clone(), self.version),
             (None, Some((store, version))) => (store, self.version.or(Some(version))),
             (None, None) => bail!("--store: {} does not say where its store is", run.display()),
@@ -265,6 +268,7 @@ impl EvalCommand {
             state,
             learner,
         } = run;
+        // The defaults are the manifest's order and no mixing, which the rows of the files rely on.
         let plan = LoaderPlan {
             side: self.side.side(),
             batch_size: state.config.data.batch_size,

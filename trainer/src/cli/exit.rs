@@ -79,6 +79,7 @@ pub(crate) fn code(error: &Error) -> u8 {
         return NO_SPACE;
     }
 
+    // The outermost error that has a code decides: it knows what its cause means here.
     error.chain().find_map(known).unwrap_or(1)
 }
 

@@ -53,6 +53,7 @@ impl ExportCommand {
     /// # Errors
     /// Not a run, or no room.
     pub(crate) fn run(&self) -> Result<u8> {
+        // On the CPU, wherever it was trained: what is written belongs to no device.
         let trained = TrainedModel::load(&self.checkpoint.find(&self.run)?, Device::Cpu)?;
         let about = ModelCard::new(&trained, &input::recipe_of(&RunDir::open(&self.run)?))?;
         match self.format {

@@ -127,6 +127,8 @@ impl FitCommand {
             return Ok(0);
         }
 
+        // The variables come first: a child of `launch` has `--nproc` among its arguments too, and must not launch
+        // again.
         let ranks = match (Ranks::from_env()?, self.nproc) {
             (Some(ranks), _) => ranks,
             (None, Some(nproc)) if nproc > 1 => {
@@ -294,6 +296,7 @@ impl FitCommand {
         for (key, value) in flags {
             sets.extend(value.map(|value| format!("{key}={value}")));
         }
+        // Behind the flags: later ones win.
         sets.extend(self.sets.iter().cloned());
         self.like.read(self.config.as_deref(), &sets)
     }
@@ -397,6 +400,7 @@ pub(crate) fn join(
             lost.join(", ")
         },
     };
+
     Ok(strategy::join(
         ranks,
         &fingerprint,

@@ -186,6 +186,7 @@ impl Jobs {
     fn answer(&mut self, judge: &mut dyn Judge, stops: bool) {
         // All are heard before one is answered: answers depend on the others' epochs.
         for job in &mut self.running {
+            // A trial waits for its answer, so there is one question at most.
             if let Ok(values) = job.questions.try_recv() {
                 judge.asked(job.trial, values);
                 job.waits = true;

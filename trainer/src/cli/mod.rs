@@ -221,6 +221,7 @@ impl MachineArgs {
         if self.verify {
             let name = store.feature(config.data.feature.as_deref())?.name.clone();
             let damaged = store.verify(&name)?;
+            // All of them are named, and not only the first.
             for error in &damaged {
                 eprintln!("{}", shown(&error.to_string()));
             }
@@ -243,6 +244,7 @@ pub fn main() -> u8 {
 
     let Cli { command, output } = Cli::parse();
     output.set();
+    // Before the first tensor is made.
     ffi::keep_memory();
 
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command)));

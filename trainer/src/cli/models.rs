@@ -99,6 +99,7 @@ impl ModelsCommand {
             let name = architecture.name;
             match describe(name, self.shape, self.classes) {
                 Ok(model) => print!("{}", block(&model)),
+                // A shape that is too small for one architecture suits others, so the table goes on.
                 Err(error @ ModelError::TooSmall { .. }) => println!("{name:<20}{error}\n"),
                 Err(error) => return Err(error.into()),
             }

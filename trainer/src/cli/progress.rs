@@ -50,6 +50,7 @@ impl Snapshot {
         let batches = watch.batches_total.load(Ordering::Relaxed);
         let done = watch.steps.load(Ordering::Relaxed);
         let step = watch.first_step.load(Ordering::Relaxed) + done;
+        // As `Run::lr` counts the steps of a run.
         let planned = config.train.epochs * batches;
         let steps = config
             .train
@@ -59,6 +60,7 @@ impl Snapshot {
         let elapsed_s = elapsed.as_secs_f64();
         // The first line may come at once: no rate is divided by 0.
         let seconds = elapsed_s.max(0.001);
+        // Steps of an earlier process count as done, but only this one's tell the rate.
         let left = steps.saturating_sub(step) as f64;
 
         Self {

@@ -98,6 +98,7 @@ pub(crate) fn resumed(folder: &Path, changes: Changes, world_size: usize) -> Res
 
     let mut config = state.config;
     config.train.epochs = changes.epochs.unwrap_or(config.train.epochs);
+    // Only ever turned on: without it, a run that has passed over damage would end at it.
     config.data.skip_damaged |= changes.skip_damaged;
     // Other ranks have other cores, and give other bits in any case.
     let threads = state.threads.filter(|_| state.world_size == world_size);
@@ -219,6 +220,7 @@ pub(crate) fn new_folder(
     data: &Dataset,
 ) -> Result<PathBuf> {
     let mut name = Vec::new();
+    // Only one rank looks for the next free number, or each would make a folder.
     if group.rank() == 0 {
         let run = RunDir::create_next(runs, &run_stem(&config.model.name, &config.hash()))?;
         describe(&run, config, store, data)?;

@@ -374,6 +374,7 @@ impl SweepCommand {
             .arg(&self.store)
             .arg("--runs")
             .arg(&self.runs);
+        // A trial answers its parent by one JSON line on stdout, see `jobs.rs`.
         command.args(["--trial", &trial.to_string(), "--json"]);
         if let Some(version) = self.version {
             command.args(["--version", &version.to_string()]);
@@ -421,6 +422,7 @@ impl SweepCommand {
                 Some(_) => Box::new(jobs::ask) as KeepGoing,
                 None => judge(&medians, select, after),
             });
+            // Rows were checked before the first trial. If they cannot be opened now, that is this trial's failure.
             let (run, ended) = match rows.open(&config) {
                 Ok(data) => self.trial(config, &data, group, device, stopping),
                 Err(error) => (PathBuf::new(), Err(error)),
@@ -598,6 +600,7 @@ fn goes_on(error: &Error, group: &dyn Collective) -> bool {
 
 fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing {
     let medians = Arc::clone(medians);
+    // Ranks hold equal values, so all of them come to the same verdict without a word.
     Box::new(move |values| {
         !medians
             .lock()
@@ -610,6 +613,7 @@ fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing
 fn best_of(trials: &[Trial], metric: Metric) -> Option<&Trial> {
     let mut best: Option<(&Trial, f64)> = None;
     for trial in trials {
+        // Only a better one replaces: of equal trials the first stays.
         if let Some(value) = trial.best
             && best.is_none_or(|(_, best)| metric.is_better(value, best))
         {

@@ -50,6 +50,8 @@ pub fn spectrogram(
     }
 
     let host_frames = form.host_frames() as i64;
+    // After normalisation: the zero bytes behind a short row were scaled and shifted like values, and must be the mean,
+    // which is 0.
     if filled.iter().any(|&frames| frames < host_frames) {
         let ends = ffi::send(&Tensor::f_from_slice(filled)?.f_view([-1, 1, 1])?, device)?;
         let frame = Tensor::f_arange(host_frames, (Kind::Int64, device))?;
@@ -62,6 +64,7 @@ pub fn spectrogram(
     } else if frames > host_frames {
         x = x.f_constant_pad_nd([0, frames - host_frames])?;
     }
+    // A row that is stored as frames by bands is only a turned view so far.
     x.f_to_kind(kind)?.f_contiguous()
 }
 

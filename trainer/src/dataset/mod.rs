@@ -92,6 +92,7 @@ fn matrix<T: Element>(
     kind: Kind,
     device: Device,
 ) -> Result<Tensor, TchError> {
+    // Brought to its kind before it is sent, so that one copy reaches the device.
     let host = Tensor::f_from_slice(values)?.f_view(shape.map(|n| n as i64))?;
     ffi::send(&host.f_to_kind(kind)?, device)
 }

@@ -41,6 +41,7 @@ impl SpecTensors for InputSpec {
                     row,
                     problem,
                 })?;
+            // Also where all rows have the same length: then none is shorter, and nothing is masked.
             filled.push(frames as i64);
         }
 

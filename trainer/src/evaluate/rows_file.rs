@@ -135,6 +135,7 @@ impl RowFiles {
             }
         }
 
+        // Ranks in their order have consecutive slices of the batch, so rows come in the manifest's order.
         let files = [&mut self.predictions, &mut self.embeddings];
         for file in files.into_iter().flatten() {
             for part in parts.iter().filter(|part| !part.rows.is_empty()) {

@@ -275,6 +275,7 @@ fn forward(
 
 fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
     let arguments = arguments(trained)?;
+    // One row: what is recorded are operations, and none of them depends on the number of rows.
     let mut given = Vec::new();
     for argument in &arguments {
         let kind = if argument.dtype == "i64" {

@@ -161,6 +161,7 @@ impl Backbone for Cnn1d {
     ) -> Result<Tensor, ModelError> {
         let x = self.blocks.forward(&inputs.spectrogram, train, hook)?;
 
+        // Mean and maximum take any number of frames, so that only the bands are fixed.
         let x = Tensor::f_cat(&[mean_over(&x, &[2])?, x.f_amax(2, false)?], 1)?;
         hook("mean, maximum", &x);
 

@@ -129,6 +129,7 @@ fn describe_for(
     shown_inputs.extend(inputs.ids.iter().map(|x| stage("ids", x)));
 
     let mut stages = Vec::new();
+    // The same walk as in training, so that no stage is described that a row does not pass.
     let _ = tch::no_grad(|| net.walk(&inputs, false, &mut |name, x| stages.push(stage(name, x))))?;
 
     Ok(Description {

@@ -72,6 +72,7 @@ impl<'a> VarScope<'a> {
     /// A place below, by a name without a dot.
     #[must_use]
     pub(crate) fn at(&self, name: impl ToString) -> Self {
+        // The clone shares `dropped`: the model's list has the shares of all its parts.
         Self {
             path: self.path.sub(name),
             ..self.clone()
@@ -143,6 +144,7 @@ impl<'a> VarScope<'a> {
 
     /// A dense layer `from` → `to`, as torch begins it: `weight`, `bias`.
     pub(crate) fn linear(&self, from: i64, to: i64) -> Result<Linear, ModelError> {
+        // Bias before weight: the order of draws is a part of what a seed means.
         let bias = self.variable(
             "bias",
             &[to],
@@ -159,6 +161,8 @@ impl<'a> VarScope<'a> {
 fn cut_normal(values: &mut Tensor, deviation: f64) -> Result<Tensor, ModelError> {
     // erf(2 / √2): the share of a normal within two deviations.
     const INSIDE: f64 = 0.954_499_736_103_641_6;
+    // Uniform shares within ±2 deviations, turned into values by the inverse error function: no value has to be drawn
+    // again.
     let drawn = values
         .f_uniform_(-INSIDE, INSIDE)?
         .f_erfinv()?
@@ -411,6 +415,8 @@ impl Blocks {
 pub(crate) fn windows_along(blocks: &[Block], from_last: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     for block in blocks {
+        // In the order in which a block applies them. A block over frames alone has no window along bands and leaves
+        // them as they are.
         for step in [block.conv, block.pool] {
             windows.extend(step.iter().rev().nth(from_last));
         }

@@ -73,6 +73,7 @@ impl BatchNorm {
     /// cancels out.
     fn by_sums(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let kind = x.kind();
+        // Under autocast `x` is bf16, which has too few digits for sums over rows.
         let x = x.f_to_kind(self.weight.kind())?;
         let channels = self.weight.size()[0];
 
@@ -87,6 +88,7 @@ impl BatchNorm {
         let own_count = Tensor::f_full([1], own_count, (x.kind(), x.device()))?;
         let own_sums = x.f_sum_dim_intlist(&over[..], false, None)?;
         let sums = self.summed(&Tensor::f_cat(&[&own_sums, &own_count], 0)?)?;
+        // Detached: the number of values is no function of them.
         let count = sums.f_narrow(0, channels, 1)?.f_detach()?;
         let mean = sums.f_narrow(0, 0, channels)?.f_div(&count)?;
 

@@ -62,6 +62,7 @@ pub(crate) struct Parallel {
 
 impl Parallel {
     pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
+        // All that the poolings leave goes into one row, so the model fits rows of one shape.
         let values = 64 * behind(BLOCKS, 1, dims.bands) * behind(BLOCKS, 0, dims.frames);
         let blocks = Blocks::new(scope, 1, BLOCKS)?;
         let gru = Recurrent::new(&scope.at("recurrent"), STEP[0].places(dims.bands), GRU)?;
@@ -89,6 +90,7 @@ impl Backbone for Parallel {
             .forward(&picture, train, hook)?
             .f_flatten(1, -1)?;
 
+        // Pooling over two axes wants a channel, and the recurrent layer none.
         let steps = max_pool(&picture, &STEP)?
             .f_squeeze_dim(1)?
             .f_transpose(1, 2)?;

@@ -6,6 +6,7 @@ use super::ModelError;
 
 /// `[n, bands, frames]` as `[n, channels, bands, frames]`, each channel the same.
 pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
+    // A view: the channels take no memory of their own.
     Ok(spectrogram
         .f_unsqueeze(1)?
         .f_expand([-1, channels, -1, -1], false)?)

@@ -302,6 +302,7 @@ impl Backbone for ConvRecurrent {
             let x = self
                 .blocks
                 .forward(&spectrogram.f_unsqueeze(1)?, train, hook)?;
+            // Frames become steps; the channels and bands of a frame lie side by side in its step.
             x.f_permute([0, 3, 1, 2])?.f_flatten(2, 3)?
         } else {
             self.blocks
@@ -313,6 +314,7 @@ impl Backbone for ConvRecurrent {
 
         let mut x = self.states(&steps, train, hook)?;
 
+        // In the order of document 002's model: dropout, batch norm, dense.
         if let Some(share) = self.dropout {
             x = x.f_dropout(share, train)?;
         }

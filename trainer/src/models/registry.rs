@@ -61,6 +61,7 @@ impl Architecture {
             });
         }
 
+        // What is kept is divided by 1 − share, so 1 has no meaning.
         if let Some(share) = model.dropout.filter(|share| !(0.0..1.0).contains(share)) {
             return Err(ModelError::Value {
                 key: "model.dropout",
@@ -69,6 +70,7 @@ impl Architecture {
             });
         }
 
+        // A frozen backbone of random weights would never learn anything.
         if model.freeze && model.init.is_none() {
             return Err(ModelError::Value {
                 key: "model.freeze",

@@ -115,6 +115,9 @@ fn shapes() -> Vec<Shape> {
         relu_first: true,
         grows_at: 0,
     };
+
+    // Blocks 1 to 3, the middle flow, and the block of the exit flow, which gets its channels at its second
+    // convolution.
     let mut shapes = vec![
         Shape {
             relu_first: false,
@@ -191,6 +194,7 @@ impl Block {
         let mut y = x.shallow_clone();
         for (i, conv) in self.convs.iter().enumerate() {
             if i > 0 || self.shape.relu_first {
+                // Not in place: `y` begins as a handle of `x`, which the shortcut still needs.
                 y = y.f_relu()?;
             }
             y = conv.forward(&y, train)?;

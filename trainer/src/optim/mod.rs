@@ -81,6 +81,7 @@ impl Optimizer {
                 steps: 0,
             })
             .collect();
+        // `optimizer.steps` has one number a variable and no names: the order must be that of the run that wrote it.
         variables.sort_by(|a, b| a.name.cmp(&b.name));
 
         Self {
@@ -107,6 +108,7 @@ impl Optimizer {
                     slots,
                     ..
                 } = variable;
+                // As many as the function `slots` names for this optimiser: two are Adam's, one is SGD's with momentum.
                 match slots.as_mut_slice() {
                     [mean, square] => adam(
                         settings,
@@ -145,10 +147,12 @@ impl Optimizer {
                 return Tensor::from(0.0_f64);
             }
 
+            // The norm of the variables' norms is that of all values together.
             let norms: Vec<Tensor> = grads.iter().map(Tensor::norm).collect();
             let norm = Tensor::stack(&norms, 0).norm();
             // torch's 1e-6 keeps a norm of zero from dividing.
             let factor = (max / (&norm + 1e-6)).clamp_max(1.0);
+            // The factor stays a tensor, so that nothing waits for the device here.
             for grad in &mut grads {
                 let _ = grad.g_mul_(&factor);
             }
@@ -289,6 +293,7 @@ fn adam(
     // The moments began at 0: both are divided by the share of them that gradients have filled by now.
     let unbiased_mean = 1.0 - beta1.powf(steps as f64);
     let unbiased_square = 1.0 - beta2.powf(steps as f64);
+    // As torch writes it: ε is added behind the root, which has been made unbiased before.
     let _ = square.sqrt_out(&scratch);
     let _ = scratch.g_div_scalar_(unbiased_square.sqrt());
     let _ = scratch.g_add_scalar_(settings.eps);

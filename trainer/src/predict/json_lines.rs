@@ -174,6 +174,7 @@ impl Sums {
     fn majority(&self) -> usize {
         let mut best = 0;
         for class in 1..self.votes.len() {
+            // Sums stand for means: both classes have the same number of rows.
             let is_better = self.votes[class]
                 .cmp(&self.votes[best])
                 .then(self.probabilities[class].total_cmp(&self.probabilities[best]))
@@ -189,6 +190,7 @@ impl Sums {
 impl<'a> Prediction<'a> {
     fn of(target: &str, classes: &'a [String], probabilities: &[f32], top: usize) -> Self {
         let mut order: Vec<usize> = (0..classes.len()).collect();
+        // Equal probabilities go by class, so that equal rows get equal lines.
         order.sort_by(|&a, &b| {
             probabilities[b]
                 .total_cmp(&probabilities[a])

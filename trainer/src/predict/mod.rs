@@ -123,6 +123,7 @@ pub(crate) fn answer(
 ) -> Result<u64, PredictError> {
     check(trained)?;
     let mut answers = JsonLines::new(&trained.state().classes, options.top);
+    // Asked once more after its end, for the batch that then stays empty.
     let mut rows = rows.fuse();
     let mut answered = 0;
 

@@ -151,6 +151,7 @@ impl<R: Read> Rows<R> {
                 return Ok(Some(row));
             }
 
+            // A batch may have no rows, so the loop looks again after each.
             let Some(batch) = self.reader.next() else {
                 // The reader takes a stream that was cut between two messages for a whole one.
                 if self.reader.get_ref().bytes == END {

@@ -143,6 +143,8 @@ pub(crate) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
 /// # Errors
 /// [`RunError::OtherFiles`].
 pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
+    // At an epoch's end the next order is drawn from whatever files there are. Checkpoints that lack the list are taken
+    // as they are.
     let Some(then) = state.lost.as_ref().filter(|_| state.batch > 0) else {
         return Ok(());
     };
@@ -150,6 +152,7 @@ pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<()
 
     // By the rule of its folders a side's rows are in that side's files alone.
     let is_by_folder = data.split_rule() == data.store().manifest().recipe.split.rule;
+    // Lost since then, or restored since then: either moves the rows behind it to other places in the order.
     let fresh = now.iter().filter(|path| !then.contains(path));
     let back = then.iter().filter(|path| !now.contains(path));
     let mut files: Vec<&str> = fresh.chain(back).map(String::as_str).collect();

@@ -16,6 +16,7 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, RunError> {
         let folder = RunDir::open(&job.folder)?;
+        // Its lock comes first: whoever else writes this run must not lose events below.
         let mut log = Log::open(&folder.log())?;
         // A run that was killed before its first checkpoint begins anew in its folder.
         let goes_on = !log.is_empty()?;

@@ -39,6 +39,7 @@ pub fn result_of(
         steps: state.step,
         best_epoch: state.best.as_ref().map(|best| best.epoch),
         training_rows: data.rows_of(Side::Training).len() as u64,
+        // `Run::finish` fills in these two, and `RunResult::count_test` the last number.
         damaged_rows: 0,
         warnings: Vec::new(),
         validation,

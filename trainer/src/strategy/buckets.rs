@@ -45,6 +45,7 @@ impl Buckets {
         let mut bytes = 0;
         for (_, variable) in variables {
             let size = variable.numel() * variable.kind().elt_size_in_bytes();
+            // A variable larger than a bucket gets one for itself, through the arm below.
             let fits = bytes + size <= BUCKET_BYTES;
             match groups.last_mut() {
                 Some(group) if fits && group[0].kind() == variable.kind() => {
@@ -96,6 +97,7 @@ impl Buckets {
 
         let rank = group.rank();
         tch::no_grad(|| {
+            // The numbers go first, because `present` decides below which gradients are given back.
             self.sum_numbers(group, extras)?;
 
             // How many ranks have a gradient for each variable, in the order of slots.
@@ -154,6 +156,7 @@ fn bucket(variables: Vec<&Tensor>) -> Bucket {
     let mut start = 0;
     for variable in variables {
         let length = variable.numel() as i64;
+        // Views of one piece of memory: a sum over the bucket is at once the sum of each gradient.
         let view = flat
             .narrow(0, start, length)
             .view(variable.size().as_slice());

@@ -83,6 +83,7 @@ pub(super) enum Backend {
 pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, RankError> {
     let own = serde_json::to_vec(&Equipment::of(device)).expect("text and numbers are JSON");
 
+    // By the ring, which is there by now on any device.
     let mut all: Vec<Equipment> = Vec::new();
     for (rank, bytes) in group.gather(&own)?.iter().enumerate() {
         let equipment = serde_json::from_slice(bytes)

@@ -106,6 +106,7 @@ impl Ranks {
             variables.wrong(name, problem)
         })?;
 
+        // torchrun's run id is no secret, but tells two jobs apart that meet at one port.
         let token = (variables.get)("WAVEMILL_JOB")
             .or_else(|| (variables.get)("TORCHELASTIC_RUN_ID"))
             .unwrap_or_default();
@@ -197,6 +198,7 @@ fn launch_program(
         running: Vec::new(),
     };
     for rank in 0..nproc {
+        // Both ports are the free one: with `WAVEMILL_PORT` nothing is added to it.
         let mut command = program();
         command
             .env("RANK", rank.to_string())

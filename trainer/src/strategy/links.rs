@@ -63,6 +63,7 @@ impl Links {
     pub(super) fn new(next: Peer, previous: Peer) -> io::Result<Self> {
         let (full, to_send) = bounded::<Vec<u8>>(CHUNKS);
         let (sent, spare) = bounded(CHUNKS);
+        // All buffers begin as spare, so that `push` waits for one only if all are under way.
         for _ in 0..CHUNKS {
             sent.send(Vec::with_capacity(CHUNK_BYTES))
                 .map_err(io::Error::other)?;
@@ -74,6 +75,7 @@ impl Links {
         std::thread::Builder::new()
             .name("ring-send".to_owned())
             .spawn(move || {
+                // Ends when `Links` is dropped, which closes the queue.
                 for chunk in to_send {
                     if let Err(failure) = stream.write_all(&chunk) {
                         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);

@@ -32,12 +32,14 @@ impl NcclGroup {
         match communicator(&ring, device) {
             Ok(communicator) => {
                 let communicator = Arc::new(communicator);
+                // NCCL reports a broken connection only if it is asked. The watchdog asks every second.
                 let watched = Arc::clone(&communicator);
                 ring.watch(Box::new(move || {
                     watched.fault().map(|fault| fault.to_string())
                 }));
                 Ok(Self { ring, communicator })
             }
+
             Err(error) => {
                 // The others hear whose words they are anyway.
                 match &error {

@@ -308,6 +308,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankError> {
     let deadline = Instant::now() + ranks.join_timeout;
     let (mut stream, listener) = loop {
+        // Any failure is tried again until the deadline: rank 0 may start later than this one.
         match introduce(ranks, fingerprint) {
             Ok(accepted) => break accepted,
             Err(error) if Instant::now() >= deadline => {
@@ -470,6 +471,7 @@ fn introduce_to(
     deadline: Instant,
 ) -> io::Result<TcpStream> {
     loop {
+        // The neighbour may not listen yet, or may be busy with a stranger.
         let attempt = connect(&[address])
             .and_then(|mut stream| wire::introduce(&mut stream, key, &rank).map(|()| stream));
         match attempt {
@@ -485,12 +487,15 @@ fn accept_from(
     key: &Key,
     deadline: Instant,
 ) -> io::Result<TcpStream> {
+    // Looked at again and again instead of waited for: a neighbour that never comes must not hold this rank beyond the
+    // deadline.
     listener.set_nonblocking(true)?;
     while Instant::now() < deadline {
         let Ok((mut stream, _)) = listener.accept() else {
             std::thread::sleep(Duration::from_millis(5));
             continue;
         };
+
         // A stranger is given a second; the neighbour tries again if it had to wait for that.
         let heard = prepare(&stream)
             .and_then(|()| stream.set_read_timeout(Some(Duration::from_secs(1))))

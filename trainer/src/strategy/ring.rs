@@ -115,6 +115,7 @@ impl Ring {
     ) -> Result<(), LinkError> {
         let parts = self.world_size;
         for step in 0..parts - 1 {
+            // The multiples of `parts` only keep the differences from going below 0.
             let out = bounds((held + parts - step) % parts);
             let into = bounds((held + 2 * parts - step - 1) % parts);
             self.exchange(values, out, into, fold)?;
@@ -130,6 +131,7 @@ impl Ring {
         fold: impl Fn(&mut [T], &[T]),
     ) -> Result<(), LinkError> {
         let chunk = CHUNK_BYTES / size_of::<T>();
+        // The two segments may differ in length by one value, or in a gathering by any number.
         while !out.is_empty() || !into.is_empty() {
             if !out.is_empty() {
                 let part = out.start..out.end.min(out.start + chunk);
@@ -164,6 +166,7 @@ impl Ring {
             add,
         )?;
 
+        // The last segment that came in the first round: all ranks have added to it by now.
         let whole = (self.rank + 1) % parts;
         self.pass(
             values,
@@ -193,6 +196,7 @@ impl Ring {
             end += length as usize;
             starts.push(end);
         }
+        // Memory for what the others announce: they have proved the job's token, so their word is taken.
         let mut all = vec![0; end];
         all[starts[self.rank]..starts[self.rank + 1]].copy_from_slice(bytes);
         self.pass(
@@ -232,6 +236,7 @@ impl RingGroup {
     ) -> Result<Self, RankError> {
         let rank = ranks.rank;
         let met = rendezvous::meet(ranks, fingerprint)?;
+        // Before the ring is joined: a rank that dies meanwhile is named, and not only missed by its neighbours.
         let watchdog = Watchdog::start(ranks, met.control, on_loss)
             .map_err(RankError::system(rank, "starting to watch over ranks"))?;
 
@@ -328,6 +333,7 @@ pub(super) fn through_host(
     tensor: &mut Tensor,
     sum: impl FnOnce(&mut Tensor) -> Result<(), RankError>,
 ) -> Result<(), RankError> {
+    // Copied in any case and waited for (`copy`, not `non_blocking`): the numbers are read at once.
     let mut copy = tensor
         .f_to_device_(Device::Cpu, tensor.kind(), false, true)
         .map_err(RankError::torch(rank))?;

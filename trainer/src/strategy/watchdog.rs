@@ -321,8 +321,10 @@ impl Shared {
                     self.changed.notify_all();
                 }
                 Ok(Message::Failed { rank, reason }) => return self.lose(rank, reason),
+
                 // What one leaves open after its good end is nobody's concern.
                 Err(_) if self.state().finished.contains(&peer.rank) => return,
+
                 Err(error) => {
                     let RankError::Lost { rank, reason } = lost(peer.rank, &error) else {
                         return;
@@ -340,6 +342,7 @@ impl Shared {
             return;
         }
 
+        // Not under the lock: a peer that does not read holds up what is said to it for a beat.
         drop(state);
         if self.rank == 0 || self.rank == rank {
             self.tell_all(&Message::Failed {

@@ -138,6 +138,7 @@ pub(super) fn introduce<A: DeserializeOwned>(
     key: &Key,
     message: &impl Serialize,
 ) -> io::Result<A> {
+    // Read before anything is said: another program that listens there hears nothing of this job.
     let mut opening = [0; MAGIC.len() + NONCE_BYTES];
     stream.read_exact(&mut opening)?;
     let (magic, theirs) = opening.split_at(MAGIC.len());
@@ -168,6 +169,7 @@ pub(super) fn receive_introduction<T: DeserializeOwned>(
     stream.write_all(&[MAGIC.as_slice(), &ours].concat())?;
     let mut theirs: Nonce = [0; NONCE_BYTES];
     stream.read_exact(&mut theirs)?;
+    // The proof comes before the answer, so that a stranger hears no more than a random number.
     let message = receive_proven(stream, key, "guest", &ours)?;
     send_proven(stream, key, "host", &theirs, answer)?;
     Ok(message)

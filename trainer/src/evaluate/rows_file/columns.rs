@@ -139,6 +139,7 @@ impl Layout {
                 columns.push(names);
                 continue;
             }
+            // In the order of `target_fields`, by which the schema was made.
             columns.extend(truth);
             columns.extend(predicted(target, probabilities));
             columns.push(lists_of(probabilities, target.classes().len()));
@@ -249,6 +250,7 @@ fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
     if target.is_multi() {
         let mut lists = Vec::with_capacity(rows.len());
         for mut classes in labels {
+            // Ascending, as the predicted ones are.
             classes.sort_unstable();
             lists.push((!classes.is_empty()).then_some(classes));
         }

@@ -53,6 +53,7 @@ impl RankRows {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, self.rows.iter().copied());
+        // Floats as their bits: a file's values are those of the scores, to the last one.
         put(&mut out, self.vectors.iter().map(|value| value.to_bits()));
         for list in self.targets.iter().flatten() {
             put(&mut out, list.iter().map(|value| value.to_bits()));
