@@ -126,6 +126,7 @@ impl Manifest {
         }
 
         let manifest = Self::deserialize(value)?;
+        // The id names the folder of the data, so it must be the name of one.
         check_name(&manifest.plan_id)?;
         manifest.files.iter().try_for_each(FileEntry::check)?;
         Ok(manifest)
@@ -178,6 +179,7 @@ fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
         }
     }
 
+    // The id is over all parts, also those whose hashes nothing here can prove.
     let plan_id = canonical::id(identity)?;
     if manifest["plan_id"] != plan_id[..PLAN_ID_DIGITS] {
         return Err(ManifestError::Identity { part: "plan_id" });

@@ -78,6 +78,7 @@ impl Stage {
     /// The stored name: `catalog`, `read`, `decode`, `features`.
     #[must_use]
     pub const fn name(self) -> &'static str {
+        // As for `Reason::name`: queries ask for these names.
         match self {
             Self::Catalog => "catalog",
             Self::Read => "read",

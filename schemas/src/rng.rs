@@ -9,6 +9,7 @@ use crate::canonical;
 #[must_use]
 pub fn mix(domain: &str, parts: &[u64]) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key(domain);
+    // Eight bytes each, so that (1, 12) and (11, 2) do not run together.
     for part in parts {
         hasher.update(&part.to_le_bytes());
     }
@@ -20,6 +21,7 @@ pub fn mix(domain: &str, parts: &[u64]) -> u64 {
 /// The key of a feature row: blake3 over (`clip_key`, segment, variant).
 #[must_use]
 pub fn row_key(clip_key: &str, segment: i32, variant: f32) -> u64 {
+    // Both numbers keep all their bits: no two pairs of them are one seed.
     canonical::hash(
         "row",
         u64::from(segment as u32) << 32 | u64::from(variant.to_bits()),
@@ -45,6 +47,7 @@ impl Rng {
             key: [key as u32, (key >> 32) as u32],
             block: 0,
             words: [0; 4],
+            // Nothing is there to be used: the first number makes the first block.
             used: 4,
         }
     }
@@ -58,6 +61,7 @@ impl Rng {
     /// 32 bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {
+            // Half of the counter is enough: nobody draws 2⁶⁴ blocks from one stream.
             self.words = philox(
                 [self.block as u32, (self.block >> 32) as u32, 0, 0],
                 self.key,
@@ -80,6 +84,7 @@ impl Rng {
         if n == 0 {
             return 0;
         }
+        // 2⁶⁴ mod n: that many of the products are drawn again, and each result has equally many of the others.
         let threshold = n.wrapping_neg() % n;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
@@ -91,6 +96,7 @@ impl Rng {
 
     /// Uniform in [0, 1), 53 bits.
     pub fn uniform(&mut self) -> f64 {
+        // As many bits as an f64 holds: nothing is rounded, so that 1 is never reached.
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
@@ -101,6 +107,7 @@ impl Rng {
 
     /// Standard normal (Box and Muller 1958).
     pub fn normal(&mut self) -> f64 {
+        // 1 − u is never 0, so its logarithm is finite.
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
@@ -115,6 +122,7 @@ impl Rng {
 
 fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
+        // The paper's multipliers and key steps (Random123: `PHILOX_M4x32_0` and `_1`, `PHILOX_W32_0` and `_1`).
         let left = u64::from(counter[0]) * 0xD251_1F53;
         let right = u64::from(counter[2]) * 0xCD9E_8D57;
         counter = [

@@ -53,6 +53,7 @@ pub fn tensor_metadata(
         .iter()
         .map(|target| (target.name.as_str(), target.classes.as_slice()))
         .collect();
+    // Canonical, because it is stored in every file, and equal plans give equal bytes.
     crate::canonical::to_json(&Tensor {
         dtype: &feature.dtype,
         shape: &feature.shape,

@@ -33,6 +33,7 @@ impl Config {
             .map(|shipped| table(shipped.text, shipped.name))
             .transpose()?
             .unwrap_or_default();
+        // `base` stays as the shipped file has it: `replaced` compares with that.
         let mut document = base.clone();
         put_over(&mut document, table(text, place)?);
         let mut config: Self = typed(&document, place)?;
@@ -47,6 +48,7 @@ impl Config {
             config = typed(&document, &place)?;
         }
 
+        // Values are checked after the last set, which may mend what the file or an earlier one has broken.
         config.check()?;
         let replaced = like
             .map(|shipped| replaced(shipped, &base, &config))
@@ -58,6 +60,7 @@ impl Config {
 
 fn read(text: &str, place: &str) -> Result<Config, ConfigError> {
     toml::from_str(text).map_err(|e| {
+        // The parser gives a byte; people look for a line.
         let line = e
             .span()
             .map(|span| text[..span.start].matches('\n').count() + 1);
@@ -91,6 +94,7 @@ fn typed(document: &Table, place: &str) -> Result<Config, ConfigError> {
 fn put_over(lower: &mut Table, upper: Table) {
     for (key, value) in upper {
         match (lower.get_mut(&key), value) {
+            // A section `[schedule]` is left to the other arm, which replaces it as a whole: see `layered`.
             (Some(Value::Table(lower)), Value::Table(upper)) if key != "schedule" => {
                 lower.extend(upper)
             }
@@ -107,6 +111,7 @@ fn replaced(shipped: &Shipped, base: &Table, config: &Config) -> Result<Vec<Stri
     let ours = as_table(config, shipped.name)?;
 
     let mut sentences = Vec::new();
+    // What the shipped file does not name is a default, and nobody's choice that something could win over.
     for key in keys(base, "") {
         // As the configuration holds them: 1 and 1.0 are one value.
         let (Some(theirs), ours) = (at(&theirs, &key), at(&ours, &key)) else {

@@ -275,12 +275,14 @@ impl Metric {
     /// Whether `a` is better than `b`.
     #[must_use]
     pub fn is_better(self, a: f64, b: f64) -> bool {
+        // False with NaN on either side.
         if self == Self::Loss { a < b } else { a > b }
     }
 
     /// The best of `values`; NaN is none.
     #[must_use]
     pub fn best(self, values: &[f64]) -> Option<f64> {
+        // Left out first: as the first value, NaN would stay, since nothing is better than it.
         let numbers = values.iter().copied().filter(|value| !value.is_nan());
         numbers.reduce(|a, b| if self.is_better(b, a) { b } else { a })
     }
@@ -441,6 +443,7 @@ fn apply_set(document: &mut toml::Table, set: &str) -> Result<(), String> {
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
 
+    // The last key gets the value; those before it are sections.
     let mut keys: Vec<&str> = path.trim().split('.').collect();
     let last = keys.pop().unwrap_or_default();
     let mut table = document;

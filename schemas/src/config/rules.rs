@@ -24,6 +24,7 @@ impl Rule {
 impl Config {
     /// What no type says. Of several faults the first is told.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        // Every rule says what must hold. NaN makes each comparison false, so every rule refuses it.
         let mut rules = self.run_rules();
         rules.extend(self.optimizer_rules());
         rules.extend(self.schedule_rules());
@@ -47,6 +48,7 @@ impl Config {
             loss,
             ..
         } = self;
+
         vec![
             Rule::new(
                 data.batch_size > 0,
@@ -103,6 +105,7 @@ impl Config {
 
     fn optimizer_rules(&self) -> Vec<Rule> {
         let optimizer = &self.optimizer;
+
         vec![
             Rule::new(
                 optimizer.betas.iter().all(|beta| (0.0..1.0).contains(beta)),
@@ -117,6 +120,7 @@ impl Config {
                 "0 (none) or more",
             ),
             Rule::new(
+                // As torch, whose SGD refuses this too.
                 !optimizer.nesterov || optimizer.momentum > 0.0,
                 "optimizer.nesterov",
                 true,
@@ -154,6 +158,7 @@ impl Config {
     fn augment_rules(&self) -> Vec<Rule> {
         let augment = &self.augment;
         let [low, high] = augment.amplitude;
+
         vec![
             Rule::new(
                 low <= high,

@@ -82,7 +82,9 @@ impl Shipped {
     /// [`ConfigError::Parse`]: no TOML can hold it, which no configuration that was read can bring about.
     pub fn marked(&self, config: &Config) -> Result<String, ConfigError> {
         let own = Config::parse(self.text, self.name, &[])?;
+        // Written by the same writer as `config`, so that equal values are equal lines.
         let own = lines_by_key(&text_of(&own)?);
+        // Marks are comments, which only the file itself has.
         let marks = lines_by_key(self.text);
 
         let mut out = String::new();

@@ -160,6 +160,7 @@ impl Source {
                 Origin::File(offset) => self.line(offset),
                 Origin::Set(index) => Place::Flag(sets[index].clone()),
             },
+            // By the edited document: a set may have added the key.
             key: place::shown(edited, &fault.key),
             problem: fault.problem.clone(),
         })
