@@ -175,6 +175,7 @@ pub(crate) fn scores(
     side: Side,
     seed: u64,
 ) -> Result<Vec<Evaluation>, EvaluateError> {
+    // Counted over rows with and without a label, so it is the same for every target.
     let leaks = leaks(data, side);
     predictions
         .iter()

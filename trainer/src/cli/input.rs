@@ -54,6 +54,7 @@ fn put(run: &RunDir, name: &str, text: String) -> Result<()> {
 /// The store and version that a run was started on, if its folder says so.
 #[must_use]
 pub(crate) fn of(run: &RunDir) -> Option<(PathBuf, u64)> {
+    // What cannot be read is as good as not there: the user is asked for `--store`.
     let text = std::fs::read(run.path().join(INPUT)).ok()?;
     let input: Input = serde_json::from_slice(&text).ok()?;
     Some((input.store, input.version))
