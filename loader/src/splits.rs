@@ -88,7 +88,7 @@ pub fn sides(
 /// The rule in use: the one asked for, else the recipe's.
 #[must_use]
 pub fn rule(store: &Store, asked: Option<&str>) -> SplitRule {
-    // An unknown name was refused by `sides`, which is asked first.
+    // `sides` is asked first, and refuses a name that no column of `tracks` has.
     let all = [
         SplitRule::Official,
         SplitRule::Stratified,
