@@ -58,6 +58,7 @@ impl AggregateUDFImpl for TensorAverage {
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        // A type alone has no metadata. DataFusion asks `return_field`, which has the column.
         plan_err!("the type of {NAME} follows from its column")
     }
 
@@ -79,6 +80,7 @@ impl AggregateUDFImpl for TensorAverage {
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        // Sums and not means: partitions differ in rows, so a mean of their means would be another number.
         let sums = Field::new(format!("{}[sums]", args.name), DataType::Binary, true);
         let rows = Field::new(format!("{}[rows]", args.name), DataType::UInt64, true);
         Ok(vec![Arc::new(sums), Arc::new(rows)])
@@ -123,6 +125,7 @@ impl Average {
 }
 
 fn f64_of(bytes: &[u8]) -> f64 {
+    // Never the default: `merge_batch` cuts pieces of eight bytes.
     f64::from_le_bytes(bytes.try_into().unwrap_or_default())
 }
 
@@ -135,6 +138,7 @@ impl Accumulator for Average {
             );
         };
 
+        // A copy, because `add` borrows the whole of `self`.
         let tensor = self.tensor.clone();
         let mut values = Vec::new(); // of one row, used again for the next
         for row in 0..columns[0].len() {
@@ -179,6 +183,7 @@ impl Accumulator for Average {
     }
 
     fn size(&self) -> usize {
+        // This is what the memory pool counts. Every group of a GROUP BY holds such sums.
         size_of_val(self) + self.sums.capacity() * size_of::<f64>()
     }
 }

@@ -132,6 +132,8 @@ impl SchemaProvider for StoreSchema {
             return Ok(None);
         };
 
+        // The lock is free meanwhile, since footers are read from the disk. Two queries that open one table at once do
+        // it twice, and nothing worse.
         let table = StoreTable::open(&self.store, self.url.clone(), entries, &self.opened)
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let table: Arc<dyn TableProvider> = Arc::new(table);
@@ -148,10 +150,12 @@ impl SchemaProvider for StoreSchema {
         name: String,
         table: Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
+        // A table of the user's: of `--table`, or of CREATE where that is allowed.
         Ok(self.tables().insert(name, table))
     }
 
     fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        // Of a table of the store only the opened one goes: the next query that names it opens it again.
         Ok(self.tables().remove(name))
     }
 }

@@ -27,12 +27,14 @@ impl Console {
     /// # Errors
     /// [`SqlError`]; earlier answers have been written by then. A reader that left its pager is none.
     pub fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
+        // The other formats are for programs, which want every byte on standard output.
         let wants_pager = self.pager && self.format == Format::Table;
         let Some(mut paged) = wants_pager.then(PagedOutput::open).flatten() else {
             return self.answer(session, text, BufWriter::new(io::stdout()));
         };
 
         let answered = self.answer(session, text, &mut paged);
+        // After an error too: the answers before it are shown, and the reader of the pager is waited for.
         let left = paged.finish();
 
         match answered {

@@ -64,6 +64,7 @@ impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> 
         metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        // Before the reader is made: it may panic at once.
         self.opened.note(file.object_meta.location.as_ref());
         fail_point!("sql-read");
         self.readers
@@ -118,6 +119,7 @@ impl Version {
         if !may_be_damage(&error) {
             return error;
         }
+        // Before any file is looked at: once `gc` has taken the version, a missing file is no damage.
         if let Some(version) = self.collected() {
             return SqlError::Collected { version };
         }
@@ -126,6 +128,7 @@ impl Version {
             return error;
         }
 
+        // A copy: threads of the query that were left behind may still note files, and hashing takes long.
         let paths: Vec<String> = opened.paths().iter().rev().cloned().collect();
         for path in paths {
             let Some(entry) = self.files.iter().find(|entry| entry.path == path) else {
@@ -145,6 +148,7 @@ impl Version {
             }
         }
 
+        // Every file is as it was committed, so the reader's words are about something else than the store.
         match error {
             SqlError::Unreadable { detail } => SqlError::Failed { detail },
             other => other,

@@ -347,6 +347,7 @@ fn from_object_store(error: object_store::Error) -> SqlError {
 /// Up to three of `names` that `wanted` may have meant, the nearest first: few edits away, or longer by a part.
 pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
     let wanted = wanted.to_lowercase();
+    // A long word may hold more mistakes. A short one with as many would be any other word.
     let edits_max = 1 + wanted.chars().count() / 4;
 
     let mut near: Vec<(usize, &str)> = Vec::new();

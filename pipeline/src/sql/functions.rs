@@ -46,6 +46,7 @@ impl TensorOp {
         match self {
             Self::Min => line.fold(f32::NAN, f32::min),
             Self::Max => line.fold(f32::NAN, f32::max),
+            // Over an empty line this would be 0 / 0: `Rows::along` gives null there and does not ask.
             _ => {
                 let mut sum = 0.0;
                 let mut n = 0_u32;
@@ -68,6 +69,7 @@ struct TensorFunction {
 impl TensorFunction {
     fn new(kind: TensorOp) -> Self {
         let signature = match kind {
+            // How many arguments they take differs. Only with this signature does DataFusion ask `coerce_types`.
             TensorOp::At | TensorOp::Slice => Signature::user_defined(Volatility::Immutable),
             // With an axis, or of the whole tensor.
             TensorOp::Mean | TensorOp::Min | TensorOp::Max => Signature::one_of(
@@ -141,6 +143,7 @@ impl ScalarUDFImpl for TensorFunction {
         &self.signature
     }
 
+    // Where an argument decides the type of the result, `return_field_from_args` answers in place of this.
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
         Ok(match self.kind {
             TensorOp::Values => DataType::List(item(DataType::Float32)),
@@ -184,6 +187,7 @@ impl ScalarUDFImpl for TensorFunction {
 
         match types.split_first() {
             Some((tensor, indices)) if !indices.is_empty() => {
+                // Indices of every integer type become i64, the one type that `Rows::at` reads.
                 let mut coerced = vec![DataType::Int64; types.len()];
                 coerced[0] = tensor.clone();
                 Ok(coerced)
@@ -196,6 +200,7 @@ impl ScalarUDFImpl for TensorFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let tensor = self.tensor_type(&args.arg_fields[0])?;
+        // Constants become columns of equal values, so that an index is read in one way.
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let Some(column) = TensorColumn::new(&arrays[0]) else {
             return exec_err!(
@@ -217,6 +222,8 @@ impl ScalarUDFImpl for TensorFunction {
             let slice = Slice::of(&rows.tensor, &constants)?;
             return Ok(ColumnarValue::Array(rows.slices(slice)?));
         }
+
+        // Mean, least or greatest value along an axis; without one they are one number for the whole tensor.
         if self.kind != TensorOp::At && !constants.is_empty() {
             return Ok(ColumnarValue::Array(self.along(&rows, constants[0])?));
         }
@@ -273,6 +280,7 @@ impl Rows<'_> {
             .filter(|&row| !self.column.is_null(row))
             .map(|row| self.n_values(row))
             .sum();
+        // In their final size: a vector that grows holds its content twice while it moves.
         let mut values = Vec::with_capacity(total);
         let mut lengths = Vec::with_capacity(self.len);
         let mut nulls = NullBufferBuilder::new(self.len);

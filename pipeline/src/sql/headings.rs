@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, S
 /// `statement` with names for its results; any other than a query as it is.
 #[must_use]
 pub(super) fn named(statement: &Statement) -> Statement {
+    // A copy: where planning with these names fails, `Planner::plan` needs the statement as it came.
     let mut named = statement.clone();
     if let Statement::Statement(inner) = &mut named
         && let Sql::Query(query) = inner.as_mut()
@@ -28,6 +29,7 @@ fn name_body(body: &mut SetExpr) {
         SetExpr::Select(select) => select.projection.iter_mut().for_each(name_item),
         SetExpr::Query(query) => name_query(query),
         SetExpr::SetOperation { left, .. } => name_body(left),
+        // VALUES and TABLE have no list of expressions, and all else is no query.
         _ => {}
     }
 }
@@ -41,6 +43,7 @@ fn name_item(item: &mut SelectItem) {
         return;
     }
     let text = expr.to_string();
+    // In quotes, so that DataFusion does not turn the text into lower case.
     *item = SelectItem::ExprWithAlias {
         expr: expr.clone(),
         alias: Ident::with_quote('"', text),

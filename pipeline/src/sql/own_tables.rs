@@ -17,6 +17,7 @@ const TYPED_ROWS: usize = 100_000;
 pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), SqlError> {
     let path = check(ctx, name, file)?;
 
+    // DataFusion registers asynchronously. One thread is enough, because no query runs yet.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime
         .block_on(register(ctx, name, &path))
@@ -43,6 +44,7 @@ fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf, SqlEr
         return Err(refusal(name, file, "the store has a table of this name"));
     }
 
+    // DataFusion takes a relative path with a colon for a URL, and an absolute one never.
     let path =
         std::path::absolute(file).map_err(|error| refusal(name, file, &error.to_string()))?;
     let metadata =

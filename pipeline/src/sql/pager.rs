@@ -35,6 +35,7 @@ impl PagedOutput {
     /// For the terminal that standard output is; `None` where it is none, or where no pager is wanted or there.
     #[must_use]
     pub fn open() -> Option<Self> {
+        // A size of 0 means that the terminal does not know it. Nobody can tell then what fits.
         let size = tcgetwinsize(io::stdout())
             .ok()
             .filter(|size| size.ws_row > 0 && size.ws_col > 0)?;
@@ -59,6 +60,7 @@ impl PagedOutput {
                 // The end of its input tells the pager that there is no more.
                 drop(pager.stdin.take());
 
+                // Its exit code says nothing about the answer: a reader may leave whenever enough is seen.
                 let ended = pager.wait();
                 IS_OPEN.store(false, Ordering::Relaxed);
                 ended.map(|_| ())
@@ -92,11 +94,13 @@ impl PagedOutput {
     }
 
     fn start(&mut self) -> io::Result<()> {
+        // Through a shell, because `$PAGER` may have arguments, as our own default has.
         let pager = Command::new("sh")
             .arg("-c")
             .arg(&self.command)
             .stdin(Stdio::piped())
             .spawn()?;
+        // Before anything is written to it: from its first line on, Ctrl-C is the pager's.
         IS_OPEN.store(true, Ordering::Relaxed);
         self.pager = Some(pager);
 
@@ -111,6 +115,7 @@ impl Write for PagedOutput {
             return stdin.write(bytes);
         }
 
+        // Held first: a pager that is started now takes these bytes with all the others.
         self.held.extend_from_slice(bytes);
         if self.is_too_large(bytes) {
             self.start()?;

@@ -72,6 +72,7 @@ impl Target {
 
     fn remove(&self) {
         for found in names(&self.folder).unwrap_or_default() {
+            // A target that was there before is still the old file: the new one gets its name only when it is whole.
             if self.may_write(&found) && !self.was_there(&found) {
                 // The error that made this necessary is the one to tell.
                 let _ = fs::remove_file(self.folder.join(found));

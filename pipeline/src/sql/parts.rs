@@ -88,6 +88,9 @@ impl Slice {
             start: *start,
             end,
         };
+
+        // Told while planning where the length is known. Where it differs from row to row, a row that is too short
+        // gives an empty tensor.
         if let Some(n) = tensor.shape[axis].filter(|n| slice.range(*n).is_empty()) {
             let end = end.map_or_else(|| "the end".to_owned(), |end| end.to_string());
             return plan_err!(
@@ -110,6 +113,7 @@ impl Slice {
     fn range(&self, n: usize) -> Range<usize> {
         let start = from_start(self.start, n);
         let end = self.end.map_or(n, |end| from_start(end, n));
+        // The two may cross, as 2 to -2 of three places do: nothing lies between them then.
         start..end.max(start)
     }
 
@@ -119,6 +123,8 @@ impl Slice {
         // Row-major: a step on the axis passes over all that lies behind it, and each `whole` holds the axis once.
         let step: usize = shape[self.axis + 1..].iter().product::<usize>() * dtype.bytes();
         let whole = shape[self.axis] * step;
+
+        // `chunks_exact` refuses 0: then the row has no values, and nothing of it is left.
         if whole > 0 {
             bytes.chunks_exact(whole).for_each(|part| {
                 out.extend_from_slice(&part[range.start * step..range.end * step])
@@ -168,6 +174,7 @@ pub(super) fn along(
     let step: usize = shape[axis + 1..].iter().product();
 
     let mut out = Vec::with_capacity(values.len() / n.max(1) * 4);
+    // `max`, since a dimension behind the axis may be empty: there are no values then, but the size must not be 0.
     for part in values.chunks_exact((n * step).max(1)) {
         for at in 0..step {
             let mut line = part[at..].iter().step_by(step).copied();

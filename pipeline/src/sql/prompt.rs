@@ -114,6 +114,7 @@ impl Prompt {
             match self.editor.readline("wavemill> ") {
                 Ok(text) if text.trim().is_empty() => {}
                 Ok(text) => {
+                    // A line that the history does not take is answered all the same.
                     let _ = self.editor.add_history_entry(text.trim());
                     if matches!(text.trim().trim_end_matches(';'), "\\q" | "quit" | "exit") {
                         break;
@@ -176,6 +177,7 @@ fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), Sq
             eprintln!("{layout}");
         }
         Ok(()) => eprintln!("{:.3} s", start.elapsed().as_secs_f64()),
+        // Standard output has gone for good, so the prompt ends: every further answer would fail as well.
         Err(error) if error.is_broken_pipe() => return Err(error),
         Err(error) => eprintln!("{}", shown(&error.to_string())),
     }

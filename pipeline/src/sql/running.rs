@@ -39,6 +39,7 @@ pub struct Interrupt {
 impl Interrupt {
     /// Stops the running query; false where none runs.
     pub fn stop(&self) -> bool {
+        // Taken out: a query is stopped once, and a second signal finds that none runs.
         let running = self.slot().take();
         running.is_some_and(|query| query.send(()).is_ok())
     }
@@ -124,6 +125,7 @@ where
             Ok(Event::Columns(schema)) => sink.begin(&schema)?,
             Ok(Event::Rows(batch)) => {
                 sink.write(&batch)?;
+                // Before the permit, which lets the next one be made.
                 drop(batch);
                 written.add_permits(1);
             }
@@ -142,6 +144,7 @@ where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
 {
     let ended = send_batches(query, &events, &written).await;
+    // Nobody listens any more where the query was left.
     let _ = events.send(Event::End(ended));
 }
 
@@ -172,6 +175,7 @@ struct Threads(Option<Runtime>);
 
 impl Threads {
     fn start(workers: usize) -> Result<Self, SqlError> {
+        // Without Tokio's I/O and timers: local files are read by calls that block, on threads of their own.
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
             .thread_stack_size(STACK_BYTES)
@@ -189,6 +193,7 @@ impl Threads {
 
     /// Why a task ended early.
     fn panic_of(&self, task: Option<JoinHandle<()>>) -> SqlError {
+        // All senders are gone, so the task is at its end, and this does not wait for long.
         let ended = self
             .0
             .as_ref()
@@ -220,6 +225,7 @@ impl Drop for Threads {
 /// DataFusion's; none in practice.
 pub(super) fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
+        // By name, because DataFusion has several kinds of join, and all of them have this word in theirs.
         let is_join = node.name().contains("Join");
         Ok(if is_join {
             Transformed::yes(Arc::new(CooperativeExec::new(node)))

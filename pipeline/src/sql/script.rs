@@ -46,6 +46,7 @@ fn is_open(sql: &str) -> bool {
         .lines()
         .map(|line| line.split("--").next().unwrap_or_default().trim())
         .filter(|line| !line.is_empty());
+    // The last line with code decides. Looked for from the end, it is soon found, however long the statement is.
     code.next_back().is_some_and(|line| !line.ends_with(';'))
 }
 

@@ -108,6 +108,7 @@ pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session
         .build();
     let ctx = SessionContext::new_with_state(state);
 
+    // Shared: the readers of all tables note here which files they open, and so explain why a query failed.
     let opened = OpenedFiles::default();
     let catalog = catalog::build(store.to_owned(), &url, manifest, &opened)?;
     ctx.register_catalog(CATALOG, Arc::new(catalog));
@@ -153,6 +154,7 @@ impl Session {
     /// # Errors
     /// [`SqlError`]; results of earlier statements have been written by then.
     pub fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
+        // All are parsed before the first one runs, so a mistake in the last one does not leave the others done.
         let statements = DFParserBuilder::new(sql)
             .build()
             .and_then(|mut parser| parser.parse_statements())?;
@@ -251,6 +253,7 @@ impl Planner {
         self.check_tables(&statement)?;
         let plan = self.plan(statement).await?;
 
+        // Refused before anything is carried out. `--allow-write` permits to write, but never into the store.
         if !self.limits.allow_write {
             refuse_writes(&plan)?;
         }
@@ -288,6 +291,7 @@ impl Planner {
     /// several columns), it is planned as it came.
     async fn plan(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
         let state = self.ctx.state();
+        // The error of this try is dropped. That of the next one speaks of the statement as the user wrote it.
         if let Ok(plan) = state.statement_to_plan(headings::named(&statement)).await {
             return Ok(plan);
         }
@@ -296,6 +300,7 @@ impl Planner {
 
     /// Files of the store are neither written nor made tables of, which an INSERT could write.
     fn refuse_own_files(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
+        // The whole plan is searched: EXPLAIN ANALYZE carries out the statement that lies below it.
         let mut found = None;
         plan.apply_with_subqueries(|node| {
             let (statement, paths) = match node {
@@ -336,6 +341,7 @@ impl Planner {
     fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
         for table in self.ctx.state().resolve_table_references(statement)? {
             let schema = table.schema().unwrap_or(STORE);
+            // Tables of `information_schema` are DataFusion's to look for.
             let is_ours = [STORE, RAW].contains(&schema);
             // Another statement may name the table that it creates.
             let is_read = matches!(statement, Statement::Statement(inner) if is_query(inner));
@@ -384,6 +390,7 @@ impl Planner {
 
     fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
         let (schema, name) = table.split_once('.').unwrap_or((STORE, table));
+        // `table` is asynchronous by its trait alone, and opens the file on this thread.
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let found = match self.schema_provider(schema) {
             Some(provider) => runtime.block_on(provider.table(name))?,

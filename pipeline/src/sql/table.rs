@@ -56,6 +56,7 @@ impl StoreTable {
         entries: &[FileEntry],
         opened: &OpenedFiles,
     ) -> Result<Self, SqlError> {
+        // All of them before any is opened: a file that was cut is named here, and not in the middle of an answer.
         for entry in entries {
             check_length(store, entry)?;
         }
@@ -99,6 +100,8 @@ impl StoreTable {
         let tensors = self
             .projected(projection)
             .any(|field| TensorType::of(field).is_some());
+        // A page holds few tensors, so a reader that knows which rows are wanted can pass over most of the others.
+        // With a bitmap, which the reader may choose by itself, it would decode the rows between as well.
         let mut options = TableParquetOptions::default();
         options.global.pushdown_filters = tensors;
         options.global.force_filter_selections = tensors;
@@ -190,6 +193,7 @@ fn split_of(entry: &FileEntry) -> &str {
 }
 
 fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
+    // Length only: a hash would take reading the whole file before the first row. See `damage` for the rest.
     let path = store.join(&entry.path);
     let found = std::fs::metadata(&path).map(|file| file.len());
     match found {

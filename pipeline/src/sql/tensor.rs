@@ -46,6 +46,7 @@ impl TensorType {
             DataType::FixedSizeBinary(_) | DataType::Binary | DataType::List(_)
         );
         let json = field.metadata().get(TENSOR_KEY).filter(|_| stored)?;
+        // Metadata that cannot be read leave a column of bytes, which every tensor function refuses while planning.
         serde_json::from_str(json).ok()
     }
 
@@ -81,6 +82,7 @@ impl TensorType {
     pub fn shape_of(&self, values: usize) -> Option<Vec<usize>> {
         let known: usize = self.shape.iter().flatten().product();
         let unknown = self.shape.iter().filter(|dim| dim.is_none()).count();
+        // Nothing follows where a known dimension is 0: every length of the unknown one would fit.
         let rest = values.checked_div(known)?;
         let fits = rest * known == values && (unknown == 1 || unknown == 0 && rest == 1);
         fits.then(|| self.shape.iter().map(|dim| dim.unwrap_or(rest)).collect())
@@ -96,6 +98,7 @@ impl TensorType {
 
     /// Appends the values of one row, de-quantised, to `out`.
     pub fn decode(&self, bytes: &[u8], out: &mut Vec<f32>) {
+        // `out` may hold the values of earlier rows, which are scaled already.
         let start = out.len();
         match self.dtype {
             Dtype::F16 => decode_f16(bytes, out),
@@ -124,6 +127,7 @@ fn decode_f16(bytes: &[u8], out: &mut Vec<f32>) {
     let mut halves = [f16::ZERO; BLOCK];
     for block in bytes.chunks(BLOCK * 2) {
         let n = block.len() / 2;
+        // The bytes of a row may lie at any address, so they cannot be taken for a slice of halves where they are.
         for (half, b) in halves.iter_mut().zip(block.chunks_exact(2)) {
             *half = f16::from_le_bytes([b[0], b[1]]);
         }
@@ -209,6 +213,7 @@ impl<'a> TensorColumn<'a> {
 }
 
 fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
+    // Offsets are places in the whole of `values`, also where the list array is a slice of a longer one.
     let range = array.value_offsets()[row] as usize..array.value_offsets()[row + 1] as usize;
     let values = array.values();
 
@@ -225,6 +230,7 @@ fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
     } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
         bytes.values()[range].to_vec()
     } else {
+        // A list of any other type is none that `layout = "list"` writes.
         Vec::new()
     }
 }

@@ -39,6 +39,7 @@ enum SingleResult<W, T> {
 impl<W, T> SingleResult<W, T> {
     /// Takes the writer out; an error where it is gone.
     fn start(&mut self, format: Format) -> Result<W, SqlError> {
+        // With `Done` in its place, a second result is refused, whether or not the first one was finished.
         match std::mem::replace(self, Self::Done) {
             Self::Unused(out) => Ok(out),
             Self::Open(_) | Self::Done => Err(SqlError::SeveralResults { format }),
@@ -94,7 +95,7 @@ impl<W: Write + Send> ParquetSink<W> {
 impl<W: Write + Send> Sink for ParquetSink<W> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
         let out = self.state.start(Format::Parquet)?;
-        // Results may name a column twice, which a file cannot.
+        // Columns keep their metadata. The schema's own is left out, because it may be that of one of several tables.
         let schema = Arc::new(Schema::new(schema.fields().clone()));
         let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties(&schema)))
             .map_err(parquet_error)?;
@@ -139,6 +140,7 @@ fn properties(schema: &Schema) -> WriterProperties {
 
 fn parquet_error(error: ParquetError) -> SqlError {
     match error {
+        // What the output answered is an I/O error within: its kind tells a full disk from a reader that has left.
         ParquetError::External(error) => match error.downcast::<io::Error>() {
             Ok(error) => SqlError::Output(*error),
             Err(other) => SqlError::Failed {

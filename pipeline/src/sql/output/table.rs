@@ -146,6 +146,7 @@ impl<W: Write> Sink for TableSink<W> {
         self.widths = None;
         self.rows = 0;
 
+        // A sink sees results and no statements, so EXPLAIN is known by its columns.
         let is_plan = schema
             .fields()
             .iter()
@@ -157,6 +158,7 @@ impl<W: Write> Sink for TableSink<W> {
             false => Layout::Rows,
         };
 
+        // A statement without columns writes nothing, and so needs no empty line around it.
         if self.schema.is_some() && std::mem::replace(&mut self.is_second, true) {
             writeln!(self.out)?;
         }
@@ -257,6 +259,7 @@ enum Cells<'a> {
 
 impl<'a> Cells<'a> {
     fn new(field: &Field, array: &'a ArrayRef) -> Result<Self, ArrowError> {
+        // With `with_display_error`, a value that cannot be shown becomes text: an error then means a full `Cell`.
         const OPTIONS: FormatOptions = FormatOptions::new()
             .with_null("NULL")
             .with_display_error(true);
@@ -296,6 +299,7 @@ struct Cell {
 impl fmt::Write for Cell {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
+            // The last place is kept for the `…` of `Cells::text`.
             if self.chars == self.chars_max - 1 {
                 return Err(fmt::Error);
             }

@@ -39,6 +39,7 @@ pub(super) struct CsvSink<W: Write> {
 impl<W: Write> CsvSink<W> {
     pub fn new(out: W) -> Self {
         Self {
+            // Flexible: several results follow each other, and each has columns of its own.
             out: csv::WriterBuilder::new().flexible(true).from_writer(out),
         }
     }
@@ -47,6 +48,7 @@ impl<W: Write> CsvSink<W> {
 impl<W: Write> Sink for CsvSink<W> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
         refuse_tensors(schema, Format::Csv)?;
+        // DDL and SET answer without columns, and so without a header.
         if !schema.fields().is_empty() {
             self.out
                 .write_record(schema.fields().iter().map(|field| field.name()))
@@ -101,6 +103,7 @@ impl<'a> CsvColumn<'a> {
 
     fn write(&mut self, row: usize, cell: &mut Vec<u8>) -> Result<(), SqlError> {
         match self {
+            // An encoder writes whatever lies below a null, so it is not asked: in CSV a null is an empty field.
             Self::Json(encoder) if encoder.is_null(row) => {}
             Self::Json(encoder) => encoder.encode(row, cell),
             Self::Plain(formatter) => write!(cell, "{}", formatter.value(row))?,
@@ -111,6 +114,7 @@ impl<'a> CsvColumn<'a> {
 
 fn csv_error(error: csv::Error) -> SqlError {
     match error.into_kind() {
+        // With its kind, by which a full disk and a closed pipe are known.
         csv::ErrorKind::Io(error) => SqlError::Output(error),
         other => SqlError::Failed {
             detail: format!("{other:?}"),
