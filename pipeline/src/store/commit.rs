@@ -24,12 +24,14 @@ impl Store {
 
         let folder = self.versions_folder();
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        // The name is no version's, so readers pass over it, and the next run removes it after a kill.
         let temporary = folder.join(format!(".{}.tmp", manifest.plan_id));
         write_durably(&temporary, text.as_bytes())?;
 
         fail_point!("commit-before-link");
         // A rename would replace the manifest of another run. A link fails where the name is taken.
         let linked = fs::hard_link(&temporary, &path);
+        // Only a second name by now, where the link was made.
         let _ = fs::remove_file(&temporary);
 
         match linked {

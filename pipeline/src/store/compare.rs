@@ -50,6 +50,8 @@ pub(super) fn file(
     if row_groups != entry.row_groups || row_groups.iter().sum::<u64>() != entry.rows {
         return Err("its row groups are not those of the manifest".to_owned());
     }
+
+    // Other readers take the split from the folder (hive partitions): a file in a wrong one would change its side.
     place(entry, manifest)?;
     if let Some(feature) = &entry.feature {
         let column = reader.schema().field_with_name(feature).ok();
@@ -63,6 +65,7 @@ pub(super) fn file(
         classes: no_clips(&manifest.targets),
         ..FileFacts::default()
     };
+    // Kept from batch to batch, since the rows of one clip may lie in two of them.
     let mut last_clip = None;
     let batches = reader.with_projection(mask).build().map_err(unreadable)?;
     for batch in batches {
@@ -116,6 +119,7 @@ fn tensor(
         return Err("its wavemill.tensor is no JSON".to_owned());
     };
 
+    // What the manifest says has to be in the file. The file may say more.
     let differing: Vec<&str> = wanted
         .iter()
         .filter(|(key, value)| found.get(*key) != Some(value))
@@ -219,6 +223,7 @@ impl FileFacts {
 
                 let stages = text(batch, "stage")?;
                 let clips = text(batch, "clip_key")?;
+                // Planned clips alone: broken metadata rows have stage `catalog`, and paths that can be no key have none.
                 let planned = clips
                     .iter()
                     .zip(&stages)
@@ -235,6 +240,7 @@ fn text(batch: &RecordBatch, column: &str) -> Result<StringArray, String> {
     let found = batch
         .column_by_name(column)
         .ok_or_else(|| format!("no column {column}"))?;
+    // Text may be plain or a view; what follows knows one type.
     let text = cast(found, &DataType::Utf8).map_err(|error| format!("column {column}: {error}"))?;
     Ok(text.as_string::<i32>().clone())
 }
@@ -284,6 +290,7 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
 /// Clips and classes in the shards of one feature: those of the others hold the same clips.
 fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Differences) {
     let mut files = Vec::new();
+    // A set over all files: under the rule `segment` a clip has rows in several.
     let mut clips = BTreeSet::new();
     for (file, told) in manifest.files.iter().zip(told) {
         if file.feature.as_deref() == Some(feature) {

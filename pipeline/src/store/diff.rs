@@ -162,6 +162,7 @@ fn children(value: Option<&Value>) -> Option<BTreeMap<&str, &Value>> {
         Value::Array(items) => {
             let mut sections = BTreeMap::new();
             for item in items {
+                // An item without a name: the whole list is compared as one value.
                 let name = item.get("name").or_else(|| item.get("step"))?;
                 sections.insert(name.as_str()?, item);
             }

@@ -18,6 +18,7 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
         .unwrap_or(Path::new("."));
     make_folder(parent)?;
     match fs::create_dir(folder) {
+        // Another process may have made it just now. Its entry is made durable all the same.
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
     }
@@ -29,5 +30,6 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// The file system's.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Syncing a file does not make its name durable: the name belongs to the folder (fsync(2)).
     File::open(folder)?.sync_all()
 }

@@ -41,6 +41,7 @@ impl Store {
             }
         }
 
+        // By what lies on the disk and not by versions, because a plan that was never committed has none.
         for plan_id in self.plan_folders()? {
             if kept.contains(&plan_id) {
                 continue;
@@ -55,6 +56,7 @@ impl Store {
     }
 
     fn plan_folders(&self) -> Result<Vec<String>, StoreError> {
+        // Both places are listed: a removal that was cut off leaves data without receipts, perhaps under another name.
         let mut ids: Vec<String> = self.begun()?.into_iter().map(|(id, _)| id).collect();
         let entries = fs::read_dir(self.root.join("data"))
             .into_iter()

@@ -101,11 +101,13 @@ fn commit(record: &str) -> Option<((String, u64), String)> {
     let start = lines.first()?;
     let end = lines.last().filter(|line| line["event"] == "end")?;
 
+    // The start is told by the system's clock, and the length by a steady one, which setting the time does not disturb.
     let end_ms = start["unix_ms"].as_i64()? + (end["seconds"].as_f64()? * 1e3) as i64;
     let time = timestamp_ms_to_datetime(end_ms)?
         .format("%Y-%m-%dT%H:%M:%SZ")
         .to_string();
     let plan_id = start["plan_id"].as_str()?.to_owned();
+    // A run that failed or was interrupted has an end without a report.
     let version = end["report"]["version"].as_u64()?;
     Some(((plan_id, version), time))
 }

@@ -284,6 +284,7 @@ impl Store {
         let mut versions = Vec::new();
         for entry in entries {
             let entry = entry.map_err(StoreError::io_at(&folder, "list the versions"))?;
+            // Temporary files of a commit lie here too, under names that are no version's.
             versions.extend(entry.file_name().to_str().and_then(version_of));
         }
         versions.sort_unstable();
@@ -307,6 +308,7 @@ impl Store {
             let there = if versions.len() == 1 {
                 format!("version {latest} only")
             } else {
+                // Manifests are never removed, so there are no gaps.
                 format!("1 to {latest}")
             };
             return Err(StoreError::NoVersion {
@@ -357,6 +359,7 @@ impl Store {
         let folder = self.root.join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
 
+        // The file stays when the lock is given back: two processes that each make it anew would hold two locks.
         let path = folder.join("lock");
         let file = File::create(&path).map_err(StoreError::io_at(&path, "create"))?;
         match file.try_lock() {

@@ -162,6 +162,7 @@ pub fn linked_key(store: &Store, except: &str) -> Result<BTreeMap<String, Receip
             continue;
         }
         for receipt in store.receipts(&plan_id)?.into_values() {
+            // Several plans may have a shard of one key. Any of them will do, because their bytes are equal.
             by_key.insert(receipt.key.clone(), receipt);
         }
     }

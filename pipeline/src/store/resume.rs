@@ -93,6 +93,8 @@ impl Store {
             }
             .into());
         }
+
+        // It is part of the plan's id: the same work after another version is another plan, with a folder of its own.
         identity.parent = Some(self.manifest_hash(latest)?);
         Ok(Decision::Go {
             parent: Some(latest),
@@ -205,9 +207,11 @@ fn link_file(from: &Path, to: &Path) -> io::Result<()> {
     durable::make_folder(folder)?;
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.tmp"));
+    // Of a killed run. A link is not made where the name is taken.
     let _ = fs::remove_file(&temporary);
 
     if fs::hard_link(from, &temporary).is_err() {
+        // The bytes behind a link are on the disk already; those of a copy are not.
         fs::copy(from, &temporary)?;
         File::open(&temporary)?.sync_all()?;
     }

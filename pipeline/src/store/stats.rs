@@ -24,6 +24,7 @@ pub fn finish_stats<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Opti
 
     let n = total.values as f64;
     let mean: Vec<f64> = total.sum.iter().map(|s| s / n).collect();
+    // The mean of the squares less the square of the mean: sums are enough, and no file is read again.
     let variance = mean
         .iter()
         .zip(&total.sum_squares)

@@ -55,6 +55,7 @@ impl Store {
 
         // With a file missing no sum is right: the file is what is named.
         if damage.is_empty() {
+            // Only now does `told` have an entry for each file, in the manifest's order, as `whole` needs it.
             let mut wrong = compare::whole(manifest, &told);
             wrong.extend(self.other_stats(manifest)?);
             let path = format!("_wavemill/versions/{version:08}.json");
@@ -143,6 +144,7 @@ impl Store {
         let mut folders = vec![self.data(&manifest.plan_id)];
         while let Some(folder) = folders.pop() {
             for path in super::receipts::list(&folder)? {
+                // A link is not followed: it may lead back to where it is.
                 if path.is_dir() && !path.is_symlink() {
                     folders.push(path);
                     continue;
@@ -180,6 +182,7 @@ impl Store {
                     receipts.find(|receipt| receipt.files.contains(file))
                 })
                 .collect();
+            // Receipts are no part of a version. Where one is missing, nobody can tell.
             let Some(of_files) = of_files else { continue };
 
             let partials = of_files
