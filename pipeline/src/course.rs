@@ -33,6 +33,7 @@ pub enum Phase {
 }
 
 impl Phase {
+    // In the order of the declaration: `Course::phase` finds a phase by its number.
     const ALL: [Self; 8] = [
         Self::Listing,
         Self::Metadata,
@@ -134,6 +135,8 @@ impl Times {
 impl Course {
     /// The next phase begins, of which `total` are to be done; 0: not known.
     pub fn enter(&self, phase: Phase, total: u64) {
+        // First, while the phase is still the one that ends. A look between the stores below may see the new count in
+        // the old phase: then one line of progress is wrong, and nothing else.
         self.lock_times().end(self.phase());
         self.done.store(0, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
@@ -148,6 +151,7 @@ impl Course {
     #[must_use]
     pub fn seconds(&self) -> BTreeMap<&'static str, f64> {
         let mut times = self.lock_times();
+        // This begins the present phase anew, so that a second call counts no second twice.
         times.end(self.phase());
         times.seconds.clone()
     }

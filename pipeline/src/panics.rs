@@ -33,6 +33,8 @@ impl Panic {
     /// Of what a panicked thread or task left.
     #[must_use]
     pub fn of(payload: &(dyn Any + Send)) -> Self {
+        // What the hook has kept knows the place, which a payload does not. It is taken, so that a later panic is not
+        // told with it.
         let first = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| Self {
             message: message(payload),

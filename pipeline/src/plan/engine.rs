@@ -17,6 +17,7 @@ const DECODING: &str = "; decoding ";
 pub fn current(settings: &Settings) -> Engine {
     let backend = &settings.backend;
     let isa = settings.level;
+    // A device computes, but the CPU decodes: both decide the bytes.
     let level = if backend.batch_clips() > 1 {
         format!("{}{DECODING}{isa}", backend.level())
     } else {
@@ -67,8 +68,11 @@ fn glibc_version() -> Option<String> {
     let path = maps
         .lines()
         .filter_map(|line| line.split_whitespace().last())
+        // `libc.so.6`, or `libc-2.31.so` as older releases call it.
         .find(|path| path.contains("/libc.so") || path.contains("/libc-"))?;
 
+    // Asking the library itself takes a call to C, and so `unsafe`, which this crate denies. Its file holds the banner
+    // `GNU C Library (…) stable release version 2.36.`, which ends with a full stop.
     let bytes = fs::read(path).ok()?;
     let marker = b"stable release version ";
     let start = memmem::find(&bytes, marker)? + marker.len();

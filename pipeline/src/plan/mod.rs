@@ -68,6 +68,7 @@ pub fn shards(rows: &[ClipRow], recipe: &Recipe, limit: Option<u64>) -> ShardPla
     let seed = recipe.split.seed;
     let planned = limited(rows, seed, limit);
 
+    // By rank first, so that the sides come in the loader's order, and any other splits behind them by name.
     let mut sides: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
     for &row in &planned {
         for side in sides_of(&rows[row], recipe) {
@@ -96,6 +97,7 @@ fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
     let hash = hashes("limit", seed);
     order.sort_by_cached_key(|&i| (hash(&rows[i].clip_key), rows[i].clip_key.as_str()));
     order.truncate(keep);
+    // Back to the order of the rows: the hash only chooses which of them stay.
     order.sort_unstable();
     order
 }
@@ -106,6 +108,8 @@ fn sides_of(row: &ClipRow, recipe: &Recipe) -> Vec<String> {
         return vec![row.split.clone()];
     }
 
+    // As many as the longest clip has: how long this one is, nobody knows before it is decoded. A shard may so have a
+    // member without rows.
     let mut sides: Vec<String> = (0..segments_at_most(&recipe.audio))
         .map(|segment| segment_side(&recipe.split, &row.clip_key, segment).to_owned())
         .collect();
@@ -118,6 +122,7 @@ fn sides_of(row: &ClipRow, recipe: &Recipe) -> Vec<String> {
 #[must_use]
 pub fn segment_side(split: &SplitSpec, clip_key: &str, segment: usize) -> &'static str {
     let draw = hash("segment", split.seed, &format!("{clip_key}#{segment}")) as f64 / 2f64.powi(64);
+    // The last side takes all the rest, so that rounding leaves no gap: `draw` can be 1.0 itself.
     let [training, validation, _] = split.fractions;
     if draw < training {
         SIDES[0]
@@ -144,6 +149,8 @@ fn split_shards(
         })
         .collect();
 
+    // The number of shards is a power of two, so the low bits of the hash decide. When it doubles, one bit more does: a
+    // clip stays where it was, or goes to the one new shard that takes about half of it.
     let shard_hash = hashes("shard", seed);
     for row in members {
         let number = shard_hash(&rows[row].clip_key) as usize % n_shards;
@@ -157,6 +164,7 @@ fn split_shards(
             .members
             .sort_by_cached_key(|&i| (order_hash(&rows[i].clip_key), rows[i].clip_key.as_str()));
     }
+    // A file without rows would be of no use. The others keep their numbers, which their clips' hashes gave them.
     shards.retain(|shard| !shard.members.is_empty());
     shards
 }

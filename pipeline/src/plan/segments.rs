@@ -27,6 +27,7 @@ pub fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         }];
     };
 
+    // At least one sample each: a hop of 0 could not be divided by.
     let len = samples(audio, segment_s).max(1);
     let hop = match audio.segment_hop_s {
         Some(hop_s) => samples(audio, hop_s).max(1),
@@ -38,6 +39,7 @@ pub fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         (n_samples - len) / hop + 1
     };
 
+    // Counted from where the next segment would start: where segments overlap, the last whole one holds a part of it.
     let rest = n_samples.saturating_sub(whole * hop);
     let is_padded = audio
         .segment_min_s

@@ -49,6 +49,8 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         target.counts = class_counts(index, n_classes, shard_plan, receipts);
     }
 
+    // Feature by feature, and each in plan order: that is the loader's order, which a manifest promises. A receipt has
+    // a file for each feature, in the recipe's order.
     let mut files = tables;
     let mut stats = BTreeMap::new();
     for (index, feature) in features.iter().enumerate() {
@@ -65,6 +67,8 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
             stats.insert(feature.name.clone(), found);
         }
     }
+
+    // The file that came later would have replaced the bytes of the other one.
     if let Some(path) = named_twice(&files) {
         return Err(RunError::Accounting {
             what: format!("{path} is the file of two shards"),
@@ -72,6 +76,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
     }
 
     let mut counts = counts(catalog, shard_plan, &files, features, receipts)?;
+    // After the check, whose sums they are no part of: they are neither rows of the tracks nor planned clips.
     count_reasons(&mut counts.rejects, other_rejects);
 
     Ok(Manifest {

@@ -58,6 +58,8 @@ pub(super) fn begin(
         Decision::Go { parent, identity } => (parent, identity),
     };
 
+    // Refusals come before the plan's first file. Its record comes before its first shard, so that a run with another
+    // engine finds out whose work lies here.
     let plan_id = identity.plan_id()?;
     let plan_record = PlanRecord {
         identity,
@@ -111,6 +113,7 @@ fn stale_inputs(
     let mut stale = Vec::new();
     let mut bytes = Vec::new();
     for (clip_key, seen) in inputs {
+        // Receipts help to notice a change, and no version depends on them: one that is not understood tells nothing.
         let Ok(seen) = serde_json::from_value::<InputSeen>(seen) else {
             continue;
         };

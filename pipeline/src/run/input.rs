@@ -27,6 +27,7 @@ impl Input {
         let cleaned = clean(job, settings, &*source, course)?;
 
         let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, course)?;
+        // Stopped, that pass leaves clips out, and copies of a recording could fall on two sides without them.
         if course.is_stopped() && course.phase() == Phase::Hashing {
             return Err(RunError::Stopped {
                 phase: Phase::Hashing,

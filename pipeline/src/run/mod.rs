@@ -79,6 +79,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let mut input = Input::open(job, settings, &watch.course)?;
     input.require_rows()?;
     let plan = Plan::new(job, settings, &input)?;
+    // A limit that is too small for the recipe is told before anything is written.
     let limits = plan.limits(settings)?;
 
     let store = Store::at(&job.store);
@@ -90,6 +91,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
         }
     };
 
+    // From here on the run has a record, and whatever becomes of the run, `end` writes the record's last line.
     let record = RunRecord::begin(&store, &version.plan_id, limits.threads)?;
     let run = Run {
         job,
@@ -134,6 +136,7 @@ impl Run<'_> {
         let plan_id = &self.version.plan_id;
         let course = &self.watch.course;
 
+        // What is there already takes no more room, so it is found before free space is asked for.
         let keys = reuse::shard_keys(plan, input)?;
         let mut receipts =
             reuse::finished_shards(self.store, plan_id, &plan.shard_plan, &keys, course)?;
@@ -144,6 +147,7 @@ impl Run<'_> {
         let needed_bytes = space::least_bytes(&todo, input, &plan.features, compression);
         space::check(&self.job.store, needed_bytes)?;
 
+        // Tables come before clips, which need the memory that the catalog's tables give back.
         course.enter(Phase::Tables, 0);
         let (tables, other_rejects) = self.write_tables(input, &receipts)?;
 
@@ -229,6 +233,7 @@ impl Run<'_> {
             mut tables,
             other_rejects,
         } = output;
+        // Always in this order, which decides the bytes of the table.
         let rejects = input
             .catalog
             .rejects

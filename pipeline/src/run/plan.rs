@@ -109,6 +109,7 @@ fn identity(
         inputs.push((&catalog.clips[row].clip_key, input.audio_bytes(row)));
     }
 
+    // The metadata files count too: tables are made of them that the cleaned rows do not show, such as `raw_*`.
     Ok(Identity {
         recipe: canonical::id(&job.recipe)?,
         rows: canonical::id(&(catalog.rows_hash()?, metadata))?,

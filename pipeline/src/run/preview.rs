@@ -113,6 +113,7 @@ fn outcome(store: &Store, plan: &Plan<'_>, settings: &Settings) -> Result<String
             let version = parent.map_or(1, |parent| parent + 1);
             Ok(format!("version {version} is to be made"))
         }
+        // That a run would be refused is an answer here, and no failure.
         Err(refusal @ (StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. })) => {
             Ok(format!("refused: {refusal}"))
         }
@@ -125,6 +126,7 @@ fn decide(store: &Store, plan: &Plan<'_>, settings: &Settings) -> Result<Decisio
     let decision = store.decide(&plan.identity, plan.made_by(), new_version, |_| {
         Ok::<_, StoreError>(Vec::new())
     })?;
+    // With `--restart` a run drops the other plan. A preview drops nothing, so it does not ask.
     if let Decision::Go { identity, .. } = &decision
         && !settings.restart
     {

@@ -31,11 +31,14 @@ impl RunRecord {
         let unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_millis());
+        // With the process's number, since two runs may begin in one millisecond.
         let path = folder.join(format!("{unix_ms}-{}.jsonl", std::process::id()));
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
         let line = json!({"event": "start", "unix_ms": unix_ms as u64, "host": host.trim(), "plan_id": plan_id,
             "threads": threads, "wavemill": version});
+
+        // Not made durable: no result depends on a record.
         fs::write(&path, format!("{line}\n")).map_err(StoreError::io_at(&path, "write"))?;
         Ok(Self {
             path,

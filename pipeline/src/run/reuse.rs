@@ -48,6 +48,7 @@ pub(super) fn finished_shards(
 
     let mut receipts = Vec::with_capacity(shard_plan.shards.len());
     for (shard, key) in shard_plan.shards.iter().zip(keys) {
+        // Before each shard, because the files of one are read to compare their hashes.
         if course.is_stopped() {
             return Err(ExtractError::Interrupted {
                 done: receipts.iter().flatten().count(),
@@ -56,6 +57,7 @@ pub(super) fn finished_shards(
             .into());
         }
 
+        // A receipt is named by its shard, and the key tells whether that is still the same: clips may have changed.
         if let Some(receipt) = own
             .remove(&shard.label())
             .filter(|receipt| receipt.key == *key)
@@ -69,10 +71,13 @@ pub(super) fn finished_shards(
             receipts.push(None);
             continue;
         };
+        // Damaged or gone there: it is made anew here.
         if !store.holds(theirs)? {
             receipts.push(None);
             continue;
         }
+
+        // As for a shard that was computed: the files first, then the receipt that vouches for them.
         let receipt = store.link(theirs, plan_id, shard)?;
         store.write_receipt(plan_id, &shard.label(), &receipt)?;
         receipts.push(Some(receipt));

@@ -76,11 +76,13 @@ pub(super) fn check(store: &Path, needed_bytes: u64) -> Result<(), SpaceError> {
 /// Bytes that a user may still write where `path` is, or will be.
 #[must_use]
 pub fn free_bytes(path: &Path) -> Option<u64> {
+    // The store may not be there yet. The nearest folder above it tells of the file system that will hold it.
     let there = path
         .ancestors()
         .find(|p| p.exists())
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let stat = rustix::fs::statvfs(there).ok()?;
+    // Not `f_bfree`, which counts blocks that only root may take (statvfs(3)).
     Some(stat.f_bavail * stat.f_frsize)
 }

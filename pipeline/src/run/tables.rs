@@ -61,6 +61,7 @@ pub(super) fn write(
             .by_ref()
             .map(|batch| require_not_stopped().and_then(|()| Ok(batch?)));
         files.push(write_table(store.root(), path, &name, schema, batches)?);
+        // Known only now, when the whole table has been read.
         rejects.extend(table.rejects());
     }
     Ok((files, rejects))
@@ -85,6 +86,7 @@ pub(super) fn write_rejects<'a>(
     rejects: impl Iterator<Item = &'a Reject>,
 ) -> Result<FileEntry, RunError> {
     let rejects: Vec<&Reject> = rejects.collect();
+    // In the order of `rejects_schema`, which `try_new` compares them with.
     let columns = vec![
         texts(&rejects, |r| r.clip_key.as_deref()),
         numbers(&rejects, |r| r.track_id),
