@@ -40,6 +40,7 @@ impl ClipArgs {
     pub fn find(&self) -> Result<ClipList> {
         let mut found = ClipList::default();
         for clip in &self.clips {
+            // By bytes, since a path need not be text. In a list `@` has no meaning: there it begins a name.
             match clip.as_os_str().as_bytes() {
                 [b'@', list @ ..] => found.list(Path::new(OsStr::from_bytes(list)))?,
                 _ => found.add(clip.clone())?,
@@ -62,6 +63,7 @@ impl ClipList {
             self.clips.push(path);
             return Ok(());
         }
+        // What cannot be read counts as well: it is named later, and the folder is not empty.
         let before = self.clips.len() + self.unreadable.len();
         self.folder(&path);
 
@@ -107,11 +109,13 @@ impl ClipList {
                 return;
             }
         };
+        // Sorted, because a file system lists its entries in any order.
         let mut below: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
         below.sort();
 
         for path in below {
             let name = path.file_name().unwrap_or_default();
+            // Hidden folders such as `.git`, and the copies that editors and macOS leave (as `is_clip_name` has it).
             if name.as_bytes().starts_with(b".") {
                 continue;
             }

@@ -61,6 +61,7 @@ impl DemoCommand {
     /// Without the program `demo-audio`, or as the commands that it calls.
     pub fn run(&self) -> Result<()> {
         let data = self.dir.join("data");
+        // Written after all clips: where this file lies, they are complete.
         if data.join("fma_metadata/tracks.csv").exists() {
             report(&format!(
                 "1. the data set is in {} already\n",
@@ -133,6 +134,7 @@ fn holds_only_ours(data: &Path) -> bool {
         return false;
     };
     for entry in entries {
+        // An entry that cannot be read has no name here, and so counts as somebody else's.
         let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
         if name != "fma_metadata" && name != "fma_demo" {
             return false;

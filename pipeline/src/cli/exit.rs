@@ -82,6 +82,7 @@ pub fn code(error: &Error) -> u8 {
     if error.chain().any(exit::is_no_space) || store_is_closed(error) {
         return NO_SPACE;
     }
+    // The outermost cause of a known kind decides. What `context` added has no kind, and is passed over.
     error.chain().find_map(known).unwrap_or(1)
 }
 

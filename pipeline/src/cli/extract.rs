@@ -145,6 +145,7 @@ impl ExtractCommand {
             }
             None => default.level,
         };
+        // Before the backend is opened, so that a number out of range is told without waiting for a driver.
         self.check_ranges()?;
 
         Ok(Settings {
@@ -208,6 +209,7 @@ fn tell_warnings(warnings: &[String]) {
 /// `job`'s, and where no thread can be started.
 fn accompanied<T>(watch: &Watch, job: impl FnOnce() -> Result<T, RunError>) -> Result<T> {
     let shown = OutputArgs::get().shown();
+    // Before the job begins: a wrong value of the variable ends the command at once.
     let every = output::interval()?;
     let _stopped = StoppedBySignals::job(&watch.course);
 
@@ -218,6 +220,7 @@ fn accompanied<T>(watch: &Watch, job: impl FnOnce() -> Result<T, RunError>) -> R
                 progress::show(watch, shown, every, || done.load(Ordering::Relaxed));
             })
             .map_err(|source| ExtractError::Threads { source })?;
+        // Dropped at the end of this block, before the scope waits for the display.
         let _ending = DisplayEnd {
             done: &done,
             display: display.thread().clone(),
@@ -291,6 +294,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         text += &format!("  {} shards were there already\n", report.shards_reused);
     }
     if let Some(device) = &report.device {
+        // Small batches and idle lanes say that decoding, and not the device, bounds the run.
         let clips_each = device.clips as f64 / device.batches.max(1) as f64;
         let busy = device.busy * 100.0;
         text += &format!(

@@ -76,6 +76,7 @@ impl FeaturesCommand {
     /// Wrong usage, or a clip that cannot be read or gives no rows (after the others were written).
     pub fn run(&self) -> Result<()> {
         let mut recipe = Recipe::load(&self.recipe, &self.sets)?;
+        // All names, for the errors below: the recipe is cut to one feature afterwards.
         let names: Vec<String> = recipe.features.iter().map(|f| f.name.clone()).collect();
         let wanted = match &self.feature {
             Some(name) => name.clone(),
@@ -129,6 +130,7 @@ impl FeaturesCommand {
 
         let mut known = Vec::new();
         for path in &found.clips {
+            // Before its rows, which name their clip by its place in this list.
             known.push(clip_row(path, recipe.targets.len()));
             match clips.rows(known.len() - 1, path) {
                 Ok(Ok(rows)) => sink.write(entry, rows, &known)?,
@@ -169,6 +171,7 @@ impl RowExtractor<'_> {
     fn rows(&mut self, clip: usize, path: &Path) -> Result<Result<Vec<FeatureRow>, String>> {
         let mut bytes = Vec::new();
         let read = File::open(path)
+            // One byte over the limit is enough for the decoder to refuse the file, and no more is held of it.
             .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
         if let Err(error) = read {
             return Ok(Err(format!("cannot read it: {error}")));
@@ -276,6 +279,7 @@ fn write_json(
 
 /// NumPy's format 1.0: magic, version, header padded to 64 bytes, values.
 fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) -> Result<()> {
+    // NumPy's names: byte order, kind, bytes a value.
     let descr = match entry.dtype.as_str() {
         "f16" => "<f2",
         "f32" => "<f4",
@@ -297,12 +301,15 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
     // The rows' axis is there for one row too: how many a clip gives may not decide what a script reads.
     let dims = format!("({}, {height}, {width})", rows.len());
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {dims}, }}");
+    // Before the header stand ten bytes: magic (6), version (2) and its length (2). A newline ends it. See NEP 1, and
+    // numpy.lib.format.
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
 
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&u16::try_from(padded)?.to_le_bytes())?;
     writeln!(out, "{header:width$}", width = padded - 1)?;
     for row in rows {
+        // As stored, the bytes are little-endian and row-major already.
         out.write_all(&row.tensors[0].bytes)?;
     }
     Ok(())

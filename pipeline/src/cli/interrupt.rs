@@ -53,6 +53,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// No handler, or no thread for it.
 pub fn at_once(words: &'static str) -> Result<()> {
     static IS_STARTED: AtomicBool = AtomicBool::new(false);
+    // Before the handlers are set: a signal never finds nothing to do.
     *lock(&ACTION) = SignalAction::AtOnce(words);
     if IS_STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
@@ -99,6 +100,7 @@ impl Drop for StoppedBySignals {
 }
 
 fn answer() {
+    // A copy, so that the lock is free: a job that ends meanwhile takes it to put back what was before.
     let answer = lock(&ACTION).clone();
     match answer {
         SignalAction::Others => {}
@@ -126,6 +128,7 @@ fn stop(course: Arc<Course>) {
 /// Ends the process if the job has not ended by itself in time, and is in no phase that it has to complete.
 fn end_late(course: &Course) {
     std::thread::sleep(GRACE);
+    // Looked at again: meanwhile the job may have begun to extract, and then it is waited for.
     let phase = course.phase();
     if !phase.ends_in_order() {
         end(&format!(
@@ -151,6 +154,7 @@ fn end(words: &str) -> ! {
         eprint!("\r\x1b[2K");
     }
     exit::last_line(words);
+    // `_exit` of C: no destructor and no exit handler runs, since a thread may be stuck with whatever they need.
     signal_hook::low_level::exit(EXIT_CODE)
 }
 

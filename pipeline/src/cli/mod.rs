@@ -86,6 +86,7 @@ enum Command {
 /// Runs the command line of this process and returns its exit code.
 #[must_use]
 pub fn main() -> u8 {
+    // Before anything that could panic: from here on a panic is told in one line.
     panics::silence();
 
     // Only a program that was built along with the tests has fail points; the others do not look at the variable.
@@ -94,6 +95,7 @@ pub fn main() -> u8 {
         std::mem::forget(fail::FailScenario::setup());
     }
 
+    // Ends the process by itself where help is asked for (0) or the line is wrong (2).
     let Cli { command, output } = Cli::parse();
     output.set();
 
@@ -101,6 +103,7 @@ pub fn main() -> u8 {
     match ended {
         Ok(()) => 0,
         Err(error) if exit::is_broken_pipe(&error) => 0,
+        // The other program has said why.
         Err(error) if error.is::<exit::ChildFailure>() => exit::code(&error),
         Err(error) => {
             exit::last_line(&exit::words(&error));
@@ -184,6 +187,7 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
                 exit::Usage(format!("--out {}: a folder, and no file", path.display())).into(),
             );
         }
+        // A pipe or a device cannot be replaced by a rename, so it is written as it is.
         Ok(found) if !found.is_file() => {
             let device = File::options().write(true).open(&target);
             let device = device.map_err(|error| cannot_write(path, error))?;
@@ -195,6 +199,7 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
     // What a killed command left is overwritten by the next.
     let _removed = interrupt::PartialFile::at(&part);
     let file = File::create(&part).map_err(|error| cannot_write(path, error))?;
+    // `write` has to flush: a buffer that is only dropped keeps to itself that the disk is full.
     let written = write(BufWriter::new(file)).and_then(|value| {
         std::fs::rename(&part, &target)
             .map(|()| value)

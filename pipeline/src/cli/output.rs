@@ -101,6 +101,7 @@ pub fn interval() -> Result<Duration, Usage> {
         .to_str()
         .and_then(|text| text.parse().ok())
         .filter(|seconds| *seconds > 0.0);
+    // Not every number is a time: one that is too large or infinite is refused as well.
     let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
 
     interval.ok_or_else(|| {

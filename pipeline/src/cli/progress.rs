@@ -86,6 +86,7 @@ impl Snapshot {
         }
 
         if let Some(total) = self.total {
+            // More can be done than was announced, as when a file grows while it is read.
             let percent = self.done.min(total) as f64 / total as f64 * 100.0;
             line += &format!(" ({} %)", percent as u64);
         }
@@ -174,6 +175,7 @@ fn write_lines(watch: &Watch, every: Duration, done: impl Fn() -> bool, write: i
     let mut since = PhaseClock::new(watch);
     let mut ticker = Ticker::new(every);
     while !done() {
+        // Parked and not asleep: the end of the job wakes this thread, and nobody waits for the rest of a tick.
         std::thread::park_timeout(TICK.min(every));
         let snapshot = since.look(watch);
         if ticker.is_due(start.elapsed()) {
@@ -192,6 +194,7 @@ fn draw(watch: &Watch, done: impl Fn() -> bool) {
     while !done() {
         std::thread::park_timeout(TICK);
         let snapshot = since.look(watch);
+        // Anew at each look: the next phase may have a total where this one has none, or the other way round.
         match snapshot.total {
             Some(total) => {
                 bar.set_style(bar_style.clone());

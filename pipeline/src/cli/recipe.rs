@@ -139,6 +139,7 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     for warning in recipe.warnings() {
         writeln!(out, "warning: {}", shown(&warning))?;
     }
+    // The warnings are written by now, so that whoever mends a fault has seen them too.
     check_sql(&recipe.catalog.clean)?;
 
     writeln!(out, "{}: ok, split {}", shown(&recipe.name), split(recipe))?;

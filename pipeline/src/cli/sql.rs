@@ -148,6 +148,7 @@ impl SqlCommand {
             return Ok(self.console().show(session, &query)?);
         }
 
+        // As for COPY within a session: asking a store writes nothing into it.
         if Store::at(&self.store).encloses(&self.out) {
             return Err(Usage(format!(
                 "--out {}: not into the store itself",
@@ -164,6 +165,7 @@ impl SqlCommand {
     /// SIGINT and SIGTERM stop the query, which then cleans up after itself, and end the process; at a prompt SIGINT stops
     /// the query alone. Whatever the process is busy with, it is gone within a second.
     fn stop_on_signals(&self, interrupt: Interrupt, at_prompt: bool) -> Result<()> {
+        // The main thread may be stuck, so this one removes the unfinished file.
         let part = (self.out != Path::new("-")).then(|| part_of(&self.out));
         let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
         std::thread::spawn(move || {
@@ -174,6 +176,7 @@ impl SqlCommand {
                     continue;
                 }
                 if is_stopping {
+                    // Longer than `running::LEAVE`: the main thread may clean up and end the process first.
                     std::thread::sleep(STOP_WAIT);
                 }
                 interrupt.clean();

@@ -84,6 +84,7 @@ impl InfoCommand {
 
         let store = Store::open(folder)?;
         if self.files {
+            // Paths of files that `gc` has removed are of no use; all else about such a version can be shown.
             return self.print_files(folder, &store.readable(self.version)?.1);
         }
         if self.versions {
@@ -127,6 +128,7 @@ impl InfoCommand {
 
         if let (true, Some(name)) = (paths.is_empty(), &self.feature) {
             let mut names: Vec<&str> = manifest.files.iter().map(|f| f.name()).collect();
+            // Side by side, since a manifest lists the files of a feature one after the other.
             names.dedup();
             return Err(Usage(format!(
                 "--feature {name}: this version has {}",
@@ -140,6 +142,7 @@ impl InfoCommand {
         } else if self.sql {
             let quoted: Vec<String> = paths
                 .iter()
+                // A path may hold a quote, which SQL writes twice.
                 .map(|p| format!("'{}'", p.replace('\'', "''")))
                 .collect();
             writeln!(stdout(), "{}", quoted.join(","))?;
@@ -269,6 +272,7 @@ impl VerifyCommand {
         }
 
         if !verified.damage.is_empty() {
+            // What helps depends on it: only the latest version is made again by `--new-version`.
             let later = store
                 .versions()?
                 .into_iter()
@@ -335,6 +339,8 @@ impl GcCommand {
         } else {
             Store::open(&self.store)?
         };
+
+        // The lock's file is made where it is missing, and a dry run writes nothing.
         let _lock = if self.dry_run {
             None
         } else {
@@ -352,6 +358,7 @@ impl GcCommand {
         } else {
             "removed"
         };
+        // Each collected version has its plan among these; the others were never committed.
         let unfinished = collected.plans.len() - collected.versions.len();
         let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
         let versions = if numbers.is_empty() {

@@ -60,6 +60,7 @@ impl TrainCommand {
     /// # Errors
     /// The program is not there.
     pub fn run(&self) -> Result<()> {
+        // By `exec`: terminal, signals and exit code are the trainer's own then, and nothing is left between.
         Err(Command::new(beside(TRAINER))
             .args(output_words())
             .args(&self.words)
@@ -102,6 +103,7 @@ impl PredictCommand {
         let RunInput { feature } =
             serde_json::from_reader(file).with_context(|| input.display().to_string())?;
 
+        // This very program, and not the one that PATH may have under its name.
         let mut features = Command::new(std::env::current_exe()?)
             .arg("features")
             .args(&self.clips.clips)
@@ -134,6 +136,7 @@ impl PredictCommand {
         };
 
         let computed = code_of(features.wait()?);
+        // `features` ends with 1 where one clip gave no row, also if the trainer has answered all the others.
         match [predicted, computed].into_iter().find(|code| *code != 0) {
             Some(code) => Err(ChildFailure { code }.into()),
             None => Ok(()),
