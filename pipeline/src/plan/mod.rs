@@ -150,7 +150,7 @@ fn split_shards(
         .collect();
 
     // The number of shards is a power of two, so the low bits of the hash decide. When it doubles, one bit more does: a
-    // clip stays where it was, or goes to the one new shard that takes about half of it.
+    // clip stays where it was, or goes to the new shard that takes about half of it.
     let shard_hash = hashes("shard", seed);
     for row in members {
         let number = shard_hash(&rows[row].clip_key) as usize % n_shards;

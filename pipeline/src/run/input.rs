@@ -23,6 +23,7 @@ impl Input {
     /// # Errors
     /// [`RunError::Stopped`] among those of its parts.
     pub fn open(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Self, RunError> {
+        // The audio first, because cleaning may drop rows whose clip has no file.
         let source = source::open(&job.audio, settings.allow_outside)?;
         let cleaned = clean(job, settings, &*source, course)?;
 

@@ -254,6 +254,7 @@ impl Run<'_> {
             tables,
             other_rejects: &other_rejects,
         })?;
+        // Once more over all shards: while clips are extracted, only a new reject is compared with the limit.
         account::check_rejects(&receipts, self.limits)?;
 
         let version = self.store.commit(self.version.parent, &manifest)?;

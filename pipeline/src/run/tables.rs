@@ -43,6 +43,7 @@ pub(super) fn write(
 ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
     let mut files = Vec::with_capacity(tables.len() + 1);
     for (name, batch) in tables {
+        // `--limit` cuts this table alone: the others tell of the whole data set.
         let batch = if name == "tracks" {
             planned_rows(batch, shard_plan)?
         } else {

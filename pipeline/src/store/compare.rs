@@ -223,7 +223,7 @@ impl FileFacts {
 
                 let stages = text(batch, "stage")?;
                 let clips = text(batch, "clip_key")?;
-                // Planned clips alone: broken metadata rows have stage `catalog`, and paths that can be no key have none.
+                // Planned clips alone: broken metadata rows are of stage `catalog`, and paths without a key have none.
                 let planned = clips
                     .iter()
                     .zip(&stages)
@@ -350,6 +350,7 @@ fn class_counts(
         let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for (file, told) in files {
             let split = file.split.clone().unwrap_or_default();
+            // As in `account`: a split has its counts, all 0, also where none of its clips has a class.
             let counts = found
                 .entry(split)
                 .or_insert_with(|| vec![0; target.classes.len()]);

@@ -98,6 +98,7 @@ fn compared_part(manifest: &Manifest) -> Value {
 fn files(manifest: &Manifest) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for file in &manifest.files {
+        // Every plan has a folder of its own, so whole paths would never be equal.
         let below = file.path.splitn(3, '/').nth(2).unwrap_or_default();
         files.insert(below.to_owned(), file.blake3.clone());
     }
