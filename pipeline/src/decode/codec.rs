@@ -39,6 +39,7 @@ impl Codec {
 
     /// The samples of a packet, a plane a channel, full scale ±1; `None` where it does not decode.
     pub fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
+        // Track and times are zero: the walkers keep the time, and the sink trims.
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);
         match guarded(|| self.decoder.decode_ref(&packet)) {
             Some(Ok(buffer)) => buffer.copy_to_vecs_planar(&mut self.planes),
@@ -57,6 +58,7 @@ impl Codec {
 
 /// What a codec answers; `None` where it panicked.
 pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
+    // Nobody sees what the panic left half done: every caller makes the decoder anew, or resets it.
     catch_unwind(AssertUnwindSafe(decode)).ok()
 }
 

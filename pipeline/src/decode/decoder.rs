@@ -45,6 +45,7 @@ impl SymphoniaDecoder {
         // Silence in the place of what was lost is no audio.
         let audio_s = duration_s - loss.silenced_s;
 
+        // Damage before the two reasons below it: what is short or empty because audio was lost is `damaged`.
         let (reason, detail) = if self.output.is_too_long(out.n_samples) {
             (
                 Reason::TooLarge,
@@ -93,6 +94,7 @@ impl Decode for SymphoniaDecoder {
         // The way of decoding itself, so that both always agree.
         self.output.is_measuring = true;
         let decoded = self.decode(extension, bytes, out);
+        // Also after a reject. After a panic the caller drops this decoder.
         self.output.is_measuring = false;
         decoded.map(|()| out.n_samples as f64 / f64::from(self.args.sample_rate_hz))
     }
@@ -123,6 +125,7 @@ impl Decode for SymphoniaDecoder {
             Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
         };
 
+        // The clip's permit was taken for what `expect` was told.
         debug_assert!(
             self.output.is_as_expected(out.n_samples),
             "longer than it was thought possible"

@@ -21,6 +21,7 @@ impl AudioHasher {
                 let survey = self.surveyor.survey(bytes);
                 survey
                     .stream
+                    // Files of the other layers are rejects, which have no `audio_blake3`.
                     .filter(|stream| stream.layer == 3)
                     .map(|_| survey.audio_blake3)
             }

@@ -30,6 +30,7 @@ const VORBIS_PACKET_SAMPLES_MAX: u64 = 4_096;
 /// The packets that end on anything that looks like a page, each as long as the stream's longest, or the time that the
 /// pages' numbers go through, if that is more.
 fn ogg_longest_s(file: &[u8]) -> f64 {
+    // Without an identification header nothing bounds the packets. Such a file is measured, which ends in a reject.
     let Some(idents) = VorbisIdents::of(file) else {
         return f64::INFINITY;
     };
@@ -37,6 +38,8 @@ fn ogg_longest_s(file: &[u8]) -> f64 {
 
     let n_samples = pages.n_packets.saturating_mul(idents.packet_samples_max);
     let n_samples = n_samples.max(pages.granule_samples);
+    // The lowest rate gives the longest time. Rates that are not decoded count as the nearest one that is, as they do
+    // in `ogg/run.rs`.
     n_samples as f64 / f64::from(idents.rate_hz_min.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 
@@ -56,6 +59,7 @@ impl OggPages {
         };
         let mut last = None; // the serial number and the granule of the last page that tells a time
 
+        // No checksum is looked at, and a page within another one counts too. Both only make the bound higher.
         for at in memmem::find_iter(file, b"OggS") {
             let Some(header) = file.get(at..at + OGG_HEADER_BYTES) else {
                 break;
@@ -72,6 +76,8 @@ impl OggPages {
             if granule == u64::MAX {
                 continue;
             }
+            // Pages of streams side by side alternate. A page behind one of another stream counts from 0, which is too
+            // much and never too little.
             let from = match last {
                 Some((last_serial, granule)) if last_serial == serial => granule,
                 _ => 0,
@@ -106,6 +112,8 @@ impl VorbisIdents {
                 break;
             };
             let rate_hz = u32::from_le_bytes([ident[5], ident[6], ident[7], ident[8]]);
+            // Byte 28 of the packet holds the exponents of both block sizes, that of the long one in its upper half
+            // (Vorbis I §4.2.2).
             let half_long_block: u64 = 1 << (ident[21] >> 4) >> 1;
 
             let extremes = idents.get_or_insert(Self {

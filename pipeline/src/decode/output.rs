@@ -64,6 +64,7 @@ impl Output {
     /// Clips longer than `most_s` are too long, unless `args` cut them before.
     pub fn set_most(&mut self, args: &DecodeArgs, most_s: f64) {
         let n_most = samples_in(most_s, self.sample_rate_hz);
+        // A clip that is cut within the limit cannot be too long: nothing behind the cut is decoded.
         match args.duration_s.filter(|cut_s| *cut_s <= most_s) {
             Some(cut_s) => {
                 self.n_samples_allowed = None;
@@ -216,6 +217,7 @@ impl Sink<'_> {
             None => self.mono.extend_from_slice(left),
         }
 
+        // The mean is checked, because only that goes on; infinities of opposite signs make it NaN.
         // No early exit, and so vectorised; NaN compares false.
         let is_audio = self.mono.iter().fold(true, |is_audio, sample| {
             is_audio & (sample.abs() <= SAMPLE_ABS_MAX)
@@ -259,6 +261,7 @@ impl Sink<'_> {
     /// Where nothing is kept, what came out is counted.
     fn count(&mut self) {
         if let Some(n_counted) = &mut self.n_counted {
+            // After every push, so that measuring hours of audio takes no more memory than one push gives.
             *n_counted += self.out.samples.len();
             self.out.samples.clear();
         }
@@ -279,6 +282,7 @@ impl Sink<'_> {
         let is_full = self.is_full();
         let n_made = match &mut self.resampler {
             Some(resampler) => {
+                // What the filter still holds then lies behind the end.
                 if !is_full {
                     resampler.finish(&mut self.out.samples);
                 }
@@ -290,6 +294,7 @@ impl Sink<'_> {
         };
 
         self.out.n_samples = n_made.min(self.n_samples_max);
+        // A resampler puts out whole blocks, and so more than is wanted.
         self.out.samples.truncate(self.n_kept_max);
     }
 

@@ -74,7 +74,9 @@ fn is_adts(bytes: &[u8]) -> bool {
         let Some(&[0xFF, b1, _, b3, b4, b5]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
             return false;
         };
+        // The length of the frame, header included: 13 bits over three bytes.
         at += usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5);
+        // The rest of the sync, and the layer. The bits of the version and of the checksum may be either.
         b1 & 0xF6 == 0xF0
     })
 }

@@ -120,6 +120,7 @@ impl<'a> Chain<'a> {
             has_frames: false,
             damage: Damage::default(),
             is_over: false,
+            // In its final size: while it grew, it would take more than `HELD_BYTES_MAX`.
             buffer: Vec::with_capacity(BUFFER_BYTES_MAX.min(file.len())),
             parts: Vec::new(),
         }
@@ -182,9 +183,11 @@ impl<'a> Chain<'a> {
         }
 
         if !self.is_over {
+            // Once alone: the caller comes again after the last piece.
             self.is_over = true;
             let tail_bytes = self.pages.tail().bytes;
             self.note_damage(self.file.len(), tail_bytes);
+            // Behind a stream that has ended, damage is none of its audio.
             if self.serial.is_some() {
                 self.add_damage();
             }
@@ -201,6 +204,7 @@ impl<'a> Chain<'a> {
 
         self.is_under_way = true;
         if self.others.contains(&serial) {
+            // Such a group is audio that was chained to the FLAC. Streams beside FLAC count for nothing.
             if !self.has_flac {
                 self.foreign.n_bytes += page.body().len() as u64;
                 self.foreign.hasher.update(page.body());
@@ -218,6 +222,7 @@ impl<'a> Chain<'a> {
 
     /// The same of the first page of a stream. First pages come before all others, unless another group begins.
     fn is_wanted_first(&mut self, page: &Page) -> bool {
+        // A first page behind other pages: another group begins.
         if self.is_under_way {
             self.is_under_way = false;
             self.has_flac = false;
@@ -253,6 +258,7 @@ impl<'a> Chain<'a> {
 
         let mut offset = page.body_offset();
         for (at, part) in page.parts().enumerate() {
+            // Only the first part of a page can go on from a page before.
             let begins_packet = at > 0 || !page.is_continued;
             if at >= n_taken {
                 self.add_part(&page, offset, part.bytes, begins_packet);
@@ -270,6 +276,7 @@ impl<'a> Chain<'a> {
             self.serial = None;
         }
 
+        // No packet ends, as in damage: the piece is closed at the end of the page.
         let is_too_long =
             self.buffer.len() >= PIECE_BYTES_MAX || self.parts.len() >= PIECE_PARTS_MAX;
         // Nothing of the page is left: the next piece goes on behind it.
@@ -309,6 +316,7 @@ impl<'a> Chain<'a> {
     /// Takes a packet of a page, or the part of one that is on it, if it is of use.
     fn add_part(&mut self, page: &Page, offset: usize, bytes: &[u8], begins_packet: bool) {
         if page.is_first {
+            // Behind the mapping the marker and the first block stand as in a native file.
             let mapping_bytes = MAPPING_BYTES.min(bytes.len());
             self.add(offset + mapping_bytes, &bytes[mapping_bytes..]);
             return;
@@ -342,6 +350,7 @@ impl<'a> Chain<'a> {
         let room = (PIECE_BYTES_MAX + DAMAGE_BYTES_MAX).saturating_sub(self.buffer.len());
         let damaged = &file[offset..offset + n_bytes.min(DAMAGE_BYTES_MAX).min(room)];
 
+        // The frames of a damaged page go on behind its header.
         let header_bytes = page_header_bytes(damaged).unwrap_or(0);
         self.add(offset + header_bytes, &damaged[header_bytes..]);
     }

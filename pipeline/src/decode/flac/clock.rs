@@ -29,6 +29,7 @@ impl Clock {
             // A stream that was cut out of another begins with any number. Where something stood before, it was audio.
             None if has_bytes => between(Number::first(number), number, frame.header.n_samples),
             None => Some(0),
+            // By the size of the frame before: the last one of a stream may be shorter.
             Some(last) => between(last.next(), number, last.n_samples),
         };
         self.last = Some(frame.header);

@@ -45,6 +45,7 @@ impl<'a> Frames<'a> {
     /// Begins with a piece: at its marker, or at a frame.
     pub fn new(piece: &Piece<'a>) -> Self {
         let file = piece.bytes;
+        // The last frame is known by the checksum up to the end of the audio, so the audio must end before a tag.
         let has_tag = piece.is_native
             && file.len() >= ID3V1_BYTES
             && file[file.len() - ID3V1_BYTES..].starts_with(b"TAG");
@@ -73,6 +74,7 @@ impl<'a> Frames<'a> {
             ..frames.clone()
         };
 
+        // Within the metadata alone: up to the end of the file it would be one more walk over all of it.
         if behind_marker.find(MARKER.len(), behind_metadata).is_some() {
             behind_marker
         } else {
@@ -134,6 +136,7 @@ impl<'a> Frames<'a> {
                 if crc.crc() == 0 {
                     return Some(at);
                 }
+                // A header by chance; or the next frame's, and this frame is damaged.
                 first_false = first_false.min(at);
                 n_false += 1;
                 if n_false > FALSE_HEADERS_MAX {
@@ -143,6 +146,7 @@ impl<'a> Frames<'a> {
             at += 1;
         }
 
+        // No header follows the last frame of the file.
         crc.process_buf_bytes(&self.file[summed..most]);
         if most == self.end && crc.crc() == 0 {
             return Some(most);
@@ -198,6 +202,7 @@ impl<'a> Iterator for Frames<'a> {
                 });
             }
 
+            // Later headers may stand by chance within the first one's frame.
             self.broken.get_or_insert((start, header));
             at = start + 1;
         }

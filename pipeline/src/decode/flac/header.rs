@@ -40,6 +40,7 @@ impl StreamInfo {
         is_stream_info.then_some(Self {
             rate_hz,
             bits,
+            // 0 is what a writer puts that does not know the length.
             n_samples: (n_samples > 0).then_some(n_samples),
         })
     }
@@ -53,6 +54,7 @@ impl StreamInfo {
     /// the file's own block claims.
     pub fn block(rate_hz: u32, channels: u8, bits: u8, frame_samples: u32) -> Box<[u8]> {
         let mut block = [0; STREAM_INFO_BYTES];
+        // symphonia refuses a block with a size under 16, but a last frame may be shorter.
         let frame_samples = frame_samples.clamp(16, 65_535) as u16;
         block[..2].copy_from_slice(&frame_samples.to_be_bytes());
         block[2..4].copy_from_slice(&frame_samples.to_be_bytes());
@@ -133,6 +135,7 @@ impl Header {
         let mut rest = HeaderTail { bytes, at: 4 };
         let count = rest.number()?;
         let number = match strategy & 1 {
+            // Frames are counted in 31 bits, samples in 36 (§9.1.5).
             0 if count < 1 << 31 => Number::Frame(count),
             0 => return None,
             _ => Number::Sample(count),
@@ -187,12 +190,14 @@ impl HeaderTail<'_> {
     /// A number of up to 36 bits in one to seven bytes, coded as UTF-8 would.
     fn number(&mut self) -> Option<u64> {
         let first = self.byte()?;
+        // A single leading one marks a byte that continues a number, and eight are not used.
         let n_more = match first.leading_ones() {
             0 => 0,
             n_bytes @ 2..=7 => n_bytes - 1,
             _ => return None,
         };
 
+        // The zero behind the leading ones is kept by this mask, and adds nothing.
         let mut number = u64::from(first) & (0x7F >> n_more);
         for _ in 0..n_more {
             let byte = self.byte()?;

@@ -63,6 +63,7 @@ pub(super) fn decode(
     }
 
     let sink = output.open(format.rate_hz, out)?;
+    // The codec is told the format that most frames have, whatever the file's own block claims.
     let codec = Codec::new(params(&survey, format, BITS_UNSAID))?;
 
     let mut decoder = FlacDecoder {
@@ -141,12 +142,14 @@ impl FlacDecoder<'_> {
             if piece.is_start {
                 self.end_of_stream();
                 self.begin_stream(StreamInfo::parse(piece.bytes));
+                // Each stream of a chain numbers its frames from the start.
                 clock = Clock::default();
             }
 
             let mut frames = Frames::new(&piece);
             for frame in &mut frames {
                 self.gap(clock.gap(&frame), &frame, &piece);
+                // The silence may have been all that was still wanted; then the frame is behind the end.
                 if self.sink.is_full() {
                     return false;
                 }
@@ -191,6 +194,7 @@ impl FlacDecoder<'_> {
                     n_samples,
                 );
             }
+            // Numbers that jump farther than is believed tell no length.
             Gap::Known(_) | Gap::Unknown => self.hole(frame, piece),
         }
     }
@@ -199,6 +203,7 @@ impl FlacDecoder<'_> {
         let n_samples = u64::from(frame.header.n_samples);
         if !self.is_decodable(&frame.header) {
             // A frame of another format: silence that takes as long, at this stream's rate.
+            // Without the first block that it refers to, a frame has no rate, and counts at the lowest one.
             let rate_hz = frame
                 .header
                 .format(self.info.as_ref())
@@ -246,6 +251,7 @@ impl FlacDecoder<'_> {
             left -= piece;
         }
         self.n_samples += n_samples;
+        // What lies behind the duration that is wanted does not count.
         self.loss
             .add_silenced(Some(file_offset), self.seconds(n_samples - left));
     }
@@ -255,6 +261,7 @@ impl FlacDecoder<'_> {
         let frame_bytes = self.survey.n_bytes as f64 / self.survey.n_frames as f64;
         let n_frames = (frame.skipped_bytes as f64 / frame_bytes).round().max(1.0) as u64;
         let n_samples = n_frames * self.survey.n_samples / self.survey.n_frames;
+        // Else the announced length would count it once more.
         self.n_closed += n_samples;
 
         let file_offset = piece.file_offset(frame.offset - frame.skipped_bytes);
@@ -286,6 +293,7 @@ impl FlacDecoder<'_> {
                 .add_missing(Some(file_offset), self.seconds(n_missing));
         }
 
+        // An estimate over all other streams together, so it has no offset.
         let n_foreign = self.survey.foreign_samples();
         if n_foreign > 0 {
             self.loss.add_missing(None, self.seconds(n_foreign));

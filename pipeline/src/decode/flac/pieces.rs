@@ -27,6 +27,7 @@ pub(super) struct Part {
 impl Piece<'_> {
     /// Where a byte of the piece stands in the file.
     pub fn file_offset(&self, at: usize) -> usize {
+        // Parts are in the order of the piece, since it grows at its end only.
         let n_begun = self.parts.partition_point(|part| part.at <= at);
         match self.parts[..n_begun].last() {
             Some(part) => part.file_offset + (at - part.at),

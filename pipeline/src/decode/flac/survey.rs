@@ -56,6 +56,7 @@ impl Survey {
         }
         if let Some(foreign) = pieces.foreign() {
             surveyor.survey.n_foreign_bytes = foreign.n_bytes;
+            // Only where there are such streams: otherwise the hash is that of the same frames in a native file.
             surveyor.hasher.update(foreign.hasher.finalize().as_bytes());
         }
         surveyor.finish()
@@ -206,6 +207,7 @@ impl Surveyor {
 
     fn finish(mut self) -> Survey {
         self.survey.audio_blake3 = self.hasher.finalize();
+        // Not `max_by_key`, which gives the last one of equals.
         let most = self.formats.iter().map(|(_, count)| *count).max();
         let main = self.formats.iter().find(|(_, count)| Some(*count) == most);
         self.survey.format = main.map(|(format, _)| *format);

@@ -80,6 +80,7 @@ impl<'a> Frames<'a> {
     fn successor(&self, frame: &Candidate) -> Successor {
         let end = frame.offset + frame.header.bytes;
         let Some(rest) = self.file.get(end..) else {
+            // The file ends within the frame, or its header is a false one: `resynchronise` tells.
             return Successor::Junk;
         };
 
@@ -113,6 +114,7 @@ impl<'a> Frames<'a> {
     /// Decides over a frame that junk follows: the frame to yield now, if any, and the one to go on with.
     fn resynchronise(&self, frame: Candidate) -> (Option<Candidate>, Option<Candidate>) {
         let end = frame.offset + frame.header.bytes;
+        // The search begins within the frame: behind a false header, the true frames may begin before its supposed end.
         let Some(next) = find(self.file, frame.offset + 1, Some(&frame.header)) else {
             let is_whole = end <= self.file.len();
             return (is_whole.then_some(frame), None);
@@ -130,6 +132,7 @@ impl<'a> Frames<'a> {
             );
         }
 
+        // Otherwise the frame is not believed, and its bytes are part of the hole.
         let skipped_bytes = frame.skipped_bytes + next.offset - frame.offset;
         (
             None,
@@ -155,6 +158,7 @@ impl<'a> Iterator for Frames<'a> {
                 }
                 Successor::End => {
                     let end = frame.offset + frame.header.bytes;
+                    // Up to three bytes that begin like a header: the file was cut within the next frame.
                     let is_cut_header =
                         self.file.get(end) == Some(&0xFF) && self.file.len() - end < HEADER_BYTES;
                     self.truncated_at = is_cut_header.then_some(end);
@@ -230,6 +234,7 @@ fn is_followed(file: &[u8], at: usize, header: &Header, n_more: usize) -> bool {
         let Some(rest) = file.get(end..) else {
             return n_seen > 0;
         };
+        // The audio ends here, so a file of one or two frames is audio, too.
         if rest.is_empty() || tags::skip(file, end) > end {
             return true;
         }

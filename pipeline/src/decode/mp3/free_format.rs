@@ -22,6 +22,7 @@ fn is_header(bytes: &[u8]) -> bool {
     let Some(&[sync, b1, b2, _]) = bytes.first_chunk::<HEADER_BYTES>() else {
         return false;
     };
+    // As `Header::parse`, but with bit rate 0.
     sync == 0xFF
         && b1 >= 0xE0
         && b1 >> 3 & 3 != 1
@@ -34,10 +35,12 @@ fn has_two_successors(file: &[u8], at: usize) -> bool {
     let first = stream_key(file, at);
     let window = &file[at..file.len().min(at + FRAME_BYTES_MAX)];
 
+    // The first one is the header at `at` itself.
     for distance in memchr_iter(0xFF, window).skip(1) {
         if distance <= HEADER_BYTES || stream_key(file, at + distance) != first {
             continue;
         }
+        // The third header lies as far behind the second, give or take a byte of padding.
         let mut thirds = 2 * distance - 1..=2 * distance + 1;
         if thirds.any(|twice| stream_key(file, at + twice) == first) {
             return true;

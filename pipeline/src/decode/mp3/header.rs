@@ -47,6 +47,7 @@ impl Header {
         let layer_bits = b1 >> 1 & 3;
         let kbps_index = b2 >> 4;
         let rate_index = b2 >> 2 & 3;
+        // Eleven bits of sync. Version 1, layer 0, rate 3 and bit rate 15 do not exist, and bit rate 0 is free format.
         if sync != 0xFF
             || b1 < 0xE0
             || version == 1
@@ -136,6 +137,7 @@ impl SideInfo {
         let channels = usize::from(header.channels);
 
         // Bits before the first granule: main_data_begin, private bits, and scfsi in MPEG-1.
+        // Then 59 or 63 bits for each granule and channel, of which the first 12 tell how many bits its main data has.
         let (begin_bits, first, channel_bits) = match (header.mpeg1, channels) {
             (true, 1) => (9, 18, 59),
             (true, _) => (9, 20, 59),
@@ -167,6 +169,7 @@ fn bits(bytes: &[u8], offset: usize, n: usize) -> u32 {
         let byte = bytes.get(at).copied().unwrap_or(0);
         word = word << 8 | u32::from(byte);
     }
+    // The first shift drops the bits before the number, the second one those behind it.
     word << (8 + offset % 8) >> (32 - n)
 }
 

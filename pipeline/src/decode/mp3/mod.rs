@@ -67,6 +67,7 @@ impl Mp3Decoder {
         let (start, end) = survey.trim(&stream);
         sink.trim(start, end);
 
+        // The sink trims by what the encoder announced, so every sample of every frame goes there.
         let mut decoder = StreamDecoder::new(self.decoder(&stream), stream, sink);
         let mut frames = Frames::new(file);
         if decoder.decode(&mut frames, &survey) {
@@ -80,6 +81,7 @@ impl Mp3Decoder {
     }
 
     fn decoder(&mut self, stream: &Header) -> &mut MpaDecoder {
+        // Layer III has nine rates, each mono or stereo: this list ends at 18 decoders.
         let known = self
             .decoders
             .iter()
@@ -112,6 +114,7 @@ struct StreamDecoder<'a> {
 
 impl<'a> StreamDecoder<'a> {
     fn new(decoder: &'a mut MpaDecoder, stream: Header, sink: Sink<'a>) -> Self {
+        // It still has the overlap and the bit reservoir of the last clip.
         decoder.reset();
         Self {
             decoder,
@@ -127,9 +130,11 @@ impl<'a> StreamDecoder<'a> {
     /// Decodes until enough has come out (false) or to the end (true).
     fn decode(&mut self, frames: &mut Frames, survey: &Survey) -> bool {
         for frame in frames {
+            // Before the frame itself is looked at: an Info frame may stand behind a hole, too.
             if frame.skipped_bytes > 0 {
                 self.hole(&frame, survey);
             }
+
             if Info::of(&frame).is_some() {
                 continue;
             }
@@ -138,6 +143,7 @@ impl<'a> StreamDecoder<'a> {
             } else {
                 self.foreign_frame(&frame);
             }
+
             if self.sink.is_full() {
                 return false;
             }
@@ -161,6 +167,7 @@ impl<'a> StreamDecoder<'a> {
     /// do; without such an announcement, the frame that the file breaks off in.
     fn end(&mut self, survey: &Survey, truncated_at: Option<usize>, file_bytes: usize) {
         let announced = survey.missing_frames();
+        // The announcement also counts what was lost in holes.
         if announced.is_some() {
             self.loss.lost_s -= self.holes_s;
         }
@@ -188,6 +195,7 @@ impl<'a> StreamDecoder<'a> {
             }
             Some(result) => {
                 if result.is_err() {
+                    // symphonia has emptied its own reservoir, where side info or main data were at fault.
                     self.reservoir.clear();
                 }
                 self.sink.push_silence(n_samples as usize);
@@ -201,6 +209,7 @@ impl<'a> StreamDecoder<'a> {
             }
         };
 
+        // A stream copy begins with frames that lack their bits. Whether it was one, `finish` knows.
         if !missing.is_damage {
             self.n_before_complete += n_silent;
         } else if n_silent > 0 {
@@ -212,6 +221,7 @@ impl<'a> StreamDecoder<'a> {
     /// A frame of another rate or channel count: silence as long as it.
     fn foreign_frame(&mut self, frame: &Frame) {
         self.restart();
+        // In samples of this stream's rate, so that time stays true.
         let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz)
             / u64::from(frame.header.rate_hz);
         self.sink.push_silence(n_samples as usize);
@@ -241,6 +251,7 @@ impl<'a> StreamDecoder<'a> {
 
 /// Seconds of all frames: decoding gives no more.
 pub fn longest_s(file: &[u8]) -> f64 {
+    // Foreign frames count too, since each becomes silence of its length. Holes are closed, and trimming takes away.
     let frames = Frames::new(file).map(|frame| frame.header);
     let seconds = frames.map(|header| header.samples() as f64 / f64::from(header.rate_hz));
     seconds.sum()

@@ -19,12 +19,15 @@ impl Reservoir {
     /// A frame enters; returns the samples that the decoder replaces by zeros for want of bits, and whether they are
     /// damage (before the first complete frame they are not: a clip cut by stream copy starts so).
     pub fn enter(&mut self, header: &Header, side: &SideInfo) -> MissingBits {
+        // No underflow: in MPEG-2 the shortest frame has 24 bytes (8 kbit/s at 24 kHz) and at most 23 of them come
+        // before the main data; in MPEG-1 it has 96, and 38 of them.
         let main_data_bytes = header.bytes - header.main_data_offset();
         // Bits that the frame refers to and that are not there.
         let underflow_bits = 8 * side.main_data_begin.saturating_sub(self.unread_bytes) as u32;
         let reused_bytes = side.main_data_begin.min(self.unread_bytes);
 
         // The bits that are missing are those of the first granules, which come out as zeros.
+        // Counted as symphonia's `read_main_data` does it, over all channels of a granule at once.
         let mut skipped_bits = 0;
         let mut used_bits = 0;
         let mut zeroed_granules = 0;

@@ -34,6 +34,7 @@ impl Survey {
             .info
             .filter(|info| info.n_frames > 0 && info.n_bytes > 0)?;
 
+        // How long the announced frames are, beside those that are there.
         let ratio = info.n_bytes as f64 / info.n_frames as f64 / self.frame_bytes();
         let is_like_this = (0.5..=2.0).contains(&ratio);
         let is_backed =
@@ -74,6 +75,7 @@ impl Surveyor {
         let mut run = 0..0; // the bytes of neighbours that are not yet hashed
         for frame in Frames::new(file) {
             if let Some(announced) = Info::of(&frame) {
+                // Files that were joined have such a frame each.
                 info.get_or_insert(announced);
                 continue;
             }
@@ -90,6 +92,7 @@ impl Surveyor {
         }
         self.hasher.update(&file[run]);
 
+        // Not `max_by_key`, which gives the last one of equals.
         let most = self.formats.iter().map(|(_, count)| *count).max();
         let stream = self
             .formats

@@ -40,6 +40,7 @@ fn believed(bytes: &[u8], claimed: usize, header: usize) -> usize {
 
 /// An ID3v2 tag, or the footer of one.
 fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
+    // `ID3` of a tag, or `3DI` of a footer.
     let &[
         b'I' | b'3',
         b'D',
@@ -55,9 +56,11 @@ fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
     else {
         return None;
     };
+    // The pattern by which id3.org has tags found: no version is FF, and no byte of the size has its top bit set.
     if major == 0xFF || revision == 0xFF || (a | b | c | d) & 0x80 != 0 {
         return None;
     }
+    // A footer without its tag, which was cut off: there is nothing but itself.
     if bytes[0] == b'3' {
         return Some(ID3V2_HEADER_BYTES);
     }
@@ -83,6 +86,7 @@ fn ape_bytes(bytes: &[u8]) -> Option<usize> {
     let size = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
     let flags = u32::from_le_bytes([header[20], header[21], header[22], header[23]]);
 
+    // Bit 29 is set in a header, and not in a footer.
     let is_header = flags & 1 << 29 != 0;
     let content = if is_header { size as usize } else { 0 };
     Some(believed(
@@ -134,9 +138,11 @@ impl Info {
             return Some(Self::xing(body));
         }
 
+        // VBRI stands at one place, whatever length the side info has.
         let vbri = frame.bytes.get(HEADER_BYTES + 32..)?;
         if vbri.starts_with(b"VBRI") {
             return Some(Self {
+                // Behind name, version, delay and quality.
                 n_bytes: word(vbri, 10),
                 n_frames: word(vbri, 14),
                 trim: None,
@@ -191,10 +197,12 @@ fn lame_trim(extension: &[u8]) -> Option<Trim> {
     let is_known = [b"LAME", b"Lavf", b"Lavc", b"L3.9", b"GOGO"]
         .iter()
         .any(|known| encoder == *known);
+    // Behind name, revision, low-pass, peak, gains, flags and bit rate.
     let &[a, b, c] = extension.get(21..24)?.first_chunk()?;
     let delay = u64::from(a) << 4 | u64::from(b >> 4);
     let padding = u64::from(b & 15) << 8 | u64::from(c);
 
+    // The decoder's delay moves the audio: more of it is dropped at the start, and as much less at the end.
     is_known.then(|| Trim {
         start_samples: delay + DECODER_DELAY_SAMPLES,
         end_samples: padding.saturating_sub(DECODER_DELAY_SAMPLES),

@@ -38,6 +38,7 @@ impl<'a> Bits<'a> {
 
     pub fn skip(&mut self, n_bits: u64) -> Option<()> {
         let end = usize::try_from(n_bits).ok()?.checked_add(self.at)?;
+        // This may be behind the bytes, where every later read ends as well.
         self.at = end;
         (end <= self.bytes.len() * 8).then_some(())
     }

@@ -53,6 +53,7 @@ impl Blocks {
                 self.restart();
                 PacketLength::Broken
             }
+            // A header, or a packet without a byte.
             _ => PacketLength::NoAudio,
         }
     }
@@ -70,6 +71,7 @@ impl Blocks {
 
     /// Size of the packet's block; its mode is in the first byte, behind one bit.
     fn block_samples(&self, packet: &[u8]) -> Option<u64> {
+        // As many bits as the highest mode needs; none if there is one mode only.
         let n_bits = ilog(self.modes.n - 1);
         let mode = u32::from(packet.first()? >> 1) & ((1 << n_bits) - 1);
         if mode >= self.modes.n {

@@ -98,6 +98,7 @@ impl Codes {
         let mut n_tables = 1;
         for (&n_longer, level) in self.n_longer.iter().zip(1..) {
             let n_slots_above = 1 << (TABLE_BITS * level);
+            // And no more of them than the level above has slots.
             n_tables += (n_longer / 2).min(n_slots_above);
         }
         n_tables * TABLE_BYTES
@@ -142,6 +143,7 @@ fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
 
     let is_ordered = bits.flag().or_cut()?;
     if is_ordered {
+        // How many entries have each length, from the shortest on, until all have one.
         let mut length = bits.read(5).or_cut()? + 1;
         let mut n_left = n_entries;
         while n_left > 0 {
@@ -165,6 +167,7 @@ fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
 
     let is_sparse = bits.flag().or_cut()?;
     for _ in 0..n_entries {
+        // An entry without a code word.
         if is_sparse && !bits.flag().or_cut()? {
             continue;
         }
@@ -180,6 +183,7 @@ fn read_vectors(bits: &mut Bits, n_entries: u32, n_dimensions: u32) -> Result<Op
         return Ok(None);
     }
 
+    // Any 32 bits are a number in Vorbis's own form of floats (§9.2.2).
     let _least = bits.read(32).or_cut()?;
     let _step = bits.read(32).or_cut()?;
     let value_bits = bits.read(4).or_cut()? + 1;

@@ -43,6 +43,8 @@ pub(super) fn update(mut crc: u32, bytes: &[u8]) -> u32 {
     let (eights, rest) = bytes.as_chunks::<8>();
 
     for &[a, b, c, d, e, f, g, h] in eights {
+        // The checksum so far has four bytes, which change the first four. Then each byte adds what the table for the
+        // number of bytes behind it says.
         let [a, b, c, d] = (crc ^ u32::from_be_bytes([a, b, c, d]))
             .to_be_bytes()
             .map(usize::from);

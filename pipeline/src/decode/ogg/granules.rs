@@ -45,6 +45,7 @@ impl LossBudget {
     /// Takes so many samples to be missing, if there is room for them.
     fn take(&mut self, samples: u64, packet_samples_max: u64) -> bool {
         let taken = self.taken_samples.saturating_add(samples);
+        // All that may be missing and all that the file holds, against what it holds.
         if !is_credible(taken.saturating_add(self.file_samples), self.file_samples) {
             return false;
         }
@@ -179,6 +180,7 @@ impl Granules {
             Gap::None
         };
 
+        // Without a time of its own, the page goes as far as its packets do.
         let Some(granule) = page.granule else {
             self.end = self.end.map(|end| end.saturating_add(page.samples));
             return Verdict {
@@ -187,6 +189,7 @@ impl Granules {
             };
         };
 
+        // The granule is the time from here on, unless something below speaks against it.
         let Some(end) = self.end.replace(granule) else {
             return self.first_page(granule, page, room);
         };
@@ -228,6 +231,7 @@ impl Granules {
     /// A stream may begin at any time, being cut from a longer one. What is missing before its first page counts only
     /// where page numbers say so.
     fn first_page(&self, granule: u64, page: &PageTime, room: &mut LossBudget) -> Verdict {
+        // Less time than samples: if no page follows, this is where the audio ends.
         let Some(before) = granule.checked_sub(page.samples) else {
             let trimmed_samples = if page.is_last {
                 page.samples - granule
@@ -243,6 +247,8 @@ impl Granules {
         let gap = match page.hole {
             Some(_) if before == 0 => Gap::None,
             Some(hole) if self.could_be(before, page.hole, room) => {
+                // Damaged bytes were audio of this stream. Missing numbers alone may also be those of a stream that was
+                // joined late: the end of the link decides.
                 if hole.bytes > 0 {
                     Gap::Silent(before)
                 } else {
@@ -271,6 +277,7 @@ impl Granules {
         let n_packets_max = match hole {
             Some(hole) if hole.n_pages > 0 => hole.n_pages * PAGE_PACKETS_MAX + HOLE_EDGE_PACKETS,
             Some(hole) => (hole.bytes / PACKET_BYTES_MIN) as u64 + HOLE_EDGE_PACKETS,
+            // Nothing tells of a hole: only the budget of the file bounds the gap.
             None => u64::MAX,
         };
         let is_held = samples.div_ceil(self.packet_samples_max) <= n_packets_max;

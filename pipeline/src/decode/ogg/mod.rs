@@ -63,6 +63,7 @@ pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
 pub(super) fn holds_flac(file: &[u8]) -> bool {
     let mut has_flac = false;
     for page in Pages::new(file, mp3::behind_tags(file)) {
+        // First pages of all streams come before all other pages (RFC 3533 §4).
         if !page.is_first {
             break;
         }

@@ -79,6 +79,7 @@ impl Packets {
         {
             keep(&mut self.open, part.bytes);
             if part.is_end {
+                // Not copied: both buffers keep their memory, and `open` is free for a packet that begins on this page.
                 std::mem::swap(&mut self.open, &mut self.joined);
                 self.is_open = false;
                 is_joined = true;
@@ -115,6 +116,7 @@ impl Packets {
             .replace(page.header.sequence.wrapping_add(1));
         let distance = expected.map_or(0, |expected| page.header.sequence.wrapping_sub(expected));
 
+        // Pages whose flags do not fit together are a hole, even if no number is missing.
         let is_torn = self.is_open != page.is_continued;
         if distance == 0 && !is_torn {
             return None;

@@ -206,6 +206,7 @@ fn read(file: &[u8], offset: usize) -> PageCheck<'_> {
         return PageCheck::Damaged(None, 0);
     }
 
+    // From here on it may be a page of the stream that is damaged, so what its header says is kept.
     let header = header(fixed);
 
     let lacing_end = HEADER_BYTES + usize::from(fixed[26]);

@@ -147,10 +147,12 @@ impl<'a> VorbisDecoder<'a> {
             }));
         };
 
+        // These links only claim a length. Before something was heard, nobody knew what the file's bytes could hold.
         if self.early.samples > 0 {
             let believed = self
                 .room
                 .take_most(self.early.samples, ORPHAN_PACKET_SAMPLES_MAX);
+            // The links may differ in rate: the part of the samples that is believed is taken of the seconds.
             let seconds = self.early.seconds * believed as f64 / self.early.samples as f64;
             self.loss.add_missing(self.early.offset, seconds);
         }
@@ -225,7 +227,9 @@ impl<'a> VorbisDecoder<'a> {
             blocks.restart();
         }
 
+        // Summed once more: behind a hole the first packet adds nothing.
         let samples = blocks.sum(page.packets);
+        // Measured before the page is judged: until something was heard, the budget believes nothing.
         self.heard.add(samples, page.packets);
         self.room.measure(&self.heard);
 
@@ -238,6 +242,7 @@ impl<'a> VorbisDecoder<'a> {
         let verdict = link.granules.page(&time, &mut self.room);
 
         self.gap(verdict.gap, hole, page.offset);
+        // Else the first packet would overlap with one from before the hole.
         if hole.is_some() {
             self.restart_codec();
         }
@@ -253,6 +258,7 @@ impl<'a> VorbisDecoder<'a> {
                     samples_left -= n_kept;
                     self.packet(packet, samples, n_kept, page.offset);
                 }
+                // It is decoded all the same, since the next one overlaps with it.
                 PacketLength::First => self.packet(packet, 0, 0, page.offset),
                 PacketLength::NoAudio => {}
                 PacketLength::Broken => self.broken_packet(verdict.gap, page.offset),
@@ -260,6 +266,7 @@ impl<'a> VorbisDecoder<'a> {
         }
 
         if let Some(link) = &mut self.link {
+            // `blocks` is a copy: the next page goes on from its last block.
             link.blocks = Some(blocks);
         }
     }
@@ -267,6 +274,7 @@ impl<'a> VorbisDecoder<'a> {
     /// What is missing before a page.
     fn gap(&mut self, gap: Gap, hole: Option<Hole>, offset: usize) {
         let Some(link) = &mut self.link else { return };
+        // Damage is reported where the hole begins, and not where the page behind it does.
         let offset = offset - hole.map_or(0, |hole| hole.bytes.min(offset));
 
         match gap {
@@ -317,6 +325,7 @@ impl<'a> VorbisDecoder<'a> {
         let decoded = codec.decode(packet);
         let is_broken = decoded.is_none();
         let is_audio = match decoded {
+            // Samples of another length than the packet announces would move all that follows in time.
             Some([left, right @ ..]) if left.len() as u64 == samples => open
                 .sink
                 .push(&left[wanted], right.first().map(|right| &right[wanted])),
@@ -394,11 +403,13 @@ impl<'a> VorbisDecoder<'a> {
 
         match &self.sink {
             Some(open) => {
+                // At the sink's rate; the product of a claim and a rate may not fit 64 bits.
                 let samples = samples as u128 * u128::from(open.rate_hz)
                     / u128::from(link.credible_rate_hz());
                 self.silence(samples as u64);
                 self.loss.add_silenced(Some(offset), seconds);
             }
+            // Before the first link that is heard there is no sink to put silence into.
             None => self.loss.add_missing(Some(offset), seconds),
         }
     }
@@ -455,6 +466,7 @@ impl<'a> VorbisDecoder<'a> {
             self.heard.samples_per_packet(1).min(most) * n_packets
         };
 
+        // How dense the audio of this file is, is not known yet: `finish` decides how much of this is believed.
         if self.heard.is_empty() {
             self.early.samples = self.early.samples.saturating_add(samples);
             self.early.seconds += link.seconds(samples);
@@ -469,6 +481,7 @@ impl<'a> VorbisDecoder<'a> {
 
 impl Visitor for VorbisDecoder<'_> {
     fn begin(&mut self, ident: &Ident) -> Result<(), Reject> {
+        // Checked for every link, heard or not: the limit is one of the file.
         let n_channels = usize::from(ident.n_channels);
         if n_channels > CHANNELS_MAX {
             return Err(reject(
@@ -488,6 +501,7 @@ impl Visitor for VorbisDecoder<'_> {
 
         let setup = match setup::parse(packet, &ident) {
             Ok(setup) => setup,
+            // Over a limit the whole clip is `too_large`; a link that is only broken is lost.
             Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
             Err(fault) => {
                 self.fault.get_or_insert(fault);
@@ -520,6 +534,7 @@ impl Visitor for VorbisDecoder<'_> {
 
     fn audio(&mut self, page: &AudioPage) {
         if let Some(link) = &mut self.link {
+            // Also of pages that are not wanted any more: `end` compares the count with the pages missing before.
             link.n_pages += 1;
         }
         if self.is_full() {

@@ -202,6 +202,7 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
         partitions.push(bits.read(4).or_cut()? as usize);
     }
 
+    // All classes up to the highest are stored, also those that no partition has.
     let n_classes = partitions.iter().max().map_or(0, |max| max + 1);
     let mut classes = [Floor1Class::default(); 16];
     for class in &mut classes[..n_classes] {
@@ -210,6 +211,7 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
 
     let _multiplier = bits.read(2).or_cut()?;
     let range_bits = bits.read(4).or_cut()?;
+    // The two ends are points that are not stored.
     let mut points = vec![0, 1 << range_bits];
     for class in partitions {
         let n_points = classes[class].n_points;
@@ -236,6 +238,7 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
 fn read_floor1_class(bits: &mut Bits, books: &Books) -> Result<Floor1Class, Fault> {
     let n_points = bits.read(3).or_cut()? as usize + 1;
     let subclass_bits = bits.read(2).or_cut()?;
+    // The book that the choice of a subclass is read by.
     if subclass_bits > 0 {
         books.with_entries(bits.read(8).or_cut()?)?;
     }
@@ -291,6 +294,7 @@ fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
         n_books += low.count_ones() + high.count_ones();
     }
     for _ in 0..n_books {
+        // symphonia refuses book 0 here, although Vorbis has it. That shows when its decoder is made.
         books.with_vectors(bits.read(8).or_cut()?)?;
     }
     Ok(())
@@ -328,6 +332,7 @@ fn read_mapping(
     // Pairs of channels that are stored as magnitude and angle.
     if bits.flag().or_cut()? {
         let n_couplings = bits.read(8).or_cut()? + 1;
+        // In mono both numbers have no bits: they are equal, and refused.
         let channel_bits = ilog(n_channels - 1);
         for _ in 0..n_couplings {
             let magnitude = bits.read(channel_bits).or_cut()?;

@@ -189,6 +189,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
 
         self.skip(pages.tail());
+        // A file can end with first pages: their stream begins and ends here.
         self.begin_stream()?;
         self.end_stream()?;
         if self.seen.has_vorbis {
@@ -203,6 +204,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         if page.is_first {
             return self.first_page(&page);
         }
+        // Any other page ends the group of first pages.
         self.begin_stream()?;
 
         let is_of_stream = self
@@ -210,6 +212,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             .as_ref()
             .is_some_and(|stream| stream.goes_on_with(&page));
         if is_of_stream {
+            // With this page it is known that the one that waited is not the last.
             self.process_pending(false)?;
             let skipped_bytes = std::mem::take(&mut self.skipped).bytes;
             if let Some(stream) = &mut self.stream {
@@ -225,6 +228,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         } else if self.stream.as_ref().is_none_or(Stream::is_over)
             && !self.others.serials.contains(&page.header.serial)
         {
+            // While a stream is under way, an unknown page is taken to be of a stream beside it. Now none is.
             self.visitor.orphan(page.offset, page.body().len());
         }
         Ok(())
@@ -232,6 +236,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
     /// The first page of a stream. A group of them begins a link.
     fn first_page(&mut self, page: &Page<'a>) -> Result<(), Reject> {
+        // The first one of a group: a link begins, so the one before it is over.
         if !self.is_beginning {
             self.end_stream()?;
             self.is_beginning = true;
@@ -245,6 +250,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
         if PacketKind::of(packet) != PacketKind::Ident {
             self.seen.has_other = true;
+            // Audio of other codecs counts as lost behind Vorbis alone.
             self.is_foreign |= self.seen.has_vorbis && is_audio(packet);
             self.others.add(serial);
             return Ok(());
@@ -270,12 +276,15 @@ impl<'a, V: Visitor> Walk<'a, V> {
             return Ok(());
         }
 
+        // What was skipped so far lies before the headers or among them, and is no audio.
         self.skipped = SkippedBytes::default();
         let Some((serial, ident, sequence)) = self.beginning.take() else {
             return Ok(());
         };
 
+        // It was put there while it was one of several. Now its pages are wanted.
         self.others.serials.retain(|&other| other != serial);
+        // The group has Vorbis, so other audio in it lies beside the Vorbis and not behind it.
         self.is_foreign = false;
 
         self.seen.has_vorbis = true;
@@ -292,6 +301,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
     /// Nothing more of the stream comes.
     fn end_stream(&mut self) -> Result<(), Reject> {
+        // Now the page that waited is known to be the last one, which alone may end within a block.
         self.process_pending(true)?;
         let skipped = std::mem::take(&mut self.skipped);
 
@@ -299,6 +309,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             return Ok(());
         };
 
+        // A damaged page of another stream says nothing of this one's end.
         let claim = skipped.claim.filter(|claim| claim.serial == stream.serial);
         self.visitor.end(&Tail {
             offset: stream.pending.map_or(0, |pending| pending.page.offset),
@@ -340,6 +351,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
                     self.hasher.update(packet);
                     audio.push(packet);
                 }
+                // Not hashed as audio, but counted by the visitor as a packet that does not decode.
                 PacketKind::Other => audio.push(packet),
             }
         }
@@ -358,6 +370,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
     fn skip(&mut self, skipped: SkippedBytes) {
         self.skipped.bytes += skipped.bytes;
+        // The later one is nearer to the end of the stream.
         self.skipped.claim = skipped.claim.or(self.skipped.claim);
     }
 }

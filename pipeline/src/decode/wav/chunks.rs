@@ -80,6 +80,7 @@ impl<'a> Iterator for Chunks<'a> {
 
         // A chunk of odd size has a byte of padding behind it.
         self.at = end.saturating_add(size as usize % 2);
+        // `start` is not behind the end of the file, since all of the chunk's header was there.
         let body = &self.file[start..end.min(self.file.len())];
         Some(Chunk {
             name: [a, b, c, d],
@@ -135,6 +136,7 @@ impl Format {
             (TAG_PCM, 32) => (CODEC_ID_PCM_S32LE, 4),
             (TAG_FLOAT, 32) => (CODEC_ID_PCM_F32LE, 4),
             (TAG_FLOAT, 64) => (CODEC_ID_PCM_F64LE, 8),
+            // These have a byte a sample, whatever the chunk says of bits.
             (TAG_ALAW, _) => (CODEC_ID_PCM_ALAW, 1),
             (TAG_MULAW, _) => (CODEC_ID_PCM_MULAW, 1),
             _ => {
@@ -194,6 +196,7 @@ impl<'a> Wave<'a> {
             match &chunk.name {
                 b"fmt " => {
                     let found = Format::parse(chunk.body).map_err(|reject| at(reject, &chunk))?;
+                    // Twice the same does no harm. Of two that differ, nothing tells which one is true.
                     if format.is_some_and(|format| format != found) {
                         return Err(at(broken("it has two fmt chunks that differ"), &chunk));
                     }
@@ -212,6 +215,7 @@ impl<'a> Wave<'a> {
 
     fn new(format: Format, chunk: &Chunk<'a>) -> Self {
         let frame_bytes = format.frame_bytes();
+        // A file that breaks off within a moment has not all of its channels: the rest of it is left out.
         let data = &chunk.body[..chunk.body.len() / frame_bytes * frame_bytes];
         let is_known = chunk.size != SIZE_UNKNOWN;
         Self {

@@ -63,6 +63,7 @@ pub(super) fn decode(
         .n_announced
         .filter(|&announced| is_credible(announced, n_there));
     let n_missing = announced.unwrap_or(0).saturating_sub(n_there);
+    // Behind a duration that is full, nothing counts as lost.
     if n_missing > 0 && !sink.is_full() {
         loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
     }
@@ -78,6 +79,7 @@ pub(super) fn decode(
 pub fn longest_s(file: &[u8]) -> f64 {
     Wave::parse(&file[behind_tags(file)..]).map_or(0.0, |wave| {
         let n_samples = wave.data.len() / wave.format.frame_bytes();
+        // A rate of 0 is a reject when the file is decoded.
         n_samples as f64 / f64::from(wave.format.rate_hz.max(1))
     })
 }
