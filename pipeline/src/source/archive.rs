@@ -94,6 +94,7 @@ impl Archive {
     /// `InvalidData` or `UnexpectedEof` where the archive's own bytes are wrong, `Unsupported` for a compression method that
     /// wavemill does not know, else what the system says.
     pub fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
+        // Before memory is taken for it: this also checks the sizes that the directory tells.
         let start = self.data_start(entry)?;
         make_room(buffer, entry.bytes as usize);
         buffer.resize(entry.bytes as usize, 0);
@@ -133,6 +134,7 @@ impl Archive {
         } else {
             inflate(state, compressed, buffer)
         };
+        // Given back also where the entry is damaged.
         compressed.clear();
         compressed.shrink_to(COMPRESSED_BYTES_KEPT);
         result
@@ -170,6 +172,7 @@ impl Archive {
         };
 
         Ok(EntryReader {
+            // One byte more shows content that is longer than announced.
             content: content.take(entry.bytes + 1),
             crc: Crc::new(),
             bytes: entry.bytes,
@@ -203,6 +206,7 @@ impl Archive {
         let mut name = vec![0; usize::from(name_bytes)];
         let name_start = entry.header_start + LOCAL_HEADER_BYTES;
         self.file.read_exact_at(&mut name, name_start)?;
+        // A directory that leads to another entry would give that one's audio under this key.
         if name != **entry.header_name.as_ref().unwrap_or(&entry.name) {
             return Err(damaged(
                 "another name in its own header than in the directory",
@@ -232,6 +236,7 @@ impl Archive {
         } else {
             DEFLATE_RATIO_MAX
         };
+        // A quotient, because the product may not fit 64 bits.
         if entry.method != STORED && entry.bytes / ratio_max > entry.compressed_bytes {
             return Err(damaged("no compression makes so much of so little"));
         }
@@ -261,6 +266,7 @@ pub(super) fn damaged(what: &str) -> io::Error {
 
 /// Inflates to exactly `buffer`'s length: a bomb that holds more than it announces ends here.
 fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
+    // Raw deflate, without zlib's header. The entry before may have failed half way.
     state.reset(false);
     let status = state
         .decompress(compressed, buffer, FlushDecompress::Finish)
@@ -274,6 +280,7 @@ fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::
 /// As [`inflate`], of bzip2. Its state has to be made for each entry.
 fn bunzip(compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
     let mut decoder = BzDecoder::new(compressed);
+    // Behind the announced bytes there must be none.
     let beyond = decoder
         .read_exact(buffer)
         .and_then(|()| decoder.read(&mut [0]));
@@ -313,6 +320,7 @@ pub(super) struct EntryReader {
 impl Read for EntryReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.content.read(buffer).map_err(|error| {
+            // The system's own errors are no damage: they may pass.
             if error.raw_os_error().is_some() {
                 return error;
             }

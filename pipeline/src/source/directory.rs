@@ -70,6 +70,7 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
 
     let mut entries = Vec::new();
     let mut n_records = 0_u64;
+    // The bytes say how many entries there are. Their count is compared afterwards: old programs write no large one.
     let mut left = end.bytes;
     while left > 0 {
         let (entry, record_bytes) =
@@ -81,6 +82,7 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
             .checked_sub(record_bytes)
             .ok_or_else(|| damaged("an entry of the directory is cut off"))?;
         n_records += 1;
+        // An entry of a folder holds nothing.
         if !entry.name.ends_with(b"/") {
             entries.push(entry);
         }
@@ -151,6 +153,7 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
         offset: u64::from(u32_at(record, 16)),
         is_64: false,
     };
+    // If there is a 64-bit form, that one counts: the short form may only refer to it.
     Ok(find_end_64(file, position)?.unwrap_or(end))
 }
 
@@ -158,6 +161,7 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
 fn find_end_record(tail: &[u8]) -> Option<usize> {
     let n_places = tail.len().saturating_sub(END_BYTES as usize - 1);
     let mut last_with_room = None;
+    // From behind, because the content of entries may hold the signature, too.
     for at in (0..n_places).rev() {
         if !tail[at..].starts_with(END_MAGIC) {
             continue;
@@ -230,6 +234,7 @@ fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
         let mut magic = [0; 4];
         let begins_with_entry =
             file.read_exact_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC;
+        // An archive without entries has no signature there.
         if end.bytes == 0 || begins_with_entry {
             return Ok((start, prefix_bytes));
         }
@@ -247,6 +252,7 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
 
     let [name_bytes, extra_bytes, comment_bytes] =
         [28, 30, 32].map(|at| usize::from(u16_at(&head, at)));
+    // Three lengths of 16 bits each: whatever they say, this stays small.
     let mut rest = vec![0; name_bytes + extra_bytes + comment_bytes];
     records.read_exact(&mut rest)?;
     let (name, behind_name) = rest.split_at(name_bytes);
@@ -298,6 +304,7 @@ fn extra_fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// Puts the 64-bit numbers in the place of those that stand for them: whole size, compressed size, place of the entry.
 fn fill_wide(wide: &mut [u64; 3], value: &[u8]) {
     let mut given = value.chunks_exact(8);
+    // Only the numbers that do not fit are in the field, in this order (4.5.3).
     for number in wide.iter_mut().filter(|number| **number == IN_EXTRA) {
         let Some(next) = given.next() else { return };
         *number = u64_at(next, 0);
@@ -306,6 +313,7 @@ fn fill_wide(wide: &mut [u64; 3], value: &[u8]) {
 
 /// The UTF-8 name of an extra field, if it is of the name that stands in the entry.
 fn unicode_name<'a>(name: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    // Version 1, and the CRC-32 of the name that it was made for: a program may have renamed the entry since.
     let is_of_name = value.len() > 5 && value[0] == 1 && u32_at(value, 1) == crc32(name);
     is_of_name.then(|| &value[5..])
 }

@@ -41,6 +41,7 @@ impl FolderSource {
         walk.folder(&top, false)?;
 
         let root_len = root_len(walk.found.keys().map(String::as_str));
+        // All paths begin with the same bytes up to the root, so the first one shows them.
         let first = walk.found.keys().next();
         let prefix = first.map_or("", |first| &first[..root_len]);
         let root = top.join(prefix);
@@ -129,6 +130,7 @@ fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
         // Into memory that is not zeroed first, in one call; a second one sees the end, for which there is a byte more.
         make_room(buffer, metadata.len() as usize + 1);
         let file = File::open(path)?;
+        // A file that keeps growing ends here.
         while buffer.len() as u64 <= CLIP_BYTES_MAX {
             if buffer.len() == buffer.capacity() {
                 buffer.reserve_exact(GROWTH_BYTES);
@@ -188,6 +190,7 @@ impl FolderWalk {
                 continue;
             }
 
+            // Only for a link the disk is asked once more. One that leads nowhere is listed without a target.
             let target = if kind.is_symlink() {
                 fs::metadata(&path).ok()
             } else {
@@ -201,6 +204,7 @@ impl FolderWalk {
                 self.list(&path, file);
             }
 
+            // Also a folder that has a clip's name: that is a reject, and the clips in it are found.
             if is_folder && !kind.is_symlink() {
                 self.folder(&path, linked)?;
             } else if is_folder && !linked && self.may_follow_folder(&path)? {
@@ -243,6 +247,7 @@ impl FolderWalk {
         target: Option<Metadata>,
     ) -> io::Result<ListedFile> {
         let fault = self.fault(path, kind, target.as_ref())?;
+        // A link that is a reject is known by its own time: what it leads to may be absent, or outside.
         let metadata = match target {
             Some(target) if fault.is_none() => target,
             _ => fs::symlink_metadata(path)?,
@@ -316,5 +321,6 @@ fn mtime_ns(metadata: &Metadata) -> io::Result<i64> {
         Ok(after) => i64::try_from(after.as_nanos()),
         Err(before) => i64::try_from(before.duration().as_nanos()).map(|ns| -ns),
     };
+    // Only times centuries away from 1970 do not fit.
     Ok(ns.unwrap_or(i64::MAX))
 }

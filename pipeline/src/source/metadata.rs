@@ -42,6 +42,7 @@ impl Files {
             let names = entry_names(&archive);
             Container::Zip(archive, names)
         } else {
+            // A single file is like a folder that holds nothing else.
             let name = path
                 .file_name()
                 .unwrap_or_default()
@@ -110,6 +111,7 @@ impl Files {
             return Ok(in_directory(archive, entries));
         }
 
+        // A folder keeps no checksums, so the file is read for one.
         let mut file = self.read(name)?;
         let mut crc = Crc::new();
         let mut bytes = 0;

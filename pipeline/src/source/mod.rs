@@ -116,6 +116,7 @@ pub fn open(path: &Path, allow_outside: bool) -> Result<Box<dyn Source>, SourceE
 fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
     buffer.clear();
     if buffer.capacity() < bytes {
+        // The old memory goes first: a vector that grows would hold both for a moment.
         *buffer = Vec::new();
         buffer.reserve_exact(bytes);
     }
@@ -208,6 +209,7 @@ fn is_zip(path: &Path) -> Result<bool, SourceError> {
 
 /// A clip that is not in the index: one that the metadata looks for elsewhere, or one that is not there.
 fn absent(clip_key: &str, detail: &str) -> ReadFailure {
+    // Keys come from metadata too, where any path may stand.
     let leaves = clip_key.starts_with('/') || clip_key.split('/').any(|part| part == "..");
     let (reason, detail) = if leaves {
         (Reason::OutsideRoot, "the path leaves the audio root")

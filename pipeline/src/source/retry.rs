@@ -39,6 +39,7 @@ pub(super) fn with_retries(mut attempt: impl FnMut() -> io::Result<()>) -> io::R
             done => return done,
         }
     }
+    // The last try, whose answer counts whatever it is.
     attempt()
 }
 

@@ -31,6 +31,7 @@ impl ZipSource {
         let mut rejects = Vec::new();
         for (position, entry) in archive.entries.iter().enumerate() {
             match clip_name(&entry.name) {
+                // Entries of one name stay together: nothing tells which of them is meant.
                 Some(Ok(name)) => names.entry(name).or_default().push(position),
                 Some(Err(reject)) => rejects.push(reject),
                 None => {}
@@ -153,11 +154,13 @@ fn clip_name(raw: &[u8]) -> Option<Result<String, Reject>> {
         return None;
     }
 
+    // Asked of clips only: other files may have names in any encoding.
     let Ok(name) = std::str::from_utf8(raw) else {
         let detail = format!("the zip entry {} is not UTF-8", raw.escape_ascii());
         return Some(Err(Reject::new(Stage::Read, Reason::BadEncoding, detail)));
     };
     let mut parts = Vec::new();
+    // `a//b` and `./a/b` are `a/b`, as they are when the zip is unpacked.
     for component in Path::new(name).components() {
         match component {
             Component::Normal(part) => parts.push(part.to_str()?),
