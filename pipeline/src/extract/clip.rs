@@ -65,6 +65,7 @@ impl Ticket {
                 work.counters.rejects.fetch_add(1, Ordering::Relaxed);
                 Outcome::Rejected(self.named(*reject, work))
             }
+            // Not counted as done: a resumed run decodes the clip again.
             Err(Failure::Run(error)) => return Event::Failed(*error),
         };
 
@@ -88,6 +89,7 @@ impl Ticket {
 impl DecodedClip {
     /// From the worst case to what it takes from here on: its samples, its rows, and the kernels' buffers.
     pub fn hold(&mut self, work: &Work<'_>) {
+        // The capacity, because a buffer that is used again may be longer than this clip.
         let n_pcm = self.pcm.samples.capacity().max(self.last_sample());
         let n_out = self.pcm.n_samples;
         let bytes = work
@@ -115,6 +117,7 @@ impl DecodedClip {
 
     /// Ends the clip with what kernels made of it, and gives its buffers back.
     pub fn end(mut self, work: &Work<'_>, computed: Computed) -> (Event, Pcm) {
+        // From here on only the rows are held: the samples go back to the decoders.
         self.permit.holds(work.features.rows_bytes(&self.segments));
         let Self {
             ticket,
@@ -123,6 +126,7 @@ impl DecodedClip {
             permit,
         } = self;
 
+        // All rows of the clip share it, so that the last one of them gives the permit back.
         let audio = Arc::new(AudioFacts {
             duration_s: pcm.duration_s,
             lost_s: pcm.lost_s,

@@ -72,6 +72,7 @@ impl LaneTimes {
     }
 
     fn lock_failures(&self) -> MutexGuard<'_, Vec<String>> {
+        // A panic cannot leave the list half changed: sentences are only added.
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,6 +90,7 @@ pub fn cpu_time() -> Duration {
 /// Adds the calling thread's CPU time since `start`; returns the time now.
 pub fn add_time(total: &AtomicU64, start: Duration) -> Duration {
     let now = cpu_time();
+    // Relaxed, here and at the other counters: nothing else is read by what they say.
     total.fetch_add(
         now.saturating_sub(start).as_nanos() as u64,
         Ordering::Relaxed,

@@ -78,6 +78,7 @@ impl HashPass<'_> {
             let mut hashes = AudioHashes::with_capacity(self.clips.len());
             for thread in spawned {
                 let joined = thread?.join();
+                // Panics over a file's bytes are caught below: this one is a fault of wavemill.
                 let found = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 hashes.extend(found?);
             }
@@ -90,6 +91,7 @@ impl HashPass<'_> {
         let mut bytes = Vec::new();
         let mut hashes = AudioHashes::new();
         while !self.course.is_stopped() {
+            // Any thread may take any clip: hashes are kept by key, so chance leaves no trace.
             let next = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&(key, n_bytes)) = self.clips.get(next) else {
                 break;
@@ -108,6 +110,7 @@ impl HashPass<'_> {
                         hashes.insert(key.to_owned(), hash);
                     }
                 }
+                // The run rejects it when it reads the clip.
                 Err(ReadFailure::Reject(_)) => {}
                 Err(ReadFailure::Io(source)) => {
                     return Err(self.fail(ExtractError::Read {
@@ -117,6 +120,7 @@ impl HashPass<'_> {
                 }
             }
 
+            // Before the permit goes back, because that covers what a large file took.
             bytes.clear();
             bytes.shrink_to(self.settings.kept_bytes());
             drop(permit);

@@ -106,6 +106,7 @@ impl Lane<'_> {
         let result = match self.work.features.extractor(self.number) {
             Ok(extractor) => self.compute_batches(extractor, hand),
             Err(error) => {
+                // A device that refuses to be planned for has failed, with no clip in hand.
                 let clips = Vec::new();
                 self.retire(Batch { clips, hand }, error)
             }
@@ -231,6 +232,7 @@ impl Lane<'_> {
     ///
     /// Errors: there are none.
     fn retire(&self, batch: Batch, source: KernelError) -> Result<(), ExtractError> {
+        // Each lane counts down once, so one lane alone finds that it is the last.
         if self.shared.working.fetch_sub(1, Ordering::AcqRel) == 1 {
             return Err(ExtractError::Device { source });
         }

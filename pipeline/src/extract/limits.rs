@@ -67,6 +67,7 @@ impl Limits {
         let least_bytes = features
             .least_bytes(rows)
             .saturating_add(worker_bytes.saturating_sub(worker_room(settings)));
+        // Clips have half of the limit.
         let needed_bytes = least_bytes.saturating_mul(2).max(MEMORY_LIMIT_BYTES_MIN);
         if limit_bytes < needed_bytes {
             return Err(ExtractError::Memory {

@@ -52,6 +52,7 @@ pub fn start<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: &'env Work<
     let threads = work.limits.threads;
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
+    // No bound in number: the permits of the rows bound these two in bytes.
     let (event_sender, events) = unbounded();
     let (groups, group_receiver) = unbounded();
 
@@ -100,5 +101,6 @@ pub fn start<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: &'env Work<
             Worker::new(work).run(&queues);
         });
     }
+    // The senders that were cloned above are dropped here. So each queue ends with the threads that send to it.
     Queues { events, groups }
 }

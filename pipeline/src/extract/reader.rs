@@ -64,6 +64,7 @@ fn read_clips(
 
         let buffer = queues.spare.try_recv().unwrap_or_default();
         let clip = reader.read(ticket, permit, buffer)?;
+        // No worker is left to take it: the run has failed.
         if queues.clips.send(clip).is_err() {
             break;
         }
@@ -106,6 +107,7 @@ impl ReadOrder {
         let clip_key = &work.clips[row].clip_key;
         let read_bytes = work.source.read_bytes(clip_key);
 
+        // The caller holds the order's lock while this waits, so permits are taken in plan order.
         let permit = if work.features.is_closed() {
             let charge = work.features.closed_charge(read_bytes);
             work.budget.enter(self.seq, charge)
@@ -168,7 +170,8 @@ impl<'a> Reader<'a> {
     ) -> Result<ClipBytes, ExtractError> {
         let failure = self.read_file(&ticket, &mut bytes)?;
         if self.work.features.is_closed() {
-            // What is asked for and not used costs nothing, unless a device's driver locks it.
+            // The decoder stops at `duration_s` by itself. What is asked for and not used costs nothing, unless a device's
+            // driver locks it.
             let longest_s = if self.work.features.is_batched() {
                 claimed_s(&bytes)
             } else {
@@ -253,6 +256,7 @@ impl<'a> Reader<'a> {
         let clip_key = &clips[ticket.row].clip_key;
 
         let start = cpu_time();
+        // A panic over the bytes of a zip's entry costs its clip alone.
         let read = catch_unwind(AssertUnwindSafe(|| source.read(clip_key, bytes)))
             .unwrap_or_else(|panic| Err(ReadFailure::Reject(panicked(Stage::Read, &*panic))));
         let failure = match read {
@@ -285,9 +289,11 @@ impl<'a> Reader<'a> {
             ..
         } = self.work;
         let start = cpu_time();
+        // After a panic its length is not known, so the clip is measured; if that panics, too, it is a reject.
         let claimed_s = claimed_s(bytes);
         let longest_s = features.clip_s(claimed_s);
 
+        // Too long for the recipe, or too large for memory: either may be a lie of the file.
         let is_long = claimed_s > longest_s
             || features.charge(bytes.len() as u64, longest_s) > limits.in_flight_bytes;
         if !is_long {

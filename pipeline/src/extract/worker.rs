@@ -71,6 +71,7 @@ impl<'a> Worker<'a> {
                     Err(_) => { clips = None; None }
                 },
             };
+            // Nobody writes any more, so the run is over.
             if event.is_some_and(|event| queues.events.send(event).is_err()) {
                 return;
             }
@@ -95,6 +96,7 @@ impl<'a> Worker<'a> {
             .iter()
             .map(|row| features.encode_bytes(row.n_samples));
         let wanted = row_bytes.max().unwrap_or(0);
+        // Never more than there is, so this is not refused. What a row takes beyond it is in its clip's permit.
         let _permit = encoding.take(wanted.min(limits.encode_bytes));
 
         let start = cpu_time();
@@ -130,7 +132,9 @@ impl<'a> Worker<'a> {
             }
         };
         let kept_bytes = self.work.limits.kept_bytes;
+        // The file goes before features are computed: the permit covers one or the other.
         if bytes.capacity() <= kept_bytes {
+            // Where enough buffers wait already, this one is dropped.
             let _ = queues.spare.try_send(bytes);
         } else {
             drop(bytes);

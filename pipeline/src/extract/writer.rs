@@ -43,6 +43,7 @@ pub fn write_shards(
     };
     std::thread::scope(|scope| take_events(pool::start(scope, work), &mut files))?;
 
+    // No error, and shards are missing: the run was asked to stop.
     let done = receipts.iter().flatten().count();
     if done < receipts.len() {
         return Err(ExtractError::Interrupted {
