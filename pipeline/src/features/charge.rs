@@ -52,6 +52,7 @@ impl FeaturePlan {
         };
 
         let n_out = self.samples_at_most(seconds);
+        // A last segment may reach behind the clip's end, and a row is padded to `duration_s`: with samples, too.
         let padded_s = self
             .audio
             .duration_s
@@ -68,6 +69,7 @@ impl FeaturePlan {
         let computing =
             pcm_bytes + self.rows_computed_bytes(rows_bytes) + self.scratch_bytes(row_samples);
         let encoding = rows_bytes + self.encode_excess(row_samples);
+        // Never all at once: the file goes before features are computed, and the samples before rows are encoded.
         (file_bytes + pcm_bytes).max(computing).max(encoding)
     }
 
@@ -111,6 +113,7 @@ impl FeaturePlan {
     /// What a row group and the clip that fills it hold.
     #[must_use]
     pub fn least_bytes(&self, row_group_rows: usize) -> u64 {
+        // Without a bound there is no longest clip: each is checked by itself when it is read.
         if !self.is_closed() {
             return 0;
         }

@@ -64,6 +64,7 @@ impl Extractor {
     /// # Errors
     /// The device's: nothing is known of any clip then.
     pub fn run(&mut self, clips: &[(&Pcm, &[Segment])]) -> Result<Vec<Computed>, KernelError> {
+        // Made first, because the kernels' clips borrow them.
         let places: Vec<Vec<Range<usize>>> = clips
             .iter()
             .map(|(_, segments)| segments.iter().map(sample_range).collect())
@@ -149,6 +150,7 @@ impl FeaturePlan {
     fn tensors(&self, packed: Vec<Vec<u8>>, n_samples: usize) -> Result<Vec<Tensor>, NoRows> {
         let mut tensors = Vec::with_capacity(packed.len());
         for ((feature, entry), bytes) in self.features.iter().zip(&self.entries).zip(packed) {
+            // The kernels give nothing where not one frame fits.
             if bytes.is_empty() {
                 return Err(too_short(format!(
                     "{n_samples} samples are too few for one frame of {}",

@@ -103,6 +103,7 @@ impl FeaturePlan {
     /// [`FeatureError`] naming the feature and the key.
     pub fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, FeatureError> {
         let audio = recipe.audio.clone();
+        // Under this rule shards are planned by the segments that a clip can have, before any clip is decoded.
         if recipe.split.rule == SplitRule::Segment
             && (audio.segment_s.is_none() || segments_at_most(&audio) == usize::MAX)
         {
@@ -228,6 +229,7 @@ impl FeaturePlan {
     /// `bytes_per_s` (asked only where the recipe leaves the length open).
     #[must_use]
     pub fn estimate(&self, clips: u64, file_bytes: u64, bytes_per_s: f64) -> u64 {
+        // All clips are taken to be as long as their mean.
         let mean_s = file_bytes as f64 / clips.max(1) as f64 / bytes_per_s;
         let clip_s = self.audio.longest_s().min(mean_s);
         let clip_samples = samples_in(clip_s, self.audio.sample_rate_hz);

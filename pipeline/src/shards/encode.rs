@@ -164,6 +164,7 @@ fn properties(
     let metadata = metadata.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     WriterProperties::builder()
         .set_compression(codec)
+        // Tensors do not repeat, and their least and greatest bytes tell nothing.
         .set_dictionary_enabled(false)
         .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
         .set_column_data_page_size_limit(tensor, page_bytes.max(1))
@@ -258,6 +259,7 @@ impl RowGroup {
         }
 
         let n_rows = rows.len() as u64;
+        // The rows end here. What they share with their clip holds its permit until the group is on disk.
         let clips = rows.into_iter().map(|r| r.audio).collect();
         Ok(EncodedGroup {
             shard,
@@ -321,6 +323,7 @@ fn write_column(
         .next()
         .expect("the factory makes a writer for each leaf");
 
+    // Row by row, because a page can end only behind a write.
     for array in arrays {
         for leaf in compute_leaves(field, &array)? {
             writer.write(&leaf)?;
@@ -338,6 +341,7 @@ fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow]) -> Vec<ArrayRef> {
     let track_ids = row_clips.iter().map(|clip| clip.track_id);
     let segments = rows.iter().map(|row| row.segment);
     let offsets = rows.iter().map(|row| row.offset_s);
+    // In the order of `tables::feature_schema`.
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(keys)),
         Arc::new(Int64Array::from_iter_values(track_ids)),

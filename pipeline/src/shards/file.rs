@@ -41,6 +41,7 @@ impl ShardFile {
         let place = FileTarget::create(root, relative)?;
         let hashing = place.open()?;
         let properties = Some(format.properties.clone());
+        // Arrow's writer puts the Arrow schema into the file. Row groups come encoded, so the writer below it is enough.
         let writer = ArrowWriter::try_new(hashing, Arc::clone(&format.schema), properties)
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| place.failed(0, source))?;
@@ -133,6 +134,7 @@ pub fn write_table<E: From<ShardError>>(
             .write(&batch?)
             .map_err(|source| place.failed(0, source))?;
     }
+    // Ends the last row group, so that it is in the list.
     writer.flush().map_err(|source| place.failed(0, source))?;
 
     // The writer cuts row groups by itself.
@@ -178,6 +180,7 @@ impl FileTarget {
     }
 
     fn open(&self) -> Result<HashingWriter, ShardError> {
+        // What a killed run left under this name is overwritten.
         let file = File::create(&self.temporary)
             .map_err(|source| io_error(&self.temporary, "create", source))?;
         let inner = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
@@ -245,6 +248,7 @@ struct HashingWriter {
 impl Write for HashingWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let n = self.inner.write(buffer)?;
+        // A writer may take less than it is given.
         self.hasher.update(&buffer[..n]);
         self.bytes += n as u64;
         Ok(n)

@@ -54,6 +54,7 @@ impl KeyInputs<'_> {
     /// # Errors
     /// None in practice.
     pub fn key(&self, shard: &Shard) -> Result<String, serde_json::Error> {
+        // Keyed by its purpose, so that no hash made for another one is equal.
         let mut hasher = blake3::Hasher::new_derive_key("shard key");
         let shared = canonical::to_json(&self.shared(shard)?)?;
         hasher.update(shared.as_bytes());
@@ -70,6 +71,7 @@ impl KeyInputs<'_> {
         let classes = self.targets.iter();
         let is_by_segment = self.recipe.split.rule == SplitRule::Segment;
         Ok(ShardIdentity {
+            // Only the sections that decide bytes: a recipe of another name makes the same key of the same rows.
             recipe: ["audio", "features", "shards"]
                 .map(|section| recipe.get(section).cloned().unwrap_or_default()),
             features: self.features,

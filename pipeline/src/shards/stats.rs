@@ -39,6 +39,7 @@ pub(super) fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: 
             partial.sum_squares[band] += squares;
         }
     } else {
+        // Frame by frame, so each band is one sum in the order of time. `max`, because chunks of 0 are a panic.
         for row in values.chunks_exact(columns.max(1)) {
             for (band, &x) in row.iter().enumerate() {
                 partial.sum[band] += f64::from(x);

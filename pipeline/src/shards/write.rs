@@ -178,6 +178,7 @@ impl<'a> ShardWriter<'a> {
     ) -> Result<(), ShardError> {
         let index = self.filling;
         let todo = &self.todo[index];
+        // A shard's files are opened with its first clip, so that few are open at once.
         if !self.open.contains_key(&index) {
             let shard = self.open_shard(index)?;
             self.open.insert(index, shard);
@@ -194,6 +195,7 @@ impl<'a> ShardWriter<'a> {
         match outcome {
             Outcome::Rejected(reject) => open.receipt.rejects.push(reject),
             Outcome::Rows(rows) => {
+                // Under the rule `segment` a clip can be a member of a shard that has no row of it.
                 if !rows.is_empty() {
                     count_clip(&mut open.receipt, member);
                 }
@@ -211,6 +213,7 @@ impl<'a> ShardWriter<'a> {
                 number: open.groups_made,
                 rows: std::mem::replace(&mut open.pending, rest),
                 training: todo.shard.split == SIDES[0],
+                // From here on the rows give their memory back by themselves, so waiting for it is worth while.
                 busy: self.budget.busy(),
             });
             open.groups_made += 1;
