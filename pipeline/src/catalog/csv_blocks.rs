@@ -94,6 +94,7 @@ impl<R: Read> Blocks<R> {
             let missing = wanted.saturating_sub(block.bytes.len());
             block.bytes.reserve(missing);
             let mut input = self.input.by_ref().take(missing as u64);
+            // `read_to_end` goes on after a short read, so less than it was asked for is the end of the file.
             let at_end = input.read_to_end(&mut block.bytes)? < missing;
             // The mark is no part of the first column's name.
             if self.number == 0 && block.bytes.starts_with(BYTE_ORDER_MARK) {
@@ -114,6 +115,7 @@ impl<R: Read> Blocks<R> {
             }
         };
 
+        // The record that is not whole begins the next block.
         self.rest.extend_from_slice(&block.bytes[end..]);
         block.bytes.truncate(end);
         block.number = self.number;
@@ -150,6 +152,7 @@ fn records_end(bytes: &[u8]) -> Option<usize> {
     while let Some(open) = opening_quote(bytes, at) {
         plain.push((at, open));
         match quoted_end(bytes, open + 1) {
+            // As the last byte it may be the first of two. No line break follows it here, so that changes no cut.
             (Some(quote), _) => at = quote + 1,
             (None, _) => return last_break(bytes, &plain),
         }
@@ -162,6 +165,7 @@ fn last_break(bytes: &[u8], plain: &[(usize, usize)]) -> Option<usize> {
     plain
         .iter()
         .rev()
+        // Never behind a lone `\r`: as the last byte, it may have its `\n` in what is not read yet.
         .find_map(|&(start, end)| Some(start + memrchr(b'\n', &bytes[start..end])? + 1))
 }
 

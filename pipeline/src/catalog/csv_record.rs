@@ -65,6 +65,7 @@ impl<'a> Records<'a> {
             let end = self.field();
             self.left.at = (end + 1).min(self.bytes.len());
             match self.bytes.get(end) {
+                // Another field follows, also at the end of the block: there it is empty.
                 Some(b',') => {}
                 last => {
                     self.left.line += u64::from(last.is_some() && ends_line(self.bytes, end));
@@ -94,6 +95,7 @@ impl<'a> Records<'a> {
 
         // Text behind the closing quote belongs to the field.
         let end = self.field_end((quote + 1).min(self.bytes.len()));
+        // If nothing stands behind the closing quote, the field is what lies between the two.
         let field = if end <= quote + 1 {
             Field {
                 start,
@@ -108,6 +110,7 @@ impl<'a> Records<'a> {
             }
         };
 
+        // Line breaks in quotes count: `line` is that of the file.
         self.left.line += n_lines(&self.bytes[start..quote]);
         self.fields.push(field);
         end

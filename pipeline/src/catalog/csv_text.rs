@@ -124,6 +124,7 @@ impl TextForm {
         while rows.lines.len() < rows_max && records.advance() {
             counted.rows_read += 1;
 
+            // One check of the whole record, instead of one for each field.
             let (base, raw) = records.raw();
             let rejected = match std::str::from_utf8(raw) {
                 Ok(text) if records.fields().len() == wanted => {
@@ -191,6 +192,7 @@ impl TextForm {
 
     fn track_id(&self, records: &Records<'_>) -> Option<i64> {
         let (index, _) = self.schema.column_with_name("track_id")?;
+        // The schema begins with the line, and the record does not.
         let value = records.value(*records.fields().get(index - 1)?);
         std::str::from_utf8(&value).ok()?.parse().ok()
     }
@@ -294,6 +296,7 @@ impl<R: Read> TextReader<R> {
     /// # Errors
     /// `Csv` when reading fails.
     pub fn next_block(&mut self, block: &mut Block) -> Result<bool, CatalogError> {
+        // First comes what the first block holds behind the header.
         if !self.block.is_empty() {
             std::mem::swap(block, &mut self.block);
             self.block = Block::default();

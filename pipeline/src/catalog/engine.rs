@@ -50,6 +50,7 @@ impl Engine {
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_batch_size(BATCH_ROWS);
+        // Operators that can spill share it evenly, and write to disk what does not fit.
         let pool = Arc::new(FairSpillPool::new(memory_bytes));
         let environment = RuntimeEnvBuilder::new()
             .with_memory_pool(pool)
@@ -60,6 +61,7 @@ impl Engine {
             context.register_udf(function);
         }
 
+        // On the caller's thread, as there is one partition: no scheduler decides an order.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(DataFusionError::from)?;
@@ -77,11 +79,13 @@ impl Engine {
     pub fn set_table(&self, name: &str, rows: &RecordBatch) -> Result<(), CatalogError> {
         let n_rows = rows.num_rows();
         let starts = (0..n_rows).step_by(BATCH_ROWS);
+        // A table passes its batches on as they are, so they are cut to the size that queries work in.
         let slices = starts
             .map(|start| rows.slice(start, BATCH_ROWS.min(n_rows - start)))
             .collect();
 
         let table = MemTable::try_new(rows.schema(), vec![slices])?;
+        // A second table of a name would be refused.
         self.context.deregister_table(name)?;
         self.context.register_table(name, Arc::new(table))?;
         Ok(())
@@ -199,6 +203,7 @@ pub(super) fn one_line(error: &DataFusionError) -> String {
 /// The three of `known` that look most like `name`.
 pub(super) fn nearest(name: &str, known: &[&str]) -> String {
     let mut known = known.to_vec();
+    // The second sort is stable: names that are equally near stay in this order.
     known.sort_unstable();
     known.dedup();
     known.sort_by_key(|candidate| levenshtein(&name.to_lowercase(), &candidate.to_lowercase()));

@@ -104,6 +104,7 @@ impl ExtraTable {
         } else {
             Header::Levels
         };
+        // Opened once more: a look at the header has read from the first reader.
         let reader = TextReader::open(file, files.read(file)?, header)?;
 
         let required = (!is_raw).then_some("track_id");
@@ -132,6 +133,7 @@ impl ExtraTable {
     /// Columns of every batch.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
+        // Without the line, which is first.
         let fields = self.typer.schema().fields().iter().skip(1).cloned();
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
@@ -139,6 +141,7 @@ impl ExtraTable {
     /// Records counted out so far, by line.
     #[must_use]
     pub fn rejects(&self) -> Vec<Reject> {
+        // Those of typing, and those of parsing.
         let mut rejects = [self.rejects.as_slice(), &self.reader.counted.rejects].concat();
         rejects.sort_by_key(|reject| reject.line);
         rejects
@@ -167,6 +170,7 @@ impl Iterator for ExtraTable {
 
 /// Raw dumps stay text, as published: their numbers and dates come in several forms.
 fn kind(table: &str, column: &str) -> ColumnKind {
+    // Latitude and longitude are the only numbers among the metadata.
     let echonest_text = column.contains("_metadata_") && !column.ends_with("itude");
     match (table, column) {
         ("fma_features" | "echonest", "track_id") => ColumnKind::Int,

@@ -102,6 +102,7 @@ pub(super) fn csv_file<R: Read + Send>(
     let rows_read = blocks.iter().map(|block| block.counts.rows_read).sum();
     let rejects = blocks.into_iter().flat_map(|block| block.counts.rejects);
     let mut rejects: Vec<Reject> = rejects.collect();
+    // A block's rejects of parsing come before its rejects of typing.
     rejects.sort_by_key(|reject| reject.line);
     Ok(ParsedMetadata {
         rows,
@@ -310,6 +311,8 @@ const ANNOUNCED_COLUMNS_MAX: usize = 16 * COLUMNS_MAX;
 ///
 /// Source: `FileMetaData` of parquet.thrift, compact protocol: field 1 is the version, field 2 the list of the parts.
 fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
+    // The footer is the directory's length and the magic. A field begins with a byte that says how far its number is
+    // from the last one's, and its type. A list of 15 parts and more has its size behind its first byte.
     const FOOTER_BYTES: u64 = 8;
     const I32: u8 = 0x15;
     const LIST: u8 = 0x19;
@@ -344,6 +347,7 @@ fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
 /// Seven bits a byte, the low ones first.
 fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
     let mut value = 0;
+    // Five bytes hold 32 bits.
     for shift in (0..35).step_by(7) {
         let byte = bytes.next()?;
         value |= usize::from(byte & 0x7f) << shift;
@@ -375,6 +379,7 @@ impl ParsedMetadata {
         let mut first_lines = HashMap::with_capacity(ids.len());
         let mut keep = vec![true; ids.len()];
         for (row, (&id, &line)) in ids.values().iter().zip(lines.values()).enumerate() {
+            // No two records begin on one line, so the line tells whether this row is the first one itself.
             let first = *first_lines.entry(id).or_insert(line);
             if first == line {
                 continue;
@@ -403,6 +408,7 @@ pub(super) fn folders(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError
         .len()
         .try_into()
         .expect("a count of map entries fits in i64");
+    // There is no file: numbers of the clips take the place of lines.
     let lines = Int64Array::from_iter_values(1..=n_clips);
     let keys: StringViewArray = audio.keys().map(Some).collect();
     let ids = Int64Array::from_iter_values(audio.keys().map(|key| canonical::track_id(key)));

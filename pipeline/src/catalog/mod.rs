@@ -228,6 +228,7 @@ pub fn clean(
     laps.end("clean");
     load::stop_here(course)?;
 
+    // From here on rows are in the order of their keys, so a label belongs to its row by its place.
     let rows = rows::keyed(&cleaner.rows)?;
     let mut labels = Vec::with_capacity(recipe.targets.len());
     for target in &recipe.targets {
@@ -444,6 +445,7 @@ fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetada
     let files = Files::open(path)?;
     let tracks = main_file(&files, path, "tracks.csv")?;
     let genres = files.names().find(|name| *name == "genres.csv");
+    // Before either is read: progress needs the bytes of both.
     begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
 
     let genres = match genres {
@@ -558,6 +560,7 @@ fn main_file<'a>(
     wanted: &'static str,
 ) -> Result<&'a str, CatalogError> {
     let names: Vec<&str> = files.names().collect();
+    // A file that is given by itself, or is alone in its place, may have any name.
     if let [only] = names[..] {
         return Ok(only);
     }

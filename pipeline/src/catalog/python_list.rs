@@ -93,6 +93,7 @@ fn parse_texts(text: &str, row: &mut Vec<String>) -> Option<()> {
             .chars()
             .next()
             .filter(|quote| matches!(quote, '\'' | '"'))?;
+        // Either quote has one byte.
         let (item, behind) = quoted(&rest[1..], quote)?;
         row.push(item);
 
@@ -130,6 +131,7 @@ fn escaped(chars: &mut std::str::Chars<'_>) -> Option<char> {
         'U' => 8,
         plain => return Some(plain),
     };
+    // `get`, because the cut may lie within a character.
     let digits = chars.as_str().get(..n_digits)?;
     *chars = chars.as_str()[n_digits..].chars();
     char::from_u32(u32::from_str_radix(digits, 16).ok()?)

@@ -31,6 +31,7 @@ pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
         rows = take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)?;
     }
 
+    // Once more, since the order may be another one now.
     let keys = clip_keys(&rows).map_err(|problem| CatalogError::ClipKey { problem })?;
     if rows.column_by_name("track_id").is_none() {
         let ids = keys.iter().map(|key| key.map(canonical::track_id));
@@ -358,6 +359,7 @@ pub(super) fn distinct(
     }
     let rows = arrow::array::UInt32Array::from_iter_values(first.values().map(|(_, row)| *row));
 
+    // Only the columns about the id: an album's, and not its track's.
     let schema = tracks.schema();
     let fields = schema.fields();
     let wanted: Vec<usize> = (0..fields.len())

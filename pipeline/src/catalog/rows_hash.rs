@@ -22,6 +22,7 @@ pub(super) fn rows_hash(rows: &RecordBatch) -> Result<String, ArrowError> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::with_capacity(2 * CHUNK_BYTES);
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        // Equal values under another name or type are other rows.
         put_text(&mut bytes, field.name());
         put_text(&mut bytes, &type_name(field.data_type()));
         put_values(&mut bytes, column.as_ref(), &mut |bytes| {

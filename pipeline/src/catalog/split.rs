@@ -63,6 +63,7 @@ pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
 
         let mut position = 0;
         for group in groups {
+            // By the place of the group's first row: a recording is not cut.
             let side =
                 usize::from(position >= training) + usize::from(position >= training + validation);
             position += group.len();
@@ -101,6 +102,7 @@ pub fn by_artist(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
             order.push((hash(&name), name, group));
         }
     }
+    // By name where two hashes are equal, so that the order never depends on that of the rows.
     order.sort_unstable();
 
     let mut sides = vec![0; rows.len()];
@@ -202,6 +204,7 @@ fn sizes(n: usize, fractions: [f64; 3]) -> [usize; 3] {
     let shares = fractions.map(|fraction| fraction * n as f64);
     let mut sizes = shares.map(|share| share as usize);
 
+    // This sort is stable: of equal remainders the earlier side comes first.
     let mut by_remainder = [0, 1, 2];
     by_remainder.sort_by(|&a, &b| shares[b].fract().total_cmp(&shares[a].fract()));
     let left = n.saturating_sub(sizes.iter().sum());

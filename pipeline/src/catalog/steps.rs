@@ -146,6 +146,7 @@ impl<'a> Cleaner<'a> {
         let answer = self.query(step, &sql)?;
         let kept = self.marks(lines(&answer));
 
+        // In the order of the rows that there are, whatever the order of the answer.
         let mut mask = Vec::with_capacity(self.rows.num_rows());
         for &line in lines(&self.rows).values() {
             mask.push(self.row_of(line).is_some_and(|row| kept[row]));
@@ -209,6 +210,7 @@ impl<'a> Cleaner<'a> {
             if self.engine.course().is_stopped() {
                 return CatalogError::Stopped;
             }
+            // The engine's own message would not say which file the table comes from.
             if let Some(table) = self.engine.missing_table(sql) {
                 return CatalogError::NoTable {
                     step: step.to_owned(),
@@ -240,6 +242,7 @@ impl<'a> Cleaner<'a> {
             .as_primitive::<Int64Type>()
             .clone();
 
+        // A repeated line would count a row twice, and an unknown one a row that was never read.
         let mut seen = HashSet::with_capacity(lines.len());
         let are_kept = lines
             .iter()
@@ -258,6 +261,7 @@ impl<'a> Cleaner<'a> {
         let before = clip_keys(&self.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
         let line_of: HashMap<_, _> = before.iter().zip(lines(&self.rows).values()).collect();
 
+        // The keys of both are unique: `clip_keys` refuses others.
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(&&line) = line_of.get(&key) else {
@@ -285,6 +289,7 @@ impl<'a> Cleaner<'a> {
 
         let numbers: Int64Array = (1..).take(output.num_rows()).map(Some).collect();
         let all = with_first_column(LINE, Arc::new(numbers), output)?;
+        // The counts of the steps before this one stay; lines, and the places of rows by them, start anew.
         let steps = std::mem::take(&mut self.steps);
         *self = Self {
             steps,
@@ -296,6 +301,7 @@ impl<'a> Cleaner<'a> {
 
     fn finish(&mut self, step: &str, rows: RecordBatch) {
         let kept = self.marks(lines(&rows));
+        // A row that an earlier step dropped is not among these, and keeps that step's name.
         for &line in lines(&self.rows).values() {
             if let Some(row) = self.row_of(line).filter(|row| !kept[*row]) {
                 self.dropped_by[row] = Some(self.steps.len());

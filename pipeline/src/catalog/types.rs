@@ -99,6 +99,7 @@ fn is_float(value: &str) -> bool {
     let digits = value.trim_start_matches('-');
     let padded = digits.starts_with('0') && digits.len() > 1 && !digits.starts_with("0.");
     let is_beyond = digits.bytes().all(|b| b.is_ascii_digit()) && value.parse::<i64>().is_err();
+    // `inf` and `nan` parse as floats; they do not begin with a digit, and are words here.
     !padded
         && !is_beyond
         && digits.starts_with(|c: char| c.is_ascii_digit())
@@ -132,6 +133,7 @@ impl Conversion {
             DataType::Utf8View,
             true,
         )]));
+        // A table of the one column `text`, which is what the SQL names.
         let known = DFSchema::try_from(text.as_ref().clone())?;
 
         let parsed = context.parse_sql_expr(sql, &known)?;

@@ -27,6 +27,7 @@ const LOOKS_AT_ALL_COLUMNS: [&str; 9] = [
 /// `rows` with the columns that `sql` does not name packed; `None` where nothing is to be gained, or might be lost.
 pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
     let schema = rows.schema();
+    // A column of the user's own by such a name would be taken apart behind the query.
     if schema.fields().len() <= NARROW_COLUMNS_MAX
         || schema.fields().iter().any(|f| f.name().starts_with(PACKED))
     {
