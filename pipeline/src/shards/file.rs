@@ -41,7 +41,7 @@ impl ShardFile {
         let place = FileTarget::create(root, relative)?;
         let hashing = place.open()?;
         let properties = Some(format.properties.clone());
-        // Arrow's writer puts the Arrow schema into the file. Row groups come encoded, so the writer below it is enough.
+        // Arrow's writer puts the Arrow schema into the file. Row groups come encoded, so the writer below is enough.
         let writer = ArrowWriter::try_new(hashing, Arc::clone(&format.schema), properties)
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| place.failed(0, source))?;
