@@ -85,8 +85,10 @@ impl FeaturePlan {
         let n_out = n_out + EXTRA_SAMPLES;
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
-        (self.pcm_bytes(n_pcm, n_out) + self.rows_computed_bytes(held) + self.scratch_bytes(longest))
-            .max(self.rows_bytes(rows))
+        (self.pcm_bytes(n_pcm, n_out)
+            + self.rows_computed_bytes(held)
+            + self.scratch_bytes(longest))
+        .max(self.rows_bytes(rows))
     }
 
     /// What a clip's rows hold until they are on disk.
