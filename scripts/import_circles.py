@@ -20,7 +20,6 @@ NOT_YET = {
     "schemas": "recipe/validate.rs asks tables.rs for the names of columns, whose schemas are made of recipes",
     "kernels": "errors of all operations are one enum, which each of them returns; args.rs collects all operations, and "
     "their device code reads it",
-    "trainer": "numbers.rs fails with the error of learner.rs, which calls it",
 }
 
 PATH = re.compile(r"(?<![\w$:])(crate|super|self)::(?=[\w{*])")

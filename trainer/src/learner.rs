@@ -18,7 +18,7 @@ use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
 use crate::mixup;
 use crate::models::init::{self, Origin};
 use crate::models::{Inputs, ModelError, Net, registry};
-use crate::numbers::Numbers;
+use crate::numbers::{ForwardError, Numbers};
 use crate::optim::{OptimError, Optimizer};
 use crate::strategy::{self, Buckets, Collective, RankError};
 
@@ -32,6 +32,9 @@ pub enum LearnError {
     /// The architecture cannot be built for this store.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The model gives no answer.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Optim(#[from] OptimError),
     #[error(transparent)]

@@ -5,8 +5,18 @@ use tch::{Device, Kind, TchError, Tensor};
 use wavemill_schemas::config::{Precision, Train};
 
 use crate::ffi::{self, TorchError};
-use crate::learner::LearnError;
-use crate::models::{Inputs, Net};
+use crate::models::{Inputs, ModelError, Net};
+
+/// Why a model gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The model refuses the rows, or libtorch an operation of it.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A switch of libtorch.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
 
 /// A device and a precision.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +53,7 @@ impl Numbers {
         net: &Net,
         inputs: &Inputs,
         train: bool,
-    ) -> Result<Vec<Tensor>, LearnError> {
+    ) -> Result<Vec<Tensor>, ForwardError> {
         Ok(self.answer(net, inputs, train)?.1)
     }
 
@@ -53,7 +63,7 @@ impl Numbers {
         net: &Net,
         inputs: &Inputs,
         train: bool,
-    ) -> Result<(Tensor, Vec<Tensor>), LearnError> {
+    ) -> Result<(Tensor, Vec<Tensor>), ForwardError> {
         if !self.bf16 {
             return Ok(net.answer(inputs, train)?);
         }

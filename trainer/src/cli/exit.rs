@@ -15,6 +15,7 @@ use crate::evaluate::EvaluateError;
 use crate::export::ExportError;
 use crate::learner::LearnError;
 use crate::models::ModelError;
+use crate::numbers::ForwardError;
 use crate::predict::PredictError;
 use crate::run::RunError;
 use crate::strategy::{self, RankError};
@@ -147,7 +148,7 @@ fn run(error: &RunError) -> Option<u8> {
 
 fn learn(error: &LearnError) -> Option<u8> {
     match error {
-        LearnError::Model(error) => model(error),
+        LearnError::Model(error) | LearnError::Forward(ForwardError::Model(error)) => model(error),
         LearnError::Dataset(error) => Some(dataset(error)),
         LearnError::Checkpoint(error) => checkpoint(error),
         LearnError::Rank(error) => rank(error),
@@ -264,11 +265,15 @@ mod tests {
             rank: 1,
             reason: String::new(),
         };
-        let cases: [(Error, u8); 14] = [
+        let cases: [(Error, u8); 15] = [
             (UsageError(String::new()).into(), 2),
             (RunError::from(damaged()).into(), 3),
             (RunError::from(LearnError::from(damaged())).into(), 3),
             (RunError::from(LearnError::from(unknown())).into(), 2),
+            (
+                RunError::from(LearnError::from(ForwardError::from(unknown()))).into(),
+                2,
+            ),
             (ExportError::from(unknown()).into(), 2),
             (other().into(), 4),
             (

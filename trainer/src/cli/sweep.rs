@@ -27,6 +27,7 @@ use super::{MachineArgs, MachineShares, fit, interrupt};
 use crate::dataset::{Dataset, Needs};
 use crate::learner::LearnError;
 use crate::models::{init, registry};
+use crate::numbers::ForwardError;
 use crate::run::{self, Job, KeepGoing, RunError};
 use crate::strategy::{Collective, Ranks};
 use trial::{MedianJudge, Trial};
@@ -592,7 +593,9 @@ fn goes_on(error: &Error, group: &dyn Collective) -> bool {
     let is_on_all_ranks = matches!(
         error.downcast_ref(),
         Some(RunError::Learn(
-            LearnError::Diverged { .. } | LearnError::Model(_)
+            LearnError::Diverged { .. }
+                | LearnError::Model(_)
+                | LearnError::Forward(ForwardError::Model(_))
         ))
     );
     exit::code(error) != 5 && (group.world_size() == 1 || is_on_all_ranks)
