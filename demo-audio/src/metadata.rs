@@ -77,7 +77,7 @@ const COLUMNS: [(&str, &[&str]); 4] = [
 
 /// What is known of a clip once it is encoded.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Encoded {
+pub struct EncodedClip {
     /// `track.bit_rate`, bits a second.
     pub bit_rate_bps: u32,
     /// `track.duration`, seconds.
@@ -85,7 +85,7 @@ pub struct Encoded {
 }
 
 /// `tracks.csv`; `encoded` has one entry a track. Bytes, since one row is not UTF-8.
-pub fn tracks_csv(catalog: &Catalog, encoded: &[Encoded]) -> Vec<u8> {
+pub fn tracks_csv(catalog: &Catalog, encoded: &[EncodedClip]) -> Vec<u8> {
     let mut table = header().into_bytes();
     for (track, encoded) in catalog.tracks.iter().zip(encoded) {
         table.extend_from_slice(&line(
@@ -131,7 +131,7 @@ fn line(track: &Track, fields: &[String]) -> Vec<u8> {
 }
 
 /// A track's values, in the header's order.
-fn fields(track: &Track, artist: &Artist, encoded: Encoded) -> Vec<String> {
+fn fields(track: &Track, artist: &Artist, encoded: EncodedClip) -> Vec<String> {
     let mut fields = vec![track.id.to_string()];
     for (group, names) in COLUMNS {
         for name in names {
@@ -191,7 +191,7 @@ fn artist_value(name: &str, artist: &Artist) -> String {
     }
 }
 
-fn track_value(name: &str, track: &Track, artist: &Artist, encoded: Encoded) -> String {
+fn track_value(name: &str, track: &Track, artist: &Artist, encoded: EncodedClip) -> String {
     match name {
         "bit_rate" => encoded.bit_rate_bps.to_string(),
         "comments" => "0".to_owned(),
@@ -252,7 +252,7 @@ pub fn genres_csv(catalog: &Catalog) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLUMNS, Encoded, fields, header, line, with_ancestors};
+    use super::{COLUMNS, EncodedClip, fields, header, line, with_ancestors};
     use crate::tracks::{Catalog, Line, Options};
 
     #[test]
@@ -285,7 +285,11 @@ mod tests {
             seconds: 10.0,
         });
         for track in &catalog.tracks {
-            let fields = fields(track, &catalog.artists[track.artist], Encoded::default());
+            let fields = fields(
+                track,
+                &catalog.artists[track.artist],
+                EncodedClip::default(),
+            );
             assert_eq!(fields.len(), 53);
             let utf8 = std::str::from_utf8(&line(track, &fields)).is_ok();
             assert_eq!(utf8, track.line != Line::NotUtf8, "track {}", track.id);

@@ -9,7 +9,7 @@ use crate::synth::{Canvas, Note, Voice, drums, effects, voices};
 
 /// How one artist plays and sounds, whatever the piece.
 #[derive(Clone, Debug)]
-pub struct Manner {
+pub struct PlayingStyle {
     /// Lowest tonic, Hz.
     pub root_hz: f32,
     /// Factor on the genre's usual tempo.
@@ -32,7 +32,7 @@ pub struct Manner {
     pub width: f32,
 }
 
-impl Manner {
+impl PlayingStyle {
     /// Draws an artist.
     pub fn draw(rng: &mut Rng) -> Self {
         Self {
@@ -54,23 +54,23 @@ impl Manner {
 pub fn render(
     genre: Genre,
     guest: Genre,
-    manner: &Manner,
+    style: &PlayingStyle,
     rate_hz: u32,
     seconds: f32,
     rng: &mut Rng,
 ) -> Canvas {
-    let mut canvas = part(genre, manner, rate_hz, seconds, rng);
+    let mut canvas = part(genre, style, rate_hz, seconds, rng);
 
     // Voices differ in loudness: the guest's level is relative to what the host plays.
-    if manner.guest_level > 0.05 {
-        let other = part(guest, manner, rate_hz, seconds, rng);
-        let gain = manner.guest_level * level(&canvas) / level(&other).max(1e-6);
+    if style.guest_level > 0.05 {
+        let other = part(guest, style, rate_hz, seconds, rng);
+        let gain = style.guest_level * level(&canvas) / level(&other).max(1e-6);
         canvas.mix(&other, gain);
     }
 
-    effects::reverb(&mut canvas, manner.reverb);
-    effects::tilt(&mut canvas, manner.tilt);
-    effects::master(&mut canvas, manner.rms_db, manner.noise_db, rng);
+    effects::reverb(&mut canvas, style.reverb);
+    effects::tilt(&mut canvas, style.tilt);
+    effects::master(&mut canvas, style.rms_db, style.noise_db, rng);
     canvas
 }
 
@@ -81,12 +81,12 @@ fn level(canvas: &Canvas) -> f32 {
 }
 
 /// What one genre plays, before room and master.
-fn part(genre: Genre, manner: &Manner, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
+fn part(genre: Genre, style: &PlayingStyle, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
     // Pieces of one artist are in several keys, so that the pitch alone does not tell the artist.
     let key = *rng.pick(&[0, 2, 3, 5, 7, 9]);
     let mut stage = Stage {
         canvas: Canvas::new(rate_hz, seconds),
-        manner,
+        style,
         key,
         rng,
     };
@@ -110,7 +110,7 @@ fn part(genre: Genre, manner: &Manner, rate_hz: u32, seconds: f32, rng: &mut Rng
 /// One part being played.
 struct Stage<'a> {
     canvas: Canvas,
-    manner: &'a Manner,
+    style: &'a PlayingStyle,
     /// Semitones above the artist's root.
     key: i32,
     rng: &'a mut Rng,
@@ -119,7 +119,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     /// Seconds a beat, around the genre's usual tempo.
     fn beat_s(&mut self, bpm: f32) -> f32 {
-        60.0 / (bpm * self.manner.pace * self.rng.range(0.97, 1.03))
+        60.0 / (bpm * self.style.pace * self.rng.range(0.97, 1.03))
     }
 
     /// Start times `step_s` apart over the whole piece, numbered.
@@ -134,10 +134,10 @@ impl Stage<'_> {
         const MINOR: [i32; 7] = [0, 2, 3, 5, 7, 8, 10];
 
         // Degrees below 0 and above 6 lie in the octaves below and above.
-        let scale = if self.manner.minor { MINOR } else { MAJOR };
+        let scale = if self.style.minor { MINOR } else { MAJOR };
         let semitones =
             scale[degree.rem_euclid(7) as usize] + 12 * (degree.div_euclid(7) + octave) + self.key;
-        self.manner.root_hz * 2f32.powf(semitones as f32 / 12.0)
+        self.style.root_hz * 2f32.powf(semitones as f32 / 12.0)
     }
 
     /// A pitch drawn from `n` degrees, `from` upwards.
@@ -153,7 +153,7 @@ impl Stage<'_> {
             ..note
         };
         let at_s = at_s + self.rng.range(0.0, 0.008);
-        let pan = self.manner.width * self.rng.noise();
+        let pan = self.style.width * self.rng.noise();
         let sound = voice(&note, self.canvas.rate_hz, self.rng);
         self.canvas.add(at_s, pan, &sound);
     }
@@ -162,7 +162,7 @@ impl Stage<'_> {
     fn drum(&mut self, voice: Voice, steps: &str, step_s: f32, level: f32) {
         let steps = steps.as_bytes();
         // Drums are tuned to the artist's key, but by half: a kick must stay a kick.
-        let hz = 52.0 * (self.manner.root_hz / 78.0).sqrt();
+        let hz = 52.0 * (self.style.root_hz / 78.0).sqrt();
 
         for (i, at_s) in self.grid(step_s) {
             let strength = match steps[i % steps.len()] {
@@ -174,7 +174,7 @@ impl Stage<'_> {
             let note = Note {
                 hz,
                 seconds: step_s,
-                level: level * strength * self.manner.drum_level,
+                level: level * strength * self.style.drum_level,
             };
             self.play(voice, at_s, note);
         }
@@ -398,7 +398,7 @@ fn spoken(stage: &mut Stage) {
     let mut at_s = stage.rng.range(0.0, 0.4);
 
     while at_s < stage.canvas.seconds() {
-        let seconds = stage.rng.range(0.09, 0.24) / stage.manner.pace;
+        let seconds = stage.rng.range(0.09, 0.24) / stage.style.pace;
         let note = Note {
             hz: base_hz * stage.rng.range(0.85, 1.2),
             seconds,

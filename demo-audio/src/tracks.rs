@@ -5,7 +5,7 @@ use crate::encode::{ENCODINGS, Encoding};
 use crate::genres::{Genre, PLAYED};
 use crate::names;
 use crate::rng::Rng;
-use crate::styles::Manner;
+use crate::styles::PlayingStyle;
 
 /// Artists a genre: six train, one validates, one tests.
 const ARTISTS_PER_GENRE: usize = 8;
@@ -35,7 +35,7 @@ pub struct Artist {
     /// What they play.
     pub genre: Genre,
     /// How they play it.
-    pub manner: Manner,
+    pub style: PlayingStyle,
     /// `set.split`.
     pub split: &'static str,
     /// `album.title`, of their only album.
@@ -128,18 +128,18 @@ impl Catalog {
             .collect();
 
         let mut rng = Rng::keyed(options.seed, &[1]);
-        let mut wishes = wishes(options.tracks);
+        let mut requests = requests(options.tracks);
         // A shuffle (Fisher, Yates) in which the first stays first: the duplicate is of it.
-        for i in (2..wishes.len()).rev() {
-            wishes.swap(i, 1 + rng.below(i));
+        for i in (2..requests.len()).rev() {
+            requests.swap(i, 1 + rng.below(i));
         }
 
-        let mut tracks = Vec::with_capacity(wishes.len());
+        let mut tracks = Vec::with_capacity(requests.len());
         let mut id = 1;
-        for (number, wish) in wishes.iter().enumerate() {
+        for (number, request) in requests.iter().enumerate() {
             // With gaps, as FMA's ids have.
             id += 1 + rng.below(400) as u32;
-            tracks.push(track(id, number, *wish, &artists, &mut rng));
+            tracks.push(track(id, number, *request, &artists, &mut rng));
         }
         Self { artists, tracks }
     }
@@ -147,7 +147,7 @@ impl Catalog {
 
 /// What is asked of one track before it has an id.
 #[derive(Clone, Copy)]
-struct Wish {
+struct TrackRequest {
     genre: usize,
     artist: usize,
     labelled: bool,
@@ -172,7 +172,7 @@ const FAULTY_CLIPS: [Clip; 12] = [
 ];
 const FAULTY_LINES: [Line; 3] = [Line::TooFewFields, Line::TooManyFields, Line::NotUtf8];
 
-impl Wish {
+impl TrackRequest {
     /// A labelled track with a whole clip. Counting on, `i` goes through all genres, and then to their next artists.
     fn good(i: usize) -> Self {
         Self {
@@ -185,32 +185,32 @@ impl Wish {
     }
 }
 
-fn wishes(tracks: usize) -> Vec<Wish> {
-    let mut wishes: Vec<Wish> = (0..tracks).map(Wish::good).collect();
+fn requests(tracks: usize) -> Vec<TrackRequest> {
+    let mut requests: Vec<TrackRequest> = (0..tracks).map(TrackRequest::good).collect();
 
     // One in twenty has no label. The steps of 3, 7 and 11 spread these and the faults over genres and artists.
     for i in 0..tracks / 20 {
-        wishes.push(Wish {
+        requests.push(TrackRequest {
             labelled: false,
-            ..Wish::good(i * 3)
+            ..TrackRequest::good(i * 3)
         });
     }
     for (i, clip) in FAULTY_CLIPS.into_iter().enumerate() {
-        wishes.push(Wish {
+        requests.push(TrackRequest {
             clip,
-            ..Wish::good(i * 7)
+            ..TrackRequest::good(i * 7)
         });
     }
 
     // No clip for a line that cannot be read: else its file would lie there without a row.
     for (i, line) in FAULTY_LINES.into_iter().enumerate() {
-        wishes.push(Wish {
+        requests.push(TrackRequest {
             clip: Clip::Missing,
             line,
-            ..Wish::good(i * 11)
+            ..TrackRequest::good(i * 11)
         });
     }
-    wishes
+    requests
 }
 
 fn artist(seed: u64, index: usize) -> Artist {
@@ -230,7 +230,7 @@ fn artist(seed: u64, index: usize) -> Artist {
         bio: names::bio(&name, &mut rng),
         name,
         genre: PLAYED[index % PLAYED.len()],
-        manner: Manner::draw(&mut rng),
+        style: PlayingStyle::draw(&mut rng),
         split,
         album_title: names::title(&mut rng),
         album_id: if rng.chance(0.05) {
@@ -241,11 +241,17 @@ fn artist(seed: u64, index: usize) -> Artist {
     }
 }
 
-fn track(id: u32, number: usize, wish: Wish, artists: &[Artist], rng: &mut Rng) -> Track {
-    let artist = wish.artist * PLAYED.len() + wish.genre;
+fn track(
+    id: u32,
+    number: usize,
+    request: TrackRequest,
+    artists: &[Artist],
+    rng: &mut Rng,
+) -> Track {
+    let artist = request.artist * PLAYED.len() + request.genre;
     let genre = artists[artist].genre;
     // Any genre but the artist's own.
-    let guest = PLAYED[(wish.genre + 1 + rng.below(PLAYED.len() - 1)) % PLAYED.len()];
+    let guest = PLAYED[(request.genre + 1 + rng.below(PLAYED.len() - 1)) % PLAYED.len()];
 
     let children = genre.children();
     let mut genres = if children.is_empty() || rng.chance(0.4) {
@@ -253,7 +259,7 @@ fn track(id: u32, number: usize, wish: Wish, artists: &[Artist], rng: &mut Rng) 
     } else {
         vec![*rng.pick(&children)]
     };
-    if !wish.labelled {
+    if !request.labelled {
         genres.push(guest.id());
     }
 
@@ -263,16 +269,16 @@ fn track(id: u32, number: usize, wish: Wish, artists: &[Artist], rng: &mut Rng) 
         number: 1 + number % 12,
         title: names::title(rng),
         guest,
-        labelled: wish.labelled,
+        labelled: request.labelled,
         genres,
-        subset: if wish.labelled {
+        subset: if request.labelled {
             SUBSETS[rng.below(SUBSETS.len())]
         } else {
             "large"
         },
         encoding: rng.pick(&ENCODINGS),
-        clip: wish.clip,
-        line: wish.line,
+        clip: request.clip,
+        line: request.line,
     }
 }
 

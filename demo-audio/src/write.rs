@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::damage;
 use crate::encode::{Mp3, id3v2, mp3};
-use crate::metadata::{self, Encoded};
+use crate::metadata::{self, EncodedClip};
 use crate::rng::Rng;
 use crate::styles;
 use crate::synth::Canvas;
@@ -68,10 +68,10 @@ pub fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
 }
 
 /// Renders and writes every clip on all cores; the order of work does not matter, since each draws from its own key.
-fn clips(folder: &Path, options: &Options, catalog: &Catalog) -> Result<Vec<Encoded>> {
+fn clips(folder: &Path, options: &Options, catalog: &Catalog) -> Result<Vec<EncodedClip>> {
     let next = AtomicUsize::new(0);
     let workers = thread::available_parallelism().map_or(1, usize::from);
-    let mut written = thread::scope(|scope| -> Result<Vec<Written>> {
+    let mut written = thread::scope(|scope| -> Result<Vec<WrittenClip>> {
         let mut threads = Vec::new();
         for _ in 0..workers {
             threads.push(scope.spawn(|| take_clips(&next, folder, options, catalog)));
@@ -93,10 +93,10 @@ fn clips(folder: &Path, options: &Options, catalog: &Catalog) -> Result<Vec<Enco
 }
 
 /// A clip that one of the threads wrote.
-struct Written {
+struct WrittenClip {
     /// Of its track in the catalogue.
     index: usize,
-    encoded: Encoded,
+    encoded: EncodedClip,
 }
 
 /// What one thread does: the next track that no thread has taken, until there is none.
@@ -105,7 +105,7 @@ fn take_clips(
     folder: &Path,
     options: &Options,
     catalog: &Catalog,
-) -> Result<Vec<Written>> {
+) -> Result<Vec<WrittenClip>> {
     let mut written = Vec::new();
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
@@ -117,12 +117,16 @@ fn take_clips(
         if let Some(bytes) = bytes {
             save(&path(folder, track.id), &bytes)?;
         }
-        written.push(Written { index, encoded });
+        written.push(WrittenClip { index, encoded });
     }
 }
 
 /// What the table says of a track's clip, and the bytes of its file where there is one.
-fn clip(options: &Options, catalog: &Catalog, track: &Track) -> Result<(Encoded, Option<Vec<u8>>)> {
+fn clip(
+    options: &Options,
+    catalog: &Catalog,
+    track: &Track,
+) -> Result<(EncodedClip, Option<Vec<u8>>)> {
     let seconds = if track.clip == Clip::Short {
         0.4
     } else {
@@ -137,7 +141,7 @@ fn clip(options: &Options, catalog: &Catalog, track: &Track) -> Result<(Encoded,
 
     // A key of its own, so that what damages a clip does not change what is played in it.
     let mut rng = Rng::keyed(options.seed, &[4, u64::from(track.id)]);
-    let mut encoded = Encoded {
+    let mut encoded = EncodedClip {
         bit_rate_bps: nominal_bps.unwrap_or(0),
         seconds: seconds.round() as u32,
     };
@@ -174,10 +178,10 @@ fn sound(
     seconds: f32,
 ) -> Result<Mp3> {
     let artist = &catalog.artists[source.artist];
-    let mut manner = artist.manner.clone();
+    let mut style = artist.style.clone();
     // A track of two genres has no label, and both are to be heard.
     if !source.labelled {
-        manner.guest_level = 0.9;
+        style.guest_level = 0.9;
     }
 
     // By the id of the source: a duplicate has the very samples of its original.
@@ -188,7 +192,7 @@ fn sound(
         _ => styles::render(
             artist.genre,
             source.guest,
-            &manner,
+            &style,
             rate_hz,
             seconds,
             &mut rng,

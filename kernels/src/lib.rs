@@ -29,10 +29,10 @@ mod stft;
 
 pub use args::{DimOrder, FeatureArgs, Op};
 #[cfg(feature = "emulated")]
-pub use backend::Emulated;
+pub use backend::Emulation;
 pub use backend::{
-    Backend, BackendChoice, Clip, Cpu, CpuPlan, Cuda, Opened, Plan, ResidentBatch, Row, Samples,
-    Work,
+    Backend, BackendChoice, ChosenBackend, Clip, Cpu, CpuPlan, Cuda, Plan, ResidentBatch, Row,
+    Samples, Work,
 };
 pub use backend::{WARM_UP, median, median_s, warm_up};
 #[cfg(feature = "emulated")]

@@ -57,18 +57,18 @@ fn main() {
 }
 
 /// Where a backend that may be absent is not there, its trial shows as ignored; where it must be, it fails with why.
-fn trial(name: &str, clip: &'static str, backend: &Found) -> Trial {
+fn trial(name: &str, clip: &'static str, backend: &BackendAvailability) -> Trial {
     match backend {
-        Found::Here(backend) => {
+        BackendAvailability::Here(backend) => {
             let backend = Arc::clone(backend);
             wavemill_tests::real(name, move |data| {
                 Clip::read(&data.join("librosa_ref"), clip)?.check(&*backend)
             })
         }
-        Found::Absent => {
+        BackendAvailability::Absent => {
             Trial::test(name, || Err("no GPU can be used".into())).with_ignored_flag(true)
         }
-        Found::Required(why) => {
+        BackendAvailability::Required(why) => {
             let why = why.clone();
             Trial::test(name, move || Err(why.into()))
         }
@@ -76,7 +76,7 @@ fn trial(name: &str, clip: &'static str, backend: &Found) -> Trial {
 }
 
 /// What became of opening a backend.
-enum Found {
+enum BackendAvailability {
     Here(Arc<dyn Backend>),
     /// It cannot be used, and need not be.
     Absent,
@@ -85,7 +85,7 @@ enum Found {
 }
 
 /// All that is here, by name, and CUDA in any case.
-fn backends() -> Vec<(String, Found)> {
+fn backends() -> Vec<(String, BackendAvailability)> {
     let mut found = Vec::new();
     for level in [Level::Scalar, Level::X86_64V3]
         .into_iter()
@@ -102,19 +102,19 @@ fn backends() -> Vec<(String, Found)> {
         ));
     }
     let cuda = match checked.cuda() {
-        Ok(Some(cuda)) => Found::Here(Arc::new(cuda)),
-        Ok(None) => Found::Absent,
-        Err(error) => Found::Required(error.to_string()),
+        Ok(Some(cuda)) => BackendAvailability::Here(Arc::new(cuda)),
+        Ok(None) => BackendAvailability::Absent,
+        Err(error) => BackendAvailability::Required(error.to_string()),
     };
     found.push(("cuda".to_owned(), cuda));
     found
 }
 
 /// A backend that every machine has.
-fn opened(choice: BackendChoice, level: Level) -> Found {
+fn opened(choice: BackendChoice, level: Level) -> BackendAvailability {
     choice.open(&[], level).map_or_else(
-        |error| Found::Required(error.to_string()),
-        |opened| Found::Here(opened.backend),
+        |error| BackendAvailability::Required(error.to_string()),
+        |opened| BackendAvailability::Here(opened.backend),
     )
 }
 

@@ -5,8 +5,8 @@
 //! needs to be fed from elsewhere. Here a tensor is bytes as the store has them: who makes tensors of a library out of
 //! them lends the memory ([`HostMemory`]). Augmentation, mixing and models are not here.
 
+mod arrow_column;
 mod batch;
-mod by_arrow;
 mod contrast;
 mod dataset;
 mod error;
@@ -30,8 +30,8 @@ mod fixture;
 #[cfg(test)]
 mod tests;
 
+pub use arrow_column::bytes_of as value_bytes;
 pub use batch::Batch;
-pub use by_arrow::bytes_of as value_bytes;
 pub use dataset::{Dataset, LostFile, Needs};
 pub use error::DatasetError;
 pub use form::Form;

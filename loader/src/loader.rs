@@ -72,7 +72,7 @@ impl Default for LoaderPlan {
 /// Dropped early, it stops its threads and waits for them: at most the row that each is reading.
 #[derive(Debug)]
 pub struct Loader<M: HostMemory = Vec<u8>> {
-    shared: Arc<Shared<M>>,
+    shared: Arc<ReaderContext<M>>,
     queues: Vec<Receiver<Result<Batch<M>, DatasetError>>>,
     threads: Vec<Option<JoinHandle<()>>>,
     next: u64,
@@ -81,7 +81,7 @@ pub struct Loader<M: HostMemory = Vec<u8>> {
 
 /// What the readers have in common.
 #[derive(Debug)]
-struct Shared<M: HostMemory> {
+struct ReaderContext<M: HostMemory> {
     dataset: Arc<Dataset<M>>,
     plan: LoaderPlan,
     order: Vec<u32>,
@@ -130,7 +130,7 @@ impl<M: HostMemory> Loader<M> {
         // Unbounded, but never long: it holds only memory that `memory` handed out, and that is as much as is ahead and
         // in hand.
         let (pool, used) = unbounded();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ReaderContext {
             dataset: Arc::clone(dataset),
             memory_bytes: rows_max(&plan, order.len()) * dataset.pages.row_bytes(),
             plan,
@@ -169,14 +169,14 @@ impl<M: HostMemory> Loader<M> {
     /// Batches of the whole epoch, those before `first_batch` included.
     #[must_use]
     pub fn n_batches(&self) -> u64 {
-        let Shared { order, plan, .. } = &*self.shared;
+        let ReaderContext { order, plan, .. } = &*self.shared;
         order::n_batches(order.len(), plan.batch_size, plan.drop_last)
     }
 
     /// Rows that `drop_last` leaves out of this epoch.
     #[must_use]
     pub fn n_dropped(&self) -> usize {
-        let Shared { order, plan, .. } = &*self.shared;
+        let ReaderContext { order, plan, .. } = &*self.shared;
         // Counted over the whole epoch, also if this loader begins in the middle of it.
         if plan.drop_last {
             order.len() % plan.batch_size
@@ -248,7 +248,7 @@ impl<M: HostMemory> Drop for Loader<M> {
     }
 }
 
-impl<M: HostMemory> Shared<M> {
+impl<M: HostMemory> ReaderContext<M> {
     /// A reader: makes the batches of these numbers until one fails or nobody wants them.
     fn read(
         &self,

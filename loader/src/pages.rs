@@ -2,7 +2,7 @@
 //!
 //! Uncompressed, a row is a range of the file and is read as such. Under zstd its page is read and decompressed straight
 //! into the batch. The offset index says where pages are; nothing but the asked rows' pages is read. Other layouts go
-//! through `by_arrow.rs`.
+//! through `arrow_column.rs`.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use parquet::file::page_index::offset_index::PageLocation;
 
 use crate::DatasetError;
-use crate::by_arrow::ByArrow;
+use crate::arrow_column::ArrowColumn;
 use crate::form::Form;
 use crate::page::Scratch;
 use crate::rows::RowGroup;
@@ -37,29 +37,29 @@ struct Place {
 
 /// How a row's bytes come out of its file.
 #[derive(Clone, Debug)]
-enum Way {
+enum ReadMethod {
     /// They lie there as they are.
     Plain,
     /// Their page is decompressed.
     Zstd,
     /// Parquet's own reader decodes them.
-    Arrow(Box<ByArrow>),
+    Arrow(Box<ArrowColumn>),
 }
 
 /// Places of one file's rows.
 #[derive(Debug)]
-pub struct Located {
-    way: Way,
+pub struct RowPlaces {
+    method: ReadMethod,
     places: Vec<Place>,
 }
 
 /// A file whose rows were located.
 #[derive(Debug)]
-struct Source {
+struct RowFile {
     path: PathBuf,
     /// `None` behind [`OPEN_FILES_MAX`].
     file: Option<File>,
-    way: Way,
+    method: ReadMethod,
 }
 
 /// Tensors of all rows.
@@ -68,7 +68,7 @@ pub struct Pages {
     column: String,
     form: Form,
     row_bytes: usize,
-    sources: Vec<Source>,
+    sources: Vec<RowFile>,
     places: Vec<Place>,
     bytes_read: AtomicU64,
 }
@@ -103,7 +103,7 @@ impl Pages {
     ///
     /// # Errors
     /// [`DatasetError::Damaged`]: pages that cannot be; [`DatasetError::Column`]: a type that holds no tensor.
-    pub fn locate(&self, shard: &Shard) -> Result<Located, DatasetError> {
+    pub fn locate(&self, shard: &Shard) -> Result<RowPlaces, DatasetError> {
         let groups = shard.metadata.metadata().row_groups();
         let mut columns = Vec::with_capacity(groups.len());
         for group in groups {
@@ -117,8 +117,8 @@ impl Pages {
             .zip(&columns)
             .map(|(group, &column)| group.column(column))
             .collect();
-        let mut located = Located {
-            way: self.way(shard, &chunks)?,
+        let mut located = RowPlaces {
+            method: self.method(shard, &chunks)?,
             places: Vec::new(),
         };
 
@@ -139,7 +139,11 @@ impl Pages {
     }
 
     /// How rows of a file are read whose tensor column has these chunks: one way for all of them.
-    fn way(&self, shard: &Shard, chunks: &[&ColumnChunkMetaData]) -> Result<Way, DatasetError> {
+    fn method(
+        &self,
+        shard: &Shard,
+        chunks: &[&ColumnChunkMetaData],
+    ) -> Result<ReadMethod, DatasetError> {
         // A row of differing length may have to be cut or filled up, so its bytes cannot go straight into the batch.
         let is_direct = !self.form.is_ragged()
             && chunks
@@ -147,24 +151,24 @@ impl Pages {
                 .all(|chunk| is_plain_fixed(chunk, self.row_bytes));
 
         if is_direct && chunks.iter().all(|chunk| is_uncompressed(chunk)) {
-            return Ok(Way::Plain);
+            return Ok(ReadMethod::Plain);
         }
         if is_direct && chunks.iter().all(|chunk| is_zstd(chunk)) {
-            return Ok(Way::Zstd);
+            return Ok(ReadMethod::Zstd);
         }
-        let by_arrow = ByArrow::new(shard, &self.column, &self.form)?;
-        Ok(Way::Arrow(Box::new(by_arrow)))
+        let arrow_column = ArrowColumn::new(shard, &self.column, &self.form)?;
+        Ok(ReadMethod::Arrow(Box::new(arrow_column)))
     }
 
     /// Appends the rows of a file.
-    pub fn append(&mut self, shard: Shard, located: Located) {
+    pub fn append(&mut self, shard: Shard, located: RowPlaces) {
         // A process may hold only so many descriptors, and `RowGroup::file` must still be this file's place among
         // `sources`.
         let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
-        self.sources.push(Source {
+        self.sources.push(RowFile {
             path: shard.path,
             file,
-            way: located.way,
+            method: located.method,
         });
         self.places.extend(located.places);
     }
@@ -175,7 +179,7 @@ impl Pages {
         shard: &Shard,
         group: usize,
         column: usize,
-        located: &mut Located,
+        located: &mut RowPlaces,
     ) -> Result<(), String> {
         let metadata = shard.metadata.metadata();
         let n_rows = metadata.row_group(group).num_rows();
@@ -212,7 +216,7 @@ impl Pages {
         shard: &Shard,
         page: &PageLocation,
         n_rows: u32,
-        located: &mut Located,
+        located: &mut RowPlaces,
     ) -> Result<(), String> {
         let offset = page.offset as u64;
         let bytes = page.compressed_page_size as u32;
@@ -223,8 +227,8 @@ impl Pages {
             return Err("its offset index points outside the file".to_owned());
         }
 
-        match located.way {
-            Way::Plain => {
+        match located.method {
+            ReadMethod::Plain => {
                 // `compressed_page_size` counts the page's header (parquet-format, `parquet.thrift`). A page of one
                 // required column, plain and uncompressed, has nothing else before its rows.
                 let row_bytes = self.row_bytes as u64;
@@ -240,7 +244,7 @@ impl Pages {
                     });
                 }
             }
-            Way::Zstd => {
+            ReadMethod::Zstd => {
                 // All rows of a page have its place: whoever wants one of them reads and decompresses the page as a
                 // whole.
                 for within in 0..n_rows {
@@ -251,7 +255,7 @@ impl Pages {
                     });
                 }
             }
-            Way::Arrow(_) => {
+            ReadMethod::Arrow(_) => {
                 // Arrow's reader finds the page by itself. Offset and length serve to read the bytes first, see `read`.
                 let first_row = page.first_row_index as u32;
                 for within in first_row..first_row + n_rows {
@@ -283,23 +287,23 @@ impl Pages {
             |problem: String| shard::damaged(&source.path, group.number as usize, problem);
 
         let mut frames = self.form.host_frames();
-        match &source.way {
-            Way::Plain => source.read_at(slot, place.offset, group)?,
-            Way::Zstd => {
+        match &source.method {
+            ReadMethod::Plain => source.read_at(slot, place.offset, group)?,
+            ReadMethod::Zstd => {
                 scratch.page.resize(place.bytes as usize, 0);
                 source.read_at(&mut scratch.page, place.offset, group)?;
                 scratch
                     .decompress(place.within as usize, slot)
                     .map_err(damaged)?;
             }
-            Way::Arrow(by_arrow) => {
+            ReadMethod::Arrow(arrow_column) => {
                 // The reader's errors do not tell a bad disk from bad bytes: reading them first does.
                 scratch.page.resize(place.bytes as usize, 0);
                 source.read_at(&mut scratch.page, place.offset, group)?;
 
                 let file =
                     File::open(&source.path).map_err(DatasetError::io_at(&source.path, "open"))?;
-                let value = by_arrow.row(file, group.number as usize, place.within as usize);
+                let value = arrow_column.row(file, group.number as usize, place.within as usize);
                 frames = value
                     .and_then(|value| self.form.fill(value.bytes(), slot))
                     .map_err(damaged)?;
@@ -313,7 +317,7 @@ impl Pages {
     }
 }
 
-impl Source {
+impl RowFile {
     /// Fills `bytes` from `offset` on; they are of `group`.
     fn read_at(&self, bytes: &mut [u8], offset: u64, group: &RowGroup) -> Result<(), DatasetError> {
         // By position: readers share the descriptor, and none moves another's place in the file.

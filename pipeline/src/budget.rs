@@ -69,7 +69,7 @@ pub struct Permit {
 
 /// Something that will give memory back by itself, until it is dropped.
 #[derive(Debug)]
-pub struct Busy {
+pub struct BusyGuard {
     state: Arc<State>,
 }
 
@@ -131,9 +131,9 @@ impl ByteBudget {
 
     /// Whoever holds this tells that memory will come back.
     #[must_use]
-    pub fn busy(&self) -> Busy {
+    pub fn busy(&self) -> BusyGuard {
         self.state.lock().busy += 1;
-        Busy {
+        BusyGuard {
             state: Arc::clone(&self.state),
         }
     }
@@ -290,7 +290,7 @@ impl Drop for Permit {
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.state.lock().busy -= 1;
         self.state.changed.notify_all();

@@ -101,8 +101,8 @@ impl Settings {
 
     /// What there is for clips, beside workers' tables.
     #[must_use]
-    pub const fn room(&self) -> Room {
-        Room {
+    pub const fn shares(&self) -> MemoryShares {
+        MemoryShares {
             limit_bytes: self.memory_limit_bytes,
             clips_bytes: self.in_flight_bytes(),
         }
@@ -147,7 +147,7 @@ impl Settings {
 
 /// What there is for clips.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct MemoryShares {
     /// `--memory-limit`.
     pub limit_bytes: u64,
     /// The part of it for clips in flight.

@@ -32,7 +32,7 @@ impl Validation {
 
 /// Where a run is, in optimiser steps and epochs from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RunPosition {
     /// The step that comes next, over all epochs.
     pub step: u64,
     /// Steps of the whole run.
@@ -105,12 +105,12 @@ impl Schedules {
 
     /// The learning rate of a step.
     #[must_use]
-    pub fn lr(&self, place: Place) -> f64 {
+    pub fn lr(&self, place: RunPosition) -> f64 {
         self.lr * self.lr_factor(place)
     }
 
     /// The product of all factors, 1 where there is no schedule.
-    fn lr_factor(&self, place: Place) -> f64 {
+    fn lr_factor(&self, place: RunPosition) -> f64 {
         let cosine = self
             .settings
             .cosine
@@ -167,7 +167,7 @@ impl Schedules {
 }
 
 /// Linear from 0 to 1 over the warm-up, then `CosineAnnealingLR` to 0 at the last step's end.
-fn cosine(settings: &config::Cosine, place: Place) -> f64 {
+fn cosine(settings: &config::Cosine, place: RunPosition) -> f64 {
     let warmup = settings.warmup_steps;
     if place.step < warmup {
         return place.step as f64 / warmup as f64;
@@ -236,8 +236,8 @@ mod tests {
 
     use super::*;
 
-    fn at(step: u64, epoch: u64) -> Place {
-        Place {
+    fn at(step: u64, epoch: u64) -> RunPosition {
+        RunPosition {
             step,
             steps_total: 100,
             epoch,

@@ -12,7 +12,7 @@ use wavemill_schemas::config::{
     self, ClassWeights, Cosine, Metric, OptimizerKind, Plateau, Schedule, StepLr,
 };
 use wavemill_schemas::rng::Rng;
-use wavemill_scores::schedule::{Place, Schedules, Validation};
+use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 use wavemill_trainer::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
 use wavemill_trainer::mixup;
 use wavemill_trainer::optim::Optimizer;
@@ -264,7 +264,7 @@ fn train(case: &Case, data: &Data) -> Value {
     let mut steps = Vec::new();
     for step in 0..STEPS {
         let epoch = step / STEPS_PER_EPOCH;
-        let lr = schedules.lr(Place {
+        let lr = schedules.lr(RunPosition {
             step,
             steps_total: STEPS,
             epoch,

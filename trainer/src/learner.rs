@@ -14,11 +14,11 @@ use crate::augment::{self, Augmenter};
 use crate::checkpoint::{self, CheckpointError};
 use crate::dataset::{Batch, BatchTensors, Dataset, DatasetError, DatasetTensors};
 use crate::ffi::{self, TorchError};
+use crate::forward::{ForwardError, ForwardPass};
 use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
 use crate::mixup;
 use crate::models::init::{self, Origin};
 use crate::models::{Inputs, ModelError, Net, registry};
-use crate::numbers::{ForwardError, Numbers};
 use crate::optim::{OptimError, Optimizer};
 use crate::strategy::{self, Buckets, Collective, RankError};
 
@@ -83,7 +83,7 @@ pub enum LearnError {
 
 /// When in a run a step happens; random numbers of the step are a function of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
+pub(crate) struct StepContext {
     /// From 0.
     pub epoch: u64,
     /// Optimiser steps done.
@@ -115,7 +115,7 @@ pub struct Learner {
     config: Config,
     data: Arc<Dataset>,
     ranks: &'static dyn Collective,
-    numbers: Numbers,
+    forward: ForwardPass,
     /// Owns every weight and buffer.
     store: nn::VarStore,
     net: Net,
@@ -164,13 +164,13 @@ impl Learner {
         ranks: &'static dyn Collective,
         device: Device,
     ) -> Result<Self, LearnError> {
-        let numbers = Numbers::new(&config.train, device)?;
+        let forward = ForwardPass::new(&config.train, device)?;
         check_parts(config, data, ranks.world_size())?;
 
         // Seeded just before the variables are drawn: they depend on nothing that came before.
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
         let mut store = nn::VarStore::new(device);
-        store.set_kind(numbers.kind);
+        store.set_kind(forward.kind);
         // With one rank its rows are all rows, and libtorch's own batch norm will do.
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1)
             .then(|| strategy::sum_group(ranks));
@@ -189,12 +189,12 @@ impl Learner {
             config: config.clone(),
             data: Arc::clone(data),
             ranks,
-            numbers,
+            forward,
             optimizer: Optimizer::new(&config.optimizer, trainable),
             buckets,
             criterion: criterion(config, data, device),
             augmenter: (augment.enabled && data.needs().spectrogram())
-                .then(|| Augmenter::new(augment, config.seed, numbers.kind, device)),
+                .then(|| Augmenter::new(augment, config.seed, forward.kind, device)),
             net,
             store,
         })
@@ -211,7 +211,7 @@ impl Learner {
     /// Where it computes.
     #[must_use]
     pub(crate) fn device(&self) -> Device {
-        self.numbers.device
+        self.forward.device
     }
 
     #[cfg(test)]
@@ -229,10 +229,10 @@ impl Learner {
     pub(crate) fn step(
         &mut self,
         batch: &Batch,
-        clock: Clock,
+        context: StepContext,
         stop: bool,
     ) -> Result<StepSummary, LearnError> {
-        let training = self.training_rows(batch, clock)?;
+        let training = self.training_rows(batch, context)?;
         // Over all ranks before backward: each then has the right scale for several targets.
         let mut weights = self
             .criterion
@@ -245,7 +245,7 @@ impl Learner {
             // Seeded for each forward, so that a resumed run drops the same values.
             let key = [
                 self.config.seed,
-                clock.step,
+                context.step,
                 self.ranks.rank() as u64,
                 index as u64,
             ];
@@ -270,8 +270,8 @@ impl Learner {
         if !loss.is_finite() {
             return Err(LearnError::Diverged {
                 loss,
-                step: clock.step,
-                lr: clock.lr,
+                step: context.step,
+                lr: context.lr,
             });
         }
 
@@ -279,7 +279,7 @@ impl Learner {
         if let Some(max) = self.config.optimizer.clip_norm {
             let _norm = self.optimizer.clip_norm(max);
         }
-        self.optimizer.step(clock.lr);
+        self.optimizer.step(context.lr);
         self.optimizer.zero_grad();
 
         Ok(StepSummary {
@@ -422,12 +422,16 @@ impl Learner {
     }
 
     /// Own rows, augmented and mixed.
-    fn training_rows(&self, batch: &Batch, clock: Clock) -> Result<TrainingRows, LearnError> {
+    fn training_rows(
+        &self,
+        batch: &Batch,
+        context: StepContext,
+    ) -> Result<TrainingRows, LearnError> {
         let mut inputs = self.inputs(batch)?;
         // Before rows are mixed: a partner is changed by its own key, so every rank that reads it sees the same values.
         if let Some(augmenter) = &self.augmenter {
             let rows = augment::Rows {
-                epoch: clock.epoch,
+                epoch: context.epoch,
                 keys: batch.keys(),
             };
             inputs.spectrogram = augmenter.apply(&inputs.spectrogram, rows);
@@ -448,17 +452,17 @@ impl Learner {
             });
         };
 
-        let device = self.numbers.device;
+        let device = self.forward.device;
         // Drawn by the row's key, like its partner: the number of ranks changes neither.
         let mut lambda = Vec::with_capacity(batch.n_own());
         for &key in &batch.keys()[..batch.n_own()] {
             let alpha = self.config.loss.mixup;
-            lambda.push(mixup::lambda(self.config.seed, clock.epoch, key, alpha));
+            lambda.push(mixup::lambda(self.config.seed, context.epoch, key, alpha));
         }
         let pairs = Pairs {
             own,
             partners: ffi::send(&Tensor::from_slice(partners), device)?,
-            lambda: ffi::send(&Tensor::from_slice(&lambda), device)?.to_kind(self.numbers.kind),
+            lambda: ffi::send(&Tensor::from_slice(&lambda), device)?.to_kind(self.forward.kind),
         };
         let inputs = Inputs {
             spectrogram: pairs.blend(&inputs.spectrogram),
@@ -482,16 +486,16 @@ impl Learner {
     fn inputs(&self, batch: &Batch) -> Result<Inputs, LearnError> {
         Ok(self
             .data
-            .inputs(batch, self.numbers.device, self.numbers.kind)?)
+            .inputs(batch, self.forward.device, self.forward.kind)?)
     }
 
     fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
         let mut labels = Vec::new();
         for (index, target) in self.data.targets().iter().enumerate() {
             labels.push(if target.is_multi() {
-                batch.multi_hot(index, self.numbers.device)?
+                batch.multi_hot(index, self.forward.device)?
             } else {
-                batch.labels(index, self.numbers.device)?
+                batch.labels(index, self.forward.device)?
             });
         }
         Ok(labels)
@@ -509,7 +513,7 @@ impl Learner {
 
     /// This part's share of the batch's loss, its gradients added up.
     fn backward(&self, rows: &TrainingRows, weights: &[f64]) -> Result<LossShare, LearnError> {
-        let logits = self.numbers.logits(&self.net, &rows.inputs, true)?;
+        let logits = self.forward.logits(&self.net, &rows.inputs, true)?;
         let sums = self
             .criterion
             .weighted_sum(&logits, &rows.labels, rows.mixed.as_ref());

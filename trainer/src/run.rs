@@ -5,9 +5,9 @@
 
 mod checks;
 mod error;
+mod monitor;
 mod records;
 mod result;
-mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -19,12 +19,12 @@ use wavemill_schemas::config::Config;
 use wavemill_scores::metrics::{Evaluation, Predictions};
 use wavemill_scores::records::RunDir;
 use wavemill_scores::result::RunResult;
-use wavemill_scores::schedule::{Place, Schedules, Validation};
+use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 
 use crate::checkpoint::{self, BestEpoch, Checkpoints, Divergence, EpochSums, State};
 use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
 use crate::evaluate;
-use crate::learner::{Clock, LearnError, Learner, StepSummary};
+use crate::learner::{LearnError, Learner, StepContext, StepSummary};
 use crate::strategy::Collective;
 
 use checks::{same_files, warnings};
@@ -33,7 +33,7 @@ use result::result_of;
 
 pub(crate) use checks::{check, require_rows, same_store};
 pub use error::RunError;
-pub use watch::{EpochSummary, Phase, Watch};
+pub use monitor::{EpochSummary, Phase, RunMonitor};
 
 /// What a run is made of, besides its configuration: where it lies and what it may use.
 pub struct Job {
@@ -61,14 +61,14 @@ pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
 /// Trains, and evaluates the best checkpoint on the test split.
 ///
 /// # Errors
-/// [`RunError`]; [`RunError::Stopped`] after `watch.stop`, with a checkpoint written.
+/// [`RunError`]; [`RunError::Stopped`] after `monitor.stop`, with a checkpoint written.
 pub fn fit(
     job: &Job,
     data: &Arc<Dataset>,
     ranks: &'static dyn Collective,
-    watch: &Watch,
+    monitor: &RunMonitor,
 ) -> Result<FitOutcome, RunError> {
-    let mut run = Run::begin(job, data, ranks, watch)?;
+    let mut run = Run::begin(job, data, ranks, monitor)?;
     // Resumed at its end: the test split is not asked again, and the folder is left as it is.
     if let Some(result) = run.ended_before()? {
         return Ok(FitOutcome {
@@ -107,7 +107,7 @@ struct Run<'a> {
     config: &'a Config,
     data: &'a Arc<Dataset>,
     ranks: &'static dyn Collective,
-    watch: &'a Watch,
+    monitor: &'a RunMonitor,
     learner: Learner,
     state: State,
     schedules: Schedules,
@@ -117,7 +117,7 @@ struct Run<'a> {
     /// What a reader of the figures should know.
     warnings: Vec<String>,
     values: Vec<f64>,
-    /// Of [`Watch::wait_ns`], what the log has.
+    /// Of [`RunMonitor::wait_ns`], what the log has.
     logged_wait_ns: u64,
     /// Rank 0's.
     records: Option<Records>,
@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
         job: &'a Job,
         data: &'a Arc<Dataset>,
         ranks: &'static dyn Collective,
-        watch: &'a Watch,
+        monitor: &'a RunMonitor,
     ) -> Result<Self, RunError> {
         let config = &job.config;
         check(config, data, ranks.world_size())?;
@@ -157,8 +157,8 @@ impl<'a> Run<'a> {
 
         let rows = data.rows_of(Side::Training).len();
         let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
-        watch.batches_total.store(batches, Ordering::Relaxed);
-        watch.first_step.store(state.step, Ordering::Relaxed);
+        monitor.batches_total.store(batches, Ordering::Relaxed);
+        monitor.first_step.store(state.step, Ordering::Relaxed);
 
         let mut warnings = warnings(config, data, &learner, ranks.world_size());
         // Removed by somebody, since it was damaged.
@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
             config,
             data,
             ranks,
-            watch,
+            monitor,
             learner,
             state,
             schedules,
@@ -262,8 +262,10 @@ impl<'a> Run<'a> {
             plan(self.job, Side::Training, &self.state, self.ranks),
         )?;
 
-        self.watch.epoch.store(self.state.epoch, Ordering::Relaxed);
-        self.watch.phase.set(Side::Training);
+        self.monitor
+            .epoch
+            .store(self.state.epoch, Ordering::Relaxed);
+        self.monitor.phase.set(Side::Training);
         self.epoch_start = Instant::now();
 
         loop {
@@ -271,20 +273,20 @@ impl<'a> Run<'a> {
             let Some(batch) = batches.next().transpose()? else {
                 return Ok(());
             };
-            self.watch
+            self.monitor
                 .wait_ns
                 .fetch_add(waiting.elapsed().as_nanos() as u64, Ordering::Relaxed);
 
-            let clock = Clock {
+            let context = StepContext {
                 epoch: self.state.epoch,
                 step: self.state.step,
                 lr: self.lr(),
             };
 
             // Every rank hears in the step's sums whether one was asked to stop, so that all stop at the same one.
-            let stop = self.watch.stop.load(Ordering::Relaxed);
-            let stepped = self.learner.step(&batch, clock, stop)?;
-            self.advance(stepped, clock)?;
+            let stop = self.monitor.stop.load(Ordering::Relaxed);
+            let stepped = self.learner.step(&batch, context, stop)?;
+            self.advance(stepped, context)?;
 
             // Before the next batch is asked for: the batch in progress is in the state.
             if stepped.stops > 0 {
@@ -426,7 +428,7 @@ impl<'a> Run<'a> {
             seconds: self.epoch_start.elapsed().as_secs_f64(),
         };
 
-        self.watch
+        self.monitor
             .ended
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -450,7 +452,7 @@ impl<'a> Run<'a> {
 
     fn predictions(&self, side: Side) -> Result<Vec<Predictions>, RunError> {
         let start = Instant::now();
-        self.watch.phase.set(side);
+        self.monitor.phase.set(side);
 
         let predicted = evaluate::predict(
             &self.learner,
@@ -459,7 +461,7 @@ impl<'a> Run<'a> {
             plan(self.job, side, &self.state, self.ranks),
         );
 
-        self.watch
+        self.monitor
             .evaluation_ns
             .fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         Ok(predicted?)
@@ -473,14 +475,14 @@ impl<'a> Run<'a> {
             .train
             .steps
             .map_or(planned, |steps| steps.min(planned));
-        self.schedules.lr(Place {
+        self.schedules.lr(RunPosition {
             step: self.state.step,
             steps_total,
             epoch: self.state.epoch,
         })
     }
 
-    fn advance(&mut self, stepped: StepSummary, clock: Clock) -> Result<(), RunError> {
+    fn advance(&mut self, stepped: StepSummary, context: StepContext) -> Result<(), RunError> {
         let state = &mut self.state;
         if state.step == 0 {
             // That of a model which knows nothing: a later loss is measured by it.
@@ -495,16 +497,16 @@ impl<'a> Run<'a> {
         state.sums.correct += stepped.correct;
         state.sums.damaged += stepped.damaged;
 
+        self.monitor.batches.store(state.batch, Ordering::Relaxed);
+        self.monitor.steps.fetch_add(1, Ordering::Relaxed);
+        self.monitor.rows.fetch_add(stepped.rows, Ordering::Relaxed);
+        self.monitor
         // `Relaxed`: each figure stands by itself, and whoever watches may see one of this step beside one of the last.
-        self.watch.batches.store(state.batch, Ordering::Relaxed);
-        self.watch.steps.fetch_add(1, Ordering::Relaxed);
-        self.watch.rows.fetch_add(stepped.rows, Ordering::Relaxed);
-        self.watch
             .loss
             .store(stepped.loss.to_bits(), Ordering::Relaxed);
 
         match &mut self.records {
-            Some(records) => records.step(clock.epoch, state.step, stepped.loss, clock.lr),
+            Some(records) => records.step(context.epoch, state.step, stepped.loss, context.lr),
             None => Ok(()),
         }
     }
@@ -516,7 +518,7 @@ impl<'a> Run<'a> {
         let sums = &self.state.sums;
         let accuracy = sums.labelled.map(|rows| sums.correct / rows.max(1) as f64);
 
-        let wait_ns = self.watch.wait_ns.load(Ordering::Relaxed);
+        let wait_ns = self.monitor.wait_ns.load(Ordering::Relaxed);
         // Since the line of the epoch before.
         let waited_ns = wait_ns - std::mem::replace(&mut self.logged_wait_ns, wait_ns);
         let mut values = vec![

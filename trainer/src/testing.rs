@@ -11,7 +11,7 @@ use wavemill_scores::schedule::Schedules;
 use crate::checkpoint::{Checkpoints, State};
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{Dataset, Loader, LoaderPlan, Store};
-use crate::learner::{Clock, Learner};
+use crate::learner::{Learner, StepContext};
 use crate::models::registry;
 use crate::strategy::Solo;
 
@@ -26,7 +26,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// A model after a few steps, and its checkpoint.
-pub struct Made {
+pub struct TrainedFixture {
     /// Removed with this.
     pub folder: TempDir,
     pub data: Arc<Dataset>,
@@ -52,7 +52,7 @@ pub fn made(
     config: &Config,
     steps: usize,
     _alone: &MutexGuard<'static, ()>,
-) -> Made {
+) -> TrainedFixture {
     let folder = tempfile::tempdir().expect("a folder");
     let data = opened(fixture, config, &folder);
     let mut learner = Learner::new(config, &data, &Solo, Device::Cpu).expect("a model");
@@ -65,13 +65,13 @@ pub fn made(
         .take(steps)
         .enumerate()
     {
-        let clock = Clock {
+        let context = StepContext {
             epoch: 0,
             step: step as u64,
             lr: 1e-3,
         };
         learner
-            .step(&batch.expect("rows"), clock, false)
+            .step(&batch.expect("rows"), context, false)
             .expect("a step");
     }
     let schedules = Schedules::new(&config.schedule, config.optimizer.lr);
@@ -80,7 +80,7 @@ pub fn made(
     let checkpoint = checkpoints
         .save(&state, &learner.tensors().expect("tensors"))
         .expect("room");
-    Made {
+    TrainedFixture {
         folder,
         data,
         learner,

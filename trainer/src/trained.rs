@@ -7,9 +7,9 @@ use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, State};
 use crate::dataset::GENRES_ALL;
+use crate::forward::ForwardPass;
 use crate::learner::{LearnError, sorted};
 use crate::models::{Inputs, Net};
-use crate::numbers::Numbers;
 
 /// A model that answers and learns no more.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct TrainedModel {
     state: State,
     variables: VarStore,
     net: Net,
-    numbers: Numbers,
+    forward: ForwardPass,
 }
 
 impl TrainedModel {
@@ -27,9 +27,9 @@ impl TrainedModel {
     /// [`LearnError::Checkpoint`], [`LearnError::Torch`].
     pub(crate) fn load(path: &Path, device: Device) -> Result<Self, LearnError> {
         let state = checkpoint::read_state(path)?;
-        let numbers = Numbers::new(&state.config.train, device)?;
+        let forward = ForwardPass::new(&state.config.train, device)?;
         let mut variables = VarStore::new(device);
-        variables.set_kind(numbers.kind);
+        variables.set_kind(forward.kind);
 
         // No group: sums over ranks belong to training.
         let net = Net::build(&state.config.model, &state.dims, &variables.root(), None)?;
@@ -46,7 +46,7 @@ impl TrainedModel {
             state,
             variables,
             net,
-            numbers,
+            forward,
         })
     }
 
@@ -58,8 +58,8 @@ impl TrainedModel {
 
     /// Where and in which precision it computes.
     #[must_use]
-    pub(crate) const fn numbers(&self) -> Numbers {
-        self.numbers
+    pub(crate) const fn forward(&self) -> ForwardPass {
+        self.forward
     }
 
     /// Every weight and buffer, by name, in order.
@@ -76,10 +76,10 @@ impl TrainedModel {
     /// Probabilities `[n, classes]` f32 on the CPU, for each target in order.
     pub(crate) fn probabilities(&self, inputs: &Inputs) -> Result<Vec<Tensor>, LearnError> {
         tch::no_grad(|| {
-            let logits = self.numbers.logits(&self.net, inputs, false)?;
+            let logits = self.forward.logits(&self.net, inputs, false)?;
             let mut probabilities = Vec::with_capacity(logits.len());
             for (logits, (target, _)) in logits.iter().zip(&self.state.classes) {
-                probabilities.push(self.numbers.probabilities(logits, is_multi(target))?);
+                probabilities.push(self.forward.probabilities(logits, is_multi(target))?);
             }
             Ok(probabilities)
         })

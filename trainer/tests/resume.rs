@@ -21,7 +21,7 @@ use wavemill_schemas::rng::Rng;
 use wavemill_scores::records::{RunDir, read_log};
 use wavemill_trainer::checkpoint::{self, Checkpoints, State};
 use wavemill_trainer::dataset::{Dataset, Loader, LoaderPlan, Needs, Side, Store};
-use wavemill_trainer::run::{self, FitOutcome, Job, RunError, Watch};
+use wavemill_trainer::run::{self, FitOutcome, Job, RunError, RunMonitor};
 use wavemill_trainer::strategy::Solo;
 
 use fixture::Fixture;
@@ -120,9 +120,9 @@ impl Scene {
             test: true,
             keep_going: None,
         };
-        let watch = Watch::default();
-        watch.stop.store(stop, Ordering::Relaxed);
-        run::fit(&job, data, &Solo, &watch)
+        let monitor = RunMonitor::default();
+        monitor.stop.store(stop, Ordering::Relaxed);
+        run::fit(&job, data, &Solo, &monitor)
     }
 
     /// Keys of the rows of some batches of the first epoch, over all ranks.
@@ -329,8 +329,8 @@ fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
             panic!("killed before the checkpoint of the third epoch")
         })),
     };
-    let watch = Watch::default();
-    let fit = || run::fit(&killed, &scene.data, &Solo, &watch);
+    let monitor = RunMonitor::default();
+    let fit = || run::fit(&killed, &scene.data, &Solo, &monitor);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(fit)).expect_err("killed");
     let last = state(&run);
     assert_eq!(

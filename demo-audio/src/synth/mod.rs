@@ -109,7 +109,7 @@ impl Sine {
 }
 
 /// One sample from each output of a [`Filter`].
-pub struct Filtered {
+pub struct FilterOutput {
     /// What lies below the cut-off.
     pub low: f32,
     /// What lies around it.
@@ -125,13 +125,13 @@ pub struct Filter {
 
 impl Filter {
     /// Filters one sample with the cut-off at `hz`; `damping` 2.0 is smooth, 0.1 rings.
-    pub fn next(&mut self, input: f32, hz: f32, damping: f32, rate_hz: f32) -> Filtered {
+    pub fn next(&mut self, input: f32, hz: f32, damping: f32, rate_hz: f32) -> FilterOutput {
         // Above a sixth of the rate the filter would grow without bound, so the cut-off stays below.
         let f = 2.0 * (std::f32::consts::PI * (hz / rate_hz).min(0.16)).sin();
         self.low += f * self.band;
         let high = input - self.low - damping * self.band;
         self.band += f * high;
-        Filtered {
+        FilterOutput {
             low: self.low,
             band: self.band,
         }

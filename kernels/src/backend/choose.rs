@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 #[cfg(feature = "emulated")]
-use super::Emulated;
+use super::Emulation;
 use super::{Backend, Cpu, Cuda};
 use crate::error::KernelError;
 use crate::level::Level;
@@ -50,9 +50,9 @@ impl BackendChoice {
     /// CPU out.
     ///
     /// Errors: those of [`Cuda::open`] where CUDA must be; devices named for the CPU.
-    pub fn open(self, devices: &[usize], level: Level) -> Result<Opened, KernelError> {
+    pub fn open(self, devices: &[usize], level: Level) -> Result<ChosenBackend, KernelError> {
         match (self, devices.first()) {
-            (Self::Cpu, None) => Ok(Opened::on_cpu(level, None)),
+            (Self::Cpu, None) => Ok(ChosenBackend::on_cpu(level, None)),
             (Self::Cpu, Some(device)) => Err(KernelError::argument(
                 "device",
                 device,
@@ -60,15 +60,17 @@ impl BackendChoice {
             )),
 
             // Whoever names a device wants a GPU, so the CPU does not replace it.
-            (Self::Cuda, _) | (Self::Auto, Some(_)) => Cuda::open(devices).map(Opened::on_cuda),
+            (Self::Cuda, _) | (Self::Auto, Some(_)) => {
+                Cuda::open(devices).map(ChosenBackend::on_cuda)
+            }
             (Self::Auto, None) => match Cuda::open(&[]) {
-                Ok(cuda) => Ok(Opened::on_cuda(cuda)),
-                Err(error) => Ok(Opened::on_cpu(level, Some(fallback(&error)))),
+                Ok(cuda) => Ok(ChosenBackend::on_cuda(cuda)),
+                Err(error) => Ok(ChosenBackend::on_cpu(level, Some(fallback(&error)))),
             },
 
             #[cfg(feature = "emulated")]
-            (Self::Emulated, _) => Ok(Opened {
-                backend: Arc::new(Emulated::new(devices.len().max(1))),
+            (Self::Emulated, _) => Ok(ChosenBackend {
+                backend: Arc::new(Emulation::new(devices.len().max(1))),
                 notice: None,
             }),
         }
@@ -106,14 +108,14 @@ impl FromStr for BackendChoice {
 }
 
 /// A backend, and what its user should know.
-pub struct Opened {
+pub struct ChosenBackend {
     /// Ready to plan on.
     pub backend: Arc<dyn Backend>,
     /// One line: where features are computed, and why there, unless that is what was asked for.
     pub notice: Option<String>,
 }
 
-impl Opened {
+impl ChosenBackend {
     fn on_cpu(level: Level, notice: Option<String>) -> Self {
         Self {
             backend: Arc::new(Cpu { level }),

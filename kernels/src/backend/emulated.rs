@@ -11,12 +11,12 @@ const BATCH_CLIPS: usize = 8;
 
 /// Some devices that do not exist, all alike.
 #[derive(Clone, Copy, Debug)]
-pub struct Emulated {
+pub struct Emulation {
     devices: usize,
     order: Order,
 }
 
-impl Emulated {
+impl Emulation {
     /// `devices` of them.
     #[must_use]
     pub fn new(devices: usize) -> Self {
@@ -33,7 +33,7 @@ impl Emulated {
     }
 }
 
-impl Backend for Emulated {
+impl Backend for Emulation {
     fn kind(&self) -> &'static str {
         "emulated"
     }

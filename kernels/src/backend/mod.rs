@@ -16,12 +16,12 @@ mod timing;
 
 use std::ops::Range;
 
-pub use choose::{BackendChoice, Opened};
+pub use choose::{BackendChoice, ChosenBackend};
 pub(crate) use cpu::downmix;
 pub use cpu::{Cpu, CpuPlan};
 pub use cuda::{Cuda, ResidentBatch, Work};
 #[cfg(feature = "emulated")]
-pub use emulated::Emulated;
+pub use emulated::Emulation;
 pub use timing::{WARM_UP, median, median_s, warm_up};
 
 use crate::args::FeatureArgs;

@@ -4,7 +4,7 @@ use super::*;
 use crate::backend::Plan;
 
 /// One clip of a batch.
-struct Take {
+struct BatchClip {
     samples: Vec<f32>,
     sample_rate_hz: u32,
     rows: Vec<std::ops::Range<usize>>,
@@ -59,8 +59,8 @@ fn of_length(n_fft: usize, hop_length: usize) -> Overrides {
 }
 
 /// Of several lengths and rates, some cut into segments, one silent.
-fn takes() -> Vec<Take> {
-    let mut takes = Vec::new();
+fn batch_clips() -> Vec<BatchClip> {
+    let mut batch_clips = Vec::new();
     for (place, n) in [5000, 12_345, 3000, 30_011, 22_050, 4001, 9000, 16_000, 2500]
         .into_iter()
         .enumerate()
@@ -77,25 +77,25 @@ fn takes() -> Vec<Take> {
             std::iter::once(0..2400).collect()
         };
 
-        takes.push(Take {
+        batch_clips.push(BatchClip {
             samples,
             sample_rate_hz,
             rows,
         });
     }
-    takes
+    batch_clips
 }
 
 /// Every row's tensors, in order.
-fn run(plan: &mut dyn Plan, takes: &[&Take]) -> Vec<Row> {
+fn run(plan: &mut dyn Plan, batch_clips: &[&BatchClip]) -> Vec<Row> {
     let mut clips = Vec::new();
-    for take in takes {
-        let samples = Samples::F32(&take.samples);
+    for batch_clip in batch_clips {
+        let samples = Samples::F32(&batch_clip.samples);
         clips.push(Clip {
             samples,
             channels: 1,
-            sample_rate_hz: take.sample_rate_hz,
-            rows: &take.rows,
+            sample_rate_hz: batch_clip.sample_rate_hz,
+            rows: &batch_clip.rows,
         });
     }
     plan.run(&clips)
@@ -107,8 +107,8 @@ fn run(plan: &mut dyn Plan, takes: &[&Take]) -> Vec<Row> {
 
 fn batches_change_no_byte(on: &Machines) {
     let features = features();
-    let takes = takes();
-    let all: Vec<&Take> = takes.iter().collect();
+    let batch_clips = batch_clips();
+    let all: Vec<&BatchClip> = batch_clips.iter().collect();
     for backend in &on.devices {
         let mut plan = backend.plan(0, &features).unwrap();
         let want = run(&mut *plan, &all);
@@ -129,15 +129,15 @@ fn batches_change_no_byte(on: &Machines) {
         }
 
         // The last clip first; rows of a clip stay in order.
-        let backwards: Vec<&Take> = all.iter().rev().copied().collect();
+        let backwards: Vec<&BatchClip> = all.iter().rev().copied().collect();
         let mut got = run(&mut *backend.plan(0, &features).unwrap(), &backwards).into_iter();
-        let mut by_take = Vec::new();
-        for take in &backwards {
-            by_take.push(got.by_ref().take(take.rows.len()).collect::<Vec<Row>>());
+        let mut by_clip = Vec::new();
+        for clip in &backwards {
+            by_clip.push(got.by_ref().take(clip.rows.len()).collect::<Vec<Row>>());
         }
-        by_take.reverse();
+        by_clip.reverse();
         assert_eq!(
-            by_take.concat(),
+            by_clip.concat(),
             want,
             "{}: in another order",
             name(&**backend)
@@ -148,8 +148,8 @@ fn batches_change_no_byte(on: &Machines) {
 /// At once, as they run in `extract`.
 fn lanes_give_equal_bits(on: &Machines) {
     let features = features();
-    let takes = takes();
-    let all: Vec<&Take> = takes.iter().collect();
+    let batch_clips = batch_clips();
+    let all: Vec<&BatchClip> = batch_clips.iter().collect();
     for backend in &on.devices {
         let want = run(&mut *backend.plan(0, &features).unwrap(), &all);
 

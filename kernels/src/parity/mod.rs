@@ -9,7 +9,7 @@ mod sets;
 use std::sync::{Arc, OnceLock};
 
 use crate::args::{DimOrder, FeatureArgs, Op};
-use crate::backend::{Backend, Clip, Cpu, Cuda, Emulated, Row, Samples};
+use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Row, Samples};
 use crate::checks::CheckedDevices;
 use crate::db::{DbArgs, DbRef, LogArgs};
 use crate::device::Order;
@@ -53,7 +53,7 @@ impl Machines {
         let mut devices: Vec<Arc<dyn Backend>> = Vec::new();
         if checked.emulated {
             for order in [Order::Ascending, Order::Descending, Order::Random(7)] {
-                devices.push(Arc::new(Emulated::in_order(order)));
+                devices.push(Arc::new(Emulation::in_order(order)));
             }
         }
         if checked.cuda_required {

@@ -35,7 +35,7 @@ enum Sound {
 
 /// One clip of a set.
 #[derive(Clone, Debug)]
-struct Take {
+struct SetClip {
     sound: Sound,
     /// Samples a channel.
     n: usize,
@@ -49,10 +49,10 @@ struct Take {
 #[derive(Clone, Debug)]
 struct Set {
     args: FeatureArgs,
-    takes: Vec<Take>,
+    clips: Vec<SetClip>,
 }
 
-impl Take {
+impl SetClip {
     fn samples(&self) -> Vec<f32> {
         let mono = match self.sound {
             Sound::Noise => signal(self.n),
@@ -201,7 +201,7 @@ fn args_of(op: Op, preset: Preset, mut overrides: Overrides) -> FeatureArgs {
     FeatureArgs::resolve(op, preset, 22_050, &overrides).unwrap()
 }
 
-fn takes_strategy() -> impl Strategy<Value = Vec<Take>> {
+fn clips_strategy() -> impl Strategy<Value = Vec<SetClip>> {
     let count = prop_oneof![6 => 1usize..6, 2 => 6usize..40, 1 => Just(257usize)];
     let is_long = prop::bool::weighted(0.1);
     (count, is_long).prop_flat_map(|(count, is_long)| {
@@ -210,12 +210,12 @@ fn takes_strategy() -> impl Strategy<Value = Vec<Take>> {
         } else {
             60_000 / count + 2
         };
-        prop::collection::vec(take_strategy(n_max, count < 40), count)
+        prop::collection::vec(clip_strategy(n_max, count < 40), count)
     })
 }
 
 /// A clip of up to `n_max` samples a channel, which may be cut into segments.
-fn take_strategy(n_max: usize, may_be_cut: bool) -> impl Strategy<Value = Take> {
+fn clip_strategy(n_max: usize, may_be_cut: bool) -> impl Strategy<Value = SetClip> {
     let sound = prop_oneof![
         3 => Just(Sound::Noise),
         1 => Just(Sound::Silence),
@@ -247,7 +247,7 @@ fn take_strategy(n_max: usize, may_be_cut: bool) -> impl Strategy<Value = Take> 
                 0 if may_be_cut => vec![0..resampled / 2, resampled / 3..resampled + 100],
                 _ => std::iter::once(0..resampled).collect(),
             };
-            Take {
+            SetClip {
                 sound,
                 n,
                 channels: 1 + usize::from(is_stereo),
@@ -260,21 +260,21 @@ fn take_strategy(n_max: usize, may_be_cut: bool) -> impl Strategy<Value = Take> 
 }
 
 fn set_strategy() -> impl Strategy<Value = Set> {
-    (op_strategy(), overrides_strategy(), takes_strategy()).prop_map(
-        |((op, preset), overrides, mut takes)| {
+    (op_strategy(), overrides_strategy(), clips_strategy()).prop_map(
+        |((op, preset), overrides, mut clips)| {
             let mut args = args_of(op, preset, overrides);
-            let n_samples: usize = takes.iter().map(|take| take.n).sum();
+            let n_samples: usize = clips.iter().map(|clip| clip.n).sum();
             args.stft.hop_length = args.stft.hop_length.max(n_samples / SET_FRAMES);
 
-            for take in &mut takes {
+            for clip in &mut clips {
                 // Scaling by a span, cosine transforms and deltas mix quiet cells with loud ones.
                 let is_mixed = args.normalize != Normalize::None || args.op == Op::Mfcc;
-                if take.sound == Sound::Square && is_mixed {
-                    take.sound = Sound::Noise;
+                if clip.sound == Sound::Square && is_mixed {
+                    clip.sound = Sound::Noise;
                 }
                 // Below 80 dB it shows that the CPU's resampler rounds otherwise.
                 if is_mixed && (args.is_wide() || matches!(args.log, LogArgs::Ln { .. })) {
-                    take.sample_rate_hz = args.sample_rate_hz;
+                    clip.sample_rate_hz = args.sample_rate_hz;
                 }
             }
 
@@ -283,7 +283,7 @@ fn set_strategy() -> impl Strategy<Value = Set> {
                     dtype: Dtype::F32,
                     ..args
                 },
-                takes,
+                clips,
             }
         },
     )
@@ -292,23 +292,23 @@ fn set_strategy() -> impl Strategy<Value = Set> {
 type Rows = Vec<Result<Row, KernelError>>;
 
 fn run(backend: &dyn Backend, set: &Set) -> Result<Rows, KernelError> {
-    let samples: Vec<Vec<f32>> = set.takes.iter().map(Take::samples).collect();
+    let samples: Vec<Vec<f32>> = set.clips.iter().map(SetClip::samples).collect();
     let shorts: Vec<Vec<i16>> = samples
         .iter()
         .map(|pcm| pcm.iter().map(|x| (x * 32_767.0) as i16).collect())
         .collect();
 
-    let mut clips = Vec::with_capacity(set.takes.len());
-    for (i, take) in set.takes.iter().enumerate() {
+    let mut clips = Vec::with_capacity(set.clips.len());
+    for (i, clip) in set.clips.iter().enumerate() {
         clips.push(Clip {
-            samples: if take.sixteen_bits {
+            samples: if clip.sixteen_bits {
                 Samples::S16(&shorts[i])
             } else {
                 Samples::F32(&samples[i])
             },
-            channels: take.channels,
-            sample_rate_hz: take.sample_rate_hz,
-            rows: &take.rows,
+            channels: clip.channels,
+            sample_rate_hz: clip.sample_rate_hz,
+            rows: &clip.rows,
         });
     }
 
@@ -378,25 +378,25 @@ fn compare(what: &str, args: &FeatureArgs, got: &[f64], want: &[f64]) -> Result<
 fn check_references(set: &Set, rows: &Rows) -> Result<(), TestCaseError> {
     let mut left = REFERENCE_PRODUCTS;
     let owners = set
-        .takes
+        .clips
         .iter()
-        .flat_map(|take| take.rows.iter().map(move |row| (take, row.clone())));
+        .flat_map(|clip| clip.rows.iter().map(move |row| (clip, row.clone())));
 
-    for ((take, place), row) in owners.zip(rows) {
+    for ((clip, place), row) in owners.zip(rows) {
         let stft = &set.args.stft;
         let n_signal = Signal::len_of(place.len(), stft, set.args.frames);
         let n_frames = stft.n_frames(n_signal);
         let products = n_frames * set.args.stft.n_fft.pow(2) / 2;
         // The references take mono f32 at the feature's own rate.
-        let usual = take.sample_rate_hz == set.args.sample_rate_hz
-            && take.channels == 1
-            && !take.sixteen_bits;
+        let usual = clip.sample_rate_hz == set.args.sample_rate_hz
+            && clip.channels == 1
+            && !clip.sixteen_bits;
         if !usual || n_frames > REFERENCE_FRAMES || products > left {
             continue;
         }
         left -= products;
 
-        let mut pcm = take.samples();
+        let mut pcm = clip.samples();
         pcm.resize(pcm.len().max(place.end), 0.0);
         match (reference(&set.args, &pcm[place]), row) {
             (Ok(want), Ok(row)) => compare("cpu, reference", &set.args, &values_of(row), &want)?,

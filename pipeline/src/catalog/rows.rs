@@ -12,7 +12,7 @@ use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
 use super::engine::nearest;
 use super::load::without_line;
 use super::parallel::in_parts;
-use super::split::{self, Cut, NO_SIDE, SIDES, SplitRow};
+use super::split::{self, NO_SIDE, SIDES, SplitRow, SplitSettings};
 use super::steps::{clip_keys, with_first_column};
 use super::{AudioHashes, CatalogError, ClipRow};
 
@@ -135,7 +135,7 @@ pub(super) fn with_splits(
             recording: hashes.get(keys.value(index)).copied(),
         });
     }
-    let cut = Cut {
+    let settings = SplitSettings {
         seed: recipe.split.seed,
         fractions: recipe.split.fractions,
     };
@@ -144,7 +144,7 @@ pub(super) fn with_splits(
     // The one that takes longer first.
     let rules = [split::by_artist, split::stratified];
     let by_rule = in_parts(threads, rules.len(), |rule| {
-        let sides = rules[rule](&split_rows, cut).into_iter();
+        let sides = rules[rule](&split_rows, settings).into_iter();
         let names: StringViewArray = sides.map(|side| Some(SIDES[side])).collect();
         Ok::<_, CatalogError>(names)
     })?;

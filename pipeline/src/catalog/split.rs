@@ -31,7 +31,7 @@ pub struct SplitRow<'a> {
 
 /// The seed and the three fractions of a recipe.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct SplitSettings {
     /// Of the hash order.
     pub seed: u64,
     /// Training, validation, test; they add up to 1.
@@ -43,7 +43,7 @@ pub struct Cut {
 ///
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 #[must_use]
-pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
+pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
     let mut linked = LinkedRows::new(rows);
     linked.link_by(|row| row.recording);
 
@@ -53,13 +53,14 @@ pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
     }
 
     let mut sides = vec![0; rows.len()];
-    let hash = canonical::hashes("split", cut.seed);
+    let hash = canonical::hashes("split", settings.seed);
     for mut groups in classes.into_values() {
         groups.sort_by_cached_key(|group| {
             let key = rows[group[0]].key;
             (hash(key), key)
         });
-        let [training, validation, _] = sizes(groups.iter().map(Vec::len).sum(), cut.fractions);
+        let [training, validation, _] =
+            sizes(groups.iter().map(Vec::len).sum(), settings.fractions);
 
         let mut position = 0;
         for group in groups {
@@ -80,12 +81,12 @@ pub fn stratified(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
 ///
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 #[must_use]
-pub fn by_artist(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
+pub fn by_artist(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
     // Rows that each side still needs, by class.
     let mut need: BTreeMap<Option<i32>, [f64; 3]> = BTreeMap::new();
     for row in rows {
         let need = need.entry(row.class).or_default();
-        for (need, fraction) in need.iter_mut().zip(cut.fractions) {
+        for (need, fraction) in need.iter_mut().zip(settings.fractions) {
             *need += fraction;
         }
     }
@@ -93,7 +94,7 @@ pub fn by_artist(rows: &[SplitRow<'_>], cut: Cut) -> Vec<usize> {
     let mut linked = LinkedRows::new(rows);
     linked.link_by(|row| row.artist);
     linked.link_by(|row| row.recording);
-    let hash = canonical::hashes("split", cut.seed);
+    let hash = canonical::hashes("split", settings.seed);
     let mut order = Vec::new();
     for group in linked.groups() {
         // Of artists who share a recording, the one whose name is least decides.
@@ -220,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    const CUT: Cut = Cut {
+    const SETTINGS: SplitSettings = SplitSettings {
         seed: 42,
         fractions: [0.8, 0.1, 0.1],
     };
@@ -274,9 +275,9 @@ mod tests {
             let rows = rows_with_copies(&keys, seed);
             let artists: Vec<_> = rows.iter().map(|row| row.artist).collect();
             let recordings: Vec<_> = rows.iter().map(|row| row.recording).collect();
-            prop_assert!(is_whole(&artists, &by_artist(&rows, CUT)));
-            prop_assert!(is_whole(&recordings, &by_artist(&rows, CUT)));
-            prop_assert!(is_whole(&recordings, &stratified(&rows, CUT)));
+            prop_assert!(is_whole(&artists, &by_artist(&rows, SETTINGS)));
+            prop_assert!(is_whole(&recordings, &by_artist(&rows, SETTINGS)));
+            prop_assert!(is_whole(&recordings, &stratified(&rows, SETTINGS)));
         }
 
         #[test]
@@ -286,7 +287,7 @@ mod tests {
             let mut hashed = plain.clone();
             hashed.iter_mut().for_each(|row| row.recording = Some(blake3::hash(row.key.as_bytes())));
             for rule in [stratified, by_artist] {
-                prop_assert_eq!(rule(&plain, CUT), rule(&hashed, CUT));
+                prop_assert_eq!(rule(&plain, SETTINGS), rule(&hashed, SETTINGS));
             }
         }
 
@@ -297,7 +298,7 @@ mod tests {
             let mut shuffled = forward.clone();
             shuffled.sort_by_key(|row| canonical::hash("shuffle", seed, row.key));
             for rule in [stratified, by_artist] {
-                let (forward_sides, shuffled_sides) = (rule(&forward, CUT), rule(&shuffled, CUT));
+                let (forward_sides, shuffled_sides) = (rule(&forward, SETTINGS), rule(&shuffled, SETTINGS));
                 prop_assert_eq!(by_key(&forward, &forward_sides), by_key(&shuffled, &shuffled_sides));
             }
         }
@@ -307,12 +308,12 @@ mod tests {
             let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
             let rows = rows(&keys, seed);
             let mut counts: BTreeMap<_, [usize; 3]> = BTreeMap::new();
-            for (row, side) in rows.iter().zip(stratified(&rows, CUT)) {
+            for (row, side) in rows.iter().zip(stratified(&rows, SETTINGS)) {
                 counts.entry(row.class).or_default()[side] += 1;
             }
             for counts in counts.into_values().filter(|counts| counts.iter().sum::<usize>() >= CLASS_ROWS_MIN) {
                 let n = counts.iter().sum::<usize>() as f64;
-                for (count, fraction) in counts.into_iter().zip(CUT.fractions) {
+                for (count, fraction) in counts.into_iter().zip(SETTINGS.fractions) {
                     prop_assert!((count as f64 - fraction * n).abs() <= 1.0, "{counts:?}");
                 }
             }
@@ -332,12 +333,12 @@ mod tests {
         rows.iter_mut()
             .for_each(|row| row.artist = Some((canonical::hash("a", 1, row.key) % 800) as i64));
         let mut counts: BTreeMap<_, [f64; 3]> = BTreeMap::new();
-        for (row, side) in rows.iter().zip(by_artist(&rows, CUT)) {
+        for (row, side) in rows.iter().zip(by_artist(&rows, SETTINGS)) {
             counts.entry(row.class).or_default()[side] += 1.0;
         }
         for (class, counts) in counts {
             let n: f64 = counts.iter().sum();
-            for (count, fraction) in counts.into_iter().zip(CUT.fractions) {
+            for (count, fraction) in counts.into_iter().zip(SETTINGS.fractions) {
                 assert!(
                     (count / n - fraction).abs() < 0.03,
                     "class {class:?}: {counts:?}"
@@ -357,15 +358,15 @@ mod tests {
                 Some(blake3::hash(&[(i as u8).div_ceil(2)])),
             );
         }
-        assert!(by_artist(&rows, CUT).iter().all(|side| *side == 0));
+        assert!(by_artist(&rows, SETTINGS).iter().all(|side| *side == 0));
     }
 
     #[test]
     fn remainders_and_small_classes() {
-        assert_eq!(sizes(2, CUT.fractions), [2, 0, 0]);
-        assert_eq!(sizes(3, CUT.fractions), [3, 0, 0]); // 2.4, 0.3, 0.3
-        assert_eq!(sizes(10, CUT.fractions), [8, 1, 1]);
-        assert_eq!(sizes(15, CUT.fractions), [12, 2, 1]); // 12, 1.5, 1.5
+        assert_eq!(sizes(2, SETTINGS.fractions), [2, 0, 0]);
+        assert_eq!(sizes(3, SETTINGS.fractions), [3, 0, 0]); // 2.4, 0.3, 0.3
+        assert_eq!(sizes(10, SETTINGS.fractions), [8, 1, 1]);
+        assert_eq!(sizes(15, SETTINGS.fractions), [12, 2, 1]); // 12, 1.5, 1.5
         assert_eq!(sizes(100, [0.29, 0.71, 0.0]), [29, 71, 0]);
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use wavemill_kernels::{Backend, BackendChoice, KernelError, Level, Opened};
+use wavemill_kernels::{Backend, BackendChoice, ChosenBackend, KernelError, Level};
 use wavemill_schemas::text::shown;
 
-use super::exit::Usage;
+use super::exit::UsageError;
 
 /// Flags that choose what computes features.
 #[derive(Debug, Args)]
@@ -37,14 +37,14 @@ impl BackendArgs {
     /// was asked for or goes without saying.
     ///
     /// # Errors
-    /// [`Usage`] for a name or a device that is not there, or a library that CUDA lacks.
+    /// [`UsageError`] for a name or a device that is not there, or a library that CUDA lacks.
     pub fn open(&self, level: Level) -> Result<Arc<dyn Backend>> {
         let name = self
             .backend
             .as_deref()
             .unwrap_or(BackendChoice::Auto.name());
         let choice: BackendChoice = name.parse().map_err(|error| refused(name, error))?;
-        let Opened { backend, notice } = choice
+        let ChosenBackend { backend, notice } = choice
             .open(&self.devices, level)
             .map_err(|error| refused(name, error))?;
 
@@ -57,14 +57,14 @@ impl BackendArgs {
     }
 }
 
-fn refused(backend: &str, error: KernelError) -> Usage {
+fn refused(backend: &str, error: KernelError) -> UsageError {
     match error {
         KernelError::Argument {
             key,
             value,
             allowed,
-        } => Usage(format!("--{key} {value}: must be {allowed}")),
-        other => Usage(format!("--backend {backend}: {other}")),
+        } => UsageError(format!("--{key} {value}: must be {allowed}")),
+        other => UsageError(format!("--backend {backend}: {other}")),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
-use super::exit::Usage;
+use super::exit::UsageError;
 use crate::source::is_clip_name;
 
 /// Which clips.
@@ -36,7 +36,7 @@ impl ClipArgs {
     /// All clips that are named.
     ///
     /// # Errors
-    /// [`Usage`]: a list that cannot be read, a folder without a clip, nothing at all.
+    /// [`UsageError`]: a list that cannot be read, a folder without a clip, nothing at all.
     pub fn find(&self) -> Result<ClipList> {
         let mut found = ClipList::default();
         for clip in &self.clips {
@@ -50,7 +50,7 @@ impl ClipArgs {
             found.list(list)?;
         }
         if found.clips.is_empty() && found.unreadable.is_empty() {
-            return Err(Usage("no clip: the list is empty".to_owned()).into());
+            return Err(UsageError("no clip: the list is empty".to_owned()).into());
         }
         Ok(found)
     }
@@ -72,7 +72,7 @@ impl ClipList {
                 "{}: no clip below this folder (mp3, wav, flac, ogg, oga)",
                 path.display()
             );
-            return Err(Usage(words).into());
+            return Err(UsageError(words).into());
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ impl ClipList {
             fs::read(list)
         };
         let bytes = read.map_err(|error| {
-            Usage(format!(
+            UsageError(format!(
                 "--list {}: cannot read it: {error}",
                 list.display()
             ))

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 /// A problem with what the user typed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub String);
+pub struct UsageError(pub String);
 
 /// A failure that another program has told on stderr.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ pub fn code(error: &Error) -> u8 {
 }
 
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<Usage>() || cause.is::<RecipeError>() {
+    if cause.is::<UsageError>() || cause.is::<RecipeError>() {
         return Some(2);
     }
     if let Some(ChildFailure { code }) = cause.downcast_ref() {

@@ -14,13 +14,13 @@ use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::text::{shown, shown_lines};
 
 use super::backend::BackendArgs;
-use super::exit::Usage;
+use super::exit::UsageError;
 use super::interrupt::StoppedBySignals;
 use super::output::{self, OutputArgs};
 use super::progress;
 use crate::catalog::Duplicates;
 use crate::extract::ExtractError;
-use crate::run::{self, Job, Preview, Report, RunError, Watch};
+use crate::run::{self, Job, Preview, Report, RunError, RunMonitor};
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
@@ -111,14 +111,14 @@ impl ExtractCommand {
             store: self.store.clone(),
         };
 
-        let watch = Watch::default();
+        let monitor = RunMonitor::default();
         if self.dry_run {
-            let preview = accompanied(&watch, || run::preview(&job, &settings, &watch.course))?;
+            let preview = accompanied(&monitor, || run::preview(&job, &settings, &monitor.course))?;
             return self.preview(preview, warnings);
         }
 
         let start = Instant::now();
-        let mut report = accompanied(&watch, || run::run(&job, &settings, &watch))?;
+        let mut report = accompanied(&monitor, || run::run(&job, &settings, &monitor))?;
         tell_warnings(&report.warnings);
 
         if self.json {
@@ -138,7 +138,7 @@ impl ExtractCommand {
             Some("scalar") => Level::Scalar,
             Some(_) if Level::X86_64V3.is_available() => Level::X86_64V3,
             Some(level) => {
-                return Err(Usage(format!(
+                return Err(UsageError(format!(
                     "--isa {level}: this machine lacks its instructions"
                 ))
                 .into());
@@ -161,27 +161,27 @@ impl ExtractCommand {
         })
     }
 
-    fn check_ranges(&self) -> Result<(), Usage> {
+    fn check_ranges(&self) -> Result<(), UsageError> {
         match self.threads {
             Some(threads) if !(1..=THREADS_MAX).contains(&threads) => {
-                return Err(Usage(format!(
+                return Err(UsageError(format!(
                     "--threads {threads}: from 1 to {THREADS_MAX}"
                 )));
             }
             _ => {}
         }
         if self.limit == Some(0) {
-            return Err(Usage("--limit 0: at least 1".to_owned()));
+            return Err(UsageError("--limit 0: at least 1".to_owned()));
         }
         if self
             .max_reject_fraction
             .is_some_and(|fraction| !(0.0..=1.0).contains(&fraction))
         {
-            return Err(Usage("--max-reject-fraction: from 0 to 1".to_owned()));
+            return Err(UsageError("--max-reject-fraction: from 0 to 1".to_owned()));
         }
         if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
             let least = MEMORY_LIMIT_BYTES_MIN >> 20;
-            return Err(Usage(format!("--memory-limit: at least {least} MiB")));
+            return Err(UsageError(format!("--memory-limit: at least {least} MiB")));
         }
         Ok(())
     }
@@ -207,17 +207,17 @@ fn tell_warnings(warnings: &[String]) {
 ///
 /// # Errors
 /// `job`'s, and where no thread can be started.
-fn accompanied<T>(watch: &Watch, job: impl FnOnce() -> Result<T, RunError>) -> Result<T> {
+fn accompanied<T>(monitor: &RunMonitor, job: impl FnOnce() -> Result<T, RunError>) -> Result<T> {
     let shown = OutputArgs::get().shown();
     // Before the job begins: a wrong value of the variable ends the command at once.
     let every = output::interval()?;
-    let _stopped = StoppedBySignals::job(&watch.course);
+    let _stopped = StoppedBySignals::job(&monitor.course);
 
     let done = AtomicBool::new(false);
     let answer = std::thread::scope(|scope| {
         let display = Builder::new()
             .spawn_scoped(scope, || {
-                progress::show(watch, shown, every, || done.load(Ordering::Relaxed));
+                progress::show(monitor, shown, every, || done.load(Ordering::Relaxed));
             })
             .map_err(|source| ExtractError::Threads { source })?;
         // Dropped at the end of this block, before the scope waits for the display.

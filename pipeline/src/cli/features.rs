@@ -18,7 +18,7 @@ use wavemill_schemas::text::shown;
 use wavemill_schemas::{canonical, recipe};
 
 use super::clips::{ClipArgs, ClipList};
-use super::exit::Usage;
+use super::exit::UsageError;
 use super::write_whole;
 use crate::catalog::ClipRow;
 use crate::decode::{Decode, FILE_BYTES_MAX, Pcm};
@@ -82,13 +82,15 @@ impl FeaturesCommand {
             Some(name) => name.clone(),
             None if names.len() == 1 => names[0].clone(),
             None => {
-                return Err(Usage(format!("--feature: name one of {}", names.join(", "))).into());
+                return Err(
+                    UsageError(format!("--feature: name one of {}", names.join(", "))).into(),
+                );
             }
         };
 
         recipe.features.retain(|f| f.name == wanted);
         if recipe.features.is_empty() {
-            return Err(Usage(format!(
+            return Err(UsageError(format!(
                 "--feature {wanted}: this recipe has {}",
                 names.join(", ")
             ))
@@ -100,7 +102,7 @@ impl FeaturesCommand {
         let to_stdout = self.out == Path::new("-");
         if to_stdout && self.format != Output::Json && io::stdout().is_terminal() {
             let words = format!("--format {:?} to a terminal: give --out FILE", self.format);
-            return Err(Usage(words.to_lowercase()).into());
+            return Err(UsageError(words.to_lowercase()).into());
         }
         let found = self.clips.find()?;
         let n_rejected = if to_stdout {
@@ -290,7 +292,7 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
         bail!("no rows: nothing to write");
     };
     if rows.iter().any(|row| row.tensors[0].shape != shape) {
-        return Err(Usage(
+        return Err(UsageError(
             "--format npy: the rows differ in shape; use json or arrow, or set audio.duration_s"
                 .to_owned(),
         )

@@ -183,9 +183,11 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
     let (target, part) = part_of(path);
     match std::fs::metadata(&target) {
         Ok(found) if found.is_dir() => {
-            return Err(
-                exit::Usage(format!("--out {}: a folder, and no file", path.display())).into(),
-            );
+            return Err(exit::UsageError(format!(
+                "--out {}: a folder, and no file",
+                path.display()
+            ))
+            .into());
         }
         // A pipe or a device cannot be replaced by a rename, so it is written as it is.
         Ok(found) if !found.is_file() => {
@@ -231,7 +233,7 @@ fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {
     if is_no_space(&error) {
         anyhow::Error::new(error).context(words)
     } else {
-        exit::Usage(format!("{words}: {error}")).into()
+        exit::UsageError(format!("{words}: {error}")).into()
     }
 }
 

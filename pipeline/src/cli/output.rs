@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::exit::Usage;
+use super::exit::UsageError;
 
 /// Seconds between two lines of progress: often enough to see that a run is alive, seldom enough for a log of a day.
 const EVERY_S: f64 = 30.0;
@@ -91,8 +91,8 @@ pub fn report(text: &str) {
 /// The time between two lines: 30 s, or `WAVEMILL_PROGRESS_S`.
 ///
 /// # Errors
-/// [`Usage`] where that is no number of seconds above 0.
-pub fn interval() -> Result<Duration, Usage> {
+/// [`UsageError`] where that is no number of seconds above 0.
+pub fn interval() -> Result<Duration, UsageError> {
     let Some(text) = std::env::var_os("WAVEMILL_PROGRESS_S") else {
         return Ok(Duration::from_secs_f64(EVERY_S));
     };
@@ -105,7 +105,7 @@ pub fn interval() -> Result<Duration, Usage> {
     let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
 
     interval.ok_or_else(|| {
-        Usage(format!(
+        UsageError(format!(
             "WAVEMILL_PROGRESS_S={}: seconds, above 0",
             text.to_string_lossy()
         ))

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output::Progress;
 use crate::course::Phase;
-use crate::run::Watch;
+use crate::run::RunMonitor;
 
 /// How often a bar is drawn, and a line's time looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -43,14 +43,14 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The state of a run that has been in its phase for `elapsed`.
-    fn of(watch: &Watch, elapsed: Duration) -> Self {
-        let phase = watch.course.phase();
+    fn of(monitor: &RunMonitor, elapsed: Duration) -> Self {
+        let phase = monitor.course.phase();
         let (done, total) = match phase {
             Phase::Clips => (
-                watch.counters.clips.load(Ordering::Relaxed),
-                watch.clips_total.load(Ordering::Relaxed),
+                monitor.counters.clips.load(Ordering::Relaxed),
+                monitor.clips_total.load(Ordering::Relaxed),
             ),
-            _ => (watch.course.done(), watch.course.total()),
+            _ => (monitor.course.done(), monitor.course.total()),
         };
 
         let elapsed_s = elapsed.as_secs_f64();
@@ -65,8 +65,8 @@ impl Snapshot {
             total: (total > 0).then_some(total),
             per_s,
             eta_s: (total > 0 && done > 0).then(|| left as f64 / per_s),
-            rejects: watch.counters.rejects.load(Ordering::Relaxed),
-            audio_bytes: watch.counters.bytes.load(Ordering::Relaxed),
+            rejects: monitor.counters.rejects.load(Ordering::Relaxed),
+            audio_bytes: monitor.counters.bytes.load(Ordering::Relaxed),
             elapsed_s,
             words: phase.to_string(),
         }
@@ -128,17 +128,17 @@ impl Ticker {
     }
 }
 
-/// Shows `watch` until `done` says so, as `shown` says; lines come `every` so often.
-pub fn show(watch: &Watch, shown: Progress, every: Duration, done: impl Fn() -> bool) {
+/// Shows `monitor` until `done` says so, as `shown` says; lines come `every` so often.
+pub fn show(monitor: &RunMonitor, shown: Progress, every: Duration, done: impl Fn() -> bool) {
     match shown {
         Progress::None => {}
-        Progress::Bar | Progress::Auto => draw(watch, done),
+        Progress::Bar | Progress::Auto => draw(monitor, done),
         Progress::Plain => {
-            write_lines(watch, every, done, |snapshot| {
+            write_lines(monitor, every, done, |snapshot| {
                 eprintln!("wavemill: {}", snapshot.line())
             });
         }
-        Progress::Json => write_lines(watch, every, done, |snapshot| {
+        Progress::Json => write_lines(monitor, every, done, |snapshot| {
             // Numbers and names alone: it cannot fail.
             if let Ok(line) = serde_json::to_string(snapshot) {
                 eprintln!("{line}");
@@ -154,30 +154,35 @@ struct PhaseClock {
 }
 
 impl PhaseClock {
-    fn new(watch: &Watch) -> Self {
+    fn new(monitor: &RunMonitor) -> Self {
         Self {
-            phase: watch.course.phase(),
+            phase: monitor.course.phase(),
             start: Instant::now(),
         }
     }
 
     /// The state of the run. A phase that another one has followed is forgotten.
-    fn look(&mut self, watch: &Watch) -> Snapshot {
-        if watch.course.phase() != self.phase {
-            *self = Self::new(watch);
+    fn look(&mut self, monitor: &RunMonitor) -> Snapshot {
+        if monitor.course.phase() != self.phase {
+            *self = Self::new(monitor);
         }
-        Snapshot::of(watch, self.start.elapsed())
+        Snapshot::of(monitor, self.start.elapsed())
     }
 }
 
-fn write_lines(watch: &Watch, every: Duration, done: impl Fn() -> bool, write: impl Fn(&Snapshot)) {
+fn write_lines(
+    monitor: &RunMonitor,
+    every: Duration,
+    done: impl Fn() -> bool,
+    write: impl Fn(&Snapshot),
+) {
     let start = Instant::now();
-    let mut since = PhaseClock::new(watch);
+    let mut since = PhaseClock::new(monitor);
     let mut ticker = Ticker::new(every);
     while !done() {
         // Parked and not asleep: the end of the job wakes this thread, and nobody waits for the rest of a tick.
         std::thread::park_timeout(TICK.min(every));
-        let snapshot = since.look(watch);
+        let snapshot = since.look(monitor);
         if ticker.is_due(start.elapsed()) {
             write(&snapshot);
         }
@@ -185,15 +190,15 @@ fn write_lines(watch: &Watch, every: Duration, done: impl Fn() -> bool, write: i
 }
 
 /// A bar where the total is known, and a spinner elsewhere.
-fn draw(watch: &Watch, done: impl Fn() -> bool) {
+fn draw(monitor: &RunMonitor, done: impl Fn() -> bool) {
     let bar_style = style("{wide_bar:.green} {msg}");
     let spinner_style = style("{spinner:.green} {msg}");
 
     let bar = ProgressBar::new_spinner();
-    let mut since = PhaseClock::new(watch);
+    let mut since = PhaseClock::new(monitor);
     while !done() {
         std::thread::park_timeout(TICK);
-        let snapshot = since.look(watch);
+        let snapshot = since.look(monitor);
         // Anew at each look: the next phase may have a total where this one has none, or the other way round.
         match snapshot.total {
             Some(total) => {
@@ -220,11 +225,11 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use super::*;
 
-    fn at(phase: Phase, total: u64, done: u64) -> Watch {
-        let watch = Watch::default();
-        watch.course.enter(phase, total);
-        watch.course.add(done);
-        watch
+    fn at(phase: Phase, total: u64, done: u64) -> RunMonitor {
+        let monitor = RunMonitor::default();
+        monitor.course.enter(phase, total);
+        monitor.course.add(done);
+        monitor
     }
 
     #[test]
@@ -260,12 +265,12 @@ mod tests {
     #[test]
     fn time_left_is_that_of_the_clips_left_to_this_run_at_its_own_rate() {
         // 1,000 clips planned, 900 done before a kill: 100 are left to this run, and 20 of them took it 10 s.
-        let watch = at(Phase::Clips, 0, 0);
-        watch.clips_total.store(100, Ordering::Relaxed);
-        watch.counters.clips.store(20, Ordering::Relaxed);
-        watch.counters.rejects.store(2, Ordering::Relaxed);
-        watch.counters.bytes.store(5_000_000, Ordering::Relaxed);
-        let snapshot = Snapshot::of(&watch, Duration::from_secs(10));
+        let monitor = at(Phase::Clips, 0, 0);
+        monitor.clips_total.store(100, Ordering::Relaxed);
+        monitor.counters.clips.store(20, Ordering::Relaxed);
+        monitor.counters.rejects.store(2, Ordering::Relaxed);
+        monitor.counters.bytes.store(5_000_000, Ordering::Relaxed);
+        let snapshot = Snapshot::of(&monitor, Duration::from_secs(10));
         assert_eq!(
             snapshot.line(),
             "extracting: 20 of 100 clips (20 %), 2.0/s, 500.00 kB/s, 2 rejects, 40 seconds left"

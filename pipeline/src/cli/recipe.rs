@@ -10,7 +10,7 @@ use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 use wavemill_schemas::text::{shown, shown_lines};
 
-use super::exit::Usage;
+use super::exit::UsageError;
 use crate::features::FeaturePlan;
 use crate::settings::Settings;
 
@@ -163,7 +163,7 @@ fn check_sql(steps: &[CleanStep]) -> Result<()> {
             (None, None) => String::new(),
         };
         if let Err(error) = Parser::parse_sql(&GenericDialect {}, &query) {
-            return Err(Usage(format!("catalog.clean.{step}: {error}")).into());
+            return Err(UsageError(format!("catalog.clean.{step}: {error}")).into());
         }
     }
     Ok(())

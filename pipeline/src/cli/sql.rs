@@ -9,7 +9,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::exit::{self, Usage};
+use super::exit::{self, UsageError};
 use super::{part_of, write_whole};
 use crate::sql::{self, Console, Format, Interrupt, Limits, Prompt, SqlError, pager};
 use crate::store::Store;
@@ -150,7 +150,7 @@ impl SqlCommand {
 
         // As for COPY within a session: asking a store writes nothing into it.
         if Store::at(&self.store).encloses(&self.out) {
-            return Err(Usage(format!(
+            return Err(UsageError(format!(
                 "--out {}: not into the store itself",
                 self.out.display()
             ))

@@ -9,7 +9,7 @@ use indicatif::DecimalBytes;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 
-use super::exit::{DamagedStore, Usage};
+use super::exit::{DamagedStore, UsageError};
 use super::output::report;
 use super::{READER_EXIT_CODES, devices};
 use crate::store::{Diff, Store, VersionContent, VersionLine};
@@ -130,7 +130,7 @@ impl InfoCommand {
             let mut names: Vec<&str> = manifest.files.iter().map(|f| f.name()).collect();
             // Side by side, since a manifest lists the files of a feature one after the other.
             names.dedup();
-            return Err(Usage(format!(
+            return Err(UsageError(format!(
                 "--feature {name}: this version has {}",
                 names.join(", ")
             ))
@@ -326,7 +326,7 @@ impl GcCommand {
     /// `StoreError`.
     pub fn run(&self) -> Result<()> {
         if self.keep == 0 {
-            return Err(Usage(
+            return Err(UsageError(
                 "--keep 0: at least 1; to drop everything, remove the folder".to_owned(),
             )
             .into());

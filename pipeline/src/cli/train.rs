@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::clips::ClipArgs;
-use super::exit::{ChildFailure, Usage};
+use super::exit::{ChildFailure, UsageError};
 use super::interrupt::ChildGuard;
 use super::output::{OutputArgs, Progress};
 use super::{beside, not_there};
@@ -94,7 +94,7 @@ impl PredictCommand {
     pub fn run(&self) -> Result<()> {
         let input = self.run.join("input.json");
         let file = File::open(&input).map_err(|error| {
-            Usage(format!(
+            UsageError(format!(
                 "--run {}: no run of wavemill-train: {}: {error}",
                 self.run.display(),
                 input.display()

@@ -13,7 +13,7 @@ use super::event::Event;
 use super::{ExtractError, Work};
 use crate::budget::Permit;
 use crate::decode::Pcm;
-use crate::features::{Computed, FeatureError, NoRows};
+use crate::features::{FeatureError, NoRows, SegmentResults};
 use crate::plan::segments::Segment;
 use crate::shards::{AudioFacts, FeatureRow, Outcome};
 use crate::source::InputSeen;
@@ -114,7 +114,7 @@ impl DecodedClip {
     }
 
     /// Ends the clip with what kernels made of it, and gives its buffers back.
-    pub fn end(mut self, work: &Work<'_>, computed: Computed) -> (Event, Pcm) {
+    pub fn end(mut self, work: &Work<'_>, computed: SegmentResults) -> (Event, Pcm) {
         // From here on only the rows are held: the samples go back to the decoders.
         self.permit.holds(work.features.rows_bytes(&self.segments));
         let Self {

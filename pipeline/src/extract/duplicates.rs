@@ -131,8 +131,8 @@ impl HashPass<'_> {
 
     /// A file that does not fit.
     fn refused(&self, refusal: Refusal, clip_key: &str, file_bytes: u64) -> ExtractError {
-        let room = self.settings.room();
-        self.fail(ExtractError::refused(refusal, clip_key, file_bytes, room))
+        let shares = self.settings.shares();
+        self.fail(ExtractError::refused(refusal, clip_key, file_bytes, shares))
     }
 
     /// The other threads have no reason to go on.

@@ -19,7 +19,7 @@ use super::event::Event;
 use super::pool::Spawner;
 use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work};
-use crate::features::{Computed, Extractor};
+use crate::features::{Extractor, SegmentResults};
 use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
 
 /// Starts a thread a lane. They end when every sender of what is returned is dropped.
@@ -35,7 +35,7 @@ pub fn start<'env>(
     let (clip_sender, clips) = bounded(lanes);
     // A lane hands on one batch in its life, so none waits for room.
     let (hand, handed) = bounded(lanes);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(LaneGroup {
         turn: Mutex::new(()),
         working: AtomicUsize::new(lanes),
         batch_clips: backend.batch_clips(),
@@ -59,7 +59,7 @@ pub fn start<'env>(
 }
 
 /// What lanes have in common.
-struct Shared {
+struct LaneGroup {
     /// Held while a batch is collected: one full batch goes sooner than two half ones.
     turn: Mutex<()>,
     /// Lanes that have not failed.
@@ -77,7 +77,7 @@ struct Batch {
 struct Lane<'a> {
     number: usize,
     work: &'a Work<'a>,
-    shared: Arc<Shared>,
+    shared: Arc<LaneGroup>,
     clips: Receiver<DecodedClip>,
     handed: Receiver<Batch>,
     spare_pcms: Arc<SparePcms>,
@@ -138,7 +138,7 @@ impl Lane<'_> {
 
     /// A batch of another lane, or of what comes within the time limit; `None` when no clip can come any more.
     fn collect(&self, hand: &Sender<Batch>) -> Option<Batch> {
-        let Shared {
+        let LaneGroup {
             turn,
             batch_clips,
             batch_bytes,
@@ -187,7 +187,7 @@ impl Lane<'_> {
         &self,
         extractor: &mut Extractor,
         clips: &[DecodedClip],
-    ) -> Result<Vec<Computed>, KernelError> {
+    ) -> Result<Vec<SegmentResults>, KernelError> {
         match self.compute_whole(extractor, clips) {
             Err(_) if clips.len() > 1 => {
                 let (first, second) = clips.split_at(clips.len() / 2);
@@ -203,7 +203,7 @@ impl Lane<'_> {
         &self,
         extractor: &mut Extractor,
         clips: &[DecodedClip],
-    ) -> Result<Vec<Computed>, KernelError> {
+    ) -> Result<Vec<SegmentResults>, KernelError> {
         inject_failure(self.number)?;
         inject_full(clips.len())?;
         let counters = &self.work.counters;

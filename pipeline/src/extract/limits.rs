@@ -2,7 +2,7 @@
 
 use super::ExtractError;
 use crate::features::FeaturePlan;
-use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Room, Settings};
+use crate::settings::{MEMORY_LIMIT_BYTES_MIN, MemoryShares, Settings};
 
 /// Segments that a clip can give; the recipe's rules know the same.
 const ROWS_A_CLIP_MAX: usize = 100_000;
@@ -38,8 +38,8 @@ pub struct Limits {
 impl Limits {
     /// What there is for clips.
     #[must_use]
-    pub const fn room(&self) -> Room {
-        Room {
+    pub const fn shares(&self) -> MemoryShares {
+        MemoryShares {
             limit_bytes: self.memory_limit_bytes,
             clips_bytes: self.in_flight_bytes,
         }

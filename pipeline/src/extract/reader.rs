@@ -115,7 +115,7 @@ impl ReadOrder {
             work.budget.enter_file(self.seq, read_bytes)
         };
         let permit = permit.map_err(|refusal| {
-            ExtractError::refused(refusal, clip_key, read_bytes, work.limits.room())
+            ExtractError::refused(refusal, clip_key, read_bytes, work.limits.shares())
         })?;
 
         let ticket = Ticket {
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
     }
 
     fn refused(&self, refusal: Refusal, clip_key: &str, bytes: u64) -> ExtractError {
-        ExtractError::refused(refusal, clip_key, bytes, self.work.limits.room())
+        ExtractError::refused(refusal, clip_key, bytes, self.work.limits.shares())
     }
 
     /// The clip's file; what is wrong with it, if it cannot be had.

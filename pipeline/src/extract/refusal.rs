@@ -2,14 +2,14 @@
 
 use super::ExtractError;
 use crate::budget::Refusal;
-use crate::settings::Room;
+use crate::settings::MemoryShares;
 
 /// Why a clip ended the run.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{clip_key}: it needs {} MiB at once{}, and --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit {}MiB \
      or more, or {}{}; the same command goes on from here",
-    mib(*needed_bytes), self.parts(), mib(room.limit_bytes), mib(room.clips_bytes), mib(self.enough_bytes()),
+    mib(*needed_bytes), self.parts(), mib(shares.limit_bytes), mib(shares.clips_bytes), mib(self.enough_bytes()),
     self.smaller_clip(), self.smaller_groups()
 )]
 pub struct ClipMemory {
@@ -22,12 +22,17 @@ pub struct ClipMemory {
     /// Rows that wait for it to fill their row group.
     pub waiting_bytes: u64,
     /// What there is.
-    pub room: Room,
+    pub shares: MemoryShares,
 }
 
 impl ExtractError {
     /// A clip of `file_bytes` that is not let in.
-    pub(super) fn refused(refusal: Refusal, clip_key: &str, file_bytes: u64, room: Room) -> Self {
+    pub(super) fn refused(
+        refusal: Refusal,
+        clip_key: &str,
+        file_bytes: u64,
+        shares: MemoryShares,
+    ) -> Self {
         match refusal {
             Refusal::Closed => Self::Elsewhere,
             Refusal::Full { needed, waiting } => Self::ClipMemory(ClipMemory {
@@ -35,7 +40,7 @@ impl ExtractError {
                 needed_bytes: needed,
                 file_bytes,
                 waiting_bytes: waiting,
-                room,
+                shares,
             }),
         }
     }
@@ -44,7 +49,7 @@ impl ExtractError {
 impl ClipMemory {
     /// A limit under which it fits: clips have half of it, less what workers' tables take.
     const fn enough_bytes(&self) -> u64 {
-        let tables_bytes = self.room.limit_bytes / 2 - self.room.clips_bytes;
+        let tables_bytes = self.shares.limit_bytes / 2 - self.shares.clips_bytes;
         (self.needed_bytes + tables_bytes) * 2
     }
 
@@ -58,7 +63,7 @@ impl ClipMemory {
 
     /// What makes the clip smaller. A file is read whole, so a duration helps only where the file itself fits.
     const fn smaller_clip(&self) -> &'static str {
-        if self.file_bytes > self.room.clips_bytes {
+        if self.file_bytes > self.shares.clips_bytes {
             "take the file out of the archive (files are read whole: audio.max_duration_s and audio.duration_s do not help)"
         } else {
             "set a smaller audio.max_duration_s or audio.duration_s in the recipe"

@@ -13,7 +13,7 @@ use super::event::Event;
 use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work};
 use crate::decode::{Decode, Pcm};
-use crate::features::{Computed, Extractor};
+use crate::features::{Extractor, SegmentResults};
 use crate::plan::segments::Segment;
 use crate::shards::RowGroup;
 
@@ -217,7 +217,7 @@ impl<'a> Worker<'a> {
             .map_err(|none| none.of_clip(pcm).into())
     }
 
-    fn features(&mut self, clip: &mut DecodedClip) -> Result<Computed, Failure> {
+    fn features(&mut self, clip: &mut DecodedClip) -> Result<SegmentResults, Failure> {
         let Work {
             features, counters, ..
         } = self.work;

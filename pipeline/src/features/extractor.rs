@@ -19,7 +19,7 @@ pub struct Extractor {
 }
 
 /// What kernels made of a clip's segments, one after the other.
-pub type Computed = Vec<Result<Row, KernelError>>;
+pub type SegmentResults = Vec<Result<Row, KernelError>>;
 
 /// Why a clip has no rows.
 #[derive(Debug)]
@@ -63,7 +63,10 @@ impl Extractor {
     ///
     /// # Errors
     /// The device's: nothing is known of any clip then.
-    pub fn run(&mut self, clips: &[(&Pcm, &[Segment])]) -> Result<Vec<Computed>, KernelError> {
+    pub fn run(
+        &mut self,
+        clips: &[(&Pcm, &[Segment])],
+    ) -> Result<Vec<SegmentResults>, KernelError> {
         // Made first, because the kernels' clips borrow them.
         let places: Vec<Vec<Range<usize>>> = clips
             .iter()
@@ -127,7 +130,7 @@ impl FeaturePlan {
         clip: usize,
         clip_key: &str,
         segments: &[Segment],
-        computed: Computed,
+        computed: SegmentResults,
         audio: &Arc<AudioFacts>,
     ) -> Result<Vec<FeatureRow>, NoRows> {
         let mut rows = Vec::with_capacity(segments.len());

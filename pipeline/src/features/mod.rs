@@ -15,7 +15,7 @@ use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, S
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
-pub use extractor::{Computed, Extractor, NoRows};
+pub use extractor::{Extractor, NoRows, SegmentResults};
 pub use resolve::resolve;
 
 use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};

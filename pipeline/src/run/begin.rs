@@ -86,9 +86,12 @@ fn decide(
     course: &Course,
 ) -> Result<Decision, RunError> {
     let new_version = settings.new_version;
-    store.decide(&plan.identity, plan.made_by(), new_version, |manifest| {
-        stale_inputs(store, manifest, &*input.source, course)
-    })
+    store.decide(
+        &plan.identity,
+        plan.version_inputs(),
+        new_version,
+        |manifest| stale_inputs(store, manifest, &*input.source, course),
+    )
 }
 
 /// Clips of a version whose files changed although their sizes did not: those whose stamp differs are read again and

@@ -53,7 +53,7 @@ pub struct Job {
 
 /// How a caller watches a run, and stops it.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct RunMonitor {
     /// Where the run is; its `stop` ends it, after the clips in flight where it is so far.
     pub course: Arc<Course>,
     /// Clips that this run has to do; 0 until that is known.
@@ -62,7 +62,7 @@ pub struct Watch {
     pub counters: Counters,
 }
 
-impl Watch {
+impl RunMonitor {
     /// From here on clips are counted, those of `todo`.
     fn enter_clips(&self, todo: &[ShardTask<'_>]) {
         let clips = todo.iter().map(|t| t.shard.members.len() as u64).sum();
@@ -75,15 +75,15 @@ impl Watch {
 ///
 /// # Errors
 /// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
-pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunError> {
-    let mut input = Input::open(job, settings, &watch.course)?;
+pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Report, RunError> {
+    let mut input = Input::open(job, settings, &monitor.course)?;
     input.require_rows()?;
     let plan = Plan::new(job, settings, &input)?;
     // A limit that is too small for the recipe is told before anything is written.
     let limits = plan.limits(settings)?;
 
     let store = Store::at(&job.store);
-    let version = match begin::begin(&store, &plan, &input, settings, &watch.course)? {
+    let version = match begin::begin(&store, &plan, &input, settings, &monitor.course)? {
         Start::Version(version) => version,
         Start::NothingToDo(version, manifest) => {
             let warnings = input.catalog.warnings;
@@ -95,7 +95,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
     let record = RunRecord::begin(&store, &version.plan_id, limits.threads)?;
     let run = Run {
         job,
-        watch,
+        monitor,
         store: &store,
         plan: &plan,
         limits: &limits,
@@ -110,7 +110,7 @@ pub fn run(job: &Job, settings: &Settings, watch: &Watch) -> Result<Report, RunE
 /// A run for which there is work.
 struct Run<'a> {
     job: &'a Job,
-    watch: &'a Watch,
+    monitor: &'a RunMonitor,
     store: &'a Store,
     plan: &'a Plan<'a>,
     limits: &'a Limits,
@@ -134,7 +134,7 @@ impl Run<'_> {
     fn extract(&self, input: &mut Input) -> Result<Output, RunError> {
         let plan = self.plan;
         let plan_id = &self.version.plan_id;
-        let course = &self.watch.course;
+        let course = &self.monitor.course;
 
         // What is there already takes no more room, so it is found before free space is asked for.
         let keys = reuse::shard_keys(plan, input)?;
@@ -151,7 +151,7 @@ impl Run<'_> {
         course.enter(Phase::Tables, 0);
         let (tables, other_rejects) = self.write_tables(input, &receipts)?;
 
-        self.watch.enter_clips(&todo);
+        self.monitor.enter_clips(&todo);
         self.write_shards(input, &todo, &mut receipts)?;
 
         Ok(Output {
@@ -185,7 +185,7 @@ impl Run<'_> {
     /// # Errors
     /// [`ExtractError::Interrupted`] where the run was asked to stop.
     fn require_not_stopped(&self, receipts: &[Option<Receipt>]) -> Result<(), RunError> {
-        if !self.watch.course.is_stopped() {
+        if !self.monitor.course.is_stopped() {
             return Ok(());
         }
         Err(ExtractError::Interrupted {
@@ -212,8 +212,8 @@ impl Run<'_> {
             features,
             class_sizes: &class_sizes,
             formats: &features.formats(targets, &self.plan.recipe.shards)?,
-            stop: &self.watch.course.stop,
-            counters: &self.watch.counters,
+            stop: &self.monitor.course.stop,
+            counters: &self.monitor.counters,
             limits: self.limits,
             budget: ByteBudget::new(self.limits.in_flight_bytes),
             encoding: ByteBudget::new(self.limits.encode_bytes),
@@ -224,7 +224,7 @@ impl Run<'_> {
 
     /// Accounts for every input, and makes the version exist.
     fn commit(&self, input: &Input, output: Output) -> Result<Report, RunError> {
-        self.watch.course.enter(Phase::Commit, 0);
+        self.monitor.course.enter(Phase::Commit, 0);
         fail_point!("run-before-commit");
 
         let Output {
@@ -258,7 +258,7 @@ impl Run<'_> {
         account::check_rejects(&receipts, self.limits)?;
 
         let version = self.store.commit(self.version.parent, &manifest)?;
-        let counters = &self.watch.counters;
+        let counters = &self.monitor.counters;
         Ok(Report::committed(
             version,
             manifest,
@@ -282,12 +282,12 @@ impl Run<'_> {
         };
 
         // The recipe's own warnings were shown before the run began.
-        let lane_warnings = self.watch.counters.lanes.warnings();
+        let lane_warnings = self.monitor.counters.lanes.warnings();
         warnings.extend_from_slice(&lane_warnings);
         report.warnings = input.catalog.warnings;
         report.warnings.extend(lane_warnings);
         report.duplicates = input.catalog.duplicates;
-        report.wall_s = self.watch.course.seconds();
+        report.wall_s = self.monitor.course.seconds();
 
         // The version is there whether or not its record can be ended.
         if let Err(error) = record.end(&report, &warnings) {

@@ -13,7 +13,7 @@ use crate::extract::Limits;
 use crate::features::FeaturePlan;
 use crate::plan::{self, ShardPlan, engine};
 use crate::settings::Settings;
-use crate::store::MadeBy;
+use crate::store::VersionInputs;
 
 /// What a run is to make.
 pub(super) struct Plan<'a> {
@@ -71,8 +71,8 @@ impl<'a> Plan<'a> {
     }
 
     /// What a store's refusal can name where its latest version differs.
-    pub const fn made_by(&self) -> MadeBy<'_> {
-        MadeBy {
+    pub const fn version_inputs(&self) -> VersionInputs<'_> {
+        VersionInputs {
             recipe: self.recipe,
             engine: &self.engine,
             clips_absent: self.clips_absent,

@@ -123,7 +123,7 @@ fn outcome(store: &Store, plan: &Plan<'_>, settings: &Settings) -> Result<String
 
 fn decide(store: &Store, plan: &Plan<'_>, settings: &Settings) -> Result<Decision, StoreError> {
     let new_version = settings.new_version;
-    let decision = store.decide(&plan.identity, plan.made_by(), new_version, |_| {
+    let decision = store.decide(&plan.identity, plan.version_inputs(), new_version, |_| {
         Ok::<_, StoreError>(Vec::new())
     })?;
     // With `--restart` a run drops the other plan. A preview drops nothing, so it does not ask.

@@ -25,7 +25,7 @@ use wavemill_schemas::tables;
 use super::ShardError;
 use super::rows::{AudioFacts, FeatureRow, Tensor};
 use super::stats::{self, Bands};
-use crate::budget::Busy;
+use crate::budget::BusyGuard;
 use crate::catalog::ClipRow;
 
 /// Level 1: 1.33 on f16 log-mel at 1.2 GB/s in; higher levels cost several times that for 2 %.
@@ -185,7 +185,7 @@ pub struct RowGroup {
     /// Only training rows count for the statistics.
     pub training: bool,
     /// Its rows give their memory back when it is on disk.
-    pub busy: Busy,
+    pub busy: BusyGuard,
 }
 
 /// The same, ready to be appended.
@@ -201,7 +201,7 @@ pub struct EncodedGroup {
     /// Permits of its clips, given back when it is on disk.
     _permits: Vec<Arc<AudioFacts>>,
     /// Tells until then that they will be.
-    _busy: Busy,
+    _busy: BusyGuard,
 }
 
 /// One feature's part of a row group.

@@ -25,7 +25,7 @@ use wavemill_schemas::manifest::{Manifest, ManifestError};
 pub use diff::Diff;
 pub use history::{VersionContent, VersionLine};
 pub use receipts::{PlanRecord, linked_key};
-pub use resume::{Decision, MadeBy};
+pub use resume::{Decision, VersionInputs};
 pub use stats::finish_stats;
 
 /// What can be wrong with a store.

@@ -34,7 +34,7 @@ pub enum Decision {
 
 /// What a run makes a version of, in words: what differs from an earlier version is told by it.
 #[derive(Clone, Copy, Debug)]
-pub struct MadeBy<'a> {
+pub struct VersionInputs<'a> {
     /// The recipe, with what `--set` changed.
     pub recipe: &'a Recipe,
     /// What computes.
@@ -52,7 +52,7 @@ impl Store {
     pub fn decide<E: From<StoreError>>(
         &self,
         identity: &Identity,
-        made_by: MadeBy<'_>,
+        inputs: VersionInputs<'_>,
         new_version: bool,
         stale: impl FnOnce(&Manifest) -> Result<Vec<String>, E>,
     ) -> Result<Decision, E> {
@@ -67,7 +67,7 @@ impl Store {
         let (_, manifest) = self.manifest(Some(latest))?;
         // Beside the parent of the latest version, the two differ only in what this run would do otherwise.
         identity.parent.clone_from(&manifest.identity.parent);
-        let mut changed = changes(&manifest, &identity, made_by);
+        let mut changed = changes(&manifest, &identity, inputs);
         if changed.is_empty() {
             let clips = stale(&manifest)?;
             // Asked for a new version of the same, there is work only where the old one is damaged.
@@ -229,12 +229,12 @@ pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn changes(manifest: &Manifest, identity: &Identity, made_by: MadeBy<'_>) -> Vec<String> {
-    let MadeBy {
+fn changes(manifest: &Manifest, identity: &Identity, inputs: VersionInputs<'_>) -> Vec<String> {
+    let VersionInputs {
         recipe,
         engine,
         clips_absent,
-    } = made_by;
+    } = inputs;
     let was = &manifest.identity;
     let mut changed = Vec::new();
     if was.recipe != identity.recipe {

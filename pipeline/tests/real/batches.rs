@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use wavemill::run::{self, Job, Watch};
+use wavemill::run::{self, Job, RunMonitor};
 use wavemill::settings::Settings;
 use wavemill_kernels::{Backend, Clip, Cpu, FeatureArgs, KernelError, Level, Plan, Row};
 use wavemill_schemas::recipe::Recipe;
@@ -114,7 +114,7 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
                     max_reject_fraction: Some(1.0),
                     ..Settings::default()
                 };
-                run::run(&job(store.clone())?, &settings, &Watch::default())?;
+                run::run(&job(store.clone())?, &settings, &RunMonitor::default())?;
             }
             same_rows(&stores).map_err(|error| format!("{folder}, {audio:?}: {error}"))?;
         }
@@ -123,7 +123,7 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
 }
 
 /// The CPU, in batches, the first of which does not end before another has begun.
-struct Overlapping {
+struct OverlappingBackend {
     batches: Batches,
     begun: Arc<AtomicUsize>,
     never_met: Arc<AtomicBool>,
@@ -135,7 +135,7 @@ struct OverlappingPlan {
     never_met: Arc<AtomicBool>,
 }
 
-impl Backend for Overlapping {
+impl Backend for OverlappingBackend {
     fn kind(&self) -> &'static str {
         self.batches.kind()
     }
@@ -181,7 +181,7 @@ fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Faile
     let scratch = tempfile::tempdir()?;
     let never_met = Arc::new(AtomicBool::new(false));
     let begun = Arc::new(AtomicUsize::new(0));
-    let backend = Arc::new(Overlapping {
+    let backend = Arc::new(OverlappingBackend {
         batches: Batches {
             cpu: Cpu {
                 level: Level::detect(),
@@ -203,7 +203,7 @@ fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Faile
         audio: data.join("rate_variants"),
         store: scratch.path().join("store"),
     };
-    run::run(&job, &settings, &Watch::default())?;
+    run::run(&job, &settings, &RunMonitor::default())?;
 
     if never_met.load(Ordering::SeqCst) {
         return Err("the second batch waited for the first".into());

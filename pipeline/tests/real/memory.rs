@@ -110,7 +110,7 @@ fn sql_stays_under_its_limit() -> Result<(), Failed> {
 
 /// How a query's process ended.
 #[derive(Debug)]
-struct Ran {
+struct QueryEnd {
     ok: bool,
     peak_bytes: u64,
     answer_bytes: u64,
@@ -118,7 +118,7 @@ struct Ran {
 }
 
 /// Runs a query in a process of its own.
-fn ask(store: &TestStore, query: &Query) -> Result<Ran, Failed> {
+fn ask(store: &TestStore, query: &Query) -> Result<QueryEnd, Failed> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wavemill"));
     command.args([
         "sql",
@@ -148,7 +148,7 @@ fn ask(store: &TestStore, query: &Query) -> Result<Ran, Failed> {
         .take()
         .ok_or("no errors")?
         .read_to_string(&mut said)?;
-    Ok(Ran {
+    Ok(QueryEnd {
         ok: child.wait()?.success(),
         peak_bytes,
         answer_bytes,

@@ -207,9 +207,9 @@ fn seal(page: &mut [u8]) {
 }
 
 /// Numbers that look random and are the same in each run.
-struct Numbers(u64);
+struct RandomNumbers(u64);
 
-impl Numbers {
+impl RandomNumbers {
     fn below(&mut self, n: usize) -> usize {
         self.0 = self
             .0
@@ -236,7 +236,7 @@ fn mutants(data: &Path) -> Result<(), Failed> {
         before(info);
     }));
 
-    let mut numbers = Numbers(0x0995);
+    let mut numbers = RandomNumbers(0x0995);
     let mut decoder = decoder(RATE_HZ, None, 0.0);
     let mut out = Pcm::default();
     let mut n_rows = 0;
@@ -272,7 +272,7 @@ fn mutants(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-fn mutant(good: &[u8], bounds: &[(usize, usize)], numbers: &mut Numbers) -> Vec<u8> {
+fn mutant(good: &[u8], bounds: &[(usize, usize)], numbers: &mut RandomNumbers) -> Vec<u8> {
     let mut pages: Vec<Vec<u8>> = bounds
         .iter()
         .map(|&(from, to)| good[from..to].to_vec())
@@ -321,11 +321,11 @@ fn mutant(good: &[u8], bounds: &[(usize, usize)], numbers: &mut Numbers) -> Vec<
     bytes
 }
 
-fn flip(page: &mut [u8], from: usize, numbers: &mut Numbers) {
+fn flip(page: &mut [u8], from: usize, numbers: &mut RandomNumbers) {
     flip_range(page, from, page.len(), numbers);
 }
 
-fn flip_range(page: &mut [u8], from: usize, to: usize, numbers: &mut Numbers) {
+fn flip_range(page: &mut [u8], from: usize, to: usize, numbers: &mut RandomNumbers) {
     for _ in 0..=numbers.below(4) {
         let at = from + numbers.below(to.min(page.len()).saturating_sub(from));
         if let Some(byte) = page.get_mut(at) {

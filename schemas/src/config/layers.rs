@@ -2,11 +2,11 @@
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Shipped, apply_set};
+use super::{Config, ConfigError, ShippedConfig, apply_set};
 
 /// A configuration, and what of a shipped one it does not follow.
 #[derive(Debug)]
-pub struct Layered {
+pub struct LayeredConfig {
     /// What is used.
     pub config: Config,
     /// A sentence for each value of the shipped one that something else won over.
@@ -22,11 +22,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming file or `--set`, key and what is allowed.
     pub fn layered(
-        like: Option<&Shipped>,
+        like: Option<&ShippedConfig>,
         text: &str,
         place: &str,
         sets: &[String],
-    ) -> Result<Layered, ConfigError> {
+    ) -> Result<LayeredConfig, ConfigError> {
         // By itself first, so that an error names the file's line.
         let _: Self = read(text, place)?;
         let base = like
@@ -54,7 +54,7 @@ impl Config {
             .map(|shipped| replaced(shipped, &base, &config))
             .transpose()?
             .unwrap_or_default();
-        Ok(Layered { config, replaced })
+        Ok(LayeredConfig { config, replaced })
     }
 }
 
@@ -106,7 +106,11 @@ fn put_over(lower: &mut Table, upper: Table) {
 }
 
 /// What `config` has otherwise than the shipped one, by the keys that the shipped one names.
-fn replaced(shipped: &Shipped, base: &Table, config: &Config) -> Result<Vec<String>, ConfigError> {
+fn replaced(
+    shipped: &ShippedConfig,
+    base: &Table,
+    config: &Config,
+) -> Result<Vec<String>, ConfigError> {
     let theirs = as_table(&read(shipped.text, shipped.name)?, shipped.name)?;
     let ours = as_table(config, shipped.name)?;
 
@@ -161,10 +165,10 @@ fn at<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
 mod tests {
     use super::*;
 
-    fn layered(name: &str, text: &str, sets: &[&str]) -> Layered {
+    fn layered(name: &str, text: &str, sets: &[&str]) -> LayeredConfig {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
         Config::layered(
-            Some(Shipped::find(name).expect("shipped")),
+            Some(ShippedConfig::find(name).expect("shipped")),
             text,
             "mine.toml",
             &sets,
@@ -175,7 +179,7 @@ mod tests {
     #[test]
     fn a_file_wins_over_the_shipped_configuration_and_a_set_over_both() {
         let text = "[optimizer]\nlr = 0.5\n[train]\nepochs = 3";
-        let Layered { config, replaced } = layered(
+        let LayeredConfig { config, replaced } = layered(
             "gtzan-segments",
             text,
             &["train.epochs=2", "loss.label_smoothing=0"],
@@ -195,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_files_schedule_stands_alone() {
-        let Layered { config, replaced } =
+        let LayeredConfig { config, replaced } =
             layered("fma-large", "[schedule.cosine]\nwarmup_steps = 5", &[]);
         assert!(
             config.schedule.step.is_none()
@@ -210,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_where_it_stands() {
-        let shipped = Shipped::find("fma-small").expect("shipped");
+        let shipped = ShippedConfig::find("fma-small").expect("shipped");
         let error = |text: &str, sets: &[String]| {
             Config::layered(Some(shipped), text, "mine.toml", sets)
                 .expect_err("wrong")

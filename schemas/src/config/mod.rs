@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use layers::Layered;
-pub use shipped::{SHIPPED, Shipped};
+pub use layers::LayeredConfig;
+pub use shipped::{SHIPPED, ShippedConfig};
 
 use crate::canonical;
 

@@ -4,7 +4,7 @@ use super::{Config, ConfigError};
 
 /// A shipped configuration.
 #[derive(Debug)]
-pub struct Shipped {
+pub struct ShippedConfig {
     /// Of the recipe whose document it follows.
     pub name: &'static str,
     /// One line.
@@ -14,28 +14,28 @@ pub struct Shipped {
 }
 
 /// All of them, in the order of their documents.
-pub const SHIPPED: [Shipped; 5] = [
-    Shipped {
+pub const SHIPPED: [ShippedConfig; 5] = [
+    ShippedConfig {
         name: "fma-large",
         about: "document 000: a CNN and a GRU over log-mel, two schedules, augmentation",
         text: include_str!("../../configs/fma-large.toml"),
     },
-    Shipped {
+    ShippedConfig {
         name: "gtzan-segments",
         about: "document 001: its CNN over 3-s segments, Adam at one rate",
         text: include_str!("../../configs/gtzan-segments.toml"),
     },
-    Shipped {
+    ShippedConfig {
         name: "fma-small",
         about: "document 002: its CRNN over 640 frames, Adam at one rate",
         text: include_str!("../../configs/fma-small.toml"),
     },
-    Shipped {
+    ShippedConfig {
         name: "fma-windows",
         about: "document 003: CNN and bidirectional GRU side by side, genre and sub-genre",
         text: include_str!("../../configs/fma-windows.toml"),
     },
-    Shipped {
+    ShippedConfig {
         name: "gtzan-images",
         about: "document 004: ResNet-50 for ten epochs, best from given weights (--init)",
         text: include_str!("../../configs/gtzan-images.toml"),
@@ -45,7 +45,7 @@ pub const SHIPPED: [Shipped; 5] = [
 /// Column at which a mark stands behind its value.
 const MARK_COLUMN: usize = 36;
 
-impl Shipped {
+impl ShippedConfig {
     /// The configuration of that name.
     ///
     /// # Errors
@@ -168,10 +168,10 @@ mod tests {
         for recipe in ["fma-large", "gtzan-segments", "fma-small", "fma-windows"] {
             assert!(
                 crate::recipe::Recipe::load(recipe, &[]).is_ok()
-                    && Shipped::of_recipe(recipe).is_some()
+                    && ShippedConfig::of_recipe(recipe).is_some()
             );
         }
-        let error = Shipped::find("gtzan")
+        let error = ShippedConfig::find("gtzan")
             .expect_err("none of that name")
             .to_string();
         assert!(
@@ -183,7 +183,8 @@ mod tests {
     #[test]
     fn gtzans_users_do_not_get_the_schedule_of_document_000() {
         let like = |name| {
-            Config::parse(Shipped::find(name).expect("shipped").text, name, &[]).expect("valid")
+            Config::parse(ShippedConfig::find(name).expect("shipped").text, name, &[])
+                .expect("valid")
         };
         let gtzan = like("gtzan-segments");
         assert_eq!((gtzan.schedule.step, gtzan.schedule.plateau), (None, None));
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn marks_stay_with_the_values_that_are_still_the_documents() {
-        let shipped = Shipped::find("gtzan-segments").expect("shipped");
+        let shipped = ShippedConfig::find("gtzan-segments").expect("shipped");
         let config =
             Config::parse(shipped.text, "", &["optimizer.lr=0.5".to_owned()]).expect("valid");
         let text = shipped.marked(&config).expect("TOML");

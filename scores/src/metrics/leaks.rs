@@ -51,14 +51,14 @@ pub struct Leaks {
 }
 
 /// Of how many tracks, of training and of the test, the artist is known.
-struct Known {
+struct ArtistCoverage {
     /// Tracks with an artist.
     artists: usize,
     /// All of them.
     tracks: usize,
 }
 
-impl Known {
+impl ArtistCoverage {
     fn of(training: &[Member<'_>], test: &[Member<'_>]) -> Self {
         let with_artist = training
             .iter()
@@ -72,8 +72,8 @@ impl Known {
 }
 
 /// What a rule promises, in words for people. Artists are kept on one side only where they are known.
-fn promise(rule: SplitRule, known: &Known) -> String {
-    let Known { artists, tracks } = *known;
+fn promise(rule: SplitRule, known: &ArtistCoverage) -> String {
+    let ArtistCoverage { artists, tracks } = *known;
     match rule {
         SplitRule::Artist if artists == 0 && tracks > 0 => {
             "no artist is known: tracks were split one by one".to_owned()
@@ -131,7 +131,7 @@ impl Leaks {
 
         Self {
             rule,
-            promise: promise(rule, &Known::of(&training, &test)),
+            promise: promise(rule, &ArtistCoverage::of(&training, &test)),
             split: split.to_owned(),
             tracks: test.len() as u64,
             training_tracks: training.len() as u64,

@@ -11,7 +11,7 @@ use super::predictions::{Predictions, Row};
 
 /// [`Predictions`] on their way.
 #[derive(Serialize, Deserialize)]
-struct Sent<'a> {
+struct SentPredictions<'a> {
     target: Cow<'a, str>,
     classes: Cow<'a, [String]>,
     multi: bool,
@@ -32,7 +32,7 @@ impl Predictions {
     /// All rows and the loss sums, for [`Predictions::merge`].
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let sent = Sent {
+        let sent = SentPredictions {
             target: Cow::from(&self.target),
             classes: Cow::from(&self.classes),
             multi: self.multi,
@@ -54,7 +54,8 @@ impl Predictions {
     /// # Errors
     /// [`MetricsError::Bytes`], or a row that is refused.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetricsError> {
-        let sent: Sent<'_> = serde_json::from_slice(bytes).map_err(|_| MetricsError::Bytes)?;
+        let sent: SentPredictions<'_> =
+            serde_json::from_slice(bytes).map_err(|_| MetricsError::Bytes)?;
         // Another process wrote these columns. They become rows one by one through `push`, which checks each as if it
         // were new.
         let unchecked = Self {

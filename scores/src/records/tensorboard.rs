@@ -24,7 +24,7 @@ const EVENT_BYTES_MAX: u64 = 1 << 20;
 
 /// From where a run goes on.
 #[derive(Clone, Copy, Debug)]
-pub struct Resumed {
+pub struct ResumePoint {
     /// The last optimiser step that still holds.
     pub step: u64,
     /// Whether the epoch of that step has ended; else its end comes anew.
@@ -44,7 +44,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// [`RecordError::Io`].
-    pub fn create(folder: &Path, resumed: Option<Resumed>) -> Result<Self, RecordError> {
+    pub fn create(folder: &Path, resumed: Option<ResumePoint>) -> Result<Self, RecordError> {
         if let Some(resumed) = resumed {
             // Files of other programs stay as they are: `holds` knows only the form of our events.
             own_files(folder)?
@@ -58,7 +58,7 @@ impl EventWriter {
         put_bytes(&mut version, 3, b"brain.Event:2");
         writer.put(&version)?;
 
-        if let Some(Resumed { step, .. }) = resumed {
+        if let Some(ResumePoint { step, .. }) = resumed {
             // TensorBoard drops what it has read from this step on when it sees a start.
             let mut start = event(now(), step + 1);
             // SessionLog { status: START }.
@@ -109,7 +109,7 @@ fn own_seconds(path: &Path) -> Option<u64> {
 
 /// Cuts a file of ours before the first event that a run which goes on from `resumed` takes anew, or that a kill left half
 /// written. Steps rise within a file, so that nothing which holds lies behind.
-fn undo(path: &Path, resumed: Resumed) -> Result<(), RecordError> {
+fn undo(path: &Path, resumed: ResumePoint) -> Result<(), RecordError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -154,7 +154,7 @@ fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error>
 }
 
 /// Whether an event of ours still holds.
-fn holds(event: &[u8], resumed: Resumed) -> bool {
+fn holds(event: &[u8], resumed: ResumePoint) -> bool {
     // As `event` writes it: a key and eight bytes of time, a key, the step.
     let Some(step) = event.get(10..).and_then(varint) else {
         return false;
@@ -403,7 +403,7 @@ mod tests {
         .unwrap();
         let second = EventWriter::create(
             folder.path(),
-            Some(Resumed {
+            Some(ResumePoint {
                 step: 7,
                 epoch_ended: true,
             }),
@@ -455,7 +455,7 @@ mod tests {
             .unwrap();
         // Within an epoch, at an epoch's last step but before its end, and behind that end.
         write(
-            Some(Resumed {
+            Some(ResumePoint {
                 step: 199,
                 epoch_ended: false,
             }),
@@ -463,7 +463,7 @@ mod tests {
             200,
         );
         write(
-            Some(Resumed {
+            Some(ResumePoint {
                 step: 200,
                 epoch_ended: true,
             }),
@@ -472,7 +472,7 @@ mod tests {
         );
         let mut last = EventWriter::create(
             folder.path(),
-            Some(Resumed {
+            Some(ResumePoint {
                 step: 200,
                 epoch_ended: false,
             }),
@@ -504,7 +504,7 @@ mod tests {
         fs::write(&other, [7; 99]).unwrap();
         EventWriter::create(
             folder.path(),
-            Some(Resumed {
+            Some(ResumePoint {
                 step: 1,
                 epoch_ended: true,
             }),

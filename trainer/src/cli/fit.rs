@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use tch::Device;
-use wavemill_schemas::config::{Config, Layered};
+use wavemill_schemas::config::{Config, LayeredConfig};
 use wavemill_schemas::text::{shown, shown_lines};
 
 use super::like::LikeArgs;
@@ -17,7 +17,7 @@ use super::run_folder::{self, Changes, RunStart};
 use super::{MachineArgs, interrupt, progress, shared};
 use crate::dataset::Dataset;
 use crate::models::init;
-use crate::run::{self, FitOutcome, Job, RunError, Watch};
+use crate::run::{self, FitOutcome, Job, RunError, RunMonitor};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
 
 const EXAMPLES: &str = "\
@@ -247,7 +247,7 @@ impl FitCommand {
             result,
             ended_before,
             ..
-        } = watched(&job, data, group)?;
+        } = monitored(&job, data, group)?;
 
         if group.rank() == 0 {
             if self.json {
@@ -266,7 +266,7 @@ impl FitCommand {
     }
 
     /// What `--like` names, then the file, then the flags, then `--set`.
-    fn config(&self) -> Result<Layered> {
+    fn config(&self) -> Result<LayeredConfig> {
         let targets = toml::Value::from(self.targets.clone()).to_string();
         let flags = [
             ("model.name", self.model.as_deref().map(toml_text)),
@@ -318,13 +318,13 @@ pub(crate) fn is_stopped(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// As [`run::fit`].
-pub(crate) fn watched(
+pub(crate) fn monitored(
     job: &Job,
     data: &Arc<Dataset>,
     group: &'static dyn Collective,
 ) -> Result<FitOutcome> {
     shared::check(&job.folder, group, shared::PATIENCE)?;
-    let watch = interrupt::watch();
+    let monitor = interrupt::monitor();
     let shown = OutputArgs::get().shown();
     let every = output::interval()?;
     let done = AtomicBool::new(false);
@@ -332,26 +332,26 @@ pub(crate) fn watched(
 
     std::thread::scope(|scope| {
         if group.rank() == 0 {
-            scope.spawn(|| progress::show(&watch, &job.config, shown, every, &done));
+            scope.spawn(|| progress::show(&monitor, &job.config, shown, every, &done));
         }
         let guard = DoneOnDrop(&done);
-        let fitted = run::fit(job, data, group, &watch);
+        let fitted = run::fit(job, data, group, &monitor);
         drop(guard);
 
         if matches!(fitted, Err(RunError::Stopped { .. })) {
             group.finish()?;
         }
         if group.rank() == 0 && OutputArgs::get().verbose && fitted.is_ok() {
-            say_details(&watch, job, start.elapsed().as_secs_f64());
+            say_details(&monitor, job, start.elapsed().as_secs_f64());
         }
         Ok(fitted?)
     })
 }
 
 /// Where the time went, and the run's files.
-fn say_details(watch: &Watch, job: &Job, seconds: f64) {
-    let waited = watch.wait_ns.load(Ordering::Relaxed) as f64 / 1e9;
-    let evaluated = watch.evaluation_ns.load(Ordering::Relaxed) as f64 / 1e9;
+fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
+    let waited = monitor.wait_ns.load(Ordering::Relaxed) as f64 / 1e9;
+    let evaluated = monitor.evaluation_ns.load(Ordering::Relaxed) as f64 / 1e9;
     let trained = (seconds - evaluated).max(0.0);
     eprintln!(
         "wall seconds: training {trained:.1}, of these waiting for rows {waited:.1}; validation and test {evaluated:.1}"

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::ffi;
-use crate::run::{Phase, Watch};
+use crate::run::{Phase, RunMonitor};
 
 /// The documented exit code.
 const EXIT_CODE: i32 = 130;
@@ -66,19 +66,19 @@ pub(crate) fn leave_to_others() {
     *lock(&ACTION) = SignalAction::Nothing;
 }
 
-/// A watch of a run that signals stop: one flag for the process, since a sweep's trials follow each other.
-pub(crate) fn watch() -> Watch {
+/// A monitor of a run that signals stop: one flag for the process, since a sweep's trials follow each other.
+pub(crate) fn monitor() -> RunMonitor {
     static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
     let stop = Arc::clone(lock(&STOP).get_or_insert_default());
-    let watch = Watch {
+    let monitor = RunMonitor {
         stop,
-        ..Watch::default()
+        ..RunMonitor::default()
     };
     *lock(&ACTION) = SignalAction::StopRun {
-        stop: Arc::clone(&watch.stop),
-        phase: Arc::clone(&watch.phase),
+        stop: Arc::clone(&monitor.stop),
+        phase: Arc::clone(&monitor.phase),
     };
-    watch
+    monitor
 }
 
 /// The run has ended by itself: from now on nobody is told what is waited for.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
-use wavemill_schemas::config::{Config, Layered, Shipped};
+use wavemill_schemas::config::{Config, LayeredConfig, ShippedConfig};
 use wavemill_schemas::settings;
 
 use super::exit::UsageError;
@@ -26,7 +26,7 @@ impl LikeArgs {
     /// The names with a line each, where they are asked for.
     #[must_use]
     pub(crate) fn listing(&self) -> Option<String> {
-        (self.like.as_deref() == Some(LIST)).then(Shipped::listing)
+        (self.like.as_deref() == Some(LIST)).then(ShippedConfig::listing)
     }
 
     /// As given.
@@ -39,7 +39,7 @@ impl LikeArgs {
     ///
     /// # Errors
     /// No such configuration; the file cannot be read, or a key or value is wrong.
-    pub(crate) fn read(&self, file: Option<&Path>, sets: &[String]) -> Result<Layered> {
+    pub(crate) fn read(&self, file: Option<&Path>, sets: &[String]) -> Result<LayeredConfig> {
         let source = file.map_or("defaults".to_owned(), |path| path.display().to_string());
         let text = match file {
             Some(path) => settings::read(path)
@@ -64,7 +64,7 @@ impl LikeArgs {
     #[must_use]
     pub(crate) fn notes(
         &self,
-        layered: &Layered,
+        layered: &LayeredConfig,
         file: Option<&Path>,
         data: &Dataset,
     ) -> Vec<String> {
@@ -73,7 +73,7 @@ impl LikeArgs {
         }
 
         let recipe = &data.store().manifest().recipe.name;
-        let Some(shipped) = Shipped::of_recipe(recipe) else {
+        let Some(shipped) = ShippedConfig::of_recipe(recipe) else {
             return Vec::new();
         };
 
@@ -84,7 +84,7 @@ impl LikeArgs {
         )]
     }
 
-    fn shipped(&self) -> Result<Option<&'static Shipped>> {
-        Ok(self.like.as_deref().map(Shipped::find).transpose()?)
+    fn shipped(&self) -> Result<Option<&'static ShippedConfig>> {
+        Ok(self.like.as_deref().map(ShippedConfig::find).transpose()?)
     }
 }

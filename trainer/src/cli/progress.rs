@@ -10,7 +10,7 @@ use serde::Serialize;
 use wavemill_schemas::config::Config;
 
 use super::output::Progress;
-use crate::run::{EpochSummary, Watch};
+use crate::run::{EpochSummary, RunMonitor};
 
 /// How often a bar is drawn, and a line's time looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -45,11 +45,11 @@ struct Snapshot {
 
 impl Snapshot {
     /// The state of a run that has been trained by this process for `elapsed`.
-    fn of(watch: &Watch, config: &Config, elapsed: Duration) -> Self {
-        let batch = watch.batches.load(Ordering::Relaxed);
-        let batches = watch.batches_total.load(Ordering::Relaxed);
-        let done = watch.steps.load(Ordering::Relaxed);
-        let step = watch.first_step.load(Ordering::Relaxed) + done;
+    fn of(monitor: &RunMonitor, config: &Config, elapsed: Duration) -> Self {
+        let batch = monitor.batches.load(Ordering::Relaxed);
+        let batches = monitor.batches_total.load(Ordering::Relaxed);
+        let done = monitor.steps.load(Ordering::Relaxed);
+        let step = monitor.first_step.load(Ordering::Relaxed) + done;
         // As `Run::lr` counts the steps of a run.
         let planned = config.train.epochs * batches;
         let steps = config
@@ -65,16 +65,16 @@ impl Snapshot {
 
         Self {
             event: "progress",
-            phase: watch.phase.name(),
-            epoch: watch.epoch.load(Ordering::Relaxed) + 1,
+            phase: monitor.phase.name(),
+            epoch: monitor.epoch.load(Ordering::Relaxed) + 1,
             epochs: config.train.epochs,
             batch,
             batches,
             step,
             steps,
-            loss: f64::from_bits(watch.loss.load(Ordering::Relaxed)),
-            rows_per_s: watch.rows.load(Ordering::Relaxed) as f64 / seconds,
-            data_wait: watch.wait_ns.load(Ordering::Relaxed) as f64 / 1e9 / seconds,
+            loss: f64::from_bits(monitor.loss.load(Ordering::Relaxed)),
+            rows_per_s: monitor.rows.load(Ordering::Relaxed) as f64 / seconds,
+            data_wait: monitor.wait_ns.load(Ordering::Relaxed) as f64 / 1e9 / seconds,
             eta_s: (done > 0).then(|| left * elapsed_s / done as f64),
             elapsed_s,
         }
@@ -144,13 +144,13 @@ impl Ticker {
 }
 
 /// Epochs that ended since the last look.
-fn ended(watch: &Watch) -> Vec<EpochSummary> {
-    std::mem::take(&mut *watch.ended.lock().unwrap_or_else(PoisonError::into_inner))
+fn ended(monitor: &RunMonitor) -> Vec<EpochSummary> {
+    std::mem::take(&mut *monitor.ended.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Shows `watch` until `done`, as `shown` says; lines come `every` so often.
+/// Shows `monitor` until `done`, as `shown` says; lines come `every` so often.
 pub(crate) fn show(
-    watch: &Watch,
+    monitor: &RunMonitor,
     config: &Config,
     shown: Progress,
     every: Duration,
@@ -158,16 +158,16 @@ pub(crate) fn show(
 ) {
     match shown {
         Progress::None => {}
-        Progress::Bar | Progress::Auto => draw(watch, config, done),
+        Progress::Bar | Progress::Auto => draw(monitor, config, done),
         Progress::Plain => write_lines(
-            watch,
+            monitor,
             config,
             every,
             done,
             |snapshot| eprintln!("wavemill-train: {}", snapshot.line()),
             |ended| eprintln!("wavemill-train: {}", epoch_line(ended)),
         ),
-        Progress::Json => write_lines(watch, config, every, done, json_line, json_line),
+        Progress::Json => write_lines(monitor, config, every, done, json_line, json_line),
     }
 }
 
@@ -179,7 +179,7 @@ fn json_line(line: &impl Serialize) {
 }
 
 fn write_lines(
-    watch: &Watch,
+    monitor: &RunMonitor,
     config: &Config,
     every: Duration,
     done: &AtomicBool,
@@ -191,7 +191,7 @@ fn write_lines(
     loop {
         // Looked at first: what ended before it still gets its line.
         let is_done = done.load(Ordering::Relaxed);
-        for epoch in ended(watch) {
+        for epoch in ended(monitor) {
             write_epoch(&epoch);
         }
         if is_done {
@@ -199,13 +199,13 @@ fn write_lines(
         }
 
         if ticker.is_due(start.elapsed()) {
-            write(&Snapshot::of(watch, config, start.elapsed()));
+            write(&Snapshot::of(monitor, config, start.elapsed()));
         }
         std::thread::park_timeout(TICK.min(every));
     }
 }
 
-fn draw(watch: &Watch, config: &Config, done: &AtomicBool) {
+fn draw(monitor: &RunMonitor, config: &Config, done: &AtomicBool) {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar:.green} {msg}") {
         bar.set_style(style);
@@ -214,14 +214,14 @@ fn draw(watch: &Watch, config: &Config, done: &AtomicBool) {
     let start = Instant::now();
     loop {
         let is_done = done.load(Ordering::Relaxed);
-        for epoch in ended(watch) {
+        for epoch in ended(monitor) {
             bar.println(epoch_line(&epoch));
         }
         if is_done {
             break;
         }
 
-        let snapshot = Snapshot::of(watch, config, start.elapsed());
+        let snapshot = Snapshot::of(monitor, config, start.elapsed());
         bar.set_length(snapshot.batches.max(1));
         bar.set_position(snapshot.batch);
         bar.set_message(snapshot.line());
@@ -251,21 +251,21 @@ mod tests {
     fn time_left_after_a_resume_is_that_of_the_steps_left_at_this_process_s_rate() {
         let mut config = Config::default();
         config.train.epochs = 10;
-        let watch = Watch::default();
+        let monitor = RunMonitor::default();
         // 10 epochs of 100 steps; 900 were done before, and 20 by this process in 10 s.
         for (number, value) in [
-            (&watch.batches_total, 100),
-            (&watch.batches, 20),
-            (&watch.first_step, 900),
+            (&monitor.batches_total, 100),
+            (&monitor.batches, 20),
+            (&monitor.first_step, 900),
         ] {
             number.store(value, Ordering::Relaxed);
         }
-        watch.steps.store(20, Ordering::Relaxed);
-        watch.epoch.store(9, Ordering::Relaxed);
-        watch.rows.store(320, Ordering::Relaxed);
-        watch.loss.store(0.5_f64.to_bits(), Ordering::Relaxed);
-        watch.wait_ns.store(1_000_000_000, Ordering::Relaxed);
-        let snapshot = Snapshot::of(&watch, &config, Duration::from_secs(10));
+        monitor.steps.store(20, Ordering::Relaxed);
+        monitor.epoch.store(9, Ordering::Relaxed);
+        monitor.rows.store(320, Ordering::Relaxed);
+        monitor.loss.store(0.5_f64.to_bits(), Ordering::Relaxed);
+        monitor.wait_ns.store(1_000_000_000, Ordering::Relaxed);
+        let snapshot = Snapshot::of(&monitor, &config, Duration::from_secs(10));
         assert_eq!(
             (snapshot.step, snapshot.steps, snapshot.eta_s),
             (920, 1000, Some(40.0))
@@ -278,7 +278,7 @@ mod tests {
         // train.steps ends it before.
         config.train.steps = Some(930);
         assert_eq!(
-            Snapshot::of(&watch, &config, Duration::from_secs(10)).eta_s,
+            Snapshot::of(&monitor, &config, Duration::from_secs(10)).eta_s,
             Some(5.0)
         );
     }
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn nothing_is_promised_before_the_first_step() {
         assert_eq!(
-            Snapshot::of(&Watch::default(), &Config::default(), Duration::ZERO).eta_s,
+            Snapshot::of(&RunMonitor::default(), &Config::default(), Duration::ZERO).eta_s,
             None
         );
     }

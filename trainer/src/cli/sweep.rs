@@ -18,16 +18,16 @@ use wavemill_schemas::text::shown;
 use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
 
 use super::exit::{self, UsageError};
-use super::fit::{is_stopped, watched};
+use super::fit::{is_stopped, monitored};
 use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
 use super::output::{OutputArgs, Progress, report};
 use super::run_folder::new_folder;
 use super::{MachineArgs, MachineShares, fit, interrupt};
 use crate::dataset::{Dataset, Needs};
+use crate::forward::ForwardError;
 use crate::learner::LearnError;
 use crate::models::{init, registry};
-use crate::numbers::ForwardError;
 use crate::run::{self, Job, KeepGoing, RunError};
 use crate::strategy::{Collective, Ranks};
 use trial::{MedianJudge, Trial};
@@ -584,7 +584,7 @@ fn check_trial(config: &Config, world_size: usize, rows: &mut DatasetCache) -> R
 }
 
 fn fit_values(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Vec<f64>> {
-    Ok(watched(job, data, group)?.values)
+    Ok(monitored(job, data, group)?.values)
 }
 
 /// Whether other trials are worth a try: not where the disk is full, nor where ranks differ in what happened to them.

@@ -206,7 +206,7 @@ pub(crate) fn write_torchscript(
 
 fn arguments(trained: &TrainedModel) -> Result<Vec<Argument>, ExportError> {
     let dims = &trained.state().dims;
-    let dtype = if trained.numbers().kind == Kind::Double {
+    let dtype = if trained.forward().kind == Kind::Double {
         "f64"
     } else {
         "f32"
@@ -244,7 +244,7 @@ fn inputs(trained: &TrainedModel, arguments: &[Argument], given: &[Tensor]) -> I
     // A model that hears nothing looks at no spectrogram.
     let spectrogram = named("spectrogram", arguments, given).unwrap_or_else(|| {
         let shape = [1, dims.bands, dims.frames];
-        Tensor::zeros(shape, (trained.numbers().kind, Device::Cpu))
+        Tensor::zeros(shape, (trained.forward().kind, Device::Cpu))
     });
     Inputs {
         spectrogram,
@@ -281,7 +281,7 @@ fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
         let kind = if argument.dtype == "i64" {
             Kind::Int64
         } else {
-            trained.numbers().kind
+            trained.forward().kind
         };
         let shape: Vec<i64> = argument
             .shape

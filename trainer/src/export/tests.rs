@@ -12,9 +12,9 @@ use crate::dataset::fixture::Fixture;
 use crate::dataset::{DatasetTensors, GENRES_ALL, Loader, LoaderPlan, Side};
 use crate::models::is_head;
 use crate::models::registry::TABLE;
-use crate::run::{self, Job, Watch};
+use crate::run::{self, Job, RunMonitor};
 use crate::strategy::Solo;
-use crate::testing::{Made, alone, made};
+use crate::testing::{TrainedFixture, alone, made};
 
 /// Largest difference of a logit. A trace runs the same operations; fusing two of them rounds once less, some 1e-7 of
 /// logits around 1.
@@ -45,7 +45,7 @@ fn fixture(model: &str) -> Fixture {
     }
 }
 
-fn about(made: &Made, trained: &TrainedModel) -> ModelCard {
+fn about(made: &TrainedFixture, trained: &TrainedModel) -> ModelCard {
     let recipe = made.folder.path().join("recipe.toml");
     fs::write(
         &recipe,
@@ -201,7 +201,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         test: false,
         keep_going: None,
     };
-    let first = run::fit(&job, &made.data, &Solo, &Watch::default())
+    let first = run::fit(&job, &made.data, &Solo, &RunMonitor::default())
         .expect("a run")
         .result;
     let backbone = |(name, _): &(String, Tensor)| !is_head(name);
@@ -219,7 +219,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
     // It goes on without the file.
     fs::remove_file(&weights).expect("the file");
     (job.resume, job.config.train.epochs) = (true, 2);
-    let second = run::fit(&job, &made.data, &Solo, &Watch::default())
+    let second = run::fit(&job, &made.data, &Solo, &RunMonitor::default())
         .expect("a run")
         .result;
     assert_eq!((second.start, second.epochs), (first.start, 2));

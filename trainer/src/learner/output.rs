@@ -31,14 +31,14 @@ impl Learner {
         let inputs = self.inputs(batch)?;
         let labels = self.labels(batch)?;
         tch::no_grad(|| {
-            let (vectors, logits) = self.numbers.answer(&self.net, &inputs, false)?;
+            let (vectors, logits) = self.forward.answer(&self.net, &inputs, false)?;
             let losses = self.criterion.weighted_sum(&logits, &labels, None);
             let weights = self.criterion.weight_sum(&labels, None);
 
             let mut targets = Vec::new();
             for (index, logits) in logits.into_iter().enumerate() {
                 let probabilities = self
-                    .numbers
+                    .forward
                     .probabilities(&logits, self.data.targets()[index].is_multi())?;
                 let loss = [losses[index].f_double_value(&[])?, weights[index]];
                 targets.push(TargetOutput {

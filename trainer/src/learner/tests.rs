@@ -41,7 +41,7 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
             let stepped = learner
                 .step(
                     &batch,
-                    Clock {
+                    StepContext {
                         epoch: 0,
                         step: 0,
                         lr: 1e-3,

@@ -167,9 +167,9 @@ fn write(out: &mut impl Write, lines: &str) -> Result<(), PredictError> {
 /// For each target `[row][class]`, one row after another.
 fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, PredictError> {
     let spec = &trained.state().input;
-    let numbers = trained.numbers();
+    let forward = trained.forward();
     let bytes: Vec<&[u8]> = rows.iter().map(Row::bytes).collect();
-    let spectrogram = spec.spectrogram(&bytes, numbers.device, numbers.kind)?;
+    let spectrogram = spec.spectrogram(&bytes, forward.device, forward.kind)?;
 
     let targets = trained.probabilities(&Inputs {
         spectrogram,

@@ -18,7 +18,7 @@ use crate::dataset::fixture::Fixture;
 use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
 use crate::evaluate;
 use crate::strategy::Solo;
-use crate::testing::{Made, alone, made};
+use crate::testing::{TrainedFixture, alone, made};
 
 const AMOUNT: AnswerOptions = AnswerOptions {
     top: 2,
@@ -52,7 +52,7 @@ fn fixture() -> Fixture {
 }
 
 /// All row groups of a side's files.
-fn batches(made: &Made, side: &str) -> (SchemaRef, Vec<RecordBatch>) {
+fn batches(made: &TrainedFixture, side: &str) -> (SchemaRef, Vec<RecordBatch>) {
     let manifest = made.data.store().manifest();
     let (mut schema, mut batches) = (None, Vec::new());
     for file in manifest
@@ -105,7 +105,7 @@ fn told(
 }
 
 /// What evaluation says of the test rows, of each target.
-fn evaluated(made: &Made) -> Vec<Predictions> {
+fn evaluated(made: &TrainedFixture) -> Vec<Predictions> {
     let plan = LoaderPlan {
         side: Side::Test,
         batch_size: 64,
@@ -128,7 +128,7 @@ fn said(line: &Value) -> (&str, f32) {
     )
 }
 
-fn agrees(made: &Made) {
+fn agrees(made: &TrainedFixture) {
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(made, "test");
     let (answered, lines) = told(&trained, &stream(&schema, &batches), AMOUNT);

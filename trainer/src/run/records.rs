@@ -1,7 +1,7 @@
 //! What rank 0 writes down as a run goes.
 
 use wavemill_schemas::config::Config;
-use wavemill_scores::records::{EventWriter, Log, RecordError, Resumed, RunDir};
+use wavemill_scores::records::{EventWriter, Log, RecordError, ResumePoint, RunDir};
 
 use super::{Job, RunError};
 use crate::checkpoint::State;
@@ -21,7 +21,7 @@ impl Records {
         // A run that was killed before its first checkpoint begins anew in its folder.
         let goes_on = !log.is_empty()?;
 
-        let resumed = Resumed {
+        let resumed = ResumePoint {
             step: state.step,
             epoch_ended: state.batch == 0,
         };

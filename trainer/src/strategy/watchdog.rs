@@ -86,7 +86,7 @@ impl From<Loss> for RankError {
     }
 }
 
-struct Shared {
+struct WatchdogInner {
     rank: usize,
     launcher: Option<u32>,
     /// Control connections, for writing.
@@ -99,7 +99,7 @@ struct Shared {
 }
 
 /// Watches from its start until the good end, or the first loss.
-pub(super) struct Watchdog(Arc<Shared>);
+pub(super) struct Watchdog(Arc<WatchdogInner>);
 
 impl std::fmt::Debug for Watchdog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -130,7 +130,7 @@ impl Watchdog {
             peers.push(Mutex::new(peer.stream));
         }
 
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WatchdogInner {
             rank: ranks.rank,
             launcher: ranks.launcher,
             peers,
@@ -240,7 +240,7 @@ impl Drop for Watchdog {
     }
 }
 
-impl Shared {
+impl WatchdogInner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

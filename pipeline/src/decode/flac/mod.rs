@@ -5,8 +5,8 @@
 //! most of its frames; others count as not decodable.
 
 mod chain;
-mod clock;
 mod frames;
+mod gaps;
 mod header;
 #[cfg(test)]
 mod ogg_tests;
@@ -20,8 +20,8 @@ use symphonia::core::codecs::audio::well_known::CODEC_ID_FLAC;
 use wavemill_schemas::reject::{Reason, Reject};
 
 pub use self::chain::HELD_BYTES_MAX;
-use self::clock::{Clock, Gap};
 use self::frames::{Frame, Frames};
+use self::gaps::{Gap, GapTracker};
 use self::header::{Header, StreamInfo};
 use self::pieces::{Piece, Pieces};
 use self::survey::{Format, Survey, credible_rate_hz};
@@ -137,18 +137,18 @@ struct CutFrame {
 impl FlacDecoder<'_> {
     /// Decodes until enough has come out (false) or to the end (true).
     fn decode(&mut self, pieces: &mut Pieces) -> bool {
-        let mut clock = Clock::default();
+        let mut gaps = GapTracker::default();
         while let Some(piece) = pieces.next() {
             if piece.is_start {
                 self.end_of_stream();
                 self.begin_stream(StreamInfo::parse(piece.bytes));
+                gaps = GapTracker::default();
                 // Each stream of a chain numbers its frames from the start.
-                clock = Clock::default();
             }
 
             let mut frames = Frames::new(&piece);
             for frame in &mut frames {
-                self.gap(clock.gap(&frame), &frame, &piece);
+                self.gap(gaps.gap(&frame), &frame, &piece);
                 // The silence may have been all that was still wanted; then the frame is behind the end.
                 if self.sink.is_full() {
                     return false;

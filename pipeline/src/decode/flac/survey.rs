@@ -1,7 +1,7 @@
 //! The first walk over a FLAC file: what the stream is, how much of it is there, and what its frames hash to.
 
-use super::clock::{Clock, Gap};
 use super::frames::{Frame, Frames};
+use super::gaps::{Gap, GapTracker};
 use super::header::{Header, StreamInfo};
 use super::pieces::{Piece, Pieces};
 use crate::decode::loss::{credible_max, is_credible};
@@ -126,7 +126,7 @@ struct Surveyor {
     /// Formats, and how many frames have each.
     formats: Vec<(Format, u64)>,
     hasher: blake3::Hasher,
-    clock: Clock,
+    gaps: GapTracker,
 }
 
 impl Surveyor {
@@ -149,7 +149,7 @@ impl Surveyor {
             n_streams: 0,
             formats: Vec::new(),
             hasher: blake3::Hasher::new(),
-            clock: Clock::default(),
+            gaps: GapTracker::default(),
         }
     }
 
@@ -168,7 +168,7 @@ impl Surveyor {
 
         self.info = info;
         self.n_streams += 1;
-        self.clock = Clock::default();
+        self.gaps = GapTracker::default();
     }
 
     fn piece(&mut self, piece: &Piece) {
@@ -180,7 +180,7 @@ impl Surveyor {
         for frame in Frames::new(piece) {
             let format = frame.header.format(self.info.as_ref());
             let rate_hz = format.map_or(0, |format| format.rate_hz);
-            self.survey.add(&frame, self.clock.gap(&frame), rate_hz);
+            self.survey.add(&frame, self.gaps.gap(&frame), rate_hz);
 
             // Neighbours are hashed together: blake3 is fast on long input only.
             if frame.offset != run.end {

@@ -132,11 +132,11 @@ fn is_audio(packet: &[u8]) -> bool {
 
 /// The streams of a link that are not listened to.
 #[derive(Debug, Default)]
-struct Others {
+struct OtherStreams {
     serials: Vec<u32>,
 }
 
-impl Others {
+impl OtherStreams {
     /// More than this many are not told apart from streams that have no first page.
     const N_MAX: usize = 64;
 
@@ -157,7 +157,7 @@ pub(super) struct Walk<'a, V> {
     is_beginning: bool,
     /// The group has audio, and none of it is Vorbis, which came before.
     is_foreign: bool,
-    others: Others,
+    others: OtherStreams,
     /// Bytes in no page since the stream's newest page.
     skipped: SkippedBytes,
     seen: SeenStreams,
@@ -172,7 +172,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             beginning: None,
             is_beginning: false,
             is_foreign: false,
-            others: Others::default(),
+            others: OtherStreams::default(),
             skipped: SkippedBytes::default(),
             seen: SeenStreams::default(),
         }

@@ -17,7 +17,7 @@ use crate::dataset::fixture::Fixture;
 use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
 use crate::evaluate::{predict, predict_into};
 use crate::strategy::Solo;
-use crate::testing::{Made, alone, made};
+use crate::testing::{TrainedFixture, alone, made};
 
 fn config() -> Config {
     let sets = ["model.name=lstm", "data.batch_size=7"].map(str::to_owned);
@@ -33,7 +33,7 @@ fn plan() -> LoaderPlan {
     }
 }
 
-fn write(made: &Made, paths: &RowFilePaths) -> Vec<Predictions> {
+fn write(made: &TrainedFixture, paths: &RowFilePaths) -> Vec<Predictions> {
     let about = RowFileMetadata::new("lstm-1".to_owned(), 4, "lstm", Side::Training, &made.data);
     let mut files = RowFiles::create(paths, &about, &made.data, 0).expect("room");
     let predictions =

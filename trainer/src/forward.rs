@@ -1,5 +1,5 @@
-//! In which numbers, and where, a model computes: one way for training, evaluation and prediction, so that they agree
-//! bit for bit on equal batches.
+//! The forward pass of a model: on which device, and in which precision. There is one way for training, evaluation and
+//! prediction, so that they agree bit for bit on equal batches.
 
 use tch::{Device, Kind, TchError, Tensor};
 use wavemill_schemas::config::{Precision, Train};
@@ -18,9 +18,9 @@ pub enum ForwardError {
     Torch(#[from] TorchError),
 }
 
-/// A device and a precision.
+/// A device and a precision to compute in.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Numbers {
+pub(crate) struct ForwardPass {
     /// CPU or a GPU.
     pub device: Device,
     /// Of weights and inputs.
@@ -29,7 +29,7 @@ pub(crate) struct Numbers {
     bf16: bool,
 }
 
-impl Numbers {
+impl ForwardPass {
     /// As the configuration has it; sets libtorch's switches for this process.
     pub(crate) fn new(train: &Train, device: Device) -> Result<Self, TorchError> {
         ffi::set_deterministic(train.deterministic)?;

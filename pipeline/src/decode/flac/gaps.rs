@@ -16,11 +16,11 @@ pub(super) enum Gap {
 
 /// Follows the frames of a file.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Clock {
+pub(super) struct GapTracker {
     last: Option<Header>,
 }
 
-impl Clock {
+impl GapTracker {
     /// The gap before the next frame.
     pub fn gap(&mut self, frame: &Frame) -> Gap {
         let has_bytes = frame.skipped_bytes > 0;

@@ -7,7 +7,7 @@ use crate::dataset::Side;
 
 /// What others may look at while a run goes on, and the one thing that they may ask of it.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct RunMonitor {
     /// Set to end the run after the step in progress.
     pub stop: Arc<AtomicBool>,
     /// Epoch in progress, from 0.

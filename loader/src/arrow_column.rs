@@ -20,18 +20,18 @@ use crate::shard::Shard;
 
 /// One column of one file.
 #[derive(Clone, Debug)]
-pub struct ByArrow {
+pub struct ArrowColumn {
     metadata: ArrowReaderMetadata,
     mask: ProjectionMask,
 }
 
 /// Bytes of a row, little-endian, as they would be in a binary column.
 #[derive(Debug)]
-pub struct Value {
+pub struct RowBytes {
     bytes: Buffer,
 }
 
-impl Value {
+impl RowBytes {
     /// All of them.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -39,7 +39,7 @@ impl Value {
     }
 }
 
-impl ByArrow {
+impl ArrowColumn {
     /// The column of that name, which is there.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl ByArrow {
     ///
     /// # Errors
     /// What is wrong with the page.
-    pub fn row(&self, file: File, row_group: usize, row: usize) -> Result<Value, String> {
+    pub fn row(&self, file: File, row_group: usize, row: usize) -> Result<RowBytes, String> {
         let selection = RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
         let mut reader =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
@@ -96,7 +96,7 @@ impl ByArrow {
             .first()
             .filter(|column| column.len() == 1 && column.is_valid(0));
         let bytes = column.and_then(bytes_of).ok_or("a row without a value")?;
-        Ok(Value { bytes })
+        Ok(RowBytes { bytes })
     }
 }
 
