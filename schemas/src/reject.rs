@@ -37,6 +37,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of the table in docs/store.md.
+    pub const ALL: [Self; 14] = [
+        Self::MissingFile,
+        Self::Empty,
+        Self::NotAudio,
+        Self::UnsupportedCodec,
+        Self::NoAudio,
+        Self::TooShort,
+        Self::TooLarge,
+        Self::Damaged,
+        Self::WorkerPanic,
+        Self::BadRow,
+        Self::BadEncoding,
+        Self::OutsideRoot,
+        Self::Encrypted,
+        Self::DuplicateEntry,
+    ];
+
     /// The stored name, as in SQL: `missing_file`, `empty`, ….
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -125,6 +143,64 @@ impl Reject {
             line: None,
             column: None,
             decoded_s: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names that serde knows, as its error lists them: those of all variants, whatever `ALL` has.
+    fn serde_names() -> Vec<String> {
+        let error = serde_json::from_str::<Reason>("\"none\"").expect_err("no such reason");
+        let error = error.to_string();
+        // The first name in backticks is the unknown one.
+        let names = error.split('`').skip(3).step_by(2);
+        names.map(str::to_owned).collect()
+    }
+
+    /// The first column of the table in docs/store.md, where a row may have several names.
+    fn documented_names() -> Vec<&'static str> {
+        let page = include_str!("../../docs/store.md");
+        let (_, table) = page
+            .split_once("| reason | meaning |\n|---|---|\n")
+            .expect("the table of reasons");
+
+        let mut names = Vec::new();
+        for row in table.lines().take_while(|line| line.starts_with('|')) {
+            let column = row.split('|').nth(1).expect("a first column");
+            names.extend(column.split(',').map(|name| name.trim().trim_matches('`')));
+        }
+        names
+    }
+
+    /// `REASONS` of the program that reads a store without any code of wavemill.
+    fn checked_names() -> Vec<&'static str> {
+        let script = include_str!("../../scripts/check_store.py");
+        let (_, rest) = script.split_once("\nREASONS = {").expect("the set");
+        let (names, _) = rest.split_once('}').expect("its end");
+
+        let names = names.split(',').map(str::trim);
+        names
+            .filter(|name| !name.is_empty())
+            .map(|name| name.trim_matches('"'))
+            .collect()
+    }
+
+    #[test]
+    fn every_place_that_lists_reasons_has_the_same_ones() {
+        let names = Reason::ALL.map(Reason::name);
+        assert_eq!(serde_names(), names, "variants of the enum");
+        assert_eq!(documented_names(), names, "docs/store.md");
+        assert_eq!(checked_names(), names, "scripts/check_store.py");
+    }
+
+    #[test]
+    fn a_reason_is_stored_by_its_name() {
+        for reason in Reason::ALL {
+            let stored = serde_json::to_value(reason).expect("a name");
+            assert_eq!(stored, reason.name());
         }
     }
 }
