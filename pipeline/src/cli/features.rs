@@ -23,6 +23,7 @@ use super::write_whole;
 use crate::catalog::ClipRow;
 use crate::decode::{Decode, FILE_BYTES_MAX, Pcm};
 use crate::features::{Extractor, FeaturePlan, NoRows};
+use crate::plan::segments::end_of;
 use crate::settings::Settings;
 use crate::shards::{AudioFacts, FeatureRow, Format, tensor_values};
 
@@ -199,6 +200,8 @@ impl RowExtractor<'_> {
             .plan
             .segments(self.pcm.n_samples, &key, "")
             .and_then(|segments| {
+                // As in a run: the kernels copy a clip that ends before its last row.
+                self.pcm.samples.pad_to(end_of(&segments), 0.0);
                 let computed = self
                     .extractor
                     .run(&[(&self.pcm, &segments)])

@@ -14,7 +14,7 @@ use super::{ExtractError, Work};
 use crate::budget::Permit;
 use crate::decode::Pcm;
 use crate::features::{FeatureError, NoRows, SegmentResults};
-use crate::plan::segments::Segment;
+use crate::plan::segments::{Segment, end_of};
 use crate::shards::{AudioFacts, FeatureRow, Outcome};
 use crate::source::InputSeen;
 
@@ -90,27 +90,22 @@ impl DecodedClip {
     /// From the worst case to what it takes from here on: its samples, its rows, and the kernels' buffers.
     pub fn hold(&mut self, work: &Work<'_>) {
         // The capacity, because a buffer that is used again may be longer than this clip.
-        let n_pcm = self.pcm.samples.capacity().max(self.last_sample());
+        let n_pcm = self.pcm.samples.capacity().max(end_of(&self.segments));
         let n_out = self.pcm.n_samples;
-        let bytes = work.features.computing_bytes(n_pcm, n_out, &self.segments);
+        let bytes = work
+            .features
+            .computing_bytes(n_pcm, n_out, &self.segments);
         self.permit.holds(bytes);
     }
 
     /// Zeros up to the end of the last row, which spares the kernels a copy.
     pub fn pad(&mut self) {
-        let n_samples = self.last_sample();
-        self.pcm.samples.pad_to(n_samples, 0.0);
+        self.pcm.samples.pad_to(end_of(&self.segments), 0.0);
     }
 
     /// Bytes of its samples.
     pub fn pcm_bytes(&self) -> u64 {
         size_of_val(&self.pcm.samples[..]) as u64
-    }
-
-    /// Where its last row ends.
-    fn last_sample(&self) -> usize {
-        let ends = self.segments.iter().map(|s| s.start + s.len);
-        ends.max().unwrap_or(0)
     }
 
     /// Ends the clip with what kernels made of it, and gives its buffers back.

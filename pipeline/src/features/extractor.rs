@@ -188,3 +188,42 @@ fn too_short(detail: String) -> NoRows {
         detail,
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use wavemill_schemas::recipe::Recipe;
+
+    use super::*;
+    use crate::plan::segments::end_of;
+    use crate::settings::Settings;
+
+    /// Zeros that a caller appends, to spare the kernels a copy, are the ones that the kernels would append.
+    #[test]
+    fn zeros_behind_a_short_clip_change_no_row() {
+        // A clip shorter than `duration_s`, and one whose last segment is longer than what is left of it.
+        for (name, n_samples) in [("demo", 30_000), ("gtzan-segments", 125_000)] {
+            let recipe = Recipe::load(name, &[]).unwrap();
+            let plan = FeaturePlan::new(&recipe, &Settings::default()).unwrap();
+            let mut extractor = plan.extractor(0).unwrap();
+            let segments = segments(&recipe.audio, n_samples);
+            let end = end_of(&segments);
+            assert!(end > n_samples, "{name}: its last row ends behind it");
+
+            let mut pcm = Pcm {
+                rate_hz: recipe.audio.sample_rate_hz,
+                n_samples,
+                ..Pcm::default()
+            };
+            pcm.samples
+                .extend((0..n_samples).map(|i| (i as f32 * 0.05).sin()));
+            let as_decoded = rows(&mut extractor, &pcm, &segments);
+            pcm.samples.pad_to(end, 0.0);
+            assert_eq!(rows(&mut extractor, &pcm, &segments), as_decoded, "{name}");
+        }
+    }
+
+    fn rows(extractor: &mut Extractor, pcm: &Pcm, segments: &[Segment]) -> Vec<Row> {
+        let computed = extractor.run(&[(pcm, segments)]).unwrap().remove(0);
+        computed.into_iter().map(Result::unwrap).collect()
+    }
+}

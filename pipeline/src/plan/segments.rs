@@ -55,6 +55,13 @@ pub fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         .collect()
 }
 
+/// Where the last of `segments` ends, in samples; 0 without any. The clip may end earlier.
+#[must_use]
+pub fn end_of(segments: &[Segment]) -> usize {
+    let ends = segments.iter().map(|s| s.start + s.len);
+    ends.max().unwrap_or(0)
+}
+
 /// The most segments that one clip can give; `usize::MAX` where its length alone decides.
 #[must_use]
 pub fn segments_at_most(audio: &AudioSpec) -> usize {
