@@ -501,7 +501,7 @@ impl<'a> Run<'a> {
         self.monitor.steps.fetch_add(1, Ordering::Relaxed);
         self.monitor.rows.fetch_add(stepped.rows, Ordering::Relaxed);
         self.monitor
-        // `Relaxed`: each figure stands by itself, and whoever watches may see one of this step beside one of the last.
+            // `Relaxed`: each figure stands by itself, and whoever watches may see one of this step beside one of the last.
             .loss
             .store(stepped.loss.to_bits(), Ordering::Relaxed);
 

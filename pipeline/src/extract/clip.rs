@@ -92,9 +92,7 @@ impl DecodedClip {
         // The capacity, because a buffer that is used again may be longer than this clip.
         let n_pcm = self.pcm.samples.capacity().max(end_of(&self.segments));
         let n_out = self.pcm.n_samples;
-        let bytes = work
-            .features
-            .computing_bytes(n_pcm, n_out, &self.segments);
+        let bytes = work.features.computing_bytes(n_pcm, n_out, &self.segments);
         self.permit.holds(bytes);
     }
 
