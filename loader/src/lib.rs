@@ -28,6 +28,8 @@ mod warnings;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use arrow_column::bytes_of as value_bytes;

@@ -147,46 +147,11 @@ fn known_id(vocabulary: &[i64], id: Option<i64>) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn spec(shape: [Option<usize>; 2], dim_names: [&str; 2], frames: usize) -> InputSpec {
-        let feature = FeatureEntry {
-            name: "mel".to_owned(),
-            feature_id: "id".to_owned(),
-            dtype: "u8".to_owned(),
-            scale: Some(wavemill_schemas::manifest::Scale {
-                factor: 0.5,
-                offset: 1.0,
-            }),
-            shape: shape.to_vec(),
-            dim_names: dim_names.map(str::to_owned).to_vec(),
-            sample_rate_hz: 22_050,
-            hop_length: 512,
-            preset: "librosa".to_owned(),
-        };
-        let normalize = Some(Stats {
-            mean: vec![1.0, 2.0],
-            std: vec![0.5, 0.0],
-            values: 9,
-        });
-        let column = |name: &str, mean, std| MetadataColumn {
-            name: name.to_owned(),
-            mean,
-            std,
-        };
-        let metadata = vec![column("a", 10.0, 4.0), column("b", 3.0, 0.0)];
-        InputSpec {
-            feature,
-            frames,
-            normalize,
-            metadata,
-            artists: vec![3, 7],
-            albums: Vec::new(),
-        }
-    }
+    use crate::testing::input_spec;
 
     #[test]
     fn missing_and_constant_metadata_is_the_mean_and_unknown_ids_are_0() {
-        let spec = spec([Some(2), Some(3)], ["mel", "frame"], 3);
+        let spec = input_spec([Some(2), Some(3)], ["mel", "frame"], 3);
         let metadata = spec.standardised(&[14.0, 3.0, f32::NAN, 8.0]);
         assert_eq!(metadata.expect("columns"), [1.0, 0.0, 0.0, 0.0]);
         let rows = [
@@ -202,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_gives_back_the_same_spec() {
-        let spec = spec([Some(2), None], ["mel", "frame"], 2);
+        let spec = input_spec([Some(2), None], ["mel", "frame"], 2);
         let text = serde_json::to_string(&spec).expect("JSON");
         assert_eq!(
             serde_json::from_str::<InputSpec>(&text).expect("a spec"),

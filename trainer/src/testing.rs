@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tch::Device;
+use tch::{Device, Tensor};
 use tempfile::TempDir;
 use wavemill_schemas::config::Config;
 use wavemill_scores::schedule::Schedules;
@@ -11,6 +11,7 @@ use wavemill_scores::schedule::Schedules;
 use crate::checkpoint::{Checkpoints, State};
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{Dataset, Loader, LoaderPlan, Store};
+use crate::ffi::{Group, SumOverRanks};
 use crate::learner::{Learner, StepContext};
 use crate::models::registry;
 use crate::strategy::Solo;
@@ -23,6 +24,30 @@ pub fn alone() -> MutexGuard<'static, ()> {
     tch::set_num_threads(1);
     crate::ffi::set_deterministic(true).expect("a switch");
     guard
+}
+
+/// The default configuration of `lstm`, with `sets` over it.
+pub fn config(sets: &[&str]) -> Config {
+    let sets: Vec<String> = ["model.name=lstm"]
+        .iter()
+        .chain(sets)
+        .map(|&set| set.to_owned())
+        .collect();
+    Config::parse("", "the test", &sets).expect("a configuration")
+}
+
+/// Two ranks with equal values, of which this process is one.
+pub fn two_equal_ranks() -> &'static Group {
+    struct EqualRanks;
+
+    impl SumOverRanks for EqualRanks {
+        fn sum_in_place(&self, tensor: &mut Tensor) -> Result<(), String> {
+            let _ = tensor.g_mul_scalar_(2.0);
+            Ok(())
+        }
+    }
+
+    Box::leak(Box::new(&EqualRanks as Group))
 }
 
 /// A model after a few steps, and its checkpoint.

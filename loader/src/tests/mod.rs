@@ -16,6 +16,7 @@ use wavemill_schemas::config::Data;
 use wavemill_schemas::recipe::{Compression, Dtype};
 
 use crate::fixture::{FEATURE, Fixture};
+use crate::testing::{load, training};
 use crate::*;
 
 mod odd;
@@ -40,22 +41,6 @@ fn made(fixture: &Fixture) -> (TempDir, Arc<Dataset>) {
         },
     );
     (folder, dataset)
-}
-
-fn training() -> LoaderPlan {
-    LoaderPlan {
-        shuffle: true,
-        seed: 5,
-        batch_size: 10,
-        ..LoaderPlan::default()
-    }
-}
-
-fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
-    Loader::start(dataset, plan)
-        .expect("threads")
-        .collect::<Result<_, _>>()
-        .expect("no damage")
 }
 
 fn rows_of(batches: &[Batch]) -> Vec<Vec<u32>> {

@@ -1,27 +1,15 @@
 //! Odd layouts, what the configuration asks for and the store lacks, and what is said of rows.
 
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
 
 use wavemill_schemas::config::Data;
 use wavemill_schemas::recipe::{Compression, Layout};
 
 use crate::fixture::{FEATURE, Fixture};
+use crate::testing::{made, open};
 use crate::*;
 
 const ALL: Needs = Needs::All;
-
-fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
-    Dataset::open(Store::open(root, None)?, data, needs)
-}
-
-fn made(fixture: &Fixture, data: &Data) -> (tempfile::TempDir, Arc<Dataset>) {
-    let folder = tempfile::tempdir().expect("a folder");
-    fixture.write(folder.path());
-    let dataset = open(folder.path(), data, ALL).expect("a dataset");
-    (folder, dataset)
-}
 
 #[test]
 fn a_prefix_without_columns_is_told_with_those_that_there_are() {

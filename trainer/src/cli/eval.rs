@@ -11,13 +11,14 @@ use wavemill_scores::metrics::{Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 
 use super::exit::{self, UsageError};
-use super::{MachineArgs, fit, input, interrupt};
+use super::role::{Role, role};
+use super::{MachineArgs, fit, input};
 use crate::checkpoint::{self, Checkpoints, State};
 use crate::dataset::{Dataset, LoaderPlan, Side};
 use crate::evaluate::{self, RowFileMetadata, RowFilePaths, RowFiles};
 use crate::learner::Learner;
 use crate::run;
-use crate::strategy::{self, Collective, Ranks};
+use crate::strategy::Collective;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,20 +134,10 @@ impl EvalCommand {
             .into());
         }
 
-        // As in `fit`: a child of `launch` must not launch again.
-        let ranks = match (Ranks::from_env()?, self.nproc) {
-            (Some(ranks), _) => ranks,
-            (None, Some(nproc)) if nproc > 1 => {
-                // This process starts the ranks and passes signals on; it trains nothing.
-                interrupt::leave_to_others();
-                return Ok(strategy::launch(usize::from(nproc))?
-                    .try_into()
-                    .unwrap_or(1));
-            }
-            _ => Ranks::solo(),
+        let ranks = match role(self.nproc)? {
+            Role::Rank(ranks) => ranks,
+            Role::Launcher(code) => return Ok(code),
         };
-        // From here on libtorch starts threads, which must never run a signal's handler.
-        interrupt::keep_away();
 
         let (data, state, path) = self.open(&self.run)?;
         let device = self.machine.device(&ranks, None)?;

@@ -13,6 +13,7 @@ use wavemill_schemas::text::{shown, shown_lines};
 
 use super::like::LikeArgs;
 use super::output::{self, OutputArgs, report};
+use super::role::{Role, role};
 use super::run_folder::{self, Changes, RunStart};
 use super::{MachineArgs, interrupt, progress, shared};
 use crate::dataset::Dataset;
@@ -127,21 +128,10 @@ impl FitCommand {
             return Ok(0);
         }
 
-        // The variables come first: a child of `launch` has `--nproc` among its arguments too, and must not launch
-        // again.
-        let ranks = match (Ranks::from_env()?, self.nproc) {
-            (Some(ranks), _) => ranks,
-            (None, Some(nproc)) if nproc > 1 => {
-                // This process starts the ranks and passes signals on; it trains nothing.
-                interrupt::leave_to_others();
-                return Ok(strategy::launch(usize::from(nproc))?
-                    .try_into()
-                    .unwrap_or(1));
-            }
-            _ => Ranks::solo(),
+        let ranks = match role(self.nproc)? {
+            Role::Rank(ranks) => ranks,
+            Role::Launcher(code) => return Ok(code),
         };
-        // From here on libtorch starts threads, which must never run a signal's handler.
-        interrupt::keep_away();
 
         let begun = self.begun(ranks.world_size)?;
         let (store, version) = begun.store(self.store.as_deref(), self.version)?;

@@ -12,6 +12,7 @@ mod models;
 mod output;
 mod predict;
 mod progress;
+mod role;
 mod run_folder;
 mod shared;
 mod sweep;

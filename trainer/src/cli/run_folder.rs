@@ -281,16 +281,7 @@ pub(crate) fn agree(from: Option<u64>, group: &dyn Collective) -> Result<()> {
 mod tests {
     use super::*;
     use crate::dataset::fixture::Fixture;
-    use crate::testing;
-
-    fn config(sets: &[&str]) -> Config {
-        let sets: Vec<String> = ["model.name=lstm"]
-            .iter()
-            .chain(sets)
-            .map(|&set| set.to_owned())
-            .collect();
-        Config::parse("", "the test", &sets).expect("a configuration")
-    }
+    use crate::testing::{self, config};
 
     #[test]
     fn a_run_goes_on_with_its_threads_on_as_many_ranks() {

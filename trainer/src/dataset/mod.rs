@@ -11,6 +11,9 @@ mod spec;
 #[path = "../../../loader/src/fixture.rs"]
 pub(crate) mod fixture;
 #[cfg(test)]
+#[path = "../../../loader/src/testing.rs"]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 use tch::kind::Element;
@@ -19,8 +22,8 @@ use tch::{Device, Kind, TchError, Tensor};
 pub use batch::BatchTensors;
 pub use spec::SpecTensors;
 pub use wavemill_loader::{
-    DatasetError, GENRES_ALL, InputSpec, LoaderPlan, Needs, Side, Store, Target, n_batches,
-    value_bytes,
+    DatasetError, GENRES_ALL, InputSpec, LoaderPlan, MetadataColumn, Needs, Side, Store, Target,
+    n_batches, value_bytes,
 };
 
 use crate::ffi::{self, HostBuffer};

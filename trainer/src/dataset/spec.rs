@@ -51,46 +51,8 @@ impl SpecTensors for InputSpec {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_loader::MetadataColumn;
-    use wavemill_schemas::manifest::{FeatureEntry, Scale, Stats};
-
     use super::*;
-
-    fn spec(shape: [Option<usize>; 2], dim_names: [&str; 2], frames: usize) -> InputSpec {
-        let feature = FeatureEntry {
-            name: "mel".to_owned(),
-            feature_id: "id".to_owned(),
-            dtype: "u8".to_owned(),
-            scale: Some(Scale {
-                factor: 0.5,
-                offset: 1.0,
-            }),
-            shape: shape.to_vec(),
-            dim_names: dim_names.map(str::to_owned).to_vec(),
-            sample_rate_hz: 22_050,
-            hop_length: 512,
-            preset: "librosa".to_owned(),
-        };
-        let normalize = Some(Stats {
-            mean: vec![1.0, 2.0],
-            std: vec![0.5, 0.0],
-            values: 9,
-        });
-        let column = |name: &str, mean, std| MetadataColumn {
-            name: name.to_owned(),
-            mean,
-            std,
-        };
-        let metadata = vec![column("a", 10.0, 4.0), column("b", 3.0, 0.0)];
-        InputSpec {
-            feature,
-            frames,
-            normalize,
-            metadata,
-            artists: vec![3, 7],
-            albums: Vec::new(),
-        }
-    }
+    use crate::dataset::testing::input_spec;
 
     fn values(tensor: &Tensor) -> Vec<f64> {
         Vec::try_from(tensor.flatten(0, -1).to_kind(Kind::Double)).expect("f64")
@@ -104,14 +66,17 @@ mod tests {
             ([Some(2), None], ["mel", "frame"], [2, 4, 6, 8, 10, 12]),
             ([None, Some(2)], ["frame", "mel"], [2, 8, 4, 10, 6, 12]),
         ] {
-            let tensor =
-                spec(shape, names, 2).spectrogram(&[&row, &[2, 8], &[]], Device::Cpu, Kind::Double);
+            let tensor = input_spec(shape, names, 2).spectrogram(
+                &[&row, &[2, 8], &[]],
+                Device::Cpu,
+                Kind::Double,
+            );
             let tensor = tensor.expect("a tensor");
             assert_eq!(tensor.size(), [3, 2, 2]);
             assert_eq!(values(&tensor.get(0)), want);
             assert_eq!(values(&tensor.get(1)), [2.0, 0.0, 3.0, 0.0]);
             assert_eq!(values(&tensor.get(2)), [0.0; 4]);
-            let long = spec(shape, names, 4)
+            let long = input_spec(shape, names, 4)
                 .spectrogram(&[&row], Device::Cpu, Kind::Double)
                 .expect("a tensor");
             assert_eq!(values(&long), [2.0, 4.0, 6.0, 0.0, 3.0, 4.0, 5.0, 0.0]);
@@ -120,13 +85,13 @@ mod tests {
 
     #[test]
     fn a_row_of_an_impossible_length_is_refused_by_its_number() {
-        let ragged = spec([Some(2), None], ["mel", "frame"], 2);
+        let ragged = input_spec([Some(2), None], ["mel", "frame"], 2);
         let error = ragged
             .spectrogram(&[&[1, 2], &[1, 2, 3]], Device::Cpu, Kind::Float)
             .expect_err("odd")
             .to_string();
         assert_eq!(error, "column mel, row 1: a row of 3 bytes, not 4");
-        let fixed = spec([Some(2), Some(3)], ["mel", "frame"], 2);
+        let fixed = input_spec([Some(2), Some(3)], ["mel", "frame"], 2);
         assert!(
             fixed
                 .spectrogram(&[&[0; 4]], Device::Cpu, Kind::Float)

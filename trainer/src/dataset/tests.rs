@@ -9,20 +9,8 @@ use wavemill_schemas::config::Data;
 use wavemill_schemas::recipe::{Compression, Dtype, Layout};
 
 use super::fixture::{Fixture, RowId};
+use super::testing::{load, made, open, training};
 use super::*;
-
-const ALL: Needs = Needs::All;
-
-fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
-    Dataset::open(Store::open(root, None)?, data, needs)
-}
-
-fn made(fixture: &Fixture, data: &Data) -> (tempfile::TempDir, Arc<Dataset>) {
-    let folder = tempfile::tempdir().expect("a folder");
-    fixture.write(folder.path());
-    let dataset = open(folder.path(), data, ALL).expect("a dataset");
-    (folder, dataset)
-}
 
 /// All rows of a side in one batch.
 fn whole(dataset: &Arc<Dataset>, side: Side) -> Batch {
@@ -48,22 +36,6 @@ fn clips(dataset: &Dataset, batch: &Batch) -> Vec<usize> {
 
 fn opened(root: &Path, data: &Data) -> Arc<Dataset> {
     open(root, data, Needs::default()).expect("a dataset")
-}
-
-fn training() -> LoaderPlan {
-    LoaderPlan {
-        shuffle: true,
-        seed: 5,
-        batch_size: 10,
-        ..LoaderPlan::default()
-    }
-}
-
-fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
-    Loader::start(dataset, plan)
-        .expect("threads")
-        .collect::<Result<_, _>>()
-        .expect("no damage")
 }
 
 fn floats(tensor: &Tensor) -> Vec<f32> {

@@ -188,19 +188,11 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-
-    struct Twice;
-
-    impl SumOverRanks for Twice {
-        fn sum_in_place(&self, tensor: &mut Tensor) -> Result<(), String> {
-            let _ = tensor.g_mul_scalar_(2.0);
-            Ok(())
-        }
-    }
+    use crate::testing::two_equal_ranks;
 
     #[test]
     fn a_sum_over_two_equal_ranks_doubles_value_and_gradient() {
-        let group: &'static Group = Box::leak(Box::new(&Twice as Group));
+        let group = two_equal_ranks();
         let x = Tensor::from_slice(&[1.0_f64, -3.0]).set_requires_grad(true);
         let total = sum_over_ranks(&x, group).expect("two equal ranks");
         assert_eq!(Vec::<f64>::try_from(&total).expect("f64"), [2.0, -6.0]);

@@ -4,16 +4,7 @@ use super::*;
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{Loader, LoaderPlan};
 use crate::strategy::Solo;
-use crate::testing;
-
-fn config(sets: &[&str]) -> Config {
-    let sets: Vec<String> = ["model.name=lstm"]
-        .iter()
-        .chain(sets)
-        .map(|&set| set.to_owned())
-        .collect();
-    Config::parse("", "the test", &sets).expect("a configuration")
-}
+use crate::testing::{self, config};
 
 #[test]
 fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {

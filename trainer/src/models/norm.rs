@@ -134,16 +134,7 @@ mod tests {
     use wavemill_schemas::config;
 
     use super::*;
-    use crate::ffi::SumOverRanks;
-
-    struct Twice;
-
-    impl SumOverRanks for Twice {
-        fn sum_in_place(&self, tensor: &mut Tensor) -> Result<(), String> {
-            let _ = tensor.g_mul_scalar_(2.0);
-            Ok(())
-        }
-    }
+    use crate::testing::two_equal_ranks;
 
     fn norm(store: &mut VarStore, ranks: Option<&'static Group>) -> BatchNorm {
         store.set_kind(Kind::Double);
@@ -172,7 +163,7 @@ mod tests {
 
     #[test]
     fn two_equal_ranks_are_one_process_with_the_doubled_batch() {
-        let group: &'static Group = Box::leak(Box::new(&Twice as Group));
+        let group = two_equal_ranks();
         for shape in [&[4_i64, 3][..], &[4, 3, 5], &[2, 3, 4, 5]] {
             let (mut one, mut two) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
             let whole = norm(&mut one, None);

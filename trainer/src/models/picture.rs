@@ -12,6 +12,18 @@ pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, 
         .f_expand([-1, channels, -1, -1], false)?)
 }
 
+/// The same with three channels, scaled as `scale` says.
+pub(crate) fn as_colour_picture(
+    spectrogram: &Tensor,
+    scale: Option<&Scale>,
+) -> Result<Tensor, ModelError> {
+    let picture = as_picture(spectrogram, 3)?;
+    match scale {
+        Some(scale) => scale.apply(&picture),
+        None => Ok(picture),
+    }
+}
+
 /// How the pictures were scaled that published weights were trained on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {

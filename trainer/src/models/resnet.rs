@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::layers::{Conv, ConvArgs, ConvNorm, Initializer, VarScope, max_pool, mean_over};
 use super::norm::BatchNorm;
-use super::picture::{Scale, as_picture};
+use super::picture::{Scale, as_colour_picture};
 use super::window::Window;
 use super::{Backbone, Inputs, ModelError, StageHook};
 
@@ -147,10 +147,7 @@ impl Backbone for ResNet50 {
         train: bool,
         hook: StageHook<'_>,
     ) -> Result<Tensor, ModelError> {
-        let mut x = as_picture(&inputs.spectrogram, 3)?;
-        if let Some(scale) = &self.scale {
-            x = scale.apply(&x)?;
-        }
+        let mut x = as_colour_picture(&inputs.spectrogram, self.scale.as_ref())?;
 
         x = self.first.forward(&x, train)?.f_relu()?;
         x = max_pool(&x, &[stepping(3, 2); 2])?;

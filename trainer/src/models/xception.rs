@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::layers::{Conv, ConvArgs, ConvNorm, Initializer, VarScope, max_pool, mean_over};
 use super::norm::BatchNorm;
-use super::picture::{Scale, as_picture};
+use super::picture::{Scale, as_colour_picture};
 use super::window::{Window, least_before};
 use super::{Backbone, Inputs, ModelError, StageHook};
 
@@ -267,10 +267,7 @@ impl Backbone for Xception {
         train: bool,
         hook: StageHook<'_>,
     ) -> Result<Tensor, ModelError> {
-        let mut x = as_picture(&inputs.spectrogram, 3)?;
-        if let Some(scale) = &self.scale {
-            x = scale.apply(&x)?;
-        }
+        let mut x = as_colour_picture(&inputs.spectrogram, self.scale.as_ref())?;
 
         for (i, layer) in self.first.iter().enumerate() {
             x = layer.forward(&x, train)?.f_relu()?;

@@ -206,11 +206,7 @@ mod tests {
     /// What ends a run on `fixture` before its first step, and else what is said of its rows.
     fn checked(fixture: &Fixture, target: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().expect("a folder");
-        let sets = [
-            "model.name=lstm".to_owned(),
-            format!("data.targets=[\"{target}\"]"),
-        ];
-        let config = Config::parse("", "the test", &sets).expect("a configuration");
+        let config = testing::config(&[&format!("data.targets=[\"{target}\"]")]);
         let data = testing::opened(fixture, &config, &folder);
         check(&config, &data, 1).map_err(|error| error.to_string())?;
         Ok(data.warnings().join("; "))

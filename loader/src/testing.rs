@@ -1,0 +1,87 @@
+//! Datasets and loads of small stores, for tests.
+//!
+//! Names this crate by `super` alone, because the trainer's tests include the file in their module of datasets: there the
+//! same names mean datasets whose batches lie in libtorch's memory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use wavemill_schemas::config::Data;
+use wavemill_schemas::manifest::{FeatureEntry, Scale, Stats};
+
+use super::fixture::Fixture;
+use super::{
+    Batch, Dataset, DatasetError, InputSpec, Loader, LoaderPlan, MetadataColumn, Needs, Store,
+};
+
+/// The store's latest version.
+pub fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
+    Dataset::open(Store::open(root, None)?, data, needs)
+}
+
+/// A store of its own for `fixture`, which goes with the folder, and all that a model can see of it.
+pub fn made(fixture: &Fixture, data: &Data) -> (TempDir, Arc<Dataset>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fixture.write(folder.path());
+    let dataset = open(folder.path(), data, Needs::All).expect("a dataset");
+    (folder, dataset)
+}
+
+/// An epoch in shuffled batches of ten.
+pub fn training() -> LoaderPlan {
+    LoaderPlan {
+        shuffle: true,
+        seed: 5,
+        batch_size: 10,
+        ..LoaderPlan::default()
+    }
+}
+
+/// All batches of `plan`.
+pub fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
+    Loader::start(dataset, plan)
+        .expect("threads")
+        .collect::<Result<_, _>>()
+        .expect("no damage")
+}
+
+/// A feature of two bands in u8, standardised by band, two columns of metadata, of which one never differs, and artists.
+pub fn input_spec(shape: [Option<usize>; 2], dim_names: [&str; 2], frames: usize) -> InputSpec {
+    let feature = FeatureEntry {
+        name: "mel".to_owned(),
+        feature_id: "id".to_owned(),
+        dtype: "u8".to_owned(),
+        scale: Some(Scale {
+            factor: 0.5,
+            offset: 1.0,
+        }),
+        shape: shape.to_vec(),
+        dim_names: dim_names.map(str::to_owned).to_vec(),
+        sample_rate_hz: 22_050,
+        hop_length: 512,
+        preset: "librosa".to_owned(),
+    };
+    let normalize = Some(Stats {
+        mean: vec![1.0, 2.0],
+        std: vec![0.5, 0.0],
+        values: 9,
+    });
+    let metadata = vec![column("a", 10.0, 4.0), column("b", 3.0, 0.0)];
+    InputSpec {
+        feature,
+        frames,
+        normalize,
+        metadata,
+        artists: vec![3, 7],
+        albums: Vec::new(),
+    }
+}
+
+fn column(name: &str, mean: f64, std: f64) -> MetadataColumn {
+    MetadataColumn {
+        name: name.to_owned(),
+        mean,
+        std,
+    }
+}
