@@ -36,8 +36,13 @@ unsafe extern "C" {
     fn wavemill_keep_memory();
     fn wavemill_block_stop_signals();
     fn wavemill_set_tf32(on: bool, message: *mut c_char, size: usize) -> c_int;
-    fn wavemill_set_autocast_bf16(cuda: bool, on: bool, message: *mut c_char, size: usize)
-    -> c_int;
+    fn wavemill_set_autocast_bf16(
+        cuda: bool,
+        own_loops: bool,
+        on: bool,
+        message: *mut c_char,
+        size: usize,
+    ) -> c_int;
     fn wavemill_pinned(
         bytes: i64,
         out: *mut *mut AtTensor,
@@ -103,10 +108,27 @@ pub(crate) fn set_tf32(on: bool) -> Result<(), TorchError> {
 
 /// Autocast to bf16 on `device` for this thread, until turned off.
 pub(crate) fn set_autocast_bf16(device: Device, on: bool) -> Result<(), TorchError> {
+    let is_cuda = device.is_cuda();
+    let own_loops = !is_cuda && !onednn_has_bf16();
     // SAFETY: as above.
     checked(|message, size| unsafe {
-        wavemill_set_autocast_bf16(device.is_cuda(), on, message, size)
+        wavemill_set_autocast_bf16(is_cuda, own_loops, on, message, size)
     })
+}
+
+/// oneDNN computes in bf16 only with AVX-512. For convolutions and products libtorch asks that itself. For an LSTM it does
+/// not, and fails: "could not create a primitive descriptor".
+fn onednn_has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512vl")
+            && std::is_x86_feature_detected!("avx512dq")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
+    }
 }
 
 /// Sums a tensor over all ranks in place.

@@ -116,8 +116,10 @@ int wavemill_set_tf32(bool on, char* message, size_t size) {
     });
 }
 
-int wavemill_set_autocast_bf16(bool cuda, bool on, char* message, size_t size) {
+// `own_loops`: while it is on, libtorch computes with its own loops and not with oneDNN.
+int wavemill_set_autocast_bf16(bool cuda, bool own_loops, bool on, char* message, size_t size) {
     return guarded(message, size, [&] {
+        if (own_loops) at::globalContext().setUserEnabledMkldnn(!on);
         auto device = cuda ? at::kCUDA : at::kCPU;
         at::autocast::set_autocast_dtype(device, at::kBFloat16);
         at::autocast::set_autocast_enabled(device, on);
