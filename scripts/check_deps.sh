@@ -18,6 +18,8 @@ cargo metadata --format-version 1 --locked | python3 -c '
 import json, sys
 
 ALLOWED = {  # (from, to): kinds; None is a normal dependency
+    ("wavemill-schemas", "wavemill-options"): {None},
+    ("wavemill-kernels", "wavemill-options"): {None},
     ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the backend for tests
     ("wavemill", "wavemill-schemas"): {None},
     ("wavemill-loader", "wavemill-schemas"): {None},

@@ -1,7 +1,12 @@
-//! What can go wrong between PCM and bytes.
+//! What can go wrong between PCM and bytes. It lies below all operations, each of which returns it.
+
+use wavemill_options::{Dtype, Fault, MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 
 use crate::level::Level;
-use crate::pack::Dtype;
+
+/// Largest sample that is taken for audio. PCM is within ±1, decoders overshoot a little; the bound keeps every power
+/// finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
+pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
 
 /// An argument that cannot work, a clip that has no features, or a value that a stored type cannot hold.
 #[derive(Debug, thiserror::Error)]
@@ -9,13 +14,16 @@ pub enum KernelError {
     /// An argument outside of what is allowed.
     #[error("{key} = {value}: must be {allowed}")]
     Argument {
-        /// librosa's name of the argument.
+        /// Name of the argument.
         key: &'static str,
         /// What was asked for.
         value: String,
         /// What would have worked.
         allowed: String,
     },
+    /// An option of a feature that cannot work.
+    #[error(transparent)]
+    Options(#[from] Fault),
     /// The instruction set level was asked for by name and this machine lacks it.
     #[error("level {level}: this machine lacks its instructions")]
     Level {
@@ -23,7 +31,7 @@ pub enum KernelError {
         level: Level,
     },
     /// A sample that is NaN, infinite or absurdly large: nothing computed from it would mean anything.
-    #[error("sample {index} is {value}: PCM must be finite and within ±{limit}", limit = crate::stft::SAMPLE_MAX)]
+    #[error("sample {index} is {value}: PCM must be finite and within ±{limit}", limit = SAMPLE_MAX)]
     Sample {
         /// Position in the PCM.
         index: usize,
@@ -40,7 +48,7 @@ pub enum KernelError {
     },
     /// A rate that cannot be converted.
     #[error(transparent)]
-    Resample(#[from] crate::resample::ResampleError),
+    Resample(#[from] ResampleError),
     /// A device that failed, or is not there.
     #[error("{device}: {action}: {detail}")]
     Device {
@@ -97,4 +105,25 @@ impl KernelError {
             detail: detail.to_string(),
         }
     }
+}
+
+/// Why a resampler could not be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum ResampleError {
+    /// A rate that is not supported.
+    #[error(
+        "cannot resample {from_hz} Hz to {to_hz} Hz: from {MIN_HZ} to {MAX_FROM_HZ} Hz, to {MIN_HZ} to {MAX_TO_HZ} Hz"
+    )]
+    Rate {
+        /// Rate of the input, Hz.
+        from_hz: u32,
+        /// Rate of the output, Hz.
+        to_hz: u32,
+    },
+    /// This machine cannot run the level that was asked for.
+    #[error("this machine lacks the instructions of level {level:?}")]
+    Level {
+        /// The level.
+        level: Level,
+    },
 }

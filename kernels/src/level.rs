@@ -5,9 +5,6 @@
 //! level, and only the FFT, which has a planner for each, differs.
 
 use std::fmt;
-use std::str::FromStr;
-
-use crate::error::KernelError;
 
 /// An instruction set level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,29 +54,14 @@ impl fmt::Display for Level {
     }
 }
 
-impl FromStr for Level {
-    type Err = KernelError;
-
-    fn from_str(name: &str) -> Result<Self, KernelError> {
-        let named = [Self::Scalar, Self::X86_64V3]
-            .into_iter()
-            .find(|level| level.name() == name);
-        named.ok_or_else(|| KernelError::argument("level", name, "scalar or x86-64-v3"))
-    }
-}
-
 /// A level that was seen to be available; the only way to run code compiled for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lanes(Level);
 
 impl Lanes {
-    /// Errors: [`KernelError::Level`] where the machine lacks the level.
-    pub(crate) fn new(level: Level) -> Result<Self, KernelError> {
-        if level.is_available() {
-            Ok(Self(level))
-        } else {
-            Err(KernelError::Level { level })
-        }
+    /// `None` where the machine lacks the level.
+    pub(crate) fn new(level: Level) -> Option<Self> {
+        level.is_available().then_some(Self(level))
     }
 
     /// The level.

@@ -5,6 +5,7 @@
 //! writes stores, the loader and the trainer read them; neither engine nor audio code lives here.
 
 pub mod canonical;
+mod columns;
 pub mod config;
 pub mod exit;
 pub mod manifest;

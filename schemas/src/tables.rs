@@ -6,27 +6,12 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
 
+use crate::columns::shape_column;
 use crate::manifest::{FeatureEntry, TargetEntry};
 use crate::recipe::{Dtype, Layout};
 
 /// Key of the metadata that says how a tensor column's bytes are to be read, on the field and on the file.
 pub const TENSOR_KEY: &str = "wavemill.tensor";
-
-/// Columns that every feature row has, besides the targets and the tensor: no feature or target may take their names.
-pub(crate) const ROW_COLUMNS: [&str; 12] = [
-    "clip_key",
-    "track_id",
-    "segment",
-    "offset_s",
-    "variant",
-    "genres_all",
-    "artist_id",
-    "album_id",
-    "duration_s",
-    "lost_s",
-    "silent",
-    "audio_blake3",
-];
 
 /// The value of [`TENSOR_KEY`]: canonical JSON.
 ///
@@ -113,12 +98,6 @@ pub fn feature_schema(
 
     // On the file too: some readers show a file's metadata and no field's.
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
-}
-
-/// Name of the column with the shapes of a ragged feature.
-#[must_use]
-pub(crate) fn shape_column(feature: &str) -> String {
-    format!("{feature}_shape")
 }
 
 fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType {

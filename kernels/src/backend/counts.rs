@@ -6,14 +6,12 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use wavemill_options::{DbArgs, DbRef, DimOrder, FeatureArgs, Normalize, Op, Overrides, Preset};
+
 use super::device::DevicePlan;
 use super::{Clip, Plan, Samples};
-use crate::args::{DimOrder, FeatureArgs, Op};
-use crate::db::{DbArgs, DbRef};
 use crate::device::testing::noise;
 use crate::device::{Counts, EmulatedDevice, Order, unit};
-use crate::normalize::Normalize;
-use crate::preset::{Overrides, Preset};
 
 /// Rate of the features.
 const RATE_HZ: u32 = 22_050;

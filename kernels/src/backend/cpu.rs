@@ -1,20 +1,58 @@
 //! The CPU: one clip at a time, on the thread that calls.
 
+use wavemill_options::{DimOrder, FeatureArgs, Packing, StftArgs};
+
 use super::feature::FeaturePlan;
 use super::{Backend, Clip, Plan, Row, Samples};
-use crate::args::FeatureArgs;
 use crate::error::KernelError;
+use crate::lane::LANES;
 use crate::level::{Lanes, Level};
-use crate::pack::{Packing, pack_into};
+use crate::pack::pack_into;
 use crate::resample::Resamplers;
 use crate::samples::SampleBuffer;
-use crate::stft::{LANES, Signal, StftArgs, StftPlan, check_samples};
+use crate::stft::{Signal, StftPlan, check_samples};
 
 /// The CPU at a level.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
     /// Instructions that may be used.
     pub level: Level,
+}
+
+impl Cpu {
+    /// Bytes that a plan holds while it computes a clip of `n_samples` samples, beside the samples and what comes out:
+    /// values before they are packed, bands that a cosine transform is made of, and a copy where axes change places.
+    #[must_use]
+    pub fn scratch_bytes(args: &FeatureArgs, n_samples: usize) -> usize {
+        let n_frames = args.n_computed_frames(n_samples);
+        let values = args.n_bands() * n_frames;
+        let bands = if args.mfcc.is_some() {
+            args.mel.as_ref().map_or(0, |mel| mel.n_mels) * n_frames
+        } else {
+            0
+        };
+        let swapped = if args.dim_order == DimOrder::FrameBand {
+            values
+        } else {
+            0
+        };
+        (values + bands.max(swapped)) * size_of::<f32>()
+    }
+
+    /// Bytes of the tables and buffers of one feature's plan, whatever the clips are: about right, and never much less.
+    #[must_use]
+    pub fn plan_bytes(args: &FeatureArgs) -> usize {
+        // Window, twiddles, transform and its scratch in double precision, and eight frames of every bin.
+        let spectrum = 96 * args.stft.n_fft;
+        let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
+        // Each bin lies under two bands; the cosine transform is made in f64 and kept in f32.
+        let bands = 16 * args.stft.n_fft + 64 * n_mels;
+        let matrix = args
+            .mfcc
+            .as_ref()
+            .map_or(0, |mfcc| 12 * mfcc.n_mfcc * n_mels);
+        spectrum + bands + matrix
+    }
 }
 
 impl Backend for Cpu {
@@ -64,7 +102,7 @@ struct OutputFeature {
 impl CpuPlan {
     /// Errors: an impossible argument; [`KernelError::Level`] where this machine lacks `level`.
     pub fn new(features: &[FeatureArgs], level: Level) -> Result<Self, KernelError> {
-        let lanes = Lanes::new(level)?;
+        let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
 
         // The spectrum takes most of the time, so features that want the same one share it.
         let mut spectra: Vec<Spectrum> = Vec::new();

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use cudarc::driver::CudaModule;
+use wavemill_options::FeatureArgs;
 
 use super::device::DevicePlan;
 use super::timing::{median, warm_up};
 use super::{Backend, Clip, Plan};
-use crate::args::FeatureArgs;
 use crate::device::{
     Again, CudaDevice, Gpu, Plain, Record, Versions, cubin, open_libraries, refused, unit,
 };
@@ -143,9 +143,10 @@ impl Cuda {
     /// An empty list of samples in page-locked memory, of a type that [`crate::Samples`] has.
     #[must_use]
     pub fn sample_buffer_of<T: Plain>(&self) -> SampleBuffer<T> {
-        self.gpus
-            .first()
-            .map_or_else(SampleBuffer::default, |(gpu, _)| gpu.sample_buffer())
+        match self.gpus.first() {
+            Some((gpu, _)) => SampleBuffer::page_locked(gpu.context()),
+            None => SampleBuffer::default(),
+        }
     }
 
     /// The devices' numbers and names: `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.

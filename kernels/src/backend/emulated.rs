@@ -1,8 +1,9 @@
 //! The emulated device as a backend: what tests run where there is no GPU.
 
+use wavemill_options::FeatureArgs;
+
 use super::device::DevicePlan;
 use super::{Backend, Plan};
-use crate::args::FeatureArgs;
 use crate::device::{EmulatedDevice, Order, compiler_version};
 use crate::error::KernelError;
 

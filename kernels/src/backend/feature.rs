@@ -1,14 +1,15 @@
 //! From blocks of a shared spectrum to one finished tensor.
 
-use crate::args::{DimOrder, FeatureArgs};
+use wavemill_options::{DimOrder, FeatureArgs};
+
 use crate::db::LogPlan;
 use crate::delta;
 use crate::error::KernelError;
+use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
 use crate::mel::MelPlan;
 use crate::mfcc::MfccPlan;
 use crate::normalize::normalize;
-use crate::stft::{LANES, Lane};
 
 /// Tables and buffers of one feature.
 pub(super) struct FeaturePlan {

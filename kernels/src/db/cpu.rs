@@ -1,7 +1,8 @@
 //! Logarithms of a whole spectrogram, in lanes and without a libm: theirs differ between machines, and cost a quarter of
 //! a log-mel.
 
-use super::{DbArgs, DbRef, LogArgs};
+use wavemill_options::{DbArgs, DbRef, LogArgs};
+
 use crate::level::Lanes;
 use crate::normalize::extremes;
 

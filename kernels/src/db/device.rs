@@ -1,6 +1,8 @@
 //! Logarithms on a device: the parameters of db.cu, and a pass over values that are there.
 
-use super::{DbRef, LogArgs, WHISPER_DB};
+use wavemill_options::{DbRef, LogArgs};
+
+use super::WHISPER_DB;
 use crate::device::{Address, Device, Launch, RowTable, blocks, plain};
 use crate::error::KernelError;
 
@@ -113,8 +115,10 @@ impl LogParams {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_options::DbArgs;
+
     use super::*;
-    use crate::db::{DbArgs, LogPlan};
+    use crate::db::LogPlan;
     use crate::device::testing::{RAGGED, Rows, fetched_f32, noise, on_devices, range_keys, sent};
     use crate::level::{Lanes, Level};
 

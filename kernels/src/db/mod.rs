@@ -1,12 +1,10 @@
 //! Logarithms of a spectrum: decibels as librosa, natural logarithm as Kaldi, and Whisper's scaled log10.
 
-mod args;
 mod cpu;
 mod device;
 #[cfg(test)]
 pub(crate) mod reference;
 
-pub use args::{DbArgs, DbRef, LogArgs};
 pub(crate) use cpu::LogPlan;
 use cpu::WHISPER_DB;
 pub(crate) use device::LogParams;

@@ -1,6 +1,6 @@
 //! Logarithms by their definition, f64.
 
-use super::{DbArgs, DbRef, LogArgs};
+use wavemill_options::{DbArgs, DbRef, LogArgs};
 
 /// Each value's logarithm; `power` is the exponent of the spectrum.
 pub(crate) fn log(args: &LogArgs, power: f64, values: &[Vec<f64>]) -> Vec<Vec<f64>> {

@@ -8,5 +8,4 @@ pub(crate) mod reference;
 pub(crate) use cpu::append;
 use cpu::taps;
 
-/// Frames under the fit; `librosa.feature.delta`'s default.
-pub(crate) const WIDTH: usize = 9;
+pub(crate) use wavemill_options::DELTA_WIDTH as WIDTH;

@@ -23,7 +23,6 @@ use super::pinned::PinnedMemory;
 use super::record::{Piece, Record};
 use super::{Address, Device, FoundDevice, Launch, Plain, wait};
 use crate::error::KernelError;
-use crate::samples::SampleBuffer;
 
 /// Dynamic shared memory that any kernel may use; more must be asked for.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
@@ -101,9 +100,9 @@ impl Gpu {
         })
     }
 
-    /// An empty list in memory that this driver's GPUs copy from by themselves.
-    pub(crate) fn sample_buffer<T: Plain>(&self) -> SampleBuffer<T> {
-        SampleBuffer::page_locked(Arc::clone(&self.context))
+    /// What memory belongs to that this driver's GPUs copy from by themselves.
+    pub(crate) fn context(&self) -> Arc<CudaContext> {
+        Arc::clone(&self.context)
     }
 
     /// `sm_90` and its like.

@@ -1,8 +1,9 @@
 //! Sparse sums: each band reads only the bins under its triangle, for eight frames at once.
 
-use super::MelArgs;
+use wavemill_options::MelArgs;
+
+use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
-use crate::stft::{LANES, Lane};
 
 /// A bank of bands.
 pub(crate) struct MelPlan {
@@ -22,13 +23,13 @@ impl MelPlan {
     pub(crate) fn new(args: &MelArgs, sample_rate_hz: u32, n_fft: usize, lanes: Lanes) -> Self {
         let mut bands = Vec::new();
         let mut weights = Vec::new();
-        for (first_bin, under) in args.bands(sample_rate_hz, n_fft) {
+        for band in args.bands(sample_rate_hz, n_fft) {
             bands.push(Band {
-                first_bin,
+                first_bin: band.first_bin,
                 first_weight: weights.len(),
-                len: under.len(),
+                len: band.weights.len(),
             });
-            weights.extend(under.iter().map(|w| *w as f32));
+            weights.extend(band.weights.iter().map(|w| *w as f32));
         }
         Self {
             lanes,

@@ -1,6 +1,7 @@
 //! A bank of bands on a device.
 
-use crate::args::FeatureArgs;
+use wavemill_options::FeatureArgs;
+
 use crate::device::{Device, Table, plain};
 use crate::error::KernelError;
 
@@ -37,20 +38,20 @@ impl<D: Device> BandTables<D> {
         let weight_step = mel.n_mels.next_multiple_of(LINE_FLOATS);
         let n_bins_max = bands
             .iter()
-            .map(|(_, under)| under.len())
+            .map(|band| band.weights.len())
             .max()
             .unwrap_or(0);
 
         let mut entries = Vec::with_capacity(bands.len());
         let mut weights = vec![0.0_f32; n_bins_max * weight_step];
-        for (band, (first_bin, under)) in bands.iter().enumerate() {
+        for (place, band) in bands.iter().enumerate() {
             entries.push(MelBand {
-                first_bin: *first_bin as i32,
-                n_bins: under.len() as i32,
+                first_bin: band.first_bin as i32,
+                n_bins: band.weights.len() as i32,
             });
-            for (i, weight) in under.iter().enumerate() {
+            for (i, weight) in band.weights.iter().enumerate() {
                 // The bands lie side by side, because neighbouring threads compute neighbouring bands.
-                weights[i * weight_step + band] = *weight as f32;
+                weights[i * weight_step + place] = *weight as f32;
             }
         }
 

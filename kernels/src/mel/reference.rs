@@ -1,6 +1,6 @@
 //! Bands by their definition, f64: every bin under every triangle.
 
-use super::{MelArgs, Norm, Ramp};
+use wavemill_options::{MelArgs, Norm, Ramp};
 
 /// `[n_bins][n_frames]` → `[n_mels][n_frames]`.
 pub(crate) fn bands(

@@ -1,8 +1,10 @@
 //! A small matrix product over eight frames at once.
 
-use super::MfccArgs;
+use wavemill_options::MfccArgs;
+
+use super::matrix::matrix;
+use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
-use crate::stft::{LANES, Lane};
 
 /// Matrix and buffer of one cosine transform.
 pub(crate) struct MfccPlan {
@@ -16,7 +18,7 @@ pub(crate) struct MfccPlan {
 
 impl MfccPlan {
     pub(crate) fn new(args: &MfccArgs, n_mels: usize, lanes: Lanes) -> Self {
-        let matrix = args.matrix(n_mels).iter().map(|x| *x as f32).collect();
+        let matrix = matrix(args, n_mels).iter().map(|x| *x as f32).collect();
         Self {
             lanes,
             n_mels,

@@ -1,6 +1,8 @@
 //! The cosine transform on a device.
 
-use super::MfccArgs;
+use wavemill_options::MfccArgs;
+
+use super::matrix::matrix;
 use crate::device::{Address, Device, Launch, RowTable, Table, blocks, plain};
 use crate::error::KernelError;
 
@@ -31,7 +33,7 @@ pub(crate) struct MfccDevice<D: Device> {
 
 impl<D: Device> MfccDevice<D> {
     pub(crate) fn new(device: &D, args: &MfccArgs, n_mels: usize) -> Result<Self, KernelError> {
-        let rows = args.matrix(n_mels);
+        let rows = matrix(args, n_mels);
         // The kernel reads the weights of one band for several coefficients at a time, so those lie side by side.
         let columns = (0..n_mels).flat_map(|n| rows.iter().skip(n).step_by(n_mels));
         let matrix: Vec<f32> = columns.map(|x| *x as f32).collect();

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::MfccArgs;
+use wavemill_options::MfccArgs;
 
 /// `[n_mels][n_frames]` → `[n_mfcc][n_frames]`.
 pub(crate) fn mfcc(args: &MfccArgs, bands: &[Vec<f64>]) -> Vec<Vec<f64>> {

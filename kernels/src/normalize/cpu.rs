@@ -1,8 +1,9 @@
 //! Two passes: find the range or the moments, then scale.
 
-use super::Normalize;
+use wavemill_options::Normalize;
+
+use crate::lane::LANES;
 use crate::level::Lanes;
-use crate::stft::LANES;
 
 /// Scales `values` in place.
 pub(crate) fn normalize(values: &mut [f32], how: Normalize, lanes: Lanes) {

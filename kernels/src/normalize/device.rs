@@ -1,6 +1,7 @@
 //! What scaling needs to know of each row, found on a device.
 
-use super::Normalize;
+use wavemill_options::Normalize;
+
 use crate::device::{Address, Device, DeviceMemory, Launch, RowTable, plain};
 use crate::error::KernelError;
 

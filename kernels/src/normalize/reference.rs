@@ -1,6 +1,6 @@
 //! Scaling by its definition, f64.
 
-use super::Normalize;
+use wavemill_options::Normalize;
 
 /// Scales all values by what they have in common.
 pub(crate) fn normalize(how: Normalize, values: &[f64]) -> Vec<f64> {

@@ -3,7 +3,8 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::Packing;
+use wavemill_options::Packing;
+
 use crate::error::KernelError;
 
 /// Values converted at a time, on the stack.

@@ -1,8 +1,8 @@
 //! Packing on a device: the last step, with whatever scaling is still due.
 
+use wavemill_options::{DimOrder, Dtype, Packing};
+
 use super::cpu::Bounds;
-use super::{Dtype, Packing};
-use crate::args::DimOrder;
 use crate::db::LogParams;
 use crate::device::{
     Address, Device, DeviceMemory, HostMemory, Launch, RowTable, RowWords, blocks, plain,

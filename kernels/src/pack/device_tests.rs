@@ -1,15 +1,15 @@
 //! Scaling, order of the axes, crop and stored types, against the CPU's.
 
 use half::f16;
+use wavemill_options::{DbArgs, DbRef, DimOrder, Dtype, LogArgs, Normalize, Packing};
 
-use super::{Dtype, PackDevice, PackInput, Packing, pack_into};
-use crate::args::DimOrder;
-use crate::db::{DbArgs, DbRef, LogArgs, LogParams, LogPlan};
+use super::{PackDevice, PackInput, pack_into};
+use crate::db::{LogParams, LogPlan};
 use crate::device::Device;
 use crate::device::testing::{RAGGED, Rows, fetched, noise, on_devices, range_keys, sent};
 use crate::error::KernelError;
 use crate::level::{Lanes, Level};
-use crate::normalize::{Normalize, NormalizeDevice, Scale, normalize};
+use crate::normalize::{NormalizeDevice, Scale, normalize};
 
 const N_BANDS: usize = 37;
 const ORDERS: [DimOrder; 2] = [DimOrder::BandFrame, DimOrder::FrameBand];

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use wavemill_options::{Framing, PadMode, Window};
 
 use super::*;
 use crate::backend::Plan;
-use crate::stft::{Framing, PadMode, Window};
 
 fn presets_match_their_references(on: &Machines) {
     let none = Overrides::default();

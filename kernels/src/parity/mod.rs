@@ -8,16 +8,15 @@ mod sets;
 
 use std::sync::{Arc, OnceLock};
 
-use crate::args::{DimOrder, FeatureArgs, Op};
+use wavemill_options::{
+    DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, LogArgs, Normalize, Op, Overrides, Preset,
+};
+
 use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Row, Samples};
 use crate::checks::CheckedDevices;
-use crate::db::{DbArgs, DbRef, LogArgs};
 use crate::device::Order;
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::normalize::Normalize;
-use crate::pack::Dtype;
-use crate::preset::{Overrides, Preset};
 use crate::{db, delta, mel, mfcc, normalize, stft};
 
 /// Linear values, as a fraction of the largest. An f32 transform errs by about 2^-24 · log2 n of a frame's amplitude

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use wavemill_options::{Norm, PadMode};
 
 use super::*;
 use crate::resample::ResampleArgs;
-use crate::stft::{PadMode, Signal};
+use crate::stft::Signal;
 
 /// Powers: of the row's largest, and of themselves.
 const POWER_OF_MAX: f64 = 1e-6;
@@ -155,11 +156,7 @@ fn values_strategy() -> impl Strategy<Value = Overrides> {
             power: Some(powers[power]),
             db,
             normalize: [Normalize::None, Normalize::MinMax, Normalize::MeanVar][scale],
-            norm: Some(if htk {
-                crate::Norm::None
-            } else {
-                crate::Norm::Slaney
-            }),
+            norm: Some(if htk { Norm::None } else { Norm::Slaney }),
             htk: Some(htk),
             frames,
             delta: Some(delta),

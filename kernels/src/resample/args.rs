@@ -1,13 +1,8 @@
 //! The two rates, and what follows from them alone.
 
-use super::ResampleError;
+use wavemill_options::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 
-/// Lowest rate on both sides, Hz: the lowest of MPEG-2.5.
-pub const MIN_HZ: u32 = 8_000;
-/// Highest input rate, Hz: what FLAC files of music have at most.
-pub const MAX_FROM_HZ: u32 = 96_000;
-/// Highest output rate, Hz.
-pub const MAX_TO_HZ: u32 = 48_000;
+use super::ResampleError;
 
 /// End of the pass band as a fraction of the lower Nyquist frequency; the stop band begins at 1. As soxr's HQ.
 pub const PASS_BAND: f64 = 0.913;

@@ -52,7 +52,7 @@ impl ResampleArgs {
         } else if self.has_blocks() {
             Method::Blocks(Box::new(Blocks::new(self, level)?))
         } else {
-            let lanes = Lanes::new(level).map_err(|_| ResampleError::Level { level })?;
+            let lanes = Lanes::new(level).ok_or(ResampleError::Level { level })?;
             Method::Phases(Box::new(Phases::new(self, lanes)))
         };
 

@@ -5,7 +5,7 @@
 
 use super::args::{Ratio, ResampleArgs};
 use super::cpu::Filter;
-use crate::backend::{Clip, Samples};
+use crate::clip::{Clip, Samples};
 use crate::device::{Address, Device, Launch, RowTable, RowWords, Table, blocks, bytes_of, plain};
 use crate::error::KernelError;
 

@@ -17,30 +17,10 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub use args::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ, PASS_BAND, ResampleArgs, STOP_BAND_DB};
+pub use args::{PASS_BAND, ResampleArgs, STOP_BAND_DB};
 pub use cpu::Resampler;
 pub(crate) use device::{ClipBuffers, LevelsDevice, ResampleDevice, SourceClip, is_for_device};
 pub use plans::{PLANS_MAX, Resamplers};
+pub use wavemill_options::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 
-use crate::level::Level;
-
-/// Why a resampler could not be planned.
-#[derive(Debug, thiserror::Error)]
-pub enum ResampleError {
-    /// A rate that is not supported.
-    #[error(
-        "cannot resample {from_hz} Hz to {to_hz} Hz: from {MIN_HZ} to {MAX_FROM_HZ} Hz, to {MIN_HZ} to {MAX_TO_HZ} Hz"
-    )]
-    Rate {
-        /// Rate of the input, Hz.
-        from_hz: u32,
-        /// Rate of the output, Hz.
-        to_hz: u32,
-    },
-    /// This machine cannot run the level that was asked for.
-    #[error("this machine lacks the instructions of level {level:?}")]
-    Level {
-        /// The level.
-        level: Level,
-    },
-}
+pub use crate::error::ResampleError;

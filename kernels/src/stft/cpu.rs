@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use super::fft::{RealFft, Transform};
-use super::{LANES, Lane, Signal, StftArgs};
-use crate::error::KernelError;
-use crate::level::Lanes;
+use wavemill_options::StftArgs;
 
-/// Largest sample that is taken for audio. PCM is within ±1, decoders overshoot a little; the bound keeps every power
-/// finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
-pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
+use super::Signal;
+use super::fft::{RealFft, Transform};
+use crate::error::{KernelError, SAMPLE_MAX};
+use crate::lane::{LANES, Lane};
+use crate::level::Lanes;
 
 /// Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond [`SAMPLE_MAX`].
 pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError> {

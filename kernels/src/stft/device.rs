@@ -4,9 +4,10 @@
 //! written out, transformed by the device's FFT library in chunks of one fixed size, and read again as bands; any length,
 //! any precision.
 
+use wavemill_options::{FeatureArgs, Framing, PadMode, StftArgs};
+
 use super::fused::{FusedShape, FusedSpectrum};
-use super::{Framing, PadMode, StftArgs};
-use crate::args::FeatureArgs;
+use super::window::values;
 use crate::device::{Address, Device, DeviceMemory, Launch, RowTable, Table, plain};
 use crate::error::KernelError;
 use crate::mel::BandTables;
@@ -305,7 +306,7 @@ pub(super) fn window<D: Device, T: crate::device::Plain>(
     args: &StftArgs,
     narrow: impl Fn(f64) -> T,
 ) -> Result<Table<D>, KernelError> {
-    let mut values = args.window.values(args.win_length);
+    let mut values = values(args.window, args.win_length);
     values.resize(values.len().next_multiple_of(2), 0.0);
     let values: Vec<T> = values.into_iter().map(narrow).collect();
     Table::new(device, &values)

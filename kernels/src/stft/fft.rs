@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftDirection, FftNum};
+use wavemill_options::StftArgs;
 
-use super::{LANES, Lane, StftArgs};
+use super::window;
+use crate::lane::{LANES, Lane};
 use crate::level::{Lanes, Level};
 
 /// Powers of one frame after another, in whatever precision.
@@ -71,9 +73,7 @@ impl<T: Real> RealFft<T> {
         let len = if even { n / 2 } else { n };
         let fft = plan(len, lanes.level());
 
-        let mut window: Vec<T> = args
-            .window
-            .values(args.win_length)
+        let mut window: Vec<T> = window::values(args.window, args.win_length)
             .into_iter()
             .map(T::of)
             .collect();

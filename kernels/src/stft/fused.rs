@@ -2,9 +2,9 @@
 
 use std::f64::consts::PI;
 
-use super::StftArgs;
+use wavemill_options::{FeatureArgs, StftArgs};
+
 use super::device::{Batch, FramingParams, GRID_Y_MAX, Ranges, window};
-use crate::args::FeatureArgs;
 use crate::device::{Address, Device, Launch, Table, plain};
 use crate::error::KernelError;
 use crate::mel::BandTables;

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::{Framing, PadMode, StftArgs, Window};
+use wavemill_options::{Framing, PadMode, StftArgs, Window};
 
 /// `|X|²`, `[n_bins][n_frames]`, of PCM followed by zeros until there are `frames_min` frames.
 pub(crate) fn power(args: &StftArgs, pcm: &[f32], frames_min: usize) -> Vec<Vec<f64>> {

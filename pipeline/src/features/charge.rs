@@ -1,6 +1,7 @@
 //! What a clip holds in memory at once: the bytes that its permit is taken for. Every buffer that grows with a clip is
 //! counted here; those that do not are a worker's own ([`FeaturePlan::worker_bytes`]).
 
+use wavemill_kernels::Cpu;
 use wavemill_kernels::resample::{MAX_FROM_HZ, PLANS_MAX};
 use wavemill_schemas::samples::samples_in;
 
@@ -127,11 +128,7 @@ impl FeaturePlan {
     /// Tables and buffers of one worker, whatever its clips are.
     #[must_use]
     pub fn worker_bytes(&self) -> u64 {
-        let kernels: usize = self
-            .features
-            .iter()
-            .map(|feature| feature.args.plan_bytes())
-            .sum();
+        let kernels: usize = self.features.iter().map(Cpu::plan_bytes).sum();
         kernels as u64 + PLANS_MAX as u64 * RESAMPLER_BYTES + decode::HELD_BYTES_MAX as u64
     }
 
@@ -140,7 +137,7 @@ impl FeaturePlan {
     pub fn scratch_bytes(&self, n_samples: usize) -> u64 {
         self.features
             .iter()
-            .map(|feature| feature.args.scratch_bytes(n_samples) as u64)
+            .map(|feature| Cpu::scratch_bytes(feature, n_samples) as u64)
             .sum()
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use wavemill_kernels::{Clip, FeatureArgs, KernelError, Plan, Row, Samples};
+use wavemill_kernels::{Clip, KernelError, Plan, Row, Samples};
 use wavemill_schemas::recipe::SplitRule;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
@@ -48,9 +48,8 @@ impl NoRows {
 
 impl Extractor {
     pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
-        let args: Vec<FeatureArgs> = plan.features.iter().map(|f| f.args.clone()).collect();
         Ok(Self {
-            kernels: plan.backend.plan(lane, &args)?,
+            kernels: plan.backend.plan(lane, &plan.features)?,
         })
     }
 
@@ -162,7 +161,7 @@ impl FeaturePlan {
             }
             tensors.push(Tensor {
                 bytes,
-                shape: feature.args.shape(n_samples),
+                shape: feature.shape(n_samples),
             });
         }
         Ok(tensors)

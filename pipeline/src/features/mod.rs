@@ -3,7 +3,6 @@
 
 mod charge;
 mod extractor;
-mod resolve;
 
 use std::sync::Arc;
 
@@ -11,12 +10,11 @@ use serde::Serialize;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
-use wavemill_schemas::recipe::{AudioSpec, Dtype, Recipe, ShardSpec, SplitRule, SplitSpec};
+use wavemill_schemas::recipe::{AudioSpec, Dtype, Fault, Recipe, ShardSpec, SplitRule, SplitSpec};
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
 pub use extractor::{Extractor, NoRows, SegmentResults};
-pub use resolve::resolve;
 
 use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};
 use crate::plan::segments::{reaches_behind, segments, segments_at_most};
@@ -32,7 +30,7 @@ pub enum FeatureError {
         /// Its name in the recipe.
         feature: String,
         /// Which key, and what is allowed.
-        source: KernelError,
+        source: Fault,
     },
     /// A value of a clip that the stored type cannot hold.
     #[error(
@@ -70,23 +68,9 @@ pub enum FeatureError {
     Json(#[from] serde_json::Error),
 }
 
-/// One feature with everything resolved.
-#[derive(Clone, Debug)]
-struct PlannedFeature {
-    args: FeatureArgs,
-    dtype: Dtype,
-}
-
-impl PlannedFeature {
-    /// Bytes of its tensor of `n_samples` samples.
-    fn row_bytes(&self, n_samples: usize) -> usize {
-        self.args.shape(n_samples).iter().product::<usize>() * self.dtype.bytes()
-    }
-}
-
 /// Everything between PCM and stored bytes, fixed for a run.
 pub struct FeaturePlan {
-    features: Vec<PlannedFeature>,
+    features: Vec<FeatureArgs>,
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
     split: SplitSpec,
@@ -113,21 +97,17 @@ impl FeaturePlan {
         let mut features = Vec::new();
         let mut entries = Vec::new();
         for spec in &recipe.features {
-            let args =
-                resolve(spec, audio.sample_rate_hz).map_err(|source| FeatureError::Args {
+            let args = spec
+                .resolve(audio.sample_rate_hz)
+                .map_err(|source| FeatureError::Args {
                     feature: spec.name.clone(),
                     source,
                 })?;
-            let dtype = match args.dtype {
-                wavemill_kernels::Dtype::F16 => Dtype::F16,
-                wavemill_kernels::Dtype::F32 => Dtype::F32,
-                wavemill_kernels::Dtype::U8 => Dtype::U8,
-            };
 
-            let entry = entry(&spec.name, spec.preset.name(), &args, &audio, dtype)?;
+            let entry = entry(&spec.name, spec.preset.name(), &args, &audio)?;
             // Arrow counts the bytes of a value in an i32.
             let row_bytes =
-                entry.shape.iter().flatten().product::<usize>() as u64 * dtype.bytes() as u64;
+                entry.shape.iter().flatten().product::<usize>() as u64 * args.dtype.bytes() as u64;
             if row_bytes > i32::MAX as u64 {
                 return Err(FeatureError::RowBytes {
                     feature: spec.name.clone(),
@@ -135,7 +115,7 @@ impl FeaturePlan {
                 });
             }
             entries.push(entry);
-            features.push(PlannedFeature { args, dtype });
+            features.push(args);
         }
 
         Ok(Self {
@@ -245,7 +225,6 @@ fn entry(
     preset: &str,
     args: &FeatureArgs,
     audio: &AudioSpec,
-    dtype: Dtype,
 ) -> Result<FeatureEntry, FeatureError> {
     // All that decides a value of the feature, and so its id.
     #[derive(Serialize)]
@@ -275,12 +254,12 @@ fn entry(
         });
     }
 
-    let (factor, offset) = args.packing()?.scale();
+    let (factor, offset) = args.packing().map_err(KernelError::from)?.scale();
     Ok(FeatureEntry {
         name: name.to_owned(),
         feature_id: canonical::id(&identity)?,
-        dtype: dtype.name().to_owned(),
-        scale: (dtype == Dtype::U8).then_some(Scale { factor, offset }),
+        dtype: args.dtype.name().to_owned(),
+        scale: (args.dtype == Dtype::U8).then_some(Scale { factor, offset }),
         shape,
         dim_names: dim_names.map(str::to_owned).to_vec(),
         sample_rate_hz: audio.sample_rate_hz,

@@ -1,10 +1,9 @@
 //! `--set key=value`: one changed value in a recipe's text, everything else as it stands.
 
 use toml_edit::{DocumentMut, InlineTable, Item, Key, Value};
+use wavemill_options::{Fault, did_you_mean};
 
-use super::parse::Fault;
 use super::place;
-use super::wording::did_you_mean;
 
 /// Keys for which `none` is a value and does not remove the key.
 const NONE_IS_A_VALUE: [&str; 3] = ["normalize", "norm", "compression"];

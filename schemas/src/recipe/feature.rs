@@ -1,74 +1,17 @@
-//! `[[features]]`: the part of a recipe that the kernels execute.
+//! `[[features]]` as it is written. What the words mean, what presets say and what is allowed is in `wavemill-options`.
+
+use std::str::FromStr;
 
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
-
-/// Which feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Op {
-    /// Magnitude to the given `power` of the short-time Fourier transform.
-    Stft,
-    /// Mel bands, in dB when `db` is given.
-    Mel,
-    /// Mel-frequency cepstral coefficients.
-    Mfcc,
-}
-
-impl Op {
-    /// As in a recipe: `stft`, `mel`, `mfcc`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Stft => "stft",
-            Self::Mel => "mel",
-            Self::Mfcc => "mfcc",
-        }
-    }
-
-    /// Name of the axis beside `frame`: `bin`, `mel`, `coefficient`.
-    #[must_use]
-    pub const fn axis(self) -> &'static str {
-        match self {
-            Self::Stft => "bin",
-            Self::Mel => "mel",
-            Self::Mfcc => "coefficient",
-        }
-    }
-}
-
-/// Whose defaults a feature starts from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Preset {
-    /// librosa 0.11.
-    #[default]
-    Librosa,
-    /// torchaudio's MelSpectrogram and MFCC.
-    Torchaudio,
-    /// Kaldi's fbank and mfcc with dither 0.
-    Kaldi,
-    /// OpenAI Whisper's log-mel.
-    Whisper,
-}
-
-impl Preset {
-    /// As in a recipe: `librosa`, `torchaudio`, `kaldi`, `whisper`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Librosa => "librosa",
-            Self::Torchaudio => "torchaudio",
-            Self::Kaldi => "kaldi",
-            Self::Whisper => "whisper",
-        }
-    }
-}
+use wavemill_options::{
+    DbArgs, DimOrder, Dtype, Fault, Faults, FeatureArgs, Normalize, Op, Overrides, Preset,
+};
 
 /// `[[features]]`. Absent keys take the preset's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // librosa's names; kernels' FeatureArgs documents each
+#[allow(missing_docs)] // librosa's names; FeatureArgs documents each
 pub struct FeatureSpec {
     pub name: String,
     pub op: Op,
@@ -122,6 +65,63 @@ pub struct FeatureSpec {
     pub frames: Option<usize>,
 }
 
+impl FeatureSpec {
+    /// The feature for PCM of `sample_rate_hz`, with nothing left to decide.
+    ///
+    /// # Errors
+    /// A [`Fault`] that names the option and says what is allowed. Features of a recipe that was parsed have none.
+    pub fn resolve(&self, sample_rate_hz: u32) -> Result<FeatureArgs, Fault> {
+        let mut faults = Faults::default();
+        let overrides = self.overrides(&mut faults);
+        faults.into_result()?;
+        FeatureArgs::resolve(self.op, self.preset, sample_rate_hz, &overrides)
+    }
+
+    /// What stands in the recipe, its words as values. An unknown word is a fault, and its option counts as absent.
+    pub(super) fn overrides(&self, faults: &mut Faults) -> Overrides {
+        let dim_order = self.dim_order.as_deref();
+        let dim_order = dim_order.map(|text| DimOrder::parse(text, self.op));
+        Overrides {
+            n_fft: self.n_fft,
+            hop_length: self.hop_length,
+            win_length: self.win_length,
+            window: word(self.window.as_deref(), faults),
+            center: self.center,
+            pad_mode: word(self.pad_mode.as_deref(), faults),
+            power: self.power,
+            n_mels: self.n_mels,
+            fmin: self.fmin,
+            fmax: self.fmax,
+            htk: self.htk,
+            norm: word(self.norm.as_deref(), faults),
+            n_mfcc: self.n_mfcc,
+            dct_type: self.dct_type,
+            lifter: self.lifter,
+            delta: self.delta,
+            db: self.db.as_ref().map(|db| db.args(faults)),
+            normalize: self.normalize,
+            dtype: self.dtype,
+            dim_order: known(dim_order, faults).unwrap_or_default(),
+            frames: self.frames,
+        }
+    }
+}
+
+/// The value that a word stands for.
+fn word<T: FromStr<Err = Fault>>(text: Option<&str>, faults: &mut Faults) -> Option<T> {
+    known(text.map(str::parse), faults)
+}
+
+fn known<T>(value: Option<Result<T, Fault>>, faults: &mut Faults) -> Option<T> {
+    match value? {
+        Ok(value) => Some(value),
+        Err(fault) => {
+            faults.push(fault);
+            None
+        }
+    }
+}
+
 /// `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,13 +139,36 @@ pub struct DbSpec {
 
 impl DbSpec {
     // librosa's defaults of power_to_db, except for top_db: without the key nothing is cut off.
-    const fn default_reference() -> DbRef {
-        DbRef::Value(1.0)
+    fn default_reference() -> DbRef {
+        match DbArgs::default().reference {
+            wavemill_options::DbRef::Power(power) => DbRef::Value(power),
+            wavemill_options::DbRef::Max => DbRef::Name(MAX.to_owned()),
+        }
     }
-    const fn default_amin() -> f64 {
-        1e-10
+    fn default_amin() -> f64 {
+        DbArgs::default().amin
+    }
+
+    fn args(&self, faults: &mut Faults) -> DbArgs {
+        let reference = match &self.reference {
+            DbRef::Value(power) => wavemill_options::DbRef::Power(*power),
+            DbRef::Name(name) if name == MAX => wavemill_options::DbRef::Max,
+            DbRef::Name(_) => {
+                faults.push(Fault::new("db.ref", format!("allowed: {DB_REFS}")));
+                DbArgs::default().reference
+            }
+        };
+        DbArgs {
+            reference,
+            amin: self.amin,
+            top_db: self.top_db,
+        }
     }
 }
+
+/// The reference that is no number: the largest value of the row.
+const MAX: &str = "max";
+const DB_REFS: &str = "\"max\" or a number above 0";
 
 /// What 0 dB is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -170,7 +193,7 @@ impl Visitor<'_> for DbRefVisitor {
     type Value = DbRef;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("\"max\" or a number above 0")
+        f.write_str(DB_REFS)
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<DbRef, E> {
@@ -188,50 +211,5 @@ impl Visitor<'_> for DbRefVisitor {
 
     fn visit_str<E: Error>(self, name: &str) -> Result<DbRef, E> {
         Ok(DbRef::Name(name.to_owned()))
-    }
-}
-
-/// Scaling of a row (a segment) after everything else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalize {
-    /// Values as they are.
-    #[default]
-    None,
-    /// To [0, 1] by the row's minimum and maximum.
-    Minmax,
-    /// To mean 0 and variance 1.
-    Meanvar,
-}
-
-/// Stored type of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Dtype {
-    F16,
-    F32,
-    U8,
-}
-
-impl Dtype {
-    /// Bytes a value.
-    #[must_use]
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
-            Self::U8 => 1,
-        }
-    }
-
-    /// `f16`, `f32`, `u8`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F16 => "f16",
-            Self::F32 => "f32",
-            Self::U8 => "u8",
-        }
     }
 }

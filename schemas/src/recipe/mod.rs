@@ -2,8 +2,8 @@
 //!
 //! The types here are the file's sections; an absent key becomes its default, so that equal recipes have equal
 //! canonical JSON ([`crate::canonical`]). [`Recipe::load`] is strict: an unknown key, a wrong type or an impossible
-//! value is an error that names key, line and allowed values. What a preset's defaults are, and what shapes follow, the
-//! kernels know.
+//! value is an error that names key, line and allowed values. What a feature's options are, and what presets say of
+//! them, the crate `wavemill-options` knows.
 
 mod edit;
 mod feature;
@@ -21,10 +21,11 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use feature::{DbRef, DbSpec, Dtype, FeatureSpec, Normalize, Op, Preset};
+pub use feature::{DbRef, DbSpec, FeatureSpec};
 pub use parse::{RecipeError, Source};
 pub use place::Place;
 pub use shipped::SHIPPED;
+pub use wavemill_options::{Dtype, Fault, Normalize, Op, Preset};
 
 /// A whole recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,9 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item};
+use wavemill_options::{Fault, did_you_mean};
 
 use super::place::{self, Place};
-use super::wording::{did_you_mean, explain, one_line};
+use super::wording::{explain, one_line};
 use super::{Recipe, edit, shipped, validate};
 use crate::settings;
 
@@ -208,25 +209,6 @@ enum Origin {
     File(usize),
     /// The set of this index.
     Set(usize),
-}
-
-/// Something wrong with a key, not yet placed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    /// Elements as numbers: `features.1.n_mels`.
-    pub key: String,
-    /// What is wrong, and what is allowed.
-    pub problem: String,
-}
-
-impl Fault {
-    /// A fault of `key`, in words.
-    pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            problem: problem.into(),
-        }
-    }
 }
 
 /// What serde objects to.

@@ -245,6 +245,48 @@ fn rules_between_keys_of_a_feature_hold() {
     parse(&u8_of_decibels, &[]).expect("u8 where the range is known");
 }
 
+/// What `recipe check` lets through, the kernels compute: both ask the same rules.
+#[test]
+fn what_the_kernels_refuse_is_told_at_its_line() {
+    let with_op = |text: &str| SMALLEST.replace("op = \"mel\"\ndb = {}", text);
+    for (text, message) in [
+        // Kaldi's lowest edge is 20 Hz where the recipe gives none.
+        (
+            "op = \"mel\"\npreset = \"kaldi\"\nfmax = 15",
+            "9: features.log_mel.fmax: 15 is impossible; allowed: above fmin = 20, at most 11025 (half the sample rate)",
+        ),
+        (
+            "op = \"mel\"\n[features.db]\ntop_db = 10001",
+            "9: features.log_mel.db.top_db: 10001 is out of range; allowed: above 0, at most 10000",
+        ),
+        (
+            "op = \"mel\"\npower = 1\npreset = \"whisper\"\n[audio]\nsample_rate_hz = 16000",
+            "8: features.log_mel.power: allowed before Whisper's logarithm: 2",
+        ),
+        (
+            "op = \"mfcc\"\nn_mels = 1\nn_mfcc = 1\ndct_type = 1",
+            "8: features.log_mel.n_mels: 1 is out of range; allowed with dct_type = 1: 2 or more",
+        ),
+        // What follows from a given option is told at the feature.
+        (
+            "op = \"mfcc\"\nn_mels = 10",
+            "5: features.log_mel.n_mfcc: 20 is out of range; allowed: 1 to n_mels = 10",
+        ),
+        (
+            "op = \"stft\"\nwin_length = 3\n[audio]\nduration_s = 3",
+            "5: features.log_mel.hop_length: 0 is out of range; allowed: 1 to 1048576",
+        ),
+    ] {
+        assert_eq!(error(&with_op(text), &[]), format!("my.toml:{message}"));
+    }
+    for text in [
+        "op = \"mel\"\npreset = \"kaldi\"\nfmax = 21",
+        "op = \"mel\"\n[features.db]\ntop_db = 10000",
+    ] {
+        parse(&with_op(text), &[]).expect("sound");
+    }
+}
+
 #[test]
 fn impossible_values_of_sections_are_found_at_their_line() {
     for (text, message) in [

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
+use wavemill_options::{Fault, Faults, MAX_TO_HZ, MIN_HZ};
+
 use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROWS_MAX, SEGMENTS_MAX};
-use super::parse::Fault;
-use super::wording::did_you_mean;
 use super::{
     AudioSpec, CatalogSpec, CleanStep, Dataset, Recipe, ShardSpec, SplitRule, SplitSpec, TargetSpec,
 };
-use crate::tables::{ROW_COLUMNS, shape_column};
+use crate::columns::{ROW_COLUMNS, shape_column};
 
 /// The folder `split=…`, which readers show as a column.
 const SPLIT_COLUMN: &str = "split";
@@ -58,62 +58,7 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
         );
     }
     shards(&recipe.shards, &mut faults);
-    faults.0
-}
-
-/// Faults found so far.
-#[derive(Default)]
-pub(super) struct Faults(Vec<Fault>);
-
-impl Faults {
-    /// A fault of `key` unless `ok`.
-    pub fn unless(&mut self, ok: bool, key: &str, problem: impl Into<String>) {
-        if !ok {
-            self.0.push(Fault::new(key, problem));
-        }
-    }
-
-    /// `value`, when given, must lie in `range`.
-    pub fn within(&mut self, value: Option<f64>, range: std::ops::RangeInclusive<f64>, key: &str) {
-        if let Some(value) = value {
-            // NaN lies in no range, and so is told too.
-            let from = range.start();
-            let to = range.end();
-            let problem = format!("{} is out of range; allowed: {from} to {to}", shown(value));
-            self.unless(range.contains(&value), key, problem);
-        }
-    }
-
-    /// `value`, when given, must be finite and above 0.
-    pub fn positive(&mut self, value: Option<f64>, key: &str) {
-        if let Some(value) = value {
-            let ok = value.is_finite() && value > 0.0;
-            self.unless(
-                ok,
-                key,
-                format!("{} is impossible; allowed: a number above 0", shown(value)),
-            );
-        }
-    }
-
-    /// `word`, when given, must be one of `allowed`.
-    pub fn one_of(&mut self, word: Option<&str>, allowed: &[&str], key: &str) {
-        if let Some(word) = word {
-            let hint = did_you_mean(word, allowed);
-            let problem = format!("`{word}` is unknown{hint}; allowed: {}", allowed.join(", "));
-            self.unless(allowed.contains(&word), key, problem);
-        }
-    }
-}
-
-/// A number as people write it: very large and very small ones with an exponent.
-fn shown(value: f64) -> String {
-    let is_plain = value == 0.0 || !value.is_finite() || (1e-4..1e10).contains(&value.abs());
-    if is_plain {
-        value.to_string()
-    } else {
-        format!("{value:e}")
-    }
+    faults.into_vec()
 }
 
 fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
@@ -298,7 +243,7 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
 fn audio(spec: &AudioSpec, faults: &mut Faults) {
     faults.within(
         Some(f64::from(spec.sample_rate_hz)),
-        8_000.0..=48_000.0,
+        f64::from(MIN_HZ)..=f64::from(MAX_TO_HZ),
         "audio.sample_rate_hz",
     );
 

@@ -1,5 +1,7 @@
 //! The words of errors: serde's messages for people who write TOML and no Rust.
 
+use wavemill_options::did_you_mean;
+
 /// serde's message in the words of a recipe's author.
 pub(super) fn explain(message: &str) -> String {
     let message = one_line(message);
@@ -92,34 +94,4 @@ fn not_built(wrong: &str) -> &'static str {
 /// TOML's messages have several lines.
 pub(super) fn one_line(message: &str) -> String {
     message.trim().replace('\n', ", ")
-}
-
-/// ` (did you mean …?)` for the nearest of `allowed` when it is near enough to be a slip.
-pub(super) fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
-    // One slip in a short word, more in a long one: beyond that the hint would be a guess.
-    let nearest = allowed
-        .iter()
-        .map(|word| (edit_distance(wrong, word), word))
-        .min();
-    match nearest {
-        Some((distance, word)) if distance <= 1 + wrong.len().min(word.len()) / 4 => {
-            format!(" (did you mean `{word}`?)")
-        }
-        _ => String::new(),
-    }
-}
-
-/// Levenshtein's: insertions, deletions and replacements of characters.
-fn edit_distance(left: &str, right: &str) -> usize {
-    // One row of the table at a time: `diagonal` is the cell up and to the left, which the row no longer holds.
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (i, l) in left.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, r) in right.chars().enumerate() {
-            let replaced = diagonal + usize::from(l != r);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }

@@ -1,13 +1,14 @@
 //! One feature of a batch: spectrum, bands, logarithm, cosine transform, deltas, scaling, packing.
 
+use wavemill_options::{FeatureArgs, Normalize};
+
 use super::Span;
-use crate::args::FeatureArgs;
 use crate::db::LogParams;
 use crate::delta::{self, WIDTH};
 use crate::device::{Address, Device, DeviceMemory, HostMemory, RowEntry, RowTable, Table};
 use crate::error::KernelError;
 use crate::mfcc::MfccDevice;
-use crate::normalize::{Normalize, NormalizeDevice, Scale};
+use crate::normalize::{NormalizeDevice, Scale};
 use crate::pack::{PackDevice, PackInput};
 use crate::stft::{Batch, Ranges, Signal, SpectrumDevice};
 

@@ -8,9 +8,9 @@ mod feature;
 
 use clips::{ClipLoader, HostConversion};
 use feature::FeatureDevice;
+use wavemill_options::FeatureArgs;
 
 use super::{Clip, Plan, Row};
-use crate::args::FeatureArgs;
 use crate::delta::WIDTH;
 use crate::device::{Device, lending};
 use crate::error::KernelError;
@@ -154,11 +154,11 @@ impl<D: Device> Plan for DevicePlan<D> {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_options::{Op, Overrides, Preset};
+
     use super::*;
-    use crate::args::Op;
     use crate::backend::Samples;
     use crate::device::{EmulatedDevice, Order};
-    use crate::preset::{Overrides, Preset};
     use crate::samples::SampleBuffer;
 
     const RATE_HZ: u32 = 22_050;

@@ -1,11 +1,8 @@
 //! Stored types, and how values map to them.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-use crate::error::KernelError;
 
 /// Stored type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,28 +26,21 @@ impl Dtype {
             Self::U8 => 1,
         }
     }
+
+    /// `f16`, `f32`, `u8`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::U8 => "u8",
+        }
+    }
 }
 
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F16 => "f16",
-            Self::F32 => "f32",
-            Self::U8 => "u8",
-        })
-    }
-}
-
-impl FromStr for Dtype {
-    type Err = KernelError;
-
-    fn from_str(name: &str) -> Result<Self, KernelError> {
-        match name {
-            "f16" => Ok(Self::F16),
-            "f32" => Ok(Self::F32),
-            "u8" => Ok(Self::U8),
-            _ => Err(KernelError::argument("dtype", name, "f16, f32 or u8")),
-        }
+        f.write_str(self.name())
     }
 }
 
@@ -72,7 +62,8 @@ pub enum Packing {
 
 impl Packing {
     /// The stored type.
-    pub(super) const fn dtype(self) -> Dtype {
+    #[must_use]
+    pub const fn dtype(self) -> Dtype {
         match self {
             Self::F16 => Dtype::F16,
             Self::F32 => Dtype::F32,

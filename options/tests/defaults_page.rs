@@ -3,7 +3,7 @@
 //! The test reads the table's cells as people do: a number, a word, or a formula over other options. A cell that it
 //! cannot read equals no default, and so a new way to write a cell fails too.
 
-use wavemill_kernels::{DbRef, FeatureArgs, Framing, LogArgs, Op, Overrides, Preset};
+use wavemill_options::{DbRef, FeatureArgs, Framing, LogArgs, Op, Overrides, Preset};
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/features.md"));
 

@@ -4,8 +4,62 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Window;
-use crate::error::KernelError;
+use crate::fault::{Fault, Faults};
+use crate::words::named;
+
+/// Longest FFT, samples: 3 s at 22,050 Hz. Tables and buffers of a worker grow with it: 5 MB a feature at this length.
+pub const N_FFT_MAX: usize = 1 << 16;
+
+/// Longest hop, samples. Longer hops than frames leave samples out, which may be meant.
+const HOP_LENGTH_MAX: usize = 1 << 20;
+
+/// With [`N_FFT_MAX`] it keeps every product of finite samples finite in f32.
+const SCALE_MAX: usize = 32_768;
+
+/// A window by name. Source: `scipy.signal.windows`; Kaldi's `feature-window.cc` for `povey`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Window {
+    /// Raised cosine; every preset's default except Kaldi's.
+    Hann,
+    /// Raised cosine on a pedestal of 0.08.
+    Hamming,
+    /// Three cosine terms.
+    Blackman,
+    /// Four cosine terms, minimum side lobes.
+    BlackmanHarris,
+    /// Four cosine terms, Nuttall's.
+    Nuttall,
+    /// A triangle that is zero at its start.
+    Bartlett,
+    /// All ones.
+    Boxcar,
+    /// Kaldi's own: a **symmetric** Hann window to the power 0.85.
+    Povey,
+}
+
+impl Window {
+    /// As scipy calls them; `ones` is `boxcar`, and `povey` Kaldi's own.
+    const NAMES: [(&'static str, Self); 9] = [
+        ("hann", Self::Hann),
+        ("hamming", Self::Hamming),
+        ("blackman", Self::Blackman),
+        ("blackmanharris", Self::BlackmanHarris),
+        ("nuttall", Self::Nuttall),
+        ("bartlett", Self::Bartlett),
+        ("boxcar", Self::Boxcar),
+        ("ones", Self::Boxcar),
+        ("povey", Self::Povey),
+    ];
+}
+
+impl FromStr for Window {
+    type Err = Fault;
+
+    fn from_str(name: &str) -> Result<Self, Fault> {
+        named("window", &Self::NAMES, name)
+    }
+}
 
 /// What lies beyond the ends of a centred signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,20 +73,19 @@ pub enum PadMode {
     Edge,
 }
 
-impl FromStr for PadMode {
-    type Err = KernelError;
+impl PadMode {
+    const NAMES: [(&'static str, Self); 3] = [
+        ("constant", Self::Constant),
+        ("reflect", Self::Reflect),
+        ("edge", Self::Edge),
+    ];
+}
 
-    fn from_str(name: &str) -> Result<Self, KernelError> {
-        match name {
-            "constant" => Ok(Self::Constant),
-            "reflect" => Ok(Self::Reflect),
-            "edge" => Ok(Self::Edge),
-            _ => Err(KernelError::argument(
-                "pad_mode",
-                name,
-                "constant, reflect or edge",
-            )),
-        }
+impl FromStr for PadMode {
+    type Err = Fault;
+
+    fn from_str(name: &str) -> Result<Self, Fault> {
+        named("pad_mode", &Self::NAMES, name)
     }
 }
 
@@ -76,11 +129,6 @@ pub struct StftArgs {
     pub drop_last_frame: bool,
 }
 
-/// Limits that keep every product of finite samples finite in f32.
-const N_FFT_MAX: usize = 1 << 16;
-const HOP_LENGTH_MAX: usize = 1 << 20;
-const SCALE_MAX: u32 = 32_768;
-
 impl StftArgs {
     /// Number of frequency bins.
     #[must_use]
@@ -103,8 +151,20 @@ impl StftArgs {
         1 + (padded - frame) / self.hop_length - self.drop_last_frame as usize
     }
 
+    /// Length of the signal that `n_samples` samples of PCM become, with zeros until there are `frames_min` frames;
+    /// nothing stays nothing.
+    #[must_use]
+    pub fn n_signal(&self, n_samples: usize, frames_min: Option<usize>) -> usize {
+        let least = frames_min.map_or(0, |frames| self.samples_for(frames));
+        if n_samples == 0 {
+            0
+        } else {
+            self.n_samples.unwrap_or(n_samples).max(least)
+        }
+    }
+
     /// The least samples that give `n_frames` frames (at least one).
-    pub(crate) const fn samples_for(&self, n_frames: usize) -> usize {
+    const fn samples_for(&self, n_frames: usize) -> usize {
         // The distance from the first frame to the last one. A frame that is dropped afterwards must fit, too.
         let span = (n_frames + self.drop_last_frame as usize - 1) * self.hop_length;
         let least = match self.framing {
@@ -116,7 +176,8 @@ impl StftArgs {
     }
 
     /// First sample under the window of frame `frame`; negative in the padding.
-    pub(crate) const fn window_start(&self, frame: usize) -> isize {
+    #[must_use]
+    pub const fn window_start(&self, frame: usize) -> isize {
         let middle = ((self.n_fft - self.win_length) / 2) as isize;
         let at = (frame * self.hop_length) as isize;
         match self.framing {
@@ -126,110 +187,28 @@ impl StftArgs {
         }
     }
 
-    /// Errors: [`KernelError::Argument`] that names the key and what is allowed.
-    pub fn validate(&self) -> Result<(), KernelError> {
-        if !(2..=N_FFT_MAX).contains(&self.n_fft) {
-            return Err(KernelError::argument(
-                "n_fft",
-                self.n_fft,
-                format!("from 2 to {N_FFT_MAX} samples"),
-            ));
-        }
+    /// Everything impossible.
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        faults.count_within(self.n_fft, 2..=N_FFT_MAX, "n_fft");
+        faults.count_within(self.hop_length, 1..=HOP_LENGTH_MAX, "hop_length");
+        faults.count_within(self.win_length, 1..=N_FFT_MAX, "win_length");
 
-        if !(1..=HOP_LENGTH_MAX).contains(&self.hop_length) {
-            let allowed = format!("from 1 to {HOP_LENGTH_MAX} samples");
-            return Err(KernelError::argument(
-                "hop_length",
-                self.hop_length,
-                allowed,
-            ));
-        }
+        // A shorter window is padded with zeros to n_fft. A longer one would have to be cut.
+        let problem = format!("{} is longer than n_fft = {}", self.win_length, self.n_fft);
+        faults.unless(self.win_length <= self.n_fft, "win_length", problem);
 
-        if !(1..=self.n_fft).contains(&self.win_length) {
-            let allowed = format!("from 1 to n_fft = {} samples", self.n_fft);
-            return Err(KernelError::argument(
-                "win_length",
-                self.win_length,
-                allowed,
-            ));
-        }
-
-        if !(1..=SCALE_MAX).contains(&self.scale) {
-            return Err(KernelError::argument(
-                "scale",
-                self.scale,
-                format!("from 1 to {SCALE_MAX}"),
-            ));
-        }
-
-        if !(0.0..=1.0).contains(&self.preemphasis) {
-            return Err(KernelError::argument(
-                "preemphasis",
-                self.preemphasis,
-                "from 0 to 1",
-            ));
-        }
-
-        if self.n_samples == Some(0) {
-            return Err(KernelError::argument("n_samples", 0, "at least 1 sample"));
-        }
-        Ok(())
-    }
-}
-
-/// PCM that is followed by zeros up to a length, seen through a padding rule.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Signal<'a> {
-    /// Samples that are there; at most `len`.
-    pub pcm: &'a [f32],
-    /// Length with the zeros that follow.
-    pub len: usize,
-}
-
-impl<'a> Signal<'a> {
-    /// `pcm` cut or padded to what `args` ask for, and padded to at least `frames_min` frames.
-    pub(crate) fn new(pcm: &'a [f32], args: &StftArgs, frames_min: Option<usize>) -> Self {
-        let kept = args
-            .n_samples
-            .map_or(pcm.len(), |n_samples| n_samples.min(pcm.len()));
-        Self {
-            pcm: &pcm[..kept],
-            len: Self::len_of(pcm.len(), args, frames_min),
-        }
-    }
-
-    /// Length of the signal that `n_samples` samples of PCM become; nothing stays nothing.
-    pub(crate) fn len_of(n_samples: usize, args: &StftArgs, frames_min: Option<usize>) -> usize {
-        let least = frames_min.map_or(0, |frames| args.samples_for(frames));
-        if n_samples == 0 {
-            0
-        } else {
-            args.n_samples.unwrap_or(n_samples).max(least)
-        }
-    }
-
-    /// The sample at `index`, which may lie beyond either end of a signal that is not empty.
-    pub(crate) fn at(&self, index: isize, framing: Framing) -> f32 {
-        let last = self.len as isize - 1;
-        let inside = match framing {
-            _ if (0..=last).contains(&index) => index,
-            Framing::Center(PadMode::Edge) => index.clamp(0, last),
-            Framing::Center(PadMode::Reflect) if last == 0 => 0,
-            Framing::Center(PadMode::Reflect) => {
-                // One period leads from the first sample to the last and back again.
-                let turn = index.rem_euclid(2 * last);
-                turn.min(2 * last - turn)
-            }
-            _ => return 0.0,
-        };
-        self.pcm.get(inside as usize).copied().unwrap_or(0.0)
+        // These are no options: presets alone decide them.
+        faults.count_within(self.scale as usize, 1..=SCALE_MAX, "scale");
+        faults.within(Some(self.preemphasis), 0.0..=1.0, "preemphasis");
+        let problem = "0 is impossible; allowed: a whole number, 1 or more";
+        faults.unless(self.n_samples != Some(0), "n_samples", problem);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Op, Overrides, Preset, args::FeatureArgs};
+    use crate::{FeatureArgs, Op, Overrides, Preset};
 
     fn args(n_fft: usize, framing: Framing) -> StftArgs {
         let overrides = Overrides {
@@ -282,23 +261,25 @@ mod tests {
     }
 
     #[test]
-    fn reflection_repeats_as_numpy_does() {
-        let signal = Signal {
-            pcm: &[1.0, 2.0, 3.0],
-            len: 3,
-        };
-        let padded: Vec<f32> = (-7..10)
-            .map(|i| signal.at(i, Framing::Center(PadMode::Reflect)))
-            .collect();
-        // numpy.pad([1, 2, 3], 7, mode="reflect")
-        let want = [
-            2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0,
-        ];
-        assert_eq!(padded, want);
-        let single = Signal {
-            pcm: &[5.0],
-            len: 1,
-        };
-        assert_eq!(single.at(-4, Framing::Center(PadMode::Reflect)), 5.0);
+    fn a_window_has_the_name_that_identities_know_it_by() {
+        for (name, window) in Window::NAMES {
+            // `ones` is another name of `boxcar`, and no identity of its own.
+            let name = if name == "ones" { "boxcar" } else { name };
+            assert_eq!(
+                serde_json::to_string(&window).unwrap(),
+                format!("\"{name}\"")
+            );
+        }
+        for (name, pad_mode) in PadMode::NAMES {
+            assert_eq!(
+                serde_json::to_string(&pad_mode).unwrap(),
+                format!("\"{name}\"")
+            );
+        }
+        assert_eq!(
+            "han".parse::<Window>().unwrap_err().to_string(),
+            "window: `han` is unknown (did you mean `hann`?); allowed: hann, hamming, blackman, blackmanharris, nuttall, \
+             bartlett, boxcar, ones, povey"
+        );
     }
 }

@@ -1,0 +1,32 @@
+//! What a feature is: its options and their names, what presets say of them, what is allowed, and which shape follows.
+//!
+//! It exists so that each of these rules stands once. Recipes are checked by it before any work, and the kernels compute
+//! what it describes. An option is a field of [`Overrides`], where it may be absent, and a number of [`FeatureArgs`],
+//! where nothing is left to decide. [`FeatureArgs::resolve`] leads from one to the other.
+//!
+//! It knows no TOML, no audio and no devices.
+
+mod args;
+mod db;
+mod fault;
+mod mel;
+mod mfcc;
+mod overrides;
+mod pack;
+mod preset;
+mod rates;
+mod resolve;
+mod stft;
+mod words;
+
+pub use args::{DELTA_WIDTH, DimOrder, FeatureArgs, Normalize, Op};
+pub use db::{DbArgs, DbRef, LogArgs};
+pub use fault::{Fault, Faults};
+pub use mel::{Band, MelArgs, N_MELS_MAX, Norm, Ramp};
+pub use mfcc::{MfccArgs, N_MFCC_MAX};
+pub use overrides::Overrides;
+pub use pack::{Dtype, Packing};
+pub use preset::Preset;
+pub use rates::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
+pub use stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
+pub use words::did_you_mean;
