@@ -1,9 +1,9 @@
 //! Signal to features: STFT, mel bands, decibels, MFCC, deltas and their packing into bytes.
 //!
 //! It exists so that the numbers users know from librosa, torchaudio, Kaldi and Whisper cost a few per cent of what
-//! they cost there. One folder an operation: the fast path (`cpu.rs`), device code (`device.rs`) and a naive f64
-//! reference (`reference.rs`). [`FeatureArgs`], of the crate `wavemill-options`, says what is wanted; a [`Plan`] made once
-//! by a [`Backend`] computes it.
+//! they cost there. One folder an operation: the fast path (`cpu.rs`), the host side of its device code (`device.rs`)
+//! and a naive f64 reference (`reference.rs`). [`FeatureArgs`], of the crate `wavemill-options`, says what is wanted; a
+//! [`Plan`] made once by a [`Backend`] computes it.
 //!
 //! It knows no files, no Arrow and no recipes.
 

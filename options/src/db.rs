@@ -64,8 +64,8 @@ pub enum LogArgs {
     Whisper,
 }
 
-/// Powers between which f32's logarithm is sound. Below the first one lie f32's subnormal numbers, where the logarithm's
-/// exponent trick ends.
+/// Powers between which f32's logarithm is sound. Below the first one lie f32's subnormal numbers, where the
+/// logarithm's exponent trick ends.
 const POWERS: RangeInclusive<f64> = 1e-37..=1e30;
 
 /// Largest range of decibels. Between the smallest and the largest power of f32 there are fewer than 1,000.

@@ -1,8 +1,8 @@
 //! What a feature is: its options and their names, what presets say of them, what is allowed, and which shape follows.
 //!
-//! It exists so that each of these rules stands once. Recipes are checked by it before any work, and the kernels compute
-//! what it describes. An option is a field of [`Overrides`], where it may be absent, and a number of [`FeatureArgs`],
-//! where nothing is left to decide. [`FeatureArgs::resolve`] leads from one to the other.
+//! It exists so that each of these rules stands once. Recipes are checked by it before any work, and the kernels
+//! compute what it describes. An option is a field of [`Overrides`], where it may be absent, and a number of
+//! [`FeatureArgs`], where nothing is left to decide. [`FeatureArgs::resolve`] leads from one to the other.
 //!
 //! It knows no TOML, no audio and no devices.
 

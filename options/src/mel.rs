@@ -197,3 +197,26 @@ impl Triangle {
         rising.min(falling).max(0.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{FeatureArgs, Op, Overrides, Preset};
+
+    fn empty_bands(preset: Preset, sample_rate_hz: u32, n_fft: usize, n_mels: usize) -> usize {
+        let overrides = Overrides {
+            n_fft: Some(n_fft),
+            n_mels: Some(n_mels),
+            ..Overrides::default()
+        };
+        let args = FeatureArgs::resolve(Op::Mel, preset, sample_rate_hz, &overrides).unwrap();
+        let mel = args.mel.unwrap();
+        mel.empty_bands(sample_rate_hz, n_fft)
+    }
+
+    #[test]
+    fn empty_bands_are_those_without_a_weight() {
+        // Rows of zeros in librosa 0.11's filters.mel(sr=22050, n_fft=256, n_mels=128).
+        assert_eq!(empty_bands(Preset::Librosa, 22_050, 256, 128), 20);
+        assert_eq!(empty_bands(Preset::Librosa, 22_050, 2048, 128), 0);
+    }
+}

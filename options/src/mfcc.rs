@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Faults;
 
-/// Most cepstral coefficients: their matrix has this many rows of up to [`N_MELS_MAX`](crate::N_MELS_MAX) values, 8 MB a
-/// worker.
+/// Most cepstral coefficients: their matrix has this many rows of up to [`N_MELS_MAX`](crate::N_MELS_MAX) values, 8 MB
+/// a worker.
 pub const N_MFCC_MAX: usize = 1_024;
 
 const LIFTER_MAX: f64 = 1e6;
@@ -37,8 +37,8 @@ impl MfccArgs {
 
         faults.within(Some(f64::from(self.dct_type)), 1.0..=3.0, "dct_type");
         // The formula of type 1 divides by n_mels - 1.
-        let problem = format!("{n_mels} is out of range; allowed with dct_type = 1: 2 or more");
-        faults.unless(self.dct_type != 1 || n_mels >= 2, "n_mels", problem);
+        let problem = format!("1 is impossible; allowed with n_mels = {n_mels}: 2 or 3");
+        faults.unless(self.dct_type != 1 || n_mels >= 2, "dct_type", problem);
 
         faults.within(Some(self.lifter), 0.0..=LIFTER_MAX, "lifter");
         // No option: presets alone decide it.

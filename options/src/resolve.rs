@@ -28,8 +28,14 @@ impl Overrides {
         }
         preset.check(op, sample_rate_hz, &mut faults);
 
+        // An option without effect may be impossible as well, and then that is told, too.
+        let mut args = FeatureArgs::unchecked(op, preset, sample_rate_hz, self);
+        let defaults = preset.defaults();
+        args.mel = Some(mel_of(&defaults, sample_rate_hz, self));
+        args.mfcc = Some(mfcc_of(&defaults, self));
+
         let mut of_args = Faults::default();
-        FeatureArgs::unchecked(op, preset, sample_rate_hz, self).check(&mut of_args);
+        args.check(&mut of_args);
         for fault in of_args.into_vec() {
             // `db.top_db` is given if `db` is.
             let name = fault.key.split('.').next().unwrap_or_default();
@@ -45,7 +51,8 @@ impl FeatureArgs {
     /// The feature `op` as `preset` has it, for PCM of `sample_rate_hz`, with `overrides` in place.
     ///
     /// What follows from another value follows from the overridden one: `win_length` from `n_fft`, `fmax` from the
-    /// rate. Errors: a [`Fault`] that names the option and says what is allowed; also for one that the op does not have.
+    /// rate. Errors: a [`Fault`] that names the option and says what is allowed; also for one that the op does not
+    /// have.
     pub fn resolve(
         op: Op,
         preset: Preset,

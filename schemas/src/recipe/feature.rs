@@ -5,7 +5,8 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 use wavemill_options::{
-    DbArgs, DimOrder, Dtype, Fault, Faults, FeatureArgs, Normalize, Op, Overrides, Preset,
+    DbArgs, DimOrder, Dtype, Fault, Faults, FeatureArgs, Norm, Normalize, Op, Overrides, PadMode,
+    Preset, Window,
 };
 
 /// `[[features]]`. Absent keys take the preset's value.
@@ -77,7 +78,8 @@ impl FeatureSpec {
         FeatureArgs::resolve(self.op, self.preset, sample_rate_hz, &overrides)
     }
 
-    /// What stands in the recipe, its words as values. An unknown word is a fault, and its option counts as absent.
+    /// What stands in the recipe, its words as values. An unknown word is a fault; a value that no rule depends on
+    /// takes its place, so that the option still counts as given.
     pub(super) fn overrides(&self, faults: &mut Faults) -> Overrides {
         let dim_order = self.dim_order.as_deref();
         let dim_order = dim_order.map(|text| DimOrder::parse(text, self.op));
@@ -85,15 +87,15 @@ impl FeatureSpec {
             n_fft: self.n_fft,
             hop_length: self.hop_length,
             win_length: self.win_length,
-            window: word(self.window.as_deref(), faults),
+            window: word(self.window.as_deref(), Window::Hann, faults),
             center: self.center,
-            pad_mode: word(self.pad_mode.as_deref(), faults),
+            pad_mode: word(self.pad_mode.as_deref(), PadMode::Constant, faults),
             power: self.power,
             n_mels: self.n_mels,
             fmin: self.fmin,
             fmax: self.fmax,
             htk: self.htk,
-            norm: word(self.norm.as_deref(), faults),
+            norm: word(self.norm.as_deref(), Norm::None, faults),
             n_mfcc: self.n_mfcc,
             dct_type: self.dct_type,
             lifter: self.lifter,
@@ -101,25 +103,23 @@ impl FeatureSpec {
             db: self.db.as_ref().map(|db| db.args(faults)),
             normalize: self.normalize,
             dtype: self.dtype,
-            dim_order: known(dim_order, faults).unwrap_or_default(),
+            dim_order: known(dim_order, DimOrder::default(), faults).unwrap_or_default(),
             frames: self.frames,
         }
     }
 }
 
-/// The value that a word stands for.
-fn word<T: FromStr<Err = Fault>>(text: Option<&str>, faults: &mut Faults) -> Option<T> {
-    known(text.map(str::parse), faults)
+/// The value that a word stands for; `instead` of an unknown one.
+fn word<T: FromStr<Err = Fault>>(text: Option<&str>, instead: T, faults: &mut Faults) -> Option<T> {
+    known(text.map(str::parse), instead, faults)
 }
 
-fn known<T>(value: Option<Result<T, Fault>>, faults: &mut Faults) -> Option<T> {
-    match value? {
-        Ok(value) => Some(value),
-        Err(fault) => {
-            faults.push(fault);
-            None
-        }
-    }
+fn known<T>(value: Option<Result<T, Fault>>, instead: T, faults: &mut Faults) -> Option<T> {
+    let value = value?.unwrap_or_else(|fault| {
+        faults.push(fault);
+        instead
+    });
+    Some(value)
 }
 
 /// `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.

@@ -1,7 +1,9 @@
 //! What is wrong with a feature, at the keys where it stands. Which values an option may have, the crate
 //! `wavemill-options` knows; here is only what depends on other sections of the recipe.
 
-use wavemill_options::{Fault, Faults, FeatureArgs, MAX_TO_HZ, MIN_HZ, N_MELS_MAX, N_MFCC_MAX};
+use wavemill_options::{
+    Fault, Faults, FeatureArgs, MAX_TO_HZ, MIN_HZ, N_MELS_MAX, N_MFCC_MAX, Overrides,
+};
 
 use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROW_BYTES_MAX};
 use super::{AudioSpec, FeatureSpec};
@@ -15,11 +17,14 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, audio: &AudioSpec, faults: &m
     let args = FeatureArgs::unchecked(spec.op, spec.preset, sample_rate_hz, &overrides);
 
     let mut found = overrides.faults(spec.op, spec.preset, sample_rate_hz);
-    found.extend(words.into_vec());
-    found.extend(row_bytes(&args, audio));
+    // Of the faults that one --set brings, the first is told: names before what is stored.
+    let stored = found.iter().position(|fault| fault.key == "dtype");
+    let stored = stored.unwrap_or(found.len());
+    found.splice(stored..stored, words.into_vec());
+    found.extend(row_bytes(&args, &overrides, audio));
 
-    // Where nothing that stands there is wrong, what follows from it may still be impossible: 20 coefficients, which are
-    // a preset's, of 10 bands.
+    // Where nothing that stands there is wrong, what follows from it may still be impossible: 20 coefficients, which
+    // are a preset's, of 10 bands.
     if found.is_empty() && (MIN_HZ..=MAX_TO_HZ).contains(&sample_rate_hz) {
         found.extend(args.validate().err());
     }
@@ -30,7 +35,7 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, audio: &AudioSpec, faults: &m
 }
 
 /// A row of the longest clip must be something that a machine can hold and Arrow can store. `args` may be impossible.
-fn row_bytes(args: &FeatureArgs, audio: &AudioSpec) -> Option<Fault> {
+fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Option<Fault> {
     let row_s = audio
         .segment_s
         .unwrap_or(audio.longest_s().max(audio.duration_s.unwrap_or(0.0)));
@@ -42,15 +47,14 @@ fn row_bytes(args: &FeatureArgs, audio: &AudioSpec) -> Option<Fault> {
 
     // Cepstra are made of mel bands, which are held at the same time and may be more.
     let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
-    let n_mfcc = args.mfcc.as_ref().map_or(0, |mfcc| mfcc.n_mfcc);
     let n_orders = 1.0 + f64::from(args.delta);
     let n_bands = (args.n_base_bands() as f64 * n_orders).max(n_mels as f64);
     let bytes = n_bands * n_frames * size_of::<f32>() as f64;
 
     // Numbers out of range have their own fault.
     let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&row_s)
-        && n_mels <= N_MELS_MAX
-        && n_mfcc <= N_MFCC_MAX;
+        && overrides.n_mels.is_none_or(|n_mels| n_mels <= N_MELS_MAX)
+        && overrides.n_mfcc.is_none_or(|n_mfcc| n_mfcc <= N_MFCC_MAX);
     if !is_sound || bytes <= ROW_BYTES_MAX {
         return None;
     }

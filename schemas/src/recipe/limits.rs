@@ -1,6 +1,6 @@
-//! How large a recipe's numbers may be; the options of features have their limits in `wavemill-options`. Each limit is far
-//! above any use that we know of, and keeps what a run must hold or compute within what a machine has: beyond it a number
-//! is a slip, and is told before any work.
+//! How large a recipe's numbers may be; the options of features have their limits in `wavemill-options`. Each limit is
+//! far above any use that we know of, and keeps what a run must hold or compute within what a machine has: beyond it a
+//! number is a slip, and is told before any work.
 
 /// Longest clip that is decoded, seconds: three hours. A day's recording is better cut before it is a data set.
 pub(super) const CLIP_S_MAX: f64 = 10_800.0;

@@ -265,7 +265,12 @@ fn what_the_kernels_refuse_is_told_at_its_line() {
         ),
         (
             "op = \"mfcc\"\nn_mels = 1\nn_mfcc = 1\ndct_type = 1",
-            "8: features.log_mel.n_mels: 1 is out of range; allowed with dct_type = 1: 2 or more",
+            "10: features.log_mel.dct_type: 1 is impossible; allowed with n_mels = 1: 2 or 3",
+        ),
+        // An option without effect is told as such, though its word is unknown, too.
+        (
+            "op = \"stft\"\nnorm = \"slany\"",
+            "8: features.log_mel.norm: op = \"stft\" does not use it",
         ),
         // What follows from a given option is told at the feature.
         (
@@ -660,6 +665,19 @@ fn warnings_tell_leaks_rounding_and_empty_filters() {
         warnings(&["features.log_mel.n_fft=256"]),
         [
             "features.log_mel.n_mels: 20 of 128 mel filters are empty: lower n_mels, or raise n_fft or fmin"
+        ]
+    );
+    // Many edges lie on a bin. Three filters have a weight there, if only by rounding, so they are not empty.
+    let on_bins = [
+        "audio.sample_rate_hz=8000",
+        "features.log_mel.n_fft=240",
+        "features.log_mel.n_mels=80",
+        "features.log_mel.fmax=1000",
+    ];
+    assert_eq!(
+        warnings(&on_bins),
+        [
+            "features.log_mel.n_mels: 21 of 80 mel filters are empty: lower n_mels, or raise n_fft or fmin"
         ]
     );
     assert_eq!(
