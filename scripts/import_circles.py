@@ -4,9 +4,10 @@
 A node is a folder below src/, or a file at the top of src/. An edge is a path (`crate::…`, `super::…`, `self::…`) outside
 tests. What lies in different folders of one folder is compared there: `decode/flac/chain.rs` -> `decode::ogg` is an edge
 from `decode/flac` to `decode/ogg`, and `decode/mod.rs` -> `source` one from `decode` to `source`. A folder and what lies
-in it are one room, so paths between a parent and its children are no edges. Files of one folder may use each other freely. Standing in for a parser are a few patterns.
+in it are one room, so paths between a parent and its children are no edges. Files of one folder may use each other
+freely. A few patterns stand in for a parser.
 
-usage: scripts/import_circles.py [--all]
+usage: scripts/import_circles.py
 """
 
 import re
@@ -14,9 +15,6 @@ import sys
 from pathlib import Path
 
 CRATES = ["options", "schemas", "kernels", "pipeline", "loader", "scores", "trainer", "tests", "demo-audio"]
-
-# Crates that do not hold the rule yet, with the reason. `--all` shows their circles; the aim is an empty list.
-NOT_YET = {}
 
 PATH = re.compile(r"(?<![\w$:])(crate|super|self)::(?=[\w{*])")
 TEST_MODULE = re.compile(r"#\[cfg\((?:test|all\(test\b[^]]*)\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*(;|\{)")
@@ -142,8 +140,6 @@ def circles(found):
 def main():
     faults = []
     for crate in CRATES:
-        if crate in NOT_YET and "--all" not in sys.argv:
-            continue
         found = edges(Path(crate) / "src")
         for group in circles(found):
             parent = next(iter(group))[0]
