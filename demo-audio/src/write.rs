@@ -217,7 +217,12 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    // A file that has its name is whole, also after a kill: `wavemill demo` looks for the tables to tell whether a data
+    // set is complete.
+    let part = path.with_extension("part");
+    fs::write(&part, bytes)
+        .and_then(|()| fs::rename(&part, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Counts a kind: `wavemill demo` and the tests compare them with what came out.

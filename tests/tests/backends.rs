@@ -132,7 +132,7 @@ fn wrong_words_write_nothing() -> Result<(), Failed> {
         ),
         (
             &["--backend", "cpu", "--devices", "0"],
-            &["device 0", "cpu"],
+            &["--devices 0", "cpu"],
         ),
     ] {
         run(inputs().extract(&store).args(words))

@@ -41,6 +41,7 @@ use self::parallel::in_parts;
 use self::rows::Labels;
 pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
+pub(crate) use self::steps::where_query;
 use crate::course::{CountingReader, Course, Phase};
 use crate::settings::Settings;
 use crate::source::AudioIndex;

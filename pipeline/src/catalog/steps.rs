@@ -141,9 +141,7 @@ impl<'a> Cleaner<'a> {
 
     /// `where`: only line numbers come back, so that wide rows never pass through the engine.
     fn keep_where(&mut self, step: &str, predicate: &str) -> Result<(), CatalogError> {
-        // The line break keeps a comment at the predicate's end from swallowing the bracket.
-        let sql = format!("SELECT {LINE} FROM input WHERE ({predicate}\n)");
-        let answer = self.query(step, &sql)?;
+        let answer = self.query(step, &where_query(LINE, predicate))?;
         let kept = self.marks(lines(&answer));
 
         // In the order of the rows that there are, whatever the order of the answer.
@@ -238,15 +236,17 @@ impl<'a> Cleaner<'a> {
     }
 
     fn kept_lines(&self, step: &str, output: &RecordBatch) -> Result<Int64Array, CatalogError> {
+        let mut is_left = self.marks(lines(&self.rows));
         let lines = cast(&output[LINE], &DataType::Int64)?
             .as_primitive::<Int64Type>()
             .clone();
 
-        // A repeated line would count a row twice, and an unknown one a row that was never read.
-        let mut seen = HashSet::with_capacity(lines.len());
-        let are_kept = lines
-            .iter()
-            .all(|line| line.is_some_and(|line| self.row_of(line).is_some() && seen.insert(line)));
+        // A row may come once, and only if no step has dropped it. A repeated line would count a row twice, and any
+        // other one a row that was never read or is counted as dropped.
+        let are_kept = lines.iter().all(|line| {
+            let row = line.and_then(|line| self.row_of(line));
+            row.is_some_and(|row| std::mem::take(&mut is_left[row]))
+        });
         if are_kept {
             return Ok(lines);
         }
@@ -327,6 +327,12 @@ impl<'a> Cleaner<'a> {
         let dropped_by: StringViewArray = names.collect();
         with_first_column(DROPPED_BY, Arc::new(dropped_by), &self.all)
     }
+}
+
+/// The query of a `where` step for `columns` of the rows that it keeps.
+pub(crate) fn where_query(columns: &str, predicate: &str) -> String {
+    // The line break keeps a comment at the predicate's end from swallowing the bracket.
+    format!("SELECT {columns} FROM input WHERE ({predicate}\n)")
 }
 
 const fn subset_predicate(subset: Subset) -> &'static str {

@@ -318,6 +318,27 @@ fn queries_that_lose_or_repeat_keys_are_errors() {
 }
 
 #[test]
+fn a_query_that_brings_dropped_rows_back_is_an_error() {
+    let tracks = some_tracks(6);
+    let of_lines = |from: u32, to: u32| {
+        let sql = format!(
+            "SELECT i AS csv_line, 'k' || i AS clip_key FROM generate_series({from}, {to}) AS t(i)"
+        );
+        let steps = vec![keep("first", "track_id = 1"), query("back", &sql)];
+        run(&recipe(Dataset::Fma, steps), tracks.path())
+    };
+
+    // Three lines of header: the first track is on line 4. More rows than are left, and as many.
+    for (from, to) in [(4, 6), (5, 5)] {
+        let message = of_lines(from, to).unwrap_err().to_string();
+        assert!(
+            message.contains("`back`") && message.contains("unknown or repeated `csv_line`"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn rows_without_audio_are_the_last_step() {
     let tracks = some_tracks(6);
     let mut recipe = recipe(Dataset::Fma, vec![]);

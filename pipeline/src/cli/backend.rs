@@ -63,7 +63,11 @@ fn refused(backend: &str, error: KernelError) -> UsageError {
             key,
             value,
             allowed,
-        } => UsageError(format!("--{key} {value}: must be {allowed}")),
+        } => {
+            // The kernels speak of one device, and the flag lists them.
+            let flag = if key == "device" { "devices" } else { key };
+            UsageError(format!("--{flag} {value}: must be {allowed}"))
+        }
         other => UsageError(format!("--backend {backend}: {other}")),
     }
 }
@@ -73,4 +77,26 @@ fn has_nvidia_device() -> bool {
     ["/dev/nvidia0", "/proc/driver/nvidia"]
         .iter()
         .any(|path| Path::new(path).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_flag_as_it_is_typed() {
+        let refusal = |backend: &str, devices: &[usize]| {
+            let args = BackendArgs {
+                backend: Some(backend.to_owned()),
+                devices: devices.to_vec(),
+            };
+            let error = args.open(Level::Scalar).err().expect("a refusal");
+            error.to_string()
+        };
+        assert_eq!(
+            refusal("cpu", &[0]),
+            "--devices 0: must be left out with backend cpu"
+        );
+        assert!(refusal("gpu", &[]).starts_with("--backend gpu: must be auto, cpu, cuda"));
+    }
 }

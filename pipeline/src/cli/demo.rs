@@ -61,8 +61,7 @@ impl DemoCommand {
     /// Without the program `demo-audio`, or as the commands that it calls.
     pub fn run(&self) -> Result<()> {
         let data = self.dir.join("data");
-        // Written after all clips: where this file lies, they are complete.
-        if data.join("fma_metadata/tracks.csv").exists() {
+        if is_complete(&data) {
             report(&format!(
                 "1. the data set is in {} already\n",
                 data.display()
@@ -101,6 +100,13 @@ impl DemoCommand {
         ));
         Ok(())
     }
+}
+
+/// Whether the data set was written to its end: `demo-audio` writes these two after all clips, each under a name of its
+/// own until it is whole.
+fn is_complete(data: &Path) -> bool {
+    let metadata = data.join("fma_metadata");
+    metadata.join("tracks.csv").exists() && metadata.join("genres.csv").exists()
 }
 
 /// The encoder is LGPL, so it is a program of its own that lies beside this one.
@@ -169,4 +175,21 @@ fn sql(store: &Path, query: &str) -> Result<SqlCommand> {
 fn parse<C: Args>(line: &[&OsStr]) -> Result<C> {
     let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
     Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_set_without_genres_is_made_anew() {
+        let data = tempfile::tempdir().expect("a folder");
+        let metadata = data.path().join("fma_metadata");
+        std::fs::create_dir(&metadata).expect("a folder");
+        for (name, completes) in [("tracks.csv", false), ("genres.csv", true)] {
+            std::fs::write(metadata.join(name), "").expect("a file");
+            assert_eq!(is_complete(data.path()), completes, "{name}");
+        }
+        assert!(holds_only_ours(data.path()));
+    }
 }

@@ -184,7 +184,7 @@ impl RowExtractor<'_> {
             .extension()
             .and_then(|e| e.to_str())
             .unwrap_or_default();
-        if let Err(reject) = self.decode(extension, &bytes) {
+        if let Err(reject) = self.decode(extension, &bytes)? {
             return Ok(Err(words(&reject)));
         }
 
@@ -223,18 +223,22 @@ impl RowExtractor<'_> {
     }
 
     /// As in a run: what a decoder cannot bear is the clip's fault.
-    fn decode(&mut self, extension: &str, bytes: &[u8]) -> Result<(), Reject> {
+    fn decode(&mut self, extension: &str, bytes: &[u8]) -> Result<Result<(), Reject>> {
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             self.decoder.expect(self.plan.longest_s(bytes));
             self.decoder.decode(extension, bytes, &mut self.pcm)
         }));
-        decoded.unwrap_or_else(|_| {
-            Err(Reject::new(
-                Stage::Decode,
-                Reason::WorkerPanic,
-                "the decoder panicked on this clip",
-            ))
-        })
+        if let Ok(decoded) = decoded {
+            return Ok(decoded);
+        }
+
+        // A panic leaves the decoder in doubt, so the next clip gets a new one.
+        self.decoder = self.plan.decoder()?;
+        Ok(Err(Reject::new(
+            Stage::Decode,
+            Reason::WorkerPanic,
+            "the decoder panicked on this clip",
+        )))
     }
 }
 
@@ -402,4 +406,43 @@ fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format> {
     let mut formats = plan.formats(&targets, &recipe.shards)?;
     // A recipe of one feature: the others were left out above.
     Ok(formats.swap_remove(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics at the first clip, and from then on.
+    struct PanickingDecoder;
+
+    impl Decode for PanickingDecoder {
+        fn decode(&mut self, _: &str, _: &[u8], _: &mut Pcm) -> Result<(), Reject> {
+            panic!("as a decoder with a fault")
+        }
+
+        fn measure(&mut self, _: &str, _: &[u8], _: &mut Pcm) -> Result<f64, Reject> {
+            panic!("as a decoder with a fault")
+        }
+
+        fn expect(&mut self, _: f64) {}
+    }
+
+    #[test]
+    fn a_decoder_that_panicked_decodes_no_further_clip() {
+        let recipe = Recipe::load("demo", &[]).expect("a shipped recipe");
+        let plan = FeaturePlan::new(&recipe, &Settings::default()).expect("a plan");
+        let mut clips = RowExtractor {
+            plan: &plan,
+            decoder: Box::new(PanickingDecoder),
+            extractor: plan.extractor(0).expect("an extractor"),
+            pcm: Pcm::default(),
+        };
+
+        let mut reason_of_clip = || {
+            let decoded = clips.decode("mp3", b"no audio").expect("a decoder");
+            decoded.expect_err("a reject").reason
+        };
+        assert_eq!(reason_of_clip(), Reason::WorkerPanic);
+        assert_ne!(reason_of_clip(), Reason::WorkerPanic);
+    }
 }

@@ -11,6 +11,7 @@ use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 use wavemill_schemas::text::{shown, shown_lines};
 
 use super::exit::UsageError;
+use crate::catalog::where_query;
 use crate::features::FeaturePlan;
 use crate::settings::Settings;
 
@@ -159,7 +160,8 @@ fn check_sql(steps: &[CleanStep]) -> Result<()> {
     {
         let query = match (sql, predicate) {
             (Some(sql), _) => sql.clone(),
-            (None, Some(predicate)) => format!("SELECT * FROM input WHERE {predicate}"),
+            // As the run asks it: what ends its brackets early is no predicate.
+            (None, Some(predicate)) => where_query("*", predicate),
             (None, None) => String::new(),
         };
         if let Err(error) = Parser::parse_sql(&GenericDialect {}, &query) {
@@ -232,6 +234,16 @@ mod tests {
                 .starts_with("catalog.clean.labelled: sql parser error"),
             "{error}"
         );
+        let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL ORDER BY track_id";
+        let error = answer(&["check", "fma-large", "--set", set]).expect_err("no predicate");
+        assert!(
+            error
+                .to_string()
+                .starts_with("catalog.clean.labelled: sql parser error"),
+            "{error}"
+        );
+        let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL -- a comment";
+        answer(&["check", "fma-large", "--set", set]).expect("valid");
         let error = answer(&["check", "demo", "--set", "split.sed=1"]).expect_err("no such key");
         assert!(
             error

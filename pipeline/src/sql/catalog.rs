@@ -78,6 +78,15 @@ pub(super) fn table_name(entry: &FileEntry) -> String {
     }
 }
 
+/// A table's name in SQL.
+fn sql_name(entry: &FileEntry) -> String {
+    let name = table_name(entry);
+    match name.strip_prefix(RAW_PREFIX) {
+        Some(rest) => format!("{RAW}.{rest}"),
+        None => name,
+    }
+}
+
 /// A schema: files not yet opened, and tables.
 #[derive(Debug)]
 struct StoreSchema {
@@ -184,9 +193,7 @@ fn classes(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
 /// `files(table_name, split, path, rows, bytes, blake3, row_groups)`; `table_name` is the table's name in SQL.
 fn files(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
     let files = &manifest.files;
-    let table_names = files
-        .iter()
-        .map(|file| table_name(file).replacen(RAW_PREFIX, "raw.", 1));
+    let table_names = files.iter().map(sql_name);
     let splits: StringArray = files.iter().map(|file| file.split.as_deref()).collect();
     let paths = files.iter().map(|file| &file.path);
     let rows = files.iter().map(|file| file.rows);

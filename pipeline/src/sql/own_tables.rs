@@ -1,8 +1,11 @@
 //! A user's own files as tables, for one session and only to be read.
 
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use datafusion::common::DataFusionError;
+use datafusion::datasource::listing::ListingTable;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionContext};
 
 use super::SqlError;
@@ -15,24 +18,25 @@ const TYPED_ROWS: usize = 100_000;
 /// # Errors
 /// [`SqlError::OwnTable`]: a name that is no name or taken, a file that is not there, of another kind, or not readable.
 pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), SqlError> {
-    let path = check(ctx, name, file)?;
-
     // DataFusion registers asynchronously. One thread is enough, because no query runs yet.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime
-        .block_on(register(ctx, name, &path))
-        .map_err(|error| match error {
-            Some(error) => refusal(name, file, &detail_of(error)),
-            None => refusal(
-                name,
-                file,
-                "the end of its name says no kind: .csv, .tsv, .parquet, .json, .jsonl or .ndjson",
-            ),
-        })
+    runtime.block_on(async {
+        let path = check(ctx, name, file).await?;
+        register(ctx, name, &path)
+            .await
+            .map_err(|error| match error {
+                Some(error) => refusal(name, file, &detail_of(error)),
+                None => refusal(
+                    name,
+                    file,
+                    "the end of its name says no kind: .csv, .tsv, .parquet, .json, .jsonl or .ndjson",
+                ),
+            })
+    })
 }
 
 /// The absolute path of `file`, if it can be a table and `name` can be its name.
-fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf, SqlError> {
+async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf, SqlError> {
     if !is_name(name) {
         return Err(refusal(
             name,
@@ -41,10 +45,18 @@ fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf, SqlEr
         ));
     }
     if ctx.table_exist(name)? {
-        return Err(refusal(name, file, "the store has a table of this name"));
+        // A table of the store is of another kind, and one that cannot be opened is the store's.
+        let found = ctx.table_provider(name).await;
+        let is_own = found.is_ok_and(|table| table.is::<ListingTable>());
+        let detail = if is_own {
+            "another --table has this name"
+        } else {
+            "the store has a table of this name"
+        };
+        return Err(refusal(name, file, detail));
     }
 
-    // DataFusion takes a relative path with a colon for a URL, and an absolute one never.
+    // The URL of a file is made of an absolute path.
     let path =
         std::path::absolute(file).map_err(|error| refusal(name, file, &error.to_string()))?;
     let metadata =
@@ -62,6 +74,21 @@ fn is_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// The URL of an absolute path. In a path, DataFusion takes `[`, `*` and `?` for a pattern of names; in a URL it does
+/// not.
+fn file_url(path: &Path) -> String {
+    let mut url = "file://".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    url
 }
 
 fn refusal(name: &str, file: &Path, detail: &str) -> SqlError {
@@ -93,7 +120,7 @@ async fn register(
         .into_owned();
     // DataFusion passes over a file whose name does not end as it expects, and it expects `.csv` of a `.tsv`, too.
     let end = format!(".{extension}");
-    let path = path.to_string_lossy();
+    let url = file_url(path);
 
     match extension.to_lowercase().as_str() {
         "csv" | "tsv" => {
@@ -105,20 +132,20 @@ async fn register(
             let options = CsvReadOptions::new()
                 .delimiter(delimiter)
                 .file_extension(&end);
-            ctx.register_csv(name, &*path, options.schema_infer_max_records(TYPED_ROWS))
+            ctx.register_csv(name, &url, options.schema_infer_max_records(TYPED_ROWS))
                 .await?;
         }
         "parquet" => {
             ctx.register_parquet(
                 name,
-                &*path,
+                &url,
                 ParquetReadOptions::default().file_extension(&end),
             )
             .await?;
         }
         "json" | "jsonl" | "ndjson" => {
             let options = JsonReadOptions::default().file_extension(&end);
-            ctx.register_json(name, &*path, options.schema_infer_max_records(TYPED_ROWS))
+            ctx.register_json(name, &url, options.schema_infer_max_records(TYPED_ROWS))
                 .await?;
         }
         _ => return Err(None),

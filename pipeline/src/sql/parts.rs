@@ -15,7 +15,7 @@ use super::tensor::TensorType;
 /// A dimension by its number from 0, by its number from the end (-1 is the last), or by its name.
 ///
 /// # Errors
-/// No constant, or no such dimension.
+/// No constant, or no such dimension; also where the metadata of a user's own file give no dimensions.
 pub(super) fn axis(
     function: &str,
     tensor: &TensorType,
@@ -31,7 +31,7 @@ pub(super) fn axis(
             } else {
                 *number
             };
-            usize::try_from(from_start).ok().filter(|axis| *axis < dims)
+            usize::try_from(from_start).ok()
         }
         Some(ScalarValue::Utf8(Some(name)) | ScalarValue::Utf8View(Some(name))) => {
             tensor.dim_names.iter().position(|known| known == name)
@@ -43,8 +43,10 @@ pub(super) fn axis(
         }
     };
 
-    match found {
+    // A file's metadata may also have more names than dimensions.
+    match found.filter(|axis| *axis < dims) {
         Some(axis) => Ok(axis),
+        None if dims == 0 => plan_err!("{function}: no such axis: this tensor has no dimensions"),
         None => plan_err!(
             "{function}: no such axis: this tensor has 0 to {}, by name {names}",
             dims - 1
@@ -92,6 +94,9 @@ impl Slice {
         // Told while planning where the length is known. Where it differs from row to row, a row that is too short
         // gives an empty tensor.
         if let Some(n) = tensor.shape[axis].filter(|n| slice.range(*n).is_empty()) {
+            if n == 0 {
+                return plan_err!("tensor_slice: this axis has no values");
+            }
             let end = end.map_or_else(|| "the end".to_owned(), |end| end.to_string());
             return plan_err!(
                 "tensor_slice: nothing lies from {start} to {end}: this axis has 0 to {}",

@@ -1,6 +1,6 @@
 //! SQL for people: headings, commands, layouts, other names of functions, own files, parts and means of tensors.
 
-use super::testing::TestStore;
+use super::testing::{Clip, TestStore, feature};
 use super::{Console, Format, Limits, Session, SqlError, open};
 
 const LIMITS: Limits = Limits {
@@ -199,6 +199,33 @@ fn own_files_are_tables_that_are_only_read() {
     std::fs::write(at("x.xlsx"), "").expect("a file");
     assert!(refused("sheet", "x.xlsx").contains(".parquet"));
     assert!(refused("folder", "").contains("this is no file"));
+    assert!(refused("mine", "lines.jsonl").ends_with(": another --table has this name"));
+}
+
+#[test]
+fn own_files_have_any_name() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let folder = tempfile::tempdir().expect("a folder");
+    // As a pattern, the first name would find the second file.
+    for (n, name) in [
+        "scores[1].csv",
+        "scores1.csv",
+        "what?*.csv",
+        "100%41 #1.csv",
+        "größe: ü.csv",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = folder.path().join(name);
+        std::fs::write(&file, format!("a\n{n}\n")).expect("a file");
+        session.add_table(&format!("t{n}"), &file).expect(name);
+    }
+    for n in 0..5 {
+        let found = csv(&session, &format!("SELECT a FROM t{n}"));
+        assert_eq!(found, format!("a\n{n}\n"));
+    }
 }
 
 #[test]
@@ -301,6 +328,48 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
         let said = refusal(
             &session,
             &format!("SELECT tensor({expression}) FROM features_log_mel"),
+        );
+        assert!(said.contains(words), "{expression}: {said}");
+    }
+}
+
+/// As the metadata of a user's own file may have them.
+#[test]
+fn tensors_without_dimensions_or_values_have_no_parts() {
+    let mut store = TestStore::small();
+    for (name, shape) in [("scalar", &[][..]), ("empty", &[Some(0), None])] {
+        let clip = Clip {
+            tensor: vec![0; if shape.is_empty() { 4 } else { 0 }],
+            ..Clip::f16(0, &[])
+        };
+        store.write_feature(&feature(name, "f32", shape), "training", &[clip]);
+    }
+
+    let session = session(&store);
+    for (expression, words) in [
+        (
+            "tensor_slice(scalar, 0, 0, 1)",
+            "this tensor has no dimensions",
+        ),
+        ("tensor_mean(scalar, -1)", "this tensor has no dimensions"),
+        ("tensor_max(scalar, 'mel')", "this tensor has no dimensions"),
+        (
+            "tensor_slice(empty, 'mel', 0, 1)",
+            "this axis has no values",
+        ),
+        (
+            "tensor_mean(empty, 2)",
+            "this tensor has 0 to 1, by name mel, frame",
+        ),
+    ] {
+        let name = if expression.contains("scalar") {
+            "scalar"
+        } else {
+            "empty"
+        };
+        let said = refusal(
+            &session,
+            &format!("SELECT {expression} FROM features_{name}"),
         );
         assert!(said.contains(words), "{expression}: {said}");
     }

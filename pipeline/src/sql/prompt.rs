@@ -9,7 +9,7 @@ use rustyline::completion::{Completer, extract_word};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
-use rustyline::history::DefaultHistory;
+use rustyline::history::{DefaultHistory, History};
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 use wavemill_schemas::text::shown;
@@ -88,12 +88,7 @@ impl Prompt {
     /// # Errors
     /// [`SqlError::Prompt`] where there is no terminal.
     pub fn open(session: &Session) -> Result<Self, SqlError> {
-        let config = Config::builder()
-            .completion_type(CompletionType::List)
-            .history_ignore_space(true)
-            .build();
-
-        let mut editor = Editor::with_config(config).map_err(prompt_error)?;
+        let mut editor = Editor::with_config(config()).map_err(prompt_error)?;
         editor.set_helper(Some(Completions::of(session)));
 
         let history = history_file();
@@ -114,8 +109,7 @@ impl Prompt {
             match self.editor.readline("wavemill> ") {
                 Ok(text) if text.trim().is_empty() => {}
                 Ok(text) => {
-                    // A line that the history does not take is answered all the same.
-                    let _ = self.editor.add_history_entry(text.trim());
+                    remember(self.editor.history_mut(), &text);
                     if matches!(text.trim().trim_end_matches(';'), "\\q" | "quit" | "exit") {
                         break;
                     }
@@ -145,6 +139,19 @@ impl Prompt {
             eprintln!("the history was not saved in {}: {error}", path.display());
         }
     }
+}
+
+fn config() -> Config {
+    Config::builder()
+        .completion_type(CompletionType::List)
+        .history_ignore_space(true)
+        .build()
+}
+
+/// Adds what was typed to the history, unless it begins with a space: so a user keeps a line out of it, as in a shell.
+fn remember(history: &mut DefaultHistory, text: &str) {
+    // A line that the history does not take is answered all the same.
+    let _ = history.add(text.trim_end());
 }
 
 /// `$XDG_STATE_HOME/wavemill/history`, by default below `~/.local/state`; `None` without a home.
@@ -299,6 +306,16 @@ mod tests {
         Completions { names }
             .complete(line, line.len(), &Context::new(&history))
             .expect("completion does not fail")
+    }
+
+    #[test]
+    fn a_line_that_begins_with_a_space_is_not_remembered() {
+        let mut history = DefaultHistory::with_config(&config());
+        for line in ["SELECT 1;", " SELECT 'secret';", "SELECT 2; "] {
+            remember(&mut history, line);
+        }
+        let kept: Vec<&String> = history.iter().collect();
+        assert_eq!(kept, ["SELECT 1;", "SELECT 2;"]);
     }
 
     #[test]

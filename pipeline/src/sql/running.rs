@@ -44,7 +44,7 @@ impl Interrupt {
         running.is_some_and(|query| query.send(()).is_ok())
     }
 
-    /// Removes what a stopped COPY has written so far, for a process that ends without waiting for it.
+    /// Removes what a stopped COPY or INSERT has written so far, for a process that ends without waiting for it.
     pub fn clean(&self) {
         self.partial.remove();
     }

@@ -3,6 +3,9 @@
 //! As in psql, a command stands on a line of its own, or is all there is. Everything between two commands is SQL, which
 //! may hold several statements.
 
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+
 /// A piece of a text, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
@@ -20,8 +23,7 @@ pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut at = 0; // of the line
 
     for line in text.split_inclusive('\n') {
-        let is_between = !is_open(&text[start..at]);
-        if is_between && line.trim_start().starts_with('\\') {
+        if line.trim_start().starts_with('\\') && !is_open(&text[start..at]) {
             push_sql(&mut pieces, &text[start..at]);
             pieces.push(Piece::Command(line.trim().trim_end_matches(';').trim_end()));
             start = at + line.len();
@@ -39,15 +41,18 @@ fn push_sql<'a>(pieces: &mut Vec<Piece<'a>>, sql: &'a str) {
     }
 }
 
-/// Whether a statement has begun that no `;` has ended. Comments are passed over; text in quotes may hold a `;`, which
-/// only makes the next line with a backslash a command, and no such line is SQL.
+/// Whether a statement has begun that no `;` has ended. Quotes and comments are read as DataFusion's parser reads them.
 fn is_open(sql: &str) -> bool {
-    let mut code = sql
-        .lines()
-        .map(|line| line.split("--").next().unwrap_or_default().trim())
-        .filter(|line| !line.is_empty());
-    // The last line with code decides. Looked for from the end, it is soon found, however long the statement is.
-    code.next_back().is_some_and(|line| !line.ends_with(';'))
+    let Ok(tokens) = Tokenizer::new(&GenericDialect, sql).tokenize() else {
+        // A quote or a comment does not end here, so the next line belongs to it.
+        return true;
+    };
+
+    // Comments count as white space, and the last token that is none decides.
+    let last = tokens
+        .iter()
+        .rfind(|token| !matches!(token, Token::Whitespace(_)));
+    last.is_some_and(|token| *token != Token::SemiColon)
 }
 
 #[cfg(test)]
@@ -80,5 +85,22 @@ mod tests {
         let sql = "SELECT '\n\\d\n'";
         assert_eq!(pieces(sql), [Sql(sql)]);
         assert_eq!(pieces("SELECT x\n\\d"), [Sql("SELECT x\n\\d")]);
+        for sql in ["SELECT 'a;\n\\d\n'", "/* a;\n\\d\n*/ SELECT 1"] {
+            assert_eq!(pieces(sql), [Sql(sql)]);
+        }
+    }
+
+    #[test]
+    fn quotes_and_comments_do_not_hide_the_end_of_a_statement() {
+        for sql in [
+            "SELECT '--' AS a;\n",
+            "SELECT 1 AS \"--\";\n",
+            "SELECT 1; /* c */\n",
+            "SELECT 1; /* a\nb */ -- c\n",
+            "/* c */\n",
+        ] {
+            let text = format!("{sql}\\x\n");
+            assert_eq!(pieces(&text), [Sql(sql), Command("\\x")], "{sql}");
+        }
     }
 }

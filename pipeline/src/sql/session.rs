@@ -10,7 +10,8 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::CatalogProvider;
 use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::datasource::listing::ListingTableUrl;
+use datafusion::datasource::listing::{ListingTable, ListingTableUrl};
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -181,7 +182,7 @@ impl Session {
         let answered = caught(|| running::answer(workers, &armed, query, sink))
             .unwrap_or_else(|panic| Err(panic.into()));
 
-        // A COPY that did not end leaves nothing behind.
+        // A COPY or an INSERT that did not end leaves no unfinished file behind.
         match &answered {
             Ok(()) => self.interrupt.partial().end(),
             Err(_) => self.interrupt.partial().remove(),
@@ -260,10 +261,8 @@ impl Planner {
         self.refuse_own_files(&plan)?;
         refuse_limits(&plan)?;
 
-        // What lies in the target's folder now is the user's, and stays if the COPY fails.
-        if let LogicalPlan::Copy(copy) = &plan {
-            self.interrupt.partial().begin(&copy.output_url);
-        }
+        // What lies in the target's folder now is the user's, and stays if the statement fails.
+        self.note_target(&plan)?;
 
         // DDL is carried out here; for a query this only makes its plan.
         let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
@@ -322,6 +321,29 @@ impl Planner {
         })?;
 
         found.map_or(Ok(()), Err)
+    }
+
+    /// Where the statement writes, for the time after a failure.
+    fn note_target(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
+        // As above: the statement may lie below an EXPLAIN ANALYZE.
+        plan.apply_with_subqueries(|node| {
+            match node {
+                LogicalPlan::Copy(copy) => self.interrupt.partial().begin_copy(&copy.output_url),
+                LogicalPlan::Dml(insert) => {
+                    // Tables of any other kind write no files.
+                    let table = source_as_provider(&insert.target)?;
+                    if let Some(table) = table.downcast_ref::<ListingTable>() {
+                        // The one that DataFusion adds files to, where a table has several folders.
+                        self.interrupt
+                            .partial()
+                            .begin_insert(&table.table_paths()[0]);
+                    }
+                }
+                _ => return Ok(TreeNodeRecursion::Continue),
+            }
+            Ok(TreeNodeRecursion::Stop)
+        })?;
+        Ok(())
     }
 
     /// Whether a path or URL, as DataFusion takes it, leads into the store.

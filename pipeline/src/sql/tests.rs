@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Float16Type};
 use arrow::ipc::reader::StreamReader;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::testing::TestStore;
+use super::testing::{Clip, TestStore, feature};
 use super::{Format, Limits, Session, SqlError, open, output};
 
 const LIMITS: Limits = Limits {
@@ -78,6 +78,20 @@ fn every_table_of_the_version_answers() {
             "SELECT reason, count(*) AS n FROM rejects GROUP BY reason"
         ),
         "reason,n\ndamaged,1\n"
+    );
+}
+
+#[test]
+fn files_names_tables_as_a_query_does() {
+    let mut store = TestStore::small();
+    let clip = Clip::f16(0, &[0.; 6]);
+    let entry = feature("mel_raw_db", "f16", &[Some(2), Some(3)]);
+    store.write_feature(&entry, "training", &[clip]);
+    let named =
+        "SELECT DISTINCT table_name AS t FROM files WHERE table_name LIKE '%raw%' ORDER BY t";
+    assert_eq!(
+        csv(&session(&store), named),
+        "t\nfeatures_mel_raw_db\nraw.tracks\n"
     );
 }
 
@@ -567,6 +581,48 @@ fn an_interrupted_query_ends_as_such() {
     assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
     assert_eq!(stopped.exit_code(), 130);
     assert_eq!(csv(&session, "SELECT 1 AS a"), "a\n1\n");
+}
+
+#[test]
+fn an_interrupted_statement_leaves_no_unfinished_file() {
+    let store = TestStore::small();
+    let folder = tempfile::tempdir().expect("a folder");
+    let allowed = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
+    let session = open(store.folder.path(), &store.manifest, allowed).expect("the store opens");
+    let at = folder.path().display();
+    let external = format!("CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}/'");
+    csv(&session, &external);
+
+    let endless = "SELECT a.track_id AS a FROM tracks a, tracks b, tracks c, tracks d, tracks e, tracks f, tracks g, \
+                   tracks h, tracks i, tracks j, tracks k, tracks l";
+    for sql in [
+        format!("COPY ({endless}) TO '{at}/x.csv'"),
+        format!("EXPLAIN ANALYZE COPY ({endless}) TO '{at}/x.csv'"),
+        format!("INSERT INTO own {endless}"),
+        format!("EXPLAIN ANALYZE INSERT INTO own {endless}"),
+    ] {
+        let interrupt = session.interrupt();
+        let files = || std::fs::read_dir(folder.path()).expect("a folder").count();
+        let (was_written, stopped) = std::thread::scope(|scope| {
+            let stopper = scope.spawn(|| {
+                let start = std::time::Instant::now();
+                // A minute, so that a statement that writes nothing is a failure and no test without an end.
+                while files() == 0 && start.elapsed().as_secs() < 60 {
+                    std::thread::yield_now();
+                }
+                let was_written = files() > 0;
+                interrupt.stop();
+                was_written
+            });
+            let stopped = ask(&session, Format::Csv, &sql).map_err(|error| error.exit_code());
+            (stopper.join().expect("the stopper"), stopped)
+        });
+        assert_eq!((was_written, stopped), (true, Err(130)), "{sql}");
+        assert_eq!(files(), 0, "{sql}");
+    }
 }
 
 #[test]
