@@ -11,6 +11,7 @@ use crate::joined::{Metadata, vocabulary};
 use crate::pages::Pages;
 use crate::rows::{RowGroup, Rows};
 use crate::shard::Shard;
+use crate::splits::RuleInUse;
 use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, splits};
 
 /// What a model sees of a row; nothing else is read for it.
@@ -54,7 +55,7 @@ pub struct Dataset<M = Vec<u8>> {
     pub(crate) rows: Rows,
     pub(crate) pages: Pages,
     pub(crate) sides: Vec<Option<Side>>,
-    pub(crate) rule: SplitRule,
+    pub(crate) rule: RuleInUse,
     pub(crate) targets: Vec<Target>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) needs: Needs,
@@ -112,7 +113,7 @@ impl<M> Dataset<M> {
         }
 
         Ok(Arc::new(Self {
-            rule: splits::rule(&store, data.split.as_deref()),
+            rule: RuleInUse::new(&store, data.split.as_deref()),
             store,
             spec,
             form,
@@ -165,10 +166,22 @@ impl<M> Dataset<M> {
         &self.rows
     }
 
-    /// The rule that made the sides in use.
+    /// The rule that made the sides in use; [`SplitRule::Column`] for a column of the user's own.
     #[must_use]
     pub const fn split_rule(&self) -> SplitRule {
-        self.rule
+        self.rule.kind
+    }
+
+    /// Its name, as `data.split` asks for it.
+    #[must_use]
+    pub fn split_name(&self) -> &str {
+        &self.rule.name
+    }
+
+    /// It is the recipe's rule, so a side's rows are in that side's files alone.
+    #[must_use]
+    pub const fn is_split_by_folder(&self) -> bool {
+        self.rule.is_recipes
     }
 
     /// In the configuration's order.

@@ -70,6 +70,8 @@ pub struct Fixture {
     pub stretched: bool,
     /// Each of this many clips has no label; 0: none.
     pub unlabelled: usize,
+    /// A column of the user's own in `tracks`, such as `split_mood`, which has the sides of `split_stratified`.
+    pub own_column: Option<&'static str>,
     /// Clips from this one on are not in `fma_features`.
     pub published: usize,
     /// Clips a file.
@@ -95,6 +97,7 @@ impl Default for Fixture {
             ragged: false,
             stretched: false,
             unlabelled: 0,
+            own_column: None,
             published: usize::MAX,
             shard_clips: 20,
             row_group_rows: 8,
@@ -433,7 +436,7 @@ impl Fixture {
         };
         let noise =
             |clip: usize| canonical::hash("column", 0, &clip.to_string()) as f64 / u64::MAX as f64;
-        let tracks = [
+        let mut tracks = vec![
             ("clip_key", text(&Self::clip_key)),
             ("track_id", ids()),
             ("split_official", text(&|_| "none".to_owned())),
@@ -446,6 +449,10 @@ impl Fixture {
                 text(&|clip| self.side_by_artist(clip).to_owned()),
             ),
         ];
+        tracks.extend(self.own_column.map(|name| {
+            let sides = text(&|clip| Self::side_stratified(clip).to_owned());
+            (name, sides)
+        }));
         let features = [
             ("track_id", ids()),
             ("chroma_cens_mean_01", numbers(&|clip| Some(noise(clip)))),

@@ -53,6 +53,15 @@ fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
     None
 }
 
+/// Where a row lies in its page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowInPage {
+    /// From 0.
+    pub within: usize,
+    /// Rows of the page, more than `within`.
+    pub page_rows: usize,
+}
+
 /// What a reader thread keeps from row to row.
 pub struct Scratch {
     /// The page as it is in the file.
@@ -80,11 +89,11 @@ impl Scratch {
         })
     }
 
-    /// Row `within` of the zstd page in `self.page`, into `slot`, which is as long as a row.
+    /// One row of the zstd page in `self.page`, into `slot`, which is as long as a row.
     ///
     /// # Errors
     /// What is wrong with the page.
-    pub fn decompress(&mut self, within: usize, slot: &mut [u8]) -> Result<(), String> {
+    pub fn decompress(&mut self, row: RowInPage, slot: &mut [u8]) -> Result<(), String> {
         let header = header(&self.page).ok_or("its page header is none")?;
         if header.kind != DATA_PAGE {
             return Err(format!("a page of type {}", header.kind));
@@ -96,14 +105,15 @@ impl Scratch {
             .and_then(|bytes| self.page.len().checked_sub(bytes))
             .filter(|start| *start > header.length)
             .ok_or("its page header gives another length")?;
-        // The page must hold whole rows, and the wanted one among them: the slice at the end relies on both.
+        // Compared before memory is made for them: a damaged header can claim gigabytes. The slice at the end relies on
+        // it too.
         let rows_bytes = usize::try_from(header.uncompressed).unwrap_or(0);
-        if rows_bytes % slot.len() != 0 || within >= rows_bytes / slot.len() {
+        if row.page_rows.checked_mul(slot.len()) != Some(rows_bytes) {
             return Err(format!("its page header gives {rows_bytes} bytes of rows"));
         }
 
         // A page of one row is the usual case, and needs no copy.
-        let is_one_row = rows_bytes == slot.len();
+        let is_one_row = row.page_rows == 1;
         let payload = &self.page[start..];
         let written = if is_one_row {
             self.decompressor.decompress_to_buffer(payload, slot)
@@ -119,7 +129,7 @@ impl Scratch {
         }
 
         if !is_one_row {
-            slot.copy_from_slice(&self.rows[within * slot.len()..][..slot.len()]);
+            slot.copy_from_slice(&self.rows[row.within * slot.len()..][..slot.len()]);
         }
         Ok(())
     }
@@ -156,5 +166,48 @@ mod tests {
             None,
             "too long a number"
         );
+    }
+
+    /// A zstd page of `rows`, whose header claims so many bytes of them.
+    fn page(rows: &[u8], claimed_bytes: i32) -> Vec<u8> {
+        let payload = zstd::bulk::compress(rows, 1).expect("memory");
+        let mut page = Vec::new();
+        for field in [DATA_PAGE, claimed_bytes, payload.len() as i32] {
+            page.push(NEXT_I32);
+            let mut zigzag = (field << 1 ^ field >> 31) as u32;
+            while zigzag >= 0x80 {
+                page.push(zigzag as u8 | 0x80);
+                zigzag >>= 7;
+            }
+            page.push(zigzag as u8);
+        }
+        // The end of the header's fields.
+        page.push(0);
+        page.extend(payload);
+        page
+    }
+
+    #[test]
+    fn a_row_comes_out_of_a_page_of_several_and_a_claim_of_gigabytes_takes_no_memory() {
+        let mut scratch = Scratch::new().expect("memory");
+        let mut slot = [0; 4];
+        let row = RowInPage {
+            within: 1,
+            page_rows: 3,
+        };
+        let claims = [2_147_483_644, 16, 8, 0, -12];
+        for claimed_bytes in claims {
+            scratch.page = page(b"rows of data", claimed_bytes);
+            let said = scratch
+                .decompress(row, &mut slot)
+                .expect_err("not its rows");
+            let bytes = claimed_bytes.max(0);
+            assert_eq!(said, format!("its page header gives {bytes} bytes of rows"));
+        }
+        assert_eq!(scratch.rows.capacity(), 0);
+
+        scratch.page = page(b"rows of data", 12);
+        scratch.decompress(row, &mut slot).expect("whole");
+        assert_eq!(&slot, b" of ");
     }
 }

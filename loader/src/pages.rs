@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use parquet::file::page_index::offset_index::PageLocation;
 use crate::DatasetError;
 use crate::arrow_column::ArrowColumn;
 use crate::form::Form;
-use crate::page::Scratch;
+use crate::page::{RowInPage, Scratch};
 use crate::rows::RowGroup;
 use crate::shard::{self, Shard};
 
@@ -194,9 +195,9 @@ impl Pages {
             let end = pages
                 .get(number + 1)
                 .map_or(n_rows, |next| next.first_row_index);
-            let n_rows = u32::try_from(end - page.first_row_index)
-                .map_err(|_| "its offset index is out of order")?;
-            self.locate_page(shard, page, n_rows, located)?;
+            let rows = rows_within(page.first_row_index, end, n_rows)
+                .ok_or("its offset index is out of order")?;
+            self.locate_page(shard, page, rows, located)?;
         }
 
         // The lengths above lie end to end, so only rows before the first page can be missing.
@@ -210,14 +211,15 @@ impl Pages {
         }
     }
 
-    /// Places of the `n_rows` rows of one page.
+    /// Places of one page's rows, which are these of its row group.
     fn locate_page(
         &self,
         shard: &Shard,
         page: &PageLocation,
-        n_rows: u32,
+        rows: Range<u32>,
         located: &mut RowPlaces,
     ) -> Result<(), String> {
+        let n_rows = rows.end - rows.start;
         let offset = page.offset as u64;
         let bytes = page.compressed_page_size as u32;
         if page.offset < 0
@@ -257,8 +259,7 @@ impl Pages {
             }
             ReadMethod::Arrow(_) => {
                 // Arrow's reader finds the page by itself. Offset and length serve to read the bytes first, see `read`.
-                let first_row = page.first_row_index as u32;
-                for within in first_row..first_row + n_rows {
+                for within in rows {
                     located.places.push(Place {
                         offset,
                         bytes,
@@ -293,7 +294,7 @@ impl Pages {
                 scratch.page.resize(place.bytes as usize, 0);
                 source.read_at(&mut scratch.page, place.offset, group)?;
                 scratch
-                    .decompress(place.within as usize, slot)
+                    .decompress(self.row_in_page(row), slot)
                     .map_err(damaged)?;
             }
             ReadMethod::Arrow(arrow_column) => {
@@ -315,6 +316,20 @@ impl Pages {
             .fetch_add(u64::from(place.bytes), Ordering::Relaxed);
         Ok(frames)
     }
+
+    /// Where a row lies in its zstd page.
+    fn row_in_page(&self, row: u32) -> RowInPage {
+        let row = row as usize;
+        let within = self.places[row].within as usize;
+        // Every page's rows are counted from 0 and lie side by side, so the next row that has 0 begins another page. Most
+        // pages have one row, and then this looks at one place.
+        let behind = &self.places[row + 1..];
+        let n_behind = behind.iter().take_while(|place| place.within > 0).count();
+        RowInPage {
+            within,
+            page_rows: within + 1 + n_behind,
+        }
+    }
 }
 
 impl RowFile {
@@ -335,6 +350,15 @@ impl RowFile {
             other => other.map_err(DatasetError::io_at(&self.path, "read")),
         }
     }
+}
+
+/// The rows from `first` up to `end`; `None` where they are not within the row group's `n_rows` rows. All three are claims
+/// of the file: what is not compared with them could make places for billions of rows.
+fn rows_within(first: i64, end: i64, n_rows: i64) -> Option<Range<u32>> {
+    if first > end || end > n_rows {
+        return None;
+    }
+    Some(u32::try_from(first).ok()?..u32::try_from(end).ok()?)
 }
 
 /// Whether a column chunk's pages are its rows' bytes one after another.
@@ -359,4 +383,100 @@ fn is_uncompressed(chunk: &ColumnChunkMetaData) -> bool {
 
 fn is_zstd(chunk: &ColumnChunkMetaData) -> bool {
     matches!(chunk.compression(), Compression::ZSTD(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+    use wavemill_schemas::config::Data;
+    use wavemill_schemas::manifest::FeatureEntry;
+    use wavemill_schemas::recipe::Compression;
+
+    use super::*;
+    use crate::fixture::{FEATURE, Fixture};
+    use crate::{InputSpec, Store};
+
+    fn form_of(feature: &FeatureEntry) -> Form {
+        let spec = InputSpec::new(feature, &Data::default(), None).expect("rows of one length");
+        Form::new(&spec).expect("a form")
+    }
+
+    /// What is said of a file whose first row group has an offset index that `damage` changed.
+    fn located(compression: Compression, damage: impl Fn(&mut [PageLocation])) -> String {
+        let fixture = Fixture {
+            compression,
+            ..Fixture::default()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        fixture.write(folder.path());
+        let store = Store::open(folder.path(), None).expect("a store");
+        let feature = store.feature(None).expect("a feature");
+        let entry = store.manifest().files_of(FEATURE).next().expect("a file");
+        let mut shard = Shard::open(&store, entry, feature).expect("a file of the store");
+
+        let metadata = shard.metadata.metadata();
+        let mut index = metadata.offset_index().expect("an offset index").clone();
+        let column = shard.metadata.schema().index_of(FEATURE).expect("a column");
+        damage(&mut index[0][column].page_locations);
+        let damaged = metadata.as_ref().clone().into_builder();
+        let damaged = damaged.set_offset_index(Some(index)).build();
+        let options = ArrowReaderOptions::new();
+        shard.metadata =
+            ArrowReaderMetadata::try_new(Arc::new(damaged), options).expect("a schema");
+
+        match Pages::new(FEATURE, form_of(feature)).locate(&shard) {
+            Ok(_) => "located".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn an_offset_index_that_claims_billions_of_rows_is_damage_and_takes_no_memory() {
+        for compression in [Compression::Zstd, Compression::None, Compression::Lz4] {
+            // Lz4 goes through Arrow's reader.
+            assert_eq!(located(compression, |_| {}), "located");
+
+            type Damage = fn(&mut [PageLocation]);
+            let damages: [Damage; 5] = [
+                |pages| pages[1].first_row_index = 4_294_967_294,
+                |pages| pages[1].first_row_index = i64::MIN,
+                |pages| pages[0].first_row_index = i64::MIN,
+                |pages| {
+                    pages[0].first_row_index = 4_294_967_288;
+                    pages[1].first_row_index = 4_294_967_304;
+                },
+                |pages| pages.swap(0, 1),
+            ];
+            for (number, damage) in damages.into_iter().enumerate() {
+                let said = located(compression, damage);
+                assert!(
+                    said.contains("row group 0 is damaged (its offset index is out of order)"),
+                    "{compression:?}, damage {number}: {said}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_page_are_counted_up_to_the_next_page() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let manifest = Fixture::default().write(folder.path());
+        let mut pages = Pages::new(FEATURE, form_of(&manifest.features[0]));
+        // Pages of three rows, of one, and of two.
+        pages.places = [0, 1, 2, 0, 0, 1]
+            .map(|within| Place {
+                offset: 4,
+                bytes: 100,
+                within,
+            })
+            .to_vec();
+
+        let found = [0, 1, 2, 3, 4, 5].map(|row| {
+            let RowInPage { within, page_rows } = pages.row_in_page(row);
+            (within, page_rows)
+        });
+        assert_eq!(found, [(0, 3), (1, 3), (2, 3), (0, 1), (0, 2), (1, 2)]);
+    }
 }

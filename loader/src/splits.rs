@@ -85,20 +85,46 @@ pub fn sides(
     Ok(sides)
 }
 
-/// The rule in use: the one asked for, else the recipe's.
-#[must_use]
-pub fn rule(store: &Store, asked: Option<&str>) -> SplitRule {
-    // `sides` is asked first, and refuses a name that no column of `tracks` has.
-    let all = [
-        SplitRule::Official,
-        SplitRule::Stratified,
-        SplitRule::Artist,
-        SplitRule::Column,
-        SplitRule::Segment,
-    ];
-    all.into_iter()
-        .find(|rule| Some(rule.name()) == asked)
-        .unwrap_or(store.manifest().recipe.split.rule)
+/// The rule that made the sides in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleInUse {
+    /// As `data.split` asks for it: the name of a rule, or of a column of `tracks` without its prefix.
+    pub name: String,
+    /// What the sides are good for.
+    pub kind: SplitRule,
+    /// It is the recipe's, so a side's rows are in that side's folder.
+    pub is_recipes: bool,
+}
+
+impl RuleInUse {
+    /// The one asked for, else the recipe's. [`sides`] is asked first, and refuses a name that no column of `tracks` has.
+    #[must_use]
+    pub fn new(store: &Store, asked: Option<&str>) -> Self {
+        let own = store.manifest().recipe.split.rule;
+        let Some(name) = asked.filter(|name| *name != own.name()) else {
+            return Self {
+                name: own.name().to_owned(),
+                kind: own,
+                is_recipes: true,
+            };
+        };
+
+        // wavemill writes a column for each of three rules. Any other is the user's own, whatever its name: its sides are
+        // those of tracks, even if it is called `segment`.
+        let written = [
+            SplitRule::Official,
+            SplitRule::Stratified,
+            SplitRule::Artist,
+        ];
+        Self {
+            name: name.to_owned(),
+            kind: written
+                .into_iter()
+                .find(|rule| rule.name() == name)
+                .unwrap_or(SplitRule::Column),
+            is_recipes: false,
+        }
+    }
 }
 
 /// The side of each track by `rule`'s column of `tracks`; `own` is the rule that needs none.

@@ -38,13 +38,13 @@ impl<M> Dataset<M> {
     /// Rows are normalised by statistics of another rule's training rows.
     fn other_statistics(&self) -> Option<String> {
         let own = self.store.rule();
-        if self.rule.name() == own || self.spec.normalize.is_none() {
+        if self.is_split_by_folder() || self.spec.normalize.is_none() {
             return None;
         }
         Some(format!(
             "data.normalize: means and deviations are of the training rows under the store's rule, {own}; \
              under data.split = {} some of them are validation or test rows",
-            self.rule.name()
+            self.split_name()
         ))
     }
 
@@ -57,7 +57,7 @@ impl<M> Dataset<M> {
             "{aside} of {} rows are on no side under {} and not read: copies at another tempo, which only train, \
              or tracks without a side",
             self.sides.len(),
-            self.rule.name()
+            self.split_name()
         ))
     }
 

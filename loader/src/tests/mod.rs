@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::file::metadata::PageIndexPolicy;
 use tempfile::TempDir;
 use wavemill_schemas::config::Data;
-use wavemill_schemas::recipe::{Compression, Dtype};
+use wavemill_schemas::recipe::{Compression, Dtype, SplitRule};
 
 use crate::fixture::{FEATURE, Fixture};
 use crate::testing::{load, training};
@@ -337,6 +337,42 @@ fn another_rule_takes_its_sides_from_the_tracks() {
         "data.split = random: the store has official, stratified, artist"
     );
     assert_eq!(dataset.rows_of(Side::Test).len(), 8);
+}
+
+#[test]
+fn a_column_of_the_users_own_is_named_and_promises_what_a_column_does() {
+    let rule = |column: &'static str, split: Option<&str>| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let fixture = Fixture {
+            own_column: Some(column),
+            ..Fixture::default()
+        };
+        fixture.write(folder.path());
+        let data = Data {
+            split: split.map(str::to_owned),
+            ..Data::default()
+        };
+        let dataset = open(folder.path(), &data);
+        (
+            dataset.split_name().to_owned(),
+            dataset.split_rule(),
+            dataset.is_split_by_folder(),
+        )
+    };
+    let want = |name: &str, kind, is_by_folder| (name.to_owned(), kind, is_by_folder);
+
+    let own = rule("split_mood", Some("mood"));
+    assert_eq!(own, want("mood", SplitRule::Column, false));
+    // Its sides are those of tracks, whatever it is called.
+    let own = rule("split_segment", Some("segment"));
+    assert_eq!(own, want("segment", SplitRule::Column, false));
+
+    let other = rule("split_mood", Some("stratified"));
+    assert_eq!(other, want("stratified", SplitRule::Stratified, false));
+    for recipes in [None, Some("artist")] {
+        let found = rule("split_mood", recipes);
+        assert_eq!(found, want("artist", SplitRule::Artist, true));
+    }
 }
 
 #[test]

@@ -24,71 +24,67 @@ pub fn longest_s(file: &[u8]) -> f64 {
 
 /// The fixed part of an Ogg page's header.
 const OGG_HEADER_BYTES: usize = 27;
+/// The flag of a page that begins a stream.
+const OGG_FIRST: u8 = 2;
 /// Half the longest block of Vorbis: what one packet can give.
 const VORBIS_PACKET_SAMPLES_MAX: u64 = 4_096;
 
-/// The packets that end on anything that looks like a page, each as long as the stream's longest, or the time that the
-/// pages' numbers go through, if that is more.
+/// Of everything that looks like a page, the packets that end on it, each as long as the stream's longest, or the time
+/// that its granule goes through, if that is more.
 fn ogg_longest_s(file: &[u8]) -> f64 {
     // Without an identification header nothing bounds the packets. Such a file is measured, which ends in a reject.
     let Some(idents) = VorbisIdents::of(file) else {
         return f64::INFINITY;
     };
-    let pages = OggPages::of(file);
-
-    let n_samples = pages.n_packets.saturating_mul(idents.packet_samples_max);
-    let n_samples = n_samples.max(pages.granule_samples);
+    let n_samples = ogg_samples_max(file, idents.packet_samples_max);
     // The lowest rate gives the longest time. Rates that are not decoded count as the nearest one that is, as they do
     // in `ogg/run.rs`.
     n_samples as f64 / f64::from(idents.rate_hz_min.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 
-/// What everything that looks like a page says together.
-struct OggPages {
-    /// Packets that end on them.
-    n_packets: u64,
-    /// Samples that their granules go through.
-    granule_samples: u64,
-}
+/// Samples that all pages together give at most, where a packet gives at most `packet_samples_max`.
+///
+/// A page gives all its packets, or silence and packets up to its granule, whichever is more (`ogg/granules.rs`). The
+/// larger one is taken page by page. The larger of both sums would be too little: behind a hole a page may give all its
+/// packets although its granule stands still, and the next page silence for time that is in no packet. In a file without
+/// damage no granule goes through more than its page's packets, so only the packets count.
+fn ogg_samples_max(file: &[u8], packet_samples_max: u64) -> u64 {
+    let mut n_samples = 0_u64;
+    let mut last = None; // the serial number and the granule of the last page that tells a time
 
-impl OggPages {
-    fn of(file: &[u8]) -> Self {
-        let mut pages = Self {
-            n_packets: 0,
-            granule_samples: 0,
+    // No checksum is looked at, and a page within another one counts too. Both only make the bound higher.
+    for at in memmem::find_iter(file, b"OggS") {
+        let Some(header) = file.get(at..at + OGG_HEADER_BYTES) else {
+            break;
         };
-        let mut last = None; // the serial number and the granule of the last page that tells a time
+        let lacing_at = at + OGG_HEADER_BYTES;
+        let lacing_end = lacing_at + usize::from(header[26]);
+        let lacing = &file[lacing_at..lacing_end.min(file.len())];
+        // A value under 255 ends a packet.
+        let n_packets = lacing.iter().filter(|&&value| value < 255).count() as u64;
 
-        // No checksum is looked at, and a page within another one counts too. Both only make the bound higher.
-        for at in memmem::find_iter(file, b"OggS") {
-            let Some(header) = file.get(at..at + OGG_HEADER_BYTES) else {
-                break;
-            };
-            let lacing_at = at + OGG_HEADER_BYTES;
-            let lacing_end = lacing_at + usize::from(header[26]);
-            let lacing = &file[lacing_at..lacing_end.min(file.len())];
-            // A value under 255 ends a packet.
-            pages.n_packets += lacing.iter().filter(|&&value| value < 255).count() as u64;
-
-            let granule = little_endian(&header[6..14]);
-            let serial = little_endian(&header[14..18]);
-            // No packet ends on a page with this granule.
-            if granule == u64::MAX {
-                continue;
+        let is_first = header[5] & OGG_FIRST != 0;
+        let granule = little_endian(&header[6..14]);
+        let serial = little_endian(&header[14..18]);
+        // Negative numbers are no times; −1 says that no packet ends here.
+        let gone_through = match i64::try_from(granule) {
+            Err(_) => 0,
+            Ok(_) => {
+                // A stream's time begins at 0, whatever a stream of the same number said before. Pages of streams side by
+                // side alternate. A page behind one of another stream counts from 0 too, which is too much and never too
+                // little.
+                let from = match last {
+                    Some((last_serial, granule)) if last_serial == serial && !is_first => granule,
+                    _ => 0,
+                };
+                last = Some((serial, granule));
+                granule.saturating_sub(from)
             }
-            // Pages of streams side by side alternate. A page behind one of another stream counts from 0, which is too
-            // much and never too little.
-            let from = match last {
-                Some((last_serial, granule)) if last_serial == serial => granule,
-                _ => 0,
-            };
-            pages.granule_samples = pages
-                .granule_samples
-                .saturating_add(granule.saturating_sub(from));
-            last = Some((serial, granule));
-        }
-        pages
+        };
+
+        n_samples = n_samples.saturating_add(gone_through.max(n_packets * packet_samples_max));
     }
+    n_samples
 }
 
 fn little_endian(bytes: &[u8]) -> u64 {
@@ -132,6 +128,7 @@ impl VorbisIdents {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::ogg::testing::{self as pages, FIRST, Setup};
     use crate::decode::wav::testing::{chunk, fmt, riff};
     use crate::decode::{Decode, DecodeArgs, Pcm, SymphoniaDecoder};
     use wavemill_kernels::Level;
@@ -139,15 +136,19 @@ mod tests {
     /// How much more than there is may be thought possible of a sound file: the packets of Vorbis are of two lengths.
     const EXCESS_MAX: f64 = 2.5;
 
-    #[test]
-    fn no_file_is_longer_than_it_can_be() {
+    fn decoder() -> SymphoniaDecoder {
         let args = DecodeArgs {
             sample_rate_hz: 22_050,
             duration_s: None,
             min_duration_s: 0.01,
             keep_rate: false,
         };
-        let mut decoder = SymphoniaDecoder::new(args, Level::Scalar).expect("22,050 Hz");
+        SymphoniaDecoder::new(args, Level::Scalar).expect("22,050 Hz")
+    }
+
+    #[test]
+    fn no_file_is_longer_than_it_can_be() {
+        let mut decoder = decoder();
         let wav = {
             let data = vec![7; 2 * 22_050];
             riff(&[fmt(1, 1, 16), chunk(b"data", &data)])
@@ -192,5 +193,59 @@ mod tests {
         for cut in (0..file.len()).step_by(7) {
             assert!(longest_s(&file[..cut]) >= 0.0, "{name} cut at {cut}");
         }
+    }
+
+    /// Samples that a packet of a long block adds to another one.
+    const LONG_SAMPLES: i64 = 1_024;
+    /// A packet of a long block that is silent.
+    const LONG: &[u8] = &[2];
+    /// As many of them as can end on a page.
+    const FULL_PAGE: &[&[u8]] = &[LONG; 255];
+
+    /// The two pages of headers, both with this granule.
+    fn ogg_headers(granule: i64) -> Vec<pages::Page> {
+        let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
+        let setup = Setup::default().bytes();
+        vec![
+            pages::of(FIRST, granule, 0, &[&pages::ident(1, 22_050)]),
+            pages::of(0, granule, 1, &[comment, &setup]),
+        ]
+    }
+
+    #[test]
+    fn holes_and_gaps_by_turns_are_not_longer_than_an_ogg_file_can_be() {
+        let mut ogg = ogg_headers(0);
+        ogg.push(pages::of(0, 254 * LONG_SAMPLES, 2, FULL_PAGE));
+        let (mut granule, mut sequence) = (254 * LONG_SAMPLES, 3);
+        for _ in 0..40 {
+            // Behind a missing page time stands still, and all the packets of this one are heard.
+            sequence += 1;
+            ogg.push(pages::of(0, granule, sequence, FULL_PAGE));
+            // Half of the time that the next one goes through is in no packet.
+            granule += 2 * 255 * LONG_SAMPLES;
+            sequence += 1;
+            ogg.push(pages::of(0, granule, sequence, FULL_PAGE));
+            sequence += 1;
+        }
+        let file = pages::bytes(&ogg);
+        check(&mut decoder(), "holes and gaps by turns", &file);
+    }
+
+    #[test]
+    fn what_is_missing_at_the_start_of_a_link_is_within_what_an_ogg_file_can_be() {
+        let n_samples = 2 * 254 * LONG_SAMPLES;
+        let mut first = ogg_headers(0);
+        first.push(pages::of(0, n_samples / 2, 2, FULL_PAGE));
+        first.push(pages::of(0, n_samples, 3, FULL_PAGE));
+        // The headers of the next link say the time at which the first one ended. Behind them two pages are damaged, and
+        // the granule of the next one says how long they were.
+        let file = [
+            pages::bytes(&first),
+            pages::bytes(&ogg_headers(n_samples)),
+            b"damaged".to_vec(),
+            pages::page(&pages::of(0, n_samples, 4, &[LONG])),
+        ]
+        .concat();
+        check(&mut decoder(), "a gap at the start of a link", &file);
     }
 }

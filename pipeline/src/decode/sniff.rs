@@ -67,7 +67,10 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// Three ADTS headers (ISO/IEC 13818-7 §6.2) in a row; layer 0 is what tells them from MPEG audio.
+/// Bytes of an ADTS header without its checksum (ISO/IEC 13818-7 §6.2).
+const ADTS_HEADER_BYTES: usize = 7;
+
+/// Three ADTS headers in a row; layer 0 is what tells them from MPEG audio.
 fn is_adts(bytes: &[u8]) -> bool {
     let mut at = 0;
     (0..3).all(|_| {
@@ -75,9 +78,11 @@ fn is_adts(bytes: &[u8]) -> bool {
             return false;
         };
         // The length of the frame, header included: 13 bits over three bytes.
-        at += usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5);
-        // The rest of the sync, and the layer. The bits of the version and of the checksum may be either.
-        b1 & 0xF6 == 0xF0
+        let frame_bytes = usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5);
+        at += frame_bytes;
+        // The rest of the sync, and the layer. The bits of the version and of the checksum may be either. A frame of no
+        // bytes would make one header look like three.
+        b1 & 0xF6 == 0xF0 && frame_bytes >= ADTS_HEADER_BYTES
     })
 }
 
@@ -105,5 +110,12 @@ mod tests {
         );
         assert_eq!(sniff(b"\xFF\xFB\x90\x64"), Format::Mpeg);
         assert_eq!(sniff(b""), Format::Mpeg);
+    }
+
+    #[test]
+    fn one_header_of_aac_and_zeros_are_no_aac() {
+        let mut file = vec![0; 4_096];
+        file[..2].copy_from_slice(&[0xFF, 0xF1]);
+        assert_eq!(sniff(&file), Format::Mpeg);
     }
 }

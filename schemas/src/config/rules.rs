@@ -29,6 +29,7 @@ impl Config {
         rules.extend(self.optimizer_rules());
         rules.extend(self.schedule_rules());
         rules.extend(self.augment_rules());
+        rules.extend(self.finite_rules());
 
         match rules.into_iter().find(|rule| !rule.holds) {
             Some(broken) => Err(ConfigError::Value {
@@ -114,6 +115,12 @@ impl Config {
                 "two values from 0 to below 1",
             ),
             Rule::new(
+                optimizer.eps >= 0.0,
+                "optimizer.eps",
+                optimizer.eps,
+                "0 or more",
+            ),
+            Rule::new(
                 optimizer.momentum >= 0.0,
                 "optimizer.momentum",
                 optimizer.momentum,
@@ -147,10 +154,23 @@ impl Config {
                 "at least 1",
             ),
             Rule::new(
+                // Above 1 the rate grows, which torch allows too.
+                step.gamma >= 0.0,
+                "schedule.step.gamma",
+                step.gamma,
+                "0 or more",
+            ),
+            Rule::new(
                 (0.0..1.0).contains(&plateau.factor),
                 "schedule.plateau.factor",
                 plateau.factor,
                 "from 0 to below 1",
+            ),
+            Rule::new(
+                plateau.threshold >= 0.0,
+                "schedule.plateau.threshold",
+                plateau.threshold,
+                "0 or more",
             ),
         ]
     }
@@ -179,5 +199,29 @@ impl Config {
                 "0 (none) or more",
             ),
         ]
+    }
+
+    /// No rule above bounds these upwards. `clip_norm` is not among them: infinity clips nothing there, as in torch.
+    fn finite_rules(&self) -> Vec<Rule> {
+        let step = self.schedule.step.clone().unwrap_or_default();
+        let plateau = self.schedule.plateau.clone().unwrap_or_default();
+        let [low, high] = self.augment.amplitude;
+
+        let values = [
+            ("optimizer.lr", self.optimizer.lr),
+            ("optimizer.weight_decay", self.optimizer.weight_decay),
+            ("optimizer.eps", self.optimizer.eps),
+            ("optimizer.momentum", self.optimizer.momentum),
+            ("schedule.step.gamma", step.gamma),
+            ("schedule.plateau.threshold", plateau.threshold),
+            ("loss.mixup", self.loss.mixup),
+            ("augment.amplitude", low),
+            ("augment.amplitude", high),
+            ("augment.noise_std", self.augment.noise_std),
+        ];
+        values
+            .into_iter()
+            .map(|(key, value)| Rule::new(value.is_finite(), key, value, "a finite number"))
+            .collect()
     }
 }

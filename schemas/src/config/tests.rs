@@ -59,6 +59,46 @@ fn an_impossible_value_is_named_with_its_key() {
 }
 
 #[test]
+fn numbers_that_no_optimiser_or_schedule_can_use_are_refused() {
+    let refusals = [
+        ("optimizer.eps=-1", "optimizer.eps = -1: 0 or more"),
+        ("optimizer.eps=nan", "optimizer.eps = NaN: 0 or more"),
+        ("optimizer.lr=0", "optimizer.lr = 0: above 0"),
+        ("optimizer.lr=inf", "optimizer.lr = inf: a finite number"),
+        (
+            "schedule.step.gamma=-0.5",
+            "schedule.step.gamma = -0.5: 0 or more",
+        ),
+        (
+            "schedule.step.gamma=inf",
+            "schedule.step.gamma = inf: a finite number",
+        ),
+        (
+            "schedule.plateau.threshold=-1",
+            "schedule.plateau.threshold = -1: 0 or more",
+        ),
+        ("loss.mixup=inf", "loss.mixup = inf: a finite number"),
+        (
+            "augment.amplitude=[0, inf]",
+            "augment.amplitude = inf: a finite number",
+        ),
+    ];
+    for (set, refusal) in refusals {
+        let error = Config::parse("", "", &[set.to_owned()]).expect_err(set);
+        assert_eq!(error.to_string(), refusal);
+    }
+
+    for set in [
+        "optimizer.eps=0",
+        "optimizer.clip_norm=inf",
+        "schedule.step.gamma=1.5",
+        "schedule.plateau.threshold=0",
+    ] {
+        assert!(Config::parse("", "", &[set.to_owned()]).is_ok(), "{set}");
+    }
+}
+
+#[test]
 fn the_set_that_is_wrong_is_named_and_not_those_beside_it() {
     let sets = ["optimizer.lr=0.1", "optimizer.eps=small", "seed=1"].map(str::to_owned);
     let error = Config::parse("", "defaults", &sets)

@@ -27,7 +27,7 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
         });
     }
     if let Some((target, side)) = data.unscorable() {
-        let rule = data.split_rule().name();
+        let rule = data.split_name().to_owned();
         return Err(RunError::Unscorable {
             target: target.to_owned(),
             split: side.name(),
@@ -60,11 +60,11 @@ pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
 /// Why a side has no rows: with damaged files passed over, those are the first to look at.
 fn no_rows(data: &Dataset, side: Side) -> RunError {
     let split = side.name();
-    let rule = data.split_rule().name();
+    let rule = data.split_name().to_owned();
     let mut lost = data.lost_paths();
 
     // By the rule of its folders a side's rows are in that side's files alone.
-    if data.split_rule() == data.store().manifest().recipe.split.rule {
+    if data.is_split_by_folder() {
         lost.retain(|path| path.contains(&format!("/split={split}/")));
     }
     match lost.split_first() {
@@ -150,13 +150,12 @@ pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<()
     };
     let now = data.lost_paths();
 
-    // By the rule of its folders a side's rows are in that side's files alone.
-    let is_by_folder = data.split_rule() == data.store().manifest().recipe.split.rule;
     // Lost since then, or restored since then: either moves the rows behind it to other places in the order.
     let fresh = now.iter().filter(|path| !then.contains(path));
     let back = then.iter().filter(|path| !now.contains(path));
     let mut files: Vec<&str> = fresh.chain(back).map(String::as_str).collect();
-    if is_by_folder {
+    // By the rule of its folders a side's rows are in that side's files alone.
+    if data.is_split_by_folder() {
         files.retain(|path| path.contains("/split=training/"));
     }
     if files.is_empty() {

@@ -35,7 +35,7 @@ pub enum RunError {
         /// Which side.
         split: &'static str,
         /// The rule.
-        rule: &'static str,
+        rule: String,
     },
     /// All that a split had was passed over as damaged.
     #[error(
@@ -46,7 +46,7 @@ pub enum RunError {
         /// Which side.
         split: &'static str,
         /// The rule.
-        rule: &'static str,
+        rule: String,
         /// The damaged files, as the manifest calls them.
         lost: String,
     },
@@ -72,7 +72,7 @@ pub enum RunError {
         /// Which side.
         split: &'static str,
         /// The rule.
-        rule: &'static str,
+        rule: String,
     },
     /// `drop_last` leaves nothing.
     #[error(

@@ -521,6 +521,8 @@ impl Visitor for VorbisDecoder<'_> {
 
         match self.make_codec(&ident, packet, setup.books_bytes) {
             Ok(()) => self.open(ident.rate_hz)?,
+            // The file's budget of code books is a limit too.
+            Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
             Err(fault) => {
                 self.fault.get_or_insert(fault);
                 return Ok(());
@@ -579,5 +581,68 @@ impl Visitor for VorbisDecoder<'_> {
     fn orphan(&mut self, offset: usize, bytes: usize) {
         self.orphans.bytes += bytes;
         self.orphans.offset = self.orphans.offset.or(Some(offset));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_kernels::Level;
+
+    use super::super::super::DecodeArgs;
+    use super::super::testing::{self, FIRST, Setup};
+    use super::super::walk::Walk;
+    use super::*;
+
+    const RATE_HZ: u32 = 44_100;
+    /// A packet of a long block that is silent.
+    const LONG: &[u8] = &[2];
+
+    /// A link whose set-up header has so many code books, with a page of silent packets.
+    fn link(n_books: usize) -> Vec<u8> {
+        let mut setup = Setup::default();
+        setup.books.resize(n_books, testing::book(true));
+        let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
+        testing::bytes(&[
+            testing::of(FIRST, 0, 0, &[&testing::ident(1, RATE_HZ)]),
+            testing::of(0, 0, 1, &[comment, &setup.bytes()]),
+            testing::of(testing::LAST, 9 * 1_024, 2, &[LONG; 10]),
+        ])
+    }
+
+    /// Decodes with room for the code books of three links.
+    fn decode(links: &[Vec<u8>]) -> Result<usize, Reject> {
+        let args = DecodeArgs {
+            sample_rate_hz: RATE_HZ,
+            duration_s: None,
+            min_duration_s: 0.0,
+            keep_rate: false,
+        };
+        let mut output = Output::new(&args, Level::Scalar).expect("44.1 kHz");
+        let mut out = Pcm::default();
+        let file = links.concat();
+
+        let mut decoder = VorbisDecoder::new(file.len(), &mut output, &mut out);
+        decoder.books_bytes_left = 3 * CODEC_BYTES + CODEC_BYTES / 2;
+        let (decoder, _) = Walk::new(decoder).run(&file)?;
+        decoder.finish()?;
+        Ok(out.n_samples)
+    }
+
+    #[test]
+    fn a_chain_whose_headers_are_over_the_limit_of_a_file_is_too_large() {
+        let two = link(2);
+        let three = link(3);
+        let some = [two.clone(), three.clone(), two.clone()];
+        assert_eq!(decode(&some).map_err(|fault| fault.reason), Ok(27 * 1_024));
+
+        let many = [two.clone(), three.clone(), two.clone(), three];
+        assert_eq!(
+            decode(&many).map_err(|fault| fault.reason),
+            Err(Reason::TooLarge)
+        );
+
+        // Headers that come again cost nothing.
+        let same = vec![two; 10];
+        assert_eq!(decode(&same).map_err(|fault| fault.reason), Ok(90 * 1_024));
     }
 }

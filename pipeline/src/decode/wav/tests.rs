@@ -68,6 +68,20 @@ fn what_cannot_be_audio_silences_its_packet() {
 }
 
 #[test]
+fn the_mean_of_the_channels_decides_what_is_too_loud() {
+    let decoded = |left: f32, right: f32| {
+        let moment = [left.to_le_bytes(), right.to_le_bytes()].concat();
+        let data = moment.repeat(1_152);
+        let out = decode(&riff(&[fmt(3, 2, 32), chunk(b"data", &data)]));
+        (out.samples[0], out.lost_s > 0.0)
+    };
+    assert_eq!(decoded(20.0, 0.0), (10.0, false));
+    assert_eq!(decoded(1_000.0, -1_000.0), (0.0, false));
+    assert_eq!(decoded(40.0, 0.0), (0.0, true));
+    assert_eq!(decoded(f32::INFINITY, f32::NEG_INFINITY), (0.0, true));
+}
+
+#[test]
 fn announced_data_count_as_far_as_what_is_there_backs_them() {
     let lost = |announced: u32| {
         let mut data = chunk(b"data", &[0; 882]);
