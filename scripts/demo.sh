@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to an evaluated model: builds wavemill, makes a small synthetic music archive, extracts it, asks the
-# store two questions, trains on it for a minute, and predicts a clip.
+# store three questions, trains on it for a minute, and predicts a clip.
 #
 # usage: scripts/demo.sh [DIR]      DIR (default: tmp/demo) gets the archive, the store and the run
 set -euo pipefail
@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 need_toolchain
 step 'libtorch (.libtorch)' scripts/libtorch.sh
-step 'build (the first time 5 to 10 minutes)' build_programs
+step 'build (the first time 8 to 17 minutes)' build_programs
 programs=${CARGO_TARGET_DIR:-target}/debug
 "$programs/wavemill" demo "$dir"
 

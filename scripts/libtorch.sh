@@ -3,7 +3,7 @@
 # Does nothing where LIBTORCH is set, or where it is there already.
 #
 # usage: scripts/libtorch.sh [--cuda]
-#   --cuda   with libtorch_cuda and NVIDIA's libraries (3.5 GB in all) instead of what a CPU needs (0.6 GB)
+#   --cuda   with libtorch_cuda and NVIDIA's libraries (3.5 GB in all) instead of what a CPU needs (0.5 GB)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -2,7 +2,7 @@
 # The gate: every check and every test, cheapest first, with durations.
 #
 # usage: scripts/test.sh [--quick] [--no-trainer]
-#   --quick        formatting and unit tests alone
+#   --quick        checks that do not compile, and unit tests, alone
 #   --no-trainer   without the crate that needs libtorch
 #
 # environment:

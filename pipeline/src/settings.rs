@@ -50,7 +50,7 @@ pub const THREADS_MAX: usize = 1024;
 pub struct Settings {
     /// Worker threads, each decoding one clip at a time. Default: the processors of the machine.
     pub threads: usize,
-    /// Bound of the process, from which the two below are taken.
+    /// Bound of the process; the methods below divide it.
     pub memory_limit_bytes: u64,
     /// More rejects than this part of the planned clips: nothing is committed.
     pub max_reject_fraction: Option<f64>,

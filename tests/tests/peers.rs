@@ -184,17 +184,9 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
     let demo = scratch("demo");
     run(wavemill(["demo", "--tracks", "40"]).arg(&demo)).exits(0)?;
 
-    let outside = data_dir()
-        .map(|data| data.join("../tools/check_store.py"))
-        .filter(|path| path.is_file());
     for store in [whole(), &further, &windows, &lists, &demo.join("store")] {
         let ran = check_store(store)?.exits(0)?;
         same(&ran.out, ran.out.starts_with("0 faults; "), true)?;
-
-        if let Some(checker) = &outside {
-            let ran = python(checker, &[store])?.exits(0)?;
-            same(&ran.out, ran.out.contains("0 faults"), true)?;
-        }
     }
     Ok(())
 }

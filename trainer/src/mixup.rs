@@ -1,6 +1,6 @@
 //! Mix-up: a row becomes λ of itself and 1 − λ of a partner from the same global batch, in features and labels alike.
 //!
-//! λ is a function of (seed, epoch, row key), as is the partner (`dataset/order.rs`), whoever asks. Source: Zhang et al.,
+//! λ is a function of (seed, epoch, row key), as is the partner (`loader/src/order.rs`), whoever asks. Source: Zhang et al.,
 //! "mixup: Beyond empirical risk minimization" (2018); λ is drawn for each row, not once a batch.
 
 use tch::Tensor;

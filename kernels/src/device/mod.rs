@@ -33,7 +33,7 @@ pub(crate) use libraries::{Versions, open as open_libraries, refused};
 pub(crate) use loans::{Loans, lending};
 pub(crate) use memory::{DeviceMemory, HostMemory, RowWords, Table};
 pub(crate) use pinned::PageLocked;
-pub use plain::Plain;
+pub(crate) use plain::Plain;
 pub(crate) use plain::{bytes_of, plain};
 pub(crate) use record::{Again, Record};
 pub use report::{CudaReport, FoundDevice, FoundLibrary};

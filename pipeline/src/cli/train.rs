@@ -30,9 +30,9 @@ The words go to `wavemill-train`, which lies beside this program or on PATH, and
 
 const PREDICT_EXAMPLES: &str = "\
 Examples:
-  wavemill predict --run runs/cnn2d-1f2e3d4c-0 song.mp3
-  wavemill predict --run runs/cnn2d-1f2e3d4c-0 album/*.mp3 > genres.jsonl
-  wavemill predict --run runs/cnn2d-1f2e3d4c-0 archive/ @more.txt > genres.jsonl
+  wavemill predict --run runs/cnn2d-1f2e3d4c-1 song.mp3
+  wavemill predict --run runs/cnn2d-1f2e3d4c-1 album/*.mp3 > genres.jsonl
+  wavemill predict --run runs/cnn2d-1f2e3d4c-1 archive/ @more.txt > genres.jsonl
 
 Exit codes: 0 ok, 1 failed, or a file cannot be read or gives no row (each is named on stderr; the others are answered), \
 else those of `wavemill-train predict`.

@@ -98,7 +98,7 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 impl Margins {
-    pub fn new(classes: usize) -> Self {
+    pub(super) fn new(classes: usize) -> Self {
         Self {
             support: vec![0; classes],
             predicted: vec![0; classes],
@@ -107,21 +107,21 @@ impl Margins {
     }
 
     /// Counts `n` rows of class `truth` predicted as `guess`.
-    pub fn add(&mut self, truth: usize, guess: usize, n: u64) {
+    pub(super) fn add(&mut self, truth: usize, guess: usize, n: u64) {
         self.support[truth] += n;
         self.predicted[guess] += n;
         self.hits[truth] += if truth == guess { n } else { 0 };
     }
 
-    pub fn precision(&self, class: usize) -> f64 {
+    pub(super) fn precision(&self, class: usize) -> f64 {
         ratio(self.hits[class], self.predicted[class])
     }
 
-    pub fn recall(&self, class: usize) -> f64 {
+    pub(super) fn recall(&self, class: usize) -> f64 {
         ratio(self.hits[class], self.support[class])
     }
 
-    pub fn f1(&self, class: usize) -> f64 {
+    pub(super) fn f1(&self, class: usize) -> f64 {
         // The harmonic mean written with counts, which divides by 0 only if the class occurs nowhere.
         ratio(
             2 * self.hits[class],
@@ -130,24 +130,24 @@ impl Margins {
     }
 
     /// F1 of all decisions together; for one class a row, the accuracy.
-    pub fn f1_micro(&self) -> f64 {
+    pub(super) fn f1_micro(&self) -> f64 {
         let hits: u64 = self.hits.iter().sum();
         let support: u64 = self.support.iter().sum();
         let predicted: u64 = self.predicted.iter().sum();
         ratio(2 * hits, support + predicted)
     }
 
-    pub fn accuracy(&self) -> f64 {
+    pub(super) fn accuracy(&self) -> f64 {
         ratio(self.hits.iter().sum(), self.support.iter().sum())
     }
 
-    pub fn balanced_accuracy(&self) -> f64 {
+    pub(super) fn balanced_accuracy(&self) -> f64 {
         // As `balanced_accuracy_score`, which leaves out classes that no row has.
         let with_support = self.ids().filter(|&class| self.support[class] > 0);
         mean(with_support.map(|class| self.recall(class))).unwrap_or(0.0)
     }
 
-    pub fn macro_f1(&self) -> f64 {
+    pub(super) fn macro_f1(&self) -> f64 {
         mean(self.occurring().map(|class| self.f1(class))).unwrap_or(0.0)
     }
 
@@ -294,7 +294,7 @@ pub(super) fn count_tracks(predictions: &Predictions) -> (u64, Vec<u64>) {
 ///
 /// `None` for labels in sets, or without a label.
 #[must_use]
-pub fn log_loss(predictions: &Predictions) -> Option<f64> {
+pub(super) fn log_loss(predictions: &Predictions) -> Option<f64> {
     let losses = predictions.labelled().filter_map(|row| match row.label {
         Label::Class(class) => {
             let probability = f64::from(row.probabilities[class]);

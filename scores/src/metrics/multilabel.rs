@@ -74,7 +74,7 @@ pub(super) struct Ranking {
 
 impl Ranking {
     /// Of `(score, positive, group)`.
-    pub fn new(mut scores: Vec<(f32, bool, u32)>) -> Self {
+    pub(super) fn new(mut scores: Vec<(f32, bool, u32)>) -> Self {
         // `total_cmp` puts 0 above −0, but side by side, so that `chunk_by` still takes them for equal.
         scores.sort_by(|a, b| b.0.total_cmp(&a.0));
 
@@ -112,7 +112,7 @@ impl Ranking {
     ///
     /// The share of pairs in order, equal scores counting one half: Mann and Whitney's U with midranks. Without branches,
     /// since a bootstrap spends all its time here.
-    pub fn roc_auc(&self, weights: &[u32]) -> Option<f64> {
+    pub(super) fn roc_auc(&self, weights: &[u32]) -> Option<f64> {
         let mut doubled_pairs = 0_u64;
         let mut doubled_above = 0_u64;
         let mut negatives = 0_u64;
@@ -130,7 +130,7 @@ impl Ranking {
     }
 
     /// Average precision, each row counting once; `None` without both kinds.
-    pub fn average_precision(&self) -> Option<f64> {
+    pub(super) fn average_precision(&self) -> Option<f64> {
         self.average_precision
     }
 }
@@ -235,14 +235,14 @@ impl SetReport {
 
 impl Margins {
     /// Counts `n` rows in which `class` holds (`truth`) and is predicted (`guess`).
-    pub fn add_decision(&mut self, class: usize, truth: bool, guess: bool, n: u64) {
+    pub(super) fn add_decision(&mut self, class: usize, truth: bool, guess: bool, n: u64) {
         self.support[class] += if truth { n } else { 0 };
         self.predicted[class] += if guess { n } else { 0 };
         self.hits[class] += if truth && guess { n } else { 0 };
     }
 
     /// Mean F1 over all classes, those that nowhere occur included.
-    pub fn f1_over_all(&self) -> f64 {
+    pub(super) fn f1_over_all(&self) -> f64 {
         mean((0..self.support.len()).map(|class| self.f1(class))).unwrap_or(0.0)
     }
 

@@ -29,7 +29,7 @@ Examples:
   wavemill-train fit --store store --model crnn --target genre --target subgenre --split official
   wavemill-train fit --store store --model cnn2d --nproc 2 --threads 1
   torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
-  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-0
+  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1
   wavemill-train fit --resume-or-start runs/night --store store --model cnn2d
 
 The configuration, of each key that has a value: wavemill-train fit --print-config

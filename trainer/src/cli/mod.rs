@@ -35,13 +35,13 @@ const AFTER_HELP: &str = "\
 Examples:
   wavemill-train fit --store store --model cnn2d                    # train, then evaluate once on the test split
   wavemill-train fit --store store --model crnn --split official --set optimizer.lr=3e-4
-  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-0                 # go on where it stopped
+  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1                 # go on where it stopped
   torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
-  wavemill-train eval runs/cnn2d-1f2e3d4c-0
+  wavemill-train eval runs/cnn2d-1f2e3d4c-1
   wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out - |
-      wavemill-train predict --run runs/cnn2d-1f2e3d4c-0 -
+      wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 -
   wavemill-train models crnn
-  wavemill-train export runs/cnn2d-1f2e3d4c-0 --format torchscript --out cnn2d.pt
+  wavemill-train export runs/cnn2d-1f2e3d4c-1 --format torchscript --out cnn2d.pt
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, or no such device, 3 store or checkpoint
 damaged, 4 another store or feature, 5 no space or read-only, 130 interrupted.";
