@@ -1,7 +1,7 @@
 //! CSV as pandas writes it, which is how FMA's tables were written: a field is quoted only where it must be.
 
 /// One record with its line feed.
-pub fn record<I: IntoIterator<Item: AsRef<str>>>(fields: I) -> String {
+pub(crate) fn record<I: IntoIterator<Item: AsRef<str>>>(fields: I) -> String {
     let quoted: Vec<String> = fields
         .into_iter()
         .map(|field| quote(field.as_ref()))

@@ -9,7 +9,7 @@ use crate::synth::Canvas;
 
 /// How a clip is encoded.
 #[derive(Clone, Copy)]
-pub struct Encoding {
+pub(crate) struct Encoding {
     pub rate_hz: u32,
     pub mode: Mode,
     pub rate: Rate,
@@ -17,7 +17,7 @@ pub struct Encoding {
 
 /// Constant or variable bit rate.
 #[derive(Clone, Copy)]
-pub enum Rate {
+pub(crate) enum Rate {
     /// Constant, kbit/s as in the name.
     Constant(Bitrate),
     /// Variable; V0 is the best quality, V9 the worst.
@@ -26,7 +26,7 @@ pub enum Rate {
 
 impl Rate {
     /// The rate a catalogue states, where it is fixed: bits a second.
-    pub fn nominal_bps(self) -> Option<u32> {
+    pub(crate) fn nominal_bps(self) -> Option<u32> {
         match self {
             Self::Constant(rate) => Some(1000 * rate as u32),
             Self::Variable(_) => None,
@@ -51,7 +51,7 @@ const fn variable(rate_hz: u32, mode: Mode, quality: Quality) -> Encoding {
 }
 
 /// What is met in the wild, and in FMA.
-pub const ENCODINGS: [Encoding; 12] = [
+pub(crate) const ENCODINGS: [Encoding; 12] = [
     constant(44_100, Mode::JointStereo, Bitrate::Kbps128),
     constant(44_100, Mode::JointStereo, Bitrate::Kbps192),
     constant(44_100, Mode::JointStereo, Bitrate::Kbps256),
@@ -67,7 +67,7 @@ pub const ENCODINGS: [Encoding; 12] = [
 ];
 
 /// An encoded clip.
-pub struct Mp3 {
+pub(crate) struct Mp3 {
     /// Tag, Info frame, audio frames.
     pub bytes: Vec<u8>,
     /// Where the first audio frame starts.
@@ -78,7 +78,7 @@ pub struct Mp3 {
 ///
 /// # Errors
 /// When LAME refuses a setting or the samples.
-pub fn mp3(canvas: &Canvas, encoding: &Encoding, tag: &[u8]) -> Result<Mp3> {
+pub(crate) fn mp3(canvas: &Canvas, encoding: &Encoding, tag: &[u8]) -> Result<Mp3> {
     let mut encoder = build(encoding)?;
 
     // The bindings write into spare capacity and never grow the vector.
@@ -146,7 +146,7 @@ fn build(encoding: &Encoding) -> Result<Encoder> {
 }
 
 /// An ID3v2.4 tag (id3.org) with title, artist and album in UTF-8.
-pub fn id3v2(title: &str, artist: &str, album: &str) -> Vec<u8> {
+pub(crate) fn id3v2(title: &str, artist: &str, album: &str) -> Vec<u8> {
     let mut frames = Vec::new();
     for (id, text) in [(b"TIT2", title), (b"TPE1", artist), (b"TALB", album)] {
         frames.extend_from_slice(id);

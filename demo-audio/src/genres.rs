@@ -2,7 +2,7 @@
 
 /// A top genre that the demo can play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Genre {
+pub(crate) enum Genre {
     /// Slow organ.
     Classical,
     /// Square arpeggio over four on the floor.
@@ -26,7 +26,7 @@ pub enum Genre {
 }
 
 /// Every genre that the demo plays.
-pub const PLAYED: [Genre; 10] = [
+pub(crate) const PLAYED: [Genre; 10] = [
     Genre::Classical,
     Genre::Electronic,
     Genre::Experimental,
@@ -41,7 +41,7 @@ pub const PLAYED: [Genre; 10] = [
 
 impl Genre {
     /// FMA's genre id.
-    pub fn id(self) -> u32 {
+    pub(crate) fn id(self) -> u32 {
         match self {
             Self::International => 2,
             Self::Jazz => 4,
@@ -57,14 +57,14 @@ impl Genre {
     }
 
     /// FMA's title.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         TREE.iter()
             .find(|node| node.id == self.id())
             .map_or("", |node| node.title)
     }
 
     /// Ids of the genres below this one.
-    pub fn children(self) -> Vec<u32> {
+    pub(crate) fn children(self) -> Vec<u32> {
         TREE.iter()
             .filter(|node| node.parent == self.id())
             .map(|node| node.id)
@@ -73,7 +73,7 @@ impl Genre {
 }
 
 /// One row of `genres.csv`.
-pub struct Node {
+pub(crate) struct Node {
     /// `genre_id`.
     pub id: u32,
     /// `parent`, 0 = root.
@@ -84,7 +84,7 @@ pub struct Node {
 
 impl Node {
     /// `top_level`: the root above this genre; the piece of the tree here is two levels deep.
-    pub fn top_level(&self) -> u32 {
+    pub(crate) fn top_level(&self) -> u32 {
         if self.parent == 0 {
             self.id
         } else {
@@ -98,7 +98,7 @@ const fn node(id: u32, parent: u32, title: &'static str) -> Node {
 }
 
 /// FMA's sixteen roots, and sub-genres of those that are played (Defferrard et al. 2017, CC BY 4.0), by id.
-pub const TREE: [Node; 36] = [
+pub(crate) const TREE: [Node; 36] = [
     node(1, 38, "Avant-Garde"),
     node(2, 0, "International"),
     node(3, 0, "Blues"),

@@ -77,7 +77,7 @@ const COLUMNS: [(&str, &[&str]); 4] = [
 
 /// What is known of a clip once it is encoded.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct EncodedClip {
+pub(crate) struct EncodedClip {
     /// `track.bit_rate`, bits a second.
     pub bit_rate_bps: u32,
     /// `track.duration`, seconds.
@@ -85,7 +85,7 @@ pub struct EncodedClip {
 }
 
 /// `tracks.csv`; `encoded` has one entry a track. Bytes, since one row is not UTF-8.
-pub fn tracks_csv(catalog: &Catalog, encoded: &[EncodedClip]) -> Vec<u8> {
+pub(crate) fn tracks_csv(catalog: &Catalog, encoded: &[EncodedClip]) -> Vec<u8> {
     let mut table = header().into_bytes();
     for (track, encoded) in catalog.tracks.iter().zip(encoded) {
         table.extend_from_slice(&line(
@@ -231,7 +231,7 @@ fn list(ids: &[u32]) -> String {
 }
 
 /// `genres.csv`; `#tracks` counts the catalogue's tracks.
-pub fn genres_csv(catalog: &Catalog) -> String {
+pub(crate) fn genres_csv(catalog: &Catalog) -> String {
     let mut table = csv::record(["genre_id", "#tracks", "parent", "title", "top_level"]);
     for node in &TREE {
         let tracks = catalog

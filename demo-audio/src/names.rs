@@ -66,7 +66,7 @@ const TITLE: [&str; 16] = [
 ];
 
 /// An artist's name; `index` makes it unlike the others'.
-pub fn artist(index: usize) -> String {
+pub(crate) fn artist(index: usize) -> String {
     // 7 and 20 have no common divisor, so twenty artists have twenty last names; each further round shifts them by one.
     format!(
         "{} {}",
@@ -76,7 +76,7 @@ pub fn artist(index: usize) -> String {
 }
 
 /// A title of a track or an album.
-pub fn title(rng: &mut Rng) -> String {
+pub(crate) fn title(rng: &mut Rng) -> String {
     let first = *rng.pick(&TITLE);
     match rng.below(4) {
         0 => first.to_owned(),
@@ -90,7 +90,7 @@ pub fn title(rng: &mut Rng) -> String {
 }
 
 /// A biography: none, one line of HTML, or several lines with quotes and commas.
-pub fn bio(name: &str, rng: &mut Rng) -> String {
+pub(crate) fn bio(name: &str, rng: &mut Rng) -> String {
     let year = 1960 + rng.below(55);
     match rng.below(3) {
         0 => String::new(),

@@ -9,7 +9,7 @@ use crate::synth::{Canvas, Note, Voice, drums, effects, voices};
 
 /// How one artist plays and sounds, whatever the piece.
 #[derive(Clone, Debug)]
-pub struct PlayingStyle {
+pub(crate) struct PlayingStyle {
     /// Lowest tonic, Hz.
     pub root_hz: f32,
     /// Factor on the genre's usual tempo.
@@ -34,7 +34,7 @@ pub struct PlayingStyle {
 
 impl PlayingStyle {
     /// Draws an artist.
-    pub fn draw(rng: &mut Rng) -> Self {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
         Self {
             root_hz: 55.0 * 2f32.powf(rng.range(0.0, 1.0)),
             pace: rng.range(0.86, 1.16),
@@ -51,7 +51,7 @@ impl PlayingStyle {
 }
 
 /// Renders one piece: the genre's own part, a quiet part of the guest genre, the room, the master.
-pub fn render(
+pub(crate) fn render(
     genre: Genre,
     guest: Genre,
     style: &PlayingStyle,

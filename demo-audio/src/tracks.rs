@@ -15,7 +15,7 @@ const SUBSETS: [&str; 4] = ["small", "small", "medium", "large"];
 
 /// What decides the data set.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Everything is drawn from it.
     pub seed: u64,
     /// Labelled tracks with a whole clip; the faulty ones come on top.
@@ -25,7 +25,7 @@ pub struct Options {
 }
 
 /// One artist, who plays one genre and is on one side of the official split.
-pub struct Artist {
+pub(crate) struct Artist {
     /// `artist.id`.
     pub id: u32,
     /// `artist.name`.
@@ -46,7 +46,7 @@ pub struct Artist {
 
 /// What lies at a track's place in the audio folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clip {
+pub(crate) enum Clip {
     /// A good MP3.
     Whole,
     /// The audio of the first track, under another tag.
@@ -75,7 +75,7 @@ pub enum Clip {
 
 /// How a track's line in `tracks.csv` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub(crate) enum Line {
     /// 53 fields of UTF-8.
     Good,
     /// The last fields are missing.
@@ -87,7 +87,7 @@ pub enum Line {
 }
 
 /// One row of `tracks.csv` and its file.
-pub struct Track {
+pub(crate) struct Track {
     /// `track_id`.
     pub id: u32,
     /// Index into [`Catalog::artists`].
@@ -113,7 +113,7 @@ pub struct Track {
 }
 
 /// The whole catalogue.
-pub struct Catalog {
+pub(crate) struct Catalog {
     /// All artists.
     pub artists: Vec<Artist>,
     /// All tracks by id.
@@ -122,7 +122,7 @@ pub struct Catalog {
 
 impl Catalog {
     /// Draws the catalogue that a seed gives.
-    pub fn draw(options: &Options) -> Self {
+    pub(crate) fn draw(options: &Options) -> Self {
         let artists: Vec<Artist> = (0..PLAYED.len() * ARTISTS_PER_GENRE)
             .map(|i| artist(options.seed, i))
             .collect();

@@ -22,7 +22,7 @@ const AUDIO: &str = "fma_demo";
 ///
 /// # Errors
 /// When it is not empty, or cannot be made or cleared.
-pub fn prepare(out_dir: &Path, force: bool) -> Result<()> {
+pub(crate) fn prepare(out_dir: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(out_dir).with_context(|| format!("cannot make {}", out_dir.display()))?;
     let mut entries =
         fs::read_dir(out_dir).with_context(|| format!("cannot read {}", out_dir.display()))?;
@@ -48,7 +48,7 @@ pub fn prepare(out_dir: &Path, force: bool) -> Result<()> {
 ///
 /// # Errors
 /// When a file cannot be written or a clip cannot be encoded.
-pub fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
+pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
     let catalog = Catalog::draw(options);
 
     // Clips first: the table states their bit rates, and a variable one is known only after encoding.

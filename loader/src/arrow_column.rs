@@ -20,21 +20,21 @@ use crate::shard::Shard;
 
 /// One column of one file.
 #[derive(Clone, Debug)]
-pub struct ArrowColumn {
+pub(crate) struct ArrowColumn {
     metadata: ArrowReaderMetadata,
     mask: ProjectionMask,
 }
 
 /// Bytes of a row, little-endian, as they would be in a binary column.
 #[derive(Debug)]
-pub struct RowBytes {
+pub(crate) struct RowBytes {
     bytes: Buffer,
 }
 
 impl RowBytes {
     /// All of them.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 }
@@ -44,7 +44,7 @@ impl ArrowColumn {
     ///
     /// # Errors
     /// [`DatasetError::Column`]: its values are neither bytes nor lists of the feature's type.
-    pub fn new(shard: &Shard, column: &str, form: &Form) -> Result<Self, DatasetError> {
+    pub(crate) fn new(shard: &Shard, column: &str, form: &Form) -> Result<Self, DatasetError> {
         let found = shard.metadata.schema().column_with_name(column);
         let (place, field) =
             found.ok_or_else(|| DatasetError::column(&shard.path, column, "missing"))?;
@@ -76,7 +76,7 @@ impl ArrowColumn {
     ///
     /// # Errors
     /// What is wrong with the page.
-    pub fn row(&self, file: File, row_group: usize, row: usize) -> Result<RowBytes, String> {
+    pub(crate) fn row(&self, file: File, row_group: usize, row: usize) -> Result<RowBytes, String> {
         let selection = RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
         let mut reader =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())

@@ -28,13 +28,13 @@ use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe};
 use wavemill_schemas::{FORMAT_VERSION, canonical, tables};
 
 /// Name of the feature.
-pub const FEATURE: &str = "log_mel";
+pub(crate) const FEATURE: &str = "log_mel";
 
 const SIDES: [&str; 3] = ["training", "validation", "test"];
 
 /// One row, by where it comes from.
 #[derive(Clone, Copy, Debug)]
-pub struct RowId {
+pub(crate) struct RowId {
     /// From 0.
     pub clip: usize,
     /// From 0.
@@ -45,7 +45,7 @@ pub struct RowId {
 
 /// What a store is to hold.
 #[derive(Clone, Debug)]
-pub struct Fixture {
+pub(crate) struct Fixture {
     /// Clips in all. Each tenth is validation, the next test under `split_stratified`.
     pub clips: usize,
     /// Rows a clip.
@@ -107,7 +107,7 @@ impl Default for Fixture {
 }
 
 /// Bands of the row's class are louder; the rest is noise that only the row's identity decides.
-pub fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
+pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
     let [bands, frames] = [fixture.shape[0], fixture.frames(row.clip)];
     let key = format!("{} {} {}", row.clip, row.segment, row.variant);
     let mut state = canonical::hash("fixture", 0, &key) | 1;
@@ -132,12 +132,12 @@ pub fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
 
 impl Fixture {
     /// Frames of a clip's rows.
-    pub fn frames(&self, clip: usize) -> usize {
+    pub(crate) fn frames(&self, clip: usize) -> usize {
         self.shape[1] - if self.ragged { clip % 4 } else { 0 }
     }
 
     /// Key of a clip.
-    pub fn clip_key(clip: usize) -> String {
+    pub(crate) fn clip_key(clip: usize) -> String {
         format!("{:03}/{clip:06}.mp3", clip / 1000)
     }
 
@@ -151,17 +151,17 @@ impl Fixture {
     }
 
     /// Side under the recipe's rule, `artist`.
-    pub fn side_by_artist(&self, clip: usize) -> &'static str {
+    pub(crate) fn side_by_artist(&self, clip: usize) -> &'static str {
         SIDES[(self.artist(clip) + 3).saturating_sub(self.artists)]
     }
 
     /// Side under `split_stratified`.
-    pub fn side_stratified(clip: usize) -> &'static str {
+    pub(crate) fn side_stratified(clip: usize) -> &'static str {
         SIDES[(clip % 10).saturating_sub(7)]
     }
 
     /// Bytes of a row as they are stored.
-    pub fn stored(&self, row: RowId) -> Vec<u8> {
+    pub(crate) fn stored(&self, row: RowId) -> Vec<u8> {
         let [bands, frames] = [self.shape[0], self.frames(row.clip)];
         let values = (self.values)(self, row);
         let at = |i: usize| {
@@ -183,7 +183,7 @@ impl Fixture {
     }
 
     /// Writes version 1 of a store below `root`.
-    pub fn write(&self, root: &Path) -> Manifest {
+    pub(crate) fn write(&self, root: &Path) -> Manifest {
         let mut files = self.tables(root);
         let feature = self.feature();
         let targets = self.targets();

@@ -17,7 +17,7 @@ const TABLE: &str = "fma_features";
 
 /// Values of each track's columns, as published.
 #[derive(Debug)]
-pub struct Metadata {
+pub(crate) struct Metadata {
     names: Vec<String>,
     /// Track by track; NaN where missing.
     values: Vec<f32>,
@@ -30,7 +30,11 @@ impl Metadata {
     ///
     /// # Errors
     /// [`DatasetError::Unfit`]: no such table, no prefix; [`DatasetError::NotThere`] with what its columns begin with.
-    pub fn read(store: &Store, rows: &Rows, prefixes: &[String]) -> Result<Self, DatasetError> {
+    pub(crate) fn read(
+        store: &Store,
+        rows: &Rows,
+        prefixes: &[String],
+    ) -> Result<Self, DatasetError> {
         if prefixes.is_empty() {
             return Err(unfit(
                 "the model needs columns of fma_features: name some, such as [\"mfcc\"]",
@@ -113,7 +117,7 @@ impl Metadata {
 
     /// The columns with mean and deviation over `training` rows.
     #[must_use]
-    pub fn columns(&self, training: &[u32]) -> Vec<MetadataColumn> {
+    pub(crate) fn columns(&self, training: &[u32]) -> Vec<MetadataColumn> {
         let mut columns = Vec::with_capacity(self.names.len());
         for (place, name) in self.names.iter().enumerate() {
             let values = training
@@ -133,7 +137,7 @@ impl Metadata {
 
     /// Values of `rows`, row by row; NaN where missing.
     #[must_use]
-    pub fn values(&self, rows: &[u32]) -> Vec<f32> {
+    pub(crate) fn values(&self, rows: &[u32]) -> Vec<f32> {
         let mut values = Vec::with_capacity(rows.len() * self.names.len());
         for &row in rows {
             match self.row(row) {
@@ -146,7 +150,7 @@ impl Metadata {
 
     /// Whether the table has a row's track.
     #[must_use]
-    pub fn has(&self, row: u32) -> bool {
+    pub(crate) fn has(&self, row: u32) -> bool {
         self.place_of[row as usize].is_some()
     }
 
@@ -216,7 +220,7 @@ fn stems(store: &Store) -> Result<String, DatasetError> {
 
 /// The ids that `rows` have, ascending: a vocabulary.
 #[must_use]
-pub fn vocabulary(ids: &[Option<i64>], rows: &[u32]) -> Vec<i64> {
+pub(crate) fn vocabulary(ids: &[Option<i64>], rows: &[u32]) -> Vec<i64> {
     let known: BTreeSet<i64> = rows.iter().filter_map(|&row| ids[row as usize]).collect();
     known.into_iter().collect()
 }

@@ -55,7 +55,7 @@ fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
 
 /// Where a row lies in its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowInPage {
+pub(crate) struct RowInPage {
     /// From 0.
     pub within: usize,
     /// Rows of the page, more than `within`.
@@ -63,7 +63,7 @@ pub struct RowInPage {
 }
 
 /// What a reader thread keeps from row to row.
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// The page as it is in the file.
     pub page: Vec<u8>,
     rows: Vec<u8>,
@@ -81,7 +81,7 @@ impl std::fmt::Debug for Scratch {
 impl Scratch {
     /// # Errors
     /// zstd has no memory.
-    pub fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             page: Vec::new(),
             rows: Vec::new(),
@@ -93,7 +93,7 @@ impl Scratch {
     ///
     /// # Errors
     /// What is wrong with the page.
-    pub fn decompress(&mut self, row: RowInPage, slot: &mut [u8]) -> Result<(), String> {
+    pub(crate) fn decompress(&mut self, row: RowInPage, slot: &mut [u8]) -> Result<(), String> {
         let header = header(&self.page).ok_or("its page header is none")?;
         if header.kind != DATA_PAGE {
             return Err(format!("a page of type {}", header.kind));

@@ -49,7 +49,7 @@ enum ReadMethod {
 
 /// Places of one file's rows.
 #[derive(Debug)]
-pub struct RowPlaces {
+pub(crate) struct RowPlaces {
     method: ReadMethod,
     places: Vec<Place>,
 }
@@ -65,7 +65,7 @@ struct RowFile {
 
 /// Tensors of all rows.
 #[derive(Debug)]
-pub struct Pages {
+pub(crate) struct Pages {
     column: String,
     form: Form,
     row_bytes: usize,
@@ -77,7 +77,7 @@ pub struct Pages {
 impl Pages {
     /// No rows yet, of a feature of that form.
     #[must_use]
-    pub fn new(column: &str, form: Form) -> Self {
+    pub(crate) fn new(column: &str, form: Form) -> Self {
         Self {
             column: column.to_owned(),
             row_bytes: form.row_bytes(),
@@ -90,13 +90,13 @@ impl Pages {
 
     /// Bytes of a row.
     #[must_use]
-    pub const fn row_bytes(&self) -> usize {
+    pub(crate) const fn row_bytes(&self) -> usize {
         self.row_bytes
     }
 
     /// Bytes of the tensor column that were read from files so far, with page headers.
     #[must_use]
-    pub fn bytes_read(&self) -> u64 {
+    pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
@@ -104,7 +104,7 @@ impl Pages {
     ///
     /// # Errors
     /// [`DatasetError::Damaged`]: pages that cannot be; [`DatasetError::Column`]: a type that holds no tensor.
-    pub fn locate(&self, shard: &Shard) -> Result<RowPlaces, DatasetError> {
+    pub(crate) fn locate(&self, shard: &Shard) -> Result<RowPlaces, DatasetError> {
         let groups = shard.metadata.metadata().row_groups();
         let mut columns = Vec::with_capacity(groups.len());
         for group in groups {
@@ -162,7 +162,7 @@ impl Pages {
     }
 
     /// Appends the rows of a file.
-    pub fn append(&mut self, shard: Shard, located: RowPlaces) {
+    pub(crate) fn append(&mut self, shard: Shard, located: RowPlaces) {
         // A process may hold only so many descriptors, and `RowGroup::file` must still be this file's place among
         // `sources`.
         let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
@@ -275,7 +275,7 @@ impl Pages {
     ///
     /// # Errors
     /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Io`] is the machine's fault.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         row: u32,
         group: &RowGroup,

@@ -13,7 +13,7 @@ use crate::{DatasetError, Store};
 
 /// A feature's file.
 #[derive(Debug)]
-pub struct Shard {
+pub(crate) struct Shard {
     /// Where.
     pub path: PathBuf,
     /// Open for reading by position.
@@ -29,7 +29,7 @@ impl Shard {
     ///
     /// # Errors
     /// [`DatasetError::Changed`], [`DatasetError::Parquet`], [`DatasetError::Io`], [`DatasetError::Outside`].
-    pub fn open(
+    pub(crate) fn open(
         store: &Store,
         entry: &FileEntry,
         feature: &FeatureEntry,
@@ -90,7 +90,7 @@ impl Shard {
     }
 
     /// [`DatasetError::Damaged`] of one of its row groups.
-    pub fn damaged(&self, row_group: usize, problem: impl Into<String>) -> DatasetError {
+    pub(crate) fn damaged(&self, row_group: usize, problem: impl Into<String>) -> DatasetError {
         damaged(&self.path, row_group, problem)
     }
 }

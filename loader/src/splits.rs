@@ -51,7 +51,7 @@ const COLUMN_PREFIX: &str = "split_";
 ///
 /// # Errors
 /// [`DatasetError::NotThere`] with the store's rules; those of [`Store::table`].
-pub fn sides(
+pub(crate) fn sides(
     store: &Store,
     rows: &Rows,
     folders: &[Option<String>],
@@ -87,7 +87,7 @@ pub fn sides(
 
 /// The rule that made the sides in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleInUse {
+pub(crate) struct RuleInUse {
     /// As `data.split` asks for it: the name of a rule, or of a column of `tracks` without its prefix.
     pub name: String,
     /// What the sides are good for.
@@ -99,7 +99,7 @@ pub struct RuleInUse {
 impl RuleInUse {
     /// The one asked for, else the recipe's. [`sides`] is asked first, and refuses a name that no column of `tracks` has.
     #[must_use]
-    pub fn new(store: &Store, asked: Option<&str>) -> Self {
+    pub(crate) fn new(store: &Store, asked: Option<&str>) -> Self {
         let own = store.manifest().recipe.split.rule;
         let Some(name) = asked.filter(|name| *name != own.name()) else {
             return Self {

@@ -16,12 +16,12 @@ use super::{
 };
 
 /// The store's latest version.
-pub fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
+pub(super) fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
     Dataset::open(Store::open(root, None)?, data, needs)
 }
 
 /// A store of its own for `fixture`, which goes with the folder, and all that a model can see of it.
-pub fn made(fixture: &Fixture, data: &Data) -> (TempDir, Arc<Dataset>) {
+pub(super) fn made(fixture: &Fixture, data: &Data) -> (TempDir, Arc<Dataset>) {
     let folder = tempfile::tempdir().expect("a folder");
     fixture.write(folder.path());
     let dataset = open(folder.path(), data, Needs::All).expect("a dataset");
@@ -29,7 +29,7 @@ pub fn made(fixture: &Fixture, data: &Data) -> (TempDir, Arc<Dataset>) {
 }
 
 /// An epoch in shuffled batches of ten.
-pub fn training() -> LoaderPlan {
+pub(super) fn training() -> LoaderPlan {
     LoaderPlan {
         shuffle: true,
         seed: 5,
@@ -39,7 +39,7 @@ pub fn training() -> LoaderPlan {
 }
 
 /// All batches of `plan`.
-pub fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
+pub(super) fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
     Loader::start(dataset, plan)
         .expect("threads")
         .collect::<Result<_, _>>()
@@ -47,7 +47,11 @@ pub fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
 }
 
 /// A feature of two bands in u8, standardised by band, two columns of metadata, of which one never differs, and artists.
-pub fn input_spec(shape: [Option<usize>; 2], dim_names: [&str; 2], frames: usize) -> InputSpec {
+pub(super) fn input_spec(
+    shape: [Option<usize>; 2],
+    dim_names: [&str; 2],
+    frames: usize,
+) -> InputSpec {
     let feature = FeatureEntry {
         name: "mel".to_owned(),
         feature_id: "id".to_owned(),

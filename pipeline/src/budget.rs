@@ -16,7 +16,7 @@ const AHEAD_SHARE: u64 = 4;
 
 /// A counting semaphore in bytes. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct ByteBudget {
+pub(crate) struct ByteBudget {
     state: Arc<State>,
 }
 
@@ -46,7 +46,7 @@ struct Ledger {
 
 /// Why a clip is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// It does not fit, and never will: so many bytes would be held with it, of so many by rows that wait for it.
     Full {
         /// With the clip.
@@ -60,7 +60,7 @@ pub enum Refusal {
 
 /// Bytes held; given back on drop.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     bytes: u64,
     busy: AtomicBool,
     is_file: bool,
@@ -69,14 +69,14 @@ pub struct Permit {
 
 /// Something that will give memory back by itself, until it is dropped.
 #[derive(Debug)]
-pub struct BusyGuard {
+pub(crate) struct BusyGuard {
     state: Arc<State>,
 }
 
 impl ByteBudget {
     /// A budget of `bytes`.
     #[must_use]
-    pub fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         Self {
             state: Arc::new(State {
                 ledger: Mutex::default(),
@@ -90,7 +90,7 @@ impl ByteBudget {
     ///
     /// # Errors
     /// [`Refusal::Full`] where they are more than there is.
-    pub fn take(&self, bytes: u64) -> Result<Permit, Refusal> {
+    pub(crate) fn take(&self, bytes: u64) -> Result<Permit, Refusal> {
         let total = self.state.total;
         if bytes > total {
             return Err(Refusal::Full {
@@ -111,7 +111,7 @@ impl ByteBudget {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn enter(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
+    pub(crate) fn enter(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
         let mut permit = self.enter_file(seq, bytes)?;
         let is_in = permit.admit(seq, bytes)?;
         debug_assert!(is_in, "whoever is next does not give way");
@@ -123,7 +123,7 @@ impl ByteBudget {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn enter_file(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
+    pub(crate) fn enter_file(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
         let mut permit = self.permit(0, false);
         permit.take_file(seq, bytes, false)?;
         Ok(permit)
@@ -131,7 +131,7 @@ impl ByteBudget {
 
     /// Whoever holds this tells that memory will come back.
     #[must_use]
-    pub fn busy(&self) -> BusyGuard {
+    pub(crate) fn busy(&self) -> BusyGuard {
         self.state.lock().busy += 1;
         BusyGuard {
             state: Arc::clone(&self.state),
@@ -139,7 +139,7 @@ impl ByteBudget {
     }
 
     /// Lets nobody in any more: who waits is refused.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.state.changed.notify_all();
     }
@@ -172,7 +172,7 @@ impl Permit {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn admit(&mut self, seq: usize, bytes: u64) -> Result<bool, Refusal> {
+    pub(crate) fn admit(&mut self, seq: usize, bytes: u64) -> Result<bool, Refusal> {
         let state = Arc::clone(&self.state);
         let mut ledger = state.lock();
         loop {
@@ -220,7 +220,7 @@ impl Permit {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn retake(&mut self, seq: usize, bytes: u64) -> Result<(), Refusal> {
+    pub(crate) fn retake(&mut self, seq: usize, bytes: u64) -> Result<(), Refusal> {
         self.take_file(seq, bytes, true)
     }
 
@@ -260,7 +260,7 @@ impl Permit {
     }
 
     /// Holds `bytes` from here on; what is let in may not grow.
-    pub fn holds(&mut self, bytes: u64) {
+    pub(crate) fn holds(&mut self, bytes: u64) {
         let mut ledger = self.state.lock();
         ledger.bytes = ledger.bytes + bytes - self.bytes;
         self.bytes = bytes;
@@ -269,7 +269,7 @@ impl Permit {
 
     /// The writing thread has the clip's rows: they wait for a row group, or for the disk, and for no one else. Not
     /// before: where the disk stands still, that thread takes nothing, and no further clip may pass.
-    pub fn taken(&self) {
+    pub(crate) fn taken(&self) {
         if self.busy.swap(false, Ordering::Relaxed) {
             self.state.lock().busy -= 1;
             self.state.changed.notify_all();

@@ -190,14 +190,14 @@ impl Course {
 }
 
 /// A file of a job: its bytes count as done.
-pub struct CountingReader<R> {
+pub(crate) struct CountingReader<R> {
     input: R,
     course: Arc<Course>,
 }
 
 impl<R: Read> CountingReader<R> {
     /// Counts what is read of `input`.
-    pub const fn new(input: R, course: Arc<Course>) -> Self {
+    pub(crate) const fn new(input: R, course: Arc<Course>) -> Self {
         Self { input, course }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use wavemill_schemas::text::panic_words;
 
 /// Threads whose panics become rejects; the panic hook stays silent in them.
-pub const WORKER_NAME: &str = "wavemill-worker";
+pub(crate) const WORKER_NAME: &str = "wavemill-worker";
 
 /// Prints Rust's own report as well, for whoever looks for a fault.
 const REPORT_VARIABLE: &str = "WAVEMILL_BACKTRACE";
@@ -22,7 +22,7 @@ static FIRST: Mutex<Option<Panic>> = Mutex::new(None);
 /// A panic that was caught.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("internal error: {message} ({place}); please report it, with the command")]
-pub struct Panic {
+pub(crate) struct Panic {
     /// What it said.
     pub message: String,
     /// File and line of the source.
@@ -32,7 +32,7 @@ pub struct Panic {
 impl Panic {
     /// Of what a panicked thread or task left.
     #[must_use]
-    pub fn of(payload: &(dyn Any + Send)) -> Self {
+    pub(crate) fn of(payload: &(dyn Any + Send)) -> Self {
         // What the hook has kept knows the place, which a payload does not. It is taken, so that a later panic is not
         // told with it.
         let first = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -44,7 +44,7 @@ impl Panic {
 }
 
 /// Lets panics say nothing by themselves, for the whole process.
-pub fn silence() {
+pub(crate) fn silence() {
     let report = take_hook();
     let is_asked_for = std::env::var_os(REPORT_VARIABLE).is_some();
     set_hook(Box::new(move |info| {
@@ -66,7 +66,7 @@ pub fn silence() {
 ///
 /// # Errors
 /// The panic.
-pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| Panic::of(payload.as_ref()))
 }
 

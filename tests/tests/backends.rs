@@ -13,7 +13,7 @@ use crate::support::{
     start, versions, wait_until, wavemill, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let has_gpu = ["/dev/nvidia0", "/proc/driver/nvidia"]
         .iter()
         .any(|path| Path::new(path).exists());

@@ -13,7 +13,7 @@ use crate::support::{Ran, files_below, has_python, program, run, same, scratch};
 const FILE_CPU_S: &str = "1";
 const SLOW_CPU_S: &str = "1.5";
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
             "broken::one_slow_file_among_many_is_named",

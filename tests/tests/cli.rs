@@ -12,7 +12,7 @@ use crate::support::{
     scratch, sql, trainer, wavemill, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("cli::help_is_as_reviewed", || {
             help_is_as_reviewed("help", |words| wavemill(words), 11)

@@ -15,7 +15,7 @@ use crate::support::{
     sql, sql_counts, sql_number, start, versions, wavemill, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("extract::threads_change_no_byte", threads_change_no_byte),
         Trial::test(

@@ -12,7 +12,7 @@ use crate::support::{
     same, same_versions, scratch, sql, start, versions, wait_until, wavemill, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let on_mounts = [
         (
             "faults::read_only_store",
@@ -419,11 +419,11 @@ fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
 }
 
 /// A small file system of its own, gone with the test.
-pub struct Mount(pub PathBuf);
+pub(crate) struct Mount(pub PathBuf);
 
 impl Mount {
     /// Fails where only root may mount.
-    pub fn new(options: &str) -> Result<Self, Failed> {
+    pub(crate) fn new(options: &str) -> Result<Self, Failed> {
         let folder = scratch("mount");
         run(Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])
@@ -433,7 +433,7 @@ impl Mount {
     }
 
     /// Takes all room, by a file.
-    pub fn fill(&self) -> PathBuf {
+    pub(crate) fn fill(&self) -> PathBuf {
         let filler = self.0.join("filler");
         // Ends with "no space left", which is what it is for.
         run(Command::new("dd")

@@ -12,7 +12,7 @@ use crate::support::{
     run_in, same, scratch, start, trainer, wait_until, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         of_trainer(
             "fit::one_class_is_refused_before_the_first_step",

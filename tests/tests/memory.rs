@@ -18,7 +18,7 @@ const MIB: u64 = 1 << 20;
 /// The program itself, before it holds a clip: its pages, its threads and what the catalog leaves. An extraction of one
 /// short clip peaks at 75 to 91 MiB in a debug build, with 1 thread as with 16. 8 MiB of it are the program's own, the rest
 /// pages of its file, of which a machine holds as many as it likes: hence the room. scripts/break/run.py has this figure too.
-pub const PROGRAM_BYTES: u64 = 112 * MIB;
+pub(crate) const PROGRAM_BYTES: u64 = 112 * MIB;
 /// How far over its limit a run may be, beside the program itself.
 const OVER: f64 = 1.05;
 /// How often a running program's memory is read. The mark only rises, so that what is missed is the last moment's rise.
@@ -46,7 +46,7 @@ op = "mfcc"
 n_mfcc = 13
 "#;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
             "memory::the_program_alone_is_small",

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
-use wavemill_tests::{Failed, Trial, data_dir, real};
+use wavemill_tests::{Failed, Trial, real};
 
 use crate::rows::trained;
 use crate::support::{
@@ -21,7 +21,7 @@ use crate::support::{
 /// Sums of thousands of f64 in two orders.
 const SUM_REL_MAX: f64 = 1e-9;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
 
     let on_data = [

@@ -21,7 +21,7 @@ const LINE_ENDS: &str = "\u{1b}[?2004l";
 /// Ctrl-C, as a keyboard sends it.
 const CTRL_C: &str = "\u{3}";
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         of_terminal(
             "prompt::what_is_longer_than_the_screen_goes_to_the_pager",

@@ -18,7 +18,7 @@ use crate::support::{
 /// After a rank's death the others end within this.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let torchrun = torchrun();
     let by_torchrun = of_trainer("ranks::torchrun_starts_two", ranks_of_torchrun);
     let ignored = by_torchrun.has_ignored_flag() || torchrun.is_none();
@@ -47,11 +47,11 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Tensors of a checkpoint, by name, as f64.
-pub struct Tensors(BTreeMap<String, Vec<f64>>);
+pub(crate) struct Tensors(BTreeMap<String, Vec<f64>>);
 
 impl Tensors {
     /// Reads `tensors.safetensors`: the header's length, the header as JSON, the values.
-    pub fn read(checkpoint: &Path) -> Result<Self, Failed> {
+    pub(crate) fn read(checkpoint: &Path) -> Result<Self, Failed> {
         let bytes = fs::read(checkpoint.join("tensors.safetensors"))?;
         let short = || Failed::from(format!("{}: too short", checkpoint.display()));
         let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;

@@ -8,7 +8,7 @@ use wavemill_tests::{Failed, Trial, real};
 
 use crate::support::{Inputs, RECIPE, manifest, run, same, scratch, sql, sql_number, wavemill};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
         real(
             "real::fma_clips_with_their_tracks",

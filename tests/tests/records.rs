@@ -12,7 +12,7 @@ use crate::support::{
     start, wait_until, wavemill, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
             "records::a_run_that_commits_says_of_what_it_warned",

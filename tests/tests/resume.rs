@@ -20,7 +20,7 @@ const WITHOUT_END: &str =
 /// Holds a program at a fail point until it is killed.
 const FOR_EVER: &str = "sleep(600000)";
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     // Elsewhere `scalar` is the only instruction set.
     let has_two = is_x86_64_v3();
     let mut trials = vec![

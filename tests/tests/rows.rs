@@ -13,7 +13,7 @@ use crate::support::{
     wavemill, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         of_trainer(
             "rows::accuracy_of_predictions_is_the_one_printed",
@@ -43,7 +43,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A small model that has learnt something. Only to be read.
-pub fn trained() -> &'static Path {
+pub(crate) fn trained() -> &'static Path {
     static TRAINED: OnceLock<PathBuf> = OnceLock::new();
     TRAINED.get_or_init(|| {
         let runs = scratch("rows-run");

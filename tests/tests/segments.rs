@@ -10,7 +10,7 @@ use crate::support::{
     wait_until, wavemill,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("segments::each_lies_on_one_side", each_lies_on_one_side),
         Trial::test(

@@ -23,7 +23,7 @@ const END_S_MAX: f64 = 5.0;
 /// A predicate that takes hours, on a few rows.
 const ENDLESS: &str = "(SELECT sum((a.csv_line + b.csv_line + c.csv_line) % 7) FROM input a, input b, input c, input d, input e) > 0";
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
             "signals::metadata_that_do_not_come",

@@ -17,7 +17,7 @@ const LONG_ENOUGH_TO_RUN: Duration = Duration::from_secs(2);
 /// What a signal may take, with some room for a machine that does much else.
 const SECOND: Duration = Duration::from_millis(1500);
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
             "sql::a_flipped_bit_ends_no_command_in_a_panic",

@@ -14,7 +14,7 @@ use crate::support::{
     wavemill, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
             "store::verify_names_every_damaged_file",

@@ -14,7 +14,7 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_tests::{Failed, Trial};
 
 /// Small shards, so that a small data set has many: 2 features, 60 clips of 3 s.
-pub const RECIPE: &str = r#"
+pub(crate) const RECIPE: &str = r#"
 name = "tests"
 [catalog]
 dataset = "fma"
@@ -58,7 +58,7 @@ const LOOK: Duration = Duration::from_millis(5);
 static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 
 /// Makes the folder for everything that this run writes; dropped, it is removed.
-pub fn make_scratch() -> TempDir {
+pub(crate) fn make_scratch() -> TempDir {
     let scratch = tempfile::Builder::new()
         .prefix("wavemill-tests-")
         .tempdir()
@@ -68,7 +68,7 @@ pub fn make_scratch() -> TempDir {
 }
 
 /// A new, empty folder.
-pub fn scratch(name: &str) -> PathBuf {
+pub(crate) fn scratch(name: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = SCRATCH.get().unwrap().join(format!("{number:03}-{name}"));
@@ -89,7 +89,7 @@ fn place_of(name: &str) -> PathBuf {
 }
 
 /// A built program.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let path = place_of(name);
     assert!(
         path.is_file(),
@@ -100,7 +100,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// Whether there is a Python for trials of scripts; without it they show as ignored.
-pub fn has_python() -> bool {
+pub(crate) fn has_python() -> bool {
     Command::new("python3")
         .arg("--version")
         .stdout(Stdio::null())
@@ -110,7 +110,7 @@ pub fn has_python() -> bool {
 }
 
 /// `wavemill` with these words, free of what the environment would change.
-pub fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill"));
     command.args(words).stdin(Stdio::null());
     for name in [
@@ -128,12 +128,15 @@ pub fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -
 }
 
 /// A test of `wavemill-train`; without that program, which needs libtorch, it shows as ignored.
-pub fn of_trainer(name: &str, body: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+pub(crate) fn of_trainer(
+    name: &str,
+    body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
     Trial::test(name, body).with_ignored_flag(!place_of("wavemill-train").is_file())
 }
 
 /// `wavemill-train` with these words, on one thread of a CPU and free of what the environment would change.
-pub fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill-train"));
     command.args(words).stdin(Stdio::null());
     // Those of torchrun would make it a rank of a job that is not there.
@@ -155,14 +158,14 @@ pub fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) ->
 }
 
 /// `wavemill-train fit` on a store, into a folder of runs.
-pub fn fit(store: &Path, runs: &Path) -> Command {
+pub(crate) fn fit(store: &Path, runs: &Path) -> Command {
     let mut command = trainer(["fit", "--device", "cpu", "--threads", "1", "--store"]);
     command.arg(store).arg("--runs").arg(runs);
     command
 }
 
 /// The only run in a folder.
-pub fn run_in(runs: &Path) -> Result<PathBuf, Failed> {
+pub(crate) fn run_in(runs: &Path) -> Result<PathBuf, Failed> {
     let found: Vec<PathBuf> = fs::read_dir(runs)?
         .map(|entry| Ok(entry?.path()))
         .collect::<std::io::Result<_>>()?;
@@ -173,7 +176,7 @@ pub fn run_in(runs: &Path) -> Result<PathBuf, Failed> {
 }
 
 /// Whole checkpoints of a run, oldest first.
-pub fn checkpoints(run: &Path) -> Vec<PathBuf> {
+pub(crate) fn checkpoints(run: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     // Before the first there may be no folder.
     let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten();
@@ -194,7 +197,7 @@ fn step_of(checkpoint: &Path) -> Option<&str> {
 }
 
 /// The step of the last checkpoint of the only run, 0 before the first.
-pub fn last_step(runs: &Path) -> u64 {
+pub(crate) fn last_step(runs: &Path) -> u64 {
     let Ok(run) = run_in(runs) else {
         return 0;
     };
@@ -205,7 +208,7 @@ pub fn last_step(runs: &Path) -> u64 {
 
 /// What a finished program said.
 #[derive(Debug)]
-pub struct Ran {
+pub(crate) struct Ran {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
@@ -213,7 +216,7 @@ pub struct Ran {
 
 impl Ran {
     /// This, if the exit code is the one wanted.
-    pub fn exits(self, code: i32) -> Result<Self, Failed> {
+    pub(crate) fn exits(self, code: i32) -> Result<Self, Failed> {
         if self.code == Some(code) {
             return Ok(self);
         }
@@ -225,7 +228,7 @@ impl Ran {
     }
 
     /// The one error line that it ends with; what comes before are warnings, progress, and that a signal was heard.
-    pub fn error(&self) -> Result<&str, Failed> {
+    pub(crate) fn error(&self) -> Result<&str, Failed> {
         let mut lines: Vec<&str> = self.err.lines().collect();
         let last = lines
             .pop()
@@ -239,7 +242,7 @@ impl Ran {
     }
 
     /// Fails unless the error line holds every one of these.
-    pub fn says(&self, words: &[&str]) -> Result<(), Failed> {
+    pub(crate) fn says(&self, words: &[&str]) -> Result<(), Failed> {
         let line = self.error()?;
         match words.iter().find(|word| !line.contains(*word)) {
             Some(word) => Err(format!("`{word}` is not in: {line}").into()),
@@ -277,12 +280,12 @@ impl From<Output> for Ran {
 }
 
 /// Runs to the end.
-pub fn run(command: &mut Command) -> Ran {
+pub(crate) fn run(command: &mut Command) -> Ran {
     command.output().unwrap().into()
 }
 
 /// Starts, with its output kept for [`finish`].
-pub fn start(command: &mut Command) -> Child {
+pub(crate) fn start(command: &mut Command) -> Child {
     command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -291,12 +294,12 @@ pub fn start(command: &mut Command) -> Child {
 }
 
 /// Waits for a started program.
-pub fn finish(child: Child) -> Ran {
+pub(crate) fn finish(child: Child) -> Ran {
     child.wait_with_output().unwrap().into()
 }
 
 /// Waits until `done`, and fails when `child` ends before, or nothing happens for too long.
-pub fn wait_until(
+pub(crate) fn wait_until(
     child: &mut Child,
     what: &str,
     mut done: impl FnMut() -> bool,
@@ -318,7 +321,7 @@ pub fn wait_until(
 }
 
 /// SIGKILL; fails when the program had ended by itself.
-pub fn kill(mut child: Child) -> Result<(), Failed> {
+pub(crate) fn kill(mut child: Child) -> Result<(), Failed> {
     if let Some(status) = child.try_wait()? {
         return Err(format!("ended ({status}) before it could be killed").into());
     }
@@ -329,7 +332,7 @@ pub fn kill(mut child: Child) -> Result<(), Failed> {
 
 /// What `extract` is given.
 #[derive(Clone, Debug)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     pub metadata: Option<PathBuf>,
     pub audio: PathBuf,
     pub recipe: PathBuf,
@@ -337,14 +340,14 @@ pub struct Inputs {
 
 impl Inputs {
     /// `extract` of these inputs; some of the synthetic clips are broken on purpose, so rejects are allowed.
-    pub fn extract(&self, store: &Path) -> Command {
+    pub(crate) fn extract(&self, store: &Path) -> Command {
         let mut command = self.strict_extract(store);
         command.args(["--max-reject-fraction", "1"]);
         command
     }
 
     /// `extract` of these inputs with the default for rejects.
-    pub fn strict_extract(&self, store: &Path) -> Command {
+    pub(crate) fn strict_extract(&self, store: &Path) -> Command {
         let mut command = wavemill(["extract", "--recipe"]);
 
         // By the environment, so that a test's own flags win.
@@ -365,7 +368,7 @@ impl Inputs {
     }
 
     /// The same files, copied where a test may change them.
-    pub fn copied(&self, folder: &Path) -> Self {
+    pub(crate) fn copied(&self, folder: &Path) -> Self {
         let audio = folder.join("audio");
         copy_folder(&self.audio, &audio);
 
@@ -384,13 +387,13 @@ impl Inputs {
     }
 
     /// A clip that has rows, by its key.
-    pub fn clip(&self, clip_key: &str) -> PathBuf {
+    pub(crate) fn clip(&self, clip_key: &str) -> PathBuf {
         self.audio.join(clip_key)
     }
 }
 
 /// The data set of this run.
-pub fn inputs() -> &'static Inputs {
+pub(crate) fn inputs() -> &'static Inputs {
     static INPUTS: OnceLock<Inputs> = OnceLock::new();
     INPUTS.get_or_init(|| {
         let folder = scratch("data");
@@ -412,7 +415,7 @@ pub fn inputs() -> &'static Inputs {
 }
 
 /// A store of [`inputs`], made in one go. Only to be read.
-pub fn whole() -> &'static Path {
+pub(crate) fn whole() -> &'static Path {
     static WHOLE: OnceLock<PathBuf> = OnceLock::new();
     WHOLE.get_or_init(|| {
         let store = scratch("whole").join("store");
@@ -423,14 +426,14 @@ pub fn whole() -> &'static Path {
 }
 
 /// A store of [`inputs`] that a test may damage.
-pub fn own_store(name: &str) -> PathBuf {
+pub(crate) fn own_store(name: &str) -> PathBuf {
     let store = scratch(name).join("store");
     copy_folder(whole(), &store);
     store
 }
 
 /// Copies files and their folders.
-pub fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     for name in files_below(from) {
         let path = to.join(&name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -439,7 +442,7 @@ pub fn copy_folder(from: &Path, to: &Path) {
 }
 
 /// Paths of all files below a folder, `/`-separated and sorted; none where it does not exist.
-pub fn files_below(folder: &Path) -> Vec<String> {
+pub(crate) fn files_below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
@@ -459,7 +462,7 @@ pub fn files_below(folder: &Path) -> Vec<String> {
 }
 
 /// Receipts of shards so far, of all plans.
-pub fn receipts(store: &Path) -> usize {
+pub(crate) fn receipts(store: &Path) -> usize {
     let names = files_below(&store.join("_wavemill/receipts"));
 
     // Not those that are being written, nor what the plan was made of.
@@ -470,7 +473,7 @@ pub fn receipts(store: &Path) -> usize {
 }
 
 /// Committed versions.
-pub fn versions(store: &Path) -> Vec<String> {
+pub(crate) fn versions(store: &Path) -> Vec<String> {
     let names = files_below(&store.join("_wavemill/versions"));
     names
         .into_iter()
@@ -479,7 +482,7 @@ pub fn versions(store: &Path) -> Vec<String> {
 }
 
 /// Fails unless two stores hold the same versions, byte for byte, manifests included, and nothing else.
-pub fn same_versions(left: &Path, right: &Path) -> Result<(), Failed> {
+pub(crate) fn same_versions(left: &Path, right: &Path) -> Result<(), Failed> {
     for part in ["data", "_wavemill/versions"] {
         let ours = left.join(part);
         let theirs = right.join(part);
@@ -504,13 +507,13 @@ pub fn same_versions(left: &Path, right: &Path) -> Result<(), Failed> {
 }
 
 /// A version's manifest.
-pub fn manifest(store: &Path, version: u64) -> Result<Manifest, Failed> {
+pub(crate) fn manifest(store: &Path, version: u64) -> Result<Manifest, Failed> {
     let text = fs::read_to_string(store.join(format!("_wavemill/versions/{version:08}.json")))?;
     Ok(Manifest::from_json(&text)?)
 }
 
 /// The rows that `wavemill sql` answers.
-pub fn sql(store: &Path, query: &str) -> Result<Vec<Value>, Failed> {
+pub(crate) fn sql(store: &Path, query: &str) -> Result<Vec<Value>, Failed> {
     let ran = run(wavemill(["sql", "--format", "json", "--store"])
         .arg(store)
         .arg(query))
@@ -523,7 +526,7 @@ pub fn sql(store: &Path, query: &str) -> Result<Vec<Value>, Failed> {
 }
 
 /// The one number that `wavemill sql` answers.
-pub fn sql_number(store: &Path, query: &str) -> Result<u64, Failed> {
+pub(crate) fn sql_number(store: &Path, query: &str) -> Result<u64, Failed> {
     let rows = sql(store, query)?;
     let [Value::Object(row)] = &rows[..] else {
         return Err(format!("not one row: {rows:?}").into());
@@ -533,7 +536,7 @@ pub fn sql_number(store: &Path, query: &str) -> Result<u64, Failed> {
 }
 
 /// Rows counted by a text column, of a query that answers `name` and `n`.
-pub fn sql_counts(store: &Path, query: &str) -> Result<BTreeMap<String, u64>, Failed> {
+pub(crate) fn sql_counts(store: &Path, query: &str) -> Result<BTreeMap<String, u64>, Failed> {
     let mut counts = BTreeMap::new();
     for row in sql(store, query)? {
         let name = row["name"].as_str();
@@ -547,7 +550,11 @@ pub fn sql_counts(store: &Path, query: &str) -> Result<BTreeMap<String, u64>, Fa
 }
 
 /// Fails with both values where they differ.
-pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Result<(), Failed> {
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    got: T,
+    wanted: T,
+) -> Result<(), Failed> {
     if got == wanted {
         Ok(())
     } else {

@@ -11,7 +11,7 @@ use crate::support::{
     checkpoints, finish, of_trainer, run, same, scratch, start, trainer, wait_until, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         of_trainer(
             "sweep::what_is_wrong_is_told_before_the_first_trial",

@@ -10,20 +10,20 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::support::{has_python, same};
 
-pub const ROWS: usize = 24;
-pub const COLUMNS: usize = 80;
+pub(crate) const ROWS: usize = 24;
+pub(crate) const COLUMNS: usize = 80;
 /// For what takes a moment, on a machine that does much else.
-pub const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How often a waiting test looks.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A test that needs a terminal; without Python, which makes them, it shows as ignored.
-pub fn of_terminal(name: &str, body: fn() -> Result<(), Failed>) -> Trial {
+pub(crate) fn of_terminal(name: &str, body: fn() -> Result<(), Failed>) -> Trial {
     Trial::test(name, body).with_ignored_flag(!has_python())
 }
 
 /// What a program shows, and who talks to it.
-pub struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     keyboard: ChildStdin,
     screen: Arc<Mutex<Vec<u8>>>,
@@ -33,7 +33,7 @@ pub struct Terminal {
 
 impl Terminal {
     /// Starts `program`, with its words and its environment.
-    pub fn start(program: &Command) -> Result<Self, Failed> {
+    pub(crate) fn start(program: &Command) -> Result<Self, Failed> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/terminal.py");
         let mut command = Command::new("python3");
         command
@@ -86,12 +86,12 @@ impl Terminal {
     }
 
     /// What the screen has shown since the last look, which this is none of.
-    pub fn news(&self) -> String {
+    pub(crate) fn news(&self) -> String {
         self.look().0
     }
 
     /// Looks until the screen shows `text`; all that it has shown since the last look comes back.
-    pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<String, Failed> {
+    pub(crate) fn wait_for(&mut self, text: &str, limit: Duration) -> Result<String, Failed> {
         let start = Instant::now();
         loop {
             // Asked before the look: what a program shows last is not missed.
@@ -114,13 +114,13 @@ impl Terminal {
     }
 
     /// Types, as a keyboard sends it.
-    pub fn press(&mut self, keys: &str) -> Result<(), Failed> {
+    pub(crate) fn press(&mut self, keys: &str) -> Result<(), Failed> {
         self.keyboard.write_all(keys.as_bytes())?;
         Ok(self.keyboard.flush()?)
     }
 
     /// Waits for the program's end.
-    pub fn ends(mut self, code: i32) -> Result<(), Failed> {
+    pub(crate) fn ends(mut self, code: i32) -> Result<(), Failed> {
         let start = Instant::now();
         while start.elapsed() < SOON {
             if let Some(status) = self.child.try_wait()? {

@@ -33,7 +33,7 @@ const STEPS: u64 = 88;
 /// Longer than any test waits.
 const ENDLESS: [&str; 2] = ["--epochs", "100000"];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let may_mount = Mount::new("size=1m").is_ok();
     let disk_fills_up = of_trainer("train::disk_fills_up", disk_fills_up);
     let has_trainer = !disk_fills_up.has_ignored_flag();

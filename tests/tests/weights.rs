@@ -16,7 +16,7 @@ use crate::support::{
     Ran, checkpoints, fit, has_python, of_trainer, run, run_in, same, scratch, whole,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let has_torch = has_torch();
     let of_torch = |trial: Trial| {
         let ignored = !has_torch || trial.has_ignored_flag();

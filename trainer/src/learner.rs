@@ -111,7 +111,7 @@ pub(crate) struct StepSummary {
 
 /// A model, its optimiser and its gradients.
 #[derive(Debug)]
-pub struct Learner {
+pub(crate) struct Learner {
     config: Config,
     data: Arc<Dataset>,
     ranks: &'static dyn Collective,

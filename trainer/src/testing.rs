@@ -18,7 +18,7 @@ use crate::strategy::Solo;
 
 /// Seeds are the process's: one model at a time, with the algorithms that a run uses by default. Threads of libtorch
 /// beside those of the tests would only wait for each other.
-pub fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static SEEDED: Mutex<()> = Mutex::new(());
     let guard = SEEDED.lock().unwrap_or_else(PoisonError::into_inner);
     tch::set_num_threads(1);
@@ -27,7 +27,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// The default configuration of `lstm`, with `sets` over it.
-pub fn config(sets: &[&str]) -> Config {
+pub(crate) fn config(sets: &[&str]) -> Config {
     let sets: Vec<String> = ["model.name=lstm"]
         .iter()
         .chain(sets)
@@ -37,7 +37,7 @@ pub fn config(sets: &[&str]) -> Config {
 }
 
 /// Two ranks with equal values, of which this process is one.
-pub fn two_equal_ranks() -> &'static Group {
+pub(crate) fn two_equal_ranks() -> &'static Group {
     struct EqualRanks;
 
     impl SumOverRanks for EqualRanks {
@@ -51,7 +51,7 @@ pub fn two_equal_ranks() -> &'static Group {
 }
 
 /// A model after a few steps, and its checkpoint.
-pub struct TrainedFixture {
+pub(crate) struct TrainedFixture {
     /// Removed with this.
     pub folder: TempDir,
     pub data: Arc<Dataset>,
@@ -60,7 +60,7 @@ pub struct TrainedFixture {
 }
 
 /// The rows of `fixture`, as `config`'s model sees them.
-pub fn opened(fixture: &Fixture, config: &Config, folder: &TempDir) -> Arc<Dataset> {
+pub(crate) fn opened(fixture: &Fixture, config: &Config, folder: &TempDir) -> Arc<Dataset> {
     fixture.write(folder.path());
     let needs = registry::find(&config.model.name).expect("a model").needs;
     Dataset::open(
@@ -72,7 +72,7 @@ pub fn opened(fixture: &Fixture, config: &Config, folder: &TempDir) -> Arc<Datas
 }
 
 /// Trains for `steps` steps and writes a checkpoint; `alone` tells that nobody else seeds.
-pub fn made(
+pub(crate) fn made(
     fixture: &Fixture,
     config: &Config,
     steps: usize,

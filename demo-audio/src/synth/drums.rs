@@ -6,7 +6,7 @@ use super::{Filter, Note, Sine};
 use crate::rng::Rng;
 
 /// Kick: a sine that falls two octaves within a tenth of a second.
-pub fn kick(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
+pub(crate) fn kick(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
     let mut samples = vec![0.0; (0.35 * rate_hz) as usize];
     let mut phase = 0.0;
     for (i, sample) in samples.iter_mut().enumerate() {
@@ -18,7 +18,7 @@ pub fn kick(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
 }
 
 /// Snare: a short skin tone under a burst of noise.
-pub fn snare(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn snare(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let mut samples = vec![0.0; (0.3 * rate_hz) as usize];
     let mut skin = Sine::new(note.hz * 3.2, rate_hz, 0.0);
     let mut filter = Filter::default();
@@ -34,12 +34,12 @@ pub fn snare(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 }
 
 /// Closed hi-hat: 40 ms of bright noise.
-pub fn hat(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn hat(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     hiss(note, 0.08, 75.0, rate_hz, rng)
 }
 
 /// Ride cymbal: bright noise that rings.
-pub fn ride(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn ride(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     hiss(note, 0.5, 9.0, rate_hz, rng)
 }
 
@@ -57,7 +57,7 @@ fn hiss(note: &Note, seconds: f32, decay: f32, rate_hz: f32, rng: &mut Rng) -> V
 }
 
 /// Hand drum: a damped tone, its pitch bending a little.
-pub fn conga(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn conga(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let mut samples = vec![0.0; (0.35 * rate_hz) as usize];
     let mut phase = 0.0;
     for (i, sample) in samples.iter_mut().enumerate() {

@@ -4,7 +4,7 @@ use super::Canvas;
 use crate::rng::Rng;
 
 /// Room: four combs a channel (Schroeder 1962); `amount` 0 to 1.
-pub fn reverb(canvas: &mut Canvas, amount: f32) {
+pub(crate) fn reverb(canvas: &mut Canvas, amount: f32) {
     // The right channel's echoes come a little later, which gives the room its width.
     for (samples, spread) in [(&mut canvas.left, 0.0), (&mut canvas.right, 0.0007)] {
         let dry = samples.clone();
@@ -23,7 +23,7 @@ pub fn reverb(canvas: &mut Canvas, amount: f32) {
 }
 
 /// Tilts the spectrum about 1 kHz: `tilt` > 0 is brighter, < 0 darker.
-pub fn tilt(canvas: &mut Canvas, tilt: f32) {
+pub(crate) fn tilt(canvas: &mut Canvas, tilt: f32) {
     let pole = (-std::f32::consts::TAU * 1000.0 / canvas.rate_hz).exp();
     for samples in [&mut canvas.left, &mut canvas.right] {
         // One pole splits the sound at 1 kHz; the two halves are weighted against each other.
@@ -36,7 +36,7 @@ pub fn tilt(canvas: &mut Canvas, tilt: f32) {
 }
 
 /// Only what an old horn lets through, 300 Hz to 3.5 kHz, with clicks: a shellac record.
-pub fn shellac(canvas: &mut Canvas, rng: &mut Rng) {
+pub(crate) fn shellac(canvas: &mut Canvas, rng: &mut Rng) {
     let rate_hz = canvas.rate_hz;
     for samples in [&mut canvas.left, &mut canvas.right] {
         let mut horn = [super::Filter::default(), super::Filter::default()];
@@ -55,7 +55,7 @@ pub fn shellac(canvas: &mut Canvas, rng: &mut Rng) {
 }
 
 /// Scales to this root mean square and adds a noise floor (both in dB of full scale), then rounds what would clip.
-pub fn master(canvas: &mut Canvas, rms_db: f32, noise_db: f32, rng: &mut Rng) {
+pub(crate) fn master(canvas: &mut Canvas, rms_db: f32, noise_db: f32, rng: &mut Rng) {
     let energy: f64 = canvas
         .left
         .iter()
@@ -81,7 +81,7 @@ pub fn master(canvas: &mut Canvas, rms_db: f32, noise_db: f32, rng: &mut Rng) {
 }
 
 /// dB of full scale as an amplitude.
-pub fn amplitude(db: f32) -> f32 {
+pub(crate) fn amplitude(db: f32) -> f32 {
     10f32.powf(db / 20.0)
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Not here: which voice plays what in which genre (`styles`).
 
-pub mod drums;
-pub mod effects;
-pub mod voices;
+pub(crate) mod drums;
+pub(crate) mod effects;
+pub(crate) mod voices;
 
 use std::f32::consts::{FRAC_PI_4, TAU};
 
@@ -12,7 +12,7 @@ use crate::rng::Rng;
 
 /// What a voice is asked to play.
 #[derive(Clone, Copy, Debug)]
-pub struct Note {
+pub(crate) struct Note {
     /// Pitch; percussion takes it as the tuning of its skin.
     pub hz: f32,
     /// Length until release.
@@ -22,10 +22,10 @@ pub struct Note {
 }
 
 /// An instrument: one note in, its mono samples out (a release may make them longer than the note).
-pub type Voice = fn(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32>;
+pub(crate) type Voice = fn(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32>;
 
 /// A stereo recording in the making.
-pub struct Canvas {
+pub(crate) struct Canvas {
     /// Samples a second.
     pub rate_hz: f32,
     /// Left channel.
@@ -36,7 +36,7 @@ pub struct Canvas {
 
 impl Canvas {
     /// Silence of the given length.
-    pub fn new(rate_hz: u32, seconds: f32) -> Self {
+    pub(crate) fn new(rate_hz: u32, seconds: f32) -> Self {
         let samples = (seconds * rate_hz as f32) as usize;
         Self {
             rate_hz: rate_hz as f32,
@@ -46,12 +46,12 @@ impl Canvas {
     }
 
     /// Length in seconds.
-    pub fn seconds(&self) -> f32 {
+    pub(crate) fn seconds(&self) -> f32 {
         self.left.len() as f32 / self.rate_hz
     }
 
     /// Adds a mono sound from `at_s` on; `pan` from -1 (left) to 1 (right) at constant power. What lies outside is cut.
-    pub fn add(&mut self, at_s: f32, pan: f32, sound: &[f32]) {
+    pub(crate) fn add(&mut self, at_s: f32, pan: f32, sound: &[f32]) {
         let start = ((at_s.max(0.0) * self.rate_hz) as usize).min(self.left.len());
 
         // Sine and cosine of one angle: the squares of the two gains add up to 1 wherever the sound stands.
@@ -64,7 +64,7 @@ impl Canvas {
     }
 
     /// Adds another canvas of the same rate and length.
-    pub fn mix(&mut self, other: &Self, gain: f32) {
+    pub(crate) fn mix(&mut self, other: &Self, gain: f32) {
         for (sample, added) in self.left.iter_mut().zip(&other.left) {
             *sample += gain * added;
         }
@@ -75,7 +75,7 @@ impl Canvas {
 }
 
 /// A sine by rotation, four multiplications a sample.
-pub struct Sine {
+pub(crate) struct Sine {
     sin: f32,
     cos: f32,
     // The angle of one sample.
@@ -85,7 +85,7 @@ pub struct Sine {
 
 impl Sine {
     /// Starts at `phase` (0 to 1).
-    pub fn new(hz: f32, rate_hz: f32, phase: f32) -> Self {
+    pub(crate) fn new(hz: f32, rate_hz: f32, phase: f32) -> Self {
         let (sin, cos) = f32::sin_cos(phase * TAU);
         let (turn_sin, turn_cos) = f32::sin_cos(hz / rate_hz * TAU);
         Self {
@@ -97,7 +97,7 @@ impl Sine {
     }
 
     /// The next sample.
-    pub fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         let sin = self.sin;
         let cos = self.cos;
 
@@ -109,7 +109,7 @@ impl Sine {
 }
 
 /// One sample from each output of a [`Filter`].
-pub struct FilterOutput {
+pub(crate) struct FilterOutput {
     /// What lies below the cut-off.
     pub low: f32,
     /// What lies around it.
@@ -118,14 +118,14 @@ pub struct FilterOutput {
 
 /// A state-variable filter (Chamberlin); stable for cut-offs below a sixth of the sample rate.
 #[derive(Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     low: f32,
     band: f32,
 }
 
 impl Filter {
     /// Filters one sample with the cut-off at `hz`; `damping` 2.0 is smooth, 0.1 rings.
-    pub fn next(&mut self, input: f32, hz: f32, damping: f32, rate_hz: f32) -> FilterOutput {
+    pub(crate) fn next(&mut self, input: f32, hz: f32, damping: f32, rate_hz: f32) -> FilterOutput {
         // Above a sixth of the rate the filter would grow without bound, so the cut-off stays below.
         let f = 2.0 * (std::f32::consts::PI * (hz / rate_hz).min(0.16)).sin();
         self.low += f * self.band;

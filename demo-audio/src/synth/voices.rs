@@ -7,7 +7,7 @@ use super::{Filter, Note, Sine, envelope, length};
 use crate::rng::Rng;
 
 /// Plucked string (Karplus, Strong 1983): a burst of noise runs round a delay line that loses its treble.
-pub fn string(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn string(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let period = (rate_hz / note.hz).max(2.0);
     let mut line: Vec<f32> = (0..period as usize).map(|_| rng.noise()).collect();
     // A round through the line is a period. High notes make more rounds a second, so each must lose less.
@@ -27,7 +27,7 @@ pub fn string(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 }
 
 /// Organ: a sum of drawbars, slowly beating.
-pub fn organ(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn organ(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     const DRAWBARS: [(f32, f32); 6] = [
         (1.0, 1.0),
         (2.0, 0.7),
@@ -58,12 +58,12 @@ pub fn organ(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 }
 
 /// Bell (Chowning 1973): frequency modulation at an inharmonic ratio, its index dying with the note.
-pub fn bell(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn bell(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     modulated(note, rate_hz, 3.53 * rng.range(0.99, 1.01), 4.5)
 }
 
 /// Electric piano: frequency modulation at a harmonic ratio, low index.
-pub fn electric_piano(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
+pub(crate) fn electric_piano(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
     modulated(note, rate_hz, 1.0, 1.6)
 }
 
@@ -84,7 +84,7 @@ fn modulated(note: &Note, rate_hz: f32, ratio: f32, index: f32) -> Vec<f32> {
 }
 
 /// Mallet on a wooden bar: the bar's first three modes (1 : 3.93 : 9.24), dead within a third of a second.
-pub fn mallet(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn mallet(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     const MODES: [(f32, f32, f32); 3] = [(1.0, 1.0, 9.0), (3.93, 0.5, 22.0), (9.24, 0.25, 45.0)];
 
     let mut samples = vec![0.0; (0.4 * rate_hz) as usize];
@@ -99,7 +99,7 @@ pub fn mallet(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 }
 
 /// Square wave, corners rounded (polyBLEP) so that it does not alias; the chip of an old game.
-pub fn square(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
+pub(crate) fn square(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
     let mut samples = vec![0.0; length(note, 0.03, rate_hz)];
     let step = note.hz / rate_hz;
     let mut phase = 0.0;
@@ -113,7 +113,7 @@ pub fn square(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
 }
 
 /// Distorted saw, a fifth on top: a power chord.
-pub fn power_chord(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn power_chord(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let steps = [1.0, 1.498, 2.003].map(|ratio| note.hz * ratio / rate_hz);
     let mut phases = [rng.unit(), rng.unit(), rng.unit()];
     let mut cabinet = Filter::default();
@@ -135,7 +135,7 @@ pub fn power_chord(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 }
 
 /// Bass whose filter opens and closes a few times a note.
-pub fn wobble(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn wobble(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let step = note.hz / rate_hz;
     let mut phase = 0.0;
 
@@ -155,7 +155,7 @@ pub fn wobble(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 }
 
 /// A vowel: a buzzing source through three formants that glide from one vowel to another.
-pub fn vowel(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn vowel(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     // Of a man's a, i, u, ɛ and ɔ, Hz (Peterson, Barney 1952).
     const VOWELS: [[f32; 3]; 5] = [
         [730.0, 1090.0, 2440.0],
@@ -187,7 +187,7 @@ pub fn vowel(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 }
 
 /// A hiss that a slowly moving filter colours.
-pub fn drone(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
+pub(crate) fn drone(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let mut sweep = Sine::new(rng.range(0.05, 0.25), rate_hz, rng.unit());
     let mut filter = Filter::default();
     let damping = rng.range(0.05, 0.2);

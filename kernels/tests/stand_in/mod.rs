@@ -7,14 +7,14 @@ use std::sync::OnceLock;
 use std::{env, fs};
 
 /// A machine with some of NVIDIA's libraries.
-pub struct Machine {
+pub(crate) struct Machine {
     folder: PathBuf,
     variables: Vec<(&'static str, String)>,
 }
 
 impl Machine {
     /// With all libraries but `missing`, and one GPU.
-    pub fn without(name: &str, missing: &[&str]) -> Self {
+    pub(crate) fn without(name: &str, missing: &[&str]) -> Self {
         let folder = root().join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(folder.join("lib")).unwrap();
@@ -36,19 +36,19 @@ impl Machine {
     }
 
     /// With all libraries.
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self::without(name, &[])
     }
 
     /// What the stand-in answers; `fake_cuda.c` knows the names.
-    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.variables.push((name, value.to_owned()));
         self
     }
 
     /// With cuFFT and NVRTC as PyPI's wheels have them, among the packages of the `python3` on PATH. NVRTC's helper is
     /// of another minor version than the one that wavemill names.
-    pub fn with_wheels(self) -> Self {
+    pub(crate) fn with_wheels(self) -> Self {
         let wheels = self
             .folder
             .join("lib/python3.12/site-packages/nvidia/cu13/lib");
@@ -66,17 +66,17 @@ impl Machine {
     }
 
     /// Where kernels are kept.
-    pub fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.folder.join("cache")
     }
 
     /// Where the stand-in notes what it was asked to compile.
-    pub fn notes(&self) -> PathBuf {
+    pub(crate) fn notes(&self) -> PathBuf {
         self.folder.join("compiled")
     }
 
     /// Starts this very program on the machine, in a process of its own: libraries are found once a process.
-    pub fn start(&self, words: &[&str], variables: &[(&str, &str)]) -> Output {
+    pub(crate) fn start(&self, words: &[&str], variables: &[(&str, &str)]) -> Output {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(words);
         for name in [

@@ -36,7 +36,7 @@ pub(super) struct Position {
 
 impl Block {
     /// Whether every record was read.
-    pub const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.left.at == self.bytes.len()
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct Blocks<R> {
 
 impl<R: Read> Blocks<R> {
     /// Starts at the top of `input`, which needs no buffer; `block_bytes` is [`BLOCK_BYTES`] but in tests.
-    pub const fn new(input: R, block_bytes: usize) -> Self {
+    pub(super) const fn new(input: R, block_bytes: usize) -> Self {
         Self {
             input,
             block_bytes,
@@ -69,7 +69,7 @@ impl<R: Read> Blocks<R> {
     ///
     /// # Errors
     /// The input's.
-    pub fn next_into(&mut self, block: &mut Block) -> io::Result<bool> {
+    pub(super) fn next_into(&mut self, block: &mut Block) -> io::Result<bool> {
         self.fill(block, usize::MAX)?;
         Ok(!block.bytes.is_empty())
     }
@@ -79,7 +79,7 @@ impl<R: Read> Blocks<R> {
     ///
     /// # Errors
     /// The input's.
-    pub fn first_into(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
+    pub(super) fn first_into(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
         self.fill(block, bytes_max)
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Records<'a> {
 
 impl<'a> Records<'a> {
     /// Before the first record that is left of `block`.
-    pub const fn new(block: &'a Block) -> Self {
+    pub(super) const fn new(block: &'a Block) -> Self {
         Self {
             bytes: block.bytes.as_slice(),
             left: block.left,
@@ -42,12 +42,12 @@ impl<'a> Records<'a> {
     }
 
     /// Behind the current record.
-    pub const fn left(&self) -> Position {
+    pub(super) const fn left(&self) -> Position {
         self.left
     }
 
     /// Goes to the next record; false at the block's end. Blank lines are no records.
-    pub fn advance(&mut self) -> bool {
+    pub(super) fn advance(&mut self) -> bool {
         // Also the second byte of a line break that ended the record before.
         while let Some(b'\n' | b'\r') = self.bytes.get(self.left.at) {
             self.left.line += u64::from(ends_line(self.bytes, self.left.at));
@@ -125,22 +125,22 @@ impl<'a> Records<'a> {
     }
 
     /// The physical line that the record starts on, from 1.
-    pub const fn line(&self) -> u64 {
+    pub(super) const fn line(&self) -> u64 {
         self.record_line
     }
 
     /// The record's fields.
-    pub fn fields(&self) -> &[Field] {
+    pub(super) fn fields(&self) -> &[Field] {
         &self.fields
     }
 
     /// The record's bytes, and where they start in the block.
-    pub fn raw(&self) -> (usize, &'a [u8]) {
+    pub(super) fn raw(&self) -> (usize, &'a [u8]) {
         (self.start, &self.bytes[self.start..self.left.at])
     }
 
     /// What a field says, without its quotes.
-    pub fn value(&self, field: Field) -> Cow<'a, [u8]> {
+    pub(super) fn value(&self, field: Field) -> Cow<'a, [u8]> {
         let raw = &self.bytes[field.start..field.end];
         if !field.quotes {
             return Cow::Borrowed(raw);
@@ -157,7 +157,12 @@ impl<'a> Records<'a> {
 impl Field {
     /// What the field says, by its record's `text`, which starts at `base` of the block; `unquoted` is written to where
     /// quotes must be taken out. `None` where the text ends before the field does.
-    pub fn text<'a>(self, base: usize, text: &'a str, unquoted: &'a mut String) -> Option<&'a str> {
+    pub(super) fn text<'a>(
+        self,
+        base: usize,
+        text: &'a str,
+        unquoted: &'a mut String,
+    ) -> Option<&'a str> {
         let raw = text.get(self.start - base..self.end - base)?;
         if !self.quotes {
             return Some(raw);

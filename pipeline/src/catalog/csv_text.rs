@@ -50,7 +50,7 @@ impl Header {
     ///
     /// # Errors
     /// `Csv` when reading fails.
-    pub fn of<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
+    pub(super) fn of<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
         let mut block = Block::default();
         Blocks::new(input, BLOCK_BYTES)
             .first_into(&mut block, HEADER_BYTES_MAX)
@@ -96,12 +96,12 @@ pub(super) struct TextRows {
 
 impl TextForm {
     /// [`LINE`], then one text column a column of the file.
-    pub const fn schema(&self) -> &SchemaRef {
+    pub(super) const fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     /// An empty batch with room for `rows`.
-    pub fn rows(&self, rows: usize) -> TextRows {
+    pub(super) fn rows(&self, rows: usize) -> TextRows {
         let columns =
             (1..self.schema.fields().len()).map(|_| StringViewBuilder::with_capacity(rows));
         TextRows {
@@ -112,7 +112,7 @@ impl TextForm {
     }
 
     /// Moves records of `block` to `rows`, until there are `rows_max` or the block is empty.
-    pub fn read(
+    pub(super) fn read(
         &self,
         block: &mut Block,
         rows_max: usize,
@@ -219,7 +219,7 @@ impl TextRows {
     ///
     /// # Errors
     /// `Arrow` alone.
-    pub fn finish(mut self, form: &TextForm) -> Result<RecordBatch, CatalogError> {
+    pub(super) fn finish(mut self, form: &TextForm) -> Result<RecordBatch, CatalogError> {
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.lines.finish())];
         arrays.extend(
             self.columns
@@ -246,7 +246,7 @@ impl<R: Read> TextReader<R> {
     /// # Errors
     /// `Csv` when reading fails, `Header`, `HeaderEncoding`, `DuplicateColumn`, `TooManyColumns` and `LongHeader` when
     /// the header is not of the named form.
-    pub fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
+    pub(super) fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
         let mut blocks = Blocks::new(input, BLOCK_BYTES);
         let mut block = Block::default();
         let is_whole = blocks
@@ -287,7 +287,7 @@ impl<R: Read> TextReader<R> {
     }
 
     /// The file's columns.
-    pub const fn form(&self) -> &TextForm {
+    pub(super) const fn form(&self) -> &TextForm {
         &self.form
     }
 
@@ -295,7 +295,7 @@ impl<R: Read> TextReader<R> {
     ///
     /// # Errors
     /// `Csv` when reading fails.
-    pub fn next_block(&mut self, block: &mut Block) -> Result<bool, CatalogError> {
+    pub(super) fn next_block(&mut self, block: &mut Block) -> Result<bool, CatalogError> {
         // First comes what the first block holds behind the header.
         if !self.block.is_empty() {
             std::mem::swap(block, &mut self.block);
@@ -311,7 +311,7 @@ impl<R: Read> TextReader<R> {
     ///
     /// # Errors
     /// `Csv` when reading fails.
-    pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, CatalogError> {
+    pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>, CatalogError> {
         let n_columns = self.form.schema.fields().len() - 1;
         let rows_max = (BATCH_CELLS / n_columns.max(1)).clamp(256, 8192);
         // Cut by the number of rows, and not by blocks: a file always gives the same batches.

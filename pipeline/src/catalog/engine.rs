@@ -46,7 +46,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Engine` when the session cannot start.
-    pub fn new(memory_bytes: usize, course: Arc<Course>) -> Result<Self, CatalogError> {
+    pub(super) fn new(memory_bytes: usize, course: Arc<Course>) -> Result<Self, CatalogError> {
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_batch_size(BATCH_ROWS);
@@ -76,7 +76,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Engine` when the table is refused.
-    pub fn set_table(&self, name: &str, rows: &RecordBatch) -> Result<(), CatalogError> {
+    pub(super) fn set_table(&self, name: &str, rows: &RecordBatch) -> Result<(), CatalogError> {
         let n_rows = rows.num_rows();
         let starts = (0..n_rows).step_by(BATCH_ROWS);
         // A table passes its batches on as they are, so they are cut to the size that queries work in.
@@ -95,7 +95,7 @@ impl Engine {
     ///
     /// # Errors
     /// DataFusion's, from parsing to execution; any, where the course was stopped.
-    pub fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
+    pub(super) fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
         let reading = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -120,12 +120,12 @@ impl Engine {
     }
 
     /// Where the job is, and whether it was asked to stop.
-    pub const fn course(&self) -> &Arc<Course> {
+    pub(super) const fn course(&self) -> &Arc<Course> {
         &self.course
     }
 
     /// The first table that a query reads and that is not there; `None` for what is no query.
-    pub fn missing_table(&self, sql: &str) -> Option<String> {
+    pub(super) fn missing_table(&self, sql: &str) -> Option<String> {
         let state = self.context.state();
         let statement = state.sql_to_statement(sql, &Dialect::Generic).ok()?;
         let Statement::Statement(parsed) = &statement else {
@@ -143,7 +143,7 @@ impl Engine {
     }
 
     /// The names of all tables.
-    pub fn tables(&self) -> Vec<String> {
+    pub(super) fn tables(&self) -> Vec<String> {
         let mut tables = Vec::new();
         let catalogs = self.context.catalog_names().into_iter();
         for catalog in catalogs.filter_map(|name| self.context.catalog(&name)) {

@@ -42,7 +42,7 @@ pub(super) struct Cleaner<'a> {
 
 impl<'a> Cleaner<'a> {
     /// Starts with all parsed rows.
-    pub fn new(
+    pub(super) fn new(
         engine: &'a Engine,
         fma_metadata: Option<&'a Path>,
         threads: usize,
@@ -87,7 +87,7 @@ impl<'a> Cleaner<'a> {
     ///
     /// # Errors
     /// `Step` for refused or failing SQL, `StepKey` for a query that loses or repeats rows' keys.
-    pub fn run(&mut self, spec: &CatalogSpec) -> Result<(), CatalogError> {
+    pub(super) fn run(&mut self, spec: &CatalogSpec) -> Result<(), CatalogError> {
         self.engine
             .course()
             .enter(Phase::Cleaning, spec.clean.len() as u64);
@@ -115,7 +115,7 @@ impl<'a> Cleaner<'a> {
     ///
     /// # Errors
     /// `NoAudio` when nothing would be left of some rows.
-    pub fn keep_with_audio(
+    pub(super) fn keep_with_audio(
         &mut self,
         keys: &StringViewArray,
         audio: &AudioIndex,
@@ -321,7 +321,7 @@ impl<'a> Cleaner<'a> {
     ///
     /// # Errors
     /// `Arrow` alone.
-    pub fn tracks_all(&self) -> Result<RecordBatch, CatalogError> {
+    pub(super) fn tracks_all(&self) -> Result<RecordBatch, CatalogError> {
         let steps = self.dropped_by.iter();
         let names = steps.map(|step| step.map(|step| self.steps[step].step.as_str()));
         let dropped_by: StringViewArray = names.collect();

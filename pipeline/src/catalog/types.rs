@@ -159,7 +159,7 @@ impl Typer {
     ///
     /// # Errors
     /// `Engine` when DataFusion refuses an expression.
-    pub fn new(
+    pub(super) fn new(
         context: &SessionContext,
         file: &str,
         text: &SchemaRef,
@@ -204,7 +204,7 @@ impl Typer {
     }
 
     /// The typed columns.
-    pub fn schema(&self) -> &SchemaRef {
+    pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
@@ -212,7 +212,7 @@ impl Typer {
     ///
     /// # Errors
     /// `Engine` when an expression fails as a whole.
-    pub fn typed(
+    pub(super) fn typed(
         &self,
         text: &RecordBatch,
         rejects: &mut Vec<Reject>,

@@ -23,7 +23,7 @@ impl Codec {
     ///
     /// # Errors
     /// A [`Reject`] where there is none.
-    pub fn new(params: AudioCodecParameters) -> Result<Self, Reject> {
+    pub(super) fn new(params: AudioCodecParameters) -> Result<Self, Reject> {
         let decoder = make(&params)?;
         Ok(Self {
             params,
@@ -33,12 +33,12 @@ impl Codec {
     }
 
     /// Forgets the packets before: the next one follows a hole.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.decoder.reset();
     }
 
     /// The samples of a packet, a plane a channel, full scale ±1; `None` where it does not decode.
-    pub fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
+    pub(super) fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
         // Track and times are zero: the walkers keep the time, and the sink trims.
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);
         match guarded(|| self.decoder.decode_ref(&packet)) {

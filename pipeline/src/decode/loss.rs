@@ -13,13 +13,13 @@ pub(super) struct Loss {
 
 impl Loss {
     /// Audio that is gone: the output closes up over it.
-    pub fn add_missing(&mut self, byte_offset: Option<usize>, seconds: f64) {
+    pub(super) fn add_missing(&mut self, byte_offset: Option<usize>, seconds: f64) {
         self.lost_s += seconds;
         self.byte_offset = self.byte_offset.or(byte_offset.map(|offset| offset as u64));
     }
 
     /// Audio in whose place the output has silence.
-    pub fn add_silenced(&mut self, byte_offset: Option<usize>, seconds: f64) {
+    pub(super) fn add_silenced(&mut self, byte_offset: Option<usize>, seconds: f64) {
         self.add_missing(byte_offset, seconds);
         self.silenced_s += seconds;
     }

@@ -40,7 +40,7 @@ impl Output {
     ///
     /// # Errors
     /// [`ResampleError`] for an output rate out of range, or a level that the machine lacks.
-    pub fn new(args: &DecodeArgs, level: Level) -> Result<Self, ResampleError> {
+    pub(super) fn new(args: &DecodeArgs, level: Level) -> Result<Self, ResampleError> {
         let sample_rate_hz = args.sample_rate_hz;
         let mut resamplers = Resamplers::new(sample_rate_hz, level);
         resamplers.get(USUAL_RATE_HZ)?;
@@ -62,7 +62,7 @@ impl Output {
     }
 
     /// Clips longer than `most_s` are too long, unless `args` cut them before.
-    pub fn set_most(&mut self, args: &DecodeArgs, most_s: f64) {
+    pub(super) fn set_most(&mut self, args: &DecodeArgs, most_s: f64) {
         let n_most = samples_in(most_s, self.sample_rate_hz);
         // A clip that is cut within the limit cannot be too long: nothing behind the cut is decoded.
         match args.duration_s.filter(|cut_s| *cut_s <= most_s) {
@@ -80,23 +80,23 @@ impl Output {
     }
 
     /// Seconds that are not yet too long.
-    pub const fn most_s(&self) -> f64 {
+    pub(super) const fn most_s(&self) -> f64 {
         self.most_s
     }
 
     /// So many samples at the wanted rate are a reject.
-    pub fn is_too_long(&self, n_samples: usize) -> bool {
+    pub(super) fn is_too_long(&self, n_samples: usize) -> bool {
         self.n_samples_allowed
             .is_some_and(|allowed| n_samples > allowed)
     }
 
     /// The next clip has at most so many seconds.
-    pub const fn expect(&mut self, longest_s: f64) {
+    pub(super) const fn expect(&mut self, longest_s: f64) {
         self.expected_s = longest_s;
     }
 
     /// So many samples at the wanted rate are no more than was expected, but for what a block puts out at once.
-    pub fn is_as_expected(&self, n_samples: usize) -> bool {
+    pub(super) fn is_as_expected(&self, n_samples: usize) -> bool {
         let n_expected = samples_in(self.expected_s, self.sample_rate_hz);
         n_samples <= n_expected.saturating_add(PACKET_SAMPLES_MAX)
     }
@@ -105,7 +105,11 @@ impl Output {
     ///
     /// # Errors
     /// A [`Reject`] for a rate out of range.
-    pub fn open<'a>(&'a mut self, from_hz: u32, out: &'a mut Pcm) -> Result<Sink<'a>, Reject> {
+    pub(super) fn open<'a>(
+        &'a mut self,
+        from_hz: u32,
+        out: &'a mut Pcm,
+    ) -> Result<Sink<'a>, Reject> {
         if !(MIN_HZ..=MAX_FROM_HZ).contains(&from_hz) {
             let reason = if from_hz > MAX_FROM_HZ {
                 Reason::TooLarge
@@ -195,7 +199,7 @@ pub(super) struct Sink<'a> {
 
 impl Sink<'_> {
     /// Of what is pushed from now on, drops the first `start` samples and ends before sample `end`.
-    pub fn trim(&mut self, start: u64, end: Option<u64>) {
+    pub(super) fn trim(&mut self, start: u64, end: Option<u64>) {
         self.drop_samples = start;
         self.keep_samples = end.map_or(u64::MAX, |end| end.saturating_sub(start));
     }
@@ -203,7 +207,7 @@ impl Sink<'_> {
     /// Pushes one packet: the mean of its channels, `left` and `right` of equal length. What cannot be audio becomes
     /// silence; then this is false.
     #[must_use]
-    pub fn push(&mut self, left: &[f32], right: Option<&[f32]>) -> bool {
+    pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>) -> bool {
         let (start, end) = self.take(left.len());
         let left = &left[start..end];
         self.mono.clear();
@@ -234,7 +238,7 @@ impl Sink<'_> {
     }
 
     /// Pushes zeros, as far as they are wanted.
-    pub fn push_silence(&mut self, n_samples: usize) {
+    pub(super) fn push_silence(&mut self, n_samples: usize) {
         let (start, end) = self.take(n_samples);
         let mut left = end - start;
         // A hole can be hours long: its zeros are not all held at once.
@@ -273,12 +277,12 @@ impl Sink<'_> {
     }
 
     /// All that is wanted has come out.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.n_out() >= self.n_kept_max
     }
 
     /// Ends the clip.
-    pub fn finish(mut self) {
+    pub(super) fn finish(mut self) {
         let is_full = self.is_full();
         let n_made = match &mut self.resampler {
             Some(resampler) => {

@@ -19,7 +19,7 @@ use crate::shards::{AudioFacts, FeatureRow, Outcome};
 use crate::source::InputSeen;
 
 /// Which clip, and what was read of it.
-pub struct Ticket {
+pub(super) struct Ticket {
     /// Its place in plan order.
     pub seq: usize,
     /// Index into the shards to write.
@@ -31,7 +31,7 @@ pub struct Ticket {
 }
 
 /// Compressed bytes on their way to a worker.
-pub struct ClipBytes {
+pub(super) struct ClipBytes {
     /// Which clip.
     pub ticket: Ticket,
     /// The file.
@@ -45,7 +45,7 @@ pub struct ClipBytes {
 }
 
 /// PCM on its way to the kernels.
-pub struct DecodedClip {
+pub(super) struct DecodedClip {
     /// Which clip.
     pub ticket: Ticket,
     /// At the wanted rate, or at the file's for a device.
@@ -58,7 +58,7 @@ pub struct DecodedClip {
 
 impl Ticket {
     /// Counts the clip as done.
-    pub fn end(self, work: &Work<'_>, result: Result<Vec<FeatureRow>, Failure>) -> Event {
+    pub(super) fn end(self, work: &Work<'_>, result: Result<Vec<FeatureRow>, Failure>) -> Event {
         let outcome = match result {
             Ok(rows) => Outcome::Rows(rows),
             Err(Failure::Reject(reject)) => {
@@ -88,7 +88,7 @@ impl Ticket {
 
 impl DecodedClip {
     /// From the worst case to what it takes from here on: its samples, its rows, and the kernels' buffers.
-    pub fn hold(&mut self, work: &Work<'_>) {
+    pub(super) fn hold(&mut self, work: &Work<'_>) {
         // The capacity, because a buffer that is used again may be longer than this clip.
         let n_pcm = self.pcm.samples.capacity().max(end_of(&self.segments));
         let n_out = self.pcm.n_samples;
@@ -97,17 +97,17 @@ impl DecodedClip {
     }
 
     /// Zeros up to the end of the last row, which spares the kernels a copy.
-    pub fn pad(&mut self) {
+    pub(super) fn pad(&mut self) {
         self.pcm.samples.pad_to(end_of(&self.segments), 0.0);
     }
 
     /// Bytes of its samples.
-    pub fn pcm_bytes(&self) -> u64 {
+    pub(super) fn pcm_bytes(&self) -> u64 {
         size_of_val(&self.pcm.samples[..]) as u64
     }
 
     /// Ends the clip with what kernels made of it, and gives its buffers back.
-    pub fn end(mut self, work: &Work<'_>, computed: SegmentResults) -> (Event, Pcm) {
+    pub(super) fn end(mut self, work: &Work<'_>, computed: SegmentResults) -> (Event, Pcm) {
         // From here on only the rows are held: the samples go back to the decoders.
         self.permit.holds(work.features.rows_bytes(&self.segments));
         let Self {
@@ -134,7 +134,7 @@ impl DecodedClip {
 }
 
 /// Why a clip gave no rows.
-pub enum Failure {
+pub(super) enum Failure {
     /// Its own fault.
     Reject(Box<Reject>),
     /// The recipe's, or the machine's.
@@ -170,7 +170,7 @@ impl From<NoRows> for Failure {
 
 /// The reject of a clip on which a thread panicked.
 #[must_use]
-pub fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
+pub(super) fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
     let words = panic_words(panic);
     let detail = format!("the worker panicked on this clip: {words}");
     Reject::new(stage, Reason::WorkerPanic, detail)
@@ -178,12 +178,12 @@ pub fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
 
 /// What a panic said.
 #[must_use]
-pub fn panic_words(panic: &(dyn Any + Send)) -> String {
+pub(super) fn panic_words(panic: &(dyn Any + Send)) -> String {
     text::panic_words(panic).unwrap_or("no message").to_owned()
 }
 
 /// What a clip's name says of its format.
-pub fn extension(clip_key: &str) -> &str {
+pub(super) fn extension(clip_key: &str) -> &str {
     Path::new(clip_key)
         .extension()
         .and_then(|e| e.to_str())

@@ -79,7 +79,7 @@ impl LaneTimes {
 
 /// CPU time of the calling thread.
 #[must_use]
-pub fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
         time.tv_sec.unsigned_abs(),
@@ -88,7 +88,7 @@ pub fn cpu_time() -> Duration {
 }
 
 /// Adds the calling thread's CPU time since `start`; returns the time now.
-pub fn add_time(total: &AtomicU64, start: Duration) -> Duration {
+pub(super) fn add_time(total: &AtomicU64, start: Duration) -> Duration {
     let now = cpu_time();
     // Relaxed, here and at the other counters: nothing else is read by what they say.
     total.fetch_add(
@@ -99,6 +99,6 @@ pub fn add_time(total: &AtomicU64, start: Duration) -> Duration {
 }
 
 /// Adds the wall time since `start`.
-pub fn add_wall(total: &AtomicU64, start: Instant) {
+pub(super) fn add_wall(total: &AtomicU64, start: Instant) {
     total.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
 }

@@ -24,7 +24,7 @@ use crate::source::{ReadFailure, Source};
 ///
 /// # Errors
 /// [`ExtractError::Read`], [`ExtractError::Threads`], [`ExtractError::ClipMemory`].
-pub fn audio_hashes(
+pub(crate) fn audio_hashes(
     recipe: &Recipe,
     cleaned: &CleanedRows,
     source: &dyn Source,

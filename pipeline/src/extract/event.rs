@@ -5,7 +5,7 @@ use crate::shards::{EncodedGroup, Outcome};
 use crate::source::InputSeen;
 
 /// One piece of finished work.
-pub enum Event {
+pub(super) enum Event {
     /// A clip became rows, or a reject (a dead worker's clip is one too).
     Clip {
         /// Its place in plan order.

@@ -23,7 +23,7 @@ use crate::features::{Extractor, SegmentResults};
 use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
 
 /// Starts a thread a lane. They end when every sender of what is returned is dropped.
-pub fn start<'env>(
+pub(super) fn start<'env>(
     spawner: &Spawner<'_, 'env>,
     work: &'env Work<'env>,
     events: &Sender<Event>,

@@ -14,7 +14,7 @@ const fn worker_room(settings: &Settings) -> u64 {
 
 /// Bounds of one run, checked against its recipe.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Worker threads.
     pub threads: usize,
     /// As given.
@@ -38,7 +38,7 @@ pub struct Limits {
 impl Limits {
     /// What there is for clips.
     #[must_use]
-    pub const fn shares(&self) -> MemoryShares {
+    pub(crate) const fn shares(&self) -> MemoryShares {
         MemoryShares {
             limit_bytes: self.memory_limit_bytes,
             clips_bytes: self.in_flight_bytes,
@@ -49,7 +49,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`ExtractError::Memory`] where one row group, one clip and the workers' tables do not fit.
-    pub fn new(
+    pub(crate) fn new(
         settings: &Settings,
         planned: u64,
         row_group_rows: usize,

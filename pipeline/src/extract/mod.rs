@@ -5,7 +5,7 @@
 
 mod clip;
 mod counters;
-pub mod duplicates;
+pub(crate) mod duplicates;
 mod error;
 mod event;
 mod lanes;
@@ -19,12 +19,12 @@ mod work;
 mod worker;
 mod writer;
 
-pub use self::counters::{Counters, LaneTimes};
-pub use self::error::ExtractError;
-pub use self::limits::Limits;
-pub use self::reject_tally::RejectTally;
-pub use self::work::Work;
-pub use self::writer::write_shards;
+pub(crate) use self::counters::{Counters, LaneTimes};
+pub(crate) use self::error::ExtractError;
+pub(crate) use self::limits::Limits;
+pub(crate) use self::reject_tally::RejectTally;
+pub(crate) use self::work::Work;
+pub(crate) use self::writer::write_shards;
 
 #[cfg(test)]
-pub use self::counters::cpu_time;
+pub(crate) use self::counters::cpu_time;

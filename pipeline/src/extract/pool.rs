@@ -22,7 +22,7 @@ use crate::settings::{READ_AHEAD_CLIPS, READ_THREADS, SPARE_PCMS};
 use crate::shards::RowGroup;
 
 /// The writing thread's ends of the queues.
-pub struct Queues {
+pub(super) struct Queues {
     /// What workers finished. Ends when all of them have.
     pub events: Receiver<Event>,
     /// Row groups to encode; sending never waits. Drop it when no more will come.
@@ -30,14 +30,14 @@ pub struct Queues {
 }
 
 /// Starts the threads of one extraction.
-pub struct Spawner<'scope, 'env> {
+pub(super) struct Spawner<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     events: Sender<Event>,
 }
 
 impl<'scope> Spawner<'scope, '_> {
     /// Starts a thread. Where the system has none left, that is an event, and the run ends.
-    pub fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'scope) {
+    pub(super) fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'scope) {
         let thread = std::thread::Builder::new().name(format!("{WORKER_NAME}-{name}"));
         if let Err(source) = thread.spawn_scoped(self.scope, body) {
             // The receiver is alive: whoever starts threads holds it.
@@ -48,7 +48,10 @@ impl<'scope> Spawner<'scope, '_> {
 }
 
 /// Starts readers, workers and lanes. They end when every clip is done and `groups` is dropped.
-pub fn start<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: &'env Work<'env>) -> Queues {
+pub(super) fn start<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    work: &'env Work<'env>,
+) -> Queues {
     let threads = work.limits.threads;
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);

@@ -21,7 +21,7 @@ use crate::decode::{Decode, Pcm};
 use crate::source::{InputSeen, ReadFailure};
 
 /// A reader's ends of the queues.
-pub struct ReaderQueues {
+pub(super) struct ReaderQueues {
     /// To the workers.
     pub clips: Sender<ClipBytes>,
     /// Buffers that come back from them.
@@ -31,7 +31,7 @@ pub struct ReaderQueues {
 }
 
 /// Reads clips until there are no more, or the run is to stop. The last reader tells how many there were.
-pub fn read_all(work: &Work<'_>, order: &Mutex<ReadOrder>, queues: &ReaderQueues) {
+pub(super) fn read_all(work: &Work<'_>, order: &Mutex<ReadOrder>, queues: &ReaderQueues) {
     let result = read_clips(work, order, queues);
     if result.is_err() {
         // Nobody waits for a clip that will not come. Before the order is locked: who has it may be waiting.
@@ -77,7 +77,7 @@ fn lock(order: &Mutex<ReadOrder>) -> MutexGuard<'_, ReadOrder> {
 }
 
 /// Which clip is read next: clips are numbered, and take their permits, in plan order.
-pub struct ReadOrder {
+pub(super) struct ReadOrder {
     /// Index into the shards to write.
     todo: usize,
     /// Index into that shard's members.
@@ -90,7 +90,7 @@ pub struct ReadOrder {
 
 impl ReadOrder {
     /// From the first clip on, for so many readers.
-    pub const fn new(readers: usize) -> Self {
+    pub(super) const fn new(readers: usize) -> Self {
         Self {
             todo: 0,
             member: 0,

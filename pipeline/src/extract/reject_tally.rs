@@ -9,14 +9,14 @@ use super::{ExtractError, Limits};
 
 /// Clips rejected so far, each once, those of earlier runs of the plan among them.
 #[derive(Debug, Default)]
-pub struct RejectTally {
+pub(crate) struct RejectTally {
     clip_keys: BTreeSet<String>,
     rejects: Vec<Reject>,
 }
 
 impl RejectTally {
     /// What finished shards say.
-    pub fn of<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Self {
+    pub(crate) fn of<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Self {
         let mut tally = Self::default();
         for receipt in receipts {
             for reject in &receipt.rejects {
@@ -38,7 +38,7 @@ impl RejectTally {
     ///
     /// # Errors
     /// [`ExtractError::TooManyRejects`] as soon as the run cannot be committed any more.
-    pub fn add(&mut self, reject: &Reject, limits: &Limits) -> Result<(), ExtractError> {
+    pub(crate) fn add(&mut self, reject: &Reject, limits: &Limits) -> Result<(), ExtractError> {
         self.insert(reject);
         let planned = limits.planned;
         let fraction = limits.reject_fraction;

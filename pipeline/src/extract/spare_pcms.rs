@@ -13,7 +13,7 @@ use crate::decode::Pcm;
 use crate::settings::SPARE_BYTES_MAX;
 
 /// What whole runs keep for the next clip.
-pub struct SparePcms {
+pub(super) struct SparePcms {
     give: Sender<Pcm>,
     take: Receiver<Pcm>,
     /// Bytes of those that wait.
@@ -23,7 +23,7 @@ pub struct SparePcms {
 
 impl SparePcms {
     /// At most `places` buffers of `most_bytes` together.
-    pub fn new(places: usize, most_bytes: u64) -> Self {
+    pub(super) fn new(places: usize, most_bytes: u64) -> Self {
         let (give, take) = bounded(places);
         Self {
             give,
@@ -34,7 +34,7 @@ impl SparePcms {
     }
 
     /// One that waits, or a new one of the kind that `backend` copies from.
-    pub fn take(&self, backend: &dyn Backend) -> Pcm {
+    pub(super) fn take(&self, backend: &dyn Backend) -> Pcm {
         match self.take.try_recv() {
             Ok(pcm) => {
                 self.bytes.fetch_sub(held_bytes(&pcm), Ordering::Relaxed);
@@ -45,7 +45,7 @@ impl SparePcms {
     }
 
     /// Keeps a buffer, where there is room. A large one is not kept: most clips need far less.
-    pub fn give_back(&self, pcm: Pcm) {
+    pub(super) fn give_back(&self, pcm: Pcm) {
         let bytes = held_bytes(&pcm);
         if bytes > SPARE_BYTES_MAX {
             return;

@@ -10,7 +10,7 @@ use crate::shards::{Format, ShardTask};
 use crate::source::Source;
 
 /// What readers, workers and lanes share.
-pub struct Work<'a> {
+pub(crate) struct Work<'a> {
     /// Cleaned rows.
     pub clips: &'a [ClipRow],
     /// Shards to write.

@@ -18,7 +18,7 @@ use crate::plan::segments::Segment;
 use crate::shards::RowGroup;
 
 /// A worker's ends of the queues.
-pub struct WorkerQueues {
+pub(super) struct WorkerQueues {
     /// What to decode.
     pub clips: Receiver<ClipBytes>,
     /// What to encode.
@@ -34,7 +34,7 @@ pub struct WorkerQueues {
 }
 
 /// What a thread keeps from clip to clip.
-pub struct Worker<'a> {
+pub(super) struct Worker<'a> {
     work: &'a Work<'a>,
     // A panic leaves both in doubt; they are made anew after one.
     decoder: Option<Box<dyn Decode>>,
@@ -44,7 +44,7 @@ pub struct Worker<'a> {
 impl<'a> Worker<'a> {
     /// A worker that has planned nothing yet.
     #[must_use]
-    pub const fn new(work: &'a Work<'a>) -> Self {
+    pub(super) const fn new(work: &'a Work<'a>) -> Self {
         Self {
             work,
             decoder: None,
@@ -53,7 +53,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Works until neither clips nor row groups can come.
-    pub fn run(mut self, queues: &WorkerQueues) {
+    pub(super) fn run(mut self, queues: &WorkerQueues) {
         // A queue that has ended is replaced by one that never gives anything.
         let no_clips = never();
         let no_groups = never();

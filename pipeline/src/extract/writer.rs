@@ -16,7 +16,7 @@ use crate::store::Store;
 /// # Errors
 /// The first [`ExtractError`]; [`ExtractError::Interrupted`] when `work.stop` was set. Finished shards keep their
 /// receipts.
-pub fn write_shards(
+pub(crate) fn write_shards(
     store: &Store,
     plan_id: &str,
     work: &Work<'_>,

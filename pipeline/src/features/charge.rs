@@ -23,7 +23,7 @@ const RESAMPLER_BYTES: u64 = 1 << 20;
 impl FeaturePlan {
     /// The recipe bounds the length of every clip by `duration_s`, so that what a clip takes is known before it is read.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.audio
             .duration_s
             .is_some_and(|seconds| seconds <= self.audio.max_duration_s)
@@ -31,20 +31,20 @@ impl FeaturePlan {
 
     /// Seconds that a clip can have within the recipe's limits, where its file can hold `longest_s`.
     #[must_use]
-    pub fn clip_s(&self, longest_s: f64) -> f64 {
+    pub(crate) fn clip_s(&self, longest_s: f64) -> f64 {
         longest_s.min(self.audio.longest_s())
     }
 
     /// Bytes of the longest clip that the recipe lets in, of a file of `read_bytes`.
     #[must_use]
-    pub fn closed_charge(&self, read_bytes: u64) -> u64 {
+    pub(crate) fn closed_charge(&self, read_bytes: u64) -> u64 {
         self.charge(read_bytes, self.audio.longest_s())
     }
 
     /// Bytes that a clip of at most `seconds` holds, of a file of `file_bytes`: the file and its samples while it is
     /// decoded, samples, rows and the kernels' buffers after that, or rows and what encoding makes beside them.
     #[must_use]
-    pub fn charge(&self, file_bytes: u64, seconds: f64) -> u64 {
+    pub(crate) fn charge(&self, file_bytes: u64, seconds: f64) -> u64 {
         // On a device samples are sent at the file's own rate.
         let rate_hz = if self.keeps_rate() {
             MAX_FROM_HZ
@@ -77,7 +77,7 @@ impl FeaturePlan {
     /// What a decoded clip of room for `n_pcm` samples, which are `n_out` at the wanted rate, goes on to hold while its
     /// rows are computed.
     #[must_use]
-    pub fn computing_bytes(
+    pub(crate) fn computing_bytes(
         &self,
         n_pcm: usize,
         n_out: usize,
@@ -94,7 +94,7 @@ impl FeaturePlan {
 
     /// What a clip's rows hold until they are on disk.
     #[must_use]
-    pub fn rows_bytes(&self, rows: &[crate::plan::segments::Segment]) -> u64 {
+    pub(crate) fn rows_bytes(&self, rows: &[crate::plan::segments::Segment]) -> u64 {
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
         held + self.encode_excess(longest)
@@ -115,7 +115,7 @@ impl FeaturePlan {
 
     /// What a row group and the clip that fills it hold.
     #[must_use]
-    pub fn least_bytes(&self, row_group_rows: usize) -> u64 {
+    pub(crate) fn least_bytes(&self, row_group_rows: usize) -> u64 {
         // Without a bound there is no longest clip: each is checked by itself when it is read.
         if !self.is_closed() {
             return 0;
@@ -127,14 +127,14 @@ impl FeaturePlan {
 
     /// Tables and buffers of one worker, whatever its clips are.
     #[must_use]
-    pub fn worker_bytes(&self) -> u64 {
+    pub(crate) fn worker_bytes(&self) -> u64 {
         let kernels: usize = self.features.iter().map(Cpu::plan_bytes).sum();
         kernels as u64 + PLANS_MAX as u64 * RESAMPLER_BYTES + decode::HELD_BYTES_MAX as u64
     }
 
     /// Buffers of the kernels for a row of `n_samples` samples.
     #[must_use]
-    pub fn scratch_bytes(&self, n_samples: usize) -> u64 {
+    pub(crate) fn scratch_bytes(&self, n_samples: usize) -> u64 {
         self.features
             .iter()
             .map(|feature| Cpu::scratch_bytes(feature, n_samples) as u64)
@@ -143,7 +143,7 @@ impl FeaturePlan {
 
     /// Bytes that encoding holds beside the rows: one tensor of them is made a page at a time.
     #[must_use]
-    pub fn encode_bytes(&self, n_samples: usize) -> u64 {
+    pub(crate) fn encode_bytes(&self, n_samples: usize) -> u64 {
         let tensors = self.features.iter();
         let largest = tensors.map(|feature| feature.row_bytes(n_samples)).max();
         largest.unwrap_or(0) as u64 * ENCODE_COPIES
@@ -188,7 +188,7 @@ impl FeaturePlan {
 
     /// How long a file can be, cut at the recipe's limits; found without decoding it.
     #[must_use]
-    pub fn longest_s(&self, file: &[u8]) -> f64 {
+    pub(crate) fn longest_s(&self, file: &[u8]) -> f64 {
         self.clip_s(decode::longest_s(file))
     }
 }

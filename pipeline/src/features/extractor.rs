@@ -14,16 +14,16 @@ use crate::plan::segments::{Segment, segments};
 use crate::shards::{AudioFacts, FeatureRow, Tensor};
 
 /// Kernels and buffers of one worker, or of one lane of a device.
-pub struct Extractor {
+pub(crate) struct Extractor {
     kernels: Box<dyn Plan>,
 }
 
 /// What kernels made of a clip's segments, one after the other.
-pub type SegmentResults = Vec<Result<Row, KernelError>>;
+pub(crate) type SegmentResults = Vec<Result<Row, KernelError>>;
 
 /// Why a clip has no rows.
 #[derive(Debug)]
-pub enum NoRows {
+pub(crate) enum NoRows {
     /// Its own fault.
     Reject(Box<Reject>),
     /// The recipe's.
@@ -33,7 +33,7 @@ pub enum NoRows {
 impl NoRows {
     /// With what decoding told: a clip that is too short because of damage is `damaged`.
     #[must_use]
-    pub fn of_clip(mut self, pcm: &Pcm) -> Self {
+    pub(crate) fn of_clip(mut self, pcm: &Pcm) -> Self {
         if let Self::Reject(reject) = &mut self {
             reject.decoded_s = Some(pcm.duration_s);
             if pcm.lost_s > 0.0 && reject.reason == Reason::TooShort {
@@ -54,7 +54,7 @@ impl Extractor {
     }
 
     /// Gives up memory that grew with the last clip.
-    pub fn forget_scratch(&mut self) {
+    pub(crate) fn forget_scratch(&mut self) {
         self.kernels.forget_scratch();
     }
 
@@ -62,7 +62,7 @@ impl Extractor {
     ///
     /// # Errors
     /// The device's: nothing is known of any clip then.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         clips: &[(&Pcm, &[Segment])],
     ) -> Result<Vec<SegmentResults>, KernelError> {
@@ -100,7 +100,7 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip too short for one segment.
-    pub fn segments(
+    pub(crate) fn segments(
         &self,
         n_samples: usize,
         clip_key: &str,
@@ -124,7 +124,7 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.
-    pub fn rows(
+    pub(crate) fn rows(
         &self,
         clip: usize,
         clip_key: &str,

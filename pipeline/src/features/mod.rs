@@ -14,7 +14,7 @@ use wavemill_schemas::recipe::{AudioSpec, Dtype, Fault, Recipe, ShardSpec, Split
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
-pub use extractor::{Extractor, NoRows, SegmentResults};
+pub(crate) use extractor::{Extractor, NoRows, SegmentResults};
 
 use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};
 use crate::plan::segments::{reaches_behind, segments, segments_at_most};
@@ -69,7 +69,7 @@ pub enum FeatureError {
 }
 
 /// Everything between PCM and stored bytes, fixed for a run.
-pub struct FeaturePlan {
+pub(crate) struct FeaturePlan {
     features: Vec<FeatureArgs>,
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
@@ -85,7 +85,7 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`FeatureError`] naming the feature and the key.
-    pub fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, FeatureError> {
+    pub(crate) fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, FeatureError> {
         let audio = recipe.audio.clone();
         // Under this rule shards are planned by the segments that a clip can have, before any clip is decoded.
         if recipe.split.rule == SplitRule::Segment
@@ -131,13 +131,13 @@ impl FeaturePlan {
 
     /// What computes the features.
     #[must_use]
-    pub fn backend(&self) -> &dyn Backend {
+    pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
 
     /// Clips are collected for a device, instead of being computed where they were decoded.
     #[must_use]
-    pub fn is_batched(&self) -> bool {
+    pub(crate) fn is_batched(&self) -> bool {
         self.backend.batch_clips() > 1
     }
 
@@ -149,7 +149,7 @@ impl FeaturePlan {
 
     /// As the manifest has them, in the recipe's order.
     #[must_use]
-    pub fn entries(&self) -> &[FeatureEntry] {
+    pub(crate) fn entries(&self) -> &[FeatureEntry] {
         &self.entries
     }
 
@@ -157,7 +157,7 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`ShardError`].
-    pub fn formats(
+    pub(crate) fn formats(
         &self,
         targets: &[TargetEntry],
         spec: &ShardSpec,
@@ -171,7 +171,7 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`FeatureError::Rate`].
-    pub fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
+    pub(crate) fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
         let AudioSpec {
             sample_rate_hz,
             duration_s,
@@ -192,13 +192,13 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`KernelError`], also the device's.
-    pub fn extractor(&self, lane: usize) -> Result<Extractor, KernelError> {
+    pub(crate) fn extractor(&self, lane: usize) -> Result<Extractor, KernelError> {
         Extractor::new(self, lane)
     }
 
     /// Bytes of one row of every feature, for a segment of `n_samples` samples.
     #[must_use]
-    pub fn row_bytes(&self, n_samples: usize) -> u64 {
+    pub(crate) fn row_bytes(&self, n_samples: usize) -> u64 {
         let tensors = self.features.iter();
         tensors
             .map(|feature| feature.row_bytes(n_samples) as u64)
@@ -208,7 +208,7 @@ impl FeaturePlan {
     /// Bytes of the rows of `clips` clips of `file_bytes` in all, before compression, where a second of audio takes
     /// `bytes_per_s` (asked only where the recipe leaves the length open).
     #[must_use]
-    pub fn estimate(&self, clips: u64, file_bytes: u64, bytes_per_s: f64) -> u64 {
+    pub(crate) fn estimate(&self, clips: u64, file_bytes: u64, bytes_per_s: f64) -> u64 {
         // All clips are taken to be as long as their mean.
         let mean_s = file_bytes as f64 / clips.max(1) as f64 / bytes_per_s;
         let clip_s = self.audio.longest_s().min(mean_s);

@@ -14,7 +14,7 @@ const DECODING: &str = "; decoding ";
 
 /// The engine of a run on this machine.
 #[must_use]
-pub fn current(settings: &Settings) -> Engine {
+pub(crate) fn current(settings: &Settings) -> Engine {
     let backend = &settings.backend;
     let isa = settings.level;
     // A device computes, but the CPU decodes: both decide the bytes.
@@ -36,7 +36,7 @@ pub fn current(settings: &Settings) -> Engine {
 
 /// The flags that make `was` the engine again, where it differs from `now` in what flags choose; else empty.
 #[must_use]
-pub fn flags_back(was: &Engine, now: &Engine) -> String {
+pub(crate) fn flags_back(was: &Engine, now: &Engine) -> String {
     let mut flags = Vec::new();
     if was.backend != now.backend {
         flags.push(format!("--backend {}", was.backend));

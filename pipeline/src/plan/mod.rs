@@ -3,8 +3,8 @@
 //! A clip's shard and its place there come from hashes of its key, so that adding or dropping clips moves no other one
 //! as long as the number of shards stays the same.
 
-pub mod engine;
-pub mod segments;
+pub(crate) mod engine;
+pub(crate) mod segments;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::catalog::split::SIDES;
 
 /// One file per feature: a split's clips in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shard {
+pub(crate) struct Shard {
     /// The side; names the folder.
     pub split: String,
     /// From 0 within the split.
@@ -29,13 +29,13 @@ pub struct Shard {
 impl Shard {
     /// `training-00017`: names the receipt.
     #[must_use]
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         format!("{}-{:05}", folder_name(&self.split), self.number)
     }
 
     /// `data/PLAN/features/log_mel/split=training/00017.parquet`: a feature's file, below the store's root.
     #[must_use]
-    pub fn file(&self, plan_id: &str, feature: &str) -> String {
+    pub(crate) fn file(&self, plan_id: &str, feature: &str) -> String {
         format!(
             "{}{:05}.parquet",
             split_folder(plan_id, feature, &self.split),
@@ -46,7 +46,7 @@ impl Shard {
 
 /// `data/PLAN/features/log_mel/split=training/`: where a feature's files of one split lie, below the store's root.
 #[must_use]
-pub fn split_folder(plan_id: &str, feature: &str, split: &str) -> String {
+pub(crate) fn split_folder(plan_id: &str, feature: &str, split: &str) -> String {
     format!(
         "data/{plan_id}/features/{feature}/split={}/",
         folder_name(split)
@@ -55,7 +55,7 @@ pub fn split_folder(plan_id: &str, feature: &str, split: &str) -> String {
 
 /// Every planned clip in its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ShardPlan {
+pub(crate) struct ShardPlan {
     /// In loader order: training, validation, test, then other splits by name; by number within.
     pub shards: Vec<Shard>,
     /// Indices of the planned rows (all, or the first by `--limit`), ascending.
@@ -64,7 +64,7 @@ pub struct ShardPlan {
 
 /// Lays every clip in its shard. Classes and splits were decided over all rows before, so `limit` changes neither.
 #[must_use]
-pub fn shards(rows: &[ClipRow], recipe: &Recipe, limit: Option<u64>) -> ShardPlan {
+pub(crate) fn shards(rows: &[ClipRow], recipe: &Recipe, limit: Option<u64>) -> ShardPlan {
     let seed = recipe.split.seed;
     let planned = limited(rows, seed, limit);
 
@@ -120,7 +120,7 @@ fn sides_of(row: &ClipRow, recipe: &Recipe) -> Vec<String> {
 
 /// The side of one segment under the rule `segment`: its hash against the cumulative fractions.
 #[must_use]
-pub fn segment_side(split: &SplitSpec, clip_key: &str, segment: usize) -> &'static str {
+pub(crate) fn segment_side(split: &SplitSpec, clip_key: &str, segment: usize) -> &'static str {
     let draw = hash("segment", split.seed, &format!("{clip_key}#{segment}")) as f64 / 2f64.powi(64);
     // The last side takes all the rest, so that rounding leaves no gap: `draw` can be 1.0 itself.
     let [training, validation, _] = split.fractions;

@@ -5,7 +5,7 @@ use wavemill_schemas::samples::samples_in;
 
 /// Part of a clip that becomes one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// From 0 within the clip, also where earlier ones lie on another side.
     pub number: usize,
     /// First sample.
@@ -17,7 +17,7 @@ pub struct Segment {
 /// Segments of `n_samples` decoded samples: as many as fit whole, at most `segments_max`; a last part counts only if it
 /// is at least `segment_min_s`. Without `segment_s` the clip is one, of `duration_s` where that is given.
 #[must_use]
-pub fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
+pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
     let Some(segment_s) = audio.segment_s else {
         let wanted = audio.duration_s.map(|seconds| samples(audio, seconds));
         return vec![Segment {
@@ -57,14 +57,14 @@ pub fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
 
 /// Where the last of `segments` ends, in samples; 0 without any. The clip may end earlier.
 #[must_use]
-pub fn end_of(segments: &[Segment]) -> usize {
+pub(crate) fn end_of(segments: &[Segment]) -> usize {
     let ends = segments.iter().map(|s| s.start + s.len);
     ends.max().unwrap_or(0)
 }
 
 /// The most segments that one clip can give; `usize::MAX` where its length alone decides.
 #[must_use]
-pub fn segments_at_most(audio: &AudioSpec) -> usize {
+pub(crate) fn segments_at_most(audio: &AudioSpec) -> usize {
     let by_count = audio.segments_max.map_or(usize::MAX, |n| n as usize);
     match (audio.segment_s, audio.duration_s) {
         (None, _) => 1,
@@ -79,7 +79,7 @@ pub fn segments_at_most(audio: &AudioSpec) -> usize {
 
 /// A clip that is cut at `duration_s` has a segment that reaches behind the cut, and is padded there.
 #[must_use]
-pub fn reaches_behind(audio: &AudioSpec) -> bool {
+pub(crate) fn reaches_behind(audio: &AudioSpec) -> bool {
     audio.duration_s.is_some_and(|longest_s| {
         let n_samples = samples(audio, longest_s);
         segments(audio, n_samples)

@@ -22,7 +22,11 @@ impl Input {
     ///
     /// # Errors
     /// [`RunError::Stopped`] among those of its parts.
-    pub fn open(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Self, RunError> {
+    pub(super) fn open(
+        job: &Job,
+        settings: &Settings,
+        course: &Arc<Course>,
+    ) -> Result<Self, RunError> {
         // The audio first, because cleaning may drop rows whose clip has no file.
         let source = source::open(&job.audio, settings.allow_outside)?;
         let cleaned = clean(job, settings, &*source, course)?;
@@ -42,7 +46,7 @@ impl Input {
 
     /// # Errors
     /// [`RunError::NoRows`], which names the step that dropped the last row.
-    pub fn require_rows(&self) -> Result<(), RunError> {
+    pub(super) fn require_rows(&self) -> Result<(), RunError> {
         if !self.catalog.clips.is_empty() {
             return Ok(());
         }
@@ -56,7 +60,7 @@ impl Input {
     }
 
     /// Bytes of a row's file; `None` where there is none.
-    pub fn audio_bytes(&self, row: usize) -> Option<u64> {
+    pub(super) fn audio_bytes(&self, row: usize) -> Option<u64> {
         let clip_key = &self.catalog.clips[row].clip_key;
         self.source.index().get(clip_key).map(|id| id.bytes)
     }

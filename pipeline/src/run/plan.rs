@@ -37,7 +37,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// [`RunError::Feature`]; [`RunError::Catalog`] where the metadata files cannot be read again.
-    pub fn new(job: &'a Job, settings: &Settings, input: &Input) -> Result<Self, RunError> {
+    pub(super) fn new(job: &'a Job, settings: &Settings, input: &Input) -> Result<Self, RunError> {
         let catalog = &input.catalog;
         let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
         let features = FeaturePlan::new(&job.recipe, settings)?;
@@ -59,7 +59,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// [`RunError::Extract`]: the memory limit holds too little.
-    pub fn limits(&self, settings: &Settings) -> Result<Limits, RunError> {
+    pub(super) fn limits(&self, settings: &Settings) -> Result<Limits, RunError> {
         let planned = self.shard_plan.planned.len() as u64;
         let row_group_rows = self.recipe.shards.row_group_rows;
         Ok(Limits::new(
@@ -71,7 +71,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What a store's refusal can name where its latest version differs.
-    pub const fn version_inputs(&self) -> VersionInputs<'_> {
+    pub(super) const fn version_inputs(&self) -> VersionInputs<'_> {
         VersionInputs {
             recipe: self.recipe,
             engine: &self.engine,

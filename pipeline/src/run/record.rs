@@ -24,7 +24,7 @@ impl RunRecord {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn begin(store: &Store, plan_id: &str, threads: usize) -> Result<Self, StoreError> {
+    pub(super) fn begin(store: &Store, plan_id: &str, threads: usize) -> Result<Self, StoreError> {
         let folder = store.root().join("_wavemill/runs");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
 
@@ -50,7 +50,7 @@ impl RunRecord {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn end(self, report: &Report, warnings: &[String]) -> Result<(), StoreError> {
+    pub(super) fn end(self, report: &Report, warnings: &[String]) -> Result<(), StoreError> {
         let mut report = serde_json::to_value(report)?;
         report["warnings"] = warnings.into();
         let seconds = self.start.elapsed().as_secs_f64();
@@ -62,7 +62,7 @@ impl RunRecord {
     /// Adds the last line of a run that was interrupted or failed. The error of one that had too many rejects can name
     /// the list of them then; others pass as they are.
     #[must_use]
-    pub fn failed(self, error: RunError, warnings: &[String]) -> RunError {
+    pub(super) fn failed(self, error: RunError, warnings: &[String]) -> RunError {
         let outcome = if error.is_interruption() {
             "interrupted"
         } else {

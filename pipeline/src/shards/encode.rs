@@ -35,7 +35,7 @@ const ZSTD_LEVEL: i32 = 1;
 const ROWS_A_PAGE_PLAIN: usize = 4;
 
 /// Everything fixed about one feature's files.
-pub struct Format {
+pub(crate) struct Format {
     /// As in the manifest.
     pub feature: FeatureEntry,
     /// Of the rows.
@@ -52,7 +52,7 @@ impl Format {
     ///
     /// # Errors
     /// [`ShardError::Encode`] when Parquet cannot hold the schema.
-    pub fn new(
+    pub(crate) fn new(
         feature: FeatureEntry,
         dtype: Dtype,
         targets: &[TargetEntry],
@@ -89,7 +89,7 @@ impl Format {
     ///
     /// # Errors
     /// [`ShardError::Table`].
-    pub fn batch(
+    pub(crate) fn batch(
         &self,
         index: usize,
         mut rows: Vec<FeatureRow>,
@@ -175,7 +175,7 @@ fn properties(
 }
 
 /// Rows of one row group, to be encoded by a worker.
-pub struct RowGroup {
+pub(crate) struct RowGroup {
     /// Index into the plan's shards.
     pub shard: usize,
     /// From 0 within the shard.
@@ -189,7 +189,7 @@ pub struct RowGroup {
 }
 
 /// The same, ready to be appended.
-pub struct EncodedGroup {
+pub(crate) struct EncodedGroup {
     /// Index into the plan's shards.
     pub shard: usize,
     /// From 0 within the shard.
@@ -205,7 +205,7 @@ pub struct EncodedGroup {
 }
 
 /// One feature's part of a row group.
-pub struct EncodedFeature {
+pub(crate) struct EncodedFeature {
     /// One per Parquet leaf column.
     pub chunks: Vec<ArrowColumnChunk>,
     /// Sums over its values; empty outside the training split.
@@ -217,7 +217,7 @@ impl RowGroup {
     ///
     /// # Errors
     /// [`ShardError::Encode`].
-    pub fn encode(
+    pub(crate) fn encode(
         self,
         formats: &[Format],
         clips: &[ClipRow],

@@ -37,7 +37,11 @@ impl ShardFile {
     ///
     /// # Errors
     /// [`ShardError::Io`], [`ShardError::Write`].
-    pub fn create(root: &Path, relative: String, format: &Format) -> Result<Self, ShardError> {
+    pub(super) fn create(
+        root: &Path,
+        relative: String,
+        format: &Format,
+    ) -> Result<Self, ShardError> {
         let place = FileTarget::create(root, relative)?;
         let hashing = place.open()?;
         let properties = Some(format.properties.clone());
@@ -56,7 +60,7 @@ impl ShardFile {
     ///
     /// # Errors
     /// [`ShardError::Write`].
-    pub fn append(&mut self, rows: u64, feature: EncodedFeature) -> Result<(), ShardError> {
+    pub(super) fn append(&mut self, rows: u64, feature: EncodedFeature) -> Result<(), ShardError> {
         let number = self.row_groups.len();
         let writer = self
             .writer
@@ -71,7 +75,7 @@ impl ShardFile {
     ///
     /// # Errors
     /// [`ShardError::Io`], [`ShardError::Write`].
-    pub fn finish(mut self, split: &str, feature: &str) -> Result<FileEntry, ShardError> {
+    pub(super) fn finish(mut self, split: &str, feature: &str) -> Result<FileEntry, ShardError> {
         let number = self.row_groups.len();
         let writer = self.writer.take().expect("a file ends once");
         let hashing = writer
@@ -112,7 +116,7 @@ fn append_chunks(
 ///
 /// # Errors
 /// [`ShardError`]; what `batches` fails with is passed on.
-pub fn write_table<E: From<ShardError>>(
+pub(crate) fn write_table<E: From<ShardError>>(
     root: &Path,
     relative: String,
     table: &str,

@@ -10,7 +10,7 @@ use crate::plan::Shard;
 use crate::source::{AudioIndex, InputId};
 
 /// What decides the bytes of a plan's shards, beside their members.
-pub struct KeyInputs<'a> {
+pub(crate) struct KeyInputs<'a> {
     /// Cleaned rows.
     pub clips: &'a [ClipRow],
     /// Identities of their files.
@@ -53,7 +53,7 @@ impl KeyInputs<'_> {
     ///
     /// # Errors
     /// None in practice.
-    pub fn key(&self, shard: &Shard) -> Result<String, serde_json::Error> {
+    pub(crate) fn key(&self, shard: &Shard) -> Result<String, serde_json::Error> {
         // Keyed by its purpose, so that no hash made for another one is equal.
         let mut hasher = blake3::Hasher::new_derive_key("shard key");
         let shared = canonical::to_json(&self.shared(shard)?)?;

@@ -14,12 +14,12 @@ mod write;
 
 use std::path::PathBuf;
 
-pub use encode::{EncodedGroup, Format, RowGroup};
-pub use file::write_table;
-pub use key::KeyInputs;
-pub use rows::{AudioFacts, FeatureRow, Tensor};
-pub use stats::values as tensor_values;
-pub use write::{Outcome, ShardTask, ShardWriter, WriterArgs};
+pub(crate) use encode::{EncodedGroup, Format, RowGroup};
+pub(crate) use file::write_table;
+pub(crate) use key::KeyInputs;
+pub(crate) use rows::{AudioFacts, FeatureRow, Tensor};
+pub(crate) use stats::values as tensor_values;
+pub(crate) use write::{Outcome, ShardTask, ShardWriter, WriterArgs};
 
 /// What can go wrong while shards are written.
 #[derive(Debug, thiserror::Error)]

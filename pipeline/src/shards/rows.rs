@@ -6,7 +6,7 @@ use crate::budget::Permit;
 
 /// What decoding told of a clip; shared by its segments.
 #[derive(Debug)]
-pub struct AudioFacts {
+pub(crate) struct AudioFacts {
     /// Seconds decoded, before padding.
     pub duration_s: f32,
     /// Seconds lost to damage.
@@ -19,7 +19,7 @@ pub struct AudioFacts {
 
 /// One feature's packed values.
 #[derive(Debug)]
-pub struct Tensor {
+pub(crate) struct Tensor {
     /// Little-endian, row-major.
     pub bytes: Vec<u8>,
     /// Rows and columns.
@@ -28,7 +28,7 @@ pub struct Tensor {
 
 /// One segment of one clip, with every feature of the recipe.
 #[derive(Debug)]
-pub struct FeatureRow {
+pub(crate) struct FeatureRow {
     /// Index into the cleaned rows.
     pub clip: usize,
     /// From 0 within the clip.

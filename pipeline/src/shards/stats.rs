@@ -106,7 +106,7 @@ fn unpack(bytes: &[u8], bands: Bands, values: &mut Vec<f32>) {
 
 /// A tensor's values, read back from its bytes.
 #[must_use]
-pub fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
+pub(crate) fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
     let dtype = match feature.dtype.as_str() {
         "f16" => Dtype::F16,
         "u8" => Dtype::U8,

@@ -18,7 +18,7 @@ use crate::source::InputSeen;
 
 /// What became of one clip.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Its segments; none where the rule `segment` puts them all on other sides.
     Rows(Vec<FeatureRow>),
     /// Counted out.
@@ -28,7 +28,7 @@ pub enum Outcome {
 impl Outcome {
     /// The reject, where it is one.
     #[must_use]
-    pub const fn reject(&self) -> Option<&Reject> {
+    pub(crate) const fn reject(&self) -> Option<&Reject> {
         match self {
             Self::Rejected(reject) => Some(reject),
             Self::Rows(_) => None,
@@ -36,7 +36,7 @@ impl Outcome {
     }
 
     /// Tells the budget that the writing thread has it.
-    pub fn taken(&self) {
+    pub(crate) fn taken(&self) {
         if let Self::Rows(rows) = self {
             for permit in rows.iter().filter_map(|row| row.audio.permit.as_ref()) {
                 permit.taken();
@@ -47,7 +47,7 @@ impl Outcome {
 
 /// A shard that is to be written, with its key.
 #[derive(Debug)]
-pub struct ShardTask<'a> {
+pub(crate) struct ShardTask<'a> {
     /// Index into the plan's shards.
     pub place: usize,
     /// From the plan.
@@ -57,7 +57,7 @@ pub struct ShardTask<'a> {
 }
 
 /// What is written, where, and in what form.
-pub struct WriterArgs<'a> {
+pub(crate) struct WriterArgs<'a> {
     /// The store.
     pub root: &'a Path,
     /// Names the folder below it.
@@ -77,7 +77,7 @@ pub struct WriterArgs<'a> {
 }
 
 /// Writes the shards of `todo`, one clip after the other in plan order.
-pub struct ShardWriter<'a> {
+pub(crate) struct ShardWriter<'a> {
     root: &'a Path,
     plan_id: &'a str,
     formats: &'a [Format],
@@ -122,7 +122,7 @@ fn count_clip(receipt: &mut Receipt, clip: &ClipRow) {
 impl<'a> ShardWriter<'a> {
     /// A writer into the plan's folder.
     #[must_use]
-    pub const fn new(args: WriterArgs<'a>) -> Self {
+    pub(crate) const fn new(args: WriterArgs<'a>) -> Self {
         let WriterArgs {
             root,
             plan_id,
@@ -154,7 +154,7 @@ impl<'a> ShardWriter<'a> {
     ///
     /// # Errors
     /// [`ShardError`] when a file cannot be opened or ended.
-    pub fn outcome(
+    pub(crate) fn outcome(
         &mut self,
         seq: usize,
         outcome: Outcome,
@@ -259,7 +259,7 @@ impl<'a> ShardWriter<'a> {
     ///
     /// # Errors
     /// [`ShardError`] when the file system or Parquet refuses.
-    pub fn encoded(&mut self, group: EncodedGroup) -> Result<(), ShardError> {
+    pub(crate) fn encoded(&mut self, group: EncodedGroup) -> Result<(), ShardError> {
         let open = self
             .open
             .get_mut(&group.shard)
@@ -286,7 +286,7 @@ impl<'a> ShardWriter<'a> {
     ///
     /// # Errors
     /// [`ShardError`].
-    pub fn finished(&mut self) -> Result<Vec<(usize, Receipt)>, ShardError> {
+    pub(crate) fn finished(&mut self) -> Result<Vec<(usize, Receipt)>, ShardError> {
         let complete = self.open.iter().filter(|(_, open)| open.is_complete());
         let indices: Vec<usize> = complete.map(|(index, _)| *index).collect();
 

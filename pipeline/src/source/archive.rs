@@ -65,7 +65,7 @@ thread_local! {
 
 impl Archive {
     /// Reads the directory; content is not touched.
-    pub fn open(path: &Path) -> Result<Self, SourceError> {
+    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let file = File::open(path).map_err(SourceError::open_at(path))?;
         let file_bytes = file.metadata().map_err(SourceError::open_at(path))?.len();
         let file = Arc::new(file);
@@ -93,7 +93,7 @@ impl Archive {
     /// # Errors
     /// `InvalidData` or `UnexpectedEof` where the archive's own bytes are wrong, `Unsupported` for a compression method that
     /// wavemill does not know, else what the system says.
-    pub fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
         // Before memory is taken for it: this also checks the sizes that the directory tells.
         let start = self.data_start(entry)?;
         make_room(buffer, entry.bytes as usize);
@@ -141,7 +141,7 @@ impl Archive {
     }
 
     /// Bytes that [`Archive::read`] holds for an entry; 0 where what its directory says cannot be.
-    pub fn read_bytes(&self, entry: &Entry) -> u64 {
+    pub(super) fn read_bytes(&self, entry: &Entry) -> u64 {
         if self.check_sizes(entry).is_err() {
             return 0;
         }
@@ -156,7 +156,7 @@ impl Archive {
     ///
     /// # Errors
     /// As [`Archive::read`], here and from the reader.
-    pub fn stream(&self, entry: &Entry) -> io::Result<EntryReader> {
+    pub(super) fn stream(&self, entry: &Entry) -> io::Result<EntryReader> {
         let position = self.data_start(entry)?;
         let raw = Section {
             file: Arc::clone(&self.file),

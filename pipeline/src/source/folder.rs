@@ -30,7 +30,7 @@ pub(super) struct FolderSource {
 }
 
 impl FolderSource {
-    pub fn open(path: &Path, allow_outside: bool) -> Result<Self, SourceError> {
+    pub(super) fn open(path: &Path, allow_outside: bool) -> Result<Self, SourceError> {
         let top = path.canonicalize().map_err(SourceError::open_at(path))?;
         let mut walk = FolderWalk {
             top: top.clone(),

@@ -24,7 +24,7 @@ pub(super) struct ZipSource {
 }
 
 impl ZipSource {
-    pub fn open(path: &Path) -> Result<Self, SourceError> {
+    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let archive = Archive::open(path)?;
 
         let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();

@@ -12,7 +12,7 @@ use super::{Format, Session, Sink, SqlError, output};
 
 /// How answers are shown.
 #[derive(Clone, Copy, Debug)]
-pub struct Console {
+pub(crate) struct Console {
     /// In which format.
     pub format: Format,
     /// Tables with a line a value, for rows that are wider than the screen; `\x` turns it.
@@ -26,7 +26,7 @@ impl Console {
     ///
     /// # Errors
     /// [`SqlError`]; earlier answers have been written by then. A reader that left its pager is none.
-    pub fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
+    pub(crate) fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
         // The other formats are for programs, which want every byte on standard output.
         let wants_pager = self.pager && self.format == Format::Table;
         let Some(mut paged) = wants_pager.then(PagedOutput::open).flatten() else {
@@ -48,7 +48,7 @@ impl Console {
     ///
     /// # Errors
     /// [`SqlError`]; earlier answers have been written by then.
-    pub fn answer(
+    pub(crate) fn answer(
         &mut self,
         session: &Session,
         text: &str,

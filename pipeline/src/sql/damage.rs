@@ -33,12 +33,12 @@ pub(super) struct OpenedFiles(Arc<Mutex<Vec<String>>>);
 
 impl OpenedFiles {
     /// Forgets the files of the last query.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.paths().clear();
     }
 
     /// Notes that a file is read now; `path` is the manifest's.
-    pub fn note(&self, path: &str) {
+    pub(super) fn note(&self, path: &str) {
         let mut paths = self.paths();
         paths.retain(|known| known != path);
         paths.push(path.to_owned());
@@ -83,7 +83,7 @@ pub(super) struct Version {
 impl Version {
     /// The version of `store` that `manifest` describes.
     #[must_use]
-    pub fn new(store: Store, manifest: &Manifest) -> Self {
+    pub(super) fn new(store: Store, manifest: &Manifest) -> Self {
         Self {
             store,
             plan_id: manifest.plan_id.clone(),
@@ -93,7 +93,7 @@ impl Version {
 
     /// Rows of a table by its name in SQL; `None` where it has no file.
     #[must_use]
-    pub fn rows_of(&self, table: &str) -> Option<u64> {
+    pub(super) fn rows_of(&self, table: &str) -> Option<u64> {
         let wanted = table.replacen("raw.", "raw_", 1);
         let mut files = self
             .files
@@ -110,7 +110,7 @@ impl Version {
     ///
     /// Reads the files that the query opened, until one differs from the manifest or `stop` says so.
     #[must_use]
-    pub fn explain(
+    pub(super) fn explain(
         &self,
         error: SqlError,
         opened: &OpenedFiles,

@@ -15,7 +15,7 @@ use crate::panics::Panic;
 
 /// Why a query gave no answer. Its text is one line: what, where, what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum SqlError {
+pub(crate) enum SqlError {
     /// The folder is no store.
     #[error("{} is not a wavemill store: it has no _wavemill/versions (make one with `wavemill extract --store …`)", path.display())]
     NoStore {
@@ -170,7 +170,7 @@ pub enum SqlError {
 impl SqlError {
     /// The exit code of a command that ends with this error: 2 usage, 3 store damaged, 5 no space, 130 interrupted, else 1.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NoStore { .. }
             | Self::Collected { .. }
@@ -208,7 +208,7 @@ impl SqlError {
 impl SqlError {
     /// True where the reader of the output has gone away (`| head`), which is no failure.
     #[must_use]
-    pub fn is_broken_pipe(&self) -> bool {
+    pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }
 }

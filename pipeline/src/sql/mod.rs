@@ -11,9 +11,9 @@ mod damage;
 mod error;
 mod functions;
 mod headings;
-pub mod output;
+pub(crate) mod output;
 mod own_tables;
-pub mod pager;
+pub(crate) mod pager;
 mod partial;
 mod parts;
 #[cfg(test)]
@@ -24,15 +24,15 @@ mod script;
 mod session;
 mod synonyms;
 mod table;
-pub mod tensor;
+pub(crate) mod tensor;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use console::Console;
-pub use error::SqlError;
-pub use output::{Format, Sink};
-pub use prompt::Prompt;
-pub use running::Interrupt;
-pub use session::{Limits, Session, open};
+pub(crate) use console::Console;
+pub(crate) use error::SqlError;
+pub(crate) use output::{Format, Sink};
+pub(crate) use prompt::Prompt;
+pub(crate) use running::Interrupt;
+pub(crate) use session::{Limits, Session, open};

@@ -16,12 +16,12 @@ static IS_OPEN: AtomicBool = AtomicBool::new(false);
 
 /// Whether a pager has the terminal.
 #[must_use]
-pub fn is_open() -> bool {
+pub(crate) fn is_open() -> bool {
     IS_OPEN.load(Ordering::Relaxed)
 }
 
 /// Standard output, through a pager if need be.
-pub struct PagedOutput {
+pub(crate) struct PagedOutput {
     command: String,
     rows: usize,
     columns: usize,
@@ -34,7 +34,7 @@ pub struct PagedOutput {
 impl PagedOutput {
     /// For the terminal that standard output is; `None` where it is none, or where no pager is wanted or there.
     #[must_use]
-    pub fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         // A size of 0 means that the terminal does not know it. Nobody can tell then what fits.
         let size = tcgetwinsize(io::stdout())
             .ok()
@@ -54,7 +54,7 @@ impl PagedOutput {
     ///
     /// # Errors
     /// Those of standard output.
-    pub fn finish(&mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         match self.pager.take() {
             Some(mut pager) => {
                 // The end of its input tells the pager that there is no more.

@@ -35,22 +35,22 @@ enum TargetFiles {
 
 impl PartialOutput {
     /// A COPY to `url` begins.
-    pub fn begin_copy(&self, url: &str) {
+    pub(super) fn begin_copy(&self, url: &str) {
         *self.slot() = Target::of_copy(url);
     }
 
     /// An INSERT begins, into a table that is the folder at `url`.
-    pub fn begin_insert(&self, url: &ListingTableUrl) {
+    pub(super) fn begin_insert(&self, url: &ListingTableUrl) {
         *self.slot() = Target::of_insert(url);
     }
 
     /// It is complete.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.slot().take();
     }
 
     /// It is not, and what it wrote goes.
-    pub fn remove(&self) {
+    pub(super) fn remove(&self) {
         if let Some(target) = self.slot().take() {
             target.remove();
         }

@@ -67,7 +67,7 @@ impl Slice {
     ///
     /// # Errors
     /// No constants, no such axis, or nothing in the range.
-    pub fn of(tensor: &TensorType, arguments: &[Option<&ScalarValue>]) -> Result<Self> {
+    pub(super) fn of(tensor: &TensorType, arguments: &[Option<&ScalarValue>]) -> Result<Self> {
         let axis = axis("tensor_slice", tensor, arguments.first().copied().flatten())?;
         let Some(Some(ScalarValue::Int64(Some(start)))) = arguments.get(1) else {
             return plan_err!(
@@ -108,7 +108,7 @@ impl Slice {
 
     /// The type of what is left of `tensor`; its values stay as they are stored.
     #[must_use]
-    pub fn result(&self, tensor: &TensorType) -> TensorType {
+    pub(super) fn result(&self, tensor: &TensorType) -> TensorType {
         let mut result = tensor.clone();
         result.shape[self.axis] = tensor.shape[self.axis].map(|n| self.range(n).len());
         result
@@ -123,7 +123,7 @@ impl Slice {
     }
 
     /// Appends what is left of one row's bytes.
-    pub fn cut(&self, bytes: &[u8], shape: &[usize], dtype: Dtype, out: &mut Vec<u8>) {
+    pub(super) fn cut(&self, bytes: &[u8], shape: &[usize], dtype: Dtype, out: &mut Vec<u8>) {
         let range = self.range(shape[self.axis]);
         // Row-major: a step on the axis passes over all that lies behind it, and each `whole` holds the axis once.
         let step: usize = shape[self.axis + 1..].iter().product::<usize>() * dtype.bytes();
@@ -200,7 +200,7 @@ pub(super) enum TensorBuilder {
 impl TensorBuilder {
     /// For values of `tensor`, as [`TensorType::field`] types their column.
     #[must_use]
-    pub fn new(tensor: &TensorType) -> Self {
+    pub(super) fn new(tensor: &TensorType) -> Self {
         match tensor
             .row_bytes()
             .and_then(|bytes| i32::try_from(bytes).ok())
@@ -212,7 +212,7 @@ impl TensorBuilder {
 
     /// # Errors
     /// A length that is not the type's.
-    pub fn append(&mut self, row: Option<&[u8]>) -> Result<(), ArrowError> {
+    pub(super) fn append(&mut self, row: Option<&[u8]>) -> Result<(), ArrowError> {
         match (self, row) {
             (Self::Fixed(builder), Some(bytes)) => builder.append_value(bytes)?,
             (Self::Fixed(builder), None) => builder.append_null(),
@@ -222,7 +222,7 @@ impl TensorBuilder {
     }
 
     #[must_use]
-    pub fn finish(self) -> ArrayRef {
+    pub(super) fn finish(self) -> ArrayRef {
         match self {
             Self::Fixed(mut builder) => std::sync::Arc::new(builder.finish()),
             Self::Binary(mut builder) => std::sync::Arc::new(builder.finish()),

@@ -77,7 +77,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 /// A terminal to talk at.
-pub struct Prompt {
+pub(crate) struct Prompt {
     editor: Editor<Completions, DefaultHistory>,
     history: Option<PathBuf>,
 }
@@ -87,7 +87,7 @@ impl Prompt {
     ///
     /// # Errors
     /// [`SqlError::Prompt`] where there is no terminal.
-    pub fn open(session: &Session) -> Result<Self, SqlError> {
+    pub(crate) fn open(session: &Session) -> Result<Self, SqlError> {
         let mut editor = Editor::with_config(config()).map_err(prompt_error)?;
         editor.set_helper(Some(Completions::of(session)));
 
@@ -103,7 +103,7 @@ impl Prompt {
     ///
     /// # Errors
     /// [`SqlError::Prompt`] where the terminal goes away; a query's own errors are shown and forgotten.
-    pub fn run(mut self, session: &Session, mut console: Console) -> Result<(), SqlError> {
+    pub(crate) fn run(mut self, session: &Session, mut console: Console) -> Result<(), SqlError> {
         eprintln!("\\? for help, \\q to leave");
         loop {
             match self.editor.readline("wavemill> ") {

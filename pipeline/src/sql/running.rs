@@ -31,21 +31,21 @@ const STACK_BYTES: usize = 8 << 20;
 
 /// Stops the query that a session is running, from another thread.
 #[derive(Clone, Default)]
-pub struct Interrupt {
+pub(crate) struct Interrupt {
     running: Arc<Mutex<Option<Sender<()>>>>,
     partial: PartialOutput,
 }
 
 impl Interrupt {
     /// Stops the running query; false where none runs.
-    pub fn stop(&self) -> bool {
+    pub(crate) fn stop(&self) -> bool {
         // Taken out: a query is stopped once, and a second signal finds that none runs.
         let running = self.slot().take();
         running.is_some_and(|query| query.send(()).is_ok())
     }
 
     /// Removes what a stopped COPY or INSERT has written so far, for a process that ends without waiting for it.
-    pub fn clean(&self) {
+    pub(crate) fn clean(&self) {
         self.partial.remove();
     }
 
@@ -78,7 +78,7 @@ pub(super) struct StopGuard<'a> {
 
 impl StopGuard<'_> {
     /// Whether it was stopped since it could be.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         !self.stop.is_empty()
     }
 }

@@ -53,7 +53,7 @@ const URL_SCHEME: &str = "store";
 
 /// What a session may use.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Of the whole process, bytes; what goes over it is spilled to the temporary folder or refused.
     pub memory_bytes: usize,
     /// Threads, at least 1; fewer are used where the memory is short for them.
@@ -69,7 +69,7 @@ impl Limits {
 }
 
 /// SQL over one version of a store.
-pub struct Session {
+pub(crate) struct Session {
     planner: Planner,
     version: Version,
     opened: OpenedFiles,
@@ -89,7 +89,7 @@ struct Planner {
 ///
 /// # Errors
 /// [`SqlError::NoStore`] where the folder is missing, [`SqlError::Failed`] where threads cannot start.
-pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
+pub(crate) fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
     let url = ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?;
     // The manifest's paths begin at the store's folder.
     let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore {
@@ -154,7 +154,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SqlError`]; results of earlier statements have been written by then.
-    pub fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
+    pub(crate) fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
         // All are parsed before the first one runs, so a mistake in the last one does not leave the others done.
         let statements = DFParserBuilder::new(sql)
             .build()
@@ -196,7 +196,7 @@ impl Session {
 
     /// Stops its queries through `interrupt`, which another thread may hold already.
     #[must_use]
-    pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
+    pub(crate) fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
         self.planner.interrupt = interrupt.clone();
         self.interrupt = interrupt;
         self
@@ -206,25 +206,25 @@ impl Session {
     ///
     /// # Errors
     /// [`SqlError::OwnTable`].
-    pub fn add_table(&self, name: &str, file: &Path) -> Result<(), SqlError> {
+    pub(crate) fn add_table(&self, name: &str, file: &Path) -> Result<(), SqlError> {
         own_tables::add(&self.planner.ctx, name, file)
     }
 
     /// Rows of a table, by a name out of [`Session::tables`]; `None` where the manifest does not tell.
     #[must_use]
-    pub fn rows_of(&self, table: &str) -> Option<u64> {
+    pub(crate) fn rows_of(&self, table: &str) -> Option<u64> {
         self.version.rows_of(table)
     }
 
     /// A handle that stops the running query.
     #[must_use]
-    pub fn interrupt(&self) -> Interrupt {
+    pub(crate) fn interrupt(&self) -> Interrupt {
         self.interrupt.clone()
     }
 
     /// Names of all tables as a query writes them, sorted: `albums …`, then `raw.<name> …`.
     #[must_use]
-    pub fn tables(&self) -> Vec<String> {
+    pub(crate) fn tables(&self) -> Vec<String> {
         self.planner.tables()
     }
 
@@ -232,13 +232,13 @@ impl Session {
     ///
     /// # Errors
     /// [`SqlError::UnknownTable`], or [`SqlError::Damaged`].
-    pub fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
+    pub(crate) fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
         self.planner.columns(table)
     }
 
     /// Names of all scalar and aggregate functions, unsorted.
     #[must_use]
-    pub fn functions(&self) -> Vec<String> {
+    pub(crate) fn functions(&self) -> Vec<String> {
         let state = self.planner.ctx.state();
         state
             .scalar_functions()

@@ -50,7 +50,7 @@ impl StoreTable {
     ///
     /// # Errors
     /// [`SqlError::Damaged`]: a file is missing, not as long as the manifest says, or has no readable footer.
-    pub fn open(
+    pub(super) fn open(
         store: &Path,
         url: ObjectStoreUrl,
         entries: &[FileEntry],

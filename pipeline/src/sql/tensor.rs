@@ -20,11 +20,11 @@ use wavemill_schemas::tables::TENSOR_KEY;
 const BLOCK: usize = 256;
 
 /// Taken for the length of a tensor where lengths differ: about a minute of the usual log-mel.
-pub const RAGGED_ROW_BYTES: usize = 660 << 10;
+pub(crate) const RAGGED_ROW_BYTES: usize = 660 << 10;
 
 /// What the metadata of a tensor column says.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct TensorType {
+pub(crate) struct TensorType {
     /// Stored type of a value.
     pub dtype: Dtype,
     /// How stored integers become values; absent for floats.
@@ -40,7 +40,7 @@ pub struct TensorType {
 impl TensorType {
     /// The tensor type of a column; `None` where the column holds none.
     #[must_use]
-    pub fn of(field: &Field) -> Option<Self> {
+    pub(crate) fn of(field: &Field) -> Option<Self> {
         let stored = matches!(
             field.data_type(),
             DataType::FixedSizeBinary(_) | DataType::Binary | DataType::List(_)
@@ -52,7 +52,7 @@ impl TensorType {
 
     /// A column of such tensors that an expression makes. It has no identity: it is no feature as a recipe describes it.
     #[must_use]
-    pub fn field(&self, name: &str) -> Field {
+    pub(crate) fn field(&self, name: &str) -> Field {
         let data_type = match self.row_bytes().and_then(|bytes| i32::try_from(bytes).ok()) {
             Some(bytes) => DataType::FixedSizeBinary(bytes),
             None => DataType::Binary,
@@ -70,7 +70,7 @@ impl TensorType {
 
     /// Bytes a row; `None` where it differs.
     #[must_use]
-    pub fn row_bytes(&self) -> Option<usize> {
+    pub(crate) fn row_bytes(&self) -> Option<usize> {
         self.shape
             .iter()
             .try_fold(self.dtype.bytes(), |bytes, dim| dim.map(|n| bytes * n))
@@ -79,7 +79,7 @@ impl TensorType {
     /// The shape of a row of `values` values. One unknown dimension follows from the rest; `None` where more are unknown
     /// or `values` does not fit.
     #[must_use]
-    pub fn shape_of(&self, values: usize) -> Option<Vec<usize>> {
+    pub(crate) fn shape_of(&self, values: usize) -> Option<Vec<usize>> {
         let known: usize = self.shape.iter().flatten().product();
         let unknown = self.shape.iter().filter(|dim| dim.is_none()).count();
         // Nothing follows where a known dimension is 0: every length of the unknown one would fit.
@@ -90,14 +90,14 @@ impl TensorType {
 
     /// Such as `f16[128,1292]`, for a row of `values` values.
     #[must_use]
-    pub fn label(&self, values: usize) -> String {
+    pub(crate) fn label(&self, values: usize) -> String {
         let shape = self.shape_of(values).unwrap_or_else(|| vec![values]);
         let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
         format!("{}[{}]", self.dtype.name(), dims.join(","))
     }
 
     /// Appends the values of one row, de-quantised, to `out`.
-    pub fn decode(&self, bytes: &[u8], out: &mut Vec<f32>) {
+    pub(crate) fn decode(&self, bytes: &[u8], out: &mut Vec<f32>) {
         // `out` may hold the values of earlier rows, which are scaled already.
         let start = out.len();
         match self.dtype {
@@ -151,7 +151,7 @@ impl fmt::Display for TensorType {
 }
 
 /// A column of tensors in one of its stored layouts.
-pub enum TensorColumn<'a> {
+pub(crate) enum TensorColumn<'a> {
     /// All rows of one length.
     Fixed(&'a FixedSizeBinaryArray),
     /// Rows of several lengths.
@@ -163,7 +163,7 @@ pub enum TensorColumn<'a> {
 impl<'a> TensorColumn<'a> {
     /// The column behind `array`; `None` where its type holds no tensors.
     #[must_use]
-    pub fn new(array: &'a ArrayRef) -> Option<Self> {
+    pub(crate) fn new(array: &'a ArrayRef) -> Option<Self> {
         match array.data_type() {
             DataType::FixedSizeBinary(_) => array.as_fixed_size_binary_opt().map(Self::Fixed),
             DataType::Binary => array.as_binary_opt().map(Self::Binary),
@@ -174,7 +174,7 @@ impl<'a> TensorColumn<'a> {
 
     /// True where the row holds no tensor.
     #[must_use]
-    pub fn is_null(&self, row: usize) -> bool {
+    pub(crate) fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Fixed(array) => array.is_null(row),
             Self::Binary(array) => array.is_null(row),
@@ -184,7 +184,7 @@ impl<'a> TensorColumn<'a> {
 
     /// Number of values in a row.
     #[must_use]
-    pub fn n_values(&self, row: usize, tensor: &TensorType) -> usize {
+    pub(crate) fn n_values(&self, row: usize, tensor: &TensorType) -> usize {
         match self {
             Self::Fixed(array) => array.value_length() as usize / tensor.dtype.bytes(),
             Self::Binary(array) => array.value_length(row) as usize / tensor.dtype.bytes(),
@@ -194,7 +194,7 @@ impl<'a> TensorColumn<'a> {
 
     /// The bytes of a row, as the layout `binary` stores them.
     #[must_use]
-    pub fn bytes(&self, row: usize) -> Cow<'_, [u8]> {
+    pub(crate) fn bytes(&self, row: usize) -> Cow<'_, [u8]> {
         match self {
             Self::Fixed(array) => Cow::Borrowed(array.value(row)),
             Self::Binary(array) => Cow::Borrowed(array.value(row)),
@@ -203,7 +203,7 @@ impl<'a> TensorColumn<'a> {
     }
 
     /// Appends the values of a row to `out`.
-    pub fn read(&self, row: usize, tensor: &TensorType, out: &mut Vec<f32>) {
+    pub(crate) fn read(&self, row: usize, tensor: &TensorType, out: &mut Vec<f32>) {
         match self {
             Self::Fixed(array) => tensor.decode(array.value(row), out),
             Self::Binary(array) => tensor.decode(array.value(row), out),

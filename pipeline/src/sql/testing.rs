@@ -49,7 +49,7 @@ pub(super) struct Clip {
 
 impl Clip {
     /// Clip `id` of class `id % 3`, whose tensor is `values` as f16.
-    pub fn f16(id: i64, values: &[f32]) -> Self {
+    pub(crate) fn f16(id: i64, values: &[f32]) -> Self {
         let tensor = values
             .iter()
             .flat_map(|&v| f16::from_f32(v).to_le_bytes())
@@ -83,7 +83,7 @@ pub(super) fn feature(name: &str, dtype: &str, shape: &[Option<usize>]) -> Featu
 
 impl TestStore {
     /// A store without files; classes Folk, Jazz, Rock.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let classes = ["Folk", "Jazz", "Rock"].map(str::to_owned).to_vec();
         let recipe = json!({ "name": "test", "catalog": { "dataset": "fma" }, "features": [] });
@@ -124,7 +124,7 @@ impl TestStore {
     ///
     /// Clip i has genre i % 3; its `log_mel` is f16[2,3] of i, i + 1, …; `ragged` is f32[2,?] of i % 3 + 1 frames of 0.5;
     /// `quant` is u8[4] of i, i, i, i with value = stored / 2 − 1. Clips 1 and 4 have equal audio.
-    pub fn small() -> Self {
+    pub(crate) fn small() -> Self {
         let mut store = Self::new();
         let splits = ["training", "validation", "none"];
         for (s, split) in splits.iter().enumerate() {
@@ -174,7 +174,7 @@ impl TestStore {
     }
 
     /// Writes a metadata table into one file.
-    pub fn write_table(&mut self, table: &str, batch: &RecordBatch) {
+    pub(crate) fn write_table(&mut self, table: &str, batch: &RecordBatch) {
         let path = format!("data/{}/{table}/00000.parquet", self.manifest.plan_id);
         let entry = write_file(
             self.folder.path(),
@@ -190,7 +190,7 @@ impl TestStore {
     }
 
     /// `tracks(track_id, track_title, track_genre_top, set_split)` of `n` tracks.
-    pub fn write_tracks(&mut self, n: i64) {
+    pub(crate) fn write_tracks(&mut self, n: i64) {
         let genres = ["Folk", "Jazz", "Rock"];
         let columns: [(&str, ArrayRef); 4] = [
             ("track_id", Arc::new(Int64Array::from_iter_values(0..n))),
@@ -266,7 +266,7 @@ impl TestStore {
     }
 
     /// Writes a shard of `entry`'s feature and adds the feature to the manifest.
-    pub fn write_feature(&mut self, entry: &FeatureEntry, split: &str, clips: &[Clip]) {
+    pub(crate) fn write_feature(&mut self, entry: &FeatureEntry, split: &str, clips: &[Clip]) {
         if !self.manifest.features.contains(entry) {
             self.manifest.features.push(entry.clone());
         }

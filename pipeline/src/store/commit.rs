@@ -15,7 +15,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Raced`] when another run took that number with another plan.
-    pub fn commit(&self, parent: Option<u64>, manifest: &Manifest) -> Result<u64, StoreError> {
+    pub(crate) fn commit(
+        &self,
+        parent: Option<u64>,
+        manifest: &Manifest,
+    ) -> Result<u64, StoreError> {
         let version = parent.map_or(1, |v| v + 1);
         let path = self.manifest_path(version);
         let text = manifest

@@ -10,7 +10,7 @@ use wavemill_schemas::recipe::Recipe;
 
 /// One value that differs; `None` where it is absent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Change {
+pub(crate) struct Change {
     /// Dotted path, such as `features.log_mel.n_mels`.
     pub key: String,
     /// In the first.
@@ -33,7 +33,7 @@ fn words(value: Option<&Value>) -> String {
 
 /// The difference of two versions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Diff {
+pub(crate) struct Diff {
     /// Recipe keys.
     pub recipe: Vec<Change>,
     /// Engine, counts and class lists.
@@ -51,7 +51,7 @@ pub struct Diff {
 impl Diff {
     /// Compares two manifests.
     #[must_use]
-    pub fn new(from: &Manifest, to: &Manifest) -> Self {
+    pub(crate) fn new(from: &Manifest, to: &Manifest) -> Self {
         let [old, new] = [from, to].map(files);
         let mut files_removed = Vec::new();
         let mut files_changed = Vec::new();

@@ -8,7 +8,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// The file system's.
-pub fn make_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -29,7 +29,7 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// The file system's.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     // Syncing a file does not make its name durable: the name belongs to the folder (fsync(2)).
     File::open(folder)?.sync_all()
 }

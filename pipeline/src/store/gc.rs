@@ -9,7 +9,7 @@ use super::{Store, StoreError};
 
 /// What was, or would be, removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct GcReport {
+pub(crate) struct GcReport {
     /// Versions whose data goes; their manifests stay as history.
     pub versions: Vec<u64>,
     /// Plan folders that go, unfinished ones among them.
@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
+    pub(crate) fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
         let versions = self.versions()?;
         // The latest version always keeps its data.
         let first_kept = versions.len().saturating_sub(keep.max(1));

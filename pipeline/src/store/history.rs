@@ -13,7 +13,7 @@ use super::{Store, StoreError};
 
 /// One version in a list of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VersionLine {
+pub(crate) struct VersionLine {
     /// Its number.
     pub version: u64,
     /// When its run ended, such as `2026-11-20T18:04:02Z`; `None` where no run record says.
@@ -26,7 +26,7 @@ pub struct VersionLine {
 
 /// What a version holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VersionContent {
+pub(crate) struct VersionContent {
     /// The recipe's name.
     pub recipe: String,
     /// Clips that have rows.
@@ -42,7 +42,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::versions`].
-    pub fn history(&self) -> Result<Vec<VersionLine>, StoreError> {
+    pub(crate) fn history(&self) -> Result<Vec<VersionLine>, StoreError> {
         let committed = commits(&self.root.join("_wavemill/runs"));
         let versions = self.versions()?.into_iter();
         Ok(versions

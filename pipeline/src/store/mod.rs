@@ -6,7 +6,7 @@
 mod commit;
 mod compare;
 mod diff;
-pub mod durable;
+pub(crate) mod durable;
 mod gc;
 mod history;
 mod place;
@@ -22,11 +22,11 @@ use std::path::{Component, Path, PathBuf};
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::{Manifest, ManifestError};
 
-pub use diff::Diff;
-pub use history::{VersionContent, VersionLine};
-pub use receipts::{PlanRecord, linked_key};
-pub use resume::{Decision, VersionInputs};
-pub use stats::finish_stats;
+pub(crate) use diff::Diff;
+pub(crate) use history::{VersionContent, VersionLine};
+pub(crate) use receipts::{PlanRecord, linked_key};
+pub(crate) use resume::{Decision, VersionInputs};
+pub(crate) use stats::finish_stats;
 
 /// What can be wrong with a store.
 #[derive(Debug, thiserror::Error)]
@@ -196,13 +196,13 @@ impl StoreError {
 
 /// A folder that holds, or will hold, versions.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     root: PathBuf,
 }
 
 /// Held while a store is written; released when dropped, or when the process ends in any way.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -211,7 +211,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`].
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self {
             root: root.to_owned(),
         };
@@ -225,7 +225,7 @@ impl Store {
 
     /// A store that may not exist yet; nothing is made until something is written.
     #[must_use]
-    pub fn at(root: &Path) -> Self {
+    pub(crate) fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
         }
@@ -233,19 +233,19 @@ impl Store {
 
     /// The folder.
     #[must_use]
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// `data/<plan_id>`.
     #[must_use]
-    pub fn data(&self, plan_id: &str) -> PathBuf {
+    pub(crate) fn data(&self, plan_id: &str) -> PathBuf {
         self.root.join("data").join(plan_id)
     }
 
     /// Whether `path`, which need not exist, is this store's folder or would lie in it, whatever links lead there.
     #[must_use]
-    pub fn encloses(&self, path: &Path) -> bool {
+    pub(crate) fn encloses(&self, path: &Path) -> bool {
         real(path).starts_with(real(&self.root))
     }
 
@@ -261,7 +261,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`] when the folder is there but cannot be read, [`StoreError::NotAFolder`].
-    pub fn versions(&self) -> Result<Vec<u64>, StoreError> {
+    pub(crate) fn versions(&self) -> Result<Vec<u64>, StoreError> {
         let folder = self.versions_folder();
         let entries = match fs::read_dir(&folder) {
             Err(_) if self.root.is_file() => {
@@ -295,7 +295,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::NoVersion`], [`StoreError::Manifest`], [`StoreError::Newer`].
-    pub fn manifest(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
+    pub(crate) fn manifest(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let versions = self.versions()?;
         let Some(&latest) = versions.last() else {
             return Err(StoreError::Missing {
@@ -328,7 +328,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Collected`], [`StoreError::Outside`], and those of [`Store::manifest`].
-    pub fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
+    pub(crate) fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let (version, manifest) = self.manifest(version)?;
         // `gc` never takes the data of the latest one: where that is missing, it is lost.
         let is_old = self
@@ -355,7 +355,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::Io`].
-    pub fn lock(&self) -> Result<Lock, StoreError> {
+    pub(crate) fn lock(&self) -> Result<Lock, StoreError> {
         let folder = self.root.join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
 

@@ -13,7 +13,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Outside`]: a link in its path leads out of the store. The store's own folder may be a link.
-    pub fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
+    pub(crate) fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.root.join(name);
         self.require_inside(&path, name)?;
         Ok(path)
@@ -23,7 +23,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::locate`], for the first such file.
-    pub fn locate_all(&self, manifest: &Manifest) -> Result<(), StoreError> {
+    pub(crate) fn locate_all(&self, manifest: &Manifest) -> Result<(), StoreError> {
         for file in &manifest.files {
             self.locate(&file.path)?;
         }
@@ -34,7 +34,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::locate`].
-    pub fn require_own_folders(&self, plan_id: &str) -> Result<(), StoreError> {
+    pub(crate) fn require_own_folders(&self, plan_id: &str) -> Result<(), StoreError> {
         for folder in [
             self.data(plan_id),
             self.versions_folder(),

@@ -13,7 +13,7 @@ use super::{Store, StoreError};
 
 /// What a plan that has begun says of itself, before its first shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanRecord {
+pub(crate) struct PlanRecord {
     /// What its id was made of.
     pub identity: Identity,
     /// In words.
@@ -33,7 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn begin(&self, plan_id: &str, plan: &PlanRecord) -> Result<(), StoreError> {
+    pub(crate) fn begin(&self, plan_id: &str, plan: &PlanRecord) -> Result<(), StoreError> {
         let path = self.receipts_folder(plan_id).join(PLAN_FILE);
         // A run of the same plan has written it already.
         if path.exists() {
@@ -46,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn write_receipt(
+    pub(crate) fn write_receipt(
         &self,
         plan_id: &str,
         label: &str,
@@ -61,7 +61,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`] when the folder is there but cannot be listed, [`StoreError::Receipt`].
-    pub fn receipts(&self, plan_id: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
+    pub(crate) fn receipts(&self, plan_id: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
         let mut receipts = BTreeMap::new();
         for path in json_files(&self.receipts_folder(plan_id))? {
             let Some(label) = path.file_stem().and_then(|s| s.to_str()) else {
@@ -106,7 +106,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn begun_any(&self) -> Result<bool, StoreError> {
+    pub(crate) fn begun_any(&self) -> Result<bool, StoreError> {
         Ok(!self.begun()?.is_empty())
     }
 
@@ -130,7 +130,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn clear_temporaries(&self, plan_id: &str) -> Result<(), StoreError> {
+    pub(crate) fn clear_temporaries(&self, plan_id: &str) -> Result<(), StoreError> {
         let mut folders = vec![
             self.data(plan_id),
             self.receipts_folder(plan_id),
@@ -155,7 +155,10 @@ impl Store {
 ///
 /// # Errors
 /// [`StoreError::Io`].
-pub fn linked_key(store: &Store, except: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
+pub(crate) fn linked_key(
+    store: &Store,
+    except: &str,
+) -> Result<BTreeMap<String, Receipt>, StoreError> {
     let mut by_key = BTreeMap::new();
     for (plan_id, _) in store.begun()? {
         if plan_id == except {

@@ -20,7 +20,7 @@ const VERIFY_THREADS: usize = 2;
 
 /// What is to be done.
 #[derive(Debug)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// The latest version was made of just this.
     NothingToDo(u64, Box<Manifest>),
     /// A version is to be made.
@@ -34,7 +34,7 @@ pub enum Decision {
 
 /// What a run makes a version of, in words: what differs from an earlier version is told by it.
 #[derive(Clone, Copy, Debug)]
-pub struct VersionInputs<'a> {
+pub(crate) struct VersionInputs<'a> {
     /// The recipe, with what `--set` changed.
     pub recipe: &'a Recipe,
     /// What computes.
@@ -49,7 +49,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::OtherPlan`] unless `new_version`.
-    pub fn decide<E: From<StoreError>>(
+    pub(crate) fn decide<E: From<StoreError>>(
         &self,
         identity: &Identity,
         inputs: VersionInputs<'_>,
@@ -117,7 +117,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::OtherEngine`].
-    pub fn refuse_other_engine(&self, plan: &PlanRecord, restart: bool) -> Result<(), StoreError> {
+    pub(crate) fn refuse_other_engine(
+        &self,
+        plan: &PlanRecord,
+        restart: bool,
+    ) -> Result<(), StoreError> {
         let mut committed = Vec::new();
         for version in self.versions()? {
             committed.push(self.manifest(Some(version))?.1.plan_id);
@@ -160,7 +164,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Outside`].
-    pub fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
+    pub(crate) fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
         for entry in &receipt.files {
             let path = self.locate(&entry.path)?;
             // The length first, which takes no reading.
@@ -179,7 +183,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Outside`].
-    pub fn link(
+    pub(crate) fn link(
         &self,
         receipt: &Receipt,
         plan_id: &str,

@@ -4,7 +4,7 @@ use wavemill_schemas::manifest::{Partial, Stats};
 
 /// Mean and standard deviation from row groups in file order; `None` without values.
 #[must_use]
-pub fn finish_stats<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Option<Stats> {
+pub(crate) fn finish_stats<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Option<Stats> {
     let mut total = Partial::default();
     // In file order, on which the bits of a sum depend.
     for partial in partials {

@@ -20,7 +20,7 @@ const LAST_WITHOUT_CHECKSUM: u32 = 1;
 
 /// One damaged file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Damage {
+pub(crate) struct Damage {
     /// Below the store.
     pub path: String,
     /// What is wrong with it.
@@ -29,7 +29,7 @@ pub struct Damage {
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VerifyReport {
+pub(crate) struct VerifyReport {
     /// Files read.
     pub files: usize,
     /// Their bytes.
@@ -44,7 +44,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Receipt`]: the store's folders or receipts cannot be read.
-    pub fn verify(
+    pub(crate) fn verify(
         &self,
         version: u64,
         manifest: &Manifest,

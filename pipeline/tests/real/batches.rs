@@ -13,7 +13,7 @@ use wavemill_kernels::{Backend, Clip, Cpu, FeatureArgs, KernelError, Level, Plan
 use wavemill_schemas::recipe::Recipe;
 use wavemill_tests::{Failed, Trial, real};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         real(
             "batches::lanes_write_the_bytes_of_workers",

@@ -17,7 +17,7 @@ use wavemill_schemas::reject::Reason;
 use wavemill_tests::{Failed, Trial, real};
 
 /// One trial an input.
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         real("catalog_real_slice", real_slice),
         real("catalog_windows_1252_row_is_one_reject", windows_1252),

@@ -39,7 +39,7 @@ enum Outcome {
     Refused,
 }
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![real(
         "conformance::layer_3_vectors_at_full_accuracy",
         vectors,

@@ -105,7 +105,7 @@ const OUTCOMES: [(&str, Outcome); 84] = [
     ("zero_length.mp3", No(Empty)),
 ];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![real("damaged::each_of_84_files_has_its_outcome", outcomes)]
 }
 

@@ -16,7 +16,7 @@ const COMPARED_FROM: usize = 4_608;
 const VALUE_ABS_MAX: f32 = 1e-5;
 
 /// What becomes of a file where the three reference decoders differ, or where wavemill means to differ from them.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Samples at the file's own rate, and seconds lost.
     Row(usize, f32),
     /// The reject's reason.
@@ -84,7 +84,7 @@ const OWN_OUTCOMES: [(&str, Outcome, &str); 45] = [
     ("rate_variants/m1_44100_freeformat_400k.mp3", No(UnsupportedCodec), FREE),
 ];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         real(
             "decode::sample_counts_are_those_of_ffmpeg_mpg123_and_libsndfile",
@@ -100,7 +100,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-pub fn decoder(
+pub(crate) fn decoder(
     sample_rate_hz: u32,
     duration_s: Option<f64>,
     min_duration_s: f64,
@@ -118,7 +118,7 @@ pub fn decoder(
 }
 
 /// Decodes a file; whatever decodes must have the same hash without being decoded.
-pub fn decode(decoder: &mut SymphoniaDecoder, path: &Path) -> Result<Pcm, Reject> {
+pub(crate) fn decode(decoder: &mut SymphoniaDecoder, path: &Path) -> Result<Pcm, Reject> {
     let bytes = fs::read(path).unwrap();
     let mut out = Pcm::default();
     decoder.decode("mp3", &bytes, &mut out)?;
@@ -163,7 +163,7 @@ fn sample_counts(data: &Path) -> Result<(), Failed> {
     }
 }
 
-pub fn mismatch(name: &str, want: &Outcome, got: &Result<Pcm, Reject>) -> Option<String> {
+pub(crate) fn mismatch(name: &str, want: &Outcome, got: &Result<Pcm, Reject>) -> Option<String> {
     let is_equal = match (want, got) {
         (Row(n_samples, lost_s), Ok(pcm)) => {
             pcm.samples.len() == *n_samples && (pcm.lost_s - lost_s).abs() < 1e-3

@@ -24,7 +24,7 @@ const FLAC: [(&str, Outcome); 4] = [
     ("hostile/flac_total/25_total_1000.flac", Row(66_150, 0.0)),
 ];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         real(
             "hostile::wav_headers_are_rejects_with_their_reason",

@@ -61,7 +61,7 @@ const QUERIES: [Query; 4] = [
     },
 ];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![Trial::test(
         "memory::sql_over_3_gb_stays_under_its_limit",
         sql_stays_under_its_limit,

@@ -49,7 +49,7 @@ const OUTCOMES: [(&str, Outcome); 19] = [
     ("panic_ogg_fuzz/g/002714_v_8000_1_5-1-5.ogg", No(Damaged)),
 ];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         real("ogg::chains_damage_and_lies_have_their_outcome", outcomes),
         real("ogg::the_hash_is_over_all_links", hashes),

@@ -94,7 +94,10 @@ pub struct Paired {
 ///
 /// # Errors
 /// [`MetricsError::NoLabels`].
-pub(super) fn bootstrap(predictions: &Predictions, seed: u64) -> Result<Option<Bootstrap>, MetricsError> {
+pub(super) fn bootstrap(
+    predictions: &Predictions,
+    seed: u64,
+) -> Result<Option<Bootstrap>, MetricsError> {
     let (groups, draws) = groups(predictions, seed)?;
     let units = draws.units as usize;
     if units < 2 {

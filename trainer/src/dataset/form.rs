@@ -16,7 +16,7 @@ use crate::ffi::{self, HostBuffer};
 ///
 /// # Errors
 /// libtorch's: no memory, or no such device.
-pub fn spectrogram(
+pub(super) fn spectrogram(
     form: &Form,
     memory: &HostBuffer,
     n_rows: usize,

@@ -8,7 +8,7 @@ use crate::dataset::{Dataset, Side};
 use crate::learner::Learner;
 
 /// The result of a run in `state`, evaluated by `learner`.
-pub fn result_of(
+pub(super) fn result_of(
     learner: &Learner,
     data: &Dataset,
     state: &State,

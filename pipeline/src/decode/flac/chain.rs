@@ -28,7 +28,7 @@ const PAGE_BYTES_MAX: usize = 64 << 10;
 const OTHERS_MAX: usize = 64;
 
 /// Bytes that reading in pieces holds at most, beside the file.
-pub const HELD_BYTES_MAX: usize = BUFFER_BYTES_MAX + PIECE_PARTS_MAX * size_of::<Part>();
+pub(crate) const HELD_BYTES_MAX: usize = BUFFER_BYTES_MAX + PIECE_PARTS_MAX * size_of::<Part>();
 const BUFFER_BYTES_MAX: usize = PIECE_BYTES_MAX + DAMAGE_BYTES_MAX + PAGE_BYTES_MAX;
 
 /// A walk over the FLAC in a file of Ogg.
@@ -105,7 +105,7 @@ impl PageNumber {
 
 impl<'a> Chain<'a> {
     /// Begins at `start`, which is behind any tag.
-    pub fn new(file: &'a [u8], start: usize) -> Self {
+    pub(super) fn new(file: &'a [u8], start: usize) -> Self {
         Self {
             file,
             pages: Pages::new(file, start),
@@ -127,22 +127,22 @@ impl<'a> Chain<'a> {
     }
 
     /// The bytes of the last piece.
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer
     }
 
     /// Where they are from.
-    pub fn parts(&self) -> &[Part] {
+    pub(super) fn parts(&self) -> &[Part] {
         &self.parts
     }
 
     /// What was passed over so far.
-    pub fn foreign(&self) -> &ForeignStreams {
+    pub(super) fn foreign(&self) -> &ForeignStreams {
         &self.foreign
     }
 
     /// Puts the next piece together; whether a stream begins with it.
-    pub fn read_piece(&mut self) -> Option<bool> {
+    pub(super) fn read_piece(&mut self) -> Option<bool> {
         self.buffer.clear();
         self.parts.clear();
         let mut is_start = false;

@@ -43,7 +43,7 @@ pub(super) struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     /// Begins with a piece: at its marker, or at a frame.
-    pub fn new(piece: &Piece<'a>) -> Self {
+    pub(super) fn new(piece: &Piece<'a>) -> Self {
         let file = piece.bytes;
         // The last frame is known by the checksum up to the end of the audio, so the audio must end before a tag.
         let has_tag = piece.is_native
@@ -84,7 +84,7 @@ impl<'a> Frames<'a> {
 
     /// The first header behind the last whole frame: that of a frame which is cut off or damaged. Known once the iterator
     /// is at its end.
-    pub fn broken(&self) -> Option<(usize, Header)> {
+    pub(super) fn broken(&self) -> Option<(usize, Header)> {
         self.broken
     }
 

@@ -22,7 +22,7 @@ pub(super) struct GapTracker {
 
 impl GapTracker {
     /// The gap before the next frame.
-    pub fn gap(&mut self, frame: &Frame) -> Gap {
+    pub(super) fn gap(&mut self, frame: &Frame) -> Gap {
         let has_bytes = frame.skipped_bytes > 0;
         let number = frame.header.number;
         let gap = match self.last {
@@ -56,7 +56,7 @@ impl Number {
 
 impl Header {
     /// The number that the frame behind this one has.
-    pub fn next(&self) -> Number {
+    pub(super) fn next(&self) -> Number {
         match self.number {
             Number::Frame(frame) => Number::Frame(frame + 1),
             Number::Sample(sample) => Number::Sample(sample + u64::from(self.n_samples)),

@@ -27,7 +27,7 @@ pub(super) struct StreamInfo {
 
 impl StreamInfo {
     /// Reads the block that stands behind the marker; `None` where another one does.
-    pub fn parse(file: &[u8]) -> Option<Self> {
+    pub(super) fn parse(file: &[u8]) -> Option<Self> {
         let block = file.strip_prefix(MARKER)?;
         let is_stream_info = block.first()? & 0x7F == 0;
         let body = block.get(BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + STREAM_INFO_BYTES)?;
@@ -46,13 +46,13 @@ impl StreamInfo {
     }
 
     /// Bits a sample of frames that do not say it themselves; `None` where symphonia does not take them.
-    pub fn decodable_bits(&self) -> Option<u8> {
+    pub(super) fn decodable_bits(&self) -> Option<u8> {
         (self.bits >= 4).then_some(self.bits)
     }
 
     /// A block that says this, with one size for all frames and no length: what symphonia's decoder is given, whatever
     /// the file's own block claims.
-    pub fn block(rate_hz: u32, channels: u8, bits: u8, frame_samples: u32) -> Box<[u8]> {
+    pub(super) fn block(rate_hz: u32, channels: u8, bits: u8, frame_samples: u32) -> Box<[u8]> {
         let mut block = [0; STREAM_INFO_BYTES];
         // symphonia refuses a block with a size under 16, but a last frame may be shorter.
         let frame_samples = frame_samples.clamp(16, 65_535) as u16;
@@ -99,7 +99,7 @@ pub(super) enum Number {
 
 impl Number {
     /// Nothing stands before it.
-    pub fn is_first(self) -> bool {
+    pub(super) fn is_first(self) -> bool {
         matches!(self, Self::Frame(0) | Self::Sample(0))
     }
 }
@@ -125,7 +125,7 @@ pub(super) struct Header {
 
 impl Header {
     /// The header at the start of `bytes`, if there is one.
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let &[sync, strategy, sizes, layout, ..] = bytes.first_chunk::<FRAME_HEADER_BYTES_MIN>()?;
         // The sync code, and bits that are always 0.
         if sync != 0xFF || strategy & 0xFE != 0xF8 || layout & 1 != 0 {

@@ -19,7 +19,7 @@ use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_FLAC;
 use wavemill_schemas::reject::{Reason, Reject};
 
-pub use self::chain::HELD_BYTES_MAX;
+pub(super) use self::chain::HELD_BYTES_MAX;
 use self::frames::{Frame, Frames};
 use self::gaps::{Gap, GapTracker};
 use self::header::{Header, StreamInfo};
@@ -37,7 +37,7 @@ const SILENCE_SAMPLES: u64 = 65_536;
 const BITS_UNSAID: u8 = 16;
 
 /// Seconds of audio that decoding `file` gives at most.
-pub fn longest_s(file: &[u8]) -> f64 {
+pub(super) fn longest_s(file: &[u8]) -> f64 {
     Survey::new(file).longest_s()
 }
 
@@ -90,7 +90,7 @@ pub(super) fn decode(
 }
 
 /// blake3 over all frames, as decoding gives it; `None` where there is none.
-pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
+pub(super) fn hash(file: &[u8]) -> Option<blake3::Hash> {
     let survey = Survey::new(file);
     (survey.n_frames > 0).then_some(survey.audio_blake3)
 }

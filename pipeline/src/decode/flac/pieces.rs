@@ -26,7 +26,7 @@ pub(super) struct Part {
 
 impl Piece<'_> {
     /// Where a byte of the piece stands in the file.
-    pub fn file_offset(&self, at: usize) -> usize {
+    pub(super) fn file_offset(&self, at: usize) -> usize {
         // Parts are in the order of the piece, since it grows at its end only.
         let n_begun = self.parts.partition_point(|part| part.at <= at);
         match self.parts[..n_begun].last() {
@@ -51,7 +51,7 @@ pub(super) struct NativeStream<'a> {
 
 impl<'a> Pieces<'a> {
     /// Begins behind the tags of a file that holds FLAC: as it is, or in Ogg.
-    pub fn new(file: &'a [u8]) -> Self {
+    pub(super) fn new(file: &'a [u8]) -> Self {
         let start = behind_tags(file);
         let stream = &file[start..];
         if !stream.starts_with(MARKER) {
@@ -67,7 +67,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// Streams of other codecs that were chained to the FLAC so far, and passed over.
-    pub fn foreign(&self) -> Option<&ForeignStreams> {
+    pub(super) fn foreign(&self) -> Option<&ForeignStreams> {
         match self {
             Self::Native(_) => None,
             Self::Ogg(chain) => Some(chain.foreign()).filter(|foreign| foreign.n_bytes > 0),
@@ -75,7 +75,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// The next piece, valid until the one behind it is asked for.
-    pub fn next(&mut self) -> Option<Piece<'_>> {
+    pub(super) fn next(&mut self) -> Option<Piece<'_>> {
         match self {
             Self::Native(native) => {
                 let bytes = native.stream.take()?;

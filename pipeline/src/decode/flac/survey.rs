@@ -48,7 +48,7 @@ pub(super) struct Survey {
 
 impl Survey {
     /// Walks the whole file.
-    pub fn new(file: &[u8]) -> Self {
+    pub(super) fn new(file: &[u8]) -> Self {
         let mut surveyor = Surveyor::new();
         let mut pieces = Pieces::new(file);
         while let Some(piece) = pieces.next() {
@@ -74,7 +74,7 @@ impl Survey {
     }
 
     /// Seconds that decoding gives at most: all frames, and all gaps between them as silence.
-    pub fn longest_s(&self) -> f64 {
+    pub(super) fn longest_s(&self) -> f64 {
         let rate_hz = self
             .format
             .map_or(MIN_HZ, |format| credible_rate_hz(format.rate_hz));
@@ -82,7 +82,7 @@ impl Survey {
     }
 
     /// Whether the numbers of frames are believed: all gaps together are no longer than what is there allows.
-    pub fn gaps_are_credible(&self) -> bool {
+    pub(super) fn gaps_are_credible(&self) -> bool {
         is_credible(
             self.n_samples.saturating_add(self.n_gap_samples),
             self.n_samples,
@@ -90,14 +90,14 @@ impl Survey {
     }
 
     /// What the streams of other codecs would hold at the mean of the frames, as far as an announcement is believed.
-    pub fn foreign_samples(&self) -> u64 {
+    pub(super) fn foreign_samples(&self) -> u64 {
         let estimate =
             self.n_foreign_bytes as f64 * self.n_samples as f64 / self.n_bytes.max(1) as f64;
         (estimate as u64).min(credible_max(self.n_samples) - self.n_samples)
     }
 
     /// The announced length in samples, where it is believed.
-    pub fn announced(&self) -> Option<u64> {
+    pub(super) fn announced(&self) -> Option<u64> {
         self.announced_samples
             .filter(|&announced| is_credible(announced, self.n_samples))
     }
@@ -108,7 +108,7 @@ const FORMATS_MAX: usize = 64;
 
 impl Header {
     /// The format of a frame; `None` where it refers to a first block that is not there.
-    pub fn format(&self, info: Option<&StreamInfo>) -> Option<Format> {
+    pub(super) fn format(&self, info: Option<&StreamInfo>) -> Option<Format> {
         let rate_hz = self.rate_hz.or(info.map(|info| info.rate_hz))?;
         Some(Format {
             rate_hz,

@@ -49,7 +49,7 @@ enum Successor {
 
 impl<'a> Frames<'a> {
     /// Finds the first frame, behind any tags and foreign bytes.
-    pub fn new(file: &'a [u8]) -> Self {
+    pub(super) fn new(file: &'a [u8]) -> Self {
         let behind_tags = tags::skip(file, 0);
         let first = find(file, behind_tags, None).or_else(|| {
             // A tag that claims too much may have swallowed the audio.
@@ -73,7 +73,7 @@ impl<'a> Frames<'a> {
     }
 
     /// Where the last frame starts, if the file ends inside it; known once the iterator is at its end.
-    pub fn truncated_at(&self) -> Option<usize> {
+    pub(super) fn truncated_at(&self) -> Option<usize> {
         self.truncated_at
     }
 

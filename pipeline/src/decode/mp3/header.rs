@@ -24,7 +24,7 @@ const KBPS: [[u16; 15]; 5] = [
 
 /// A valid frame header. Free format is not valid: its frames have no length of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// MPEG-1; otherwise MPEG-2 or MPEG-2.5.
     pub mpeg1: bool,
     /// Layer, 1 to 3.
@@ -41,7 +41,7 @@ pub struct Header {
 
 impl Header {
     /// The header at the start of `bytes`, if there is one.
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let &[sync, b1, b2, b3] = bytes.first_chunk()?;
         let version = b1 >> 3 & 3;
         let layer_bits = b1 >> 1 & 3;
@@ -91,22 +91,22 @@ impl Header {
     }
 
     /// Frames of one stream share version, layer and rate; channel mode and bit rate may change.
-    pub fn same_stream(&self, other: &Self) -> bool {
+    pub(crate) fn same_stream(&self, other: &Self) -> bool {
         (self.mpeg1, self.layer, self.rate_hz) == (other.mpeg1, other.layer, other.rate_hz)
     }
 
     /// Frames that one decoder takes: also of one channel count.
-    pub fn same_decoder(&self, other: &Self) -> bool {
+    pub(crate) fn same_decoder(&self, other: &Self) -> bool {
         self.same_stream(other) && self.channels == other.channels
     }
 
     /// Samples a channel that a layer III frame holds.
-    pub fn samples(&self) -> u64 {
+    pub(crate) fn samples(&self) -> u64 {
         if self.mpeg1 { 1152 } else { 576 }
     }
 
     /// Bytes of layer III side info, without the checksum.
-    pub fn side_info_bytes(&self) -> usize {
+    pub(crate) fn side_info_bytes(&self) -> usize {
         match (self.mpeg1, self.channels) {
             (true, 1) | (false, 2) => 17,
             (true, _) => 32,
@@ -115,7 +115,7 @@ impl Header {
     }
 
     /// Where the main data of a layer III frame starts.
-    pub fn main_data_offset(&self) -> usize {
+    pub(crate) fn main_data_offset(&self) -> usize {
         HEADER_BYTES + if self.has_crc { 2 } else { 0 } + self.side_info_bytes()
     }
 }
@@ -131,7 +131,7 @@ pub(super) struct SideInfo {
 
 impl SideInfo {
     /// Reads the side info of a whole layer III frame.
-    pub fn parse(header: &Header, frame: &[u8]) -> Self {
+    pub(super) fn parse(header: &Header, frame: &[u8]) -> Self {
         let start = header.main_data_offset() - header.side_info_bytes();
         let side = &frame[start..start + header.side_info_bytes()];
         let channels = usize::from(header.channels);

@@ -25,7 +25,7 @@ use self::frames::{Frame, Frames};
 use self::header::{Header, SideInfo};
 use self::reservoir::Reservoir;
 use self::survey::Survey;
-pub use self::survey::Surveyor;
+pub(super) use self::survey::Surveyor;
 use self::tags::Info;
 use super::codec::guarded;
 use super::loss::Loss;
@@ -44,7 +44,7 @@ impl Mp3Decoder {
     ///
     /// # Errors
     /// A [`Reject`] where no layer III frame is found.
-    pub fn decode(
+    pub(super) fn decode(
         &mut self,
         file: &[u8],
         output: &mut Output,
@@ -250,7 +250,7 @@ impl<'a> StreamDecoder<'a> {
 }
 
 /// Seconds of all frames: decoding gives no more.
-pub fn longest_s(file: &[u8]) -> f64 {
+pub(super) fn longest_s(file: &[u8]) -> f64 {
     // Foreign frames count too, since each becomes silence of its length. Holes are closed, and trimming takes away.
     let frames = Frames::new(file).map(|frame| frame.header);
     let seconds = frames.map(|header| header.samples() as f64 / f64::from(header.rate_hz));

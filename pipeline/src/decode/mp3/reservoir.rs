@@ -18,7 +18,7 @@ pub(super) struct Reservoir {
 impl Reservoir {
     /// A frame enters; returns the samples that the decoder replaces by zeros for want of bits, and whether they are
     /// damage (before the first complete frame they are not: a clip cut by stream copy starts so).
-    pub fn enter(&mut self, header: &Header, side: &SideInfo) -> MissingBits {
+    pub(super) fn enter(&mut self, header: &Header, side: &SideInfo) -> MissingBits {
         // No underflow: in MPEG-2 the shortest frame has 24 bytes (8 kbit/s at 24 kHz) and at most 23 of them come
         // before the main data; in MPEG-1 it has 96, and 38 of them.
         let main_data_bytes = header.bytes - header.main_data_offset();
@@ -53,12 +53,12 @@ impl Reservoir {
     }
 
     /// Some frame has had all its bits.
-    pub fn was_complete(&self) -> bool {
+    pub(super) fn was_complete(&self) -> bool {
         self.was_complete
     }
 
     /// The decoder failed or was reset: nothing is left to refer to.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.unread_bytes = 0;
     }
 }

@@ -7,7 +7,7 @@ use crate::decode::loss::is_credible;
 
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// A header of the format that most frames have, the earlier one where two are equal; `None` without audio frames.
     pub stream: Option<Header>,
     /// The first Info, Xing or VBRI frame.
@@ -22,14 +22,14 @@ pub struct Survey {
 
 impl Survey {
     /// Mean bytes of a frame.
-    pub fn frame_bytes(&self) -> f64 {
+    pub(crate) fn frame_bytes(&self) -> f64 {
         self.n_bytes as f64 / self.n_frames.max(1) as f64
     }
 
     /// Frames that were announced and are not there; `None` where the announcement does not fit this stream: then it
     /// is a lie, or absent. It fits if its mean frame is within a factor of two of what is there, and if enough of the
     /// frames and of the bytes is there to back it.
-    pub fn missing_frames(&self) -> Option<u64> {
+    pub(crate) fn missing_frames(&self) -> Option<u64> {
         let info = self
             .info
             .filter(|info| info.n_frames > 0 && info.n_bytes > 0)?;
@@ -44,7 +44,7 @@ impl Survey {
 
     /// Samples to drop at the start, and the sample to end before, as announced by the encoder. An announcement of
     /// fewer frames than there are says nothing about the end.
-    pub fn trim(&self, stream: &Header) -> (u64, Option<u64>) {
+    pub(crate) fn trim(&self, stream: &Header) -> (u64, Option<u64>) {
         let Some((info, trim)) = self.info.and_then(|info| Some((info, info.trim?))) else {
             return (0, None);
         };
@@ -58,14 +58,14 @@ impl Survey {
 
 /// Makes surveys; its buffers are kept from file to file.
 #[derive(Debug, Default)]
-pub struct Surveyor {
+pub(crate) struct Surveyor {
     hasher: blake3::Hasher,
     formats: Vec<(Header, u64)>,
 }
 
 impl Surveyor {
     /// Walks the whole file.
-    pub fn survey(&mut self, file: &[u8]) -> Survey {
+    pub(crate) fn survey(&mut self, file: &[u8]) -> Survey {
         self.hasher.reset();
         self.formats.clear();
 

@@ -109,7 +109,7 @@ fn id3v1_bytes(bytes: &[u8]) -> Option<usize> {
 
 /// What an Info, Xing or VBRI frame announces. Nothing here is believed before it was compared with the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Info {
+pub(crate) struct Info {
     /// Audio frames; 0 where not given.
     pub n_frames: u64,
     /// Bytes of the stream; 0 where not given.
@@ -120,7 +120,7 @@ pub struct Info {
 
 /// Gapless playback as LAME, and the programs that follow it, announce it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trim {
+pub(crate) struct Trim {
     /// Samples to drop at the start, the decoder's own delay included.
     pub start_samples: u64,
     /// Samples to drop at the end of the announced frames.
@@ -129,7 +129,7 @@ pub struct Trim {
 
 impl Info {
     /// The announcement in a frame that holds one, and so no audio.
-    pub fn of(frame: &Frame) -> Option<Self> {
+    pub(crate) fn of(frame: &Frame) -> Option<Self> {
         // The position of Xing and Info does not count a checksum.
         let body = frame
             .bytes

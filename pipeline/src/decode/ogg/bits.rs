@@ -9,12 +9,12 @@ pub(super) struct Bits<'a> {
 }
 
 impl<'a> Bits<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// A number of up to 32 bits.
-    pub fn read(&mut self, n_bits: u32) -> Option<u32> {
+    pub(super) fn read(&mut self, n_bits: u32) -> Option<u32> {
         debug_assert!(n_bits <= 32, "a number of {n_bits} bits");
         let end = self.at + n_bits as usize;
         if end > self.bytes.len() * 8 {
@@ -32,11 +32,11 @@ impl<'a> Bits<'a> {
         Some((shifted & ((1 << n_bits) - 1)) as u32)
     }
 
-    pub fn flag(&mut self) -> Option<bool> {
+    pub(super) fn flag(&mut self) -> Option<bool> {
         Some(self.read(1)? == 1)
     }
 
-    pub fn skip(&mut self, n_bits: u64) -> Option<()> {
+    pub(super) fn skip(&mut self, n_bits: u64) -> Option<()> {
         let end = usize::try_from(n_bits).ok()?.checked_add(self.at)?;
         // This may be behind the bytes, where every later read ends as well.
         self.at = end;

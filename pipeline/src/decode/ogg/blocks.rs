@@ -27,7 +27,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub fn new(ident: &Ident, modes: Modes) -> Self {
+    pub(super) fn new(ident: &Ident, modes: Modes) -> Self {
         Self {
             modes,
             short_samples: 1 << ident.short_exponent,
@@ -37,12 +37,12 @@ impl Blocks {
     }
 
     /// The next packet adds no audio: nothing overlaps with it.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.before_samples = None;
     }
 
     /// The length of the next packet.
-    pub fn next(&mut self, packet: &[u8]) -> PacketLength {
+    pub(super) fn next(&mut self, packet: &[u8]) -> PacketLength {
         match (PacketKind::of(packet), self.block_samples(packet)) {
             (PacketKind::Audio, Some(samples)) => match self.before_samples.replace(samples) {
                 // Vorbis I §4.3.8: a quarter of the block before, and a quarter of this one.
@@ -59,7 +59,7 @@ impl Blocks {
     }
 
     /// Samples that all of these packets add.
-    pub fn sum(mut self, packets: &[&[u8]]) -> u64 {
+    pub(super) fn sum(mut self, packets: &[&[u8]]) -> u64 {
         let mut sum = 0;
         for packet in packets {
             if let PacketLength::Samples(samples) = self.next(packet) {

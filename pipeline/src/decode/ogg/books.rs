@@ -106,7 +106,7 @@ impl Codes {
 }
 
 impl Book {
-    pub fn read(bits: &mut Bits) -> Result<Self, Fault> {
+    pub(super) fn read(bits: &mut Bits) -> Result<Self, Fault> {
         if bits.read(24).or_cut()? != SYNC {
             return Err(Fault::broken("it does not begin like one"));
         }
@@ -239,7 +239,7 @@ pub(super) struct Books {
 
 impl Books {
     /// Adds a book, within the limit on all of them.
-    pub fn add(&mut self, book: Book) -> Result<(), Fault> {
+    pub(super) fn add(&mut self, book: Book) -> Result<(), Fault> {
         self.bytes += book.bytes;
         if self.bytes > BOOKS_BYTES_MAX {
             let limit = BOOKS_BYTES_MAX >> 20;
@@ -252,12 +252,12 @@ impl Books {
     }
 
     /// What symphonia allocates for all of them, at most.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// A book that is read from: without an entry, symphonia would look into an empty table.
-    pub fn with_entries(&self, number: u32) -> Result<&Book, Fault> {
+    pub(super) fn with_entries(&self, number: u32) -> Result<&Book, Fault> {
         let book = self.books.get(number as usize);
         let book =
             book.ok_or_else(|| Fault::broken(format!("code book {number} is used and not there")))?;
@@ -270,7 +270,7 @@ impl Books {
     }
 
     /// A book whose vectors are read.
-    pub fn with_vectors(&self, number: u32) -> Result<&Book, Fault> {
+    pub(super) fn with_vectors(&self, number: u32) -> Result<&Book, Fault> {
         let book = self.with_entries(number)?;
         if !book.has_vectors {
             return Err(Fault::broken(format!(

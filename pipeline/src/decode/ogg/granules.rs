@@ -27,7 +27,7 @@ pub(super) struct LossBudget {
 }
 
 impl LossBudget {
-    pub fn of(file_bytes: usize) -> Self {
+    pub(super) fn of(file_bytes: usize) -> Self {
         let n_packets = (file_bytes / PACKET_BYTES_MIN) as u64;
         Self {
             file_bytes,
@@ -38,7 +38,7 @@ impl LossBudget {
     }
 
     /// Learns how dense the audio is.
-    pub fn measure(&mut self, heard: &Density) {
+    pub(super) fn measure(&mut self, heard: &Density) {
         self.file_samples = heard.samples_in(self.file_bytes);
     }
 
@@ -60,7 +60,7 @@ impl LossBudget {
     }
 
     /// As many of these samples as there is room for: an estimate is believed as far as an announcement is.
-    pub fn take_most(&mut self, samples: u64, packet_samples_max: u64) -> u64 {
+    pub(super) fn take_most(&mut self, samples: u64, packet_samples_max: u64) -> u64 {
         let known = self.file_samples.saturating_add(self.taken_samples);
         let most_by_density = credible_max(self.file_samples).saturating_sub(known);
         let most_by_packets = self.n_packets.saturating_mul(packet_samples_max);
@@ -83,7 +83,7 @@ pub(super) struct Density {
 
 impl Density {
     /// Takes a page of audio.
-    pub fn add(&mut self, samples: u64, packets: &[&[u8]]) {
+    pub(super) fn add(&mut self, samples: u64, packets: &[&[u8]]) {
         self.samples += samples;
         self.bytes += packets
             .iter()
@@ -94,12 +94,12 @@ impl Density {
     }
 
     /// Nothing came out so far.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.samples == 0
     }
 
     /// The mean packet; before there is one, as long as one can be.
-    pub fn samples_per_packet(&self, most: u64) -> u64 {
+    pub(super) fn samples_per_packet(&self, most: u64) -> u64 {
         if self.is_empty() {
             most
         } else {
@@ -108,12 +108,12 @@ impl Density {
     }
 
     /// What so many bytes would hold.
-    pub fn samples_in(&self, bytes: usize) -> u64 {
+    pub(super) fn samples_in(&self, bytes: usize) -> u64 {
         (self.samples as f64 * bytes as f64 / self.bytes.max(1) as f64) as u64
     }
 
     /// What so many pages would hold.
-    pub fn samples_on(&self, n_pages: u64) -> u64 {
+    pub(super) fn samples_on(&self, n_pages: u64) -> u64 {
         (self.samples as f64 * n_pages as f64 / self.pages.max(1) as f64) as u64
     }
 }
@@ -159,7 +159,7 @@ pub(super) struct Granules {
 }
 
 impl Granules {
-    pub fn new(packet_samples_max: u64) -> Self {
+    pub(super) fn new(packet_samples_max: u64) -> Self {
         Self {
             packet_samples_max,
             end: None,
@@ -167,13 +167,13 @@ impl Granules {
     }
 
     /// The page fits onto the one before, with nothing missing between.
-    pub fn fits(&self, granule: Option<u64>, samples: u64) -> bool {
+    pub(super) fn fits(&self, granule: Option<u64>, samples: u64) -> bool {
         self.end
             .is_some_and(|end| Some(end.saturating_add(samples)) == granule)
     }
 
     /// Takes a page with audio.
-    pub fn page(&mut self, page: &PageTime, room: &mut LossBudget) -> Verdict {
+    pub(super) fn page(&mut self, page: &PageTime, room: &mut LossBudget) -> Verdict {
         let unknown = if page.hole.is_some() {
             Gap::Unknown
         } else {
@@ -266,7 +266,7 @@ impl Granules {
 
     /// The length of what a damaged end of the stream held, where its last page's header, which nothing proves, says
     /// what its bytes could hold.
-    pub fn tail(&self, granule: u64, bytes: usize, room: &mut LossBudget) -> Option<u64> {
+    pub(super) fn tail(&self, granule: u64, bytes: usize, room: &mut LossBudget) -> Option<u64> {
         let missing = granule.checked_sub(self.end?)?;
         let is_held = missing <= samples_in(bytes, self.packet_samples_max);
         (missing > 0 && is_held && room.take(missing, self.packet_samples_max)).then_some(missing)

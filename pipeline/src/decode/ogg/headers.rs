@@ -26,7 +26,7 @@ pub(super) enum PacketKind {
 
 impl PacketKind {
     /// The kind of a packet that begins with `bytes`, of which seven are enough.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(super) fn of(bytes: &[u8]) -> Self {
         match bytes {
             [1, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Ident,
             [3, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Comment,
@@ -55,7 +55,7 @@ impl Ident {
     ///
     /// # Errors
     /// A [`Reject`] for what the specification does not allow.
-    pub fn parse(packet: &[u8]) -> Result<Self, Reject> {
+    pub(super) fn parse(packet: &[u8]) -> Result<Self, Reject> {
         let Some(&bytes) = packet.first_chunk::<IDENT_BYTES>() else {
             return Err(broken("it is cut short"));
         };
@@ -92,7 +92,7 @@ impl Ident {
     }
 
     /// The most samples that one packet adds: half a long block.
-    pub fn packet_samples_max(&self) -> u64 {
+    pub(super) fn packet_samples_max(&self) -> u64 {
         1 << (self.long_exponent - 1)
     }
 }

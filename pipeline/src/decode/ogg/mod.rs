@@ -20,7 +20,7 @@ mod pages;
 mod run;
 mod setup;
 #[cfg(test)]
-pub mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -28,7 +28,7 @@ mod walk;
 use wavemill_schemas::reject::Reject;
 
 use self::headers::{Ident, PacketKind};
-pub use self::pages::{Page, Pages, page_header_bytes};
+pub(super) use self::pages::{Page, Pages, page_header_bytes};
 use self::run::VorbisDecoder;
 use self::walk::{AudioPage, Tail, Visitor, Walk};
 use super::output::Output;
@@ -54,7 +54,7 @@ pub(super) fn decode(
 }
 
 /// blake3 over the data of all audio packets, as decoding gives it; `None` where there are none.
-pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
+pub(super) fn hash(file: &[u8]) -> Option<blake3::Hash> {
     let (_, hasher) = Walk::new(HashOnly).run(file).ok()?;
     (hasher.count() > 0).then(|| hasher.finalize())
 }

@@ -20,7 +20,7 @@ pub(super) struct Hole {
 
 impl Hole {
     /// A hole, and another one behind a page on which no packet ends.
-    pub fn join(before: Option<Self>, behind: Option<Self>) -> Option<Self> {
+    pub(super) fn join(before: Option<Self>, behind: Option<Self>) -> Option<Self> {
         let (Some(before), Some(behind)) = (before, behind) else {
             return before.or(behind);
         };
@@ -55,7 +55,7 @@ pub(super) struct PagePackets<'p> {
 
 impl Packets {
     /// Packets behind the stream's first page, which has this number.
-    pub fn behind(sequence: u32) -> Self {
+    pub(super) fn behind(sequence: u32) -> Self {
         Self {
             next_sequence: Some(sequence.wrapping_add(1)),
             ..Self::default()
@@ -63,7 +63,11 @@ impl Packets {
     }
 
     /// Takes the stream's next page. `skipped_bytes` of the file, since the page before, are in no whole page.
-    pub fn enter<'p>(&'p mut self, page: &Page<'p>, skipped_bytes: usize) -> PagePackets<'p> {
+    pub(super) fn enter<'p>(
+        &'p mut self,
+        page: &Page<'p>,
+        skipped_bytes: usize,
+    ) -> PagePackets<'p> {
         let hole = self.hole(page, skipped_bytes);
         // What was begun before a hole never ends.
         if hole.is_some() {
@@ -105,7 +109,7 @@ impl Packets {
     }
 
     /// What is there of a packet that never ended.
-    pub fn unfinished(&self) -> Option<&[u8]> {
+    pub(super) fn unfinished(&self) -> Option<&[u8]> {
         self.is_open.then_some(self.open.as_slice())
     }
 

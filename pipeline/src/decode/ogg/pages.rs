@@ -21,7 +21,7 @@ const FAILED_BYTES_MIN: usize = 1 << 20;
 
 /// A whole page.
 #[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
+pub(crate) struct Page<'a> {
     /// Where it starts in the file.
     pub offset: usize,
     /// What lies between the page before and this one.
@@ -40,7 +40,7 @@ pub struct Page<'a> {
 
 /// Who and when a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageHeader {
+pub(crate) struct PageHeader {
     /// The stream that it belongs to.
     pub serial: u32,
     /// Its number in the stream.
@@ -52,7 +52,7 @@ pub struct PageHeader {
 
 /// Bytes that are in no whole page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SkippedBytes {
+pub(crate) struct SkippedBytes {
     /// How many.
     pub bytes: usize,
     /// The header of the last damaged page among them. Nothing proves it.
@@ -61,7 +61,7 @@ pub struct SkippedBytes {
 
 /// A packet on a page, or the part of it that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part<'a> {
+pub(crate) struct Part<'a> {
     /// Its bytes on this page.
     pub bytes: &'a [u8],
     /// It ends on this page.
@@ -70,7 +70,7 @@ pub struct Part<'a> {
 
 impl<'a> Page<'a> {
     /// The packets on the page, in order.
-    pub fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
         let mut lacing = self.lacing;
         let mut body = self.body;
         std::iter::from_fn(move || {
@@ -94,12 +94,12 @@ impl<'a> Page<'a> {
     }
 
     /// Where they begin in the file.
-    pub fn body_offset(&self) -> usize {
+    pub(crate) fn body_offset(&self) -> usize {
         self.offset + HEADER_BYTES + self.lacing.len()
     }
 
     /// The bytes of the packets on it.
-    pub fn body(&self) -> &'a [u8] {
+    pub(crate) fn body(&self) -> &'a [u8] {
         self.body
     }
 }
@@ -114,7 +114,7 @@ enum PageCheck<'a> {
 
 /// Iterator over the pages of a file.
 #[derive(Clone, Debug)]
-pub struct Pages<'a> {
+pub(crate) struct Pages<'a> {
     file: &'a [u8],
     at: usize,
     skipped: SkippedBytes,
@@ -123,7 +123,7 @@ pub struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// Pages from `start` on, which is behind any tag.
-    pub fn new(file: &'a [u8], start: usize) -> Self {
+    pub(crate) fn new(file: &'a [u8], start: usize) -> Self {
         let failed_bytes_left = file
             .len()
             .saturating_mul(FAILED_BYTES_FACTOR)
@@ -137,7 +137,7 @@ impl<'a> Pages<'a> {
     }
 
     /// What lies behind the last page; known once the iterator is at its end.
-    pub fn tail(&self) -> SkippedBytes {
+    pub(crate) fn tail(&self) -> SkippedBytes {
         self.skipped
     }
 
@@ -184,7 +184,7 @@ impl<'a> Iterator for Pages<'a> {
 }
 
 /// Bytes of the header that these begin with, whether the page is whole or not; `None` where they begin with none.
-pub fn page_header_bytes(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn page_header_bytes(bytes: &[u8]) -> Option<usize> {
     let fixed = bytes
         .strip_prefix(CAPTURE)
         .and(bytes.first_chunk::<HEADER_BYTES>())?;

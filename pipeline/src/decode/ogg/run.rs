@@ -120,7 +120,7 @@ impl Link {
 }
 
 impl<'a> VorbisDecoder<'a> {
-    pub fn new(file_bytes: usize, output: &'a mut Output, out: &'a mut Pcm) -> Self {
+    pub(super) fn new(file_bytes: usize, output: &'a mut Output, out: &'a mut Pcm) -> Self {
         Self {
             unopened: Some((output, out)),
             sink: None,
@@ -140,7 +140,7 @@ impl<'a> VorbisDecoder<'a> {
     ///
     /// # Errors
     /// A [`Reject`] where no link could be decoded.
-    pub fn finish(mut self) -> Result<Loss, Reject> {
+    pub(super) fn finish(mut self) -> Result<Loss, Reject> {
         let Some(OpenSink { sink, rate_hz }) = self.sink.take() else {
             return Err(self.fault.unwrap_or_else(|| {
                 reject(Reason::Damaged, "the set-up header of Vorbis is lost")

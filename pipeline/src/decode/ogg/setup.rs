@@ -36,7 +36,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub fn broken(what: impl Into<String>) -> Self {
+    pub(super) fn broken(what: impl Into<String>) -> Self {
         Self::Broken(what.into())
     }
 }

@@ -5,7 +5,7 @@ use super::headers::IDENT_BYTES;
 
 /// A page to be written.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub(crate) struct Page {
     pub flags: u8,
     pub granule: i64,
     pub serial: u32,
@@ -16,12 +16,12 @@ pub struct Page {
     pub is_open: bool,
 }
 
-pub const CONTINUED: u8 = 1;
-pub const FIRST: u8 = 2;
-pub const LAST: u8 = 4;
+pub(crate) const CONTINUED: u8 = 1;
+pub(crate) const FIRST: u8 = 2;
+pub(crate) const LAST: u8 = 4;
 
 /// The bytes of a page, with its checksum. An open packet must be as long as whole segments.
-pub fn page(page: &Page) -> Vec<u8> {
+pub(crate) fn page(page: &Page) -> Vec<u8> {
     let mut lacing = Vec::new();
     for (at, packet) in page.packets.iter().enumerate() {
         lacing.extend(vec![255; packet.len() / 255]);
@@ -47,7 +47,7 @@ pub fn page(page: &Page) -> Vec<u8> {
 }
 
 /// A page of whole packets, of stream 7.
-pub fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
+pub(crate) fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
     let packets = packets.iter().map(|packet| packet.to_vec()).collect();
     Page {
         flags,
@@ -60,19 +60,19 @@ pub fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
 }
 
 /// The bytes of pages, one behind the other.
-pub fn bytes(pages: &[Page]) -> Vec<u8> {
+pub(crate) fn bytes(pages: &[Page]) -> Vec<u8> {
     pages.iter().flat_map(page).collect()
 }
 
 /// Writes the right checksum into a page.
-pub fn seal(page: &mut [u8]) {
+pub(crate) fn seal(page: &mut [u8]) {
     page[22..26].fill(0);
     let crc = crc::update(0, page);
     page[22..26].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// An identification header with blocks of 256 and 2,048 samples.
-pub fn ident(n_channels: u8, rate_hz: u32) -> [u8; IDENT_BYTES] {
+pub(crate) fn ident(n_channels: u8, rate_hz: u32) -> [u8; IDENT_BYTES] {
     let mut bytes = [0; IDENT_BYTES];
     bytes[..7].copy_from_slice(b"\x01vorbis");
     bytes[11] = n_channels;
@@ -84,13 +84,13 @@ pub fn ident(n_channels: u8, rate_hz: u32) -> [u8; IDENT_BYTES] {
 
 /// Writes numbers bit by bit, least significant first.
 #[derive(Clone, Debug, Default)]
-pub struct BitWriter {
+pub(crate) struct BitWriter {
     pub bytes: Vec<u8>,
     n_bits: usize,
 }
 
 impl BitWriter {
-    pub fn write(&mut self, value: u64, n_bits: u32) -> &mut Self {
+    pub(crate) fn write(&mut self, value: u64, n_bits: u32) -> &mut Self {
         for bit in 0..n_bits {
             if self.n_bits.is_multiple_of(8) {
                 self.bytes.push(0);
@@ -105,7 +105,7 @@ impl BitWriter {
 
 /// The parts of a set-up header: each fault of the tests is in one of them.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub books: Vec<BitWriter>,
     pub floor: BitWriter,
     pub residue: BitWriter,
@@ -115,7 +115,7 @@ pub struct Setup {
 }
 
 /// A book of two entries of one bit; with vectors of one value each, if asked for.
-pub fn book(has_vectors: bool) -> BitWriter {
+pub(crate) fn book(has_vectors: bool) -> BitWriter {
     let mut bits = BitWriter::default();
     bits.write(0x56_4342, 24)
         .write(1, 16)
@@ -137,7 +137,7 @@ pub fn book(has_vectors: bool) -> BitWriter {
 }
 
 /// A floor of one class, whose points are at `points`, of 7 bits.
-pub fn floor1(points: &[u64]) -> BitWriter {
+pub(crate) fn floor1(points: &[u64]) -> BitWriter {
     let mut bits = BitWriter::default();
     let n_points = points.len() as u64;
     // One partition of class 0; its points; no subclasses; book 0; multiplier; bits of a point.
@@ -188,7 +188,7 @@ impl Default for Setup {
 
 impl Setup {
     /// The bytes of the header.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bits = BitWriter::default();
         bits.write(self.books.len() as u64 - 1, 8);
         for book in &self.books {

@@ -164,7 +164,7 @@ pub(super) struct Walk<'a, V> {
 }
 
 impl<'a, V: Visitor> Walk<'a, V> {
-    pub fn new(visitor: V) -> Self {
+    pub(super) fn new(visitor: V) -> Self {
         Self {
             visitor,
             hasher: blake3::Hasher::new(),
@@ -182,7 +182,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
     ///
     /// # Errors
     /// A [`Reject`] of the visitor, or where there is no Vorbis in the file.
-    pub fn run(mut self, file: &'a [u8]) -> Result<(V, blake3::Hasher), Reject> {
+    pub(super) fn run(mut self, file: &'a [u8]) -> Result<(V, blake3::Hasher), Reject> {
         let mut pages = Pages::new(file, mp3::behind_tags(file));
         for page in pages.by_ref() {
             self.page(page)?;

@@ -106,7 +106,7 @@ pub(super) struct Format {
 
 impl Format {
     /// Bytes of a moment over all channels, 1 to 16.
-    pub fn frame_bytes(&self) -> usize {
+    pub(super) fn frame_bytes(&self) -> usize {
         self.sample_bytes * self.channels
     }
 
@@ -190,7 +190,7 @@ impl<'a> Wave<'a> {
     ///
     /// # Errors
     /// A [`Reject`] for a file without either, with formats that contradict each other, or with one that is not decoded.
-    pub fn parse(file: &'a [u8]) -> Result<Self, Reject> {
+    pub(super) fn parse(file: &'a [u8]) -> Result<Self, Reject> {
         let mut format = None;
         for chunk in Chunks::new(file) {
             match &chunk.name {
@@ -227,7 +227,7 @@ impl<'a> Wave<'a> {
 }
 
 /// The first `fmt ` chunk announces MP3: the file is a shell around MPEG frames.
-pub fn holds_mp3(file: &[u8]) -> bool {
+pub(crate) fn holds_mp3(file: &[u8]) -> bool {
     let fmt = Chunks::new(file).find(|chunk| &chunk.name == b"fmt ");
     fmt.is_some_and(|fmt| fmt.body.len() >= 2 && word(fmt.body, 0) == TAG_MP3)
 }

@@ -11,7 +11,7 @@ use symphonia::core::codecs::audio::AudioCodecParameters;
 use wavemill_schemas::reject::Reject;
 
 use self::chunks::Wave;
-pub use self::chunks::holds_mp3;
+pub(super) use self::chunks::holds_mp3;
 use super::codec::Codec;
 use super::loss::{Loss, is_credible};
 use super::mp3::behind_tags;
@@ -76,7 +76,7 @@ pub(super) fn decode(
 }
 
 /// Seconds of audio that the file's data hold; 0 without any.
-pub fn longest_s(file: &[u8]) -> f64 {
+pub(super) fn longest_s(file: &[u8]) -> f64 {
     Wave::parse(&file[behind_tags(file)..]).map_or(0.0, |wave| {
         let n_samples = wave.data.len() / wave.format.frame_bytes();
         // A rate of 0 is a reject when the file is decoded.
@@ -85,7 +85,7 @@ pub fn longest_s(file: &[u8]) -> f64 {
 }
 
 /// blake3 over the samples, as decoding gives it; `None` where there are none.
-pub fn hash(file: &[u8]) -> Option<blake3::Hash> {
+pub(super) fn hash(file: &[u8]) -> Option<blake3::Hash> {
     let wave = Wave::parse(&file[behind_tags(file)..]).ok()?;
     (!wave.data.is_empty()).then(|| blake3::hash(wave.data))
 }

@@ -57,7 +57,7 @@ impl<W, T> SingleResult<W, T> {
 }
 
 impl<W: Write> ArrowSink<W> {
-    pub fn new(out: W) -> Self {
+    pub(super) fn new(out: W) -> Self {
         Self {
             state: SingleResult::Unused(out),
         }
@@ -85,7 +85,7 @@ impl<W: Write> Sink for ArrowSink<W> {
 }
 
 impl<W: Write + Send> ParquetSink<W> {
-    pub fn new(out: W) -> Self {
+    pub(super) fn new(out: W) -> Self {
         Self {
             state: SingleResult::Unused(out),
         }

@@ -52,7 +52,7 @@ impl fmt::Display for Format {
 }
 
 /// Takes results: `begin`, batches, `finish`; again for each statement.
-pub trait Sink {
+pub(crate) trait Sink {
     /// A result with these columns starts.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ pub trait Sink {
 }
 
 /// A sink that writes `format` to `out`.
-pub fn sink<'a, W: Write + Send + 'a>(format: Format, out: W) -> Box<dyn Sink + 'a> {
+pub(crate) fn sink<'a, W: Write + Send + 'a>(format: Format, out: W) -> Box<dyn Sink + 'a> {
     match format {
         Format::Table => Box::new(table::TableSink::new(out)),
         Format::Csv => Box::new(text::CsvSink::new(out)),

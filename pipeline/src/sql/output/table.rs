@@ -50,7 +50,7 @@ enum Layout {
 }
 
 impl<W: Write> TableSink<W> {
-    pub fn new(out: W) -> Self {
+    pub(super) fn new(out: W) -> Self {
         Self {
             out,
             schema: None,

@@ -23,7 +23,7 @@ use crate::sql::tensor::TensorType;
 const EXTENSION: &str = "arrow.fixed_shape_tensor";
 
 /// Turns the tensor columns of batches of one schema.
-pub struct TensorStream {
+pub(super) struct TensorStream {
     schema: SchemaRef,
     /// Of each column that is turned.
     dtypes: Vec<Option<Dtype>>,
@@ -32,7 +32,7 @@ pub struct TensorStream {
 impl TensorStream {
     /// For batches with the columns of `schema`.
     #[must_use]
-    pub fn new(schema: &Schema) -> Self {
+    pub(super) fn new(schema: &Schema) -> Self {
         let mut dtypes = Vec::new();
         let mut fields: Vec<FieldRef> = Vec::new();
         for field in schema.fields() {
@@ -57,7 +57,7 @@ impl TensorStream {
 
     /// Columns of the turned batches.
     #[must_use]
-    pub fn schema(&self) -> &SchemaRef {
+    pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
@@ -65,7 +65,7 @@ impl TensorStream {
     ///
     /// # Errors
     /// Where a column is not what the schema said.
-    pub fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let mut columns = batch.columns().to_vec();
         for ((column, dtype), field) in columns
             .iter_mut()

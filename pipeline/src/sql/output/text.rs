@@ -37,7 +37,7 @@ pub(super) struct CsvSink<W: Write> {
 }
 
 impl<W: Write> CsvSink<W> {
-    pub fn new(out: W) -> Self {
+    pub(super) fn new(out: W) -> Self {
         Self {
             // Flexible: several results follow each other, and each has columns of its own.
             out: csv::WriterBuilder::new().flexible(true).from_writer(out),
@@ -128,7 +128,7 @@ pub(super) struct JsonSink<W: Write> {
 }
 
 impl<W: Write> JsonSink<W> {
-    pub fn new(out: W) -> Self {
+    pub(super) fn new(out: W) -> Self {
         Self {
             out: WriterBuilder::new().with_explicit_nulls(true).build(out),
         }
