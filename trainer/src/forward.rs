@@ -88,8 +88,6 @@ impl ForwardPass {
         } else {
             logits.f_softmax(1, self.kind)?
         };
-        probabilities
-            .f_to_device(Device::Cpu)?
-            .f_to_kind(Kind::Float)
+        ffi::send(&probabilities, Device::Cpu)?.f_to_kind(Kind::Float)
     }
 }

@@ -300,8 +300,7 @@ impl Learner {
 
         for (_, buffer) in self.buffers() {
             // On the CPU, where sums have the same bits in every run; a GPU's sums are up to NCCL.
-            let mut mean = buffer
-                .to_device(Device::Cpu)
+            let mut mean = ffi::send(&buffer, Device::Cpu)?
                 .to_kind(Kind::Double)
                 .contiguous();
             self.ranks.sum(&mut mean)?;
@@ -338,7 +337,7 @@ impl Learner {
         );
 
         // As bytes and not by a sum: what a rank resumes with has the bits that it had.
-        let values = Vec::<f64>::try_from(flat.to_device(Device::Cpu))?;
+        let values = Vec::<f64>::try_from(ffi::send(&flat, Device::Cpu)?)?;
         let bytes: Vec<u8> = values.into_iter().flat_map(f64::to_le_bytes).collect();
         for (rank, bytes) in self.ranks.gather(&bytes)?.iter().enumerate() {
             let values: Vec<f64> = bytes

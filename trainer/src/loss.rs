@@ -7,6 +7,8 @@
 use tch::{Device, Kind, Reduction, Tensor};
 use wavemill_schemas::config;
 
+use crate::ffi;
+
 /// What the loss of one target needs to know.
 #[derive(Debug)]
 pub struct TargetLoss {
@@ -28,7 +30,7 @@ pub struct MixedLabels {
 impl MixedLabels {
     /// The first labels' share, f64 on `device`.
     fn share_on(&self, device: Device) -> Tensor {
-        self.lambda.to_device(device).to_kind(Kind::Double)
+        ffi::on(&self.lambda, device).to_kind(Kind::Double)
     }
 }
 
@@ -62,7 +64,7 @@ impl Criterion {
             let host_weights = target
                 .class_weights
                 .as_ref()
-                .map(|weights| weights.to_device(Device::Cpu).to_kind(Kind::Double));
+                .map(|weights| ffi::on(weights, Device::Cpu).to_kind(Kind::Double));
             all.push(Target {
                 multi_label: target.multi_label,
                 weights: target.class_weights,
@@ -142,8 +144,7 @@ impl Target {
         match &self.host_weights {
             None => labelled,
             Some(weights) => {
-                weights
-                    .to_device(labels.device())
+                ffi::on(weights, labels.device())
                     // A row without label has −1, which is no index; `labelled` makes it weigh 0.
                     .index_select(0, &labels.clamp_min(0))
                     * labelled
@@ -170,7 +171,7 @@ impl Target {
         let weights = self
             .weights
             .as_ref()
-            .map(|w| w.to_device(logits.device()).to_kind(logits.kind()));
+            .map(|weights| ffi::on(weights, logits.device()).to_kind(logits.kind()));
         // −1 is the label whose rows are left out.
         logits.cross_entropy_loss(labels, weights, Reduction::None, -1, smoothing)
     }
@@ -193,7 +194,7 @@ pub fn balanced_weights(counts: &[u64], device: Device) -> Tensor {
             n => rows as f64 / (present * n as f64),
         })
         .collect();
-    Tensor::from_slice(&weights).to_device(device)
+    ffi::on(&Tensor::from_slice(&weights), device)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 use tch::Tensor;
 use wavemill_schemas::rng::Rng;
 
+use crate::ffi;
+
 /// λ of the row of `key`, from Beta(α, α); `alpha` above 0.
 #[must_use]
 pub fn lambda(seed: u64, epoch: u64, key: u64, alpha: f64) -> f64 {
@@ -19,8 +21,7 @@ pub fn lambda(seed: u64, epoch: u64, key: u64, alpha: f64) -> f64 {
 pub fn blend(own: &Tensor, partners: &Tensor, lambda: &Tensor) -> Tensor {
     let mut shape = vec![1; own.dim()];
     shape[0] = -1;
-    let lambda = lambda
-        .to_device(own.device())
+    let lambda = ffi::on(lambda, own.device())
         .to_kind(own.kind())
         .view(shape.as_slice());
     // Not lerp: its fused multiply-add rounds as an element's place in a vector has it.

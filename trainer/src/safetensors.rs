@@ -12,6 +12,8 @@ use std::path::Path;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
+use crate::ffi;
+
 /// The header is filled with spaces to a multiple of this; with the widest values first, all are aligned.
 const ALIGNMENT: usize = 8;
 
@@ -54,7 +56,9 @@ pub(crate) fn write(
     };
     file.write(&[&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())?;
     for (_, tensor) in ordered {
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+        let tensor = ffi::send(&tensor.detach(), Device::Cpu)
+            .map_err(io::Error::other)?
+            .contiguous();
         let mut bytes = vec![0; byte_len(&tensor)];
         tensor
             .f_copy_data_u8(&mut bytes, tensor.numel())

@@ -90,10 +90,13 @@ impl Augmenter {
                 factors.push(draws.amplitude());
             }
             // Drawn on the host: the same numbers whatever the device.
-            let drawn = sent(&Tensor::from_slice(&whole_numbers).view([n, -1]), features);
-            let factors = sent(
+            let drawn = ffi::on(
+                &Tensor::from_slice(&whole_numbers).view([n, -1]),
+                features.device(),
+            );
+            let factors = ffi::on(
                 &Tensor::from_slice(&factors).to_kind(features.kind()),
-                features,
+                features.device(),
             );
 
             // A copy, which the rest then changes in place.
@@ -211,14 +214,6 @@ fn inside(bounds: &Tensor, length: i64) -> Tensor {
     after_start
         .logical_and(&index.lt_tensor(&bounds.narrow(2, 1, 1)))
         .any_dim(1, false)
-}
-
-/// A few numbers where the features are, without waiting for what is computed there.
-///
-/// # Panics
-/// Where libtorch's own calls here would: no memory.
-fn sent(numbers: &Tensor, features: &Tensor) -> Tensor {
-    ffi::send(numbers, features.device()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::ffi;
+
 /// Entries of the table: one for each value of 16 random bits.
 const NORMALS: usize = 1 << 16;
 
 /// `[NORMALS]` normal values in order of size, of deviation `std`.
 pub(super) fn table(std: f64, kind: Kind, device: Device) -> Tensor {
     let table: Vec<f64> = normal_table().iter().map(|x| x * std).collect();
-    Tensor::from_slice(&table).to_kind(kind).to_device(device)
+    ffi::on(&Tensor::from_slice(&table).to_kind(kind), device)
 }
 
 /// `[n, values]` of `table`'s entries: 16 bits of a hash of (row's key, place) choose each.

@@ -20,6 +20,7 @@ use tempfile::NamedTempFile;
 
 use super::EvaluateError;
 use crate::dataset::{Batch, Dataset};
+use crate::ffi;
 use crate::learner::ModelOutput;
 use crate::strategy::Collective;
 
@@ -223,10 +224,7 @@ fn parquet_error(path: &Path) -> impl FnOnce(ParquetError) -> RowsFileError {
 
 /// The values of a tensor `[n, …]` as f32, row by row.
 fn values(tensor: &Tensor, rows: i64) -> Result<Vec<f32>, TchError> {
-    let own = tensor
-        .f_narrow(0, 0, rows)?
-        .f_to_device(Device::Cpu)?
-        .f_to_kind(Kind::Float)?;
+    let own = ffi::send(&tensor.f_narrow(0, 0, rows)?, Device::Cpu)?.f_to_kind(Kind::Float)?;
     Vec::<f32>::try_from(own.f_contiguous()?.f_view(-1)?)
 }
 

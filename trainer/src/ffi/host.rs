@@ -92,22 +92,25 @@ fn page_locked(bytes: usize) -> Result<Tensor, TchError> {
     storage.f_zero_()
 }
 
-/// A CPU tensor on `device`; itself, if that is the CPU. To a GPU it is copied by way of page-locked memory, and this
-/// comes back at once: what is computed there next waits for the copy. `host` may be dropped meanwhile, and only if it is
-/// page-locked must it not be written to.
+/// A tensor on `device`; itself, if it is there. `clippy.toml` refuses tch's own call, which waits for every copy.
+///
+/// From the CPU to a GPU it is copied by way of page-locked memory, and this comes back at once: what is computed there
+/// next waits for the copy. The tensor may be dropped meanwhile, and only if it is page-locked must it not be written to.
+/// From a GPU this comes back when the values are here.
 ///
 /// # Errors
 /// libtorch's: no memory, no such device.
-pub(crate) fn send(host: &Tensor, device: Device) -> Result<Tensor, TchError> {
-    let Device::Cuda(gpu) = device else {
-        return host.f_to_device(device);
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    let (Device::Cpu, Device::Cuda(gpu)) = (tensor.device(), device) else {
+        return tensor.f_to_device(device);
     };
     let mut out = std::ptr::null_mut();
     let sent = checked(|message, size| {
         // SAFETY: tch's tensors are `at::Tensor`; `out` is written on success only.
         unsafe {
             wavemill_send(
-                host.as_ptr().cast(),
+                tensor.as_ptr().cast(),
                 gpu as c_int,
                 &raw mut out,
                 message,
@@ -119,6 +122,14 @@ pub(crate) fn send(host: &Tensor, device: Device) -> Result<Tensor, TchError> {
     sent.map_err(|error| TchError::Torch(error.to_string()))?;
     // SAFETY: as in `page_locked`.
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+/// As [`send`], for code whose other calls of tch have no result either.
+///
+/// # Panics
+/// Where those would: no memory.
+pub(crate) fn on(tensor: &Tensor, device: Device) -> Tensor {
+    send(tensor, device).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The values of a contiguous CPU tensor of `T`'s kind, row-major; `None` for any other.

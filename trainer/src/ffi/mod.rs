@@ -11,7 +11,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use tch::{Device, Tensor};
 
-pub(crate) use host::{HostBuffer, send, slice_mut};
+pub(crate) use host::{HostBuffer, on, send, slice_mut};
 pub(crate) use nccl::{
     Communicator, NcclError, NcclRank, gpu_uuid, nccl_id, nccl_version, version_text,
 };

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::ModelError;
+use crate::ffi;
 
 /// `[n, bands, frames]` as `[n, channels, bands, frames]`, each channel the same.
 pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
@@ -44,8 +45,7 @@ impl Scale {
 
 /// A value a channel, in the kind and on the device of `x`, shaped to be broadcast over `[n, 3, bands, frames]`.
 fn by_channel(values: &[f64; 3], x: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(Tensor::f_from_slice(values)?
-        .f_to_device(x.device())?
+    Ok(ffi::send(&Tensor::f_from_slice(values)?, x.device())?
         .f_to_kind(x.kind())?
         .f_view([1, 3, 1, 1])?)
 }
