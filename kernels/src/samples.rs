@@ -1,8 +1,8 @@
 //! Decoded samples, in memory that a backend's device can copy from by itself.
 //!
-//! A decoder writes a clip here, and the device reads it from here: there is no copy in between. Ordinary memory would
-//! need one, because a GPU's copy engine reads only pages that the system has promised to leave where they are
-//! (page-locked memory).
+//! A decoder writes a clip here, and the device reads it from here: there is no copy in between, unless the system locks
+//! no pages ([`SampleBuffer::lacks_lock`]). Ordinary memory needs one, because a GPU's copy engine reads only pages that
+//! the system has promised to leave where they are (page-locked memory).
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -459,7 +459,7 @@ impl<D: Device> ResampleDevice<D> {
         group: Group,
         buffers: ClipBuffers,
     ) -> Result<(), KernelError> {
-        // A clip at the right rate is only mixed down.
+        // At the right rate nothing is filtered: a clip is mixed to mono f32, and its loudest sample is found.
         if group.from_hz == self.to_hz {
             let launch = group.launch(THREADS * SAMPLES_PER_THREAD, THREADS, 0);
             let params = CopyClips {

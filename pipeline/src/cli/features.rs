@@ -200,7 +200,7 @@ impl RowExtractor<'_> {
             .plan
             .segments(self.pcm.n_samples, &key, "")
             .and_then(|segments| {
-                // As in a run: the kernels copy a clip that ends before its last row.
+                // As in a run: with zeros up to the end of the last row, the kernels need no copy.
                 self.pcm.samples.pad_to(end_of(&segments), 0.0);
                 let computed = self
                     .extractor
