@@ -32,8 +32,9 @@ except ImportError as error:
 
 EXIT_CODES = "exit codes: 0 no fault; 1 faults; 2 the store or the version is not there, or an option is wrong"
 
-NEWEST_FORMAT = 2
+NEWEST_FORMAT = 3
 CHECKSUM_SINCE = 2
+SHARDS_SINCE = 3
 
 TENSOR_KEYS = ["dtype", "shape", "dim_names", "scale", "feature_id", "sample_rate_hz", "hop_length", "preset"]
 MANIFEST_KEYS = {
@@ -250,6 +251,25 @@ def check_order(manifest, place, faults):
         for before, after, path in zip(ranks, ranks[1:], paths[1:]):
             if after <= before:
                 faults.add(place, f"{path} is out of the loader's order")
+
+
+def check_shards(manifest, place, faults):
+    """Numbers of shards are powers of two, and every file's number is below that of its split."""
+    if manifest["format_version"] < SHARDS_SINCE:
+        return
+    counts = manifest.get("shards", {})
+    for split, count in counts.items():
+        if not isinstance(count, int) or count < 1 or count & (count - 1):
+            faults.add(place, f"shards.{split} is {shown(count)}, which is no power of two")
+
+    for entry in manifest["files"]:
+        number = Path(entry["path"]).stem
+        # A file of another name is told by its place.
+        if "feature" not in entry or not number.isdigit():
+            continue
+        split = str(entry.get("split"))
+        if int(number) >= counts.get(split, 0):
+            faults.add(entry["path"], f"the manifest has {counts.get(split, 0)} shards of the split {split}")
 
 
 def split_rank(split):
@@ -634,6 +654,7 @@ def check_store(store, number, quick, faults):
 
     inside = check_paths(store, manifest, place, faults)
     check_order(manifest, place, faults)
+    check_shards(manifest, place, faults)
 
     features = {feature["name"]: feature for feature in manifest["features"]}
     told = Told()

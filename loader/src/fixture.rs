@@ -510,11 +510,13 @@ impl Fixture {
                 decoder: name(),
                 target: name(),
                 libc: name(),
+                writer: None,
             },
             recipe: Recipe::parse(recipe, "fixture", &[]).expect("a recipe"),
             targets,
             features: vec![feature],
             files,
+            shards: BTreeMap::new(),
             counts: Counts::default(),
             stats: BTreeMap::from([(FEATURE.to_owned(), self.stats())]),
         }

@@ -14,6 +14,7 @@ mod course;
 mod extract;
 mod features;
 mod panics;
+mod parent;
 mod plan;
 mod shards;
 mod sql;

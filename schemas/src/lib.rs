@@ -22,4 +22,4 @@ pub mod text;
 pub const NUMERICS_REVISION: u32 = 2;
 
 /// `format_version` of the manifests that this crate writes. It reads those before, too.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;

@@ -81,6 +81,10 @@ pub struct Manifest {
     pub features: Vec<FeatureEntry>,
     /// In loader order.
     pub files: Vec<FileEntry>,
+    /// By split: into how many shards its clips were dealt, those without a clip counted too. A later version goes on
+    /// with these numbers. Empty before format 3.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shards: BTreeMap<String, u64>,
     /// Every input accounted for.
     pub counts: Counts,
     /// Per feature name; absent where there are no training rows.
@@ -234,6 +238,9 @@ pub struct Engine {
     pub target: String,
     /// C library and its version (the decoder's tables call its mathematics).
     pub libc: String,
+    /// What encodes the files: the Parquet writer and the compressor, with their versions. `None` before format 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<String>,
 }
 
 /// A target and its classes.

@@ -11,6 +11,7 @@ mod cli;
 mod extract;
 mod faults;
 mod fit;
+mod grow;
 mod manifests;
 mod memory;
 mod peers;
@@ -26,6 +27,7 @@ mod sql;
 mod store;
 mod support;
 mod sweep;
+mod table;
 mod terminal;
 mod train;
 mod weights;
@@ -41,6 +43,7 @@ fn main() {
         extract::trials(),
         faults::trials(),
         fit::trials(),
+        grow::trials(),
         manifests::trials(),
         memory::trials(),
         peers::trials(),

@@ -11,7 +11,7 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
     Ran, copy_folder, fit, inputs, manifest, of_trainer, own_store, run, same, scratch, sql_number,
-    wavemill, whole,
+    to_old_format, wavemill, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -87,10 +87,7 @@ fn edit(store: &Path, change: impl FnOnce(&mut Value)) -> Result<(), Failed> {
 
 /// Rewrites version 1 as the first wavemill wrote it.
 fn to_format_1(store: &Path) -> Result<Manifest, Failed> {
-    let mut first = manifest(store, 1)?;
-    first.format_version = 1;
-    fs::write(manifest_path(store), first.to_json()?)?;
-    Ok(first)
+    to_old_format(store, 1)
 }
 
 /// The place of the first digit of `key`'s value.
@@ -132,8 +129,8 @@ fn flipped_digits_are_found() -> Result<(), Failed> {
 /// What each edit is, and what `verify` has to say of it.
 type Lie = (&'static str, fn(&mut Value), &'static str);
 
-/// Format 1 has no checksum; the shards, tables and receipts tell all the same. Under format 2 they tell of a manifest
-/// whose checksum was made right again.
+/// Format 1 has no checksum; the shards, tables and receipts tell all the same. Under later formats they tell of a
+/// manifest whose checksum was made right again.
 fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
     let lies: [Lie; 12] = [
         (
@@ -198,7 +195,7 @@ fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
             "not a file of this version",
         ),
     ];
-    for format in [1, 2] {
+    for format in [1, 3] {
         let store = own_store("lies");
         if format == 1 {
             to_format_1(&store)?;
@@ -281,7 +278,7 @@ fn format_1_stays_readable() -> Result<(), Failed> {
         .args(["--new-version", "--limit", "30"]))
     .exits(0)?;
     let second = manifest(&store, 2)?;
-    same("format", second.format_version, 2)?;
+    same("format", second.format_version, 3)?;
     same(
         "parent",
         second.identity.parent,
@@ -302,7 +299,7 @@ fn format_1_stays_readable() -> Result<(), Failed> {
 
 /// A path to another store's file with the right bytes.
 fn other_places_are_not_read() -> Result<(), Failed> {
-    for format in [1, 2] {
+    for format in [1, 3] {
         let folder = scratch("places");
         let (store, other) = (folder.join("store"), folder.join("s2"));
         copy_folder(whole(), &store);
@@ -447,13 +444,13 @@ fn a_newer_format_is_no_damage() -> Result<(), Failed> {
     let store = own_store("newer");
     let said = [
         "needs a newer wavemill",
-        "format version is 3",
-        "up to 2",
+        "format version is 4",
+        "up to 3",
         "00000001.json",
     ];
     for json in [
-        r#"{"format_version":3,"everything":"else"}"#,
-        r#"{"format_version":3,"manifest_blake3":[]}"#,
+        r#"{"format_version":4,"everything":"else"}"#,
+        r#"{"format_version":4,"manifest_blake3":[]}"#,
     ] {
         fs::write(manifest_path(&store), json)?;
         let commands = [
@@ -473,7 +470,7 @@ fn a_newer_format_is_no_damage() -> Result<(), Failed> {
         let listed = on(&store, &["info", "--versions"]).exits(0)?.out;
         same(
             &listed,
-            listed.contains("needs a newer wavemill (format version 3)"),
+            listed.contains("needs a newer wavemill (format version 4)"),
             true,
         )?;
     }
@@ -509,11 +506,11 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
 
     fs::write(
         manifest_path(&store),
-        r#"{"format_version":3,"everything":"else"}"#,
+        r#"{"format_version":4,"everything":"else"}"#,
     )?;
     refused(
         2,
-        &["needs a newer wavemill", "format version is 3", "up to 2"],
+        &["needs a newer wavemill", "format version is 4", "up to 3"],
     )?;
     let mut bytes = text.clone().into_bytes();
     bytes[100] = 0xff;

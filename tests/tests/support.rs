@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_tests::{Failed, Trial};
 
@@ -430,6 +431,37 @@ pub(crate) fn own_store(name: &str) -> PathBuf {
     let store = scratch(name).join("store");
     copy_folder(whole(), &store);
     store
+}
+
+/// Rewrites the only version of a store as a wavemill of an earlier format wrote it, and returns its manifest.
+pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifest, Failed> {
+    let mut old = manifest(store, 1)?;
+    let plan_id = old.plan_id.clone();
+    old.format_version = format_version;
+    old.shards.clear();
+
+    // An engine that names no writer is another one, and so is the plan.
+    old.engine.writer = None;
+    old.identity.engine = canonical::id(&old.engine)?;
+    old.plan_id = old.identity.plan_id()?;
+    for file in &mut old.files {
+        file.path = file.path.replace(&plan_id, &old.plan_id);
+    }
+    for folder in ["data", "_wavemill/receipts"] {
+        let folder = store.join(folder);
+        fs::rename(folder.join(&plan_id), folder.join(&old.plan_id))?;
+    }
+    let receipts = store.join("_wavemill/receipts");
+    for name in files_below(&receipts) {
+        let text = fs::read_to_string(receipts.join(&name))?;
+        fs::write(receipts.join(&name), text.replace(&plan_id, &old.plan_id))?;
+    }
+
+    fs::write(
+        store.join("_wavemill/versions/00000001.json"),
+        old.to_json()?,
+    )?;
+    Ok(old)
 }
 
 /// Copies files and their folders.

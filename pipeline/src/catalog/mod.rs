@@ -39,6 +39,7 @@ pub use self::laps::Laps;
 use self::load::{NamedInput, ParsedMetadata};
 use self::parallel::in_parts;
 use self::rows::Labels;
+pub(crate) use self::rows::side_column;
 pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
 pub(crate) use self::steps::where_query;
@@ -147,7 +148,7 @@ pub struct CleanedRows {
 }
 
 /// Everything the metadata gives.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Catalog {
     /// Cleaned rows, ordered by `clip_key`.
     pub clips: Vec<ClipRow>,
@@ -281,21 +282,38 @@ impl CleanedRows {
         keys.into_iter().flat_map(|keys| keys.iter().flatten())
     }
 
+    /// Whether no row is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.num_rows() == 0
+    }
+
+    /// One per cleaning step, in order.
+    #[must_use]
+    pub fn steps(&self) -> &[StepCount] {
+        &self.catalog.steps
+    }
+
     /// Gives each clip its side. The rules `artist` and `stratified` keep clips of equal hash together.
+    ///
+    /// The rows stay, to be split again where sides turn out to follow from something else. The catalog shares the
+    /// columns of its tables with them, and with every other one made of them.
     ///
     /// # Errors
     /// `Column` and `SplitValue` when the recipe's split does not fit the rows.
-    pub fn split(self, recipe: &Recipe, hashes: &AudioHashes) -> Result<Catalog, CatalogError> {
+    pub fn split(&self, recipe: &Recipe, hashes: &AudioHashes) -> Result<Catalog, CatalogError> {
         let Self {
             rows,
             labels,
             threads,
-            mut catalog,
+            catalog,
         } = self;
+        let threads = *threads;
+        let mut catalog = catalog.clone();
         let mut laps = Laps::start();
 
         let first_target = labels.first().map_or(&[][..], |target| &target.ids);
-        let tracks = rows::with_splits(&rows, first_target, hashes, recipe, threads)?;
+        let tracks = rows::with_splits(rows, first_target, hashes, recipe, threads)?;
 
         // Table, id column, and what the names of its columns begin with.
         let distinct = [
@@ -312,9 +330,9 @@ impl CleanedRows {
         }
 
         if recipe.split.rule == SplitRule::Artist {
-            catalog.warnings.extend(artists_unknown(&rows)?);
+            catalog.warnings.extend(artists_unknown(rows)?);
         }
-        catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule, threads)?;
+        catalog.clips = rows::clips(&tracks, labels, recipe.split.rule, threads)?;
         catalog.duplicates = recipe
             .split
             .group_duplicates

@@ -225,6 +225,18 @@ fn with_last_columns(
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }
 
+/// The column of `tracks` that has the sides by a rule. Under `segment` a side belongs to a segment, not to a track.
+#[must_use]
+pub(crate) const fn side_column(rule: SplitRule) -> Option<&'static str> {
+    match rule {
+        SplitRule::Official => Some("split_official"),
+        SplitRule::Stratified => Some("split_stratified"),
+        SplitRule::Artist => Some("split_artist"),
+        SplitRule::Column => Some("split_column"),
+        SplitRule::Segment => None,
+    }
+}
+
 /// The rows as the plan takes them, in the order of `tracks`, which [`with_splits`] made.
 ///
 /// `labels`: one per target, in the recipe's order.
@@ -242,13 +254,9 @@ pub(super) fn clips(
     let artists = artist_ids(tracks)?;
     let albums = optional_ints(tracks, "album_id")?;
     let genres = genre_lists(tracks)?;
-    // `tracks` has the sides by every rule.
-    let sides = match rule {
-        SplitRule::Official => text_column(tracks, "split", "split_official")?,
-        SplitRule::Stratified => text_column(tracks, "split", "split_stratified")?,
-        SplitRule::Artist => text_column(tracks, "split", "split_artist")?,
-        SplitRule::Column => text_column(tracks, "split", "split_column")?,
-        SplitRule::Segment => rows_without_side(tracks.num_rows()),
+    let sides = match side_column(rule) {
+        Some(column) => text_column(tracks, "split", column)?,
+        None => rows_without_side(tracks.num_rows()),
     };
 
     let n_rows = tracks.num_rows();

@@ -157,6 +157,7 @@ fn store(error: &StoreError) -> u8 {
         StoreError::Manifest { .. }
         | StoreError::Receipt { .. }
         | StoreError::Outside { .. }
+        | StoreError::Needed { .. }
         | StoreError::Lost { .. } => 3,
         StoreError::OtherPlan { .. }
         | StoreError::OtherEngine { .. }

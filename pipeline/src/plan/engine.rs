@@ -1,8 +1,9 @@
-//! The name of what computes: backend, level, decoder, target and C library.
+//! The name of what computes and writes: backend, level, decoder, target, C library, and the writers of files.
 
 use std::fs;
 
 use memchr::memmem;
+use parquet::file::properties::WriterProperties;
 use wavemill_schemas::NUMERICS_REVISION;
 use wavemill_schemas::manifest::Engine;
 
@@ -31,7 +32,18 @@ pub(crate) fn current(settings: &Settings) -> Engine {
         decoder: decode::NAME.to_owned(),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         libc: libc(),
+        writer: Some(writer()),
     }
+}
+
+/// Whether two engines are one as far as the older one says: before format 3 an engine named no writer.
+#[must_use]
+pub(crate) fn is_same(was: &Engine, now: &Engine) -> bool {
+    let mut now = now.clone();
+    if was.writer.is_none() {
+        now.writer = None;
+    }
+    *was == now
 }
 
 /// The flags that make `was` the engine again, where it differs from `now` in what flags choose; else empty.
@@ -53,6 +65,13 @@ fn isa(engine: &Engine) -> &str {
         Some((_device, isa)) => isa,
         None => &engine.level,
     }
+}
+
+/// What encodes the files. Equal values become other bytes under another Parquet writer, or another zstd.
+fn writer() -> String {
+    let properties = WriterProperties::default();
+    let zstd = zstd::zstd_safe::version_string();
+    format!("{}, zstd {zstd}", properties.created_by())
 }
 
 /// Name and version of the C library that this process uses: what it says of itself in its file.

@@ -58,20 +58,32 @@ pub(crate) fn split_folder(plan_id: &str, feature: &str, split: &str) -> String 
 pub(crate) struct ShardPlan {
     /// In loader order: training, validation, test, then other splits by name; by number within.
     pub shards: Vec<Shard>,
+    /// Into how many shards the clips of each side are dealt, those without a clip counted too.
+    pub counts: BTreeMap<String, u64>,
     /// Indices of the planned rows (all, or the first by `--limit`), ascending.
     pub planned: Vec<usize>,
 }
 
 /// Lays every clip in its shard. Classes and splits were decided over all rows before, so `limit` changes neither.
+///
+/// `kept`: how many shards each side had in the version before; empty where there is none.
 #[must_use]
-pub(crate) fn shards(rows: &[ClipRow], recipe: &Recipe, limit: Option<u64>) -> ShardPlan {
+pub(crate) fn shards(
+    rows: &[ClipRow],
+    recipe: &Recipe,
+    limit: Option<u64>,
+    kept: &BTreeMap<String, u64>,
+) -> ShardPlan {
     let seed = recipe.split.seed;
     let planned = limited(rows, seed, limit);
 
     // By rank first, so that the sides come in the loader's order, and any other splits behind them by name.
     let mut sides: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
     for &row in &planned {
-        for side in sides_of(&rows[row], recipe) {
+        let ClipRow {
+            clip_key, split, ..
+        } = &rows[row];
+        for side in sides_of(clip_key, split, recipe) {
             let rank = SIDES.iter().position(|s| *s == side);
             let key = (rank.unwrap_or(SIDES.len()), side);
             sides.entry(key).or_default().push(row);
@@ -79,11 +91,40 @@ pub(crate) fn shards(rows: &[ClipRow], recipe: &Recipe, limit: Option<u64>) -> S
     }
 
     let mut shards = Vec::new();
+    let mut counts = BTreeMap::new();
     for ((_rank, side), members) in sides {
-        let of_side = split_shards(rows, side, members, recipe.shards.clips, seed);
+        let was = kept.get(&side).copied();
+        let n_shards = shard_count_kept(members.len(), recipe.shards.clips, was);
+        counts.insert(side.clone(), n_shards as u64);
+
+        let of_side = split_shards(rows, side, members, n_shards, seed);
         shards.extend(of_side);
     }
-    ShardPlan { shards, planned }
+    ShardPlan {
+        shards,
+        counts,
+        planned,
+    }
+}
+
+/// Into how many shards a first version of `clips` (each a key and a side) deals the clips of each side.
+#[must_use]
+pub(crate) fn first_shard_counts<'a>(
+    clips: impl Iterator<Item = (&'a str, &'a str)>,
+    recipe: &Recipe,
+) -> BTreeMap<String, u64> {
+    let mut members: BTreeMap<String, usize> = BTreeMap::new();
+    for (clip_key, split) in clips {
+        for side in sides_of(clip_key, split, recipe) {
+            *members.entry(side).or_default() += 1;
+        }
+    }
+
+    let counts = members.into_iter().map(|(side, members)| {
+        let n_shards = shard_count(members, recipe.shards.clips);
+        (side, n_shards as u64)
+    });
+    counts.collect()
 }
 
 /// Indices of the rows within the limit. They are chosen by a hash of their keys, so a larger limit keeps them all.
@@ -103,15 +144,15 @@ fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
 }
 
 /// The sides that hold rows of a clip: one, except under the rule `segment`.
-fn sides_of(row: &ClipRow, recipe: &Recipe) -> Vec<String> {
+fn sides_of(clip_key: &str, split: &str, recipe: &Recipe) -> Vec<String> {
     if recipe.split.rule != SplitRule::Segment {
-        return vec![row.split.clone()];
+        return vec![split.to_owned()];
     }
 
     // As many as the longest clip has: how long this one is, nobody knows before it is decoded. A shard may so have a
     // member without rows.
     let mut sides: Vec<String> = (0..segments_at_most(&recipe.audio))
-        .map(|segment| segment_side(&recipe.split, &row.clip_key, segment).to_owned())
+        .map(|segment| segment_side(&recipe.split, clip_key, segment).to_owned())
         .collect();
     sides.sort_unstable();
     sides.dedup();
@@ -137,10 +178,9 @@ fn split_shards(
     rows: &[ClipRow],
     split: String,
     members: Vec<usize>,
-    clips: usize,
+    n_shards: usize,
     seed: u64,
 ) -> Vec<Shard> {
-    let n_shards = shard_count(members.len(), clips);
     let mut shards: Vec<Shard> = (0..n_shards)
         .map(|number| Shard {
             split: split.clone(),
@@ -174,6 +214,26 @@ fn shard_count(members: usize, clips: usize) -> usize {
     members.div_ceil(clips.max(1)).max(1).next_power_of_two()
 }
 
+/// The number of shards of a side that had `was` in the version before: the same, until the mean is above `clips` (then
+/// it doubles) or below a quarter of that (then it halves). The borders lie apart: a clip that comes and goes at one of
+/// them does not deal all others anew each time.
+fn shard_count_kept(members: usize, clips: usize, was: Option<u64>) -> usize {
+    let was = was.and_then(|was| usize::try_from(was).ok());
+    // Another number is none that a plan has given.
+    let Some(mut n_shards) = was.filter(|was| was.is_power_of_two()) else {
+        return shard_count(members, clips);
+    };
+
+    let clips = clips.max(1);
+    while members > n_shards.saturating_mul(clips) {
+        n_shards *= 2;
+    }
+    while n_shards > 1 && members.saturating_mul(4) < n_shards.saturating_mul(clips) {
+        n_shards /= 2;
+    }
+    n_shards
+}
+
 /// A split's name as a folder name: whatever is not a plain character becomes `%XX`, as hive readers expect.
 fn folder_name(split: &str) -> String {
     let mut name = String::with_capacity(split.len());
@@ -189,6 +249,8 @@ fn folder_name(split: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn rows(n: usize) -> Vec<ClipRow> {
@@ -212,10 +274,19 @@ mod tests {
         Recipe::parse(&text, "test.toml", &[]).expect("a valid recipe")
     }
 
+    /// The number of the shard that each row lies in.
+    fn numbers(plan: &ShardPlan) -> BTreeMap<usize, usize> {
+        let mut numbers = BTreeMap::new();
+        for shard in &plan.shards {
+            numbers.extend(shard.members.iter().map(|&row| (row, shard.number)));
+        }
+        numbers
+    }
+
     #[test]
     fn every_planned_clip_lies_in_exactly_one_shard_of_its_side() {
         let (rows, recipe) = (rows(5000), recipe("[shards]\nclips=100"));
-        let plan = shards(&rows, &recipe, None);
+        let plan = shards(&rows, &recipe, None, &BTreeMap::new());
         let mut seen: Vec<usize> = plan.shards.iter().flat_map(|s| s.members.clone()).collect();
         assert!(
             plan.shards
@@ -240,8 +311,9 @@ mod tests {
     #[test]
     fn a_limit_keeps_a_subset_and_shards_do_not_depend_on_row_order() {
         let (mut rows, recipe) = (rows(300), recipe(""));
-        let whole = shards(&rows, &recipe, None);
-        let few = shards(&rows, &recipe, Some(50));
+        let none = BTreeMap::new();
+        let whole = shards(&rows, &recipe, None, &none);
+        let few = shards(&rows, &recipe, Some(50), &none);
         assert_eq!(few.planned.len(), 50);
         let keys = |plan: &ShardPlan, rows: &[ClipRow]| -> Vec<Vec<String>> {
             plan.shards
@@ -256,8 +328,8 @@ mod tests {
         };
         let before = keys(&whole, &rows);
         rows.reverse();
-        assert_eq!(keys(&shards(&rows, &recipe, None), &rows), before);
-        assert!(shards(&rows, &recipe, Some(0)).shards.is_empty());
+        assert_eq!(keys(&shards(&rows, &recipe, None, &none), &rows), before);
+        assert!(shards(&rows, &recipe, Some(0), &none).shards.is_empty());
     }
 
     #[test]
@@ -274,6 +346,91 @@ mod tests {
                 want,
                 "{members} clips, {clips} a shard"
             );
+        }
+    }
+
+    #[test]
+    fn shard_counts_are_kept_between_a_quarter_and_the_whole() {
+        for (members, clips, was, want) in [
+            (512, 512, None, 1),
+            (513, 512, None, 2),
+            // One more than fits doubles, and one less does not halve.
+            (512, 512, Some(1), 1),
+            (513, 512, Some(1), 2),
+            (512, 512, Some(2), 2),
+            // A mean of a quarter stays; below it halves.
+            (256, 512, Some(2), 2),
+            (255, 512, Some(2), 1),
+            (1, 512, Some(1), 1),
+            (1, 512, Some(1024), 1),
+            (5000, 512, Some(1), 16),
+            (5000, 512, Some(16), 16),
+            (5000, 512, Some(32), 32),
+            (5000, 512, Some(64), 32),
+            // The recipe asks for other shards.
+            (5000, 10, Some(16), 512),
+            (5000, 5000, Some(16), 4),
+            // What no plan has given is not kept.
+            (513, 512, Some(0), 2),
+            (513, 512, Some(3), 2),
+            (513, 512, Some(u64::MAX), 2),
+            (513, 512, Some(1 << 63), 4),
+        ] {
+            assert_eq!(
+                shard_count_kept(members, clips, was),
+                want,
+                "{members} clips, {clips} a shard, {was:?} before"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_count_that_is_kept_twice_is_kept(members in 0_usize..100_000, clips in 1_usize..2_000, bits in 0_u32..20) {
+            let once = shard_count_kept(members, clips, Some(1 << bits));
+            prop_assert!(members <= once * clips);
+            prop_assert!(once == 1 || members * 4 >= once * clips);
+            prop_assert_eq!(shard_count_kept(members, clips, Some(once as u64)), once);
+        }
+    }
+
+    #[test]
+    fn a_clip_more_or_less_at_a_border_moves_none() {
+        let recipe = recipe("[shards]\nclips=512");
+        let mut rows = rows(513);
+        for row in &mut rows {
+            row.split = "training".to_owned();
+        }
+        // Without a version before, the border between 512 and 513 clips deals half of them anew.
+        let grown = shards(&rows, &recipe, None, &BTreeMap::new());
+        assert_eq!(grown.counts["training"], 2);
+        let shrunk = shards(&rows[..512], &recipe, None, &BTreeMap::new());
+        assert_eq!(shrunk.counts["training"], 1);
+
+        let shrunk = shards(&rows[..512], &recipe, None, &grown.counts);
+        assert_eq!(shrunk.counts, grown.counts);
+        let again = shards(&rows, &recipe, None, &shrunk.counts);
+        assert_eq!(again, grown);
+        let places = numbers(&grown);
+        assert!(
+            numbers(&shrunk)
+                .iter()
+                .all(|(row, number)| places[row] == *number)
+        );
+    }
+
+    #[test]
+    fn first_counts_are_those_that_a_first_plan_gives() {
+        for extra in [
+            "[shards]\nclips=100",
+            "[split]\nrule='segment'\n[audio]\nsegment_s=1.0\nduration_s=3.0\n[shards]\nclips=100",
+        ] {
+            let (rows, recipe) = (rows(3000), recipe(extra));
+            let clips = rows
+                .iter()
+                .map(|row| (row.clip_key.as_str(), row.split.as_str()));
+            let plan = shards(&rows, &recipe, None, &BTreeMap::new());
+            assert_eq!(first_shard_counts(clips, &recipe), plan.counts);
         }
     }
 

@@ -88,6 +88,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         targets,
         features: features.to_vec(),
         files,
+        shards: shard_plan.counts.clone(),
         counts,
         stats,
     })

@@ -1,15 +1,14 @@
-//! From a plan to a version that is begun: there is nothing to do, the store refuses, or its folders are made.
+//! From a draft to a version that is begun: there is nothing to do, the store refuses, or its folders are made.
 
 use std::collections::BTreeMap;
 
+use fail::fail_point;
 use wavemill_schemas::manifest::{Identity, Manifest};
 
 use super::RunError;
-use super::input::Input;
-use super::plan::Plan;
+use super::draft::{Draft, DraftInputs};
 use crate::course::Course;
 use crate::extract::ExtractError;
-use crate::settings::Settings;
 use crate::source::{InputSeen, ReadFailure, Source};
 use crate::store::{Decision, Lock, PlanRecord, Store};
 
@@ -23,8 +22,6 @@ pub(super) enum Start {
 
 /// The version that a run makes.
 pub(super) struct NewVersion {
-    /// The version that it follows.
-    pub parent: Option<u64>,
     /// With the parent's hash.
     pub identity: Identity,
     pub plan_id: String,
@@ -32,30 +29,30 @@ pub(super) struct NewVersion {
     _lock: Lock,
 }
 
-/// Takes the store's lock and makes the plan's folders, where there is something to do.
+/// Takes the store's lock and makes the plan's folders, where there is something to do. `draft` was made without the
+/// lock, and is made anew where the store has another latest version by now.
 ///
 /// # Errors
-/// [`RunError::Store`]; those of looking whether inputs changed.
-pub(super) fn begin(
-    store: &Store,
-    plan: &Plan<'_>,
-    input: &Input,
-    settings: &Settings,
-    course: &Course,
+/// [`RunError::Store`]; those of looking whether inputs changed, and of drafting.
+pub(super) fn begin<'j>(
+    inputs: &DraftInputs<'j, '_>,
+    draft: &mut Draft<'j>,
 ) -> Result<Start, RunError> {
+    let store = inputs.store;
     // Without the lock first: a store that needs nothing may be read-only.
-    let decision = decide(store, plan, input, settings, course)?;
-    if let Decision::NothingToDo(version, manifest) = decision {
+    if let Decision::NothingToDo(version, manifest) = decide(inputs, draft)? {
         return Ok(Start::NothingToDo(version, manifest));
     }
 
-    // Once more: another run may have committed before the lock was ours.
+    fail_point!("run-before-lock");
     let lock = store.lock()?;
-    let (parent, identity) = match decide(store, plan, input, settings, course)? {
+    // Another run may have committed before the lock was ours. Then all that follows from the parent is decided anew.
+    draft.renew(inputs, store.latest()?)?;
+    let identity = match decide(inputs, draft)? {
         Decision::NothingToDo(version, manifest) => {
             return Ok(Start::NothingToDo(version, manifest));
         }
-        Decision::Go { parent, identity } => (parent, identity),
+        Decision::Go { identity } => identity,
     };
 
     // Refusals come before the plan's first file. Its record comes before its first shard, so that a run with another
@@ -63,33 +60,32 @@ pub(super) fn begin(
     let plan_id = identity.plan_id()?;
     let plan_record = PlanRecord {
         identity,
-        engine: plan.engine.clone(),
+        engine: draft.plan.engine.clone(),
     };
-    store.refuse_other_engine(&plan_record, settings.restart)?;
+    store.refuse_other_engine(&plan_record, inputs.settings.restart)?;
     store.require_own_folders(&plan_id)?;
     store.begin(&plan_id, &plan_record)?;
     store.clear_temporaries(&plan_id)?;
 
     Ok(Start::Version(NewVersion {
-        parent,
         identity: plan_record.identity,
         plan_id,
         _lock: lock,
     }))
 }
 
-fn decide(
-    store: &Store,
-    plan: &Plan<'_>,
-    input: &Input,
-    settings: &Settings,
-    course: &Course,
-) -> Result<Decision, RunError> {
-    let new_version = settings.new_version;
+fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, RunError> {
+    let DraftInputs {
+        input,
+        store,
+        course,
+        ..
+    } = *inputs;
     store.decide(
-        &plan.identity,
-        plan.version_inputs(),
-        new_version,
+        draft.parent.as_ref(),
+        &draft.plan.identity,
+        draft.plan.version_inputs(),
+        inputs.settings.new_version,
         |manifest| stale_inputs(store, manifest, &*input.source, course),
     )
 }

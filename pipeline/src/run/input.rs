@@ -1,9 +1,9 @@
-//! What a run reads: the audio's index, and the cleaned catalog. Nothing is written for it.
+//! What a run reads: the audio's index, and the cleaned rows. Nothing is written for it, and no store is looked at.
 
 use std::sync::Arc;
 
 use super::{Job, RunError};
-use crate::catalog::{self, Catalog, CatalogError, CleanedRows};
+use crate::catalog::{self, AudioHashes, CatalogError, CleanedRows};
 use crate::course::{Course, Phase};
 use crate::extract::duplicates;
 use crate::settings::Settings;
@@ -13,12 +13,14 @@ use crate::source::{self, Source};
 pub(super) struct Input {
     /// Where clips come from.
     pub source: Box<dyn Source>,
-    /// CleanedRows rows, with their sides.
-    pub catalog: Catalog,
+    /// Rows that have no sides yet: those follow from the store's latest version too.
+    pub cleaned: CleanedRows,
+    /// What tells one recording from another, with `split.group_duplicates`.
+    pub hashes: AudioHashes,
 }
 
 impl Input {
-    /// Lists the audio, cleans the metadata and gives every clip its side.
+    /// Lists the audio, cleans the metadata, and looks for duplicates where the recipe wants it.
     ///
     /// # Errors
     /// [`RunError::Stopped`] among those of its parts.
@@ -39,19 +41,21 @@ impl Input {
             });
         }
 
-        course.enter(Phase::Planning, 0);
-        let catalog = cleaned.split(&job.recipe, &hashes)?;
-        Ok(Self { source, catalog })
+        Ok(Self {
+            source,
+            cleaned,
+            hashes,
+        })
     }
 
     /// # Errors
     /// [`RunError::NoRows`], which names the step that dropped the last row.
     pub(super) fn require_rows(&self) -> Result<(), RunError> {
-        if !self.catalog.clips.is_empty() {
+        if !self.cleaned.is_empty() {
             return Ok(());
         }
 
-        let emptied = self.catalog.steps.iter().find(|step| step.kept == 0);
+        let emptied = self.cleaned.steps().iter().find(|step| step.kept == 0);
         let step = match emptied {
             Some(step) => format!("cleaning step `{}`", step.step),
             None => "reading the metadata".to_owned(),
@@ -59,9 +63,13 @@ impl Input {
         Err(RunError::NoRows { step })
     }
 
-    /// Bytes of a row's file; `None` where there is none.
-    pub(super) fn audio_bytes(&self, row: usize) -> Option<u64> {
-        let clip_key = &self.catalog.clips[row].clip_key;
+    /// The source alone. All rows that no catalog shares go.
+    pub(super) fn into_source(self) -> Box<dyn Source> {
+        self.source
+    }
+
+    /// Bytes of a clip's file; `None` where there is none.
+    pub(super) fn audio_bytes(&self, clip_key: &str) -> Option<u64> {
         self.source.index().get(clip_key).map(|id| id.bytes)
     }
 }

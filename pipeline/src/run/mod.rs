@@ -2,6 +2,7 @@
 
 mod account;
 mod begin;
+mod draft;
 mod error;
 mod input;
 mod plan;
@@ -28,14 +29,17 @@ pub use self::space::free_bytes;
 
 use self::account::ManifestParts;
 use self::begin::{NewVersion, Start};
+use self::draft::DraftInputs;
 use self::input::Input;
 use self::plan::Plan;
 use self::record::RunRecord;
 use crate::budget::ByteBudget;
+use crate::catalog::Catalog;
 use crate::course::{Course, Phase};
 use crate::extract::{self, Counters, ExtractError, Limits, Work};
 use crate::settings::Settings;
 use crate::shards::ShardTask;
+use crate::source::Source;
 use crate::store::Store;
 
 /// What a run is given.
@@ -76,20 +80,33 @@ impl RunMonitor {
 /// # Errors
 /// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
 pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Report, RunError> {
-    let mut input = Input::open(job, settings, &monitor.course)?;
+    let input = Input::open(job, settings, &monitor.course)?;
     input.require_rows()?;
-    let plan = Plan::new(job, settings, &input)?;
-    // A limit that is too small for the recipe is told before anything is written.
-    let limits = plan.limits(settings)?;
 
     let store = Store::at(&job.store);
-    let version = match begin::begin(&store, &plan, &input, settings, &monitor.course)? {
+    let inputs = DraftInputs {
+        job,
+        settings,
+        input: &input,
+        store: &store,
+        course: &monitor.course,
+    };
+    // A look at the store as it is, without its lock. A limit that is too small for the recipe is told before anything
+    // is written.
+    let mut draft = inputs.draft(store.latest()?)?;
+    let limits = draft.plan.limits(settings)?;
+
+    let version = match begin::begin(&inputs, &mut draft)? {
         Start::Version(version) => version,
         Start::NothingToDo(version, manifest) => {
-            let warnings = input.catalog.warnings;
+            let warnings = draft.catalog.warnings;
             return Ok(Report::nothing_to_do(version, *manifest, warnings));
         }
     };
+    let number = draft.version();
+    // Nothing is split again. The catalog's tables are given back as soon as they are written.
+    let source = input.into_source();
+    let mut catalog = draft.catalog;
 
     // From here on the run has a record, and whatever becomes of the run, `end` writes the record's last line.
     let record = RunRecord::begin(&store, &version.plan_id, limits.threads)?;
@@ -97,14 +114,16 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
         job,
         monitor,
         store: &store,
-        plan: &plan,
+        plan: &draft.plan,
+        source: &*source,
         limits: &limits,
         version: &version,
+        number,
     };
     let committed = run
-        .extract(&mut input)
-        .and_then(|output| run.commit(&input, output));
-    run.end(input, record, committed)
+        .extract(&mut catalog)
+        .and_then(|output| run.commit(&catalog, output));
+    run.end(catalog, record, committed)
 }
 
 /// A run for which there is work.
@@ -113,8 +132,11 @@ struct Run<'a> {
     monitor: &'a RunMonitor,
     store: &'a Store,
     plan: &'a Plan<'a>,
+    source: &'a dyn Source,
     limits: &'a Limits,
     version: &'a NewVersion,
+    /// The version's.
+    number: u64,
 }
 
 /// What a run wrote below the store's folders, before a version names it.
@@ -131,28 +153,30 @@ struct Output {
 
 impl Run<'_> {
     /// Writes the metadata tables, and every shard that is not there yet.
-    fn extract(&self, input: &mut Input) -> Result<Output, RunError> {
+    fn extract(&self, catalog: &mut Catalog) -> Result<Output, RunError> {
         let plan = self.plan;
         let plan_id = &self.version.plan_id;
         let course = &self.monitor.course;
 
         // What is there already takes no more room, so it is found before free space is asked for.
-        let keys = reuse::shard_keys(plan, input)?;
+        let audio = self.source.index();
+        let keys = reuse::shard_keys(plan, &catalog.clips, audio)?;
         let mut receipts =
             reuse::finished_shards(self.store, plan_id, &plan.shard_plan, &keys, course)?;
         let shards_reused = receipts.iter().flatten().count();
         let todo = reuse::left_to_do(&plan.shard_plan, keys, &receipts);
 
         let compression = plan.recipe.shards.compression;
-        let needed_bytes = space::least_bytes(&todo, input, &plan.features, compression);
+        let needed_bytes =
+            space::least_bytes(&todo, &catalog.clips, audio, &plan.features, compression);
         space::check(&self.job.store, needed_bytes)?;
 
         // Tables come before clips, which need the memory that the catalog's tables give back.
         course.enter(Phase::Tables, 0);
-        let (tables, other_rejects) = self.write_tables(input, &receipts)?;
+        let (tables, other_rejects) = self.write_tables(catalog, &receipts)?;
 
         self.monitor.enter_clips(&todo);
-        self.write_shards(input, &todo, &mut receipts)?;
+        self.write_shards(catalog, &todo, &mut receipts)?;
 
         Ok(Output {
             receipts: receipts.into_iter().flatten().collect(),
@@ -165,20 +189,20 @@ impl Run<'_> {
     /// The tables of the catalog, which are dropped once they are written, and the data set's further ones.
     fn write_tables(
         &self,
-        input: &mut Input,
+        catalog: &mut Catalog,
         receipts: &[Option<Receipt>],
     ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
         let (tables, mut rejects) = tables::write(
             self.store,
             &self.version.plan_id,
-            std::mem::take(&mut input.catalog.tables),
+            std::mem::take(&mut catalog.tables),
             &self.plan.shard_plan,
             tables::further(self.job)?,
             &|| self.require_not_stopped(receipts),
         )?;
 
-        rejects.extend_from_slice(&input.catalog.further_rejects);
-        rejects.extend_from_slice(input.source.rejects());
+        rejects.extend_from_slice(&catalog.further_rejects);
+        rejects.extend_from_slice(self.source.rejects());
         Ok((tables, rejects))
     }
 
@@ -197,7 +221,7 @@ impl Run<'_> {
 
     fn write_shards(
         &self,
-        input: &Input,
+        catalog: &Catalog,
         todo: &[ShardTask<'_>],
         receipts: &mut [Option<Receipt>],
     ) -> Result<(), RunError> {
@@ -206,9 +230,9 @@ impl Run<'_> {
         let class_sizes: Vec<usize> = targets.iter().map(|t| t.classes.len()).collect();
 
         let work = Work {
-            clips: &input.catalog.clips,
+            clips: &catalog.clips,
             todo,
-            source: &*input.source,
+            source: self.source,
             features,
             class_sizes: &class_sizes,
             formats: &features.formats(targets, &self.plan.recipe.shards)?,
@@ -223,7 +247,7 @@ impl Run<'_> {
     }
 
     /// Accounts for every input, and makes the version exist.
-    fn commit(&self, input: &Input, output: Output) -> Result<Report, RunError> {
+    fn commit(&self, catalog: &Catalog, output: Output) -> Result<Report, RunError> {
         self.monitor.course.enter(Phase::Commit, 0);
         fail_point!("run-before-commit");
 
@@ -234,8 +258,7 @@ impl Run<'_> {
             other_rejects,
         } = output;
         // Always in this order, which decides the bytes of the table.
-        let rejects = input
-            .catalog
+        let rejects = catalog
             .rejects
             .iter()
             .chain(&other_rejects)
@@ -249,7 +272,7 @@ impl Run<'_> {
         let manifest = account::manifest(ManifestParts {
             version: self.version,
             plan: self.plan,
-            catalog: &input.catalog,
+            catalog,
             receipts: &receipts,
             tables,
             other_rejects: &other_rejects,
@@ -257,10 +280,10 @@ impl Run<'_> {
         // Once more over all shards: while clips are extracted, only a new reject is compared with the limit.
         account::check_rejects(&receipts, self.limits)?;
 
-        let version = self.store.commit(self.version.parent, &manifest)?;
+        self.store.commit(self.number, &manifest)?;
         let counters = &self.monitor.counters;
         Ok(Report::committed(
-            version,
+            self.number,
             manifest,
             counters,
             shards_reused,
@@ -270,12 +293,12 @@ impl Run<'_> {
     /// Ends the run's record, and tells what a person should know.
     fn end(
         &self,
-        input: Input,
+        catalog: Catalog,
         record: RunRecord,
         committed: Result<Report, RunError>,
     ) -> Result<Report, RunError> {
         let mut warnings = self.job.recipe.warnings();
-        warnings.extend_from_slice(&input.catalog.warnings);
+        warnings.extend_from_slice(&catalog.warnings);
         let mut report = match committed {
             Ok(report) => report,
             Err(error) => return Err(record.failed(error, &warnings)),
@@ -284,9 +307,9 @@ impl Run<'_> {
         // The recipe's own warnings were shown before the run began.
         let lane_warnings = self.monitor.counters.lanes.warnings();
         warnings.extend_from_slice(&lane_warnings);
-        report.warnings = input.catalog.warnings;
+        report.warnings = catalog.warnings;
         report.warnings.extend(lane_warnings);
-        report.duplicates = input.catalog.duplicates;
+        report.duplicates = catalog.duplicates;
         report.wall_s = self.monitor.course.seconds();
 
         // The version is there whether or not its record can be ended.

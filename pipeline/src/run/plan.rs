@@ -33,16 +33,21 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Plans a job of `input`.
+    /// Plans a job: the rows of `catalog`, made of `input`. `kept_counts`: shards of each side in the version before.
     ///
     /// # Errors
     /// [`RunError::Feature`]; [`RunError::Catalog`] where the metadata files cannot be read again.
-    pub(super) fn new(job: &'a Job, settings: &Settings, input: &Input) -> Result<Self, RunError> {
-        let catalog = &input.catalog;
-        let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit);
+    pub(super) fn new(
+        job: &'a Job,
+        settings: &Settings,
+        input: &Input,
+        catalog: &Catalog,
+        kept_counts: &BTreeMap<String, u64>,
+    ) -> Result<Self, RunError> {
+        let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit, kept_counts);
         let features = FeaturePlan::new(&job.recipe, settings)?;
         let engine = engine::current(settings);
-        let identity = identity(job, settings.limit, input, &shard_plan, &engine)?;
+        let identity = identity(job, settings.limit, input, catalog, &shard_plan, &engine)?;
 
         Ok(Self {
             recipe: &job.recipe,
@@ -97,16 +102,17 @@ fn identity(
     job: &Job,
     limit: Option<u64>,
     input: &Input,
+    catalog: &Catalog,
     shard_plan: &ShardPlan,
     engine: &Engine,
 ) -> Result<Identity, RunError> {
-    let catalog = &input.catalog;
     let metadata = catalog::fingerprints(job.recipe.catalog.dataset, job.metadata.as_deref())?;
 
     // Sizes and no stamps: a modification time differs on every machine.
     let mut inputs = Vec::with_capacity(shard_plan.planned.len());
     for &row in &shard_plan.planned {
-        inputs.push((&catalog.clips[row].clip_key, input.audio_bytes(row)));
+        let clip_key = &catalog.clips[row].clip_key;
+        inputs.push((clip_key, input.audio_bytes(clip_key)));
     }
 
     // The metadata files count too: tables are made of them that the cleaned rows do not show, such as `raw_*`.

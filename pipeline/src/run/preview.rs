@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use wavemill_schemas::manifest::FeatureEntry;
 
+use super::draft::{Draft, DraftInputs};
 use super::input::Input;
-use super::plan::Plan;
 use super::{Job, RunError};
-use crate::catalog::{Duplicates, Laps, StepCount};
+use crate::catalog::{Duplicates, StepCount};
 use crate::course::Course;
 use crate::settings::Settings;
 use crate::store::{Decision, PlanRecord, Store, StoreError};
@@ -61,11 +61,19 @@ pub struct Preview {
 /// As [`crate::run::run`] up to the plan.
 pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Preview, RunError> {
     let input = Input::open(job, settings, course)?;
+    let store = Store::at(&job.store);
+    let inputs = DraftInputs {
+        job,
+        settings,
+        input: &input,
+        store: &store,
+        course,
+    };
 
-    let mut laps = Laps::start();
-    let plan = Plan::new(job, settings, &input)?;
-    let outcome = outcome(&Store::at(&job.store), &plan, settings)?;
+    let draft = inputs.draft(store.latest()?)?;
+    let outcome = outcome(&inputs, &draft)?;
 
+    let Draft { catalog, plan, .. } = draft;
     let shard_plan = &plan.shard_plan;
     let mut splits = BTreeMap::new();
     for shard in &shard_plan.shards {
@@ -75,15 +83,12 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
     let audio_bytes = shard_plan
         .planned
         .iter()
-        .filter_map(|&row| input.audio_bytes(row))
+        .filter_map(|&row| input.audio_bytes(&catalog.clips[row].clip_key))
         .sum();
     let feature_bytes = plan
         .features
         .estimate(clips_planned, audio_bytes, TYPICAL_BYTES_PER_S);
-    laps.end("plan");
 
-    let mut catalog = input.catalog;
-    catalog.wall_s.append(&mut laps.wall_s);
     Ok(Preview {
         rows_read: catalog.rows_read,
         rows_rejected: catalog.rejects.len() as u64,
@@ -104,15 +109,12 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
 }
 
 /// What [`run`](crate::run::run) would decide, in words; whether files changed that kept their size, it alone looks.
-fn outcome(store: &Store, plan: &Plan<'_>, settings: &Settings) -> Result<String, RunError> {
-    match decide(store, plan, settings) {
+fn outcome(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<String, RunError> {
+    match decide(inputs, draft) {
         Ok(Decision::NothingToDo(version, _)) => {
             Ok(format!("nothing to do: version {version} holds just this"))
         }
-        Ok(Decision::Go { parent, .. }) => {
-            let version = parent.map_or(1, |parent| parent + 1);
-            Ok(format!("version {version} is to be made"))
-        }
+        Ok(Decision::Go { .. }) => Ok(format!("version {} is to be made", draft.version())),
         // That a run would be refused is an answer here, and no failure.
         Err(refusal @ (StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. })) => {
             Ok(format!("refused: {refusal}"))
@@ -121,11 +123,18 @@ fn outcome(store: &Store, plan: &Plan<'_>, settings: &Settings) -> Result<String
     }
 }
 
-fn decide(store: &Store, plan: &Plan<'_>, settings: &Settings) -> Result<Decision, StoreError> {
-    let new_version = settings.new_version;
-    let decision = store.decide(&plan.identity, plan.version_inputs(), new_version, |_| {
-        Ok::<_, StoreError>(Vec::new())
-    })?;
+fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, StoreError> {
+    let DraftInputs {
+        store, settings, ..
+    } = *inputs;
+    let plan = &draft.plan;
+    let decision = store.decide(
+        draft.parent.as_ref(),
+        &plan.identity,
+        plan.version_inputs(),
+        settings.new_version,
+        |_| Ok::<_, StoreError>(Vec::new()),
+    )?;
     // With `--restart` a run drops the other plan. A preview drops nothing, so it does not ask.
     if let Decision::Go { identity, .. } = &decision
         && !settings.restart

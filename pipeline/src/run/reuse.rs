@@ -3,22 +3,27 @@
 use wavemill_schemas::manifest::Receipt;
 
 use super::RunError;
-use super::input::Input;
 use super::plan::Plan;
+use crate::catalog::ClipRow;
 use crate::course::Course;
 use crate::extract::ExtractError;
 use crate::plan::ShardPlan;
 use crate::shards::{KeyInputs, ShardTask};
+use crate::source::AudioIndex;
 use crate::store::{Store, linked_key};
 
 /// The key of every shard, in plan order.
 ///
 /// # Errors
 /// None in practice.
-pub(super) fn shard_keys(plan: &Plan<'_>, input: &Input) -> Result<Vec<String>, RunError> {
+pub(super) fn shard_keys(
+    plan: &Plan<'_>,
+    clips: &[ClipRow],
+    audio: &AudioIndex,
+) -> Result<Vec<String>, RunError> {
     let inputs = KeyInputs {
-        clips: &input.catalog.clips,
-        audio: input.source.index(),
+        clips,
+        audio,
         recipe: plan.recipe,
         features: plan.features.entries(),
         targets: &plan.targets,

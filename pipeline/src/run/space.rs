@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use wavemill_schemas::recipe::Compression;
 
-use super::input::Input;
+use crate::catalog::ClipRow;
 use crate::features::FeaturePlan;
 use crate::shards::ShardTask;
+use crate::source::AudioIndex;
 
 /// zstd leaves at least this part of f16 log-mel (measured: 0.75).
 const ZSTD_LEAVES: f64 = 0.7;
@@ -32,7 +33,8 @@ pub struct SpaceError {
 /// The least bytes that the shards of `todo` take on disk.
 pub(super) fn least_bytes(
     todo: &[ShardTask<'_>],
-    input: &Input,
+    clips: &[ClipRow],
+    audio: &AudioIndex,
     features: &FeaturePlan,
     compression: Compression,
 ) -> u64 {
@@ -44,7 +46,8 @@ pub(super) fn least_bytes(
         .collect();
     let audio_bytes = members
         .iter()
-        .filter_map(|&row| input.audio_bytes(row))
+        .filter_map(|&row| audio.get(&clips[row].clip_key))
+        .map(|id| id.bytes)
         .sum();
     let raw_bytes = features.estimate(members.len() as u64, audio_bytes, MOST_BYTES_PER_S);
 

@@ -153,8 +153,8 @@ fn compressed_shards_hold_one_row_a_page_and_plain_ones_a_few() {
     }
 }
 
-/// Bytes are promised equal for equal engines, and the engine names no Parquet or zstd version: when an upgrade of either
-/// changes this hash, raise `NUMERICS_REVISION` and write the new hash here.
+/// Bytes are promised equal for equal engines, and the engine names the Parquet writer and zstd. If this hash changes
+/// although neither has another version, raise `NUMERICS_REVISION`. Write the new hash here in both cases.
 #[test]
 fn the_bytes_of_a_shard_are_pinned() {
     let folder = tempfile::tempdir().expect("a folder");

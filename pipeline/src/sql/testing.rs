@@ -105,6 +105,7 @@ impl TestStore {
                 decoder: "none".to_owned(),
                 target: "test".to_owned(),
                 libc: "none".to_owned(),
+                writer: None,
             },
             recipe: serde_json::from_value(recipe).expect("a minimal recipe"),
             targets: vec![TargetEntry {
@@ -114,6 +115,7 @@ impl TestStore {
             }],
             features: Vec::new(),
             files: Vec::new(),
+            shards: BTreeMap::new(),
             counts: Counts::default(),
             stats: BTreeMap::new(),
         };

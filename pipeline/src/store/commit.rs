@@ -11,16 +11,11 @@ use super::durable;
 use super::{Store, StoreError};
 
 impl Store {
-    /// Commits `manifest` as the version after `parent` and returns its number.
+    /// Commits `manifest` as version `version`.
     ///
     /// # Errors
     /// [`StoreError::Raced`] when another run took that number with another plan.
-    pub(crate) fn commit(
-        &self,
-        parent: Option<u64>,
-        manifest: &Manifest,
-    ) -> Result<u64, StoreError> {
-        let version = parent.map_or(1, |v| v + 1);
+    pub(crate) fn commit(&self, version: u64, manifest: &Manifest) -> Result<(), StoreError> {
         let path = self.manifest_path(version);
         let text = manifest
             .to_json()
@@ -54,7 +49,7 @@ impl Store {
         }
 
         fail_point!("commit-after-link");
-        Ok(version)
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ mod diff;
 pub(crate) mod durable;
 mod gc;
 mod history;
+mod parent;
 mod place;
 mod receipts;
 mod resume;
@@ -19,11 +20,13 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use parquet::errors::ParquetError;
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::{Manifest, ManifestError};
 
 pub(crate) use diff::Diff;
 pub(crate) use history::{VersionContent, VersionLine};
+pub(crate) use parent::Parent;
 pub(crate) use receipts::{PlanRecord, linked_key};
 pub(crate) use resume::{Decision, VersionInputs};
 pub(crate) use stats::finish_stats;
@@ -118,6 +121,16 @@ pub enum StoreError {
     Lost {
         /// The file.
         path: PathBuf,
+    },
+    /// A table of the latest version that the next one is made upon.
+    #[error(
+        "{path}: lost or damaged, and a new version is made upon it: restore it from a copy of the store"
+    )]
+    Needed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ParquetError,
     },
     /// Another process writes here.
     #[error("{path}: another wavemill is writing this store: wait for it, or stop it")]
@@ -318,10 +331,17 @@ impl Store {
             });
         }
 
+        let (manifest, _hash) = self.manifest_with_hash(version)?;
+        Ok((version, manifest))
+    }
+
+    /// The manifest of a version that is there, and the blake3 of its file.
+    fn manifest_with_hash(&self, version: u64) -> Result<(Manifest, String), StoreError> {
         let path = self.manifest_path(version);
         let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
+        let hash = blake3::hash(&bytes).to_hex().to_string();
         let manifest = Manifest::from_json(bytes).map_err(StoreError::manifest_at(path))?;
-        Ok((version, manifest))
+        Ok((manifest, hash))
     }
 
     /// A version's manifest, as [`Store::manifest`], where its data is still there and lies in the store.
@@ -343,12 +363,6 @@ impl Store {
         }
         self.locate_all(&manifest)?;
         Ok((version, manifest))
-    }
-
-    fn manifest_hash(&self, version: u64) -> Result<String, StoreError> {
-        let path = self.manifest_path(version);
-        let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
-        Ok(blake3::hash(&bytes).to_hex().to_string())
     }
 
     /// Makes the store's folders and takes its lock.

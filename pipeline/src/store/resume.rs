@@ -2,15 +2,15 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use wavemill_schemas::manifest::{Engine, Identity, Manifest, Receipt};
+use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt};
 use wavemill_schemas::recipe::Recipe;
 
 use super::diff::recipe_changes;
 use super::durable;
 use super::receipts::PlanRecord;
-use super::{Store, StoreError};
+use super::{Parent, Store, StoreError};
 use crate::catalog::AUDIO_STEP;
 use crate::plan::Shard;
 use crate::plan::engine;
@@ -25,8 +25,6 @@ pub(crate) enum Decision {
     NothingToDo(u64, Box<Manifest>),
     /// A version is to be made.
     Go {
-        /// The version that it follows.
-        parent: Option<u64>,
         /// With the parent's hash filled in.
         identity: Identity,
     },
@@ -44,42 +42,45 @@ pub(crate) struct VersionInputs<'a> {
 }
 
 impl Store {
-    /// Compares what is asked for with the latest version. `identity.parent` is filled in here. `stale` tells whether
-    /// inputs of that version changed although their sizes did not.
+    /// Compares what is asked for with the latest version, `parent`. `identity.parent` is filled in here. `stale` tells
+    /// whether inputs of that version changed although their sizes did not.
     ///
     /// # Errors
     /// [`StoreError::OtherPlan`] unless `new_version`.
     pub(crate) fn decide<E: From<StoreError>>(
         &self,
+        parent: Option<&Parent>,
         identity: &Identity,
         inputs: VersionInputs<'_>,
         new_version: bool,
         stale: impl FnOnce(&Manifest) -> Result<Vec<String>, E>,
     ) -> Result<Decision, E> {
         let mut identity = identity.clone();
-        let Some(&latest) = self.versions()?.last() else {
-            return Ok(Decision::Go {
-                parent: None,
-                identity,
-            });
+        let Some(Parent {
+            version: latest,
+            manifest,
+            hash,
+        }) = parent
+        else {
+            return Ok(Decision::Go { identity });
         };
+        let latest = *latest;
 
-        let (_, manifest) = self.manifest(Some(latest))?;
         // Beside the parent of the latest version, the two differ only in what this run would do otherwise.
         identity.parent.clone_from(&manifest.identity.parent);
-        let mut changed = changes(&manifest, &identity, inputs);
+        let mut changed = changes(manifest, &identity, inputs);
         if changed.is_empty() {
-            let clips = stale(&manifest)?;
+            let clips = stale(manifest)?;
             // Asked for a new version of the same, there is work only where the old one is damaged.
             let is_sound = if new_version {
-                let verified = self.verify(latest, &manifest, VERIFY_THREADS)?;
+                let verified = self.verify(latest, manifest, VERIFY_THREADS)?;
                 verified.damage.is_empty()
             } else {
                 true
             };
             if clips.is_empty() && is_sound {
-                self.require_files(&manifest)?;
-                return Ok(Decision::NothingToDo(latest, Box::new(manifest)));
+                self.require_files(manifest)?;
+                return Ok(Decision::NothingToDo(latest, Box::new(manifest.clone())));
             }
             changed.push(format!("audio of {} changed", name_few(&clips)));
         }
@@ -95,11 +96,8 @@ impl Store {
         }
 
         // It is part of the plan's id: the same work after another version is another plan, with a folder of its own.
-        identity.parent = Some(self.manifest_hash(latest)?);
-        Ok(Decision::Go {
-            parent: Some(latest),
-            identity,
-        })
+        identity.parent = Some(hash.clone());
+        Ok(Decision::Go { identity })
     }
 
     /// A look at every file's length: not the whole of `verify`, but enough not to call a lost store complete.
@@ -166,16 +164,23 @@ impl Store {
     /// [`StoreError::Outside`].
     pub(crate) fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
         for entry in &receipt.files {
-            let path = self.locate(&entry.path)?;
-            // The length first, which takes no reading.
-            if !has_length(&path, entry.bytes) {
-                return Ok(false);
-            }
-            if hash_file(&path).ok().as_ref() != Some(&entry.blake3) {
+            if self.sound_file(entry)?.is_none() {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// The path of a file that has the right length and blake3; `None` where it has not.
+    ///
+    /// # Errors
+    /// [`StoreError::Outside`].
+    pub(crate) fn sound_file(&self, entry: &FileEntry) -> Result<Option<PathBuf>, StoreError> {
+        let path = self.locate(&entry.path)?;
+        // The length first, which takes no reading.
+        let is_sound = has_length(&path, entry.bytes)
+            && hash_file(&path).is_ok_and(|hash| hash == entry.blake3);
+        Ok(is_sound.then_some(path))
     }
 
     /// Links (or, across file systems, copies) the files of a receipt of another plan into this one, as `shard`'s: a
@@ -272,7 +277,7 @@ fn changes(manifest: &Manifest, identity: &Identity, inputs: VersionInputs<'_>) 
         changed.push("audio files were added, removed or changed size".to_owned());
     }
 
-    if was.engine != identity.engine {
+    if !engine::is_same(&manifest.engine, engine) {
         changed.push(format!(
             "engine {} -> {}",
             describe(&manifest.engine),
@@ -294,8 +299,13 @@ fn describe(engine: &Engine) -> String {
         decoder,
         target,
         libc,
+        writer,
     } = engine;
-    format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}")
+    let computing = format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}");
+    match writer {
+        Some(writer) => format!("{computing}, {writer}"),
+        None => computing,
+    }
 }
 
 fn name_few(clips: &[String]) -> String {

@@ -14,6 +14,7 @@ fn manifest(format_version: u32) -> Manifest {
         decoder: text("none"),
         target: text("test"),
         libc: text("none"),
+        writer: (format_version >= 3).then(|| text("none")),
     };
     let identity = Identity {
         recipe: canonical::id(&recipe).expect("an id"),
@@ -47,6 +48,10 @@ fn manifest(format_version: u32) -> Manifest {
             blake3: "0".repeat(64),
             row_groups: vec![4, 3],
         }],
+        shards: match format_version {
+            1 | 2 => BTreeMap::new(),
+            _ => BTreeMap::from([(text("training"), 2)]),
+        },
         counts: Counts {
             rows_read: 9,
             clips_written: 7,
@@ -74,10 +79,12 @@ fn edited(manifest: &Manifest, edit: impl FnOnce(&mut Value)) -> String {
 }
 
 #[test]
-fn both_formats_are_read_as_they_were_written() {
-    for format in [1, 2] {
+fn every_format_is_read_as_it_was_written() {
+    for format in [1, 2, 3] {
         let json = manifest(format).to_json().expect("JSON");
-        assert_eq!(json.contains(CHECKSUM_KEY), format == 2);
+        assert_eq!(json.contains(CHECKSUM_KEY), format >= 2);
+        assert_eq!(json.contains("\"shards\":{"), format >= 3);
+        assert_eq!(json.contains("\"writer\":"), format >= 3);
         let read = Manifest::from_json(&json).expect("a manifest");
         assert_eq!(read, manifest(format));
         assert_eq!(read.to_json().expect("JSON"), json);
@@ -163,7 +170,7 @@ fn format_1_tells_a_changed_recipe_engine_or_identity() {
 #[test]
 fn a_newer_format_is_no_damage_whatever_it_holds() {
     for json in [
-        r#"{"format_version":3,"shards":[]}"#.to_owned(),
+        r#"{"format_version":4,"shards":[]}"#.to_owned(),
         r#"{"format_version":4294967296,"manifest_blake3":7}"#.to_owned(),
         manifest(2)
             .to_json()

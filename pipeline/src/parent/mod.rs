@@ -1,0 +1,41 @@
+//! What a new version takes from the one before it, so that what did not change is neither moved nor dealt anew.
+//!
+//! Here it is read, and nothing is decided: a plan is a pure function of what these functions give and of today's rows.
+
+mod table;
+
+use std::collections::BTreeMap;
+
+use self::table::{ParentTable, text_column};
+use crate::catalog::side_column;
+use crate::plan;
+use crate::store::{Parent, Store, StoreError};
+
+/// Into how many shards the parent dealt the clips of each split. Formats 1 and 2 do not say; there it follows from the
+/// planned clips, of which `tracks` has a row each.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn shard_counts(
+    store: &Store,
+    parent: &Parent,
+) -> Result<BTreeMap<String, u64>, StoreError> {
+    let manifest = &parent.manifest;
+    if !manifest.shards.is_empty() {
+        return Ok(manifest.shards.clone());
+    }
+
+    let tracks = ParentTable::open(store, parent, "tracks")?;
+    // Under the rule `segment` no column says anything: sides follow from the key.
+    let side_column = side_column(manifest.recipe.split.rule).unwrap_or("clip_key");
+    let rows = tracks.read(&["clip_key", side_column])?;
+    let keys = text_column(&tracks, &rows, "clip_key")?;
+    let sides = text_column(&tracks, &rows, side_column)?;
+
+    // Neither column has nulls.
+    let clips = keys.iter().flatten().zip(sides.iter().flatten());
+    Ok(plan::first_shard_counts(clips, &manifest.recipe))
+}
+
+#[cfg(test)]
+mod tests;

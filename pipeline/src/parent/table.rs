@@ -1,0 +1,91 @@
+//! A metadata table of the parent, read by columns.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use arrow::array::{AsArray, RecordBatch, RecordBatchReader, StringViewArray};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::DataType;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+
+use crate::store::{Parent, Store, StoreError};
+
+/// A table whose bytes are those that were committed.
+#[derive(Debug)]
+pub(super) struct ParentTable {
+    path: PathBuf,
+}
+
+impl ParentTable {
+    /// Compares the table's file with its blake3: a wrong value read here would move clips without a word.
+    ///
+    /// # Errors
+    /// [`StoreError::Needed`], [`StoreError::Outside`].
+    pub(super) fn open(store: &Store, parent: &Parent, name: &str) -> Result<Self, StoreError> {
+        let manifest = &parent.manifest;
+        let Some(entry) = manifest.files_of(name).next() else {
+            return Err(StoreError::Needed {
+                path: store.data(&manifest.plan_id).join(name),
+                source: general("the manifest does not name it"),
+            });
+        };
+
+        match store.sound_file(entry)? {
+            Some(path) => Ok(Self { path }),
+            None => Err(StoreError::Needed {
+                path: store.locate(&entry.path)?,
+                source: general("its content is not what was committed"),
+            }),
+        }
+    }
+
+    /// All rows, with those of the columns `names` that the table has.
+    ///
+    /// # Errors
+    /// [`StoreError::Needed`].
+    pub(super) fn read(&self, names: &[&str]) -> Result<RecordBatch, StoreError> {
+        self.columns(names).map_err(|source| self.needed(source))
+    }
+
+    fn columns(&self, names: &[&str]) -> Result<RecordBatch, ParquetError> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?)?;
+        let mask = ProjectionMask::columns(reader.parquet_schema(), names.iter().copied());
+        let reader = reader.with_projection(mask).build()?;
+
+        let schema = reader.schema();
+        let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
+        Ok(concat_batches(&schema, &batches)?)
+    }
+
+    /// A fault of this table.
+    pub(super) fn needed(&self, source: ParquetError) -> StoreError {
+        StoreError::Needed {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// A column of `rows`, which were read from `table`, as `Utf8View`.
+///
+/// # Errors
+/// [`StoreError::Needed`] where the table has no such column, or it holds no text.
+pub(super) fn text_column(
+    table: &ParentTable,
+    rows: &RecordBatch,
+    name: &str,
+) -> Result<StringViewArray, StoreError> {
+    let Some(column) = rows.column_by_name(name) else {
+        return Err(table.needed(general(&format!("it has no column {name}"))));
+    };
+    match cast(column, &DataType::Utf8View) {
+        Ok(text) => Ok(text.as_string_view().clone()),
+        Err(error) => Err(table.needed(error.into())),
+    }
+}
+
+fn general(problem: &str) -> ParquetError {
+    ParquetError::General(problem.to_owned())
+}

@@ -1,0 +1,160 @@
+//! A data set of a few lines of CSV and short WAVs, for tests that change it row by row.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use wavemill_tests::Failed;
+
+use crate::support::{Inputs, scratch};
+
+/// Clips of a quarter of a second, and few of them a shard.
+const RECIPE: &str = r#"
+name = "table"
+[catalog]
+dataset = "table"
+[[targets]]
+name = "genre"
+column = "genre"
+[split]
+rule = "artist"
+[audio]
+sample_rate_hz = 8000
+duration_s = 0.25
+min_duration_s = 0.1
+[[features]]
+name = "log_mel"
+op = "mel"
+n_fft = 256
+hop_length = 128
+n_mels = 16
+[shards]
+clips = 8
+row_group_rows = 4
+"#;
+
+const RATE_HZ: u32 = 8000;
+/// A quarter of a second.
+const SAMPLES: u32 = RATE_HZ / 4;
+
+/// What the metadata say of a track.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub artist: Option<u32>,
+    pub genre: &'static str,
+    /// For the rule `column`.
+    pub side: &'static str,
+    /// Tracks of one voice are one recording.
+    pub voice: u32,
+}
+
+/// Tracks by `clip_key`.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    folder: PathBuf,
+    pub rows: BTreeMap<String, Row>,
+}
+
+impl Table {
+    /// `n` tracks, three of each artist, in three genres.
+    pub(crate) fn new(name: &str, n: u32) -> Self {
+        let folder = scratch(name);
+        fs::write(folder.join("table.toml"), RECIPE).unwrap();
+        let mut table = Self {
+            folder,
+            rows: BTreeMap::new(),
+        };
+        for track in 0..n {
+            table.add(track);
+        }
+        table
+    }
+
+    /// Adds a track, and returns it for what is to be said otherwise of it.
+    pub(crate) fn add(&mut self, track: u32) -> &mut Row {
+        let artist = track / 3;
+        let row = Row {
+            artist: Some(artist),
+            genre: ["Folk", "Jazz", "Rock"][artist as usize % 3],
+            side: "training",
+            voice: track,
+        };
+        self.rows.entry(key(track)).insert_entry(row).into_mut()
+    }
+
+    pub(crate) fn remove(&mut self, track: u32) {
+        self.rows.remove(&key(track));
+    }
+
+    /// Writes metadata and audio as the rows say.
+    pub(crate) fn written(&self) -> Result<Inputs, Failed> {
+        let metadata = self.folder.join("metadata");
+        let audio = self.folder.join("audio");
+        fs::create_dir_all(&metadata)?;
+        fs::create_dir_all(audio.join("a"))?;
+
+        let mut csv = "clip_key,genre,artist_id,side\n".to_owned();
+        for (clip_key, row) in &self.rows {
+            let artist = row.artist.map_or(String::new(), |id| id.to_string());
+            writeln!(csv, "{clip_key},{},{artist},{}", row.genre, row.side)?;
+
+            // One that is there stays as it is, and keeps its time.
+            let path = audio.join(clip_key);
+            let bytes = wav(row.voice);
+            if fs::read(&path).ok().as_ref() != Some(&bytes) {
+                fs::write(path, bytes)?;
+            }
+        }
+        fs::write(metadata.join("table.csv"), csv)?;
+
+        Ok(Inputs {
+            metadata: Some(metadata),
+            audio,
+            recipe: self.folder.join("table.toml"),
+        })
+    }
+
+    /// `extract` of the rows as they are now.
+    pub(crate) fn extract(&self, words: &[&str]) -> Result<Command, Failed> {
+        let mut command = self.written()?.extract(&self.store());
+        command.args(words);
+        Ok(command)
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+}
+
+/// A track's key.
+fn key(track: u32) -> String {
+    format!("a/{track:03}.wav")
+}
+
+/// 16 bits, mono: noise of its own, of equal length for all.
+fn wav(voice: u32) -> Vec<u8> {
+    let data_bytes = SAMPLES * 2;
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(b"RIFF");
+    bytes.extend_from_slice(&(36 + data_bytes).to_le_bytes());
+    bytes.extend_from_slice(b"WAVEfmt ");
+    bytes.extend_from_slice(&16_u32.to_le_bytes());
+    bytes.extend_from_slice(&1_u16.to_le_bytes());
+    bytes.extend_from_slice(&1_u16.to_le_bytes());
+    bytes.extend_from_slice(&RATE_HZ.to_le_bytes());
+    bytes.extend_from_slice(&(RATE_HZ * 2).to_le_bytes());
+    bytes.extend_from_slice(&2_u16.to_le_bytes());
+    bytes.extend_from_slice(&16_u16.to_le_bytes());
+    bytes.extend_from_slice(b"data");
+    bytes.extend_from_slice(&data_bytes.to_le_bytes());
+
+    // A linear congruential generator: its constants are those of Numerical Recipes.
+    let mut state = voice.wrapping_mul(2_654_435_761).wrapping_add(1);
+    for _ in 0..SAMPLES {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bytes.extend_from_slice(&((state >> 16) as u16).to_le_bytes());
+    }
+    bytes
+}
