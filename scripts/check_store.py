@@ -35,6 +35,7 @@ EXIT_CODES = "exit codes: 0 no fault; 1 faults; 2 the store or the version is no
 NEWEST_FORMAT = 3
 CHECKSUM_SINCE = 2
 SHARDS_SINCE = 3
+SIDES_SINCE = 3
 
 TENSOR_KEYS = ["dtype", "shape", "dim_names", "scale", "feature_id", "sample_rate_hz", "hop_length", "preset"]
 MANIFEST_KEYS = {
@@ -59,6 +60,8 @@ ROW_REASONS = {"bad_row", "bad_encoding"}
 SPLITS = ["training", "validation", "test"]
 # These rules write the split of every clip as a column of `tracks` too.
 RULES_OF_TRACKS = {"official", "stratified", "artist"}
+# These keep their sides from version to version, whatever the recipe's rule is: rule → its column of `tracks`.
+KEPT_RULES = {"artist": "split_artist", "stratified": "split_stratified"}
 
 DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
 HEX_64 = re.compile(r"[0-9a-f]{64}")
@@ -606,6 +609,40 @@ def check_splits(manifest, told, faults):
             faults.add("tracks", f"{column} of {clip} is {sides[clip]}, but its rows lie in {', '.join(splits)}")
 
 
+def check_sides(manifest, told, faults):
+    """Every group has one side by each rule, and the tracks and artists of `tracks` are on theirs."""
+    if manifest["format_version"] < SIDES_SINCE:
+        return
+    if "sides" not in told.tables:
+        faults.add("sides", "the manifest names no such table")
+        return
+
+    sides = {}
+    previous = ("", "")
+    for row in told.tables["sides"].to_pylist():
+        name = (row["rule"], row["group"])
+        if name in sides:
+            faults.add("sides", f"{shown(name)} is there twice")
+        elif name < previous:
+            faults.add("sides", f"{shown(name)} is out of order")
+        if row["rule"] not in KEPT_RULES or row["side"] not in SPLITS:
+            faults.add("sides", f"{shown(row)} is no side by a rule")
+        sides[name] = row["side"]
+        previous = name
+
+    # Artists by name have an id that is a hash, which is not made again here.
+    names = [name for name in told.tables["tracks"].column_names if name == "artist_id"]
+    for row in told.tables["tracks"].select(["clip_key", *KEPT_RULES.values(), *names]).to_pylist():
+        for rule, column in KEPT_RULES.items():
+            groups = [f"track:{row['clip_key']}"]
+            if rule == "artist" and isinstance(row.get("artist_id"), int):
+                groups.append(f"artist:{row['artist_id']}")
+            for group in groups:
+                if sides.get((rule, group)) != row[column]:
+                    said = f"{column} of {row['clip_key']} is {row[column]}"
+                    faults.add("sides", f"{said}, but that of {group} by {rule} is {sides.get((rule, group))}")
+
+
 def check_classes(manifest, told, place, faults):
     """Clips of each class, by target and split."""
     for target in manifest["targets"]:
@@ -682,6 +719,7 @@ def check_store(store, number, quick, faults):
     check_counts(manifest, told, place, faults)
     rejected = check_rejects(manifest, told, faults)
     check_splits(manifest, told, faults)
+    check_sides(manifest, told, faults)
     check_classes(manifest, told, place, faults)
     check_stats(manifest, told, place, faults)
     rows = {name: len(rows) for name, rows in told.rows.items()}

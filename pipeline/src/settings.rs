@@ -62,6 +62,8 @@ pub struct Settings {
     pub backend: Arc<dyn Backend>,
     /// Commit a further version where the last one was made otherwise.
     pub new_version: bool,
+    /// Draw all sides anew, and keep none of the version before.
+    pub resplit: bool,
     /// Drop an unfinished plan of another engine.
     pub restart: bool,
     /// Follow links that leave the audio root.
@@ -79,6 +81,7 @@ impl Default for Settings {
             level,
             backend: Arc::new(Cpu { level }),
             new_version: false,
+            resplit: false,
             restart: false,
             allow_outside: false,
         }

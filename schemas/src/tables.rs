@@ -127,6 +127,18 @@ pub fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, false)))
 }
 
+/// Schema of the `sides` table: the side of every group that was ever placed, by rule (`artist`, `stratified`).
+///
+/// A group is named `track:<clip_key>`, `artist:<id>` or `recording:<audio_blake3>`; ordered by rule and group.
+#[must_use]
+pub fn sides_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("rule", DataType::Utf8, false),
+        Field::new("group", DataType::Utf8, false),
+        Field::new("side", DataType::Utf8, false),
+    ]))
+}
+
 /// Schema of the `rejects` table.
 #[must_use]
 pub fn rejects_schema() -> SchemaRef {

@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
-use crate::support::{finish, manifest, run, same, start, wavemill};
-use crate::table::Table;
+use crate::support::{finish, manifest, run, same, sql_number, start, to_old_format, wavemill};
+use crate::table::{Table, key};
 
 /// Holds a run before it takes the lock, longer than another run takes.
 const HELD: &str = "run-before-lock=sleep(8000)";
@@ -22,6 +23,32 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "grow::the_parent_is_the_version_that_is_there_when_the_lock_is_taken",
             the_parent_is_that_of_the_lock,
+        ),
+        Trial::test("grow::a_new_clip_moves_none", a_new_clip_moves_none),
+        Trial::test(
+            "grow::a_track_that_comes_back_has_its_old_side",
+            a_track_that_comes_back_has_its_old_side,
+        ),
+        Trial::test(
+            "grow::a_corrected_artist_takes_its_group_to_training",
+            a_corrected_artist_takes_its_group_to_training,
+        ),
+        Trial::test(
+            "grow::resplit_draws_anew_and_warns",
+            resplit_draws_anew_and_warns,
+        ),
+        Trial::test("grow::another_seed_draws_anew", another_seed_draws_anew),
+        Trial::test(
+            "grow::rows_beyond_the_limit_have_sides",
+            rows_beyond_the_limit_have_sides,
+        ),
+        Trial::test(
+            "grow::a_store_of_format_2_keeps_its_sides",
+            a_store_of_format_2_keeps_its_sides,
+        ),
+        Trial::test(
+            "grow::damaged_sides_are_not_drawn_anew_by_themselves",
+            damaged_sides_are_not_drawn_anew_by_themselves,
         ),
     ]
 }
@@ -124,4 +151,237 @@ fn the_parent_is_that_of_the_lock() -> Result<(), Failed> {
     run(table.extract(&by_column)?.args(other)).exits(0)?;
     let ran = finish(held).exits(0)?;
     same(&ran.err, ran.err.contains("nothing to do: version 4"), true)
+}
+
+/// The sides of each track of a version, by `artist` and by `stratified`.
+type Sides = BTreeMap<String, [String; 2]>;
+
+fn sides(store: &Path, version: u64) -> Result<Sides, Failed> {
+    let query = "SELECT clip_key, split_artist, split_stratified FROM tracks";
+    let version = version.to_string();
+    let words = ["sql", "--format", "json", "--version", &version, "--store"];
+    let ran = run(wavemill(words).arg(store).arg(query)).exits(0)?;
+
+    let mut sides = Sides::new();
+    for line in ran.out.lines() {
+        let row: Value = serde_json::from_str(line)?;
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let both = [text("split_artist"), text("split_stratified")];
+        sides.insert(text("clip_key"), both);
+    }
+    Ok(sides)
+}
+
+/// Fails unless every track of `before` that is in `after` too has the same sides there.
+fn unmoved(before: &Sides, after: &Sides) -> Result<(), Failed> {
+    for (key, was) in before {
+        if let Some(is) = after.get(key) {
+            same(key, is, was)?;
+        }
+    }
+    Ok(())
+}
+
+/// The next version of a table's store; what the run said of sides.
+fn next_version(table: &Table, words: &[&str]) -> Result<Value, Failed> {
+    let mut extract = table.extract(&["--new-version", "--json"])?;
+    let ran = run(extract.args(words)).exits(0)?;
+    let report: Value = serde_json::from_str(&ran.out)?;
+    Ok(report["sides"].clone())
+}
+
+fn nothing_to_do(table: &Table, words: &[&str]) -> Result<(), Failed> {
+    let ran = run(&mut table.extract(words)?).exits(0)?;
+    same(&ran.err, ran.err.contains("nothing to do"), true)
+}
+
+/// A track whose artist is on this side, in version 1.
+fn some_track(store: &Path, side: &str) -> Result<u32, Failed> {
+    let sides = sides(store, 1)?;
+    let track = (0..).map_while(|track| Some((track, sides.get(&key(track))?)));
+    let mut track = track.filter(|(_, [by_artist, _])| by_artist == side);
+    Ok(track.next().ok_or("no such track")?.0)
+}
+
+fn a_new_clip_moves_none() -> Result<(), Failed> {
+    let mut table = Table::new("grown", 60);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    for track in 60..66 {
+        table.add(track);
+    }
+    // One of an artist that is there.
+    table.add(66).artist = Some(4);
+
+    let told = next_version(&table, &[])?;
+    same("new", told["new"].as_u64(), Some(7))?;
+    same("gone", told["gone"].as_u64(), Some(0))?;
+    same("moved", told["moved"].as_array().map(Vec::len), Some(0))?;
+    let after = sides(&store, 2)?;
+    unmoved(&sides(&store, 1)?, &after)?;
+    same(
+        "a new track of an artist",
+        &after[&key(66)][0],
+        &after[&key(12)][0],
+    )?;
+    // Which a first version of the same rows would not have done.
+    let first = table.first("first", &[])?;
+    same("as drawn anew", after == sides(&first, 1)?, false)?;
+    nothing_to_do(&table, &[])
+}
+
+fn a_track_that_comes_back_has_its_old_side() -> Result<(), Failed> {
+    let mut table = Table::new("back", 60);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    let track = some_track(&store, "test")?;
+
+    table.remove(track);
+    let told = next_version(&table, &[])?;
+    same("gone", told["gone"].as_u64(), Some(1))?;
+    let group = format!("\"group\" = 'track:{}'", key(track));
+    let remembered = format!("SELECT count(*) FROM sides WHERE {group}");
+    same(
+        "rules that remember it",
+        sql_number(&store, &remembered)?,
+        2,
+    )?;
+
+    // By another artist: it is the track itself that has a side.
+    table.add(track).artist = None;
+    let told = next_version(&table, &[])?;
+    same("new", told["new"].as_u64(), Some(1))?;
+    same("sides", sides(&store, 3)?, sides(&store, 1)?)
+}
+
+/// A track that was trained on turns out to be by an artist of test: all tracks of that artist leave test.
+fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
+    let mut table = Table::new("corrected", 60);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    let trained = some_track(&store, "training")?;
+    let tested = some_track(&store, "test")?;
+    table.row(trained).artist = Some(tested / 3);
+
+    let preview = run(&mut table.extract(&["--new-version", "--dry-run"])?).exits(0)?;
+    let words = "sides: 0 tracks new, 0 gone, 3 on another side (3 test -> training)";
+    same(&preview.out, preview.out.contains(words), true)?;
+
+    let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
+    let first_line = ran.err.lines().next().unwrap_or_default();
+    let warned = "warning: tracks that change sides between training and test: 3";
+    same(first_line, first_line.starts_with(warned), true)?;
+    same(&ran.err, ran.err.contains(words), true)?;
+
+    let report: Value = serde_json::from_str(&ran.out)?;
+    let told = &report["sides"];
+    let moved = serde_json::json!([{"from": "test", "to": "training", "tracks": 3}]);
+    same("moved", &told["moved"], &moved)?;
+    let merged = told["merged"].as_array().ok_or("no list")?;
+    let mut merged = merged.iter().map(|one| one["clip_key"].as_str());
+    same(
+        "first of the list",
+        merged.next().flatten(),
+        Some(key(tested / 3 * 3).as_str()),
+    )?;
+    same("others", merged.count(), 2)?;
+    let warnings = report["warnings"][0].as_str().unwrap_or_default();
+    same(warnings, warnings.starts_with(&warned[9..]), true)?;
+    nothing_to_do(&table, &[])
+}
+
+fn resplit_draws_anew_and_warns() -> Result<(), Failed> {
+    let mut table = Table::new("resplit", 60);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    for track in 60..80 {
+        table.add(track);
+    }
+    next_version(&table, &[])?;
+    run(&mut table.extract(&["--resplit"])?)
+        .exits(4)?
+        .says(&["--resplit", "--new-version"])?;
+
+    let ran = run(&mut table.extract(&["--new-version", "--resplit"])?).exits(0)?;
+    let line = ran.err.lines().next().unwrap_or_default();
+    same(
+        line,
+        line.starts_with("warning: tracks that change sides"),
+        true,
+    )?;
+    let first = table.first("first", &[])?;
+    same("sides", sides(&store, 3)?, sides(&first, 1)?)?;
+    nothing_to_do(&table, &["--resplit"])?;
+    nothing_to_do(&table, &[])
+}
+
+fn another_seed_draws_anew() -> Result<(), Failed> {
+    let mut table = Table::new("seed", 60);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    table.add(60);
+    let seed = ["--set", "split.seed=7"];
+    next_version(&table, &seed)?;
+    let first = table.first("first", &seed)?;
+    same("sides", sides(&store, 2)?, sides(&first, 1)?)?;
+    let table_of = |store: &Path, version| {
+        let files = manifest(store, version)?.files;
+        let sides = files.into_iter().find(|file| file.name() == "sides");
+        Ok::<_, Failed>(sides.map(|file| file.blake3))
+    };
+    same(
+        "what is remembered",
+        table_of(&store, 2)?,
+        table_of(&first, 1)?,
+    )
+}
+
+fn rows_beyond_the_limit_have_sides() -> Result<(), Failed> {
+    let table = Table::new("beyond", 60);
+    let store = table.store();
+    run(&mut table.extract(&["--limit", "20"])?).exits(0)?;
+    same("tracks", sides(&store, 1)?.len(), 20)?;
+    let told = next_version(&table, &[])?;
+    same("new", told["new"].as_u64(), Some(40))?;
+    let first = table.first("first", &[])?;
+    same("sides", sides(&store, 2)?, sides(&first, 1)?)
+}
+
+fn a_store_of_format_2_keeps_its_sides() -> Result<(), Failed> {
+    let mut table = Table::new("old", 60);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    to_old_format(&store, 2)?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    nothing_to_do(&table, &[])?;
+
+    for track in 60..66 {
+        table.add(track);
+    }
+    let told = next_version(&table, &[])?;
+    same("moved", told["moved"].as_array().map(Vec::len), Some(0))?;
+    unmoved(&sides(&store, 1)?, &sides(&store, 2)?)?;
+    same("format", manifest(&store, 2)?.format_version, 3)?;
+    same("shards", manifest(&store, 2)?.shards["training"], 8)?;
+    nothing_to_do(&table, &[])
+}
+
+fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {
+    let mut table = Table::new("damaged-sides", 24);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    let files = manifest(&store, 1)?.files;
+    let file = files.iter().find(|file| file.name() == "sides");
+    let path = store.join(&file.ok_or("no table of sides")?.path);
+    let mut bytes = fs::read(&path)?;
+    bytes[40] ^= 1;
+    fs::write(&path, bytes)?;
+
+    table.add(24);
+    run(&mut table.extract(&["--new-version"])?)
+        .exits(3)?
+        .says(&["sides.parquet", "--resplit"])?;
+    run(&mut table.extract(&["--new-version", "--resplit"])?).exits(0)?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    Ok(())
 }

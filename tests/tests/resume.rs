@@ -148,10 +148,10 @@ const MOMENTS: [Moment; 5] = [
         reached: |store| receipts(store) >= 3,
         committed: false,
     },
-    // Six metadata tables come first.
+    // Seven metadata tables come first.
     Moment {
         name: "shard-before-rename",
-        passes: "12*off->",
+        passes: "13*off->",
         reached: |store| receipts(store) >= 2,
         committed: false,
     },

@@ -252,7 +252,7 @@ impl Ran {
     }
 }
 
-/// Whether a line is no error: a warning, the progress of an epoch, or that a signal was heard.
+/// Whether a line is no error: a warning, how sides change, the progress of an epoch, or that a signal was heard.
 fn is_aside(line: &str) -> bool {
     // Trials that run at once have their number before what they say.
     let said = match line
@@ -267,7 +267,8 @@ fn is_aside(line: &str) -> bool {
         .strip_prefix("wavemill-train: epoch ")
         .and_then(|rest| rest.split_once(" of "));
     let is_progress = epoch.is_some_and(|(number, _)| number.parse::<u32>().is_ok());
-    is_progress || said.starts_with("warning: ") || said.starts_with("stopping after ")
+    let starts = ["warning: ", "stopping after ", "sides: "];
+    is_progress || starts.iter().any(|start| said.starts_with(start))
 }
 
 impl From<Output> for Ran {
@@ -444,6 +445,11 @@ pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifes
     old.engine.writer = None;
     old.identity.engine = canonical::id(&old.engine)?;
     old.plan_id = old.identity.plan_id()?;
+    // Nor did it remember sides.
+    if let Some(at) = old.files.iter().position(|file| file.name() == "sides") {
+        let sides = store.join(old.files.remove(at).path);
+        fs::remove_dir_all(sides.parent().unwrap())?;
+    }
     for file in &mut old.files {
         file.path = file.path.replace(&plan_id, &old.plan_id);
     }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use wavemill_tests::Failed;
 
-use crate::support::{Inputs, scratch};
+use crate::support::{Inputs, run, scratch};
 
 /// Clips of a quarter of a second, and few of them a shard.
 const RECIPE: &str = r#"
@@ -88,6 +88,10 @@ impl Table {
         self.rows.remove(&key(track));
     }
 
+    pub(crate) fn row(&mut self, track: u32) -> &mut Row {
+        self.rows.get_mut(&key(track)).unwrap()
+    }
+
     /// Writes metadata and audio as the rows say.
     pub(crate) fn written(&self) -> Result<Inputs, Failed> {
         let metadata = self.folder.join("metadata");
@@ -126,10 +130,17 @@ impl Table {
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.join("store")
     }
+
+    /// A store of its own that has these rows as its first version.
+    pub(crate) fn first(&self, name: &str, words: &[&str]) -> Result<PathBuf, Failed> {
+        let store = self.folder.join(name);
+        run(self.written()?.extract(&store).args(words)).exits(0)?;
+        Ok(store)
+    }
 }
 
 /// A track's key.
-fn key(track: u32) -> String {
+pub(crate) fn key(track: u32) -> String {
     format!("a/{track:03}.wav")
 }
 

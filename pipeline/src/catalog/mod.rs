@@ -38,8 +38,9 @@ pub use self::extra::{ExtraTable, extra_tables};
 pub use self::laps::Laps;
 use self::load::{NamedInput, ParsedMetadata};
 use self::parallel::in_parts;
-use self::rows::Labels;
-pub(crate) use self::rows::side_column;
+use self::rows::{Labels, SplitTables};
+pub(crate) use self::rows::{artist_ids, side_column};
+use self::split::KeptSides;
 pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
 pub(crate) use self::steps::where_query;
@@ -138,6 +139,17 @@ impl Duplicates {
     }
 }
 
+/// A clip that is on another side than in the version before.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SideMove {
+    /// The clip.
+    pub clip_key: String,
+    /// The side that it had.
+    pub from: String,
+    /// The side that it has.
+    pub to: String,
+}
+
 /// The cleaned rows, before they have sides.
 pub struct CleanedRows {
     rows: RecordBatch,
@@ -155,7 +167,8 @@ pub struct Catalog {
     /// Class names in id order, per target name.
     pub classes: BTreeMap<String, Vec<String>>,
     /// `tracks` (cleaned, with every split rule; same order as `clips`), `tracks_all` (as parsed, in the file's order,
-    /// with `dropped_by`), `albums`, `artists`, `genres`: what the data set has of them. Text is `Utf8View`.
+    /// with `dropped_by`), `albums`, `artists`, `genres`: what the data set has of them. Their text is `Utf8View`.
+    /// `sides`: see `wavemill_schemas::tables::sides_schema`.
     pub tables: BTreeMap<String, RecordBatch>,
     /// Records in the main metadata file, header lines not counted.
     pub rows_read: u64,
@@ -167,6 +180,8 @@ pub struct Catalog {
     pub further_rejects: Vec<Reject>,
     /// With `split.group_duplicates`: what it found.
     pub duplicates: Option<Duplicates>,
+    /// Clips that left their side because their group became one with a group of another side, by key.
+    pub merges: Vec<SideMove>,
     /// What a person should know (over half of the rows have no audio, …), one sentence each.
     pub warnings: Vec<String>,
     /// Wall seconds of the parts: `read` (files → typed rows), `clean` (the steps), `labels`, `split`.
@@ -294,14 +309,20 @@ impl CleanedRows {
         &self.catalog.steps
     }
 
-    /// Gives each clip its side. The rules `artist` and `stratified` keep clips of equal hash together.
+    /// Gives each clip its side. The rules `artist` and `stratified` keep clips of equal hash together, and every group
+    /// of clips on the side that it has in `kept`.
     ///
     /// The rows stay, to be split again where sides turn out to follow from something else. The catalog shares the
     /// columns of its tables with them, and with every other one made of them.
     ///
     /// # Errors
     /// `Column` and `SplitValue` when the recipe's split does not fit the rows.
-    pub fn split(&self, recipe: &Recipe, hashes: &AudioHashes) -> Result<Catalog, CatalogError> {
+    pub fn split(
+        &self,
+        recipe: &Recipe,
+        hashes: &AudioHashes,
+        kept: Option<&KeptSides>,
+    ) -> Result<Catalog, CatalogError> {
         let Self {
             rows,
             labels,
@@ -313,7 +334,11 @@ impl CleanedRows {
         let mut laps = Laps::start();
 
         let first_target = labels.first().map_or(&[][..], |target| &target.ids);
-        let tracks = rows::with_splits(rows, first_target, hashes, recipe, threads)?;
+        let SplitTables {
+            tracks,
+            sides,
+            merges,
+        } = rows::with_splits(rows, first_target, hashes, kept, recipe, threads)?;
 
         // Table, id column, and what the names of its columns begin with.
         let distinct = [
@@ -337,7 +362,9 @@ impl CleanedRows {
             .split
             .group_duplicates
             .then(|| Duplicates::of(hashes));
+        catalog.merges = merges;
         catalog.tables.insert("tracks".to_owned(), tracks);
+        catalog.tables.insert("sides".to_owned(), sides);
 
         laps.end("split");
         catalog.wall_s.append(&mut laps.wall_s);

@@ -3,18 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch, StringViewArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch, StringBuilder, StringViewArray,
+};
 use arrow::compute::{cast, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
+use wavemill_schemas::tables::sides_schema;
 
 use super::engine::nearest;
 use super::load::without_line;
 use super::parallel::in_parts;
-use super::split::{self, NO_SIDE, SIDES, SplitRow, SplitSettings};
+use super::split::{
+    GroupSides, KeptRule, KeptSides, NO_SIDE, Placement, SIDES, SplitRow, SplitSettings,
+};
 use super::steps::{clip_keys, with_first_column};
-use super::{AudioHashes, CatalogError, ClipRow};
+use super::{AudioHashes, CatalogError, ClipRow, SideMove};
 
 /// Rows that a thread makes at a time.
 const PART_ROWS: usize = 4096;
@@ -111,9 +116,20 @@ pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, 
     })
 }
 
-/// Adds `split_official`, `split_stratified`, `split_artist` (and `split_column`) at the end.
+/// The cleaned rows with their sides.
+pub(super) struct SplitTables {
+    /// The rows, with `split_official`, `split_stratified`, `split_artist` (and `split_column`) at the end.
+    pub tracks: RecordBatch,
+    /// The side of every group that was ever placed: see [`sides_schema`].
+    pub sides: RecordBatch,
+    /// Rows that left their side by the recipe's rule, by key.
+    pub merges: Vec<SideMove>,
+}
+
+/// Gives each row its side by every rule.
 ///
-/// `classes`: the first target's class of each row; `hashes`: what tells one recording from another. Official is the rows' own `split_official` or `set_split`.
+/// `classes`: the first target's class of each row; `hashes`: what tells one recording from another; `kept`: sides that
+/// stay. Official is the rows' own `split_official` or `set_split`.
 ///
 /// # Errors
 /// `Column` when rule `column` names none, `SplitValue` for a side that cannot be a folder.
@@ -121,9 +137,10 @@ pub(super) fn with_splits(
     rows: &RecordBatch,
     classes: &[Option<i32>],
     hashes: &AudioHashes,
+    kept: Option<&KeptSides>,
     recipe: &Recipe,
     threads: usize,
-) -> Result<RecordBatch, CatalogError> {
+) -> Result<SplitTables, CatalogError> {
     let keys = text_column(rows, "split", "clip_key")?;
     let artists = artist_ids(rows)?;
     let mut split_rows = Vec::with_capacity(rows.num_rows());
@@ -135,31 +152,110 @@ pub(super) fn with_splits(
             recording: hashes.get(keys.value(index)).copied(),
         });
     }
-    let settings = SplitSettings {
-        seed: recipe.split.seed,
-        fractions: recipe.split.fractions,
-    };
 
     let official = official_sides(rows, recipe.split.rule)?;
     // The one that takes longer first.
-    let rules = [split::by_artist, split::stratified];
-    let by_rule = in_parts(threads, rules.len(), |rule| {
-        let sides = rules[rule](&split_rows, settings).into_iter();
-        let names: StringViewArray = sides.map(|side| Some(SIDES[side])).collect();
-        Ok::<_, CatalogError>(names)
+    let rules = [KeptRule::Artist, KeptRule::Stratified];
+    let by_rule = in_parts(threads, rules.len(), |index| {
+        Ok::<_, CatalogError>(RuleSides::new(rules[index], &split_rows, kept, recipe))
     })?;
 
-    let names = ["split_artist", "split_stratified"];
     let mut columns = vec![("split_official", official)];
+    let mut merges = Vec::new();
     // The columns are in another order than the work was.
-    columns.extend(names.into_iter().zip(by_rule).rev());
+    for of_rule in by_rule.iter().rev() {
+        let sides = of_rule.placement.sides.iter();
+        let names: StringViewArray = sides.map(|&side| Some(SIDES[side])).collect();
+        columns.push((of_rule.column, names));
+        if side_column(recipe.split.rule) == Some(of_rule.column) {
+            merges = of_rule.merges(&split_rows);
+        }
+    }
     if recipe.split.rule == SplitRule::Column {
         let name = recipe.split.column.as_deref().unwrap_or_default();
         let values = text_column(rows, "split.column", name)?;
         require_plain(name, &values)?;
         columns.push(("split_column", or_no_side(&values)));
     }
-    with_last_columns(rows, columns)
+
+    Ok(SplitTables {
+        tracks: with_last_columns(rows, columns)?,
+        sides: sides_table(&by_rule)?,
+        merges,
+    })
+}
+
+/// What one rule gives.
+struct RuleSides {
+    rule: KeptRule,
+    /// Of `tracks`.
+    column: &'static str,
+    placement: Placement,
+    /// Of today's groups, and of those before.
+    groups: GroupSides,
+}
+
+impl RuleSides {
+    fn new(
+        rule: KeptRule,
+        rows: &[SplitRow<'_>],
+        kept: Option<&KeptSides>,
+        recipe: &Recipe,
+    ) -> Self {
+        let settings = SplitSettings {
+            seed: recipe.split.seed,
+            fractions: recipe.split.fractions,
+        };
+        let kept = kept.map(|kept| kept.by(rule));
+        let placement = rule.place(rows, settings, kept);
+
+        let mut groups = rule.group_sides(rows, &placement.sides);
+        if let Some(kept) = kept {
+            groups = groups.with_earlier(kept);
+        }
+        Self {
+            rule,
+            column: match rule {
+                KeptRule::Artist => "split_artist",
+                KeptRule::Stratified => "split_stratified",
+            },
+            placement,
+            groups,
+        }
+    }
+
+    fn merges(&self, rows: &[SplitRow<'_>]) -> Vec<SideMove> {
+        let mut moves = Vec::with_capacity(self.placement.merges.len());
+        for merge in &self.placement.merges {
+            moves.push(SideMove {
+                clip_key: rows[merge.row].key.to_owned(),
+                from: SIDES[merge.was].to_owned(),
+                to: SIDES[self.placement.sides[merge.row]].to_owned(),
+            });
+        }
+        moves
+    }
+}
+
+/// The table `sides`, ordered by rule and group.
+fn sides_table(by_rule: &[RuleSides]) -> Result<RecordBatch, CatalogError> {
+    let mut rules = StringBuilder::new();
+    let mut groups = StringBuilder::new();
+    let mut sides = StringBuilder::new();
+    for of_rule in by_rule {
+        for (group, side) in of_rule.groups.iter() {
+            rules.append_value(of_rule.rule.name());
+            groups.append_value(group);
+            sides.append_value(SIDES[side]);
+        }
+    }
+
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(rules.finish()),
+        Arc::new(groups.finish()),
+        Arc::new(sides.finish()),
+    ];
+    Ok(RecordBatch::try_new(sides_schema(), columns)?)
 }
 
 /// The rows' own sides, where a column has them.
@@ -300,7 +396,7 @@ fn genre_ids(lists: Option<&ListArray>, row: usize) -> Vec<i32> {
 ///
 /// # Errors
 /// When the column cannot be read as text.
-pub(super) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
+pub(crate) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
     let names = ["artist_id", "artist_name", "artist"];
     let Some(column) = names.into_iter().find_map(|name| rows.column_by_name(name)) else {
         return Ok(None);

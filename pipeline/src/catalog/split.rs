@@ -1,8 +1,10 @@
-//! Who trains, who tests: pure functions of keys, classes and artists, whatever the order of the rows.
+//! Who trains, who tests: pure functions of keys, classes, artists, and the sides that the version before gave,
+//! whatever the order of the rows.
 //!
 //! Order comes from `canonical::hash("split", seed, key)`, so that a split is the same on every machine.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::hash::Hash;
 
 use wavemill_schemas::canonical;
@@ -36,6 +38,322 @@ pub struct SplitSettings {
     pub seed: u64,
     /// Training, validation, test; they add up to 1.
     pub fractions: [f64; 3],
+}
+
+/// A rule whose sides are kept from version to version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptRule {
+    /// See [`by_artist`].
+    Artist,
+    /// See [`stratified`].
+    Stratified,
+}
+
+impl KeptRule {
+    /// As in a recipe, and in the table `sides`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Artist => "artist",
+            Self::Stratified => "stratified",
+        }
+    }
+
+    /// Gives every row a side. Without `kept` all are drawn. With it, groups that have a side there keep it, and the
+    /// others go where their classes are needed most.
+    #[must_use]
+    pub fn place(
+        self,
+        rows: &[SplitRow<'_>],
+        settings: SplitSettings,
+        kept: Option<&GroupSides>,
+    ) -> Placement {
+        let sides = match (self, kept) {
+            (_, Some(kept)) => return self.place_beside(rows, settings, kept),
+            (Self::Artist, None) => by_artist(rows, settings),
+            (Self::Stratified, None) => stratified(rows, settings),
+        };
+        Placement {
+            sides,
+            merges: Vec::new(),
+        }
+    }
+
+    /// The side of every group that `rows` belong to.
+    #[must_use]
+    pub fn group_sides(self, rows: &[SplitRow<'_>], sides: &[usize]) -> GroupSides {
+        let mut groups = Vec::with_capacity(rows.len() + rows.len() / 4);
+        for (row, &side) in rows.iter().zip(sides) {
+            for atom in self.atoms(row).into_iter().flatten() {
+                groups.push((atom.to_string().into(), side));
+            }
+        }
+        GroupSides::new(groups)
+    }
+
+    /// What a row's side is remembered by: its own name first, because a row that has left its artist keeps its side.
+    fn atoms<'r>(self, row: &SplitRow<'r>) -> [Option<Atom<'r>>; 3] {
+        let artist = match self {
+            Self::Artist => row.artist.map(Atom::Artist),
+            Self::Stratified => None,
+        };
+        [
+            Some(Atom::Track(row.key)),
+            artist,
+            row.recording.map(Atom::Recording),
+        ]
+    }
+
+    /// Rows that this rule keeps on one side.
+    fn groups(self, rows: &[SplitRow<'_>]) -> Vec<Vec<usize>> {
+        let mut linked = LinkedRows::new(rows);
+        if self == Self::Artist {
+            linked.link_by(|row| row.artist);
+        }
+        linked.link_by(|row| row.recording);
+        linked.groups()
+    }
+
+    /// What a group is ordered by. Of artists who share a recording, and of the keys of a recording, the least decides.
+    fn group_name(self, rows: &[SplitRow<'_>], group: &[usize]) -> String {
+        let names = group.iter().map(|&index| match self {
+            Self::Artist => artist_name(&rows[index]),
+            Self::Stratified => rows[index].key.to_owned(),
+        });
+        names.min().unwrap_or_default()
+    }
+
+    fn place_beside(
+        self,
+        rows: &[SplitRow<'_>],
+        settings: SplitSettings,
+        kept: &GroupSides,
+    ) -> Placement {
+        let mut sides = vec![0; rows.len()];
+        let mut merges = Vec::new();
+        let mut need = Need::of(rows, settings);
+
+        // All that have a side come first, so that new groups see what is left to fill.
+        let hash = canonical::hashes("split", settings.seed);
+        let mut new_groups = Vec::new();
+        for group in self.groups(rows) {
+            let Some(side) = self.kept_side(rows, &group, kept) else {
+                let name = self.group_name(rows, &group);
+                new_groups.push((hash(&name), name, group));
+                continue;
+            };
+            need.fill(rows, &group, side);
+            for index in group {
+                sides[index] = side;
+                let was = self.own_side(&rows[index], kept);
+                if let Some(was) = was.filter(|was| *was != side) {
+                    merges.push(Merge { row: index, was });
+                }
+            }
+        }
+
+        // By name where two hashes are equal, so that the order never depends on that of the rows.
+        new_groups.sort_unstable();
+        for (.., group) in new_groups {
+            let side = need.neediest(rows, &group);
+            need.fill(rows, &group, side);
+            for index in group {
+                sides[index] = side;
+            }
+        }
+
+        merges.sort_unstable_by_key(|merge| rows[merge.row].key);
+        Placement { sides, merges }
+    }
+
+    /// The side of a group, of which parts may have been groups of their own: a track that was trained on is never
+    /// tested with, so training wins, then validation. `None` where no part has been placed before.
+    fn kept_side(self, rows: &[SplitRow<'_>], group: &[usize], kept: &GroupSides) -> Option<usize> {
+        let mut least = None;
+        for &index in group {
+            for atom in self.atoms(&rows[index]).into_iter().flatten() {
+                let side = kept.side(&atom.to_string());
+                // In the order of `SIDES`: the least is the one that wins.
+                least = [least, side].into_iter().flatten().min();
+            }
+        }
+        least
+    }
+
+    /// The side that a row had by itself, or that its artist had.
+    fn own_side(self, row: &SplitRow<'_>, kept: &GroupSides) -> Option<usize> {
+        let mut atoms = self.atoms(row).into_iter().flatten();
+        atoms.find_map(|atom| kept.side(&atom.to_string()))
+    }
+}
+
+/// One of the names by which a side is remembered. Groups themselves have none: they part and join as artists are
+/// corrected and copies are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Atom<'a> {
+    Track(&'a str),
+    Artist(i64),
+    Recording(blake3::Hash),
+}
+
+impl fmt::Display for Atom<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Track(key) => write!(f, "track:{key}"),
+            Self::Artist(id) => write!(f, "artist:{id}"),
+            Self::Recording(hash) => write!(f, "recording:{}", hash.to_hex()),
+        }
+    }
+}
+
+/// `track:…`: a row's own name in the table `sides`.
+#[must_use]
+pub(crate) fn track_group(key: &str) -> String {
+    Atom::Track(key).to_string()
+}
+
+/// `artist:…`: an artist's name in the table `sides`.
+#[must_use]
+pub(crate) fn artist_group(id: i64) -> String {
+    Atom::Artist(id).to_string()
+}
+
+/// `recording:…`: a recording's name in the table `sides`. `hash`: lower-case hex.
+#[must_use]
+pub(crate) fn recording_group(hash: &str) -> String {
+    format!("recording:{hash}")
+}
+
+/// Sides of groups by one rule: each an index into [`SIDES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupSides {
+    /// By group; each is there once.
+    groups: Vec<(Box<str>, usize)>,
+}
+
+impl GroupSides {
+    /// In any order. Of a group that is there with several sides, that of training counts, else that of validation.
+    #[must_use]
+    pub fn new(mut groups: Vec<(Box<str>, usize)>) -> Self {
+        groups.sort_unstable();
+        groups.dedup_by(|later, first| later.0 == first.0);
+        Self { groups }
+    }
+
+    /// The side of a group; `None` where it was never placed.
+    #[must_use]
+    pub fn side(&self, group: &str) -> Option<usize> {
+        let found = self
+            .groups
+            .binary_search_by(|(name, _)| name.as_ref().cmp(group));
+        Some(self.groups[found.ok()?].1)
+    }
+
+    /// In the order of the groups' names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.groups
+            .iter()
+            .map(|(name, side)| (name.as_ref(), *side))
+    }
+
+    /// These, and of `earlier` the groups that are not among them: nothing that was ever placed is forgotten.
+    #[must_use]
+    pub fn with_earlier(mut self, earlier: &Self) -> Self {
+        let mut gone = Vec::new();
+        for (name, side) in &earlier.groups {
+            if self.side(name).is_none() {
+                gone.push((name.clone(), *side));
+            }
+        }
+        self.groups.append(&mut gone);
+        Self::new(self.groups)
+    }
+}
+
+/// What the version before gave, by both rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptSides {
+    /// By [`KeptRule::Artist`].
+    pub artist: GroupSides,
+    /// By [`KeptRule::Stratified`].
+    pub stratified: GroupSides,
+}
+
+impl KeptSides {
+    /// Those by one rule.
+    #[must_use]
+    pub const fn by(&self, rule: KeptRule) -> &GroupSides {
+        match rule {
+            KeptRule::Artist => &self.artist,
+            KeptRule::Stratified => &self.stratified,
+        }
+    }
+}
+
+/// Where a rule puts rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// An index into [`SIDES`] for every row, in the order of the rows.
+    pub sides: Vec<usize>,
+    /// Rows that left their side, by key.
+    pub merges: Vec<Merge>,
+}
+
+/// A row that left the side that it had, because its group now has a part that was on another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// Its place among the rows.
+    pub row: usize,
+    /// The side that it had.
+    pub was: usize,
+}
+
+/// Rows that each side still needs, by class.
+struct Need {
+    by_class: BTreeMap<Option<i32>, [f64; 3]>,
+}
+
+impl Need {
+    /// Nothing is placed yet.
+    fn of(rows: &[SplitRow<'_>], settings: SplitSettings) -> Self {
+        let mut by_class: BTreeMap<_, [f64; 3]> = BTreeMap::new();
+        for row in rows {
+            let need = by_class.entry(row.class).or_default();
+            for (need, fraction) in need.iter_mut().zip(settings.fractions) {
+                *need += fraction;
+            }
+        }
+        Self { by_class }
+    }
+
+    /// The side that needs most of a group's classes; the earlier one where two need as much.
+    fn neediest(&self, rows: &[SplitRow<'_>], group: &[usize]) -> usize {
+        // Sums of floats depend on their order: that of the keys, not that of the rows.
+        let mut wanted = [0.0; 3];
+        for &index in group {
+            let need = &self.by_class[&rows[index].class];
+            for side in 0..3 {
+                wanted[side] += need[side];
+            }
+        }
+
+        let mut neediest = 0;
+        for later in 1..3 {
+            if wanted[later] > wanted[neediest] {
+                neediest = later;
+            }
+        }
+        neediest
+    }
+
+    /// A group is placed.
+    fn fill(&mut self, rows: &[SplitRow<'_>], group: &[usize], side: usize) {
+        for &index in group {
+            if let Some(need) = self.by_class.get_mut(&rows[index].class) {
+                need[side] -= 1.0;
+            }
+        }
+    }
 }
 
 /// Per class, recordings in hash order are cut at the cumulative fractions; one artist may be on several sides. A
@@ -82,55 +400,9 @@ pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> 
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 #[must_use]
 pub fn by_artist(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
-    // Rows that each side still needs, by class.
-    let mut need: BTreeMap<Option<i32>, [f64; 3]> = BTreeMap::new();
-    for row in rows {
-        let need = need.entry(row.class).or_default();
-        for (need, fraction) in need.iter_mut().zip(settings.fractions) {
-            *need += fraction;
-        }
-    }
-
-    let mut linked = LinkedRows::new(rows);
-    linked.link_by(|row| row.artist);
-    linked.link_by(|row| row.recording);
-    let hash = canonical::hashes("split", settings.seed);
-    let mut order = Vec::new();
-    for group in linked.groups() {
-        // Of artists who share a recording, the one whose name is least decides.
-        let names = group.iter().map(|&index| artist_name(&rows[index]));
-        if let Some(name) = names.min() {
-            order.push((hash(&name), name, group));
-        }
-    }
-    // By name where two hashes are equal, so that the order never depends on that of the rows.
-    order.sort_unstable();
-
-    let mut sides = vec![0; rows.len()];
-    for (.., group) in order {
-        // Sums of floats depend on their order: that of the keys, not that of the rows.
-        let mut wanted = [0.0; 3];
-        for &index in &group {
-            for side in 0..3 {
-                wanted[side] += need[&rows[index].class][side];
-            }
-        }
-
-        // The earlier side where two need as much.
-        let mut side = 0;
-        for later in 1..3 {
-            if wanted[later] > wanted[side] {
-                side = later;
-            }
-        }
-        for index in group {
-            sides[index] = side;
-            if let Some(need) = need.get_mut(&rows[index].class) {
-                need[side] -= 1.0;
-            }
-        }
-    }
-    sides
+    // After nothing, every group is a new one.
+    let placed = KeptRule::Artist.place_beside(rows, settings, &GroupSides::default());
+    placed.sides
 }
 
 /// What an artist is ordered by. A path is no number, so that a lone clip never falls in with an artist.
@@ -328,7 +600,7 @@ mod tests {
 
     /// These hashes are of the first code that drew sides: another one would move the tracks of every store.
     #[test]
-    fn without_a_version_before_all_is_as_ever() {
+    fn without_a_parent_all_is_as_before() {
         let keys: Vec<_> = (0..1000).map(|i| format!("{i:06}.mp3")).collect();
         let plain = rows(&keys, 7);
         let copies = rows_with_copies(&keys, 7);
@@ -354,6 +626,159 @@ mod tests {
         let mut hash = blake3::hash(&bytes).to_hex().to_string();
         hash.truncate(16);
         hash
+    }
+
+    const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
+
+    /// What a first version leaves.
+    fn first_sides(rule: KeptRule, rows: &[SplitRow<'_>]) -> GroupSides {
+        let first = rule.place(rows, SETTINGS, None);
+        rule.group_sides(rows, &first.sides)
+    }
+
+    /// The side of each row by its own name.
+    fn side_of_track(sides: &GroupSides, key: &str) -> usize {
+        sides.side(&track_group(key)).expect("a side")
+    }
+
+    proptest! {
+        #[test]
+        fn a_kept_side_is_never_left(n in 2_usize..300, seed: u64) {
+            let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
+            let grown = rows_with_copies(&keys, seed);
+            for rule in RULES {
+                let kept = first_sides(rule, &grown[..n]);
+                let placed = rule.place(&grown, SETTINGS, Some(&kept));
+                for (index, row) in grown[..n].iter().enumerate() {
+                    let was = side_of_track(&kept, row.key);
+                    let left = placed.merges.iter().any(|merge| merge.row == index && merge.was == was);
+                    prop_assert!(placed.sides[index] == was || left, "row {index} by {rule:?}");
+                }
+                // A group that goes elsewhere goes where some part of it was.
+                for merge in &placed.merges {
+                    prop_assert!(placed.sides[merge.row] < merge.was);
+                }
+            }
+        }
+
+        #[test]
+        fn keeping_twice_changes_nothing(n in 1_usize..300, seed: u64) {
+            let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
+            let grown = rows_with_copies(&keys, seed);
+            for rule in RULES {
+                let kept = first_sides(rule, &grown[..n]);
+                let once = rule.place(&grown, SETTINGS, Some(&kept));
+                let sides = rule.group_sides(&grown, &once.sides).with_earlier(&kept);
+                let twice = rule.place(&grown, SETTINGS, Some(&sides));
+                prop_assert_eq!(&twice.sides, &once.sides);
+                prop_assert!(twice.merges.is_empty());
+                prop_assert_eq!(rule.group_sides(&grown, &twice.sides).with_earlier(&sides), sides);
+            }
+        }
+
+        #[test]
+        fn kept_sides_do_not_depend_on_the_order_of_rows(n in 1_usize..300, seed: u64) {
+            let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
+            let forward = rows_with_copies(&keys, seed);
+            let mut shuffled = forward.clone();
+            shuffled.sort_by_key(|row| canonical::hash("shuffle", seed, row.key));
+            for rule in RULES {
+                let kept = first_sides(rule, &forward[..n]);
+                let ours = rule.place(&forward, SETTINGS, Some(&kept));
+                let theirs = rule.place(&shuffled, SETTINGS, Some(&kept));
+                prop_assert_eq!(by_key(&forward, &ours.sides), by_key(&shuffled, &theirs.sides));
+                let left = |rows: &[SplitRow<'_>], merge: &Merge| (rows[merge.row].key.to_owned(), merge.was);
+                let ours: Vec<_> = ours.merges.iter().map(|merge| left(&forward, merge)).collect();
+                let theirs: Vec<_> = theirs.merges.iter().map(|merge| left(&shuffled, merge)).collect();
+                prop_assert_eq!(ours, theirs);
+            }
+        }
+
+        #[test]
+        fn new_groups_fill_the_largest_need(n in 20_usize..400, seed: u64) {
+            let keys: Vec<_> = (0..n + n / 10 + 1).map(|i| format!("{i}")).collect();
+            let grown = rows(&keys, seed);
+            let kept = first_sides(KeptRule::Stratified, &grown[..n]);
+            let placed = KeptRule::Stratified.place(&grown, SETTINGS, Some(&kept));
+            let mut counts: BTreeMap<_, [usize; 3]> = BTreeMap::new();
+            for (row, side) in grown.iter().zip(&placed.sides) {
+                counts.entry(row.class).or_default()[*side] += 1;
+            }
+            // A class that was too small for three sides is made up for by later rows alone.
+            for counts in counts.into_values().filter(|counts| counts.iter().sum::<usize>() >= 10) {
+                let n = counts.iter().sum::<usize>() as f64;
+                for (count, fraction) in counts.into_iter().zip(SETTINGS.fractions) {
+                    // Each of the two other sides may have a row too many, and no more.
+                    prop_assert!((count as f64 - fraction * n).abs() <= 2.0, "{counts:?}");
+                }
+            }
+        }
+    }
+
+    /// Row `key` of an artist, of class 0.
+    fn by(key: &str, artist: Option<i64>) -> SplitRow<'_> {
+        SplitRow {
+            key,
+            class: Some(0),
+            artist,
+            recording: None,
+        }
+    }
+
+    fn groups(sides: &[(&str, usize)]) -> GroupSides {
+        let groups = sides.iter().map(|(name, side)| ((*name).into(), *side));
+        GroupSides::new(groups.collect())
+    }
+
+    #[test]
+    fn merged_groups_go_to_training_else_to_validation() {
+        // Track b was artist 2's, and is artist 1's by now.
+        let rows = [by("a", Some(1)), by("b", Some(1)), by("c", Some(3))];
+        for (side_of_1, side_of_b, wanted) in [
+            (2, 0, 0),
+            (0, 2, 0),
+            (2, 1, 1),
+            (1, 2, 1),
+            (0, 1, 0),
+            (2, 2, 2),
+        ] {
+            let kept = groups(&[
+                ("artist:1", side_of_1),
+                ("track:a", side_of_1),
+                ("artist:2", side_of_b),
+                ("track:b", side_of_b),
+                ("artist:3", 2),
+                ("track:c", 2),
+            ]);
+            let placed = KeptRule::Artist.place(&rows, SETTINGS, Some(&kept));
+            assert_eq!(placed.sides, [wanted, wanted, 2]);
+
+            let was = [side_of_1, side_of_b];
+            let left: Vec<Merge> = (0..2)
+                .filter(|&row| was[row] != wanted)
+                .map(|row| Merge { row, was: was[row] })
+                .collect();
+            assert_eq!(placed.merges, left, "{was:?}");
+
+            // The other artist keeps its side, though it has no track today.
+            let after = KeptRule::Artist.group_sides(&rows, &placed.sides);
+            let after = after.with_earlier(&kept);
+            assert_eq!(after.side("artist:2"), Some(side_of_b));
+            assert_eq!(after.side("artist:1"), Some(wanted));
+            assert_eq!(after.side("artist:4"), None);
+        }
+    }
+
+    #[test]
+    fn a_group_that_parts_keeps_its_side() {
+        let kept = groups(&[("artist:1", 2), ("track:a", 2), ("track:b", 2)]);
+        // Track b has another artist by now, and none; c is new to artist 1.
+        for artist in [Some(5), None] {
+            let rows = [by("a", Some(1)), by("b", artist), by("c", Some(1))];
+            let placed = KeptRule::Artist.place(&rows, SETTINGS, Some(&kept));
+            assert_eq!(placed.sides, [2, 2, 2]);
+            assert!(placed.merges.is_empty());
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn cleaned(
         CatalogSettings::default(),
         &Arc::default(),
     )?
-    .split(recipe, &AudioHashes::new())
+    .split(recipe, &AudioHashes::new(), None)
 }
 
 fn step_error(step: CleanStep) -> String {

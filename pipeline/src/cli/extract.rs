@@ -20,7 +20,7 @@ use super::output::{self, OutputArgs};
 use super::progress;
 use crate::catalog::Duplicates;
 use crate::extract::ExtractError;
-use crate::run::{self, Job, Preview, Report, RunError, RunMonitor};
+use crate::run::{self, Job, Preview, Report, RunError, RunMonitor, SideChanges};
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
@@ -37,6 +37,9 @@ Examples:
 A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
 
 Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, 130 interrupted.";
+
+/// Tracks that a line names: the whole list is in the JSON.
+const MERGES_SHOWN: usize = 3;
 
 /// Make a version of a store from metadata and audio
 #[derive(Debug, Args)]
@@ -78,6 +81,9 @@ pub struct ExtractCommand {
     /// Commit a further version where the store's last one was made otherwise
     #[arg(long)]
     pub new_version: bool,
+    /// Draw all sides anew, also those that the store's last version gave
+    #[arg(long)]
+    pub resplit: bool,
     /// Drop an unfinished run that used another engine
     #[arg(long)]
     pub restart: bool,
@@ -111,7 +117,10 @@ impl ExtractCommand {
             store: self.store.clone(),
         };
 
-        let monitor = RunMonitor::default();
+        let monitor = RunMonitor {
+            on_sides: Some(tell_sides),
+            ..RunMonitor::default()
+        };
         if self.dry_run {
             let preview = accompanied(&monitor, || run::preview(&job, &settings, &monitor.course))?;
             return self.preview(preview, warnings);
@@ -122,8 +131,10 @@ impl ExtractCommand {
         tell_warnings(&report.warnings);
 
         if self.json {
-            // Those of the recipe come first, as they were told.
-            report.warnings.splice(0..0, warnings);
+            // Those of the recipe and of the sides come first, as they were told.
+            let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
+            let told = warnings.into_iter().chain(of_sides);
+            report.warnings.splice(0..0, told);
             writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
         } else {
             let summary = summary(&report, start.elapsed(), OutputArgs::get().verbose);
@@ -156,6 +167,7 @@ impl ExtractCommand {
             level,
             backend: self.backend.open(level)?,
             new_version: self.new_version,
+            resplit: self.resplit,
             restart: self.restart,
             allow_outside: self.allow_outside,
         })
@@ -188,7 +200,9 @@ impl ExtractCommand {
 
     fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<()> {
         if self.json {
-            preview.warnings.splice(0..0, warnings);
+            let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
+            let told = warnings.into_iter().chain(of_sides);
+            preview.warnings.splice(0..0, told);
             writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
             return Ok(());
         }
@@ -201,6 +215,48 @@ fn tell_warnings(warnings: &[String]) {
     for warning in warnings {
         eprintln!("warning: {}", shown(warning));
     }
+}
+
+/// How sides change, while nothing is committed yet: there is time to stop the run.
+fn tell_sides(sides: &SideChanges) {
+    output::clear_bar();
+    if let Some(warning) = sides.warning() {
+        eprintln!("warning: {warning}");
+    }
+    output::report(&shown_lines(&side_words(sides)));
+}
+
+/// `sides: 3 tracks new, 1 gone, 2 on another side (2 test -> training)`, and which tracks their groups took along.
+fn side_words(sides: &SideChanges) -> String {
+    let mut text = format!(
+        "sides: {} tracks new, {} gone, {} on another side",
+        sides.new,
+        sides.gone,
+        sides.n_moved()
+    );
+    if !sides.moved.is_empty() {
+        let counts = sides.moved.iter();
+        let counts: Vec<String> = counts
+            .map(|count| format!("{} {} -> {}", count.tracks, count.from, count.to))
+            .collect();
+        text += &format!(" ({})", counts.join(", "));
+    }
+    text += "\n";
+
+    let merged = &sides.merged;
+    if !merged.is_empty() {
+        let shown = merged.iter().take(MERGES_SHOWN);
+        let shown: Vec<String> = shown
+            .map(|one| format!("{} {} -> {}", one.clip_key, one.from, one.to))
+            .collect();
+        let more = match merged.len().saturating_sub(MERGES_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more (--json lists them)"),
+        };
+        let shown = shown.join(", ");
+        text += &format!("sides: groups became one, which moved {shown}{more}\n");
+    }
+    text
 }
 
 /// Does a job with its progress shown. The first SIGINT or SIGTERM lets it end in order, a second one ends it at once.
@@ -395,6 +451,12 @@ fn preview_words(preview: &Preview) -> String {
         preview.threads
     );
 
+    if let Some(sides) = &preview.sides {
+        if let Some(warning) = sides.warning() {
+            text += &format!("warning: {warning}\n");
+        }
+        text += &side_words(sides);
+    }
     text += &format!("{}\n", preview.outcome);
     for warning in &preview.warnings {
         text += &format!("warning: {}\n", shown(warning));

@@ -4,7 +4,7 @@
 //! process ends at once. A job is asked to stop first, and has half a second to clean up after itself; only while it
 //! extracts, or commits, it is waited for. `sql` has handlers of its own.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::exit;
+use super::{exit, output};
 use crate::course::Course;
 
 /// The documented exit code.
@@ -149,10 +149,7 @@ fn end(words: &str) -> ! {
         let _ = std::fs::remove_file(part);
     }
 
-    if io::stderr().is_terminal() {
-        // What is there of a bar.
-        eprint!("\r\x1b[2K");
-    }
+    output::clear_bar();
     exit::last_line(words);
     // `_exit` of C: no destructor and no exit handler runs, since a thread may be stuck with whatever they need.
     signal_hook::low_level::exit(EXIT_CODE)

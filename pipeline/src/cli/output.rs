@@ -81,6 +81,13 @@ impl OutputArgs {
     }
 }
 
+/// Clears the line that a bar may stand in, so that the next words stand alone. The bar is drawn again soon.
+pub fn clear_bar() {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[2K");
+    }
+}
+
 /// Prints a report to stderr, unless `--quiet`.
 pub fn report(text: &str) {
     if !OutputArgs::get().quiet {

@@ -2,9 +2,12 @@
 //!
 //! Here it is read, and nothing is decided: a plan is a pure function of what these functions give and of today's rows.
 
+mod sides;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+pub(crate) use self::sides::kept_sides;
 
 use self::table::{ParentTable, text_column};
 use crate::catalog::side_column;
@@ -35,6 +38,29 @@ pub(crate) fn shard_counts(
     // Neither column has nulls.
     let clips = keys.iter().flatten().zip(sides.iter().flatten());
     Ok(plan::first_shard_counts(clips, &manifest.recipe))
+}
+
+/// The side of each clip of the parent by the parent's own rule, by `clip_key`; `None` where segments have sides.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn sides_of_clips(
+    store: &Store,
+    parent: &Parent,
+) -> Result<Option<HashMap<String, String>>, StoreError> {
+    let Some(column) = side_column(parent.manifest.recipe.split.rule) else {
+        return Ok(None);
+    };
+    let tracks = ParentTable::open(store, parent, "tracks")?;
+    let rows = tracks.read(&["clip_key", column])?;
+    let keys = text_column(&tracks, &rows, "clip_key")?;
+    let sides = text_column(&tracks, &rows, column)?;
+
+    let mut by_clip = HashMap::with_capacity(rows.num_rows());
+    for (key, side) in keys.iter().flatten().zip(sides.iter().flatten()) {
+        by_clip.insert(key.to_owned(), side.to_owned());
+    }
+    Ok(Some(by_clip))
 }
 
 #[cfg(test)]

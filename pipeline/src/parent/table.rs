@@ -68,7 +68,7 @@ impl ParentTable {
     }
 }
 
-/// A column of `rows`, which were read from `table`, as `Utf8View`.
+/// A column of `rows`, which were read from `table`.
 ///
 /// # Errors
 /// [`StoreError::Needed`] where the table has no such column, or it holds no text.
@@ -77,15 +77,17 @@ pub(super) fn text_column(
     rows: &RecordBatch,
     name: &str,
 ) -> Result<StringViewArray, StoreError> {
-    let Some(column) = rows.column_by_name(name) else {
-        return Err(table.needed(general(&format!("it has no column {name}"))));
-    };
-    match cast(column, &DataType::Utf8View) {
-        Ok(text) => Ok(text.as_string_view().clone()),
-        Err(error) => Err(table.needed(error.into())),
-    }
+    text(rows, name).map_err(|source| table.needed(source))
 }
 
-fn general(problem: &str) -> ParquetError {
+pub(super) fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, ParquetError> {
+    let Some(column) = rows.column_by_name(name) else {
+        return Err(general(&format!("it has no column {name}")));
+    };
+    let text = cast(column, &DataType::Utf8View)?;
+    Ok(text.as_string_view().clone())
+}
+
+pub(super) fn general(problem: &str) -> ParquetError {
     ParquetError::General(problem.to_owned())
 }

@@ -125,6 +125,53 @@ fn counts_of_old_formats_are_those_that_they_had() {
 }
 
 #[test]
+fn sides_of_old_formats_are_those_of_their_tracks() {
+    let rows = RecordBatch::try_from_iter([
+        ("clip_key", texts(["a", "b", "c"].into_iter())),
+        (
+            "split_artist",
+            texts(["test", "test", "training"].into_iter()),
+        ),
+        (
+            "split_stratified",
+            texts(["training", "validation", "test"].into_iter()),
+        ),
+        ("artist_id", texts(["7", "7", "nobody"].into_iter())),
+    ])
+    .expect("a table");
+    let drawn = recipe("[split]\nrule='artist'\nseed=3");
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = store_with(folder.path(), 2, drawn.clone(), vec![("tracks", rows)]);
+    let parent = latest(&store);
+
+    let kept = kept_sides(&store, &parent, &drawn).expect("readable tracks");
+    let kept = kept.expect("sides");
+    for (group, side) in [("track:a", 2), ("track:c", 0), ("artist:7", 2)] {
+        assert_eq!(kept.artist.side(group), Some(side), "{group}");
+    }
+    for (group, side) in [("track:a", 0), ("track:b", 1), ("track:c", 2)] {
+        assert_eq!(kept.stratified.side(group), Some(side), "{group}");
+    }
+    assert_eq!(kept.stratified.side("artist:7"), None);
+    // A name counts by its hash: three tracks and two artists.
+    assert_eq!(kept.artist.iter().count(), 5);
+
+    // What draws otherwise keeps nothing, and the rule may be another one.
+    for other in [
+        "rule='artist'\nseed=4",
+        "rule='artist'\nseed=3\nfractions=[0.6, 0.2, 0.2]",
+        "rule='artist'\nseed=3\ngroup_duplicates=true",
+    ] {
+        let recipe = recipe(&format!("[split]\n{other}"));
+        let kept = kept_sides(&store, &parent, &recipe).expect("readable tracks");
+        assert_eq!(kept, None, "{other}");
+    }
+    let stratified = recipe("[split]\nrule='stratified'\nseed=3");
+    let same = kept_sides(&store, &parent, &stratified).expect("readable tracks");
+    assert_eq!(same, Some(kept));
+}
+
+#[test]
 fn a_table_that_is_needed_and_damaged_is_named() {
     let rows = RecordBatch::try_from_iter([("clip_key", texts(["a.mp3"].into_iter()))]);
     let folder = tempfile::tempdir().expect("a folder");

@@ -84,7 +84,7 @@ fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, R
     store.decide(
         draft.parent.as_ref(),
         &draft.plan.identity,
-        draft.plan.version_inputs(),
+        draft.plan.version_inputs(inputs.settings),
         inputs.settings.new_version,
         |manifest| stale_inputs(store, manifest, &*input.source, course),
     )

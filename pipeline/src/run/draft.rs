@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use super::input::Input;
 use super::plan::Plan;
 use super::{Job, RunError};
+use crate::catalog::split::KeptSides;
 use crate::catalog::{Catalog, Laps};
 use crate::course::{Course, Phase};
 use crate::parent;
 use crate::settings::Settings;
-use crate::store::{Parent, Store};
+use crate::store::{Parent, Store, StoreError};
 
 /// What every draft of a run is made of.
 #[derive(Clone, Copy)]
@@ -48,11 +49,11 @@ impl<'j> DraftInputs<'j, '_> {
         } = *self;
         self.course.enter(Phase::Planning, 0);
 
-        let kept_counts = match &parent {
-            Some(parent) => parent::shard_counts(self.store, parent)?,
-            None => BTreeMap::new(),
-        };
-        let mut catalog = input.cleaned.split(&job.recipe, &input.hashes)?;
+        let kept_sides = self.kept_sides(parent.as_ref())?;
+        let kept_counts = self.kept_counts(parent.as_ref())?;
+        let mut catalog = input
+            .cleaned
+            .split(&job.recipe, &input.hashes, kept_sides.as_ref())?;
 
         let mut laps = Laps::start();
         let plan = Plan::new(job, settings, input, &catalog, &kept_counts)?;
@@ -64,6 +65,29 @@ impl<'j> DraftInputs<'j, '_> {
             catalog,
             plan,
         })
+    }
+}
+
+impl DraftInputs<'_, '_> {
+    fn kept_sides(&self, parent: Option<&Parent>) -> Result<Option<KeptSides>, StoreError> {
+        match parent {
+            Some(parent) if !self.settings.resplit => {
+                parent::kept_sides(self.store, parent, &self.job.recipe)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn kept_counts(&self, parent: Option<&Parent>) -> Result<BTreeMap<String, u64>, StoreError> {
+        let Some(parent) = parent else {
+            return Ok(BTreeMap::new());
+        };
+        match parent::shard_counts(self.store, parent) {
+            // Asked to draw sides anew, a run goes on without the table that they stood in. In an old format the same
+            // table tells the number of shards.
+            Err(StoreError::Needed { .. }) if self.settings.resplit => Ok(BTreeMap::new()),
+            counts => counts,
+        }
     }
 }
 

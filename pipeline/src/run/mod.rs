@@ -5,6 +5,7 @@ mod begin;
 mod draft;
 mod error;
 mod input;
+mod moves;
 mod plan;
 mod preview;
 mod record;
@@ -23,6 +24,7 @@ use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reject;
 
 pub use self::error::RunError;
+pub use self::moves::{MoveCount, SideChanges};
 pub use self::preview::{Preview, preview};
 pub use self::report::Report;
 pub use self::space::free_bytes;
@@ -64,6 +66,8 @@ pub struct RunMonitor {
     pub clips_total: AtomicU64,
     /// What is done of them.
     pub counters: Counters,
+    /// Is told how sides change as soon as that is known, long before the commit.
+    pub on_sides: Option<fn(&SideChanges)>,
 }
 
 impl RunMonitor {
@@ -103,6 +107,12 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
             return Ok(Report::nothing_to_do(version, *manifest, warnings));
         }
     };
+
+    let sides = SideChanges::or_warning(&store, &mut draft);
+    if let (Some(tell), Some(sides)) = (monitor.on_sides, &sides) {
+        tell(sides);
+    }
+
     let number = draft.version();
     // Nothing is split again. The catalog's tables are given back as soon as they are written.
     let source = input.into_source();
@@ -123,7 +133,7 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     let committed = run
         .extract(&mut catalog)
         .and_then(|output| run.commit(&catalog, output));
-    run.end(catalog, record, committed)
+    run.end(catalog, sides, record, committed)
 }
 
 /// A run for which there is work.
@@ -294,22 +304,26 @@ impl Run<'_> {
     fn end(
         &self,
         catalog: Catalog,
+        sides: Option<SideChanges>,
         record: RunRecord,
         committed: Result<Report, RunError>,
     ) -> Result<Report, RunError> {
+        // In the order in which they are told.
         let mut warnings = self.job.recipe.warnings();
+        warnings.extend(sides.as_ref().and_then(SideChanges::warning));
         warnings.extend_from_slice(&catalog.warnings);
         let mut report = match committed {
             Ok(report) => report,
             Err(error) => return Err(record.failed(error, &warnings)),
         };
 
-        // The recipe's own warnings were shown before the run began.
+        // The recipe's own warnings were shown before the run began, and that of the sides by `on_sides`.
         let lane_warnings = self.monitor.counters.lanes.warnings();
         warnings.extend_from_slice(&lane_warnings);
         report.warnings = catalog.warnings;
         report.warnings.extend(lane_warnings);
         report.duplicates = catalog.duplicates;
+        report.sides = sides;
         report.wall_s = self.monitor.course.seconds();
 
         // The version is there whether or not its record can be ended.

@@ -76,11 +76,12 @@ impl<'a> Plan<'a> {
     }
 
     /// What a store's refusal can name where its latest version differs.
-    pub(super) const fn version_inputs(&self) -> VersionInputs<'_> {
+    pub(super) const fn version_inputs(&self, settings: &Settings) -> VersionInputs<'_> {
         VersionInputs {
             recipe: self.recipe,
             engine: &self.engine,
             clips_absent: self.clips_absent,
+            resplit: settings.resplit,
         }
     }
 }

@@ -8,6 +8,7 @@ use wavemill_schemas::manifest::FeatureEntry;
 
 use super::draft::{Draft, DraftInputs};
 use super::input::Input;
+use super::moves::SideChanges;
 use super::{Job, RunError};
 use crate::catalog::{Duplicates, StepCount};
 use crate::course::Course;
@@ -49,6 +50,8 @@ pub struct Preview {
     pub threads: usize,
     /// With `split.group_duplicates`: what it found.
     pub duplicates: Option<Duplicates>,
+    /// How sides differ from those of the latest version, where there is one.
+    pub sides: Option<SideChanges>,
     /// What a person should know, one sentence each.
     pub warnings: Vec<String>,
     /// Wall seconds that the parts of the preview took: `read`, `clean`, `labels`, `split`, `plan`.
@@ -70,8 +73,9 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         course,
     };
 
-    let draft = inputs.draft(store.latest()?)?;
+    let mut draft = inputs.draft(store.latest()?)?;
     let outcome = outcome(&inputs, &draft)?;
+    let sides = SideChanges::or_warning(&store, &mut draft);
 
     let Draft { catalog, plan, .. } = draft;
     let shard_plan = &plan.shard_plan;
@@ -103,6 +107,7 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         threads: settings.threads,
         steps: catalog.steps,
         duplicates: catalog.duplicates,
+        sides,
         warnings: catalog.warnings,
         wall_s: catalog.wall_s,
     })
@@ -131,7 +136,7 @@ fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, S
     let decision = store.decide(
         draft.parent.as_ref(),
         &plan.identity,
-        plan.version_inputs(),
+        plan.version_inputs(settings),
         settings.new_version,
         |_| Ok::<_, StoreError>(Vec::new()),
     )?;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 use wavemill_schemas::manifest::{Counts, FileEntry, Manifest};
 
+use super::moves::SideChanges;
 use crate::catalog::Duplicates;
 use crate::extract::{Counters, LaneTimes};
 
@@ -37,6 +38,8 @@ pub struct Report {
     pub device: Option<DeviceReport>,
     /// With `split.group_duplicates`: what it found.
     pub duplicates: Option<Duplicates>,
+    /// How sides differ from those of the version before, where there is one.
+    pub sides: Option<SideChanges>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -107,6 +110,7 @@ impl Report {
             backend: manifest.engine.backend,
             device: DeviceReport::new(&counters.lanes),
             duplicates: None,
+            sides: None,
             warnings: Vec::new(),
         }
     }

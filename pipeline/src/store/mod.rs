@@ -124,7 +124,8 @@ pub enum StoreError {
     },
     /// A table of the latest version that the next one is made upon.
     #[error(
-        "{path}: lost or damaged, and a new version is made upon it: restore it from a copy of the store"
+        "{path}: lost or damaged, and a new version is made upon it: restore it from a copy of the store, or draw all \
+         sides anew with --resplit"
     )]
     Needed {
         /// The file.

@@ -39,6 +39,8 @@ pub(crate) struct VersionInputs<'a> {
     pub engine: &'a Engine,
     /// Rows that were dropped because their clip has no file.
     pub clips_absent: u64,
+    /// Whether all sides are drawn anew.
+    pub resplit: bool,
 }
 
 impl Store {
@@ -243,6 +245,7 @@ fn changes(manifest: &Manifest, identity: &Identity, inputs: VersionInputs<'_>) 
         recipe,
         engine,
         clips_absent,
+        resplit,
     } = inputs;
     let was = &manifest.identity;
     let mut changed = Vec::new();
@@ -268,6 +271,8 @@ fn changes(manifest: &Manifest, identity: &Identity, inputs: VersionInputs<'_>) 
             was_absent if was_absent != clips_absent => {
                 format!("rows without an audio file: {was_absent} -> {clips_absent}")
             }
+            // Sides are columns of the rows, and which columns differ is not known.
+            _ if resplit => "metadata changed, or --resplit drew other sides".to_owned(),
             _ => "metadata changed".to_owned(),
         });
     }

@@ -85,7 +85,7 @@ fn with_audio(recipe: &Recipe, path: &Path, audio: &AudioIndex) -> Result<Catalo
         CatalogSettings::default(),
         &std::sync::Arc::default(),
     )?;
-    Ok(cleaned.split(recipe, &AudioHashes::new())?)
+    Ok(cleaned.split(recipe, &AudioHashes::new(), None)?)
 }
 
 /// A stand-in for audio: every clip of `tracks` that `wanted` names by its track id.

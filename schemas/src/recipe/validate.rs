@@ -16,13 +16,15 @@ const SPLIT_COLUMN: &str = "split";
 /// Steps that `catalog.subset` and `catalog.require_audio` make.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
 /// Tables of a store, besides `raw_…`.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "tracks",
     "tracks_all",
     "albums",
     "artists",
     "genres",
     "rejects",
+    "sides",
+    "inputs",
     "fma_features",
     "echonest",
 ];

@@ -1,0 +1,168 @@
+//! The sides that the parent gave, by the two rules that keep them.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use arrow::array::{Array, Int64Array, StringViewArray};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use wavemill_schemas::recipe::{Recipe, SplitSpec};
+
+use super::table::{ParentTable, general, text, text_column};
+use crate::catalog::artist_ids;
+use crate::catalog::split::{
+    GroupSides, KeptRule, KeptSides, SIDES, artist_group, recording_group, track_group,
+};
+use crate::store::{Parent, Store, StoreError};
+
+/// Sides of the parent that a new version by `recipe` keeps; `None` where the recipe draws otherwise.
+///
+/// The rule itself may be another one: each rule's sides are kept for themselves.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn kept_sides(
+    store: &Store,
+    parent: &Parent,
+    recipe: &Recipe,
+) -> Result<Option<KeptSides>, StoreError> {
+    let manifest = &parent.manifest;
+    if !draw_alike(&manifest.recipe.split, &recipe.split) {
+        return Ok(None);
+    }
+
+    let has_sides = manifest.files_of("sides").next().is_some();
+    let kept = if has_sides {
+        stored_sides(store, parent)?
+    } else {
+        sides_of_tracks(store, parent)?
+    };
+    Ok(Some(kept))
+}
+
+/// Whether all that decides a drawn side is equal, but for the rows.
+fn draw_alike(was: &SplitSpec, now: &SplitSpec) -> bool {
+    was.seed == now.seed
+        && was.fractions.map(f64::to_bits) == now.fractions.map(f64::to_bits)
+        && was.group_duplicates == now.group_duplicates
+}
+
+fn stored_sides(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError> {
+    let table = ParentTable::open(store, parent, "sides")?;
+    let rows = table.read(&["rule", "group", "side"])?;
+    let rules = text_column(&table, &rows, "rule")?;
+    let groups = text_column(&table, &rows, "group")?;
+    let sides = text_column(&table, &rows, "side")?;
+
+    let mut artist = Vec::new();
+    let mut stratified = Vec::new();
+    for row in 0..rows.num_rows() {
+        let group = (groups.value(row).into(), side_at(&table, &sides, row)?);
+        match rules.value(row) {
+            rule if rule == KeptRule::Artist.name() => artist.push(group),
+            rule if rule == KeptRule::Stratified.name() => stratified.push(group),
+            other => return Err(table.needed(general(&format!("{other} is no rule")))),
+        }
+    }
+    Ok(KeptSides {
+        artist: GroupSides::new(artist),
+        stratified: GroupSides::new(stratified),
+    })
+}
+
+/// Formats 1 and 2 have no table of sides. What `tracks` has of them is all that is known: with `--limit`, no more than
+/// the sides of planned clips.
+fn sides_of_tracks(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError> {
+    let table = ParentTable::open(store, parent, "tracks")?;
+    let rows = table.read(&[
+        "clip_key",
+        "split_artist",
+        "split_stratified",
+        "artist_id",
+        "artist_name",
+        "artist",
+    ])?;
+    let keys = text_column(&table, &rows, "clip_key")?;
+    let by_artist = text_column(&table, &rows, "split_artist")?;
+    let stratified = text_column(&table, &rows, "split_stratified")?;
+    let artists =
+        artist_ids(&rows).map_err(|error| table.needed(ParquetError::External(Box::new(error))))?;
+    let recordings = if parent.manifest.recipe.split.group_duplicates {
+        recordings(store, parent)?
+    } else {
+        HashMap::new()
+    };
+
+    let mut kept_by_artist = Vec::new();
+    let mut kept_stratified = Vec::new();
+    for row in 0..rows.num_rows() {
+        let key = keys.value(row);
+        let artist_side = side_at(&table, &by_artist, row)?;
+        let stratified_side = side_at(&table, &stratified, row)?;
+
+        kept_by_artist.push((track_group(key).into(), artist_side));
+        kept_stratified.push((track_group(key).into(), stratified_side));
+        if let Some(id) = id_at(artists.as_ref(), row) {
+            kept_by_artist.push((artist_group(id).into(), artist_side));
+        }
+        if let Some(hash) = recordings.get(key) {
+            kept_by_artist.push((recording_group(hash).into(), artist_side));
+            kept_stratified.push((recording_group(hash).into(), stratified_side));
+        }
+    }
+    Ok(KeptSides {
+        artist: GroupSides::new(kept_by_artist),
+        stratified: GroupSides::new(kept_stratified),
+    })
+}
+
+fn id_at(ids: Option<&Int64Array>, row: usize) -> Option<i64> {
+    let ids = ids?;
+    ids.is_valid(row).then(|| ids.value(row))
+}
+
+/// Index into [`SIDES`].
+fn side_at(table: &ParentTable, sides: &StringViewArray, row: usize) -> Result<usize, StoreError> {
+    let name = sides.value(row);
+    let side = SIDES.iter().position(|side| *side == name);
+    side.ok_or_else(|| table.needed(general(&format!("{name} is no side"))))
+}
+
+/// `audio_blake3` by `clip_key`: that of the clips which have rows.
+///
+/// Files of features are not compared with their blake3 here, because they are large, and what is read of them can only
+/// part copies of a recording.
+fn recordings(store: &Store, parent: &Parent) -> Result<HashMap<String, String>, StoreError> {
+    let manifest = &parent.manifest;
+    let mut recordings = HashMap::new();
+    let Some(feature) = manifest.features.first() else {
+        return Ok(recordings);
+    };
+    for entry in manifest.files_of(&feature.name) {
+        let path = store.locate(&entry.path)?;
+        let opened = File::open(&path).map_err(ParquetError::from);
+        let read = opened.and_then(|file| add_recordings(file, &mut recordings));
+        read.map_err(|source| StoreError::Needed { path, source })?;
+    }
+    Ok(recordings)
+}
+
+fn add_recordings(
+    file: File,
+    recordings: &mut HashMap<String, String>,
+) -> Result<(), ParquetError> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let mask = ProjectionMask::columns(reader.parquet_schema(), ["clip_key", "audio_blake3"]);
+    for rows in reader.with_projection(mask).build()? {
+        let rows = rows?;
+        let keys = text(&rows, "clip_key")?;
+        let hashes = text(&rows, "audio_blake3")?;
+        for (key, hash) in keys.iter().zip(&hashes) {
+            if let (Some(key), Some(hash)) = (key, hash) {
+                recordings.insert(key.to_owned(), hash.to_owned());
+            }
+        }
+    }
+    Ok(())
+}
