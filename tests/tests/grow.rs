@@ -12,7 +12,7 @@ use crate::support::{finish, manifest, run, same, sql_number, start, to_old_form
 use crate::table::{Table, key};
 
 /// Holds a run before it takes the lock, longer than another run takes.
-const HELD: &str = "run-before-lock=sleep(8000)";
+const HELD: &str = "run-before-lock=sleep(15000)";
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -119,15 +119,14 @@ fn the_parent_is_that_of_the_lock() -> Result<(), Failed> {
 
     // After the first version there would be 4 shards of 24 clips, and after one with shards of 2 clips there are 8.
     let mels = ["--set", "features.log_mel.n_mels=20", "--new-version"];
-    let held = start(
-        table
-            .extract(&by_column)?
-            .args(mels)
-            .env("FAILPOINTS", HELD),
-    );
     let small = ["--set", "shards.clips=2", "--new-version"];
-    run(table.extract(&by_column)?.args(small)).exits(0)?;
-    finish(held).exits(0)?;
+    let mut slow = table.extract(&by_column)?;
+    let mut fast = table.extract(&by_column)?;
+    let held = start(slow.args(mels).env("FAILPOINTS", HELD));
+    let overtaking = run(fast.args(small));
+    let held = finish(held);
+    overtaking.exits(0)?;
+    held.exits(0)?;
     let shards = |version: u64| Ok::<_, Failed>(manifest(&store, version)?.shards["training"]);
     same(
         "shards by version",
@@ -142,14 +141,13 @@ fn the_parent_is_that_of_the_lock() -> Result<(), Failed> {
     )?;
 
     let other = ["--set", "features.log_mel.n_mels=24", "--new-version"];
-    let held = start(
-        table
-            .extract(&by_column)?
-            .args(other)
-            .env("FAILPOINTS", HELD),
-    );
-    run(table.extract(&by_column)?.args(other)).exits(0)?;
-    let ran = finish(held).exits(0)?;
+    let mut slow = table.extract(&by_column)?;
+    let mut fast = table.extract(&by_column)?;
+    let held = start(slow.args(other).env("FAILPOINTS", HELD));
+    let overtaking = run(fast.args(other));
+    let held = finish(held);
+    overtaking.exits(0)?;
+    let ran = held.exits(0)?;
     same(&ran.err, ran.err.contains("nothing to do: version 4"), true)
 }
 

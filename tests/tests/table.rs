@@ -81,7 +81,8 @@ impl Table {
             side: "training",
             voice: track,
         };
-        self.rows.entry(key(track)).insert_entry(row).into_mut()
+        self.rows.insert(key(track), row);
+        self.rows.get_mut(&key(track)).unwrap()
     }
 
     pub(crate) fn remove(&mut self, track: u32) {
