@@ -260,9 +260,15 @@ def check_shards(manifest, place, faults):
     """Numbers of shards are powers of two, and every file's number is below that of its split."""
     if manifest["format_version"] < SHARDS_SINCE:
         return
-    counts = manifest.get("shards", {})
-    for split, count in counts.items():
-        if not isinstance(count, int) or count < 1 or count & (count - 1):
+    shards = manifest.get("shards", {})
+    if not isinstance(shards, dict):
+        faults.add(place, f"shards is {shown(shards)}, which is no table of numbers")
+        return
+    counts = {}
+    for split, count in shards.items():
+        if type(count) is int and count >= 1 and count & (count - 1) == 0:
+            counts[split] = count
+        else:
             faults.add(place, f"shards.{split} is {shown(count)}, which is no power of two")
 
     for entry in manifest["files"]:
@@ -271,8 +277,10 @@ def check_shards(manifest, place, faults):
         if "feature" not in entry or not number.isdigit():
             continue
         split = str(entry.get("split"))
-        if int(number) >= counts.get(split, 0):
-            faults.add(entry["path"], f"the manifest has {counts.get(split, 0)} shards of the split {split}")
+        if split in counts and int(number) >= counts[split]:
+            faults.add(entry["path"], f"the manifest has {counts[split]} shards of the split {split}")
+        if split not in shards:
+            faults.add(entry["path"], f"the manifest has no number of shards of the split {split}")
 
 
 def split_rank(split):

@@ -47,6 +47,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_store_of_format_2_keeps_its_sides,
         ),
         Trial::test(
+            "grow::a_limited_store_of_format_2_has_nothing_to_do",
+            a_limited_store_of_format_2_has_nothing_to_do,
+        ),
+        Trial::test(
             "grow::damaged_sides_are_not_drawn_anew_by_themselves",
             damaged_sides_are_not_drawn_anew_by_themselves,
         ),
@@ -362,6 +366,28 @@ fn a_store_of_format_2_keeps_its_sides() -> Result<(), Failed> {
     same("format", manifest(&store, 2)?.format_version, 3)?;
     same("shards", manifest(&store, 2)?.shards["training"], 8)?;
     nothing_to_do(&table, &[])
+}
+
+/// `tracks` has no more than the planned clips there. The sides of all others follow from drawing them again.
+fn a_limited_store_of_format_2_has_nothing_to_do() -> Result<(), Failed> {
+    let mut table = Table::new("old-limited", 200);
+    let store = table.store();
+    run(&mut table.extract(&["--limit", "10"])?).exits(0)?;
+    to_old_format(&store, 2)?;
+    nothing_to_do(&table, &["--limit", "10"])?;
+
+    // A version whose rows are the same is made anew without the table.
+    let tracks = manifest(&store, 1)?.files;
+    let tracks = tracks.iter().find(|file| file.name() == "tracks");
+    let path = store.join(&tracks.ok_or("no table of tracks")?.path);
+    fs::remove_file(&path)?;
+    run(&mut table.extract(&["--limit", "10", "--new-version"])?).exits(0)?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    same("format", manifest(&store, 2)?.format_version, 3)?;
+
+    table.add(200);
+    let told = next_version(&table, &["--limit", "10"])?;
+    same("moved", told["moved"].as_array().map(Vec::len), Some(0))
 }
 
 fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {

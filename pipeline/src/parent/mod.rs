@@ -7,7 +7,7 @@ mod table;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub(crate) use self::sides::kept_sides;
+pub(crate) use self::sides::{has_sides, kept_sides};
 
 use self::table::{ParentTable, text_column};
 use crate::catalog::side_column;

@@ -16,6 +16,9 @@ use crate::catalog::split::{
 };
 use crate::store::{Parent, Store, StoreError};
 
+/// The first `format_version` whose stores have the table `sides`.
+const SIDES_SINCE: u32 = 3;
+
 /// Sides of the parent that a new version by `recipe` keeps; `None` where the recipe draws otherwise.
 ///
 /// The rule itself may be another one: each rule's sides are kept for themselves.
@@ -32,13 +35,17 @@ pub(crate) fn kept_sides(
         return Ok(None);
     }
 
-    let has_sides = manifest.files_of("sides").next().is_some();
-    let kept = if has_sides {
+    let kept = if has_sides(parent) {
         stored_sides(store, parent)?
     } else {
         sides_of_tracks(store, parent)?
     };
     Ok(Some(kept))
+}
+
+/// Whether the parent has the table `sides`. In the formats before, a feature could have that name.
+pub(crate) const fn has_sides(parent: &Parent) -> bool {
+    parent.manifest.format_version >= SIDES_SINCE
 }
 
 /// Whether all that decides a drawn side is equal, but for the rows.

@@ -41,27 +41,45 @@ impl<'j> DraftInputs<'j, '_> {
     /// # Errors
     /// [`RunError::Catalog`], [`RunError::Feature`]; [`RunError::Store`] where a table of the parent is damaged.
     pub(super) fn draft(&self, parent: Option<Parent>) -> Result<Draft<'j>, RunError> {
+        self.course.enter(Phase::Planning, 0);
+        let kept_counts = self.kept_counts(parent.as_ref())?;
+
+        // A version without a table of sides has drawn them all. Where the same rows are drawn in the same way, they are
+        // that version's own, also of clips beyond `--limit`, of which its `tracks` say nothing.
+        if let Some(parent) = parent.as_ref().filter(|parent| !parent::has_sides(parent)) {
+            let drawn = self.draft_with(parent.clone(), None, &kept_counts)?;
+            if drawn.plan.identity.rows == parent.manifest.identity.rows {
+                return Ok(drawn);
+            }
+        }
+
+        let kept_sides = self.kept_sides(parent.as_ref())?;
+        self.draft_with(parent, kept_sides.as_ref(), &kept_counts)
+    }
+
+    fn draft_with(
+        &self,
+        parent: impl Into<Option<Parent>>,
+        kept_sides: Option<&KeptSides>,
+        kept_counts: &BTreeMap<String, u64>,
+    ) -> Result<Draft<'j>, RunError> {
         let Self {
             job,
             settings,
             input,
             ..
         } = *self;
-        self.course.enter(Phase::Planning, 0);
-
-        let kept_sides = self.kept_sides(parent.as_ref())?;
-        let kept_counts = self.kept_counts(parent.as_ref())?;
         let mut catalog = input
             .cleaned
-            .split(&job.recipe, &input.hashes, kept_sides.as_ref())?;
+            .split(&job.recipe, &input.hashes, kept_sides)?;
 
         let mut laps = Laps::start();
-        let plan = Plan::new(job, settings, input, &catalog, &kept_counts)?;
+        let plan = Plan::new(job, settings, input, &catalog, kept_counts)?;
         laps.end("plan");
         catalog.wall_s.append(&mut laps.wall_s);
 
         Ok(Draft {
-            parent,
+            parent: parent.into(),
             catalog,
             plan,
         })
@@ -83,9 +101,9 @@ impl DraftInputs<'_, '_> {
             return Ok(BTreeMap::new());
         };
         match parent::shard_counts(self.store, parent) {
-            // Asked to draw sides anew, a run goes on without the table that they stood in. In an old format the same
-            // table tells the number of shards.
-            Err(StoreError::Needed { .. }) if self.settings.resplit => Ok(BTreeMap::new()),
+            // Only an old format needs a table for it. Without that table shards are dealt as in a first version: fewer
+            // files may be linked, and nothing is wrong.
+            Err(StoreError::Needed { .. }) => Ok(BTreeMap::new()),
             counts => counts,
         }
     }

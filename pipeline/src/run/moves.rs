@@ -95,7 +95,17 @@ impl SideChanges {
         match Self::of(store, draft) {
             Ok(changes) => changes,
             Err(error) => {
-                let warning = format!("which tracks changed sides cannot be told: {error}");
+                let why = match &error {
+                    // Its words would send for a copy, and this run needs none.
+                    StoreError::Needed { path, .. } => {
+                        format!(
+                            "{} of the version before is lost or damaged",
+                            path.display()
+                        )
+                    }
+                    other => other.to_string(),
+                };
+                let warning = format!("which tracks changed sides cannot be told: {why}");
                 draft.catalog.warnings.push(warning);
                 None
             }
