@@ -651,6 +651,32 @@ def check_sides(manifest, told, faults):
                     faults.add("sides", f"{said}, but that of {group} by {rule} is {sides.get((rule, group))}")
 
 
+def check_inputs(manifest, told, faults):
+    """Each planned clip has its file named once, and a clip with rows has a file with audio."""
+    if manifest["format_version"] < SIDES_SINCE:
+        return
+    if "inputs" not in told.tables:
+        faults.add("inputs", "the manifest names no such table")
+        return
+
+    clips = []
+    for row in told.tables["inputs"].to_pylist():
+        clip = row["clip_key"]
+        clips.append(clip)
+        for column in ("content_blake3", "decode_key"):
+            if row[column] is None:
+                if clip in told.splits:
+                    faults.add("inputs", f"{clip} has rows, and no {column}")
+            elif not re.fullmatch("[0-9a-f]{64}", row[column]):
+                faults.add("inputs", f"{column} of {clip} is no blake3: {shown(row[column])}")
+        if row["bytes"] is None and row["content_blake3"] is not None:
+            faults.add("inputs", f"{clip} has a content, and no size")
+
+    planned = sorted(told.tables["tracks"]["clip_key"].to_pylist())
+    if clips != planned:
+        faults.add("inputs", f"{len(clips)} clips, which are not the {len(planned)} of tracks in the order of their keys")
+
+
 def check_classes(manifest, told, place, faults):
     """Clips of each class, by target and split."""
     for target in manifest["targets"]:

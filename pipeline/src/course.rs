@@ -20,7 +20,7 @@ pub enum Phase {
     Metadata,
     /// The recipe's SQL; counts steps.
     Cleaning,
-    /// The search for duplicates; counts clips.
+    /// Files that are read and not decoded: to find duplicates, and changes. Counts clips.
     Hashing,
     /// Sides, shards, and what the store has already; nothing is counted.
     Planning,
@@ -94,7 +94,7 @@ impl fmt::Display for Phase {
             Self::Listing => "listing the audio",
             Self::Metadata => "reading metadata",
             Self::Cleaning => "cleaning the metadata",
-            Self::Hashing => "looking for duplicates",
+            Self::Hashing => "comparing audio files",
             Self::Planning => "planning",
             Self::Tables => "writing tables",
             Self::Clips => "extracting",

@@ -10,6 +10,7 @@ pub mod settings;
 pub mod source;
 
 mod budget;
+mod changes;
 mod course;
 mod extract;
 mod features;

@@ -64,6 +64,8 @@ pub struct Settings {
     pub new_version: bool,
     /// Draw all sides anew, and keep none of the version before.
     pub resplit: bool,
+    /// Compute every row: link no file and take no row over. No stored byte differs.
+    pub recompute: bool,
     /// Drop an unfinished plan of another engine.
     pub restart: bool,
     /// Follow links that leave the audio root.
@@ -82,6 +84,7 @@ impl Default for Settings {
             backend: Arc::new(Cpu { level }),
             new_version: false,
             resplit: false,
+            recompute: false,
             restart: false,
             allow_outside: false,
         }

@@ -18,6 +18,6 @@ pub(crate) const ROW_COLUMNS: [&str; 12] = [
 
 /// Name of the column with the shapes of a ragged feature.
 #[must_use]
-pub(crate) fn shape_column(feature: &str) -> String {
+pub fn shape_column(feature: &str) -> String {
     format!("{feature}_shape")
 }

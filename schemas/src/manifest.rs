@@ -103,11 +103,7 @@ impl Manifest {
             format_version: u64,
         }
 
-        let text = std::str::from_utf8(bytes.as_ref());
-        let text = text.map_err(|error| ManifestError::Encoding {
-            at: error.valid_up_to(),
-        })?;
-        let mut value: Value = serde_json::from_str(text)?;
+        let mut value: Value = serde_json::from_str(utf8(bytes.as_ref())?)?;
 
         // First of all: a later format may have other keys and another checksum.
         let found = Head::deserialize(&value)?.format_version;
@@ -433,39 +429,66 @@ pub struct Partial {
     pub values: u64,
 }
 
-/// Proof that one shard is complete; written after its files, read on resume.
+/// Proof that a feature's file of one shard is complete; written after the file, read on resume and by later versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// blake3 of everything that decides the files' bytes.
+    /// blake3 of everything that decides the file's bytes, but for `rejects` of the stage `features`.
     pub key: String,
-    /// One per feature.
-    pub files: Vec<FileEntry>,
-    /// Members that became no row.
+    /// The file.
+    pub file: FileEntry,
+    /// Members that became no row, in any feature of the plan.
     pub rejects: Vec<Reject>,
+    /// blake3 of all features of the plan: rejects of the stage `features` hold for just these.
+    pub features: String,
+    /// Every row was computed for this plan, and none taken over or linked from another one.
+    pub is_computed: bool,
     /// Clips with rows.
     pub clips_written: u64,
-    /// Per feature name, one per row group (training split only).
-    pub partials: BTreeMap<String, Vec<Partial>>,
+    /// One per row group (training split only).
+    pub partials: Vec<Partial>,
     /// Per target, written clips by class.
     pub class_counts: Vec<Vec<u64>>,
-    /// What this machine saw of each input: size and stamp.
-    pub inputs: BTreeMap<String, serde_json::Value>,
 }
 
 impl Receipt {
-    /// Reads the bytes of a receipt and checks its paths.
+    /// Reads the bytes of a receipt and checks its path.
     ///
     /// # Errors
     /// [`ManifestError::Encoding`], [`ManifestError::Json`], [`ManifestError::Name`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let text = std::str::from_utf8(bytes);
-        let text = text.map_err(|error| ManifestError::Encoding {
-            at: error.valid_up_to(),
-        })?;
-        let receipt: Self = serde_json::from_str(text)?;
+        let receipt: Self = serde_json::from_str(utf8(bytes)?)?;
+        receipt.file.check()?;
+        Ok(receipt)
+    }
+}
+
+/// A receipt of formats 1 and 2, of all features of a shard. Its key is none of today, so its files are never linked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OldReceipt {
+    /// One per feature.
+    pub files: Vec<FileEntry>,
+    /// Per feature name, one per row group (training split only).
+    pub partials: BTreeMap<String, Vec<Partial>>,
+    /// What the machine saw of each input: size, stamp and content.
+    pub inputs: BTreeMap<String, Value>,
+}
+
+impl OldReceipt {
+    /// As [`Receipt::from_json`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let receipt: Self = serde_json::from_str(utf8(bytes)?)?;
         receipt.files.iter().try_for_each(FileEntry::check)?;
         Ok(receipt)
     }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, ManifestError> {
+    std::str::from_utf8(bytes).map_err(|error| ManifestError::Encoding {
+        at: error.valid_up_to(),
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
 
-use crate::columns::shape_column;
+pub use crate::columns::shape_column;
+
 use crate::manifest::{FeatureEntry, TargetEntry};
 use crate::recipe::{Dtype, Layout};
 
@@ -136,6 +137,20 @@ pub fn sides_schema() -> SchemaRef {
         Field::new("rule", DataType::Utf8, false),
         Field::new("group", DataType::Utf8, false),
         Field::new("side", DataType::Utf8, false),
+    ]))
+}
+
+/// Schema of the `inputs` table: the file of every planned clip, by `clip_key`.
+///
+/// `bytes` is null where there is none, `content_blake3` (of the whole file) where it could not be read, `decode_key` (of
+/// what decoding reads of it) where there is no audio in it.
+#[must_use]
+pub fn inputs_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("clip_key", DataType::Utf8, false),
+        Field::new("bytes", DataType::Int64, true),
+        Field::new("content_blake3", DataType::Utf8, true),
+        Field::new("decode_key", DataType::Utf8, true),
     ]))
 }
 

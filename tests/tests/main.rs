@@ -16,6 +16,7 @@ mod manifests;
 mod memory;
 mod peers;
 mod prompt;
+mod random_growth;
 mod ranks;
 mod real;
 mod records;
@@ -28,6 +29,7 @@ mod store;
 mod support;
 mod sweep;
 mod table;
+mod takeover;
 mod terminal;
 mod train;
 mod weights;
@@ -44,6 +46,8 @@ fn main() {
         faults::trials(),
         fit::trials(),
         grow::trials(),
+        takeover::trials(),
+        random_growth::trials(),
         manifests::trials(),
         memory::trials(),
         peers::trials(),

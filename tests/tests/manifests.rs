@@ -115,6 +115,11 @@ fn flipped_digits_are_found() -> Result<(), Failed> {
         let at = digits[place * digits.len() / 48];
         let mut bytes = text.clone().into_bytes();
         bytes[at] ^= 1;
+        // The last digits of a float can be others and the number the same.
+        let [was, is] = [text.as_bytes(), &bytes].map(serde_json::from_slice::<Value>);
+        if was? == is? {
+            continue;
+        }
         fs::write(manifest_path(&store), &bytes)?;
         let found = on(&store, &["verify"]).exits(3)?;
         found.says(&["00000001.json", "damaged manifest"])?;
@@ -406,11 +411,11 @@ fn receipts_name_no_other_place() -> Result<(), Failed> {
     let store = own_store("receipt");
     let receipts = store
         .join("_wavemill/receipts")
-        .join(manifest(&store, 1)?.plan_id);
+        .join(manifest(&store, 1)?.plan_id)
+        .join("log_mel");
     let mut names: Vec<PathBuf> = fs::read_dir(&receipts)?
         .map(|entry| entry.unwrap().path())
         .collect();
-    names.retain(|path| !path.ends_with("plan.json"));
     names.sort();
     let text = fs::read_to_string(&names[0])?;
     fs::write(

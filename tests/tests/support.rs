@@ -445,10 +445,12 @@ pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifes
     old.engine.writer = None;
     old.identity.engine = canonical::id(&old.engine)?;
     old.plan_id = old.identity.plan_id()?;
-    // Nor did it remember sides.
-    if let Some(at) = old.files.iter().position(|file| file.name() == "sides") {
-        let sides = store.join(old.files.remove(at).path);
-        fs::remove_dir_all(sides.parent().unwrap())?;
+    // Nor did it remember sides, or what inputs held.
+    for table in ["sides", "inputs"] {
+        if let Some(at) = old.files.iter().position(|file| file.name() == table) {
+            let file = store.join(old.files.remove(at).path);
+            fs::remove_dir_all(file.parent().unwrap())?;
+        }
     }
     for file in &mut old.files {
         file.path = file.path.replace(&plan_id, &old.plan_id);
@@ -457,17 +459,54 @@ pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifes
         let folder = store.join(folder);
         fs::rename(folder.join(&plan_id), folder.join(&old.plan_id))?;
     }
-    let receipts = store.join("_wavemill/receipts");
-    for name in files_below(&receipts) {
-        let text = fs::read_to_string(receipts.join(&name))?;
-        fs::write(receipts.join(&name), text.replace(&plan_id, &old.plan_id))?;
-    }
+    to_old_receipts(store, &plan_id, &old)?;
 
     fs::write(
         store.join("_wavemill/versions/00000001.json"),
         old.to_json()?,
     )?;
     Ok(old)
+}
+
+/// Makes one receipt a shard of those of its features and of what was seen of its inputs.
+fn to_old_receipts(store: &Path, plan_id: &str, old: &Manifest) -> Result<(), Failed> {
+    let folder = store.join("_wavemill/receipts").join(&old.plan_id);
+    let read = |name: &str| -> Result<Value, Failed> {
+        let text = fs::read_to_string(folder.join(name))?;
+        Ok(serde_json::from_str(&text.replace(plan_id, &old.plan_id))?)
+    };
+
+    for label in files_below(&folder.join("_seen")) {
+        let mut inputs = read(&format!("_seen/{label}"))?;
+        for (_, seen) in inputs.as_object_mut().unwrap() {
+            seen.as_object_mut().unwrap().remove("decode_key");
+        }
+
+        let mut of_shard = Value::Null;
+        let mut files = Vec::new();
+        let mut partials = serde_json::Map::new();
+        for feature in &old.features {
+            of_shard = read(&format!("{}/{label}", feature.name))?;
+            files.push(of_shard["file"].take());
+            partials.insert(feature.name.clone(), of_shard["partials"].take());
+        }
+        let receipt = serde_json::json!({
+            "key": of_shard["key"],
+            "files": files,
+            "rejects": of_shard["rejects"],
+            "clips_written": of_shard["clips_written"],
+            "partials": partials,
+            "class_counts": of_shard["class_counts"],
+            "inputs": inputs,
+        });
+        fs::write(folder.join(label), receipt.to_string())?;
+    }
+
+    fs::remove_dir_all(folder.join("_seen"))?;
+    for feature in &old.features {
+        fs::remove_dir_all(folder.join(&feature.name))?;
+    }
+    Ok(())
 }
 
 /// Copies files and their folders.
@@ -499,13 +538,15 @@ pub(crate) fn files_below(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Receipts of shards so far, of all plans.
+/// Receipts of files so far, of all plans.
 pub(crate) fn receipts(store: &Path) -> usize {
     let names = files_below(&store.join("_wavemill/receipts"));
 
-    // Not those that are being written, nor what the plan was made of.
+    // Not those that are being written, nor what the plan was made of, nor what was seen of its inputs.
     let finished = names.iter().filter(|name| {
-        name.ends_with(".json") && !name.contains("/.") && !name.ends_with("plan.json")
+        let is_other =
+            name.contains("/.") || name.contains("/_seen/") || name.ends_with("plan.json");
+        name.ends_with(".json") && !is_other
     });
     finished.count()
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use wavemill_tests::Failed;
 
-use crate::support::{Inputs, run, scratch};
+use crate::support::{Inputs, files_below, run, scratch};
 
 /// Clips of a quarter of a second, and few of them a shard.
 const RECIPE: &str = r#"
@@ -48,6 +48,10 @@ pub(crate) struct Row {
     pub side: &'static str,
     /// Tracks of one voice are one recording.
     pub voice: u32,
+    /// Text in a chunk of the file that is no audio; empty: no such chunk.
+    pub tag: &'static str,
+    /// Samples of it, at 8 kHz.
+    pub samples: u32,
 }
 
 /// Tracks by `clip_key`.
@@ -80,6 +84,8 @@ impl Table {
             genre: ["Folk", "Jazz", "Rock"][artist as usize % 3],
             side: "training",
             voice: track,
+            tag: "",
+            samples: SAMPLES,
         };
         self.rows.insert(key(track), row);
         self.rows.get_mut(&key(track)).unwrap()
@@ -91,6 +97,16 @@ impl Table {
 
     pub(crate) fn row(&mut self, track: u32) -> &mut Row {
         self.rows.get_mut(&key(track)).unwrap()
+    }
+
+    /// Puts lines before the recipe's last section, and changes lines of it.
+    pub(crate) fn set_recipe(&self, sections: &str, changes: &[(&str, &str)]) {
+        let mut recipe = RECIPE.replace("[shards]", &format!("{sections}\n[shards]"));
+        for (from, to) in changes {
+            assert!(recipe.contains(from), "{from}");
+            recipe = recipe.replace(from, to);
+        }
+        fs::write(self.folder.join("table.toml"), recipe).unwrap();
     }
 
     /// Writes metadata and audio as the rows say.
@@ -107,9 +123,15 @@ impl Table {
 
             // One that is there stays as it is, and keeps its time.
             let path = audio.join(clip_key);
-            let bytes = wav(row.voice);
+            let bytes = wav(row);
             if fs::read(&path).ok().as_ref() != Some(&bytes) {
                 fs::write(path, bytes)?;
+            }
+        }
+        // Files of tracks that are gone go too.
+        for name in files_below(&audio) {
+            if !self.rows.contains_key(&name) {
+                fs::remove_file(audio.join(name))?;
             }
         }
         fs::write(metadata.join("table.csv"), csv)?;
@@ -145,12 +167,25 @@ pub(crate) fn key(track: u32) -> String {
     format!("a/{track:03}.wav")
 }
 
-/// 16 bits, mono: noise of its own, of equal length for all.
-fn wav(voice: u32) -> Vec<u8> {
-    let data_bytes = SAMPLES * 2;
+/// A file of a quarter of a second, without a tag.
+pub(crate) fn noise(voice: u32) -> Vec<u8> {
+    wav(&Row {
+        artist: None,
+        genre: "",
+        side: "",
+        voice,
+        tag: "",
+        samples: SAMPLES,
+    })
+}
+
+/// 16 bits, mono: noise of its own, with a chunk of text before it where it has a tag.
+fn wav(row: &Row) -> Vec<u8> {
+    let data_bytes = row.samples * 2;
+    let tag = chunk_of_text(row.tag);
     let mut bytes = Vec::new();
     bytes.extend_from_slice(b"RIFF");
-    bytes.extend_from_slice(&(36 + data_bytes).to_le_bytes());
+    bytes.extend_from_slice(&(36 + data_bytes + tag.len() as u32).to_le_bytes());
     bytes.extend_from_slice(b"WAVEfmt ");
     bytes.extend_from_slice(&16_u32.to_le_bytes());
     bytes.extend_from_slice(&1_u16.to_le_bytes());
@@ -159,14 +194,31 @@ fn wav(voice: u32) -> Vec<u8> {
     bytes.extend_from_slice(&(RATE_HZ * 2).to_le_bytes());
     bytes.extend_from_slice(&2_u16.to_le_bytes());
     bytes.extend_from_slice(&16_u16.to_le_bytes());
+    bytes.extend_from_slice(&tag);
     bytes.extend_from_slice(b"data");
     bytes.extend_from_slice(&data_bytes.to_le_bytes());
 
     // A linear congruential generator: its constants are those of Numerical Recipes.
-    let mut state = voice.wrapping_mul(2_654_435_761).wrapping_add(1);
-    for _ in 0..SAMPLES {
+    let mut state = row.voice.wrapping_mul(2_654_435_761).wrapping_add(1);
+    for _ in 0..row.samples {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         bytes.extend_from_slice(&((state >> 16) as u16).to_le_bytes());
     }
+    bytes
+}
+
+/// `INFO` of an artist's name, as editors write it.
+fn chunk_of_text(text: &str) -> Vec<u8> {
+    if text.is_empty() {
+        return Vec::new();
+    }
+    // Of even length, so that no byte has to be added.
+    let text = format!("{text:>width$}", width = text.len().next_multiple_of(2));
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(b"LIST");
+    bytes.extend_from_slice(&(12 + text.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(b"INFOIART");
+    bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
     bytes
 }

@@ -280,6 +280,19 @@ pub struct KeptSides {
 }
 
 impl KeptSides {
+    /// Clips that had another key: `renames` has the one before, by that of today.
+    pub(crate) fn rename(&mut self, renames: &HashMap<String, String>) {
+        for groups in [&mut self.artist, &mut self.stratified] {
+            let mut renamed = groups.groups.clone();
+            for (now, before) in renames {
+                if let Some(side) = groups.side(&track_group(before)) {
+                    renamed.push((track_group(now).into(), side));
+                }
+            }
+            *groups = GroupSides::new(renamed);
+        }
+    }
+
     /// Those by one rule.
     #[must_use]
     pub const fn by(&self, rule: KeptRule) -> &GroupSides {

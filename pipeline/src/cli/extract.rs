@@ -20,7 +20,7 @@ use super::output::{self, OutputArgs};
 use super::progress;
 use crate::catalog::Duplicates;
 use crate::extract::ExtractError;
-use crate::run::{self, Job, Preview, Report, RunError, RunMonitor, SideChanges};
+use crate::run::{self, FileReuse, Job, Preview, Report, RunError, RunMonitor, SideChanges};
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
@@ -84,6 +84,9 @@ pub struct ExtractCommand {
     /// Draw all sides anew, also those that the store's last version gave
     #[arg(long)]
     pub resplit: bool,
+    /// Compute all rows, and take none over from the store's last version: the files are the same ones
+    #[arg(long)]
+    pub recompute: bool,
     /// Drop an unfinished run that used another engine
     #[arg(long)]
     pub restart: bool,
@@ -108,7 +111,6 @@ impl ExtractCommand {
         wavemill_kernels::return_large_blocks();
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
         let warnings = recipe.warnings();
-        tell_warnings(&warnings);
         let settings = self.settings()?;
         let job = Job {
             recipe,
@@ -118,22 +120,29 @@ impl ExtractCommand {
         };
 
         let monitor = RunMonitor {
-            on_sides: Some(tell_sides),
+            on_plan: Some(tell_plan),
             ..RunMonitor::default()
         };
         if self.dry_run {
-            let preview = accompanied(&monitor, || run::preview(&job, &settings, &monitor.course))?;
-            return self.preview(preview, warnings);
+            let preview = accompanied(&monitor, || run::preview(&job, &settings, &monitor.course));
+            if preview.is_err() {
+                tell_warnings(&warnings);
+            }
+            return self.preview(preview?, warnings);
         }
 
         let start = Instant::now();
-        let mut report = accompanied(&monitor, || run::run(&job, &settings, &monitor))?;
+        let report = accompanied(&monitor, || run::run(&job, &settings, &monitor));
+        if !monitor.is_planned.load(Ordering::Relaxed) {
+            tell_warnings(&warnings);
+        }
+        let mut report = report?;
         tell_warnings(&report.warnings);
 
         if self.json {
-            // Those of the recipe and of the sides come first, as they were told.
+            // Those of the sides and of the recipe come first, as they were told.
             let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
-            let told = warnings.into_iter().chain(of_sides);
+            let told = of_sides.into_iter().chain(warnings);
             report.warnings.splice(0..0, told);
             writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
         } else {
@@ -168,6 +177,7 @@ impl ExtractCommand {
             backend: self.backend.open(level)?,
             new_version: self.new_version,
             resplit: self.resplit,
+            recompute: self.recompute,
             restart: self.restart,
             allow_outside: self.allow_outside,
         })
@@ -199,9 +209,11 @@ impl ExtractCommand {
     }
 
     fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<()> {
+        let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
+        let told = of_sides.into_iter().chain(warnings);
+        let told: Vec<String> = told.collect();
+        tell_warnings(&told);
         if self.json {
-            let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
-            let told = warnings.into_iter().chain(of_sides);
             preview.warnings.splice(0..0, told);
             writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
             return Ok(());
@@ -217,13 +229,16 @@ fn tell_warnings(warnings: &[String]) {
     }
 }
 
-/// How sides change, while nothing is committed yet: there is time to stop the run.
-fn tell_sides(sides: &SideChanges) {
+/// How sides change, while nothing is committed yet: there is time to stop the run. What makes scores of earlier models
+/// wrong comes first.
+fn tell_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
     output::clear_bar();
-    if let Some(warning) = sides.warning() {
-        eprintln!("warning: {warning}");
+    let of_sides = sides.and_then(SideChanges::warning);
+    let warnings: Vec<String> = of_sides.into_iter().chain(recipe.warnings()).collect();
+    tell_warnings(&warnings);
+    if let Some(sides) = sides {
+        output::report(&shown_lines(&side_words(sides)));
     }
-    output::report(&shown_lines(&side_words(sides)));
 }
 
 /// `sides: 3 tracks new, 1 gone, 2 on another side (2 test -> training)`, and which tracks their groups took along.
@@ -346,8 +361,19 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     if counts.clips_written == 0 {
         text += "  warning: no clip gave a row; `wavemill sql` shows why in the table rejects\n";
     }
-    if report.shards_reused > 0 {
-        text += &format!("  {} shards were there already\n", report.shards_reused);
+    let FileReuse {
+        shards_reused,
+        files_rewritten,
+        files_new,
+    } = report.reuse;
+    if shards_reused > 0 {
+        text += &format!("  {shards_reused} shards were there already\n");
+    }
+    if report.rows_taken_over > 0 {
+        text += &format!(
+            "  files: {files_rewritten} rewritten, {files_new} new; clips decoded {}, rows taken over {}\n",
+            report.clips_decoded, report.rows_taken_over
+        );
     }
     if let Some(device) = &report.device {
         // Small batches and idle lanes say that decoding, and not the device, bounds the run.
@@ -408,6 +434,34 @@ fn duplicate_words(
     )
 }
 
+/// What differs from the store's latest version, and how much of it is to be done; nothing for a new store.
+fn growth_words(preview: &Preview) -> String {
+    let Some(changes) = &preview.changes else {
+        return String::new();
+    };
+    let mut text = String::new();
+    for words in changes.words() {
+        text += &format!("changed: {}\n", shown(&words));
+    }
+
+    if let Some(work) = &preview.work {
+        let FileReuse {
+            shards_reused,
+            files_rewritten,
+            files_new,
+        } = work.reuse;
+        text += &format!(
+            "work: {} clips to decode, {} rows to take over\n",
+            work.clips_to_decode, work.rows_to_take_over
+        );
+        text += &format!(
+            "files: {shards_reused} there already, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
+            DecimalBytes(work.bytes_to_write)
+        );
+    }
+    text
+}
+
 fn preview_words(preview: &Preview) -> String {
     let mut text = format!("{:>9}  rows read\n", preview.rows_read);
     if preview.rows_rejected > 0 {
@@ -452,11 +506,9 @@ fn preview_words(preview: &Preview) -> String {
     );
 
     if let Some(sides) = &preview.sides {
-        if let Some(warning) = sides.warning() {
-            text += &format!("warning: {warning}\n");
-        }
         text += &side_words(sides);
     }
+    text += &growth_words(preview);
     text += &format!("{}\n", preview.outcome);
     for warning in &preview.warnings {
         text += &format!("warning: {}\n", shown(warning));

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use indicatif::DecimalBytes;
+use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 
 use super::exit::{DamagedStore, UsageError};
 use super::output::report;
 use super::{READER_EXIT_CODES, devices};
+use crate::changes::{ClassCount, DataChanges, EXAMPLES, State};
 use crate::store::{Diff, Store, VersionContent, VersionLine};
 
 const INFO_EXAMPLES: &str = "\
@@ -385,6 +387,9 @@ pub struct DiffCommand {
     from: u64,
     /// The second
     to: u64,
+    /// List every track that differs, and not only the first of each kind
+    #[arg(long)]
+    rows: bool,
     /// As JSON on stdout
     #[arg(long)]
     json: bool,
@@ -400,11 +405,16 @@ impl DiffCommand {
         let (_, from) = store.manifest(Some(self.from))?;
         let (_, to) = store.manifest(Some(self.to))?;
         let diff = Diff::new(&from, &to);
+        let data = self.data_changes(&store, &from, &to);
         if self.json {
-            writeln!(stdout(), "{}", serde_json::to_string(&diff)?)?;
+            let whole = WholeDiff { diff, data };
+            writeln!(stdout(), "{}", serde_json::to_string(&whole)?)?;
             return Ok(());
         }
 
+        if let Some(data) = &data {
+            print_data(data, self.rows)?;
+        }
         for change in &diff.recipe {
             writeln!(stdout(), "recipe {}", shown(&change.to_string()))?;
         }
@@ -423,4 +433,54 @@ impl DiffCommand {
         writeln!(stdout(), "= {} files are equal", diff.files_equal)?;
         Ok(())
     }
+
+    /// What differs between the tracks; `None`, with a warning, where one of the versions cannot be read.
+    fn data_changes(&self, store: &Store, from: &Manifest, to: &Manifest) -> Option<DataChanges> {
+        let states = State::of_version(store, from)
+            .and_then(|from| Ok((from, State::of_version(store, to)?)));
+        match states {
+            Ok((from, to)) => {
+                let mut data = DataChanges::between(&from, &to);
+                if !self.rows {
+                    data.shorten(EXAMPLES);
+                }
+                Some(data)
+            }
+            Err(_) => {
+                eprintln!(
+                    "warning: tracks are not compared: the data of one of the versions is lost, damaged or removed by \
+                     `wavemill gc`"
+                );
+                None
+            }
+        }
+    }
+}
+
+/// The answer of `diff --json`.
+#[derive(Serialize)]
+struct WholeDiff {
+    #[serde(flatten)]
+    diff: Diff,
+    /// Null where the tracks of a version cannot be read.
+    data: Option<DataChanges>,
+}
+
+fn print_data(data: &DataChanges, with_rows: bool) -> Result<()> {
+    for words in data.words() {
+        writeln!(stdout(), "{}", shown(&words))?;
+    }
+    for (target, classes) in &data.classes {
+        for (class, count) in classes {
+            let ClassCount { before, after } = count;
+            let words = format!("class {target} {class}: {before} -> {after} clips");
+            writeln!(stdout(), "{}", shown(&words))?;
+        }
+    }
+    if with_rows {
+        for line in data.row_lines() {
+            writeln!(stdout(), "  {}", shown(&line))?;
+        }
+    }
+    Ok(())
 }

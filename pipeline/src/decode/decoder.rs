@@ -100,6 +100,8 @@ impl Decode for SymphoniaDecoder {
     }
 
     fn decode(&mut self, _extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject> {
+        // The formats set it as soon as they have it, since rejects have one too.
+        out.decode_key = None;
         if bytes.is_empty() {
             return Err(reject(Reason::Empty, "the file has no bytes"));
         }

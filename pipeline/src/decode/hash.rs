@@ -1,35 +1,50 @@
-//! The hash of a clip's audio without decoding it: what tells a recording that is there twice.
+//! What is known of a clip without decoding it: hashes that tell a recording that is there twice, and an input that
+//! decodes as it did before.
 
 use super::mp3::Surveyor;
 use super::sniff::{Format, sniff};
 use super::{FILE_BYTES_MAX, flac, ogg, wav};
 
-/// Hashes audio; one a thread, its buffers are kept from clip to clip.
+/// The hashes of one file. Both are there, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InputFacts {
+    /// The `audio_blake3` that decoding gives; `None` for a file in which no audio is found.
+    pub audio: Option<blake3::Hash>,
+    /// The [decode key](super::Pcm::decode_key) that decoding gives; `None` for a file in which no audio is found.
+    pub decode: Option<blake3::Hash>,
+}
+
+impl InputFacts {
+    /// Of a file with audio in it.
+    pub(super) fn of_audio(audio_blake3: blake3::Hash, decode_key: blake3::Hash) -> Self {
+        Self {
+            audio: Some(audio_blake3),
+            decode: Some(decode_key),
+        }
+    }
+}
+
+/// Hashes files without decoding them; one a thread, its buffers are kept from clip to clip.
 #[derive(Debug, Default)]
-pub struct AudioHasher {
+pub struct InputHasher {
     surveyor: Surveyor,
 }
 
-impl AudioHasher {
-    /// The `audio_blake3` that decoding this file gives; `None` for a file in which no audio is found.
-    pub fn hash(&mut self, bytes: &[u8]) -> Option<blake3::Hash> {
+impl InputHasher {
+    /// Walks over a whole file, as decoding does before it decodes: both always give the same hashes.
+    ///
+    /// There may be hashes of a file that decodes to a reject, for example where it is too short.
+    pub fn read(&mut self, bytes: &[u8]) -> InputFacts {
         if bytes.len() > FILE_BYTES_MAX {
-            return None;
+            return InputFacts::default();
         }
         match sniff(bytes) {
-            Format::Mpeg => {
-                let survey = self.surveyor.survey(bytes);
-                survey
-                    .stream
-                    // Files of the other layers are rejects, which have no `audio_blake3`.
-                    .filter(|stream| stream.layer == 3)
-                    .map(|_| survey.audio_blake3)
-            }
-            Format::Unsupported(_) => None,
-            Format::Flac => flac::hash(bytes),
-            Format::Wav => wav::hash(bytes),
-            Format::Ogg if ogg::holds_flac(bytes) => flac::hash(bytes),
-            Format::Ogg => ogg::hash(bytes),
+            Format::Mpeg => self.surveyor.survey(bytes).facts(),
+            Format::Unsupported(_) => InputFacts::default(),
+            Format::Flac => flac::facts(bytes),
+            Format::Wav => wav::facts(bytes),
+            Format::Ogg if ogg::holds_flac(bytes) => flac::facts(bytes),
+            Format::Ogg => ogg::facts(bytes),
         }
     }
 }

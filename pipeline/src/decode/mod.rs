@@ -5,6 +5,7 @@ mod codec;
 mod decoder;
 mod flac;
 mod hash;
+mod key;
 mod length;
 mod loss;
 mod mp3;
@@ -18,7 +19,7 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 pub use channels::Channels;
 pub use decoder::SymphoniaDecoder;
-pub use hash::AudioHasher;
+pub use hash::{InputFacts, InputHasher};
 pub use length::longest_s;
 
 /// Name and version of what decodes; part of the engine and of every feature's identity.
@@ -63,6 +64,10 @@ pub struct Pcm {
     pub lost_s: f32,
     /// blake3 over all audio frames of the file, lower-case hex.
     pub audio_blake3: String,
+    /// A hash over everything that decoding reads of the file, as [`InputHasher`] gives it: files of equal keys give
+    /// equal samples, `lost_s` and `audio_blake3`, or equal rejects but for their offsets. It is set by every
+    /// [`Decode::decode`], also by one that ends in a reject; `None` for a file in which no audio is found.
+    pub decode_key: Option<blake3::Hash>,
 }
 
 impl Pcm {

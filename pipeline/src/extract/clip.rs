@@ -26,7 +26,7 @@ pub(super) struct Ticket {
     pub todo: usize,
     /// Index into the cleaned rows.
     pub row: usize,
-    /// The content's hash is there once it was read.
+    /// Of a file that could not be read, until it was read.
     pub seen: InputSeen,
 }
 

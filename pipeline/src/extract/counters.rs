@@ -17,6 +17,8 @@ pub struct StageTimes {
     pub features: AtomicU64,
     /// Parquet encoding and compression.
     pub encode: AtomicU64,
+    /// Reading rows of an earlier version.
+    pub take: AtomicU64,
 }
 
 /// Live counters, for progress.
@@ -26,6 +28,10 @@ pub struct Counters {
     pub clips: AtomicU64,
     /// Rejects among them.
     pub rejects: AtomicU64,
+    /// Clips among them that were decoded, or at least read.
+    pub clips_read: AtomicU64,
+    /// Rows that were taken over from an earlier version, each counted once for every feature.
+    pub rows_taken: AtomicU64,
     /// Compressed bytes read.
     pub bytes: AtomicU64,
     /// Where CPU time went.

@@ -32,6 +32,14 @@ pub enum ExtractError {
         /// The answer, after retries.
         source: io::Error,
     },
+    /// A file of which one part of the store was made, and that is another one now.
+    #[error(
+        "{clip_key}: changed while it was extracted, and nothing was committed; the same command goes on from here"
+    )]
+    Changed {
+        /// Which clip.
+        clip_key: String,
+    },
     /// No thread can be started.
     #[error("cannot start a worker: use fewer --threads")]
     Threads {

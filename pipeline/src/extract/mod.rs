@@ -5,7 +5,6 @@
 
 mod clip;
 mod counters;
-pub(crate) mod duplicates;
 mod error;
 mod event;
 mod lanes;
@@ -15,6 +14,7 @@ mod reader;
 mod refusal;
 mod reject_tally;
 mod spare_pcms;
+pub(crate) mod survey;
 mod work;
 mod worker;
 mod writer;

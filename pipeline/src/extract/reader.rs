@@ -15,9 +15,10 @@ use wavemill_schemas::reject::{Reject, Stage};
 use super::clip::{ClipBytes, Ticket, extension, panicked};
 use super::counters::{add_time, cpu_time};
 use super::event::Event;
-use super::{ExtractError, Work};
+use super::{ExtractError, Work, survey};
 use crate::budget::{Permit, Refusal};
-use crate::decode::{Decode, Pcm};
+use crate::decode::{Decode, InputHasher, Pcm};
+use crate::shards::TakenClip;
 use crate::source::{InputSeen, ReadFailure};
 
 /// A reader's ends of the queues.
@@ -105,11 +106,19 @@ impl ReadOrder {
             return Ok(None);
         };
         let clip_key = &work.clips[row].clip_key;
-        let read_bytes = work.source.read_bytes(clip_key);
+        let taken = work.taken.clips.get(&row);
+        // No file is read of a clip whose rows are taken over.
+        let read_bytes = match taken {
+            Some(_) => 0,
+            None => work.source.read_bytes(clip_key),
+        };
 
         // The caller holds the order's lock while this waits, so permits are taken in plan order.
         let permit = if work.features.is_closed() {
-            let charge = work.features.closed_charge(read_bytes);
+            let charge = match taken {
+                Some(clip) => work.features.taken_charge(clip.duration_s),
+                None => work.features.closed_charge(read_bytes),
+            };
             work.budget.enter(self.seq, charge)
         } else {
             work.budget.enter_file(self.seq, read_bytes)
@@ -122,9 +131,9 @@ impl ReadOrder {
             seq: self.seq,
             todo,
             row,
-            seen: InputSeen {
-                id: work.source.index().get(clip_key).copied(),
-                content: String::new(),
+            seen: match taken {
+                Some(clip) => clip.seen.clone(),
+                None => InputSeen::unreadable(work.source.index().get(clip_key).copied()),
             },
         };
         self.member += 1;
@@ -168,6 +177,10 @@ impl<'a> Reader<'a> {
         permit: Permit,
         mut bytes: Vec<u8>,
     ) -> Result<ClipBytes, ExtractError> {
+        if let Some(taken) = self.work.taken.clips.get(&ticket.row) {
+            return self.let_in_taken(ticket, permit, taken);
+        }
+
         let failure = self.read_file(&ticket, &mut bytes)?;
         if self.work.features.is_closed() {
             // The decoder stops at `duration_s` by itself. What is asked for and not used costs nothing, unless a device's
@@ -235,6 +248,36 @@ impl<'a> Reader<'a> {
                 clip.failure = self.read_file(&clip.ticket, &mut clip.bytes)?;
             }
         }
+    }
+
+    /// The same for a clip whose rows are taken over: it has no file in memory that could give way.
+    fn let_in_taken(
+        &self,
+        ticket: Ticket,
+        mut permit: Permit,
+        taken: &TakenClip,
+    ) -> Result<ClipBytes, ExtractError> {
+        let features = self.work.features;
+        let clip_key = &self.work.clips[ticket.row].clip_key;
+        let wanted = features.taken_charge(taken.duration_s);
+        // Where the recipe bounds the length of clips it is in already.
+        let mut is_in = features.is_closed();
+        while !is_in {
+            let admitted = permit.admit(ticket.seq, wanted);
+            is_in = admitted.map_err(|refusal| self.refused(refusal, clip_key, 0))?;
+            if !is_in {
+                let retaken = permit.retake(ticket.seq, 0);
+                retaken.map_err(|refusal| self.refused(refusal, clip_key, 0))?;
+            }
+        }
+
+        Ok(ClipBytes {
+            ticket,
+            bytes: Vec::new(),
+            longest_s: 0.0,
+            failure: None,
+            permit,
+        })
     }
 
     fn refused(&self, refusal: Refusal, clip_key: &str, bytes: u64) -> ExtractError {
@@ -305,7 +348,9 @@ impl<'a> Reader<'a> {
         add_time(&counters.times.decode, start);
         if measured.is_err() {
             // It was read and judged: the receipt says what it was.
-            ticket.seen.content = blake3::hash(bytes).to_hex().to_string();
+            let decode_key = survey::facts_of(&mut InputHasher::default(), bytes).decode;
+            let content = blake3::hash(bytes);
+            ticket.seen = InputSeen::read(ticket.seen.id, content, decode_key);
         }
         Ok(measured)
     }

@@ -6,15 +6,23 @@ use super::{Counters, Limits};
 use crate::budget::ByteBudget;
 use crate::catalog::ClipRow;
 use crate::features::FeaturePlan;
-use crate::shards::{Format, ShardTask};
+use crate::shards::{Format, KeyInputs, ShardTask, TakenRows};
 use crate::source::Source;
 
 /// What readers, workers and lanes share.
 pub(crate) struct Work<'a> {
     /// Cleaned rows.
     pub clips: &'a [ClipRow],
+    /// What the keys of files are made of: just the features that are computed.
+    pub keys: &'a KeyInputs<'a>,
+    /// Their numbers in the recipe.
+    pub feature_numbers: &'a [usize],
+    /// Names all features of the plan.
+    pub features_id: &'a str,
     /// Shards to write.
     pub todo: &'a [ShardTask<'a>],
+    /// Clips that are not read, because an earlier version has their rows.
+    pub taken: &'a TakenRows,
     /// Where bytes come from.
     pub source: &'a dyn Source,
     /// What to compute.

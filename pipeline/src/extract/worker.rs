@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use fail::fail_point;
@@ -11,11 +12,13 @@ use super::clip::{ClipBytes, DecodedClip, Failure, Ticket, extension, panic_word
 use super::counters::{add_time, cpu_time};
 use super::event::Event;
 use super::spare_pcms::SparePcms;
-use super::{ExtractError, Work};
-use crate::decode::{Decode, Pcm};
+use super::{ExtractError, Work, survey};
+use crate::budget::Permit;
+use crate::decode::{Decode, InputHasher, Pcm};
 use crate::features::{Extractor, SegmentResults};
 use crate::plan::segments::Segment;
-use crate::shards::RowGroup;
+use crate::shards::{AudioFacts, FeatureRow, RowGroup, RowReader, TakenClip, TakenRow};
+use crate::source::InputSeen;
 
 /// A worker's ends of the queues.
 pub(super) struct WorkerQueues {
@@ -39,16 +42,22 @@ pub(super) struct Worker<'a> {
     // A panic leaves both in doubt; they are made anew after one.
     decoder: Option<Box<dyn Decode>>,
     extractor: Option<Extractor>,
+    /// For files that decoding rejects.
+    hasher: InputHasher,
+    /// For rows that are taken over.
+    rows: RowReader<'a>,
 }
 
 impl<'a> Worker<'a> {
     /// A worker that has planned nothing yet.
     #[must_use]
-    pub(super) const fn new(work: &'a Work<'a>) -> Self {
+    pub(super) fn new(work: &'a Work<'a>) -> Self {
         Self {
             work,
             decoder: None,
             extractor: None,
+            hasher: InputHasher::default(),
+            rows: RowReader::new(work.taken),
         }
     }
 
@@ -115,6 +124,14 @@ impl<'a> Worker<'a> {
 
     /// What became of a clip; `None` where a device goes on with it.
     fn clip(&mut self, clip: ClipBytes, queues: &WorkerQueues) -> Option<Event> {
+        if let Some(taken) = self.work.taken.clips.get(&clip.ticket.row) {
+            return Some(self.take_over(clip.ticket, clip.permit, taken));
+        }
+
+        self.work
+            .counters
+            .clips_read
+            .fetch_add(1, Ordering::Relaxed);
         let ClipBytes {
             mut ticket,
             bytes,
@@ -127,8 +144,16 @@ impl<'a> Worker<'a> {
         let decoded = match failure {
             Some(reject) => Err(reject.into()),
             None => {
-                ticket.seen.content = blake3::hash(&bytes).to_hex().to_string();
-                self.guarded(|worker| worker.decode(&ticket, &bytes, longest_s, &mut pcm))
+                let content = blake3::hash(&bytes);
+                let decoded =
+                    self.guarded(|worker| worker.decode(&ticket, &bytes, longest_s, &mut pcm));
+                // A file that was rejected has a key too, which must not depend on how far decoding came.
+                let decode_key = match &decoded {
+                    Ok(_) => pcm.decode_key,
+                    Err(_) => survey::facts_of(&mut self.hasher, &bytes).decode,
+                };
+                ticket.seen = InputSeen::read(ticket.seen.id, content, decode_key);
+                decoded
             }
         };
         let kept_bytes = self.work.limits.kept_bytes;
@@ -171,6 +196,85 @@ impl<'a> Worker<'a> {
                 Some(clip.ticket.end(self.work, Err(failure)))
             }
         }
+    }
+
+    /// Ends a clip with what an earlier version has of it.
+    fn take_over(&mut self, ticket: Ticket, permit: Permit, taken: &TakenClip) -> Event {
+        let runs = match &taken.outcome {
+            Ok(runs) => runs,
+            Err(reject) => return ticket.end(self.work, Err(reject.clone().into())),
+        };
+
+        let start = cpu_time();
+        let read = catch_unwind(AssertUnwindSafe(|| self.rows.rows(runs)));
+        let clip_key = &self.work.clips[ticket.row].clip_key;
+        let rows = match read {
+            Ok(Ok(rows)) => rows,
+            Ok(Err(source)) => return Event::Failed(source.into()),
+            Err(panic) => {
+                return Event::Failed(ExtractError::Panic {
+                    what: format!("{clip_key}: taking over its rows"),
+                    words: panic_words(&*panic),
+                });
+            }
+        };
+        let rows = self.of_today(&ticket, permit, taken, rows);
+        add_time(&self.work.counters.times.take, start);
+        ticket.end(self.work, Ok(rows))
+    }
+
+    /// Rows of an earlier version as rows of this one.
+    fn of_today(
+        &self,
+        ticket: &Ticket,
+        mut permit: Permit,
+        taken: &TakenClip,
+        rows: Vec<TakenRow>,
+    ) -> Vec<FeatureRow> {
+        let Work {
+            clips,
+            features,
+            counters,
+            todo,
+            ..
+        } = self.work;
+        let (held_bytes, n_samples) = features.taken_bytes(taken.duration_s);
+        permit.holds(held_bytes);
+        let clip_key = &clips[ticket.row].clip_key;
+        let split = &todo[ticket.todo].shard.split;
+
+        let mut permit = Some(permit);
+        let mut audio: Option<Arc<AudioFacts>> = None;
+        let mut wanted = Vec::with_capacity(rows.len());
+        for row in rows {
+            if !features.is_row_of(clip_key, row.segment as usize, split) {
+                continue;
+            }
+            // All rows of a clip share it, and were made of one decoding.
+            let audio = audio.get_or_insert_with(|| {
+                Arc::new(AudioFacts {
+                    duration_s: row.duration_s,
+                    lost_s: row.lost_s,
+                    audio_blake3: row.audio_blake3,
+                    permit: permit.take(),
+                })
+            });
+            wanted.push(FeatureRow {
+                clip: ticket.row,
+                segment: row.segment,
+                n_samples,
+                offset_s: row.offset_s,
+                silent: row.silent,
+                audio: Arc::clone(audio),
+                tensors: row.tensors,
+            });
+        }
+
+        let n_taken = wanted.len() * features.entries().len();
+        counters
+            .rows_taken
+            .fetch_add(n_taken as u64, Ordering::Relaxed);
+        wanted
     }
 
     /// A panic costs its clip, not the run.

@@ -2,16 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::Sender;
-use wavemill_schemas::manifest::Receipt;
-
 use super::event::Event;
 use super::pool::{self, Queues};
 use super::{ExtractError, RejectTally, Work};
-use crate::shards::{RowGroup, ShardWriter, WriterArgs};
+use crate::shards::{FinishedShard, FinishedShards, RowGroup, ShardWriter, WriterArgs};
 use crate::store::Store;
+use crossbeam_channel::Sender;
+use fail::fail_point;
 
-/// Writes every shard of `work.todo` and puts its receipt into `receipts`, which is in plan order.
+/// Writes every shard of `work.todo` and puts its receipts into `finished`.
 ///
 /// # Errors
 /// The first [`ExtractError`]; [`ExtractError::Interrupted`] when `work.stop` was set. Finished shards keep their
@@ -20,13 +19,16 @@ pub(crate) fn write_shards(
     store: &Store,
     plan_id: &str,
     work: &Work<'_>,
-    receipts: &mut [Option<Receipt>],
+    finished: &mut FinishedShards,
 ) -> Result<(), ExtractError> {
     let mut files = Files {
         writer: ShardWriter::new(WriterArgs {
             root: store.root(),
             plan_id,
             clips: work.clips,
+            keys: work.keys,
+            features_id: work.features_id,
+            taken: work.taken,
             todo: work.todo,
             class_sizes: work.class_sizes,
             formats: work.formats,
@@ -36,19 +38,19 @@ pub(crate) fn write_shards(
         store,
         plan_id,
         work,
-        rejects: RejectTally::of(receipts.iter().flatten()),
-        receipts,
+        rejects: RejectTally::of(finished.receipts()),
+        finished,
+        shards_written: 0,
         clips_taken: 0,
         clips_read: None,
     };
     std::thread::scope(|scope| take_events(pool::start(scope, work), &mut files))?;
 
     // No error, and shards are missing: the run was asked to stop.
-    let done = receipts.iter().flatten().count();
-    if done < receipts.len() {
+    if files.shards_written < work.todo.len() {
         return Err(ExtractError::Interrupted {
-            done,
-            total: receipts.len(),
+            done: finished.n_done(),
+            total: finished.n_total(),
         });
     }
     Ok(())
@@ -86,7 +88,8 @@ struct Files<'a, 'w> {
     plan_id: &'a str,
     work: &'a Work<'w>,
     rejects: RejectTally,
-    receipts: &'a mut [Option<Receipt>],
+    finished: &'a mut FinishedShards,
+    shards_written: usize,
     clips_taken: usize,
     /// How many clips will have come in the end; known when the readers have ended.
     clips_read: Option<usize>,
@@ -129,12 +132,39 @@ impl Files<'_, '_> {
     }
 
     fn finish_shards(&mut self) -> Result<(), ExtractError> {
-        for (index, receipt) in self.writer.finished()? {
-            let todo = &self.work.todo[index];
-            let label = todo.shard.label();
-            self.store.write_receipt(self.plan_id, &label, &receipt)?;
-            self.receipts[todo.place] = Some(receipt);
+        for shard in self.writer.finished()? {
+            self.put(shard)?;
+            self.shards_written += 1;
         }
+        Ok(())
+    }
+
+    /// Makes a shard's receipts durable, and before them what was seen of its inputs.
+    fn put(&mut self, finished: FinishedShard) -> Result<(), ExtractError> {
+        let FinishedShard {
+            index,
+            receipts,
+            inputs,
+        } = finished;
+        let todo = &self.work.todo[index];
+        let label = todo.shard.label();
+
+        // Another feature of the shard, or another side of the clip, may have been made of what the file held before.
+        for (clip_key, seen) in &inputs {
+            let before = self.finished.inputs.get(clip_key);
+            if before.is_some_and(|before| before.content != seen.content) {
+                let clip_key = clip_key.clone();
+                return Err(ExtractError::Changed { clip_key });
+            }
+        }
+
+        self.store.write_seen(self.plan_id, &label, &inputs)?;
+        for (receipt, &feature) in receipts.into_iter().zip(self.work.feature_numbers) {
+            self.store.write_receipt(self.plan_id, &label, &receipt)?;
+            fail_point!("receipt-written");
+            self.finished.put(todo.place, feature, receipt);
+        }
+        self.finished.inputs.extend(inputs);
         Ok(())
     }
 }

@@ -17,6 +17,8 @@ const TENSOR_BYTES: u64 = 64;
 const EXTRA_SAMPLES: usize = 131_072;
 /// Copies of a tensor while Parquet makes a page of it: plain values while they grow, the page, and its compression.
 const ENCODE_COPIES: u64 = 4;
+/// Copies of a tensor while it is taken over: its compressed page, the page, and the array.
+const TAKEN_COPIES: u64 = 3;
 /// A planned conversion of rates, at most.
 const RESAMPLER_BYTES: u64 = 1 << 20;
 
@@ -98,6 +100,25 @@ impl FeaturePlan {
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
         held + self.encode_excess(longest)
+    }
+
+    /// What the rows of a clip of `duration_s` hold until they are on disk, and the samples of the longest: where they are
+    /// taken over, and not computed.
+    #[must_use]
+    pub(crate) fn taken_bytes(&self, duration_s: f32) -> (u64, usize) {
+        let clip_s = self.clip_s(f64::from(duration_s));
+        let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
+        let held = n_rows * self.row_held_bytes(row_samples);
+        (held + self.encode_excess(row_samples), row_samples)
+    }
+
+    /// What they hold while they are read: one feature at a time, Parquet's pages and arrays beside the rows.
+    #[must_use]
+    pub(crate) fn taken_charge(&self, duration_s: f32) -> u64 {
+        let clip_s = self.clip_s(f64::from(duration_s));
+        let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
+        let largest = self.encode_bytes(row_samples) / ENCODE_COPIES;
+        self.taken_bytes(duration_s).0 + TAKEN_COPIES * n_rows * largest
     }
 
     /// Bytes of `n_pcm` samples. A device takes them from where the decoder wrote them; but there are rates that it does not

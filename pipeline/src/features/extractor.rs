@@ -113,11 +113,17 @@ impl FeaturePlan {
                 "{seconds:.3} s are too few for one segment"
             )));
         }
-        if self.split.rule == SplitRule::Segment {
-            // Segments of the other sides are rows of other shards. None left is no fault of the clip.
-            segments.retain(|s| segment_side(&self.split, clip_key, s.number) == split);
-        }
+        // Segments of the other sides are rows of other shards. None left is no fault of the clip.
+        segments.retain(|s| self.is_row_of(clip_key, s.number, split));
         Ok(segments)
+    }
+
+    /// Whether a segment of a clip is a row on the side `split`. Only under the rule `segment` are segments of one clip on
+    /// several sides.
+    #[must_use]
+    pub(crate) fn is_row_of(&self, clip_key: &str, segment: usize, split: &str) -> bool {
+        self.split.rule != SplitRule::Segment
+            || segment_side(&self.split, clip_key, segment) == split
     }
 
     /// The rows of a clip, of what kernels made of its segments.

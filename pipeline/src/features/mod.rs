@@ -147,6 +147,20 @@ impl FeaturePlan {
         self.is_batched() && !reaches_behind(&self.audio)
     }
 
+    /// The same for some of the features, by their numbers in the recipe.
+    #[must_use]
+    pub(crate) fn only(&self, numbers: &[usize]) -> Self {
+        Self {
+            features: numbers.iter().map(|&n| self.features[n].clone()).collect(),
+            entries: numbers.iter().map(|&n| self.entries[n].clone()).collect(),
+            audio: self.audio.clone(),
+            split: self.split.clone(),
+            level: self.level,
+            backend: Arc::clone(&self.backend),
+            encode_limit_bytes: self.encode_limit_bytes,
+        }
+    }
+
     /// As the manifest has them, in the recipe's order.
     #[must_use]
     pub(crate) fn entries(&self) -> &[FeatureEntry] {

@@ -2,12 +2,17 @@
 //!
 //! Here it is read, and nothing is decided: a plan is a pure function of what these functions give and of today's rows.
 
+mod inputs;
+mod rows;
 mod sides;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
 
+pub(crate) use self::inputs::{ParentInput, inputs};
+pub(crate) use self::rows::{RowIndex, files_of, row_index};
 pub(crate) use self::sides::{has_sides, kept_sides};
+pub(crate) use self::table::{read_table, text};
 
 use self::table::{ParentTable, text_column};
 use crate::catalog::side_column;
@@ -28,7 +33,7 @@ pub(crate) fn shard_counts(
         return Ok(manifest.shards.clone());
     }
 
-    let tracks = ParentTable::open(store, parent, "tracks")?;
+    let tracks = ParentTable::open(store, &parent.manifest, "tracks")?;
     // Under the rule `segment` no column says anything: sides follow from the key.
     let side_column = side_column(manifest.recipe.split.rule).unwrap_or("clip_key");
     let rows = tracks.read(&["clip_key", side_column])?;
@@ -51,7 +56,7 @@ pub(crate) fn sides_of_clips(
     let Some(column) = side_column(parent.manifest.recipe.split.rule) else {
         return Ok(None);
     };
-    let tracks = ParentTable::open(store, parent, "tracks")?;
+    let tracks = ParentTable::open(store, &parent.manifest, "tracks")?;
     let rows = tracks.read(&["clip_key", column])?;
     let keys = text_column(&tracks, &rows, "clip_key")?;
     let sides = text_column(&tracks, &rows, column)?;

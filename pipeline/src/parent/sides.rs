@@ -56,7 +56,7 @@ fn draw_alike(was: &SplitSpec, now: &SplitSpec) -> bool {
 }
 
 fn stored_sides(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError> {
-    let table = ParentTable::open(store, parent, "sides")?;
+    let table = ParentTable::open(store, &parent.manifest, "sides")?;
     let rows = table.read(&["rule", "group", "side"])?;
     let rules = text_column(&table, &rows, "rule")?;
     let groups = text_column(&table, &rows, "group")?;
@@ -81,7 +81,7 @@ fn stored_sides(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError>
 /// Formats 1 and 2 have no table of sides. What `tracks` has of them is all that is known: with `--limit`, no more than
 /// the sides of planned clips.
 fn sides_of_tracks(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError> {
-    let table = ParentTable::open(store, parent, "tracks")?;
+    let table = ParentTable::open(store, &parent.manifest, "tracks")?;
     let rows = table.read(&[
         "clip_key",
         "split_artist",

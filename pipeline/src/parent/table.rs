@@ -9,8 +9,9 @@ use arrow::datatypes::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
+use wavemill_schemas::manifest::Manifest;
 
-use crate::store::{Parent, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// A table whose bytes are those that were committed.
 #[derive(Debug)]
@@ -23,8 +24,7 @@ impl ParentTable {
     ///
     /// # Errors
     /// [`StoreError::Needed`], [`StoreError::Outside`].
-    pub(super) fn open(store: &Store, parent: &Parent, name: &str) -> Result<Self, StoreError> {
-        let manifest = &parent.manifest;
+    pub(super) fn open(store: &Store, manifest: &Manifest, name: &str) -> Result<Self, StoreError> {
         let Some(entry) = manifest.files_of(name).next() else {
             return Err(StoreError::Needed {
                 path: store.data(&manifest.plan_id).join(name),
@@ -68,6 +68,22 @@ impl ParentTable {
     }
 }
 
+/// Reads columns of a version's table: what `read` makes of all rows.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn read_table<T>(
+    store: &Store,
+    manifest: &Manifest,
+    name: &str,
+    columns: &[&str],
+    read: impl FnOnce(&RecordBatch) -> Result<T, ParquetError>,
+) -> Result<T, StoreError> {
+    let table = ParentTable::open(store, manifest, name)?;
+    let rows = table.read(columns)?;
+    read(&rows).map_err(|source| table.needed(source))
+}
+
 /// A column of `rows`, which were read from `table`.
 ///
 /// # Errors
@@ -80,7 +96,11 @@ pub(super) fn text_column(
     text(rows, name).map_err(|source| table.needed(source))
 }
 
-pub(super) fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, ParquetError> {
+/// A column of `rows` as text, whatever text type it has.
+///
+/// # Errors
+/// [`ParquetError`] where there is no such column, or it holds no text.
+pub(crate) fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, ParquetError> {
     let Some(column) = rows.column_by_name(name) else {
         return Err(general(&format!("it has no column {name}")));
     };

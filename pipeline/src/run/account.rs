@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wavemill_schemas::FORMAT_VERSION;
-use wavemill_schemas::manifest::{Counts, Dropped, FeatureEntry, FileEntry, Manifest, Receipt};
+use wavemill_schemas::manifest::{Counts, Dropped, FeatureEntry, FileEntry, Manifest};
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::RunError;
@@ -12,15 +12,19 @@ use super::plan::Plan;
 use crate::catalog::Catalog;
 use crate::extract::{ExtractError, Limits, RejectTally};
 use crate::plan::ShardPlan;
+use crate::shards::FinishedShards;
 use crate::store;
+
+/// All features hold rows of the same clips and reject the others, so what one of them says counts for all.
+const FIRST: usize = 0;
 
 /// What a manifest is made of.
 pub(super) struct ManifestParts<'a> {
     pub version: &'a NewVersion,
     pub plan: &'a Plan<'a>,
     pub catalog: &'a Catalog,
-    /// Of all shards, in plan order.
-    pub receipts: &'a [Receipt],
+    /// All files of features.
+    pub finished: &'a FinishedShards,
     /// Metadata tables, in the manifest's order.
     pub tables: Vec<FileEntry>,
     /// Rejects that belong neither to the main metadata file nor to a planned clip.
@@ -36,7 +40,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         version,
         plan,
         catalog,
-        receipts,
+        finished,
         tables,
         other_rejects,
     } = parts;
@@ -46,23 +50,17 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
     let mut targets = plan.targets.clone();
     for (index, target) in targets.iter_mut().enumerate() {
         let n_classes = target.classes.len();
-        target.counts = class_counts(index, n_classes, shard_plan, receipts);
+        target.counts = class_counts(index, n_classes, shard_plan, finished);
     }
 
-    // Feature by feature, and each in plan order: that is the loader's order, which a manifest promises. A receipt has
-    // a file for each feature, in the recipe's order.
+    // Feature by feature, and each in plan order: that is the loader's order, which a manifest promises.
     let mut files = tables;
     let mut stats = BTreeMap::new();
     for (index, feature) in features.iter().enumerate() {
-        let of_feature = receipts
-            .iter()
-            .filter_map(|receipt| receipt.files.get(index).cloned());
-        files.extend(of_feature);
+        let of_feature = finished.of_feature(index);
+        files.extend(of_feature.map(|receipt| receipt.file.clone()));
 
-        let partials = receipts
-            .iter()
-            .filter_map(|receipt| receipt.partials.get(&feature.name))
-            .flatten();
+        let partials = finished.of_feature(index).flat_map(|r| &r.partials);
         if let Some(found) = store::finish_stats(partials) {
             stats.insert(feature.name.clone(), found);
         }
@@ -75,7 +73,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         });
     }
 
-    let mut counts = counts(catalog, shard_plan, &files, features, receipts)?;
+    let mut counts = counts(catalog, shard_plan, &files, features, finished)?;
     // After the check, whose sums they are no part of: they are neither rows of the tracks nor planned clips.
     count_reasons(&mut counts.rejects, other_rejects);
 
@@ -99,10 +97,10 @@ fn class_counts(
     index: usize,
     n_classes: usize,
     shard_plan: &ShardPlan,
-    receipts: &[Receipt],
+    finished: &FinishedShards,
 ) -> BTreeMap<String, Vec<u64>> {
     let mut by_split = BTreeMap::new();
-    for (shard, receipt) in shard_plan.shards.iter().zip(receipts) {
+    for (shard, receipt) in shard_plan.shards.iter().zip(finished.of_feature(FIRST)) {
         let counts = by_split
             .entry(shard.split.clone())
             .or_insert_with(|| vec![0; n_classes]);
@@ -127,11 +125,11 @@ fn counts(
     shard_plan: &ShardPlan,
     files: &[FileEntry],
     features: &[FeatureEntry],
-    receipts: &[Receipt],
+    finished: &FinishedShards,
 ) -> Result<Counts, RunError> {
     let mut rejects = BTreeMap::new();
     count_reasons(&mut rejects, &catalog.rejects);
-    count_reasons(&mut rejects, clip_rejects(receipts));
+    count_reasons(&mut rejects, clip_rejects(finished));
 
     let mut rows_dropped = Vec::with_capacity(catalog.steps.len());
     for step in &catalog.steps {
@@ -143,7 +141,7 @@ fn counts(
 
     let rows_rejected = catalog.rejects.iter().filter(|r| is_row(r.reason)).count();
     let clips_planned = shard_plan.planned.len() as u64;
-    let clips_rejected = clip_rejects(receipts).count() as u64;
+    let clips_rejected = clip_rejects(finished).count() as u64;
     let feature_rows: Vec<u64> = features.iter().map(|f| rows_of(f, files)).collect();
 
     let counts = Counts {
@@ -157,7 +155,7 @@ fn counts(
         feature_rows: feature_rows.first().copied().unwrap_or(0),
         rejects,
     };
-    check(&counts, shard_plan, &feature_rows, receipts)?;
+    check(&counts, shard_plan, &feature_rows, finished)?;
     Ok(counts)
 }
 
@@ -187,7 +185,7 @@ fn check(
     counts: &Counts,
     shard_plan: &ShardPlan,
     feature_rows: &[u64],
-    receipts: &[Receipt],
+    finished: &FinishedShards,
 ) -> Result<(), RunError> {
     let Counts {
         rows_read,
@@ -206,6 +204,12 @@ fn check(
         return Err(RunError::Accounting { what });
     }
 
+    if let Some(&place) = finished.in_dispute().first() {
+        let label = shard_plan.shards[place].label();
+        let what = format!("the features of shard {label} do not reject the same clips");
+        return Err(RunError::Accounting { what });
+    }
+
     if feature_rows.iter().any(|n| *n != counts.feature_rows) {
         let what = format!("features differ in rows: {feature_rows:?}");
         return Err(RunError::Accounting { what });
@@ -213,7 +217,8 @@ fn check(
 
     // Under the rule `segment` a clip is a member of several shards; elsewhere of exactly one.
     let members: usize = shard_plan.shards.iter().map(|s| s.members.len()).sum();
-    let written: u64 = receipts.iter().map(|r| r.clips_written).sum();
+    let written = finished.of_feature(FIRST);
+    let written: u64 = written.map(|receipt| receipt.clips_written).sum();
     if members == shard_plan.planned.len() && written + clips_rejected != clips_planned {
         let what =
             format!("{clips_planned} clips planned, {written} written + {clips_rejected} rejected");
@@ -223,11 +228,11 @@ fn check(
 }
 
 /// Rejected clips of all shards, each once: under the rule `segment` a clip is a member of several.
-pub(super) fn clip_rejects(receipts: &[Receipt]) -> impl Iterator<Item = &Reject> {
+pub(super) fn clip_rejects(finished: &FinishedShards) -> impl Iterator<Item = &Reject> {
     let mut seen = BTreeSet::new();
-    receipts
-        .iter()
-        .flat_map(|r| &r.rejects)
+    finished
+        .of_feature(FIRST)
+        .flat_map(|receipt| &receipt.rejects)
         .filter(move |reject| seen.insert(reject.clip_key.as_deref()))
 }
 
@@ -235,9 +240,12 @@ pub(super) fn clip_rejects(receipts: &[Receipt]) -> impl Iterator<Item = &Reject
 ///
 /// # Errors
 /// [`ExtractError::TooManyRejects`].
-pub(super) fn check_rejects(receipts: &[Receipt], limits: &Limits) -> Result<(), ExtractError> {
+pub(super) fn check_rejects(
+    finished: &FinishedShards,
+    limits: &Limits,
+) -> Result<(), ExtractError> {
     let mut tally = RejectTally::default();
-    for reject in clip_rejects(receipts) {
+    for reject in clip_rejects(finished) {
         tally.add(reject, limits)?;
     }
     Ok(())

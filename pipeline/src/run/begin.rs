@@ -1,16 +1,13 @@
 //! From a draft to a version that is begun: there is nothing to do, the store refuses, or its folders are made.
 
-use std::collections::BTreeMap;
-
 use fail::fail_point;
 use wavemill_schemas::manifest::{Identity, Manifest};
 
 use super::RunError;
 use super::draft::{Draft, DraftInputs};
-use crate::course::Course;
-use crate::extract::ExtractError;
-use crate::source::{InputSeen, ReadFailure, Source};
-use crate::store::{Decision, Lock, PlanRecord, Store};
+use super::known::KnownInputs;
+use crate::changes::{DataChanges, State};
+use crate::store::{Decision, Lock, PlanRecord};
 
 /// What is to be done with the store.
 pub(super) enum Start {
@@ -30,25 +27,27 @@ pub(super) struct NewVersion {
 }
 
 /// Takes the store's lock and makes the plan's folders, where there is something to do. `draft` was made without the
-/// lock, and is made anew where the store has another latest version by now.
+/// lock, and is made anew where the store has another latest version by now. What had to be read for it is added to
+/// `known`.
 ///
 /// # Errors
 /// [`RunError::Store`]; those of looking whether inputs changed, and of drafting.
 pub(super) fn begin<'j>(
     inputs: &DraftInputs<'j, '_>,
     draft: &mut Draft<'j>,
+    known: &mut KnownInputs,
 ) -> Result<Start, RunError> {
     let store = inputs.store;
     // Without the lock first: a store that needs nothing may be read-only.
-    if let Decision::NothingToDo(version, manifest) = decide(inputs, draft)? {
+    if let Decision::NothingToDo(version, manifest) = decide(inputs, draft, known)? {
         return Ok(Start::NothingToDo(version, manifest));
     }
 
     fail_point!("run-before-lock");
     let lock = store.lock()?;
     // Another run may have committed before the lock was ours. Then all that follows from the parent is decided anew.
-    draft.renew(inputs, store.latest()?)?;
-    let identity = match decide(inputs, draft)? {
+    draft.renew(inputs, store.latest()?, known)?;
+    let identity = match decide(inputs, draft, known)? {
         Decision::NothingToDo(version, manifest) => {
             return Ok(Start::NothingToDo(version, manifest));
         }
@@ -74,66 +73,62 @@ pub(super) fn begin<'j>(
     }))
 }
 
-fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, RunError> {
-    let DraftInputs {
-        input,
-        store,
-        course,
-        ..
-    } = *inputs;
-    store.decide(
+fn decide(
+    inputs: &DraftInputs<'_, '_>,
+    draft: &Draft<'_>,
+    known: &mut KnownInputs,
+) -> Result<Decision, RunError> {
+    inputs.store.decide(
         draft.parent.as_ref(),
         &draft.plan.identity,
         draft.plan.version_inputs(inputs.settings),
         inputs.settings.new_version,
-        |manifest| stale_inputs(store, manifest, &*input.source, course),
+        |manifest| what_differs(inputs, draft, manifest),
+        |manifest| stale_inputs(inputs, manifest, known),
     )
+}
+
+/// How the draft's tracks differ from those of a version, a sentence each. Nothing is read for it but the version's
+/// tables: of files that are not known, size alone tells. Where that fails there is nothing to tell, and the refusal says
+/// as much as it can without.
+pub(super) fn what_differs(
+    inputs: &DraftInputs<'_, '_>,
+    draft: &Draft<'_>,
+    manifest: &Manifest,
+) -> Vec<String> {
+    let mut known = KnownInputs::default();
+    if let Ok(seen) = inputs.store.seen(&manifest.plan_id) {
+        known.recall(seen, inputs.input.source.index());
+    }
+    let before = State::of_version(inputs.store, manifest).ok();
+    let now = draft.state(&known, inputs.input.source.index()).ok();
+    match (before, now) {
+        (Some(before), Some(now)) => DataChanges::between(&before, &now).words(),
+        _ => Vec::new(),
+    }
 }
 
 /// Clips of a version whose files changed although their sizes did not: those whose stamp differs are read again and
 /// their content compared.
 ///
 /// # Errors
-/// [`RunError::Store`] when receipts cannot be listed, [`ExtractError::Read`] when a clip cannot be read,
+/// [`RunError::Store`] when receipts cannot be listed, [`RunError::Extract`] when a clip cannot be read,
 /// [`RunError::Stopped`].
 fn stale_inputs(
-    store: &Store,
+    inputs: &DraftInputs<'_, '_>,
     manifest: &Manifest,
-    source: &dyn Source,
-    course: &Course,
+    known: &mut KnownInputs,
 ) -> Result<Vec<String>, RunError> {
-    // Under the rule `segment` several receipts name a clip.
-    let inputs: BTreeMap<_, _> = store
-        .receipts(&manifest.plan_id)?
-        .into_values()
-        .flat_map(|receipt| receipt.inputs)
-        .collect();
+    let was = inputs.store.seen(&manifest.plan_id)?;
+    let source = &*inputs.input.source;
+    let doubtful = known.recall(was.clone(), source.index());
+    let doubtful = doubtful.iter().map(String::as_str);
+    known.read(doubtful, source, inputs.settings, inputs.course)?;
 
     let mut stale = Vec::new();
-    let mut bytes = Vec::new();
-    for (clip_key, seen) in inputs {
-        // Receipts help to notice a change, and no version depends on them: one that is not understood tells nothing.
-        let Ok(seen) = serde_json::from_value::<InputSeen>(seen) else {
-            continue;
-        };
-        if source.index().get(&clip_key).copied() == seen.id {
-            continue;
-        }
-        if course.is_stopped() {
-            return Err(RunError::Stopped {
-                phase: course.phase(),
-            });
-        }
-
-        // As in receipts: no hash for a clip that cannot be read.
-        let content = match source.read(&clip_key, &mut bytes) {
-            Ok(()) => blake3::hash(&bytes).to_hex().to_string(),
-            Err(ReadFailure::Reject(_)) => String::new(),
-            Err(ReadFailure::Io(source)) => {
-                return Err(ExtractError::Read { clip_key, source }.into());
-            }
-        };
-        if content != seen.content {
+    for (clip_key, was) in was {
+        let is = known.get(&clip_key);
+        if is.is_some_and(|is| is.content != was.content) {
             stale.push(clip_key);
         }
     }

@@ -4,16 +4,22 @@
 //! told by a store that is read-only too. Under the lock it is made again if another run committed in between. Equal
 //! parents give equal drafts, so the first one is good where the parent is still the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+use parquet::errors::ParquetError;
 
 use super::input::Input;
+use super::known::KnownInputs;
 use super::plan::Plan;
+use super::renames::{self, Renames};
 use super::{Job, RunError};
 use crate::catalog::split::KeptSides;
 use crate::catalog::{Catalog, Laps};
+use crate::changes::State;
 use crate::course::{Course, Phase};
-use crate::parent;
+use crate::parent::{self, ParentInput};
 use crate::settings::Settings;
+use crate::source::AudioIndex;
 use crate::store::{Parent, Store, StoreError};
 
 /// What every draft of a run is made of.
@@ -30,18 +36,29 @@ pub(super) struct DraftInputs<'j, 'a> {
 pub(super) struct Draft<'j> {
     /// The latest version; `None` in a new store.
     pub parent: Option<Parent>,
+    /// Clips that the parent has under another key.
+    pub renames: Renames,
     /// The cleaned rows, with their sides.
     pub catalog: Catalog,
     pub plan: Plan<'j>,
 }
 
 impl<'j> DraftInputs<'j, '_> {
-    /// Drafts a version that follows `parent`.
+    /// Drafts a version that follows `parent`. Files that had to be read for it are added to `known`.
     ///
     /// # Errors
-    /// [`RunError::Catalog`], [`RunError::Feature`]; [`RunError::Store`] where a table of the parent is damaged.
-    pub(super) fn draft(&self, parent: Option<Parent>) -> Result<Draft<'j>, RunError> {
+    /// [`RunError::Catalog`], [`RunError::Feature`]; [`RunError::Store`] where a table of the parent is damaged; those of
+    /// reading files.
+    pub(super) fn draft(
+        &self,
+        parent: Option<Parent>,
+        known: &mut KnownInputs,
+    ) -> Result<Draft<'j>, RunError> {
         self.course.enter(Phase::Planning, 0);
+        let renames = match &parent {
+            Some(parent) => renames::find(self, parent, known)?,
+            None => Renames::new(),
+        };
         let kept_counts = self.kept_counts(parent.as_ref())?;
 
         // A version without a table of sides has drawn them all. Where the same rows are drawn in the same way, they are
@@ -49,12 +66,16 @@ impl<'j> DraftInputs<'j, '_> {
         if let Some(parent) = parent.as_ref().filter(|parent| !parent::has_sides(parent)) {
             let drawn = self.draft_with(parent.clone(), None, &kept_counts)?;
             if drawn.plan.identity.rows == parent.manifest.identity.rows {
-                return Ok(drawn);
+                return Ok(Draft { renames, ..drawn });
             }
         }
 
-        let kept_sides = self.kept_sides(parent.as_ref())?;
-        self.draft_with(parent, kept_sides.as_ref(), &kept_counts)
+        let mut kept_sides = self.kept_sides(parent.as_ref())?;
+        if let Some(kept) = &mut kept_sides {
+            kept.rename(&renames);
+        }
+        let draft = self.draft_with(parent, kept_sides.as_ref(), &kept_counts)?;
+        Ok(Draft { renames, ..draft })
     }
 
     fn draft_with(
@@ -80,6 +101,7 @@ impl<'j> DraftInputs<'j, '_> {
 
         Ok(Draft {
             parent: parent.into(),
+            renames: Renames::new(),
             catalog,
             plan,
         })
@@ -118,12 +140,47 @@ impl<'j> Draft<'j> {
         &mut self,
         inputs: &DraftInputs<'j, '_>,
         parent: Option<Parent>,
+        known: &mut KnownInputs,
     ) -> Result<(), RunError> {
         let drafted_for = self.parent.as_ref().map(|parent| &parent.hash);
         if drafted_for != parent.as_ref().map(|parent| &parent.hash) {
-            *self = inputs.draft(parent)?;
+            *self = inputs.draft(parent, known)?;
         }
         Ok(())
+    }
+
+    /// Its tracks, with what is known of their files, to be compared with those of a version.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(super) fn state(
+        &self,
+        known: &KnownInputs,
+        audio: &AudioIndex,
+    ) -> Result<State, ParquetError> {
+        let Some(tracks) = self.catalog.tables.get("tracks") else {
+            return Ok(State::default());
+        };
+        let mut inputs = HashMap::new();
+        for &row in &self.plan.shard_plan.planned {
+            let clip_key = &self.catalog.clips[row].clip_key;
+            let mut input = ParentInput {
+                bytes: audio.get(clip_key).map(|id| id.bytes),
+                ..ParentInput::default()
+            };
+            if let Some(seen) = known.get(clip_key) {
+                input.content.clone_from(&seen.content);
+                input.decode_key = seen.decode_key.clone().unwrap_or_default();
+            }
+            inputs.insert(clip_key.clone(), input);
+        }
+        State::of_plan(
+            tracks,
+            &self.plan.shard_plan.planned,
+            inputs,
+            self.plan.recipe,
+            self.plan.features.entries(),
+        )
     }
 
     /// The number of the version that it would become.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::known::KnownInputs;
 use super::{Job, RunError};
 use crate::catalog::{self, AudioHashes, CatalogError, CleanedRows};
 use crate::course::{Course, Phase};
-use crate::extract::duplicates;
+use crate::extract::survey;
 use crate::settings::Settings;
 use crate::source::{self, Source};
 
@@ -17,6 +18,8 @@ pub(super) struct Input {
     pub cleaned: CleanedRows,
     /// What tells one recording from another, with `split.group_duplicates`.
     pub hashes: AudioHashes,
+    /// What files hold, where they had to be read for that.
+    pub known: KnownInputs,
 }
 
 impl Input {
@@ -33,19 +36,37 @@ impl Input {
         let source = source::open(&job.audio, settings.allow_outside)?;
         let cleaned = clean(job, settings, &*source, course)?;
 
-        let hashes = duplicates::audio_hashes(&job.recipe, &cleaned, &*source, settings, course)?;
+        let mut input = Self {
+            source,
+            cleaned,
+            hashes: AudioHashes::new(),
+            known: KnownInputs::default(),
+        };
+        if job.recipe.split.group_duplicates {
+            input.find_duplicates(settings, course)?;
+        }
+        Ok(input)
+    }
+
+    /// Hashes the audio of every cleaned clip before sides are given, so that no recording is on two of them. A clip that
+    /// cannot be hashed is a recording of its own: the run counts it when it decodes it.
+    fn find_duplicates(&mut self, settings: &Settings, course: &Course) -> Result<(), RunError> {
+        let keys = self.cleaned.clip_keys();
+        let contents = survey::read_files(keys, &*self.source, settings, course)?;
         // Stopped, that pass leaves clips out, and copies of a recording could fall on two sides without them.
-        if course.is_stopped() && course.phase() == Phase::Hashing {
+        if course.is_stopped() {
             return Err(RunError::Stopped {
                 phase: Phase::Hashing,
             });
         }
 
-        Ok(Self {
-            source,
-            cleaned,
-            hashes,
-        })
+        for (clip_key, content) in &contents {
+            if let Some(audio) = content.and_then(|file| file.facts.audio) {
+                self.hashes.insert(clip_key.clone(), audio);
+            }
+        }
+        self.known = KnownInputs::of(&contents, self.source.index());
+        Ok(())
     }
 
     /// # Errors

@@ -4,45 +4,53 @@ mod account;
 mod begin;
 mod draft;
 mod error;
+mod forecast;
 mod input;
+mod known;
 mod moves;
 mod plan;
 mod preview;
 mod record;
+mod renames;
 mod report;
 mod reuse;
 mod space;
 mod tables;
+mod take;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fail::fail_point;
-use wavemill_schemas::manifest::{FileEntry, Receipt};
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reject;
 
 pub use self::error::RunError;
 pub use self::moves::{MoveCount, SideChanges};
 pub use self::preview::{Preview, preview};
-pub use self::report::Report;
+pub use self::report::{FileReuse, Report};
 pub use self::space::free_bytes;
 
 use self::account::ManifestParts;
 use self::begin::{NewVersion, Start};
 use self::draft::DraftInputs;
 use self::input::Input;
+use self::known::KnownInputs;
 use self::plan::Plan;
 use self::record::RunRecord;
+use self::renames::Renames;
+use self::reuse::{EarlierRuns, Pass};
+use self::take::ParentRows;
 use crate::budget::ByteBudget;
 use crate::catalog::Catalog;
 use crate::course::{Course, Phase};
 use crate::extract::{self, Counters, ExtractError, Limits, Work};
 use crate::settings::Settings;
-use crate::shards::ShardTask;
+use crate::shards::{FinishedShards, TakenRows};
 use crate::source::Source;
-use crate::store::Store;
+use crate::store::{Parent, Store};
 
 /// What a run is given.
 #[derive(Clone, Debug)]
@@ -66,16 +74,19 @@ pub struct RunMonitor {
     pub clips_total: AtomicU64,
     /// What is done of them.
     pub counters: Counters,
-    /// Is told how sides change as soon as that is known, long before the commit.
-    pub on_sides: Option<fn(&SideChanges)>,
+    /// Is told of the recipe, and how sides change where there is a version before, as soon as that is known: long before
+    /// the commit.
+    pub on_plan: Option<fn(&Recipe, Option<&SideChanges>)>,
+    /// Whether `on_plan` was called. A run that fails before has no plan.
+    pub is_planned: AtomicBool,
 }
 
 impl RunMonitor {
-    /// From here on clips are counted, those of `todo`.
-    fn enter_clips(&self, todo: &[ShardTask<'_>]) {
-        let clips = todo.iter().map(|t| t.shard.members.len() as u64).sum();
-        self.clips_total.store(clips, Ordering::Relaxed);
-        self.course.enter(Phase::Clips, 0);
+    fn tell_plan(&self, recipe: &Recipe, sides: Option<&SideChanges>) {
+        self.is_planned.store(true, Ordering::Relaxed);
+        if let Some(tell) = self.on_plan {
+            tell(recipe, sides);
+        }
     }
 }
 
@@ -84,8 +95,9 @@ impl RunMonitor {
 /// # Errors
 /// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
 pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Report, RunError> {
-    let input = Input::open(job, settings, &monitor.course)?;
+    let mut input = Input::open(job, settings, &monitor.course)?;
     input.require_rows()?;
+    let mut known = std::mem::take(&mut input.known);
 
     let store = Store::at(&job.store);
     let inputs = DraftInputs {
@@ -97,21 +109,20 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     };
     // A look at the store as it is, without its lock. A limit that is too small for the recipe is told before anything
     // is written.
-    let mut draft = inputs.draft(store.latest()?)?;
+    let mut draft = inputs.draft(store.latest()?, &mut known)?;
     let limits = draft.plan.limits(settings)?;
 
-    let version = match begin::begin(&inputs, &mut draft)? {
+    let version = match begin::begin(&inputs, &mut draft, &mut known)? {
         Start::Version(version) => version,
         Start::NothingToDo(version, manifest) => {
+            monitor.tell_plan(&job.recipe, None);
             let warnings = draft.catalog.warnings;
             return Ok(Report::nothing_to_do(version, *manifest, warnings));
         }
     };
 
     let sides = SideChanges::or_warning(&store, &mut draft);
-    if let (Some(tell), Some(sides)) = (monitor.on_sides, &sides) {
-        tell(sides);
-    }
+    monitor.tell_plan(&job.recipe, sides.as_ref());
 
     let number = draft.version();
     // Nothing is split again. The catalog's tables are given back as soon as they are written.
@@ -122,16 +133,19 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     let record = RunRecord::begin(&store, &version.plan_id, limits.threads)?;
     let run = Run {
         job,
+        settings,
         monitor,
         store: &store,
         plan: &draft.plan,
+        parent: draft.parent.as_ref(),
+        renames: &draft.renames,
         source: &*source,
         limits: &limits,
         version: &version,
         number,
     };
     let committed = run
-        .extract(&mut catalog)
+        .extract(&mut catalog, known)
         .and_then(|output| run.commit(&catalog, output));
     run.end(catalog, sides, record, committed)
 }
@@ -139,9 +153,13 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
 /// A run for which there is work.
 struct Run<'a> {
     job: &'a Job,
+    settings: &'a Settings,
     monitor: &'a RunMonitor,
     store: &'a Store,
     plan: &'a Plan<'a>,
+    /// The latest version; `None` in a new store.
+    parent: Option<&'a Parent>,
+    renames: &'a Renames,
     source: &'a dyn Source,
     limits: &'a Limits,
     version: &'a NewVersion,
@@ -151,56 +169,142 @@ struct Run<'a> {
 
 /// What a run wrote below the store's folders, before a version names it.
 struct Output {
-    /// Of all shards, in plan order.
-    receipts: Vec<Receipt>,
-    /// Shards that were there already.
-    shards_reused: usize,
+    /// All files of features.
+    finished: FinishedShards,
+    /// How many of them were there already, and which others had to be written.
+    reuse: FileReuse,
     /// Metadata tables, but that of the rejects.
     tables: Vec<FileEntry>,
     /// Rejects that belong neither to the main metadata file nor to a planned clip.
     other_rejects: Vec<Reject>,
+    /// What a person should know of the parent's files.
+    warnings: Vec<String>,
 }
 
 impl Run<'_> {
     /// Writes the metadata tables, and every shard that is not there yet.
-    fn extract(&self, catalog: &mut Catalog) -> Result<Output, RunError> {
+    fn extract(&self, catalog: &mut Catalog, mut known: KnownInputs) -> Result<Output, RunError> {
         let plan = self.plan;
-        let plan_id = &self.version.plan_id;
         let course = &self.monitor.course;
 
         // What is there already takes no more room, so it is found before free space is asked for.
-        let audio = self.source.index();
-        let keys = reuse::shard_keys(plan, &catalog.clips, audio)?;
-        let mut receipts =
-            reuse::finished_shards(self.store, plan_id, &plan.shard_plan, &keys, course)?;
-        let shards_reused = receipts.iter().flatten().count();
-        let todo = reuse::left_to_do(&plan.shard_plan, keys, &receipts);
+        let mut finished = self.finished_shards(catalog, &mut known)?;
+        let file_reuse = FileReuse::of(&finished, plan, self.parent);
+        let kept = self.kept_features();
+        let is_kept: Vec<bool> = kept.iter().map(Option::is_some).collect();
+        let passes = reuse::passes(&plan.shard_plan, &finished, &is_kept);
 
-        let compression = plan.recipe.shards.compression;
-        let needed_bytes =
-            space::least_bytes(&todo, &catalog.clips, audio, &plan.features, compression);
+        let audio = self.source.index();
+        let needed_bytes = passes
+            .iter()
+            .map(|pass| space::least_bytes(pass, &catalog.clips, audio, plan))
+            .sum();
         space::check(&self.job.store, needed_bytes)?;
 
         // Tables come before clips, which need the memory that the catalog's tables give back.
         course.enter(Phase::Tables, 0);
-        let (tables, other_rejects) = self.write_tables(catalog, &receipts)?;
+        let (tables, other_rejects) = self.write_tables(catalog, &finished)?;
 
-        self.monitor.enter_clips(&todo);
-        self.write_shards(catalog, &todo, &mut receipts)?;
+        let (taken, warnings) = self.taken_rows(&passes, &kept, catalog, &known)?;
+        drop(known);
+
+        course.enter(Phase::Clips, 0);
+        self.expect_clips(&passes);
+        for (pass, taken) in passes.iter().zip(&taken) {
+            self.write_pass(catalog, pass, taken, &mut finished)?;
+        }
+
+        // A clip has rows in all features or in none. Where a new feature rejects a clip that others hold rows of, the
+        // shard is written once more, with all of its features at a time.
+        for place in finished.in_dispute() {
+            finished.forget(place);
+        }
+        let together = vec![false; is_kept.len()];
+        let passes = reuse::passes(&plan.shard_plan, &finished, &together);
+        self.expect_clips(&passes);
+        for pass in &passes {
+            self.write_pass(catalog, pass, &TakenRows::default(), &mut finished)?;
+        }
 
         Ok(Output {
-            receipts: receipts.into_iter().flatten().collect(),
-            shards_reused,
+            finished,
+            reuse: file_reuse,
+            warnings,
             tables,
             other_rejects,
         })
+    }
+
+    /// What is there already. Files that earlier runs saw otherwise are read for it.
+    fn finished_shards(
+        &self,
+        catalog: &Catalog,
+        known: &mut KnownInputs,
+    ) -> Result<FinishedShards, RunError> {
+        let Self {
+            plan,
+            store,
+            settings,
+            source,
+            ..
+        } = *self;
+        let plan_id = &self.version.plan_id;
+        let course = &self.monitor.course;
+
+        let earlier = EarlierRuns::new(store, plan_id, self.parent, settings)?;
+        earlier.look_at_inputs(known, plan, &catalog.clips, source, settings, course)?;
+        earlier.finished(plan, &catalog.clips, known, course)
+    }
+
+    /// For each feature: as the parent stores it, where its values would be the same ones.
+    fn kept_features(&self) -> Vec<Option<&FeatureEntry>> {
+        take::kept_features(self.parent, self.plan, self.settings)
+    }
+
+    /// What each pass takes over, and what is to be told of the parent's files.
+    fn taken_rows(
+        &self,
+        passes: &[Pass<'_>],
+        kept: &[Option<&FeatureEntry>],
+        catalog: &Catalog,
+        known: &KnownInputs,
+    ) -> Result<(Vec<TakenRows>, Vec<String>), RunError> {
+        let mut taken = Vec::with_capacity(passes.len());
+        let mut warnings = Vec::new();
+        let mut parent_rows = None;
+        for pass in passes {
+            // All of them, or none: see `passes`.
+            let columns: Option<Vec<&FeatureEntry>> =
+                pass.features.iter().map(|&n| kept[n]).collect();
+            let (Some(columns), Some(parent)) = (columns, self.parent) else {
+                taken.push(TakenRows::default());
+                continue;
+            };
+
+            let rows = match &mut parent_rows {
+                Some(rows) => rows,
+                none => none.insert(ParentRows::new(self.store, parent, self.renames)?),
+            };
+            let threads = self.limits.threads;
+            let (of_pass, damaged) = rows.taken(pass, &columns, &catalog.clips, known, threads)?;
+            taken.push(of_pass);
+            warnings.extend(damaged);
+        }
+        Ok((taken, warnings))
+    }
+
+    /// So many more clips are to be done: those of `passes`.
+    fn expect_clips(&self, passes: &[Pass<'_>]) {
+        let shards = passes.iter().flat_map(|pass| &pass.todo);
+        let clips = shards.map(|task| task.shard.members.len() as u64).sum();
+        self.monitor.clips_total.fetch_add(clips, Ordering::Relaxed);
     }
 
     /// The tables of the catalog, which are dropped once they are written, and the data set's further ones.
     fn write_tables(
         &self,
         catalog: &mut Catalog,
-        receipts: &[Option<Receipt>],
+        finished: &FinishedShards,
     ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
         let (tables, mut rejects) = tables::write(
             self.store,
@@ -208,7 +312,7 @@ impl Run<'_> {
             std::mem::take(&mut catalog.tables),
             &self.plan.shard_plan,
             tables::further(self.job)?,
-            &|| self.require_not_stopped(receipts),
+            &|| self.require_not_stopped(finished),
         )?;
 
         rejects.extend_from_slice(&catalog.further_rejects);
@@ -218,32 +322,37 @@ impl Run<'_> {
 
     /// # Errors
     /// [`ExtractError::Interrupted`] where the run was asked to stop.
-    fn require_not_stopped(&self, receipts: &[Option<Receipt>]) -> Result<(), RunError> {
+    fn require_not_stopped(&self, finished: &FinishedShards) -> Result<(), RunError> {
         if !self.monitor.course.is_stopped() {
             return Ok(());
         }
         Err(ExtractError::Interrupted {
-            done: receipts.iter().flatten().count(),
-            total: receipts.len(),
+            done: finished.n_done(),
+            total: finished.n_total(),
         }
         .into())
     }
 
-    fn write_shards(
+    fn write_pass(
         &self,
         catalog: &Catalog,
-        todo: &[ShardTask<'_>],
-        receipts: &mut [Option<Receipt>],
+        pass: &Pass<'_>,
+        taken: &TakenRows,
+        finished: &mut FinishedShards,
     ) -> Result<(), RunError> {
-        let features = &self.plan.features;
+        let features = self.plan.features.only(&pass.features);
         let targets = &self.plan.targets;
         let class_sizes: Vec<usize> = targets.iter().map(|t| t.classes.len()).collect();
 
         let work = Work {
             clips: &catalog.clips,
-            todo,
+            keys: &self.plan.key_inputs(&catalog.clips, &features),
+            feature_numbers: &pass.features,
+            features_id: &self.plan.features_id()?,
+            todo: &pass.todo,
+            taken,
             source: self.source,
-            features,
+            features: &features,
             class_sizes: &class_sizes,
             formats: &features.formats(targets, &self.plan.recipe.shards)?,
             stop: &self.monitor.course.stop,
@@ -252,7 +361,7 @@ impl Run<'_> {
             budget: ByteBudget::new(self.limits.in_flight_bytes),
             encoding: ByteBudget::new(self.limits.encode_bytes),
         };
-        extract::write_shards(self.store, &self.version.plan_id, &work, receipts)?;
+        extract::write_shards(self.store, &self.version.plan_id, &work, finished)?;
         Ok(())
     }
 
@@ -262,42 +371,38 @@ impl Run<'_> {
         fail_point!("run-before-commit");
 
         let Output {
-            receipts,
-            shards_reused,
+            finished,
+            reuse: file_reuse,
             mut tables,
             other_rejects,
+            warnings,
         } = output;
         // Always in this order, which decides the bytes of the table.
         let rejects = catalog
             .rejects
             .iter()
             .chain(&other_rejects)
-            .chain(account::clip_rejects(&receipts));
-        tables.push(tables::write_rejects(
-            self.store,
-            &self.version.plan_id,
-            rejects,
-        )?);
+            .chain(account::clip_rejects(&finished));
+        let plan_id = &self.version.plan_id;
+        tables.push(tables::write_rejects(self.store, plan_id, rejects)?);
+        tables.push(tables::write_inputs(self.store, plan_id, &finished.inputs)?);
 
         let manifest = account::manifest(ManifestParts {
             version: self.version,
             plan: self.plan,
             catalog,
-            receipts: &receipts,
+            finished: &finished,
             tables,
             other_rejects: &other_rejects,
         })?;
         // Once more over all shards: while clips are extracted, only a new reject is compared with the limit.
-        account::check_rejects(&receipts, self.limits)?;
+        account::check_rejects(&finished, self.limits)?;
 
         self.store.commit(self.number, &manifest)?;
         let counters = &self.monitor.counters;
-        Ok(Report::committed(
-            self.number,
-            manifest,
-            counters,
-            shards_reused,
-        ))
+        let mut report = Report::committed(self.number, manifest, counters, file_reuse);
+        report.warnings = warnings;
+        Ok(report)
     }
 
     /// Ends the run's record, and tells what a person should know.
@@ -308,20 +413,23 @@ impl Run<'_> {
         record: RunRecord,
         committed: Result<Report, RunError>,
     ) -> Result<Report, RunError> {
-        // In the order in which they are told.
-        let mut warnings = self.job.recipe.warnings();
+        // In the order in which they are told: first what makes scores of earlier models wrong.
+        let mut warnings = Vec::new();
         warnings.extend(sides.as_ref().and_then(SideChanges::warning));
+        warnings.extend(self.job.recipe.warnings());
         warnings.extend_from_slice(&catalog.warnings);
         let mut report = match committed {
             Ok(report) => report,
             Err(error) => return Err(record.failed(error, &warnings)),
         };
 
-        // The recipe's own warnings were shown before the run began, and that of the sides by `on_sides`.
+        // The recipe's own warnings, and that of the sides, were shown by `on_plan`.
         let lane_warnings = self.monitor.counters.lanes.warnings();
         warnings.extend_from_slice(&lane_warnings);
-        report.warnings = catalog.warnings;
+        warnings.extend_from_slice(&report.warnings);
+        let of_parent = std::mem::replace(&mut report.warnings, catalog.warnings);
         report.warnings.extend(lane_warnings);
+        report.warnings.extend(of_parent);
         report.duplicates = catalog.duplicates;
         report.sides = sides;
         report.wall_s = self.monitor.course.seconds();

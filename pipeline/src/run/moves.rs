@@ -64,7 +64,9 @@ impl SideChanges {
         // In the order of their keys.
         for &row in &draft.plan.shard_plan.planned {
             let clip = &draft.catalog.clips[row];
-            let Some(was) = before.remove(&clip.clip_key) else {
+            let key_before = draft.renames.get(&clip.clip_key);
+            let key_before = key_before.unwrap_or(&clip.clip_key);
+            let Some(was) = before.remove(key_before) else {
                 changes.new += 1;
                 continue;
             };

@@ -8,11 +8,12 @@ use wavemill_schemas::recipe::Recipe;
 
 use super::input::Input;
 use super::{Job, RunError};
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, ClipRow};
 use crate::extract::Limits;
 use crate::features::FeaturePlan;
 use crate::plan::{self, ShardPlan, engine};
 use crate::settings::Settings;
+use crate::shards::KeyInputs;
 use crate::store::VersionInputs;
 
 /// What a run is to make.
@@ -73,6 +74,29 @@ impl<'a> Plan<'a> {
             row_group_rows,
             &self.features,
         )?)
+    }
+
+    /// What the keys of the files of `features` are made of.
+    pub(super) fn key_inputs<'c>(
+        &'c self,
+        clips: &'c [ClipRow],
+        features: &'c FeaturePlan,
+    ) -> KeyInputs<'c> {
+        KeyInputs {
+            clips,
+            recipe: self.recipe,
+            features: features.entries(),
+            targets: &self.targets,
+            engine: &self.engine,
+        }
+    }
+
+    /// Names all features of the plan.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(super) fn features_id(&self) -> Result<String, RunError> {
+        Ok(canonical::id(&self.features.entries())?)
     }
 
     /// What a store's refusal can name where its latest version differs.

@@ -6,11 +6,15 @@ use std::sync::Arc;
 use serde::Serialize;
 use wavemill_schemas::manifest::FeatureEntry;
 
+use super::begin;
 use super::draft::{Draft, DraftInputs};
+use super::forecast::{Forecast, forecast};
 use super::input::Input;
+use super::known::KnownInputs;
 use super::moves::SideChanges;
 use super::{Job, RunError};
 use crate::catalog::{Duplicates, StepCount};
+use crate::changes::{DataChanges, EXAMPLES, State};
 use crate::course::Course;
 use crate::settings::Settings;
 use crate::store::{Decision, PlanRecord, Store, StoreError};
@@ -19,7 +23,7 @@ use crate::store::{Decision, PlanRecord, Store, StoreError};
 const CLIP_CPU_S: f64 = 0.025;
 
 /// Where a recipe leaves the length of clips open: 192 kbit/s.
-const TYPICAL_BYTES_PER_S: f64 = 24_000.0;
+pub(super) const TYPICAL_BYTES_PER_S: f64 = 24_000.0;
 
 /// What a run would do.
 #[derive(Debug, Serialize)]
@@ -52,6 +56,10 @@ pub struct Preview {
     pub duplicates: Option<Duplicates>,
     /// How sides differ from those of the latest version, where there is one.
     pub sides: Option<SideChanges>,
+    /// How the tracks differ from those of the latest version, where there is one: counts, and the first of each kind.
+    pub(crate) changes: Option<DataChanges>,
+    /// How much of it a run would have to do; `None` where it would do nothing, or be refused.
+    pub work: Option<Forecast>,
     /// What a person should know, one sentence each.
     pub warnings: Vec<String>,
     /// Wall seconds that the parts of the preview took: `read`, `clean`, `labels`, `split`, `plan`.
@@ -63,7 +71,8 @@ pub struct Preview {
 /// # Errors
 /// As [`crate::run::run`] up to the plan.
 pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Preview, RunError> {
-    let input = Input::open(job, settings, course)?;
+    let mut input = Input::open(job, settings, course)?;
+    let mut known = std::mem::take(&mut input.known);
     let store = Store::at(&job.store);
     let inputs = DraftInputs {
         job,
@@ -73,9 +82,14 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         course,
     };
 
-    let mut draft = inputs.draft(store.latest()?)?;
-    let outcome = outcome(&inputs, &draft)?;
+    let mut draft = inputs.draft(store.latest()?, &mut known)?;
+    let (outcome, plan_id) = outcome(&inputs, &draft)?;
     let sides = SideChanges::or_warning(&store, &mut draft);
+    let work = match &plan_id {
+        Some(plan_id) => Some(forecast(&inputs, &draft, plan_id, &mut known)?),
+        None => None,
+    };
+    let changes = changes(&inputs, &draft, &known);
 
     let Draft { catalog, plan, .. } = draft;
     let shard_plan = &plan.shard_plan;
@@ -89,6 +103,7 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         .iter()
         .filter_map(|&row| input.audio_bytes(&catalog.clips[row].clip_key))
         .sum();
+    let clips_to_decode = work.map_or(clips_planned, |work| work.clips_to_decode);
     let feature_bytes = plan
         .features
         .estimate(clips_planned, audio_bytes, TYPICAL_BYTES_PER_S);
@@ -103,26 +118,50 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         features: plan.features.entries().to_vec(),
         feature_bytes,
         audio_bytes,
-        seconds: clips_planned as f64 * CLIP_CPU_S / settings.threads as f64,
+        seconds: clips_to_decode as f64 * CLIP_CPU_S / settings.threads as f64,
         threads: settings.threads,
         steps: catalog.steps,
         duplicates: catalog.duplicates,
         sides,
+        changes,
+        work,
         warnings: catalog.warnings,
         wall_s: catalog.wall_s,
     })
 }
 
-/// What [`run`](crate::run::run) would decide, in words; whether files changed that kept their size, it alone looks.
-fn outcome(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<String, RunError> {
+/// How the draft's tracks differ from the parent's; `None` without a parent, or where its tables cannot be read.
+fn changes(
+    inputs: &DraftInputs<'_, '_>,
+    draft: &Draft<'_>,
+    known: &KnownInputs,
+) -> Option<DataChanges> {
+    let manifest = &draft.parent.as_ref()?.manifest;
+    let before = State::of_version(inputs.store, manifest).ok()?;
+    let now = draft.state(known, inputs.input.source.index()).ok()?;
+    let mut changes = DataChanges::between(&before, &now);
+    changes.shorten(EXAMPLES);
+    Some(changes)
+}
+
+/// What [`run`](crate::run::run) would decide, in words, and the plan that it would make; whether files changed that kept
+/// their size, it alone looks.
+fn outcome(
+    inputs: &DraftInputs<'_, '_>,
+    draft: &Draft<'_>,
+) -> Result<(String, Option<String>), RunError> {
     match decide(inputs, draft) {
         Ok(Decision::NothingToDo(version, _)) => {
-            Ok(format!("nothing to do: version {version} holds just this"))
+            let words = format!("nothing to do: version {version} holds just this");
+            Ok((words, None))
         }
-        Ok(Decision::Go { .. }) => Ok(format!("version {} is to be made", draft.version())),
+        Ok(Decision::Go { identity }) => {
+            let words = format!("version {} is to be made", draft.version());
+            Ok((words, Some(identity.plan_id()?)))
+        }
         // That a run would be refused is an answer here, and no failure.
         Err(refusal @ (StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. })) => {
-            Ok(format!("refused: {refusal}"))
+            Ok((format!("refused: {refusal}"), None))
         }
         Err(error) => Err(error.into()),
     }
@@ -138,6 +177,7 @@ fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, S
         &plan.identity,
         plan.version_inputs(settings),
         settings.new_version,
+        |manifest| begin::what_differs(inputs, draft, manifest),
         |_| Ok::<_, StoreError>(Vec::new()),
     )?;
     // With `--restart` a run drops the other plan. A preview drops nothing, so it does not ask.

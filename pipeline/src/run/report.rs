@@ -1,14 +1,17 @@
 //! What a run did, for people and programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use wavemill_schemas::manifest::{Counts, FileEntry, Manifest};
 
 use super::moves::SideChanges;
+use super::plan::Plan;
 use crate::catalog::Duplicates;
 use crate::extract::{Counters, LaneTimes};
+use crate::shards::FinishedShards;
+use crate::store::Parent;
 
 /// What a run did.
 #[derive(Debug, Serialize)]
@@ -21,8 +24,13 @@ pub struct Report {
     pub plan_id: String,
     /// Every input accounted for.
     pub counts: Counts,
-    /// Shards that an earlier run had finished, or that another version lent.
-    pub shards_reused: usize,
+    /// Which files of features had to be written.
+    #[serde(flatten)]
+    pub reuse: FileReuse,
+    /// Clips that were decoded, or at least read; one for each set of features that is computed by itself.
+    pub clips_decoded: u64,
+    /// Rows that were taken over from the version before, counted for every feature.
+    pub rows_taken_over: u64,
     /// CPU seconds by stage.
     pub cpu_s: BTreeMap<&'static str, f64>,
     /// Wall seconds by phase: `metadata`, `cleaning`, …, `clips`, `commit`.
@@ -42,6 +50,50 @@ pub struct Report {
     pub sides: Option<SideChanges>,
     /// What a person should know.
     pub warnings: Vec<String>,
+}
+
+/// Files of features: one for each feature of each shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FileReuse {
+    /// Those that an earlier run had finished, or that another version lent.
+    pub shards_reused: usize,
+    /// Those that the version before has too, with other bytes.
+    pub files_rewritten: usize,
+    /// All others.
+    pub files_new: usize,
+}
+
+impl FileReuse {
+    /// What is to be written beside what is `finished`.
+    pub(super) fn of(finished: &FinishedShards, plan: &Plan<'_>, parent: Option<&Parent>) -> Self {
+        // Files are known by feature, split and number.
+        let files = parent.into_iter().flat_map(|parent| &parent.manifest.files);
+        let of_parent: BTreeSet<&str> = files.filter_map(|file| below_plan(&file.path)).collect();
+
+        let mut reuse = Self {
+            shards_reused: finished.n_done(),
+            ..Self::default()
+        };
+        for (place, shard) in plan.shard_plan.shards.iter().enumerate() {
+            let receipts = finished.of_shard(place).iter();
+            for (receipt, feature) in receipts.zip(plan.features.entries()) {
+                let path = shard.file("", &feature.name);
+                match receipt {
+                    Some(_) => {}
+                    None if below_plan(&path).is_some_and(|path| of_parent.contains(path)) => {
+                        reuse.files_rewritten += 1;
+                    }
+                    None => reuse.files_new += 1,
+                }
+            }
+        }
+        reuse
+    }
+}
+
+/// A path without `data/<plan_id>/`.
+fn below_plan(path: &str) -> Option<&str> {
+    path.splitn(3, '/').nth(2)
 }
 
 /// How much a device had to do.
@@ -76,7 +128,12 @@ impl Report {
         Self {
             nothing_to_do: true,
             warnings,
-            ..Self::committed(version, manifest, &Counters::default(), 0)
+            ..Self::committed(
+                version,
+                manifest,
+                &Counters::default(),
+                FileReuse::default(),
+            )
         }
     }
 
@@ -86,7 +143,7 @@ impl Report {
         version: u64,
         manifest: Manifest,
         counters: &Counters,
-        shards_reused: usize,
+        reuse: FileReuse,
     ) -> Self {
         let times = &counters.times;
         let stages = [
@@ -94,6 +151,7 @@ impl Report {
             ("decode", &times.decode),
             ("features", &times.features),
             ("encode", &times.encode),
+            ("take", &times.take),
         ];
         Self {
             version,
@@ -102,7 +160,9 @@ impl Report {
             counts: manifest.counts,
             files: manifest.files,
             wall_s: BTreeMap::new(),
-            shards_reused,
+            reuse,
+            clips_decoded: counters.clips_read.load(Ordering::Relaxed),
+            rows_taken_over: counters.rows_taken.load(Ordering::Relaxed),
             cpu_s: stages
                 .map(|(name, ns)| (name, ns.load(Ordering::Relaxed) as f64 / 1e9))
                 .into(),

@@ -1,106 +1,276 @@
-//! Which shards of a plan are there already, and which are left to write.
+//! Which files of a plan are there already, and which are left to write.
 
-use wavemill_schemas::manifest::Receipt;
+use std::collections::{BTreeMap, BTreeSet};
+
+use wavemill_schemas::manifest::{Manifest, Receipt};
+use wavemill_schemas::reject::{Reason, Stage};
 
 use super::RunError;
+use super::known::KnownInputs;
 use super::plan::Plan;
 use crate::catalog::ClipRow;
 use crate::course::Course;
 use crate::extract::ExtractError;
-use crate::plan::ShardPlan;
-use crate::shards::{KeyInputs, ShardTask};
-use crate::source::AudioIndex;
-use crate::store::{Store, linked_key};
+use crate::parent;
+use crate::plan::{Shard, ShardPlan};
+use crate::settings::Settings;
+use crate::shards::{FinishedShards, KeyInputs, ShardTask};
+use crate::source::{InputSeen, Source};
+use crate::store::{Parent, Receipts, Store, StoreError};
 
-/// The key of every shard, in plan order.
-///
-/// # Errors
-/// None in practice.
-pub(super) fn shard_keys(
-    plan: &Plan<'_>,
-    clips: &[ClipRow],
-    audio: &AudioIndex,
-) -> Result<Vec<String>, RunError> {
-    let inputs = KeyInputs {
-        clips,
-        audio,
-        recipe: plan.recipe,
-        features: plan.features.entries(),
-        targets: &plan.targets,
-        engine: &plan.engine,
-    };
-
-    let mut keys = Vec::with_capacity(plan.shard_plan.shards.len());
-    for shard in &plan.shard_plan.shards {
-        keys.push(inputs.key(shard)?);
-    }
-    Ok(keys)
+/// What earlier runs have left in the store.
+pub(super) struct EarlierRuns<'a> {
+    store: &'a Store,
+    plan_id: &'a str,
+    /// Of a killed run of this plan.
+    own: Receipts,
+    /// Of runs of all other plans, by key.
+    others: BTreeMap<String, Vec<Receipt>>,
+    /// All plans of the store: this one first, then the parent's.
+    plans: Vec<String>,
+    parent: Option<&'a Manifest>,
+    /// Only files count of which this plan computed every row.
+    recompute: bool,
+    /// Nothing is linked, and no file is read to see whether it is damaged.
+    only_looks: bool,
 }
 
-/// Receipts of shards that need no work: finished by a killed run of this plan, or linked from another plan.
-///
-/// # Errors
-/// [`RunError::Store`], [`ExtractError::Interrupted`].
-pub(super) fn finished_shards(
-    store: &Store,
-    plan_id: &str,
-    shard_plan: &ShardPlan,
-    keys: &[String],
-    course: &Course,
-) -> Result<Vec<Option<Receipt>>, RunError> {
-    let mut own = store.receipts(plan_id)?;
-    let others = linked_key(store, plan_id)?;
+impl<'a> EarlierRuns<'a> {
+    /// Reads the store's receipts. `parent`: the latest version's plan.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub(super) fn new(
+        store: &'a Store,
+        plan_id: &'a str,
+        parent: Option<&'a Parent>,
+        settings: &Settings,
+    ) -> Result<Self, RunError> {
+        let manifest = parent.map(|parent| &parent.manifest);
+        let parent = manifest.map(|manifest| manifest.plan_id.as_str());
+        let recompute = settings.recompute;
+        let mut plans: Vec<String> = store.begun()?.into_iter().map(|(id, _)| id).collect();
+        plans.sort_by_key(|id| (id != plan_id, Some(id.as_str()) != parent));
 
-    let mut receipts = Vec::with_capacity(shard_plan.shards.len());
-    for (shard, key) in shard_plan.shards.iter().zip(keys) {
-        // Before each shard, because the files of one are read to compare their hashes.
-        if course.is_stopped() {
-            return Err(ExtractError::Interrupted {
-                done: receipts.iter().flatten().count(),
-                total: shard_plan.shards.len(),
+        let mut others: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
+        for other in plans.iter().filter(|id| *id != plan_id && !recompute) {
+            for receipt in store.receipts(other)?.into_values() {
+                // Of equal files any will do. Those of one key differ where another feature rejected clips.
+                let of_key = others.entry(receipt.key.clone()).or_default();
+                if of_key
+                    .iter()
+                    .all(|one| one.file.blake3 != receipt.file.blake3)
+                {
+                    of_key.push(receipt);
+                }
             }
-            .into());
         }
-
-        // A receipt is named by its shard, and the key tells whether that is still the same: clips may have changed.
-        if let Some(receipt) = own
-            .remove(&shard.label())
-            .filter(|receipt| receipt.key == *key)
-            && store.holds(&receipt)?
-        {
-            receipts.push(Some(receipt));
-            continue;
-        }
-
-        let Some(theirs) = others.get(key) else {
-            receipts.push(None);
-            continue;
-        };
-        // Damaged or gone there: it is made anew here.
-        if !store.holds(theirs)? {
-            receipts.push(None);
-            continue;
-        }
-
-        // As for a shard that was computed: the files first, then the receipt that vouches for them.
-        let receipt = store.link(theirs, plan_id, shard)?;
-        store.write_receipt(plan_id, &shard.label(), &receipt)?;
-        receipts.push(Some(receipt));
+        Ok(Self {
+            store,
+            plan_id,
+            own: store.receipts(plan_id)?,
+            others,
+            plans,
+            parent: manifest,
+            recompute,
+            only_looks: false,
+        })
     }
-    Ok(receipts)
+
+    /// For a preview: nothing is linked, and files that are there are taken to be sound.
+    pub(super) fn only_looking(self) -> Self {
+        Self {
+            only_looks: true,
+            ..self
+        }
+    }
+
+    /// Adds to `known` what those runs saw of the planned inputs: as it is where a file has the same stamp, else the file
+    /// is read.
+    ///
+    /// # Errors
+    /// [`RunError::Store`], [`RunError::Extract`], [`RunError::Stopped`].
+    pub(super) fn look_at_inputs(
+        &self,
+        known: &mut KnownInputs,
+        plan: &Plan<'_>,
+        clips: &[ClipRow],
+        source: &dyn Source,
+        settings: &Settings,
+        course: &Course,
+    ) -> Result<(), RunError> {
+        let mut doubtful = BTreeSet::new();
+        for plan_id in &self.plans {
+            let seen = self.store.seen(plan_id)?;
+            doubtful.append(&mut known.recall(seen, source.index()));
+        }
+        // A store that was copied without its receipts still knows what its inputs held.
+        if let Some(manifest) = self.parent {
+            doubtful.extend(parent::inputs(self.store, manifest)?.into_keys());
+        }
+
+        let planned = plan.shard_plan.planned.iter();
+        let planned = planned.map(|&row| clips[row].clip_key.as_str());
+        let changed = planned.filter(|clip_key| doubtful.contains(*clip_key));
+        known.read(changed, source, settings, course)
+    }
+
+    /// What needs no work: files that a killed run of this plan has finished, or that are linked from another plan.
+    ///
+    /// # Errors
+    /// [`RunError::Store`], [`ExtractError::Interrupted`].
+    pub(super) fn finished(
+        mut self,
+        plan: &Plan<'_>,
+        clips: &[ClipRow],
+        known: &KnownInputs,
+        course: &Course,
+    ) -> Result<FinishedShards, RunError> {
+        let shard_plan = &plan.shard_plan;
+        let keys = plan.key_inputs(clips, &plan.features);
+        let features_id = plan.features_id()?;
+        let mut finished = FinishedShards::new(shard_plan.shards.len(), keys.features.len());
+        for (place, shard) in shard_plan.shards.iter().enumerate() {
+            // Before each shard, because its files are read to compare their hashes.
+            if course.is_stopped() {
+                return Err(ExtractError::Interrupted {
+                    done: finished.n_done(),
+                    total: finished.n_total(),
+                }
+                .into());
+            }
+
+            // Without keys there is an input that nobody has read yet: it is new.
+            let Some(keys_of_shard) = keys.keys(shard, |clip_key| known.get(clip_key))? else {
+                continue;
+            };
+            let inputs = inputs_of(shard, &keys, known);
+            let features = keys.features.iter().zip(keys_of_shard).enumerate();
+            for (feature, (entry, key)) in features {
+                let file = (entry.name.clone(), shard.label());
+                if let Some(receipt) = self.receipt(shard, file, &key, &features_id, &inputs)? {
+                    finished.put(place, feature, receipt);
+                }
+            }
+            if finished.of_shard(place).iter().any(Option::is_some) {
+                finished.inputs.extend(inputs);
+            }
+        }
+        Ok(finished)
+    }
+
+    /// The receipt of a file that is there. `file`: its feature and label.
+    fn receipt(
+        &mut self,
+        shard: &Shard,
+        file: (String, String),
+        key: &str,
+        features_id: &str,
+        inputs: &BTreeMap<String, InputSeen>,
+    ) -> Result<Option<Receipt>, StoreError> {
+        // A receipt is named by its shard, and the key tells whether that is still the same: clips may have changed.
+        let own = self.own.remove(&file).filter(|own| own.key == key);
+        let own = own.filter(|own| own.is_computed || !self.recompute);
+        if let Some(own) = own
+            && self.is_there(&own)?
+        {
+            return Ok(Some(own));
+        }
+
+        let mut theirs: Vec<&Receipt> = self.others.get(key).into_iter().flatten().collect();
+        theirs.retain(|theirs| rejects_hold(theirs, features_id));
+        // First one of a plan with just these features, which agreed on the clips that they reject.
+        theirs.sort_by_key(|theirs| theirs.features != features_id);
+        let mut sound = None;
+        for theirs in theirs {
+            if self.is_there(theirs)? {
+                sound = Some(theirs);
+                break;
+            }
+        }
+        // Damaged or gone there: it is made anew here.
+        let Some(theirs) = sound else {
+            return Ok(None);
+        };
+
+        if self.only_looks {
+            return Ok(Some(theirs.clone()));
+        }
+
+        // As for a file that was computed: first the file, then what was seen of its inputs, then the receipt that vouches
+        // for both. The stamps are those of today, so that the next run need not read what was copied or touched.
+        let label = file.1;
+        let mut receipt = self.store.link(theirs, self.plan_id, shard)?;
+        receipt.is_computed = false;
+        self.store.write_seen(self.plan_id, &label, inputs)?;
+        self.store.write_receipt(self.plan_id, &label, &receipt)?;
+        Ok(Some(receipt))
+    }
 }
 
-/// Shards that have no receipt yet, with their keys.
-pub(super) fn left_to_do<'a>(
-    shard_plan: &'a ShardPlan,
-    keys: Vec<String>,
-    receipts: &[Option<Receipt>],
-) -> Vec<ShardTask<'a>> {
-    let mut todo = Vec::new();
-    for (place, (shard, key)) in shard_plan.shards.iter().zip(keys).enumerate() {
-        if receipts[place].is_none() {
-            todo.push(ShardTask { place, shard, key });
+impl EarlierRuns<'_> {
+    fn is_there(&self, receipt: &Receipt) -> Result<bool, StoreError> {
+        Ok(self.only_looks || self.store.holds(receipt)?)
+    }
+}
+
+/// Whether the rejects of another plan's file are rejects of this plan too. Those of the stage `features` depend on all
+/// features of a plan, and a panic may not come again.
+fn rejects_hold(receipt: &Receipt, features_id: &str) -> bool {
+    receipt.rejects.iter().all(|reject| {
+        let is_of_features = reject.stage == Stage::Features && receipt.features != features_id;
+        reject.reason != Reason::WorkerPanic && !is_of_features
+    })
+}
+
+/// What is known today of a shard's inputs.
+fn inputs_of(
+    shard: &Shard,
+    keys: &KeyInputs<'_>,
+    known: &KnownInputs,
+) -> BTreeMap<String, InputSeen> {
+    let mut inputs = BTreeMap::new();
+    for &row in &shard.members {
+        let clip_key = &keys.clips[row].clip_key;
+        if let Some(seen) = known.get(clip_key) {
+            inputs.insert(clip_key.clone(), seen.clone());
         }
     }
-    todo
+    inputs
+}
+
+/// Shards that are to be written for the same features, in plan order.
+pub(super) struct Pass<'a> {
+    /// Numbers of the features in the recipe.
+    pub features: Vec<usize>,
+    pub todo: Vec<ShardTask<'a>>,
+}
+
+/// What is left to write. The features of a shard that are to be written go together, because they share what decoding
+/// gives and the spectrum. Those of which the parent has rows (`is_kept`, by feature) go apart from the others: of an
+/// unchanged clip all features of a pass are taken over, or none.
+pub(super) fn passes<'a>(
+    shard_plan: &'a ShardPlan,
+    finished: &FinishedShards,
+    is_kept: &[bool],
+) -> Vec<Pass<'a>> {
+    let mut by_features: BTreeMap<Vec<usize>, Vec<ShardTask<'a>>> = BTreeMap::new();
+    for (place, shard) in shard_plan.shards.iter().enumerate() {
+        let receipts = finished.of_shard(place).iter().enumerate();
+        let missing = receipts.filter(|(_, receipt)| receipt.is_none());
+        let missing = missing.map(|(feature, _)| feature);
+        let (kept, fresh): (Vec<usize>, Vec<usize>) = missing.partition(|&n| is_kept[n]);
+        for features in [kept, fresh] {
+            if !features.is_empty() {
+                let todo = by_features.entry(features).or_default();
+                todo.push(ShardTask { place, shard });
+            }
+        }
+    }
+
+    let mut passes = Vec::with_capacity(by_features.len());
+    for (features, todo) in by_features {
+        passes.push(Pass { features, todo });
+    }
+    passes
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use wavemill_schemas::recipe::Compression;
 
+use super::plan::Plan;
+use super::reuse::Pass;
 use crate::catalog::ClipRow;
-use crate::features::FeaturePlan;
-use crate::shards::ShardTask;
 use crate::source::AudioIndex;
 
 /// zstd leaves at least this part of f16 log-mel (measured: 0.75).
@@ -30,16 +30,16 @@ pub struct SpaceError {
     pub free_bytes: u64,
 }
 
-/// The least bytes that the shards of `todo` take on disk.
+/// The least bytes that the files of a pass take on disk.
 pub(super) fn least_bytes(
-    todo: &[ShardTask<'_>],
+    pass: &Pass<'_>,
     clips: &[ClipRow],
     audio: &AudioIndex,
-    features: &FeaturePlan,
-    compression: Compression,
+    plan: &Plan<'_>,
 ) -> u64 {
     // Under the rule `segment` a clip is a member of several shards, with part of its rows in each.
-    let members: BTreeSet<usize> = todo
+    let members: BTreeSet<usize> = pass
+        .todo
         .iter()
         .flat_map(|pending| &pending.shard.members)
         .copied()
@@ -49,9 +49,10 @@ pub(super) fn least_bytes(
         .filter_map(|&row| audio.get(&clips[row].clip_key))
         .map(|id| id.bytes)
         .sum();
+    let features = plan.features.only(&pass.features);
     let raw_bytes = features.estimate(members.len() as u64, audio_bytes, MOST_BYTES_PER_S);
 
-    match compression {
+    match plan.recipe.shards.compression {
         Compression::Zstd => (raw_bytes as f64 * ZSTD_LEAVES) as u64,
         Compression::Lz4 | Compression::None => raw_bytes,
     }

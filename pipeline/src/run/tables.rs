@@ -8,12 +8,13 @@ use arrow::compute::take_record_batch;
 use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::reject::Reject;
-use wavemill_schemas::tables::rejects_schema;
+use wavemill_schemas::tables::{inputs_schema, rejects_schema};
 
 use super::{Job, RunError};
 use crate::catalog::{self, ExtraTable};
 use crate::plan::ShardPlan;
 use crate::shards::{ShardError, write_table};
+use crate::source::InputSeen;
 use crate::store::Store;
 
 /// FMA's large tables: streamed to the store, never held.
@@ -101,6 +102,36 @@ pub(super) fn write_rejects<'a>(
     ];
     let batch = RecordBatch::try_new(rejects_schema(), columns).map_err(ShardError::Table)?;
     write_one(store, plan_id, "rejects", batch)
+}
+
+/// Writes the `inputs` table: what the planned clips' files hold, by `clip_key`.
+///
+/// # Errors
+/// [`RunError::Shard`].
+pub(super) fn write_inputs(
+    store: &Store,
+    plan_id: &str,
+    inputs: &BTreeMap<String, InputSeen>,
+) -> Result<FileEntry, RunError> {
+    let bytes = inputs.values().map(|seen| Some(seen.id?.bytes as i64));
+    let contents = inputs.values().map(|seen| some_text(&seen.content));
+    let decode_keys = inputs.values().map(|seen| seen.decode_key.as_deref());
+    // In the order of `inputs_schema`, which `try_new` compares them with.
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(inputs.keys())),
+        Arc::new(Int64Array::from_iter(bytes)),
+        Arc::new(StringArray::from_iter(contents)),
+        Arc::new(StringArray::from_iter(
+            decode_keys.map(|key| key.and_then(some_text)),
+        )),
+    ];
+    let batch = RecordBatch::try_new(inputs_schema(), columns).map_err(ShardError::Table)?;
+    write_one(store, plan_id, "inputs", batch)
+}
+
+/// Null for an empty one.
+fn some_text(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn texts(rejects: &[&Reject], value: fn(&Reject) -> Option<&str>) -> ArrayRef {

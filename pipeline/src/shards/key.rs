@@ -1,23 +1,23 @@
-//! The shard key: everything that decides a shard's bytes. Equal keys, equal files: a later version links them.
+//! The key of a feature's file of one shard: everything that decides its bytes. Equal keys, equal files: a later version
+//! links them.
 
 use serde::Serialize;
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{Engine, FeatureEntry, TargetEntry};
-use wavemill_schemas::recipe::{Recipe, SplitRule, SplitSpec};
+use wavemill_schemas::recipe::{AudioSpec, FeatureSpec, Recipe, ShardSpec, SplitRule, SplitSpec};
 
 use crate::catalog::ClipRow;
 use crate::plan::Shard;
-use crate::source::{AudioIndex, InputId};
+use crate::source::{InputId, InputSeen};
 
-/// What decides the bytes of a plan's shards, beside their members.
+/// What decides the bytes of a plan's files, beside what their members' files hold.
+#[derive(Clone, Copy)]
 pub(crate) struct KeyInputs<'a> {
     /// Cleaned rows.
     pub clips: &'a [ClipRow],
-    /// Identities of their files.
-    pub audio: &'a AudioIndex,
-    /// Its sections audio, features, shards; and the split, where that cuts clips.
+    /// Its sections audio and shards; the feature's own; and the split, where that cuts clips.
     pub recipe: &'a Recipe,
-    /// What is stored.
+    /// Of which files keys are made, each of the recipe.
     pub features: &'a [FeatureEntry],
     /// With classes.
     pub targets: &'a [TargetEntry],
@@ -25,11 +25,14 @@ pub(crate) struct KeyInputs<'a> {
     pub engine: &'a Engine,
 }
 
-/// What all members of a shard have in common.
+/// What all members of a shard have in common. No other feature is in it: adding one changes no key.
 #[derive(Serialize)]
-struct ShardIdentity<'a> {
-    recipe: [serde_json::Value; 3],
-    features: &'a [FeatureEntry],
+struct FileIdentity<'a> {
+    audio: &'a AudioSpec,
+    section: Option<&'a FeatureSpec>,
+    feature: &'a FeatureEntry,
+    // How many clips a shard may have decides who its members are, and no byte beyond that.
+    shards: ShardSpec,
     classes: Vec<(&'a str, &'a [String])>,
     engine: &'a Engine,
     split: &'a str,
@@ -45,46 +48,79 @@ struct Member<'a> {
     genres_all: &'a [i32],
     artist_id: Option<i64>,
     album_id: Option<i64>,
-    input: Option<&'a InputId>,
+    input: InputState<'a>,
 }
 
-impl KeyInputs<'_> {
-    /// A shard's key: blake3 over what all members have in common, and over each member's row and input.
+/// What a member's file holds.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum InputState<'a> {
+    /// blake3 of the whole file: whatever its time stamp is, wherever it lies.
+    Content(&'a str),
+    /// It could not be read, and only its stamp tells whether that may be otherwise now. `None`: it is not there.
+    Unreadable(Option<&'a InputId>),
+}
+
+impl<'a> KeyInputs<'a> {
+    /// The key of each feature's file of a shard: blake3 over what all members have in common, and over each member's row
+    /// and input. `seen` tells of a member's input by `clip_key`; `None`: nobody has read it yet, so there is no key.
     ///
     /// # Errors
     /// None in practice.
-    pub(crate) fn key(&self, shard: &Shard) -> Result<String, serde_json::Error> {
-        // Keyed by its purpose, so that no hash made for another one is equal.
-        let mut hasher = blake3::Hasher::new_derive_key("shard key");
-        let shared = canonical::to_json(&self.shared(shard)?)?;
-        hasher.update(shared.as_bytes());
-        // A clip that changes alters the key of its own shard, and of no other.
+    pub(crate) fn keys<'s>(
+        &self,
+        shard: &Shard,
+        seen: impl Fn(&str) -> Option<&'s InputSeen>,
+    ) -> Result<Option<Vec<String>>, serde_json::Error> {
+        // A clip that changes alters the keys of its own shard, and of no other.
+        let mut members = blake3::Hasher::new_derive_key("shard members");
         for &row in &shard.members {
-            let member = canonical::to_json(&self.member(row))?;
-            hasher.update(member.as_bytes());
+            let Some(seen) = seen(&self.clips[row].clip_key) else {
+                return Ok(None);
+            };
+            let member = canonical::to_json(&self.member(row, seen))?;
+            members.update(member.as_bytes());
         }
-        Ok(hasher.finalize().to_hex().to_string())
+        let members = members.finalize();
+
+        let mut keys = Vec::with_capacity(self.features.len());
+        for feature in self.features {
+            // Keyed by its purpose, so that no hash made for another one is equal.
+            let mut hasher = blake3::Hasher::new_derive_key("shard key");
+            let shared = canonical::to_json(&self.shared(shard, feature))?;
+            hasher.update(shared.as_bytes());
+            hasher.update(members.as_bytes());
+            keys.push(hasher.finalize().to_hex().to_string());
+        }
+        Ok(Some(keys))
     }
 
-    fn shared<'a>(&'a self, shard: &'a Shard) -> Result<ShardIdentity<'a>, serde_json::Error> {
-        let recipe = serde_json::to_value(self.recipe)?;
+    fn shared<'s>(&'s self, shard: &'s Shard, feature: &'s FeatureEntry) -> FileIdentity<'s> {
+        let recipe = self.recipe;
         let classes = self.targets.iter();
-        let is_by_segment = self.recipe.split.rule == SplitRule::Segment;
-        Ok(ShardIdentity {
+        let is_by_segment = recipe.split.rule == SplitRule::Segment;
+        FileIdentity {
             // Only the sections that decide bytes: a recipe of another name makes the same key of the same rows.
-            recipe: ["audio", "features", "shards"]
-                .map(|section| recipe.get(section).cloned().unwrap_or_default()),
-            features: self.features,
+            audio: &recipe.audio,
+            section: recipe
+                .features
+                .iter()
+                .find(|section| section.name == feature.name),
+            feature,
+            shards: ShardSpec {
+                clips: 0,
+                ..recipe.shards.clone()
+            },
             classes: classes
                 .map(|target| (target.name.as_str(), target.classes.as_slice()))
                 .collect(),
             engine: self.engine,
             split: &shard.split,
-            segments: is_by_segment.then_some(&self.recipe.split),
-        })
+            segments: is_by_segment.then_some(&recipe.split),
+        }
     }
 
-    fn member(&self, row: usize) -> Member<'_> {
+    fn member<'s>(&'s self, row: usize, seen: &'s InputSeen) -> Member<'s> {
         let clip = &self.clips[row];
         Member {
             clip_key: &clip.clip_key,
@@ -93,7 +129,11 @@ impl KeyInputs<'_> {
             genres_all: &clip.genres_all,
             artist_id: clip.artist_id,
             album_id: clip.album_id,
-            input: self.audio.get(&clip.clip_key),
+            input: if seen.content.is_empty() {
+                InputState::Unreadable(seen.id.as_ref())
+            } else {
+                InputState::Content(&seen.content)
+            },
         }
     }
 }

@@ -5,9 +5,11 @@
 
 mod encode;
 mod file;
+mod finished;
 mod key;
 mod rows;
 mod stats;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -16,10 +18,12 @@ use std::path::PathBuf;
 
 pub(crate) use encode::{EncodedGroup, Format, RowGroup};
 pub(crate) use file::write_table;
+pub(crate) use finished::FinishedShards;
 pub(crate) use key::KeyInputs;
 pub(crate) use rows::{AudioFacts, FeatureRow, Tensor};
 pub(crate) use stats::values as tensor_values;
-pub(crate) use write::{Outcome, ShardTask, ShardWriter, WriterArgs};
+pub(crate) use taken::{RowReader, RowRun, TakenClip, TakenRow, TakenRows};
+pub(crate) use write::{FinishedShard, Outcome, ShardTask, ShardWriter, WriterArgs};
 
 /// What can go wrong while shards are written.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,14 @@ pub enum ShardError {
         /// From 0.
         row_group: usize,
         /// Its answer.
+        source: parquet::errors::ParquetError,
+    },
+    /// Rows of an earlier version cannot be read, although the file is what was committed.
+    #[error("{path}: cannot read rows to take them over; --recompute takes none")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Parquet's answer.
         source: parquet::errors::ParquetError,
     },
     /// Rows could not be put into columns.
@@ -72,6 +84,10 @@ impl ShardError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Write {
+                source: ParquetError::External(cause),
+                ..
+            }
+            | Self::Read {
                 source: ParquetError::External(cause),
                 ..
             } => cause.downcast_ref(),

@@ -6,10 +6,10 @@ use std::path::Path;
 use wavemill_schemas::manifest::{Partial, Receipt};
 use wavemill_schemas::reject::Reject;
 
-use super::ShardError;
 use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ShardFile;
 use super::rows::FeatureRow;
+use super::{KeyInputs, ShardError, TakenRows};
 use crate::budget::ByteBudget;
 use crate::catalog::ClipRow;
 use crate::catalog::split::SIDES;
@@ -45,15 +45,13 @@ impl Outcome {
     }
 }
 
-/// A shard that is to be written, with its key.
+/// A shard that is to be written.
 #[derive(Debug)]
 pub(crate) struct ShardTask<'a> {
     /// Index into the plan's shards.
     pub place: usize,
     /// From the plan.
     pub shard: &'a Shard,
-    /// See [`super::KeyInputs`].
-    pub key: String,
 }
 
 /// What is written, where, and in what form.
@@ -64,6 +62,12 @@ pub(crate) struct WriterArgs<'a> {
     pub plan_id: &'a str,
     /// Cleaned rows.
     pub clips: &'a [ClipRow],
+    /// What the keys of the files are made of.
+    pub keys: &'a KeyInputs<'a>,
+    /// Names all features of the plan in receipts.
+    pub features_id: &'a str,
+    /// What is taken over, and so not computed.
+    pub taken: &'a TakenRows,
     /// Shards to write, in plan order.
     pub todo: &'a [ShardTask<'a>],
     /// Classes of each target.
@@ -82,6 +86,9 @@ pub(crate) struct ShardWriter<'a> {
     plan_id: &'a str,
     formats: &'a [Format],
     clips: &'a [ClipRow],
+    keys: &'a KeyInputs<'a>,
+    features_id: &'a str,
+    taken: &'a TakenRows,
     todo: &'a [ShardTask<'a>],
     class_sizes: &'a [usize],
     budget: &'a ByteBudget,
@@ -98,8 +105,23 @@ struct OpenShard {
     groups_made: usize,
     groups_done: usize,
     parked: BTreeMap<usize, EncodedGroup>,
-    files: Vec<ShardFile>,
-    receipt: Receipt,
+    /// One a feature, with the sums over each row group.
+    files: Vec<(ShardFile, Vec<Partial>)>,
+    /// Its members' inputs, as they were read.
+    inputs: BTreeMap<String, InputSeen>,
+    rejects: Vec<Reject>,
+    clips_written: u64,
+    class_counts: Vec<Vec<u64>>,
+}
+
+/// A shard whose files are there.
+pub(crate) struct FinishedShard {
+    /// Index into the shards to write.
+    pub index: usize,
+    /// One a feature, in the order of the formats.
+    pub receipts: Vec<Receipt>,
+    /// Its members' inputs, as they were read.
+    pub inputs: BTreeMap<String, InputSeen>,
 }
 
 impl OpenShard {
@@ -107,14 +129,14 @@ impl OpenShard {
     fn is_complete(&self) -> bool {
         self.members_left == 0 && self.groups_done == self.groups_made
     }
-}
 
-/// Counts a clip that has rows, also by its classes.
-fn count_clip(receipt: &mut Receipt, clip: &ClipRow) {
-    receipt.clips_written += 1;
-    for (counts, class) in receipt.class_counts.iter_mut().zip(&clip.targets) {
-        if let Some(count) = class.and_then(|class| counts.get_mut(class as usize)) {
-            *count += 1;
+    /// Counts a clip that has rows, also by its classes.
+    fn count_clip(&mut self, clip: &ClipRow) {
+        self.clips_written += 1;
+        for (counts, class) in self.class_counts.iter_mut().zip(&clip.targets) {
+            if let Some(count) = class.and_then(|class| counts.get_mut(class as usize)) {
+                *count += 1;
+            }
         }
     }
 }
@@ -127,6 +149,9 @@ impl<'a> ShardWriter<'a> {
             root,
             plan_id,
             clips,
+            keys,
+            features_id,
+            taken,
             todo,
             class_sizes,
             formats,
@@ -138,6 +163,9 @@ impl<'a> ShardWriter<'a> {
             plan_id,
             formats,
             clips,
+            keys,
+            features_id,
+            taken,
             todo,
             class_sizes,
             budget,
@@ -188,16 +216,14 @@ impl<'a> ShardWriter<'a> {
         // Clips come in plan order: this is the first one of those that are left.
         let member = &self.clips[todo.shard.members[todo.shard.members.len() - open.members_left]];
         open.members_left -= 1;
-        open.receipt
-            .inputs
-            .insert(member.clip_key.clone(), serde_json::to_value(&seen)?);
+        open.inputs.insert(member.clip_key.clone(), seen);
 
         match outcome {
-            Outcome::Rejected(reject) => open.receipt.rejects.push(reject),
+            Outcome::Rejected(reject) => open.rejects.push(reject),
             Outcome::Rows(rows) => {
                 // Under the rule `segment` a clip can be a member of a shard that has no row of it.
                 if !rows.is_empty() {
-                    count_clip(&mut open.receipt, member);
+                    open.count_clip(member);
                 }
                 open.pending.extend(rows);
             }
@@ -226,14 +252,12 @@ impl<'a> ShardWriter<'a> {
     }
 
     fn open_shard(&self, index: usize) -> Result<OpenShard, ShardError> {
-        let ShardTask { shard, key, .. } = &self.todo[index];
+        let shard = self.todo[index].shard;
         let mut files = Vec::with_capacity(self.formats.len());
-        let mut partials = BTreeMap::new();
         for format in self.formats {
-            let feature = &format.feature.name;
-            let path = shard.file(self.plan_id, feature);
-            files.push(ShardFile::create(self.root, path, format)?);
-            partials.insert(feature.clone(), Vec::new());
+            let path = shard.file(self.plan_id, &format.feature.name);
+            let file = ShardFile::create(self.root, path, format)?;
+            files.push((file, Vec::new()));
         }
 
         Ok(OpenShard {
@@ -243,15 +267,10 @@ impl<'a> ShardWriter<'a> {
             groups_done: 0,
             parked: BTreeMap::new(),
             files,
-            receipt: Receipt {
-                key: key.clone(),
-                files: Vec::new(),
-                rejects: Vec::new(),
-                clips_written: 0,
-                partials,
-                class_counts: self.class_sizes.iter().map(|&n| vec![0; n]).collect(),
-                inputs: BTreeMap::new(),
-            },
+            inputs: BTreeMap::new(),
+            rejects: Vec::new(),
+            clips_written: 0,
+            class_counts: self.class_sizes.iter().map(|&n| vec![0; n]).collect(),
         })
     }
 
@@ -269,45 +288,69 @@ impl<'a> ShardWriter<'a> {
         open.parked.insert(group.number, group);
         while let Some(group) = open.parked.remove(&open.groups_done) {
             open.groups_done += 1;
-            for ((file, format), feature) in
-                open.files.iter_mut().zip(self.formats).zip(group.features)
-            {
-                let partials = open.receipt.partials.get_mut(&format.feature.name);
-                partials
-                    .expect("one list a feature")
-                    .push(feature.partial.clone());
+            for ((file, partials), feature) in open.files.iter_mut().zip(group.features) {
+                partials.push(feature.partial.clone());
                 file.append(group.rows, feature)?;
             }
         }
         Ok(())
     }
 
-    /// Ends every shard that is complete, and returns its index with its receipt.
+    /// Ends every shard that is complete.
     ///
     /// # Errors
     /// [`ShardError`].
-    pub(crate) fn finished(&mut self) -> Result<Vec<(usize, Receipt)>, ShardError> {
+    pub(crate) fn finished(&mut self) -> Result<Vec<FinishedShard>, ShardError> {
         let complete = self.open.iter().filter(|(_, open)| open.is_complete());
         let indices: Vec<usize> = complete.map(|(index, _)| *index).collect();
 
-        let mut receipts = Vec::with_capacity(indices.len());
+        let mut finished = Vec::with_capacity(indices.len());
         for index in indices {
-            let OpenShard {
-                files, mut receipt, ..
-            } = self.open.remove(&index).expect("listed above");
-            for (file, format) in files.into_iter().zip(self.formats) {
-                receipt
-                    .files
-                    .push(file.finish(&self.todo[index].shard.split, &format.feature.name)?);
-            }
-
-            // Only training rows have sums.
-            let mut partials = receipt.partials.values().flatten();
-            if partials.all(|partial: &Partial| partial.values == 0) {
-                receipt.partials.clear();
-            }
-            receipts.push((index, receipt));
+            let open = self.open.remove(&index).expect("listed above");
+            finished.push(self.finish(index, open)?);
         }
-        Ok(receipts)
+        Ok(finished)
+    }
+
+    fn finish(&self, index: usize, open: OpenShard) -> Result<FinishedShard, ShardError> {
+        let OpenShard {
+            files,
+            inputs,
+            rejects,
+            clips_written,
+            class_counts,
+            ..
+        } = open;
+        let shard = self.todo[index].shard;
+        // Of what was read, whatever was known before: a file may have changed in between.
+        let keys = self.keys.keys(shard, |clip_key| inputs.get(clip_key))?;
+        let keys = keys.expect("every member was taken with its input");
+
+        let is_computed = !shard
+            .members
+            .iter()
+            .any(|row| self.taken.clips.contains_key(row));
+        let mut receipts = Vec::with_capacity(files.len());
+        for (((file, mut partials), format), key) in files.into_iter().zip(self.formats).zip(keys) {
+            // Only training rows have sums.
+            if partials.iter().all(|partial| partial.values == 0) {
+                partials.clear();
+            }
+            receipts.push(Receipt {
+                key,
+                file: file.finish(&shard.split, &format.feature.name)?,
+                rejects: rejects.clone(),
+                features: self.features_id.to_owned(),
+                is_computed,
+                clips_written,
+                partials,
+                class_counts: class_counts.clone(),
+            });
+        }
+        Ok(FinishedShard {
+            index,
+            receipts,
+            inputs,
+        })
     }
 }

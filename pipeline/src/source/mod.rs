@@ -46,6 +46,34 @@ pub struct InputSeen {
     pub id: Option<InputId>,
     /// blake3 of the whole file, lower-case hex. Empty: it could not be read.
     pub content: String,
+    /// See [`crate::decode::InputHasher`], lower-case hex. Empty: there is no audio in it. `None` before format 3.
+    #[serde(default)]
+    pub decode_key: Option<String>,
+}
+
+impl InputSeen {
+    /// A file that could not be read; one without `id` is not there.
+    pub(crate) const fn unreadable(id: Option<InputId>) -> Self {
+        Self {
+            id,
+            content: String::new(),
+            decode_key: Some(String::new()),
+        }
+    }
+
+    /// A file that was read.
+    pub(crate) fn read(
+        id: Option<InputId>,
+        content: blake3::Hash,
+        decode_key: Option<blake3::Hash>,
+    ) -> Self {
+        let decode_key = decode_key.map(|key| key.to_hex().to_string());
+        Self {
+            id,
+            content: content.to_hex().to_string(),
+            decode_key: Some(decode_key.unwrap_or_default()),
+        }
+    }
 }
 
 /// `clip_key` → identity, of everything below the audio root.

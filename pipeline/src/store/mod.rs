@@ -27,7 +27,7 @@ use wavemill_schemas::manifest::{Manifest, ManifestError};
 pub(crate) use diff::Diff;
 pub(crate) use history::{VersionContent, VersionLine};
 pub(crate) use parent::Parent;
-pub(crate) use receipts::{PlanRecord, linked_key};
+pub(crate) use receipts::{PlanRecord, Receipts};
 pub(crate) use resume::{Decision, VersionInputs};
 pub(crate) use stats::finish_stats;
 

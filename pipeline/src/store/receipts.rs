@@ -5,11 +5,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt};
+use wavemill_schemas::manifest::{Engine, Identity, ManifestError, OldReceipt, Receipt};
 
 use super::commit::write_renamed;
 use super::{Store, StoreError};
+use crate::source::InputSeen;
 
 /// What a plan that has begun says of itself, before its first shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub(crate) struct PlanRecord {
 }
 
 const PLAN_FILE: &str = "plan.json";
+/// The folder, beside those of the features, of what was seen of each shard's inputs. No feature has a name like it.
+const SEEN_FOLDER: &str = "_seen";
 /// End of the name of a data folder that is being removed.
 const GOING: &str = ".going";
 
@@ -42,7 +46,7 @@ impl Store {
         write_renamed(&path, serde_json::to_string(plan)?.as_bytes())
     }
 
-    /// Writes a shard's receipt. Its files are durable already.
+    /// Writes the receipt of a feature's file of the shard `label`. The file is durable already.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -52,36 +56,82 @@ impl Store {
         label: &str,
         receipt: &Receipt,
     ) -> Result<(), StoreError> {
-        let path = self.receipts_folder(plan_id).join(format!("{label}.json"));
+        let folder = self.receipts_folder(plan_id).join(receipt.file.name());
+        let path = folder.join(format!("{label}.json"));
         write_renamed(&path, serde_json::to_string(receipt)?.as_bytes())
     }
 
-    /// The receipts of a plan by shard label. One that cannot be read is as good as none; one that names what is not in
-    /// the store is somebody's doing.
+    /// Writes what was seen of the inputs of the shard `label`: before its receipts, because it tells whether they are
+    /// still true.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn write_seen(
+        &self,
+        plan_id: &str,
+        label: &str,
+        inputs: &BTreeMap<String, InputSeen>,
+    ) -> Result<(), StoreError> {
+        let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
+        let path = folder.join(format!("{label}.json"));
+        write_renamed(&path, serde_json::to_string(inputs)?.as_bytes())
+    }
+
+    /// The receipts of a plan, by feature and shard label. One that cannot be read is as good as none; one that names
+    /// what is not in the store is somebody's doing.
     ///
     /// # Errors
     /// [`StoreError::Io`] when the folder is there but cannot be listed, [`StoreError::Receipt`].
-    pub(crate) fn receipts(&self, plan_id: &str) -> Result<BTreeMap<String, Receipt>, StoreError> {
-        let mut receipts = BTreeMap::new();
-        for path in json_files(&self.receipts_folder(plan_id))? {
-            let Some(label) = path.file_stem().and_then(|s| s.to_str()) else {
+    pub(crate) fn receipts(&self, plan_id: &str) -> Result<Receipts, StoreError> {
+        let mut receipts = Receipts::new();
+        for folder in list(&self.receipts_folder(plan_id))? {
+            let Some(feature) = name_of(&folder).filter(|name| *name != SEEN_FOLDER) else {
                 continue;
             };
-            let Ok(bytes) = fs::read(&path) else { continue };
-
-            match Receipt::from_json(&bytes) {
-                Ok(receipt) => _ = receipts.insert(label.to_owned(), receipt),
-                Err(source @ ManifestError::Name { .. }) => {
-                    return Err(StoreError::Receipt { path, source });
-                }
-                Err(_) => {}
+            if !folder.is_dir() {
+                continue;
+            }
+            for (label, receipt) in read_all(&folder, Receipt::from_json)? {
+                receipts.insert((feature.to_owned(), label), receipt);
             }
         }
         Ok(receipts)
     }
 
-    /// Plans that have receipts.
-    pub(super) fn begun(&self) -> Result<Vec<(String, Option<PlanRecord>)>, StoreError> {
+    /// The receipts of a plan of format 1 or 2; none for those of later formats.
+    ///
+    /// # Errors
+    /// As [`Store::receipts`].
+    pub(crate) fn old_receipts(&self, plan_id: &str) -> Result<Vec<OldReceipt>, StoreError> {
+        let receipts = read_all(&self.receipts_folder(plan_id), OldReceipt::from_json)?;
+        Ok(receipts.into_values().collect())
+    }
+
+    /// What runs of a plan saw of its inputs, by `clip_key`. It helps to save work, and no version depends on it: what is
+    /// not understood tells nothing.
+    ///
+    /// # Errors
+    /// As [`Store::receipts`].
+    pub(crate) fn seen(&self, plan_id: &str) -> Result<BTreeMap<String, InputSeen>, StoreError> {
+        let mut inputs = BTreeMap::new();
+        for old in self.old_receipts(plan_id)? {
+            for (clip_key, seen) in old.inputs {
+                if let Ok(seen) = serde_json::from_value(seen) {
+                    inputs.insert(clip_key, seen);
+                }
+            }
+        }
+
+        // Under the rule `segment` several shards name a clip, and all of them saw the same.
+        let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
+        for of_shard in read_all(&folder, from_json::<BTreeMap<String, InputSeen>>)?.into_values() {
+            inputs.extend(of_shard);
+        }
+        Ok(inputs)
+    }
+
+    /// Plans that have begun.
+    pub(crate) fn begun(&self) -> Result<Vec<(String, Option<PlanRecord>)>, StoreError> {
         let folder = self.root.join("_wavemill/receipts");
         if self.root.is_file() {
             return Err(StoreError::NotAFolder {
@@ -151,34 +201,41 @@ impl Store {
     }
 }
 
-/// All receipts of all plans by shard key: what a new plan may link instead of computing.
-///
-/// # Errors
-/// [`StoreError::Io`].
-pub(crate) fn linked_key(
-    store: &Store,
-    except: &str,
-) -> Result<BTreeMap<String, Receipt>, StoreError> {
-    let mut by_key = BTreeMap::new();
-    for (plan_id, _) in store.begun()? {
-        if plan_id == except {
+/// Receipts by feature and shard label.
+pub(crate) type Receipts = BTreeMap<(String, String), Receipt>;
+
+/// The JSON files of a folder by their names, but for [`PLAN_FILE`]. One that is not understood is passed over.
+fn read_all<T>(
+    folder: &Path,
+    from_json: impl Fn(&[u8]) -> Result<T, ManifestError>,
+) -> Result<BTreeMap<String, T>, StoreError> {
+    let mut found = BTreeMap::new();
+    for path in list(folder)? {
+        let Some(label) = name_of(&path).and_then(|name| name.strip_suffix(".json")) else {
             continue;
-        }
-        for receipt in store.receipts(&plan_id)?.into_values() {
-            // Several plans may have a shard of one key. Any of them will do, because their bytes are equal.
-            by_key.insert(receipt.key.clone(), receipt);
+        };
+        let is_other = label.starts_with('.') || path.ends_with(PLAN_FILE);
+        let Some(bytes) = fs::read(&path).ok().filter(|_| !is_other) else {
+            continue;
+        };
+
+        match from_json(&bytes) {
+            Ok(content) => _ = found.insert(label.to_owned(), content),
+            Err(source @ ManifestError::Name { .. }) => {
+                return Err(StoreError::Receipt { path, source });
+            }
+            Err(_) => {}
         }
     }
-    Ok(by_key)
+    Ok(found)
 }
 
-fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let mut paths = list(folder)?;
-    paths.retain(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.ends_with(".json") && !name.starts_with('.') && name != PLAN_FILE
-    });
-    Ok(paths)
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ManifestError> {
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+fn name_of(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
 }
 
 fn remove_folder(folder: &Path) -> Result<(), StoreError> {

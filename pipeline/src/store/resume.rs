@@ -44,8 +44,9 @@ pub(crate) struct VersionInputs<'a> {
 }
 
 impl Store {
-    /// Compares what is asked for with the latest version, `parent`. `identity.parent` is filled in here. `stale` tells
-    /// whether inputs of that version changed although their sizes did not.
+    /// Compares what is asked for with the latest version, `parent`. `identity.parent` is filled in here. `what_differs`
+    /// tells how its tracks differ from those of that version, a sentence each; `stale` tells which inputs of that version
+    /// changed although their sizes did not.
     ///
     /// # Errors
     /// [`StoreError::OtherPlan`] unless `new_version`.
@@ -55,6 +56,7 @@ impl Store {
         identity: &Identity,
         inputs: VersionInputs<'_>,
         new_version: bool,
+        what_differs: impl FnOnce(&Manifest) -> Vec<String>,
         stale: impl FnOnce(&Manifest) -> Result<Vec<String>, E>,
     ) -> Result<Decision, E> {
         let mut identity = identity.clone();
@@ -70,7 +72,12 @@ impl Store {
 
         // Beside the parent of the latest version, the two differ only in what this run would do otherwise.
         identity.parent.clone_from(&manifest.identity.parent);
-        let mut changed = changes(manifest, &identity, inputs);
+        // Told by a refusal alone, and it takes reading tables.
+        let tracks_differ = || match new_version {
+            true => Vec::new(),
+            false => what_differs(manifest),
+        };
+        let mut changed = changes(manifest, &identity, inputs, tracks_differ);
         if changed.is_empty() {
             let clips = stale(manifest)?;
             // Asked for a new version of the same, there is work only where the old one is damaged.
@@ -129,8 +136,10 @@ impl Store {
 
         for (plan_id, other) in self.begun()? {
             // A plan that finished nothing has nothing to lose.
-            let unfinished = !committed.contains(&plan_id) && !self.receipts(&plan_id)?.is_empty();
-            let Some(other) = other.filter(|_| unfinished) else {
+            let has_work = !committed.contains(&plan_id)
+                && !(self.receipts(&plan_id)?.is_empty()
+                    && self.old_receipts(&plan_id)?.is_empty());
+            let Some(other) = other.filter(|_| has_work) else {
                 continue;
             };
 
@@ -160,17 +169,12 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a receipt's files are all there with the right length and blake3.
+    /// Whether a receipt's file is there with the right length and blake3.
     ///
     /// # Errors
     /// [`StoreError::Outside`].
     pub(crate) fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
-        for entry in &receipt.files {
-            if self.sound_file(entry)?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(self.sound_file(&receipt.file)?.is_some())
     }
 
     /// The path of a file that has the right length and blake3; `None` where it has not.
@@ -185,8 +189,8 @@ impl Store {
         Ok(is_sound.then_some(path))
     }
 
-    /// Links (or, across file systems, copies) the files of a receipt of another plan into this one, as `shard`'s: a
-    /// shard of the same clips may have had another number there.
+    /// Links (or, across file systems, copies) the file of a receipt of another plan into this one, as `shard`'s: a shard
+    /// of the same clips may have had another number there.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Outside`].
@@ -197,13 +201,11 @@ impl Store {
         shard: &Shard,
     ) -> Result<Receipt, StoreError> {
         let mut receipt = receipt.clone();
-        for entry in &mut receipt.files {
-            let from = self.locate(&entry.path)?;
-            let path = shard.file(plan_id, entry.name());
-            let to = self.root.join(&path);
-            link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
-            entry.path = path;
-        }
+        let from = self.locate(&receipt.file.path)?;
+        let path = shard.file(plan_id, receipt.file.name());
+        let to = self.root.join(&path);
+        link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
+        receipt.file.path = path;
         Ok(receipt)
     }
 }
@@ -240,7 +242,12 @@ pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn changes(manifest: &Manifest, identity: &Identity, inputs: VersionInputs<'_>) -> Vec<String> {
+fn changes(
+    manifest: &Manifest,
+    identity: &Identity,
+    inputs: VersionInputs<'_>,
+    what_differs: impl FnOnce() -> Vec<String>,
+) -> Vec<String> {
     let VersionInputs {
         recipe,
         engine,
@@ -261,6 +268,12 @@ fn changes(manifest: &Manifest, identity: &Identity, inputs: VersionInputs<'_>) 
     }
 
     // Another recipe may well clean otherwise.
+    let is_other_data = was.rows != identity.rows || was.inputs != identity.inputs;
+    let differs = if is_other_data && was.recipe == identity.recipe && was.limit == identity.limit {
+        what_differs()
+    } else {
+        Vec::new()
+    };
     if was.rows != identity.rows && was.recipe == identity.recipe {
         let step = manifest
             .counts
@@ -281,6 +294,8 @@ fn changes(manifest: &Manifest, identity: &Identity, inputs: VersionInputs<'_>) 
     if changed.is_empty() && was.inputs != identity.inputs {
         changed.push("audio files were added, removed or changed size".to_owned());
     }
+    // Last, which of them that are.
+    changed.extend(differs);
 
     if !engine::is_same(&manifest.engine, engine) {
         changed.push(format!(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
-use wavemill_schemas::manifest::{FileEntry, Manifest, Receipt};
+use wavemill_schemas::manifest::{FileEntry, Manifest, OldReceipt};
 
 use super::compare::{self, FileFacts};
 use super::resume::hash_file;
@@ -172,13 +172,13 @@ impl Store {
             return Ok(Vec::new());
         }
 
-        let receipts = self.receipts(&manifest.plan_id)?;
+        let receipts = self.old_receipts(&manifest.plan_id)?;
         let mut wrong = Vec::new();
         for feature in &manifest.features {
             let files = manifest.files_of(&feature.name);
-            let of_files: Option<Vec<&Receipt>> = files
+            let of_files: Option<Vec<&OldReceipt>> = files
                 .map(|file| {
-                    let mut receipts = receipts.values();
+                    let mut receipts = receipts.iter();
                     receipts.find(|receipt| receipt.files.contains(file))
                 })
                 .collect();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wavemill::decode::{AudioHasher, Channels, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use wavemill::decode::{Channels, Decode, DecodeArgs, InputHasher, Pcm, SymphoniaDecoder};
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
@@ -117,14 +117,15 @@ pub(crate) fn decoder(
     .unwrap()
 }
 
-/// Decodes a file; whatever decodes must have the same hash without being decoded.
+/// Decodes a file, which must have the same hashes without being decoded.
 pub(crate) fn decode(decoder: &mut SymphoniaDecoder, path: &Path) -> Result<Pcm, Reject> {
     let bytes = fs::read(path).unwrap();
     let mut out = Pcm::default();
-    decoder.decode("mp3", &bytes, &mut out)?;
-    let hash = AudioHasher::default()
-        .hash(&bytes)
-        .map(|hash| hash.to_hex().to_string());
+    let decoded = decoder.decode("mp3", &bytes, &mut out);
+    let facts = InputHasher::default().read(&bytes);
+    assert_eq!(facts.decode, out.decode_key, "{}", path.display());
+    decoded?;
+    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
     assert_eq!(hash.as_ref(), Some(&out.audio_blake3), "{}", path.display());
     Ok(out)
 }
@@ -433,7 +434,10 @@ fn mutated(data: &Path) -> Result<(), Failed> {
         if below(3) == 0 {
             bytes.truncate(below(bytes.len()));
         }
-        if decoder.decode("", &bytes, &mut out).is_ok() {
+        let decoded = decoder.decode("", &bytes, &mut out);
+        let facts = InputHasher::default().read(&bytes);
+        assert_eq!(facts.decode, out.decode_key, "round {round}");
+        if decoded.is_ok() {
             assert!(
                 out.samples.iter().all(|sample| sample.is_finite()),
                 "round {round}"

@@ -239,21 +239,35 @@ fn no_name_of_a_manifest_or_receipt_leads_out_of_the_store() {
 
     let mut receipt = Receipt {
         key: "k".to_owned(),
-        files: manifest(2).files,
+        file: manifest(2).files.remove(0),
         rejects: Vec::new(),
+        features: "f".to_owned(),
+        is_computed: true,
         clips_written: 7,
-        partials: BTreeMap::new(),
+        partials: Vec::new(),
         class_counts: Vec::new(),
-        inputs: BTreeMap::new(),
     };
     let json = |receipt: &Receipt| serde_json::to_vec(receipt).expect("JSON");
     assert_eq!(
         Receipt::from_json(&json(&receipt)).expect("a receipt"),
         receipt
     );
-    receipt.files[0].path = "../a".to_owned();
+    receipt.file.path = "../a".to_owned();
     assert!(matches!(
         Receipt::from_json(&json(&receipt)),
+        Err(ManifestError::Name { .. })
+    ));
+
+    let mut old = OldReceipt {
+        files: manifest(2).files,
+        partials: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+    };
+    let json = |old: &OldReceipt| serde_json::to_vec(old).expect("JSON");
+    assert_eq!(OldReceipt::from_json(&json(&old)).expect("a receipt"), old);
+    old.files[0].path = "../a".to_owned();
+    assert!(matches!(
+        OldReceipt::from_json(&json(&old)),
         Err(ManifestError::Name { .. })
     ));
 }

@@ -13,6 +13,8 @@ mod ogg_tests;
 mod pieces;
 mod survey;
 #[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
 mod tests;
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
@@ -28,7 +30,7 @@ use self::survey::{Format, Survey, credible_rate_hz};
 use super::codec::Codec;
 use super::loss::Loss;
 use super::output::{Output, Sink};
-use super::{CHANNELS_MAX, DecodeReport, Pcm, reject};
+use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
 
 /// Silence is pushed in pieces of as many samples: what a gap may claim is no reason for a long buffer.
 const SILENCE_SAMPLES: u64 = 65_536;
@@ -51,6 +53,7 @@ pub(super) fn decode(
     out: &mut Pcm,
 ) -> Result<DecodeReport, Reject> {
     let survey = Survey::new(file);
+    out.decode_key = survey.facts().decode;
     let Some(format) = survey.format else {
         return Err(reject(
             Reason::NotAudio,
@@ -89,10 +92,9 @@ pub(super) fn decode(
     })
 }
 
-/// blake3 over all frames, as decoding gives it; `None` where there is none.
-pub(super) fn hash(file: &[u8]) -> Option<blake3::Hash> {
-    let survey = Survey::new(file);
-    (survey.n_frames > 0).then_some(survey.audio_blake3)
+/// The hashes of a file, as decoding gives them; none where there is no frame.
+pub(super) fn facts(file: &[u8]) -> InputFacts {
+    Survey::new(file).facts()
 }
 
 fn params(survey: &Survey, format: Format, bits: u8) -> AudioCodecParameters {

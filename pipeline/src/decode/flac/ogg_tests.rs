@@ -1,12 +1,13 @@
 //! FLAC in Ogg, page by page.
 
 use super::header::MARKER;
-use super::tests::{FRAME_SAMPLES, assert_heard, decode, frame, head, sealed};
-use crate::decode::AudioHasher;
+use super::testing::{FRAME_SAMPLES, frame, head, sealed};
+use super::tests::{assert_heard, decode};
+use crate::decode::InputHasher;
 use crate::decode::ogg::testing::{FIRST, LAST, Page, bytes, of};
 
 fn audio_hash(file: &[u8]) -> Option<blake3::Hash> {
-    AudioHasher::default().hash(file)
+    InputHasher::default().read(file).audio
 }
 
 /// Samples at 44.1 kHz, and samples lost.

@@ -4,6 +4,8 @@ use super::frames::{Frame, Frames};
 use super::gaps::{Gap, GapTracker};
 use super::header::{Header, StreamInfo};
 use super::pieces::{Piece, Pieces};
+use crate::decode::InputFacts;
+use crate::decode::key::KeyHasher;
 use crate::decode::loss::{credible_max, is_credible};
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 
@@ -44,6 +46,8 @@ pub(super) struct Survey {
     n_foreign_bytes: u64,
     /// blake3 over the frames. Where other codecs are chained to them, their own hash is behind.
     pub audio_blake3: blake3::Hash,
+    /// A hash over everything that decoding reads.
+    decode_key: blake3::Hash,
 }
 
 impl Survey {
@@ -58,8 +62,17 @@ impl Survey {
             surveyor.survey.n_foreign_bytes = foreign.n_bytes;
             // Only where there are such streams: otherwise the hash is that of the same frames in a native file.
             surveyor.hasher.update(foreign.hasher.finalize().as_bytes());
+            surveyor.key.item("foreign", &[foreign.n_bytes]);
         }
         surveyor.finish()
+    }
+
+    /// The hashes of the file; none where there is no frame.
+    pub(super) fn facts(&self) -> InputFacts {
+        if self.n_frames == 0 {
+            return InputFacts::default();
+        }
+        InputFacts::of_audio(self.audio_blake3, self.decode_key)
     }
 
     fn add(&mut self, frame: &Frame, gap: Gap, rate_hz: u32) {
@@ -126,11 +139,13 @@ struct Surveyor {
     /// Formats, and how many frames have each.
     formats: Vec<(Format, u64)>,
     hasher: blake3::Hasher,
+    key: KeyHasher,
     gaps: GapTracker,
 }
 
 impl Surveyor {
     fn new() -> Self {
+        let nothing = blake3::hash(&[]);
         let survey = Survey {
             announced_samples: None,
             format: None,
@@ -141,7 +156,8 @@ impl Surveyor {
             seconds: 0.0,
             n_gap_samples: 0,
             n_foreign_bytes: 0,
-            audio_blake3: blake3::hash(&[]),
+            audio_blake3: nothing,
+            decode_key: nothing,
         };
         Self {
             survey,
@@ -149,6 +165,7 @@ impl Surveyor {
             n_streams: 0,
             formats: Vec::new(),
             hasher: blake3::Hasher::new(),
+            key: KeyHasher::of("flac"),
             gaps: GapTracker::default(),
         }
     }
@@ -166,6 +183,13 @@ impl Surveyor {
                 .map(|(before, this)| before.saturating_add(this)),
         };
 
+        self.key.item("stream", &[]);
+        if let Some(info) = info {
+            self.key
+                .item("info", &[u64::from(info.rate_hz), u64::from(info.bits)]);
+            self.key.item("announced", info.n_samples.as_slice());
+        }
+
         self.info = info;
         self.n_streams += 1;
         self.gaps = GapTracker::default();
@@ -177,7 +201,14 @@ impl Surveyor {
         }
 
         let mut run = 0..0;
-        for frame in Frames::new(piece) {
+        let mut frames = Frames::new(piece);
+        for frame in &mut frames {
+            // The frame itself is in the audio's hash, but nothing in it says where it ends.
+            self.key.item(
+                "frame",
+                &[frame.bytes.len() as u64, frame.skipped_bytes as u64],
+            );
+
             let format = frame.header.format(self.info.as_ref());
             let rate_hz = format.map_or(0, |format| format.rate_hz);
             self.survey.add(&frame, self.gaps.gap(&frame), rate_hz);
@@ -194,6 +225,12 @@ impl Surveyor {
             }
         }
         self.hasher.update(&piece.bytes[run]);
+
+        // Of a frame that breaks off, decoding reads how long it should have been. What the last piece says of it
+        // counts, so every piece says something.
+        let broken = frames.broken();
+        let n_samples = broken.map(|(_, header)| u64::from(header.n_samples));
+        self.key.item("piece", n_samples.as_slice());
     }
 
     fn count(&mut self, format: Format) {
@@ -207,6 +244,7 @@ impl Surveyor {
 
     fn finish(mut self) -> Survey {
         self.survey.audio_blake3 = self.hasher.finalize();
+        self.survey.decode_key = self.key.finish(&self.survey.audio_blake3);
         // Not `max_by_key`, which gives the last one of equals.
         let most = self.formats.iter().map(|(_, count)| *count).max();
         let main = self.formats.iter().find(|(_, count)| Some(*count) == most);

@@ -1,41 +1,11 @@
 //! Streams made by code: verbatim frames of 16 bits, mono, 44.1 kHz.
 
-use symphonia::core::checksum::{Crc8Ccitt, Crc16Ansi};
-use symphonia::core::io::Monitor;
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::header::MARKER;
-use crate::decode::{AudioHasher, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
-
-const RATE_HZ: u32 = 44_100;
-pub(super) const FRAME_SAMPLES: usize = 576;
-
-/// A header up to its number, which is below 128, and the subframes; checksums are added.
-pub(super) fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut crc8 = Crc8Ccitt::new(0);
-    crc8.process_buf_bytes(header);
-    let mut frame = [header, &[crc8.crc()], body].concat();
-    let mut crc16 = Crc16Ansi::new(0);
-    crc16.process_buf_bytes(&frame);
-    frame.extend(crc16.crc().to_be_bytes());
-    frame
-}
-
-/// The frame of this number, whose samples are its number plus one, times 100.
-pub(super) fn frame(number: u8) -> Vec<u8> {
-    let sample = (i16::from(number) + 1) * 100;
-    let body = [&[0x02][..], &sample.to_be_bytes().repeat(FRAME_SAMPLES)].concat();
-    sealed(&[0xFF, 0xF8, 0x29, 0x08, number], &body)
-}
-
-/// Marker and STREAMINFO.
-pub(super) fn head(n_samples: u64) -> Vec<u8> {
-    let mut info = super::StreamInfo::block(RATE_HZ, 1, 16, FRAME_SAMPLES as u32);
-    let numbers = u64::from_be_bytes(info[10..18].try_into().unwrap()) | n_samples;
-    info[10..18].copy_from_slice(&numbers.to_be_bytes());
-    [&MARKER[..], &[0x80, 0, 0, 34], &info].concat()
-}
+use super::testing::{FRAME_SAMPLES, RATE_HZ, frame, head, sealed};
+use crate::decode::{Decode, DecodeArgs, InputHasher, Pcm, SymphoniaDecoder};
 
 pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
     let args = DecodeArgs {
@@ -48,10 +18,10 @@ pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
     SymphoniaDecoder::new(args, Level::Scalar)
         .unwrap()
         .decode("flac", file, &mut out)?;
-    let hash = AudioHasher::default()
-        .hash(file)
-        .map(|hash| hash.to_hex().to_string());
+    let facts = InputHasher::default().read(file);
+    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
     assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
+    assert_eq!(facts.decode, out.decode_key);
     Ok(out)
 }
 

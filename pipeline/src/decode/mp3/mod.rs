@@ -52,6 +52,7 @@ impl Mp3Decoder {
     ) -> Result<DecodeReport, Reject> {
         // The first walk decides what the stream is. The second one decodes as much as is wanted.
         let survey = self.surveyor.survey(file);
+        out.decode_key = survey.facts().decode;
         let Some(stream) = survey.stream else {
             return Err(no_stream(file, &survey));
         };

@@ -3,6 +3,8 @@
 use super::frames::Frames;
 use super::header::Header;
 use super::tags::Info;
+use crate::decode::InputFacts;
+use crate::decode::key::KeyHasher;
 use crate::decode::loss::is_credible;
 
 /// What a whole file holds.
@@ -18,9 +20,21 @@ pub(crate) struct Survey {
     pub n_bytes: u64,
     /// blake3 over them.
     pub audio_blake3: blake3::Hash,
+    /// A hash over everything that decoding reads.
+    decode_key: blake3::Hash,
 }
 
 impl Survey {
+    /// The hashes of a file that is decoded. Files of the other layers are rejects, which have none.
+    pub(crate) fn facts(&self) -> InputFacts {
+        match self.stream {
+            Some(stream) if stream.layer == 3 => {
+                InputFacts::of_audio(self.audio_blake3, self.decode_key)
+            }
+            _ => InputFacts::default(),
+        }
+    }
+
     /// Mean bytes of a frame.
     pub(crate) fn frame_bytes(&self) -> f64 {
         self.n_bytes as f64 / self.n_frames.max(1) as f64
@@ -69,11 +83,18 @@ impl Surveyor {
         self.hasher.reset();
         self.formats.clear();
 
+        let mut key = KeyHasher::of("mp3");
         let mut info = None;
         let mut n_frames = 0;
         let mut n_bytes = 0;
         let mut run = 0..0; // the bytes of neighbours that are not yet hashed
-        for frame in Frames::new(file) {
+        let mut frames = Frames::new(file);
+        for frame in &mut frames {
+            // The frames themselves are in the audio's hash, and their headers say where each one ends.
+            if frame.skipped_bytes > 0 {
+                key.item("hole", &[n_frames, frame.skipped_bytes as u64]);
+            }
+
             if let Some(announced) = Info::of(&frame) {
                 // Files that were joined have such a frame each.
                 info.get_or_insert(announced);
@@ -91,6 +112,15 @@ impl Surveyor {
             self.count(&frame.header);
         }
         self.hasher.update(&file[run]);
+        let audio_blake3 = self.hasher.finalize();
+
+        if let Some(info) = info {
+            key.item("announced", &[info.n_frames, info.n_bytes]);
+            if let Some(trim) = info.trim {
+                key.item("trim", &[trim.start_samples, trim.end_samples]);
+            }
+        }
+        key.item("truncated", &[u64::from(frames.truncated_at().is_some())]);
 
         // Not `max_by_key`, which gives the last one of equals.
         let most = self.formats.iter().map(|(_, count)| *count).max();
@@ -105,7 +135,8 @@ impl Surveyor {
             info,
             n_frames,
             n_bytes,
-            audio_blake3: self.hasher.finalize(),
+            audio_blake3,
+            decode_key: key.finish(&audio_blake3),
         }
     }
 
@@ -131,14 +162,15 @@ mod tests {
             n_bytes: n_frames * frame_bytes,
             trim: None,
         };
-        let audio_blake3 = blake3::hash(&[]);
+        let nothing = blake3::hash(&[]);
         let n_bytes = 417 * n_there;
         Survey {
             stream: None,
             info: Some(info),
             n_frames: n_there,
             n_bytes,
-            audio_blake3,
+            audio_blake3: nothing,
+            decode_key: nothing,
         }
         .missing_frames()
     }

@@ -15,6 +15,7 @@ mod books;
 mod crc;
 mod granules;
 mod headers;
+mod key;
 mod packets;
 mod pages;
 mod run;
@@ -30,9 +31,10 @@ use wavemill_schemas::reject::Reject;
 use self::headers::{Ident, PacketKind};
 pub(super) use self::pages::{Page, Pages, page_header_bytes};
 use self::run::VorbisDecoder;
+use self::setup::Setup;
 use self::walk::{AudioPage, Tail, Visitor, Walk};
 use super::output::Output;
-use super::{DecodeReport, Pcm, mp3};
+use super::{DecodeReport, InputFacts, Pcm, mp3};
 
 /// What the first packet of FLAC in Ogg begins with; version, number of headers and the native stream follow.
 pub(super) const FLAC_MAPPING: &[u8] = b"\x7FFLAC";
@@ -46,17 +48,40 @@ pub(super) fn decode(
     output: &mut Output,
     out: &mut Pcm,
 ) -> Result<DecodeReport, Reject> {
-    let (decoder, hasher) = Walk::new(VorbisDecoder::new(file.len(), output, out)).run(file)?;
-    Ok(DecodeReport {
-        loss: decoder.finish()?,
-        audio_blake3: hasher.finalize(),
-    })
+    match decode_links(file, output, out) {
+        Ok((report, facts)) => {
+            out.decode_key = facts.decode;
+            Ok(report)
+        }
+        Err(fault) => {
+            // Headers that are refused may have ended the walk, and the key is that of the whole file.
+            out.decode_key = facts(file).decode;
+            Err(fault)
+        }
+    }
 }
 
-/// blake3 over the data of all audio packets, as decoding gives it; `None` where there are none.
-pub(super) fn hash(file: &[u8]) -> Option<blake3::Hash> {
-    let (_, hasher) = Walk::new(HashOnly).run(file).ok()?;
-    (hasher.count() > 0).then(|| hasher.finalize())
+fn decode_links(
+    file: &[u8],
+    output: &mut Output,
+    out: &mut Pcm,
+) -> Result<(DecodeReport, InputFacts), Reject> {
+    let decoder = VorbisDecoder::new(file.len(), output, out);
+    let walked = Walk::new(decoder).run(file)?;
+    let facts = walked.facts(file);
+    let report = DecodeReport {
+        loss: walked.visitor.finish()?,
+        audio_blake3: walked.hasher.finalize(),
+    };
+    Ok((report, facts))
+}
+
+/// The hashes of a file, as decoding gives them; none where there is no packet of audio.
+pub(super) fn facts(file: &[u8]) -> InputFacts {
+    match Walk::new(HashOnly).run(file) {
+        Ok(walked) => walked.facts(file),
+        Err(_) => InputFacts::default(),
+    }
 }
 
 /// The file begins with FLAC in Ogg, and no Vorbis beside it.
@@ -76,7 +101,7 @@ pub(super) fn holds_flac(file: &[u8]) -> bool {
     has_flac
 }
 
-/// Wants no audio, only the hash of the walk.
+/// Wants no audio, only the hashes of the walk.
 struct HashOnly;
 
 impl Visitor for HashOnly {
@@ -84,7 +109,7 @@ impl Visitor for HashOnly {
         Ok(())
     }
 
-    fn setup(&mut self, _: &[u8]) -> Result<(), Reject> {
+    fn setup(&mut self, _: &[u8], _: Result<Setup, Reject>) -> Result<(), Reject> {
         Ok(())
     }
 

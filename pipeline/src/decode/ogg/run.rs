@@ -13,7 +13,7 @@ use super::blocks::{Blocks, PacketLength};
 use super::granules::{Density, Gap, Granules, LossBudget, PageTime};
 use super::headers::Ident;
 use super::packets::Hole;
-use super::setup;
+use super::setup::Setup;
 use super::walk::{AudioPage, Tail, Visitor};
 
 /// Code books that may be made for one file, bytes in all. A link whose headers are those of the link before costs
@@ -493,13 +493,13 @@ impl Visitor for VorbisDecoder<'_> {
         Ok(())
     }
 
-    fn setup(&mut self, packet: &[u8]) -> Result<(), Reject> {
+    fn setup(&mut self, packet: &[u8], setup: Result<Setup, Reject>) -> Result<(), Reject> {
         let Some(link) = &mut self.link else {
             return Ok(());
         };
         let ident = link.ident;
 
-        let setup = match setup::parse(packet, &ident) {
+        let setup = match setup {
             Ok(setup) => setup,
             // Over a limit the whole clip is `too_large`; a link that is only broken is lost.
             Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
@@ -623,8 +623,7 @@ mod tests {
 
         let mut decoder = VorbisDecoder::new(file.len(), &mut output, &mut out);
         decoder.books_bytes_left = 3 * CODEC_BYTES + CODEC_BYTES / 2;
-        let (decoder, _) = Walk::new(decoder).run(&file)?;
-        decoder.finish()?;
+        Walk::new(decoder).run(&file)?.visitor.finish()?;
         Ok(out.n_samples)
     }
 

@@ -1,7 +1,10 @@
 //! Writes Ogg pages and Vorbis headers for the tests.
 
+use super::blocks::Blocks;
 use super::crc;
-use super::headers::IDENT_BYTES;
+use super::headers::{IDENT_BYTES, Ident};
+use super::pages::Pages;
+use super::setup;
 
 /// A page to be written.
 #[derive(Clone, Debug)]
@@ -57,6 +60,72 @@ pub(crate) fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> P
         packets,
         is_open: false,
     }
+}
+
+/// A packet on pages of its own: as many as it needs.
+pub(crate) fn long(sequence: u32, packet: &[u8]) -> Vec<Page> {
+    // One segment less than a page can have: the last piece may need a value that ends it.
+    let pieces: Vec<&[u8]> = packet.chunks(254 * 255).collect();
+    let n_pieces = pieces.len();
+    let mut pages = Vec::new();
+    for (at, piece) in pieces.into_iter().enumerate() {
+        let flags = if at == 0 { 0 } else { CONTINUED };
+        pages.push(Page {
+            is_open: at + 1 < n_pieces,
+            ..of(flags, 0, sequence + at as u32, &[piece])
+        });
+    }
+    pages
+}
+
+/// The tone of the tests with this comment, and with so many packets of audio on a page.
+pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
+    let packets = tone_packets();
+    let [ident, _, setup, audio @ ..] = &packets[..] else {
+        panic!("three headers");
+    };
+
+    let mut pages = vec![of(FIRST, 0, 0, &[ident])];
+    pages.extend(long(1, &[b"\x03vorbis", comment].concat()));
+    pages.push(of(0, 0, pages.len() as u32, &[setup]));
+
+    let parsed = Ident::parse(ident).unwrap();
+    let modes = setup::parse(setup, &parsed).unwrap().modes;
+    let mut blocks = Blocks::new(&parsed, modes);
+    let mut granule = 0;
+    for packets in audio.chunks(n_packets) {
+        let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        granule += blocks.sum(&packets);
+        for packet in &packets {
+            blocks.next(packet);
+        }
+        // The last block is cut.
+        let granule = granule.min(TONE_SAMPLES) as i64;
+        pages.push(of(0, granule, pages.len() as u32, &packets));
+    }
+    if let Some(last) = pages.last_mut() {
+        last.flags = LAST;
+    }
+    pages
+}
+
+/// Samples of the tone.
+const TONE_SAMPLES: u64 = 48_000;
+
+/// Three headers, and audio.
+fn tone_packets() -> Vec<Vec<u8>> {
+    let file = include_bytes!("../../../tests/data/tone_32000_mono.ogg");
+    let mut packets = Vec::new();
+    let mut packet = Vec::new();
+    for page in Pages::new(file, 0) {
+        for part in page.parts() {
+            packet.extend(part.bytes);
+            if part.is_end {
+                packets.push(std::mem::take(&mut packet));
+            }
+        }
+    }
+    packets
 }
 
 /// The bytes of pages, one behind the other.

@@ -3,7 +3,7 @@
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::super::{AudioHasher, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use super::super::{Decode, DecodeArgs, InputHasher, Pcm, SymphoniaDecoder};
 use super::granules::{Density, LossBudget};
 use super::headers::Ident;
 use super::setup;
@@ -49,14 +49,14 @@ fn decode(file: &[u8]) -> Result<(usize, usize), Reject> {
     let mut out = Pcm::default();
     decoder.decode("ogg", file, &mut out)?;
 
-    let hash = AudioHasher::default()
-        .hash(file)
-        .map(|hash| hash.to_hex().to_string());
+    let facts = InputHasher::default().read(file);
+    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
     assert_eq!(
         hash.as_ref(),
         Some(&out.audio_blake3),
         "the hash without decoding"
     );
+    assert_eq!(facts.decode, out.decode_key, "the key without decoding");
     Ok((
         out.samples.len(),
         (f64::from(out.lost_s) * f64::from(RATE_HZ)).round() as usize,
@@ -602,7 +602,7 @@ fn audio_of_another_codec_that_is_chained_to_it_is_lost_and_in_the_hash() {
         n_lost > 29 * PACKET_SAMPLES && n_lost <= 9 * (29 + 60) * PACKET_SAMPLES,
         "{n_lost} lost"
     );
-    let hash = |file: &[u8]| AudioHasher::default().hash(file);
+    let hash = |file: &[u8]| InputHasher::default().read(file).audio;
     assert_ne!(hash(&chained), hash(&alone));
 }
 

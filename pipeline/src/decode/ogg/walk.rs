@@ -2,17 +2,19 @@
 //!
 //! A link is a group of streams that begin together. Of its Vorbis streams the one with the lowest serial number is
 //! taken, and all other streams are passed over. The walk hashes the audio packets of all links, whether they are
-//! decoded or not, so that a file has one hash however much of it is wanted.
+//! decoded or not, and all that it tells its visitor. So a file has one hash and one key however much of it is wanted.
 
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::super::{mp3, reject};
+use super::super::{InputFacts, mp3, reject};
 use super::FLAC_MAPPING;
 use super::headers::{Ident, PacketKind};
+use super::key::WalkKey;
 use super::packets::{Hole, Packets};
 use super::pages::{Page, PageHeader, Pages, SkippedBytes};
+use super::setup::{self, Setup};
 
-/// Learns what the walk finds.
+/// Learns what the walk finds. What is told here is in the decode key too (`key.rs`).
 pub(super) trait Visitor {
     /// A Vorbis stream begins.
     ///
@@ -20,11 +22,11 @@ pub(super) trait Visitor {
     /// A [`Reject`] ends the walk.
     fn begin(&mut self, ident: &Ident) -> Result<(), Reject>;
 
-    /// Its set-up header is there.
+    /// Its set-up header is there, and is good or refused.
     ///
     /// # Errors
     /// A [`Reject`] ends the walk.
-    fn setup(&mut self, packet: &[u8]) -> Result<(), Reject>;
+    fn setup(&mut self, packet: &[u8], setup: Result<Setup, Reject>) -> Result<(), Reject>;
 
     /// A page with packets that are no headers.
     fn audio(&mut self, page: &AudioPage);
@@ -90,6 +92,7 @@ impl SeenStreams {
 /// A stream under way.
 struct Stream<'a> {
     serial: u32,
+    ident: Ident,
     packets: Packets,
     has_setup: bool,
     /// A hole before a page that tells no time, since no packet of audio ends on it.
@@ -151,6 +154,7 @@ impl OtherStreams {
 pub(super) struct Walk<'a, V> {
     visitor: V,
     hasher: blake3::Hasher,
+    key: WalkKey,
     stream: Option<Stream<'a>>,
     /// Of the group that is just beginning: serial number, identification header and page number of the stream to take.
     beginning: Option<(u32, Ident, u32)>,
@@ -163,11 +167,27 @@ pub(super) struct Walk<'a, V> {
     seen: SeenStreams,
 }
 
+/// A walk that is over.
+pub(super) struct Walked<V> {
+    pub visitor: V,
+    /// Over all audio packets.
+    pub hasher: blake3::Hasher,
+    key: WalkKey,
+}
+
+impl<V> Walked<V> {
+    /// The hashes of the file; none where there is no packet of audio.
+    pub(super) fn facts(&self, file: &[u8]) -> InputFacts {
+        self.key.clone().finish(&self.hasher, file.len())
+    }
+}
+
 impl<'a, V: Visitor> Walk<'a, V> {
     pub(super) fn new(visitor: V) -> Self {
         Self {
             visitor,
             hasher: blake3::Hasher::new(),
+            key: WalkKey::new(),
             stream: None,
             beginning: None,
             is_beginning: false,
@@ -178,11 +198,11 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
     }
 
-    /// Goes over the whole file; returns the visitor and the hash over all audio packets.
+    /// Goes over the whole file.
     ///
     /// # Errors
     /// A [`Reject`] of the visitor, or where there is no Vorbis in the file.
-    pub(super) fn run(mut self, file: &'a [u8]) -> Result<(V, blake3::Hasher), Reject> {
+    pub(super) fn run(mut self, file: &'a [u8]) -> Result<Walked<V>, Reject> {
         let mut pages = Pages::new(file, mp3::behind_tags(file));
         for page in pages.by_ref() {
             self.page(page)?;
@@ -193,7 +213,11 @@ impl<'a, V: Visitor> Walk<'a, V> {
         self.begin_stream()?;
         self.end_stream()?;
         if self.seen.has_vorbis {
-            Ok((self.visitor, self.hasher))
+            Ok(Walked {
+                visitor: self.visitor,
+                hasher: self.hasher,
+                key: self.key,
+            })
         } else {
             Err(self.seen.no_vorbis())
         }
@@ -224,11 +248,13 @@ impl<'a, V: Visitor> Walk<'a, V> {
         } else if self.is_foreign {
             // Audio of another codec, chained to the Vorbis: it is lost, and the file is not the same without it.
             self.hasher.update(page.body());
+            self.key.orphan(page.body().len(), true);
             self.visitor.orphan(page.offset, page.body().len());
         } else if self.stream.as_ref().is_none_or(Stream::is_over)
             && !self.others.serials.contains(&page.header.serial)
         {
             // While a stream is under way, an unknown page is taken to be of a stream beside it. Now none is.
+            self.key.orphan(page.body().len(), false);
             self.visitor.orphan(page.offset, page.body().len());
         }
         Ok(())
@@ -288,9 +314,11 @@ impl<'a, V: Visitor> Walk<'a, V> {
         self.is_foreign = false;
 
         self.seen.has_vorbis = true;
+        self.key.begin(&ident);
         self.visitor.begin(&ident)?;
         self.stream = Some(Stream {
             serial,
+            ident,
             packets: Packets::behind(sequence),
             has_setup: false,
             hole: None,
@@ -311,13 +339,15 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
         // A damaged page of another stream says nothing of this one's end.
         let claim = skipped.claim.filter(|claim| claim.serial == stream.serial);
-        self.visitor.end(&Tail {
+        let tail = Tail {
             offset: stream.pending.map_or(0, |pending| pending.page.offset),
             is_ended: stream.is_over(),
             bytes: skipped.bytes + stream.hole.map_or(0, |hole| hole.bytes),
             claimed_granule: claim.and_then(|claim| claim.granule),
             unfinished: stream.packets.unfinished(),
-        });
+        };
+        self.key.end(&tail);
+        self.visitor.end(&tail);
         Ok(())
     }
 
@@ -344,7 +374,9 @@ impl<'a, V: Visitor> Walk<'a, V> {
                     stream.has_setup = true;
                     // What is missing among the headers is no audio.
                     stream.hole = None;
-                    self.visitor.setup(packet)?;
+                    let setup = setup::parse(packet, &stream.ident);
+                    self.key.setup(&stream.ident, packet, setup.as_ref().ok());
+                    self.visitor.setup(packet, setup)?;
                 }
                 PacketKind::Ident | PacketKind::Comment | PacketKind::Setup => {}
                 PacketKind::Audio => {
@@ -357,13 +389,15 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
 
         if !audio.is_empty() {
-            self.visitor.audio(&AudioPage {
+            let found = AudioPage {
                 offset: page.offset,
                 granule: page.header.granule,
                 hole: stream.hole.take(),
                 packets: &audio,
                 is_last: is_last || page.is_last,
-            });
+            };
+            self.key.audio(&found);
+            self.visitor.audio(&found);
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ pub(super) struct Format {
     /// Sample rate, Hz; any number.
     pub rate_hz: u32,
     /// Bytes of one sample of one channel, 1 to 8.
-    sample_bytes: usize,
+    pub sample_bytes: usize,
 }
 
 impl Format {

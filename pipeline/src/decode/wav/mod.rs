@@ -10,13 +10,14 @@ use symphonia::core::audio::Channels as Speakers;
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use wavemill_schemas::reject::Reject;
 
-use self::chunks::Wave;
 pub(super) use self::chunks::holds_mp3;
+use self::chunks::{Format, Wave};
 use super::codec::Codec;
+use super::key::KeyHasher;
 use super::loss::{Loss, is_credible};
 use super::mp3::behind_tags;
 use super::output::Output;
-use super::{DecodeReport, Pcm};
+use super::{DecodeReport, InputFacts, Pcm};
 
 /// Samples a channel that are converted at once: as few as an MP3 frame has, so that a moment that cannot be audio
 /// silences little beside itself.
@@ -32,6 +33,8 @@ pub(super) fn decode(
     out: &mut Pcm,
 ) -> Result<DecodeReport, Reject> {
     let wave = Wave::parse(&file[behind_tags(file)..])?;
+    let audio_blake3 = blake3::hash(wave.data);
+    out.decode_key = hashes(&wave, audio_blake3).decode;
     let mut codec = Codec::new(params(&wave))?;
 
     let rate_hz = wave.format.rate_hz;
@@ -69,10 +72,7 @@ pub(super) fn decode(
     }
 
     sink.finish();
-    Ok(DecodeReport {
-        loss,
-        audio_blake3: blake3::hash(wave.data),
-    })
+    Ok(DecodeReport { loss, audio_blake3 })
 }
 
 /// Seconds of audio that the file's data hold; 0 without any.
@@ -84,10 +84,33 @@ pub(super) fn longest_s(file: &[u8]) -> f64 {
     })
 }
 
-/// blake3 over the samples, as decoding gives it; `None` where there are none.
-pub(super) fn hash(file: &[u8]) -> Option<blake3::Hash> {
-    let wave = Wave::parse(&file[behind_tags(file)..]).ok()?;
-    (!wave.data.is_empty()).then(|| blake3::hash(wave.data))
+/// The hashes of a file, as decoding gives them; none where there is no sample.
+pub(super) fn facts(file: &[u8]) -> InputFacts {
+    match Wave::parse(&file[behind_tags(file)..]) {
+        Ok(wave) => hashes(&wave, blake3::hash(wave.data)),
+        Err(_) => InputFacts::default(),
+    }
+}
+
+fn hashes(wave: &Wave, audio_blake3: blake3::Hash) -> InputFacts {
+    if wave.data.is_empty() {
+        return InputFacts::default();
+    }
+
+    let Format {
+        codec,
+        channels,
+        rate_hz,
+        sample_bytes,
+    } = wave.format;
+    let mut key = KeyHasher::of("wav");
+    key.bytes(codec.to_string().as_bytes());
+    key.item(
+        "format",
+        &[channels as u64, u64::from(rate_hz), sample_bytes as u64],
+    );
+    key.item("announced", wave.n_announced.as_slice());
+    InputFacts::of_audio(audio_blake3, key.finish(&audio_blake3))
 }
 
 fn params(wave: &Wave) -> AudioCodecParameters {

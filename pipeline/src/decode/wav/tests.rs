@@ -3,7 +3,7 @@
 use wavemill_kernels::Level;
 
 use super::testing::{chunk, fmt, riff};
-use crate::decode::{AudioHasher, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use crate::decode::{Decode, DecodeArgs, InputHasher, Pcm, SymphoniaDecoder};
 
 fn decode(file: &[u8]) -> Pcm {
     let args = DecodeArgs {
@@ -17,10 +17,10 @@ fn decode(file: &[u8]) -> Pcm {
         .unwrap()
         .decode("wav", file, &mut out)
         .unwrap();
-    let hash = AudioHasher::default()
-        .hash(file)
-        .map(|hash| hash.to_hex().to_string());
+    let facts = InputHasher::default().read(file);
+    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
     assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
+    assert_eq!(facts.decode, out.decode_key);
     out
 }
 

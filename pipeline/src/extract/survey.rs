@@ -1,46 +1,48 @@
-//! `split.group_duplicates`: every clip's audio is hashed before sides are given, so that no recording is on two of them.
+//! Files that are read and not decoded: what they hold, to find audio that is there twice, and files that changed.
 //!
-//! Nothing is decoded. What was found depends on the files alone, not on the threads.
+//! What is found depends on the files alone, not on the threads.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wavemill_schemas::recipe::Recipe;
-
 use super::ExtractError;
 use crate::budget::{ByteBudget, Refusal};
-use crate::catalog::{AudioHashes, CleanedRows};
 use crate::course::{Course, Phase};
-use crate::decode::AudioHasher;
+use crate::decode::{InputFacts, InputHasher};
 use crate::panics::WORKER_NAME;
 use crate::settings::Settings;
 use crate::source::{ReadFailure, Source};
 
-/// Hashes of the cleaned clips that have a file with audio in it; none where the recipe does not group duplicates.
+/// What a file holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileContent {
+    /// blake3 of the whole file.
+    pub content: blake3::Hash,
+    /// Of the audio in it.
+    pub facts: InputFacts,
+}
+
+/// Files by `clip_key`; `None` is one that could not be read, which the run counts when it comes to it.
+pub(crate) type FileContents = HashMap<String, Option<FileContent>>;
+
+/// Reads the clips of `keys` that have a file.
 ///
-/// Clips that cannot be hashed are left out, and so are groups of one: the run counts them when it decodes them.
-///
-/// Where `course` was stopped, clips that were not hashed yet are missing, and the caller has to look.
+/// Where `course` was stopped, clips that were not read yet are missing, and the caller has to look.
 ///
 /// # Errors
 /// [`ExtractError::Read`], [`ExtractError::Threads`], [`ExtractError::ClipMemory`].
-pub(crate) fn audio_hashes(
-    recipe: &Recipe,
-    cleaned: &CleanedRows,
+pub(crate) fn read_files<'k>(
+    keys: impl Iterator<Item = &'k str>,
     source: &dyn Source,
     settings: &Settings,
     course: &Course,
-) -> Result<AudioHashes, ExtractError> {
-    if !recipe.split.group_duplicates {
-        return Ok(AudioHashes::new());
-    }
-
-    let clips: Vec<_> = cleaned
-        .clip_keys()
+) -> Result<FileContents, ExtractError> {
+    let clips: Vec<_> = keys
         .filter_map(|key| Some((key, source.index().get(key)?.bytes)))
         .collect();
     course.enter(Phase::Hashing, clips.len() as u64);
-    let pass = HashPass {
+    let pass = Pass {
         clips,
         next: AtomicUsize::new(0),
         source,
@@ -52,10 +54,10 @@ pub(crate) fn audio_hashes(
 }
 
 /// One pass over the clips: what its threads share.
-struct HashPass<'a> {
+struct Pass<'a> {
     /// Key and bytes.
     clips: Vec<(&'a str, u64)>,
-    /// The clip that is hashed next; behind the last one no thread goes on.
+    /// The clip that is read next; behind the last one no thread goes on.
     next: AtomicUsize,
     source: &'a dyn Source,
     budget: ByteBudget,
@@ -63,35 +65,35 @@ struct HashPass<'a> {
     course: &'a Course,
 }
 
-impl HashPass<'_> {
-    fn run(&self, threads: usize) -> Result<AudioHashes, ExtractError> {
+impl Pass<'_> {
+    fn run(&self, threads: usize) -> Result<FileContents, ExtractError> {
         std::thread::scope(|scope| {
             let mut spawned = Vec::with_capacity(threads);
             for number in 0..threads {
                 // By this name the panic hook stays silent, as in the worker pool.
                 let name = format!("{WORKER_NAME}-hash-{number}");
                 let thread = std::thread::Builder::new().name(name);
-                let handle = thread.spawn_scoped(scope, || self.hash_clips());
+                let handle = thread.spawn_scoped(scope, || self.read_clips());
                 spawned.push(handle.map_err(|source| self.fail(ExtractError::Threads { source })));
             }
 
-            let mut hashes = AudioHashes::with_capacity(self.clips.len());
+            let mut contents = FileContents::with_capacity(self.clips.len());
             for thread in spawned {
                 let joined = thread?.join();
                 // Panics over a file's bytes are caught below: this one is a fault of wavemill.
                 let found = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                hashes.extend(found?);
+                contents.extend(found?);
             }
-            Ok(hashes)
+            Ok(contents)
         })
     }
 
-    fn hash_clips(&self) -> Result<AudioHashes, ExtractError> {
-        let mut hasher = AudioHasher::default();
+    fn read_clips(&self) -> Result<FileContents, ExtractError> {
+        let mut hasher = InputHasher::default();
         let mut bytes = Vec::new();
-        let mut hashes = AudioHashes::new();
+        let mut contents = FileContents::new();
         while !self.course.is_stopped() {
-            // Any thread may take any clip: hashes are kept by key, so chance leaves no trace.
+            // Any thread may take any clip: contents are kept by key, so chance leaves no trace.
             let next = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&(key, n_bytes)) = self.clips.get(next) else {
                 break;
@@ -102,23 +104,20 @@ impl HashPass<'_> {
                 .budget
                 .take(self.source.read_bytes(key))
                 .map_err(|refusal| self.refused(refusal, key, n_bytes))?;
-            match self.source.read(key, &mut bytes) {
-                Ok(()) => {
-                    // A parser that panics at damaged bytes leaves nothing behind: each file starts anew.
-                    let hash = catch_unwind(AssertUnwindSafe(|| hasher.hash(&bytes)));
-                    if let Some(hash) = hash.unwrap_or_default() {
-                        hashes.insert(key.to_owned(), hash);
-                    }
-                }
-                // The run rejects it when it reads the clip.
-                Err(ReadFailure::Reject(_)) => {}
+            let content = match self.source.read(key, &mut bytes) {
+                Ok(()) => Some(FileContent {
+                    content: blake3::hash(&bytes),
+                    facts: facts_of(&mut hasher, &bytes),
+                }),
+                Err(ReadFailure::Reject(_)) => None,
                 Err(ReadFailure::Io(source)) => {
                     return Err(self.fail(ExtractError::Read {
                         clip_key: key.to_owned(),
                         source,
                     }));
                 }
-            }
+            };
+            contents.insert(key.to_owned(), content);
 
             // Before the permit goes back, because that covers what a large file took.
             bytes.clear();
@@ -126,7 +125,7 @@ impl HashPass<'_> {
             drop(permit);
             self.course.add(1);
         }
-        Ok(hashes)
+        Ok(contents)
     }
 
     /// A file that does not fit.
@@ -140,4 +139,10 @@ impl HashPass<'_> {
         self.next.store(self.clips.len(), Ordering::Relaxed);
         error
     }
+}
+
+/// What of a file is audio. A parser that panics at damaged bytes finds none, and leaves nothing behind: each file starts
+/// anew.
+pub(super) fn facts_of(hasher: &mut InputHasher, bytes: &[u8]) -> InputFacts {
+    catch_unwind(AssertUnwindSafe(|| hasher.read(bytes))).unwrap_or_default()
 }

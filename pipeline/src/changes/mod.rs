@@ -1,0 +1,273 @@
+//! What differs between two states of a store's data: two versions, or the latest one and what a run would make.
+
+mod state;
+mod words;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+
+pub(crate) use self::state::State;
+
+pub(crate) use self::words::EXAMPLES;
+
+use self::state::Track;
+use crate::catalog::SideMove;
+
+/// A clip under another key: its file holds what the file of exactly one vanished key held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Renamed {
+    /// The key before.
+    pub from: String,
+    /// The key now.
+    pub to: String,
+}
+
+/// A track with another label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Relabelled {
+    /// The clip, by its key now.
+    pub clip_key: String,
+    /// Which target.
+    pub target: String,
+    /// The label before; `None`: unlabelled.
+    pub from: Option<String>,
+    /// The label now.
+    pub to: Option<String>,
+}
+
+/// Rows of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Listed<T> {
+    /// How many there are.
+    pub count: usize,
+    /// All of them, or the first, by key.
+    pub rows: Vec<T>,
+}
+
+impl<T> Listed<T> {
+    fn new(rows: Vec<T>) -> Self {
+        Self {
+            count: rows.len(),
+            rows,
+        }
+    }
+}
+
+/// Clips of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ClassCount {
+    /// With rows, on all sides.
+    pub before: u64,
+    /// The same now.
+    pub after: u64,
+}
+
+/// What differs between two states of the data. Keys are those of clips.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct DataChanges {
+    /// Tracks that only the second has.
+    pub added: Listed<String>,
+    /// Tracks that only the first has.
+    pub removed: Listed<String>,
+    /// Tracks that both have, under two keys.
+    pub renamed: Listed<Renamed>,
+    /// Tracks with another label of a target that both have.
+    pub relabelled: Listed<Relabelled>,
+    /// Tracks on another side.
+    pub moved: Listed<SideMove>,
+    /// Tracks whose file has another content, of which decoding reads the same.
+    pub retagged: Listed<String>,
+    /// Tracks whose file has another content otherwise.
+    pub replaced: Listed<String>,
+    /// Features that only the second has.
+    pub features_added: Vec<String>,
+    /// Features that only the first has.
+    pub features_removed: Vec<String>,
+    /// Features with other values.
+    pub features_changed: Vec<String>,
+    /// By target and class, where the number of clips differs; only between versions.
+    pub classes: BTreeMap<String, BTreeMap<String, ClassCount>>,
+}
+
+impl DataChanges {
+    /// Compares two states.
+    #[must_use]
+    pub(crate) fn between(from: &State, to: &State) -> Self {
+        let renames = renames(from, to);
+        let kept_as: HashMap<&str, &str> = renames
+            .iter()
+            .map(|renamed| (renamed.to.as_str(), renamed.from.as_str()))
+            .collect();
+        let gone: HashSet<&str> = renames
+            .iter()
+            .map(|renamed| renamed.from.as_str())
+            .collect();
+
+        let mut added = Vec::new();
+        let mut relabelled = Vec::new();
+        let mut moved = Vec::new();
+        let mut retagged = Vec::new();
+        let mut replaced = Vec::new();
+        for (key, is) in &to.tracks {
+            let key_before = kept_as.get(key.as_str()).copied().unwrap_or(key);
+            let Some(was) = from.tracks.get(key_before) else {
+                added.push(key.clone());
+                continue;
+            };
+            relabelled.extend(labels_that_differ(key, was, is));
+            if let (Some(from), Some(to)) = (&was.side, &is.side)
+                && from != to
+            {
+                moved.push(SideMove {
+                    clip_key: key.clone(),
+                    from: from.clone(),
+                    to: to.clone(),
+                });
+            }
+            match file_change(from, key_before, to, key) {
+                Some(FileChange::Tags) => retagged.push(key.clone()),
+                Some(FileChange::Audio) => replaced.push(key.clone()),
+                None => {}
+            }
+        }
+
+        let vanished = from.tracks.keys();
+        let vanished = vanished.filter(|key| !to.tracks.contains_key(*key));
+        let removed = vanished.filter(|key| !gone.contains(key.as_str()));
+        let removed = removed.cloned().collect();
+
+        let mut changes = Self {
+            added: Listed::new(added),
+            removed: Listed::new(removed),
+            renamed: Listed::new(renames),
+            relabelled: Listed::new(relabelled),
+            moved: Listed::new(moved),
+            retagged: Listed::new(retagged),
+            replaced: Listed::new(replaced),
+            features_added: Vec::new(),
+            features_removed: Vec::new(),
+            features_changed: Vec::new(),
+            classes: classes_that_differ(from, to),
+        };
+        changes.compare_features(from, to);
+        changes
+    }
+
+    fn compare_features(&mut self, from: &State, to: &State) {
+        for (name, id) in &to.features {
+            match from.features.get(name) {
+                None => self.features_added.push(name.clone()),
+                Some(was) if was != id => self.features_changed.push(name.clone()),
+                Some(_) => {}
+            }
+        }
+        let removed = from.features.keys();
+        let removed = removed.filter(|name| !to.features.contains_key(*name));
+        self.features_removed = removed.cloned().collect();
+    }
+
+    /// Keeps so many rows of each kind; the counts stay.
+    pub(crate) fn shorten(&mut self, examples: usize) {
+        self.added.rows.truncate(examples);
+        self.removed.rows.truncate(examples);
+        self.renamed.rows.truncate(examples);
+        self.relabelled.rows.truncate(examples);
+        self.moved.rows.truncate(examples);
+        self.retagged.rows.truncate(examples);
+        self.replaced.rows.truncate(examples);
+    }
+}
+
+/// Keys that only `to` has, with the key that only `from` has and whose file held the same.
+fn renames(from: &State, to: &State) -> Vec<Renamed> {
+    let vanished = by_content(from, to);
+    let appeared = by_content(to, from);
+    let mut renames = Vec::new();
+    for (content, keys) in appeared {
+        // With copies on either side nobody can tell which one is which.
+        if let ([now], Some([before])) = (&*keys, vanished.get(content).map(Vec::as_slice)) {
+            renames.push(Renamed {
+                from: (*before).to_owned(),
+                to: (*now).to_owned(),
+            });
+        }
+    }
+    renames.sort_by(|a, b| a.to.cmp(&b.to));
+    renames
+}
+
+/// Tracks of one state that the other has not, by what their files hold.
+fn by_content<'s>(of: &'s State, other: &State) -> BTreeMap<&'s str, Vec<&'s str>> {
+    let mut by_content: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for key in of
+        .tracks
+        .keys()
+        .filter(|key| !other.tracks.contains_key(*key))
+    {
+        if let Some(input) = of.inputs.get(key).filter(|input| !input.content.is_empty()) {
+            by_content.entry(&input.content).or_default().push(key);
+        }
+    }
+    by_content
+}
+
+fn labels_that_differ(key: &str, was: &Track, is: &Track) -> Vec<Relabelled> {
+    let mut changes = Vec::new();
+    for (target, to) in &is.labels {
+        // A target that only one of them has is a change of the recipe.
+        if let Some(from) = was.labels.get(target)
+            && from != to
+        {
+            changes.push(Relabelled {
+                clip_key: key.to_owned(),
+                target: target.clone(),
+                from: from.clone(),
+                to: to.clone(),
+            });
+        }
+    }
+    changes
+}
+
+/// How a file differs.
+enum FileChange {
+    /// In nothing that decoding reads.
+    Tags,
+    /// In what it decodes to, or nobody has read it.
+    Audio,
+}
+
+fn file_change(from: &State, key_before: &str, to: &State, key: &str) -> Option<FileChange> {
+    let was = from.inputs.get(key_before)?;
+    let is = to.inputs.get(key)?;
+    if was.content.is_empty() || is.content.is_empty() {
+        return (was.bytes != is.bytes).then_some(FileChange::Audio);
+    }
+    if was.content == is.content {
+        return None;
+    }
+    let decodes_alike = !is.decode_key.is_empty() && was.decode_key == is.decode_key;
+    Some(if decodes_alike {
+        FileChange::Tags
+    } else {
+        FileChange::Audio
+    })
+}
+
+fn classes_that_differ(from: &State, to: &State) -> BTreeMap<String, BTreeMap<String, ClassCount>> {
+    let mut targets: BTreeMap<String, BTreeMap<String, ClassCount>> = BTreeMap::new();
+    for (target, class, clips) in from.class_counts() {
+        let classes = targets.entry(target.to_owned()).or_default();
+        classes.entry(class.to_owned()).or_default().before = clips;
+    }
+    for (target, class, clips) in to.class_counts() {
+        let classes = targets.entry(target.to_owned()).or_default();
+        classes.entry(class.to_owned()).or_default().after = clips;
+    }
+    for classes in targets.values_mut() {
+        classes.retain(|_, count| count.before != count.after);
+    }
+    targets.retain(|_, classes| !classes.is_empty());
+    targets
+}

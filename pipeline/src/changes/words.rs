@@ -1,0 +1,87 @@
+//! Changes in words, for refusals, previews and `diff`.
+
+use std::fmt;
+
+use super::{DataChanges, Listed, Relabelled, Renamed};
+use crate::catalog::SideMove;
+
+/// Names in a sentence, at most.
+pub(crate) const EXAMPLES: usize = 3;
+
+impl DataChanges {
+    /// A sentence for each kind of change: `3 tracks added: 184001.mp3, 184002.mp3, …`. None where nothing differs.
+    #[must_use]
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        tell(&mut words, &self.added, "track", "added");
+        tell(&mut words, &self.removed, "track", "removed");
+        tell(&mut words, &self.renamed, "track", "renamed");
+        tell(&mut words, &self.relabelled, "label", "changed");
+        tell(&mut words, &self.moved, "track", "on another side");
+        tell(&mut words, &self.replaced, "file", "replaced");
+        tell(&mut words, &self.retagged, "file", "with other tags");
+        for (names, what) in [
+            (&self.features_added, "added"),
+            (&self.features_removed, "removed"),
+            (&self.features_changed, "changed"),
+        ] {
+            if !names.is_empty() {
+                words.push(format!("features {what}: {}", names.join(", ")));
+            }
+        }
+        words
+    }
+
+    /// A line for each row that [`DataChanges::words`] counts.
+    #[must_use]
+    pub(crate) fn row_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        list(&mut lines, "added", &self.added);
+        list(&mut lines, "removed", &self.removed);
+        list(&mut lines, "renamed", &self.renamed);
+        list(&mut lines, "label", &self.relabelled);
+        list(&mut lines, "moved", &self.moved);
+        list(&mut lines, "replaced", &self.replaced);
+        list(&mut lines, "tags", &self.retagged);
+        lines
+    }
+}
+
+fn tell<T: fmt::Display>(words: &mut Vec<String>, listed: &Listed<T>, noun: &str, what: &str) {
+    if listed.count == 0 {
+        return;
+    }
+    let plural = if listed.count == 1 { "" } else { "s" };
+    let names = listed.rows.iter().take(EXAMPLES);
+    let names: Vec<String> = names.map(ToString::to_string).collect();
+    let more = if listed.count > EXAMPLES { ", …" } else { "" };
+    words.push(format!(
+        "{} {noun}{plural} {what}: {}{more}",
+        listed.count,
+        names.join(", ")
+    ));
+}
+
+fn list<T: fmt::Display>(lines: &mut Vec<String>, what: &str, listed: &Listed<T>) {
+    let rows = listed.rows.iter();
+    lines.extend(rows.map(|row| format!("{what} {row}")));
+}
+
+impl fmt::Display for Renamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.from, self.to)
+    }
+}
+
+impl fmt::Display for Relabelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [from, to] = [&self.from, &self.to].map(|label| label.as_deref().unwrap_or("none"));
+        write!(f, "{} {}: {from} -> {to}", self.clip_key, self.target)
+    }
+}
+
+impl fmt::Display for SideMove {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.clip_key, self.from, self.to)
+    }
+}

@@ -1,0 +1,81 @@
+//! What the parent's inputs held.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, StringViewArray};
+use arrow::datatypes::Int64Type;
+
+use wavemill_schemas::manifest::Manifest;
+
+use super::table::{ParentTable, text_column};
+use crate::store::{Store, StoreError};
+
+/// An input of a version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ParentInput {
+    /// Size of the file; `None`: there was none.
+    pub bytes: Option<u64>,
+    /// blake3 of the whole file, lower-case hex; empty where it could not be read.
+    pub content: String,
+    /// Of what decoding read of it; empty where that is not known, or nothing.
+    pub decode_key: String,
+}
+
+/// The inputs of a version by `clip_key`. Formats 1 and 2 have no table of them, and what receipts say of them has no decode
+/// key.
+///
+/// # Errors
+/// [`StoreError::Io`], [`StoreError::Receipt`]; a damaged table tells nothing.
+pub(crate) fn inputs(
+    store: &Store,
+    manifest: &Manifest,
+) -> Result<HashMap<String, ParentInput>, StoreError> {
+    if let Ok(inputs) = stored_inputs(store, manifest) {
+        return Ok(inputs);
+    }
+
+    let mut inputs = HashMap::new();
+    for (clip_key, seen) in store.seen(&manifest.plan_id)? {
+        let input = ParentInput {
+            bytes: seen.id.map(|id| id.bytes),
+            content: seen.content,
+            decode_key: seen.decode_key.unwrap_or_default(),
+        };
+        inputs.insert(clip_key, input);
+    }
+    Ok(inputs)
+}
+
+fn stored_inputs(
+    store: &Store,
+    manifest: &Manifest,
+) -> Result<HashMap<String, ParentInput>, StoreError> {
+    let table = ParentTable::open(store, manifest, "inputs")?;
+    let rows = table.read(&["clip_key", "bytes", "content_blake3", "decode_key"])?;
+    let clip_keys = text_column(&table, &rows, "clip_key")?;
+    let contents = text_column(&table, &rows, "content_blake3")?;
+    let decode_keys = text_column(&table, &rows, "decode_key")?;
+
+    let bytes = rows.column_by_name("bytes");
+    let bytes = bytes.and_then(|column| column.as_primitive_opt::<Int64Type>());
+
+    let mut inputs = HashMap::with_capacity(rows.num_rows());
+    for row in 0..rows.num_rows() {
+        let bytes = bytes.filter(|bytes| bytes.is_valid(row));
+        let input = ParentInput {
+            bytes: bytes.map(|bytes| bytes.value(row) as u64),
+            content: text_at(&contents, row),
+            decode_key: text_at(&decode_keys, row),
+        };
+        inputs.insert(text_at(&clip_keys, row), input);
+    }
+    Ok(inputs)
+}
+
+/// Empty for null.
+fn text_at(column: &StringViewArray, row: usize) -> String {
+    if column.is_null(row) {
+        return String::new();
+    }
+    column.value(row).to_owned()
+}

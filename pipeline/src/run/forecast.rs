@@ -1,0 +1,91 @@
+//! How much work a run would have: what a preview tells of a store that grows.
+
+use serde::Serialize;
+
+use super::RunError;
+use super::draft::{Draft, DraftInputs};
+use super::known::KnownInputs;
+use super::report::FileReuse;
+use super::reuse::{self, EarlierRuns};
+use super::take::{self, ParentRows};
+
+/// What a run would have to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Forecast {
+    /// Which files of features would be written.
+    #[serde(flatten)]
+    pub reuse: FileReuse,
+    /// Clips to decode; one for each set of features that is computed by itself.
+    pub clips_to_decode: u64,
+    /// Rows to take over from the version before, counted for every feature.
+    pub rows_to_take_over: u64,
+    /// Bytes of rows to write, before compression.
+    pub bytes_to_write: u64,
+}
+
+/// Looks at what is there, as the run would, and links and writes nothing. Damage is not looked for.
+///
+/// # Errors
+/// [`RunError::Store`]; those of reading files that changed.
+pub(super) fn forecast(
+    inputs: &DraftInputs<'_, '_>,
+    draft: &Draft<'_>,
+    plan_id: &str,
+    known: &mut KnownInputs,
+) -> Result<Forecast, RunError> {
+    let DraftInputs {
+        settings,
+        input,
+        store,
+        course,
+        ..
+    } = *inputs;
+    let Draft {
+        parent,
+        renames,
+        catalog,
+        plan,
+    } = draft;
+    let source = &*input.source;
+    let parent = parent.as_ref();
+
+    let earlier = EarlierRuns::new(store, plan_id, parent, settings)?.only_looking();
+    earlier.look_at_inputs(known, plan, &catalog.clips, source, settings, course)?;
+    let finished = earlier.finished(plan, &catalog.clips, known, course)?;
+
+    let mut forecast = Forecast {
+        reuse: FileReuse::of(&finished, plan, parent),
+        ..Forecast::default()
+    };
+    let kept = take::kept_features(parent, plan, settings);
+    let is_kept: Vec<bool> = kept.iter().map(Option::is_some).collect();
+    let mut parent_rows = None;
+    for pass in reuse::passes(&plan.shard_plan, &finished, &is_kept) {
+        let features = plan.features.only(&pass.features);
+        let is_taken = pass.features.iter().all(|&n| is_kept[n]);
+        let rows = match (&mut parent_rows, parent) {
+            (_, None) => None,
+            _ if !is_taken => None,
+            (Some(rows), _) => Some(&*rows),
+            (none, Some(parent)) => Some(&*none.insert(ParentRows::new(store, parent, renames)?)),
+        };
+
+        let mut n_clips = 0;
+        let mut file_bytes = 0;
+        for &row in pass.todo.iter().flat_map(|task| &task.shard.members) {
+            let clip_key = &catalog.clips[row].clip_key;
+            n_clips += 1;
+            file_bytes += input.audio_bytes(clip_key).unwrap_or(0);
+            match rows.and_then(|rows| rows.clip(clip_key, known.get(clip_key))) {
+                Some(taken) => {
+                    let rows: usize = taken.outcome.iter().flatten().map(|run| run.n).sum();
+                    forecast.rows_to_take_over += (rows * pass.features.len()) as u64;
+                }
+                None => forecast.clips_to_decode += 1,
+            }
+        }
+        forecast.bytes_to_write +=
+            features.estimate(n_clips, file_bytes, super::preview::TYPICAL_BYTES_PER_S);
+    }
+    Ok(forecast)
+}

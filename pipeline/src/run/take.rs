@@ -1,0 +1,252 @@
+//! Which rows a pass takes over from the parent: those of unchanged inputs, of features that are still the same.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+use super::RunError;
+use super::known::KnownInputs;
+use super::plan::Plan;
+use super::renames::Renames;
+use super::reuse::Pass;
+use crate::catalog::ClipRow;
+use crate::parent::{self, ParentInput, RowIndex};
+use crate::plan::engine;
+use crate::settings::Settings;
+use crate::shards::{TakenClip, TakenRows};
+use crate::source::InputSeen;
+use crate::store::{Parent, Store, StoreError};
+
+/// For each feature of the plan: as the parent stores it, where its values would be the same ones.
+///
+/// Values are the same for an equal `feature_id` and an equal engine.
+pub(super) fn kept_features<'p>(
+    parent: Option<&'p Parent>,
+    plan: &Plan<'_>,
+    settings: &Settings,
+) -> Vec<Option<&'p FeatureEntry>> {
+    let parent = parent.filter(|parent| {
+        engine::is_same(&parent.manifest.engine, &plan.engine) && !settings.recompute
+    });
+    let entries = plan.features.entries().iter();
+    entries
+        .map(|entry| {
+            let features = &parent?.manifest.features;
+            features
+                .iter()
+                .find(|was| was.feature_id == entry.feature_id)
+        })
+        .collect()
+}
+
+/// What the parent has of its inputs.
+pub(super) struct ParentRows<'a> {
+    store: &'a Store,
+    parent: &'a Parent,
+    inputs: HashMap<String, ParentInput>,
+    index: RowIndex,
+    /// Clips that were rejected for what their files hold.
+    rejects: HashMap<String, Reject>,
+    renames: &'a Renames,
+    /// Of files that cannot be read, a sentence each.
+    warnings: Vec<String>,
+}
+
+impl<'a> ParentRows<'a> {
+    /// Reads what the parent says of clips, and no tensor.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub(super) fn new(
+        store: &'a Store,
+        parent: &'a Parent,
+        renames: &'a Renames,
+    ) -> Result<Self, RunError> {
+        let first = parent.manifest.features.first();
+        let files = first.map(|feature| parent::files_of(parent, &feature.name));
+        let (index, unreadable) = parent::row_index(store, &files.unwrap_or_default())?;
+        Ok(Self {
+            store,
+            parent,
+            inputs: parent::inputs(store, &parent.manifest)?,
+            index,
+            warnings: unreadable.into_iter().map(computed_again).collect(),
+            rejects: rejects(store, parent)?,
+            renames,
+        })
+    }
+
+    /// What a pass takes over. `kept`: its features, as the parent stores them. Files of the parent that are damaged are
+    /// told, and their clips are left out.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub(super) fn taken(
+        &mut self,
+        pass: &Pass<'_>,
+        kept: &[&FeatureEntry],
+        clips: &[ClipRow],
+        known: &KnownInputs,
+        threads: usize,
+    ) -> Result<(TakenRows, Vec<String>), RunError> {
+        let mut taken = TakenRows {
+            columns: kept.iter().map(|&entry| entry.clone()).collect(),
+            ..TakenRows::default()
+        };
+        for task in &pass.todo {
+            for &row in &task.shard.members {
+                let clip_key = &clips[row].clip_key;
+                if let Some(clip) = self.clip(clip_key, known.get(clip_key)) {
+                    taken.clips.insert(row, clip);
+                }
+            }
+        }
+
+        let damaged = self.find_files(&mut taken, kept, threads)?;
+        taken.clips.retain(|_, clip| match &clip.outcome {
+            Ok(runs) => runs.iter().all(|run| !damaged.shards.contains(&run.shard)),
+            Err(_) => true,
+        });
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(damaged.warnings);
+        Ok((taken, warnings))
+    }
+
+    /// A clip whose file is what it was.
+    pub(super) fn clip(&self, clip_key: &str, seen: Option<&InputSeen>) -> Option<TakenClip> {
+        let seen = seen?;
+        // Under the name that it had there.
+        let clip_key = self.renames.get(clip_key).map_or(clip_key, String::as_str);
+        let was = self.inputs.get(clip_key)?;
+        let is_same = !seen.content.is_empty() && seen.content == was.content;
+        if let Some(reject) = self.rejects.get(clip_key) {
+            return is_same.then(|| TakenClip {
+                outcome: Err(reject.clone()),
+                duration_s: 0.0,
+                seen: seen.clone(),
+            });
+        }
+
+        // New tags make another content, and decoding reads what it read before.
+        let decode_key = seen.decode_key.as_deref().unwrap_or_default();
+        let decodes_alike = !decode_key.is_empty() && decode_key == was.decode_key;
+        let rows = self.index.get(clip_key)?;
+        (is_same || decodes_alike).then(|| TakenClip {
+            outcome: Ok(rows.runs.clone()),
+            duration_s: rows.duration_s,
+            seen: seen.clone(),
+        })
+    }
+
+    /// Fills in the files of the shards that rows are taken from, and compares each with its blake3.
+    fn find_files(
+        &self,
+        taken: &mut TakenRows,
+        kept: &[&FeatureEntry],
+        threads: usize,
+    ) -> Result<Damaged, StoreError> {
+        let of_features: Vec<Vec<&FileEntry>> = kept
+            .iter()
+            .map(|entry| parent::files_of(self.parent, &entry.name))
+            .collect();
+        let first = self.parent.manifest.features.first();
+        let indexed = first.map(|first| parent::files_of(self.parent, &first.name));
+        let indexed = indexed.unwrap_or_default();
+
+        let mut wanted = BTreeSet::new();
+        for clip in taken.clips.values() {
+            let runs = clip.outcome.iter().flatten();
+            wanted.extend(runs.map(|run| run.shard));
+        }
+
+        taken.files = vec![Vec::new(); indexed.len()];
+        let mut damaged = Damaged::default();
+        let mut entries = Vec::new();
+        for &shard in &wanted {
+            for files in &of_features {
+                // All features of a version hold the same rows in the same row groups.
+                let Some(&entry) = files
+                    .get(shard)
+                    .filter(|entry| entry.row_groups == indexed[shard].row_groups)
+                else {
+                    damaged.shards.insert(shard);
+                    continue;
+                };
+                taken.files[shard].push(self.store.locate(&entry.path)?);
+                entries.push((shard, entry));
+            }
+        }
+
+        for (shard, entry) in self.damaged_files(&entries, threads)? {
+            damaged.shards.insert(shard);
+            damaged.warnings.push(computed_again(entry));
+        }
+        Ok(damaged)
+    }
+
+    /// Those of `entries`, each with its shard, that are not what was committed.
+    fn damaged_files<'e>(
+        &self,
+        entries: &[(usize, &'e FileEntry)],
+        threads: usize,
+    ) -> Result<Vec<(usize, &'e FileEntry)>, StoreError> {
+        let next = AtomicUsize::new(0);
+        let damaged = Mutex::new(Ok(Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(entries.len()) {
+                scope.spawn(|| {
+                    while let Some(&(shard, entry)) =
+                        entries.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        let sound = self.store.sound_file(entry);
+                        let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
+                        match (sound, &mut *damaged) {
+                            (Ok(None), Ok(list)) => list.push((shard, entry)),
+                            (Err(error), Ok(_)) => *damaged = Err(error),
+                            _ => {}
+                        }
+                    }
+                });
+            }
+        });
+
+        let mut damaged = damaged
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)?;
+        damaged.sort_by(|a, b| a.1.path.cmp(&b.1.path));
+        Ok(damaged)
+    }
+}
+
+fn computed_again(entry: &FileEntry) -> String {
+    let FileEntry { path, rows, .. } = entry;
+    format!("{path}: lost or damaged: its {rows} rows are computed again and not taken over")
+}
+
+/// What cannot be taken over.
+#[derive(Default)]
+struct Damaged {
+    /// Of the parent.
+    shards: BTreeSet<usize>,
+    /// A sentence for each file.
+    warnings: Vec<String>,
+}
+
+/// Rejects of the parent that follow from a clip's file alone. Those of the stage `features` follow from all features of
+/// a plan, and a panic may not come again. Without receipts such clips are decoded again.
+fn rejects(store: &Store, parent: &Parent) -> Result<HashMap<String, Reject>, StoreError> {
+    let mut rejects = HashMap::new();
+    for receipt in store.receipts(&parent.manifest.plan_id)?.into_values() {
+        for reject in receipt.rejects {
+            let is_of_file =
+                reject.stage != Stage::Features && reject.reason != Reason::WorkerPanic;
+            if let Some(clip_key) = reject.clip_key.clone().filter(|_| is_of_file) {
+                rejects.insert(clip_key, reject);
+            }
+        }
+    }
+    Ok(rejects)
+}

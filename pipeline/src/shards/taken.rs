@@ -1,0 +1,327 @@
+//! Rows that are taken over from files of an earlier version, instead of being computed again.
+//!
+//! Of a row the tensor is taken, with what decoding told of the clip. Every other column comes from today's metadata, and
+//! the same code encodes it, so a file does not show which of its rows were taken over.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Int32Type, UInt8Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+    RowSelector,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::reject::Reject;
+use wavemill_schemas::tables::shape_column;
+
+use super::ShardError;
+use super::rows::Tensor;
+use crate::source::InputSeen;
+
+/// Shards whose files a thread keeps open.
+const OPEN_SHARDS: usize = 8;
+
+/// Rows that lie side by side in one row group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowRun {
+    /// Index into the shards of [`TakenRows::files`].
+    pub shard: usize,
+    /// The row group, from 0.
+    pub group: usize,
+    /// Its first row, from 0 within the group.
+    pub first: usize,
+    /// How many.
+    pub n: usize,
+}
+
+/// What is taken over of a clip.
+#[derive(Clone, Debug)]
+pub(crate) struct TakenClip {
+    /// Its rows of all segments; or why it has none.
+    pub outcome: Result<Vec<RowRun>, Reject>,
+    /// Seconds decoded, before padding; 0 for a reject.
+    pub duration_s: f32,
+    /// What its file holds today.
+    pub seen: InputSeen,
+}
+
+/// What is taken over in one pass.
+#[derive(Debug, Default)]
+pub(crate) struct TakenRows {
+    /// By index into the cleaned rows.
+    pub clips: HashMap<usize, TakenClip>,
+    /// By shard of the earlier version, then by feature of the pass. Each was compared with its blake3.
+    pub files: Vec<Vec<PathBuf>>,
+    /// The column of each feature of the pass, as the earlier version names it.
+    pub columns: Vec<FeatureEntry>,
+}
+
+/// A row of an earlier version.
+pub(crate) struct TakenRow {
+    /// From 0 within the clip.
+    pub segment: i32,
+    /// Where the segment starts.
+    pub offset_s: f32,
+    /// Every sample of it is zero.
+    pub silent: bool,
+    /// Of its clip.
+    pub duration_s: f32,
+    /// Of its clip.
+    pub lost_s: f32,
+    /// Of its clip.
+    pub audio_blake3: String,
+    /// In the order of the pass.
+    pub tensors: Vec<Tensor>,
+}
+
+/// Reads rows that are taken over; one a thread.
+pub(crate) struct RowReader<'a> {
+    taken: &'a TakenRows,
+    /// By shard, the file of each feature.
+    open: HashMap<usize, Vec<OpenFile>>,
+}
+
+struct OpenFile {
+    path: PathBuf,
+    file: File,
+    metadata: ArrowReaderMetadata,
+}
+
+impl<'a> RowReader<'a> {
+    /// A reader that has opened nothing yet.
+    #[must_use]
+    pub(crate) fn new(taken: &'a TakenRows) -> Self {
+        Self {
+            taken,
+            open: HashMap::new(),
+        }
+    }
+
+    /// The rows of a clip, by segment.
+    ///
+    /// # Errors
+    /// [`ShardError::Read`].
+    pub(crate) fn rows(&mut self, runs: &[RowRun]) -> Result<Vec<TakenRow>, ShardError> {
+        let mut rows = Vec::new();
+        for run in runs {
+            self.read_run(run, &mut rows)?;
+        }
+        // Under the rule `segment` the segments of a clip lie in several shards.
+        rows.sort_by_key(|row| row.segment);
+        Ok(rows)
+    }
+
+    fn read_run(&mut self, run: &RowRun, rows: &mut Vec<TakenRow>) -> Result<(), ShardError> {
+        let columns = &self.taken.columns;
+        let files = self.files(run.shard)?;
+        let first = rows.len();
+        for (number, (open, feature)) in files.iter().zip(columns).enumerate() {
+            let failed = |source| ShardError::Read {
+                path: open.path.clone(),
+                source,
+            };
+            let batch = open.read(run, feature, number == 0).map_err(failed)?;
+            // All features hold the same rows, so one of them tells of the clip.
+            if number == 0 {
+                append_rows(&batch, rows).map_err(failed)?;
+            }
+            let tensors = tensors(&batch, feature).map_err(failed)?;
+            for (row, tensor) in rows[first..].iter_mut().zip(tensors) {
+                row.tensors.push(tensor);
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, shard: usize) -> Result<&[OpenFile], ShardError> {
+        if !self.open.contains_key(&shard) {
+            // Clips of a shard mostly come from one shard of the earlier version, and at most from a few.
+            if self.open.len() == OPEN_SHARDS {
+                self.open.clear();
+            }
+            let paths = &self.taken.files[shard];
+            let opened: Result<Vec<_>, _> = paths.iter().map(OpenFile::open).collect();
+            self.open.insert(shard, opened?);
+        }
+        Ok(&self.open[&shard])
+    }
+}
+
+impl OpenFile {
+    fn open(path: &PathBuf) -> Result<Self, ShardError> {
+        let opened = || {
+            let file = File::open(path)?;
+            // With it only the pages of the wanted rows are read.
+            let options =
+                ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+            let metadata = ArrowReaderMetadata::load(&file, options)?;
+            Ok((file, metadata))
+        };
+        let (file, metadata) = opened().map_err(|source| ShardError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.clone(),
+            file,
+            metadata,
+        })
+    }
+
+    /// The rows of `run`: the feature's tensor, and what else is taken over where `with_facts`.
+    fn read(
+        &self,
+        run: &RowRun,
+        feature: &FeatureEntry,
+        with_facts: bool,
+    ) -> Result<RecordBatch, ParquetError> {
+        let shape = shape_column(&feature.name);
+        let mut names = vec![feature.name.as_str()];
+        if is_ragged(feature) {
+            names.push(&shape);
+        }
+        if with_facts {
+            names.extend(FACTS);
+        }
+
+        let schema = self.metadata.schema();
+        let mut roots = Vec::with_capacity(names.len());
+        for name in names {
+            roots.push(schema.index_of(name)?);
+        }
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
+        let selection = vec![RowSelector::skip(run.first), RowSelector::select(run.n)];
+
+        let file = self.file.try_clone()?;
+        let reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+                .with_projection(mask)
+                .with_row_groups(vec![run.group])
+                .with_row_selection(RowSelection::from(selection))
+                .with_batch_size(run.n)
+                .build()?;
+        let mut batches = reader.collect::<Result<Vec<_>, _>>()?;
+        match batches.pop() {
+            Some(batch) if batches.is_empty() && batch.num_rows() == run.n => Ok(batch),
+            _ => Err(ParquetError::General(format!(
+                "row group {} has no {} rows from {} on",
+                run.group, run.n, run.first
+            ))),
+        }
+    }
+}
+
+/// What is taken over beside tensors.
+const FACTS: [&str; 6] = [
+    "segment",
+    "offset_s",
+    "duration_s",
+    "lost_s",
+    "silent",
+    "audio_blake3",
+];
+
+fn is_ragged(feature: &FeatureEntry) -> bool {
+    feature.shape.contains(&None)
+}
+
+fn append_rows(batch: &RecordBatch, rows: &mut Vec<TakenRow>) -> Result<(), ParquetError> {
+    let [segments, offsets, durations, losses, silences, hashes] =
+        FACTS.map(|name| batch.column_by_name(name));
+    let segments = column(segments)?.as_primitive_opt::<Int32Type>();
+    let offsets = column(offsets)?.as_primitive_opt::<Float32Type>();
+    let durations = column(durations)?.as_primitive_opt::<Float32Type>();
+    let losses = column(losses)?.as_primitive_opt::<Float32Type>();
+    let silences = column(silences)?.as_boolean_opt();
+    let hashes = column(hashes)?.as_string_opt::<i32>();
+    let (
+        Some(segments),
+        Some(offsets),
+        Some(durations),
+        Some(losses),
+        Some(silences),
+        Some(hashes),
+    ) = (segments, offsets, durations, losses, silences, hashes)
+    else {
+        return Err(unexpected("the columns of a clip"));
+    };
+
+    for row in 0..batch.num_rows() {
+        rows.push(TakenRow {
+            segment: segments.value(row),
+            offset_s: offsets.value(row),
+            silent: silences.value(row),
+            duration_s: durations.value(row),
+            lost_s: losses.value(row),
+            audio_blake3: hashes.value(row).to_owned(),
+            tensors: Vec::new(),
+        });
+    }
+    Ok(())
+}
+
+fn column(column: Option<&ArrayRef>) -> Result<&ArrayRef, ParquetError> {
+    column.ok_or_else(|| unexpected("the columns of a clip"))
+}
+
+fn unexpected(what: &str) -> ParquetError {
+    ParquetError::General(format!("{what} are not of the types that a store has"))
+}
+
+/// The feature's values of each row of `batch`.
+fn tensors(batch: &RecordBatch, feature: &FeatureEntry) -> Result<Vec<Tensor>, ParquetError> {
+    let values = column(batch.column_by_name(&feature.name))?;
+    let shapes = batch.column_by_name(&shape_column(&feature.name));
+    let mut tensors = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let shape = match shapes {
+            Some(shapes) => stored_shape(shapes, row),
+            None => fixed_shape(feature),
+        };
+        tensors.push(Tensor {
+            bytes: tensor_bytes(values, row).ok_or_else(|| unexpected("tensors"))?,
+            shape: shape.ok_or_else(|| unexpected("shapes"))?,
+        });
+    }
+    Ok(tensors)
+}
+
+fn fixed_shape(feature: &FeatureEntry) -> Option<[usize; 2]> {
+    let dims: Option<Vec<usize>> = feature.shape.iter().copied().collect();
+    dims?.try_into().ok()
+}
+
+fn stored_shape(shapes: &ArrayRef, row: usize) -> Option<[usize; 2]> {
+    let shape = shapes.as_list_opt::<i32>()?.value(row);
+    let dims = shape.as_primitive_opt::<Int32Type>()?.values();
+    let dims: Vec<usize> = dims.iter().map(|&n| n as usize).collect();
+    dims.try_into().ok()
+}
+
+/// The bytes of a tensor, in either layout.
+fn tensor_bytes(values: &ArrayRef, row: usize) -> Option<Vec<u8>> {
+    match values.data_type() {
+        DataType::FixedSizeBinary(_) => {
+            let values = values.as_fixed_size_binary_opt()?;
+            Some(values.value(row).to_vec())
+        }
+        DataType::Binary => Some(values.as_binary_opt::<i32>()?.value(row).to_vec()),
+        DataType::List(_) => {
+            let list = values.as_list_opt::<i32>()?.value(row);
+            let buffer = match list.data_type() {
+                DataType::Float16 => list.as_primitive::<Float16Type>().values().inner(),
+                DataType::Float32 => list.as_primitive::<Float32Type>().values().inner(),
+                DataType::UInt8 => list.as_primitive::<UInt8Type>().values().inner(),
+                _ => return None,
+            };
+            Some(buffer.as_slice().to_vec())
+        }
+        _ => None,
+    }
+}

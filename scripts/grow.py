@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+"""What a new version of a store costs, by what changed: makes the table in docs/store.md.
+
+Makes a synthetic archive (`demo-audio`), extracts it, and then for each kind of change copies store and archive, changes
+one thing, and commits the next version. Printed is a line a change: clips decoded, rows taken over, files of features that
+are linked, rewritten and new, CPU time as a share of the full run, and tracks that are on another side.
+
+Needs the programs (`cargo build --release --workspace --bins`) and nothing beside Python. Takes some minutes.
+"""
+
+import argparse
+import csv
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+BEGIN = "<!-- made by scripts/grow.py -->"
+END = "<!-- end -->"
+
+# Tracks that the first version does not have, so that they can be added.
+HELD_BACK_SHARE = 0.01
+
+FEATURE = """
+[[features]]
+name = "log_mel_64"
+op = "mel"
+n_fft = 2048
+hop_length = 512
+n_mels = 64
+db = { ref = "max", top_db = 80.0 }
+normalize = "minmax"
+dtype = "f16"
+
+[shards]
+"""
+
+COLUMNS = ["changed", "clips decoded", "rows taken over", "files linked", "rewritten", "new", "CPU", "tracks moved"]
+
+
+class Archive:
+    """A copy of the archive, to be changed."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.metadata = folder / "fma_metadata" / "tracks.csv"
+        self.audio = folder / "fma_demo"
+        with self.metadata.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        # Two lines of names and one that names the index.
+        self.head, self.rows = rows[:3], rows[3:]
+
+    def column(self, group, field):
+        """The number of a column of tracks.csv."""
+        return next(n for n, name in enumerate(zip(*self.head[:2])) if name == (group, field))
+
+    def write(self):
+        """Writes tracks.csv in place of the one that other copies share."""
+        self.metadata.unlink()
+        with self.metadata.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(self.head + self.rows)
+
+    def clip(self, row):
+        """The file of a row of tracks.csv."""
+        number = int(row[0])
+        return self.audio / f"{number // 1000:03}" / f"{number:06}.mp3"
+
+    def change_file(self, path, change):
+        """Gives a file other bytes, and leaves that of other copies as it is."""
+        data = change(path.read_bytes())
+        path.unlink()
+        path.write_bytes(data)
+
+
+def copied(archive, to):
+    """Links of all files; `change_file` and `write` replace them."""
+    shutil.copytree(archive, to, copy_function=os.link)
+    return Archive(to)
+
+
+def with_tag(data):
+    """The bytes with another ID3v1 tag at their end."""
+    if data[-128:-125] == b"TAG":
+        data = data[:-128]
+    return data + b"TAG" + b"a title".ljust(124, b"\0") + b"\xff"
+
+
+class Runs:
+    """Calls of wavemill, with the CPU time that they take."""
+
+    def __init__(self, wavemill, threads):
+        self.wavemill = wavemill
+        self.threads = threads
+
+    def extract(self, recipe, archive, store, *words):
+        """The report of a run, with `cpu`: its seconds of CPU."""
+        command = [self.wavemill, "extract", "--recipe", recipe, "--audio", archive.audio, "--store", store, "--json"]
+        if archive.metadata.exists():
+            command += ["--metadata", archive.metadata.parent]
+        command += ["--threads", str(self.threads), "--max-reject-fraction", "1", *words]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if ran.returncode != 0:
+            sys.exit(f"{' '.join(map(str, command))}\n{ran.stderr}")
+        report = json.loads(ran.stdout)
+        report["cpu"] = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+        return report
+
+
+def nothing(_archive):
+    """Leaves all as it is."""
+
+
+def adds(held_back, share):
+    """Gives back some of the tracks that the first version does not have."""
+
+    def change(archive):
+        rows = held_back[:1] if share is None else held_back
+        for row, file in rows:
+            archive.rows.append(row)
+            path = archive.clip(row)
+            path.parent.mkdir(exist_ok=True)
+            os.link(file, path)
+        archive.write()
+
+    return change
+
+
+def removes_one(archive):
+    """Drops a track with its file."""
+    row = archive.rows.pop(len(archive.rows) // 2)
+    archive.clip(row).unlink()
+    archive.write()
+
+
+def tags_one(archive):
+    """Gives a file another tag."""
+    archive.change_file(archive.clip(archive.rows[7]), with_tag)
+
+
+def touches_all(archive):
+    """Copies every file, which gives it another time."""
+    for path in archive.audio.rglob("*.mp3"):
+        archive.change_file(path, lambda data: data)
+        os.utime(path, (2_000_000_000, 2_000_000_000))
+
+
+def relabels(genre):
+    """Corrects the label of one track."""
+
+    def change(archive):
+        top = archive.column("track", "genre_top")
+        labelled = [row for row in archive.rows if row[top]]
+        row = labelled[len(labelled) // 3]
+        row[top] = genre or next(other[top] for other in labelled if other[top] != row[top])
+        archive.write()
+
+    return change
+
+
+def to_folders(archive, to):
+    """The clips with a label, in a folder for each genre."""
+    top = archive.column("track", "genre_top")
+    for row in archive.rows:
+        path = archive.clip(row)
+        if row[top] and path.exists():
+            folder = to / "fma_demo" / row[top].replace("/", "-")
+            folder.mkdir(parents=True, exist_ok=True)
+            os.link(path, folder / path.name)
+
+
+class Folders:
+    """An archive without metadata: a folder for each genre."""
+
+    def __init__(self, folder):
+        self.audio = folder / "fma_demo"
+        self.metadata = folder / "none"
+
+
+def table(args, work):
+    """The rows of the table, and what was measured beside them."""
+    runs = Runs(args.wavemill, args.threads)
+    whole = work / "archive"
+    if not whole.exists():
+        subprocess.run([args.demo_audio, whole, "--tracks", str(args.tracks)], check=True, stdout=subprocess.DEVNULL)
+
+    for name in ["base", "held", "folders", "store", "folders-store", "change", "next"]:
+        shutil.rmtree(work / name, ignore_errors=True)
+    base = copied(whole, work / "base")
+    n_held = max(1, round(args.tracks * HELD_BACK_SHARE))
+    held_back = []
+    (work / "held").mkdir()
+    for row in base.rows[-n_held:]:
+        file = work / "held" / base.clip(row).name
+        base.clip(row).rename(file)
+        held_back.append((row, file))
+    base.rows = base.rows[:-n_held]
+    base.write()
+
+    demo = subprocess.run([args.wavemill, "recipe", "show", "demo"], capture_output=True, text=True, check=True).stdout
+    recipe = work / "recipe.toml"
+    recipe.write_text(demo)
+    more = work / "more.toml"
+    more.write_text(demo.replace("\n[shards]\n", FEATURE, 1))
+    mfcc = demo.index("[[features]]", demo.index("[[features]]") + 1)
+    less = work / "less.toml"
+    less.write_text(demo[:mfcc] + demo[demo.index("[shards]") :])
+    store = work / "store"
+    full = runs.extract(recipe, base, store)
+
+    lines = []
+
+    def line(what, change, *words, recipe=recipe):
+        archive = copied(work / "base", work / "change")
+        change(archive)
+        shutil.copytree(store, work / "next", copy_function=os.link)
+        report = runs.extract(recipe, archive, work / "next", "--new-version", *words)
+        lines.append((what, report, report["cpu"] / full["cpu"]))
+        shutil.rmtree(work / "change")
+        shutil.rmtree(work / "next")
+        return report
+
+    line("nothing", nothing)
+    line("one clip added", adds(held_back, None))
+    line(f"1 % added ({n_held} clips)", adds(held_back, HELD_BACK_SHARE))
+    line("one clip removed", removes_one)
+    line("one file's tags", tags_one)
+    line("all files touched", touches_all)
+    line("one label corrected", relabels(None))
+    line("a class added", relabels("Ambient"))
+
+    to_folders(base, work / "folders")
+    folders = Folders(work / "folders")
+    by_folder = work / "folders.toml"
+    clean = demo[demo.index("[[catalog.clean]]") : demo.index("[[targets]]")]
+    text = demo.replace(clean, "").replace('dataset = "fma"', 'dataset = "folders"')
+    by_folder.write_text(text.replace('column = "track_genre_top"', 'column = "genre"'))
+    full_folders = runs.extract(by_folder, folders, work / "folders-store")
+    genre = sorted(path for path in folders.audio.iterdir() if path.is_dir())[1]
+    genre.rename(genre.with_name("Renamed"))
+    report = runs.extract(by_folder, folders, work / "folders-store", "--new-version")
+    lines.append(("a genre folder renamed", report, report["cpu"] / full_folders["cpu"]))
+
+    line("a feature added", nothing, recipe=more)
+    line("a feature's option", nothing, "--set", "features.mfcc.n_mfcc=13")
+    line("a feature removed", nothing, recipe=less)
+    seed = line("the split's seed", nothing, "--set", "split.seed=7")
+    line("`--resplit`, and 1 % added", adds(held_back, HELD_BACK_SHARE), "--resplit")
+    line("the engine (`--isa scalar`)", nothing, "--isa", "scalar")
+
+    clips = full["counts"]["clips_written"]
+    decode_ms = full["cpu_s"]["decode"] / clips * 1e3
+    take_ms = seed["cpu_s"]["take"] / clips * 1e3
+    return lines, full, decode_ms, take_ms
+
+
+def in_words(lines, full, decode_ms, take_ms, args):
+    """The table as Markdown."""
+    text = [BEGIN, "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for what, report, share in lines:
+        sides = report["sides"] or {"moved": []}
+        moved = sum(count["tracks"] for count in sides["moved"])
+        cells = [what, report["clips_decoded"], report["rows_taken_over"], report["shards_reused"]]
+        cells += [report["files_rewritten"], report["files_new"], f"{share:.1%}", moved]
+        if report["nothing_to_do"]:
+            cells[3] = "all"
+        text.append("| " + " | ".join(map(str, cells)) + " |")
+    text.append("")
+    text.append(
+        f"{args.tracks} tracks of 10 s, two features; the full run took {full['cpu']:.1f} s of CPU for "
+        f"{full['counts']['clips_written']} clips and {full['files_new']} files. Per clip: decoding {decode_ms:.2f} ms, "
+        f"taking its two rows over {take_ms:.2f} ms ({take_ms / decode_ms:.0%})."
+    )
+    text.append(END)
+    return "\n".join(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder for archive and stores; the archive is used again")
+    parser.add_argument("--tracks", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--programs", type=Path, default=Path("target/release"), help="where the programs are")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/store.md")
+    args = parser.parse_args()
+    args.wavemill = args.programs / "wavemill"
+    args.demo_audio = args.programs / "demo-audio"
+
+    args.work.mkdir(parents=True, exist_ok=True)
+    text = in_words(*table(args, args.work), args)
+    print(text)
+    if args.write:
+        page = Path(__file__).parent.parent / "docs" / "store.md"
+        before, rest = page.read_text().split(BEGIN)
+        page.write_text(before + text + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+//! Random sequences of changes: a store that is killed on the way equals one that is not, and one that computes every row.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{finish, run, same_versions, start, wavemill};
+use crate::table::{Table, key};
+
+/// Changes of one sequence.
+const STEPS: u32 = 10;
+
+/// Sequences, unless `WAVEMILL_GROW_SEEDS` says otherwise.
+const SEEDS: u64 = 5;
+
+const MFCC: &str = r#"
+[[features]]
+name = "mfcc"
+op = "mfcc"
+n_fft = 256
+hop_length = 128
+n_mels = 16
+n_mfcc = 8
+"#;
+
+const GENRES: [&str; 5] = ["Blues", "Folk", "Jazz", "Pop", "Rock"];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![Trial::test(
+        "grow::random_changes_give_the_same_store_killed_or_recomputed",
+        random_changes,
+    )]
+}
+
+fn random_changes() -> Result<(), Failed> {
+    let seeds = std::env::var("WAVEMILL_GROW_SEEDS").ok();
+    let seeds = seeds.and_then(|n| n.parse().ok()).unwrap_or(SEEDS);
+    for seed in 0..seeds {
+        sequence(seed).map_err(|failed| format!("seed {seed}: {failed:?}"))?;
+    }
+    Ok(())
+}
+
+/// Numbers that look random: the generator of Knuth's MMIX.
+struct Dice(u64);
+
+impl Dice {
+    /// From 0 up to `n`, which is not among them.
+    fn below(&mut self, n: u32) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32 % n
+    }
+}
+
+/// A store's inputs, and the flags of its runs.
+struct Growth {
+    table: Table,
+    next_track: u32,
+    has_mfcc: bool,
+    n_mfcc: u32,
+    flags: Vec<(&'static str, String)>,
+    /// For one step alone.
+    once: Vec<&'static str>,
+}
+
+impl Growth {
+    fn words(&self) -> Vec<&str> {
+        let mut words = vec!["--new-version"];
+        for (flag, value) in &self.flags {
+            words.extend([*flag, value.as_str()]);
+        }
+        words.extend(&self.once);
+        words
+    }
+
+    fn set(&mut self, flag: &'static str, key: &str, value: String) {
+        self.flags.retain(|(_, was)| !was.starts_with(key));
+        self.flags.push((flag, value));
+    }
+
+    fn some_track(&self, dice: &mut Dice) -> String {
+        let place = dice.below(self.table.rows.len() as u32) as usize;
+        self.table.rows.keys().nth(place).unwrap().clone()
+    }
+
+    /// One change, in words.
+    fn change(&mut self, dice: &mut Dice) -> Result<&'static str, Failed> {
+        self.once.clear();
+        let track = self.some_track(dice);
+        let genre = GENRES[dice.below(5) as usize];
+        let row = self.table.rows.get_mut(&track).unwrap();
+        let what = match dice.below(16) {
+            0 | 1 => {
+                let n = 1 + dice.below(4);
+                for _ in 0..n {
+                    self.table.add(self.next_track).genre = genre;
+                    self.next_track += 1;
+                }
+                "tracks added"
+            }
+            2 => {
+                self.table.rows.remove(&track);
+                "a track removed"
+            }
+            3 => {
+                row.genre = genre;
+                "a label"
+            }
+            4 => {
+                row.artist = Some(dice.below(20));
+                "an artist"
+            }
+            5 => {
+                row.tag = ["one", "another", "a longer name of an artist"][dice.below(3) as usize];
+                "tags"
+            }
+            6 => {
+                row.voice = 1000 + dice.below(1000);
+                "another recording"
+            }
+            7 => {
+                row.samples = [100, 1000, 2000][dice.below(3) as usize];
+                "another length"
+            }
+            8 => {
+                let row = self.table.rows.remove(&track).unwrap();
+                self.table.rows.insert(key(self.next_track), row);
+                self.next_track += 1;
+                "a renamed track"
+            }
+            9 => {
+                let audio = self.table.written()?.audio;
+                let file = File::options().write(true).open(audio.join(&track))?;
+                file.set_modified(SystemTime::now() + Duration::from_secs(60))?;
+                "a touch"
+            }
+            10 => {
+                self.has_mfcc = !self.has_mfcc;
+                "a feature"
+            }
+            11 => {
+                self.n_mfcc = 6 + dice.below(4);
+                "a feature's option"
+            }
+            12 => {
+                let seed = format!("split.seed={}", dice.below(3));
+                self.set("--set", "split.seed", seed);
+                "the seed"
+            }
+            13 => {
+                let clips = format!("shards.clips={}", 4 + dice.below(12));
+                self.set("--set", "shards.clips", clips);
+                "clips a shard"
+            }
+            14 => {
+                self.once.push("--resplit");
+                "new sides"
+            }
+            _ => {
+                let level = ["scalar", "x86-64-v3"][dice.below(2) as usize].to_owned();
+                self.flags.retain(|(flag, _)| *flag != "--isa");
+                self.flags.push(("--isa", level));
+                "the engine"
+            }
+        };
+
+        let mfcc = MFCC.replace("n_mfcc = 8", &format!("n_mfcc = {}", self.n_mfcc));
+        let sections = if self.has_mfcc { mfcc.as_str() } else { "" };
+        self.table.set_recipe(sections, &[]);
+        Ok(what)
+    }
+
+    fn extract(&self, store: &Path) -> Result<Command, Failed> {
+        let mut command = self.table.written()?.extract(store);
+        command.args(self.words());
+        Ok(command)
+    }
+}
+
+fn sequence(seed: u64) -> Result<(), Failed> {
+    let mut dice = Dice(seed.wrapping_mul(7919).wrapping_add(1));
+    let mut growth = Growth {
+        table: Table::new(&format!("random-{seed}"), 30),
+        next_track: 30,
+        has_mfcc: false,
+        n_mfcc: 8,
+        flags: Vec::new(),
+        once: Vec::new(),
+    };
+    let plain = growth.table.store();
+    let [killed, recomputed] = ["killed", "recomputed"].map(|name| plain.with_file_name(name));
+    let mut done: Vec<&str> = Vec::new();
+    for step in 0..=STEPS {
+        if step > 0 {
+            done.push(growth.change(&mut dice)?);
+        }
+        let began = Instant::now();
+        run(&mut growth.extract(&plain)?).exits(0)?;
+        let took = began.elapsed();
+        run(growth.extract(&recomputed)?.arg("--recompute")).exits(0)?;
+        kill_and_finish(&growth, &killed, took, &mut dice)?;
+
+        for (name, other) in [("killed", &killed), ("recomputed", &recomputed)] {
+            same_versions(&plain, other)
+                .map_err(|failed| format!("{name}, after {done:?}: {failed:?}"))?;
+        }
+    }
+
+    for store in [&plain, &killed] {
+        verified(store)?;
+    }
+    Ok(())
+}
+
+/// Runs that are killed somewhere on their way, and then one that is not.
+fn kill_and_finish(
+    growth: &Growth,
+    store: &PathBuf,
+    took: Duration,
+    dice: &mut Dice,
+) -> Result<(), Failed> {
+    for _ in 0..dice.below(3) {
+        let mut child = start(&mut growth.extract(store)?);
+        std::thread::sleep(took * dice.below(100) / 100);
+        // It may have ended by itself.
+        let _ = child.kill();
+        finish(child);
+    }
+    run(&mut growth.extract(store)?).exits(0)?;
+    Ok(())
+}
+
+fn verified(store: &Path) -> Result<(), Failed> {
+    run(wavemill(["verify", "--store"]).arg(store)).exits(0)?;
+    Ok(())
+}

@@ -1,0 +1,514 @@
+//! Rows of unchanged inputs are taken over: what is decoded, and that no byte tells.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    copy_folder, files_below, kill, manifest, receipts, run, same, same_versions, scratch,
+    sql_number, start, to_old_format, wait_until, wavemill,
+};
+use crate::table::{Table, key, noise};
+
+const MFCC: &str = r#"
+[[features]]
+name = "mfcc"
+op = "mfcc"
+n_fft = 256
+hop_length = 128
+n_mels = 16
+n_mfcc = 8
+"#;
+
+/// As many as fill four shards of one side.
+const TRACKS: u32 = 24;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test(
+            "takeover::only_what_is_new_is_decoded",
+            only_what_is_new_is_decoded,
+        ),
+        Trial::test(
+            "takeover::features_are_extracted_alone",
+            features_are_extracted_alone,
+        ),
+        Trial::test(
+            "takeover::other_shards_are_other_files",
+            other_shards_are_other_files,
+        ),
+        Trial::test(
+            "takeover::a_touch_links_every_file",
+            a_touch_links_every_file,
+        ),
+        Trial::test("takeover::rejects_are_taken_over", rejects_are_taken_over),
+        Trial::test(
+            "takeover::a_feature_that_rejects_a_clip_takes_its_rows",
+            a_feature_that_rejects_a_clip_takes_its_rows,
+        ),
+        Trial::test(
+            "takeover::a_damaged_parent_is_decoded_again_and_said",
+            a_damaged_parent_is_decoded_again_and_said,
+        ),
+        Trial::test(
+            "takeover::killed_between_the_receipts_of_a_shard",
+            killed_between_the_receipts_of_a_shard,
+        ),
+        Trial::test(
+            "takeover::rows_of_format_2_are_taken_over",
+            rows_of_format_2_are_taken_over,
+        ),
+        Trial::test("takeover::segments_are_taken_over", segments_are_taken_over),
+        Trial::test(
+            "takeover::a_renamed_folder_is_the_same_clips",
+            a_renamed_folder_is_the_same_clips,
+        ),
+        Trial::test(
+            "takeover::without_receipts_rows_are_found",
+            without_receipts_rows_are_found,
+        ),
+    ]
+}
+
+/// A store that grows beside its twin, which computes every row of every version.
+struct Twins {
+    table: Table,
+    store: PathBuf,
+    recomputed: PathBuf,
+}
+
+impl Twins {
+    /// The first version of both.
+    fn new(table: Table, words: &[&str]) -> Result<Self, Failed> {
+        let store = table.store();
+        run(&mut table.extract(words)?).exits(0)?;
+        let recomputed = store.with_file_name("recomputed");
+        copy_folder(&store, &recomputed);
+        Ok(Self {
+            table,
+            store,
+            recomputed,
+        })
+    }
+
+    /// Commits the next version of both, which must be equal in every byte, and returns what the first one told.
+    fn next(&self, words: &[&str]) -> Result<Value, Failed> {
+        let ran = run(self.table.extract(words)?.args(["--new-version", "--json"])).exits(0)?;
+        let mut twin = self.table.written()?.extract(&self.recomputed);
+        let words = [words, &["--new-version", "--recompute", "--json"]].concat();
+        let recomputed = run(twin.args(words)).exits(0)?;
+        let computed: Value = serde_json::from_str(&recomputed.out)?;
+        same(
+            "taken over by the twin",
+            &computed["rows_taken_over"],
+            &0.into(),
+        )?;
+
+        same_versions(&self.store, &self.recomputed)?;
+        run(wavemill(["verify", "--store"]).arg(&self.store)).exits(0)?;
+        Ok(serde_json::from_str(&ran.out)?)
+    }
+
+    /// The same, of which so many clips are decoded.
+    fn decodes(&self, what: &str, words: &[&str], clips: u64) -> Result<Value, Failed> {
+        let told = self.next(words)?;
+        same(what, &told["clips_decoded"], &clips.into())?;
+        Ok(told)
+    }
+}
+
+/// By the column `side`: all in training, unless a test says otherwise.
+fn by_column(name: &str, sections: &str, changes: &[(&str, &str)]) -> Table {
+    let table = Table::new(name, TRACKS);
+    set_recipe(&table, sections, changes);
+    table
+}
+
+fn set_recipe(table: &Table, sections: &str, changes: &[(&str, &str)]) {
+    let rule = ("rule = \"artist\"", "rule = \"column\"\ncolumn = \"side\"");
+    table.set_recipe(sections, &[&[rule], changes].concat());
+}
+
+fn only_what_is_new_is_decoded() -> Result<(), Failed> {
+    let mut twins = Twins::new(by_column("new", MFCC, &[]), &[])?;
+
+    twins.table.add(24);
+    let told = twins.decodes("one clip more", &[], 1)?;
+    same("new files", &told["files_new"], &0.into())?;
+    same("rewritten files", &told["files_rewritten"], &2.into())?;
+
+    twins.table.remove(3);
+    twins.decodes("one clip less", &[], 0)?;
+    twins.table.row(5).tag = "an artist";
+    twins.decodes("new tags", &[], 0)?;
+    twins.table.row(5).tag = "another name, which is longer";
+    twins.decodes("other tags", &[], 0)?;
+    twins.table.row(6).voice = 600;
+    twins.decodes("another recording under the name", &[], 1)?;
+    twins.table.row(7).genre = "Jazz";
+    twins.decodes("a corrected label", &[], 0)?;
+    twins.table.row(8).side = "test";
+    twins.decodes("another side", &[], 0)?;
+    // Before all others, so that each of them has another id.
+    twins.table.row(9).genre = "Blues";
+    twins.decodes("a class more", &[], 0)?;
+    twins.decodes("another seed", &["--set", "split.seed=7"], 0)?;
+
+    let told = twins.decodes(
+        "another engine",
+        &["--isa", "scalar", "--set", "split.seed=7"],
+        24,
+    )?;
+    same("taken over", &told["rows_taken_over"], &0.into())
+}
+
+fn features_are_extracted_alone() -> Result<(), Failed> {
+    let twins = Twins::new(by_column("features", "", &[]), &[])?;
+
+    set_recipe(&twins.table, MFCC, &[]);
+    let told = twins.decodes("a feature more", &[], u64::from(TRACKS))?;
+    same("linked", &told["shards_reused"], &4.into())?;
+    same("new", &told["files_new"], &4.into())?;
+
+    set_recipe(&twins.table, MFCC, &[("n_mfcc = 8", "n_mfcc = 9")]);
+    let told = twins.decodes("a feature's option", &[], u64::from(TRACKS))?;
+    same("linked", &told["shards_reused"], &4.into())?;
+    same("rewritten", &told["files_rewritten"], &4.into())?;
+
+    set_recipe(&twins.table, "", &[]);
+    let told = twins.decodes("a feature less", &[], 0)?;
+    same("linked", &told["shards_reused"], &4.into())?;
+
+    // The column has another name, and its values are the same ones.
+    set_recipe(
+        &twins.table,
+        "",
+        &[("name = \"log_mel\"", "name = \"spectrum\"")],
+    );
+    let told = twins.decodes("another name", &[], 0)?;
+    same("new", &told["files_new"], &4.into())
+}
+
+/// Rows go into other files in any form, and come from any form.
+fn other_shards_are_other_files() -> Result<(), Failed> {
+    // Of open length, so that each row tells its own shape.
+    let open = [("duration_s = 0.25\n", "")];
+    let mut table = by_column("files", MFCC, &open);
+    table.row(3).samples = 1500;
+    table.row(4).samples = 3100;
+    let mut twins = Twins::new(table, &[])?;
+
+    for set in [
+        "shards.row_group_rows=3",
+        "shards.compression=none",
+        "shards.layout=list",
+        "shards.compression=lz4",
+        "shards.clips=3",
+        "shards.clips=100",
+    ] {
+        twins.decodes(set, &["--set", set], 0)?;
+    }
+    // From lists to bytes.
+    twins.decodes("a list", &["--set", "shards.layout=list"], 0)?;
+    twins.table.add(24).samples = 2222;
+    twins.decodes("from lists, and a clip more", &[], 1)?;
+    Ok(())
+}
+
+fn a_touch_links_every_file() -> Result<(), Failed> {
+    let mut twins = Twins::new(by_column("touch", MFCC, &[]), &[])?;
+    let audio = twins.table.written()?.audio;
+    for name in files_below(&audio) {
+        let file = File::options().write(true).open(audio.join(name))?;
+        file.set_modified(SystemTime::now() + Duration::from_secs(60))?;
+    }
+    let again = run(&mut twins.table.extract(&["--new-version"])?).exits(0)?;
+    same(&again.err, again.err.contains("nothing to do"), true)?;
+
+    twins.table.row(7).genre = "Jazz";
+    let told = twins.decodes("a label", &[], 0)?;
+    same("linked", &told["shards_reused"], &6.into())?;
+    same("rewritten", &told["files_rewritten"], &2.into())
+}
+
+fn rejects_are_taken_over() -> Result<(), Failed> {
+    let mut table = by_column("rejects", MFCC, &[]);
+    // Under `min_duration_s`.
+    table.row(5).samples = 100;
+    let mut twins = Twins::new(table, &[])?;
+    twins.table.row(7).genre = "Jazz";
+    twins.table.row(5).genre = "Rock";
+    twins.decodes("labels", &[], 0)?;
+    twins.decodes("other shards", &["--set", "shards.clips=100"], 0)?;
+
+    // It has rows as soon as it is long enough.
+    twins.table.row(5).samples = 2000;
+    twins.decodes("a longer file", &[], 1)?;
+    same(
+        "rejects",
+        manifest(&twins.store, 4)?.counts.clips_rejected,
+        0,
+    )
+}
+
+/// A clip has rows in all features or in none.
+fn a_feature_that_rejects_a_clip_takes_its_rows() -> Result<(), Failed> {
+    let open = [("duration_s = 0.25\n", "")];
+    let mut table = by_column("late", "", &open);
+    table.row(5).samples = 1200;
+    let twins = Twins::new(table, &[])?;
+    same(
+        "rejects",
+        manifest(&twins.store, 1)?.counts.clips_rejected,
+        0,
+    )?;
+
+    // Frames longer than the clip, and no zeros at its ends.
+    let long = MFCC.replace("n_fft = 256", "n_fft = 1600\ncenter = false");
+    set_recipe(&twins.table, &long, &open);
+    twins.next(&[])?;
+    same(
+        "rejects",
+        manifest(&twins.store, 2)?.counts.clips_rejected,
+        1,
+    )?;
+    let of_clip = format!("FROM features_log_mel WHERE clip_key = '{}'", key(5));
+    let count = |twins: &Twins| sql_number(&twins.store, &format!("SELECT count(*) {of_clip}"));
+    same("rows", count(&twins)?, 0)?;
+
+    set_recipe(&twins.table, "", &open);
+    twins.next(&[])?;
+    same("rows", count(&twins)?, 1)
+}
+
+fn a_damaged_parent_is_decoded_again_and_said() -> Result<(), Failed> {
+    let mut twins = Twins::new(by_column("damaged", "", &[]), &[])?;
+    let file = manifest(&twins.store, 1)?
+        .files
+        .into_iter()
+        .find(|file| file.feature.is_some());
+    let file = file.ok_or("no file")?;
+    let path = twins.store.join(&file.path);
+    let mut bytes = fs::read(&path)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes)?;
+
+    // All shards are written anew.
+    twins.table.row(7).genre = "Blues";
+    let ran = run(&mut twins.table.extract(&["--new-version", "--json"])?).exits(0)?;
+    ran_says(&ran.err, &[&file.path, "computed again"])?;
+    let told: Value = serde_json::from_str(&ran.out)?;
+    same("clips decoded", &told["clips_decoded"], &file.rows.into())?;
+    same("told", told["warnings"].as_array().map(Vec::len), Some(1))?;
+
+    let first = twins.table.first("first", &[])?;
+    let rows = "SELECT count(*) FROM features_log_mel";
+    same(
+        "rows",
+        sql_number(&twins.store, rows)?,
+        sql_number(&first, rows)?,
+    )?;
+    run(wavemill(["verify", "--version", "2", "--store"]).arg(&twins.store)).exits(0)?;
+
+    // A lost one is damaged too.
+    fs::remove_file(twins.store.join(&manifest(&twins.store, 2)?.files[0].path))?;
+    let feature = manifest(&twins.store, 2)?
+        .files
+        .into_iter()
+        .find(|f| f.feature.is_some());
+    fs::remove_file(twins.store.join(feature.ok_or("no file")?.path))?;
+    twins.table.row(8).genre = "Country";
+    let ran = run(&mut twins.table.extract(&["--new-version"])?).exits(0)?;
+    ran_says(&ran.err, &["lost or damaged", "computed again"])?;
+    run(wavemill(["verify", "--version", "3", "--store"]).arg(&twins.store)).exits(0)?;
+    Ok(())
+}
+
+fn ran_says(err: &str, words: &[&str]) -> Result<(), Failed> {
+    for word in words {
+        same(&format!("{word:?} in {err:?}"), err.contains(word), true)?;
+    }
+    Ok(())
+}
+
+fn killed_between_the_receipts_of_a_shard() -> Result<(), Failed> {
+    let mut twins = Twins::new(by_column("killed", MFCC, &[]), &[])?;
+    twins.table.row(7).genre = "Blues";
+    twins.table.add(24);
+
+    // After an odd number of receipts: one feature of a shard is there, and the other one is not.
+    for more in [1, 3, 3] {
+        let before = receipts(&twins.store);
+        let passes = if more == 1 { "" } else { "2*off->" };
+        let point = format!("receipt-written={passes}sleep(600000)");
+        let mut extract = twins.table.extract(&["--new-version"])?;
+        let mut child = start(extract.env("FAILPOINTS", point));
+        wait_until(&mut child, "receipts", || {
+            receipts(&twins.store) == before + more
+        })?;
+        kill(child)?;
+    }
+    twins.next(&[])?;
+    same(
+        "versions",
+        manifest(&twins.store, 2)?.counts.clips_written,
+        25,
+    )
+}
+
+/// Their engine names no writer of files, so no file is linked.
+fn rows_of_format_2_are_taken_over() -> Result<(), Failed> {
+    let mut table = by_column("old", MFCC, &[]);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    to_old_format(&store, 2)?;
+    table.add(24);
+    let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
+    let told: Value = serde_json::from_str(&ran.out)?;
+    same("decoded", &told["clips_decoded"], &1.into())?;
+    same("linked", &told["shards_reused"], &0.into())?;
+    same_rows(&store, &table.first("first", &[])?)
+}
+
+/// Every column of every row, as one number.
+fn same_rows(left: &Path, right: &Path) -> Result<(), Failed> {
+    for feature in ["log_mel", "mfcc"] {
+        let query = format!("COPY (SELECT * FROM features_{feature} ORDER BY clip_key, segment)");
+        let rows = |store: &Path| -> Result<Vec<u8>, Failed> {
+            let path = store.with_file_name("rows.parquet");
+            let query = format!("{query} TO '{}'", path.display());
+            run(wavemill(["sql", "--allow-write", "--store"])
+                .arg(store)
+                .arg(query))
+            .exits(0)?;
+            let bytes = fs::read(&path)?;
+            fs::remove_file(path)?;
+            Ok(bytes)
+        };
+        same(feature, rows(left)? == rows(right)?, true)?;
+    }
+    Ok(())
+}
+
+/// Segments of one clip lie on several sides, and another seed deals them anew.
+fn segments_are_taken_over() -> Result<(), Failed> {
+    let table = Table::new("segments", TRACKS);
+    let segments = [
+        ("rule = \"artist\"", "rule = \"segment\""),
+        ("duration_s = 0.25", "duration_s = 0.25\nsegment_s = 0.05"),
+    ];
+    table.set_recipe(MFCC, &segments);
+    let mut twins = Twins::new(table, &[])?;
+    twins.table.add(24);
+    twins.next(&[])?;
+    twins.decodes("another seed", &["--set", "split.seed=7"], 0)?;
+
+    // To whole sides and back.
+    let segments = [("duration_s = 0.25", "duration_s = 0.25\nsegment_s = 0.05")];
+    twins.table.set_recipe(MFCC, &segments);
+    twins.decodes("by artist", &[], 0)?;
+    Ok(())
+}
+
+/// A store that was copied without what belongs to one machine.
+fn without_receipts_rows_are_found() -> Result<(), Failed> {
+    let mut table = by_column("copied", MFCC, &[]);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    fs::remove_dir_all(store.join("_wavemill/receipts"))?;
+    table.add(24);
+    let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
+    let told: Value = serde_json::from_str(&ran.out)?;
+    same("decoded", &told["clips_decoded"], &1.into())
+}
+
+/// Its clip keys, track ids and classes are other ones then.
+fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
+    let folder = scratch("renamed");
+    let audio = folder.join("audio");
+    let store = folder.join("store");
+    for (genre, voices) in [("blues", 0..6), ("jazz", 6..12), ("rock", 12..18)] {
+        fs::create_dir_all(audio.join(genre))?;
+        for voice in voices {
+            fs::write(audio.join(format!("{genre}/{voice:02}.wav")), noise(voice))?;
+        }
+    }
+    fs::write(folder.join("folders.toml"), FOLDERS)?;
+    let extract = |words: &[&str]| -> Result<Value, Failed> {
+        let mut command = wavemill(["extract", "--json", "--recipe"]);
+        command
+            .arg(folder.join("folders.toml"))
+            .arg("--audio")
+            .arg(&audio);
+        let ran = run(command.arg("--store").arg(&store).args(words)).exits(0)?;
+        Ok(serde_json::from_str(&ran.out)?)
+    };
+    extract(&[])?;
+
+    fs::rename(audio.join("jazz"), audio.join("swing"))?;
+    let told = extract(&["--new-version"])?;
+    same("decoded", &told["clips_decoded"], &0.into())?;
+    let unmoved = serde_json::json!([0, 0, []]);
+    let sides = &told["sides"];
+    same(
+        "sides",
+        serde_json::json!([sides["new"], sides["gone"], sides["moved"]]),
+        unmoved,
+    )?;
+    same(
+        "rows",
+        sql_number(
+            &store,
+            "SELECT count(*) FROM features_log_mel WHERE clip_key LIKE 'swing/%'",
+        )?,
+        6,
+    )?;
+    let again = extract(&[])?;
+    same("nothing to do", &again["nothing_to_do"], &true.into())?;
+
+    // A copy beside the old one is a clip of its own, and of two copies nobody can tell which one it was.
+    fs::copy(audio.join("rock/12.wav"), audio.join("rock/99.wav"))?;
+    same(
+        "a copy",
+        &extract(&["--new-version"])?["clips_decoded"],
+        &1.into(),
+    )?;
+    fs::create_dir(audio.join("metal"))?;
+    fs::copy(audio.join("rock/13.wav"), audio.join("metal/1.wav"))?;
+    fs::rename(audio.join("rock/13.wav"), audio.join("metal/2.wav"))?;
+    same(
+        "two copies",
+        &extract(&["--new-version"])?["clips_decoded"],
+        &2.into(),
+    )?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    Ok(())
+}
+
+const FOLDERS: &str = r#"
+name = "folders"
+[catalog]
+dataset = "folders"
+[[targets]]
+name = "genre"
+column = "genre"
+[split]
+rule = "stratified"
+[audio]
+sample_rate_hz = 8000
+duration_s = 0.25
+min_duration_s = 0.1
+[[features]]
+name = "log_mel"
+op = "mel"
+n_fft = 256
+hop_length = 128
+n_mels = 16
+[shards]
+clips = 8
+row_group_rows = 4
+"#;
