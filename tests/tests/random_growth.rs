@@ -1,7 +1,7 @@
 //! Random sequences of changes: a store that is killed on the way equals one that is not, and one that computes every row.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -221,7 +221,7 @@ fn sequence(seed: u64) -> Result<(), Failed> {
 /// Runs that are killed somewhere on their way, and then one that is not.
 fn kill_and_finish(
     growth: &Growth,
-    store: &PathBuf,
+    store: &Path,
     took: Duration,
     dice: &mut Dice,
 ) -> Result<(), Failed> {

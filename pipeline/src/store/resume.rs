@@ -136,10 +136,10 @@ impl Store {
 
         for (plan_id, other) in self.begun()? {
             // A plan that finished nothing has nothing to lose.
-            let has_work = !committed.contains(&plan_id)
-                && !(self.receipts(&plan_id)?.is_empty()
-                    && self.old_receipts(&plan_id)?.is_empty());
-            let Some(other) = other.filter(|_| has_work) else {
+            let has_receipts =
+                !self.receipts(&plan_id)?.is_empty() || !self.old_receipts(&plan_id)?.is_empty();
+            let unfinished = !committed.contains(&plan_id) && has_receipts;
+            let Some(other) = other.filter(|_| unfinished) else {
                 continue;
             };
 
