@@ -12,10 +12,12 @@ import argparse
 import csv
 import json
 import os
-import resource
+import random
 import shutil
+import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 BEGIN = "<!-- made by scripts/grow.py -->"
@@ -96,18 +98,21 @@ class Runs:
         self.threads = threads
 
     def extract(self, recipe, archive, store, *words):
-        """The report of a run, with `cpu`: its seconds of CPU."""
+        """The report of a run, with `cpu`, its seconds of CPU, and `peak_mib`, the most memory that it held."""
         command = [self.wavemill, "extract", "--recipe", recipe, "--audio", archive.audio, "--store", store, "--json"]
         if archive.metadata.exists():
             command += ["--metadata", archive.metadata.parent]
         command += ["--threads", str(self.threads), "--max-reject-fraction", "1", *words]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if ran.returncode != 0:
-            sys.exit(f"{' '.join(map(str, command))}\n{ran.stderr}")
-        report = json.loads(ran.stdout)
-        report["cpu"] = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            child = subprocess.Popen([str(word) for word in command], stdout=out, stderr=err)
+            _, status, usage = os.wait4(child.pid, 0)
+            out.seek(0)
+            err.seek(0)
+            if status != 0:
+                sys.exit(f"{' '.join(map(str, command))}\n{err.read()}")
+            report = json.loads(out.read())
+        report["cpu"] = usage.ru_utime + usage.ru_stime
+        report["peak_mib"] = usage.ru_maxrss / 1024
         return report
 
 
@@ -258,6 +263,83 @@ def table(args, work):
     return lines, full, decode_ms, take_ms
 
 
+LARGE_RECIPE = """
+name = "large"
+[catalog]
+dataset = "table"
+[[targets]]
+name = "genre"
+column = "genre"
+[audio]
+sample_rate_hz = 8000
+duration_s = 0.1
+min_duration_s = 0.05
+[[features]]
+name = "log_mel"
+op = "mel"
+n_fft = 256
+hop_length = 128
+n_mels = 16
+"""
+LARGE_ROWS = 106_574
+LARGE_CLIPS = 50_000
+# Files with content of their own; all others are links to them.
+LARGE_CONTENTS = 500
+
+
+def noise(number):
+    """A WAV of a tenth of a second."""
+    samples = random.Random(number).randbytes(1600)
+    head = b"RIFF" + struct.pack("<I", 36 + len(samples)) + b"WAVEfmt "
+    head += struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
+    return head + b"data" + struct.pack("<I", len(samples)) + samples
+
+
+def large(args, work):
+    """What deciding costs with as many rows as FMA has, and no audio to speak of."""
+    archive = Folders(work / "large")
+    archive.metadata = work / "large" / "metadata" / "table.csv"
+    for name in ["large", "large-store"]:
+        shutil.rmtree(work / name, ignore_errors=True)
+    archive.metadata.parent.mkdir(parents=True)
+    contents = work / "large" / "contents"
+    contents.mkdir()
+    for number in range(LARGE_CONTENTS):
+        (contents / f"{number}.wav").write_bytes(noise(number))
+
+    lines = ["clip_key,genre,artist_id"]
+
+    def add(number):
+        key = f"{number // 1000:03}/{number:06}.wav"
+        path = archive.audio / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(contents / f"{number % LARGE_CONTENTS}.wav", path)
+        lines.append(f"{key},{'abcdefgh'[number // 7 % 8]},{number // 7}")
+
+    for number in range(LARGE_ROWS - 1):
+        add(number)
+    archive.metadata.write_text("\n".join(lines) + "\n")
+    recipe = work / "large.toml"
+    recipe.write_text(LARGE_RECIPE)
+
+    runs = Runs(args.wavemill, args.threads)
+    store = work / "large-store"
+    limit = ["--limit", str(LARGE_CLIPS)]
+    runs.extract(recipe, archive, store, *limit)
+    # A track that is not within the limit, and a label of one that may be.
+    add(LARGE_ROWS - 1)
+    lines[1] = lines[1].replace(",a,", ",b,")
+    archive.metadata.write_text("\n".join(lines) + "\n")
+    first = runs.extract(recipe, archive, work / "large-first", *limit, "--dry-run")
+    again = runs.extract(recipe, archive, store, *limit, "--new-version", "--dry-run")
+    run = runs.extract(recipe, archive, store, *limit, "--new-version")
+    print(
+        f"{LARGE_ROWS} rows, {LARGE_CLIPS} clips: deciding takes {again['cpu']:.1f} s of CPU, and {first['cpu']:.1f} s in "
+        f"a new store; the run takes {run['cpu']:.1f} s for {run['clips_decoded']} clips decoded and "
+        f"{run['rows_taken_over']} rows taken over; at most {again['peak_mib']:.0f} MiB and {run['peak_mib']:.0f} MiB"
+    )
+
+
 def in_words(lines, full, decode_ms, take_ms, args):
     """The table as Markdown."""
     text = [BEGIN, "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
@@ -285,12 +367,16 @@ def main():
     parser.add_argument("--tracks", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--programs", type=Path, default=Path("target/release"), help="where the programs are")
+    parser.add_argument("--large", action="store_true", help="what deciding costs with as many rows as FMA has")
     parser.add_argument("--write", action="store_true", help="put the table into docs/store.md")
     args = parser.parse_args()
     args.wavemill = args.programs / "wavemill"
     args.demo_audio = args.programs / "demo-audio"
 
     args.work.mkdir(parents=True, exist_ok=True)
+    if args.large:
+        large(args, args.work)
+        return
     text = in_words(*table(args, args.work), args)
     print(text)
     if args.write:
