@@ -8,6 +8,7 @@ use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::ManifestError;
+use wavemill_schemas::version_name::TagProblem;
 
 /// Why rows cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,27 @@ pub enum DatasetError {
         version: u64,
         /// What exists.
         latest: u64,
+    },
+    /// A tag that does not exist.
+    #[error(
+        "{path}: no tag {tag}; {there}: `wavemill info --versions` lists all versions, and `wavemill tag VERSION {tag}` \
+         gives one of them this name"
+    )]
+    NoTag {
+        /// The store.
+        path: PathBuf,
+        /// Asked for.
+        tag: String,
+        /// What exists, in words.
+        there: String,
+    },
+    /// A tag that names no version that can be read.
+    #[error("{path}: damaged tag: {problem}: {}", problem.remedy())]
+    Tag {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: TagProblem,
     },
     /// A manifest that cannot be read.
     #[error("{path}: damaged manifest: restore it from a copy of the store")]

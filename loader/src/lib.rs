@@ -23,6 +23,7 @@ mod shard;
 mod spec;
 mod splits;
 mod store;
+mod tags;
 mod warnings;
 
 #[cfg(test)]

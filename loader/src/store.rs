@@ -12,8 +12,10 @@ use arrow::compute::concat_batches;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest, ManifestError};
+use wavemill_schemas::version_name::{TagProblem, VersionName};
 
 use crate::DatasetError;
+use crate::tags;
 
 /// One version.
 #[derive(Clone, Debug)]
@@ -28,9 +30,9 @@ impl Store {
     /// The latest version, or the one asked for.
     ///
     /// # Errors
-    /// [`DatasetError::NoStore`], [`DatasetError::NoVersion`], [`DatasetError::Manifest`], [`DatasetError::Newer`],
-    /// [`DatasetError::Io`].
-    pub fn open(root: &Path, version: Option<u64>) -> Result<Self, DatasetError> {
+    /// [`DatasetError::NoStore`], [`DatasetError::NoVersion`], [`DatasetError::NoTag`], [`DatasetError::Tag`],
+    /// [`DatasetError::Manifest`], [`DatasetError::Newer`], [`DatasetError::Io`].
+    pub fn open(root: &Path, name: Option<&VersionName>) -> Result<Self, DatasetError> {
         let folder = root.join("_wavemill/versions");
         let versions = versions(&folder)?;
         let Some(latest) = versions.iter().copied().max() else {
@@ -39,7 +41,11 @@ impl Store {
             });
         };
 
-        let version = version.unwrap_or(latest);
+        let version = match name {
+            None => latest,
+            Some(VersionName::Number(number)) => *number,
+            Some(VersionName::Tag(tag)) => tags::version_of(root, tag, &versions)?,
+        };
         if !versions.contains(&version) {
             return Err(DatasetError::NoVersion {
                 path: root.to_owned(),
@@ -54,6 +60,14 @@ impl Store {
             ManifestError::Newer { found } => DatasetError::Newer { path, found },
             source => DatasetError::Manifest { path, source },
         })?;
+        if let Some(VersionName::Tag(tag)) = name
+            && version < latest
+            && !root.join("data").join(&manifest.plan_id).exists()
+        {
+            let problem = TagProblem::Collected { version };
+            return Err(tags::damaged(root, tag, problem));
+        }
+
         // The hash is over the bytes of the file, not over what was understood of them, so that every reader gets the
         // same name.
         Ok(Self {

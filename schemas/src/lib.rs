@@ -16,6 +16,7 @@ pub mod samples;
 pub mod settings;
 pub mod tables;
 pub mod text;
+pub mod version_name;
 
 /// The revision of everything that decides stored numbers (decode rules, kernels, packing). Part of every identity:
 /// raise it when a change of code changes a stored value.

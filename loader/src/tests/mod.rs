@@ -14,6 +14,7 @@ use parquet::file::metadata::PageIndexPolicy;
 use tempfile::TempDir;
 use wavemill_schemas::config::Data;
 use wavemill_schemas::recipe::{Compression, Dtype, SplitRule};
+use wavemill_schemas::version_name::VersionName;
 
 use crate::fixture::{FEATURE, Fixture};
 use crate::testing::{load, training};
@@ -724,7 +725,7 @@ fn missing_names_and_versions_are_told_with_what_there_is() {
         targets,
         "data.targets = mood: the store has genre, genres_all"
     );
-    let version = Store::open(folder.path(), Some(3))
+    let version = Store::open(folder.path(), Some(&VersionName::Number(3)))
         .expect_err("no such version")
         .to_string();
     assert!(
@@ -738,4 +739,52 @@ fn missing_names_and_versions_are_told_with_what_there_is() {
         nothing.contains("no store with a committed version"),
         "{nothing}"
     );
+}
+
+#[test]
+fn a_tag_names_a_version() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Fixture::default().write(folder.path());
+    let versions = folder.path().join("_wavemill/versions");
+    fs::copy(
+        versions.join("00000001.json"),
+        versions.join("00000002.json"),
+    )
+    .expect("room");
+
+    let tags = folder.path().join("_wavemill/tags");
+    fs::create_dir(&tags).expect("room");
+    for (tag, content) in [
+        ("paper", "1\n"),
+        ("next", "2\n"),
+        ("gone", "9\n"),
+        ("garbage", "one\n"),
+    ] {
+        fs::write(tags.join(tag), content).expect("room");
+    }
+
+    let opened = |name: &str| {
+        let name: VersionName = name.parse().expect("a name");
+        Store::open(folder.path(), Some(&name))
+            .map(|store| store.version())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!((opened("paper"), opened("next")), (Ok(1), Ok(2)));
+    for (tag, words) in [
+        ("gone", "tags/gone: damaged tag: it names version 9"),
+        ("garbage", "tags/garbage: damaged tag: it does not hold"),
+        (
+            "papers",
+            "no tag papers; the tags are garbage, gone, next, paper: ",
+        ),
+    ] {
+        let said = opened(tag).expect_err(tag);
+        assert!(said.contains(words), "{said}");
+    }
+
+    // Only the data of an old version was removed on purpose.
+    fs::rename(folder.path().join("data"), folder.path().join("elsewhere")).expect("room");
+    let said = opened("paper").expect_err("no data");
+    assert!(said.contains("whose data was removed"), "{said}");
+    assert_eq!(opened("next"), Ok(2));
 }

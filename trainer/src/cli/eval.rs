@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tch::Device;
 use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::metrics::{Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 
@@ -44,9 +45,9 @@ pub(crate) struct EvalCommand {
     /// The store [default: the one that it was trained on]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Its version [default: the latest; of a recorded store, the one that was trained on]
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
+    /// Its version, by number or tag [default: the latest; of a recorded store, the one that was trained on]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
     /// Which rows
     #[arg(long, value_enum, default_value = "test")]
     side: SideArg,
@@ -219,12 +220,15 @@ impl EvalCommand {
 
         let (store, version) = match (&self.store, recorded) {
             // A store that is named has versions of its own: the recorded number would be another state there.
-            (Some(store), _) => (store.clone(), self.version),
-            (None, Some((store, version))) => (store, self.version.or(Some(version))),
+            (Some(store), _) => (store.clone(), self.version.clone()),
+            (None, Some((store, version))) => {
+                let recorded = VersionName::Number(version);
+                (store, Some(self.version.clone().unwrap_or(recorded)))
+            }
             (None, None) => bail!("--store: {} does not say where its store is", run.display()),
         };
 
-        let data = self.machine.open(&store, version, &state.config)?;
+        let data = self.machine.open(&store, version.as_ref(), &state.config)?;
         run::same_store(&state, &data, &path)?;
         run::require_rows(&data, self.side.side())?;
         Ok((data, state, path))

@@ -213,9 +213,13 @@ fn dataset(error: &DatasetError) -> u8 {
     match error {
         DatasetError::NotThere { .. }
         | DatasetError::Unfit { .. }
-        | DatasetError::NoStore { .. } => 2,
-        DatasetError::NoVersion { .. } | DatasetError::Newer { .. } => 2,
-        DatasetError::Manifest { .. } | DatasetError::Outside { .. } => 3,
+        | DatasetError::NoStore { .. }
+        | DatasetError::NoVersion { .. }
+        | DatasetError::NoTag { .. }
+        | DatasetError::Newer { .. } => 2,
+        DatasetError::Manifest { .. } | DatasetError::Tag { .. } | DatasetError::Outside { .. } => {
+            3
+        }
         _ if error.is_damage() => 3,
         _ => 1,
     }

@@ -10,6 +10,7 @@ use clap::Args;
 use tch::Device;
 use wavemill_schemas::config::{Config, LayeredConfig};
 use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_schemas::version_name::VersionName;
 
 use super::like::LikeArgs;
 use super::output::{self, OutputArgs, report};
@@ -46,9 +47,9 @@ pub(crate) struct FitCommand {
     /// A feature store of `wavemill extract`
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Its version [default: the latest]
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
+    /// Its version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
     #[command(flatten)]
     like: LikeArgs,
     /// A configuration (TOML)
@@ -134,8 +135,8 @@ impl FitCommand {
         };
 
         let begun = self.begun(ranks.world_size)?;
-        let (store, version) = begun.store(self.store.as_deref(), self.version)?;
-        let data = self.machine.open(&store, version, &begun.config)?;
+        let (store, version) = begun.store(self.store.as_deref(), self.version.as_ref())?;
+        let data = self.machine.open(&store, version.as_ref(), &begun.config)?;
         // Before ranks wait for each other: what is wrong with the rows is told at once.
         run::check(&begun.config, &data, ranks.world_size)?;
         if begun.from.is_none() {

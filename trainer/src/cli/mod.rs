@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 use tch::Device;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::text::shown;
+use wavemill_schemas::version_name::VersionName;
 
 use crate::dataset::{Dataset, Store};
 use crate::ffi;
@@ -213,7 +214,7 @@ impl MachineArgs {
     pub(crate) fn open(
         &self,
         store: &Path,
-        version: Option<u64>,
+        version: Option<&VersionName>,
         config: &Config,
     ) -> Result<Arc<Dataset>> {
         let needs = registry::find(&config.model.name)?.needs;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use wavemill_schemas::config::Config;
+use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::records::{Log, RunDir, run_stem};
 
 use super::exit::UsageError;
@@ -21,7 +22,7 @@ const KEYS_MAX: usize = 3;
 pub(crate) struct RunStart {
     /// As asked for, or as in the checkpoint.
     pub config: Config,
-    /// Store and version that it was begun on.
+    /// Store and version that it was begun on. A number, whatever named the version: a tag may be moved.
     pub input: Option<(PathBuf, u64)>,
     /// Of libtorch's operations.
     pub threads: Option<u32>,
@@ -45,27 +46,37 @@ impl RunStart {
     }
 
     /// The store and version to read: as asked for, else as recorded. Of the store that it was begun on, the version is
-    /// the recorded one, whatever was committed since.
+    /// the recorded one, whatever was committed or tagged since.
     ///
     /// # Errors
     /// No store is known.
     pub(crate) fn store(
         &self,
         asked: Option<&Path>,
-        version: Option<u64>,
-    ) -> Result<(PathBuf, Option<u64>)> {
+        version: Option<&VersionName>,
+    ) -> Result<(PathBuf, Option<VersionName>)> {
         let recorded = self.input.as_ref();
         let Some(asked) = asked else {
             let (store, recorded) =
                 recorded.ok_or_else(|| UsageError("--store DIR is needed".to_owned()))?;
-            return Ok((store.clone(), version.or(Some(*recorded))));
+            return Ok((store.clone(), version_of(version, Some(*recorded))));
         };
 
         // Another store has versions of its own.
         let recorded = recorded
             .filter(|(store, _)| asked.canonicalize().is_ok_and(|asked| asked == *store))
             .map(|(_, version)| *version);
-        Ok((asked.to_owned(), version.or(recorded)))
+        Ok((asked.to_owned(), version_of(version, recorded)))
+    }
+}
+
+/// The version that a run reads, of what is asked for and what it has recorded. Only a number is asked for in spite of a
+/// record, and is refused where it is another version's. A tag may have been moved since the run began, and the same
+/// command, given again, is to go on.
+fn version_of(asked: Option<&VersionName>, recorded: Option<u64>) -> Option<VersionName> {
+    match (asked, recorded) {
+        (Some(VersionName::Tag(_)) | None, Some(recorded)) => Some(VersionName::Number(recorded)),
+        (asked, _) => asked.cloned(),
     }
 }
 
@@ -364,19 +375,22 @@ mod tests {
             input: Some((store.clone(), 3)),
             ..RunStart::new(config(&[]), None)
         };
-        let version =
-            |asked: Option<&Path>, version| begun.store(asked, version).expect("a store").1;
-        assert_eq!(
-            (version(None, None), version(Some(&store), None)),
-            (Some(3), Some(3))
-        );
-        assert_eq!(
-            (
-                version(Some(&store), Some(4)),
-                version(Some(Path::new("/")), None)
-            ),
-            (Some(4), None)
-        );
+        let version = |asked: Option<&Path>, version: Option<&VersionName>| {
+            begun.store(asked, version).expect("a store").1
+        };
+        let recorded = Some(VersionName::Number(3));
+        assert_eq!(version(None, None), recorded);
+        assert_eq!(version(Some(&store), None), recorded);
+
+        let other = VersionName::Number(4);
+        assert_eq!(version(Some(&store), Some(&other)), Some(other));
+        assert_eq!(version(Some(Path::new("/")), None), None);
+
+        // By now the tag may be another version's.
+        let tag = "paper".parse().expect("a tag");
+        assert_eq!(version(Some(&store), Some(&tag)), recorded);
+        assert_eq!(version(None, Some(&tag)), recorded);
+        assert_eq!(version(Some(Path::new("/")), Some(&tag)), Some(tag));
         assert!(RunStart::new(config(&[]), None).store(None, None).is_err());
     }
 }

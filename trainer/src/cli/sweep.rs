@@ -15,6 +15,7 @@ use tch::Device;
 use wavemill_schemas::config::{Config, Data, Metric};
 use wavemill_schemas::settings;
 use wavemill_schemas::text::shown;
+use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
 
 use super::exit::{self, UsageError};
@@ -75,9 +76,9 @@ pub(crate) struct SweepCommand {
     /// A feature store of `wavemill extract`
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Its version [default: the latest]
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
+    /// Its version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
     #[command(flatten)]
     like: LikeArgs,
     /// What all trials share (TOML)
@@ -126,7 +127,7 @@ enum SweepEnd {
 /// the store's feature open: only one of them is there at a time.
 struct DatasetCache {
     store: PathBuf,
-    version: Option<u64>,
+    version: Option<VersionName>,
     machine: MachineArgs,
     last: Option<CachedDataset>,
 }
@@ -141,7 +142,7 @@ impl DatasetCache {
     fn of(command: &SweepCommand) -> Self {
         Self {
             store: command.store.clone(),
-            version: command.version,
+            version: command.version.clone(),
             machine: command.machine.clone(),
             last: None,
         }
@@ -160,7 +161,11 @@ impl DatasetCache {
             return Ok(rows);
         }
 
-        let rows = self.machine.open(&self.store, self.version, config)?;
+        let rows = self
+            .machine
+            .open(&self.store, self.version.as_ref(), config)?;
+        // All trials read one version, also if a tag is moved or a version is committed while they run.
+        self.version = Some(VersionName::Number(rows.store().version()));
         self.last = Some(CachedDataset {
             data: config.data.clone(),
             needs,
@@ -326,6 +331,7 @@ impl SweepCommand {
         rows: DatasetCache,
         sweep: &Sweep,
     ) -> Result<SweepEnd> {
+        let version = rows.version.clone();
         // Their files are opened by the trials.
         drop(rows);
 
@@ -337,7 +343,7 @@ impl SweepCommand {
             keys: &keys,
             command: &|trial, slot| {
                 let mut command = Command::new(&program);
-                self.add_trial_args(&mut command, trial, &machine, slot);
+                self.add_trial_args(&mut command, trial, version.as_ref(), &machine, slot);
                 command
             },
         };
@@ -365,6 +371,7 @@ impl SweepCommand {
         &self,
         command: &mut Command,
         trial: usize,
+        version: Option<&VersionName>,
         machine: &MachineShares,
         slot: usize,
     ) {
@@ -377,7 +384,7 @@ impl SweepCommand {
             .arg(&self.runs);
         // A trial answers its parent by one JSON line on stdout, see `jobs.rs`.
         command.args(["--trial", &trial.to_string(), "--json"]);
-        if let Some(version) = self.version {
+        if let Some(version) = version {
             command.args(["--version", &version.to_string()]);
         }
         if let Some(config) = &self.config {
@@ -635,6 +642,28 @@ mod tests {
     struct Line {
         #[command(flatten)]
         machine: MachineArgs,
+    }
+
+    #[test]
+    fn all_trials_read_the_version_of_the_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        Fixture::default().write(folder.path());
+        let Line { machine } = clap::Parser::parse_from(["sweep"]);
+        let mut rows = DatasetCache {
+            store: folder.path().to_owned(),
+            version: None,
+            machine,
+            last: None,
+        };
+        let mut config = Config::default();
+        let first = rows.open(&config).expect("rows").store().version();
+
+        let versions = folder.path().join("_wavemill/versions");
+        let manifest = versions.join(format!("{first:08}.json"));
+        let next = versions.join(format!("{:08}.json", first + 1));
+        std::fs::copy(manifest, next).expect("room");
+        config.data.shuffle_window = 2;
+        assert_eq!(rows.open(&config).expect("rows").store().version(), first);
     }
 
     #[test]
