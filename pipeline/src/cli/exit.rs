@@ -36,15 +36,25 @@ pub struct DamagedStore {
     pub files: usize,
     /// Versions after the damaged one.
     pub later: usize,
+    /// The damaged one's, which keep it from being collected.
+    pub tags: Vec<String>,
 }
 
 impl DamagedStore {
+    fn kept_by(&self) -> String {
+        if self.tags.is_empty() {
+            return String::new();
+        }
+        format!(" (its tags must go first: {})", self.tags.join(", "))
+    }
+
     /// What else helps. A new version is made for a damaged latest one alone.
     fn remedy(&self) -> String {
         match self.later {
             0 => "or extract again with --new-version".to_owned(),
             n => format!(
-                "or use the latest version, if `wavemill verify` finds that intact, and drop this one with `wavemill gc --keep {n}`"
+                "or use the latest version, if `wavemill verify` finds that intact, and drop this one with `wavemill gc --keep {n}`{}",
+                self.kept_by()
             ),
         }
     }
@@ -150,11 +160,13 @@ fn store(error: &StoreError) -> u8 {
         StoreError::Missing { .. }
         | StoreError::NotAFolder { .. }
         | StoreError::NoVersion { .. }
+        | StoreError::NoTag { .. }
         | StoreError::Collected { .. }
         | StoreError::Newer { .. } => 2,
         // A path through a file.
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => 2,
         StoreError::Manifest { .. }
+        | StoreError::Tag { .. }
         | StoreError::Receipt { .. }
         | StoreError::Outside { .. }
         | StoreError::Needed { .. }

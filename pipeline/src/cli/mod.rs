@@ -13,6 +13,7 @@ pub mod progress;
 pub mod recipe;
 pub mod sql;
 pub mod store;
+pub mod tag;
 pub mod train;
 
 use std::fs::File;
@@ -68,6 +69,7 @@ enum Command {
     Sql(sql::SqlCommand),
     Info(store::InfoCommand),
     Verify(store::VerifyCommand),
+    Tag(tag::TagCommand),
     Gc(store::GcCommand),
     Diff(store::DiffCommand),
     Recipe(recipe::RecipeCommand),
@@ -118,6 +120,7 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
         Command::Sql(_) | Command::Train(_) => return None,
         Command::Extract(_) => "interrupted before anything was done; nothing was written",
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
+        Command::Tag(_) => "interrupted; the tag is as it was before, or as asked for",
         Command::Gc(gc) if gc.dry_run() => "interrupted; nothing was removed",
         Command::Gc(_) => "interrupted while data was removed; the same command goes on from there",
         Command::Features(_) => {
@@ -140,6 +143,7 @@ fn run(command: Command) -> Result<()> {
         Command::Sql(command) => command.run(),
         Command::Info(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Tag(command) => command.run(),
         Command::Gc(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Recipe(command) => command.run(),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use wavemill_schemas::version_name::VersionName;
 
 use super::exit::{self, UsageError};
 use super::{part_of, write_whole};
@@ -36,9 +37,9 @@ pub struct SqlCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
-    /// Which version [default: the latest]
-    #[arg(long, value_name = "N")]
-    pub version: Option<u64>,
+    /// Which version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<VersionName>,
     /// The query, or several with `;` between them, or \d or \d TABLE; without one it is read from standard input, or at a prompt where that is a terminal
     pub query: Option<String>,
     /// How results are written
@@ -94,7 +95,9 @@ impl SqlCommand {
     }
 
     fn open(&self) -> Result<sql::Session> {
-        let (_, manifest) = Store::open(&self.store)?.readable(self.version)?;
+        let store = Store::open(&self.store)?;
+        let version = store.resolve(self.version.as_ref())?;
+        let (_, manifest) = store.readable(version)?;
 
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.unwrap_or(processors).max(1);

@@ -9,27 +9,30 @@ use indicatif::DecimalBytes;
 use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
+use wavemill_schemas::version_name::VersionName;
 
 use super::exit::{DamagedStore, UsageError};
 use super::output::report;
 use super::{READER_EXIT_CODES, devices};
 use crate::changes::{ClassCount, DataChanges, EXAMPLES, State};
-use crate::store::{Diff, Store, VersionContent, VersionLine};
+use crate::store::{Diff, GcReport, Store, StoreError, Tags, VersionContent, VersionLine};
 
 const INFO_EXAMPLES: &str = "\
 Examples:
   wavemill info --store store
   wavemill info --store store --versions
   wavemill info --store store --version 1 --json
+  wavemill info --store store --version paper
   wavemill info --devices
   files=$(wavemill info --store store --files --feature log_mel --sql)
   duckdb -c \"SELECT split, count(*) FROM read_parquet([$files]) GROUP BY 1\"
 
 ";
 
-const VERIFY_EXAMPLE: &str = "\
-Example:
+const VERIFY_EXAMPLES: &str = "\
+Examples:
   wavemill verify --store store
+  wavemill verify --store store --version paper
 
 Exit codes: 0 all is well, 1 failed, 2 wrong usage, or no such store or version, 3 damaged (each file is named).";
 
@@ -38,10 +41,18 @@ Examples:
   wavemill gc --store store --keep 2 --dry-run
   wavemill gc --store store --keep 1
 
-Manifests stay as history; the data of collected versions is gone.
+Manifests stay as history; the data of collected versions is gone. A tagged version keeps its data. The bytes \
+are those of files that no kept version shares.
 
 Exit codes: 0 ok, 1 failed, or another wavemill is writing the store, 2 wrong usage, or no store there, \
 3 store damaged, 5 read-only.";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  wavemill diff --store store 1 2
+  wavemill diff --store store paper 7
+
+";
 
 /// Show what a version holds, which versions there are, or this machine's GPUs
 #[derive(Debug, Args)]
@@ -50,10 +61,11 @@ pub struct InfoCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR", required_unless_present = "devices")]
     store: Option<PathBuf>,
-    /// Which version [default: the latest]
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
-    /// Only the versions that there are: number, when committed (UTC), rows, whether `gc` removed the data
+    /// Which version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
+    /// Only the versions that there are: number, when committed (UTC), rows, tags, what each changed, whether `gc` removed
+    /// the data
     #[arg(long, conflicts_with_all = ["version", "files"])]
     versions: bool,
     /// Only the paths of its files, one a line
@@ -85,28 +97,32 @@ impl InfoCommand {
         };
 
         let store = Store::open(folder)?;
+        let version = store.resolve(self.version.as_ref())?;
         if self.files {
             // Paths of files that `gc` has removed are of no use; all else about such a version can be shown.
-            return self.print_files(folder, &store.readable(self.version)?.1);
+            return self.print_files(folder, &store.readable(version)?.1);
         }
         if self.versions {
-            return self.print_versions(&store.history()?);
+            return self.print_versions(&store.history(&sound_tags(&store)?)?);
         }
 
-        let (version, manifest) = store.manifest(self.version)?;
+        let (version, manifest) = store.manifest(version)?;
         if self.json {
             write!(stdout(), "{}", manifest.to_json()?)?;
-        } else {
-            write!(stdout(), "{}", describe(version, &manifest))?;
-            if !store.data(&manifest.plan_id).exists() {
-                writeln!(stdout(), "  its data was removed by `wavemill gc`")?;
-            }
-            write!(
-                stdout(),
-                "  versions:\n{}",
-                version_lines(&store.history()?, "    ")
-            )?;
+            return Ok(());
         }
+
+        let tags = sound_tags(&store)?;
+        write!(stdout(), "{}", describe(version, &manifest))?;
+        let names = tags.of(version);
+        if !names.is_empty() {
+            writeln!(stdout(), "  tags: {}", names.join(", "))?;
+        }
+        if !store.data(&manifest.plan_id).exists() {
+            writeln!(stdout(), "  its data was removed by `wavemill gc`")?;
+        }
+        let versions = version_lines(&store.history(&tags)?, "    ");
+        write!(stdout(), "  versions:\n{versions}")?;
         Ok(())
     }
 
@@ -155,28 +171,49 @@ impl InfoCommand {
     }
 }
 
+/// The tags of a store. The others are warned of: only who uses one is stopped by it.
+fn sound_tags(store: &Store) -> Result<Tags, StoreError> {
+    let tags = store.tags()?;
+    for damaged in &tags.damaged {
+        eprintln!("warning: {}", shown(&damaged.to_string()));
+    }
+    Ok(tags)
+}
+
 /// A line each, after `indent`.
 fn version_lines(history: &[VersionLine], indent: &str) -> String {
     let mut lines = String::new();
     for line in history {
         let committed = line.committed.as_deref().unwrap_or("(date unknown)");
-        let held = match &line.held {
-            None => line.problem.clone().unwrap_or_default(),
-            Some(held) => held_words(held),
-        };
-        lines += &format!("{indent}{}  {committed:<20}  {held}\n", line.version);
+        lines += &format!(
+            "{indent}{}  {committed:<20}  {}\n",
+            line.version,
+            version_words(line)
+        );
     }
     lines
 }
 
-fn held_words(held: &VersionContent) -> String {
-    let gone = if held.data {
-        ""
-    } else {
-        "; its data was removed by `wavemill gc`"
+fn version_words(line: &VersionLine) -> String {
+    let mut words = match &line.held {
+        None => line.problem.clone().unwrap_or_default(),
+        Some(held) => held_words(held),
     };
+    if !line.tags.is_empty() {
+        words += &format!("; tagged {}", line.tags.join(", "));
+    }
+    if let Some(changed) = &line.changed {
+        words += &format!("; changed: {}", shown(changed));
+    }
+    if line.held.as_ref().is_some_and(|held| !held.data) {
+        words += "; its data was removed by `wavemill gc`";
+    }
+    words
+}
+
+fn held_words(held: &VersionContent) -> String {
     format!(
-        "{} rows of {} clips, recipe {}{gone}",
+        "{} rows of {} clips, recipe {}",
         held.rows,
         held.clips,
         shown(&held.recipe)
@@ -240,14 +277,14 @@ fn describe(version: u64, manifest: &Manifest) -> String {
 
 /// Compare every byte of a version with its manifest, and that with what its shards say
 #[derive(Debug, Args)]
-#[command(after_help = VERIFY_EXAMPLE)]
+#[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Which version [default: the latest]
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
+    /// Which version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
     /// As JSON on stdout
     #[arg(long)]
     json: bool,
@@ -260,7 +297,7 @@ impl VerifyCommand {
     /// [`DamagedStore`], `StoreError`.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
-        let (version, manifest) = store.readable(self.version)?;
+        let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let verified = store.verify(version, &manifest, threads)?;
 
@@ -283,6 +320,7 @@ impl VerifyCommand {
             return Err(DamagedStore {
                 files: verified.damage.len(),
                 later,
+                tags: store.tags()?.of(version),
             }
             .into());
         }
@@ -304,7 +342,7 @@ pub struct GcCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// How many of the latest versions keep their data
+    /// How many of the latest versions keep their data; tagged ones keep theirs, too
     #[arg(long, value_name = "N")]
     keep: usize,
     /// Only say what would go
@@ -349,17 +387,22 @@ impl GcCommand {
             Some(store.lock()?)
         };
 
-        let collected = store.collect(self.keep, self.dry_run)?;
+        let collected = store.collect(self.keep, self.dry_run);
+        let collected = match collected {
+            Err(error @ StoreError::Tag { .. }) => {
+                return Err(anyhow::Error::new(error).context(TAG_REFUSAL));
+            }
+            other => other?,
+        };
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&collected)?)?;
-            return Ok(());
-        }
-
-        let verb = if self.dry_run {
-            "would remove"
         } else {
-            "removed"
-        };
+            report(&self.words(&collected));
+        }
+        Ok(())
+    }
+
+    fn words(&self, collected: &GcReport) -> String {
         // Each collected version has its plan among these; the others were never committed.
         let unfinished = collected.plans.len() - collected.versions.len();
         let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
@@ -368,25 +411,44 @@ impl GcCommand {
         } else {
             format!("version {}", numbers.join(", "))
         };
-        report(&format!(
-            "{verb} the data of {versions} and of {unfinished} unfinished runs: {}\n",
-            DecimalBytes(collected.bytes)
-        ));
-        Ok(())
+
+        let bytes = DecimalBytes(collected.bytes);
+        let mut words = if self.dry_run {
+            format!(
+                "would remove the data of {versions} and of {unfinished} unfinished runs: {bytes} would be freed\n"
+            )
+        } else {
+            format!(
+                "removed the data of {versions} and of {unfinished} unfinished runs: {bytes} freed\n"
+            )
+        };
+        for kept in &collected.kept {
+            let verb = if self.dry_run { "would keep" } else { "kept" };
+            words += &format!(
+                "{verb} the data of version {}: tagged {}\n",
+                kept.version,
+                kept.tags.join(", ")
+            );
+        }
+        words
     }
 }
 
+/// Why `gc` does nothing where it cannot read a tag.
+const TAG_REFUSAL: &str =
+    "nothing was removed, because a tag that cannot be used may be meant to keep any version";
+
 /// Show what differs between two versions
 #[derive(Debug, Args)]
-#[command(after_help = format!("Example:\n  wavemill diff --store store 1 2\n\n{READER_EXIT_CODES}"))]
+#[command(after_help = format!("{DIFF_EXAMPLES}{READER_EXIT_CODES}"))]
 pub struct DiffCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// The first version
-    from: u64,
+    /// The first version, by number or tag
+    from: VersionName,
     /// The second
-    to: u64,
+    to: VersionName,
     /// List every track that differs, and not only the first of each kind
     #[arg(long)]
     rows: bool,
@@ -402,8 +464,8 @@ impl DiffCommand {
     /// `StoreError`.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
-        let (_, from) = store.manifest(Some(self.from))?;
-        let (_, to) = store.manifest(Some(self.to))?;
+        let (_, from) = store.manifest(store.resolve(Some(&self.from))?)?;
+        let (_, to) = store.manifest(store.resolve(Some(&self.to))?)?;
         let diff = Diff::new(&from, &to);
         let data = self.data_changes(&store, &from, &to);
         if self.json {

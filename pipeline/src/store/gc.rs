@@ -1,6 +1,8 @@
 //! Gives back the space of old versions and of plans that were never committed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,45 +16,89 @@ pub(crate) struct GcReport {
     pub versions: Vec<u64>,
     /// Plan folders that go, unfinished ones among them.
     pub plans: Vec<String>,
-    /// Bytes of their files. Files that a kept version links keep their space.
+    /// Bytes of files that lose their last name. A file that a kept version links too keeps its space.
     pub bytes: u64,
+    /// Versions that stay for their tags alone.
+    pub kept: Vec<KeptVersion>,
+}
+
+/// An old version that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct KeptVersion {
+    /// Its number.
+    pub version: u64,
+    /// What keeps it.
+    pub tags: Vec<String>,
 }
 
 impl Store {
-    /// Removes the data of all but the last `keep` versions, and of unfinished plans. Manifests stay: the chain of
-    /// versions remains readable. `dry_run`: only says what would go.
+    /// Removes the data of all versions except the last `keep` and the tagged ones, and of unfinished plans. Manifests
+    /// stay: the chain of versions remains readable. `dry_run`: only says what would go.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// A damaged tag, before anything is removed; [`StoreError`].
     pub(crate) fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
         let versions = self.versions()?;
         // The latest version always keeps its data.
         let first_kept = versions.len().saturating_sub(keep.max(1));
-        let mut kept = Vec::new();
-        for &version in &versions[first_kept..] {
-            kept.push(self.manifest(Some(version))?.1.plan_id);
+        let (old, recent) = versions.split_at(first_kept);
+
+        let kept = self.kept_by_tags(old)?;
+        let tagged = kept.iter().map(|kept| kept.version);
+        let mut kept_plans = BTreeSet::new();
+        for version in recent.iter().copied().chain(tagged) {
+            kept_plans.insert(self.manifest(Some(version))?.1.plan_id);
         }
 
-        let mut collected = GcReport::default();
-        for &version in &versions[..first_kept] {
+        let mut collected = GcReport {
+            kept,
+            ..GcReport::default()
+        };
+        for &version in old {
             let plan_id = self.manifest(Some(version))?.1.plan_id;
-            if !kept.contains(&plan_id) && self.data(&plan_id).exists() {
+            if !kept_plans.contains(&plan_id) && self.data(&plan_id).exists() {
                 collected.versions.push(version);
             }
         }
 
         // By what lies on the disk and not by versions, because a plan that was never committed has none.
-        for plan_id in self.plan_folders()? {
-            if kept.contains(&plan_id) {
-                continue;
+        collected.plans = self.plan_folders()?;
+        collected
+            .plans
+            .retain(|plan_id| !kept_plans.contains(plan_id));
+
+        // All of them are seen before the first one goes: two of them may share a file that no other version has.
+        let mut names = FileNames::default();
+        for plan_id in &collected.plans {
+            names.add(&self.data(plan_id));
+            names.add(&self.receipts_folder(plan_id));
+        }
+        collected.bytes = names.freed_bytes();
+
+        if !dry_run {
+            for plan_id in &collected.plans {
+                self.drop_plan(plan_id)?;
             }
-            collected.bytes += folder_bytes(&self.data(&plan_id));
-            if !dry_run {
-                self.drop_plan(&plan_id)?;
-            }
-            collected.plans.push(plan_id);
         }
         Ok(collected)
+    }
+
+    /// Those of `old` that have tags.
+    fn kept_by_tags(&self, old: &[u64]) -> Result<Vec<KeptVersion>, StoreError> {
+        let mut tags = self.tags()?;
+        // Nobody knows which version a damaged tag should keep.
+        if !tags.damaged.is_empty() {
+            return Err(tags.damaged.swap_remove(0));
+        }
+
+        let mut kept = Vec::new();
+        for &version in old {
+            let tags = tags.of(version);
+            if !tags.is_empty() {
+                kept.push(KeptVersion { version, tags });
+            }
+        }
+        Ok(kept)
     }
 
     fn plan_folders(&self) -> Result<Vec<String>, StoreError> {
@@ -69,11 +115,83 @@ impl Store {
     }
 }
 
-fn folder_bytes(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => folder_bytes(&entry.path()),
-        _ => entry.metadata().map_or(0, |m| m.len()),
-    });
-    sizes.sum()
+/// The names that files have in folders that go. New versions link the files that did not change, so a file's space is
+/// free only when its last name is gone.
+#[derive(Debug, Default)]
+struct FileNames {
+    /// By device and inode.
+    files: BTreeMap<(u64, u64), NamedFile>,
+}
+
+#[derive(Debug)]
+struct NamedFile {
+    bytes: u64,
+    /// Names that the file has anywhere.
+    names: u64,
+    /// Those that go.
+    going: u64,
+}
+
+impl FileNames {
+    /// Counts what lies at `path`, and below it if it is a folder.
+    fn add(&mut self, path: &Path) {
+        // A link is removed and not followed. What cannot be looked at gives back nothing, and the removal will say why.
+        let Ok(metadata) = fs::symlink_metadata(path) else {
+            return;
+        };
+        if metadata.is_dir() {
+            for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+                self.add(&entry.path());
+            }
+            return;
+        }
+
+        let file = self
+            .files
+            .entry((metadata.dev(), metadata.ino()))
+            .or_insert(NamedFile {
+                bytes: metadata.len(),
+                names: metadata.nlink(),
+                going: 0,
+            });
+        file.going += 1;
+    }
+
+    /// Bytes of the files that lose every name.
+    fn freed_bytes(&self) -> u64 {
+        let files = self.files.values();
+        let freed = files.filter(|file| file.going >= file.names);
+        freed.map(|file| file.bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_freed_with_its_last_name() {
+        let root = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| root.path().join(name);
+        for folder in ["kept", "old/a", "older"] {
+            fs::create_dir_all(at(folder)).expect("a folder");
+        }
+        fs::write(at("old/a/own"), [0; 1]).expect("room");
+        fs::write(at("old/a/shared"), [0; 10]).expect("room");
+        fs::hard_link(at("old/a/shared"), at("older/shared")).expect("a link");
+        fs::write(at("old/linked"), [0; 100]).expect("room");
+        fs::hard_link(at("old/linked"), at("kept/linked")).expect("a link");
+        fs::write(at("kept/own"), [0; 1000]).expect("room");
+
+        let freed = |folders: &[&str]| {
+            let mut names = FileNames::default();
+            folders.iter().for_each(|folder| names.add(&at(folder)));
+            names.freed_bytes()
+        };
+        assert_eq!(freed(&["old"]), 1);
+        assert_eq!(freed(&["older"]), 0);
+        assert_eq!(freed(&["old", "older"]), 11);
+        assert_eq!(freed(&["old", "older", "kept"]), 1111);
+        assert_eq!(freed(&["nowhere"]), 0);
+    }
 }

@@ -8,8 +8,14 @@ use std::path::Path;
 use arrow::array::temporal_conversions::timestamp_ms_to_datetime;
 use serde::Serialize;
 use serde_json::Value;
+use wavemill_schemas::manifest::Manifest;
 
-use super::{Store, StoreError};
+use super::diff::{Diff, recipe_changes};
+use super::{Store, StoreError, Tags};
+use crate::plan::engine;
+
+/// Keys of the recipe that a version is said to have changed, at most.
+const KEYS_MAX: usize = 3;
 
 /// One version in a list of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +24,11 @@ pub(crate) struct VersionLine {
     pub version: u64,
     /// When its run ended, such as `2026-11-20T18:04:02Z`; `None` where no run record says.
     pub committed: Option<String>,
+    /// Its tags, in order.
+    pub tags: Vec<String>,
+    /// What it changed of the version before it, in a few words; `None` where there is none, or one of the two manifests
+    /// cannot be used.
+    pub changed: Option<String>,
     /// What its manifest says; `None` where that cannot be used.
     pub held: Option<VersionContent>,
     /// Why it cannot be used, where that is so.
@@ -38,51 +49,154 @@ pub(crate) struct VersionContent {
 }
 
 impl Store {
-    /// All versions, ascending.
+    /// All versions, ascending, with their `tags`.
     ///
     /// # Errors
     /// As [`Store::versions`].
-    pub(crate) fn history(&self) -> Result<Vec<VersionLine>, StoreError> {
+    pub(crate) fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
         let committed = commits(&self.root.join("_wavemill/runs"));
-        let versions = self.versions()?.into_iter();
-        Ok(versions
-            .map(|version| self.line(version, &committed))
-            .collect())
+        let mut lines = Vec::new();
+        let mut before: Option<Manifest> = None;
+
+        for version in self.versions()? {
+            let mut line = VersionLine {
+                version,
+                committed: None,
+                tags: tags.of(version),
+                changed: None,
+                held: None,
+                problem: None,
+            };
+            match self.manifest(Some(version)) {
+                Ok((_, manifest)) => {
+                    let run = committed.get(&(manifest.plan_id.clone(), version));
+                    line.committed = run.cloned();
+                    line.changed = before.as_ref().map(|before| changes(before, &manifest));
+                    line.held = Some(self.content(&manifest));
+                    before = Some(manifest);
+                }
+                Err(error) => {
+                    line.problem = Some(problem(&error));
+                    before = None;
+                }
+            }
+            lines.push(line);
+        }
+        Ok(lines)
     }
 
-    fn line(&self, version: u64, committed: &BTreeMap<(String, u64), String>) -> VersionLine {
-        let manifest = match self.manifest(Some(version)) {
-            Ok((_, manifest)) => manifest,
-            Err(error) => {
-                let problem = match error {
-                    StoreError::Newer { found, .. } => {
-                        format!("needs a newer wavemill (format version {found})")
-                    }
-                    _ => "damaged manifest".to_owned(),
-                };
-                return VersionLine {
-                    version,
-                    committed: None,
-                    held: None,
-                    problem: Some(problem),
-                };
-            }
-        };
-
-        let run = committed.get(&(manifest.plan_id.clone(), version));
-        let held = VersionContent {
+    fn content(&self, manifest: &Manifest) -> VersionContent {
+        VersionContent {
             data: self.data(&manifest.plan_id).exists(),
-            recipe: manifest.recipe.name,
+            recipe: manifest.recipe.name.clone(),
             clips: manifest.counts.clips_written,
             rows: manifest.counts.feature_rows,
-        };
-        VersionLine {
-            version,
-            committed: run.cloned(),
-            held: Some(held),
-            problem: None,
         }
     }
+}
+
+/// Why a manifest cannot be used.
+fn problem(error: &StoreError) -> String {
+    match error {
+        StoreError::Newer { found, .. } => {
+            format!("needs a newer wavemill (format version {found})")
+        }
+        _ => "damaged manifest".to_owned(),
+    }
+}
+
+/// What a version changed of the one before it, as far as both manifests tell.
+fn changes(before: &Manifest, version: &Manifest) -> String {
+    let mut words = Vec::new();
+    words.extend(row_changes(
+        before.counts.feature_rows,
+        version.counts.feature_rows,
+    ));
+
+    let was = feature_names(before);
+    let is = feature_names(version);
+    for name in is.iter().filter(|name| !was.contains(name)) {
+        words.push(format!("feature {name} added"));
+    }
+    for name in was.iter().filter(|name| !is.contains(name)) {
+        words.push(format!("feature {name} removed"));
+    }
+
+    words.extend(key_changes(before, version, &[was, is].concat()));
+    if before.identity.limit != version.identity.limit {
+        words.push("--limit".to_owned());
+    }
+    // What is told by now changes rows and inputs too.
+    if words.is_empty() {
+        words.extend(input_change(before, version));
+    }
+
+    if !engine::is_same(&before.engine, &version.engine) {
+        words.push("engine".to_owned());
+    }
+    if words.is_empty() {
+        words.push(content_change(before, version));
+    }
+    words.join(", ")
+}
+
+fn row_changes(before: u64, after: u64) -> Option<String> {
+    let (n, word) = if after < before {
+        (before - after, "fewer")
+    } else {
+        (after - before, "more")
+    };
+    match n {
+        0 => None,
+        1 => Some(format!("1 row {word}")),
+        n => Some(format!("{n} rows {word}")),
+    }
+}
+
+fn feature_names(manifest: &Manifest) -> Vec<&str> {
+    let features = manifest.features.iter();
+    features.map(|feature| feature.name.as_str()).collect()
+}
+
+/// The first keys of the recipe that differ, and how many more do.
+fn key_changes(before: &Manifest, version: &Manifest, features: &[&str]) -> Vec<String> {
+    let mut keys: Vec<String> = recipe_changes(&before.recipe, &version.recipe)
+        .into_iter()
+        .map(|change| change.key)
+        .collect();
+    // A whole feature is one that was added or removed, which is told already.
+    keys.retain(|key| {
+        key.strip_prefix("features.")
+            .is_none_or(|name| !features.contains(&name))
+    });
+
+    let more = keys.len().saturating_sub(KEYS_MAX);
+    keys.truncate(KEYS_MAX);
+    let mut words: Vec<String> = keys.iter().map(|key| format!("recipe {key}")).collect();
+    match more {
+        0 => {}
+        1 => words.push("1 more key".to_owned()),
+        n => words.push(format!("{n} more keys")),
+    }
+    words
+}
+
+/// What changed in metadata or audio, of a version with the recipe and the number of rows of the one before it.
+fn input_change(before: &Manifest, version: &Manifest) -> Option<String> {
+    if before.identity.rows != version.identity.rows {
+        return Some("metadata".to_owned());
+    }
+    (before.identity.inputs != version.identity.inputs).then(|| "audio".to_owned())
+}
+
+/// What changed of a version whose identity is that of the one before it: the content of audio files, of which the
+/// identity holds only sizes; or nothing, where damaged files were made anew.
+fn content_change(before: &Manifest, version: &Manifest) -> String {
+    let diff = Diff::new(before, version);
+    let is_equal = diff.files_removed.is_empty()
+        && diff.files_added.is_empty()
+        && diff.files_changed.is_empty();
+    if is_equal { "nothing" } else { "audio" }.to_owned()
 }
 
 /// When each (plan, version) was committed, as far as readable records of whole runs say.
@@ -115,6 +229,16 @@ fn commit(record: &str) -> Option<((String, u64), String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_more_or_fewer() {
+        let words = |before, after| row_changes(before, after).unwrap_or_default();
+        assert_eq!(words(3, 3), "");
+        assert_eq!(words(3, 4), "1 row more");
+        assert_eq!(words(0, 20), "20 rows more");
+        assert_eq!(words(4, 3), "1 row fewer");
+        assert_eq!(words(20, 0), "20 rows fewer");
+    }
 
     #[test]
     fn a_record_of_a_whole_run_says_when_its_version_was_committed() {

@@ -14,6 +14,7 @@ mod place;
 mod receipts;
 mod resume;
 mod stats;
+mod tags;
 mod verify;
 
 use std::fs::{self, File, TryLockError};
@@ -23,13 +24,16 @@ use std::path::{Component, Path, PathBuf};
 use parquet::errors::ParquetError;
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::{Manifest, ManifestError};
+use wavemill_schemas::version_name::TagProblem;
 
 pub(crate) use diff::Diff;
+pub(crate) use gc::GcReport;
 pub(crate) use history::{VersionContent, VersionLine};
 pub(crate) use parent::Parent;
 pub(crate) use receipts::{PlanRecord, Receipts};
 pub(crate) use resume::{Decision, VersionInputs};
 pub(crate) use stats::finish_stats;
+pub(crate) use tags::{TagReport, Tags};
 
 /// What can be wrong with a store.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,27 @@ pub enum StoreError {
         version: u64,
         /// What exists, in words.
         there: String,
+    },
+    /// A tag that does not exist.
+    #[error(
+        "{path}: no tag {tag}; {there}: `wavemill info --versions` lists all versions, and `wavemill tag VERSION {tag}` \
+         gives one of them this name"
+    )]
+    NoTag {
+        /// The store.
+        path: PathBuf,
+        /// Asked for.
+        tag: String,
+        /// What exists, in words.
+        there: String,
+    },
+    /// A tag that names no version that can be read.
+    #[error("{path}: damaged tag: {problem}: {}", problem.remedy())]
+    Tag {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: TagProblem,
     },
     /// A version whose data is gone on purpose.
     #[error(
@@ -351,12 +376,7 @@ impl Store {
     /// [`StoreError::Collected`], [`StoreError::Outside`], and those of [`Store::manifest`].
     pub(crate) fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let (version, manifest) = self.manifest(version)?;
-        // `gc` never takes the data of the latest one: where that is missing, it is lost.
-        let is_old = self
-            .versions()?
-            .last()
-            .is_some_and(|latest| version < *latest);
-        if is_old && !self.data(&manifest.plan_id).exists() {
+        if self.was_collected(version, &manifest, &self.versions()?) {
             return Err(StoreError::Collected {
                 path: self.root.clone(),
                 version,
@@ -364,6 +384,13 @@ impl Store {
         }
         self.locate_all(&manifest)?;
         Ok((version, manifest))
+    }
+
+    /// Whether `gc` removed the data of a version, one of `versions`.
+    fn was_collected(&self, version: u64, manifest: &Manifest, versions: &[u64]) -> bool {
+        // It never takes the data of the latest one: where that is missing, it is lost.
+        let is_old = versions.last().is_some_and(|latest| version < *latest);
+        is_old && !self.data(&manifest.plan_id).exists()
     }
 
     /// Makes the store's folders and takes its lock.

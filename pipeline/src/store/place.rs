@@ -49,7 +49,7 @@ impl Store {
         Ok(())
     }
 
-    fn require_inside(&self, path: &Path, name: &str) -> Result<(), StoreError> {
+    pub(super) fn require_inside(&self, path: &Path, name: &str) -> Result<(), StoreError> {
         // Links are followed on both sides, because the store's own folder may be one.
         let is_inside = match (path.canonicalize(), self.root.canonicalize()) {
             (Ok(path), Ok(root)) => path.starts_with(root),

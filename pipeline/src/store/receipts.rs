@@ -29,7 +29,7 @@ const SEEN_FOLDER: &str = "_seen";
 const GOING: &str = ".going";
 
 impl Store {
-    fn receipts_folder(&self, plan_id: &str) -> PathBuf {
+    pub(super) fn receipts_folder(&self, plan_id: &str) -> PathBuf {
         self.root.join("_wavemill/receipts").join(plan_id)
     }
 
@@ -185,6 +185,7 @@ impl Store {
             self.data(plan_id),
             self.receipts_folder(plan_id),
             self.versions_folder(),
+            self.tags_folder(),
         ];
         while let Some(folder) = folders.pop() {
             for path in list(&folder)? {

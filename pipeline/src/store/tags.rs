@@ -1,0 +1,200 @@
+//! Tags: names that people give to versions, a small file each.
+//!
+//! A tag is no part of a version, and can be moved to another one. Only `gc` has to know all of them, so a damaged tag
+//! stops those who use it, and `gc`, which cannot know what that tag should keep.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use wavemill_schemas::version_name::{
+    TAG_FILE_BYTES_MAX, TAGS_FOLDER, TagName, TagProblem, VersionName, tag_text, tagged_version,
+    tags_there,
+};
+
+use super::commit::write_renamed;
+use super::receipts::list;
+use super::{Store, StoreError};
+
+/// All tags of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Tags {
+    /// Version by tag.
+    versions: BTreeMap<TagName, u64>,
+    /// What is wrong with the others.
+    pub damaged: Vec<StoreError>,
+}
+
+impl Tags {
+    /// The names of a version, in order.
+    #[must_use]
+    pub(crate) fn of(&self, version: u64) -> Vec<String> {
+        let names = self
+            .versions
+            .iter()
+            .filter(|(_, tagged)| **tagged == version);
+        names.map(|(tag, _)| tag.to_string()).collect()
+    }
+
+    /// All names, in order.
+    fn names(&self) -> Vec<String> {
+        self.versions.keys().map(TagName::to_string).collect()
+    }
+}
+
+/// What tagging did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct TagReport {
+    /// The tag.
+    pub tag: String,
+    /// The version that it names now.
+    pub version: u64,
+    /// The one that it named before; `None` where it is new, or was damaged.
+    pub was: Option<u64>,
+    /// Whether a damaged tag was replaced.
+    pub was_damaged: bool,
+}
+
+impl Store {
+    pub(super) fn tags_folder(&self) -> PathBuf {
+        self.root.join(TAGS_FOLDER)
+    }
+
+    fn tag_path(&self, tag: &TagName) -> PathBuf {
+        self.tags_folder().join(tag.as_str())
+    }
+
+    /// The number of the version that is meant; `None` is the latest and stays so. Whether a version has a number that
+    /// was typed is for those to see who read it.
+    ///
+    /// # Errors
+    /// [`StoreError::NoTag`], [`StoreError::Tag`], [`StoreError::Io`].
+    pub(crate) fn resolve(&self, name: Option<&VersionName>) -> Result<Option<u64>, StoreError> {
+        match name {
+            None => Ok(None),
+            Some(VersionName::Number(number)) => Ok(Some(*number)),
+            Some(VersionName::Tag(tag)) => self.resolve_tag(tag).map(Some),
+        }
+    }
+
+    fn resolve_tag(&self, tag: &TagName) -> Result<u64, StoreError> {
+        if let Some(version) = self.tagged(tag, &self.versions()?)? {
+            return Ok(version);
+        }
+        Err(StoreError::NoTag {
+            path: self.root.clone(),
+            tag: tag.to_string(),
+            there: tags_there(&self.tags()?.names()),
+        })
+    }
+
+    /// The version, of these, that a tag names; `None` where there is no such tag.
+    fn tagged(&self, tag: &TagName, versions: &[u64]) -> Result<Option<u64>, StoreError> {
+        let path = self.tag_path(tag);
+        let content = match read_tag(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A folder is no tag, and what is wrong with it is not the disk.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
+            other => other.map_err(StoreError::io_at(&path, "read"))?,
+        };
+
+        match self.check_tag(&content, versions) {
+            Ok(version) => Ok(Some(version)),
+            Err(problem) => Err(StoreError::Tag { path, problem }),
+        }
+    }
+
+    /// The version, of these, that the content of a tag's file names.
+    fn check_tag(&self, content: &[u8], versions: &[u64]) -> Result<u64, TagProblem> {
+        let version = tagged_version(content).ok_or(TagProblem::Content)?;
+        if !versions.contains(&version) {
+            return Err(TagProblem::NoVersion { version });
+        }
+
+        // A damaged manifest is not the tag's fault, and is said by who reads it.
+        if let Ok((_, manifest)) = self.manifest(Some(version))
+            && self.was_collected(version, &manifest, versions)
+        {
+            return Err(TagProblem::Collected { version });
+        }
+        Ok(version)
+    }
+
+    /// All tags, with the damaged ones apart.
+    ///
+    /// # Errors
+    /// As [`Store::versions`]; none for tags.
+    pub(crate) fn tags(&self) -> Result<Tags, StoreError> {
+        let versions = self.versions()?;
+        let mut tags = Tags::default();
+        let paths = match list(&self.tags_folder()) {
+            Ok(paths) => paths,
+            // What cannot be listed may hold any tag.
+            Err(error) => {
+                tags.damaged.push(error);
+                return Ok(tags);
+            }
+        };
+
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // One that is being written, or was when a process was killed.
+            if name.starts_with('.') {
+                continue;
+            }
+            let Ok(tag) = name.parse::<TagName>() else {
+                let problem = TagProblem::Name;
+                tags.damaged.push(StoreError::Tag { path, problem });
+                continue;
+            };
+
+            match self.tagged(&tag, &versions) {
+                Ok(Some(version)) => _ = tags.versions.insert(tag, version),
+                // Removed just now.
+                Ok(None) => {}
+                Err(error) => tags.damaged.push(error),
+            }
+        }
+        Ok(tags)
+    }
+
+    /// Gives a version a tag, or moves one to it, under the store's lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`]; [`StoreError::NoVersion`], [`StoreError::Collected`] and what else [`Store::readable`]
+    /// refuses.
+    pub(crate) fn tag(
+        &self,
+        version: &VersionName,
+        tag: &TagName,
+    ) -> Result<TagReport, StoreError> {
+        // Looked at under the lock: `gc` must not take the data between the look and the tag.
+        let _lock = self.lock()?;
+        let (version, _) = self.readable(self.resolve(Some(version))?)?;
+        self.require_inside(&self.tags_folder(), TAGS_FOLDER)?;
+
+        // Whatever is wrong with the old one, it is replaced.
+        let was = self.tagged(tag, &self.versions()?);
+        let report = TagReport {
+            tag: tag.to_string(),
+            version,
+            was: was.as_ref().ok().copied().flatten(),
+            was_damaged: was.is_err(),
+        };
+        if report.was != Some(version) {
+            write_renamed(&self.tag_path(tag), tag_text(version).as_bytes())?;
+        }
+        Ok(report)
+    }
+}
+
+/// What a tag's file holds, as far as it can be a tag.
+fn read_tag(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?
+        .take(TAG_FILE_BYTES_MAX)
+        .read_to_end(&mut content)?;
+    Ok(content)
+}
