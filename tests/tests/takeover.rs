@@ -33,6 +33,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             only_what_is_new_is_decoded,
         ),
         Trial::test(
+            "takeover::one_file_more_among_3000_decodes_one_and_moves_none",
+            one_file_more_among_3000,
+        ),
+        Trial::test(
             "takeover::features_are_extracted_alone",
             features_are_extracted_alone,
         ),
@@ -163,6 +167,31 @@ fn only_what_is_new_is_decoded() -> Result<(), Failed> {
         24,
     )?;
     same("taken over", &told["rows_taken_over"], &0.into())
+}
+
+/// By artists, so that a new one could have drawn all others anew.
+fn one_file_more_among_3000() -> Result<(), Failed> {
+    const N: u32 = 3000;
+    let mut table = Table::new("many", N);
+    for track in 0..N {
+        table.row(track).samples = 1000;
+    }
+    table.set_recipe(
+        "",
+        &[("clips = 8", "clips = 512"), ("rows = 4", "rows = 64")],
+    );
+    run(&mut table.extract(&[])?).exits(0)?;
+
+    table.add(N).samples = 1000;
+    let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
+    let told: Value = serde_json::from_str(&ran.out)?;
+    same("decoded", &told["clips_decoded"], &1.into())?;
+    same("rewritten", &told["files_rewritten"], &1.into())?;
+    let sides = &told["sides"];
+    let is = serde_json::json!([sides["new"], sides["gone"], sides["moved"]]);
+    same("sides", is, serde_json::json!([1, 0, []]))?;
+    run(wavemill(["verify", "--store"]).arg(table.store())).exits(0)?;
+    Ok(())
 }
 
 fn features_are_extracted_alone() -> Result<(), Failed> {
