@@ -15,7 +15,7 @@ use crate::support::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("cli::help_is_as_reviewed", || {
-            help_is_as_reviewed("help", |words| wavemill(words), 11)
+            help_is_as_reviewed("help", |words| wavemill(words), 12)
         }),
         Trial::test("cli::errors_are_as_reviewed", || {
             errors_are_as_reviewed("errors", |words| wavemill(words), WRONG)
@@ -278,10 +278,16 @@ const WRONG: &[&[&str]] = &[
     &["sql", "--store", "STORE", "--version", "7", "SELECT 1"],
     &["info", "--store", "nosuch"],
     &["info", "--store", "STORE", "--version", "7"],
+    &["info", "--store", "STORE", "--version", "paper"],
     &["info", "--store", "STORE", "--files", "--feature", "nosuch"],
     &["verify", "--store", "nosuch"],
+    &["tag", "--store", "STORE", "7", "paper"],
+    &["tag", "--store", "STORE", "1", "2026"],
+    &["tag", "--store", "STORE", "1", "../paper"],
+    &["tag", "--store", "nosuch", "1", "paper"],
     &["gc", "--store", "STORE", "--keep", "0"],
     &["diff", "--store", "STORE", "1", "2"],
+    &["diff", "--store", "STORE", "1", "paper"],
     &["recipe", "show", "nosuch"],
     &["recipe", "check", "demo", "--set", "split.rule=fair"],
     &["recipe", "check", "demo", "--set", "split=artist"],
@@ -322,6 +328,7 @@ const WRONG_OF_TRAINER: &[&[&str]] = &[
     &["fit"],
     &["fit", "--store", "nosuch"],
     &["fit", "--store", "STORE", "--version", "7"],
+    &["fit", "--store", "STORE", "--version", "paper"],
     &["fit", "--store", "STORE", "--model", "vgg"],
     &["fit", "--store", "STORE", "--model", "mlp-4"],
     &["fit", "--store", "STORE", "--set", "data.frames=8"],

@@ -29,6 +29,7 @@ mod store;
 mod support;
 mod sweep;
 mod table;
+mod tags;
 mod takeover;
 mod terminal;
 mod train;
@@ -62,6 +63,7 @@ fn main() {
         sql::trials(),
         store::trials(),
         sweep::trials(),
+        tags::trials(),
         train::trials(),
         weights::trials(),
     ];

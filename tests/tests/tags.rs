@@ -1,0 +1,614 @@
+//! Versions by name: every command takes a tag, `gc` keeps what has one, and says what it really frees.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    Ran, files_below, fit, kill, manifest, of_trainer, own_store, receipts, run, run_in, same,
+    scratch, start, trainer, versions, wait_until, wavemill,
+};
+use crate::table::Table;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("tags::tags_are_versions", tags_are_versions),
+        Trial::test("tags::a_tag_moves", a_tag_moves),
+        of_trainer("tags::the_trainer_takes_tags", the_trainer_takes_tags),
+        Trial::test(
+            "tags::names_that_are_none_are_refused",
+            names_that_are_none_are_refused,
+        ),
+        Trial::test(
+            "tags::what_is_not_there_is_told_with_what_is",
+            what_is_not_there_is_told_with_what_is,
+        ),
+        Trial::test("tags::a_run_keeps_the_lock", a_run_keeps_the_lock),
+        Trial::test("tags::a_tag_stays_in_the_store", a_tag_stays_in_the_store),
+        Trial::test(
+            "tags::a_damaged_tag_stops_who_uses_it",
+            a_damaged_tag_stops_who_uses_it,
+        ),
+        Trial::test("tags::gc_keeps_tagged_versions", gc_keeps_tagged_versions),
+        Trial::test("tags::gc_counts_what_it_frees", gc_counts_what_it_frees),
+        Trial::test(
+            "tags::versions_tell_what_they_changed",
+            versions_tell_what_they_changed,
+        ),
+    ]
+}
+
+/// A command on a store.
+fn on(store: &Path, words: &[&str]) -> Ran {
+    run(wavemill(words).arg("--store").arg(store))
+}
+
+/// A store of three versions: of 12 tracks, of 13, and of 13 with other features.
+fn three_versions(name: &str) -> Result<PathBuf, Failed> {
+    let mut table = Table::new(name, 12);
+    run(&mut table.extract(&[])?).exits(0)?;
+    table.add(12);
+    run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    run(&mut table.extract(&["--new-version", "--set", "features.log_mel.n_mels=20"])?).exits(0)?;
+    same("versions", versions(&table.store()).len(), 3)?;
+    Ok(table.store())
+}
+
+fn tag_file(store: &Path, tag: &str) -> PathBuf {
+    store.join("_wavemill/tags").join(tag)
+}
+
+/// `info --versions --json`.
+fn listed(store: &Path) -> Result<Vec<Value>, Failed> {
+    let ran = on(store, &["info", "--versions", "--json"]).exits(0)?;
+    Ok(serde_json::from_str(&ran.out)?)
+}
+
+/// One field of each version in that list.
+fn field(store: &Path, name: &str) -> Result<Vec<Value>, Failed> {
+    Ok(listed(store)?
+        .iter()
+        .map(|line| line[name].clone())
+        .collect())
+}
+
+/// Which versions have their data.
+fn with_data(store: &Path) -> Result<Vec<Option<bool>>, Failed> {
+    let held = field(store, "held")?;
+    Ok(held.iter().map(|held| held["data"].as_bool()).collect())
+}
+
+/// Whatever a command says of a version by its number it says by its tag.
+fn tags_are_versions() -> Result<(), Failed> {
+    let store = three_versions("named")?;
+    on(&store, &["tag", "1", "paper"]).exits(0)?;
+    on(&store, &["tag", "2", "v1.0-rc_2"]).exits(0)?;
+    same(
+        "file",
+        fs::read_to_string(tag_file(&store, "paper"))?,
+        "1\n".to_owned(),
+    )?;
+    same(
+        "files",
+        files_below(&store.join("_wavemill/tags")),
+        vec!["paper".to_owned(), "v1.0-rc_2".to_owned()],
+    )?;
+
+    let tracks = "SELECT clip_key FROM tracks ORDER BY 1";
+    let commands: [&[&str]; 6] = [
+        &["info"],
+        &["info", "--json"],
+        &["info", "--files"],
+        &["info", "--files", "--sql", "--feature", "log_mel"],
+        &["verify", "--json"],
+        &["sql", "--format", "csv", tracks],
+    ];
+    for words in commands {
+        for (number, tag) in [("1", "paper"), ("2", "v1.0-rc_2")] {
+            let by_number = on(&store, &[words, &["--version", number]].concat()).exits(0)?;
+            let by_tag = on(&store, &[words, &["--version", tag]].concat()).exits(0)?;
+            same(&words.join(" "), &by_tag.out, &by_number.out)?;
+        }
+        // The latest version answers otherwise, so it is not what was read.
+        let first = on(&store, &[words, &["--version", "paper"]].concat()).exits(0)?;
+        let latest = on(&store, words).exits(0)?;
+        same(&words.join(" "), first.out == latest.out, false)?;
+    }
+
+    let mut by_number = on(&store, &["diff", "1", "3"]).exits(0)?.out;
+    for words in [["paper", "3"], ["1", "3"]] {
+        let by_tag = on(&store, &["diff", words[0], words[1]]).exits(0)?;
+        same("diff", &by_tag.out, &by_number)?;
+    }
+    on(&store, &["tag", "3", "new"]).exits(0)?;
+    by_number = on(&store, &["diff", "2", "3"]).exits(0)?.out;
+    let by_tag = on(&store, &["diff", "v1.0-rc_2", "new"]).exits(0)?;
+    same("diff", by_tag.out, by_number)?;
+
+    // What a job that reads exactly one version is given.
+    let files = on(&store, &["info", "--files", "--sql", "--version", "paper"]).exits(0)?;
+    let wanted: Vec<String> = manifest(&store, 1)?
+        .files
+        .iter()
+        .map(|file| format!("'{}'", store.join(&file.path).display()))
+        .collect();
+    same("files", files.out.trim_end(), &wanted.join(","))?;
+
+    let info = on(&store, &["info", "--version", "paper"]).exits(0)?.out;
+    same(&info, info.starts_with("version 1: "), true)?;
+    same(&info, info.contains("\n  tags: paper\n"), true)?;
+    same(&info, info.contains("; tagged v1.0-rc_2; changed: "), true)?;
+    same(
+        "tags",
+        field(&store, "tags")?,
+        vec![json!(["paper"]), json!(["v1.0-rc_2"]), json!(["new"])],
+    )
+}
+
+fn a_tag_moves() -> Result<(), Failed> {
+    let store = three_versions("moved")?;
+    let said = |words: &[&str]| Ok::<_, Failed>(on(&store, words).exits(0)?.err);
+    same(
+        "said",
+        said(&["tag", "1", "paper"])?,
+        "version 1 has the tag paper now\n".to_owned(),
+    )?;
+    same(
+        "said",
+        said(&["tag", "1", "paper"])?,
+        "version 1 has the tag paper already\n".to_owned(),
+    )?;
+    same(
+        "said",
+        said(&["tag", "3", "paper"])?,
+        "tag paper moved from version 1 to version 3\n".to_owned(),
+    )?;
+    same(
+        "said",
+        said(&["tag", "2", "paper", "--quiet"])?,
+        String::new(),
+    )?;
+    same(
+        "tags",
+        field(&store, "tags")?,
+        vec![json!([]), json!(["paper"]), json!([])],
+    )?;
+
+    // By another tag; and a version may have several.
+    let ran = on(&store, &["tag", "paper", "also", "--json"]).exits(0)?;
+    let report: Value = serde_json::from_str(&ran.out)?;
+    same(
+        "report",
+        report,
+        json!({"tag": "also", "version": 2, "was": null, "was_damaged": false}),
+    )?;
+    let ran = on(&store, &["tag", "1", "also", "--json"]).exits(0)?;
+    let report: Value = serde_json::from_str(&ran.out)?;
+    same("was", report["was"].as_u64(), Some(2))?;
+    on(&store, &["tag", "paper", "also"]).exits(0)?;
+    let tags = &field(&store, "tags")?[1];
+    same("tags", tags, &json!(["also", "paper"]))
+}
+
+/// The number is written down, so a run goes on with its version wherever the tag is by then.
+fn the_trainer_takes_tags() -> Result<(), Failed> {
+    let store = own_store("trained");
+    let runs = scratch("tagged-runs").join("runs");
+    on(&store, &["tag", "1", "paper"]).exits(0)?;
+    // A second version of the same data but for its manifest, which no command would make.
+    let mut second = manifest(&store, 1)?;
+    second.identity.parent = Some("0".to_owned());
+    fs::write(
+        store.join("_wavemill/versions/00000002.json"),
+        second.to_json()?,
+    )?;
+
+    let words = [
+        "--set",
+        "model.name=genregenie-cnn",
+        "--set",
+        "data.batch_size=4",
+        "--set",
+        "data.frames=24",
+        "--epochs",
+        "1",
+        "--version",
+    ];
+    run(fit(&store, &runs).args(words).arg("papers"))
+        .exits(2)?
+        .says(&["no tag papers", "the only tag is paper", "wavemill tag"])?;
+    run(fit(&store, &runs).args(words).arg("a b")).exits(2)?;
+    fs::write(tag_file(&store, "broken"), "one")?;
+    run(fit(&store, &runs).args(words).arg("broken"))
+        .exits(3)?
+        .says(&["tags/broken: damaged tag", "wavemill tag VERSION NAME"])?;
+    same("a run", runs.exists(), false)?;
+
+    run(fit(&store, &runs).args(words).arg("paper")).exits(0)?;
+    let begun = run_in(&runs)?;
+    let recorded = |run: &Path| -> Result<Value, Failed> {
+        Ok(serde_json::from_slice(&fs::read(run.join("input.json"))?)?)
+    };
+    same("recorded", recorded(&begun)?["version"].as_u64(), Some(1))?;
+
+    on(&store, &["tag", "2", "paper"]).exits(0)?;
+    let resume = ["fit", "--device", "cpu", "--epochs", "2", "--resume"];
+    run(trainer(resume).arg(&begun).args(["--version", "paper"])).exits(0)?;
+    same("recorded", recorded(&begun)?["version"].as_u64(), Some(1))?;
+    on(&store, &["tag", "1", "first"]).exits(0)?;
+    let eval = ["eval", "--device", "cpu", "--version", "first", "--store"];
+    run(trainer(eval).arg(&store).arg(&begun)).exits(0)?;
+
+    let other = scratch("tagged-runs").join("runs");
+    run(fit(&store, &other).args(words).arg("paper")).exits(0)?;
+    let begun = run_in(&other)?;
+    same("recorded", recorded(&begun)?["version"].as_u64(), Some(2))
+}
+
+fn names_that_are_none_are_refused() -> Result<(), Failed> {
+    let store = own_store("no-names");
+    let long = "x".repeat(65);
+    let before = files_below(&store);
+    for name in [
+        "", ".", "..", "../x", "a/b", "/tmp/x", ".hidden", "-x", "a b", "é", "a\n", &long,
+    ] {
+        // After `--`, for `-x` is an option otherwise.
+        let ran = run(wavemill(["tag", "--store"])
+            .arg(&store)
+            .args(["--", "1", name]))
+        .exits(2)?;
+        same(&ran.err, ran.err.contains("a tag is at most 64"), true)?;
+        let query = format!("--version={name}");
+        let ran = on(&store, &["sql", &query, "SELECT 1"]).exits(2)?;
+        same(&ran.err, ran.err.contains("a tag is at most 64"), true)?;
+    }
+
+    for name in ["2", "007", "20261120"] {
+        let ran = on(&store, &["tag", "1", name]).exits(2)?;
+        same(&ran.err, ran.err.contains("digits alone"), true)?;
+    }
+    same("files", files_below(&store), before)
+}
+
+fn what_is_not_there_is_told_with_what_is() -> Result<(), Failed> {
+    let store = three_versions("absent")?;
+    on(&store, &["tag", "4", "paper"])
+        .exits(2)?
+        .says(&["no version 4", "there is 1 to 3"])?;
+    same("a tag", tag_file(&store, "paper").exists(), false)?;
+    on(&store, &["verify", "--version", "paper"])
+        .exits(2)?
+        .says(&[
+            "no tag paper; there is no tag",
+            "wavemill info --versions",
+            "wavemill tag VERSION paper",
+        ])?;
+
+    on(&store, &["tag", "1", "Paper"]).exits(0)?;
+    on(&store, &["tag", "1", "other"]).exits(0)?;
+    for words in [
+        &["verify", "--version", "paper"][..],
+        &["info", "--version", "paper"],
+        &["sql", "--version", "paper", "SELECT 1"],
+        &["diff", "paper", "1"],
+        &["diff", "1", "paper"],
+        &["tag", "paper", "new"],
+    ] {
+        on(&store, words)
+            .exits(2)?
+            .says(&["no tag paper", "the tags are Paper, other"])?;
+    }
+    let nowhere = scratch("nowhere").join("store");
+    on(&nowhere, &["tag", "1", "paper"])
+        .exits(2)?
+        .says(&["no store"])?;
+    same("made", nowhere.exists(), false)
+}
+
+fn a_run_keeps_the_lock() -> Result<(), Failed> {
+    let mut table = Table::new("held", 12);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    let before = receipts(&store);
+    table.add(12);
+    let mut extract = table.extract(&["--new-version"])?;
+    extract.env("FAILPOINTS", "run-before-commit=sleep(600000)");
+    let mut child = start(&mut extract);
+    wait_until(&mut child, "a receipt", || receipts(&store) > before)?;
+
+    let tagging = on(&store, &["tag", "1", "paper"]);
+    let asking = on(&store, &["info", "--version", "1"]);
+    kill(child)?;
+    tagging
+        .exits(1)?
+        .says(&[store.to_str().unwrap(), "another wavemill is writing"])?;
+    asking.exits(0)?;
+    same("a tag", tag_file(&store, "paper").exists(), false)?;
+    on(&store, &["tag", "1", "paper"]).exits(0)?;
+
+    // What a killed `tag` leaves is no tag, and the next run removes it.
+    let left = tag_file(&store, ".paper.tmp");
+    fs::write(&left, "2")?;
+    let info = on(&store, &["info", "--versions"]).exits(0)?;
+    same("warnings", info.err, String::new())?;
+    run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    same("left", left.exists(), false)
+}
+
+fn a_tag_stays_in_the_store() -> Result<(), Failed> {
+    let store = own_store("linked");
+    let elsewhere = scratch("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, store.join("_wavemill/tags"))?;
+    on(&store, &["tag", "1", "paper"])
+        .exits(3)?
+        .says(&["_wavemill/tags leads out of it"])?;
+    same("files", files_below(&elsewhere), Vec::new())
+}
+
+fn a_damaged_tag_stops_who_uses_it() -> Result<(), Failed> {
+    let store = three_versions("broken")?;
+    on(&store, &["gc", "--keep", "2"]).exits(0)?;
+    same(
+        "data",
+        with_data(&store)?,
+        vec![Some(false), Some(true), Some(true)],
+    )?;
+    on(&store, &["tag", "1", "old"])
+        .exits(2)?
+        .says(&["version 1 was removed"])?;
+    on(&store, &["tag", "2", "good"]).exits(0)?;
+
+    let contents = [
+        ("garbage", "two\n", "it does not hold the number"),
+        ("empty", "", "it does not hold the number"),
+        ("later", "9\n", "it names version 9, which does not exist"),
+        ("removed", "1\n", "it names version 1, whose data"),
+    ];
+    for (tag, content, problem) in contents {
+        let file = tag_file(&store, tag);
+        fs::write(&file, content)?;
+        let path = file.to_str().unwrap();
+        for words in [
+            &["verify", "--version", tag][..],
+            &["info", "--version", tag],
+            &["sql", "--version", tag, "SELECT 1"],
+            &["diff", "3", tag],
+            &["tag", tag, "new"],
+        ] {
+            on(&store, words).exits(3)?.says(&[
+                path,
+                problem,
+                "wavemill tag VERSION NAME",
+                "remove the file",
+            ])?;
+        }
+
+        // Who does not use it goes on; only a list of tags warns.
+        for words in [
+            &["verify"][..],
+            &["sql", "--version", "good", "SELECT 1"],
+            &["info", "--json"],
+            &["diff", "2", "good"],
+        ] {
+            let ran = on(&store, words).exits(0)?;
+            same(&ran.err, ran.err.contains("tag"), false)?;
+        }
+        for words in [&["info"][..], &["info", "--versions", "--json"]] {
+            let ran = on(&store, words).exits(0)?;
+            same(&ran.err, ran.err.starts_with("warning: "), true)?;
+            same(&ran.err, ran.err.contains(path), true)?;
+        }
+
+        let before = files_below(&store);
+        for words in [
+            &["gc", "--keep", "1", "--dry-run"][..],
+            &["gc", "--keep", "1"],
+        ] {
+            on(&store, words)
+                .exits(3)?
+                .says(&["nothing was removed", path, problem])?;
+        }
+        same("files", files_below(&store), before)?;
+
+        // Either remedy helps.
+        if tag == "garbage" {
+            let ran = on(&store, &["tag", "3", tag]).exits(0)?;
+            same(
+                &ran.err,
+                ran.err.contains("the damaged one was replaced"),
+                true,
+            )?;
+        }
+        fs::remove_file(&file)?;
+    }
+
+    // A file that no command would take for a tag may have been meant as one.
+    let file = tag_file(&store, "my tag");
+    fs::write(&file, "2\n")?;
+    on(&store, &["gc", "--keep", "1"]).exits(3)?.says(&[
+        "nothing was removed",
+        "my tag",
+        "no tag can have this name",
+    ])?;
+    fs::remove_file(&file)?;
+    on(&store, &["gc", "--keep", "1"]).exits(0)?;
+    on(&store, &["verify", "--version", "good"]).exits(0)?;
+    Ok(())
+}
+
+fn gc_keeps_tagged_versions() -> Result<(), Failed> {
+    let store = three_versions("kept")?;
+    on(&store, &["tag", "1", "paper"]).exits(0)?;
+    on(&store, &["tag", "1", "also"]).exits(0)?;
+    let dry = on(&store, &["gc", "--keep", "1", "--dry-run"]).exits(0)?;
+    let kept = "would keep the data of version 1: tagged also, paper";
+    same(&dry.err, dry.err.contains(kept), true)?;
+
+    let collected = on(&store, &["gc", "--keep", "1"]).exits(0)?.err;
+    for words in [
+        "removed the data of version 2 and of 0 unfinished runs: ",
+        " freed\n",
+        "kept the data of version 1: tagged also, paper\n",
+    ] {
+        same(&collected, collected.contains(words), true)?;
+    }
+    same(
+        "data",
+        with_data(&store)?,
+        vec![Some(true), Some(false), Some(true)],
+    )?;
+    on(&store, &["verify", "--version", "paper"]).exits(0)?;
+    on(&store, &["verify"]).exits(0)?;
+
+    // Damage of a tagged version is not cured by `gc` alone.
+    let file = store.join(&manifest(&store, 1)?.files[0].path);
+    let bytes = fs::read(&file)?;
+    fs::remove_file(&file)?;
+    on(&store, &["verify", "--version", "1"]).exits(3)?.says(&[
+        "wavemill gc --keep 2",
+        "its tags must go first: also, paper",
+    ])?;
+    fs::write(&file, bytes)?;
+
+    // A tag of what is kept anyway keeps nothing, and one of two is enough.
+    on(&store, &["tag", "3", "also"]).exits(0)?;
+    let ran = on(&store, &["gc", "--keep", "1", "--json"]).exits(0)?;
+    let report: Value = serde_json::from_str(&ran.out)?;
+    same("versions", &report["versions"], &json!([]))?;
+    let kept = json!([{"version": 1, "tags": ["paper"]}]);
+    same("kept", &report["kept"], &kept)?;
+
+    fs::remove_file(tag_file(&store, "paper"))?;
+    let ran = on(&store, &["gc", "--keep", "1", "--json"]).exits(0)?;
+    let report: Value = serde_json::from_str(&ran.out)?;
+    same("versions", &report["versions"], &json!([1]))?;
+    same(
+        "data",
+        with_data(&store)?,
+        vec![Some(false), Some(false), Some(true)],
+    )
+}
+
+/// Bytes of all files below some folders, each file once however many names it has.
+fn space(folders: &[&Path]) -> Result<u64, Failed> {
+    let mut files = BTreeMap::new();
+    for folder in folders {
+        for name in files_below(folder) {
+            let file = fs::metadata(folder.join(name))?;
+            files.insert((file.dev(), file.ino()), file.len());
+        }
+    }
+    Ok(files.values().sum())
+}
+
+fn gc_counts_what_it_frees() -> Result<(), Failed> {
+    let store = three_versions("freed")?;
+    let elsewhere = scratch("elsewhere");
+    // Of version 1 alone, but with a name outside the store.
+    let tracks = manifest(&store, 1)?
+        .files
+        .into_iter()
+        .find(|file| file.table.as_deref() == Some("tracks"))
+        .ok_or("no tracks")?;
+    fs::hard_link(store.join(&tracks.path), elsewhere.join("tracks.parquet"))?;
+
+    for keep in ["2", "1"] {
+        let before = space(&[&store, &elsewhere])?;
+        let old = manifest(&store, if keep == "2" { 1 } else { 2 })?;
+        let of_old: u64 = old.files.iter().map(|file| file.bytes).sum();
+
+        let bytes = |words: &[&str]| -> Result<u64, Failed> {
+            let gc = ["gc", "--keep", keep, "--json"];
+            let ran = on(&store, &[&gc[..], words].concat()).exits(0)?;
+            let report: Value = serde_json::from_str(&ran.out)?;
+            Ok(report["bytes"].as_u64().ok_or("no bytes")?)
+        };
+        let announced = bytes(&["--dry-run"])?;
+        same("after a dry run", space(&[&store, &elsewhere])?, before)?;
+        let freed = bytes(&[])?;
+        same("freed, as announced", freed, announced)?;
+        let after = space(&[&store, &elsewhere])?;
+        same("bytes less on the disk", before - after, freed)?;
+        if keep == "2" {
+            let says = format!("{freed} of {of_old}");
+            same(&says, freed > 0 && freed < of_old, true)?;
+        }
+    }
+    let again = on(&store, &["gc", "--keep", "1", "--json"]).exits(0)?;
+    let report: Value = serde_json::from_str(&again.out)?;
+    same("nothing left to free", report["bytes"].as_u64(), Some(0))
+}
+
+fn versions_tell_what_they_changed() -> Result<(), Failed> {
+    let mut table = Table::new("changed", 12);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+
+    table.add(12);
+    run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    table.row(3).genre = "Rock";
+    run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    // Another clip of the same length.
+    table.row(5).voice = 77;
+    run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    table.remove(0);
+    table.remove(1);
+    let keys = [
+        "--new-version",
+        "--set",
+        "split.seed=9",
+        "--set",
+        "features.log_mel.n_mels=20",
+    ];
+    run(&mut table.extract(&keys)?).exits(0)?;
+    let fifth = manifest(&store, 5)?;
+    let shard = fifth.files_of("log_mel").next().ok_or("no shard")?;
+    fs::remove_file(store.join(&shard.path))?;
+    run(&mut table.extract(&keys)?).exits(0)?;
+    run(table.extract(&keys)?.args(["--isa", "scalar"])).exits(0)?;
+
+    let recipe = table.written()?.recipe;
+    let second = "[[features]]\nname = \"chroma\"\nop = \"mel\"\nn_fft = 512\nhop_length = 256\nn_mels = 8\n";
+    fs::write(&recipe, fs::read_to_string(&recipe)? + second)?;
+    let isa = ["--new-version", "--isa", "scalar", "--limit", "7"];
+    run(&mut table.extract(&isa)?).exits(0)?;
+
+    let wanted = [
+        Value::Null,
+        json!("1 row more"),
+        json!("metadata"),
+        json!("audio"),
+        json!("2 rows fewer, recipe features.log_mel.n_mels, recipe split.seed"),
+        json!("nothing"),
+        json!("engine"),
+        json!(
+            "4 rows fewer, feature chroma added, recipe features.log_mel.n_mels, recipe split.seed, --limit"
+        ),
+    ];
+    same("changed", field(&store, "changed")?, wanted.to_vec())?;
+    let lines = on(&store, &["info", "--versions"]).exits(0)?.out;
+    same("lines", lines.lines().count(), wanted.len())?;
+    same(
+        &lines,
+        lines.contains(" clips, recipe table; changed: metadata\n"),
+        true,
+    )?;
+
+    // A damaged manifest hides what changed before and after it, and nothing else.
+    fs::write(store.join("_wavemill/versions/00000003.json"), "{")?;
+    let changed = field(&store, "changed")?;
+    same(
+        "after the damage",
+        &changed[2..5],
+        &[Value::Null, Value::Null, wanted[4].clone()],
+    )?;
+    same(
+        "problem",
+        &field(&store, "problem")?[2],
+        &json!("damaged manifest"),
+    )
+}
