@@ -77,16 +77,83 @@ pub struct LostFile {
     pub error: DatasetError,
 }
 
+/// What a trained model sees of a row and what it answers, as its checkpoint has it.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelSignature<'a> {
+    /// What it sees.
+    pub input: &'a InputSpec,
+    /// Its targets, each with its classes, in the order of its answers.
+    pub classes: &'a [(String, Vec<String>)],
+}
+
 impl<M> Dataset<M> {
-    /// Reads everything but the tensors.
+    /// Reads everything but the tensors, for a model that is to be trained.
     ///
     /// # Errors
     /// [`DatasetError`]: what the configuration names is not in the store, or a file of the feature is damaged.
     pub fn open(store: Store, data: &Data, needs: Needs) -> Result<Arc<Self>, DatasetError> {
         let feature = store.feature(data.feature.as_deref())?;
-        let mut spec = InputSpec::new(feature, data, store.manifest().stats.get(&feature.name))?;
-        let form = Form::new(&spec)?;
+        let spec = InputSpec::new(feature, data, store.manifest().stats.get(&feature.name))?;
+        let mut dataset = Self::read(store, spec, data, needs)?;
 
+        // Sides come before everything that is learned from rows. Classes, means and vocabularies may see training rows
+        // alone.
+        let training: Vec<u32> = on_side(&dataset.sides, Side::Training).collect();
+        let store = &dataset.store;
+        let rows = &dataset.rows;
+        dataset.targets = Target::resolve(&data.targets, store, rows, &training)?;
+
+        if needs.metadata() {
+            let read = Metadata::read(store, rows, &data.metadata)?;
+            dataset.spec.metadata = read.columns(&training);
+            dataset.metadata = Some(read);
+        }
+
+        if needs.ids() {
+            dataset.spec.artists = vocabulary(&rows.artist_ids, &training);
+            dataset.spec.albums = vocabulary(&rows.album_ids, &training);
+        }
+        Ok(Arc::new(dataset))
+    }
+
+    /// The same for `model`, which was trained on another version: nothing is learned from these rows. Feature, frames,
+    /// means, vocabularies and classes are the model's, whatever this version would make of them. The feature is found
+    /// by its name; that its `feature_id` is the model's is for the caller to see to.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(
+        store: Store,
+        data: &Data,
+        needs: Needs,
+        model: ModelSignature<'_>,
+    ) -> Result<Arc<Self>, DatasetError> {
+        let spec = InputSpec {
+            feature: store.feature(Some(&model.input.feature.name))?.clone(),
+            ..model.input.clone()
+        };
+        let mut dataset = Self::read(store, spec, data, needs)?;
+
+        let store = &dataset.store;
+        let rows = &dataset.rows;
+        dataset.targets = Target::matched(model.classes, store, rows)?;
+
+        if needs.metadata() {
+            let columns = model.input.metadata.iter();
+            let names = columns.map(|column| column.name.clone()).collect();
+            dataset.metadata = Some(Metadata::named(store, rows, names)?);
+        }
+        Ok(Arc::new(dataset))
+    }
+
+    /// Rows and their sides; no targets, and no metadata.
+    fn read(
+        store: Store,
+        spec: InputSpec,
+        data: &Data,
+        needs: Needs,
+    ) -> Result<Self, DatasetError> {
+        let form = Form::new(&spec)?;
         let Files {
             rows,
             pages,
@@ -94,40 +161,22 @@ impl<M> Dataset<M> {
             lost,
         } = Files::read(&store, &spec, &form, data.skip_damaged)?;
 
-        // Sides come before everything that is learned from rows. Classes, means and vocabularies may see training rows
-        // alone.
-        let sides = splits::sides(&store, &rows, &folders, data.split.as_deref())?;
-        let training: Vec<u32> = on_side(&sides, Side::Training).collect();
-        let targets = Target::resolve(&data.targets, &store, &rows, &training)?;
-
-        let mut metadata = None;
-        if needs.metadata() {
-            let read = Metadata::read(&store, &rows, &data.metadata)?;
-            spec.metadata = read.columns(&training);
-            metadata = Some(read);
-        }
-
-        if needs.ids() {
-            spec.artists = vocabulary(&rows.artist_ids, &training);
-            spec.albums = vocabulary(&rows.album_ids, &training);
-        }
-
-        Ok(Arc::new(Self {
+        Ok(Self {
+            sides: splits::sides(&store, &rows, &folders, data.split.as_deref())?,
             rule: RuleInUse::new(&store, data.split.as_deref()),
             store,
             spec,
             form,
             rows,
             pages,
-            sides,
-            targets,
-            metadata,
+            targets: Vec::new(),
+            metadata: None,
             needs,
             shuffle_window: data.shuffle_window,
             skip_damaged: data.skip_damaged,
             lost,
             spare: Mutex::default(),
-        }))
+        })
     }
 
     /// The version that it reads.

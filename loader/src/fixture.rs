@@ -52,6 +52,10 @@ pub(crate) struct Fixture {
     pub segments: usize,
     /// Clip i is of class i mod `classes`.
     pub classes: usize,
+    /// Classes and genres before these, which are called `new 0` and so on: names stay, and ids are others.
+    pub in_front: usize,
+    /// Each of this many clips is of the first class in front, and has its genre; 0: none.
+    pub of_new: usize,
     /// Clip i is of artist i mod `artists`; the last two are validation and test under the recipe's rule.
     pub artists: usize,
     /// Bands, frames.
@@ -88,6 +92,8 @@ impl Default for Fixture {
             clips: 96,
             segments: 1,
             classes: 3,
+            in_front: 0,
+            of_new: 0,
             artists: 12,
             shape: [6, 10],
             dtype: Dtype::F16,
@@ -147,7 +153,15 @@ impl Fixture {
 
     fn class(&self, clip: usize) -> Option<i32> {
         let unlabelled = self.unlabelled > 0 && clip % self.unlabelled == self.unlabelled - 1;
-        (!unlabelled).then_some((clip % self.classes) as i32)
+        (!unlabelled).then_some(self.place(clip) as i32)
+    }
+
+    /// Place of a clip's class among all.
+    fn place(&self, clip: usize) -> usize {
+        if self.of_new > 0 && clip % self.of_new == self.of_new - 1 {
+            return 0;
+        }
+        self.in_front + clip % self.classes
     }
 
     /// Side under the recipe's rule, `artist`.
@@ -262,14 +276,15 @@ impl Fixture {
     }
 
     fn targets(&self) -> Vec<TargetEntry> {
-        let classes: Vec<String> = (0..self.classes)
-            .map(|class| format!("class {class}"))
+        let in_front = (0..self.in_front).map(|class| format!("new {class}"));
+        let classes: Vec<String> = in_front
+            .chain((0..self.classes).map(|class| format!("class {class}")))
             .collect();
         let mut counts: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for clip in 0..self.clips {
             let counts = counts
                 .entry(self.side_by_artist(clip).to_owned())
-                .or_insert_with(|| vec![0; self.classes]);
+                .or_insert_with(|| vec![0; classes.len()]);
             self.class(clip)
                 .into_iter()
                 .for_each(|class| counts[class as usize] += 1);
@@ -287,7 +302,7 @@ impl Fixture {
             // The class's own genre, and one that even clips share.
             genres
                 .values()
-                .append_slice(&[10 + (row.clip % self.classes) as i32]);
+                .append_slice(&[10 + self.place(row.clip) as i32]);
             genres
                 .values()
                 .append_slice(if row.clip % 2 == 0 { &[99] } else { &[] });
@@ -467,9 +482,10 @@ impl Fixture {
             ("mfcc_std_01", numbers(&|_| Some(0.1))),
         ]
         .map(|(name, column)| (name, column.slice(0, self.clips.min(self.published))));
-        let genres = (0..self.classes).map(|class| (10 + class as i64, format!("Genre {class}")));
+        let in_front = (0..self.in_front).map(|class| format!("New {class}"));
+        let genres = in_front.chain((0..self.classes).map(|class| format!("Genre {class}")));
         let (ids, titles): (Vec<i64>, Vec<String>) =
-            genres.chain([(99, "Even".to_owned())]).unzip();
+            (10..).zip(genres).chain([(99, "Even".to_owned())]).unzip();
         let genres: [(&str, ArrayRef); 2] = [
             ("genre_id", Arc::new(Int64Array::from(ids))),
             ("title", Arc::new(StringArray::from(titles))),

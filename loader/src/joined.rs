@@ -40,14 +40,9 @@ impl Metadata {
                 "the model needs columns of fma_features: name some, such as [\"mfcc\"]",
             ));
         }
-        let table = store.table(TABLE, |name| {
-            name == "track_id" || prefixes.iter().any(|prefix| name.starts_with(prefix))
+        let table = published(store, |name| {
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
         })?;
-        let Some(table) = table else {
-            return Err(unfit(
-                "the store has no table fma_features: extract it with features.csv beside tracks.csv",
-            ));
-        };
 
         let mut names = Vec::new();
         for field in table.schema().fields() {
@@ -66,7 +61,40 @@ impl Metadata {
             }
         }
 
-        let tracks = column(store, &table, "track_id", &DataType::Int64)?;
+        Self::of_columns(store, rows, &table, names)
+    }
+
+    /// The columns of these names, in this order.
+    ///
+    /// # Errors
+    /// [`DatasetError::Unfit`]: no such table; [`DatasetError::NotThere`] with what its columns begin with.
+    pub(crate) fn named(
+        store: &Store,
+        rows: &Rows,
+        names: Vec<String>,
+    ) -> Result<Self, DatasetError> {
+        let table = published(store, |name| names.iter().any(|wanted| wanted == name))?;
+        if let Some(missing) = names
+            .iter()
+            .find(|name| table.column_by_name(name).is_none())
+        {
+            return Err(DatasetError::NotThere {
+                key: "metadata",
+                found: missing.clone(),
+                there: stems(store)?,
+            });
+        }
+        Self::of_columns(store, rows, &table, names)
+    }
+
+    /// The values of each row's track in the columns `names` of `table`.
+    fn of_columns(
+        store: &Store,
+        rows: &Rows,
+        table: &RecordBatch,
+        names: Vec<String>,
+    ) -> Result<Self, DatasetError> {
+        let tracks = column(store, table, "track_id", &DataType::Int64)?;
         let mut metadata = Self {
             names,
             values: Vec::new(),
@@ -80,7 +108,7 @@ impl Metadata {
         // A missing value stays NaN up to `MetadataColumn::standardised`, which makes the mean of it.
         metadata.values = vec![f32::NAN; kept.len() * width];
         for (place, name) in metadata.names.iter().enumerate() {
-            let values = column(store, &table, name, &DataType::Float32)?;
+            let values = column(store, table, name, &DataType::Float32)?;
             let values = values.as_primitive::<Float32Type>();
             for (track, &row) in kept.iter().enumerate() {
                 if values.is_valid(row) {
@@ -183,6 +211,14 @@ fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     // In a second pass: the mean of squares less the square of the mean would cancel digits.
     let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
     (mean, (squares / n as f64).sqrt())
+}
+
+/// The columns of `fma_features` for which `wanted` is true, and `track_id`.
+fn published(store: &Store, wanted: impl Fn(&str) -> bool) -> Result<RecordBatch, DatasetError> {
+    let table = store.table(TABLE, |name| name == "track_id" || wanted(name))?;
+    table.ok_or_else(|| {
+        unfit("the store has no table fma_features: extract it with features.csv beside tracks.csv")
+    })
 }
 
 fn unfit(problem: &str) -> DatasetError {

@@ -1,12 +1,14 @@
 //! What is to be learned: classes of each target, and how often each is seen in training.
 //!
-//! Vocabularies and counts come from training rows alone.
+//! Vocabularies and counts come from training rows alone. Rows for a model that is trained already have its classes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+
+use wavemill_schemas::manifest::TargetEntry;
 
 use crate::rows::Rows;
 use crate::{DatasetError, Store};
@@ -20,12 +22,16 @@ pub struct Target {
     name: String,
     classes: Vec<String>,
     source: Source,
+    /// Names, by the store's id, of what rows have and `classes` lacks: only where the classes are a model's.
+    unknown: BTreeMap<i32, String>,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
-    /// Index among the manifest's targets.
+    /// Index among the manifest's targets, whose ids are the classes.
     Column(usize),
+    /// Index among the manifest's targets, and the class of each id there.
+    Matched(usize, BTreeMap<i32, i64>),
     /// Class of each genre id.
     Genres(BTreeMap<i32, i64>),
 }
@@ -73,29 +79,66 @@ impl Target {
                 name: name.to_owned(),
                 classes: entries[column].classes.clone(),
                 source: Source::Column(column),
+                unknown: BTreeMap::new(),
             });
         }
         if name == GENRES_ALL {
             return Self::genres(store, rows, training);
         }
+        Err(not_there(name, entries))
+    }
 
-        // `genres_all` needs no entry in the manifest, so it is named beside the store's targets.
-        let mut there: Vec<&str> = entries.iter().map(|target| target.name.as_str()).collect();
-        there.push(GENRES_ALL);
-        Err(DatasetError::NotThere {
-            key: "targets",
-            found: name.to_owned(),
-            there: there.join(", "),
+    /// The targets of a model, each with its name and classes: what a row has is found among these by its name, since
+    /// its id may be another in another version of the store.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub(crate) fn matched(
+        targets: &[(String, Vec<String>)],
+        store: &Store,
+        rows: &Rows,
+    ) -> Result<Vec<Self>, DatasetError> {
+        targets
+            .iter()
+            .map(|(name, classes)| Self::with_classes(name, classes, store, rows))
+            .collect()
+    }
+
+    fn with_classes(
+        name: &str,
+        classes: &[String],
+        store: &Store,
+        rows: &Rows,
+    ) -> Result<Self, DatasetError> {
+        let entries = &store.manifest().targets;
+        let column = entries.iter().position(|target| target.name == name);
+
+        let mut there: Vec<(i32, String)> = Vec::new();
+        if let Some(column) = column {
+            there.extend((0..).zip(entries[column].classes.iter().cloned()));
+        } else if name == GENRES_ALL {
+            let ids = genre_ids(rows, 0..rows.len());
+            let names = genre_names(store, &ids)?;
+            there.extend(ids.into_iter().zip(names));
+        } else {
+            return Err(not_there(name, entries));
+        }
+
+        let (known, unknown) = by_name(classes, there);
+        Ok(Self {
+            name: name.to_owned(),
+            classes: classes.to_vec(),
+            source: match column {
+                Some(column) => Source::Matched(column, known),
+                None => Source::Genres(known),
+            },
+            unknown,
         })
     }
 
     /// The target of several labels a row: its classes are the genres of `training` rows, by ascending id.
     fn genres(store: &Store, rows: &Rows, training: &[u32]) -> Result<Self, DatasetError> {
-        let ids: BTreeSet<i32> = training
-            .iter()
-            .flat_map(|&row| rows.genres(row as usize))
-            .copied()
-            .collect();
+        let ids = genre_ids(rows, training.iter().map(|&row| row as usize));
         if ids.is_empty() {
             return Err(DatasetError::Unfit {
                 key: "targets",
@@ -103,18 +146,11 @@ impl Target {
             });
         }
 
-        let titles = genre_titles(store)?;
-        let mut classes = Vec::with_capacity(ids.len());
-        for &id in &ids {
-            // The table of genres need not have every id; the number is then the name.
-            let title = titles.get(&i64::from(id)).cloned();
-            classes.push(title.unwrap_or_else(|| id.to_string()));
-        }
-
         Ok(Self {
             name: GENRES_ALL.to_owned(),
-            classes,
+            classes: genre_names(store, &ids)?,
             source: Source::Genres(ids.into_iter().zip(0..).collect()),
+            unknown: BTreeMap::new(),
         })
     }
 
@@ -141,6 +177,10 @@ impl Target {
     pub fn label(&self, rows: &Rows, row: u32) -> i64 {
         match &self.source {
             Source::Column(column) => i64::from(rows.targets[*column][row as usize]),
+            Source::Matched(column, classes) => {
+                let id = rows.targets[*column][row as usize];
+                classes.get(&id).copied().unwrap_or(-1)
+            }
             Source::Genres(_) => -1,
         }
     }
@@ -160,8 +200,26 @@ impl Target {
     fn class_of_genre(&self, id: i32) -> Option<i64> {
         match &self.source {
             Source::Genres(classes) => classes.get(&id).copied(),
-            Source::Column(_) => None,
+            Source::Column(_) | Source::Matched(..) => None,
         }
+    }
+
+    /// Names of what a row has and the model does not know; none where the classes are the store's own.
+    pub(crate) fn unknown_of<'a>(
+        &'a self,
+        rows: &'a Rows,
+        row: u32,
+    ) -> impl Iterator<Item = &'a str> {
+        let ids: &[i32] = match &self.source {
+            Source::Matched(column, _) => {
+                std::slice::from_ref(&rows.targets[*column][row as usize])
+            }
+            Source::Genres(_) => rows.genres(row as usize),
+            Source::Column(_) => &[],
+        };
+        ids.iter()
+            .filter_map(|id| self.unknown.get(id))
+            .map(String::as_str)
     }
 
     /// Rows of `of` in each class.
@@ -175,6 +233,62 @@ impl Target {
         }
         counts
     }
+}
+
+/// The class of each id of `there`, by its name; and the ids whose names are no class.
+///
+/// Genres may share a name. The first id of a name is then the first class of it, and so on; ids beyond the last such
+/// class are that one.
+fn by_name(
+    classes: &[String],
+    there: Vec<(i32, String)>,
+) -> (BTreeMap<i32, i64>, BTreeMap<i32, String>) {
+    let mut places: HashMap<&str, Vec<i64>> = HashMap::new();
+    for (place, class) in (0..).zip(classes) {
+        places.entry(class.as_str()).or_default().push(place);
+    }
+
+    let mut known = BTreeMap::new();
+    let mut unknown = BTreeMap::new();
+    for (id, name) in there {
+        let Some(left) = places.get_mut(name.as_str()) else {
+            unknown.insert(id, name);
+            continue;
+        };
+        known.insert(id, left[0]);
+        if left.len() > 1 {
+            left.remove(0);
+        }
+    }
+    (known, unknown)
+}
+
+fn not_there(name: &str, entries: &[TargetEntry]) -> DatasetError {
+    // `genres_all` needs no entry in the manifest, so it is named beside the store's targets.
+    let mut there: Vec<&str> = entries.iter().map(|target| target.name.as_str()).collect();
+    there.push(GENRES_ALL);
+    DatasetError::NotThere {
+        key: "targets",
+        found: name.to_owned(),
+        there: there.join(", "),
+    }
+}
+
+/// The genres that rows of `of` have.
+fn genre_ids(rows: &Rows, of: impl Iterator<Item = usize>) -> BTreeSet<i32> {
+    of.flat_map(|row| rows.genres(row)).copied().collect()
+}
+
+/// The names of genres, in the order of their ids.
+fn genre_names(store: &Store, ids: &BTreeSet<i32>) -> Result<Vec<String>, DatasetError> {
+    let titles = genre_titles(store)?;
+    let mut names = Vec::with_capacity(ids.len());
+    for &id in ids {
+        // The table of genres need not have every id; the number is then the name.
+        let title = titles.get(&i64::from(id)).cloned();
+        names.push(title.unwrap_or_else(|| id.to_string()));
+    }
+    Ok(names)
 }
 
 /// Titles by id, from the store's `genres`; empty where it has no such table.
@@ -204,4 +318,19 @@ fn genre_titles(store: &Store) -> Result<BTreeMap<i64, String>, DatasetError> {
         }
     }
     Ok(by_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn genres_of_one_name_are_its_classes_in_their_order() {
+        let classes = ["a", "x", "x"].map(str::to_owned);
+        let there = [(1, "x"), (3, "a"), (5, "x"), (6, "x"), (7, "y")];
+        let there = there.map(|(id, name)| (id, name.to_owned()));
+        let (known, unknown) = by_name(&classes, there.to_vec());
+        assert_eq!(known, BTreeMap::from([(1, 1), (3, 0), (5, 2), (6, 2)]));
+        assert_eq!(unknown, BTreeMap::from([(7, "y".to_owned())]));
+    }
 }

@@ -35,7 +35,7 @@ mod tests;
 
 pub use arrow_column::bytes_of as value_bytes;
 pub use batch::Batch;
-pub use dataset::{Dataset, LostFile, Needs};
+pub use dataset::{Dataset, LostFile, ModelSignature, Needs};
 pub use error::DatasetError;
 pub use form::Form;
 pub use labels::{GENRES_ALL, Target};

@@ -1,5 +1,7 @@
 //! What a run should say of its rows before it starts: nothing here is an error, and all of it changes a score.
 
+use std::collections::BTreeSet;
+
 use crate::contrast::listed;
 use crate::{Dataset, Side, Target};
 
@@ -33,6 +35,43 @@ impl<M> Dataset<M> {
                 .push("no training row has an artist or album: the model does without".to_owned());
         }
         warnings
+    }
+
+    /// Labels that rows of `side` have and the model of [`Self::open_for`] does not know, a sentence a target.
+    #[must_use]
+    pub fn unknown_classes(&self, side: Side) -> Vec<String> {
+        self.targets
+            .iter()
+            .filter_map(|target| self.unknown_classes_of(target, side))
+            .collect()
+    }
+
+    /// The sentence of [`Self::unknown_classes`] for one target.
+    fn unknown_classes_of(&self, target: &Target, side: Side) -> Option<String> {
+        let rows = self.rows_of(side);
+        let mut n_rows = 0;
+        let mut names = BTreeSet::new();
+        for &row in &rows {
+            let mut unknown = target.unknown_of(&self.rows, row).peekable();
+            n_rows += u64::from(unknown.peek().is_some());
+            names.extend(unknown);
+        }
+
+        if n_rows == 0 {
+            return None;
+        }
+        let of = format!("{n_rows} of {} {} rows", rows.len(), side.name());
+        let name = target.name();
+        let classes = listed(&names.into_iter().collect::<Vec<_>>());
+        Some(if target.is_multi() {
+            format!(
+                "{of} have labels of {name} that the model does not know ({classes}): these are left out"
+            )
+        } else {
+            format!(
+                "{of} have a {name} that the model does not know ({classes}): they count as unlabelled"
+            )
+        })
     }
 
     /// Rows are normalised by statistics of another rule's training rows.

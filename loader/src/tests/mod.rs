@@ -21,6 +21,7 @@ use crate::testing::{load, training};
 use crate::*;
 
 mod odd;
+mod versions;
 
 fn open(root: &Path, data: &Data) -> Arc<Dataset> {
     Dataset::open(
