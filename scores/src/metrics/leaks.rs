@@ -2,6 +2,9 @@
 //!
 //! A rule's promise is words; an official split may still hold the same recording under two ids. So each of track,
 //! recording, artist and album is looked up in the training side. Where ids are missing, nothing can be said.
+//!
+//! The training side is that of the version which is tested. A run that was trained on another version has seen other
+//! tracks, so its test is compared with the list of those instead.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
@@ -33,6 +36,26 @@ pub struct Leak {
     pub known: u64,
 }
 
+/// What a side is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComparedWith {
+    /// The training side of the same version of the store.
+    #[default]
+    Training,
+    /// The tracks that the run trained on, which was on another version.
+    Run,
+    /// Nothing: the run was trained on another version, and its list of tracks cannot be had.
+    Nothing,
+}
+
+impl ComparedWith {
+    /// Whether it is what results have always been compared with: those do not name it.
+    fn is_training(&self) -> bool {
+        *self == Self::Training
+    }
+}
+
 /// What leaks from training to a test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leaks {
@@ -44,9 +67,12 @@ pub struct Leaks {
     pub split: String,
     /// Its tracks.
     pub tracks: u64,
-    /// Tracks of training.
+    /// Tracks of training: of what the side is compared with.
     pub training_tracks: u64,
-    /// By `track`, `recording`, `artist`, `album`.
+    /// What the side is compared with.
+    #[serde(default, skip_serializing_if = "ComparedWith::is_training")]
+    pub compared_with: ComparedWith,
+    /// By `track`, `recording`, `artist`, `album`; the list of a run has no albums.
     pub shared: BTreeMap<String, Leak>,
 }
 
@@ -135,12 +161,58 @@ impl Leaks {
             split: split.to_owned(),
             tracks: test.len() as u64,
             training_tracks: training.len() as u64,
-            shared: KINDS
-                .iter()
-                .map(|(kind, _)| (*kind).to_owned())
-                .zip(counts)
-                .collect(),
+            compared_with: ComparedWith::Training,
+            shared: by_kind(counts),
         }
+    }
+
+    /// The same side, `test`, compared with the tracks that a run trained on, instead of with the training side of a
+    /// version that the run never saw. `None`: they are not known. Their albums never are.
+    #[must_use]
+    pub fn compared_with_run<'a>(
+        self,
+        trained: Option<&[Member<'a>]>,
+        test: impl IntoIterator<Item = Member<'a>>,
+    ) -> Self {
+        let Some(trained) = trained else {
+            return Self {
+                training_tracks: 0,
+                compared_with: ComparedWith::Nothing,
+                shared: BTreeMap::new(),
+                ..self
+            };
+        };
+
+        // All of a run's members count: it may have trained on two recordings of one track, on one version each.
+        let test = tracks(test);
+        let counts = [
+            shared(trained, &test, |member| Some(member.track_id)),
+            shared(trained, &test, |member| member.audio_blake3),
+            shared(trained, &test, |member| member.artist_id),
+        ];
+        let training_tracks: HashSet<i64> = trained.iter().map(|member| member.track_id).collect();
+        Self {
+            training_tracks: training_tracks.len() as u64,
+            compared_with: ComparedWith::Run,
+            shared: by_kind(counts),
+            ..self
+        }
+    }
+
+    /// What is to be said before any score of a side that `run`, such as `this run`, knows something of: the sentence
+    /// has all three numbers. `None` where it knows nothing of it, or was not asked.
+    #[must_use]
+    pub fn warning(&self, run: &str) -> Option<String> {
+        let tracks_of = |kind: &str| self.shared.get(kind).map_or(0, |leak| leak.tracks);
+        let [tracks, recordings, artists] = ["track", "recording", "artist"].map(tracks_of);
+        if self.compared_with != ComparedWith::Run || tracks + recordings + artists == 0 {
+            return None;
+        }
+        Some(format!(
+            "of {} {} tracks, {tracks} are tracks, {recordings} are recordings and {artists} are by artists that {run} \
+             trained on",
+            self.tracks, self.split
+        ))
     }
 
     /// One sentence for people.
@@ -161,7 +233,9 @@ impl Leaks {
             }
         }
 
-        let found = if found.is_empty() {
+        let found = if self.compared_with == ComparedWith::Nothing {
+            "nothing can be said: they are of another version than the run trained on".to_owned()
+        } else if found.is_empty() {
             "none is known from training".to_owned()
         } else {
             found.join(", ")
@@ -171,14 +245,31 @@ impl Leaks {
         } else {
             format!("; not known here: {}", unknown.join(", "))
         };
+        let training = if self.compared_with == ComparedWith::Run {
+            format!(
+                ", by the {} tracks that the run trained on",
+                self.training_tracks
+            )
+        } else {
+            String::new()
+        };
         format!(
-            "split `{}` ({}): of {} {} tracks, {found}{unknown}.",
+            "split `{}` ({}){training}: of {} {} tracks, {found}{unknown}.",
             self.rule.name(),
             self.promise,
             self.tracks,
             self.split
         )
     }
+}
+
+/// The first kinds of [`KINDS`] with their counts.
+fn by_kind<const N: usize>(counts: [Leak; N]) -> BTreeMap<String, Leak> {
+    KINDS
+        .iter()
+        .map(|(kind, _)| (*kind).to_owned())
+        .zip(counts)
+        .collect()
 }
 
 /// One member a track, the first.
@@ -290,6 +381,65 @@ mod tests {
         assert_eq!(
             of(&[Some(1), None, Some(2)], &[None]),
             "2 of 4 tracks have a known artist, none of whom is on two sides; the others were split one by one"
+        );
+    }
+
+    #[test]
+    fn a_run_of_another_version_is_compared_by_its_list() {
+        // Track 2 was trained on with two recordings, and by nobody who is known.
+        let nobody = |audio| Member {
+            artist_id: None,
+            ..member(2, 0, None, audio)
+        };
+        let trained = [member(1, 10, None, "a"), nobody("b"), nobody("c")];
+        // Of the version that is tested, track 5 alone is training.
+        let training = [member(5, 10, Some(7), "e")];
+        let test = [
+            member(1, 10, Some(7), "new"),
+            member(1, 10, Some(7), "new"),
+            member(3, 30, Some(7), "b"),
+            nobody("c"),
+            member(4, 10, None, "d"),
+        ];
+        let leaks = Leaks::of(SplitRule::Segment, "test", training, test);
+        assert_eq!(leaks.warning("this run"), None, "its own version");
+        let json = serde_json::to_string(&leaks).unwrap();
+        assert!(!json.contains("compared_with"), "{json}");
+
+        let of_run = leaks.clone().compared_with_run(Some(&trained), test);
+        let count = |kind: &str| (of_run.shared[kind].tracks, of_run.shared[kind].known);
+        assert_eq!((of_run.tracks, of_run.training_tracks), (4, 2));
+        assert_eq!(
+            [count("track"), count("recording"), count("artist")],
+            [(2, 4), (2, 4), (2, 3)]
+        );
+        assert!(!of_run.shared.contains_key("album"));
+        assert_eq!(
+            of_run.warning("this run").unwrap(),
+            "of 4 test tracks, 2 are tracks, 2 are recordings and 2 are by artists that this run trained on"
+        );
+        assert_eq!(
+            of_run.sentence(),
+            "split `segment` (segments of one track are on several sides: scores say nothing about new music), \
+             by the 2 tracks that the run trained on: of 4 test tracks, 2 (50.0 %) are themselves in training, \
+             2 (50.0 %) have the same recording there, 2 (50.0 %) share an artist with it."
+        );
+        let json = serde_json::to_string(&of_run).unwrap();
+        assert!(json.contains(r#""compared_with":"run""#), "{json}");
+        assert_eq!(serde_json::from_str::<Leaks>(&json).unwrap(), of_run);
+
+        let unseen = leaks
+            .clone()
+            .compared_with_run(Some(&trained), [member(9, 90, None, "z")]);
+        assert_eq!(unseen.warning("this run"), None);
+        let unknown = leaks.compared_with_run(None, test);
+        assert_eq!(unknown.warning("this run"), None);
+        assert!(
+            unknown.sentence().ends_with(
+                "nothing can be said: they are of another version than the run trained on."
+            ),
+            "{}",
+            unknown.sentence()
         );
     }
 

@@ -16,7 +16,7 @@ use wavemill_schemas::canonical;
 
 pub use bootstrap::{Bootstrap, Difference, Draws, Interval, Paired, RESAMPLES, Unit, paired};
 pub use classification::{ClassReport, ClassScore, Means, SUPPORTED_TRACKS_MIN};
-pub use leaks::{Leak, Leaks, Member};
+pub use leaks::{ComparedWith, Leak, Leaks, Member};
 pub use multilabel::{SetReport, SetScore};
 pub use predictions::{Label, Predictions, Row, likeliest};
 pub use table::paired_table;
@@ -194,7 +194,7 @@ pub struct Evaluation {
     pub tracks_mean: Option<Level>,
     /// Rows of a track by vote; `None` likewise.
     pub tracks_majority: Option<Level>,
-    /// The split's rule, and what leaks through it.
+    /// The split's rule, and what leaks through it, or what a run of another version knows of the side.
     pub leaks: Leaks,
 }
 

@@ -11,14 +11,17 @@ use wavemill_schemas::settings;
 use super::RecordError;
 
 const RESULT: &str = "result.json";
+const TRAINING_LIST: &str = "training.parquet";
 /// How the names of TensorBoard's files begin.
 const EVENTS: &str = "events.out.tfevents.";
 /// What else a run writes before its first checkpoint; `.ranks` is what its ranks look for at the start.
-const BEGINNING: [&str; 7] = [
+const BEGINNING: [&str; 9] = [
     "config.toml",
     "config.tmp",
     "input.json",
     "recipe.toml",
+    TRAINING_LIST,
+    "training.tmp",
     "log.jsonl",
     "checkpoints",
     ".ranks",
@@ -29,6 +32,7 @@ const BEGINNING: [&str; 7] = [
 /// | file | what |
 /// |---|---|
 /// | `config.toml` | everything that decides the numbers |
+/// | `training.parquet` | the tracks that it trained on |
 /// | `log.jsonl` | one line an event, appended |
 /// | `events.out.tfevents.*` | the same figures for TensorBoard |
 /// | `checkpoints/` | to go on from, and the best |
@@ -202,6 +206,20 @@ impl RunDir {
     /// [`RecordError::Io`].
     pub fn read_config(&self) -> Result<String, RecordError> {
         settings::read(&self.config()).map_err(RecordError::io(&self.config(), "read"))
+    }
+
+    /// Path of the list of tracks that it trained on.
+    #[must_use]
+    pub fn training_list(&self) -> PathBuf {
+        self.path.join(TRAINING_LIST)
+    }
+
+    /// Writes that list, whole or not at all.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn write_training_list(&self, bytes: &[u8]) -> Result<(), RecordError> {
+        self.replace(&self.training_list(), bytes)
     }
 
     /// Writes the scores, whole or not at all: indented, keys sorted, so that equal results are equal bytes.
