@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +17,7 @@ use crate::support::{
     last_step, manifest, of_trainer, own_store, run, run_in, same, scratch, sql, start, trainer,
     wait_until, wavemill, whole,
 };
+use crate::table::Table;
 
 /// Dropout and batch norm, augmentation and mix-up: 11 steps an epoch, a checkpoint after each.
 const SETS: [&str; 8] = [
@@ -77,6 +79,22 @@ pub(crate) fn trials() -> Vec<Trial> {
             damaged_checkpoints_are_named,
         ),
         of_trainer("train::another_store_is_refused", another_store_is_refused),
+        of_trainer(
+            "train::eval_on_a_later_version_warns_of_known_tracks",
+            eval_on_a_later_version_warns_of_known_tracks,
+        ),
+        of_trainer(
+            "train::classes_are_matched_by_name",
+            classes_are_matched_by_name,
+        ),
+        of_trainer(
+            "train::a_run_without_a_list_says_that_it_cannot_compare",
+            a_run_without_a_list_says_that_it_cannot_compare,
+        ),
+        of_trainer(
+            "train::init_from_another_run_is_compared",
+            init_from_another_run_is_compared,
+        ),
         of_trainer(
             "train::what_is_wrong_at_the_start_leaves_no_run",
             what_is_wrong_at_the_start_leaves_no_run,
@@ -519,6 +537,276 @@ fn another_store_is_refused() -> Result<(), Failed> {
         "the store that it was trained on",
     ])?;
     goes_on(&begun)
+}
+
+/// A store of four versions, and a run on the first. Only to be read.
+struct Grown {
+    store: PathBuf,
+    run: PathBuf,
+}
+
+/// The second version has a class more, before the others, on the training side alone. The third tests a track that was
+/// training, one with the recording of such a track, one by its artist, and one of the new class. In the fourth the
+/// feature is another.
+fn grown() -> &'static Grown {
+    static GROWN: OnceLock<Grown> = OnceLock::new();
+    GROWN.get_or_init(|| {
+        let mut table = Table::new("grown-store", 24);
+        for track in 12..24 {
+            table.row(track).side = if track < 18 { "validation" } else { "test" };
+        }
+        // One on either side by nobody who is known: they are no artist in common.
+        for track in [2, 23] {
+            table.row(track).artist = None;
+        }
+        extract_by_column(&table, &[]);
+
+        for track in 30..33 {
+            table.add(track).genre = "Blues";
+        }
+        extract_by_column(&table, &["--new-version"]);
+
+        table.row(0).side = "test";
+        for (track, artist, voice) in [(24, None, 3), (25, Some(1), 25)] {
+            let row = table.add(track);
+            row.artist = artist;
+            row.voice = voice;
+            row.side = "test";
+        }
+        let row = table.add(33);
+        row.genre = "Blues";
+        row.side = "test";
+        extract_by_column(&table, &["--new-version"]);
+        let mels = ["--new-version", "--set", "features.log_mel.n_mels=20"];
+        extract_by_column(&table, &mels);
+
+        let runs = scratch("grown-runs");
+        let ran = run(&mut fit_on(&table.store(), "1", &runs));
+        assert_eq!(ran.code, Some(0), "fit: {}", ran.err);
+        Grown {
+            store: table.store(),
+            run: run_in(&runs).unwrap(),
+        }
+    })
+}
+
+/// With the sides that the metadata say.
+fn extract_by_column(table: &Table, words: &[&str]) {
+    let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
+    let mut command = table.extract(&by_column).unwrap();
+    let ran = run(command.args(words));
+    assert_eq!(ran.code, Some(0), "extract: {}", ran.err);
+}
+
+/// A small model on one version.
+fn fit_on(store: &Path, version: &str, runs: &Path) -> Command {
+    let mut command = fit(store, runs);
+    command.args(["--version", version, "--model", "lstm", "--epochs", "2"]);
+    command.args(["--batch-size", "4", "--set", "loss.class_weights=none"]);
+    command
+}
+
+/// The run of [`grown`] in a folder that a test may change.
+fn own_run(name: &str) -> PathBuf {
+    let copy = scratch(name).join("run-1");
+    copy_folder(&grown().run, &copy);
+    copy
+}
+
+fn eval_on(run_folder: &Path, version: &str, words: &[&str]) -> Result<Ran, Failed> {
+    let mut command = trainer(["eval", "--device", "cpu", "--threads", "1", "--json"]);
+    command.arg(run_folder).args(["--version", version]);
+    run(command.args(words)).exits(0)
+}
+
+/// The scores of the only target.
+fn scores_of(ran: &Ran) -> Result<Value, Failed> {
+    let mut all: Vec<Value> = serde_json::from_str(&ran.out)?;
+    Ok(all.pop().ok_or("no target")?)
+}
+
+fn first_line(ran: &Ran) -> &str {
+    ran.err.lines().next().unwrap_or_default()
+}
+
+/// What is said of the third version's test side.
+const KNOWN: &str = "of 10 test tracks, 1 are tracks, 2 are recordings and 2 are by artists that";
+
+fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
+    let Grown { store, run: of } = grown();
+    let rows = scratch("known").join("rows.parquet");
+    let files = ["--predictions", rows.to_str().unwrap()];
+    let ran = eval_on(of, "3", &files)?;
+    same(
+        "first line",
+        first_line(&ran),
+        format!("warning: {KNOWN} this run trained on").as_str(),
+    )?;
+    let second = "warning: 1 of 10 test rows have a genre that the model does not know (Blues): \
+                  they count as unlabelled";
+    same("second line", ran.err.lines().nth(1), Some(second))?;
+
+    let scores = scores_of(&ran)?;
+    let leaks = &scores["leaks"];
+    same(
+        "compared with",
+        &leaks["compared_with"],
+        &Value::from("run"),
+    )?;
+    let counts =
+        ["track", "recording", "artist"].map(|kind| leaks["shared"][kind]["tracks"].as_u64());
+    same("counts", counts, [Some(1), Some(2), Some(2)])?;
+    same(
+        "tracks",
+        [&leaks["tracks"], &leaks["training_tracks"]].map(Value::as_u64),
+        [Some(10), Some(12)],
+    )?;
+    let report = &scores["segments"]["report"];
+    same("unlabelled", report["unlabelled"].as_u64(), Some(1))?;
+    let written = String::from_utf8_lossy(&fs::read(&rows)?).into_owned();
+    same(
+        "in the file of rows",
+        written.contains(r#""compared_with":"run""#),
+        true,
+    )?;
+
+    // Of its own version nothing is said or written but what always was.
+    let own = eval_on(of, "1", &files)?;
+    let silent = !own.err.contains("trained on") && !own.out.contains("compared_with");
+    same(&own.err, silent, true)?;
+    let written = String::from_utf8_lossy(&fs::read(&rows)?).into_owned();
+    same(
+        "leaks in the file",
+        written.contains("compared_with"),
+        false,
+    )?;
+
+    // Ranks have one list, and say it once.
+    let runs = scratch("grown-ranks");
+    run(fit_on(store, "1", &runs).args(["--nproc", "2"])).exits(0)?;
+    let of_ranks = run_in(&runs)?;
+    let list = |run: &Path| fs::read(run.join("training.parquet"));
+    same("the list of two ranks", list(&of_ranks)? == list(of)?, true)?;
+    let ran = eval_on(&of_ranks, "3", &["--nproc", "2"])?;
+    same(&ran.err, ran.err.matches(KNOWN).count(), 1)?;
+
+    // Another feature is another matter.
+    let mut command = trainer(["eval", "--device", "cpu", "--version", "4"]);
+    run(command.arg(of)).exits(4)?.says(&[
+        "was trained on feature log_mel with feature_id",
+        "version 4 of the store has",
+    ])
+}
+
+fn classes_are_matched_by_name() -> Result<(), Failed> {
+    let Grown { store, run: of } = grown();
+    let classes = |version: u64| -> Result<Vec<String>, Failed> {
+        Ok(manifest(store, version)?.targets[0].classes.clone())
+    };
+    same(
+        "before",
+        classes(1)?,
+        ["Folk", "Jazz", "Rock"].map(str::to_owned).to_vec(),
+    )?;
+    same("in front", classes(2)?[0].as_str(), "Blues")?;
+
+    let then = eval_on(of, "1", &[])?;
+    let now = eval_on(of, "2", &[])?;
+    let [mut then, mut now] = [scores_of(&then)?, scores_of(&now)?];
+    same(
+        "compared with",
+        now["leaks"]["compared_with"].as_str(),
+        Some("run"),
+    )?;
+    // All else is the same: the rows of test are, and so are their classes.
+    for scores in [&mut then, &mut now] {
+        scores["leaks"].take();
+    }
+    same("scores", now, then)?;
+    let said = eval_on(of, "2", &["--side", "training"])?.err;
+    same(
+        &said,
+        said.contains("3 of 15 training rows have a genre that the model does not know (Blues)"),
+        true,
+    )
+}
+
+fn a_run_without_a_list_says_that_it_cannot_compare() -> Result<(), Failed> {
+    let of = own_run("without-a-list");
+    let list = of.join("training.parquet");
+    let whole = fs::read(&list)?;
+    let unknown = |words: &[&str]| -> Result<(), Failed> {
+        let ran = eval_on(&of, "3", &[])?;
+        let line = first_line(&ran);
+        let told = words.iter().all(|word| line.contains(word));
+        same(line, told && line.contains("cannot be compared"), true)?;
+        same(&ran.err, ran.err.matches("compared").count(), 1)?;
+        let scores = scores_of(&ran)?;
+        same(
+            "compared with",
+            scores["leaks"]["compared_with"].as_str(),
+            Some("nothing"),
+        )?;
+        let own = eval_on(&of, "1", &[])?;
+        same(&own.err, own.err.contains("compared"), false)
+    };
+
+    fs::remove_file(&list)?;
+    unknown(&["warning: this run keeps no list of the tracks"])?;
+    let path = list.to_str().unwrap();
+    for end in [0, 10, whole.len() / 2, whole.len() - 1] {
+        fs::write(&list, &whole[..end])?;
+        unknown(&[path, "damaged", "restore it from a copy"])?;
+    }
+    let mut flipped = whole;
+    flipped[60] ^= 1;
+    fs::write(&list, flipped)?;
+    unknown(&[path, "damaged", "restore it from a copy"])
+}
+
+fn init_from_another_run_is_compared() -> Result<(), Failed> {
+    let of = own_run("init");
+    let weights = of.join("lstm.safetensors");
+    let words = [
+        "--format",
+        "safetensors",
+        "--out",
+        weights.to_str().unwrap(),
+    ];
+    run(trainer(["export"]).arg(&of).args(words)).exits(0)?;
+    let begun = |version: &str| -> Result<(PathBuf, String), Failed> {
+        let runs = scratch("init-runs");
+        let mut command = fit_on(&grown().store, version, &runs);
+        let ran = run(command.arg("--init").arg(&weights)).exits(0)?;
+        Ok((run_in(&runs)?, ran.err))
+    };
+
+    let (started, said) = begun("3")?;
+    let warning = format!("{KNOWN} run run-1 (model.init) trained on");
+    same(
+        &said,
+        said.matches(&format!("warning: {warning}\n")).count(),
+        1,
+    )?;
+    let result: Value = serde_json::from_slice(&fs::read(started.join("result.json"))?)?;
+    let warnings = result["warnings"].as_array().ok_or("no warnings")?;
+    same(
+        "in the result",
+        warnings.contains(&Value::from(warning.as_str())),
+        true,
+    )?;
+    let log = fs::read_to_string(started.join("log.jsonl"))?;
+    same("in the log", log.contains(&warning), true)?;
+
+    // Its weights come from twelve tracks that it does not all train on itself.
+    let ran = eval_on(&started, "1", &["--side", "training"])?;
+    same(
+        first_line(&ran),
+        first_line(&ran).starts_with("warning: of 12 training tracks, 12 are tracks, "),
+        true,
+    )?;
+    let (_, said) = begun("1")?;
+    same(&said, said.contains("model.init"), false)
 }
 
 /// Refused before a run's folder is made.

@@ -168,22 +168,19 @@ pub(crate) fn validation(predictions: &[Predictions]) -> Result<Validation, Eval
     })
 }
 
-/// All scores of each target, with intervals and leaks.
+/// All scores of each target, with intervals and with what leaks, which is the same for all.
 pub(crate) fn scores(
     predictions: &[Predictions],
-    data: &Dataset,
-    side: Side,
+    leaks: &Leaks,
     seed: u64,
 ) -> Result<Vec<Evaluation>, EvaluateError> {
-    // Counted over rows with and without a label, so it is the same for every target.
-    let leaks = leaks(data, side);
     predictions
         .iter()
         .map(|p| Ok(Evaluation::of(p, seed, leaks.clone())?))
         .collect()
 }
 
-/// What of a side is known from training, under the rule in use.
+/// What of a side is known from training, under the rule in use. Counted over rows with and without a label.
 #[must_use]
 pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
     Leaks::of(
@@ -194,7 +191,8 @@ pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
     )
 }
 
-fn members(data: &Dataset, side: Side) -> Vec<Member<'_>> {
+/// Rows of a side, as far as they can leak.
+pub(crate) fn members(data: &Dataset, side: Side) -> Vec<Member<'_>> {
     let rows = data.rows();
     let mut members = Vec::new();
     for row in data.rows_of(side) {

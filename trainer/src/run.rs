@@ -8,6 +8,7 @@ mod error;
 mod monitor;
 mod records;
 mod result;
+mod training_list;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use tch::Device;
 use wavemill_schemas::config::Config;
+use wavemill_schemas::text::shown;
 use wavemill_scores::metrics::{Evaluation, Predictions};
 use wavemill_scores::records::RunDir;
 use wavemill_scores::result::RunResult;
@@ -27,13 +29,16 @@ use crate::evaluate;
 use crate::learner::{LearnError, Learner, StepContext, StepSummary};
 use crate::strategy::Collective;
 
-use checks::{same_files, warnings};
+use checks::{same_files, same_store, warnings};
 use records::Records;
 use result::result_of;
+use training_list::{StartRun, TrainingList};
 
-pub(crate) use checks::{check, require_rows, same_store};
+pub(crate) use checks::{check, require_rows, same_feature};
 pub use error::RunError;
 pub use monitor::{EpochSummary, Phase, RunMonitor};
+pub use training_list::TrainingListError;
+pub(crate) use training_list::known_side;
 
 /// What a run is made of, besides its configuration: where it lies and what it may use.
 pub struct Job {
@@ -116,6 +121,8 @@ struct Run<'a> {
     batches: u64,
     /// What a reader of the figures should know.
     warnings: Vec<String>,
+    /// The tracks of the run whose weights this one began with.
+    inherited: Option<TrainingList>,
     values: Vec<f64>,
     /// Of [`RunMonitor::wait_ns`], what the log has.
     logged_wait_ns: u64,
@@ -169,6 +176,19 @@ impl<'a> Run<'a> {
             ));
         }
 
+        // Also of a run that goes on: its weights began there.
+        let mut inherited = None;
+        if let Some(weights) = &config.model.init {
+            let start = StartRun::of(weights, &job.folder, data);
+            if ranks.rank() == 0 {
+                for warning in &start.warnings {
+                    eprintln!("warning: {}", shown(warning));
+                }
+            }
+            warnings.extend(start.warnings);
+            inherited = start.list;
+        }
+
         Ok(Self {
             job,
             config,
@@ -181,6 +201,7 @@ impl<'a> Run<'a> {
             checkpoints,
             batches,
             warnings,
+            inherited,
             values: Vec::new(),
             logged_wait_ns: 0,
             records: None,
@@ -192,6 +213,8 @@ impl<'a> Run<'a> {
     fn open_records(&mut self) -> Result<(), RunError> {
         if self.ranks.rank() == 0 {
             let mut records = Records::open(self.job, &self.state, self.ranks.world_size())?;
+            let inherited = self.inherited.take();
+            training_list::keep(&records.folder, self.job.resume, self.data, inherited)?;
             for warning in &self.warnings {
                 records.warning(self.state.epoch, self.state.step, warning)?;
             }
@@ -407,7 +430,11 @@ impl<'a> Run<'a> {
         // Every row that could be read has a prediction, so those that lack one are damaged.
         let rows = predictions.first().map_or(0, Predictions::len);
         Ok(SideScores {
-            evaluations: evaluate::scores(&predictions, self.data, side, self.config.seed)?,
+            evaluations: evaluate::scores(
+                &predictions,
+                &evaluate::leaks(self.data, side),
+                self.config.seed,
+            )?,
             damaged_rows: (self.data.rows_of(side).len() - rows) as u64,
         })
     }

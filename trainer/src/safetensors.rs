@@ -1,21 +1,40 @@
 //! Safetensors as checkpoints and exports write them: length of the header, header in JSON, values.
 //!
-//! tch's own writer takes no metadata, and hides what the disk says. Reading is tch's. Source:
+//! tch's own writer takes no metadata, and hides what the disk says. Reading tensors is tch's. Source:
 //! github.com/huggingface/safetensors, "Format". Values lie as in memory, which is little-endian.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::ffi;
 
+/// No longer header is read: that of a model of ten thousand tensors has a megabyte.
+const HEADER_BYTES_MAX: u64 = 100 << 20;
+
 /// The header is filled with spaces to a multiple of this; with the widest values first, all are aligned.
 const ALIGNMENT: usize = 8;
+
+/// What the metadata of a file have under `key`; `None` where there is nothing, or no such file.
+pub(crate) fn metadata(path: &Path, key: &str) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_BYTES_MAX {
+        return None;
+    }
+
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header).ok()?;
+    let header: Value = serde_json::from_slice(&header).ok()?;
+    header["__metadata__"][key].as_str().map(str::to_owned)
+}
 
 /// Writes and syncs a file of `tensors`, whatever their order and device, with `metadata` by key. The answer is its
 /// blake3, in hex.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tch::Device;
-use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
-use wavemill_scores::metrics::{Predictions, paired, paired_table};
+use wavemill_scores::metrics::{Leaks, Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 
 use super::exit::{self, UsageError};
@@ -25,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   wavemill-train eval runs/cnn2d-1f2e3d4c-1                         # best checkpoint on the test split
   wavemill-train eval runs/cnn2d-1f2e3d4c-1 --side validation --json
+  wavemill-train eval runs/cnn2d-1f2e3d4c-1 --version 4             # tells what of it the run trained on
   wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
   wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
 
@@ -115,10 +116,21 @@ impl CheckpointArg {
     }
 }
 
-/// A run's checkpoint, ready to answer, and the rows of the store that it was trained on.
+/// A run's checkpoint, and the rows that it is asked about.
+struct OpenedRun {
+    data: Arc<Dataset>,
+    state: State,
+    /// Of the checkpoint.
+    path: PathBuf,
+    /// What the run knows of the side, where the rows are of another version than it was trained on.
+    known: Option<Leaks>,
+}
+
+/// The same, with the model ready to answer.
 struct LoadedRun {
     data: Arc<Dataset>,
     state: State,
+    known: Option<Leaks>,
     learner: Learner,
 }
 
@@ -140,13 +152,12 @@ impl EvalCommand {
             Role::Launcher(code) => return Ok(code),
         };
 
-        let (data, state, path) = self.open(&self.run)?;
+        let opened = self.open(&self.run, "this run", ranks.rank == 0)?;
         let device = self.machine.device(&ranks, None)?;
-        let group = fit::join(&ranks, &data, &data.lost_paths(), &state.config, device)?;
+        let lost = opened.data.lost_paths();
+        let group = fit::join(&ranks, &opened.data, &lost, &opened.state.config, device)?;
 
-        let evaluated = self
-            .load(data, state, &path, group, device)
-            .and_then(|own| self.evaluate(&own, group));
+        let evaluated = load(opened, group, device).and_then(|own| self.evaluate(&own, group));
         // Other ranks wait for this one: they are told how it ended.
         match &evaluated {
             Ok(()) => group.finish()?,
@@ -162,7 +173,11 @@ impl EvalCommand {
         // All ranks have all predictions: one of them speaks.
         let speaks = group.rank() == 0;
         if speaks {
-            let scores = evaluate::scores(&own, data, self.side.side(), state.config.seed)?;
+            let leaks = match &run.known {
+                Some(known) => known.clone(),
+                None => evaluate::leaks(data, self.side.side()),
+            };
+            let scores = evaluate::scores(&own, &leaks, state.config.seed)?;
             for warning in data.lacking(self.side.side()) {
                 eprintln!("warning: {warning}");
             }
@@ -178,9 +193,9 @@ impl EvalCommand {
         let Some(other) = &self.against else {
             return Ok(());
         };
-        let (other_data, other_state, path) = self.open(other)?;
-        let device = run.learner.device();
-        let other_run = self.load(other_data, other_state, &path, group, device)?;
+        let name = format!("run {}", folder_name(other));
+        let opened = self.open(other, &name, speaks)?;
+        let other_run = load(opened, group, run.learner.device())?;
         let theirs = self.predict(&other_run, group, false)?;
         if speaks {
             for (own, theirs) in own.iter().zip(&theirs) {
@@ -212,13 +227,14 @@ impl EvalCommand {
         Ok(())
     }
 
-    /// What a run was trained on, its checkpoint's state, and where that lies.
-    fn open(&self, run: &Path) -> Result<(Arc<Dataset>, State, PathBuf)> {
+    /// A run's checkpoint and the rows that it is asked about; `name`: a word for the run. If this process speaks, it
+    /// says what the run knows of them.
+    fn open(&self, run: &Path, name: &str, speaks: bool) -> Result<OpenedRun> {
         let path = self.checkpoint.find(run)?;
         let state = checkpoint::read_state(&path)?;
-        let recorded = RunDir::open(run).ok().and_then(|run| input::of(&run));
+        let folder = RunDir::open(run)?;
 
-        let (store, version) = match (&self.store, recorded) {
+        let (store, version) = match (&self.store, input::of(&folder)) {
             // A store that is named has versions of its own: the recorded number would be another state there.
             (Some(store), _) => (store.clone(), self.version.clone()),
             (None, Some((store, version))) => {
@@ -228,26 +244,29 @@ impl EvalCommand {
             (None, None) => bail!("--store: {} does not say where its store is", run.display()),
         };
 
-        let data = self.machine.open(&store, version.as_ref(), &state.config)?;
-        run::same_store(&state, &data, &path)?;
-        run::require_rows(&data, self.side.side())?;
-        Ok((data, state, path))
-    }
+        let side = self.side.side();
+        let data = self
+            .machine
+            .open_for(&store, version.as_ref(), &state, &path)?;
+        run::require_rows(&data, side)?;
 
-    fn load(
-        &self,
-        data: Arc<Dataset>,
-        state: State,
-        path: &Path,
-        group: &'static dyn Collective,
-        device: Device,
-    ) -> Result<LoadedRun> {
-        let learner = Learner::new(&state.config, &data, group, device)?;
-        learner.load_model(&checkpoint::read_tensors(path)?, path)?;
-        Ok(LoadedRun {
+        // On its own version the sides say what the run knows, and classes are its own.
+        let mut known = None;
+        if data.store().manifest_hash() != state.manifest_hash {
+            let found = run::known_side(&folder, name, &data, side);
+            if speaks {
+                let classes = data.unknown_classes(side);
+                for warning in found.warning.iter().chain(&classes) {
+                    eprintln!("warning: {}", shown(warning));
+                }
+            }
+            known = Some(found.leaks);
+        }
+        Ok(OpenedRun {
             data,
             state,
-            learner,
+            path,
+            known,
         })
     }
 
@@ -261,6 +280,7 @@ impl EvalCommand {
         let LoadedRun {
             data,
             state,
+            known,
             learner,
         } = run;
         // The defaults are the manifest's order and no mixing, which the rows of the files rely on.
@@ -289,12 +309,31 @@ impl EvalCommand {
             &state.config.model.name,
             self.side.side(),
             data,
+            known.as_ref(),
         );
         let mut files = RowFiles::create(&paths, &about, data, group.rank())?;
         let predictions = evaluate::predict_into(learner, data, group, plan, Some(&mut files))?;
         files.finish()?;
         Ok(predictions)
     }
+}
+
+/// The model with the weights of its checkpoint.
+fn load(opened: OpenedRun, group: &'static dyn Collective, device: Device) -> Result<LoadedRun> {
+    let OpenedRun {
+        data,
+        state,
+        path,
+        known,
+    } = opened;
+    let learner = Learner::new(&state.config, &data, group, device)?;
+    learner.load_model(&checkpoint::read_tensors(&path)?, &path)?;
+    Ok(LoadedRun {
+        data,
+        state,
+        known,
+        learner,
+    })
 }
 
 fn folder_name(run: &Path) -> String {

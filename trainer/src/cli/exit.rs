@@ -132,7 +132,7 @@ fn run(error: &RunError) -> Option<u8> {
     match error {
         RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(2),
         RunError::Unlearnable { .. } | RunError::Unscorable { .. } => Some(2),
-        RunError::OtherStore { .. } => Some(4),
+        RunError::OtherStore { .. } | RunError::OtherFeature { .. } => Some(4),
         RunError::OtherFiles { .. } | RunError::LostRows { .. } => Some(3),
         RunError::Stopped { .. } => Some(130),
         RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => {
@@ -142,7 +142,7 @@ fn run(error: &RunError) -> Option<u8> {
         RunError::Checkpoint(error) => checkpoint(error),
         RunError::Record(error) => record(error),
         RunError::Evaluate(EvaluateError::Rank(error)) => rank(error),
-        RunError::Evaluate(_) => None,
+        RunError::Evaluate(_) | RunError::TrainingList(_) => None,
     }
 }
 

@@ -27,9 +27,11 @@ use wavemill_schemas::config::Config;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 
-use crate::dataset::{Dataset, Store};
+use crate::checkpoint::State;
+use crate::dataset::{Dataset, ModelSignature, Store};
 use crate::ffi;
 use crate::models::registry;
+use crate::run;
 use crate::strategy::Ranks;
 
 const AFTER_HELP: &str = "\
@@ -219,22 +221,57 @@ impl MachineArgs {
     ) -> Result<Arc<Dataset>> {
         let needs = registry::find(&config.model.name)?.needs;
         let store = Store::open(store, version)?;
+        self.check(&store, config.data.feature.as_deref(), config)?;
+        Ok(Dataset::open(store, &config.data, needs)?)
+    }
 
-        if self.verify {
-            let name = store.feature(config.data.feature.as_deref())?.name.clone();
-            let damaged = store.verify(&name)?;
-            // All of them are named, and not only the first.
-            for error in &damaged {
-                eprintln!("{}", shown(&error.to_string()));
-            }
-            if !damaged.is_empty() && !config.data.skip_damaged {
-                bail!(exit::DamagedFiles {
-                    files: damaged.len()
-                });
-            }
+    /// The rows of a store as the model of the checkpoint in `path`, whose state is `state`, sees them. On a version
+    /// that it was not trained on, what it learned from rows stays as it was, and classes are found by their names.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; rows of another feature.
+    pub(crate) fn open_for(
+        &self,
+        store: &Path,
+        version: Option<&VersionName>,
+        state: &State,
+        path: &Path,
+    ) -> Result<Arc<Dataset>> {
+        let config = &state.config;
+        let needs = registry::find(&config.model.name)?.needs;
+        let store = Store::open(store, version)?;
+        if store.manifest_hash() == state.manifest_hash {
+            self.check(&store, config.data.feature.as_deref(), config)?;
+            return Ok(Dataset::open(store, &config.data, needs)?);
         }
 
-        Ok(Dataset::open(store, &config.data, needs)?)
+        run::same_feature(state, &store, path)?;
+        self.check(&store, Some(&state.input.feature.name), config)?;
+        let model = ModelSignature {
+            input: &state.input,
+            classes: &state.classes,
+        };
+        Ok(Dataset::open_for(store, &config.data, needs, model)?)
+    }
+
+    /// Compares the files of a feature with the manifest, if asked for.
+    fn check(&self, store: &Store, feature: Option<&str>, config: &Config) -> Result<()> {
+        if !self.verify {
+            return Ok(());
+        }
+
+        let name = store.feature(feature)?.name.clone();
+        let damaged = store.verify(&name)?;
+        // All of them are named, and not only the first.
+        for error in &damaged {
+            eprintln!("{}", shown(&error.to_string()));
+        }
+        if !damaged.is_empty() && !config.data.skip_damaged {
+            bail!(exit::DamagedFiles {
+                files: damaged.len()
+            });
+        }
+        Ok(())
     }
 }
 

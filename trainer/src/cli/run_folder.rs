@@ -351,6 +351,8 @@ mod tests {
         run.write_config("").expect("room");
         std::fs::write(run.log(), "").expect("room");
         std::fs::create_dir(run.checkpoints().join(".part-00000003")).expect("room");
+        std::fs::write(run.training_list(), "").expect("room");
+        std::fs::write(run.path().join("training.tmp"), "").expect("room");
         assert_eq!(
             from(&folder).expect("killed before its first checkpoint"),
             None

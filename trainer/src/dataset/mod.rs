@@ -22,8 +22,8 @@ use tch::{Device, Kind, TchError, Tensor};
 pub use batch::BatchTensors;
 pub use spec::SpecTensors;
 pub use wavemill_loader::{
-    DatasetError, GENRES_ALL, InputSpec, LoaderPlan, MetadataColumn, Needs, Side, Store, Target,
-    n_batches, value_bytes,
+    DatasetError, GENRES_ALL, InputSpec, LoaderPlan, MetadataColumn, ModelSignature, Needs, Side,
+    Store, Target, n_batches, value_bytes,
 };
 
 use crate::ffi::{self, HostBuffer};

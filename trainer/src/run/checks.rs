@@ -6,7 +6,7 @@ use wavemill_schemas::config::Config;
 
 use super::RunError;
 use crate::checkpoint::State;
-use crate::dataset::{Dataset, Side, n_batches};
+use crate::dataset::{Dataset, Side, Store, n_batches};
 use crate::learner::Learner;
 
 /// What can be told of a configuration and a store before anything is written.
@@ -115,11 +115,33 @@ pub(super) fn warnings(
     warnings
 }
 
-/// A checkpoint goes on only with the rows that it was trained on.
+/// A model answers the rows of another version only where they are of the feature that it was trained on.
+///
+/// # Errors
+/// [`RunError::OtherFeature`].
+pub(crate) fn same_feature(state: &State, store: &Store, path: &Path) -> Result<(), RunError> {
+    let name = &state.input.feature.name;
+    let features = &store.manifest().features;
+    let found = features.iter().find(|feature| feature.name == *name);
+
+    let ours = found.map(|feature| feature.feature_id.clone());
+    if ours.as_ref() == Some(&state.feature_id) {
+        return Ok(());
+    }
+    Err(RunError::OtherFeature {
+        path: path.to_owned(),
+        name: name.clone(),
+        theirs: state.feature_id.clone(),
+        ours,
+        version: store.version(),
+    })
+}
+
+/// A run goes on only with the rows that it was trained on.
 ///
 /// # Errors
 /// [`RunError::OtherStore`].
-pub(crate) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
+pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
     let feature = data.feature().feature_id.as_str();
     let manifest = data.store().manifest_hash();
     for (what, theirs, ours) in [
@@ -175,8 +197,8 @@ mod tests {
     use tch::Device;
 
     use super::*;
+    use crate::dataset::Needs;
     use crate::dataset::fixture::Fixture;
-    use crate::dataset::{Needs, Store};
     use crate::strategy::Solo;
     use crate::testing;
 

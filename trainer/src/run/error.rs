@@ -9,6 +9,8 @@ use crate::dataset::DatasetError;
 use crate::evaluate::EvaluateError;
 use crate::learner::LearnError;
 
+use super::training_list::TrainingListError;
+
 /// Why a run ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -27,6 +29,9 @@ pub enum RunError {
     /// The run's folder.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The list of tracks that the run trains on.
+    #[error(transparent)]
+    TrainingList(#[from] TrainingListError),
     /// A split that training needs has no rows.
     #[error(
         "no rows in split {split} under rule {rule}: choose another with --split, or extract more clips"
@@ -99,6 +104,25 @@ pub enum RunError {
         theirs: String,
         /// Of the store.
         ours: String,
+    },
+    /// A version of the store whose rows are other numbers than those that a model learned from.
+    #[error(
+        "{path} was trained on feature {name} with feature_id {}; version {version} of the store has {}: a model knows \
+         no other numbers; name a version whose {name} was made with the options in the run's recipe.toml",
+        short(theirs),
+        ours.as_deref().map_or("no such feature", short)
+    )]
+    OtherFeature {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The feature.
+        name: String,
+        /// Of the checkpoint.
+        theirs: String,
+        /// Of the feature of that name there.
+        ours: Option<String>,
+        /// Which version.
+        version: u64,
     },
     /// Other files are passed over than when a checkpoint within an epoch was written.
     #[error(

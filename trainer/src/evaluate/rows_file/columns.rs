@@ -10,7 +10,7 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
-use wavemill_scores::metrics::{THRESHOLD, likeliest};
+use wavemill_scores::metrics::{Leaks, THRESHOLD, likeliest};
 
 use super::RowsFileError;
 use super::rank_rows::RankRows;
@@ -36,6 +36,9 @@ pub(crate) struct RowFileMetadata {
     /// Of the store's manifest.
     manifest: String,
     targets: Vec<TargetMetadata>,
+    /// What the run knows of the side, where it was trained on another version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leaks: Option<Leaks>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -48,9 +51,17 @@ struct TargetMetadata {
 }
 
 impl RowFileMetadata {
-    /// Of `side` of `data`, as the model `model` of a run's checkpoint at `step` saw it.
+    /// Of `side` of `data`, as the model `model` of a run's checkpoint at `step` saw it; `leaks` where the run was
+    /// trained on another version.
     #[must_use]
-    pub(crate) fn new(run: String, step: u64, model: &str, side: Side, data: &Dataset) -> Self {
+    pub(crate) fn new(
+        run: String,
+        step: u64,
+        model: &str,
+        side: Side,
+        data: &Dataset,
+        leaks: Option<&Leaks>,
+    ) -> Self {
         let mut targets = Vec::new();
         for target in data.targets() {
             targets.push(TargetMetadata {
@@ -71,6 +82,7 @@ impl RowFileMetadata {
             feature_id: data.feature().feature_id.clone(),
             manifest: data.store().manifest_hash().to_owned(),
             targets,
+            leaks: leaks.cloned(),
         }
     }
 

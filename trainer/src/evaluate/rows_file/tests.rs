@@ -34,7 +34,14 @@ fn plan() -> LoaderPlan {
 }
 
 fn write(made: &TrainedFixture, paths: &RowFilePaths) -> Vec<Predictions> {
-    let about = RowFileMetadata::new("lstm-1".to_owned(), 4, "lstm", Side::Training, &made.data);
+    let about = RowFileMetadata::new(
+        "lstm-1".to_owned(),
+        4,
+        "lstm",
+        Side::Training,
+        &made.data,
+        None,
+    );
     let mut files = RowFiles::create(paths, &about, &made.data, 0).expect("room");
     let predictions =
         predict_into(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
@@ -244,7 +251,7 @@ fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
         predictions: Some(folder.join(name)),
         embeddings: None,
     };
-    let about = RowFileMetadata::new(String::new(), 0, "lstm", Side::Training, &made.data);
+    let about = RowFileMetadata::new(String::new(), 0, "lstm", Side::Training, &made.data, None);
 
     let begun = RowFiles::create(&paths("a.parquet"), &about, &made.data, 0).expect("room");
     assert!(!folder.join("a.parquet").exists());

@@ -1,0 +1,660 @@
+//! Which tracks a run trained on, kept in its folder: the test side of another version may hold some of them.
+//!
+//! `training.parquet` has a row for each track of the training side: `track_id`, `artist_id`, `audio_blake3`. A run
+//! that starts from another run's weights has that run's tracks too, since its weights come from them. Rank 0 writes
+//! the list when the run begins; one that goes on keeps it, and adds what it lacks.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+use wavemill_scores::metrics::{Leaks, Member};
+use wavemill_scores::records::RunDir;
+
+use super::RunError;
+use crate::dataset::{Dataset, Side};
+use crate::evaluate;
+use crate::export;
+use crate::safetensors;
+
+/// Raised when the columns change their form.
+const FORMAT: u32 = 1;
+/// Key of the JSON in the file's metadata.
+const METADATA_KEY: &str = "wavemill";
+
+/// Why the list of a run's tracks cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingListError {
+    /// The disk's word.
+    #[error("cannot read {path}")]
+    Read {
+        /// The list.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Bytes that are not those that were written.
+    #[error("{path} is damaged ({problem}): restore it from a copy of the run")]
+    Damaged {
+        /// The list.
+        path: PathBuf,
+        /// How it shows.
+        problem: String,
+    },
+    /// Written by a later wavemill.
+    #[error("{path}: format {found}; this wavemill-train reads up to {FORMAT}: use a newer one")]
+    Newer {
+        /// The list.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+    },
+    /// Columns that are no table.
+    #[error("cannot make a list of the tracks that the run trains on")]
+    Make(#[from] ParquetError),
+}
+
+impl TrainingListError {
+    /// The same, naming the file without its folder.
+    fn without_folder(mut self) -> Self {
+        match &mut self {
+            Self::Read { path, .. } | Self::Damaged { path, .. } | Self::Newer { path, .. } => {
+                *path = path.file_name().map(PathBuf::from).unwrap_or_default();
+            }
+            Self::Make(_) => {}
+        }
+        self
+    }
+}
+
+/// A track that a run trained on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct TrainedTrack {
+    track_id: i64,
+    /// `None` where unknown.
+    artist_id: Option<i64>,
+    /// Of its recording; `None` where unknown.
+    audio_blake3: Option<Box<str>>,
+}
+
+/// The tracks that a run trained on, in the order of their ids.
+///
+/// A track is there once, or once for each version on which it was another recording or by another artist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TrainingList {
+    tracks: BTreeSet<TrainedTrack>,
+}
+
+/// What the file says of itself.
+#[derive(Serialize, Deserialize)]
+struct Metadata {
+    format: u32,
+    /// Of the values, since Parquet does not tell changed bytes from others.
+    blake3: String,
+}
+
+impl TrainingList {
+    /// The tracks of a training side.
+    pub(super) fn of(data: &Dataset) -> Self {
+        let rows = data.rows();
+        let mut seen = HashSet::new();
+        let mut tracks = BTreeSet::new();
+        for row in data.rows_of(Side::Training) {
+            let row = row as usize;
+            // Segments of a track, and its copies at another tempo, are one track.
+            if !seen.insert(rows.track_ids[row]) {
+                continue;
+            }
+            let hash = &rows.audio_blake3s[row];
+            tracks.insert(TrainedTrack {
+                track_id: rows.track_ids[row],
+                artist_id: rows.artist_ids[row],
+                audio_blake3: Some(hash.clone()).filter(|hash| !hash.is_empty()),
+            });
+        }
+        Self { tracks }
+    }
+
+    /// The list in a run's folder; `None` where it has none, as runs had before lists were kept.
+    ///
+    /// # Errors
+    /// [`TrainingListError::Read`], [`TrainingListError::Damaged`], [`TrainingListError::Newer`].
+    pub(crate) fn read(run: &RunDir) -> Result<Option<Self>, TrainingListError> {
+        let path = run.training_list();
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(TrainingListError::Read { path, source }),
+            Ok(file) => file,
+        };
+        // The Parquet reader panics at some damaged pages.
+        match catch_unwind(AssertUnwindSafe(|| Self::from_parquet(file, &path))) {
+            Ok(read) => read.map(Some),
+            Err(_panic) => Err(damaged(&path, "its pages cannot be read")),
+        }
+    }
+
+    /// Each track as one that a test is compared with.
+    pub(crate) fn members(&self) -> Vec<Member<'_>> {
+        let mut members = Vec::with_capacity(self.tracks.len());
+        for track in &self.tracks {
+            members.push(Member {
+                track_id: track.track_id,
+                artist_id: track.artist_id,
+                album_id: None,
+                audio_blake3: track.audio_blake3.as_deref(),
+            });
+        }
+        members
+    }
+
+    fn add(&mut self, other: Self) {
+        self.tracks.extend(other.tracks);
+    }
+
+    fn is_within(&self, other: &Self) -> bool {
+        self.tracks.is_subset(&other.tracks)
+    }
+
+    /// blake3 of the values, in hex.
+    fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for track in &self.tracks {
+            hasher.update(&track.track_id.to_le_bytes());
+            hasher.update(&[u8::from(track.artist_id.is_some())]);
+            hasher.update(&track.artist_id.unwrap_or_default().to_le_bytes());
+            // Its length first, so that no two lists give the same bytes.
+            let recording = track.audio_blake3.as_deref().unwrap_or_default();
+            hasher.update(&(recording.len() as u64).to_le_bytes());
+            hasher.update(recording.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    fn to_parquet(&self) -> Result<Vec<u8>, ParquetError> {
+        let fields = vec![
+            Field::new("track_id", DataType::Int64, false),
+            Field::new("artist_id", DataType::Int64, true),
+            Field::new("audio_blake3", DataType::Utf8, true),
+        ];
+        let track_ids = self.tracks.iter().map(|track| track.track_id);
+        let artist_ids = self.tracks.iter().map(|track| track.artist_id);
+        let recordings = self
+            .tracks
+            .iter()
+            .map(|track| track.audio_blake3.as_deref());
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(track_ids)),
+            Arc::new(artist_ids.collect::<Int64Array>()),
+            Arc::new(recordings.collect::<StringArray>()),
+        ];
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+
+        let metadata = Metadata {
+            format: FORMAT,
+            blake3: self.hash(),
+        };
+        // A number and a hash: always JSON.
+        let json = serde_json::to_string(&metadata).unwrap_or_default();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_key_value_metadata(Some(vec![KeyValue::new(METADATA_KEY.to_owned(), json)]))
+            .build();
+
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties))?;
+        writer.write(&rows)?;
+        writer.close()?;
+        Ok(bytes)
+    }
+
+    fn from_parquet(file: File, path: &Path) -> Result<Self, TrainingListError> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+            .map_err(|error| damaged(path, error.to_string()))?;
+
+        let pairs = builder.metadata().file_metadata().key_value_metadata();
+        let text = pairs
+            .into_iter()
+            .flatten()
+            .find(|pair| pair.key == METADATA_KEY)
+            .and_then(|pair| pair.value.as_deref());
+        let metadata: Metadata = serde_json::from_str(text.unwrap_or_default())
+            .map_err(|_| damaged(path, "it does not say what it is"))?;
+        if metadata.format > FORMAT {
+            return Err(TrainingListError::Newer {
+                path: path.to_owned(),
+                found: metadata.format,
+            });
+        }
+
+        let batches = builder
+            .build()
+            .map_err(|error| damaged(path, error.to_string()))?;
+        let mut list = Self::default();
+        for batch in batches {
+            let batch = batch.map_err(|error| damaged(path, error.to_string()))?;
+            list.append(&batch)
+                .map_err(|problem| damaged(path, problem))?;
+        }
+        if list.hash() != metadata.blake3 {
+            return Err(damaged(path, "other values than were written"));
+        }
+        Ok(list)
+    }
+
+    /// Adds the rows of a batch, or says what is wrong with it.
+    fn append(&mut self, batch: &RecordBatch) -> Result<(), String> {
+        let track_ids = column(batch, "track_id", &DataType::Int64)?.as_primitive::<Int64Type>();
+        let artist_ids = column(batch, "artist_id", &DataType::Int64)?.as_primitive::<Int64Type>();
+        let recordings = column(batch, "audio_blake3", &DataType::Utf8)?.as_string::<i32>();
+
+        for row in 0..batch.num_rows() {
+            let artist_id = artist_ids.is_valid(row).then(|| artist_ids.value(row));
+            let recording = recordings.is_valid(row).then(|| recordings.value(row));
+            self.tracks.insert(TrainedTrack {
+                track_id: track_ids.value(row),
+                artist_id,
+                audio_blake3: recording.map(Box::from),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A column of this name and type, or what is wrong.
+fn column<'a>(
+    batch: &'a RecordBatch,
+    name: &str,
+    wanted: &DataType,
+) -> Result<&'a ArrayRef, String> {
+    batch
+        .column_by_name(name)
+        .filter(|column| column.data_type() == wanted)
+        .ok_or_else(|| format!("no column {name} of {wanted}"))
+}
+
+fn damaged(path: &Path, problem: impl Into<String>) -> TrainingListError {
+    TrainingListError::Damaged {
+        path: path.to_owned(),
+        problem: problem.into(),
+    }
+}
+
+/// Writes the list of a run that trains on `data`, and on what `inherited` says. One that goes on keeps what it has.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(super) fn keep(
+    run: &RunDir,
+    goes_on: bool,
+    data: &Dataset,
+    inherited: Option<TrainingList>,
+) -> Result<(), RunError> {
+    let mut list = TrainingList::of(data);
+    list.add(inherited.unwrap_or_default());
+
+    // A run that begins anew in its folder may do so on other rows than before.
+    if goes_on {
+        match TrainingList::read(run) {
+            Ok(Some(kept)) if list.is_within(&kept) => return Ok(()),
+            // Files that were passed over before may have been restored since.
+            Ok(Some(kept)) => list.add(kept),
+            // Lost, or damaged: the store is the very one, and says what is trained on.
+            Ok(None) | Err(_) => {}
+        }
+    }
+
+    let bytes = list.to_parquet().map_err(TrainingListError::from)?;
+    Ok(run.write_training_list(&bytes)?)
+}
+
+/// What a run of another version knows of a side.
+pub(crate) struct KnownSide {
+    /// For the scores.
+    pub leaks: Leaks,
+    /// To be said before them.
+    pub warning: Option<String>,
+}
+
+/// Compares `side` with the tracks that the run in `run`, which `name` is a word for, trained on.
+pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -> KnownSide {
+    let test = evaluate::members(data, side);
+    let leaks = evaluate::leaks(data, side);
+    let split = side.name();
+
+    // A score can be had without the list, but nobody should take it for one of unknown tracks.
+    let problem = match TrainingList::read(run) {
+        Ok(Some(list)) => {
+            let leaks = leaks.compared_with_run(Some(&list.members()), test);
+            let warning = leaks.warning(name);
+            return KnownSide { leaks, warning };
+        }
+        Ok(None) => format!("{name} keeps no list of the tracks that it trained on"),
+        Err(error) => words(&error),
+    };
+    KnownSide {
+        leaks: leaks.compared_with_run(None, test),
+        warning: Some(format!(
+            "{problem}; so the {split} tracks, which are of another version, cannot be compared with those"
+        )),
+    }
+}
+
+/// The run, if any, whose weights another run starts from.
+pub(super) struct StartRun {
+    /// What it knows of the sides that are scored, in words.
+    pub warnings: Vec<String>,
+    /// Its tracks.
+    pub list: Option<TrainingList>,
+}
+
+impl StartRun {
+    /// The run in whose folder `weights` lie, unless that is `own`.
+    pub(super) fn of(weights: &Path, own: &Path, data: &Dataset) -> Self {
+        let mut start = Self {
+            warnings: Vec::new(),
+            list: None,
+        };
+        let Some(run) = run_around(weights) else {
+            start.warnings.extend(exported_elsewhere(weights, data));
+            return start;
+        };
+        if own.canonicalize().is_ok_and(|own| own == run.path()) {
+            return start;
+        }
+
+        let name = format!("run {} (model.init)", run.id());
+        let list = match TrainingList::read(&run) {
+            Ok(Some(list)) => list,
+            Ok(None) => {
+                start.warnings.push(format!(
+                    "{name} keeps no list of the tracks that it trained on; so validation and test tracks cannot be \
+                     compared with those"
+                ));
+                return start;
+            }
+            Err(error) => {
+                // A result, in which this comes to stand, holds no path of this machine.
+                start.warnings.push(format!(
+                    "{name}: {}; so validation and test tracks cannot be compared with those that it trained on",
+                    words(&error.without_folder())
+                ));
+                return start;
+            }
+        };
+
+        // Of tracks that this run trains on as well, its own leaks tell all.
+        if !list.is_within(&TrainingList::of(data)) {
+            let trained = list.members();
+            for side in [Side::Test, Side::Validation] {
+                let test = evaluate::members(data, side);
+                let leaks = evaluate::leaks(data, side).compared_with_run(Some(&trained), test);
+                start.warnings.extend(leaks.warning(&name));
+            }
+        }
+        start.list = Some(list);
+        start
+    }
+}
+
+/// The run in whose folder a file lies, at any depth.
+fn run_around(file: &Path) -> Option<RunDir> {
+    let file = file.canonicalize().ok()?;
+    let mut folders = file.ancestors().skip(1);
+    folders.find_map(|folder| {
+        RunDir::open(folder)
+            .ok()
+            .filter(|run| run.checkpoints().is_dir())
+    })
+}
+
+/// What is to be said of weights that a run of another version left, and that lie in no run's folder.
+fn exported_elsewhere(weights: &Path, data: &Dataset) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Card {
+        manifest_hash: String,
+    }
+
+    let card = safetensors::metadata(weights, export::METADATA_KEY)?;
+    let card: Card = serde_json::from_str(&card).ok()?;
+    if card.manifest_hash == data.store().manifest_hash() {
+        return None;
+    }
+    let name = weights.file_name().unwrap_or_default().to_string_lossy();
+    Some(format!(
+        "{name} (model.init) comes from a run on another version, and lies in no run's folder; so validation and test \
+         tracks cannot be compared with those that the run trained on"
+    ))
+}
+
+/// An error and its cause in one line.
+fn words(error: &TrainingListError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::dataset::fixture::Fixture;
+    use crate::testing::{config, opened};
+
+    fn run(folder: &TempDir, id: &str) -> RunDir {
+        let run = RunDir::create(folder.path(), id).expect("a folder");
+        run.write_config("").expect("room");
+        run
+    }
+
+    fn data(clips: usize, sets: &[&str]) -> (TempDir, Arc<Dataset>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let fixture = Fixture {
+            clips,
+            segments: 2,
+            stretched: true,
+            ..Fixture::default()
+        };
+        let data = opened(&fixture, &config(sets), &folder);
+        (folder, data)
+    }
+
+    fn read(run: &RunDir) -> Result<Option<TrainingList>, String> {
+        TrainingList::read(run).map_err(|error| words(&error))
+    }
+
+    #[test]
+    fn each_track_is_there_once_and_comes_back() {
+        let (_store, data) = data(96, &[]);
+        let list = TrainingList::of(&data);
+        // Ten of twelve artists are in training; two segments and a copy of each are four rows.
+        assert_eq!(data.rows_of(Side::Training).len(), 4 * 80);
+        let members = list.members();
+        assert_eq!(members.len(), 80);
+        for member in &members {
+            let has_artist = member.track_id % 7 != 6;
+            assert_eq!(member.artist_id.is_some(), has_artist, "{member:?}");
+            assert!(member.audio_blake3.is_some(), "{member:?}");
+        }
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = run(&folder, "a-1");
+        assert_eq!(read(&run), Ok(None));
+        keep(&run, false, &data, None).expect("room");
+        assert_eq!(read(&run), Ok(Some(list)));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_keeps_its_list_and_one_that_begins_has_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = run(&folder, "a-1");
+        let (_few, few) = data(48, &[]);
+        let (_all, all) = data(96, &[]);
+        let [list_of_few, list_of_all] = [&few, &all].map(|data| TrainingList::of(data));
+        let inode = || fs::metadata(run.training_list()).expect("a file").ino();
+
+        keep(&run, false, &few, None).expect("room");
+        let first = inode();
+        keep(&run, true, &few, None).expect("room");
+        assert_eq!(inode(), first, "it is not written again");
+
+        // A file that was passed over is back; then it is lost again.
+        keep(&run, true, &all, None).expect("room");
+        assert_eq!(read(&run), Ok(Some(list_of_all.clone())));
+        keep(&run, true, &few, None).expect("room");
+        assert_eq!(read(&run), Ok(Some(list_of_all.clone())));
+
+        // Begun anew, before there was a checkpoint.
+        keep(&run, false, &few, None).expect("room");
+        assert_eq!(read(&run), Ok(Some(list_of_few.clone())));
+        fs::write(run.training_list(), "no list").expect("room");
+        keep(&run, true, &few, None).expect("room");
+        assert_eq!(read(&run), Ok(Some(list_of_few)));
+        keep(&run, false, &few, Some(list_of_all.clone())).expect("room");
+        assert_eq!(read(&run), Ok(Some(list_of_all)));
+
+        let left = fs::read_dir(run.path()).expect("a folder").count();
+        assert_eq!(left, 3, "checkpoints, configuration and list");
+    }
+
+    #[test]
+    fn a_damaged_list_is_told_whatever_is_wrong_with_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = run(&folder, "a-1");
+        let (_store, data) = data(12, &[]);
+        keep(&run, false, &data, None).expect("room");
+        let whole = read(&run).expect("a list").expect("a list");
+        let bytes = fs::read(run.training_list()).expect("a file");
+        let name = run.training_list().display().to_string();
+
+        let mut told = 0;
+        let mut broken: Vec<Vec<u8>> = (0..bytes.len()).map(|end| bytes[..end].to_vec()).collect();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x55;
+            broken.push(flipped);
+        }
+        for bytes in &broken {
+            fs::write(run.training_list(), bytes).expect("room");
+            match read(&run) {
+                // What was changed says nothing of a track.
+                Ok(list) => assert_eq!(list.as_ref(), Some(&whole)),
+                Err(said) => {
+                    assert!(said.contains(&name), "{said}");
+                    assert!(said.contains("restore it from a copy"), "{said}");
+                    told += 1;
+                }
+            }
+        }
+        assert!(told > bytes.len(), "{told} of {}", broken.len());
+
+        let known = known_side(&run, "this run", &data, Side::Test);
+        let said = known.warning.expect("a warning");
+        assert!(said.contains("cannot be compared"), "{said}");
+        assert!(known.leaks.shared.is_empty());
+    }
+
+    #[test]
+    fn a_later_format_is_no_damage() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = run(&folder, "a-1");
+        let (_store, data) = data(12, &[]);
+        let bytes = TrainingList::of(&data).to_parquet().expect("a list");
+        let text = b"{\"format\":1,";
+        let at = bytes.windows(text.len()).position(|window| window == text);
+        let mut later = bytes.clone();
+        later[at.expect("its metadata") + text.len() - 2] = b'2';
+        run.write_training_list(&later).expect("room");
+        let said = read(&run).expect_err("later");
+        assert!(
+            said.contains("format 2") && said.contains("newer"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_another_run_knows_is_said_where_its_weights_are_the_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = run(&folder, "b-1");
+        let first = run(&folder, "a-1");
+        let weights = first.path().join("exported.safetensors");
+        fs::write(&weights, "").expect("room");
+        let (_store, by_artist) = data(96, &[]);
+        let (_other, stratified) = data(96, &["data.split=stratified"]);
+        let start = |data: &Dataset| StartRun::of(&weights, own.path(), data);
+
+        let said = start(&stratified).warnings;
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].starts_with("run a-1 (model.init) keeps no list")
+                && said[0].contains("cannot be compared"),
+            "{said:?}"
+        );
+
+        keep(&first, false, &by_artist, None).expect("room");
+        let found = start(&stratified);
+        let [test, validation] = &found.warnings[..] else {
+            panic!("{:?}", found.warnings);
+        };
+        // Each tenth clip; of 12 artists two were no training. Artists are known of six clips in seven.
+        assert!(
+            test.ends_with("by artists that run a-1 (model.init) trained on"),
+            "{test}"
+        );
+        assert!(test.starts_with("of 9 test tracks, "), "{test}");
+        assert!(
+            validation.starts_with("of 9 validation tracks, "),
+            "{validation}"
+        );
+        assert_eq!(found.list, Some(TrainingList::of(&by_artist)));
+
+        // Its own training side holds all that the other one saw.
+        assert_eq!(start(&by_artist).warnings, Vec::<String>::new());
+        let within = StartRun::of(&weights, first.path(), &stratified);
+        assert!(within.warnings.is_empty() && within.list.is_none());
+        let elsewhere = folder.path().join("exported.safetensors");
+        fs::write(&elsewhere, "").expect("room");
+        let alone = StartRun::of(&elsewhere, own.path(), &stratified);
+        assert!(alone.warnings.is_empty() && alone.list.is_none());
+
+        // As `export` writes it to any place.
+        let export_of = |manifest_hash: &str| {
+            let card = format!("{{\"manifest_hash\":\"{manifest_hash}\"}}");
+            let metadata = [(export::METADATA_KEY, card)];
+            safetensors::write(&elsewhere, &[], &metadata).expect("room");
+            StartRun::of(&elsewhere, own.path(), &stratified).warnings
+        };
+        assert!(export_of(stratified.store().manifest_hash()).is_empty());
+        let said = export_of("another");
+        assert!(
+            said[0].starts_with(
+                "exported.safetensors (model.init) comes from a run on another version"
+            ),
+            "{said:?}"
+        );
+
+        fs::write(first.training_list(), "no list").expect("room");
+        let said = start(&stratified).warnings;
+        assert!(
+            said[0].starts_with("run a-1 (model.init): training.parquet is damaged")
+                && !said[0].contains(&folder.path().display().to_string()),
+            "{said:?}"
+        );
+    }
+}
