@@ -30,6 +30,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_track_that_comes_back_has_its_old_side,
         ),
         Trial::test(
+            "grow::a_track_that_comes_back_is_no_renamed_copy",
+            a_track_that_comes_back_is_no_renamed_copy,
+        ),
+        Trial::test(
             "grow::a_corrected_artist_takes_its_group_to_training",
             a_corrected_artist_takes_its_group_to_training,
         ),
@@ -254,6 +258,26 @@ fn a_track_that_comes_back_has_its_old_side() -> Result<(), Failed> {
     let told = next_version(&table, &[])?;
     same("new", told["new"].as_u64(), Some(1))?;
     same("sides", sides(&store, 3)?, sides(&store, 1)?)
+}
+
+/// Its copy vanishes when it comes back, as if the copy had its name now.
+fn a_track_that_comes_back_is_no_renamed_copy() -> Result<(), Failed> {
+    let mut table = Table::new("copy", 60);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    let trained = some_track(&store, "training")?;
+    let tested = some_track(&store, "test")?;
+    let voice = table.row(trained).voice;
+
+    table.row(tested).voice = voice;
+    next_version(&table, &[])?;
+    table.remove(tested);
+    next_version(&table, &[])?;
+    table.remove(trained);
+    table.add(tested).voice = voice;
+    next_version(&table, &[])?;
+    let [before, after] = [sides(&store, 1)?, sides(&store, 4)?];
+    same("sides", &after[&key(tested)], &before[&key(tested)])
 }
 
 /// A track that was trained on turns out to be by an artist of test: all tracks of that artist leave test.

@@ -58,6 +58,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_damaged_parent_is_decoded_again_and_said,
         ),
         Trial::test(
+            "takeover::a_lost_file_hides_no_segment",
+            a_lost_file_hides_no_segment,
+        ),
+        Trial::test(
+            "takeover::keys_of_a_damaged_file_are_not_believed",
+            keys_of_a_damaged_file_are_not_believed,
+        ),
+        Trial::test(
             "takeover::killed_between_the_receipts_of_a_shard",
             killed_between_the_receipts_of_a_shard,
         ),
@@ -354,6 +362,54 @@ fn a_damaged_parent_is_decoded_again_and_said() -> Result<(), Failed> {
     let ran = run(&mut twins.table.extract(&["--new-version"])?).exits(0)?;
     ran_says(&ran.err, &["lost or damaged", "computed again"])?;
     run(wavemill(["verify", "--version", "3", "--store"]).arg(&twins.store)).exits(0)?;
+    Ok(())
+}
+
+/// The other segments of a clip are in files that are there.
+fn a_lost_file_hides_no_segment() -> Result<(), Failed> {
+    let table = Table::new("hidden", TRACKS);
+    let segments = [
+        ("rule = \"artist\"", "rule = \"segment\""),
+        ("duration_s = 0.25", "duration_s = 0.25\nsegment_s = 0.05"),
+    ];
+    table.set_recipe(MFCC, &segments);
+    let mut twins = Twins::new(table, &[])?;
+    for store in [&twins.store, &twins.recomputed] {
+        let files = manifest(store, 1)?.files;
+        let lost = files
+            .iter()
+            .find(|file| file.split.as_deref() == Some("test"));
+        fs::remove_file(store.join(&lost.ok_or("no file")?.path))?;
+    }
+    // Every shard is written anew.
+    twins.table.row(3).genre = "Blues";
+    twins.next(&[])?;
+    Ok(())
+}
+
+/// The first feature has wrong keys, and rows of the second are taken over.
+fn keys_of_a_damaged_file_are_not_believed() -> Result<(), Failed> {
+    let plain = ["--set", "shards.compression=none"];
+    let mut twins = Twins::new(by_column("keys", MFCC, &[]), &plain)?;
+    for store in [&twins.store, &twins.recomputed] {
+        let files = manifest(store, 1)?.files;
+        let file = files.iter().find(|file| file.feature.is_some());
+        let path = store.join(&file.ok_or("no file")?.path);
+        let mut bytes = fs::read(&path)?;
+        let keys = bytes.windows(9).enumerate();
+        let mut keys = keys.filter(|(_, name)| name.starts_with(b"a/0") && name.ends_with(b".wav"));
+        let at = keys.next().ok_or("no key")?.0;
+        bytes[at + 4] ^= 1;
+        fs::write(path, bytes)?;
+    }
+
+    let only_mfcc = [(
+        "name = \"log_mel\"\nop = \"mel\"",
+        "name = \"mel\"\nop = \"mel\"\nfmin = 50.0",
+    )];
+    set_recipe(&twins.table, MFCC, &only_mfcc);
+    twins.table.row(3).genre = "Blues";
+    twins.next(&plain)?;
     Ok(())
 }
 

@@ -280,6 +280,11 @@ pub struct KeptSides {
 }
 
 impl KeptSides {
+    /// Whether a clip of this key ever had a side.
+    pub(crate) fn has_placed(&self, clip_key: &str) -> bool {
+        self.artist.side(&track_group(clip_key)).is_some()
+    }
+
     /// Clips that had another key: `renames` has the one before, by that of today.
     pub(crate) fn rename(&mut self, renames: &HashMap<String, String>) {
         for groups in [&mut self.artist, &mut self.stratified] {

@@ -8,6 +8,7 @@ use wavemill_schemas::samples::samples_in;
 use super::FeaturePlan;
 use crate::decode;
 use crate::plan::segments::segments_at_most;
+use crate::shards::TAKEN_BATCH_ROWS;
 
 /// A row beside its tensors: the struct, its list of tensors, and what malloc adds to each.
 const ROW_BYTES: u64 = 192;
@@ -118,7 +119,8 @@ impl FeaturePlan {
         let clip_s = self.clip_s(f64::from(duration_s));
         let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
         let largest = self.encode_bytes(row_samples) / ENCODE_COPIES;
-        self.taken_bytes(duration_s).0 + TAKEN_COPIES * n_rows * largest
+        let at_a_time = n_rows.min(TAKEN_BATCH_ROWS as u64);
+        self.taken_bytes(duration_s).0 + TAKEN_COPIES * at_a_time * largest
     }
 
     /// Bytes of `n_pcm` samples. A device takes them from where the decoder wrote them; but there are rates that it does not

@@ -3,6 +3,7 @@
 //! Here it is read, and nothing is decided: a plan is a pure function of what these functions give and of today's rows.
 
 mod inputs;
+mod rejects;
 mod rows;
 mod sides;
 mod table;
@@ -10,6 +11,7 @@ mod table;
 use std::collections::{BTreeMap, HashMap};
 
 pub(crate) use self::inputs::{ParentInput, inputs};
+pub(crate) use self::rejects::rejects;
 pub(crate) use self::rows::{RowIndex, files_of, row_index};
 pub(crate) use self::sides::{has_sides, kept_sides};
 pub(crate) use self::table::{read_table, text};

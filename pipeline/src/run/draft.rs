@@ -55,7 +55,7 @@ impl<'j> DraftInputs<'j, '_> {
         known: &mut KnownInputs,
     ) -> Result<Draft<'j>, RunError> {
         self.course.enter(Phase::Planning, 0);
-        let renames = match &parent {
+        let mut renames = match &parent {
             Some(parent) => renames::find(self, parent, known)?,
             None => Renames::new(),
         };
@@ -72,6 +72,8 @@ impl<'j> DraftInputs<'j, '_> {
 
         let mut kept_sides = self.kept_sides(parent.as_ref())?;
         if let Some(kept) = &mut kept_sides {
+            // A key that was placed before is that clip again, whatever its file holds.
+            renames.retain(|now, _| !kept.has_placed(now));
             kept.rename(&renames);
         }
         let draft = self.draft_with(parent, kept_sides.as_ref(), &kept_counts)?;

@@ -66,8 +66,16 @@ pub(super) fn forecast(
         let rows = match (&mut parent_rows, parent) {
             (_, None) => None,
             _ if !is_taken => None,
-            (Some(rows), _) => Some(&*rows),
-            (none, Some(parent)) => Some(&*none.insert(ParentRows::new(store, parent, renames)?)),
+            (Some(rows), _) => Some(rows),
+            (none, Some(parent)) => Some(none.insert(ParentRows::new(store, parent, renames)?)),
+        };
+        let first = pass.features.first().and_then(|&n| kept[n]);
+        let rows: Option<&ParentRows<'_>> = match (rows, first) {
+            (Some(rows), Some(first)) => {
+                rows.index_by(first, settings.threads)?;
+                Some(rows)
+            }
+            _ => None,
         };
 
         let mut n_clips = 0;

@@ -171,6 +171,8 @@ impl<'a> EarlierRuns<'a> {
         // A receipt is named by its shard, and the key tells whether that is still the same: clips may have changed.
         let own = self.own.remove(&file).filter(|own| own.key == key);
         let own = own.filter(|own| own.is_computed || !self.recompute);
+        // A panic may not come again: a run that goes on is to make what one does that was not stopped.
+        let own = own.filter(|own| !has_panic(own));
         if let Some(own) = own
             && self.is_there(&own)?
         {
@@ -214,13 +216,17 @@ impl EarlierRuns<'_> {
     }
 }
 
+fn has_panic(receipt: &Receipt) -> bool {
+    let mut rejects = receipt.rejects.iter();
+    rejects.any(|reject| reject.reason == Reason::WorkerPanic)
+}
+
 /// Whether the rejects of another plan's file are rejects of this plan too. Those of the stage `features` depend on all
 /// features of a plan, and a panic may not come again.
 fn rejects_hold(receipt: &Receipt, features_id: &str) -> bool {
-    receipt.rejects.iter().all(|reject| {
-        let is_of_features = reject.stage == Stage::Features && receipt.features != features_id;
-        reject.reason != Reason::WorkerPanic && !is_of_features
-    })
+    let mut rejects = receipt.rejects.iter();
+    let is_of_features = rejects.any(|reject| reject.stage == Stage::Features);
+    !has_panic(receipt) && (!is_of_features || receipt.features == features_id)
 }
 
 /// What is known today of a shard's inputs.

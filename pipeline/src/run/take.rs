@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
-use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_schemas::recipe::SplitRule;
+use wavemill_schemas::reject::Reject;
 
 use super::RunError;
 use super::known::KnownInputs;
@@ -47,7 +48,9 @@ pub(super) struct ParentRows<'a> {
     store: &'a Store,
     parent: &'a Parent,
     inputs: HashMap<String, ParentInput>,
+    /// By the files of the feature `indexed`.
     index: RowIndex,
+    indexed: String,
     /// Clips that were rejected for what their files hold.
     rejects: HashMap<String, Reject>,
     renames: &'a Renames,
@@ -65,18 +68,50 @@ impl<'a> ParentRows<'a> {
         parent: &'a Parent,
         renames: &'a Renames,
     ) -> Result<Self, RunError> {
-        let first = parent.manifest.features.first();
-        let files = first.map(|feature| parent::files_of(parent, &feature.name));
-        let (index, unreadable) = parent::row_index(store, &files.unwrap_or_default())?;
         Ok(Self {
             store,
             parent,
             inputs: parent::inputs(store, &parent.manifest)?,
-            index,
-            warnings: unreadable.into_iter().map(computed_again).collect(),
-            rejects: rejects(store, parent)?,
+            index: RowIndex::new(),
+            indexed: String::new(),
+            warnings: Vec::new(),
+            rejects: parent::rejects(store, &parent.manifest),
             renames,
         })
+    }
+
+    /// Finds rows by the files of `feature`, which is the parent's.
+    ///
+    /// What files say of their rows is not believed before they are compared with their blake3. Those that rows are taken
+    /// from are, later. That is enough where a clip lies in one file: a damaged one gives no row. Under the rule `segment` a
+    /// clip lies in several, and a damaged one could hide some of its rows: there all files have to be sound.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub(super) fn index_by(
+        &mut self,
+        feature: &FeatureEntry,
+        threads: usize,
+    ) -> Result<(), RunError> {
+        if self.indexed == feature.name {
+            return Ok(());
+        }
+        self.indexed.clone_from(&feature.name);
+
+        let files = parent::files_of(self.parent, &feature.name);
+        let (index, mut unsound) = parent::row_index(self.store, &files)?;
+        self.index = index;
+        if self.parent.manifest.recipe.split.rule == SplitRule::Segment {
+            let numbered: Vec<(usize, &FileEntry)> = files.into_iter().enumerate().collect();
+            let damaged = self.damaged_files(&numbered, threads)?;
+            unsound = damaged.into_iter().map(|(_, entry)| entry).collect();
+            if !unsound.is_empty() {
+                self.index.clear();
+            }
+        }
+        self.warnings
+            .extend(unsound.into_iter().map(computed_again));
+        Ok(())
     }
 
     /// What a pass takes over. `kept`: its features, as the parent stores them. Files of the parent that are damaged are
@@ -92,6 +127,9 @@ impl<'a> ParentRows<'a> {
         known: &KnownInputs,
         threads: usize,
     ) -> Result<(TakenRows, Vec<String>), RunError> {
+        if let Some(first) = kept.first() {
+            self.index_by(first, threads)?;
+        }
         let mut taken = TakenRows {
             columns: kept.iter().map(|&entry| entry.clone()).collect(),
             ..TakenRows::default()
@@ -112,6 +150,8 @@ impl<'a> ParentRows<'a> {
         });
         let mut warnings = std::mem::take(&mut self.warnings);
         warnings.extend(damaged.warnings);
+        warnings.sort();
+        warnings.dedup();
         Ok((taken, warnings))
     }
 
@@ -152,9 +192,7 @@ impl<'a> ParentRows<'a> {
             .iter()
             .map(|entry| parent::files_of(self.parent, &entry.name))
             .collect();
-        let first = self.parent.manifest.features.first();
-        let indexed = first.map(|first| parent::files_of(self.parent, &first.name));
-        let indexed = indexed.unwrap_or_default();
+        let indexed = parent::files_of(self.parent, &self.indexed);
 
         let mut wanted = BTreeSet::new();
         for clip in taken.clips.values() {
@@ -233,20 +271,4 @@ struct Damaged {
     shards: BTreeSet<usize>,
     /// A sentence for each file.
     warnings: Vec<String>,
-}
-
-/// Rejects of the parent that follow from a clip's file alone. Those of the stage `features` follow from all features of
-/// a plan, and a panic may not come again. Without receipts such clips are decoded again.
-fn rejects(store: &Store, parent: &Parent) -> Result<HashMap<String, Reject>, StoreError> {
-    let mut rejects = HashMap::new();
-    for receipt in store.receipts(&parent.manifest.plan_id)?.into_values() {
-        for reject in receipt.rejects {
-            let is_of_file =
-                reject.stage != Stage::Features && reject.reason != Reason::WorkerPanic;
-            if let Some(clip_key) = reject.clip_key.clone().filter(|_| is_of_file) {
-                rejects.insert(clip_key, reject);
-            }
-        }
-    }
-    Ok(rejects)
 }

@@ -22,7 +22,7 @@ pub(crate) use finished::FinishedShards;
 pub(crate) use key::KeyInputs;
 pub(crate) use rows::{AudioFacts, FeatureRow, Tensor};
 pub(crate) use stats::values as tensor_values;
-pub(crate) use taken::{RowReader, RowRun, TakenClip, TakenRow, TakenRows};
+pub(crate) use taken::{RowReader, RowRun, TAKEN_BATCH_ROWS, TakenClip, TakenRow, TakenRows};
 pub(crate) use write::{FinishedShard, Outcome, ShardTask, ShardWriter, WriterArgs};
 
 /// What can go wrong while shards are written.

@@ -11,8 +11,8 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Int32Type, UInt8Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelector,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
@@ -23,6 +23,9 @@ use wavemill_schemas::tables::shape_column;
 use super::ShardError;
 use super::rows::Tensor;
 use crate::source::InputSeen;
+
+/// Rows of a clip that are read at a time: what Parquet makes of them lies beside the rows.
+pub(crate) const TAKEN_BATCH_ROWS: usize = 4;
 
 /// Shards whose files a thread keeps open.
 const OPEN_SHARDS: usize = 8;
@@ -126,14 +129,23 @@ impl<'a> RowReader<'a> {
                 path: open.path.clone(),
                 source,
             };
-            let batch = open.read(run, feature, number == 0).map_err(failed)?;
-            // All features hold the same rows, so one of them tells of the clip.
-            if number == 0 {
-                append_rows(&batch, rows).map_err(failed)?;
+            let mut n_read = 0;
+            for batch in open.read(run, feature, number == 0).map_err(failed)? {
+                let batch = batch.map_err(|error| failed(error.into()))?;
+                // All features hold the same rows, so one of them tells of the clip.
+                if number == 0 {
+                    append_rows(&batch, rows).map_err(failed)?;
+                }
+                let tensors = tensors(&batch, feature).map_err(failed)?;
+                for (row, tensor) in rows[first + n_read..].iter_mut().zip(tensors) {
+                    row.tensors.push(tensor);
+                }
+                n_read += batch.num_rows();
             }
-            let tensors = tensors(&batch, feature).map_err(failed)?;
-            for (row, tensor) in rows[first..].iter_mut().zip(tensors) {
-                row.tensors.push(tensor);
+
+            if n_read != run.n {
+                let problem = format!("row group {} has {n_read} rows of {}", run.group, run.n);
+                return Err(failed(ParquetError::General(problem)));
             }
         }
         Ok(())
@@ -174,13 +186,13 @@ impl OpenFile {
         })
     }
 
-    /// The rows of `run`: the feature's tensor, and what else is taken over where `with_facts`.
+    /// The rows of `run`, a few at a time: the feature's tensor, and what else is taken over where `with_facts`.
     fn read(
         &self,
         run: &RowRun,
         feature: &FeatureEntry,
         with_facts: bool,
-    ) -> Result<RecordBatch, ParquetError> {
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
         let shape = shape_column(&feature.name);
         let mut names = vec![feature.name.as_str()];
         if is_ragged(feature) {
@@ -199,21 +211,12 @@ impl OpenFile {
         let selection = vec![RowSelector::skip(run.first), RowSelector::select(run.n)];
 
         let file = self.file.try_clone()?;
-        let reader =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
-                .with_projection(mask)
-                .with_row_groups(vec![run.group])
-                .with_row_selection(RowSelection::from(selection))
-                .with_batch_size(run.n)
-                .build()?;
-        let mut batches = reader.collect::<Result<Vec<_>, _>>()?;
-        match batches.pop() {
-            Some(batch) if batches.is_empty() && batch.num_rows() == run.n => Ok(batch),
-            _ => Err(ParquetError::General(format!(
-                "row group {} has no {} rows from {} on",
-                run.group, run.n, run.first
-            ))),
-        }
+        ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_projection(mask)
+            .with_row_groups(vec![run.group])
+            .with_row_selection(RowSelection::from(selection))
+            .with_batch_size(TAKEN_BATCH_ROWS)
+            .build()
     }
 }
 
