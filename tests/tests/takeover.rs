@@ -79,6 +79,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_renamed_folder_is_the_same_clips,
         ),
         Trial::test(
+            "takeover::what_differs_is_told_before_and_after",
+            what_differs_is_told_before_and_after,
+        ),
+        Trial::test(
             "takeover::without_receipts_rows_are_found",
             without_receipts_rows_are_found,
         ),
@@ -509,6 +513,87 @@ fn without_receipts_rows_are_found() -> Result<(), Failed> {
     let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
     let told: Value = serde_json::from_str(&ran.out)?;
     same("decoded", &told["clips_decoded"], &1.into())
+}
+
+/// By a refusal, by `--dry-run` with what the run then does, and by `diff`.
+fn what_differs_is_told_before_and_after() -> Result<(), Failed> {
+    let mut table = by_column("told", MFCC, &[]);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    table.add(24);
+    table.remove(2);
+    table.row(5).tag = "an artist";
+    table.row(6).voice = 600;
+    table.row(7).genre = "Jazz";
+    table.row(8).side = "test";
+    let row = table.rows.remove(&key(9)).unwrap();
+    table.rows.insert(key(30), row);
+
+    let refused = run(&mut table.extract(&[])?).exits(4)?;
+    refused.says(&[
+        "2 tracks added: a/024.wav, a/030.wav",
+        "2 tracks removed: a/002.wav, a/009.wav",
+        "1 label changed: a/007.wav genre: Rock -> Jazz",
+        "1 track on another side: a/008.wav training -> test",
+        "--new-version",
+    ])?;
+
+    let preview = run(&mut table.extract(&["--new-version", "--dry-run", "--json"])?).exits(0)?;
+    let preview: Value = serde_json::from_str(&preview.out)?;
+    let report = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
+    let report: Value = serde_json::from_str(&report.out)?;
+    let work = &preview["work"];
+    same("decoded", &report["clips_decoded"], &2.into())?;
+    same("to decode", &work["clips_to_decode"], &2.into())?;
+    same(
+        "to take over",
+        &work["rows_to_take_over"],
+        &report["rows_taken_over"],
+    )?;
+    for files in ["shards_reused", "files_rewritten", "files_new"] {
+        same(files, &work[files], &report[files])?;
+    }
+
+    let store = store.to_str().ok_or("no text")?;
+    let diff = ["diff", "--store", store, "1", "2"];
+    let json = run(wavemill(diff).arg("--json")).exits(0)?;
+    let json: Value = serde_json::from_str(&json.out)?;
+    for told in [&preview["changes"], &json["data"]] {
+        for (kind, n, first) in [
+            ("added", 1, serde_json::json!("a/024.wav")),
+            ("removed", 1, serde_json::json!("a/002.wav")),
+            (
+                "renamed",
+                1,
+                serde_json::json!({"from": "a/009.wav", "to": "a/030.wav"}),
+            ),
+            ("retagged", 1, serde_json::json!("a/005.wav")),
+            ("replaced", 1, serde_json::json!("a/006.wav")),
+        ] {
+            same(kind, &told[kind]["count"], &n.into())?;
+            same(kind, &told[kind]["rows"][0], &first)?;
+        }
+        same(
+            "relabelled",
+            &told["relabelled"]["rows"][0]["to"],
+            &"Jazz".into(),
+        )?;
+        same("moved", &told["moved"]["rows"][0]["to"], &"test".into())?;
+    }
+    same(
+        "a class",
+        &json["data"]["classes"]["genre"]["Jazz"]["after"],
+        &10.into(),
+    )?;
+    let rows = run(wavemill(diff).arg("--rows")).exits(0)?.out;
+    ran_says(
+        &rows,
+        &[
+            "renamed a/009.wav -> a/030.wav",
+            "tags a/005.wav",
+            "label a/007.wav",
+        ],
+    )
 }
 
 /// Its clip keys, track ids and classes are other ones then.
