@@ -8,23 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{files_below, finish, run, same_versions, start, wavemill};
-use crate::table::{Table, key};
+use crate::table::{MFCC, Table, key};
 
 /// Changes of one sequence.
 const STEPS: u32 = 10;
 
 /// Sequences, unless `WAVEMILL_GROW_SEEDS` says otherwise.
 const SEEDS: u64 = 5;
-
-const MFCC: &str = r#"
-[[features]]
-name = "mfcc"
-op = "mfcc"
-n_fft = 256
-hop_length = 128
-n_mels = 16
-n_mfcc = 8
-"#;
 
 const GENRES: [&str; 5] = ["Blues", "Folk", "Jazz", "Pop", "Rock"];
 

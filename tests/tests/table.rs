@@ -35,6 +35,17 @@ clips = 8
 row_group_rows = 4
 "#;
 
+/// A second feature, for [`Table::set_recipe`].
+pub(crate) const MFCC: &str = r#"
+[[features]]
+name = "mfcc"
+op = "mfcc"
+n_fft = 256
+hop_length = 128
+n_mels = 16
+n_mfcc = 8
+"#;
+
 const RATE_HZ: u32 = 8000;
 /// A quarter of a second.
 const SAMPLES: u32 = RATE_HZ / 4;

@@ -11,17 +11,7 @@ use crate::support::{
     copy_folder, files_below, kill, manifest, receipts, run, same, same_versions, scratch,
     sql_number, start, to_old_format, wait_until, wavemill,
 };
-use crate::table::{Table, key, noise};
-
-const MFCC: &str = r#"
-[[features]]
-name = "mfcc"
-op = "mfcc"
-n_fft = 256
-hop_length = 128
-n_mels = 16
-n_mfcc = 8
-"#;
+use crate::table::{MFCC, Table, key, noise};
 
 /// As many as fill four shards of one side.
 const TRACKS: u32 = 24;

@@ -36,7 +36,7 @@ pub(super) struct EarlierRuns<'a> {
 }
 
 impl<'a> EarlierRuns<'a> {
-    /// Reads the store's receipts. `parent`: the latest version's plan.
+    /// Reads the store's receipts. `parent`: the latest version.
     ///
     /// # Errors
     /// [`RunError::Store`].
@@ -208,9 +208,7 @@ impl<'a> EarlierRuns<'a> {
         self.store.write_receipt(self.plan_id, &label, &receipt)?;
         Ok(Some(receipt))
     }
-}
 
-impl EarlierRuns<'_> {
     fn is_there(&self, receipt: &Receipt) -> Result<bool, StoreError> {
         Ok(self.only_looks || self.store.holds(receipt)?)
     }
