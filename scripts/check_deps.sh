@@ -22,6 +22,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-kernels", "wavemill-options"): {None},
     ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the backend for tests
     ("wavemill", "wavemill-schemas"): {None},
+    ("wavemill", "wavemill-scores"): {None},
     ("wavemill-loader", "wavemill-schemas"): {None},
     ("wavemill-scores", "wavemill-schemas"): {None},
     ("wavemill-trainer", "wavemill-schemas"): {None},

@@ -1,13 +1,14 @@
 //! What a wavemill store holds on disk, and nothing that reads or writes it.
 //!
-//! Recipes and configurations of training (TOML), manifests and receipts (JSON), reject reasons and Arrow schemas, with
-//! the hash functions that give them their identities, and the random numbers that follow from such hashes. The pipeline
-//! writes stores, the loader and the trainer read them; neither engine nor audio code lives here.
+//! Recipes, configurations of training and experiments (TOML), manifests and receipts (JSON), reject reasons and Arrow
+//! schemas, with the hash functions that give them their identities, and the random numbers that follow from such
+//! hashes. The pipeline writes stores, the loader and the trainer read them; neither engine nor audio code lives here.
 
 pub mod canonical;
 mod columns;
 pub mod config;
 pub mod exit;
+pub mod experiment;
 pub mod manifest;
 pub mod recipe;
 pub mod reject;

@@ -8,6 +8,7 @@
 mod backends;
 mod broken;
 mod cli;
+mod experiment;
 mod extract;
 mod faults;
 mod fit;
@@ -43,6 +44,7 @@ fn main() {
         backends::trials(),
         broken::trials(),
         cli::trials(),
+        experiment::trials(),
         extract::trials(),
         faults::trials(),
         fit::trials(),

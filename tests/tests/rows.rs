@@ -220,6 +220,30 @@ fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
         want.clone(),
     )?;
 
+    // Two models side by side; here one model twice.
+    let twin = trained().to_string_lossy().into_owned();
+    let both = predict(&["--run", &twin, "in", "c.mp3"]).exits(0)?.out;
+    same("lines of both", both.lines().count(), 6)?;
+    let name = trained().file_name().unwrap().to_string_lossy();
+    let named = format!("\"run\":\"{name}\"");
+    same(
+        "each line names its run",
+        both.lines().all(|line| line.contains(&named)),
+        true,
+    )?;
+    let table = predict(&["--run", &twin, "--table", "in", "c.mp3"])
+        .exits(0)?
+        .out;
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    same("a header and three songs", lines.len(), 4)?;
+    same("the header", &lines[0], &vec!["song", &*name, &*name])?;
+    for line in &lines[1..] {
+        same("one model says one thing", &line[1..3], &line[3..5])?;
+    }
+
     // What cannot be decoded is named, the others are answered, and the exit code says it.
     fs::write(folder.join("in/b.mp3"), "no audio")?;
     let ran = predict(&["in", "c.mp3"]).exits(1)?;

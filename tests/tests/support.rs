@@ -128,12 +128,17 @@ pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item 
     command
 }
 
+/// Whether `wavemill-train` is built, which needs libtorch.
+pub(crate) fn has_trainer() -> bool {
+    place_of("wavemill-train").is_file()
+}
+
 /// A test of `wavemill-train`; without that program, which needs libtorch, it shows as ignored.
 pub(crate) fn of_trainer(
     name: &str,
     body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
 ) -> Trial {
-    Trial::test(name, body).with_ignored_flag(!place_of("wavemill-train").is_file())
+    Trial::test(name, body).with_ignored_flag(!has_trainer())
 }
 
 /// `wavemill-train` with these words, on one thread of a CPU and free of what the environment would change.

@@ -12,7 +12,7 @@ use super::extract::ExtractCommand;
 use super::interrupt::{self, ChildGuard};
 use super::output::report;
 use super::sql::SqlCommand;
-use super::{beside, not_there};
+use super::{beside, command_of, not_there};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -152,7 +152,7 @@ fn holds_only_ours(data: &Path) -> bool {
 fn extract(data: &Path, store: &Path) -> Result<ExtractCommand> {
     let metadata = data.join("fma_metadata");
     let audio = data.join("fma_demo");
-    parse(&[
+    command_of(&[
         OsStr::new("--recipe"),
         OsStr::new("demo"),
         // Some of the demo's clips are broken on purpose.
@@ -168,13 +168,7 @@ fn extract(data: &Path, store: &Path) -> Result<ExtractCommand> {
 }
 
 fn sql(store: &Path, query: &str) -> Result<SqlCommand> {
-    parse(&[OsStr::new("--store"), store.as_os_str(), OsStr::new(query)])
-}
-
-/// A command as if it had been typed: its defaults are those of its flags.
-fn parse<C: Args>(line: &[&OsStr]) -> Result<C> {
-    let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
-    Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
+    command_of(&[OsStr::new("--store"), store.as_os_str(), OsStr::new(query)])
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Error;
 use wavemill_schemas::exit::{self, NO_SPACE};
+use wavemill_schemas::experiment::ExperimentError;
 use wavemill_schemas::recipe::RecipeError;
 use wavemill_schemas::text::shown;
 
@@ -97,7 +98,7 @@ pub fn code(error: &Error) -> u8 {
 }
 
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<UsageError>() || cause.is::<RecipeError>() {
+    if cause.is::<UsageError>() || cause.is::<RecipeError>() || cause.is::<ExperimentError>() {
         return Some(2);
     }
     if let Some(ChildFailure { code }) = cause.downcast_ref() {

@@ -109,15 +109,9 @@ impl ExtractCommand {
     pub fn run(&self) -> Result<()> {
         // Else the heaps of the threads keep what clips gave back.
         wavemill_kernels::return_large_blocks();
-        let recipe = Recipe::load(&self.recipe, &self.sets)?;
-        let warnings = recipe.warnings();
+        let job = self.job()?;
+        let warnings = job.recipe.warnings();
         let settings = self.settings()?;
-        let job = Job {
-            recipe,
-            metadata: self.metadata.clone(),
-            audio: self.audio.clone(),
-            store: self.store.clone(),
-        };
 
         let monitor = RunMonitor {
             on_plan: Some(tell_plan),
@@ -150,6 +144,26 @@ impl ExtractCommand {
             output::report(&shown_lines(&summary));
         }
         Ok(())
+    }
+
+    /// What [`ExtractCommand::run`] would do; nothing is written.
+    ///
+    /// # Errors
+    /// As `run`, up to its plan.
+    pub(super) fn forecast(&self) -> Result<Preview> {
+        let job = self.job()?;
+        let settings = self.settings()?;
+        let monitor = RunMonitor::default();
+        accompanied(&monitor, || run::preview(&job, &settings, &monitor.course))
+    }
+
+    fn job(&self) -> Result<Job> {
+        Ok(Job {
+            recipe: Recipe::load(&self.recipe, &self.sets)?,
+            metadata: self.metadata.clone(),
+            audio: self.audio.clone(),
+            store: self.store.clone(),
+        })
     }
 
     fn settings(&self) -> Result<Settings> {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -37,6 +38,16 @@ enum SignalAction {
     AtOnce(&'static str),
     /// Asks a job to stop.
     Job(Arc<Course>),
+    /// Asks a child to stop, which ends in order by itself.
+    Child(Arc<PassedSignal>),
+}
+
+/// A child that signals are for.
+#[derive(Debug)]
+struct PassedSignal {
+    child: Arc<Mutex<Child>>,
+    /// Whether one has come.
+    is_passed: AtomicBool,
 }
 
 static ACTION: Mutex<SignalAction> = Mutex::new(SignalAction::Others);
@@ -106,6 +117,19 @@ fn answer() {
         SignalAction::Others => {}
         SignalAction::AtOnce(words) => end(words),
         SignalAction::Job(course) => stop(course),
+        SignalAction::Child(passed) => pass(&passed),
+    }
+}
+
+/// The first signal goes to the child, which has its own words for it; a second one ends all at once.
+fn pass(passed: &PassedSignal) {
+    if passed.is_passed.swap(true, Ordering::Relaxed) {
+        end("stopped at once by a second signal; the same command goes on from what is complete");
+    }
+    let mut child = lock(&passed.child);
+    // One that has ended needs no signal, and its number may be another process's by now.
+    if let Ok(None) = child.try_wait() {
+        let _ = kill_process(Pid::from_child(&child), Signal::TERM);
     }
 }
 
@@ -180,6 +204,41 @@ impl ChildGuard {
             }
             std::thread::sleep(LOOK);
         }
+    }
+}
+
+/// While this is there, a signal is a child's, and this process waits for the child; then it means what it did before.
+#[derive(Debug)]
+pub struct PassedOn {
+    passed: Arc<PassedSignal>,
+    before: SignalAction,
+}
+
+impl PassedOn {
+    /// To `child`.
+    #[must_use]
+    pub fn to(child: &ChildGuard) -> Self {
+        let passed = Arc::new(PassedSignal {
+            child: Arc::clone(&child.0),
+            is_passed: AtomicBool::new(false),
+        });
+        let action = SignalAction::Child(Arc::clone(&passed));
+        Self {
+            before: std::mem::replace(&mut *lock(&ACTION), action),
+            passed,
+        }
+    }
+
+    /// Whether a signal came.
+    #[must_use]
+    pub fn was_interrupted(&self) -> bool {
+        self.passed.is_passed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for PassedOn {
+    fn drop(&mut self) {
+        *lock(&ACTION) = std::mem::take(&mut self.before);
     }
 }
 

@@ -5,9 +5,11 @@ pub mod clips;
 pub mod demo;
 mod devices;
 pub mod exit;
+pub mod experiment;
 pub mod extract;
 pub mod features;
 pub mod interrupt;
+mod model_answers;
 pub mod output;
 pub mod progress;
 pub mod recipe;
@@ -16,12 +18,13 @@ pub mod store;
 pub mod tag;
 pub mod train;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use wavemill_schemas::exit::is_no_space;
 
@@ -77,6 +80,7 @@ enum Command {
     Demo(demo::DemoCommand),
     Train(train::TrainCommand),
     Predict(train::PredictCommand),
+    Experiment(experiment::ExperimentCommand),
     /// Write a shell's completion script to stdout
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -128,6 +132,7 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
         }
         Command::Demo(_) => "interrupted; the same command goes on from there",
         Command::Predict(_) => "interrupted; not all clips were answered",
+        Command::Experiment(_) => "interrupted; the same command goes on from there",
         Command::Info(_) | Command::Diff(_) | Command::Recipe(_) | Command::Completions { .. } => {
             "interrupted; nothing was changed"
         }
@@ -151,6 +156,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Experiment(command) => command.run(),
         Command::Completions { shell } => {
             // Into memory first: the generator panics where its reader has gone.
             let mut script = Vec::new();
@@ -158,6 +164,12 @@ fn run(command: Command) -> Result<()> {
             Ok(io::stdout().write_all(&script)?)
         }
     }
+}
+
+/// A command as if it had been typed: its defaults are those of its flags.
+fn command_of<C: Args>(line: &[&OsStr]) -> Result<C> {
+    let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
+    Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
 }
 
 /// Another of wavemill's programs: beside this one, else wherever PATH has it.

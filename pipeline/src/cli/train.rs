@@ -2,23 +2,28 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
+use wavemill_schemas::text::shown_lines;
 
 use super::clips::ClipArgs;
 use super::exit::{ChildFailure, UsageError};
 use super::interrupt::ChildGuard;
+use super::model_answers::ModelAnswers;
 use super::output::{OutputArgs, Progress};
 use super::{beside, not_there};
 
-const TRAINER: &str = "wavemill-train";
-const BUILD_TRAINER: &str = "`scripts/libtorch.sh && scripts/build.sh -p wavemill-trainer`";
+/// The trainer's program.
+pub(super) const TRAINER: &str = "wavemill-train";
+/// What makes it.
+pub(super) const BUILD_TRAINER: &str =
+    "`scripts/libtorch.sh && scripts/build.sh -p wavemill-trainer`";
 
 const TRAIN_EXAMPLES: &str = "\
 Examples:
@@ -33,6 +38,10 @@ Examples:
   wavemill predict --run runs/cnn2d-1f2e3d4c-1 song.mp3
   wavemill predict --run runs/cnn2d-1f2e3d4c-1 album/*.mp3 > genres.jsonl
   wavemill predict --run runs/cnn2d-1f2e3d4c-1 archive/ @more.txt > genres.jsonl
+  wavemill predict --run runs/plain --run runs/stretched --table *.mp3
+
+Of several runs each line also has `run`, the name of its folder. --table is for people: a line for each song, a column \
+for each run, with the class of most segments and the mean probability of the likeliest.
 
 Exit codes: 0 ok, 1 failed, or a file cannot be read or gives no row (each is named on stderr; the others are answered), \
 else those of `wavemill-train predict`.
@@ -75,9 +84,12 @@ impl TrainCommand {
 pub struct PredictCommand {
     #[command(flatten)]
     clips: ClipArgs,
-    /// The folder that `wavemill-train fit` wrote
-    #[arg(long, value_name = "DIR")]
-    run: PathBuf,
+    /// The folder that `wavemill-train fit` wrote; may be given again, for several models side by side
+    #[arg(long = "run", value_name = "DIR", required = true)]
+    runs: Vec<PathBuf>,
+    /// A table instead of JSON lines: songs down, runs across
+    #[arg(long)]
+    table: bool,
 }
 
 /// What a run's folder says of its input.
@@ -92,17 +104,38 @@ impl PredictCommand {
     /// # Errors
     /// Not a run's folder, no trainer, or as either program says.
     pub fn run(&self) -> Result<()> {
-        let input = self.run.join("input.json");
-        let file = File::open(&input).map_err(|error| {
-            UsageError(format!(
-                "--run {}: no run of wavemill-train: {}: {error}",
-                self.run.display(),
-                input.display()
-            ))
-        })?;
-        let RunInput { feature } =
-            serde_json::from_reader(file).with_context(|| input.display().to_string())?;
+        // All of them, before the first has computed for an hour.
+        let mut features = Vec::new();
+        for run in &self.runs {
+            features.push(feature_of(run)?);
+        }
 
+        let mut answers = ModelAnswers::default();
+        let is_collected = self.table || self.runs.len() > 1;
+        let mut failed = 0;
+        for (run, feature) in self.runs.iter().zip(&features) {
+            let mut said = is_collected.then(String::new);
+            let code = self.answer(run, feature, said.as_mut())?;
+            // The first is the one that is told, and the other models still answer.
+            failed = if failed == 0 { code } else { failed };
+            if let Some(said) = said {
+                answers.add(&run_name(run), &said)?;
+            }
+        }
+
+        if self.table {
+            write!(io::stdout(), "{}", shown_lines(&answers.table()))?;
+        } else if is_collected {
+            write!(io::stdout(), "{}", answers.lines())?;
+        }
+        match failed {
+            0 => Ok(()),
+            code => Err(ChildFailure { code }.into()),
+        }
+    }
+
+    /// One model's answers: into `said`, or straight to stdout. Returns the exit code that they come to.
+    fn answer(&self, run: &Path, feature: &str, said: Option<&mut String>) -> Result<u8> {
         // This very program, and not the one that PATH may have under its name.
         let mut features = Command::new(std::env::current_exe()?)
             .arg("features")
@@ -114,8 +147,8 @@ impl PredictCommand {
                     .flat_map(|list| [OsStr::new("--list"), list.as_os_str()]),
             )
             .arg("--recipe")
-            .arg(self.run.join("recipe.toml"))
-            .args(["--feature", &feature, "--format", "arrow", "--out", "-"])
+            .arg(run.join("recipe.toml"))
+            .args(["--feature", feature, "--format", "arrow", "--out", "-"])
             .stdout(Stdio::piped())
             // A signal reaches this program alone, which ends its children itself.
             .process_group(0)
@@ -130,50 +163,88 @@ impl PredictCommand {
         let mut first = [0];
         let begins = stream.read(&mut first)? > 0;
         let predicted = if begins {
-            self.predict(first, stream)?
+            predict(run, first.as_slice().chain(stream), said)?
         } else {
             0
         };
 
         let computed = code_of(features.wait()?);
         // `features` ends with 1 where one clip gave no row, also if the trainer has answered all the others.
-        match [predicted, computed].into_iter().find(|code| *code != 0) {
-            Some(code) => Err(ChildFailure { code }.into()),
-            None => Ok(()),
-        }
+        let failed = [predicted, computed].into_iter().find(|code| *code != 0);
+        Ok(failed.unwrap_or(0))
+    }
+}
+
+/// What the model of a run sees.
+fn feature_of(run: &Path) -> Result<String> {
+    let input = run.join("input.json");
+    let file = File::open(&input).map_err(|error| {
+        UsageError(format!(
+            "--run {}: no run of wavemill-train: {}: {error}",
+            run.display(),
+            input.display()
+        ))
+    })?;
+    let RunInput { feature } =
+        serde_json::from_reader(file).with_context(|| input.display().to_string())?;
+    Ok(feature)
+}
+
+/// The trainer's answers to a stream, into `said` or straight to stdout, and its exit code.
+fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Result<u8> {
+    let mut command = Command::new(beside(TRAINER));
+    command
+        .args(["predict", "--run"])
+        .arg(run)
+        .arg("-")
+        .stdin(Stdio::piped())
+        .process_group(0);
+    if said.is_some() {
+        command.stdout(Stdio::piped());
     }
 
-    /// The trainer's answers to a stream that begins with `first`, and its exit code.
-    fn predict(&self, first: [u8; 1], stream: impl Read) -> Result<u8> {
-        let mut command = Command::new(beside(TRAINER));
-        command
-            .args(["predict", "--run"])
-            .arg(&self.run)
-            .arg("-")
-            .stdin(Stdio::piped())
-            .process_group(0);
+    let mut child = command
+        .spawn()
+        .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
+    let mut stdin = child.stdin.take().context("a piped child has a stdin")?;
+    let stdout = child.stdout.take();
+    let child = ChildGuard::new(child);
 
-        let mut child = command
-            .spawn()
-            .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
-        let mut stdin = child.stdin.take().context("a piped child has a stdin")?;
-        let child = ChildGuard::new(child);
+    std::thread::scope(|scope| {
+        // Read while it is written to: a full pipe would stop it.
+        let reader = scope.spawn(|| match (stdout, said) {
+            (Some(mut stdout), Some(said)) => stdout.read_to_string(said).map(|_| ()),
+            _ => Ok(()),
+        });
 
-        let sent = io::copy(&mut first.as_slice().chain(stream), &mut stdin);
+        let sent = io::copy(&mut stream, &mut stdin);
         // Without the end of its input, the trainer would wait for more.
         drop(stdin);
         let code = code_of(child.wait()?);
+        match reader.join() {
+            Ok(read) => read?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
 
         match sent {
             // It ended before its input did: its code says why.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
             _ => Ok(code),
         }
-    }
+    })
+}
+
+/// A folder's own name, as results and tables call a run.
+fn run_name(run: &Path) -> String {
+    let path = run.canonicalize().unwrap_or_else(|_| run.to_owned());
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The flags that all commands of both programs take, as given.
-fn output_words() -> Vec<String> {
+pub(super) fn output_words() -> Vec<String> {
     let output = OutputArgs::get();
     let mut words = Vec::new();
     if output.progress != Progress::Auto {
@@ -186,7 +257,7 @@ fn output_words() -> Vec<String> {
 }
 
 /// A child's exit code; 1 where a signal ended it.
-fn code_of(status: ExitStatus) -> u8 {
+pub(super) fn code_of(status: ExitStatus) -> u8 {
     status
         .code()
         .and_then(|code| code.try_into().ok())

@@ -9,12 +9,12 @@ mod edit;
 mod feature;
 mod feature_rules;
 mod limits;
-mod parse;
-mod place;
+pub(crate) mod parse;
+pub(crate) mod place;
 mod shipped;
 mod validate;
 mod warnings;
-mod wording;
+pub(crate) mod wording;
 
 #[cfg(test)]
 mod tests;

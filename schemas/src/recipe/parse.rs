@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use toml_edit::{Document, Item};
 use wavemill_options::{Fault, did_you_mean};
 
@@ -212,14 +213,17 @@ enum Origin {
 }
 
 /// What serde objects to.
-struct TypeFault {
-    offset: usize,
-    key: String,
-    problem: String,
+pub(crate) struct TypeFault {
+    /// The byte of the text at which it stands.
+    pub offset: usize,
+    /// With dots, elements by number.
+    pub key: String,
+    /// In plain words.
+    pub problem: String,
 }
 
 /// `root` is the same text once more: serde knows types and no keys, the document knows where each key stands.
-fn deserialise(text: &str, root: &Item) -> Result<Recipe, TypeFault> {
+pub(crate) fn deserialise<T: DeserializeOwned>(text: &str, root: &Item) -> Result<T, TypeFault> {
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
 

@@ -32,7 +32,7 @@ impl fmt::Display for Place {
 }
 
 /// The line that byte `offset` of `text` lies in, from 1.
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
+pub(crate) fn line_of(text: &str, offset: usize) -> usize {
     // TOML's offsets count bytes; no other character has the byte of a line feed in it.
     1 + text
         .as_bytes()
@@ -85,7 +85,7 @@ pub(super) fn joined(path: &str, step: &str) -> String {
 }
 
 /// The byte at which `key` stands; of its nearest parent when it is absent; 0 when that is the whole file.
-pub(super) fn offset_of(root: &Item, key: &str) -> usize {
+pub(crate) fn offset_of(root: &Item, key: &str) -> usize {
     let mut item = root;
     let mut offset = 0;
     for step in key.split('.') {
@@ -108,7 +108,7 @@ pub(super) fn offset_of(root: &Item, key: &str) -> usize {
 }
 
 /// `key` with elements called by their name (`features.log_mel.n_mels`) where they have one, else `features[1]`.
-pub(super) fn shown(root: &Item, key: &str) -> String {
+pub(crate) fn shown(root: &Item, key: &str) -> String {
     let mut item = Some(root);
     let mut text = String::new();
     for step in key.split('.') {

@@ -92,6 +92,6 @@ fn not_built(wrong: &str) -> &'static str {
 }
 
 /// TOML's messages have several lines.
-pub(super) fn one_line(message: &str) -> String {
+pub(crate) fn one_line(message: &str) -> String {
     message.trim().replace('\n', ", ")
 }

@@ -129,6 +129,7 @@ impl FitCommand {
             return Ok(0);
         }
 
+        interrupt::end_with_starter()?;
         let ranks = match role(self.nproc)? {
             Role::Rank(ranks) => ranks,
             Role::Launcher(code) => return Ok(code),

@@ -2,6 +2,7 @@
 //!
 //! A run of training ends after the step in progress, with a checkpoint. All else may be left at any moment.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,10 @@ const EXIT_CODE: i32 = 130;
 
 /// Before it is said what is waited for: most steps are over by then.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Set by a program that starts this one and keeps its standard input open: the end of that input is the other
+/// program's, also when it is killed.
+const END_WITH_STDIN: &str = "WAVEMILL_END_WITH_STDIN";
 
 /// What a signal does.
 #[derive(Clone, Debug)]
@@ -79,6 +84,25 @@ pub(crate) fn monitor() -> RunMonitor {
         phase: Arc::clone(&monitor.phase),
     };
     monitor
+}
+
+/// Ends this process with the one that started it, where that asks for it: else a run would go on that nobody waits for,
+/// and keep its folder from whoever starts it anew. The last checkpoint counts.
+///
+/// # Errors
+/// No thread for it.
+pub(crate) fn end_with_starter() -> Result<()> {
+    if std::env::var_os(END_WITH_STDIN).is_none() {
+        return Ok(());
+    }
+    std::thread::Builder::new()
+        .name("starter".to_owned())
+        .spawn(|| {
+            // Nothing is ever sent. An error ends it too: whatever it is, nobody is known to be there.
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            ffi::exit_now(EXIT_CODE)
+        })?;
+    Ok(())
 }
 
 /// The run has ended by itself: from now on nobody is told what is waited for.

@@ -1,0 +1,252 @@
+//! `wavemill experiment`: from an archive to scores beside what a document claims, by name.
+//!
+//! An experiment's file says what is extracted, trained and claimed (`wavemill_schemas::experiment`). This folder finds
+//! the data (`data`), works out which stores and trainings are asked for (`work`), makes them with the commands that a
+//! user would type (`run`), and puts the scores beside the claims (`outcome`).
+
+mod data;
+mod outcome;
+mod run;
+mod work;
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use wavemill_schemas::experiment::{Claim, Experiment, ExperimentSource, SHIPPED};
+use wavemill_schemas::text::{shown, shown_lines};
+
+pub use run::RunArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill experiment list
+  wavemill experiment show fma-large
+  wavemill experiment run fma-large --data fma/ --out out/
+  wavemill experiment check mine.toml
+
+Exit codes: 0 ok, 1 failed, 2 no such experiment, or one with a fault, whose line is named; those of `extract` and \
+`train fit` while it runs.";
+
+const LIST_EXAMPLE: &str = "Example:\n  wavemill experiment list\n\nExit codes: 0 ok, 1 failed.";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  wavemill experiment show fma-large
+  wavemill experiment show fma-large --toml > mine.toml
+
+Exit codes: 0 ok, 1 failed, 2 no such experiment, or one with a fault.";
+
+const CHECK_EXAMPLE: &str = "\
+Example:
+  wavemill experiment check mine.toml
+
+Exit codes: 0 sound, 1 failed, 2 no such experiment, or one with a fault, in it or in what its variants make of the recipe.";
+
+/// Columns of a name in lists.
+const NAME_COLUMNS: usize = 18;
+
+/// Reproduce a document by name: store, models, and scores beside its claims
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ExperimentCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The shipped experiments, one a line
+    #[command(after_help = LIST_EXAMPLE)]
+    List,
+    /// What an experiment does, its variants, and what its document claims
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show {
+        /// A shipped experiment's name, or a TOML file
+        #[arg(value_name = "NAME|FILE")]
+        experiment: String,
+        /// Its text, comments and all
+        #[arg(long)]
+        toml: bool,
+    },
+    /// Check the data, make the stores, train, and put the scores beside the claims
+    Run(Box<RunArgs>),
+    /// Whether an experiment is sound, with every variant of it
+    #[command(after_help = CHECK_EXAMPLE)]
+    Check {
+        /// A shipped experiment's name, or a TOML file
+        #[arg(value_name = "NAME|FILE")]
+        experiment: String,
+    },
+}
+
+impl ExperimentCommand {
+    /// Answers on stdout.
+    ///
+    /// # Errors
+    /// [`wavemill_schemas::experiment::ExperimentError`] (exit code 2), else as `extract` and `wavemill-train fit`.
+    pub fn run(&self) -> Result<()> {
+        let out = &mut io::stdout().lock();
+        match &self.action {
+            Action::List => list(out),
+            Action::Show { experiment, toml } => {
+                let source = ExperimentSource::find(experiment)?;
+                let text = if *toml {
+                    source.text
+                } else {
+                    description(&source.experiment)
+                };
+                // Into a file it goes byte by byte; somebody else's comments may not act on a terminal.
+                let is_terminal = io::stdout().is_terminal();
+                let text = if is_terminal {
+                    shown_lines(&text)
+                } else {
+                    text.into()
+                };
+                Ok(write!(out, "{text}")?)
+            }
+            Action::Run(args) => run::run(args, out),
+            Action::Check { experiment } => {
+                let source = ExperimentSource::find(experiment)?;
+                source.check()?;
+                let Experiment {
+                    name,
+                    variants,
+                    train,
+                    claims,
+                    ..
+                } = &source.experiment;
+                Ok(writeln!(
+                    out,
+                    "{name}: ok, {} variants, {} trainings, {} claims",
+                    variants.len(),
+                    train.len(),
+                    claims.len()
+                )?)
+            }
+        }
+    }
+}
+
+fn list(out: &mut impl Write) -> Result<()> {
+    for (name, _) in SHIPPED {
+        let Experiment { description, .. } = ExperimentSource::find(name)?.experiment;
+        writeln!(out, "{name:<NAME_COLUMNS$}{description}")?;
+    }
+    Ok(())
+}
+
+/// An experiment in words.
+fn description(experiment: &Experiment) -> String {
+    let mut text = format!("{}: {}\n", experiment.name, shown(&experiment.description));
+    if let Some(document) = &experiment.document {
+        text += &format!("document  {}\n", shown(document));
+    }
+    text += &format!("recipe    {}\n", shown(&experiment.recipe));
+
+    let data = &experiment.data;
+    let metadata = data.metadata.first().map(|name| format!("{name}, "));
+    let audio = data.audio.first().map_or("audio", String::as_str);
+    text += &format!(
+        "data      {}{}\n",
+        metadata.unwrap_or_default(),
+        shown(audio)
+    );
+
+    text += "\ntrains\n";
+    for train in &experiment.train {
+        let base = train.like.as_ref().map(|like| format!("like {like} "));
+        text += &format!(
+            "  {:<NAME_COLUMNS$}{}{}\n",
+            train.name,
+            base.unwrap_or_default(),
+            train.set.join(" ")
+        );
+    }
+
+    text += "\nvariants (--variant NAME)\n";
+    text += &format!("  {:<NAME_COLUMNS$}the recipe as it stands\n", "base");
+    for variant in &experiment.variants {
+        text += &format!(
+            "  {:<NAME_COLUMNS$}{}\n",
+            variant.name,
+            shown(&variant.about)
+        );
+        for set in &variant.set {
+            text += &format!("  {:<NAME_COLUMNS$}  recipe: {}\n", "", shown(set));
+        }
+        for set in &variant.train {
+            text += &format!("  {:<NAME_COLUMNS$}  training: {}\n", "", shown(set));
+        }
+    }
+
+    if !experiment.claims.is_empty() {
+        text += "\nclaims of the document\n";
+        for claim in &experiment.claims {
+            text += &format!("  {}\n", claim_words(claim));
+            text += &format!("      {}\n", shown(&claim.says));
+        }
+    }
+    text
+}
+
+/// `accuracy 0.714 of cnn2d-gru, 12 classes, split: tracks at random`.
+fn claim_words(claim: &Claim) -> String {
+    let mut words = format!("{} {}", claim.metric.words(), claim.value);
+    if let Some(train) = &claim.train {
+        words += &format!(" of {train}");
+    }
+    if let Some(target) = &claim.target {
+        words += &format!(", target {target}");
+    }
+    if let Some(classes) = claim.classes {
+        words += &format!(", {classes} classes");
+    }
+    words + &format!(", split: {}", shown(&claim.split))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        command: ExperimentCommand,
+    }
+
+    #[test]
+    fn every_shipped_experiment_is_described_and_sound() {
+        let mut out = Vec::new();
+        list(&mut out).expect("memory");
+        let list = String::from_utf8(out).expect("text");
+        assert_eq!(list.lines().count(), SHIPPED.len());
+
+        for (name, _) in SHIPPED {
+            let source = ExperimentSource::find(name).expect(name);
+            source.check().expect(name);
+            let text = description(&source.experiment);
+            assert!(text.starts_with(&format!("{name}: ")), "{text}");
+            for claim in &source.experiment.claims {
+                assert!(text.contains(&claim.says), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_commands_can_be_typed() {
+        for words in [
+            "x list",
+            "x show fma-large --toml",
+            "x check mine.toml",
+            "x run fma-large --data fma --out out --variant mfcc --limit 2000 --epochs 3",
+        ] {
+            let parsed = <Cli as clap::Parser>::try_parse_from(words.split(' '));
+            assert!(
+                parsed.is_ok(),
+                "{words}: {}",
+                parsed.err().expect("an error")
+            );
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! `wavemill experiment run`: data, stores, trainings, scores. Every step is a command that a user could type, and each
+//! finds by itself what an interrupted one has left.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::{DecimalBytes, HumanDuration};
+use serde::{Deserialize, Serialize};
+use wavemill_schemas::experiment::{BASE, ExperimentSource};
+use wavemill_scores::result::RunResult;
+
+use super::data::{AskedData, CheckedArchives, FoundData};
+use super::outcome::{Outcome, StoreOutcome};
+use super::work::{RunWork, Selection, StoreWork, Work};
+use crate::cli::exit::{ChildFailure, UsageError};
+use crate::cli::extract::ExtractCommand;
+use crate::cli::interrupt::{self, ChildGuard};
+use crate::cli::output::report;
+use crate::cli::train::{BUILD_TRAINER, TRAINER, code_of, output_words};
+use crate::cli::{beside, command_of, not_there, write_whole};
+use crate::settings::THREADS_MAX;
+use crate::store::Store;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill experiment run fma-large --data fma/ --out out/
+  wavemill experiment run fma-large --data fma/ --out small/ \\
+      --variant mfcc --limit 2000 --epochs 3
+  wavemill experiment run fma-large --data wavemill-demo/data \\
+      --audio wavemill-demo/data/fma_demo --any-data --out demo/ \\
+      --train cnn2d --epochs 3
+
+--out gets stores/, runs/ and result.json. A killed or interrupted run goes on with the same command, and what is \
+finished is used again.
+
+Exit codes: 0 ok, 1 failed, 2 usage, a fault of the experiment, data that is not there or not the published one, or no \
+wavemill-train; else those of `wavemill extract` and `wavemill-train fit`; 130 interrupted.";
+
+/// What a folder of results says of itself.
+const FOLDER_FILE: &str = "experiment.json";
+
+/// Arguments of `experiment run`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RunArgs {
+    /// A shipped experiment's name, or a TOML file
+    #[arg(value_name = "NAME|FILE")]
+    experiment: String,
+    /// Folder that holds the archives
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder, zip or file of the metadata, instead of one in --data
+    #[arg(long, value_name = "PATH")]
+    metadata: Option<PathBuf>,
+    /// Folder or zip of the audio, instead of one in --data
+    #[arg(long, value_name = "PATH")]
+    audio: Option<PathBuf>,
+    /// Where stores, runs and result.json go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A variant, or several in one joined by +; may be given again [default: base, the recipe as it stands]
+    #[arg(long = "variant", value_name = "NAME")]
+    variants: Vec<String>,
+    /// Train this one alone; may be given again [default: all that the experiment has]
+    #[arg(long = "train", value_name = "NAME")]
+    trainings: Vec<String>,
+    /// Do not ask archives for their published sha1
+    #[arg(long)]
+    any_data: bool,
+    /// Keep N clips of each store, chosen by hash
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Epochs of every training, instead of its own
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Change a value of the recipe in every variant
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Change a value of every configuration of training
+    #[arg(long = "train-set", value_name = "KEY=VALUE")]
+    train_sets: Vec<String>,
+    /// Threads; models depend on it in their last bits, so that a folder keeps the number it began with
+    /// [default: the processors]
+    #[arg(long, value_name = "N")]
+    threads: Option<u16>,
+    /// What models are trained on: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// As of `extract`
+    #[arg(long, value_name = "F")]
+    max_reject_fraction: Option<f64>,
+    /// Show what would be done, with an estimate; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The result as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// `experiment.json`: what later commands on the same folder have to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct FolderState {
+    /// The experiment's name.
+    experiment: String,
+    /// Threads of every training.
+    threads: u16,
+    /// Archives whose sha1 was compared.
+    #[serde(default)]
+    checked: CheckedArchives,
+}
+
+/// Does what `args` ask for.
+///
+/// # Errors
+/// As the commands that it stands for.
+pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
+    let source = ExperimentSource::find(&args.experiment)?;
+    let work = Work::of(&source, &args.selection())?;
+    let data = args.data(&source, &work)?;
+
+    if args.dry_run {
+        return forecast(args, &work, &data, out);
+    }
+
+    check_trainer()?;
+    let mut state = FolderState::open(&args.out, &source.experiment.name, args.threads)?;
+    if !args.any_data {
+        let published = &source.experiment.data.published;
+        data.check_published(published, &mut state.checked)?;
+        state.write(&args.out)?;
+    }
+
+    let mut outcome = Outcome::new(&source.experiment, state.threads, args.any_data, args.limit);
+    for (number, store) in work.stores.iter().enumerate() {
+        let of = work.stores.len();
+        report(&format!("store {} of {of}: {}\n", number + 1, store.name));
+        outcome.stores.push(make_store(args, store, &data)?);
+    }
+
+    let mut results = Vec::new();
+    for (number, one) in work.runs.iter().enumerate() {
+        let of = work.runs.len();
+        report(&format!("training {} of {of}: {}\n", number + 1, one.name));
+        let store = &work.stores[one.store].name;
+        let manifest_hash = &outcome.stores[one.store].manifest_hash;
+        results.push(train(args, one, store, manifest_hash, state.threads)?);
+    }
+
+    outcome.add(&source.experiment, &work, &results);
+    let path = args.out.join("result.json");
+    let json = serde_json::to_string_pretty(&outcome)?;
+    write_whole(&path, |mut file| {
+        writeln!(file, "{json}")?;
+        Ok(file.flush()?)
+    })?;
+
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
+    } else {
+        write!(out, "{}", outcome.tables())?;
+    }
+    report(&format!("the result is in {}\n", path.display()));
+    Ok(())
+}
+
+impl RunArgs {
+    fn selection(&self) -> Selection {
+        let mut variants = self.variants.clone();
+        if variants.is_empty() {
+            variants.push(BASE.to_owned());
+        }
+        let epochs = self.epochs.map(|epochs| format!("train.epochs={epochs}"));
+        Selection {
+            variants,
+            trainings: self.trainings.clone(),
+            sets: self.sets.clone(),
+            train_sets: self.train_sets.iter().cloned().chain(epochs).collect(),
+            limit: self.limit,
+        }
+    }
+
+    /// Where the data is. All stores of an experiment are made of the same.
+    fn data(&self, source: &ExperimentSource, work: &Work) -> Result<FoundData> {
+        let asked = AskedData {
+            folder: self.data.clone(),
+            metadata: self.metadata.clone(),
+            audio: self.audio.clone(),
+        };
+        // There is one at least: each variant has a recipe.
+        let recipe = &work.stores[0].recipe.recipe;
+        Ok(asked.find(&source.experiment.data, recipe.catalog.dataset)?)
+    }
+
+    fn store_path(&self, name: &str) -> PathBuf {
+        self.out.join("stores").join(name)
+    }
+
+    /// The command that makes a store.
+    fn extract(&self, store: &StoreWork, data: &FoundData) -> Result<ExtractCommand> {
+        let mut line: Vec<OsString> = vec!["--recipe".into(), store.recipe.source.clone().into()];
+        for set in &store.recipe.sets {
+            line.extend(["--set".into(), set.into()]);
+        }
+        if let Some(metadata) = &data.metadata {
+            line.extend(["--metadata".into(), metadata.into()]);
+        }
+        line.extend(["--audio".into(), data.audio.clone().into()]);
+        line.extend(["--store".into(), self.store_path(&store.name).into()]);
+        if let Some(limit) = self.limit {
+            line.extend(["--limit".into(), limit.to_string().into()]);
+        }
+        if let Some(threads) = self.threads {
+            line.extend(["--threads".into(), threads.to_string().into()]);
+        }
+        if let Some(fraction) = self.max_reject_fraction {
+            line.extend(["--max-reject-fraction".into(), fraction.to_string().into()]);
+        }
+
+        let line: Vec<&OsStr> = line.iter().map(OsString::as_os_str).collect();
+        command_of(&line)
+    }
+}
+
+/// What would be done, on stdout.
+fn forecast(args: &RunArgs, work: &Work, data: &FoundData, out: &mut impl Write) -> Result<()> {
+    if let Some(metadata) = &data.metadata {
+        writeln!(out, "metadata {}", metadata.display())?;
+    }
+    writeln!(out, "audio    {}", data.audio.display())?;
+
+    for store in &work.stores {
+        let preview = args.extract(store, data)?.forecast()?;
+        writeln!(out, "\nstore {}", args.store_path(&store.name).display())?;
+        writeln!(
+            out,
+            "  {} clips, about {} before compression, about {} on {} threads",
+            preview.clips_planned,
+            DecimalBytes(preview.feature_bytes),
+            HumanDuration(Duration::from_secs_f64(preview.seconds)),
+            preview.threads
+        )?;
+        writeln!(out, "  {}", preview.outcome)?;
+    }
+
+    writeln!(
+        out,
+        "\n{} trainings; how long they take is not known before",
+        work.runs.len()
+    )?;
+    for run in &work.runs {
+        let epochs = run.config.config.train.epochs;
+        writeln!(
+            out,
+            "  {} on {}, up to {epochs} epochs",
+            run.name, work.stores[run.store].name
+        )?;
+    }
+    Ok(())
+}
+
+/// Asked before hours of extraction, and not after.
+fn check_trainer() -> Result<(), UsageError> {
+    let answer = Command::new(beside(TRAINER))
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .stdin(Stdio::null())
+        .status();
+    match answer {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(UsageError(format!(
+            "{TRAINER} does not start ({status}): `{TRAINER} --version` says why; {BUILD_TRAINER} builds it anew"
+        ))),
+        Err(_) => Err(UsageError(not_there(TRAINER, BUILD_TRAINER))),
+    }
+}
+
+fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<StoreOutcome> {
+    let path = args.store_path(&store.name);
+    args.extract(store, data)?
+        .run()
+        .with_context(|| format!("store {}", store.name))?;
+    // A job's own answer to signals has ended with it.
+    interrupt::at_once("interrupted; the same command goes on from there")?;
+
+    let latest = Store::at(&path).latest()?;
+    let made = latest.with_context(|| format!("{}: no version in it", path.display()))?;
+    Ok(StoreOutcome {
+        name: store.name.clone(),
+        sets: store.recipe.sets.clone(),
+        plan_id: made.manifest.plan_id.clone(),
+        manifest_hash: made.hash,
+        clips: made.manifest.counts.clips_written,
+        targets: made.manifest.targets,
+    })
+}
+
+/// The result of a run: of a finished one as it is, else by `wavemill-train fit`.
+fn train(
+    args: &RunArgs,
+    run: &RunWork,
+    store: &str,
+    manifest_hash: &str,
+    threads: u16,
+) -> Result<RunResult> {
+    let folder = args.out.join("runs").join(&run.name);
+    let result = folder.join("result.json");
+    // Written last of all.
+    if let Some(finished) = read_result(&result)?
+        && finished.manifest_hash == manifest_hash
+    {
+        report("  there already\n");
+        return Ok(finished);
+    }
+
+    let mut command = Command::new(beside(TRAINER));
+    command
+        .args(output_words())
+        .arg("fit")
+        .arg("--store")
+        .arg(args.store_path(store));
+    if let Some(like) = &run.config.like {
+        command.arg("--like").arg(like);
+    }
+    if let Some(file) = &run.config.file {
+        command.arg("--config").arg(file);
+    }
+    for set in &run.config.sets {
+        command.arg("--set").arg(set);
+    }
+    command
+        .arg("--resume-or-start")
+        .arg(&folder)
+        .args(["--threads", &threads.to_string(), "--device", &args.device])
+        // Held open and never written to: where this process is killed, its end ends the trainer.
+        .stdin(Stdio::piped())
+        .env("WAVEMILL_END_WITH_STDIN", "1")
+        // Its result is in the run's folder.
+        .stdout(Stdio::null())
+        // A signal reaches this program alone, which passes it on.
+        .process_group(0);
+
+    let child = command
+        .spawn()
+        .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
+    let child = ChildGuard::new(child);
+    let passing = interrupt::PassedOn::to(&child);
+    let code = code_of(child.wait()?);
+    // It may have come to its end before it heard of the signal.
+    let is_interrupted = passing.was_interrupted();
+    drop(passing);
+    if is_interrupted {
+        report("wavemill: interrupted; the same command goes on from there\n");
+        return Err(ChildFailure { code: 130 }.into());
+    }
+    if code != 0 {
+        return Err(ChildFailure { code }.into());
+    }
+    read_result(&result)?.with_context(|| format!("{}: not there after the run", result.display()))
+}
+
+fn read_result(path: &Path) -> Result<Option<RunResult>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let words = || {
+        format!(
+            "{}: damaged: remove its folder, and the run is done again",
+            path.display()
+        )
+    };
+    Ok(Some(serde_json::from_str(&text).with_context(words)?))
+}
+
+impl FolderState {
+    /// That of `folder`, or a new one in it.
+    ///
+    /// # Errors
+    /// [`UsageError`]: the folder is another experiment's, or was begun with other threads; it cannot be written.
+    fn open(folder: &Path, experiment: &str, threads: Option<u16>) -> Result<Self> {
+        let most = u16::try_from(THREADS_MAX).unwrap_or(u16::MAX);
+        if let Some(threads) = threads.filter(|threads| !(1..=most).contains(threads)) {
+            return Err(UsageError(format!("--threads {threads}: from 1 to {most}")).into());
+        }
+
+        let path = folder.join(FOLDER_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                let own = u16::try_from(processors).unwrap_or(most).min(most);
+                let state = Self {
+                    experiment: experiment.to_owned(),
+                    threads: threads.unwrap_or(own),
+                    checked: CheckedArchives::new(),
+                };
+                fs::create_dir_all(folder)
+                    .with_context(|| format!("--out {}: cannot make it", folder.display()))?;
+                state.write(folder)?;
+                return Ok(state);
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+
+        let state: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{}: damaged: use another --out", path.display()))?;
+        let out = folder.display();
+        if state.experiment != experiment {
+            let other = &state.experiment;
+            return Err(UsageError(format!(
+                "--out {out}: holds the experiment {other}: use another folder"
+            ))
+            .into());
+        }
+        if let Some(threads) = threads.filter(|threads| *threads != state.threads) {
+            let begun = state.threads;
+            return Err(UsageError(format!(
+                "--threads {threads}: {out} was begun with {begun}, and models depend on it: leave it out, or use \
+                 another --out"
+            ))
+            .into());
+        }
+        Ok(state)
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(self)?;
+        write_whole(&folder.join(FOLDER_FILE), |mut file| {
+            writeln!(file, "{json}")?;
+            Ok(file.flush()?)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_keeps_its_experiment_and_its_threads() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("out");
+        let open = |name, threads| {
+            FolderState::open(&out, name, threads).map_err(|error| error.to_string())
+        };
+        assert_eq!(open("fma-large", Some(3)).expect("new").threads, 3);
+        assert_eq!(open("fma-large", None).expect("the same").threads, 3);
+        let other = open("fma-small", None).expect_err("another");
+        assert!(other.contains("holds the experiment fma-large"), "{other}");
+        let threads = open("fma-large", Some(4)).expect_err("other threads");
+        assert!(threads.contains("was begun with 3"), "{threads}");
+        let none = open("fma-large", Some(0)).expect_err("none");
+        assert!(none.contains("from 1 to"), "{none}");
+    }
+}

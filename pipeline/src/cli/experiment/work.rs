@@ -1,0 +1,212 @@
+//! Which stores and trainings an experiment comes to: each recipe and each configuration once.
+
+use anyhow::Result;
+use serde::Serialize;
+use wavemill_schemas::canonical;
+use wavemill_schemas::experiment::{
+    Experiment, ExperimentSource, SplitKind, TrainSpec, VariantConfig, VariantRecipe,
+};
+
+/// Digits of an identity in a folder's name.
+const ID_DIGITS: usize = 8;
+
+/// What is asked for, of all that the experiment has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selection {
+    /// Variants, each a name or several joined by `+`.
+    pub variants: Vec<String>,
+    /// Trainings; all where it is empty.
+    pub trainings: Vec<String>,
+    /// `key=value` over the recipe of every variant.
+    pub sets: Vec<String>,
+    /// `key=value` over every configuration.
+    pub train_sets: Vec<String>,
+    /// Clips of a store.
+    pub limit: Option<u64>,
+}
+
+/// A store that is to be made.
+#[derive(Clone, Debug)]
+pub(super) struct StoreWork {
+    /// Its folder's name.
+    pub name: String,
+    /// What is extracted.
+    pub recipe: VariantRecipe,
+}
+
+/// A run that is to be trained.
+#[derive(Clone, Debug)]
+pub(super) struct RunWork {
+    /// Its folder's name.
+    pub name: String,
+    /// Index of its store.
+    pub store: usize,
+    /// What is trained.
+    pub config: VariantConfig,
+}
+
+/// A place in the tables: which run has the scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    /// As asked for.
+    pub variant: String,
+    /// The split.
+    pub split: SplitKind,
+    /// Name of the training.
+    pub train: String,
+    /// Index of its run.
+    pub run: usize,
+}
+
+/// All that is to be done.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    /// Each resolved recipe once.
+    pub stores: Vec<StoreWork>,
+    /// Each configuration on each store once.
+    pub runs: Vec<RunWork>,
+    /// By variant, training and split.
+    pub cells: Vec<Cell>,
+}
+
+/// What a store's folder is named by.
+#[derive(Serialize)]
+struct StoreIdentity<'a> {
+    recipe: &'a wavemill_schemas::recipe::Recipe,
+    limit: Option<u64>,
+}
+
+impl Work {
+    /// What `selection` comes to.
+    ///
+    /// # Errors
+    /// [`wavemill_schemas::experiment::ExperimentError`]: no such variant or training, or a set that cannot be.
+    pub(super) fn of(source: &ExperimentSource, selection: &Selection) -> Result<Self> {
+        let trainings = source.experiment.trainings(&selection.trainings)?;
+        let mut work = Self::default();
+        for variant in &selection.variants {
+            for split in [SplitKind::AsInDocument, SplitKind::Honest] {
+                let recipe = source.recipe(variant, split, &selection.sets)?;
+                let store = work.store(&source.experiment, recipe, selection.limit)?;
+                for train in &trainings {
+                    let config = source.config(train, variant, split, &selection.train_sets)?;
+                    let run = work.run(train, store, config)?;
+                    work.cells.push(Cell {
+                        variant: variant.clone(),
+                        split,
+                        train: train.name.clone(),
+                        run,
+                    });
+                }
+            }
+        }
+        Ok(work)
+    }
+
+    /// Index of the store of a recipe, which is added where it is new.
+    fn store(
+        &mut self,
+        experiment: &Experiment,
+        recipe: VariantRecipe,
+        limit: Option<u64>,
+    ) -> Result<usize> {
+        let identity = StoreIdentity {
+            recipe: &recipe.recipe,
+            limit,
+        };
+        let name = format!("{}-{}", experiment.name, id(&identity)?);
+        if let Some(index) = self.stores.iter().position(|store| store.name == name) {
+            return Ok(index);
+        }
+        self.stores.push(StoreWork { name, recipe });
+        Ok(self.stores.len() - 1)
+    }
+
+    /// Index of the run of a configuration on a store, which is added where it is new.
+    fn run(&mut self, train: &TrainSpec, store: usize, config: VariantConfig) -> Result<usize> {
+        let identity = (&self.stores[store].name, &config.config);
+        let name = format!("{}-{}", train.name, id(&identity)?);
+        if let Some(index) = self.runs.iter().position(|run| run.name == name) {
+            return Ok(index);
+        }
+        self.runs.push(RunWork {
+            name,
+            store,
+            config,
+        });
+        Ok(self.runs.len() - 1)
+    }
+}
+
+fn id<T: Serialize>(value: &T) -> Result<String> {
+    Ok(canonical::id(value)?[..ID_DIGITS].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(experiment: &str, selection: &Selection) -> Work {
+        let source = ExperimentSource::find(experiment).expect("shipped");
+        Work::of(&source, selection).expect("sound")
+    }
+
+    fn selection(variants: &[&str], trainings: &[&str]) -> Selection {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Selection {
+            variants: owned(variants),
+            trainings: owned(trainings),
+            ..Selection::default()
+        }
+    }
+
+    #[test]
+    fn a_split_that_training_chooses_needs_no_second_store() {
+        let work = work("fma-large", &selection(&["base", "mfcc"], &["cnn2d"]));
+        assert_eq!(
+            (work.stores.len(), work.runs.len(), work.cells.len()),
+            (1, 4, 4)
+        );
+        let sets = &work.runs[0].config.sets;
+        assert!(
+            sets.contains(&r#"data.split="stratified""#.to_owned()),
+            "{sets:?}"
+        );
+        assert_eq!(work.runs[1].config.config.data.split, None);
+    }
+
+    #[test]
+    fn a_split_of_segments_has_a_store_of_its_own() {
+        let work = work("gtzan-segments", &selection(&["base"], &[]));
+        assert_eq!((work.stores.len(), work.runs.len()), (2, 2));
+        assert_ne!(work.stores[0].name, work.stores[1].name);
+    }
+
+    #[test]
+    fn where_the_documents_split_is_the_honest_one_nothing_is_done_twice() {
+        let work = work("fma-small", &selection(&["base"], &["crnn"]));
+        assert_eq!(
+            (work.stores.len(), work.runs.len(), work.cells.len()),
+            (1, 1, 2)
+        );
+    }
+
+    #[test]
+    fn variants_can_be_put_on_top_of_each_other() {
+        let both = work("fma-large", &selection(&["mfcc+16-classes"], &["cnn2d"]));
+        let store = &both.stores[0];
+        assert!(
+            !store
+                .recipe
+                .recipe
+                .catalog
+                .clean
+                .iter()
+                .any(|step| step.step == "genres")
+        );
+        assert_eq!(
+            both.runs[0].config.config.data.feature.as_deref(),
+            Some("mfcc")
+        );
+    }
+}

@@ -1,0 +1,601 @@
+//! Experiments: a recipe, what is changed in it, what is trained on its stores, and what somebody claims of the result.
+//!
+//! An experiment reproduces a document by name. Its own recipe has an honest split. What the document did instead is the
+//! variant [`AS_IN_DOCUMENT`], so that both can be scored side by side.
+
+mod check;
+mod shipped;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml_edit::Document;
+use wavemill_options::did_you_mean;
+
+pub use shipped::SHIPPED;
+
+use crate::config::{Config, ConfigError, ShippedConfig};
+use crate::recipe::parse::deserialise;
+use crate::recipe::place;
+use crate::recipe::wording::one_line;
+use crate::recipe::{Place, Recipe, RecipeError};
+use crate::settings;
+
+/// The variant that is the recipe as it stands.
+pub const BASE: &str = "base";
+
+/// The variant whose `set` and `train` bring the document's own split about.
+pub const AS_IN_DOCUMENT: &str = "as-in-document";
+
+/// Joins the names of variants that are put on top of each other.
+pub const JOIN: char = '+';
+
+/// Why there is no experiment. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum ExperimentError {
+    /// Neither a shipped name nor a file.
+    #[error(
+        "no experiment and no file is called `{name}`{}; shipped experiments: {}",
+        did_you_mean(name, &shipped::names()),
+        shipped::names().join(", ")
+    )]
+    Unknown {
+        /// As given.
+        name: String,
+    },
+    /// The file is there, but cannot be read.
+    #[error("experiment {}: cannot read it", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not TOML.
+    #[error("{place}: {problem}")]
+    Syntax {
+        /// Where.
+        place: Place,
+        /// What TOML wants there.
+        problem: String,
+    },
+    /// An unknown key, a wrong type or an impossible value.
+    #[error("{place}: {key}: {problem}")]
+    Invalid {
+        /// Where.
+        place: Place,
+        /// With dots, elements by name: `train.crnn.like`.
+        key: String,
+        /// What is wrong, and what is allowed.
+        problem: String,
+    },
+    /// The experiment has no such variant.
+    #[error(
+        "--variant {name}: {experiment} has no such variant{}; there are: {}",
+        did_you_mean(name, &there.iter().map(String::as_str).collect::<Vec<_>>()),
+        there.join(", ")
+    )]
+    NoVariant {
+        /// As given.
+        name: String,
+        /// Of the experiment.
+        experiment: String,
+        /// The variants that it has.
+        there: Vec<String>,
+    },
+    /// The experiment trains nothing of that name.
+    #[error(
+        "--train {name}: {experiment} trains nothing of that name{}; it trains: {}",
+        did_you_mean(name, &there.iter().map(String::as_str).collect::<Vec<_>>()),
+        there.join(", ")
+    )]
+    NoTrain {
+        /// As given.
+        name: String,
+        /// Of the experiment.
+        experiment: String,
+        /// What it trains.
+        there: Vec<String>,
+    },
+    /// The recipe cannot be had, or not with a variant's changes.
+    #[error("variant {variant}")]
+    Recipe {
+        /// Of the experiment.
+        variant: String,
+        /// What is wrong with it.
+        source: RecipeError,
+    },
+    /// A configuration of training cannot be had, or not with a variant's changes.
+    #[error("train {train}, variant {variant}")]
+    Config {
+        /// Name of the training.
+        train: String,
+        /// Of the experiment.
+        variant: String,
+        /// What is wrong with it.
+        source: ConfigError,
+    },
+}
+
+/// An experiment, as its file has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Name, as shown by `experiment list`.
+    pub name: String,
+    /// One line on what it is for.
+    pub description: String,
+    /// The document that it reproduces, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+    /// A shipped recipe's name, or a file beside this one.
+    pub recipe: String,
+    /// What its archives are called.
+    #[serde(default)]
+    pub data: DataSpec,
+    /// Changes that can be asked for.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
+    /// What is trained.
+    pub train: Vec<TrainSpec>,
+    /// What is said of it elsewhere.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
+}
+
+/// `[data]`: names below the folder that `--data` gives, in the order in which they are looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    /// Of the metadata; none for a data set without.
+    #[serde(default)]
+    pub metadata: Vec<String>,
+    /// Of the audio.
+    #[serde(default)]
+    pub audio: Vec<String>,
+    /// Archives whose content is known.
+    #[serde(default)]
+    pub published: Vec<PublishedArchive>,
+}
+
+/// `[[data.published]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedArchive {
+    /// Of the file.
+    pub name: String,
+    /// As its authors published it, 40 hex digits.
+    pub sha1: String,
+}
+
+/// `[[variants]]`: changes of the recipe and of all trainings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// Name, for `--variant`.
+    pub name: String,
+    /// What it is, in a line.
+    pub about: String,
+    /// `key=value` for the recipe.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// `key=value` for the configurations of training.
+    #[serde(default)]
+    pub train: Vec<String>,
+    /// `key=value` for the recipe that bring the document's split about in this variant, in place of those of
+    /// `as-in-document`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_as_in_document: Option<Vec<String>>,
+}
+
+/// `[[train]]`: a configuration of training.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSpec {
+    /// Name, for `--train`, tables and folders.
+    pub name: String,
+    /// A shipped configuration to start from (`wavemill train fit --like list`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<String>,
+    /// A file over it, beside the experiment's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    /// `key=value` over both.
+    #[serde(default)]
+    pub set: Vec<String>,
+}
+
+/// A side of the split, on which scores are of rows that no training has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// Scored once, at the end.
+    #[default]
+    Test,
+    /// Chooses epochs.
+    Validation,
+}
+
+/// What a score counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counted {
+    /// Tracks: the mean of the probabilities of their segments.
+    #[default]
+    Tracks,
+    /// Each segment by itself.
+    Segments,
+}
+
+/// A figure of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimMetric {
+    /// Share of rows whose likeliest class is true.
+    Accuracy,
+    /// Mean of the classes' recall.
+    BalancedAccuracy,
+    /// Mean of the classes' F1.
+    MacroF1,
+    /// Mean of the classes' recall, as several documents call it.
+    Recall,
+    /// Share of rows whose class is among the three likeliest.
+    #[serde(rename = "top_3")]
+    Top3,
+    /// Mean loss as training weighs it.
+    Loss,
+}
+
+impl ClaimMetric {
+    /// As tables show it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::BalancedAccuracy => "balanced accuracy",
+            Self::MacroF1 => "macro F1",
+            Self::Recall => "macro recall",
+            Self::Top3 => "top-3 accuracy",
+            Self::Loss => "loss",
+        }
+    }
+}
+
+/// `[[claims]]`: what a document says of a result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// The figure.
+    pub metric: ClaimMetric,
+    /// Its value; shares from 0 to 1.
+    pub value: f64,
+    /// The training that it is of; absent: the document names no model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<String>,
+    /// The variant that it is of.
+    #[serde(default = "base")]
+    pub variant: String,
+    /// The target; absent: the recipe's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The side.
+    #[serde(default)]
+    pub side: Side,
+    /// What it counts.
+    #[serde(default)]
+    pub counted: Counted,
+    /// How many classes there were; absent: the document does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<u64>,
+    /// The split that the document used, in words.
+    pub split: String,
+    /// The sentence or table that says so.
+    pub says: String,
+}
+
+fn base() -> String {
+    BASE.to_owned()
+}
+
+/// One of the two splits that every training is done under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SplitKind {
+    /// The document's own, which may leak.
+    AsInDocument,
+    /// The recipe's.
+    Honest,
+}
+
+/// A recipe with a variant's changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VariantRecipe {
+    /// The recipe's name or file, as `extract --recipe` takes it.
+    pub source: String,
+    /// As `extract --set` takes them.
+    pub sets: Vec<String>,
+    /// What comes of both.
+    pub recipe: Recipe,
+}
+
+/// A configuration of training with a variant's changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VariantConfig {
+    /// As `fit --like` takes it.
+    pub like: Option<String>,
+    /// As `fit --config` takes it.
+    pub file: Option<PathBuf>,
+    /// As `fit --set` takes them.
+    pub sets: Vec<String>,
+    /// What comes of all.
+    pub config: Config,
+}
+
+/// An experiment and where it is from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExperimentSource {
+    /// What the file says.
+    pub experiment: Experiment,
+    /// Its text, comments and all.
+    pub text: String,
+    /// The folder of the file; `None` for shipped ones.
+    folder: Option<PathBuf>,
+}
+
+impl ExperimentSource {
+    /// The shipped experiment of that name, else the file at that path.
+    ///
+    /// Checked by itself: names, values and references. What it makes of its recipe and configurations,
+    /// [`ExperimentSource::check`] tells.
+    ///
+    /// # Errors
+    /// [`ExperimentError`], the first fault of the file.
+    pub fn find(name_or_file: &str) -> Result<Self, ExperimentError> {
+        // A shipped name goes before a file of that name, which can be given as ./NAME.
+        if let Some(text) = shipped::text(name_or_file) {
+            return Self::parse(text, name_or_file, None);
+        }
+
+        let path = Path::new(name_or_file);
+        match settings::read(path) {
+            Ok(text) => {
+                let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+                Self::parse(&text, name_or_file, Some(folder))
+            }
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                Err(ExperimentError::Unknown {
+                    name: name_or_file.to_owned(),
+                })
+            }
+            Err(source) => Err(ExperimentError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn parse(text: &str, origin: &str, folder: Option<PathBuf>) -> Result<Self, ExperimentError> {
+        let line = |offset| Place::Line {
+            origin: origin.to_owned(),
+            line: place::line_of(text, offset),
+        };
+        let document = Document::parse(text).map_err(|error| ExperimentError::Syntax {
+            place: line(error.span().map_or(0, |span| span.start)),
+            problem: one_line(error.message()),
+        })?;
+        let root = document.as_item();
+
+        let experiment: Experiment =
+            deserialise(text, root).map_err(|fault| ExperimentError::Invalid {
+                place: line(fault.offset),
+                key: place::shown(root, &fault.key),
+                problem: fault.problem,
+            })?;
+        if let Some(fault) = check::first_fault(&experiment) {
+            return Err(ExperimentError::Invalid {
+                place: line(place::offset_of(root, &fault.key)),
+                key: place::shown(root, &fault.key),
+                problem: fault.problem,
+            });
+        }
+
+        Ok(Self {
+            experiment,
+            text: text.to_owned(),
+            folder,
+        })
+    }
+
+    /// Whether recipe and configurations can be had, in every variant and under both splits.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Recipe`], [`ExperimentError::Config`]: the first.
+    pub fn check(&self) -> Result<(), ExperimentError> {
+        let variants = self.experiment.variants.iter();
+        let names = variants.map(|variant| variant.name.as_str());
+        for name in std::iter::once(BASE).chain(names) {
+            for split in [SplitKind::Honest, SplitKind::AsInDocument] {
+                self.recipe(name, split, &[])?;
+                for train in &self.experiment.train {
+                    self.config(train, name, split, &[])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The recipe of a variant, with `sets` over it. Names joined by `+` are applied one after the other.
+    ///
+    /// # Errors
+    /// [`ExperimentError::NoVariant`], [`ExperimentError::Recipe`].
+    pub fn recipe(
+        &self,
+        variant: &str,
+        split: SplitKind,
+        sets: &[String],
+    ) -> Result<VariantRecipe, ExperimentError> {
+        let experiment = &self.experiment;
+        let variants = experiment.variants_of(variant)?;
+
+        let mut all = Vec::new();
+        for one in &variants {
+            all.extend_from_slice(&one.set);
+        }
+        if split == SplitKind::AsInDocument {
+            // The last variant that has a split of its own decides: it was written for just this.
+            let own = variants
+                .iter()
+                .rev()
+                .find_map(|one| one.set_as_in_document.as_ref());
+            match own {
+                Some(own) => all.extend_from_slice(own),
+                None => all.extend(
+                    experiment
+                        .as_in_document()
+                        .map(|one| one.set.clone())
+                        .unwrap_or_default(),
+                ),
+            }
+        }
+        all.extend_from_slice(sets);
+
+        let source = self.recipe_source();
+        let recipe = Recipe::load(&source, &all).map_err(|source| ExperimentError::Recipe {
+            variant: variant.to_owned(),
+            source,
+        })?;
+        Ok(VariantRecipe {
+            source,
+            sets: all,
+            recipe,
+        })
+    }
+
+    /// A configuration of training in a variant, with `sets` over it.
+    ///
+    /// # Errors
+    /// [`ExperimentError::NoVariant`], [`ExperimentError::Config`].
+    pub fn config(
+        &self,
+        train: &TrainSpec,
+        variant: &str,
+        split: SplitKind,
+        sets: &[String],
+    ) -> Result<VariantConfig, ExperimentError> {
+        let mut all = train.set.clone();
+        for one in self.experiment.variants_of(variant)? {
+            all.extend_from_slice(&one.train);
+        }
+        if split == SplitKind::AsInDocument
+            && let Some(document) = self.experiment.as_in_document()
+        {
+            all.extend_from_slice(&document.train);
+        }
+        all.extend_from_slice(sets);
+
+        let file = train.config.as_ref().map(|file| self.beside(file));
+        let config =
+            layered(train, file.as_deref(), &all).map_err(|source| ExperimentError::Config {
+                train: train.name.clone(),
+                variant: variant.to_owned(),
+                source,
+            })?;
+        Ok(VariantConfig {
+            like: train.like.clone(),
+            file,
+            sets: all,
+            config,
+        })
+    }
+
+    /// The recipe's name, or its file as seen from here.
+    fn recipe_source(&self) -> String {
+        let recipe = &self.experiment.recipe;
+        let is_shipped = crate::recipe::SHIPPED
+            .iter()
+            .any(|(name, _)| name == recipe);
+        if is_shipped {
+            return recipe.clone();
+        }
+        self.beside(Path::new(recipe))
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// A path that the file gives, as seen from here.
+    fn beside(&self, path: &Path) -> PathBuf {
+        match &self.folder {
+            Some(folder) => folder.join(path),
+            None => path.to_owned(),
+        }
+    }
+}
+
+impl Experiment {
+    /// The variants that a `--variant` names, in its order; none for [`BASE`].
+    ///
+    /// # Errors
+    /// [`ExperimentError::NoVariant`].
+    pub fn variants_of(&self, names: &str) -> Result<Vec<&Variant>, ExperimentError> {
+        let mut found = Vec::new();
+        for name in names.split(JOIN).filter(|name| *name != BASE) {
+            let variant = self.variants.iter().find(|variant| variant.name == name);
+            found.push(variant.ok_or_else(|| self.no_variant(name))?);
+        }
+        Ok(found)
+    }
+
+    fn no_variant(&self, name: &str) -> ExperimentError {
+        let own = self.variants.iter().map(|variant| variant.name.clone());
+        ExperimentError::NoVariant {
+            name: name.to_owned(),
+            experiment: self.name.clone(),
+            there: std::iter::once(base()).chain(own).collect(),
+        }
+    }
+
+    /// The variant that has the document's split, if the document's is not the recipe's own.
+    #[must_use]
+    pub fn as_in_document(&self) -> Option<&Variant> {
+        self.variants
+            .iter()
+            .find(|variant| variant.name == AS_IN_DOCUMENT)
+    }
+
+    /// The trainings of these names, in the file's order; all of them where none is named.
+    ///
+    /// # Errors
+    /// [`ExperimentError::NoTrain`].
+    pub fn trainings(&self, names: &[String]) -> Result<Vec<&TrainSpec>, ExperimentError> {
+        for name in names {
+            if !self.train.iter().any(|train| train.name == *name) {
+                return Err(ExperimentError::NoTrain {
+                    name: name.clone(),
+                    experiment: self.name.clone(),
+                    there: self.train.iter().map(|train| train.name.clone()).collect(),
+                });
+            }
+        }
+        let is_wanted = |train: &&TrainSpec| names.is_empty() || names.contains(&train.name);
+        Ok(self.train.iter().filter(is_wanted).collect())
+    }
+}
+
+/// As `fit` puts them together.
+fn layered(train: &TrainSpec, file: Option<&Path>, sets: &[String]) -> Result<Config, ConfigError> {
+    let like = train.like.as_deref().map(ShippedConfig::find).transpose()?;
+    let mut text = String::new();
+    let mut place = "defaults".to_owned();
+    if let Some(file) = file {
+        place = file.display().to_string();
+        text = settings::read(file).map_err(|error| ConfigError::Parse {
+            place: place.clone(),
+            message: format!("cannot read it: {error}"),
+        })?;
+    }
+    Ok(Config::layered(like, &text, &place, sets)?.config)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! The experiments inside the binary, one for each document.
+
+/// Name and TOML text of each shipped experiment, in the order of their documents.
+pub const SHIPPED: [(&str, &str); 4] = [
+    (
+        "fma-large",
+        include_str!("../../experiments/fma-large.toml"),
+    ),
+    (
+        "gtzan-segments",
+        include_str!("../../experiments/gtzan-segments.toml"),
+    ),
+    (
+        "fma-small",
+        include_str!("../../experiments/fma-small.toml"),
+    ),
+    (
+        "fma-windows",
+        include_str!("../../experiments/fma-windows.toml"),
+    ),
+];
+
+pub(super) fn names() -> Vec<&'static str> {
+    SHIPPED.iter().map(|(name, _)| *name).collect()
+}
+
+pub(super) fn text(name: &str) -> Option<&'static str> {
+    SHIPPED
+        .iter()
+        .find(|(shipped, _)| *shipped == name)
+        .map(|(_, text)| *text)
+}

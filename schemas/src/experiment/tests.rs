@@ -1,0 +1,155 @@
+use super::*;
+
+const MINE: &str = r#"
+name = "mine"
+description = "x"
+recipe = "demo"
+
+[[variants]]
+name = "as-in-document"
+about = "leaky"
+set = ["split.rule=stratified"]
+
+[[variants]]
+name = "wide"
+about = "128 bands"
+set = ["features.log_mel.n_mels=128"]
+
+[[train]]
+name = "crnn"
+like = "fma-small"
+set = ["train.epochs=2"]
+
+[[claims]]
+metric = "accuracy"
+value = 0.5
+train = "crnn"
+split = "none"
+says = "a half"
+"#;
+
+fn parse(text: &str) -> Result<ExperimentSource, ExperimentError> {
+    ExperimentSource::parse(text, "mine.toml", None)
+}
+
+fn error(from: &str, to: &str) -> String {
+    assert_eq!(MINE.matches(from).count(), 1, "{from}");
+    parse(&MINE.replace(from, to)).expect_err(to).to_string()
+}
+
+#[test]
+fn what_is_wrong_is_named_by_line_and_key() {
+    parse(MINE).expect("sound").check().expect("sound");
+
+    let words = error("recipe =", "recip =");
+    assert!(
+        words.starts_with("mine.toml:4: recip: unknown key (did you mean `recipe`?)"),
+        "{words}"
+    );
+    let words = error("value = 0.5", "value = 71.4");
+    assert_eq!(words, "mine.toml:23: claims[0].value: from 0 to 1");
+    let words = error("\nset = [\"train.epochs=2\"]", "\nset = \"train.epochs=2\"");
+    assert!(
+        words.starts_with("mine.toml:19: train.crnn.set: "),
+        "{words}"
+    );
+    let words = error("train = \"crnn\"", "train = \"crn\"");
+    assert!(
+        words.contains("claims[0].train: nothing of this name is trained (did you mean `crnn`?)"),
+        "{words}"
+    );
+    let words = error("name = \"wide\"", "name = \"base\"");
+    assert!(
+        words.contains("variants.base.name: `base` is the recipe as it stands"),
+        "{words}"
+    );
+    let words = error("name = \"wide\"", "name = \"as-in-document\"");
+    assert!(words.contains("another element has this name"), "{words}");
+    let words = error("name = \"wide\"", "name = \"../x\"");
+    assert!(words.contains("a to z, 0 to 9"), "{words}");
+}
+
+#[test]
+fn what_variants_make_of_recipe_and_configuration_is_checked_too() {
+    let source = parse(&MINE.replace("n_mels=128", "n_mel=128")).expect("sound by itself");
+    let found = source.check().expect_err("no such key");
+    assert_eq!(found.to_string(), "variant wide");
+    let source = parse(&MINE.replace("train.epochs=2", "train.epoch=2")).expect("sound by itself");
+    assert_eq!(
+        source.check().expect_err("no such key").to_string(),
+        "train crnn, variant base"
+    );
+    let source =
+        parse(&MINE.replace("like = \"fma-small\"", "like = \"fma-smal\"")).expect("sound");
+    source.check().expect_err("no such configuration");
+}
+
+#[test]
+fn variants_are_applied_in_order_and_the_documents_split_last() {
+    let source = parse(MINE).expect("sound");
+    let sets = |variant, split| {
+        let recipe = source.recipe(variant, split, &["split.seed=7".to_owned()]);
+        recipe.expect("sound").sets
+    };
+    assert_eq!(sets("base", SplitKind::Honest), ["split.seed=7"]);
+    assert_eq!(
+        sets("wide", SplitKind::AsInDocument),
+        [
+            "features.log_mel.n_mels=128",
+            "split.rule=stratified",
+            "split.seed=7"
+        ]
+    );
+    let own = MINE.replace(
+        "about = \"128 bands\"",
+        "about = \"\"\nset_as_in_document = []",
+    );
+    let source = parse(&own).expect("sound");
+    let recipe = source
+        .recipe("wide", SplitKind::AsInDocument, &[])
+        .expect("sound");
+    assert_eq!(recipe.sets, ["features.log_mel.n_mels=128"]);
+}
+
+#[test]
+fn names_that_are_not_there_are_told_with_those_that_are() {
+    let source = parse(MINE).expect("sound");
+    let variant = source
+        .recipe("wid", SplitKind::Honest, &[])
+        .expect_err("none");
+    assert_eq!(
+        variant.to_string(),
+        "--variant wid: mine has no such variant (did you mean `wide`?); there are: base, as-in-document, wide"
+    );
+    let train = source
+        .experiment
+        .trainings(&["mlp".to_owned()])
+        .expect_err("none");
+    assert_eq!(
+        train.to_string(),
+        "--train mlp: mine trains nothing of that name; it trains: crnn"
+    );
+    let none = ExperimentSource::find("fma-larg")
+        .expect_err("none")
+        .to_string();
+    assert!(none.contains("did you mean `fma-large`?"), "{none}");
+}
+
+#[test]
+fn files_are_found_beside_the_experiments_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = MINE.replace("recipe = \"demo\"", "recipe = \"r.toml\"");
+    let file = folder.path().join("mine.toml");
+    std::fs::write(&file, text).expect("room");
+    let (_, demo) = crate::recipe::SHIPPED[0];
+    std::fs::write(folder.path().join("r.toml"), demo).expect("room");
+    let source = ExperimentSource::find(&file.to_string_lossy()).expect("sound");
+    let recipe = source
+        .recipe(BASE, SplitKind::Honest, &[])
+        .expect("beside it");
+    assert_eq!(
+        recipe.source,
+        folder.path().join("r.toml").to_string_lossy()
+    );
+    assert_eq!(recipe.recipe.name, "demo");
+}

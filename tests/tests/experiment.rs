@@ -1,0 +1,309 @@
+//! `wavemill experiment`: from an archive to scores beside claims, on the synthetic data set.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{inputs, kill, of_trainer, run, scratch, start, wavemill};
+
+/// Two models, a variant that needs a store of its own, and a claim.
+const EXPERIMENT: &str = r#"
+name = "small"
+description = "two models on the synthetic data set"
+recipe = "RECIPE"
+
+[data]
+metadata = ["fma_metadata"]
+audio = ["fma_demo"]
+
+[[variants]]
+name = "as-in-document"
+about = "tracks at random"
+train = ['data.split="stratified"']
+
+[[variants]]
+name = "20-bands"
+about = "fewer bands"
+set = ["features.log_mel.n_mels=20"]
+
+[[train]]
+name = "crnn"
+like = "fma-small"
+set = ["train.epochs=2"]
+
+[[train]]
+name = "lstm"
+like = "fma-small"
+set = ['model.name="lstm"', "train.epochs=2"]
+
+[[claims]]
+metric = "accuracy"
+value = 0.9
+train = "crnn"
+classes = 3
+split = "nobody knows"
+says = "an accuracy of 90 %"
+
+[[claims]]
+metric = "loss"
+value = 1.5
+train = "crnn"
+side = "validation"
+split = "nobody knows"
+says = "a loss of 1.5"
+"#;
+
+/// Kills of one experiment.
+const KILLS: u64 = 5;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        of_trainer(
+            "experiment::scores_stand_beside_claims_and_nothing_is_done_twice",
+            scores_stand_beside_claims_and_nothing_is_done_twice,
+        ),
+        of_trainer(
+            "experiment::killed_five_times_it_ends_with_the_same_result",
+            killed_five_times_it_ends_with_the_same_result,
+        ),
+        of_trainer(
+            "experiment::shipped_ones_run_on_the_synthetic_archive",
+            shipped_ones_run_on_the_synthetic_archive,
+        ),
+        Trial::test(
+            "experiment::what_is_wrong_is_one_line_with_the_remedy",
+            what_is_wrong_is_one_line_with_the_remedy,
+        ),
+    ]
+}
+
+/// The experiment's file, in a folder of its own.
+fn file_in(folder: &Path) -> PathBuf {
+    let file = folder.join("small.toml");
+    let recipe = inputs().recipe.to_string_lossy();
+    fs::write(&file, EXPERIMENT.replace("RECIPE", &recipe)).unwrap();
+    file
+}
+
+/// `experiment run` on the synthetic data set, from where its folders are.
+fn experiment(experiment: &Path, out: &Path) -> Command {
+    let mut command = wavemill(["experiment", "run"]);
+    command.arg(experiment);
+    command.arg("--data").arg(inputs().audio.parent().unwrap());
+    command.arg("--out").arg(out);
+    // Some clips are broken on purpose.
+    command.args([
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--max-reject-fraction",
+        "1",
+    ]);
+    command.env("WAVEMILL_BACKEND", "cpu");
+    command
+}
+
+fn result(out: &Path) -> Result<(String, Value), Failed> {
+    let text = fs::read_to_string(out.join("result.json"))?;
+    let value = serde_json::from_str(&text)?;
+    Ok((text, value))
+}
+
+fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> {
+    let folder = scratch("experiment");
+    let file = file_in(&folder);
+    let out = folder.join("out");
+
+    let planned = run(experiment(&file, &out).arg("--dry-run")).exits(0)?;
+    assert!(planned.out.contains("4 trainings"), "{}", planned.out);
+    assert!(!out.exists(), "a dry run writes nothing");
+
+    let first = run(&mut experiment(&file, &out)).exits(0)?;
+    for words in [
+        "small, variant base: genre",
+        "crnn                accuracy                         0.900  ",
+        "loss, validation                 1.500  ",
+        "its split: split `stratified`",
+        "honest split: split `official`",
+        "(3 classes, here ",
+    ] {
+        assert!(
+            first.out.contains(words),
+            "`{words}` is not in:\n{}",
+            first.out
+        );
+    }
+
+    let (text, value) = result(&out)?;
+    // Two trainings under two splits, which the trainer chooses in one store.
+    assert_eq!(value["results"].as_array().map(Vec::len), Some(4));
+    assert_eq!(value["stores"].as_array().map(Vec::len), Some(1));
+    let claim = &value["claims"][0];
+    assert!(
+        claim["honest"]["low"].as_f64() <= claim["honest"]["value"].as_f64(),
+        "{claim}"
+    );
+    assert!(claim["as_in_document"]["value"].is_number(), "{claim}");
+    assert!(
+        !text.contains(&*folder.to_string_lossy()),
+        "no path of this machine"
+    );
+
+    let again = run(&mut experiment(&file, &out)).exits(0)?;
+    assert_eq!(
+        again.err.matches("there already").count(),
+        4,
+        "{}",
+        again.err
+    );
+    assert!(again.err.contains("nothing to do"), "{}", again.err);
+    assert_eq!((result(&out)?.0, again.out), (text, first.out));
+
+    let wide = run(experiment(&file, &out).args(["--variant", "20-bands", "--train", "crnn"]));
+    let value = {
+        wide.exits(0)?;
+        result(&out)?.1
+    };
+    assert_eq!(value["results"].as_array().map(Vec::len), Some(2));
+    assert_eq!(fs::read_dir(out.join("stores"))?.count(), 2);
+    Ok(())
+}
+
+fn killed_five_times_it_ends_with_the_same_result() -> Result<(), Failed> {
+    let folder = scratch("experiment-kills");
+    let file = file_in(&folder);
+    let asked = |out: &Path| {
+        let mut command = experiment(&file, out);
+        command.args(["--train", "crnn"]);
+        command
+    };
+    let whole = folder.join("whole");
+    run(&mut asked(&whole)).exits(0)?;
+
+    let out = folder.join("killed");
+    let mut kills = 0;
+    // Later each time, so that some kills fall into the extraction and some into trainings.
+    for number in 1..=KILLS {
+        let child = start(&mut asked(&out));
+        std::thread::sleep(Duration::from_millis(400 * number));
+        // One that has ended by itself was not killed, and is no failure of the program.
+        kills += u64::from(kill(child).is_ok());
+    }
+    assert!(kills > 0, "nothing was killed");
+    run(&mut asked(&out)).exits(0)?;
+    assert_eq!(result(&out)?.0, result(&whole)?.0);
+    Ok(())
+}
+
+fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
+    let folder = scratch("experiment-shipped");
+    // Of the real parameters only the length of clips and the number of epochs are smaller.
+    let runs: [(&str, &[&str]); 3] = [
+        (
+            "fma-large",
+            &[
+                "--train",
+                "cnn1d-gru",
+                "--variant",
+                "base",
+                "--variant",
+                "mfcc",
+            ],
+        ),
+        (
+            "fma-small",
+            &["--train", "lstm", "--set", "catalog.subset=none"],
+        ),
+        (
+            "fma-windows",
+            &[
+                "--train",
+                "crnn-lstm64",
+                "--set",
+                "catalog.subset=none",
+                "--set",
+                "audio.segment_s=1.5",
+                "--set",
+                "audio.segment_min_s=1.4",
+                "--set",
+                "catalog.clean.rare_sub_genres=none",
+            ],
+        ),
+    ];
+    for (name, words) in runs {
+        let out = folder.join(name);
+        let mut command = experiment(Path::new(name), &out);
+        command.arg("--audio").arg(&inputs().audio);
+        command.args([
+            "--any-data",
+            "--epochs",
+            "1",
+            "--set",
+            "audio.duration_s=3.0",
+        ]);
+        let ran = run(command.args(words)).exits(0)?;
+        assert!(ran.out.contains("honest split: "), "{name}: {}", ran.out);
+        assert!(ran.out.contains("(--any-data)"), "{name}: {}", ran.out);
+    }
+    Ok(())
+}
+
+fn what_is_wrong_is_one_line_with_the_remedy() -> Result<(), Failed> {
+    let folder = scratch("experiment-wrong");
+    let out = folder.join("out");
+    let asked = |words: &[&str]| {
+        let mut command = wavemill(["experiment", "run"]);
+        command.args(words).arg("--out").arg(&out);
+        run(&mut command).exits(2)
+    };
+
+    asked(&["fma-larg"])?.says(&["did you mean `fma-large`?"])?;
+    asked(&["fma-large"])?.says(&["--data DIR", "fma_large.zip"])?;
+    let empty = folder.join("empty");
+    fs::create_dir(&empty)?;
+    let empty = empty.to_string_lossy().into_owned();
+    asked(&["fma-large", "--data", &empty])?
+        .says(&["holds none of fma_large.zip", "--audio PATH"])?;
+    asked(&["fma-large", "--data", &empty, "--variant", "mel"])?
+        .says(&["--variant mel", "mfcc"])?;
+    asked(&["fma-large", "--data", &empty, "--set", "split.sed=1"])?
+        .says(&["did you mean `seed`?"])?;
+    asked(&[
+        "fma-large",
+        "--data",
+        &empty,
+        "--train-set",
+        "train.epoch=1",
+    ])?
+    .says(&["unknown field"])?;
+
+    let file = folder.join("mine.toml");
+    fs::write(
+        &file,
+        EXPERIMENT.replace("about = \"fewer bands\"", "abot = \"\""),
+    )?;
+    let file = file.to_string_lossy().into_owned();
+    let misspelt = run(&mut wavemill(["experiment", "check", &file])).exits(2)?;
+    misspelt
+        .says(&["mine.toml:17: variants.20-bands.abot: unknown key (did you mean `about`?)"])?;
+
+    // A zip of the published name with another content.
+    let data = folder.join("data");
+    fs::create_dir(&data)?;
+    fs::write(data.join("fma_metadata.zip"), "PK")?;
+    fs::create_dir(data.join("fma_large"))?;
+    let data = data.to_string_lossy().into_owned();
+    if crate::support::has_trainer() {
+        asked(&["fma-large", "--data", &data])?.says(&[
+            "its sha1 is",
+            "was published with f0df49ff",
+            "--any-data",
+        ])?;
+    }
+    Ok(())
+}
