@@ -12,6 +12,7 @@ mod experiment;
 mod extract;
 mod faults;
 mod fit;
+mod folders;
 mod grow;
 mod manifests;
 mod memory;
@@ -48,6 +49,7 @@ fn main() {
         extract::trials(),
         faults::trials(),
         fit::trials(),
+        folders::trials(),
         grow::trials(),
         takeover::trials(),
         random_growth::trials(),

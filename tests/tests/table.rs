@@ -180,13 +180,18 @@ pub(crate) fn key(track: u32) -> String {
 
 /// A file of a quarter of a second, without a tag.
 pub(crate) fn noise(voice: u32) -> Vec<u8> {
+    noise_of(voice, SAMPLES)
+}
+
+/// A file of so many samples at 8 kHz, without a tag.
+pub(crate) fn noise_of(voice: u32, samples: u32) -> Vec<u8> {
     wav(&Row {
         artist: None,
         genre: "",
         side: "",
         voice,
         tag: "",
-        samples: SAMPLES,
+        samples,
     })
 }
 

@@ -206,12 +206,16 @@ pub enum CatalogError {
         /// Its type.
         found: String,
     },
-    /// Metadata for a data set that has none.
-    #[error(
-        "--metadata: the data set `folders` takes its labels from the audio's folders; leave it out, or use a recipe \
-         whose catalog.dataset is `fma` or `table`"
-    )]
-    MetadataUnused,
+    /// A list of clips for `folders` that cannot be joined to the audio's files.
+    #[error("metadata file {file}{place}: {problem}")]
+    ClipList {
+        /// The list's name.
+        file: String,
+        /// `, line 3`, or empty where it is about the whole list.
+        place: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The job was asked to stop.
     #[error("interrupted; nothing was written")]
     Stopped,
@@ -235,7 +239,7 @@ impl CatalogError {
                 | Self::ClipKey { .. }
                 | Self::Column { .. }
                 | Self::ColumnType { .. }
-                | Self::MetadataUnused
+                | Self::ClipList { .. }
                 | Self::TrackIdCollision { .. }
                 | Self::OwnColumn { .. }
                 | Self::TooManyColumns { .. }

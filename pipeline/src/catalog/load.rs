@@ -1,4 +1,4 @@
-//! From files to typed rows, one function a kind of data set.
+//! From metadata files to typed rows, one function a kind of data set; rows of folders are in `folders.rs`.
 //!
 //! Every kind gives rows with [`LINE`] first; what could not be read is among the rejects, never an error.
 
@@ -8,17 +8,13 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray,
-    new_empty_array,
-};
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, new_empty_array};
 use arrow::compute::{concat, concat_batches, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
-use wavemill_schemas::canonical;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::csv_blocks::Block;
@@ -31,7 +27,7 @@ use super::steps::with_first_column;
 use super::types::{self, ColumnKind, Typer};
 use super::{CatalogError, fma};
 use crate::course::Course;
-use crate::source::{AudioIndex, SourceError};
+use crate::source::SourceError;
 
 /// What the files held.
 pub(super) struct ParsedMetadata {
@@ -45,6 +41,8 @@ pub(super) struct ParsedMetadata {
     pub further_rejects: Vec<Reject>,
     /// Further tables, by name.
     pub tables: BTreeMap<String, RecordBatch>,
+    /// What a person should know, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// One CSV file, read whole.
@@ -105,11 +103,9 @@ pub(super) fn csv_file<R: Read + Send>(
     // A block's rejects of parsing come before its rejects of typing.
     rejects.sort_by_key(|reject| reject.line);
     Ok(ParsedMetadata {
-        rows,
         rows_read,
         rejects,
-        further_rejects: Vec::new(),
-        tables: BTreeMap::new(),
+        ..ParsedMetadata::of(rows)
     })
 }
 
@@ -260,13 +256,8 @@ pub(super) fn parquet_table(
     }
 
     let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
-    Ok(ParsedMetadata {
-        rows_read: rows.num_rows() as u64,
-        rows: with_first_column(LINE, Arc::new(numbers), &rows)?,
-        rejects: Vec::new(),
-        further_rejects: Vec::new(),
-        tables: BTreeMap::new(),
-    })
+    let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
+    Ok(ParsedMetadata::of(rows))
 }
 
 /// A Parquet file that lies by itself: only what is wanted of it is read.
@@ -359,6 +350,18 @@ fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
 }
 
 impl ParsedMetadata {
+    /// Rows that were all read, and nothing else.
+    pub(super) fn of(rows: RecordBatch) -> Self {
+        Self {
+            rows_read: rows.num_rows() as u64,
+            rows,
+            rejects: Vec::new(),
+            further_rejects: Vec::new(),
+            tables: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// The first row with an id stays, later ones are counted out.
     fn reject_repeated_ids(&mut self, file: &str) -> Result<(), CatalogError> {
         let ids = self
@@ -397,48 +400,6 @@ impl ParsedMetadata {
         self.rejects.sort_by_key(|reject| reject.line);
         Ok(())
     }
-}
-
-/// One row a clip of the audio root: `clip_key`, `track_id`, `genre` (the first folder; null where there is none).
-///
-/// # Errors
-/// `Arrow` alone.
-pub(super) fn folders(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
-    let n_clips: i64 = audio
-        .len()
-        .try_into()
-        .expect("a count of map entries fits in i64");
-    // There is no file: numbers of the clips take the place of lines.
-    let lines = Int64Array::from_iter_values(1..=n_clips);
-    let keys: StringViewArray = audio.keys().map(Some).collect();
-    let ids = Int64Array::from_iter_values(audio.keys().map(|key| canonical::track_id(key)));
-    // The first folder is the class.
-    let genres: StringViewArray = audio
-        .keys()
-        .map(|key| key.split_once('/').map(|(folder, _)| folder))
-        .collect();
-
-    let schema = Schema::new(vec![
-        Field::new(LINE, DataType::Int64, false),
-        Field::new("clip_key", DataType::Utf8View, false),
-        Field::new("track_id", DataType::Int64, false),
-        Field::new("genre", DataType::Utf8View, true),
-    ]);
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(lines),
-        Arc::new(keys),
-        Arc::new(ids),
-        Arc::new(genres),
-    ];
-
-    let rows = RecordBatch::try_new(Arc::new(schema), columns)?;
-    Ok(ParsedMetadata {
-        rows,
-        rows_read: audio.len() as u64,
-        rejects: Vec::new(),
-        further_rejects: Vec::new(),
-        tables: BTreeMap::new(),
-    })
 }
 
 /// # Errors

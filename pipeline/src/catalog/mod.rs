@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod extra;
 mod fma;
+mod folders;
 mod laps;
 mod load;
 mod parallel;
@@ -201,8 +202,8 @@ impl Catalog {
 
 /// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes.
 ///
-/// `metadata`: a folder, a zip, or the main file itself; not needed for `folders`. `audio`: what there is below the
-/// audio root. With `require_audio`, rows without a file are dropped; without it they stay, and reading rejects them.
+/// `metadata`: a folder, a zip, or the main file itself; `folders` can do without. `audio`: what there is below the audio
+/// root. With `require_audio`, rows without a file are dropped; without it they stay, and reading rejects them.
 /// `course` is told where this is, and can end it.
 ///
 /// # Errors
@@ -226,6 +227,7 @@ pub fn clean(
         audio,
         settings.threads,
     )?;
+    warnings.extend(loaded.warnings);
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
@@ -473,17 +475,36 @@ fn load(
     threads: usize,
 ) -> Result<ParsedMetadata, CatalogError> {
     match dataset {
-        Dataset::Folders if metadata.is_some() => Err(CatalogError::MetadataUnused),
-        Dataset::Folders => load::folders(audio),
+        Dataset::Folders => load_folders(engine, metadata, audio, threads),
         Dataset::Fma => {
             let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "fma" })?;
             load_fma(engine, path, threads)
         }
         Dataset::Table => {
             let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "table" })?;
-            load_table(engine, path, threads)
+            let files = Files::open(path)?;
+            let name = main_file(&files, path, TABLE_FILE)?;
+            load_table(engine, &files, name, threads)
         }
     }
+}
+
+/// Rows are the audio's files; a table, where there is one, adds columns.
+fn load_folders(
+    engine: &Engine,
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let clips = folders::rows(audio)?;
+    let Some(path) = metadata else {
+        return Ok(clips);
+    };
+
+    let files = Files::open(path)?;
+    let name = main_file(&files, path, TABLE_FILE)?;
+    let listed = load_table(engine, &files, name, threads)?;
+    folders::with_list(clips, name, listed, threads)
 }
 
 fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetadata, CatalogError> {
@@ -508,24 +529,26 @@ fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetada
     load::fma(engine, tracks, genres, threads)
 }
 
+/// What a place without a main file's name must hold.
+const TABLE_FILE: &str = "single CSV or Parquet file";
+
 fn load_table(
     engine: &Engine,
-    path: &Path,
+    files: &Files,
+    name: &str,
     threads: usize,
 ) -> Result<ParsedMetadata, CatalogError> {
     let course = engine.course();
-    let files = Files::open(path)?;
-    let name = main_file(&files, path, "single CSV or Parquet file")?;
-    begin_reading(course, &files, [name])?;
+    begin_reading(course, files, [name])?;
 
     if !name.ends_with(".parquet") {
-        return load::csv_table(engine, name, counted(course, &files, name)?, threads);
+        return load::csv_table(engine, name, counted(course, files, name)?, threads);
     }
     // In a zip, the directory at the end of a Parquet file is reached by unpacking all before it.
     match files.path(name) {
         Some(path) => load::parquet_table(name, load::opened(path)?),
         None => {
-            let bytes = load::inflated(name, counted(course, &files, name)?)?;
+            let bytes = load::inflated(name, counted(course, files, name)?)?;
             load::parquet_table(name, bytes)
         }
     }
@@ -556,7 +579,7 @@ fn counted(
 
 /// What tells one state of the metadata from another: name, CRC-32 and size in bytes of every file that the data set's
 /// tables are made of. Equal for a folder and its zip; other files beside them do not matter, nor does the name of the
-/// only file of a `table`.
+/// only file of a `table` or of `folders`.
 ///
 /// # Errors
 /// `Source` when a file cannot be read.
@@ -578,8 +601,8 @@ pub fn fingerprints(
         let (crc32, bytes) = files.fingerprint(name)?;
         // A table's file may have any name: what it is called tells nothing.
         let known_as = match dataset {
-            Dataset::Table => "",
-            Dataset::Folders | Dataset::Fma => name,
+            Dataset::Folders | Dataset::Table => "",
+            Dataset::Fma => name,
         };
         fingerprints.push((known_as.to_owned(), crc32, bytes));
     }
@@ -589,8 +612,7 @@ pub fn fingerprints(
 /// Whether a data set's tables are made of the metadata file `name`, among others.
 fn is_read(dataset: Dataset, name: &str, is_only_file: bool) -> bool {
     match dataset {
-        Dataset::Folders => false,
-        Dataset::Table => is_only_file,
+        Dataset::Folders | Dataset::Table => is_only_file,
         Dataset::Fma => {
             is_only_file
                 || matches!(name, "tracks.csv" | "genres.csv")

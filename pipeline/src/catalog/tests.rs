@@ -5,6 +5,7 @@ mod columns;
 use std::fmt::Write;
 use std::path::Path;
 
+use arrow::array::{ArrayRef, StringArray};
 use wavemill_schemas::recipe::{CleanStep, SplitRule, SplitSpec};
 use wavemill_schemas::reject::Reason;
 
@@ -370,8 +371,6 @@ fn folders_give_the_genre() {
     let mut recipe = recipe(Dataset::Folders, vec![]);
     recipe.targets[0].column = "genre".into();
     recipe.split.rule = SplitRule::Stratified;
-    let unused = cleaned(&recipe, Some(Path::new("tracks.csv")), &audio).unwrap_err();
-    assert!(matches!(unused, CatalogError::MetadataUnused), "{unused}");
     let catalog = cleaned(&recipe, None, &audio).unwrap();
     assert_eq!(catalog.classes["genre"], ["jazz", "rock"]);
     let targets: Vec<_> = catalog
@@ -386,6 +385,178 @@ fn folders_give_the_genre() {
             ("jazz/a.mp3", Some(0)),
             ("rock/b.mp3", Some(1))
         ]
+    );
+}
+
+/// Three clips in folders, and a list of them in a file of this name.
+fn listed(name: &str, csv: &str, change: impl FnOnce(&mut Recipe)) -> Result<Catalog, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, csv).unwrap();
+    let audio = index(["jazz/a.mp3", "rock/b.mp3", "rock/c.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+    change(&mut recipe);
+    cleaned(&recipe, Some(&path), &audio).map_err(|error| {
+        assert!(error.is_usage(), "{error}");
+        error.to_string()
+    })
+}
+
+fn by_column_side(recipe: &mut Recipe) {
+    recipe.split.rule = SplitRule::Column;
+    recipe.split.column = Some("side".into());
+}
+
+fn sides(catalog: &Catalog) -> Vec<&str> {
+    let clips = catalog.clips.iter();
+    clips.map(|clip| clip.split.as_str()).collect()
+}
+
+#[test]
+fn a_list_gives_folders_sides_labels_and_artists() {
+    let list = "clip_key,side,mood,artist,genre\n\
+                rock/b.mp3,training,dark,Mia,rock\n\
+                jazz/a.mp3,test,,Mia,jazz\n\
+                rock/gone.mp3,test,light,Tom,pop\n";
+    let catalog = listed("list.csv", list, |recipe| {
+        by_column_side(recipe);
+        recipe.targets[0].column = "mood".into();
+    })
+    .unwrap();
+    assert_eq!(sides(&catalog), ["test", "training", "none"]);
+    assert_eq!(catalog.classes["genre"], ["dark"]);
+    let artists: Vec<_> = catalog.clips.iter().map(|clip| clip.artist_id).collect();
+    assert!(artists[0].is_some() && artists[0] == artists[1] && artists[2].is_none());
+    assert_eq!(
+        catalog.warnings,
+        [
+            "metadata file list.csv: 1 of its 3 rows name no file below the audio root, such as rock/gone.mp3",
+            "metadata file list.csv: 1 of 3 files have no row in it, such as rock/c.mp3: its columns are null there"
+        ]
+    );
+    // The rows are the clips, whatever the list has.
+    assert_eq!(catalog.rows_read, 3);
+
+    // A condition sees the columns, too.
+    let some = listed("list.csv", list, |recipe| {
+        recipe.catalog.clean = vec![keep("light", "mood IS NULL")];
+    })
+    .unwrap();
+    let keys: Vec<_> = some.clips.iter().map(|clip| &clip.clip_key).collect();
+    assert_eq!(keys, ["jazz/a.mp3", "rock/c.mp3"]);
+}
+
+#[test]
+fn a_list_that_cannot_be_joined_says_where() {
+    let refused = |list: &str| listed("list.csv", list, by_column_side).unwrap_err();
+    assert_eq!(
+        refused("path,side\njazz/a.mp3,test\n"),
+        "metadata file list.csv, line 1: no column `clip_key`, which has the path of each row's file below the audio root; \
+         nearest: side, path"
+    );
+    assert_eq!(
+        refused("clip_key,side\njazz/a.mp3,test\nrock/b.mp3,test\njazz/a.mp3,training\n"),
+        "metadata file list.csv, line 4: `clip_key` jazz/a.mp3 is already on line 2"
+    );
+    assert_eq!(
+        refused("clip_key,side\njazz/a.mp3,test\n,test\n"),
+        "metadata file list.csv, line 3: no `clip_key`"
+    );
+    assert_eq!(
+        refused("clip_key,side,genre\njazz/a.mp3,test,jazz\nrock/b.mp3,test,blues\n"),
+        "metadata file list.csv, line 3: column `genre` has `blues`, and the file lies in the folder `rock`, which is its \
+         genre: rename the column to have both"
+    );
+    assert_eq!(
+        refused("clip_key,side,track_id\njazz/a.mp3,test,1\n"),
+        "metadata file list.csv, line 1: a column `track_id`, which the folders give: rename it"
+    );
+    assert_eq!(
+        refused("clip_key,side\ngenres/rock/x.wav,test\ngenres/rock/b.wav,test\n"),
+        "metadata file list.csv: none of its 2 rows names a file: it has genres/rock/x.wav, where the audio root has \
+         jazz/a.mp3; each `clip_key` must be the path below the audio root, with the extension that the file has"
+    );
+    // One of the same name shows what differs.
+    let other = refused("clip_key,side\nrock/c.wav,test\n");
+    assert!(
+        other.contains("it has rock/c.wav, where the audio root has rock/c.mp3;"),
+        "{other}"
+    );
+    assert_eq!(
+        refused("clip_key,side\n"),
+        "metadata file list.csv: no row in it"
+    );
+}
+
+#[test]
+fn a_broken_record_of_a_list_is_a_reject_beside_the_rows() {
+    let list = "clip_key,side\njazz/a.mp3,test,more\nrock/b.mp3,training\nrock/c.mp3,test\n";
+    let catalog = listed("list.csv", list, by_column_side).unwrap();
+    assert_eq!(sides(&catalog), ["none", "training", "test"]);
+    assert_eq!((catalog.rows_read, catalog.rejects.len()), (3, 0));
+    assert_eq!(catalog.further_rejects[0].line, Some(2));
+    assert_eq!(
+        catalog.warnings[1],
+        "metadata file list.csv: 1 of 3 records cannot be read; the table `rejects` has their lines"
+    );
+}
+
+#[test]
+fn a_list_as_parquet_is_the_same_list() {
+    let column =
+        |values: [&str; 2]| -> ArrayRef { Arc::new(StringArray::from_iter_values(values)) };
+    let write = |keys: [&str; 2]| {
+        let rows = RecordBatch::try_from_iter([
+            ("clip_key", column(keys)),
+            ("side", column(["test", "training"])),
+        ])
+        .unwrap();
+        let mut bytes = Vec::new();
+        let mut writer =
+            parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+        bytes
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.parquet");
+    let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+    by_column_side(&mut recipe);
+
+    std::fs::write(&path, write(["rock/b.mp3", "jazz/a.mp3"])).unwrap();
+    let catalog = cleaned(&recipe, Some(&path), &audio).unwrap();
+    assert_eq!(sides(&catalog), ["training", "test"]);
+    std::fs::write(&path, write(["rock/b.mp3", "rock/b.mp3"])).unwrap();
+    let twice = cleaned(&recipe, Some(&path), &audio).unwrap_err();
+    assert_eq!(
+        twice.to_string(),
+        "metadata file list.parquet, row 2: `clip_key` rock/b.mp3 is already on row 1"
+    );
+}
+
+#[test]
+fn folders_without_artists_say_so_once() {
+    let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+    assert_eq!(recipe.split.rule, SplitRule::Artist);
+    assert!(recipe.warnings().is_empty());
+    assert_eq!(
+        cleaned(&recipe, None, &audio).unwrap().warnings,
+        [
+            "split.rule = \"artist\": no column artist_id, artist_name or artist tells who made a clip: each stands for \
+             itself"
+        ]
+    );
+    let list = "clip_key,artist\njazz/a.mp3,Mia\nrock/b.mp3,Tom\nrock/c.mp3,Tom\n";
+    assert!(
+        listed("list.csv", list, |_| ())
+            .unwrap()
+            .warnings
+            .is_empty()
     );
 }
 
@@ -675,11 +846,11 @@ fn fingerprints_know_the_files_that_are_read_and_no_others() {
         fingerprints(Dataset::Table, Some(&renamed)).unwrap(),
         of_table
     );
-    assert!(
-        fingerprints(Dataset::Folders, Some(folder.path()))
-            .unwrap()
-            .is_empty()
+    assert_eq!(
+        fingerprints(Dataset::Folders, Some(&renamed)).unwrap(),
+        of_table
     );
+    assert!(fingerprints(Dataset::Folders, None).unwrap().is_empty());
     assert!(fingerprints(Dataset::Fma, None).unwrap().is_empty());
 }
 

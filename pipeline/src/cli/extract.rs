@@ -48,7 +48,7 @@ pub struct ExtractCommand {
     /// A shipped recipe's name (see `wavemill recipe list`), or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: String,
-    /// Folder, zip or file of the metadata; not needed for `folders` data sets
+    /// Folder, zip or file of the metadata; optional for `folders` data sets
     #[arg(long, value_name = "PATH")]
     pub metadata: Option<PathBuf>,
     /// Folder or zip of the audio

@@ -189,17 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn list_has_a_line_a_recipe_and_marks_leaks() {
+    fn list_has_a_line_a_recipe_and_none_leaks() {
         let list = answer(&["list"]).expect("shipped recipes are valid");
         assert_eq!(list.lines().count(), SHIPPED.len());
         assert!(
-            list.contains("\nfma-large       stratified (leaky)  log_mel, mfcc  FMA large"),
+            list.contains("\nfma-large       artist              log_mel, mfcc  FMA large"),
             "{list}"
         );
         assert!(
             list.contains("\nfma-small       official            log_mel"),
             "{list}"
         );
+        assert!(!list.contains("leaky"), "{list}");
     }
 
     #[test]
@@ -221,6 +222,12 @@ mod tests {
     #[test]
     fn check_tells_warnings_and_errors() {
         let found = answer(&["check", "gtzan-segments"]).expect("valid");
+        assert_eq!(
+            found,
+            "gtzan-segments: ok, split artist\n  log_mel f16[128,130]\n"
+        );
+        let as_in_document = ["check", "gtzan-segments", "--set", "split.rule=segment"];
+        let found = answer(&as_in_document).expect("valid");
         assert_eq!(
             found,
             "warning: split.rule: leaky: segments of one track fall on several sides\n\

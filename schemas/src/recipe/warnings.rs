@@ -1,21 +1,15 @@
 //! What a recipe may well mean, but a person should know.
 
-use super::{Dataset, Dtype, FeatureSpec, Normalize, Op, Recipe, SplitRule};
+use super::{Dtype, FeatureSpec, Normalize, Op, Recipe};
 
 impl Recipe {
-    /// One sentence each: leaky splits, rounding that loses something, axes that differ from what they seem.
+    /// One sentence each: leaky splits, rounding that loses something, axes that differ from what they seem. Whether
+    /// artists are known is told by the rows alone.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(leak) = self.split.rule.leak() {
             warnings.push(format!("split.rule: leaky: {leak}"));
-        }
-
-        // Artist is the default rule: the author may not have chosen it.
-        if self.catalog.dataset == Dataset::Folders && self.split.rule == SplitRule::Artist {
-            warnings.push(
-                "split.rule: folders know no artists: each clip stands for itself".to_owned(),
-            );
         }
 
         for feature in &self.features {

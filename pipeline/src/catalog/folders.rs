@@ -1,0 +1,320 @@
+//! Data sets whose rows are their files: the genre is the folder, and a list of the user's can add columns.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, UInt32Array,
+};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use wavemill_schemas::canonical;
+
+use super::CatalogError;
+use super::csv_text::LINE;
+use super::engine::nearest;
+use super::load::ParsedMetadata;
+use super::parallel::in_parts;
+use crate::source::AudioIndex;
+
+/// What a list names clips by.
+const KEY: &str = "clip_key";
+
+/// One row a clip of the audio root: `clip_key`, `track_id`, `genre` (the first folder; null where there is none).
+///
+/// # Errors
+/// `Arrow` alone.
+pub(super) fn rows(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
+    let n_clips: i64 = audio
+        .len()
+        .try_into()
+        .expect("a count of map entries fits in i64");
+    // There is no file: numbers of the clips take the place of lines.
+    let lines = Int64Array::from_iter_values(1..=n_clips);
+    let keys: StringViewArray = audio.keys().map(Some).collect();
+    let ids = Int64Array::from_iter_values(audio.keys().map(|key| canonical::track_id(key)));
+    // The first folder is the class.
+    let genres: StringViewArray = audio
+        .keys()
+        .map(|key| key.split_once('/').map(|(folder, _)| folder))
+        .collect();
+
+    let schema = Schema::new(vec![
+        Field::new(LINE, DataType::Int64, false),
+        Field::new(KEY, DataType::Utf8View, false),
+        Field::new("track_id", DataType::Int64, false),
+        Field::new("genre", DataType::Utf8View, true),
+    ]);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(lines),
+        Arc::new(keys),
+        Arc::new(ids),
+        Arc::new(genres),
+    ];
+
+    let rows = RecordBatch::try_new(Arc::new(schema), columns)?;
+    Ok(ParsedMetadata::of(rows))
+}
+
+/// Adds the columns of a table that names clips by `clip_key` to the rows that [`rows`] made. A clip that it does not
+/// name has nulls there. Keys are compared as they are.
+///
+/// `file`: the table's name, for messages; `listed`: what it holds.
+///
+/// # Errors
+/// `ClipList` where keys are absent, repeated or all unknown, and for a column that the folders give already. A column
+/// `genre` is none of those where it says what the folders say.
+pub(super) fn with_list(
+    clips: ParsedMetadata,
+    file: &str,
+    listed: ParsedMetadata,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let list = ClipList {
+        file,
+        rows: &listed.rows,
+    };
+    let keys = list.keys()?;
+    let places = list.places(&keys, &clips.rows)?;
+
+    let mut fields = clips.rows.schema().fields().to_vec();
+    let mut added = Vec::new();
+    for (index, field) in listed.rows.schema().fields().iter().enumerate() {
+        match field.name().as_str() {
+            LINE | KEY => {}
+            "genre" => list.require_same_genres(index, &clips.rows, &places)?,
+            "track_id" => {
+                let problem = "a column `track_id`, which the folders give: rename it";
+                return Err(list.fault_of_header(problem.to_owned()));
+            }
+            _ => {
+                added.push(listed.rows.column(index));
+                // Also a column without gaps has some beside clips that are not listed.
+                fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+            }
+        }
+    }
+
+    let mut columns = clips.rows.columns().to_vec();
+    columns.extend(in_parts(threads, added.len(), |index| {
+        take(added[index].as_ref(), &places, None)
+    })?);
+
+    let mut warnings = list.unmatched(&keys, &places, &clips.rows);
+    if !listed.rejects.is_empty() {
+        warnings.push(format!(
+            "metadata file {file}: {} of {} records cannot be read; the table `rejects` has their lines",
+            listed.rejects.len(),
+            listed.rows_read
+        ));
+    }
+    Ok(ParsedMetadata {
+        rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?,
+        // Rows are clips, so what is wrong with a record of the list is counted beside them.
+        further_rejects: listed.rejects,
+        warnings,
+        ..clips
+    })
+}
+
+/// A table of the user's that names clips.
+struct ClipList<'a> {
+    /// Its name, for messages.
+    file: &'a str,
+    /// Its rows, with their lines.
+    rows: &'a RecordBatch,
+}
+
+impl ClipList<'_> {
+    /// The key of each row.
+    fn keys(&self) -> Result<StringViewArray, CatalogError> {
+        let Some(column) = self.rows.column_by_name(KEY) else {
+            let schema = self.rows.schema();
+            let names: Vec<&str> = schema
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str())
+                .filter(|name| *name != LINE)
+                .collect();
+            return Err(self.fault_of_header(format!(
+                "no column `{KEY}`, which has the path of each row's file below the audio root; nearest: {}",
+                nearest(KEY, &names)
+            )));
+        };
+        let text = cast(column, &DataType::Utf8View)
+            .map_err(|_| self.fault_of_header(format!("the column `{KEY}` is no text")))?;
+        Ok(text.as_string_view().clone())
+    }
+
+    /// For each of `clips` the row that names it, or null.
+    fn places(
+        &self,
+        keys: &StringViewArray,
+        clips: &RecordBatch,
+    ) -> Result<UInt32Array, CatalogError> {
+        let mut row_of: HashMap<&str, u32> = HashMap::with_capacity(keys.len());
+        for (row, key) in (0..).zip(keys) {
+            let Some(key) = key else {
+                return Err(self.fault_of_row(row, format!("no `{KEY}`")));
+            };
+            if let Some(first) = row_of.insert(key, row) {
+                let there = self.place(first);
+                let problem = format!("`{KEY}` {key} is already on {there}");
+                return Err(self.fault_of_row(row, problem));
+            }
+        }
+
+        let clip_keys = clips[KEY].as_string_view();
+        let places: UInt32Array = clip_keys
+            .iter()
+            .map(|key| row_of.get(key?).copied())
+            .collect();
+        // Not one file: those are other names, and no reason to leave every clip without a row.
+        if places.null_count() == places.len() {
+            return Err(self.fault(String::new(), no_match(keys, clip_keys)));
+        }
+        Ok(places)
+    }
+
+    /// The folder is the genre. A list may repeat it, and may not deny it.
+    fn require_same_genres(
+        &self,
+        column: usize,
+        clips: &RecordBatch,
+        places: &UInt32Array,
+    ) -> Result<(), CatalogError> {
+        let listed = cast(self.rows.column(column), &DataType::Utf8View).map_err(|_| {
+            self.fault_of_header("a column `genre` that is no text: rename it".to_owned())
+        })?;
+        let listed = listed.as_string_view();
+        let folders = clips["genre"].as_string_view();
+
+        for (clip, row) in places.iter().enumerate() {
+            let Some(row) = row.filter(|&row| listed.is_valid(row as usize)) else {
+                continue;
+            };
+            let genre = listed.value(row as usize);
+            let folder = folders.is_valid(clip).then(|| folders.value(clip));
+            if folder == Some(genre) {
+                continue;
+            }
+            let lies = match folder {
+                Some(folder) => format!("in the folder `{folder}`"),
+                None => "in no folder".to_owned(),
+            };
+            return Err(self.fault_of_row(
+                row,
+                format!(
+                    "column `genre` has `{genre}`, and the file lies {lies}, which is its genre: rename the column to \
+                     have both"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many rows name no clip, and how many clips no row names.
+    fn unmatched(
+        &self,
+        keys: &StringViewArray,
+        places: &UInt32Array,
+        clips: &RecordBatch,
+    ) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let file = self.file;
+
+        let n_matched = places.len() - places.null_count();
+        if n_matched < keys.len() {
+            warnings.push(format!(
+                "metadata file {file}: {} of its {} rows name no file below the audio root{}",
+                keys.len() - n_matched,
+                keys.len(),
+                such_as(self.first_absent(keys, places))
+            ));
+        }
+
+        if n_matched < places.len() {
+            let clip_keys = clips[KEY].as_string_view();
+            let first = (0..places.len()).find(|&clip| places.is_null(clip));
+            warnings.push(format!(
+                "metadata file {file}: {} of {} files have no row in it{}: its columns are null there",
+                places.null_count(),
+                places.len(),
+                such_as(first.map(|clip| clip_keys.value(clip)))
+            ));
+        }
+        warnings
+    }
+
+    /// The first key that no clip has.
+    fn first_absent<'k>(&self, keys: &'k StringViewArray, places: &UInt32Array) -> Option<&'k str> {
+        let mut is_matched = vec![false; keys.len()];
+        for row in places.iter().flatten() {
+            is_matched[row as usize] = true;
+        }
+        let row = is_matched.iter().position(|matched| !matched)?;
+        Some(keys.value(row))
+    }
+
+    /// `line 3`; of Parquet `row 3`.
+    fn place(&self, row: u32) -> String {
+        let word = if self.file.ends_with(".parquet") {
+            "row"
+        } else {
+            "line"
+        };
+        let lines = self.rows[LINE].as_primitive::<Int64Type>();
+        format!("{word} {}", lines.value(row as usize))
+    }
+
+    fn fault_of_row(&self, row: u32, problem: String) -> CatalogError {
+        self.fault(format!(", {}", self.place(row)), problem)
+    }
+
+    /// Of a CSV file's header, or of a Parquet file's schema.
+    fn fault_of_header(&self, problem: String) -> CatalogError {
+        let place = if self.file.ends_with(".parquet") {
+            ""
+        } else {
+            ", line 1"
+        };
+        self.fault(place.to_owned(), problem)
+    }
+
+    fn fault(&self, place: String, problem: String) -> CatalogError {
+        CatalogError::ClipList {
+            file: self.file.to_owned(),
+            place,
+            problem,
+        }
+    }
+}
+
+/// `, such as a/b.mp3`.
+fn such_as(key: Option<&str>) -> String {
+    key.map_or_else(String::new, |key| format!(", such as {key}"))
+}
+
+/// An example of either side, of one name where there is one: then what differs shows.
+fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
+    let Some(listed) = keys.iter().flatten().next() else {
+        return "no row in it".to_owned();
+    };
+    let namesake = clip_keys
+        .iter()
+        .flatten()
+        .find(|key| file_stem(key) == file_stem(listed));
+    let found = namesake.or_else(|| clip_keys.iter().flatten().next());
+    format!(
+        "none of its {} rows names a file: it has {listed}, where the audio root has {}; each `{KEY}` must be the path \
+         below the audio root, with the extension that the file has",
+        keys.len(),
+        found.unwrap_or("no file")
+    )
+}
+
+/// The name of a key's file without its extension.
+fn file_stem(key: &str) -> &str {
+    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}

@@ -1,0 +1,201 @@
+//! Data sets that are folders of audio, and the lists that people publish for them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial, real};
+
+use crate::support::{Inputs, manifest, run, same, scratch, sql, sql_counts, sql_number};
+use crate::table::noise_of;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test(
+            "folders::a_list_gives_labels_and_sides",
+            a_list_gives_labels_and_sides,
+        ),
+        Trial::test(
+            "folders::a_list_of_other_names_is_refused",
+            a_list_of_other_names_is_refused,
+        ),
+        real(
+            "folders::gtzan_by_its_fault_filtered_list",
+            gtzan_by_its_fault_filtered_list,
+        ),
+    ]
+}
+
+const BY_COLUMN: [&str; 4] = ["--set", "split.rule=column", "--set", "split.column=split"];
+
+/// The samples of a second of the sounds that are made here.
+const RATE_HZ: u32 = 8_000;
+
+/// Four clips of a second in two folders, and a list beside them.
+fn with_list(folder: &Path, list: &str) -> Result<Inputs, Failed> {
+    for (voice, key) in (0..).zip(["jazz/a.wav", "jazz/b.wav", "rock/a.wav", "rock/b.wav"]) {
+        put(&folder.join("audio").join(key), &noise_of(voice, RATE_HZ))?;
+    }
+    let metadata = folder.join("list.csv");
+    fs::write(&metadata, list)?;
+
+    let recipe = folder.join("folders.toml");
+    fs::write(
+        &recipe,
+        "name = \"folders\"\n[catalog]\ndataset = \"folders\"\n\
+         [[targets]]\nname = \"mood\"\ncolumn = \"mood\"\n\
+         [audio]\nsample_rate_hz = 8000\nduration_s = 1.0\nmin_duration_s = 0.1\n\
+         [[features]]\nname = \"log_mel\"\nop = \"mel\"\nn_fft = 256\nhop_length = 128\nn_mels = 16\n",
+    )?;
+    Ok(Inputs {
+        metadata: Some(metadata),
+        audio: folder.join("audio"),
+        recipe,
+    })
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
+    fs::create_dir_all(path.parent().ok_or("a folder")?)?;
+    Ok(fs::write(path, bytes)?)
+}
+
+fn a_list_gives_labels_and_sides() -> Result<(), Failed> {
+    let folder = scratch("listed");
+    let store = folder.join("store");
+    let list = "clip_key,split,mood\nrock/a.wav,training,dark\njazz/a.wav,test,light\n\
+                jazz/b.wav,training,\nrock/z.wav,training,dark\n";
+    let inputs = with_list(&folder, list)?;
+    let ran = run(inputs.extract(&store).args(BY_COLUMN)).exits(0)?;
+    for told in [
+        "list.csv: 1 of its 4 rows name no file below the audio root, such as rock/z.wav",
+        "list.csv: 1 of 4 files have no row in it, such as rock/b.wav: its columns are null there",
+    ] {
+        same(told, ran.err.contains(told), true)?;
+    }
+    same("leak", ran.err.contains("leaky"), false)?;
+
+    let rows = sql(
+        &store,
+        "SELECT clip_key, genre, mood, split FROM tracks JOIN \
+         (SELECT clip_key, split AS side FROM features_log_mel) USING (clip_key) WHERE side = coalesce(split, 'none') \
+         ORDER BY 1",
+    )?;
+    let told: Vec<String> = rows.iter().map(Value::to_string).collect();
+    same(
+        "rows",
+        told,
+        [
+            r#"{"clip_key":"jazz/a.wav","genre":"jazz","mood":"light","split":"test"}"#,
+            r#"{"clip_key":"jazz/b.wav","genre":"jazz","mood":null,"split":"training"}"#,
+            r#"{"clip_key":"rock/a.wav","genre":"rock","mood":"dark","split":"training"}"#,
+            r#"{"clip_key":"rock/b.wav","genre":"rock","mood":null,"split":null}"#,
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    )?;
+    same(
+        "classes",
+        &manifest(&store, 1)?.targets[0].classes,
+        &vec!["dark".to_owned(), "light".to_owned()],
+    )?;
+
+    // The list is part of what a version is made of.
+    let again = run(inputs.extract(&store).args(BY_COLUMN)).exits(0)?;
+    same("again", again.err.contains("nothing to do"), true)?;
+    fs::write(folder.join("list.csv"), list.replace("dark", "dusk"))?;
+    run(inputs.extract(&store).args(BY_COLUMN))
+        .exits(4)?
+        .says(&["--new-version"])
+}
+
+fn a_list_of_other_names_is_refused() -> Result<(), Failed> {
+    let folder = scratch("other-names");
+    let store = folder.join("store");
+    let refused = |list: &str, said: &[&str]| -> Result<(), Failed> {
+        let inputs = with_list(&folder, list)?;
+        run(inputs.extract(&store).args(BY_COLUMN))
+            .exits(2)?
+            .says(said)?;
+        same("the store exists", store.exists(), false)
+    };
+    refused(
+        "clip_key,split,mood\nrock/b.au,test,dark\n",
+        &["list.csv", "rock/b.au", "rock/b.wav", "with the extension"],
+    )?;
+    refused(
+        "clip_key,split,mood\nrock/b.wav,test,dark\nrock/b.wav,test,dark\n",
+        &["list.csv, line 3", "already on line 2"],
+    )?;
+    refused(
+        "file,split,mood\n",
+        &["list.csv, line 1", "no column `clip_key`"],
+    )?;
+    refused(
+        "clip_key,split,mood,genre\nrock/b.wav,test,dark,jazz\n",
+        &["list.csv, line 2", "`genre`", "folder `rock`"],
+    )
+}
+
+/// All 1,000 names of GTZAN, each of the same three seconds: what counts is who lies where.
+fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
+    let folder = scratch("gtzan-list");
+    let audio = folder.join("Data/genres_original");
+    let sound = folder.join("sound.wav");
+    fs::write(&sound, noise_of(1, 3 * RATE_HZ))?;
+    for genre in [
+        "blues",
+        "classical",
+        "country",
+        "disco",
+        "hiphop",
+        "jazz",
+        "metal",
+        "pop",
+        "reggae",
+        "rock",
+    ] {
+        fs::create_dir_all(audio.join(genre))?;
+        for number in 0..100 {
+            let name = format!("{genre}/{genre}.{number:05}.wav");
+            fs::hard_link(&sound, audio.join(name))?;
+        }
+    }
+
+    let inputs = Inputs {
+        metadata: Some(data.join("gtzan_splits/fault_filtered.csv")),
+        audio: PathBuf::from("Data/genres_original"),
+        recipe: "gtzan-segments".into(),
+    };
+    let extract = |words: &[&str]| {
+        let mut command = inputs.extract(Path::new("store"));
+        run(command.current_dir(&folder).args(BY_COLUMN).args(words))
+    };
+    let preview = extract(&["--dry-run", "--json"]).exits(0)?.out;
+    let preview: Value = serde_json::from_str(&preview)?;
+    same(
+        "sides",
+        &preview["splits"],
+        &serde_json::json!({"training": 443, "validation": 197, "test": 290, "none": 70}),
+    )?;
+    same(
+        "warnings",
+        &preview["warnings"],
+        &serde_json::json!([
+            "metadata file fault_filtered.csv: 70 of 1000 files have no row in it, such as classical/classical.00042.wav: its \
+             columns are null there"
+        ]),
+    )?;
+
+    let ran = extract(&["--limit", "50"]).exits(0)?;
+    same("leak", ran.err.contains("leaky"), false)?;
+    let store = folder.join("store");
+    same("rows", manifest(&store, 1)?.counts.feature_rows, 50)?;
+    let elsewhere = "SELECT count(*) FROM features_log_mel f JOIN tracks t USING (clip_key) \
+                     WHERE f.split <> coalesce(t.split, 'none')";
+    same("on another side", sql_number(&store, elsewhere)?, 0)?;
+    let sides = sql_counts(
+        &store,
+        "SELECT split AS name, count(*) AS n FROM features_log_mel GROUP BY 1",
+    )?;
+    same("sides", sides.len() >= 3, true)
+}
