@@ -202,8 +202,8 @@ impl Catalog {
 
 /// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes.
 ///
-/// `metadata`: a folder, a zip, or the main file itself; `folders` can do without. `audio`: what there is below the audio
-/// root. With `require_audio`, rows without a file are dropped; without it they stay, and reading rejects them.
+/// `metadata`: a folder, a zip, or the main file itself; `folders` can do without. `audio`: what there is below the
+/// audio root. With `require_audio`, rows without a file are dropped; without it they stay, and reading rejects them.
 /// `course` is told where this is, and can end it.
 ///
 /// # Errors
