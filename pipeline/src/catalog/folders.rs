@@ -295,16 +295,17 @@ fn such_as(key: Option<&str>) -> String {
     key.map_or_else(String::new, |key| format!(", such as {key}"))
 }
 
-/// An example of either side, of one name where there is one: then what differs shows.
+/// An example of either side. A file of the same name shows best what differs: another extension, or another folder.
 fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
     let Some(listed) = keys.iter().flatten().next() else {
         return "no row in it".to_owned();
     };
-    let namesake = clip_keys
-        .iter()
-        .flatten()
-        .find(|key| file_stem(key) == file_stem(listed));
-    let found = namesake.or_else(|| clip_keys.iter().flatten().next());
+    let mut clips = clip_keys.iter().flatten();
+    let converted = clips.clone().find(|key| stem(key) == stem(listed));
+    let moved = clips
+        .clone()
+        .find(|key| file_name(stem(key)) == file_name(stem(listed)));
+    let found = converted.or(moved).or_else(|| clips.next());
     format!(
         "none of its {} rows names a file: it has {listed}, where the audio root has {}; each `{KEY}` must be the path \
          below the audio root, with the extension that the file has",
@@ -313,8 +314,11 @@ fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
     )
 }
 
-/// The name of a key's file without its extension.
-fn file_stem(key: &str) -> &str {
-    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
-    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+/// A key without its extension.
+fn stem(key: &str) -> &str {
+    key.rsplit_once('.').map_or(key, |(stem, _)| stem)
+}
+
+fn file_name(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(_, name)| name)
 }
