@@ -139,6 +139,9 @@ pub struct Experiment {
     pub variants: Vec<Variant>,
     /// What is trained.
     pub train: Vec<TrainSpec>,
+    /// What `run --sweep` tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepSpec>,
     /// What is said of it elsewhere.
     #[serde(default)]
     pub claims: Vec<Claim>,
@@ -204,6 +207,20 @@ pub struct TrainSpec {
     /// `key=value` over both.
     #[serde(default)]
     pub set: Vec<String>,
+}
+
+/// `[sweep]`: configurations that are tried on the base variant's store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepSpec {
+    /// A shipped configuration that all trials share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<String>,
+    /// `key=value` over it.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// What is tried, as a file of `wavemill-train sweep` says it.
+    pub search: toml::Table,
 }
 
 /// A side of the split, on which scores are of rows that no training has seen.

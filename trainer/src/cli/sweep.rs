@@ -181,6 +181,7 @@ impl SweepCommand {
     /// # Errors
     /// A key or a model that is not there, before the first trial; [`SweepInterrupted`]; at the end, that trials failed.
     pub(crate) fn run(&self) -> Result<u8> {
+        interrupt::end_with_starter()?;
         let source = self.file.display().to_string();
         let text = settings::read(&self.file)
             .map_err(|e| UsageError(format!("cannot read {source}: {e}")))?;

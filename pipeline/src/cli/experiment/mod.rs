@@ -2,11 +2,13 @@
 //!
 //! An experiment's file says what is extracted, trained and claimed (`wavemill_schemas::experiment`). This folder finds
 //! the data (`data`), works out which stores and trainings are asked for (`work`), makes them with the commands that a
-//! user would type (`run`), and puts the scores beside the claims (`outcome`).
+//! user would type (`run`, `trainer`, `sweep`), and puts the scores beside the claims (`outcome`).
 
 mod data;
 mod outcome;
 mod run;
+mod sweep;
+mod trainer;
 mod work;
 
 use std::io::{self, IsTerminal, Write};
@@ -109,6 +111,7 @@ impl ExperimentCommand {
             Action::Check { experiment } => {
                 let source = ExperimentSource::find(experiment)?;
                 source.check()?;
+                sweep::check(&source.experiment)?;
                 let Experiment {
                     name,
                     variants,
@@ -180,6 +183,19 @@ fn description(experiment: &Experiment) -> String {
         }
     }
 
+    if let Some(sweep) = &experiment.sweep {
+        let parameters = sweep
+            .search
+            .get("parameters")
+            .and_then(toml::Value::as_table);
+        let keys: Vec<&str> = parameters
+            .iter()
+            .flat_map(|table| table.keys())
+            .map(String::as_str)
+            .collect();
+        text += &format!("\nsweeps over (--sweep)\n  {}\n", shown(&keys.join(", ")));
+    }
+
     if !experiment.claims.is_empty() {
         text += "\nclaims of the document\n";
         for claim in &experiment.claims {
@@ -225,6 +241,7 @@ mod tests {
         for (name, _) in SHIPPED {
             let source = ExperimentSource::find(name).expect(name);
             source.check().expect(name);
+            sweep::check(&source.experiment).expect(name);
             let text = description(&source.experiment);
             assert!(text.starts_with(&format!("{name}: ")), "{text}");
             for claim in &source.experiment.claims {

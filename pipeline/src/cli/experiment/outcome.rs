@@ -8,6 +8,7 @@ use wavemill_schemas::text::shown;
 use wavemill_scores::metrics::{Evaluation, Level, Report};
 use wavemill_scores::result::RunResult;
 
+use super::sweep::TrialOutcome;
 use super::work::Work;
 
 /// Columns of the tables.
@@ -35,6 +36,8 @@ pub(super) struct Outcome {
     pub results: Vec<CellOutcome>,
     /// The document's claims, each beside our figures.
     pub claims: Vec<ClaimOutcome>,
+    /// The trials of a sweep, in order.
+    pub sweep: Vec<TrialOutcome>,
 }
 
 /// A store.
@@ -121,6 +124,7 @@ impl Outcome {
             stores: Vec::new(),
             results: Vec::new(),
             claims: Vec::new(),
+            sweep: Vec::new(),
         }
     }
 
@@ -174,6 +178,24 @@ impl Outcome {
                     text += &self.table(table.0, table.1, evaluation.classes.len());
                 }
             }
+        }
+        text + &self.sweep_table()
+    }
+
+    /// A line for each trial, in their order.
+    fn sweep_table(&self) -> String {
+        let mut text = String::new();
+        for trial in &self.sweep {
+            if text.is_empty() {
+                text += "\nsweep: the best of what selects epochs on validation\n";
+            }
+            let best = trial
+                .best
+                .as_f64()
+                .map_or("-".to_owned(), |best| format!("{best:.4}"));
+            let set = trial.set.as_array().into_iter().flatten();
+            let set: Vec<&str> = set.filter_map(serde_json::Value::as_str).collect();
+            text += &format!("{best:>10}  {}\n", shown(&set.join(" ")));
         }
         text
     }

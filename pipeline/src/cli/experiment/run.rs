@@ -4,9 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,13 +16,14 @@ use wavemill_scores::result::RunResult;
 
 use super::data::{AskedData, CheckedArchives, FoundData};
 use super::outcome::{Outcome, StoreOutcome};
+use super::sweep::SweepWork;
+use super::trainer;
 use super::work::{RunWork, Selection, StoreWork, Work};
-use crate::cli::exit::{ChildFailure, UsageError};
+use crate::cli::exit::UsageError;
 use crate::cli::extract::ExtractCommand;
-use crate::cli::interrupt::{self, ChildGuard};
+use crate::cli::interrupt;
 use crate::cli::output::report;
-use crate::cli::train::{BUILD_TRAINER, TRAINER, code_of, output_words};
-use crate::cli::{beside, command_of, not_there, write_whole};
+use crate::cli::{command_of, write_whole};
 use crate::settings::THREADS_MAX;
 use crate::store::Store;
 
@@ -96,6 +95,9 @@ pub struct RunArgs {
     /// As of `extract`
     #[arg(long, value_name = "F")]
     max_reject_fraction: Option<f64>,
+    /// Also try what the experiment sweeps over, on the honest store of `base`; trials are compared on validation
+    #[arg(long)]
+    sweep: bool,
     /// Show what would be done, with an estimate; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -122,14 +124,19 @@ struct FolderState {
 /// As the commands that it stands for.
 pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     let source = ExperimentSource::find(&args.experiment)?;
-    let work = Work::of(&source, &args.selection())?;
+    let selection = args.selection();
+    let mut work = Work::of(&source, &selection)?;
+    let sweep = match args.sweep {
+        true => Some(SweepWork::of(&source, &mut work, &selection)?),
+        false => None,
+    };
     let data = args.data(&source, &work)?;
 
     if args.dry_run {
         return forecast(args, &work, &data, out);
     }
 
-    check_trainer()?;
+    trainer::check()?;
     let mut state = FolderState::open(&args.out, &source.experiment.name, args.threads)?;
     if !args.any_data {
         let published = &source.experiment.data.published;
@@ -154,6 +161,12 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     }
 
     outcome.add(&source.experiment, &work, &results);
+
+    if let Some(sweep) = &sweep {
+        report("sweep\n");
+        let store = args.store_path(&work.stores[sweep.store].name);
+        outcome.sweep = sweep.run(&args.out, &store, state.threads, &args.device)?;
+    }
     let path = args.out.join("result.json");
     let json = serde_json::to_string_pretty(&outcome)?;
     write_whole(&path, |mut file| {
@@ -265,23 +278,6 @@ fn forecast(args: &RunArgs, work: &Work, data: &FoundData, out: &mut impl Write)
     Ok(())
 }
 
-/// Asked before hours of extraction, and not after.
-fn check_trainer() -> Result<(), UsageError> {
-    let answer = Command::new(beside(TRAINER))
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .stdin(Stdio::null())
-        .status();
-    match answer {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(UsageError(format!(
-            "{TRAINER} does not start ({status}): `{TRAINER} --version` says why; {BUILD_TRAINER} builds it anew"
-        ))),
-        Err(_) => Err(UsageError(not_there(TRAINER, BUILD_TRAINER))),
-    }
-}
-
 fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<StoreOutcome> {
     let path = args.store_path(&store.name);
     args.extract(store, data)?
@@ -320,12 +316,8 @@ fn train(
         return Ok(finished);
     }
 
-    let mut command = Command::new(beside(TRAINER));
-    command
-        .args(output_words())
-        .arg("fit")
-        .arg("--store")
-        .arg(args.store_path(store));
+    let mut command = trainer::command("fit");
+    command.arg("--store").arg(args.store_path(store));
     if let Some(like) = &run.config.like {
         command.arg("--like").arg(like);
     }
@@ -335,34 +327,11 @@ fn train(
     for set in &run.config.sets {
         command.arg("--set").arg(set);
     }
-    command
-        .arg("--resume-or-start")
-        .arg(&folder)
-        .args(["--threads", &threads.to_string(), "--device", &args.device])
-        // Held open and never written to: where this process is killed, its end ends the trainer.
-        .stdin(Stdio::piped())
-        .env("WAVEMILL_END_WITH_STDIN", "1")
-        // Its result is in the run's folder.
-        .stdout(Stdio::null())
-        // A signal reaches this program alone, which passes it on.
-        .process_group(0);
+    command.arg("--resume-or-start").arg(&folder);
+    command.args(["--threads", &threads.to_string(), "--device", &args.device]);
 
-    let child = command
-        .spawn()
-        .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
-    let child = ChildGuard::new(child);
-    let passing = interrupt::PassedOn::to(&child);
-    let code = code_of(child.wait()?);
-    // It may have come to its end before it heard of the signal.
-    let is_interrupted = passing.was_interrupted();
-    drop(passing);
-    if is_interrupted {
-        report("wavemill: interrupted; the same command goes on from there\n");
-        return Err(ChildFailure { code: 130 }.into());
-    }
-    if code != 0 {
-        return Err(ChildFailure { code }.into());
-    }
+    // Its result is in the run's folder.
+    trainer::run(command)?;
     read_result(&result)?.with_context(|| format!("{}: not there after the run", result.display()))
 }
 

@@ -104,7 +104,10 @@ impl Work {
     }
 
     /// Index of the store of a recipe, which is added where it is new.
-    fn store(
+    ///
+    /// # Errors
+    /// JSON that cannot be written; cannot happen.
+    pub(super) fn store(
         &mut self,
         experiment: &Experiment,
         recipe: VariantRecipe,

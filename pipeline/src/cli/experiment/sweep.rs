@@ -1,0 +1,127 @@
+//! What an experiment sweeps over: `wavemill-train sweep` on the honest store of the base variant.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+use wavemill_schemas::experiment::{BASE, Experiment, ExperimentSource, SplitKind, SweepSpec};
+use wavemill_scores::sweep::Sweep;
+
+use super::trainer;
+use super::work::{Selection, Work};
+use crate::cli::exit::UsageError;
+use crate::cli::write_whole;
+
+/// A sweep that is to be made.
+#[derive(Clone, Debug)]
+pub(super) struct SweepWork {
+    /// Index of its store.
+    pub store: usize,
+    spec: SweepSpec,
+    /// `key=value` over every trial.
+    sets: Vec<String>,
+}
+
+/// A trial, as `result.json` has it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct TrialOutcome {
+    /// What it changed.
+    pub set: Value,
+    /// The selecting figure after each epoch.
+    pub values: Value,
+    /// The best of them.
+    pub best: Value,
+    /// Whether it ended before its last epoch.
+    pub ended_early: Value,
+}
+
+/// Whether `wavemill-train sweep` can read what the experiment sweeps over.
+///
+/// # Errors
+/// [`UsageError`] naming the key.
+pub(super) fn check(experiment: &Experiment) -> Result<(), UsageError> {
+    let Some(sweep) = &experiment.sweep else {
+        return Ok(());
+    };
+    match Sweep::parse(&sweep.search.to_string(), "sweep.search") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(UsageError(error.to_string())),
+    }
+}
+
+impl SweepWork {
+    /// The experiment's sweep; its store is added to `work` where it is not there.
+    ///
+    /// # Errors
+    /// [`UsageError`]: the experiment sweeps over nothing, or over something impossible.
+    pub(super) fn of(
+        source: &ExperimentSource,
+        work: &mut Work,
+        selection: &Selection,
+    ) -> Result<Self> {
+        let experiment = &source.experiment;
+        check(experiment)?;
+        let Some(spec) = experiment.sweep.clone() else {
+            let name = &experiment.name;
+            return Err(UsageError(format!("--sweep: {name} has no [sweep]")).into());
+        };
+
+        let recipe = source.recipe(BASE, SplitKind::Honest, &selection.sets)?;
+        let sets = spec.set.iter().chain(&selection.train_sets);
+        Ok(Self {
+            store: work.store(experiment, recipe, selection.limit)?,
+            sets: sets.cloned().collect(),
+            spec,
+        })
+    }
+
+    /// Trains what is not trained yet. Runs lie in `out/sweep`.
+    ///
+    /// # Errors
+    /// As `wavemill-train sweep`.
+    pub(super) fn run(
+        &self,
+        out: &Path,
+        store: &Path,
+        threads: u16,
+        device: &str,
+    ) -> Result<Vec<TrialOutcome>> {
+        let file = out.join("sweep.toml");
+        write_whole(&file, |mut to| {
+            write!(to, "{}", self.spec.search)?;
+            Ok(to.flush()?)
+        })?;
+
+        let mut command = trainer::command("sweep");
+        command.arg(&file).arg("--store").arg(store);
+        if let Some(like) = &self.spec.like {
+            command.arg("--like").arg(like);
+        }
+        for set in &self.sets {
+            command.arg("--set").arg(set);
+        }
+        command.arg("--runs").arg(out.join("sweep"));
+        command.args([
+            "--threads",
+            &threads.to_string(),
+            "--device",
+            device,
+            "--json",
+        ]);
+
+        let mut trials = Vec::new();
+        for line in trainer::run(command)?.lines() {
+            let mut trial: Value = serde_json::from_str(line)?;
+            let mut take = |key: &str| trial.get_mut(key).map_or(Value::Null, Value::take);
+            trials.push(TrialOutcome {
+                set: take("set"),
+                values: take("values"),
+                best: take("best"),
+                ended_early: take("ended_early"),
+            });
+        }
+        Ok(trials)
+    }
+}
