@@ -243,16 +243,26 @@ impl Outcome {
     /// What the splits leak, and what makes the document's figures answers to another question.
     fn notes(&self, variant: &str, target: &str, n_classes: usize) -> String {
         let mut text = String::new();
-        for (words, split) in [
-            ("its split", SplitKind::AsInDocument),
-            ("honest split", SplitKind::Honest),
-        ] {
+        let of = |split| {
             let mut cells = self.results.iter();
-            let cell = cells.find(|cell| cell.variant == variant && cell.split == split);
+            cells.find(|cell| cell.variant == variant && cell.split == split)
+        };
+        let [document, honest] = [SplitKind::AsInDocument, SplitKind::Honest].map(of);
+        let is_one_run = document.map(|cell| &cell.run) == honest.map(|cell| &cell.run);
+        for (words, cell) in [("its split", document), ("honest split", honest)] {
             let found = cell.and_then(|cell| evaluation(&cell.result, Side::Test, Some(target)));
-            if let Some(found) = found {
-                text += &format!("{words}: {}\n", shown(&found.leaks.sentence()));
+            let Some(found) = found else {
+                continue;
+            };
+            let sentence = found.leaks.sentence();
+            if is_one_run {
+                text += &format!(
+                    "both columns are one run, under the recipe's own split: {}\n",
+                    shown(&sentence)
+                );
+                break;
             }
+            text += &format!("{words}: {}\n", shown(&sentence));
         }
 
         let claims = self.claims.iter().map(|one| &one.claim);
