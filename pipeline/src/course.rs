@@ -30,11 +30,15 @@ pub enum Phase {
     Clips,
     /// The manifest.
     Commit,
+    /// Files of a store that are compared with its manifest before they are read; counts bytes.
+    Checking,
+    /// Rows of a store on their way to files of other formats; counts rows.
+    Exporting,
 }
 
 impl Phase {
     // In the order of the declaration: `Course::phase` finds a phase by its number.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Listing,
         Self::Metadata,
         Self::Cleaning,
@@ -43,6 +47,8 @@ impl Phase {
         Self::Tables,
         Self::Clips,
         Self::Commit,
+        Self::Checking,
+        Self::Exporting,
     ];
 
     /// One word, for programs.
@@ -57,6 +63,8 @@ impl Phase {
             Self::Tables => "tables",
             Self::Clips => "clips",
             Self::Commit => "commit",
+            Self::Checking => "checking",
+            Self::Exporting => "exporting",
         }
     }
 
@@ -64,15 +72,16 @@ impl Phase {
     #[must_use]
     pub const fn unit(self) -> Option<&'static str> {
         match self {
-            Self::Metadata => Some("bytes"),
+            Self::Metadata | Self::Checking => Some("bytes"),
             Self::Cleaning => Some("steps"),
             Self::Hashing | Self::Clips => Some("clips"),
+            Self::Exporting => Some("rows"),
             Self::Listing | Self::Planning | Self::Tables | Self::Commit => None,
         }
     }
 
     /// Whether what was done in it must be brought to an end in order. All others may be left at any moment: up to the
-    /// plan nothing is written, and a table that is not whole has another name.
+    /// plan nothing is written, and a table or an export that is not whole has another name.
     #[must_use]
     pub const fn ends_in_order(self) -> bool {
         matches!(self, Self::Clips | Self::Commit)
@@ -99,6 +108,8 @@ impl fmt::Display for Phase {
             Self::Tables => "writing tables",
             Self::Clips => "extracting",
             Self::Commit => "committing",
+            Self::Checking => "comparing files with the manifest",
+            Self::Exporting => "exporting",
         })
     }
 }

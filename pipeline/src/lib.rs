@@ -12,6 +12,7 @@ pub mod source;
 mod budget;
 mod changes;
 mod course;
+mod export;
 mod extract;
 mod features;
 mod panics;

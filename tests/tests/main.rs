@@ -9,6 +9,7 @@ mod backends;
 mod broken;
 mod cli;
 mod experiment;
+mod export;
 mod extract;
 mod faults;
 mod fit;
@@ -46,6 +47,7 @@ fn main() {
         broken::trials(),
         cli::trials(),
         experiment::trials(),
+        export::trials(),
         extract::trials(),
         faults::trials(),
         fit::trials(),

@@ -67,7 +67,7 @@ fn signal(child: &Child, name: &str) -> Result<(), Failed> {
 }
 
 /// Sends the signal; the program must end soon, with 130 and one line that holds `words`.
-fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Failed> {
+pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Failed> {
     let start = Instant::now();
     signal(&child, name)?;
     let mut ran = finish(child).exits(130)?;

@@ -10,6 +10,7 @@ use wavemill_schemas::recipe::RecipeError;
 use wavemill_schemas::text::shown;
 
 use crate::catalog::CatalogError;
+use crate::export::ExportError;
 use crate::extract::ExtractError;
 use crate::features::FeatureError;
 use crate::run::RunError;
@@ -110,6 +111,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<SqlError>() {
         return Some(error.exit_code());
     }
+    if let Some(error) = cause.downcast_ref::<ExportError>() {
+        return Some(export(error));
+    }
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return Some(store(error));
     }
@@ -176,6 +180,19 @@ fn store(error: &StoreError) -> u8 {
         | StoreError::OtherEngine { .. }
         | StoreError::Raced { .. } => 4,
         StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,
+    }
+}
+
+fn export(error: &ExportError) -> u8 {
+    match error {
+        ExportError::Store(error) => store(error),
+        ExportError::Name { .. } | ExportError::Unfit { .. } => 2,
+        // A disk that fails is no damaged store.
+        error if error.is_failing_disk() => 1,
+        ExportError::Damaged { .. } | ExportError::Read { .. } | ExportError::Rows { .. } => 3,
+        ExportError::Space { .. } => NO_SPACE,
+        ExportError::Stopped { .. } => 130,
+        ExportError::Io { .. } | ExportError::Write { .. } => 1,
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, Thread};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -15,12 +14,10 @@ use wavemill_schemas::text::{shown, shown_lines};
 
 use super::backend::BackendArgs;
 use super::exit::UsageError;
-use super::interrupt::StoppedBySignals;
 use super::output::{self, OutputArgs};
-use super::progress;
+use super::progress::accompanied;
 use crate::catalog::Duplicates;
-use crate::extract::ExtractError;
-use crate::run::{self, FileReuse, Job, Preview, Report, RunError, RunMonitor, SideChanges};
+use crate::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SideChanges};
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
@@ -286,46 +283,6 @@ fn side_words(sides: &SideChanges) -> String {
         text += &format!("sides: groups became one, which moved {shown}{more}\n");
     }
     text
-}
-
-/// Does a job with its progress shown. The first SIGINT or SIGTERM lets it end in order, a second one ends it at once.
-///
-/// # Errors
-/// `job`'s, and where no thread can be started.
-fn accompanied<T>(monitor: &RunMonitor, job: impl FnOnce() -> Result<T, RunError>) -> Result<T> {
-    let shown = OutputArgs::get().shown();
-    // Before the job begins: a wrong value of the variable ends the command at once.
-    let every = output::interval()?;
-    let _stopped = StoppedBySignals::job(&monitor.course);
-
-    let done = AtomicBool::new(false);
-    let answer = std::thread::scope(|scope| {
-        let display = Builder::new()
-            .spawn_scoped(scope, || {
-                progress::show(monitor, shown, every, || done.load(Ordering::Relaxed));
-            })
-            .map_err(|source| ExtractError::Threads { source })?;
-        // Dropped at the end of this block, before the scope waits for the display.
-        let _ending = DisplayEnd {
-            done: &done,
-            display: display.thread().clone(),
-        };
-        job()
-    })?;
-    Ok(answer)
-}
-
-/// Dropped, also by a panic, it ends the thread that shows a run's progress, and at once: the scope waits for it.
-struct DisplayEnd<'a> {
-    done: &'a AtomicBool,
-    display: Thread,
-}
-
-impl Drop for DisplayEnd<'_> {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
-        self.display.unpark();
-    }
 }
 
 fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {

@@ -22,6 +22,7 @@ use super::exit::UsageError;
 use super::write_whole;
 use crate::catalog::ClipRow;
 use crate::decode::{Decode, FILE_BYTES_MAX, Pcm};
+use crate::export::npy_header;
 use crate::features::{Extractor, FeaturePlan, NoRows};
 use crate::plan::segments::end_of;
 use crate::settings::Settings;
@@ -286,7 +287,7 @@ fn write_json(
     Ok(writeln!(out, "{line}")?)
 }
 
-/// NumPy's format 1.0: magic, version, header padded to 64 bytes, values.
+/// As NumPy's format 1.0.
 fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) -> Result<()> {
     // NumPy's names: byte order, kind, bytes a value.
     let descr = match entry.dtype.as_str() {
@@ -308,15 +309,7 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
 
     let [height, width] = shape;
     // The rows' axis is there for one row too: how many a clip gives may not decide what a script reads.
-    let dims = format!("({}, {height}, {width})", rows.len());
-    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {dims}, }}");
-    // Before the header stand ten bytes: magic (6), version (2) and its length (2). A newline ends it. See NEP 1, and
-    // numpy.lib.format.
-    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
-
-    out.write_all(b"\x93NUMPY\x01\x00")?;
-    out.write_all(&u16::try_from(padded)?.to_le_bytes())?;
-    writeln!(out, "{header:width$}", width = padded - 1)?;
+    out.write_all(&npy_header(descr, &[rows.len(), height, width]))?;
     for row in rows {
         // As stored, the bytes are little-endian and row-major already.
         out.write_all(&row.tensors[0].bytes)?;

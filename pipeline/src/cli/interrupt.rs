@@ -25,6 +25,9 @@ const EXIT_CODE: i32 = 130;
 /// How long a job may take to end by itself in a phase that may be left at any moment.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How often the removal of a folder is tried: another thread may still write into it.
+const REMOVALS_MAX: usize = 20;
+
 /// Between two looks at a child.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -170,13 +173,23 @@ fn end(words: &str) -> ! {
         let _ = lock(child).kill();
     }
     for part in &*lock(&PARTS) {
-        let _ = std::fs::remove_file(part);
+        remove(part);
     }
 
     output::clear_bar();
     exit::last_line(words);
     // `_exit` of C: no destructor and no exit handler runs, since a thread may be stuck with whatever they need.
     signal_hook::low_level::exit(EXIT_CODE)
+}
+
+/// Removes a file, or a folder with all that is in it.
+fn remove(part: &Path) {
+    for _ in 0..REMOVALS_MAX {
+        let removed = std::fs::remove_file(part).or_else(|_| std::fs::remove_dir_all(part));
+        if removed.is_ok() || !part.exists() {
+            return;
+        }
+    }
 }
 
 /// A child that ends with this process when that is interrupted. It must be alone in its process group.
@@ -242,12 +255,12 @@ impl Drop for PassedOn {
     }
 }
 
-/// A file that is removed when the process is interrupted, until this is dropped.
+/// A file or folder that is removed when the process is interrupted, until this is dropped.
 #[derive(Debug)]
 pub struct PartialFile<'a>(&'a Path);
 
 impl<'a> PartialFile<'a> {
-    /// Of the file at `path`.
+    /// Of the file or folder at `path`.
     #[must_use]
     pub fn at(path: &'a Path) -> Self {
         lock(&PARTS).push(path.to_owned());

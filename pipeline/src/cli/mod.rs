@@ -6,6 +6,7 @@ pub mod demo;
 mod devices;
 pub mod exit;
 pub mod experiment;
+pub mod export;
 pub mod extract;
 pub mod features;
 pub mod interrupt;
@@ -75,6 +76,7 @@ enum Command {
     Tag(tag::TagCommand),
     Gc(store::GcCommand),
     Diff(store::DiffCommand),
+    Export(export::ExportCommand),
     Recipe(recipe::RecipeCommand),
     Features(features::FeaturesCommand),
     Demo(demo::DemoCommand),
@@ -122,7 +124,9 @@ pub fn main() -> u8 {
 const fn interrupted(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Sql(_) | Command::Train(_) => return None,
-        Command::Extract(_) => "interrupted before anything was done; nothing was written",
+        Command::Extract(_) | Command::Export(_) => {
+            "interrupted before anything was done; nothing was written"
+        }
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
         Command::Tag(_) => "interrupted; the tag is as it was before, or as asked for",
         Command::Gc(gc) if gc.dry_run() => "interrupted; nothing was removed",
@@ -151,6 +155,7 @@ fn run(command: Command) -> Result<()> {
         Command::Tag(command) => command.run(),
         Command::Gc(command) => command.run(),
         Command::Diff(command) => command.run(),
+        Command::Export(command) => command.run(),
         Command::Recipe(command) => command.run(),
         Command::Features(command) => command.run(),
         Command::Demo(command) => command.run(),

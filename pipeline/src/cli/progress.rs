@@ -1,13 +1,16 @@
 //! What a run is doing, on stderr: a bar on a terminal, a line now and then in a log, JSON for programs.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, Thread};
 use std::time::{Duration, Instant};
 
 use indicatif::{DecimalBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::output::Progress;
+use super::interrupt::StoppedBySignals;
+use super::output::{self, OutputArgs, Progress};
 use crate::course::Phase;
+use crate::extract::ExtractError;
 use crate::run::RunMonitor;
 
 /// How often a bar is drawn, and a line's time looked at.
@@ -18,7 +21,7 @@ const TICK: Duration = Duration::from_millis(200);
 pub struct Snapshot {
     event: &'static str,
     phase: &'static str,
-    /// What is counted: `bytes`, `steps`, `clips`; absent where nothing is.
+    /// What is counted: `bytes`, `steps`, `clips`, `rows`; absent where nothing is.
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<&'static str>,
     /// Done in this phase, by this process.
@@ -125,6 +128,48 @@ impl Ticker {
         }
         self.next = now + self.every;
         true
+    }
+}
+
+/// Does a job with its progress shown. The first SIGINT or SIGTERM lets it end in order, a second one ends it at once.
+///
+/// # Errors
+/// `job`'s, and where no thread can be started.
+pub fn accompanied<T, E: Into<anyhow::Error>>(
+    monitor: &RunMonitor,
+    job: impl FnOnce() -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let shown = OutputArgs::get().shown();
+    // Before the job begins: a wrong value of the variable ends the command at once.
+    let every = output::interval()?;
+    let _stopped = StoppedBySignals::job(&monitor.course);
+
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let display = Builder::new()
+            .spawn_scoped(scope, || {
+                show(monitor, shown, every, || done.load(Ordering::Relaxed));
+            })
+            .map_err(|source| ExtractError::Threads { source })?;
+        // Dropped at the end of this block, before the scope waits for the display.
+        let _ending = DisplayEnd {
+            done: &done,
+            display: display.thread().clone(),
+        };
+        job().map_err(Into::into)
+    })
+}
+
+/// Dropped, also by a panic, it ends the thread that shows a run's progress, and at once: the scope waits for it.
+struct DisplayEnd<'a> {
+    done: &'a AtomicBool,
+    display: Thread,
+}
+
+impl Drop for DisplayEnd<'_> {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        self.display.unpark();
     }
 }
 

@@ -26,7 +26,7 @@ mod synonyms;
 mod table;
 pub(crate) mod tensor;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

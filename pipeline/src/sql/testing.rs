@@ -27,7 +27,7 @@ use wavemill_schemas::tables::{feature_schema, list_of, rejects_schema};
 const ROW_GROUP_ROWS: usize = 64;
 
 /// A store under construction.
-pub(super) struct TestStore {
+pub(crate) struct TestStore {
     /// Its folder, removed when dropped.
     pub folder: tempfile::TempDir,
     /// What has been written so far.
@@ -36,7 +36,7 @@ pub(super) struct TestStore {
 
 /// One clip of [`TestStore::write_feature`].
 #[derive(Clone)]
-pub(super) struct Clip {
+pub(crate) struct Clip {
     /// Decides keys and ids.
     pub id: i64,
     /// Class id.

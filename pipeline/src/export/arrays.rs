@@ -1,0 +1,114 @@
+//! `npy`: an array a side and the keys of its rows beside it; an array a row where rows differ in shape.
+
+use std::fs;
+use std::path::Path;
+
+use super::content::{Content, Side};
+use super::error::ExportError;
+use super::keys::{KeyTable, Keys, key_columns};
+use super::output::OutFile;
+use super::reader::{Reader, Tensors, tensor_columns};
+use super::{Format, names, npy};
+
+/// Writes all sides below `folder`.
+///
+/// # Errors
+/// [`ExportError`].
+pub(super) fn write(
+    content: &Content<'_>,
+    reader: &Reader<'_>,
+    folder: &Path,
+) -> Result<(), ExportError> {
+    for side in &content.sides {
+        if content.is_ragged() {
+            array_a_row(content, side, reader, folder)?;
+        } else {
+            array_a_side(content, side, reader, folder)?;
+        }
+    }
+    Ok(())
+}
+
+fn array_a_side(
+    content: &Content<'_>,
+    side: &Side<'_>,
+    reader: &Reader<'_>,
+    folder: &Path,
+) -> Result<(), ExportError> {
+    let mut array = OutFile::create(&folder.join(format!("{}.npy", side.name)))?;
+    array.put(&header(content, side))?;
+    let mut table = table(content, side, folder)?;
+
+    reader.side(side, &as_strs(&columns(content)), |batch| {
+        let keys = Keys::of(batch, content)?;
+        let tensors = Tensors::of(batch, content)?;
+        for row in 0..batch.num_rows() {
+            // Asked for its check alone.
+            tensors.shape(row)?;
+            array.put(&tensors.bytes(row))?;
+            table.row(&keys, row, "")?;
+        }
+        reader.done(batch.num_rows());
+        Ok(())
+    })?;
+
+    array.finish()?;
+    table.finish()
+}
+
+fn array_a_row(
+    content: &Content<'_>,
+    side: &Side<'_>,
+    reader: &Reader<'_>,
+    folder: &Path,
+) -> Result<(), ExportError> {
+    let of_side = folder.join(&side.name);
+    fs::create_dir(&of_side).map_err(ExportError::io_at(&of_side, "create the folder"))?;
+    let mut table = table(content, side, folder)?;
+    let descr = npy::descr(content.tensor.dtype);
+
+    reader.side(side, &as_strs(&columns(content)), |batch| {
+        let keys = Keys::of(batch, content)?;
+        let tensors = Tensors::of(batch, content)?;
+        for row in 0..batch.num_rows() {
+            let name = names::of_row(
+                keys.clip_key.value(row),
+                keys.segment.value(row),
+                keys.variant.value(row),
+            );
+            let name = format!("{name}.npy");
+            let mut array = OutFile::create(&of_side.join(&name))?;
+            array.put(&npy::header(descr, &tensors.shape(row)?))?;
+            array.put(&tensors.bytes(row))?;
+            array.finish()?;
+            table.row(&keys, row, &format!("{}/{name}", side.name))?;
+        }
+        reader.done(batch.num_rows());
+        Ok(())
+    })?;
+    table.finish()
+}
+
+/// Of the array with all rows of a side.
+pub(super) fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
+    let mut shape = vec![side.rows as usize];
+    shape.extend(content.tensor.shape.iter().flatten());
+    npy::header(npy::descr(content.tensor.dtype), &shape)
+}
+
+fn table(content: &Content<'_>, side: &Side<'_>, folder: &Path) -> Result<KeyTable, ExportError> {
+    let path = folder.join(format!("{}.csv", side.name));
+    KeyTable::create(&path, content, content.is_ragged(), Format::Npy.name())
+}
+
+/// Columns of keys and tensors.
+pub(super) fn columns(content: &Content<'_>) -> Vec<String> {
+    let mut columns = key_columns(content);
+    columns.extend(tensor_columns(content));
+    columns
+}
+
+/// As [`Reader`] takes them.
+pub(super) fn as_strs(columns: &[String]) -> Vec<&str> {
+    columns.iter().map(String::as_str).collect()
+}

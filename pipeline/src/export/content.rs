@@ -1,0 +1,326 @@
+//! What is exported: a feature, sides, and the files that hold them.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
+use wavemill_schemas::recipe::{FeatureSpec, Normalize};
+
+use super::error::ExportError;
+use super::{Format, Job, names};
+use crate::catalog::split::NO_SIDE;
+use crate::sql::tensor::TensorType;
+
+/// The side that other tools call `train`.
+const TRAINING: &str = "training";
+
+/// What is exported.
+#[derive(Debug)]
+pub(super) struct Content<'a> {
+    /// The feature.
+    pub feature: &'a FeatureEntry,
+    /// How its bytes are to be read.
+    pub tensor: TensorType,
+    /// Of every row.
+    pub targets: &'a [TargetEntry],
+    /// The one that names folders.
+    pub target: Option<&'a TargetEntry>,
+    /// In the manifest's order.
+    pub sides: Vec<Side<'a>>,
+    /// Rows of the other sides.
+    pub left_out: BTreeMap<String, u64>,
+    /// The values are known to lie from 0 to 1.
+    pub is_unit_range: bool,
+}
+
+/// One side.
+#[derive(Debug)]
+pub(super) struct Side<'a> {
+    /// Its name in the store.
+    pub split: &'a str,
+    /// Its name in the export: fit for a path.
+    pub name: String,
+    /// In the manifest's order.
+    pub files: Vec<&'a FileEntry>,
+    /// In all of them.
+    pub rows: u64,
+}
+
+impl<'a> Side<'a> {
+    /// A side without a file.
+    const fn new(split: &'a str) -> Self {
+        Self {
+            split,
+            name: String::new(),
+            files: Vec::new(),
+            rows: 0,
+        }
+    }
+}
+
+impl<'a> Content<'a> {
+    /// What a job asks for.
+    ///
+    /// # Errors
+    /// [`ExportError::Name`], [`ExportError::Unfit`].
+    pub(super) fn select(job: &Job<'a>) -> Result<Self, ExportError> {
+        let feature = feature(job)?;
+        let mut specs = job.manifest.recipe.features.iter();
+        let spec = specs.find(|spec| spec.name == feature.name);
+        let mut content = Self {
+            feature,
+            tensor: tensor_type(feature)?,
+            targets: &job.manifest.targets,
+            target: target(job)?,
+            sides: Vec::new(),
+            left_out: BTreeMap::new(),
+            is_unit_range: spec.is_some_and(has_unit_range),
+        };
+        content.take_sides(job)?;
+        content.require_fit(job.format)?;
+        Ok(content)
+    }
+
+    fn take_sides(&mut self, job: &Job<'a>) -> Result<(), ExportError> {
+        let mut all: Vec<Side<'a>> = Vec::new();
+        for file in job.manifest.files_of(&self.feature.name) {
+            let split = file.split.as_deref().unwrap_or(NO_SIDE);
+            let at = all.iter().position(|side| side.split == split);
+            let at = at.unwrap_or_else(|| {
+                all.push(Side::new(split));
+                all.len() - 1
+            });
+            let side = &mut all[at];
+            side.files.push(file);
+            side.rows += file.rows;
+        }
+
+        let there: Vec<&str> = all.iter().map(|side| side.split).collect();
+        if let Some(name) = job
+            .splits
+            .iter()
+            .find(|name| !there.contains(&name.as_str()))
+        {
+            return Err(ExportError::Name {
+                option: format!("--split {name}"),
+                there: words_or_none(&there),
+            });
+        }
+
+        for mut side in all {
+            let is_wanted = if job.splits.is_empty() {
+                side.split != NO_SIDE
+            } else {
+                job.splits.iter().any(|name| name == side.split)
+            };
+            if is_wanted {
+                side.name = side_name(side.split, job.format);
+                self.sides.push(side);
+            } else {
+                self.left_out.insert(side.split.to_owned(), side.rows);
+            }
+        }
+
+        if self.rows() == 0 {
+            let there = format!("no row on the sides asked for ({})", words_or_none(&there));
+            return Err(ExportError::Name {
+                option: format!("--feature {}", self.feature.name),
+                there,
+            });
+        }
+        let mut names: Vec<&str> = self.sides.iter().map(|side| side.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ExportError::Unfit {
+                format: job.format.name(),
+                problem: format!(
+                    "two sides would be called {}: choose one with --split",
+                    twice[0]
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether `format` can hold such rows.
+    fn require_fit(&self, format: Format) -> Result<(), ExportError> {
+        let shape = self.feature.tensor_type();
+        let problem = match format {
+            Format::Npz if self.is_ragged() => format!(
+                "the rows of {shape} differ in shape: use npy (a file a row) or huggingface, or set audio.duration_s"
+            ),
+            Format::Png if self.picture_axes().is_none() => format!(
+                "{shape} is no picture: two dimensions are needed, or three with one of 3 channels"
+            ),
+            _ => return Ok(()),
+        };
+        Err(ExportError::Unfit {
+            format: format.name(),
+            problem,
+        })
+    }
+
+    /// Whether rows differ in shape.
+    #[must_use]
+    pub(super) fn is_ragged(&self) -> bool {
+        self.tensor.row_bytes().is_none()
+    }
+
+    /// Of all sides.
+    #[must_use]
+    pub(super) fn rows(&self) -> u64 {
+        self.sides.iter().map(|side| side.rows).sum()
+    }
+
+    /// What every reader has to know.
+    #[must_use]
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(scale) = self.feature.scale {
+            notes.push(format!(
+                "values are stored as u8: value = stored * {} + {}",
+                scale.factor, scale.offset
+            ));
+        }
+        notes
+    }
+
+    /// Which dimensions are a picture's; `None` where they are none.
+    #[must_use]
+    pub(super) fn picture_axes(&self) -> Option<PictureAxes> {
+        let shape = &self.feature.shape;
+        let channel = match shape.len() {
+            2 => None,
+            3 => Some(self.channel_axis()?),
+            _ => return None,
+        };
+        let mut axes = (0..shape.len()).filter(|axis| Some(*axis) != channel);
+        let first = axes.next()?;
+        let second = axes.next()?;
+
+        let is_time_first = self.is_time(first);
+        let (height, width) = if is_time_first {
+            (second, first)
+        } else {
+            (first, second)
+        };
+        // What has no axis of time is a picture already, and stays upright.
+        let flipped = is_time_first || self.is_time(second);
+        Some(PictureAxes {
+            channel,
+            height,
+            width,
+            flipped,
+        })
+    }
+
+    fn is_time(&self, axis: usize) -> bool {
+        let name = self.feature.dim_names.get(axis);
+        name.is_some_and(|name| name == TIME)
+    }
+
+    fn channel_axis(&self) -> Option<usize> {
+        let names = &self.feature.dim_names;
+        let named = names.iter().position(|name| name == "channel");
+        let is_channels = |axis: &usize| self.feature.shape.get(*axis) == Some(&Some(3));
+        match named {
+            Some(axis) => Some(axis).filter(is_channels),
+            None => [0, 2].into_iter().find(is_channels),
+        }
+    }
+}
+
+/// The dimension of time, as recipes call it.
+const TIME: &str = "frame";
+
+/// Which dimension of a tensor is which of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PictureAxes {
+    /// Red, green, blue; `None`: grey.
+    pub channel: Option<usize>,
+    /// From the top, or from the bottom where `flipped`.
+    pub height: usize,
+    /// From the left.
+    pub width: usize,
+    /// The first value is the lowest frequency, which belongs to the bottom.
+    pub flipped: bool,
+}
+
+fn feature<'a>(job: &Job<'a>) -> Result<&'a FeatureEntry, ExportError> {
+    let features = &job.manifest.features;
+    let names: Vec<&str> = features.iter().map(|entry| entry.name.as_str()).collect();
+    let found = match job.feature {
+        Some(name) => features.iter().find(|entry| entry.name == name),
+        None if features.len() == 1 => features.first(),
+        None => None,
+    };
+    found.ok_or_else(|| ExportError::Name {
+        option: match job.feature {
+            Some(name) => format!("--feature {name}"),
+            None => "--feature is needed".to_owned(),
+        },
+        there: words_or_none(&names),
+    })
+}
+
+fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
+    let targets = &job.manifest.targets;
+    let Some(name) = job.target else {
+        return Ok(targets.first());
+    };
+    if job.format != Format::Png {
+        return Err(ExportError::Unfit {
+            format: job.format.name(),
+            problem: "--target is for png: the other formats hold all targets".to_owned(),
+        });
+    }
+
+    let names: Vec<&str> = targets.iter().map(|entry| entry.name.as_str()).collect();
+    let found = targets.iter().find(|entry| entry.name == name);
+    found.map(Some).ok_or_else(|| ExportError::Name {
+        option: format!("--target {name}"),
+        there: words_or_none(&names),
+    })
+}
+
+fn words_or_none(names: &[&str]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    }
+}
+
+fn tensor_type(feature: &FeatureEntry) -> Result<TensorType, ExportError> {
+    let dtype = serde_json::from_value(json!(feature.dtype));
+    let dtype = dtype.map_err(|_| {
+        ExportError::rows(format!(
+            "its manifest gives {} values of type {}",
+            feature.name, feature.dtype
+        ))
+    })?;
+    Ok(TensorType {
+        dtype,
+        scale: feature.scale,
+        shape: feature.shape.clone(),
+        dim_names: feature.dim_names.clone(),
+    })
+}
+
+/// Whether a recipe promises values from 0 to 1.
+fn has_unit_range(spec: &FeatureSpec) -> bool {
+    spec.normalize == Normalize::MinMax
+}
+
+/// What a side is called in an export.
+fn side_name(split: &str, format: Format) -> String {
+    match format {
+        // `datasets`, and everybody who uses it, knows these two.
+        Format::Huggingface if split == TRAINING => "train".to_owned(),
+        // It allows letters, digits and _, and dots between them.
+        Format::Huggingface => {
+            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+            split.chars().map(plain).collect()
+        }
+        _ => names::safe(split, names::Slash::Dash),
+    }
+}

@@ -1,0 +1,200 @@
+//! `huggingface`: a folder of Parquet files that `datasets.load_dataset` opens, with its sides.
+//!
+//! Pointed at a store, `datasets` merges sides or refuses the tensors' type. Here each side is a split that the README
+//! names file by file, tensors are nested lists, and the files' metadata say what `datasets` would have written there.
+
+mod columns;
+mod readme;
+mod tensors;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use wavemill_schemas::manifest::FileEntry;
+
+use self::columns::{Column, Kind};
+use self::readme::{Readme, SplitLine};
+use super::Job;
+use super::content::{Content, Side};
+use super::error::ExportError;
+use super::keys::Classes;
+use super::output::OutFile;
+use super::reader::{Reader, Tensors, tensor_columns};
+
+/// Key of the Parquet metadata that `datasets` reads its types from.
+const METADATA_KEY: &str = "huggingface";
+
+/// Row groups end at about this size. Until then they are in memory, and `datasets` reads one at a time.
+const GROUP_BYTES: usize = 16 << 20;
+
+/// Writes all sides below `folder`, and the README; returns what a reader has to know.
+///
+/// # Errors
+/// [`ExportError`].
+pub(super) fn write(
+    job: &Job<'_>,
+    content: &Content<'_>,
+    reader: &Reader<'_>,
+    folder: &Path,
+) -> Result<Vec<String>, ExportError> {
+    let data = folder.join("data");
+    fs::create_dir(&data).map_err(ExportError::io_at(&data, "create the folder"))?;
+
+    let columns = columns::of(content);
+    let shards = Shards::new(content, reader, &columns, data);
+    let mut splits = Vec::new();
+    for side in &content.sides {
+        splits.push(shards.side(side)?);
+    }
+
+    let readme = Readme {
+        job,
+        content,
+        columns: &columns,
+        splits: &splits,
+    };
+    let mut file = OutFile::create(&folder.join("README.md"))?;
+    file.put(readme.text().as_bytes())?;
+    file.finish()?;
+
+    let renamed = splits.iter().filter(|line| line.split != line.name);
+    Ok(renamed
+        .map(|line| format!("side {} is split {}", line.split, line.name))
+        .collect())
+}
+
+/// Writes the Parquet files, one for each of the store's.
+struct Shards<'a> {
+    content: &'a Content<'a>,
+    reader: &'a Reader<'a>,
+    columns: &'a [Column<'a>],
+    schema: SchemaRef,
+    properties: WriterProperties,
+    folder: PathBuf,
+}
+
+impl<'a> Shards<'a> {
+    fn new(
+        content: &'a Content<'a>,
+        reader: &'a Reader<'a>,
+        columns: &'a [Column<'a>],
+        folder: PathBuf,
+    ) -> Self {
+        let info = columns::info(columns);
+        let fields: Vec<_> = columns.iter().map(Column::field).collect();
+        // Twice, as pyarrow writes it: on the schema, and on the file, where other readers look.
+        let metadata = [(METADATA_KEY.to_owned(), info.clone())];
+        let schema = Schema::new_with_metadata(fields, metadata.into());
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(
+                ZstdLevel::try_new(1).expect("1 is a zstd level"),
+            ))
+            .set_max_row_group_bytes(Some(GROUP_BYTES))
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_key_value_metadata(Some(vec![KeyValue::new(METADATA_KEY.to_owned(), info)]))
+            .build();
+        Self {
+            content,
+            reader,
+            columns,
+            schema: Arc::new(schema),
+            properties,
+            folder,
+        }
+    }
+
+    fn side(&self, side: &Side<'_>) -> Result<SplitLine, ExportError> {
+        let n_files = side.files.len();
+        let mut bytes = 0;
+        for (number, file) in side.files.iter().enumerate() {
+            let name = format!("{}-{number:05}-of-{n_files:05}.parquet", side.name);
+            let path = self.folder.join(name);
+            self.shard(file, &path)?;
+            let metadata = fs::metadata(&path).map_err(ExportError::io_at(&path, "look at"))?;
+            bytes += metadata.len();
+        }
+        Ok(SplitLine {
+            split: side.split.to_owned(),
+            name: side.name.clone(),
+            rows: side.rows,
+            bytes,
+        })
+    }
+
+    fn shard(&self, file: &FileEntry, path: &Path) -> Result<(), ExportError> {
+        let failed = |source: ParquetError| ExportError::Write {
+            path: path.to_owned(),
+            source,
+        };
+        let out = OutFile::create(path)?;
+        let properties = Some(self.properties.clone());
+        let mut writer =
+            ArrowWriter::try_new(out, Arc::clone(&self.schema), properties).map_err(failed)?;
+
+        let mut wanted = Vec::new();
+        for column in self.columns {
+            wanted.push(column.name);
+        }
+        let of_tensors = tensor_columns(self.content);
+        // The first is among the columns already; the other has their shapes, where those differ.
+        wanted.extend(of_tensors.iter().skip(1).map(String::as_str));
+
+        self.reader.file(file, &wanted, |batch| {
+            let batch = self.converted(batch)?;
+            writer.write(&batch).map_err(failed)?;
+            self.reader.done(batch.num_rows());
+            Ok(())
+        })?;
+        writer.into_inner().map_err(failed)?.finish()
+    }
+
+    /// Rows of the store as rows of the dataset.
+    fn converted(&self, batch: &RecordBatch) -> Result<RecordBatch, ExportError> {
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for column in self.columns {
+            arrays.push(self.array(column, batch)?);
+        }
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
+            .map_err(|error| ExportError::rows(error.to_string()))
+    }
+
+    fn array(&self, column: &Column<'_>, batch: &RecordBatch) -> Result<ArrayRef, ExportError> {
+        match &column.kind {
+            Kind::Tensor { .. } => {
+                let rows = Tensors::of(batch, self.content)?;
+                tensors::column(&rows, batch.num_rows(), self.content.tensor.dtype)
+            }
+            Kind::Classes(target) => {
+                let classes = Classes::of(batch, target)?;
+                // Every id is looked at: `datasets` refuses one that it has no name for.
+                for row in 0..batch.num_rows() {
+                    classes.id(row)?;
+                }
+                converted(batch, column, &DataType::Int64)
+            }
+            Kind::Value(_) | Kind::List(_) => converted(batch, column, &column.data_type()),
+        }
+    }
+}
+
+fn converted(
+    batch: &RecordBatch,
+    column: &Column<'_>,
+    to: &DataType,
+) -> Result<ArrayRef, ExportError> {
+    let name = column.name;
+    let array = batch
+        .column_by_name(name)
+        .ok_or_else(|| ExportError::rows(format!("it has no column {name}")))?;
+    cast(array, to).map_err(|error| ExportError::rows(format!("column {name}: {error}")))
+}

@@ -1,0 +1,99 @@
+//! The README of a dataset: a YAML header that `datasets` reads, and the same for people.
+
+use super::super::Job;
+use super::super::content::Content;
+use super::columns::{Column, quoted};
+
+/// One split.
+#[derive(Debug)]
+pub(super) struct SplitLine {
+    /// The side in the store.
+    pub split: String,
+    /// The split of the dataset.
+    pub name: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Of its files.
+    pub bytes: u64,
+}
+
+/// What a README is made of.
+pub(super) struct Readme<'a> {
+    /// What was asked for.
+    pub job: &'a Job<'a>,
+    /// What it came to.
+    pub content: &'a Content<'a>,
+    /// In order.
+    pub columns: &'a [Column<'a>],
+    /// In order.
+    pub splits: &'a [SplitLine],
+}
+
+impl Readme<'_> {
+    /// The whole file.
+    #[must_use]
+    pub(super) fn text(&self) -> String {
+        format!("---\n{}---\n\n{}", self.header(), self.body())
+    }
+
+    fn header(&self) -> String {
+        let mut text = String::from("configs:\n- config_name: default\n  data_files:\n");
+        for line in self.splits {
+            // Quoted: a split may be called `null` or `1`, which YAML takes for something else.
+            text += &format!("  - split: {}\n", quoted(&line.name));
+            text += &format!("    path: {}\n", quoted(&format!("data/{}-*", line.name)));
+        }
+
+        text += "dataset_info:\n  features:\n";
+        for column in self.columns {
+            text += &column.yaml();
+        }
+        text += "  splits:\n";
+        for line in self.splits {
+            text += &format!("  - name: {}\n", quoted(&line.name));
+            text += &format!("    num_bytes: {}\n", line.bytes);
+            text += &format!("    num_examples: {}\n", line.rows);
+        }
+        let bytes: u64 = self.splits.iter().map(|line| line.bytes).sum();
+        text += &format!("  download_size: {bytes}\n  dataset_size: {bytes}\n");
+        text
+    }
+
+    fn body(&self) -> String {
+        let feature = self.content.feature;
+        let mut text = format!("# {}\n\n", feature.name);
+        text += &format!(
+            "Exported by wavemill from version {} (plan {}), recipe {}. `feature_id` {}.\n\n",
+            self.job.version,
+            self.job.manifest.plan_id,
+            self.job.manifest.recipe.name,
+            feature.feature_id
+        );
+        text += "    from datasets import load_dataset\n";
+        text += "    dataset = load_dataset(\"this folder\").with_format(\"numpy\")\n\n";
+
+        text += "| split | side in the store | rows |\n|---|---|---|\n";
+        for line in self.splits {
+            text += &format!("| `{}` | `{}` | {} |\n", line.name, line.split, line.rows);
+        }
+        for (split, rows) in &self.content.left_out {
+            text += &format!("| left out | `{split}` | {rows} |\n");
+        }
+
+        text += &format!(
+            "\n`{}` is {} ({}), {} Hz, hop {}, preset {}.\n",
+            feature.name,
+            feature.tensor_type(),
+            feature.dim_names.join(", "),
+            feature.sample_rate_hz,
+            feature.hop_length,
+            feature.preset
+        );
+        for note in self.content.notes() {
+            text += &format!("\n{note}\n");
+        }
+        text += "\nRows without a class have no value (`None`) in the column of that target. `clip_key`, `segment` and\n";
+        text += "`variant` name a row.\n";
+        text
+    }
+}

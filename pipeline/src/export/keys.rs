@@ -1,0 +1,254 @@
+//! What a row is, beside its tensor: its key, and its classes. And the CSV file of them.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{
+    Array, ArrowPrimitiveType, AsArray, Float32Array, Int32Array, Int64Array, PrimitiveArray,
+    RecordBatch, StringArray,
+};
+use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
+use wavemill_schemas::manifest::TargetEntry;
+
+use super::content::Content;
+use super::error::ExportError;
+
+/// Columns that say which row it is, as docs/store.md has them.
+pub(super) const KEY_COLUMNS: [&str; 5] =
+    ["clip_key", "track_id", "segment", "offset_s", "variant"];
+
+/// Names of the columns of [`Keys`].
+#[must_use]
+pub(super) fn key_columns(content: &Content<'_>) -> Vec<String> {
+    let targets = content.targets.iter().map(|target| target.name.clone());
+    KEY_COLUMNS
+        .iter()
+        .map(|&name| name.to_owned())
+        .chain(targets)
+        .collect()
+}
+
+/// Keys and classes of some rows.
+pub(super) struct Keys<'b> {
+    pub clip_key: &'b StringArray,
+    pub track_id: &'b Int64Array,
+    pub segment: &'b Int32Array,
+    pub offset_s: &'b Float32Array,
+    pub variant: &'b Float32Array,
+    targets: Vec<Classes<'b>>,
+}
+
+impl<'b> Keys<'b> {
+    /// Those of a batch that has [`key_columns`].
+    ///
+    /// # Errors
+    /// [`ExportError::Rows`].
+    pub(super) fn of(
+        batch: &'b RecordBatch,
+        content: &'b Content<'_>,
+    ) -> Result<Self, ExportError> {
+        let mut targets = Vec::with_capacity(content.targets.len());
+        for target in content.targets {
+            targets.push(Classes::of(batch, target)?);
+        }
+        Ok(Self {
+            clip_key: text(batch, "clip_key")?,
+            track_id: numbers::<Int64Type>(batch, "track_id")?,
+            segment: numbers::<Int32Type>(batch, "segment")?,
+            offset_s: numbers::<Float32Type>(batch, "offset_s")?,
+            variant: numbers::<Float32Type>(batch, "variant")?,
+            targets,
+        })
+    }
+
+    /// The class of a row, by the target that names folders.
+    ///
+    /// # Errors
+    /// [`ExportError::Rows`].
+    pub(super) fn class(
+        &self,
+        target: &TargetEntry,
+        row: usize,
+    ) -> Result<Option<usize>, ExportError> {
+        let mut targets = self.targets.iter();
+        match targets.find(|classes| classes.target.name == target.name) {
+            Some(classes) => classes.id(row),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The class ids of some rows.
+pub(super) struct Classes<'b> {
+    target: &'b TargetEntry,
+    ids: &'b Int32Array,
+}
+
+impl<'b> Classes<'b> {
+    /// Those of one target.
+    ///
+    /// # Errors
+    /// [`ExportError::Rows`].
+    pub(super) fn of(batch: &'b RecordBatch, target: &'b TargetEntry) -> Result<Self, ExportError> {
+        let ids = numbers::<Int32Type>(batch, &target.name)?;
+        Ok(Self { target, ids })
+    }
+
+    /// The id of a row, which is the place of a class in the manifest's list; `None`: unlabelled.
+    ///
+    /// # Errors
+    /// [`ExportError::Rows`].
+    pub(super) fn id(&self, row: usize) -> Result<Option<usize>, ExportError> {
+        if self.ids.is_null(row) {
+            return Ok(None);
+        }
+        let id = self.ids.value(row);
+        let place = usize::try_from(id).ok();
+        let place = place.filter(|place| *place < self.target.classes.len());
+        place.map(Some).ok_or_else(|| {
+            let name = &self.target.name;
+            ExportError::rows(format!("{name} {id} is no class of the manifest"))
+        })
+    }
+}
+
+/// A column of text.
+///
+/// # Errors
+/// [`ExportError::Rows`].
+pub(super) fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, ExportError> {
+    let column = batch.column_by_name(name);
+    let column = column.and_then(|column| column.as_string_opt::<i32>());
+    column.ok_or_else(|| other_type(name))
+}
+
+/// A column of numbers.
+///
+/// # Errors
+/// [`ExportError::Rows`].
+pub(super) fn numbers<'b, T: ArrowPrimitiveType>(
+    batch: &'b RecordBatch,
+    name: &str,
+) -> Result<&'b PrimitiveArray<T>, ExportError> {
+    let column = batch.column_by_name(name);
+    let column = column.and_then(|column| column.as_primitive_opt::<T>());
+    column.ok_or_else(|| other_type(name))
+}
+
+fn other_type(column: &str) -> ExportError {
+    ExportError::rows(format!(
+        "its column {column} is not of the type that a store has"
+    ))
+}
+
+/// A CSV file with a line a row.
+pub(super) struct KeyTable {
+    path: PathBuf,
+    writer: csv::Writer<File>,
+    has_files: bool,
+}
+
+impl KeyTable {
+    /// A new file. `has_files`: each row has a file of its own, whose path is the last column.
+    ///
+    /// # Errors
+    /// [`ExportError::Unfit`]: two columns would have one name. [`ExportError::Io`].
+    pub(super) fn create(
+        path: &Path,
+        content: &Content<'_>,
+        has_files: bool,
+        format: &'static str,
+    ) -> Result<Self, ExportError> {
+        let mut heading: Vec<String> = KEY_COLUMNS.iter().map(|&name| name.to_owned()).collect();
+        for target in content.targets {
+            heading.push(target.name.clone());
+            heading.push(format!("{}_id", target.name));
+        }
+        if has_files {
+            heading.push("file".to_owned());
+        }
+        require_distinct(&heading, format)?;
+
+        let file = File::create_new(path).map_err(ExportError::io_at(path, "create"))?;
+        let mut table = Self {
+            path: path.to_owned(),
+            writer: csv::Writer::from_writer(file),
+            has_files,
+        };
+        table.record(&heading)?;
+        Ok(table)
+    }
+
+    /// Appends a row.
+    ///
+    /// # Errors
+    /// [`ExportError::Rows`], [`ExportError::Io`].
+    pub(super) fn row(
+        &mut self,
+        keys: &Keys<'_>,
+        row: usize,
+        file: &str,
+    ) -> Result<(), ExportError> {
+        let mut record = vec![
+            keys.clip_key.value(row).to_owned(),
+            keys.track_id.value(row).to_string(),
+            keys.segment.value(row).to_string(),
+            keys.offset_s.value(row).to_string(),
+            keys.variant.value(row).to_string(),
+        ];
+        for classes in &keys.targets {
+            match classes.id(row)? {
+                Some(id) => {
+                    record.push(classes.target.classes[id].clone());
+                    record.push(id.to_string());
+                }
+                // Unlabelled: both are empty.
+                None => record.extend([String::new(), String::new()]),
+            }
+        }
+        if self.has_files {
+            record.push(file.to_owned());
+        }
+        self.record(&record)
+    }
+
+    fn record(&mut self, record: &[String]) -> Result<(), ExportError> {
+        let written = self.writer.write_record(record);
+        written.map_err(|error| {
+            let source = match error.into_kind() {
+                csv::ErrorKind::Io(source) => source,
+                other => io::Error::other(format!("{other:?}")),
+            };
+            ExportError::io_at(&self.path, "write")(source)
+        })
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub(super) fn finish(mut self) -> Result<(), ExportError> {
+        self.writer
+            .flush()
+            .map_err(ExportError::io_at(&self.path, "write"))
+    }
+}
+
+/// Refuses names of which two are equal: one of them would be lost.
+///
+/// # Errors
+/// [`ExportError::Unfit`].
+pub(super) fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
+    for (place, name) in names.iter().enumerate() {
+        if names[..place].contains(name) {
+            return Err(ExportError::Unfit {
+                format,
+                problem: format!(
+                    "two columns would be called {name}, because of the targets' names"
+                ),
+            });
+        }
+    }
+    Ok(())
+}

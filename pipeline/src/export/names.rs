@@ -1,0 +1,172 @@
+//! Names of files and folders for any text: safe in a path, and different for different texts.
+
+use std::collections::BTreeSet;
+
+/// Longest name in bytes: a file system takes 255, and more comes behind it.
+const NAME_BYTES_MAX: usize = 150;
+
+/// Hex digits of the hash behind a name that had to be changed beyond recognition.
+const HASH_DIGITS: usize = 16;
+
+/// What stands before that hash; nowhere else in a name.
+const BEFORE_HASH: char = '~';
+
+/// What takes the place of `/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slash {
+    /// `-`, for names of classes and sides, of which there are few.
+    Dash,
+    /// `__`, for keys of clips: `000/000002.mp3` becomes `000__000002.mp3`.
+    Underscores,
+}
+
+/// `text` with every character that a path cannot hold replaced. Two texts may give one name.
+#[must_use]
+pub(super) fn safe(text: &str, slash: Slash) -> String {
+    let mut name = String::with_capacity(text.len() + 2);
+    for c in text.chars() {
+        match c {
+            '/' if slash == Slash::Dash => name.push('-'),
+            '/' => name.push_str("__"),
+            c if is_plain(c) => name.push(c),
+            _ => name.push('_'),
+        }
+    }
+
+    // A leading dot hides a file; dots and blanks at the end are lost on some systems.
+    if name.starts_with('.') {
+        name.replace_range(..1, "_");
+    }
+    let kept = name.trim_end_matches(['.', ' ']).len();
+    name.truncate(kept);
+    let fits = name
+        .char_indices()
+        .map(|(at, c)| at + c.len_utf8())
+        .take_while(|end| *end <= NAME_BYTES_MAX)
+        .last()
+        .unwrap_or(0);
+    name.truncate(fits);
+    if name.is_empty() {
+        name.push('_');
+    }
+    name
+}
+
+/// Letters and digits of any script, and a few signs.
+fn is_plain(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ')
+}
+
+/// The name of a clip's key, different for every key: where the name alone does not tell the key, a hash of it follows.
+#[must_use]
+pub(super) fn of_key(key: &str) -> String {
+    let name = safe(key, Slash::Underscores);
+    if tells(key, &name) {
+        return name;
+    }
+    hashed(&name, key)
+}
+
+/// Whether no other key has this name.
+fn tells(key: &str, name: &str) -> bool {
+    // Every `__` is a `/`: the key has none of its own, and no `_` beside a `/`.
+    let is_reversible = !key.contains("__") && !key.contains("_/") && !key.contains("/_");
+    is_reversible && name.replace("__", "/") == key
+}
+
+fn hashed(name: &str, text: &str) -> String {
+    let hash = blake3::hash(text.as_bytes()).to_hex();
+    format!("{name}{BEFORE_HASH}{}", &hash[..HASH_DIGITS])
+}
+
+/// Names of folders for texts that differ; none is one of `taken`.
+#[must_use]
+pub(super) fn of_classes(classes: &[String], taken: &[&str]) -> Vec<String> {
+    let mut used: BTreeSet<String> = taken.iter().map(|&name| name.to_owned()).collect();
+    let mut names = Vec::with_capacity(classes.len());
+    for class in classes {
+        let mut name = safe(class, Slash::Dash);
+        if used.contains(&name) {
+            name = hashed(&name, class);
+        }
+        used.insert(name.clone());
+        names.push(name);
+    }
+    names
+}
+
+/// The name of a row's file, without what says its kind: key, segment, and the tempo where it was changed.
+#[must_use]
+pub(super) fn of_row(key: &str, segment: i32, variant: f32) -> String {
+    let mut name = format!("{}_{segment}", of_key(key));
+    // As recorded, which is all that most stores have.
+    if variant != 1.0 {
+        name += &format!("_v{variant}");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn plain_keys_stay_readable() {
+        assert_eq!(of_row("000/000002.mp3", 0, 1.0), "000__000002.mp3_0");
+        assert_eq!(of_row("my_song.mp3", 3, 0.85), "my_song.mp3_3_v0.85");
+        assert_eq!(of_key("Jazz/Ünï 1.ogg"), "Jazz__Ünï 1.ogg");
+    }
+
+    #[test]
+    fn keys_that_would_meet_have_a_hash() {
+        let keys = [
+            "a/b", "a__b", "a_/b", "a/_b", "a:b", "a?b", "a\nb", ".a", "_a", "a.", "a",
+        ];
+        let names: BTreeSet<String> = keys.iter().map(|key| of_key(key)).collect();
+        assert_eq!(names.len(), keys.len(), "{names:?}");
+        assert!(names.contains("a__b") && names.contains("_a"));
+        assert!(of_key("../../etc/passwd").starts_with('_'));
+        assert_ne!(of_key(&"x".repeat(300)), of_key(&"x".repeat(301)));
+        assert!(of_key(&"ü".repeat(300)).len() < 200);
+    }
+
+    #[test]
+    fn classes_have_folders_of_their_own() {
+        let classes = [
+            "Old-Time / Historic",
+            "Old-Time - Historic",
+            "unlabelled",
+            "..",
+            "",
+            "R&B",
+        ];
+        let names = of_classes(&classes.map(str::to_owned), &["unlabelled"]);
+        assert_eq!(names[0], "Old-Time - Historic");
+        assert!(names[1].starts_with("Old-Time - Historic~"), "{names:?}");
+        assert!(names[2].starts_with("unlabelled~"), "{names:?}");
+        assert_eq!(names[5], "R_B");
+        let distinct: BTreeSet<&String> = names.iter().collect();
+        assert_eq!(distinct.len(), classes.len(), "{names:?}");
+        assert!(
+            names
+                .iter()
+                .all(|name| !name.is_empty() && !name.starts_with('.'))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_is_one_part_of_a_path(key in "\\PC{0,80}") {
+            let name = of_row(&key, 1, 1.0);
+            prop_assert!(!name.contains('/') && !name.contains('\0'));
+            prop_assert!(!name.starts_with('.') && name.len() < 250);
+        }
+
+        #[test]
+        fn two_keys_have_two_names(a in "[a_/.:~]{0,6}", b in "[a_/.:~]{0,6}") {
+            prop_assert_eq!(a == b, of_key(&a) == of_key(&b));
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! `wavemill export`: what it writes is what the store holds, and what fails or is stopped leaves nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::signals::ends_soon;
+use crate::support::{
+    files_below, inputs, manifest, own_store, run, same, scratch, sql, start, wait_until, wavemill,
+    whole,
+};
+
+/// Sums of a few thousand f32, by two programs.
+const MEAN_ERROR_MAX: f64 = 1e-4;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test(
+            "export::arrays_hold_the_rows_of_sql",
+            arrays_hold_the_rows_of_sql,
+        ),
+        Trial::test("export::every_kind_of_store", every_kind_of_store),
+        Trial::test("export::folders_are_new_or_empty", folders_are_new_or_empty),
+        Trial::test("export::a_failure_leaves_nothing", a_failure_leaves_nothing),
+        Trial::test("export::a_signal_leaves_nothing", a_signal_leaves_nothing),
+        Trial::test("export::damage_is_named", damage_is_named),
+    ]
+}
+
+/// An export of `feature`, and its report.
+fn export(store: &Path, feature: &str, format: &str, out: &Path) -> Result<Value, Failed> {
+    let words = [
+        "export",
+        "--feature",
+        feature,
+        "--format",
+        format,
+        "--json",
+        "--store",
+    ];
+    let ran = run(wavemill(words).arg(store).arg("--out").arg(out)).exits(0)?;
+    Ok(serde_json::from_str(&ran.out)?)
+}
+
+/// The header of an npy file, and its values.
+fn npy(path: &Path) -> Result<(String, Vec<u8>), Failed> {
+    let bytes = fs::read(path)?;
+    same("magic", &bytes[..8], b"\x93NUMPY\x01\0")?;
+    let (head, values) = bytes.split_at(10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]])));
+    Ok((
+        String::from_utf8_lossy(&head[10..]).into_owned(),
+        values.to_vec(),
+    ))
+}
+
+fn means(values: &[u8], row_values: usize) -> Vec<f64> {
+    let mut means = Vec::new();
+    for row in values.chunks_exact(4 * row_values) {
+        let floats = row.chunks_exact(4);
+        let floats = floats.map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())));
+        means.push(floats.sum::<f64>() / row_values as f64);
+    }
+    means
+}
+
+/// Every row of every side: key, class, and the mean of its values.
+fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
+    let out = scratch("export").join("arrays");
+    let report = export(whole(), "mfcc", "npy", &out)?;
+    let shape = &manifest(whole(), 1)?.features[1].shape;
+    let row_values: usize = shape.iter().flatten().product();
+
+    let mut n_rows = 0;
+    for side in report["sides"].as_array().ok_or("no sides")? {
+        let split = side["split"].as_str().ok_or("no split")?;
+        let query = format!(
+            "SELECT clip_key, segment, class, tensor_mean(mfcc) AS mean FROM features_mfcc
+             LEFT JOIN classes ON classes.target = 'genre' AND class_id = genre WHERE split = '{split}'"
+        );
+        let mut wanted = BTreeMap::new();
+        for row in sql(whole(), &query)? {
+            let key = format!("{},{}", row["clip_key"].as_str().unwrap(), row["segment"]);
+            let class = row["class"].as_str().unwrap_or_default().to_owned();
+            wanted.insert(key, (class, row["mean"].as_f64().unwrap()));
+        }
+
+        let (head, values) = npy(&out.join(format!("{split}.npy")))?;
+        same(&head, head.contains(&format!("({}, ", wanted.len())), true)?;
+        let table = fs::read_to_string(out.join(format!("{split}.csv")))?;
+        let mut lines = table.lines();
+        same(
+            "heading",
+            lines.next(),
+            Some("clip_key,track_id,segment,offset_s,variant,genre,genre_id"),
+        )?;
+        let found = means(&values, row_values);
+        same(
+            "rows",
+            (lines.clone().count(), found.len()),
+            (wanted.len(), wanted.len()),
+        )?;
+        for (line, mean) in lines.zip(found) {
+            let fields: Vec<&str> = line.split(',').collect();
+            let key = format!("{},{}", fields[0], fields[2]);
+            let (class, wanted_mean) = wanted.remove(&key).ok_or(key.clone())?;
+            same(&key, fields[5], class.as_str())?;
+            let differs = (mean - wanted_mean).abs() > MEAN_ERROR_MAX * wanted_mean.abs().max(1.0);
+            same(&format!("{key}: {mean} and {wanted_mean}"), differs, false)?;
+            n_rows += 1;
+        }
+        same("rows that are missing", wanted.len(), 0)?;
+    }
+    let exported: u64 = manifest(whole(), 1)?
+        .files_of("mfcc")
+        .filter(|file| file.split.as_deref() != Some("none"))
+        .map(|file| file.rows)
+        .sum();
+    same("rows", n_rows, exported)
+}
+
+/// Segments, rows of several lengths, bytes and lists: each format takes or refuses them with a sentence.
+fn every_kind_of_store() -> Result<(), Failed> {
+    let kinds: [(&str, &[&str], i32); 3] = [
+        (
+            "u8",
+            &["features.log_mel.dtype=u8", "audio.segment_s=1.0"],
+            0,
+        ),
+        (
+            "lists",
+            &[
+                "shards.layout=list",
+                "split.rule=segment",
+                "audio.segment_s=1.0",
+            ],
+            0,
+        ),
+        ("ragged", &["audio.duration_s=none"], 2),
+    ];
+    for (name, sets, npz_exits) in kinds {
+        let folder = scratch(&format!("export-{name}"));
+        let store = folder.join("store");
+        let mut extract = inputs().extract(&store);
+        for set in sets {
+            extract.args(["--set", set]);
+        }
+        run(&mut extract).exits(0)?;
+
+        for format in ["npy", "png", "huggingface", "npz"] {
+            let out = folder.join(format);
+            let exits = if format == "npz" { npz_exits } else { 0 };
+            let words = [
+                "export",
+                "--feature",
+                "log_mel",
+                "--format",
+                format,
+                "--store",
+            ];
+            let ran = run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(exits)?;
+            if exits == 2 {
+                ran.says(&["--format npz: the rows of f16[40,?] differ in shape"])?;
+                same("what a refusal leaves", out.exists(), false)?;
+                continue;
+            }
+            same(&ran.err, ran.err.contains("log_mel ("), true)?;
+            let pictures = files_below(&out);
+            let pictures = pictures
+                .iter()
+                .filter(|name| name.ends_with(".png"))
+                .count() as u64;
+            let manifest = manifest(&store, 1)?;
+            let rows: u64 = manifest
+                .files_of("log_mel")
+                .filter(|file| file.split.as_deref() != Some("none"))
+                .map(|file| file.rows)
+                .sum();
+            same("pictures", pictures, if format == "png" { rows } else { 0 })?;
+        }
+    }
+    Ok(())
+}
+
+fn folders_are_new_or_empty() -> Result<(), Failed> {
+    let folder = scratch("export-folders");
+    for name in ["new", "empty"] {
+        let out = folder.join(name);
+        if name == "empty" {
+            fs::create_dir(&out)?;
+        }
+        export(whole(), "mfcc", "npz", &out)?;
+        same("files", files_below(&out).len(), 1 + sides()?)?;
+
+        // A second time it is not empty any more, and stays as it is.
+        let before = fs::read(out.join("export.json"))?;
+        let words = ["export", "--feature", "mfcc", "--format", "npz", "--store"];
+        let again = run(wavemill(words).arg(whole()).arg("--out").arg(&out)).exits(2)?;
+        again.says(&[
+            out.to_str().unwrap(),
+            "not empty: name a new folder, or an empty one",
+        ])?;
+        same("what was there", fs::read(out.join("export.json"))?, before)?;
+    }
+    same("folders", fs::read_dir(&folder)?.count(), 2)
+}
+
+fn sides() -> Result<usize, Failed> {
+    let manifest = manifest(whole(), 1)?;
+    let mut sides: Vec<_> = manifest
+        .files_of("mfcc")
+        .map(|file| file.split.clone())
+        .collect();
+    sides.dedup();
+    sides.retain(|split| split.as_deref() != Some("none"));
+    Ok(sides.len())
+}
+
+fn a_failure_leaves_nothing() -> Result<(), Failed> {
+    for format in ["npy", "npz", "png", "huggingface"] {
+        let folder = scratch("export-full");
+        fs::create_dir(folder.join("empty"))?;
+        for name in ["new", "empty"] {
+            let words = ["export", "--feature", "mfcc", "--format", format, "--store"];
+            let mut command = wavemill(words);
+            command.arg(whole()).arg("--out").arg(folder.join(name));
+            // Not at once: the first files are there by then.
+            command.env("FAILPOINTS", "export-batch=2*off->return");
+            run(&mut command).exits(5)?.says(&["cannot write"])?;
+        }
+        same("files", files_below(&folder), Vec::new())?;
+        same("folders", fs::read_dir(&folder)?.count(), 1)?;
+        same(
+            "in the folder",
+            fs::read_dir(folder.join("empty"))?.count(),
+            0,
+        )?;
+    }
+    Ok(())
+}
+
+fn a_signal_leaves_nothing() -> Result<(), Failed> {
+    for (signal, name) in [("INT", "new"), ("TERM", "empty")] {
+        let folder = scratch("export-signal");
+        fs::create_dir(folder.join("empty"))?;
+        let words = ["export", "--feature", "mfcc", "--format", "png", "--store"];
+        let mut command = wavemill(words);
+        command.arg(whole()).arg("--out").arg(folder.join(name));
+        command.env("FAILPOINTS", "export-batch=2*off->sleep(60000)");
+        let mut child = start(&mut command);
+        wait_until(&mut child, "a picture", || !files_below(&folder).is_empty())?;
+        ends_soon(
+            child,
+            signal,
+            "interrupted while exporting; nothing was written",
+        )?;
+        same("files", files_below(&folder), Vec::new())?;
+        same("folders", fs::read_dir(&folder)?.count(), 1)?;
+        same(
+            "in the folder",
+            fs::read_dir(folder.join("empty"))?.count(),
+            0,
+        )?;
+    }
+    Ok(())
+}
+
+fn damage_is_named() -> Result<(), Failed> {
+    let store = own_store("export-damage");
+    let path = manifest(&store, 1)?
+        .files_of("mfcc")
+        .next()
+        .ok_or("no file")?
+        .path
+        .clone();
+    let mut bytes = fs::read(store.join(&path))?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(store.join(&path), bytes)?;
+
+    let out = scratch("export-damaged").join("out");
+    let words = ["export", "--feature", "mfcc", "--format", "npy", "--store"];
+    let ran = run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(3)?;
+    ran.says(&[&path, "it is not what was committed", "wavemill verify"])?;
+    same("what it leaves", out.exists(), false)?;
+    // The other feature is whole.
+    export(&store, "log_mel", "npy", &out)?;
+    Ok(())
+}
