@@ -9,7 +9,7 @@
 #   WAVEMILL_DATA=DIR          real inputs (default: ../shared/data); tests that need them show as ignored without, and
 #                              scripts/break.sh breaks fewer kinds of files
 #   WAVEMILL_REQUIRE_DATA=1    they fail without
-#   WAVEMILL_PEERS=1           other programs are asked too: readers of a store (DuckDB, Polars, pandas, pyarrow), and
+#   WAVEMILL_PEERS=1           other programs are asked too: readers of a store (DuckDB, Polars, pandas, pyarrow, datasets), and
 #                              tools for features (Kaldi, Whisper, librosa); makes .venv from PyPI, 1 GB; default 1 where
 #                              CI is set, else 0, and these tests show as ignored
 #   WAVEMILL_CUDA_CHECK=1      device code is compiled for GPUs (none is needed; makes .cuda from PyPI, 0.3 GB), and

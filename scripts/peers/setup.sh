@@ -18,10 +18,14 @@ need "$python" 'apt-get install python3 python3-venv'
 if [[ ! -x .venv/bin/pip ]]; then
     "$python" -m venv .venv || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
 fi
-for list in "${lists[@]}"; do
-    mark=.venv/$list
+# install LIST [OPTIONS…]: what a list names, unless just that is there.
+install() {
+    local list=$1 mark=.venv/$1
+    shift
     if ! cmp --silent "$here/$list" "$mark"; then
-        .venv/bin/pip install --quiet --disable-pip-version-check -r "$here/$list"
+        .venv/bin/pip install --quiet --disable-pip-version-check "$@" -r "$here/$list"
         cp "$here/$list" "$mark"
     fi
-done
+}
+for list in "${lists[@]}"; do install "$list"; done
+install requirements-datasets4.txt --no-deps --upgrade --target .venv/datasets4

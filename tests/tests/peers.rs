@@ -45,6 +45,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("peers::readers_agree", readers_agree).with_ignored_flag(!asked),
         Trial::test("peers::stores_keep_the_contract", stores_keep_the_contract)
             .with_ignored_flag(!asked),
+        Trial::test("peers::exports_are_read", exports_are_read).with_ignored_flag(!asked),
         Trial::test(
             "peers::checker_names_what_is_damaged",
             checker_names_what_is_damaged,
@@ -135,6 +136,105 @@ fn readers_agree() -> Result<(), Failed> {
         )?;
     }
     Ok(())
+}
+
+/// NumPy, Pillow and two versions of `datasets` find the store's rows in exports of it.
+fn exports_are_read() -> Result<(), Failed> {
+    let kinds: [(&str, &[&str]); 3] = [
+        ("f16", &["audio.segment_s=1.0"]),
+        ("u8", &["features.log_mel.dtype=u8", "shards.layout=list"]),
+        ("ragged", &["audio.duration_s=none"]),
+    ];
+    for (name, sets) in kinds {
+        let folder = scratch(&format!("read-{name}"));
+        let store = folder.join("store");
+        let mut extract = inputs().extract(&store);
+        for set in sets {
+            extract.args(["--set", set]);
+        }
+        run(&mut extract).exits(0)?;
+
+        for feature in ["log_mel", "mfcc"] {
+            let folder = folder.join(feature);
+            fs::create_dir(&folder)?;
+            read_exports(&store, feature, &folder, name != "ragged")?;
+        }
+    }
+    Ok(())
+}
+
+fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Result<(), Failed> {
+    let mut formats = vec!["npy", "png", "huggingface"];
+    if has_npz {
+        formats.push("npz");
+    }
+    for format in formats {
+        let words = [
+            "export",
+            "--feature",
+            feature,
+            "--format",
+            format,
+            "--store",
+        ];
+        let out = folder.join(format);
+        run(wavemill(words).arg(store).arg("--out").arg(out)).exits(0)?;
+    }
+
+    let rows = sql_number(
+        store,
+        &format!("SELECT count(*) FROM features_{feature} WHERE split <> 'none'"),
+    )?;
+    let npz = if has_npz {
+        folder.join("npz")
+    } else {
+        "-".into()
+    };
+    let words = [
+        "arrays".into(),
+        store.to_owned(),
+        feature.into(),
+        folder.join("npy"),
+        npz,
+        folder.join("png"),
+    ];
+    let ran = python(&script("read_export.py"), &words)?.exits(0)?;
+    let found: Value = serde_json::from_str(&ran.out)?;
+    same("rows of arrays", found["rows"].as_u64(), Some(rows))?;
+    same("pictures", found["pictures"].as_u64(), Some(rows))?;
+
+    for version in ["4", "5"] {
+        let words = [
+            "datasets".into(),
+            store.to_owned(),
+            feature.into(),
+            folder.join("huggingface"),
+        ];
+        let ran = run(python_with_datasets(version)?
+            .arg(script("read_export.py"))
+            .args(words))
+        .exits(0)?;
+        let found: Value = serde_json::from_str(ran.out.trim())?;
+        println!("{feature}: {found}");
+        same("rows of a dataset", found["rows"].as_u64(), Some(rows))?;
+        let used = found["datasets"].as_str().unwrap_or_default();
+        same(used, used.starts_with(&format!("{version}.")), true)?;
+    }
+    Ok(())
+}
+
+/// The Python of `WAVEMILL_PYTHON` with a major version of `datasets`: 5 is installed, and 4 lies in a folder of its own.
+fn python_with_datasets(version: &str) -> Result<Command, Failed> {
+    let python = std::env::var_os("WAVEMILL_PYTHON")
+        .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
+    let mut command = Command::new(&python);
+    if version == "4" {
+        let venv = Path::new(&python).parent().and_then(Path::parent);
+        let folder = venv.ok_or("no venv")?.join("datasets4");
+        same("datasets 4 is installed", folder.is_dir(), true)?;
+        command.env("PYTHONPATH", folder);
+    }
+    Ok(command)
 }
 
 /// The checker of this repository, which shares no code with wavemill.

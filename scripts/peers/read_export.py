@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Read exports of `wavemill export` as their users do, and compare every value with the store.
+
+usage: read_export.py arrays STORE FEATURE NPY NPZ PNG
+       read_export.py datasets STORE FEATURE FOLDER
+arrays: three folders, written with --format npy, npz and png; NumPy and Pillow read them.
+datasets: a folder written with --format huggingface; `datasets` reads it.
+Rows, values, class names and sides must be those that pyarrow finds in the store's files. Prints what was compared as
+JSON; exit 1 and one line where something differs.
+"""
+
+import csv
+import json
+import os
+import sys
+import tempfile
+
+import numpy as np
+import pyarrow.parquet as pq
+
+DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
+# As docs/export-data.md says; other sides keep their names.
+SPLITS = {"training": "train"}
+
+
+def same(what, got, wanted):
+    if got != wanted:
+        sys.exit(f"{what}: {got!r}, not {wanted!r}")
+
+
+class Store:
+    """The rows of one feature of a store's latest version, by side."""
+
+    def __init__(self, path, feature):
+        names = sorted(os.listdir(f"{path}/_wavemill/versions"))
+        with open(f"{path}/_wavemill/versions/{names[-1]}", encoding="utf-8") as file:
+            manifest = json.load(file)
+        self.feature = next(entry for entry in manifest["features"] if entry["name"] == feature)
+        self.classes = {target["name"]: target["classes"] for target in manifest["targets"]}
+        self.sides = {}
+        for file in manifest["files"]:
+            if file.get("feature") == feature and file["split"] != "none":
+                rows = pq.read_table(os.path.join(path, file["path"]), partitioning=None).to_pylist()
+                self.sides.setdefault(file["split"], []).extend(rows)
+
+    def tensor(self, row):
+        shape = row.get(self.feature["name"] + "_shape", self.feature["shape"])
+        dtype = DTYPES[self.feature["dtype"]]
+        values = row[self.feature["name"]]
+        # With `layout = "list"` they are numbers already.
+        return (np.array(values, dtype) if isinstance(values, list) else np.frombuffer(values, dtype)).reshape(shape)
+
+
+def same_values(what, got, wanted):
+    same(f"{what}: shape", tuple(got.shape), tuple(wanted.shape))
+    same(f"{what}: type", got.dtype, wanted.dtype)
+    same(f"{what}: bytes", got.tobytes(), wanted.tobytes())
+
+
+def same_keys(what, line, row, classes):
+    """A line of a CSV file, and a row of the store."""
+    same(f"{what}: clip_key", line["clip_key"], row["clip_key"])
+    for column in ("track_id", "segment"):
+        same(f"{what}: {column}", int(line[column]), row[column])
+    for column in ("offset_s", "variant"):
+        same(f"{what}: {column}", np.float32(line[column]), np.float32(row[column]))
+    for target, names in classes.items():
+        id_ = row[target]
+        same(f"{what}: {target}", line[target], "" if id_ is None else names[id_])
+        same(f"{what}: {target}_id", line[f"{target}_id"], "" if id_ is None else str(id_))
+
+
+def lines_of(folder, side):
+    with open(f"{folder}/{side}.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_npy(store, folder):
+    for side, rows in store.sides.items():
+        lines = lines_of(folder, side)
+        same(f"npy: lines of {side}", len(lines), len(rows))
+        if "file" not in lines[0]:
+            array = np.load(f"{folder}/{side}.npy", mmap_mode="r", allow_pickle=False)
+            same(f"npy: rows of {side}", len(array), len(rows))
+        for number, (line, row) in enumerate(zip(lines, rows)):
+            what = f"npy: row {number} of {side}"
+            same_keys(what, line, row, store.classes)
+            values = np.load(f"{folder}/{line['file']}") if "file" in line else array[number]
+            same_values(what, values, store.tensor(row))
+
+
+def read_npz(store, folder):
+    for side, rows in store.sides.items():
+        with np.load(f"{folder}/{side}.npz", allow_pickle=False) as data:
+            same_values(f"npz: {side}", data[store.feature["name"]], np.stack([store.tensor(row) for row in rows]))
+            same(f"npz: clip_key of {side}", data["clip_key"].tolist(), [row["clip_key"] for row in rows])
+            for column in ("track_id", "segment", "offset_s", "variant"):
+                same(f"npz: {column} of {side}", data[column].tolist(), [row[column] for row in rows])
+            for target, names in store.classes.items():
+                same(f"npz: {target} of {side}", data[target].dtype, np.dtype("<i4"))
+                ids = [-1 if row[target] is None else row[target] for row in rows]
+                same(f"npz: {target} of {side}", data[target].tolist(), ids)
+                same(f"npz: classes_{target}", data[f"classes_{target}"].tolist(), names)
+
+
+def brightness(tensor, is_unit):
+    """A picture by its definition: frames to the right, bands upwards."""
+    x = tensor.astype(np.float64)
+    if tensor.dtype != np.uint8:
+        low, high = (0.0, 1.0) if is_unit else (x.min(), x.max())
+        x = (x - low) / (high - low) * 255 if high > low else np.zeros_like(x)
+    return np.floor(x + 0.5)[::-1]
+
+
+def read_png(store, folder, is_unit):
+    try:
+        from PIL import Image
+    except ImportError:
+        return 0
+    n = 0
+    for side, rows in store.sides.items():
+        lines = lines_of(folder, side)
+        same(f"png: lines of {side}", len(lines), len(rows))
+        same(f"png: names of {side}", len({line["file"] for line in lines}), len(rows))
+        for line, row in zip(lines, rows):
+            same_keys(line["file"], line, row, store.classes)
+            picture = np.asarray(Image.open(f"{folder}/{line['file']}"))
+            same(f"{line['file']}: type", picture.dtype, np.uint8)
+            wanted = brightness(store.tensor(row), is_unit)
+            same(f"{line['file']}: shape", picture.shape, wanted.shape)
+            # A half may be rounded up or down.
+            same(f"{line['file']}: brightness", bool((abs(picture - wanted) > 1).any()), False)
+            n += 1
+    return n
+
+
+def read_arrays(store, npy, npz, png):
+    read_npy(store, npy)
+    if npz != "-":
+        read_npz(store, npz)
+    is_unit = store.feature["name"] == "log_mel"
+    pictures = read_png(store, png, is_unit)
+    return {"rows": sum(map(len, store.sides.values())), "pictures": pictures}
+
+
+def read_datasets(store, folder):
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import datasets
+
+    with tempfile.TemporaryDirectory() as cache:
+        found = datasets.load_dataset(folder, cache_dir=cache)
+        same("splits", list(found), [SPLITS.get(side, side) for side in store.sides])
+        name = store.feature["name"]
+        for side, rows in store.sides.items():
+            split = found[SPLITS.get(side, side)]
+            same(f"rows of {side}", split.num_rows, len(rows))
+            columns = [column for column in rows[0] if column not in (name, f"{name}_shape")]
+            same(f"columns of {side}", split.column_names, [*columns, name])
+            for target, names in store.classes.items():
+                same(f"classes of {target}", split.features[target].names, names)
+            plain = split.select_columns(columns).to_list()
+            for number, (mine, theirs) in enumerate(zip(plain, rows)):
+                same(f"row {number} of {side}", mine, {column: theirs[column] for column in columns})
+            for number, row in enumerate(split.select_columns([name]).with_format("numpy")):
+                # This format gives f32 for f16, and int64 for bytes; both hold every value.
+                values = row[name]
+                same_values(f"row {number} of {side}", values, store.tensor(rows[number]).astype(values.dtype))
+        features = str(found[next(iter(found))].features[name])
+    return {"rows": sum(map(len, store.sides.values())), "datasets": datasets.__version__, "feature": features}
+
+
+def main():
+    if len(sys.argv) == 7 and sys.argv[1] == "arrays":
+        answer = read_arrays(Store(sys.argv[2], sys.argv[3]), *sys.argv[4:])
+    elif len(sys.argv) == 5 and sys.argv[1] == "datasets":
+        answer = read_datasets(Store(sys.argv[2], sys.argv[3]), sys.argv[4])
+    else:
+        sys.exit(__doc__)
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
