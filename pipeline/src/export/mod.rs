@@ -1,8 +1,8 @@
 //! A feature of one version, as files that other tools take as they are: arrays, images, a dataset.
 //!
-//! [`run`] is the flow: what is asked for, the check of the store's files, and one of the formats. Rows keep the order of
-//! the manifest and the values that are stored. Each format streams, so memory holds a few rows, however large the store
-//! is. Nothing here computes a feature, and the store is only read.
+//! [`run`] is the flow: what is asked for, the check of the store's files, and one of the formats. Rows keep the order
+//! of the manifest and the values that are stored. Each format streams, so memory holds a few rows, however large the
+//! store is. Nothing here computes a feature, and the store is only read.
 
 mod arrays;
 mod content;
