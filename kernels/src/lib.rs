@@ -27,6 +27,7 @@ mod parity;
 pub mod resample;
 mod samples;
 mod stft;
+pub mod stretch;
 
 #[cfg(feature = "emulated")]
 pub use backend::Emulation;

@@ -17,6 +17,7 @@ mod preset;
 mod rates;
 mod resolve;
 mod stft;
+mod stretch;
 mod words;
 
 pub use args::{DELTA_WIDTH, DimOrder, FeatureArgs, Normalize, Op};
@@ -29,4 +30,5 @@ pub use pack::{Dtype, Packing};
 pub use preset::Preset;
 pub use rates::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 pub use stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
+pub use stretch::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};
 pub use words::did_you_mean;

@@ -15,6 +15,7 @@ mod window;
 pub(crate) use cpu::{StftPlan, check_samples};
 pub(crate) use device::{Batch, Ranges, SpectrumDevice};
 pub(crate) use signal::Signal;
+pub(crate) use window::values as window_values;
 
 // Backends refuse samples beyond it, too.
 pub(crate) use crate::error::SAMPLE_MAX;

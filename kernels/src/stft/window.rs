@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use wavemill_options::Window;
 
 /// The window's `n` values, f64.
-pub(super) fn values(window: Window, n: usize) -> Vec<f64> {
+pub(crate) fn values(window: Window, n: usize) -> Vec<f64> {
     if n == 1 {
         return vec![1.0];
     }

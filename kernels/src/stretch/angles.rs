@@ -1,0 +1,209 @@
+//! Sine, cosine and the angle of a complex number: by their power series, with the same bits on every machine.
+//!
+//! They are correct to about the last bit of f64, so what they give in f32 is almost always the nearest number, which is
+//! also what the C library's functions give almost always. No branch and no table, so that loops run in lanes.
+
+use std::f64::consts::{FRAC_2_PI, FRAC_PI_2, FRAC_PI_4, PI};
+
+/// Added to a number below 2^51 and taken off again, it leaves the nearest whole number, halves to even.
+const WHOLE: f64 = 6_755_399_441_055_744.0; // 1.5 · 2^52
+
+/// π / 2 in parts. The first three have 20 bits or less each, so that their products with whole numbers below 2^32 are
+/// exact.
+const PART_1: f64 = first_bits(FRAC_PI_2);
+const PART_2: f64 = first_bits(FRAC_PI_2 - PART_1);
+const PART_3: f64 = FRAC_PI_2 - PART_1 - PART_2;
+/// What π / 2 is beyond f64.
+const PART_4: f64 = 6.123_233_995_736_766e-17;
+
+/// The first 20 bits of `x`.
+const fn first_bits(x: f64) -> f64 {
+    f64::from_bits(x.to_bits() & !((1 << 33) - 1))
+}
+
+/// tan(π / 8): the series of the arc tangent is used up to here.
+const TAN_PI_8: f64 = 0.414_213_562_373_095_1;
+
+/// Terms of the series of the arc tangent: the next one is below 2^-56 of the first at tan(π / 8).
+const ATAN_TERMS: usize = 22;
+/// Terms of sine and cosine: the same at π / 4.
+const SIN_TERMS: usize = 9;
+
+/// (-1)^k / (2k + 1).
+const ATAN: [f64; ATAN_TERMS] = {
+    let mut terms = [0.0; ATAN_TERMS];
+    let mut k = 0;
+    while k < ATAN_TERMS {
+        let sign = if k.is_multiple_of(2) { 1.0 } else { -1.0 };
+        terms[k] = sign / (2 * k + 1) as f64;
+        k += 1;
+    }
+    terms
+};
+/// (-1)^k / (2k + 1)!
+const SIN: [f64; SIN_TERMS] = alternating(1);
+/// (-1)^k / (2k)!
+const COS: [f64; SIN_TERMS] = alternating(0);
+
+/// (-1)^k / (2k + first)!
+const fn alternating(first: usize) -> [f64; SIN_TERMS] {
+    let mut terms = [0.0; SIN_TERMS];
+    let mut factorial = 1.0;
+    let mut k = 0;
+    while k < SIN_TERMS {
+        terms[k] = 1.0 / factorial;
+        let n = 2 * k + first;
+        factorial *= -(((n + 1) * (n + 2)) as f64);
+        k += 1;
+    }
+    terms
+}
+
+/// The nearest whole number, halves to even; below 2^51.
+#[inline(always)]
+pub(super) fn nearest(x: f64) -> f64 {
+    (x + WHOLE) - WHOLE
+}
+
+/// Sine and cosine of an angle below 2^32 · π / 2.
+#[inline(always)]
+pub(super) fn sin_cos(angle: f64) -> (f64, f64) {
+    // Quarters of a turn, and what is left: at most an eighth of a turn.
+    let shifted = angle * FRAC_2_PI + WHOLE;
+    let quarters = shifted - WHOLE;
+    let rest =
+        angle - quarters * PART_1 - quarters * PART_2 - quarters * PART_3 - quarters * PART_4;
+
+    let square = rest * rest;
+    let sin = rest * series(&SIN, square);
+    let cos = series(&COS, square);
+
+    // The last bits of the sum are those of the whole number.
+    let quarter = shifted.to_bits() & 3;
+    let (sin, cos) = if quarter & 1 == 1 {
+        (cos, sin)
+    } else {
+        (sin, cos)
+    };
+    (
+        if quarter & 2 == 2 { -sin } else { sin },
+        if (quarter + 1) & 2 == 2 { -cos } else { cos },
+    )
+}
+
+/// The angle of `re + i im`, from -π to π; 0 for zero, whatever its signs.
+#[inline(always)]
+pub(super) fn angle(re: f64, im: f64) -> f64 {
+    let x = re.abs();
+    let y = im.abs();
+    let steep = y > x;
+    let small = if steep { x } else { y };
+    let large = if steep { y } else { x };
+    let slope = small / if large == 0.0 { 1.0 } else { large };
+
+    // tan(a - π/4) = (tan a - 1) / (tan a + 1).
+    let upper = slope > TAN_PI_8;
+    let tangent = if upper {
+        (slope - 1.0) / (slope + 1.0)
+    } else {
+        slope
+    };
+    let atan = tangent * series(&ATAN, tangent * tangent);
+
+    let within = if upper { atan + FRAC_PI_4 } else { atan };
+    let quadrant = if steep { FRAC_PI_2 - within } else { within };
+    let half = if re < 0.0 { PI - quadrant } else { quadrant };
+    half.copysign(im)
+}
+
+/// Σ terms[k] · x^k.
+#[inline(always)]
+fn series<const N: usize>(terms: &[f64; N], x: f64) -> f64 {
+    let mut sum = terms[N - 1];
+    for k in (0..N - 1).rev() {
+        sum = sum * x + terms[k];
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two roundings of numbers up to π.
+    const ANGLE_MAX: f64 = 1e-15;
+    /// The rest of an angle is off by a rounding of numbers below 1; for large angles its parts are, too.
+    const SIN_MAX: f64 = 1e-15;
+
+    #[test]
+    fn angles_are_those_of_the_library() {
+        let mut n = 0;
+        for i in -300..=300 {
+            for j in -300..=300 {
+                let (re, im) = (f64::from(i) * 0.37, f64::from(j) * 1.93);
+                if re == 0.0 && im == 0.0 {
+                    continue;
+                }
+                let want = libm::atan2(im, re);
+                assert!(
+                    (angle(re, im) - want).abs() <= ANGLE_MAX,
+                    "{re} {im}: {} against {want}",
+                    angle(re, im)
+                );
+                n += 1;
+            }
+        }
+        assert!(n > 300_000);
+        assert_eq!(angle(0.0, 0.0), 0.0);
+        assert_eq!(angle(-0.0, 0.0), 0.0);
+        assert_eq!(angle(-1.0, 0.0), PI);
+        assert_eq!(angle(1e-300, 1e-300), FRAC_PI_4);
+    }
+
+    #[test]
+    fn sine_and_cosine_are_those_of_the_library() {
+        for exponent in 0..32 {
+            for i in 0..1_000 {
+                // What the vocoder asks for: numbers of f32.
+                let at = (f64::from(i) * 0.001_234_5 + 1.0) as f32 * (exponent as f32).exp2();
+                for angle in [f64::from(at), -f64::from(at), f64::from(at) * 1e-6] {
+                    let (sin, cos) = sin_cos(angle);
+                    assert!(
+                        (sin - libm::sin(angle)).abs() <= SIN_MAX,
+                        "sin {angle}: {sin}"
+                    );
+                    assert!(
+                        (cos - libm::cos(angle)).abs() <= SIN_MAX,
+                        "cos {angle}: {cos}"
+                    );
+                }
+            }
+        }
+        assert_eq!(sin_cos(0.0), (0.0, 1.0));
+    }
+
+    #[test]
+    fn the_parts_of_a_quarter_turn_are_all_of_it() {
+        assert_eq!(PART_1 + PART_2 + PART_3, FRAC_PI_2);
+        // 2^32 - 1 times a number of 20 bits has 52.
+        let most = f64::from(u32::MAX);
+        for part in [PART_1, PART_2] {
+            assert_eq!((most * part) / part, most);
+            assert!(part.to_bits().trailing_zeros() >= 33);
+        }
+        assert!(PART_3.to_bits().trailing_zeros() >= 32);
+    }
+
+    #[test]
+    fn halves_go_to_the_even_number() {
+        for (x, want) in [
+            (0.5, 0.0),
+            (1.5, 2.0),
+            (-2.5, -2.0),
+            (2.51, 3.0),
+            (-0.49, 0.0),
+        ] {
+            assert_eq!(nearest(x), want, "{x}");
+        }
+    }
+}

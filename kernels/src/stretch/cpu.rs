@@ -1,0 +1,82 @@
+//! A whole track at another tempo.
+
+use rustfft::num_complex::Complex32;
+
+use super::args::{HOP_LENGTH, N_FFT, StretchArgs, n_columns};
+use super::transform::Transform;
+use super::vocoder::{Spectra, Vocoder};
+use crate::error::KernelError;
+use crate::level::Level;
+
+/// Tables and buffers of one thread, for all rates. Allocates nothing after planning, but for the caller's output.
+pub struct StretchPlan {
+    transform: Transform,
+    vocoder: Vocoder,
+}
+
+impl StretchPlan {
+    /// Bytes of tables and buffers, at most.
+    pub const BYTES: usize = 1 << 19;
+
+    /// Makes them.
+    ///
+    /// # Errors
+    /// [`KernelError::Level`] where this machine lacks `level`.
+    pub fn new(level: Level) -> Result<Self, KernelError> {
+        Ok(Self {
+            transform: Transform::new(level)?,
+            vocoder: Vocoder::new(level)?,
+        })
+    }
+
+    /// Stretches `pcm` (mono) to [`StretchArgs::output_len`] samples, which replace those of `out`.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] for a rate out of range.
+    pub fn run(
+        &mut self,
+        args: StretchArgs,
+        pcm: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        args.validate()?;
+        let n_out = args.output_len(pcm.len());
+        out.clear();
+        out.resize(n_out, 0.0);
+        // A sample or two can become none.
+        if n_out == 0 {
+            return Ok(());
+        }
+
+        let n_columns = n_columns(pcm.len());
+        // Frames behind these begin behind the last sample.
+        let reached = (n_out + N_FFT).div_ceil(HOP_LENGTH);
+        let n_steps = args.n_steps(n_columns).min(reached);
+
+        let mut track = Track {
+            transform: &mut self.transform,
+            pcm,
+            out,
+        };
+        self.vocoder.run(args, n_columns, n_steps, &mut track);
+        self.transform.normalise(out, n_steps);
+        Ok(())
+    }
+}
+
+/// The samples on both sides of the vocoder.
+struct Track<'a> {
+    transform: &'a mut Transform,
+    pcm: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Spectra for Track<'_> {
+    fn read(&mut self, column: usize, spectrum: &mut [Complex32]) {
+        self.transform.analyse(self.pcm, column, spectrum);
+    }
+
+    fn write(&mut self, column: usize, spectrum: &[Complex32]) {
+        self.transform.synthesise(spectrum, column, self.out);
+    }
+}

@@ -1,0 +1,184 @@
+//! The phase vocoder against librosa's, on the short-time Fourier transforms of real clips: `scripts/peers/stretch.py`
+//! writes both. Asked where `WAVEMILL_PEERS=1`, by the Python of `WAVEMILL_PYTHON`; ignored elsewhere.
+//! `WAVEMILL_SHOW_PARITY=1` prints the largest errors.
+
+#![allow(clippy::unwrap_used)] // of tests
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use wavemill_kernels::Level;
+use wavemill_kernels::stretch::{Complex32, N_BINS, Spectra, StretchArgs, Vocoder};
+use wavemill_tests::{Arguments, Failed};
+
+/// Of a bin's own magnitude. Both are rounded to f32 twice, which is 2e-7.
+const MAGNITUDE_REL_MAX: f64 = 1e-6;
+/// Of the first column, in radians: an angle in f32, with its sine and cosine.
+const PHASE_MAX: f64 = 1e-5;
+/// The part of the second column's phases that are not librosa's. Phases reach 1,608 there, where f32 steps by 1.2e-4: so
+/// where the last bit of an angle differs, one in a few hundred phases is rounded to the other side.
+const SECOND_OFF_MAX: f64 = 0.01;
+
+const CLIPS: [&str; 6] = [
+    "fma000002",
+    "fma000256",
+    "like201003",
+    "like211500",
+    "hungarian",
+    "like299998",
+];
+const RATES: [f64; 2] = [0.85, 1.15];
+
+fn main() {
+    let args = Arguments::from_args();
+    let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
+    let mut tests = Vec::new();
+    for clip in CLIPS {
+        for rate in RATES {
+            let trial = wavemill_tests::real(&format!("stretch::{clip}::{rate}"), move |data| {
+                vocoder_is_librosas(data, clip, rate)
+            });
+            tests.push(if asked {
+                trial
+            } else {
+                trial.with_ignored_flag(true)
+            });
+        }
+    }
+    wavemill_tests::run(&args, tests).exit();
+}
+
+/// Columns that librosa made, and a list of those that come.
+struct Given {
+    columns: Vec<Complex32>,
+    made: Vec<Complex32>,
+}
+
+impl Spectra for Given {
+    fn read(&mut self, column: usize, spectrum: &mut [Complex32]) {
+        spectrum.copy_from_slice(&self.columns[column * N_BINS..][..N_BINS]);
+    }
+
+    fn write(&mut self, _column: usize, spectrum: &[Complex32]) {
+        self.made.extend_from_slice(spectrum);
+    }
+}
+
+fn vocoder_is_librosas(data: &Path, clip: &str, rate: f64) -> Result<(), Failed> {
+    let folder = std::env::temp_dir().join(format!(
+        "wavemill-stretch-{}-{clip}-{rate}",
+        std::process::id()
+    ));
+    std::fs::create_dir_all(&folder)?;
+    let asked = ask_librosa(&folder, data, clip, rate);
+    let read =
+        asked.and_then(|()| Ok((columns(&folder, "columns")?, columns(&folder, "vocoded")?)));
+    std::fs::remove_dir_all(&folder)?;
+    let (columns, want) = read?;
+
+    let args = StretchArgs { rate };
+    let n_columns = columns.len() / N_BINS;
+    let n_steps = args.n_steps(n_columns);
+    for level in [Level::Scalar, Level::X86_64V3] {
+        if !level.is_available() {
+            continue;
+        }
+        let mut given = Given {
+            columns: columns.clone(),
+            made: Vec::new(),
+        };
+        Vocoder::new(level)?.run(args, n_columns, n_steps, &mut given);
+        compare(&format!("{clip} {rate} {level}"), &given.made, &want)?;
+    }
+    Ok(())
+}
+
+fn ask_librosa(folder: &Path, data: &Path, clip: &str, rate: f64) -> Result<(), Failed> {
+    let python = std::env::var_os("WAVEMILL_PYTHON")
+        .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
+    let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers/stretch.py");
+    let asked = Command::new(python)
+        .arg(script)
+        .arg("--columns")
+        .arg(folder)
+        .arg(
+            data.join("librosa_ref")
+                .join(clip)
+                .join("input_22k_mono.wav"),
+        )
+        .arg(rate.to_string())
+        .output()?;
+    if asked.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&asked.stderr).into_owned().into())
+}
+
+/// Little-endian complex64, column by column.
+fn columns(folder: &Path, name: &str) -> Result<Vec<Complex32>, Failed> {
+    let bytes = std::fs::read(folder.join(format!("{name}.c64")))?;
+    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+    Ok(bytes
+        .chunks_exact(8)
+        .map(|bin| Complex32::new(number(&bin[..4]), number(&bin[4..])))
+        .collect())
+}
+
+fn compare(name: &str, got: &[Complex32], want: &[Complex32]) -> Result<(), Failed> {
+    if got.len() != want.len() {
+        let columns = [got.len() / N_BINS, want.len() / N_BINS];
+        return Err(format!("{name}: {columns:?} columns").into());
+    }
+
+    let mut worst_magnitude = 0.0_f64;
+    let mut worst_phase = 0.0_f64;
+    let mut n_second = 0_u32;
+    let mut n_off = 0_u32;
+    let mut n_equal = 0;
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        n_equal += usize::from(got == want);
+        let magnitude = magnitude(*want);
+        // Of nothing there is no angle.
+        if magnitude < 1e-30 {
+            continue;
+        }
+        let error = (self::magnitude(*got) - magnitude).abs() / magnitude;
+        worst_magnitude = worst_magnitude.max(error);
+
+        let turned = (angle(*got) - angle(*want)).abs();
+        let phase = turned.min(std::f64::consts::TAU - turned);
+        match i / N_BINS {
+            0 => worst_phase = worst_phase.max(phase),
+            1 => {
+                n_second += 1;
+                n_off += u32::from(phase > PHASE_MAX);
+            }
+            _ => {}
+        }
+    }
+
+    let off = f64::from(n_off) / f64::from(n_second.max(1));
+    if std::env::var_os("WAVEMILL_SHOW_PARITY").is_some() {
+        let equal = n_equal as f64 / got.len() as f64;
+        println!(
+            "{name}: magnitudes {worst_magnitude:.1e}, first phases {worst_phase:.1e}, second phases off {off:.4}, equal bins {equal:.4}"
+        );
+    }
+    if worst_magnitude > MAGNITUDE_REL_MAX || worst_phase > PHASE_MAX || off > SECOND_OFF_MAX {
+        return Err(format!(
+            "{name}: magnitudes {worst_magnitude:e} (at most {MAGNITUDE_REL_MAX:e}), \
+             first phases {worst_phase:e} (at most {PHASE_MAX:e}), \
+             second phases off {off} (at most {SECOND_OFF_MAX})"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn magnitude(z: Complex32) -> f64 {
+    f64::from(z.re).hypot(f64::from(z.im))
+}
+
+fn angle(z: Complex32) -> f64 {
+    f64::from(z.im).atan2(f64::from(z.re))
+}
