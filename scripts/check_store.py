@@ -60,6 +60,8 @@ ROW_REASONS = {"bad_row", "bad_encoding"}
 SPLITS = ["training", "validation", "test"]
 # These rules write the split of every clip as a column of `tracks` too.
 RULES_OF_TRACKS = {"official", "stratified", "artist"}
+# By these each row has a side of its own.
+RULES_BY_SEGMENT = {"segment", "segment_stretched"}
 # These keep their sides from version to version, whatever the recipe's rule is: rule → its column of `tracks`.
 KEPT_RULES = {"artist": "split_artist", "stratified": "split_stratified"}
 
@@ -434,10 +436,11 @@ def check_feature_file(file, entry, feature, manifest, told, faults):
             found = {name: values[at] for name, values in columns.items()}
             where = f"{place}, row {row} ({found['clip_key']}, segment {found['segment']})"
             check_row(found, where, manifest, faults)
+            check_variant(found["variant"], entry["split"], where, manifest, faults)
 
-            # All rows of a clip lie side by side, in the order of their segments.
+            # All rows of a clip lie side by side: plain ones first, then by factor, each in the order of their segments.
             if previous and previous["clip_key"] == found["clip_key"]:
-                if found["segment"] <= previous["segment"]:
+                if row_order(found) <= row_order(previous):
                     faults.add(where, f"it comes after segment {previous['segment']} of its clip")
             elif found["clip_key"] in seen_clips:
                 faults.add(where, "other clips lie between the rows of this one")
@@ -479,8 +482,6 @@ def check_row(row, where, manifest, faults):
 
     if row["segment"] < 0 or row["offset_s"] < 0:
         faults.add(where, "its segment or offset_s is negative")
-    if row["variant"] != 1.0:
-        faults.add(where, f"variant is {row['variant']}, not 1.0")
     if not HEX_64.fullmatch(row["audio_blake3"]):
         faults.add(where, f"audio_blake3 is {row['audio_blake3']!r}, not 64 lower-case hex digits")
     if not 0 <= row["lost_s"] < float("inf"):
@@ -490,6 +491,21 @@ def check_row(row, where, manifest, faults):
     longest = float(np.float32(longest)) if longest is not None else float("inf")
     if not 0 < row["duration_s"] <= longest:
         faults.add(where, f"duration_s is {row['duration_s']}; the recipe allows {longest} at most")
+
+
+def row_order(row):
+    """By this rows of a clip are ordered."""
+    return row["variant"] != 1.0, row["variant"], row["segment"]
+
+
+def check_variant(variant, split, where, manifest, faults):
+    """1.0, or a factor of the recipe; stretched copies are for training, but by one rule."""
+    recipe = manifest["recipe"]
+    factors = [float(np.float32(factor)) for factor in recipe.get("audio", {}).get("stretch", [])]
+    if variant != 1.0 and variant not in factors:
+        faults.add(where, f"variant is {variant}, neither 1.0 nor a factor of the recipe")
+    elif variant != 1.0 and split != "training" and recipe.get("split", {}).get("rule") != "segment_stretched":
+        faults.add(where, f"variant is {variant} on the side {split}: copies are for training")
 
 
 def check_tensor(values, shape, where, feature, faults):
@@ -508,7 +524,7 @@ def check_tensor(values, shape, where, feature, faults):
 
 
 def count_clip(row, split, manifest, told):
-    """Counts a clip at its first row of a file. Under the rule `segment` it counts on each side."""
+    """Counts a clip at its first row of a file. Under the rules by segment it counts on each side."""
     told.splits[row["clip_key"]].add(split)
     for target in manifest["targets"]:
         label = row[target["name"]]
@@ -598,9 +614,9 @@ def check_rejects(manifest, told, faults):
 
 
 def check_splits(manifest, told, faults):
-    """A clip lies on the side that `tracks` says; under the rule `segment` alone it may lie on several."""
+    """A clip lies on the side that `tracks` says; under the rules by segment alone it may lie on several."""
     rule = manifest["recipe"].get("split", {}).get("rule", "artist")
-    if rule != "segment":
+    if rule not in RULES_BY_SEGMENT:
         for clip, splits in told.splits.items():
             if len(splits) > 1:
                 faults.add("features", f"{clip} lies in the splits {', '.join(sorted(splits))}")

@@ -72,6 +72,8 @@ pub(crate) struct Fixture {
     pub ragged: bool,
     /// Whether training clips are there twice, the second time at 1.15.
     pub stretched: bool,
+    /// The recipe's rule is `segment_stretched`, and copies are on all sides.
+    pub copies_everywhere: bool,
     /// Each of this many clips has no label; 0: none.
     pub unlabelled: usize,
     /// A column of the user's own in `tracks`, such as `split_mood`, which has the sides of `split_stratified`.
@@ -102,6 +104,7 @@ impl Default for Fixture {
             frames_first: false,
             ragged: false,
             stretched: false,
+            copies_everywhere: false,
             unlabelled: 0,
             own_column: None,
             published: usize::MAX,
@@ -232,7 +235,8 @@ impl Fixture {
     }
 
     fn rows_of(&self, clips: &[usize], side: &str) -> Vec<RowId> {
-        let variants: &[f32] = if self.stretched && side == "training" {
+        let has_copies = side == "training" || self.copies_everywhere;
+        let variants: &[f32] = if self.stretched && has_copies {
             &[1.0, 1.15]
         } else {
             &[1.0]
@@ -503,9 +507,16 @@ impl Fixture {
         targets: Vec<TargetEntry>,
         files: Vec<FileEntry>,
     ) -> Manifest {
-        let recipe = "name = 'fixture'\n[catalog]\ndataset = 'fma'\n[split]\nrule = 'artist'\n\
-                      [[targets]]\nname = 'genre'\ncolumn = 'track_genre_top'\n\
-                      [[features]]\nname = 'log_mel'\nop = 'mel'\n";
+        let split = if self.copies_everywhere {
+            "rule = 'segment_stretched'\n[audio]\nsegment_s = 1.0\nsegments_max = 1\nstretch = [1.15]\n"
+        } else {
+            "rule = 'artist'\n"
+        };
+        let recipe = format!(
+            "name = 'fixture'\n[catalog]\ndataset = 'fma'\n[split]\n{split}\
+             [[targets]]\nname = 'genre'\ncolumn = 'track_genre_top'\n\
+             [[features]]\nname = 'log_mel'\nop = 'mel'\n"
+        );
         let hash = || "0".repeat(64);
         let name = String::new;
         Manifest {
@@ -528,7 +539,7 @@ impl Fixture {
                 libc: name(),
                 writer: None,
             },
-            recipe: Recipe::parse(recipe, "fixture", &[]).expect("a recipe"),
+            recipe: Recipe::parse(&recipe, "fixture", &[]).expect("a recipe"),
             targets,
             features: vec![feature],
             files,

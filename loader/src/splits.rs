@@ -47,7 +47,7 @@ const COLUMN_PREFIX: &str = "split_";
 /// The side of every row; `None`: on none, and never read.
 ///
 /// `folders`: the manifest's split of each file by the index that [`Rows`] gives it; `rule`: the recipe's if `None`.
-/// Copies at another tempo train and never test.
+/// Copies at another tempo train and never test, but for the rule `segment_stretched`, which is made of that leak.
 ///
 /// # Errors
 /// [`DatasetError::NotThere`] with the store's rules; those of [`Store::table`].
@@ -59,7 +59,10 @@ pub(crate) fn sides(
 ) -> Result<Vec<Option<Side>>, DatasetError> {
     let own = store.rule();
     let mut sides: Vec<Option<Side>> = Vec::with_capacity(rows.len());
-    match rule.filter(|rule| *rule != own) {
+    let asked = rule.filter(|rule| *rule != own);
+    let tests_copies =
+        asked.is_none() && store.manifest().recipe.split.rule == SplitRule::SegmentStretched;
+    match asked {
         // The recipe's own rule made the folders. Under the rule `segment` a track lies on several sides, which no
         // column by track could say.
         None => {
@@ -76,6 +79,9 @@ pub(crate) fn sides(
         }
     }
 
+    if tests_copies {
+        return Ok(sides);
+    }
     for (side, variant) in sides.iter_mut().zip(&rows.variants) {
         // Copies are there to learn from. In a score they would count their clip once more.
         if *variant != 1.0 && *side != Some(Side::Training) {

@@ -29,6 +29,7 @@ mod segments;
 mod signals;
 mod sql;
 mod store;
+mod stretch;
 mod support;
 mod sweep;
 mod table;
@@ -68,6 +69,7 @@ fn main() {
         signals::trials(),
         sql::trials(),
         store::trials(),
+        stretch::trials(),
         sweep::trials(),
         tags::trials(),
         train::trials(),

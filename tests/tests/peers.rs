@@ -33,6 +33,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "peers::chain_is_librosas_on_real_clips",
             chain_on_real_clips,
         ),
+        real(
+            "peers::stretch_is_librosas_on_real_clips",
+            stretch_on_real_clips,
+        ),
     ];
     let on_data = on_data.into_iter().map(|trial| {
         if asked {
@@ -281,13 +285,31 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
     ];
     run(inputs().extract(&lists).args(sets)).exits(0)?;
 
+    let stretched = scratch("stretched").join("store");
+    let copies = [
+        "--set",
+        "audio.segment_s=1.0",
+        "--set",
+        "audio.stretch=[0.85, 1.15]",
+    ];
+    run(inputs().extract(&stretched).args(copies)).exits(0)?;
+    let leaky = ["--set", "split.rule=segment_stretched", "--new-version"];
+    run(inputs().extract(&stretched).args(copies).args(leaky)).exits(0)?;
+
     let demo = scratch("demo");
     run(wavemill(["demo", "--tracks", "40"]).arg(&demo)).exits(0)?;
 
     // Names of versions are no part of one.
     run(wavemill(["tag", "1", "paper", "--store"]).arg(&further)).exits(0)?;
 
-    for store in [whole(), &further, &windows, &lists, &demo.join("store")] {
+    for store in [
+        whole(),
+        &further,
+        &windows,
+        &lists,
+        &stretched,
+        &demo.join("store"),
+    ] {
         let ran = check_store(store)?.exits(0)?;
         same(&ran.out, ran.out.starts_with("0 faults; "), true)?;
     }
@@ -461,4 +483,17 @@ fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
             .count(),
         15,
     )
+}
+
+/// From PCM to log-mel at two tempos. The vocoder alone, from librosa's own columns, is compared by `kernels/tests/stretch.rs`.
+fn stretch_on_real_clips(data: &Path) -> Result<(), Failed> {
+    let folder = data.join("librosa_ref");
+    let clips = files_below(&folder)
+        .into_iter()
+        .filter(|name| name.ends_with("input_22k_mono.wav"));
+    let clips: Vec<PathBuf> = clips.map(|name| folder.join(name)).collect();
+    same("clips", clips.len(), 6)?;
+    let lines = compare("stretch.py", clips)?;
+    let compared = lines.iter().filter(|line| line.starts_with("ok "));
+    same("clips and factors compared", compared.count(), 12)
 }

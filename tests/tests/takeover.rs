@@ -65,6 +65,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         Trial::test("takeover::segments_are_taken_over", segments_are_taken_over),
         Trial::test(
+            "takeover::stretched_copies_are_taken_over",
+            stretched_copies_are_taken_over,
+        ),
+        Trial::test(
             "takeover::a_renamed_folder_is_the_same_clips",
             a_renamed_folder_is_the_same_clips,
         ),
@@ -490,6 +494,39 @@ fn segments_are_taken_over() -> Result<(), Failed> {
     let segments = [("duration_s = 0.25", "duration_s = 0.25\nsegment_s = 0.05")];
     twins.table.set_recipe(MFCC, &segments);
     twins.decodes("by artist", &[], 0)?;
+    Ok(())
+}
+
+/// A clip's rows are taken over if all of its copies are there, and of no more copies than are wanted.
+fn stretched_copies_are_taken_over() -> Result<(), Failed> {
+    const STRETCH: &str = "audio.stretch=[0.5, 2.0]";
+    let table = by_column("stretched", MFCC, &[]);
+    let mut twins = Twins::new(table, &[])?;
+    let n_tracks = u64::from(TRACKS);
+
+    twins.decodes(
+        "the first copies",
+        &["--set", "audio.stretch=[0.5]"],
+        n_tracks,
+    )?;
+    twins.decodes("other copies", &["--set", STRETCH], n_tracks)?;
+    twins.table.add(24);
+    let told = twins.decodes("one track more", &["--set", STRETCH], 1)?;
+    same(
+        "some rows are taken over",
+        told["rows_taken_over"].as_u64() > Some(0),
+        true,
+    )?;
+
+    // Of both sides: out of training without decoding, and back with it.
+    twins.table.row(3).side = "validation";
+    twins.decodes("out of training", &["--set", STRETCH], 0)?;
+    twins.table.row(3).side = "training";
+    twins.decodes("into training", &["--set", STRETCH], 1)?;
+
+    twins.table.row(5).genre = "Blues";
+    twins.decodes("fewer copies", &["--set", "audio.stretch=[2.0]"], 0)?;
+    twins.decodes("none", &[], 0)?;
     Ok(())
 }
 

@@ -404,6 +404,48 @@ fn copies_at_another_tempo_train_and_never_test() {
         BTreeSet::from([1.0_f32.to_bits(), 1.15_f32.to_bits()])
     );
     assert_eq!(variants(Side::Test), BTreeSet::from([1.0_f32.to_bits()]));
+    assert!(
+        dataset.warnings().iter().any(|warning| warning.contains(
+            "rows are on no side under stratified and not read: copies at another tempo"
+        )),
+        "{:?}",
+        dataset.warnings()
+    );
+}
+
+/// One rule deals copies to all sides, and says so; under another one they only train, in the same store.
+#[test]
+fn copies_are_tested_under_the_rule_that_is_made_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Fixture {
+        stretched: true,
+        copies_everywhere: true,
+        ..Fixture::default()
+    }
+    .write(folder.path());
+
+    for (split, want) in [
+        (None, &[1.0, 1.15][..]),
+        (Some("segment_stretched"), &[1.0, 1.15]),
+        (Some("stratified"), &[1.0]),
+    ] {
+        let dataset = open(
+            folder.path(),
+            &Data {
+                split: split.map(str::to_owned),
+                ..Data::default()
+            },
+        );
+        for side in [Side::Validation, Side::Test] {
+            let rows = dataset.rows_of(side);
+            let variants: BTreeSet<u32> = rows
+                .iter()
+                .map(|&row| dataset.rows().variants[row as usize].to_bits())
+                .collect();
+            let want: BTreeSet<u32> = want.iter().map(|v: &f32| v.to_bits()).collect();
+            assert_eq!(variants, want, "{split:?}, {}", side.name());
+        }
+    }
 }
 
 #[test]

@@ -329,7 +329,7 @@ pub(crate) const fn side_column(rule: SplitRule) -> Option<&'static str> {
         SplitRule::Stratified => Some("split_stratified"),
         SplitRule::Artist => Some("split_artist"),
         SplitRule::Column => Some("split_column"),
-        SplitRule::Segment => None,
+        SplitRule::Segment | SplitRule::SegmentStretched => None,
     }
 }
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use wavemill_kernels::{Backend, BackendChoice, ChosenBackend, KernelError, Level};
+use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::text::shown;
 
 use super::exit::UsageError;
+use crate::features::FeatureError;
 
 /// Flags that choose what computes features.
 #[derive(Debug, Args)]
@@ -34,19 +36,25 @@ pub struct BackendArgs {
 
 impl BackendArgs {
     /// Opens it; the CPU at `level`. A line on standard error says where features are computed, where that is not what
-    /// was asked for or goes without saying.
+    /// was asked for or goes without saying. A recipe that stretches tracks is computed on the CPU alone.
     ///
     /// # Errors
-    /// [`UsageError`] for a name or a device that is not there, or a library that CUDA lacks.
-    pub fn open(&self, level: Level) -> Result<Arc<dyn Backend>> {
+    /// [`UsageError`] for a name or a device that is not there, a library that CUDA lacks, or a recipe that no device can
+    /// compute.
+    pub fn open(&self, level: Level, recipe: &Recipe) -> Result<Arc<dyn Backend>> {
         let name = self
             .backend
             .as_deref()
             .unwrap_or(BackendChoice::Auto.name());
         let choice: BackendChoice = name.parse().map_err(|error| refused(name, error))?;
-        let ChosenBackend { backend, notice } = choice
-            .open(&self.devices, level)
-            .map_err(|error| refused(name, error))?;
+        let is_stretched = !recipe.audio.stretch.is_empty();
+        let ChosenBackend { backend, notice } = if is_stretched {
+            self.open_for_stretch(choice, level)?
+        } else {
+            choice
+                .open(&self.devices, level)
+                .map_err(|error| refused(name, error))?
+        };
 
         // Nobody misses a GPU on a machine without one.
         let is_told = self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device();
@@ -54,6 +62,29 @@ impl BackendArgs {
             eprintln!("note: {}", shown(&notice));
         }
         Ok(backend)
+    }
+
+    /// The CPU, unless a device was asked for.
+    fn open_for_stretch(&self, choice: BackendChoice, level: Level) -> Result<ChosenBackend> {
+        let asked = match (choice, self.devices.first()) {
+            // The CPU's own refusal of a number is as good.
+            (BackendChoice::Cpu, _) | (BackendChoice::Auto, None) => None,
+            (BackendChoice::Auto, Some(device)) => Some(format!("--devices {device}")),
+            (other, _) => Some(format!("--backend {other}")),
+        };
+        if let Some(flag) = asked {
+            return Err(UsageError(format!("{flag}: {}", FeatureError::StretchOnDevice)).into());
+        }
+
+        let cpu = BackendChoice::Cpu;
+        let mut chosen = cpu
+            .open(&self.devices, level)
+            .map_err(|error| refused(cpu.name(), error))?;
+        if choice == BackendChoice::Auto {
+            let why = "features are computed on the CPU: no device has code for audio.stretch";
+            chosen.notice = Some(why.to_owned());
+        }
+        Ok(chosen)
     }
 }
 
@@ -83,6 +114,42 @@ fn has_nvidia_device() -> bool {
 mod tests {
     use super::*;
 
+    fn recipe(audio: &str) -> Recipe {
+        let text = format!(
+            "name='t'\n[catalog]\ndataset='fma'\n[audio]\n{audio}\n[[features]]\nname='m'\nop='mel'\n"
+        );
+        Recipe::parse(&text, "test.toml", &[]).expect("a valid recipe")
+    }
+
+    #[test]
+    fn stretching_is_for_the_cpu_alone() {
+        let recipe = recipe("stretch=[0.85]");
+        let open = |backend: Option<&str>, devices: &[usize]| {
+            let args = BackendArgs {
+                backend: backend.map(str::to_owned),
+                devices: devices.to_vec(),
+            };
+            args.open(Level::Scalar, &recipe)
+        };
+        for backend in [None, Some("auto"), Some("cpu")] {
+            let opened = open(backend, &[]).expect("the CPU");
+            assert_eq!(opened.kind(), "cpu", "{backend:?}");
+        }
+        for (backend, devices, flag) in [
+            (Some("cuda"), &[][..], "--backend cuda"),
+            (Some("emulated"), &[], "--backend emulated"),
+            (None, &[0], "--devices 0"),
+        ] {
+            let error = open(backend, devices).err().expect("a refusal");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{flag}: audio.stretch is computed on the CPU alone: give --backend cpu, or --set audio.stretch=none"
+                )
+            );
+        }
+    }
+
     #[test]
     fn a_refusal_names_the_flag_as_it_is_typed() {
         let refusal = |backend: &str, devices: &[usize]| {
@@ -90,7 +157,8 @@ mod tests {
                 backend: Some(backend.to_owned()),
                 devices: devices.to_vec(),
             };
-            let error = args.open(Level::Scalar).err().expect("a refusal");
+            let recipe = recipe("");
+            let error = args.open(Level::Scalar, &recipe).err().expect("a refusal");
             error.to_string()
         };
         assert_eq!(

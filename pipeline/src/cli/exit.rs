@@ -200,7 +200,8 @@ const fn feature(error: &FeatureError) -> u8 {
     match error {
         FeatureError::Args { .. }
         | FeatureError::RowBytes { .. }
-        | FeatureError::UnboundedSegments => 2,
+        | FeatureError::UnboundedSegments { .. }
+        | FeatureError::StretchOnDevice => 2,
         _ => 1,
     }
 }

@@ -108,7 +108,7 @@ impl ExtractCommand {
         wavemill_kernels::return_large_blocks();
         let job = self.job()?;
         let warnings = job.recipe.warnings();
-        let settings = self.settings()?;
+        let settings = self.settings(&job.recipe)?;
 
         let monitor = RunMonitor {
             on_plan: Some(tell_plan),
@@ -149,7 +149,7 @@ impl ExtractCommand {
     /// As `run`, up to its plan.
     pub(super) fn forecast(&self) -> Result<Preview> {
         let job = self.job()?;
-        let settings = self.settings()?;
+        let settings = self.settings(&job.recipe)?;
         let monitor = RunMonitor::default();
         accompanied(&monitor, || run::preview(&job, &settings, &monitor.course))
     }
@@ -163,7 +163,7 @@ impl ExtractCommand {
         })
     }
 
-    fn settings(&self) -> Result<Settings> {
+    fn settings(&self, recipe: &Recipe) -> Result<Settings> {
         let default = Settings::default();
         let level = match self.isa.as_deref() {
             Some("scalar") => Level::Scalar,
@@ -185,7 +185,7 @@ impl ExtractCommand {
             max_reject_fraction: self.max_reject_fraction,
             limit: self.limit,
             level,
-            backend: self.backend.open(level)?,
+            backend: self.backend.open(level, recipe)?,
             new_version: self.new_version,
             resplit: self.resplit,
             recompute: self.recompute,

@@ -98,8 +98,9 @@ impl FeaturesCommand {
             ))
             .into());
         }
-        // Segments of all sides.
+        // Segments of all sides, at the tempo as recorded: stretched copies are for training.
         recipe.split.rule = recipe::SplitRule::Artist;
+        recipe.audio.stretch.clear();
 
         let to_stdout = self.out == Path::new("-");
         if to_stdout && self.format != Output::Json && io::stdout().is_terminal() {

@@ -14,7 +14,7 @@ use super::{ExtractError, Work};
 use crate::budget::Permit;
 use crate::decode::Pcm;
 use crate::features::{FeatureError, NoRows, SegmentResults};
-use crate::plan::segments::{Segment, end_of};
+use crate::plan::segments::{Segment, end_of, plain};
 use crate::shards::{AudioFacts, FeatureRow, Outcome};
 use crate::source::InputSeen;
 
@@ -90,15 +90,17 @@ impl DecodedClip {
     /// From the worst case to what it takes from here on: its samples, its rows, and the kernels' buffers.
     pub(super) fn hold(&mut self, work: &Work<'_>) {
         // The capacity, because a buffer that is used again may be longer than this clip.
-        let n_pcm = self.pcm.samples.capacity().max(end_of(&self.segments));
+        let end = end_of(plain(&self.segments));
+        let n_pcm = self.pcm.samples.capacity().max(end);
         let n_out = self.pcm.n_samples;
         let bytes = work.features.computing_bytes(n_pcm, n_out, &self.segments);
         self.permit.holds(bytes);
     }
 
-    /// Zeros up to the end of the last row, which spares the kernels a copy.
+    /// Zeros up to the end of the last plain row, which spares the kernels a copy.
     pub(super) fn pad(&mut self) {
-        self.pcm.samples.pad_to(end_of(&self.segments), 0.0);
+        let end = end_of(plain(&self.segments));
+        self.pcm.samples.pad_to(end, 0.0);
     }
 
     /// Bytes of its samples.

@@ -1,11 +1,13 @@
 //! Bounds of one run: the settings, checked against what the recipe needs.
 
+use wavemill_kernels::stretch::STRETCHES_MAX;
+
 use super::ExtractError;
 use crate::features::FeaturePlan;
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, MemoryShares, Settings};
 
-/// Segments that a clip can give; the recipe's rules know the same.
-const ROWS_A_CLIP_MAX: usize = 100_000;
+/// Rows that a clip can give: segments of each of its variants. The recipe's rules know the same.
+const ROWS_A_CLIP_MAX: usize = 100_000 * (1 + STRETCHES_MAX);
 
 /// Workers' tables fit into the last quarter up to an eighth of the limit; what is more is taken from the clips.
 const fn worker_room(settings: &Settings) -> u64 {

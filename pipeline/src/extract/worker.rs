@@ -186,7 +186,7 @@ impl<'a> Worker<'a> {
 
         match self.guarded(|worker| worker.features(&mut clip)) {
             Ok(computed) => {
-                self.forget_scratch(&clip.segments);
+                self.forget_scratch(clip.pcm.n_samples, &clip.segments);
                 let (event, pcm) = clip.end(self.work, computed);
                 queues.spare_pcms.give_back(pcm);
                 Some(event)
@@ -247,7 +247,10 @@ impl<'a> Worker<'a> {
         let mut audio: Option<Arc<AudioFacts>> = None;
         let mut wanted = Vec::with_capacity(rows.len());
         for row in rows {
-            if !features.is_row_of(clip_key, row.segment as usize, split) {
+            let Some(variant) = features.factor_of(row.variant) else {
+                continue;
+            };
+            if !features.is_row_of(clip_key, variant, row.segment as usize, split) {
                 continue;
             }
             // All rows of a clip share it, and were made of one decoding.
@@ -261,6 +264,7 @@ impl<'a> Worker<'a> {
             });
             wanted.push(FeatureRow {
                 clip: ticket.row,
+                variant: row.variant,
                 segment: row.segment,
                 n_samples,
                 offset_s: row.offset_s,
@@ -338,13 +342,16 @@ impl<'a> Worker<'a> {
     }
 
     /// Buffers that grew with a long clip are not kept for the next one.
-    fn forget_scratch(&mut self, segments: &[Segment]) {
+    fn forget_scratch(&mut self, n_samples: usize, segments: &[Segment]) {
+        let features = self.work.features;
         let longest = segments
             .iter()
             .map(|segment| segment.len)
             .max()
             .unwrap_or(0);
-        if self.work.features.scratch_bytes(longest) > self.work.limits.kept_bytes as u64
+        let held_bytes =
+            features.scratch_bytes(longest) + features.stretched_bytes(n_samples, segments);
+        if held_bytes > self.work.limits.kept_bytes as u64
             && let Some(extractor) = &mut self.extractor
         {
             extractor.forget_scratch();

@@ -3,11 +3,12 @@
 
 use wavemill_kernels::Cpu;
 use wavemill_kernels::resample::{MAX_FROM_HZ, PLANS_MAX};
+use wavemill_kernels::stretch::StretchPlan;
 use wavemill_schemas::samples::samples_in;
 
 use super::FeaturePlan;
 use crate::decode;
-use crate::plan::segments::segments_at_most;
+use crate::plan::segments::{PLAIN, Segment, end_of, plain, segments_at_most, variant_len};
 use crate::shards::TAKEN_BATCH_ROWS;
 
 /// A row beside its tensors: the struct, its list of tensors, and what malloc adds to each.
@@ -70,8 +71,10 @@ impl FeaturePlan {
 
         let (n_rows, row_samples) = self.rows_at_most(n_out);
         let rows_bytes = n_rows * self.row_held_bytes(row_samples);
-        let computing =
-            pcm_bytes + self.rows_computed_bytes(rows_bytes) + self.scratch_bytes(row_samples);
+        let computing = pcm_bytes
+            + self.rows_computed_bytes(rows_bytes)
+            + self.scratch_bytes(row_samples)
+            + self.stretched_at_most(n_out, row_samples);
         let encoding = rows_bytes + self.encode_excess(row_samples);
         // Never all at once: the file goes before features are computed, and the samples before rows are encoded.
         (file_bytes + pcm_bytes).max(computing).max(encoding)
@@ -80,24 +83,21 @@ impl FeaturePlan {
     /// What a decoded clip of room for `n_pcm` samples, which are `n_out` at the wanted rate, goes on to hold while its
     /// rows are computed.
     #[must_use]
-    pub(crate) fn computing_bytes(
-        &self,
-        n_pcm: usize,
-        n_out: usize,
-        rows: &[crate::plan::segments::Segment],
-    ) -> u64 {
+    pub(crate) fn computing_bytes(&self, n_pcm: usize, n_out: usize, rows: &[Segment]) -> u64 {
+        let stretched_bytes = self.stretched_bytes(n_out, rows);
         let n_out = n_out + EXTRA_SAMPLES;
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
         (self.pcm_bytes(n_pcm, n_out)
             + self.rows_computed_bytes(held)
-            + self.scratch_bytes(longest))
-        .max(self.rows_bytes(rows))
+            + self.scratch_bytes(longest)
+            + stretched_bytes)
+            .max(self.rows_bytes(rows))
     }
 
     /// What a clip's rows hold until they are on disk.
     #[must_use]
-    pub(crate) fn rows_bytes(&self, rows: &[crate::plan::segments::Segment]) -> u64 {
+    pub(crate) fn rows_bytes(&self, rows: &[Segment]) -> u64 {
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
         held + self.encode_excess(longest)
@@ -152,7 +152,31 @@ impl FeaturePlan {
     #[must_use]
     pub(crate) fn worker_bytes(&self) -> u64 {
         let kernels: usize = self.features.iter().map(Cpu::plan_bytes).sum();
-        kernels as u64 + PLANS_MAX as u64 * RESAMPLER_BYTES + decode::HELD_BYTES_MAX as u64
+        let stretch = if self.audio.stretch.is_empty() {
+            0
+        } else {
+            StretchPlan::BYTES
+        };
+        kernels as u64
+            + stretch as u64
+            + PLANS_MAX as u64 * RESAMPLER_BYTES
+            + decode::HELD_BYTES_MAX as u64
+    }
+
+    /// Samples of the longest stretched copy of a clip of `n_out` samples, with the zeros behind it: one copy is made at a
+    /// time, and of its spectra no more than two columns are held.
+    #[must_use]
+    pub(crate) fn stretched_bytes(&self, n_out: usize, rows: &[Segment]) -> u64 {
+        let copies = rows[plain(rows).len()..].chunk_by(|a, b| a.variant == b.variant);
+        let lengths = copies.map(|copy| variant_len(n_out, copy[0].variant).max(end_of(copy)));
+        (lengths.max().unwrap_or(0) * size_of::<f32>()) as u64
+    }
+
+    /// The same before the clip's segments are known.
+    fn stretched_at_most(&self, n_out: usize, row_samples: usize) -> u64 {
+        let lengths = self.audio.stretch.iter();
+        let lengths = lengths.map(|&factor| variant_len(n_out, factor) + row_samples);
+        (lengths.max().unwrap_or(0) * size_of::<f32>()) as u64
     }
 
     /// Buffers of the kernels for a row of `n_samples` samples.
@@ -182,8 +206,21 @@ impl FeaturePlan {
         self.row_bytes(n_samples) + ROW_BYTES + TENSOR_BYTES * self.features.len() as u64
     }
 
-    /// Rows that a clip of `n_out` samples can give, and samples of the longest.
+    /// Rows that a clip of `n_out` samples can give on any side, and samples of the longest.
     fn rows_at_most(&self, n_out: usize) -> (u64, usize) {
+        let mut n_rows = 0;
+        let mut longest = 0;
+        for variant in std::iter::once(&PLAIN).chain(&self.audio.stretch) {
+            let (rows, row_samples) =
+                self.variant_rows_at_most(variant_len(n_out, *variant), *variant);
+            n_rows += rows;
+            longest = longest.max(row_samples);
+        }
+        (n_rows, longest)
+    }
+
+    /// The same of one variant, which has `n_out` samples.
+    fn variant_rows_at_most(&self, n_out: usize, variant: f64) -> (u64, usize) {
         let Some(segment_s) = self.audio.segment_s else {
             // The whole clip is one row, padded to `duration_s` where the recipe has it.
             let row_samples = match self.audio.duration_s {
@@ -196,7 +233,7 @@ impl FeaturePlan {
         let segment = self.samples(segment_s).max(1);
         let hop = self.samples(self.audio.segment_hop_s.unwrap_or(segment_s));
         // The first one and a padded last one come on top of the hops.
-        let rows = segments_at_most(&self.audio).min(n_out / hop.max(1) + 2);
+        let rows = segments_at_most(&self.audio, variant).min(n_out / hop.max(1) + 2);
         (rows as u64, segment)
     }
 

@@ -3,19 +3,25 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use wavemill_kernels::stretch::{StretchArgs, StretchPlan};
 use wavemill_kernels::{Clip, KernelError, Plan, Row, Samples};
-use wavemill_schemas::recipe::SplitRule;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::{FeatureError, FeaturePlan};
 use crate::decode::Pcm;
 use crate::plan::segment_side;
-use crate::plan::segments::{Segment, segments};
+use crate::plan::segments::{
+    PLAIN, Segment, end_of, plain, segments, stretched_segments, variant_len,
+};
 use crate::shards::{AudioFacts, FeatureRow, Tensor};
 
 /// Kernels and buffers of one worker, or of one lane of a device.
 pub(crate) struct Extractor {
     kernels: Box<dyn Plan>,
+    /// `None`: the recipe stretches nothing.
+    stretch: Option<StretchPlan>,
+    /// A clip at another tempo.
+    stretched: Vec<f32>,
 }
 
 /// What kernels made of a clip's segments, one after the other.
@@ -48,17 +54,24 @@ impl NoRows {
 
 impl Extractor {
     pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
+        let is_stretching = !plan.audio.stretch.is_empty();
         Ok(Self {
             kernels: plan.backend.plan(lane, &plan.features)?,
+            stretch: is_stretching
+                .then(|| StretchPlan::new(plan.level))
+                .transpose()?,
+            stretched: Vec::new(),
         })
     }
 
     /// Gives up memory that grew with the last clip.
     pub(crate) fn forget_scratch(&mut self) {
         self.kernels.forget_scratch();
+        self.stretched = Vec::new();
     }
 
-    /// Computes every segment of every clip, padded with zeros where the clip ends earlier.
+    /// Computes every segment of every clip, padded with zeros where the clip ends earlier. Those of stretched copies come
+    /// behind the plain ones, on the CPU alone.
     ///
     /// # Errors
     /// The device's: nothing is known of any clip then.
@@ -69,7 +82,7 @@ impl Extractor {
         // Made first, because the kernels' clips borrow them.
         let places: Vec<Vec<Range<usize>>> = clips
             .iter()
-            .map(|(_, segments)| segments.iter().map(sample_range).collect())
+            .map(|(_, segments)| plain(segments).iter().map(sample_range).collect())
             .collect();
         let mut wanted = Vec::with_capacity(clips.len());
         for (&(pcm, _), rows) in clips.iter().zip(&places) {
@@ -84,10 +97,45 @@ impl Extractor {
 
         // The kernels answer row by row, over all clips.
         let mut made = self.kernels.run(&wanted)?.into_iter();
-        let by_clip = places.iter();
-        Ok(by_clip
-            .map(|rows| made.by_ref().take(rows.len()).collect())
-            .collect())
+        let mut by_clip = Vec::with_capacity(clips.len());
+        for (&(pcm, segments), rows) in clips.iter().zip(&places) {
+            let mut of_clip: SegmentResults = made.by_ref().take(rows.len()).collect();
+            let stretched = &segments[rows.len()..];
+            for of_copy in stretched.chunk_by(|a, b| a.variant == b.variant) {
+                of_clip.extend(self.stretched_rows(pcm, of_copy)?);
+            }
+            by_clip.push(of_clip);
+        }
+        Ok(by_clip)
+    }
+
+    /// The same of the segments of one stretched copy.
+    fn stretched_rows(
+        &mut self,
+        pcm: &Pcm,
+        segments: &[Segment],
+    ) -> Result<SegmentResults, KernelError> {
+        let (Some(plan), Some(first)) = (&mut self.stretch, segments.first()) else {
+            return Ok(Vec::new());
+        };
+        // Room for the zeros behind it too: so the kernels need no copy, and the buffer is made in its final size.
+        let rate = first.variant;
+        let end = end_of(segments);
+        let len = variant_len(pcm.n_samples, rate).max(end);
+        self.stretched.clear();
+        self.stretched.reserve_exact(len);
+        // The buffer of the clip may have zeros behind it already.
+        let decoded = &pcm.samples[..pcm.n_samples];
+        plan.run(StretchArgs { rate }, decoded, &mut self.stretched)?;
+        self.stretched.resize(len, 0.0);
+
+        let rows: Vec<Range<usize>> = segments.iter().map(sample_range).collect();
+        self.kernels.run(&[Clip {
+            samples: Samples::F32(&self.stretched),
+            channels: 1,
+            sample_rate_hz: pcm.rate_hz,
+            rows: &rows,
+        }])
     }
 }
 
@@ -96,7 +144,8 @@ fn sample_range(segment: &Segment) -> Range<usize> {
 }
 
 impl FeaturePlan {
-    /// Where a clip's segments lie, in samples at the recipe's rate; `split` matters under the rule `segment` alone.
+    /// Where a clip's segments lie, in samples at the recipe's rate: first those of the clip as recorded, then, where
+    /// clips of `split` have them, those of its stretched copies.
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip too short for one segment.
@@ -113,17 +162,35 @@ impl FeaturePlan {
                 "{seconds:.3} s are too few for one segment"
             )));
         }
+        // Whether a clip is a reject does not depend on its copies: one that is too short for a segment has none.
+        if self.is_stretched(split) {
+            segments.extend(stretched_segments(&self.audio, n_samples));
+        }
+
         // Segments of the other sides are rows of other shards. None left is no fault of the clip.
-        segments.retain(|s| self.is_row_of(clip_key, s.number, split));
+        segments.retain(|s| self.is_row_of(clip_key, s.variant, s.number, split));
         Ok(segments)
     }
 
-    /// Whether a segment of a clip is a row on the side `split`. Only under the rule `segment` are segments of one clip on
-    /// several sides.
+    /// Whether a segment of a variant, of which clips of `split` have rows, is a row there. Only under the rules by segment
+    /// are segments of one clip on several sides.
     #[must_use]
-    pub(crate) fn is_row_of(&self, clip_key: &str, segment: usize, split: &str) -> bool {
-        self.split.rule != SplitRule::Segment
-            || segment_side(&self.split, clip_key, segment) == split
+    pub(crate) fn is_row_of(
+        &self,
+        clip_key: &str,
+        variant: f64,
+        segment: usize,
+        split: &str,
+    ) -> bool {
+        !self.split.rule.is_by_segment()
+            || segment_side(&self.split, clip_key, variant, segment) == split
+    }
+
+    /// The factor of the recipe that a row's `variant` stands for.
+    #[must_use]
+    pub(crate) fn factor_of(&self, variant: f32) -> Option<f64> {
+        let mut factors = std::iter::once(&PLAIN).chain(&self.audio.stretch);
+        factors.find(|&&factor| factor as f32 == variant).copied()
     }
 
     /// The rows of a clip, of what kernels made of its segments.
@@ -143,6 +210,7 @@ impl FeaturePlan {
             let Row { silent, tensors } = made.map_err(|error| self.failed(error, clip_key))?;
             rows.push(FeatureRow {
                 clip,
+                variant: segment.variant as f32,
                 segment: segment.number as i32,
                 n_samples: segment.len,
                 offset_s: (segment.start as f64 / f64::from(self.audio.sample_rate_hz)) as f32,
@@ -199,7 +267,6 @@ mod tests {
     use wavemill_schemas::recipe::Recipe;
 
     use super::*;
-    use crate::plan::segments::end_of;
     use crate::settings::Settings;
 
     /// Zeros that a caller appends, to spare the kernels a copy, are the ones that the kernels would append.

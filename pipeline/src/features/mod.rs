@@ -10,14 +10,16 @@ use serde::Serialize;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
-use wavemill_schemas::recipe::{AudioSpec, Dtype, Fault, Recipe, ShardSpec, SplitRule, SplitSpec};
+use wavemill_schemas::recipe::{AudioSpec, Dtype, Fault, Recipe, ShardSpec, SplitSpec};
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
 pub(crate) use extractor::{Extractor, NoRows, SegmentResults};
 
 use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};
-use crate::plan::segments::{reaches_behind, segments, segments_at_most};
+use crate::plan::segments::{
+    PLAIN, reaches_behind, segments, segments_at_most, stretched_segments, variants_on,
+};
 use crate::settings::Settings;
 use crate::shards::{Format, ShardError};
 
@@ -58,11 +60,19 @@ pub enum FeatureError {
         /// What it comes to.
         row_bytes: u64,
     },
-    /// The rule `segment` needs to know how many segments a clip can have.
+    /// The rules by segment need to know how many segments a clip can have.
     #[error(
-        "split.rule = \"segment\" needs audio.segment_s, and audio.segments_max or audio.duration_s"
+        "split.rule = \"{rule}\" needs audio.segment_s, and audio.segments_max or audio.duration_s"
     )]
-    UnboundedSegments,
+    UnboundedSegments {
+        /// Its name.
+        rule: &'static str,
+    },
+    /// No device has a kernel for it.
+    #[error(
+        "audio.stretch is computed on the CPU alone: give --backend cpu, or --set audio.stretch=none"
+    )]
+    StretchOnDevice,
     /// JSON of our own; cannot happen.
     #[error("feature metadata")]
     Json(#[from] serde_json::Error),
@@ -87,11 +97,16 @@ impl FeaturePlan {
     /// [`FeatureError`] naming the feature and the key.
     pub(crate) fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, FeatureError> {
         let audio = recipe.audio.clone();
-        // Under this rule shards are planned by the segments that a clip can have, before any clip is decoded.
-        if recipe.split.rule == SplitRule::Segment
-            && (audio.segment_s.is_none() || segments_at_most(&audio) == usize::MAX)
+        let rule = recipe.split.rule;
+        // Under these rules shards are planned by the segments that a clip can have, before any clip is decoded.
+        if rule.is_by_segment()
+            && (audio.segment_s.is_none() || segments_at_most(&audio, PLAIN) == usize::MAX)
         {
-            return Err(FeatureError::UnboundedSegments);
+            return Err(FeatureError::UnboundedSegments { rule: rule.name() });
+        }
+        // The command line chooses the backend by this before; a device's lanes take a clip as it was decoded.
+        if !audio.stretch.is_empty() && settings.backend.batch_clips() > 1 {
+            return Err(FeatureError::StretchOnDevice);
         }
 
         let mut features = Vec::new();
@@ -219,19 +234,44 @@ impl FeaturePlan {
             .sum()
     }
 
-    /// Bytes of the rows of `clips` clips of `file_bytes` in all, before compression, where a second of audio takes
-    /// `bytes_per_s` (asked only where the recipe leaves the length open).
+    /// Clips on this side have rows of stretched copies too.
     #[must_use]
-    pub(crate) fn estimate(&self, clips: u64, file_bytes: u64, bytes_per_s: f64) -> u64 {
+    pub(crate) fn is_stretched(&self, split: &str) -> bool {
+        self.variants_on(split).len() > 1
+    }
+
+    /// The variants of which clips on this side have rows, in the order of the rows.
+    #[must_use]
+    pub(crate) fn variants_on(&self, split: &str) -> Vec<f64> {
+        variants_on(&self.audio, self.split.rule, split)
+    }
+
+    /// Bytes of the rows of `clips`, before compression, where a second of audio takes `bytes_per_s` (asked only where
+    /// the recipe leaves the length open).
+    #[must_use]
+    pub(crate) fn estimate(&self, clips: ClipTotals, bytes_per_s: f64) -> u64 {
         // All clips are taken to be as long as their mean.
-        let mean_s = file_bytes as f64 / clips.max(1) as f64 / bytes_per_s;
+        let mean_s = clips.file_bytes as f64 / clips.all.max(1) as f64 / bytes_per_s;
         let clip_s = self.audio.longest_s().min(mean_s);
         let clip_samples = samples_in(clip_s, self.audio.sample_rate_hz);
 
         let rows = segments(&self.audio, clip_samples);
         let clip_bytes: u64 = rows.iter().map(|row| self.row_bytes(row.len)).sum();
-        clips * clip_bytes
+        let copies = stretched_segments(&self.audio, clip_samples);
+        let copies_bytes: u64 = copies.iter().map(|row| self.row_bytes(row.len)).sum();
+        clips.all * clip_bytes + clips.stretched * copies_bytes
     }
+}
+
+/// Clips of which rows are to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClipTotals {
+    /// How many.
+    pub all: u64,
+    /// Those of them that have stretched copies too.
+    pub stretched: u64,
+    /// Bytes of all their files.
+    pub file_bytes: u64,
 }
 
 fn entry(
@@ -248,8 +288,13 @@ fn entry(
         numerics: u32,
         feature: &'a FeatureArgs,
     }
+    // The factors of time stretch decide which rows there are, and no value of a plain one.
+    let plain = AudioSpec {
+        stretch: Vec::new(),
+        ..audio.clone()
+    };
     let identity = Identity {
-        audio,
+        audio: &plain,
         decoder: decode::NAME,
         numerics: NUMERICS_REVISION,
         feature: args,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 
 pub(crate) use self::inputs::{ParentInput, inputs};
 pub(crate) use self::rejects::rejects;
-pub(crate) use self::rows::{RowIndex, files_of, row_index};
+pub(crate) use self::rows::{ClipRows, RowIndex, files_of, row_index};
 pub(crate) use self::sides::{has_sides, kept_sides};
 pub(crate) use self::table::{read_table, text};
 

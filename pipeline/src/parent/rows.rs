@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type};
+use arrow::array::{AsArray, Float32Array, RecordBatch};
+use arrow::datatypes::Float32Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
@@ -54,54 +54,70 @@ pub(crate) fn row_index<'p>(
     Ok((index, unreadable))
 }
 
-/// Adds a run for each row group in which a clip has rows.
-fn add(index: &mut RowIndex, shard: usize, entry: &FileEntry, keys: &[(String, f32)]) {
+/// Adds a run for each row group in which a variant of a clip has rows.
+fn add(index: &mut RowIndex, shard: usize, entry: &FileEntry, keys: &[RowKey]) {
     let mut rows = keys.iter();
     for (group, &n_rows) in entry.row_groups.iter().enumerate() {
-        let mut previous: Option<&str> = None;
-        for (row, (clip_key, duration_s)) in rows.by_ref().take(n_rows as usize).enumerate() {
-            let clip = match index.get_mut(clip_key) {
+        let mut previous: Option<&RowKey> = None;
+        for (row, key) in rows.by_ref().take(n_rows as usize).enumerate() {
+            let clip = match index.get_mut(&key.clip_key) {
                 Some(clip) => clip,
-                None => index.entry(clip_key.clone()).or_insert(ClipRows {
+                None => index.entry(key.clip_key.clone()).or_insert(ClipRows {
                     runs: Vec::new(),
-                    duration_s: *duration_s,
+                    duration_s: key.duration_s,
                 }),
             };
-            // The segments of a clip lie side by side.
+            // The segments of a variant lie side by side.
+            let goes_on = previous.is_some_and(|previous| {
+                previous.clip_key == key.clip_key && previous.variant == key.variant
+            });
             match clip.runs.last_mut() {
-                Some(run) if previous == Some(clip_key) => run.n += 1,
+                Some(run) if goes_on => run.n += 1,
                 _ => clip.runs.push(RowRun {
+                    variant: key.variant,
                     shard,
                     group,
                     first: row,
                     n: 1,
                 }),
             }
-            previous = Some(clip_key);
+            previous = Some(key);
         }
     }
 }
 
-/// `clip_key` and `duration_s` of every row.
-fn read_keys(path: &Path) -> Result<Vec<(String, f32)>, ParquetError> {
+/// What a row is, before its file is believed.
+struct RowKey {
+    clip_key: String,
+    variant: f32,
+    duration_s: f32,
+}
+
+fn read_keys(path: &Path) -> Result<Vec<RowKey>, ParquetError> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-    let names = ["clip_key", "duration_s"];
+    let names = ["clip_key", "variant", "duration_s"];
     let mask = ProjectionMask::columns(reader.parquet_schema(), names);
 
     let mut keys = Vec::new();
     for batch in reader.with_projection(mask).build()? {
         let batch: RecordBatch = batch?;
         let clip_keys = text(&batch, "clip_key")?;
-        let durations = batch.column_by_name("duration_s");
-        let Some(durations) = durations.filter(|column| *column.data_type() == DataType::Float32)
-        else {
-            return Err(general("it has no column duration_s"));
-        };
-
-        let durations = durations.as_primitive::<Float32Type>().values();
-        for (clip_key, &duration_s) in clip_keys.iter().flatten().zip(durations) {
-            keys.push((clip_key.to_owned(), duration_s));
+        let variants = numbers(&batch, "variant")?;
+        let durations = numbers(&batch, "duration_s")?;
+        let facts = variants.values().iter().zip(durations.values());
+        for (clip_key, (&variant, &duration_s)) in clip_keys.iter().flatten().zip(facts) {
+            keys.push(RowKey {
+                clip_key: clip_key.to_owned(),
+                variant,
+                duration_s,
+            });
         }
     }
     Ok(keys)
+}
+
+fn numbers<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a Float32Array, ParquetError> {
+    let column = batch.column_by_name(name);
+    let numbers = column.and_then(|column| column.as_primitive_opt::<Float32Type>());
+    numbers.ok_or_else(|| general(&format!("it has no column {name}")))
 }

@@ -9,9 +9,9 @@ pub(crate) mod segments;
 use std::collections::BTreeMap;
 
 use wavemill_schemas::canonical::{hash, hashes};
-use wavemill_schemas::recipe::{Recipe, SplitRule, SplitSpec};
+use wavemill_schemas::recipe::{Recipe, SplitSpec};
 
-use self::segments::segments_at_most;
+use self::segments::{PLAIN, segments_at_most, variants_on};
 use crate::catalog::ClipRow;
 use crate::catalog::split::SIDES;
 
@@ -143,26 +143,41 @@ fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
     order
 }
 
-/// The sides that hold rows of a clip: one, except under the rule `segment`.
+/// The sides that hold rows of a clip: one, except under the rules by segment.
 fn sides_of(clip_key: &str, split: &str, recipe: &Recipe) -> Vec<String> {
-    if recipe.split.rule != SplitRule::Segment {
+    if !recipe.split.rule.is_by_segment() {
         return vec![split.to_owned()];
     }
 
     // As many as the longest clip has: how long this one is, nobody knows before it is decoded. A shard may so have a
     // member without rows.
-    let mut sides: Vec<String> = (0..segments_at_most(&recipe.audio))
-        .map(|segment| segment_side(&recipe.split, clip_key, segment).to_owned())
-        .collect();
+    let mut sides = Vec::new();
+    for variant in variants_on(&recipe.audio, recipe.split.rule, split) {
+        for segment in 0..segments_at_most(&recipe.audio, variant) {
+            let side = segment_side(&recipe.split, clip_key, variant, segment);
+            sides.push(side.to_owned());
+        }
+    }
     sides.sort_unstable();
     sides.dedup();
     sides
 }
 
-/// The side of one segment under the rule `segment`: its hash against the cumulative fractions.
+/// The side of one segment under the rules by segment: its hash against the cumulative fractions. A plain row is on the
+/// same side by both rules.
 #[must_use]
-pub(crate) fn segment_side(split: &SplitSpec, clip_key: &str, segment: usize) -> &'static str {
-    let draw = hash("segment", split.seed, &format!("{clip_key}#{segment}")) as f64 / 2f64.powi(64);
+pub(crate) fn segment_side(
+    split: &SplitSpec,
+    clip_key: &str,
+    variant: f64,
+    segment: usize,
+) -> &'static str {
+    let row = if variant == PLAIN {
+        format!("{clip_key}#{segment}")
+    } else {
+        format!("{clip_key}#{segment}@{variant}")
+    };
+    let draw = hash("segment", split.seed, &row) as f64 / 2f64.powi(64);
     // The last side takes all the rest, so that rounding leaves no gap: `draw` can be 1.0 itself.
     let [training, validation, _] = split.fractions;
     if draw < training {
@@ -424,6 +439,7 @@ mod tests {
         for extra in [
             "[shards]\nclips=100",
             "[split]\nrule='segment'\n[audio]\nsegment_s=1.0\nduration_s=3.0\n[shards]\nclips=100",
+            "[split]\nrule='segment_stretched'\n[audio]\nsegment_s=1.0\nduration_s=3.0\nstretch=[0.5]\n[shards]\nclips=100",
         ] {
             let (rows, recipe) = (rows(3000), recipe(extra));
             let clips = rows
@@ -441,9 +457,17 @@ mod tests {
             ..SplitSpec::default()
         };
         let training = (0..10_000)
-            .filter(|&s| segment_side(&split, "a.wav", s) == "training")
+            .filter(|&s| segment_side(&split, "a.wav", PLAIN, s) == "training")
             .count();
         assert!((5_800..6_200).contains(&training), "{training} of 10000");
+
+        // A stretched copy draws by itself.
+        let together = (0..10_000).filter(|&s| {
+            segment_side(&split, "a.wav", PLAIN, s) == segment_side(&split, "a.wav", 0.85, s)
+        });
+        // 0.6² + 0.2² + 0.2².
+        let together = together.count();
+        assert!((4_200..4_600).contains(&together), "{together} of 10000");
     }
 
     #[test]

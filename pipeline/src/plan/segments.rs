@@ -1,12 +1,20 @@
 //! Where a clip's segments lie, in samples. Plan, memory bounds and extraction all count here, and so agree.
 
-use wavemill_schemas::recipe::AudioSpec;
+use wavemill_kernels::stretch::StretchArgs;
+use wavemill_schemas::recipe::{AudioSpec, SplitRule};
 use wavemill_schemas::samples::samples_in;
 
+use crate::catalog::split::SIDES;
+
+/// The variant of rows at the tempo as recorded.
+pub(crate) const PLAIN: f64 = 1.0;
+
 /// Part of a clip that becomes one row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Segment {
-    /// From 0 within the clip, also where earlier ones lie on another side.
+    /// [`PLAIN`], or the factor by which the whole clip is stretched before it is cut.
+    pub variant: f64,
+    /// From 0 within the variant, also where earlier ones lie on another side.
     pub number: usize,
     /// First sample.
     pub start: usize,
@@ -21,6 +29,7 @@ pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
     let Some(segment_s) = audio.segment_s else {
         let wanted = audio.duration_s.map(|seconds| samples(audio, seconds));
         return vec![Segment {
+            variant: PLAIN,
             number: 0,
             start: 0,
             len: wanted.unwrap_or(n_samples),
@@ -48,6 +57,7 @@ pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
     let count = (whole + usize::from(is_padded)).min(most);
     (0..count)
         .map(|number| Segment {
+            variant: PLAIN,
             number,
             start: number * hop,
             len,
@@ -55,16 +65,58 @@ pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         .collect()
 }
 
-/// Where the last of `segments` ends, in samples; 0 without any. The clip may end earlier.
+/// Segments of the stretched copies of a clip of `n_samples` decoded samples, factor by factor. A copy that is too short
+/// for one has none.
+#[must_use]
+pub(crate) fn stretched_segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
+    let mut all = Vec::new();
+    for &variant in &audio.stretch {
+        let n_stretched = variant_len(n_samples, variant);
+        if n_stretched > 0 {
+            let of_copy = segments(audio, n_stretched).into_iter();
+            all.extend(of_copy.map(|segment| Segment { variant, ..segment }));
+        }
+    }
+    all
+}
+
+/// Samples of a variant of a clip of `n_samples`.
+#[must_use]
+pub(crate) fn variant_len(n_samples: usize, variant: f64) -> usize {
+    if variant == PLAIN {
+        return n_samples;
+    }
+    StretchArgs { rate: variant }.output_len(n_samples)
+}
+
+/// The variants of which the clips of a shard of `split` have rows, in the order of the rows.
+#[must_use]
+pub(crate) fn variants_on(audio: &AudioSpec, rule: SplitRule, split: &str) -> Vec<f64> {
+    let mut variants = vec![PLAIN];
+    // Copies are there to learn from. But for the leaky rule that deals them to all sides.
+    if split == TRAINING || rule == SplitRule::SegmentStretched {
+        variants.extend(&audio.stretch);
+    }
+    variants
+}
+
+/// Those of `segments` that are cut from the clip as recorded: they come first.
+#[must_use]
+pub(crate) fn plain(segments: &[Segment]) -> &[Segment] {
+    let end = segments.iter().position(|s| s.variant != PLAIN);
+    &segments[..end.unwrap_or(segments.len())]
+}
+
+/// Where the last of `segments` ends, in samples of its variant; 0 without any. The variant may end earlier.
 #[must_use]
 pub(crate) fn end_of(segments: &[Segment]) -> usize {
     let ends = segments.iter().map(|s| s.start + s.len);
     ends.max().unwrap_or(0)
 }
 
-/// The most segments that one clip can give; `usize::MAX` where its length alone decides.
+/// The most segments that one variant of a clip can give; `usize::MAX` where its length alone decides.
 #[must_use]
-pub(crate) fn segments_at_most(audio: &AudioSpec) -> usize {
+pub(crate) fn segments_at_most(audio: &AudioSpec, variant: f64) -> usize {
     let by_count = audio.segments_max.map_or(usize::MAX, |n| n as usize);
     match (audio.segment_s, audio.duration_s) {
         (None, _) => 1,
@@ -72,7 +124,8 @@ pub(crate) fn segments_at_most(audio: &AudioSpec) -> usize {
         // A shorter clip can end in a padded part that the longest one lacks.
         (Some(_), Some(longest_s)) => {
             let padded = usize::from(audio.segment_min_s.is_some());
-            (segments(audio, samples(audio, longest_s)).len() + padded).min(by_count)
+            let n_samples = variant_len(samples(audio, longest_s), variant);
+            (segments(audio, n_samples).len() + padded).min(by_count)
         }
     }
 }
@@ -91,6 +144,9 @@ pub(crate) fn reaches_behind(audio: &AudioSpec) -> bool {
 fn samples(audio: &AudioSpec, seconds: f64) -> usize {
     samples_in(seconds, audio.sample_rate_hz)
 }
+
+/// The side that stretched copies are for.
+const TRAINING: &str = SIDES[0];
 
 #[cfg(test)]
 mod tests {
@@ -138,6 +194,7 @@ mod tests {
         assert_eq!(
             segments(&audio, 1234),
             [Segment {
+                variant: PLAIN,
                 number: 0,
                 start: 0,
                 len: 1234
@@ -147,6 +204,7 @@ mod tests {
         assert_eq!(
             segments(&audio, 1234),
             [Segment {
+                variant: PLAIN,
                 number: 0,
                 start: 0,
                 len: 30_000
@@ -168,7 +226,7 @@ mod tests {
             let longest = samples(&audio, duration);
             let most = (0..=longest).map(|n| segments(&audio, n).len()).max();
             assert!(
-                most <= Some(segments_at_most(&audio)),
+                most <= Some(segments_at_most(&audio, PLAIN)),
                 "{duration} s, {segment} s, {hop} s"
             );
             assert!(most >= Some(segments(&audio, longest).len()));
@@ -207,5 +265,66 @@ mod tests {
         };
         let starts: Vec<usize> = segments(&audio, 7_000).iter().map(|s| s.start).collect();
         assert_eq!(starts, [0, 1500, 3000]);
+    }
+
+    /// 30 s of 3-s segments, at both tempos of the document, as its recipe cuts them.
+    #[test]
+    fn stretched_copies_have_segments_of_their_own_length() {
+        let mut audio = AudioSpec {
+            sample_rate_hz: 22_050,
+            stretch: vec![0.85, 1.15],
+            ..spec(Some(3.0), Some(12), Some(2.5))
+        };
+        let counts = |audio: &AudioSpec, seconds: f64| {
+            let stretched = stretched_segments(audio, samples(audio, seconds));
+            let of = |variant| stretched.iter().filter(|s| s.variant == variant).count();
+            let numbers: Vec<usize> = stretched.iter().map(|s| s.number).collect();
+            assert_eq!(
+                numbers,
+                (0..of(0.85)).chain(0..of(1.15)).collect::<Vec<_>>()
+            );
+            [of(0.85), of(1.15)]
+        };
+
+        // 35.3 s and 26.1 s: the rests of 2.3 s and 2.1 s are too short for a segment of at least 2.5 s.
+        assert_eq!(counts(&audio, 30.0), [11, 8]);
+        audio.segment_min_s = Some(2.0);
+        assert_eq!(counts(&audio, 30.0), [12, 9]);
+        audio.segments_max = Some(10);
+        assert_eq!(counts(&audio, 30.0), [10, 9]);
+        // A plain segment fits, and none of the faster copy.
+        audio.segment_min_s = None;
+        assert_eq!(counts(&audio, 3.1), [1, 0]);
+
+        // Without segments a copy is cut or padded to the duration, or as long as it is.
+        audio = AudioSpec {
+            duration_s: Some(30.0),
+            segment_s: None,
+            segments_max: None,
+            ..audio
+        };
+        let stretched = stretched_segments(&audio, samples(&audio, 30.0));
+        assert!(stretched.iter().all(|s| s.len == 661_500) && stretched.len() == 2);
+        audio.duration_s = None;
+        let lengths = stretched_segments(&audio, 661_500);
+        let lengths: Vec<usize> = lengths.iter().map(|s| s.len).collect();
+        assert_eq!(lengths, [778_235, 575_217]);
+    }
+
+    #[test]
+    fn stretched_copies_are_for_training_alone_but_for_one_rule() {
+        let audio = AudioSpec {
+            stretch: vec![0.85, 1.15],
+            ..AudioSpec::default()
+        };
+        for (rule, split, want) in [
+            (SplitRule::Artist, "training", &[1.0, 0.85, 1.15][..]),
+            (SplitRule::Artist, "validation", &[1.0]),
+            (SplitRule::Column, "test", &[1.0]),
+            (SplitRule::Official, "none", &[1.0]),
+            (SplitRule::SegmentStretched, "test", &[1.0, 0.85, 1.15]),
+        ] {
+            assert_eq!(variants_on(&audio, rule, split), want, "{rule:?} {split}");
+        }
     }
 }

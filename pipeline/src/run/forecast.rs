@@ -8,6 +8,7 @@ use super::known::KnownInputs;
 use super::report::FileReuse;
 use super::reuse::{self, EarlierRuns};
 use super::take::{self, ParentRows};
+use crate::features::ClipTotals;
 
 /// What a run would have to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -78,22 +79,25 @@ pub(super) fn forecast(
             _ => None,
         };
 
-        let mut n_clips = 0;
-        let mut file_bytes = 0;
-        for &row in pass.todo.iter().flat_map(|task| &task.shard.members) {
-            let clip_key = &catalog.clips[row].clip_key;
-            n_clips += 1;
-            file_bytes += input.audio_bytes(clip_key).unwrap_or(0);
-            match rows.and_then(|rows| rows.clip(clip_key, known.get(clip_key))) {
-                Some(taken) => {
-                    let rows: usize = taken.outcome.iter().flatten().map(|run| run.n).sum();
-                    forecast.rows_to_take_over += (rows * pass.features.len()) as u64;
+        let mut clips = ClipTotals::default();
+        for task in &pass.todo {
+            let variants = features.variants_on(&task.shard.split);
+            for &row in &task.shard.members {
+                let clip_key = &catalog.clips[row].clip_key;
+                clips.all += 1;
+                clips.stretched += u64::from(variants.len() > 1);
+                clips.file_bytes += input.audio_bytes(clip_key).unwrap_or(0);
+                let seen = known.get(clip_key);
+                match rows.and_then(|rows| rows.clip(clip_key, seen, &variants)) {
+                    Some(taken) => {
+                        let rows: usize = taken.outcome.iter().flatten().map(|run| run.n).sum();
+                        forecast.rows_to_take_over += (rows * pass.features.len()) as u64;
+                    }
+                    None => forecast.clips_to_decode += 1,
                 }
-                None => forecast.clips_to_decode += 1,
             }
         }
-        forecast.bytes_to_write +=
-            features.estimate(n_clips, file_bytes, super::preview::TYPICAL_BYTES_PER_S);
+        forecast.bytes_to_write += features.estimate(clips, super::preview::TYPICAL_BYTES_PER_S);
     }
     Ok(forecast)
 }

@@ -286,7 +286,9 @@ impl Run<'_> {
                 none => none.insert(ParentRows::new(self.store, parent, self.renames)?),
             };
             let threads = self.limits.threads;
-            let (of_pass, damaged) = rows.taken(pass, &columns, &catalog.clips, known, threads)?;
+            let features = &self.plan.features;
+            let (of_pass, damaged) =
+                rows.taken(pass, features, &columns, &catalog.clips, known, threads)?;
             taken.push(of_pass);
             warnings.extend(damaged);
         }

@@ -1,6 +1,6 @@
 //! What a run would do, without doing it: `extract --dry-run`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -12,15 +12,20 @@ use super::forecast::{Forecast, forecast};
 use super::input::Input;
 use super::known::KnownInputs;
 use super::moves::SideChanges;
+use super::plan::Plan;
 use super::{Job, RunError};
 use crate::catalog::{Duplicates, StepCount};
 use crate::changes::{DataChanges, EXAMPLES, State};
 use crate::course::Course;
+use crate::features::ClipTotals;
 use crate::settings::Settings;
 use crate::store::{Decision, PlanRecord, Store, StoreError};
 
 /// CPU seconds a 30-s clip of 44.1 kHz stereo costs on one core (docs/benchmarks/): an estimate is made of it.
 const CLIP_CPU_S: f64 = 0.025;
+
+/// The same for a stretched copy of it (docs/features.md), with its rows.
+const STRETCH_CPU_S: f64 = 0.1;
 
 /// Where a recipe leaves the length of clips open: 192 kbit/s.
 pub(super) const TYPICAL_BYTES_PER_S: f64 = 24_000.0;
@@ -104,9 +109,12 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         .filter_map(|&row| input.audio_bytes(&catalog.clips[row].clip_key))
         .sum();
     let clips_to_decode = work.map_or(clips_planned, |work| work.clips_to_decode);
-    let feature_bytes = plan
-        .features
-        .estimate(clips_planned, audio_bytes, TYPICAL_BYTES_PER_S);
+    let clips = ClipTotals {
+        all: clips_planned,
+        stretched: stretched_clips(&plan),
+        file_bytes: audio_bytes,
+    };
+    let feature_bytes = plan.features.estimate(clips, TYPICAL_BYTES_PER_S);
 
     Ok(Preview {
         rows_read: catalog.rows_read,
@@ -118,7 +126,7 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         features: plan.features.entries().to_vec(),
         feature_bytes,
         audio_bytes,
-        seconds: clips_to_decode as f64 * CLIP_CPU_S / settings.threads as f64,
+        seconds: clips_to_decode as f64 * clip_cpu_s(&plan, clips) / settings.threads as f64,
         threads: settings.threads,
         steps: catalog.steps,
         duplicates: catalog.duplicates,
@@ -128,6 +136,21 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         warnings: catalog.warnings,
         wall_s: catalog.wall_s,
     })
+}
+
+/// Planned clips that have stretched copies too.
+fn stretched_clips(plan: &Plan<'_>) -> u64 {
+    let shards = plan.shard_plan.shards.iter();
+    let shards = shards.filter(|shard| plan.features.is_stretched(&shard.split));
+    // A set, because a clip can be a member of several shards.
+    let members: BTreeSet<usize> = shards.flat_map(|shard| &shard.members).copied().collect();
+    members.len() as u64
+}
+
+/// CPU seconds of a clip, on average over those that have stretched copies and those that have none.
+fn clip_cpu_s(plan: &Plan<'_>, clips: ClipTotals) -> f64 {
+    let share = clips.stretched as f64 / clips.all.max(1) as f64;
+    CLIP_CPU_S + share * STRETCH_CPU_S * plan.recipe.audio.stretch.len() as f64
 }
 
 /// How the draft's tracks differ from the parent's; `None` without a parent, or where its tables cannot be read.

@@ -8,6 +8,7 @@ use wavemill_schemas::recipe::Compression;
 use super::plan::Plan;
 use super::reuse::Pass;
 use crate::catalog::ClipRow;
+use crate::features::ClipTotals;
 use crate::source::AudioIndex;
 
 /// zstd leaves at least this part of f16 log-mel (measured: 0.75).
@@ -37,20 +38,27 @@ pub(super) fn least_bytes(
     audio: &AudioIndex,
     plan: &Plan<'_>,
 ) -> u64 {
-    // Under the rule `segment` a clip is a member of several shards, with part of its rows in each.
-    let members: BTreeSet<usize> = pass
-        .todo
-        .iter()
-        .flat_map(|pending| &pending.shard.members)
-        .copied()
-        .collect();
+    let features = plan.features.only(&pass.features);
+    // Sets, because under the rules by segment a clip is a member of several shards, with part of its rows in each.
+    let mut members: BTreeSet<usize> = BTreeSet::new();
+    let mut stretched: BTreeSet<usize> = BTreeSet::new();
+    for task in &pass.todo {
+        members.extend(&task.shard.members);
+        if features.is_stretched(&task.shard.split) {
+            stretched.extend(&task.shard.members);
+        }
+    }
     let audio_bytes = members
         .iter()
         .filter_map(|&row| audio.get(&clips[row].clip_key))
         .map(|id| id.bytes)
         .sum();
-    let features = plan.features.only(&pass.features);
-    let raw_bytes = features.estimate(members.len() as u64, audio_bytes, MOST_BYTES_PER_S);
+    let totals = ClipTotals {
+        all: members.len() as u64,
+        stretched: stretched.len() as u64,
+        file_bytes: audio_bytes,
+    };
+    let raw_bytes = features.estimate(totals, MOST_BYTES_PER_S);
 
     match plan.recipe.shards.compression {
         Compression::Zstd => (raw_bytes as f64 * ZSTD_LEAVES) as u64,

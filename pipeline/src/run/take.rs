@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
-use wavemill_schemas::recipe::SplitRule;
 use wavemill_schemas::reject::Reject;
 
 use super::RunError;
@@ -14,8 +13,10 @@ use super::plan::Plan;
 use super::renames::Renames;
 use super::reuse::Pass;
 use crate::catalog::ClipRow;
-use crate::parent::{self, ParentInput, RowIndex};
+use crate::features::FeaturePlan;
+use crate::parent::{self, ClipRows, ParentInput, RowIndex};
 use crate::plan::engine;
+use crate::plan::segments::variants_on;
 use crate::settings::Settings;
 use crate::shards::{TakenClip, TakenRows};
 use crate::source::InputSeen;
@@ -101,7 +102,7 @@ impl<'a> ParentRows<'a> {
         let files = parent::files_of(self.parent, &feature.name);
         let (index, mut unsound) = parent::row_index(self.store, &files)?;
         self.index = index;
-        if self.parent.manifest.recipe.split.rule == SplitRule::Segment {
+        if self.parent.manifest.recipe.split.rule.is_by_segment() {
             let numbered: Vec<(usize, &FileEntry)> = files.into_iter().enumerate().collect();
             let damaged = self.damaged_files(&numbered, threads)?;
             unsound = damaged.into_iter().map(|(_, entry)| entry).collect();
@@ -114,14 +115,15 @@ impl<'a> ParentRows<'a> {
         Ok(())
     }
 
-    /// What a pass takes over. `kept`: its features, as the parent stores them. Files of the parent that are damaged are
-    /// told, and their clips are left out.
+    /// What a pass takes over for today's `features`. `kept`: those of the pass, as the parent stores them. Files of the
+    /// parent that are damaged are told, and their clips are left out.
     ///
     /// # Errors
     /// [`RunError::Store`].
     pub(super) fn taken(
         &mut self,
         pass: &Pass<'_>,
+        features: &FeaturePlan,
         kept: &[&FeatureEntry],
         clips: &[ClipRow],
         known: &KnownInputs,
@@ -135,9 +137,10 @@ impl<'a> ParentRows<'a> {
             ..TakenRows::default()
         };
         for task in &pass.todo {
+            let variants = features.variants_on(&task.shard.split);
             for &row in &task.shard.members {
                 let clip_key = &clips[row].clip_key;
-                if let Some(clip) = self.clip(clip_key, known.get(clip_key)) {
+                if let Some(clip) = self.clip(clip_key, known.get(clip_key), &variants) {
                     taken.clips.insert(row, clip);
                 }
             }
@@ -155,8 +158,13 @@ impl<'a> ParentRows<'a> {
         Ok((taken, warnings))
     }
 
-    /// A clip whose file is what it was.
-    pub(super) fn clip(&self, clip_key: &str, seen: Option<&InputSeen>) -> Option<TakenClip> {
+    /// A clip whose file is what it was, if the parent has all of the wanted `variants` of it.
+    pub(super) fn clip(
+        &self,
+        clip_key: &str,
+        seen: Option<&InputSeen>,
+        variants: &[f64],
+    ) -> Option<TakenClip> {
         let seen = seen?;
         // Under the name that it had there.
         let clip_key = self.renames.get(clip_key).map_or(clip_key, String::as_str);
@@ -174,11 +182,31 @@ impl<'a> ParentRows<'a> {
         let decode_key = seen.decode_key.as_deref().unwrap_or_default();
         let decodes_alike = !decode_key.is_empty() && decode_key == was.decode_key;
         let rows = self.index.get(clip_key)?;
+        if !self.has_variants(rows, variants) {
+            return None;
+        }
+
+        let mut runs = rows.runs.clone();
+        runs.retain(|run| variants.iter().any(|&v| v as f32 == run.variant));
         (is_same || decodes_alike).then(|| TakenClip {
-            outcome: Ok(rows.runs.clone()),
+            outcome: Ok(runs),
             duration_s: rows.duration_s,
             seen: seen.clone(),
         })
+    }
+
+    /// Whether the parent made all of these variants of a clip. Its rows alone do not say: a stretched copy may be too short
+    /// for a row.
+    fn has_variants(&self, rows: &ClipRows, variants: &[f64]) -> bool {
+        let parent = &self.parent.manifest;
+        let mut files = parent.files_of(&self.indexed);
+        let file = rows.runs.first().and_then(|run| files.nth(run.shard));
+        let split = file.and_then(|file| file.split.as_deref());
+
+        let recipe = &parent.recipe;
+        let made = variants_on(&recipe.audio, recipe.split.rule, split.unwrap_or_default());
+        // The factors themselves: two that are one as f32 may make copies of two lengths.
+        variants.iter().all(|wanted| made.contains(wanted))
     }
 
     /// Fills in the files of the shards that rows are taken from, and compares each with its blake3.

@@ -341,14 +341,14 @@ fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow]) -> Vec<ArrayRef> {
     let track_ids = row_clips.iter().map(|clip| clip.track_id);
     let segments = rows.iter().map(|row| row.segment);
     let offsets = rows.iter().map(|row| row.offset_s);
+    let variants = rows.iter().map(|row| row.variant);
     // In the order of `tables::feature_schema`.
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(keys)),
         Arc::new(Int64Array::from_iter_values(track_ids)),
         Arc::new(Int32Array::from_iter_values(segments)),
         Arc::new(Float32Array::from_iter_values(offsets)),
-        // 1.0: the tempo as recorded.
-        Arc::new(Float32Array::from_iter_values(rows.iter().map(|_| 1.0))),
+        Arc::new(Float32Array::from_iter_values(variants)),
     ];
 
     let n_targets = row_clips.first().map_or(0, |clip| clip.targets.len());

@@ -4,10 +4,11 @@
 use serde::Serialize;
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{Engine, FeatureEntry, TargetEntry};
-use wavemill_schemas::recipe::{AudioSpec, FeatureSpec, Recipe, ShardSpec, SplitRule, SplitSpec};
+use wavemill_schemas::recipe::{AudioSpec, FeatureSpec, Recipe, ShardSpec, SplitSpec};
 
 use crate::catalog::ClipRow;
 use crate::plan::Shard;
+use crate::plan::segments::variants_on;
 use crate::source::{InputId, InputSeen};
 
 /// What decides the bytes of a plan's files, beside what their members' files hold.
@@ -28,7 +29,8 @@ pub(crate) struct KeyInputs<'a> {
 /// What all members of a shard have in common. No other feature is in it: adding one changes no key.
 #[derive(Serialize)]
 struct FileIdentity<'a> {
-    audio: &'a AudioSpec,
+    // Without the factors of time stretch, where no clip of the shard has stretched rows.
+    audio: AudioSpec,
     section: Option<&'a FeatureSpec>,
     feature: &'a FeatureEntry,
     // How many clips a shard may have decides who its members are, and no byte beyond that.
@@ -36,7 +38,7 @@ struct FileIdentity<'a> {
     classes: Vec<(&'a str, &'a [String])>,
     engine: &'a Engine,
     split: &'a str,
-    // Under the rule `segment` the split decides which segments of a clip are kept.
+    // Under the rules by segment the split decides which segments of a clip are kept.
     segments: Option<&'a SplitSpec>,
 }
 
@@ -98,10 +100,14 @@ impl<'a> KeyInputs<'a> {
     fn shared<'s>(&'s self, shard: &'s Shard, feature: &'s FeatureEntry) -> FileIdentity<'s> {
         let recipe = self.recipe;
         let classes = self.targets.iter();
-        let is_by_segment = recipe.split.rule == SplitRule::Segment;
+        let rule = recipe.split.rule;
+        let variants = variants_on(&recipe.audio, rule, &shard.split);
         FileIdentity {
             // Only the sections that decide bytes: a recipe of another name makes the same key of the same rows.
-            audio: &recipe.audio,
+            audio: AudioSpec {
+                stretch: variants[1..].to_vec(),
+                ..recipe.audio.clone()
+            },
             section: recipe
                 .features
                 .iter()
@@ -116,7 +122,7 @@ impl<'a> KeyInputs<'a> {
                 .collect(),
             engine: self.engine,
             split: &shard.split,
-            segments: is_by_segment.then_some(&recipe.split),
+            segments: rule.is_by_segment().then_some(&recipe.split),
         }
     }
 

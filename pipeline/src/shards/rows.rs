@@ -26,12 +26,14 @@ pub(crate) struct Tensor {
     pub shape: [usize; 2],
 }
 
-/// One segment of one clip, with every feature of the recipe.
+/// One segment of one variant of one clip, with every feature of the recipe.
 #[derive(Debug)]
 pub(crate) struct FeatureRow {
     /// Index into the cleaned rows.
     pub clip: usize,
-    /// From 0 within the clip.
+    /// 1.0: the tempo as recorded; else the factor by which the clip was stretched.
+    pub variant: f32,
+    /// From 0 within the variant.
     pub segment: i32,
     /// Samples that it was made of.
     pub n_samples: usize,

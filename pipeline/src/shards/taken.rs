@@ -30,9 +30,11 @@ pub(crate) const TAKEN_BATCH_ROWS: usize = 4;
 /// Shards whose files a thread keeps open.
 const OPEN_SHARDS: usize = 8;
 
-/// Rows that lie side by side in one row group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Rows of one variant of a clip that lie side by side in one row group.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RowRun {
+    /// 1.0, or the factor by which the clip was stretched.
+    pub variant: f32,
     /// Index into the shards of [`TakenRows::files`].
     pub shard: usize,
     /// The row group, from 0.
@@ -46,7 +48,7 @@ pub(crate) struct RowRun {
 /// What is taken over of a clip.
 #[derive(Clone, Debug)]
 pub(crate) struct TakenClip {
-    /// Its rows of all segments; or why it has none.
+    /// Its rows of all segments, of the variants that are wanted; or why it has none.
     pub outcome: Result<Vec<RowRun>, Reject>,
     /// Seconds decoded, before padding; 0 for a reject.
     pub duration_s: f32,
@@ -67,7 +69,9 @@ pub(crate) struct TakenRows {
 
 /// A row of an earlier version.
 pub(crate) struct TakenRow {
-    /// From 0 within the clip.
+    /// 1.0, or the factor by which the clip was stretched.
+    pub variant: f32,
+    /// From 0 within the variant.
     pub segment: i32,
     /// Where the segment starts.
     pub offset_s: f32,
@@ -106,7 +110,7 @@ impl<'a> RowReader<'a> {
         }
     }
 
-    /// The rows of a clip, by segment.
+    /// The rows of a clip: plain ones first, then by factor, each by segment.
     ///
     /// # Errors
     /// [`ShardError::Read`].
@@ -115,8 +119,13 @@ impl<'a> RowReader<'a> {
         for run in runs {
             self.read_run(run, &mut rows)?;
         }
-        // Under the rule `segment` the segments of a clip lie in several shards.
-        rows.sort_by_key(|row| row.segment);
+        // Under the rules by segment the segments of a clip lie in several shards.
+        rows.sort_by(|a, b| {
+            let by_variant = (a.variant != 1.0).cmp(&(b.variant != 1.0));
+            by_variant
+                .then(a.variant.total_cmp(&b.variant))
+                .then(a.segment.cmp(&b.segment))
+        });
         Ok(rows)
     }
 
@@ -134,7 +143,7 @@ impl<'a> RowReader<'a> {
                 let batch = batch.map_err(|error| failed(error.into()))?;
                 // All features hold the same rows, so one of them tells of the clip.
                 if number == 0 {
-                    append_rows(&batch, rows).map_err(failed)?;
+                    append_rows(&batch, run.variant, rows).map_err(failed)?;
                 }
                 let tensors = tensors(&batch, feature).map_err(failed)?;
                 for (row, tensor) in rows[first + n_read..].iter_mut().zip(tensors) {
@@ -234,7 +243,11 @@ fn is_ragged(feature: &FeatureEntry) -> bool {
     feature.shape.contains(&None)
 }
 
-fn append_rows(batch: &RecordBatch, rows: &mut Vec<TakenRow>) -> Result<(), ParquetError> {
+fn append_rows(
+    batch: &RecordBatch,
+    variant: f32,
+    rows: &mut Vec<TakenRow>,
+) -> Result<(), ParquetError> {
     let [segments, offsets, durations, losses, silences, hashes] =
         FACTS.map(|name| batch.column_by_name(name));
     let segments = column(segments)?.as_primitive_opt::<Int32Type>();
@@ -257,6 +270,7 @@ fn append_rows(batch: &RecordBatch, rows: &mut Vec<TakenRow>) -> Result<(), Parq
 
     for row in 0..batch.num_rows() {
         rows.push(TakenRow {
+            variant,
             segment: segments.value(row),
             offset_s: offsets.value(row),
             silent: silences.value(row),

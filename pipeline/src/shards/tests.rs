@@ -59,6 +59,7 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
             .collect();
         FeatureRow {
             clip,
+            variant: 1.0,
             segment: 0,
             n_samples: 0,
             offset_s: 0.0,

@@ -2,7 +2,7 @@
 //! `wavemill-options` knows; here is only what depends on other sections of the recipe.
 
 use wavemill_options::{
-    Fault, Faults, FeatureArgs, MAX_TO_HZ, MIN_HZ, N_MELS_MAX, N_MFCC_MAX, Overrides,
+    Fault, Faults, FeatureArgs, MAX_TO_HZ, MIN_HZ, N_MELS_MAX, N_MFCC_MAX, Overrides, STRETCH_MIN,
 };
 
 use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROW_BYTES_MAX};
@@ -36,9 +36,13 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, audio: &AudioSpec, faults: &m
 
 /// A row of the longest clip must be something that a machine can hold and Arrow can store. `args` may be impossible.
 fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Option<Fault> {
-    let row_s = audio
+    let plain_s = audio
         .segment_s
         .unwrap_or(audio.longest_s().max(audio.duration_s.unwrap_or(0.0)));
+    // Rows of open length are longer where the track is slower.
+    let stretch = audio.longest_stretch();
+    let is_open = audio.segment_s.is_none() && audio.duration_s.is_none();
+    let row_s = if is_open { plain_s * stretch } else { plain_s };
     let hop_length = args.stft.hop_length.max(1);
     let n_samples = samples_in(row_s, audio.sample_rate_hz);
     // Centred frames stand at the hops, at both ends too: one more than there are hops.
@@ -52,7 +56,8 @@ fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Op
     let bytes = n_bands * n_frames * size_of::<f32>() as f64;
 
     // Numbers out of range have their own fault.
-    let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&row_s)
+    let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&plain_s)
+        && stretch <= 1.0 / STRETCH_MIN
         && overrides.n_mels.is_none_or(|n_mels| n_mels <= N_MELS_MAX)
         && overrides.n_mfcc.is_none_or(|n_mfcc| n_mfcc <= N_MFCC_MAX);
     if !is_sound || bytes <= ROW_BYTES_MAX {

@@ -19,7 +19,7 @@ pub(crate) mod wording;
 #[cfg(test)]
 mod tests;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use feature::{DbRef, DbSpec, FeatureSpec};
 pub use parse::{RecipeError, Source};
@@ -137,10 +137,12 @@ pub enum SplitRule {
     Column,
     /// Segments of one track on several sides (leaky, says so).
     Segment,
+    /// The same, and stretched copies of a segment on other sides than itself (leaky, says so).
+    SegmentStretched,
 }
 
 impl SplitRule {
-    /// As in a recipe: `official`, `stratified`, `artist`, `column`, `segment`.
+    /// As in a recipe: `official`, `stratified`, `artist`, `column`, `segment`, `segment_stretched`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -149,7 +151,14 @@ impl SplitRule {
             Self::Artist => "artist",
             Self::Column => "column",
             Self::Segment => "segment",
+            Self::SegmentStretched => "segment_stretched",
         }
+    }
+
+    /// Each row draws its side by itself, so that a clip has rows on several sides.
+    #[must_use]
+    pub const fn is_by_segment(self) -> bool {
+        matches!(self, Self::Segment | Self::SegmentStretched)
     }
 
     /// What the rule lets a model see of its test before the test; `None` for rules that leak nothing by themselves.
@@ -158,6 +167,9 @@ impl SplitRule {
         match self {
             Self::Stratified => Some("tracks of one artist or album fall on several sides"),
             Self::Segment => Some("segments of one track fall on several sides"),
+            Self::SegmentStretched => {
+                Some("segments of one track and their stretched copies fall on several sides")
+            }
             Self::Official | Self::Artist | Self::Column => None,
         }
     }
@@ -238,6 +250,14 @@ pub struct AudioSpec {
     /// A last part this long is padded to a segment; absent: it is dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_min_s: Option<f64>,
+    /// Factors of time stretch, ascending: each makes further rows of training clips. They decide no value of the plain
+    /// rows, and so are no part of a `feature_id`.
+    #[serde(
+        default,
+        deserialize_with = "ascending",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub stretch: Vec<f64>,
     /// The decode path.
     #[serde(default)]
     pub decode: DecodeSpec,
@@ -289,6 +309,13 @@ impl AudioSpec {
             .unwrap_or(f64::INFINITY)
             .min(self.max_duration_s)
     }
+
+    /// How many times as long as the clip its longest stretched copy is; 1 without one that is longer.
+    #[must_use]
+    pub fn longest_stretch(&self) -> f64 {
+        let slowest = self.stretch.iter().copied().fold(1.0, f64::min);
+        1.0 / slowest
+    }
 }
 
 impl Default for AudioSpec {
@@ -302,6 +329,7 @@ impl Default for AudioSpec {
             segment_hop_s: None,
             segments_max: None,
             segment_min_s: None,
+            stretch: Vec::new(),
             decode: DecodeSpec::default(),
         }
     }
@@ -370,4 +398,11 @@ pub enum Layout {
 
 const fn yes() -> bool {
     true
+}
+
+/// A list of numbers in ascending order, whatever order the recipe has them in.
+fn ascending<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let mut numbers = Vec::<f64>::deserialize(deserializer)?;
+    numbers.sort_by(f64::total_cmp);
+    Ok(numbers)
 }

@@ -37,7 +37,7 @@ fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
     assert_eq!(
         added("[audio]\nsample_rate = 8000"),
         "my.toml:10: audio.sample_rate: unknown key (did you mean `sample_rate_hz`?); allowed: sample_rate_hz, \
-         duration_s, min_duration_s, max_duration_s, segment_s, segment_hop_s, segments_max, segment_min_s, decode"
+         duration_s, min_duration_s, max_duration_s, segment_s, segment_hop_s, segments_max, segment_min_s, stretch, decode"
     );
     assert!(
         added("n_mel = 96").starts_with(
@@ -47,10 +47,6 @@ fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
     assert_eq!(
         added("[split]\nxyz = 1"),
         "my.toml:10: split.xyz: unknown key; allowed: rule, fractions, seed, column, group_duplicates"
-    );
-    assert!(
-        added("[audio]\nstretch = [0.85]")
-            .starts_with("my.toml:10: audio.stretch: unknown key (not built yet); ")
     );
     assert!(
         added("[audio.decode]\nroute = 1")
@@ -318,6 +314,42 @@ fn impossible_values_of_sections_are_found_at_their_line() {
         (
             "[split]\nrule = \"official\"\ngroup_duplicates = true",
             "11: split.group_duplicates: only the rules",
+        ),
+        (
+            "[audio]\nstretch = [0.85, 0.2]",
+            "10: audio.stretch: 0.2 is out of range; allowed: 0.25 to 4",
+        ),
+        (
+            "[audio]\nstretch = [nan]",
+            "10: audio.stretch: NaN is out of range; allowed: 0.25 to 4",
+        ),
+        (
+            "[audio]\nstretch = [0.85, 1.0]",
+            "10: audio.stretch: 1 is the tempo as recorded",
+        ),
+        (
+            "[audio]\nstretch = [1.15, 0.85, 1.15]",
+            "10: audio.stretch: a factor is there twice",
+        ),
+        (
+            "[audio]\nstretch = [0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.3, 1.4]",
+            "10: audio.stretch: 9 factors are too many; allowed: at most 8",
+        ),
+        (
+            "[audio]\nstretch = 0.85",
+            "10: audio.stretch: invalid type: floating point `0.85`, expected an array",
+        ),
+        (
+            "[split]\nrule = \"segment\"\n[audio]\nsegment_s = 3\nsegments_max = 12\nstretch = [0.85]",
+            "10: split.rule: `segment` cannot say on which side a stretched copy is: `segment_stretched` deals them",
+        ),
+        (
+            "[split]\nrule = \"segment_stretched\"\n[audio]\nsegment_s = 3\nsegments_max = 12",
+            "10: split.rule: `segment_stretched` wants audio.stretch; without it the rule is `segment`",
+        ),
+        (
+            "[split]\nrule = \"segment_stretched\"\n[audio]\nsegment_s = 3\nstretch = [0.85]",
+            "10: split.rule: `segment_stretched` wants audio.segment_s, and audio.segments_max or audio.duration_s",
         ),
         (
             "[audio]\nsample_rate_hz = 4000",
@@ -838,4 +870,34 @@ fn the_longest_clip_is_part_of_the_identity_only_where_it_is_not_the_default() {
         json("[audio]\n")
     );
     assert!(json("[audio]\nmax_duration_s = 600\n").contains("\"max_duration_s\":600"));
+}
+
+#[test]
+fn factors_of_time_stretch_are_ascending_and_left_out_where_there_are_none() {
+    let plain = parse(SMALLEST, &[]).expect("sound");
+    let json = canonical::to_json(&plain).expect("JSON");
+    assert!(!json.contains("stretch"), "{json}");
+    let none = parse(&format!("{SMALLEST}[audio]\nstretch = []\n"), &[]).expect("sound");
+    assert_eq!(canonical::to_json(&none).expect("JSON"), json);
+
+    let recipe = parse(SMALLEST, &["audio.stretch=[1.15, 0.85]"]).expect("sound");
+    assert_eq!(recipe.audio.stretch, [0.85, 1.15]);
+    assert_eq!(recipe.audio.longest_stretch(), 1.0 / 0.85);
+    assert_eq!(plain.audio.longest_stretch(), 1.0);
+    let removed = parse(
+        &format!("{SMALLEST}[audio]\nstretch = [0.85]\n"),
+        &["audio.stretch=none"],
+    );
+    assert!(removed.expect("sound").audio.stretch.is_empty());
+}
+
+#[test]
+fn stretched_copies_count_among_the_segments() {
+    let audio = "[audio]\nsegment_s = 0.11\nmax_duration_s = 10800\n";
+    parse(&format!("{SMALLEST}{audio}"), &[]).expect("98,182 segments");
+    let found = added(&format!("{audio}stretch = [0.85]"));
+    assert!(
+        found.contains("audio.segment_s: 0.11 cuts a clip of"),
+        "{found}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use wavemill_options::{Fault, Faults, MAX_TO_HZ, MIN_HZ};
+use wavemill_options::{Fault, Faults, MAX_TO_HZ, MIN_HZ, STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};
 
 use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROWS_MAX, SEGMENTS_MAX};
 use super::{
@@ -42,14 +42,7 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     split(recipe.catalog.dataset, &recipe.split, &mut faults);
     audio(&recipe.audio, &mut faults);
 
-    // Each segment of a clip is dealt to a side, so their number must be known before any clip is decoded.
-    if recipe.split.rule == SplitRule::Segment {
-        let audio = &recipe.audio;
-        let bounded = audio.segment_s.is_some()
-            && (audio.segments_max.is_some() || audio.duration_s.is_some());
-        let problem = "`segment` wants audio.segment_s, and audio.segments_max or audio.duration_s";
-        faults.unless(bounded, "split.rule", problem);
-    }
+    by_segment(recipe, &mut faults);
 
     for (index, feature) in recipe.features.iter().enumerate() {
         super::feature_rules::check(
@@ -61,6 +54,37 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     }
     shards(&recipe.shards, &mut faults);
     faults.into_vec()
+}
+
+/// The rules by which a clip has rows on several sides.
+fn by_segment(recipe: &Recipe, faults: &mut Faults) {
+    let audio = &recipe.audio;
+    let rule = recipe.split.rule;
+    let is_stretched = !audio.stretch.is_empty();
+
+    // Each segment of a clip is dealt to a side, so their number must be known before any clip is decoded.
+    let bounded =
+        audio.segment_s.is_some() && (audio.segments_max.is_some() || audio.duration_s.is_some());
+    let problem = format!(
+        "`{}` wants audio.segment_s, and audio.segments_max or audio.duration_s",
+        rule.name()
+    );
+    faults.unless(bounded || !rule.is_by_segment(), "split.rule", problem);
+
+    // Here the side of a stretched copy has to be said: no rule that looks at clips gives one.
+    let problem = "`segment` cannot say on which side a stretched copy is: `segment_stretched` deals them to all sides \
+                   (leaky), the other rules give them to training";
+    faults.unless(
+        rule != SplitRule::Segment || !is_stretched,
+        "split.rule",
+        problem,
+    );
+    let problem = "`segment_stretched` wants audio.stretch; without it the rule is `segment`";
+    faults.unless(
+        rule != SplitRule::SegmentStretched || is_stretched,
+        "split.rule",
+        problem,
+    );
 }
 
 fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
@@ -279,6 +303,29 @@ fn audio(spec: &AudioSpec, faults: &mut Faults) {
     );
     clip_lengths(spec, faults);
     segments(spec, faults);
+    stretch(&spec.stretch, faults);
+}
+
+/// Factors of time stretch: a row's `variant` is one of them, as f32.
+fn stretch(factors: &[f64], faults: &mut Faults) {
+    let key = "audio.stretch";
+    let problem = format!(
+        "{} factors are too many; allowed: at most {STRETCHES_MAX}",
+        factors.len()
+    );
+    faults.unless(factors.len() <= STRETCHES_MAX, key, problem);
+
+    for &factor in factors {
+        faults.within(Some(factor), STRETCH_MIN..=STRETCH_MAX, key);
+        let problem =
+            "1 is the tempo as recorded, of which there are rows anyway; allowed: other factors";
+        faults.unless(factor as f32 != 1.0, key, problem);
+    }
+
+    let is_twice = factors
+        .windows(2)
+        .any(|pair| pair[0] as f32 == pair[1] as f32);
+    faults.unless(!is_twice, key, "a factor is there twice");
 }
 
 /// Lengths that are possible each by itself, but let no clip through together.
@@ -338,13 +385,16 @@ fn too_many_segments(spec: &AudioSpec, segment_s: f64, faults: &mut Faults) {
         None => ("audio.segment_s", segment_s),
     };
 
-    let longest_s = spec.longest_s();
+    // A stretched copy may have more segments than the clip.
+    let stretch = spec.longest_stretch();
+    let longest_s = spec.longest_s() * stretch;
     let segments = (longest_s / hop_s).min(spec.segments_max.map_or(f64::INFINITY, f64::from));
-    // A length out of range has its own fault.
+    // A length or a factor out of range has its own fault.
     let lengths = LENGTH_S_MIN..=CLIP_S_MAX;
-    let is_sound = [hop_s, segment_s, longest_s]
+    let is_sound = [hop_s, segment_s, spec.longest_s()]
         .iter()
-        .all(|seconds| lengths.contains(seconds));
+        .all(|seconds| lengths.contains(seconds))
+        && stretch <= 1.0 / STRETCH_MIN;
 
     let problem = format!(
         "{hop_s} cuts a clip of {longest_s} s into {segments:.0} segments, at most {SEGMENTS_MAX} are allowed; allowed: \

@@ -84,7 +84,7 @@ fn key_of(section: &str) -> Option<&'static str> {
 /// Names that recipes will have.
 fn not_built(wrong: &str) -> &'static str {
     // An author who has read of these is told that they did not misspell them.
-    if ["images", "stretch"].contains(&wrong) {
+    if ["images"].contains(&wrong) {
         " (not built yet)"
     } else {
         ""

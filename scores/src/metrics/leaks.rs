@@ -125,6 +125,9 @@ const fn words(rule: SplitRule) -> &'static str {
         SplitRule::Segment => {
             "segments of one track are on several sides: scores say nothing about new music"
         }
+        SplitRule::SegmentStretched => {
+            "segments of one track and their stretched copies are on several sides: scores say nothing about new music"
+        }
     }
 }
 

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Compare wavemill's time stretch with librosa's on clips of 16-bit mono at 22,050 Hz.
+
+usage: stretch.py [--wavemill PATH] CLIP.wav ...        whole runs: PCM to log-mel
+       stretch.py --columns FOLDER CLIP.wav RATE         writes what kernels/tests/stretch.rs compares
+needs: scripts/peers/setup.sh
+
+Whole runs: `wavemill extract` with `stretch = [0.85, 1.15]`, against librosa.effects.time_stretch, melspectrogram and
+power_to_db (ref max, top_db 80). One line for each clip and factor; exit code 1 beyond 0.1 dB (99 of 100 values) or
+0.01 dB (mean). The line also has what librosa's own vocoder makes of an f32 STFT: so much the result hangs on last bits.
+
+--columns: in complex64, `columns.c64` has librosa's STFT and `vocoded.c64` its phase vocoder's result, column by column.
+"""
+import argparse, json, pathlib, subprocess, sys, tempfile, wave
+import librosa
+import numpy as np
+import pyarrow.parquet as pq
+import scipy.fft
+
+RATES = [0.85, 1.15]
+P99_DB = 0.1
+MEAN_DB = 0.01
+RECIPE = """
+name = "stretch"
+[catalog]
+dataset = "folders"
+[split]
+rule = "stratified"
+fractions = [1.0, 0.0, 0.0]
+[audio]
+sample_rate_hz = 22050
+min_duration_s = 0.1
+stretch = [0.85, 1.15]
+[[features]]
+name = "log_mel"
+op = "mel"
+db = { ref = "max", top_db = 80.0 }
+dtype = "f32"
+"""
+
+
+def read_wav(path):
+    with wave.open(str(path), "rb") as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 22050), f"{path}: other samples"
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return samples.astype(np.float32) / np.float32(32768)
+
+
+def ours(wavemill, clip, folder):
+    """Log-mel of the only clip, by factor as it is stored."""
+    (folder / "audio" / "genre").mkdir(parents=True)
+    (folder / "audio" / "genre" / "clip.wav").write_bytes(pathlib.Path(clip).read_bytes())
+    (folder / "recipe.toml").write_text(RECIPE)
+    command = [wavemill, "extract", "--recipe", folder / "recipe.toml", "--audio", folder / "audio"]
+    command += ["--store", folder / "store", "--backend", "cpu", "--quiet"]
+    subprocess.run([str(word) for word in command], check=True)
+    rows = {}
+    for path in (folder / "store").glob("data/*/features/log_mel/split=training/*.parquet"):
+        for row in pq.ParquetFile(path).read().to_pylist():
+            values = np.frombuffer(row["log_mel"], "<f4").reshape(row["log_mel_shape"])
+            rows[round(row["variant"], 6)] = values
+    return rows
+
+
+def log_mel(samples):
+    mel = librosa.feature.melspectrogram(y=samples, sr=22050, n_fft=2048, hop_length=512, n_mels=128)
+    return librosa.power_to_db(mel, ref=np.max, top_db=80.0)
+
+
+def stretched_in_f32(samples, rate):
+    """librosa's chain but for the first transform, which is in single precision."""
+    window = librosa.filters.get_window("hann", 2048).astype(np.float32)
+    padded = np.pad(samples, 1024)
+    frames = librosa.util.frame(padded, frame_length=2048, hop_length=512)
+    columns = scipy.fft.rfft(window[:, None] * frames, axis=0)
+    assert columns.dtype == np.complex64
+    vocoded = librosa.phase_vocoder(columns, rate=rate, hop_length=512)
+    return librosa.istft(vocoded, dtype=np.float32, length=int(round(samples.size / rate)))
+
+
+def differences(a, b):
+    difference = np.abs(a - b)
+    return difference.max(), np.quantile(difference, 0.99), difference.mean()
+
+
+def compare(wavemill, clips):
+    failed = 0
+    for clip in clips:
+        samples = read_wav(clip)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = ours(wavemill, clip, pathlib.Path(folder))
+        for rate in RATES:
+            want = log_mel(librosa.effects.time_stretch(samples, rate=rate))
+            got = rows[rate]
+            name = f"{pathlib.Path(clip).parent.name} {rate}"
+            if got.shape != want.shape:
+                print(f"FAIL {name}: {got.shape} against {want.shape}")
+                failed += 1
+                continue
+            most, p99, mean = differences(got, want)
+            of_f32 = differences(log_mel(stretched_in_f32(samples, rate)), want)
+            ok = p99 <= P99_DB and mean <= MEAN_DB
+            failed += not ok
+            print(f"{'ok  ' if ok else 'FAIL'} {name:16} {want.shape[1]:5} frames  p99 {p99:.5f} <= {P99_DB} dB, "
+                  f"mean {mean:.6f} <= {MEAN_DB} dB, most {most:.4f} dB; librosa on an f32 STFT: "
+                  f"p99 {of_f32[1]:.5f}, mean {of_f32[2]:.6f} dB")
+    return failed
+
+
+def write_columns(folder, clip, rate):
+    columns = librosa.stft(read_wav(clip))
+    vocoded = librosa.phase_vocoder(columns, rate=rate)
+    assert columns.dtype == vocoded.dtype == np.complex64
+    for name, array in [("columns", columns), ("vocoded", vocoded)]:
+        np.ascontiguousarray(array.T).tofile(folder / f"{name}.c64")
+    print(json.dumps({"columns": columns.shape[1], "vocoded": vocoded.shape[1]}))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wavemill", default="target/debug/wavemill", help="the command (default: %(default)s)")
+    parser.add_argument("--columns", type=pathlib.Path, metavar="FOLDER", help="where to write columns to")
+    parser.add_argument("words", nargs="+", metavar="CLIP", help="clips; with --columns a clip and a factor")
+    args = parser.parse_args()
+    if args.columns:
+        clip, rate = args.words
+        write_columns(args.columns, clip, float(rate))
+        return
+    sys.exit(1 if compare(args.wavemill, args.words) else 0)
+
+
+if __name__ == "__main__":
+    main()
