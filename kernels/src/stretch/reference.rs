@@ -66,15 +66,16 @@ pub(super) fn vocode(columns: &[Vec<Bin>], rate: f64) -> Vec<Vec<(f64, f64)>> {
         let part = place - place.floor();
 
         let mut bins = Vec::new();
-        for k in 0..=N_FFT / 2 {
-            let ([re, im], [next_re, next_im]) = (before[k], behind[k]);
+        for (k, phase) in phases.iter_mut().enumerate() {
+            let [re, im] = before[k];
+            let [next_re, next_im] = behind[k];
             let magnitude = (1.0 - part) * re.hypot(im) + part * next_re.hypot(next_im);
-            bins.push((magnitude, phases[k]));
+            bins.push((magnitude, *phase));
 
             let expected = 2.0 * PI * (HOP * k) as f64 / N_FFT as f64;
             let turned = next_im.atan2(next_re) - im.atan2(re) - expected;
             let wrapped = turned - 2.0 * PI * (turned / (2.0 * PI)).round_ties_even();
-            phases[k] += expected + wrapped;
+            *phase += expected + wrapped;
         }
         made.push(bins);
         step += 1;

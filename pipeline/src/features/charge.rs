@@ -163,7 +163,7 @@ impl FeaturePlan {
             + decode::HELD_BYTES_MAX as u64
     }
 
-    /// Samples of the longest stretched copy of a clip of `n_out` samples, with the zeros behind it: one copy is made at a
+    /// Bytes of the longest stretched copy of a clip of `n_out` samples, with the zeros behind it: one copy is made at a
     /// time, and of its spectra no more than two columns are held.
     #[must_use]
     pub(crate) fn stretched_bytes(&self, n_out: usize, rows: &[Segment]) -> u64 {
