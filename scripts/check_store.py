@@ -398,7 +398,8 @@ def check_tensor_metadata(metadata, place, feature, manifest, faults):
         faults.add(place, "no wavemill.tensor")
         return
 
-    for key in TENSOR_KEYS:
+    # Names of the values, which only statistics have.
+    for key in [*TENSOR_KEYS, "columns"]:
         faults.unless_equal(place, f"wavemill.tensor, {key}", tensor.get(key), feature.get(key))
     classes = {target["name"]: target["classes"] for target in manifest["targets"]}
     faults.unless_equal(place, "wavemill.tensor, classes", tensor.get("classes"), classes)
@@ -539,10 +540,17 @@ def add_sums(values, feature, told):
         scaled = values * feature["scale"]["factor"] + feature["scale"]["offset"]
         values = scaled.astype(np.float32).astype(np.float64)
 
-    frames = feature["dim_names"].index("frame")
-    sums = np.stack([values.sum(axis=frames), np.square(values).sum(axis=frames)])
+    # A row a band. Of statistics each value is one, and of a picture each channel.
+    first = feature["dim_names"][0]
+    if first == "frame":
+        bands = values.T
+    elif first == "statistic":
+        bands = values.reshape(values.size, 1)
+    else:
+        bands = values.reshape(len(values), values.size // len(values))
+    sums = np.stack([bands.sum(axis=1), np.square(bands).sum(axis=1)])
     total, n_values = told.sums.get(feature["name"], (0.0, 0))
-    told.sums[feature["name"]] = (total + sums, n_values + values.shape[frames])
+    told.sums[feature["name"]] = (total + sums, n_values + bands.shape[1])
 
 
 # The version as a whole

@@ -59,6 +59,12 @@ pub enum KernelError {
         /// Its answer, and the remedy where one is known.
         detail: String,
     },
+    /// A feature that no device computes.
+    #[error("op = \"{op}\" is computed on the CPU alone")]
+    CpuOnly {
+        /// What is derived: `statistics`, `picture`.
+        op: &'static str,
+    },
     /// What is wrong with one feature of a plan.
     #[error("feature {place}")]
     Feature {

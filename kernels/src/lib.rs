@@ -1,4 +1,4 @@
-//! Signal to features: STFT, mel bands, decibels, MFCC, deltas and their packing into bytes.
+//! Signal to features: STFT, mel bands, decibels, MFCC, deltas, what is made of those, and their packing into bytes.
 //!
 //! It exists so that the numbers users know from librosa, torchaudio, Kaldi and Whisper cost a few per cent of what
 //! they cost there. One folder an operation: the fast path (`cpu.rs`), the host side of its device code (`device.rs`)
@@ -24,8 +24,10 @@ mod normalize;
 mod pack;
 #[cfg(test)]
 mod parity;
+mod picture;
 pub mod resample;
 mod samples;
+mod statistics;
 mod stft;
 pub mod stretch;
 
@@ -46,6 +48,6 @@ pub use pack::pack_into;
 pub use samples::SampleBuffer;
 // What a feature is, for whoever asks for one.
 pub use wavemill_options::{
-    DbArgs, DbRef, DimOrder, Dtype, Fault, FeatureArgs, Framing, LogArgs, MelArgs, MfccArgs, Norm,
-    Normalize, Op, Overrides, Packing, PadMode, Preset, Ramp, StftArgs, Window,
+    DbArgs, DbRef, Derived, DimOrder, Dtype, Fault, FeatureArgs, Framing, LogArgs, MelArgs,
+    MfccArgs, Norm, Normalize, Op, Overrides, Packing, PadMode, Preset, Ramp, StftArgs, Window,
 };

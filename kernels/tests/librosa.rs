@@ -112,7 +112,7 @@ fn backends() -> Vec<(String, BackendAvailability)> {
 
 /// A backend that every machine has.
 fn opened(choice: BackendChoice, level: Level) -> BackendAvailability {
-    choice.open(&[], level).map_or_else(
+    choice.open(&[], level, None).map_or_else(
         |error| BackendAvailability::Required(error.to_string()),
         |opened| BackendAvailability::Here(opened.backend),
     )
@@ -232,7 +232,8 @@ impl Clip {
             .iter()
             .map(|x| f32::from_le_bytes(*x))
             .collect();
-        let [n_rows, n_frames] = args.shape(pcm.len());
+        let n_rows = args.n_bands();
+        let n_frames = args.n_frames(pcm.len());
         // The reference keeps 24 frames of a spectrum, and deltas without the coefficients they are of.
         let first_row = n_rows - shape[0];
         let got: Vec<f32> = values

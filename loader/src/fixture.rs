@@ -276,6 +276,7 @@ impl Fixture {
             sample_rate_hz: 22_050,
             hop_length: 512,
             preset: "librosa".to_owned(),
+            columns: None,
         }
     }
 

@@ -65,6 +65,7 @@ pub(super) fn input_spec(
         sample_rate_hz: 22_050,
         hop_length: 512,
         preset: "librosa".to_owned(),
+        columns: None,
     };
     let normalize = Some(Stats {
         mean: vec![1.0, 2.0],

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::db::{DbArgs, DbRef, LogArgs};
+use crate::derived::{CHANNELS, Derived, STATISTICS};
 use crate::fault::{Fault, Faults};
 use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
@@ -93,7 +94,8 @@ impl DimOrder {
     }
 }
 
-/// A feature with nothing left to decide; [`FeatureArgs::resolve`] makes it from a preset.
+/// A feature with nothing left to decide; [`FeatureArgs::resolve`] makes it from a preset, and [`FeatureArgs::derive`]
+/// from another feature.
 ///
 /// Serialised it identifies the values: an explicit default equals an implied one, and presets that agree are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,6 +124,10 @@ pub struct FeatureArgs {
     pub dim_order: DimOrder,
     /// Stored type.
     pub dtype: Dtype,
+    /// What is made of the values; all of the above is its source's then, but for the stored type. Left out of what
+    /// identifies a feature that is stored as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<Derived>,
 }
 
 impl FeatureArgs {
@@ -155,34 +161,68 @@ impl FeatureArgs {
         self.frames.map_or(computed, |frames| computed.min(frames))
     }
 
-    /// `[rows, columns]` of the stored tensor of a clip of `n_samples` samples.
+    /// Shape of the stored tensor of a clip of `n_samples` samples: `[rows, columns]`, or what [`Derived`] says.
     #[must_use]
-    pub fn shape(&self, n_samples: usize) -> [usize; 2] {
+    pub fn shape(&self, n_samples: usize) -> Vec<usize> {
+        self.dims(self.n_frames(n_samples), |n| n)
+    }
+
+    /// The same of all clips, where each has `n_samples` samples (absent: of any number); `None` for a dimension in which
+    /// they differ.
+    #[must_use]
+    pub fn stored_shape(&self, n_samples: Option<usize>) -> Vec<Option<usize>> {
+        // A clip is cropped or padded to `frames`.
+        let frames = self.frames.or(n_samples.map(|n| self.n_frames(n)));
+        self.dims(frames, Some)
+    }
+
+    /// The dimensions in the tensor's order, `frames` among them; `fixed` makes one of a number.
+    fn dims<T>(&self, frames: T, fixed: impl Fn(usize) -> T) -> Vec<T> {
         let bands = self.n_bands();
-        let frames = self.n_frames(n_samples);
-        match self.dim_order {
-            DimOrder::BandFrame => [bands, frames],
-            DimOrder::FrameBand => [frames, bands],
+        match &self.derived {
+            None => match self.dim_order {
+                DimOrder::BandFrame => vec![fixed(bands), frames],
+                DimOrder::FrameBand => vec![frames, fixed(bands)],
+            },
+            Some(Derived::Statistics) => vec![fixed(STATISTICS.len()), fixed(bands)],
+            Some(Derived::Picture(picture)) => vec![
+                fixed(CHANNELS),
+                fixed(picture.height.unwrap_or(bands)),
+                picture.width.map_or(frames, fixed),
+            ],
         }
+    }
+
+    /// Values of that tensor.
+    #[must_use]
+    pub fn n_values(&self, n_samples: usize) -> usize {
+        self.shape(n_samples).iter().product()
     }
 
     /// Bytes of that tensor.
     #[must_use]
     pub fn row_bytes(&self, n_samples: usize) -> usize {
-        self.shape(n_samples).iter().product::<usize>() * self.dtype.bytes()
+        self.n_values(n_samples) * self.dtype.bytes()
     }
 
     /// Names of the axes, in the tensor's order.
     #[must_use]
-    pub const fn dim_names(&self) -> [&'static str; 2] {
-        match self.dim_order {
-            DimOrder::BandFrame => [self.op.axis(), "frame"],
-            DimOrder::FrameBand => ["frame", self.op.axis()],
+    pub fn dim_names(&self) -> Vec<&'static str> {
+        match (&self.derived, self.dim_order) {
+            (None, DimOrder::BandFrame) => vec![self.op.axis(), "frame"],
+            (None, DimOrder::FrameBand) => vec!["frame", self.op.axis()],
+            (Some(Derived::Statistics), _) => vec!["statistic", self.op.axis()],
+            (Some(Derived::Picture(_)), _) => vec!["channel", "row", "column"],
         }
     }
 
     /// How values become stored bytes. Errors: a [`Fault`] of `dtype` for u8 without a known range.
     pub fn packing(&self) -> Result<Packing, Fault> {
+        if self.derived == Some(Derived::Statistics) && self.dtype != Dtype::F32 {
+            // A kurtosis may be as large as there are frames, a mean as small as one step of f16.
+            return Err(Fault::new("dtype", "allowed for statistics: f32"));
+        }
+
         match (self.dtype, self.known_range()) {
             (Dtype::F16, _) => Ok(Packing::F16),
             (Dtype::F32, _) => Ok(Packing::F32),
@@ -205,6 +245,12 @@ impl FeatureArgs {
     /// The range that values cannot leave, where the arguments fix one. Cepstra and deltas are sums of decibels, of any
     /// size.
     fn known_range(&self) -> Option<(f32, f32)> {
+        match self.derived {
+            None => {}
+            Some(Derived::Statistics) => return None,
+            Some(Derived::Picture(_)) => return Some((0.0, 1.0)),
+        }
+
         match (self.normalize, self.log, self.op) {
             (Normalize::MinMax, ..) => Some((0.0, 1.0)),
             (
@@ -250,6 +296,9 @@ impl FeatureArgs {
         }
         faults.within(Some(f64::from(self.delta)), 0.0..=2.0, "delta");
         self.log.check(faults);
+        if let Some(derived) = &self.derived {
+            derived.check(faults);
+        }
         self.check_dtype(faults);
     }
 
@@ -281,8 +330,10 @@ impl FeatureArgs {
     }
 
     fn check_dtype(&self, faults: &mut Faults) {
-        // Powers as they are: neither a logarithm nor a scaling follows.
-        let is_linear = self.log == LogArgs::Linear && self.normalize == Normalize::None;
+        // Powers as they are: neither a logarithm nor a scaling follows, and nothing is made of them.
+        let is_linear = self.log == LogArgs::Linear
+            && self.normalize == Normalize::None
+            && self.derived.is_none();
         let problem = "linear power overflows f16; allowed: f32, or give `db` or normalize";
         faults.unless(!is_linear || self.dtype != Dtype::F16, "dtype", problem);
 

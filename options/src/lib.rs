@@ -8,6 +8,7 @@
 
 mod args;
 mod db;
+mod derived;
 mod fault;
 mod mel;
 mod mfcc;
@@ -22,6 +23,7 @@ mod words;
 
 pub use args::{DELTA_WIDTH, DimOrder, FeatureArgs, Normalize, Op};
 pub use db::{DbArgs, DbRef, LogArgs};
+pub use derived::{CHANNELS, ColourMap, Derived, PICTURE_SIDE_MAX, PictureArgs, STATISTICS};
 pub use fault::{Fault, Faults};
 pub use mel::{Band, MelArgs, N_MELS_MAX, Norm, Ramp};
 pub use mfcc::{MfccArgs, N_MFCC_MAX};

@@ -97,6 +97,7 @@ impl FeatureArgs {
             normalize: overrides.normalize,
             dim_order: overrides.dim_order,
             dtype,
+            derived: None,
         }
     }
 }
@@ -419,7 +420,7 @@ mod tests {
         let args = FeatureArgs::resolve(Op::Mel, Preset::Librosa, 22_050, &overrides).unwrap();
         assert_eq!(
             (args.shape(661_500), args.dim_names()),
-            ([1292, 128], ["frame", "mel"])
+            (vec![1292, 128], vec!["frame", "mel"])
         );
         assert_eq!(
             args.packing().unwrap(),
@@ -431,7 +432,7 @@ mod tests {
         let whisper = resolve(Op::Mel, Preset::Whisper, &Overrides::default()).unwrap();
         assert_eq!(
             (whisper.shape(9), whisper.shape(1 << 20), whisper.dtype),
-            ([80, 3000], [80, 3000], Dtype::F16)
+            (vec![80, 3000], vec![80, 3000], Dtype::F16)
         );
         assert!(DimOrder::parse("frame,bin", Op::Mel).is_err());
     }

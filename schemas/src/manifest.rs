@@ -271,9 +271,26 @@ pub struct FeatureEntry {
     pub hop_length: usize,
     /// Whose conventions.
     pub preset: String,
+    /// Names of the values, row-major, where each has one: of statistics, as FMA's `features.csv` names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
 }
 
 impl FeatureEntry {
+    /// Its rows are statistics of bands: a vector of numbers with names of their own.
+    #[must_use]
+    pub fn is_statistics(&self) -> bool {
+        self.dim_names
+            .first()
+            .is_some_and(|name| name == "statistic")
+    }
+
+    /// Its rows are pictures: channels of rows of pixels.
+    #[must_use]
+    pub fn is_picture(&self) -> bool {
+        self.dim_names == ["channel", "row", "column"]
+    }
+
     /// Type and shape as people write them: `f16[128,1292]`, with `?` for a dimension that varies.
     #[must_use]
     pub fn tensor_type(&self) -> String {

@@ -33,6 +33,8 @@ pub fn tensor_metadata(
         hop_length: usize,
         preset: &'a str,
         classes: BTreeMap<&'a str, &'a [String]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        columns: Option<&'a [String]>,
     }
 
     let classes = targets
@@ -50,6 +52,7 @@ pub fn tensor_metadata(
         hop_length: feature.hop_length,
         preset: &feature.preset,
         classes,
+        columns: feature.columns.as_deref(),
     })
 }
 

@@ -47,10 +47,27 @@ impl BackendChoice {
     }
 
     /// Opens the backend: CUDA's `devices` by number (none: the first), the CPU at `level`. Naming devices rules the
-    /// CPU out.
+    /// CPU out. `cpu_only` is an operation among what is to be computed that no device has.
     ///
-    /// Errors: those of [`Cuda::open`] where CUDA must be; devices named for the CPU.
-    pub fn open(self, devices: &[usize], level: Level) -> Result<ChosenBackend, KernelError> {
+    /// Errors: those of [`Cuda::open`] where CUDA must be; devices named for the CPU; [`KernelError::CpuOnly`] where a
+    /// device is asked for.
+    pub fn open(
+        self,
+        devices: &[usize],
+        level: Level,
+        cpu_only: Option<&'static str>,
+    ) -> Result<ChosenBackend, KernelError> {
+        if let Some(op) = cpu_only {
+            match (self, devices.first()) {
+                (Self::Cpu, _) => {}
+                (Self::Auto, None) => {
+                    let why = KernelError::CpuOnly { op };
+                    return Ok(ChosenBackend::on_cpu(level, Some(fallback(&why))));
+                }
+                _ => return Err(KernelError::CpuOnly { op }),
+            }
+        }
+
         match (self, devices.first()) {
             (Self::Cpu, None) => Ok(ChosenBackend::on_cpu(level, None)),
             (Self::Cpu, Some(device)) => Err(KernelError::argument(
@@ -153,13 +170,38 @@ mod tests {
 
     #[test]
     fn the_cpu_has_no_numbered_devices() {
-        let opened = BackendChoice::Cpu.open(&[], Level::Scalar).unwrap();
+        let opened = BackendChoice::Cpu.open(&[], Level::Scalar, None).unwrap();
         assert_eq!((opened.backend.kind(), opened.notice), ("cpu", None));
         let error = BackendChoice::Cpu
-            .open(&[1], Level::Scalar)
+            .open(&[1], Level::Scalar, None)
             .err()
             .unwrap()
             .to_string();
         assert_eq!(error, "device = 1: must be left out with backend cpu");
+    }
+    #[test]
+    fn what_no_device_computes_goes_to_the_cpu_unless_a_device_was_asked_for() {
+        let open = |choice: BackendChoice, devices: &[usize]| {
+            choice.open(devices, Level::Scalar, Some("statistics"))
+        };
+        let chosen = open(BackendChoice::Auto, &[]).unwrap();
+        assert_eq!(chosen.backend.kind(), "cpu");
+        assert_eq!(
+            chosen.notice.unwrap(),
+            "features are computed on the CPU: op = \"statistics\" is computed on the CPU alone"
+        );
+        assert!(open(BackendChoice::Cpu, &[]).unwrap().notice.is_none());
+
+        let none: &[usize] = &[];
+        let first: &[usize] = &[0];
+        for (choice, devices) in [
+            (BackendChoice::Cuda, none),
+            (BackendChoice::Auto, first),
+            #[cfg(feature = "emulated")]
+            (BackendChoice::Emulated, none),
+        ] {
+            let error = open(choice, devices).err().unwrap();
+            assert!(matches!(error, KernelError::CpuOnly { op: "statistics" }));
+        }
     }
 }

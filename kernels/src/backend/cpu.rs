@@ -2,10 +2,11 @@
 
 use wavemill_options::{DimOrder, FeatureArgs, Packing, StftArgs};
 
+use super::derived::DerivedPlan;
 use super::feature::FeaturePlan;
 use super::{Backend, Clip, Plan, Row, Samples};
 use crate::error::KernelError;
-use crate::lane::LANES;
+use crate::lane::{LANES, Lane};
 use crate::level::{Lanes, Level};
 use crate::pack::pack_into;
 use crate::resample::Resamplers;
@@ -21,10 +22,15 @@ pub struct Cpu {
 
 impl Cpu {
     /// Bytes that a plan holds while it computes a clip of `n_samples` samples, beside the samples and what comes out:
-    /// values before they are packed, bands that a cosine transform is made of, and a copy where axes change places.
+    /// values before they are packed, bands that a cosine transform is made of, and a copy where axes change places. For
+    /// a derived feature it is that of its source, as if nothing shared it, and what is made of it.
     #[must_use]
     pub fn scratch_bytes(args: &FeatureArgs, n_samples: usize) -> usize {
         let n_frames = args.n_computed_frames(n_samples);
+        let derived = match &args.derived {
+            Some(_) => args.n_values(n_samples) + DerivedPlan::n_scratch_values(args, n_samples),
+            None => 0,
+        };
         let values = args.n_bands() * n_frames;
         let bands = if args.mfcc.is_some() {
             args.mel.as_ref().map_or(0, |mel| mel.n_mels) * n_frames
@@ -36,7 +42,7 @@ impl Cpu {
         } else {
             0
         };
-        (values + bands.max(swapped)) * size_of::<f32>()
+        (values + bands.max(swapped) + derived) * size_of::<f32>()
     }
 
     /// Bytes of the tables and buffers of one feature's plan, whatever the clips are: about right, and never much less.
@@ -90,56 +96,109 @@ struct Spectrum {
     frames_min: Option<usize>,
     wide: bool,
     plan: StftPlan,
-    features: Vec<OutputFeature>,
+    features: Vec<SpectrumFeature>,
 }
 
-/// A feature, and its place among the outputs.
-struct OutputFeature {
-    place: usize,
+/// The values of a feature, and all that is stored of them.
+struct SpectrumFeature {
     plan: FeaturePlan,
+    /// [`FeatureArgs::source_values`]: what may be derived from it.
+    values_args: FeatureArgs,
+    output: Output,
+    derived: Vec<DerivedOutput>,
+}
+
+/// Where the values of a feature lie.
+enum Output {
+    /// They are stored themselves: at this place among the outputs.
+    Place(usize),
+    /// Only what is derived from them is stored.
+    Own(Vec<f32>),
+}
+
+/// A derived feature, and its place among the outputs.
+struct DerivedOutput {
+    place: usize,
+    plan: DerivedPlan,
 }
 
 impl CpuPlan {
     /// Errors: an impossible argument; [`KernelError::Level`] where this machine lacks `level`.
     pub fn new(features: &[FeatureArgs], level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+        let mut plan = Self {
+            lanes,
+            n_features: features.len(),
+            spectra: Vec::new(),
+        };
 
-        // The spectrum takes most of the time, so features that want the same one share it.
-        let mut spectra: Vec<Spectrum> = Vec::new();
+        // Sources come first: what is derived from one that is stored needs no values of its own.
         for (place, args) in features.iter().enumerate() {
             args.validate()?;
-            let feature = OutputFeature {
-                place,
-                plan: FeaturePlan::new(args, lanes),
-            };
+            if args.derived.is_none() {
+                plan.add(args, Output::Place(place));
+            }
+        }
+        for (place, args) in features.iter().enumerate() {
+            if let Some(derived) = &args.derived {
+                let derived = DerivedOutput {
+                    place,
+                    plan: DerivedPlan::new(derived, lanes),
+                };
+                plan.source_of(args).derived.push(derived);
+            }
+        }
+        Ok(plan)
+    }
 
-            match spectra
-                .iter_mut()
-                .find(|spectrum| spectrum.is_that_of(args))
-            {
-                Some(spectrum) => spectrum.features.push(feature),
-                None => spectra.push(Spectrum {
-                    stft: args.stft.clone(),
-                    frames_min: args.frames,
-                    wide: args.is_wide(),
-                    plan: StftPlan::new(&args.stft, args.is_wide(), lanes),
-                    features: vec![feature],
-                }),
+    /// Adds a feature that is not derived.
+    fn add(&mut self, args: &FeatureArgs, output: Output) -> &mut SpectrumFeature {
+        // The spectrum takes most of the time, so features that want the same one share it.
+        let found = self.spectra.iter().position(|s| s.is_that_of(args));
+        let at = found.unwrap_or(self.spectra.len());
+        if found.is_none() {
+            self.spectra.push(Spectrum {
+                stft: args.stft.clone(),
+                frames_min: args.frames,
+                wide: args.is_wide(),
+                plan: StftPlan::new(&args.stft, args.is_wide(), self.lanes),
+                features: Vec::new(),
+            });
+        }
+
+        let features = &mut self.spectra[at].features;
+        let last = features.len();
+        features.push(SpectrumFeature {
+            plan: FeaturePlan::new(args, self.lanes),
+            values_args: args.source_values(),
+            output,
+            derived: Vec::new(),
+        });
+        &mut features[last]
+    }
+
+    /// The feature whose values `derived` starts from: one that is stored, or one that is computed for this alone.
+    fn source_of(&mut self, derived: &FeatureArgs) -> &mut SpectrumFeature {
+        let wanted = derived.source_values();
+        let mut found = None;
+        for (at, spectrum) in self.spectra.iter().enumerate() {
+            let features = &spectrum.features;
+            if let Some(place) = features.iter().position(|f| f.values_args == wanted) {
+                found = found.or(Some((at, place)));
             }
         }
 
-        Ok(Self {
-            lanes,
-            n_features: features.len(),
-            spectra,
-        })
+        match found {
+            Some((at, place)) => &mut self.spectra[at].features[place],
+            None => self.add(&wanted, Output::Own(Vec::new())),
+        }
     }
 
     /// Gives up the memory that grew with a clip.
     fn forget_scratch(&mut self) {
         for spectrum in &mut self.spectra {
             for feature in &mut spectrum.features {
-                feature.plan.forget_scratch();
+                feature.forget_scratch();
             }
         }
     }
@@ -156,6 +215,59 @@ impl CpuPlan {
             spectrum.run(pcm, out)?;
         }
         Ok(())
+    }
+}
+
+impl Output {
+    /// The values: among the outputs `out`, or in a buffer of their own.
+    fn values<'a>(&'a mut self, out: &'a mut [Vec<f32>]) -> &'a mut Vec<f32> {
+        match self {
+            Self::Place(place) => &mut out[*place],
+            Self::Own(values) => values,
+        }
+    }
+}
+
+impl SpectrumFeature {
+    fn start(&mut self, n_frames: usize, out: &mut [Vec<f32>]) {
+        let values = self.output.values(out);
+        self.plan.start(n_frames, values);
+    }
+
+    /// As [`FeaturePlan::block`].
+    fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [Vec<f32>]) {
+        let values = self.output.values(out);
+        self.plan.block(power, first, count, values);
+    }
+
+    fn finish(&mut self, out: &mut [Vec<f32>]) -> Result<(), KernelError> {
+        // Taken out for the moment, because what is derived from them lies among the outputs, too.
+        let mut values = std::mem::take(self.output.values(out));
+        let finished = self.plan.finish_values(&mut values);
+        if let Ok(n_frames) = &finished {
+            // Before scaling, which would take from them what statistics and pictures are about.
+            for derived in &mut self.derived {
+                derived
+                    .plan
+                    .run(&values, *n_frames, &mut out[derived.place]);
+            }
+            if matches!(self.output, Output::Place(_)) {
+                self.plan.finish_tensor(*n_frames, &mut values);
+            }
+        }
+
+        *self.output.values(out) = values;
+        finished.map(|_| ())
+    }
+
+    fn forget_scratch(&mut self) {
+        self.plan.forget_scratch();
+        if let Output::Own(values) = &mut self.output {
+            *values = Vec::new();
+        }
+        for derived in &mut self.derived {
+            derived.plan.forget_scratch();
+        }
     }
 }
 
@@ -296,7 +408,7 @@ impl Spectrum {
         let signal = Signal::new(pcm, &self.stft, self.frames_min);
         let n_frames = self.stft.n_frames(signal.len);
         for feature in &mut self.features {
-            feature.plan.start(n_frames, &mut out[feature.place]);
+            feature.start(n_frames, out);
         }
 
         // Each block goes through all features while it is still in the cache.
@@ -304,14 +416,12 @@ impl Spectrum {
             let count = LANES.min(n_frames - first);
             let block = self.plan.block(signal, first, count);
             for feature in &mut self.features {
-                feature
-                    .plan
-                    .block(block, first, count, &mut out[feature.place]);
+                feature.block(block, first, count, out);
             }
         }
 
         for feature in &mut self.features {
-            feature.plan.finish(&mut out[feature.place])?;
+            feature.finish(out)?;
         }
         Ok(())
     }

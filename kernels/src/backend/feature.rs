@@ -1,4 +1,4 @@
-//! From blocks of a shared spectrum to one finished tensor.
+//! From blocks of a shared spectrum to the values of a feature, and from those to one finished tensor.
 
 use wavemill_options::{DimOrder, FeatureArgs};
 
@@ -110,8 +110,9 @@ impl FeaturePlan {
         }
     }
 
-    /// All that needs the whole clip: logarithm, cosine transform, deltas, crop, scaling, order of the axes.
-    pub(super) fn finish(&mut self, out: &mut Vec<f32>) -> Result<(), KernelError> {
+    /// All that needs the whole clip and leads to values: logarithm, cosine transform, deltas, crop. Other features may be
+    /// derived from what `out` holds then; gives its frames.
+    pub(super) fn finish_values(&mut self, out: &mut Vec<f32>) -> Result<usize, KernelError> {
         match &mut self.mfcc {
             Some(mfcc) => {
                 self.log.run(&mut self.spare);
@@ -127,7 +128,11 @@ impl FeaturePlan {
             .frames
             .map_or(self.n_frames, |frames| frames.min(self.n_frames));
         crop(out, self.n_frames, kept);
+        Ok(kept)
+    }
 
+    /// From values to the tensor that is stored: scaling, order of the axes. `kept` is the number of frames.
+    pub(super) fn finish_tensor(&mut self, kept: usize, out: &mut [f32]) {
         normalize(out, self.args.normalize, self.lanes);
 
         // This comes last, so that sums over the values are added in the same order for both layouts.
@@ -137,7 +142,6 @@ impl FeaturePlan {
             self.spare.extend_from_slice(out);
             swap_axes(&self.spare, kept, out);
         }
-        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod choose;
 mod counts;
 mod cpu;
 mod cuda;
+mod derived;
 mod device;
 #[cfg(feature = "emulated")]
 mod emulated;

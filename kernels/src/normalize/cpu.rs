@@ -80,7 +80,7 @@ pub(crate) fn extremes(values: &[f32]) -> Extremes {
 
 /// `Σ f(x)` in f64, over lanes in a fixed order.
 #[inline(always)]
-fn sum(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+pub(crate) fn sum(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     let mut sums = [0.0f64; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest: f64 = chunks.remainder().iter().map(|x| f(f64::from(*x))).sum();

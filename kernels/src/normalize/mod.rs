@@ -5,5 +5,5 @@ mod device;
 #[cfg(test)]
 pub(crate) mod reference;
 
-pub(crate) use cpu::{extremes, normalize};
+pub(crate) use cpu::{Extremes, extremes, normalize, sum};
 pub(crate) use device::{NormalizeDevice, Scale};

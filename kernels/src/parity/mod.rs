@@ -2,6 +2,7 @@
 
 mod batches;
 mod cases;
+mod derived;
 mod long_clips;
 mod refusal;
 mod sets;
@@ -243,12 +244,12 @@ fn check(backend: &dyn Backend, args: &FeatureArgs, pcm: &[f32]) -> Result<(), S
     };
 
     let got = &out[0][0];
-    let [rows, columns] = args.shape(pcm.len());
-    if got.len() != want.len() || got.len() != rows * columns {
+    if got.len() != want.len() || got.len() != args.n_values(pcm.len()) {
         return Err(format!(
-            "{name}: {} values, reference {}, shape {rows} × {columns}",
+            "{name}: {} values, reference {}, shape {:?}",
             got.len(),
-            want.len()
+            want.len(),
+            args.shape(pcm.len())
         ));
     }
 

@@ -35,13 +35,15 @@ pub struct BackendArgs {
 }
 
 impl BackendArgs {
-    /// Opens it; the CPU at `level`. A line on standard error says where features are computed, where that is not what
-    /// was asked for or goes without saying. A recipe that stretches tracks is computed on the CPU alone.
+    /// Opens it for the features of `recipe`; the CPU at `level`. A line on standard error says where features are
+    /// computed, where that is not what was asked for or goes without saying. A recipe that stretches tracks is computed
+    /// on the CPU alone.
     ///
     /// # Errors
     /// [`UsageError`] for a name or a device that is not there, a library that CUDA lacks, or a recipe that no device can
     /// compute.
     pub fn open(&self, level: Level, recipe: &Recipe) -> Result<Arc<dyn Backend>> {
+        let derived = recipe.features.iter().find(|f| f.op.of_audio().is_none());
         let name = self
             .backend
             .as_deref()
@@ -52,8 +54,15 @@ impl BackendArgs {
             self.open_for_stretch(choice, level)?
         } else {
             choice
-                .open(&self.devices, level)
-                .map_err(|error| refused(name, error))?
+                .open(&self.devices, level, derived.map(|f| f.op.name()))
+                .map_err(|error| match (error, derived) {
+                    (KernelError::CpuOnly { op }, Some(feature)) => UsageError(format!(
+                        "features.{feature} has op = \"{op}\", which is computed on the CPU alone: use --backend cpu, or \
+                         leave it out with --set features.{feature}=none",
+                        feature = feature.name
+                    )),
+                    (error, _) => refused(name, error),
+                })?
         };
 
         // Nobody misses a GPU on a machine without one.
@@ -78,7 +87,7 @@ impl BackendArgs {
 
         let cpu = BackendChoice::Cpu;
         let mut chosen = cpu
-            .open(&self.devices, level)
+            .open(&self.devices, level, None)
             .map_err(|error| refused(cpu.name(), error))?;
         if choice == BackendChoice::Auto {
             let why = "features are computed on the CPU: no device has code for audio.stretch";
@@ -166,5 +175,22 @@ mod tests {
             "--devices 0: must be left out with backend cpu"
         );
         assert!(refusal("gpu", &[]).starts_with("--backend gpu: must be auto, cpu, cuda"));
+    }
+
+    #[test]
+    fn a_feature_that_no_device_computes_is_named_with_a_remedy() {
+        let text = "name = \"x\"\ncatalog.dataset = \"folders\"\n[[features]]\nname = \"mfcc\"\nop = \"mfcc\"\n\
+                    [[features]]\nname = \"stats\"\nop = \"statistics\"\nsource = \"mfcc\"\n";
+        let recipe = Recipe::parse(text, "x.toml", &[]).expect("a recipe");
+        let args = BackendArgs {
+            backend: Some("cuda".to_owned()),
+            devices: Vec::new(),
+        };
+        let error = args.open(Level::Scalar, &recipe).err().expect("a refusal");
+        assert_eq!(
+            error.to_string(),
+            "features.stats has op = \"statistics\", which is computed on the CPU alone: use --backend cpu, or leave it \
+             out with --set features.stats=none"
+        );
     }
 }

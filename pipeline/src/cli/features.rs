@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use arrow::ipc::writer::StreamWriter;
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
@@ -78,26 +78,7 @@ impl FeaturesCommand {
     /// Wrong usage, or a clip that cannot be read or gives no rows (after the others were written).
     pub fn run(&self) -> Result<()> {
         let mut recipe = Recipe::load(&self.recipe, &self.sets)?;
-        // All names, for the errors below: the recipe is cut to one feature afterwards.
-        let names: Vec<String> = recipe.features.iter().map(|f| f.name.clone()).collect();
-        let wanted = match &self.feature {
-            Some(name) => name.clone(),
-            None if names.len() == 1 => names[0].clone(),
-            None => {
-                return Err(
-                    UsageError(format!("--feature: name one of {}", names.join(", "))).into(),
-                );
-            }
-        };
-
-        recipe.features.retain(|f| f.name == wanted);
-        if recipe.features.is_empty() {
-            return Err(UsageError(format!(
-                "--feature {wanted}: this recipe has {}",
-                names.join(", ")
-            ))
-            .into());
-        }
+        let number = self.number_in(&recipe)?;
         // Segments of all sides, at the tempo as recorded: stretched copies are for training.
         recipe.split.rule = recipe::SplitRule::Artist;
         recipe.audio.stretch.clear();
@@ -109,16 +90,46 @@ impl FeaturesCommand {
         }
         let found = self.clips.find()?;
         let n_rejected = if to_stdout {
-            self.write(&recipe, &found, BufWriter::new(io::stdout().lock()))?
+            let out = BufWriter::new(io::stdout().lock());
+            self.write(&recipe, number, &found, out)?
         } else {
-            write_whole(&self.out, |file| self.write(&recipe, &found, file))?
+            write_whole(&self.out, |file| self.write(&recipe, number, &found, file))?
         };
         found.rejected(n_rejected)
     }
 
-    /// Writes every clip's rows and returns how many clips have none.
-    fn write(&self, recipe: &Recipe, found: &ClipList, out: impl Write) -> Result<usize> {
-        let plan = FeaturePlan::new(recipe, &Settings::default())?;
+    /// The number of the wanted feature among those of the recipe.
+    fn number_in(&self, recipe: &Recipe) -> Result<usize, UsageError> {
+        let names: Vec<&str> = recipe.features.iter().map(|f| f.name.as_str()).collect();
+        let Some(wanted) = &self.feature else {
+            return match names.len() {
+                1 => Ok(0),
+                _ => Err(UsageError(format!(
+                    "--feature: name one of {}",
+                    names.join(", ")
+                ))),
+            };
+        };
+
+        let number = names.iter().position(|name| name == wanted);
+        number.ok_or_else(|| {
+            UsageError(format!(
+                "--feature {wanted}: this recipe has {}",
+                names.join(", ")
+            ))
+        })
+    }
+
+    /// Writes every clip's rows of the feature of that number and returns how many clips have none.
+    fn write(
+        &self,
+        recipe: &Recipe,
+        number: usize,
+        found: &ClipList,
+        out: impl Write,
+    ) -> Result<usize> {
+        // Of the whole recipe, because the feature may start from another one.
+        let plan = FeaturePlan::new(recipe, &Settings::default())?.only(&[number]);
         let mut clips = RowExtractor {
             plan: &plan,
             decoder: plan.decoder()?,
@@ -269,7 +280,6 @@ fn write_json(
 ) -> Result<()> {
     let tensor = &row.tensors[0];
     let values = tensor_values(tensor, entry);
-    let [_, columns] = tensor.shape;
 
     let line = json!({
         "clip_key": clips[row.clip].clip_key,
@@ -283,9 +293,21 @@ fn write_json(
         "feature_id": entry.feature_id,
         "dim_names": entry.dim_names,
         "shape": tensor.shape,
-        "values": values.chunks(columns.max(1)).collect::<Vec<_>>(),
+        "values": nested(&values, &tensor.shape),
     });
     Ok(writeln!(out, "{line}")?)
+}
+
+/// Values as lists in lists, one level a dimension.
+fn nested(values: &[f32], shape: &[usize]) -> Value {
+    match shape {
+        [] | [_] => json!(values),
+        [_, rest @ ..] => {
+            let part_len = rest.iter().product::<usize>().max(1);
+            let parts = values.chunks(part_len);
+            parts.map(|part| nested(part, rest)).collect()
+        }
+    }
 }
 
 /// As NumPy's format 1.0.
@@ -297,10 +319,10 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
         _ => "|u1",
     };
 
-    let Some(shape) = rows.first().map(|row| row.tensors[0].shape) else {
+    let Some(shape) = rows.first().map(|row| &row.tensors[0].shape) else {
         bail!("no rows: nothing to write");
     };
-    if rows.iter().any(|row| row.tensors[0].shape != shape) {
+    if rows.iter().any(|row| row.tensors[0].shape != *shape) {
         return Err(UsageError(
             "--format npy: the rows differ in shape; use json or arrow, or set audio.duration_s"
                 .to_owned(),
@@ -308,9 +330,9 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
         .into());
     }
 
-    let [height, width] = shape;
     // The rows' axis is there for one row too: how many a clip gives may not decide what a script reads.
-    out.write_all(&npy_header(descr, &[rows.len(), height, width]))?;
+    let shape: Vec<usize> = std::iter::once(&rows.len()).chain(shape).copied().collect();
+    out.write_all(&npy_header(descr, &shape))?;
     for row in rows {
         // As stored, the bytes are little-endian and row-major already.
         out.write_all(&row.tensors[0].bytes)?;
@@ -398,7 +420,7 @@ fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format> {
         });
     }
     let mut formats = plan.formats(&targets, &recipe.shards)?;
-    // A recipe of one feature: the others were left out above.
+    // A plan of one feature.
     Ok(formats.swap_remove(0))
 }
 

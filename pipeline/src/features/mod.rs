@@ -10,7 +10,9 @@ use serde::Serialize;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
-use wavemill_schemas::recipe::{AudioSpec, Dtype, Fault, Recipe, ShardSpec, SplitSpec};
+use wavemill_schemas::recipe::{
+    AudioSpec, Dtype, Fault, FeatureSpec, Recipe, ShardSpec, SplitSpec,
+};
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
@@ -113,13 +115,13 @@ impl FeaturePlan {
         let mut entries = Vec::new();
         for spec in &recipe.features {
             let args = spec
-                .resolve(audio.sample_rate_hz)
+                .resolve(&recipe.features, audio.sample_rate_hz)
                 .map_err(|source| FeatureError::Args {
                     feature: spec.name.clone(),
                     source,
                 })?;
 
-            let entry = entry(&spec.name, spec.preset.name(), &args, &audio)?;
+            let entry = entry(spec, recipe, &args)?;
             // Arrow counts the bytes of a value in an i32.
             let row_bytes =
                 entry.shape.iter().flatten().product::<usize>() as u64 * args.dtype.bytes() as u64;
@@ -275,10 +277,9 @@ pub(crate) struct ClipTotals {
 }
 
 fn entry(
-    name: &str,
-    preset: &str,
+    spec: &FeatureSpec,
+    recipe: &Recipe,
     args: &FeatureArgs,
-    audio: &AudioSpec,
 ) -> Result<FeatureEntry, FeatureError> {
     // All that decides a value of the feature, and so its id.
     #[derive(Serialize)]
@@ -288,6 +289,7 @@ fn entry(
         numerics: u32,
         feature: &'a FeatureArgs,
     }
+    let audio = &recipe.audio;
     // The factors of time stretch decide which rows there are, and no value of a plain one.
     let plain = AudioSpec {
         stretch: Vec::new(),
@@ -300,29 +302,28 @@ fn entry(
         feature: args,
     };
 
+    // A derived feature follows the conventions of its source, and its columns are named after it.
+    let source = match spec.op.of_audio() {
+        Some(_) => spec,
+        None => spec
+            .source_in(&recipe.features)
+            .map_err(KernelError::from)?,
+    };
+
     let row_s = audio.segment_s.or(audio.duration_s);
     let row_samples = row_s.map(|seconds| samples_in(seconds, audio.sample_rate_hz));
-    let dim_names = args.dim_names();
-    let mut shape = Vec::new();
-    for (&name, n) in dim_names.iter().zip(args.shape(row_samples.unwrap_or(0))) {
-        // The frame axis varies where lengths do, unless the recipe crops or pads it.
-        shape.push(match (name, args.frames, row_samples) {
-            ("frame", Some(frames), _) => Some(frames),
-            ("frame", None, None) => None,
-            _ => Some(n),
-        });
-    }
-
     let (factor, offset) = args.packing().map_err(KernelError::from)?.scale();
     Ok(FeatureEntry {
-        name: name.to_owned(),
+        name: spec.name.clone(),
         feature_id: canonical::id(&identity)?,
         dtype: args.dtype.name().to_owned(),
         scale: (args.dtype == Dtype::U8).then_some(Scale { factor, offset }),
-        shape,
-        dim_names: dim_names.map(str::to_owned).to_vec(),
+        // The frame axis varies where lengths do, unless the recipe crops or pads it.
+        shape: args.stored_shape(row_samples),
+        dim_names: args.dim_names().into_iter().map(str::to_owned).collect(),
         sample_rate_hz: audio.sample_rate_hz,
         hop_length: args.stft.hop_length,
-        preset: preset.to_owned(),
+        preset: source.preset.name().to_owned(),
+        columns: args.columns(&source.name),
     })
 }

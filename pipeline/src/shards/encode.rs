@@ -24,7 +24,7 @@ use wavemill_schemas::tables;
 
 use super::ShardError;
 use super::rows::{AudioFacts, FeatureRow, Tensor};
-use super::stats::{self, Bands};
+use super::stats::{self, BandAxis, Bands};
 use crate::budget::BusyGuard;
 use crate::catalog::ClipRow;
 
@@ -112,15 +112,16 @@ impl Format {
     }
 
     fn bands(&self) -> Bands {
-        let in_rows = self
-            .feature
-            .dim_names
-            .first()
-            .is_none_or(|name| name != "frame");
+        let first = self.feature.dim_names.first().map(String::as_str);
         Bands {
             dtype: self.dtype,
             scale: self.feature.scale,
-            in_rows,
+            axis: match first {
+                Some("frame") => BandAxis::Columns,
+                Some("statistic") => BandAxis::Values,
+                // Mel bands, bins, coefficients, and the channels of a picture.
+                _ => BandAxis::Rows,
+            },
         }
     }
 }
@@ -276,7 +277,7 @@ impl Tensor {
     fn take(&mut self) -> Self {
         Self {
             bytes: std::mem::take(&mut self.bytes),
-            shape: self.shape,
+            shape: self.shape.clone(),
         }
     }
 }
@@ -391,7 +392,7 @@ fn shape_list(tensors: &[Tensor]) -> ArrayRef {
     for tensor in tensors {
         shapes
             .values()
-            .append_slice(&tensor.shape.map(|n| n as i32));
+            .extend(tensor.shape.iter().map(|&n| Some(n as i32)));
         shapes.append(true);
     }
     Arc::new(shapes.finish())

@@ -22,8 +22,8 @@ pub(crate) struct AudioFacts {
 pub(crate) struct Tensor {
     /// Little-endian, row-major.
     pub bytes: Vec<u8>,
-    /// Rows and columns.
-    pub shape: [usize; 2],
+    /// Rows and columns; channels before them, for a picture.
+    pub shape: Vec<usize>,
 }
 
 /// One segment of one variant of one clip, with every feature of the recipe.

@@ -14,36 +14,52 @@ pub(super) struct Bands {
     pub dtype: Dtype,
     /// Of stored integers.
     pub scale: Option<Scale>,
-    /// True: a band is a row; false: a column.
-    pub in_rows: bool,
+    /// Which values are of one band.
+    pub axis: BandAxis,
+}
+
+/// Which values of a tensor are of one band.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum BandAxis {
+    /// A band is a row, of whatever dimensions: a channel of a picture is one, too.
+    Rows,
+    /// A band is a column of two dimensions.
+    Columns,
+    /// Each value is one: the mean of a coefficient and its kurtosis have nothing in common.
+    Values,
 }
 
 /// Adds one tensor to the sums of its row group. `values` is scratch.
 pub(super) fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Vec<f32>) {
-    unpack(&tensor.bytes, bands, values);
+    unpack(&tensor.bytes, bands.dtype, bands.scale, values);
 
-    let [rows, columns] = tensor.shape;
-    let (n_bands, per_band) = if bands.in_rows {
-        (rows, columns)
-    } else {
-        (columns, rows)
+    // `max`, because chunks of 0 are a panic.
+    let n_rows = tensor.shape.first().copied().unwrap_or(0);
+    let row_len = values.len() / n_rows.max(1);
+    let (n_bands, per_band) = match bands.axis {
+        BandAxis::Rows => (n_rows, row_len),
+        BandAxis::Columns => (row_len, n_rows),
+        BandAxis::Values => (values.len(), 1),
     };
     partial.sum.resize(n_bands, 0.0);
     partial.sum_squares.resize(n_bands, 0.0);
     partial.values += per_band as u64;
 
-    if bands.in_rows {
-        for (band, row) in values.chunks_exact(columns.max(1)).enumerate() {
-            let (sum, squares) = sums(row);
-            partial.sum[band] += sum;
-            partial.sum_squares[band] += squares;
+    match bands.axis {
+        BandAxis::Rows => {
+            for (band, row) in values.chunks_exact(row_len.max(1)).enumerate() {
+                let (sum, squares) = sums(row);
+                partial.sum[band] += sum;
+                partial.sum_squares[band] += squares;
+            }
         }
-    } else {
-        // Frame by frame, so each band is one sum in the order of time. `max`, because chunks of 0 are a panic.
-        for row in values.chunks_exact(columns.max(1)) {
-            for (band, &x) in row.iter().enumerate() {
-                partial.sum[band] += f64::from(x);
-                partial.sum_squares[band] += f64::from(x) * f64::from(x);
+        // Frame by frame, so each band is one sum in the order of time. Where each value is a band, there is one frame.
+        BandAxis::Columns | BandAxis::Values => {
+            for row in values.chunks_exact(n_bands.max(1)) {
+                for (band, &x) in row.iter().enumerate() {
+                    partial.sum[band] += f64::from(x);
+                    partial.sum_squares[band] += f64::from(x) * f64::from(x);
+                }
             }
         }
     }
@@ -69,16 +85,16 @@ fn sums(row: &[f32]) -> (f64, f64) {
     (sum.iter().sum(), squares.iter().sum())
 }
 
-fn unpack(bytes: &[u8], bands: Bands, values: &mut Vec<f32>) {
+fn unpack(bytes: &[u8], dtype: Dtype, scale: Option<Scale>, values: &mut Vec<f32>) {
     values.clear();
-    match bands.dtype {
+    match dtype {
         Dtype::F32 => values.extend(
             bytes
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
         ),
         Dtype::U8 => {
-            let Scale { factor, offset } = bands.scale.unwrap_or(Scale {
+            let Scale { factor, offset } = scale.unwrap_or(Scale {
                 factor: 1.0,
                 offset: 0.0,
             });
@@ -113,15 +129,7 @@ pub(crate) fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
         _ => Dtype::F32,
     };
     let mut values = Vec::new();
-    unpack(
-        &tensor.bytes,
-        Bands {
-            dtype,
-            scale: feature.scale,
-            in_rows: true,
-        },
-        &mut values,
-    );
+    unpack(&tensor.bytes, dtype, feature.scale, &mut values);
     values
 }
 
@@ -152,26 +160,26 @@ mod tests {
         let bands = Bands {
             dtype: Dtype::F16,
             scale: None,
-            in_rows: true,
+            axis: BandAxis::Rows,
         };
         add(
             &mut partials[0],
             &Tensor {
                 bytes: bytes(&by_row),
-                shape: [rows, columns],
+                shape: vec![rows, columns],
             },
             bands,
             &mut scratch,
         );
         let bands = Bands {
-            in_rows: false,
+            axis: BandAxis::Columns,
             ..bands
         };
         add(
             &mut partials[1],
             &Tensor {
                 bytes: bytes(&by_column),
-                shape: [columns, rows],
+                shape: vec![columns, rows],
             },
             bands,
             &mut scratch,
@@ -181,5 +189,33 @@ mod tests {
         let mean = (0..columns).map(|f| f64::from(value(1, f))).sum::<f64>() / columns as f64;
         assert!((stats.mean[1] - mean).abs() < 1e-12);
         assert_eq!(stats.values, 2 * columns as u64);
+    }
+    fn sums_of(shape: &[usize], values: &[f32], axis: BandAxis) -> Partial {
+        let mut partial = Partial::default();
+        let tensor = Tensor {
+            bytes: bytes(values),
+            shape: shape.to_vec(),
+        };
+        let bands = Bands {
+            dtype: Dtype::F16,
+            scale: None,
+            axis,
+        };
+        add(&mut partial, &tensor, bands, &mut Vec::new());
+        partial
+    }
+
+    #[test]
+    fn a_channel_of_a_picture_is_a_band_and_a_statistic_is_one_by_itself() {
+        let values: Vec<f32> = (0..12).map(|x| x as f32).collect();
+        let picture = sums_of(&[3, 2, 2], &values, BandAxis::Rows);
+        assert_eq!(picture.sum, [6.0, 22.0, 38.0]);
+        assert_eq!(picture.values, 4);
+
+        let statistics = sums_of(&[3, 4], &values, BandAxis::Values);
+        assert_eq!(statistics.sum.len(), 12);
+        assert_eq!(statistics.sum[5], 5.0);
+        assert_eq!(statistics.sum_squares[5], 25.0);
+        assert_eq!(statistics.values, 1);
     }
 }

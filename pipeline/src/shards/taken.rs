@@ -309,16 +309,14 @@ fn tensors(batch: &RecordBatch, feature: &FeatureEntry) -> Result<Vec<Tensor>, P
     Ok(tensors)
 }
 
-fn fixed_shape(feature: &FeatureEntry) -> Option<[usize; 2]> {
-    let dims: Option<Vec<usize>> = feature.shape.iter().copied().collect();
-    dims?.try_into().ok()
+fn fixed_shape(feature: &FeatureEntry) -> Option<Vec<usize>> {
+    feature.shape.iter().copied().collect()
 }
 
-fn stored_shape(shapes: &ArrayRef, row: usize) -> Option<[usize; 2]> {
+fn stored_shape(shapes: &ArrayRef, row: usize) -> Option<Vec<usize>> {
     let shape = shapes.as_list_opt::<i32>()?.value(row);
     let dims = shape.as_primitive_opt::<Int32Type>()?.values();
-    let dims: Vec<usize> = dims.iter().map(|&n| n as usize).collect();
-    dims.try_into().ok()
+    Some(dims.iter().map(|&n| n as usize).collect())
 }
 
 /// The bytes of a tensor, in either layout.

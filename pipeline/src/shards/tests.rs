@@ -31,6 +31,7 @@ fn entry(shape: Vec<Option<usize>>) -> FeatureEntry {
         sample_rate_hz: 22_050,
         hop_length: 512,
         preset: "librosa".to_owned(),
+        columns: None,
     }
 }
 
@@ -70,7 +71,10 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
                 audio_blake3: "a".repeat(64),
                 permit: None,
             }),
-            tensors: vec![Tensor { bytes, shape }],
+            tensors: vec![Tensor {
+                bytes,
+                shape: shape.to_vec(),
+            }],
         }
     };
     (0..ROWS).map(row).collect()

@@ -78,6 +78,7 @@ pub(super) fn feature(name: &str, dtype: &str, shape: &[Option<usize>]) -> Featu
         sample_rate_hz: 22_050,
         hop_length: 512,
         preset: "librosa".to_owned(),
+        columns: None,
     }
 }
 

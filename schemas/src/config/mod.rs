@@ -81,7 +81,8 @@ pub struct Data {
     pub normalize: bool,
     /// Frames that every row is cut or zero-padded to; needed where lengths differ.
     pub frames: Option<usize>,
-    /// Columns of `fma_features` as metadata, by prefix (such as `mfcc`); for `mlp-*` and `fusion`.
+    /// Columns of `fma_features` as metadata, by prefix (such as `mfcc`); for `fusion`, and for `mlp-*` unless the feature
+    /// is of statistics.
     pub metadata: Vec<String>,
     /// Whether a damaged row group is counted and passed over instead of ending the run.
     pub skip_damaged: bool,
@@ -116,7 +117,7 @@ pub struct Model {
     pub init: Option<PathBuf>,
     /// Whether all but the head stays as `init` has it.
     pub freeze: bool,
-    /// Times that the one-channel input is repeated (`genregenie-cnn`: 1 or 3).
+    /// Times that the one-channel input is repeated (`genregenie-cnn`: 1 or 3); a picture has its own three.
     pub channels: i64,
     /// Batch norm over all ranks' rows instead of each rank's own.
     pub sync_batch_norm: bool,

@@ -5,9 +5,50 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 use wavemill_options::{
-    DbArgs, DimOrder, Dtype, Fault, Faults, FeatureArgs, Norm, Normalize, Op, Overrides, PadMode,
-    Preset, Window,
+    ColourMap, DbArgs, Derived, DimOrder, Dtype, Fault, Faults, FeatureArgs, Norm, Normalize, Op,
+    Overrides, PadMode, PictureArgs, Preset, Window, did_you_mean,
 };
+
+/// `op`: what is computed of audio, or made of another feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureOp {
+    /// [`Op::Stft`].
+    Stft,
+    /// [`Op::Mel`].
+    Mel,
+    /// [`Op::Mfcc`].
+    Mfcc,
+    /// [`Derived::Statistics`] of another feature.
+    Statistics,
+    /// [`Derived::Picture`] of another feature.
+    Picture,
+}
+
+impl FeatureOp {
+    /// What it computes of audio; `None` where it starts from another feature.
+    #[must_use]
+    pub const fn of_audio(self) -> Option<Op> {
+        match self {
+            Self::Stft => Some(Op::Stft),
+            Self::Mel => Some(Op::Mel),
+            Self::Mfcc => Some(Op::Mfcc),
+            Self::Statistics | Self::Picture => None,
+        }
+    }
+
+    /// As in a recipe.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stft => "stft",
+            Self::Mel => "mel",
+            Self::Mfcc => "mfcc",
+            Self::Statistics => "statistics",
+            Self::Picture => "picture",
+        }
+    }
+}
 
 /// `[[features]]`. Absent keys take the preset's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,7 +56,10 @@ use wavemill_options::{
 #[allow(missing_docs)] // librosa's names; FeatureArgs documents each
 pub struct FeatureSpec {
     pub name: String,
-    pub op: Op,
+    pub op: FeatureOp,
+    /// What a derived feature starts from: the name of another feature of the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     #[serde(default)]
     pub preset: Preset,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,25 +108,144 @@ pub struct FeatureSpec {
     /// Crop or pad the frame axis to this many frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<usize>,
+    /// Colours of a picture: `"magma"` (default), `"viridis"`, `"grey"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub colour_map: Option<String>,
+    /// Rows of pixels of a picture; absent: one a band.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<usize>,
+    /// Columns of pixels; absent: one a frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
 }
 
 impl FeatureSpec {
-    /// The feature for PCM of `sample_rate_hz`, with nothing left to decide.
+    /// The feature for PCM of `sample_rate_hz`, with nothing left to decide. `features` are all of its recipe: a derived
+    /// one starts from another of them.
     ///
     /// # Errors
     /// A [`Fault`] that names the option and says what is allowed. Features of a recipe that was parsed have none.
-    pub fn resolve(&self, sample_rate_hz: u32) -> Result<FeatureArgs, Fault> {
+    pub fn resolve(&self, features: &[Self], sample_rate_hz: u32) -> Result<FeatureArgs, Fault> {
         let mut faults = Faults::default();
-        let overrides = self.overrides(&mut faults);
+        let Some(op) = self.op.of_audio() else {
+            let source = self.source_in(features)?;
+            // It is not derived itself, so this goes one step deep.
+            let source = source.resolve(features, sample_rate_hz)?;
+            let derived = self.derived(&mut faults);
+            faults.into_result()?;
+            return source.derive(derived, self.dtype);
+        };
+
+        let overrides = self.overrides(op, &mut faults);
         faults.into_result()?;
-        FeatureArgs::resolve(self.op, self.preset, sample_rate_hz, &overrides)
+        FeatureArgs::resolve(op, self.preset, sample_rate_hz, &overrides)
     }
 
-    /// What stands in the recipe, its words as values. An unknown word is a fault; a value that no rule depends on
-    /// takes its place, so that the option still counts as given.
-    pub(super) fn overrides(&self, faults: &mut Faults) -> Overrides {
+    /// The feature that a derived one starts from, of all `features` of its recipe.
+    ///
+    /// # Errors
+    /// A [`Fault`] of `source`: it is missing, no feature, the derived one itself, or another derived one.
+    pub fn source_in<'a>(&self, features: &'a [Self]) -> Result<&'a Self, Fault> {
+        let allowed: Vec<&str> = features
+            .iter()
+            .filter(|feature| feature.op.of_audio().is_some())
+            .map(|feature| feature.name.as_str())
+            .collect();
+        let names = match allowed.as_slice() {
+            [] => "a feature with op stft, mel or mfcc, and the recipe has none".to_owned(),
+            names => names.join(", "),
+        };
+
+        let Some(wanted) = &self.source else {
+            let op = self.op.name();
+            let problem = format!("is missing: op = \"{op}\" starts from another feature: {names}");
+            return Err(Fault::new("source", problem));
+        };
+        if *wanted == self.name {
+            let problem = format!("`{wanted}` is the feature itself; allowed: {names}");
+            return Err(Fault::new("source", problem));
+        }
+
+        match features.iter().find(|feature| feature.name == *wanted) {
+            Some(source) if source.op.of_audio().is_some() => Ok(source),
+            Some(_) => {
+                let problem =
+                    format!("`{wanted}` is made of another feature itself; allowed: {names}");
+                Err(Fault::new("source", problem))
+            }
+            None => {
+                let hint = did_you_mean(wanted, &allowed);
+                let problem = format!(
+                    "no feature of the recipe is called `{wanted}`{hint}; allowed: {names}"
+                );
+                Err(Fault::new("source", problem))
+            }
+        }
+    }
+
+    /// What a derived feature makes of its source. An unknown word is a fault; a value that no rule depends on takes its
+    /// place.
+    pub(super) fn derived(&self, faults: &mut Faults) -> Derived {
+        if self.op == FeatureOp::Statistics {
+            return Derived::Statistics;
+        }
+        let colour_map = word(self.colour_map.as_deref(), ColourMap::default(), faults);
+        Derived::Picture(PictureArgs {
+            colour_map: colour_map.unwrap_or_default(),
+            height: self.height,
+            width: self.width,
+        })
+    }
+
+    /// Options that stand in the recipe although `op` has no use for them.
+    pub(super) fn idle_keys(&self) -> Vec<&'static str> {
+        let of_audio = [
+            ("preset", self.preset != Preset::default()),
+            ("n_fft", self.n_fft.is_some()),
+            ("hop_length", self.hop_length.is_some()),
+            ("win_length", self.win_length.is_some()),
+            ("window", self.window.is_some()),
+            ("center", self.center.is_some()),
+            ("pad_mode", self.pad_mode.is_some()),
+            ("power", self.power.is_some()),
+            ("n_mels", self.n_mels.is_some()),
+            ("fmin", self.fmin.is_some()),
+            ("fmax", self.fmax.is_some()),
+            ("htk", self.htk.is_some()),
+            ("norm", self.norm.is_some()),
+            ("n_mfcc", self.n_mfcc.is_some()),
+            ("dct_type", self.dct_type.is_some()),
+            ("lifter", self.lifter.is_some()),
+            ("delta", self.delta.is_some()),
+            ("db", self.db.is_some()),
+            ("normalize", self.normalize != Normalize::None),
+            ("dim_order", self.dim_order.is_some()),
+            ("frames", self.frames.is_some()),
+        ];
+        let of_source = [("source", self.source.is_some())];
+        let of_picture = [
+            ("colour_map", self.colour_map.is_some()),
+            ("height", self.height.is_some()),
+            ("width", self.width.is_some()),
+        ];
+
+        let idle: Vec<(&str, bool)> = match self.op {
+            // Which of the options of audio an operation has, `wavemill-options` knows.
+            FeatureOp::Stft | FeatureOp::Mel | FeatureOp::Mfcc => {
+                [&of_source[..], &of_picture].concat()
+            }
+            FeatureOp::Statistics => [&of_audio[..], &of_picture].concat(),
+            FeatureOp::Picture => of_audio.to_vec(),
+        };
+        let given = idle.into_iter().filter(|(_, is_given)| *is_given);
+        given.map(|(key, _)| key).collect()
+    }
+
+    /// What stands in the recipe of a feature of audio, its words as values. An unknown word is a fault; a value that no
+    /// rule depends on takes its place, so that the option still counts as given.
+    pub(super) fn overrides(&self, op: Op, faults: &mut Faults) -> Overrides {
         let dim_order = self.dim_order.as_deref();
-        let dim_order = dim_order.map(|text| DimOrder::parse(text, self.op));
+        let dim_order = dim_order.map(|text| DimOrder::parse(text, op));
         Overrides {
             n_fft: self.n_fft,
             hop_length: self.hop_length,

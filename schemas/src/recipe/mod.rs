@@ -21,11 +21,11 @@ mod tests;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use feature::{DbRef, DbSpec, FeatureSpec};
+pub use feature::{DbRef, DbSpec, FeatureOp, FeatureSpec};
 pub use parse::{RecipeError, Source};
 pub use place::Place;
 pub use shipped::SHIPPED;
-pub use wavemill_options::{Dtype, Fault, Normalize, Op, Preset};
+pub use wavemill_options::{Dtype, Fault, Normalize, Preset};
 
 /// A whole recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

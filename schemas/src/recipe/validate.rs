@@ -45,12 +45,7 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     by_segment(recipe, &mut faults);
 
     for (index, feature) in recipe.features.iter().enumerate() {
-        super::feature_rules::check(
-            feature,
-            &format!("features.{index}"),
-            &recipe.audio,
-            &mut faults,
-        );
+        super::feature_rules::check(feature, &format!("features.{index}"), recipe, &mut faults);
     }
     shards(&recipe.shards, &mut faults);
     faults.into_vec()

@@ -1,6 +1,6 @@
 //! What a recipe may well mean, but a person should know.
 
-use super::{Dtype, FeatureSpec, Normalize, Op, Recipe};
+use super::{Dtype, FeatureOp, FeatureSpec, Normalize, Recipe};
 
 impl Recipe {
     /// One sentence each: leaky splits, rounding that loses something, axes that differ from what they seem. Whether
@@ -20,12 +20,16 @@ impl Recipe {
 }
 
 fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<String>) {
+    // What is to be said of a derived feature is said of its source.
+    if feature.op.of_audio().is_none() {
+        return;
+    }
     let audio = &recipe.audio;
     let name = &feature.name;
 
     // Between 512 and 1,024, where the first coefficient often lies, neighbours of f16 are 0.5 apart.
     if feature.dtype == Some(Dtype::F16)
-        && feature.op == Op::Mfcc
+        && feature.op == FeatureOp::Mfcc
         && feature.normalize == Normalize::None
     {
         warnings.push(format!(
@@ -34,7 +38,8 @@ fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<S
     }
 
     // Where no FFT bin lies under a filter, its band is constant.
-    let args = feature.resolve(audio.sample_rate_hz).ok();
+    let args = feature.resolve(&recipe.features, audio.sample_rate_hz);
+    let args = args.ok();
     if let Some((mel, n_fft)) = args.and_then(|args| Some((args.mel?, args.stft.n_fft))) {
         let n_mels = mel.n_mels;
         let empty = mel.empty_bands(audio.sample_rate_hz, n_fft);

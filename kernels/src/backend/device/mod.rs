@@ -36,11 +36,14 @@ pub(crate) struct Span {
 }
 
 impl<D: Device> DevicePlan<D> {
-    /// Errors: an impossible argument; features of different rates; what the device answers.
+    /// Errors: an impossible argument; [`KernelError::CpuOnly`]; features of different rates; what the device answers.
     pub(crate) fn new(device: D, features: &[FeatureArgs]) -> Result<Self, KernelError> {
         let sample_rate_hz = features.first().map_or(0, |args| args.sample_rate_hz);
         for args in features {
             args.validate()?;
+            if let Some(derived) = &args.derived {
+                return Err(KernelError::CpuOnly { op: derived.name() });
+            }
             if args.sample_rate_hz != sample_rate_hz {
                 let allowed = format!("{sample_rate_hz} Hz as the plan's other features");
                 return Err(KernelError::argument(

@@ -1,0 +1,144 @@
+//! What is made of other features' values: by the CPU as by the references, and by no device.
+
+use wavemill_options::{ColourMap, Derived, PictureArgs};
+
+use super::*;
+use crate::{picture, statistics};
+
+/// Of a statistic's size, or of 1: rounding of an f32, and of sums in another order.
+const STATISTIC_REL_MAX: f64 = 1e-5;
+
+/// A few sources, scaled and turned in ways that must not show in what is made of them.
+fn sources() -> Vec<FeatureArgs> {
+    let in_decibels = Overrides {
+        db: db(DbRef::Max, 80.0),
+        normalize: Normalize::MinMax,
+        dim_order: DimOrder::FrameBand,
+        ..small_mel()
+    };
+    let with_deltas = Overrides {
+        delta: Some(1),
+        frames: Some(20),
+        normalize: Normalize::MeanVar,
+        ..small_mel()
+    };
+    vec![
+        resolve(Op::Mel, Preset::Librosa, 22_050, in_decibels),
+        resolve(Op::Mfcc, Preset::Librosa, 22_050, with_deltas),
+    ]
+}
+
+fn coloured() -> Derived {
+    Derived::Picture(PictureArgs {
+        colour_map: ColourMap::Magma,
+        height: None,
+        width: Some(17),
+    })
+}
+
+fn statistics_are_those_of_the_values_before_scaling(on: &Machines) {
+    let pcm = signal(4000);
+    for source in sources() {
+        let derived = source.derive(Derived::Statistics, None).unwrap();
+        for backend in &on.cpus {
+            let backend = &**backend;
+            let alone = values(backend, &[source.source_values()], &[&pcm]).unwrap();
+            let n_frames = source.n_frames(pcm.len());
+            let rows: Vec<Vec<f64>> = alone[0][0]
+                .chunks_exact(n_frames)
+                .map(|row| row.iter().map(|x| f64::from(*x)).collect())
+                .collect();
+            let want = statistics::reference::statistics(&rows);
+
+            let got = &values(backend, std::slice::from_ref(&derived), &[&pcm]).unwrap()[0][0];
+            assert_eq!(got.len(), derived.n_values(pcm.len()));
+            for (at, (got, want)) in got.iter().zip(&want).enumerate() {
+                let most = STATISTIC_REL_MAX * want.abs().max(1.0);
+                let is_close = (f64::from(*got) - want).abs() <= most;
+                assert!(is_close, "{}: value {at} is {got}, {want}", name(backend));
+            }
+        }
+    }
+}
+
+fn a_derived_feature_is_the_same_beside_its_source_and_without_it(on: &Machines) {
+    let long = signal(5000);
+    let pcm = signal(4000);
+    let mut all = Vec::new();
+    for source in sources() {
+        // In front of their source, too.
+        all.push(source.derive(Derived::Statistics, None).unwrap());
+        all.push(source.clone());
+        all.push(source.derive(coloured(), None).unwrap());
+        all.push(source.derive(Derived::Statistics, None).unwrap());
+    }
+
+    for backend in &on.cpus {
+        let backend = &**backend;
+        let together = values(backend, &all, &[&long, &pcm]).unwrap();
+        for (args, together) in all.iter().zip(&together[1]) {
+            let alone = values(backend, std::slice::from_ref(args), &[&pcm]).unwrap();
+            assert_eq!(&alone[0][0], together, "{}: {args:?}", name(backend));
+        }
+    }
+}
+
+fn pictures_are_those_of_the_values_before_scaling(on: &Machines) {
+    let pcm = signal(4000);
+    let source = sources().remove(0);
+    let derived = source.derive(coloured(), None).unwrap();
+    let Some(Derived::Picture(args)) = &derived.derived else {
+        panic!("not a picture: {derived:?}");
+    };
+    for backend in &on.cpus {
+        let backend = &**backend;
+        let alone = values(backend, &[source.source_values()], &[&pcm]).unwrap();
+        let rows: Vec<Vec<f64>> = alone[0][0]
+            .chunks_exact(source.n_frames(pcm.len()))
+            .map(|row| row.iter().map(|x| f64::from(*x)).collect())
+            .collect();
+        let want = picture::reference::picture(args, &rows);
+
+        let got = &values(backend, std::slice::from_ref(&derived), &[&pcm]).unwrap()[0][0];
+        assert_eq!(got.len(), want.len());
+        // A value near the border between two colours may have either.
+        let others = got.iter().zip(&want);
+        let others = others.filter(|(got, want)| (f64::from(**got) - **want).abs() > 1e-6);
+        assert!(others.count() * 100 <= want.len(), "{}", name(backend));
+    }
+}
+
+fn a_clip_without_a_frame_has_no_derived_tensor(on: &Machines) {
+    let overrides = Overrides {
+        center: Some(false),
+        ..small_mel()
+    };
+    let source = resolve(Op::Mel, Preset::Librosa, 22_050, overrides);
+    let all = [
+        source.derive(Derived::Statistics, None).unwrap(),
+        source.derive(coloured(), None).unwrap(),
+    ];
+    for backend in &on.cpus {
+        let got = values(&**backend, &all, &[&signal(100)]).unwrap();
+        assert!(got[0].iter().all(Vec::is_empty), "{}", name(&**backend));
+    }
+}
+
+fn devices_refuse_what_is_derived(on: &Machines) {
+    let derived = sources()[0].derive(Derived::Statistics, None).unwrap();
+    for backend in &on.devices {
+        let error = backend.plan(0, std::slice::from_ref(&derived)).err();
+        assert_eq!(
+            error.map(|error| error.to_string()),
+            Some("op = \"statistics\" is computed on the CPU alone".to_owned())
+        );
+    }
+}
+
+parity!(
+    statistics_are_those_of_the_values_before_scaling,
+    pictures_are_those_of_the_values_before_scaling,
+    a_derived_feature_is_the_same_beside_its_source_and_without_it,
+    a_clip_without_a_frame_has_no_derived_tensor,
+    devices_refuse_what_is_derived,
+);
