@@ -17,7 +17,7 @@ use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, splits};
 /// What a model sees of a row; nothing else is read for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Needs {
-    /// `[n, bands, frames]`.
+    /// `[n, bands, frames]`, or whatever else the feature's rows are.
     #[default]
     Spectrogram,
     /// `[n, columns]`.
@@ -27,7 +27,7 @@ pub enum Needs {
 }
 
 impl Needs {
-    /// Whether the spectrogram is among it.
+    /// Whether the feature's rows are among it.
     #[must_use]
     pub fn spectrogram(self) -> bool {
         self != Self::Metadata

@@ -1,8 +1,10 @@
 //! How a stored row lies in host memory, and what makes values of its bytes: bands by frames, whatever the store's form.
+//! Each number of a row of statistics is a band with one frame; each channel of a picture is a band, and its pixels are
+//! the frames.
 //!
 //! Bytes stay as they are stored, since they travel to a device so: half the bus for f16, a quarter for u8.
 
-use wavemill_schemas::manifest::{Scale, Stats};
+use wavemill_schemas::manifest::{FeatureEntry, Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
 
 use crate::{DatasetError, InputSpec};
@@ -22,13 +24,84 @@ pub struct Form {
     is_ragged: bool,
     frames: usize,
     stats: Option<Stats>,
+    kind: RowKind,
+}
+
+/// What a row is to a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowKind {
+    /// `[bands, frames]`.
+    Spectrogram,
+    /// `[columns]`: statistics, each a band of [`Form`].
+    Columns,
+    /// `[channels, height, width]`; the channels are the bands of [`Form`].
+    Picture {
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+    },
+}
+
+/// Axes of a row as [`Form`] counts them.
+struct Axes {
+    bands: usize,
+    /// `None`: rows differ.
+    frames: Option<usize>,
+    frames_first: bool,
+    kind: RowKind,
+}
+
+impl Axes {
+    fn of(feature: &FeatureEntry) -> Result<Self, DatasetError> {
+        let name = &feature.name;
+        if feature.is_statistics() {
+            let values: Option<usize> = feature.shape.iter().copied().product();
+            return Ok(Self {
+                bands: values.ok_or_else(|| unfit(format!("{name} differs in shape")))?,
+                frames: Some(1),
+                frames_first: false,
+                kind: RowKind::Columns,
+            });
+        }
+        if feature.is_picture() {
+            let &[Some(bands), Some(height), Some(width)] = feature.shape.as_slice() else {
+                return Err(unfit(format!(
+                    "pictures of {name} differ in size: give the recipe's feature a height and a width"
+                )));
+            };
+            return Ok(Self {
+                bands,
+                frames: Some(height * width),
+                frames_first: false,
+                kind: RowKind::Picture { height, width },
+            });
+        }
+
+        let &[first, second] = feature.shape.as_slice() else {
+            let n_axes = feature.shape.len();
+            return Err(unfit(format!("{name} has {n_axes} axes, not 2")));
+        };
+        let frames_first = feature.dim_names.first().is_some_and(|name| name == FRAME);
+        let (bands, frames) = if frames_first {
+            (second, first)
+        } else {
+            (first, second)
+        };
+        Ok(Self {
+            bands: bands.ok_or_else(|| unfit(format!("{name} differs in bands")))?,
+            frames,
+            frames_first,
+            kind: RowKind::Spectrogram,
+        })
+    }
 }
 
 impl Form {
     /// The form of a feature of this type and shape; `frames` and statistics are the model's.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`]: a type that is not known, axes that are not bands and frames.
+    /// [`DatasetError::Unfit`]: a type that is not known, axes that are not bands and frames, pictures of several sizes.
     pub fn new(spec: &InputSpec) -> Result<Self, DatasetError> {
         let feature = &spec.feature;
         let name = &feature.name;
@@ -40,17 +113,12 @@ impl Form {
             other => return Err(unfit(format!("{name} holds {other}, not f16, f32 or u8"))),
         };
 
-        let &[first, second] = feature.shape.as_slice() else {
-            let n_axes = feature.shape.len();
-            return Err(unfit(format!("{name} has {n_axes} axes, not 2")));
-        };
-        let frames_first = feature.dim_names.first().is_some_and(|name| name == FRAME);
-        let (bands, stored_frames) = if frames_first {
-            (second, first)
-        } else {
-            (first, second)
-        };
-        let bands = bands.ok_or_else(|| unfit(format!("{name} differs in bands")))?;
+        let Axes {
+            bands,
+            frames,
+            frames_first,
+            kind,
+        } = Axes::of(feature)?;
 
         let stats = spec.normalize.clone();
         if stats
@@ -66,11 +134,15 @@ impl Form {
             stored,
             scale: feature.scale,
             bands,
-            host_frames: stored_frames.unwrap_or(spec.frames),
+            host_frames: frames.unwrap_or(spec.frames),
             frames_first,
-            is_ragged: stored_frames.is_none(),
-            frames: spec.frames,
+            is_ragged: frames.is_none(),
+            frames: match (kind, frames) {
+                (RowKind::Columns | RowKind::Picture { .. }, Some(all)) => all,
+                _ => spec.frames,
+            },
             stats,
+            kind,
         })
     }
 
@@ -96,6 +168,12 @@ impl Form {
     #[must_use]
     pub const fn stats(&self) -> Option<&Stats> {
         self.stats.as_ref()
+    }
+
+    /// What a row is to a model.
+    #[must_use]
+    pub const fn kind(&self) -> RowKind {
+        self.kind
     }
 
     /// Whether a row in host memory is frames by bands, else bands by frames.

@@ -37,7 +37,7 @@ pub use arrow_column::bytes_of as value_bytes;
 pub use batch::Batch;
 pub use dataset::{Dataset, LostFile, ModelSignature, Needs};
 pub use error::DatasetError;
-pub use form::Form;
+pub use form::{Form, RowKind};
 pub use labels::{GENRES_ALL, Target};
 pub use loader::{Loader, LoaderPlan};
 pub use memory::HostMemory;

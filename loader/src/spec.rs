@@ -13,9 +13,9 @@ use wavemill_schemas::config::Data;
 pub struct InputSpec {
     /// As in the manifest: rows of another `feature_id` are other numbers.
     pub feature: FeatureEntry,
-    /// Frames that each row is cut or zero-padded to.
+    /// Frames that each row is cut or zero-padded to; 1 of statistics and pictures, which have none.
     pub frames: usize,
-    /// Mean and deviation of each band, where rows are normalised.
+    /// Mean and deviation of each band, where rows are normalised; of each number of statistics, which always are.
     pub normalize: Option<Stats>,
     /// Columns of `fma_features`, in the order that the model sees them; empty where it sees none.
     pub metadata: Vec<MetadataColumn>,
@@ -46,25 +46,11 @@ impl InputSpec {
         data: &Data,
         stats: Option<&Stats>,
     ) -> Result<Self, DatasetError> {
-        // By name, because a recipe may store frames before bands.
-        let axis = feature
-            .dim_names
-            .iter()
-            .position(|name| name == "frame")
-            .unwrap_or(1);
-        let stored_frames = feature.shape.get(axis).copied().flatten();
-        let Some(frames) = data.frames.or(stored_frames) else {
-            let problem = format!(
-                "rows of {} differ in length: set data.frames to how many each is to have",
-                feature.name
-            );
-            return Err(DatasetError::Unfit {
-                key: "frames",
-                problem,
-            });
-        };
+        let frames = frames_of(feature, data)?;
 
-        if data.normalize && stats.is_none_or(|stats| stats.values == 0) {
+        // Numbers of one row that have nothing in common are always brought to one scale, as columns of metadata are.
+        let is_normalised = data.normalize || feature.is_statistics();
+        if is_normalised && stats.is_none_or(|stats| stats.values == 0) {
             return Err(DatasetError::Unfit {
                 key: "normalize",
                 problem: "the store has no training rows, so no statistics".to_owned(),
@@ -74,7 +60,7 @@ impl InputSpec {
         Ok(Self {
             feature: feature.clone(),
             frames,
-            normalize: stats.filter(|_| data.normalize).cloned(),
+            normalize: stats.filter(|_| is_normalised).cloned(),
             metadata: Vec::new(),
             artists: Vec::new(),
             albums: Vec::new(),
@@ -136,6 +122,34 @@ impl MetadataColumn {
             0.0
         }
     }
+}
+
+/// Frames of a row as the model sees it; 1 of a feature that has none.
+fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError> {
+    let unfit = |problem| DatasetError::Unfit {
+        key: "frames",
+        problem,
+    };
+    if feature.is_statistics() || feature.is_picture() {
+        return match data.frames {
+            None => Ok(1),
+            Some(_) => Err(unfit(format!("rows of {} have no frames", feature.name))),
+        };
+    }
+
+    // By name, because a recipe may store frames before bands.
+    let axis = feature
+        .dim_names
+        .iter()
+        .position(|name| name == "frame")
+        .unwrap_or(1);
+    let stored = feature.shape.get(axis).copied().flatten();
+    data.frames.or(stored).ok_or_else(|| {
+        unfit(format!(
+            "rows of {} differ in length: set data.frames to how many each is to have",
+            feature.name
+        ))
+    })
 }
 
 /// The place of an id in its vocabulary, from 1; 0 for another one.

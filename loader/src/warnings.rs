@@ -30,6 +30,7 @@ impl<M> Dataset<M> {
         warnings.extend(self.lacking(Side::Test));
 
         warnings.extend(self.without_metadata());
+        warnings.extend(self.published());
         if self.needs.ids() && self.spec.vocabulary() == [0; 2] {
             warnings
                 .push("no training row has an artist or album: the model does without".to_owned());
@@ -143,6 +144,15 @@ impl<M> Dataset<M> {
             target.name(),
             listed(&unseen)
         ))
+    }
+
+    /// Where numbers come from that this store did not compute.
+    fn published(&self) -> Option<String> {
+        self.metadata.as_ref().map(|_| {
+            "fma_features are columns as FMA published them: computed from whole songs, by an old librosa \
+             (github.com/mdeff/fma, issue 8), and not from these rows' audio"
+                .to_owned()
+        })
     }
 
     fn without_metadata(&self) -> Option<String> {

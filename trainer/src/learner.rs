@@ -12,7 +12,7 @@ use wavemill_schemas::rng::mix;
 
 use crate::augment::{self, Augmenter};
 use crate::checkpoint::{self, CheckpointError};
-use crate::dataset::{Batch, BatchTensors, Dataset, DatasetError, DatasetTensors};
+use crate::dataset::{Batch, BatchTensors, Dataset, DatasetError, DatasetTensors, RowKind};
 use crate::ffi::{self, TorchError};
 use crate::forward::{ForwardError, ForwardPass};
 use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
@@ -182,8 +182,11 @@ impl Learner {
             .filter(|(_, v)| v.requires_grad())
             .collect();
         let buckets = Buckets::new(&trainable, EXTRAS);
-        // A model of metadata has nothing that could be augmented; the run warns of it.
+        // Neither columns nor pictures have anything that could be augmented; the run warns of it.
         let augment = &config.augment;
+        let is_augmented = augment.enabled
+            && data.needs().spectrogram()
+            && data.form().kind() == RowKind::Spectrogram;
 
         Ok(Self {
             config: config.clone(),
@@ -193,7 +196,7 @@ impl Learner {
             optimizer: Optimizer::new(&config.optimizer, trainable),
             buckets,
             criterion: criterion(config, data, device),
-            augmenter: (augment.enabled && data.needs().spectrogram())
+            augmenter: is_augmented
                 .then(|| Augmenter::new(augment, config.seed, forward.kind, device)),
             net,
             store,

@@ -161,7 +161,7 @@ fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
         "40 rows are passed over: ",
         "12 of 136 rows are on no side under stratified",
     ];
-    assert_eq!(warnings.len(), 4, "{warnings:#?}");
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
     assert!(
         warnings
             .iter()
@@ -177,6 +177,10 @@ fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
         warnings[3].starts_with("10 of 124 rows have no track in fma_features"),
         "{warnings:#?}"
     );
+    assert!(
+        warnings[4].starts_with("fma_features are columns as FMA published them"),
+        "{warnings:#?}"
+    );
 
     // Each third clip is of the last class, and the same ones have no label.
     let (_folder, dataset) = made(
@@ -187,7 +191,7 @@ fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
         &Data::default(),
     );
     assert_eq!(
-        dataset.warnings()[1..],
+        dataset.warnings()[1..2],
         ["no training row of genre is class 2"]
     );
 }

@@ -219,9 +219,10 @@ impl MachineArgs {
         version: Option<&VersionName>,
         config: &Config,
     ) -> Result<Arc<Dataset>> {
-        let needs = registry::find(&config.model.name)?.needs;
+        let architecture = registry::find(&config.model.name)?;
         let store = Store::open(store, version)?;
         self.check(&store, config.data.feature.as_deref(), config)?;
+        let needs = architecture.reads(store.feature(config.data.feature.as_deref())?);
         Ok(Dataset::open(store, &config.data, needs)?)
     }
 
@@ -238,7 +239,7 @@ impl MachineArgs {
         path: &Path,
     ) -> Result<Arc<Dataset>> {
         let config = &state.config;
-        let needs = registry::find(&config.model.name)?.needs;
+        let needs = registry::find(&config.model.name)?.reads(&state.input.feature);
         let store = Store::open(store, version)?;
         if store.manifest_hash() == state.manifest_hash {
             self.check(&store, config.data.feature.as_deref(), config)?;

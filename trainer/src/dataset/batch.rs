@@ -8,7 +8,8 @@ use crate::ffi;
 /// What a batch is to a model.
 pub trait BatchTensors {
     /// `[rows, bands, frames]` of `kind` on `device`, normalised and cut or padded as configured; memory of its own.
-    /// `[rows, 0, 0]` where the dataset was opened for a model that sees none: then no tensor was read.
+    /// Pictures are `[rows, channels, height, width]`. `[rows, 0, 0]` where the dataset was opened for a model that sees
+    /// none: then no tensor was read.
     ///
     /// # Errors
     /// [`DatasetError::Library`].

@@ -3,13 +3,33 @@
 //! Bytes travel to the device as they are stored, and become numbers there: half the bus for f16, a quarter for u8.
 
 use tch::{Device, Kind, TchError, Tensor};
-use wavemill_loader::Form;
+use wavemill_loader::{Form, RowKind};
 use wavemill_schemas::manifest::{Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
 
 use crate::ffi::{self, HostBuffer};
+use crate::models::Inputs;
 
-/// `[n_rows, bands, frames]` of `kind` on `device`, in memory of its own.
+/// What a model sees of rows that [`spectrogram`] made: statistics are columns, like those of metadata.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn inputs(form: &Form, rows: Tensor) -> Result<Inputs, TchError> {
+    if form.kind() != RowKind::Columns {
+        return Ok(Inputs {
+            spectrogram: rows,
+            metadata: None,
+            ids: None,
+        });
+    }
+    Ok(Inputs {
+        spectrogram: Tensor::f_zeros([rows.size()[0], 0, 0], (rows.kind(), rows.device()))?,
+        metadata: Some(rows.f_flatten(1, -1)?),
+        ids: None,
+    })
+}
+
+/// `[n_rows, bands, frames]` of `kind` on `device`, in memory of its own; `[n_rows, channels, height, width]` of pictures.
 ///
 /// `filled`: what [`Form::fill`] gave for each row, where rows differ. Normalised by band first, then cut or
 /// zero-padded: padding is the mean, not silence of some level.
@@ -65,7 +85,13 @@ pub(super) fn spectrogram(
         x = x.f_constant_pad_nd([0, frames - host_frames])?;
     }
     // A row that is stored as frames by bands is only a turned view so far.
-    x.f_to_kind(kind)?.f_contiguous()
+    x = x.f_to_kind(kind)?.f_contiguous()?;
+    match form.kind() {
+        RowKind::Spectrogram | RowKind::Columns => Ok(x),
+        RowKind::Picture { height, width } => {
+            x.f_view([n_rows as i64, -1, height as i64, width as i64])
+        }
+    }
 }
 
 /// The first rows of `memory`, as they are stored.

@@ -22,8 +22,8 @@ use tch::{Device, Kind, TchError, Tensor};
 pub use batch::BatchTensors;
 pub use spec::SpecTensors;
 pub use wavemill_loader::{
-    DatasetError, GENRES_ALL, InputSpec, LoaderPlan, MetadataColumn, ModelSignature, Needs, Side,
-    Store, Target, n_batches, value_bytes,
+    DatasetError, GENRES_ALL, InputSpec, LoaderPlan, MetadataColumn, ModelSignature, Needs,
+    RowKind, Side, Store, Target, n_batches, value_bytes,
 };
 
 use crate::ffi::{self, HostBuffer};
@@ -56,10 +56,22 @@ impl DatasetTensors for Dataset {
             let n_classes = target.classes().len() as i64;
             (target.name().to_owned(), n_classes)
         });
+        let form = self.form();
+        let published = self.input_spec().metadata.len() as i64;
+        let (bands, frames, channels, metadata) = match form.kind() {
+            RowKind::Spectrogram => (form.bands(), form.frames(), None, published),
+            RowKind::Picture { height, width } => {
+                (height, width, Some(form.bands() as i64), published)
+            }
+            // Columns of a feature take the place of those that are published.
+            RowKind::Columns if self.needs().spectrogram() => (0, 0, None, form.bands() as i64),
+            RowKind::Columns => (0, 0, None, published),
+        };
         Dims {
-            bands: self.form().bands() as i64,
-            frames: self.form().frames() as i64,
-            metadata: self.input_spec().metadata.len() as i64,
+            bands: bands as i64,
+            frames: frames as i64,
+            channels,
+            metadata,
             vocabulary: self.input_spec().vocabulary(),
             heads: heads.collect(),
         }
@@ -67,24 +79,24 @@ impl DatasetTensors for Dataset {
 
     fn inputs(&self, batch: &Batch, device: Device, kind: Kind) -> Result<Inputs, DatasetError> {
         let n_rows = batch.rows().len();
-        let spectrogram = batch.spectrogram(device, kind)?;
+        let values = batch.spectrogram(device, kind)?;
+        let mut inputs = match batch.memory() {
+            Some(_) => form::inputs(self.form(), values).map_err(refused)?,
+            None => Inputs {
+                spectrogram: values,
+                metadata: None,
+                ids: None,
+            },
+        };
 
-        let mut metadata = None;
         if let Some(values) = self.metadata_of(batch.rows()) {
             let shape = [n_rows, self.input_spec().metadata.len()];
-            metadata = Some(matrix(&values, shape, kind, device).map_err(refused)?);
+            inputs.metadata = Some(matrix(&values, shape, kind, device).map_err(refused)?);
         }
-
-        let mut ids = None;
         if let Some(known) = self.ids_of(batch.rows()) {
-            ids = Some(matrix(&known, [n_rows, 2], Kind::Int64, device).map_err(refused)?);
+            inputs.ids = Some(matrix(&known, [n_rows, 2], Kind::Int64, device).map_err(refused)?);
         }
-
-        Ok(Inputs {
-            spectrogram,
-            metadata,
-            ids,
-        })
+        Ok(inputs)
     }
 }
 

@@ -5,10 +5,12 @@ use wavemill_loader::Form;
 
 use super::{DatasetError, InputSpec, form, refused};
 use crate::ffi::HostBuffer;
+use crate::models::Inputs;
 
 /// What a model makes of rows without their store.
 pub trait SpecTensors {
-    /// `[n, bands, frames]` of `kind` on `device`: each row's bytes as they are stored, in order.
+    /// `[n, bands, frames]` of `kind` on `device`: each row's bytes as they are stored, in order. Pictures are
+    /// `[n, channels, height, width]`.
     ///
     /// # Errors
     /// [`DatasetError::Row`]: bytes that are no row of this feature; [`DatasetError::Library`].
@@ -18,6 +20,12 @@ pub trait SpecTensors {
         device: Device,
         kind: Kind,
     ) -> Result<Tensor, DatasetError>;
+
+    /// The same as what a model is given.
+    ///
+    /// # Errors
+    /// As [`Self::spectrogram`].
+    fn inputs(&self, rows: &[&[u8]], device: Device, kind: Kind) -> Result<Inputs, DatasetError>;
 }
 
 impl SpecTensors for InputSpec {
@@ -46,6 +54,12 @@ impl SpecTensors for InputSpec {
         }
 
         form::spectrogram(&form, &memory, rows.len(), &filled, device, kind).map_err(refused)
+    }
+
+    fn inputs(&self, rows: &[&[u8]], device: Device, kind: Kind) -> Result<Inputs, DatasetError> {
+        let form = Form::new(self)?;
+        let tensor = self.spectrogram(rows, device, kind)?;
+        form::inputs(&form, tensor).map_err(refused)
     }
 }
 
@@ -81,6 +95,26 @@ mod tests {
                 .expect("a tensor");
             assert_eq!(values(&long), [2.0, 4.0, 6.0, 0.0, 3.0, 4.0, 5.0, 0.0]);
         }
+    }
+
+    #[test]
+    fn statistics_are_columns_and_pictures_keep_their_axes() {
+        let statistics = input_spec([Some(2), Some(1)], ["statistic", "coefficient"], 1);
+        let inputs = statistics.inputs(&[&[2, 8], &[4, 10]], Device::Cpu, Kind::Double);
+        let inputs = inputs.expect("inputs");
+        assert_eq!(inputs.spectrogram.size(), [2, 0, 0]);
+        let columns = inputs.metadata.expect("columns");
+        assert_eq!(columns.size(), [2, 2]);
+        assert_eq!(values(&columns), [2.0, 3.0, 4.0, 4.0]);
+
+        let mut picture = input_spec([Some(2), Some(3)], ["mel", "frame"], 1);
+        picture.feature.shape = vec![Some(2), Some(1), Some(3)];
+        picture.feature.dim_names = ["channel", "row", "column"].map(str::to_owned).to_vec();
+        let inputs = picture.inputs(&[&[2, 4, 6, 8, 10, 12]], Device::Cpu, Kind::Double);
+        let inputs = inputs.expect("inputs");
+        assert!(inputs.metadata.is_none());
+        assert_eq!(inputs.spectrogram.size(), [1, 2, 1, 3]);
+        assert_eq!(values(&inputs.spectrogram), [2.0, 4.0, 6.0, 3.0, 4.0, 5.0]);
     }
 
     #[test]

@@ -217,7 +217,7 @@ fn arguments(trained: &TrainedModel) -> Result<Vec<Argument>, ExportError> {
 
     let mut arguments = Vec::new();
     if needs.spectrogram() {
-        arguments.push(argument("spectrogram", &[dims.bands, dims.frames], dtype));
+        arguments.push(argument("spectrogram", &dims.row_shape(), dtype));
     }
     if dims.metadata > 0 {
         arguments.push(argument("metadata", &[dims.metadata], dtype));
@@ -243,7 +243,7 @@ fn inputs(trained: &TrainedModel, arguments: &[Argument], given: &[Tensor]) -> I
     let dims = &trained.state().dims;
     // A model that hears nothing looks at no spectrogram.
     let spectrogram = named("spectrogram", arguments, given).unwrap_or_else(|| {
-        let shape = [1, dims.bands, dims.frames];
+        let shape = [vec![1], dims.row_shape()].concat();
         Tensor::zeros(shape, (trained.forward().kind, Device::Cpu))
     });
     Inputs {

@@ -72,6 +72,7 @@ fn dims_of(architecture: &Architecture, shape: Option<[i64; 2]>, classes: Option
     Dims {
         bands,
         frames,
+        channels: None,
         metadata,
         vocabulary,
         heads: vec![("genre".to_owned(), classes.unwrap_or(own_classes))],

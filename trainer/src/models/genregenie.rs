@@ -20,7 +20,8 @@ pub(crate) fn least() -> [i64; 2] {
 }
 
 /// Three blocks in the document's order: convolution (`he_normal`), max pooling by 2, batch norm, dropout; then a dense
-/// layer. The document sees coloured pictures of 128 × 130, here the one channel once or three times over.
+/// layer. The document sees coloured pictures of 128 × 130; here they are those of a picture feature, or the one channel
+/// of a spectrogram once or three times over.
 ///
 /// `[n, channels, bands, frames]` → 32, 64, 128 channels, halved each time → all values in one row, 32,768 at 128 × 130
 /// → dense 128. ReLU stands behind batch norm, so that a convolution's bias would change nothing and there is none.

@@ -158,6 +158,7 @@ mod tests {
         Dims {
             bands: 32,
             frames: 48,
+            channels: None,
             metadata: 0,
             vocabulary: [0; 2],
             heads,

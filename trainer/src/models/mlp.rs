@@ -1,6 +1,6 @@
 //! Dense layers over a track's metadata: `mlp-4` and `mlp-1` of document 002, which gives no widths.
 //!
-//! There the columns are the 140 MFCC statistics of the published `features.csv`.
+//! There the columns are the 140 MFCC statistics of the published `features.csv`; here they may be a store's own, too.
 
 use tch::Tensor;
 

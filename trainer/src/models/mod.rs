@@ -102,8 +102,9 @@ pub enum ModelError {
 #[derive(Debug)]
 pub struct Inputs {
     /// `[n, bands, frames]`, f32 or f64, whatever the stored order of dimensions; `[n, 0, 0]` where the model sees none.
+    /// `[n, channels, bands, frames]` of pictures.
     pub spectrogram: Tensor,
-    /// `[n, columns]`, standardised; where the model asks for metadata.
+    /// `[n, columns]`, standardised; where the model asks for metadata, of `fma_features` or of a feature of statistics.
     pub metadata: Option<Tensor>,
     /// `[n, 2]` i64: vocabulary ids of artist and album, 0 for one not seen in training.
     pub ids: Option<Tensor>,
@@ -112,16 +113,31 @@ pub struct Inputs {
 /// What a model is built for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dims {
-    /// Bands (mel, MFCC) of a row.
+    /// Bands (mel, MFCC) of a row; rows of pixels of a picture; 0 for statistics.
     pub bands: i64,
-    /// Frames of a row.
+    /// Frames of a row; columns of pixels of a picture; 0 for statistics.
     pub frames: i64,
+    /// Of a picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<i64>,
     /// Metadata columns; 0 for none.
     pub metadata: i64,
     /// Artists and albums in the vocabularies, the unknown one included; 0 for none.
     pub vocabulary: [i64; 2],
     /// Name and number of classes of each target, in order.
     pub heads: Vec<(String, i64)>,
+}
+
+impl Dims {
+    /// Shape of a row of [`Inputs::spectrogram`].
+    #[must_use]
+    pub(crate) fn row_shape(&self) -> Vec<i64> {
+        let channels = self.channels.iter();
+        channels
+            .chain([&self.bands, &self.frames])
+            .copied()
+            .collect()
+    }
 }
 
 /// Told of each stage's name and output, in order.
@@ -252,9 +268,13 @@ impl Net {
 fn metadata<'a>(inputs: &'a Inputs, model: &'static str) -> Result<&'a Tensor, ModelError> {
     inputs.metadata.as_ref().ok_or(ModelError::Needs {
         model,
-        what: "metadata columns: data.metadata",
+        what: COLUMNS,
     })
 }
+
+/// What an architecture of metadata needs, and where it comes from.
+const COLUMNS: &str =
+    "columns: data.metadata names those of fma_features, data.feature a feature of statistics";
 
 /// Where heads lie.
 const HEAD: &str = "fc";

@@ -1,12 +1,16 @@
-//! A spectrogram as the networks for pictures see it.
+//! A spectrogram, or a picture, as the networks for pictures see it.
 
 use tch::Tensor;
 
 use super::ModelError;
 use crate::ffi;
 
-/// `[n, bands, frames]` as `[n, channels, bands, frames]`, each channel the same.
+/// `[n, bands, frames]` as `[n, channels, bands, frames]`, each channel the same; a picture as it is, with the channels
+/// that it has.
 pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
+    if spectrogram.dim() == 4 {
+        return Ok(spectrogram.shallow_clone());
+    }
     // A view: the channels take no memory of their own.
     Ok(spectrogram
         .f_unsqueeze(1)?
@@ -55,6 +59,13 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+
+    #[test]
+    fn a_picture_keeps_its_colours() {
+        let picture = Tensor::rand([2, 3, 4, 5], (Kind::Double, Device::Cpu));
+        assert!(as_picture(&picture, 1).unwrap().equal(&picture));
+        assert!(as_colour_picture(&picture, None).unwrap().equal(&picture));
+    }
 
     #[test]
     fn channels_are_copies_until_they_are_scaled() {

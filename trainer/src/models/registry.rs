@@ -5,10 +5,12 @@
 
 use wavemill_loader::Needs;
 use wavemill_schemas::config;
+use wavemill_schemas::manifest::FeatureEntry;
 
 use super::layers::{Block, VarScope, least_for};
 use super::{
-    Backbone, Dims, ModelError, cnn, fusion, genregenie, mlp, parallel, recurrent, resnet, xception,
+    Backbone, COLUMNS, Dims, ModelError, cnn, fusion, genregenie, mlp, parallel, recurrent, resnet,
+    xception,
 };
 
 /// Makes a backbone at a place of the variable store.
@@ -40,6 +42,22 @@ pub(crate) struct Architecture {
 }
 
 impl Architecture {
+    /// What is read for it of a store, where `feature` is the one in use. Statistics are columns themselves, and take the
+    /// place of those that `data.metadata` names.
+    #[must_use]
+    pub(crate) fn reads(&self, feature: &FeatureEntry) -> Needs {
+        if self.needs == Needs::Metadata && feature.is_statistics() {
+            Needs::Spectrogram
+        } else {
+            self.needs
+        }
+    }
+
+    /// Pictures are for the networks that were made for them, which take three channels.
+    fn takes_pictures(&self) -> bool {
+        self.channels.contains(&3)
+    }
+
     /// Whether rows and configuration suit it.
     ///
     /// # Errors
@@ -82,13 +100,26 @@ impl Architecture {
         if self.needs.metadata() && dims.metadata < 1 {
             return Err(ModelError::Needs {
                 model: self.name,
-                what: "metadata columns: data.metadata",
+                what: COLUMNS,
             });
         }
 
         // The shortest axes are those of a spectrogram.
         if !self.needs.spectrogram() {
             return Ok(());
+        }
+
+        if dims.bands == 0 && dims.frames == 0 {
+            return Err(ModelError::Needs {
+                model: self.name,
+                what: "a spectrogram, and the feature is of statistics: data.feature names another",
+            });
+        }
+        if dims.channels.is_some() && !self.takes_pictures() {
+            return Err(ModelError::Needs {
+                model: self.name,
+                what: "a spectrogram, and the feature is a picture: data.feature names another",
+            });
         }
 
         let [bands, frames] = (self.least)();
@@ -213,16 +244,16 @@ pub(crate) const TABLE: &[Architecture] = &[
         repository: "nothing is taken from it",
         our_choice: "64 filters in the middle; 3x3 windows with padding; ReLU behind batch norm, hence \
             convolutions without bias; dropout 0.25 and 0.5; one dense layer of 128; \
-            model.channels=3 is the one channel three times over, no colours",
+            model.channels=3 is the one channel of a spectrogram three times over, no colours",
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [128, 130, 10],
         least: genregenie::least,
         build: |scope, dims, model| {
+            // A picture has channels of its own.
+            let channels = dims.channels.unwrap_or(model.channels);
             Ok(Box::new(genregenie::GenreGenie::new(
-                scope,
-                dims,
-                model.channels,
+                scope, dims, channels,
             )?))
         },
     },

@@ -15,6 +15,7 @@ fn dims() -> Dims {
     Dims {
         bands: 32,
         frames: 40,
+        channels: None,
         metadata: 12,
         vocabulary: [4, 6],
         heads,
@@ -41,7 +42,7 @@ fn named(name: &str) -> config::Model {
 fn inputs(dims: &Dims, kind: Kind) -> Inputs {
     let place = (kind, Device::Cpu);
     Inputs {
-        spectrogram: Tensor::rand([ROWS, dims.bands, dims.frames], place),
+        spectrogram: Tensor::rand([vec![ROWS], dims.row_shape()].concat(), place),
         metadata: Some(Tensor::randn([ROWS, dims.metadata], place)),
         ids: Some(Tensor::from_slice(&[1_i64, 1, 2, 2, 3, 4, 1, 5]).view([ROWS, 2])),
     }
@@ -370,7 +371,7 @@ fn what_an_architecture_cannot_have_is_told() {
     };
     assert_eq!(
         build(named("mlp-4"), columns),
-        "mlp-4 needs metadata columns: data.metadata"
+        "mlp-4 needs columns: data.metadata names those of fma_features, data.feature a feature of statistics"
     );
     assert!(
         build(

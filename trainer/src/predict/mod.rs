@@ -18,8 +18,8 @@ pub(crate) use stream::{ExpectedFeature, Row, Rows};
 
 use crate::dataset::{DatasetError, Needs, SpecTensors};
 use crate::learner::LearnError;
+use crate::models::ModelError;
 use crate::models::registry;
-use crate::models::{Inputs, ModelError};
 use crate::trained::TrainedModel;
 
 /// Why rows cannot be answered.
@@ -101,8 +101,8 @@ pub(crate) struct AnswerOptions {
 /// [`PredictError::Needs`].
 pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
     let model = &trained.state().config.model.name;
-    let needs = registry::find(model).map_err(LearnError::from)?.needs;
-    let what = match needs {
+    let architecture = registry::find(model).map_err(LearnError::from)?;
+    let what = match architecture.reads(&trained.state().input.feature) {
         Needs::Spectrogram => return Ok(()),
         Needs::Metadata => "columns of fma_features",
         Needs::All => "columns of fma_features, artist and album",
@@ -169,13 +169,9 @@ fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, 
     let spec = &trained.state().input;
     let forward = trained.forward();
     let bytes: Vec<&[u8]> = rows.iter().map(Row::bytes).collect();
-    let spectrogram = spec.spectrogram(&bytes, forward.device, forward.kind)?;
+    let inputs = spec.inputs(&bytes, forward.device, forward.kind)?;
 
-    let targets = trained.probabilities(&Inputs {
-        spectrogram,
-        metadata: None,
-        ids: None,
-    })?;
+    let targets = trained.probabilities(&inputs)?;
     let mut values = Vec::with_capacity(targets.len());
     for target in targets {
         values.push(Vec::try_from(target.f_contiguous()?.f_view(-1)?)?);

@@ -6,7 +6,7 @@ use wavemill_schemas::config::Config;
 
 use super::RunError;
 use crate::checkpoint::State;
-use crate::dataset::{Dataset, Side, Store, n_batches};
+use crate::dataset::{Dataset, RowKind, Side, Store, n_batches};
 use crate::learner::Learner;
 
 /// What can be told of a configuration and a store before anything is written.
@@ -98,7 +98,8 @@ pub(super) fn warnings(
         ));
     }
 
-    if config.augment.enabled && !data.needs().spectrogram() {
+    let sees_spectrogram = data.needs().spectrogram() && data.form().kind() == RowKind::Spectrogram;
+    if config.augment.enabled && !sees_spectrogram {
         warnings.push(format!(
             "augment.enabled changes nothing: {} sees no spectrogram",
             config.model.name
