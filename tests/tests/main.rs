@@ -8,6 +8,7 @@
 mod backends;
 mod broken;
 mod cli;
+mod derived;
 mod experiment;
 mod export;
 mod extract;
@@ -49,6 +50,7 @@ fn main() {
         cli::trials(),
         experiment::trials(),
         export::trials(),
+        derived::trials(),
         extract::trials(),
         faults::trials(),
         fit::trials(),

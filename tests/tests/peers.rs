@@ -37,6 +37,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "peers::stretch_is_librosas_on_real_clips",
             stretch_on_real_clips,
         ),
+        real(
+            "peers::derived_features_are_scipys_on_real_clips",
+            derived_on_real_clips,
+        ),
     ];
     let on_data = on_data.into_iter().map(|trial| {
         if asked {
@@ -496,4 +500,24 @@ fn stretch_on_real_clips(data: &Path) -> Result<(), Failed> {
     let lines = compare("stretch.py", clips)?;
     let compared = lines.iter().filter(|line| line.starts_with("ok "));
     same("clips and factors compared", compared.count(), 12)
+}
+
+/// Statistics of MFCC and log-mel, and pictures of log-mel, each in one line a clip.
+fn derived_on_real_clips(data: &Path) -> Result<(), Failed> {
+    let folder = data.join("librosa_ref");
+    let clips = [
+        "fma000002",
+        "fma000256",
+        "hungarian",
+        "like201003",
+        "like211500",
+        "like299998",
+    ];
+    let paths = clips.map(|clip| folder.join(clip).join("input_22k_mono.wav"));
+    let lines = compare("derived.py", paths)?;
+    same(
+        "features compared",
+        lines.iter().filter(|line| line.starts_with("ok ")).count(),
+        3 * clips.len(),
+    )
 }

@@ -1,0 +1,553 @@
+//! Features that are made of other features: their shapes, their values against the stored source, and every program that
+//! reads them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    Inputs, RECIPE, fit, inputs, manifest, of_trainer, run, run_in, same, scratch, sql, sql_number,
+    trainer, wavemill,
+};
+
+/// Largest difference of a statistic, of its size or of 1: the stored values are f32, and so are these.
+const STATISTIC_REL_MAX: f64 = 1e-5;
+
+const STATISTICS: &str = r#"
+[[features]]
+name = "mfcc_statistics"
+op = "statistics"
+source = "mfcc"
+"#;
+
+/// The stored source is f16 in [0, 1], and a grey pixel is one of 256.
+const GREY_MAX: f64 = 1.0 / 255.0 + 5e-4;
+
+const PICTURES: &str = r#"
+[[features]]
+name = "grey"
+op = "picture"
+source = "log_mel"
+colour_map = "grey"
+[[features]]
+name = "coloured"
+op = "picture"
+source = "log_mel"
+colour_map = "viridis"
+height = 32
+width = 48
+dtype = "f32"
+"#;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test(
+            "derived::statistics_are_those_of_the_stored_source",
+            statistics_are_those_of_the_stored_source,
+        ),
+        Trial::test(
+            "derived::a_derived_feature_alone_is_the_same",
+            a_derived_feature_alone_is_the_same,
+        ),
+        Trial::test(
+            "derived::rows_of_a_derived_feature_are_taken_over",
+            rows_of_a_derived_feature_are_taken_over,
+        ),
+        Trial::test(
+            "derived::what_is_wrong_names_key_and_line",
+            what_is_wrong_names_key_and_line,
+        ),
+        Trial::test(
+            "derived::pictures_show_the_stored_source",
+            pictures_show_the_stored_source,
+        ),
+        of_trainer(
+            "derived::a_network_is_trained_on_pictures",
+            a_network_is_trained_on_pictures,
+        ),
+        of_trainer(
+            "derived::an_mlp_is_trained_on_statistics",
+            an_mlp_is_trained_on_statistics,
+        ),
+    ]
+}
+
+/// The recipe of the tests with more features.
+fn with_features(folder: &Path, features: &str) -> Inputs {
+    let recipe = folder.join("derived.toml");
+    let text = RECIPE.replace("[shards]", &format!("{features}\n[shards]"));
+    fs::write(&recipe, text).unwrap();
+    Inputs {
+        recipe,
+        ..inputs().clone()
+    }
+}
+
+/// A store of a recipe with statistics.
+fn store_with(folder: &Path, features: &str) -> Result<PathBuf, Failed> {
+    let store = folder.join("store");
+    run(&mut with_features(folder, features).extract(&store)).exits(0)?;
+    Ok(store)
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    let list = value.as_array().into_iter().flatten();
+    list.filter_map(Value::as_f64).collect()
+}
+
+fn near(what: &str, found: f64, wanted: f64) -> Result<(), Failed> {
+    let most = STATISTIC_REL_MAX * wanted.abs().max(1.0);
+    same(
+        &format!("{what}: {found}, wanted {wanted}"),
+        (found - wanted).abs() <= most,
+        true,
+    )
+}
+
+/// By their definitions, in the order of the tensor's rows.
+fn statistics(frames: &[f64]) -> [f64; 7] {
+    let n = frames.len() as f64;
+    let mean = frames.iter().sum::<f64>() / n;
+    let moment = |power| frames.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
+    let mut ordered = frames.to_vec();
+    ordered.sort_by(f64::total_cmp);
+    let half = ordered.len() / 2;
+    let median = if ordered.len() % 2 == 1 {
+        ordered[half]
+    } else {
+        (ordered[half - 1] + ordered[half]) / 2.0
+    };
+
+    let is_constant = ordered[0] == ordered[ordered.len() - 1];
+    let (skew, kurtosis) = if is_constant {
+        (0.0, 0.0)
+    } else {
+        (
+            moment(3) / moment(2).powf(1.5),
+            moment(4) / moment(2).powi(2) - 3.0,
+        )
+    };
+    [
+        kurtosis,
+        ordered[ordered.len() - 1],
+        mean,
+        median,
+        ordered[0],
+        skew,
+        moment(2).sqrt(),
+    ]
+}
+
+fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
+    let folder = scratch("statistics");
+    let store = store_with(&folder, STATISTICS)?;
+
+    let manifest = manifest(&store, 1)?;
+    let entry = manifest
+        .features
+        .iter()
+        .find(|feature| feature.name == "mfcc_statistics")
+        .ok_or("not in the manifest")?;
+    same("type", entry.tensor_type(), "f32[7,13]".to_owned())?;
+    same(
+        "axes",
+        entry.dim_names.join(" "),
+        "statistic coefficient".to_owned(),
+    )?;
+    let columns = entry.columns.as_ref().ok_or("no columns")?;
+    same("columns", columns.len(), 7 * 13)?;
+    same("first column", columns[0].as_str(), "mfcc_kurtosis_01")?;
+    same(
+        "a statistic of each",
+        manifest.stats["mfcc_statistics"].mean.len(),
+        7 * 13,
+    )?;
+
+    // Each row against the row of its source.
+    let query = "SELECT tensor(s.mfcc_statistics) AS found, tensor(m.mfcc) AS source \
+                 FROM features_mfcc_statistics s JOIN features_mfcc m USING (clip_key, segment)";
+    let rows = sql(&store, query)?;
+    same("rows", rows.len() as u64, manifest.counts.feature_rows)?;
+    for row in &rows {
+        let found = numbers(&row["found"]);
+        let source = numbers(&row["source"]);
+        let n_frames = source.len() / 13;
+        for (band, frames) in source.chunks_exact(n_frames).enumerate() {
+            for (row, wanted) in statistics(frames).into_iter().enumerate() {
+                let what = &columns[row * 13 + band];
+                near(what, found[row * 13 + band], wanted)?;
+            }
+        }
+    }
+
+    // A second run with another number of threads makes the same bytes.
+    let again = folder.join("again");
+    let mut command = with_features(&folder, STATISTICS).extract(&again);
+    run(command.env("WAVEMILL_THREADS", "1")).exits(0)?;
+    same(
+        "manifest",
+        fs::read(store.join("_wavemill/versions/00000001.json"))?,
+        fs::read(again.join("_wavemill/versions/00000001.json"))?,
+    )?;
+
+    // Readers of the command.
+    let mean =
+        "SELECT tensor_at(tensor_avg(mfcc_statistics), 2, 0) AS x FROM features_mfcc_statistics";
+    let means = "SELECT avg(tensor_at(mfcc_statistics, 2, 0)) AS x FROM features_mfcc_statistics";
+    let of = |query: &str| -> Result<f64, Failed> {
+        Ok(sql(&store, query)?[0]["x"].as_f64().ok_or("no number")?)
+    };
+    near("tensor_avg", of(mean)?, of(means)?)?;
+    let shape = "SELECT tensor_shape(mfcc_statistics)[2] FROM features_mfcc_statistics LIMIT 1";
+    same("tensor_shape", sql_number(&store, shape)?, 13)?;
+    let kurtoses = "SELECT tensor_shape(tensor_slice(mfcc_statistics, 'statistic', 0, 1))[1] \
+                    FROM features_mfcc_statistics LIMIT 1";
+    same("tensor_slice", sql_number(&store, kurtoses)?, 1)?;
+    let info = run(wavemill(["info", "--store"]).arg(&store)).exits(0)?.out;
+    same(
+        &info,
+        info.contains("rows of f32[7,13] (statistic,coefficient)"),
+        true,
+    )?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    Ok(())
+}
+
+/// Without its source a derived feature is computed of values that are made for it alone, to the same bits.
+fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
+    let folder = scratch("derived-alone");
+    let with = with_features(&folder, STATISTICS);
+    let store = folder.join("store");
+    run(&mut with.extract(&store)).exits(0)?;
+
+    let query = "SELECT clip_key, tensor(mfcc_statistics) AS x FROM features_mfcc_statistics \
+                 ORDER BY clip_key, segment LIMIT 1";
+    let row = sql(&store, query)?.remove(0);
+    let clip = with.clip(row["clip_key"].as_str().ok_or("no key")?);
+
+    let mut command = wavemill(["features", "--feature", "mfcc_statistics", "--recipe"]);
+    let said = run(command.arg(&with.recipe).arg(&clip)).exits(0)?;
+    let line: Value = serde_json::from_str(said.out.lines().next().ok_or("no line")?)?;
+    same("shape", line["shape"].to_string(), "[7,13]".to_owned())?;
+    same(
+        "rows of values",
+        line["values"].as_array().map(Vec::len),
+        Some(7),
+    )?;
+    let values: Vec<f64> = line["values"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(numbers)
+        .collect();
+    same("values", values, numbers(&row["x"]))?;
+
+    let npy = folder.join("out.npy");
+    let mut command = wavemill([
+        "features",
+        "--feature",
+        "mfcc_statistics",
+        "--format",
+        "npy",
+        "--recipe",
+    ]);
+    run(command.arg(&with.recipe).arg(&clip).arg("--out").arg(&npy)).exits(0)?;
+    let header = String::from_utf8_lossy(&fs::read(&npy)?[..128]).into_owned();
+    same(&header, header.contains("'shape': (1, 7, 13)"), true)
+}
+
+/// A feature that is added to a store leaves the rows of the others, and a new clip leaves those of old ones.
+fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
+    let folder = scratch("derived-takeover");
+    let own = with_features(&folder, STATISTICS).copied(&folder.join("inputs"));
+    let store = folder.join("store");
+    run(&mut own.extract(&store)).exits(0)?;
+
+    let query = "SELECT clip_key FROM features_mfcc ORDER BY clip_key LIMIT 1";
+    let key = sql(&store, query)?[0]["clip_key"]
+        .as_str()
+        .ok_or("no key")?
+        .to_owned();
+    fs::remove_file(own.clip(&key))?;
+    run(own.extract(&store).arg("--new-version")).exits(0)?;
+
+    let fresh = folder.join("fresh");
+    run(&mut own.extract(&fresh)).exits(0)?;
+    let sum = "SELECT count(*) AS n, sum(tensor_mean(mfcc_statistics)) AS x FROM features_mfcc_statistics";
+    let taken = sql(&store, sum)?.remove(0);
+    let computed = sql(&fresh, sum)?.remove(0);
+    same("rows", taken["n"].clone(), computed["n"].clone())?;
+    let value = |row: &Value| row["x"].as_f64().ok_or("no sum");
+    near("sum", value(&taken)?, value(&computed)?)
+}
+
+fn what_is_wrong_names_key_and_line() -> Result<(), Failed> {
+    let folder = scratch("derived-faults");
+    for (features, words) in [
+        (
+            "[[features]]\nname = \"a\"\nop = \"statistics\"\n",
+            ["features.a.source: is missing", "log_mel, mfcc"],
+        ),
+        (
+            "[[features]]\nname = \"a\"\nop = \"statistics\"\nsource = \"mfc\"\n",
+            [
+                "features.a.source: no feature of the recipe is called `mfc`",
+                "did you mean `mfcc`?",
+            ],
+        ),
+        (
+            "[[features]]\nname = \"a\"\nop = \"statistics\"\nsource = \"a\"\n",
+            [
+                "features.a.source: `a` is the feature itself",
+                "allowed: log_mel, mfcc",
+            ],
+        ),
+        (
+            "[[features]]\nname = \"a\"\nop = \"statistics\"\nsource = \"mfcc\"\n\
+             [[features]]\nname = \"b\"\nop = \"statistics\"\nsource = \"a\"\n",
+            [
+                "features.b.source: `a` is made of another feature itself",
+                "allowed: log_mel, mfcc",
+            ],
+        ),
+        (
+            "[[features]]\nname = \"a\"\nop = \"statistics\"\nsource = \"mfcc\"\nn_mels = 40\n",
+            [
+                "features.a.n_mels: op = \"statistics\" does not use it",
+                ".toml:",
+            ],
+        ),
+        (
+            "[[features]]\nname = \"a\"\nop = \"statistics\"\nsource = \"mfcc\"\ndtype = \"f16\"\n",
+            ["features.a.dtype: allowed for statistics: f32", ".toml:"],
+        ),
+        (
+            "[[features]]\nname = \"a\"\nop = \"mel\"\nsource = \"mfcc\"\n",
+            ["features.a.source: op = \"mel\" does not use it", ".toml:"],
+        ),
+    ] {
+        let recipe = with_features(&folder, features).recipe;
+        let ran = run(wavemill(["recipe", "check"]).arg(&recipe)).exits(2)?;
+        ran.says(&words)?;
+        // With the line: the features stand from line 33 on.
+        ran.says(&["derived.toml:3"])?;
+    }
+
+    // A source that is removed by a flag is missed by what is made of it.
+    let recipe = with_features(&folder, STATISTICS).recipe;
+    let mut command = wavemill(["recipe", "check", "--set", "features.mfcc=none"]);
+    run(command.arg(&recipe))
+        .exits(2)?
+        .says(&["--set features.mfcc=none: features.mfcc_statistics.source: no feature"])?;
+
+    let mut command = with_features(&folder, STATISTICS).extract(&folder.join("store"));
+    run(command
+        .env_remove("WAVEMILL_BACKEND")
+        .args(["--backend", "cuda"]))
+    .exits(2)?
+    .says(&[
+        "features.mfcc_statistics has op = \"statistics\", which is computed on the CPU alone",
+        "--backend cpu",
+    ])
+}
+
+/// Standardised columns of our own, in the place of those that FMA published.
+fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
+    let folder = scratch("mlp-on-statistics");
+    let store = store_with(&folder, STATISTICS)?;
+    let runs = folder.join("runs");
+    let mut command = fit(&store, &runs);
+    for set in [
+        "model.name=mlp-4",
+        "data.feature=mfcc_statistics",
+        "data.batch_size=8",
+        "train.epochs=2",
+    ] {
+        command.args(["--set", set]);
+    }
+    run(&mut command).exits(0)?;
+
+    let run_folder = run_in(&runs)?;
+    let result: Value = serde_json::from_str(&fs::read_to_string(run_folder.join("result.json"))?)?;
+    same(
+        "feature",
+        result["feature"].as_str(),
+        Some("mfcc_statistics"),
+    )?;
+    // 91 columns, four hidden layers of 512, 256, 128 and 64 with batch norm, and as many classes as there are.
+    let warnings = result["warnings"].to_string();
+    same(&warnings, warnings.contains("fma_features"), false)?;
+
+    // Clips from outside go the same way.
+    let query = "SELECT clip_key FROM features_mfcc LIMIT 1";
+    let key = sql(&store, query)?[0]["clip_key"]
+        .as_str()
+        .ok_or("no key")?
+        .to_owned();
+    let stream = folder.join("stream.arrow");
+    let with = with_features(&folder, STATISTICS);
+    let mut command = wavemill([
+        "features",
+        "--feature",
+        "mfcc_statistics",
+        "--format",
+        "arrow",
+        "--recipe",
+    ]);
+    run(command
+        .arg(&with.recipe)
+        .arg(with.clip(&key))
+        .arg("--out")
+        .arg(&stream))
+    .exits(0)?;
+    let said = run(
+        trainer(["predict", "--device", "cpu", "--threads", "1", "--run"])
+            .arg(&run_folder)
+            .arg(&stream),
+    )
+    .exits(0)?;
+    same(&said.out, said.out.lines().count() > 0, true)?;
+
+    // A network for spectrograms says what it misses, and the published columns say where they are from.
+    let mut command = fit(&store, &folder.join("lstm"));
+    run(command.args([
+        "--set",
+        "model.name=lstm",
+        "--set",
+        "data.feature=mfcc_statistics",
+    ]))
+    .exits(2)?
+    .says(&["lstm needs a spectrogram", "data.feature names another"])
+}
+
+/// A grey pixel is the value of its band and frame, with the lowest band at the bottom.
+fn pictures_show_the_stored_source() -> Result<(), Failed> {
+    let folder = scratch("pictures");
+    let store = store_with(&folder, &[STATISTICS, PICTURES].concat())?;
+    let manifest = manifest(&store, 1)?;
+    let types: Vec<String> = manifest
+        .features
+        .iter()
+        .map(|feature| feature.tensor_type())
+        .collect();
+    let wanted = [
+        "f16[40,130]",
+        "f32[13,130]",
+        "f32[7,13]",
+        "u8[3,40,130]",
+        "f32[3,32,48]",
+    ];
+    same("types", types.join(" "), wanted.join(" "))?;
+    same(
+        "a mean of each channel",
+        manifest.stats["grey"].mean.len(),
+        3,
+    )?;
+
+    let query = "SELECT tensor(g.grey) AS grey, tensor(m.log_mel) AS log_mel \
+                 FROM features_grey g JOIN features_log_mel m USING (clip_key, segment)";
+    let rows = sql(&store, query)?;
+    same("rows", rows.len() as u64, manifest.counts.feature_rows)?;
+    for row in &rows {
+        let grey = numbers(&row["grey"]);
+        let log_mel = numbers(&row["log_mel"]);
+        for (channel, pixels) in grey.chunks_exact(40 * 130).enumerate() {
+            for (y, pixels) in pixels.chunks_exact(130).enumerate() {
+                let band = &log_mel[(39 - y) * 130..][..130];
+                let off = pixels.iter().zip(band).map(|(a, b)| (a - b).abs());
+                let off = off.fold(0.0, f64::max);
+                let what = format!("channel {channel}, row {y}: off by {off}");
+                same(&what, off <= GREY_MAX, true)?;
+            }
+        }
+    }
+
+    // viridis is never black and never white, and its blue never vanishes.
+    let range = "SELECT min(tensor_min(coloured)) AS low, max(tensor_max(coloured)) AS high, \
+                 min(tensor_min(tensor_slice(coloured, 'channel', 2))) AS blue FROM features_coloured";
+    let range = sql(&store, range)?.remove(0);
+    let of = |key: &str| range[key].as_f64().ok_or("no number");
+    same("low", of("low")? >= 0.004, true)?;
+    same("high", of("high")? <= 0.9933, true)?;
+    same("blue", of("blue")? >= 0.13, true)?;
+
+    // A mean of stored bytes is one of what they stand for.
+    let mean = "SELECT tensor_at(tensor_avg(grey), 1, 39, 5) AS x FROM features_grey";
+    let means = "SELECT avg(tensor_at(grey, 1, 39, 5)) AS x FROM features_grey";
+    let of = |query: &str| -> Result<f64, Failed> {
+        Ok(sql(&store, query)?[0]["x"].as_f64().ok_or("no number")?)
+    };
+    near("tensor_avg", of(mean)?, of(means)?)?;
+    same("at most 1", of(means)? <= 1.0, true)?;
+
+    let npy = folder.join("out.npy");
+    let with = with_features(&folder, &[STATISTICS, PICTURES].concat());
+    let query = "SELECT clip_key FROM features_grey LIMIT 1";
+    let key = sql(&store, query)?[0]["clip_key"]
+        .as_str()
+        .ok_or("no key")?
+        .to_owned();
+    let mut command = wavemill([
+        "features",
+        "--feature",
+        "grey",
+        "--format",
+        "npy",
+        "--recipe",
+    ]);
+    run(command
+        .arg(&with.recipe)
+        .arg(with.clip(&key))
+        .arg("--out")
+        .arg(&npy))
+    .exits(0)?;
+    let bytes = fs::read(&npy)?;
+    let header = String::from_utf8_lossy(&bytes[..128]).into_owned();
+    same(
+        &header,
+        header.contains("'|u1'") && header.contains("(1, 3, 40, 130)"),
+        true,
+    )?;
+
+    let mut command = wavemill(["features", "--feature", "grey", "--recipe"]);
+    let said = run(command.arg(&with.recipe).arg(with.clip(&key))).exits(0)?;
+    let line: Value = serde_json::from_str(said.out.lines().next().ok_or("no line")?)?;
+    let lengths = [&line["values"], &line["values"][0], &line["values"][0][0]];
+    let lengths = lengths.map(|list| list.as_array().map_or(0, Vec::len));
+    same("lists in lists", lengths, [3, 40, 130])?;
+    let stored = f64::from(bytes[128 + 40 * 130 + 7]) / 255.0;
+    near("de-quantised", numbers(&line["values"][1][0])[7], stored)
+}
+
+/// A picture has channels of its own, and only networks that were made for pictures take it.
+fn a_network_is_trained_on_pictures() -> Result<(), Failed> {
+    let folder = scratch("trained-on-pictures");
+    let store = store_with(&folder, PICTURES)?;
+    let runs = folder.join("runs");
+    let mut command = fit(&store, &runs);
+    for set in [
+        "model.name=genregenie-cnn",
+        "data.feature=coloured",
+        "data.batch_size=8",
+        "data.normalize=true",
+        "train.epochs=1",
+    ] {
+        command.args(["--set", set]);
+    }
+    run(&mut command).exits(0)?;
+    let result = fs::read_to_string(run_in(&runs)?.join("result.json"))?;
+    let result: Value = serde_json::from_str(&result)?;
+    same("feature", result["feature"].as_str(), Some("coloured"))?;
+
+    let mut command = fit(&store, &folder.join("cnn2d"));
+    run(command.args([
+        "--set",
+        "model.name=cnn2d",
+        "--set",
+        "data.feature=coloured",
+    ]))
+    .exits(2)?
+    .says(&["cnn2d needs a spectrogram", "is a picture"])
+}
