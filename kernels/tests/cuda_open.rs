@@ -23,7 +23,7 @@ fn open() {
         .split_terminator(',')
         .map(|x| x.parse().unwrap())
         .collect();
-    match choice.open(&devices, Level::Scalar) {
+    match choice.open(&devices, Level::Scalar, None) {
         Ok(opened) => {
             let (kind, level, lanes) = (
                 opened.backend.kind(),

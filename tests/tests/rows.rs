@@ -325,7 +325,8 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
         told.contains("document 000's: --like gtzan-segments has those"),
         true,
     )?;
-    let told = small(&["--like", "gtzan-segments", "--set", "model.channels=1"])
+    let plain = ["--set", "model.channels=1", "--set", "data.feature=log_mel"];
+    let told = small(&[&["--like", "gtzan-segments"][..], &plain].concat())
         .exits(0)?
         .err;
     same("no hint", told.contains("document 000's"), false)?;

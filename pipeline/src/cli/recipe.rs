@@ -117,7 +117,7 @@ fn list(out: &mut impl Write) -> Result<()> {
         let features: Vec<&str> = features.map(|feature| feature.name.as_str()).collect();
         writeln!(
             out,
-            "{name:<16}{split:<20}{:<15}{}",
+            "{name:<16}{split:<20}{:<32}{}",
             features.join(", "),
             recipe.description
         )?;
@@ -193,7 +193,9 @@ mod tests {
         let list = answer(&["list"]).expect("shipped recipes are valid");
         assert_eq!(list.lines().count(), SHIPPED.len());
         assert!(
-            list.contains("\nfma-large       artist              log_mel, mfcc  FMA large"),
+            list.contains(
+                "\nfma-large       artist              log_mel, mfcc                   FMA large"
+            ),
             "{list}"
         );
         assert!(
@@ -224,14 +226,14 @@ mod tests {
         let found = answer(&["check", "gtzan-segments"]).expect("valid");
         assert_eq!(
             found,
-            "gtzan-segments: ok, split artist\n  log_mel f16[128,130]\n"
+            "gtzan-segments: ok, split artist\n  log_mel f16[128,130]\n  picture u8[3,128,130]\n"
         );
         let as_in_document = ["check", "gtzan-segments", "--set", "split.rule=segment"];
         let found = answer(&as_in_document).expect("valid");
         assert_eq!(
             found,
             "warning: split.rule: leaky: segments of one track fall on several sides\n\
-             gtzan-segments: ok, split segment (leaky)\n  log_mel f16[128,130]\n"
+             gtzan-segments: ok, split segment (leaky)\n  log_mel f16[128,130]\n  picture u8[3,128,130]\n"
         );
         let set = "catalog.clean.labelled.where=track_genre_top IS NOT";
         let error = answer(&["check", "fma-large", "--set", set]).expect_err("no SQL");

@@ -165,7 +165,13 @@ mod tests {
 
     #[test]
     fn a_recipe_that_follows_a_document_has_its_configuration() {
-        for recipe in ["fma-large", "gtzan-segments", "fma-small", "fma-windows"] {
+        for recipe in [
+            "fma-large",
+            "gtzan-segments",
+            "fma-small",
+            "fma-windows",
+            "gtzan-images",
+        ] {
             assert!(
                 crate::recipe::Recipe::load(recipe, &[]).is_ok()
                     && ShippedConfig::of_recipe(recipe).is_some()

@@ -1,7 +1,7 @@
 //! The experiments inside the binary, one for each document.
 
 /// Name and TOML text of each shipped experiment, in the order of their documents.
-pub const SHIPPED: [(&str, &str); 4] = [
+pub const SHIPPED: [(&str, &str); 5] = [
     (
         "fma-large",
         include_str!("../../experiments/fma-large.toml"),
@@ -17,6 +17,10 @@ pub const SHIPPED: [(&str, &str); 4] = [
     (
         "fma-windows",
         include_str!("../../experiments/fma-windows.toml"),
+    ),
+    (
+        "gtzan-images",
+        include_str!("../../experiments/gtzan-images.toml"),
     ),
 ];
 

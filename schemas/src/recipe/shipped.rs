@@ -1,13 +1,17 @@
 //! The recipes inside the binary.
 
 /// Name and TOML text of each shipped recipe, by name.
-pub const SHIPPED: [(&str, &str); 5] = [
+pub const SHIPPED: [(&str, &str); 6] = [
     ("demo", include_str!("../../recipes/demo.toml")),
     ("fma-large", include_str!("../../recipes/fma-large.toml")),
     ("fma-small", include_str!("../../recipes/fma-small.toml")),
     (
         "fma-windows",
         include_str!("../../recipes/fma-windows.toml"),
+    ),
+    (
+        "gtzan-images",
+        include_str!("../../recipes/gtzan-images.toml"),
     ),
     (
         "gtzan-segments",

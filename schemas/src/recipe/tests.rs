@@ -656,7 +656,7 @@ fn shipped_recipes_are_found_by_name_and_valid() {
             .expect_err("no such recipe")
             .to_string(),
         "no recipe and no file is called `fma-smal` (did you mean `fma-small`?); shipped recipes: demo, fma-large, \
-         fma-small, fma-windows, gtzan-segments"
+         fma-small, fma-windows, gtzan-images, gtzan-segments"
     );
 }
 
