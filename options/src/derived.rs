@@ -7,7 +7,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::{DimOrder, FeatureArgs, Normalize};
 use crate::fault::{Fault, Faults};
 use crate::pack::Dtype;
 use crate::words::named;
@@ -80,7 +79,7 @@ impl Derived {
     }
 
     /// Bytes of a pixel are what picture files hold; statistics have no range that is known.
-    const fn default_dtype(&self) -> Dtype {
+    pub(crate) const fn default_dtype(&self) -> Dtype {
         match self {
             Self::Statistics => Dtype::F32,
             Self::Picture(_) => Dtype::U8,
@@ -97,187 +96,5 @@ impl Derived {
                 faults.count_within(side, 1..=PICTURE_SIDE_MAX, key);
             }
         }
-    }
-}
-
-impl FeatureArgs {
-    /// `derived` of this feature's values, stored as `dtype` (absent: f32 for statistics, u8 for pictures).
-    ///
-    /// The result has this feature's options but for those that do not matter to the values: two sources that differ in
-    /// scaling, order of axes or stored type give equal derived features. Errors: a [`Fault`] of `source` where this
-    /// feature is derived itself; of `width`, `height` or `dtype`.
-    pub fn derive(&self, derived: Derived, dtype: Option<Dtype>) -> Result<Self, Fault> {
-        if self.derived.is_some() {
-            let problem = "is made of another feature itself; allowed: stft, mel and mfcc";
-            return Err(Fault::new("source", problem));
-        }
-
-        let args = self.derive_unchecked(derived, dtype);
-        args.validate().map(|()| args)
-    }
-
-    /// As [`FeatureArgs::derive`], whatever the values are. Only checks may look at what comes out.
-    #[must_use]
-    pub fn derive_unchecked(&self, derived: Derived, dtype: Option<Dtype>) -> Self {
-        let source = self.source_values();
-        Self {
-            dtype: dtype.unwrap_or(derived.default_dtype()),
-            derived: Some(derived),
-            ..source
-        }
-    }
-
-    /// Everything wrong with what a derived feature adds to its source's options.
-    #[must_use]
-    pub fn own_faults(&self) -> Vec<Fault> {
-        let mut faults = Faults::default();
-        if let Some(derived) = &self.derived {
-            derived.check(&mut faults);
-        }
-        if let Err(fault) = self.packing() {
-            faults.push(fault);
-        }
-        faults.into_vec()
-    }
-
-    /// The values that are computed before scaling: equal for features that can be made of each other's.
-    #[must_use]
-    pub fn source_values(&self) -> Self {
-        Self {
-            normalize: Normalize::None,
-            dim_order: DimOrder::BandFrame,
-            dtype: Dtype::F32,
-            derived: None,
-            ..self.clone()
-        }
-    }
-
-    /// Names of the columns of a tensor of statistics, row by row: `mfcc_kurtosis_01` … of a source called `mfcc`, as
-    /// FMA's `features.csv` names them. `None` for every other feature.
-    #[must_use]
-    pub fn columns(&self, source: &str) -> Option<Vec<String>> {
-        if self.derived != Some(Derived::Statistics) {
-            return None;
-        }
-
-        let mut columns = Vec::with_capacity(STATISTICS.len() * self.n_bands());
-        for statistic in STATISTICS {
-            // From 1, with two digits at least.
-            columns.extend((1..=self.n_bands()).map(|n| format!("{source}_{statistic}_{n:02}")));
-        }
-        Some(columns)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Op, Overrides, Packing, Preset};
-
-    fn mfcc() -> FeatureArgs {
-        let overrides = Overrides::default();
-        FeatureArgs::resolve(Op::Mfcc, Preset::Librosa, 22_050, &overrides).unwrap()
-    }
-
-    fn log_mel(overrides: Overrides) -> FeatureArgs {
-        FeatureArgs::resolve(Op::Mel, Preset::Librosa, 22_050, &overrides).unwrap()
-    }
-
-    fn picture(height: Option<usize>, width: Option<usize>) -> Derived {
-        Derived::Picture(PictureArgs {
-            height,
-            width,
-            ..PictureArgs::default()
-        })
-    }
-
-    #[test]
-    fn statistics_are_seven_a_band_with_the_names_of_fma() {
-        let args = mfcc().derive(Derived::Statistics, None).unwrap();
-        assert_eq!(args.shape(66_150), [7, 20]);
-        assert_eq!(args.dim_names(), ["statistic", "coefficient"]);
-        assert_eq!(args.dtype, Dtype::F32);
-
-        let columns = args.columns("mfcc").unwrap();
-        assert_eq!(columns.len(), 140);
-        assert_eq!(columns[0], "mfcc_kurtosis_01");
-        assert_eq!(columns[20], "mfcc_max_01");
-        assert_eq!(columns[139], "mfcc_std_20");
-        assert_eq!(mfcc().columns("mfcc"), None);
-    }
-
-    #[test]
-    fn a_picture_has_a_pixel_a_value_unless_its_size_is_given() {
-        let three_s = 66_150;
-        let plain = log_mel(Overrides::default())
-            .derive(picture(None, None), None)
-            .unwrap();
-        assert_eq!(plain.shape(three_s), [3, 128, 130]);
-        assert_eq!(plain.dim_names(), ["channel", "row", "column"]);
-        assert_eq!(
-            plain.packing().unwrap(),
-            Packing::U8 {
-                low: 0.0,
-                high: 1.0
-            }
-        );
-        assert_eq!(
-            plain.stored_shape(None),
-            [Some(3), Some(128), None],
-            "its columns follow the clip's length"
-        );
-
-        let sized = log_mel(Overrides::default())
-            .derive(picture(Some(224), Some(200)), Some(Dtype::F16))
-            .unwrap();
-        assert_eq!(sized.shape(three_s), [3, 224, 200]);
-        assert_eq!(sized.stored_shape(None), [Some(3), Some(224), Some(200)]);
-    }
-
-    #[test]
-    fn what_does_not_matter_to_the_values_does_not_tell_features_apart() {
-        let scaled = Overrides {
-            normalize: Normalize::MinMax,
-            dim_order: DimOrder::FrameBand,
-            ..Overrides::default()
-        };
-        let derive = |source: FeatureArgs| source.derive(Derived::Statistics, None).unwrap();
-        assert_eq!(
-            derive(log_mel(scaled)),
-            derive(log_mel(Overrides::default()))
-        );
-
-        let other = Overrides {
-            n_mels: Some(64),
-            ..Overrides::default()
-        };
-        assert_ne!(
-            derive(log_mel(other)),
-            derive(log_mel(Overrides::default()))
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_names_its_key() {
-        let of = |derived, dtype| mfcc().derive(derived, dtype).unwrap_err().key;
-        assert_eq!(of(Derived::Statistics, Some(Dtype::F16)), "dtype");
-        assert_eq!(of(Derived::Statistics, Some(Dtype::U8)), "dtype");
-        assert_eq!(of(picture(Some(0), None), None), "height");
-        assert_eq!(of(picture(None, Some(100_000)), None), "width");
-
-        let twice = mfcc().derive(Derived::Statistics, None).unwrap();
-        let error = twice.derive(picture(None, None), None).unwrap_err();
-        assert_eq!(error.key, "source");
-        assert!("jet".parse::<ColourMap>().is_err());
-    }
-
-    /// The identity of a feature that is not derived has no new key.
-    #[test]
-    fn a_plain_feature_is_serialised_as_before() {
-        let json = serde_json::to_string(&mfcc()).unwrap();
-        assert!(!json.contains("derived"), "{json}");
-        let json =
-            serde_json::to_string(&mfcc().derive(Derived::Statistics, None).unwrap()).unwrap();
-        assert!(json.contains(r#""derived":{"op":"statistics"}"#), "{json}");
     }
 }

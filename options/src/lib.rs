@@ -8,6 +8,7 @@
 
 mod args;
 mod db;
+mod derive;
 mod derived;
 mod fault;
 mod mel;
