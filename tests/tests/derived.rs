@@ -469,14 +469,14 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
         }
     }
 
-    // viridis is never black and never white, and its blue never vanishes.
+    // viridis is never black and never white, and its blue is 0.09525 at least (entry 247).
     let range = "SELECT min(tensor_min(coloured)) AS low, max(tensor_max(coloured)) AS high, \
                  min(tensor_min(tensor_slice(coloured, 'channel', 2))) AS blue FROM features_coloured";
     let range = sql(&store, range)?.remove(0);
     let of = |key: &str| range[key].as_f64().ok_or("no number");
     same("low", of("low")? >= 0.004, true)?;
     same("high", of("high")? <= 0.9933, true)?;
-    same("blue", of("blue")? >= 0.13, true)?;
+    same("blue", of("blue")? >= 0.0952, true)?;
 
     // A mean of stored bytes is one of what they stand for.
     let mean = "SELECT tensor_at(tensor_avg(grey), 1, 39, 5) AS x FROM features_grey";

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
+use wavemill_schemas::text::shown;
 
 /// Columns between two columns of a table.
 const GAP: usize = 2;
@@ -87,6 +88,8 @@ impl Song<'_> {
         } else {
             self.clip_key.to_owned()
         }];
+        // A name with a line feed in it would be two rows.
+        row[0] = shown(&row[0]).into_owned();
         for answer in &self.answers {
             row.push(answer.map_or("-".to_owned(), words));
         }

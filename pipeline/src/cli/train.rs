@@ -119,7 +119,7 @@ impl PredictCommand {
             // The first is the one that is told, and the other models still answer.
             failed = if failed == 0 { code } else { failed };
             if let Some(said) = said {
-                answers.add(&run_name(run), &said)?;
+                answers.add(&self.name_of(run), &said)?;
             }
         }
 
@@ -132,6 +132,16 @@ impl PredictCommand {
             0 => Ok(()),
             code => Err(ChildFailure { code }.into()),
         }
+    }
+
+    /// A folder's own name, as results and tables call a run; the whole path where another has that name too.
+    fn name_of(&self, run: &Path) -> String {
+        let name = run_name(run);
+        let same = self.runs.iter().filter(|other| run_name(other) == name);
+        if same.count() > 1 {
+            return run.display().to_string();
+        }
+        name
     }
 
     /// One model's answers: into `said`, or straight to stdout. Returns the exit code that they come to.
@@ -234,7 +244,6 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
     })
 }
 
-/// A folder's own name, as results and tables call a run.
 fn run_name(run: &Path) -> String {
     let path = run.canonicalize().unwrap_or_else(|_| run.to_owned());
     path.file_name()

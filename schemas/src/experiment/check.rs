@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use wavemill_options::{Fault, did_you_mean};
 
-use super::{BASE, Claim, ClaimMetric, Experiment};
+use super::{
+    AS_IN_DOCUMENT, BASE, Claim, ClaimMetric, Experiment, ExperimentError, JOIN, TrainSpec,
+};
+use crate::config::Config;
+use crate::recipe::Recipe;
 
 /// The first fault, keys with elements by number (`train.1.name`).
 pub(super) fn first_fault(experiment: &Experiment) -> Option<Fault> {
@@ -82,16 +86,17 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
         return Some(Fault::new(key("value"), allowed));
     }
 
+    if claim.classes == Some(0) {
+        return Some(Fault::new(key("classes"), "1 or more, or left out"));
+    }
+
     let trainings: Vec<&str> = experiment
         .train
         .iter()
         .map(|one| one.name.as_str())
         .collect();
-    if let Some(train) = claim
-        .train
-        .as_deref()
-        .filter(|name| !trainings.contains(name))
-    {
+    let train = claim.train.as_str();
+    if !trainings.contains(&train) {
         let problem = format!(
             "nothing of this name is trained{}; there are: {}",
             did_you_mean(train, &trainings),
@@ -99,11 +104,87 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
         );
         return Some(Fault::new(key("train"), problem));
     }
-    match experiment.variants_of(&claim.variant) {
-        Ok(_) => None,
-        Err(_) => Some(Fault::new(
+    if claim.variant.split(JOIN).any(|name| name == AS_IN_DOCUMENT) {
+        let problem = "every claim is of the document's split: name the variant without it";
+        return Some(Fault::new(key("variant"), problem));
+    }
+    if experiment.variants_of(&claim.variant).is_err() {
+        return Some(Fault::new(
             key("variant"),
             "the experiment has no such variant",
-        )),
+        ));
     }
+
+    let earlier = experiment.claims.iter().take(index);
+    let is_repeated = earlier.into_iter().any(|other| other.is_of_the_same(claim));
+    is_repeated.then(|| Fault::new(key("metric"), "another claim is of the same figure"))
+}
+
+/// Whether a store of `recipe` has the feature and the targets that a configuration names.
+pub(super) fn against_recipe(
+    train: &TrainSpec,
+    variant: &str,
+    config: &Config,
+    recipe: &Recipe,
+) -> Result<(), ExperimentError> {
+    let features: Vec<&str> = recipe
+        .features
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    if let Some(feature) = config
+        .data
+        .feature
+        .as_deref()
+        .filter(|name| !features.contains(name))
+    {
+        return Err(ExperimentError::Missing {
+            what: format!(
+                "train {}, variant {variant}: data.feature = {feature}",
+                train.name
+            ),
+            kind: "feature",
+            there: features.join(", "),
+        });
+    }
+    for target in &config.data.targets {
+        has_target(target, recipe, || {
+            format!(
+                "train {}, variant {variant}: data.targets = {target}",
+                train.name
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether a recipe has the target that a claim is about.
+pub(super) fn claimed_target(claim: &Claim, recipe: &Recipe) -> Result<(), ExperimentError> {
+    match &claim.target {
+        Some(target) => has_target(target, recipe, || {
+            format!(
+                "claims: {} of {}, target {target}",
+                claim.metric.words(),
+                claim.train
+            )
+        }),
+        None => Ok(()),
+    }
+}
+
+fn has_target(
+    target: &str,
+    recipe: &Recipe,
+    what: impl FnOnce() -> String,
+) -> Result<(), ExperimentError> {
+    // The labels that every row of FMA has beside those of the recipe.
+    let targets: Vec<&str> = recipe.targets.iter().map(|one| one.name.as_str()).collect();
+    if target == "genres_all" || targets.contains(&target) {
+        return Ok(());
+    }
+    Err(ExperimentError::Missing {
+        what: what(),
+        kind: "target",
+        there: targets.join(", "),
+    })
 }

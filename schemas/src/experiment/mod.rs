@@ -106,6 +106,16 @@ pub enum ExperimentError {
         /// What is wrong with it.
         source: RecipeError,
     },
+    /// Something is asked for that the recipe does not make.
+    #[error("{what}: the recipe has no {kind} of this name; it has: {there}")]
+    Missing {
+        /// Who asks, and for what.
+        what: String,
+        /// A feature or a target.
+        kind: &'static str,
+        /// What there is.
+        there: String,
+    },
     /// A configuration of training cannot be had, or not with a variant's changes.
     #[error("train {train}, variant {variant}")]
     Config {
@@ -287,9 +297,8 @@ pub struct Claim {
     pub metric: ClaimMetric,
     /// Its value; shares from 0 to 1.
     pub value: f64,
-    /// The training that it is of; absent: the document names no model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train: Option<String>,
+    /// The training that it is of.
+    pub train: String,
     /// The variant that it is of.
     #[serde(default = "base")]
     pub variant: String,
@@ -321,8 +330,8 @@ fn base() -> String {
 pub enum SplitKind {
     /// The document's own, which may leak.
     AsInDocument,
-    /// The recipe's.
-    Honest,
+    /// The recipe's. That of a shipped recipe is honest.
+    Recipe,
 }
 
 /// A recipe with a variant's changes.
@@ -432,14 +441,36 @@ impl ExperimentSource {
         let variants = self.experiment.variants.iter();
         let names = variants.map(|variant| variant.name.as_str());
         for name in std::iter::once(BASE).chain(names) {
-            for split in [SplitKind::Honest, SplitKind::AsInDocument] {
-                self.recipe(name, split, &[])?;
+            for split in [SplitKind::Recipe, SplitKind::AsInDocument] {
+                let VariantRecipe { recipe, .. } = self.recipe(name, split, &[])?;
                 for train in &self.experiment.train {
-                    self.config(train, name, split, &[])?;
+                    let VariantConfig { config, .. } = self.config(train, name, split, &[])?;
+                    check::against_recipe(train, name, &config, &recipe)?;
+                }
+                for claim in self
+                    .experiment
+                    .claims
+                    .iter()
+                    .filter(|claim| claim.variant == name)
+                {
+                    check::claimed_target(claim, &recipe)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether a store of `recipe` has what `config` trains on.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Missing`].
+    pub fn check_pair(
+        train: &TrainSpec,
+        variant: &str,
+        config: &Config,
+        recipe: &Recipe,
+    ) -> Result<(), ExperimentError> {
+        check::against_recipe(train, variant, config, recipe)
     }
 
     /// The recipe of a variant, with `sets` over it. Names joined by `+` are applied one after the other.
@@ -459,7 +490,8 @@ impl ExperimentSource {
         for one in &variants {
             all.extend_from_slice(&one.set);
         }
-        if split == SplitKind::AsInDocument {
+        let is_there = variants.iter().any(|one| one.name == AS_IN_DOCUMENT);
+        if split == SplitKind::AsInDocument && !is_there {
             // The last variant that has a split of its own decides: it was written for just this.
             let own = variants
                 .iter()
@@ -501,10 +533,13 @@ impl ExperimentSource {
         sets: &[String],
     ) -> Result<VariantConfig, ExperimentError> {
         let mut all = train.set.clone();
-        for one in self.experiment.variants_of(variant)? {
+        let variants = self.experiment.variants_of(variant)?;
+        for one in &variants {
             all.extend_from_slice(&one.train);
         }
+        let is_there = variants.iter().any(|one| one.name == AS_IN_DOCUMENT);
         if split == SplitKind::AsInDocument
+            && !is_there
             && let Some(document) = self.experiment.as_in_document()
         {
             all.extend_from_slice(&document.train);
@@ -546,6 +581,23 @@ impl ExperimentSource {
             Some(folder) => folder.join(path),
             None => path.to_owned(),
         }
+    }
+}
+
+impl Claim {
+    /// Whether `other` is about the same figure.
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        let key = |claim: &Self| {
+            (
+                claim.metric,
+                claim.train.clone(),
+                claim.variant.clone(),
+                claim.target.clone(),
+                claim.side,
+                claim.counted,
+            )
+        };
+        key(self) == key(other)
     }
 }
 

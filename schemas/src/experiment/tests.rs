@@ -91,7 +91,7 @@ fn variants_are_applied_in_order_and_the_documents_split_last() {
         let recipe = source.recipe(variant, split, &["split.seed=7".to_owned()]);
         recipe.expect("sound").sets
     };
-    assert_eq!(sets("base", SplitKind::Honest), ["split.seed=7"]);
+    assert_eq!(sets("base", SplitKind::Recipe), ["split.seed=7"]);
     assert_eq!(
         sets("wide", SplitKind::AsInDocument),
         [
@@ -115,7 +115,7 @@ fn variants_are_applied_in_order_and_the_documents_split_last() {
 fn names_that_are_not_there_are_told_with_those_that_are() {
     let source = parse(MINE).expect("sound");
     let variant = source
-        .recipe("wid", SplitKind::Honest, &[])
+        .recipe("wid", SplitKind::Recipe, &[])
         .expect_err("none");
     assert_eq!(
         variant.to_string(),
@@ -145,7 +145,7 @@ fn files_are_found_beside_the_experiments_own() {
     std::fs::write(folder.path().join("r.toml"), demo).expect("room");
     let source = ExperimentSource::find(&file.to_string_lossy()).expect("sound");
     let recipe = source
-        .recipe(BASE, SplitKind::Honest, &[])
+        .recipe(BASE, SplitKind::Recipe, &[])
         .expect("beside it");
     assert_eq!(
         recipe.source,

@@ -15,7 +15,9 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use wavemill_schemas::experiment::{Claim, Experiment, ExperimentSource, SHIPPED};
+use wavemill_schemas::experiment::{
+    BASE, Claim, Counted, Experiment, ExperimentSource, SHIPPED, Side,
+};
 use wavemill_schemas::text::{shown, shown_lines};
 
 pub use run::RunArgs;
@@ -208,9 +210,20 @@ fn description(experiment: &Experiment) -> String {
 
 /// `accuracy 0.714 of cnn2d-gru, 12 classes, split: tracks at random`.
 fn claim_words(claim: &Claim) -> String {
-    let mut words = format!("{} {}", claim.metric.words(), claim.value);
-    if let Some(train) = &claim.train {
-        words += &format!(" of {train}");
+    let mut words = format!(
+        "{} {} of {}",
+        claim.metric.words(),
+        claim.value,
+        claim.train
+    );
+    if claim.variant != BASE {
+        words += &format!(", variant {}", claim.variant);
+    }
+    if claim.counted == Counted::Segments {
+        words += ", each segment by itself";
+    }
+    if claim.side == Side::Validation {
+        words += ", on validation";
     }
     if let Some(target) = &claim.target {
         words += &format!(", target {target}");

@@ -1,15 +1,15 @@
 //! `result.json` of an experiment, and its tables: what the document says, and our scores under its split and under the
-//! honest one.
+//! recipe's.
 
 use serde::Serialize;
 use wavemill_schemas::experiment::{Claim, ClaimMetric, Counted, Experiment, Side, SplitKind};
 use wavemill_schemas::manifest::TargetEntry;
 use wavemill_schemas::text::shown;
-use wavemill_scores::metrics::{Evaluation, Level, Report};
+use wavemill_scores::metrics::{Evaluation, Leaks, Level, Report};
 use wavemill_scores::result::RunResult;
 
 use super::sweep::TrialOutcome;
-use super::work::Work;
+use super::work::{Selection, Work};
 
 /// Columns of the tables.
 const TRAIN_COLUMNS: usize = 20;
@@ -28,6 +28,10 @@ pub(super) struct Outcome {
     pub any_data: bool,
     /// Clips of each store, if they were limited.
     pub limit: Option<u64>,
+    /// What the command changed in every recipe.
+    pub sets: Vec<String>,
+    /// What the command changed in every configuration of training.
+    pub train_sets: Vec<String>,
     /// Threads of every training.
     pub threads: u16,
     /// What was extracted.
@@ -74,7 +78,7 @@ pub(super) struct CellOutcome {
     pub result: RunResult,
 }
 
-/// A claim and our figures for it. A claim without a training has none.
+/// A claim and our figures for it: none where what it is about was not trained.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ClaimOutcome {
     /// As in the experiment's file.
@@ -82,8 +86,8 @@ pub(super) struct ClaimOutcome {
     pub claim: Claim,
     /// Under the document's split.
     pub as_in_document: Option<Figure>,
-    /// Under the honest split.
-    pub honest: Option<Figure>,
+    /// Under the recipe's split.
+    pub recipe: Option<Figure>,
 }
 
 /// A score with its interval, where it has one.
@@ -113,13 +117,15 @@ impl Outcome {
         experiment: &Experiment,
         threads: u16,
         any_data: bool,
-        limit: Option<u64>,
+        selection: &Selection,
     ) -> Self {
         Self {
             experiment: experiment.name.clone(),
             document: experiment.document.clone(),
             any_data,
-            limit,
+            limit: selection.limit,
+            sets: selection.sets.clone(),
+            train_sets: selection.train_sets.clone(),
             threads,
             stores: Vec::new(),
             results: Vec::new(),
@@ -145,7 +151,7 @@ impl Outcome {
         for claim in &experiment.claims {
             let outcome = ClaimOutcome {
                 as_in_document: self.claimed(claim, SplitKind::AsInDocument),
-                honest: self.claimed(claim, SplitKind::Honest),
+                recipe: self.claimed(claim, SplitKind::Recipe),
                 claim: claim.clone(),
             };
             self.claims.push(outcome);
@@ -154,8 +160,7 @@ impl Outcome {
 
     /// Our figure for a claim.
     fn claimed(&self, claim: &Claim, split: SplitKind) -> Option<Figure> {
-        let train = claim.train.as_ref()?;
-        let cell = self.cell(&claim.variant, train, split)?;
+        let cell = self.cell(&claim.variant, &claim.train, split)?;
         let evaluation = evaluation(&cell.result, claim.side, claim.target.as_deref())?;
         figure(evaluation, Question::of(claim))
     }
@@ -187,7 +192,7 @@ impl Outcome {
         let mut text = String::new();
         for trial in &self.sweep {
             if text.is_empty() {
-                text += "\nsweep: the best of what selects epochs on validation\n";
+                text += "\nsweep: of each trial the best validation of `train.select` (loss: the lower the better)\n";
             }
             let best = trial
                 .best
@@ -208,7 +213,11 @@ impl Outcome {
         );
         text += &format!(
             "{:<TRAIN_COLUMNS$}{:<FIGURE_COLUMNS$}{:>DOCUMENT_COLUMNS$}  {:<SCORE_COLUMNS$}{}\n",
-            "", "", "document", "ours, its split", "ours, honest split"
+            "",
+            "",
+            "document",
+            self.heading(variant, target, SplitKind::AsInDocument),
+            self.heading(variant, target, SplitKind::Recipe)
         );
 
         for train in self.trainings(variant) {
@@ -229,7 +238,7 @@ impl Outcome {
                     "{name:<TRAIN_COLUMNS$}{:<FIGURE_COLUMNS$}{document:>DOCUMENT_COLUMNS$}  {:<SCORE_COLUMNS$}{}",
                     question.words(),
                     ours(SplitKind::AsInDocument),
-                    ours(SplitKind::Honest)
+                    ours(SplitKind::Recipe)
                 );
                 text += line.trim_end();
                 text.push('\n');
@@ -243,31 +252,39 @@ impl Outcome {
     /// What the splits leak, and what makes the document's figures answers to another question.
     fn notes(&self, variant: &str, target: &str, n_classes: usize) -> String {
         let mut text = String::new();
-        let of = |split| {
-            let mut cells = self.results.iter();
-            cells.find(|cell| cell.variant == variant && cell.split == split)
-        };
-        let [document, honest] = [SplitKind::AsInDocument, SplitKind::Honest].map(of);
-        let is_one_run = document.map(|cell| &cell.run) == honest.map(|cell| &cell.run);
-        for (words, cell) in [("its split", document), ("honest split", honest)] {
-            let found = cell.and_then(|cell| evaluation(&cell.result, Side::Test, Some(target)));
-            let Some(found) = found else {
+        let runs = [SplitKind::AsInDocument, SplitKind::Recipe]
+            .map(|split| self.first_cell(variant, split).map(|cell| &cell.run));
+        let is_one_run = runs[0] == runs[1];
+        for (words, split) in [
+            ("as in the document", SplitKind::AsInDocument),
+            ("as in the recipe", SplitKind::Recipe),
+        ] {
+            let Some(leaks) = self.leaks(variant, target, split) else {
                 continue;
             };
-            let sentence = found.leaks.sentence();
-            if is_one_run {
+            let words = if is_one_run {
+                "both columns are one run"
+            } else {
+                words
+            };
+            text += &format!("{words}: {}\n", shown(&leaks.sentence()));
+
+            let known = leaks.shared.get("artist").map_or(0, |leak| leak.known);
+            if known < leaks.tracks && leaks.rule.leak().is_none() {
                 text += &format!(
-                    "both columns are one run, under the recipe's own split: {}\n",
-                    shown(&sentence)
+                    "    the artist of {known} of {} {} tracks is known: of the others it cannot be said whether \
+                     training has them\n",
+                    leaks.tracks, leaks.split
                 );
+            }
+            if is_one_run {
                 break;
             }
-            text += &format!("{words}: {}\n", shown(&sentence));
         }
 
         let claims = self.claims.iter().map(|one| &one.claim);
         let mut told = Vec::new();
-        for claim in claims.filter(|claim| is_about(claim, variant, target)) {
+        for claim in claims.filter(|claim| self.is_about(claim, variant, target)) {
             let words = match claim.classes {
                 Some(classes) if classes != n_classes as u64 => format!(
                     "document: {} ({classes} classes, here {n_classes}: another question); split: {}",
@@ -280,10 +297,52 @@ impl Outcome {
                 told.push(words);
             }
         }
+        for (words, sets) in [("recipe", &self.sets), ("training", &self.train_sets)] {
+            if !sets.is_empty() {
+                text += &format!("changed in the {words}: {}\n", shown(&sets.join(", ")));
+            }
+        }
+        if let Some(limit) = self.limit {
+            text += &format!("at most {limit} clips a store (--limit)\n");
+        }
         if self.any_data {
             text += "the data was taken as it is (--any-data): it need not be the document's\n";
         }
         text
+    }
+
+    /// `ours: artist (honest)`: honest is a split that promises not to leak, and of which nothing leaks that could be
+    /// looked up.
+    fn heading(&self, variant: &str, target: &str, split: SplitKind) -> String {
+        match self.leaks(variant, target, split) {
+            Some(leaks) if is_honest(leaks) => format!("ours: {} (honest)", leaks.rule.name()),
+            Some(leaks) => format!("ours: {}", leaks.rule.name()),
+            None => "ours: not asked for".to_owned(),
+        }
+    }
+
+    /// All cells of a variant under one split have the same rows.
+    fn first_cell(&self, variant: &str, split: SplitKind) -> Option<&CellOutcome> {
+        let mut cells = self.results.iter();
+        cells.find(|cell| cell.variant == variant && cell.split == split)
+    }
+
+    fn leaks(&self, variant: &str, target: &str, split: SplitKind) -> Option<&Leaks> {
+        let cell = self.first_cell(variant, split)?;
+        let found = evaluation(&cell.result, Side::Test, Some(target))?;
+        Some(&found.leaks)
+    }
+
+    /// Whether a claim belongs to a table. Without a target it is about the first one.
+    fn is_about(&self, claim: &Claim, variant: &str, target: &str) -> bool {
+        let mut cells = self.results.iter();
+        let cell = cells.find(|cell| cell.variant == variant);
+        let first = cell.and_then(|cell| cell.result.test.first());
+        let claimed = claim
+            .target
+            .as_deref()
+            .or(first.map(|first| first.target.as_str()));
+        claim.variant == variant && claimed == Some(target)
     }
 
     /// Trainings of a variant, each once.
@@ -300,8 +359,7 @@ impl Outcome {
     fn claims_of(&self, variant: &str, target: &str, train: &str) -> Vec<&Claim> {
         let claims = self.claims.iter().map(|one| &one.claim);
         claims
-            .filter(|claim| is_about(claim, variant, target))
-            .filter(|claim| claim.train.as_deref() == Some(train))
+            .filter(|claim| self.is_about(claim, variant, target) && claim.train == train)
             .collect()
     }
 
@@ -323,10 +381,13 @@ impl Outcome {
     }
 }
 
-/// Claims without a target are about the first one, which all single-target experiments have.
-fn is_about(claim: &Claim, variant: &str, target: &str) -> bool {
-    let is_target = claim.target.as_deref().is_none_or(|name| name == target);
-    claim.variant == variant && is_target
+/// Whether a test says something about new music, as far as can be known.
+fn is_honest(leaks: &Leaks) -> bool {
+    let is_clean = |kind: &str| leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0);
+    let artists = leaks.shared.get("artist").map_or(0, |leak| leak.known);
+    leaks.rule.leak().is_none()
+        && ["track", "recording", "artist"].into_iter().all(is_clean)
+        && artists == leaks.tracks
 }
 
 impl Question {

@@ -133,7 +133,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     let data = args.data(&source, &work)?;
 
     if args.dry_run {
-        return forecast(args, &work, &data, out);
+        return forecast(args, &work, sweep.as_ref(), &data, out);
     }
 
     trainer::check()?;
@@ -144,7 +144,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         state.write(&args.out)?;
     }
 
-    let mut outcome = Outcome::new(&source.experiment, state.threads, args.any_data, args.limit);
+    let mut outcome = Outcome::new(&source.experiment, state.threads, args.any_data, &selection);
     for (number, store) in work.stores.iter().enumerate() {
         let of = work.stores.len();
         report(&format!("store {} of {of}: {}\n", number + 1, store.name));
@@ -242,7 +242,13 @@ impl RunArgs {
 }
 
 /// What would be done, on stdout.
-fn forecast(args: &RunArgs, work: &Work, data: &FoundData, out: &mut impl Write) -> Result<()> {
+fn forecast(
+    args: &RunArgs,
+    work: &Work,
+    sweep: Option<&SweepWork>,
+    data: &FoundData,
+    out: &mut impl Write,
+) -> Result<()> {
     if let Some(metadata) = &data.metadata {
         writeln!(out, "metadata {}", metadata.display())?;
     }
@@ -262,6 +268,9 @@ fn forecast(args: &RunArgs, work: &Work, data: &FoundData, out: &mut impl Write)
         writeln!(out, "  {}", preview.outcome)?;
     }
 
+    if let Some(sweep) = sweep {
+        writeln!(out, "\na sweep on {}", work.stores[sweep.store].name)?;
+    }
     writeln!(
         out,
         "\n{} trainings; how long they take is not known before",
@@ -282,7 +291,7 @@ fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<Sto
     let path = args.store_path(&store.name);
     args.extract(store, data)?
         .run()
-        .with_context(|| format!("store {}", store.name))?;
+        .with_context(|| format!("store {} (of other data, another --out)", store.name))?;
     // A job's own answer to signals has ended with it.
     interrupt::at_once("interrupted; the same command goes on from there")?;
 
@@ -311,6 +320,7 @@ fn train(
     // Written last of all.
     if let Some(finished) = read_result(&result)?
         && finished.manifest_hash == manifest_hash
+        && finished.config_hash == run.config.config.hash()
     {
         report("  there already\n");
         return Ok(finished);
@@ -360,6 +370,9 @@ impl FolderState {
             return Err(UsageError(format!("--threads {threads}: from 1 to {most}")).into());
         }
 
+        if folder.exists() && !folder.is_dir() {
+            return Err(UsageError(format!("--out {}: not a folder", folder.display())).into());
+        }
         let path = folder.join(FOLDER_FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,

@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
+use wavemill_schemas::config::{Config, ShippedConfig};
 use wavemill_schemas::experiment::{BASE, Experiment, ExperimentSource, SplitKind, SweepSpec};
-use wavemill_scores::sweep::Sweep;
+use wavemill_scores::sweep::{Sweep, Values};
 
 use super::trainer;
 use super::work::{Selection, Work};
@@ -45,10 +46,29 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), UsageError> {
     let Some(sweep) = &experiment.sweep else {
         return Ok(());
     };
-    match Sweep::parse(&sweep.search.to_string(), "sweep.search") {
-        Ok(_) => Ok(()),
-        Err(error) => Err(UsageError(error.to_string())),
+    let search = Sweep::parse(&sweep.search.to_string(), "sweep.search")
+        .map_err(|error| UsageError(error.to_string()))?;
+    if search.parameters.is_empty() {
+        let words = "sweep.search.parameters: at least one key of the configuration is needed";
+        return Err(UsageError(words.to_owned()));
     }
+
+    // Each value by itself, so that a wrong one is told now and not after all trainings.
+    let like = sweep.like.as_deref().map(ShippedConfig::find).transpose();
+    let like = like.map_err(|error| UsageError(format!("sweep.like: {error}")))?;
+    for (key, values) in &search.parameters {
+        let tried: Vec<String> = match values {
+            Values::Choice(values) => values.iter().map(ToString::to_string).collect(),
+            Values::Range { min, max, .. } => vec![min.to_string(), max.to_string()],
+        };
+        for value in tried {
+            let mut sets = sweep.set.clone();
+            sets.push(format!("{key}={value}"));
+            Config::layered(like, "", "sweep.search", &sets)
+                .map_err(|error| UsageError(error.to_string()))?;
+        }
+    }
+    Ok(())
 }
 
 impl SweepWork {
@@ -68,7 +88,7 @@ impl SweepWork {
             return Err(UsageError(format!("--sweep: {name} has no [sweep]")).into());
         };
 
-        let recipe = source.recipe(BASE, SplitKind::Honest, &selection.sets)?;
+        let recipe = source.recipe(BASE, SplitKind::Recipe, &selection.sets)?;
         let sets = spec.set.iter().chain(&selection.train_sets);
         Ok(Self {
             store: work.store(experiment, recipe, selection.limit)?,

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use wavemill_schemas::text::shown;
 
 use crate::cli::exit::{ChildFailure, UsageError};
 use crate::cli::interrupt::{ChildGuard, PassedOn};
@@ -22,14 +23,23 @@ const INTERRUPTED: u8 = 130;
 pub(super) fn check() -> Result<(), UsageError> {
     let answer = Command::new(beside(TRAINER))
         .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .stdin(Stdio::null())
-        .status();
+        .output();
     match answer {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(UsageError(format!(
-            "{TRAINER} does not start ({status}): `{TRAINER} --version` says why; {BUILD_TRAINER} builds it anew"
+        Ok(said) if said.status.success() => {
+            let said = String::from_utf8_lossy(&said.stdout);
+            if said.split_whitespace().last() == Some(env!("CARGO_PKG_VERSION")) {
+                return Ok(());
+            }
+            Err(UsageError(format!(
+                "`{TRAINER} --version` says `{}`, and this is {}: {BUILD_TRAINER} builds it anew",
+                shown(said.trim()),
+                env!("CARGO_PKG_VERSION")
+            )))
+        }
+        Ok(said) => Err(UsageError(format!(
+            "{TRAINER} does not start ({}): `{TRAINER} --version` says why; {BUILD_TRAINER} builds it anew",
+            said.status
         ))),
         Err(_) => Err(UsageError(not_there(TRAINER, BUILD_TRAINER))),
     }

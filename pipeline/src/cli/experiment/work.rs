@@ -4,7 +4,8 @@ use anyhow::Result;
 use serde::Serialize;
 use wavemill_schemas::canonical;
 use wavemill_schemas::experiment::{
-    Experiment, ExperimentSource, SplitKind, TrainSpec, VariantConfig, VariantRecipe,
+    AS_IN_DOCUMENT, BASE, Experiment, ExperimentSource, JOIN, SplitKind, TrainSpec, VariantConfig,
+    VariantRecipe,
 };
 
 /// Digits of an identity in a folder's name.
@@ -69,6 +70,33 @@ pub(super) struct Work {
     pub cells: Vec<Cell>,
 }
 
+/// A variant without its split, and the splits that are asked for.
+struct VariantSplits {
+    variant: String,
+    splits: &'static [SplitKind],
+}
+
+impl VariantSplits {
+    /// `as-in-document` among the names asks for the document's split alone.
+    fn of(asked: &str) -> Self {
+        let names = asked.split(JOIN).filter(|name| *name != AS_IN_DOCUMENT);
+        let names: Vec<&str> = names.collect();
+        let is_of_document = names.len() < asked.split(JOIN).count();
+        Self {
+            variant: if names.is_empty() {
+                BASE.to_owned()
+            } else {
+                names.join(&JOIN.to_string())
+            },
+            splits: if is_of_document {
+                &[SplitKind::AsInDocument]
+            } else {
+                &[SplitKind::AsInDocument, SplitKind::Recipe]
+            },
+        }
+    }
+}
+
 /// What a store's folder is named by.
 #[derive(Serialize)]
 struct StoreIdentity<'a> {
@@ -84,12 +112,16 @@ impl Work {
     pub(super) fn of(source: &ExperimentSource, selection: &Selection) -> Result<Self> {
         let trainings = source.experiment.trainings(&selection.trainings)?;
         let mut work = Self::default();
-        for variant in &selection.variants {
-            for split in [SplitKind::AsInDocument, SplitKind::Honest] {
+        for asked in &selection.variants {
+            let VariantSplits { variant, splits } = VariantSplits::of(asked);
+            for &split in splits {
+                let variant = &variant;
                 let recipe = source.recipe(variant, split, &selection.sets)?;
                 let store = work.store(&source.experiment, recipe, selection.limit)?;
                 for train in &trainings {
                     let config = source.config(train, variant, split, &selection.train_sets)?;
+                    let recipe = &work.stores[store].recipe.recipe;
+                    ExperimentSource::check_pair(train, variant, &config.config, recipe)?;
                     let run = work.run(train, store, config)?;
                     work.cells.push(Cell {
                         variant: variant.clone(),
@@ -192,6 +224,21 @@ mod tests {
             (work.stores.len(), work.runs.len(), work.cells.len()),
             (1, 1, 2)
         );
+    }
+
+    #[test]
+    fn the_documents_split_alone_can_be_asked_for() {
+        let one = work(
+            "fma-large",
+            &selection(&["as-in-document+mfcc"], &["cnn2d"]),
+        );
+        assert_eq!(
+            (one.stores.len(), one.runs.len(), one.cells.len()),
+            (1, 1, 1)
+        );
+        assert_eq!(one.cells[0].variant, "mfcc");
+        let split = one.runs[0].config.config.data.split.as_deref();
+        assert_eq!(split, Some("stratified"));
     }
 
     #[test]
