@@ -435,7 +435,7 @@ fn what_is_wrong_is_one_line_with_the_remedy() -> Result<(), Failed> {
         run(&mut command).exits(2)
     };
 
-    asked(&["fma-larg"])?.says(&["did you mean `fma-large`?"])?;
+    asked(&["fma-lrge"])?.says(&["did you mean `fma-large`?"])?;
     asked(&["fma-large"])?.says(&["--data DIR", "fma_large.zip"])?;
     let empty = folder.join("empty");
     fs::create_dir(&empty)?;

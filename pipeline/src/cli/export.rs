@@ -71,7 +71,7 @@ impl ExportCommand {
     /// Writes the files.
     ///
     /// # Errors
-    /// [`UsageError`], `StoreError`, [`export::ExportError`].
+    /// [`UsageError`], `StoreError`, `ExportError`.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
         let version = store.resolve(self.version.as_ref())?;

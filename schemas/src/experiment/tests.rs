@@ -129,7 +129,7 @@ fn names_that_are_not_there_are_told_with_those_that_are() {
         train.to_string(),
         "--train mlp: mine trains nothing of that name; it trains: crnn"
     );
-    let none = ExperimentSource::find("fma-larg")
+    let none = ExperimentSource::find("fma-lrge")
         .expect_err("none")
         .to_string();
     assert!(none.contains("did you mean `fma-large`?"), "{none}");
