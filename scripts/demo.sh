@@ -19,6 +19,7 @@ printf '\n6. wavemill train fit --store %s --model crnn --epochs 15\n' "$dir/sto
 rm -rf "$dir/runs"
 "$programs/wavemill" train fit --store "$dir/store" --model crnn --epochs 15 --runs "$dir/runs" --device cpu
 run=$(echo "$dir"/runs/crnn-*)
-clip=$(find "$dir/data/fma_demo" -name '*.mp3' -size +50k | sort | head -1)
+# `sed` reads to the end of its input: `head` would stop early, and `sort` would now and then end by SIGPIPE.
+clip=$(find "$dir/data/fma_demo" -name '*.mp3' -size +50k | sort | sed -n 1p)
 printf '\n7. wavemill predict --run %s %s\n' "$run" "$clip" >&2
 "$programs/wavemill" predict --run "$run" "$clip"
