@@ -54,8 +54,11 @@ STAGES = {"catalog", "read", "decode", "features"}
 REASONS = {
     "missing_file", "empty", "not_audio", "unsupported_codec", "no_audio", "too_short", "too_large", "damaged",
     "worker_panic", "bad_row", "bad_encoding", "outside_root", "encrypted", "duplicate_entry",
+    "not_image",
 }  # fmt: skip
 ROW_REASONS = {"bad_row", "bad_encoding"}
+# Null of pictures.
+AUDIO_COLUMNS = ["offset_s", "duration_s", "lost_s", "silent", "audio_blake3"]
 # The loader's order; splits of other names come after these, by name.
 SPLITS = ["training", "validation", "test"]
 # These rules write the split of every clip as a column of `tracks` too.
@@ -326,11 +329,13 @@ def first_line(error):
 
 def wanted_columns(feature, targets, layout):
     """Name → (type, may be null) of every column of a feature's file, in order."""
+    # What is told of audio is null of pictures.
+    no_audio = feature["sample_rate_hz"] is None
     columns = {
         "clip_key": (pa.utf8(), False),
         "track_id": (pa.int64(), False),
         "segment": (pa.int32(), False),
-        "offset_s": (pa.float32(), False),
+        "offset_s": (pa.float32(), no_audio),
         "variant": (pa.float32(), False),
     }
     columns |= {target["name"]: (pa.int32(), True) for target in targets}
@@ -338,10 +343,10 @@ def wanted_columns(feature, targets, layout):
         "genres_all": (list_of(pa.int32()), False),
         "artist_id": (pa.int64(), True),
         "album_id": (pa.int64(), True),
-        "duration_s": (pa.float32(), False),
-        "lost_s": (pa.float32(), False),
-        "silent": (pa.bool_(), False),
-        "audio_blake3": (pa.utf8(), False),
+        "duration_s": (pa.float32(), no_audio),
+        "lost_s": (pa.float32(), no_audio),
+        "silent": (pa.bool_(), no_audio),
+        "audio_blake3": (pa.utf8(), no_audio),
         feature["name"]: (tensor_type(feature, layout), False),
     }
     if None in feature["shape"]:
@@ -480,6 +485,12 @@ def check_row(row, where, manifest, faults):
         label = row[target["name"]]
         if label is not None and not 0 <= label < len(target["classes"]):
             faults.add(where, f"{target['name']} is {label}, which is no class of the manifest")
+
+    if manifest["recipe"]["catalog"]["dataset"] == "images":
+        told = [name for name in AUDIO_COLUMNS if row[name] is not None]
+        if told or row["segment"] != 0:
+            faults.add(where, f"a picture with a segment, or with {told}")
+        return
 
     if row["segment"] < 0 or row["offset_s"] < 0:
         faults.add(where, "its segment or offset_s is negative")

@@ -273,8 +273,8 @@ impl Fixture {
             }),
             shape: axes.map(|(n, _)| n).to_vec(),
             dim_names: axes.map(|(_, name)| name.to_owned()).to_vec(),
-            sample_rate_hz: 22_050,
-            hop_length: 512,
+            sample_rate_hz: Some(22_050),
+            hop_length: Some(512),
             preset: "librosa".to_owned(),
             columns: None,
         }

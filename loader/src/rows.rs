@@ -50,7 +50,7 @@ pub struct Rows {
     pub track_ids: Vec<i64>,
     /// From 0 within the clip.
     pub segments: Vec<i32>,
-    /// Where the segment starts, seconds.
+    /// Where the segment starts, seconds; 0 of a picture.
     pub offsets_s: Vec<f32>,
     /// Tempo; 1.0 as recorded.
     pub variants: Vec<f32>,
@@ -58,7 +58,7 @@ pub struct Rows {
     pub artist_ids: Vec<Option<i64>>,
     /// Null where unknown.
     pub album_ids: Vec<Option<i64>>,
-    /// Of the recording, so that copies under two ids are known.
+    /// Of the recording, so that copies under two ids are known. Empty of a picture.
     pub audio_blake3s: Vec<Box<str>>,
     /// By target of the manifest, then by row; -1: unlabelled.
     pub targets: Vec<Vec<i32>>,

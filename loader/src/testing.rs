@@ -62,8 +62,8 @@ pub(super) fn input_spec(
         }),
         shape: shape.to_vec(),
         dim_names: dim_names.map(str::to_owned).to_vec(),
-        sample_rate_hz: 22_050,
-        hop_length: 512,
+        sample_rate_hz: Some(22_050),
+        hop_length: Some(512),
         preset: "librosa".to_owned(),
         columns: None,
     };

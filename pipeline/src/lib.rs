@@ -17,6 +17,7 @@ mod extract;
 mod features;
 mod panics;
 mod parent;
+mod pictures;
 mod plan;
 mod shards;
 mod sql;

@@ -265,10 +265,10 @@ pub struct FeatureEntry {
     pub shape: Vec<Option<usize>>,
     /// Such as `["mel", "frame"]`.
     pub dim_names: Vec<String>,
-    /// Rate of the audio it was computed from.
-    pub sample_rate_hz: u32,
-    /// Samples from frame to frame.
-    pub hop_length: usize,
+    /// Rate of the audio it was computed from; `None` of a picture file, which has none.
+    pub sample_rate_hz: Option<u32>,
+    /// Samples from frame to frame; `None` of a picture file.
+    pub hop_length: Option<usize>,
     /// Whose conventions.
     pub preset: String,
     /// Names of the values, row-major, where each has one: of statistics, as FMA's `features.csv` names them.
@@ -283,6 +283,12 @@ impl FeatureEntry {
         self.dim_names
             .first()
             .is_some_and(|name| name == "statistic")
+    }
+
+    /// It was computed of audio, and not of picture files.
+    #[must_use]
+    pub const fn is_of_audio(&self) -> bool {
+        self.sample_rate_hz.is_some()
     }
 
     /// Its rows are pictures: channels of rows of pixels.

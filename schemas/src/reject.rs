@@ -16,11 +16,11 @@ pub enum Reason {
     UnsupportedCodec,
     /// A valid container or tag without a single audio sample.
     NoAudio,
-    /// Less than `min_duration_s` of audio, and no damage seen.
+    /// Less than `min_duration_s` of audio, and no damage seen; or a picture that its crop box leaves.
     TooShort,
-    /// Over a size cap (bytes, channels, sample rate).
+    /// Over a size cap (bytes, channels, sample rate, pixels).
     TooLarge,
-    /// Less than `min_duration_s` of audio left after damage.
+    /// Less than `min_duration_s` of audio left after damage; or a picture that cannot be decoded to its end.
     Damaged,
     /// The decoder or a kernel panicked on this clip.
     WorkerPanic,
@@ -34,11 +34,13 @@ pub enum Reason {
     Encrypted,
     /// Several zip entries of one name, of which none is used.
     DuplicateEntry,
+    /// No picture format is recognised in the bytes.
+    NotImage,
 }
 
 impl Reason {
     /// Every reason, in the order of the table in docs/store.md.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::MissingFile,
         Self::Empty,
         Self::NotAudio,
@@ -53,6 +55,7 @@ impl Reason {
         Self::OutsideRoot,
         Self::Encrypted,
         Self::DuplicateEntry,
+        Self::NotImage,
     ];
 
     /// The stored name, as in SQL: `missing_file`, `empty`, ….
@@ -74,6 +77,7 @@ impl Reason {
             Self::OutsideRoot => "outside_root",
             Self::Encrypted => "encrypted",
             Self::DuplicateEntry => "duplicate_entry",
+            Self::NotImage => "not_image",
         }
     }
 }

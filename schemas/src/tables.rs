@@ -29,8 +29,8 @@ pub fn tensor_metadata(
         dim_names: &'a [String],
         scale: Option<crate::manifest::Scale>,
         feature_id: &'a str,
-        sample_rate_hz: u32,
-        hop_length: usize,
+        sample_rate_hz: Option<u32>,
+        hop_length: Option<usize>,
         preset: &'a str,
         classes: BTreeMap<&'a str, &'a [String]>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,11 +68,13 @@ pub fn feature_schema(
 ) -> Result<SchemaRef, serde_json::Error> {
     let metadata = HashMap::from([(TENSOR_KEY.to_owned(), tensor_metadata(feature, targets)?)]);
 
+    // What is told of audio is null of a picture file.
+    let no_audio = !feature.is_of_audio();
     let mut fields = vec![
         Field::new("clip_key", DataType::Utf8, false),
         Field::new("track_id", DataType::Int64, false),
         Field::new("segment", DataType::Int32, false),
-        Field::new("offset_s", DataType::Float32, false),
+        Field::new("offset_s", DataType::Float32, no_audio),
         Field::new("variant", DataType::Float32, false),
     ];
     for target in targets {
@@ -83,10 +85,10 @@ pub fn feature_schema(
         Field::new("genres_all", list_of(DataType::Int32), false),
         Field::new("artist_id", DataType::Int64, true),
         Field::new("album_id", DataType::Int64, true),
-        Field::new("duration_s", DataType::Float32, false),
-        Field::new("lost_s", DataType::Float32, false),
-        Field::new("silent", DataType::Boolean, false),
-        Field::new("audio_blake3", DataType::Utf8, false),
+        Field::new("duration_s", DataType::Float32, no_audio),
+        Field::new("lost_s", DataType::Float32, no_audio),
+        Field::new("silent", DataType::Boolean, no_audio),
+        Field::new("audio_blake3", DataType::Utf8, no_audio),
         Field::new(&feature.name, tensor_type(feature, layout, dtype), false)
             .with_metadata(metadata.clone()),
     ]);

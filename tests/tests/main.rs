@@ -16,6 +16,7 @@ mod faults;
 mod fit;
 mod folders;
 mod grow;
+mod images;
 mod manifests;
 mod memory;
 mod peers;
@@ -56,6 +57,7 @@ fn main() {
         fit::trials(),
         folders::trials(),
         grow::trials(),
+        images::trials(),
         takeover::trials(),
         random_growth::trials(),
         manifests::trials(),

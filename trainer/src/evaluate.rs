@@ -201,7 +201,8 @@ pub(crate) fn members(data: &Dataset, side: Side) -> Vec<Member<'_>> {
             track_id: rows.track_ids[row],
             artist_id: rows.artist_ids[row],
             album_id: rows.album_ids[row],
-            audio_blake3: Some(&*rows.audio_blake3s[row]),
+            // Of a picture there is no recording, and no two of those are the same one.
+            audio_blake3: Some(&*rows.audio_blake3s[row]).filter(|hash| !hash.is_empty()),
         });
     }
     members

@@ -475,7 +475,7 @@ fn load(
     threads: usize,
 ) -> Result<ParsedMetadata, CatalogError> {
     match dataset {
-        Dataset::Folders => load_folders(engine, metadata, audio, threads),
+        Dataset::Folders | Dataset::Images => load_folders(engine, metadata, audio, threads),
         Dataset::Fma => {
             let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "fma" })?;
             load_fma(engine, path, threads)
@@ -601,7 +601,7 @@ pub fn fingerprints(
         let (crc32, bytes) = files.fingerprint(name)?;
         // A table's file may have any name: what it is called tells nothing.
         let known_as = match dataset {
-            Dataset::Folders | Dataset::Table => "",
+            Dataset::Folders | Dataset::Images | Dataset::Table => "",
             Dataset::Fma => name,
         };
         fingerprints.push((known_as.to_owned(), crc32, bytes));
@@ -612,7 +612,7 @@ pub fn fingerprints(
 /// Whether a data set's tables are made of the metadata file `name`, among others.
 fn is_read(dataset: Dataset, name: &str, is_only_file: bool) -> bool {
     match dataset {
-        Dataset::Folders | Dataset::Table => is_only_file,
+        Dataset::Folders | Dataset::Images | Dataset::Table => is_only_file,
         Dataset::Fma => {
             is_only_file
                 || matches!(name, "tracks.csv" | "genres.csv")

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::exit::UsageError;
-use crate::source::is_clip_name;
+use crate::source::Media;
 
 /// Which clips.
 #[derive(Clone, Debug, Args)]
@@ -115,7 +115,7 @@ impl ClipList {
 
         for path in below {
             let name = path.file_name().unwrap_or_default();
-            // Hidden folders such as `.git`, and the copies that editors and macOS leave (as `is_clip_name` has it).
+            // Hidden folders such as `.git`, and the copies that editors and macOS leave (as `Media::is_clip_name` has it).
             if name.as_bytes().starts_with(b".") {
                 continue;
             }
@@ -123,7 +123,7 @@ impl ClipList {
             let is_folder = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
             if is_folder {
                 self.folder(&path);
-            } else if is_clip_name(name) {
+            } else if Media::Audio.is_clip_name(name) {
                 match fs::metadata(&path) {
                     // A pipe would keep us waiting for somebody who writes.
                     Ok(metadata) if !metadata.is_file() => {

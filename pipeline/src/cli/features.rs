@@ -78,6 +78,13 @@ impl FeaturesCommand {
     /// Wrong usage, or a clip that cannot be read or gives no rows (after the others were written).
     pub fn run(&self) -> Result<()> {
         let mut recipe = Recipe::load(&self.recipe, &self.sets)?;
+        if recipe.catalog.dataset == recipe::Dataset::Images {
+            let words = format!(
+                "--recipe {}: its features are of pictures; this command computes those of audio",
+                self.recipe
+            );
+            return Err(UsageError(words).into());
+        }
         let number = self.number_in(&recipe)?;
         // Segments of all sides, at the tempo as recorded: stretched copies are for training.
         recipe.split.rule = recipe::SplitRule::Artist;

@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod lanes;
 mod limits;
+mod picture;
 mod pool;
 mod reader;
 mod refusal;

@@ -3,7 +3,8 @@
 //! Where the recipe bounds the length of clips, the permit was taken before. Where it does not, the file is read first:
 //! it tells how long the clip can be at most, and with that the clip is let in. A file that claims far more than it
 //! holds would take memory for nothing, or end the run; so where a claim is over a limit, the file is decoded once into
-//! nothing, which tells its true length or that it is a reject.
+//! nothing, which tells its true length or that it is a reject. A picture over the limits is a reject by its header, and
+//! takes no memory for what it claims.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -199,6 +200,16 @@ impl<'a> Reader<'a> {
             });
         }
 
+        if self.work.features.is_of_images() {
+            return self.let_in(ClipBytes {
+                ticket,
+                bytes,
+                longest_s: 0.0,
+                failure,
+                permit,
+            });
+        }
+
         let length = match failure {
             Some(reject) => Err(reject),
             None => self.longest_s(&mut ticket, &bytes)?,
@@ -231,6 +242,7 @@ impl<'a> Reader<'a> {
             let file_bytes = clip.bytes.len() as u64;
             let wanted = match clip.failure {
                 Some(_) => file_bytes,
+                None if features.is_of_images() => features.picture_charge(&clip.bytes),
                 None => features.charge(file_bytes, clip.longest_s),
             };
             let admitted = clip.permit.admit(seq, wanted);

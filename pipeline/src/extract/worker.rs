@@ -38,7 +38,7 @@ pub(super) struct WorkerQueues {
 
 /// What a thread keeps from clip to clip.
 pub(super) struct Worker<'a> {
-    work: &'a Work<'a>,
+    pub(super) work: &'a Work<'a>,
     // A panic leaves both in doubt; they are made anew after one.
     decoder: Option<Box<dyn Decode>>,
     extractor: Option<Extractor>,
@@ -132,6 +132,9 @@ impl<'a> Worker<'a> {
             .counters
             .clips_read
             .fetch_add(1, Ordering::Relaxed);
+        if self.work.features.is_of_images() {
+            return Some(self.picture(clip, queues));
+        }
         let ClipBytes {
             mut ticket,
             bytes,
@@ -156,14 +159,8 @@ impl<'a> Worker<'a> {
                 decoded
             }
         };
-        let kept_bytes = self.work.limits.kept_bytes;
         // The file goes before features are computed: the permit covers one or the other.
-        if bytes.capacity() <= kept_bytes {
-            // Where enough buffers wait already, this one is dropped.
-            let _ = queues.spare.try_send(bytes);
-        } else {
-            drop(bytes);
-        }
+        self.give_back(bytes, queues);
 
         let mut clip = match decoded {
             Ok(segments) => DecodedClip {
@@ -281,8 +278,16 @@ impl<'a> Worker<'a> {
         wanted
     }
 
+    /// Ends with a file's bytes; their memory may be used again.
+    pub(super) fn give_back(&self, bytes: Vec<u8>, queues: &WorkerQueues) {
+        if bytes.capacity() <= self.work.limits.kept_bytes {
+            // Where enough buffers wait already, this one is dropped.
+            let _ = queues.spare.try_send(bytes);
+        }
+    }
+
     /// A panic costs its clip, not the run.
-    fn guarded<T>(
+    pub(super) fn guarded<T>(
         &mut self,
         body: impl FnOnce(&mut Self) -> Result<T, Failure>,
     ) -> Result<T, Failure> {

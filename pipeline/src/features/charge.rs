@@ -8,6 +8,7 @@ use wavemill_schemas::samples::samples_in;
 
 use super::FeaturePlan;
 use crate::decode;
+use crate::pictures;
 use crate::plan::segments::{PLAIN, Segment, end_of, plain, segments_at_most, variant_len};
 use crate::shards::TAKEN_BATCH_ROWS;
 
@@ -28,9 +29,12 @@ impl FeaturePlan {
     /// The recipe bounds the length of every clip by `duration_s`, so that what a clip takes is known before it is read.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
-        self.audio
+        let bounded = self
+            .audio
             .duration_s
-            .is_some_and(|seconds| seconds <= self.audio.max_duration_s)
+            .is_some_and(|seconds| seconds <= self.audio.max_duration_s);
+        // A picture's size stands in its file.
+        bounded && !self.is_of_images()
     }
 
     /// Seconds that a clip can have within the recipe's limits, where its file can hold `longest_s`.
@@ -78,6 +82,21 @@ impl FeaturePlan {
         let encoding = rows_bytes + self.encode_excess(row_samples);
         // Never all at once: the file goes before features are computed, and the samples before rows are encoded.
         (file_bytes + pcm_bytes).max(computing).max(encoding)
+    }
+
+    /// Bytes that the picture in `file` holds: the file and its pixels while it is decoded, and its row with what encoding
+    /// makes beside it.
+    #[must_use]
+    pub(crate) fn picture_charge(&self, file: &[u8]) -> u64 {
+        let heights = self.images.iter().map(|image| image.height);
+        let decoding = file.len() as u64 + pictures::held_bytes(file, heights);
+        decoding + self.row_bytes(0) + self.picture_row_bytes()
+    }
+
+    /// What the row of a picture holds until it is on disk.
+    #[must_use]
+    pub(crate) fn picture_row_bytes(&self) -> u64 {
+        self.row_held_bytes(0) + self.encode_excess(0)
     }
 
     /// What a decoded clip of room for `n_pcm` samples, which are `n_out` at the wanted rate, goes on to hold while its
@@ -191,8 +210,7 @@ impl FeaturePlan {
     /// Bytes that encoding holds beside the rows: one tensor of them is made a page at a time.
     #[must_use]
     pub(crate) fn encode_bytes(&self, n_samples: usize) -> u64 {
-        let tensors = self.features.iter();
-        let largest = tensors.map(|feature| feature.row_bytes(n_samples)).max();
+        let largest = self.tensor_bytes(n_samples).max();
         largest.unwrap_or(0) as u64 * ENCODE_COPIES
     }
 
@@ -203,7 +221,7 @@ impl FeaturePlan {
     }
 
     fn row_held_bytes(&self, n_samples: usize) -> u64 {
-        self.row_bytes(n_samples) + ROW_BYTES + TENSOR_BYTES * self.features.len() as u64
+        self.row_bytes(n_samples) + ROW_BYTES + TENSOR_BYTES * self.entries.len() as u64
     }
 
     /// Rows that a clip of `n_out` samples can give on any side, and samples of the longest.

@@ -3,6 +3,7 @@
 
 mod charge;
 mod extractor;
+mod images;
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
-    AudioSpec, Dtype, Fault, FeatureSpec, Recipe, ShardSpec, SplitSpec,
+    AudioSpec, Dtype, Fault, FeatureOp, FeatureSpec, ImageArgs, Recipe, ShardSpec, SplitSpec,
 };
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
@@ -80,9 +81,12 @@ pub enum FeatureError {
     Json(#[from] serde_json::Error),
 }
 
-/// Everything between PCM and stored bytes, fixed for a run.
+/// Everything between PCM and stored bytes, fixed for a run; or between pictures and those.
 pub(crate) struct FeaturePlan {
+    /// Of audio.
     features: Vec<FeatureArgs>,
+    /// Of picture files. A recipe has features of one of both kinds alone.
+    images: Vec<ImageArgs>,
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
     split: SplitSpec,
@@ -112,14 +116,22 @@ impl FeaturePlan {
         }
 
         let mut features = Vec::new();
+        let mut images = Vec::new();
         let mut entries = Vec::new();
         for spec in &recipe.features {
+            let impossible = |source| FeatureError::Args {
+                feature: spec.name.clone(),
+                source,
+            };
+            if spec.op == FeatureOp::Image {
+                let args = spec.image().map_err(impossible)?;
+                entries.push(images::entry(spec, &args)?);
+                images.push(args);
+                continue;
+            }
             let args = spec
                 .resolve(&recipe.features, audio.sample_rate_hz)
-                .map_err(|source| FeatureError::Args {
-                    feature: spec.name.clone(),
-                    source,
-                })?;
+                .map_err(impossible)?;
 
             let entry = entry(spec, recipe, &args)?;
             // Arrow counts the bytes of a value in an i32.
@@ -137,6 +149,7 @@ impl FeaturePlan {
 
         Ok(Self {
             features,
+            images,
             entries,
             audio,
             split: recipe.split.clone(),
@@ -168,7 +181,9 @@ impl FeaturePlan {
     #[must_use]
     pub(crate) fn only(&self, numbers: &[usize]) -> Self {
         Self {
-            features: numbers.iter().map(|&n| self.features[n].clone()).collect(),
+            // One of the two is empty.
+            features: chosen(&self.features, numbers),
+            images: chosen(&self.images, numbers),
             entries: numbers.iter().map(|&n| self.entries[n].clone()).collect(),
             audio: self.audio.clone(),
             split: self.split.clone(),
@@ -193,8 +208,10 @@ impl FeaturePlan {
         targets: &[TargetEntry],
         spec: &ShardSpec,
     ) -> Result<Vec<Format>, ShardError> {
-        let each = self.entries.iter().zip(&self.features);
-        each.map(|(entry, feature)| Format::new(entry.clone(), feature.dtype, targets, spec))
+        let of_audio = self.features.iter().map(|feature| feature.dtype);
+        let dtypes = of_audio.chain(self.images.iter().map(|image| image.dtype));
+        let each = self.entries.iter().zip(dtypes);
+        each.map(|(entry, dtype)| Format::new(entry.clone(), dtype, targets, spec))
             .collect()
     }
 
@@ -230,10 +247,17 @@ impl FeaturePlan {
     /// Bytes of one row of every feature, for a segment of `n_samples` samples.
     #[must_use]
     pub(crate) fn row_bytes(&self, n_samples: usize) -> u64 {
-        let tensors = self.features.iter();
-        tensors
-            .map(|feature| feature.row_bytes(n_samples) as u64)
-            .sum()
+        let tensors = self.tensor_bytes(n_samples);
+        tensors.map(|bytes| bytes as u64).sum()
+    }
+
+    /// Bytes of each tensor of such a row.
+    fn tensor_bytes(&self, n_samples: usize) -> impl Iterator<Item = usize> {
+        let of_audio = self
+            .features
+            .iter()
+            .map(move |feature| feature.row_bytes(n_samples));
+        of_audio.chain(self.images.iter().map(ImageArgs::row_bytes))
     }
 
     /// Clips on this side have rows of stretched copies too.
@@ -252,6 +276,11 @@ impl FeaturePlan {
     /// the recipe leaves the length open).
     #[must_use]
     pub(crate) fn estimate(&self, clips: ClipTotals, bytes_per_s: f64) -> u64 {
+        // All pictures become one size.
+        if self.is_of_images() {
+            return clips.all * self.row_bytes(0);
+        }
+
         // All clips are taken to be as long as their mean.
         let mean_s = clips.file_bytes as f64 / clips.all.max(1) as f64 / bytes_per_s;
         let clip_s = self.audio.longest_s().min(mean_s);
@@ -263,6 +292,12 @@ impl FeaturePlan {
         let copies_bytes: u64 = copies.iter().map(|row| self.row_bytes(row.len)).sum();
         clips.all * clip_bytes + clips.stretched * copies_bytes
     }
+}
+
+/// The elements with these numbers, as far as there are elements.
+fn chosen<T: Clone>(all: &[T], numbers: &[usize]) -> Vec<T> {
+    let chosen = numbers.iter().filter_map(|&number| all.get(number));
+    chosen.cloned().collect()
 }
 
 /// Clips of which rows are to be made.
@@ -321,8 +356,8 @@ fn entry(
         // The frame axis varies where lengths do, unless the recipe crops or pads it.
         shape: args.stored_shape(row_samples),
         dim_names: args.dim_names().into_iter().map(str::to_owned).collect(),
-        sample_rate_hz: audio.sample_rate_hz,
-        hop_length: args.stft.hop_length,
+        sample_rate_hz: Some(audio.sample_rate_hz),
+        hop_length: Some(args.stft.hop_length),
         preset: source.preset.name().to_owned(),
         columns: args.columns(&source.name),
     })

@@ -6,16 +6,18 @@ use memchr::memmem;
 use parquet::file::properties::WriterProperties;
 use wavemill_schemas::NUMERICS_REVISION;
 use wavemill_schemas::manifest::Engine;
+use wavemill_schemas::recipe::Dataset;
 
 use crate::decode;
+use crate::pictures;
 use crate::settings::Settings;
 
 /// Between a device's level and the CPU's.
 const DECODING: &str = "; decoding ";
 
-/// The engine of a run on this machine.
+/// The engine of a run of such a data set on this machine.
 #[must_use]
-pub(crate) fn current(settings: &Settings) -> Engine {
+pub(crate) fn current(settings: &Settings, dataset: Dataset) -> Engine {
     let backend = &settings.backend;
     let isa = settings.level;
     // A device computes, but the CPU decodes: both decide the bytes.
@@ -29,7 +31,11 @@ pub(crate) fn current(settings: &Settings) -> Engine {
         numerics: NUMERICS_REVISION,
         backend: backend.kind().to_owned(),
         level,
-        decoder: decode::NAME.to_owned(),
+        decoder: match dataset {
+            Dataset::Images => pictures::NAME,
+            Dataset::Fma | Dataset::Folders | Dataset::Table => decode::NAME,
+        }
+        .to_owned(),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         libc: libc(),
         writer: Some(writer()),

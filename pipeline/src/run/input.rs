@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use wavemill_schemas::recipe::Dataset;
+
 use super::known::KnownInputs;
 use super::{Job, RunError};
 use crate::catalog::{self, AudioHashes, CatalogError, CleanedRows};
 use crate::course::{Course, Phase};
 use crate::extract::survey;
 use crate::settings::Settings;
-use crate::source::{self, Source};
+use crate::source::{self, Media, Source};
 
 /// What a run reads.
 pub(super) struct Input {
@@ -33,7 +35,11 @@ impl Input {
         course: &Arc<Course>,
     ) -> Result<Self, RunError> {
         // The audio first, because cleaning may drop rows whose clip has no file.
-        let source = source::open(&job.audio, settings.allow_outside)?;
+        let media = match job.recipe.catalog.dataset {
+            Dataset::Images => Media::Pictures,
+            Dataset::Fma | Dataset::Folders | Dataset::Table => Media::Audio,
+        };
+        let source = source::open(&job.audio, media, settings.allow_outside)?;
         let cleaned = clean(job, settings, &*source, course)?;
 
         let mut input = Self {

@@ -47,7 +47,7 @@ impl<'a> Plan<'a> {
     ) -> Result<Self, RunError> {
         let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit, kept_counts);
         let features = FeaturePlan::new(&job.recipe, settings)?;
-        let engine = engine::current(settings);
+        let engine = engine::current(settings, job.recipe.catalog.dataset);
         let identity = identity(job, settings.limit, input, catalog, &shard_plan, &engine)?;
 
         Ok(Self {

@@ -102,7 +102,7 @@ impl Format {
         let is_ragged = self.feature.shape.contains(&None);
         let shapes = is_ragged.then(|| shape_list(&tensors));
 
-        let mut columns = scalar_columns(&rows, clips);
+        let mut columns = scalar_columns(&rows, clips, self.feature.is_of_audio());
         let arrays = tensors.into_iter();
         let arrays: Vec<ArrayRef> = arrays.map(|tensor| tensor_array(tensor, self)).collect();
         let parts: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
@@ -297,7 +297,8 @@ fn encode_feature(
     // Columns in the schema's order: scalars, the tensor, and its shapes where they differ.
     let fields = format.schema.fields();
     let n_scalars = fields.len() - 1 - usize::from(is_ragged);
-    let scalars = fields.iter().zip(scalar_columns(rows, clips));
+    let is_of_audio = format.feature.is_of_audio();
+    let scalars = fields.iter().zip(scalar_columns(rows, clips, is_of_audio));
     for (field, array) in scalars.take(n_scalars) {
         write_column(&mut writers, &mut chunks, field, std::iter::once(array))?;
     }
@@ -335,20 +336,21 @@ fn write_column(
     Ok(())
 }
 
-fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow]) -> Vec<ArrayRef> {
+/// The columns before the tensor. What is told of audio is null where the rows are not of audio.
+fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow], is_of_audio: bool) -> Vec<ArrayRef> {
     let row_clips: Vec<&ClipRow> = rows.iter().map(|row| &clips[row.clip]).collect();
 
     let keys = row_clips.iter().map(|clip| &clip.clip_key);
     let track_ids = row_clips.iter().map(|clip| clip.track_id);
     let segments = rows.iter().map(|row| row.segment);
-    let offsets = rows.iter().map(|row| row.offset_s);
+    let offsets = rows.iter().map(|row| is_of_audio.then_some(row.offset_s));
     let variants = rows.iter().map(|row| row.variant);
     // In the order of `tables::feature_schema`.
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(keys)),
         Arc::new(Int64Array::from_iter_values(track_ids)),
         Arc::new(Int32Array::from_iter_values(segments)),
-        Arc::new(Float32Array::from_iter_values(offsets)),
+        Arc::new(Float32Array::from_iter(offsets)),
         Arc::new(Float32Array::from_iter_values(variants)),
     ];
 
@@ -365,18 +367,24 @@ fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow]) -> Vec<ArrayRef> {
     }
     let artist_ids = row_clips.iter().map(|clip| clip.artist_id);
     let album_ids = row_clips.iter().map(|clip| clip.album_id);
-    let durations = rows.iter().map(|row| row.audio.duration_s);
-    let losses = rows.iter().map(|row| row.audio.lost_s);
-    let silences = rows.iter().map(|row| Some(row.silent));
-    let hashes = rows.iter().map(|row| &row.audio.audio_blake3);
+    let durations = rows
+        .iter()
+        .map(|row| is_of_audio.then_some(row.audio.duration_s));
+    let losses = rows
+        .iter()
+        .map(|row| is_of_audio.then_some(row.audio.lost_s));
+    let silences = rows.iter().map(|row| is_of_audio.then_some(row.silent));
+    let hashes = rows
+        .iter()
+        .map(|row| is_of_audio.then_some(&row.audio.audio_blake3));
     let after: [ArrayRef; 7] = [
         Arc::new(genres.finish()),
         Arc::new(Int64Array::from_iter(artist_ids)),
         Arc::new(Int64Array::from_iter(album_ids)),
-        Arc::new(Float32Array::from_iter_values(durations)),
-        Arc::new(Float32Array::from_iter_values(losses)),
+        Arc::new(Float32Array::from_iter(durations)),
+        Arc::new(Float32Array::from_iter(losses)),
         Arc::new(BooleanArray::from_iter(silences)),
-        Arc::new(StringArray::from_iter_values(hashes)),
+        Arc::new(StringArray::from_iter(hashes)),
     ];
     columns.extend(after);
     columns

@@ -28,8 +28,8 @@ fn entry(shape: Vec<Option<usize>>) -> FeatureEntry {
         scale: None,
         shape,
         dim_names: vec!["mel".to_owned(), "frame".to_owned()],
-        sample_rate_hz: 22_050,
-        hop_length: 512,
+        sample_rate_hz: Some(22_050),
+        hop_length: Some(512),
         preset: "librosa".to_owned(),
         columns: None,
     }

@@ -13,7 +13,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
-use super::keys::{is_clip_name, root_len};
+use super::keys::{Media, root_len};
 use super::retry::with_retries;
 use super::{
     AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent,
@@ -22,6 +22,7 @@ use super::{
 
 /// A folder of clips.
 pub(super) struct FolderSource {
+    media: Media,
     root: PathBuf,
     index: AudioIndex,
     /// Why a listed clip cannot be read, by key.
@@ -30,9 +31,14 @@ pub(super) struct FolderSource {
 }
 
 impl FolderSource {
-    pub(super) fn open(path: &Path, allow_outside: bool) -> Result<Self, SourceError> {
+    pub(super) fn open(
+        path: &Path,
+        media: Media,
+        allow_outside: bool,
+    ) -> Result<Self, SourceError> {
         let top = path.canonicalize().map_err(SourceError::open_at(path))?;
         let mut walk = FolderWalk {
+            media,
             top: top.clone(),
             allow_outside,
             found: BTreeMap::new(),
@@ -59,6 +65,7 @@ impl FolderSource {
         // A folder tells its names in any order.
         walk.rejects.sort_by(|a, b| a.detail.cmp(&b.detail));
         Ok(Self {
+            media,
             root,
             index,
             unreadable,
@@ -68,6 +75,10 @@ impl FolderSource {
 }
 
 impl Source for FolderSource {
+    fn media(&self) -> Media {
+        self.media
+    }
+
     fn index(&self) -> &AudioIndex {
         &self.index
     }
@@ -172,6 +183,7 @@ impl Fault {
 }
 
 struct FolderWalk {
+    media: Media,
     top: PathBuf,
     allow_outside: bool,
     /// By path below `top`.
@@ -197,7 +209,7 @@ impl FolderWalk {
                 None
             };
             let is_folder = target.as_ref().map_or(kind.is_dir(), Metadata::is_dir);
-            if is_clip_name(&entry.file_name()) {
+            if self.media.is_clip_name(&entry.file_name()) {
                 let file = self
                     .clip(&path, kind, target)
                     .map_err(SourceError::open_at(folder))?;

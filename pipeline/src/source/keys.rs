@@ -8,16 +8,35 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Extensions of clips, compared without regard to case; all other files are ignored.
-const AUDIO_EXTENSIONS: [&str; 5] = ["mp3", "wav", "flac", "ogg", "oga"];
+/// What clips are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// Recordings.
+    Audio,
+    /// Pictures, such as those of spectrograms.
+    Pictures,
+}
 
-/// Whether a file of this name is a clip. Names that start with a dot are not: editors and macOS leave such copies.
-pub fn is_clip_name(name: &OsStr) -> bool {
-    let extension = Path::new(name).extension();
-    let known = AUDIO_EXTENSIONS
-        .iter()
-        .any(|known| extension.is_some_and(|found| found.eq_ignore_ascii_case(known)));
-    known && !name.as_encoded_bytes().starts_with(b".")
+impl Media {
+    /// Extensions of clips, compared without regard to case; all other files are ignored.
+    #[must_use]
+    pub const fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::Audio => &["mp3", "wav", "flac", "ogg", "oga"],
+            Self::Pictures => &["png", "jpg", "jpeg"],
+        }
+    }
+
+    /// Whether a file of this name is a clip. Names that start with a dot are not: editors and macOS leave such copies.
+    #[must_use]
+    pub fn is_clip_name(self, name: &OsStr) -> bool {
+        let extension = Path::new(name).extension();
+        let known = self
+            .extensions()
+            .iter()
+            .any(|known| extension.is_some_and(|found| found.eq_ignore_ascii_case(known)));
+        known && !name.as_encoded_bytes().starts_with(b".")
+    }
 }
 
 /// Length of what stands before every clip key in the sorted `paths`: empty, or a path that ends in `/`.
@@ -73,7 +92,8 @@ mod tests {
     #[test]
     fn clips_are_known_by_extension() {
         for name in ["a.mp3", "b.MP3", "c.Flac", "-d.oga", "e f.wav"] {
-            assert!(is_clip_name(OsStr::new(name)), "{name}");
+            assert!(Media::Audio.is_clip_name(OsStr::new(name)), "{name}");
+            assert!(!Media::Pictures.is_clip_name(OsStr::new(name)), "{name}");
         }
         for name in [
             "tracks.csv",
@@ -83,7 +103,12 @@ mod tests {
             "._000002.mp3",
             "a.mp3.part",
         ] {
-            assert!(!is_clip_name(OsStr::new(name)), "{name}");
+            assert!(!Media::Audio.is_clip_name(OsStr::new(name)), "{name}");
+            assert!(!Media::Pictures.is_clip_name(OsStr::new(name)), "{name}");
+        }
+        for name in ["a.png", "b.JPG", "c.jpeg"] {
+            assert!(Media::Pictures.is_clip_name(OsStr::new(name)), "{name}");
+            assert!(!Media::Audio.is_clip_name(OsStr::new(name)), "{name}");
         }
     }
 }

@@ -10,7 +10,7 @@ mod retry;
 mod tests;
 mod zipped;
 
-pub use keys::is_clip_name;
+pub use keys::Media;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -90,6 +90,9 @@ pub enum ReadFailure {
 
 /// A place that holds clips. Shared by the reader threads.
 pub trait Source: Send + Sync {
+    /// What clips are here.
+    fn media(&self) -> Media;
+
     /// What there is.
     fn index(&self) -> &AudioIndex;
 
@@ -113,17 +116,21 @@ pub const CLIP_BYTES_MAX: u64 = 512 << 20;
 
 /// Opens a folder, or a zip by its content, and lists its clips.
 ///
-/// Clips are known by extension (mp3, wav, flac, ogg, oga), names with a leading dot are passed over. The audio root
-/// is the deepest folder that holds all clips, but none directly unless it is `path` itself: `fma_large/`, its parent
+/// Clips are known by extension ([`Media::extensions`]), names with a leading dot are passed over. The audio root is the
+/// deepest folder that holds all clips, but none directly unless it is `path` itself: `fma_large/`, its parent
 /// and `fma_large.zip` give equal keys. Links out of `path` are followed with `allow_outside` only.
 ///
 /// # Errors
 /// [`SourceError`] where `path` cannot be listed, or holds no clip.
-pub fn open(path: &Path, allow_outside: bool) -> Result<Box<dyn Source>, SourceError> {
+pub fn open(
+    path: &Path,
+    media: Media,
+    allow_outside: bool,
+) -> Result<Box<dyn Source>, SourceError> {
     let source: Box<dyn Source> = if path.is_dir() {
-        Box::new(folder::FolderSource::open(path, allow_outside)?)
+        Box::new(folder::FolderSource::open(path, media, allow_outside)?)
     } else if path.is_file() && is_zip(path)? {
-        Box::new(zipped::ZipSource::open(path)?)
+        Box::new(zipped::ZipSource::open(path, media)?)
     } else {
         // What cannot even be opened is an error of the system, and not of its kind.
         File::open(path).map_err(SourceError::open_at(path))?;
@@ -135,6 +142,7 @@ pub fn open(path: &Path, allow_outside: bool) -> Result<Box<dyn Source>, SourceE
     if source.index().is_empty() && source.rejects().is_empty() {
         return Err(SourceError::NoClips {
             path: path.to_owned(),
+            media,
         });
     }
     Ok(source)
@@ -185,10 +193,12 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// A place without clips.
-    #[error("no clip (mp3, wav, flac, ogg, oga) below {path}: is it the audio folder?")]
+    #[error("no clip ({}) below {path}: is it the audio folder?", media.extensions().join(", "))]
     NoClips {
         /// The path.
         path: PathBuf,
+        /// What was looked for.
+        media: Media,
     },
     /// A metadata file that is not there.
     #[error("{path} holds no file {name}")]

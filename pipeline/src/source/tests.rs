@@ -162,7 +162,7 @@ fn folder_parent_and_zip_give_equal_keys_and_bytes() {
     zip_of(&stored, Stored, &clips);
     zip_of(&deflated, Deflated, &clips);
     for path in [&parent, &parent.join("fma_large"), &stored, &deflated] {
-        let source = open(path, false).unwrap();
+        let source = open(path, Media::Audio, false).unwrap();
         assert_eq!(
             keys(&*source),
             ["000/000002.mp3", "000/000005.mp3", "155/155066.MP3"],
@@ -188,7 +188,7 @@ fn zip_of_a_flat_folder_equals_the_folder() {
     );
     for name in ["clips", "clips.zip"] {
         assert_eq!(
-            keys(&*open(&temp.path().join(name), false).unwrap()),
+            keys(&*open(&temp.path().join(name), Media::Audio, false).unwrap()),
             ["a.mp3"],
             "{name}"
         );
@@ -218,7 +218,7 @@ fn odd_files_are_listed_and_rejected_without_hanging() {
     symlink("..", root.join("loop")).unwrap();
     symlink(".", root.join("self")).unwrap();
 
-    let source = open(&root, false).unwrap();
+    let source = open(&root, Media::Audio, false).unwrap();
     assert_eq!(read(&*source, "good.mp3").unwrap(), b"good");
     assert_eq!(read(&*source, "inside.mp3").unwrap(), b"good");
     assert_eq!(read(&*source, "folder.mp3"), Err(Reason::NotAudio));
@@ -235,7 +235,7 @@ fn odd_files_are_listed_and_rejected_without_hanging() {
     );
     assert_eq!(source.rejects().len(), 1);
 
-    let source = open(&root, true).unwrap();
+    let source = open(&root, Media::Audio, true).unwrap();
     assert_eq!(read(&*source, "out.mp3").unwrap(), b"secret");
     assert_eq!(read(&*source, "linked/far.mp3").unwrap(), b"far");
     assert_eq!(read(&*source, "zero.mp3"), Err(Reason::NotAudio));
@@ -261,7 +261,7 @@ fn odd_names_are_keys_unless_they_are_not_utf8() {
         b"latin 1",
     )
     .unwrap();
-    let source = open(temp.path(), false).unwrap();
+    let source = open(temp.path(), Media::Audio, false).unwrap();
     names
         .iter()
         .for_each(|name| assert_eq!(read(&*source, name).unwrap(), name.as_bytes()));
@@ -275,7 +275,7 @@ fn files_that_change_after_listing() {
     ["gone.mp3", "grown.mp3", "huge.mp3"]
         .iter()
         .for_each(|name| put(temp.path(), name, b"abc"));
-    let source = open(temp.path(), false).unwrap();
+    let source = open(temp.path(), Media::Audio, false).unwrap();
     fs::remove_file(temp.path().join("gone.mp3")).unwrap();
     put(temp.path(), "grown.mp3", b"abcdef");
     File::create(temp.path().join("huge.mp3"))
@@ -292,22 +292,22 @@ fn places_that_are_no_source_say_so() {
     let temp = TempDir::new().unwrap();
     put(temp.path(), "tracks.csv", b"track_id");
     assert!(matches!(
-        open(temp.path(), false),
+        open(temp.path(), Media::Audio, false),
         Err(SourceError::NoClips { .. })
     ));
     assert!(matches!(
-        open(&temp.path().join("tracks.csv"), false),
+        open(&temp.path().join("tracks.csv"), Media::Audio, false),
         Err(SourceError::NotAPlace { .. })
     ));
     assert!(matches!(
-        open(&temp.path().join("absent"), false),
+        open(&temp.path().join("absent"), Media::Audio, false),
         Err(SourceError::Open { .. })
     ));
     zip_of(&temp.path().join("cut.zip"), Stored, &[("a/b.mp3", b"x")]);
     let bytes = fs::read(temp.path().join("cut.zip")).unwrap();
     fs::write(temp.path().join("cut.zip"), &bytes[..bytes.len() - 40]).unwrap();
     assert!(matches!(
-        open(&temp.path().join("cut.zip"), false),
+        open(&temp.path().join("cut.zip"), Media::Audio, false),
         Err(SourceError::BrokenZip { .. })
     ));
 }
@@ -321,14 +321,14 @@ fn damaged_and_hostile_entries_are_rejects() {
     zip_of(&zip, Stored, &[("a.mp3", text)]);
     patch(&zip, b"some", b"sore");
     assert_eq!(
-        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3"),
         Err(Reason::Damaged)
     );
 
     zip_of(&zip, Deflated, &[("a.mp3", &[1; 100_000])]);
     patch(&zip, b"a.mp3", b"b.mp3");
     assert_eq!(
-        read(&*open(&zip, false).unwrap(), "b.mp3").unwrap(),
+        read(&*open(&zip, Media::Audio, false).unwrap(), "b.mp3").unwrap(),
         [1; 100_000]
     );
 
@@ -336,7 +336,7 @@ fn damaged_and_hostile_entries_are_rejects() {
     zip_of(&zip, Stored, &[("a.mp3", text)]);
     patch_directory(&zip, 8, &[1, 0]);
     assert_eq!(
-        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3"),
         Err(Reason::Encrypted)
     );
 
@@ -348,19 +348,19 @@ fn damaged_and_hostile_entries_are_rejects() {
         &u32::try_from(CLIP_BYTES_MAX + 1).unwrap().to_le_bytes(),
     );
     assert_eq!(
-        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3"),
         Err(Reason::TooLarge)
     );
     patch_directory(&zip, 24, &1_000_u32.to_le_bytes());
     assert_eq!(
-        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3"),
         Err(Reason::Damaged)
     );
 
     // A compressed size past the end of the file.
     patch_directory(&zip, 20, &0x7fff_ffff_u32.to_le_bytes());
     assert_eq!(
-        read(&*open(&zip, false).unwrap(), "a.mp3"),
+        read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3"),
         Err(Reason::Damaged)
     );
 }
@@ -382,7 +382,7 @@ fn entry_names_stay_inside_the_root() {
     patch(&zip, b"g/AA/b", b"../../");
     patch(&zip, b"Xabs", b"/abs");
     patch(&zip, b"caf_", b"caf\xe9");
-    let source = open(&zip, false).unwrap();
+    let source = open(&zip, Media::Audio, false).unwrap();
     assert_eq!(keys(&*source), ["g/a.mp3"]);
     let reasons: Vec<Reason> = source
         .rejects()
@@ -419,7 +419,7 @@ fn of_two_entries_of_one_name_none_is_used() {
         if second == "g/Y.mp3" {
             patch(&zip, b"g/Y.mp3", b"g/X.mp3");
         }
-        let source = open(&zip, false).unwrap();
+        let source = open(&zip, Media::Audio, false).unwrap();
         assert_eq!(keys(&*source), ["g/X.mp3", "g/c.mp3"], "{second}");
         assert_eq!(
             read(&*source, "g/X.mp3"),
@@ -443,7 +443,7 @@ fn threads_read_one_zip_at_once() {
         .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
         .collect();
     zip_of(&zip, Deflated, &entries);
-    let source = open(&zip, false).unwrap();
+    let source = open(&zip, Media::Audio, false).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -467,7 +467,7 @@ fn bzip2_entries_are_read_whole_and_as_streams() {
         let data = bzip2(content);
         raw_zip(&zip, 12, "a.mp3", content, &data, lengths(&data, content));
         assert_eq!(
-            read(&*open(&zip, false).unwrap(), "a.mp3").unwrap(),
+            read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3").unwrap(),
             content
         );
         let mut streamed = Vec::new();
@@ -500,7 +500,7 @@ fn damaged_bzip2_is_a_reject_and_ends_a_stream() {
     for (data, sizes) in cases {
         raw_zip(&zip, 12, "a.mp3", &content, data, sizes);
         assert_eq!(
-            read(&*open(&zip, false).unwrap(), "a.mp3"),
+            read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3"),
             Err(Reason::Damaged),
             "{sizes:?}"
         );
@@ -523,8 +523,9 @@ fn unknown_compression_is_a_reject_with_a_remedy() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     raw_zip(&zip, 14, "a.mp3", b"lzma", b"lzma", (4, 4));
-    let Err(ReadFailure::Reject(reject)) =
-        open(&zip, false).unwrap().read("a.mp3", &mut Vec::new())
+    let Err(ReadFailure::Reject(reject)) = open(&zip, Media::Audio, false)
+        .unwrap()
+        .read("a.mp3", &mut Vec::new())
     else {
         panic!("the run stops");
     };
@@ -558,7 +559,7 @@ fn one_flipped_bit_of_a_zip_costs_one_clip() {
                 let mut flipped = good.clone();
                 flipped[at] ^= 1 << bit;
                 fs::write(&zip, &flipped).unwrap();
-                let source = match open(&zip, false) {
+                let source = match open(&zip, Media::Audio, false) {
                     Ok(source) => source,
                     Err(SourceError::BrokenZip { .. } | SourceError::NotAPlace { .. }) => continue,
                     Err(error) => panic!("byte {at}, bit {bit}: {error:?}"),
@@ -594,7 +595,10 @@ fn one_flipped_bit_of_a_zip_costs_one_clip() {
 fn an_entry_whose_own_header_disagrees_is_a_reject() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
-    let detail = |zip: &Path| match open(zip, false).unwrap().read("000/a.mp3", &mut Vec::new()) {
+    let detail = |zip: &Path| match open(zip, Media::Audio, false)
+        .unwrap()
+        .read("000/a.mp3", &mut Vec::new())
+    {
         Err(ReadFailure::Reject(reject)) => (reject.reason, reject.detail),
         other => panic!("{other:?}"),
     };
@@ -653,7 +657,7 @@ fn zips_behind_other_data_with_comments_and_tails_are_read() {
     for bytes in [good, before, behind] {
         fs::write(&zip, bytes).unwrap();
         assert_eq!(
-            read(&*open(&zip, false).unwrap(), "g/a.mp3").unwrap(),
+            read(&*open(&zip, Media::Audio, false).unwrap(), "g/a.mp3").unwrap(),
             b"some audio"
         );
     }
@@ -671,7 +675,10 @@ fn a_zip_of_over_65535_entries_is_read() {
             .unwrap();
     }
     writer.finish().unwrap().flush().unwrap();
-    assert_eq!(open(&zip, false).unwrap().index().len(), 65_600);
+    assert_eq!(
+        open(&zip, Media::Audio, false).unwrap().index().len(),
+        65_600
+    );
 }
 
 #[test]
@@ -687,7 +694,7 @@ fn sizes_that_cannot_be_are_rejects() {
             (1 << 28, 1 << 28),
         ] {
             raw_zip(&zip, method, "a.mp3", b"some", b"some", sizes);
-            let source = open(&zip, false).unwrap();
+            let source = open(&zip, Media::Audio, false).unwrap();
             assert_eq!(
                 read(&*source, "a.mp3"),
                 Err(Reason::Damaged),

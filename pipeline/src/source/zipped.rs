@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::archive::Archive;
-use super::keys::{is_clip_name, root_len};
+use super::keys::{Media, root_len};
 use super::retry::with_retries;
 use super::{
     AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, too_large,
@@ -16,6 +16,7 @@ use super::{
 
 /// A zip of clips.
 pub(super) struct ZipSource {
+    media: Media,
     archive: Archive,
     index: AudioIndex,
     /// Entry numbers by key: one, or several of which none is used.
@@ -24,13 +25,13 @@ pub(super) struct ZipSource {
 }
 
 impl ZipSource {
-    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
+    pub(super) fn open(path: &Path, media: Media) -> Result<Self, SourceError> {
         let archive = Archive::open(path)?;
 
         let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut rejects = Vec::new();
         for (position, entry) in archive.entries.iter().enumerate() {
-            match clip_name(&entry.name) {
+            match clip_name(&entry.name, media) {
                 // Entries of one name stay together: nothing tells which of them is meant.
                 Some(Ok(name)) => names.entry(name).or_default().push(position),
                 Some(Err(reject)) => rejects.push(reject),
@@ -49,6 +50,7 @@ impl ZipSource {
             positions.insert(key, at);
         }
         Ok(Self {
+            media,
             archive,
             index,
             positions,
@@ -58,6 +60,10 @@ impl ZipSource {
 }
 
 impl Source for ZipSource {
+    fn media(&self) -> Media {
+        self.media
+    }
+
     fn index(&self) -> &AudioIndex {
         &self.index
     }
@@ -147,10 +153,11 @@ fn identity(archive: &Archive, positions: &[usize]) -> InputId {
 }
 
 /// The normalised name of an entry that is a clip; a reject where the name cannot be a key; nothing for other files.
-fn clip_name(raw: &[u8]) -> Option<Result<String, Reject>> {
+fn clip_name(raw: &[u8], media: Media) -> Option<Result<String, Reject>> {
     let shown = String::from_utf8_lossy(raw);
     let file_name = shown.rsplit('/').next().unwrap_or_default();
-    if !is_clip_name(OsStr::new(file_name)) || shown.split('/').any(|part| part == "__MACOSX") {
+    if !media.is_clip_name(OsStr::new(file_name)) || shown.split('/').any(|part| part == "__MACOSX")
+    {
         return None;
     }
 

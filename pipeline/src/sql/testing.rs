@@ -75,8 +75,8 @@ pub(super) fn feature(name: &str, dtype: &str, shape: &[Option<usize>]) -> Featu
         }),
         shape: shape.to_vec(),
         dim_names: vec!["mel".to_owned(), "frame".to_owned()],
-        sample_rate_hz: 22_050,
-        hop_length: 512,
+        sample_rate_hz: Some(22_050),
+        hop_length: Some(512),
         preset: "librosa".to_owned(),
         columns: None,
     }

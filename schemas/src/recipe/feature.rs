@@ -5,8 +5,9 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 use wavemill_options::{
-    ColourMap, DbArgs, Derived, DimOrder, Dtype, Fault, Faults, FeatureArgs, Norm, Normalize, Op,
-    Overrides, PadMode, PictureArgs, Preset, Window, did_you_mean,
+    ColourMap, CropBox, DbArgs, Derived, DimOrder, Dtype, Fault, Faults, FeatureArgs, ImageArgs,
+    ImageFilter, Norm, Normalize, Op, Overrides, PadMode, PictureArgs, Preset, Window,
+    did_you_mean,
 };
 
 /// `op`: what is computed of audio, or made of another feature.
@@ -23,17 +24,19 @@ pub enum FeatureOp {
     Statistics,
     /// [`Derived::Picture`] of another feature.
     Picture,
+    /// A picture file as it is: [`ImageArgs`].
+    Image,
 }
 
 impl FeatureOp {
-    /// What it computes of audio; `None` where it starts from another feature.
+    /// What it computes of audio; `None` where it starts from another feature, or from a picture.
     #[must_use]
     pub const fn of_audio(self) -> Option<Op> {
         match self {
             Self::Stft => Some(Op::Stft),
             Self::Mel => Some(Op::Mel),
             Self::Mfcc => Some(Op::Mfcc),
-            Self::Statistics | Self::Picture => None,
+            Self::Statistics | Self::Picture | Self::Image => None,
         }
     }
 
@@ -46,6 +49,7 @@ impl FeatureOp {
             Self::Mfcc => "mfcc",
             Self::Statistics => "statistics",
             Self::Picture => "picture",
+            Self::Image => "image",
         }
     }
 }
@@ -117,6 +121,12 @@ pub struct FeatureSpec {
     /// Columns of pixels; absent: one a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
+    /// `[left, top, width, height]`: the part of an image that is taken; absent: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<[u32; 4]>,
+    /// How an image gets its size: `"triangle"` (default), `"nearest"`, `"catmull_rom"`, `"gaussian"`, `"lanczos3"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
 }
 
 impl FeatureSpec {
@@ -197,6 +207,32 @@ impl FeatureSpec {
         })
     }
 
+    /// What is made of a picture file, with nothing left to decide.
+    ///
+    /// # Errors
+    /// A [`Fault`] that names the option and says what is allowed. Features of a recipe that was parsed have none.
+    pub fn image(&self) -> Result<ImageArgs, Fault> {
+        let mut faults = Faults::default();
+        let filter = word(self.filter.as_deref(), ImageFilter::default(), &mut faults);
+        for (side, key) in [(self.width, "width"), (self.height, "height")] {
+            let problem = "is missing: an image is stored in one size, in pixels";
+            faults.unless(side.is_some(), key, problem);
+        }
+        faults.into_result()?;
+
+        let args = ImageArgs {
+            width: self.width.unwrap_or_default(),
+            height: self.height.unwrap_or_default(),
+            crop: self.crop.map(CropBox::from),
+            filter: filter.unwrap_or_default(),
+            dtype: self.dtype.unwrap_or(Dtype::U8),
+        };
+        match args.faults().into_iter().next() {
+            Some(fault) => Err(fault),
+            None => Ok(args),
+        }
+    }
+
     /// Options that stand in the recipe although `op` has no use for them.
     pub(super) fn idle_keys(&self) -> Vec<&'static str> {
         let of_audio = [
@@ -228,14 +264,20 @@ impl FeatureSpec {
             ("height", self.height.is_some()),
             ("width", self.width.is_some()),
         ];
+        let of_image = [
+            ("crop", self.crop.is_some()),
+            ("filter", self.filter.is_some()),
+        ];
+        let colours = [("colour_map", self.colour_map.is_some())];
 
         let idle: Vec<(&str, bool)> = match self.op {
             // Which of the options of audio an operation has, `wavemill-options` knows.
             FeatureOp::Stft | FeatureOp::Mel | FeatureOp::Mfcc => {
-                [&of_source[..], &of_picture].concat()
+                [&of_source[..], &of_picture, &of_image].concat()
             }
-            FeatureOp::Statistics => [&of_audio[..], &of_picture].concat(),
-            FeatureOp::Picture => of_audio.to_vec(),
+            FeatureOp::Statistics => [&of_audio[..], &of_picture, &of_image].concat(),
+            FeatureOp::Picture => [&of_audio[..], &of_image].concat(),
+            FeatureOp::Image => [&of_audio[..], &of_source, &colours].concat(),
         };
         let given = idle.into_iter().filter(|(_, is_given)| *is_given);
         given.map(|(key, _)| key).collect()

@@ -7,7 +7,7 @@ use wavemill_options::{
 };
 
 use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROW_BYTES_MAX};
-use super::{AudioSpec, FeatureSpec, Recipe};
+use super::{AudioSpec, Dataset, FeatureOp, FeatureSpec, Recipe};
 use crate::samples::samples_in;
 
 /// Everything impossible in `spec`, which stands at `key` of `recipe`: `features.1`.
@@ -19,7 +19,22 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut
     }
     match spec.op.of_audio() {
         Some(op) => found.extend(of_audio(spec, op, &recipe.audio)),
+        None if spec.op == FeatureOp::Image => found.extend(spec.image().err()),
         None => found.extend(of_source(spec, recipe)),
+    }
+
+    // A data set holds recordings or pictures, and never both.
+    let is_of_images = recipe.catalog.dataset == Dataset::Images;
+    if is_of_images && spec.op != FeatureOp::Image {
+        let problem = format!(
+            "dataset = \"images\" has no audio for `{}`; allowed: image",
+            spec.op.name()
+        );
+        found.push(Fault::new("op", problem));
+    } else if !is_of_images && spec.op == FeatureOp::Image {
+        let problem =
+            "`image` is for dataset = \"images\"; for a picture of a spectrogram: picture";
+        found.push(Fault::new("op", problem));
     }
 
     for fault in found {

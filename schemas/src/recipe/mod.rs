@@ -25,7 +25,7 @@ pub use feature::{DbRef, DbSpec, FeatureOp, FeatureSpec};
 pub use parse::{RecipeError, Source};
 pub use place::Place;
 pub use shipped::SHIPPED;
-pub use wavemill_options::{Dtype, Fault, Normalize, Preset};
+pub use wavemill_options::{CropBox, Dtype, Fault, ImageArgs, ImageFilter, Normalize, Preset};
 
 /// A whole recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ pub enum Dataset {
     Fma,
     /// One folder a genre.
     Folders,
+    /// Pictures (PNG, JPEG), one folder a genre.
+    Images,
     /// Any CSV or Parquet file with a `clip_key` column (a step's SQL may make it).
     Table,
 }

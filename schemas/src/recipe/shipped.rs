@@ -1,7 +1,7 @@
 //! The recipes inside the binary.
 
 /// Name and TOML text of each shipped recipe, by name.
-pub const SHIPPED: [(&str, &str); 6] = [
+pub const SHIPPED: [(&str, &str); 7] = [
     ("demo", include_str!("../../recipes/demo.toml")),
     ("fma-large", include_str!("../../recipes/fma-large.toml")),
     ("fma-small", include_str!("../../recipes/fma-small.toml")),
@@ -12,6 +12,10 @@ pub const SHIPPED: [(&str, &str); 6] = [
     (
         "gtzan-images",
         include_str!("../../recipes/gtzan-images.toml"),
+    ),
+    (
+        "gtzan-published-images",
+        include_str!("../../recipes/gtzan-published-images.toml"),
     ),
     (
         "gtzan-segments",

@@ -1,6 +1,6 @@
 //! Errors as an author sees them, word for word; sets; the shipped recipes.
 
-use super::{DbRef, DbSpec, Recipe, RecipeError, SHIPPED, Source};
+use super::{DbRef, DbSpec, Dtype, Recipe, RecipeError, SHIPPED, Source};
 use crate::canonical;
 
 /// Eight lines; what a case adds to the feature is line 9.
@@ -103,8 +103,8 @@ fn wrong_types_and_words_say_what_is_allowed() {
         "my.toml:1: catalog: is missing"
     );
     assert_eq!(
-        error("name = \"mine\"\n[catalog]\ndataset = \"images\"", &[]),
-        "my.toml:3: catalog.dataset: `images` is unknown (not built yet); allowed: fma, folders, table"
+        error("name = \"mine\"\n[catalog]\ndataset = \"image\"", &[]),
+        "my.toml:3: catalog.dataset: `image` is unknown (did you mean `images`?); allowed: fma, folders, images, table"
     );
 }
 
@@ -656,7 +656,7 @@ fn shipped_recipes_are_found_by_name_and_valid() {
             .expect_err("no such recipe")
             .to_string(),
         "no recipe and no file is called `fma-smal` (did you mean `fma-small`?); shipped recipes: demo, fma-large, \
-         fma-small, fma-windows, gtzan-images, gtzan-segments"
+         fma-small, fma-windows, gtzan-images, gtzan-published-images, gtzan-segments"
     );
 }
 
@@ -722,6 +722,68 @@ fn warnings_tell_leaks_rounding_and_empty_filters() {
             "features.log_mel.frames: clips of every length are cut or padded to it: audio.duration_s is absent"
         ]
     );
+}
+
+#[test]
+fn pictures_and_audio_do_not_mix() {
+    const IMAGES: &str = "name = \"pictures\"\n[catalog]\ndataset = \"images\"\n[[features]]\nname = \"image\"\n\
+                          op = \"image\"\nwidth = 32\nheight = 24\n";
+    let recipe = parse(IMAGES, &[]).expect("valid");
+    assert!(recipe.warnings().is_empty());
+    let args = recipe.features[0].image().expect("valid");
+    assert_eq!((args.shape(), args.dtype), ([3, 24, 32], Dtype::U8));
+
+    let refused = |sets: &[&str]| error(IMAGES, sets);
+    assert_eq!(
+        refused(&["audio.sample_rate_hz=44100"]),
+        "--set audio.sample_rate_hz=44100: audio: dataset = \"images\" has no audio: leave this section out"
+    );
+    assert_eq!(
+        refused(&["catalog.dataset=folders"]),
+        "--set catalog.dataset=folders: features.image.op: `image` is for dataset = \"images\"; for a picture of a \
+         spectrogram: picture"
+    );
+    assert_eq!(
+        refused(&["features.image.width=none"]),
+        "--set features.image.width=none: features.image.width: is missing: an image is stored in one size, in pixels"
+    );
+    for (set, key) in [
+        (
+            "features.image.width=0",
+            "features.image.width: 0 is out of range",
+        ),
+        (
+            "features.image.n_mels=8",
+            "features.image.n_mels: op = \"image\" does not use it",
+        ),
+        (
+            "features.image.filter=bicubic",
+            "features.image.filter: `bicubic` is unknown",
+        ),
+        (
+            "features.image.crop=[0, 0, 0, 1]",
+            "features.image.crop: allowed: [left, top,",
+        ),
+        ("split.rule=segment", "split.rule: `segment` is for audio"),
+        (
+            "split.rule=segment_stretched",
+            "split.rule: `segment_stretched` is for audio",
+        ),
+        (
+            "split.rule=official",
+            "split.rule: folders have no official split",
+        ),
+        (
+            "split.group_duplicates=true",
+            "split.group_duplicates: only audio is hashed",
+        ),
+    ] {
+        let refused = refused(&[set]);
+        assert!(refused.contains(key), "{set}: {refused}");
+    }
+    let mel = SMALLEST.replace("\"fma\"", "\"images\"");
+    let mel = error(&mel, &[]);
+    assert!(mel.contains("has no audio for `mel`"), "{mel}");
 }
 
 #[test]

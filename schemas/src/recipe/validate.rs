@@ -41,6 +41,9 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     targets(&recipe.targets, &mut faults);
     split(recipe.catalog.dataset, &recipe.split, &mut faults);
     audio(&recipe.audio, &mut faults);
+    if recipe.catalog.dataset == Dataset::Images {
+        images(recipe, &mut faults);
+    }
 
     by_segment(recipe, &mut faults);
 
@@ -111,6 +114,26 @@ fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
 
         clean_step(step, &key, faults);
     }
+}
+
+/// Pictures are neither heard nor cut into segments.
+fn images(recipe: &Recipe, faults: &mut Faults) {
+    let without = recipe.audio == AudioSpec::default();
+    let problem = "dataset = \"images\" has no audio: leave this section out";
+    faults.unless(without, "audio", problem);
+
+    let problem = "only audio is hashed: dataset = \"images\" has none";
+    faults.unless(
+        !recipe.split.group_duplicates,
+        "split.group_duplicates",
+        problem,
+    );
+    let problem = "`segment` is for audio; allowed: stratified, artist, column";
+    faults.unless(
+        recipe.split.rule != SplitRule::Segment,
+        "split.rule",
+        problem,
+    );
 }
 
 /// A step says what stays in one of two ways, by a predicate or by a query.
@@ -232,9 +255,9 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
         problem,
     );
 
-    let official = spec.rule != SplitRule::Official || dataset != Dataset::Folders;
+    let is_of_files = matches!(dataset, Dataset::Folders | Dataset::Images);
     faults.unless(
-        official,
+        spec.rule != SplitRule::Official || !is_of_files,
         "split.rule",
         "folders have no official split; allowed: stratified, artist, column, segment",
     );

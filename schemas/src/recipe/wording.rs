@@ -26,9 +26,8 @@ pub(super) fn explain(message: &str) -> String {
 /// What may have been meant, and all that is allowed.
 fn choice(wrong: &str, allowed: &[&str]) -> String {
     format!(
-        "{}{}; allowed: {}",
+        "{}; allowed: {}",
         did_you_mean(wrong, allowed),
-        not_built(wrong),
         allowed.join(", ")
     )
 }
@@ -78,16 +77,6 @@ fn key_of(section: &str) -> Option<&'static str> {
         "AudioSpec" => Some("audio.duration_s"),
         "ShardSpec" => Some("shards.clips"),
         _ => None,
-    }
-}
-
-/// Names that recipes will have.
-fn not_built(wrong: &str) -> &'static str {
-    // An author who has read of these is told that they did not misspell them.
-    if ["images"].contains(&wrong) {
-        " (not built yet)"
-    } else {
-        ""
     }
 }
 

@@ -81,14 +81,16 @@ impl Readme<'_> {
         }
 
         text += &format!(
-            "\n`{}` is {} ({}), {} Hz, hop {}, preset {}.\n",
+            "\n`{}` is {} ({})",
             feature.name,
             feature.tensor_type(),
-            feature.dim_names.join(", "),
-            feature.sample_rate_hz,
-            feature.hop_length,
-            feature.preset
+            feature.dim_names.join(", ")
         );
+        // Pictures of a data set `images` were never sound.
+        if let (Some(rate), Some(hop)) = (feature.sample_rate_hz, feature.hop_length) {
+            text += &format!(", {rate} Hz, hop {hop}, preset {}", feature.preset);
+        }
+        text += ".\n";
         for note in self.content.notes() {
             text += &format!("\n{note}\n");
         }

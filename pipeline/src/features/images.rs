@@ -1,0 +1,70 @@
+//! Picture files → packed tensors.
+
+use serde::Serialize;
+use wavemill_schemas::manifest::{FeatureEntry, Scale};
+use wavemill_schemas::recipe::{Dtype, FeatureSpec, ImageArgs};
+use wavemill_schemas::reject::Reject;
+use wavemill_schemas::{NUMERICS_REVISION, canonical};
+
+use super::{FeatureError, FeaturePlan};
+use crate::pictures;
+use crate::shards::Tensor;
+
+impl FeaturePlan {
+    /// Clips are pictures, and not audio.
+    #[must_use]
+    pub(crate) fn is_of_images(&self) -> bool {
+        !self.images.is_empty()
+    }
+
+    /// The tensors of a picture, in the recipe's order.
+    ///
+    /// # Errors
+    /// A [`Reject`], its clip fields empty.
+    pub(crate) fn picture_tensors(&self, file: &[u8]) -> Result<Vec<Tensor>, Reject> {
+        let picture = pictures::decode(file)?;
+        let mut tensors = Vec::with_capacity(self.images.len());
+        for args in &self.images {
+            tensors.push(Tensor {
+                bytes: pictures::tensor(&picture, args)?,
+                shape: args.shape().to_vec(),
+            });
+        }
+        Ok(tensors)
+    }
+}
+
+/// As the manifest has it.
+///
+/// # Errors
+/// [`FeatureError::Json`], which cannot happen.
+pub(super) fn entry(spec: &FeatureSpec, args: &ImageArgs) -> Result<FeatureEntry, FeatureError> {
+    // All that decides a value of the feature, and so its id.
+    #[derive(Serialize)]
+    struct Identity<'a> {
+        decoder: &'a str,
+        numerics: u32,
+        image: &'a ImageArgs,
+    }
+    let identity = Identity {
+        decoder: pictures::NAME,
+        numerics: NUMERICS_REVISION,
+        image: args,
+    };
+
+    Ok(FeatureEntry {
+        name: spec.name.clone(),
+        feature_id: canonical::id(&identity)?,
+        dtype: args.dtype.name().to_owned(),
+        scale: (args.dtype == Dtype::U8).then_some(Scale {
+            factor: 1.0 / 255.0,
+            offset: 0.0,
+        }),
+        shape: args.shape().map(Some).to_vec(),
+        dim_names: ImageArgs::dim_names().map(str::to_owned).to_vec(),
+        sample_rate_hz: None,
+        hop_length: None,
+        preset: spec.preset.name().to_owned(),
+        columns: None,
+    })
+}

@@ -1,0 +1,150 @@
+//! What a picture's first bytes say: its format and size. Nothing is decoded and nothing is allocated for it.
+
+use image::ImageFormat;
+
+/// First bytes of every PNG.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+/// First bytes of every JPEG: the marker that begins it, and that of the first segment.
+const JPEG: &[u8] = &[0xff, 0xd8, 0xff];
+
+/// A picture as its header announces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// What decodes it.
+    pub format: ImageFormat,
+    /// Columns, 1 or more.
+    pub width: u32,
+    /// Rows, 1 or more.
+    pub height: u32,
+    /// Bytes that a pixel takes while it is decoded, at most.
+    pub pixel_bytes: u64,
+}
+
+/// Why there is no header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoHeader {
+    /// The first bytes are those of no picture.
+    OtherFormat,
+    /// They are, but the size of the picture does not follow.
+    NoSize(&'static str),
+}
+
+impl Header {
+    /// Reads the header of a file.
+    ///
+    /// # Errors
+    /// [`NoHeader`].
+    pub(super) fn read(file: &[u8]) -> Result<Self, NoHeader> {
+        if file.starts_with(PNG) {
+            png(file).ok_or(NoHeader::NoSize("a PNG without the size of its picture"))
+        } else if file.starts_with(JPEG) {
+            jpeg(file).ok_or(NoHeader::NoSize("a JPEG without the size of its picture"))
+        } else {
+            Err(NoHeader::OtherFormat)
+        }
+    }
+
+    /// Pixels, which fit: each side has 32 bits.
+    pub(super) fn pixels(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
+/// The chunk IHDR, which is the first one of every PNG: width and height, 32 bits each, and the depth of a sample.
+fn png(file: &[u8]) -> Option<Header> {
+    let chunk = file.get(PNG.len()..)?;
+    if chunk.get(4..8)? != b"IHDR" {
+        return None;
+    }
+    let depth = *chunk.get(16)?;
+    // Four samples of a byte, or of two; what is stored with fewer is made wider.
+    let pixel_bytes = if depth > 8 { 8 } else { 4 };
+    header(
+        ImageFormat::Png,
+        be32(chunk.get(8..12)?),
+        be32(chunk.get(12..16)?),
+        pixel_bytes,
+    )
+}
+
+/// The first frame header (SOF): before it there are segments with their lengths, and no data.
+///
+/// Source: ITU-T T.81, B.1.1.2 and B.2.2.
+fn jpeg(file: &[u8]) -> Option<Header> {
+    // Samples, their coefficients of 16 bits, and the four bytes of a pixel at most.
+    const PIXEL_BYTES: u64 = 4 + 4 * 2 + 4;
+
+    let mut at = 2;
+    loop {
+        // Any number of fill bytes may stand before a marker.
+        let skipped = file.get(at..)?.iter().position(|&byte| byte != 0xff)?;
+        if skipped == 0 {
+            return None;
+        }
+        let marker = file[at + skipped];
+        let segment = file.get(at + skipped + 1..)?;
+
+        // SOF0 to SOF15, without the tables (DHT, JPG, DAC) whose markers lie among them.
+        let is_frame = (0xc0..=0xcf).contains(&marker) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
+        if is_frame {
+            let height = be16(segment.get(3..5)?);
+            let width = be16(segment.get(5..7)?);
+            return header(ImageFormat::Jpeg, width, height, PIXEL_BYTES);
+        }
+        // Data, or the end, before any frame.
+        if matches!(marker, 0x00 | 0xd9 | 0xda) {
+            return None;
+        }
+
+        let length = be16(segment.get(0..2)?) as usize;
+        at += skipped + 1 + length.max(2);
+    }
+}
+
+fn header(format: ImageFormat, width: u32, height: u32, pixel_bytes: u64) -> Option<Header> {
+    (width > 0 && height > 0).then_some(Header {
+        format,
+        width,
+        height,
+        pixel_bytes,
+    })
+}
+
+fn be32(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |n, &byte| n << 8 | u32::from(byte))
+}
+
+fn be16(bytes: &[u8]) -> u32 {
+    be32(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{jpeg, png};
+    use super::*;
+
+    #[test]
+    fn formats_and_sizes_are_read() {
+        let of_png = Header::read(&png(31, 17)).unwrap();
+        assert_eq!((of_png.width, of_png.height), (31, 17));
+        assert_eq!(of_png.format, ImageFormat::Png);
+        let of_jpeg = Header::read(&jpeg(31, 17)).unwrap();
+        assert_eq!((of_jpeg.width, of_jpeg.height), (31, 17));
+        assert_eq!(of_jpeg.format, ImageFormat::Jpeg);
+    }
+
+    #[test]
+    fn no_start_of_a_file_is_a_panic() {
+        for file in [png(9, 7), jpeg(9, 7)] {
+            for end in 0..file.len() {
+                let _ = Header::read(&file[..end]);
+            }
+        }
+        assert_eq!(Header::read(b"hello"), Err(NoHeader::OtherFormat));
+        assert_eq!(Header::read(b""), Err(NoHeader::OtherFormat));
+        assert!(matches!(
+            Header::read(&[JPEG, &[0xff; 100]].concat()),
+            Err(NoHeader::NoSize(_))
+        ));
+    }
+}

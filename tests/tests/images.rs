@@ -1,0 +1,277 @@
+//! Data sets of pictures: what becomes a row, what is counted out, and that a model learns from them.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::{ImageFormat, Rgb, RgbImage};
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    Inputs, fit, manifest, of_trainer, run, same, same_versions, scratch, sql, sql_counts,
+    sql_number, wavemill,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("images::folders_become_a_store", folders_become_a_store),
+        Trial::test("images::bad_files_are_rejects", bad_files_are_rejects),
+        Trial::test(
+            "images::what_is_no_place_of_pictures_is_refused",
+            what_is_no_place_of_pictures_is_refused,
+        ),
+        Trial::test("images::a_new_one_costs_itself", a_new_one_costs_itself),
+        of_trainer(
+            "images::the_documents_models_train_on_them",
+            the_documents_models_train_on_them,
+        ),
+    ]
+}
+
+const GENRES: [&str; 3] = ["blues", "jazz", "rock"];
+/// Of each genre; every fourth one is a JPEG.
+const PICTURES: u32 = 10;
+
+/// Small tensors, whole pictures.
+const SMALL: [&str; 8] = [
+    "--set",
+    "features.picture_224.width=36",
+    "--set",
+    "features.picture_224.height=33",
+    "--set",
+    "features.picture_299.width=36",
+    "--set",
+    "features.picture_299.height=36",
+];
+
+/// A picture of 48 × 40, which depends on a number and on its genre.
+fn picture(genre: u32, number: u32) -> RgbImage {
+    RgbImage::from_fn(48, 40, |x, y| {
+        let red = (x * (genre + 1) + number) % 256;
+        Rgb([red as u8, (y * 5) as u8, (100 * genre) as u8])
+    })
+}
+
+fn encoded(picture: &RgbImage, format: ImageFormat) -> Result<Vec<u8>, Failed> {
+    let mut file = Cursor::new(Vec::new());
+    picture.write_to(&mut file, format)?;
+    Ok(file.into_inner())
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
+    fs::create_dir_all(path.parent().ok_or("a folder")?)?;
+    Ok(fs::write(path, bytes)?)
+}
+
+/// A folder of pictures in folders of genres.
+fn pictures(name: &str) -> Result<(PathBuf, Inputs), Failed> {
+    let folder = scratch(name);
+    let audio = folder.join("images_original");
+    for (genre, genre_name) in (0..).zip(GENRES) {
+        for number in 0..PICTURES {
+            let (extension, format) = if number % 4 == 3 {
+                ("jpg", ImageFormat::Jpeg)
+            } else {
+                ("png", ImageFormat::Png)
+            };
+            let file = encoded(&picture(genre, number), format)?;
+            let name = format!("{genre_name}/{genre_name}{number:05}.{extension}");
+            put(&audio.join(name), &file)?;
+        }
+    }
+    let inputs = Inputs {
+        metadata: None,
+        audio,
+        recipe: "gtzan-published-images".into(),
+    };
+    Ok((folder, inputs))
+}
+
+fn folders_become_a_store() -> Result<(), Failed> {
+    let (folder, inputs) = pictures("images")?;
+    let store = folder.join("store");
+    let ran = run(inputs.strict_extract(&store).args(SMALL)).exits(0)?;
+    same("leak", ran.err.contains("leaky"), false)?;
+    let n_told = ran.err.matches("stands for itself").count();
+    same("told that no artist is known", n_told, 1)?;
+
+    let version = manifest(&store, 1)?;
+    same("rows", version.counts.feature_rows, 30)?;
+    let feature = &version.features[0];
+    same("type", feature.tensor_type(), "u8[3,33,36]".to_owned())?;
+    same(
+        "of audio",
+        (feature.sample_rate_hz, feature.hop_length),
+        (None, None),
+    )?;
+    let by_side = "SELECT split AS name, count(*) AS n FROM features_picture_224 GROUP BY 1";
+    let sides = sql_counts(&store, by_side)?;
+    same(
+        "sides",
+        sides.into_iter().collect::<Vec<_>>(),
+        [("test", 3), ("training", 24), ("validation", 3)]
+            .map(|(side, n)| (side.to_owned(), n))
+            .to_vec(),
+    )?;
+    let of_audio = "SELECT count(duration_s) + count(lost_s) + count(silent) + count(audio_blake3) + count(offset_s) \
+                    FROM features_picture_224";
+    same("what is told of audio", sql_number(&store, of_audio)?, 0)?;
+    // The third channel of a PNG is one colour, in any size.
+    let blue = "SELECT tensor_at(picture_224, 2, 20, 20) AS blue FROM features_picture_224 WHERE clip_key = 'rock/rock00000.png'";
+    let blue = sql(&store, blue)?[0]["blue"].as_f64().unwrap_or_default();
+    same("blue", (blue - 200.0 / 255.0).abs() < 1e-6, true)?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+
+    let again = run(inputs.strict_extract(&store).args(SMALL)).exits(0)?;
+    same("again", again.err.contains("nothing to do"), true)?;
+    let alone = folder.join("alone");
+    let mut command = inputs.strict_extract(&alone);
+    command.args(SMALL).args(["--threads", "1"]);
+    run(&mut command).exits(0)?;
+    same_versions(&store, &alone)
+}
+
+/// A whole picture whose header says that it is larger than any that is decoded.
+fn huge() -> Vec<u8> {
+    let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
+    file.extend(100_000_u32.to_be_bytes());
+    file.extend(100_000_u32.to_be_bytes());
+    file.extend([8, 2, 0, 0, 0, 0, 0, 0, 0]);
+    file
+}
+
+fn bad_files_are_rejects() -> Result<(), Failed> {
+    let (folder, inputs) = pictures("bad-images")?;
+    let audio = &inputs.audio;
+    put(
+        &audio.join("jazz/text.png"),
+        b"a text that somebody called .png\n",
+    )?;
+    put(&audio.join("jazz/empty.jpg"), b"")?;
+    put(&audio.join("jazz/huge.png"), &huge())?;
+    for (format, name) in [
+        (ImageFormat::Jpeg, "rock/cut.jpg"),
+        (ImageFormat::Png, "rock/cut.png"),
+    ] {
+        let file = encoded(&picture(1, 1), format)?;
+        put(&audio.join(name), &file[..file.len() * 2 / 3])?;
+    }
+    let small = RgbImage::new(8, 8);
+    put(
+        &audio.join("rock/small.png"),
+        &encoded(&small, ImageFormat::Png)?,
+    )?;
+
+    let store = folder.join("store");
+    let crop = ["--set", "features.picture_224.crop=[2, 2, 40, 30]"];
+    let mut command = inputs.extract(&store);
+    // The picture of 30 GB costs its header.
+    command
+        .args(SMALL)
+        .args(crop)
+        .args(["--memory-limit", "256MiB"]);
+    run(&mut command).exits(0)?;
+    let reasons = sql(
+        &store,
+        "SELECT clip_key, reason, detail FROM rejects ORDER BY clip_key",
+    )?;
+    let found: Vec<[&str; 2]> = reasons
+        .iter()
+        .map(|row| ["clip_key", "reason"].map(|name| row[name].as_str().unwrap_or_default()))
+        .collect();
+    same(
+        "rejects",
+        found,
+        vec![
+            ["jazz/empty.jpg", "empty"],
+            ["jazz/huge.png", "too_large"],
+            ["jazz/text.png", "not_image"],
+            ["rock/cut.jpg", "damaged"],
+            ["rock/cut.png", "damaged"],
+            ["rock/small.png", "too_short"],
+        ],
+    )?;
+    let detail = reasons[1]["detail"].as_str().unwrap_or_default();
+    same(detail, detail.starts_with("100000 x 100000 pixels"), true)?;
+    same("rows", manifest(&store, 1)?.counts.clips_written, 30)
+}
+
+fn what_is_no_place_of_pictures_is_refused() -> Result<(), Failed> {
+    let folder = scratch("no-images");
+    let inputs = Inputs {
+        metadata: None,
+        audio: folder.join("texts"),
+        recipe: "gtzan-published-images".into(),
+    };
+    let store = folder.join("store");
+    put(&inputs.audio.join("rock/a.txt"), b"a text")?;
+    run(&mut inputs.strict_extract(&store))
+        .exits(2)?
+        .says(&["no clip (png, jpg, jpeg)"])?;
+
+    // So many that the default allows no more than a few rejects.
+    for number in 0..40 {
+        put(
+            &inputs.audio.join(format!("rock/{number}.png")),
+            b"a text called .png",
+        )?;
+    }
+    let ran = run(&mut inputs.strict_extract(&store)).exits(1)?;
+    ran.says(&["clips rejected", "not_image", "nothing was committed"])?;
+
+    let mel = ["--set", "features.picture_224.op=mel"];
+    run(inputs.strict_extract(&store).args(mel))
+        .exits(2)?
+        .says(&["features.picture_224"])?;
+    let clip = inputs.audio.join("rock/0.png");
+    run(wavemill(["features", "--recipe", "gtzan-published-images"]).arg(clip))
+        .exits(2)?
+        .says(&["pictures"])
+}
+
+/// Rows of pictures that did not change are taken over, and the bytes are those of a run that computes all.
+fn a_new_one_costs_itself() -> Result<(), Failed> {
+    let (folder, inputs) = pictures("more-images")?;
+    let grown = folder.join("grown");
+    run(inputs.strict_extract(&grown).args(SMALL)).exits(0)?;
+    let anew = folder.join("anew");
+    run(inputs.strict_extract(&anew).args(SMALL)).exits(0)?;
+
+    let file = encoded(&picture(2, 77), ImageFormat::Png)?;
+    put(&inputs.audio.join("rock/rock00077.png"), &file)?;
+    let more = ["--new-version", "--json"];
+    let ran = run(inputs.strict_extract(&grown).args(SMALL).args(more)).exits(0)?;
+    let report: Value = serde_json::from_str(&ran.out)?;
+    same("decoded", report["clips_decoded"].as_u64(), Some(1))?;
+    let more = ["--new-version", "--recompute"];
+    run(inputs.strict_extract(&anew).args(SMALL).args(more)).exits(0)?;
+    same_versions(&grown, &anew)
+}
+
+fn the_documents_models_train_on_them() -> Result<(), Failed> {
+    let (folder, inputs) = pictures("learn-images")?;
+    let store = folder.join("store");
+    run(inputs.strict_extract(&store).args(SMALL)).exits(0)?;
+    for (model, feature) in [("resnet50", "picture_224"), ("xception", "picture_299")] {
+        let runs = folder.join(model);
+        let mut command = fit(&store, &runs);
+        command.args([
+            "--like",
+            "gtzan-images",
+            "--model",
+            model,
+            "--feature",
+            feature,
+        ]);
+        command.args(["--set", "train.steps=2", "--batch-size", "4"]);
+        let said = run(&mut command).exits(0)?;
+        same(
+            &said.out,
+            said.out.contains("no artist is known")
+                && said.out.contains("not known here: recording"),
+            true,
+        )?;
+    }
+    Ok(())
+}
