@@ -23,6 +23,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         Trial::test("images::a_new_one_costs_itself", a_new_one_costs_itself),
         of_trainer(
+            "images::the_experiment_has_a_variant_with_them",
+            the_experiment_has_a_variant_with_them,
+        ),
+        of_trainer(
             "images::the_documents_models_train_on_them",
             the_documents_models_train_on_them,
         ),
@@ -247,6 +251,23 @@ fn a_new_one_costs_itself() -> Result<(), Failed> {
     let more = ["--new-version", "--recompute"];
     run(inputs.strict_extract(&anew).args(SMALL).args(more)).exits(0)?;
     same_versions(&grown, &anew)
+}
+
+/// `--data` finds the folder of pictures by its published name.
+fn the_experiment_has_a_variant_with_them() -> Result<(), Failed> {
+    let (folder, _) = pictures("experiment-images")?;
+    let out = folder.join("out");
+    let mut command = wavemill(["experiment", "run", "gtzan-images", "--any-data", "--json"]);
+    command.args(["--variant", "published", "--train", "resnet50"]);
+    command.args(["--epochs", "1", "--threads", "1", "--device", "cpu"]);
+    command.args(SMALL).arg("--data").arg(&folder);
+    let ran = run(command.arg("--out").arg(&out)).exits(0)?;
+
+    let result: Value = serde_json::from_str(&ran.out)?;
+    // Under the document's split and under the recipe's.
+    let stores = result["stores"].as_array().ok_or("stores")?;
+    let clips: Vec<Option<u64>> = stores.iter().map(|one| one["clips"].as_u64()).collect();
+    same("clips", clips, vec![Some(30), Some(30)])
 }
 
 fn the_documents_models_train_on_them() -> Result<(), Failed> {

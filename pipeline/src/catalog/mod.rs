@@ -41,7 +41,7 @@ use self::load::{NamedInput, ParsedMetadata};
 use self::parallel::in_parts;
 use self::rows::{Labels, SplitTables};
 pub(crate) use self::rows::{artist_ids, side_column};
-use self::split::KeptSides;
+use self::split::{KeptSides, NO_SIDE, SIDES};
 pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
 pub(crate) use self::steps::where_query;
@@ -49,6 +49,9 @@ use crate::course::{CountingReader, Course, Phase};
 use crate::settings::Settings;
 use crate::source::AudioIndex;
 use crate::source::metadata::Files;
+
+/// So many of the sides that no training reads are named.
+const SIDES_TOLD: usize = 5;
 
 /// Limits of the catalog.
 #[derive(Clone, Copy, Debug)]
@@ -360,6 +363,9 @@ impl CleanedRows {
             catalog.warnings.extend(artists_unknown(rows)?);
         }
         catalog.clips = rows::clips(&tracks, labels, recipe.split.rule, threads)?;
+        if recipe.split.rule == SplitRule::Column {
+            catalog.warnings.extend(sides_unknown(&catalog.clips));
+        }
         catalog.duplicates = recipe
             .split
             .group_duplicates
@@ -372,6 +378,36 @@ impl CleanedRows {
         catalog.wall_s.append(&mut laps.wall_s);
         Ok(catalog)
     }
+}
+
+/// A warning where a column gives sides that no trainer asks for: `Training`, `train`.
+fn sides_unknown(clips: &[ClipRow]) -> Option<String> {
+    let mut unknown: BTreeMap<&str, usize> = BTreeMap::new();
+    for clip in clips {
+        let side = clip.split.as_str();
+        if side != NO_SIDE && !SIDES.contains(&side) {
+            *unknown.entry(side).or_default() += 1;
+        }
+    }
+    if unknown.is_empty() {
+        return None;
+    }
+
+    let told: Vec<String> = unknown
+        .iter()
+        .take(SIDES_TOLD)
+        .map(|(side, n_clips)| format!("`{side}` ({n_clips})"))
+        .collect();
+    let more = if unknown.len() > SIDES_TOLD {
+        ", …"
+    } else {
+        ""
+    };
+    Some(format!(
+        "split.column: sides that no training reads, with their clips: {}{more}; it reads {}",
+        told.join(", "),
+        SIDES.join(", ")
+    ))
 }
 
 /// A warning where the rule `artist` cannot keep all clips of an artist together.

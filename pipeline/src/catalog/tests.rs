@@ -596,6 +596,13 @@ fn tables_take_keys_and_sides_from_their_own_columns() {
         .map(|clip| clip.split.as_str())
         .collect();
     assert_eq!(splits, ["train", "none"]);
+    assert_eq!(
+        catalog.warnings,
+        [
+            "split.column: sides that no training reads, with their clips: `train` (1); it reads training, validation, \
+             test"
+        ]
+    );
     let tracks = &catalog.tables["tracks"];
     assert!(
         tracks

@@ -190,6 +190,12 @@ pub struct Variant {
     pub name: String,
     /// What it is, in a line.
     pub about: String,
+    /// A recipe in place of the experiment's: a shipped name, or a file beside this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
+    /// What that recipe's audio is called, in place of `data.audio`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio: Option<Vec<String>>,
     /// `key=value` for the recipe.
     #[serde(default)]
     pub set: Vec<String>,
@@ -343,6 +349,8 @@ pub struct VariantRecipe {
     pub sets: Vec<String>,
     /// What comes of both.
     pub recipe: Recipe,
+    /// Names of the data below the folder that is given.
+    pub data: DataSpec,
 }
 
 /// A configuration of training with a variant's changes.
@@ -509,15 +517,21 @@ impl ExperimentSource {
         }
         all.extend_from_slice(sets);
 
-        let source = self.recipe_source();
+        let source = self.recipe_source(&variants);
         let recipe = Recipe::load(&source, &all).map_err(|source| ExperimentError::Recipe {
             variant: variant.to_owned(),
             source,
         })?;
+
+        let mut data = experiment.data.clone();
+        if let Some(audio) = variants.iter().rev().find_map(|one| one.audio.clone()) {
+            data.audio = audio;
+        }
         Ok(VariantRecipe {
             source,
             sets: all,
             recipe,
+            data,
         })
     }
 
@@ -561,9 +575,10 @@ impl ExperimentSource {
         })
     }
 
-    /// The recipe's name, or its file as seen from here.
-    fn recipe_source(&self) -> String {
-        let recipe = &self.experiment.recipe;
+    /// The recipe's name, or its file as seen from here. The last variant that has a recipe decides.
+    fn recipe_source(&self, variants: &[&Variant]) -> String {
+        let own = variants.iter().rev().find_map(|one| one.recipe.as_ref());
+        let recipe = own.unwrap_or(&self.experiment.recipe);
         let is_shipped = crate::recipe::SHIPPED
             .iter()
             .any(|(name, _)| name == recipe);

@@ -68,6 +68,14 @@ pub enum Dataset {
     Table,
 }
 
+impl Dataset {
+    /// Files in a folder a genre: all that is known of them, unless a list is given.
+    #[must_use]
+    pub const fn is_of_folders(self) -> bool {
+        matches!(self, Self::Folders | Self::Images)
+    }
+}
+
 /// FMA's nested subsets: small ⊂ medium ⊂ large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

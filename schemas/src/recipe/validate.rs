@@ -128,12 +128,12 @@ fn images(recipe: &Recipe, faults: &mut Faults) {
         "split.group_duplicates",
         problem,
     );
-    let problem = "`segment` is for audio; allowed: stratified, artist, column";
-    faults.unless(
-        recipe.split.rule != SplitRule::Segment,
-        "split.rule",
-        problem,
+    let rule = recipe.split.rule;
+    let problem = format!(
+        "`{}` is for audio; allowed: stratified, artist, column",
+        rule.name()
     );
+    faults.unless(!rule.is_by_segment(), "split.rule", problem);
 }
 
 /// A step says what stays in one of two ways, by a predicate or by a query.
@@ -255,9 +255,8 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
         problem,
     );
 
-    let is_of_files = matches!(dataset, Dataset::Folders | Dataset::Images);
     faults.unless(
-        spec.rule != SplitRule::Official || !is_of_files,
+        spec.rule != SplitRule::Official || !dataset.is_of_folders(),
         "split.rule",
         "folders have no official split; allowed: stratified, artist, column, segment",
     );

@@ -75,7 +75,7 @@ impl AskedData {
         let found = self.below("audio", &spec.audio);
         match (&self.folder, found) {
             // One folder a genre: the folder may be that of the genres itself.
-            (Some(folder), Err(_)) if dataset == Dataset::Folders && folder.is_dir() => {
+            (Some(folder), Err(_)) if dataset.is_of_folders() && folder.is_dir() => {
                 Ok(folder.clone())
             }
             (_, found) => found,

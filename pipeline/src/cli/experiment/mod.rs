@@ -177,6 +177,9 @@ fn description(experiment: &Experiment) -> String {
             variant.name,
             shown(&variant.about)
         );
+        if let Some(recipe) = &variant.recipe {
+            text += &format!("  {:<NAME_COLUMNS$}  recipe {}\n", "", shown(recipe));
+        }
         for set in &variant.set {
             text += &format!("  {:<NAME_COLUMNS$}  recipe: {}\n", "", shown(set));
         }

@@ -130,7 +130,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         true => Some(SweepWork::of(&source, &mut work, &selection)?),
         false => None,
     };
-    let data = args.data(&source, &work)?;
+    let data = args.data(&work)?;
 
     if args.dry_run {
         return forecast(args, &work, sweep.as_ref(), &data, out);
@@ -140,7 +140,9 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     let mut state = FolderState::open(&args.out, &source.experiment.name, args.threads)?;
     if !args.any_data {
         let published = &source.experiment.data.published;
-        data.check_published(published, &mut state.checked)?;
+        for found in &data {
+            found.check_published(published, &mut state.checked)?;
+        }
         state.write(&args.out)?;
     }
 
@@ -148,7 +150,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     for (number, store) in work.stores.iter().enumerate() {
         let of = work.stores.len();
         report(&format!("store {} of {of}: {}\n", number + 1, store.name));
-        outcome.stores.push(make_store(args, store, &data)?);
+        outcome.stores.push(make_store(args, store, &data[number])?);
     }
 
     let mut results = Vec::new();
@@ -199,16 +201,19 @@ impl RunArgs {
         }
     }
 
-    /// Where the data is. All stores of an experiment are made of the same.
-    fn data(&self, source: &ExperimentSource, work: &Work) -> Result<FoundData> {
+    /// Where each store's data is.
+    fn data(&self, work: &Work) -> Result<Vec<FoundData>> {
         let asked = AskedData {
             folder: self.data.clone(),
             metadata: self.metadata.clone(),
             audio: self.audio.clone(),
         };
-        // There is one at least: each variant has a recipe.
-        let recipe = &work.stores[0].recipe.recipe;
-        Ok(asked.find(&source.experiment.data, recipe.catalog.dataset)?)
+
+        let mut found = Vec::new();
+        for StoreWork { recipe, .. } in &work.stores {
+            found.push(asked.find(&recipe.data, recipe.recipe.catalog.dataset)?);
+        }
+        Ok(found)
     }
 
     fn store_path(&self, name: &str) -> PathBuf {
@@ -246,17 +251,16 @@ fn forecast(
     args: &RunArgs,
     work: &Work,
     sweep: Option<&SweepWork>,
-    data: &FoundData,
+    data: &[FoundData],
     out: &mut impl Write,
 ) -> Result<()> {
-    if let Some(metadata) = &data.metadata {
-        writeln!(out, "metadata {}", metadata.display())?;
-    }
-    writeln!(out, "audio    {}", data.audio.display())?;
-
-    for store in &work.stores {
+    for (store, data) in work.stores.iter().zip(data) {
         let preview = args.extract(store, data)?.forecast()?;
-        writeln!(out, "\nstore {}", args.store_path(&store.name).display())?;
+        writeln!(out, "store {}", args.store_path(&store.name).display())?;
+        if let Some(metadata) = &data.metadata {
+            writeln!(out, "  metadata {}", metadata.display())?;
+        }
+        writeln!(out, "  audio {}", data.audio.display())?;
         writeln!(
             out,
             "  {} clips, about {} before compression, about {} on {} threads",
@@ -265,15 +269,15 @@ fn forecast(
             HumanDuration(Duration::from_secs_f64(preview.seconds)),
             preview.threads
         )?;
-        writeln!(out, "  {}", preview.outcome)?;
+        writeln!(out, "  {}\n", preview.outcome)?;
     }
 
     if let Some(sweep) = sweep {
-        writeln!(out, "\na sweep on {}", work.stores[sweep.store].name)?;
+        writeln!(out, "a sweep on {}\n", work.stores[sweep.store].name)?;
     }
     writeln!(
         out,
-        "\n{} trainings; how long they take is not known before",
+        "{} trainings; how long they take is not known before",
         work.runs.len()
     )?;
     for run in &work.runs {
