@@ -63,7 +63,8 @@ if ! $trainer; then options+=(--no-trainer); fi
 step 'what is carried to a machine with a GPU' scripts/gpu_check.sh build "${options[@]}"
 if [[ ! -e /dev/nvidia0 ]]; then step 'the check on a GPU, without one' dry_run; fi
 step 'broken files' scripts/break.sh
-step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*'
+# A whole run waits for disks, other processes and clocks: two at a time on each core keep it busy.
+step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$(($(nproc) * 2))"
 if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
     step 'build what scikit-learn is asked about' cargo build --locked "${packages[@]}" --example metrics
     step 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \

@@ -117,7 +117,7 @@ fn list(out: &mut impl Write) -> Result<()> {
         let features: Vec<&str> = features.map(|feature| feature.name.as_str()).collect();
         writeln!(
             out,
-            "{name:<16}{split:<20}{:<35}{}",
+            "{name:<24}{split:<20}{:<35}{}",
             features.join(", "),
             recipe.description
         )?;
@@ -194,12 +194,12 @@ mod tests {
         assert_eq!(list.lines().count(), SHIPPED.len());
         assert!(
             list.contains(
-                "\nfma-large       artist              log_mel, mfcc                      FMA large"
+                "\nfma-large               artist              log_mel, mfcc                      FMA large"
             ),
             "{list}"
         );
         assert!(
-            list.contains("\nfma-small       official            log_mel"),
+            list.contains("\nfma-small               official            log_mel"),
             "{list}"
         );
         assert!(!list.contains("leaky"), "{list}");

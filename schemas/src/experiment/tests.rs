@@ -112,6 +112,25 @@ fn variants_are_applied_in_order_and_the_documents_split_last() {
 }
 
 #[test]
+fn a_variant_may_have_a_recipe_and_audio_of_its_own() {
+    let source = parse(&MINE.replace(
+        "about = \"128 bands\"",
+        "about = \"\"\nrecipe = \"fma-small\"\naudio = [\"small\"]",
+    ))
+    .expect("sound");
+    let of = |variant| {
+        let recipe = source.recipe(variant, SplitKind::Recipe, &[]);
+        recipe.expect("sound")
+    };
+    assert_eq!(of("as-in-document").recipe.name, "demo");
+    assert_eq!(of("as-in-document").data.audio, [] as [&str; 0]);
+    for joined in ["wide", "wide+as-in-document", "as-in-document+wide"] {
+        assert_eq!(of(joined).recipe.name, "fma-small", "{joined}");
+        assert_eq!(of(joined).data.audio, ["small"], "{joined}");
+    }
+}
+
+#[test]
 fn names_that_are_not_there_are_told_with_those_that_are() {
     let source = parse(MINE).expect("sound");
     let variant = source

@@ -178,7 +178,7 @@ fn description(experiment: &Experiment) -> String {
             shown(&variant.about)
         );
         if let Some(recipe) = &variant.recipe {
-            text += &format!("  {:<NAME_COLUMNS$}  recipe {}\n", "", shown(recipe));
+            text += &format!("  {:<NAME_COLUMNS$}  of the recipe {}\n", "", shown(recipe));
         }
         for set in &variant.set {
             text += &format!("  {:<NAME_COLUMNS$}  recipe: {}\n", "", shown(set));
