@@ -15,6 +15,7 @@ mod db;
 mod delta;
 mod device;
 mod error;
+pub mod griffin_lim;
 mod lane;
 mod level;
 mod malloc;

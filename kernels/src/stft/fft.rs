@@ -8,10 +8,11 @@ use std::f64::consts::PI;
 use std::sync::Arc;
 
 use rustfft::num_complex::Complex;
-use rustfft::{Fft, FftDirection, FftNum};
+use rustfft::{Fft, FftDirection, FftNum, FftPlannerAvx, FftPlannerScalar};
 use wavemill_options::StftArgs;
 
 use super::window;
+use crate::error::KernelError;
 use crate::lane::{LANES, Lane};
 use crate::level::{Lanes, Level};
 
@@ -71,7 +72,8 @@ impl<T: Real> RealFft<T> {
         let n = args.n_fft;
         let even = n.is_multiple_of(2);
         let len = if even { n / 2 } else { n };
-        let fft = plan(len, lanes.level());
+        let fft = plan(len, lanes.level(), FftDirection::Forward)
+            .expect("a plan of this level was made where AVX and FMA are");
 
         let mut window: Vec<T> = window::values(args.window, args.win_length)
             .into_iter()
@@ -140,15 +142,21 @@ impl<T: Real> Transform for RealFft<T> {
     }
 }
 
-fn plan<T: Real>(len: usize, level: Level) -> Arc<dyn Fft<T>> {
-    #[cfg(target_arch = "x86_64")]
-    if level == Level::X86_64V3 {
-        let mut planner = rustfft::FftPlannerAvx::new()
-            .expect("a plan of this level was made where AVX and FMA are");
-        return planner.plan_fft(len, FftDirection::Forward);
+/// A transform of one named level, never of whatever the machine happens to have.
+///
+/// Errors: [`KernelError::Level`].
+pub(crate) fn plan<T: FftNum>(
+    len: usize,
+    level: Level,
+    direction: FftDirection,
+) -> Result<Arc<dyn Fft<T>>, KernelError> {
+    match level {
+        Level::Scalar => Ok(FftPlannerScalar::new().plan_fft(len, direction)),
+        Level::X86_64V3 => {
+            let mut planner = FftPlannerAvx::new().map_err(|()| KernelError::Level { level })?;
+            Ok(planner.plan_fft(len, direction))
+        }
     }
-    debug_assert_eq!(level, Level::Scalar);
-    rustfft::FftPlannerScalar::new().plan_fft(len, FftDirection::Forward)
 }
 
 #[inline(always)]

@@ -7,13 +7,13 @@ use std::f64::consts::PI;
 use std::sync::Arc;
 
 use rustfft::num_complex::{Complex32, Complex64};
-use rustfft::{Fft, FftDirection, FftPlannerAvx, FftPlannerScalar};
+use rustfft::{Fft, FftDirection};
 use wavemill_options::Window;
 
 use super::args::{HOP_LENGTH, N_BINS, N_FFT};
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::stft::window_values;
+use crate::stft::{fft_plan, window_values};
 
 /// A real transform of n goes through a complex one of n / 2, over pairs of an even and an odd sample.
 const N_PAIRS: usize = N_FFT / 2;
@@ -37,8 +37,8 @@ pub(super) struct Transform {
 impl Transform {
     /// Errors: [`KernelError::Level`].
     pub(super) fn new(level: Level) -> Result<Self, KernelError> {
-        let forward = plan(level, FftDirection::Forward)?;
-        let inverse = plan(level, FftDirection::Inverse)?;
+        let forward = fft_plan(N_PAIRS, level, FftDirection::Forward)?;
+        let inverse = fft_plan(N_PAIRS, level, FftDirection::Inverse)?;
         let scratch_len = forward
             .get_inplace_scratch_len()
             .max(inverse.get_inplace_scratch_len());
@@ -172,17 +172,6 @@ impl FramePlace {
             in_frame,
             in_samples,
             len: end.saturating_sub(in_samples),
-        }
-    }
-}
-
-/// A transform of one named level, never of whatever the machine happens to have.
-fn plan(level: Level, direction: FftDirection) -> Result<Arc<dyn Fft<f64>>, KernelError> {
-    match level {
-        Level::Scalar => Ok(FftPlannerScalar::new().plan_fft(N_PAIRS, direction)),
-        Level::X86_64V3 => {
-            let mut planner = FftPlannerAvx::new().map_err(|()| KernelError::Level { level })?;
-            Ok(planner.plan_fft(N_PAIRS, direction))
         }
     }
 }

@@ -1,0 +1,252 @@
+//! Magnitudes and a signal, and the signal that has these magnitudes with the phases of that one.
+//!
+//! Two frames go through one complex transform, as its real and its imaginary part, so that every length is served
+//! alike. A frame lies at the start of the transform and not in its middle, which turns all phases of a bin by the same
+//! angle, there and back.
+
+use std::sync::Arc;
+
+use rustfft::num_complex::Complex64;
+use rustfft::{Fft, FftDirection};
+use wavemill_options::StftArgs;
+
+use crate::error::KernelError;
+use crate::level::Level;
+use crate::stft::{Signal, fft_plan, window_values};
+
+/// At the ends of a signal that is not padded, and between frames that lie far apart, the squared windows sum to almost
+/// nothing. Divided by that sum, a small error would be a loud click. So sums are raised to this share of the largest
+/// one, and the ends fade instead.
+const SUM_LEAST: f32 = 0.01;
+
+/// Tables and buffers.
+pub(super) struct Phases {
+    stft: StftArgs,
+    forward: Arc<dyn Fft<f64>>,
+    inverse: Arc<dyn Fft<f64>>,
+    window: Vec<f64>,
+    pair: Vec<Complex64>,
+    scratch: Vec<Complex64>,
+    /// For each sample: what the sum of windowed frames is multiplied by.
+    gains: Vec<f32>,
+}
+
+impl Phases {
+    /// Errors: [`KernelError::Level`].
+    pub(super) fn new(stft: &StftArgs, level: Level) -> Result<Self, KernelError> {
+        let forward = fft_plan(stft.n_fft, level, FftDirection::Forward)?;
+        let inverse = fft_plan(stft.n_fft, level, FftDirection::Inverse)?;
+        let scratch_len = forward
+            .get_inplace_scratch_len()
+            .max(inverse.get_inplace_scratch_len());
+        Ok(Self {
+            stft: stft.clone(),
+            forward,
+            inverse,
+            window: window_values(stft.window, stft.win_length),
+            pair: vec![Complex64::default(); stft.n_fft],
+            scratch: vec![Complex64::default(); scratch_len],
+            gains: Vec::new(),
+        })
+    }
+
+    /// Makes ready for signals of `n_samples` samples under `n_frames` frames.
+    pub(super) fn prepare(&mut self, n_samples: usize, n_frames: usize) {
+        self.gains.clear();
+        self.gains.resize(n_samples, 0.0);
+        for frame in 0..n_frames {
+            let place = FramePlace::of(&self.stft, frame, n_samples);
+            let under = &mut self.gains[place.in_signal..][..place.len];
+            for (sum, w) in under.iter_mut().zip(&self.window[place.in_frame..]) {
+                *sum += (w * w) as f32;
+            }
+        }
+
+        let largest = self.gains.iter().copied().fold(0.0, f32::max);
+        for gain in &mut self.gains {
+            *gain = match gain.max(SUM_LEAST * largest) {
+                0.0 => 0.0,
+                sum => 1.0 / sum,
+            };
+        }
+    }
+
+    /// The signal of `magnitudes` (`[n_frames, n_bins]`) with phases that `turns` gives, each from 0 to 1.
+    pub(super) fn invent(
+        &mut self,
+        magnitudes: &[f32],
+        turns: &mut impl FnMut() -> f64,
+        out: &mut [f32],
+    ) {
+        let n_bins = self.stft.n_bins();
+        out.fill(0.0);
+        for (number, two) in magnitudes.chunks(2 * n_bins).enumerate() {
+            let (first, second) = two.split_at(n_bins);
+            for (k, magnitude) in first.iter().enumerate() {
+                let a = at_turn(*magnitude, turns());
+                self.put(k, a, Complex64::default());
+            }
+            // The last frame may have no partner.
+            for (k, magnitude) in second.iter().enumerate() {
+                let b = at_turn(*magnitude, turns());
+                self.add_second(k, b);
+            }
+            self.add_frames(2 * number, !second.is_empty(), out);
+        }
+        self.normalise(out);
+    }
+
+    /// The signal of `magnitudes` with the phases that `signal` has.
+    pub(super) fn project(&mut self, signal: &[f32], magnitudes: &[f32], out: &mut [f32]) {
+        let n_bins = self.stft.n_bins();
+        out.fill(0.0);
+        for (number, two) in magnitudes.chunks(2 * n_bins).enumerate() {
+            let (first, second) = two.split_at(n_bins);
+            let has_second = !second.is_empty();
+            self.load(signal, 2 * number, has_second);
+            self.forward
+                .process_with_scratch(&mut self.pair, &mut self.scratch);
+
+            for k in 0..n_bins {
+                let (a, b) = self.taken_apart(k);
+                let a = with_magnitude(a, first[k]);
+                let b = second.get(k).map_or(Complex64::default(), |magnitude| {
+                    with_magnitude(b, *magnitude)
+                });
+                self.put(k, a, b);
+            }
+            self.add_frames(2 * number, has_second, out);
+        }
+        self.normalise(out);
+    }
+
+    /// Two windowed frames, as real and imaginary parts.
+    fn load(&mut self, signal: &[f32], frame: usize, has_second: bool) {
+        self.pair.fill(Complex64::default());
+        self.load_frame(signal, frame, |z, x| z.re = x);
+        if has_second {
+            self.load_frame(signal, frame + 1, |z, x| z.im = x);
+        }
+    }
+
+    fn load_frame(&mut self, signal: &[f32], frame: usize, put: impl Fn(&mut Complex64, f64)) {
+        let place = FramePlace::of(&self.stft, frame, signal.len());
+        let windowed = self.pair.iter_mut().zip(&self.window);
+        if place.len == self.stft.win_length {
+            let samples = &signal[place.in_signal..][..place.len];
+            for ((z, w), x) in windowed.zip(samples) {
+                put(z, f64::from(*x) * w);
+            }
+            return;
+        }
+
+        // The frame reaches beyond the signal, so padding decides what is there.
+        let start = self.stft.window_start(frame);
+        let signal = Signal {
+            pcm: signal,
+            len: signal.len(),
+        };
+        for (i, (z, w)) in windowed.enumerate() {
+            let x = signal.at(start + i as isize, self.stft.framing);
+            put(z, f64::from(x) * w);
+        }
+    }
+
+    /// Bin `k` of both frames, out of the transform Z of `a + i b`:
+    /// (Z[k] + conj Z[n-k]) / 2 and (Z[k] - conj Z[n-k]) / 2i.
+    fn taken_apart(&self, k: usize) -> (Complex64, Complex64) {
+        let z = self.pair[k];
+        let mirrored = self.pair[self.mirror(k)].conj();
+        let a = (z + mirrored) * 0.5;
+        let difference = (z - mirrored) * 0.5;
+        (a, Complex64::new(difference.im, -difference.re))
+    }
+
+    /// Bin `k` of both frames, and its mirror image: `Z[k] = a + i b`, `Z[n-k] = conj a + i conj b`.
+    fn put(&mut self, k: usize, a: Complex64, b: Complex64) {
+        let mirror = self.mirror(k);
+        if mirror == k {
+            // A real frame has no other part there.
+            self.pair[k] = Complex64::new(a.re, b.re);
+            return;
+        }
+        self.pair[k] = Complex64::new(a.re - b.im, a.im + b.re);
+        self.pair[mirror] = Complex64::new(a.re + b.im, b.re - a.im);
+    }
+
+    /// Adds bin `k` of the second frame to that of the first one.
+    fn add_second(&mut self, k: usize, b: Complex64) {
+        let (a, _) = self.taken_apart(k);
+        self.put(k, a, b);
+    }
+
+    /// The bin that is conjugate to bin `k`; itself for 0 and for half of an even length.
+    fn mirror(&self, k: usize) -> usize {
+        (self.stft.n_fft - k) % self.stft.n_fft
+    }
+
+    /// Transforms back, and adds the windowed frames to the samples under them.
+    fn add_frames(&mut self, frame: usize, has_second: bool, out: &mut [f32]) {
+        self.inverse
+            .process_with_scratch(&mut self.pair, &mut self.scratch);
+        self.add_frame(frame, |z| z.re, out);
+        if has_second {
+            self.add_frame(frame + 1, |z| z.im, out);
+        }
+    }
+
+    fn add_frame(&self, frame: usize, part: impl Fn(&Complex64) -> f64, out: &mut [f32]) {
+        let place = FramePlace::of(&self.stft, frame, out.len());
+        let under = &mut out[place.in_signal..][..place.len];
+        let samples = self.pair[place.in_frame..].iter();
+        let windowed = samples.zip(&self.window[place.in_frame..]);
+        let n = self.stft.n_fft as f64;
+        for (sum, (z, w)) in under.iter_mut().zip(windowed) {
+            *sum += (part(z) * w / n) as f32;
+        }
+    }
+
+    /// Divides by the sums of the squared windows.
+    fn normalise(&self, out: &mut [f32]) {
+        for (sample, gain) in out.iter_mut().zip(&self.gains) {
+            *sample *= gain;
+        }
+    }
+}
+
+/// A number of this magnitude, at this part of a turn.
+fn at_turn(magnitude: f32, turn: f64) -> Complex64 {
+    let angle = std::f64::consts::TAU * turn;
+    Complex64::new(libm::cos(angle), libm::sin(angle)) * f64::from(magnitude)
+}
+
+/// The number at the same angle with this magnitude; 0 where there is no angle.
+fn with_magnitude(z: Complex64, magnitude: f32) -> Complex64 {
+    let norm = (z.re * z.re + z.im * z.im).sqrt();
+    if norm > 0.0 {
+        z * (f64::from(magnitude) / norm)
+    } else {
+        Complex64::default()
+    }
+}
+
+/// The part of a window that lies within a signal.
+struct FramePlace {
+    in_frame: usize,
+    in_signal: usize,
+    len: usize,
+}
+
+impl FramePlace {
+    /// Of a frame of a signal of `n_samples` samples.
+    fn of(stft: &StftArgs, frame: usize, n_samples: usize) -> Self {
+        let start = stft.window_start(frame);
+        let end = start.saturating_add_unsigned(stft.win_length).max(0) as usize;
+        let in_signal = (start.max(0) as usize).min(n_samples);
+        Self {
+            in_frame: start.min(0).unsigned_abs().min(stft.win_length),
+            in_signal,
+            len: end.min(n_samples).saturating_sub(in_signal),
+        }
+    }
+}

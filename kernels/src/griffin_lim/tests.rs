@@ -1,0 +1,356 @@
+//! Each step against its formula, and what holds of a whole row. librosa itself is asked by
+//! `scripts/peers/read_export.py`.
+
+use wavemill_options::{
+    DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, Framing, LogArgs, Op, Overrides, PadMode, Preset,
+};
+
+use super::{GriffinLimArgs, GriffinLimPlan, reference};
+use crate::backend::CpuPlan;
+use crate::level::Level;
+
+/// Signals are rounded to f32 in each step, and a bin that is nearly 0 turns by what it is rounded by.
+const OF_REFERENCE_MAX: f64 = 1e-4;
+/// Bands of the spectrum that was found, in dB: a mean. Beside a loud tone a quiet band would take more steps.
+const BANDS_DB_MAX: f64 = 1.0;
+/// Whole rows, in dB: what the invented phases cost. A mean over the bands that are heard.
+const MEAN_DB_MAX: f64 = 2.0;
+
+/// Two gliding tones and noise, which a hash decides.
+fn sound(n: usize) -> Vec<f32> {
+    let mut noise = noise(5);
+    (0..n)
+        .map(|i| {
+            let t = i as f64 / 22_050.0;
+            let tones = (2_000.0 * t * (1.0 + 0.2 * t)).sin() + 0.5 * (9_100.0 * t).sin();
+            (0.3 * tones + 0.05 * (noise() - 0.5)) as f32
+        })
+        .collect()
+}
+
+/// Numbers from 0 to 1.
+fn noise(seed: u32) -> impl FnMut() -> f64 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1 << 24)
+    }
+}
+
+/// A feature of mel bands with frames first, in f32.
+fn mel(preset: Preset, overrides: &Overrides) -> FeatureArgs {
+    let args = FeatureArgs::resolve(Op::Mel, preset, 22_050, overrides).unwrap();
+    FeatureArgs {
+        dim_order: DimOrder::FrameBand,
+        dtype: Dtype::F32,
+        ..args
+    }
+}
+
+fn of(feature: &FeatureArgs) -> GriffinLimArgs {
+    GriffinLimArgs {
+        sample_rate_hz: feature.sample_rate_hz,
+        stft: feature.stft.clone(),
+        power: feature.power,
+        mel: feature.mel.clone().unwrap(),
+        log: feature.log,
+    }
+}
+
+fn plan(feature: &FeatureArgs) -> GriffinLimPlan {
+    GriffinLimPlan::new(&of(feature), Level::Scalar).unwrap()
+}
+
+/// Its values, as the fast path computes them.
+fn values(feature: &FeatureArgs, pcm: &[f32]) -> Vec<f32> {
+    let mut out = vec![Vec::new()];
+    let mut plan = CpuPlan::new(std::slice::from_ref(feature), Level::Scalar).unwrap();
+    plan.run(pcm, &mut out).unwrap();
+    out.remove(0)
+}
+
+fn back(feature: &FeatureArgs, values: &[f32]) -> Vec<f32> {
+    let mut out = Vec::new();
+    plan(feature).run(values, noise(7), &mut out);
+    out
+}
+
+fn with_log(log: LogArgs) -> FeatureArgs {
+    FeatureArgs {
+        log,
+        ..mel(Preset::Librosa, &Overrides::default())
+    }
+}
+
+#[test]
+fn phases_are_those_of_the_formula() {
+    let small = Overrides {
+        n_fft: Some(32),
+        hop_length: Some(8),
+        win_length: Some(32),
+        n_mels: Some(4),
+        ..Overrides::default()
+    };
+    let base = mel(Preset::Librosa, &small);
+    let framings = [
+        Framing::Center(PadMode::Constant),
+        Framing::Center(PadMode::Reflect),
+        Framing::Center(PadMode::Edge),
+        Framing::Inside,
+        Framing::SnipEdges,
+    ];
+    for framing in framings {
+        for (n_fft, win_length, hop_length, n_frames) in [
+            (32, 32, 8, 6),
+            (31, 31, 7, 5),
+            (32, 20, 5, 4),
+            (32, 32, 32, 3),
+            (32, 32, 8, 1),
+        ] {
+            let mut feature = base.clone();
+            feature.stft.framing = framing;
+            feature.stft.n_fft = n_fft;
+            feature.stft.win_length = win_length;
+            feature.stft.hop_length = hop_length;
+            let args = of(&feature);
+            let n_bins = args.stft.n_bins();
+
+            let mut draw = noise(3);
+            let magnitudes: Vec<f32> = (0..n_frames * n_bins).map(|_| draw() as f32).collect();
+            let rows = magnitudes.chunks_exact(n_bins);
+            let wide: Vec<Vec<f64>> = rows
+                .map(|row| row.iter().map(|x| f64::from(*x)).collect())
+                .collect();
+            let mut draw = noise(4);
+            let turns: Vec<Vec<f64>> = (0..n_frames)
+                .map(|_| (0..n_bins).map(|_| draw()).collect())
+                .collect();
+
+            for n_iter in [0, 1, 4] {
+                let n_samples = args.n_covered(n_frames);
+                let want = reference::griffin_lim(&args.stft, n_samples, &wide, &turns, n_iter);
+                let mut plan = plan(&feature);
+                plan.magnitudes_mut().clone_from(&magnitudes);
+                plan.find_phases(n_frames, n_iter, &mut noise(4));
+
+                let got = plan.signal();
+                assert_eq!(got.len(), want.len());
+                let largest = want.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+                for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                    assert!(
+                        (f64::from(*got) - want).abs() <= OF_REFERENCE_MAX * largest,
+                        "{:?}, {n_iter} steps, sample {i}: {got} against {want}",
+                        args.stft
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_spectrum_has_the_bands_that_were_given() {
+    let feature = mel(
+        Preset::Librosa,
+        &Overrides {
+            n_mels: Some(40),
+            ..Overrides::default()
+        },
+    );
+    let args = of(&feature);
+    let bands = values(&feature, &sound(8_000));
+    let mut plan = plan(&feature);
+    plan.run(&bands, noise(1), &mut Vec::new());
+
+    let mel = feature.mel.as_ref().unwrap();
+    let n_bins = args.stft.n_bins();
+    let mut spectrum = Vec::new();
+    for bin in 0..n_bins {
+        let column = plan.magnitudes_mut().iter().skip(bin).step_by(n_bins);
+        spectrum.push(column.map(|x| f64::from(*x).powi(2)).collect());
+    }
+    let found = crate::mel::reference::bands(mel, 22_050, args.stft.n_fft, &spectrum);
+    let mut errors_db = Vec::new();
+    for (t, frame) in bands.chunks_exact(40).enumerate() {
+        for (band, want) in frame.iter().enumerate() {
+            let ratio = found[band][t] / f64::from(*want);
+            errors_db.push(10.0 * ratio.log10().abs());
+        }
+    }
+    let mean = errors_db.iter().sum::<f64>() / errors_db.len() as f64;
+    assert!(mean <= BANDS_DB_MAX, "{mean} dB");
+}
+
+#[test]
+fn spectra_come_nearer_step_by_step() {
+    let feature = mel(Preset::Librosa, &Overrides::default());
+    let args = of(&feature);
+    let pcm = sound(22_050);
+    let n_frames = args.stft.n_frames(pcm.len());
+    let n_bins = args.stft.n_bins();
+    let power = crate::stft::reference::power(&args.stft, &pcm, 0);
+
+    let mut plan = plan(&feature);
+    let mut errors = Vec::new();
+    for n_iter in [0, 2, 8, 32] {
+        let magnitudes = plan.magnitudes_mut();
+        magnitudes.clear();
+        for t in 0..n_frames {
+            magnitudes.extend(power.iter().map(|row| row[t].sqrt() as f32));
+        }
+        plan.find_phases(n_frames, n_iter, &mut noise(9));
+        let found = crate::stft::reference::power(&args.stft, plan.signal(), 0);
+
+        let mut error = 0.0;
+        let mut norm = 0.0;
+        for bin in 0..n_bins {
+            for t in 0..n_frames {
+                error += (found[bin][t].sqrt() - power[bin][t].sqrt()).powi(2);
+                norm += power[bin][t];
+            }
+        }
+        errors.push((error / norm).sqrt());
+    }
+    assert!(
+        errors.windows(2).all(|pair| pair[1] < pair[0]),
+        "{errors:?}"
+    );
+    assert!(errors[3] < 0.1, "{errors:?}");
+}
+
+#[test]
+fn a_sine_comes_back_at_its_frequency_and_level() {
+    let feature = with_log(LogArgs::Db(DbArgs::default()));
+    // Bin 93 of 2,048: 1,001 Hz.
+    let tone = |i: usize| (std::f64::consts::TAU * 93.0 * i as f64 / 2_048.0).sin();
+    let pcm: Vec<f32> = (0..22_050).map(|i| 0.5 * tone(i) as f32).collect();
+    let sound = back(&feature, &values(&feature, &pcm));
+    assert_eq!(sound.len(), 44 * 512);
+
+    let power = crate::stft::reference::power(&feature.stft, &sound[8_192..12_288], 0);
+    let loudest = (0..power.len()).max_by(|a, b| power[*a][4].total_cmp(&power[*b][4]));
+    // A band is three bins wide here, and says no more.
+    assert!(loudest.unwrap().abs_diff(93) <= 2, "{loudest:?}");
+    let energy = |pcm: &[f32]| pcm.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    let ratio = energy(&sound[4_096..18_000]) / energy(&pcm[4_096..18_000]);
+    assert!((0.6..1.5).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn every_logarithm_is_undone() {
+    let db = |reference, top_db| {
+        LogArgs::Db(DbArgs {
+            reference,
+            top_db,
+            ..DbArgs::default()
+        })
+    };
+    let magnitudes = FeatureArgs {
+        power: 1.0,
+        ..with_log(db(DbRef::Power(1.0), Some(80.0)))
+    };
+    let none = Overrides::default();
+    let whisper = FeatureArgs {
+        // Its own pads to 30 s.
+        stft: magnitudes.stft.clone(),
+        ..mel(Preset::Librosa, &none)
+    };
+    let features = [
+        with_log(LogArgs::Linear),
+        with_log(db(DbRef::Power(1.0), Some(80.0))),
+        with_log(db(DbRef::Power(1e-3), None)),
+        with_log(db(DbRef::Max, Some(80.0))),
+        with_log(LogArgs::Ln { floor: 1e-10 }),
+        magnitudes,
+        FeatureArgs {
+            power: 1.0,
+            ..with_log(LogArgs::Linear)
+        },
+        FeatureArgs {
+            power: 0.5,
+            ..with_log(LogArgs::Linear)
+        },
+        FeatureArgs {
+            log: LogArgs::Whisper,
+            ..whisper
+        },
+        mel(Preset::Kaldi, &none),
+    ];
+    let pcm = sound(20_000);
+    for feature in features {
+        let sound = back(&feature, &values(&feature, &pcm));
+        // Levels are compared, but for a reference that is lost.
+        let is_relative = matches!(feature.log, LogArgs::Db(db) if db.reference == DbRef::Max);
+        let reference = if is_relative {
+            DbRef::Max
+        } else {
+            DbRef::Power(1.0)
+        };
+        let compared = FeatureArgs {
+            power: 2.0,
+            log: db(reference, Some(60.0)),
+            ..feature.clone()
+        };
+        let want = values(&compared, &pcm[..18_000]);
+        let got = values(&compared, &sound[..18_000]);
+        let differences = want.iter().zip(&got).map(|(a, b)| f64::from((a - b).abs()));
+        let mean = differences.sum::<f64>() / want.len() as f64;
+        assert!(mean <= MEAN_DB_MAX, "{mean} dB: {feature:?}");
+    }
+}
+
+#[test]
+fn no_values_are_too_odd() {
+    let db = with_log(LogArgs::Db(DbArgs::default()));
+    let odd = [
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MAX,
+        f32::MIN,
+        0.0,
+        -100.0,
+        300.0,
+    ];
+    for feature in [
+        with_log(LogArgs::Linear),
+        with_log(LogArgs::Ln { floor: 1e-10 }),
+        with_log(LogArgs::Whisper),
+        FeatureArgs {
+            power: 0.1,
+            ..with_log(LogArgs::Linear)
+        },
+        db.clone(),
+    ] {
+        let n_mels = feature.n_bands();
+        for n_values in [0, 1, n_mels - 1, n_mels, 3 * n_mels + 5] {
+            let mixed: Vec<f32> = (0..n_values).map(|i| odd[i % odd.len()]).collect();
+            let mut rows = vec![mixed];
+            rows.extend(odd.map(|value| vec![value; n_values]));
+            for row in rows {
+                let sound = back(&feature, &row);
+                assert_eq!(sound.len(), n_values / n_mels * 512);
+                assert!(sound.iter().all(|x| x.is_finite()), "{row:?}");
+            }
+        }
+    }
+    let silence = back(&db, &vec![f32::NEG_INFINITY; 5 * db.n_bands()]);
+    assert!(silence.iter().all(|x| *x == 0.0));
+}
+
+#[test]
+fn equal_phases_give_equal_sound_whatever_came_before() {
+    let feature = with_log(LogArgs::Db(DbArgs::default()));
+    let long = values(&feature, &sound(15_000));
+    let short = &long[..7 * feature.n_bands()];
+    let alone = back(&feature, short);
+
+    let mut plan = plan(&feature);
+    let mut out = vec![9.0; 10];
+    plan.run(&long, noise(1), &mut out);
+    assert_eq!(out.len(), 30 * 512);
+    plan.run(short, noise(7), &mut out);
+    assert!(out == alone);
+    plan.run(short, noise(8), &mut out);
+    assert!(out != alone);
+}
