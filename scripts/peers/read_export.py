@@ -2,8 +2,11 @@
 """Read exports of `wavemill export` as their users do, and compare every value with the store.
 
 usage: read_export.py arrays STORE FEATURE NPY NPZ PNG
+       read_export.py sounds STORE FEATURE FOLDER
        read_export.py datasets STORE FEATURE FOLDER
 arrays: three folders, written with --format npy, npz and png; NumPy and Pillow read them.
+sounds: a folder written with --format wav, of mel bands in dB with ref "max"; soundfile reads it. The log-mel of the
+first sounds must be as near to the stored one as that of librosa's own mel_to_audio is, and a margin.
 datasets: a folder written with --format huggingface; `datasets` reads it.
 Rows, values, class names and sides must be those that pyarrow finds in the store's files. Prints what was compared as
 JSON; exit 1 and one line where something differs.
@@ -21,6 +24,10 @@ import pyarrow.parquet as pq
 DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
 # As docs/export-data.md says; other sides keep their names.
 SPLITS = {"training": "train"}
+# How much further from the stored bands than librosa's own sound ours may be: a mean in dB over all values of a row.
+SOUND_MARGIN_DB = 0.2
+# librosa takes seconds for each.
+SOUNDS_COMPARED = 3
 
 
 def same(what, got, wanted):
@@ -36,6 +43,7 @@ class Store:
         with open(f"{path}/_wavemill/versions/{names[-1]}", encoding="utf-8") as file:
             manifest = json.load(file)
         self.feature = next(entry for entry in manifest["features"] if entry["name"] == feature)
+        self.spec = next(spec for spec in manifest["recipe"]["features"] if spec["name"] == feature)
         self.classes = {target["name"]: target["classes"] for target in manifest["targets"]}
         self.sides = {}
         for file in manifest["files"]:
@@ -134,6 +142,43 @@ def read_png(store, folder, is_unit):
     return n
 
 
+def read_sounds(store, folder):
+    import librosa
+    import soundfile
+
+    rate, hop = store.feature["sample_rate_hz"], store.feature["hop_length"]
+    kwargs = {"sr": rate, "hop_length": hop, "n_fft": store.spec["n_fft"]}
+
+    def difference(samples, wanted):
+        mel = librosa.feature.melspectrogram(y=samples, n_mels=wanted.shape[0], **kwargs)
+        found = librosa.power_to_db(mel, ref=np.max, top_db=80.0)
+        frames = min(found.shape[1], wanted.shape[1]) - 1  # the last one lies half behind the end
+        return float(np.abs(found[:, :frames] - wanted[:, :frames]).mean())
+
+    n, compared = 0, []
+    for side, rows in store.sides.items():
+        lines = lines_of(folder, side)
+        same(f"wav: lines of {side}", len(lines), len(rows))
+        for line, row in zip(lines, rows):
+            same_keys(line["file"], line, row, store.classes)
+            samples, found_rate = soundfile.read(f"{folder}/{line['file']}", dtype="float32")
+            same(f"{line['file']}: rate", found_rate, rate)
+            decibels = store.tensor(row).astype(np.float32)
+            frames = min(decibels.shape[1], 1 + round(row["duration_s"] * rate) // hop)
+            same(f"{line['file']}: shape", samples.shape, (hop * frames,))
+            same(f"{line['file']}: numbers", bool(np.isfinite(samples).all()), True)
+            n += 1
+            if row["silent"] or len(compared) == SOUNDS_COMPARED:
+                continue
+            decibels = decibels[:, :frames]
+            theirs = librosa.feature.inverse.mel_to_audio(librosa.db_to_power(decibels), **kwargs)
+            pair = difference(samples, decibels), difference(theirs, decibels)
+            compared.append(pair)
+            if not pair[0] <= pair[1] + SOUND_MARGIN_DB:
+                sys.exit(f"{line['file']}: {pair[0]:.3f} dB from the stored bands, librosa's {pair[1]:.3f} dB")
+    return {"rows": sum(map(len, store.sides.values())), "sounds": n, "ours_and_librosas_db": compared}
+
+
 def read_arrays(store, npy, npz, png):
     read_npy(store, npy)
     if npz != "-":
@@ -172,6 +217,8 @@ def read_datasets(store, folder):
 def main():
     if len(sys.argv) == 7 and sys.argv[1] == "arrays":
         answer = read_arrays(Store(sys.argv[2], sys.argv[3]), *sys.argv[4:])
+    elif len(sys.argv) == 5 and sys.argv[1] == "sounds":
+        answer = read_sounds(Store(sys.argv[2], sys.argv[3]), sys.argv[4])
     elif len(sys.argv) == 5 and sys.argv[1] == "datasets":
         answer = read_datasets(Store(sys.argv[2], sys.argv[3]), sys.argv[4])
     else:

@@ -15,6 +15,8 @@ use crate::support::{
 
 /// Sums of a few thousand f32, by two programs.
 const MEAN_ERROR_MAX: f64 = 1e-4;
+/// How far the log-mel of a sound may lie from the one that it was made of: a mean over all values, in dB.
+const SOUND_DB_MAX: f64 = 3.0;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -23,6 +25,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             arrays_hold_the_rows_of_sql,
         ),
         Trial::test("export::every_kind_of_store", every_kind_of_store),
+        Trial::test(
+            "export::sounds_have_the_bands_they_are_made_of",
+            sounds_have_the_bands_they_are_made_of,
+        ),
         Trial::test("export::folders_are_new_or_empty", folders_are_new_or_empty),
         Trial::test("export::a_failure_leaves_nothing", a_failure_leaves_nothing),
         Trial::test("export::a_signal_leaves_nothing", a_signal_leaves_nothing),
@@ -182,6 +188,132 @@ fn every_kind_of_store() -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// Each WAVE file is as long as its row, and wavemill finds about the same bands in it; equal rows give equal bytes.
+fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
+    let folder = scratch("export-sounds");
+    let store = folder.join("store");
+    let plain = ["--set", "features.log_mel.normalize=none"];
+    let mut extract = inputs().extract(&store);
+    run(extract.args(plain).args(["--limit", "20"])).exits(0)?;
+
+    let sounds = folder.join("sounds");
+    let report = export(&store, "log_mel", "wav", &sounds)?;
+    let notes = report["notes"].to_string();
+    for word in ["approximation", "top_db", "level of a row is not stored"] {
+        same(&notes, notes.contains(word), true)?;
+    }
+    let about: Value = serde_json::from_slice(&fs::read(sounds.join("export.json"))?)?;
+    let method = about["approximation"]["method"].as_str();
+    same("method", method, Some("griffin_lim"))?;
+    same("steps", about["approximation"]["n_iter"].as_u64(), Some(32))?;
+
+    let arrays = folder.join("arrays");
+    export(&store, "log_mel", "npy", &arrays)?;
+    let mut differences = Vec::new();
+    for side in report["sides"].as_array().ok_or("no sides")? {
+        let split = side["split"].as_str().ok_or("no split")?;
+        let (_, stored) = npy(&arrays.join(format!("{split}.npy")))?;
+        let rows = halves(&stored);
+        let rows = rows.chunks_exact(40 * FRAMES);
+        let table = fs::read_to_string(sounds.join(format!("{split}.csv")))?;
+        same("lines", table.lines().count(), 1 + rows.len())?;
+        for (line, stored) in table.lines().skip(1).zip(rows) {
+            let file = sounds.join(line.rsplit(',').next().ok_or("no file")?);
+            let n_frames = sound_frames(&file)?;
+            let found = bands_of(&file, &folder.join("found.npy"))?;
+            differences.push(difference_db(stored, &found, n_frames));
+        }
+    }
+    let mean = differences.iter().sum::<f64>() / differences.len() as f64;
+    println!("{} sounds, {mean:.3} dB", differences.len());
+    same(&format!("{differences:?}"), mean <= SOUND_DB_MAX, true)?;
+
+    // One side alone: other rows come before these, and the phases are the same.
+    let alone = folder.join("alone");
+    let words = ["export", "--feature", "log_mel", "--format", "wav"];
+    let mut command = wavemill(words);
+    command
+        .args(["--split", "validation", "--store"])
+        .arg(&store);
+    run(command.arg("--out").arg(&alone)).exits(0)?;
+    for name in files_below(&alone.join("validation")) {
+        let [one, other] = [&alone, &sounds].map(|root| root.join("validation").join(&name));
+        same(&name, fs::read(one)? == fs::read(other)?, true)?;
+    }
+
+    // Half of an export is none.
+    let mut command = wavemill(words);
+    command.arg("--store").arg(&store);
+    command.env("FAILPOINTS", "export-batch=2*off->return");
+    let half = folder.join("half");
+    run(command.arg("--out").arg(&half))
+        .exits(5)?
+        .says(&["cannot write"])?;
+    same("what a failure leaves", half.exists(), false)
+}
+
+/// Of three seconds at 22,050 Hz.
+const FRAMES: usize = 130;
+
+/// IEEE half precision.
+fn halves(bytes: &[u8]) -> Vec<f32> {
+    let halves = bytes.chunks_exact(2);
+    halves
+        .map(|b| half_to_f32(u16::from_le_bytes([b[0], b[1]])))
+        .collect()
+}
+
+fn half_to_f32(bits: u16) -> f32 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let exponent = i32::from((bits >> 10) & 31);
+    let fraction = f32::from(bits & 1023) / 1024.0;
+    match exponent {
+        0 => sign * fraction * 2f32.powi(-14),
+        exponent => sign * (1.0 + fraction) * 2f32.powi(exponent - 15),
+    }
+}
+
+/// Frames of a file of mono f32 samples at 22,050 Hz: one for each 512 samples, and no more.
+fn sound_frames(file: &Path) -> Result<usize, Failed> {
+    let bytes = fs::read(file)?;
+    same("magic", &bytes[..4], b"RIFF")?;
+    same("kind", &bytes[8..16], b"WAVEfmt ")?;
+    same("float, mono", &bytes[20..24], &[3, 0, 1, 0])?;
+    same("rate", &bytes[24..28], &22_050_u32.to_le_bytes())?;
+    let n_samples = (bytes.len() - 58) / 4;
+    same("part of a hop", n_samples % 512, 0)?;
+    let n_frames = n_samples / 512;
+    same("frames", (1..=FRAMES).contains(&n_frames), true)?;
+    Ok(n_frames)
+}
+
+/// What the recipe makes of a sound.
+fn bands_of(file: &Path, out: &Path) -> Result<Vec<f32>, Failed> {
+    let mut command = wavemill(["features", "--feature", "log_mel", "--format", "npy"]);
+    command.args(["--set", "features.log_mel.normalize=none", "--recipe"]);
+    command
+        .arg(&inputs().recipe)
+        .arg("--out")
+        .arg(out)
+        .arg(file);
+    run(&mut command).exits(0)?;
+    Ok(halves(&npy(out)?.1))
+}
+
+/// Over the frames of a row that are no padding, but for the last one, which the sound does not fill.
+fn difference_db(stored: &[f32], found: &[f32], n_frames: usize) -> f64 {
+    let mut sum = 0.0;
+    let mut n = 0_u32;
+    let bands = stored.chunks_exact(FRAMES).zip(found.chunks_exact(FRAMES));
+    for (stored, found) in bands {
+        for (a, b) in stored.iter().zip(found).take(n_frames - 1) {
+            sum += f64::from((a - b).abs());
+            n += 1;
+        }
+    }
+    sum / f64::from(n.max(1))
 }
 
 fn folders_are_new_or_empty() -> Result<(), Failed> {

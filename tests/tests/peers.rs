@@ -54,6 +54,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("peers::stores_keep_the_contract", stores_keep_the_contract)
             .with_ignored_flag(!asked),
         Trial::test("peers::exports_are_read", exports_are_read).with_ignored_flag(!asked),
+        Trial::test("peers::sounds_are_as_librosas", sounds_are_as_librosas)
+            .with_ignored_flag(!asked),
         Trial::test(
             "peers::checker_names_what_is_damaged",
             checker_names_what_is_damaged,
@@ -229,6 +231,32 @@ fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Re
         same(used, used.starts_with(&format!("{version}.")), true)?;
     }
     Ok(())
+}
+
+/// soundfile reads the sounds, and librosa's own have log-mel bands that are no nearer to those of the store.
+fn sounds_are_as_librosas() -> Result<(), Failed> {
+    let folder = scratch("read-sounds");
+    let store = folder.join("store");
+    let plain = ["--set", "features.log_mel.normalize=none", "--limit", "12"];
+    run(inputs().extract(&store).args(plain)).exits(0)?;
+    let out = folder.join("wav");
+    let words = [
+        "export",
+        "--feature",
+        "log_mel",
+        "--format",
+        "wav",
+        "--store",
+    ];
+    run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(0)?;
+
+    let rows = "SELECT count(*) FROM features_log_mel WHERE split <> 'none'";
+    let rows = sql_number(&store, rows)?;
+    let words = ["sounds".into(), store, "log_mel".into(), out];
+    let ran = python(&script("read_export.py"), &words)?.exits(0)?;
+    print!("{}", ran.out);
+    let found: Value = serde_json::from_str(&ran.out)?;
+    same("sounds", found["sounds"].as_u64(), Some(rows))
 }
 
 /// The Python of `WAVEMILL_PYTHON` with a major version of `datasets`: 5 is installed, and 4 lies in a folder of its own.

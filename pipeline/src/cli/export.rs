@@ -25,19 +25,21 @@ Examples:
   wavemill export --store store --feature log_mel --format npz --out arrays
   wavemill export --store store --feature log_mel --format png \\
       --target genre --split training --split test --out pictures
+  wavemill export --store store --feature log_mel --format wav --out sounds
   wavemill export --store store --feature log_mel --format huggingface \\
       --version paper --out dataset
 
 npy: an array a side, and a CSV file with keys and classes of its rows; a file a row where rows differ in shape. \
-npz: a zip of arrays a side, for numpy.load. png: a picture a row, in a folder a class. huggingface: a folder for \
-datasets.load_dataset, versions 4 and 5.
+npz: a zip of arrays a side, for numpy.load. png: a picture a row, in a folder a class. wav: a sound a row, in a folder \
+a class; of mel bands without normalize alone, and an approximation: their phase is invented (Griffin-Lim). \
+huggingface: a folder for datasets.load_dataset, versions 4 and 5.
 
 The store's files are compared with their hashes first. Rows keep their order and stored values.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
 130 interrupted (nothing is left behind).";
 
-/// Write a feature of a store as arrays, pictures or a dataset for other tools
+/// Write a feature of a store as arrays, pictures, sounds or a dataset for other tools
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExportCommand {
@@ -53,10 +55,10 @@ pub struct ExportCommand {
     /// Only this side; may be repeated [default: all but `none`, the rows without a side]
     #[arg(long = "split", value_name = "NAME")]
     splits: Vec<String>,
-    /// With png: the target whose classes are the folders [default: the first]
+    /// With png and wav: the target whose classes are the folders [default: the first]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// What is written: npy, npz, png or huggingface
+    /// What is written: npy, npz, png, wav or huggingface
     #[arg(long, value_enum, hide_possible_values = true)]
     format: Format,
     /// The folder to write; it must not exist, or be empty

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use wavemill_kernels::FeatureArgs;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
 use wavemill_schemas::recipe::{FeatureSpec, Normalize};
 
 use super::error::ExportError;
-use super::{Format, Job, names};
+use super::{Format, Job, names, sound};
 use crate::catalog::split::NO_SIDE;
 use crate::sql::tensor::TensorType;
 
@@ -31,6 +32,8 @@ pub(super) struct Content<'a> {
     pub left_out: BTreeMap<String, u64>,
     /// The values are known to lie from 0 to 1.
     pub is_unit_range: bool,
+    /// How its values were computed, as far as the manifest's recipe describes it.
+    pub args: Option<FeatureArgs>,
 }
 
 /// One side.
@@ -65,8 +68,10 @@ impl<'a> Content<'a> {
     /// [`ExportError::Name`], [`ExportError::Unfit`].
     pub(super) fn select(job: &Job<'a>) -> Result<Self, ExportError> {
         let feature = feature(job)?;
-        let mut specs = job.manifest.recipe.features.iter();
+        let recipe = &job.manifest.recipe;
+        let mut specs = recipe.features.iter();
         let spec = specs.find(|spec| spec.name == feature.name);
+        let args = spec.map(|spec| spec.resolve(&recipe.features, recipe.audio.sample_rate_hz));
         let mut content = Self {
             feature,
             tensor: tensor_type(feature)?,
@@ -75,6 +80,7 @@ impl<'a> Content<'a> {
             sides: Vec::new(),
             left_out: BTreeMap::new(),
             is_unit_range: spec.is_some_and(has_unit_range),
+            args: args.and_then(Result::ok),
         };
         content.take_sides(job)?;
         content.require_fit(job.format)?;
@@ -152,6 +158,10 @@ impl<'a> Content<'a> {
             Format::Png if self.picture_axes().is_none() => format!(
                 "{shape} is no picture: two dimensions are needed, or three with one of 3 channels"
             ),
+            Format::Wav => match sound::invertible(self) {
+                Ok(_) => return Ok(()),
+                Err(problem) => problem,
+            },
             _ => return Ok(()),
         };
         Err(ExportError::Unfit {
@@ -268,10 +278,10 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
     let Some(name) = job.target else {
         return Ok(targets.first());
     };
-    if job.format != Format::Png {
+    if !matches!(job.format, Format::Png | Format::Wav) {
         return Err(ExportError::Unfit {
             format: job.format.name(),
-            problem: "--target is for png: the other formats hold all targets".to_owned(),
+            problem: "--target is for png and wav: the other formats hold all targets".to_owned(),
         });
     }
 

@@ -1,10 +1,11 @@
-//! A feature of one version, as files that other tools take as they are: arrays, images, a dataset.
+//! A feature of one version, as files that other tools take as they are: arrays, images, sounds, a dataset.
 //!
 //! [`run`] is the flow: what is asked for, the check of the store's files, and one of the formats. Rows keep the order
 //! of the manifest and the values that are stored. Each format streams, so memory holds a few rows, however large the
-//! store is. Nothing here computes a feature, and the store is only read.
+//! store is. Nothing here computes a feature, and the store is only read. Sounds alone are no stored values.
 
 mod arrays;
+mod class_files;
 mod content;
 mod dataset;
 mod error;
@@ -16,6 +17,8 @@ mod output;
 mod pictures;
 mod png;
 mod reader;
+mod sound;
+mod wav;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,6 +51,8 @@ pub(crate) enum Format {
     Npz,
     /// A picture a row, in a folder a class
     Png,
+    /// A sound a row, made of mel bands by Griffin-Lim, in a folder a class
+    Wav,
     /// A folder for `datasets.load_dataset`
     Huggingface,
 }
@@ -60,6 +65,7 @@ impl Format {
             Self::Npy => "npy",
             Self::Npz => "npz",
             Self::Png => "png",
+            Self::Wav => "wav",
             Self::Huggingface => "huggingface",
         }
     }
@@ -76,7 +82,7 @@ pub(crate) struct Job<'a> {
     pub manifest: &'a Manifest,
     /// Which feature; `None`: the only one.
     pub feature: Option<&'a str>,
-    /// Which target names the folders of pictures; `None`: the first one.
+    /// Which target names the folders of pictures and sounds; `None`: the first one.
     pub target: Option<&'a str>,
     /// Which sides; none: all but the one of rows without a side.
     pub splits: &'a [String],
@@ -137,6 +143,7 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         Format::Npy => arrays::write(&content, &reader, folder)?,
         Format::Npz => npz::write(&content, &reader, folder)?,
         Format::Png => notes.extend(pictures::write(&content, &reader, folder)?),
+        Format::Wav => notes.extend(sound::write(&content, &reader, folder)?),
         Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
     }
     // A dataset has it in its README: a file of JSON in its folder could be taken for data.
@@ -197,7 +204,7 @@ fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<()
     }
 
     let feature = content.feature;
-    let about = json!({
+    let mut about = json!({
         "plan_id": job.manifest.plan_id,
         "version": job.version,
         "format": job.format.name(),
@@ -214,6 +221,9 @@ fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<()
         "rows": rows,
         "left_out": content.left_out,
     });
+    if job.format == Format::Wav {
+        about["approximation"] = sound::about(content);
+    }
     let mut file = OutFile::create(&folder.join(ABOUT))?;
     file.put(format!("{about:#}\n").as_bytes())?;
     file.finish()

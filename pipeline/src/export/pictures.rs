@@ -1,22 +1,15 @@
 //! `png`: a picture a row, in a folder a class.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use wavemill_schemas::manifest::TargetEntry;
 use wavemill_schemas::recipe::Dtype;
 
-use super::content::{Content, PictureAxes, Side};
+use super::Format;
+use super::class_files;
+use super::content::{Content, PictureAxes};
 use super::error::ExportError;
-use super::keys::{KeyTable, Keys};
-use super::output::OutFile;
 use super::png::{Colour, SIDE_MAX, encode};
 use super::reader::{Reader, Tensors};
-use super::{Format, arrays, names};
-
-/// The folder of rows without a class.
-const UNLABELLED: &str = "unlabelled";
 
 /// Writes all sides below `folder`; returns what a reader has to know.
 ///
@@ -27,38 +20,15 @@ pub(super) fn write(
     reader: &Reader<'_>,
     folder: &Path,
 ) -> Result<Vec<String>, ExportError> {
-    let axes = content.picture_axes().ok_or_else(|| unfit("no picture"))?;
-    let folders = ClassFolders::new(content.target);
-    let mut missing = Vec::new();
-    for side in &content.sides {
-        let mut pictures = Pictures {
-            content,
-            axes,
-            folders: &folders,
-            folder: folder.join(&side.name),
-            made: BTreeSet::new(),
-            values: Vec::new(),
-            pixels: Vec::new(),
-        };
-        pictures.side(side, reader, folder)?;
-        missing.extend(folders.missing(side, &pictures.made));
-    }
-
-    let mut notes = Vec::new();
-    if let Some(target) = content.target {
-        folders.write_table(target, folder)?;
-        notes.push(format!(
-            "folders are classes of {}; classes.csv has their ids",
-            target.name
-        ));
-    }
-    if !missing.is_empty() {
-        // `ImageFolder` numbers the folders that it finds.
-        notes.push(format!(
-            "a side without a folder for each class: numbers that a loader gives to folders differ between sides; missing: {}",
-            missing.join(", ")
-        ));
-    }
+    let mut pictures = Pictures {
+        content,
+        axes: content.picture_axes().ok_or_else(|| unfit("no picture"))?,
+        values: Vec::new(),
+        pixels: Vec::new(),
+    };
+    let mut notes = class_files::write(content, reader, folder, Format::Png, |rows, row| {
+        pictures.picture(&rows.tensors, row)
+    })?;
     notes.push(brightness(content).to_owned());
     Ok(notes)
 }
@@ -81,65 +51,10 @@ fn unfit(problem: &str) -> ExportError {
     }
 }
 
-/// A folder's name for each class.
-struct ClassFolders {
-    /// In id order.
-    names: Vec<String>,
-}
-
-impl ClassFolders {
-    fn new(target: Option<&TargetEntry>) -> Self {
-        let classes = target.map_or(&[][..], |target| target.classes.as_slice());
-        Self {
-            names: names::of_classes(classes, &[UNLABELLED]),
-        }
-    }
-
-    fn name(&self, class: Option<usize>) -> &str {
-        match class {
-            Some(id) => &self.names[id],
-            None => UNLABELLED,
-        }
-    }
-
-    /// Classes without a picture on a side.
-    fn missing(&self, side: &Side<'_>, made: &BTreeSet<String>) -> Vec<String> {
-        let absent = self.names.iter().filter(|name| !made.contains(*name));
-        absent.map(|name| format!("{}/{name}", side.name)).collect()
-    }
-
-    /// `classes.csv`: id, class, folder.
-    fn write_table(&self, target: &TargetEntry, folder: &Path) -> Result<(), ExportError> {
-        let path = folder.join("classes.csv");
-        let written = self.table(target);
-        let written = written.map_err(std::io::Error::other);
-        let written = written.map_err(ExportError::io_at(&path, "write"))?;
-
-        let mut file = OutFile::create(&path)?;
-        file.put(&written)?;
-        file.finish()
-    }
-
-    fn table(&self, target: &TargetEntry) -> csv::Result<Vec<u8>> {
-        let mut table = csv::Writer::from_writer(Vec::new());
-        table.write_record(["id", "class", "folder"])?;
-        for (id, (class, name)) in target.classes.iter().zip(&self.names).enumerate() {
-            table.write_record([&id.to_string(), class, name])?;
-        }
-        table
-            .into_inner()
-            .map_err(|error| error.into_error().into())
-    }
-}
-
-/// The pictures of one side.
+/// What turns rows into pictures.
 struct Pictures<'a> {
     content: &'a Content<'a>,
     axes: PictureAxes,
-    folders: &'a ClassFolders,
-    folder: PathBuf,
-    /// Folders of classes so far.
-    made: BTreeSet<String>,
     /// Scratch.
     values: Vec<f32>,
     /// Scratch.
@@ -147,56 +62,6 @@ struct Pictures<'a> {
 }
 
 impl Pictures<'_> {
-    fn side(
-        &mut self,
-        side: &Side<'_>,
-        reader: &Reader<'_>,
-        root: &Path,
-    ) -> Result<(), ExportError> {
-        fs::create_dir(&self.folder)
-            .map_err(ExportError::io_at(&self.folder, "create the folder"))?;
-        let content = self.content;
-        let path = root.join(format!("{}.csv", side.name));
-        let mut table = KeyTable::create(&path, content, true, Format::Png.name())?;
-
-        let columns = arrays::columns(content);
-        reader.side(side, &arrays::as_strs(&columns), |batch| {
-            let keys = Keys::of(batch, content)?;
-            let tensors = Tensors::of(batch, content)?;
-            for row in 0..batch.num_rows() {
-                let class = match content.target {
-                    Some(target) => keys.class(target, row)?,
-                    None => None,
-                };
-                let name = names::of_row(
-                    keys.clip_key.value(row),
-                    keys.segment.value(row),
-                    keys.variant.value(row),
-                );
-                let class = self.class_folder(class)?;
-                let name = format!("{class}/{name}.png");
-                let picture = self.picture(&tensors, row)?;
-                let mut file = OutFile::create(&self.folder.join(&name))?;
-                file.put(&picture)?;
-                file.finish()?;
-                table.row(&keys, row, &format!("{}/{name}", side.name))?;
-            }
-            reader.done(batch.num_rows());
-            Ok(())
-        })?;
-        table.finish()
-    }
-
-    /// The name of a class's folder, which is there then.
-    fn class_folder(&mut self, class: Option<usize>) -> Result<String, ExportError> {
-        let name = self.folders.name(class).to_owned();
-        if self.made.insert(name.clone()) {
-            let path = self.folder.join(&name);
-            fs::create_dir(&path).map_err(ExportError::io_at(&path, "create the folder"))?;
-        }
-        Ok(name)
-    }
-
     fn picture(&mut self, tensors: &Tensors<'_>, row: usize) -> Result<Vec<u8>, ExportError> {
         let shape = tensors.shape(row)?;
         let width = shape[self.axes.width];

@@ -140,7 +140,8 @@ impl<'a> Reader<'a> {
         (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX)
     }
 
-    fn go_on(&self) -> Result<(), ExportError> {
+    /// Errors: [`ExportError::Stopped`].
+    pub(super) fn go_on(&self) -> Result<(), ExportError> {
         if self.course.is_stopped() {
             return Err(ExportError::Stopped {
                 phase: self.course.phase(),

@@ -187,6 +187,80 @@ fn pictures_lie_in_a_folder_a_class() {
     );
 }
 
+/// The small store, whose recipe says how `log_mel` was computed: `more` beside its two bands.
+fn store_of_bands(more: serde_json::Value) -> TestStore {
+    let mut store = TestStore::small();
+    let mut spec = serde_json::json!({
+        "name": "log_mel", "op": "mel", "n_mels": 2, "n_fft": 2048, "hop_length": 512, "dtype": "f16",
+        "db": { "ref": 1.0, "top_db": 80.0 },
+    });
+    for (key, value) in more.as_object().expect("keys") {
+        spec[key] = value.clone();
+    }
+    let spec = serde_json::from_value(spec).expect("a feature");
+    store.manifest.recipe.features.push(spec);
+    store
+}
+
+#[test]
+fn sounds_lie_in_a_folder_a_class() {
+    let store = store_of_bands(serde_json::json!({}));
+    let exported = try_export(&store, "log_mel", Format::Wav, &[]).expect("an export");
+    assert_eq!(exported.report.files, 6 + 2 + 2);
+    let wav = exported.bytes("training/Folk/000__000000.mp3_0.wav");
+    assert!(wav.starts_with(b"RIFF"));
+    // Three frames.
+    assert_eq!(wav.len(), 58 + 3 * 512 * 4);
+    assert!(
+        exported
+            .text("training.csv")
+            .contains(",Jazz,1,training/Jazz/000__000001.mp3_0.wav\n")
+    );
+    let about: serde_json::Value =
+        serde_json::from_str(&exported.text("export.json")).expect("JSON");
+    assert_eq!(about["approximation"]["top_db"], 80.0);
+    assert_eq!(about["approximation"]["peak"], serde_json::Value::Null);
+    assert!(
+        exported
+            .report
+            .notes
+            .iter()
+            .any(|note| note.contains("an approximation"))
+    );
+
+    // The same once more, and without the rows before them.
+    let alone = try_export(&store, "log_mel", Format::Wav, &["validation"]).expect("an export");
+    let name = "validation/Rock/000__000005.mp3_0.wav";
+    assert_eq!(alone.bytes(name), exported.bytes(name));
+}
+
+#[test]
+fn what_cannot_become_sound_is_refused() {
+    let refused = |more| match try_export(&store_of_bands(more), "log_mel", Format::Wav, &[]) {
+        Ok(_) => panic!("it was exported"),
+        Err(error) => error.to_string(),
+    };
+    let allowed = "a feature with op = \"mel\" and normalize = \"none\" can be exported";
+    assert_eq!(
+        refused(serde_json::json!({ "normalize": "minmax" })),
+        format!(
+            "--format wav: log_mel has normalize = \"minmax\", and by what a row was scaled is not stored: {allowed}"
+        )
+    );
+    assert_eq!(
+        refused(serde_json::json!({ "op": "mfcc", "n_mfcc": 2, "db": null })),
+        format!("--format wav: log_mel is no mel spectrogram: {allowed}")
+    );
+    assert!(
+        refused(serde_json::json!({ "hop_length": 4096 }))
+            .contains("lie further apart (hop_length 4096) than they are long (win_length 2048)")
+    );
+    assert_eq!(
+        error("log_mel", Format::Wav, &[]),
+        "--format wav: the manifest's recipe does not describe log_mel"
+    );
+}
+
 #[test]
 fn a_dataset_has_a_file_a_shard_and_names_its_splits() {
     let exported = export("log_mel", Format::Huggingface, &[]);

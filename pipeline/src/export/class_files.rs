@@ -1,0 +1,210 @@
+//! A file a row, in a folder a class: what `png` and `wav` have in common.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{AsArray, BooleanArray, Float32Array, RecordBatch};
+use arrow::datatypes::Float32Type;
+use wavemill_schemas::manifest::TargetEntry;
+
+use super::content::{Content, Side};
+use super::error::ExportError;
+use super::keys::{KeyTable, Keys, numbers};
+use super::output::OutFile;
+use super::reader::{Reader, Tensors};
+use super::{Format, arrays, names};
+
+/// The folder of rows without a class.
+const UNLABELLED: &str = "unlabelled";
+
+/// How long the clip was, before it was padded.
+const DURATION: &str = "duration_s";
+/// Whether every sample is zero.
+const SILENT: &str = "silent";
+
+/// Some rows, and what their files are made of.
+pub(super) struct Rows<'b> {
+    pub keys: Keys<'b>,
+    pub tensors: Tensors<'b>,
+    pub duration_s: &'b Float32Array,
+    pub silent: &'b BooleanArray,
+}
+
+impl<'b> Rows<'b> {
+    fn of(batch: &'b RecordBatch, content: &'b Content<'_>) -> Result<Self, ExportError> {
+        let silent = batch.column_by_name(SILENT);
+        let silent = silent.and_then(|column| column.as_boolean_opt());
+        Ok(Self {
+            keys: Keys::of(batch, content)?,
+            tensors: Tensors::of(batch, content)?,
+            duration_s: numbers::<Float32Type>(batch, DURATION)?,
+            silent: silent
+                .ok_or_else(|| ExportError::rows("its column silent holds no booleans"))?,
+        })
+    }
+}
+
+/// Writes all sides below `folder`, each row as the bytes that `make` gives; returns what a reader has to know.
+///
+/// # Errors
+/// [`ExportError`].
+pub(super) fn write(
+    content: &Content<'_>,
+    reader: &Reader<'_>,
+    folder: &Path,
+    format: Format,
+    mut make: impl FnMut(&Rows<'_>, usize) -> Result<Vec<u8>, ExportError>,
+) -> Result<Vec<String>, ExportError> {
+    let folders = ClassFolders::new(content.target);
+    let mut missing = Vec::new();
+    for side in &content.sides {
+        let mut files = SideFiles {
+            content,
+            format,
+            folders: &folders,
+            folder: folder.join(&side.name),
+            made: BTreeSet::new(),
+        };
+        files.write(side, reader, folder, &mut make)?;
+        missing.extend(folders.missing(side, &files.made));
+    }
+
+    let mut notes = Vec::new();
+    if let Some(target) = content.target {
+        folders.write_table(target, folder)?;
+        notes.push(format!(
+            "folders are classes of {}; classes.csv has their ids",
+            target.name
+        ));
+    }
+    if !missing.is_empty() {
+        // `ImageFolder` numbers the folders that it finds.
+        notes.push(format!(
+            "a side without a folder for each class: numbers that a loader gives to folders differ between sides; missing: {}",
+            missing.join(", ")
+        ));
+    }
+    Ok(notes)
+}
+
+/// A folder's name for each class.
+struct ClassFolders {
+    /// In id order.
+    names: Vec<String>,
+}
+
+impl ClassFolders {
+    fn new(target: Option<&TargetEntry>) -> Self {
+        let classes = target.map_or(&[][..], |target| target.classes.as_slice());
+        Self {
+            names: names::of_classes(classes, &[UNLABELLED]),
+        }
+    }
+
+    fn name(&self, class: Option<usize>) -> &str {
+        match class {
+            Some(id) => &self.names[id],
+            None => UNLABELLED,
+        }
+    }
+
+    /// Classes without a file on a side.
+    fn missing(&self, side: &Side<'_>, made: &BTreeSet<String>) -> Vec<String> {
+        let absent = self.names.iter().filter(|name| !made.contains(*name));
+        absent.map(|name| format!("{}/{name}", side.name)).collect()
+    }
+
+    /// `classes.csv`: id, class, folder.
+    fn write_table(&self, target: &TargetEntry, folder: &Path) -> Result<(), ExportError> {
+        let path = folder.join("classes.csv");
+        let written = self.table(target);
+        let written = written.map_err(std::io::Error::other);
+        let written = written.map_err(ExportError::io_at(&path, "write"))?;
+
+        let mut file = OutFile::create(&path)?;
+        file.put(&written)?;
+        file.finish()
+    }
+
+    fn table(&self, target: &TargetEntry) -> csv::Result<Vec<u8>> {
+        let mut table = csv::Writer::from_writer(Vec::new());
+        table.write_record(["id", "class", "folder"])?;
+        for (id, (class, name)) in target.classes.iter().zip(&self.names).enumerate() {
+            table.write_record([&id.to_string(), class, name])?;
+        }
+        table
+            .into_inner()
+            .map_err(|error| error.into_error().into())
+    }
+}
+
+/// The files of one side.
+struct SideFiles<'a> {
+    content: &'a Content<'a>,
+    format: Format,
+    folders: &'a ClassFolders,
+    folder: PathBuf,
+    /// Folders of classes so far.
+    made: BTreeSet<String>,
+}
+
+impl SideFiles<'_> {
+    fn write(
+        &mut self,
+        side: &Side<'_>,
+        reader: &Reader<'_>,
+        root: &Path,
+        make: &mut impl FnMut(&Rows<'_>, usize) -> Result<Vec<u8>, ExportError>,
+    ) -> Result<(), ExportError> {
+        fs::create_dir(&self.folder)
+            .map_err(ExportError::io_at(&self.folder, "create the folder"))?;
+        let content = self.content;
+        let path = root.join(format!("{}.csv", side.name));
+        let mut table = KeyTable::create(&path, content, true, self.format.name())?;
+
+        let mut columns = arrays::columns(content);
+        columns.extend([DURATION, SILENT].map(str::to_owned));
+        reader.side(side, &arrays::as_strs(&columns), |batch| {
+            let rows = Rows::of(batch, content)?;
+            for row in 0..batch.num_rows() {
+                // A sound takes a second or more, and a batch holds many.
+                reader.go_on()?;
+                let name = self.name(&rows.keys, row)?;
+                let bytes = make(&rows, row)?;
+                let mut file = OutFile::create(&self.folder.join(&name))?;
+                file.put(&bytes)?;
+                file.finish()?;
+                table.row(&rows.keys, row, &format!("{}/{name}", side.name))?;
+                reader.done(1);
+            }
+            Ok(())
+        })?;
+        table.finish()
+    }
+
+    /// A row's path below the side's folder. The folder of its class is there then.
+    fn name(&mut self, keys: &Keys<'_>, row: usize) -> Result<String, ExportError> {
+        let class = match self.content.target {
+            Some(target) => keys.class(target, row)?,
+            None => None,
+        };
+        let name = names::of_row(
+            keys.clip_key.value(row),
+            keys.segment.value(row),
+            keys.variant.value(row),
+        );
+        let class = self.class_folder(class)?;
+        Ok(format!("{class}/{name}.{}", self.format.name()))
+    }
+
+    /// The name of a class's folder, which is there then.
+    fn class_folder(&mut self, class: Option<usize>) -> Result<String, ExportError> {
+        let name = self.folders.name(class).to_owned();
+        if self.made.insert(name.clone()) {
+            let path = self.folder.join(&name);
+            fs::create_dir(&path).map_err(ExportError::io_at(&path, "create the folder"))?;
+        }
+        Ok(name)
+    }
+}

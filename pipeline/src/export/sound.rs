@@ -1,0 +1,254 @@
+//! `wav`: a sound a row, in a folder a class. What mel bands leave of a sound is made audible; it is not the clip's
+//! own.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use wavemill_kernels::griffin_lim::{GriffinLimArgs, GriffinLimPlan};
+use wavemill_kernels::{DbRef, DimOrder, FeatureArgs, KernelError, Level, LogArgs};
+use wavemill_schemas::recipe::Normalize;
+use wavemill_schemas::rng::{Rng, row_key};
+use wavemill_schemas::samples::samples_in;
+
+use super::Format;
+use super::class_files::{self, Rows};
+use super::content::Content;
+use super::error::ExportError;
+use super::reader::Reader;
+use super::wav;
+
+/// Of the random phases; with the row's key it decides them.
+const SEED: u64 = 0;
+/// What the random numbers are for.
+const STREAM: &str = "wavemill export: phases of a sound";
+
+/// Of the instructions, so that equal versions give equal bytes on every machine.
+const LEVEL: Level = Level::Scalar;
+
+/// The loudest sample of a row whose level is not known.
+const PEAK: f32 = 0.5;
+
+/// What can be exported, for whoever asked for something else.
+const ALLOWED: &str = "a feature with op = \"mel\" and normalize = \"none\" can be exported";
+
+/// Writes all sides below `folder`; returns what a reader has to know.
+///
+/// # Errors
+/// [`ExportError`].
+pub(super) fn write(
+    content: &Content<'_>,
+    reader: &Reader<'_>,
+    folder: &Path,
+) -> Result<Vec<String>, ExportError> {
+    let args = invertible(content).map_err(unfit)?;
+    let mut sounds = Sounds::new(content, args)?;
+    let mut notes = class_files::write(content, reader, folder, Format::Wav, |rows, row| {
+        sounds.file(rows, row)
+    })?;
+
+    notes.push(
+        "an approximation (Griffin-Lim): the bands have no phase, so it is invented".to_owned(),
+    );
+    if let Some(top_db) = top_db(args) {
+        notes.push(format!(
+            "top_db: what was more than {top_db} dB below a row's loudest band is at that floor"
+        ));
+    }
+    if has_no_level(args) {
+        notes.push(format!(
+            "db.ref = \"max\": the level of a row is not stored; the loudest sample of each file is {PEAK}"
+        ));
+    }
+    Ok(notes)
+}
+
+/// What the files cannot say of themselves, for `export.json`.
+pub(super) fn about(content: &Content<'_>) -> Value {
+    let args = content.args.as_ref();
+    json!({
+        "method": "griffin_lim",
+        "n_iter": GriffinLimPlan::N_ITER,
+        "momentum": GriffinLimPlan::MOMENTUM,
+        "phase": "invented",
+        "top_db": args.and_then(top_db),
+        "peak": args.is_some_and(has_no_level).then_some(PEAK),
+    })
+}
+
+/// The feature's arguments, if sound can be made of its values; else why not.
+///
+/// # Errors
+/// A sentence.
+pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs, String> {
+    let name = &content.feature.name;
+    let Some(args) = &content.args else {
+        return Err(format!("the manifest's recipe does not describe {name}"));
+    };
+
+    let has_bands = args.mel.is_some() && args.mfcc.is_none() && args.derived.is_none();
+    if !has_bands {
+        return Err(format!("{name} is no mel spectrogram: {ALLOWED}"));
+    }
+    let scaling = match args.normalize {
+        Normalize::None => None,
+        Normalize::MinMax => Some("minmax"),
+        Normalize::MeanVar => Some("meanvar"),
+    };
+    if let Some(scaling) = scaling {
+        return Err(format!(
+            "{name} has normalize = \"{scaling}\", and by what a row was scaled is not stored: {ALLOWED}"
+        ));
+    }
+    if args.stft.hop_length > args.stft.win_length {
+        return Err(format!(
+            "the frames of {name} lie further apart (hop_length {}) than they are long (win_length {}), and what is \
+             between them is lost",
+            args.stft.hop_length, args.stft.win_length
+        ));
+    }
+    Ok(args)
+}
+
+fn unfit(problem: String) -> ExportError {
+    ExportError::Unfit {
+        format: Format::Wav.name(),
+        problem,
+    }
+}
+
+/// How far below its loudest band a row reaches, if a floor cut it off.
+fn top_db(args: &FeatureArgs) -> Option<f64> {
+    match args.log {
+        LogArgs::Db(db) => db.top_db,
+        LogArgs::Whisper => Some(80.0),
+        LogArgs::Linear | LogArgs::Ln { .. } => None,
+    }
+}
+
+/// Whether decibels are relative to a row's own loudest band.
+fn has_no_level(args: &FeatureArgs) -> bool {
+    matches!(args.log, LogArgs::Db(db) if db.reference == DbRef::Max)
+}
+
+/// What turns rows into files.
+struct Sounds<'a> {
+    args: &'a FeatureArgs,
+    plan: GriffinLimPlan,
+    n_mels: usize,
+    /// Scratch: as stored.
+    values: Vec<f32>,
+    /// Scratch: frames first, and no deltas.
+    frames: Vec<f32>,
+    /// Scratch.
+    samples: Vec<f32>,
+}
+
+impl<'a> Sounds<'a> {
+    fn new(content: &Content<'_>, args: &'a FeatureArgs) -> Result<Self, ExportError> {
+        let Some(mel) = &args.mel else {
+            return Err(unfit(format!("{}: {ALLOWED}", content.feature.name)));
+        };
+        let of_bands = GriffinLimArgs {
+            sample_rate_hz: args.sample_rate_hz,
+            stft: args.stft.clone(),
+            power: args.power,
+            mel: mel.clone(),
+            log: args.log,
+        };
+        let plan = GriffinLimPlan::new(&of_bands, LEVEL);
+        let plan = plan.map_err(|error: KernelError| unfit(error.to_string()))?;
+        Ok(Self {
+            args,
+            plan,
+            n_mels: mel.n_mels,
+            values: Vec::new(),
+            frames: Vec::new(),
+            samples: Vec::new(),
+        })
+    }
+
+    fn file(&mut self, rows: &Rows<'_>, row: usize) -> Result<Vec<u8>, ExportError> {
+        let n_frames = self.load(rows, row)?;
+        if rows.silent.value(row) {
+            // Its decibels may be 0, as those of a loudest band are.
+            self.samples.clear();
+            self.samples
+                .resize(n_frames * self.args.stft.hop_length, 0.0);
+        } else {
+            let key = row_key(
+                rows.keys.clip_key.value(row),
+                rows.keys.segment.value(row),
+                rows.keys.variant.value(row),
+            );
+            let mut rng = Rng::for_row(SEED, 0, key, STREAM);
+            self.plan
+                .run(&self.frames, || rng.uniform(), &mut self.samples);
+            if has_no_level(self.args) {
+                raise_to_peak(&mut self.samples);
+            }
+        }
+
+        wav::encode(&self.samples, self.args.sample_rate_hz).ok_or_else(|| {
+            let key = rows.keys.clip_key.value(row);
+            unfit(format!("{key}: too long for a WAVE file of 4 GB"))
+        })
+    }
+
+    /// Loads a row's bands, frame by frame, as far as the clip goes; gives the number of frames.
+    fn load(&mut self, rows: &Rows<'_>, row: usize) -> Result<usize, ExportError> {
+        let shape = rows.tensors.shape(row)?;
+        self.values.clear();
+        rows.tensors.read(row, &mut self.values);
+
+        let &[height, width] = shape.as_slice() else {
+            return Err(ExportError::rows("a mel spectrogram has two dimensions"));
+        };
+        let (n_bands, n_stored) = match self.args.dim_order {
+            DimOrder::BandFrame => (height, width),
+            DimOrder::FrameBand => (width, height),
+        };
+        if n_bands < self.n_mels {
+            let problem = format!("{n_bands} bands, and the recipe says {}", self.n_mels);
+            return Err(ExportError::rows(problem));
+        }
+
+        let n_frames = self.n_valid_frames(rows, row, n_stored);
+        self.frames.clear();
+        for frame in 0..n_frames {
+            // Deltas lie behind the bands.
+            for band in 0..self.n_mels {
+                let at = match self.args.dim_order {
+                    DimOrder::BandFrame => band * n_stored + frame,
+                    DimOrder::FrameBand => frame * n_bands + band,
+                };
+                self.frames.push(self.values[at]);
+            }
+        }
+        Ok(n_frames)
+    }
+
+    /// Frames of `n_stored` that the clip's own samples reach, and at least one: what follows is padding.
+    fn n_valid_frames(&self, rows: &Rows<'_>, row: usize, n_stored: usize) -> usize {
+        let rate_hz = self.args.sample_rate_hz;
+        let variant = f64::from(rows.keys.variant.value(row));
+        let clip_s = f64::from(rows.duration_s.value(row));
+        let clip = samples_in(clip_s / variant, rate_hz);
+        let start = samples_in(f64::from(rows.keys.offset_s.value(row)), rate_hz);
+
+        let stft = &self.args.stft;
+        // A length of no sense shall not overflow what counts frames.
+        let most = stft.hop_length.saturating_mul(n_stored) + stft.n_fft;
+        let n_samples = clip.saturating_sub(start).min(most);
+        stft.n_frames(n_samples).max(1).min(n_stored)
+    }
+}
+
+/// Scales samples so that the loudest one is [`PEAK`].
+fn raise_to_peak(samples: &mut [f32]) {
+    let loudest = samples.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+    if loudest > 0.0 {
+        for sample in samples {
+            *sample *= PEAK / loudest;
+        }
+    }
+}
