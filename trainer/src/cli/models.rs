@@ -1,12 +1,22 @@
 //! `wavemill-train models`: the architectures, as they are built.
 
-use anyhow::Result;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use crate::models::ModelError;
-use crate::models::describe::{Description, Stage, describe};
+use crate::models::describe::{Description, describe, thousands};
+use crate::models::drawing;
 use crate::models::registry::TABLE;
+
+/// Readable and writable as the user's umask has it.
+const MODE: u32 = 0o666;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,6 +24,7 @@ Examples:
   wavemill-train models --shape 128,640 --classes 8
   wavemill-train models crnn
   wavemill-train models cnn2d --shape 96,1292 --json
+  wavemill-train models fusion --svg fusion.svg                     # the stages as a drawing
 
 Without --shape and --classes a model is that of its document. Its name goes into `fit --model NAME`.
 Of each it is told what its document's text says, what its authors' repository says, and what is
@@ -31,6 +42,9 @@ pub(crate) struct ModelsCommand {
     /// Classes that it is to be built for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     classes: Option<i64>,
+    /// Also draw it: a box a stage, with operations, shape and parameters (SVG)
+    #[arg(long, value_name = "FILE", requires = "name")]
+    svg: Option<PathBuf>,
     /// JSON on stdout
     #[arg(long)]
     json: bool,
@@ -57,10 +71,14 @@ impl ModelsCommand {
     /// Prints.
     ///
     /// # Errors
-    /// No such model, or rows that do not suit the one that was named.
+    /// No such model, or rows that do not suit the one that was named; a drawing that cannot be written.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Some(name) = &self.name {
             let model = describe(name, self.shape, self.classes)?;
+            if let Some(path) = &self.svg {
+                write_whole(path, &drawing::svg(&model))
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
             if self.json {
                 println!("{}", serde_json::to_value(&model)?);
             } else {
@@ -108,11 +126,27 @@ impl ModelsCommand {
     }
 }
 
+/// Writes a file that has its name only once it is whole.
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    // In the folder of the file, since a rename does not leave a disk.
+    let folder = path
+        .parent()
+        .filter(|folder| *folder != Path::new(""))
+        .unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.permissions(Permissions::from_mode(MODE));
+
+    let mut file: NamedTempFile = builder.tempfile_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}
+
 fn block(model: &Description) -> String {
     let inputs: Vec<String> = model
         .inputs
         .iter()
-        .map(|i| format!("{} {}", i.name, axes(i)))
+        .map(|input| format!("{} {}", input.name, axes(&input.shape)))
         .collect();
     let classes: i64 = model.heads.iter().map(|(_, classes)| classes).sum();
 
@@ -154,9 +188,21 @@ fn stages(model: &Description) -> String {
         out += &format!("dropout: {}\n", shares.join(", "));
     }
 
+    if !model.branches.is_empty() {
+        let branches: Vec<String> = model
+            .branches
+            .iter()
+            .map(|branch| format!("{} (of {})", branch.name, branch.input))
+            .collect();
+        out += &format!("side by side: {}\n", branches.join(", "));
+    }
+
     out += &format!("\n{:<24}shape of a row\n", "stage");
-    for stage in model.inputs.iter().chain(&model.stages) {
-        out += &format!("{:<24}{}\n", stage.name, axes(stage));
+    for input in &model.inputs {
+        out += &format!("{:<24}{}\n", input.name, axes(&input.shape));
+    }
+    for stage in &model.stages {
+        out += &format!("{:<24}{}\n", stage.name, axes(&stage.shape));
     }
     for (target, classes) in &model.heads {
         out += &format!("{:<24}{classes}\n", format!("head of {target}"));
@@ -164,26 +210,12 @@ fn stages(model: &Description) -> String {
     out
 }
 
-fn axes(stage: &Stage) -> String {
-    stage
-        .shape
+fn axes(shape: &[i64]) -> String {
+    shape
         .iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(" x ")
-}
-
-/// Digits in threes.
-fn thousands(number: i64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]

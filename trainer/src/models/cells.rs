@@ -6,7 +6,8 @@
 use tch::Tensor;
 
 use super::ModelError;
-use super::layers::{Initializer, VarScope};
+use super::layers::{Dropout, Initializer, VarScope};
+use super::walk::{Operation, OperationKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cell {
@@ -94,6 +95,32 @@ impl Recurrent {
                 ..args
             },
         })
+    }
+
+    /// As a drawing tells them, one a layer.
+    #[must_use]
+    pub(crate) fn operations(&self) -> Vec<Operation> {
+        let name = match (self.args.cell, self.args.both_ways) {
+            (Cell::Lstm, false) => "LSTM",
+            (Cell::Lstm, true) => "bidirectional LSTM",
+            (Cell::Gru, false) => "GRU",
+            (Cell::Gru, true) => "bidirectional GRU",
+        };
+        let each = if self.args.both_ways { " each way" } else { "" };
+
+        let mut operations = Vec::new();
+        for (i, layer) in self.layers.iter().enumerate() {
+            if let (1.., Some(share)) = (i, self.args.dropout) {
+                operations.extend(Dropout::Values(share).operation());
+            }
+            operations.push(Operation {
+                kind: OperationKind::Recurrent,
+                name,
+                settings: format!("{} wide{each}", self.args.width),
+                parameters: layer.iter().map(|x| x.numel() as i64).sum(),
+            });
+        }
+        operations
     }
 
     /// `[n, steps, values]` to every step's state `[n, steps, outputs]` of the last layer, and the last state of each

@@ -4,10 +4,11 @@ use tch::Tensor;
 
 use super::layers::{
     Activation, Block, Blocks, DenseRelu, Dropout, VarScope, behind, least_for, max_pool,
-    mean_over, windows_along,
+    mean_over, pool_operation, windows_along,
 };
+use super::walk::{Operation, Walk};
 use super::window::{Window, least_before, length_behind};
-use super::{Backbone, Dims, Inputs, ModelError, StageHook};
+use super::{Backbone, Dims, Inputs, ModelError};
 
 const HALVED: &[Window] = &[Window {
     kernel: 3,
@@ -87,22 +88,28 @@ impl Cnn2d {
 }
 
 impl Backbone for Cnn2d {
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let mut x = self
             .blocks
-            .forward(&inputs.spectrogram.f_unsqueeze(1)?, train, hook)?;
+            .forward(&inputs.spectrogram.f_unsqueeze(1)?, train, walk)?;
         x = max_pool(&max_pool(&x, PAIR)?, PAIR)?;
-        hook("pool", &x);
+        walk.stage("pool", &x, || {
+            [pool_operation(PAIR), pool_operation(PAIR)]
+                .into_iter()
+                .flatten()
+                .collect()
+        });
 
         x = x.f_flatten(1, -1)?;
         for (i, layer) in self.dense.iter().enumerate() {
             x = layer.forward(&x, train)?;
-            hook(&format!("dense{}", i + 1), &x);
+            walk.stage(format_args!("dense{}", i + 1), &x, || {
+                let mut operations = layer.operations();
+                if i == 0 {
+                    operations.insert(0, Operation::flatten());
+                }
+                operations
+            });
         }
         Ok(x)
     }
@@ -153,20 +160,17 @@ impl Cnn1d {
 }
 
 impl Backbone for Cnn1d {
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
-        let x = self.blocks.forward(&inputs.spectrogram, train, hook)?;
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
+        let x = self.blocks.forward(&inputs.spectrogram, train, walk)?;
 
         // Mean and maximum take any number of frames, so that only the bands are fixed.
         let x = Tensor::f_cat(&[mean_over(&x, &[2])?, x.f_amax(2, false)?], 1)?;
-        hook("mean, maximum", &x);
+        walk.stage("mean, maximum", &x, || {
+            vec![Operation::fixed("mean and maximum", "over frames")]
+        });
 
         let x = self.dense.forward(&x, train)?;
-        hook("dense", &x);
+        walk.stage("dense", &x, || self.dense.operations());
         Ok(x)
     }
 

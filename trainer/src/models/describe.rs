@@ -1,4 +1,5 @@
-//! What `wavemill-train models` shows: shapes as a row passes, parameters, and what of an architecture is our choice.
+//! What `wavemill-train models` shows: stages with their shapes and operations, branches, parameters, and what of an
+//! architecture is our choice.
 //!
 //! Everything is read off a model that is built and run once on zeros, so that the table cannot differ from the code.
 
@@ -8,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use wavemill_schemas::config;
 
 use super::registry::{Architecture, find};
+use super::walk::{Branch, Stage, Walk};
 use super::{Dims, Inputs, ModelError, Net};
 
 /// Columns of `mfcc` in the published `features.csv`: 7 statistics of 20 coefficients.
@@ -15,11 +17,11 @@ const MFCC_COLUMNS: i64 = 140;
 /// Artists and albums that a description counts embeddings for: FMA small's, about.
 const VOCABULARY: [i64; 2] = [2400, 2800];
 
-/// A stage's name and output.
+/// What a model sees of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Stage {
-    /// As the architecture calls it.
-    pub name: String,
+pub(crate) struct Input {
+    /// `spectrogram`, `metadata` or `ids`.
+    pub name: &'static str,
     /// For one row: without n.
     pub shape: Vec<i64>,
 }
@@ -39,10 +41,13 @@ pub(crate) struct Description {
     /// What neither says, or what differs here.
     pub our_choice: &'static str,
     /// Inputs of one row.
-    pub inputs: Vec<Stage>,
+    pub inputs: Vec<Input>,
     /// The fewest bands and frames.
     pub least: [i64; 2],
-    /// Outputs in order, without heads.
+    /// Ways that lie side by side; none where one stage follows another. The first stage without a branch joins them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<Branch>,
+    /// In order, without heads.
     pub stages: Vec<Stage>,
     /// Length of the vector that heads see.
     pub width: i64,
@@ -52,6 +57,28 @@ pub(crate) struct Description {
     pub parameters: i64,
     /// Shares of dropped values, in order of places.
     pub dropout: Vec<f64>,
+}
+
+impl Description {
+    /// Numbers of a head that training changes: a weight for each value of the vector and a bias, for every class.
+    #[must_use]
+    pub(crate) const fn head_parameters(&self, classes: i64) -> i64 {
+        (self.width + 1) * classes
+    }
+}
+
+/// Digits in threes.
+#[must_use]
+pub(crate) fn thousands(number: i64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 /// The dimensions of an architecture's document, over which `shape` (bands, frames) and `classes` win.
@@ -124,14 +151,15 @@ fn describe_for(
     let mut shown_inputs = Vec::new();
     // The batch has a spectrogram in any case; shown is what the architecture looks at.
     if architecture.needs.spectrogram() {
-        shown_inputs.push(stage("spectrogram", &inputs.spectrogram));
+        shown_inputs.push(input("spectrogram", &inputs.spectrogram));
     }
-    shown_inputs.extend(inputs.metadata.iter().map(|x| stage("metadata", x)));
-    shown_inputs.extend(inputs.ids.iter().map(|x| stage("ids", x)));
+    shown_inputs.extend(inputs.metadata.iter().map(|x| input("metadata", x)));
+    shown_inputs.extend(inputs.ids.iter().map(|x| input("ids", x)));
 
-    let mut stages = Vec::new();
     // The same walk as in training, so that no stage is described that a row does not pass.
-    let _ = tch::no_grad(|| net.walk(&inputs, false, &mut |name, x| stages.push(stage(name, x))))?;
+    let mut walk = Walk::recorded();
+    let _ = tch::no_grad(|| net.walk(&inputs, false, &mut walk))?;
+    let walked = walk.into_record();
 
     Ok(Description {
         name: architecture.name,
@@ -142,7 +170,8 @@ fn describe_for(
         our_choice: architecture.our_choice,
         inputs: shown_inputs,
         least: (architecture.least)(),
-        stages,
+        branches: walked.branches,
+        stages: walked.stages,
         width: net.width(),
         heads: dims.heads.clone(),
         parameters: store
@@ -158,9 +187,9 @@ fn zeros(shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
     Ok(Tensor::f_zeros(shape, (kind, Device::Cpu))?)
 }
 
-fn stage(name: &str, x: &Tensor) -> Stage {
-    Stage {
-        name: name.to_owned(),
+fn input(name: &'static str, x: &Tensor) -> Input {
+    Input {
+        name,
         shape: x.size().split_off(1),
     }
 }

@@ -2,11 +2,14 @@
 
 use tch::Tensor;
 
-use super::layers::{Conv, ConvArgs, DenseRelu, Initializer, VarScope, max_pool};
+use super::layers::{
+    Conv, ConvArgs, DenseRelu, Dropout, Initializer, VarScope, max_pool, pool_operation,
+};
 use super::norm::BatchNorm;
 use super::picture::as_picture;
+use super::walk::{Operation, Walk};
 use super::window::{Window, least_before, length_behind};
-use super::{Backbone, Dims, Inputs, ModelError, StageHook};
+use super::{Backbone, Dims, Inputs, ModelError};
 
 const WIDTHS: [i64; 3] = [32, 64, 128];
 const CONV: Window = Window::same(3);
@@ -37,6 +40,18 @@ struct Block {
     conv: Conv,
     norm: BatchNorm,
     dropout: f64,
+}
+
+impl Block {
+    /// As a drawing tells it.
+    fn operations(&self) -> Vec<Operation> {
+        let mut operations = vec![self.conv.operation()];
+        operations.extend(pool_operation(&[POOL; 2]));
+        operations.push(self.norm.operation());
+        operations.push(Operation::fixed("ReLU", ""));
+        operations.extend(Dropout::Values(self.dropout).operation());
+        operations
+    }
 }
 
 impl GenreGenie {
@@ -74,12 +89,7 @@ impl GenreGenie {
 }
 
 impl Backbone for GenreGenie {
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let mut x = as_picture(&inputs.spectrogram, self.channels)?;
 
         for (i, block) in self.blocks.iter().enumerate() {
@@ -90,11 +100,15 @@ impl Backbone for GenreGenie {
                 .forward(&x, train)?
                 .f_relu()?
                 .f_dropout(block.dropout, train)?;
-            hook(&format!("conv{}", i + 1), &x);
+            walk.stage(format_args!("conv{}", i + 1), &x, || block.operations());
         }
 
         x = self.dense.forward(&x.f_flatten(1, -1)?, train)?;
-        hook("dense", &x);
+        walk.stage("dense", &x, || {
+            let mut operations = vec![Operation::flatten()];
+            operations.extend(self.dense.operations());
+            operations
+        });
         Ok(x)
     }
 

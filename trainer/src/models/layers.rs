@@ -12,7 +12,8 @@ use wavemill_schemas::config;
 
 use super::ModelError;
 use super::norm::BatchNorm;
-use super::window::{Window, least_before, length_behind};
+use super::walk::{Operation, OperationKind, Walk};
+use super::window::{Window, least_before, length_behind, windows_in_words};
 use crate::ffi::Group;
 
 /// How a variable begins.
@@ -170,6 +171,18 @@ fn cut_normal(values: &mut Tensor, deviation: f64) -> Result<Tensor, ModelError>
     Ok(values.f_copy_(&drawn).map(|()| values.shallow_clone())?)
 }
 
+/// A dense layer as a drawing tells it.
+#[must_use]
+pub(crate) fn dense_operation(weight: &Tensor, bias: Option<&Tensor>) -> Operation {
+    let parameters = weight.numel() + bias.map_or(0, Tensor::numel);
+    Operation {
+        kind: OperationKind::Dense,
+        name: "dense",
+        settings: format!("{} wide", weight.size()[0]),
+        parameters: parameters as i64,
+    }
+}
+
 /// `x · weightᵀ + bias`.
 pub(crate) fn dense(layer: &Linear, x: &Tensor) -> Result<Tensor, ModelError> {
     Ok(x.f_linear(&layer.ws, layer.bs.as_ref())?)
@@ -213,6 +226,33 @@ impl Conv {
         })
     }
 
+    /// Channels out.
+    #[must_use]
+    pub(crate) fn channels(&self) -> i64 {
+        self.weight.size()[0]
+    }
+
+    /// Along the first axis.
+    #[must_use]
+    pub(crate) fn stride(&self) -> i64 {
+        self.windows.first().map_or(1, |window| window.stride)
+    }
+
+    /// As a drawing tells it.
+    #[must_use]
+    pub(crate) fn operation(&self) -> Operation {
+        let windows = windows_in_words(&self.windows, |_| 1);
+        Operation {
+            kind: OperationKind::Convolution,
+            name: match self.windows.len() {
+                1 => "1-D convolution",
+                _ => "2-D convolution",
+            },
+            settings: format!("{windows}, {} channels", self.channels()),
+            parameters: self.weight.numel() as i64,
+        }
+    }
+
     /// To `[n, channels out, …]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let stride: Vec<i64> = self.windows.iter().map(|w| w.stride).collect();
@@ -224,6 +264,18 @@ impl Conv {
             _ => x.f_conv2d(&self.weight, bias, stride, padding, dilation, self.groups)?,
         })
     }
+}
+
+/// A max pooling as a drawing tells it; none without windows.
+#[must_use]
+pub(crate) fn pool_operation(windows: &[Window]) -> Option<Operation> {
+    // Poolings lie side by side unless it is said.
+    (!windows.is_empty()).then(|| {
+        Operation::fixed(
+            "max pool",
+            windows_in_words(windows, |window| window.kernel),
+        )
+    })
 }
 
 /// The largest value under each place of `windows`, one an axis; none: `x` itself.
@@ -248,6 +300,19 @@ pub(crate) enum Activation {
     Elu,
 }
 
+impl Activation {
+    /// As a drawing tells it.
+    fn operation(self) -> Operation {
+        Operation::fixed(
+            match self {
+                Self::Relu => "ReLU",
+                Self::Elu => "ELU",
+            },
+            "",
+        )
+    }
+}
+
 /// What dropout drops, with its share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Dropout {
@@ -269,6 +334,17 @@ impl Dropout {
             Self::Channels(own) => Self::Channels(scope.dropout(own)),
         }
     }
+
+    /// As a drawing tells it; none where nothing is dropped.
+    #[must_use]
+    pub(crate) fn operation(self) -> Option<Operation> {
+        let (name, share) = match self {
+            Self::None => return None,
+            Self::Values(share) => ("dropout", share),
+            Self::Channels(share) => ("dropout of channels", share),
+        };
+        (share > 0.0).then(|| Operation::fixed(name, share.to_string()))
+    }
 }
 
 /// `x` with what is dropped set to 0 and the rest made larger, in training.
@@ -280,7 +356,6 @@ pub(crate) fn drop(x: &Tensor, dropout: Dropout, train: bool) -> Result<Tensor, 
     })
 }
 
-/// Convolution, batch norm, activation, max pooling, dropout.
 /// Convolution, batch norm, activation, max pooling, dropout.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
@@ -304,6 +379,12 @@ pub(crate) struct ConvNorm {
 }
 
 impl ConvNorm {
+    /// As a drawing tells them.
+    #[must_use]
+    pub(crate) fn operations(&self) -> [Operation; 2] {
+        [self.conv.operation(), self.norm.operation()]
+    }
+
     /// To `[n, channels out, …]`.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         self.norm.forward(&self.conv.forward(x)?, train)
@@ -331,6 +412,17 @@ impl DenseRelu {
         })
     }
 
+    /// As a drawing tells it.
+    #[must_use]
+    pub(crate) fn operations(&self) -> Vec<Operation> {
+        let mut operations = vec![
+            dense_operation(&self.layer.ws, self.layer.bs.as_ref()),
+            Operation::fixed("ReLU", ""),
+        ];
+        operations.extend(Dropout::Values(self.dropout).operation());
+        operations
+    }
+
     /// `[n, from]` to `[n, to]`.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         Ok(dense(&self.layer, x)?
@@ -352,6 +444,17 @@ struct BlockLayers {
     activation: Activation,
     pool: &'static [Window],
     dropout: Dropout,
+}
+
+impl BlockLayers {
+    /// As a drawing tells them.
+    fn operations(&self) -> Vec<Operation> {
+        let mut operations = self.conv_norm.operations().to_vec();
+        operations.push(self.activation.operation());
+        operations.extend(pool_operation(self.pool));
+        operations.extend(self.dropout.operation());
+        operations
+    }
 }
 
 impl Blocks {
@@ -386,12 +489,12 @@ impl Blocks {
         Ok(Self { layers })
     }
 
-    /// `[n, channels, …]` to `[n, width of the last, …]`; `hook` gets what each block gives, as `convI`.
+    /// `[n, channels, …]` to `[n, width of the last, …]`; `walk` is told of each block, as `convI`.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         train: bool,
-        hook: super::StageHook<'_>,
+        walk: &mut Walk,
     ) -> Result<Tensor, ModelError> {
         let mut x = x.shallow_clone();
 
@@ -403,7 +506,7 @@ impl Blocks {
             };
             x = drop(&max_pool(&x, block.pool)?, block.dropout, train)?;
 
-            hook(&format!("conv{}", i + 1), &x);
+            walk.stage(format_args!("conv{}", i + 1), &x, || block.operations());
         }
 
         Ok(x)

@@ -4,9 +4,10 @@
 
 use tch::Tensor;
 
-use super::layers::{Dropout, Initializer, VarScope, drop};
+use super::layers::{Dropout, Initializer, VarScope, dense_operation, drop};
 use super::norm::BatchNorm;
-use super::{Backbone, Dims, Inputs, ModelError, StageHook, metadata};
+use super::walk::{Operation, Walk};
+use super::{Backbone, Dims, Inputs, ModelError, metadata};
 
 #[derive(Debug)]
 pub(crate) struct MlpArgs {
@@ -37,6 +38,17 @@ struct Layer {
     bias: Option<Tensor>,
     norm: Option<BatchNorm>,
     dropout: Dropout,
+}
+
+impl Layer {
+    /// As a drawing tells it.
+    fn operations(&self) -> Vec<Operation> {
+        let mut operations = vec![dense_operation(&self.weight, self.bias.as_ref())];
+        operations.extend(self.norm.as_ref().map(BatchNorm::operation));
+        operations.push(Operation::fixed("ReLU", ""));
+        operations.extend(self.dropout.operation());
+        operations
+    }
 }
 
 /// Dense layers as a [`MlpArgs`] has them: variables `denseI.*` and `normI.*`, I from 1.
@@ -85,12 +97,7 @@ impl Mlp {
 }
 
 impl Backbone for Mlp {
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let mut x = metadata(inputs, "an mlp")?.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
             x = x.f_linear(&layer.weight, layer.bias.as_ref())?;
@@ -100,7 +107,7 @@ impl Backbone for Mlp {
 
             x = drop(&x.f_relu()?, layer.dropout, train)?;
 
-            hook(&format!("dense{}", i + 1), &x);
+            walk.stage(format_args!("dense{}", i + 1), &x, || layer.operations());
         }
         Ok(x)
     }

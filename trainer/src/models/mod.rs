@@ -6,6 +6,7 @@
 pub(crate) mod cells;
 mod cnn;
 pub(crate) mod describe;
+pub(crate) mod drawing;
 mod fusion;
 mod genregenie;
 pub(crate) mod init;
@@ -19,6 +20,7 @@ pub(crate) mod registry;
 mod resnet;
 #[cfg(test)]
 mod tests;
+pub(crate) mod walk;
 pub(crate) mod window;
 mod xception;
 
@@ -31,6 +33,7 @@ use wavemill_schemas::config;
 
 use crate::ffi::{Group, TorchError};
 use layers::VarScope;
+use walk::Walk;
 
 /// Why a model cannot be built, or cannot answer.
 #[derive(Debug, thiserror::Error)]
@@ -140,21 +143,14 @@ impl Dims {
     }
 }
 
-/// Told of each stage's name and output, in order.
-pub(crate) type StageHook<'a> = &'a mut dyn FnMut(&str, &Tensor);
-
 /// Rows to one vector each.
 pub(crate) trait Backbone: std::fmt::Debug + Send {
-    /// `[n, width]`. `train` turns dropout on and lets batch norm use the batch's own statistics.
+    /// `[n, width]`. `train` turns dropout on and lets batch norm use the batch's own statistics. `walk` is told of each
+    /// stage, and every operation with parameters is in one of them.
     ///
     /// # Errors
     /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`] where an input is missing.
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError>;
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError>;
 
     /// Length of a row's vector.
     fn width(&self) -> i64;
@@ -224,7 +220,7 @@ impl Net {
         inputs: &Inputs,
         train: bool,
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
-        let vectors = self.walk(inputs, train, &mut |_, _| {})?;
+        let vectors = self.walk(inputs, train, &mut Walk::unheard())?;
         let logits = self
             .heads
             .iter()
@@ -239,7 +235,7 @@ impl Net {
     /// [`ModelError::Torch`], [`ModelError::Needs`].
     #[cfg(test)]
     pub(crate) fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
-        self.walk(inputs, false, &mut |_, _| {})
+        self.walk(inputs, false, &mut Walk::unheard())
     }
 
     /// Length of a row's vector.
@@ -255,13 +251,8 @@ impl Net {
     }
 
     /// A frozen backbone keeps its running statistics, and drops nothing.
-    fn walk(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
-        self.backbone.embed(inputs, train && !self.frozen, hook)
+    fn walk(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
+        self.backbone.embed(inputs, train && !self.frozen, walk)
     }
 }
 

@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::ModelError;
 use super::layers::{Initializer, VarScope};
+use super::walk::Operation;
 use crate::ffi::{self, Group};
 
 /// Share of a batch in the running statistics, as torch's default.
@@ -47,6 +48,15 @@ impl BatchNorm {
             running_var: scope.buffer("running_var", channels, 1.0)?,
             ranks: scope.ranks(),
         })
+    }
+
+    /// As a drawing tells it.
+    #[must_use]
+    pub(crate) fn operation(&self) -> Operation {
+        Operation {
+            parameters: (self.weight.numel() + self.bias.numel()) as i64,
+            ..Operation::fixed("batch norm", "")
+        }
     }
 
     /// `train`: by the batch's statistics, which also move the running ones; else by the running ones.

@@ -3,9 +3,12 @@
 use tch::Tensor;
 
 use super::cells::{Cell, Recurrent, RecurrentArgs};
-use super::layers::{Activation, Block, Blocks, Dropout, VarScope, behind, least_for, max_pool};
+use super::layers::{
+    Activation, Block, Blocks, Dropout, VarScope, behind, least_for, max_pool, pool_operation,
+};
+use super::walk::{Operation, Walk};
 use super::window::Window;
-use super::{Backbone, Dims, Inputs, ModelError, StageHook};
+use super::{Backbone, Dims, Inputs, ModelError};
 
 const THREE: &[Window] = &[Window::same(3); 2];
 
@@ -77,29 +80,41 @@ impl Parallel {
 }
 
 impl Backbone for Parallel {
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let picture = inputs.spectrogram.f_unsqueeze(1)?;
 
+        walk.branch("convolutions", "spectrogram");
         let places = self
             .blocks
-            .forward(&picture, train, hook)?
+            .forward(&picture, train, walk)?
             .f_flatten(1, -1)?;
 
+        walk.branch("recurrent", "spectrogram");
         // Pooling over two axes wants a channel, and the recurrent layer none.
         let steps = max_pool(&picture, &STEP)?
             .f_squeeze_dim(1)?
             .f_transpose(1, 2)?;
-        hook("steps", &steps);
+        walk.stage("steps", &steps, || {
+            let mut operations: Vec<Operation> = pool_operation(&STEP).into_iter().collect();
+            operations.push(Operation::fixed("a step a frame", ""));
+            operations
+        });
 
         let (_, last) = self.gru.forward(&steps, train)?;
-        hook("recurrent", &last);
+        walk.stage("recurrent", &last, || {
+            let mut operations = self.gru.operations();
+            operations.push(Operation::fixed("last state", "of each direction"));
+            operations
+        });
 
-        Ok(Tensor::f_cat(&[places, last], 1)?.f_dropout(self.share, train)?)
+        walk.join();
+        let x = Tensor::f_cat(&[places, last], 1)?.f_dropout(self.share, train)?;
+        walk.stage("side by side", &x, || {
+            let mut operations = vec![Operation::flatten()];
+            operations.extend(Dropout::Values(self.share).operation());
+            operations
+        });
+        Ok(x)
     }
 
     fn width(&self) -> i64 {

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::ModelError;
+use super::walk::Operation;
 use crate::ffi;
 
 /// `[n, bands, frames]` as `[n, channels, bands, frames]`, each channel the same; a picture as it is, with the channels
@@ -27,6 +28,15 @@ pub(crate) fn as_colour_picture(
         Some(scale) => scale.apply(&picture),
         None => Ok(picture),
     }
+}
+
+/// That a spectrogram's one channel is taken three times over, as a drawing tells it; a picture has colours of its own.
+#[must_use]
+pub(crate) fn copied_channel(spectrogram: &Tensor) -> Vec<Operation> {
+    if spectrogram.dim() == 4 {
+        return Vec::new();
+    }
+    vec![Operation::fixed("channel", "3 times over")]
 }
 
 /// How the pictures were scaled that published weights were trained on.

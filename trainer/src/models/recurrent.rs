@@ -6,8 +6,9 @@ use tch::Tensor;
 use super::cells::{Cell, Recurrent, RecurrentArgs};
 use super::layers::{Activation, Block, Blocks, DenseRelu, Dropout, VarScope, behind, mean_over};
 use super::norm::BatchNorm;
+use super::walk::{Operation, Walk};
 use super::window::Window;
-use super::{Backbone, Dims, Inputs, ModelError, StageHook};
+use super::{Backbone, Dims, Inputs, ModelError};
 
 /// What stands for a sequence of states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,18 @@ pub(crate) enum Summary {
     Mean,
     /// Mean and maximum over steps, side by side.
     MeanMax,
+}
+
+impl Summary {
+    /// As a drawing tells it.
+    fn operation(self) -> Operation {
+        let (name, settings) = match self {
+            Self::Last => ("last state", "of each direction"),
+            Self::Mean => ("mean", "over steps"),
+            Self::MeanMax => ("mean and maximum", "over steps"),
+        };
+        Operation::fixed(name, settings)
+    }
 }
 
 /// An architecture of this family.
@@ -267,14 +280,9 @@ impl ConvRecurrent {
         })
     }
 
-    fn states(
-        &self,
-        steps: &Tensor,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
+    fn states(&self, steps: &Tensor, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let (steps, last) = self.recurrent.forward(steps, train)?;
-        hook("recurrent", &steps);
+        walk.stage("recurrent", &steps, || self.recurrent.operations());
 
         let states = match self.summary {
             Summary::Last => last,
@@ -284,35 +292,51 @@ impl ConvRecurrent {
             }
         };
 
-        hook("summary", &states);
+        walk.stage("summary", &states, || vec![self.summary.operation()]);
         Ok(states)
+    }
+
+    /// What is done between the summary and the heads, as a drawing tells it.
+    fn behind_summary(&self) -> Vec<Operation> {
+        let dropout = self
+            .dropout
+            .and_then(|share| Dropout::Values(share).operation());
+        let norm = self.norm.as_ref().map(BatchNorm::operation);
+
+        let mut operations: Vec<Operation> = dropout.into_iter().chain(norm).collect();
+        if let Some(dense) = &self.dense {
+            operations.extend(dense.operations());
+        }
+        operations
     }
 }
 
 impl Backbone for ConvRecurrent {
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let spectrogram = &inputs.spectrogram;
 
         let steps = if self.picture {
             let x = self
                 .blocks
-                .forward(&spectrogram.f_unsqueeze(1)?, train, hook)?;
+                .forward(&spectrogram.f_unsqueeze(1)?, train, walk)?;
             // Frames become steps; the channels and bands of a frame lie side by side in its step.
             x.f_permute([0, 3, 1, 2])?.f_flatten(2, 3)?
         } else {
             self.blocks
-                .forward(spectrogram, train, hook)?
+                .forward(spectrogram, train, walk)?
                 .f_transpose(1, 2)?
         };
 
-        hook("steps", &steps);
+        walk.stage("steps", &steps, || {
+            let beside = if self.picture {
+                "channels and bands side by side"
+            } else {
+                ""
+            };
+            vec![Operation::fixed("a step a frame", beside)]
+        });
 
-        let mut x = self.states(&steps, train, hook)?;
+        let mut x = self.states(&steps, train, walk)?;
 
         // In the order of document 002's model: dropout, batch norm, dense.
         if let Some(share) = self.dropout {
@@ -323,7 +347,7 @@ impl Backbone for ConvRecurrent {
         }
         if let Some(layer) = &self.dense {
             x = layer.forward(&x, train)?;
-            hook("dense", &x);
+            walk.stage("dense", &x, || self.behind_summary());
         }
 
         Ok(x)

@@ -2,11 +2,14 @@
 
 use tch::Tensor;
 
-use super::layers::{Conv, ConvArgs, ConvNorm, Initializer, VarScope, max_pool, mean_over};
+use super::layers::{
+    Conv, ConvArgs, ConvNorm, Dropout, Initializer, VarScope, max_pool, mean_over, pool_operation,
+};
 use super::norm::BatchNorm;
-use super::picture::{Scale, as_colour_picture};
+use super::picture::{Scale, as_colour_picture, copied_channel};
+use super::walk::{Operation, OperationKind, Walk, repeated};
 use super::window::Window;
-use super::{Backbone, Inputs, ModelError, StageHook};
+use super::{Backbone, Inputs, ModelError};
 
 /// Bottlenecks of each layer, and their inner width; four times that comes out.
 const LAYERS: [(i64, i64); 4] = [(3, 64), (4, 128), (6, 256), (3, 512)];
@@ -82,6 +85,32 @@ impl Bottleneck {
         Ok(Self { layers, shortcut })
     }
 
+    /// As a drawing tells it: one operation, since every bottleneck has the same parts.
+    fn operation(&self) -> Operation {
+        let [first, second, third] = &self.layers;
+        let stride = second.conv.stride();
+        let mut settings = format!(
+            "1 × 1, 3 × 3, 1 × 1, {} to {} channels",
+            first.conv.channels(),
+            third.conv.channels()
+        );
+        if stride > 1 {
+            settings += &format!(", stride {stride}");
+        }
+
+        let mut parts: Vec<Operation> = self.layers.iter().flat_map(ConvNorm::operations).collect();
+        if let Some(shortcut) = &self.shortcut {
+            settings += ", 1 × 1 in the shortcut";
+            parts.extend(shortcut.operations());
+        }
+        Operation {
+            kind: OperationKind::Convolution,
+            name: "bottleneck",
+            settings,
+            parameters: parts.iter().map(|part| part.parameters).sum(),
+        }
+    }
+
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let [first, second, third] = &self.layers;
         let y = first.forward(x, train)?.f_relu()?;
@@ -141,27 +170,34 @@ impl ResNet50 {
 }
 
 impl Backbone for ResNet50 {
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let mut x = as_colour_picture(&inputs.spectrogram, self.scale.as_ref())?;
 
         x = self.first.forward(&x, train)?.f_relu()?;
         x = max_pool(&x, &[stepping(3, 2); 2])?;
-        hook("conv1", &x);
+        walk.stage("conv1", &x, || {
+            let mut operations = copied_channel(&inputs.spectrogram);
+            operations.extend(self.first.operations());
+            operations.push(Operation::fixed("ReLU", ""));
+            operations.extend(pool_operation(&[stepping(3, 2); 2]));
+            operations
+        });
 
         for (i, layer) in self.layers.iter().enumerate() {
             for block in layer {
                 x = block.forward(&x, train)?;
             }
-            hook(&format!("layer{}", i + 1), &x);
+            walk.stage(format_args!("layer{}", i + 1), &x, || {
+                repeated(layer.iter().map(Bottleneck::operation).collect())
+            });
         }
 
         x = mean_over(&x, &[2, 3])?;
-        hook("mean", &x);
+        walk.stage("mean", &x, || {
+            let mut operations = vec![Operation::fixed("mean", "over bands and frames")];
+            operations.extend(Dropout::Values(self.dropout).operation());
+            operations
+        });
         Ok(x.f_dropout(self.dropout, train)?)
     }
 

@@ -58,6 +58,34 @@ impl Window {
     }
 }
 
+/// Kernels, strides and paddings in words, such as `3 × 3, stride 2, padding 1`. A stride as `usual` has it is not told.
+#[must_use]
+pub(crate) fn windows_in_words(windows: &[Window], usual: fn(&Window) -> i64) -> String {
+    let kernels: Vec<String> = windows.iter().map(|w| w.kernel.to_string()).collect();
+    let mut words = kernels.join(" × ");
+
+    if windows.iter().any(|window| window.stride != usual(window)) {
+        let strides: Vec<i64> = windows.iter().map(|w| w.stride).collect();
+        words += &format!(", stride {}", numbers_in_words(&strides));
+    }
+    if windows.iter().any(|window| window.padding > 0) {
+        let paddings: Vec<i64> = windows.iter().map(|w| w.padding).collect();
+        words += &format!(", padding {}", numbers_in_words(&paddings));
+    }
+    words
+}
+
+/// A number an axis, or one where all are the same.
+fn numbers_in_words(numbers: &[i64]) -> String {
+    match numbers {
+        [first, rest @ ..] if rest.iter().all(|number| number == first) => first.to_string(),
+        _ => {
+            let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            words.join(" × ")
+        }
+    }
+}
+
 /// Length of an axis behind `windows`, one after another.
 #[must_use]
 pub(crate) fn length_behind(windows: &[Window], length: i64) -> i64 {
@@ -114,6 +142,15 @@ mod tests {
             assert_eq!(length_behind(chain, least), 1, "{chain:?}");
             assert_eq!(length_behind(chain, least - 1), 0, "{chain:?}");
         }
+    }
+
+    #[test]
+    fn words_name_what_is_not_usual() {
+        assert_eq!(windows_in_words(&[Window::same(5)], |_| 1), "5, padding 2");
+        assert_eq!(windows_in_words(&[Window::tile(4)], |w| w.kernel), "4");
+        let uneven = [Window::tile(2), Window::tile(4)];
+        assert_eq!(windows_in_words(&uneven, |w| w.kernel), "2 × 4");
+        assert_eq!(windows_in_words(&uneven, |_| 1), "2 × 4, stride 2 × 4");
     }
 
     #[test]

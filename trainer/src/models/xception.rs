@@ -2,11 +2,14 @@
 
 use tch::Tensor;
 
-use super::layers::{Conv, ConvArgs, ConvNorm, Initializer, VarScope, max_pool, mean_over};
+use super::layers::{
+    Conv, ConvArgs, ConvNorm, Dropout, Initializer, VarScope, max_pool, mean_over, pool_operation,
+};
 use super::norm::BatchNorm;
-use super::picture::{Scale, as_colour_picture};
+use super::picture::{Scale, as_colour_picture, copied_channel};
+use super::walk::{Operation, OperationKind, Walk};
 use super::window::{Window, least_before};
-use super::{Backbone, Inputs, ModelError, StageHook};
+use super::{Backbone, Inputs, ModelError};
 
 const WIDTH: i64 = 2048;
 const HALVE: Window = Window {
@@ -70,6 +73,18 @@ impl Separable {
             across: conv(&scope.at("pointwise"), from, to, Window::valid(1), 1)?,
             norm: BatchNorm::new(norm, to)?,
         })
+    }
+
+    /// As a drawing tells it.
+    fn operations(&self) -> [Operation; 2] {
+        let parts = [self.channels.operation(), self.across.operation()];
+        let convolution = Operation {
+            kind: OperationKind::Convolution,
+            name: "separable convolution",
+            settings: format!("3 × 3, {} channels", self.across.channels()),
+            parameters: parts.iter().map(|part| part.parameters).sum(),
+        };
+        [convolution, self.norm.operation()]
     }
 
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
@@ -190,6 +205,31 @@ impl Block {
         })
     }
 
+    /// As a drawing tells it.
+    fn operations(&self) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        for (i, conv) in self.convs.iter().enumerate() {
+            if i > 0 || self.shape.relu_first {
+                operations.push(Operation::fixed("ReLU", ""));
+            }
+            operations.extend(conv.operations());
+        }
+        if self.shape.halve {
+            operations.extend(pool_operation(&[HALVE; 2]));
+        }
+
+        operations.push(match &self.shortcut {
+            Some(shortcut) => Operation {
+                kind: OperationKind::Convolution,
+                name: "plus a shortcut",
+                settings: format!("1 × 1, stride {}", shortcut.conv.stride()),
+                parameters: shortcut.operations().iter().map(|x| x.parameters).sum(),
+            },
+            None => Operation::fixed("plus the input", ""),
+        });
+        operations
+    }
+
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let mut y = x.shallow_clone();
         for (i, conv) in self.convs.iter().enumerate() {
@@ -261,31 +301,42 @@ impl Xception {
 }
 
 impl Backbone for Xception {
-    fn embed(
-        &self,
-        inputs: &Inputs,
-        train: bool,
-        hook: StageHook<'_>,
-    ) -> Result<Tensor, ModelError> {
+    fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let mut x = as_colour_picture(&inputs.spectrogram, self.scale.as_ref())?;
 
         for (i, layer) in self.first.iter().enumerate() {
             x = layer.forward(&x, train)?.f_relu()?;
-            hook(&format!("conv{}", i + 1), &x);
+            walk.stage(format_args!("conv{}", i + 1), &x, || {
+                let mut operations = Vec::new();
+                if i == 0 {
+                    operations.extend(copied_channel(&inputs.spectrogram));
+                }
+                operations.extend(layer.operations());
+                operations.push(Operation::fixed("ReLU", ""));
+                operations
+            });
         }
 
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, train)?;
-            hook(&format!("block{}", i + 1), &x);
+            walk.stage(format_args!("block{}", i + 1), &x, || block.operations());
         }
 
         for (i, conv) in self.last.iter().enumerate() {
             x = conv.forward(&x, train)?.f_relu()?;
-            hook(&format!("conv{}", i + 3), &x);
+            walk.stage(format_args!("conv{}", i + 3), &x, || {
+                let mut operations = conv.operations().to_vec();
+                operations.push(Operation::fixed("ReLU", ""));
+                operations
+            });
         }
 
         x = mean_over(&x, &[2, 3])?;
-        hook("mean", &x);
+        walk.stage("mean", &x, || {
+            let mut operations = vec![Operation::fixed("mean", "over bands and frames")];
+            operations.extend(Dropout::Values(self.dropout).operation());
+            operations
+        });
         Ok(x.f_dropout(self.dropout, train)?)
     }
 
