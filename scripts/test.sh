@@ -66,9 +66,11 @@ step 'broken files' scripts/break.sh
 # A whole run waits for disks, other processes and clocks: two at a time on each core keep it busy.
 step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$(($(nproc) * 2))"
 if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
-    step 'build what scikit-learn is asked about' cargo build --locked "${packages[@]}" --example metrics
+    step 'build what scikit-learn is asked about' cargo build --locked "${packages[@]}" --example metrics --example map
     step 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/metrics"
+    step 'maps beside scikit-learn' .venv/bin/python scripts/peers/map.py \
+        --binary "${CARGO_TARGET_DIR:-target}/debug/examples/map"
 fi
 step 'doc tests' cargo test --locked "${packages[@]}" --doc
 printf 'all green in %d s\n' "$SECONDS"

@@ -20,6 +20,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             accuracy_of_predictions_is_the_one_printed,
         ),
         of_trainer(
+            "rows::a_map_has_every_row_and_is_the_same_again",
+            a_map_has_every_row_and_is_the_same_again,
+        ),
+        of_trainer(
             "rows::two_ranks_write_the_rows_of_one",
             two_ranks_write_the_rows_of_one,
         ),
@@ -136,6 +140,46 @@ fn accuracy_of_predictions_is_the_one_printed() -> Result<(), Failed> {
     same("keys", keys(&vectors)? == own, true)?;
     let longest = ask(&vectors, "SELECT max(array_length(embedding)) AS n FROM r")?;
     same("width", longest[0]["n"].as_u64(), Some(64))
+}
+
+fn a_map_has_every_row_and_is_the_same_again() -> Result<(), Failed> {
+    let folder = scratch("map");
+    let [rows, map, again, ranks] = [
+        "rows.parquet",
+        "map.parquet",
+        "again.parquet",
+        "ranks.parquet",
+    ]
+    .map(|name| folder.join(name));
+    let words = |file: &Path| ["--map".to_owned(), file.to_string_lossy().into_owned()];
+    let mut command = eval(&["--predictions", rows.to_str().unwrap()]);
+    let told = run(command.args(words(&map))).exits(0)?;
+    // The synthetic data set has too few rows for a perplexity of 30.
+    same("told", told.err.contains("instead of 30"), true)?;
+    same(
+        "scores beside a map",
+        told.out == run(&mut eval(&[])).exits(0)?.out,
+        true,
+    )?;
+
+    let query = "SELECT clip_key, segment, genre_true_id, genre_predicted FROM r";
+    same("rows", ask(&map, query)? == ask(&rows, query)?, true)?;
+    let query = "SELECT count(*) AS n FROM r WHERE isnan(x) OR isnan(y) OR x IS NULL OR y IS NULL";
+    same("places", ask(&map, query)?[0]["n"].as_u64(), Some(0))?;
+
+    run(eval(&["--perplexity", "30"]).args(words(&again))).exits(0)?;
+    same("bytes", fs::read(&map)? == fs::read(&again)?, true)?;
+    run(eval(&["--nproc", "2"]).args(words(&ranks))).exits(0)?;
+    let query = "SELECT clip_key, segment, genre_true FROM r";
+    same("ranks", ask(&ranks, query)? == ask(&map, query)?, true)?;
+
+    run(eval(&["--predictions", map.to_str().unwrap()]).args(words(&map)))
+        .exits(2)?
+        .says(&["--predictions and --map are one file"])?;
+    let nowhere = folder.join("none/map.parquet");
+    run(eval(&[]).args(words(&nowhere)))
+        .exits(1)?
+        .says(&["cannot write", "none/map.parquet"])
 }
 
 fn two_ranks_write_the_rows_of_one() -> Result<(), Failed> {

@@ -8,12 +8,15 @@ use clap::{Args, ValueEnum};
 use tch::Device;
 use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
+use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
 use wavemill_scores::metrics::{Leaks, Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 
 use super::exit::{self, UsageError};
+use super::output::report;
+use super::progress::MapProgress;
 use super::role::{Role, role};
-use super::{MachineArgs, fit, input};
+use super::{MachineArgs, fit, input, interrupt};
 use crate::checkpoint::{self, Checkpoints, State};
 use crate::dataset::{Dataset, LoaderPlan, Side};
 use crate::evaluate::{self, RowFileMetadata, RowFilePaths, RowFiles};
@@ -28,11 +31,13 @@ Examples:
   wavemill-train eval runs/cnn2d-1f2e3d4c-1 --version 4             # tells what of it the run trained on
   wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
   wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
+  wavemill-train eval runs/crnn-5a6b7c8d-1 --map map.parquet        # a place in the plane for each row
 
 --predictions has a row for each row that was evaluated: clip_key, segment, variant, offset_s,
 track_id, artist_id, split, and for each target T: T_true_id, T_true, T_predicted_id, T_predicted,
 T_probabilities and T_logits (lists in class order; classes are in the metadata). --embeddings has
-the vector that the heads see instead, in the column embedding.
+the vector that the heads see instead, in the column embedding. --map has the place of that vector
+on a t-SNE map, in the columns x and y, beside true and predicted classes.
 
 `fit` has asked the test split once already (result.json). Choose between models by --side validation; a test split
 that is asked again and again becomes a second validation split.";
@@ -64,6 +69,12 @@ pub(crate) struct EvalCommand {
     /// Write the vector of each row that the heads see (Parquet)
     #[arg(long, value_name = "FILE")]
     embeddings: Option<PathBuf>,
+    /// Write where each row lies on a t-SNE map of these vectors (Parquet); of more than 10,000 rows, some drawn by chance
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
+    /// Neighbours that a row of the map has, about; lowered where there are too few rows
+    #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = clap::value_parser!(u16).range(2..=1000))]
+    perplexity: u16,
     /// Start N processes on this machine, each a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     nproc: Option<u16>,
@@ -140,13 +151,9 @@ impl EvalCommand {
     /// # Errors
     /// Not a run, another store, no labelled row.
     pub(crate) fn run(&self) -> Result<u8> {
-        if self.predictions.is_some() && self.predictions == self.embeddings {
-            return Err(UsageError(
-                "--predictions and --embeddings are one file: name two".to_owned(),
-            )
-            .into());
-        }
+        self.check_files()?;
 
+        interrupt::end_with_starter()?;
         let ranks = match role(self.nproc)? {
             Role::Rank(ranks) => ranks,
             Role::Launcher(code) => return Ok(code),
@@ -164,6 +171,24 @@ impl EvalCommand {
             Err(error) => group.fail(&exit::words(error)),
         }
         evaluated.map(|()| 0)
+    }
+
+    /// Two files of one name would be one of them.
+    fn check_files(&self) -> Result<(), UsageError> {
+        let files = [
+            ("--predictions", &self.predictions),
+            ("--embeddings", &self.embeddings),
+            ("--map", &self.map),
+        ];
+        for (index, (flag, file)) in files.iter().enumerate() {
+            for (other, same) in &files[index + 1..] {
+                if file.is_some() && file == same {
+                    let words = format!("{flag} and {other} are one file: name two");
+                    return Err(UsageError(words));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn evaluate(&self, run: &LoadedRun, group: &'static dyn Collective) -> Result<()> {
@@ -294,11 +319,17 @@ impl EvalCommand {
             ..LoaderPlan::default()
         };
 
+        let settings = MapSettings {
+            perplexity: f64::from(self.perplexity),
+            seed: state.config.seed,
+            threads: usize::try_from(tch::get_num_threads()).unwrap_or(1),
+        };
         let paths = RowFilePaths {
             predictions: self.predictions.clone(),
             embeddings: self.embeddings.clone(),
+            map: self.map.clone().map(|path| (path, settings)),
         };
-        if !asked || (paths.predictions.is_none() && paths.embeddings.is_none()) {
+        if !asked || paths.is_empty() {
             return Ok(evaluate::predict(learner, data, group, plan)?);
         }
 
@@ -311,10 +342,38 @@ impl EvalCommand {
             data,
             known.as_ref(),
         );
-        let mut files = RowFiles::create(&paths, &about, data, group.rank())?;
+        let side = self.side.side();
+        let mut files = RowFiles::create(&paths, &about, data, side, group.rank())?;
         let predictions = evaluate::predict_into(learner, data, group, plan, Some(&mut files))?;
-        files.finish()?;
+
+        if self.map.is_some() && group.rank() == 0 {
+            self.report_map(data.rows_of(side).len());
+        }
+        let mut progress = MapProgress::new(STEPS)?;
+        files.finish(data, &mut |step| progress.told(step))?;
         Ok(predictions)
+    }
+
+    /// What of the map of `rows` rows is not as it was asked for.
+    fn report_map(&self, rows: usize) {
+        let on_map = rows.min(ROWS_MAX);
+        if on_map < rows {
+            report(&format!(
+                "the map has {on_map} of {rows} rows, drawn by chance"
+            ));
+        }
+
+        let perplexity = map::perplexity_for(on_map, f64::from(self.perplexity));
+        if rows < ROWS_MIN {
+            report(&format!(
+                "{rows} rows are too few for a map: their places on it say nothing"
+            ));
+        } else if perplexity < f64::from(self.perplexity) {
+            report(&format!(
+                "perplexity {perplexity:.1} instead of {}, since the map has {on_map} rows",
+                self.perplexity
+            ));
+        }
     }
 }
 

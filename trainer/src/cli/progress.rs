@@ -1,5 +1,5 @@
 //! What a run of training is doing, on stderr: a bar on a terminal, a line now and then in a log, JSON for programs; and
-//! a line at the end of each epoch.
+//! a line at the end of each epoch. The same for a map, which has steps alone.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,8 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use wavemill_schemas::config::Config;
 
-use super::output::Progress;
+use super::exit::UsageError;
+use super::output::{OutputArgs, Progress, interval};
 use crate::run::{EpochSummary, RunMonitor};
 
 /// How often a bar is drawn, and a line's time looked at.
@@ -229,6 +230,82 @@ fn draw(monitor: &RunMonitor, config: &Config, done: &AtomicBool) {
     }
 
     bar.finish_and_clear();
+}
+
+/// How far a map of a split is: told at each of its steps, and shown as the command line asks.
+#[derive(Debug)]
+pub(crate) struct MapProgress {
+    steps: usize,
+    shown: Progress,
+    start: Instant,
+    ticker: Ticker,
+    bar: Option<ProgressBar>,
+}
+
+/// As JSON.
+#[derive(Serialize)]
+struct MapSnapshot {
+    event: &'static str,
+    phase: &'static str,
+    step: usize,
+    steps: usize,
+    elapsed_s: f64,
+}
+
+impl MapProgress {
+    /// Of a map in `steps` steps.
+    ///
+    /// # Errors
+    /// As [`interval`].
+    pub(crate) fn new(steps: usize) -> Result<Self, UsageError> {
+        Ok(Self {
+            steps,
+            shown: OutputArgs::get().shown(),
+            start: Instant::now(),
+            ticker: Ticker::new(interval()?),
+            bar: None,
+        })
+    }
+
+    /// `step` steps are done; 0 where neighbours are looked for.
+    pub(crate) fn told(&mut self, step: usize) {
+        let shown = self.shown;
+        match shown {
+            Progress::None => {}
+            Progress::Bar | Progress::Auto => self.draw(step),
+            Progress::Plain if self.is_due() => {
+                eprintln!("wavemill-train: map: {step} of {} steps", self.steps);
+            }
+            Progress::Json if self.is_due() => json_line(&MapSnapshot {
+                event: "progress",
+                phase: "map",
+                step,
+                steps: self.steps,
+                elapsed_s: self.start.elapsed().as_secs_f64(),
+            }),
+            Progress::Plain | Progress::Json => {}
+        }
+    }
+
+    fn is_due(&mut self) -> bool {
+        self.ticker.is_due(self.start.elapsed())
+    }
+
+    fn draw(&mut self, step: usize) {
+        let steps = self.steps as u64;
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::new(steps);
+            if let Ok(style) = ProgressStyle::with_template("{wide_bar:.green} {msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        bar.set_position(step as u64);
+        bar.set_message(format!("map: {step} of {steps} steps"));
+        if step == self.steps {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What a model said of each row of a split, as Parquet files for other programs: predictions and vectors.
+//! What a model said of each row of a split, as Parquet files for other programs: predictions, vectors, and a map of
+//! these.
 //!
 //! Rows are written as they are answered, in the manifest's order, whatever the number of ranks. A file has its name only
 //! once it is whole.
@@ -17,9 +18,10 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use tch::{Device, Kind, TchError, Tensor};
 use tempfile::NamedTempFile;
+use wavemill_scores::map::{MapError, MapSettings, STEPS, map, perplexity_for, rows_on_map};
 
 use super::EvaluateError;
-use crate::dataset::{Batch, Dataset};
+use crate::dataset::{Batch, Dataset, Side};
 use crate::ffi;
 use crate::learner::ModelOutput;
 use crate::strategy::Collective;
@@ -27,7 +29,7 @@ use crate::strategy::Collective;
 mod columns;
 mod rank_rows;
 
-use columns::Layout;
+use columns::{Layout, MapMetadata};
 use rank_rows::RankRows;
 
 pub(crate) use columns::RowFileMetadata;
@@ -56,6 +58,9 @@ pub enum RowsFileError {
     /// Another rank's rows cannot be read.
     #[error("another rank's rows cannot be read: do all ranks run the same wavemill-train?")]
     Bytes,
+    /// Vectors without places.
+    #[error("cannot make a map of the vectors")]
+    Map(#[from] MapError),
 }
 
 /// Where rows go to.
@@ -65,6 +70,16 @@ pub(crate) struct RowFilePaths {
     pub predictions: Option<PathBuf>,
     /// The vector that the heads see of each row.
     pub embeddings: Option<PathBuf>,
+    /// The place of each vector on a map, and how that is made.
+    pub map: Option<(PathBuf, MapSettings)>,
+}
+
+impl RowFilePaths {
+    /// Whether no file is asked for.
+    #[must_use]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.predictions.is_none() && self.embeddings.is_none() && self.map.is_none()
+    }
 }
 
 /// The files of one evaluation. Rank 0 writes; the others bring their rows.
@@ -73,6 +88,19 @@ pub(crate) struct RowFiles {
     has_vectors: bool,
     predictions: Option<RowsFile>,
     embeddings: Option<RowsFile>,
+    map: Option<MapFile>,
+}
+
+/// A file that has one batch of rows, once all are known.
+#[derive(Debug)]
+struct MapFile {
+    path: PathBuf,
+    about: RowFileMetadata,
+    settings: MapSettings,
+    /// Numbers of the rows that are on it, ascending.
+    wanted: Vec<u32>,
+    /// What is known of them so far.
+    rows: RankRows,
 }
 
 /// A file that is being written under another name.
@@ -84,7 +112,7 @@ struct RowsFile {
 }
 
 impl RowFiles {
-    /// Begins the files at `paths`; on another rank than 0 there are none, and rows are still asked for.
+    /// Begins the files of `side` at `paths`; on another rank than 0 there are none, and rows are still asked for.
     ///
     /// # Errors
     /// [`RowsFileError`]: a folder that is not there, or not to be written to.
@@ -92,12 +120,14 @@ impl RowFiles {
         paths: &RowFilePaths,
         about: &RowFileMetadata,
         data: &Dataset,
+        side: Side,
         rank: usize,
     ) -> Result<Self, RowsFileError> {
         let mut files = Self {
-            has_vectors: paths.embeddings.is_some(),
+            has_vectors: paths.embeddings.is_some() || paths.map.is_some(),
             predictions: None,
             embeddings: None,
+            map: None,
         };
         if rank > 0 {
             return Ok(files);
@@ -110,6 +140,9 @@ impl RowFiles {
         if let Some(path) = &paths.embeddings {
             let layout = Layout::embeddings(data, about);
             files.embeddings = Some(RowsFile::create(path, layout, about)?);
+        }
+        if let Some((path, settings)) = &paths.map {
+            files.map = Some(MapFile::new(path, *settings, about, &data.rows_of(side))?);
         }
         Ok(files)
     }
@@ -144,38 +177,103 @@ impl RowFiles {
                 file.append(&rows)?;
             }
         }
+        if let Some(map) = &mut self.map {
+            for part in parts.iter().filter(|part| !part.rows.is_empty()) {
+                map.rows.keep(part, &map.wanted);
+            }
+        }
         Ok(())
     }
 
-    /// Gives the whole files their names.
-    pub(crate) fn finish(self) -> Result<(), RowsFileError> {
-        [self.predictions, self.embeddings]
-            .into_iter()
-            .flatten()
-            .try_for_each(RowsFile::finish)
+    /// Gives the whole files their names. The map is made last, and `progress` is told how many of [`STEPS`] are done.
+    pub(crate) fn finish(
+        self,
+        data: &Dataset,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<(), RowsFileError> {
+        for file in [self.predictions, self.embeddings].into_iter().flatten() {
+            file.finish()?;
+        }
+        match self.map {
+            Some(map) => map.finish(data, progress),
+            None => Ok(()),
+        }
     }
+}
+
+impl MapFile {
+    /// `rows`: all of the side.
+    fn new(
+        path: &Path,
+        settings: MapSettings,
+        about: &RowFileMetadata,
+        rows: &[u32],
+    ) -> Result<Self, RowsFileError> {
+        // A place that cannot be written to is told now, and not when the map is made.
+        let _ = temporary_for(path)?;
+
+        let on_map = rows_on_map(rows.len(), settings.seed);
+        let mut wanted: Vec<u32> = on_map.iter().map(|&at| rows[at]).collect();
+        wanted.sort_unstable();
+        let metadata = MapMetadata {
+            method: "t-SNE",
+            perplexity: perplexity_for(wanted.len(), settings.perplexity),
+            seed: settings.seed,
+            steps: STEPS,
+            rows_of_side: rows.len(),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            about: about.with_map(metadata),
+            settings,
+            wanted,
+            rows: RankRows::default(),
+        })
+    }
+
+    fn finish(
+        self,
+        data: &Dataset,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<(), RowsFileError> {
+        let mut rows = self.rows;
+        rows.places = places(&rows, &self.settings, progress)?;
+
+        let layout = Layout::map(data, &self.about);
+        let batch = layout.batch(data, &rows)?;
+        let mut file = RowsFile::create(&self.path, layout, &self.about)?;
+        file.append(&batch)?;
+        file.finish()
+    }
+}
+
+/// The place of each row. A vector with a value that is no number has none, and the others have theirs all the same.
+fn places(
+    rows: &RankRows,
+    settings: &MapSettings,
+    progress: &mut (dyn FnMut(usize) + Send),
+) -> Result<Vec<Option<[f32; 2]>>, RowsFileError> {
+    let width = rows.width().max(1);
+    let mut finite = Vec::with_capacity(rows.vectors.len());
+    let mut has_place = Vec::with_capacity(rows.rows.len());
+    for vector in rows.vectors.chunks_exact(width) {
+        let is_finite = vector.iter().all(|value| value.is_finite());
+        has_place.push(is_finite);
+        if is_finite {
+            finite.extend_from_slice(vector);
+        }
+    }
+
+    let mut found = map(&finite, width, settings, progress)?.places.into_iter();
+    let places = has_place.into_iter();
+    Ok(places
+        .map(|has| if has { found.next() } else { None })
+        .collect())
 }
 
 impl RowsFile {
     fn create(path: &Path, layout: Layout, about: &RowFileMetadata) -> Result<Self, RowsFileError> {
-        if path.is_dir() {
-            let error = io::Error::from(io::ErrorKind::IsADirectory);
-            return Err(io_error(path)(error));
-        }
-
-        // In the folder of the file, since a rename does not leave a disk.
-        let folder = path
-            .parent()
-            .filter(|folder| *folder != Path::new(""))
-            .unwrap_or(Path::new("."));
-
-        let mut builder = tempfile::Builder::new();
-        builder
-            .prefix(".rows-")
-            .suffix(".part")
-            .permissions(Permissions::from_mode(MODE));
-        let temporary = builder.tempfile_in(folder).map_err(io_error(path))?;
-
+        let temporary = temporary_for(path)?;
         let level = ZstdLevel::try_new(1).unwrap_or_default();
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
@@ -210,6 +308,27 @@ impl RowsFile {
             .map_err(|error| io_error(&path)(error.error))?;
         Ok(())
     }
+}
+
+/// A file beside `path`, which may take its name.
+fn temporary_for(path: &Path) -> Result<NamedTempFile, RowsFileError> {
+    if path.is_dir() {
+        let error = io::Error::from(io::ErrorKind::IsADirectory);
+        return Err(io_error(path)(error));
+    }
+
+    // In the folder of the file, since a rename does not leave a disk.
+    let folder = path
+        .parent()
+        .filter(|folder| *folder != Path::new(""))
+        .unwrap_or(Path::new("."));
+
+    let mut builder = tempfile::Builder::new();
+    builder
+        .prefix(".rows-")
+        .suffix(".part")
+        .permissions(Permissions::from_mode(MODE));
+    builder.tempfile_in(folder).map_err(io_error(path))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RowsFileError {

@@ -31,8 +31,8 @@ const WIDEST_BRANCH: f64 = 330.0;
 /// Of an arrow's head.
 const HEAD: [f64; 2] = [4.5, 8.0];
 
-/// Pixels of a letter, on average and rounded up: DejaVu Sans, the widest of the usual fonts, at the sizes in [`STYLE`].
-const LETTER: f64 = 7.5;
+/// Pixels of a letter, on average and rounded up, in DejaVu Sans, the widest of the usual fonts, at the sizes in [`STYLE`].
+const LETTER: f64 = 7.0;
 const BOLD_LETTER: f64 = 8.8;
 const MONOSPACE_LETTER: f64 = 7.9;
 

@@ -25,7 +25,7 @@ impl Summary {
     /// As a drawing tells it.
     fn operation(self) -> Operation {
         let (name, settings) = match self {
-            Self::Last => ("last state", "of each direction"),
+            Self::Last => ("last state", ""),
             Self::Mean => ("mean", "over steps"),
             Self::MeanMax => ("mean and maximum", "over steps"),
         };

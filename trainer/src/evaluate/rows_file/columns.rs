@@ -39,6 +39,21 @@ pub(crate) struct RowFileMetadata {
     /// What the run knows of the side, where it was trained on another version.
     #[serde(skip_serializing_if = "Option::is_none")]
     leaks: Option<Leaks>,
+    /// Of a map alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<MapMetadata>,
+}
+
+/// How a map was made.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct MapMetadata {
+    pub method: &'static str,
+    /// In use; 0 where places were drawn, since there were hardly any rows.
+    pub perplexity: f64,
+    pub seed: u64,
+    pub steps: usize,
+    /// Rows of the side; those of the file were drawn from them.
+    pub rows_of_side: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -83,6 +98,16 @@ impl RowFileMetadata {
             manifest: data.store().manifest_hash().to_owned(),
             targets,
             leaks: leaks.cloned(),
+            map: None,
+        }
+    }
+
+    /// The same, of a file with a map.
+    #[must_use]
+    pub(crate) fn with_map(&self, map: MapMetadata) -> Self {
+        Self {
+            map: Some(map),
+            ..self.clone()
         }
     }
 
@@ -98,8 +123,15 @@ impl RowFileMetadata {
 pub(crate) struct Layout {
     schema: SchemaRef,
     side: &'static str,
-    /// Whether vectors are written, else what was predicted.
-    vectors: bool,
+    content: Content,
+}
+
+/// What a file has behind the row's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Predictions,
+    Embeddings,
+    Map,
 }
 
 impl Layout {
@@ -107,13 +139,11 @@ impl Layout {
     pub(crate) fn predictions(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
         for target in data.targets() {
-            fields.extend(target_fields(target));
+            fields.extend(class_fields(target));
+            fields.push(per_class_field(target, "probabilities"));
+            fields.push(per_class_field(target, "logits"));
         }
-        Self {
-            schema: Arc::new(Schema::new(fields)),
-            side: about.side,
-            vectors: false,
-        }
+        Self::new(fields, about, Content::Predictions)
     }
 
     /// Row key; the true class of each target; the vector.
@@ -125,10 +155,25 @@ impl Layout {
                 .map(|target| truth_fields(target)[1].clone()),
         );
         fields.push(Field::new("embedding", list_of(DataType::Float32), false));
+        Self::new(fields, about, Content::Embeddings)
+    }
+
+    /// Row key; of each target what is true and predicted; the place.
+    pub(crate) fn map(data: &Dataset, about: &RowFileMetadata) -> Self {
+        let mut fields = key_fields();
+        for target in data.targets() {
+            fields.extend(class_fields(target));
+        }
+        fields.push(Field::new("x", DataType::Float32, true));
+        fields.push(Field::new("y", DataType::Float32, true));
+        Self::new(fields, about, Content::Map)
+    }
+
+    fn new(fields: Vec<Field>, about: &RowFileMetadata, content: Content) -> Self {
         Self {
             schema: Arc::new(Schema::new(fields)),
             side: about.side,
-            vectors: true,
+            content,
         }
     }
 
@@ -146,23 +191,30 @@ impl Layout {
         let mut columns = self.keys(data, part);
         for (target, [probabilities, logits]) in data.targets().iter().zip(&part.targets) {
             let truth = truths(data, target, &part.rows);
-            if self.vectors {
+            if self.content == Content::Embeddings {
                 let [_, names] = truth;
                 columns.push(names);
                 continue;
             }
-            // In the order of `target_fields`, by which the schema was made.
+            // In the order of `class_fields`, by which the schema was made.
             columns.extend(truth);
             columns.extend(predicted(target, probabilities));
-            columns.push(lists_of(probabilities, target.classes().len()));
-            columns.push(lists_of(logits, target.classes().len()));
+            if self.content == Content::Predictions {
+                columns.push(lists_of(probabilities, target.classes().len()));
+                columns.push(lists_of(logits, target.classes().len()));
+            }
         }
 
-        if self.vectors {
-            columns.push(lists_of(
-                &part.vectors,
-                part.vectors.len() / part.rows.len().max(1),
-            ));
+        match self.content {
+            Content::Predictions => {}
+            Content::Embeddings => columns.push(lists_of(&part.vectors, part.width())),
+            Content::Map => {
+                for axis in [0, 1] {
+                    let places = part.places.iter();
+                    let values = places.map(|place| place.map(|place| place[axis]));
+                    columns.push(Arc::new(values.collect::<Float32Array>()));
+                }
+            }
         }
         Ok(RecordBatch::try_new(self.schema(), columns)?)
     }
@@ -222,7 +274,8 @@ fn truth_fields(target: &Target) -> [Field; 2] {
     ]
 }
 
-fn target_fields(target: &Target) -> Vec<Field> {
+/// What is true, and what is predicted.
+fn class_fields(target: &Target) -> Vec<Field> {
     let name = target.name();
     let mut predicted_id = Field::new(format!("{name}_predicted_id"), DataType::Int32, false);
     let mut predicted = Field::new(format!("{name}_predicted"), DataType::Utf8, false);
@@ -238,8 +291,6 @@ fn target_fields(target: &Target) -> Vec<Field> {
     let mut fields = truth_fields(target).to_vec();
     fields.push(predicted_id);
     fields.push(predicted);
-    fields.push(per_class_field(target, "probabilities"));
-    fields.push(per_class_field(target, "logits"));
     fields
 }
 

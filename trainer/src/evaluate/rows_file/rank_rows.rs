@@ -15,6 +15,8 @@ pub(crate) struct RankRows {
     pub targets: Vec<[Vec<f32>; 2]>,
     /// `[rows, width]`; empty where nobody asked.
     pub vectors: Vec<f32>,
+    /// On a map, which rank 0 makes of the vectors of all; never sent.
+    pub places: Vec<Option<[f32; 2]>>,
 }
 
 impl RankRows {
@@ -46,7 +48,34 @@ impl RankRows {
             rows: batch.rows()[..batch.n_own()].to_vec(),
             targets,
             vectors,
+            places: Vec::new(),
         })
+    }
+
+    /// Values of a vector.
+    pub(crate) fn width(&self) -> usize {
+        self.vectors.len() / self.rows.len().max(1)
+    }
+
+    /// Adds the rows of `part` that are among `wanted`, which ascends, without their logits.
+    pub(crate) fn keep(&mut self, part: &Self, wanted: &[u32]) {
+        let rows = part.rows.len();
+        let width = part.width();
+        self.targets
+            .resize_with(part.targets.len(), Default::default);
+
+        for (at, row) in part.rows.iter().enumerate() {
+            if wanted.binary_search(row).is_err() {
+                continue;
+            }
+            self.rows.push(*row);
+            self.vectors
+                .extend_from_slice(&part.vectors[at * width..(at + 1) * width]);
+            for ([kept, _], [probabilities, _]) in self.targets.iter_mut().zip(&part.targets) {
+                let classes = probabilities.len() / rows;
+                kept.extend_from_slice(&probabilities[at * classes..(at + 1) * classes]);
+            }
+        }
     }
 
     /// For [`Self::from_bytes`]: each list with its length, little-endian.
@@ -73,6 +102,7 @@ impl RankRows {
             rows,
             targets,
             vectors,
+            places: Vec::new(),
         })
     }
 }
@@ -122,6 +152,7 @@ mod tests {
                 [vec![0.5; 2], vec![1.0; 2]],
             ],
             vectors: vec![1.0, -2.0],
+            places: Vec::new(),
         };
         let bytes = part.to_bytes();
         assert_eq!(RankRows::from_bytes(&bytes).expect("whole"), part);
@@ -132,5 +163,20 @@ mod tests {
         );
         let cut = |end| RankRows::from_bytes(&bytes[..end]).map(|got| got == part);
         assert!((0..bytes.len()).all(|end| !matches!(cut(end), Ok(true))));
+    }
+
+    #[test]
+    fn rows_that_are_wanted_are_kept_with_what_belongs_to_them() {
+        let part = RankRows {
+            rows: vec![7, 8, 9],
+            targets: vec![[vec![0.1, 0.9, 0.2, 0.8, 0.3, 0.7], vec![0.0; 6]]],
+            vectors: vec![1.0, 2.0, 3.0],
+            places: Vec::new(),
+        };
+        let mut kept = RankRows::default();
+        kept.keep(&part, &[3, 7, 9]);
+        assert_eq!(kept.rows, [7, 9]);
+        assert_eq!(kept.vectors, [1.0, 3.0]);
+        assert_eq!(kept.targets, [[vec![0.1, 0.9, 0.3, 0.7], Vec::new()]]);
     }
 }

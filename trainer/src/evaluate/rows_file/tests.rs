@@ -25,6 +25,14 @@ fn config() -> Config {
     Config::parse("", "the test", &[sets.as_slice(), &[targets]].concat()).expect("a configuration")
 }
 
+fn settings() -> MapSettings {
+    MapSettings {
+        perplexity: 30.0,
+        seed: 3,
+        threads: 2,
+    }
+}
+
 fn plan() -> LoaderPlan {
     LoaderPlan {
         side: Side::Training,
@@ -42,10 +50,10 @@ fn write(made: &TrainedFixture, paths: &RowFilePaths) -> Vec<Predictions> {
         &made.data,
         None,
     );
-    let mut files = RowFiles::create(paths, &about, &made.data, 0).expect("room");
+    let mut files = RowFiles::create(paths, &about, &made.data, Side::Training, 0).expect("room");
     let predictions =
         predict_into(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
-    files.finish().expect("room");
+    files.finish(&made.data, &mut |_| {}).expect("room");
     predictions
 }
 
@@ -101,7 +109,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
         &made,
         &RowFilePaths {
             predictions: Some(path.clone()),
-            embeddings: None,
+            ..RowFilePaths::default()
         },
     );
     assert_eq!(
@@ -177,7 +185,7 @@ fn several_labels_a_row_are_lists() {
         &made,
         &RowFilePaths {
             predictions: Some(path.clone()),
-            embeddings: None,
+            ..RowFilePaths::default()
         },
     );
     let (batch, _) = read(&path);
@@ -217,6 +225,7 @@ fn embeddings_are_what_the_heads_see() {
         &RowFilePaths {
             predictions: Some(predictions.clone()),
             embeddings: Some(embeddings.clone()),
+            map: None,
         },
     );
     let (rows, vectors) = (read(&predictions).0, read(&embeddings).0);
@@ -242,6 +251,53 @@ fn embeddings_are_what_the_heads_see() {
 }
 
 #[test]
+fn a_map_has_a_place_for_every_vector() {
+    let alone = alone();
+    let made = made(&Fixture::default(), &config(), 4, &alone);
+    let [embeddings, map] =
+        ["vectors.parquet", "map.parquet"].map(|name| made.folder.path().join(name));
+    let scored = write(
+        &made,
+        &RowFilePaths {
+            predictions: None,
+            embeddings: Some(embeddings.clone()),
+            map: Some((map.clone(), settings())),
+        },
+    );
+    let (vectors, _) = read(&embeddings);
+    let (places, metadata) = read(&map);
+    assert_eq!(places["clip_key"].as_ref(), vectors["clip_key"].as_ref());
+    assert_eq!(
+        places["genre_true"].as_ref(),
+        vectors["genre_true"].as_ref()
+    );
+    let predicted = places["genre_predicted_id"].as_primitive::<Int32Type>();
+    for (at, row) in scored[0].rows().enumerate() {
+        assert_eq!(predicted.value(at) as usize, likeliest(row.probabilities));
+    }
+    let [x, y] = ["x", "y"].map(|axis| places[axis].as_primitive::<Float32Type>());
+    assert_eq!((x.null_count(), y.null_count()), (0, 0));
+    assert!(places.column_by_name("genre_logits").is_none());
+
+    let about: Value = serde_json::from_str(&metadata[METADATA_KEY]).expect("JSON");
+    let rows = about["map"]["rows_of_side"].as_u64();
+    assert_eq!(rows, Some(places.num_rows() as u64), "{about}");
+    assert_eq!(about["map"]["seed"], 3, "{about}");
+}
+
+#[test]
+fn a_vector_that_is_no_number_has_no_place() {
+    let rows = RankRows {
+        rows: (0..6).collect(),
+        vectors: vec![0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0],
+        ..RankRows::default()
+    };
+    let places = places(&rows, &settings(), &mut |_| {}).expect("a map");
+    let has_place: Vec<bool> = places.iter().map(Option::is_some).collect();
+    assert_eq!(has_place, [true, true, true, false, true, true]);
+}
+
+#[test]
 fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
     let alone = alone();
     let made = made(&Fixture::default(), &config(), 0, &alone);
@@ -249,11 +305,13 @@ fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
     fs::create_dir(&folder).expect("room");
     let paths = |name: &str| RowFilePaths {
         predictions: Some(folder.join(name)),
-        embeddings: None,
+        map: Some((folder.join(format!("map-{name}")), settings())),
+        ..RowFilePaths::default()
     };
     let about = RowFileMetadata::new(String::new(), 0, "lstm", Side::Training, &made.data, None);
 
-    let begun = RowFiles::create(&paths("a.parquet"), &about, &made.data, 0).expect("room");
+    let begun =
+        RowFiles::create(&paths("a.parquet"), &about, &made.data, Side::Training, 0).expect("room");
     assert!(!folder.join("a.parquet").exists());
     drop(begun);
     assert_eq!(
@@ -265,12 +323,16 @@ fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
     for name in ["a.parquet", "b.parquet"] {
         write(&made, &paths(name));
     }
-    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 2);
-    assert!(
-        fs::read(folder.join("a.parquet")).expect("a file")
-            == fs::read(folder.join("b.parquet")).expect("a file")
-    );
-    let error = RowFiles::create(&paths("none/a.parquet"), &about, &made.data, 0)
+    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 4);
+    for [one, other] in [
+        ["a.parquet", "b.parquet"],
+        ["map-a.parquet", "map-b.parquet"],
+    ] {
+        let bytes = |name: &str| fs::read(folder.join(name)).expect("a file");
+        assert!(bytes(one) == bytes(other), "{one}");
+    }
+    let none = paths("none/a.parquet");
+    let error = RowFiles::create(&none, &about, &made.data, Side::Training, 0)
         .expect_err("no folder")
         .to_string();
     assert!(

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Compare our t-SNE map with scikit-learn's of the same vectors: both must keep neighbours as well.
+
+usage: map.py [--binary PATH]
+       map.py --embeddings FILE --map FILE
+needs: scikit-learn and numpy of requirements.txt; with files also pyarrow
+
+--binary is the built example (default: `cargo run -p wavemill-scores --example map`). With it, both programs make maps of
+scikit-learn's 1,797 handwritten digits, of groups in 256 dimensions, and of 100 vectors. With the other two flags, the map
+is one of `wavemill-train eval --embeddings FILE --map FILE`. The measure is scikit-learn's trustworthiness of the 12
+nearest neighbours: 1 where all that are near on the map are near in truth. Exit code 1 where ours is more than 0.02 lower,
+or where a second map of ours has other bytes.
+"""
+import argparse, json, pathlib, subprocess, sys, tempfile
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.manifold import TSNE, trustworthiness
+
+BOUND = 0.02  # maps of scikit-learn itself, from other seeds, differ by some 0.002
+NEIGHBORS = 12
+PERPLEXITY = 30
+SEED = 1
+
+
+def cases():
+    """(name, `[n, width]` f32)"""
+    rng = np.random.default_rng(1)
+    yield "digits", load_digits().data.astype(np.float32)
+    # As a network's vectors are: not negative, mostly small, with a group a class.
+    centres = rng.gamma(0.5, 2.0, (12, 256))
+    noise = rng.normal(0, 0.8, (1500, 256))
+    yield "groups", np.maximum(centres[rng.integers(0, 12, 1500)] + noise, 0).astype(np.float32)
+    yield "100 rows", rng.normal(0, 1, (100, 16)).astype(np.float32)
+
+
+def map_of(command, vectors, folder):
+    """Our places, as text: JSON of x and y."""
+    path = pathlib.Path(folder) / "in.f32"
+    path.write_bytes(vectors.astype("<f4").tobytes())
+    words = [*command, str(path), str(vectors.shape[1]), str(PERPLEXITY), str(SEED)]
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def compare(name, vectors, ours):
+    """Whether our places keep neighbours as well as scikit-learn's."""
+    perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
+    theirs = TSNE(perplexity=perplexity, random_state=SEED).fit_transform(vectors)
+    neighbors = min(NEIGHBORS, (len(vectors) - 1) // 2)
+    own, peer = (trustworthiness(vectors, places, n_neighbors=neighbors) for places in (ours, theirs))
+    good = own >= peer - BOUND
+    print(f"{'ok  ' if good else 'FAIL'} {name:10} {len(vectors):6} vectors: trustworthiness {own:.4f}, scikit-learn {peer:.4f}")
+    return good
+
+
+def of_files(embeddings, places):
+    """(vectors, places) of the rows that both files have."""
+    import pyarrow.parquet as pq
+
+    key = ["clip_key", "segment", "variant"]
+    vectors = {tuple(row[name] for name in key): row["embedding"] for row in pq.read_table(embeddings).to_pylist()}
+    rows = [row for row in pq.read_table(places).to_pylist() if row["x"] is not None]
+    found = [vectors[tuple(row[name] for name in key)] for row in rows]
+    return np.array(found, np.float32), np.array([[row["x"], row["y"]] for row in rows])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", help="the built example, such as target/debug/examples/map")
+    parser.add_argument("--embeddings", help="of eval")
+    parser.add_argument("--map", help="of eval")
+    args = parser.parse_args()
+    if args.embeddings and args.map:
+        sys.exit(0 if compare("files", *of_files(args.embeddings, args.map)) else 1)
+
+    command = [args.binary] if args.binary else "cargo run -q -p wavemill-scores --example map --".split()
+    good = True
+    with tempfile.TemporaryDirectory() as folder:
+        for name, vectors in cases():
+            ours = map_of(command, vectors, folder)
+            good &= compare(name, vectors, np.array(json.loads(ours)))
+            if map_of(command, vectors, folder) != ours:
+                print(f"FAIL {name}: a second map has other places")
+                good = False
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
