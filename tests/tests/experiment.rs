@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial, real};
@@ -135,6 +135,21 @@ fn result(out: &Path) -> Result<(String, Value), Failed> {
     Ok((text, value))
 }
 
+/// Path and time of the files of rows in all runs' folders.
+fn files_of_rows(out: &Path) -> Result<Vec<(PathBuf, SystemTime)>, Failed> {
+    let mut files = Vec::new();
+    for run in fs::read_dir(out.join("runs"))? {
+        let run = run?.path();
+        for name in ["predictions.parquet", "map.parquet"] {
+            let file = run.join(name);
+            let written = fs::metadata(&file)?.modified()?;
+            files.push((file, written));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> {
     let folder = scratch("experiment");
     let file = file_in(&folder);
@@ -176,7 +191,11 @@ fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> 
         "no path of this machine"
     );
 
+    let rows = files_of_rows(&out)?;
+    assert_eq!(rows.len(), 2 * 4, "predictions and a map of each run");
+
     let again = run(&mut experiment(&file, &out)).exits(0)?;
+    assert_eq!(files_of_rows(&out)?, rows, "not written again");
     assert_eq!(
         again.err.matches("there already").count(),
         4,

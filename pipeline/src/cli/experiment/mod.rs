@@ -2,10 +2,11 @@
 //!
 //! An experiment's file says what is extracted, trained and claimed (`wavemill_schemas::experiment`). This folder finds
 //! the data (`data`), works out which stores and trainings are asked for (`work`), makes them with the commands that a
-//! user would type (`run`, `trainer`, `sweep`), and puts the scores beside the claims (`outcome`).
+//! user would type (`run`, `trainer`, `rows`, `sweep`), and puts the scores beside the claims (`outcome`).
 
 mod data;
 mod outcome;
+mod rows;
 mod run;
 mod sweep;
 mod trainer;

@@ -16,6 +16,7 @@ use wavemill_scores::result::RunResult;
 
 use super::data::{AskedData, CheckedArchives, FoundData};
 use super::outcome::{Outcome, StoreOutcome};
+use super::rows;
 use super::sweep::SweepWork;
 use super::trainer;
 use super::work::{RunWork, Selection, StoreWork, Work};
@@ -311,7 +312,7 @@ fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<Sto
     })
 }
 
-/// The result of a run: of a finished one as it is, else by `wavemill-train fit`.
+/// The result of a run: of a finished one as it is, else by `wavemill-train fit`. Its files of rows lie beside it.
 fn train(
     args: &RunArgs,
     run: &RunWork,
@@ -321,17 +322,20 @@ fn train(
 ) -> Result<RunResult> {
     let folder = args.out.join("runs").join(&run.name);
     let result = folder.join("result.json");
-    // Written last of all.
+    let store_path = args.store_path(store);
+    // What fit writes last of all.
     if let Some(finished) = read_result(&result)?
         && finished.manifest_hash == manifest_hash
         && finished.config_hash == run.config.config.hash()
     {
         report("  there already\n");
+        rows::make(&folder, &store_path, threads, &args.device)?;
         return Ok(finished);
     }
 
+    rows::forget(&folder)?;
     let mut command = trainer::command("fit");
-    command.arg("--store").arg(args.store_path(store));
+    command.arg("--store").arg(&store_path);
     if let Some(like) = &run.config.like {
         command.arg("--like").arg(like);
     }
@@ -346,7 +350,10 @@ fn train(
 
     // Its result is in the run's folder.
     trainer::run(command)?;
-    read_result(&result)?.with_context(|| format!("{}: not there after the run", result.display()))
+    let finished = read_result(&result)?
+        .with_context(|| format!("{}: not there after the run", result.display()))?;
+    rows::make(&folder, &store_path, threads, &args.device)?;
+    Ok(finished)
 }
 
 fn read_result(path: &Path) -> Result<Option<RunResult>> {

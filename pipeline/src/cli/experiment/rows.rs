@@ -1,0 +1,108 @@
+//! Files of rows beside the result of each run: what was predicted of every test row, and where it lies on a map. Pages
+//! and queries are made of them; no score depends on them.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::trainer;
+use crate::cli::output::report;
+
+/// In a run's folder.
+const PREDICTIONS: &str = "predictions.parquet";
+/// In a run's folder.
+const MAP: &str = "map.parquet";
+
+/// What such a file is called until it is whole.
+const PART: [&str; 2] = [".rows-", ".part"];
+
+/// Removes the files of the run in `folder`, which is about to be trained anew.
+///
+/// # Errors
+/// One cannot be removed.
+pub(super) fn forget(folder: &Path) -> Result<()> {
+    for name in [PREDICTIONS, MAP] {
+        remove(&folder.join(name))?;
+    }
+    Ok(())
+}
+
+/// Makes the files of the finished run in `folder`, which was trained on `store`, where they are not there.
+///
+/// # Errors
+/// As `wavemill-train eval`.
+pub(super) fn make(folder: &Path, store: &Path, threads: u16, device: &str) -> Result<()> {
+    let predictions = folder.join(PREDICTIONS);
+    let map = folder.join(MAP);
+    // Each has its name only once it is whole.
+    if predictions.exists() && map.exists() {
+        return Ok(());
+    }
+
+    remove_parts(folder)?;
+    report("  predictions and map\n");
+    let mut command = trainer::command("eval");
+    command.arg(folder).arg("--store").arg(store);
+    command.arg("--predictions").arg(&predictions);
+    command.arg("--map").arg(&map);
+    // On as many threads as it was trained on, so that predictions are those of the scores to the last bit.
+    command.args(["--threads", &threads.to_string(), "--device", device]);
+    // The scores, which the run's result has.
+    let _ = trainer::run(command)?;
+    Ok(())
+}
+
+/// What a killed command left.
+fn remove_parts(folder: &Path) -> Result<()> {
+    let [prefix, suffix] = PART;
+    let cannot_read = || format!("cannot read {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(cannot_read)? {
+        let entry = entry.with_context(cannot_read)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(prefix) && name.ends_with(suffix) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kill_left_goes_and_all_else_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in [PREDICTIONS, MAP, "result.json", ".rows-a1.part", ".rows-b2"] {
+            fs::write(folder.path().join(name), "").expect("room");
+        }
+        let names = || {
+            let entries = fs::read_dir(folder.path()).expect("a folder");
+            let names = entries.map(|entry| entry.expect("an entry").file_name());
+            let mut names: Vec<_> = names.map(|x| x.to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
+        };
+
+        remove_parts(folder.path()).expect("removed");
+        assert_eq!(
+            names(),
+            [".rows-b2", MAP, PREDICTIONS, "result.json"],
+            "a part alone"
+        );
+        forget(folder.path()).expect("removed");
+        forget(folder.path()).expect("nothing there");
+        assert_eq!(names(), [".rows-b2", "result.json"]);
+    }
+}
