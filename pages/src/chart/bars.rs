@@ -1,0 +1,172 @@
+//! Bars of named things, one below the other; several series are parts of a bar.
+
+use maud::Markup;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::svg::{Area, DrawError, Ink, drawing, text_width, words};
+use super::{Key, LABEL_CHARS_MAX};
+use crate::table::{Cell, Table};
+use crate::text::{self, label};
+
+/// Bars that are drawn, at most; the table has all.
+const BARS_MAX: usize = 40;
+/// Units from bar to bar.
+const BAR_STEP: u32 = 21;
+/// Units between two bars.
+const BAR_GAP: i32 = 5;
+/// Characters of the unit after a number, at most.
+const UNIT_CHARS_MAX: usize = 8;
+/// Units above and below all bars.
+const EDGE: u32 = 4;
+
+/// Sizes of named things.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bars {
+    /// What the names are: the first column of the table.
+    pub named: String,
+    /// The names, from top to bottom.
+    pub names: Vec<String>,
+    /// A part of each bar, from left to right.
+    pub series: Vec<Series>,
+    /// After a number, such as `s`; may be empty.
+    pub unit: String,
+}
+
+/// One part of all bars.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// One for each name.
+    pub values: Vec<f64>,
+}
+
+impl Bars {
+    /// Bars of counts, with one series.
+    #[must_use]
+    pub fn counts(named: &str, counted: &str, counts: &[(String, u64)]) -> Self {
+        Self {
+            named: named.to_owned(),
+            names: counts.iter().map(|(name, _)| name.clone()).collect(),
+            series: vec![Series {
+                name: counted.to_owned(),
+                values: counts.iter().map(|(_, n)| *n as f64).collect(),
+            }],
+            unit: String::new(),
+        }
+    }
+
+    pub(super) fn drawing(&self, alt: &str) -> Markup {
+        let n = self.names.len().min(BARS_MAX);
+        let height = n as u32 * BAR_STEP + 2 * EDGE;
+        drawing(height.max(BAR_STEP), alt, |area| self.draw(area, n))
+    }
+
+    fn draw(&self, area: &Area<'_>, n: usize) -> Result<(), DrawError> {
+        let largest = (0..n).map(|row| self.total(row)).fold(0.0, f64::max);
+        let names: Vec<String> = self.names[..n]
+            .iter()
+            .map(|name| label(name, LABEL_CHARS_MAX))
+            .collect();
+        let names_width = names.iter().map(|name| text_width(name)).max();
+        let sizes: Vec<String> = (0..n).map(|row| self.shown(self.total(row))).collect();
+        let sizes_width = sizes.iter().map(|size| text_width(size)).max();
+
+        let mut chart = ChartBuilder::on(area)
+            .margin_top(EDGE)
+            .margin_bottom(EDGE)
+            .margin_left(names_width.unwrap_or(0) + 8)
+            .margin_right(sizes_width.unwrap_or(0) + 8)
+            .build_cartesian_2d(0.0..largest.max(f64::MIN_POSITIVE), 0.0..n.max(1) as f64)?;
+
+        for row in 0..n {
+            let top = (n - row) as f64;
+            let mut from = 0.0;
+            for (place, series) in self.series.iter().enumerate() {
+                let to = from + size_of(series, row);
+                let style = Ink::Series(place).colour().filled();
+                let mut bar = Rectangle::new([(from, top), (to, top - 1.0)], style);
+                bar.set_margin(0, BAR_GAP as u32, 0, 0);
+                chart.draw_series([bar])?;
+                from = to;
+            }
+
+            let (x, y) = chart.backend_coord(&(from, top));
+            let middle = y + (BAR_STEP as i32 - BAR_GAP) / 2;
+            let left = chart.backend_coord(&(0.0, top)).0;
+            let right_of = Pos::new(HPos::Left, VPos::Center);
+            let left_of = Pos::new(HPos::Right, VPos::Center);
+            area.draw_text(&names[row], &words(Ink::Text, left_of), (left - 6, middle))?;
+            area.draw_text(&sizes[row], &words(Ink::Muted, right_of), (x + 5, middle))?;
+        }
+        Ok(())
+    }
+
+    fn total(&self, row: usize) -> f64 {
+        let sizes = self.series.iter().map(|series| size_of(series, row));
+        sizes.sum()
+    }
+
+    fn shown(&self, value: f64) -> String {
+        let number = text::number(value);
+        if self.unit.is_empty() {
+            return number;
+        }
+        format!("{number} {}", label(&self.unit, UNIT_CHARS_MAX))
+    }
+
+    pub(super) fn keys(&self) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for (series, part) in self.series.iter().enumerate() {
+            keys.push(Key {
+                name: part.name.clone(),
+                series,
+            });
+        }
+        keys
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let rows = 0..self.names.len();
+        let largest = rows.max_by(|&a, &b| self.total(a).total_cmp(&self.total(b)));
+        match largest {
+            None => "Bar chart without bars.".to_owned(),
+            Some(row) => format!(
+                "Bar chart with {} bars; the largest is {} with {}.",
+                self.names.len(),
+                label(&self.names[row], LABEL_CHARS_MAX),
+                self.shown(self.total(row))
+            ),
+        }
+    }
+
+    pub(super) fn table(&self) -> Table {
+        let mut table = Table::new("", &[&self.named]);
+        for series in &self.series {
+            let mut name = series.name.clone();
+            if !self.unit.is_empty() {
+                name += &format!(" ({})", self.unit);
+            }
+            table.head.push(name);
+        }
+        for (row, name) in self.names.iter().enumerate() {
+            let mut cells = vec![Cell::from(name.as_str())];
+            for series in &self.series {
+                cells.push(series.values.get(row).copied().into());
+            }
+            table.rows.push(cells);
+        }
+        table
+    }
+}
+
+/// The length of a part: what is no length is none.
+fn size_of(series: &Series, row: usize) -> f64 {
+    let value = series.values.get(row).copied().unwrap_or(0.0);
+    if value.is_finite() {
+        value.max(0.0)
+    } else {
+        0.0
+    }
+}

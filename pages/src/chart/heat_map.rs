@@ -1,0 +1,125 @@
+//! Values over two axes, as a picture between them.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use maud::{Markup, PreEscaped, html};
+
+use super::svg::{DrawError, WIDTH, drawing};
+use super::{Axis, lines, png, range_of};
+use crate::table::{Cell, Table};
+use crate::text::{Shown, TEXT_CHARS_MAX, number};
+
+/// Units.
+const HEIGHT: u32 = 210;
+
+/// Values over two axes, such as a spectrogram: time across, bands upwards.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeatMap {
+    /// Across.
+    pub across: Axis,
+    /// Upwards.
+    pub up: Axis,
+    /// What the colours mean, with the unit.
+    pub measured: String,
+    /// Columns of `values`.
+    pub columns: usize,
+    /// Row by row, the lowest first.
+    pub values: Vec<f32>,
+}
+
+impl HeatMap {
+    fn rows(&self) -> usize {
+        self.values.len().checked_div(self.columns).unwrap_or(0)
+    }
+
+    pub(super) fn drawing(&self, alt: &str) -> Markup {
+        let range = range_of(self.values.iter().map(|&value| f64::from(value)));
+        let (Some((low, high)), false) = (range, self.rows() == 0) else {
+            return html! { p.note { "There are no values." } };
+        };
+
+        let mut place = None;
+        let axes = drawing(HEIGHT, alt, |area| {
+            let mut chart = lines::chart_on(
+                area,
+                super::widened((self.across.from, self.across.to)),
+                super::widened((self.up.from, self.up.to)),
+            )?;
+            lines::draw_axes(&mut chart, &self.across.name, lines::axis_number)?;
+            place = Some(chart.plotting_area().get_pixel_range());
+            Ok::<(), DrawError>(())
+        });
+        let Some((x, y)) = place else {
+            return axes;
+        };
+
+        let picture = STANDARD.encode(png::palette(&self.pixels(low, high), self.columns));
+        html! {
+            div.map {
+                (axes)
+                // Over the drawing, in a drawing of its own: what is inside `axes` is closed.
+                svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } {
+                    (PreEscaped(format!(
+                        "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" \
+                         href=\"data:image/png;base64,{picture}\"/>",
+                        x.start, y.start, x.end - x.start, y.end - y.start
+                    )))
+                }
+            }
+            p.scale {
+                (number(low)) span.colours aria-hidden="true" {} (number(high)) " "
+                (Shown::new(&self.measured, TEXT_CHARS_MAX).text)
+                ", upwards: " (Shown::new(&self.up.name, TEXT_CHARS_MAX).text)
+            }
+        }
+    }
+
+    /// Places in the colour map, from the picture's top.
+    fn pixels(&self, low: f64, high: f64) -> Vec<u8> {
+        let span = if high > low { high - low } else { 1.0 };
+        let mut pixels = Vec::with_capacity(self.values.len());
+        for row in self.values.chunks_exact(self.columns).rev() {
+            for &value in row {
+                let share = (f64::from(value) - low) / span;
+                // What is no number is as dark as the lowest.
+                pixels.push((share.clamp(0.0, 1.0) * 255.0).round() as u8);
+            }
+        }
+        pixels
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let range = range_of(self.values.iter().map(|&value| f64::from(value)));
+        match range {
+            None => "Picture without values.".to_owned(),
+            Some((low, high)) => format!(
+                "Picture of {} over {} and {}, from {} to {}.",
+                self.measured,
+                self.across.name,
+                self.up.name,
+                number(low),
+                number(high)
+            ),
+        }
+    }
+
+    /// Row by row, what the columns say together: a table of every value would be of no use.
+    pub(super) fn table(&self) -> Table {
+        let mean = format!("mean of {}", self.measured);
+        let mut table = Table::new("", &[&self.up.name, &mean, "lowest", "highest"]);
+        let n = self.rows();
+        for (row, values) in self.values.chunks_exact(self.columns.max(1)).enumerate() {
+            let values = values.iter().map(|&value| f64::from(value));
+            let middle = (row as f64 + 0.5) / n as f64;
+            let at = self.up.from + middle * (self.up.to - self.up.from);
+            let range = range_of(values.clone());
+            table.rows.push(vec![
+                Cell::Number(at),
+                Cell::Number(values.sum::<f64>() / self.columns as f64),
+                range.map(|(low, _)| low).into(),
+                range.map(|(_, high)| high).into(),
+            ]);
+        }
+        table
+    }
+}

@@ -1,0 +1,86 @@
+//! How many lie where along an axis.
+
+use maud::Markup;
+use plotters::prelude::*;
+
+use super::svg::{Area, DrawError, Ink, drawing, words};
+use super::{Axis, lines};
+use crate::table::{Cell, Table};
+use crate::text::{count, number};
+
+/// Units.
+const HEIGHT: u32 = 190;
+
+/// Counts in bins of one width.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// What was measured; its ends are those of the first and the last bin.
+    pub axis: Axis,
+    /// What is counted.
+    pub counted: String,
+    /// One for each bin.
+    pub counts: Vec<u64>,
+}
+
+impl Histogram {
+    pub(super) fn drawing(&self, alt: &str) -> Markup {
+        drawing(HEIGHT, alt, |area| self.draw(area))
+    }
+
+    fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
+        let largest = self.counts.iter().copied().max().unwrap_or(0).max(1);
+        let (from, to) = super::widened((self.axis.from, self.axis.to));
+        let mut chart = lines::chart_on(area, (from, to), (0.0, largest as f64 * 1.05))?;
+        lines::draw_axes(&mut chart, &self.axis.name, lines::axis_number)?;
+
+        for (bin, &n) in self.counts.iter().enumerate() {
+            let corners = [(self.edge(bin), 0.0), (self.edge(bin + 1), n as f64)];
+            let mut bar = Rectangle::new(corners, Ink::Series(0).colour().filled());
+            bar.set_margin(0, 0, 0, 1);
+            chart.draw_series([bar])?;
+        }
+        if self.counts.is_empty() {
+            let pos = plotters::style::text_anchor::Pos::default();
+            area.draw_text("no values", &words(Ink::Muted, pos), (60, 40))?;
+        }
+        Ok(())
+    }
+
+    /// Where a bin begins.
+    fn edge(&self, bin: usize) -> f64 {
+        let share = bin as f64 / self.counts.len() as f64;
+        let (from, to) = super::widened((self.axis.from, self.axis.to));
+        from + share * (to - from)
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let all: u64 = self.counts.iter().sum();
+        let largest = self.counts.iter().enumerate().max_by_key(|(_, n)| **n);
+        match largest {
+            None => "Histogram without values.".to_owned(),
+            Some((bin, n)) => format!(
+                "Histogram of {} {} by {}; most, {}, lie between {} and {}.",
+                count(all),
+                self.counted,
+                self.axis.name,
+                count(*n),
+                number(self.edge(bin)),
+                number(self.edge(bin + 1))
+            ),
+        }
+    }
+
+    pub(super) fn table(&self) -> Table {
+        let to = format!("{} to", self.axis.name);
+        let from = format!("{} from", self.axis.name);
+        let mut table = Table::new("", &[&from, &to, &self.counted]);
+        for (bin, &n) in self.counts.iter().enumerate() {
+            table.rows.push(vec![
+                Cell::Number(self.edge(bin)),
+                Cell::Number(self.edge(bin + 1)),
+                n.into(),
+            ]);
+        }
+        table
+    }
+}

@@ -1,0 +1,212 @@
+//! Values along an axis, as lines; and the axes that other charts share.
+
+use std::convert::Infallible;
+
+use maud::Markup;
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::svg::{Area, DrawError, Ink, Svg, drawing, words};
+use super::{Key, range_of, widened};
+use crate::table::{Cell, Table};
+use crate::text::{label, number};
+
+/// Units.
+const HEIGHT: u32 = 220;
+/// Units for the numbers at the left.
+const LEFT: u32 = 46;
+/// Units for the numbers and the name below.
+const BELOW: u32 = 38;
+
+/// Values along an axis.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lines {
+    /// Of the axis, with the unit.
+    pub along: String,
+    /// What is measured, with the unit.
+    pub measured: String,
+    /// In the legend's order.
+    pub lines: Vec<Line>,
+}
+
+/// One line.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Line {
+    /// Its name in the legend.
+    pub name: String,
+    /// Along the axis.
+    pub points: Vec<(f64, f64)>,
+    /// How far values lie around it; none, or one for each point.
+    pub spread: Vec<Spread>,
+}
+
+/// What lies around a point of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spread {
+    /// The low end.
+    pub low: f64,
+    /// The high end.
+    pub high: f64,
+}
+
+impl Lines {
+    pub(super) fn drawing(&self, alt: &str) -> Markup {
+        drawing(HEIGHT, alt, |area| self.draw(area))
+    }
+
+    fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
+        let along = range_of(self.points().map(|(x, _)| x)).unwrap_or((0.0, 1.0));
+        let spreads = self.lines.iter().flat_map(|line| &line.spread);
+        let spreads = spreads.flat_map(|spread| [spread.low, spread.high]);
+        let values = self.points().map(|(_, y)| y).chain(spreads);
+        let (low, high) = widened(range_of(values).unwrap_or((0.0, 1.0)));
+        let margin = (high - low) * 0.05;
+        let mut chart = chart_on(area, widened(along), (low - margin, high + margin))?;
+        draw_axes(&mut chart, &self.along, axis_number)?;
+
+        for (place, line) in self.lines.iter().enumerate() {
+            let around = line.outline();
+            if !around.is_empty() {
+                let style = Ink::Faint(place).colour().filled();
+                chart.draw_series([Polygon::new(around, style)])?;
+            }
+        }
+        // Lines last, so that no spread hides one.
+        for (place, line) in self.lines.iter().enumerate() {
+            let points = line.finite_points();
+            let style = Ink::Series(place).colour().stroke_width(2);
+            chart.draw_series([PathElement::new(points, style)])?;
+        }
+        Ok(())
+    }
+
+    fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.lines
+            .iter()
+            .flat_map(|line| line.points.iter().copied())
+    }
+
+    pub(super) fn keys(&self) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for (series, line) in self.lines.iter().enumerate() {
+            keys.push(Key {
+                name: line.name.clone(),
+                series,
+            });
+        }
+        keys
+    }
+
+    pub(super) fn summary(&self) -> String {
+        match range_of(self.points().map(|(_, y)| y)) {
+            None => "Line chart without values.".to_owned(),
+            Some((low, high)) => format!(
+                "Line chart of {} by {}; values from {} to {}.",
+                self.measured,
+                self.along,
+                number(low),
+                number(high)
+            ),
+        }
+    }
+
+    pub(super) fn table(&self) -> Table {
+        let mut table = Table::new("", &["line", &self.along, &self.measured]);
+        let has_spread = self.lines.iter().any(|line| !line.spread.is_empty());
+        if has_spread {
+            table.head.extend(["from".to_owned(), "to".to_owned()]);
+        }
+        for line in &self.lines {
+            for (place, &(x, y)) in line.points.iter().enumerate() {
+                let mut cells = vec![Cell::from(line.name.as_str()), x.into(), y.into()];
+                if has_spread {
+                    let spread = line.spread.get(place);
+                    cells.push(spread.map(|spread| spread.low).into());
+                    cells.push(spread.map(|spread| spread.high).into());
+                }
+                table.rows.push(cells);
+            }
+        }
+        table
+    }
+}
+
+impl Line {
+    fn finite_points(&self) -> Vec<(f64, f64)> {
+        let points = self.points.iter().copied();
+        points
+            .filter(|(x, y)| x.is_finite() && y.is_finite())
+            .collect()
+    }
+
+    /// The spread as one shape: along its high end, and back along its low end.
+    fn outline(&self) -> Vec<(f64, f64)> {
+        let spread = self.points.iter().zip(&self.spread);
+        let spread = spread.filter(|((x, _), spread)| {
+            x.is_finite() && spread.low.is_finite() && spread.high.is_finite()
+        });
+        let high = spread.clone().map(|((x, _), spread)| (*x, spread.high));
+        let low = spread.rev().map(|((x, _), spread)| (*x, spread.low));
+        high.chain(low).collect()
+    }
+}
+
+/// A chart between two axes of numbers.
+pub(super) type Chart<'a, 'b> =
+    ChartContext<'a, Svg<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// Room for marks with axes at the left and below.
+pub(super) fn chart_on<'a, 'b>(
+    area: &'a Area<'b>,
+    (left, right): (f64, f64),
+    (low, high): (f64, f64),
+) -> Result<Chart<'a, 'b>, DrawError> {
+    ChartBuilder::on(area)
+        .margin_top(8)
+        .margin_right(22)
+        .y_label_area_size(LEFT)
+        .x_label_area_size(BELOW)
+        .build_cartesian_2d(left..right, low..high)
+}
+
+/// Draws both axes, with the name of the one below.
+pub(super) fn draw_axes(
+    chart: &mut Chart<'_, '_>,
+    name: &str,
+    shown: fn(&f64) -> String,
+) -> Result<(), DrawingAreaErrorKind<Infallible>> {
+    let name = label(name, 2 * super::LABEL_CHARS_MAX);
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .max_light_lines(1)
+        .x_labels(7)
+        .y_labels(5)
+        .bold_line_style(Ink::Grid.colour())
+        .light_line_style(Ink::Grid.colour())
+        .axis_style(Ink::Grid.colour())
+        .label_style(words(Ink::Muted, Pos::new(HPos::Center, VPos::Center)))
+        .axis_desc_style(words(Ink::Muted, Pos::new(HPos::Center, VPos::Center)))
+        .set_all_tick_mark_size(3)
+        .x_label_formatter(&shown)
+        .y_label_formatter(&shown)
+        .x_desc(name)
+        .draw()
+}
+
+/// A number at an axis: `12k` for 12,000.
+pub(super) fn axis_number(value: &f64) -> String {
+    let size = value.abs();
+    // What is left of 0 after sums of steps.
+    if size < 1e-9 {
+        return "0".to_owned();
+    }
+    if size >= 1e6 {
+        return format!("{}M", number(value / 1e6));
+    }
+    if size >= 1e4 {
+        return format!("{}k", number(value / 1e3));
+    }
+    number((value * 1e6).round() / 1e6)
+}

@@ -1,0 +1,162 @@
+//! Charts: drawn as SVG with the colours of the page's style, each with its numbers as a table.
+//!
+//! Plotters lays out axes and marks, and [`svg`] writes what it draws. A chart is as wide as a phone in landscape, so its
+//! letters stay readable there; on a larger screen several stand side by side.
+
+mod bars;
+mod funnel;
+mod heat_map;
+mod histogram;
+mod lines;
+mod png;
+mod svg;
+
+use maud::{Markup, html};
+
+use crate::table::Table;
+use crate::text::{Shown, TEXT_CHARS_MAX};
+
+pub use bars::{Bars, Series};
+pub use funnel::{Funnel, Step};
+pub use heat_map::HeatMap;
+pub use histogram::Histogram;
+pub use lines::{Line, Lines, Spread};
+
+/// Characters of a label beside a mark, at most.
+const LABEL_CHARS_MAX: usize = 22;
+
+/// A chart with its words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chart {
+    /// Above it.
+    pub title: String,
+    /// Below it: how to read it; may be empty.
+    pub note: String,
+    /// What it shows.
+    pub plot: Plot,
+}
+
+/// A kind of chart with its numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plot {
+    /// Sizes of named things.
+    Bars(Bars),
+    /// How many lie where.
+    Histogram(Histogram),
+    /// What is left after each step.
+    Funnel(Funnel),
+    /// Values along an axis.
+    Lines(Lines),
+    /// Values over two axes, such as a spectrogram.
+    HeatMap(HeatMap),
+}
+
+/// An axis of numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Axis {
+    /// What it measures, with the unit.
+    pub name: String,
+    /// Its low end.
+    pub from: f64,
+    /// Its high end.
+    pub to: f64,
+}
+
+/// What a legend says of one series.
+struct Key {
+    name: String,
+    series: usize,
+}
+
+impl Chart {
+    pub(crate) fn markup(&self) -> Markup {
+        let alt = format!("{}. {}", self.title, self.plot.summary());
+        let alt = Shown::new(&alt, TEXT_CHARS_MAX).text;
+        html! {
+            figure {
+                figcaption { (Shown::new(&self.title, TEXT_CHARS_MAX).markup()) }
+                (self.plot.drawing(&alt))
+                (legend(&self.plot.keys()))
+                @if !self.note.is_empty() {
+                    p.note { (Shown::new(&self.note, TEXT_CHARS_MAX).markup()) }
+                }
+                details { summary { "Numbers" } (self.plot.table().markup()) }
+            }
+        }
+    }
+}
+
+/// One series needs no legend: the title says what it is.
+fn legend(keys: &[Key]) -> Markup {
+    html! {
+        @if keys.len() > 1 {
+            ul.legend {
+                @for key in keys {
+                    li { span class={ "swatch k" (svg::Ink::Series(key.series).code()) } {} (Shown::new(&key.name, TEXT_CHARS_MAX).text) }
+                }
+            }
+        }
+    }
+}
+
+impl Plot {
+    fn drawing(&self, alt: &str) -> Markup {
+        match self {
+            Self::Bars(bars) => bars.drawing(alt),
+            Self::Histogram(histogram) => histogram.drawing(alt),
+            Self::Funnel(funnel) => funnel.drawing(alt),
+            Self::Lines(lines) => lines.drawing(alt),
+            Self::HeatMap(map) => map.drawing(alt),
+        }
+    }
+
+    /// One sentence for who cannot see the chart.
+    fn summary(&self) -> String {
+        match self {
+            Self::Bars(bars) => bars.summary(),
+            Self::Histogram(histogram) => histogram.summary(),
+            Self::Funnel(funnel) => funnel.summary(),
+            Self::Lines(lines) => lines.summary(),
+            Self::HeatMap(map) => map.summary(),
+        }
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        match self {
+            Self::Bars(bars) => bars.keys(),
+            Self::Lines(lines) => lines.keys(),
+            Self::Histogram(_) | Self::Funnel(_) | Self::HeatMap(_) => Vec::new(),
+        }
+    }
+
+    fn table(&self) -> Table {
+        match self {
+            Self::Bars(bars) => bars.table(),
+            Self::Histogram(histogram) => histogram.table(),
+            Self::Funnel(funnel) => funnel.table(),
+            Self::Lines(lines) => lines.table(),
+            Self::HeatMap(map) => map.table(),
+        }
+    }
+}
+
+/// The low and high end of finite values; `None` where there are none.
+fn range_of(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    let mut range: Option<(f64, f64)> = None;
+    for value in values.filter(|value| value.is_finite()) {
+        range = Some(match range {
+            None => (value, value),
+            Some((low, high)) => (low.min(value), high.max(value)),
+        });
+    }
+    range
+}
+
+/// A range that has a length, as an axis needs it.
+fn widened((low, high): (f64, f64)) -> (f64, f64) {
+    if low < high {
+        return (low, high);
+    }
+    let margin = low.abs().max(1.0) * 0.5;
+    (low - margin, high + margin)
+}

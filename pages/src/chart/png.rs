@@ -1,0 +1,104 @@
+//! Small pictures as PNG: one byte a pixel, which is a place in a colour map.
+
+use std::io::Write;
+
+use flate2::write::ZlibEncoder;
+use flate2::{Compression, Crc};
+
+/// Corners of the colour map, from dark to bright; colours between them are mixed. As matplotlib's magma at these places.
+const COLOURS: [[u8; 3]; 9] = [
+    [0, 0, 4],
+    [28, 16, 68],
+    [79, 18, 123],
+    [129, 37, 129],
+    [181, 54, 122],
+    [229, 80, 100],
+    [251, 135, 97],
+    [254, 194, 135],
+    [252, 253, 191],
+];
+
+/// A PNG whose pixels are places in the colour map, from the top left, `width` in a row.
+pub(super) fn palette(pixels: &[u8], width: usize) -> Vec<u8> {
+    let height = pixels.len().checked_div(width).unwrap_or(0);
+    let mut rows = Vec::with_capacity(pixels.len() + height);
+    for row in pixels.chunks_exact(width.max(1)) {
+        // Filter 0: bytes as they are.
+        rows.push(0);
+        rows.extend_from_slice(row);
+    }
+
+    let mut header = Vec::new();
+    header.extend((width as u32).to_be_bytes());
+    header.extend((height as u32).to_be_bytes());
+    // 8 bits a pixel, by a palette; the usual compression and filters, and no interlacing.
+    header.extend([8, 3, 0, 0, 0]);
+
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    chunk(&mut png, *b"IHDR", &header);
+    chunk(&mut png, *b"PLTE", &colour_map());
+    chunk(&mut png, *b"IDAT", &compressed(&rows));
+    chunk(&mut png, *b"IEND", &[]);
+    png
+}
+
+fn colour_map() -> Vec<u8> {
+    let mut map = Vec::with_capacity(3 * 256);
+    let spans = COLOURS.len() - 1;
+    for place in 0..256 {
+        let at = place * spans;
+        let corner = (at / 255).min(spans - 1);
+        let share = at as f64 / 255.0 - corner as f64;
+        for (from, to) in COLOURS[corner].iter().zip(COLOURS[corner + 1]) {
+            let mixed = f64::from(*from) * (1.0 - share) + f64::from(to) * share;
+            map.push(mixed.round() as u8);
+        }
+    }
+    map
+}
+
+fn compressed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(6));
+    // Writing to memory does not fail.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
+}
+
+fn chunk(png: &mut Vec<u8>, kind: [u8; 4], content: &[u8]) {
+    png.extend((content.len() as u32).to_be_bytes());
+    let mut checksum = Crc::new();
+    checksum.update(&kind);
+    checksum.update(content);
+    png.extend(kind);
+    png.extend(content);
+    png.extend(checksum.sum().to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_colour_map_goes_from_dark_to_bright() {
+        let map = colour_map();
+        assert_eq!(map.len(), 768);
+        assert_eq!(map[..3], COLOURS[0]);
+        assert_eq!(map[765..], COLOURS[8]);
+        let sums: Vec<u32> = map
+            .chunks(3)
+            .map(|c| c.iter().map(|&b| u32::from(b)).sum())
+            .collect();
+        assert!(sums.is_sorted());
+    }
+
+    #[test]
+    fn a_picture_has_its_size_and_chunks() {
+        let png = palette(&[0, 128, 255, 1, 2, 3], 3);
+        assert_eq!(&png[16..24], [0, 0, 0, 3, 0, 0, 0, 2]);
+        for kind in [&b"IHDR"[..], b"PLTE", b"IDAT", b"IEND"] {
+            assert!(png.windows(4).any(|part| part == kind));
+        }
+        // The checksum of an empty IEND is the same in every PNG.
+        assert!(png.ends_with(&[0xae, 0x42, 0x60, 0x82]));
+    }
+}

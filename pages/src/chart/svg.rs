@@ -1,0 +1,278 @@
+//! What plotters draws, as SVG whose colours are classes of the page's style.
+//!
+//! Plotters' own SVG has colours in it, which stay as they are when a page turns dark. Here a colour is a number that
+//! names a class ([`Ink`]).
+
+use std::convert::Infallible;
+use std::fmt::Write;
+
+use maud::{Escaper, Markup, PreEscaped, html};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters_backend::{
+    BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingErrorKind, FontTransform,
+};
+
+/// Units of a drawing's width. A drawing is scaled to its place, which is about as wide on a phone.
+pub(super) const WIDTH: u32 = 480;
+
+/// Units of the letters' height.
+pub(super) const TEXT_SIZE: i32 = 12;
+
+/// How wide a letter is, of its height, on average. Browsers choose the font, so this is a guess to make room by.
+const LETTER_WIDTH: f64 = 0.56;
+
+/// Colours for series; more of them begin again.
+const SERIES_COLOURS: usize = 6;
+
+/// The code of the first series.
+const SERIES_CODE: u8 = 10;
+
+/// A colour of the page's style.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ink {
+    /// Of words.
+    Text,
+    /// Of words that matter less.
+    Muted,
+    /// Of lines behind marks.
+    Grid,
+    /// Of the marks of a series.
+    Series(usize),
+    /// The same, shining through.
+    Faint(usize),
+}
+
+impl Ink {
+    /// The number in the name of its class.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Text => 0,
+            Self::Muted => 1,
+            Self::Grid => 2,
+            Self::Series(n) | Self::Faint(n) => SERIES_CODE + (n % SERIES_COLOURS) as u8,
+        }
+    }
+
+    /// For plotters, which hands it on as it is.
+    pub(super) fn colour(self) -> RGBAColor {
+        let alpha = if matches!(self, Self::Faint(_)) {
+            0.25
+        } else {
+            1.0
+        };
+        RGBAColor(self.code(), 0, 0, alpha)
+    }
+}
+
+/// A place for charts of one size.
+pub(super) type Area<'a> = DrawingArea<Svg<'a>, Shift>;
+
+/// Why a chart could not be drawn: its numbers fit no axis.
+pub(super) type DrawError = DrawingAreaErrorKind<Infallible>;
+
+/// The drawing that `draw` makes, `height` units high, with a text for who cannot see it. One that fails is left out: the
+/// table below it has the same numbers.
+pub(super) fn drawing(
+    height: u32,
+    alt: &str,
+    draw: impl FnOnce(&Area<'_>) -> Result<(), DrawError>,
+) -> Markup {
+    let mut marks = String::new();
+    let drawn = {
+        let area = Svg {
+            out: &mut marks,
+            size: (WIDTH, height),
+        }
+        .into_drawing_area();
+        draw(&area)
+    };
+
+    html! {
+        @if drawn.is_ok() {
+            svg role="img" aria-label=(alt) viewBox={ "0 0 " (WIDTH) " " (height) } { (PreEscaped(marks)) }
+        } @else {
+            p.note { "These numbers cannot be drawn." }
+        }
+    }
+}
+
+/// Words in a chart, anchored by `pos`.
+pub(super) fn words(ink: Ink, pos: Pos) -> TextStyle<'static> {
+    TextStyle {
+        font: ("sans-serif", TEXT_SIZE).into_font(),
+        color: ink.colour().to_backend_color(),
+        pos,
+    }
+}
+
+/// About how wide a text is, in units.
+pub(super) fn text_width(text: &str) -> u32 {
+    (text.chars().count() as f64 * f64::from(TEXT_SIZE) * LETTER_WIDTH).ceil() as u32
+}
+
+/// Draws for plotters.
+pub(super) struct Svg<'a> {
+    out: &'a mut String,
+    size: (u32, u32),
+}
+
+impl Svg<'_> {
+    /// An element up to its attributes, with the classes that give it a colour.
+    fn open(&mut self, element: &str, kind: &str, colour: BackendColor) {
+        let (code, _, _) = colour.rgb;
+        self.put(format_args!("<{element} class=\"{kind} k{code}\""));
+        if colour.alpha < 1.0 {
+            self.put(format_args!(" opacity=\"{:.2}\"", colour.alpha));
+        }
+    }
+
+    fn put(&mut self, words: std::fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = self.out.write_fmt(words);
+    }
+
+    fn path(&mut self, points: impl IntoIterator<Item = BackendCoord>) {
+        self.put(format_args!(" d=\""));
+        for (place, (x, y)) in points.into_iter().enumerate() {
+            let letter = if place == 0 { 'M' } else { 'L' };
+            self.put(format_args!("{letter}{x} {y}"));
+        }
+    }
+}
+
+impl DrawingBackend for Svg<'_> {
+    type ErrorType = Infallible;
+
+    fn get_size(&self) -> (u32, u32) {
+        self.size
+    }
+
+    fn ensure_prepared(&mut self) -> Result<(), DrawingErrorKind<Infallible>> {
+        Ok(())
+    }
+
+    fn present(&mut self) -> Result<(), DrawingErrorKind<Infallible>> {
+        Ok(())
+    }
+
+    fn draw_pixel(
+        &mut self,
+        (x, y): BackendCoord,
+        colour: BackendColor,
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        self.draw_rect((x, y), (x + 1, y + 1), &colour, true)
+    }
+
+    fn draw_line<S: BackendStyle>(
+        &mut self,
+        from: BackendCoord,
+        to: BackendCoord,
+        style: &S,
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        self.draw_path([from, to], style)
+    }
+
+    fn draw_rect<S: BackendStyle>(
+        &mut self,
+        (left, top): BackendCoord,
+        (right, bottom): BackendCoord,
+        style: &S,
+        fill: bool,
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        self.open("rect", if fill { "f" } else { "l" }, style.color());
+        let width = (right - left).max(0);
+        let height = (bottom - top).max(0);
+        self.put(format_args!(
+            " x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\"/>"
+        ));
+        Ok(())
+    }
+
+    fn draw_path<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(
+        &mut self,
+        points: I,
+        style: &S,
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        self.open("path", "l", style.color());
+        self.path(points);
+        self.put(format_args!(
+            "\" stroke-width=\"{}\"/>",
+            style.stroke_width()
+        ));
+        Ok(())
+    }
+
+    fn draw_circle<S: BackendStyle>(
+        &mut self,
+        (x, y): BackendCoord,
+        radius: u32,
+        style: &S,
+        fill: bool,
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        self.open("circle", if fill { "f" } else { "l" }, style.color());
+        self.put(format_args!(" cx=\"{x}\" cy=\"{y}\" r=\"{radius}\"/>"));
+        Ok(())
+    }
+
+    fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(
+        &mut self,
+        points: I,
+        style: &S,
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        self.open("path", "f", style.color());
+        self.path(points);
+        self.put(format_args!("Z\"/>"));
+        Ok(())
+    }
+
+    fn draw_text<S: BackendTextStyle>(
+        &mut self,
+        text: &str,
+        style: &S,
+        (x, y): BackendCoord,
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        let anchor = match style.anchor().h_pos {
+            HPos::Left => "start",
+            HPos::Center => "middle",
+            HPos::Right => "end",
+        };
+        // Where letters stand on, seen from the anchor.
+        let down = match style.anchor().v_pos {
+            VPos::Top => ".8em",
+            VPos::Center => ".35em",
+            VPos::Bottom => "-.3em",
+        };
+        let turned = match style.transform() {
+            FontTransform::None => None,
+            FontTransform::Rotate90 => Some(90),
+            FontTransform::Rotate180 => Some(180),
+            FontTransform::Rotate270 => Some(270),
+        };
+
+        self.open("text", "f", style.color());
+        self.put(format_args!(
+            " x=\"{x}\" y=\"{y}\" dy=\"{down}\" text-anchor=\"{anchor}\" font-size=\"{}\"",
+            style.size()
+        ));
+        if let Some(degrees) = turned {
+            self.put(format_args!(" transform=\"rotate({degrees},{x},{y})\""));
+        }
+        self.put(format_args!(">"));
+        // Escapes what it is given.
+        let _ = write!(Escaper::new(self.out), "{text}");
+        self.put(format_args!("</text>"));
+        Ok(())
+    }
+
+    fn estimate_text_size<S: BackendTextStyle>(
+        &self,
+        text: &str,
+        style: &S,
+    ) -> Result<(u32, u32), DrawingErrorKind<Infallible>> {
+        let letters = text.chars().count() as f64;
+        let width = (letters * style.size() * LETTER_WIDTH).ceil();
+        Ok((width as u32, style.size().ceil() as u32))
+    }
+}

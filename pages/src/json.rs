@@ -1,0 +1,40 @@
+//! Data inside a page, for programs that read it.
+
+use serde_json::Value;
+
+/// JSON that can stand in a `script` element: no `</script>` in it ends the element, and no `<!--` changes how the rest is
+/// read, because `<`, `>` and `&` are written as escapes, which only texts can hold.
+pub(crate) fn inline(value: &Value) -> String {
+    let json = value.to_string();
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' => safe.push_str("\\u003c"),
+            '>' => safe.push_str("\\u003e"),
+            '&' => safe.push_str("\\u0026"),
+            // Ends of a line in JavaScript, but not in JSON.
+            '\u{2028}' => safe.push_str("\\u2028"),
+            '\u{2029}' => safe.push_str("\\u2029"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_in_it_ends_the_element_and_it_reads_back() {
+        let value =
+            json!({"</script><script>alert(1)</script>": "<!-- <script> & ]]> \u{2028}\u{2029}"});
+        let text = inline(&value);
+        assert!(
+            !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+}

@@ -1,0 +1,135 @@
+//! Tables.
+
+use maud::{Markup, html};
+
+use crate::text::{self, Shown, TEXT_CHARS_MAX};
+
+/// Rows of a table that a page shows, at most: what is longer is a question for SQL.
+const ROWS_MAX: usize = 500;
+
+/// One value of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// A text, from wherever.
+    Text(String),
+    /// A count.
+    Count(u64),
+    /// A value that was measured or computed.
+    Number(f64),
+    /// A number that was made a text already, such as a time with its unit.
+    Measure(String),
+    /// There is none.
+    None,
+}
+
+impl Cell {
+    fn is_number(&self) -> bool {
+        matches!(self, Self::Count(_) | Self::Number(_) | Self::Measure(_))
+    }
+
+    fn markup(&self) -> Markup {
+        match self {
+            Self::Text(text) | Self::Measure(text) => Shown::new(text, TEXT_CHARS_MAX).markup(),
+            Self::Count(n) => html! { (text::count(*n)) },
+            Self::Number(value) => html! { (text::number(*value)) },
+            Self::None => html! { "–" },
+        }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(n: u64) -> Self {
+        Self::Count(n)
+    }
+}
+
+impl From<f64> for Cell {
+    fn from(value: f64) -> Self {
+        Self::Number(value)
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::None, Into::into)
+    }
+}
+
+/// A table. The first column names its rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    /// Above it; may be empty where a title stands there already.
+    pub caption: String,
+    /// Names of the columns.
+    pub head: Vec<String>,
+    /// As many cells as there are names.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// An empty table with these columns.
+    #[must_use]
+    pub fn new(caption: &str, head: &[&str]) -> Self {
+        Self {
+            caption: caption.to_owned(),
+            head: head.iter().map(|&name| name.to_owned()).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    pub(crate) fn markup(&self) -> Markup {
+        let left_out = self.rows.len().saturating_sub(ROWS_MAX);
+        html! {
+            // A wide table scrolls by itself, and a keyboard can reach it.
+            div.scroll tabindex="0" {
+                table {
+                    @if !self.caption.is_empty() {
+                        caption { (Shown::new(&self.caption, TEXT_CHARS_MAX).markup()) }
+                    }
+                    thead {
+                        tr {
+                            @for (place, name) in self.head.iter().enumerate() {
+                                th scope="col" class=[self.class(place)] {
+                                    (Shown::new(name, TEXT_CHARS_MAX).markup())
+                                }
+                            }
+                        }
+                    }
+                    tbody {
+                        @for row in self.rows.iter().take(ROWS_MAX) {
+                            tr { @for (place, cell) in row.iter().enumerate() { (self.cell(place, cell)) } }
+                        }
+                    }
+                }
+            }
+            @if left_out > 0 {
+                p.note { (text::count(left_out as u64)) " more rows are not shown." }
+            }
+        }
+    }
+
+    fn cell(&self, place: usize, cell: &Cell) -> Markup {
+        if place == 0 {
+            return html! { th scope="row" class=[self.class(place)] { (cell.markup()) } };
+        }
+        html! { td class=[self.class(place)] { (cell.markup()) } }
+    }
+
+    /// A column of numbers stands at the right.
+    fn class(&self, place: usize) -> Option<&'static str> {
+        let mut cells = self.rows.iter().filter_map(|row| row.get(place));
+        cells.any(Cell::is_number).then_some("number")
+    }
+}

@@ -1,0 +1,184 @@
+//! Texts and numbers as pages show them.
+
+use maud::{Markup, html};
+
+/// Characters of a text that a page shows, at most: a biography is told by its beginning.
+pub(crate) const TEXT_CHARS_MAX: usize = 300;
+
+/// Stands for what was cut away.
+const ELLIPSIS: char = '…';
+
+/// A text as it can be shown: at most `chars_max` characters. A character that controls a terminal or ends a line
+/// becomes a space.
+pub(crate) struct Shown {
+    /// What is left of it, with an ellipsis where it was cut.
+    pub text: String,
+    /// How many characters it had, where it was cut.
+    pub chars_before: Option<usize>,
+}
+
+impl Shown {
+    pub(crate) fn new(text: &str, chars_max: usize) -> Self {
+        let shown = text.chars().map(visible);
+        // One more than fits tells whether the text has to be cut, however long it is.
+        let begin: String = shown.clone().take(chars_max + 1).collect();
+        if begin.chars().count() <= chars_max {
+            return Self {
+                text: begin,
+                chars_before: None,
+            };
+        }
+
+        let mut cut: String = shown.take(chars_max.saturating_sub(1)).collect();
+        cut.push(ELLIPSIS);
+        Self {
+            text: cut,
+            chars_before: Some(text.chars().count()),
+        }
+    }
+
+    /// Escaped, with a note where it was cut.
+    pub(crate) fn markup(&self) -> Markup {
+        html! {
+            (self.text)
+            @if let Some(chars) = self.chars_before {
+                " " small.cut { "(cut: " (count(chars as u64)) " characters)" }
+            }
+        }
+    }
+}
+
+fn visible(c: char) -> char {
+    if c.is_control() { ' ' } else { c }
+}
+
+/// The beginning of a label in a chart, without a note: its data table has more of it.
+pub(crate) fn label(text: &str, chars_max: usize) -> String {
+    Shown::new(text, chars_max).text
+}
+
+/// A count with its thousands apart: `106,574`.
+#[must_use]
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A value with about four digits: `0.01235`, `12.35`, `1,235`; a dash where there is none.
+#[must_use]
+pub fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    let size = value.abs();
+    if size >= 1000.0 || (value.fract() == 0.0 && size < 1e15) {
+        let sign = if value < 0.0 { "−" } else { "" };
+        return format!("{sign}{}", count(size.round() as u64));
+    }
+
+    let decimals = match size {
+        s if s >= 100.0 => 1,
+        s if s >= 10.0 => 2,
+        s if s >= 1.0 => 3,
+        s if s >= 0.1 => 4,
+        s if s >= 0.01 => 5,
+        _ => return format!("{value:.3e}").replace('-', "−"),
+    };
+    let text = format!("{value:.decimals$}");
+    text.trim_end_matches('0')
+        .trim_end_matches('.')
+        .replace('-', "−")
+}
+
+/// A part of a whole in per cent: `12.3 %`; a dash where the whole is 0.
+#[must_use]
+pub fn fraction(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "–".to_owned();
+    }
+    format!("{:.1} %", 100.0 * part as f64 / whole as f64)
+}
+
+/// Bytes in decimal units: `1.2 MB`.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    let mut value = n as f64;
+    let mut unit = "bytes";
+    for larger in UNITS {
+        if value < 1000.0 {
+            break;
+        }
+        value /= 1000.0;
+        unit = larger;
+    }
+    if unit == "bytes" {
+        return format!("{n} bytes");
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// A span of time: `0.42 s`, `3 min 05 s`, `7 h 02 min`.
+#[must_use]
+pub fn seconds(span_s: f64) -> String {
+    if !span_s.is_finite() || span_s < 0.0 {
+        return "–".to_owned();
+    }
+    if span_s < 10.0 {
+        return format!("{span_s:.2} s");
+    }
+
+    let whole = span_s.round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", count(whole / 3600), whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_grouped() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(106_574), "106,574");
+        assert_eq!(count(1_000_000), "1,000,000");
+        assert_eq!(number(0.012_345_6), "0.01235");
+        assert_eq!(number(-12.5), "−12.5");
+        assert_eq!(number(1234.5), "1,235");
+        assert_eq!(number(-3.0), "−3");
+        assert_eq!(number(0.0), "0");
+        assert_eq!(number(0.000_12), "1.200e−4");
+        assert_eq!(number(f64::NAN), "–");
+        assert_eq!(fraction(1, 8), "12.5 %");
+        assert_eq!(fraction(1, 0), "–");
+        assert_eq!(bytes(999), "999 bytes");
+        assert_eq!(bytes(1_250_000), "1.2 MB");
+        assert_eq!(seconds(0.416), "0.42 s");
+        assert_eq!(seconds(185.0), "3 min 05 s");
+        assert_eq!(seconds(25_320.0), "7 h 02 min");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_with_a_note() {
+        let long = "é".repeat(1_000_000);
+        let shown = Shown::new(&long, TEXT_CHARS_MAX);
+        assert_eq!(shown.text.chars().count(), TEXT_CHARS_MAX);
+        assert!(shown.text.ends_with(ELLIPSIS));
+        let markup = shown.markup().into_string();
+        assert!(markup.contains("(cut: 1,000,000 characters)"), "{markup}");
+        assert_eq!(label("short", 5), "short");
+        assert_eq!(label("longer", 5), "long…");
+        assert_eq!(label("a\u{1b}[2J\nb", 9), "a [2J b");
+    }
+}
