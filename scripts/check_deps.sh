@@ -23,6 +23,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the backend for tests
     ("wavemill", "wavemill-schemas"): {None},
     ("wavemill", "wavemill-scores"): {None},
+    ("wavemill", "wavemill-pages"): {None},
     ("wavemill-loader", "wavemill-schemas"): {None},
     ("wavemill-scores", "wavemill-schemas"): {None},
     ("wavemill-trainer", "wavemill-schemas"): {None},

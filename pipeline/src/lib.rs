@@ -19,6 +19,7 @@ mod panics;
 mod parent;
 mod pictures;
 mod plan;
+mod report;
 mod shards;
 mod sql;
 mod store;

@@ -25,6 +25,7 @@ mod random_growth;
 mod ranks;
 mod real;
 mod records;
+mod report;
 mod resume;
 mod rows;
 mod segments;
@@ -67,6 +68,7 @@ fn main() {
         ranks::trials(),
         real::trials(),
         records::trials(),
+        report::trials(),
         resume::trials(),
         rows::trials(),
         segments::trials(),

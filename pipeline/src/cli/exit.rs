@@ -13,6 +13,7 @@ use crate::catalog::CatalogError;
 use crate::export::ExportError;
 use crate::extract::ExtractError;
 use crate::features::FeatureError;
+use crate::report::ReportError;
 use crate::run::RunError;
 use crate::sql::SqlError;
 use crate::store::StoreError;
@@ -114,6 +115,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return Some(export(error));
     }
+    if let Some(error) = cause.downcast_ref::<ReportError>() {
+        return Some(report(error));
+    }
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return Some(store(error));
     }
@@ -193,6 +197,17 @@ fn export(error: &ExportError) -> u8 {
         ExportError::Space { .. } => NO_SPACE,
         ExportError::Stopped { .. } => 130,
         ExportError::Io { .. } | ExportError::Write { .. } => 1,
+    }
+}
+
+fn report(error: &ReportError) -> u8 {
+    match error {
+        ReportError::Store(error) => store(error),
+        ReportError::Sql(error) => error.exit_code(),
+        // A disk that fails is no damaged store.
+        error if error.is_failing_disk() => 1,
+        ReportError::Read { .. } => 3,
+        ReportError::Answer(_) => 1,
     }
 }
 

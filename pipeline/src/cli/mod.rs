@@ -14,6 +14,7 @@ mod model_answers;
 pub mod output;
 pub mod progress;
 pub mod recipe;
+pub mod report;
 pub mod sql;
 pub mod store;
 pub mod tag;
@@ -77,6 +78,7 @@ enum Command {
     Gc(store::GcCommand),
     Diff(store::DiffCommand),
     Export(export::ExportCommand),
+    Report(report::ReportCommand),
     Recipe(recipe::RecipeCommand),
     Features(features::FeaturesCommand),
     Demo(demo::DemoCommand),
@@ -128,6 +130,7 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
             "interrupted before anything was done; nothing was written"
         }
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
+        Command::Report(_) => "interrupted; no page was written",
         Command::Tag(_) => "interrupted; the tag is as it was before, or as asked for",
         Command::Gc(gc) if gc.dry_run() => "interrupted; nothing was removed",
         Command::Gc(_) => "interrupted while data was removed; the same command goes on from there",
@@ -156,6 +159,7 @@ fn run(command: Command) -> Result<()> {
         Command::Gc(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Export(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Recipe(command) => command.run(),
         Command::Features(command) => command.run(),
         Command::Demo(command) => command.run(),

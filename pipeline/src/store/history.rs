@@ -85,6 +85,20 @@ impl Store {
         Ok(lines)
     }
 
+    /// What the run that committed a version recorded of its time; `None` where its record is gone.
+    pub(crate) fn run_times(&self, plan_id: &str, version: u64) -> Option<RunTimes> {
+        let entries = fs::read_dir(self.root.join("_wavemill/runs")).ok()?;
+        for entry in entries.flatten() {
+            let record = fs::read_to_string(entry.path()).unwrap_or_default();
+            let run = WholeRun::read(&record)
+                .filter(|run| run.plan_id == plan_id && run.version == version);
+            if let Some(run) = run {
+                return RunTimes::of(&run);
+            }
+        }
+        None
+    }
+
     fn content(&self, manifest: &Manifest) -> VersionContent {
         VersionContent {
             data: self.data(&manifest.plan_id).exists(),
@@ -208,22 +222,70 @@ fn commits(runs: &Path) -> BTreeMap<(String, u64), String> {
 }
 
 fn commit(record: &str) -> Option<((String, u64), String)> {
-    let lines: Vec<Value> = record
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    let start = lines.first()?;
-    let end = lines.last().filter(|line| line["event"] == "end")?;
-
+    let run = WholeRun::read(record)?;
     // The start is told by the system's clock, and the length by a steady one, which setting the time does not disturb.
-    let end_ms = start["unix_ms"].as_i64()? + (end["seconds"].as_f64()? * 1e3) as i64;
+    let end_ms = run.start["unix_ms"].as_i64()? + (run.end["seconds"].as_f64()? * 1e3) as i64;
     let time = timestamp_ms_to_datetime(end_ms)?
         .format("%Y-%m-%dT%H:%M:%SZ")
         .to_string();
-    let plan_id = start["plan_id"].as_str()?.to_owned();
-    // A run that failed or was interrupted has an end without a report.
-    let version = end["report"]["version"].as_u64()?;
-    Some(((plan_id, version), time))
+    Some(((run.plan_id, run.version), time))
+}
+
+/// The record of a run that committed a version.
+struct WholeRun {
+    start: Value,
+    end: Value,
+    plan_id: String,
+    version: u64,
+}
+
+impl WholeRun {
+    fn read(record: &str) -> Option<Self> {
+        let mut lines: Vec<Value> = record
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let end = lines.pop().filter(|line| line["event"] == "end")?;
+        let start = lines.into_iter().next()?;
+
+        let plan_id = start["plan_id"].as_str()?.to_owned();
+        // A run that failed or was interrupted has an end without a report.
+        let version = end["report"]["version"].as_u64()?;
+        Some(Self {
+            start,
+            end,
+            plan_id,
+            version,
+        })
+    }
+}
+
+/// How long the run took that committed a version.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RunTimes {
+    /// Version of the program.
+    pub wavemill: String,
+    /// Its threads.
+    pub threads: u64,
+    /// In all, by the clock.
+    pub seconds: f64,
+    /// By phase, by the clock.
+    pub wall_s: BTreeMap<String, f64>,
+    /// By stage, of all threads together.
+    pub cpu_s: BTreeMap<String, f64>,
+}
+
+impl RunTimes {
+    fn of(run: &WholeRun) -> Option<Self> {
+        let report = &run.end["report"];
+        Some(Self {
+            wavemill: run.start["wavemill"].as_str()?.to_owned(),
+            threads: run.start["threads"].as_u64()?,
+            seconds: run.end["seconds"].as_f64()?,
+            wall_s: serde_json::from_value(report["wall_s"].clone()).ok()?,
+            cpu_s: serde_json::from_value(report["cpu_s"].clone()).ok()?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -257,5 +319,15 @@ mod tests {
         ] {
             assert_eq!(commit(&cut), None, "{cut}");
         }
+    }
+
+    #[test]
+    fn a_record_tells_how_long_its_stages_took() {
+        let start = r#"{"event":"start","unix_ms":1,"plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
+        let end = r#"{"event":"end","seconds":6.5,"report":{"version":2,"wall_s":{"clips":5.0},"cpu_s":{"decode":7.5}}}"#;
+        let run = WholeRun::read(&format!("{start}\n{end}\n")).expect("a whole run");
+        let times = RunTimes::of(&run).expect("its times");
+        assert_eq!((times.threads, times.seconds), (2, 6.5));
+        assert_eq!((times.wall_s["clips"], times.cpu_s["decode"]), (5.0, 7.5));
     }
 }

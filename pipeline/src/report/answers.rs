@@ -1,0 +1,157 @@
+//! Questions to a version, in SQL, and their answers as columns.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use std::sync::Arc;
+
+use super::{ReportError, Subject};
+use crate::sql::{self, Limits, Session, Sink, SqlError};
+
+/// A version that answers questions.
+pub(super) struct Answers<'a> {
+    /// The version.
+    pub subject: Subject<'a>,
+    session: Session,
+}
+
+impl<'a> Answers<'a> {
+    pub(super) fn open(subject: Subject<'a>, limits: Limits) -> Result<Self, ReportError> {
+        let session = sql::open(subject.store.root(), subject.manifest, limits)?;
+        Ok(Self { subject, session })
+    }
+
+    /// All rows of an answer, which must be few.
+    ///
+    /// # Errors
+    /// [`ReportError::Sql`], [`ReportError::Answer`].
+    pub(super) fn ask(&self, query: &str) -> Result<Answer, ReportError> {
+        let mut rows = Rows::default();
+        self.session.run(query, &mut rows)?;
+        let batch = concat_batches(&rows.schema, &rows.batches)?;
+        Ok(Answer { batch })
+    }
+
+    /// The columns of a table; none where the version does not have it.
+    ///
+    /// # Errors
+    /// [`ReportError::Sql`]: the table is damaged.
+    pub(super) fn columns(&self, table: &str) -> Result<SchemaRef, ReportError> {
+        let has_table = self.session.tables().iter().any(|name| name == table);
+        if !has_table {
+            return Ok(Arc::new(Schema::empty()));
+        }
+        Ok(self.session.columns(table)?)
+    }
+
+    /// The table of the feature whose small columns tell of clips: every feature has the same ones.
+    pub(super) fn rows_table(&self) -> Option<String> {
+        let feature = self.subject.manifest.features.first()?;
+        // A version without any clip has no file of it.
+        self.subject.manifest.files_of(&feature.name).next()?;
+        Some(quoted(&format!("features_{}", feature.name)))
+    }
+}
+
+/// A name as SQL takes it, whatever is in it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as SQL takes it.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The rows of an answer.
+pub(super) struct Answer {
+    batch: RecordBatch,
+}
+
+impl Answer {
+    pub(super) fn len(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// A column as texts.
+    ///
+    /// # Errors
+    /// [`ReportError::Answer`] where it is not there.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<Option<String>>, ReportError> {
+        let column = cast(self.column(name)?, &DataType::Utf8)?;
+        let texts = column.as_string::<i32>();
+        Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
+    }
+
+    /// A column as counts; null is 0.
+    ///
+    /// # Errors
+    /// As [`Answer::texts`].
+    pub(super) fn counts(&self, name: &str) -> Result<Vec<u64>, ReportError> {
+        let column = cast(self.column(name)?, &DataType::Int64)?;
+        let counts = column.as_primitive::<Int64Type>();
+        Ok(counts
+            .iter()
+            .map(|n| u64::try_from(n.unwrap_or(0)).unwrap_or(0))
+            .collect())
+    }
+
+    /// A column as numbers.
+    ///
+    /// # Errors
+    /// As [`Answer::texts`].
+    pub(super) fn numbers(&self, name: &str) -> Result<Vec<Option<f64>>, ReportError> {
+        let column = cast(self.column(name)?, &DataType::Float64)?;
+        Ok(column.as_primitive::<Float64Type>().iter().collect())
+    }
+
+    fn column(&self, name: &str) -> Result<&Arc<dyn Array>, ArrowError> {
+        let column = self.batch.column_by_name(name);
+        column.ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))
+    }
+}
+
+/// Keeps what comes.
+#[derive(Debug)]
+struct Rows {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self {
+            schema: Arc::new(Schema::empty()),
+            batches: Vec::new(),
+        }
+    }
+}
+
+impl Sink for Rows {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
+        self.schema = Arc::clone(schema);
+        self.batches.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        self.batches.push(batch.clone());
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SqlError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_cannot_end_a_name_or_a_text() {
+        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+        assert_eq!(literal("it's"), "'it''s'");
+    }
+}

@@ -1,0 +1,123 @@
+//! How much audio was decoded, how much of it was lost to damage, and what is silent or there twice.
+
+use wavemill_pages::{Axis, Cell, Chart, Histogram, Part, Plot, Section, Table, seconds};
+
+use super::ReportError;
+use super::answers::Answers;
+
+/// Clips in the list of those that lost most.
+const LOST_MAX: usize = 10;
+/// Bins of the decoded lengths.
+const BINS: u64 = 30;
+
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+    let mut section = Section::new("Audio");
+    let Some(rows) = answers.rows_table() else {
+        return Ok(section);
+    };
+    // One row a clip: what decoding told of it is in each of its rows.
+    let clips = format!(
+        "(SELECT clip_key, max(duration_s) AS duration_s, max(lost_s) AS lost_s, bool_and(silent) AS silent,
+                 min(audio_blake3) AS audio_blake3 FROM {rows} GROUP BY clip_key)"
+    );
+
+    section.parts.push(Part::Table(totals(answers, &clips)?));
+    let lost = most_lost(answers, &clips)?;
+    if !lost.rows.is_empty() {
+        section
+            .parts
+            .push(Part::Details("The clips that lost most".to_owned(), lost));
+    }
+    section
+        .parts
+        .extend(lengths(answers, &clips)?.map(|chart| Part::Charts(vec![chart])));
+    Ok(section)
+}
+
+fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
+    let answer = answers.ask(&format!(
+        "SELECT count(*) AS clips, sum(CAST(duration_s AS DOUBLE)) AS decoded_s,
+                count(*) FILTER (WHERE lost_s > 0) AS damaged, sum(CAST(lost_s AS DOUBLE)) AS lost_s,
+                count(*) FILTER (WHERE silent) AS silent, count(*) - count(DISTINCT audio_blake3) AS copies
+         FROM {clips}"
+    ))?;
+    let count = |name: &str| -> Result<Cell, ReportError> {
+        Ok(answer.counts(name)?.first().copied().unwrap_or(0).into())
+    };
+    let time = |name: &str| -> Result<Cell, ReportError> {
+        let span_s = answer.numbers(name)?.first().copied().flatten();
+        Ok(Cell::Measure(seconds(span_s.unwrap_or(0.0))))
+    };
+
+    let mut table = Table::new("", &["decoded audio", ""]);
+    table.rows = vec![
+        vec!["clips with rows".into(), count("clips")?],
+        vec!["audio decoded".into(), time("decoded_s")?],
+        vec!["clips that lost audio to damage".into(), count("damaged")?],
+        vec!["audio lost in them".into(), time("lost_s")?],
+        vec!["clips of silence alone".into(), count("silent")?],
+        vec![
+            "clips whose audio another clip has, too".into(),
+            count("copies")?,
+        ],
+    ];
+    Ok(table)
+}
+
+fn most_lost(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
+    let answer = answers.ask(&format!(
+        "SELECT clip_key, lost_s, duration_s FROM {clips} WHERE lost_s > 0
+         ORDER BY lost_s DESC, clip_key LIMIT {LOST_MAX}"
+    ))?;
+    let mut table = Table::new("", &["clip", "lost (s)", "decoded (s)"]);
+    let spans = answer
+        .numbers("lost_s")?
+        .into_iter()
+        .zip(answer.numbers("duration_s")?);
+    for (key, (lost_s, duration_s)) in answer.texts("clip_key")?.into_iter().zip(spans) {
+        table
+            .rows
+            .push(vec![key.into(), lost_s.into(), duration_s.into()]);
+    }
+    Ok(table)
+}
+
+/// Decoded lengths, where they differ.
+fn lengths(answers: &Answers<'_>, clips: &str) -> Result<Option<Chart>, ReportError> {
+    let range = answers.ask(&format!(
+        "SELECT min(duration_s) AS low, max(duration_s) AS high FROM {clips}"
+    ))?;
+    let low = range.numbers("low")?.first().copied().flatten();
+    let high = range.numbers("high")?.first().copied().flatten();
+    let (Some(low), Some(high)) = (low, high) else {
+        return Ok(None);
+    };
+    // Clips of one length need no chart.
+    if high - low < 0.01 * high {
+        return Ok(None);
+    }
+
+    let bin_s = high / BINS as f64;
+    let answer = answers.ask(&format!(
+        "SELECT CAST(CAST(duration_s AS DOUBLE) / {bin_s} AS BIGINT) AS bin, count(*) AS n
+         FROM {clips} GROUP BY 1 ORDER BY 1"
+    ))?;
+    let mut counts = vec![0; BINS as usize];
+    for (bin, n) in answer.counts("bin")?.into_iter().zip(answer.counts("n")?) {
+        counts[bin.min(BINS - 1) as usize] += n;
+    }
+    Ok(Some(Chart {
+        title: "Clips by decoded length".to_owned(),
+        note: "Before padding; what is longer than the recipe's `duration_s` is cut there."
+            .to_owned(),
+        plot: Plot::Histogram(Histogram {
+            axis: Axis {
+                name: "length (s)".to_owned(),
+                from: 0.0,
+                to: high,
+            },
+            counted: "clips".to_owned(),
+            counts,
+        }),
+    }))
+}

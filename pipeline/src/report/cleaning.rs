@@ -1,0 +1,45 @@
+//! From the records of the metadata to clips with features, step by step. All of it is in the manifest.
+
+use wavemill_pages::{Chart, Funnel, Part, Plot, Section, Step};
+use wavemill_schemas::manifest::Manifest;
+
+pub(super) fn section(manifest: &Manifest) -> Section {
+    let counts = &manifest.counts;
+    let mut left = counts.rows_read;
+    let mut steps = vec![step("rows of the metadata", left)];
+    if counts.rows_rejected > 0 {
+        left = left.saturating_sub(counts.rows_rejected);
+        steps.push(step("could be read", left));
+    }
+    for dropped in &counts.rows_dropped {
+        left = left.saturating_sub(dropped.rows);
+        steps.push(step(&format!("after step {}", dropped.step), left));
+    }
+    if let Some(limit) = manifest.identity.limit {
+        steps.push(step(
+            &format!("within --limit {limit}"),
+            counts.clips_planned,
+        ));
+    }
+    steps.push(step("clips with features", counts.clips_written));
+
+    let funnel = Funnel {
+        counted: "rows".to_owned(),
+        steps,
+    };
+    let mut section = Section::new("From metadata to features");
+    section.parts.push(Part::Charts(vec![Chart {
+        title: "Rows after each step".to_owned(),
+        note: "The pale part of a bar is what the step took away. Every row is accounted for: kept, dropped or rejected."
+            .to_owned(),
+        plot: Plot::Funnel(funnel),
+    }]));
+    section
+}
+
+fn step(name: &str, left: u64) -> Step {
+    Step {
+        name: name.to_owned(),
+        left,
+    }
+}

@@ -1,0 +1,78 @@
+//! The features: what they are, and what the manifest says of their values band by band.
+
+use wavemill_pages::{Chart, Line, Lines, Part, Plot, Section, Spread, Table, bytes};
+use wavemill_schemas::manifest::{FeatureEntry, Manifest, Stats};
+
+pub(super) fn section(manifest: &Manifest) -> Section {
+    let head = ["feature", "a row", "preset", "rows", "size"];
+    let mut table = Table::new("", &head);
+    let mut charts = Vec::new();
+    for feature in &manifest.features {
+        let files = manifest.files_of(&feature.name);
+        let rows: u64 = files.map(|file| file.rows).sum();
+        let stored_bytes: u64 = manifest
+            .files_of(&feature.name)
+            .map(|file| file.bytes)
+            .sum();
+        let shape = format!(
+            "{} ({})",
+            feature.tensor_type(),
+            feature.dim_names.join(", ")
+        );
+        table.rows.push(vec![
+            feature.name.as_str().into(),
+            shape.into(),
+            feature.preset.as_str().into(),
+            rows.into(),
+            wavemill_pages::Cell::Measure(bytes(stored_bytes)),
+        ]);
+        if let Some(stats) = manifest.stats.get(&feature.name) {
+            charts.push(by_band(feature, stats));
+        }
+    }
+
+    let mut section = Section::new("Features");
+    section.parts.push(Part::Table(table));
+    if !charts.is_empty() {
+        section.parts.push(Part::Charts(charts));
+    }
+    section
+}
+
+fn by_band(feature: &FeatureEntry, stats: &Stats) -> Chart {
+    let mut points = Vec::new();
+    let mut spread = Vec::new();
+    for (band, (mean, std)) in stats.mean.iter().zip(&stats.std).enumerate() {
+        points.push((band as f64, *mean));
+        spread.push(Spread {
+            low: mean - std,
+            high: mean + std,
+        });
+    }
+    Chart {
+        title: format!("Values of {} by band", feature.name),
+        note: "Mean over the training side, and one standard deviation around it, of the values as they are stored."
+            .to_owned(),
+        plot: Plot::Lines(Lines {
+            along: band_name(feature),
+            measured: "stored value".to_owned(),
+            lines: vec![Line {
+                name: feature.name.clone(),
+                points,
+                spread,
+            }],
+        }),
+    }
+}
+
+/// What a band of a feature is.
+pub(super) fn band_name(feature: &FeatureEntry) -> String {
+    if feature.is_picture() {
+        return "channel".to_owned();
+    }
+    if feature.is_statistics() {
+        return "statistic".to_owned();
+    }
+    let bands = feature.dim_names.iter().find(|name| *name != "frame");
+    format!("{} band", bands.map_or("", String::as_str))
+}

@@ -1,0 +1,120 @@
+//! How the version was made: the run's times, the engine and the recipe.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use wavemill_pages::{Bars, Chart, Part, Plot, Section, Series, Table, seconds};
+
+use super::Subject;
+
+pub(super) fn section(subject: Subject<'_>) -> Section {
+    let manifest = subject.manifest;
+    let mut section = Section::new("How it was made");
+    match subject.store.run_times(&manifest.plan_id, subject.version) {
+        None => section.parts.push(Part::Text(
+            "The record of the run that made it is not in the store.".to_owned(),
+        )),
+        Some(times) => {
+            section.parts.push(Part::Text(format!(
+                "The run took {} with {} threads, by wavemill {}. It may have taken over what earlier runs had finished.",
+                seconds(times.seconds),
+                times.threads,
+                times.wavemill
+            )));
+            section.parts.push(Part::Charts(vec![
+                by_stage("Time by phase, by the clock", &times.wall_s),
+                by_stage("CPU time of the threads by stage", &times.cpu_s),
+            ]));
+        }
+    }
+
+    let engine = serde_json::to_value(&manifest.engine).unwrap_or_default();
+    section
+        .parts
+        .push(Part::Details("Engine".to_owned(), keys_of("key", &engine)));
+    let recipe = serde_json::to_value(&manifest.recipe).unwrap_or_default();
+    section.parts.push(Part::Details(
+        "Recipe, with every --set".to_owned(),
+        keys_of("key", &recipe),
+    ));
+    section
+}
+
+fn by_stage(title: &str, stages: &BTreeMap<String, f64>) -> Chart {
+    let mut order: Vec<(&String, &f64)> = stages.iter().collect();
+    order.sort_by(|a, b| b.1.total_cmp(a.1));
+    Chart {
+        title: title.to_owned(),
+        note: String::new(),
+        plot: Plot::Bars(Bars {
+            named: "stage".to_owned(),
+            names: order.iter().map(|(name, _)| (*name).clone()).collect(),
+            series: vec![Series {
+                name: "time".to_owned(),
+                values: order.iter().map(|(_, span_s)| **span_s).collect(),
+            }],
+            unit: "s".to_owned(),
+        }),
+    }
+}
+
+/// Every value of a JSON object by its dotted key.
+fn keys_of(heading: &str, value: &Value) -> Table {
+    let mut table = Table::new("", &[heading, "value"]);
+    add_keys(String::new(), value, &mut table);
+    table
+}
+
+fn add_keys(key: String, value: &Value, table: &mut Table) {
+    let below = |name: &str| {
+        if key.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{key}.{name}")
+        }
+    };
+    match value {
+        Value::Object(values) => {
+            for (name, value) in values {
+                add_keys(below(name), value, table);
+            }
+        }
+        // Lists of sections are addressed by name, as in --set; lists of values are one value.
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (place, item) in items.iter().enumerate() {
+                let name = item.get("name").or_else(|| item.get("step"));
+                let name = name.and_then(Value::as_str).map(str::to_owned);
+                add_keys(below(&name.unwrap_or(place.to_string())), item, table);
+            }
+        }
+        Value::String(text) => table.rows.push(vec![key.into(), text.as_str().into()]),
+        other => table.rows.push(vec![key.into(), other.to_string().into()]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn keys_are_those_of_set() {
+        let table = keys_of(
+            "key",
+            &json!({"audio": {"duration_s": 3.0}, "features": [{"name": "log_mel", "n_mels": 40}],
+                    "fractions": [0.8, 0.2]}),
+        );
+        let keys: Vec<String> = table
+            .rows
+            .iter()
+            .map(|row| format!("{:?}", row[0]))
+            .collect();
+        let wanted = [
+            "Text(\"audio.duration_s\")",
+            "Text(\"features.log_mel.n_mels\")",
+            "Text(\"features.log_mel.name\")",
+            "Text(\"fractions\")",
+        ];
+        assert_eq!(keys, wanted);
+    }
+}

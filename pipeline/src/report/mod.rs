@@ -1,0 +1,136 @@
+//! A version of a store as a page for people: what was kept and dropped, what is in it, what leaks, what it looks like,
+//! and how it was made.
+//!
+//! [`page`] is the flow: one function a section. Numbers come from the manifest where it has them, and from SQL over small
+//! columns otherwise. Of tensors only a bounded number of rows is read. Nothing here writes, and the store is only read.
+
+mod answers;
+mod audio;
+mod cleaning;
+mod error;
+mod features;
+mod made;
+mod rejects;
+mod sides;
+mod spectrograms;
+mod tracks;
+mod versions;
+
+use serde_json::json;
+use wavemill_pages::{Fact, Page, bytes, count};
+use wavemill_schemas::manifest::Manifest;
+
+use self::answers::Answers;
+pub(crate) use self::error::ReportError;
+use crate::sql::Limits;
+use crate::store::{Store, Tags};
+
+/// What a report is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    /// Where the version lies.
+    pub store: &'a Store,
+    /// Its number.
+    pub version: u64,
+    /// Its manifest.
+    pub manifest: &'a Manifest,
+    /// The store's tags.
+    pub tags: &'a Tags,
+}
+
+/// The page of a version.
+///
+/// # Errors
+/// [`ReportError`]: a table or shard of the version is lost or damaged.
+pub(crate) fn page(subject: Subject<'_>, limits: Limits) -> Result<Page, ReportError> {
+    let answers = Answers::open(subject, limits)?;
+    let sections = vec![
+        cleaning::section(subject.manifest),
+        tracks::section(&answers)?,
+        sides::section(&answers)?,
+        rejects::section(&answers)?,
+        audio::section(&answers)?,
+        features::section(subject.manifest),
+        spectrograms::section(&answers)?,
+        made::section(subject),
+        versions::section(subject)?,
+    ];
+
+    let manifest = subject.manifest;
+    Ok(Page {
+        title: format!("{}, version {}", manifest.recipe.name, subject.version),
+        lead: lead(subject),
+        facts: facts(manifest),
+        // What a version does not have is not shown empty.
+        sections: sections
+            .into_iter()
+            .filter(|section| !section.parts.is_empty())
+            .collect(),
+        about: json!({
+            "page": "report",
+            "version": subject.version,
+            "plan_id": manifest.plan_id,
+            "recipe": manifest.recipe.name,
+            "counts": manifest.counts,
+            "features": manifest.features,
+        }),
+    })
+}
+
+fn lead(subject: Subject<'_>) -> String {
+    let manifest = subject.manifest;
+    let mut words = format!("A feature store of wavemill; plan {}.", manifest.plan_id);
+    if !manifest.recipe.description.is_empty() {
+        words = format!("{} {words}", manifest.recipe.description);
+    }
+    let tags = subject.tags.of(subject.version);
+    if !tags.is_empty() {
+        words += &format!(" Tagged {}.", tags.join(", "));
+    }
+    words
+}
+
+fn facts(manifest: &Manifest) -> Vec<Fact> {
+    let counts = &manifest.counts;
+    let stored_bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
+    let features: Vec<&str> = manifest
+        .features
+        .iter()
+        .map(|feature| feature.name.as_str())
+        .collect();
+    vec![
+        fact(
+            "clips with features",
+            count(counts.clips_written),
+            format!("of {} planned", count(counts.clips_planned)),
+        ),
+        fact(
+            "rejects",
+            count(counts.rejects.values().sum()),
+            format!("{} reasons", counts.rejects.len()),
+        ),
+        fact(
+            "rows of each feature",
+            count(counts.feature_rows),
+            features.join(", "),
+        ),
+        fact(
+            "rows of the metadata",
+            count(counts.rows_read),
+            format!("{} kept", count(counts.rows_kept)),
+        ),
+        fact(
+            "size",
+            bytes(stored_bytes),
+            format!("{} files", count(manifest.files.len() as u64)),
+        ),
+    ]
+}
+
+fn fact(name: &str, value: String, note: String) -> Fact {
+    Fact {
+        name: name.to_owned(),
+        value,
+        note,
+    }
+}

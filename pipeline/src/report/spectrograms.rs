@@ -1,0 +1,441 @@
+//! What the classes look like: the mean of some rows of each, and the row that is nearest to it.
+//!
+//! Rows lie in the order of a hash, so the first ones of a class are a fair draw. Only they are read, each made smaller at
+//! once: so neither time nor memory grows with the store.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, Int32Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use wavemill_pages::{Axis, Chart, HeatMap, Part, Plot, Section};
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
+
+use super::ReportError;
+use super::answers::{Answers, literal, quoted};
+use super::features::band_name;
+use crate::sql::tensor::{TensorColumn, TensorType};
+
+/// Rows of a class that are read, at most.
+const ROWS_OF_CLASS: usize = 16;
+/// Classes that are shown, at most: the largest.
+const CLASSES_MAX: usize = 16;
+/// Files whose small columns are looked through, at most.
+const FILES_MAX: usize = 64;
+/// Columns and rows of a picture, at most: about as many as a screen shows of it.
+const COLUMNS_MAX: usize = 160;
+const BANDS_MAX: usize = 128;
+/// Rows in memory at once.
+const BATCH_ROWS: usize = 8;
+
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+    let manifest = answers.subject.manifest;
+    let mut section = Section::new("What it looks like");
+    let Some((feature, frames)) = manifest.features.iter().find_map(shown_frames) else {
+        return Ok(section);
+    };
+
+    let target = manifest.targets.first();
+    let classes = largest_classes(target);
+    let picked = pick(answers, feature, target, &classes)?;
+    let pictures = read(answers, feature, frames, &picked)?;
+    if pictures.is_empty() {
+        return Ok(section);
+    }
+
+    let mut means = Vec::new();
+    let mut typical = Vec::new();
+    for (class, name) in &classes {
+        let of_class: Vec<&Picture> = pictures.iter().filter(|p| p.class == *class).collect();
+        let Some(first) = of_class.first() else {
+            continue;
+        };
+        let mean = mean_of(&of_class);
+        let note = format!("{} rows of the training side.", of_class.len());
+        means.push(chart(feature, first, name.clone(), note, mean.clone()));
+
+        if let Some(nearest) = nearest_to(&mean, &of_class) {
+            let note = words_of(answers, &nearest.clip_key)?;
+            let values = nearest.values.clone();
+            typical.push(chart(feature, nearest, name.clone(), note, values));
+        }
+    }
+
+    section.parts.push(Part::Text(format!(
+        "The mean of {} over up to {ROWS_OF_CLASS} rows of each class, and below it the row that is nearest to that mean. \
+         Rows are drawn by a hash.",
+        feature.name
+    )));
+    section.parts.push(Part::Charts(means));
+    section
+        .parts
+        .push(Part::Text("One typical row of each class.".to_owned()));
+    section.parts.push(Part::Charts(typical));
+    Ok(section)
+}
+
+/// How a row of a feature lies, if it is bands by frames of one length.
+#[derive(Clone, Copy, Debug)]
+struct Frames {
+    bands: usize,
+    frames: usize,
+    /// Values of one frame lie side by side.
+    is_frame_first: bool,
+}
+
+fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Frames)> {
+    let (&[Some(rows), Some(columns)], [first, second]) =
+        (&feature.shape[..], &feature.dim_names[..])
+    else {
+        return None;
+    };
+    if rows == 0 || columns == 0 {
+        return None;
+    }
+    let frames = match (first.as_str(), second.as_str()) {
+        ("frame", _) => Frames {
+            bands: columns,
+            frames: rows,
+            is_frame_first: true,
+        },
+        (_, "frame") => Frames {
+            bands: rows,
+            frames: columns,
+            is_frame_first: false,
+        },
+        _ => return None,
+    };
+    Some((feature, frames))
+}
+
+/// Ids and names of the classes that are shown; without a target one, of all rows.
+fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)> {
+    let Some(target) = target else {
+        return vec![(None, "all rows".to_owned())];
+    };
+    let training = target.counts.get("training");
+    let clips = |class: usize| training.and_then(|counts| counts.get(class)).copied();
+    let mut order: Vec<usize> = (0..target.classes.len()).collect();
+    order.sort_by_key(|&class| std::cmp::Reverse(clips(class)));
+    order.truncate(CLASSES_MAX);
+    let mut classes = Vec::new();
+    for class in order {
+        classes.push((Some(class), target.classes[class].clone()));
+    }
+    classes
+}
+
+/// Rows of one file that are read: by place, with class and key.
+type PickedRows = BTreeMap<usize, (Option<usize>, String)>;
+
+/// Looks through small columns until each class has its rows.
+fn pick<'a>(
+    answers: &Answers<'a>,
+    feature: &'a FeatureEntry,
+    target: Option<&TargetEntry>,
+    classes: &[(Option<usize>, String)],
+) -> Result<Vec<(&'a FileEntry, PickedRows)>, ReportError> {
+    let mut wanted: BTreeMap<Option<usize>, usize> = BTreeMap::new();
+    for (class, _) in classes {
+        wanted.insert(*class, ROWS_OF_CLASS);
+    }
+
+    let mut picked = Vec::new();
+    let files = answers.subject.manifest.files_of(&feature.name);
+    let training = files.filter(|file| file.split.as_deref() == Some("training"));
+    for file in training.take(FILES_MAX) {
+        let path = answers.subject.store.locate(&file.path)?;
+        let rows = pick_in(&path, target, &mut wanted).map_err(read_at(&path))?;
+        picked.push((file, rows));
+        if wanted.values().all(|&left| left == 0) {
+            break;
+        }
+    }
+    Ok(picked)
+}
+
+fn pick_in(
+    path: &Path,
+    target: Option<&TargetEntry>,
+    wanted: &mut BTreeMap<Option<usize>, usize>,
+) -> Result<PickedRows, ParquetError> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let mut names = vec!["clip_key", "variant"];
+    names.extend(target.map(|target| target.name.as_str()));
+    let mask = ProjectionMask::columns(reader.parquet_schema(), names);
+
+    let mut picked = PickedRows::new();
+    let mut begin = 0;
+    for batch in reader.with_projection(mask).build()? {
+        let batch = batch?;
+        let keys = text_column(&batch, "clip_key")?;
+        for (row, key) in keys.into_iter().enumerate() {
+            // Stretched copies are not what a class sounds like.
+            if !is_plain(&batch, row) {
+                continue;
+            }
+            let class = target.and_then(|target| class_at(&batch, &target.name, row));
+            if target.is_some() && class.is_none() {
+                continue;
+            }
+            if let Some(left) = wanted.get_mut(&class).filter(|left| **left > 0) {
+                *left -= 1;
+                picked.insert(begin + row, (class, key));
+            }
+        }
+        begin += batch.num_rows();
+    }
+    Ok(picked)
+}
+
+fn text_column(batch: &RecordBatch, name: &str) -> Result<Vec<String>, ParquetError> {
+    let column = batch.column_by_name(name);
+    let texts = column.and_then(|column| column.as_string_opt::<i32>());
+    let Some(texts) = texts else {
+        return Err(ParquetError::General(format!("it has no column {name}")));
+    };
+    Ok(texts
+        .iter()
+        .map(|text| text.unwrap_or_default().to_owned())
+        .collect())
+}
+
+fn is_plain(batch: &RecordBatch, row: usize) -> bool {
+    let variants = batch.column_by_name("variant");
+    let variants = variants.and_then(|column| column.as_primitive_opt::<Float32Type>());
+    variants.is_none_or(|variants| variants.value(row) == 1.0)
+}
+
+fn class_at(batch: &RecordBatch, target: &str, row: usize) -> Option<usize> {
+    let classes = batch
+        .column_by_name(target)?
+        .as_primitive_opt::<Int32Type>()?;
+    if classes.is_null(row) {
+        return None;
+    }
+    usize::try_from(classes.value(row)).ok()
+}
+
+/// A row as it is shown.
+#[derive(Clone, Debug)]
+struct Picture {
+    class: Option<usize>,
+    clip_key: String,
+    columns: usize,
+    /// Band by band, the lowest first.
+    values: Vec<f32>,
+    /// Of the row before it was made smaller.
+    frames: Frames,
+}
+
+fn read(
+    answers: &Answers<'_>,
+    feature: &FeatureEntry,
+    frames: Frames,
+    picked: &[(&FileEntry, PickedRows)],
+) -> Result<Vec<Picture>, ReportError> {
+    let mut pictures = Vec::new();
+    for (file, rows) in picked {
+        let path = answers.subject.store.locate(&file.path)?;
+        read_file(&path, feature, frames, rows, &mut pictures).map_err(read_at(&path))?;
+    }
+    Ok(pictures)
+}
+
+fn read_file(
+    path: &Path,
+    feature: &FeatureEntry,
+    frames: Frames,
+    rows: &PickedRows,
+    pictures: &mut Vec<Picture>,
+) -> Result<(), ParquetError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // With the offset index only the pages of these rows are read.
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(path)?, options)?;
+    let n_rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let place = reader.schema().index_of(&feature.name)?;
+    let Some(tensor) = TensorType::of(reader.schema().field(place)) else {
+        return Err(ParquetError::General("its tensors have no type".to_owned()));
+    };
+
+    let mask = ProjectionMask::roots(reader.parquet_schema(), [place]);
+    let ranges = rows.keys().map(|&row| row..row + 1);
+    let batches = reader
+        .with_projection(mask)
+        .with_row_selection(RowSelection::from_consecutive_ranges(ranges, n_rows))
+        .with_batch_size(BATCH_ROWS)
+        .build()?;
+
+    let mut of_rows = rows.values();
+    for batch in batches {
+        let batch = batch?;
+        let Some(column) = TensorColumn::new(batch.column(0)) else {
+            return Err(ParquetError::General("it holds no tensors".to_owned()));
+        };
+        for (row, (class, clip_key)) in (0..batch.num_rows()).zip(of_rows.by_ref()) {
+            let mut values = Vec::new();
+            column.read(row, &tensor, &mut values);
+            if values.len() != frames.bands * frames.frames {
+                return Err(ParquetError::General("a row has another shape".to_owned()));
+            }
+            let (columns, values) = smaller(&values, frames);
+            pictures.push(Picture {
+                class: *class,
+                clip_key: clip_key.clone(),
+                columns,
+                values,
+                frames,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A picture with at most [`BANDS_MAX`] by [`COLUMNS_MAX`] values, each the mean of those that it stands for.
+fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
+    let columns = frames.frames.min(COLUMNS_MAX);
+    let bands = frames.bands.min(BANDS_MAX);
+    let mut sums = vec![0.0_f32; bands * columns];
+    let mut counts = vec![0_u32; bands * columns];
+    for band in 0..frames.bands {
+        let row = band * bands / frames.bands;
+        for frame in 0..frames.frames {
+            let at = if frames.is_frame_first {
+                frame * frames.bands + band
+            } else {
+                band * frames.frames + frame
+            };
+            let place = row * columns + frame * columns / frames.frames;
+            sums[place] += values[at];
+            counts[place] += 1;
+        }
+    }
+    for (sum, n) in sums.iter_mut().zip(counts) {
+        *sum /= n.max(1) as f32;
+    }
+    (columns, sums)
+}
+
+fn mean_of(pictures: &[&Picture]) -> Vec<f32> {
+    let mut mean = vec![0.0_f32; pictures.first().map_or(0, |picture| picture.values.len())];
+    for picture in pictures {
+        for (sum, value) in mean.iter_mut().zip(&picture.values) {
+            *sum += value / pictures.len() as f32;
+        }
+    }
+    mean
+}
+
+/// By the squared distance of all values.
+fn nearest_to<'p>(mean: &[f32], pictures: &[&'p Picture]) -> Option<&'p Picture> {
+    let distance = |picture: &Picture| -> f32 {
+        let pairs = picture.values.iter().zip(mean);
+        pairs.map(|(value, mean)| (value - mean).powi(2)).sum()
+    };
+    let nearest = pictures
+        .iter()
+        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
+    nearest.copied()
+}
+
+fn chart(
+    feature: &FeatureEntry,
+    picture: &Picture,
+    title: String,
+    note: String,
+    values: Vec<f32>,
+) -> Chart {
+    let frames = picture.frames;
+    let samples = frames.frames * feature.hop_length;
+    let across = if feature.sample_rate_hz == 0 || samples == 0 {
+        ("frame", frames.frames as f64)
+    } else {
+        let span_s = samples as f64 / f64::from(feature.sample_rate_hz);
+        ("time (s)", span_s)
+    };
+    Chart {
+        title,
+        note,
+        plot: Plot::HeatMap(HeatMap {
+            across: Axis {
+                name: across.0.to_owned(),
+                from: 0.0,
+                to: across.1,
+            },
+            up: Axis {
+                name: band_name(feature),
+                from: 0.0,
+                to: frames.bands as f64,
+            },
+            measured: "stored value".to_owned(),
+            columns: picture.columns,
+            values,
+        }),
+    }
+}
+
+/// Title and artist of a clip, as far as the metadata have them, and its key.
+fn words_of(answers: &Answers<'_>, clip_key: &str) -> Result<String, ReportError> {
+    let columns = answers.columns("tracks")?;
+    let mut words = Vec::new();
+    for name in ["track_title", "artist_name", "title", "artist"] {
+        if columns.field_with_name(name).is_err() {
+            continue;
+        }
+        let answer = answers.ask(&format!(
+            "SELECT {} AS value FROM tracks WHERE clip_key = {}",
+            quoted(name),
+            literal(clip_key)
+        ))?;
+        words.extend(answer.texts("value")?.into_iter().flatten());
+    }
+    words.push(clip_key.to_owned());
+    Ok(words.join(" – "))
+}
+
+fn read_at(path: &Path) -> impl FnOnce(ParquetError) -> ReportError {
+    let path: PathBuf = path.to_owned();
+    move |source| ReportError::Read { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_picture_has_the_means_of_a_large_one() {
+        let frames = Frames {
+            bands: 256,
+            frames: 320,
+            is_frame_first: false,
+        };
+        let values: Vec<f32> = (0..256 * 320).map(|at| (at / 320) as f32).collect();
+        let (columns, small) = smaller(&values, frames);
+        assert_eq!((columns, small.len()), (160, 128 * 160));
+        assert_eq!((small[0], small[159], small[160]), (0.5, 0.5, 2.5));
+
+        let turned = Frames {
+            is_frame_first: true,
+            ..frames
+        };
+        let values: Vec<f32> = (0..256 * 320).map(|at| (at % 256) as f32).collect();
+        assert_eq!(smaller(&values, turned).1, small);
+        let tiny = Frames {
+            bands: 2,
+            frames: 3,
+            is_frame_first: false,
+        };
+        let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        assert_eq!(smaller(&values, tiny), (3, values.to_vec()));
+    }
+}

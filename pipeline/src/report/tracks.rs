@@ -1,0 +1,222 @@
+//! What tracks there are: by class and side, year, bit rate and length.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::DataType;
+use wavemill_pages::{Axis, Bars, Chart, Histogram, Part, Plot, Section, Series, count};
+use wavemill_schemas::manifest::TargetEntry;
+
+use super::ReportError;
+use super::answers::{Answers, quoted};
+
+/// Columns of `tracks` that hold a date, and what it is the date of.
+const DATES: [(&str, &str); 3] = [
+    ("album_date_released", "year of the album's release"),
+    ("track_date_recorded", "year of the recording"),
+    ("track_date_created", "year of the upload"),
+];
+/// Bit rates that have a bar of their own, at most.
+const RATES_MAX: usize = 12;
+/// Years that are shown, at most: the last ones. Metadata know years such as 1, too.
+const YEARS_MAX: i64 = 120;
+/// Seconds of a bin of lengths.
+const LENGTH_BIN_S: u64 = 30;
+/// Bins of lengths; the last one has all that are longer.
+const LENGTH_BINS: usize = 40;
+
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+    let mut charts = Vec::new();
+    for target in &answers.subject.manifest.targets {
+        charts.push(by_class(target));
+    }
+    for (column, name) in DATES {
+        charts.extend(by_year(answers, column, name)?);
+    }
+    charts.extend(by_bit_rate(answers)?);
+    charts.extend(by_length(answers)?);
+
+    let mut section = Section::new("Tracks");
+    if !charts.is_empty() {
+        section.parts.push(Part::Charts(charts));
+    }
+    Ok(section)
+}
+
+/// Clips of each class, with a part of the bar for each side.
+fn by_class(target: &TargetEntry) -> Chart {
+    let total = |class: usize| -> u64 {
+        let by_side = target.counts.values();
+        by_side.filter_map(|counts| counts.get(class)).sum()
+    };
+    let mut order: Vec<usize> = (0..target.classes.len()).collect();
+    order.sort_by_key(|&class| std::cmp::Reverse(total(class)));
+
+    let mut series = Vec::new();
+    for side in sides_in_order(&target.counts) {
+        let counts = &target.counts[side];
+        let values = order.iter();
+        series.push(Series {
+            name: side.to_owned(),
+            values: values
+                .map(|&class| counts.get(class).copied().unwrap_or(0) as f64)
+                .collect(),
+        });
+    }
+    Chart {
+        title: format!("Clips by {} and side", target.name),
+        note: format!(
+            "{} classes. A clip without a label is in none of them.",
+            target.classes.len()
+        ),
+        plot: Plot::Bars(Bars {
+            named: target.name.clone(),
+            names: order
+                .iter()
+                .map(|&class| target.classes[class].clone())
+                .collect(),
+            series,
+            unit: String::new(),
+        }),
+    }
+}
+
+/// As one trains: training, validation, test, and then any other by name.
+fn sides_in_order(counts: &BTreeMap<String, Vec<u64>>) -> Vec<&str> {
+    let mut sides: Vec<&str> = counts.keys().map(String::as_str).collect();
+    sides.sort_by_key(|side| match *side {
+        "training" => 0,
+        "validation" => 1,
+        "test" => 2,
+        _ => 3,
+    });
+    sides
+}
+
+fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Chart>, ReportError> {
+    let columns = answers.columns("tracks")?;
+    let is_date = columns.field_with_name(column).is_ok_and(|field| {
+        matches!(
+            field.data_type(),
+            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64
+        )
+    });
+    if !is_date {
+        return Ok(None);
+    }
+
+    let answer = answers.ask(&format!(
+        "SELECT CAST(date_part('year', {column}) AS BIGINT) AS year, count(*) AS n
+         FROM tracks GROUP BY 1 ORDER BY 1",
+        column = quoted(column)
+    ))?;
+    let mut unknown = 0;
+    let mut by_year = BTreeMap::new();
+    for (year, n) in answer.numbers("year")?.into_iter().zip(answer.counts("n")?) {
+        match year {
+            Some(year) => _ = by_year.insert(year as i64, n),
+            None => unknown += n,
+        }
+    }
+    let Some((&last, _)) = by_year.last_key_value() else {
+        return Ok(None);
+    };
+
+    let oldest = last - YEARS_MAX + 1;
+    let first = by_year
+        .range(oldest..)
+        .next()
+        .map_or(last, |(year, _)| *year);
+    let earlier: u64 = by_year.range(..first).map(|(_, n)| n).sum();
+    let years = first..=last;
+    let counts = years.map(|year| by_year.get(&year).copied().unwrap_or(0));
+    let mut note = format!("{} tracks have no such date.", count(unknown));
+    if earlier > 0 {
+        note += &format!(" {} are from before {first}.", count(earlier));
+    }
+    Ok(Some(Chart {
+        title: format!("Tracks by {name}"),
+        note,
+        plot: Plot::Histogram(Histogram {
+            axis: Axis {
+                name: name.to_owned(),
+                from: first as f64,
+                to: (last + 1) as f64,
+            },
+            counted: "tracks".to_owned(),
+            counts: counts.collect(),
+        }),
+    }))
+}
+
+fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
+    if !has_number(answers, "track_bit_rate")? {
+        return Ok(None);
+    }
+    // Rounded by adding half: a track of variable rate has any number of bits a second.
+    let answer = answers.ask(
+        "SELECT CAST((track_bit_rate + 500) / 1000 AS BIGINT) AS rate, count(*) AS n
+         FROM tracks WHERE track_bit_rate > 0 GROUP BY 1 ORDER BY n DESC, rate",
+    )?;
+    let rates = answer.counts("rate")?;
+    let counts = answer.counts("n")?;
+    if rates.is_empty() {
+        return Ok(None);
+    }
+
+    let mut bars: Vec<(String, u64)> = Vec::new();
+    for (rate, n) in rates.iter().zip(&counts).take(RATES_MAX) {
+        bars.push((format!("{rate} kbit/s"), *n));
+    }
+    let others: u64 = counts.iter().skip(RATES_MAX).sum();
+    if others > 0 {
+        let n = rates.len() - RATES_MAX;
+        bars.push((format!("{n} other rates"), others));
+    }
+    Ok(Some(Chart {
+        title: "Tracks by bit rate of the original".to_owned(),
+        note: "As the metadata say; an archive of clips may have been encoded anew.".to_owned(),
+        plot: Plot::Bars(Bars::counts("bit rate", "tracks", &bars)),
+    }))
+}
+
+fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
+    if !has_number(answers, "track_duration")? {
+        return Ok(None);
+    }
+    let answer = answers.ask(&format!(
+        "SELECT CAST(track_duration / {LENGTH_BIN_S} AS BIGINT) AS bin, count(*) AS n
+         FROM tracks WHERE track_duration >= 0 GROUP BY 1 ORDER BY 1"
+    ))?;
+    let mut counts = vec![0; LENGTH_BINS];
+    for (bin, n) in answer.counts("bin")?.into_iter().zip(answer.counts("n")?) {
+        counts[(bin as usize).min(LENGTH_BINS - 1)] += n;
+    }
+    if answer.len() == 0 {
+        return Ok(None);
+    }
+
+    let minutes = (LENGTH_BIN_S * LENGTH_BINS as u64) as f64 / 60.0;
+    Ok(Some(Chart {
+        title: "Tracks by length of the original".to_owned(),
+        note: format!(
+            "As the metadata say. The last bar has all tracks over {} minutes.",
+            minutes - LENGTH_BIN_S as f64 / 60.0
+        ),
+        plot: Plot::Histogram(Histogram {
+            axis: Axis {
+                name: "length (minutes)".to_owned(),
+                from: 0.0,
+                to: minutes,
+            },
+            counted: "tracks".to_owned(),
+            counts,
+        }),
+    }))
+}
+
+/// Whether `tracks` has a column of numbers under a name.
+fn has_number(answers: &Answers<'_>, name: &str) -> Result<bool, ReportError> {
+    let columns = answers.columns("tracks")?;
+    let field = columns.field_with_name(name);
+    Ok(field.is_ok_and(|field| field.data_type().is_numeric()))
+}

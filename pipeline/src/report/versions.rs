@@ -1,0 +1,76 @@
+//! The store's versions, and what this one changed of the one before it.
+
+use wavemill_pages::{Cell, Part, Section, Table};
+
+use super::{ReportError, Subject};
+use crate::changes::DataChanges;
+use crate::changes::State;
+use crate::store::Diff;
+use crate::store::VersionLine;
+
+pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
+    let mut section = Section::new("Versions");
+    let head = ["version", "committed", "clips", "rows", "tags", "changed"];
+    let mut table = Table::new("", &head);
+    for line in subject.store.history(subject.tags)? {
+        table.rows.push(row_of(&line));
+    }
+    section.parts.push(Part::Table(table));
+
+    let Some(before) = subject.version.checked_sub(1).filter(|before| *before > 0) else {
+        return Ok(section);
+    };
+    let Ok((_, earlier)) = subject.store.manifest(Some(before)) else {
+        let words = format!("The manifest of version {before} cannot be used.");
+        section.parts.push(Part::Text(words));
+        return Ok(section);
+    };
+
+    let diff = Diff::new(&earlier, subject.manifest);
+    section.parts.push(Part::Text(format!(
+        "Since version {before}: {} files are equal, {} changed, {} are new and {} are gone.",
+        diff.files_equal,
+        diff.files_changed.len(),
+        diff.files_added.len(),
+        diff.files_removed.len()
+    )));
+    // An earlier version whose data `gc` removed has no tracks to compare with.
+    let states = State::of_version(subject.store, &earlier)
+        .and_then(|from| Ok((from, State::of_version(subject.store, subject.manifest)?)));
+    if let Ok((from, to)) = states {
+        for words in DataChanges::between(&from, &to).words() {
+            section.parts.push(Part::Text(words));
+        }
+    }
+    if !diff.recipe.is_empty() {
+        let caption = format!("Recipe of version {before} and of this one");
+        let mut table = Table::new(&caption, &["key", "before", "now"]);
+        for change in &diff.recipe {
+            table.rows.push(vec![
+                change.key.as_str().into(),
+                change.from.as_ref().map(ToString::to_string).into(),
+                change.to.as_ref().map(ToString::to_string).into(),
+            ]);
+        }
+        section.parts.push(Part::Table(table));
+    }
+    Ok(section)
+}
+
+fn row_of(line: &VersionLine) -> Vec<Cell> {
+    let held = line.held.as_ref();
+    let changed = match (&line.problem, &line.changed) {
+        (Some(problem), _) => Some(problem.clone()),
+        (None, changed) => changed.clone(),
+    };
+    vec![
+        line.version.into(),
+        line.committed.clone().into(),
+        held.map(|held| held.clips).into(),
+        held.map(|held| held.rows).into(),
+        Some(line.tags.join(", "))
+            .filter(|tags| !tags.is_empty())
+            .into(),
+        changed.into(),
+    ]
+}

@@ -1,0 +1,470 @@
+//! `wavemill report`: what the page says is what the store holds, texts stay texts, and a browser finds nothing to load.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::support::{
+    RECIPE, inputs, manifest, own_store, run, same, scratch, sql_number, wavemill, whole,
+};
+
+/// Programs that may be a browser, in the order in which they are tried.
+const BROWSERS: [&str; 4] = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
+
+/// Sections of a page about a store with features, targets and rejects.
+const SECTIONS: [&str; 9] = [
+    "From metadata to features",
+    "Tracks",
+    "Sides, and what leaks between them",
+    "Rejects",
+    "Audio",
+    "Features",
+    "What it looks like",
+    "How it was made",
+    "Versions",
+];
+
+/// A page over rows without tensors is small; pictures of all classes are most of it.
+const PAGE_BYTES_MAX: u64 = 10 << 20;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let browser = browser();
+    let is_absent = browser.is_none();
+    vec![
+        Trial::test(
+            "report::says_what_the_store_holds",
+            says_what_the_store_holds,
+        ),
+        Trial::test(
+            "report::tells_what_a_version_changed",
+            tells_what_a_version_changed,
+        ),
+        Trial::test("report::hostile_texts_stay_texts", hostile_texts_stay_texts),
+        Trial::test("report::stores_of_every_kind", stores_of_every_kind),
+        Trial::test(
+            "report::other_files_are_left_alone",
+            other_files_are_left_alone,
+        ),
+        Trial::test("report::damage_is_named", damage_is_named),
+        // Ignored where no browser is on PATH.
+        Trial::test("report::a_browser_finds_nothing_to_load", move || {
+            a_browser_finds_nothing_to_load(browser.as_deref().ok_or("no browser on PATH")?)
+        })
+        .with_ignored_flag(is_absent),
+    ]
+}
+
+/// A report of the store, as an answer and a page.
+fn report(store: &Path, out: &Path) -> Result<(Value, String), Failed> {
+    let ran = run(wavemill(["report", "--json", "--store"])
+        .arg(store)
+        .arg("--out")
+        .arg(out))
+    .exits(0)?;
+    Ok((serde_json::from_str(&ran.out)?, fs::read_to_string(out)?))
+}
+
+/// The page's own data.
+fn about(html: &str) -> Result<Value, Failed> {
+    let begin = r#"<script type="application/json" id="about">"#;
+    let (_, rest) = html.split_once(begin).ok_or("no data in the page")?;
+    let (json, _) = rest.split_once("</script>").ok_or("no end of the data")?;
+    Ok(serde_json::from_str(json)?)
+}
+
+/// Fails where the page loads something, or runs a script.
+fn loads_nothing(html: &str) -> Result<(), Failed> {
+    for attribute in [" src=\"", " href=\""] {
+        for (at, _) in html.match_indices(attribute) {
+            let value: String = html[at + attribute.len()..].chars().take(40).collect();
+            let is_own = value.starts_with("data:") || value.starts_with('#');
+            same(&format!("loads {value}"), is_own, true)?;
+        }
+    }
+    for word in [
+        "url(",
+        "@import",
+        "<script>",
+        "<iframe",
+        "<link rel=\"stylesheet",
+    ] {
+        same(word, html.contains(word), false)?;
+    }
+    same("scripts", html.matches("<script").count(), 1)
+}
+
+fn says_what_the_store_holds() -> Result<(), Failed> {
+    let out = scratch("report").join("page.html");
+    let (written, html) = report(whole(), &out)?;
+    same("version", &written["version"], &Value::from(1))?;
+    same(
+        "bytes",
+        written["bytes"].as_u64(),
+        Some(fs::metadata(&out)?.len()),
+    )?;
+    same("too large", html.len() as u64 > PAGE_BYTES_MAX, false)?;
+    let sections: Vec<&str> = written["sections"]
+        .as_array()
+        .ok_or("no sections")?
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    same("sections", sections, SECTIONS.to_vec())?;
+    for section in SECTIONS {
+        same(section, html.contains(&format!(">{section}</h2>")), true)?;
+    }
+    loads_nothing(&html)?;
+
+    let manifest = manifest(whole(), 1)?;
+    let about = about(&html)?;
+    same(
+        "counts",
+        &about["counts"],
+        &serde_json::to_value(&manifest.counts)?,
+    )?;
+    for (reason, n) in &manifest.counts.rejects {
+        let row = format!("<th scope=\"row\">{reason}</th><td class=\"number\">{n}</td>");
+        same(&row, html.contains(&row), true)?;
+    }
+    // As SQL counts it, by another way.
+    let clips = sql_number(
+        whole(),
+        "SELECT count(DISTINCT clip_key) FROM features_log_mel WHERE split = 'training'",
+    )?;
+    let row = format!("<th scope=\"row\">training</th><td class=\"number\">{clips}</td>");
+    same(&row, html.contains(&row), true)?;
+
+    // A mean and a typical row of each class that has training rows, and the charts before them.
+    let counts = &manifest.targets[0].counts["training"];
+    let classes = counts.iter().filter(|n| **n > 0).count();
+    same(
+        "pictures",
+        html.matches("data:image/png;base64,").count(),
+        2 * classes,
+    )?;
+    let drawings = html.matches("<svg role=\"img\" aria-label=\"").count();
+    same(
+        "a table for each chart",
+        html.matches("<summary>Numbers</summary>").count(),
+        drawings,
+    )?;
+    same(
+        "charts that cannot be drawn",
+        html.contains("cannot be drawn"),
+        false,
+    )?;
+
+    // The same store gives the same page.
+    let again = out.with_file_name("again.html");
+    same("again", report(whole(), &again)?.1 == html, true)
+}
+
+fn tells_what_a_version_changed() -> Result<(), Failed> {
+    let store = own_store("report-versions");
+    let mut next = inputs().extract(&store);
+    next.args(["--new-version", "--set", "features.mfcc.n_mfcc=7"]);
+    run(&mut next).exits(0)?;
+
+    let (written, html) = report(&store, &store.with_file_name("2.html"))?;
+    same("version", &written["version"], &Value::from(2))?;
+    for words in [
+        "Since version 1: ",
+        "features changed: mfcc",
+        "features.mfcc.n_mfcc",
+    ] {
+        same(words, html.contains(words), true)?;
+    }
+
+    let out = store.with_file_name("1.html");
+    let mut old = wavemill(["report", "--version", "1", "--json", "--store"]);
+    let ran = run(old.arg(&store).arg("--out").arg(&out)).exits(0)?;
+    same("version", ran.out.contains("\"version\":1"), true)?;
+    same(
+        "nothing before it",
+        fs::read_to_string(&out)?.contains("Since version"),
+        false,
+    )
+}
+
+/// A step that puts into titles, names and labels what their authors could.
+const HOSTILE_STEP: &str = r#"[[catalog.clean]]
+step = "hostile"
+sql = """SELECT * REPLACE (
+    '</script><script>alert(1)</script>' AS track_title,
+    '<a href="https://example.org/' || repeat('x', 100000) AS artist_name,
+    CASE WHEN track_genre_top = 'Rock' THEN '"><img src=x onerror=alert(1)>' ELSE track_genre_top END AS track_genre_top
+) FROM input"""
+[[targets]]"#;
+
+fn hostile_texts_stay_texts() -> Result<(), Failed> {
+    let store = hostile_store("report-hostile")?;
+    let (_, html) = report(&store, &store.with_file_name("page.html"))?;
+    loads_nothing(&html)?;
+    same(
+        "an element of a title",
+        html.contains("<script>alert"),
+        false,
+    )?;
+    same("an element of a label", html.contains("<img"), false)?;
+    // They are shown as what they are.
+    same(
+        "the title",
+        html.contains("&lt;script&gt;alert(1)&lt;/script&gt;"),
+        true,
+    )?;
+    same(
+        "the label",
+        html.contains("&quot;&gt;&lt;img src=x onerror=alert(1)&gt;"),
+        true,
+    )?;
+    same("a long name is cut", html.contains("(cut: 100,"), true)?;
+    same("whole names", html.contains(&"x".repeat(1000)), false)
+}
+
+fn hostile_store(name: &str) -> Result<PathBuf, Failed> {
+    let folder = scratch(name);
+    let mut inputs = inputs().clone();
+    inputs.recipe = folder.join("hostile.toml");
+    fs::write(
+        &inputs.recipe,
+        RECIPE.replacen("[[targets]]", HOSTILE_STEP, 1),
+    )?;
+    let store = folder.join("store");
+    run(&mut inputs.extract(&store)).exits(0)?;
+    Ok(store)
+}
+
+/// Without targets, labels, metadata, run records or rows of equal length.
+fn stores_of_every_kind() -> Result<(), Failed> {
+    let folder = scratch("report-kinds");
+    let genre = folder.join("audio/Rock & <Roll>");
+    fs::create_dir_all(&genre)?;
+    let mut clips = 0;
+    for entry in fs::read_dir(inputs().audio.join("000"))? {
+        let entry = entry?;
+        fs::copy(entry.path(), genre.join(entry.file_name()))?;
+        clips += 1;
+        if clips == 5 {
+            break;
+        }
+    }
+
+    let begin = RECIPE.find("[[catalog.clean]]").ok_or("no steps")?;
+    let end = RECIPE.find("[split]").ok_or("no split")?;
+    let recipe = format!("{}{}", &RECIPE[..begin], &RECIPE[end..]);
+    let recipe = recipe
+        .replace("dataset = \"fma\"", "dataset = \"folders\"")
+        .replace("rule = \"official\"", "rule = \"artist\"")
+        .replace("duration_s = 3.0\nmin_duration_s = 1.0\n", "");
+    let mut own = inputs().clone();
+    own.metadata = None;
+    own.audio = folder.join("audio");
+    own.recipe = folder.join("folders.toml");
+    fs::write(&own.recipe, recipe)?;
+    let store = folder.join("store");
+    run(&mut own.extract(&store)).exits(0)?;
+    fs::remove_dir_all(store.join("_wavemill/runs"))?;
+
+    let (_, html) = report(&store, &folder.join("page.html"))?;
+    loads_nothing(&html)?;
+    same(
+        "without a record",
+        html.contains("record of the run that made it is not in"),
+        true,
+    )
+}
+
+fn other_files_are_left_alone() -> Result<(), Failed> {
+    let folder = scratch("report-out");
+    let mine = folder.join("mine.html");
+    fs::write(&mine, "<!DOCTYPE html><title>mine</title>")?;
+    let to = |out: &Path| {
+        run(wavemill(["report", "--store"])
+            .arg(whole())
+            .arg("--out")
+            .arg(out))
+    };
+    to(&mine).exits(2)?.says(&["no page of wavemill"])?;
+    same(
+        "mine",
+        fs::read_to_string(&mine)?.contains("<title>mine"),
+        true,
+    )?;
+    to(&folder).exits(2)?.says(&["a folder, and no file"])?;
+    to(&folder.join("no/such.html"))
+        .exits(2)?
+        .says(&["--out"])?;
+    let inside = whole().join("page.html");
+    to(&inside).exits(2)?.says(&["not into the store itself"])?;
+    same("in the store", inside.exists(), false)?;
+
+    // By default the page has the version's number, and a page of ours is replaced.
+    let default = folder.join("report-1.html");
+    for _ in 0..2 {
+        let mut here = wavemill(["report", "--store"]);
+        let ran = run(here.arg(whole()).current_dir(&folder)).exits(0)?;
+        same("lines", ran.err.lines().count(), 1)?;
+        same(
+            &ran.err,
+            ran.err.starts_with("version 1: report-1.html ("),
+            true,
+        )?;
+        same("the page", default.is_file(), true)?;
+    }
+    same("nothing else", fs::read_dir(&folder)?.count(), 2)?;
+
+    let mut quiet = wavemill(["report", "--quiet", "--store"]);
+    let ran = run(quiet.arg(whole()).current_dir(&folder)).exits(0)?;
+    same("quiet", (ran.out, ran.err), (String::new(), String::new()))?;
+    let mut none = wavemill(["report", "--store"]);
+    run(none.arg(&folder)).exits(2)?.says(&["no store"])
+}
+
+fn damage_is_named() -> Result<(), Failed> {
+    for (name, is_table) in [("tracks", true), ("log_mel", false)] {
+        let store = own_store("report-damage");
+        let manifest = manifest(&store, 1)?;
+        let mut files = manifest.files_of(name);
+        let file = files.next().ok_or("no file")?;
+        let path = store.join(&file.path);
+        fs::write(&path, &fs::read(&path)?[..file.bytes as usize / 2])?;
+
+        let out = store.with_file_name("page.html");
+        let ran = run(wavemill(["report", "--store"])
+            .arg(&store)
+            .arg("--out")
+            .arg(&out))
+        .exits(3)?;
+        let word = if is_table {
+            "tracks.parquet"
+        } else {
+            "log_mel"
+        };
+        ran.says(&[word])?;
+        same("a page", out.exists(), false)?;
+    }
+    Ok(())
+}
+
+/// A browser that can be started without a screen.
+fn browser() -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    for name in BROWSERS {
+        let mut places = std::env::split_paths(&folders).map(|folder| folder.join(name));
+        if let Some(found) = places.find(|place| place.is_file()) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// What a browser made of a page.
+struct Visit {
+    dom: String,
+    /// What it said on its console, errors too.
+    console: Vec<String>,
+    /// What the page itself asked the network for.
+    requests: Vec<String>,
+}
+
+impl Visit {
+    fn of(browser: &Path, page: &Path) -> Result<Self, Failed> {
+        let folder = scratch("browser");
+        let log = folder.join("net.json");
+        let output = Command::new(browser)
+            .args([
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+            ])
+            .args([
+                "--disable-background-networking",
+                "--disable-component-update",
+            ])
+            .args([
+                "--disable-sync",
+                "--disable-extensions",
+                "--enable-logging=stderr",
+            ])
+            // A page from a disk may not ask for what is on this machine without it.
+            .args(["--disable-features=LocalNetworkAccessChecks"])
+            .arg(format!(
+                "--user-data-dir={}",
+                folder.join("profile").display()
+            ))
+            .arg(format!("--log-net-log={}", log.display()))
+            .arg("--dump-dom")
+            .arg(format!("file://{}", page.display()))
+            .stdin(Stdio::null())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let console = said.lines().filter(|line| line.contains(":CONSOLE"));
+        Ok(Self {
+            dom: String::from_utf8_lossy(&output.stdout).into_owned(),
+            console: console.map(str::to_owned).collect(),
+            requests: requests(&fs::read_to_string(log)?)?,
+        })
+    }
+}
+
+/// Requests of a page, out of a log that has the browser's own ones, too.
+fn requests(log: &str) -> Result<Vec<String>, Failed> {
+    let log: Value = serde_json::from_str(log)?;
+    let mut requests = Vec::new();
+    for event in log["events"].as_array().ok_or("no events")? {
+        let params = &event["params"];
+        let initiator = params["initiator"].as_str().unwrap_or("not an origin");
+        if let Some(url) = params["url"].as_str()
+            && initiator != "not an origin"
+            && !url.starts_with("data:")
+        {
+            requests.push(url.to_owned());
+        }
+    }
+    Ok(requests)
+}
+
+fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
+    // First a page that does load and complain: else silence would prove nothing.
+    let folder = scratch("report-browser");
+    let loud = folder.join("loud.html");
+    fs::write(
+        &loud,
+        "<!DOCTYPE html><img src='http://127.0.0.1:9/x.png'><script>console.error('loud')</script>",
+    )?;
+    let visit = Visit::of(browser, &loud)?;
+    same(
+        "a console that is heard",
+        visit.console.iter().any(|line| line.contains("loud")),
+        true,
+    )?;
+    same("a request that is seen", visit.requests.is_empty(), false)?;
+
+    let store = hostile_store("report-browser-store")?;
+    for store in [whole(), &store] {
+        let out = folder.join("page.html");
+        let (_, html) = report(store, &out)?;
+        let visit = Visit::of(browser, &out)?;
+        same("console", visit.console, Vec::new())?;
+        same("requests", visit.requests, Vec::new())?;
+        let drawings = |text: &str| text.matches("<svg role=\"img\"").count();
+        same(
+            "charts",
+            (drawings(&visit.dom), drawings(&visit.dom) > 5),
+            (drawings(&html), true),
+        )?;
+        // What a browser understood has no element that we did not write.
+        same("images", visit.dom.matches("<img").count(), 0)?;
+        same("scripts", visit.dom.matches("<script").count(), 1)?;
+    }
+    Ok(())
+}
