@@ -57,10 +57,13 @@ pub(crate) fn label(text: &str, chars_max: usize) -> String {
     Shown::new(text, chars_max).text
 }
 
-/// A count with its thousands apart: `106,574`.
+/// A count with its thousands apart: `106,574`. Four digits stay together, as in a year.
 #[must_use]
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
+    if digits.len() <= 4 {
+        return digits;
+    }
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {
@@ -71,7 +74,7 @@ pub fn count(n: u64) -> String {
     grouped
 }
 
-/// A value with about four digits: `0.01235`, `12.35`, `1,235`; a dash where there is none.
+/// A value with about four digits: `0.01235`, `12.35`, `12,346`; a dash where there is none.
 #[must_use]
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
@@ -151,11 +154,12 @@ mod tests {
     fn numbers_are_short_and_grouped() {
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
+        assert_eq!(count(2008), "2008");
         assert_eq!(count(106_574), "106,574");
         assert_eq!(count(1_000_000), "1,000,000");
         assert_eq!(number(0.012_345_6), "0.01235");
         assert_eq!(number(-12.5), "−12.5");
-        assert_eq!(number(1234.5), "1,235");
+        assert_eq!(number(1234.5), "1235");
         assert_eq!(number(-3.0), "−3");
         assert_eq!(number(0.0), "0");
         assert_eq!(number(0.000_12), "1.200e−4");

@@ -18,7 +18,7 @@ use plotters_backend::{
 pub(super) const WIDTH: u32 = 480;
 
 /// Units of the letters' height.
-pub(super) const TEXT_SIZE: i32 = 12;
+pub(super) const TEXT_SIZE: i32 = 13;
 
 /// How wide a letter is, of its height, on average. Browsers choose the font, so this is a guess to make room by.
 const LETTER_WIDTH: f64 = 0.56;

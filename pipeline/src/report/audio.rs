@@ -108,7 +108,7 @@ fn lengths(answers: &Answers<'_>, clips: &str) -> Result<Option<Chart>, ReportEr
     }
     Ok(Some(Chart {
         title: "Clips by decoded length".to_owned(),
-        note: "Before padding; what is longer than the recipe's `duration_s` is cut there."
+        note: "Before padding; what is longer than the recipe's duration_s is cut there."
             .to_owned(),
         plot: Plot::Histogram(Histogram {
             axis: Axis {

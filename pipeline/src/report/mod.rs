@@ -80,8 +80,9 @@ pub(crate) fn page(subject: Subject<'_>, limits: Limits) -> Result<Page, ReportE
 fn lead(subject: Subject<'_>) -> String {
     let manifest = subject.manifest;
     let mut words = format!("A feature store of wavemill; plan {}.", manifest.plan_id);
-    if !manifest.recipe.description.is_empty() {
-        words = format!("{} {words}", manifest.recipe.description);
+    let description = manifest.recipe.description.trim_end_matches('.');
+    if !description.is_empty() {
+        words = format!("{description}. {words}");
     }
     let tags = subject.tags.of(subject.version);
     if !tags.is_empty() {

@@ -22,7 +22,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
 
     section.parts.push(Part::Charts(vec![Chart {
         title: "Rejects by reason".to_owned(),
-        note: "A reject never stops a run and is never silently missing: each one is a row of the table `rejects`."
+        note: "A reject never stops a run and is never silently missing: each one is a row of the table rejects."
             .to_owned(),
         plot: Plot::Bars(Bars::counts("reason", "rejects", &reasons)),
     }]));

@@ -22,7 +22,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
 
     let spec = &answers.subject.manifest.recipe.split;
     section.parts.push(Part::Text(format!(
-        "The recipe's rule is `{}` with seed {}. A model that is tested on what it was trained on looks better than it is: \
+        "The recipe's rule is “{}” with seed {}. A model that is tested on what it was trained on looks better than it is: \
          so nothing should be on the test side and on another one.",
         rule_name(spec.rule),
         spec.seed

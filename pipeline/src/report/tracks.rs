@@ -19,6 +19,8 @@ const DATES: [(&str, &str); 3] = [
 const RATES_MAX: usize = 12;
 /// Years that are shown, at most: the last ones. Metadata know years such as 1, too.
 const YEARS_MAX: i64 = 120;
+/// So few years have bars with their names: an axis would name halves of them.
+const FEW_YEARS: i64 = 12;
 /// Seconds of a bin of lengths.
 const LENGTH_BIN_S: u64 = 30;
 /// Bins of lengths; the last one has all that are longer.
@@ -121,6 +123,11 @@ fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Cha
         return Ok(None);
     };
 
+    // One bar would say nothing.
+    if by_year.len() < 2 {
+        return Ok(None);
+    }
+
     let oldest = last - YEARS_MAX + 1;
     let first = by_year
         .range(oldest..)
@@ -133,10 +140,12 @@ fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Cha
     if earlier > 0 {
         note += &format!(" {} are from before {first}.", count(earlier));
     }
-    Ok(Some(Chart {
-        title: format!("Tracks by {name}"),
-        note,
-        plot: Plot::Histogram(Histogram {
+    let plot = if last - first < FEW_YEARS {
+        let years = (first..=last).map(|year| year.to_string());
+        let bars: Vec<(String, u64)> = years.zip(counts).collect();
+        Plot::Bars(Bars::counts("year", "tracks", &bars))
+    } else {
+        Plot::Histogram(Histogram {
             axis: Axis {
                 name: name.to_owned(),
                 from: first as f64,
@@ -144,7 +153,12 @@ fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Cha
             },
             counted: "tracks".to_owned(),
             counts: counts.collect(),
-        }),
+        })
+    };
+    Ok(Some(Chart {
+        title: format!("Tracks by {name}"),
+        note,
+        plot,
     }))
 }
 
