@@ -356,12 +356,13 @@ fn chart(
     values: Vec<f32>,
 ) -> Chart {
     let frames = picture.frames;
-    let samples = frames.frames * feature.hop_length;
-    let across = if feature.sample_rate_hz == 0 || samples == 0 {
-        ("frame", frames.frames as f64)
-    } else {
-        let span_s = samples as f64 / f64::from(feature.sample_rate_hz);
-        ("time (s)", span_s)
+    let across = match (feature.hop_length, feature.sample_rate_hz) {
+        (Some(hop_length), Some(sample_rate_hz)) if frames.frames > 0 && sample_rate_hz > 0 => {
+            let span_s = (frames.frames * hop_length) as f64 / f64::from(sample_rate_hz);
+            ("time (s)", span_s)
+        }
+        // A picture file was never sound.
+        _ => ("frame", frames.frames as f64),
     };
     Chart {
         title,
