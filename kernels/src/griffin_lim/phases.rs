@@ -107,9 +107,9 @@ impl Phases {
             self.forward
                 .process_with_scratch(&mut self.pair, &mut self.scratch);
 
-            for k in 0..n_bins {
+            for (k, magnitude) in first.iter().enumerate() {
                 let (a, b) = self.taken_apart(k);
-                let a = with_magnitude(a, first[k]);
+                let a = with_magnitude(a, *magnitude);
                 let b = second.get(k).map_or(Complex64::default(), |magnitude| {
                     with_magnitude(b, *magnitude)
                 });
