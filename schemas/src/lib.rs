@@ -7,6 +7,7 @@
 pub mod canonical;
 mod columns;
 pub mod config;
+mod exact;
 pub mod exit;
 pub mod experiment;
 pub mod manifest;

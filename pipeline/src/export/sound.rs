@@ -81,6 +81,10 @@ pub(super) fn about(content: &Content<'_>) -> Value {
 /// A sentence.
 pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs, String> {
     let name = &content.feature.name;
+    // A picture file was never sound.
+    if content.feature.sample_rate_hz.is_none() {
+        return Err(format!("{name} is no mel spectrogram: {ALLOWED}"));
+    }
     let Some(args) = &content.args else {
         return Err(format!("the manifest's recipe does not describe {name}"));
     };

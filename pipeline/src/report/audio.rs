@@ -1,6 +1,7 @@
 //! How much audio was decoded, how much of it was lost to damage, and what is silent or there twice.
 
 use wavemill_pages::{Axis, Cell, Chart, Histogram, Part, Plot, Section, Table, seconds};
+use wavemill_schemas::recipe::Dataset;
 
 use super::ReportError;
 use super::answers::Answers;
@@ -12,6 +13,11 @@ const BINS: u64 = 30;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let mut section = Section::new("Audio");
+    if answers.subject.manifest.recipe.catalog.dataset == Dataset::Images {
+        let words = "The clips are pictures: nothing was decoded to sound.";
+        section.parts.push(Part::Text(words.to_owned()));
+        return Ok(section);
+    }
     let Some(rows) = answers.rows_table() else {
         return Ok(section);
     };
@@ -38,7 +44,7 @@ fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
     let answer = answers.ask(&format!(
         "SELECT count(*) AS clips, sum(CAST(duration_s AS DOUBLE)) AS decoded_s,
                 count(*) FILTER (WHERE lost_s > 0) AS damaged, sum(CAST(lost_s AS DOUBLE)) AS lost_s,
-                count(*) FILTER (WHERE silent) AS silent, count(*) - count(DISTINCT audio_blake3) AS copies
+                count(*) FILTER (WHERE silent) AS silent, count(audio_blake3) - count(DISTINCT audio_blake3) AS copies
          FROM {clips}"
     ))?;
     let count = |name: &str| -> Result<Cell, ReportError> {

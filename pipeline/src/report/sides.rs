@@ -49,12 +49,23 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         if leak.test_clips > 0 {
             leaking.push(format!("{} by {what}", count(leak.test_clips)));
         }
+        // Where none is known, nothing was compared, and 0 would be a promise.
+        let (on_several, concerned, share) = if leak.known == 0 {
+            (Cell::None, Cell::None, Cell::None)
+        } else {
+            let share = fraction(leak.test_clips, test_clips);
+            (
+                leak.on_several.into(),
+                leak.test_clips.into(),
+                Cell::Measure(share),
+            )
+        };
         leaks.rows.push(vec![
             what.into(),
             leak.known.into(),
-            leak.on_several.into(),
-            leak.test_clips.into(),
-            Cell::Measure(fraction(leak.test_clips, test_clips)),
+            on_several,
+            concerned,
+            share,
         ]);
     }
     if !leaking.is_empty() {

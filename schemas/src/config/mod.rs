@@ -15,6 +15,7 @@ pub use layers::LayeredConfig;
 pub use shipped::{SHIPPED, ShippedConfig};
 
 use crate::canonical;
+use crate::exact;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +160,7 @@ pub struct Optimizer {
     /// As the optimiser's authors mean it.
     pub weight_decay: f64,
     /// Adam's decay rates.
+    #[serde(deserialize_with = "exact::array")]
     pub betas: [f64; 2],
     /// Adam's ε.
     pub eps: f64,
@@ -336,6 +338,7 @@ pub struct Augment {
     /// Most frames of a mask.
     pub time_mask_frames: u64,
     /// Range of the factor on all values.
+    #[serde(deserialize_with = "exact::array")]
     pub amplitude: [f64; 2],
     /// Most of the row's length by which it is rotated in time, either way.
     pub time_shift: f64,

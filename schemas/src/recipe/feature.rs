@@ -10,6 +10,8 @@ use wavemill_options::{
     did_you_mean,
 };
 
+use crate::exact;
+
 /// `op`: what is computed of audio, or made of another feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -122,7 +124,11 @@ pub struct FeatureSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
     /// `[left, top, width, height]`: the part of an image that is taken; absent: all of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "exact::optional_array"
+    )]
     pub crop: Option<[u32; 4]>,
     /// How an image gets its size: `"triangle"` (default), `"nearest"`, `"catmull_rom"`, `"gaussian"`, `"lanczos3"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -27,6 +27,8 @@ pub use place::Place;
 pub use shipped::SHIPPED;
 pub use wavemill_options::{CropBox, Dtype, Fault, ImageArgs, ImageFilter, Normalize, Preset};
 
+use crate::exact;
+
 /// A whole recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -193,7 +195,10 @@ pub struct SplitSpec {
     #[serde(default)]
     pub rule: SplitRule,
     /// Training, validation, test; they add up to 1.
-    #[serde(default = "SplitSpec::default_fractions")]
+    #[serde(
+        default = "SplitSpec::default_fractions",
+        deserialize_with = "exact::array"
+    )]
     pub fractions: [f64; 3],
     /// Seed of every hash order.
     #[serde(default = "SplitSpec::default_seed")]

@@ -82,6 +82,10 @@ fn wrong_types_and_words_say_what_is_allowed() {
             "10: split.fractions: invalid length 2, expected three numbers",
         ),
         (
+            "[split]\nfractions = [0.8, 0.1, 0.1, 0.5]",
+            "10: split.fractions: invalid length 4, expected three numbers",
+        ),
+        (
             "[shards]\ncompression = 3",
             "10: shards.compression: expected a word in quotes",
         ),
@@ -759,6 +763,10 @@ fn pictures_and_audio_do_not_mix() {
         (
             "features.image.filter=bicubic",
             "features.image.filter: `bicubic` is unknown",
+        ),
+        (
+            "features.image.crop=[0, 0, 1, 1, 1]",
+            "features.image.crop: invalid length 5, expected four numbers",
         ),
         (
             "features.image.crop=[0, 0, 0, 1]",

@@ -255,10 +255,17 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
         problem,
     );
 
+    let by_segment = if dataset == Dataset::Images {
+        ""
+    } else {
+        ", segment"
+    };
+    let problem =
+        format!("folders have no official split; allowed: stratified, artist, column{by_segment}");
     faults.unless(
         spec.rule != SplitRule::Official || !dataset.is_of_folders(),
         "split.rule",
-        "folders have no official split; allowed: stratified, artist, column, segment",
+        problem,
     );
 
     match (&spec.column, spec.rule == SplitRule::Column) {

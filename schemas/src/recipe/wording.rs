@@ -34,7 +34,7 @@ fn choice(wrong: &str, allowed: &[&str]) -> String {
 
 /// Rust's type names in plain words.
 fn plain_types(message: &str) -> String {
-    const WORDS: [(&str, &str); 8] = [
+    const WORDS: [(&str, &str); 9] = [
         ("f64", "a number"),
         ("u8", "a whole number from 0 to 255"),
         ("u32", "a whole number, 0 or more"),
@@ -43,6 +43,7 @@ fn plain_types(message: &str) -> String {
         ("a boolean", "true or false"),
         ("a sequence", "an array"),
         ("an array of length 3", "three numbers"),
+        ("an array of length 4", "four numbers"),
     ];
 
     // An enum's value that is neither.

@@ -182,7 +182,9 @@ impl EvalCommand {
         ];
         for (index, (flag, file)) in files.iter().enumerate() {
             for (other, same) in &files[index + 1..] {
-                if file.is_some() && file == same {
+                if let (Some(file), Some(same)) = (file, same)
+                    && place(file) == place(same)
+                {
                     let words = format!("{flag} and {other} are one file: name two");
                     return Err(UsageError(words));
                 }
@@ -393,6 +395,19 @@ fn load(opened: OpenedRun, group: &'static dyn Collective, device: Device) -> Re
         known,
         learner,
     })
+}
+
+/// Where a file will be, however its folder is spelt.
+fn place(file: &Path) -> PathBuf {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    match (folder.canonicalize(), file.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        // That it cannot be written is told where it is written.
+        _ => file.to_owned(),
+    }
 }
 
 fn folder_name(run: &Path) -> String {
