@@ -21,6 +21,7 @@ mod level;
 mod malloc;
 mod mel;
 mod mfcc;
+pub mod mp3;
 mod normalize;
 mod pack;
 #[cfg(test)]

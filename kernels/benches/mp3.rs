@@ -1,0 +1,76 @@
+//! Decoding of MP3: what a clip costs, beside symphonia's decoder. The file is one of the real data; without it there is
+//! nothing to measure.
+//!
+//! `cargo bench --profile dev -p wavemill-kernels --bench mp3`: the profile optimises what is measured.
+
+// Criterion's macros make undocumented functions; a bench may panic.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../tests/mp3/peer.rs"]
+mod peer;
+#[path = "../tests/mp3/stream.rs"]
+mod stream;
+
+use std::fs;
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use peer::Peer;
+use stream::Stream;
+use wavemill_kernels::Level;
+use wavemill_kernels::mp3::FrameDecoder;
+
+/// 30 s, stereo, 256 kbit/s on average.
+const CLIP: &str = "fma_like/201/201003.mp3";
+
+fn ours(criterion: &mut Criterion, file: &[u8], level: Level) {
+    let frames = stream::frames(file);
+    criterion.bench_function(&format!("wavemill {level}"), |bencher| {
+        bencher.iter(|| {
+            let mut stream = Stream::new(FrameDecoder::new(level).unwrap());
+            for frame in &frames {
+                black_box(stream.decode(frame).is_ok());
+            }
+        });
+    });
+}
+
+fn theirs(criterion: &mut Criterion, file: &[u8]) {
+    let frames = stream::frames(file);
+    criterion.bench_function("symphonia", |bencher| {
+        bencher.iter(|| {
+            let mut peer = Peer::new();
+            for frame in &frames {
+                black_box(peer.decode(frame.bytes).is_some());
+            }
+        });
+    });
+}
+
+fn mp3(criterion: &mut Criterion) {
+    let Some(data) = wavemill_tests::data_dir() else {
+        eprintln!("the real test data is absent: set WAVEMILL_DATA to its folder");
+        return;
+    };
+    let file = fs::read(data.join(CLIP)).unwrap();
+    ours(criterion, &file, Level::Scalar);
+    if Level::detect() != Level::Scalar {
+        ours(criterion, &file, Level::detect());
+    }
+    theirs(criterion, &file);
+}
+
+fn quick() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_secs(1))
+}
+
+criterion_group! {
+    name = benches;
+    config = quick();
+    targets = mp3
+}
+criterion_main!(benches);

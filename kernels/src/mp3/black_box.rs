@@ -1,0 +1,237 @@
+//! Another decoder as a black box: crafted frames go in, and what comes out tells which values it read.
+//!
+//! The code tables of `huffman/tables.rs` were made so, and are checked so. Only bits that the standard's syntax defines
+//! go in, and only samples come out: nothing depends on how that decoder works.
+
+use symphonia_bundle_mp3::MpaDecoder;
+use symphonia_core::audio::{Audio, GenericAudioBufferRef};
+use symphonia_core::codecs::audio::well_known::CODEC_ID_MP3;
+use symphonia_core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia_core::packet::PacketRef;
+use symphonia_core::units::{Duration, Timestamp};
+
+/// 320 kbit/s at 44.1 kHz, mono.
+const FRAME_BYTES: usize = 1_044;
+/// Bits of the crafted granule's main data, at least.
+const MAIN_BITS: usize = 64;
+/// The longest code word of all books.
+const CODE_BITS_MAX: usize = 19;
+
+/// Writes bits, most significant first.
+#[derive(Default)]
+pub(super) struct BitWriter {
+    pub(super) bytes: Vec<u8>,
+    n_bits: usize,
+}
+
+impl BitWriter {
+    pub(super) fn put(&mut self, value: u32, n: usize) {
+        for at in (0..n).rev() {
+            if self.n_bits % 8 == 0 {
+                self.bytes.push(0);
+            }
+            let bit = (value >> at & 1) as u8;
+            *self.bytes.last_mut().unwrap() |= bit << (7 - self.n_bits % 8);
+            self.n_bits += 1;
+        }
+    }
+}
+
+/// The other decoder.
+pub(super) fn decoder() -> MpaDecoder {
+    let mut params = AudioCodecParameters::new();
+    params.for_codec(CODEC_ID_MP3);
+    MpaDecoder::try_new(&params, &AudioDecoderOptions::default().gapless(false)).unwrap()
+}
+
+/// The samples of a frame, a plane a channel; `None` where it does not decode.
+pub(super) fn decode(decoder: &mut MpaDecoder, frame: &[u8]) -> Option<Vec<Vec<f32>>> {
+    let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame);
+    match decoder.decode_ref(&packet) {
+        Ok(GenericAudioBufferRef::F32(buffer)) => Some(
+            (0..buffer.spec().channels().count())
+                .map(|channel| buffer.plane(channel).unwrap().to_vec())
+                .collect(),
+        ),
+        _ => None,
+    }
+}
+
+/// A mono frame whose first granule has these values, each +1 or -1, as its lowest lines; the second one is silent.
+pub(super) fn long_frame(signs: &[i32]) -> Vec<u8> {
+    let mut bits = Vec::new();
+    for quad in signs.chunks(4) {
+        // The book of inverted bits: none is zero.
+        bits.extend([false; 4]);
+        bits.extend(quad.iter().map(|&sign| sign < 0));
+    }
+    frame(0, 0, 1, &bits)
+}
+
+/// A mono frame whose first granule has `bits` as its Huffman codes, filled up with ones; the second one is silent.
+fn frame(table: u8, big_values: u32, count1_table: u32, bits: &[bool]) -> Vec<u8> {
+    let n_bits = bits.len().max(MAIN_BITS);
+    let mut out = BitWriter::default();
+    out.put(0xFFFB_E0C0, 32);
+    // Main data begins here, private bits, scale factor selection.
+    out.put(0, 9 + 5 + 4);
+    for granule in 0..2 {
+        let has_codes = granule == 0;
+        out.put(if has_codes { n_bits as u32 } else { 0 }, 12);
+        out.put(if has_codes { big_values } else { 0 }, 9);
+        // A gain of 210 is a factor of one; no scale factors, no window switching.
+        out.put(210, 8);
+        out.put(0, 4 + 1);
+        // All of the big values lie in the first region.
+        out.put(u32::from(table), 5);
+        out.put(0, 10);
+        out.put(15, 4);
+        out.put(0, 3);
+        // Preflag, scale of the scale factors.
+        out.put(0, 2);
+        out.put(count1_table, 1);
+    }
+    for at in 0..n_bits {
+        out.put(u32::from(bits.get(at).copied().unwrap_or(true)), 1);
+    }
+    out.bytes.resize(FRAME_BYTES, 0);
+    out.bytes
+}
+
+/// Reads the first spectral lines of crafted frames.
+pub(super) struct Probe {
+    decoder: MpaDecoder,
+    /// What each of the first four lines sounds like.
+    responses: Vec<Vec<f32>>,
+}
+
+impl Probe {
+    pub(super) fn new() -> Self {
+        let mut probe = Self {
+            decoder: decoder(),
+            responses: Vec::new(),
+        };
+        // Codes that are known: those of table B are the inverted bits of four values, each followed by its sign.
+        for line in 0..4 {
+            let mut bits = [true; 5];
+            bits[line] = false;
+            bits[4] = false;
+            let samples = probe.samples(&frame(0, 0, 1, &bits));
+            probe.responses.push(samples);
+        }
+        probe
+    }
+
+    fn samples(&mut self, frame_bytes: &[u8]) -> Vec<f32> {
+        self.decoder.reset();
+        let mut samples = decode(&mut self.decoder, frame_bytes).unwrap().remove(0);
+        let silence = frame(0, 0, 1, &[]);
+        samples.extend(decode(&mut self.decoder, &silence).unwrap().remove(0));
+        samples
+    }
+
+    /// The values of the first four lines, by least squares.
+    fn lines(&mut self, frame_bytes: &[u8]) -> [i32; 4] {
+        let samples = self.samples(frame_bytes);
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+            products.sum()
+        };
+        let mut rows = vec![vec![0.0; 5]; 4];
+        for (row, response) in rows.iter_mut().zip(&self.responses) {
+            for (value, other) in row.iter_mut().zip(&self.responses) {
+                *value = dot(response, other);
+            }
+            row[4] = dot(response, &samples);
+        }
+        let values = solve(rows);
+        // Requantisation raises to the power 4/3.
+        std::array::from_fn(|line| {
+            let value = values[line].unwrap();
+            value.abs().powf(0.75).copysign(value).round() as i32
+        })
+    }
+}
+
+/// Solves a system whose rows end with their right sides; `None` for what it says nothing of.
+pub(super) fn solve(mut rows: Vec<Vec<f64>>) -> Vec<Option<f64>> {
+    let n = rows.len();
+    // The matrix is one of products, so a diagonal of zero is a row of zeros. What is left of one is noise.
+    let smallest = 1e-6 * (0..n).map(|at| rows[at][at]).fold(0.0, f64::max);
+    for pivot in 0..n {
+        let own = rows[pivot].clone();
+        if own[pivot] <= smallest {
+            continue;
+        }
+        for (at, row) in rows.iter_mut().enumerate() {
+            if at != pivot {
+                let factor = row[pivot] / own[pivot];
+                for (value, own) in row.iter_mut().zip(&own) {
+                    *value -= factor * own;
+                }
+            }
+        }
+    }
+    let values = rows.iter().enumerate();
+    values
+        .map(|(at, row)| (row[at] > smallest).then(|| row[n] / row[at]))
+        .collect()
+}
+
+/// A code word and the values that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Code {
+    pub(super) values: Vec<i32>,
+    pub(super) word: Vec<bool>,
+}
+
+impl Probe {
+    /// Magnitudes that `bits` decode to: two of a table of pairs, up to 15; or four of a table of quadruples.
+    fn magnitudes(&mut self, table: Table, bits: &[bool]) -> Vec<i32> {
+        match table {
+            Table::Pairs(table) => {
+                let lines = self.lines(&frame(table, 1, 1, bits));
+                lines[..2].iter().map(|value| value.abs().min(15)).collect()
+            }
+            Table::Quads(table) => {
+                let lines = self.lines(&frame(0, 0, table, bits));
+                lines.iter().map(|value| value.abs()).collect()
+            }
+        }
+    }
+
+    /// All codes of a table: each bit that is flipped within a code word makes it another one's, behind it none does.
+    pub(super) fn codes(&mut self, table: Table) -> Vec<Code> {
+        let mut codes = Vec::new();
+        let mut prefixes = vec![Vec::new()];
+        while let Some(prefix) = prefixes.pop() {
+            let mut bits = prefix.clone();
+            bits.resize(CODE_BITS_MAX + 1, true);
+            let values = self.magnitudes(table, &bits);
+            let n_bits = (0..bits.len())
+                .take_while(|&at| {
+                    let mut flipped = bits.clone();
+                    flipped[at] = !flipped[at];
+                    self.magnitudes(table, &flipped) != values
+                })
+                .count();
+            for at in prefix.len()..n_bits {
+                let mut sibling = bits[..at].to_vec();
+                sibling.push(false);
+                prefixes.push(sibling);
+            }
+            codes.push(Code {
+                values,
+                word: bits[..n_bits].to_vec(),
+            });
+        }
+        codes.sort();
+        codes
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Table {
+    Pairs(u8),
+    Quads(u32),
+}

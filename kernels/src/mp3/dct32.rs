@@ -1,0 +1,83 @@
+//! The cosine transform of the synthesis filter: `c[n] = Σ s[k] cos(π / 64 · n (2k + 1))`, a DCT of type II with 32 points,
+//! of eight slots at once.
+//!
+//! Lee's way (IEEE Transactions on Acoustics, Speech and Signal Processing 32, 1984): sums of opposite points give the
+//! even outputs by a transform of half the points. Differences, each divided by twice its cosine, give half of the odd
+//! ones: two that follow one another sum to an odd output.
+
+use std::f64::consts::PI;
+use std::sync::LazyLock;
+
+use super::wide::Wide;
+
+/// `1 / (2 cos(π (2k + 1) / 2n))` for transforms of `n` points.
+#[derive(Debug)]
+pub(super) struct Secants {
+    of_32: [f32; 16],
+    of_16: [f32; 8],
+    of_8: [f32; 4],
+    of_4: [f32; 2],
+    of_2: [f32; 1],
+}
+
+impl Secants {
+    /// They are made when the first decoder is.
+    pub(super) fn get() -> &'static Self {
+        static SECANTS: LazyLock<Secants> = LazyLock::new(|| Secants {
+            of_32: secants(),
+            of_16: secants(),
+            of_8: secants(),
+            of_4: secants(),
+            of_2: secants(),
+        });
+        &SECANTS
+    }
+}
+
+fn secants<const HALF: usize>() -> [f32; HALF] {
+    std::array::from_fn(|k| {
+        let angle = PI * (2 * k + 1) as f64 / (4 * HALF) as f64;
+        (0.5 / libm::cos(angle)) as f32
+    })
+}
+
+/// A transform of `$n` points by two of `$half`.
+macro_rules! transform {
+    ($name:ident, $n:literal, $half:literal, $secants:ident, $next:ident) => {
+        #[inline(always)]
+        pub(super) fn $name(s: &[Wide; $n], secants: &Secants) -> [Wide; $n] {
+            let mut sums = [Wide::ZERO; $half];
+            let mut differences = [Wide::ZERO; $half];
+            for k in 0..$half {
+                let opposite = s[$n - 1 - k];
+                sums[k] = s[k] + opposite;
+                differences[k] = (s[k] - opposite) * secants.$secants[k];
+            }
+            let even = $next(&sums, secants);
+            let odd = $next(&differences, secants);
+
+            let mut c = [Wide::ZERO; $n];
+            for k in 0..$half {
+                c[2 * k] = even[k];
+                // Behind the last one there is a zero.
+                c[2 * k + 1] = if k + 1 < $half {
+                    odd[k] + odd[k + 1]
+                } else {
+                    odd[k]
+                };
+            }
+            c
+        }
+    };
+}
+
+transform!(dct32, 32, 16, of_32, dct16);
+transform!(dct16, 16, 8, of_16, dct8);
+transform!(dct8, 8, 4, of_8, dct4);
+transform!(dct4, 4, 2, of_4, dct2);
+transform!(dct2, 2, 1, of_2, dct1);
+
+#[inline(always)]
+fn dct1(s: &[Wide; 1], _: &Secants) -> [Wide; 1] {
+    *s
+}

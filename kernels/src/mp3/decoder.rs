@@ -1,0 +1,243 @@
+//! The steps in their order, for a whole frame.
+
+use super::antialias::antialias;
+use super::bands::RateBands;
+use super::bits::BitReader;
+use super::header::{FrameHeader, Mode, Version};
+use super::huffman;
+use super::imdct::{Imdct, MIXED_SUB_BANDS, Windows};
+use super::reorder::reorder;
+use super::requantize::Gains;
+use super::scale_factors::ScaleFactors;
+use super::side_info::{Block, Granule, SideInfo};
+use super::stereo::{self, JointGranule, Positions};
+use super::synthesis::Synthesis;
+use super::{
+    FRAME_SAMPLES, FRAME_SLOTS, FrameError, GRANULE_SAMPLES, LINES, MAX_CHANNELS, SUB_BAND_LINES,
+    SUB_BANDS,
+};
+use crate::error::KernelError;
+use crate::level::{Lanes, Level};
+
+/// The main data of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct MainData<'a> {
+    /// From where the frame's main data begins, or from the first byte behind that which there is.
+    pub bytes: &'a [u8],
+    /// Bits that should come before them and are not there. The granules that begin in them are silent.
+    pub n_missing_bits: usize,
+}
+
+/// Decodes the frames of one stream, which follow one another.
+pub struct FrameDecoder {
+    lanes: Lanes,
+    codes: huffman::Reader,
+    channels: [Channel; MAX_CHANNELS],
+    gains: Gains,
+    /// Spectra by granule, then by channel.
+    spectra: Box<[[Spectrum; MAX_CHANNELS]; 2]>,
+    slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
+    ordered: Box<[f32; LINES]>,
+}
+
+/// What a channel keeps from frame to frame.
+struct Channel {
+    imdct: Imdct,
+    synthesis: Synthesis,
+}
+
+/// Lines of a granule's channel, zero from `n_lines` on.
+#[derive(Clone, Copy)]
+struct Spectrum {
+    lines: [f32; LINES],
+    n_lines: usize,
+}
+
+impl FrameDecoder {
+    /// Makes a decoder for a stream of any rate, mono or stereo.
+    ///
+    /// # Errors
+    /// [`KernelError::Level`] where this machine lacks the level.
+    pub fn new(level: Level) -> Result<Self, KernelError> {
+        let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+        let silence = Spectrum {
+            lines: [0.0; LINES],
+            n_lines: 0,
+        };
+        Ok(Self {
+            lanes,
+            codes: huffman::Reader::new(),
+            channels: std::array::from_fn(|_| Channel {
+                imdct: Imdct::new(),
+                synthesis: Synthesis::new(),
+            }),
+            gains: Gains::ZERO,
+            spectra: Box::new([[silence; MAX_CHANNELS]; 2]),
+            slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
+            ordered: Box::new([0.0; LINES]),
+        })
+    }
+
+    /// Forgets the frames before: the next one follows a hole, or is another stream's.
+    pub fn reset(&mut self) {
+        for channel in &mut self.channels {
+            channel.imdct.reset();
+            channel.synthesis.reset();
+        }
+    }
+
+    /// Decodes a frame into a plane for each channel and returns how many samples each has. Full scale is ±1, and louder
+    /// samples are not cut. A mono frame leaves the second plane as it is.
+    ///
+    /// # Errors
+    /// [`FrameError`] for main data that cannot be right. Then what is kept from frame to frame stays as it was.
+    pub fn decode(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+        planes: [&mut [f32; FRAME_SAMPLES]; MAX_CHANNELS],
+    ) -> Result<usize, FrameError> {
+        self.read_spectra(header, side, main)?;
+
+        let lanes = self.lanes;
+        lanes.run(
+            #[inline(always)]
+            || self.sound(header, side, planes),
+        );
+        Ok(header.n_granules() * GRANULE_SAMPLES)
+    }
+
+    /// From main data to spectra of left and right.
+    fn read_spectra(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+    ) -> Result<(), FrameError> {
+        let bands = RateBands::of(header);
+        let n_channels = header.n_channels();
+        let mut first_factors = [ScaleFactors::ZERO; MAX_CHANNELS];
+        let mut n_skipped_bits = 0;
+        let mut start = 0;
+
+        for index in 0..header.n_granules() {
+            let channels = &side.granules[index][..n_channels];
+            if n_skipped_bits < main.n_missing_bits {
+                n_skipped_bits += channels.iter().map(|granule| granule.n_bits).sum::<usize>();
+                start = n_skipped_bits.saturating_sub(main.n_missing_bits);
+                for spectrum in &mut self.spectra[index] {
+                    spectrum.n_lines = 0;
+                    spectrum.lines.fill(0.0);
+                }
+                continue;
+            }
+
+            let mut factors = [ScaleFactors::ZERO; MAX_CHANNELS];
+            for (channel, granule) in channels.iter().enumerate() {
+                let end = start + granule.n_bits;
+                if end > 8 * main.bytes.len() {
+                    return Err(FrameError::MainData);
+                }
+                let mut bits = BitReader::new(main.bytes, start);
+                factors[channel] = if header.version == Version::Mpeg1 {
+                    let first =
+                        (index > 0).then_some((&first_factors[channel], side.shares[channel]));
+                    ScaleFactors::read_mpeg1(&mut bits, granule, bands.of_granule(granule), first)
+                } else {
+                    let is_position = ScaleFactors::are_positions(header, channel);
+                    ScaleFactors::read_mpeg2(&mut bits, granule, is_position)
+                };
+                if bits.position() > end {
+                    return Err(FrameError::ScaleFactors);
+                }
+
+                self.gains
+                    .set(granule, bands.of_granule(granule), &factors[channel]);
+                let spectrum = &mut self.spectra[index][channel];
+                let n_bits = end - bits.position();
+                let (n_lines, behind) =
+                    self.codes
+                        .read(bits, n_bits, granule, &self.gains, &mut spectrum.lines);
+                spectrum.n_lines = n_lines;
+                if behind > 8 * main.bytes.len() {
+                    return Err(FrameError::MainData);
+                }
+                start = end;
+            }
+
+            if let Mode::Joint {
+                mid_side,
+                intensity,
+            } = header.mode
+            {
+                let right = &side.granules[index][1];
+                let joint = JointGranule {
+                    bands: bands.of_granule(right),
+                    mid_side,
+                    intensity: intensity.then_some(Positions {
+                        factors: &factors[1],
+                        version: header.version,
+                        is_coarse: right.scalefac_compress & 1 == 1,
+                    }),
+                };
+                self.unjoin(index, &joint);
+            }
+            first_factors = factors;
+        }
+        Ok(())
+    }
+
+    fn unjoin(&mut self, index: usize, joint: &JointGranule) {
+        if !joint.mid_side && joint.intensity.is_none() {
+            return;
+        }
+        let [left, right] = &mut self.spectra[index];
+        let n_lines = left.n_lines.max(right.n_lines);
+        stereo::decode(joint, n_lines, &mut left.lines, &mut right.lines);
+        left.n_lines = n_lines;
+        right.n_lines = n_lines;
+    }
+
+    /// From spectra to samples.
+    #[inline(always)]
+    fn sound(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        planes: [&mut [f32; FRAME_SAMPLES]; MAX_CHANNELS],
+    ) {
+        let bands = RateBands::of(header);
+        let n_granules = header.n_granules();
+        for (at, plane) in planes.into_iter().take(header.n_channels()).enumerate() {
+            let channel = &mut self.channels[at];
+            let slots = &mut self.slots[..n_granules * SUB_BAND_LINES];
+            for (index, slots) in slots
+                .as_chunks_mut::<SUB_BAND_LINES>()
+                .0
+                .iter_mut()
+                .enumerate()
+            {
+                let granule: &Granule = &side.granules[index][at];
+                let spectrum = &mut self.spectra[index][at];
+
+                let mut lines = &mut spectrum.lines;
+                let mut n_lines = spectrum.n_lines;
+                let mut n_long_sub_bands = SUB_BANDS;
+                if granule.block == Block::Short {
+                    n_lines = reorder(bands.of_granule(granule), n_lines, lines, &mut self.ordered);
+                    lines = &mut self.ordered;
+                    n_long_sub_bands = if granule.is_mixed { MIXED_SUB_BANDS } else { 1 };
+                }
+                n_lines = antialias(n_long_sub_bands, n_lines, lines);
+
+                let windows = Windows {
+                    block: granule.block,
+                    is_mixed: granule.is_mixed,
+                };
+                channel.imdct.run(windows, n_lines, lines, slots);
+            }
+            channel.synthesis.run(slots, &mut plane[..]);
+        }
+    }
+}

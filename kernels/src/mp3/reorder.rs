@@ -1,0 +1,36 @@
+//! Lines of short blocks from the order of their bands to that of their frequencies (ISO/IEC 11172-3 §2.4.3.4.8).
+
+use super::LINES;
+use super::bands::Bands;
+
+/// Short bands hold one window behind the other; behind this, the three windows' lines of one frequency are neighbours.
+/// Returns behind which line all are zero, given the same of `lines`; `ordered` is zero there.
+pub(super) fn reorder(
+    bands: &Bands,
+    n_lines: usize,
+    lines: &[f32; LINES],
+    ordered: &mut [f32; LINES],
+) -> usize {
+    let long_end = if bands.n_long == 0 {
+        0
+    } else {
+        bands.lines(bands.n_long - 1).end
+    };
+    ordered[..long_end].copy_from_slice(&lines[..long_end]);
+
+    let mut end = long_end;
+    for band in (bands.n_long..bands.n).step_by(3) {
+        let [first, second, third] = [0, 1, 2].map(|window| bands.lines(band + window));
+        if first.start >= n_lines {
+            break;
+        }
+        end = third.end;
+        let out = ordered[first.start..end].chunks_exact_mut(3);
+        let windows = lines[first].iter().zip(&lines[second]).zip(&lines[third]);
+        for (out, ((a, b), c)) in out.zip(windows) {
+            out.copy_from_slice(&[*a, *b, *c]);
+        }
+    }
+    ordered[end..].fill(0.0);
+    end.max(n_lines.min(long_end))
+}

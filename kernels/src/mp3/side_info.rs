@@ -1,0 +1,153 @@
+//! Side info: how the main data of a frame is to be read (ISO/IEC 11172-3 §2.4.1.7, ISO/IEC 13818-3 §2.4.1.7).
+
+use super::FrameError;
+use super::bands::RateBands;
+use super::bits::BitReader;
+use super::header::{FrameHeader, Mode, Version};
+use super::{LINES, MAX_CHANNELS};
+
+/// Lines of a granule in pairs: no more of them can be big values.
+const PAIRS_MAX: usize = LINES / 2;
+
+/// The shape of a granule's windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Block {
+    /// One long window.
+    #[default]
+    Long,
+    /// One window that ends steeply.
+    Start,
+    /// Three short windows.
+    Short,
+    /// One window that begins steeply.
+    End,
+}
+
+/// One channel's side info of a granule.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Granule {
+    /// Bits of its scale factors (part 2) and Huffman codes (part 3).
+    pub(super) n_bits: usize,
+    /// Lines that are coded in pairs.
+    pub(super) n_big: usize,
+    /// Step of the quantiser, in quarters of an octave, from 210 on.
+    pub(super) global_gain: u8,
+    /// How long the scale factors are.
+    pub(super) scalefac_compress: u16,
+    /// Its windows.
+    pub(super) block: Block,
+    /// The two lowest sub-bands have long windows all the same.
+    pub(super) is_mixed: bool,
+    /// Code book of each region of the big values.
+    pub(super) table_select: [u8; 3],
+    /// Where the first two regions end.
+    pub(super) region_ends: [usize; 2],
+    /// Octaves by two that each short window is quieter.
+    pub(super) subblock_gain: [u8; 3],
+    /// High bands are louder by a table.
+    pub(super) preflag: bool,
+    /// Scale factors count twice.
+    pub(super) scalefac_scale: bool,
+    /// The second code book of quadruples.
+    pub(super) uses_quads_b: bool,
+}
+
+/// The side info of a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SideInfo {
+    /// Bytes before those of this frame at which its main data begins.
+    pub main_data_begin: usize,
+    /// For each channel, groups of scale factors that the second granule takes over from the first one.
+    pub(super) shares: [[bool; 4]; MAX_CHANNELS],
+    /// By granule, then by channel.
+    pub(super) granules: [[Granule; MAX_CHANNELS]; 2],
+}
+
+impl SideInfo {
+    /// Reads the side info behind a header and its checksum.
+    ///
+    /// # Errors
+    /// [`FrameError`] for what no encoder writes: more big values than lines, or switched windows of the long shape.
+    pub fn parse(header: &FrameHeader, bytes: &[u8]) -> Result<Self, FrameError> {
+        let n_channels = header.n_channels();
+        let is_mpeg1 = header.version == Version::Mpeg1;
+        let mut bits = BitReader::new(bytes, 0);
+        let mut side = Self::default();
+
+        // Private bits follow, which are nobody's business here.
+        if is_mpeg1 {
+            side.main_data_begin = bits.read(9) as usize;
+            bits.read(if n_channels == 1 { 5 } else { 3 });
+            for shares in &mut side.shares[..n_channels] {
+                *shares = std::array::from_fn(|_| bits.flag());
+            }
+        } else {
+            side.main_data_begin = bits.read(8) as usize;
+            bits.read(if n_channels == 1 { 1 } else { 2 });
+        }
+
+        for granule in &mut side.granules[..header.n_granules()] {
+            for channel in &mut granule[..n_channels] {
+                *channel = Granule::parse(header, &mut bits)?;
+            }
+            // Bands of two channels can be coded together only where they are the same bands.
+            let [left, right] = granule;
+            let is_same = left.block == right.block
+                && (left.block != Block::Short || left.is_mixed == right.is_mixed);
+            if matches!(header.mode, Mode::Joint { .. }) && !is_same {
+                return Err(FrameError::UnequalBlocks);
+            }
+        }
+        Ok(side)
+    }
+
+    /// Bits of each granule's main data, over all channels.
+    #[must_use]
+    pub fn granule_bits(&self) -> [usize; 2] {
+        self.granules
+            .map(|channels| channels.iter().map(|channel| channel.n_bits).sum())
+    }
+}
+
+impl Granule {
+    fn parse(header: &FrameHeader, bits: &mut BitReader) -> Result<Self, FrameError> {
+        let is_mpeg1 = header.version == Version::Mpeg1;
+        let mut granule = Self {
+            n_bits: bits.read(12) as usize,
+            ..Self::default()
+        };
+        let n_pairs = bits.read(9) as usize;
+        if n_pairs > PAIRS_MAX {
+            return Err(FrameError::BigValues);
+        }
+        granule.n_big = 2 * n_pairs;
+        granule.global_gain = bits.read(8) as u8;
+        granule.scalefac_compress = bits.read(if is_mpeg1 { 4 } else { 9 }) as u16;
+
+        let bands = RateBands::of(header);
+        if bits.flag() {
+            granule.block = match bits.read(2) {
+                1 => Block::Start,
+                2 => Block::Short,
+                3 => Block::End,
+                _ => return Err(FrameError::BlockType),
+            };
+            granule.is_mixed = bits.flag();
+            granule.table_select = [bits.read(5) as u8, bits.read(5) as u8, 0];
+            granule.subblock_gain = std::array::from_fn(|_| bits.read(3) as u8);
+            granule.region_ends = [bands.first_region_end(granule.block), LINES];
+        } else {
+            granule.table_select = std::array::from_fn(|_| bits.read(5) as u8);
+            // Counts of bands, less one.
+            let first = bits.read(4) as usize + 1;
+            let second = bits.read(3) as usize + 1;
+            granule.region_ends = [bands.long_edge(first), bands.long_edge(first + second)];
+        }
+
+        // MPEG-2 has no such bit: its scale factors tell.
+        granule.preflag = is_mpeg1 && bits.flag();
+        granule.scalefac_scale = bits.flag();
+        granule.uses_quads_b = bits.flag();
+        Ok(granule)
+    }
+}

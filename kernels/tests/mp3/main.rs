@@ -1,0 +1,230 @@
+//! The decoder of layer III against the reference of the conformance vectors, and against symphonia's on every MP3 there is.
+//! `WAVEMILL_SHOW_PARITY=1` prints the largest differences.
+
+#![allow(missing_docs, clippy::unwrap_used)] // of tests
+
+mod peer;
+mod stream;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use peer::Peer;
+use stream::{Frame, Stream};
+use wavemill_kernels::Level;
+use wavemill_kernels::mp3::FrameDecoder;
+use wavemill_tests::{Arguments, Failed};
+
+/// The references are rounded to 16 bits, by half a step. Where they are cut at full scale, it is a step.
+const VECTOR_ABS_MAX: f32 = 1.02 / 32_768.0;
+/// Beside symphonia's samples, of those louder than full scale relative to them. Both round in f32, in other orders.
+const PEER_MAX: f32 = 1e-5;
+
+/// Vectors with a reference that begins with their first frame. It may end a frame early. Not here: those of sine waves,
+/// whose references begin elsewhere; and streams that are broken on purpose.
+const VECTORS: [&str; 16] = [
+    "M2L3_bitrate_16_all",
+    "M2L3_bitrate_22_all",
+    "M2L3_bitrate_24_all",
+    "M2L3_compl24",
+    "M2L3_noise",
+    "l3-compl",
+    "l3-he_32khz",
+    "l3-he_44khz",
+    "l3-he_48khz",
+    "l3-he_mode",
+    "l3-hecommon",
+    "l3-si",
+    "l3-si_block",
+    "l3-si_huff",
+    "l3-test45",
+    "l3-test46",
+];
+
+/// Intensity stereo of MPEG-2, which symphonia has otherwise than the reference.
+const NOT_AS_PEER: [&str; 2] = ["l3-test45.bit", "l3-test46.bit"];
+
+fn main() {
+    let args = Arguments::from_args();
+    let mut trials = Vec::new();
+    for vector in VECTORS {
+        let name = format!("mp3::vectors::{vector}");
+        trials.push(wavemill_tests::real(&name, move |data| {
+            is_the_reference(data, vector)
+        }));
+    }
+    trials.push(wavemill_tests::real(
+        "mp3::samples_are_symphonias",
+        all_are_symphonias,
+    ));
+    trials.push(wavemill_tests::real(
+        "mp3::flipped_bits_do_no_harm",
+        flipped,
+    ));
+    wavemill_tests::run(&args, trials).exit();
+}
+
+fn stream() -> Stream {
+    Stream::new(FrameDecoder::new(Level::detect()).unwrap())
+}
+
+fn is_the_reference(data: &Path, vector: &str) -> Result<(), Failed> {
+    let folder = data.join("mp3_conformance/layer3");
+    let file = fs::read(folder.join(format!("{vector}.bit")))?;
+    let reference = fs::read(folder.join(format!("{vector}.pcm.zst")))?;
+    let reference = zstd::decode_all(&reference[..])?;
+    let mut reference = reference
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|bytes| f32::from(i16::from_le_bytes(*bytes)) / 32_768.0);
+
+    let mut stream = stream();
+    let mut most = 0.0_f32;
+    let mut n_compared = 0;
+    for frame in stream::frames(&file) {
+        let planes = stream.decode(&frame)?;
+        for at in 0..planes[0].len() {
+            for plane in &planes {
+                // The references of some vectors are one frame shorter.
+                let Some(want) = reference.next() else {
+                    continue;
+                };
+                // 16 bits go up to one step below full scale.
+                let got = plane[at].clamp(-1.0, 32_767.0 / 32_768.0);
+                most = most.max((got - want).abs());
+                n_compared += 1;
+            }
+        }
+    }
+
+    show(vector, most);
+    if n_compared < 1_000 || reference.next().is_some() {
+        return Err(format!("{n_compared} samples compared").into());
+    }
+    if most > VECTOR_ABS_MAX {
+        return Err(format!("differs by {most}").into());
+    }
+    Ok(())
+}
+
+fn all_are_symphonias(data: &Path) -> Result<(), Failed> {
+    let mut n_frames = 0;
+    let mut faults = Vec::new();
+    for path in files(data) {
+        let file = fs::read(&path)?;
+        let frames = stream::frames(&file);
+        n_frames += frames.len();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if NOT_AS_PEER.contains(&&*name) {
+            continue;
+        }
+        let most = beside_symphonia(&frames)?;
+        show(&name, most);
+        if most > PEER_MAX {
+            faults.push(format!("{}: differs by {most}", path.display()));
+        }
+    }
+    assert!(n_frames > 10_000, "{n_frames} frames");
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
+    }
+}
+
+/// The largest difference; an error where one decoder fails and the other one does not.
+fn beside_symphonia(frames: &[Frame]) -> Result<f32, Failed> {
+    let Some(first) = frames.first() else {
+        return Ok(0.0);
+    };
+    let mut stream = stream();
+    let mut peer = Peer::new();
+    let mut most = 0.0_f32;
+    for (at, frame) in frames.iter().enumerate() {
+        // symphonia keeps to the format of its first frame.
+        if frame.rate_hz != first.rate_hz || frame.header.n_channels() != first.header.n_channels()
+        {
+            continue;
+        }
+        match (stream.decode(frame), peer.decode(frame.bytes)) {
+            (Ok(got), Some(want)) => {
+                for (got, want) in got.iter().zip(&want) {
+                    assert_eq!(got.len(), want.len());
+                    for (got, want) in got.iter().zip(want) {
+                        most = most.max((got - want).abs() / want.abs().max(1.0));
+                    }
+                }
+            }
+            (Err(_), None) => {}
+            (got, want) => {
+                let peer = want.is_some();
+                return Err(
+                    format!("frame {at}: {:?}, symphonia decodes: {peer}", got.err()).into(),
+                );
+            }
+        }
+    }
+    Ok(most)
+}
+
+/// Bits of real frames flipped anywhere behind the header: no panic, and no sample that is not finite.
+fn flipped(data: &Path) -> Result<(), Failed> {
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize
+    };
+    let mut n_decoded = 0;
+    for path in files(data).into_iter().step_by(3) {
+        let file = fs::read(&path)?;
+        let mut stream = stream();
+        for frame in stream::frames(&file).iter().take(200) {
+            let mut bytes = frame.bytes.to_vec();
+            for _ in 0..random() % 4 {
+                let at = 4 + random() % (bytes.len() - 4);
+                bytes[at] ^= 1 << (random() % 8);
+            }
+            let bytes = &bytes[..];
+            if let Ok(planes) = stream.decode(&Frame { bytes, ..*frame }) {
+                n_decoded += 1;
+                assert!(
+                    planes
+                        .iter()
+                        .all(|plane| plane.iter().all(|sample| sample.is_finite()))
+                );
+            }
+        }
+    }
+    assert!(n_decoded > 1_000, "{n_decoded} frames");
+    Ok(())
+}
+
+fn show(name: &str, most: f32) {
+    if std::env::var_os("WAVEMILL_SHOW_PARITY").is_some() {
+        println!("{name}: {most:.1e}");
+    }
+}
+
+/// All MP3 files of the data folder, sorted.
+fn files(data: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![data.to_owned()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path
+                .extension()
+                .is_some_and(|end| end == "mp3" || end == "bit")
+            {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}

@@ -1,0 +1,135 @@
+//! Frames of a file, and their main data: as little of it as these tests need. What wavemill does with real files is in
+//! its own crate.
+
+use wavemill_kernels::mp3::{
+    FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, MainData, SideInfo, Version,
+};
+
+const HEADER_BYTES: usize = 4;
+/// kbit/s of MPEG-1 and of MPEG-2, by the header's index.
+const KBPS: [[usize; 16]; 2] = [
+    [
+        0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0,
+    ],
+    [
+        0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0,
+    ],
+];
+
+/// A whole frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a> {
+    pub(crate) header: FrameHeader,
+    pub(crate) rate_hz: usize,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// The frames of a file that has no free format: those that another one, or the end, follows.
+pub(crate) fn frames(file: &[u8]) -> Vec<Frame<'_>> {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while at + HEADER_BYTES <= file.len() {
+        let Some((header, rate_hz, n_bytes)) = parse(&file[at..]) else {
+            at += 1;
+            continue;
+        };
+        let end = at + n_bytes;
+        let is_followed =
+            end == file.len() || file.get(end..).is_some_and(|rest| parse(rest).is_some());
+        if !is_followed {
+            at += 1;
+            continue;
+        }
+        frames.push(Frame {
+            header,
+            rate_hz,
+            bytes: &file[at..end],
+        });
+        at = end;
+    }
+    frames
+}
+
+fn parse(bytes: &[u8]) -> Option<(FrameHeader, usize, usize)> {
+    let head: [u8; HEADER_BYTES] = *bytes.first_chunk()?;
+    let header = FrameHeader::parse(head)?;
+    let is_mpeg1 = header.version == Version::Mpeg1;
+    let kbps = KBPS[usize::from(!is_mpeg1)][usize::from(head[2] >> 4)];
+    let shift = match header.version {
+        Version::Mpeg1 => 0,
+        Version::Mpeg2 => 1,
+        Version::Mpeg25 => 2,
+    };
+    let rate_hz = [44_100, 48_000, 32_000][usize::from(head[2] >> 2 & 3)] >> shift;
+    let slots = if is_mpeg1 { 144 } else { 72 };
+    let n_bytes = slots * kbps * 1_000 / rate_hz + usize::from(head[2] >> 1 & 1);
+    (kbps > 0).then_some((header, rate_hz, n_bytes))
+}
+
+/// The decoder, with the bytes that later frames may go back to.
+pub(crate) struct Stream {
+    decoder: FrameDecoder,
+    reservoir: Vec<u8>,
+    planes: [[f32; FRAME_SAMPLES]; 2],
+}
+
+impl Stream {
+    pub(crate) fn new(decoder: FrameDecoder) -> Self {
+        Self {
+            decoder,
+            reservoir: Vec::new(),
+            planes: [[0.0; FRAME_SAMPLES]; 2],
+        }
+    }
+
+    /// The planes of a frame.
+    pub(crate) fn decode(&mut self, frame: &Frame) -> Result<Vec<&[f32]>, FrameError> {
+        let has_crc = frame.bytes[1] & 1 == 0;
+        let start = HEADER_BYTES + if has_crc { 2 } else { 0 };
+        let main_start = start + frame.header.side_info_bytes();
+        let main_bytes = frame.bytes.get(main_start..).unwrap_or_default();
+        let side_bytes = &frame.bytes[start..main_start.min(frame.bytes.len())];
+
+        let decoded = SideInfo::parse(&frame.header, side_bytes).and_then(|side| {
+            // What the frame before did not use, and this one does not go back to, is gone.
+            let n_unread = self.reservoir.len();
+            let n_reused = side.main_data_begin.min(n_unread);
+            self.reservoir.drain(..n_unread - n_reused);
+            self.reservoir.extend(main_bytes);
+
+            let n_missing_bits = 8 * (side.main_data_begin - n_reused);
+            let main = MainData {
+                bytes: &self.reservoir,
+                n_missing_bits,
+            };
+            let [left, right] = &mut self.planes;
+            let n = self
+                .decoder
+                .decode(&frame.header, &side, main, [left, right])?;
+
+            let mut n_bits: usize = 0;
+            let mut n_skipped: usize = 0;
+            for granule in side.granule_bits() {
+                if n_skipped < n_missing_bits {
+                    n_skipped += granule;
+                    n_bits = n_skipped.saturating_sub(n_missing_bits);
+                } else {
+                    n_bits += granule;
+                }
+            }
+            self.reservoir
+                .drain(..n_bits.div_ceil(8).min(self.reservoir.len()));
+            Ok(n)
+        });
+        match decoded {
+            Ok(n) => {
+                let planes = self.planes[..frame.header.n_channels()].iter();
+                Ok(planes.map(|plane| &plane[..n]).collect())
+            }
+            Err(error) => {
+                self.reservoir.clear();
+                Err(error)
+            }
+        }
+    }
+}
