@@ -31,6 +31,7 @@ impl Factors {
 }
 
 /// Between the first `n_sub_bands` sub-bands. Returns behind which line all are zero, given the same of before.
+#[inline(always)]
 pub(super) fn antialias(n_sub_bands: usize, n_lines: usize, lines: &mut [f32; LINES]) -> usize {
     let factors = Factors::get();
     // The last border is the one above the last sub-band with a sound.

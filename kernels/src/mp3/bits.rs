@@ -4,76 +4,50 @@
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
-    /// The first byte that is not in `cache` yet; it counts on behind the end.
-    next: usize,
-    /// Bits not yet read, the first one on top. Behind the lowest of them are only bits that come next anyway.
-    cache: u64,
-    /// How many of them count.
-    n_cached: u32,
+    position: usize,
 }
 
 impl<'a> BitReader<'a> {
     /// A reader from bit `position` on.
     pub(super) fn new(bytes: &'a [u8], position: usize) -> Self {
-        let mut reader = Self {
-            bytes,
-            next: position / 8,
-            cache: 0,
-            n_cached: 0,
-        };
-        reader.refill();
-        reader.skip((position % 8) as u32);
-        reader
+        Self { bytes, position }
     }
 
-    /// Makes sure of 56 bits.
+    /// The bits that come next, from the highest one down: 57 of them count.
     #[inline(always)]
-    pub(super) fn refill(&mut self) {
-        let word = match self.bytes.get(self.next..self.next + 8) {
+    pub(super) fn word(&self) -> u64 {
+        let first = self.position / 8;
+        let word = match self.bytes.get(first..first + 8) {
             Some(bytes) => u64::from_be_bytes(bytes.try_into().expect("eight bytes")),
-            None => self.last_word(),
+            None => self.last_word(first),
         };
-        self.cache |= word >> self.n_cached;
-        // Whole bytes, as many as fit beside what was there.
-        let n_bytes = (63 - self.n_cached) / 8;
-        self.next += n_bytes as usize;
-        self.n_cached += 8 * n_bytes;
+        word << (self.position % 8)
     }
 
     /// Up to eight bytes, and zeros behind the end.
     #[cold]
-    fn last_word(&self) -> u64 {
+    fn last_word(&self, first: usize) -> u64 {
         let mut word = [0; 8];
-        let rest = self.bytes.get(self.next..).unwrap_or_default();
+        let rest = self.bytes.get(first..).unwrap_or_default();
         for (to, from) in word.iter_mut().zip(rest) {
             *to = *from;
         }
         u64::from_be_bytes(word)
     }
 
-    /// The next `n` bits, which stay; 1 to 32, and no more than are left since the last refill.
-    #[inline(always)]
-    pub(super) fn peek(&self, n: u32) -> u32 {
-        (self.cache >> (64 - n)) as u32
-    }
-
-    /// Passes over `n` bits, of those that are left since the last refill.
+    /// Passes over `n` bits.
     #[inline(always)]
     pub(super) fn skip(&mut self, n: u32) {
-        self.cache <<= n;
-        self.n_cached -= n;
+        self.position += n as usize;
     }
 
     /// The next `n` bits, up to 32.
-    #[inline(always)]
+    #[inline]
     pub(super) fn read(&mut self, n: u32) -> u32 {
-        if n == 0 {
-            return 0;
-        }
-        self.refill();
-        let value = self.peek(n);
+        // Two shifts, because one by 64 for no bits is not defined.
+        let value = self.word() >> 1 >> (63 - n);
         self.skip(n);
-        value
+        value as u32
     }
 
     /// The next bit as a flag.
@@ -82,8 +56,9 @@ impl<'a> BitReader<'a> {
     }
 
     /// Bits from the start of the slice up to the next one.
+    #[inline(always)]
     pub(super) fn position(&self) -> usize {
-        8 * self.next - self.n_cached as usize
+        self.position
     }
 }
 

@@ -155,10 +155,9 @@ impl FrameDecoder {
                 self.gains
                     .set(granule, bands.of_granule(granule), &factors[channel]);
                 let spectrum = &mut self.spectra[index][channel];
-                let n_bits = end - bits.position();
                 let (n_lines, behind) =
                     self.codes
-                        .read(bits, n_bits, granule, &self.gains, &mut spectrum.lines);
+                        .read(bits, end, granule, &self.gains, &mut spectrum.lines);
                 spectrum.n_lines = n_lines;
                 if behind > 8 * main.bytes.len() {
                     return Err(FrameError::MainData);

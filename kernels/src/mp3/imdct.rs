@@ -8,7 +8,7 @@ use std::f64::consts::PI;
 use std::sync::LazyLock;
 
 use super::side_info::Block;
-use super::wide::{Wide, WideComplex};
+use super::wide::{Wide, WideComplex, transpose};
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS, SubBandSamples};
 use crate::lane::LANES;
 
@@ -128,11 +128,19 @@ impl Imdct {
 #[inline(always)]
 fn load(group: usize, lines: &[f32; LINES]) -> Half {
     let mut input = [Wide::ZERO; SLOTS];
-    let lines = &lines[group * LANES * SUB_BAND_LINES..][..LANES * SUB_BAND_LINES];
-    for lane in 0..LANES {
-        for line in 0..SUB_BAND_LINES {
-            input[line].0[lane] = lines[lane * SUB_BAND_LINES + line];
+    let sub_bands = &lines.as_chunks::<SUB_BAND_LINES>().0[group * LANES..][..LANES];
+    for first in [0, LANES] {
+        let rows = std::array::from_fn(|lane| {
+            *sub_bands[lane][first..]
+                .first_chunk()
+                .expect("18 lines are two rows")
+        });
+        for (input, column) in input[first..].iter_mut().zip(transpose(rows)) {
+            input.0 = column;
         }
+    }
+    for line in 2 * LANES..SUB_BAND_LINES {
+        input[line].0 = std::array::from_fn(|lane| sub_bands[lane][line]);
     }
     input
 }

@@ -5,6 +5,7 @@ use super::bands::Bands;
 
 /// Short bands hold one window behind the other; behind this, the three windows' lines of one frequency are neighbours.
 /// Returns behind which line all are zero, given the same of `lines`; `ordered` is zero there.
+#[inline(always)]
 pub(super) fn reorder(
     bands: &Bands,
     n_lines: usize,

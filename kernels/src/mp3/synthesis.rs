@@ -96,12 +96,9 @@ impl Synthesis {
         for (at, slots) in slots.chunks(LANES).enumerate() {
             self.enter(HISTORY + at * LANES, slots);
         }
-        for (slot, out) in out
-            .chunks_exact_mut(SUB_BANDS)
-            .take(slots.len())
-            .enumerate()
-        {
-            self.output(HISTORY + slot, out);
+        let out = &mut out.as_chunks_mut::<SUB_BANDS>().0[..slots.len()];
+        for (slot, out) in out.iter_mut().enumerate() {
+            self.output(slot, out);
         }
 
         // The last rows are the history of what comes next.
@@ -139,22 +136,26 @@ impl Synthesis {
         self.lowest[row..row + slots.len()].copy_from_slice(&c[0].0[..slots.len()]);
     }
 
-    /// The 32 samples of the slot whose row is `row`.
+    /// The 32 samples of a slot. Its row is number 15 of 16.
     #[inline(always)]
-    fn output(&self, row: usize, out: &mut [f32]) {
+    fn output(&self, slot: usize, out: &mut [f32; SUB_BANDS]) {
+        let upper = window_rows(&self.upper[slot..]);
+        let lower = window_rows(&self.lower[slot..]);
+        let lowest = window_rows(&self.lowest[slot..]);
+        let [own_even, own_odd] = &self.factors.own;
+        let [mirrored_even, mirrored_odd] = &self.factors.mirrored;
+
         let mut own = [0.0; COLUMNS];
         let mut mirrored = [0.0; COLUMNS];
         let mut middle = 0.0;
         for tap in 0..TAPS {
-            let even = &self.upper[row - 2 * tap];
-            let odd = &self.lower[row - 2 * tap - 1];
+            let even = &upper[HISTORY - 2 * tap];
+            let odd = &lower[HISTORY - 1 - 2 * tap];
             for j in 0..COLUMNS {
-                own[j] +=
-                    even[j] * self.factors.own[0][tap][j] + odd[j] * self.factors.own[1][tap][j];
-                mirrored[j] += even[j] * self.factors.mirrored[0][tap][j]
-                    + odd[j] * self.factors.mirrored[1][tap][j];
+                own[j] += even[j] * own_even[tap][j] + odd[j] * own_odd[tap][j];
+                mirrored[j] += even[j] * mirrored_even[tap][j] + odd[j] * mirrored_odd[tap][j];
             }
-            middle += self.lowest[row - 2 * tap - 1] * self.factors.middle[tap];
+            middle += lowest[HISTORY - 1 - 2 * tap] * self.factors.middle[tap];
         }
 
         out[..COLUMNS].copy_from_slice(&own);
@@ -163,4 +164,10 @@ impl Synthesis {
             out[SUB_BANDS - j] = mirrored[j];
         }
     }
+}
+
+/// The rows that the window reaches over.
+#[inline(always)]
+fn window_rows<T>(rows: &[T]) -> &[T; HISTORY + 1] {
+    rows.first_chunk().expect("each slot has its history")
 }

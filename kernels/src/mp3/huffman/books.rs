@@ -6,7 +6,6 @@ use super::tables::{
     PAIRS_1, PAIRS_2, PAIRS_3, PAIRS_5, PAIRS_6, PAIRS_7, PAIRS_8, PAIRS_9, PAIRS_10, PAIRS_11,
     PAIRS_12, PAIRS_13, PAIRS_15, PAIRS_16, PAIRS_24, QUADS_A, QUADS_B,
 };
-use crate::mp3::bits::BitReader;
 
 /// Bits of the first look. Of every book the codes that are heard most are within, signs included.
 const FIRST_BITS: u32 = 10;
@@ -101,8 +100,8 @@ impl Entry {
 
     /// Both values of an escape, without signs.
     #[inline(always)]
-    pub(super) fn magnitudes(self) -> (u32, u32) {
-        (self.0 >> 8 & 31, self.0 >> 16 & 31)
+    pub(super) fn magnitudes(self) -> [u32; 2] {
+        [self.0 >> 8 & 31, self.0 >> 16 & 31]
     }
 }
 
@@ -114,23 +113,22 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Finds the code that comes next. There are enough bits for it: 19 and two signs.
+    /// Finds the code that the bits of `word` begin with, from the highest one down.
     #[inline(always)]
-    pub(super) fn find(&self, bits: &BitReader) -> Entry {
-        let entry = self.first[bits.peek(FIRST_BITS) as usize];
+    pub(super) fn find(&self, word: u64) -> Entry {
+        let entry = self.first[first_index(word)];
         if entry.0 & Entry::IS_LINK != 0 {
-            self.find_long(bits, entry)
+            self.find_long(word, entry)
         } else {
             entry
         }
     }
 
     #[inline(never)]
-    fn find_long(&self, bits: &BitReader, link: Entry) -> Entry {
-        let n_bits = link.n_bits();
+    fn find_long(&self, word: u64, link: Entry) -> Entry {
         let start = (link.0 >> 8 & 0xFFFF) as usize;
-        let rest = bits.peek(FIRST_BITS + n_bits) & ((1 << n_bits) - 1);
-        // Every link has its table. The default has no bits and would be met nowhere.
+        let rest = word << FIRST_BITS >> (64 - link.n_bits());
+        // Every link has its table, so the default is met nowhere.
         self.second
             .get(start + rest as usize)
             .copied()
@@ -177,6 +175,12 @@ impl Book {
         }
         book
     }
+}
+
+/// The highest bits of a word.
+#[inline(always)]
+fn first_index(word: u64) -> usize {
+    (word >> (u64::BITS - FIRST_BITS)) as usize
 }
 
 /// A code with its signs, and what it stands for.
@@ -253,8 +257,8 @@ pub(super) struct QuadBook(Box<[Quad; FIRST_ENTRIES]>);
 
 impl QuadBook {
     #[inline(always)]
-    pub(super) fn find(&self, bits: &BitReader) -> Quad {
-        self.0[bits.peek(FIRST_BITS) as usize]
+    pub(super) fn find(&self, word: u64) -> Quad {
+        self.0[first_index(word)]
     }
 
     fn new(table: &[u32; 16]) -> Self {

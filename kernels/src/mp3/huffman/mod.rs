@@ -10,7 +10,7 @@ use super::LINES;
 use super::bits::BitReader;
 use super::requantize::{Gains, PowerTable};
 use super::side_info::Granule;
-use books::{Book, Books};
+use books::{Book, Books, Entry};
 
 #[cfg(test)]
 pub(super) use books::{PAIR_BOOKS, words};
@@ -27,8 +27,15 @@ pub(super) struct Reader {
 /// Codes that are still to be read.
 struct Codes<'a> {
     bits: BitReader<'a>,
-    /// Bits of the granule that are left; below zero where the last code went too far.
-    n_left: i64,
+    /// The bit behind the last one of the granule. The last code may go too far.
+    end: usize,
+}
+
+impl Codes<'_> {
+    #[inline(always)]
+    fn are_at_end(&self) -> bool {
+        self.bits.position() >= self.end
+    }
 }
 
 impl Reader {
@@ -39,20 +46,17 @@ impl Reader {
         }
     }
 
-    /// Reads the lines of a granule from `n_bits` bits, and returns how many lines there are, and the bit behind the
-    /// last one that was read. The other lines become zero.
+    /// Reads the lines of a granule whose bits end before `end`, and returns how many lines there are, and the bit behind
+    /// the last one that was read. The other lines become zero.
     pub(super) fn read(
         &self,
         bits: BitReader,
-        n_bits: usize,
+        end: usize,
         granule: &Granule,
         gains: &Gains,
         lines: &mut [f32; LINES],
     ) -> (usize, usize) {
-        let mut codes = Codes {
-            bits,
-            n_left: n_bits as i64,
-        };
+        let mut codes = Codes { bits, end };
         let n_lines = self.read_lines(&mut codes, granule, gains, lines);
         lines[n_lines..].fill(0.0);
         (n_lines, codes.bits.position())
@@ -65,7 +69,7 @@ impl Reader {
         gains: &Gains,
         lines: &mut [f32; LINES],
     ) -> usize {
-        if codes.n_left == 0 {
+        if codes.are_at_end() {
             return 0;
         }
 
@@ -105,50 +109,66 @@ impl Reader {
         gains: &[f32],
         lines: &mut [f32],
     ) -> usize {
+        // A code has at most 19 bits and two signs, or two times 13 more bits with escapes: what a word holds.
+        let n_per_word = if ESCAPES { 1 } else { 2 };
         let mut bits = codes.bits;
-        let mut n_left = codes.n_left;
         let mut n_pairs = 0;
 
-        for (pair, &gain) in lines.chunks_exact_mut(2).zip(gains) {
-            if n_left <= 0 {
-                break;
-            }
-            n_pairs += 1;
-            bits.refill();
-            let entry = book.find(&bits);
-            bits.skip(entry.n_bits());
-            n_left -= i64::from(entry.n_bits());
-
-            if ESCAPES && entry.is_escape() {
-                let mut read = |magnitude: u32| {
-                    let mut value = magnitude;
-                    if magnitude == books::ESCAPE {
-                        value += bits.peek(escape_bits);
-                        bits.skip(escape_bits);
-                        n_left -= i64::from(escape_bits);
-                    }
-                    if value == 0 {
-                        return 0.0;
-                    }
-                    let is_negative = bits.peek(1) == 1;
-                    bits.skip(1);
-                    n_left -= 1;
-                    let power = self.powers.of(value);
-                    if is_negative { -power } else { power }
+        let mut pairs = lines.as_chunks_mut::<2>().0.iter_mut().zip(gains);
+        'region: loop {
+            let mut word = bits.word();
+            for _ in 0..n_per_word {
+                if bits.position() >= codes.end {
+                    break 'region;
+                }
+                let Some((pair, &gain)) = pairs.next() else {
+                    break 'region;
                 };
-                let (x, y) = entry.magnitudes();
-                pair[0] = read(x) * gain;
-                pair[1] = read(y) * gain;
-            } else {
-                let (x, y) = entry.signed();
-                pair[0] = self.powers.of_signed(x) * gain;
-                pair[1] = self.powers.of_signed(y) * gain;
+                n_pairs += 1;
+
+                let entry = book.find(word);
+                if ESCAPES && entry.is_escape() {
+                    bits.skip(self.read_escape(entry, word, escape_bits, gain, pair));
+                } else {
+                    word <<= entry.n_bits();
+                    bits.skip(entry.n_bits());
+                    let (x, y) = entry.signed();
+                    pair[0] = self.powers.of_signed(x) * gain;
+                    pair[1] = self.powers.of_signed(y) * gain;
+                }
             }
         }
 
         codes.bits = bits;
-        codes.n_left = n_left;
         n_pairs
+    }
+
+    /// Reads a pair of which a value is escaped; returns how many bits it took.
+    #[inline(always)]
+    fn read_escape(
+        &self,
+        entry: Entry,
+        word: u64,
+        escape_bits: u32,
+        gain: f32,
+        pair: &mut [f32; 2],
+    ) -> u32 {
+        let mut n_bits = entry.n_bits();
+        for (line, magnitude) in pair.iter_mut().zip(entry.magnitudes()) {
+            let mut value = magnitude;
+            if magnitude == books::ESCAPE {
+                value += (word << n_bits >> (64 - escape_bits)) as u32;
+                n_bits += escape_bits;
+            }
+            let mut power = self.powers.of(value) * gain;
+            if value > 0 {
+                let is_negative = word << n_bits >> 63 == 1;
+                power = if is_negative { -power } else { power };
+                n_bits += 1;
+            }
+            *line = power;
+        }
+        n_bits
     }
 
     /// Reads quadruples of values up to one, from line `from` on, until the bits are at their end; returns where the
@@ -163,11 +183,9 @@ impl Reader {
     ) -> usize {
         let quads = self.books.quads(granule.uses_quads_b);
         let mut at = from;
-        while at + 4 <= LINES && codes.n_left > 0 {
-            codes.bits.refill();
-            let quad = quads.find(&codes.bits);
+        while at + 4 <= LINES && !codes.are_at_end() {
+            let quad = quads.find(codes.bits.word());
             codes.bits.skip(quad.n_bits());
-            codes.n_left -= i64::from(quad.n_bits());
 
             for (line, value) in lines[at..at + 4].iter_mut().zip(quad.values()) {
                 *line = value;
@@ -181,10 +199,7 @@ impl Reader {
         }
 
         // Encoders fill up a granule with bits that are no codes. What they made of the last quadruple is no sound.
-        if codes.n_left < 0 && at > from {
-            at - 4
-        } else {
-            at
-        }
+        let is_too_far = codes.bits.position() > codes.end;
+        if is_too_far && at > from { at - 4 } else { at }
     }
 }
