@@ -10,8 +10,8 @@
   width     the 90th percentile of the width of a line of code, characters
   lines     the 50th and the 90th percentile of the length of a function
 
-Tests are left out (folders and files of that name, `#[cfg(test)]` modules at a file's end), and so are third_party and
-target. The figures are a compass: a low one does not make code clear, and none is a limit.
+Tests are left out (folders and files of that name, `#[cfg(test)]` modules at a file's end), and so is target.
+The figures are a compass: a low one does not make code clear, and none is a limit.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FOLDERS = ["options", "schemas", "kernels", "pipeline", "loader", "scores", "tra
 LONG_LINES = 20
 
 SKIPPED = re.compile(
-    r"(^|/)(target|third_party|tests?|benches|examples|fuzz)/|(^|/)(\w+_)?(tests?|testing|fixture)\.rs$"
+    r"(^|/)(target|tests?|benches|examples|fuzz)/|(^|/)(\w+_)?(tests?|testing|fixture)\.rs$"
 )
 TEST_MODULE = re.compile(r"^#\[cfg\((?:all\()?test\b[^\n]*\n(?:pub(?:\([a-z]+\))? )?mod \w+ \{", re.M)
 # Comments, raw strings, strings, characters (but not lifetimes, which have no closing quote).

@@ -71,7 +71,7 @@ def main():
         return 0
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent)
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.rs", ":!third_party"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.rs"],
         cwd=root, capture_output=True, text=True, check=True,
     ).stdout.split()
     crates, all_files, all_functions = measure(root, [path for path in listed if (root / path).exists()])

@@ -132,8 +132,10 @@ impl RateBands {
     }
 
     /// First line of the region behind the first one, where windows are switched.
-    pub(super) fn first_region_end(&self, block: Block) -> usize {
-        match block {
+    pub(super) fn first_region_end(&self, version: Version, granule: &Granule) -> usize {
+        match granule.block {
+            // Decoders disagree about mixed blocks of MPEG-2.5: mpg123 counts long bands, ffmpeg short ones.
+            Block::Short if granule.is_mixed && version == Version::Mpeg25 => self.long_edge(8),
             // Three bands, each of three windows.
             Block::Short => usize::from(self.short.edges[9]),
             _ => self.long_edge(8),

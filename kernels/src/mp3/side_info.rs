@@ -135,7 +135,7 @@ impl Granule {
             granule.is_mixed = bits.flag();
             granule.table_select = [bits.read(5) as u8, bits.read(5) as u8, 0];
             granule.subblock_gain = std::array::from_fn(|_| bits.read(3) as u8);
-            granule.region_ends = [bands.first_region_end(granule.block), LINES];
+            granule.region_ends = [bands.first_region_end(header.version, &granule), LINES];
         } else {
             granule.table_select = std::array::from_fn(|_| bits.read(5) as u8);
             // Counts of bands, less one.

@@ -57,7 +57,7 @@ impl Codec {
 }
 
 /// What a codec answers; `None` where it panicked.
-pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
+fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
     // Nobody sees what the panic left half done: every caller makes the decoder anew, or resets it.
     catch_unwind(AssertUnwindSafe(decode)).ok()
 }

@@ -11,7 +11,8 @@ use super::output::Output;
 use super::sniff::{Format, sniff};
 use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, flac, reject, wav};
 
-/// Decodes with symphonia. Keeps its parsers, buffers and resampler plans from clip to clip.
+/// Decodes MP3 by ourselves and everything else with symphonia. Keeps its parsers, buffers and resampler plans from clip to
+/// clip.
 pub struct SymphoniaDecoder {
     args: DecodeArgs,
     pub(super) output: Output,
@@ -28,7 +29,7 @@ impl SymphoniaDecoder {
         Ok(Self {
             args,
             output,
-            mp3: Mp3Decoder::default(),
+            mp3: Mp3Decoder::new(level)?,
         })
     }
 

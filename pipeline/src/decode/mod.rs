@@ -22,8 +22,9 @@ pub use decoder::SymphoniaDecoder;
 pub use hash::{InputFacts, InputHasher};
 pub use length::longest_s;
 
-/// Name and version of what decodes; part of the engine and of every feature's identity.
-pub const NAME: &str = "symphonia 0.6.1 patched";
+/// Name and version of the library that decodes all formats but MP3; part of the engine and of every feature's identity.
+/// Our own decoder of MP3 is part of it by [`wavemill_schemas::NUMERICS_REVISION`].
+pub const NAME: &str = "symphonia 0.6.1";
 
 /// Largest file, bytes: half a gigabyte is hours of any format here.
 pub const FILE_BYTES_MAX: usize = crate::source::CLIP_BYTES_MAX as usize;

@@ -6,6 +6,7 @@
 
 use memchr::memchr;
 
+use super::free_format;
 use super::header::{HEADER_BYTES, Header};
 use super::tags::{self, Info};
 
@@ -21,10 +22,18 @@ pub(crate) struct Frame<'a> {
     pub skipped_bytes: usize,
 }
 
+impl<'a> Frame<'a> {
+    /// Its side info, without the checksum before it.
+    pub(super) fn side_info(&self) -> &'a [u8] {
+        let end = self.header.main_data_offset();
+        &self.bytes[end - self.header.side_info_bytes()..end]
+    }
+}
+
 /// Iterator over the frames of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Frames<'a> {
-    file: &'a [u8],
+    search: Search<'a>,
     next: Option<Candidate>,
     truncated_at: Option<usize>,
 }
@@ -48,17 +57,19 @@ enum Successor {
 }
 
 impl<'a> Frames<'a> {
-    /// Finds the first frame, behind any tags and foreign bytes.
+    /// Finds the first frame, behind any tags and foreign bytes. Free format is looked for where nothing else is found.
     pub(super) fn new(file: &'a [u8]) -> Self {
-        let behind_tags = tags::skip(file, 0);
-        let first = find(file, behind_tags, None).or_else(|| {
-            // A tag that claims too much may have swallowed the audio.
-            if behind_tags > HEADER_BYTES {
-                find(file, HEADER_BYTES, None)
-            } else {
-                None
+        let mut search = Search {
+            file,
+            free_bytes: None,
+        };
+        let mut first = search.first();
+        if first.is_none() {
+            search.free_bytes = free_format::frame_bytes(file);
+            if search.free_bytes.is_some() {
+                first = search.first();
             }
-        });
+        }
 
         // Foreign bytes before the audio are no loss.
         let first = first.map(|first| Candidate {
@@ -66,10 +77,15 @@ impl<'a> Frames<'a> {
             ..first
         });
         Self {
-            file,
+            search,
             next: first,
             truncated_at: None,
         }
+    }
+
+    /// Bytes of a frame in free format, without padding, if the file has that.
+    pub(super) fn free_bytes(&self) -> Option<usize> {
+        self.search.free_bytes
     }
 
     /// Where the last frame starts, if the file ends inside it; known once the iterator is at its end.
@@ -79,12 +95,15 @@ impl<'a> Frames<'a> {
 
     fn successor(&self, frame: &Candidate) -> Successor {
         let end = frame.offset + frame.header.bytes;
-        let Some(rest) = self.file.get(end..) else {
+        let Some(rest) = self.search.file.get(end..) else {
             // The file ends within the frame, or its header is a false one: `resynchronise` tells.
             return Successor::Junk;
         };
 
-        let next = Header::parse(rest).filter(|next| next.same_stream(&frame.header));
+        let next = self
+            .search
+            .header(rest)
+            .filter(|next| next.same_stream(&frame.header));
         if let Some(header) = next {
             return Successor::Frame(Candidate {
                 offset: end,
@@ -96,13 +115,13 @@ impl<'a> Frames<'a> {
             return Successor::End;
         }
 
-        let behind_tags = tags::skip(self.file, end);
+        let behind_tags = tags::skip(self.search.file, end);
         if behind_tags == end {
             return Successor::Junk;
         }
 
         // What a tag leaves behind is the tag's, not lost audio.
-        match find(self.file, behind_tags, Some(&frame.header)) {
+        match self.search.find(behind_tags, Some(&frame.header)) {
             Some(next) => Successor::Frame(Candidate {
                 skipped_bytes: 0,
                 ..next
@@ -115,8 +134,8 @@ impl<'a> Frames<'a> {
     fn resynchronise(&self, frame: Candidate) -> (Option<Candidate>, Option<Candidate>) {
         let end = frame.offset + frame.header.bytes;
         // The search begins within the frame: behind a false header, the true frames may begin before its supposed end.
-        let Some(next) = find(self.file, frame.offset + 1, Some(&frame.header)) else {
-            let is_whole = end <= self.file.len();
+        let Some(next) = self.search.find(frame.offset + 1, Some(&frame.header)) else {
+            let is_whole = end <= self.search.file.len();
             return (is_whole.then_some(frame), None);
         };
 
@@ -159,8 +178,8 @@ impl<'a> Iterator for Frames<'a> {
                 Successor::End => {
                     let end = frame.offset + frame.header.bytes;
                     // Up to three bytes that begin like a header: the file was cut within the next frame.
-                    let is_cut_header =
-                        self.file.get(end) == Some(&0xFF) && self.file.len() - end < HEADER_BYTES;
+                    let is_cut_header = self.search.file.get(end) == Some(&0xFF)
+                        && self.search.file.len() - end < HEADER_BYTES;
                     self.truncated_at = is_cut_header.then_some(end);
                     Some(frame)
                 }
@@ -181,7 +200,7 @@ impl<'a> Iterator for Frames<'a> {
                 return Some(Frame {
                     header,
                     offset,
-                    bytes: &self.file[offset..offset + header.bytes],
+                    bytes: &self.search.file[offset..offset + header.bytes],
                     skipped_bytes,
                 });
             }
@@ -189,62 +208,90 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// The next place from `from` on where frames start: two headers that agree with `stream`, or three among themselves.
-fn find(file: &[u8], from: usize, stream: Option<&Header>) -> Option<Candidate> {
-    let mut at = from;
-    while let Some(hop) = memchr(0xFF, file.get(at..)?) {
-        at += hop;
-        if let Some(header) = Header::parse(&file[at..]) {
-            // For a stream that is known, one more header is proof enough.
-            let is_expected = stream.is_some_and(|stream| header.same_stream(stream));
-            if is_info(file, at, &header)
-                || is_followed(file, at, &header, if is_expected { 1 } else { 2 })
-            {
-                return Some(Candidate {
-                    offset: at,
-                    header,
-                    skipped_bytes: at - from,
-                });
+/// A file, and what has to be known to find frames in it.
+#[derive(Clone, Copy, Debug)]
+struct Search<'a> {
+    file: &'a [u8],
+    /// Bytes of a frame in free format, without padding.
+    free_bytes: Option<usize>,
+}
+
+impl Search<'_> {
+    /// The header at the start of `bytes`, if there is one.
+    fn header(&self, bytes: &[u8]) -> Option<Header> {
+        Header::parse_with(bytes, self.free_bytes)
+    }
+
+    /// The first frame of the file.
+    fn first(&self) -> Option<Candidate> {
+        let behind_tags = tags::skip(self.file, 0);
+        self.find(behind_tags, None).or_else(|| {
+            // A tag that claims too much may have swallowed the audio.
+            if behind_tags > HEADER_BYTES {
+                self.find(HEADER_BYTES, None)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The next place from `from` on where frames start: two headers that agree with `stream`, or three among themselves.
+    fn find(&self, from: usize, stream: Option<&Header>) -> Option<Candidate> {
+        let mut at = from;
+        while let Some(hop) = memchr(0xFF, self.file.get(at..)?) {
+            at += hop;
+            if let Some(header) = self.header(&self.file[at..]) {
+                // For a stream that is known, one more header is proof enough.
+                let is_expected = stream.is_some_and(|stream| header.same_stream(stream));
+                if self.is_info(at, &header)
+                    || self.is_followed(at, &header, if is_expected { 1 } else { 2 })
+                {
+                    return Some(Candidate {
+                        offset: at,
+                        header,
+                        skipped_bytes: at - from,
+                    });
+                }
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// An Info frame needs no followers: its signature is proof enough.
+    fn is_info(&self, offset: usize, header: &Header) -> bool {
+        let bytes = self.file.get(offset..offset + header.bytes);
+        bytes.is_some_and(|bytes| {
+            Info::of(&Frame {
+                header: *header,
+                offset,
+                bytes,
+                skipped_bytes: 0,
+            })
+            .is_some()
+        })
+    }
+
+    /// The header at `at` is followed by `n_more` of its stream, or by fewer and then by a tag or the end.
+    fn is_followed(&self, at: usize, header: &Header, n_more: usize) -> bool {
+        let mut end = at + header.bytes;
+        for n_seen in 0..n_more {
+            // The file ends within a frame: then one header that followed is proof enough.
+            let Some(rest) = self.file.get(end..) else {
+                return n_seen > 0;
+            };
+            // The audio ends here, so a file of one or two frames is audio, too.
+            if rest.is_empty() || tags::skip(self.file, end) > end {
+                return true;
+            }
+            match self.header(rest) {
+                Some(next) if next.same_stream(header) => end += next.bytes,
+                // The file may end within the next header.
+                _ => return rest.len() < HEADER_BYTES && rest[0] == 0xFF,
             }
         }
-        at += 1;
+        true
     }
-    None
-}
-
-/// An Info frame needs no followers: its signature is proof enough.
-fn is_info(file: &[u8], offset: usize, header: &Header) -> bool {
-    let bytes = file.get(offset..offset + header.bytes);
-    bytes.is_some_and(|bytes| {
-        Info::of(&Frame {
-            header: *header,
-            offset,
-            bytes,
-            skipped_bytes: 0,
-        })
-        .is_some()
-    })
-}
-
-/// The header at `at` is followed by `n_more` of its stream, or by fewer and then by a tag or the end.
-fn is_followed(file: &[u8], at: usize, header: &Header, n_more: usize) -> bool {
-    let mut end = at + header.bytes;
-    for n_seen in 0..n_more {
-        // The file ends within a frame: then one header that followed is proof enough.
-        let Some(rest) = file.get(end..) else {
-            return n_seen > 0;
-        };
-        // The audio ends here, so a file of one or two frames is audio, too.
-        if rest.is_empty() || tags::skip(file, end) > end {
-            return true;
-        }
-        match Header::parse(rest) {
-            Some(next) if next.same_stream(header) => end += next.bytes,
-            // The file may end within the next header.
-            _ => return rest.len() < HEADER_BYTES && rest[0] == 0xFF,
-        }
-    }
-    true
 }
 
 #[cfg(test)]

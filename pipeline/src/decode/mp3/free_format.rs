@@ -1,16 +1,55 @@
-//! Free format: frames of any bit rate, whose length only the distance between headers tells. symphonia decodes none;
-//! they are recognised so that the reject names them.
+//! Free format: frames of any bit rate, whose length only the distance between headers tells. All frames of a stream have
+//! the same length, but for padding.
+//!
+//! Layer III is decoded like any other stream, once that length is known. The other layers are recognised so that the
+//! reject names them.
 
 use memchr::memchr_iter;
 
-use super::header::HEADER_BYTES;
+use super::header::{HEADER_BYTES, Header};
 
 /// Longest frame: 640 kbit/s at 8 kHz would be longer, and nobody writes it.
 const FRAME_BYTES_MAX: usize = 4_608;
 /// Headers that are tried, so that a file of false ones costs little.
 const CANDIDATES_MAX: usize = 64;
 
-/// Three equal headers without a bit rate stand at equal distances, within the one byte of padding.
+/// Bytes of a layer III frame without its padding, if three equal headers without a bit rate stand that far apart.
+pub(super) fn frame_bytes(file: &[u8]) -> Option<usize> {
+    let headers = memchr_iter(0xFF, file).filter(|&at| is_header(&file[at..]));
+    headers
+        .take(CANDIDATES_MAX)
+        .find_map(|at| frame_bytes_at(file, at))
+}
+
+/// Bytes of the frame at `at`, which two others follow.
+fn frame_bytes_at(file: &[u8], at: usize) -> Option<usize> {
+    let first = stream_key(file, at)?;
+    let window = &file[at..file.len().min(at + FRAME_BYTES_MAX)];
+
+    // The first one is the header at `at` itself.
+    for distance in memchr_iter(0xFF, window).skip(1) {
+        let second = at + distance;
+        if distance <= HEADER_BYTES || stream_key(file, second) != Some(first) {
+            continue;
+        }
+        let bytes = distance - padding(file, at);
+        // What is not layer III, or too short for its own side info, is no frame.
+        let is_frame = Header::parse_with(&file[at..], Some(bytes)).is_some();
+        let third = second + bytes + padding(file, second);
+        if is_frame && stream_key(file, third) == Some(first) {
+            return Some(bytes);
+        }
+    }
+    None
+}
+
+/// Bytes of padding of the layer III frame at `at`.
+fn padding(file: &[u8], at: usize) -> usize {
+    file.get(at + 2)
+        .map_or(0, |byte| usize::from(byte >> 1 & 1))
+}
+
+/// Three equal headers without a bit rate, of any layer, stand at equal distances, within the one byte of padding.
 pub(super) fn is_free_format(file: &[u8]) -> bool {
     let headers = memchr_iter(0xFF, file).filter(|&at| is_header(&file[at..]));
     headers
@@ -22,7 +61,7 @@ fn is_header(bytes: &[u8]) -> bool {
     let Some(&[sync, b1, b2, _]) = bytes.first_chunk::<HEADER_BYTES>() else {
         return false;
     };
-    // As `Header::parse`, but with bit rate 0.
+    // As `Header::parse_with`, but with bit rate 0.
     sync == 0xFF
         && b1 >= 0xE0
         && b1 >> 3 & 3 != 1
@@ -58,6 +97,23 @@ fn stream_key(file: &[u8], at: usize) -> Option<[u8; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_length_is_that_of_frames_without_padding() {
+        let frame = |padding: u8| {
+            let mut frame = vec![0; 653 + usize::from(padding)];
+            frame[..4].copy_from_slice(&[0xFF, 0xFB, padding << 1, 0x64]);
+            frame
+        };
+        for paddings in [[0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]] {
+            let file = [b"x".to_vec(), paddings.map(frame).concat()].concat();
+            assert_eq!(frame_bytes(&file), Some(653), "{paddings:?}");
+        }
+        assert_eq!(frame_bytes(&[frame(0), frame(0)].concat()), None);
+        let layer2 = [&[0xFF, 0xFD, 0x00, 0x64][..], &[0; 649]].concat();
+        assert_eq!(frame_bytes(&layer2.repeat(3)), None);
+        assert!(is_free_format(&layer2.repeat(3)));
+    }
 
     #[test]
     fn equal_distances_make_a_stream() {

@@ -22,7 +22,7 @@ const KBPS: [[u16; 15]; 5] = [
     [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
 ];
 
-/// A valid frame header. Free format is not valid: its frames have no length of their own.
+/// A valid frame header. One in free format is valid where the length of its frames is known: it does not tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// MPEG-1; otherwise MPEG-2 or MPEG-2.5.
@@ -40,19 +40,26 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// The header at the start of `bytes`, if there is one.
+    /// The header at the start of `bytes`, if there is one, and it is not in free format.
+    #[cfg(test)]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        Self::parse_with(bytes, None)
+    }
+
+    /// The header at the start of `bytes`, if there is one. In free format, layer III alone, a frame has `free_bytes` and
+    /// its padding.
+    pub(crate) fn parse_with(bytes: &[u8], free_bytes: Option<usize>) -> Option<Self> {
         let &[sync, b1, b2, b3] = bytes.first_chunk()?;
         let version = b1 >> 3 & 3;
         let layer_bits = b1 >> 1 & 3;
         let kbps_index = b2 >> 4;
         let rate_index = b2 >> 2 & 3;
-        // Eleven bits of sync. Version 1, layer 0, rate 3 and bit rate 15 do not exist, and bit rate 0 is free format.
+        // Eleven bits of sync. Version 1, layer 0, rate 3 and bit rate 15 do not exist.
         if sync != 0xFF
             || b1 < 0xE0
             || version == 1
             || layer_bits == 0
-            || matches!(kbps_index, 0 | 15)
+            || kbps_index == 15
             || rate_index == 3
         {
             return None;
@@ -64,30 +71,38 @@ impl Header {
         let rate_hz =
             [44_100, 48_000, 32_000][usize::from(rate_index)] >> [2, 0, 1, 0][usize::from(version)];
 
-        let row = if mpeg1 {
-            usize::from(layer) - 1
+        let padding_slots = usize::from(b2 >> 1 & 1);
+        let bytes = if kbps_index == 0 {
+            let free_bytes = free_bytes.filter(|_| layer == 3)?;
+            free_bytes + padding_slots
         } else {
-            3 + usize::from(layer > 1)
-        };
-        let bits_per_second = u32::from(KBPS[row][usize::from(kbps_index)]) * 1000;
+            let row = if mpeg1 {
+                usize::from(layer) - 1
+            } else {
+                3 + usize::from(layer > 1)
+            };
+            let bits_per_second = u32::from(KBPS[row][usize::from(kbps_index)]) * 1000;
 
-        // Samples of a frame by bits of a slot: layer I has slots of four bytes, the others of one.
-        let slots_factor = match layer {
-            1 => 12,
-            3 if !mpeg1 => 72,
-            _ => 144,
+            // Samples of a frame by bits of a slot: layer I has slots of four bytes, the others of one.
+            let slots_factor = match layer {
+                1 => 12,
+                3 if !mpeg1 => 72,
+                _ => 144,
+            };
+            let slots = (slots_factor * bits_per_second / rate_hz) as usize + padding_slots;
+            slots * if layer == 1 { 4 } else { 1 }
         };
-        let slots = slots_factor * bits_per_second / rate_hz + u32::from(b2 >> 1 & 1);
-        let bytes = slots as usize * if layer == 1 { 4 } else { 1 };
 
-        Some(Self {
+        let header = Self {
             mpeg1,
             layer,
             rate_hz,
             channels: if b3 >> 6 == 3 { 1 } else { 2 },
             has_crc: b1 & 1 == 0,
             bytes,
-        })
+        };
+        // Frames of every bit rate hold their side info. In free format, they may be of any length.
+        (kbps_index > 0 || header.main_data_offset() <= bytes).then_some(header)
     }
 
     /// Frames of one stream share version, layer and rate; channel mode and bit rate may change.
@@ -100,9 +115,13 @@ impl Header {
         self.same_stream(other) && self.channels == other.channels
     }
 
-    /// Samples a channel that a layer III frame holds.
+    /// Samples a channel that a frame holds.
     pub(crate) fn samples(&self) -> u64 {
-        if self.mpeg1 { 1152 } else { 576 }
+        match self.layer {
+            1 => 384,
+            3 if !self.mpeg1 => 576,
+            _ => 1152,
+        }
     }
 
     /// Bytes of layer III side info, without the checksum.
@@ -201,7 +220,21 @@ mod tests {
             (8_000, 144, 13)
         );
         let layer1 = header([0xFF, 0xFF, 0x40, 0x00]).unwrap();
-        assert_eq!((layer1.layer, layer1.bytes), (1, 136));
+        assert_eq!(
+            (layer1.layer, layer1.bytes, layer1.samples()),
+            (1, 136, 384)
+        );
+        let layer2 = header([0xFF, 0xF5, 0x40, 0x00]).unwrap();
+        assert_eq!((layer2.layer, layer2.samples()), (2, 1152));
+    }
+
+    #[test]
+    fn free_format_has_the_length_that_is_known_and_padding() {
+        let header = |bytes: [u8; 4]| Header::parse_with(&bytes, Some(653));
+        assert_eq!(header([0xFF, 0xFB, 0x00, 0x64]).unwrap().bytes, 653);
+        assert_eq!(header([0xFF, 0xFB, 0x02, 0x64]).unwrap().bytes, 654);
+        assert_eq!(header([0xFF, 0xFB, 0x90, 0x64]).unwrap().bytes, 417);
+        assert_eq!(header([0xFF, 0xFD, 0x00, 0x64]), None, "layer II");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! MP3 frames → symphonia's layer III decoder, with every lost sample accounted for.
+//! MP3 files → frames → the layer III decoder of the kernels, with every lost sample accounted for.
 //!
-//! symphonia's demuxer is not used: it errs neither at damage nor at truncation. The frames are found here, twice: a
-//! survey hashes the whole file and decides what the stream is, then as much as is wanted is decoded.
+//! The decoder knows single frames. Here they are found, twice: a survey hashes the whole file and decides what the stream
+//! is, then as much as is wanted is decoded. The reservoir is kept here too, because it tells which frames are gone.
 //!
 //! Frames that cannot be decoded become silence of their length, so that time stays true; holes of unknown length are
 //! closed. Both count as lost. A stream has one format, that of most of its frames; others count as not decodable.
@@ -13,12 +13,9 @@ mod reservoir;
 mod survey;
 mod tags;
 
-use symphonia::core::audio::{Audio, GenericAudioBufferRef};
-use symphonia::core::codecs::audio::well_known::CODEC_ID_MP3;
-use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
-use symphonia::core::packet::PacketRef;
-use symphonia::core::units::{Duration, Timestamp};
-use symphonia::default::codecs::MpaDecoder;
+use wavemill_kernels::mp3::{FRAME_SAMPLES, FrameDecoder, FrameHeader};
+use wavemill_kernels::resample::ResampleError;
+use wavemill_kernels::{Level, mp3};
 use wavemill_schemas::reject::{Reason, Reject};
 
 use self::frames::{Frame, Frames};
@@ -27,19 +24,33 @@ use self::reservoir::Reservoir;
 use self::survey::Survey;
 pub(super) use self::survey::Surveyor;
 use self::tags::Info;
-use super::codec::guarded;
 use super::loss::Loss;
 use super::output::{Output, Sink};
 use super::{DecodeReport, Pcm, reject};
 
-/// Decodes MP3 files; decoders are kept, one a format, because symphonia's keep the format of their first frame.
-#[derive(Default)]
+/// Decodes MP3 files, one after the other.
 pub(super) struct Mp3Decoder {
     surveyor: Surveyor,
-    decoders: Vec<(Header, MpaDecoder)>,
+    decoder: FrameDecoder,
+    reservoir: Reservoir,
+    planes: Box<[[f32; FRAME_SAMPLES]; 2]>,
 }
 
 impl Mp3Decoder {
+    /// Makes a decoder, one a worker.
+    ///
+    /// # Errors
+    /// [`ResampleError::Level`] where this machine lacks the level.
+    pub(super) fn new(level: Level) -> Result<Self, ResampleError> {
+        let decoder = FrameDecoder::new(level).map_err(|_| ResampleError::Level { level })?;
+        Ok(Self {
+            surveyor: Surveyor::default(),
+            decoder,
+            reservoir: Reservoir::default(),
+            planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
+        })
+    }
+
     /// Decodes a file; `out` is emptied first.
     ///
     /// # Errors
@@ -69,7 +80,7 @@ impl Mp3Decoder {
         sink.trim(start, end);
 
         // The sink trims by what the encoder announced, so every sample of every frame goes there.
-        let mut decoder = StreamDecoder::new(self.decoder(&stream), stream, sink);
+        let mut decoder = StreamDecoder::new(self, stream, sink);
         let mut frames = Frames::new(file);
         if decoder.decode(&mut frames, &survey) {
             decoder.end(&survey, frames.truncated_at(), file.len());
@@ -80,32 +91,15 @@ impl Mp3Decoder {
             audio_blake3: survey.audio_blake3,
         })
     }
-
-    fn decoder(&mut self, stream: &Header) -> &mut MpaDecoder {
-        // Layer III has nine rates, each mono or stereo: this list ends at 18 decoders.
-        let known = self
-            .decoders
-            .iter()
-            .position(|(header, _)| header.same_decoder(stream));
-        let at = known.unwrap_or_else(|| {
-            let mut params = AudioCodecParameters::new();
-            params.for_codec(CODEC_ID_MP3);
-            let options = AudioDecoderOptions::default().gapless(false);
-            let decoder =
-                MpaDecoder::try_new(&params, &options).expect("MP3 is among the built-in codecs");
-            self.decoders.push((*stream, decoder));
-            self.decoders.len() - 1
-        });
-        &mut self.decoders[at].1
-    }
 }
 
 /// One file on its way through the decoder.
 struct StreamDecoder<'a> {
-    decoder: &'a mut MpaDecoder,
+    decoder: &'a mut FrameDecoder,
+    reservoir: &'a mut Reservoir,
+    planes: &'a mut [[f32; FRAME_SAMPLES]; 2],
     stream: Header,
     sink: Sink<'a>,
-    reservoir: Reservoir,
     loss: Loss,
     /// The part of the loss that is estimated from the bytes of holes.
     holes_s: f64,
@@ -114,14 +108,16 @@ struct StreamDecoder<'a> {
 }
 
 impl<'a> StreamDecoder<'a> {
-    fn new(decoder: &'a mut MpaDecoder, stream: Header, sink: Sink<'a>) -> Self {
-        // It still has the overlap and the bit reservoir of the last clip.
-        decoder.reset();
+    fn new(mp3: &'a mut Mp3Decoder, stream: Header, sink: Sink<'a>) -> Self {
+        // They still have the overlap and the bytes of the last clip.
+        mp3.decoder.reset();
+        mp3.reservoir.restart();
         Self {
-            decoder,
+            decoder: &mut mp3.decoder,
+            reservoir: &mut mp3.reservoir,
+            planes: &mut mp3.planes,
             stream,
             sink,
-            reservoir: Reservoir::default(),
             loss: Loss::default(),
             holes_s: 0.0,
             n_before_complete: 0,
@@ -182,29 +178,20 @@ impl<'a> StreamDecoder<'a> {
 
     fn frame(&mut self, frame: &Frame) {
         let side = SideInfo::parse(&frame.header, frame.bytes);
-        // Before symphonia, which says nothing of the bits that it lacks.
-        let missing = self.reservoir.enter(&frame.header, &side);
-        let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame.bytes);
+        let main_data = &frame.bytes[frame.header.main_data_offset()..];
+        let missing = self.reservoir.enter(&side, main_data);
 
         let n_samples = frame.header.samples();
-        let n_silent = match guarded(|| self.decoder.decode_ref(&packet)) {
-            Some(Ok(GenericAudioBufferRef::F32(buffer))) => {
-                let is_audio = self
-                    .sink
-                    .push(buffer.plane(0).unwrap_or_default(), buffer.plane(1));
+        let n_silent = match self.decode_frame(frame) {
+            Some(n) => {
+                let [left, right] = &*self.planes;
+                let right = (frame.header.channels == 2).then_some(&right[..n]);
+                let is_audio = self.sink.push(&left[..n], right);
                 if is_audio { missing.samples } else { n_samples }
             }
-            Some(result) => {
-                if result.is_err() {
-                    // symphonia has emptied its own reservoir, where side info or main data were at fault.
-                    self.reservoir.clear();
-                }
-                self.sink.push_silence(n_samples as usize);
-                n_samples
-            }
-            // A panic leaves the decoder in doubt.
             None => {
-                self.restart();
+                // Whatever is at fault, what follows it in the main data is in doubt.
+                self.reservoir.clear();
                 self.sink.push_silence(n_samples as usize);
                 n_samples
             }
@@ -219,7 +206,19 @@ impl<'a> StreamDecoder<'a> {
         }
     }
 
-    /// A frame of another rate or channel count: silence as long as it.
+    /// Decodes a frame into the planes; returns how many samples a channel has, or `None` where it does not decode.
+    fn decode_frame(&mut self, frame: &Frame) -> Option<usize> {
+        let header = FrameHeader::parse(*frame.bytes.first_chunk()?)?;
+        let side = mp3::SideInfo::parse(&header, frame.side_info()).ok()?;
+        let [left, right] = &mut *self.planes;
+        let main_data = self.reservoir.main_data();
+        let decoded = self
+            .decoder
+            .decode(&header, &side, main_data, [left, right]);
+        decoded.ok()
+    }
+
+    /// A frame of another layer, rate or channel count: silence as long as it.
     fn foreign_frame(&mut self, frame: &Frame) {
         self.restart();
         // In samples of this stream's rate, so that time stays true.

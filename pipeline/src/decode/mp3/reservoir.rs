@@ -1,49 +1,53 @@
-//! Which granules lack their bits: symphonia puts zeros in their place and says nothing, so its bookkeeping is redone.
+//! The main data of frames, which may begin in the frames before, and the books on what is missing of it.
 //!
 //! Main data of frames follow one another without overlap; `main_data_begin` may not reach back over bytes that the
 //! previous frame used, nor before the first byte there is. Where it does, a frame in between is gone.
 
-use super::header::{Header, SideInfo};
+use wavemill_kernels::mp3::MainData;
+
+use super::header::SideInfo;
 
 const GRANULE_SAMPLES: u64 = 576;
 
-/// The bytes that later frames may still refer to.
+/// The bytes that the frame in hand and later ones may refer to.
 #[derive(Debug, Default)]
 pub(super) struct Reservoir {
-    unread_bytes: usize,
+    bytes: Vec<u8>,
+    /// How many of them the frame in hand uses up.
+    n_used: usize,
+    /// Bits that the frame in hand refers to and that are not there.
+    n_missing_bits: usize,
     /// A frame has had all its bits: from now on a missing bit is damage.
     was_complete: bool,
 }
 
 impl Reservoir {
-    /// A frame enters; returns the samples that the decoder replaces by zeros for want of bits, and whether they are
-    /// damage (before the first complete frame they are not: a clip cut by stream copy starts so).
-    pub(super) fn enter(&mut self, header: &Header, side: &SideInfo) -> MissingBits {
-        // No underflow: in MPEG-2 the shortest frame has 24 bytes (8 kbit/s at 24 kHz) and at most 23 of them come
-        // before the main data; in MPEG-1 it has 96, and 38 of them.
-        let main_data_bytes = header.bytes - header.main_data_offset();
-        // Bits that the frame refers to and that are not there.
-        let underflow_bits = 8 * side.main_data_begin.saturating_sub(self.unread_bytes) as u32;
-        let reused_bytes = side.main_data_begin.min(self.unread_bytes);
+    /// A frame enters with its own main data; returns the samples that the decoder replaces by zeros for want of bits,
+    /// and whether they are damage (before the first complete frame they are not: a clip cut by stream copy starts so).
+    pub(super) fn enter(&mut self, side: &SideInfo, main_data: &[u8]) -> MissingBits {
+        // Of what the frame before left, the last bytes are this one's. What lies before them is filling.
+        let n_unread = self.bytes.len() - self.n_used;
+        let n_reused = side.main_data_begin.min(n_unread);
+        self.bytes.drain(..self.bytes.len() - n_reused);
+        self.bytes.extend_from_slice(main_data);
+
+        let underflow_bits = 8 * (side.main_data_begin - n_reused);
+        self.n_missing_bits = underflow_bits;
 
         // The bits that are missing are those of the first granules, which come out as zeros.
-        // Counted as symphonia's `read_main_data` does it, over all channels of a granule at once.
         let mut skipped_bits = 0;
         let mut used_bits = 0;
         let mut zeroed_granules = 0;
         for granule_bits in side.granule_bits.into_iter().flatten() {
             if skipped_bits < underflow_bits {
                 zeroed_granules += 1;
-                skipped_bits += granule_bits;
+                skipped_bits += granule_bits as usize;
                 used_bits = skipped_bits.saturating_sub(underflow_bits);
             } else {
-                used_bits += granule_bits;
+                used_bits += granule_bits as usize;
             }
         }
-
-        // Later frames may refer to what this one did not use.
-        self.unread_bytes =
-            (reused_bytes + main_data_bytes).saturating_sub(used_bits.div_ceil(8) as usize);
+        self.n_used = used_bits.div_ceil(8).min(self.bytes.len());
 
         self.was_complete |= underflow_bits == 0;
         MissingBits {
@@ -52,14 +56,29 @@ impl Reservoir {
         }
     }
 
+    /// The main data of the frame that entered last.
+    pub(super) fn main_data(&self) -> MainData<'_> {
+        MainData {
+            bytes: &self.bytes,
+            n_missing_bits: self.n_missing_bits,
+        }
+    }
+
     /// Some frame has had all its bits.
     pub(super) fn was_complete(&self) -> bool {
         self.was_complete
     }
 
-    /// The decoder failed or was reset: nothing is left to refer to.
+    /// A frame did not decode, or a hole follows: nothing is left to refer to.
     pub(super) fn clear(&mut self) {
-        self.unread_bytes = 0;
+        self.bytes.clear();
+        self.n_used = 0;
+    }
+
+    /// Forgets everything: another stream follows.
+    pub(super) fn restart(&mut self) {
+        self.clear();
+        self.was_complete = false;
     }
 }
 
@@ -77,13 +96,12 @@ mod tests {
     use super::*;
 
     fn enter(reservoir: &mut Reservoir, main_data_begin: usize, granule_bits: u32) -> (u64, bool) {
-        // 128 kbit/s at 44.1 kHz: 417 bytes, 381 of main data.
-        let header = Header::parse(&[0xFF, 0xFB, 0x90, 0x64]).unwrap();
         let side = SideInfo {
             main_data_begin,
             granule_bits: [Some(granule_bits); 2],
         };
-        let missing = reservoir.enter(&header, &side);
+        // 128 kbit/s at 44.1 kHz: 417 bytes, 381 of main data.
+        let missing = reservoir.enter(&side, &[0; 381]);
         (missing.samples, missing.is_damage)
     }
 

@@ -89,6 +89,9 @@ impl Surveyor {
         let mut n_bytes = 0;
         let mut run = 0..0; // the bytes of neighbours that are not yet hashed
         let mut frames = Frames::new(file);
+        if let Some(free_bytes) = frames.free_bytes() {
+            key.item("free", &[free_bytes as u64]);
+        }
         for frame in &mut frames {
             // The frames themselves are in the audio's hash, and their headers say where each one ends.
             if frame.skipped_bytes > 0 {
