@@ -27,7 +27,7 @@ pub(super) struct BitWriter {
 impl BitWriter {
     pub(super) fn put(&mut self, value: u32, n: usize) {
         for at in (0..n).rev() {
-            if self.n_bits % 8 == 0 {
+            if self.n_bits.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             let bit = (value >> at & 1) as u8;

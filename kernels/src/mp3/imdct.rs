@@ -191,18 +191,18 @@ fn dct4(x: &Half, tables: &Tables) -> Half {
     for residue in 0..3 {
         s[residue] = fourier3([t[residue], t[residue + 3], t[residue + 6]]);
     }
-    for a in 1..3 {
-        for b in 1..3 {
-            s[a][b] = s[a][b].turned(tables.ninths[a * b]);
+    for (a, row) in s.iter_mut().enumerate().skip(1) {
+        for (b, value) in row.iter_mut().enumerate().skip(1) {
+            *value = value.turned(tables.ninths[a * b]);
         }
     }
 
     let mut y = [Wide::ZERO; SLOTS];
     for residue in 0..3 {
-        let ends = fourier3([s[0][residue], s[1][residue], s[2][residue]]);
-        for third in 0..3 {
+        let ends = fourier3(s.map(|row| row[residue]));
+        for (third, end) in ends.into_iter().enumerate() {
             let k = residue + 3 * third;
-            let turned = ends[third].turned(tables.twist_out[k]);
+            let turned = end.turned(tables.twist_out[k]);
             y[2 * k] = turned.re;
             y[17 - 2 * k] = Wide::ZERO - turned.im;
         }

@@ -185,7 +185,7 @@ fn imdct_is_the_references_for_all_windows_one_after_the_other() {
     let blocks = [Block::Long, Block::Start, Block::Short, Block::End];
     for round in 0..200 {
         let block = blocks[noise.next() as usize % 4];
-        let is_mixed = block != Block::Long && noise.next() % 2 == 0;
+        let is_mixed = block != Block::Long && noise.next().is_multiple_of(2);
         let n_lines = [0, 7, 145, 288, 300, 576][noise.next() as usize % 6];
         let lines = noise.lines(n_lines);
         let mut slots = [[0.0; SUB_BANDS]; 18];
@@ -256,7 +256,7 @@ fn noise_decodes_to_finite_samples_or_errors() {
         };
         let n_bytes = noise.next() as usize % 2_100;
         let bytes: Vec<u8> = (0..n_bytes).map(|_| noise.byte()).collect();
-        let is_whole = noise.next() % 4 > 0;
+        let is_whole = !noise.next().is_multiple_of(4);
         let main = MainData {
             bytes: &bytes,
             n_missing_bits: if is_whole {
@@ -276,7 +276,7 @@ fn noise_decodes_to_finite_samples_or_errors() {
                     .all(|sample| sample.is_finite())
             );
         }
-        if noise.next() % 50 == 0 {
+        if noise.next().is_multiple_of(50) {
             decoder.reset();
         }
     }

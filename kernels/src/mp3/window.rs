@@ -51,7 +51,7 @@ const FIRST_HALF: [i32; 257] = [
 pub(super) fn window(i: usize) -> f64 {
     let value = if i < FIRST_HALF.len() {
         FIRST_HALF[i]
-    } else if i % 64 == 0 {
+    } else if i.is_multiple_of(64) {
         FIRST_HALF[WINDOW_LEN - i]
     } else {
         -FIRST_HALF[WINDOW_LEN - i]
