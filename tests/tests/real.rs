@@ -68,10 +68,7 @@ const FOLDERS: [Folder; 6] = [
     Folder {
         folder: "rate_variants",
         clips: 37,
-        rejects: &[
-            ("m1_44100_freeformat_200k.mp3", "unsupported_codec"),
-            ("m1_44100_freeformat_400k.mp3", "unsupported_codec"),
-        ],
+        rejects: &[],
     },
     Folder {
         folder: "mp3_odd",
