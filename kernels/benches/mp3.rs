@@ -9,6 +9,7 @@
 #[path = "../tests/mp3/peer.rs"]
 mod peer;
 #[path = "../tests/mp3/stream.rs"]
+#[expect(dead_code, reason = "only the tests compare rates")]
 mod stream;
 
 use std::fs;
