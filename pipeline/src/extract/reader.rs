@@ -125,7 +125,8 @@ impl ReadOrder {
             work.budget.enter_file(self.seq, read_bytes)
         };
         let permit = permit.map_err(|refusal| {
-            ExtractError::refused(refusal, clip_key, read_bytes, work.limits.shares())
+            let media = work.source.media();
+            ExtractError::refused(refusal, clip_key, read_bytes, media, work.limits.shares())
         })?;
 
         let ticket = Ticket {
@@ -293,7 +294,8 @@ impl<'a> Reader<'a> {
     }
 
     fn refused(&self, refusal: Refusal, clip_key: &str, bytes: u64) -> ExtractError {
-        ExtractError::refused(refusal, clip_key, bytes, self.work.limits.shares())
+        let media = self.work.source.media();
+        ExtractError::refused(refusal, clip_key, bytes, media, self.work.limits.shares())
     }
 
     /// The clip's file; what is wrong with it, if it cannot be had.

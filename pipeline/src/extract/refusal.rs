@@ -3,6 +3,7 @@
 use super::ExtractError;
 use crate::budget::Refusal;
 use crate::settings::MemoryShares;
+use crate::source::Media;
 
 /// Why a clip ended the run.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,8 @@ use crate::settings::MemoryShares;
 pub struct ClipMemory {
     /// Which clip.
     pub clip_key: String,
+    /// What it is.
+    pub media: Media,
     /// With what waits for it.
     pub needed_bytes: u64,
     /// Its file alone.
@@ -31,12 +34,14 @@ impl ExtractError {
         refusal: Refusal,
         clip_key: &str,
         file_bytes: u64,
+        media: Media,
         shares: MemoryShares,
     ) -> Self {
         match refusal {
             Refusal::Closed => Self::Elsewhere,
             Refusal::Full { needed, waiting } => Self::ClipMemory(ClipMemory {
                 clip_key: clip_key.to_owned(),
+                media,
                 needed_bytes: needed,
                 file_bytes,
                 waiting_bytes: waiting,
@@ -61,12 +66,24 @@ impl ClipMemory {
         }
     }
 
-    /// What makes the clip smaller. A file is read whole, so a duration helps only where the file itself fits.
+    /// What makes the clip smaller. A file is read whole, so nothing in the recipe helps where the file does not fit.
     const fn smaller_clip(&self) -> &'static str {
-        if self.file_bytes > self.shares.clips_bytes {
-            "take the file out of the archive (files are read whole: audio.max_duration_s and audio.duration_s do not help)"
-        } else {
-            "set a smaller audio.max_duration_s or audio.duration_s in the recipe"
+        let is_file_too_large = self.file_bytes > self.shares.clips_bytes;
+        match (self.media, is_file_too_large) {
+            (Media::Audio, true) => {
+                "take the file out of the archive (files are read whole: audio.max_duration_s and audio.duration_s do \
+                 not help)"
+            }
+            (Media::Audio, false) => {
+                "set a smaller audio.max_duration_s or audio.duration_s in the recipe"
+            }
+            (Media::Pictures, true) => {
+                "take the file out of the archive (files are read whole: crop, width and height do not help)"
+            }
+            (Media::Pictures, false) => {
+                "make the picture itself smaller (it is decoded whole: crop does not help), or set a smaller width and \
+                 height in the recipe"
+            }
         }
     }
 
@@ -82,4 +99,46 @@ impl ClipMemory {
 /// Whole mebibytes, rounded up.
 const fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn said(media: Media, file_bytes: u64) -> String {
+        let refusal = Refusal::Full {
+            needed: 274 * MIB,
+            waiting: 0,
+        };
+        let shares = MemoryShares {
+            limit_bytes: 256 * MIB,
+            clips_bytes: 128 * MIB,
+        };
+        ExtractError::refused(refusal, "g/one", file_bytes, media, shares).to_string()
+    }
+
+    #[test]
+    fn what_makes_a_clip_smaller_is_what_its_kind_has() {
+        let audio = said(Media::Audio, 28 * MIB);
+        assert_eq!(
+            audio,
+            "g/one: it needs 274 MiB at once (its file alone 28), and --memory-limit 256 MiB leaves 128 MiB for clips: \
+             give --memory-limit 548MiB or more, or set a smaller audio.max_duration_s or audio.duration_s in the \
+             recipe; the same command goes on from here"
+        );
+        assert!(said(Media::Audio, 200 * MIB).contains("audio.duration_s do not help)"));
+
+        for file_bytes in [28 * MIB, 200 * MIB] {
+            let picture = said(Media::Pictures, file_bytes);
+            assert!(
+                picture.contains("give --memory-limit 548MiB or more"),
+                "{picture}"
+            );
+            assert!(!picture.contains("audio."), "{picture}");
+        }
+        assert!(said(Media::Pictures, 28 * MIB).contains("or set a smaller width and height"));
+        assert!(said(Media::Pictures, 200 * MIB).contains("take the file out of the archive"));
+    }
 }

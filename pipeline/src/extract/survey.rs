@@ -135,7 +135,10 @@ impl Pass<'_> {
     /// A file that does not fit.
     fn refused(&self, refusal: Refusal, clip_key: &str, file_bytes: u64) -> ExtractError {
         let shares = self.settings.shares();
-        self.fail(ExtractError::refused(refusal, clip_key, file_bytes, shares))
+        let media = self.source.media();
+        self.fail(ExtractError::refused(
+            refusal, clip_key, file_bytes, media, shares,
+        ))
     }
 
     /// The other threads have no reason to go on.
