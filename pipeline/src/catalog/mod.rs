@@ -50,7 +50,7 @@ use crate::settings::Settings;
 use crate::source::AudioIndex;
 use crate::source::metadata::Files;
 
-/// So many of the sides that no training reads are named.
+/// So many of the sides that a column gives are named in a warning.
 const SIDES_TOLD: usize = 5;
 
 /// Limits of the catalog.
@@ -364,7 +364,10 @@ impl CleanedRows {
         }
         catalog.clips = rows::clips(&tracks, labels, recipe.split.rule, threads)?;
         if recipe.split.rule == SplitRule::Column {
-            catalog.warnings.extend(sides_unknown(&catalog.clips));
+            let column = recipe.split.column.as_deref().unwrap_or_default();
+            let sides = clips_by_side(&catalog.clips);
+            catalog.warnings.extend(sides_unknown(&sides));
+            catalog.warnings.extend(sides_empty(column, &sides));
         }
         catalog.duplicates = recipe
             .split
@@ -380,34 +383,59 @@ impl CleanedRows {
     }
 }
 
-/// A warning where a column gives sides that no trainer asks for: `Training`, `train`.
-fn sides_unknown(clips: &[ClipRow]) -> Option<String> {
-    let mut unknown: BTreeMap<&str, usize> = BTreeMap::new();
+/// Clips of every side that there is.
+fn clips_by_side(clips: &[ClipRow]) -> BTreeMap<&str, usize> {
+    let mut sides: BTreeMap<&str, usize> = BTreeMap::new();
     for clip in clips {
-        let side = clip.split.as_str();
-        if side != NO_SIDE && !SIDES.contains(&side) {
-            *unknown.entry(side).or_default() += 1;
-        }
+        *sides.entry(clip.split.as_str()).or_default() += 1;
     }
+    sides
+}
+
+/// A warning where a column gives sides that no trainer asks for: `Training`, `train`.
+fn sides_unknown(sides: &BTreeMap<&str, usize>) -> Option<String> {
+    let mut unknown = sides.clone();
+    unknown.retain(|side, _| *side != NO_SIDE && !SIDES.contains(side));
     if unknown.is_empty() {
         return None;
     }
 
-    let told: Vec<String> = unknown
-        .iter()
-        .take(SIDES_TOLD)
-        .map(|(side, n_clips)| format!("`{side}` ({n_clips})"))
-        .collect();
-    let more = if unknown.len() > SIDES_TOLD {
+    Some(format!(
+        "split.column: sides that no training reads, with their clips: {}; it reads {}",
+        first_sides(&unknown),
+        SIDES.join(", ")
+    ))
+}
+
+/// A warning where no value of the column names a side: nothing can be trained, chosen or tested there.
+fn sides_empty(column: &str, sides: &BTreeMap<&str, usize>) -> Option<String> {
+    let mut empty = SIDES.to_vec();
+    empty.retain(|side| !sides.contains_key(side));
+    if empty.is_empty() || sides.is_empty() {
+        return None;
+    }
+
+    Some(format!(
+        "split.column: no clip is for {}: the values of `{column}`, with their clips, are {}; sides are named {}",
+        empty.join(", "),
+        first_sides(sides),
+        SIDES.join(", ")
+    ))
+}
+
+/// The first sides by name, each with its clips.
+fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
+    let mut told = Vec::with_capacity(SIDES_TOLD);
+    for (side, n_clips) in sides.iter().take(SIDES_TOLD) {
+        told.push(format!("`{side}` ({n_clips})"));
+    }
+
+    let more = if sides.len() > SIDES_TOLD {
         ", …"
     } else {
         ""
     };
-    Some(format!(
-        "split.column: sides that no training reads, with their clips: {}{more}; it reads {}",
-        told.join(", "),
-        SIDES.join(", ")
-    ))
+    format!("{}{more}", told.join(", "))
 }
 
 /// A warning where the rule `artist` cannot keep all clips of an artist together.

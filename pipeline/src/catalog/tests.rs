@@ -432,7 +432,9 @@ fn a_list_gives_folders_sides_labels_and_artists() {
         catalog.warnings,
         [
             "metadata file list.csv: 1 of its 3 rows name no file below the audio root, such as rock/gone.mp3",
-            "metadata file list.csv: 1 of 3 files have no row in it, such as rock/c.mp3: its columns are null there"
+            "metadata file list.csv: 1 of 3 files have no row in it, such as rock/c.mp3: its columns are null there",
+            "split.column: no clip is for validation: the values of `side`, with their clips, are `none` (1), `test` (1), \
+             `training` (1); sides are named training, validation, test"
         ]
     );
     // The rows are the clips, whatever the list has.
@@ -600,7 +602,9 @@ fn tables_take_keys_and_sides_from_their_own_columns() {
         catalog.warnings,
         [
             "split.column: sides that no training reads, with their clips: `train` (1); it reads training, validation, \
-             test"
+             test",
+            "split.column: no clip is for training, validation, test: the values of `fold`, with their clips, are \
+             `none` (1), `train` (1); sides are named training, validation, test"
         ]
     );
     let tracks = &catalog.tables["tracks"];
