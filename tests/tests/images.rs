@@ -127,6 +127,19 @@ fn folders_become_a_store() -> Result<(), Failed> {
     same("blue", (blue - 200.0 / 255.0).abs() < 1e-6, true)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
+    let page = folder.join("page.html");
+    let mut report = wavemill(["report", "--store"]);
+    run(report.arg(&store).arg("--out").arg(&page)).exits(0)?;
+    let page = fs::read_to_string(&page)?;
+    for of_audio in [
+        "audio lost",
+        "equal recordings",
+        "audio.sample_rate_hz",
+        "preset</th>",
+    ] {
+        same(of_audio, page.contains(of_audio), false)?;
+    }
+
     let again = run(inputs.strict_extract(&store).args(SMALL)).exits(0)?;
     same("again", again.err.contains("nothing to do"), true)?;
     let alone = folder.join("alone");
@@ -250,7 +263,16 @@ fn a_new_one_costs_itself() -> Result<(), Failed> {
     same("decoded", report["clips_decoded"].as_u64(), Some(1))?;
     let more = ["--new-version", "--recompute"];
     run(inputs.strict_extract(&anew).args(SMALL).args(more)).exits(0)?;
-    same_versions(&grown, &anew)
+    same_versions(&grown, &anew)?;
+
+    // Another picture under the same name.
+    let file = encoded(&RgbImage::new(64, 64), ImageFormat::Png)?;
+    put(&inputs.audio.join("rock/rock00077.png"), &file)?;
+    let more = ["--new-version"];
+    run(inputs.strict_extract(&grown).args(SMALL).args(more)).exits(0)?;
+    let versions = run(wavemill(["info", "--versions", "--store"]).arg(&grown)).exits(0)?;
+    same(&versions.out, versions.out.contains("pictures"), true)?;
+    same(&versions.out, versions.out.contains("audio"), false)
 }
 
 /// `--data` finds the folder of pictures by its published name.

@@ -1,7 +1,6 @@
 //! How much audio was decoded, how much of it was lost to damage, and what is silent or there twice.
 
 use wavemill_pages::{Axis, Cell, Chart, Histogram, Part, Plot, Section, Table, seconds};
-use wavemill_schemas::recipe::Dataset;
 
 use super::ReportError;
 use super::answers::Answers;
@@ -13,9 +12,8 @@ const BINS: u64 = 30;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let mut section = Section::new("Audio");
-    if answers.subject.manifest.recipe.catalog.dataset == Dataset::Images {
-        let words = "The clips are pictures: nothing was decoded to sound.";
-        section.parts.push(Part::Text(words.to_owned()));
+    let dataset = answers.subject.manifest.recipe.catalog.dataset;
+    if dataset.is_of_pictures() {
         return Ok(section);
     }
     let Some(rows) = answers.rows_table() else {

@@ -1,11 +1,17 @@
 //! The features: what they are, and what the manifest says of their values band by band.
 
-use wavemill_pages::{Chart, Line, Lines, Part, Plot, Section, Spread, Table, bytes};
+use wavemill_pages::{Cell, Chart, Line, Lines, Part, Plot, Section, Spread, Table, bytes};
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Stats};
 
 pub(super) fn section(manifest: &Manifest) -> Section {
-    let head = ["feature", "a row", "preset", "rows", "size"];
-    let mut table = Table::new("", &head);
+    // Presets are of audio.
+    let has_preset = !manifest.recipe.catalog.dataset.is_of_pictures();
+    let head: &[&str] = if has_preset {
+        &["feature", "a row", "preset", "rows", "size"]
+    } else {
+        &["feature", "a row", "rows", "size"]
+    };
+    let mut table = Table::new("", head);
     let mut charts = Vec::new();
     for feature in &manifest.features {
         let files = manifest.files_of(&feature.name);
@@ -19,13 +25,14 @@ pub(super) fn section(manifest: &Manifest) -> Section {
             feature.tensor_type(),
             feature.dim_names.join(", ")
         );
-        table.rows.push(vec![
-            feature.name.as_str().into(),
-            shape.into(),
-            feature.preset.as_str().into(),
-            rows.into(),
-            wavemill_pages::Cell::Measure(bytes(stored_bytes)),
-        ]);
+        let mut row: Vec<Cell> = vec![feature.name.as_str().into(), shape.into()];
+        if has_preset {
+            row.push(feature.preset.as_str().into());
+        }
+        row.push(rows.into());
+        row.push(Cell::Measure(bytes(stored_bytes)));
+        table.rows.push(row);
+
         if let Some(stats) = manifest.stats.get(&feature.name) {
             charts.push(by_band(feature, stats));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use wavemill_pages::{Bars, Chart, Part, Plot, Section, Series, Table, seconds};
+use wavemill_schemas::recipe::Recipe;
 
 use super::Subject;
 
@@ -32,12 +33,29 @@ pub(super) fn section(subject: Subject<'_>) -> Section {
     section
         .parts
         .push(Part::Details("Engine".to_owned(), keys_of("key", &engine)));
-    let recipe = serde_json::to_value(&manifest.recipe).unwrap_or_default();
     section.parts.push(Part::Details(
         "Recipe, with every --set".to_owned(),
-        keys_of("key", &recipe),
+        keys_of("key", &shown_recipe(&manifest.recipe)),
     ));
     section
+}
+
+/// A recipe as JSON. One for pictures has defaults for audio that nothing reads: those are left out.
+fn shown_recipe(recipe: &Recipe) -> Value {
+    let mut shown = serde_json::to_value(recipe).unwrap_or_default();
+    if !recipe.catalog.dataset.is_of_pictures() {
+        return shown;
+    }
+
+    if let Some(sections) = shown.as_object_mut() {
+        sections.remove("audio");
+    }
+    let features = shown["features"].as_array_mut().into_iter().flatten();
+    for feature in features.filter_map(Value::as_object_mut) {
+        feature.remove("preset");
+        feature.remove("normalize");
+    }
+    shown
 }
 
 fn by_stage(title: &str, stages: &BTreeMap<String, f64>) -> Chart {
@@ -96,6 +114,20 @@ fn add_keys(key: String, value: &Value, table: &mut Table) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_recipe_for_pictures_shows_nothing_of_audio() {
+        let of_pictures = Recipe::load("gtzan-published-images", &[]).expect("a shipped recipe");
+        let shown = shown_recipe(&of_pictures);
+        assert!(shown["audio"].is_null(), "{shown}");
+        assert_eq!(shown["features"][0]["op"], "image");
+        assert!(shown["features"][0]["preset"].is_null(), "{shown}");
+
+        let of_audio = Recipe::load("demo", &[]).expect("a shipped recipe");
+        let shown = shown_recipe(&of_audio);
+        assert!(shown["audio"]["sample_rate_hz"].is_number(), "{shown}");
+        assert!(shown["features"][0]["preset"].is_string(), "{shown}");
+    }
 
     #[test]
     fn keys_are_those_of_set() {

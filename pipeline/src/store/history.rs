@@ -195,22 +195,36 @@ fn key_changes(before: &Manifest, version: &Manifest, features: &[&str]) -> Vec<
     words
 }
 
-/// What changed in metadata or audio, of a version with the recipe and the number of rows of the one before it.
+/// What changed in metadata or files, of a version with the recipe and the number of rows of the one before it.
 fn input_change(before: &Manifest, version: &Manifest) -> Option<String> {
     if before.identity.rows != version.identity.rows {
         return Some("metadata".to_owned());
     }
-    (before.identity.inputs != version.identity.inputs).then(|| "audio".to_owned())
+    (before.identity.inputs != version.identity.inputs).then(|| files_word(version).to_owned())
 }
 
-/// What changed of a version whose identity is that of the one before it: the content of audio files, of which the
-/// identity holds only sizes; or nothing, where damaged files were made anew.
+/// What changed of a version whose identity is that of the one before it: the content of files, of which the identity
+/// holds only sizes; or nothing, where damaged files were made anew.
 fn content_change(before: &Manifest, version: &Manifest) -> String {
     let diff = Diff::new(before, version);
     let is_equal = diff.files_removed.is_empty()
         && diff.files_added.is_empty()
         && diff.files_changed.is_empty();
-    if is_equal { "nothing" } else { "audio" }.to_owned()
+    if is_equal {
+        "nothing"
+    } else {
+        files_word(version)
+    }
+    .to_owned()
+}
+
+/// What the files of a version are.
+const fn files_word(version: &Manifest) -> &'static str {
+    if version.recipe.catalog.dataset.is_of_pictures() {
+        "pictures"
+    } else {
+        "audio"
+    }
 }
 
 /// When each (plan, version) was committed, as far as readable records of whole runs say.

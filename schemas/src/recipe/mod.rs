@@ -76,6 +76,12 @@ impl Dataset {
     pub const fn is_of_folders(self) -> bool {
         matches!(self, Self::Folders | Self::Images)
     }
+
+    /// Clips are pictures, and nothing of audio is known of them.
+    #[must_use]
+    pub const fn is_of_pictures(self) -> bool {
+        matches!(self, Self::Images)
+    }
 }
 
 /// FMA's nested subsets: small ⊂ medium ⊂ large.
