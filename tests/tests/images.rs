@@ -127,6 +127,12 @@ fn folders_become_a_store() -> Result<(), Failed> {
     same("blue", (blue - 200.0 / 255.0).abs() < 1e-6, true)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
+    let out = folder.join("arrays");
+    let mut export = wavemill(["export", "--feature", "picture_224", "--format", "npy"]);
+    run(export.arg("--store").arg(&store).arg("--out").arg(&out)).exits(0)?;
+    let about: Value = serde_json::from_slice(&fs::read(out.join("export.json"))?)?;
+    same("preset", about.get("preset"), None)?;
+
     let page = folder.join("page.html");
     let mut report = wavemill(["report", "--store"]);
     run(report.arg(&store).arg("--out").arg(&page)).exits(0)?;

@@ -216,11 +216,14 @@ fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<()
         "dim_names": feature.dim_names,
         "sample_rate_hz": feature.sample_rate_hz,
         "hop_length": feature.hop_length,
-        "preset": feature.preset,
         "classes": classes,
         "rows": rows,
         "left_out": content.left_out,
     });
+    // Pictures of a data set `images` were never sound, and no preset has a say in them.
+    if feature.is_of_audio() {
+        about["preset"] = json!(feature.preset);
+    }
     if job.format == Format::Wav {
         about["approximation"] = sound::about(content);
     }
