@@ -209,9 +209,9 @@ fn two_ranks_write_the_rows_of_one() -> Result<(), Failed> {
 fn a_file_that_cannot_be_written_is_told_first() -> Result<(), Failed> {
     let folder = scratch("no-file");
     let wanted = folder.join("none/rows.parquet");
-    run(&mut eval(&["--predictions", wanted.to_str().unwrap()]))
-        .exits(1)?
-        .says(&["cannot write", "none/rows.parquet"])?;
+    let ran = run(&mut eval(&["--predictions", wanted.to_str().unwrap()])).exits(1)?;
+    same("temporary name", ran.err.contains(".part"), false)?;
+    ran.says(&["cannot write", "none/rows.parquet"])?;
     let one = folder.join("rows.parquet");
     let words = [
         "--predictions",

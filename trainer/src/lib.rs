@@ -16,6 +16,7 @@ pub mod loss;
 pub mod mixup;
 mod models;
 pub mod optim;
+mod part_file;
 mod predict;
 pub mod run;
 mod safetensors;

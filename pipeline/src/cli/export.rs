@@ -98,6 +98,7 @@ impl ExportCommand {
         let monitor = RunMonitor::default();
         let report = accompanied(&monitor, || {
             export::run(&job, &folder.part, &monitor.course)
+                .map_err(|error| error.about(&folder.part, &self.out))
         })?;
         folder.finish()?;
 

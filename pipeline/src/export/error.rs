@@ -98,6 +98,21 @@ impl ExportError {
         }
     }
 
+    /// The same about `out`, where a folder was `part` while it was written: nobody has given that name.
+    pub(crate) fn about(mut self, part: &Path, out: &Path) -> Self {
+        if let Self::Io { path, .. } | Self::Write { path, .. } = &mut self
+            && let Ok(below) = path.strip_prefix(part)
+        {
+            // Joined to nothing, a path would get a slash.
+            *path = if below.as_os_str().is_empty() {
+                out.to_owned()
+            } else {
+                out.join(below)
+            };
+        }
+        self
+    }
+
     pub(super) fn read_at(path: &Path) -> impl Fn(ParquetError) -> Self {
         let path = path.to_owned();
         move |source| Self::Read {
@@ -121,6 +136,25 @@ impl ExportError {
                 ..
             } => cause.is::<io::Error>(),
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_folder_that_was_given() {
+        let part = Path::new("/d/.out.part");
+        for (path, told) in [
+            ("/d/.out.part", "/d/out: cannot create"),
+            ("/d/.out.part/test.npy", "/d/out/test.npy: cannot create"),
+            ("/store/a.parquet", "/store/a.parquet: cannot create"),
+        ] {
+            let error = ExportError::io_at(Path::new(path), "create");
+            let error = error(io::ErrorKind::PermissionDenied.into());
+            assert_eq!(error.about(part, Path::new("/d/out")).to_string(), told);
         }
     }
 }

@@ -1,22 +1,17 @@
 //! `wavemill-train models`: the architectures, as they are built.
 
-use std::fs::Permissions;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 
 use crate::models::ModelError;
 use crate::models::describe::{Description, describe, thousands};
 use crate::models::drawing;
 use crate::models::registry::TABLE;
-
-/// Readable and writable as the user's umask has it.
-const MODE: u32 = 0o666;
+use crate::part_file::PartFile;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -127,19 +122,10 @@ impl ModelsCommand {
 }
 
 /// Writes a file that has its name only once it is whole.
-fn write_whole(path: &Path, text: &str) -> Result<()> {
-    // In the folder of the file, since a rename does not leave a disk.
-    let folder = path
-        .parent()
-        .filter(|folder| *folder != Path::new(""))
-        .unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.permissions(Permissions::from_mode(MODE));
-
-    let mut file: NamedTempFile = builder.tempfile_in(folder)?;
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = PartFile::beside(path, ".drawing-")?;
     file.write_all(text.as_bytes())?;
-    file.persist(path)?;
-    Ok(())
+    file.finish(path)
 }
 
 fn block(model: &Description) -> String {

@@ -4,9 +4,7 @@
 //! Rows are written as they are answered, in the manifest's order, whatever the number of ranks. A file has its name only
 //! once it is whole.
 
-use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
@@ -17,13 +15,13 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use tch::{Device, Kind, TchError, Tensor};
-use tempfile::NamedTempFile;
 use wavemill_scores::map::{MapError, MapSettings, STEPS, map, perplexity_for, rows_on_map};
 
 use super::EvaluateError;
 use crate::dataset::{Batch, Dataset, Side};
 use crate::ffi;
 use crate::learner::ModelOutput;
+use crate::part_file::PartFile;
 use crate::strategy::Collective;
 
 mod columns;
@@ -36,8 +34,8 @@ pub(crate) use columns::RowFileMetadata;
 
 /// Bytes of values in a row group, about: what is held in memory before it is written.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-/// Readable and writable as the user's umask has it.
-const MODE: u32 = 0o666;
+/// How the name of a file that is not whole begins; `wavemill experiment run` removes what a kill left of one.
+const PREFIX: &str = ".rows-";
 /// Key of the JSON in a file's metadata.
 pub(crate) const METADATA_KEY: &str = "wavemill";
 
@@ -108,7 +106,7 @@ struct MapFile {
 struct RowsFile {
     path: PathBuf,
     layout: Layout,
-    writer: ArrowWriter<NamedTempFile>,
+    writer: ArrowWriter<PartFile>,
 }
 
 impl RowFiles {
@@ -300,35 +298,13 @@ impl RowsFile {
     fn finish(self) -> Result<(), RowsFileError> {
         let Self { path, writer, .. } = self;
         let temporary = writer.into_inner().map_err(parquet_error(&path))?;
-
-        // Under its name a file is whole, also after a power cut.
-        temporary.as_file().sync_all().map_err(io_error(&path))?;
-        let _: File = temporary
-            .persist(&path)
-            .map_err(|error| io_error(&path)(error.error))?;
-        Ok(())
+        temporary.finish(&path).map_err(io_error(&path))
     }
 }
 
 /// A file beside `path`, which may take its name.
-fn temporary_for(path: &Path) -> Result<NamedTempFile, RowsFileError> {
-    if path.is_dir() {
-        let error = io::Error::from(io::ErrorKind::IsADirectory);
-        return Err(io_error(path)(error));
-    }
-
-    // In the folder of the file, since a rename does not leave a disk.
-    let folder = path
-        .parent()
-        .filter(|folder| *folder != Path::new(""))
-        .unwrap_or(Path::new("."));
-
-    let mut builder = tempfile::Builder::new();
-    builder
-        .prefix(".rows-")
-        .suffix(".part")
-        .permissions(Permissions::from_mode(MODE));
-    builder.tempfile_in(folder).map_err(io_error(path))
+fn temporary_for(path: &Path) -> Result<PartFile, RowsFileError> {
+    PartFile::beside(path, PREFIX).map_err(io_error(path))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RowsFileError {

@@ -21,6 +21,7 @@ use crate::learner::LearnError;
 use crate::models::init::Origin;
 use crate::models::registry;
 use crate::models::{Dims, Inputs, ModelError};
+use crate::part_file::folder_of;
 use crate::safetensors;
 use crate::trained::{TrainedModel, is_multi};
 
@@ -310,10 +311,7 @@ fn whole(
     out: &Path,
     write: impl FnOnce(&Path) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
-    let folder = out
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = folder_of(out);
     let name = out
         .file_name()
         .ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
@@ -321,8 +319,9 @@ fn whole(
     // TorchScript keeps its file's name inside: it is the one that it is to have.
     let part = tempfile::Builder::new()
         .prefix(".export-")
-        .tempdir_in(folder)
-        .map_err(at(out))?;
+        .tempdir_in(folder);
+    // Of the error its kind alone: its words have the temporary name, which nobody has given.
+    let part = part.map_err(|error| at(out)(error.kind().into()))?;
     let file = part.path().join(name);
     write(&file)?;
 

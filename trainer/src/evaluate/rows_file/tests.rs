@@ -332,11 +332,12 @@ fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
         assert!(bytes(one) == bytes(other), "{one}");
     }
     let none = paths("none/a.parquet");
-    let error = RowFiles::create(&none, &about, &made.data, Side::Training, 0)
-        .expect_err("no folder")
-        .to_string();
+    let error =
+        RowFiles::create(&none, &about, &made.data, Side::Training, 0).expect_err("no folder");
+    let error = format!("{:#}", anyhow::Error::from(error));
     assert!(
         error.starts_with("cannot write") && error.contains("none/a.parquet"),
         "{error}"
     );
+    assert!(!error.contains(".rows-"), "{error}");
 }

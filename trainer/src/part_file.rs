@@ -1,0 +1,104 @@
+//! A file that has its name only once it is whole. Until then it lies beside that under another one, of which errors say
+//! nothing: nobody has given it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use tempfile::TempPath;
+
+/// A file that is being written. Dropped before it is whole, it is removed.
+#[derive(Debug)]
+pub(crate) struct PartFile {
+    file: File,
+    place: TempPath,
+}
+
+impl PartFile {
+    /// A file beside `path`, which may take its name. Its own name begins with `prefix`.
+    ///
+    /// # Errors
+    /// The file system's, without a path.
+    pub(crate) fn beside(path: &Path, prefix: &str) -> io::Result<Self> {
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+
+        // Opened here, because the crate's own way puts the temporary name into errors. In the folder of the file, since a
+        // rename does not leave a disk; readable and writable as the user's umask has it.
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        let made = tempfile::Builder::new()
+            .prefix(prefix)
+            .suffix(".part")
+            .make_in(folder_of(path), |place| options.open(place))?;
+        let (file, place) = made.into_parts();
+        Ok(Self { file, place })
+    }
+
+    /// The file gets the name `path`, also after a power cut whole.
+    ///
+    /// # Errors
+    /// The file system's, without a path.
+    pub(crate) fn finish(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        self.place.persist(path).map_err(|failed| failed.error)
+    }
+}
+
+impl Write for PartFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The folder that a file lies in.
+#[must_use]
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|folder| *folder != Path::new(""))
+        .unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rows.parquet");
+        let mut part = PartFile::beside(&path, ".rows-").expect("room");
+        part.write_all(b"half").expect("room");
+        drop(part);
+        assert_eq!(
+            std::fs::read_dir(folder.path()).expect("a folder").count(),
+            0
+        );
+
+        let mut part = PartFile::beside(&path, ".rows-").expect("room");
+        part.write_all(b"whole").expect("room");
+        part.finish(&path).expect("room");
+        assert_eq!(std::fs::read(&path).expect("a file"), b"whole");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).expect("a folder").count(),
+            1
+        );
+    }
+
+    #[test]
+    fn no_error_tells_the_temporary_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let nowhere = folder.path().join("none/rows.parquet");
+        let error = PartFile::beside(&nowhere, ".rows-").expect_err("no folder");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!error.to_string().contains(".rows-"), "{error}");
+
+        let error = PartFile::beside(folder.path(), ".rows-").expect_err("a folder");
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+    }
+}
