@@ -11,6 +11,12 @@ use crate::words::named;
 /// Longest side of a stored picture, pixels: far beyond any network.
 pub const IMAGE_SIDE_MAX: usize = 8192;
 
+/// Longest side of a picture that is decoded, pixels.
+pub const DECODED_SIDE_MAX: u32 = 16_384;
+
+/// Most pixels of a picture that is decoded: an eighth of what the sides allow, 8192 × 8192.
+pub const DECODED_PIXELS_MAX: u64 = 1 << 26;
+
 /// Channels of a stored picture: red, green and blue.
 const CHANNELS: usize = 3;
 
@@ -58,6 +64,32 @@ pub struct CropBox {
     pub width: u32,
     /// Its rows.
     pub height: u32,
+}
+
+impl CropBox {
+    /// Whether there can be a picture that it lies in.
+    fn fits_a_picture(self) -> bool {
+        let [columns, rows] = self.least_picture();
+        let side_max = u64::from(DECODED_SIDE_MAX);
+        columns <= side_max && rows <= side_max && columns * rows <= DECODED_PIXELS_MAX
+    }
+
+    /// Columns and rows of the smallest picture that it lies in.
+    fn least_picture(self) -> [u64; 2] {
+        [
+            u64::from(self.left) + u64::from(self.width),
+            u64::from(self.top) + u64::from(self.height),
+        ]
+    }
+}
+
+/// Why no picture holds a part.
+fn beyond(crop: CropBox) -> String {
+    let [columns, rows] = crop.least_picture();
+    format!(
+        "lies in no picture that is decoded: it ends at column {columns} and row {rows}, and a picture has at most \
+         {DECODED_SIDE_MAX} pixels a side and {DECODED_PIXELS_MAX} in all"
+    )
 }
 
 impl From<[u32; 4]> for CropBox {
@@ -119,7 +151,9 @@ impl ImageArgs {
         if let Some(crop) = self.crop {
             let problem =
                 "allowed: [left, top, width, height] with a width and a height of at least 1 pixel";
-            faults.unless(crop.width > 0 && crop.height > 0, "crop", problem);
+            let has_pixels = crop.width > 0 && crop.height > 0;
+            faults.unless(has_pixels, "crop", problem);
+            faults.unless(!has_pixels || crop.fits_a_picture(), "crop", beyond(crop));
         }
         faults.into_vec()
     }
@@ -147,10 +181,34 @@ mod tests {
     }
 
     #[test]
+    fn a_part_lies_in_a_picture_that_can_be() {
+        for crop in [
+            [0, 0, 16_384, 4096],
+            [16_383, 0, 1, 1],
+            [4096, 4096, 4096, 4096],
+        ] {
+            assert!(args(1, Some(crop)).faults().is_empty(), "{crop:?}");
+        }
+
+        let beyond = [
+            [16_384, 0, 1, 1],
+            [0, 16_000, 1, 400],
+            [8192, 8192, 1, 1],
+            [u32::MAX; 4],
+        ];
+        for crop in beyond {
+            let faults = args(1, Some(crop)).faults();
+            assert_eq!(faults.len(), 1, "{crop:?}");
+            assert_eq!(faults[0].key, "crop");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_names_its_key() {
         assert_eq!(args(0, None).faults()[0].key, "width");
         assert_eq!(args(100_000, None).faults()[0].key, "width");
         assert_eq!(args(1, Some([5, 5, 0, 1])).faults()[0].key, "crop");
+        assert_eq!(args(1, Some([5, 5, 0, 1])).faults().len(), 1);
         assert!("bicubic".parse::<ImageFilter>().is_err());
     }
 }

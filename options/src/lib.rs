@@ -27,7 +27,9 @@ pub use args::{DELTA_WIDTH, DimOrder, FeatureArgs, Normalize, Op};
 pub use db::{DbArgs, DbRef, LogArgs};
 pub use derived::{CHANNELS, ColourMap, Derived, PICTURE_SIDE_MAX, PictureArgs, STATISTICS};
 pub use fault::{Fault, Faults};
-pub use image::{CropBox, IMAGE_SIDE_MAX, ImageArgs, ImageFilter};
+pub use image::{
+    CropBox, DECODED_PIXELS_MAX, DECODED_SIDE_MAX, IMAGE_SIDE_MAX, ImageArgs, ImageFilter,
+};
 pub use mel::{Band, MelArgs, N_MELS_MAX, Norm, Ramp};
 pub use mfcc::{MfccArgs, N_MFCC_MAX};
 pub use overrides::Overrides;

@@ -10,18 +10,16 @@ use half::f16;
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use memchr::memmem;
-use wavemill_schemas::recipe::{CropBox, Dtype, ImageArgs, ImageFilter};
+use wavemill_schemas::recipe::{
+    CropBox, DECODED_PIXELS_MAX as PIXELS_MAX, DECODED_SIDE_MAX as SIDE_MAX, Dtype, ImageArgs,
+    ImageFilter,
+};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use self::header::{Header, NoHeader};
 
 /// Name and version of what decodes; part of the engine and of every feature's identity.
 pub(crate) const NAME: &str = "image 0.25";
-
-/// Longest side of a picture that is decoded, pixels.
-pub(crate) const SIDE_MAX: u32 = 16_384;
-/// Most pixels of a picture that is decoded: an eighth of what the sides allow, 8192 × 8192.
-pub(crate) const PIXELS_MAX: u64 = 1 << 26;
 
 /// Bytes of a pixel of what a picture becomes: red, green and blue.
 const RGB_BYTES: u64 = 3;

@@ -25,7 +25,10 @@ pub use feature::{DbRef, DbSpec, FeatureOp, FeatureSpec};
 pub use parse::{RecipeError, Source};
 pub use place::Place;
 pub use shipped::SHIPPED;
-pub use wavemill_options::{CropBox, Dtype, Fault, ImageArgs, ImageFilter, Normalize, Preset};
+pub use wavemill_options::{
+    CropBox, DECODED_PIXELS_MAX, DECODED_SIDE_MAX, Dtype, Fault, ImageArgs, ImageFilter, Normalize,
+    Preset,
+};
 
 use crate::exact;
 

@@ -772,6 +772,10 @@ fn pictures_and_audio_do_not_mix() {
             "features.image.crop=[0, 0, 0, 1]",
             "features.image.crop: allowed: [left, top,",
         ),
+        (
+            "features.image.crop=[20000, 0, 100, 100]",
+            "features.image.crop: lies in no picture that is decoded: it ends at column 20100 and row 100",
+        ),
         ("split.rule=segment", "split.rule: `segment` is for audio"),
         (
             "split.rule=segment_stretched",
