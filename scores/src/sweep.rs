@@ -13,6 +13,9 @@ use wavemill_schemas::rng::{Rng, mix};
 use crate::records::{RecordError, RunDir, read_log, run_stem};
 use crate::result::RunResult;
 
+/// Trials of a sweep, at most. Each is a training; a grid of a few keys with many values comes to millions.
+pub const TRIALS_MAX: usize = 10_000;
+
 /// How trials are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -132,10 +135,40 @@ impl Sweep {
         if self.method == Method::Random && self.trials == 0 {
             return Some("trials = 0: a random sweep wants at least 1".to_owned());
         }
-        self.parameters.iter().find_map(|(key, values)| {
+        let of_values = self.parameters.iter().find_map(|(key, values)| {
             let problem = values.problem(self.method)?;
             Some(format!("parameters.\"{key}\" {problem}"))
-        })
+        });
+        of_values.or_else(|| self.too_many())
+    }
+
+    /// More trials than anybody waits for: all of them are made before the first one begins.
+    fn too_many(&self) -> Option<String> {
+        let n_trials = self.n_trials();
+        if n_trials <= TRIALS_MAX {
+            return None;
+        }
+        let remedy = match self.method {
+            Method::Grid => "try fewer values, or set method = \"random\"",
+            Method::Random => "set fewer trials",
+        };
+        Some(format!(
+            "{n_trials} trials: at most {TRIALS_MAX} are allowed; {remedy}"
+        ))
+    }
+
+    /// How many there are, without making them; of numbers beyond all bounds the largest.
+    fn n_trials(&self) -> usize {
+        if self.method == Method::Random {
+            return self.trials;
+        }
+        let mut n_trials: usize = 1;
+        for values in self.parameters.values() {
+            if let Values::Choice(choices) = values {
+                n_trials = n_trials.saturating_mul(choices.len());
+            }
+        }
+        n_trials
     }
 
     /// The `--set` words of each trial, in order.
@@ -360,6 +393,34 @@ mod tests {
         assert_eq!(trials.len(), 6);
         assert_eq!(trials[0], ["model.name=\"a\"", "optimizer.lr=0.1"]);
         assert_eq!(trials[5], ["model.name=\"c\"", "optimizer.lr=0.01"]);
+    }
+
+    #[test]
+    fn more_trials_than_anybody_waits_for_are_refused() {
+        let said = |text: &str| Sweep::parse(text, "s.toml").expect_err(text).to_string();
+        let values: Vec<String> = (0..101).map(|value| value.to_string()).collect();
+        let values = values.join(", ");
+        let grid = format!("[parameters]\n\"a\" = [{values}]\n\"b\" = [{values}]\n");
+        assert!(
+            said(&grid)
+                .contains("s.toml: 10201 trials: at most 10000 are allowed; try fewer values"),
+            "{}",
+            said(&grid)
+        );
+
+        let mut wide = "[parameters]\n".to_owned();
+        for key in 0..100 {
+            wide += &format!("\"k{key}\" = [1, 2]\n");
+        }
+        assert!(said(&wide).contains("at most 10000"), "{}", said(&wide));
+
+        let random = "method = \"random\"\ntrials = 10001\n[parameters]\n\"seed\" = [1]";
+        assert!(said(random).contains("10001 trials: at most 10000 are allowed; set fewer"));
+        let most = random.replace("10001", "10000");
+        assert_eq!(
+            Sweep::parse(&most, "s.toml").expect("sound").n_trials(),
+            10_000
+        );
     }
 
     #[test]

@@ -9,10 +9,19 @@ use super::{
 };
 use crate::config::Config;
 use crate::recipe::Recipe;
+use crate::text::shown;
+
+/// Trainings of an experiment, at most: those of the base and of each variant. Each is a run of its own, and `check` puts
+/// the recipe and the configuration of each together, which takes milliseconds.
+const TRAININGS_MAX: usize = 1000;
+
+/// Bytes of a name, at most. It is a part of folders' names, of which file systems take 255 bytes.
+const NAME_BYTES_MAX: usize = 64;
 
 /// The first fault, keys with elements by number (`train.1.name`).
 pub(super) fn first_fault(experiment: &Experiment) -> Option<Fault> {
     named_once(experiment)
+        .or_else(|| too_many(experiment))
         .or_else(|| data(experiment))
         .or_else(|| {
             let mut claims = experiment.claims.iter().enumerate();
@@ -54,13 +63,42 @@ fn repeated<'a>(list: &str, names: impl Iterator<Item = &'a String>) -> Option<F
 }
 
 fn name_problem(name: &str) -> Option<String> {
+    if name.len() > NAME_BYTES_MAX {
+        let n_bytes = name.len();
+        return Some(format!(
+            "{n_bytes} bytes are too long: at most {NAME_BYTES_MAX}, since names become folders"
+        ));
+    }
+
     let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
     if !name.is_empty() && name.chars().all(is_allowed) {
         return None;
     }
     Some(format!(
-        "`{name}`: a to z, 0 to 9, - and _ only, and at least one"
+        "`{}`: a to z, 0 to 9, - and _ only, and at least one",
+        shown(name)
     ))
+}
+
+/// More trainings than anybody waits for: a slip of whoever wrote the program that wrote the file.
+fn too_many(experiment: &Experiment) -> Option<Fault> {
+    let n_variants = experiment.variants.len();
+    let n_train = experiment.train.len();
+    let n_trainings = n_train.saturating_mul(n_variants + 1);
+    if n_trainings <= TRAININGS_MAX {
+        return None;
+    }
+
+    let key = if n_train > TRAININGS_MAX {
+        "train"
+    } else {
+        "variants"
+    };
+    let problem = format!(
+        "{n_trainings} trainings ({n_train} in the base and in each of {n_variants} variants): at most {TRAININGS_MAX} \
+         are allowed"
+    );
+    Some(Fault::new(key, problem))
 }
 
 fn data(experiment: &Experiment) -> Option<Fault> {

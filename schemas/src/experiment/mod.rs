@@ -449,7 +449,7 @@ impl ExperimentSource {
         let variants = self.experiment.variants.iter();
         let names = variants.map(|variant| variant.name.as_str());
         for name in std::iter::once(BASE).chain(names) {
-            for split in [SplitKind::Recipe, SplitKind::AsInDocument] {
+            for &split in self.experiment.splits_of(name) {
                 let VariantRecipe { recipe, .. } = self.recipe(name, split, &[])?;
                 for train in &self.experiment.train {
                     let VariantConfig { config, .. } = self.config(train, name, split, &[])?;
@@ -602,17 +602,12 @@ impl ExperimentSource {
 impl Claim {
     /// Whether `other` is about the same figure.
     fn is_of_the_same(&self, other: &Self) -> bool {
-        let key = |claim: &Self| {
-            (
-                claim.metric,
-                claim.train.clone(),
-                claim.variant.clone(),
-                claim.target.clone(),
-                claim.side,
-                claim.counted,
-            )
-        };
-        key(self) == key(other)
+        self.metric == other.metric
+            && self.side == other.side
+            && self.counted == other.counted
+            && self.train == other.train
+            && self.variant == other.variant
+            && self.target == other.target
     }
 }
 
@@ -628,6 +623,17 @@ impl Experiment {
             found.push(variant.ok_or_else(|| self.no_variant(name))?);
         }
         Ok(found)
+    }
+
+    /// The splits of a variant that come to different recipes and configurations.
+    fn splits_of(&self, variant: &str) -> &'static [SplitKind] {
+        let variant = self.variants.iter().find(|one| one.name == variant);
+        let has_own = variant.is_some_and(|one| one.set_as_in_document.is_some());
+        if has_own || self.as_in_document().is_some() {
+            &[SplitKind::Recipe, SplitKind::AsInDocument]
+        } else {
+            &[SplitKind::Recipe]
+        }
     }
 
     fn no_variant(&self, name: &str) -> ExperimentError {

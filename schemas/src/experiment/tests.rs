@@ -70,6 +70,45 @@ fn what_is_wrong_is_named_by_line_and_key() {
 }
 
 #[test]
+fn a_name_is_short_and_of_one_line() {
+    let long = "x".repeat(65);
+    for name in ["a\\nb", "a\\u001bb", "a b", "a/b", "ä", "", &long] {
+        for (from, line) in [("name = \"wide\"", 12), ("name = \"crnn\"", 17)] {
+            let words = error(from, &format!("name = \"{name}\""));
+            assert!(words.starts_with(&format!("mine.toml:{line}: ")), "{words}");
+        }
+    }
+
+    let words = error("name = \"wide\"", &format!("name = \"{long}\""));
+    assert!(
+        words.contains("65 bytes are too long: at most 64"),
+        "{words}"
+    );
+    let longest = format!("name = \"{}\"", "x".repeat(64));
+    parse(&MINE.replace("name = \"wide\"", &longest)).expect("64 bytes");
+}
+
+#[test]
+fn more_trainings_than_anybody_waits_for_are_refused() {
+    let with = |n_variants: usize| {
+        let mut text = MINE.to_owned();
+        for number in 2..n_variants {
+            text += &format!("[[variants]]\nname = \"v{number}\"\nabout = \"x\"\n");
+        }
+        parse(&text)
+    };
+    with(999).expect("with the base 1,000");
+    let words = with(1000).expect_err("one more").to_string();
+    assert!(words.starts_with("mine.toml:"), "{words}");
+    assert!(
+        words.ends_with(
+            "variants: 1001 trainings (1 in the base and in each of 1000 variants): at most 1000 are allowed"
+        ),
+        "{words}"
+    );
+}
+
+#[test]
 fn what_variants_make_of_recipe_and_configuration_is_checked_too() {
     let source = parse(&MINE.replace("n_mels=128", "n_mel=128")).expect("sound by itself");
     let found = source.check().expect_err("no such key");
