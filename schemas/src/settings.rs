@@ -1,12 +1,26 @@
 //! Text files that people write: recipes, and configurations of training.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
 /// The longest that is read. A recipe has a hundred lines; a file of 50 MB took 18 s to be refused, and more of them, such
 /// as an archive given by mistake, all memory.
 pub const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
+/// As [`read`], of a file alone: a pipe would be waited for until somebody writes to it, and a device may have no end.
+///
+/// # Errors
+/// `InvalidInput` for a pipe or a device; those of [`read`].
+pub fn read_file(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    // Of a folder the system has words of its own.
+    if !metadata.is_file() && !metadata.is_dir() {
+        let words = "it is a pipe or a device: give a file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
+    }
+    read(path)
+}
 
 /// Reads such a file whole.
 ///
@@ -35,4 +49,23 @@ pub fn read(path: &Path) -> io::Result<String> {
         );
         io::Error::new(io::ErrorKind::InvalidData, words)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_refused_and_not_read() {
+        let error = read_file(Path::new("/dev/zero")).expect_err("a device");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), "it is a pipe or a device: give a file");
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.toml");
+        fs::write(&file, "name = \"a\"").expect("room");
+        assert_eq!(read_file(&file).expect("a file"), "name = \"a\"");
+        let none = read_file(&folder.path().join("none")).expect_err("none");
+        assert_eq!(none.kind(), io::ErrorKind::NotFound);
+    }
 }

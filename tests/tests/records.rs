@@ -192,7 +192,10 @@ fn huge(folder: &Path) -> Result<PathBuf, Failed> {
 fn a_huge_recipe_is_refused_at_once() -> Result<(), Failed> {
     let folder = scratch("huge");
     let store = folder.join("store");
-    for recipe in [huge(&folder)?, "/dev/zero".into()] {
+    for (recipe, why) in [
+        (huge(&folder)?, "over 1 MiB"),
+        ("/dev/zero".into(), "it is a pipe or a device"),
+    ] {
         let name = recipe.to_str().unwrap().to_owned();
         let own = Inputs {
             recipe,
@@ -200,10 +203,10 @@ fn a_huge_recipe_is_refused_at_once() -> Result<(), Failed> {
         };
         run(&mut own.extract(&store))
             .exits(2)?
-            .says(&[&name, "over 1 MiB"])?;
+            .says(&[&name, why])?;
         run(&mut wavemill(["recipe", "check", &name]))
             .exits(2)?
-            .says(&[&name, "over 1 MiB"])?;
+            .says(&[&name, why])?;
     }
     same("the store exists", store.exists(), false)
 }

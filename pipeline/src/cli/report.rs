@@ -1,6 +1,6 @@
 //! `wavemill report`: a version of a store as a page for people.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -142,17 +142,17 @@ impl ReportCommand {
 
 /// Refuses to put a page in the place of a file that is none of ours.
 fn require_replaceable(out: &Path) -> Result<()> {
-    let file = match File::open(out) {
+    match fs::metadata(out) {
         // `write_whole` says what is wrong with a path that cannot be a file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(cannot_write(out, error)),
-        Ok(file) => file,
-    };
-    // A pipe or a device takes what comes, and of a folder `write_whole` speaks.
-    if !file.metadata()?.is_file() {
-        return Ok(());
+        // A pipe or a device takes what comes, and of a folder `write_whole` speaks. A pipe that is opened to be read would
+        // be waited for.
+        Ok(found) if !found.is_file() => return Ok(()),
+        Ok(_) => {}
     }
 
+    let file = File::open(out).map_err(|error| cannot_write(out, error))?;
     let mut head = Vec::new();
     file.take(HEAD_BYTES).read_to_end(&mut head)?;
     if head.is_empty() || Page::is_ours(&head) {

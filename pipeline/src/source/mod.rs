@@ -132,8 +132,9 @@ pub fn open(
     } else if path.is_file() && is_zip(path)? {
         Box::new(zipped::ZipSource::open(path, media)?)
     } else {
-        // What cannot even be opened is an error of the system, and not of its kind.
-        File::open(path).map_err(SourceError::open_at(path))?;
+        // What is not even there is an error of the system, and not of its kind. It is not opened: a pipe would be waited
+        // for.
+        std::fs::metadata(path).map_err(SourceError::open_at(path))?;
         return Err(SourceError::NotAPlace {
             path: path.to_owned(),
         });

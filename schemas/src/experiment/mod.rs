@@ -392,7 +392,7 @@ impl ExperimentSource {
         }
 
         let path = Path::new(name_or_file);
-        match settings::read(path) {
+        match settings::read_file(path) {
             Ok(text) => {
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();
                 Self::parse(&text, name_or_file, Some(folder))
@@ -679,7 +679,7 @@ fn layered(train: &TrainSpec, file: Option<&Path>, sets: &[String]) -> Result<Co
     let mut place = "defaults".to_owned();
     if let Some(file) = file {
         place = file.display().to_string();
-        text = settings::read(file).map_err(|error| ConfigError::Parse {
+        text = settings::read_file(file).map_err(|error| ConfigError::Parse {
             place: place.clone(),
             message: format!("cannot read it: {error}"),
         })?;

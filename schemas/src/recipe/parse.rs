@@ -77,7 +77,7 @@ impl Source {
         }
 
         let path = Path::new(name_or_file);
-        match settings::read(path) {
+        match settings::read_file(path) {
             Ok(text) => Ok(Self {
                 origin: name_or_file.to_owned(),
                 text,
