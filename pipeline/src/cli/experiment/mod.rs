@@ -94,44 +94,51 @@ impl ExperimentCommand {
         let out = &mut io::stdout().lock();
         match &self.action {
             Action::List => list(out),
-            Action::Show { experiment, toml } => {
-                let source = ExperimentSource::find(experiment)?;
-                let text = if *toml {
-                    source.text
-                } else {
-                    description(&source.experiment)
-                };
-                // Into a file it goes byte by byte; somebody else's comments may not act on a terminal.
-                let is_terminal = io::stdout().is_terminal();
-                let text = if is_terminal {
-                    shown_lines(&text)
-                } else {
-                    text.into()
-                };
-                Ok(write!(out, "{text}")?)
-            }
+            Action::Show { experiment, toml } => show(experiment, *toml, out),
             Action::Run(args) => run::run(args, out),
-            Action::Check { experiment } => {
-                let source = ExperimentSource::find(experiment)?;
-                source.check()?;
-                sweep::check(&source.experiment)?;
-                let Experiment {
-                    name,
-                    variants,
-                    train,
-                    claims,
-                    ..
-                } = &source.experiment;
-                Ok(writeln!(
-                    out,
-                    "{name}: ok, {} variants, {} trainings, {} claims",
-                    variants.len(),
-                    train.len(),
-                    claims.len()
-                )?)
-            }
+            Action::Check { experiment } => check(experiment, out),
         }
     }
+}
+
+/// What an experiment does, or its text.
+fn show(experiment: &str, is_toml: bool, out: &mut impl Write) -> Result<()> {
+    let source = ExperimentSource::find(experiment)?;
+    let text = if is_toml {
+        source.text
+    } else {
+        description(&source.experiment)
+    };
+
+    // Into a file it goes byte by byte; somebody else's comments may not act on a terminal.
+    let text = if io::stdout().is_terminal() {
+        shown_lines(&text)
+    } else {
+        text.into()
+    };
+    Ok(write!(out, "{text}")?)
+}
+
+/// Puts every recipe and configuration of an experiment together, and what it sweeps over.
+fn check(experiment: &str, out: &mut impl Write) -> Result<()> {
+    let source = ExperimentSource::find(experiment)?;
+    source.check()?;
+    sweep::check(&source.experiment)?;
+
+    let Experiment {
+        name,
+        variants,
+        train,
+        claims,
+        ..
+    } = &source.experiment;
+    Ok(writeln!(
+        out,
+        "{name}: ok, {} variants, {} trainings, {} claims",
+        variants.len(),
+        train.len(),
+        claims.len()
+    )?)
 }
 
 fn list(out: &mut impl Write) -> Result<()> {
