@@ -203,7 +203,7 @@ pub struct Variant {
     #[serde(default)]
     pub train: Vec<String>,
     /// `key=value` for the recipe that bring the document's split about in this variant, in place of those of
-    /// `as-in-document`.
+    /// `as-in-document`. Of joined variants all apply, first of those that change nothing but the split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_as_in_document: Option<Vec<String>>,
 }
@@ -500,20 +500,7 @@ impl ExperimentSource {
         }
         let is_there = variants.iter().any(|one| one.name == AS_IN_DOCUMENT);
         if split == SplitKind::AsInDocument && !is_there {
-            // The last variant that has a split of its own decides: it was written for just this.
-            let own = variants
-                .iter()
-                .rev()
-                .find_map(|one| one.set_as_in_document.as_ref());
-            match own {
-                Some(own) => all.extend_from_slice(own),
-                None => all.extend(
-                    experiment
-                        .as_in_document()
-                        .map(|one| one.set.clone())
-                        .unwrap_or_default(),
-                ),
-            }
+            all.extend(experiment.sets_of_the_documents_split(&variants));
         }
         all.extend_from_slice(sets);
 
@@ -599,6 +586,21 @@ impl ExperimentSource {
     }
 }
 
+impl Variant {
+    /// Whether it leaves rows, features and models as they are, and deals them to other sides.
+    fn changes_split_alone(&self) -> bool {
+        self.recipe.is_none()
+            && self.audio.is_none()
+            && self.set.iter().all(|set| key_of(set).starts_with("split."))
+            && self.train.iter().all(|set| key_of(set) == "data.split")
+    }
+}
+
+/// `split.rule` of `split.rule=segment`.
+fn key_of(set: &str) -> &str {
+    set.split_once('=').map_or(set, |(key, _)| key).trim()
+}
+
 impl Claim {
     /// Whether `other` is about the same figure.
     fn is_of_the_same(&self, other: &Self) -> bool {
@@ -651,6 +653,70 @@ impl Experiment {
         self.variants
             .iter()
             .find(|variant| variant.name == AS_IN_DOCUMENT)
+    }
+
+    /// `key=value` for the recipe that bring the document's split about in these variants.
+    fn sets_of_the_documents_split(&self, variants: &[&Variant]) -> Vec<String> {
+        let with_own = variants
+            .iter()
+            .filter(|one| one.set_as_in_document.is_some());
+        let mut with_own: Vec<&Variant> = with_own.copied().collect();
+        // The last set wins, and of the document's splits it has to be one that fits the rows: with stretched copies,
+        // the one that deals copies out. So a variant that changes nothing but the split goes first. The sort is
+        // stable: the others keep their order.
+        with_own.sort_by_key(|one| !one.changes_split_alone());
+
+        if with_own.is_empty() {
+            let document = self.as_in_document();
+            return document.map(|one| one.set.clone()).unwrap_or_default();
+        }
+        let own = with_own
+            .iter()
+            .filter_map(|one| one.set_as_in_document.as_ref());
+        own.flatten().cloned().collect()
+    }
+
+    /// The claims, and where they stand in the tables of the variants that were `done`.
+    ///
+    /// A claim is of a document's rows and models, whatever our split is. So it stands beside its own variant, and
+    /// beside each variant that adds only another split to it: the claims of `stretched` also beside
+    /// `stretched+fault-filtered`. `variant` of what is returned is the one that was done. A claim that stands beside
+    /// none is returned as it is.
+    #[must_use]
+    pub fn claims_beside(&self, done: &[&str]) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for claim in &self.claims {
+            let told = claims.len();
+            for &variant in done {
+                if variant == claim.variant || self.without_splits(variant) == claim.variant {
+                    claims.push(Claim {
+                        variant: variant.to_owned(),
+                        ..claim.clone()
+                    });
+                }
+            }
+            if claims.len() == told {
+                claims.push(claim.clone());
+            }
+        }
+        claims
+    }
+
+    /// The name of a variant without the parts that change nothing but the split.
+    fn without_splits(&self, names: &str) -> String {
+        let rest: Vec<&str> = names
+            .split(JOIN)
+            .filter(|name| *name != BASE && !self.is_split(name))
+            .collect();
+        if rest.is_empty() {
+            return base();
+        }
+        rest.join(&JOIN.to_string())
+    }
+
+    fn is_split(&self, name: &str) -> bool {
+        let variant = self.variants.iter().find(|variant| variant.name == name);
+        variant.is_some_and(Variant::changes_split_alone)
     }
 
     /// The trainings of these names, in the file's order; all of them where none is named.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::recipe::SplitRule;
 
 const MINE: &str = r#"
 name = "mine"
@@ -167,6 +168,46 @@ fn a_variant_may_have_a_recipe_and_audio_of_its_own() {
         assert_eq!(of(joined).recipe.name, "fma-small", "{joined}");
         assert_eq!(of(joined).data.audio, ["small"], "{joined}");
     }
+}
+
+#[test]
+fn of_joined_variants_the_documents_split_is_one_that_the_rows_can_have() {
+    let source = ExperimentSource::find("gtzan-segments").expect("shipped");
+    for joined in ["stretched+fault-filtered", "fault-filtered+stretched"] {
+        let rule = |split| {
+            let recipe = source.recipe(joined, split, &[]).expect(joined);
+            recipe.recipe.split.rule
+        };
+        assert_eq!(rule(SplitKind::Recipe), SplitRule::Column, "{joined}");
+        let of_document = rule(SplitKind::AsInDocument);
+        assert_eq!(of_document, SplitRule::SegmentStretched, "{joined}");
+    }
+}
+
+#[test]
+fn a_claim_stands_beside_its_variant_whatever_the_split() {
+    let experiment = ExperimentSource::find("gtzan-segments")
+        .expect("shipped")
+        .experiment;
+    // Accuracy alone: the value tells which of the document's two models a claim is of.
+    let beside = |done: &[&str]| {
+        let claims = experiment.claims_beside(done).into_iter();
+        let accuracies = claims.filter(|claim| claim.metric == ClaimMetric::Accuracy);
+        let told = accuracies.map(|claim| format!("{} {}", claim.variant, claim.value));
+        told.collect::<Vec<_>>()
+    };
+
+    assert_eq!(beside(&[BASE]), ["base 0.74", "stretched 0.92"]);
+    assert_eq!(
+        beside(&[BASE, "fault-filtered"]),
+        ["base 0.74", "fault-filtered 0.74", "stretched 0.92"]
+    );
+    assert_eq!(
+        beside(&["fault-filtered+stretched"]),
+        ["base 0.74", "fault-filtered+stretched 0.92"]
+    );
+    // Another feature is another model.
+    assert_eq!(beside(&["plain"]), ["base 0.74", "stretched 0.92"]);
 }
 
 #[test]

@@ -49,7 +49,7 @@ Example:
 Exit codes: 0 sound, 1 failed, 2 no such experiment, or one with a fault, in it or in what its variants make of the recipe.";
 
 /// Columns of a name in lists.
-const NAME_COLUMNS: usize = 18;
+const NAME_COLUMNS: usize = 20;
 
 /// Reproduce a document by name: store, models, and scores beside its claims
 #[derive(Debug, Args)]

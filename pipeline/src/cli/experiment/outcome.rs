@@ -81,7 +81,7 @@ pub(super) struct CellOutcome {
 /// A claim and our figures for it: none where what it is about was not trained.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ClaimOutcome {
-    /// As in the experiment's file.
+    /// As in the experiment's file; `variant` is the one whose figures stand here, which may have another split.
     #[serde(flatten)]
     pub claim: Claim,
     /// Under the document's split.
@@ -148,11 +148,12 @@ impl Outcome {
             });
         }
 
-        for claim in &experiment.claims {
+        let claims = experiment.claims_beside(&self.variants());
+        for claim in claims {
             let outcome = ClaimOutcome {
-                as_in_document: self.claimed(claim, SplitKind::AsInDocument),
-                recipe: self.claimed(claim, SplitKind::Recipe),
-                claim: claim.clone(),
+                as_in_document: self.claimed(&claim, SplitKind::AsInDocument),
+                recipe: self.claimed(&claim, SplitKind::Recipe),
+                claim,
             };
             self.claims.push(outcome);
         }
@@ -345,6 +346,17 @@ impl Outcome {
         claim.variant == variant && claimed == Some(target)
     }
 
+    /// The variants that were done, each once.
+    fn variants(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for cell in &self.results {
+            if !names.contains(&cell.variant.as_str()) {
+                names.push(&cell.variant);
+            }
+        }
+        names
+    }
+
     /// Trainings of a variant, each once.
     fn trainings(&self, variant: &str) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
@@ -477,5 +489,115 @@ fn value_of(metric: ClaimMetric, level: &Level) -> Option<f64> {
         ClaimMetric::Recall => Some(report.macro_mean.recall),
         ClaimMetric::Top3 => report.top_3,
         ClaimMetric::Loss => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_schemas::experiment::ExperimentSource;
+    use wavemill_schemas::recipe::SplitRule;
+    use wavemill_scores::metrics::{Label, Predictions, Row};
+
+    use super::*;
+
+    /// Three segments of two tracks, of which two are right.
+    fn evaluation_of_genre() -> Evaluation {
+        let classes = ["blues".to_owned(), "rock".to_owned()];
+        let mut predictions = Predictions::single("genre", &classes);
+        for (index, track_id, segment, label, probabilities) in [
+            (0, 1, 0, 0, [0.9, 0.1]),
+            (1, 1, 1, 0, [0.4, 0.6]),
+            (2, 2, 0, 1, [0.2, 0.8]),
+        ] {
+            let row = Row {
+                index,
+                clip_key: "",
+                segment,
+                track_id,
+                artist_id: None,
+                label: Label::Class(label),
+                probabilities: &probabilities,
+            };
+            predictions.push(&row).expect("sound");
+        }
+
+        let leaks = Leaks::of(SplitRule::Column, "test", [], []);
+        Evaluation::of(&predictions, 1, leaks).expect("labelled")
+    }
+
+    fn result() -> RunResult {
+        RunResult {
+            model: "genregenie-cnn".to_owned(),
+            parameters: 1,
+            start: "from scratch".to_owned(),
+            feature: "picture".to_owned(),
+            feature_id: String::new(),
+            manifest_hash: String::new(),
+            config_hash: String::new(),
+            world_size: 1,
+            batch_norm_per_rank: false,
+            epochs: 1,
+            steps: 1,
+            best_epoch: Some(0),
+            training_rows: 3,
+            damaged_rows: 0,
+            warnings: Vec::new(),
+            validation: vec![evaluation_of_genre()],
+            test: vec![evaluation_of_genre()],
+            test_asked: 1,
+        }
+    }
+
+    /// Of `gtzan-segments`, as if every run had come to the same scores.
+    fn outcome(variants: &[&str]) -> Outcome {
+        let source = ExperimentSource::find("gtzan-segments").expect("shipped");
+        let selection = Selection {
+            variants: variants.iter().map(|&name| name.to_owned()).collect(),
+            ..Selection::default()
+        };
+        let work = Work::of(&source, &selection).expect("sound");
+        let results = vec![result(); work.runs.len()];
+
+        let mut outcome = Outcome::new(&source.experiment, 1, true, &selection);
+        outcome.add(&source.experiment, &work, &results);
+        outcome
+    }
+
+    #[test]
+    fn the_documents_figures_stand_beside_a_variant_with_another_split() {
+        for (variant, figures) in [
+            ("base", "0.740  0.667"),
+            ("fault-filtered", "0.740  0.667"),
+            ("stretched", "0.920  0.667"),
+            ("stretched+fault-filtered", "0.920  0.667"),
+            ("fault-filtered+stretched", "0.920  0.667"),
+        ] {
+            let tables = outcome(&[variant]).tables();
+            let mut lines = tables.lines();
+            let line = lines.find(|line| line.contains("accuracy, segments"));
+            let line = line.expect("a claim beside it");
+            assert!(line.contains(figures), "{variant}: {line}");
+        }
+        // Another feature is another model, of which the document says nothing.
+        let tables = outcome(&["plain"]).tables();
+        assert!(!tables.contains("accuracy, segments"), "{tables}");
+    }
+
+    #[test]
+    fn result_json_names_the_variant_whose_figures_stand_beside_a_claim() {
+        let claims = outcome(&["base", "fault-filtered"]).claims;
+        let mut accuracies = Vec::new();
+        for ClaimOutcome { claim, recipe, .. } in &claims {
+            if claim.metric == ClaimMetric::Accuracy {
+                accuracies.push((claim.variant.as_str(), recipe.is_some()));
+            }
+        }
+        // A claim of what was not trained is told all the same.
+        let wanted = [
+            ("base", true),
+            ("fault-filtered", true),
+            ("stretched", false),
+        ];
+        assert_eq!(accuracies, wanted);
     }
 }
