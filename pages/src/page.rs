@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
-use crate::chart::Chart;
+use crate::chart::{self, Chart, Plot};
 use crate::json;
 use crate::table::Table;
 use crate::text::{Shown, TEXT_CHARS_MAX};
@@ -92,7 +92,7 @@ impl Page {
                     // Without it a browser asks the server for one.
                     link rel="icon" href="data:,";
                     title { (title.text) }
-                    style { (PreEscaped(STYLE)) }
+                    style { (PreEscaped(STYLE)) (PreEscaped(chart::rules(self.groups_max()))) }
                 }
                 body {
                     (self.header(&title))
@@ -112,6 +112,21 @@ impl Page {
         let mark = format!("<meta name=\"generator\" content=\"{GENERATOR} ");
         head.starts_with(b"<!DOCTYPE html>")
             && head.windows(mark.len()).any(|part| part == mark.as_bytes())
+    }
+
+    /// Groups of the scatter that has most.
+    fn groups_max(&self) -> usize {
+        let parts = self.sections.iter().flat_map(|section| &section.parts);
+        let mut most = 0;
+        for part in parts {
+            let Part::Charts(charts) = part else { continue };
+            for chart in charts {
+                if let Plot::Scatter(scatter) = &chart.plot {
+                    most = most.max(scatter.groups.len());
+                }
+            }
+        }
+        most
     }
 
     fn header(&self, title: &Shown) -> Markup {

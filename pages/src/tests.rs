@@ -78,12 +78,38 @@ fn page_of(text: &str) -> Page {
         columns: 2,
         values: vec![0.0, 1.0, 2.0, f32::NAN],
     };
+    let matrix = Matrix {
+        down: text(),
+        across: text(),
+        names: vec![text(), text()],
+        counts: vec![vec![3, 1], vec![0, 2]],
+    };
+    let point = |x: f64, group: Option<usize>, is_right: Option<bool>| Point {
+        x,
+        y: -x,
+        group,
+        is_right,
+    };
+    let scatter = Scatter {
+        id: text(),
+        counted: text(),
+        grouped: text(),
+        groups: vec![text(), text()],
+        points: vec![
+            point(0.0, Some(0), Some(true)),
+            point(2.0, Some(1), Some(false)),
+            point(1.0, None, None),
+            point(f64::NAN, Some(9), None),
+        ],
+    };
     let plots = [
         Plot::Bars(bars),
         Plot::Funnel(funnel),
         Plot::Histogram(histogram),
         Plot::Lines(lines),
         Plot::HeatMap(map),
+        Plot::Matrix(matrix),
+        Plot::Scatter(scatter),
     ];
     let charts = plots.map(|plot| Chart {
         title: text(),
@@ -167,9 +193,9 @@ fn charts_have_a_text_and_a_table() {
     assert_eq!(
         html.matches("<svg role=\"img\" aria-label=\"harmless. ")
             .count(),
-        5
+        7
     );
-    assert_eq!(html.matches("<summary>Numbers</summary>").count(), 5);
+    assert_eq!(html.matches("<summary>Numbers</summary>").count(), 7);
     assert!(!html.contains("cannot be drawn"));
     assert!(html.contains("data:image/png;base64,"));
 }
@@ -183,6 +209,17 @@ fn charts_without_numbers_are_no_panic() {
         Plot::Histogram(Histogram::default()),
         Plot::Lines(Lines::default()),
         Plot::HeatMap(HeatMap::default()),
+        Plot::Matrix(Matrix::default()),
+        Plot::Matrix(Matrix {
+            names: vec!["a".to_owned(); 3],
+            counts: vec![vec![0; 3]; 3],
+            ..Matrix::default()
+        }),
+        Plot::Scatter(Scatter::default()),
+        Plot::Scatter(Scatter {
+            points: vec![Point::default(); 2],
+            ..Scatter::default()
+        }),
         Plot::HeatMap(HeatMap {
             columns: 3,
             values: vec![f32::INFINITY; 6],
@@ -255,5 +292,98 @@ fn only_our_pages_are_ours() {
         "mine",
     ] {
         assert!(!Page::is_ours(other.as_bytes()), "{other}");
+    }
+}
+
+#[test]
+fn a_matrix_has_counts_and_shares() {
+    let chart = Chart {
+        title: "Confusion".to_owned(),
+        note: String::new(),
+        plot: Plot::Matrix(Matrix {
+            down: "true class".to_owned(),
+            across: "predicted class".to_owned(),
+            names: vec!["Rock".to_owned(), "Jazz".to_owned()],
+            counts: vec![vec![30, 10], vec![0, 5]],
+        }),
+    };
+    let html = chart.markup().into_string();
+    for words in [
+        ">30</text>",
+        ">75 %</text>",
+        "35 of 45 (77.8 %) lie in the diagonal. Most often, 10 times, Rock was taken for Jazz.",
+        ">10 (25.0 %)</td>",
+    ] {
+        assert!(html.contains(words), "{words}: {html}");
+    }
+    // Many classes have no room for numbers, and none is left out.
+    let names: Vec<String> = (0..163).map(|class| class.to_string()).collect();
+    let many = Plot::Matrix(Matrix {
+        counts: vec![vec![1; 163]; 163],
+        names,
+        ..Matrix::default()
+    });
+    let chart = Chart {
+        plot: many,
+        ..chart
+    };
+    let cells = chart
+        .to_svg()
+        .unwrap()
+        .matches("<rect class=\"f k10\"")
+        .count();
+    assert_eq!(cells, 163 * 163);
+}
+
+#[test]
+fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
+    let mut points = Vec::new();
+    for place in 0..1000_u32 {
+        points.push(Point {
+            x: f64::from(place % 37),
+            y: f64::from(place % 11),
+            group: Some(place as usize % 3),
+            is_right: Some(place % 5 > 0),
+        });
+    }
+    let mut section = Section::new("map");
+    section.parts.push(Part::Charts(vec![Chart {
+        title: "Map".to_owned(),
+        note: String::new(),
+        plot: Plot::Scatter(Scatter {
+            id: "m-1<".to_owned(),
+            counted: "rows".to_owned(),
+            grouped: "class".to_owned(),
+            groups: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            points,
+        }),
+    }]));
+    let page = Page {
+        sections: vec![section],
+        ..Page::default()
+    };
+    let html = page.to_html();
+    assert_eq!(html.matches("h0").count(), 1000);
+    assert_eq!(html.matches("class=\"l p k").count(), 6);
+    assert_eq!(html.matches("type=\"radio\" name=\"m1\"").count(), 5);
+    assert!(html.contains(".only-2:checked") && !html.contains(".only-3:checked"));
+    assert!(html.contains("Of those with a label 80.0 % are right."));
+}
+
+#[test]
+fn a_chart_is_a_file_of_its_own() {
+    for text in HOSTILE {
+        let page = page_of(text);
+        let mut files = 0;
+        for part in &page.sections[0].parts {
+            let Part::Charts(charts) = part else { continue };
+            for svg in charts.iter().filter_map(Chart::to_svg) {
+                files += 1;
+                assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
+                assert!(!svg.contains("<script") && !svg.contains("<img"), "{svg}");
+                assert!(!svg.contains("var("), "{svg}");
+            }
+        }
+        assert_eq!(files, 6, "all but the picture");
     }
 }

@@ -1,10 +1,9 @@
 //! Bars of named things, one below the other; several series are parts of a bar.
 
-use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::svg::{Area, DrawError, Ink, drawing, text_width, words};
+use super::svg::{Area, DrawError, Ink, Picture, WIDTH, text_width, words};
 use super::{Key, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
 use crate::text::{self, label};
@@ -57,10 +56,10 @@ impl Bars {
         }
     }
 
-    pub(super) fn drawing(&self, alt: &str) -> Markup {
+    pub(super) fn picture(&self) -> Picture {
         let n = self.names.len().min(BARS_MAX);
         let height = n as u32 * BAR_STEP + 2 * EDGE;
-        drawing(height.max(BAR_STEP), alt, |area| self.draw(area, n))
+        Picture::new((WIDTH, height.max(BAR_STEP)), |area| self.draw(area, n))
     }
 
     fn draw(&self, area: &Area<'_>, n: usize) -> Result<(), DrawError> {

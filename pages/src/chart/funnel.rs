@@ -1,11 +1,10 @@
 //! What is left after each step, with what the step took away.
 
-use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::LABEL_CHARS_MAX;
-use super::svg::{Area, DrawError, Ink, TEXT_SIZE, drawing, words};
+use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, words};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
 
@@ -35,9 +34,9 @@ pub struct Step {
 }
 
 impl Funnel {
-    pub(super) fn drawing(&self, alt: &str) -> Markup {
+    pub(super) fn picture(&self) -> Picture {
         let height = self.steps.len() as u32 * STEP as u32 + 2 * EDGE;
-        drawing(height, alt, |area| self.draw(area))
+        Picture::new((WIDTH, height), |area| self.draw(area))
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {

@@ -1,9 +1,8 @@
 //! How many lie where along an axis.
 
-use maud::Markup;
 use plotters::prelude::*;
 
-use super::svg::{Area, DrawError, Ink, drawing, words};
+use super::svg::{Area, DrawError, Ink, Picture, WIDTH, words};
 use super::{Axis, lines};
 use crate::table::{Cell, Table};
 use crate::text::{count, number};
@@ -23,8 +22,8 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn drawing(&self, alt: &str) -> Markup {
-        drawing(HEIGHT, alt, |area| self.draw(area))
+    pub(super) fn picture(&self) -> Picture {
+        Picture::new((WIDTH, HEIGHT), |area| self.draw(area))
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {

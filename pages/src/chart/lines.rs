@@ -2,12 +2,11 @@
 
 use std::convert::Infallible;
 
-use maud::Markup;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::svg::{Area, DrawError, Ink, Svg, drawing, words};
+use super::svg::{Area, DrawError, Ink, Picture, Svg, WIDTH, words};
 use super::{Key, range_of, widened};
 use crate::table::{Cell, Table};
 use crate::text::{label, number};
@@ -51,8 +50,8 @@ pub struct Spread {
 }
 
 impl Lines {
-    pub(super) fn drawing(&self, alt: &str) -> Markup {
-        drawing(HEIGHT, alt, |area| self.draw(area))
+    pub(super) fn picture(&self) -> Picture {
+        Picture::new((WIDTH, HEIGHT), |area| self.draw(area))
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
@@ -75,6 +74,12 @@ impl Lines {
         // Lines last, so that no spread hides one.
         for (place, line) in self.lines.iter().enumerate() {
             let points = line.finite_points();
+            // A path of one point would not be seen.
+            if let [point] = points[..] {
+                let style = Ink::Series(place).colour().filled();
+                chart.draw_series([Circle::new(point, 3, style)])?;
+                continue;
+            }
             let style = Ink::Series(place).colour().stroke_width(2);
             chart.draw_series([PathElement::new(points, style)])?;
         }

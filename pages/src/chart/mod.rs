@@ -4,15 +4,19 @@
 //! letters stay readable there; on a larger screen several stand side by side.
 
 mod bars;
+mod file;
 mod funnel;
 mod heat_map;
 mod histogram;
 mod lines;
+mod matrix;
 mod png;
+mod scatter;
 mod svg;
 
 use maud::{Markup, html};
 
+use self::svg::Picture;
 use crate::table::Table;
 use crate::text::{Shown, TEXT_CHARS_MAX};
 
@@ -21,6 +25,9 @@ pub use funnel::{Funnel, Step};
 pub use heat_map::HeatMap;
 pub use histogram::Histogram;
 pub use lines::{Line, Lines, Spread};
+pub use matrix::Matrix;
+pub(crate) use scatter::rules;
+pub use scatter::{Point, Scatter};
 
 /// Characters of a label beside a mark, at most.
 const LABEL_CHARS_MAX: usize = 22;
@@ -49,6 +56,10 @@ pub enum Plot {
     Lines(Lines),
     /// Values over two axes, such as a spectrogram.
     HeatMap(HeatMap),
+    /// What was taken for what.
+    Matrix(Matrix),
+    /// Points in a plane.
+    Scatter(Scatter),
 }
 
 /// An axis of numbers.
@@ -73,10 +84,10 @@ impl Chart {
         let alt = format!("{}. {}", self.title, self.plot.summary());
         let alt = Shown::new(&alt, TEXT_CHARS_MAX).text;
         html! {
-            figure {
+            figure.wide[self.plot.is_wide()] {
                 figcaption { (Shown::new(&self.title, TEXT_CHARS_MAX).markup()) }
                 (self.plot.drawing(&alt))
-                (legend(&self.plot.keys()))
+                @if !self.plot.has_own_legend() { (legend(&self.plot.keys())) }
                 @if !self.note.is_empty() {
                     p.note { (Shown::new(&self.note, TEXT_CHARS_MAX).markup()) }
                 }
@@ -100,14 +111,42 @@ fn legend(keys: &[Key]) -> Markup {
 }
 
 impl Plot {
+    /// What stands in a page.
     fn drawing(&self, alt: &str) -> Markup {
         match self {
-            Self::Bars(bars) => bars.drawing(alt),
-            Self::Histogram(histogram) => histogram.drawing(alt),
-            Self::Funnel(funnel) => funnel.drawing(alt),
-            Self::Lines(lines) => lines.drawing(alt),
             Self::HeatMap(map) => map.drawing(alt),
+            Self::Scatter(scatter) => scatter.drawing(alt),
+            _ => match self.picture() {
+                Some(picture) => picture.markup(alt),
+                None => html! {},
+            },
         }
+    }
+
+    /// What is drawn; none for what is a picture of pixels.
+    fn picture(&self) -> Option<Picture> {
+        match self {
+            Self::Bars(bars) => Some(bars.picture()),
+            Self::Histogram(histogram) => Some(histogram.picture()),
+            Self::Funnel(funnel) => Some(funnel.picture()),
+            Self::Lines(lines) => Some(lines.picture()),
+            Self::HeatMap(_) => None,
+            Self::Matrix(matrix) => Some(matrix.picture()),
+            Self::Scatter(scatter) => Some(scatter.picture()),
+        }
+    }
+
+    /// Whether it needs the whole width of a page.
+    fn is_wide(&self) -> bool {
+        match self {
+            Self::Matrix(matrix) => matrix.is_wide(),
+            _ => false,
+        }
+    }
+
+    /// Whether its names stand in the drawing's own buttons.
+    fn has_own_legend(&self) -> bool {
+        matches!(self, Self::Scatter(_))
     }
 
     /// One sentence for who cannot see the chart.
@@ -118,6 +157,8 @@ impl Plot {
             Self::Funnel(funnel) => funnel.summary(),
             Self::Lines(lines) => lines.summary(),
             Self::HeatMap(map) => map.summary(),
+            Self::Matrix(matrix) => matrix.summary(),
+            Self::Scatter(scatter) => scatter.summary(),
         }
     }
 
@@ -125,7 +166,8 @@ impl Plot {
         match self {
             Self::Bars(bars) => bars.keys(),
             Self::Lines(lines) => lines.keys(),
-            Self::Histogram(_) | Self::Funnel(_) | Self::HeatMap(_) => Vec::new(),
+            Self::Scatter(scatter) => scatter.keys(),
+            Self::Histogram(_) | Self::Funnel(_) | Self::HeatMap(_) | Self::Matrix(_) => Vec::new(),
         }
     }
 
@@ -136,6 +178,8 @@ impl Plot {
             Self::Funnel(funnel) => funnel.table(),
             Self::Lines(lines) => lines.table(),
             Self::HeatMap(map) => map.table(),
+            Self::Matrix(matrix) => matrix.table(),
+            Self::Scatter(scatter) => scatter.table(),
         }
     }
 }

@@ -24,10 +24,13 @@ pub(super) const TEXT_SIZE: i32 = 13;
 const LETTER_WIDTH: f64 = 0.56;
 
 /// Colours for series; more of them begin again.
-const SERIES_COLOURS: usize = 6;
+const SERIES_COLOURS: usize = 12;
 
 /// The code of the first series.
 const SERIES_CODE: u8 = 10;
+
+/// How strong a colour behind words is at most: they stay readable in light and in dark.
+const SHARE_ALPHA_MAX: f64 = 0.55;
 
 /// A colour of the page's style.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,8 @@ pub(super) enum Ink {
     Series(usize),
     /// The same, shining through.
     Faint(usize),
+    /// The first series behind words, the stronger the larger a share is, from 0 to 1.
+    Share(f64),
 }
 
 impl Ink {
@@ -52,15 +57,16 @@ impl Ink {
             Self::Muted => 1,
             Self::Grid => 2,
             Self::Series(n) | Self::Faint(n) => SERIES_CODE + (n % SERIES_COLOURS) as u8,
+            Self::Share(_) => SERIES_CODE,
         }
     }
 
     /// For plotters, which hands it on as it is.
     pub(super) fn colour(self) -> RGBAColor {
-        let alpha = if matches!(self, Self::Faint(_)) {
-            0.25
-        } else {
-            1.0
+        let alpha = match self {
+            Self::Faint(_) => 0.25,
+            Self::Share(share) => SHARE_ALPHA_MAX * share.clamp(0.0, 1.0),
+            _ => 1.0,
         };
         RGBAColor(self.code(), 0, 0, alpha)
     }
@@ -72,30 +78,67 @@ pub(super) type Area<'a> = DrawingArea<Svg<'a>, Shift>;
 /// Why a chart could not be drawn: its numbers fit no axis.
 pub(super) type DrawError = DrawingAreaErrorKind<Infallible>;
 
-/// The drawing that `draw` makes, `height` units high, with a text for who cannot see it. One that fails is left out: the
-/// table below it has the same numbers.
+/// What was drawn, for a page or for a file of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Picture {
+    /// Width and height, in units.
+    pub size: (u32, u32),
+    /// Elements of SVG; none where the numbers fit no axis.
+    pub marks: Option<String>,
+}
+
+impl Picture {
+    /// What `draw` draws in a place of this size.
+    pub(super) fn new(
+        size: (u32, u32),
+        draw: impl FnOnce(&Area<'_>) -> Result<(), DrawError>,
+    ) -> Self {
+        let mut marks = String::new();
+        let drawn = {
+            let area = Svg {
+                out: &mut marks,
+                size,
+            }
+            .into_drawing_area();
+            draw(&area)
+        };
+        Self {
+            size,
+            marks: drawn.is_ok().then_some(marks),
+        }
+    }
+
+    /// In a page, with a text for who cannot see it. One that could not be drawn is left out: the table below it has the
+    /// same numbers.
+    pub(super) fn markup(&self, alt: &str) -> Markup {
+        let (width, height) = self.size;
+        // A wider drawing keeps the size of its letters, and scrolls where there is no room for it.
+        let is_wide = width > WIDTH;
+        html! {
+            @match &self.marks {
+                None => p.note { "These numbers cannot be drawn." },
+                Some(marks) => {
+                    @if is_wide {
+                        div.scroll tabindex="0" {
+                            svg role="img" aria-label=(alt) viewBox={ "0 0 " (width) " " (height) }
+                                style={ "min-width:" (width) "px" } { (PreEscaped(marks)) }
+                        }
+                    } @else {
+                        svg role="img" aria-label=(alt) viewBox={ "0 0 " (width) " " (height) } { (PreEscaped(marks)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The drawing that `draw` makes, `height` units high and as wide as most.
 pub(super) fn drawing(
     height: u32,
     alt: &str,
     draw: impl FnOnce(&Area<'_>) -> Result<(), DrawError>,
 ) -> Markup {
-    let mut marks = String::new();
-    let drawn = {
-        let area = Svg {
-            out: &mut marks,
-            size: (WIDTH, height),
-        }
-        .into_drawing_area();
-        draw(&area)
-    };
-
-    html! {
-        @if drawn.is_ok() {
-            svg role="img" aria-label=(alt) viewBox={ "0 0 " (WIDTH) " " (height) } { (PreEscaped(marks)) }
-        } @else {
-            p.note { "These numbers cannot be drawn." }
-        }
-    }
+    Picture::new((WIDTH, height), draw).markup(alt)
 }
 
 /// Words in a chart, anchored by `pos`.

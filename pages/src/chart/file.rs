@@ -1,0 +1,143 @@
+//! A chart as a file of its own, for a paper or a slide: with its title and its legend, and colours that need no page.
+
+use std::fmt::Write;
+
+use maud::{Escaper, PreEscaped, html};
+
+use super::Chart;
+use super::svg::{Ink, TEXT_SIZE, text_width};
+use crate::text::{Shown, TEXT_CHARS_MAX};
+
+/// Colours by the number of their class, in light and in dark; as in style.css.
+const COLOURS: [(u8, &str, &str); 15] = [
+    (0, "#1d2126", "#e6e9ec"),
+    (1, "#5d6570", "#a0a8b2"),
+    (2, "#dfe2e6", "#33393f"),
+    (10, "#2f6fb0", "#6aa9e8"),
+    (11, "#d97b24", "#f0a45a"),
+    (12, "#20887b", "#56c7b8"),
+    (13, "#a63d6f", "#e089b4"),
+    (14, "#777e88", "#a5abb3"),
+    (15, "#a08a12", "#d6c450"),
+    (16, "#6a4fb3", "#a996ee"),
+    (17, "#b3372f", "#f08a80"),
+    (18, "#4f8a2b", "#9bd06f"),
+    (19, "#1b8fb5", "#68cdec"),
+    (20, "#8a5a33", "#c79a70"),
+    (21, "#c457b9", "#f0a3e8"),
+];
+/// Behind it all, in light and in dark.
+const PAPER: [&str; 2] = ["#fff", "#1c2024"];
+
+/// Units of the title above the drawing.
+const TITLE: u32 = 30;
+/// Units from line to line of the legend.
+const KEY_STEP: u32 = 20;
+/// Units at the left and right of the legend.
+const EDGE: u32 = 10;
+/// Characters of a title, at most: what a drawing's width has room for.
+const TITLE_CHARS_MAX: usize = 62;
+/// Characters of a name in the legend, at most.
+const KEY_CHARS_MAX: usize = 40;
+
+impl Chart {
+    /// An SVG file that needs no other one; none for a chart that is not lines on paper, or that cannot be drawn.
+    #[must_use]
+    pub fn to_svg(&self) -> Option<String> {
+        let picture = self.plot.picture()?;
+        let marks = picture.marks?;
+        let (width, drawn) = picture.size;
+
+        let mut legend = String::new();
+        let below = TITLE + drawn;
+        let height = below + self.write_legend(&mut legend, below, width);
+        let title = Shown::new(&self.title, TITLE_CHARS_MAX).text;
+        let about = Shown::new(&self.plot.summary(), TEXT_CHARS_MAX).text;
+        let svg = html! {
+            svg xmlns="http://www.w3.org/2000/svg" width=(width) height=(height) role="img"
+                aria-labelledby="title about" viewBox={ "0 0 " (width) " " (height) } {
+                title id="title" { (title) }
+                desc id="about" { (about) }
+                style { (PreEscaped(style())) }
+                rect.paper width="100%" height="100%" {}
+                text.f.k0 x=(EDGE) y="20" font-size="15" font-weight="600" { (title) }
+                g transform={ "translate(0," (TITLE) ")" } { (PreEscaped(marks)) }
+                (PreEscaped(legend))
+            }
+        };
+        Some(svg.into_string() + "\n")
+    }
+
+    /// The names of the series below `top`, as many in a line as there is room for; how high that is.
+    fn write_legend(&self, out: &mut String, top: u32, width: u32) -> u32 {
+        let keys = self.plot.keys();
+        if keys.len() < 2 {
+            return 0;
+        }
+
+        let swatch = TEXT_SIZE as u32;
+        let mut left = EDGE;
+        let mut line = 0;
+        for key in keys {
+            let name = Shown::new(&key.name, KEY_CHARS_MAX).text;
+            let room = swatch + 6 + text_width(&name) + 14;
+            if left > EDGE && left + room > width {
+                left = EDGE;
+                line += 1;
+            }
+            let y = top + 4 + line * KEY_STEP;
+            let code = Ink::Series(key.series).code();
+            // Writing to a string does not fail.
+            let _ = write!(
+                out,
+                "<rect class=\"f k{code}\" x=\"{left}\" y=\"{y}\" width=\"{swatch}\" height=\"{swatch}\"/>\
+                 <text class=\"f k0\" x=\"{}\" y=\"{}\" font-size=\"{TEXT_SIZE}\">",
+                left + swatch + 6,
+                y + swatch - 2
+            );
+            let _ = write!(Escaper::new(out), "{name}");
+            out.push_str("</text>");
+            left += room;
+        }
+        (line + 1) * KEY_STEP + 8
+    }
+}
+
+/// Without variables, which drawing programs do not know.
+fn style() -> String {
+    let mut style =
+        "svg{font-family:system-ui,sans-serif}.l{fill:none;stroke-linejoin:round}".to_owned();
+    let mut dark = String::new();
+    for (code, light, other) in COLOURS {
+        style += &format!(".f.k{code}{{fill:{light}}}.l.k{code}{{stroke:{light}}}");
+        dark += &format!(".f.k{code}{{fill:{other}}}.l.k{code}{{stroke:{other}}}");
+    }
+    let [paper, dark_paper] = PAPER;
+    style += &format!(".paper{{fill:{paper}}}");
+    style += &format!("@media(prefers-color-scheme:dark){{.paper{{fill:{dark_paper}}}{dark}}}");
+    style
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_those_of_the_page() {
+        let page = include_str!("../style.css");
+        for (code, light, dark) in COLOURS {
+            let name = match code {
+                0 => "text".to_owned(),
+                1 => "muted".to_owned(),
+                2 => "line".to_owned(),
+                series => format!("s{}", series - 10),
+            };
+            for colour in [light, dark] {
+                assert!(
+                    page.contains(&format!("--{name}:{colour}")),
+                    "{name}: {colour}"
+                );
+            }
+        }
+    }
+}

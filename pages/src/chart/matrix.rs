@@ -1,0 +1,227 @@
+//! How often what was taken for what: a confusion matrix.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::LABEL_CHARS_MAX;
+use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_width, words};
+use crate::table::{Cell, Table};
+use crate::text::{count, fraction, label};
+
+/// Names up to which a cell has room for its numbers.
+const NUMBERED_MAX: usize = 24;
+/// Units of a cell's width and height where it has numbers.
+const CELL: (u32, u32) = (42, 34);
+/// Units of all cells together where they have none.
+const CELLS: u32 = 960;
+/// Units of a cell below which no name fits beside it.
+const NAMED_CELL_MIN: u32 = 14;
+/// Units of the smallest cell.
+const CELL_MIN: u32 = 4;
+/// Characters of a name, at most.
+const NAME_CHARS_MAX: usize = 16;
+/// Units between names and cells.
+const GAP: u32 = 6;
+
+/// Counts by what is, from top to bottom, and what it was taken for, from left to right.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matrix {
+    /// What is, such as `true class`.
+    pub down: String,
+    /// What it was taken for.
+    pub across: String,
+    /// The names, for both.
+    pub names: Vec<String>,
+    /// Row by row; as many rows and columns as there are names.
+    pub counts: Vec<Vec<u64>>,
+}
+
+/// Where the parts of a drawing lie, in units.
+struct Layout {
+    /// Above the cells: the names of the columns.
+    top: u32,
+    /// Left of the cells: the names of the rows.
+    left: u32,
+    /// Width and height of a cell.
+    cell: (u32, u32),
+    has_numbers: bool,
+    has_names: bool,
+}
+
+impl Matrix {
+    fn layout(&self) -> Layout {
+        let n = self.names.len().max(1) as u32;
+        let has_numbers = self.names.len() <= NUMBERED_MAX;
+        let side = (CELLS / n).max(CELL_MIN);
+        let cell = if has_numbers { CELL } else { (side, side) };
+        let has_names = cell.1 >= NAMED_CELL_MIN;
+
+        let names = self.names.iter();
+        let widest = names.map(|name| text_width(&label(name, NAME_CHARS_MAX)));
+        let room = match widest.max() {
+            Some(width) if has_names => width + GAP,
+            _ => GAP,
+        };
+        Layout {
+            // One line more says what the columns are.
+            top: room + 20,
+            left: room + GAP,
+            cell,
+            has_numbers,
+            has_names,
+        }
+    }
+
+    pub(super) fn picture(&self) -> Picture {
+        let layout = self.layout();
+        let n = self.names.len() as u32;
+        let width = layout.left + n * layout.cell.0 + GAP;
+        let height = layout.top + n * layout.cell.1 + GAP;
+        Picture::new((width.max(WIDTH), height), |area| self.draw(area, &layout))
+    }
+
+    /// Whether it needs the whole width of a page.
+    pub(super) fn is_wide(&self) -> bool {
+        self.picture_width() > WIDTH
+    }
+
+    fn picture_width(&self) -> u32 {
+        let layout = self.layout();
+        layout.left + self.names.len() as u32 * layout.cell.0 + GAP
+    }
+
+    fn draw(&self, area: &Area<'_>, layout: &Layout) -> Result<(), DrawError> {
+        let across = label(&self.across, LABEL_CHARS_MAX);
+        let title = format!("{across}, from left to right");
+        let left_of = Pos::new(HPos::Right, VPos::Center);
+        let right_of = Pos::new(HPos::Left, VPos::Center);
+        let left = layout.left as i32;
+        area.draw_text(&title, &words(Ink::Muted, right_of), (left, 10))?;
+
+        for (row, counts) in self.counts.iter().enumerate() {
+            let all: u64 = counts.iter().sum();
+            for (column, &n) in counts.iter().enumerate() {
+                self.draw_cell(area, layout, (row, column), (n, all))?;
+            }
+        }
+        if !layout.has_names {
+            return Ok(());
+        }
+
+        let (width, height) = layout.cell;
+        for (place, name) in self.names.iter().enumerate() {
+            let name = label(name, NAME_CHARS_MAX);
+            let middle = layout.top + place as u32 * height + height / 2;
+            let at = (left - GAP as i32, middle as i32);
+            area.draw_text(&name, &words(Ink::Text, left_of), at)?;
+
+            let middle = layout.left + place as u32 * width + width / 2;
+            let upwards = words(Ink::Text, right_of).transform(FontTransform::Rotate270);
+            let at = (middle as i32, (layout.top - GAP) as i32);
+            area.draw_text(&name, &upwards, at)?;
+        }
+        Ok(())
+    }
+
+    /// One cell: its colour says how large a share of its row it is.
+    fn draw_cell(
+        &self,
+        area: &Area<'_>,
+        layout: &Layout,
+        (row, column): (usize, usize),
+        (n, all): (u64, u64),
+    ) -> Result<(), DrawError> {
+        let (width, height) = (layout.cell.0 as i32, layout.cell.1 as i32);
+        let x = layout.left as i32 + column as i32 * width;
+        let y = layout.top as i32 + row as i32 * height;
+        let corners = [(x, y), (x + width, y + height)];
+        if n > 0 {
+            let share = n as f64 / all as f64;
+            area.draw(&Rectangle::new(
+                corners,
+                Ink::Share(share).colour().filled(),
+            ))?;
+        }
+        // What is right lies in the diagonal.
+        let edge = if row == column { Ink::Muted } else { Ink::Grid };
+        if layout.has_names || row == column {
+            area.draw(&Rectangle::new(corners, edge.colour()))?;
+        }
+        if n == 0 || !layout.has_numbers {
+            return Ok(());
+        }
+
+        let middle = Pos::new(HPos::Center, VPos::Center);
+        let lines = [
+            (count(n), Ink::Text, -TEXT_SIZE / 2 - 1),
+            (percent(n, all), Ink::Text, TEXT_SIZE / 2 + 2),
+        ];
+        for (text, ink, down) in lines {
+            let at = (x + width / 2, y + height / 2 + down);
+            area.draw_text(&text, &words(ink, middle), at)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let all: u64 = self.counts.iter().flatten().sum();
+        let rows = self.counts.iter().enumerate();
+        let right: u64 = rows.filter_map(|(place, row)| row.get(place)).sum();
+        let mut words = format!(
+            "Matrix of {} by {} with {} classes: {} of {} ({}) lie in the diagonal.",
+            self.down,
+            self.across,
+            self.names.len(),
+            count(right),
+            count(all),
+            fraction(right, all)
+        );
+        if let Some((row, column, n)) = self.most_confused() {
+            words += &format!(
+                " Most often, {} times, {} was taken for {}.",
+                count(n),
+                label(&self.names[row], NAME_CHARS_MAX),
+                label(&self.names[column], NAME_CHARS_MAX)
+            );
+        }
+        words
+    }
+
+    /// The largest cell beside the diagonal, the first of equal ones.
+    fn most_confused(&self) -> Option<(usize, usize, u64)> {
+        let mut most: Option<(usize, usize, u64)> = None;
+        for (row, counts) in self.counts.iter().enumerate() {
+            for (column, &n) in counts.iter().enumerate() {
+                let is_more = most.is_none_or(|(_, _, largest)| n > largest);
+                if row != column && n > 0 && is_more {
+                    most = Some((row, column, n));
+                }
+            }
+        }
+        most.filter(|(row, column, _)| self.names.len() > *row.max(column))
+    }
+
+    pub(super) fn table(&self) -> Table {
+        let mut table = Table::new("", &[&format!("{} ↓, {} →", self.down, self.across)]);
+        table.head.extend(self.names.iter().cloned());
+        table.head.push("all".to_owned());
+        for (name, counts) in self.names.iter().zip(&self.counts) {
+            let all: u64 = counts.iter().sum();
+            let mut cells = vec![Cell::from(name.as_str())];
+            for &n in counts {
+                cells.push(Cell::Measure(match n {
+                    0 => "0".to_owned(),
+                    n => format!("{} ({})", count(n), fraction(n, all)),
+                }));
+            }
+            cells.push(all.into());
+            table.rows.push(cells);
+        }
+        table
+    }
+}
+
+/// A share without decimals, for which a cell has room: `34 %`.
+fn percent(part: u64, whole: u64) -> String {
+    format!("{:.0} %", 100.0 * part as f64 / whole.max(1) as f64)
+}
