@@ -16,6 +16,9 @@ use super::classification::{Margins, mean};
 use super::multilabel::{Ranking, decide, rankings};
 use super::predictions::{Label, Predictions, likeliest};
 
+/// Figures of a class: precision, recall, F1.
+const CLASS_FIGURES: usize = 3;
+
 /// Resamples of an interval.
 pub const RESAMPLES: usize = 2000;
 
@@ -70,6 +73,27 @@ pub struct Bootstrap {
     pub intervals: BTreeMap<String, Interval>,
 }
 
+/// Intervals of one class's figures; `None` where a figure divides by nothing, as precision does for a class that was
+/// never predicted. Resamples in which it does so are left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClassInterval {
+    /// Of the rows predicted as the class, the share that are of it.
+    pub precision: Option<Interval>,
+    /// Of the rows of the class, the share predicted as it.
+    pub recall: Option<Interval>,
+    /// Harmonic mean of the two.
+    pub f1: Option<Interval>,
+}
+
+/// Intervals class by class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassIntervals {
+    /// What was drawn.
+    pub draws: Draws,
+    /// One a class, in id order.
+    pub classes: Vec<ClassInterval>,
+}
+
 /// A figure of two models, and their difference with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
@@ -116,6 +140,42 @@ pub(super) fn bootstrap(
         }
     }
     Ok(Some(Bootstrap { draws, intervals }))
+}
+
+/// Intervals of each class's figures, from the draws of [`Bootstrap`]; `None` for a single artist or track.
+///
+/// # Errors
+/// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
+pub fn class_intervals(
+    predictions: &Predictions,
+    seed: u64,
+) -> Result<Option<ClassIntervals>, MetricsError> {
+    predictions.check_kind(false)?;
+    let (groups, draws) = groups(predictions, seed)?;
+    let units = draws.units as usize;
+    if units < 2 {
+        return Ok(None);
+    }
+
+    let n_classes = predictions.classes().len();
+    let statistic = Statistic::of(predictions, &groups, units);
+    let whole = statistic.class_values(&vec![1; units]);
+    let resamples = resample(&draws, whole.len(), |weights| {
+        statistic.class_values(weights)
+    });
+
+    let mut classes = Vec::with_capacity(n_classes);
+    for class in 0..n_classes {
+        let precision = class * CLASS_FIGURES;
+        let recall = precision + 1;
+        let f1 = precision + 2;
+        classes.push(ClassInterval {
+            precision: interval(whole[precision], column(&resamples, precision)),
+            recall: interval(whole[recall], column(&resamples, recall)),
+            f1: interval(whole[f1], column(&resamples, f1)),
+        });
+    }
+    Ok(Some(ClassIntervals { draws, classes }))
 }
 
 /// The difference of two models, tracks drawn for both at once: it varies less than either figure does alone.
@@ -348,6 +408,29 @@ impl Statistic {
         }
     }
 
+    /// [`CLASS_FIGURES`] of each class where group g counts `weights[g]` times; NaN for one that divides by nothing. Labels
+    /// in sets have none.
+    fn class_values(&self, weights: &[u32]) -> Vec<f64> {
+        let Self::Classes {
+            n_classes,
+            starts,
+            cells,
+        } = self
+        else {
+            return Vec::new();
+        };
+        let margins = class_margins(*n_classes, starts, cells, weights);
+        let mut values = Vec::with_capacity(n_classes * CLASS_FIGURES);
+        for class in 0..*n_classes {
+            let support = margins.support[class];
+            let predicted = margins.predicted[class];
+            values.push(if_any(predicted, margins.precision(class)));
+            values.push(if_any(support, margins.recall(class)));
+            values.push(if_any(support + predicted, margins.f1(class)));
+        }
+        values
+    }
+
     /// The figures where group g counts `weights[g]` times; NaN for one that does not exist.
     fn values(&self, weights: &[u32]) -> Vec<f64> {
         match self {
@@ -356,13 +439,7 @@ impl Statistic {
                 starts,
                 cells,
             } => {
-                let mut margins = Margins::new(*n_classes);
-                for (group, weight) in drawn(weights) {
-                    for &(truth, guess, n) in &cells[starts[group]..starts[group + 1]] {
-                        margins.add(truth as usize, guess as usize, u64::from(n) * weight);
-                    }
-                }
-
+                let margins = class_margins(*n_classes, starts, cells, weights);
                 vec![
                     margins.accuracy(),
                     margins.balanced_accuracy(),
@@ -405,6 +482,27 @@ impl Statistic {
             }
         }
     }
+}
+
+/// `value`, or NaN where it is a share of nothing.
+fn if_any(whole: u64, value: f64) -> f64 {
+    if whole == 0 { f64::NAN } else { value }
+}
+
+/// Counts of classes where group g counts `weights[g]` times.
+fn class_margins(
+    n_classes: usize,
+    starts: &[usize],
+    cells: &[(u32, u32, u32)],
+    weights: &[u32],
+) -> Margins {
+    let mut margins = Margins::new(n_classes);
+    for (group, weight) in drawn(weights) {
+        for &(truth, guess, n) in &cells[starts[group]..starts[group + 1]] {
+            margins.add(truth as usize, guess as usize, u64::from(n) * weight);
+        }
+    }
+    margins
 }
 
 /// The groups that were drawn, each with how often.
@@ -526,6 +624,45 @@ mod tests {
                 && (accuracy.high - (0.75 + half)).abs() < 0.006,
             "{accuracy:?}"
         );
+    }
+
+    #[test]
+    fn intervals_of_classes_hold_the_figures_of_the_report() {
+        let rows: Vec<(i64, Option<i64>, i32, &[f32])> = (0..90)
+            .map(|i| {
+                let guess: &[f32] = if i % 4 == 0 {
+                    &[0.1, 0.8, 0.1]
+                } else {
+                    &[0.8, 0.1, 0.1]
+                };
+                (i, Some(i / 3), i32::from(i % 3 == 0), guess)
+            })
+            .collect();
+        let predictions = single(&rows);
+        let report = ClassReport::of(&predictions).unwrap();
+        let intervals = class_intervals(&predictions, 1).unwrap().unwrap();
+        assert_eq!(intervals.draws.units, 30);
+        for (class, of_class) in report.classes.iter().zip(&intervals.classes) {
+            let figures = [
+                (of_class.precision, class.precision, class.predicted),
+                (of_class.recall, class.recall, class.support),
+                (of_class.f1, class.f1, class.support + class.predicted),
+            ];
+            for (interval, value, whole) in figures {
+                // Of the third class there is no row, and none was taken for it.
+                assert_eq!(interval.is_some(), whole > 0, "{}", class.name);
+                if let Some(found) = interval {
+                    assert_eq!(found.value, value);
+                    assert!(found.low <= value && value <= found.high, "{found:?}");
+                }
+            }
+        }
+        assert_eq!(
+            intervals,
+            class_intervals(&predictions, 1).unwrap().unwrap()
+        );
+        let several = sets(&[(Some(&[true, false]), &[0.9, 0.1])]);
+        assert!(class_intervals(&several, 1).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! no prediction and decides nothing: which figure stops a run is the configuration's, on validation.
 
 mod bootstrap;
+mod calibration;
 mod classification;
 mod leaks;
 mod multilabel;
@@ -14,7 +15,11 @@ mod wire;
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::canonical;
 
-pub use bootstrap::{Bootstrap, Difference, Draws, Interval, Paired, RESAMPLES, Unit, paired};
+pub use bootstrap::{
+    Bootstrap, ClassInterval, ClassIntervals, Difference, Draws, Interval, Paired, RESAMPLES, Unit,
+    class_intervals, paired,
+};
+pub use calibration::{CALIBRATION_BINS, Calibration, CalibrationBin};
 pub use classification::{ClassReport, ClassScore, Means, SUPPORTED_TRACKS_MIN};
 pub use leaks::{ComparedWith, Leak, Leaks, Member};
 pub use multilabel::{SetReport, SetScore};

@@ -1,0 +1,167 @@
+//! How far a model's probabilities can be believed: of rows that it is 80 % sure of, are 80 % right?
+//!
+//! Rows are put into bins by the probability of their likeliest class. In each bin the share of rows that are right stands
+//! beside the mean of that probability. Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2:
+//! the reliability diagram, the expected calibration error (3) and the maximum one (5), with 15 bins as there.
+
+use super::MetricsError;
+use super::predictions::{Label, Predictions, likeliest};
+
+/// Bins of equal width from 0 to 1.
+pub const CALIBRATION_BINS: usize = 15;
+
+/// Rows whose likeliest class has a probability of `m / 15` to `(m + 1) / 15`; the upper end belongs to the bin.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CalibrationBin {
+    /// How many.
+    pub rows: u64,
+    /// Mean probability of their likeliest class; 0 without rows.
+    pub confidence: f64,
+    /// Share of them whose likeliest class is true; 0 without rows.
+    pub accuracy: f64,
+}
+
+/// What probabilities are worth over a set of rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calibration {
+    /// Rows with a label.
+    pub rows: u64,
+    /// Mean distance of confidence and accuracy over the bins, each by its rows; 0 is best.
+    pub expected_error: f64,
+    /// The largest distance of a bin that has rows.
+    pub largest_error: f64,
+    /// Mean confidence minus accuracy over all rows: above 0, the model is too sure of itself.
+    pub overconfidence: f64,
+    /// [`CALIBRATION_BINS`], from unsure to sure.
+    pub bins: Vec<CalibrationBin>,
+}
+
+impl Calibration {
+    /// Of `predictions`.
+    ///
+    /// # Errors
+    /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
+    pub fn of(predictions: &Predictions) -> Result<Self, MetricsError> {
+        predictions.check_kind(false)?;
+
+        // Rows, those that are right, and the sum of probabilities.
+        let mut sums = [(0_u64, 0_u64, 0.0_f64); CALIBRATION_BINS];
+        for row in predictions.labelled() {
+            let Label::Class(truth) = row.label else {
+                continue;
+            };
+            let guess = likeliest(row.probabilities);
+            let confidence = f64::from(row.probabilities[guess]);
+            let (rows, right, sum) = &mut sums[bin_of(confidence)];
+            *rows += 1;
+            *right += u64::from(truth == guess);
+            *sum += confidence;
+        }
+        let rows: u64 = sums.iter().map(|(rows, ..)| rows).sum();
+        if rows == 0 {
+            return Err(MetricsError::NoLabels {
+                target: predictions.target().to_owned(),
+            });
+        }
+
+        let mut calibration = Self {
+            rows,
+            expected_error: 0.0,
+            largest_error: 0.0,
+            overconfidence: 0.0,
+            bins: Vec::with_capacity(CALIBRATION_BINS),
+        };
+        for (in_bin, right, sum) in sums {
+            calibration.add(in_bin, right, sum);
+        }
+        Ok(calibration)
+    }
+
+    /// Adds the next bin.
+    fn add(&mut self, rows: u64, right: u64, sum: f64) {
+        if rows == 0 {
+            self.bins.push(CalibrationBin::default());
+            return;
+        }
+        let bin = CalibrationBin {
+            rows,
+            confidence: sum / rows as f64,
+            accuracy: right as f64 / rows as f64,
+        };
+        let distance = bin.confidence - bin.accuracy;
+        let share = rows as f64 / self.rows as f64;
+        self.expected_error += share * distance.abs();
+        self.largest_error = self.largest_error.max(distance.abs());
+        self.overconfidence += share * distance;
+        self.bins.push(bin);
+    }
+}
+
+/// The bin of a probability.
+fn bin_of(confidence: f64) -> usize {
+    // What rounding brought above 1 is in the last bin.
+    let above = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
+    above.saturating_sub(1).min(CALIBRATION_BINS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::multilabel::tests::sets;
+    use super::super::predictions::tests::single;
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        let predictions = single(&[
+            (1, None, 0, &[0.75, 0.25]),
+            (2, None, 1, &[0.75, 0.25]),
+            (3, None, 1, &[0.0, 1.0]),
+            (4, None, 0, &[0.0, 1.0]),
+            (5, None, 1, &[0.0, 1.0]),
+            (6, None, 1, &[0.0, 1.0]),
+            (7, None, -1, &[1.0, 0.0]),
+        ]);
+        let calibration = Calibration::of(&predictions).unwrap();
+        assert_eq!((calibration.rows, calibration.bins.len()), (6, 15));
+        let bin = |rows, confidence, accuracy| CalibrationBin {
+            rows,
+            confidence,
+            accuracy,
+        };
+        // 0.75 · 15 = 11.25: the twelfth bin.
+        assert_eq!(calibration.bins[11], bin(2, 0.75, 0.5));
+        assert_eq!(calibration.bins[14], bin(4, 1.0, 0.75));
+        assert_eq!(calibration.bins[0], CalibrationBin::default());
+        for value in [
+            calibration.expected_error,
+            calibration.largest_error,
+            calibration.overconfidence,
+        ] {
+            assert!((value - 0.25).abs() < 1e-12, "{calibration:?}");
+        }
+    }
+
+    #[test]
+    fn ends_of_bins_belong_to_the_lower_one() {
+        assert_eq!(bin_of(0.0), 0);
+        assert_eq!(bin_of(1.0 / 15.0), 0);
+        assert_eq!(bin_of(0.2), 2);
+        assert_eq!(bin_of(0.200_001), 3);
+        assert_eq!(bin_of(1.0), 14);
+        assert_eq!(bin_of(1.000_000_2), 14);
+    }
+
+    #[test]
+    fn without_labels_or_with_sets_there_is_none() {
+        let unknown = single(&[(1, None, -1, &[0.5, 0.5])]);
+        assert!(matches!(
+            Calibration::of(&unknown),
+            Err(MetricsError::NoLabels { .. })
+        ));
+        let several = sets(&[(Some(&[true, false]), &[0.9, 0.1])]);
+        assert!(matches!(
+            Calibration::of(&several),
+            Err(MetricsError::Kind { .. })
+        ));
+    }
+}
