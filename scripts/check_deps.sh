@@ -28,6 +28,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-scores", "wavemill-schemas"): {None},
     ("wavemill-trainer", "wavemill-schemas"): {None},
     ("wavemill-trainer", "wavemill-loader"): {None},
+    ("wavemill-trainer", "wavemill-pages"): {None},
     ("wavemill-trainer", "wavemill-scores"): {None},
     ("wavemill-tests", "wavemill-schemas"): {None, "dev"},
     ("wavemill-kernels", "wavemill-kernels"): {"dev"},

@@ -14,7 +14,9 @@ use crate::dataset::{Batch, Dataset, DatasetError, Loader, LoaderPlan, Side};
 use crate::learner::{LearnError, Learner};
 use crate::strategy::{Collective, RankError};
 
-pub(crate) use rows_file::{RowFileMetadata, RowFilePaths, RowFiles, RowsFileError};
+pub(crate) use rows_file::{
+    METADATA_KEY, ROWS_FORMAT, RowFileMetadata, RowFilePaths, RowFiles, RowsFileError,
+};
 
 /// Why a split cannot be evaluated.
 #[derive(Debug, thiserror::Error)]

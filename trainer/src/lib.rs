@@ -18,6 +18,7 @@ mod models;
 pub mod optim;
 mod part_file;
 mod predict;
+mod report;
 pub mod run;
 mod safetensors;
 pub mod strategy;

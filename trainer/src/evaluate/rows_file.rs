@@ -30,7 +30,7 @@ mod rank_rows;
 use columns::{Layout, MapMetadata};
 use rank_rows::RankRows;
 
-pub(crate) use columns::RowFileMetadata;
+pub(crate) use columns::{ROWS_FORMAT, RowFileMetadata};
 
 /// Bytes of values in a row group, about: what is held in memory before it is written.
 const ROW_GROUP_BYTES: usize = 16 << 20;

@@ -17,7 +17,7 @@ use super::rank_rows::RankRows;
 use crate::dataset::{Dataset, Side, Target};
 
 /// Raised when the columns change their form.
-const FORMAT: u32 = 1;
+pub(crate) const ROWS_FORMAT: u32 = 1;
 
 /// What a file says of itself, as JSON in its metadata; no time and no path.
 #[derive(Clone, Debug, Serialize)]
@@ -87,7 +87,7 @@ impl RowFileMetadata {
         }
 
         Self {
-            format: FORMAT,
+            format: ROWS_FORMAT,
             run,
             step,
             model: model.to_owned(),

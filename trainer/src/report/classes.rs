@@ -1,0 +1,156 @@
+//! Each class with its scores: with intervals where predictions are there, and from the result otherwise.
+
+use wavemill_pages::{Cell, Part, Section, Table, fraction};
+use wavemill_scores::metrics::{
+    ClassInterval, ClassIntervals, ClassReport, ClassScore, Interval, MetricsError, Predictions,
+    Report, SetReport, class_intervals,
+};
+
+use super::RunRecord;
+use super::run_record::PREDICTIONS;
+use super::words;
+
+/// Columns that all tables have.
+const HEAD: [&str; 6] = ["class", "tracks", "rows", "precision", "recall", "F1"];
+
+pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
+    let mut section = Section::new("Classes");
+    for target in targets {
+        for run in runs {
+            add_run(&mut section, run, target);
+        }
+    }
+    if section.parts.is_empty() {
+        return section;
+    }
+
+    let lacking = runs.iter().filter(|run| run.predictions.is_none());
+    for run in lacking {
+        let words = format!(
+            "{} With it, the figures of classes have intervals.",
+            run.lacks("--predictions", PREDICTIONS)
+        );
+        section.parts.push(Part::Text(words));
+    }
+    section.parts.push(Part::Text(
+        "A dash stands for what is no measurement: the precision of a class that was never predicted, or the recall of one \
+         without tracks. In means it counts as 0."
+            .to_owned(),
+    ));
+    section
+}
+
+fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
+    // A target with several labels a row has no draws by class.
+    let single = run.predictions_of(target).filter(|of| !of.is_multi());
+    if let Some(predictions) = single {
+        let caption = format!("{}, {target} on {}", run.name, run.predicted_side());
+        match with_intervals(predictions, run.seed()) {
+            Ok((report, intervals)) => {
+                let classes = intervals.as_ref().map(|of| of.classes.as_slice());
+                let table = class_table(&caption, &report, classes.unwrap_or_default());
+                section.parts.push(Part::Table(table));
+                if let Some(intervals) = &intervals {
+                    section
+                        .parts
+                        .push(Part::Text(words::draws(&intervals.draws)));
+                }
+            }
+            Err(error) => {
+                let words = format!("{caption}: there are no scores, because {error}.");
+                section.parts.push(Part::Text(words));
+            }
+        }
+        return;
+    }
+
+    let Some(evaluation) = run.evaluation(target) else {
+        return;
+    };
+    let caption = format!("{}, {target} on {}", run.name, evaluation.leaks.split);
+    let table = match &evaluation.tracks().report {
+        Report::Single(report) => class_table(&caption, report, &[]),
+        Report::Multi(report) => set_table(&caption, report),
+    };
+    section.parts.push(Part::Table(table));
+}
+
+/// Scores of tracks, and the intervals of their classes.
+fn with_intervals(
+    predictions: &Predictions,
+    seed: u64,
+) -> Result<(ClassReport, Option<ClassIntervals>), MetricsError> {
+    let tracks = predictions.per_track_mean()?;
+    let report = ClassReport::of(&tracks)?;
+    let intervals = class_intervals(&tracks, seed)?;
+    Ok((report, intervals))
+}
+
+/// `intervals`: one a class, or none at all.
+fn class_table(caption: &str, report: &ClassReport, intervals: &[ClassInterval]) -> Table {
+    let mut table = Table::new(caption, &HEAD);
+    table.head.push("most taken for".to_owned());
+    for (place, class) in report.classes.iter().enumerate() {
+        let of = intervals.get(place);
+        let occurs = class.support + class.predicted > 0;
+        table.rows.push(vec![
+            class.name.as_str().into(),
+            class.tracks.into(),
+            class.support.into(),
+            cell(
+                of.and_then(|of| of.precision),
+                !class.never_predicted,
+                class.precision,
+            ),
+            cell(of.and_then(|of| of.recall), class.support > 0, class.recall),
+            cell(of.and_then(|of| of.f1), occurs, class.f1),
+            most_taken_for(report, place, class),
+        ]);
+    }
+    table
+}
+
+fn cell(interval: Option<Interval>, is_there: bool, value: f64) -> Cell {
+    match interval {
+        Some(interval) => words::between(&interval),
+        None => words::score_if(is_there, value),
+    }
+}
+
+/// The other class that most rows were taken for, the first of equal ones.
+fn most_taken_for(report: &ClassReport, place: usize, class: &ClassScore) -> Cell {
+    let mut most: Option<(u64, &ClassScore)> = None;
+    for (other, (&n, guess)) in report.confusion[place]
+        .iter()
+        .zip(&report.classes)
+        .enumerate()
+    {
+        if other != place && n > most.map_or(0, |(largest, _)| largest) {
+            most = Some((n, guess));
+        }
+    }
+    most.map_or(Cell::None, |(n, guess)| {
+        Cell::Text(format!("{} ({})", guess.name, fraction(n, class.support)))
+    })
+}
+
+fn set_table(caption: &str, report: &SetReport) -> Table {
+    let mut table = Table::new(caption, &HEAD);
+    table
+        .head
+        .extend(["ROC-AUC", "average precision"].map(str::to_owned));
+    for class in &report.classes {
+        let is_predicted = !class.never_predicted;
+        table.rows.push(vec![
+            class.name.as_str().into(),
+            class.tracks.into(),
+            class.support.into(),
+            words::score_if(is_predicted, class.precision),
+            words::score_if(class.support > 0, class.recall),
+            words::score_if(is_predicted, class.f1),
+            class.roc_auc.map_or(Cell::None, words::score),
+            class.average_precision.map_or(Cell::None, words::score),
+        ]);
+    }
+    table
+}

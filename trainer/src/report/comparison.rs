@@ -1,0 +1,98 @@
+//! Two runs on the same tracks: their difference, with intervals over draws that both share.
+
+use wavemill_pages::{Cell, Part, Section, Table};
+use wavemill_scores::metrics::{MetricsError, Paired, Predictions, paired};
+
+use super::RunRecord;
+use super::run_record::PREDICTIONS;
+use super::words;
+
+pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
+    let mut section = Section::new("Differences");
+    let Some((first, others)) = runs.split_first().filter(|(_, others)| !others.is_empty()) else {
+        return section;
+    };
+
+    section.parts.push(Part::Text(
+        "Tracks are drawn for both runs at once, so a difference is surer than the figures by themselves. If an interval \
+         holds 0, the difference may be chance."
+            .to_owned(),
+    ));
+    for run in runs.iter().filter(|run| run.predictions.is_none()) {
+        let words = run.lacks("--predictions", PREDICTIONS);
+        section.parts.push(Part::Text(words));
+    }
+    for target in targets {
+        for other in others {
+            add_pair(&mut section, target, first, other);
+        }
+    }
+    section
+}
+
+fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunRecord) {
+    let (Some(a), Some(b)) = (first.predictions_of(target), other.predictions_of(target)) else {
+        return;
+    };
+    let names = format!("{target}: {} and {}", first.name, other.name);
+    if first.predicted_side() != other.predicted_side() {
+        let words = format!("{names} are not compared: their predictions are of different sides.");
+        section.parts.push(Part::Text(words));
+        return;
+    }
+
+    let side = first.predicted_side();
+    match by_tracks(a, b, first.seed()) {
+        // What is not the same here may be so for other runs: the page goes on.
+        Err(error) => {
+            let words = format!("{names} are not compared: {error}.");
+            section.parts.push(Part::Text(words));
+        }
+        Ok(None) => {
+            let words = format!(
+                "{names} are not compared: of a single artist or track nothing can be drawn."
+            );
+            section.parts.push(Part::Text(words));
+        }
+        Ok(Some(pair)) => {
+            let caption = format!("{names}, on {side}");
+            let table = table(&caption, &pair, [&first.name, &other.name]);
+            section.parts.push(Part::Table(table));
+            section.parts.push(Part::Text(words::draws(&pair.draws)));
+        }
+    }
+}
+
+/// By tracks, since two runs may cut clips into other segments.
+fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
+    paired(&a.per_track_mean()?, &b.per_track_mean()?, seed)
+}
+
+fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
+    let [a, b] = names;
+    let head = ["figure", a, b, "difference", "95 %", ""];
+    let mut table = Table::new(caption, &head);
+    for (figure, difference) in &pair.differences {
+        let interval = &difference.difference;
+        let may_be_chance = interval.low <= 0.0 && interval.high >= 0.0;
+        let verdict = if may_be_chance { "may be chance" } else { "" };
+        table.rows.push(vec![
+            Cell::Text(figure.replace('_', " ")),
+            words::score(difference.a),
+            words::score(difference.b),
+            Cell::Measure(signed(interval.value)),
+            Cell::Measure(format!(
+                "{} to {}",
+                signed(interval.low),
+                signed(interval.high)
+            )),
+            Cell::from(verdict),
+        ]);
+    }
+    table
+}
+
+/// With its sign, which a difference is about.
+fn signed(value: f64) -> String {
+    format!("{value:+.3}").replace('-', "−")
+}

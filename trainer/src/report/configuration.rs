@@ -1,0 +1,73 @@
+//! How the runs were configured, and in what they differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wavemill_pages::{Cell, Part, Section, Table};
+
+use super::RunRecord;
+
+/// Every value of a configuration by its dotted key, as `--set` takes it.
+type Values = BTreeMap<String, String>;
+
+pub(super) fn section(runs: &[RunRecord]) -> Section {
+    let mut section = Section::new("Configuration");
+    let mut all = Vec::new();
+    for run in runs {
+        let mut values = Values::new();
+        put("", &run.config, &mut values);
+        all.push(values);
+    }
+    let keys: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
+    if keys.is_empty() {
+        return section;
+    }
+
+    if runs.len() > 1 {
+        let mut differing = keys.clone();
+        differing.retain(|key| {
+            all.iter()
+                .any(|values| values.get(*key) != all[0].get(*key))
+        });
+        if differing.is_empty() {
+            let words = "The configurations of the runs are equal.".to_owned();
+            section.parts.push(Part::Text(words));
+        } else {
+            let table = table("In what the runs differ", runs, &all, &differing);
+            section.parts.push(Part::Table(table));
+        }
+    }
+    let whole = table("", runs, &all, &keys);
+    section.parts.push(Part::Details(
+        "All keys that have a value".to_owned(),
+        whole,
+    ));
+    section
+}
+
+/// Keys down, runs across.
+fn table(caption: &str, runs: &[RunRecord], all: &[Values], keys: &BTreeSet<&String>) -> Table {
+    let mut table = Table::new(caption, &["key"]);
+    table.head.extend(runs.iter().map(|run| run.name.clone()));
+    for key in keys {
+        let mut cells = vec![Cell::from(key.as_str())];
+        for values in all {
+            cells.push(values.get(*key).cloned().into());
+        }
+        table.rows.push(cells);
+    }
+    table
+}
+
+fn put(section: &str, table: &toml::Table, into: &mut Values) {
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(table) => put(&format!("{section}{key}."), table, into),
+            toml::Value::String(text) => {
+                into.insert(format!("{section}{key}"), text.clone());
+            }
+            value => {
+                into.insert(format!("{section}{key}"), value.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What was taken for what.
+
+use wavemill_pages::{Chart, Matrix, Part, Plot, Section};
+use wavemill_scores::metrics::{Evaluation, Report};
+
+use super::RunRecord;
+
+pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
+    let mut section = Section::new("What was taken for what");
+    let mut charts = Vec::new();
+    for target in targets {
+        for run in runs {
+            let evaluation = run.evaluation(target);
+            charts.extend(evaluation.and_then(|evaluation| matrix(run, evaluation)));
+        }
+    }
+    if charts.is_empty() {
+        return section;
+    }
+
+    section.parts.push(Part::Text(
+        "A row is a true class, and a column is what the model said. A cell has the number of tracks, and their share of the \
+         row: a share in the diagonal is the recall of its class."
+            .to_owned(),
+    ));
+    section.parts.push(Part::Charts(charts));
+    section
+}
+
+/// None of a target with several labels a row, where nothing is taken for one other thing.
+fn matrix(run: &RunRecord, evaluation: &Evaluation) -> Option<Chart> {
+    let Report::Single(report) = &evaluation.tracks().report else {
+        return None;
+    };
+    Some(Chart {
+        title: format!(
+            "{}, {} on {}",
+            run.name, evaluation.target, evaluation.leaks.split
+        ),
+        note: String::new(),
+        plot: Plot::Matrix(Matrix {
+            down: "true class".to_owned(),
+            across: "predicted class".to_owned(),
+            names: evaluation.classes.clone(),
+            counts: report.confusion.clone(),
+        }),
+    })
+}

@@ -1,0 +1,320 @@
+//! How training went: losses and scores by epoch, learning rate and loss by step, and time, of which some is waiting.
+
+use wavemill_pages::{
+    Cell, Chart, Line, Lines, Part, Plot, Section, Spread, Table, fraction, seconds,
+};
+use wavemill_scores::records::Entry;
+
+use super::RunRecord;
+
+/// Points of a line over steps, at most.
+const POINTS_MAX: usize = 240;
+
+/// A figure of the ends of epochs.
+struct Curve {
+    /// Its name in the log.
+    key: &'static str,
+    /// What a line of it is called where a chart has several figures.
+    name: &'static str,
+}
+
+/// Figures that one chart shows of one run.
+struct Group {
+    title: &'static str,
+    measured: &'static str,
+    curves: &'static [Curve],
+}
+
+const GROUPS: [Group; 3] = [
+    Group {
+        title: "Loss",
+        measured: "loss as trained",
+        curves: &[
+            Curve {
+                key: "training/loss",
+                name: "training",
+            },
+            Curve {
+                key: "validation/loss",
+                name: "validation",
+            },
+        ],
+    },
+    Group {
+        title: "Accuracy",
+        measured: "accuracy",
+        curves: &[
+            Curve {
+                key: "training/accuracy",
+                name: "training",
+            },
+            Curve {
+                key: "validation/accuracy",
+                name: "validation",
+            },
+        ],
+    },
+    Group {
+        title: "Macro F1",
+        measured: "macro F1",
+        curves: &[Curve {
+            key: "validation/macro_f1",
+            name: "validation",
+        }],
+    },
+];
+
+pub(super) fn section(runs: &[RunRecord]) -> Section {
+    let mut section = Section::new("How training went");
+    let mut charts = Vec::new();
+    for group in &GROUPS {
+        charts.extend(by_epoch(runs, group));
+    }
+    charts.extend(chart(
+        "Learning rate",
+        "",
+        lines(runs, "step", "learning rate", rates),
+    ));
+    charts.extend(chart(
+        "Training loss of the steps",
+        "The line is the mean of neighbouring steps, and the area goes from the least to the largest of them.",
+        lines(runs, "step", "loss as trained", losses),
+    ));
+    if charts.is_empty() {
+        let words = "No epoch is in the log.".to_owned();
+        section.parts.push(Part::Text(words));
+        return section;
+    }
+
+    section.parts.push(Part::Text(
+        "Scores of training are over rows as they were trained on, with dropout and augmentation; those of validation are \
+         not. “Loss as trained” depends on class weights and label smoothing: compare it within a configuration alone."
+            .to_owned(),
+    ));
+    section.parts.push(Part::Charts(charts));
+    add_times(&mut section, runs);
+    section
+}
+
+/// One run has its figures in one chart; several have a chart for each figure, with a line for each run.
+fn by_epoch(runs: &[RunRecord], group: &Group) -> Vec<Chart> {
+    if let [run] = runs {
+        let mut found = Lines {
+            along: "epoch".to_owned(),
+            measured: group.measured.to_owned(),
+            lines: Vec::new(),
+        };
+        for curve in group.curves {
+            found.lines.push(Line {
+                name: curve.name.to_owned(),
+                points: points(run, curve.key),
+                spread: Vec::new(),
+            });
+        }
+        found.lines.retain(|line| !line.points.is_empty());
+        return chart(group.title, &best_epoch(run), found)
+            .into_iter()
+            .collect();
+    }
+
+    let mut charts = Vec::new();
+    for curve in group.curves {
+        let title = format!("{}, {}", group.title, curve.name);
+        let found = lines(runs, "epoch", group.measured, |run| Line {
+            points: points(run, curve.key),
+            ..Line::default()
+        });
+        charts.extend(chart(&title, "", found));
+    }
+    charts
+}
+
+fn best_epoch(run: &RunRecord) -> String {
+    let best = run.result.as_ref().and_then(|result| result.best_epoch);
+    best.map_or(String::new(), |epoch| {
+        format!("The weights of epoch {} were kept.", epoch + 1)
+    })
+}
+
+/// A line for each run that has points.
+fn lines(
+    runs: &[RunRecord],
+    along: &str,
+    measured: &str,
+    line_of: impl Fn(&RunRecord) -> Line,
+) -> Lines {
+    let mut lines = Vec::new();
+    for run in runs {
+        let line = line_of(run);
+        if !line.points.is_empty() {
+            lines.push(Line {
+                name: run.name.clone(),
+                ..line
+            });
+        }
+    }
+    Lines {
+        along: along.to_owned(),
+        measured: measured.to_owned(),
+        lines,
+    }
+}
+
+/// A chart, if there is anything to show.
+fn chart(title: &str, note: &str, lines: Lines) -> Option<Chart> {
+    if lines.lines.is_empty() {
+        return None;
+    }
+    Some(Chart {
+        title: title.to_owned(),
+        note: note.to_owned(),
+        plot: Plot::Lines(lines),
+    })
+}
+
+/// A figure at the end of each epoch. Epochs are counted from 1 for people.
+fn points(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
+    let mut points = Vec::new();
+    for entry in run.epochs() {
+        if let Some(value) = entry.values.get(key) {
+            points.push(((entry.epoch + 1) as f64, *value));
+        }
+    }
+    points
+}
+
+/// A figure of each step.
+fn of_steps(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
+    let mut points = Vec::new();
+    for entry in run.log.iter().filter(|entry| entry.kind == "step") {
+        if let Some(value) = entry.values.get(key) {
+            points.push((entry.step as f64, *value));
+        }
+    }
+    points
+}
+
+/// Learning rates: some of them, and the last.
+fn rates(run: &RunRecord) -> Line {
+    let all = of_steps(run, "lr");
+    let every = all.len().div_ceil(POINTS_MAX).max(1);
+    let mut points: Vec<(f64, f64)> = all.iter().copied().step_by(every).collect();
+    if let Some(&last) = all.last()
+        && points.last() != Some(&last)
+    {
+        points.push(last);
+    }
+    Line {
+        points,
+        ..Line::default()
+    }
+}
+
+/// Means of neighbouring steps, with their range.
+fn losses(run: &RunRecord) -> Line {
+    let all = of_steps(run, "loss");
+    let together = all.len().div_ceil(POINTS_MAX).max(1);
+    let mut line = Line::default();
+    for steps in all.chunks(together) {
+        let mut sum = 0.0;
+        let mut low = f64::INFINITY;
+        let mut high = f64::NEG_INFINITY;
+        for &(_, loss) in steps {
+            sum += loss;
+            low = low.min(loss);
+            high = high.max(loss);
+        }
+        let (step, _) = steps[steps.len() - 1];
+        line.points.push((step, sum / steps.len() as f64));
+        line.spread.push(Spread { low, high });
+    }
+    // Each step by itself has no range.
+    if together == 1 {
+        line.spread.clear();
+    }
+    line
+}
+
+/// An epoch's time by the clock, and the part of it in which training waited for rows.
+struct EpochTime {
+    epoch: f64,
+    time_s: f64,
+    wait_s: f64,
+}
+
+/// Of each epoch that was measured from its start, or from where its process began.
+fn times(run: &RunRecord) -> Vec<EpochTime> {
+    let mut times = Vec::new();
+    let mut since: Option<&Entry> = None;
+    for entry in &run.log {
+        if entry.kind == "start" {
+            since = Some(entry);
+        }
+        if entry.kind != "epoch" {
+            continue;
+        }
+        if let (Some(since), Some(wait_s)) = (since, entry.values.get("data_wait_s")) {
+            times.push(EpochTime {
+                epoch: (entry.epoch + 1) as f64,
+                time_s: (entry.unix_s - since.unix_s).max(0.0),
+                wait_s: *wait_s,
+            });
+        }
+        since = Some(entry);
+    }
+    times
+}
+
+fn add_times(section: &mut Section, runs: &[RunRecord]) {
+    let mut table = Table::new(
+        "Time of all epochs, validation included",
+        &["run", "epochs", "time", "waiting for rows", "of the time"],
+    );
+    for run in runs {
+        let times = times(run);
+        if times.is_empty() {
+            continue;
+        }
+        let time_s: f64 = times.iter().map(|of| of.time_s).sum();
+        let wait_s: f64 = times.iter().map(|of| of.wait_s).sum();
+        table.rows.push(vec![
+            run.name.as_str().into(),
+            (times.len() as u64).into(),
+            Cell::Measure(seconds(time_s)),
+            Cell::Measure(seconds(wait_s)),
+            // In milliseconds, of which there are whole ones.
+            Cell::Measure(fraction((wait_s * 1e3) as u64, (time_s * 1e3) as u64)),
+        ]);
+    }
+    if table.rows.is_empty() {
+        return;
+    }
+
+    let whole = lines(runs, "epoch", "time (s)", |run| {
+        line_of_times(run, |of| of.time_s)
+    });
+    let waiting = lines(runs, "epoch", "waiting (s)", |run| {
+        line_of_times(run, |of| of.wait_s)
+    });
+    let mut charts = Vec::new();
+    charts.extend(chart(
+        "Time of each epoch",
+        "By the clock, validation included.",
+        whole,
+    ));
+    charts.extend(chart(
+        "Of it, waiting for rows",
+        "While training waits, the device has nothing to do: more --readers or --prefetch-batches may help.",
+        waiting,
+    ));
+    section.parts.push(Part::Charts(charts));
+    section.parts.push(Part::Table(table));
+}
+
+fn line_of_times(run: &RunRecord, value: impl Fn(&EpochTime) -> f64) -> Line {
+    let times = times(run);
+    Line {
+        points: times.iter().map(|of| (of.epoch, value(of))).collect(),
+        ..Line::default()
+    }
+}

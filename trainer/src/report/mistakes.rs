@@ -1,0 +1,163 @@
+//! What was wrong, the surest first.
+
+use std::collections::HashSet;
+
+use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
+use wavemill_scores::metrics::{Label, Predictions, Row, likeliest};
+
+use super::RunRecord;
+use super::run_record::PREDICTIONS;
+use super::titles::Titles;
+use super::words;
+
+/// Mistakes of one run that are shown, at most: the rest is a question for SQL.
+const MISTAKES_MAX: usize = 100;
+
+/// A track that was taken for something else.
+struct Mistake<'a> {
+    row: Row<'a>,
+    truth: usize,
+    guess: usize,
+}
+
+pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
+    let mut section = Section::new("What was wrong");
+    for run in runs {
+        if run.predictions.is_none() {
+            let words = run.lacks("--predictions", PREDICTIONS);
+            section.parts.push(Part::Text(words));
+        }
+        for target in targets {
+            // Of several labels a row some are right and some wrong.
+            let single = run.predictions_of(target).filter(|of| !of.is_multi());
+            if let Some(predictions) = single {
+                add_run(&mut section, run, predictions, runs.len() > 1);
+            }
+        }
+    }
+    section
+}
+
+fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is_folded: bool) {
+    let name = format!(
+        "{}, {} on {}",
+        run.name,
+        predictions.target(),
+        run.predicted_side()
+    );
+    // Rows of a track say the same thing, so a track is shown once.
+    let tracks = match predictions.per_track_mean() {
+        Ok(tracks) => tracks,
+        Err(error) => {
+            let words = format!("{name}: tracks cannot be told apart, because {error}.");
+            section.parts.push(Part::Text(words));
+            return;
+        }
+    };
+
+    let n_labelled = tracks.labelled().count() as u64;
+    let mistakes = mistakes_of(&tracks);
+    let n_wrong = mistakes.len() as u64;
+    let mut words = format!(
+        "{name}: {} of {} tracks ({}) were taken for another class.",
+        count(n_wrong),
+        count(n_labelled),
+        fraction(n_wrong, n_labelled)
+    );
+    if mistakes.len() > MISTAKES_MAX {
+        words += &format!(
+            " The {MISTAKES_MAX} surest are shown; docs/trainer.md has a query for all of them."
+        );
+    }
+    section.parts.push(Part::Text(words));
+    if mistakes.is_empty() {
+        return;
+    }
+
+    let shown = &mistakes[..mistakes.len().min(MISTAKES_MAX)];
+    let ids: HashSet<i64> = shown.iter().map(|mistake| mistake.row.track_id).collect();
+    let manifest = run
+        .predictions
+        .as_ref()
+        .map(|of| of.about.manifest.as_str());
+    let titles = Titles::read(run.store.as_ref(), manifest.unwrap_or_default(), &ids);
+    let table = table(shown, tracks.classes(), &titles);
+    section.parts.push(if is_folded {
+        Part::Details(format!("The mistakes of {name}"), table)
+    } else {
+        Part::Table(table)
+    });
+    if let Some(reason) = titles.missing {
+        section.parts.push(Part::Text(reason));
+    }
+}
+
+/// The surest first; of equal ones in the order of the rows.
+fn mistakes_of(tracks: &Predictions) -> Vec<Mistake<'_>> {
+    let mut mistakes = Vec::new();
+    for row in tracks.labelled() {
+        let Label::Class(truth) = row.label else {
+            continue;
+        };
+        let guess = likeliest(row.probabilities);
+        if guess != truth {
+            mistakes.push(Mistake { row, truth, guess });
+        }
+    }
+    mistakes.sort_by(|a, b| b.sure().total_cmp(&a.sure()));
+    mistakes
+}
+
+impl Mistake<'_> {
+    /// The probability of what was said.
+    fn sure(&self) -> f32 {
+        self.row.probabilities[self.guess]
+    }
+}
+
+fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table {
+    let head = [
+        "track",
+        "true class",
+        "taken for",
+        "sure",
+        "of the true one",
+        "title",
+        "artist",
+        "clip",
+    ];
+    let mut table = Table::new("", &head);
+    for mistake in mistakes {
+        let track_id = mistake.row.track_id;
+        let [title, artist] = titles.of(track_id);
+        let of_truth = mistake.row.probabilities[mistake.truth];
+        table.rows.push(vec![
+            // An id is no count, and has no thousands.
+            Cell::Text(track_id.to_string()),
+            classes[mistake.truth].as_str().into(),
+            classes[mistake.guess].as_str().into(),
+            words::score(f64::from(mistake.sure())),
+            words::score(f64::from(of_truth)),
+            title.into(),
+            artist.into(),
+            mistake.row.clip_key.into(),
+        ]);
+    }
+    // Columns without a single value would only take room.
+    if titles.missing.is_some() {
+        remove_columns(&mut table, &["title", "artist"]);
+    }
+    table
+}
+
+fn remove_columns(table: &mut Table, names: &[&str]) {
+    for name in names {
+        let Some(place) = table.head.iter().position(|head| head == name) else {
+            continue;
+        };
+        table.head.remove(place);
+        for row in &mut table.rows {
+            row.remove(place);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Training runs as a page for people: curves, scores, what was taken for what, and what was wrong.
+//!
+//! [`page`] is the flow: one function a section. Everything comes from the runs' folders: configuration, log, result, and
+//! the files of `eval` (`predictions.parquet`, `map.parquet`), where they are there; a section that lacks a file says which
+//! command writes it. Titles come from the store. Nothing here writes, trains or needs a device.
+
+mod calibration;
+mod classes;
+mod comparison;
+mod configuration;
+mod confusion;
+mod curves;
+mod error;
+mod map;
+mod mistakes;
+mod overview;
+mod rows;
+mod run_record;
+mod scores;
+mod titles;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use serde_json::json;
+use wavemill_pages::{Fact, Page, count};
+use wavemill_scores::metrics::Report;
+
+pub(crate) use self::error::ReportError;
+pub(crate) use self::run_record::{RunRecord, RunStore};
+
+/// Runs that have a fact of their own at the top, at most.
+const FACTS_MAX: usize = 4;
+
+/// The page of `runs`, of which there is one at least. Those after the first are compared with it.
+#[must_use]
+pub(crate) fn page(runs: &[RunRecord]) -> Page {
+    let targets = targets(runs);
+    let sections = vec![
+        overview::section(runs),
+        curves::section(runs),
+        scores::section(runs, &targets),
+        comparison::section(runs, &targets),
+        confusion::section(runs, &targets),
+        classes::section(runs, &targets),
+        calibration::section(runs, &targets),
+        map::section(runs),
+        mistakes::section(runs, &targets),
+        configuration::section(runs),
+    ];
+
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    Page {
+        title: names.join(", "),
+        lead: lead(runs),
+        facts: facts(runs),
+        // What runs do not have is not shown empty.
+        sections: sections
+            .into_iter()
+            .filter(|section| !section.parts.is_empty())
+            .collect(),
+        about: json!({
+            "page": "training",
+            "runs": names,
+            "results": runs.iter().map(|run| &run.result).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+/// Names of all targets that a run has scores or predictions of, in their order.
+fn targets(runs: &[RunRecord]) -> Vec<String> {
+    let mut targets: Vec<String> = Vec::new();
+    for run in runs {
+        let scored = run.evaluations().iter().map(|of| of.target.as_str());
+        let predictions = run.predictions.iter().flat_map(|rows| &rows.targets);
+        let predicted = predictions.map(|of| of.target());
+        for name in scored.chain(predicted) {
+            if !targets.iter().any(|known| known == name) {
+                targets.push(name.to_owned());
+            }
+        }
+    }
+    targets
+}
+
+fn lead(runs: &[RunRecord]) -> String {
+    let [run] = runs else {
+        return format!(
+            "{} training runs of wavemill on common axes. The first one is what the others are compared with.",
+            runs.len()
+        );
+    };
+    match &run.result {
+        None => "A training run of wavemill, which has not come to its end.".to_owned(),
+        Some(result) => format!(
+            "A training run of wavemill: the model {} on the feature {}.",
+            result.model, result.feature
+        ),
+    }
+}
+
+/// The figures that a reader looks for first.
+fn facts(runs: &[RunRecord]) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for run in runs.iter().take(FACTS_MAX) {
+        facts.extend(accuracy_of(run, runs.len() > 1));
+    }
+    let [run] = runs else {
+        return facts;
+    };
+    let Some(result) = &run.result else {
+        return facts;
+    };
+
+    facts.push(Fact {
+        name: "epochs".to_owned(),
+        value: count(result.epochs),
+        note: result.best_epoch.map_or(String::new(), |epoch| {
+            format!("weights of epoch {}", epoch + 1)
+        }),
+    });
+    facts.push(Fact {
+        name: "parameters".to_owned(),
+        value: count(result.parameters),
+        note: result.model.clone(),
+    });
+    facts.push(Fact {
+        name: "rows of training".to_owned(),
+        value: count(result.training_rows),
+        note: result.feature.clone(),
+    });
+    facts
+}
+
+/// Accuracy on the first target, or what stands for it where rows have several labels.
+fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
+    let evaluation = run.evaluations().first()?;
+    let level = evaluation.tracks();
+    let (name, figure, value) = match &level.report {
+        Report::Single(report) => ("accuracy", "accuracy", report.accuracy),
+        Report::Multi(report) => ("macro F1", "f1_macro", report.f1_macro),
+    };
+    let name = format!(
+        "{name}, {} on {}",
+        evaluation.target, evaluation.leaks.split
+    );
+    let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
+    let interval = intervals.and_then(|intervals| intervals.get(figure));
+    let note = interval.map_or(String::new(), |interval| {
+        format!("95 %: {:.3} to {:.3}", interval.low, interval.high)
+    });
+    Some(Fact {
+        name: if is_named {
+            format!("{}: {name}", run.name)
+        } else {
+            name
+        },
+        value: format!("{value:.3}"),
+        note,
+    })
+}

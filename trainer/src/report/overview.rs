@@ -1,0 +1,117 @@
+//! The runs beside each other, and what their readers should know.
+
+use wavemill_pages::{Cell, Part, Section, Table, seconds};
+
+use super::RunRecord;
+
+/// Kind of the log's lines that say so.
+const WARNING: &str = "warning";
+
+pub(super) fn section(runs: &[RunRecord]) -> Section {
+    let mut section = Section::new(if runs.len() == 1 {
+        "The run"
+    } else {
+        "The runs"
+    });
+    let head = [
+        "run",
+        "model",
+        "parameters",
+        "began",
+        "feature",
+        "device",
+        "epochs",
+        "steps",
+        "best epoch",
+        "time",
+    ];
+    let mut table = Table::new("", &head);
+    for run in runs {
+        table.rows.push(row_of(run));
+    }
+    section.parts.push(Part::Table(table));
+
+    for run in runs {
+        if run.result.is_none() {
+            section.parts.push(Part::Warning(format!(
+                "{}: there is no result.json, because the run has not come to its end. `wavemill-train fit --resume {}` goes \
+                 on.",
+                run.name,
+                run.path.display()
+            )));
+        }
+        for text in warnings(run) {
+            let words = format!("{}: {text}", run.name);
+            section.parts.push(Part::Warning(words));
+        }
+    }
+    section
+}
+
+fn row_of(run: &RunRecord) -> Vec<Cell> {
+    let result = run.result.as_ref();
+    let logged = run.epochs().last();
+    let epochs = result.map(|result| result.epochs);
+    let steps = result.map(|result| result.steps);
+    vec![
+        run.name.as_str().into(),
+        model_of(run).into(),
+        result.map(|result| result.parameters).into(),
+        result.map(|result| result.start.clone()).into(),
+        result.map(|result| result.feature.clone()).into(),
+        device_of(run).into(),
+        epochs.or(logged.map(|entry| entry.epoch + 1)).into(),
+        steps.or(logged.map(|entry| entry.step)).into(),
+        // Epochs are counted from 1 for people.
+        result
+            .and_then(|result| result.best_epoch)
+            .map(|epoch| epoch + 1)
+            .into(),
+        Cell::Measure(seconds(time_s(run))),
+    ]
+}
+
+fn model_of(run: &RunRecord) -> Option<String> {
+    let model = run.config.get("model")?.get("name")?;
+    model.as_str().map(str::to_owned)
+}
+
+/// What it was computed on when it last began, and by how many ranks.
+fn device_of(run: &RunRecord) -> Option<String> {
+    let mut starts = run.log.iter().rev();
+    let start = starts.find(|entry| entry.kind == "start")?;
+    let device = start.notes.get("device")?;
+    match start.notes.get("world_size").map(String::as_str) {
+        None | Some("1") => Some(device.clone()),
+        Some(ranks) => Some(format!("{device}, {ranks} ranks")),
+    }
+}
+
+/// From each start of a process to its last line: pauses between two processes are not counted.
+fn time_s(run: &RunRecord) -> f64 {
+    let mut time_s = 0.0;
+    for lines in run.log.windows(2) {
+        if lines[1].kind != "start" && lines[1].kind != "resumed" {
+            time_s += (lines[1].unix_s - lines[0].unix_s).max(0.0);
+        }
+    }
+    time_s
+}
+
+/// Of the result, or of the log as long as there is none; each once.
+fn warnings(run: &RunRecord) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let found: Vec<&String> = match &run.result {
+        Some(result) => result.warnings.iter().collect(),
+        None => {
+            let lines = run.log.iter().filter(|entry| entry.kind == WARNING);
+            lines.filter_map(|entry| entry.notes.get("text")).collect()
+        }
+    };
+    for text in found {
+        if !texts.contains(text) {
+            texts.push(text.clone());
+        }
+    }
+    texts
+}

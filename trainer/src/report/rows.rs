@@ -1,0 +1,321 @@
+//! The files of `eval`, read back: what a model said of each row, and where its vectors lie on a map.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow::datatypes::{ArrowPrimitiveType, Float32Type, Int32Type, Int64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::Deserialize;
+use wavemill_scores::metrics::{Label, Predictions, Row};
+
+use super::ReportError;
+use crate::evaluate::{METADATA_KEY, ROWS_FORMAT};
+
+/// How the metadata calls a target with any number of labels a row.
+const SEVERAL: &str = "multi";
+
+/// What a file says of itself.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct RowsMetadata {
+    format: u32,
+    /// Of the checkpoint.
+    pub step: u64,
+    /// Side of the split.
+    pub side: String,
+    /// blake3 of the store's manifest.
+    pub manifest: String,
+    targets: Vec<TargetMetadata>,
+    /// Of a map alone.
+    pub map: Option<MapMetadata>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct TargetMetadata {
+    name: String,
+    /// In id order.
+    classes: Vec<String>,
+    labels: String,
+}
+
+/// How a map was made.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct MapMetadata {
+    /// Such as `t-SNE`.
+    pub method: String,
+    /// About the number of neighbours that a row has.
+    pub perplexity: f64,
+    /// Those of the map were drawn from them.
+    pub rows_of_side: u64,
+}
+
+/// `predictions.parquet`.
+#[derive(Clone, Debug)]
+pub(crate) struct PredictionRows {
+    pub about: RowsMetadata,
+    /// By target.
+    pub targets: Vec<Predictions>,
+}
+
+/// `map.parquet`.
+#[derive(Clone, Debug)]
+pub(crate) struct MapRows {
+    pub about: RowsMetadata,
+    /// A place for each row; none for a vector that has no numbers.
+    pub places: Vec<Option<[f32; 2]>>,
+    /// Those with one class a row.
+    pub targets: Vec<MapTarget>,
+}
+
+/// The classes of a map's rows.
+#[derive(Clone, Debug)]
+pub(crate) struct MapTarget {
+    pub name: String,
+    /// In id order.
+    pub classes: Vec<String>,
+    /// One for each row; none without a label.
+    pub truths: Vec<Option<usize>>,
+    /// One for each row.
+    pub predicted: Vec<Option<usize>>,
+}
+
+/// A file's content, or what is wrong with it.
+type Content = Result<(RowsMetadata, Vec<RecordBatch>), String>;
+
+impl PredictionRows {
+    /// The file at `path`; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ReportError::Read`], [`ReportError::Rows`], [`ReportError::Newer`].
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
+        read(path, "--predictions", Self::of)
+    }
+
+    fn of(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
+        let mut targets = Vec::new();
+        for target in &about.targets {
+            targets.push(predictions(target, batches)?);
+        }
+        Ok(Self { about, targets })
+    }
+}
+
+impl MapRows {
+    /// The file at `path`; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`PredictionRows::read`].
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
+        read(path, "--map", Self::of)
+    }
+
+    fn of(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
+        let mut places = Vec::new();
+        for batch in batches {
+            let x = numbers::<Float32Type>(batch, "x")?;
+            let y = numbers::<Float32Type>(batch, "y")?;
+            for (x, y) in x.iter().zip(y.iter()) {
+                places.push(x.zip(y).map(|(x, y)| [x, y]));
+            }
+        }
+
+        let mut targets = Vec::new();
+        for target in about.targets.iter().filter(|of| of.labels != SEVERAL) {
+            targets.push(MapTarget {
+                name: target.name.clone(),
+                classes: target.classes.clone(),
+                truths: class_ids(batches, &format!("{}_true_id", target.name))?,
+                predicted: class_ids(batches, &format!("{}_predicted_id", target.name))?,
+            });
+        }
+        Ok(Self {
+            about,
+            places,
+            targets,
+        })
+    }
+}
+
+/// The file at `path`, as `of` understands it.
+fn read<T>(
+    path: &Path,
+    flag: &'static str,
+    of: fn(RowsMetadata, &[RecordBatch]) -> Result<T, String>,
+) -> Result<Option<T>, ReportError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(ReportError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+        Ok(file) => file,
+    };
+
+    // The Parquet reader panics at some damaged pages.
+    let content = catch_unwind(AssertUnwindSafe(|| content_of(file)));
+    let content = content.unwrap_or_else(|_panic| Err("its pages cannot be read".to_owned()));
+    let understood = match content {
+        Ok((about, _)) if about.format > ROWS_FORMAT => {
+            return Err(ReportError::Newer {
+                path: path.to_owned(),
+                found: about.format,
+            });
+        }
+        Ok((about, batches)) => of(about, &batches),
+        Err(problem) => Err(problem),
+    };
+    understood.map(Some).map_err(|problem| ReportError::Rows {
+        path: path.to_owned(),
+        flag,
+        problem,
+    })
+}
+
+/// All rows but their logits, which no page shows.
+fn content_of(file: File) -> Content {
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+    let pairs = builder.metadata().file_metadata().key_value_metadata();
+    let text = pairs
+        .into_iter()
+        .flatten()
+        .find(|pair| pair.key == METADATA_KEY)
+        .and_then(|pair| pair.value.as_deref());
+    let about: RowsMetadata = serde_json::from_str(text.unwrap_or_default())
+        .map_err(|_| "it does not say what it is".to_owned())?;
+
+    let fields = builder.schema().fields();
+    let wanted: Vec<usize> = (0..fields.len())
+        .filter(|&place| !fields[place].name().ends_with("_logits"))
+        .collect();
+    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+    let reader = builder
+        .with_projection(mask)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let mut batches = Vec::new();
+    for batch in reader {
+        batches.push(batch.map_err(|error| error.to_string())?);
+    }
+    Ok((about, batches))
+}
+
+/// What is true of rows.
+enum Truths<'a> {
+    /// One class id a row.
+    One(&'a PrimitiveArray<Int32Type>),
+    /// Any number.
+    Several(&'a ListArray),
+}
+
+fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predictions, String> {
+    let mut all = if target.labels == SEVERAL {
+        Predictions::multi(&target.name, &target.classes)
+    } else {
+        Predictions::single(&target.name, &target.classes)
+    };
+    for batch in batches {
+        append(&mut all, batch)?;
+    }
+    Ok(all)
+}
+
+/// Adds the rows of a batch.
+fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
+    let target = all.target().to_owned();
+    let clip_keys = texts(batch, "clip_key")?;
+    let segments = numbers::<Int32Type>(batch, "segment")?;
+    let track_ids = numbers::<Int64Type>(batch, "track_id")?;
+    let artist_ids = numbers::<Int64Type>(batch, "artist_id")?;
+    let probabilities = lists(batch, &format!("{target}_probabilities"))?;
+    let truths = if all.is_multi() {
+        Truths::Several(lists(batch, &format!("{target}_true_ids"))?)
+    } else {
+        Truths::One(numbers::<Int32Type>(batch, &format!("{target}_true_id"))?)
+    };
+
+    let mut set = vec![false; all.classes().len()];
+    for row in 0..batch.num_rows() {
+        let label = match &truths {
+            Truths::One(ids) if ids.is_null(row) => Label::Unknown,
+            Truths::One(ids) => Label::Class(class_of(ids.value(row))?),
+            Truths::Several(ids) if ids.is_null(row) => Label::Unknown,
+            Truths::Several(ids) => {
+                fill(&mut set, &ids.value(row))?;
+                Label::Set(&set)
+            }
+        };
+        let values = probabilities.value(row);
+        let values = values.as_primitive_opt::<Float32Type>();
+        let values = values.ok_or("probabilities are no f32")?;
+        let index = all.len() as u64;
+        all.push(&Row {
+            index,
+            clip_key: clip_keys.value(row),
+            segment: segments.value(row),
+            track_id: track_ids.value(row),
+            artist_id: artist_ids.is_valid(row).then(|| artist_ids.value(row)),
+            label,
+            probabilities: values.values(),
+        })
+        .map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Which classes hold, of their ids.
+fn fill(set: &mut [bool], ids: &ArrayRef) -> Result<(), String> {
+    set.fill(false);
+    let ids = ids.as_primitive_opt::<Int32Type>();
+    for &id in ids.ok_or("class ids are no i32")?.values() {
+        let class = class_of(id)?;
+        *set.get_mut(class)
+            .ok_or_else(|| format!("no class {class}"))? = true;
+    }
+    Ok(())
+}
+
+fn class_of(id: i32) -> Result<usize, String> {
+    usize::try_from(id).map_err(|_| format!("no class {id}"))
+}
+
+/// The classes of all rows; none where a row has none.
+fn class_ids(batches: &[RecordBatch], name: &str) -> Result<Vec<Option<usize>>, String> {
+    let mut classes = Vec::new();
+    for batch in batches {
+        for id in numbers::<Int32Type>(batch, name)? {
+            classes.push(id.map(class_of).transpose()?);
+        }
+    }
+    Ok(classes)
+}
+
+fn numbers<'a, T: ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a PrimitiveArray<T>, String> {
+    let column = batch.column_by_name(name);
+    let numbers = column.and_then(|column| column.as_primitive_opt::<T>());
+    numbers.ok_or_else(|| lacks(name))
+}
+
+fn texts<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray, String> {
+    let column = batch.column_by_name(name);
+    let texts = column.and_then(|column| column.as_string_opt::<i32>());
+    texts.ok_or_else(|| lacks(name))
+}
+
+fn lists<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ListArray, String> {
+    let column = batch.column_by_name(name);
+    let lists = column.and_then(|column| column.as_list_opt::<i32>());
+    lists.ok_or_else(|| lacks(name))
+}
+
+fn lacks(name: &str) -> String {
+    format!("no column {name} of its type")
+}

@@ -1,0 +1,439 @@
+//! Pages of made-up runs, and files of `eval` read back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+use wavemill_pages::{Part, Section};
+use wavemill_schemas::recipe::SplitRule;
+use wavemill_scores::map::MapSettings;
+use wavemill_scores::metrics::{Evaluation, Label, Leaks, Predictions, Row};
+use wavemill_scores::records::{Entry, RunDir};
+use wavemill_scores::result::RunResult;
+
+use super::rows::{MapRows, MapTarget, PredictionRows};
+use super::*;
+use crate::dataset::fixture::Fixture;
+use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
+use crate::evaluate::{RowFileMetadata, RowFilePaths, RowFiles, predict_into};
+use crate::strategy::Solo;
+use crate::testing::{alone, config, made};
+
+/// Tracks of the made-up runs.
+const TRACKS: usize = 60;
+
+/// Tracks of three classes, of which every `every`-th is taken for the next class.
+fn predictions(every: usize) -> Predictions {
+    let classes = ["Rock", "Jazz", "Folk"].map(str::to_owned);
+    let mut predictions = Predictions::single("genre", &classes);
+    for track in 0..TRACKS {
+        let truth = track % 3;
+        let is_wrong = track % every == 0;
+        let guess = if is_wrong { (truth + 1) % 3 } else { truth };
+        let sure = 0.5 + 0.4 * (track as f32 / TRACKS as f32);
+        let mut probabilities = [(1.0 - sure) / 2.0; 3];
+        probabilities[guess] = sure;
+        predictions
+            .push(&Row {
+                index: track as u64,
+                clip_key: &format!("{track}.mp3"),
+                segment: 0,
+                track_id: track as i64,
+                artist_id: Some(track as i64 / 2),
+                label: Label::Class(truth),
+                probabilities: &probabilities,
+            })
+            .expect("a row");
+    }
+    predictions
+}
+
+/// What a file says of itself, as `eval` writes it.
+fn about() -> rows::RowsMetadata {
+    let about = json!({
+        "format": 1, "run": "x", "step": 30, "model": "lstm", "side": "test", "split_rule": "artist", "feature": "log_mel",
+        "feature_id": "1", "manifest": "2", "targets": [],
+        "map": {"method": "t-SNE", "perplexity": 20.0, "seed": 0, "steps": 500, "rows_of_side": 100},
+    });
+    serde_json::from_value(about).expect("metadata")
+}
+
+fn line(kind: &str, epoch: u64, step: u64, unix_s: f64, values: &[(&str, f64)]) -> Entry {
+    let mut named = BTreeMap::new();
+    for (name, value) in values {
+        named.insert((*name).to_owned(), *value);
+    }
+    Entry {
+        kind: kind.to_owned(),
+        step,
+        epoch,
+        values: named,
+        notes: BTreeMap::new(),
+        unix_s,
+    }
+}
+
+/// Three epochs of ten steps.
+fn log() -> Vec<Entry> {
+    let mut log = vec![line("start", 0, 0, 100.0, &[])];
+    log[0].notes.insert("device".to_owned(), "Cpu".to_owned());
+    for epoch in 0..3 {
+        for step in 0..10 {
+            let done = epoch * 10 + step + 1;
+            let values = [("loss", 2.0 / done as f64), ("lr", 0.001)];
+            log.push(line("step", epoch, done, 100.0 + done as f64, &values));
+        }
+        let values = [
+            ("training/loss", 1.0 / (epoch + 1) as f64),
+            ("training/accuracy", 0.5),
+            ("validation/loss", 1.2),
+            ("validation/accuracy", 0.6),
+            ("validation/macro_f1", 0.55),
+            ("data_wait_s", 2.5),
+        ];
+        let done = (epoch + 1) * 10;
+        log.push(line("epoch", epoch, done, 100.0 + done as f64, &values));
+    }
+    log
+}
+
+fn result(predictions: &Predictions) -> RunResult {
+    let leaks = Leaks::of(SplitRule::Artist, "test", [], []);
+    let evaluation = Evaluation::of(predictions, 7, leaks).expect("labels");
+    RunResult {
+        model: "lstm".to_owned(),
+        parameters: 12_345,
+        start: "from scratch".to_owned(),
+        feature: "log_mel".to_owned(),
+        feature_id: "1".to_owned(),
+        manifest_hash: "2".to_owned(),
+        config_hash: "3".to_owned(),
+        world_size: 1,
+        batch_norm_per_rank: false,
+        epochs: 3,
+        steps: 30,
+        best_epoch: Some(1),
+        training_rows: 100,
+        damaged_rows: 0,
+        warnings: vec!["something to know".to_owned()],
+        validation: Vec::new(),
+        test: vec![evaluation],
+        test_asked: 1,
+    }
+}
+
+/// A run that has ended, without the files of `eval`.
+fn run(name: &str, every: usize) -> RunRecord {
+    RunRecord {
+        name: name.to_owned(),
+        path: Path::new("runs").join(name),
+        config: toml::from_str(&format!(
+            "seed = 7\n[model]\nname = \"lstm\"\ndropout = 0.{every}\n"
+        ))
+        .expect("TOML"),
+        log: log(),
+        result: Some(result(&predictions(every))),
+        predictions: None,
+        map: None,
+        store: None,
+    }
+}
+
+/// The same with both files of `eval`.
+fn evaluated(name: &str, every: usize) -> RunRecord {
+    let own = predictions(every);
+    let truths: Vec<Option<usize>> = (0..TRACKS).map(|track| Some(track % 3)).collect();
+    let places = (0..TRACKS).map(|track| Some([track as f32, (track % 7) as f32]));
+    RunRecord {
+        predictions: Some(PredictionRows {
+            about: about(),
+            targets: vec![own],
+        }),
+        map: Some(MapRows {
+            about: about(),
+            places: places.collect(),
+            targets: vec![MapTarget {
+                name: "genre".to_owned(),
+                classes: ["Rock", "Jazz", "Folk"].map(str::to_owned).to_vec(),
+                predicted: truths.clone(),
+                truths,
+            }],
+        }),
+        ..run(name, every)
+    }
+}
+
+fn titles_of(page: &Page) -> Vec<&str> {
+    let sections = page.sections.iter();
+    sections.map(|section| section.title.as_str()).collect()
+}
+
+/// All paragraphs of a section.
+fn paragraphs(section: &Section) -> String {
+    let mut text = String::new();
+    for part in &section.parts {
+        if let Part::Text(words) | Part::Warning(words) = part {
+            text += words;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn titled<'a>(page: &'a Page, title: &str) -> &'a Section {
+    let mut sections = page.sections.iter();
+    let found = sections.find(|section| section.title == title);
+    found.unwrap_or_else(|| panic!("no section {title}: {:?}", titles_of(page)))
+}
+
+#[test]
+fn a_run_without_files_of_eval_names_the_commands() {
+    let page = page(&[run("lstm-1", 5)]);
+    let wanted = [
+        "The run",
+        "How training went",
+        "Scores",
+        "What was taken for what",
+        "Classes",
+        "Calibration",
+        "A map of the vectors",
+        "What was wrong",
+        "Configuration",
+    ];
+    assert_eq!(titles_of(&page), wanted);
+
+    let command = "`wavemill-train eval runs/lstm-1 --predictions runs/lstm-1/predictions.parquet` writes it.";
+    for title in ["Classes", "Calibration", "What was wrong"] {
+        let words = paragraphs(titled(&page, title));
+        assert!(words.contains(command), "{title}: {words}");
+    }
+    let words = paragraphs(titled(&page, "A map of the vectors"));
+    assert!(
+        words.contains("eval runs/lstm-1 --map runs/lstm-1/map.parquet`"),
+        "{words}"
+    );
+    let words = paragraphs(titled(&page, "The run"));
+    assert!(words.contains("lstm-1: something to know"), "{words}");
+
+    let html = page.to_html();
+    // 48 of 60 are right: 12 of the tracks are multiples of five.
+    for words in [
+        ">0.800</strong>",
+        "48 of 60 (80.0 %) lie in the diagonal.",
+        "The weights of epoch 2 were kept.",
+        "7.50 s",
+        "25.0 %",
+    ] {
+        assert!(html.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn mistakes_are_the_wrong_tracks_with_the_surest_first() {
+    let page = page(&[evaluated("lstm-1", 5)]);
+    let section = titled(&page, "What was wrong");
+    let words = paragraphs(section);
+    assert!(words.contains("12 of 60 tracks (20.0 %)"), "{words}");
+    assert!(words.contains("does not say where its store is"), "{words}");
+
+    let mut tables = section.parts.iter().filter_map(|part| match part {
+        Part::Table(table) => Some(table),
+        _ => None,
+    });
+    let table = tables.next().expect("a table");
+    assert_eq!(table.rows.len(), 12);
+    let wanted = [
+        "track",
+        "true class",
+        "taken for",
+        "sure",
+        "of the true one",
+        "clip",
+    ];
+    assert_eq!(table.head, wanted);
+    // 55 is of class 1 and was taken for class 2.
+    let first: Vec<String> = table.rows[0]
+        .iter()
+        .map(|cell| format!("{cell:?}"))
+        .collect();
+    let wanted = [
+        "Text(\"55\")",
+        "Text(\"Jazz\")",
+        "Text(\"Folk\")",
+        "Measure(\"0.867\")",
+    ];
+    assert_eq!(first[..4], wanted);
+}
+
+#[test]
+fn runs_are_compared_with_the_first_one() {
+    let runs = [evaluated("good", 10), evaluated("bad", 3), run("blind", 4)];
+    let page = page(&runs);
+    let words = paragraphs(titled(&page, "Differences"));
+    assert!(
+        words.contains("blind: there is no predictions.parquet."),
+        "{words}"
+    );
+
+    let html = page.to_html();
+    // 54 and 40 of 60 are right.
+    for words in [
+        "genre: good and bad, on test",
+        "+0.233",
+        "model.dropout",
+        "Loss, training",
+    ] {
+        assert!(html.contains(words), "{words}");
+    }
+    assert!(!html.contains("genre: good and blind"));
+    assert!(!html.contains("cannot be drawn"));
+    assert_eq!(html.matches("class=\"pick by-verdict\"").count(), 2);
+}
+
+#[test]
+fn predictions_that_cannot_be_compared_are_told() {
+    let mut other = evaluated("other", 3);
+    if let Some(rows) = &mut other.predictions {
+        rows.about.side = "validation".to_owned();
+    }
+    let words = paragraphs(titled(&page(&[evaluated("one", 5), other]), "Differences"));
+    assert!(words.contains("are of different sides"), "{words}");
+
+    let mut fewer = evaluated("fewer", 3);
+    if let Some(rows) = &mut fewer.predictions {
+        let classes = ["Rock", "Jazz"].map(str::to_owned);
+        rows.targets = vec![Predictions::single("genre", &classes)];
+    }
+    let words = paragraphs(titled(&page(&[evaluated("one", 5), fewer]), "Differences"));
+    assert!(words.contains("targets with different classes"), "{words}");
+}
+
+#[test]
+fn a_run_that_has_not_ended_and_one_that_has_nothing() {
+    let begun = RunRecord {
+        result: None,
+        ..run("begun", 5)
+    };
+    let page_of_begun = page(&[begun]);
+    let words = paragraphs(titled(&page_of_begun, "The run"));
+    assert!(words.contains("fit --resume runs/begun"), "{words}");
+    assert!(titles_of(&page_of_begun).contains(&"How training went"));
+
+    let empty = RunRecord {
+        log: Vec::new(),
+        result: None,
+        config: toml::Table::new(),
+        ..run("empty", 5)
+    };
+    let html = page(&[empty]).to_html();
+    assert!(html.contains("No epoch is in the log."));
+}
+
+#[test]
+fn names_of_classes_and_runs_stay_texts() {
+    const HOSTILE: &str = "</script><script>alert(1)</script>";
+    let mut hostile = evaluated(HOSTILE, 5);
+    if let Some(result) = &mut hostile.result {
+        result.test[0].classes[0] = HOSTILE.to_owned();
+        result.warnings = vec![HOSTILE.to_owned()];
+    }
+    if let Some(map) = &mut hostile.map {
+        map.targets[0].classes[0] = HOSTILE.to_owned();
+    }
+    let html = page(&[hostile]).to_html();
+    assert!(!html.contains("<script>alert"));
+    assert_eq!(html.matches("</script>").count(), 1);
+    assert!(html.contains("&lt;script&gt;alert(1)"));
+}
+
+#[test]
+fn files_of_eval_are_read_back() {
+    let alone = alone();
+    let targets = format!("data.targets=[\"genre\", \"{GENRES_ALL}\"]");
+    let fixture = Fixture {
+        segments: 2,
+        unlabelled: 5,
+        ..Fixture::default()
+    };
+    let made = made(
+        &fixture,
+        &config(&["data.batch_size=7", &targets]),
+        4,
+        &alone,
+    );
+    let folder = made.folder.path();
+    let paths = RowFilePaths {
+        predictions: Some(folder.join("predictions.parquet")),
+        embeddings: None,
+        map: Some((
+            folder.join("map.parquet"),
+            MapSettings {
+                perplexity: 30.0,
+                seed: 3,
+                threads: 2,
+            },
+        )),
+    };
+    let side = Side::Training;
+    let about = RowFileMetadata::new("lstm-1".to_owned(), 4, "lstm", side, &made.data, None);
+    let mut files = RowFiles::create(&paths, &about, &made.data, side, 0).expect("room");
+    let plan = LoaderPlan {
+        side,
+        batch_size: 7,
+        ..LoaderPlan::default()
+    };
+    let scored =
+        predict_into(&made.learner, &made.data, &Solo, plan, Some(&mut files)).expect("answers");
+    files.finish(&made.data, &mut |_| {}).expect("room");
+
+    std::fs::write(folder.join("config.toml"), "seed = 3\n").expect("room");
+    let run = RunRecord::read(folder, None).expect("a run");
+    assert_eq!((run.seed(), run.predicted_side()), (3, "training"));
+    let found = run.predictions.expect("predictions");
+    assert_eq!(found.targets.len(), 2);
+    for (found, scored) in found.targets.iter().zip(&scored) {
+        assert_eq!(found.classes(), scored.classes());
+        assert_eq!(found.is_multi(), scored.is_multi());
+        assert_eq!(found.len(), scored.len());
+        for (found, scored) in found.rows().zip(scored.rows()) {
+            // The number of a row in the store is not in the file.
+            let index = found.index;
+            assert_eq!(found, Row { index, ..scored });
+        }
+    }
+
+    let map = run.map.expect("a map");
+    assert_eq!(map.places.len(), scored[0].len());
+    assert_eq!(map.targets.len(), 1, "not of several labels");
+    for (truth, row) in map.targets[0].truths.iter().zip(scored[0].rows()) {
+        let wanted = match row.label {
+            Label::Class(class) => Some(class),
+            _ => None,
+        };
+        assert_eq!(*truth, wanted);
+    }
+}
+
+#[test]
+fn damaged_files_are_named_with_what_writes_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let said = || {
+        let error = RunRecord::read(folder.path(), None).expect_err("damage");
+        error.to_string()
+    };
+    let run = RunDir::take(folder.path()).expect("room");
+    assert!(said().contains("no run (no config.toml)"));
+    run.write_config("seed = \n").expect("room");
+    assert!(said().contains("config.toml is damaged"), "{}", said());
+
+    run.write_config("seed = 1\n").expect("room");
+    assert!(RunRecord::read(folder.path(), None).is_ok());
+    std::fs::write(at("map.parquet"), "no Parquet").expect("room");
+    assert!(said().contains("map.parquet is damaged"), "{}", said());
+    assert!(said().contains("eval RUN --map FILE"), "{}", said());
+    std::fs::write(at("predictions.parquet"), "no Parquet").expect("room");
+    assert!(said().contains("eval RUN --predictions FILE"), "{}", said());
+    std::fs::write(at("log.jsonl"), "{}\n").expect("room");
+    assert!(said().contains("log.jsonl, line 1"), "{}", said());
+}

@@ -1,0 +1,106 @@
+//! Titles and artists of tracks, out of the store that a run was trained on.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use wavemill_schemas::version_name::VersionName;
+
+use super::RunStore;
+use crate::dataset::Store;
+
+/// Columns of `tracks` that hold a title, in the order in which they are looked for.
+const TITLES: [&str; 2] = ["track_title", "title"];
+/// Columns of `tracks` that hold who plays.
+const ARTISTS: [&str; 2] = ["artist_name", "artist"];
+
+/// What a store calls some tracks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Titles {
+    tracks: HashMap<i64, [Option<String>; 2]>,
+    /// Why there are none, as a sentence.
+    pub missing: Option<String>,
+}
+
+impl Titles {
+    /// Of the tracks `wanted`, out of the version of `store` whose manifest has the hash `manifest`. A store that cannot be
+    /// read is no reason for no page: the ids of tracks are known all the same.
+    pub(super) fn read(store: Option<&RunStore>, manifest: &str, wanted: &HashSet<i64>) -> Self {
+        let Some(store) = store else {
+            return Self::without("the run does not say where its store is");
+        };
+        let version = VersionName::Number(store.version);
+        let Ok(opened) = Store::open(&store.root, Some(&version)) else {
+            return Self::without("the store that the run was trained on cannot be read here");
+        };
+        if opened.manifest_hash() != manifest {
+            return Self::without(
+                "the predictions are of another version than the run was trained on",
+            );
+        }
+
+        let is_wanted =
+            |name: &str| name == "track_id" || TITLES.contains(&name) || ARTISTS.contains(&name);
+        // The Parquet reader panics at some damaged pages.
+        let table = catch_unwind(AssertUnwindSafe(|| opened.table("tracks", is_wanted)));
+        let Ok(Ok(Some(table))) = table else {
+            return Self::without("the store's tracks cannot be read");
+        };
+        let tracks = tracks_of(&table, wanted).unwrap_or_default();
+        if tracks.is_empty() {
+            return Self::without("the store has no titles of these tracks");
+        }
+        Self {
+            tracks,
+            missing: None,
+        }
+    }
+
+    fn without(reason: &str) -> Self {
+        Self {
+            tracks: HashMap::new(),
+            missing: Some(format!("Without titles and artists: {reason}.")),
+        }
+    }
+
+    /// Title and artist of a track.
+    pub(super) fn of(&self, track_id: i64) -> [Option<String>; 2] {
+        self.tracks.get(&track_id).cloned().unwrap_or_default()
+    }
+}
+
+/// Title and artist by track; none of a table without ids, or without either column.
+fn tracks_of(
+    table: &RecordBatch,
+    wanted: &HashSet<i64>,
+) -> Option<HashMap<i64, [Option<String>; 2]>> {
+    let ids = table.column_by_name("track_id")?;
+    let ids = cast(ids, &DataType::Int64).ok()?;
+    let ids = ids.as_primitive::<Int64Type>();
+    let titles = first_texts(table, &TITLES);
+    let artists = first_texts(table, &ARTISTS);
+    if titles.is_none() && artists.is_none() {
+        return None;
+    }
+
+    let mut tracks = HashMap::new();
+    for (row, id) in ids.iter().enumerate() {
+        let Some(id) = id.filter(|id| wanted.contains(id)) else {
+            continue;
+        };
+        let names =
+            [&titles, &artists].map(|texts| texts.as_ref().and_then(|texts| texts[row].clone()));
+        tracks.insert(id, names);
+    }
+    Some(tracks)
+}
+
+/// The first of these columns that is there, as texts.
+fn first_texts(table: &RecordBatch, names: &[&str]) -> Option<Vec<Option<String>>> {
+    let mut columns = names.iter().filter_map(|name| table.column_by_name(name));
+    let texts = cast(columns.next()?, &DataType::Utf8).ok()?;
+    let texts = texts.as_string_opt::<i32>()?;
+    Some(texts.iter().map(|text| text.map(str::to_owned)).collect())
+}

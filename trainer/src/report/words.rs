@@ -1,0 +1,42 @@
+//! Figures as all sections write them.
+
+use wavemill_pages::Cell;
+use wavemill_scores::metrics::{Bootstrap, Draws, Interval, Unit};
+
+/// A score.
+pub(super) fn score(value: f64) -> Cell {
+    Cell::Measure(format!("{value:.3}"))
+}
+
+/// A score, or a dash where it is a convention and no measurement.
+pub(super) fn score_if(is_there: bool, value: f64) -> Cell {
+    if is_there { score(value) } else { Cell::None }
+}
+
+/// A score with its interval.
+pub(super) fn between(interval: &Interval) -> Cell {
+    Cell::Measure(format!(
+        "{:.3} [{:.3}, {:.3}]",
+        interval.value, interval.low, interval.high
+    ))
+}
+
+/// A score with the interval of that name, where there is one.
+pub(super) fn figure(value: f64, bootstrap: Option<&Bootstrap>, name: &str) -> Cell {
+    match bootstrap.and_then(|bootstrap| bootstrap.intervals.get(name)) {
+        Some(interval) => between(interval),
+        None => score(value),
+    }
+}
+
+/// What intervals are over, as a sentence.
+pub(super) fn draws(draws: &Draws) -> String {
+    let what = match draws.unit {
+        Unit::Artist => "artists, each with all of their tracks",
+        Unit::Track => "tracks, since no artist is known",
+    };
+    format!(
+        "In brackets are 95 % intervals: {} resamples over {} {what}.",
+        draws.resamples, draws.units
+    )
+}
