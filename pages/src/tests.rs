@@ -382,8 +382,13 @@ fn a_chart_is_a_file_of_its_own() {
                 assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
                 assert!(!svg.contains("<script") && !svg.contains("<img"), "{svg}");
                 assert!(!svg.contains("var("), "{svg}");
+                assert!(Chart::is_ours(svg.as_bytes()) && !Page::is_ours(svg.as_bytes()));
             }
         }
         assert_eq!(files, 6, "all but the picture");
     }
+    assert!(!Chart::is_ours(
+        b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>"
+    ));
+    assert!(!Chart::is_ours(page_of("x").to_html().as_bytes()));
 }

@@ -40,6 +40,7 @@ mod tags;
 mod takeover;
 mod terminal;
 mod train;
+mod train_report;
 mod weights;
 
 use wavemill_tests::Arguments;
@@ -79,6 +80,7 @@ fn main() {
         sweep::trials(),
         tags::trials(),
         train::trials(),
+        train_report::trials(),
         weights::trials(),
     ];
     let conclusion = wavemill_tests::run(

@@ -73,7 +73,7 @@ fn report(store: &Path, out: &Path) -> Result<(Value, String), Failed> {
 }
 
 /// The page's own data.
-fn about(html: &str) -> Result<Value, Failed> {
+pub(crate) fn about(html: &str) -> Result<Value, Failed> {
     let begin = r#"<script type="application/json" id="about">"#;
     let (_, rest) = html.split_once(begin).ok_or("no data in the page")?;
     let (json, _) = rest.split_once("</script>").ok_or("no end of the data")?;
@@ -81,7 +81,7 @@ fn about(html: &str) -> Result<Value, Failed> {
 }
 
 /// Fails where the page loads something, or runs a script.
-fn loads_nothing(html: &str) -> Result<(), Failed> {
+pub(crate) fn loads_nothing(html: &str) -> Result<(), Failed> {
     for attribute in [" src=\"", " href=\""] {
         for (at, _) in html.match_indices(attribute) {
             let value: String = html[at + attribute.len()..].chars().take(40).collect();
@@ -355,7 +355,7 @@ fn damage_is_named() -> Result<(), Failed> {
 }
 
 /// A browser that can be started without a screen.
-fn browser() -> Option<PathBuf> {
+pub(crate) fn browser() -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     for name in BROWSERS {
         let mut places = std::env::split_paths(&folders).map(|folder| folder.join(name));
@@ -367,16 +367,16 @@ fn browser() -> Option<PathBuf> {
 }
 
 /// What a browser made of a page.
-struct Visit {
-    dom: String,
+pub(crate) struct Visit {
+    pub dom: String,
     /// What it said on its console, errors too.
-    console: Vec<String>,
+    pub console: Vec<String>,
     /// What the page itself asked the network for.
-    requests: Vec<String>,
+    pub requests: Vec<String>,
 }
 
 impl Visit {
-    fn of(browser: &Path, page: &Path) -> Result<Self, Failed> {
+    pub(crate) fn of(browser: &Path, page: &Path) -> Result<Self, Failed> {
         let folder = scratch("browser");
         let log = folder.join("net.json");
         let output = Command::new(browser)

@@ -56,6 +56,16 @@ impl Write for PartFile {
     }
 }
 
+/// Writes a file that has its name only once it is whole.
+///
+/// # Errors
+/// The file system's, without a path.
+pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = PartFile::beside(path, ".text-")?;
+    file.write_all(text.as_bytes())?;
+    file.finish(path)
+}
+
 /// The folder that a file lies in.
 #[must_use]
 pub(crate) fn folder_of(path: &Path) -> &Path {

@@ -29,6 +29,11 @@ const COLOURS: [(u8, &str, &str); 15] = [
 /// Behind it all, in light and in dark.
 const PAPER: [&str; 2] = ["#fff", "#1c2024"];
 
+/// Tells our files from others.
+const MAKER: &str = "wavemill chart";
+/// Bytes of a file that tell whether it is one of ours.
+const HEAD_BYTES: usize = 512;
+
 /// Units of the title above the drawing.
 const TITLE: u32 = 30;
 /// Units from line to line of the legend.
@@ -56,6 +61,7 @@ impl Chart {
         let svg = html! {
             svg xmlns="http://www.w3.org/2000/svg" width=(width) height=(height) role="img"
                 aria-labelledby="title about" viewBox={ "0 0 " (width) " " (height) } {
+                metadata { (MAKER) }
                 title id="title" { (title) }
                 desc id="about" { (about) }
                 style { (PreEscaped(style())) }
@@ -66,6 +72,14 @@ impl Chart {
             }
         };
         Some(svg.into_string() + "\n")
+    }
+
+    /// Whether a file that begins with `bytes` is a chart of ours, which a new one may take the place of.
+    #[must_use]
+    pub fn is_ours(bytes: &[u8]) -> bool {
+        let head = &bytes[..bytes.len().min(HEAD_BYTES)];
+        let mark = format!("<metadata>{MAKER}</metadata>");
+        head.starts_with(b"<svg ") && head.windows(mark.len()).any(|part| part == mark.as_bytes())
     }
 
     /// The names of the series below `top`, as many in a line as there is room for; how high that is.

@@ -17,6 +17,7 @@ use crate::forward::ForwardError;
 use crate::learner::LearnError;
 use crate::models::ModelError;
 use crate::predict::PredictError;
+use crate::report::ReportError;
 use crate::run::RunError;
 use crate::strategy::{self, RankError};
 
@@ -123,6 +124,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return export(error);
     }
+    if let Some(error) = cause.downcast_ref::<ReportError>() {
+        return report(error);
+    }
     run(cause.downcast_ref()?)
 }
 
@@ -197,6 +201,15 @@ fn predict(error: &PredictError) -> Option<u8> {
         }
         PredictError::Learn(error) => learn(error),
         _ => None,
+    }
+}
+
+fn report(error: &ReportError) -> Option<u8> {
+    match error {
+        ReportError::Record(error) => record(error),
+        ReportError::Config { .. } | ReportError::Rows { .. } => Some(3),
+        ReportError::Newer { .. } => Some(2),
+        ReportError::Read { .. } => None,
     }
 }
 

@@ -12,6 +12,7 @@ mod models;
 mod output;
 mod predict;
 mod progress;
+mod report;
 mod role;
 mod run_folder;
 mod shared;
@@ -44,6 +45,7 @@ Examples:
   wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out - |
       wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 -
   wavemill-train models crnn
+  wavemill-train report runs/cnn2d-1f2e3d4c-1                       # a page about it
   wavemill-train export runs/cnn2d-1f2e3d4c-1 --format torchscript --out cnn2d.pt
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, or no such device, 3 store or checkpoint
@@ -66,6 +68,7 @@ enum Command {
     Predict(predict::PredictCommand),
     Sweep(sweep::SweepCommand),
     Models(models::ModelsCommand),
+    Report(report::ReportCommand),
     Export(export::ExportCommand),
 }
 
@@ -313,6 +316,7 @@ const fn interrupted(command: &Command) -> &'static str {
         Command::Eval(_) => "interrupted while the split was scored; no run was changed",
         Command::Predict(_) => "interrupted; not all rows were answered",
         Command::Export(_) => "interrupted while the model was written; export it again",
+        Command::Report(_) => "interrupted; no page was written",
         Command::Models(_) => "interrupted",
     }
 }
@@ -322,7 +326,7 @@ fn run(command: Command) -> Result<u8> {
     // The others start processes, which would inherit that they get no signal.
     if matches!(
         command,
-        Command::Predict(_) | Command::Models(_) | Command::Export(_)
+        Command::Predict(_) | Command::Models(_) | Command::Report(_) | Command::Export(_)
     ) {
         interrupt::keep_away();
     }
@@ -333,6 +337,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Predict(command) => command.run(),
         Command::Sweep(command) => command.run(),
         Command::Models(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Export(command) => command.run(),
     }
 }

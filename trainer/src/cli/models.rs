@@ -1,7 +1,6 @@
 //! `wavemill-train models`: the architectures, as they are built.
 
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -11,7 +10,7 @@ use crate::models::ModelError;
 use crate::models::describe::{Description, describe, thousands};
 use crate::models::drawing;
 use crate::models::registry::TABLE;
-use crate::part_file::PartFile;
+use crate::part_file;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,7 +70,7 @@ impl ModelsCommand {
         if let Some(name) = &self.name {
             let model = describe(name, self.shape, self.classes)?;
             if let Some(path) = &self.svg {
-                write_whole(path, &drawing::svg(&model))
+                part_file::write_whole(path, &drawing::svg(&model))
                     .with_context(|| format!("cannot write {}", path.display()))?;
             }
             if self.json {
@@ -119,13 +118,6 @@ impl ModelsCommand {
         }
         Ok(())
     }
-}
-
-/// Writes a file that has its name only once it is whole.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = PartFile::beside(path, ".drawing-")?;
-    file.write_all(text.as_bytes())?;
-    file.finish(path)
 }
 
 fn block(model: &Description) -> String {

@@ -1,0 +1,289 @@
+//! `wavemill-train report`: the page says what the runs' folders hold, names what they lack, and loads nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::report::{Visit, about, browser, loads_nothing};
+use crate::rows::trained;
+use crate::support::{
+    Ran, copy_folder, files_below, fit, has_trainer, of_trainer, run, run_in, same, scratch,
+    trainer, whole,
+};
+
+/// Sections of a page about one run.
+const SECTIONS: [&str; 9] = [
+    "The run",
+    "How training went",
+    "Scores",
+    "What was taken for what",
+    "Classes",
+    "Calibration",
+    "A map of the vectors",
+    "What was wrong",
+    "Configuration",
+];
+
+/// A page about two small runs is small.
+const PAGE_BYTES_MAX: usize = 2 << 20;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let browser = browser();
+    let is_absent = browser.is_none() || !has_trainer();
+    vec![
+        of_trainer(
+            "train_report::says_what_a_run_holds_and_lacks",
+            says_what_a_run_holds_and_lacks,
+        ),
+        of_trainer(
+            "train_report::two_runs_are_on_common_axes",
+            two_runs_are_on_common_axes,
+        ),
+        of_trainer(
+            "train_report::other_files_are_left_alone",
+            other_files_are_left_alone,
+        ),
+        of_trainer("train_report::damage_is_named", damage_is_named),
+        // Ignored where no browser is on PATH, or no trainer is built.
+        Trial::test("train_report::a_browser_finds_nothing_to_load", move || {
+            a_browser_finds_nothing_to_load(browser.as_deref().ok_or("no browser on PATH")?)
+        })
+        .with_ignored_flag(is_absent),
+    ]
+}
+
+/// A copy of a trained run, without the files of `eval`.
+fn own_run(name: &str) -> PathBuf {
+    let run = scratch(name).join("first");
+    copy_folder(trained(), &run);
+    run
+}
+
+/// Writes what `eval` says of a run's test rows into its folder.
+fn evaluate(folder: &Path) -> Result<(), Failed> {
+    let mut command = trainer(["eval", "--device", "cpu", "--threads", "1"]);
+    command
+        .arg(folder)
+        .arg("--predictions")
+        .arg(folder.join("predictions.parquet"))
+        .arg("--map")
+        .arg(folder.join("map.parquet"));
+    run(&mut command).exits(0)?;
+    Ok(())
+}
+
+/// Two runs with all files. Only to be read.
+fn two_runs() -> Result<&'static [PathBuf; 2], Failed> {
+    static RUNS: OnceLock<Result<[PathBuf; 2], String>> = OnceLock::new();
+    let runs = RUNS.get_or_init(|| make_two_runs().map_err(|error| format!("{error:?}")));
+    runs.as_ref().map_err(|error| error.clone().into())
+}
+
+fn make_two_runs() -> Result<[PathBuf; 2], Failed> {
+    let first = own_run("report-runs");
+    let runs = scratch("report-other");
+    let mut command = fit(whole(), &runs);
+    for set in [
+        "model.name=lstm",
+        "data.frames=16",
+        "data.batch_size=4",
+        "train.epochs=1",
+        "seed=3",
+    ] {
+        command.args(["--set", set]);
+    }
+    run(&mut command).exits(0)?;
+    let second = run_in(&runs)?;
+    for folder in [&first, &second] {
+        evaluate(folder)?;
+    }
+    Ok([first, second])
+}
+
+fn report(runs: &[PathBuf], out: &Path, words: &[&str]) -> Ran {
+    let mut command = trainer(["report"]);
+    command.args(runs).arg("--out").arg(out).args(words);
+    run(&mut command)
+}
+
+/// The answer of `--json`, and the page.
+fn page(runs: &[PathBuf], out: &Path, words: &[&str]) -> Result<(Value, String), Failed> {
+    let all = [words, &["--json"]].concat();
+    let ran = report(runs, out, &all).exits(0)?;
+    Ok((serde_json::from_str(&ran.out)?, fs::read_to_string(out)?))
+}
+
+fn texts(values: &Value) -> Vec<&str> {
+    let values = values.as_array().into_iter().flatten();
+    values.filter_map(Value::as_str).collect()
+}
+
+fn contains(html: &str, words: &str) -> Result<(), Failed> {
+    same(words, html.contains(words), true)
+}
+
+/// Charts of a page.
+fn drawings(html: &str) -> usize {
+    html.matches("<svg role=\"img\"").count()
+}
+
+fn says_what_a_run_holds_and_lacks() -> Result<(), Failed> {
+    let folder = own_run("report-run");
+    let out = folder.with_file_name("page.html");
+    let runs = [folder.clone()];
+    let (written, html) = page(&runs, &out, &[])?;
+    same("sections", texts(&written["sections"]), SECTIONS.to_vec())?;
+    same("bytes", written["bytes"].as_u64(), Some(html.len() as u64))?;
+    loads_nothing(&html)?;
+    for file in ["predictions.parquet", "map.parquet"] {
+        contains(&html, &format!("first: there is no {file}."))?;
+    }
+
+    // The figures are those of the result.
+    let result: Value = serde_json::from_str(&fs::read_to_string(folder.join("result.json"))?)?;
+    same("result", &about(&html)?["results"][0], &result)?;
+    let accuracy = result["test"][0]["segments"]["report"]["accuracy"].as_f64();
+    let accuracy = accuracy.ok_or("no accuracy")?;
+    contains(&html, &format!("<strong>{accuracy:.3}</strong>"))?;
+    let interval = &result["test"][0]["segments"]["bootstrap"]["intervals"]["macro_f1"];
+    let [value, low, high] =
+        ["value", "low", "high"].map(|key| interval[key].as_f64().unwrap_or(f64::NAN));
+    contains(&html, &format!("{value:.3} [{low:.3}, {high:.3}]"))?;
+
+    // With the files nothing is lacking.
+    evaluate(&folder)?;
+    let (_, html) = page(&runs, &out, &[])?;
+    loads_nothing(&html)?;
+    for words in ["there is no ", "Without titles", "cannot be drawn"] {
+        same(words, html.contains(words), false)?;
+    }
+    contains(&html, "type=\"radio\"")?;
+    contains(&html, "By t-SNE with perplexity ")?;
+    contains(&html, "probability of the likeliest class")?;
+    same(
+        "a table for each chart",
+        html.matches("<summary>Numbers</summary>").count(),
+        drawings(&html),
+    )?;
+
+    // The same run gives the same page.
+    let again = out.with_file_name("again.html");
+    same("again", page(&runs, &again, &[])?.1 == html, true)
+}
+
+fn two_runs_are_on_common_axes() -> Result<(), Failed> {
+    let runs = two_runs()?;
+    let folder = scratch("report-two");
+    let out = folder.join("page.html");
+    let plots = folder.join("deep/plots");
+    let words = ["--plots", plots.to_str().ok_or("no text")?];
+    let (written, html) = page(runs, &out, &words)?;
+    same("too large", html.len() > PAGE_BYTES_MAX, false)?;
+    loads_nothing(&html)?;
+    same("runs", texts(&written["runs"]).len(), 2)?;
+    let has_differences = texts(&written["sections"]).contains(&"Differences");
+    same("differences", has_differences, true)?;
+    for words in [
+        "Loss, validation",
+        "In what the runs differ",
+        "train.epochs",
+        "seed",
+    ] {
+        contains(&html, words)?;
+    }
+
+    // What `eval --against` says of the same runs.
+    let mut against = trainer(["eval", "--device", "cpu", "--threads", "1", "--json"]);
+    let ran = run(against.arg(&runs[0]).arg("--against").arg(&runs[1])).exits(0)?;
+    let paired = ran.out.lines().last().ok_or("no comparison")?;
+    let paired: Value = serde_json::from_str(paired)?;
+    let difference = &paired["differences"]["accuracy"]["difference"];
+    let [low, high] = ["low", "high"].map(|key| difference[key].as_f64().unwrap_or(f64::NAN));
+    let interval = format!("{low:+.3} to {high:+.3}").replace('-', "−");
+    contains(&html, &interval)?;
+
+    // Each chart is a file, too.
+    let files = files_below(&plots);
+    same("files", files.len(), drawings(&html))?;
+    same("told", texts(&written["plots"]).len(), files.len())?;
+    for file in files {
+        let svg = fs::read_to_string(plots.join(&file))?;
+        let is_svg = svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"");
+        same(&file, is_svg && svg.ends_with("</svg>\n"), true)?;
+    }
+    // They are replaced by those of the next page.
+    page(runs, &out, &words)?;
+    Ok(())
+}
+
+fn other_files_are_left_alone() -> Result<(), Failed> {
+    let folder = scratch("report-mine");
+    let run_folder = trained().to_owned();
+    let runs = [run_folder.clone()];
+    let mine = folder.join("mine.html");
+    fs::write(&mine, "<!DOCTYPE html><title>mine</title>")?;
+    report(&runs, &mine, &[])
+        .exits(2)?
+        .says(&["no page of wavemill"])?;
+    contains(&fs::read_to_string(&mine)?, "<title>mine")?;
+    report(&runs, &folder, &[])
+        .exits(2)?
+        .says(&["a folder, and no file"])?;
+    report(&runs, &folder.join("no/such.html"), &[])
+        .exits(2)?
+        .says(&["--out"])?;
+
+    let out = folder.join("page.html");
+    report(&[folder.clone()], &out, &[])
+        .exits(2)?
+        .says(&["no run"])?;
+    report(&[run_folder.clone(), run_folder.clone()], &out, &[])
+        .exits(2)?
+        .says(&["named twice"])?;
+    same("a page", out.exists(), false)?;
+
+    // By default it has the run's name, and is replaced.
+    let name = run_folder.file_name().ok_or("no name")?;
+    let default = format!("report-{}.html", name.to_string_lossy());
+    for _ in 0..2 {
+        let mut here = trainer(["report"]);
+        let ran = run(here.arg(&run_folder).current_dir(&folder)).exits(0)?;
+        same("lines", ran.err.lines().count(), 1)?;
+        contains(&ran.err, &default)?;
+        same("the page", folder.join(&default).is_file(), true)?;
+    }
+    same("nothing else", fs::read_dir(&folder)?.count(), 2)
+}
+
+fn damage_is_named() -> Result<(), Failed> {
+    let folder = own_run("report-damage");
+    evaluate(&folder)?;
+    let out = folder.with_file_name("page.html");
+    for name in ["map.parquet", "predictions.parquet", "result.json"] {
+        let path = folder.join(name);
+        let bytes = fs::read(&path)?;
+        fs::write(&path, &bytes[..bytes.len() / 2])?;
+        report(&[folder.clone()], &out, &[])
+            .exits(3)?
+            .says(&[name])?;
+        same("a page", out.exists(), false)?;
+        fs::write(&path, bytes)?;
+    }
+    report(&[folder], &out, &[]).exits(0)?;
+    Ok(())
+}
+
+fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
+    let out = scratch("report-visit").join("page.html");
+    let (_, html) = page(two_runs()?, &out, &[])?;
+    let visit = Visit::of(browser, &out)?;
+    same("console", visit.console, Vec::new())?;
+    same("requests", visit.requests, Vec::new())?;
+    same("charts", drawings(&visit.dom), drawings(&html))?;
+    same("scripts", visit.dom.matches("<script").count(), 1)?;
+    let chosen = visit.dom.matches("class=\"pick\" type=\"radio\"").count();
+    same("a choice for each map", chosen, 2)
+}

@@ -1,0 +1,304 @@
+//! `wavemill-train report`: training runs as a page for people.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Error, Result};
+use clap::Args;
+use serde::Serialize;
+use wavemill_pages::{Chart, Page, Part};
+use wavemill_schemas::exit::is_no_space;
+use wavemill_schemas::text::shown;
+use wavemill_scores::records::RunDir;
+
+use super::exit::{self, UsageError};
+use super::{input, output};
+use crate::part_file;
+use crate::report::{self, RunRecord, RunStore};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill-train report runs/cnn2d-1f2e3d4c-1                       # report-cnn2d-1f2e3d4c-1.html
+  wavemill-train report runs/cnn2d-1f2e3d4c-1 runs/crnn-5a6b7c8d-1 --out models.html
+  wavemill-train report runs/crnn-5a6b7c8d-1 --plots plots          # its charts as SVG files, too
+
+The page is one HTML file that loads nothing. It shows what the folders of the runs hold. Calibration,
+differences, intervals of classes and mistakes need what the model says of each row, and the map needs
+the places of rows. This writes both:
+  wavemill-train eval RUN --predictions RUN/predictions.parquet --map RUN/map.parquet
+
+An earlier page of wavemill under the name is replaced, and any other file is left alone. The same holds
+for the charts of --plots.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 3 a file of a run damaged, 5 no space or
+read-only, 130 interrupted (no page was written).";
+
+/// Enough of a file to tell whose it is.
+const HEAD_BYTES: u64 = 4096;
+/// Characters of a chart's title in the name of its file, at most.
+const TITLE_CHARS_MAX: usize = 60;
+
+/// Make a page about training runs: curves, scores, mistakes, maps
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ReportCommand {
+    /// Folders that `fit` wrote; the others are compared with the first
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// The page [default: report-RUN.html in the current folder, or report.html for several runs]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Also write each chart as an SVG file into this folder
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+    /// Where it is, as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer of `report --json`.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    /// Names of the runs, in order.
+    runs: Vec<&'a str>,
+    /// The page.
+    out: &'a Path,
+    /// Its size.
+    bytes: usize,
+    /// Its sections, in order.
+    sections: Vec<&'a str>,
+    /// The charts that were written as files.
+    plots: Vec<&'a Path>,
+    /// How long it took.
+    seconds: f64,
+}
+
+/// A chart as a file that is not written yet.
+struct PlotFile {
+    path: PathBuf,
+    svg: String,
+}
+
+impl ReportCommand {
+    /// Writes the page.
+    ///
+    /// # Errors
+    /// [`UsageError`], `ReportError`.
+    pub(crate) fn run(&self) -> Result<u8> {
+        let start = Instant::now();
+        let runs = self.read_runs()?;
+        let out = self.out_of(&runs);
+        // Before the work, which may take seconds.
+        require_replaceable("--out", &out, "page", Page::is_ours)?;
+
+        let page = report::page(&runs);
+        let html = page.to_html();
+        let plots = match &self.plots {
+            Some(folder) => plots_of(&page, folder),
+            None => Vec::new(),
+        };
+        // Nothing is written if something cannot be.
+        for plot in &plots {
+            require_replaceable("--plots", &plot.path, "chart", Chart::is_ours)?;
+        }
+
+        if let Some(folder) = &self.plots {
+            let made = fs::create_dir_all(folder);
+            made.map_err(|error| cannot_write("--plots", folder, error.into()))?;
+        }
+
+        write("--out", &out, &html)?;
+        for plot in &plots {
+            write("--plots", &plot.path, &plot.svg)?;
+        }
+
+        let sections = page.sections.iter();
+        self.tell(&Written {
+            runs: runs.iter().map(|run| run.name.as_str()).collect(),
+            out: &out,
+            bytes: html.len(),
+            sections: sections.map(|section| section.title.as_str()).collect(),
+            plots: plots.iter().map(|plot| plot.path.as_path()).collect(),
+            seconds: start.elapsed().as_secs_f64(),
+        })?;
+        Ok(0)
+    }
+
+    /// The runs, each under a name of its own.
+    fn read_runs(&self) -> Result<Vec<RunRecord>> {
+        let mut seen = HashSet::new();
+        let mut runs = Vec::new();
+        for path in &self.runs {
+            let folder = RunDir::open(path)?;
+            if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                let words = format!("{}: this run is named twice", path.display());
+                return Err(UsageError(words).into());
+            }
+            let store = input::of(&folder).map(|(root, version)| RunStore { root, version });
+            runs.push(RunRecord::read(path, store)?);
+        }
+        tell_apart(&mut runs);
+        Ok(runs)
+    }
+
+    fn out_of(&self, runs: &[RunRecord]) -> PathBuf {
+        match (&self.out, runs) {
+            (Some(out), _) => out.clone(),
+            (None, [run]) => format!("report-{}.html", run.name).into(),
+            (None, _) => "report.html".into(),
+        }
+    }
+
+    fn tell(&self, written: &Written<'_>) -> Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string(written)?);
+            return Ok(());
+        }
+
+        let runs = match &written.runs[..] {
+            [run] => format!("run {run}"),
+            runs => format!("{} runs", runs.len()),
+        };
+        let plots = match written.plots.len() {
+            0 => String::new(),
+            n => format!("; {n} charts as SVG files"),
+        };
+        let line = format!(
+            "{runs}: {} ({}, {} sections, {:.1} s){plots}",
+            written.out.display(),
+            wavemill_pages::bytes(written.bytes as u64),
+            written.sections.len(),
+            written.seconds
+        );
+        output::report(&shown(&line));
+        Ok(())
+    }
+}
+
+/// Runs of several folders may have one name: then their paths tell them apart.
+fn tell_apart(runs: &mut [RunRecord]) {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for run in runs {
+        if names.iter().filter(|name| **name == run.name).count() > 1 {
+            run.name = run.path.display().to_string();
+        }
+    }
+}
+
+/// The charts of a page that can be files of their own, numbered in its order.
+fn plots_of(page: &Page, folder: &Path) -> Vec<PlotFile> {
+    let mut plots: Vec<PlotFile> = Vec::new();
+    let parts = page.sections.iter().flat_map(|section| &section.parts);
+    for part in parts {
+        let Part::Charts(charts) = part else { continue };
+        for chart in charts {
+            if let Some(svg) = chart.to_svg() {
+                let number = plots.len() + 1;
+                let name = format!("{number:02}-{}.svg", file_name(&chart.title));
+                plots.push(PlotFile {
+                    path: folder.join(name),
+                    svg,
+                });
+            }
+        }
+    }
+    plots
+}
+
+/// A title in small letters, digits and hyphens.
+fn file_name(title: &str) -> String {
+    let mut name = String::new();
+    for c in title.chars().take(TITLE_CHARS_MAX) {
+        if c.is_ascii_alphanumeric() {
+            name.push(c.to_ascii_lowercase());
+        } else if !name.is_empty() && !name.ends_with('-') {
+            name.push('-');
+        }
+    }
+    name.trim_end_matches('-').to_owned()
+}
+
+/// Refuses to put something in the place of a file that is none of ours.
+fn require_replaceable(
+    flag: &str,
+    path: &Path,
+    what: &str,
+    is_ours: fn(&[u8]) -> bool,
+) -> Result<()> {
+    let file = match File::open(path) {
+        // `write` says what is wrong with a path that cannot be a file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_write(flag, path, error.into())),
+        Ok(file) => file,
+    };
+    // A pipe or a device takes what comes, and of a folder `write` speaks.
+    if !file.metadata()?.is_file() {
+        return Ok(());
+    }
+
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES).read_to_end(&mut head)?;
+    if head.is_empty() || is_ours(&head) {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "{flag} {}: a file that is no {what} of wavemill: name another one, or remove it",
+        path.display()
+    ))
+    .into())
+}
+
+/// Writes a file, whole or not at all. A link stays one.
+fn write(flag: &str, path: &Path, text: &str) -> Result<()> {
+    let written = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            let words = format!("{flag} {}: a folder, and no file", path.display());
+            return Err(UsageError(words).into());
+        }
+        // A pipe or a device cannot be replaced by a rename, so it is written as it is.
+        Ok(found) if !found.is_file() => fs::write(path, text),
+        Ok(_) => part_file::write_whole(&path.canonicalize()?, text),
+        Err(_) => part_file::write_whole(path, text),
+    };
+    written.map_err(|error| cannot_write(flag, path, error))
+}
+
+fn cannot_write(flag: &str, path: &Path, error: Error) -> Error {
+    let words = format!("{flag} {}: cannot write it", path.display());
+    if error.chain().any(is_no_space) {
+        error.context(words)
+    } else {
+        UsageError(format!("{words}: {}", exit::words(&error))).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_ours_are_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("page.html"), Page::default().to_html()).expect("room");
+        fs::write(at("empty.html"), "").expect("room");
+        fs::write(at("mine.html"), "<!DOCTYPE html><title>mine</title>").expect("room");
+        let check = |name: &str| require_replaceable("--out", &at(name), "page", Page::is_ours);
+        for name in ["page.html", "empty.html", "new.html"] {
+            assert!(check(name).is_ok(), "{name}");
+        }
+        let refused = check("mine.html").expect_err("mine");
+        assert!(refused.to_string().contains("no page of wavemill"));
+    }
+
+    #[test]
+    fn titles_become_names_of_files() {
+        assert_eq!(file_name("Loss, training"), "loss-training");
+        assert_eq!(file_name("../../etc/passwd"), "etc-passwd");
+        assert_eq!(file_name("音楽"), "");
+        assert_eq!(file_name(&"x".repeat(1000)).len(), TITLE_CHARS_MAX);
+    }
+}
