@@ -263,7 +263,7 @@ fn write(flag: &str, path: &Path, text: &str) -> Result<()> {
         Ok(_) => part_file::write_whole(&path.canonicalize()?, text),
         Err(_) => part_file::write_whole(path, text),
     };
-    written.map_err(|error| cannot_write(flag, path, error))
+    written.map_err(|error| cannot_write(flag, path, error.into()))
 }
 
 fn cannot_write(flag: &str, path: &Path, error: Error) -> Error {
