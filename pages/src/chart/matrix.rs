@@ -20,6 +20,8 @@ const NAMED_CELL_MIN: u32 = 14;
 const CELL_MIN: u32 = 4;
 /// Characters of a name, at most.
 const NAME_CHARS_MAX: usize = 16;
+/// Units that half of a page has room for.
+const HALF_PAGE: u32 = 620;
 /// Units between names and cells.
 const GAP: u32 = 6;
 
@@ -82,7 +84,7 @@ impl Matrix {
 
     /// Whether it needs the whole width of a page.
     pub(super) fn is_wide(&self) -> bool {
-        self.picture_width() > WIDTH
+        self.picture_width() > HALF_PAGE
     }
 
     fn picture_width(&self) -> u32 {

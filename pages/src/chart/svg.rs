@@ -113,18 +113,19 @@ impl Picture {
     pub(super) fn markup(&self, alt: &str) -> Markup {
         let (width, height) = self.size;
         // A wider drawing keeps the size of its letters, and scrolls where there is no room for it.
-        let is_wide = width > WIDTH;
+        let sizes = (width > WIDTH).then(|| {
+            let least = width * 4 / 5;
+            let most = width * 6 / 5;
+            format!("min-width:{least}px;max-width:{most}px")
+        });
         html! {
             @match &self.marks {
                 None => p.note { "These numbers cannot be drawn." },
                 Some(marks) => {
-                    @if is_wide {
-                        div.scroll tabindex="0" {
-                            svg role="img" aria-label=(alt) viewBox={ "0 0 " (width) " " (height) }
-                                style={ "min-width:" (width) "px" } { (PreEscaped(marks)) }
+                    div.drawing tabindex=[sizes.is_some().then_some("0")] {
+                        svg role="img" aria-label=(alt) viewBox={ "0 0 " (width) " " (height) } style=[sizes] {
+                            (PreEscaped(marks))
                         }
-                    } @else {
-                        svg role="img" aria-label=(alt) viewBox={ "0 0 " (width) " " (height) } { (PreEscaped(marks)) }
                     }
                 }
             }
