@@ -1,43 +1,32 @@
 //! Scores of the runs beside each other, with intervals, and what the split leaks.
 
 use wavemill_pages::{Cell, Part, Section, Table};
-use wavemill_scores::metrics::{Evaluation, Level, Report};
+use wavemill_scores::metrics::{ClassReport, Evaluation, Level, Report, SetReport};
 
 use super::RunRecord;
 use super::words;
 
-/// A figure as a row of a table: its name, and its value for a run.
-type Figure = (&'static str, fn(&Level) -> Cell);
-
-/// Of targets with one class a row.
-const SINGLE: [Figure; 8] = [
-    ("accuracy", |level| of_single(level, "accuracy")),
-    ("balanced accuracy", |level| {
-        of_single(level, "balanced_accuracy")
-    }),
-    ("macro F1", |level| of_single(level, "macro_f1")),
-    ("macro precision", |level| {
-        of_single(level, "macro_precision")
-    }),
-    ("macro recall", |level| of_single(level, "macro_recall")),
-    ("weighted F1", |level| of_single(level, "weighted_f1")),
-    ("top 3", |level| of_single(level, "top_3")),
-    ("log loss", |level| number(level.log_loss)),
+/// Figures of targets with one class a row: what a reader calls them, and their names in a result.
+const SINGLE: [[&str; 2]; 8] = [
+    ["accuracy", "accuracy"],
+    ["balanced accuracy", "balanced_accuracy"],
+    ["macro F1", "macro_f1"],
+    ["macro precision", "macro_precision"],
+    ["macro recall", "macro_recall"],
+    ["weighted F1", "weighted_f1"],
+    ["top 3", "top_3"],
+    ["log loss", "log_loss"],
 ];
 
-/// Of targets with several labels a row.
-const MULTI: [Figure; 7] = [
-    ("macro ROC-AUC", |level| of_multi(level, "roc_auc_macro")),
-    ("micro ROC-AUC", |level| of_multi(level, "roc_auc_micro")),
-    ("macro average precision", |level| {
-        of_multi(level, "average_precision_macro")
-    }),
-    ("micro average precision", |level| {
-        of_multi(level, "average_precision_micro")
-    }),
-    ("macro F1", |level| of_multi(level, "f1_macro")),
-    ("micro F1", |level| of_multi(level, "f1_micro")),
-    ("exact match", |level| of_multi(level, "exact_match")),
+/// Those of targets with several labels a row.
+const MULTI: [[&str; 2]; 7] = [
+    ["macro ROC-AUC", "roc_auc_macro"],
+    ["micro ROC-AUC", "roc_auc_micro"],
+    ["macro average precision", "average_precision_macro"],
+    ["micro average precision", "average_precision_micro"],
+    ["macro F1", "f1_macro"],
+    ["micro F1", "f1_micro"],
+    ["exact match", "exact_match"],
 ];
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
@@ -104,49 +93,50 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)]) -> Table {
     let is_multi = levels
         .iter()
         .any(|(_, level)| matches!(level.report, Report::Multi(_)));
-    let figures: &[Figure] = if is_multi { &MULTI } else { &SINGLE };
+    let figures: &[[&str; 2]] = if is_multi { &MULTI } else { &SINGLE };
 
     let mut table = Table::new(caption, &["figure"]);
-    table
-        .head
-        .extend(levels.iter().map(|(run, _)| run.name.clone()));
-    for (name, value) in figures {
+    for (run, _) in levels {
+        table.head.push(run.name.clone());
+    }
+    for [name, figure] in figures {
         let mut cells = vec![Cell::from(*name)];
-        cells.extend(levels.iter().map(|(_, level)| value(level)));
+        for (_, level) in levels {
+            cells.push(cell(level, figure));
+        }
         table.rows.push(cells);
     }
-    table
-        .rows
-        .push(counts("tracks", levels, |report| match report {
-            Report::Single(report) => report.tracks,
-            Report::Multi(report) => report.tracks,
-        }));
-    table
-        .rows
-        .push(counts("rows", levels, |report| match report {
-            Report::Single(report) => report.rows,
-            Report::Multi(report) => report.rows,
-        }));
-    table
-}
 
-fn counts(
-    name: &str,
-    levels: &[(&RunRecord, &Level)],
-    count: impl Fn(&Report) -> u64,
-) -> Vec<Cell> {
-    let mut cells = vec![Cell::from(name)];
+    let mut tracks = vec![Cell::from("tracks")];
+    let mut rows = vec![Cell::from("rows")];
     for (_, level) in levels {
-        cells.push(count(&level.report).into());
+        let (n_tracks, n_rows) = match &level.report {
+            Report::Single(report) => (report.tracks, report.rows),
+            Report::Multi(report) => (report.tracks, report.rows),
+        };
+        tracks.push(n_tracks.into());
+        rows.push(n_rows.into());
     }
-    cells
+    table.rows.push(tracks);
+    table.rows.push(rows);
+    table
 }
 
-fn of_single(level: &Level, name: &str) -> Cell {
-    let Report::Single(report) = &level.report else {
-        return Cell::None;
+/// A figure, with its interval where there is one.
+fn cell(level: &Level, figure: &str) -> Cell {
+    let value = match &level.report {
+        Report::Single(_) if figure == "log_loss" => level.log_loss,
+        Report::Single(report) => of_single(report, figure),
+        Report::Multi(report) => of_multi(report, figure),
     };
-    let value = match name {
+    match value {
+        None => Cell::None,
+        Some(value) => words::figure(value, level.bootstrap.as_ref(), figure),
+    }
+}
+
+fn of_single(report: &ClassReport, figure: &str) -> Option<f64> {
+    match figure {
         "accuracy" => Some(report.accuracy),
         "balanced_accuracy" => Some(report.balanced_accuracy),
         "macro_f1" => Some(report.macro_mean.f1),
@@ -155,15 +145,11 @@ fn of_single(level: &Level, name: &str) -> Cell {
         "weighted_f1" => Some(report.weighted_mean.f1),
         "top_3" => report.top_3,
         _ => None,
-    };
-    with_interval(level, name, value)
+    }
 }
 
-fn of_multi(level: &Level, name: &str) -> Cell {
-    let Report::Multi(report) = &level.report else {
-        return Cell::None;
-    };
-    let value = match name {
+fn of_multi(report: &SetReport, figure: &str) -> Option<f64> {
+    match figure {
         "roc_auc_macro" => report.roc_auc_macro,
         "roc_auc_micro" => report.roc_auc_micro,
         "average_precision_macro" => report.average_precision_macro,
@@ -172,17 +158,5 @@ fn of_multi(level: &Level, name: &str) -> Cell {
         "f1_micro" => Some(report.f1_micro),
         "exact_match" => Some(report.exact_match),
         _ => None,
-    };
-    with_interval(level, name, value)
-}
-
-fn with_interval(level: &Level, name: &str, value: Option<f64>) -> Cell {
-    match value {
-        None => Cell::None,
-        Some(value) => words::figure(value, level.bootstrap.as_ref(), name),
     }
-}
-
-fn number(value: Option<f64>) -> Cell {
-    value.map_or(Cell::None, words::score)
 }
