@@ -44,8 +44,34 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
             let words = format!("{}: {text}", run.name);
             section.parts.push(Part::Warning(words));
         }
+        for text in other_weights(run) {
+            let words = format!("{}: {text}", run.name);
+            section.parts.push(Part::Warning(words));
+        }
     }
     section
+}
+
+/// Files of `eval` that are not about what the result is about: a run may have gone on since they were written.
+fn other_weights(run: &RunRecord) -> Vec<String> {
+    let mut texts = Vec::new();
+    for (file, about) in run.files_of_eval() {
+        if let Some(step) = run.scored_step().filter(|step| *step != about.step) {
+            texts.push(format!(
+                "{file} is of the checkpoint of step {}, and the scores of the result are of step {step}. To have both of \
+                 the same weights, write it again with `wavemill-train eval`.",
+                about.step
+            ));
+        }
+        let result = run.result.as_ref();
+        if result.is_some_and(|result| result.manifest_hash != about.manifest) {
+            texts.push(format!(
+                "{file} is of another version of the store than the run was trained on, and so of other rows than the \
+                 scores of the result."
+            ));
+        }
+    }
+    texts
 }
 
 fn row_of(run: &RunRecord) -> Vec<Cell> {

@@ -7,7 +7,7 @@ use wavemill_scores::records::{Entry, RunDir, read_log};
 use wavemill_scores::result::RunResult;
 
 use super::ReportError;
-use super::rows::{MapRows, PredictionRows};
+use super::rows::{MapRows, PredictionRows, RowsMetadata};
 
 /// What `eval --predictions` writes for a page.
 pub(super) const PREDICTIONS: &str = "predictions.parquet";
@@ -111,6 +111,25 @@ impl RunRecord {
     /// The ends of its epochs, in order.
     pub(super) fn epochs(&self) -> impl Iterator<Item = &Entry> {
         self.log.iter().filter(|entry| entry.kind == "epoch")
+    }
+
+    /// What its files of `eval` say of themselves, by name.
+    pub(super) fn files_of_eval(&self) -> Vec<(&'static str, &RowsMetadata)> {
+        let predictions = self.predictions.as_ref();
+        let map = self.map.as_ref();
+        let mut files = Vec::new();
+        files.extend(predictions.map(|rows| (PREDICTIONS, &rows.about)));
+        files.extend(map.map(|rows| (MAP, &rows.about)));
+        files
+    }
+
+    /// The step whose weights the result is about, if the log has it.
+    pub(super) fn scored_step(&self) -> Option<u64> {
+        let best = self.result.as_ref()?.best_epoch?;
+        let mut epochs = self.epochs();
+        epochs
+            .find(|entry| entry.epoch == best)
+            .map(|entry| entry.step)
     }
 
     /// What writes a file that the page lacks, in words.

@@ -51,7 +51,7 @@ fn predictions(every: usize) -> Predictions {
 /// What a file says of itself, as `eval` writes it.
 fn about() -> rows::RowsMetadata {
     let about = json!({
-        "format": 1, "run": "x", "step": 30, "model": "lstm", "side": "test", "split_rule": "artist", "feature": "log_mel",
+        "format": 1, "run": "x", "step": 20, "model": "lstm", "side": "test", "split_rule": "artist", "feature": "log_mel",
         "feature_id": "1", "manifest": "2", "targets": [],
         "map": {"method": "t-SNE", "perplexity": 20.0, "seed": 0, "steps": 500, "rows_of_side": 100},
     });
@@ -306,6 +306,30 @@ fn predictions_that_cannot_be_compared_are_told() {
     }
     let words = paragraphs(titled(&page(&[evaluated("one", 5), fewer]), "Differences"));
     assert!(words.contains("targets with different classes"), "{words}");
+}
+
+#[test]
+fn files_of_other_weights_or_rows_are_told() {
+    let same = evaluated("same", 5);
+    let words = paragraphs(titled(&page(&[same]), "The run"));
+    assert!(!words.contains("parquet"), "{words}");
+
+    let mut other = evaluated("other", 5);
+    if let Some(rows) = &mut other.predictions {
+        rows.about.step = 10;
+    }
+    if let Some(rows) = &mut other.map {
+        rows.about.manifest = "another".to_owned();
+    }
+    let words = paragraphs(titled(&page(&[other]), "The run"));
+    assert!(
+        words.contains("predictions.parquet is of the checkpoint of step 10, and the scores of the result are of step 20"),
+        "{words}"
+    );
+    assert!(
+        words.contains("map.parquet is of another version of the store"),
+        "{words}"
+    );
 }
 
 #[test]
