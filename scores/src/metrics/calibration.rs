@@ -1,8 +1,9 @@
 //! How far a model's probabilities can be believed: of rows that it is 80 % sure of, are 80 % right?
 //!
-//! Rows are put into bins by the probability of their likeliest class. In each bin the share of rows that are right stands
-//! beside the mean of that probability. Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2:
-//! the reliability diagram, the expected calibration error (3) and the maximum one (5), with 15 bins as there.
+//! Rows are put into bins by the probability of their likeliest class. In each bin the share of rows that are right
+//! stands beside the mean of that probability. Source: Guo et al., "On Calibration of Modern Neural Networks" (2017),
+//! section 2: the reliability diagram, the expected calibration error (3) and the maximum one (5), with 15 bins as
+//! there.
 
 use super::MetricsError;
 use super::predictions::{Label, Predictions, likeliest};

@@ -46,9 +46,9 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     section.parts.push(Part::Charts(charts));
     section.parts.push(Part::Table(table));
     section.parts.push(Part::Text(
-        "Rows are put into 15 bins by the probability of their likeliest class. The mean error is the distance between that \
-         probability and the share of rows that are right, over all bins by their rows. A model is too sure of itself where \
-         its overconfidence is above 0."
+        "Rows are put into 15 bins by the probability of their likeliest class. The mean error is the distance between \
+         that probability and the share of rows that are right, over all bins by their rows. A model is too sure of \
+         itself where its overconfidence is above 0."
             .to_owned(),
     ));
     section

@@ -33,8 +33,8 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
         section.parts.push(Part::Text(words));
     }
     section.parts.push(Part::Text(
-        "A dash stands for what is no measurement: the precision of a class that was never predicted, or the recall of one \
-         without tracks. In means it counts as 0."
+        "A dash stands for what is no measurement: the precision of a class that was never predicted, or the recall of \
+         one without tracks. In means it counts as 0."
             .to_owned(),
     ));
     section

@@ -14,8 +14,8 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     };
 
     section.parts.push(Part::Text(
-        "Tracks are drawn for both runs at once, so a difference is surer than the figures by themselves. If an interval \
-         holds 0, the difference may be chance."
+        "Tracks are drawn for both runs at once, so a difference is surer than the figures by themselves. If an \
+         interval holds 0, the difference may be chance."
             .to_owned(),
     ));
     for run in runs.iter().filter(|run| run.predictions.is_none()) {

@@ -19,8 +19,8 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     }
 
     section.parts.push(Part::Text(
-        "A row is a true class, and a column is what the model said. A cell has the number of tracks, and their share of the \
-         row: a share in the diagonal is the recall of its class."
+        "A row is a true class, and a column is what the model said. A cell has the number of tracks, and their share \
+         of the row: a share in the diagonal is the recall of its class."
             .to_owned(),
     ));
     section.parts.push(Part::Charts(charts));

@@ -87,8 +87,9 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     }
 
     section.parts.push(Part::Text(
-        "Scores of training are over rows as they were trained on, with dropout and augmentation; those of validation are \
-         not. “Loss as trained” depends on class weights and label smoothing: compare it within a configuration alone."
+        "Scores of training are over rows as they were trained on, with dropout and augmentation; those of validation \
+         are not. “Loss as trained” depends on class weights and label smoothing: compare it within a configuration \
+         alone."
             .to_owned(),
     ));
     section.parts.push(Part::Charts(charts));

@@ -25,9 +25,9 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     }
 
     section.parts.push(Part::Text(
-        "A point is a row. Rows whose vectors are near each other lie near each other. How far two groups lie from each other \
-         says little, and the axes say nothing. The buttons choose what the colours say; a class by itself shows where it \
-         lies among the others."
+        "A point is a row. Rows whose vectors are near each other lie near each other. How far two groups lie from \
+         each other says little, and the axes say nothing. The buttons choose what the colours say; a class by itself \
+         shows where it lies among the others."
             .to_owned(),
     ));
     section.parts.push(Part::Charts(charts));

@@ -1,8 +1,8 @@
 //! Training runs as a page for people: curves, scores, what was taken for what, and what was wrong.
 //!
-//! [`page`] is the flow: one function a section. Everything comes from the runs' folders: configuration, log, result, and
-//! the files of `eval` (`predictions.parquet`, `map.parquet`), where they are there; a section that lacks a file says which
-//! command writes it. Titles come from the store. Nothing here writes, trains or needs a device.
+//! [`page`] is the flow: one function a section. Everything comes from the runs' folders: configuration, log, result,
+//! and the files of `eval` (`predictions.parquet`, `map.parquet`), where they are there; a section that lacks a file
+//! says which command writes it. Titles come from the store. Nothing here writes, trains or needs a device.
 
 mod calibration;
 mod classes;

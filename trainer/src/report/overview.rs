@@ -34,8 +34,8 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     for run in runs {
         if run.result.is_none() {
             section.parts.push(Part::Warning(format!(
-                "{}: there is no result.json, because the run has not come to its end. `wavemill-train fit --resume {}` goes \
-                 on.",
+                "{}: there is no result.json, because the run has not come to its end. `wavemill-train fit --resume \
+                 {}` goes on.",
                 run.name,
                 run.path.display()
             )));
@@ -58,8 +58,8 @@ fn other_weights(run: &RunRecord) -> Vec<String> {
     for (file, about) in run.files_of_eval() {
         if let Some(step) = run.scored_step().filter(|step| *step != about.step) {
             texts.push(format!(
-                "{file} is of the checkpoint of step {}, and the scores of the result are of step {step}. To have both of \
-                 the same weights, write it again with `wavemill-train eval`.",
+                "{file} is of the checkpoint of step {}, and the scores of the result are of step {step}. To have both \
+                 of the same weights, write it again with `wavemill-train eval`.",
                 about.step
             ));
         }

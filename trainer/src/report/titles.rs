@@ -25,8 +25,8 @@ pub(super) struct Titles {
 }
 
 impl Titles {
-    /// Of the tracks `wanted`, out of the version of `store` whose manifest has the hash `manifest`. A store that cannot be
-    /// read is no reason for no page: the ids of tracks are known all the same.
+    /// Of the tracks `wanted`, out of the version of `store` whose manifest has the hash `manifest`. A store that
+    /// cannot be read is no reason for no page: the ids of tracks are known all the same.
     pub(super) fn read(store: Option<&RunStore>, manifest: &str, wanted: &HashSet<i64>) -> Self {
         let Some(store) = store else {
             return Self::without("the run does not say where its store is");
