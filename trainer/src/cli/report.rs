@@ -25,13 +25,13 @@ Examples:
   wavemill-train report runs/cnn2d-1f2e3d4c-1 runs/crnn-5a6b7c8d-1 --out models.html
   wavemill-train report runs/crnn-5a6b7c8d-1 --plots plots          # its charts as SVG files, too
 
-The page is one HTML file that loads nothing. It shows what the folders of the runs hold. Calibration,
-differences, intervals of classes and mistakes need what the model says of each row, and the map needs
-the places of rows. This writes both:
+The page is one HTML file that loads nothing. It shows what the folders of the runs hold.
+Calibration, differences, intervals of classes and mistakes need what the model says of each row,
+and the map needs the places of rows. This writes both:
   wavemill-train eval RUN --predictions RUN/predictions.parquet --map RUN/map.parquet
 
-An earlier page of wavemill under the name is replaced, and any other file is left alone. The same holds
-for the charts of --plots.
+An earlier page of wavemill under the name is replaced, and any other file is left alone. The same
+holds for the charts of --plots.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 3 a file of a run damaged, 5 no space or
 read-only, 130 interrupted (no page was written).";
