@@ -11,20 +11,34 @@ pub(super) const COEFFICIENTS: [f64; REACH] = [
     -0.6, -0.535, -0.33, -0.185, -0.095, -0.041, -0.0142, -0.0037,
 ];
 
-/// `cs_i = 1 / √(1 + c²)` and `ca_i = c / √(1 + c²)`.
+/// Lines around a border.
+const AROUND: usize = 2 * REACH;
+
+/// For each line around a border, `cs_i = 1 / √(1 + c²)` for itself, and `ca_i = c / √(1 + c²)` for the opposite line, with
+/// its sign: the lines below the border lose what the lines above it gain.
 struct Factors {
-    own: [f32; REACH],
-    other: [f32; REACH],
+    own: [f32; AROUND],
+    opposite: [f32; AROUND],
 }
 
 impl Factors {
     fn get() -> &'static Self {
         static FACTORS: LazyLock<Factors> = LazyLock::new(|| {
-            let norm = COEFFICIENTS.map(|c| 1.0 / (1.0 + c * c).sqrt());
-            Factors {
-                own: norm.map(|norm| norm as f32),
-                other: std::array::from_fn(|at| (COEFFICIENTS[at] * norm[at]) as f32),
+            let own = COEFFICIENTS.map(|c| 1.0 / (1.0 + c * c).sqrt());
+            let other: [f64; REACH] = std::array::from_fn(|i| COEFFICIENTS[i] * own[i]);
+            let mut factors = Factors {
+                own: [0.0; AROUND],
+                opposite: [0.0; AROUND],
+            };
+            for i in 0..REACH {
+                let below = REACH - 1 - i;
+                let above = REACH + i;
+                factors.own[below] = own[i] as f32;
+                factors.own[above] = own[i] as f32;
+                factors.opposite[below] = -other[i] as f32;
+                factors.opposite[above] = other[i] as f32;
             }
+            factors
         });
         &FACTORS
     }
@@ -37,13 +51,14 @@ pub(super) fn antialias(n_sub_bands: usize, n_lines: usize, lines: &mut [f32; LI
     // The last border is the one above the last sub-band with a sound.
     let n_borders = (n_sub_bands - 1).min(n_lines.div_ceil(SUB_BAND_LINES));
     for border in 1..=n_borders {
-        let at = border * SUB_BAND_LINES;
-        for i in 0..REACH {
-            let below = lines[at - 1 - i];
-            let above = lines[at + i];
-            lines[at - 1 - i] = below * factors.own[i] - above * factors.other[i];
-            lines[at + i] = above * factors.own[i] + below * factors.other[i];
-        }
+        let first = border * SUB_BAND_LINES - REACH;
+        let lines: &mut [f32; AROUND] = lines[first..]
+            .first_chunk_mut()
+            .expect("a border has lines on both sides");
+        let after: [f32; AROUND] = std::array::from_fn(|i| {
+            lines[i] * factors.own[i] + lines[AROUND - 1 - i] * factors.opposite[i]
+        });
+        lines.copy_from_slice(&after);
     }
     let reached = if n_borders == 0 {
         0

@@ -1,5 +1,4 @@
-//! The cosine transform of the synthesis filter: `c[n] = Σ s[k] cos(π / 64 · n (2k + 1))`, a DCT of type II with 32 points,
-//! of eight slots at once.
+//! The cosine transform of the synthesis filter: `c[n] = Σ s[k] cos(π / 64 · n (2k + 1))`, a DCT of type II with 32 points.
 //!
 //! Lee's way (IEEE Transactions on Acoustics, Speech and Signal Processing 32, 1984): sums of opposite points give the
 //! even outputs by a transform of half the points. Differences, each divided by twice its cosine, give half of the odd
@@ -7,8 +6,6 @@
 
 use std::f64::consts::PI;
 use std::sync::LazyLock;
-
-use super::wide::Wide;
 
 /// `1 / (2 cos(π (2k + 1) / 2n))` for transforms of `n` points.
 #[derive(Debug)]
@@ -45,9 +42,9 @@ fn secants<const HALF: usize>() -> [f32; HALF] {
 macro_rules! transform {
     ($name:ident, $n:literal, $half:literal, $secants:ident, $next:ident) => {
         #[inline(always)]
-        pub(super) fn $name(s: &[Wide; $n], secants: &Secants) -> [Wide; $n] {
-            let mut sums = [Wide::ZERO; $half];
-            let mut differences = [Wide::ZERO; $half];
+        pub(super) fn $name(s: &[f32; $n], secants: &Secants) -> [f32; $n] {
+            let mut sums = [0.0; $half];
+            let mut differences = [0.0; $half];
             for k in 0..$half {
                 let opposite = s[$n - 1 - k];
                 sums[k] = s[k] + opposite;
@@ -56,7 +53,7 @@ macro_rules! transform {
             let even = $next(&sums, secants);
             let odd = $next(&differences, secants);
 
-            let mut c = [Wide::ZERO; $n];
+            let mut c = [0.0; $n];
             for k in 0..$half {
                 c[2 * k] = even[k];
                 // Behind the last one there is a zero.
@@ -78,6 +75,6 @@ transform!(dct4, 4, 2, of_4, dct2);
 transform!(dct2, 2, 1, of_2, dct1);
 
 #[inline(always)]
-fn dct1(s: &[Wide; 1], _: &Secants) -> [Wide; 1] {
+fn dct1(s: &[f32; 1], _: &Secants) -> [f32; 1] {
     *s
 }

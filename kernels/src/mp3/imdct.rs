@@ -2,13 +2,14 @@
 //! and the inversion of every other sample of every other sub-band (ISO/IEC 11172-3 §2.4.3.4.10).
 //!
 //! The long transform is a DCT of type IV with 18 points, the outputs of which are repeated with signs. It is computed as
-//! a complex Fourier transform of 9 points between two twists, for eight sub-bands at once.
+//! a complex Fourier transform of 9 points between two twists. Eight sub-bands go at once: a loop over them, whose body knows
+//! one, becomes a clean loop of eight.
 
 use std::f64::consts::PI;
 use std::sync::LazyLock;
 
 use super::side_info::Block;
-use super::wide::{Wide, WideComplex, transpose};
+use super::wide::{Complex, Wide, interleave};
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS, SubBandSamples};
 use crate::lane::LANES;
 
@@ -16,6 +17,8 @@ use crate::lane::LANES;
 const SLOTS: usize = SUB_BAND_LINES;
 /// Sub-bands that are computed at once, and how often.
 const GROUPS: usize = SUB_BANDS / LANES;
+/// Sub-bands that are turned at once.
+const QUAD: usize = 4;
 /// Lines of each window of a short block.
 const SHORT_LINES: usize = SUB_BAND_LINES / 3;
 /// Sub-bands of a mixed block that have the long window.
@@ -129,18 +132,12 @@ impl Imdct {
 fn load(group: usize, lines: &[f32; LINES]) -> Half {
     let mut input = [Wide::ZERO; SLOTS];
     let sub_bands = &lines.as_chunks::<SUB_BAND_LINES>().0[group * LANES..][..LANES];
-    for first in [0, LANES] {
-        let rows = std::array::from_fn(|lane| {
-            *sub_bands[lane][first..]
-                .first_chunk()
-                .expect("18 lines are two rows")
-        });
-        for (input, column) in input[first..].iter_mut().zip(transpose(rows)) {
-            input.0 = column;
+    for (at, sub_bands) in sub_bands.as_chunks::<QUAD>().0.iter().enumerate() {
+        let mut quads = [[0.0; QUAD]; SUB_BAND_LINES];
+        interleave(sub_bands.each_ref(), &mut quads);
+        for (input, quad) in input.iter_mut().zip(&quads) {
+            input.0[at * QUAD..][..QUAD].copy_from_slice(quad);
         }
-    }
-    for line in 2 * LANES..SUB_BAND_LINES {
-        input[line].0 = std::array::from_fn(|lane| sub_bands[lane][line]);
     }
     input
 }
@@ -161,7 +158,13 @@ fn long(
     samples: &mut Half,
     overlap: &mut Half,
 ) {
-    let y = dct4(input, tables);
+    let mut y = [Wide::ZERO; SLOTS];
+    for lane in 0..LANES {
+        let x = std::array::from_fn(|line| input[line].0[lane]);
+        for (y, value) in y.iter_mut().zip(dct4(&x, tables)) {
+            y.0[lane] = value;
+        }
+    }
     for slot in 0..9 {
         samples[slot] = samples[slot] + y[9 + slot] * window[slot];
         samples[9 + slot] = samples[9 + slot] + y[17 - slot] * window[9 + slot];
@@ -176,10 +179,10 @@ fn long(
 /// exp(-iπk / 18)` is `y[2k] - i·y[17 - 2k]`: the exponents of both twists and of the transform sum to `-iπ(4n + 1)(4k +
 /// 1) / 72`.
 #[inline(always)]
-fn dct4(x: &Half, tables: &Tables) -> Half {
-    let mut t = [WideComplex::default(); 9];
+fn dct4(x: &[f32; SLOTS], tables: &Tables) -> [f32; SLOTS] {
+    let mut t = [Complex::default(); 9];
     for n in 0..9 {
-        let pair = WideComplex {
+        let pair = Complex {
             re: x[2 * n],
             im: x[17 - 2 * n],
         };
@@ -187,24 +190,24 @@ fn dct4(x: &Half, tables: &Tables) -> Half {
     }
 
     // 9 = 3 · 3 points: by residue of the input, then by residue of the output.
-    let mut s = [[WideComplex::default(); 3]; 3];
+    let mut s = [[Complex::default(); 3]; 3];
     for residue in 0..3 {
         s[residue] = fourier3([t[residue], t[residue + 3], t[residue + 6]]);
     }
-    for (a, row) in s.iter_mut().enumerate().skip(1) {
-        for (b, value) in row.iter_mut().enumerate().skip(1) {
-            *value = value.turned(tables.ninths[a * b]);
+    for a in 1..3 {
+        for b in 1..3 {
+            s[a][b] = s[a][b].turned(tables.ninths[a * b]);
         }
     }
 
-    let mut y = [Wide::ZERO; SLOTS];
+    let mut y = [0.0; SLOTS];
     for residue in 0..3 {
         let ends = fourier3(s.map(|row| row[residue]));
         for (third, end) in ends.into_iter().enumerate() {
             let k = residue + 3 * third;
             let turned = end.turned(tables.twist_out[k]);
             y[2 * k] = turned.re;
-            y[17 - 2 * k] = Wide::ZERO - turned.im;
+            y[17 - 2 * k] = -turned.im;
         }
     }
     y
@@ -212,18 +215,18 @@ fn dct4(x: &Half, tables: &Tables) -> Half {
 
 /// The Fourier transform of three points.
 #[inline(always)]
-fn fourier3([a, b, c]: [WideComplex; 3]) -> [WideComplex; 3] {
+fn fourier3([a, b, c]: [Complex; 3]) -> [Complex; 3] {
     const SIN_60: f32 = 0.866_025_4;
     let sum = b + c;
     let difference = b - c;
-    let middle = WideComplex {
+    let middle = Complex {
         re: a.re - sum.re * 0.5,
         im: a.im - sum.im * 0.5,
     };
     // -i · sin 60° · (b - c)
-    let side = WideComplex {
+    let side = Complex {
         re: difference.im * SIN_60,
-        im: Wide::ZERO - difference.re * SIN_60,
+        im: -difference.re * SIN_60,
     };
     [a + sum, middle + side, middle - side]
 }

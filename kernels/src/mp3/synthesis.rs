@@ -1,49 +1,57 @@
 //! Samples of sub-bands → sound: the polyphase synthesis filter (ISO/IEC 11172-3 §2.4.3.2.2).
 //!
 //! The standard's matrixing makes 64 values of 32 samples, of which 33 differ: they are a cosine transform's outputs `c`,
-//! repeated with signs. So a row of history keeps `c[16 + j]` and `c[16 - j]` for `j` below 16, and `c[0]`. Output `j` and
-//! output `32 - j` of a slot are sums over the same values of 16 rows, with other factors of the window.
+//! repeated with signs. Output `j` and output `32 - j` of a slot are sums over the same values, with other factors of the
+//! window: over `c[16 + j]` of each second slot of 16, and `c[16 - j]` of the slots between.
+//!
+//! So each `c[n]` is a filter's input in time. All steps go eight slots at once: samples are turned from slots to
+//! sub-bands before the transform, and outputs are turned back behind the filters.
 
 use std::sync::LazyLock;
 
 use super::dct32::{Secants, dct32};
-use super::wide::{Wide, transpose};
+use super::wide::{Wide, interleave};
 use super::window::window;
 use super::{FRAME_SLOTS, SUB_BANDS};
-use crate::lane::LANES;
+use crate::lane::{LANES, Lane};
 
-/// Rows before the one that is new: the window reaches over 16.
-const HISTORY: usize = 15;
-/// Rows of a window, of which each second one is of one kind.
+/// Slots before the ones that are new. The window reaches over 15, and 16 are two times eight.
+const HISTORY: usize = 16;
+/// Slots that are computed: those of a frame, filled up.
+const SLOTS: usize = FRAME_SLOTS.next_multiple_of(LANES);
+/// Slots of a window, of which each second one is of one kind.
 const TAPS: usize = 8;
-/// Columns of a row that two outputs share.
-const COLUMNS: usize = SUB_BANDS / 2;
+/// The output that mirrors itself.
+const MIDDLE: usize = SUB_BANDS / 2;
+/// Sub-bands, or slots, that are turned at once.
+const QUAD: usize = 4;
 
-type Row = [f32; COLUMNS];
+/// Values of one kind in time, history first.
+type Column = [f32; HISTORY + SLOTS];
 
 /// The filter of one channel, with what it has heard.
 #[derive(Debug)]
 pub(super) struct Synthesis {
     secants: &'static Secants,
     factors: &'static Factors,
-    /// `c[16 + j]` of each row.
-    upper: Box<[Row; HISTORY + FRAME_SLOTS]>,
-    /// `c[16 - j]`.
-    lower: Box<[Row; HISTORY + FRAME_SLOTS]>,
-    /// `c[0]`.
-    lowest: [f32; HISTORY + FRAME_SLOTS],
+    /// `c[0]` to `c[32]`, of which the last one is always zero.
+    columns: Box<[Column; SUB_BANDS + 1]>,
+    /// By output, then by slot. Behind the last output comes the mirror of the first one, which is none.
+    sound: Box<[[f32; SLOTS]; SUB_BANDS + QUAD]>,
 }
 
-/// Factors of the window, by tap and column.
-#[derive(Debug)]
-struct Factors {
-    /// For output `j`, of the even rows' upper and the odd rows' lower values.
-    own: [[Row; TAPS]; 2],
-    /// For output `32 - j`.
-    mirrored: [[Row; TAPS]; 2],
-    /// For output 16, of the odd rows' lowest value.
-    middle: [f32; TAPS],
+/// Factors of the window for the output `j`, and for `32 - j`.
+#[derive(Clone, Copy, Debug)]
+struct Tap {
+    /// Of `c[16 + j]`.
+    even: [f32; 2],
+    /// Of `c[16 - j]`, a slot before.
+    odd: [f32; 2],
 }
+
+/// By `j`, then by pair of slots, the newest first.
+#[derive(Debug)]
+struct Factors([[Tap; TAPS]; MIDDLE + 1]);
 
 impl Factors {
     /// They are made when the first decoder is.
@@ -53,21 +61,17 @@ impl Factors {
     }
 
     fn new() -> Self {
-        let table = |factor: &dyn Fn(usize, usize) -> f64| -> [Row; TAPS] {
-            std::array::from_fn(|tap| std::array::from_fn(|j| factor(64 * tap, j) as f32))
-        };
-        // Output 32 is none: the mirror of column 0 is left out.
-        let mirror = |at: usize, j: usize| if j == 0 { 0.0 } else { window(at - j) };
-        Self {
-            own: [
-                table(&|at, j| window(at + j)),
-                table(&|at, j| -window(at + 32 + j)),
-            ],
-            mirrored: [
-                table(&|at, j| -mirror(at + 32, j)),
-                table(&|at, j| -mirror(at + 64, j)),
-            ],
-            middle: std::array::from_fn(|tap| -window(64 * tap + 48) as f32),
+        Self(std::array::from_fn(|j| {
+            std::array::from_fn(|tap| Self::tap(j, 64 * tap))
+        }))
+    }
+
+    fn tap(j: usize, at: usize) -> Tap {
+        // Output 32 is none: the mirror of the first one is left out.
+        let mirror = |at: usize| if j == 0 { 0.0 } else { -window(at - j) };
+        Tap {
+            even: [window(at + j), mirror(at + 32)].map(|factor| factor as f32),
+            odd: [-window(at + 32 + j), mirror(at + 64)].map(|factor| factor as f32),
         }
     }
 }
@@ -77,17 +81,16 @@ impl Synthesis {
         Self {
             secants: Secants::get(),
             factors: Factors::get(),
-            upper: Box::new([[0.0; COLUMNS]; HISTORY + FRAME_SLOTS]),
-            lower: Box::new([[0.0; COLUMNS]; HISTORY + FRAME_SLOTS]),
-            lowest: [0.0; HISTORY + FRAME_SLOTS],
+            columns: Box::new([[0.0; HISTORY + SLOTS]; SUB_BANDS + 1]),
+            sound: Box::new([[0.0; SLOTS]; SUB_BANDS + QUAD]),
         }
     }
 
     /// Forgets what was heard.
     pub(super) fn reset(&mut self) {
-        self.upper.fill([0.0; COLUMNS]);
-        self.lower.fill([0.0; COLUMNS]);
-        self.lowest.fill(0.0);
+        for column in &mut *self.columns {
+            column.fill(0.0);
+        }
     }
 
     /// Makes 32 samples of each slot, of which there are at most [`FRAME_SLOTS`].
@@ -96,78 +99,105 @@ impl Synthesis {
         for (at, slots) in slots.chunks(LANES).enumerate() {
             self.enter(HISTORY + at * LANES, slots);
         }
+        for j in 0..=MIDDLE {
+            self.filter(j);
+        }
         let out = &mut out.as_chunks_mut::<SUB_BANDS>().0[..slots.len()];
-        for (slot, out) in out.iter_mut().enumerate() {
-            self.output(slot, out);
-        }
+        self.leave(out);
 
-        // The last rows are the history of what comes next.
-        let n = slots.len();
-        self.upper.copy_within(n..n + HISTORY, 0);
-        self.lower.copy_within(n..n + HISTORY, 0);
-        self.lowest.copy_within(n..n + HISTORY, 0);
+        // The last slots are the history of what comes next.
+        for column in &mut *self.columns {
+            let last: [f32; HISTORY] = *column[slots.len()..]
+                .first_chunk()
+                .expect("no more slots than of a frame");
+            column[..HISTORY].copy_from_slice(&last);
+        }
     }
 
-    /// Up to eight slots become rows.
+    /// Up to eight slots become values of each column.
     #[inline(always)]
-    fn enter(&mut self, row: usize, slots: &[[f32; SUB_BANDS]]) {
-        let mut s = [Wide::ZERO; SUB_BANDS];
-        for block in 0..SUB_BANDS / LANES {
-            let mut rows = [[0.0; LANES]; LANES];
-            for (row, slot) in rows.iter_mut().zip(slots) {
-                row.copy_from_slice(&slot[block * LANES..][..LANES]);
-            }
-            for (s, column) in s[block * LANES..].iter_mut().zip(transpose(rows)) {
-                s.0 = column;
-            }
-        }
-
-        let c = dct32(&s, self.secants);
-
-        for block in 0..COLUMNS / LANES {
-            let first = block * LANES;
-            let upper = transpose(std::array::from_fn(|j| c[16 + first + j].0));
-            let lower = transpose(std::array::from_fn(|j| c[16 - first - j].0));
-            for lane in 0..slots.len() {
-                self.upper[row + lane][first..first + LANES].copy_from_slice(&upper[lane]);
-                self.lower[row + lane][first..first + LANES].copy_from_slice(&lower[lane]);
+    fn enter(&mut self, at: usize, slots: &[[f32; SUB_BANDS]]) {
+        let mut samples = [[0.0; LANES]; SUB_BANDS];
+        for (at, slots) in slots.chunks(QUAD).enumerate() {
+            // Values in the place of slots that are not there are never heard.
+            let rows = std::array::from_fn(|row| slots.get(row).unwrap_or(&slots[0]));
+            let mut quads = [[0.0; QUAD]; SUB_BANDS];
+            interleave(rows, &mut quads);
+            for (samples, quad) in samples.iter_mut().zip(&quads) {
+                samples[at * QUAD..][..QUAD].copy_from_slice(quad);
             }
         }
-        self.lowest[row..row + slots.len()].copy_from_slice(&c[0].0[..slots.len()]);
+        transform(&samples, self.secants, &mut self.columns, at);
     }
 
-    /// The 32 samples of a slot. Its row is number 15 of 16.
+    /// Outputs `j` and `32 - j` of all slots.
     #[inline(always)]
-    fn output(&self, slot: usize, out: &mut [f32; SUB_BANDS]) {
-        let upper = window_rows(&self.upper[slot..]);
-        let lower = window_rows(&self.lower[slot..]);
-        let lowest = window_rows(&self.lowest[slot..]);
-        let [own_even, own_odd] = &self.factors.own;
-        let [mirrored_even, mirrored_odd] = &self.factors.mirrored;
+    fn filter(&mut self, j: usize) {
+        self.filter_slots::<3>(j, 0);
+        self.filter_slots::<2>(j, 3 * LANES);
+    }
 
-        let mut own = [0.0; COLUMNS];
-        let mut mirrored = [0.0; COLUMNS];
-        let mut middle = 0.0;
-        for tap in 0..TAPS {
-            let even = &upper[HISTORY - 2 * tap];
-            let odd = &lower[HISTORY - 1 - 2 * tap];
-            for j in 0..COLUMNS {
-                own[j] += even[j] * own_even[tap][j] + odd[j] * own_odd[tap][j];
-                mirrored[j] += even[j] * mirrored_even[tap][j] + odd[j] * mirrored_odd[tap][j];
+    /// The same of as many times eight slots as there are registers for their sums.
+    #[inline(always)]
+    fn filter_slots<const N: usize>(&mut self, j: usize, first: usize) {
+        let upper = &self.columns[MIDDLE + j];
+        let lower = &self.columns[MIDDLE - j];
+        let mut own = [Wide::ZERO; N];
+        let mut mirrored = [Wide::ZERO; N];
+        for (tap, factors) in self.factors.0[j].iter().enumerate() {
+            let now = HISTORY + first - 2 * tap;
+            for n in 0..N {
+                let even = Wide(window_of(upper, now + n * LANES));
+                let odd = Wide(window_of(lower, now + n * LANES - 1));
+                own[n] = own[n] + (even * factors.even[0] + odd * factors.odd[0]);
+                mirrored[n] = mirrored[n] + (even * factors.even[1] + odd * factors.odd[1]);
             }
-            middle += lowest[HISTORY - 1 - 2 * tap] * self.factors.middle[tap];
         }
+        for n in 0..N {
+            let at = first + n * LANES;
+            self.sound[j][at..at + LANES].copy_from_slice(&own[n].0);
+            self.sound[SUB_BANDS - j][at..at + LANES].copy_from_slice(&mirrored[n].0);
+        }
+    }
 
-        out[..COLUMNS].copy_from_slice(&own);
-        out[COLUMNS] = middle;
-        for j in 1..COLUMNS {
-            out[SUB_BANDS - j] = mirrored[j];
+    /// Outputs by slot.
+    #[inline(always)]
+    fn leave(&self, out: &mut [[f32; SUB_BANDS]]) {
+        let mut quads = [[0.0; QUAD]; SLOTS];
+        for at in (0..SUB_BANDS).step_by(QUAD) {
+            interleave(std::array::from_fn(|row| &self.sound[at + row]), &mut quads);
+            for (out, quad) in out.iter_mut().zip(&quads) {
+                out[at..at + QUAD].copy_from_slice(quad);
+            }
         }
     }
 }
 
-/// The rows that the window reaches over.
+/// The cosine transform of eight slots. A loop over slots whose body knows one of them becomes a clean one of eight.
 #[inline(always)]
-fn window_rows<T>(rows: &[T]) -> &[T; HISTORY + 1] {
-    rows.first_chunk().expect("each slot has its history")
+fn transform(
+    samples: &[Lane; SUB_BANDS],
+    secants: &Secants,
+    columns: &mut [Column; SUB_BANDS + 1],
+    at: usize,
+) {
+    let mut values = [[0.0; LANES]; SUB_BANDS];
+    for slot in 0..LANES {
+        let s = std::array::from_fn(|sub_band| samples[sub_band][slot]);
+        let c = dct32(&s, secants);
+        for (values, c) in values.iter_mut().zip(c) {
+            values[slot] = c;
+        }
+    }
+    for (column, values) in columns.iter_mut().zip(&values) {
+        column[at..at + LANES].copy_from_slice(values);
+    }
+}
+
+/// Eight slots of a column.
+#[inline(always)]
+fn window_of(column: &Column, at: usize) -> Lane {
+    *column[at..]
+        .first_chunk()
+        .expect("each slot has its history")
 }

@@ -12,6 +12,12 @@ pub(super) struct Wide(pub(super) Lane);
 
 impl Wide {
     pub(super) const ZERO: Self = Self([0.0; LANES]);
+
+    /// Four values, and four more.
+    #[inline(always)]
+    pub(super) fn of([a, b, c, d]: [f32; 4], [e, f, g, h]: [f32; 4]) -> Self {
+        Self([a, b, c, d, e, f, g, h])
+    }
 }
 
 impl Add for Wide {
@@ -62,15 +68,15 @@ impl Mul<f32> for Wide {
     }
 }
 
-/// Complex values.
+/// A complex value.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct WideComplex {
-    pub(super) re: Wide,
-    pub(super) im: Wide,
+pub(super) struct Complex {
+    pub(super) re: f32,
+    pub(super) im: f32,
 }
 
-impl WideComplex {
-    /// Times a complex number, the same in all lanes.
+impl Complex {
+    /// Times another one.
     #[inline(always)]
     pub(super) fn turned(self, [re, im]: [f32; 2]) -> Self {
         Self {
@@ -80,7 +86,7 @@ impl WideComplex {
     }
 }
 
-impl Add for WideComplex {
+impl Add for Complex {
     type Output = Self;
 
     #[inline(always)]
@@ -92,7 +98,7 @@ impl Add for WideComplex {
     }
 }
 
-impl Sub for WideComplex {
+impl Sub for Complex {
     type Output = Self;
 
     #[inline(always)]
@@ -104,14 +110,10 @@ impl Sub for WideComplex {
     }
 }
 
-/// Rows of lanes become columns.
+/// Four rows become one of all values side by side. What is written must be one piece: scattered, each value is moved alone.
 #[inline(always)]
-pub(super) fn transpose(rows: [Lane; LANES]) -> [Lane; LANES] {
-    let mut columns = [[0.0; LANES]; LANES];
-    for row in 0..LANES {
-        for column in 0..LANES {
-            columns[column][row] = rows[row][column];
-        }
+pub(super) fn interleave<const N: usize>([a, b, c, d]: [&[f32; N]; 4], out: &mut [[f32; 4]; N]) {
+    for (at, out) in out.iter_mut().enumerate() {
+        *out = [a[at], b[at], c[at], d[at]];
     }
-    columns
 }
