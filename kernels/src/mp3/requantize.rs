@@ -70,15 +70,18 @@ impl PowerTable {
     }
 }
 
-/// The factor of each pair of lines: bands are of even width.
+/// Factors that are written at once.
+const STRIDE: usize = 8;
+
+/// The factor of each pair of lines: bands are of even width. Behind the last one is room to write too far.
 #[derive(Debug)]
 pub(super) struct Gains {
-    pub(super) by_pair: [f32; LINES / 2],
+    pub(super) by_pair: [f32; LINES / 2 + STRIDE],
 }
 
 impl Gains {
     pub(super) const ZERO: Self = Self {
-        by_pair: [0.0; LINES / 2],
+        by_pair: [0.0; LINES / 2 + STRIDE],
     };
 
     /// Sets the factors of a granule.
@@ -86,9 +89,12 @@ impl Gains {
         let table = PowerTable::get();
         for band in 0..bands.n {
             let gain = gain(granule, bands, factors, band);
+            let factor = table.gains[(gain - GAIN_MIN) as usize];
+            // Most bands are narrow: what is written too far becomes the next band's.
             let lines = bands.lines(band);
-            self.by_pair[lines.start / 2..lines.end / 2]
-                .fill(table.gains[(gain - GAIN_MIN) as usize]);
+            for pair in (lines.start / 2..lines.end / 2).step_by(STRIDE) {
+                self.by_pair[pair..pair + STRIDE].fill(factor);
+            }
         }
     }
 }

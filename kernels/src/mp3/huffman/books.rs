@@ -10,6 +10,8 @@ use super::tables::{
 /// Bits of the first look. Of every book the codes that are heard most are within, signs included.
 const FIRST_BITS: u32 = 10;
 const FIRST_ENTRIES: usize = 1 << FIRST_BITS;
+/// Codes that the first look finds, and that surely lie in the 57 bits of a word.
+pub(super) const SHORT_CODES_PER_WORD: u32 = 57 / FIRST_BITS;
 
 /// The value of an escaped pair to which more bits are added.
 pub(super) const ESCAPE: u32 = 15;
@@ -87,6 +89,18 @@ impl Entry {
         self.0 & 0xFF
     }
 
+    /// The code is within the first look, and has no escape.
+    #[inline(always)]
+    pub(super) fn is_short(self) -> bool {
+        self.0 & (Self::IS_ESCAPE | Self::IS_LINK) == 0
+    }
+
+    /// The code goes on behind the first look.
+    #[inline(always)]
+    pub(super) fn is_link(self) -> bool {
+        self.0 & Self::IS_LINK != 0
+    }
+
     #[inline(always)]
     pub(super) fn is_escape(self) -> bool {
         self.0 & Self::IS_ESCAPE != 0
@@ -113,19 +127,15 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Finds the code that the bits of `word` begin with, from the highest one down.
+    /// Finds the code that the bits of `word` begin with, from the highest one down, or a link to where it is.
     #[inline(always)]
-    pub(super) fn find(&self, word: u64) -> Entry {
-        let entry = self.first[first_index(word)];
-        if entry.0 & Entry::IS_LINK != 0 {
-            self.find_long(word, entry)
-        } else {
-            entry
-        }
+    pub(super) fn first(&self, word: u64) -> Entry {
+        self.first[first_index(word)]
     }
 
-    #[inline(never)]
-    fn find_long(&self, word: u64, link: Entry) -> Entry {
+    /// Finds the code behind a link.
+    #[inline(always)]
+    pub(super) fn second(&self, word: u64, link: Entry) -> Entry {
         let start = (link.0 >> 8 & 0xFFFF) as usize;
         let rest = word << FIRST_BITS >> (64 - link.n_bits());
         // Every link has its table, so the default is met nowhere.

@@ -1,7 +1,8 @@
 //! Huffman codes → spectral lines (ISO/IEC 11172-3 §2.4.3.4.6), requantised on the way.
 //!
 //! One look into a table of 2^10 entries gives both values of a pair with their signs, and how many bits they took. The
-//! few codes that are longer go on in a second table. Values that are escaped take their own bits after that.
+//! few codes that are longer go on in a second table. Values that are escaped take their own bits after that. So a word of
+//! bits is good for several codes, and is read anew only behind a long one.
 
 mod books;
 mod tables;
@@ -10,7 +11,7 @@ use super::LINES;
 use super::bits::BitReader;
 use super::requantize::{Gains, PowerTable};
 use super::side_info::Granule;
-use books::{Book, Books, Entry};
+use books::{Book, Books, Entry, SHORT_CODES_PER_WORD};
 
 #[cfg(test)]
 pub(super) use books::{PAIR_BOOKS, words};
@@ -29,6 +30,16 @@ struct Codes<'a> {
     bits: BitReader<'a>,
     /// The bit behind the last one of the granule. The last code may go too far.
     end: usize,
+}
+
+/// Pairs of one book.
+struct Region<'a> {
+    book: &'a Book,
+    /// Bits of an escaped value.
+    escape_bits: u32,
+    /// The factor of each pair.
+    gains: &'a [f32],
+    pairs: &'a mut [[f32; 2]],
 }
 
 impl Codes<'_> {
@@ -81,7 +92,6 @@ impl Reader {
                 continue;
             }
             let lines = &mut lines[at..end];
-            let gains = &gains.by_pair[at / 2..end / 2];
 
             at += match self.books.pairs(select) {
                 // A region of zeros takes no bits.
@@ -89,9 +99,14 @@ impl Reader {
                     lines.fill(0.0);
                     lines.len()
                 }
-                Some((book, 0)) => 2 * self.read_pairs::<false>(codes, book, 0, gains, lines),
-                Some((book, n_bits)) => {
-                    2 * self.read_pairs::<true>(codes, book, n_bits, gains, lines)
+                Some((book, escape_bits)) => {
+                    let mut region = Region {
+                        book,
+                        escape_bits,
+                        gains: &gains.by_pair[at / 2..end / 2],
+                        pairs: lines.as_chunks_mut().0,
+                    };
+                    2 * self.read_pairs(codes, &mut region)
                 }
             };
         }
@@ -100,47 +115,99 @@ impl Reader {
     }
 
     /// Reads pairs until the region or the bits are at their end; returns how many.
-    #[inline(always)]
-    fn read_pairs<const ESCAPES: bool>(
-        &self,
-        codes: &mut Codes,
-        book: &Book,
-        escape_bits: u32,
-        gains: &[f32],
-        lines: &mut [f32],
-    ) -> usize {
-        // A code has at most 19 bits and two signs, or two times 13 more bits with escapes: what a word holds.
-        let n_per_word = if ESCAPES { 1 } else { 2 };
+    fn read_pairs(&self, codes: &mut Codes, region: &mut Region) -> usize {
+        if codes.are_at_end() {
+            return 0;
+        }
+
+        // Most regions end before the bits do, so this is looked at behind the region.
         let mut bits = codes.bits;
-        let mut n_pairs = 0;
-
-        let mut pairs = lines.as_chunks_mut::<2>().0.iter_mut().zip(gains);
-        'region: loop {
-            let mut word = bits.word();
-            for _ in 0..n_per_word {
-                if bits.position() >= codes.end {
-                    break 'region;
-                }
-                let Some((pair, &gain)) = pairs.next() else {
-                    break 'region;
-                };
-                n_pairs += 1;
-
-                let entry = book.find(word);
-                if ESCAPES && entry.is_escape() {
-                    bits.skip(self.read_escape(entry, word, escape_bits, gain, pair));
-                } else {
-                    word <<= entry.n_bits();
-                    bits.skip(entry.n_bits());
-                    let (x, y) = entry.signed();
-                    pair[0] = self.powers.of_signed(x) * gain;
-                    pair[1] = self.powers.of_signed(y) * gain;
-                }
-            }
+        self.read_region(&mut bits, region);
+        let mut n_pairs = region.pairs.len();
+        if bits.position() > codes.end {
+            bits = codes.bits;
+            n_pairs = self.read_region_until(&mut bits, codes.end, region);
         }
 
         codes.bits = bits;
         n_pairs
+    }
+
+    /// Reads all pairs of a region.
+    #[inline(always)]
+    fn read_region(&self, bits: &mut BitReader, region: &mut Region) {
+        let mut pairs = region.pairs.iter_mut().zip(region.gains);
+        'word: loop {
+            let mut word = bits.word();
+            for _ in 0..SHORT_CODES_PER_WORD {
+                let Some((pair, &gain)) = pairs.next() else {
+                    return;
+                };
+                let entry = region.book.first(word);
+                if entry.is_short() {
+                    word <<= entry.n_bits();
+                    bits.skip(entry.n_bits());
+                    *pair = self.requantised(entry, gain);
+                } else {
+                    self.read_long(bits, entry, region.escape_bits, region.book, gain, pair);
+                    continue 'word;
+                }
+            }
+        }
+    }
+
+    /// Reads the pairs of a region that begin before bit `end`, and returns how many.
+    #[cold]
+    fn read_region_until(&self, bits: &mut BitReader, end: usize, region: &mut Region) -> usize {
+        let pairs = region.pairs.iter_mut().zip(region.gains);
+        for (n_pairs, (pair, &gain)) in pairs.enumerate() {
+            if bits.position() >= end {
+                return n_pairs;
+            }
+            let entry = region.book.first(bits.word());
+            if entry.is_short() {
+                bits.skip(entry.n_bits());
+                *pair = self.requantised(entry, gain);
+            } else {
+                self.read_long(bits, entry, region.escape_bits, region.book, gain, pair);
+            }
+        }
+        region.pairs.len()
+    }
+
+    #[inline(always)]
+    fn requantised(&self, entry: Entry, gain: f32) -> [f32; 2] {
+        let (x, y) = entry.signed();
+        [
+            self.powers.of_signed(x) * gain,
+            self.powers.of_signed(y) * gain,
+        ]
+    }
+
+    /// Reads a pair whose code goes on behind the first look, or has escapes. A code has at most 19 bits and two signs,
+    /// or two times 13 more bits with escapes: what a word holds.
+    #[inline(always)]
+    fn read_long(
+        &self,
+        bits: &mut BitReader,
+        first: Entry,
+        escape_bits: u32,
+        book: &Book,
+        gain: f32,
+        pair: &mut [f32; 2],
+    ) {
+        let word = bits.word();
+        let entry = if first.is_link() {
+            book.second(word, first)
+        } else {
+            first
+        };
+        if entry.is_escape() {
+            bits.skip(self.read_escape(entry, word, escape_bits, gain, pair));
+        } else {
+            bits.skip(entry.n_bits());
+            *pair = self.requantised(entry, gain);
+        }
     }
 
     /// Reads a pair of which a value is escaped; returns how many bits it took.
@@ -183,19 +250,26 @@ impl Reader {
     ) -> usize {
         let quads = self.books.quads(granule.uses_quads_b);
         let mut at = from;
-        while at + 4 <= LINES && !codes.are_at_end() {
-            let quad = quads.find(codes.bits.word());
-            codes.bits.skip(quad.n_bits());
+        'word: loop {
+            let mut word = codes.bits.word();
+            for _ in 0..SHORT_CODES_PER_WORD {
+                if at + 4 > LINES || codes.are_at_end() {
+                    break 'word;
+                }
+                let quad = quads.find(word);
+                word <<= quad.n_bits();
+                codes.bits.skip(quad.n_bits());
 
-            for (line, value) in lines[at..at + 4].iter_mut().zip(quad.values()) {
-                *line = value;
+                let [v, w, x, y] = quad.values();
+                let gains = &gains.by_pair[at / 2..at / 2 + 2];
+                lines[at..at + 4].copy_from_slice(&[
+                    v * gains[0],
+                    w * gains[0],
+                    x * gains[1],
+                    y * gains[1],
+                ]);
+                at += 4;
             }
-            let gains = &gains.by_pair[at / 2..at / 2 + 2];
-            lines[at] *= gains[0];
-            lines[at + 1] *= gains[0];
-            lines[at + 2] *= gains[1];
-            lines[at + 3] *= gains[1];
-            at += 4;
         }
 
         // Encoders fill up a granule with bits that are no codes. What they made of the last quadruple is no sound.
