@@ -222,18 +222,22 @@ impl Reader {
     ) -> u32 {
         let mut n_bits = entry.n_bits();
         for (line, magnitude) in pair.iter_mut().zip(entry.magnitudes()) {
-            let mut value = magnitude;
-            if magnitude == books::ESCAPE {
-                value += (word << n_bits >> (64 - escape_bits)) as u32;
-                n_bits += escape_bits;
-            }
-            let mut power = self.powers.of(value) * gain;
-            if value > 0 {
-                let is_negative = word << n_bits >> 63 == 1;
-                power = if is_negative { -power } else { power };
-                n_bits += 1;
-            }
-            *line = power;
+            // Nothing here can be guessed from codes before, so there are no branches.
+            let n_more = if magnitude == books::ESCAPE {
+                escape_bits
+            } else {
+                0
+            };
+            // Two shifts, because one by 64 for no bits is not defined.
+            let value = magnitude + (word << n_bits >> 1 >> (63 - n_more)) as u32;
+            n_bits += n_more;
+
+            let n_signs = u32::from(value > 0);
+            let sign = (word << n_bits >> 63) as u32 & n_signs;
+            n_bits += n_signs;
+
+            let power = self.powers.of(value) * gain;
+            *line = f32::from_bits(power.to_bits() ^ sign << 31);
         }
         n_bits
     }
