@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use wavemill_options::StftArgs;
 
-use super::Signal;
+use super::eight::{self, EightFrames};
 use super::fft::{RealFft, Transform};
+use super::side_by_side::SideBySide;
+use super::{Signal, window};
 use crate::error::{KernelError, SAMPLE_MAX};
 use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
@@ -43,6 +45,92 @@ fn is_sound(sample: f32) -> bool {
 pub(crate) struct StftPlan {
     args: StftArgs,
     lanes: Lanes,
+    method: Method,
+}
+
+/// How eight frames are transformed.
+enum Method {
+    /// All at once.
+    Together(Together),
+    /// One after another.
+    Each(Each),
+}
+
+impl StftPlan {
+    /// `wide`: in double precision.
+    pub(crate) fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
+        let method = if args.n_fft == eight::N_FFT && !wide {
+            Method::Together(Together::new(args))
+        } else {
+            Method::Each(Each::new(args, wide, lanes))
+        };
+        Self {
+            args: args.clone(),
+            lanes,
+            method,
+        }
+    }
+
+    /// Power of frames `first .. first + count` (`count` ≤ [`LANES`]), `[n_bins]` of eight frames; lanes beyond
+    /// `count` hold finite values of no meaning.
+    pub(crate) fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
+        match &mut self.method {
+            Method::Together(plan) => plan.block(&self.args, signal, first, self.lanes),
+            Method::Each(plan) => plan.block(&self.args, signal, first..first + count, self.lanes),
+        }
+    }
+}
+
+/// Eight frames of one length at once.
+struct Together {
+    fft: EightFrames,
+    frames: SideBySide,
+    /// The frames share their samples, which lie as the signal does; otherwise each has its own.
+    shared: bool,
+    /// Samples that cannot be used where they lie.
+    samples: Vec<f32>,
+    powers: Box<[Lane; eight::N_BINS]>,
+}
+
+impl Together {
+    fn new(args: &StftArgs) -> Self {
+        let shared = is_raw(args) && args.hop_length <= args.n_fft;
+        let hop = if shared { args.hop_length } else { args.n_fft };
+        let frames = SideBySide::new(args.n_fft, hop);
+        Self {
+            fft: EightFrames::new(&window::values(args.window, args.win_length)),
+            samples: vec![0.0; frames.n_samples()],
+            frames,
+            shared,
+            powers: Box::new([[0.0; LANES]; eight::N_BINS]),
+        }
+    }
+
+    fn block(&mut self, args: &StftArgs, signal: Signal, first: usize, lanes: Lanes) -> &[Lane] {
+        if self.shared {
+            let start = args.window_start(first);
+            let samples = signal.read(start, args.framing, &mut self.samples);
+            self.frames.fill(samples, lanes);
+        } else {
+            for (slot, frame) in self.samples.chunks_exact_mut(args.n_fft).enumerate() {
+                let start = args.window_start(first + slot);
+                let frame = &mut frame[..args.win_length];
+                signal.copy(start, args.framing, frame);
+                condition(frame, args, lanes);
+            }
+            self.frames.fill(&self.samples, lanes);
+        }
+
+        lanes.run(
+            #[inline(always)]
+            || self.fft.powers(&self.frames, &mut self.powers),
+        );
+        &self.powers[..]
+    }
+}
+
+/// Frames of any length, in any precision.
+struct Each {
     fft: Box<dyn Transform>,
     /// Samples of a frame that cannot be used where they lie.
     frame: Vec<f32>,
@@ -52,9 +140,8 @@ pub(crate) struct StftPlan {
     block: Vec<Lane>,
 }
 
-impl StftPlan {
-    /// `wide`: in double precision.
-    pub(crate) fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
+impl Each {
+    fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
         let fft: Box<dyn Transform> = if wide {
             Box::new(RealFft::<f64>::new(args, lanes))
         } else {
@@ -64,8 +151,6 @@ impl StftPlan {
         // `transpose` works on square tiles, so the bins are filled up to whole tiles.
         let tiled = args.n_bins().next_multiple_of(LANES);
         Self {
-            args: args.clone(),
-            lanes,
             frame: vec![0.0; fft.n_loaded()],
             fft,
             rows: vec![0.0; LANES * tiled],
@@ -73,16 +158,26 @@ impl StftPlan {
         }
     }
 
-    /// Power of frames `first .. first + count` (`count` ≤ [`LANES`]), `[n_bins]` of eight frames; lanes beyond
-    /// `count` hold finite values of no meaning.
-    pub(crate) fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
-        let bins = self.args.n_bins();
+    fn block(
+        &mut self,
+        args: &StftArgs,
+        signal: Signal,
+        frames: Range<usize>,
+        lanes: Lanes,
+    ) -> &[Lane] {
+        let bins = args.n_bins();
         let tiled = self.block.len();
-        for slot in 0..count {
-            self.power(signal, first + slot, slot * tiled..slot * tiled + bins);
+        for (slot, frame) in frames.enumerate() {
+            self.power(
+                args,
+                signal,
+                frame,
+                slot * tiled..slot * tiled + bins,
+                lanes,
+            );
         }
 
-        self.lanes.run(
+        lanes.run(
             #[inline(always)]
             || transpose(&self.rows, &mut self.block),
         );
@@ -90,45 +185,46 @@ impl StftPlan {
     }
 
     /// Power of one frame, into that part of `rows`.
-    fn power(&mut self, signal: Signal, frame: usize, place: Range<usize>) {
-        let start = self.args.window_start(frame);
-        let end = start + self.frame.len() as isize;
+    fn power(
+        &mut self,
+        args: &StftArgs,
+        signal: Signal,
+        frame: usize,
+        place: Range<usize>,
+        lanes: Lanes,
+    ) {
+        let start = args.window_start(frame);
         let row = &mut self.rows[place];
-        let within = start >= 0 && end <= signal.pcm.len() as isize;
-        let raw = self.args.scale == 1 && !self.args.remove_dc && self.args.preemphasis == 0.0;
 
         // This is the usual case: the transform reads the samples where they lie.
-        if within && raw {
-            return self
-                .fft
-                .powers(&signal.pcm[start as usize..end as usize], row);
+        if is_raw(args) {
+            let samples = signal.read(start, args.framing, &mut self.frame);
+            return self.fft.powers(samples, row);
         }
 
-        if within {
-            self.frame
-                .copy_from_slice(&signal.pcm[start as usize..end as usize]);
-        } else {
-            // The frame reaches beyond the samples, so padding decides what is there.
-            for (i, x) in self.frame.iter_mut().enumerate() {
-                *x = signal.at(start + i as isize, self.args.framing);
-            }
-        }
-
-        if !raw {
-            let frame = &mut self.frame[..self.args.win_length];
-            self.lanes.run(
-                #[inline(always)]
-                || condition(frame, &self.args),
-            );
-        }
-
+        signal.copy(start, args.framing, &mut self.frame);
+        condition(&mut self.frame[..args.win_length], args, lanes);
         self.fft.powers(&self.frame, row);
     }
 }
 
-/// Scale, DC removal and pre-emphasis of one frame, in Kaldi's order.
+/// Nothing happens to a frame before its window.
+fn is_raw(args: &StftArgs) -> bool {
+    args.scale == 1 && !args.remove_dc && args.preemphasis == 0.0
+}
+
+/// Scale, DC removal and pre-emphasis of one frame, in Kaldi's order; nothing where none of them is wanted.
+fn condition(frame: &mut [f32], args: &StftArgs, lanes: Lanes) {
+    if !is_raw(args) {
+        lanes.run(
+            #[inline(always)]
+            || condition_in_lanes(frame, args),
+        );
+    }
+}
+
 #[inline(always)]
-fn condition(frame: &mut [f32], args: &StftArgs) {
+fn condition_in_lanes(frame: &mut [f32], args: &StftArgs) {
     let scale = args.scale as f32;
     frame.iter_mut().for_each(|x| *x *= scale);
 

@@ -28,6 +28,30 @@ impl<'a> Signal<'a> {
         args.n_signal(n_samples, frames_min)
     }
 
+    /// As many samples as `spare` has, from `start` on: where they lie, or in `spare` where padding decides about some.
+    pub(crate) fn read<'b>(&self, start: isize, framing: Framing, spare: &'b mut [f32]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        let end = start + spare.len() as isize;
+        if start >= 0 && end <= self.pcm.len() as isize {
+            return &self.pcm[start as usize..end as usize];
+        }
+        self.copy(start, framing, spare);
+        spare
+    }
+
+    /// The samples from `start` on.
+    pub(crate) fn copy(&self, start: isize, framing: Framing, out: &mut [f32]) {
+        let end = start + out.len() as isize;
+        if start >= 0 && end <= self.pcm.len() as isize {
+            return out.copy_from_slice(&self.pcm[start as usize..end as usize]);
+        }
+        for (i, x) in out.iter_mut().enumerate() {
+            *x = self.at(start + i as isize, framing);
+        }
+    }
+
     /// The sample at `index`, which may lie beyond either end of a signal that is not empty.
     pub(crate) fn at(&self, index: isize, framing: Framing) -> f32 {
         let last = self.len as isize - 1;

@@ -1,0 +1,109 @@
+//! Samples of eight frames side by side: what the transform of eight frames reads.
+//!
+//! Neighbouring frames overlap. So a sample is put in place once, not once for each frame that it lies in: value m of row
+//! r is the sample m · hop + r, and sample i of the eight frames is the eight values from i / hop on, in row i % hop.
+
+use crate::lane::{LANES, Lane};
+use crate::level::Lanes;
+
+/// Samples of eight frames of equal distance.
+pub(super) struct SideBySide {
+    /// `[hop, width]`.
+    rows: Vec<f32>,
+    width: usize,
+    /// Values of a row that have a meaning.
+    n_columns: usize,
+    hop: usize,
+    /// Where in `rows` sample i of the first frame is.
+    places: Vec<u32>,
+    /// Eight columns of all rows, on their way.
+    columns: Vec<Lane>,
+}
+
+impl SideBySide {
+    /// For frames of `len` samples, at most `len` apart.
+    pub(super) fn new(len: usize, hop: usize) -> Self {
+        let n_columns = LANES + (len - 1) / hop;
+        let width = n_columns.next_multiple_of(LANES);
+        let places = (0..len)
+            .map(|i| (i % hop * width + i / hop) as u32)
+            .collect();
+        Self {
+            rows: vec![0.0; hop * width],
+            width,
+            n_columns,
+            hop,
+            places,
+            columns: vec![[0.0; LANES]; hop],
+        }
+    }
+
+    /// Samples that [`Self::fill`] takes: up to the end of the last frame, in whole hops.
+    pub(super) const fn n_samples(&self) -> usize {
+        self.n_columns * self.hop
+    }
+
+    /// Takes the samples from the start of the first frame on.
+    pub(super) fn fill(&mut self, samples: &[f32], lanes: Lanes) {
+        for first in (0..self.width).step_by(LANES) {
+            lanes.run(
+                #[inline(always)]
+                || self.fill_columns(samples, first),
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn fill_columns(&mut self, samples: &[f32], first: usize) {
+        // What follows the last column fills the row up, and is not read.
+        let hop = self.hop;
+        let column = |lane: usize| {
+            let at = (first + lane).min(self.n_columns - 1) * hop;
+            &samples[at..at + hop]
+        };
+
+        // Of eight slices with names and one loop over all of them, the compiler makes a transposition in registers.
+        let (a, b, c, d) = (column(0), column(1), column(2), column(3));
+        let (e, f, g, h) = (column(4), column(5), column(6), column(7));
+        for (r, out) in self.columns[..hop].iter_mut().enumerate() {
+            *out = [a[r], b[r], c[r], d[r], e[r], f[r], g[r], h[r]];
+        }
+
+        for (row, eight) in self.rows.chunks_exact_mut(self.width).zip(&self.columns) {
+            row[first..first + LANES].copy_from_slice(eight);
+        }
+    }
+
+    /// Sample `i` of each frame.
+    #[inline(always)]
+    pub(super) fn sample(&self, i: usize) -> Lane {
+        let place = self.places[i] as usize;
+        let mut sample = [0.0; LANES];
+        sample.copy_from_slice(&self.rows[place..place + LANES]);
+        sample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Level;
+
+    #[test]
+    fn every_frame_has_its_own_samples() {
+        let lanes = Lanes::new(Level::detect()).unwrap();
+        for (len, hop) in [(64, 16), (64, 64), (64, 63), (64, 1), (100, 7), (1, 1)] {
+            let mut frames = SideBySide::new(len, hop);
+            let samples: Vec<f32> = (0..frames.n_samples()).map(|i| i as f32).collect();
+            frames.fill(&samples, lanes);
+            for i in 0..len {
+                let want: Lane = std::array::from_fn(|lane| (lane * hop + i) as f32);
+                assert_eq!(
+                    frames.sample(i),
+                    want,
+                    "sample {i} of frames of {len}, hop {hop}"
+                );
+            }
+        }
+    }
+}
