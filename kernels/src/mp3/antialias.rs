@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS};
 
 /// Lines on each side of a border.
-const REACH: usize = 8;
+pub(super) const REACH: usize = 8;
 /// The standard's `c_i` (table 3-B.9).
 pub(super) const COEFFICIENTS: [f64; REACH] = [
     -0.6, -0.535, -0.33, -0.185, -0.095, -0.041, -0.0142, -0.0037,

@@ -2,15 +2,12 @@
 
 use super::antialias::antialias;
 use super::bands::RateBands;
-use super::bits::BitReader;
-use super::header::{FrameHeader, Mode, Version};
-use super::huffman;
+use super::granules::{CodedFrame, GranuleReader, Spectrum};
+use super::header::FrameHeader;
 use super::imdct::{Imdct, MIXED_SUB_BANDS, Windows};
 use super::reorder::reorder;
-use super::requantize::Gains;
 use super::scale_factors::ScaleFactors;
 use super::side_info::{Block, Granule, SideInfo};
-use super::stereo::{self, JointGranule, Positions};
 use super::synthesis::Synthesis;
 use super::{
     FRAME_SAMPLES, FRAME_SLOTS, FrameError, GRANULE_SAMPLES, LINES, MAX_CHANNELS, SUB_BAND_LINES,
@@ -31,9 +28,8 @@ pub struct MainData<'a> {
 /// Decodes the frames of one stream, which follow one another.
 pub struct FrameDecoder {
     lanes: Lanes,
-    codes: huffman::Reader,
+    reader: GranuleReader,
     channels: [Channel; MAX_CHANNELS],
-    gains: Gains,
     /// Spectra by granule, then by channel.
     spectra: Box<[[Spectrum; MAX_CHANNELS]; 2]>,
     slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
@@ -46,13 +42,6 @@ struct Channel {
     synthesis: Synthesis,
 }
 
-/// Lines of a granule's channel, zero from `n_lines` on.
-#[derive(Clone, Copy)]
-struct Spectrum {
-    lines: [f32; LINES],
-    n_lines: usize,
-}
-
 impl FrameDecoder {
     /// Makes a decoder for a stream of any rate, mono or stereo.
     ///
@@ -60,22 +49,23 @@ impl FrameDecoder {
     /// [`KernelError::Level`] where this machine lacks the level.
     pub fn new(level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
-        let silence = Spectrum {
-            lines: [0.0; LINES],
-            n_lines: 0,
-        };
         Ok(Self {
             lanes,
-            codes: huffman::Reader::new(),
+            reader: GranuleReader::new(),
             channels: std::array::from_fn(|_| Channel {
                 imdct: Imdct::new(),
                 synthesis: Synthesis::new(),
             }),
-            gains: Gains::ZERO,
-            spectra: Box::new([[silence; MAX_CHANNELS]; 2]),
+            spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
             slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
             ordered: Box::new([0.0; LINES]),
         })
+    }
+
+    /// The spectra of the frame that was decoded last.
+    #[cfg(test)]
+    pub(super) fn spectra(&self) -> &[[Spectrum; MAX_CHANNELS]; 2] {
+        &self.spectra
     }
 
     /// Forgets the frames before: the next one follows a hole, or is another stream's.
@@ -115,87 +105,25 @@ impl FrameDecoder {
         side: &SideInfo,
         main: MainData,
     ) -> Result<(), FrameError> {
-        let bands = RateBands::of(header);
-        let n_channels = header.n_channels();
-        let mut first_factors = [ScaleFactors::ZERO; MAX_CHANNELS];
-        let mut n_skipped_bits = 0;
-        let mut start = 0;
-
+        let mut frame = CodedFrame::new(header, side, main);
         for index in 0..header.n_granules() {
-            let channels = &side.granules[index][..n_channels];
-            if n_skipped_bits < main.n_missing_bits {
-                n_skipped_bits += channels.iter().map(|granule| granule.n_bits).sum::<usize>();
-                start = n_skipped_bits.saturating_sub(main.n_missing_bits);
-                for spectrum in &mut self.spectra[index] {
-                    spectrum.n_lines = 0;
-                    spectrum.lines.fill(0.0);
-                }
+            if frame.passes_over(index) {
+                self.spectra[index].iter_mut().for_each(Spectrum::silence);
                 continue;
             }
 
             let mut factors = [ScaleFactors::ZERO; MAX_CHANNELS];
-            for (channel, granule) in channels.iter().enumerate() {
-                let end = start + granule.n_bits;
-                if end > 8 * main.bytes.len() {
-                    return Err(FrameError::MainData);
-                }
-                let mut bits = BitReader::new(main.bytes, start);
-                factors[channel] = if header.version == Version::Mpeg1 {
-                    let first =
-                        (index > 0).then_some((&first_factors[channel], side.shares[channel]));
-                    ScaleFactors::read_mpeg1(&mut bits, granule, bands.of_granule(granule), first)
-                } else {
-                    let is_position = ScaleFactors::are_positions(header, channel);
-                    ScaleFactors::read_mpeg2(&mut bits, granule, is_position)
-                };
-                if bits.position() > end {
-                    return Err(FrameError::ScaleFactors);
-                }
-
-                self.gains
-                    .set(granule, bands.of_granule(granule), &factors[channel]);
+            for (channel, factors) in factors[..header.n_channels()].iter_mut().enumerate() {
                 let spectrum = &mut self.spectra[index][channel];
-                let (n_lines, behind) =
-                    self.codes
-                        .read(bits, end, granule, &self.gains, &mut spectrum.lines);
-                spectrum.n_lines = n_lines;
-                if behind > 8 * main.bytes.len() {
-                    return Err(FrameError::MainData);
-                }
-                start = end;
+                *factors = frame.read(&mut self.reader, index, channel, LINES, spectrum)?;
             }
-
-            if let Mode::Joint {
-                mid_side,
-                intensity,
-            } = header.mode
-            {
-                let right = &side.granules[index][1];
-                let joint = JointGranule {
-                    bands: bands.of_granule(right),
-                    mid_side,
-                    intensity: intensity.then_some(Positions {
-                        factors: &factors[1],
-                        version: header.version,
-                        is_coarse: right.scalefac_compress & 1 == 1,
-                    }),
-                };
-                self.unjoin(index, &joint);
+            if let Some(joint) = frame.joint(index, &factors[1]) {
+                let [left, right] = &mut self.spectra[index];
+                let n_lines = left.n_lines.max(right.n_lines);
+                joint.unjoin(n_lines, left, right);
             }
-            first_factors = factors;
         }
         Ok(())
-    }
-
-    fn unjoin(&mut self, index: usize, joint: &JointGranule) {
-        if !joint.mid_side && joint.intensity.is_none() {
-            return;
-        }
-        let [left, right] = &mut self.spectra[index];
-        let n_lines = left.n_lines.max(right.n_lines);
-        stereo::decode(joint, n_lines, &mut left.lines, &mut right.lines);
-        left.n_lines = n_lines;
-        right.n_lines = n_lines;
     }
 
     /// From spectra to samples.

@@ -8,12 +8,14 @@
 //! before. Any bits may come: a frame decodes to finite samples or is a [`FrameError`].
 
 mod antialias;
+mod band;
 mod bands;
 mod bits;
 #[cfg(test)]
 mod black_box;
 mod dct32;
 mod decoder;
+mod granules;
 mod header;
 mod huffman;
 mod imdct;
@@ -30,6 +32,7 @@ mod tests;
 mod wide;
 mod window;
 
+pub use band::{Band, BandDecoder};
 pub use decoder::{FrameDecoder, MainData};
 pub use header::{FrameHeader, Mode, Version};
 pub use side_info::SideInfo;

@@ -84,14 +84,24 @@ impl Gains {
         by_pair: [0.0; LINES / 2 + STRIDE],
     };
 
-    /// Sets the factors of a granule.
-    pub(super) fn set(&mut self, granule: &Granule, bands: &Bands, factors: &ScaleFactors) {
+    /// Sets the factors of a granule, at least those of its first `n_wanted` lines and of the quadruple behind them.
+    pub(super) fn set(
+        &mut self,
+        granule: &Granule,
+        bands: &Bands,
+        factors: &ScaleFactors,
+        n_wanted: usize,
+    ) {
         let table = PowerTable::get();
         for band in 0..bands.n {
+            let lines = bands.lines(band);
+            if lines.start >= n_wanted + 4 {
+                break;
+            }
+
             let gain = gain(granule, bands, factors, band);
             let factor = table.gains[(gain - GAIN_MIN) as usize];
             // Most bands are narrow: what is written too far becomes the next band's.
-            let lines = bands.lines(band);
             for pair in (lines.start / 2..lines.end / 2).step_by(STRIDE) {
                 self.by_pair[pair..pair + STRIDE].fill(factor);
             }

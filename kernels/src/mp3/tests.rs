@@ -14,13 +14,13 @@ use super::{FRAME_SAMPLES, FrameDecoder, LINES, MainData, SUB_BANDS};
 use crate::level::Level;
 
 /// Of a transform's largest output: some tens of roundings of f32, 6e-8 each.
-const TRANSFORM_REL_MAX: f64 = 2e-6;
+pub(super) const TRANSFORM_REL_MAX: f64 = 2e-6;
 
 /// Numbers that look random and are always the same.
-struct Noise(u64);
+pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -28,12 +28,12 @@ impl Noise {
         self.0 >> 33
     }
 
-    fn byte(&mut self) -> u8 {
+    pub(super) fn byte(&mut self) -> u8 {
         (self.next() >> 8) as u8
     }
 
     /// Within ±1.
-    fn value(&mut self) -> f64 {
+    pub(super) fn value(&mut self) -> f64 {
         self.next() as f64 / f64::from(1_u32 << 30) - 1.0
     }
 
@@ -42,7 +42,7 @@ impl Noise {
     }
 }
 
-fn assert_close(got: impl IntoIterator<Item = f32>, want: &[f64], what: &str) {
+pub(super) fn assert_close(got: impl IntoIterator<Item = f32>, want: &[f64], what: &str) {
     let largest = want.iter().fold(1.0_f64, |most, want| most.max(want.abs()));
     for (at, (got, want)) in got.into_iter().zip(want).enumerate() {
         let error = (f64::from(got) - want).abs() / largest;

@@ -58,17 +58,18 @@ impl Reader {
     }
 
     /// Reads the lines of a granule whose bits end before `end`, and returns how many lines there are, and the bit behind
-    /// the last one that was read. The other lines become zero.
+    /// the last one that was read. The other lines become zero. Behind line `n_wanted` it may end earlier.
     pub(super) fn read(
         &self,
         bits: BitReader,
         end: usize,
         granule: &Granule,
+        n_wanted: usize,
         gains: &Gains,
         lines: &mut [f32; LINES],
     ) -> (usize, usize) {
         let mut codes = Codes { bits, end };
-        let n_lines = self.read_lines(&mut codes, granule, gains, lines);
+        let n_lines = self.read_lines(&mut codes, granule, n_wanted, gains, lines);
         lines[n_lines..].fill(0.0);
         (n_lines, codes.bits.position())
     }
@@ -77,6 +78,7 @@ impl Reader {
         &self,
         codes: &mut Codes,
         granule: &Granule,
+        n_wanted: usize,
         gains: &Gains,
         lines: &mut [f32; LINES],
     ) -> usize {
@@ -85,9 +87,10 @@ impl Reader {
         }
 
         let mut at = 0;
+        let n_big = granule.n_big.min(n_wanted.next_multiple_of(2));
         let ends = [granule.region_ends[0], granule.region_ends[1], LINES];
         for (end, select) in ends.into_iter().zip(granule.table_select) {
-            let end = end.min(granule.n_big);
+            let end = end.min(n_big);
             if end <= at {
                 continue;
             }
@@ -111,7 +114,7 @@ impl Reader {
             };
         }
 
-        self.read_quads(codes, granule, gains, lines, at)
+        self.read_quads(codes, granule, n_wanted, gains, lines, at)
     }
 
     /// Reads pairs until the region or the bits are at their end; returns how many.
@@ -248,6 +251,7 @@ impl Reader {
         &self,
         codes: &mut Codes,
         granule: &Granule,
+        n_wanted: usize,
         gains: &Gains,
         lines: &mut [f32; LINES],
         from: usize,
@@ -257,7 +261,7 @@ impl Reader {
         'word: loop {
             let mut word = codes.bits.word();
             for _ in 0..SHORT_CODES_PER_WORD {
-                if at + 4 > LINES || codes.are_at_end() {
+                if at + 4 > LINES || at >= n_wanted || codes.are_at_end() {
                     break 'word;
                 }
                 let quad = quads.find(word);

@@ -1,0 +1,345 @@
+//! The steps in their order, for a whole frame and a part of the band.
+
+use super::synthesis::Synthesis;
+use super::{Band, Step};
+use crate::error::KernelError;
+use crate::level::{Lanes, Level};
+use crate::mp3::antialias::antialias;
+use crate::mp3::bands::{Bands, RateBands};
+use crate::mp3::granules::{CodedFrame, GranuleReader, Spectrum};
+use crate::mp3::header::{FrameHeader, Mode};
+use crate::mp3::imdct::{Imdct, MIXED_SUB_BANDS, Windows};
+use crate::mp3::reorder::reorder;
+use crate::mp3::side_info::{Block, Granule, SideInfo};
+use crate::mp3::{
+    FRAME_SAMPLES, FRAME_SLOTS, FrameError, GRANULE_SAMPLES, LINES, MAX_CHANNELS, MainData,
+    SUB_BAND_LINES, SUB_BANDS, SubBandSamples,
+};
+
+const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
+
+/// Decodes the frames of one stream, which follow one another, to mono at a part of their rate.
+pub struct BandDecoder {
+    lanes: Lanes,
+    band: Band,
+    reader: GranuleReader,
+    /// Spectra by granule, then by channel.
+    spectra: Box<[[Spectrum; MAX_CHANNELS]; 2]>,
+    hybrid: Hybrid,
+    synthesis: AnySynthesis,
+    slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
+}
+
+/// By how many samples a slot has.
+enum AnySynthesis {
+    Half(Synthesis<16>),
+    Quarter(Synthesis<8>),
+}
+
+/// From lines to samples of sub-bands.
+struct Hybrid {
+    /// Of the mean of both channels, or of the left one where their windows differ.
+    mean: Imdct,
+    /// Of the right channel where the windows differ.
+    right: Imdct,
+    /// The next granule overlaps with the right channel's.
+    right_overlaps: bool,
+    ordered: Box<[f32; LINES]>,
+    right_samples: Box<SubBandSamples>,
+}
+
+impl BandDecoder {
+    /// Makes a decoder for streams of any rate of which `band` is wanted, mono or stereo.
+    ///
+    /// # Errors
+    /// [`KernelError::Level`] where this machine lacks the level.
+    pub fn new(band: Band, level: Level) -> Result<Self, KernelError> {
+        let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+        Ok(Self {
+            lanes,
+            band,
+            reader: GranuleReader::new(),
+            spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
+            hybrid: Hybrid {
+                mean: Imdct::new(),
+                right: Imdct::new(),
+                right_overlaps: false,
+                ordered: Box::new([0.0; LINES]),
+                right_samples: Box::new([[0.0; SUB_BANDS]; SUB_BAND_LINES]),
+            },
+            synthesis: match band.step {
+                Step::Two => AnySynthesis::Half(Synthesis::new(band.n_sub_bands)),
+                Step::Four => AnySynthesis::Quarter(Synthesis::new(band.n_sub_bands)),
+            },
+            slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
+        })
+    }
+
+    /// What it computes.
+    #[must_use]
+    pub fn band(&self) -> Band {
+        self.band
+    }
+
+    /// Forgets the frames before: the next one follows a hole, or is another stream's.
+    pub fn reset(&mut self) {
+        self.hybrid.mean.reset();
+        self.hybrid.right.reset();
+        self.hybrid.right_overlaps = false;
+        match &mut self.synthesis {
+            AnySynthesis::Half(synthesis) => synthesis.reset(),
+            AnySynthesis::Quarter(synthesis) => synthesis.reset(),
+        }
+    }
+
+    /// Decodes a frame to the mean of its channels, of which every [`Band::step`]-th sample comes, and returns how many
+    /// samples that are. The first one is sample `phase` of the frame, below the step; between resets all frames have the
+    /// same phase. Full scale is ±1, and louder samples are not cut.
+    ///
+    /// # Errors
+    /// [`FrameError`] for main data that cannot be right, as far as it is read. Then what is kept from frame to frame stays
+    /// as it was.
+    pub fn decode(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+        phase: usize,
+        out: &mut [f32; FRAME_SAMPLES / 2],
+    ) -> Result<usize, FrameError> {
+        self.read_spectra(header, side, main)?;
+
+        let lanes = self.lanes;
+        lanes.run(
+            #[inline(always)]
+            || self.sound(header, side, phase % self.band.step(), out),
+        );
+        Ok(header.n_granules() * GRANULE_SAMPLES / self.band.step())
+    }
+
+    /// From main data to spectra: to one where both channels have the same windows, and else to two. Their sum is the
+    /// mean of the channels.
+    fn read_spectra(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+    ) -> Result<(), FrameError> {
+        let mut frame = CodedFrame::new(header, side, main);
+        let skips_side = has_middle(header, side);
+        for index in 0..header.n_granules() {
+            if frame.passes_over(index) {
+                self.spectra[index].iter_mut().for_each(Spectrum::silence);
+            } else if skips_side {
+                self.read_middle(&mut frame, index)?;
+            } else {
+                self.read_granule(&mut frame, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The middle channel is the sum of both channels over √2. The side channel is not heard in their mean.
+    fn read_middle(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
+        let bands = frame.bands_of(&frame.side.granules[index][0]);
+        let middle = &mut self.spectra[index][0];
+        let n_wanted = n_coded(bands, self.band.n_lines());
+        frame.read(&mut self.reader, index, 0, n_wanted, middle)?;
+        frame.skip(index, 1)?;
+        scale(&mut middle.lines[..middle.n_lines], SQRT_HALF);
+        Ok(())
+    }
+
+    /// The mean of a granule's channels, or the half of each.
+    fn read_granule(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
+        let [left_side, right_side] = &frame.side.granules[index];
+        let [left, right] = &mut self.spectra[index];
+        let n_left = n_coded(frame.bands_of(left_side), self.band.n_lines());
+        frame.read(&mut self.reader, index, 0, n_left, left)?;
+        if frame.header.mode == Mode::Mono {
+            return Ok(());
+        }
+
+        // Intensity begins where the right channel ends, and that may be above the edge.
+        let n_right = match frame.header.mode {
+            Mode::Joint {
+                intensity: true, ..
+            } => LINES,
+            _ => n_coded(frame.bands_of(right_side), self.band.n_lines()),
+        };
+        let factors = frame.read(&mut self.reader, index, 1, n_right, right)?;
+        if let Some(joint) = frame.joint(index, &factors) {
+            let n_lines = left.n_lines.max(right.n_lines).min(n_left);
+            joint.unjoin(n_lines, left, right);
+        }
+        mix(left, right, have_equal_windows(left_side, right_side));
+        Ok(())
+    }
+
+    /// From spectra to samples.
+    #[inline(always)]
+    fn sound(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        phase: usize,
+        out: &mut [f32; FRAME_SAMPLES / 2],
+    ) {
+        let bands = RateBands::of(header);
+        let slots = &mut self.slots[..header.n_granules() * SUB_BAND_LINES];
+        let granules = slots.as_chunks_mut::<SUB_BAND_LINES>().0.iter_mut();
+        for (index, slots) in granules.enumerate() {
+            let [left_side, right_side] = &side.granules[index];
+            let [left, right] = &mut self.spectra[index];
+            let has_two = header.n_channels() == 2 && !have_equal_windows(left_side, right_side);
+
+            let left = Lines::of(bands, left_side, left);
+            let right = has_two.then(|| Lines::of(bands, right_side, right));
+            self.hybrid.run(self.band, left, right, slots);
+        }
+
+        match &mut self.synthesis {
+            AnySynthesis::Half(synthesis) => synthesis.run(phase, slots, out),
+            AnySynthesis::Quarter(synthesis) => synthesis.run(phase, slots, out),
+        }
+    }
+}
+
+/// A spectrum with what its transform depends on.
+struct Lines<'a> {
+    bands: &'static Bands,
+    granule: &'a Granule,
+    spectrum: &'a mut Spectrum,
+}
+
+impl<'a> Lines<'a> {
+    fn of(bands: &'static RateBands, granule: &'a Granule, spectrum: &'a mut Spectrum) -> Self {
+        Self {
+            bands: bands.of_granule(granule),
+            granule,
+            spectrum,
+        }
+    }
+}
+
+impl Hybrid {
+    /// The samples of the mean of both channels. Where their windows differ, each one is transformed by itself.
+    #[inline(always)]
+    fn run(&mut self, band: Band, left: Lines, right: Option<Lines>, slots: &mut SubBandSamples) {
+        transform(&mut self.mean, band, left, &mut self.ordered, slots);
+
+        let has_right = right.is_some();
+        if !has_right && !self.right_overlaps {
+            return;
+        }
+        match right {
+            Some(right) => transform(
+                &mut self.right,
+                band,
+                right,
+                &mut self.ordered,
+                &mut self.right_samples,
+            ),
+            // The second half of a window that came before.
+            None => {
+                let windows = Windows {
+                    block: Block::Long,
+                    is_mixed: false,
+                };
+                let silence = [0.0; LINES];
+                self.right
+                    .run(windows, 0, &silence, &mut self.right_samples);
+            }
+        }
+        for (sum, right) in slots.iter_mut().zip(self.right_samples.iter()) {
+            for (sum, right) in sum.iter_mut().zip(right) {
+                *sum += right;
+            }
+        }
+        self.right_overlaps = has_right;
+    }
+}
+
+/// From the lines of a granule to the samples of the sub-bands that are wanted.
+#[inline(always)]
+fn transform(
+    imdct: &mut Imdct,
+    band: Band,
+    from: Lines,
+    ordered: &mut [f32; LINES],
+    slots: &mut SubBandSamples,
+) {
+    let granule = from.granule;
+    let mut lines = &mut from.spectrum.lines;
+    let mut n_lines = from.spectrum.n_lines;
+    let mut n_long_sub_bands = SUB_BANDS;
+    if granule.block == Block::Short {
+        n_lines = reorder(from.bands, n_lines, lines, ordered);
+        lines = ordered;
+        n_long_sub_bands = if granule.is_mixed { MIXED_SUB_BANDS } else { 1 };
+    }
+    // Up to the border above the highest one.
+    n_lines = antialias(n_long_sub_bands.min(band.n_sub_bands + 1), n_lines, lines);
+
+    let windows = Windows {
+        block: granule.block,
+        is_mixed: granule.is_mixed,
+    };
+    let n_lines = n_lines.min(band.n_sub_bands * SUB_BAND_LINES);
+    imdct.run(windows, n_lines, lines, slots);
+}
+
+/// So many lines have to be read for the lowest `n_wanted`: short blocks hold one window of a band behind the other.
+fn n_coded(bands: &Bands, n_wanted: usize) -> usize {
+    let short = (bands.n_long..bands.n).step_by(3);
+    short
+        .map(|band| bands.lines(band).start..bands.lines(band + 2).end)
+        .find(|band| band.end >= n_wanted)
+        .map_or(n_wanted, |band| {
+            if band.start < n_wanted {
+                band.end
+            } else {
+                n_wanted
+            }
+        })
+}
+
+/// The frame has a middle channel in the place of the left one, and nothing else is needed for the mean.
+fn has_middle(header: &FrameHeader, side: &SideInfo) -> bool {
+    let is_mid_side = matches!(
+        header.mode,
+        Mode::Joint {
+            mid_side: true,
+            intensity: false
+        }
+    );
+    let granules = &side.granules[..header.n_granules()];
+    is_mid_side
+        && granules
+            .iter()
+            .all(|[left, right]| have_equal_windows(left, right))
+}
+
+fn have_equal_windows(left: &Granule, right: &Granule) -> bool {
+    left.block == right.block && left.is_mixed == right.is_mixed
+}
+
+/// Halves two spectra, and with equal windows adds the second one to the first: so their sum is the mean.
+fn mix(left: &mut Spectrum, right: &mut Spectrum, have_equal_windows: bool) {
+    if !have_equal_windows {
+        scale(&mut left.lines[..left.n_lines], 0.5);
+        scale(&mut right.lines[..right.n_lines], 0.5);
+        return;
+    }
+    left.n_lines = left.n_lines.max(right.n_lines);
+    let n = left.n_lines;
+    for (left, right) in left.lines[..n].iter_mut().zip(&right.lines[..n]) {
+        *left = (*left + right) * 0.5;
+    }
+}
+
+fn scale(lines: &mut [f32], factor: f32) {
+    for line in lines {
+        *line *= factor;
+    }
+}

@@ -1,0 +1,260 @@
+//! The synthesis against the reference, the whole against the decoder of the full band, and damaged frames.
+
+use super::synthesis::Synthesis;
+use super::{Band, BandDecoder, Step};
+use crate::level::Level;
+use crate::mp3::header::FrameHeader;
+use crate::mp3::reference::Filter;
+use crate::mp3::side_info::SideInfo;
+use crate::mp3::tests::{Noise, TRANSFORM_REL_MAX, assert_close};
+use crate::mp3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, SUB_BANDS};
+
+/// Beside the mean of the full decoder's planes, relative to their loudest sample: each path has two transforms for each of
+/// two channels, all of which are that near to the reference.
+const PATHS_REL_MAX: f32 = 8.0 * TRANSFORM_REL_MAX as f32;
+
+#[test]
+fn steps_and_sub_bands_follow_from_the_rates() {
+    let of = |from_hz, to_hz| {
+        Band::of(from_hz, to_hz).map(|band| (band.step(), band.n_sub_bands, band.n_lines()))
+    };
+    assert_eq!(of(44_100, 22_050), Some((2, 16, 296)));
+    assert_eq!(of(48_000, 24_000), Some((2, 16, 296)));
+    assert_eq!(of(44_100, 11_025), Some((4, 8, 152)));
+    assert_eq!(of(48_000, 8_000), Some((4, 6, 116)));
+    // 8 kHz lie in sub-band 11, and 12 reaches down to 7.92 kHz.
+    assert_eq!(of(44_100, 16_000), Some((2, 13, 242)));
+    assert_eq!(of(48_000, 16_000), Some((2, 12, 224)));
+    assert_eq!(of(48_000, 22_050), Some((2, 16, 296)));
+    assert_eq!(of(44_100, 22_051), None);
+    assert_eq!(of(32_000, 22_050), None);
+    assert_eq!(of(22_050, 22_050), None);
+    assert_eq!(of(44_101, 22_050), None);
+    assert_eq!(of(48_000, u32::MAX), None);
+}
+
+/// Of the reference's samples, those that are wanted.
+fn synthesis_is_the_references<const N: usize>(n_sub_bands: usize) {
+    let mut noise = Noise(6);
+    for phase in 0..SUB_BANDS / N {
+        let mut synthesis = Synthesis::<N>::new(n_sub_bands);
+        let mut filter = Filter::new();
+        for n_slots in [18, 36, 18, 36, 36, 18] {
+            let slots: Vec<[f32; 32]> = (0..n_slots)
+                .map(|_| std::array::from_fn(|_| noise.value() as f32))
+                .collect();
+            let mut got = vec![0.0; N * n_slots];
+            synthesis.run(phase, &slots, &mut got);
+
+            let mut want = Vec::new();
+            for slot in &slots {
+                let mut slot = slot.map(f64::from);
+                slot[n_sub_bands..].fill(0.0);
+                let samples = filter.run(&slot);
+                want.extend(samples.iter().skip(phase).step_by(SUB_BANDS / N));
+            }
+            let what = format!("{N} outputs, phase {phase}, {n_sub_bands} sub-bands");
+            assert_close(got, &want, &what);
+        }
+    }
+}
+
+#[test]
+fn synthesis_is_every_second_or_fourth_sample_of_the_references() {
+    synthesis_is_the_references::<16>(16);
+    synthesis_is_the_references::<16>(11);
+    synthesis_is_the_references::<8>(8);
+    synthesis_is_the_references::<8>(5);
+}
+
+/// A frame of noise, in which the values of each granule are few enough for its channel to end below `n_lines`.
+struct LowFrame {
+    header: FrameHeader,
+    side: SideInfo,
+    bytes: Vec<u8>,
+}
+
+impl LowFrame {
+    /// `None` where the noise is none of a frame.
+    fn new(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Option<Self> {
+        let header = FrameHeader::parse(head)?;
+        let bytes: Vec<u8> = (0..header.side_info_bytes())
+            .map(|_| noise.byte())
+            .collect();
+        let mut side = SideInfo::parse(&header, &bytes).ok()?;
+        for granule in side.granules.iter_mut().flatten() {
+            // Enough for scale factors, most of the time. Four values take about five bits.
+            granule.n_big = noise.next() as usize % (n_lines / 4) * 2;
+            granule.n_bits = 60 + noise.next() as usize % n_lines;
+            // Loud values would hide the others.
+            granule.global_gain = 150 + granule.global_gain % 16;
+        }
+        Some(Self {
+            header,
+            side,
+            bytes: (0..1_000).map(|_| noise.byte()).collect(),
+        })
+    }
+
+    fn main(&self) -> MainData<'_> {
+        MainData {
+            bytes: &self.bytes,
+            n_missing_bits: 0,
+        }
+    }
+}
+
+/// Sounds that end below the edge are the same on both paths: every second or fourth sample, from any one on.
+#[test]
+fn low_sounds_are_those_of_the_full_band() {
+    // Stereo, joint stereo of each kind, mono; MPEG-1 and 2.
+    let heads = [
+        [0xFF, 0xFB, 0x90, 0x00],
+        [0xFF, 0xFB, 0x90, 0x40],
+        [0xFF, 0xFB, 0x90, 0x60],
+        [0xFF, 0xFB, 0x90, 0x50],
+        [0xFF, 0xFB, 0x90, 0x70],
+        [0xFF, 0xFB, 0x90, 0xC0],
+        [0xFF, 0xF3, 0x90, 0x00],
+        [0xFF, 0xF3, 0x90, 0x70],
+    ];
+    let mut noise = Noise(7);
+    for head in heads {
+        for (step, n_lines) in [(Step::Two, 252), (Step::Four, 120)] {
+            let frames = low_frames(&mut noise, head, n_lines);
+            for phase in 0..step.n_samples() {
+                part_is_of_the_whole(&frames, step, phase);
+            }
+        }
+    }
+}
+
+/// Frames that decode, and whose lines lie below `n_lines`.
+fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<LowFrame> {
+    let mut frames = Vec::new();
+    for _ in 0..20_000 {
+        let frame = LowFrame::new(noise, head, n_lines);
+        frames.extend(frame.filter(|frame| is_low(frame, n_lines)));
+        if frames.len() == 60 {
+            return frames;
+        }
+    }
+    panic!("{head:x?}: {} frames are low", frames.len());
+}
+
+fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
+    let band = Band {
+        step,
+        n_sub_bands: SUB_BANDS / step.n_samples(),
+    };
+    let mut full = FrameDecoder::new(Level::detect()).unwrap();
+    let mut part = BandDecoder::new(band, Level::detect()).unwrap();
+    let mut got = Vec::new();
+    let mut want = Vec::new();
+    // Of both channels, because their difference rounds in the full band and is not in the mean.
+    let mut loudest = 0.0_f32;
+
+    for frame in frames {
+        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
+        let [left, right] = &mut planes;
+        let (header, side) = (&frame.header, &frame.side);
+        let n = full.decode(header, side, frame.main(), [left, right]);
+        let n = n.unwrap();
+        if header.n_channels() == 1 {
+            *right = *left;
+        }
+        for (left, right) in left[..n].iter().zip(&right[..n]) {
+            want.push((left + right) * 0.5);
+            loudest = loudest.max(left.abs()).max(right.abs());
+        }
+
+        let mut out = [0.0; FRAME_SAMPLES / 2];
+        let n_out = part.decode(header, side, frame.main(), phase, &mut out);
+        assert_eq!(n_out, Ok(n / band.step()));
+        got.extend_from_slice(&out[..n / band.step()]);
+    }
+
+    let want = want.into_iter().skip(phase).step_by(band.step());
+    for (at, (got, want)) in got.into_iter().zip(want).enumerate() {
+        assert!(
+            (got - want).abs() <= PATHS_REL_MAX * loudest,
+            "{:?}, {step:?}, phase {phase}: {at} is {got}, not {want} of {loudest}",
+            frames[0].header
+        );
+    }
+}
+
+/// It decodes, and all of its lines lie below `n_lines`.
+fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
+    let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
+    let mut planes = [[0.0; FRAME_SAMPLES]; 2];
+    let [left, right] = &mut planes;
+    let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), [left, right]);
+    let n_granules = frame.header.n_granules();
+    decoded.is_ok()
+        && decoder.spectra()[..n_granules]
+            .iter()
+            .flatten()
+            .all(|spectrum| spectrum.lines[n_lines..LINES] == [0.0; LINES][n_lines..])
+}
+
+/// Every format, side info and main data of noise: no panic, finite samples, and an error only where the full band has one.
+#[test]
+fn noise_decodes_to_finite_samples_or_errors() {
+    let mut noise = Noise(8);
+    let rates = [(44_100, 22_050), (44_100, 11_025), (48_000, 16_000)];
+    let bands = rates.map(|(from_hz, to_hz)| Band::of(from_hz, to_hz).unwrap());
+    let mut decoders = bands.map(|band| BandDecoder::new(band, Level::detect()).unwrap());
+    let mut scalar = bands.map(|band| BandDecoder::new(band, Level::Scalar).unwrap());
+    let mut full = FrameDecoder::new(Level::detect()).unwrap();
+    let mut n_decoded = 0;
+    for round in 0..40_000 {
+        let head = [
+            0xFF,
+            0xE0 | noise.byte() & 0x1A | 2,
+            noise.byte(),
+            noise.byte(),
+        ];
+        let Some(header) = FrameHeader::parse(head) else {
+            continue;
+        };
+        let bytes: Vec<u8> = (0..header.side_info_bytes())
+            .map(|_| noise.byte())
+            .collect();
+        let Ok(side) = SideInfo::parse(&header, &bytes) else {
+            continue;
+        };
+        let bytes: Vec<u8> = (0..noise.next() as usize % 2_100)
+            .map(|_| noise.byte())
+            .collect();
+        let main = MainData {
+            bytes: &bytes,
+            n_missing_bits: [0, noise.next() as usize % 4_096][usize::from(round % 4 == 0)],
+        };
+        let phase = noise.next() as usize;
+        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
+        let [left, right] = &mut planes;
+        let whole = full.decode(&header, &side, main, [left, right]);
+
+        for (decoder, scalar) in decoders.iter_mut().zip(&mut scalar) {
+            let mut out = [0.0; FRAME_SAMPLES / 2];
+            let decoded = decoder.decode(&header, &side, main, phase, &mut out);
+            assert!(decoded.is_ok() || whole.is_err(), "{decoded:?}");
+            assert!(decoded != Err(FrameError::BigValues));
+            assert!(out.iter().all(|sample| sample.is_finite()));
+            n_decoded += usize::from(decoded.is_ok());
+
+            let mut same = [0.0; FRAME_SAMPLES / 2];
+            let again = scalar.decode(&header, &side, main, phase, &mut same);
+            assert_eq!(
+                (again, same.map(f32::to_bits)),
+                (decoded, out.map(f32::to_bits))
+            );
+        }
+        if noise.next().is_multiple_of(50) {
+            decoders.iter_mut().for_each(BandDecoder::reset);
+            scalar.iter_mut().for_each(BandDecoder::reset);
+        }
+    }
+    assert!(n_decoded > 1_000, "{n_decoded}");
+}

@@ -1,0 +1,189 @@
+//! Main data → spectra as they are coded: scale factors and codes of one channel of a granule after the other.
+
+use super::bands::{Bands, RateBands};
+use super::bits::BitReader;
+use super::header::{FrameHeader, Mode, Version};
+use super::huffman;
+use super::requantize::Gains;
+use super::scale_factors::ScaleFactors;
+use super::side_info::{Granule, SideInfo};
+use super::stereo::{self, JointGranule, Positions};
+use super::{FrameError, LINES, MAX_CHANNELS, MainData};
+
+/// Lines of a granule's channel, zero from `n_lines` on.
+#[derive(Clone, Copy)]
+pub(super) struct Spectrum {
+    pub(super) lines: [f32; LINES],
+    pub(super) n_lines: usize,
+}
+
+impl Spectrum {
+    pub(super) const SILENCE: Self = Self {
+        lines: [0.0; LINES],
+        n_lines: 0,
+    };
+
+    /// Has no lines any more.
+    pub(super) fn silence(&mut self) {
+        self.lines.fill(0.0);
+        self.n_lines = 0;
+    }
+}
+
+impl JointGranule<'_> {
+    /// Makes left and right, of which the first `n_lines` are not all zero.
+    pub(super) fn unjoin(&self, n_lines: usize, left: &mut Spectrum, right: &mut Spectrum) {
+        stereo::decode(self, n_lines, &mut left.lines, &mut right.lines);
+        left.n_lines = n_lines;
+        right.n_lines = n_lines;
+    }
+}
+
+/// Reads granules; keeps tables and what a granule's gains are written to.
+pub(super) struct GranuleReader {
+    codes: huffman::Reader,
+    gains: Gains,
+}
+
+impl GranuleReader {
+    pub(super) fn new() -> Self {
+        Self {
+            codes: huffman::Reader::new(),
+            gains: Gains::ZERO,
+        }
+    }
+}
+
+/// A frame whose granules are read in their order.
+pub(super) struct CodedFrame<'a> {
+    pub(super) header: &'a FrameHeader,
+    pub(super) side: &'a SideInfo,
+    main: MainData<'a>,
+    bands: &'static RateBands,
+    first_factors: [ScaleFactors; MAX_CHANNELS],
+    n_skipped_bits: usize,
+    /// Where the next channel's bits begin.
+    start: usize,
+}
+
+impl<'a> CodedFrame<'a> {
+    pub(super) fn new(header: &'a FrameHeader, side: &'a SideInfo, main: MainData<'a>) -> Self {
+        Self {
+            header,
+            side,
+            main,
+            bands: RateBands::of(header),
+            first_factors: [ScaleFactors::ZERO; MAX_CHANNELS],
+            n_skipped_bits: 0,
+            start: 0,
+        }
+    }
+
+    /// The channels of a granule.
+    fn channels(&self, index: usize) -> &'a [Granule] {
+        &self.side.granules[index][..self.header.n_channels()]
+    }
+
+    pub(super) fn bands_of(&self, granule: &Granule) -> &'static Bands {
+        self.bands.of_granule(granule)
+    }
+
+    /// A granule whose bits are missing is passed over; then this is true, and it is silent.
+    pub(super) fn passes_over(&mut self, index: usize) -> bool {
+        if self.n_skipped_bits >= self.main.n_missing_bits {
+            return false;
+        }
+        let n_bits = self.channels(index).iter().map(|granule| granule.n_bits);
+        self.n_skipped_bits += n_bits.sum::<usize>();
+        self.start = self.n_skipped_bits.saturating_sub(self.main.n_missing_bits);
+        true
+    }
+
+    /// Passes over a channel whose lines are not wanted.
+    pub(super) fn skip(&mut self, index: usize, channel: usize) -> Result<(), FrameError> {
+        self.start = self.end(&self.channels(index)[channel])?;
+        Ok(())
+    }
+
+    /// Reads at least the first `n_wanted` lines of a channel, as far as it has them, and returns its scale factors.
+    pub(super) fn read(
+        &mut self,
+        reader: &mut GranuleReader,
+        index: usize,
+        channel: usize,
+        n_wanted: usize,
+        spectrum: &mut Spectrum,
+    ) -> Result<ScaleFactors, FrameError> {
+        let granule = &self.channels(index)[channel];
+        let bands = self.bands.of_granule(granule);
+        let end = self.end(granule)?;
+
+        let mut bits = BitReader::new(self.main.bytes, self.start);
+        let factors = if self.header.version == Version::Mpeg1 {
+            let first = &self.first_factors[channel];
+            let first = (index > 0).then_some((first, self.side.shares[channel]));
+            ScaleFactors::read_mpeg1(&mut bits, granule, bands, first)
+        } else {
+            let is_position = ScaleFactors::are_positions(self.header, channel);
+            ScaleFactors::read_mpeg2(&mut bits, granule, is_position)
+        };
+        if bits.position() > end {
+            return Err(FrameError::ScaleFactors);
+        }
+
+        reader.gains.set(granule, bands, &factors, n_wanted);
+        let lines = &mut spectrum.lines;
+        let (n_lines, behind) =
+            reader
+                .codes
+                .read(bits, end, granule, n_wanted, &reader.gains, lines);
+        spectrum.n_lines = n_lines;
+        if behind > 8 * self.main.bytes.len() {
+            return Err(FrameError::MainData);
+        }
+
+        self.start = end;
+        if index == 0 {
+            self.first_factors[channel] = factors;
+        }
+        Ok(factors)
+    }
+
+    /// How left and right of a granule are to be made, where they were coded together; `factors` are the right channel's.
+    pub(super) fn joint<'b>(
+        &self,
+        index: usize,
+        factors: &'b ScaleFactors,
+    ) -> Option<JointGranule<'b>> {
+        let Mode::Joint {
+            mid_side,
+            intensity,
+        } = self.header.mode
+        else {
+            return None;
+        };
+        if !mid_side && !intensity {
+            return None;
+        }
+
+        let right = &self.side.granules[index][1];
+        Some(JointGranule {
+            bands: self.bands.of_granule(right),
+            mid_side,
+            intensity: intensity.then_some(Positions {
+                factors,
+                version: self.header.version,
+                is_coarse: right.scalefac_compress & 1 == 1,
+            }),
+        })
+    }
+
+    /// The bit behind the last one of a channel that begins at `start`.
+    fn end(&self, granule: &Granule) -> Result<usize, FrameError> {
+        let end = self.start + granule.n_bits;
+        if end > 8 * self.main.bytes.len() {
+            return Err(FrameError::MainData);
+        }
+        Ok(end)
+    }
+}
