@@ -33,6 +33,14 @@ impl SymphoniaDecoder {
         })
     }
 
+    /// Of MP3 files at twice the wanted rate or more, only what reaches the wanted rate is computed. Default: the full band
+    /// of all files.
+    #[must_use]
+    pub fn by_band(mut self) -> Self {
+        self.mp3.by_band(self.args.sample_rate_hz);
+        self
+    }
+
     /// Longer clips than this, in seconds, are rejects where no less is asked for. Default: three hours.
     #[must_use]
     pub fn at_most(mut self, seconds: f64) -> Self {

@@ -110,6 +110,19 @@ impl Output {
         from_hz: u32,
         out: &'a mut Pcm,
     ) -> Result<Sink<'a>, Reject> {
+        self.open_part(from_hz, 1, out)
+    }
+
+    /// The same where only every `step`-th sample of the clip is pushed, from [`Sink::phase`] on.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_part<'a>(
+        &'a mut self,
+        from_hz: u32,
+        step: usize,
+        out: &'a mut Pcm,
+    ) -> Result<Sink<'a>, Reject> {
         if !(MIN_HZ..=MAX_FROM_HZ).contains(&from_hz) {
             let reason = if from_hz > MAX_FROM_HZ {
                 Reason::TooLarge
@@ -121,9 +134,15 @@ impl Output {
             return Err(reject(reason, detail));
         }
 
-        let rates = ResampleArgs {
+        let clip_rates = ResampleArgs {
             from_hz,
             to_hz: self.sample_rate_hz,
+        };
+        // What is pushed is not above the band's rate, and that is not below the wanted one.
+        let from_hz = from_hz / step as u32;
+        let rates = ResampleArgs {
+            from_hz,
+            ..clip_rates
         };
 
         let n_samples_max = self.n_samples_max;
@@ -150,7 +169,9 @@ impl Output {
         }
 
         Ok(Sink {
+            clip_rates,
             rates,
+            step,
             resampler,
             mono: &mut self.mono,
             channels: self.channels.as_mut(),
@@ -160,6 +181,7 @@ impl Output {
             n_counted: if self.is_measuring { Some(0) } else { None },
             drop_samples: 0,
             keep_samples: u64::MAX,
+            n_taken: 0,
         })
     }
 
@@ -179,9 +201,13 @@ impl Output {
     }
 }
 
-/// Takes one clip's audio at its own rate.
+/// Takes one clip's audio at its own rate, or every `step`-th sample of it.
 pub(super) struct Sink<'a> {
+    /// From the clip's own rate.
+    clip_rates: ResampleArgs,
+    /// From the rate of what is pushed.
     rates: ResampleArgs,
+    step: usize,
     /// `None`: the rate is kept.
     resampler: Option<&'a mut Resampler>,
     mono: &'a mut Vec<f32>,
@@ -193,8 +219,11 @@ pub(super) struct Sink<'a> {
     n_kept_max: usize,
     /// `Some`: so many samples came out, and are not kept.
     n_counted: Option<usize>,
+    /// The trim, in samples of the clip's rate.
     drop_samples: u64,
     keep_samples: u64,
+    /// Samples of the clip's rate that the trim has left so far.
+    n_taken: u64,
 }
 
 impl Sink<'_> {
@@ -204,11 +233,23 @@ impl Sink<'_> {
         self.keep_samples = end.map_or(u64::MAX, |end| end.saturating_sub(start));
     }
 
+    /// Which sample of the next packet is the first to be pushed, below `step`. Those that are pushed lie whole steps behind
+    /// the first one that the trim leaves, which is where the output begins.
+    pub(super) fn phase(&self) -> usize {
+        let step = self.step as u64;
+        let phase = if self.drop_samples > 0 {
+            self.drop_samples % step
+        } else {
+            (step - self.n_taken % step) % step
+        };
+        phase as usize
+    }
+
     /// Pushes one packet: the mean of its channels, `left` and `right` of equal length. What cannot be audio becomes
     /// silence; then this is false.
     #[must_use]
     pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>) -> bool {
-        let (start, end) = self.take(left.len());
+        let (start, end) = self.take(left.len() * self.step);
         let left = &left[start..end];
         self.mono.clear();
 
@@ -237,7 +278,7 @@ impl Sink<'_> {
         is_audio
     }
 
-    /// Pushes zeros, as far as they are wanted.
+    /// Pushes zeros for so many samples of the clip, as far as they are wanted.
     pub(super) fn push_silence(&mut self, n_samples: usize) {
         let (start, end) = self.take(n_samples);
         let mut left = end - start;
@@ -297,17 +338,27 @@ impl Sink<'_> {
             None => self.rates.output_len(self.n_out() as u64) as usize,
         };
 
-        self.out.n_samples = n_made.min(self.n_samples_max);
+        // The last step may reach behind the clip's end, and then it could end a sample later.
+        let n_of_clip = self.clip_rates.output_len(self.n_taken) as usize;
+        self.out.n_samples = n_made.min(self.n_samples_max).min(n_of_clip);
         // A resampler puts out whole blocks, and so more than is wanted.
-        self.out.samples.truncate(self.n_kept_max);
+        self.out.samples.truncate(match self.resampler {
+            Some(_) => self.out.n_samples,
+            None => self.n_kept_max,
+        });
     }
 
-    /// The part of the next `n_samples` that trimming leaves.
+    /// Which of the samples that are pushed for the next `n_samples` of the clip trimming leaves.
     fn take(&mut self, n_samples: usize) -> (usize, usize) {
+        let phase = self.phase();
         let start = self.drop_samples.min(n_samples as u64);
         self.drop_samples -= start;
         let kept = self.keep_samples.min(n_samples as u64 - start);
         self.keep_samples -= kept;
-        (start as usize, (start + kept) as usize)
+        self.n_taken += kept;
+
+        // Number `i` lies at sample `phase + i * step` of the clip's.
+        let before = |end: u64| (end as usize).saturating_sub(phase).div_ceil(self.step);
+        (before(start), before(start + kept))
     }
 }

@@ -12,7 +12,8 @@ use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
-    AudioSpec, Dtype, Fault, FeatureOp, FeatureSpec, ImageArgs, Recipe, ShardSpec, SplitSpec,
+    AudioSpec, DecodePath, Dtype, Fault, FeatureOp, FeatureSpec, ImageArgs, Recipe, ShardSpec,
+    SplitSpec,
 };
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
@@ -232,7 +233,10 @@ impl FeaturePlan {
             min_duration_s,
             keep_rate: self.keeps_rate(),
         };
-        let decoder = SymphoniaDecoder::new(args, self.level)?;
+        let mut decoder = SymphoniaDecoder::new(args, self.level)?;
+        if self.audio.decode.path == DecodePath::Band {
+            decoder = decoder.by_band();
+        }
         Ok(Box::new(decoder.at_most(self.audio.max_duration_s)))
     }
 

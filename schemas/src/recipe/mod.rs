@@ -303,6 +303,9 @@ pub enum DecodePath {
     /// Full decode at source rate, then downmix, then resample.
     #[default]
     Exact,
+    /// The same, but of MP3 at twice the wanted rate or more only what reaches the wanted one is computed, and up to 0.9 of
+    /// its Nyquist frequency that is equal but for rounding.
+    Band,
 }
 
 impl AudioSpec {

@@ -6,6 +6,7 @@
 //! Frames that cannot be decoded become silence of their length, so that time stays true; holes of unknown length are
 //! closed. Both count as lost. A stream has one format, that of most of its frames; others count as not decodable.
 
+mod codec;
 mod frames;
 mod free_format;
 mod header;
@@ -13,11 +14,12 @@ mod reservoir;
 mod survey;
 mod tags;
 
-use wavemill_kernels::mp3::{FRAME_SAMPLES, FrameDecoder, FrameHeader};
+use wavemill_kernels::mp3::FrameHeader;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Level, mp3};
 use wavemill_schemas::reject::{Reason, Reject};
 
+use self::codec::{Codec, Codecs};
 use self::frames::{Frame, Frames};
 use self::header::{Header, SideInfo};
 use self::reservoir::Reservoir;
@@ -31,9 +33,8 @@ use super::{DecodeReport, Pcm, reject};
 /// Decodes MP3 files, one after the other.
 pub(super) struct Mp3Decoder {
     surveyor: Surveyor,
-    decoder: FrameDecoder,
+    codecs: Codecs,
     reservoir: Reservoir,
-    planes: Box<[[f32; FRAME_SAMPLES]; 2]>,
 }
 
 impl Mp3Decoder {
@@ -42,13 +43,16 @@ impl Mp3Decoder {
     /// # Errors
     /// [`ResampleError::Level`] where this machine lacks the level.
     pub(super) fn new(level: Level) -> Result<Self, ResampleError> {
-        let decoder = FrameDecoder::new(level).map_err(|_| ResampleError::Level { level })?;
         Ok(Self {
             surveyor: Surveyor::default(),
-            decoder,
+            codecs: Codecs::new(level)?,
             reservoir: Reservoir::default(),
-            planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
         })
+    }
+
+    /// Of streams at twice this rate or more, only what reaches it is computed.
+    pub(super) fn by_band(&mut self, to_hz: u32) {
+        self.codecs.by_band(to_hz);
     }
 
     /// Decodes a file; `out` is emptied first.
@@ -75,12 +79,13 @@ impl Mp3Decoder {
             return Err(reject(Reason::UnsupportedCodec, detail));
         }
 
-        let mut sink = output.open(stream.rate_hz, out)?;
+        let codec = self.codecs.of_stream(stream.rate_hz);
+        let mut sink = output.open_part(stream.rate_hz, codec.step(), out)?;
         let (start, end) = survey.trim(&stream);
         sink.trim(start, end);
 
         // The sink trims by what the encoder announced, so every sample of every frame goes there.
-        let mut decoder = StreamDecoder::new(self, stream, sink);
+        let mut decoder = StreamDecoder::new(codec, &mut self.reservoir, stream, sink);
         let mut frames = Frames::new(file);
         if decoder.decode(&mut frames, &survey) {
             decoder.end(&survey, frames.truncated_at(), file.len());
@@ -95,9 +100,8 @@ impl Mp3Decoder {
 
 /// One file on its way through the decoder.
 struct StreamDecoder<'a> {
-    decoder: &'a mut FrameDecoder,
+    codec: Codec<'a>,
     reservoir: &'a mut Reservoir,
-    planes: &'a mut [[f32; FRAME_SAMPLES]; 2],
     stream: Header,
     sink: Sink<'a>,
     loss: Loss,
@@ -108,14 +112,18 @@ struct StreamDecoder<'a> {
 }
 
 impl<'a> StreamDecoder<'a> {
-    fn new(mp3: &'a mut Mp3Decoder, stream: Header, sink: Sink<'a>) -> Self {
+    fn new(
+        mut codec: Codec<'a>,
+        reservoir: &'a mut Reservoir,
+        stream: Header,
+        sink: Sink<'a>,
+    ) -> Self {
         // They still have the overlap and the bytes of the last clip.
-        mp3.decoder.reset();
-        mp3.reservoir.restart();
+        codec.reset();
+        reservoir.restart();
         Self {
-            decoder: &mut mp3.decoder,
-            reservoir: &mut mp3.reservoir,
-            planes: &mut mp3.planes,
+            codec,
+            reservoir,
             stream,
             sink,
             loss: Loss::default(),
@@ -184,9 +192,7 @@ impl<'a> StreamDecoder<'a> {
         let n_samples = frame.header.samples();
         let n_silent = match self.decode_frame(frame) {
             Some(n) => {
-                let [left, right] = &*self.planes;
-                let right = (frame.header.channels == 2).then_some(&right[..n]);
-                let is_audio = self.sink.push(&left[..n], right);
+                let is_audio = self.codec.push(n, frame.header.channels, &mut self.sink);
                 if is_audio { missing.samples } else { n_samples }
             }
             None => {
@@ -206,16 +212,13 @@ impl<'a> StreamDecoder<'a> {
         }
     }
 
-    /// Decodes a frame into the planes; returns how many samples a channel has, or `None` where it does not decode.
+    /// Decodes a frame; returns how many samples come of it, or `None` where it does not decode.
     fn decode_frame(&mut self, frame: &Frame) -> Option<usize> {
         let header = FrameHeader::parse(*frame.bytes.first_chunk()?)?;
         let side = mp3::SideInfo::parse(&header, frame.side_info()).ok()?;
-        let [left, right] = &mut *self.planes;
         let main_data = self.reservoir.main_data();
-        let decoded = self
-            .decoder
-            .decode(&header, &side, main_data, [left, right]);
-        decoded.ok()
+        let phase = self.sink.phase();
+        self.codec.decode(&header, &side, main_data, phase).ok()
     }
 
     /// A frame of another layer, rate or channel count: silence as long as it.
@@ -231,7 +234,7 @@ impl<'a> StreamDecoder<'a> {
 
     /// Forgets bits of before a hole: used behind it, they would be noise.
     fn restart(&mut self) {
-        self.decoder.reset();
+        self.codec.reset();
         self.reservoir.clear();
     }
 
