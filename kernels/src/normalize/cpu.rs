@@ -46,15 +46,19 @@ pub(crate) struct Extremes {
     pub(crate) max: f32,
 }
 
+/// Values that are compared side by side. One vector of them would wait for its own last comparison, and the compiler
+/// makes that ten times slower still.
+const COMPARED: usize = 4 * LANES;
+
 #[inline(always)]
 pub(crate) fn extremes(values: &[f32]) -> Extremes {
-    let mut low = [f32::INFINITY; LANES];
-    let mut high = [f32::NEG_INFINITY; LANES];
-    let chunks = values.chunks_exact(LANES);
+    let mut low = [f32::INFINITY; COMPARED];
+    let mut high = [f32::NEG_INFINITY; COMPARED];
+    let chunks = values.chunks_exact(COMPARED);
     let rest = chunks.remainder();
 
     for chunk in chunks {
-        for lane in 0..LANES {
+        for lane in 0..COMPARED {
             // `f32::min` and `f32::max` take more instructions, because they give a NaN special treatment.
             low[lane] = if chunk[lane] < low[lane] {
                 chunk[lane]
@@ -90,4 +94,25 @@ pub(crate) fn sum(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
         }
     }
     sums.iter().sum::<f64>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extremes_are_found_wherever_they_lie() {
+        for n in [1, 7, 8, 31, 32, 33, 70] {
+            for at in 0..n {
+                let mut values = vec![0.5f32; n];
+                values[at] = -3.0;
+                values[(at + 1) % n] = 4.0;
+                let Extremes { min, max } = extremes(&values);
+                let low = if n == 1 { 4.0 } else { -3.0 };
+                assert_eq!((min, max), (low, 4.0), "{n} values, from {at} on");
+            }
+        }
+        let Extremes { min, max } = extremes(&[]);
+        assert_eq!((min, max), (f32::INFINITY, f32::NEG_INFINITY));
+    }
 }

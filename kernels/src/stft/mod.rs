@@ -1,8 +1,8 @@
 //! Power spectra of short frames: where every feature begins, and where most of its time goes.
 //!
 //! Framing follows librosa (`center`, `pad_mode`), or Kaldi's `snip_edges`; DC removal and pre-emphasis act on a frame
-//! before its window, as in Kaldi. Frames are computed eight at a time, so that all later steps work on eight lanes. Of the
-//! length that most recipes have, the transform does so too (`eight.rs`); others are transformed frame by frame.
+//! before its window, as in Kaldi. Frames are computed eight at a time, so that all later steps work on eight lanes. At
+//! the length that most recipes have, the transform does so too (`eight.rs`); others are transformed frame by frame.
 
 mod cpu;
 mod device;
