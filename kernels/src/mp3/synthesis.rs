@@ -100,7 +100,7 @@ impl Synthesis {
             self.enter(HISTORY + at * LANES, slots);
         }
         for j in 0..=MIDDLE {
-            self.filter(j);
+            self.filter(j, slots.len());
         }
         let out = &mut out.as_chunks_mut::<SUB_BANDS>().0[..slots.len()];
         self.leave(out);
@@ -130,11 +130,13 @@ impl Synthesis {
         transform(&samples, self.secants, &mut self.columns, at);
     }
 
-    /// Outputs `j` and `32 - j` of all slots.
+    /// Outputs `j` and `32 - j` of all slots. A frame of one granule fits into the first part.
     #[inline(always)]
-    fn filter(&mut self, j: usize) {
+    fn filter(&mut self, j: usize, n_slots: usize) {
         self.filter_slots::<3>(j, 0);
-        self.filter_slots::<2>(j, 3 * LANES);
+        if n_slots > 3 * LANES {
+            self.filter_slots::<2>(j, 3 * LANES);
+        }
     }
 
     /// The same of as many times eight slots as there are registers for their sums.
@@ -173,7 +175,7 @@ impl Synthesis {
     }
 }
 
-/// The cosine transform of eight slots. A loop over slots whose body knows one of them becomes a clean one of eight.
+/// The cosine transform of eight slots. Each sample is read by itself, not by a copy of all: only so it becomes vectors.
 #[inline(always)]
 fn transform(
     samples: &[Lane; SUB_BANDS],

@@ -1,6 +1,10 @@
 //! Eight values side by side, as the transforms compute them: sub-bands in the IMDCT, slots of time in the synthesis.
 //!
 //! Each lane rounds as it would alone, on every level of instructions.
+//!
+//! A few operations are written over [`Wide`]. A whole transform is written for one lane, in a loop over the lanes: the
+//! compiler makes one loop of eight lanes of it. Written over [`Wide`], a transform becomes mostly shuffles, because the
+//! compiler then packs neighbours of one lane.
 
 use std::ops::{Add, Mul, Sub};
 
@@ -110,7 +114,8 @@ impl Sub for Complex {
     }
 }
 
-/// Four rows become one of all values side by side. What is written must be one piece: scattered, each value is moved alone.
+/// Four rows become one of all values side by side. What is written must be one piece: otherwise each value is moved
+/// alone.
 #[inline(always)]
 pub(super) fn interleave<const N: usize>([a, b, c, d]: [&[f32; N]; 4], out: &mut [[f32; 4]; N]) {
     for (at, out) in out.iter_mut().enumerate() {
