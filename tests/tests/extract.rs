@@ -31,6 +31,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             zip_and_folder_give_the_same_version,
         ),
         Trial::test(
+            "extract::the_band_path_is_another_feature_of_the_same_rows",
+            the_band_path_is_another_feature_of_the_same_rows,
+        ),
+        Trial::test(
             "extract::least_memory_changes_no_byte",
             least_memory_changes_no_byte,
         ),
@@ -196,6 +200,21 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
         same_versions(&store, whole())?;
         let again = run(&mut inputs.extract(&store)).exits(0)?;
         same("said", again.err.contains("nothing to do"), true)?;
+    }
+    Ok(())
+}
+
+fn the_band_path_is_another_feature_of_the_same_rows() -> Result<(), Failed> {
+    const ROWS: &str = "SELECT clip_key, segment, split, duration_s, lost_s, audio_blake3 FROM features ORDER BY 1, 2";
+    let store = scratch("band").join("store");
+    let mut extract = inputs().extract(&store);
+    run(extract.args(["--set", "audio.decode.path=band"])).exits(0)?;
+
+    same("rows", sql(&store, ROWS)?, sql(whole(), ROWS)?)?;
+    let band = manifest(&store, 1)?.features;
+    let exact = manifest(whole(), 1)?.features;
+    for (band, exact) in band.iter().zip(&exact) {
+        assert_ne!(band.feature_id, exact.feature_id, "{}", band.name);
     }
     Ok(())
 }

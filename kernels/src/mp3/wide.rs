@@ -16,12 +16,6 @@ pub(super) struct Wide(pub(super) Lane);
 
 impl Wide {
     pub(super) const ZERO: Self = Self([0.0; LANES]);
-
-    /// Four values, and four more.
-    #[inline(always)]
-    pub(super) fn of([a, b, c, d]: [f32; 4], [e, f, g, h]: [f32; 4]) -> Self {
-        Self([a, b, c, d, e, f, g, h])
-    }
 }
 
 impl Add for Wide {

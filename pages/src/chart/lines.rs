@@ -213,5 +213,18 @@ pub(super) fn axis_number(value: &f64) -> String {
     if size >= 1e4 {
         return format!("{}k", number(value / 1e3));
     }
+    if size < 0.01 {
+        return small_number(*value);
+    }
     number((value * 1e6).round() / 1e6)
+}
+
+/// A learning rate, say: `0.0005`, or `3e−5`. There is not much room beside an axis.
+fn small_number(value: f64) -> String {
+    if value.abs() >= 1e-4 {
+        let text = format!("{value:.6}");
+        return text.trim_end_matches('0').replace('-', "−");
+    }
+    let text = format!("{value:.1e}");
+    text.replace(".0e", "e").replace('-', "−")
 }

@@ -3,6 +3,7 @@
 // clippy knows tests by `cfg(test)`, which a test binary without the standard harness lacks.
 #![allow(clippy::unwrap_used)]
 
+mod band;
 mod batches;
 mod catalog;
 mod conformance;
@@ -20,6 +21,7 @@ use wavemill_tests::Arguments;
 
 fn main() {
     let tests = [
+        band::trials(),
         batches::trials(),
         catalog::trials(),
         conformance::trials(),

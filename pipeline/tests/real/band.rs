@@ -1,0 +1,136 @@
+//! The band path of MP3 beside the exact path, on real clips.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use wavemill::decode::{Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use wavemill_kernels::Level;
+use wavemill_schemas::reject::Reject;
+use wavemill_tests::{Failed, Trial, real};
+
+use crate::decode::mp3s;
+
+/// Half and a quarter of 44.1 kHz, two rates with other ratios, and one for which the band path is not taken.
+const RATES_HZ: [u32; 5] = [22_050, 11_025, 16_000, 8_000, 24_000];
+/// Power of the difference, as a part of the signal's power, without what lies near half of the rate.
+const DIFFERENCE_MAX: f64 = 1e-6;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        real("band::sound_clips_are_those_of_the_exact_path", sound_clips),
+        real(
+            "band::the_rate_of_a_device_has_the_same_lengths",
+            kept_rates,
+        ),
+        real("band::damaged_clips_give_rows_or_rejects", damaged_clips),
+    ]
+}
+
+/// A decoder of each path.
+struct Paths {
+    exact: SymphoniaDecoder,
+    band: SymphoniaDecoder,
+}
+
+impl Paths {
+    fn new(sample_rate_hz: u32, duration_s: Option<f64>, keep_rate: bool) -> Self {
+        let decoder = || {
+            let args = DecodeArgs {
+                sample_rate_hz,
+                duration_s,
+                min_duration_s: 0.0,
+                keep_rate,
+            };
+            SymphoniaDecoder::new(args, Level::detect()).unwrap()
+        };
+        Self {
+            exact: decoder(),
+            band: decoder().by_band(),
+        }
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> [Result<Pcm, Reject>; 2] {
+        [&mut self.exact, &mut self.band].map(|decoder| {
+            let mut out = Pcm::default();
+            decoder.decode("mp3", bytes, &mut out).map(|()| out)
+        })
+    }
+}
+
+fn clips(data: &Path) -> Vec<PathBuf> {
+    let mut clips = mp3s(&data.join("audio/fma_real"));
+    clips.extend(mp3s(&data.join("fma_like")));
+    assert!(clips.len() >= 20, "{} clips", clips.len());
+    clips
+}
+
+/// The power of `samples` without what lies near half of the rate, where the paths differ: behind a filter of five taps
+/// that lets a ten-thousandth of the power through at 0.97 of it.
+fn power_below_the_edge(samples: impl Iterator<Item = f32>) -> f64 {
+    let samples: Vec<f64> = samples.map(f64::from).collect();
+    let filtered = samples
+        .windows(5)
+        .map(|w| (w[0] + 4.0 * w[1] + 6.0 * w[2] + 4.0 * w[3] + w[4]) / 16.0);
+    filtered.map(|value| value * value).sum()
+}
+
+fn sound_clips(data: &Path) -> Result<(), Failed> {
+    let whole = RATES_HZ.map(|rate_hz| (rate_hz, None));
+    for (rate_hz, duration_s) in whole.into_iter().chain([(22_050, Some(5.0))]) {
+        let mut paths = Paths::new(rate_hz, duration_s, false);
+        for clip in clips(data) {
+            let place = format!("{} at {rate_hz} Hz, {duration_s:?}", clip.display());
+            let [exact, band] = paths.decode(&fs::read(&clip)?).map(Result::unwrap);
+            assert_eq!(exact.samples.len(), band.samples.len(), "{place}");
+            assert_eq!(exact.lost_s, band.lost_s, "{place}");
+            assert_eq!(exact.audio_blake3, band.audio_blake3, "{place}");
+
+            let differences = exact.samples.iter().zip(&band.samples);
+            let difference = power_below_the_edge(differences.map(|(a, b)| a - b));
+            let power = power_below_the_edge(exact.samples.iter().copied());
+            let part = difference / power.max(f64::MIN_POSITIVE);
+            assert!(part <= DIFFERENCE_MAX, "{place}: {part:e}");
+        }
+    }
+    Ok(())
+}
+
+/// For a device the rate is converted there: the decoder tells how many samples that makes.
+fn kept_rates(data: &Path) -> Result<(), Failed> {
+    for rate_hz in [22_050, 16_000] {
+        let mut paths = Paths::new(rate_hz, None, true);
+        for clip in clips(data) {
+            let place = format!("{} at {rate_hz} Hz", clip.display());
+            let [exact, band] = paths.decode(&fs::read(&clip)?).map(Result::unwrap);
+            assert_eq!(exact.n_samples, band.n_samples, "{place}");
+            assert!(band.samples.len() <= exact.samples.len(), "{place}");
+            assert!(band.samples.iter().all(|s| s.is_finite()), "{place}");
+        }
+    }
+    Ok(())
+}
+
+/// Damage above the lines that the band path reads is not seen there. What is no audio is none on either path.
+fn damaged_clips(data: &Path) -> Result<(), Failed> {
+    let mut n_rows = 0;
+    for folder in ["fma_like_bad", "rate_variants", "mp3_odd"] {
+        for rate_hz in RATES_HZ {
+            let mut paths = Paths::new(rate_hz, None, false);
+            for clip in mp3s(&data.join(folder)) {
+                let place = format!("{} at {rate_hz} Hz", clip.display());
+                match paths.decode(&fs::read(&clip)?) {
+                    [Ok(exact), Ok(band)] => {
+                        assert_eq!(exact.samples.len(), band.samples.len(), "{place}");
+                        assert!(band.lost_s <= exact.lost_s, "{place}");
+                        assert!(band.samples.iter().all(|s| s.is_finite()), "{place}");
+                        n_rows += 1;
+                    }
+                    [Err(exact), Err(band)] => assert_eq!(exact.reason, band.reason, "{place}"),
+                    [exact, band] => panic!("{place}: {:?}, {:?}", exact.err(), band.err()),
+                }
+            }
+        }
+    }
+    assert!(n_rows > 0);
+    Ok(())
+}
