@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use peer::Peer;
-use stream::Stream;
+use stream::{Reservoir, Stream};
 use wavemill_kernels::Level;
-use wavemill_kernels::mp3::FrameDecoder;
+use wavemill_kernels::mp3::{Band, BandDecoder, FRAME_SAMPLES, FrameDecoder};
 
 /// 30 s, stereo, 256 kbit/s on average.
 const CLIP: &str = "fma_like/201/201003.mp3";
@@ -32,6 +32,25 @@ fn ours(criterion: &mut Criterion, file: &[u8], level: Level) {
             let mut stream = Stream::new(FrameDecoder::new(level).unwrap());
             for frame in &frames {
                 black_box(stream.decode(frame).is_ok());
+            }
+        });
+    });
+}
+
+/// To mono at half of the rate.
+fn half_rate(criterion: &mut Criterion, file: &[u8]) {
+    let frames = stream::frames(file);
+    let band = Band::of(44_100, 22_050).unwrap();
+    let mut samples = [0.0; FRAME_SAMPLES / 2];
+    criterion.bench_function("wavemill, band path", |bencher| {
+        bencher.iter(|| {
+            let mut decoder = BandDecoder::new(band, Level::detect()).unwrap();
+            let mut reservoir = Reservoir::default();
+            for frame in &frames {
+                let decoded = reservoir.feed(frame, |side, main| {
+                    decoder.decode(&frame.header, side, main, 0, &mut samples)
+                });
+                black_box(decoded.is_ok());
             }
         });
     });
@@ -59,6 +78,7 @@ fn mp3(criterion: &mut Criterion) {
     if Level::detect() != Level::Scalar {
         ours(criterion, &file, Level::detect());
     }
+    half_rate(criterion, &file);
     theirs(criterion, &file);
 }
 

@@ -66,24 +66,19 @@ fn parse(bytes: &[u8]) -> Option<(FrameHeader, usize, usize)> {
     (kbps > 0).then_some((header, rate_hz, n_bytes))
 }
 
-/// The decoder, with the bytes that later frames may go back to.
-pub(crate) struct Stream {
-    decoder: FrameDecoder,
-    reservoir: Vec<u8>,
-    planes: [[f32; FRAME_SAMPLES]; 2],
+/// The bytes that later frames may go back to.
+#[derive(Default)]
+pub(crate) struct Reservoir {
+    bytes: Vec<u8>,
 }
 
-impl Stream {
-    pub(crate) fn new(decoder: FrameDecoder) -> Self {
-        Self {
-            decoder,
-            reservoir: Vec::new(),
-            planes: [[0.0; FRAME_SAMPLES]; 2],
-        }
-    }
-
-    /// The planes of a frame.
-    pub(crate) fn decode(&mut self, frame: &Frame) -> Result<Vec<&[f32]>, FrameError> {
+impl Reservoir {
+    /// What `decode` makes of a frame's side info and main data.
+    pub(crate) fn feed<T>(
+        &mut self,
+        frame: &Frame,
+        decode: impl FnOnce(&SideInfo, MainData) -> Result<T, FrameError>,
+    ) -> Result<T, FrameError> {
         let has_crc = frame.bytes[1] & 1 == 0;
         let start = HEADER_BYTES + if has_crc { 2 } else { 0 };
         let main_start = start + frame.header.side_info_bytes();
@@ -92,20 +87,17 @@ impl Stream {
 
         let decoded = SideInfo::parse(&frame.header, side_bytes).and_then(|side| {
             // What the frame before did not use, and this one does not go back to, is gone.
-            let n_unread = self.reservoir.len();
+            let n_unread = self.bytes.len();
             let n_reused = side.main_data_begin.min(n_unread);
-            self.reservoir.drain(..n_unread - n_reused);
-            self.reservoir.extend(main_bytes);
+            self.bytes.drain(..n_unread - n_reused);
+            self.bytes.extend(main_bytes);
 
             let n_missing_bits = 8 * (side.main_data_begin - n_reused);
             let main = MainData {
-                bytes: &self.reservoir,
+                bytes: &self.bytes,
                 n_missing_bits,
             };
-            let [left, right] = &mut self.planes;
-            let n = self
-                .decoder
-                .decode(&frame.header, &side, main, [left, right])?;
+            let decoded = decode(&side, main)?;
 
             let mut n_bits: usize = 0;
             let mut n_skipped: usize = 0;
@@ -117,19 +109,40 @@ impl Stream {
                     n_bits += granule;
                 }
             }
-            self.reservoir
-                .drain(..n_bits.div_ceil(8).min(self.reservoir.len()));
-            Ok(n)
+            self.bytes.drain(..n_bits.div_ceil(8).min(self.bytes.len()));
+            Ok(decoded)
         });
-        match decoded {
-            Ok(n) => {
-                let planes = self.planes[..frame.header.n_channels()].iter();
-                Ok(planes.map(|plane| &plane[..n]).collect())
-            }
-            Err(error) => {
-                self.reservoir.clear();
-                Err(error)
-            }
+        if decoded.is_err() {
+            self.bytes.clear();
         }
+        decoded
+    }
+}
+
+/// A decoder and what it needs between frames.
+pub(crate) struct Stream {
+    decoder: FrameDecoder,
+    reservoir: Reservoir,
+    planes: [[f32; FRAME_SAMPLES]; 2],
+}
+
+impl Stream {
+    pub(crate) fn new(decoder: FrameDecoder) -> Self {
+        Self {
+            decoder,
+            reservoir: Reservoir::default(),
+            planes: [[0.0; FRAME_SAMPLES]; 2],
+        }
+    }
+
+    /// The planes of a frame.
+    pub(crate) fn decode(&mut self, frame: &Frame) -> Result<Vec<&[f32]>, FrameError> {
+        let [left, right] = &mut self.planes;
+        let n = self.reservoir.feed(frame, |side, main| {
+            self.decoder
+                .decode(&frame.header, side, main, [left, right])
+        })?;
+        let planes = self.planes[..frame.header.n_channels()].iter();
+        Ok(planes.map(|plane| &plane[..n]).collect())
     }
 }

@@ -85,7 +85,7 @@ fn sound_clips(data: &Path) -> Result<(), Failed> {
             assert_eq!(exact.lost_s, band.lost_s, "{place}");
             assert_eq!(exact.audio_blake3, band.audio_blake3, "{place}");
 
-            let differences = exact.samples.iter().zip(&band.samples);
+            let differences = exact.samples.iter().zip(band.samples.iter());
             let difference = power_below_the_edge(differences.map(|(a, b)| a - b));
             let power = power_below_the_edge(exact.samples.iter().copied());
             let part = difference / power.max(f64::MIN_POSITIVE);

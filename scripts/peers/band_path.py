@@ -1,0 +1,94 @@
+"""What the band path of MP3 does to features: each mel band beside the exact path's.
+
+For example:
+
+    python3 scripts/peers/band_path.py --wavemill target/release/wavemill CLIP.mp3 …
+
+Prints the table of docs/band-path.md: mean and largest difference of each band in decibels, over all frames of all clips,
+with what lies more than 80 dB below the loudest value of a clip cut off. Clips that have no band path (WAV, or a rate
+below twice the wanted one) count as they are. Needs numpy.
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+RECIPE = """
+name = "band-path"
+
+[catalog]
+dataset = "folders"
+
+[split]
+rule = "artist"
+
+[audio]
+sample_rate_hz = {rate}
+
+[[features]]
+name = "log_mel"
+op = "mel"
+preset = "librosa"
+n_fft = 2048
+hop_length = 512
+n_mels = {bands}
+db = {{ ref = "max", top_db = 80.0 }}
+dtype = "f32"
+dim_order = "mel,frame"
+"""
+
+
+def features(program: str, recipe: str, clip: str, path: str) -> np.ndarray:
+    """The bands of a clip, (bands, frames), in decibels."""
+    command = [program, "features", clip, "--recipe", recipe, "--set", f"audio.decode.path={path}"]
+    done = subprocess.run([*command, "--format", "npy", "--quiet"], capture_output=True, check=False)
+    if done.returncode:
+        sys.exit(f"{clip}: {done.stderr.decode()}")
+    return np.load(io.BytesIO(done.stdout))[0]
+
+
+def corners(bands: int, rate: int) -> np.ndarray:
+    """Corner frequencies of librosa's (Slaney's) bands, in Hz: two more than bands."""
+    top = 15 + np.log(rate / 2 / 1000) * 27 / np.log(6.4)
+    mels = np.linspace(0, top, bands + 2)
+    return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="+")
+    parser.add_argument("--wavemill", required=True, help="the program")
+    parser.add_argument("--rate", type=int, default=22_050)
+    parser.add_argument("--bands", type=int, default=128)
+    options = parser.parse_args()
+
+    differences = []
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as recipe:
+        recipe.write(RECIPE.format(rate=options.rate, bands=options.bands))
+        recipe.flush()
+        for clip in options.clips:
+            exact, band = (features(options.wavemill, recipe.name, clip, path) for path in ("exact", "band"))
+            if exact.shape != band.shape:
+                sys.exit(f"{clip}: {exact.shape} by the exact path, {band.shape} by the band path")
+            differences.append(np.abs(exact - band))
+
+    everything = np.concatenate(differences, axis=1)
+    at = corners(options.bands, options.rate)
+    below = at[2:] <= 0.9 * options.rate / 2
+    print(f"{len(options.clips)} clips, {everything.shape[1]} frames")
+    print(f"below 0.9 of the Nyquist frequency: mean {everything[below].mean():.5f} dB, max {everything[below].max():.2f}")
+    whole = np.concatenate([clip[:, 2:-2] for clip in differences], axis=1)[below]
+    print(f"  without two frames at either end of each clip, where it is cut off: max {whole.max():.2f}")
+    print("\n| band | Hz | of Nyquist | mean, dB | max, dB |\n|---|---|---|---|---|")
+    for place, row in enumerate(everything):
+        low, high = at[place], at[place + 2]
+        share = high / (options.rate / 2)
+        print(f"| {place} | {low:,.0f} to {high:,.0f} | up to {share:.3f} | {row.mean():.4f} | {row.max():.2f} |")
+
+
+if __name__ == "__main__":
+    main()
