@@ -205,7 +205,8 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
 }
 
 fn the_band_path_is_another_feature_of_the_same_rows() -> Result<(), Failed> {
-    const ROWS: &str = "SELECT clip_key, segment, split, duration_s, lost_s, audio_blake3 FROM features ORDER BY 1, 2";
+    const ROWS: &str = "SELECT clip_key, segment, split, duration_s, lost_s, audio_blake3 \
+        FROM features_log_mel ORDER BY 1, 2";
     let store = scratch("band").join("store");
     let mut extract = inputs().extract(&store);
     run(extract.args(["--set", "audio.decode.path=band"])).exits(0)?;

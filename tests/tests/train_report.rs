@@ -237,7 +237,7 @@ fn other_files_are_left_alone() -> Result<(), Failed> {
         .says(&["--out"])?;
 
     let out = folder.join("page.html");
-    report(&[folder.clone()], &out, &[])
+    report(std::slice::from_ref(&folder), &out, &[])
         .exits(2)?
         .says(&["no run"])?;
     report(&[run_folder.clone(), run_folder.clone()], &out, &[])
@@ -266,7 +266,7 @@ fn damage_is_named() -> Result<(), Failed> {
         let path = folder.join(name);
         let bytes = fs::read(&path)?;
         fs::write(&path, &bytes[..bytes.len() / 2])?;
-        report(&[folder.clone()], &out, &[])
+        report(std::slice::from_ref(&folder), &out, &[])
             .exits(3)?
             .says(&[name])?;
         same("a page", out.exists(), false)?;

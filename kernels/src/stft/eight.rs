@@ -311,7 +311,7 @@ fn plus_i(a: Complex32, b: Complex32) -> Complex32 {
 
 /// Cosine and sine of π / 4, and of π / 8.
 const HALF_ROOT: f32 = FRAC_1_SQRT_2 as f32;
-const COS_EIGHTH: f32 = 0.923_879_53;
+const COS_EIGHTH: f32 = 0.923_879_5;
 const SIN_EIGHTH: f32 = 0.382_683_43;
 
 #[inline(always)]
