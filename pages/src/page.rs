@@ -80,6 +80,7 @@ impl Page {
     #[must_use]
     pub fn to_html(&self) -> String {
         let title = Shown::new(&self.title, TITLE_CHARS_MAX);
+
         let page = html! {
             (DOCTYPE)
             html lang="en" {
@@ -102,6 +103,7 @@ impl Page {
                 }
             }
         };
+
         page.into_string()
     }
 
@@ -139,6 +141,7 @@ impl Page {
                 @if !self.facts.is_empty() {
                     dl.facts { @for fact in &self.facts { (fact.markup()) } }
                 }
+
                 nav aria-label="Contents" {
                     ol {
                         @for (place, section) in self.sections.iter().enumerate() {

@@ -91,6 +91,7 @@ impl Table {
 
     pub(crate) fn markup(&self) -> Markup {
         let left_out = self.rows.len().saturating_sub(ROWS_MAX);
+
         html! {
             // A wide table scrolls by itself, and a keyboard can reach it.
             div.scroll tabindex="0" {

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, PreEscaped, html};
 
 use super::svg::{DrawError, WIDTH, drawing};
-use super::{Axis, lines, png, range_of};
+use super::{Axis, Span, lines, png};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, number};
 
@@ -33,18 +33,14 @@ impl HeatMap {
     }
 
     pub(super) fn drawing(&self, alt: &str) -> Markup {
-        let range = range_of(self.values.iter().map(|&value| f64::from(value)));
-        let (Some((low, high)), false) = (range, self.rows() == 0) else {
+        let range = Span::of(self.values.iter().map(|&value| f64::from(value)));
+        let Some(Span { low, high }) = range.filter(|_| self.rows() > 0) else {
             return html! { p.note { "There are no values." } };
         };
 
         let mut place = None;
         let axes = drawing(HEIGHT, alt, |area| {
-            let mut chart = lines::chart_on(
-                area,
-                super::widened((self.across.from, self.across.to)),
-                super::widened((self.up.from, self.up.to)),
-            )?;
+            let mut chart = lines::chart_on(area, self.across.span(), self.up.span())?;
             lines::draw_axes(&mut chart, &self.across.name, lines::axis_number)?;
             place = Some(chart.plotting_area().get_pixel_range());
             Ok::<(), DrawError>(())
@@ -89,10 +85,10 @@ impl HeatMap {
     }
 
     pub(super) fn summary(&self) -> String {
-        let range = range_of(self.values.iter().map(|&value| f64::from(value)));
+        let range = Span::of(self.values.iter().map(|&value| f64::from(value)));
         match range {
             None => "Picture without values.".to_owned(),
-            Some((low, high)) => format!(
+            Some(Span { low, high }) => format!(
                 "Picture of {} over {} and {}, from {} to {}.",
                 self.measured,
                 self.across.name,
@@ -112,12 +108,12 @@ impl HeatMap {
             let values = values.iter().map(|&value| f64::from(value));
             let middle = (row as f64 + 0.5) / n as f64;
             let at = self.up.from + middle * (self.up.to - self.up.from);
-            let range = range_of(values.clone());
+            let range = Span::of(values.clone());
             table.rows.push(vec![
                 Cell::Number(at),
                 Cell::Number(values.sum::<f64>() / self.columns as f64),
-                range.map(|(low, _)| low).into(),
-                range.map(|(_, high)| high).into(),
+                range.map(|range| range.low).into(),
+                range.map(|range| range.high).into(),
             ]);
         }
         table

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::svg::{Area, DrawError, Ink, Picture, WIDTH, words};
-use super::{Axis, lines};
+use super::{Axis, Span, lines};
 use crate::table::{Cell, Table};
 use crate::text::{count, number};
 
@@ -28,8 +28,12 @@ impl Histogram {
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
         let largest = self.counts.iter().copied().max().unwrap_or(0).max(1);
-        let (from, to) = super::widened((self.axis.from, self.axis.to));
-        let mut chart = lines::chart_on(area, (from, to), (0.0, largest as f64 * 1.05))?;
+        // A little room above the largest bar.
+        let counts = Span {
+            low: 0.0,
+            high: largest as f64 * 1.05,
+        };
+        let mut chart = lines::chart_on(area, self.axis.span(), counts)?;
         lines::draw_axes(&mut chart, &self.axis.name, lines::axis_number)?;
 
         for (bin, &n) in self.counts.iter().enumerate() {
@@ -48,8 +52,8 @@ impl Histogram {
     /// Where a bin begins.
     fn edge(&self, bin: usize) -> f64 {
         let share = bin as f64 / self.counts.len() as f64;
-        let (from, to) = super::widened((self.axis.from, self.axis.to));
-        from + share * (to - from)
+        let Span { low, high } = self.axis.span();
+        low + share * (high - low)
     }
 
     pub(super) fn summary(&self) -> String {

@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::svg::{Area, DrawError, Ink, Picture, Svg, WIDTH, words};
-use super::{Key, range_of, widened};
+use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{label, number};
 
@@ -55,13 +55,14 @@ impl Lines {
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
-        let along = range_of(self.points().map(|(x, _)| x)).unwrap_or((0.0, 1.0));
+        let along = Span::of(self.points().map(|(x, _)| x)).unwrap_or(Span::UNIT);
         let spreads = self.lines.iter().flat_map(|line| &line.spread);
         let spreads = spreads.flat_map(|spread| [spread.low, spread.high]);
         let values = self.points().map(|(_, y)| y).chain(spreads);
-        let (low, high) = widened(range_of(values).unwrap_or((0.0, 1.0)));
-        let margin = (high - low) * 0.05;
-        let mut chart = chart_on(area, widened(along), (low - margin, high + margin))?;
+        let measured = Span::of(values).unwrap_or(Span::UNIT).widened();
+        let margin = (measured.high - measured.low) * 0.05;
+
+        let mut chart = chart_on(area, along.widened(), measured.with_margin(margin))?;
         draw_axes(&mut chart, &self.along, axis_number)?;
 
         for (place, line) in self.lines.iter().enumerate() {
@@ -71,6 +72,7 @@ impl Lines {
                 chart.draw_series([Polygon::new(around, style)])?;
             }
         }
+
         // Lines last, so that no spread hides one.
         for (place, line) in self.lines.iter().enumerate() {
             let points = line.finite_points();
@@ -104,9 +106,9 @@ impl Lines {
     }
 
     pub(super) fn summary(&self) -> String {
-        match range_of(self.points().map(|(_, y)| y)) {
+        match Span::of(self.points().map(|(_, y)| y)) {
             None => "Line chart without values.".to_owned(),
-            Some((low, high)) => format!(
+            Some(Span { low, high }) => format!(
                 "Line chart of {} by {}; values from {} to {}.",
                 self.measured,
                 self.along,
@@ -164,15 +166,15 @@ pub(super) type Chart<'a, 'b> =
 /// Room for marks with axes at the left and below.
 pub(super) fn chart_on<'a, 'b>(
     area: &'a Area<'b>,
-    (left, right): (f64, f64),
-    (low, high): (f64, f64),
+    across: Span,
+    up: Span,
 ) -> Result<Chart<'a, 'b>, DrawError> {
     ChartBuilder::on(area)
         .margin_top(8)
         .margin_right(22)
         .y_label_area_size(LEFT)
         .x_label_area_size(BELOW)
-        .build_cartesian_2d(left..right, low..high)
+        .build_cartesian_2d(across.low..across.high, up.low..up.high)
 }
 
 /// Draws both axes, with the name of the one below.
@@ -182,6 +184,7 @@ pub(super) fn draw_axes(
     shown: fn(&f64) -> String,
 ) -> Result<(), DrawingAreaErrorKind<Infallible>> {
     let name = label(name, 2 * super::LABEL_CHARS_MAX);
+
     chart
         .configure_mesh()
         .disable_x_mesh()

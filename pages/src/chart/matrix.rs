@@ -11,7 +11,10 @@ use crate::text::{count, fraction, label};
 /// Names up to which a cell has room for its numbers.
 const NUMBERED_MAX: usize = 24;
 /// Units of a cell's width and height where it has numbers.
-const CELL: (u32, u32) = (42, 34);
+const CELL: CellSize = CellSize {
+    width: 42,
+    height: 34,
+};
 /// Units of all cells together where they have none.
 const CELLS: u32 = 960;
 /// Units of a cell below which no name fits beside it.
@@ -44,10 +47,25 @@ struct Layout {
     top: u32,
     /// Left of the cells: the names of the rows.
     left: u32,
-    /// Width and height of a cell.
-    cell: (u32, u32),
+    cell: CellSize,
     has_numbers: bool,
     has_names: bool,
+}
+
+/// In units.
+#[derive(Clone, Copy)]
+struct CellSize {
+    width: u32,
+    height: u32,
+}
+
+/// A cell of the matrix, and what it counts.
+struct Counted {
+    row: usize,
+    column: usize,
+    n: u64,
+    /// Of its row.
+    all: u64,
 }
 
 impl Matrix {
@@ -55,8 +73,15 @@ impl Matrix {
         let n = self.names.len().max(1) as u32;
         let has_numbers = self.names.len() <= NUMBERED_MAX;
         let side = (CELLS / n).max(CELL_MIN);
-        let cell = if has_numbers { CELL } else { (side, side) };
-        let has_names = cell.1 >= NAMED_CELL_MIN;
+        let cell = if has_numbers {
+            CELL
+        } else {
+            CellSize {
+                width: side,
+                height: side,
+            }
+        };
+        let has_names = cell.height >= NAMED_CELL_MIN;
 
         let names = self.names.iter();
         let widest = names.map(|name| text_width(&label(name, NAME_CHARS_MAX)));
@@ -77,8 +102,8 @@ impl Matrix {
     pub(super) fn picture(&self) -> Picture {
         let layout = self.layout();
         let n = self.names.len() as u32;
-        let width = layout.left + n * layout.cell.0 + GAP;
-        let height = layout.top + n * layout.cell.1 + GAP;
+        let width = layout.left + n * layout.cell.width + GAP;
+        let height = layout.top + n * layout.cell.height + GAP;
         Picture::new((width.max(WIDTH), height), |area| self.draw(area, &layout))
     }
 
@@ -89,7 +114,7 @@ impl Matrix {
 
     fn picture_width(&self) -> u32 {
         let layout = self.layout();
-        layout.left + self.names.len() as u32 * layout.cell.0 + GAP
+        layout.left + self.names.len() as u32 * layout.cell.width + GAP
     }
 
     fn draw(&self, area: &Area<'_>, layout: &Layout) -> Result<(), DrawError> {
@@ -103,14 +128,20 @@ impl Matrix {
         for (row, counts) in self.counts.iter().enumerate() {
             let all: u64 = counts.iter().sum();
             for (column, &n) in counts.iter().enumerate() {
-                self.draw_cell(area, layout, (row, column), (n, all))?;
+                let counted = Counted {
+                    row,
+                    column,
+                    n,
+                    all,
+                };
+                draw_cell(area, layout, &counted)?;
             }
         }
         if !layout.has_names {
             return Ok(());
         }
 
-        let (width, height) = layout.cell;
+        let CellSize { width, height } = layout.cell;
         for (place, name) in self.names.iter().enumerate() {
             let name = label(name, NAME_CHARS_MAX);
             let middle = layout.top + place as u32 * height + height / 2;
@@ -125,50 +156,11 @@ impl Matrix {
         Ok(())
     }
 
-    /// One cell: its colour says how large a share of its row it is.
-    fn draw_cell(
-        &self,
-        area: &Area<'_>,
-        layout: &Layout,
-        (row, column): (usize, usize),
-        (n, all): (u64, u64),
-    ) -> Result<(), DrawError> {
-        let (width, height) = (layout.cell.0 as i32, layout.cell.1 as i32);
-        let x = layout.left as i32 + column as i32 * width;
-        let y = layout.top as i32 + row as i32 * height;
-        let corners = [(x, y), (x + width, y + height)];
-        if n > 0 {
-            let share = n as f64 / all as f64;
-            area.draw(&Rectangle::new(
-                corners,
-                Ink::Share(share).colour().filled(),
-            ))?;
-        }
-        // What is right lies in the diagonal.
-        let edge = if row == column { Ink::Muted } else { Ink::Grid };
-        if layout.has_names || row == column {
-            area.draw(&Rectangle::new(corners, edge.colour()))?;
-        }
-        if n == 0 || !layout.has_numbers {
-            return Ok(());
-        }
-
-        let middle = Pos::new(HPos::Center, VPos::Center);
-        let lines = [
-            (count(n), Ink::Text, -TEXT_SIZE / 2 - 1),
-            (percent(n, all), Ink::Text, TEXT_SIZE / 2 + 2),
-        ];
-        for (text, ink, down) in lines {
-            let at = (x + width / 2, y + height / 2 + down);
-            area.draw_text(&text, &words(ink, middle), at)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn summary(&self) -> String {
         let all: u64 = self.counts.iter().flatten().sum();
         let rows = self.counts.iter().enumerate();
         let right: u64 = rows.filter_map(|(place, row)| row.get(place)).sum();
+
         let mut words = format!(
             "Matrix of {} by {} with {} classes: {} of {} ({}) lie in the diagonal.",
             self.down,
@@ -178,6 +170,7 @@ impl Matrix {
             count(all),
             fraction(right, all)
         );
+
         if let Some((row, column, n)) = self.most_confused() {
             words += &format!(
                 " Most often, {} times, {} was taken for {}.",
@@ -221,6 +214,44 @@ impl Matrix {
         }
         table
     }
+}
+
+/// One cell: its colour says how large a share of its row it is.
+fn draw_cell(area: &Area<'_>, layout: &Layout, cell: &Counted) -> Result<(), DrawError> {
+    let width = layout.cell.width as i32;
+    let height = layout.cell.height as i32;
+    let x = layout.left as i32 + cell.column as i32 * width;
+    let y = layout.top as i32 + cell.row as i32 * height;
+
+    let corners = [(x, y), (x + width, y + height)];
+    if cell.n > 0 {
+        let share = cell.n as f64 / cell.all as f64;
+        area.draw(&Rectangle::new(
+            corners,
+            Ink::Share(share).colour().filled(),
+        ))?;
+    }
+
+    // What is right lies in the diagonal.
+    let is_right = cell.row == cell.column;
+    let edge = if is_right { Ink::Muted } else { Ink::Grid };
+    if layout.has_names || is_right {
+        area.draw(&Rectangle::new(corners, edge.colour()))?;
+    }
+    if cell.n == 0 || !layout.has_numbers {
+        return Ok(());
+    }
+
+    let middle = Pos::new(HPos::Center, VPos::Center);
+    let lines = [
+        (count(cell.n), -TEXT_SIZE / 2 - 1),
+        (percent(cell.n, cell.all), TEXT_SIZE / 2 + 2),
+    ];
+    for (text, down) in lines {
+        let at = (x + width / 2, y + height / 2 + down);
+        area.draw_text(&text, &words(Ink::Text, middle), at)?;
+    }
+    Ok(())
 }
 
 /// A share without decimals, for which a cell has room: `34 %`.

@@ -184,23 +184,62 @@ impl Plot {
     }
 }
 
-/// The low and high end of finite values; `None` where there are none.
-fn range_of(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
-    let mut range: Option<(f64, f64)> = None;
-    for value in values.filter(|value| value.is_finite()) {
-        range = Some(match range {
-            None => (value, value),
-            Some((low, high)) => (low.min(value), high.max(value)),
-        });
-    }
-    range
+/// What lies between a low and a high end.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    low: f64,
+    high: f64,
 }
 
-/// A range that has a length, as an axis needs it.
-fn widened((low, high): (f64, f64)) -> (f64, f64) {
-    if low < high {
-        return (low, high);
+impl Span {
+    /// From 0 to 1: of values that are not there.
+    const UNIT: Self = Self {
+        low: 0.0,
+        high: 1.0,
+    };
+
+    /// Of finite values; `None` where there are none.
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut span: Option<Self> = None;
+        for value in values.filter(|value| value.is_finite()) {
+            span = Some(match span {
+                None => Self {
+                    low: value,
+                    high: value,
+                },
+                Some(Self { low, high }) => Self {
+                    low: low.min(value),
+                    high: high.max(value),
+                },
+            });
+        }
+        span
     }
-    let margin = low.abs().max(1.0) * 0.5;
-    (low - margin, high + margin)
+
+    /// One that has a length, as an axis needs it.
+    fn widened(self) -> Self {
+        if self.low < self.high {
+            return self;
+        }
+        self.with_margin(self.low.abs().max(1.0) * 0.5)
+    }
+
+    /// So much more at both ends.
+    fn with_margin(self, margin: f64) -> Self {
+        Self {
+            low: self.low - margin,
+            high: self.high + margin,
+        }
+    }
+}
+
+impl Axis {
+    /// From end to end, with a length.
+    fn span(&self) -> Span {
+        let span = Span {
+            low: self.from,
+            high: self.to,
+        };
+        span.widened()
+    }
 }

@@ -7,9 +7,8 @@ use std::fmt::Write;
 use maud::{Markup, html};
 use plotters::prelude::*;
 
-use super::Key;
-use super::range_of;
 use super::svg::{DrawError, Ink, Picture, WIDTH};
+use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, count, fraction};
 
@@ -77,13 +76,16 @@ impl Scatter {
         let Some(place_of) = self.places() else {
             return;
         };
+
         let verdicts = [
             (None, "unknown"),
             (Some(true), "right"),
             (Some(false), "wrong"),
         ];
+        // Points of no group first: those of a group may cover them.
         let groups = (0..self.groups.len()).map(Some);
         let groups: Vec<Option<usize>> = std::iter::once(None).chain(groups).collect();
+
         for (verdict, verdict_name) in verdicts {
             for &group in &groups {
                 let mut path = String::new();
@@ -99,6 +101,7 @@ impl Scatter {
                 if path.is_empty() {
                     continue;
                 }
+
                 let ink = group.map_or(Ink::Muted, Ink::Series);
                 let name = group.map_or("none".to_owned(), |group| group.to_string());
                 let _ = write!(
@@ -119,12 +122,15 @@ impl Scatter {
     /// Where points lie in the drawing; none where no point has a place. Both axes have one scale, since only distances
     /// say something.
     fn places(&self) -> Option<impl Fn(&Point) -> Option<(f64, f64)>> {
-        let (left, right) = range_of(self.points.iter().map(|point| point.x))?;
-        let (low, high) = range_of(self.points.iter().map(|point| point.y))?;
+        let across = Span::of(self.points.iter().map(|point| point.x))?;
+        let up = Span::of(self.points.iter().map(|point| point.y))?;
+
+        // What is divided by is never 0, also where all points lie side by side.
+        let span_x = (across.high - across.low).max(f64::MIN_POSITIVE);
+        let span_y = (up.high - up.low).max(f64::MIN_POSITIVE);
         let width = f64::from(WIDTH) - 2.0 * EDGE;
         let height = f64::from(HEIGHT) - 2.0 * EDGE;
-        let span = |from: f64, to: f64| (to - from).max(f64::MIN_POSITIVE);
-        let scale = (width / span(left, right)).min(height / span(low, high));
+        let scale = (width / span_x).min(height / span_y);
         // All points in one place have no distances.
         let scale = if scale.is_finite() && scale < 1e12 {
             scale
@@ -132,8 +138,8 @@ impl Scatter {
             1.0
         };
 
-        let centre_x = left + (right - left) / 2.0;
-        let centre_y = low + (high - low) / 2.0;
+        let centre_x = across.low + (across.high - across.low) / 2.0;
+        let centre_y = up.low + (up.high - up.low) / 2.0;
         Some(move |point: &Point| {
             let x = f64::from(WIDTH) / 2.0 + (point.x - centre_x) * scale;
             let y = f64::from(HEIGHT) / 2.0 - (point.y - centre_y) * scale;
@@ -146,6 +152,7 @@ impl Scatter {
         let letters = self.id.chars().filter(char::is_ascii_alphanumeric);
         let id: String = letters.take(ID_CHARS_MAX).collect();
         let has_verdict = self.points.iter().any(|point| point.is_right.is_some());
+
         html! {
             input.pick type="radio" name=(id) id={ (id) "-all" } checked;
             label for={ (id) "-all" } { "colour by " (Shown::new(&self.grouped, TEXT_CHARS_MAX).text) }

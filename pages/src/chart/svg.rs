@@ -112,12 +112,14 @@ impl Picture {
     /// same numbers.
     pub(super) fn markup(&self, alt: &str) -> Markup {
         let (width, height) = self.size;
+
         // A wider drawing keeps the size of its letters, and scrolls where there is no room for it.
         let sizes = (width > WIDTH).then(|| {
             let least = width * 4 / 5;
             let most = width * 6 / 5;
             format!("min-width:{least}px;max-width:{most}px")
         });
+
         html! {
             @match &self.marks {
                 None => p.note { "These numbers cannot be drawn." },
