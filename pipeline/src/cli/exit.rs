@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Error;
+use parquet::errors::ParquetError;
 use wavemill_schemas::exit::{self, NO_SPACE};
 use wavemill_schemas::experiment::ExperimentError;
 use wavemill_schemas::recipe::RecipeError;
@@ -191,8 +192,7 @@ fn export(error: &ExportError) -> u8 {
     match error {
         ExportError::Store(error) => store(error),
         ExportError::Name { .. } | ExportError::Unfit { .. } => 2,
-        // A disk that fails is no damaged store.
-        error if error.is_failing_disk() => 1,
+        ExportError::Read { source, .. } if is_failing_disk(source) => 1,
         ExportError::Damaged { .. } | ExportError::Read { .. } | ExportError::Rows { .. } => 3,
         ExportError::Space { .. } => NO_SPACE,
         ExportError::Stopped { .. } => 130,
@@ -204,10 +204,17 @@ fn report(error: &ReportError) -> u8 {
     match error {
         ReportError::Store(error) => store(error),
         ReportError::Sql(error) => error.exit_code(),
-        // A disk that fails is no damaged store.
-        error if error.is_failing_disk() => 1,
+        ReportError::Read { source, .. } if is_failing_disk(source) => 1,
         ReportError::Read { .. } => 3,
         ReportError::Answer(_) => 1,
+    }
+}
+
+/// Whether the store's disk failed, and not its content: that is no damaged store.
+fn is_failing_disk(error: &ParquetError) -> bool {
+    match error {
+        ParquetError::External(cause) => cause.is::<io::Error>(),
+        _ => false,
     }
 }
 

@@ -121,21 +121,14 @@ impl ExportError {
         }
     }
 
+    pub(super) fn write_at(path: &Path) -> impl FnOnce(ParquetError) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Write { path, source }
+    }
+
     pub(super) fn rows(problem: impl Into<String>) -> Self {
         Self::Rows {
             problem: problem.into(),
-        }
-    }
-
-    /// Whether the store's disk failed, and not its content.
-    #[must_use]
-    pub(crate) fn is_failing_disk(&self) -> bool {
-        match self {
-            Self::Read {
-                source: ParquetError::External(cause),
-                ..
-            } => cause.is::<io::Error>(),
-            _ => false,
         }
     }
 }

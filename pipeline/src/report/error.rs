@@ -1,6 +1,5 @@
 //! Why there is no report.
 
-use std::io;
 use std::path::PathBuf;
 
 use arrow::error::ArrowError;
@@ -31,18 +30,4 @@ pub(crate) enum ReportError {
     /// An answer has other columns than were asked for; cannot happen.
     #[error("an answer of the store cannot be understood")]
     Answer(#[from] ArrowError),
-}
-
-impl ReportError {
-    /// Whether the store's disk failed, and not its content.
-    #[must_use]
-    pub(crate) fn is_failing_disk(&self) -> bool {
-        match self {
-            Self::Read {
-                source: ParquetError::External(cause),
-                ..
-            } => cause.is::<io::Error>(),
-            _ => false,
-        }
-    }
 }

@@ -16,7 +16,6 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use wavemill_schemas::manifest::FileEntry;
@@ -91,9 +90,11 @@ impl<'a> Shards<'a> {
     ) -> Self {
         let info = columns::info(columns);
         let fields: Vec<_> = columns.iter().map(Column::field).collect();
+
         // Twice, as pyarrow writes it: on the schema, and on the file, where other readers look.
         let metadata = [(METADATA_KEY.to_owned(), info.clone())];
         let schema = Schema::new_with_metadata(fields, metadata.into());
+
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(
                 ZstdLevel::try_new(1).expect("1 is a zstd level"),
@@ -103,6 +104,7 @@ impl<'a> Shards<'a> {
             .set_statistics_enabled(EnabledStatistics::None)
             .set_key_value_metadata(Some(vec![KeyValue::new(METADATA_KEY.to_owned(), info)]))
             .build();
+
         Self {
             content,
             reader,
@@ -132,14 +134,10 @@ impl<'a> Shards<'a> {
     }
 
     fn shard(&self, file: &FileEntry, path: &Path) -> Result<(), ExportError> {
-        let failed = |source: ParquetError| ExportError::Write {
-            path: path.to_owned(),
-            source,
-        };
         let out = OutFile::create(path)?;
         let properties = Some(self.properties.clone());
-        let mut writer =
-            ArrowWriter::try_new(out, Arc::clone(&self.schema), properties).map_err(failed)?;
+        let mut writer = ArrowWriter::try_new(out, Arc::clone(&self.schema), properties)
+            .map_err(ExportError::write_at(path))?;
 
         let mut wanted = Vec::new();
         for column in self.columns {
@@ -151,11 +149,14 @@ impl<'a> Shards<'a> {
 
         self.reader.file(file, &wanted, |batch| {
             let batch = self.converted(batch)?;
-            writer.write(&batch).map_err(failed)?;
+            writer.write(&batch).map_err(ExportError::write_at(path))?;
             self.reader.done(batch.num_rows());
             Ok(())
         })?;
-        writer.into_inner().map_err(failed)?.finish()
+        writer
+            .into_inner()
+            .map_err(ExportError::write_at(path))?
+            .finish()
     }
 
     /// Rows of the store as rows of the dataset.
