@@ -3,7 +3,7 @@
 use wavemill_pages::{Axis, Cell, Chart, Histogram, Part, Plot, Section, Table, seconds};
 
 use super::ReportError;
-use super::answers::Answers;
+use super::answers::{Answer, Answers};
 
 /// Clips in the list of those that lost most.
 const LOST_MAX: usize = 10;
@@ -45,27 +45,37 @@ fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
                 count(*) FILTER (WHERE silent) AS silent, count(audio_blake3) - count(DISTINCT audio_blake3) AS copies
          FROM {clips}"
     ))?;
-    let count = |name: &str| -> Result<Cell, ReportError> {
-        Ok(answer.counts(name)?.first().copied().unwrap_or(0).into())
-    };
-    let time = |name: &str| -> Result<Cell, ReportError> {
-        let span_s = answer.numbers(name)?.first().copied().flatten();
-        Ok(Cell::Measure(seconds(span_s.unwrap_or(0.0))))
-    };
 
     let mut table = Table::new("", &["decoded audio", ""]);
     table.rows = vec![
-        vec!["clips with rows".into(), count("clips")?],
-        vec!["audio decoded".into(), time("decoded_s")?],
-        vec!["clips that lost audio to damage".into(), count("damaged")?],
-        vec!["audio lost in them".into(), time("lost_s")?],
-        vec!["clips of silence alone".into(), count("silent")?],
+        vec!["clips with rows".into(), first_count(&answer, "clips")?],
+        vec!["audio decoded".into(), first_time(&answer, "decoded_s")?],
+        vec![
+            "clips that lost audio to damage".into(),
+            first_count(&answer, "damaged")?,
+        ],
+        vec!["audio lost in them".into(), first_time(&answer, "lost_s")?],
+        vec![
+            "clips of silence alone".into(),
+            first_count(&answer, "silent")?,
+        ],
         vec![
             "clips whose audio another clip has, too".into(),
-            count("copies")?,
+            first_count(&answer, "copies")?,
         ],
     ];
     Ok(table)
+}
+
+/// The count that an answer of one row has in a column.
+fn first_count(answer: &Answer, column: &str) -> Result<Cell, ReportError> {
+    Ok(answer.counts(column)?.first().copied().unwrap_or(0).into())
+}
+
+/// The same of seconds, which are null where nothing was summed.
+fn first_time(answer: &Answer, column: &str) -> Result<Cell, ReportError> {
+    let span_s = answer.numbers(column)?.first().copied().flatten();
+    Ok(Cell::Measure(seconds(span_s.unwrap_or(0.0))))
 }
 
 fn most_lost(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {

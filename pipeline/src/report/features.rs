@@ -56,6 +56,7 @@ fn by_band(feature: &FeatureEntry, stats: &Stats) -> Chart {
             high: mean + std,
         });
     }
+
     Chart {
         title: format!("Values of {} by band", feature.name),
         note: "Mean over the training side, and one standard deviation around it, of the values as they are stored."

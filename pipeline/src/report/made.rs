@@ -83,18 +83,20 @@ fn keys_of(heading: &str, value: &Value) -> Table {
     table
 }
 
+/// The dotted key of what stands in a section; the outermost one has no name.
+fn below(key: &str, name: &str) -> String {
+    if key.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{key}.{name}")
+    }
+}
+
 fn add_keys(key: String, value: &Value, table: &mut Table) {
-    let below = |name: &str| {
-        if key.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{key}.{name}")
-        }
-    };
     match value {
         Value::Object(values) => {
             for (name, value) in values {
-                add_keys(below(name), value, table);
+                add_keys(below(&key, name), value, table);
             }
         }
         // Lists of sections are addressed by name, as in --set; lists of values are one value.
@@ -102,7 +104,10 @@ fn add_keys(key: String, value: &Value, table: &mut Table) {
             for (place, item) in items.iter().enumerate() {
                 let name = item.get("name").or_else(|| item.get("step"));
                 let name = name.and_then(Value::as_str).map(str::to_owned);
-                add_keys(below(&name.unwrap_or(place.to_string())), item, table);
+
+                // An item without a name is called by its place.
+                let name = name.unwrap_or(place.to_string());
+                add_keys(below(&key, &name), item, table);
             }
         }
         Value::String(text) => table.rows.push(vec![key.into(), text.as_str().into()]),

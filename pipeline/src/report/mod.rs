@@ -99,6 +99,7 @@ fn facts(manifest: &Manifest) -> Vec<Fact> {
         .iter()
         .map(|feature| feature.name.as_str())
         .collect();
+
     vec![
         fact(
             "clips with features",

@@ -36,17 +36,20 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
 fn examples(answers: &Answers<'_>, reasons: &[(String, u64)]) -> Result<Table, ReportError> {
     let head = ["reason", "clip", "stage", "byte", "line", "what was found"];
     let mut table = Table::new("", &head);
+
     for (reason, _) in reasons {
         let answer = answers.ask(&format!(
             "SELECT clip_key, stage, byte_offset, line, detail FROM rejects WHERE reason = {}
              ORDER BY clip_key, line LIMIT {EXAMPLES}",
             literal(reason)
         ))?;
+
         let keys = answer.texts("clip_key")?;
         let stages = answer.texts("stage")?;
         let bytes = answer.numbers("byte_offset")?;
         let lines = answer.numbers("line")?;
         let details = answer.texts("detail")?;
+
         for row in 0..answer.len() {
             table.rows.push(vec![
                 reason.as_str().into(),

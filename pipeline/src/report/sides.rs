@@ -99,14 +99,17 @@ fn sizes(answers: &Answers<'_>, rows: &str) -> Result<Table, ReportError> {
                 CASE split WHEN 'training' THEN 0 WHEN 'validation' THEN 1 WHEN 'test' THEN 2 ELSE 3 END AS place
          FROM {rows} GROUP BY split ORDER BY place, split"
     ))?;
+
     let mut table = Table::new("Sides", &["side", "clips", "of all", "rows", "artists"]);
     let clips = answer.counts("clips")?;
     let all: u64 = clips.iter().sum();
+
     let sides = answer.texts("split")?.into_iter().zip(clips);
     let sizes = answer
         .counts("n")?
         .into_iter()
         .zip(answer.counts("artists")?);
+
     for ((side, clips), (n, artists)) in sides.zip(sizes) {
         table.rows.push(vec![
             side.into(),
@@ -138,6 +141,7 @@ impl Leak {
              (SELECT count(DISTINCT split) AS sides FROM {rows}
               WHERE {column} IS NOT NULL AND split <> 'none' GROUP BY {column})"
         ))?;
+
         let test_clips = number_of(
             answers,
             &format!(
@@ -145,6 +149,7 @@ impl Leak {
                  (SELECT {column} FROM {rows} WHERE split = 'training' AND {column} IS NOT NULL)"
             ),
         )?;
+
         Ok(Self {
             known: answer.counts("known")?.first().copied().unwrap_or(0),
             on_several: answer.counts("on_several")?.first().copied().unwrap_or(0),

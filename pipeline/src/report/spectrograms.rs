@@ -99,6 +99,7 @@ fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Frames)> {
     if rows == 0 || columns == 0 {
         return None;
     }
+
     let frames = match (first.as_str(), second.as_str()) {
         ("frame", _) => Frames {
             bands: columns,
@@ -112,6 +113,7 @@ fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Frames)> {
         },
         _ => return None,
     };
+
     Some((feature, frames))
 }
 
@@ -120,11 +122,15 @@ fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)>
     let Some(target) = target else {
         return vec![(None, "all rows".to_owned())];
     };
+
     let training = target.counts.get("training");
-    let clips = |class: usize| training.and_then(|counts| counts.get(class)).copied();
     let mut order: Vec<usize> = (0..target.classes.len()).collect();
-    order.sort_by_key(|&class| std::cmp::Reverse(clips(class)));
+    order.sort_by_key(|&class| {
+        let clips = training.and_then(|counts| counts.get(class));
+        std::cmp::Reverse(clips.copied())
+    });
     order.truncate(CLASSES_MAX);
+
     let mut classes = Vec::new();
     for class in order {
         classes.push((Some(class), target.classes[class].clone()));
@@ -305,8 +311,10 @@ fn read_file(
 fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
     let columns = frames.frames.min(COLUMNS_MAX);
     let bands = frames.bands.min(BANDS_MAX);
+
     let mut sums = vec![0.0_f32; bands * columns];
     let mut counts = vec![0_u32; bands * columns];
+
     for band in 0..frames.bands {
         let row = band * bands / frames.bands;
         for frame in 0..frames.frames {
@@ -320,6 +328,7 @@ fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
             counts[place] += 1;
         }
     }
+
     for (sum, n) in sums.iter_mut().zip(counts) {
         *sum /= n.max(1) as f32;
     }
@@ -338,14 +347,15 @@ fn mean_of(pictures: &[&Picture]) -> Vec<f32> {
 
 /// By the squared distance of all values.
 fn nearest_to<'p>(mean: &[f32], pictures: &[&'p Picture]) -> Option<&'p Picture> {
-    let distance = |picture: &Picture| -> f32 {
-        let pairs = picture.values.iter().zip(mean);
-        pairs.map(|(value, mean)| (value - mean).powi(2)).sum()
-    };
     let nearest = pictures
         .iter()
-        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        .min_by(|a, b| distance(a, mean).total_cmp(&distance(b, mean)));
     nearest.copied()
+}
+
+fn distance(picture: &Picture, mean: &[f32]) -> f32 {
+    let pairs = picture.values.iter().zip(mean);
+    pairs.map(|(value, mean)| (value - mean).powi(2)).sum()
 }
 
 fn chart(
@@ -356,6 +366,7 @@ fn chart(
     values: Vec<f32>,
 ) -> Chart {
     let frames = picture.frames;
+
     let across = match (feature.hop_length, feature.sample_rate_hz) {
         (Some(hop_length), Some(sample_rate_hz)) if frames.frames > 0 && sample_rate_hz > 0 => {
             let span_s = (frames.frames * hop_length) as f64 / f64::from(sample_rate_hz);
@@ -364,6 +375,7 @@ fn chart(
         // A picture file was never sound.
         _ => ("frame", frames.frames as f64),
     };
+
     Chart {
         title,
         note,

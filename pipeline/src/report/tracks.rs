@@ -46,12 +46,8 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
 
 /// Clips of each class, with a part of the bar for each side.
 fn by_class(target: &TargetEntry) -> Chart {
-    let total = |class: usize| -> u64 {
-        let by_side = target.counts.values();
-        by_side.filter_map(|counts| counts.get(class)).sum()
-    };
     let mut order: Vec<usize> = (0..target.classes.len()).collect();
-    order.sort_by_key(|&class| std::cmp::Reverse(total(class)));
+    order.sort_by_key(|&class| std::cmp::Reverse(total(target, class)));
 
     let mut series = Vec::new();
     for side in sides_in_order(&target.counts) {
@@ -64,6 +60,7 @@ fn by_class(target: &TargetEntry) -> Chart {
                 .collect(),
         });
     }
+
     Chart {
         title: format!("Clips by {} and side", target.name),
         note: format!(
@@ -80,6 +77,12 @@ fn by_class(target: &TargetEntry) -> Chart {
             unit: String::new(),
         }),
     }
+}
+
+/// Clips of a class, of all sides.
+fn total(target: &TargetEntry, class: usize) -> u64 {
+    let by_side = target.counts.values();
+    by_side.filter_map(|counts| counts.get(class)).sum()
 }
 
 /// As one trains: training, validation, test, and then any other by name.
