@@ -72,6 +72,7 @@ impl<'a> Content<'a> {
         let mut specs = recipe.features.iter();
         let spec = specs.find(|spec| spec.name == feature.name);
         let args = spec.map(|spec| spec.resolve(&recipe.features, recipe.audio.sample_rate_hz));
+
         let mut content = Self {
             feature,
             tensor: tensor_type(feature)?,
@@ -82,6 +83,7 @@ impl<'a> Content<'a> {
             is_unit_range: spec.is_some_and(has_unit_range),
             args: args.and_then(Result::ok),
         };
+
         content.take_sides(job)?;
         content.require_fit(job.format)?;
         Ok(content)
@@ -164,6 +166,7 @@ impl<'a> Content<'a> {
             },
             _ => return Ok(()),
         };
+
         Err(ExportError::Unfit {
             format: format.name(),
             problem,
@@ -232,11 +235,14 @@ impl<'a> Content<'a> {
     fn channel_axis(&self) -> Option<usize> {
         let names = &self.feature.dim_names;
         let named = names.iter().position(|name| name == "channel");
-        let is_channels = |axis: &usize| self.feature.shape.get(*axis) == Some(&Some(3));
         match named {
-            Some(axis) => Some(axis).filter(is_channels),
-            None => [0, 2].into_iter().find(is_channels),
+            Some(axis) => Some(axis).filter(|axis| self.is_channels(*axis)),
+            None => [0, 2].into_iter().find(|axis| self.is_channels(*axis)),
         }
+    }
+
+    fn is_channels(&self, axis: usize) -> bool {
+        self.feature.shape.get(axis) == Some(&Some(3))
     }
 }
 
@@ -327,10 +333,7 @@ fn side_name(split: &str, format: Format) -> String {
         // `datasets`, and everybody who uses it, knows these two.
         Format::Huggingface if split == TRAINING => "train".to_owned(),
         // It allows letters, digits and _, and dots between them.
-        Format::Huggingface => {
-            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-            split.chars().map(plain).collect()
-        }
+        Format::Huggingface => split.replace(|c: char| !c.is_ascii_alphanumeric(), "_"),
         _ => names::safe(split, names::Slash::Dash),
     }
 }

@@ -197,6 +197,7 @@ impl KeyTable {
             keys.offset_s.value(row).to_string(),
             keys.variant.value(row).to_string(),
         ];
+
         for classes in &keys.targets {
             match classes.id(row)? {
                 Some(id) => {
@@ -207,6 +208,7 @@ impl KeyTable {
                 None => record.extend([String::new(), String::new()]),
             }
         }
+
         if self.has_files {
             record.push(file.to_owned());
         }

@@ -38,6 +38,7 @@ pub(super) fn write(
     folder: &Path,
 ) -> Result<(), ExportError> {
     require_distinct(&entries(content), Format::Npz.name())?;
+
     for side in &content.sides {
         let path = folder.join(format!("{}.npz", side.name));
         let mut npz = Npz {
@@ -47,6 +48,7 @@ pub(super) fn write(
             side,
             reader,
         };
+
         npz.feature()?;
         npz.clip_keys()?;
         npz.column::<Int64Type>("track_id", "<i8")?;
@@ -54,6 +56,7 @@ pub(super) fn write(
         npz.column::<Float32Type>("offset_s", "<f4")?;
         npz.column::<Float32Type>("variant", "<f4")?;
         npz.targets()?;
+
         npz.finish()?;
     }
     Ok(())

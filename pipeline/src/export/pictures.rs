@@ -99,10 +99,11 @@ impl Pictures<'_> {
                 high: 1.0,
             };
         }
-        let values = || self.values.iter().copied();
+
+        let values = self.values.iter().copied();
         Range {
-            low: values().fold(f32::INFINITY, f32::min),
-            high: values().fold(f32::NEG_INFINITY, f32::max),
+            low: values.clone().fold(f32::INFINITY, f32::min),
+            high: values.fold(f32::NEG_INFINITY, f32::max),
         }
     }
 }

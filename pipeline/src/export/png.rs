@@ -96,11 +96,14 @@ pub(super) fn encode(width: usize, height: usize, colour: Colour, pixels: &[u8])
 
 fn deflated(line_bytes: usize, colour: Colour, pixels: &[u8]) -> io::Result<Vec<u8>> {
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+
     // Above the first line there are zeros.
     let zeros = vec![0; line_bytes];
     let mut above: &[u8] = &zeros;
+
     let mut tried = Vec::new();
     let mut best = Vec::new();
+
     for line in pixels.chunks_exact(line_bytes) {
         let mut best_filter = Filter::None;
         let mut best_cost = u64::MAX;
@@ -113,6 +116,7 @@ fn deflated(line_bytes: usize, colour: Colour, pixels: &[u8]) -> io::Result<Vec<
                 std::mem::swap(&mut best, &mut tried);
             }
         }
+
         zlib.write_all(&[best_filter as u8])?;
         zlib.write_all(&best)?;
         above = line;

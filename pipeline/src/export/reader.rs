@@ -53,10 +53,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ExportError::Damaged`], [`ExportError::Stopped`].
     pub(super) fn check(&self) -> Result<(), ExportError> {
-        let files = || self.content.sides.iter().flat_map(|side| &side.files);
-        let bytes: u64 = files().map(|file| file.bytes).sum();
+        let files = self.content.sides.iter().flat_map(|side| &side.files);
+        let bytes: u64 = files.clone().map(|file| file.bytes).sum();
         self.course.enter(Phase::Checking, bytes);
-        for file in files() {
+
+        for file in files {
             self.go_on()?;
             if self.store.sound_file(file)?.is_none() {
                 return Err(ExportError::Damaged {
@@ -188,6 +189,7 @@ impl<'b> Tensors<'b> {
             .column_by_name(&feature.name)
             .and_then(TensorColumn::new)
             .ok_or_else(|| no_tensors(feature))?;
+
         let shapes = if content.is_ragged() {
             let shapes = batch
                 .column_by_name(&shape_column(&feature.name))
@@ -197,6 +199,7 @@ impl<'b> Tensors<'b> {
         } else {
             None
         };
+
         Ok(Self {
             tensor: &content.tensor,
             feature,

@@ -152,6 +152,7 @@ impl<'a> Sounds<'a> {
         let Some(mel) = &args.mel else {
             return Err(unfit(format!("{}: {ALLOWED}", content.feature.name)));
         };
+
         let of_bands = GriffinLimArgs {
             sample_rate_hz: args.sample_rate_hz,
             stft: args.stft.clone(),
@@ -159,8 +160,10 @@ impl<'a> Sounds<'a> {
             mel: mel.clone(),
             log: args.log,
         };
+
         let plan = GriffinLimPlan::new(&of_bands, LEVEL);
         let plan = plan.map_err(|error: KernelError| unfit(error.to_string()))?;
+
         Ok(Self {
             args,
             plan,

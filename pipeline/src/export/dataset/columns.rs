@@ -64,15 +64,18 @@ pub(super) fn of<'a>(content: &'a Content<'_>) -> Vec<Column<'a>> {
         let kind = Kind::Value(dtype);
         columns.push(Column { name, kind });
     }
+
     for target in content.targets {
         columns.push(Column {
             name: &target.name,
             kind: Kind::Classes(target),
         });
     }
+
     for (name, kind) in FACTS {
         columns.push(Column { name, kind });
     }
+
     columns.push(Column {
         name: &content.feature.name,
         kind: Kind::Tensor {
@@ -147,6 +150,7 @@ impl Column<'_> {
     #[must_use]
     pub(super) fn yaml(&self) -> String {
         let mut text = format!("  - name: {}\n", quoted(self.name));
+
         match &self.kind {
             Kind::Value(dtype) => text += &format!("    dtype: {dtype}\n"),
             Kind::List(dtype) => text += &format!("    list: {dtype}\n"),
