@@ -56,8 +56,10 @@ impl DatasetTensors for Dataset {
             let n_classes = target.classes().len() as i64;
             (target.name().to_owned(), n_classes)
         });
+
         let form = self.form();
         let published = self.input_spec().metadata.len() as i64;
+
         let (bands, frames, channels, metadata) = match form.kind() {
             RowKind::Spectrogram => (form.bands(), form.frames(), None, published),
             RowKind::Picture { height, width } => {
@@ -67,6 +69,7 @@ impl DatasetTensors for Dataset {
             RowKind::Columns if self.needs().spectrogram() => (0, 0, None, form.bands() as i64),
             RowKind::Columns => (0, 0, None, published),
         };
+
         Dims {
             bands: bands as i64,
             frames: frames as i64,

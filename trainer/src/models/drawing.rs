@@ -99,14 +99,17 @@ fn in_words(model: &Description) -> String {
         model.about,
         thousands(model.parameters)
     );
+
     for input in &model.inputs {
         words += &format!(" Input {}: {}.", input.name, axes(&input.shape));
     }
+
     for stage in &model.stages {
         let branch = stage
             .branch
             .map_or_else(String::new, |branch| format!(" (branch {branch})"));
         let operations: Vec<String> = operations(stage);
+
         words += &format!(
             " Stage {}{branch}: {}; gives {}.",
             stage.name,
@@ -114,6 +117,7 @@ fn in_words(model: &Description) -> String {
             axes(&stage.shape)
         );
     }
+
     for (target, classes) in &model.heads {
         words += &format!(" Head of {target}: {classes} classes.");
     }
@@ -533,6 +537,7 @@ fn branches(model: &Description, inputs: &[Card]) -> Vec<Column> {
         if model.branches.is_empty() {
             own.push(Column::new(Vec::new(), WIDEST_BRANCH));
         }
+
         for branch in &model.branches {
             if branch.input == card.name {
                 own.push(Column::new(
@@ -541,6 +546,7 @@ fn branches(model: &Description, inputs: &[Card]) -> Vec<Column> {
                 ));
             }
         }
+
         for column in own {
             columns.push(Column {
                 input,

@@ -90,9 +90,11 @@ fn with_intervals(
 fn class_table(caption: &str, report: &ClassReport, intervals: &[ClassInterval]) -> Table {
     let mut table = Table::new(caption, &HEAD);
     table.head.push("most taken for".to_owned());
+
     for (place, class) in report.classes.iter().enumerate() {
         let of = intervals.get(place);
         let occurs = class.support + class.predicted > 0;
+
         table.rows.push(vec![
             class.name.as_str().into(),
             class.tracks.into(),
@@ -139,6 +141,7 @@ fn set_table(caption: &str, report: &SetReport) -> Table {
     table
         .head
         .extend(["ROC-AUC", "average precision"].map(str::to_owned));
+
     for class in &report.classes {
         let is_predicted = !class.never_predicted;
         table.rows.push(vec![

@@ -72,10 +72,12 @@ fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
     let [a, b] = names;
     let head = ["figure", a, b, "difference", "95 %", ""];
     let mut table = Table::new(caption, &head);
+
     for (figure, difference) in &pair.differences {
         let interval = &difference.difference;
         let may_be_chance = interval.low <= 0.0 && interval.high >= 0.0;
         let verdict = if may_be_chance { "may be chance" } else { "" };
+
         table.rows.push(vec![
             Cell::Text(figure.replace('_', " ")),
             words::score(difference.a),

@@ -154,6 +154,7 @@ fn lines(
             });
         }
     }
+
     Lines {
         along: along.to_owned(),
         measured: measured.to_owned(),
@@ -215,20 +216,24 @@ fn rates(run: &RunRecord) -> Line {
 fn losses(run: &RunRecord) -> Line {
     let all = of_steps(run, "loss");
     let together = all.len().div_ceil(POINTS_MAX).max(1);
+
     let mut line = Line::default();
     for steps in all.chunks(together) {
         let mut sum = 0.0;
         let mut low = f64::INFINITY;
         let mut high = f64::NEG_INFINITY;
+
         for &(_, loss) in steps {
             sum += loss;
             low = low.min(loss);
             high = high.max(loss);
         }
+
         let (step, _) = steps[steps.len() - 1];
         line.points.push((step, sum / steps.len() as f64));
         line.spread.push(Spread { low, high });
     }
+
     // Each step by itself has no range.
     if together == 1 {
         line.spread.clear();
@@ -251,9 +256,11 @@ fn times(run: &RunRecord) -> Vec<EpochTime> {
         if entry.kind == "start" {
             since = Some(entry);
         }
+
         if entry.kind != "epoch" {
             continue;
         }
+
         if let (Some(since), Some(wait_s)) = (since, entry.values.get("data_wait_s")) {
             times.push(EpochTime {
                 epoch: (entry.epoch + 1) as f64,

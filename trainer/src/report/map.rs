@@ -36,6 +36,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
 
 fn chart_of(run: &RunRecord, map: &MapRows, target: &MapTarget, id: String) -> Chart {
     let mut points = Vec::with_capacity(map.places.len());
+
     let classes = target.truths.iter().zip(&target.predicted);
     for (place, (truth, predicted)) in map.places.iter().zip(classes) {
         // A vector with a value that is no number lies nowhere.
@@ -47,6 +48,7 @@ fn chart_of(run: &RunRecord, map: &MapRows, target: &MapTarget, id: String) -> C
             is_right: truth.is_some().then(|| truth == predicted),
         });
     }
+
     Chart {
         title: format!("{}, {} on {}", run.name, target.name, map.about.side),
         note: note(map),
@@ -65,12 +67,14 @@ fn note(map: &MapRows) -> String {
     let Some(made) = &map.about.map else {
         return String::new();
     };
+
     let mut words = format!(
         "By {} with perplexity {}, from the checkpoint of step {}.",
         made.method,
         number(made.perplexity),
         count(map.about.step)
     );
+
     let n_rows = map.places.len() as u64;
     if n_rows < made.rows_of_side {
         words += &format!(

@@ -127,6 +127,7 @@ fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table
         "clip",
     ];
     let mut table = Table::new("", &head);
+
     for mistake in mistakes {
         let track_id = mistake.row.track_id;
         let [title, artist] = titles.of(track_id);
@@ -143,6 +144,7 @@ fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table
             mistake.row.clip_key.into(),
         ]);
     }
+
     // Columns without a single value would only take room.
     if titles.missing.is_some() {
         remove_columns(&mut table, &["title", "artist"]);

@@ -137,6 +137,7 @@ fn facts(runs: &[RunRecord]) -> Vec<Fact> {
 fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
     let evaluation = run.evaluations().first()?;
     let level = evaluation.tracks();
+
     let (name, figure, value) = match &level.report {
         Report::Single(report) => ("accuracy", "accuracy", report.accuracy),
         Report::Multi(report) => ("macro F1", "f1_macro", report.f1_macro),
@@ -145,11 +146,13 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
         "{name}, {} on {}",
         evaluation.target, evaluation.leaks.split
     );
+
     let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
     let interval = intervals.and_then(|intervals| intervals.get(figure));
     let note = interval.map_or(String::new(), |interval| {
         format!("95 %: {:.3} to {:.3}", interval.low, interval.high)
     });
+
     Some(Fact {
         name: if is_named {
             format!("{}: {name}", run.name)

@@ -63,6 +63,7 @@ fn other_weights(run: &RunRecord) -> Vec<String> {
                 about.step
             ));
         }
+
         let result = run.result.as_ref();
         if result.is_some_and(|result| result.manifest_hash != about.manifest) {
             texts.push(format!(
@@ -79,6 +80,7 @@ fn row_of(run: &RunRecord) -> Vec<Cell> {
     let logged = run.epochs().last();
     let epochs = result.map(|result| result.epochs);
     let steps = result.map(|result| result.steps);
+
     vec![
         run.name.as_str().into(),
         model_of(run).into(),
