@@ -146,6 +146,7 @@ impl Config {
         // A section that is absent has values that are allowed.
         let step = self.schedule.step.clone().unwrap_or_default();
         let plateau = self.schedule.plateau.clone().unwrap_or_default();
+
         vec![
             Rule::new(
                 step.every_epochs > 0,

@@ -170,6 +170,7 @@ pub(super) fn against_recipe(
         .iter()
         .map(|one| one.name.as_str())
         .collect();
+
     if let Some(feature) = config
         .data
         .feature
@@ -185,6 +186,7 @@ pub(super) fn against_recipe(
             there: features.join(", "),
         });
     }
+
     for target in &config.data.targets {
         has_target(target, recipe, || {
             format!(

@@ -455,6 +455,7 @@ impl ExperimentSource {
                     let VariantConfig { config, .. } = self.config(train, name, split, &[])?;
                     check::against_recipe(train, name, &config, &recipe)?;
                 }
+
                 for claim in self
                     .experiment
                     .claims

@@ -294,6 +294,7 @@ impl FeatureSpec {
     pub(super) fn overrides(&self, op: Op, faults: &mut Faults) -> Overrides {
         let dim_order = self.dim_order.as_deref();
         let dim_order = dim_order.map(|text| DimOrder::parse(text, op));
+
         Overrides {
             n_fft: self.n_fft,
             hop_length: self.hop_length,

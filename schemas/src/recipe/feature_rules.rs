@@ -127,6 +127,7 @@ fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
     let plain_s = audio
         .segment_s
         .unwrap_or(audio.longest_s().max(audio.duration_s.unwrap_or(0.0)));
+
     // Rows of open length are longer where the track is slower.
     let is_open = audio.segment_s.is_none() && audio.duration_s.is_none();
     let row_s = if is_open {
@@ -134,11 +135,13 @@ fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
     } else {
         plain_s
     };
+
     let hop_length = args.stft.hop_length.max(1);
     let n_samples = samples_in(row_s, audio.sample_rate_hz);
     // Centred frames stand at the hops, at both ends too: one more than there are hops.
     let n_frames =
         (n_samples as f64 / hop_length as f64 + 1.0).max(args.frames.unwrap_or(0) as f64);
+
     LongestRow {
         plain_s,
         row_s,
