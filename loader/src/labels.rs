@@ -74,6 +74,7 @@ impl Target {
         training: &[u32],
     ) -> Result<Self, DatasetError> {
         let entries = &store.manifest().targets;
+
         if let Some(column) = entries.iter().position(|target| target.name == name) {
             return Ok(Self {
                 name: name.to_owned(),
@@ -82,6 +83,7 @@ impl Target {
                 unknown: BTreeMap::new(),
             });
         }
+
         if name == GENRES_ALL {
             return Self::genres(store, rows, training);
         }

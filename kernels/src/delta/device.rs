@@ -38,11 +38,13 @@ pub(crate) fn run<D: Device>(
         n_bands: bands.n_base as i32,
         orders: i32::from(bands.orders),
     };
+
     let launch = Launch {
         grid: [rows.n_rows as u32, blocks(bands.n_base, 1)],
         threads: THREADS,
         shared_bytes: 0,
     };
+
     device.launch("delta", launch, &params)
 }
 

@@ -80,19 +80,23 @@ impl Phases {
     ) {
         let n_bins = self.stft.n_bins();
         out.fill(0.0);
+
         for (number, two) in magnitudes.chunks(2 * n_bins).enumerate() {
             let (first, second) = two.split_at(n_bins);
             for (k, magnitude) in first.iter().enumerate() {
                 let a = at_turn(*magnitude, turns());
                 self.put(k, a, Complex64::default());
             }
+
             // The last frame may have no partner.
             for (k, magnitude) in second.iter().enumerate() {
                 let b = at_turn(*magnitude, turns());
                 self.add_second(k, b);
             }
+
             self.add_frames(2 * number, !second.is_empty(), out);
         }
+
         self.normalise(out);
     }
 

@@ -57,6 +57,7 @@ pub(super) fn griffin_lim(
 pub(super) fn forward(args: &StftArgs, signal: &[f64], n_frames: usize) -> Vec<Vec<Bin>> {
     let window = window_values(args.window, args.win_length);
     let n = args.n_fft;
+
     let mut columns = Vec::new();
     for t in 0..n_frames {
         let mut column = Vec::new();

@@ -57,6 +57,7 @@ impl<D: Device> MfccDevice<D> {
             threads: THREADS,
             shared_bytes: SHARED_BYTES,
         };
+
         let params = MfccParams {
             bands,
             coefficients,
@@ -65,6 +66,7 @@ impl<D: Device> MfccDevice<D> {
             n_mels: self.n_mels as i32,
             n_mfcc: self.n_mfcc as i32,
         };
+
         device.launch("mfcc", launch, &params)
     }
 }

@@ -21,6 +21,7 @@ fn cosine(dct_type: u8, k: usize, n: usize, len: usize) -> f64 {
     let x = k as f64;
     let y = n as f64;
     let size = len as f64;
+
     match dct_type {
         1 => {
             let row = half_power_if(k == 0 || k == len - 1);

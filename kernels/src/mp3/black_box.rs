@@ -75,22 +75,27 @@ fn frame(table: u8, big_values: u32, count1_table: u32, bits: &[bool]) -> Vec<u8
     out.put(0xFFFB_E0C0, 32);
     // Main data begins here, private bits, scale factor selection.
     out.put(0, 9 + 5 + 4);
+
     for granule in 0..2 {
         let has_codes = granule == 0;
         out.put(if has_codes { n_bits as u32 } else { 0 }, 12);
         out.put(if has_codes { big_values } else { 0 }, 9);
+
         // A gain of 210 is a factor of one; no scale factors, no window switching.
         out.put(210, 8);
         out.put(0, 4 + 1);
+
         // All of the big values lie in the first region.
         out.put(u32::from(table), 5);
         out.put(0, 10);
         out.put(15, 4);
         out.put(0, 3);
+
         // Preflag, scale of the scale factors.
         out.put(0, 2);
         out.put(count1_table, 1);
     }
+
     for at in 0..n_bits {
         out.put(u32::from(bits.get(at).copied().unwrap_or(true)), 1);
     }
@@ -158,6 +163,7 @@ pub(super) fn solve(mut rows: Vec<Vec<f64>>) -> Vec<Option<f64>> {
     let n = rows.len();
     // The matrix is one of products, so a diagonal of zero is a row of zeros. What is left of one is noise.
     let smallest = 1e-6 * (0..n).map(|at| rows[at][at]).fold(0.0, f64::max);
+
     for pivot in 0..n {
         let own = rows[pivot].clone();
         if own[pivot] <= smallest {
@@ -172,6 +178,7 @@ pub(super) fn solve(mut rows: Vec<Vec<f64>>) -> Vec<Option<f64>> {
             }
         }
     }
+
     let values = rows.iter().enumerate();
     values
         .map(|(at, row)| (row[at] > smallest).then(|| row[n] / row[at]))
@@ -208,6 +215,7 @@ impl Probe {
             let mut bits = prefix.clone();
             bits.resize(CODE_BITS_MAX + 1, true);
             let values = self.magnitudes(table, &bits);
+
             let n_bits = (0..bits.len())
                 .take_while(|&at| {
                     let mut flipped = bits.clone();
@@ -215,11 +223,13 @@ impl Probe {
                     self.magnitudes(table, &flipped) != values
                 })
                 .count();
+
             for at in prefix.len()..n_bits {
                 let mut sibling = bits[..at].to_vec();
                 sibling.push(false);
                 prefixes.push(sibling);
             }
+
             codes.push(Code {
                 values,
                 word: bits[..n_bits].to_vec(),

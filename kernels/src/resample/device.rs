@@ -315,6 +315,7 @@ impl Shape {
     /// Taps in the order in which the kernel reads them.
     fn table(&self, filter: &Filter) -> Vec<f32> {
         let mut taps = Vec::with_capacity(self.n_table());
+
         match *self {
             Self::Decimate {
                 down,

@@ -208,6 +208,7 @@ impl<'a> Cleaner<'a> {
             if self.engine.course().is_stopped() {
                 return CatalogError::Stopped;
             }
+
             // The engine's own message would not say which file the table comes from.
             if let Some(table) = self.engine.missing_table(sql) {
                 return CatalogError::NoTable {
@@ -216,6 +217,7 @@ impl<'a> Cleaner<'a> {
                     table,
                 };
             }
+
             CatalogError::Step {
                 step: step.to_owned(),
                 message: one_line(&source),

@@ -20,6 +20,7 @@ impl DataChanges {
         tell(&mut words, &self.moved, "track", "on another side");
         tell(&mut words, &self.replaced, "file", "replaced");
         tell(&mut words, &self.retagged, "file", "with other tags");
+
         for (names, what) in [
             (&self.features_added, "added"),
             (&self.features_removed, "removed"),

@@ -120,6 +120,7 @@ impl ExportCommand {
             self.out.display(),
             report.format
         );
+
         for side in &report.sides {
             text += &format!("  {}: {} rows", side.split, side.rows);
             if side.name != side.split {
@@ -127,13 +128,16 @@ impl ExportCommand {
             }
             text += "\n";
         }
+
         for (split, rows) in &report.left_out {
             text += &format!("  left out: {rows} rows of {split}\n");
         }
+
         text += &format!("  {} files, {}\n", report.files, DecimalBytes(report.bytes));
         for note in &report.notes {
             text += &format!("  {note}\n");
         }
+
         if verbose {
             text += &format!("  feature_id {}\n", report.feature_id);
         }

@@ -203,6 +203,7 @@ impl ExtractCommand {
             }
             _ => {}
         }
+
         if self.limit == Some(0) {
             return Err(UsageError("--limit 0: at least 1".to_owned()));
         }

@@ -150,6 +150,7 @@ fn run(command: Command) -> Result<()> {
     if let Some(words) = interrupted(&command) {
         interrupt::at_once(words)?;
     }
+
     match command {
         Command::Extract(command) => command.run(),
         Command::Sql(command) => command.run(),

@@ -170,6 +170,7 @@ impl SqlCommand {
     fn stop_on_signals(&self, interrupt: Interrupt, at_prompt: bool) -> Result<()> {
         // The main thread may be stuck, so this one removes the unfinished file.
         let part = (self.out != Path::new("-")).then(|| part_of(&self.out));
+
         let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
         std::thread::spawn(move || {
             for signal in signals.forever() {
@@ -178,15 +179,18 @@ impl SqlCommand {
                 if signal == SIGINT && (at_prompt || pager::is_open()) {
                     continue;
                 }
+
                 if is_stopping {
                     // Longer than `running::LEAVE`: the main thread may clean up and end the process first.
                     std::thread::sleep(STOP_WAIT);
                 }
+
                 interrupt.clean();
                 if let Some((_, part)) = &part {
                     // Of a run before this one, or none.
                     let _ = std::fs::remove_file(part);
                 }
+
                 exit::last_line(&SqlError::Interrupted.to_string());
                 std::process::exit(130);
             }

@@ -500,6 +500,7 @@ impl DiffCommand {
     fn data_changes(&self, store: &Store, from: &Manifest, to: &Manifest) -> Option<DataChanges> {
         let states = State::of_version(store, from)
             .and_then(|from| Ok((from, State::of_version(store, to)?)));
+
         match states {
             Ok((from, to)) => {
                 let mut data = DataChanges::between(&from, &to);

@@ -36,6 +36,7 @@ const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
 /// Looks at the start of a file, behind any ID3 tag.
 pub(super) fn sniff(file: &[u8]) -> Format {
     let bytes = &file[mp3::behind_tags(file)..];
+
     if bytes.starts_with(b"fLaC") {
         Format::Flac
     } else if bytes.starts_with(b"OggS") {

@@ -41,6 +41,7 @@ pub(crate) fn read_files<'k>(
     let clips: Vec<_> = keys
         .filter_map(|key| Some((key, source.index().get(key)?.bytes)))
         .collect();
+
     course.enter(Phase::Hashing, clips.len() as u64);
     let pass = Pass {
         clips,
@@ -50,6 +51,7 @@ pub(crate) fn read_files<'k>(
         settings,
         course,
     };
+
     pass.run(settings.threads.max(1))
 }
 

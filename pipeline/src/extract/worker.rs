@@ -68,6 +68,7 @@ impl<'a> Worker<'a> {
         let no_groups = never();
         let mut clips = Some(&queues.clips);
         let mut groups = Some(&queues.groups);
+
         while clips.is_some() || groups.is_some() {
             // Encoding first: it gives memory back.
             let event = select_biased! {
@@ -80,6 +81,7 @@ impl<'a> Worker<'a> {
                     Err(_) => { clips = None; None }
                 },
             };
+
             // Nobody writes any more, so the run is over.
             if event.is_some_and(|event| queues.events.send(event).is_err()) {
                 return;

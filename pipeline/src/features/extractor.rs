@@ -206,6 +206,7 @@ impl FeaturePlan {
         audio: &Arc<AudioFacts>,
     ) -> Result<Vec<FeatureRow>, NoRows> {
         let mut rows = Vec::with_capacity(segments.len());
+
         for (segment, made) in segments.iter().zip(computed) {
             let Row { silent, tensors } = made.map_err(|error| self.failed(error, clip_key))?;
             rows.push(FeatureRow {

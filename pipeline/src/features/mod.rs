@@ -233,10 +233,12 @@ impl FeaturePlan {
             min_duration_s,
             keep_rate: self.keeps_rate(),
         };
+
         let mut decoder = SymphoniaDecoder::new(args, self.level)?;
         if self.audio.decode.path == DecodePath::Band {
             decoder = decoder.by_band();
         }
+
         Ok(Box::new(decoder.at_most(self.audio.max_duration_s)))
     }
 

@@ -67,10 +67,12 @@ fn add(index: &mut RowIndex, shard: usize, entry: &FileEntry, keys: &[RowKey]) {
                     duration_s: key.duration_s,
                 }),
             };
+
             // The segments of a variant lie side by side.
             let goes_on = previous.is_some_and(|previous| {
                 previous.clip_key == key.clip_key && previous.variant == key.variant
             });
+
             match clip.runs.last_mut() {
                 Some(run) if goes_on => run.n += 1,
                 _ => clip.runs.push(RowRun {
@@ -81,6 +83,7 @@ fn add(index: &mut RowIndex, shard: usize, entry: &FileEntry, keys: &[RowKey]) {
                     n: 1,
                 }),
             }
+
             previous = Some(key);
         }
     }

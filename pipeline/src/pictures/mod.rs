@@ -83,6 +83,7 @@ pub(crate) fn tensor(picture: &RgbImage, args: &ImageArgs) -> Result<Vec<u8>, Re
         Some(crop) => resized(&cropped(picture, crop)?, args),
         None => resized(picture, args),
     };
+
     let mut bytes = Vec::with_capacity(args.row_bytes());
     // Channel by channel, where a picture has pixel by pixel.
     for channel in 0..3 {

@@ -177,7 +177,9 @@ pub(crate) fn segment_side(
     } else {
         format!("{clip_key}#{segment}@{variant}")
     };
+
     let draw = hash("segment", split.seed, &row) as f64 / 2f64.powi(64);
+
     // The last side takes all the rest, so that rounding leaves no gap: `draw` can be 1.0 itself.
     let [training, validation, _] = split.fractions;
     if draw < training {

@@ -163,6 +163,7 @@ impl<'j> Draft<'j> {
         let Some(tracks) = self.catalog.tables.get("tracks") else {
             return Ok(State::default());
         };
+
         let mut inputs = HashMap::new();
         for &row in &self.plan.shard_plan.planned {
             let clip_key = &self.catalog.clips[row].clip_key;
@@ -170,12 +171,14 @@ impl<'j> Draft<'j> {
                 bytes: audio.get(clip_key).map(|id| id.bytes),
                 ..ParentInput::default()
             };
+
             if let Some(seen) = known.get(clip_key) {
                 input.content.clone_from(&seen.content);
                 input.decode_key = seen.decode_key.clone().unwrap_or_default();
             }
             inputs.insert(clip_key.clone(), input);
         }
+
         State::of_plan(
             tracks,
             &self.plan.shard_plan.planned,

@@ -114,6 +114,7 @@ fn clean(
         settings.into(),
         course,
     );
+
     // The catalog knows that it was stopped, and the course in which of its phases.
     cleaned.map_err(|error| match error {
         CatalogError::Stopped => RunError::Stopped {

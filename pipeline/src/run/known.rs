@@ -40,6 +40,7 @@ impl KnownInputs {
             if self.by_clip.contains_key(&clip_key) {
                 continue;
             }
+
             // Earlier formats did not see the decode key.
             let id_today = audio.get(&clip_key).copied();
             if seen.id == id_today && seen.decode_key.is_some() {

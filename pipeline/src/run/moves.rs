@@ -107,6 +107,7 @@ impl SideChanges {
                     }
                     other => other.to_string(),
                 };
+
                 let warning = format!("which tracks changed sides cannot be told: {why}");
                 draft.catalog.warnings.push(warning);
                 None

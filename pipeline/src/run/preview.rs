@@ -195,6 +195,7 @@ fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, S
         store, settings, ..
     } = *inputs;
     let plan = &draft.plan;
+
     let decision = store.decide(
         draft.parent.as_ref(),
         &plan.identity,
@@ -203,6 +204,7 @@ fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, S
         |manifest| begin::what_differs(inputs, draft, manifest),
         |_| Ok::<_, StoreError>(Vec::new()),
     )?;
+
     // With `--restart` a run drops the other plan. A preview drops nothing, so it does not ask.
     if let Decision::Go { identity, .. } = &decision
         && !settings.restart
@@ -213,5 +215,6 @@ fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, S
         };
         store.refuse_other_engine(&plan_record, false)?;
     }
+
     Ok(decision)
 }

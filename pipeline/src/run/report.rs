@@ -153,6 +153,7 @@ impl Report {
             ("encode", &times.encode),
             ("take", &times.take),
         ];
+
         Self {
             version,
             nothing_to_do: false,

@@ -88,6 +88,7 @@ pub(super) fn write_rejects<'a>(
     rejects: impl Iterator<Item = &'a Reject>,
 ) -> Result<FileEntry, RunError> {
     let rejects: Vec<&Reject> = rejects.collect();
+
     // In the order of `rejects_schema`, which `try_new` compares them with.
     let columns = vec![
         texts(&rejects, |r| r.clip_key.as_deref()),
@@ -100,6 +101,7 @@ pub(super) fn write_rejects<'a>(
         texts(&rejects, |r| r.column.as_deref()),
         Arc::new(Float32Array::from_iter(rejects.iter().map(|r| r.decoded_s))),
     ];
+
     let batch = RecordBatch::try_new(rejects_schema(), columns).map_err(ShardError::Table)?;
     write_one(store, plan_id, "rejects", batch)
 }
@@ -116,6 +118,7 @@ pub(super) fn write_inputs(
     let bytes = inputs.values().map(|seen| Some(seen.id?.bytes as i64));
     let contents = inputs.values().map(|seen| some_text(&seen.content));
     let decode_keys = inputs.values().map(|seen| seen.decode_key.as_deref());
+
     // In the order of `inputs_schema`, which `try_new` compares them with.
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(inputs.keys())),
@@ -125,6 +128,7 @@ pub(super) fn write_inputs(
             decode_keys.map(|key| key.and_then(some_text)),
         )),
     ];
+
     let batch = RecordBatch::try_new(inputs_schema(), columns).map_err(ShardError::Table)?;
     write_one(store, plan_id, "inputs", batch)
 }

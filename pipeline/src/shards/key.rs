@@ -102,6 +102,7 @@ impl<'a> KeyInputs<'a> {
         let classes = self.targets.iter();
         let rule = recipe.split.rule;
         let variants = variants_on(&recipe.audio, rule, &shard.split);
+
         FileIdentity {
             // Only the sections that decide bytes: a recipe of another name makes the same key of the same rows.
             audio: AudioSpec {

@@ -87,6 +87,7 @@ fn sums(row: &[f32]) -> (f64, f64) {
 
 fn unpack(bytes: &[u8], dtype: Dtype, scale: Option<Scale>, values: &mut Vec<f32>) {
     values.clear();
+
     match dtype {
         Dtype::F32 => values.extend(
             bytes

@@ -158,6 +158,7 @@ impl<'a> ShardWriter<'a> {
             budget,
             row_group_rows,
         } = args;
+
         Self {
             root,
             plan_id,

@@ -50,6 +50,7 @@ impl Files {
                 .into_owned();
             Container::Folder(BTreeMap::from([(name, path.to_owned())]))
         };
+
         Ok(Self {
             path: path.to_owned(),
             place,

@@ -343,6 +343,7 @@ impl Planner {
             }
             Ok(TreeNodeRecursion::Stop)
         })?;
+
         Ok(())
     }
 

@@ -187,6 +187,7 @@ impl Store {
             self.versions_folder(),
             self.tags_folder(),
         ];
+
         while let Some(folder) = folders.pop() {
             for path in list(&folder)? {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -419,8 +419,10 @@ impl Statistic {
         else {
             return Vec::new();
         };
+
         let margins = class_margins(*n_classes, starts, cells, weights);
         let mut values = Vec::with_capacity(n_classes * CLASS_FIGURES);
+
         for class in 0..*n_classes {
             let support = margins.support[class];
             let predicted = margins.predicted[class];

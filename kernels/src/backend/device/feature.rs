@@ -58,6 +58,7 @@ impl<D: Device> FeatureDevice<D> {
             .as_ref()
             .map(|mfcc| MfccDevice::new(device, mfcc, n_mels))
             .transpose()?;
+
         Ok(Self {
             spectrum: SpectrumDevice::new(device, args)?,
             log: LogParams::new(args.log, args.power),

@@ -55,6 +55,7 @@ impl BandDecoder {
     /// [`KernelError::Level`] where this machine lacks the level.
     pub fn new(band: Band, level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+
         Ok(Self {
             lanes,
             band,

@@ -273,10 +273,12 @@ impl QuadBook {
 
     fn new(table: &[u32; 16]) -> Self {
         let mut entries = Box::new([Quad::default(); FIRST_ENTRIES]);
+
         for (magnitudes, word) in (0_u32..).zip(words(table)) {
             let n_signs = magnitudes.count_ones();
             for signs in 0..1_u32 << n_signs {
                 let mut n_signs_left = n_signs;
+
                 let values = std::array::from_fn(|at| {
                     if magnitudes >> (3 - at) & 1 == 0 {
                         return 0;
@@ -288,6 +290,7 @@ impl QuadBook {
                         1
                     }
                 });
+
                 let signed = Word {
                     bits: word.bits << n_signs | signs,
                     n_bits: word.n_bits + n_signs,

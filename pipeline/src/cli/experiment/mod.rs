@@ -227,6 +227,7 @@ fn claim_words(claim: &Claim) -> String {
         claim.value,
         claim.train
     );
+
     if claim.variant != BASE {
         words += &format!(", variant {}", claim.variant);
     }
@@ -236,12 +237,14 @@ fn claim_words(claim: &Claim) -> String {
     if claim.side == Side::Validation {
         words += ", on validation";
     }
+
     if let Some(target) = &claim.target {
         words += &format!(", target {target}");
     }
     if let Some(classes) = claim.classes {
         words += &format!(", {classes} classes");
     }
+
     words + &format!(", split: {}", shown(&claim.split))
 }
 

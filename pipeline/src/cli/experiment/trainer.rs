@@ -31,6 +31,7 @@ pub(super) fn check() -> Result<(), UsageError> {
             if said.split_whitespace().last() == Some(env!("CARGO_PKG_VERSION")) {
                 return Ok(());
             }
+
             Err(UsageError(format!(
                 "`{TRAINER} --version` says `{}`, and this is {}: {BUILD_TRAINER} builds it anew",
                 shown(said.trim()),

@@ -112,14 +112,17 @@ impl Work {
     pub(super) fn of(source: &ExperimentSource, selection: &Selection) -> Result<Self> {
         let trainings = source.experiment.trainings(&selection.trainings)?;
         let mut work = Self::default();
+
         for asked in &selection.variants {
             let VariantSplits { variant, splits } = VariantSplits::of(asked);
             for &split in splits {
                 let variant = &variant;
                 let recipe = source.recipe(variant, split, &selection.sets)?;
                 let store = work.store(&source.experiment, recipe, selection.limit)?;
+
                 for train in &trainings {
                     let config = source.config(train, variant, split, &selection.train_sets)?;
+
                     let recipe = &work.stores[store].recipe.recipe;
                     ExperimentSource::check_pair(train, variant, &config.config, recipe)?;
                     let run = work.run(train, store, config)?;

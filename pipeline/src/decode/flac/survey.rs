@@ -159,6 +159,7 @@ impl Surveyor {
             audio_blake3: nothing,
             decode_key: nothing,
         };
+
         Self {
             survey,
             info: None,

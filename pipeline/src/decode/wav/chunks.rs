@@ -192,6 +192,7 @@ impl<'a> Wave<'a> {
     /// A [`Reject`] for a file without either, with formats that contradict each other, or with one that is not decoded.
     pub(super) fn parse(file: &'a [u8]) -> Result<Self, Reject> {
         let mut format = None;
+
         for chunk in Chunks::new(file) {
             match &chunk.name {
                 b"fmt " => {
@@ -210,6 +211,7 @@ impl<'a> Wave<'a> {
                 _ => {}
             }
         }
+
         Err(broken("it has no data chunk"))
     }
 

@@ -67,6 +67,7 @@ impl TensorStream {
     /// Where a column is not what the schema said.
     pub(super) fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let mut columns = batch.columns().to_vec();
+
         for ((column, dtype), field) in columns
             .iter_mut()
             .zip(&self.dtypes)
@@ -86,6 +87,7 @@ impl TensorStream {
                 )?);
             }
         }
+
         RecordBatch::try_new(self.schema.clone(), columns)
     }
 }
